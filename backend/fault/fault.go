@@ -1,0 +1,243 @@
+// Package fault is a decorator for tests: a store whose calls fail, or wait,
+// when a rule says so.
+//
+// A rule's error comes either before the call had any effect or after it had
+// all of it, the two outcomes that the contract leaves open when a call fails
+// (a Put is never torn). A rule's gate holds calls until the test opens it.
+package fault
+
+import (
+	"context"
+	"path"
+	"slices"
+	"sync"
+
+	"openvstorage/backend"
+)
+
+// Op is a method of backend.Store or backend.Namespace.
+type Op string
+
+// The methods.
+const (
+	CreateNamespace Op = "create namespace"
+	DeleteNamespace Op = "delete namespace"
+	ListNamespaces  Op = "list namespaces"
+	Usage           Op = "usage"
+	Put             Op = "put"
+	PutIf           Op = "put if"
+	Get             Op = "get"
+	Stat            Op = "stat"
+	Delete          Op = "delete"
+	List            Op = "list"
+)
+
+// Rule says which calls are hit and what happens to them. The zero value of a
+// field matches everything or does nothing.
+type Rule struct {
+	Ops       []Op   // methods
+	Namespace string // a pattern of path.Match
+	Object    string // a pattern of path.Match; a Delete matches by any of its names, a List by its prefix
+
+	Skip  int // this many matching calls pass first
+	Count int // then this many are hit; 0: all
+
+	Err   error // what the call returns; nil: only the gate matters
+	After bool  // gate and error come after the call has succeeded, not before it begins
+	Gate  *Gate // holds the call
+}
+
+// Injected is a rule at work.
+type Injected struct {
+	rule Rule
+	s    *Store
+	seen int // matching calls; guarded by s.mu
+	hits int // calls hit; guarded by s.mu
+}
+
+// Store decorates a store. Safe for concurrent use.
+type Store struct {
+	inner backend.Store
+
+	mu    sync.Mutex
+	rules []*Injected // in order; the first that hits a call decides
+}
+
+// New returns inner with no rules.
+func New(inner backend.Store) *Store { return &Store{inner: inner} }
+
+// Add puts a rule behind those that are there.
+func (s *Store) Add(r Rule) *Injected {
+	for _, pattern := range []string{r.Namespace, r.Object} {
+		if _, err := path.Match(pattern, ""); err != nil {
+			panic("fault: bad pattern " + pattern)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := &Injected{rule: r, s: s}
+	s.rules = append(s.rules, i)
+	return i
+}
+
+// Remove takes the rule away. Calls that its gate holds stay held.
+func (i *Injected) Remove() {
+	i.s.mu.Lock()
+	defer i.s.mu.Unlock()
+	i.s.rules = slices.DeleteFunc(i.s.rules, func(r *Injected) bool { return r == i })
+}
+
+// Hits returns how many calls the rule has hit.
+func (i *Injected) Hits() int {
+	i.s.mu.Lock()
+	defer i.s.mu.Unlock()
+	return i.hits
+}
+
+func match(pattern, name string) bool {
+	ok, _ := path.Match(pattern, name)
+	return ok || pattern == ""
+}
+
+func (r *Rule) matches(op Op, namespace string, objects []string) bool {
+	if len(r.Ops) > 0 && !slices.Contains(r.Ops, op) || !match(r.Namespace, namespace) {
+		return false
+	}
+	return r.Object == "" || slices.ContainsFunc(objects, func(o string) bool { return match(r.Object, o) })
+}
+
+// hit returns the rule for a call, the zero rule if there is none.
+func (s *Store) hit(op Op, namespace string, objects []string) Rule {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, i := range s.rules {
+		if !i.rule.matches(op, namespace, objects) {
+			continue
+		}
+		i.seen++
+		if i.seen > i.rule.Skip && (i.rule.Count == 0 || i.hits < i.rule.Count) {
+			i.hits++
+			return i.rule
+		}
+	}
+	return Rule{}
+}
+
+// do runs a call under the rules. An error of the call itself goes first.
+func (s *Store) do(ctx context.Context, op Op, namespace string, objects []string, call func() error) error {
+	r := s.hit(op, namespace, objects)
+	if !r.After {
+		if err := r.act(ctx); err != nil {
+			return err
+		}
+	}
+	err := call()
+	if err == nil && r.After {
+		return r.act(ctx)
+	}
+	return err
+}
+
+func (r *Rule) act(ctx context.Context) error {
+	if r.Gate != nil {
+		if err := r.Gate.hold(ctx); err != nil {
+			return err
+		}
+	}
+	return r.Err
+}
+
+// CreateNamespace implements backend.Store.
+func (s *Store) CreateNamespace(ctx context.Context, name string) error {
+	return s.do(ctx, CreateNamespace, name, nil, func() error { return s.inner.CreateNamespace(ctx, name) })
+}
+
+// DeleteNamespace implements backend.Store.
+func (s *Store) DeleteNamespace(ctx context.Context, name string) error {
+	return s.do(ctx, DeleteNamespace, name, nil, func() error { return s.inner.DeleteNamespace(ctx, name) })
+}
+
+// ListNamespaces implements backend.Store.
+func (s *Store) ListNamespaces(ctx context.Context) (names []string, err error) {
+	err = s.do(ctx, ListNamespaces, "", nil, func() (err error) {
+		names, err = s.inner.ListNamespaces(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return names, nil
+}
+
+// Usage implements backend.Store.
+func (s *Store) Usage(ctx context.Context) (used, free uint64, err error) {
+	err = s.do(ctx, Usage, "", nil, func() (err error) {
+		used, free, err = s.inner.Usage(ctx)
+		return err
+	})
+	return used, free, err
+}
+
+// Namespace implements backend.Store.
+func (s *Store) Namespace(name string) backend.Namespace {
+	return &namespace{s: s, name: name, inner: s.inner.Namespace(name)}
+}
+
+type namespace struct {
+	s     *Store
+	name  string
+	inner backend.Namespace
+}
+
+// Put implements backend.Namespace.
+func (n *namespace) Put(ctx context.Context, name string, data []byte) error {
+	return n.s.do(ctx, Put, n.name, []string{name}, func() error { return n.inner.Put(ctx, name, data) })
+}
+
+// PutIf implements backend.Namespace.
+func (n *namespace) PutIf(ctx context.Context, name string, data []byte, version backend.Version) (v backend.Version, err error) {
+	err = n.s.do(ctx, PutIf, n.name, []string{name}, func() (err error) {
+		v, err = n.inner.PutIf(ctx, name, data, version)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return v, nil
+}
+
+// Get implements backend.Namespace. A rule with After lets a read that ends
+// at the object's end (io.EOF) pass.
+func (n *namespace) Get(ctx context.Context, name string, p []byte, off int64) (got int, err error) {
+	var end error
+	err = n.s.do(ctx, Get, n.name, []string{name}, func() error {
+		got, end = n.inner.Get(ctx, name, p, off)
+		return end
+	})
+	if err != nil && err != end {
+		return 0, err
+	}
+	return got, err
+}
+
+// Stat implements backend.Namespace.
+func (n *namespace) Stat(ctx context.Context, name string) (info backend.Info, err error) {
+	err = n.s.do(ctx, Stat, n.name, []string{name}, func() (err error) {
+		info, err = n.inner.Stat(ctx, name)
+		return err
+	})
+	if err != nil {
+		return backend.Info{}, err
+	}
+	return info, nil
+}
+
+// Delete implements backend.Namespace.
+func (n *namespace) Delete(ctx context.Context, names []string, cond *backend.Condition) error {
+	return n.s.do(ctx, Delete, n.name, names, func() error { return n.inner.Delete(ctx, names, cond) })
+}
+
+// List implements backend.Namespace.
+func (n *namespace) List(ctx context.Context, prefix string, fn func(backend.Info) bool) error {
+	return n.s.do(ctx, List, n.name, []string{prefix}, func() error { return n.inner.List(ctx, prefix, fn) })
+}

@@ -1,0 +1,98 @@
+// Package disk is the one seam between the system and files. Everything that
+// must survive a crash is written through FS and File, so that one crash
+// model (package crashdisk) and one fault injector (package faultdisk) see
+// every write, sync and rename that the product makes.
+//
+// Durability contract, the same as a POSIX file system's without its
+// accidents: a write is in the kernel when it returns (it survives a killed
+// process) and on the medium when a later Datasync or Sync of that file has
+// returned nil (it survives a power cut). A name made by OpenFile with
+// Create, Rename, Remove or Link is on the medium when a later SyncDir of its
+// directory has returned nil. After an error from Datasync or Sync, the range
+// written since the last success counts as lost: nobody may sync again and
+// believe the result.
+package disk
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+)
+
+// Errors that callers match with errors.Is. Everything else is the
+// operating system's error, wrapped with the operation and the path.
+var (
+	// ErrWouldBlock is returned by TryReadAt when the bytes are not all in memory.
+	ErrWouldBlock = errors.New("disk: would block")
+	// ErrLocked is returned by Lock when another process holds the lock.
+	ErrLocked = errors.New("disk: locked by another process")
+)
+
+// Flag says how OpenFile opens.
+type Flag int
+
+// Flags for OpenFile. Without Write the file is opened for reading only.
+const (
+	Write     Flag = 1 << iota // reading and writing
+	Create                     // make the file if it is absent
+	Exclusive                  // with Create: fail with fs.ErrExist if it is there
+	Truncate                   // cut an existing file to length 0
+)
+
+// Usage is what Statfs reports, in bytes.
+type Usage struct {
+	Total uint64
+	Free  uint64 // available to unprivileged users
+}
+
+// FS is a file system. All methods are safe for concurrent use. Names are
+// slash-separated paths. Errors for a missing name match fs.ErrNotExist.
+type FS interface {
+	OpenFile(name string, flag Flag, perm fs.FileMode) (File, error)
+	Rename(oldName, newName string) error // replaces newName atomically
+	Link(oldName, newName string) error
+	Remove(name string) error    // a file or an empty directory
+	RemoveAll(name string) error // nil if name is absent
+	MkdirAll(name string, perm fs.FileMode) error
+	ReadDir(name string) ([]string, error) // base names, sorted
+	Stat(name string) (fs.FileInfo, error)
+	SyncDir(name string) error
+	Lock(name string) (io.Closer, error) // advisory, exclusive, gone with the process
+	Statfs(name string) (Usage, error)
+}
+
+// File is an open file. ReadAt, TryReadAt, WriteAt, WritevAt and Datasync may
+// run at the same time on one File. Slices are never kept after return.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+
+	// TryReadAt fills p without waiting for the medium. It returns
+	// ErrWouldBlock if it cannot; p may then be partly overwritten.
+	TryReadAt(p []byte, off int64) (int, error)
+
+	// WritevAt writes the concatenation of bufs at off in as few system calls
+	// as possible, with no allocation in steady state. It returns the number
+	// of bytes written; fewer than asked comes with an error.
+	WritevAt(bufs [][]byte, off int64) (int, error)
+
+	// Datasync makes everything written before the call durable, with what
+	// metadata is needed to read it back.
+	Datasync() error
+
+	// Sync is Datasync plus times and modes.
+	Sync() error
+
+	// Prewrite fills [off, off+n) with zeros and syncs, so that later
+	// overwrites need no allocation and no metadata journal when synced.
+	Prewrite(off, n int64) error
+
+	// Writeback asks the kernel to start writing [off, off+n) to the medium
+	// without waiting. It promises nothing about durability.
+	Writeback(off, n int64) error
+
+	Truncate(size int64) error
+	Size() (int64, error)
+	Name() string
+}

@@ -1,0 +1,182 @@
+package faultdisk
+
+import (
+	"io"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+
+	"openvstorage/internal/disk"
+)
+
+// FS passes everything to another disk.FS, less what its rules break. It
+// implements disk.FS.
+type FS struct {
+	under  disk.FS
+	active atomic.Bool // there are rules
+	mu     sync.Mutex
+	rules  []*Injection
+	counts sync.Map // path -> *counters
+	room   room
+}
+
+// New returns a disk that breaks nothing yet.
+func New(under disk.FS) *FS {
+	return &FS{under: under, room: room{files: map[string]*extent{}}}
+}
+
+// begin counts an operation on names and returns what breaks it, if anything.
+func (d *FS) begin(op Op, names ...string) (drop bool, err error) {
+	d.counters(names[0]).ops[op.index()].Add(1)
+	r := d.consult(op, names...)
+	if r.Err != nil {
+		return false, fail(op, names[0], r.Err)
+	}
+	return r.Drop, nil
+}
+
+func fail(op Op, name string, err error) error {
+	return &fs.PathError{Op: op.String(), Path: name, Err: err}
+}
+
+// OpenFile opens a file; see disk.FS.
+func (d *FS) OpenFile(name string, flag disk.Flag, perm fs.FileMode) (disk.File, error) {
+	if _, err := d.begin(Open, name); err != nil {
+		return nil, err
+	}
+	under, err := d.under.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	size, err := under.Size()
+	if err != nil {
+		under.Close()
+		return nil, err
+	}
+	return &File{fs: d, under: under, name: name, counts: d.counters(name), extent: d.room.file(name, size)}, nil
+}
+
+// Rename renames; see disk.FS.
+func (d *FS) Rename(oldName, newName string) error {
+	if drop, err := d.begin(Rename, oldName, newName); drop || err != nil {
+		return err
+	}
+	if err := d.under.Rename(oldName, newName); err != nil {
+		return err
+	}
+	d.room.renamed(oldName, newName)
+	return nil
+}
+
+// Link links; see disk.FS.
+func (d *FS) Link(oldName, newName string) error {
+	if drop, err := d.begin(Link, oldName, newName); drop || err != nil {
+		return err
+	}
+	if err := d.under.Link(oldName, newName); err != nil {
+		return err
+	}
+	info, err := d.under.Stat(newName)
+	if err != nil {
+		return err
+	}
+	d.room.linked(oldName, newName, info.Size())
+	return nil
+}
+
+// Remove removes; see disk.FS.
+func (d *FS) Remove(name string) error {
+	if drop, err := d.begin(Remove, name); drop || err != nil {
+		return err
+	}
+	d.follow(name)
+	if err := d.under.Remove(name); err != nil {
+		return err
+	}
+	d.room.removed(name)
+	return nil
+}
+
+// follow learns the size of a file that nobody has opened yet, so that
+// removing it gives the right room back.
+func (d *FS) follow(name string) {
+	if info, err := d.under.Stat(name); err == nil && info.Mode().IsRegular() {
+		d.room.file(name, info.Size())
+	}
+}
+
+// RemoveAll removes a tree; see disk.FS.
+func (d *FS) RemoveAll(name string) error {
+	if drop, err := d.begin(RemoveAll, name); drop || err != nil {
+		return err
+	}
+	d.followAll(name)
+	if err := d.under.RemoveAll(name); err != nil {
+		return err
+	}
+	d.room.removed(name)
+	return nil
+}
+
+func (d *FS) followAll(name string) {
+	d.follow(name)
+	names, err := d.under.ReadDir(name)
+	if err != nil {
+		return
+	}
+	for _, n := range names {
+		d.followAll(name + "/" + n)
+	}
+}
+
+// MkdirAll makes directories; see disk.FS.
+func (d *FS) MkdirAll(name string, perm fs.FileMode) error {
+	if drop, err := d.begin(Mkdir, name); drop || err != nil {
+		return err
+	}
+	return d.under.MkdirAll(name, perm)
+}
+
+// ReadDir lists a directory; see disk.FS.
+func (d *FS) ReadDir(name string) ([]string, error) {
+	if _, err := d.begin(ReadDir, name); err != nil {
+		return nil, err
+	}
+	return d.under.ReadDir(name)
+}
+
+// Stat describes a file; see disk.FS.
+func (d *FS) Stat(name string) (fs.FileInfo, error) {
+	if _, err := d.begin(Stat, name); err != nil {
+		return nil, err
+	}
+	return d.under.Stat(name)
+}
+
+// SyncDir syncs a directory; see disk.FS.
+func (d *FS) SyncDir(name string) error {
+	if drop, err := d.begin(SyncDir, name); drop || err != nil {
+		return err
+	}
+	return d.under.SyncDir(name)
+}
+
+// Lock locks a file; see disk.FS.
+func (d *FS) Lock(name string) (io.Closer, error) {
+	if _, err := d.begin(Lock, name); err != nil {
+		return nil, err
+	}
+	return d.under.Lock(name)
+}
+
+// Statfs reports the room below, or what a quota leaves of it.
+func (d *FS) Statfs(name string) (disk.Usage, error) {
+	if _, err := d.begin(Statfs, name); err != nil {
+		return disk.Usage{}, err
+	}
+	u, err := d.under.Statfs(name)
+	if left, ok := d.room.left(name); ok && err == nil {
+		u.Free = min(u.Free, uint64(left))
+	}
+	return u, err
+}

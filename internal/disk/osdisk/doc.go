@@ -1,0 +1,14 @@
+// Package osdisk is the real disk: a disk.FS over the host's file system, by
+// direct system calls.
+//
+// It differs from package os in what the product rests on. A File is a
+// descriptor of its own with no finalizer: nothing but Close ever closes it,
+// and not before the last running call on it has returned, so that no call can
+// reach another file that was given the same number. Calls allocate nothing
+// unless they fail. Datasync is fdatasync. TryReadAt asks the kernel not to
+// wait (preadv2 with RWF_NOWAIT).
+//
+// Errors are *fs.PathError (or *os.LinkError where there are two names) around
+// the errno, so errors.Is(err, unix.ENOSPC) and errors.Is(err, fs.ErrNotExist)
+// work. io.EOF and disk.ErrWouldBlock come bare.
+package osdisk

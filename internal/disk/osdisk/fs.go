@@ -1,0 +1,165 @@
+package osdisk
+
+import (
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"openvstorage/internal/disk"
+)
+
+// FS is the host's file system. Names are the host's paths. It has no state.
+type FS struct{}
+
+// New returns the host's file system.
+func New() disk.FS { return FS{} }
+
+// OpenFile opens name; see disk.Flag. Truncate needs Write.
+func (FS) OpenFile(name string, flag disk.Flag, perm fs.FileMode) (disk.File, error) {
+	f, err := open(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func open(name string, flag disk.Flag, perm fs.FileMode) (*File, error) {
+	if flag&disk.Truncate != 0 && flag&disk.Write == 0 {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EINVAL}
+	}
+	fd, err := openRetry(name, openMode(flag), perm)
+	if err != nil {
+		return nil, err
+	}
+	return &File{d: descriptor{fd: fd}, name: name}, nil
+}
+
+func openMode(flag disk.Flag) int {
+	mode := unix.O_RDONLY | unix.O_CLOEXEC
+	if flag&disk.Write != 0 {
+		mode |= unix.O_RDWR
+	}
+	if flag&disk.Create != 0 {
+		mode |= unix.O_CREAT
+	}
+	if flag&disk.Exclusive != 0 {
+		mode |= unix.O_EXCL
+	}
+	if flag&disk.Truncate != 0 {
+		mode |= unix.O_TRUNC
+	}
+	return mode
+}
+
+func openRetry(name string, mode int, perm fs.FileMode) (fd int, err error) {
+	err = retry(func() (err error) {
+		fd, err = unix.Open(name, mode, uint32(perm.Perm()))
+		return err
+	})
+	if err != nil {
+		return 0, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return fd, nil
+}
+
+// Rename gives oldName's file the name newName, in place of what had it.
+func (FS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
+
+// Link gives oldName's file a second name.
+func (FS) Link(oldName, newName string) error { return os.Link(oldName, newName) }
+
+// Remove removes a file or an empty directory.
+func (FS) Remove(name string) error { return os.Remove(name) }
+
+// RemoveAll removes name and what is below it.
+func (FS) RemoveAll(name string) error { return os.RemoveAll(name) }
+
+// MkdirAll makes name and what is missing above it.
+func (FS) MkdirAll(name string, perm fs.FileMode) error { return os.MkdirAll(name, perm) }
+
+// Stat describes the file that name leads to.
+func (FS) Stat(name string) (fs.FileInfo, error) { return os.Stat(name) }
+
+// ReadDir returns the names in a directory, sorted.
+func (FS) ReadDir(name string) ([]string, error) {
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+// SyncDir makes the names in a directory durable.
+func (FS) SyncDir(name string) error {
+	fd, err := openRetry(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := retry(func() error { return unix.Fsync(fd) }); err != nil {
+		return &fs.PathError{Op: "syncdir", Path: name, Err: err}
+	}
+	return nil
+}
+
+// Statfs reports the room on the file system that holds name.
+func (FS) Statfs(name string) (disk.Usage, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Statfs(name, &st) }); err != nil {
+		return disk.Usage{}, &fs.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	unit := uint64(st.Bsize)
+	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit}, nil
+}
+
+// Lock takes flock(2) on name, which it makes if it is absent, and leaves the
+// process id in it. The lock goes with Close or with the process. The file
+// stays: removing it would let two holders lock two files of one name. A
+// second Lock from this process is refused like any other.
+func (FS) Lock(name string) (io.Closer, error) {
+	f, err := open(name, disk.Write|disk.Create, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	err = retry(func() error { return unix.Flock(f.d.fd, unix.LOCK_EX|unix.LOCK_NB) })
+	if err == unix.EWOULDBLOCK {
+		err = lockedBy(f)
+		f.Close()
+		return nil, err
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
+	}
+	return f, nil
+}
+
+// lockError says who holds a lock; it is disk.ErrLocked.
+type lockError struct{ pid string }
+
+func (e lockError) Error() string { return disk.ErrLocked.Error() + " (pid " + e.pid + ")" }
+func (e lockError) Unwrap() error { return disk.ErrLocked }
+
+func lockedBy(f *File) error {
+	var buf [20]byte
+	n, _ := f.ReadAt(buf[:], 0)
+	pid := strings.TrimSpace(string(buf[:n]))
+	if pid == "" {
+		pid = "unknown"
+	}
+	return &fs.PathError{Op: "lock", Path: f.name, Err: lockError{pid}}
+}

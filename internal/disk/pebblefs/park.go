@@ -1,0 +1,142 @@
+package pebblefs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrAbandoned is what Err returns, and what reads of files return that were
+// never written, after Abandon of a store that had not failed.
+var ErrAbandoned = errors.New("pebblefs: store abandoned")
+
+// Options says how a store waits and whom it tells. All may be left out.
+type Options struct {
+	// OnFull is called when a change first finds the disk full, before it
+	// waits. It must not block.
+	OnFull func(err error)
+	// OnRoom is called when a change that has waited went through.
+	OnRoom func()
+	// OnFailure is called once, with what made the store fail. It must not
+	// block and must not call Pebble.
+	OnFailure func(err error)
+	// Retry delivers a value each time a change that found the disk full is to
+	// try again. By default that is after 100 ms.
+	Retry func() <-chan time.Time
+}
+
+const retryAfter = 100 * time.Millisecond
+
+// store is the state that all files of an FS share.
+type store struct {
+	opt       Options
+	gone      atomic.Bool // abandoned is closed
+	bad       atomic.Bool // failed is closed
+	failed    chan struct{}
+	abandoned chan struct{}
+
+	mu  sync.Mutex
+	err error
+}
+
+func newStore(opt Options) *store {
+	if opt.Retry == nil {
+		opt.Retry = func() <-chan time.Time { return time.After(retryAfter) }
+	}
+	return &store{opt: opt, failed: make(chan struct{}), abandoned: make(chan struct{})}
+}
+
+func (s *store) fail(err error) {
+	s.mu.Lock()
+	first := s.err == nil
+	if first {
+		s.err = fmt.Errorf("pebblefs: the store has stopped and must be opened again: %w", err)
+		s.bad.Store(true)
+		close(s.failed)
+	}
+	s.mu.Unlock()
+	if first && s.opt.OnFailure != nil {
+		s.opt.OnFailure(s.error())
+	}
+}
+
+func (s *store) abandon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone.Load() {
+		return
+	}
+	if s.err == nil {
+		s.err = ErrAbandoned
+		s.bad.Store(true)
+		close(s.failed)
+	}
+	s.gone.Store(true)
+	close(s.abandoned)
+}
+
+func (s *store) error() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// change makes a change of the disk, however long that takes: try is called
+// until there is room for it. ok is false if it was not made because the store
+// is abandoned: the caller reports success. err is only what Pebble is to see:
+// see answer.
+func (s *store) change(try func() error) (ok bool, err error) {
+	waited := false
+	for !s.bad.Load() {
+		err := try()
+		switch {
+		case err == nil || answer(err):
+			if waited && s.opt.OnRoom != nil {
+				s.opt.OnRoom()
+			}
+			return true, err
+		case !full(err):
+			s.fail(err)
+			continue
+		case !waited && s.opt.OnFull != nil:
+			s.opt.OnFull(err)
+		}
+		waited = true
+		select {
+		case <-s.opt.Retry():
+		case <-s.failed:
+		}
+	}
+	<-s.abandoned
+	return false, nil
+}
+
+// sync makes a sync. There is no second try, not for want of room either: what
+// it was to write may be gone, and a success after that would lie.
+func (s *store) sync(sync func() error) error {
+	if !s.bad.Load() {
+		err := sync()
+		if err == nil {
+			return nil
+		}
+		s.fail(err)
+	}
+	<-s.abandoned
+	return nil
+}
+
+// full says whether an error goes away when somebody makes room.
+func full(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// answer says whether an error tells how things stand, and not that a disk is
+// in trouble.
+func answer(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)
+}

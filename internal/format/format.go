@@ -1,0 +1,156 @@
+// Package format is the header that begins every file and every backend
+// object of the system, so that any of them can be named, refused or
+// inspected without knowing what it is.
+//
+// Layout, 64 bytes, little-endian:
+//
+//	offset size field
+//	 0      8   magic "OVSTORE1"
+//	 8      2   kind (SCO, TLog, ...)
+//	10      2   version: the format of this kind that wrote it
+//	12      2   minimum reader: the oldest version that can read it
+//	14      2   zero
+//	16      4   compatible features: a reader may ignore bits it does not know
+//	20      4   incompatible features: a reader must refuse bits it does not know
+//	24     16   owner: UUID of the vDisk (or store) it belongs to
+//	40      8   number: which of its kind, used once in the owner's life
+//	48      8   incarnation: random, drawn each time a file is begun; it seeds
+//	            every CRC in the file, so that what a recycled file held before
+//	            cannot pass for new
+//	56      4   zero
+//	60      4   CRC-32C of bytes 0..59
+//
+// These bytes are on disk. They never change.
+package format
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/google/uuid"
+)
+
+// HeaderSize is the length of the common header in bytes.
+const HeaderSize = 64
+
+// Magic begins every file and object.
+const Magic = "OVSTORE1"
+
+// Kind says what a file or object is.
+type Kind uint16
+
+// Kinds of file and object. Numbers are on disk.
+const (
+	KindSCO       Kind = 1
+	KindTLog      Kind = 2
+	KindCatalog   Kind = 3 // root
+	KindSegment   Kind = 4 // immutable catalog segment
+	KindPages     Kind = 5 // map pages of a checkpoint
+	KindDirectory Kind = 6 // the data directory's own record
+	KindRegistry  Kind = 7
+	KindObject    Kind = 8 // trailer of an object file of the local backend
+	KindPage      Kind = 9 // one map page in the local page store
+)
+
+func (k Kind) String() string {
+	names := [...]string{1: "SCO", 2: "TLog", 3: "catalog", 4: "catalog segment", 5: "map pages", 6: "data directory record", 7: "registry", 8: "object", 9: "map page"}
+	if int(k) < len(names) && names[k] != "" {
+		return names[k]
+	}
+	return fmt.Sprintf("kind %d", uint16(k))
+}
+
+// Errors of DecodeHeader. ErrCorrupt: the bytes are not a whole header.
+// ErrNewer: it was written by a newer release, whose data must not be touched.
+var (
+	ErrCorrupt = errors.New("corrupt")
+	ErrNewer   = errors.New("written by a newer release")
+)
+
+// Header is the common header.
+type Header struct {
+	Kind         Kind
+	Version      uint16
+	MinReader    uint16
+	Compatible   uint32
+	Incompatible uint32
+	Owner        uuid.UUID
+	Number       uint64
+	Incarnation  uint64
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// CRC returns the CRC-32C of p.
+func CRC(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
+
+// SeededCRC returns the CRC-32C of p, begun with the incarnation of the file
+// that holds p. It differs from that of every other incarnation.
+func SeededCRC(incarnation uint64, p []byte) uint32 {
+	var seed [8]byte
+	binary.LittleEndian.PutUint64(seed[:], incarnation)
+	return crc32.Update(crc32.Checksum(seed[:], castagnoli), castagnoli, p)
+}
+
+// AppendHeader appends h's 64 bytes to dst.
+func AppendHeader(dst []byte, h Header) []byte {
+	at := len(dst)
+	dst = append(dst, Magic...)
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(h.Kind))
+	dst = binary.LittleEndian.AppendUint16(dst, h.Version)
+	dst = binary.LittleEndian.AppendUint16(dst, h.MinReader)
+	dst = binary.LittleEndian.AppendUint16(dst, 0)
+	dst = binary.LittleEndian.AppendUint32(dst, h.Compatible)
+	dst = binary.LittleEndian.AppendUint32(dst, h.Incompatible)
+	dst = append(dst, h.Owner[:]...)
+	dst = binary.LittleEndian.AppendUint64(dst, h.Number)
+	dst = binary.LittleEndian.AppendUint64(dst, h.Incarnation)
+	dst = binary.LittleEndian.AppendUint32(dst, 0)
+	return binary.LittleEndian.AppendUint32(dst, CRC(dst[at:]))
+}
+
+// DecodeHeader reads a header of the wanted kind. version is the newest
+// version of that kind that the caller reads, features the incompatible
+// features that it knows.
+func DecodeHeader(b []byte, want Kind, version uint16, features uint32) (Header, error) {
+	h, err := Peek(b)
+	if err != nil {
+		return h, err
+	}
+	if h.Kind != want {
+		return h, fmt.Errorf("%w: it is a %v, not a %v", ErrCorrupt, h.Kind, want)
+	}
+	if h.MinReader > version {
+		return h, fmt.Errorf("%w: %v format %d, this release reads up to %d", ErrNewer, h.Kind, h.MinReader, version)
+	}
+	if unknown := h.Incompatible &^ features; unknown != 0 {
+		return h, fmt.Errorf("%w: %v with features %#x", ErrNewer, h.Kind, unknown)
+	}
+	return h, nil
+}
+
+// Peek reads a header of any kind and version.
+func Peek(b []byte) (Header, error) {
+	if len(b) < HeaderSize {
+		return Header{}, fmt.Errorf("%w: %d bytes are less than a header", ErrCorrupt, len(b))
+	}
+	if string(b[:8]) != Magic {
+		return Header{}, fmt.Errorf("%w: no magic at offset 0", ErrCorrupt)
+	}
+	if got, want := CRC(b[:60]), binary.LittleEndian.Uint32(b[60:]); got != want {
+		return Header{}, fmt.Errorf("%w: header CRC is %08x, not %08x", ErrCorrupt, got, want)
+	}
+	h := Header{
+		Kind:         Kind(binary.LittleEndian.Uint16(b[8:])),
+		Version:      binary.LittleEndian.Uint16(b[10:]),
+		MinReader:    binary.LittleEndian.Uint16(b[12:]),
+		Compatible:   binary.LittleEndian.Uint32(b[16:]),
+		Incompatible: binary.LittleEndian.Uint32(b[20:]),
+		Number:       binary.LittleEndian.Uint64(b[40:]),
+		Incarnation:  binary.LittleEndian.Uint64(b[48:]),
+	}
+	copy(h.Owner[:], b[24:40])
+	return h, nil
+}

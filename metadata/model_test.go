@@ -1,0 +1,405 @@
+package metadata_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"openvstorage/metadata"
+	"openvstorage/metadata/memstore"
+	"openvstorage/sco"
+
+	"github.com/google/uuid"
+)
+
+var ctx = context.Background()
+
+// model is what the map must be: the dumbest twin that works.
+type model struct {
+	clusters uint64
+	locs     map[uint64]sco.Location
+}
+
+func (m *model) clone() *model {
+	c := &model{clusters: m.clusters, locs: make(map[uint64]sco.Location, len(m.locs))}
+	for a, l := range m.locs {
+		c.locs[a] = l
+	}
+	return c
+}
+
+func (m *model) set(addr uint64, run int, loc sco.Location) {
+	for i := range run {
+		if l := loc.Add(i); l == sco.Hole {
+			delete(m.locs, addr+uint64(i))
+		} else {
+			m.locs[addr+uint64(i)] = l
+		}
+	}
+}
+
+// fill visits known clusters only for holes, so that huge ranges are cheap.
+func (m *model) fill(addr, n uint64, loc sco.Location) {
+	if loc == sco.Hole {
+		for a := range m.locs {
+			if a >= addr && a-addr < n {
+				delete(m.locs, a)
+			}
+		}
+		return
+	}
+	m.set(addr, int(n), loc)
+}
+
+func (m *model) live(self sco.Origin) map[sco.Number]int64 {
+	out := make(map[sco.Number]int64)
+	for _, l := range m.locs {
+		if l.Kind() == sco.KindData && l.Origin() == self {
+			out[l.Number()]++
+		}
+	}
+	return out
+}
+
+// snapshot is one that both sides have.
+type snapshot struct {
+	root  metadata.Root
+	view  *metadata.View // nil after a restart
+	model *model
+	fresh bool // no checkpoint covers it
+}
+
+// checkpoint is what a catalog would hold.
+type checkpoint struct {
+	state metadata.State
+	model *model
+	snaps []snapshot
+}
+
+// world drives a map and its model side by side.
+type world struct {
+	t     *testing.T
+	rng   *rand.Rand
+	o     metadata.Options
+	store *memstore.Store
+	m     *metadata.Map
+	model *model
+	snaps []snapshot
+	last  checkpoint
+	seq   uint64
+	sco   sco.Number
+	next  int // index in the open SCO
+}
+
+func newWorld(t *testing.T, seed uint64, clusters uint64, cacheBytes int64) *world {
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), store: memstore.New(), sco: 1, next: 1}
+	id := uuid.UUID{15: byte(seed), 0: 1}
+	w.o = metadata.Options{Volume: id, Origins: []uuid.UUID{id}, Clusters: clusters, Cache: metadata.NewCache(cacheBytes), Store: w.store}
+	m, err := metadata.New(w.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.m, w.model = m, &model{clusters: clusters, locs: map[uint64]sco.Location{}}
+	w.last = checkpoint{state: m.Freeze(0, nil).State(), model: w.model.clone()}
+	return w
+}
+
+func (w *world) self() sco.Origin { return sco.Origin(len(w.o.Origins) - 1) }
+
+// must retries while the store injects errors, as callers may.
+func (w *world) must(what string, f func() error) {
+	w.t.Helper()
+	var err error
+	for range 200 {
+		if err = f(); err == nil {
+			return
+		}
+		if !errors.Is(err, errInjected) {
+			break
+		}
+	}
+	w.t.Fatalf("seq %d: %s: %v", w.seq, what, err)
+}
+
+var errInjected = errors.New("injected")
+
+// addr prefers a few hot regions, and edges of pages.
+func (w *world) addr() uint64 {
+	c := w.model.clusters
+	switch w.rng.IntN(4) {
+	case 0:
+		return w.rng.Uint64N(c)
+	case 1:
+		return min(w.rng.Uint64N(c/512+1)*512, c-1)
+	default:
+		return min(w.rng.Uint64N(5)*(c/5)+w.rng.Uint64N(3000), c-1)
+	}
+}
+
+func (w *world) alloc(n int) sco.Location {
+	if w.next+n > 1000 {
+		w.sco += 1 + sco.Number(w.rng.IntN(300))
+		w.next = 1
+		w.must("open SCO", func() error { return w.m.OpenSCO(w.sco) })
+	}
+	l := sco.At(w.self(), w.sco, w.next)
+	w.next += n
+	return l
+}
+
+func (w *world) step() {
+	w.seq++
+	switch k := w.rng.IntN(100); {
+	case k < 60:
+		a := w.addr()
+		n := int(min(uint64(1+w.rng.IntN(1<<w.rng.IntN(10))), w.model.clusters-a))
+		n = min(n, 900)
+		loc := w.alloc(n)
+		w.must("set", func() error { return w.m.Set(w.seq, a, n, loc) })
+		w.model.set(a, n, loc)
+	case k < 75:
+		a := w.addr()
+		n := min(uint64(w.rng.IntN(1<<w.rng.IntN(13))), w.model.clusters-a)
+		word := sco.Hole
+		if w.rng.IntN(3) == 0 {
+			word = sco.Zero
+		}
+		w.must("fill", func() error { return w.m.Fill(w.seq, a, n, word) })
+		w.model.fill(a, n, word)
+	case k < 76:
+		a := w.addr()
+		n := w.model.clusters - a
+		w.must("trim", func() error { return w.m.Fill(w.seq, a, n, sco.Hole) })
+		w.model.fill(a, n, sco.Hole)
+	case k < 80:
+		r, v := w.m.Snapshot(w.seq)
+		w.snaps = append(w.snaps, snapshot{r, v, w.model.clone(), true})
+		if len(w.snaps) > 6 {
+			i := w.rng.IntN(len(w.snaps))
+			w.snaps = append(w.snaps[:i], w.snaps[i+1:]...)
+		}
+	case k < 82 && len(w.snaps) > 0:
+		s := w.snaps[w.rng.IntN(len(w.snaps))]
+		w.m.Rollback(w.seq, s.root, s.view)
+		w.model = s.model.clone()
+		w.sco, w.next = w.sco+1, 1
+	case k < 84:
+		c := w.model.clusters + w.rng.Uint64N(w.model.clusters/4+2)
+		w.must("grow", func() error { return w.m.Grow(w.seq, c) })
+		w.model.clusters = c
+	case k < 89:
+		w.must("reap", func() error { _, err := w.m.Reap(ctx, 1+w.rng.IntN(20)); return err })
+	case k < 92:
+		w.checkpoint()
+	case k < 93:
+		w.sweep()
+	case k < 94:
+		w.restart()
+	default:
+		w.look(w.m.View(), w.model, 20)
+		if len(w.snaps) > 0 {
+			s := &w.snaps[w.rng.IntN(len(w.snaps))]
+			if s.view == nil {
+				s.view = w.m.ViewAt(s.root)
+			}
+			w.look(s.view, s.model, 20)
+		}
+	}
+}
+
+func (w *world) checkpoint() {
+	var fresh []metadata.Root
+	for _, s := range w.snaps {
+		if s.fresh {
+			fresh = append(fresh, s.root)
+		}
+	}
+	f := w.m.Freeze(w.seq, fresh)
+	cp := checkpoint{state: f.State(), model: w.model.clone()}
+	for i := range w.snaps {
+		w.snaps[i].fresh = false
+		s := w.snaps[i]
+		s.view = nil
+		cp.snaps = append(cp.snaps, s)
+	}
+	for range w.rng.IntN(5) { // changes go on beside it
+		w.seq++
+		a := w.addr()
+		loc := w.alloc(1)
+		w.must("set", func() error { return w.m.Set(w.seq, a, 1, loc) })
+		w.model.set(a, 1, loc)
+	}
+	var pages []metadata.EncodedPage
+	w.must("new pages", func() error {
+		pages = pages[:0]
+		return f.NewPages(ctx, w.last.state.NextPage, func(number uint64, b []byte) error {
+			if len(pages) > 0 && number <= pages[len(pages)-1].Number {
+				return fmt.Errorf("page %d after %d", number, pages[len(pages)-1].Number)
+			}
+			pages = append(pages, metadata.EncodedPage{Number: number, Bytes: append([]byte(nil), b...)})
+			return nil
+		})
+	})
+	w.must("save", func() error { return w.store.SavePages(ctx, w.o.Volume, pages) })
+	w.must("flush", func() error { return w.store.Flush(ctx) })
+	if w.rng.IntN(6) == 0 { // the catalog put failed: the next one covers it
+		for i := range w.snaps {
+			for _, r := range fresh {
+				if w.snaps[i].root == r {
+					w.snaps[i].fresh = true
+				}
+			}
+		}
+		return
+	}
+	w.m.Committed(f)
+	w.last = cp
+}
+
+func (w *world) sweep() {
+	var roots []metadata.Root
+	for _, s := range append(append([]snapshot(nil), w.snaps...), w.last.snaps...) {
+		roots = append(roots, s.root)
+	}
+	w.must("sweep", func() error { _, _, err := w.m.Sweep(ctx, roots, metadata.MaxPage); return err })
+}
+
+// restart loses what no checkpoint covers; there is no log to replay here.
+func (w *world) restart() {
+	w.m.Close()
+	if w.rng.IntN(2) == 0 {
+		w.store.Crash()
+	}
+	w.must("open", func() error {
+		m, err := metadata.Open(ctx, w.o, w.last.state)
+		w.m = m
+		return err
+	})
+	w.model = w.last.model.clone()
+	w.snaps = append([]snapshot(nil), w.last.snaps...)
+	w.seq = w.last.state.Seq
+	w.sco, w.next = w.sco+1, 1
+}
+
+// look compares n random ranges.
+func (w *world) look(v *metadata.View, want *model, n int) {
+	w.t.Helper()
+	if v.Clusters() != want.clusters {
+		w.t.Fatalf("seq %d: %d clusters, not %d", w.seq, v.Clusters(), want.clusters)
+	}
+	var dst [700]sco.Location
+	for range n {
+		a := w.addr()
+		d := dst[:1+w.rng.IntN(len(dst))]
+		if w.rng.IntN(2) == 0 {
+			w.must("load", func() error { return v.Load(ctx, a, uint64(len(d))) })
+		}
+		if !v.Lookup(a, d) {
+			w.must("read", func() error { return v.Read(ctx, a, d) })
+		}
+		for i, l := range d {
+			if l != want.locs[a+uint64(i)] {
+				w.t.Fatalf("seq %d: cluster %d is %v, not %v", w.seq, a+uint64(i), l, want.locs[a+uint64(i)])
+			}
+		}
+	}
+}
+
+// all compares everything that extents and counters say.
+func (w *world) all() {
+	w.t.Helper()
+	w.must("reap all", func() error {
+		for {
+			if more, err := w.m.Reap(ctx, 100); err != nil || !more {
+				return err
+			}
+		}
+	})
+	if w.m.Recounting() {
+		w.t.Fatal("still recounting")
+	}
+	want := w.model.live(w.self())
+	got := make(map[sco.Number]int64)
+	w.must("SCOs", func() error {
+		clear(got)
+		return w.m.SCOs(ctx, func(s metadata.SCO) bool {
+			if s.Live != 0 {
+				got[s.Number] = s.Live
+			}
+			if s.Dead && (s.Live != 0 || want[s.Number] != 0) {
+				w.t.Errorf("seq %d: %s is dead", w.seq, s.Number.Name())
+			}
+			return true
+		})
+	})
+	for n, c := range want {
+		if got[n] != c {
+			w.t.Errorf("seq %d: %s has %d live clusters, not %d", w.seq, n.Name(), got[n], c)
+		}
+	}
+	for n, c := range got {
+		if want[n] == 0 {
+			w.t.Errorf("seq %d: %s has %d live clusters, not 0", w.seq, n.Name(), c)
+		}
+	}
+	w.look(w.m.View(), w.model, 50)
+	w.must("extents", func() error {
+		a, found := uint64(0), 0
+		last := sco.Kind(9)
+		err := w.m.View().Extents(ctx, 0, w.model.clusters, func(k sco.Kind, run uint64) bool {
+			if k == last {
+				w.t.Errorf("seq %d: extents at %d not merged", w.seq, a)
+			}
+			last = k
+			if k != sco.KindHole {
+				for i := range run {
+					if w.model.locs[a+i].Kind() != k {
+						w.t.Errorf("seq %d: cluster %d is no %d", w.seq, a+i, k)
+						return false
+					}
+				}
+				found += int(run)
+			}
+			a += run
+			return true
+		})
+		if err == nil && (a != w.model.clusters || found != len(w.model.locs)) {
+			w.t.Errorf("seq %d: extents end at %d with %d, not %d with %d", w.seq, a, found, w.model.clusters, len(w.model.locs))
+		}
+		return err
+	})
+	if w.t.Failed() {
+		w.t.FailNow()
+	}
+}
+
+func TestModel(t *testing.T) {
+	seeds := 24
+	if testing.Short() {
+		seeds = 6
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			clusters := []uint64{1, 600, 20_000, 300_000, 1 << 28}[seed%5]
+			w := newWorld(t, uint64(seed), clusters, metadata.MinCacheBytes)
+			if seed%2 == 1 {
+				hookRNG := rand.New(rand.NewPCG(uint64(seed), 2))
+				w.store.SetHook(func(op memstore.Op, _ uuid.UUID, _ uint64) error {
+					if op != memstore.Load && hookRNG.IntN(10) == 0 || hookRNG.IntN(200) == 0 {
+						return fmt.Errorf("%s: %w", op, errInjected)
+					}
+					return nil
+				})
+			}
+			for i := range 1500 {
+				w.step()
+				if i%250 == 249 {
+					w.all()
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,298 @@
+package volumedriver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"openvstorage/backend"
+	"openvstorage/metadata"
+	"openvstorage/sco"
+	"openvstorage/tlog"
+	"openvstorage/volumedriver/catalog"
+	"openvstorage/volumedriver/pageobject"
+)
+
+// visible reports whether a snapshot may see an SCO that died at deadSeq: it
+// was taken before, and the SCO was open by then.
+func visible(snapshots []catalog.Snapshot, n sco.Number, deadSeq uint64) bool {
+	return slices.ContainsFunc(snapshots, func(s catalog.Snapshot) bool {
+		return n < s.NextSCO && s.Seq < deadSeq
+	})
+}
+
+// dead is what a look at the counters finds.
+type dead struct {
+	gone    []sco.Number // nobody can reach them: delete
+	waiting int          // nobody could, once a checkpoint covers their death
+	known   int
+}
+
+// sortDead decides which SCOs can be deleted (O7): those that died by the
+// checkpoint and that no snapshot sees.
+func sortDead(d *dead, s metadata.SCO, snapshots []catalog.Snapshot, checkpoint uint64) {
+	d.known++
+	switch {
+	case !s.Dead || visible(snapshots, s.Number, s.DeadSeq):
+	case s.DeadSeq <= checkpoint:
+		d.gone = append(d.gone, s.Number)
+	default:
+		d.waiting++
+	}
+}
+
+// collect deletes what nothing can reach any more, and has a checkpoint made
+// when much waits for one.
+func (v *Volume) collect(ctx context.Context) error {
+	if v.store.checkpointDue.Load() {
+		v.freezeAtRest()
+		if err := v.commitCheckpoint(ctx); err != nil {
+			return err
+		}
+	}
+	if !v.store.collectDue.Swap(false) {
+		return nil
+	}
+	if v.m.Recounting() {
+		v.store.listDue = true
+		v.store.collectDue.Store(true) // when Reap is done
+		return nil
+	}
+	if v.store.listDue {
+		if err := v.markUnknown(ctx); err != nil {
+			return err
+		}
+		v.store.listDue = false
+	}
+	if err := v.collectSCOs(ctx); err != nil {
+		return err
+	}
+	return v.sweep(ctx)
+}
+
+func (v *Volume) collectSCOs(ctx context.Context) error {
+	checkpoint := v.checkpointSeq()
+	v.mu.Lock()
+	snapshots := make([]catalog.Snapshot, 0, len(v.snapshots))
+	for _, s := range v.snapshots {
+		snapshots = append(snapshots, s.Snapshot)
+	}
+	v.mu.Unlock()
+	var d dead
+	err := v.m.SCOs(ctx, func(s metadata.SCO) bool {
+		sortDead(&d, s, snapshots, checkpoint)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if len(d.gone) > 0 {
+		names := make([]string, len(d.gone))
+		for i, n := range d.gone {
+			names[i] = n.Name()
+		}
+		v.deleteObjects(ctx, names)
+		for _, n := range d.gone {
+			v.noteStored(n, 0)
+			v.buf.Forget(n)
+			v.host.sums.Invalidate(sumsKey{v.id, n})
+			if err := v.m.Forget(n); err != nil {
+				return err
+			}
+		}
+	}
+	// Garbage that waits for a checkpoint is worth one when it is an eighth
+	// of what is stored, or 8 SCOs.
+	if d.waiting > max(8, (d.known-len(d.gone))/8) {
+		v.store.checkpointDue.Store(true)
+	}
+	return nil
+}
+
+// markUnknown tells the counters of SCOs in the backend that they do not know:
+// those that a rollback left behind, and orphans of an owner that died.
+func (v *Volume) markUnknown(ctx context.Context) error {
+	pending := make(map[sco.Number]bool)
+	for _, s := range v.buf.Work().SCOs {
+		pending[s.Number] = true
+	}
+	var unknown []sco.Number
+	var failed error
+	err := v.namespace().List(ctx, "sco-", func(i backend.Info) bool {
+		n, err := sco.ParseName(i.Name)
+		if err == nil {
+			v.noteStored(n, i.Size)
+		}
+		if err != nil || pending[n] || n >= v.store.firstSCO && v.buf.Has(n) {
+			return true
+		}
+		if _, known, err := v.m.Live(ctx, n); err != nil {
+			failed = err
+			return false
+		} else if !known {
+			unknown = append(unknown, n)
+		}
+		return true
+	})
+	if err != nil || failed != nil {
+		return fmt.Errorf("list SCOs: %w", firstError(err, failed))
+	}
+	for _, n := range unknown {
+		if err := v.m.MarkDead(n, v.m.Seq()); err != nil {
+			return err
+		}
+	}
+	return v.deleteOrphans(ctx)
+}
+
+// noteStored keeps the sum of the sizes of stored SCOs.
+func (v *Volume) noteStored(n sco.Number, size int64) {
+	v.count.stored.Add(size - v.store.sizes[n])
+	if v.store.sizes[n] = size; size == 0 {
+		delete(v.store.sizes, n)
+	}
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteOrphans deletes TLogs, page objects and catalog segments of earlier
+// owners that the catalog does not name.
+func (v *Volume) deleteOrphans(ctx context.Context) error {
+	v.cat.Lock()
+	keep := map[string]bool{catalog.ObjectName: true}
+	for _, t := range v.cat.TLogs {
+		keep[tlog.ID(t.Number).Name()] = true
+	}
+	for _, p := range v.cat.Pages {
+		keep[pageobject.Name(p.Number)] = true
+	}
+	for _, s := range v.cat.segments {
+		keep[s] = true
+	}
+	v.cat.Unlock()
+	var orphans []string
+	for _, prefix := range []string{"tlog-", "pages-", "catalog-"} {
+		err := v.namespace().List(ctx, prefix, func(i backend.Info) bool {
+			if !keep[i.Name] {
+				orphans = append(orphans, i.Name)
+			}
+			return true
+		})
+		if err != nil {
+			return fmt.Errorf("list objects: %w", err)
+		}
+	}
+	v.deleteObjects(ctx, orphans)
+	return nil
+}
+
+// sweep deletes map pages that no root reaches, and page objects in which
+// little lives, when there may be much of it.
+func (v *Volume) sweep(ctx context.Context) error {
+	v.cat.Lock()
+	pages := uint64(0)
+	for _, p := range v.cat.Pages {
+		pages += uint64(p.Pages)
+	}
+	next := v.cat.Checkpoint.NextPage
+	v.cat.Unlock()
+	if !v.store.sweepDue.Swap(false) && pages < 2*v.store.swept+sweepSlack {
+		return nil
+	}
+	v.gc.Lock()
+	defer v.gc.Unlock()
+	v.mu.Lock()
+	var roots []metadata.Root
+	for _, s := range v.snapshots {
+		roots = append(roots, mapRoot(s.Root))
+	}
+	v.mu.Unlock()
+	live, _, err := v.m.Sweep(ctx, roots, next)
+	if err != nil {
+		return err
+	}
+	v.store.swept = live.Len()
+	return v.mergePages(ctx, live)
+}
+
+// sweepSlack pages of garbage are not worth a sweep: 16 MiB.
+const sweepSlack = 4096
+
+// mergePages replaces rows of page objects of which less than half lives by
+// fewer ones. Page numbers stay: an object is found by its range.
+func (v *Volume) mergePages(ctx context.Context, live *metadata.PageSet) error {
+	v.cat.Lock()
+	old := slices.Clone(v.cat.Pages)
+	v.cat.Unlock()
+	var kept []catalog.PageObject
+	var gone []string
+	for i := 0; i < len(old); {
+		p := old[i]
+		if n := live.Count(p.First, p.End); n > 0 && 2*n >= uint64(p.Pages) {
+			kept = append(kept, p)
+			i++
+			continue
+		}
+		w := &pageWriter{v: v, first: p.First}
+		end := p.End
+		for ; i < len(old); i++ {
+			q := old[i]
+			if n := live.Count(q.First, q.End); n > 0 && 2*n >= uint64(q.Pages) {
+				break
+			}
+			if err := v.copyPages(ctx, w, q, live); err != nil {
+				return err
+			}
+			end = q.End
+			gone = append(gone, pageobject.Name(q.Number))
+		}
+		if err := w.put(ctx, end); err != nil {
+			return err
+		}
+		kept = append(kept, w.objects...)
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+		c.Pages = append(slices.Clone(kept), c.Pages[len(old):]...)
+		c.NextObject = max(c.NextObject, v.store.nextObject+1)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	v.deleteObjects(ctx, gone)
+	return nil
+}
+
+// copyPages adds the live pages of an object to w.
+func (v *Volume) copyPages(ctx context.Context, w *pageWriter, q catalog.PageObject, live *metadata.PageSet) error {
+	if live.Count(q.First, q.End) == 0 {
+		return nil
+	}
+	entries, err := readIndex(ctx, v.namespace(), v.id, q.Number)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !live.Has(e.Page) {
+			continue
+		}
+		b, err := v.host.store.LoadPage(ctx, v.id, e.Page, nil)
+		if err != nil {
+			return err
+		}
+		if err := w.add(ctx, e.Page, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}

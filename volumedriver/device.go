@@ -1,0 +1,89 @@
+package volumedriver
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// Device is what a front end serves: a vDisk, or a snapshot of one.
+type Device interface {
+	Size() int64
+	ReadOnly() bool
+	TryRead(p []byte, off int64) error
+	Read(ctx context.Context, p []byte, off int64) error
+	TryWrite(batch []Span) error
+	Write(ctx context.Context, batch []Span) error
+	Flush(ctx context.Context) error
+	Trim(ctx context.Context, off, n int64) error
+	Zero(ctx context.Context, off, n int64, allocate bool) error
+	Extents(ctx context.Context, off, n int64, fn func(Extent) bool) error
+	Prefetch(ctx context.Context, off, n int64) error
+}
+
+// OpenDevice returns the vDisk NAME, or the snapshot NAME@SNAP for reading.
+// It cannot be deleted until release is called, once.
+func (h *Host) OpenDevice(_ context.Context, name string) (dev Device, release func(), err error) {
+	name, snap, isSnap := strings.Cut(name, "@")
+	v, err := h.volume(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if v.buf == nil {
+		return nil, nil, fmt.Errorf("vDisk %s cannot be opened: %w", name, v.Err())
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.deleted {
+		return nil, nil, fmt.Errorf("vDisk %q: %w", name, ErrNotFound)
+	}
+	dev = v
+	if isSnap {
+		s := v.namedLocked(snap)
+		if s == nil {
+			return nil, nil, fmt.Errorf("vDisk %s has no snapshot %q: %w", name, snap, ErrNotFound)
+		}
+		dev = &SnapshotDevice{v: v, s: s, view: s.view}
+		v.readers[s.ID]++
+	}
+	v.refs++
+	var once sync.Once
+	return dev, func() {
+		once.Do(func() {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.refs--
+			if d, ok := dev.(*SnapshotDevice); ok {
+				if v.readers[d.s.ID]--; v.readers[d.s.ID] == 0 {
+					delete(v.readers, d.s.ID)
+				}
+			}
+		})
+	}, nil
+}
+
+// snapshotInUse reports whether somebody reads a snapshot.
+func (v *Volume) snapshotInUse(s *snapshot) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.readers[s.ID] > 0
+}
+
+// Exports lists what OpenDevice opens, in order: vDisks, and after each its
+// snapshots.
+func (h *Host) Exports(context.Context) ([]string, error) {
+	var names []string
+	for _, v := range h.all() {
+		if v.buf == nil {
+			continue
+		}
+		v.mu.Lock()
+		names = append(names, v.name)
+		for _, s := range v.snapshots {
+			names = append(names, v.name+"@"+s.Name)
+		}
+		v.mu.Unlock()
+	}
+	return names, nil
+}

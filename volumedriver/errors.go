@@ -1,0 +1,23 @@
+package volumedriver
+
+import "errors"
+
+// Kinds of error, matched with errors.Is. What a method returns wraps one of
+// them with the object and what to do. They cross the management socket
+// (package internal/control holds the table) and decide the exit code.
+var (
+	// ErrNotFound: there is no vDisk or snapshot of that name.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: the name is taken.
+	ErrExists = errors.New("exists already")
+	// ErrHasChildren: clones hang off it; they have to go first.
+	ErrHasChildren = errors.New("has clones")
+	// ErrInvalid: the request can never succeed, whatever the state: a bad
+	// name, a size that is no multiple of a cluster, a shrink.
+	ErrInvalid = errors.New("invalid request")
+	// ErrHalted: the vDisk is halted (rule P3): only verified reads go on.
+	ErrHalted = errors.New("halted")
+	// ErrBusy: it is in use by somebody, or a limit is reached; a later
+	// attempt may succeed.
+	ErrBusy = errors.New("busy")
+)

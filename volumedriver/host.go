@@ -1,0 +1,439 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"openvstorage/backend"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/disk/pebblefs"
+	"openvstorage/metadata"
+	"openvstorage/metadata/pebblestore"
+	"openvstorage/volumedriver/catalog"
+	"openvstorage/volumedriver/registry"
+	"openvstorage/writebuffer"
+
+	"github.com/google/uuid"
+	"github.com/maypok86/otter/v2"
+)
+
+// Registry is where names, owners and epochs are kept. Methods are durable on
+// return.
+type Registry interface {
+	List(ctx context.Context) ([]registry.Record, error)
+	Register(ctx context.Context, r registry.Record) error
+	Rename(ctx context.Context, id uuid.UUID, name string) error
+	Claim(ctx context.Context, id uuid.UUID, owner string) (epoch uint64, err error)
+	MarkDeleting(ctx context.Context, id uuid.UUID) error
+	Remove(ctx context.Context, id uuid.UUID) error
+}
+
+// Options configure a Host.
+type Options struct {
+	FS          disk.FS
+	Dir         string        // data directory: DIR/buffer and DIR/map are the host's
+	WriteBuffer int64         // bytes; default 2 GiB, at least 64 MiB
+	MapCache    int64         // bytes of map pages in memory, for all vDisks; default 256 MiB
+	SumsCache   int64         // bytes of checksums of stored SCOs in memory; default 32 MiB
+	UploadSlots int           // SCOs uploaded side by side, each in memory whole; default 4
+	IdleSeal    time.Duration // a vDisk not written for so long is uploaded; default 30 s
+	Backend     backend.Store
+	Registry    Registry
+	Owner       string        // says in the registry who opened a vDisk
+	Random      func() uint64 // draws incarnations
+	Logger      *slog.Logger
+}
+
+func (o *Options) ensureDefaults() {
+	if o.MapCache == 0 {
+		o.MapCache = 256 << 20
+	}
+	if o.SumsCache == 0 {
+		o.SumsCache = 32 << 20
+	}
+	if o.UploadSlots == 0 {
+		o.UploadSlots = 4
+	}
+	if o.IdleSeal == 0 {
+		o.IdleSeal = 30 * time.Second
+	}
+	if o.Random == nil {
+		o.Random = rand.Uint64
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Host is the open vDisks of one data directory. All methods are safe for
+// concurrent use. A vDisk that cannot be opened, or that halts, is listed with
+// the reason and leaves the others alone (P3).
+type Host struct {
+	opt    Options
+	buffer *writebuffer.Buffer
+	cache  *metadata.Cache
+	store  *pebblestore.Store // local pages
+	pages  *pageStore         // local pages, with the backend behind them
+	files  *pebblefs.FS
+	sums   *otter.Cache[sumsKey, sums]
+	slots  chan []byte
+
+	structure sync.Mutex // create, clone, delete, rename: one at a time
+
+	mu      sync.Mutex
+	volumes map[uuid.UUID]*Volume
+	byName  map[string]*Volume
+}
+
+// Open opens every vDisk of the registry, side by side, clones after their
+// parents, and finishes what an earlier process had begun to delete.
+func Open(ctx context.Context, opt Options) (h *Host, err error) {
+	opt.ensureDefaults()
+	h = &Host{opt: opt, volumes: make(map[uuid.UUID]*Volume), byName: make(map[string]*Volume)}
+	h.slots = make(chan []byte, opt.UploadSlots)
+	for range opt.UploadSlots {
+		h.slots <- nil
+	}
+	h.cache = metadata.NewCache(opt.MapCache)
+	h.sums = otter.Must(&otter.Options[sumsKey, sums]{
+		MaximumWeight: uint64(opt.SumsCache),
+		Weigher:       func(_ sumsKey, s sums) uint32 { return uint32(4*len(s) + 64) },
+	})
+	if err := h.openPages(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.Close(ctx))
+		}
+	}()
+	h.buffer, err = writebuffer.Open(writebuffer.Options{
+		FS: opt.FS, Dir: path.Join(opt.Dir, "buffer"), Bytes: opt.WriteBuffer, Random: opt.Random, Logger: opt.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.buffer.OnPressure(h.pressure)
+	records, err := opt.Registry.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h.openAll(ctx, records)
+	return h, h.finish(ctx, records)
+}
+
+// openPages opens the local page store. One that is damaged is thrown away:
+// the backend has every page that counts.
+func (h *Host) openPages() error {
+	dir := path.Join(h.opt.Dir, "map")
+	open := func() (err error) {
+		files := pebblefs.New(h.opt.FS, pebblefs.Options{OnFailure: h.pagesFailed})
+		h.files = files
+		h.store, err = pebblestore.Open(files, dir, pebblestore.Options{Logger: h.opt.Logger, Fatal: h.pagesFailed})
+		return err
+	}
+	err := open()
+	if err != nil {
+		h.opt.Logger.Warn("local page store is rebuilt from the backend", "dir", dir, "err", err)
+		if err := h.opt.FS.RemoveAll(dir); err != nil {
+			return err
+		}
+		err = open()
+	}
+	h.pages = &pageStore{Store: h.store, log: h.opt.Logger, find: h.findPage}
+	return err
+}
+
+// findPage finds the page object that holds a page of an open vDisk.
+func (h *Host) findPage(owner uuid.UUID, page uint64) (backend.Namespace, catalog.PageObject, bool) {
+	v := h.byID(owner)
+	if v == nil {
+		return nil, catalog.PageObject{}, false
+	}
+	v.cat.Lock()
+	defer v.cat.Unlock()
+	obj, ok := v.cat.PageObject(page)
+	return v.namespace(), obj, ok
+}
+
+// pagesFailed halts every vDisk: without a page store none can grow its map
+// beyond memory. The store holds nothing that the backend and the TLogs do
+// not, so it is given up rather than waited for.
+func (h *Host) pagesFailed(err error) {
+	for _, v := range h.all() {
+		v.halt(fmt.Errorf("page store %s: %w", path.Join(h.opt.Dir, "map"), err))
+	}
+	h.files.Abandon()
+}
+
+// openAll opens vDisks generation by generation: those whose parent is open
+// or who have none, side by side.
+func (h *Host) openAll(ctx context.Context, records []registry.Record) {
+	known := make(map[uuid.UUID]bool, len(records))
+	for _, r := range records {
+		known[r.ID] = true
+	}
+	opened := make(map[uuid.UUID]bool, len(records))
+	for len(records) > 0 {
+		var now, later []registry.Record
+		for _, r := range records {
+			if r.Parent == uuid.Nil || opened[r.Parent] || !known[r.Parent] {
+				now = append(now, r)
+			} else {
+				later = append(later, r)
+			}
+		}
+		if len(now) == 0 {
+			now, later = later, nil // a circle: each will say that its parent is not open
+		}
+		var all sync.WaitGroup
+		side := make(chan struct{}, openSideBySide)
+		for _, r := range now {
+			opened[r.ID] = true
+			if r.Deleting {
+				continue
+			}
+			side <- struct{}{}
+			all.Go(func() {
+				h.openOne(ctx, r)
+				<-side
+			})
+		}
+		all.Wait()
+		records = later
+	}
+}
+
+// openSideBySide vDisks are recovered at a time.
+const openSideBySide = 8
+
+func (h *Host) openOne(ctx context.Context, r registry.Record) *Volume {
+	v, err := h.open(ctx, r)
+	if err != nil {
+		v.halt(err)
+	}
+	h.add(v)
+	return v
+}
+
+func (h *Host) add(v *Volume) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.volumes[v.id] = v
+	h.byName[v.name] = v
+}
+
+// finish ends deletions that were begun, and removes what no vDisk owns: left
+// over from creations that never became visible.
+func (h *Host) finish(ctx context.Context, records []registry.Record) error {
+	known := make(map[uuid.UUID]bool)
+	for _, r := range records {
+		known[r.ID] = true
+	}
+	for _, r := range records {
+		if r.Deleting {
+			if err := h.remove(ctx, r.ID, r.Parent); err != nil {
+				h.opt.Logger.Warn("deletion not finished", "vdisk", r.Name, "err", err)
+			}
+		}
+	}
+	namespaces, err := h.opt.Backend.ListNamespaces(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range namespaces {
+		if id, err := uuid.Parse(name); err == nil && !known[id] {
+			h.opt.Logger.Info("removing a namespace that no vDisk owns", "namespace", name)
+			if err := h.remove(ctx, id, uuid.Nil); err != nil {
+				h.opt.Logger.Warn("namespace not removed", "namespace", name, "err", err)
+			}
+		}
+	}
+	local, err := h.buffer.Volumes()
+	if err != nil {
+		return err
+	}
+	for _, id := range local {
+		if !known[id] {
+			if err := h.buffer.Discard(id); err != nil {
+				return err
+			}
+		}
+	}
+	for _, v := range h.all() {
+		h.dropLostChildren(ctx, v, known)
+	}
+	return nil
+}
+
+// dropLostChildren removes references to clones that never became visible.
+func (h *Host) dropLostChildren(ctx context.Context, v *Volume, known map[uuid.UUID]bool) {
+	v.cat.Lock()
+	var lost []uuid.UUID
+	for _, c := range v.cat.Children {
+		if !known[c.Volume] {
+			lost = append(lost, c.Volume)
+		}
+	}
+	v.cat.Unlock()
+	for _, id := range lost {
+		if err := h.dropChild(ctx, v, id); err != nil {
+			h.opt.Logger.Warn("reference to a lost clone not removed", "vdisk", v.Name(), "clone", id, "err", err)
+		}
+	}
+}
+
+func (h *Host) byID(id uuid.UUID) *Volume {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.volumes[id]
+}
+
+// all returns the vDisks in order of name.
+func (h *Host) all() []*Volume {
+	h.mu.Lock()
+	list := make([]*Volume, 0, len(h.volumes))
+	for _, v := range h.volumes {
+		list = append(list, v)
+	}
+	h.mu.Unlock()
+	slices.SortFunc(list, func(a, b *Volume) int { return strings.Compare(a.Name(), b.Name()) })
+	return list
+}
+
+func (h *Host) volume(name string) (*Volume, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if v := h.byName[name]; v != nil {
+		return v, nil
+	}
+	return nil, fmt.Errorf("vDisk %q: %w", name, ErrNotFound)
+}
+
+// names turns clones into their names.
+func (h *Host) names(children []catalog.Child) []string {
+	var names []string
+	for _, c := range children {
+		if v := h.byID(c.Volume); v != nil {
+			names = append(names, v.Name())
+		} else {
+			names = append(names, c.Volume.String())
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// pressure is called when a writer waits and nothing can be evicted: if no
+// TLog is on its way to the backend, all are closed so that they are.
+func (h *Host) pressure() {
+	list := h.all()
+	pending := false
+	for _, v := range list {
+		pending = pending || v.buf != nil && v.Err() == nil && len(v.buf.Work().TLogs) > 0
+	}
+	for _, v := range list {
+		if v.buf != nil && v.Err() == nil {
+			if !pending {
+				v.buf.CloseTLog()
+			}
+			v.wakeStorer()
+		}
+	}
+}
+
+// takeSlot waits for one of the upload slots and returns its buffer.
+func (h *Host) takeSlot(ctx context.Context) ([]byte, error) {
+	select {
+	case b := <-h.slots:
+		return b, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (h *Host) giveSlot(b []byte) { h.slots <- b }
+
+// Close stops all vDisks cleanly: everything written is made durable. Devices
+// must have been released.
+func (h *Host) Close(ctx context.Context) error {
+	var errs []error
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for _, v := range h.all() {
+		all.Go(func() {
+			err := v.close(ctx)
+			mu.Lock()
+			errs = append(errs, err)
+			mu.Unlock()
+		})
+	}
+	all.Wait()
+	if h.buffer != nil {
+		errs = append(errs, h.buffer.Close())
+	}
+	if h.store != nil {
+		errs = append(errs, h.store.Close())
+	}
+	h.sums.StopAllGoroutines()
+	return errors.Join(errs...)
+}
+
+// remove deletes everything of a vDisk, in an order that can be repeated.
+func (h *Host) remove(ctx context.Context, id, parent uuid.UUID) error {
+	if err := h.buffer.Discard(id); err != nil {
+		return err
+	}
+	if err := h.opt.Backend.DeleteNamespace(ctx, id.String()); err != nil && !errors.Is(err, backend.ErrNamespaceNotFound) {
+		return err
+	}
+	if err := h.pages.DeletePages(ctx, id, 0, math.MaxUint64); err != nil {
+		return err
+	}
+	if v := h.byID(parent); v != nil && v.Err() == nil {
+		if err := h.dropChild(ctx, v, id); err != nil {
+			return err
+		}
+	}
+	if err := h.opt.Registry.Remove(ctx, id); err != nil && !errors.Is(err, registry.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// dropChild removes a clone from its parent's catalog, and the snapshot with
+// it if that was made for the clone.
+func (h *Host) dropChild(ctx context.Context, v *Volume, child uuid.UUID) error {
+	var of uuid.UUID
+	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+		c.Children = slices.DeleteFunc(c.Children, func(k catalog.Child) bool {
+			if k.Volume == child {
+				of = k.Snapshot
+			}
+			return k.Volume == child
+		})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s := v.snapshot(of)
+	v.cat.Lock()
+	more := len(v.cat.ChildrenOf(of)) > 0
+	v.cat.Unlock()
+	if s == nil || !s.Auto || more {
+		return nil
+	}
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	return v.deleteSnapshot(ctx, s)
+}

@@ -1,0 +1,417 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"openvstorage/backend"
+	"openvstorage/internal/disk"
+	"openvstorage/metadata"
+	"openvstorage/sco"
+	"openvstorage/tlog"
+	"openvstorage/writebuffer"
+)
+
+// Span is one write of a batch: Data goes to byte offset Off. An alias of an
+// unnamed type, so that front ends need not import this package.
+type Span = struct {
+	Off  int64
+	Data []byte
+}
+
+// Extent is a run of bytes of one allocation status. An alias, as Span is.
+type Extent = struct {
+	Length int64
+	Hole   bool
+	Zero   bool
+}
+
+// errWait is what the Try methods return when they would have to wait.
+const errWait = syscall.EAGAIN
+
+// lookups is how many locations are looked up at a time: 1 MiB of clusters.
+const lookups = 256
+
+// Size is the vDisk's size in bytes.
+func (v *Volume) Size() int64 { return int64(v.size.Load()) }
+
+// ReadOnly is false: writes of a halted vDisk fail with a reason instead.
+func (v *Volume) ReadOnly() bool { return false }
+
+// TryRead fills p from off if nothing slower than memory is needed.
+func (v *Volume) TryRead(p []byte, off int64) error {
+	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
+		return errWait
+	}
+	v.count.read(len(p))
+	return v.tryRead(v.head, p, off)
+}
+
+func (v *Volume) tryRead(view *metadata.View, p []byte, off int64) error {
+	var buf [lookups]sco.Location
+	addr := uint64(off) / sco.ClusterSize
+	for len(p) > 0 {
+		locs := buf[:min(len(p)/sco.ClusterSize, lookups)]
+		if !view.Lookup(addr, locs) {
+			return errWait
+		}
+		addr += uint64(len(locs))
+		for len(locs) > 0 {
+			n := runOf(locs)
+			part := p[:n*sco.ClusterSize]
+			if locs[0].Kind() != sco.KindData {
+				clear(part)
+			} else if locs[0].Origin() != v.self {
+				return errWait
+			} else if found, err := v.buf.Read(locs[0], part, false); !found || err != nil {
+				return errWait // whatever it is, Read deals with it
+			}
+			p, locs = p[n*sco.ClusterSize:], locs[n:]
+		}
+	}
+	return nil
+}
+
+// runOf is how many of the locations one read can serve: consecutive blocks of
+// one SCO, or neighbours that read as zeros.
+func runOf(locs []sco.Location) int {
+	n := 1
+	if locs[0].Kind() == sco.KindData {
+		for n < len(locs) && locs[n] == locs[n-1]+1 && locs[n].Number() == locs[0].Number() {
+			n++
+		}
+		return n
+	}
+	for n < len(locs) && locs[n].Kind() != sco.KindData {
+		n++
+	}
+	return n
+}
+
+// Read fills p from off, waiting for what it takes. Every byte was verified
+// against the checksum made when it was written (P2).
+func (v *Volume) Read(ctx context.Context, p []byte, off int64) error {
+	v.count.read(len(p))
+	return v.read(ctx, v.head, p, off)
+}
+
+func (v *Volume) read(ctx context.Context, view *metadata.View, p []byte, off int64) error {
+	if skip := off % sco.ClusterSize; skip != 0 || len(p) < sco.ClusterSize {
+		return v.readEdge(ctx, view, p, off, int(skip))
+	}
+	whole := len(p) / sco.ClusterSize * sco.ClusterSize
+	if err := v.readClusters(ctx, view, p[:whole], uint64(off)/sco.ClusterSize); err != nil {
+		return err
+	}
+	if whole < len(p) {
+		return v.readEdge(ctx, view, p[whole:], off+int64(whole), 0)
+	}
+	return nil
+}
+
+// readEdge reads what p has of one cluster through a cluster-sized buffer, and
+// the rest as read does.
+func (v *Volume) readEdge(ctx context.Context, view *metadata.View, p []byte, off int64, skip int) error {
+	if len(p) == 0 {
+		return nil
+	}
+	cluster := make([]byte, sco.ClusterSize)
+	if err := v.readClusters(ctx, view, cluster, uint64(off)/sco.ClusterSize); err != nil {
+		return err
+	}
+	n := copy(p, cluster[skip:])
+	return v.read(ctx, view, p[n:], off+int64(n))
+}
+
+// readClusters fills p, whole clusters from addr on.
+func (v *Volume) readClusters(ctx context.Context, view *metadata.View, p []byte, addr uint64) error {
+	var buf [lookups]sco.Location
+	var last error
+	for tries := 0; len(p) > 0; {
+		locs := buf[:min(len(p)/sco.ClusterSize, lookups)]
+		if err := view.Read(ctx, addr, locs); err != nil {
+			return fmt.Errorf("vDisk %s: %w", v.Name(), err)
+		}
+		done, err := v.readLocations(ctx, p, locs)
+		p, addr = p[done*sco.ClusterSize:], addr+uint64(done)
+		switch {
+		case err == nil:
+			tries = 0
+		case errors.Is(err, backend.ErrNotFound) && tries < 3:
+			// Overwritten since the lookup, and its SCO collected: look again.
+			tries, last = tries+1, err
+		default:
+			v.log.Error("read failed", "offset", addr*sco.ClusterSize, "err", err)
+			return fmt.Errorf("vDisk %s: read at %d: %w", v.Name(), addr*sco.ClusterSize, errors.Join(syscall.EIO, err, last))
+		}
+	}
+	return nil
+}
+
+// readLocations reads the clusters of locs into p and returns how many it did.
+func (v *Volume) readLocations(ctx context.Context, p []byte, locs []sco.Location) (done int, err error) {
+	for done < len(locs) {
+		n := runOf(locs[done:])
+		part := p[done*sco.ClusterSize : (done+n)*sco.ClusterSize]
+		if loc := locs[done]; loc.Kind() != sco.KindData {
+			clear(part)
+		} else if err := v.readRun(ctx, part, loc); err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// readRun reads consecutive blocks of one SCO: from the write buffer, else
+// from the backend.
+func (v *Volume) readRun(ctx context.Context, p []byte, loc sco.Location) error {
+	if loc.Origin() == v.self {
+		found, err := v.buf.Read(loc, p, true)
+		if found && err == nil {
+			return nil
+		}
+		if found {
+			// The buffer's copy is bad. If the SCO is stored, the backend's is good.
+			v.log.Error("write buffer copy is bad", "location", loc, "err", err)
+			if berr := v.readBackend(ctx, p, loc); berr == nil {
+				return nil
+			}
+			return err
+		}
+	}
+	return v.readBackend(ctx, p, loc)
+}
+
+// TryWrite writes the batch, all of it or none, if nothing slower than memory
+// is needed.
+func (v *Volume) TryWrite(batch []Span) error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	b := v.batch()
+	defer v.free(b)
+	bytes := 0
+	for _, s := range batch {
+		addr, n := uint64(s.Off)/sco.ClusterSize, len(s.Data)/sco.ClusterSize
+		if s.Off%sco.ClusterSize != 0 || len(s.Data)%sco.ClusterSize != 0 || !v.m.Resident(addr, n) {
+			return errWait
+		}
+		b.Spans = append(b.Spans, writebuffer.Span{Addr: addr, Data: s.Data})
+		bytes += len(s.Data)
+	}
+	if err := v.buf.TryAppend(b); err != nil {
+		if err == disk.ErrWouldBlock {
+			return errWait
+		}
+		return v.writeError(err)
+	}
+	v.count.write(len(batch), bytes)
+	return nil
+}
+
+// Write writes the batch in order, waiting for room (P6).
+func (v *Volume) Write(ctx context.Context, batch []Span) error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	b := v.batch()
+	defer v.free(b)
+	clusters, bytes := 0, 0
+	flush := func() error {
+		if clusters == 0 {
+			return nil
+		}
+		err := v.buf.Append(ctx, b)
+		b.Reset()
+		clusters = 0
+		return err
+	}
+	for _, s := range batch {
+		bytes += len(s.Data)
+		for off, data := s.Off, s.Data; len(data) > 0; {
+			skip := int(off % sco.ClusterSize)
+			n := min(sco.ClusterSize-skip, len(data)) // of a partial cluster
+			if skip == 0 && n == sco.ClusterSize {
+				n = min(len(data)/sco.ClusterSize, v.buf.BatchMax()-clusters)
+				addr := uint64(off) / sco.ClusterSize
+				if err := v.m.Prepare(ctx, addr, n); err != nil {
+					return v.writeError(err)
+				}
+				b.Spans = append(b.Spans, writebuffer.Span{Addr: addr, Data: data[:n*sco.ClusterSize]})
+				clusters += n
+				n *= sco.ClusterSize
+				if clusters == v.buf.BatchMax() {
+					if err := flush(); err != nil {
+						return v.writeError(err)
+					}
+				}
+			} else {
+				if err := flush(); err != nil {
+					return v.writeError(err)
+				}
+				if err := v.writePartial(ctx, off, data[:n]); err != nil {
+					return v.writeError(err)
+				}
+			}
+			off, data = off+int64(n), data[n:]
+		}
+	}
+	if err := flush(); err != nil {
+		return v.writeError(err)
+	}
+	v.count.write(len(batch), bytes)
+	return nil
+}
+
+func (v *Volume) writeError(err error) error {
+	if h := v.Err(); h != nil {
+		return h
+	}
+	return fmt.Errorf("vDisk %s: %w", v.Name(), err)
+}
+
+// writePartial merges data into the cluster at off: the old cluster is read
+// and verified, and the new one appended whole (O1), unless the cluster has
+// changed in between; then again.
+func (v *Volume) writePartial(ctx context.Context, off int64, data []byte) error {
+	v.rmw.Lock()
+	defer v.rmw.Unlock()
+	addr := uint64(off) / sco.ClusterSize
+	cluster := make([]byte, sco.ClusterSize)
+	b := v.batch()
+	defer v.free(b)
+	for {
+		if err := v.m.Prepare(ctx, addr, 1); err != nil {
+			return err
+		}
+		var was, is [1]sco.Location
+		if !v.head.Lookup(addr, was[:]) {
+			continue
+		}
+		if _, err := v.readLocations(ctx, cluster, was[:]); err != nil {
+			if errors.Is(err, backend.ErrNotFound) && v.head.Lookup(addr, is[:]) && is != was {
+				continue // overwritten and collected meanwhile
+			}
+			return errors.Join(syscall.EIO, err)
+		}
+		copy(cluster[off%sco.ClusterSize:], data)
+		b.Reset()
+		b.Spans = append(b.Spans, writebuffer.Span{Addr: addr, Data: cluster})
+		b.Check = func() bool { return v.head.Lookup(addr, is[:]) && is == was }
+		if err := v.buf.Append(ctx, b); err != writebuffer.ErrChanged {
+			return err
+		}
+	}
+}
+
+// batch takes a free batch or makes one; free gives it back.
+func (v *Volume) batch() *writebuffer.Batch {
+	select {
+	case b := <-v.batches:
+		return b
+	default:
+		return new(writebuffer.Batch)
+	}
+}
+
+func (v *Volume) free(b *writebuffer.Batch) {
+	b.Reset()
+	select {
+	case v.batches <- b:
+	default:
+	}
+}
+
+// Flush makes every write that has returned durable, whoever made it (O9).
+func (v *Volume) Flush(ctx context.Context) error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	v.count.flushes.Add(1)
+	if err := v.buf.Commit(ctx, v.buf.Written()); err != nil {
+		return v.writeError(err)
+	}
+	return nil
+}
+
+// Trim makes the whole clusters of the range unallocated and zeroes the rest.
+func (v *Volume) Trim(ctx context.Context, off, n int64) error {
+	return v.fill(ctx, tlog.KindTrim, off, n)
+}
+
+// Zero makes the range read as zeros; with allocate it counts as allocated.
+func (v *Volume) Zero(ctx context.Context, off, n int64, allocate bool) error {
+	if allocate {
+		return v.fill(ctx, tlog.KindZero, off, n)
+	}
+	return v.fill(ctx, tlog.KindTrim, off, n)
+}
+
+// fill appends one entry for the whole clusters, however many there are.
+func (v *Volume) fill(ctx context.Context, kind tlog.Kind, off, n int64) error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	end := off + n
+	first := (off + sco.ClusterSize - 1) / sco.ClusterSize * sco.ClusterSize
+	last := end / sco.ClusterSize * sco.ClusterSize
+	if first > last {
+		return v.zeroPart(ctx, off, n)
+	}
+	if err := v.zeroPart(ctx, off, first-off); err != nil {
+		return err
+	}
+	for at := first; at < last; {
+		run := min((last-at)/sco.ClusterSize, 1<<31)
+		if _, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: kind, Addr: uint64(at) / sco.ClusterSize, Run: uint32(run)}); err != nil {
+			return v.writeError(err)
+		}
+		at += run * sco.ClusterSize
+	}
+	v.count.trims.Add(1)
+	return v.zeroPart(ctx, last, end-last)
+}
+
+// zeroPart writes zeros to less than a cluster. A hole stays a hole.
+func (v *Volume) zeroPart(ctx context.Context, off, n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	var loc [1]sco.Location
+	if err := v.head.Read(ctx, uint64(off)/sco.ClusterSize, loc[:]); err != nil {
+		return v.writeError(err)
+	}
+	if loc[0].Kind() != sco.KindData {
+		return nil
+	}
+	return v.Write(ctx, []Span{{Off: off, Data: make([]byte, n)}})
+}
+
+// Extents reports the allocation of [off, off+n) in order.
+func (v *Volume) Extents(ctx context.Context, off, n int64, fn func(Extent) bool) error {
+	return v.extents(ctx, v.head, off, n, fn)
+}
+
+func (v *Volume) extents(ctx context.Context, view *metadata.View, off, n int64, fn func(Extent) bool) error {
+	first := uint64(off) / sco.ClusterSize
+	count := (uint64(off+n)+sco.ClusterSize-1)/sco.ClusterSize - first
+	skip, left := off%sco.ClusterSize, n
+	err := view.Extents(ctx, first, count, func(kind sco.Kind, run uint64) bool {
+		length := min(int64(run)*sco.ClusterSize-skip, left)
+		skip, left = 0, left-length
+		return fn(Extent{Length: length, Hole: kind == sco.KindHole, Zero: kind != sco.KindData})
+	})
+	if err != nil {
+		return fmt.Errorf("vDisk %s: %w", v.Name(), err)
+	}
+	return nil
+}
+
+// Prefetch brings the map of the range into memory.
+func (v *Volume) Prefetch(ctx context.Context, off, n int64) error {
+	first := uint64(off) / sco.ClusterSize
+	return v.head.Load(ctx, first, (uint64(off+n)+sco.ClusterSize-1)/sco.ClusterSize-first)
+}

@@ -1,0 +1,368 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"openvstorage/backend"
+	"openvstorage/sco"
+	"openvstorage/volumedriver/catalog"
+	"openvstorage/volumedriver/registry"
+
+	"github.com/google/uuid"
+)
+
+// Create makes an empty vDisk of size bytes.
+func (h *Host) Create(ctx context.Context, name string, size uint64) (Info, error) {
+	if err := validateSize(size); err != nil {
+		return Info{}, fmt.Errorf("vDisk %q: %w", name, err)
+	}
+	h.structure.Lock()
+	defer h.structure.Unlock()
+	if err := h.nameIsFree(name); err != nil {
+		return Info{}, err
+	}
+	id := uuid.New()
+	c := &catalog.Catalog{
+		Volume: id, Size: size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
+		Origins:    []catalog.Origin{{Volume: id}},
+		Checkpoint: catalog.Checkpoint{NextPage: 1, Root: catalog.Root{Clusters: size / sco.ClusterSize}},
+	}
+	return h.bear(ctx, registry.Record{ID: id, Name: name, Created: c.Created}, c)
+}
+
+func (h *Host) nameIsFree(name string) error {
+	if err := registry.ValidateName(name); err != nil {
+		return fmt.Errorf("%w: %w", err, ErrInvalid)
+	}
+	if _, err := h.volume(name); err == nil {
+		return fmt.Errorf("vDisk %q: %w", name, ErrExists)
+	}
+	return nil
+}
+
+// bear makes the namespace with its first catalog, then the name, and opens
+// the vDisk. What a crash in between leaves has no name and goes at the next
+// start. h.structure is held.
+func (h *Host) bear(ctx context.Context, r registry.Record, c *catalog.Catalog) (Info, error) {
+	undo := func(err error) (Info, error) {
+		derr := h.opt.Backend.DeleteNamespace(context.WithoutCancel(ctx), r.ID.String())
+		if errors.Is(derr, backend.ErrNamespaceNotFound) {
+			derr = nil
+		}
+		return Info{}, errors.Join(fmt.Errorf("vDisk %q: %w", r.Name, err), derr)
+	}
+	if err := h.opt.Backend.CreateNamespace(ctx, r.ID.String()); err != nil {
+		return undo(err)
+	}
+	root, segments, err := catalog.Encode(c)
+	if err != nil {
+		return undo(err)
+	}
+	ns := h.opt.Backend.Namespace(r.ID.String())
+	for _, s := range segments {
+		if err := ns.Put(ctx, s.Name, s.Data); err != nil {
+			return undo(err)
+		}
+	}
+	if _, err := ns.PutIf(ctx, catalog.ObjectName, root, 0); err != nil {
+		return undo(err)
+	}
+	if err := h.opt.Registry.Register(ctx, r); err != nil {
+		if errors.Is(err, registry.ErrNameTaken) {
+			err = fmt.Errorf("%w: %w", err, ErrExists)
+		}
+		return undo(err)
+	}
+	v := h.openOne(ctx, r)
+	return v.info(), v.Err()
+}
+
+// List returns all vDisks in order of name.
+func (h *Host) List(context.Context) ([]Info, error) {
+	infos := []Info{}
+	for _, v := range h.all() {
+		infos = append(infos, v.info())
+	}
+	return infos, nil
+}
+
+// Info returns one vDisk, halted or not.
+func (h *Host) Info(_ context.Context, name string) (Info, error) {
+	v, err := h.volume(name)
+	if err != nil {
+		return Info{}, err
+	}
+	return v.info(), nil
+}
+
+func (v *Volume) info() Info {
+	i := Info{Name: v.Name(), ID: v.id, Size: v.size.Load(), State: StateRunning, Epoch: v.epoch}
+	if h := v.halted.Load(); h != nil {
+		i.State, i.Reason = StateHalted, h.Error()
+	}
+	if v.buf != nil {
+		backlog, local := v.buf.Backlog()
+		i.Backlog, i.Local = uint64(backlog), uint64(local)
+	}
+	v.cat.Lock()
+	i.Created = v.cat.Created
+	children := v.cat.Children
+	if v.self > 0 {
+		o := v.cat.Origins[v.self-1]
+		i.Parent = o.Volume.String() + "@" + o.Snapshot.String()
+	}
+	if i.Size == 0 {
+		i.Size = v.cat.Size
+	}
+	v.cat.Unlock()
+	i.Stored = uint64(v.count.stored.Load())
+	i.Children = v.host.names(children)
+	i.Snapshots = v.snapshotInfos()
+	if v.self > 0 && v.m != nil {
+		if p, s, err := v.parentSnapshot(); err == nil {
+			i.Parent = p.Name() + "@" + s.Name
+		}
+	}
+	return i
+}
+
+// managed finds a vDisk and takes its management lock.
+func (h *Host) managed(name string) (*Volume, func(), error) {
+	v, err := h.volume(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	v.admin.Lock()
+	if err := v.Err(); err != nil {
+		v.admin.Unlock()
+		return nil, nil, err
+	}
+	return v, v.admin.Unlock, nil
+}
+
+// Resize grows a vDisk to size bytes. Connected NBD clients see it when they
+// connect again.
+func (h *Host) Resize(ctx context.Context, name string, size uint64) error {
+	v, done, err := h.managed(name)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return v.resize(ctx, size)
+}
+
+// Rename gives a vDisk another name.
+func (h *Host) Rename(ctx context.Context, old, name string) error {
+	h.structure.Lock()
+	defer h.structure.Unlock()
+	v, err := h.volume(old)
+	if err != nil {
+		return err
+	}
+	if err := h.nameIsFree(name); err != nil {
+		return err
+	}
+	if err := h.opt.Registry.Rename(ctx, v.id, name); err != nil {
+		return fmt.Errorf("vDisk %q: %w", old, err)
+	}
+	h.mu.Lock()
+	delete(h.byName, old)
+	h.byName[name] = v
+	h.mu.Unlock()
+	v.mu.Lock()
+	v.name = name
+	v.mu.Unlock()
+	return nil
+}
+
+// SnapshotCreate takes a snapshot, durable on return.
+func (h *Host) SnapshotCreate(ctx context.Context, name, snap string) (SnapshotInfo, error) {
+	if err := ValidateSnapshotName(snap); err != nil {
+		return SnapshotInfo{}, err
+	}
+	v, done, err := h.managed(name)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	defer done()
+	s, err := v.createSnapshot(ctx, snap, false)
+	if err != nil {
+		return SnapshotInfo{}, err
+	}
+	return SnapshotInfo{Name: s.Name, ID: s.ID, Size: s.Size, Created: s.Created}, nil
+}
+
+// SnapshotList returns the snapshots of a vDisk, oldest first.
+func (h *Host) SnapshotList(_ context.Context, name string) ([]SnapshotInfo, error) {
+	v, err := h.volume(name)
+	if err != nil {
+		return nil, err
+	}
+	return v.snapshotInfos(), nil
+}
+
+// SnapshotDelete deletes a snapshot that has no clones.
+func (h *Host) SnapshotDelete(ctx context.Context, name, snap string) error {
+	v, done, err := h.managed(name)
+	if err != nil {
+		return err
+	}
+	defer done()
+	s, err := v.snapshotNamed(snap)
+	if err != nil {
+		return err
+	}
+	if v.snapshotInUse(s) {
+		return fmt.Errorf("snapshot %s@%s is in use; disconnect its readers first: %w", name, snap, ErrBusy)
+	}
+	return v.deleteSnapshot(ctx, s)
+}
+
+// Rollback makes a vDisk what a snapshot holds.
+func (h *Host) Rollback(ctx context.Context, name, snap string) error {
+	v, done, err := h.managed(name)
+	if err != nil {
+		return err
+	}
+	defer done()
+	s, err := v.snapshotNamed(snap)
+	if err != nil {
+		return err
+	}
+	return v.rollback(ctx, s)
+}
+
+// Sync returns when everything written to a vDisk so far is in the backend.
+func (h *Host) Sync(ctx context.Context, name string, progress func(done, total int64)) error {
+	v, err := h.volume(name)
+	if err != nil {
+		return err
+	}
+	return v.Sync(ctx, progress)
+}
+
+// Clone makes a vDisk that begins as a snapshot of another, or as what it
+// holds now if snap is "". No data is copied; what the snapshot holds must be
+// in the backend, which is waited for.
+func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (Info, error) {
+	h.structure.Lock()
+	defer h.structure.Unlock()
+	if err := h.nameIsFree(dst); err != nil {
+		return Info{}, err
+	}
+	v, done, err := h.managed(src)
+	if err != nil {
+		return Info{}, err
+	}
+	defer done()
+	if len(v.origins) > int(sco.MaxOrigin) {
+		return Info{}, fmt.Errorf("vDisk %s is a clone of depth %d, the most there can be; copy it instead: %w", src, len(v.origins)-1, ErrInvalid)
+	}
+	id := uuid.New()
+	var s *snapshot
+	if snap != "" {
+		s, err = v.snapshotNamed(snap)
+	} else {
+		s, err = v.createSnapshot(ctx, "clone-"+id.String(), true)
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	if err := v.syncTo(ctx, s.Seq, progress); err != nil {
+		return Info{}, err
+	}
+	// The child is in the parent's catalog before the clone is visible: from
+	// here on the snapshot stays.
+	err = v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+		c.Children = append(c.Children, catalog.Child{Volume: id, Snapshot: s.ID})
+		return nil
+	})
+	if err != nil {
+		return Info{}, err
+	}
+	v.cat.Lock()
+	origins := append([]catalog.Origin(nil), v.cat.Origins...)
+	v.cat.Unlock()
+	origins[len(origins)-1].Snapshot = s.ID
+	c := &catalog.Catalog{
+		Volume: id, Size: s.Size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
+		Origins:    append(origins, catalog.Origin{Volume: id}),
+		Checkpoint: catalog.Checkpoint{Root: catalog.Root{Clusters: s.Size / sco.ClusterSize}},
+	}
+	info, err := h.bear(ctx, registry.Record{ID: id, Name: dst, Created: c.Created, Parent: v.id}, c)
+	if err != nil && info.ID == uuid.Nil {
+		err = errors.Join(err, v.updateCatalog(context.WithoutCancel(ctx), func(c *catalog.Catalog) error {
+			for i, k := range c.Children {
+				if k.Volume == id {
+					c.Children = append(c.Children[:i], c.Children[i+1:]...)
+					break
+				}
+			}
+			return nil
+		}))
+	}
+	return info, err
+}
+
+// Delete deletes a vDisk that has no clones and is not in use. Halted ones can
+// be deleted.
+func (h *Host) Delete(ctx context.Context, name string) error {
+	h.structure.Lock()
+	defer h.structure.Unlock()
+	v, err := h.volume(name)
+	if err != nil {
+		return err
+	}
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	parent, err := h.deletable(ctx, v)
+	if err != nil {
+		return err
+	}
+	if err := h.opt.Registry.MarkDeleting(ctx, v.id); err != nil {
+		return fmt.Errorf("vDisk %q: %w", name, err)
+	}
+	h.mu.Lock()
+	delete(h.volumes, v.id)
+	delete(h.byName, name)
+	h.mu.Unlock()
+	v.stopStorer()
+	if v.buf != nil {
+		v.buf.Fail(fmt.Errorf("vDisk %s was deleted", name))
+	}
+	if err := v.close(ctx); err != nil {
+		h.opt.Logger.Warn("deleted vDisk not closed cleanly", "vdisk", name, "err", err)
+	}
+	return h.remove(ctx, v.id, parent)
+}
+
+// deletable claims a vDisk for deletion and returns its parent's id.
+func (h *Host) deletable(ctx context.Context, v *Volume) (parent uuid.UUID, err error) {
+	records, err := h.opt.Registry.List(ctx)
+	if err != nil {
+		return parent, err
+	}
+	var children []string
+	for _, r := range records {
+		if r.Parent == v.id {
+			children = append(children, r.Name)
+		}
+		if r.ID == v.id {
+			parent = r.Parent
+		}
+	}
+	if len(children) > 0 {
+		return parent, fmt.Errorf("vDisk %s: %w: %s; delete them first", v.Name(), ErrHasChildren, strings.Join(children, ", "))
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.refs > 0 {
+		return parent, fmt.Errorf("vDisk %s is in use by %d connections; disconnect them first: %w", v.name, v.refs, ErrBusy)
+	}
+	v.deleted = true
+	return parent, nil
+}

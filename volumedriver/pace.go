@@ -1,0 +1,28 @@
+package volumedriver
+
+import "time"
+
+// Fill levels of the write buffer between which uploads speed up (DESIGN 5.6
+// in the docs: idle priority below, full speed above).
+const (
+	paceLow  = 0.25
+	paceHigh = 0.75
+)
+
+// pace decides how a vDisk uploads now: how many SCOs side by side (0: none),
+// and how long to rest after each. fill is the share of the buffer that waits
+// for the backend, idle how long the vDisk has not been written, urgent
+// whether somebody waits for the upload. It is a pure function.
+func pace(fill float64, idle, idleAfter time.Duration, urgent bool, slots int) (parallel int, rest time.Duration) {
+	switch {
+	case urgent || fill >= paceHigh:
+		return slots, 0
+	case fill >= paceLow:
+		// From one at a time with rests to full speed without.
+		share := (fill - paceLow) / (paceHigh - paceLow)
+		return 1 + int(share*float64(slots-1)), time.Duration((1 - share) * float64(20*time.Millisecond))
+	case idle >= idleAfter:
+		return 1, 20 * time.Millisecond
+	}
+	return 0, 0
+}

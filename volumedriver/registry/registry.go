@@ -1,0 +1,93 @@
+// Package registry keeps the names, owners and epochs of vDisks: which id a
+// name stands for, who opened the vDisk last, and how often it was opened.
+//
+// Each open of a vDisk claims its next epoch here (promise P4). Whatever an
+// older epoch still tries then fails against the newer one's catalog. Local
+// keeps the registry of one data directory in files; a vPool that spans hosts
+// keeps it on an Arakoon group, behind the same methods.
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+)
+
+// Bounds.
+const (
+	NameMax      = 1024  // bytes of a name
+	ComponentMax = 255   // bytes between two slashes of it
+	OwnerMax     = 255   // bytes of an owner
+	RecordsMax   = 65536 // vDisks in one registry
+)
+
+// Errors that callers match with errors.Is.
+var (
+	ErrNotFound  = errors.New("no such vDisk")
+	ErrNameTaken = errors.New("name is taken")
+	ErrIDTaken   = errors.New("id is taken")
+	ErrName      = errors.New("not a name for a vDisk")
+	ErrFull      = errors.New("registry is full")
+	ErrClosed    = errors.New("registry is closed")
+	// ErrFailed: a sync failed and nobody can tell what is on the medium. No
+	// change is taken until the registry is opened anew.
+	ErrFailed = errors.New("registry takes no changes after a failed sync, check the disk and restart")
+)
+
+// Record is one vDisk.
+type Record struct {
+	ID       uuid.UUID // for life; also names its backend namespace
+	Name     string    // unique; may change
+	Epoch    uint64    // of the last claim, 0 if it was never opened
+	Owner    string    // who made the last claim
+	Created  time.Time
+	Parent   uuid.UUID // the vDisk that it was cloned from, zero if none
+	Deleting bool      // being deleted: it keeps its name until that is finished
+}
+
+// ValidateName returns nil if name can name a vDisk: path components divided
+// by slashes, each 1 to ComponentMax bytes and neither "." nor "..", in all
+// at most NameMax bytes of UTF-8 with no '@' and no control characters. Other
+// names are refused with ErrName and the reason.
+func ValidateName(name string) error {
+	bad := func(why string) error { return fmt.Errorf("%w: %.100q %s", ErrName, name, why) }
+	switch {
+	case name == "":
+		return bad("is empty")
+	case len(name) > NameMax:
+		return bad(fmt.Sprintf("has %d bytes, %d are allowed", len(name), NameMax))
+	case !utf8.ValidString(name):
+		return bad("is not UTF-8")
+	case strings.ContainsRune(name, '@'):
+		return bad("contains '@', which divides a vDisk's name from a snapshot's")
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return bad("contains a control character")
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		switch {
+		case part == "":
+			return bad("begins or ends with a slash, or has two in a row")
+		case part == "." || part == "..":
+			return bad("has a component " + part)
+		case len(part) > ComponentMax:
+			return bad(fmt.Sprintf("has a component of %d bytes, %d are allowed", len(part), ComponentMax))
+		}
+	}
+	return nil
+}
+
+// validate checks a record by itself.
+func (r *Record) validate() error {
+	if r.ID == uuid.Nil {
+		return fmt.Errorf("vDisk %q has no id", r.Name)
+	}
+	if len(r.Owner) > OwnerMax {
+		return fmt.Errorf("vDisk %q has an owner of %d bytes, %d are allowed", r.Name, len(r.Owner), OwnerMax)
+	}
+	return ValidateName(r.Name)
+}

@@ -1,0 +1,299 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"slices"
+
+	"openvstorage/backend"
+	"openvstorage/metadata"
+	"openvstorage/sco"
+	"openvstorage/tlog"
+	"openvstorage/volumedriver/catalog"
+	"openvstorage/volumedriver/registry"
+	"openvstorage/writebuffer"
+
+	"github.com/google/uuid"
+)
+
+// open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
+// What it finds wrong halts the vDisk rather than failing the host.
+func (h *Host) open(ctx context.Context, r registry.Record) (*Volume, error) {
+	v := h.newVolume(r)
+	epoch, err := h.opt.Registry.Claim(ctx, r.ID, h.opt.Owner)
+	if err != nil {
+		return v, err
+	}
+	v.epoch = epoch
+	if err := v.loadCatalog(ctx); err != nil {
+		return v, err
+	}
+	if err := v.openMap(ctx); err != nil {
+		return v, err
+	}
+	opt := v.recoverOptions()
+	if err := v.replayStored(ctx, opt); err != nil {
+		return v, err
+	}
+	found, err := h.buffer.Recover(opt)
+	if err != nil {
+		return v, err
+	}
+	if err := v.replay(found.Entries); err != nil {
+		return v, errors.Join(err, found.Release())
+	}
+	if found.Damage != nil {
+		return v, v.inspect(found)
+	}
+	if found.Cut != "" {
+		v.log.Info("log ends with what was not synced", "seq", found.Reached, "why", found.Cut)
+	}
+	return v, v.resume(ctx, found)
+}
+
+func (h *Host) newVolume(r registry.Record) *Volume {
+	v := &Volume{
+		host: h, id: r.ID, name: r.Name,
+		log:     h.opt.Logger.With("vdisk", r.Name),
+		batches: make(chan *writebuffer.Batch, 64),
+	}
+	v.store.wake = make(chan struct{}, 1)
+	v.store.stored = make(chan struct{})
+	v.store.uploaded = make(map[sco.Number]bool)
+	v.store.sizes = make(map[sco.Number]int64)
+	v.readers = make(map[uuid.UUID]int)
+	v.origins = []origin{{r.ID, h.opt.Backend.Namespace(r.ID.String())}}
+	return v
+}
+
+// loadCatalog reads the catalog and the origin table.
+func (v *Volume) loadCatalog(ctx context.Context) error {
+	ns := v.namespace()
+	info, err := ns.Stat(ctx, catalog.ObjectName)
+	if err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	root := make([]byte, info.Size)
+	if err := get(ctx, ns, catalog.ObjectName, root, 0); err != nil {
+		return err
+	}
+	c, err := catalog.Decode(root, func(name string) ([]byte, error) {
+		info, err := ns.Stat(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		b := make([]byte, info.Size)
+		return b, get(ctx, ns, name, b, 0)
+	})
+	if err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	if c.Volume != v.id {
+		return fmt.Errorf("catalog: %w: it is of %s", backend.ErrCorrupt, c.Volume)
+	}
+	if c.Epoch >= v.epoch {
+		return fmt.Errorf("catalog is of epoch %d, this owner has %d: the registry is older than the backend", c.Epoch, v.epoch)
+	}
+	if v.cat.segments, err = catalog.Segments(root); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	v.cat.Catalog, v.cat.version = *c, info.Version
+	v.origins = v.origins[:0]
+	for _, o := range c.Origins {
+		v.origins = append(v.origins, origin{o.Volume, v.host.opt.Backend.Namespace(o.Volume.String())})
+	}
+	v.self = c.Self()
+	v.store.nextObject = c.NextObject
+	return nil
+}
+
+// openMap makes the map of the checkpoint. A clone without one begins with
+// its parent's snapshot.
+func (v *Volume) openMap(ctx context.Context) (err error) {
+	c := &v.cat.Catalog
+	opt := metadata.Options{Volume: v.id, Cache: v.host.cache, Store: v.host.pages, Clusters: c.Checkpoint.Root.Clusters}
+	for _, o := range v.origins {
+		opt.Origins = append(opt.Origins, o.id)
+	}
+	switch {
+	case c.Checkpoint.NextPage == 0 && v.self > 0:
+		_, s, perr := v.parentSnapshot()
+		if perr != nil {
+			return perr
+		}
+		if err = v.host.pages.DeletePages(ctx, v.id, 0, math.MaxUint64); err != nil {
+			return err
+		}
+		v.m, err = metadata.NewClone(opt, mapRoot(s.Root), s.view)
+	default:
+		v.m, err = metadata.Open(ctx, opt, stateOf(c.Checkpoint))
+	}
+	if err != nil {
+		return err
+	}
+	v.head = v.m.View()
+	v.size.Store(v.m.Clusters() * sco.ClusterSize)
+	v.parent = c.Checkpoint.Parent
+	for _, s := range c.Snapshots {
+		if s.HasRoot {
+			v.snapshots = append(v.snapshots, &snapshot{s, v.m.ViewAt(mapRoot(s.Root))})
+		}
+	}
+	return nil
+}
+
+func stateOf(c catalog.Checkpoint) metadata.State {
+	s := metadata.State{
+		Seq: c.Seq, NextPage: c.NextPage, Generation: c.Generation,
+		Root: mapRoot(c.Root), Live: mapRoot(c.Live), Recount: c.Recount,
+	}
+	for _, d := range c.Drops {
+		s.Drops = append(s.Drops, metadata.Drop{Page: metadata.PageRef(d.Page), Level: d.Level})
+	}
+	return s
+}
+
+func (v *Volume) recoverOptions() writebuffer.RecoverOptions {
+	c := &v.cat.Catalog
+	return writebuffer.RecoverOptions{
+		Volume: v.id, StoredSeq: c.StoredSeq,
+		Bound: func(epoch uint64) uint64 {
+			bound := uint64(math.MaxUint64)
+			for _, e := range c.Epochs {
+				if e.Epoch > epoch {
+					bound = min(bound, e.Base)
+				}
+			}
+			return bound
+		},
+		Keep: func(id tlog.ID) bool {
+			return slices.ContainsFunc(c.TLogs, func(t catalog.TLog) bool { return tlog.ID(t.Number) == id })
+		},
+	}
+}
+
+// replayStored applies the entries of the catalog's TLogs behind the
+// checkpoint, from the local copy or the backend.
+func (v *Volume) replayStored(ctx context.Context, opt writebuffer.RecoverOptions) error {
+	for _, t := range v.cat.TLogs {
+		id := tlog.ID(t.Number)
+		data, err := v.host.buffer.LocalTLog(opt, id, t.LastSeq)
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				v.log.Warn("local TLog not usable, taking the backend's", "tlog", id.Name(), "err", err)
+			}
+			data = make([]byte, t.Size)
+			if err := get(ctx, v.namespace(), id.Name(), data, 0); err != nil {
+				return err
+			}
+		}
+		var entries []tlog.Entry
+		_, end, _, err := tlog.Scan(data, func(_ int64, e tlog.Entry) error {
+			if e.Kind.Ordered() {
+				entries = append(entries, e)
+			}
+			return nil
+		})
+		if err == nil && (len(entries) == 0 || entries[0].Seq != t.FirstSeq || entries[len(entries)-1].Seq != t.LastSeq) {
+			err = tlog.ErrCorrupt
+		}
+		if err != nil {
+			return fmt.Errorf("object %s at offset %d: %w", id.Name(), end, err)
+		}
+		if err := v.replay(entries); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replay applies entries without writing them. A snapshot that the catalog
+// would have to list and does not was deleted since.
+func (v *Volume) replay(entries []tlog.Entry) error {
+	for _, e := range entries {
+		var err error
+		switch {
+		case e.Kind == tlog.KindWrite:
+			err = v.ApplyWrite(e.Seq, e.Addr, int(e.Run), e.Location)
+		case e.Kind == tlog.KindSnapshot && e.Seq <= v.cat.StoredSeq && !v.listed(e):
+			continue
+		default:
+			err = v.ApplyEntry(e)
+		}
+		if err != nil {
+			return fmt.Errorf("replay of seq %d: %w", e.Seq, err)
+		}
+	}
+	return nil
+}
+
+func (v *Volume) listed(e tlog.Entry) bool {
+	s, err := e.Snapshot()
+	return err == nil && v.cat.Snapshot(s.ID) != nil
+}
+
+// resume makes the vDisk writable: first the catalog says where this epoch
+// begins, then what was recovered goes to files of this epoch (O11).
+func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error {
+	c := &v.cat.Catalog
+	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
+	oldest := found.OldestEpoch()
+	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+		// The start of an epoch matters while files of older ones exist.
+		c.Epochs = slices.DeleteFunc(c.Epochs, func(e catalog.EpochStart) bool { return e.Epoch <= oldest })
+		c.Epochs = append(c.Epochs, catalog.EpochStart{Epoch: v.epoch, Base: found.Reached})
+		reserveNumbers(c, scos, tlogs)
+		c.NextObject = v.store.nextObject + reserveAhead
+		return nil
+	})
+	if err != nil {
+		return errors.Join(err, found.Release())
+	}
+	opt := v.logOptions(found.Reached+1, scos, tlogs)
+	opt.SCOLimit, opt.TLogLimit = v.reserved()
+	if v.buf, err = v.host.buffer.OpenLog(opt); err != nil {
+		return errors.Join(err, found.Release())
+	}
+	if err := v.buf.Resume(found); err != nil {
+		return err
+	}
+	v.store.firstSCO = scos
+	v.store.listDue = true
+	v.store.collectDue.Store(true)
+	v.startStorer()
+	return nil
+}
+
+// inspect opens a damaged vDisk for reading what is whole.
+func (v *Volume) inspect(found *writebuffer.Recovered) error {
+	buf, err := v.host.buffer.OpenLog(v.logOptions(found.Reached+1, found.NextSCO, found.NextTLog))
+	if err != nil {
+		return errors.Join(found.Damage, err, found.Release())
+	}
+	v.buf = buf
+	return errors.Join(found.Damage, buf.Inspect(found))
+}
+
+func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebuffer.LogOptions {
+	return writebuffer.LogOptions{
+		Volume: v.id, Origin: v.self, Epoch: v.epoch, Applier: v,
+		NextSeq: next, NextSCO: scos, NextTLog: tlogs,
+		Reserve: v.reserve, OnFail: v.halt, OnChange: v.wakeStorer,
+	}
+}
+
+// close ends the vDisk cleanly: what is written is made durable.
+func (v *Volume) close(ctx context.Context) error {
+	v.stopStorer()
+	var err error
+	if v.buf != nil {
+		err = v.buf.Close(func() error { return v.buf.Commit(ctx, v.buf.Written()) })
+	}
+	if v.m != nil {
+		v.m.Close()
+	}
+	return err
+}

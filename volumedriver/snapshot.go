@@ -1,0 +1,265 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"openvstorage/metadata"
+	"openvstorage/sco"
+	"openvstorage/tlog"
+	"openvstorage/volumedriver/catalog"
+	"openvstorage/volumedriver/registry"
+
+	"github.com/google/uuid"
+)
+
+// snapshotNameMax bounds a snapshot's name in bytes.
+const snapshotNameMax = 255
+
+// ValidateSnapshotName returns nil if name can name a snapshot: one path
+// component as of a vDisk's name.
+func ValidateSnapshotName(name string) error {
+	if err := registry.ValidateName(name); err != nil {
+		return fmt.Errorf("snapshot name: %w: %w", err, ErrInvalid)
+	}
+	if strings.Contains(name, "/") {
+		return fmt.Errorf("snapshot name %q contains '/': %w", name, ErrInvalid)
+	}
+	return nil
+}
+
+// createSnapshot takes a snapshot of what is written now: an entry with a seq
+// like any other (O9), durable on return. It costs the same whatever the
+// vDisk's size. v.admin is held.
+func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*snapshot, error) {
+	if err := v.Err(); err != nil {
+		return nil, err
+	}
+	if _, err := v.snapshotNamed(name); err == nil {
+		return nil, fmt.Errorf("vDisk %s has a snapshot %q: %w", v.Name(), name, ErrExists)
+	}
+	s := tlog.Snapshot{ID: uuid.New(), Created: time.Now().UnixNano(), Auto: auto, Name: name}
+	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindSnapshot, Payload: s.Payload()})
+	if err != nil {
+		return nil, v.writeError(err)
+	}
+	if err := v.buf.Commit(ctx, seq); err != nil {
+		return nil, v.writeError(err)
+	}
+	return v.snapshot(s.ID), nil
+}
+
+// deleteSnapshot lets a snapshot go. It must be in the catalog first, so that a
+// replay knows that it is gone; and a rollback that went to it must be under a
+// checkpoint. v.admin is held.
+func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	v.cat.Lock()
+	children := v.cat.ChildrenOf(s.ID)
+	v.cat.Unlock()
+	if len(children) > 0 {
+		return fmt.Errorf("snapshot %s@%s: %w: %s; delete them first", v.Name(), s.Name, ErrHasChildren, strings.Join(v.host.names(children), ", "))
+	}
+	if err := v.syncTo(ctx, s.Seq, nil); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	rolled := v.rolled
+	v.mu.Unlock()
+	if rolled > 0 {
+		if err := v.checkpointTo(ctx, rolled); err != nil {
+			return err
+		}
+	}
+	v.gc.Lock()
+	defer v.gc.Unlock()
+	v.mu.Lock()
+	before, parent := v.snapshots, v.parent
+	v.snapshots = nil
+	for _, o := range before {
+		if o.ID == s.ID {
+			continue
+		}
+		if o.Parent == s.ID {
+			c := *o
+			c.Parent = s.Parent
+			o = &c
+		}
+		v.snapshots = append(v.snapshots, o)
+	}
+	if v.parent == s.ID {
+		v.parent = s.Parent
+	}
+	v.mu.Unlock()
+	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+		v.fillSnapshots(c)
+		if c.Checkpoint.Parent == s.ID {
+			c.Checkpoint.Parent = s.Parent
+		}
+		return nil
+	})
+	if err != nil {
+		v.mu.Lock()
+		v.snapshots, v.parent = before, parent
+		v.mu.Unlock()
+		return err
+	}
+	v.store.collectDue.Store(true)
+	v.store.sweepDue.Store(true)
+	v.wakeStorer()
+	return nil
+}
+
+// rollback makes the vDisk what a snapshot holds. Snapshots taken since stay.
+// The size stays too: what the snapshot did not have reads as zeros.
+func (v *Volume) rollback(ctx context.Context, s *snapshot) error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	v.gc.Lock()
+	defer v.gc.Unlock()
+	id := s.ID
+	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindRollback, Payload: id[:]})
+	if err != nil {
+		return v.writeError(err)
+	}
+	if err := v.buf.Commit(ctx, seq); err != nil {
+		return v.writeError(err)
+	}
+	v.wakeStorer()
+	return nil
+}
+
+// resize grows the vDisk.
+func (v *Volume) resize(ctx context.Context, size uint64) error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	if err := validateSize(size); err != nil {
+		return err
+	}
+	if have := v.size.Load(); size < have {
+		return fmt.Errorf("vDisk %s has %d bytes and cannot shrink to %d: %w", v.Name(), have, size, ErrInvalid)
+	} else if size == have {
+		return nil
+	}
+	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindResize, Addr: size})
+	if err != nil {
+		return v.writeError(err)
+	}
+	if err := v.buf.Commit(ctx, seq); err != nil {
+		return v.writeError(err)
+	}
+	return nil
+}
+
+// SizeMax is the largest vDisk in bytes: 64 TiB.
+const SizeMax = 64 << 40
+
+func validateSize(size uint64) error {
+	if size == 0 || size%sco.ClusterSize != 0 || size > SizeMax {
+		return fmt.Errorf("size of %d bytes: it must be a multiple of %d, more than 0 and at most 64 TiB: %w", size, sco.ClusterSize, ErrInvalid)
+	}
+	return nil
+}
+
+// parentSnapshot is the snapshot that a clone was made from.
+func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
+	o := v.cat.Origins[v.self-1]
+	parent := v.host.byID(o.Volume)
+	if parent == nil || parent.m == nil {
+		return nil, nil, fmt.Errorf("vDisk %s is a clone of vDisk %s, which is not open", v.Name(), o.Volume)
+	}
+	s := parent.snapshot(o.Snapshot)
+	if s == nil {
+		return nil, nil, fmt.Errorf("vDisk %s is a clone of snapshot %s of vDisk %s, which is not there", v.Name(), o.Snapshot, parent.Name())
+	}
+	return parent, s, nil
+}
+
+// SnapshotDevice reads one snapshot. It is read-only.
+type SnapshotDevice struct {
+	v    *Volume
+	s    *snapshot
+	view *metadata.View
+}
+
+var errReadOnly = errors.New("a snapshot is read-only")
+
+// Size is the size of the vDisk when the snapshot was taken, in bytes.
+func (d *SnapshotDevice) Size() int64 { return int64(d.s.Size) }
+
+// ReadOnly is true.
+func (d *SnapshotDevice) ReadOnly() bool { return true }
+
+// TryRead is Volume.TryRead of the snapshot.
+func (d *SnapshotDevice) TryRead(p []byte, off int64) error {
+	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
+		return errWait
+	}
+	d.v.count.read(len(p))
+	return d.v.tryRead(d.view, p, off)
+}
+
+// Read is Volume.Read of the snapshot.
+func (d *SnapshotDevice) Read(ctx context.Context, p []byte, off int64) error {
+	d.v.count.read(len(p))
+	return d.v.read(ctx, d.view, p, off)
+}
+
+// TryWrite fails.
+func (d *SnapshotDevice) TryWrite([]Span) error { return errReadOnly }
+
+// Write fails.
+func (d *SnapshotDevice) Write(context.Context, []Span) error { return errReadOnly }
+
+// Flush does nothing: a snapshot is durable.
+func (d *SnapshotDevice) Flush(context.Context) error { return nil }
+
+// Trim fails.
+func (d *SnapshotDevice) Trim(context.Context, int64, int64) error { return errReadOnly }
+
+// Zero fails.
+func (d *SnapshotDevice) Zero(context.Context, int64, int64, bool) error { return errReadOnly }
+
+// Extents reports the snapshot's allocation.
+func (d *SnapshotDevice) Extents(ctx context.Context, off, n int64, fn func(Extent) bool) error {
+	return d.v.extents(ctx, d.view, off, n, fn)
+}
+
+// Prefetch brings the snapshot's map of the range into memory.
+func (d *SnapshotDevice) Prefetch(ctx context.Context, off, n int64) error {
+	first := uint64(off) / sco.ClusterSize
+	return d.view.Load(ctx, first, (uint64(off+n)+sco.ClusterSize-1)/sco.ClusterSize-first)
+}
+
+// snapshotInfos lists the snapshots, oldest first.
+func (v *Volume) snapshotInfos() []SnapshotInfo {
+	stored := v.storedSeq()
+	v.cat.Lock()
+	children := slices.Clone(v.cat.Children)
+	v.cat.Unlock()
+	v.mu.Lock()
+	list := slices.Clone(v.snapshots)
+	v.mu.Unlock()
+	infos := make([]SnapshotInfo, 0, len(list))
+	for _, s := range list {
+		var of []catalog.Child
+		for _, c := range children {
+			if c.Snapshot == s.ID {
+				of = append(of, c)
+			}
+		}
+		infos = append(infos, SnapshotInfo{
+			Name: s.Name, ID: s.ID, Size: s.Size, Created: s.Created,
+			Stored: s.Seq <= stored, Children: v.host.names(of),
+		})
+	}
+	return infos
+}

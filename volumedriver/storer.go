@@ -1,0 +1,413 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"openvstorage/backend"
+	"openvstorage/sco"
+	"openvstorage/tlog"
+	"openvstorage/volumedriver/catalog"
+	"openvstorage/writebuffer"
+)
+
+// storer moves one vDisk's SCOs and TLogs to the backend, in the order of O3,
+// and does what follows from it: checkpoints, collection of dead SCOs, and the
+// map's background work. One goroutine a vDisk runs it.
+type storer struct {
+	wake          chan struct{}
+	urgent        atomic.Int32 // how many wait for the upload
+	checkpointDue atomic.Bool  // freeze the map when the next TLog closes
+	collectDue    atomic.Bool  // look for dead SCOs and pages
+	listDue       bool         // list the backend for SCOs that the counters do not know
+	sweepDue      atomic.Bool
+
+	uploaded   map[sco.Number]bool  // of TLogs that are not stored yet
+	sizes      map[sco.Number]int64 // of the SCOs in the backend, in bytes
+	active     uint64               // the log's activity when last seen
+	since      time.Time            // when it was first seen so
+	covered    int64                // TLog bytes stored since the checkpoint
+	swept      uint64               // pages in the store after the last sweep
+	firstSCO   sco.Number           // of this owner's
+	nextObject uint64               // next page object number
+
+	mu     sync.Mutex
+	stored chan struct{} // closed and renewed when StoredSeq or the checkpoint moves
+	failed error         // of the last attempt, for who waits
+
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// storerTick is how often an idle vDisk looks around.
+const storerTick = time.Second
+
+// checkpointBytes of TLogs are replayed at a restart at most, or so.
+const checkpointBytes = 64 << 20
+
+func (v *Volume) startStorer() {
+	ctx, cancel := context.WithCancel(context.Background())
+	v.store.cancel = cancel
+	v.store.done.Go(func() { v.runStorer(ctx) })
+}
+
+func (v *Volume) stopStorer() {
+	if v.store.cancel != nil {
+		v.store.cancel()
+		v.store.done.Wait()
+	}
+}
+
+func (v *Volume) wakeStorer() {
+	select {
+	case v.store.wake <- struct{}{}:
+	default:
+	}
+}
+
+// announce lets those that wait for the upload look again.
+func (v *Volume) announce(err error) {
+	v.store.mu.Lock()
+	defer v.store.mu.Unlock()
+	v.store.failed = err
+	close(v.store.stored)
+	v.store.stored = make(chan struct{})
+}
+
+func (v *Volume) runStorer(ctx context.Context) {
+	tick := time.NewTicker(storerTick)
+	defer tick.Stop()
+	failures := 0
+	for {
+		select {
+		case <-v.store.wake:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		for ctx.Err() == nil && v.Err() == nil {
+			more, err := v.storeStep(ctx)
+			if err != nil && ctx.Err() == nil {
+				failures++
+				v.log.Warn("store to the backend failed", "err", err, "failures", failures)
+				v.announce(err)
+				select {
+				case <-time.After(min(time.Duration(failures)*50*time.Millisecond, 5*time.Second)):
+				case <-ctx.Done():
+				}
+				break
+			}
+			failures = 0
+			if !more {
+				break
+			}
+		}
+	}
+}
+
+// storeStep does one bounded piece of work; more says that there may be more
+// to do at once.
+func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
+	v.noteActivity()
+	idle := time.Since(v.store.since)
+	urgent := v.store.urgent.Load() > 0 || v.host.buffer.Waiting()
+	if v.host.buffer.Waiting() {
+		v.host.pressure()
+	}
+	if idle >= v.host.opt.IdleSeal {
+		v.buf.CloseTLog()
+	}
+	parallel, rest := pace(v.host.buffer.Fill(), idle, v.host.opt.IdleSeal, urgent, v.host.opt.UploadSlots)
+	if parallel > 0 {
+		if more, err = v.storeSome(ctx, parallel, rest); more || err != nil {
+			return more, err
+		}
+	}
+	if err := v.collect(ctx); err != nil {
+		return false, err
+	}
+	return v.m.Reap(ctx, reapPages)
+}
+
+// reapPages bounds one step of the map's background work.
+const reapPages = 256
+
+func (v *Volume) noteActivity() {
+	if a := v.buf.Activity(); a != v.store.active || v.store.since.IsZero() {
+		v.store.active, v.store.since = a, time.Now()
+	}
+}
+
+// storeSome uploads up to parallel SCOs, or stores a TLog whose SCOs are all
+// uploaded.
+func (v *Volume) storeSome(ctx context.Context, parallel int, rest time.Duration) (more bool, err error) {
+	work := v.buf.Work()
+	if len(work.TLogs) > 0 && v.allUploaded(work.TLogs[0]) {
+		return true, v.storeTLog(ctx, work.TLogs[0])
+	}
+	var batch []*writebuffer.SCO
+	for _, s := range work.SCOs {
+		if len(batch) < parallel && !v.store.uploaded[s.Number] {
+			batch = append(batch, s)
+		}
+	}
+	if len(batch) == 0 {
+		return false, nil
+	}
+	if err := v.uploadSCOs(ctx, batch); err != nil {
+		return false, err
+	}
+	if rest > 0 {
+		select {
+		case <-time.After(rest):
+		case <-ctx.Done():
+		case <-v.store.wake:
+			v.wakeStorer()
+		}
+	}
+	return true, nil
+}
+
+func (v *Volume) allUploaded(t *writebuffer.TLog) bool {
+	for _, n := range t.SCOs() {
+		if !v.store.uploaded[n] {
+			return false
+		}
+	}
+	return true
+}
+
+// uploadSCOs puts SCOs side by side, within the host's upload slots.
+func (v *Volume) uploadSCOs(ctx context.Context, batch []*writebuffer.SCO) error {
+	errs := make([]error, len(batch))
+	var all sync.WaitGroup
+	for i, s := range batch {
+		if s.Empty() {
+			continue
+		}
+		all.Go(func() { errs[i] = v.uploadSCO(ctx, s) })
+	}
+	all.Wait()
+	for i, s := range batch {
+		if errs[i] == nil {
+			v.store.uploaded[s.Number] = true
+			if !s.Empty() {
+				v.noteStored(s.Number, s.Size())
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (v *Volume) uploadSCO(ctx context.Context, s *writebuffer.SCO) error {
+	buf, err := v.host.takeSlot(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { v.host.giveSlot(buf) }()
+	data, err := s.Object(buf)
+	if err != nil {
+		if errors.Is(err, sco.ErrCorrupt) {
+			v.halt(err) // P2: nothing bad is ever stored under a new checksum
+		}
+		return err
+	}
+	buf = data
+	if err := v.put(ctx, s.Number.Name(), data); err != nil {
+		return err
+	}
+	v.count.uploaded.Add(uint64(len(data)))
+	return nil
+}
+
+// put creates an object. A name that is taken by other bytes halts the vDisk
+// (O6).
+func (v *Volume) put(ctx context.Context, name string, data []byte) error {
+	err := v.namespace().Put(ctx, name, data)
+	if errors.Is(err, backend.ErrExists) {
+		err = fmt.Errorf("object %s of %s: %w", name, v.id, err)
+		v.halt(err)
+	}
+	return err
+}
+
+// storeTLog puts a TLog whose SCOs are in the backend, then the catalog that
+// names it (O3); only then may its SCOs leave the buffer (O5).
+func (v *Volume) storeTLog(ctx context.Context, t *writebuffer.TLog) error {
+	data, err := t.Object(v.buf)
+	if err != nil {
+		if errors.Is(err, tlog.ErrCorrupt) {
+			v.halt(err)
+		}
+		return err
+	}
+	if t.FirstSeq != 0 {
+		if err := v.put(ctx, t.ID.Name(), data); err != nil {
+			return err
+		}
+		scos, tlogs := v.buf.Numbers()
+		err = v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+			c.TLogs = append(c.TLogs, catalog.TLog{Number: uint64(t.ID), FirstSeq: t.FirstSeq, LastSeq: t.LastSeq, Size: int64(len(data))})
+			c.StoredSeq = t.LastSeq
+			c.Size = v.size.Load()
+			v.fillSnapshots(c)
+			reserveNumbers(c, scos, tlogs)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		v.buf.SetLimits(v.reserved())
+	}
+	for _, n := range t.SCOs() {
+		delete(v.store.uploaded, n)
+	}
+	v.buf.Stored(t.ID)
+	v.store.covered += int64(len(data))
+	if v.store.covered >= checkpointBytes {
+		v.store.checkpointDue.Store(true)
+	}
+	if err := v.commitCheckpoint(ctx); err != nil {
+		return err
+	}
+	v.store.collectDue.Store(true)
+	v.announce(nil)
+	return nil
+}
+
+// fillSnapshots lists in c the snapshots that its TLogs and checkpoint cover.
+// c belongs to updateCatalog.
+func (v *Volume) fillSnapshots(c *catalog.Catalog) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c.Snapshots = c.Snapshots[:0]
+	for _, s := range v.snapshots {
+		if s.Seq > c.StoredSeq {
+			continue
+		}
+		s.HasRoot = s.Seq <= c.Checkpoint.Seq
+		c.Snapshots = append(c.Snapshots, s.Snapshot)
+	}
+}
+
+// reserveAhead numbers are taken out of use with every catalog put, so that
+// opening a file never waits for one.
+const reserveAhead = 4096
+
+func reserveNumbers(c *catalog.Catalog, scos sco.Number, tlogs tlog.ID) {
+	c.NextSCO = max(c.NextSCO, min(scos+reserveAhead, sco.MaxNumber+1))
+	c.NextTLog = max(c.NextTLog, uint64(tlogs)+reserveAhead)
+}
+
+// reserved are the limits that the catalog has.
+func (v *Volume) reserved() (sco.Number, tlog.ID) {
+	v.cat.Lock()
+	defer v.cat.Unlock()
+	return v.cat.NextSCO, tlog.ID(v.cat.NextTLog)
+}
+
+// reserve implements writebuffer.LogOptions.Reserve.
+func (v *Volume) reserve(ctx context.Context, scos sco.Number, tlogs tlog.ID) (sco.Number, tlog.ID, error) {
+	if scos > sco.MaxNumber {
+		return 0, 0, fmt.Errorf("vDisk %s has used up its SCO numbers", v.Name())
+	}
+	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+		reserveNumbers(c, scos, tlogs)
+		return nil
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	scos, tlogs = v.reserved()
+	return scos, tlogs, nil
+}
+
+// storedSeq is the seq up to which the catalog has everything.
+func (v *Volume) storedSeq() uint64 {
+	v.cat.Lock()
+	defer v.cat.Unlock()
+	return v.cat.StoredSeq
+}
+
+func (v *Volume) checkpointSeq() uint64 {
+	v.cat.Lock()
+	defer v.cat.Unlock()
+	return v.cat.Checkpoint.Seq
+}
+
+// waitStored waits until reached says so, pushing the upload meanwhile.
+func (v *Volume) waitStored(ctx context.Context, reached func() bool, each func()) error {
+	v.store.urgent.Add(1)
+	defer v.store.urgent.Add(-1)
+	for {
+		v.store.mu.Lock()
+		stored := v.store.stored
+		v.store.mu.Unlock()
+		if reached() {
+			return nil
+		}
+		if err := v.Err(); err != nil {
+			return err
+		}
+		if each != nil {
+			each()
+		}
+		v.buf.CloseTLog()
+		v.wakeStorer()
+		select {
+		case <-stored:
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			v.store.mu.Lock()
+			defer v.store.mu.Unlock()
+			return errors.Join(ctx.Err(), v.store.failed)
+		}
+	}
+}
+
+// Sync returns when everything written so far is in the backend and named by
+// the catalog. progress, if not nil, hears of bytes done and in total.
+func (v *Volume) Sync(ctx context.Context, progress func(done, total int64)) error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	return v.syncTo(ctx, v.buf.Written(), progress)
+}
+
+func (v *Volume) syncTo(ctx context.Context, seq uint64, progress func(done, total int64)) error {
+	total, _ := v.buf.Backlog()
+	err := v.waitStored(ctx, func() bool { return v.storedSeq() >= seq }, func() {
+		if progress != nil {
+			left, _ := v.buf.Backlog()
+			progress(max(total-left, 0), total)
+		}
+	})
+	if err == nil && progress != nil {
+		progress(total, total)
+	}
+	return err
+}
+
+// checkpointTo returns when a checkpoint covers seq.
+func (v *Volume) checkpointTo(ctx context.Context, seq uint64) error {
+	if v.checkpointSeq() >= seq {
+		return nil
+	}
+	v.store.checkpointDue.Store(true)
+	return v.waitStored(ctx, func() bool {
+		if v.checkpointSeq() >= seq {
+			return true
+		}
+		v.mu.Lock()
+		ahead := v.ahead != nil
+		v.mu.Unlock()
+		if !ahead {
+			v.store.checkpointDue.Store(true)
+		}
+		return false
+	}, nil)
+}

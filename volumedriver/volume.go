@@ -1,0 +1,341 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"openvstorage/backend"
+	"openvstorage/metadata"
+	"openvstorage/sco"
+	"openvstorage/tlog"
+	"openvstorage/volumedriver/catalog"
+	"openvstorage/writebuffer"
+
+	"github.com/google/uuid"
+)
+
+// Volume is one open vDisk. All methods are safe for concurrent use.
+//
+// Locks, in the order in which they may be taken:
+//
+//	admin     one management operation at a time
+//	catalog   the catalog, held while it is put
+//	log       the append section (in writebuffer)
+//	mu        snapshots, the checkpoint on its way
+type Volume struct {
+	host  *Host
+	id    uuid.UUID
+	epoch uint64
+	log   *slog.Logger
+
+	origins []origin // index is the origin of a location; the last is the vDisk itself
+	self    sco.Origin
+	m       *metadata.Map
+	head    *metadata.View
+	buf     *writebuffer.Log
+
+	size    atomic.Uint64 // bytes
+	halted  atomic.Pointer[haltError]
+	batches chan *writebuffer.Batch // free ones
+	count   counters
+
+	rmw   sync.Mutex // partial cluster writes, one at a time
+	admin sync.Mutex
+	gc    sync.Mutex // held while pages are swept, and while a snapshot goes or a rollback is made
+
+	cat struct {
+		sync.Mutex
+		catalog.Catalog
+		version  backend.Version
+		segments []string // names of the segments in use
+	}
+
+	mu        sync.Mutex
+	name      string
+	parent    uuid.UUID         // the snapshot that the live state grew from
+	snapshots []*snapshot       // oldest first
+	rolled    uint64            // seq of the newest rollback
+	ahead     *ahead            // a checkpoint frozen and not committed
+	refs      int               // users of OpenDevice, of the vDisk and its snapshots
+	readers   map[uuid.UUID]int // of them, those of each snapshot
+	deleted   bool
+
+	store storer
+}
+
+// origin is one namespace that locations may point into.
+type origin struct {
+	id uuid.UUID
+	ns backend.Namespace
+}
+
+// snapshot is one snapshot with the view that reads it.
+type snapshot struct {
+	catalog.Snapshot
+	view *metadata.View
+}
+
+// ahead is a checkpoint that was frozen when a TLog closed, and is committed
+// when that TLog is stored.
+type ahead struct {
+	frozen *metadata.Frozen
+	tlog   tlog.ID
+	seq    uint64
+	parent uuid.UUID
+}
+
+// haltError is why a vDisk is halted (P3). It is EIO to front ends.
+type haltError struct {
+	name  string
+	cause error
+}
+
+func (e *haltError) Error() string {
+	return fmt.Sprintf("vDisk %s is halted: %v; verified reads go on: copy out what you need, repair the cause and start again", e.name, e.cause)
+}
+
+func (e *haltError) Unwrap() []error { return []error{ErrHalted, syscall.EIO, e.cause} }
+
+// halt stops writes and management of this vDisk, and of no other.
+func (v *Volume) halt(cause error) {
+	if cause == nil || errors.Is(cause, writebuffer.ErrClosed) {
+		return
+	}
+	h := &haltError{v.Name(), cause}
+	if v.halted.CompareAndSwap(nil, h) {
+		v.log.Error("vDisk halted", "err", cause)
+		if v.buf != nil {
+			v.buf.Fail(h)
+		}
+	}
+}
+
+// Err is why the vDisk is halted, or nil.
+func (v *Volume) Err() error {
+	if h := v.halted.Load(); h != nil {
+		return h
+	}
+	return nil
+}
+
+// ID is the vDisk's UUID, which is never used again.
+func (v *Volume) ID() uuid.UUID { return v.id }
+
+// Name is the vDisk's present name.
+func (v *Volume) Name() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.name
+}
+
+func (v *Volume) namespace() backend.Namespace { return v.origins[v.self].ns }
+
+// ApplyWrite implements writebuffer.Applier: the map follows the order of seq.
+func (v *Volume) ApplyWrite(seq, addr uint64, run int, loc sco.Location) error {
+	return v.m.Set(seq, addr, run, loc)
+}
+
+// ApplyEntry implements writebuffer.Applier.
+func (v *Volume) ApplyEntry(e tlog.Entry) error {
+	switch e.Kind {
+	case tlog.KindTrim:
+		return v.m.Fill(e.Seq, e.Addr, uint64(e.Run), sco.Hole)
+	case tlog.KindZero:
+		return v.m.Fill(e.Seq, e.Addr, uint64(e.Run), sco.Zero)
+	case tlog.KindResize:
+		if err := v.m.Grow(e.Seq, e.Addr/sco.ClusterSize); err != nil {
+			return err
+		}
+		v.size.Store(e.Addr)
+		return nil
+	case tlog.KindSnapshot:
+		return v.applySnapshot(e)
+	case tlog.KindRollback:
+		return v.applyRollback(e)
+	}
+	return fmt.Errorf("%w: entry of kind %v at seq %d", tlog.ErrNewer, e.Kind, e.Seq)
+}
+
+func (v *Volume) applySnapshot(e tlog.Entry) error {
+	s, err := e.Snapshot()
+	if err != nil {
+		return err
+	}
+	root, view := v.m.Snapshot(e.Seq)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.snapshots = append(v.snapshots, &snapshot{view: view, Snapshot: catalog.Snapshot{
+		ID: s.ID, Name: s.Name, Parent: v.parent, Seq: e.Seq, Created: time.Unix(0, s.Created).UTC(),
+		Size: v.size.Load(), NextSCO: sco.Number(e.Addr), Auto: s.Auto, Root: catalogRoot(root),
+	}})
+	v.parent = s.ID
+	return nil
+}
+
+func (v *Volume) applyRollback(e tlog.Entry) error {
+	s := v.snapshot(e.Rollback())
+	if s == nil {
+		return fmt.Errorf("%w: rollback at seq %d to snapshot %s, which is not there", tlog.ErrCorrupt, e.Seq, e.Rollback())
+	}
+	v.m.Rollback(e.Seq, mapRoot(s.Root), s.view)
+	v.mu.Lock()
+	v.parent, v.rolled = s.ID, e.Seq
+	v.mu.Unlock()
+	// The size stays: a disk never shrinks under its user.
+	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
+}
+
+// ClosedTLog implements writebuffer.Applier: a checkpoint that is due freezes
+// the map exactly where a TLog ends.
+func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) {
+	if !v.store.checkpointDue.Load() {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ahead != nil {
+		return
+	}
+	v.store.checkpointDue.Store(false)
+	// Roots that the last checkpoint did not cover come along.
+	var roots []metadata.Root
+	for _, s := range v.snapshots {
+		if !s.HasRoot {
+			roots = append(roots, mapRoot(s.Root))
+		}
+	}
+	v.ahead = &ahead{tlog: id, seq: lastSeq, parent: v.parent, frozen: v.m.Freeze(lastSeq, roots)}
+}
+
+// snapshot finds a snapshot by id, nil if there is none.
+func (v *Volume) snapshot(id uuid.UUID) *snapshot {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if i := slices.IndexFunc(v.snapshots, func(s *snapshot) bool { return s.ID == id }); i >= 0 {
+		return v.snapshots[i]
+	}
+	return nil
+}
+
+// snapshotNamed finds a snapshot by name.
+func (v *Volume) snapshotNamed(name string) (*snapshot, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.namedLocked(name); s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("vDisk %s has no snapshot %q: %w", v.name, name, ErrNotFound)
+}
+
+func (v *Volume) namedLocked(name string) *snapshot {
+	if i := slices.IndexFunc(v.snapshots, func(s *snapshot) bool { return s.Name == name }); i >= 0 {
+		return v.snapshots[i]
+	}
+	return nil
+}
+
+func catalogRoot(r metadata.Root) catalog.Root {
+	return catalog.Root{Page: uint64(r.Page), Levels: r.Levels, Clusters: r.Clusters}
+}
+
+func mapRoot(r catalog.Root) metadata.Root {
+	return metadata.Root{Page: metadata.PageRef(r.Page), Levels: r.Levels, Clusters: r.Clusters}
+}
+
+// updateCatalog changes the catalog by fn and puts it under this owner's
+// epoch (O6). Transient errors of the backend are retried until ctx ends;
+// another owner's catalog halts the vDisk (P4).
+func (v *Volume) updateCatalog(ctx context.Context, fn func(c *catalog.Catalog) error) error {
+	v.cat.Lock()
+	defer v.cat.Unlock()
+	if err := v.Err(); err != nil {
+		return err
+	}
+	c := v.cat.Clone()
+	if err := fn(c); err != nil {
+		return err
+	}
+	c.Generation++
+	c.Epoch = v.epoch
+	root, segments, err := catalog.Encode(c)
+	if err != nil {
+		return fmt.Errorf("catalog of %s: %w", v.Name(), err)
+	}
+	ns := v.namespace()
+	var names []string
+	for _, s := range segments {
+		if err := retry(ctx, func() error { return ns.Put(ctx, s.Name, s.Data) }); err != nil {
+			return fmt.Errorf("catalog of %s: %w", v.Name(), err)
+		}
+		names = append(names, s.Name)
+	}
+	version, err := putRoot(ctx, ns, root, v.cat.version)
+	if errors.Is(err, backend.ErrConflict) {
+		err = fmt.Errorf("another owner has changed the catalog: %w", err)
+		v.halt(err)
+		return v.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("catalog of %s: %w", v.Name(), err)
+	}
+	v.cat.Catalog, v.cat.version = *c, version
+	old := slices.DeleteFunc(v.cat.segments, func(n string) bool { return slices.Contains(names, n) })
+	v.cat.segments = names
+	if len(old) > 0 {
+		// What is left of them is collected at the next start.
+		_ = ns.Delete(ctx, old, &backend.Condition{Name: catalog.ObjectName, Version: version})
+	}
+	return nil
+}
+
+// putRoot puts the catalog's root. When a put fails without telling whether it
+// took effect, the object itself is asked.
+func putRoot(ctx context.Context, ns backend.Namespace, root []byte, version backend.Version) (backend.Version, error) {
+	var next backend.Version
+	tried := false
+	err := retry(ctx, func() error {
+		var err error
+		next, err = ns.PutIf(ctx, catalog.ObjectName, root, version)
+		if tried && errors.Is(err, backend.ErrConflict) {
+			if info, serr := ns.Stat(ctx, catalog.ObjectName); serr == nil && info.Size == int64(len(root)) {
+				have := make([]byte, len(root))
+				if _, gerr := ns.Get(ctx, catalog.ObjectName, have, 0); gerr == nil && slices.Equal(have, root) {
+					next, err = info.Version, nil
+				}
+			}
+		}
+		tried = true
+		return err
+	})
+	return next, err
+}
+
+// final reports whether retrying cannot help.
+func final(err error) bool {
+	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrExists) ||
+		errors.Is(err, backend.ErrNotFound) || errors.Is(err, backend.ErrNamespaceNotFound) ||
+		errors.Is(err, backend.ErrCorrupt) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// retry repeats fn with growing pauses until it succeeds, fails for good, or
+// ctx ends.
+func retry(ctx context.Context, fn func() error) error {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		err := fn()
+		if err == nil || final(err) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}

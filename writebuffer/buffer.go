@@ -1,0 +1,433 @@
+package writebuffer
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"openvstorage/internal/disk"
+	"openvstorage/sco"
+
+	"github.com/google/uuid"
+)
+
+// Limits of Options.Bytes and of the SCO size that follows from it.
+const (
+	BytesDefault = 2 << 30
+	BytesMin     = 64 << 20
+	scoSizeMax   = 16 << 20
+	scoShare     = 16 // an SCO is at most this share of the buffer
+	tlogShare    = 8  // a TLog closes at this share of the buffer
+)
+
+// Options configure a Buffer.
+type Options struct {
+	FS     disk.FS
+	Dir    string
+	Bytes  int64 // bytes of SCO files on disk at most; default 2 GiB, at least 64 MiB
+	Ready  int   // free files kept pre-written ahead of need; default 8
+	Random func() uint64
+	Logger *slog.Logger
+}
+
+// Buffer is the write buffer of one directory. Safe for concurrent use.
+type Buffer struct {
+	opt     Options
+	scoSize int64
+	max     int // files
+
+	mu struct {
+		sync.Mutex
+		free      []string      // names in the pool
+		files     int           // SCO-sized files in existence, in whatever state
+		nextFree  int           // next name in the pool
+		evictable *list.List    // of *SCO: stored, oldest first
+		changed   chan struct{} // closed and renewed when a waiter should look again
+		waiting   int
+		logs      map[uuid.UUID]*Log
+		closed    bool
+	}
+	dirty   atomic.Int64 // SCO files that may not be evicted
+	pressed func()       // called, without locks, when somebody waits and nothing can be evicted
+
+	fill chan struct{}
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// ErrClosed is returned after Close.
+var ErrClosed = errors.New("writebuffer: closed")
+
+// Open takes the directory. What is left of vDisks in it stays until OpenLog
+// or Discard is called for them.
+func Open(opt Options) (*Buffer, error) {
+	if opt.Bytes == 0 {
+		opt.Bytes = BytesDefault
+	}
+	if opt.Bytes < BytesMin {
+		return nil, fmt.Errorf("write buffer of %d bytes: it needs at least %d", opt.Bytes, BytesMin)
+	}
+	if opt.Ready == 0 {
+		opt.Ready = 8
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	size := min(scoSizeMax, opt.Bytes/scoShare) / sco.ClusterSize * sco.ClusterSize
+	b := &Buffer{opt: opt, scoSize: size, max: int(opt.Bytes / size), fill: make(chan struct{}, 1)}
+	b.mu.evictable = list.New()
+	b.mu.changed = make(chan struct{})
+	b.mu.logs = make(map[uuid.UUID]*Log)
+	if err := opt.FS.MkdirAll(b.poolDir(), 0o755); err != nil {
+		return nil, err
+	}
+	if err := opt.FS.SyncDir(opt.Dir); err != nil {
+		return nil, err
+	}
+	if err := b.adopt(); err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	b.stop = stop
+	b.done.Go(func() { b.prewriter(ctx) })
+	return b, nil
+}
+
+func (b *Buffer) poolDir() string { return path.Join(b.opt.Dir, "pool") }
+
+func (b *Buffer) volumeDir(v uuid.UUID) string { return path.Join(b.opt.Dir, v.String()) }
+
+// adopt counts the files that are there and fills the pool's list.
+func (b *Buffer) adopt() error {
+	names, err := b.opt.FS.ReadDir(b.poolDir())
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		p := path.Join(b.poolDir(), name)
+		n, err := strconv.Atoi(name)
+		info, serr := b.opt.FS.Stat(p)
+		if serr != nil {
+			return serr
+		}
+		if err != nil || info.Size() != b.scoSize || b.mu.files >= b.max {
+			if err := b.opt.FS.Remove(p); err != nil {
+				return err
+			}
+			continue
+		}
+		b.mu.nextFree = max(b.mu.nextFree, n+1)
+		b.mu.free = append(b.mu.free, name)
+		b.mu.files++
+	}
+	return b.countVolumes()
+}
+
+// countVolumes adds the SCO files of vDisks that are still to be recovered, so
+// that the budget holds from the start.
+func (b *Buffer) countVolumes() error {
+	ids, err := b.Volumes()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		names, err := b.opt.FS.ReadDir(b.volumeDir(id))
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if _, err := sco.ParseName(name); err == nil {
+				b.mu.files++
+			}
+		}
+	}
+	return nil
+}
+
+// OnPressure sets what is called when a writer waits for a file and no file
+// can be evicted: the caller should close TLogs so that more gets stored.
+func (b *Buffer) OnPressure(fn func()) { b.pressed = fn }
+
+// SCOSize is the size of an SCO file in bytes.
+func (b *Buffer) SCOSize() int64 { return b.scoSize }
+
+// TLogBytes is how many bytes of SCOs a TLog covers before it closes.
+func (b *Buffer) TLogBytes() int64 { return b.opt.Bytes / tlogShare }
+
+// Fill is the share of the buffer, 0 to 1, that waits for the backend.
+func (b *Buffer) Fill() float64 {
+	return float64(b.dirty.Load()) * float64(b.scoSize) / float64(b.opt.Bytes)
+}
+
+// Waiting reports whether a writer waits for room.
+func (b *Buffer) Waiting() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.waiting > 0
+}
+
+// Usage is what the buffer holds now.
+type Usage struct {
+	Bytes     int64 // of SCO files on disk
+	Limit     int64
+	Dirty     int64 // of files that may not be evicted
+	Free      int64 // of files in the pool
+	Evictable int64
+}
+
+// Usage returns what the buffer holds now, in bytes.
+func (b *Buffer) Usage() Usage {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return Usage{
+		Bytes: int64(b.mu.files) * b.scoSize, Limit: b.opt.Bytes,
+		Dirty: b.dirty.Load() * b.scoSize,
+		Free:  int64(len(b.mu.free)) * b.scoSize, Evictable: int64(b.mu.evictable.Len()) * b.scoSize,
+	}
+}
+
+// wakeLocked lets all waiters look again. b.mu is held.
+func (b *Buffer) wakeLocked() {
+	close(b.mu.changed)
+	b.mu.changed = make(chan struct{})
+}
+
+// acquire makes the file name in dir of SCO size, from the pool, new, or from
+// an evicted SCO, with the name durable on return. It waits while the buffer is
+// full of what is not stored (P6).
+func (b *Buffer) acquire(ctx context.Context, name string) error {
+	pressed := false
+	for {
+		b.mu.Lock()
+		if b.mu.closed {
+			b.mu.Unlock()
+			return ErrClosed
+		}
+		if n := len(b.mu.free); n > 0 {
+			from := b.mu.free[n-1]
+			b.mu.free = b.mu.free[:n-1]
+			low := n-1 < b.opt.Ready
+			b.mu.Unlock()
+			if low {
+				b.kickPrewriter()
+			}
+			return b.take(from, name)
+		}
+		if b.mu.files < b.max {
+			b.mu.files++
+			b.mu.Unlock()
+			b.kickPrewriter()
+			return b.create(name)
+		}
+		if b.evictLocked() {
+			b.mu.Unlock()
+			continue
+		}
+		changed := b.mu.changed
+		b.mu.waiting++
+		b.mu.Unlock()
+		if !pressed {
+			pressed = true
+			if !b.steal() && b.pressed != nil {
+				b.pressed()
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		b.mu.Lock()
+		b.mu.waiting--
+		b.mu.Unlock()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+func (b *Buffer) take(from, name string) error {
+	if err := b.opt.FS.Rename(path.Join(b.poolDir(), from), name); err != nil {
+		b.forget()
+		return err
+	}
+	return b.opt.FS.SyncDir(path.Dir(name))
+}
+
+// create makes a file that is not pre-written: a writer is waiting. Its first
+// syncs are slower; from its second life on it is like the others.
+func (b *Buffer) create(name string) error {
+	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+	if err != nil {
+		b.forget()
+		return err
+	}
+	err = errors.Join(f.Truncate(b.scoSize), f.Close())
+	if err == nil {
+		err = b.opt.FS.SyncDir(path.Dir(name))
+	}
+	if err != nil {
+		b.discardFile(name)
+	}
+	return err
+}
+
+// forget gives up the place of a file that no longer exists.
+func (b *Buffer) forget() {
+	b.mu.Lock()
+	b.mu.files--
+	b.wakeLocked()
+	b.mu.Unlock()
+}
+
+// discardFile removes a file that cannot be reused.
+func (b *Buffer) discardFile(name string) {
+	if err := b.opt.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		b.opt.Logger.Warn("write buffer: file not removed", "file", name, "err", err)
+	}
+	b.forget()
+}
+
+// recycle moves a file into the pool. Nothing reads or writes it any more.
+func (b *Buffer) recycle(name string) {
+	b.mu.Lock()
+	if info, err := b.opt.FS.Stat(name); b.mu.files > b.max || err != nil || info.Size() != b.scoSize {
+		b.mu.Unlock()
+		b.discardFile(name) // the buffer was larger, or its SCOs of another size
+		return
+	}
+	to := strconv.Itoa(b.mu.nextFree)
+	b.mu.nextFree++
+	b.mu.Unlock()
+	if err := b.opt.FS.Rename(name, path.Join(b.poolDir(), to)); err != nil {
+		b.opt.Logger.Warn("write buffer: file not recycled", "file", name, "err", err)
+		b.discardFile(name)
+		return
+	}
+	b.mu.Lock()
+	b.mu.free = append(b.mu.free, to)
+	b.wakeLocked()
+	b.mu.Unlock()
+}
+
+// evictLocked drops the oldest stored SCO. Its file reaches the pool when its
+// last reader lets go. b.mu is held, and released meanwhile.
+func (b *Buffer) evictLocked() bool {
+	front := b.mu.evictable.Front()
+	if front == nil {
+		return false
+	}
+	s := b.mu.evictable.Remove(front).(*SCO)
+	s.element = nil
+	b.mu.Unlock()
+	s.log.drop(s)
+	b.mu.Lock()
+	return true
+}
+
+// steal takes a prepared file from a log that has not begun to use it.
+func (b *Buffer) steal() bool {
+	b.mu.Lock()
+	logs := make([]*Log, 0, len(b.mu.logs))
+	for _, l := range b.mu.logs {
+		logs = append(logs, l)
+	}
+	b.mu.Unlock()
+	for _, l := range logs {
+		if s := l.giveNext(); s != nil {
+			s.release()
+			return true
+		}
+	}
+	return false
+}
+
+func (b *Buffer) kickPrewriter() {
+	select {
+	case b.fill <- struct{}{}:
+	default:
+	}
+}
+
+// prewriter keeps a few pre-written files in the pool while nobody waits:
+// syncing one costs a half to a fifth of syncing a new file.
+func (b *Buffer) prewriter(ctx context.Context) {
+	for {
+		b.mu.Lock()
+		want := len(b.mu.free) < b.opt.Ready && b.mu.files < b.max && b.mu.waiting == 0 && !b.mu.closed
+		var name string
+		if want {
+			b.mu.files++
+			name = strconv.Itoa(b.mu.nextFree)
+			b.mu.nextFree++
+		}
+		b.mu.Unlock()
+		if want {
+			if err := b.prewrite(path.Join(b.poolDir(), name)); err != nil {
+				b.opt.Logger.Warn("write buffer: no file pre-written", "file", name, "err", err)
+				b.discardFile(path.Join(b.poolDir(), name))
+			} else {
+				b.mu.Lock()
+				b.mu.free = append(b.mu.free, name)
+				b.wakeLocked()
+				b.mu.Unlock()
+				continue
+			}
+		}
+		select {
+		case <-b.fill:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (b *Buffer) prewrite(name string) error {
+	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Prewrite(0, b.scoSize), f.Close())
+}
+
+// Close stops the background work. Logs must have been closed.
+func (b *Buffer) Close() error {
+	b.mu.Lock()
+	b.mu.closed = true
+	b.wakeLocked()
+	b.mu.Unlock()
+	b.stop()
+	b.done.Wait()
+	return nil
+}
+
+// Discard removes everything that a vDisk left in the buffer. Its Log must be
+// closed, or never have been opened.
+func (b *Buffer) Discard(v uuid.UUID) error {
+	dir := b.volumeDir(v)
+	if err := b.opt.FS.RemoveAll(dir); err != nil {
+		return err
+	}
+	return b.opt.FS.SyncDir(b.opt.Dir)
+}
+
+// Volumes lists the vDisks that left something in the buffer.
+func (b *Buffer) Volumes() ([]uuid.UUID, error) {
+	names, err := b.opt.FS.ReadDir(b.opt.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var ids []uuid.UUID
+	for _, name := range names {
+		if id, err := uuid.Parse(name); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}

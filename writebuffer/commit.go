@@ -1,0 +1,169 @@
+package writebuffer
+
+import (
+	"context"
+	"fmt"
+
+	"openvstorage/sco"
+	"openvstorage/tlog"
+)
+
+// Commit returns when every entry up to seq survives a power cut. Calls that
+// arrive while a round runs share the next one (group commit, O2).
+func (l *Log) Commit(ctx context.Context, seq uint64) error {
+	if l.durable.Load() >= seq {
+		return nil
+	}
+	l.group.Lock()
+	defer l.group.Unlock()
+	for {
+		if err := l.Err(); err != nil {
+			return err
+		}
+		if l.durable.Load() >= seq {
+			return nil
+		}
+		if l.group.running {
+			l.group.cond.Wait()
+			continue
+		}
+		l.group.running = true
+		l.group.Unlock()
+		err := l.commitRound(ctx)
+		l.group.Lock()
+		l.group.running = false
+		l.group.cond.Broadcast()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// commitRound makes everything written so far durable: a commit block behind
+// the data in the open SCO, one datasync of that file, and a mark.
+func (l *Log) commitRound(ctx context.Context) error {
+	var target uint64
+	var open *SCO
+	var sealed []*SCO
+	err := l.whenReady(ctx, func() error {
+		if len(l.pending) > 0 {
+			if l.open == nil || l.open.broken {
+				if err := l.roll(); err != nil {
+					return err
+				}
+			}
+			if err := l.commitBlock(l.open); err != nil {
+				return err
+			}
+			open = l.open
+		}
+		target = l.nextSeq - 1
+		sealed = append(sealed[:0], l.unsynced...)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range sealed {
+		if err := s.sync(); err != nil {
+			return err
+		}
+	}
+	if open != nil {
+		if err := open.file.Datasync(); err != nil {
+			// Its unsynced range counts as lost: no second sync (P6).
+			err = fmt.Errorf("sync %s: %w", open.name, err)
+			l.fail(err)
+			return err
+		}
+	}
+	l.advance(target)
+	return nil
+}
+
+// commitBlock appends a commit block to s that covers all pending entries.
+func (l *Log) commitBlock(s *SCO) error {
+	if len(l.pending) == 0 {
+		return nil
+	}
+	l.round++
+	index := int(s.used.Load()) + 1
+	l.scratch = l.scratch[:0]
+	off := int64(index) * sco.ClusterSize
+	if index == 1 {
+		s.header.FirstSeq = l.pendingFirst
+		l.scratch = sco.AppendHeader(l.scratch, s.header)
+		off = 0
+	}
+	l.scratch = sco.AppendCommit(l.scratch, s.header.Incarnation, sco.Commit{
+		Index: index, Round: l.round, FirstSeq: l.pendingFirst, Seq: l.nextSeq - 1,
+		Durable: l.durable.Load(), Entries: l.pending,
+	})
+	if _, err := s.file.WriteAt(l.scratch, off); err != nil {
+		s.broken = true
+		return fmt.Errorf("append to %s at %d: %w", s.name, off, err)
+	}
+	for i := range sco.CommitBlocks(len(l.pending)) {
+		at := index - 1 + i
+		s.blocks.Sums[at], s.blocks.Addrs[at], s.blocks.Seqs[at] = 0, sco.NoAddress, 0
+	}
+	s.used.Add(int32(sco.CommitBlocks(len(l.pending))))
+	s.covers = l.nextSeq - 1
+	l.pending = l.pending[:0]
+	return nil
+}
+
+// advance records that everything up to seq is durable, and leaves a mark in
+// the TLog, unsynced, that says so: a restart takes damage below it for what
+// it is.
+func (l *Log) advance(seq uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.durable.Load() >= seq {
+		return
+	}
+	l.durable.Store(seq)
+	if l.tl != nil && !l.tl.broken {
+		l.mark = tlog.AppendEntry(l.mark[:0], l.tl.seed, tlog.Entry{Kind: tlog.KindDurable, Seq: seq})
+		_ = l.tl.append(l.mark) // later commit blocks carry the figure too
+	}
+	for len(l.unsynced) > 0 && l.unsynced[0].isSynced() {
+		l.unsynced = l.unsynced[1:]
+	}
+}
+
+func (s *SCO) isSynced() bool {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	return s.syncing.done && s.syncing.err == nil
+}
+
+// backgroundSync syncs sealed SCOs in order, so that a flush finds little to
+// do and uploads may begin (O10).
+func (l *Log) backgroundSync(ctx context.Context) {
+	for {
+		select {
+		case <-l.syncer:
+		case <-ctx.Done():
+			return
+		}
+		for {
+			l.mu.Lock()
+			var s *SCO
+			for _, u := range l.unsynced {
+				if !u.isSynced() {
+					s = u
+					break
+				}
+			}
+			l.mu.Unlock()
+			if s == nil || s.sync() != nil {
+				break
+			}
+			// In order: all sealed before s are synced, so what its commit
+			// blocks cover is durable.
+			l.advance(s.covers)
+			l.changed()
+		}
+	}
+}

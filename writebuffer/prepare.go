@@ -1,0 +1,115 @@
+package writebuffer
+
+import (
+	"context"
+	"time"
+
+	"openvstorage/sco"
+	"openvstorage/tlog"
+)
+
+// preparer has the next SCO and TLog files ready, names durable, before the
+// append section needs them.
+func (l *Log) preparer(ctx context.Context) {
+	for {
+		select {
+		case <-l.prepare:
+		case <-ctx.Done():
+			return
+		}
+		for wait := time.Millisecond; ; wait = min(2*wait, time.Second) {
+			err := l.prepareOnce(ctx)
+			if err == nil || ctx.Err() != nil || l.Err() != nil {
+				break
+			}
+			// A full or failing disk makes writers wait (P6).
+			l.buf.opt.Logger.Warn("write buffer: no file ready", "vdisk", l.opt.Volume, "err", err)
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (l *Log) prepareOnce(ctx context.Context) error {
+	n, id, err := l.reserve(ctx)
+	if err != nil {
+		return err
+	}
+	if id != 0 {
+		t, err := l.newTLog(id)
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		l.nextTL = t
+		l.wakeLocked()
+		l.mu.Unlock()
+	}
+	if n != 0 {
+		name := l.scoPath(n)
+		if err := l.buf.acquire(ctx, name); err != nil {
+			return err
+		}
+		s, err := l.newSCO(n, name)
+		if err != nil {
+			l.buf.discardFile(name)
+			return err
+		}
+		l.mu.Lock()
+		l.next = s
+		l.wakeLocked()
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// reserve hands out the numbers of what is to be prepared, 0 for nothing.
+func (l *Log) reserve(ctx context.Context) (sco.Number, tlog.ID, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next != nil && l.nextTL != nil {
+		return 0, 0, nil
+	}
+	if l.numbers.sco >= l.numbers.scoLimit || l.numbers.tlog >= l.numbers.tlogLimit {
+		s, t := l.numbers.sco, l.numbers.tlog
+		l.mu.Unlock()
+		sl, tl, err := l.opt.Reserve(ctx, s, t)
+		l.mu.Lock()
+		if err != nil {
+			return 0, 0, err
+		}
+		l.numbers.scoLimit, l.numbers.tlogLimit = sl, tl
+	}
+	var n sco.Number
+	var id tlog.ID
+	if l.next == nil {
+		n = l.numbers.sco
+		l.numbers.sco++
+	}
+	if l.nextTL == nil {
+		id = l.numbers.tlog
+		l.numbers.tlog++
+	}
+	return n, id, nil
+}
+
+// wakeLocked lets those that lack a file look again. l.mu is held.
+func (l *Log) wakeLocked() {
+	close(l.ready)
+	l.ready = make(chan struct{})
+}
+
+// giveNext hands over a prepared SCO that an idle log does not need.
+func (l *Log) giveNext() *SCO {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open != nil || len(l.pending) > 0 {
+		return nil
+	}
+	s := l.next
+	l.next = nil
+	return s
+}

@@ -1,0 +1,404 @@
+package writebuffer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"slices"
+
+	"openvstorage/internal/disk"
+	"openvstorage/sco"
+	"openvstorage/tlog"
+
+	"github.com/google/uuid"
+)
+
+// RecoverOptions say what a vDisk's catalog knows.
+type RecoverOptions struct {
+	Volume uuid.UUID
+	// StoredSeq: every entry up to it is in the catalog's TLogs. Only later
+	// ones are taken from local files, never a mix for one seq (O10).
+	StoredSeq uint64
+	// Bound is the last seq that counts in files of an epoch: a later owner
+	// began after it (O11).
+	Bound func(epoch uint64) uint64
+	// Keep reports whether a local TLog is in the catalog and not under its
+	// checkpoint yet (O4).
+	Keep func(id tlog.ID) bool
+}
+
+// Recovered is what the local files of a vDisk hold beyond the catalog.
+type Recovered struct {
+	// Entries follow StoredSeq without a gap, in order of seq. The data of
+	// every write among them was read and verified.
+	Entries []tlog.Entry
+	// Reached is the seq of the last entry, StoredSeq if there is none.
+	Reached uint64
+	// Durable is the highest seq that the files call durable.
+	Durable uint64
+	// Cut tells why the log ends at Reached, if more was found behind it.
+	Cut string
+	// Damage is set if something at or below Durable is missing or bad: the
+	// vDisk must not be written, and no file of it may be touched.
+	Damage error
+	// NextSCO and NextTLog are above every number found.
+	NextSCO  sco.Number
+	NextTLog tlog.ID
+
+	opt   RecoverOptions
+	scos  []*foundSCO
+	tlogs []foundTLog
+}
+
+type foundTLog struct {
+	id    tlog.ID
+	name  string
+	epoch uint64
+	err   error
+}
+
+type foundSCO struct {
+	number sco.Number
+	name   string
+	file   disk.File
+	size   int64
+	header sco.Header
+	err    error // why the header cannot be used
+	footer *sco.Blocks
+	blocks int
+	live   bool // entries beyond StoredSeq have their data here
+}
+
+// Recover reads a vDisk's local files. It changes nothing on disk; OpenLog
+// takes the result, or Release lets it go.
+func (b *Buffer) Recover(opt RecoverOptions) (*Recovered, error) {
+	r := &Recovered{opt: opt, Reached: opt.StoredSeq, Durable: opt.StoredSeq, NextSCO: 1, NextTLog: 1}
+	dir := b.volumeDir(opt.Volume)
+	if err := b.opt.FS.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	names, err := b.opt.FS.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	m := &merge{r: r, entries: make(map[uint64]tlog.Entry)}
+	for _, name := range names {
+		p := path.Join(dir, name)
+		if id, err := tlog.ParseName(name); err == nil {
+			r.NextTLog = max(r.NextTLog, id+1)
+			if err := m.readTLog(b.opt.FS, id, p); err != nil {
+				return nil, err
+			}
+		} else if n, err := sco.ParseName(name); err == nil {
+			r.NextSCO = max(r.NextSCO, n+1)
+			if err := m.readSCO(b.opt.FS, n, p); err != nil {
+				return nil, errors.Join(err, r.Release())
+			}
+		}
+	}
+	return r, m.walk()
+}
+
+// Release closes what Recover opened.
+func (r *Recovered) Release() error {
+	var errs []error
+	for _, s := range r.scos {
+		if s.file != nil {
+			errs = append(errs, s.file.Close())
+			s.file = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// OldestEpoch is the oldest epoch that left a file: the starts of epochs up to
+// it bound nothing that is there.
+func (r *Recovered) OldestEpoch() uint64 {
+	oldest := uint64(math.MaxUint64)
+	for _, t := range r.tlogs {
+		if t.err == nil {
+			oldest = min(oldest, t.epoch)
+		}
+	}
+	for _, s := range r.scos {
+		if s.err == nil {
+			oldest = min(oldest, s.header.Epoch)
+		}
+	}
+	return oldest
+}
+
+// merge gathers entries from every source, one for each seq.
+type merge struct {
+	r       *Recovered
+	entries map[uint64]tlog.Entry
+	newer   error // an entry that only a newer release can read
+	clash   error // two sources disagree
+	ends    string
+
+	loaded *foundSCO // whose bytes are in data
+	data   []byte
+}
+
+// add takes an entry from a file of that epoch, unless the catalog has it or
+// it died when a later owner began.
+func (m *merge) add(file string, epoch uint64, e tlog.Entry) {
+	if e.Kind == tlog.KindDurable {
+		m.durable(epoch, e.Seq)
+	}
+	if !e.Kind.Ordered() || e.Seq <= m.r.opt.StoredSeq || e.Seq > m.r.opt.Bound(epoch) {
+		return
+	}
+	old, ok := m.entries[e.Seq]
+	if !ok {
+		m.entries[e.Seq] = e
+		return
+	}
+	same := old.Kind == e.Kind && old.Addr == e.Addr && old.Location == e.Location && old.Run == e.Run && bytes.Equal(old.Payload, e.Payload)
+	if !same && m.clash == nil {
+		m.clash = &CorruptError{file, 0, fmt.Sprintf("seq %d is not what another file says", e.Seq)}
+	}
+}
+
+func (m *merge) durable(epoch, seq uint64) {
+	m.r.Durable = max(m.r.Durable, min(seq, m.r.opt.Bound(epoch)))
+}
+
+func (m *merge) readTLog(fs disk.FS, id tlog.ID, name string) error {
+	b, err := readFile(fs, name)
+	if err != nil {
+		return err
+	}
+	h, err := tlog.DecodeHeader(b)
+	found := foundTLog{id: id, name: name, epoch: h.Epoch}
+	switch {
+	case errors.Is(err, tlog.ErrNewer):
+		return fmt.Errorf("%s: %w", name, err)
+	case err != nil:
+		found.err = err // never synced, or damaged: commit blocks say the same
+	case h.Volume != m.r.opt.Volume || h.ID != id:
+		found.err = fmt.Errorf("%w: it is %s of %s", tlog.ErrCorrupt, h.ID.Name(), h.Volume)
+	default:
+		var end int64
+		_, end, _, err = tlog.Scan(b, func(_ int64, e tlog.Entry) error {
+			m.add(name, h.Epoch, e)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("%s at offset %d: %w", name, end, err)
+		}
+		m.ends = fmt.Sprintf("%s at offset %d", name, end)
+	}
+	m.r.tlogs = append(m.r.tlogs, found)
+	return nil
+}
+
+func (m *merge) readSCO(fs disk.FS, n sco.Number, name string) error {
+	f, err := fs.OpenFile(name, disk.Write, 0)
+	if err != nil {
+		return err
+	}
+	s := &foundSCO{number: n, name: name, file: f}
+	m.r.scos = append(m.r.scos, s)
+	if s.size, err = f.Size(); err != nil {
+		return err
+	}
+	head := make([]byte, sco.HeaderSize)
+	if s.size >= sco.HeaderSize {
+		if _, err := f.ReadAt(head, 0); err != nil {
+			return err
+		}
+	}
+	s.header, s.err = sco.DecodeHeader(head)
+	if errors.Is(s.err, sco.ErrNewer) {
+		return fmt.Errorf("%s: %w", name, s.err)
+	}
+	if s.err == nil && (s.header.Volume != m.r.opt.Volume || s.header.Number != n || int64(s.header.Capacity)*sco.ClusterSize != s.size) {
+		s.err = fmt.Errorf("%w: it is %s of %s", sco.ErrCorrupt, s.header.Number.Name(), s.header.Volume)
+	}
+	if s.err != nil {
+		return nil // prepared and never begun, or damaged: walk tells
+	}
+	s.readFooter()
+	return m.readCommits(s)
+}
+
+// readFooter takes the footer of a sealed SCO, if it is whole.
+func (s *foundSCO) readFooter() {
+	tail := make([]byte, sco.TrailerSize)
+	if _, err := s.file.ReadAt(tail, s.size-sco.TrailerSize); err != nil {
+		return
+	}
+	t, err := sco.DecodeTrailer(tail, s.size)
+	if err != nil || t.Number != s.number || t.Incarnation != s.header.Incarnation {
+		return
+	}
+	columns := make([]byte, s.size-t.FooterOffset())
+	if _, err := s.file.ReadAt(columns, t.FooterOffset()); err != nil {
+		return
+	}
+	if f, err := t.DecodeFooter(columns); err == nil {
+		s.footer, s.blocks = &f, t.Blocks
+	}
+}
+
+// readCommits takes the entries of every commit block. With a footer their
+// places are known; without, the whole file is searched.
+func (m *merge) readCommits(s *foundSCO) error {
+	if s.footer != nil && s.blocks > 0 && m.covered(s) {
+		return nil
+	}
+	if err := m.load(s); err != nil {
+		return err
+	}
+	room := sco.Room(s.header.Capacity)
+	for i := 1; i <= room; {
+		b := m.data[i*sco.ClusterSize : (room+1)*sco.ClusterSize]
+		c, err := sco.DecodeCommit(b, s.header.Incarnation, i)
+		if err != nil {
+			i++
+			continue
+		}
+		m.durable(s.header.Epoch, c.Durable)
+		err = tlog.ScanCovered(c.Entries, func(e tlog.Entry) error {
+			e.Payload = bytes.Clone(e.Payload)
+			m.add(s.name, s.header.Epoch, e)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("%s at offset %d: %w", s.name, i*sco.ClusterSize, err)
+		}
+		i += sco.CommitBlocks(len(c.Entries))
+	}
+	return nil
+}
+
+// covered reports whether the catalog has all that a sealed SCO can tell.
+func (m *merge) covered(s *foundSCO) bool {
+	for i, a := range s.footer.Addrs {
+		if a != sco.NoAddress && s.footer.Seqs[i] > m.r.opt.StoredSeq {
+			return false
+		}
+	}
+	return slices.ContainsFunc(s.footer.Addrs, func(a uint64) bool { return a != sco.NoAddress })
+}
+
+// load reads an SCO whole: verification is sequential, not cluster by cluster.
+func (m *merge) load(s *foundSCO) error {
+	if m.loaded == s {
+		return nil
+	}
+	m.loaded = nil
+	m.data = slices.Grow(m.data[:0], int(s.size))[:s.size]
+	if _, err := s.file.ReadAt(m.data, 0); err != nil {
+		return fmt.Errorf("read %s: %w", s.name, err)
+	}
+	m.loaded = s
+	return nil
+}
+
+// walk follows the entries from StoredSeq on and verifies the data of each
+// write. The first that is missing or bad ends the log: above Durable that is
+// how an unsynced log ends, at or below it is damage (O2).
+func (m *merge) walk() error {
+	r := m.r
+	byNumber := make(map[sco.Number]*foundSCO, len(r.scos))
+	for _, s := range r.scos {
+		byNumber[s.number] = s
+	}
+	var bad error
+	for seq := r.opt.StoredSeq + 1; ; seq++ {
+		e, ok := m.entries[seq]
+		if !ok {
+			if seq <= r.Durable {
+				bad = m.missing(seq)
+			} else if len(m.entries) > len(r.Entries) {
+				bad = fmt.Errorf("seq %d is missing", seq)
+			}
+			break
+		}
+		if e.Kind == tlog.KindWrite {
+			var err error
+			if bad, err = m.verify(e, byNumber[e.Location.Number()]); err != nil {
+				return err
+			}
+			if bad != nil {
+				break
+			}
+		}
+		r.Entries = append(r.Entries, e)
+		r.Reached = seq
+	}
+	switch {
+	case m.clash != nil && r.Reached < r.Durable, bad != nil && r.Reached < r.Durable:
+		r.Damage = fmt.Errorf("seq %d is durable, and the log cannot be followed beyond seq %d: %w", r.Durable, r.Reached, errors.Join(bad, m.clash))
+	case bad != nil:
+		r.Cut = bad.Error()
+	}
+	for _, e := range r.Entries {
+		if e.Kind == tlog.KindWrite {
+			byNumber[e.Location.Number()].live = true
+		}
+	}
+	return nil
+}
+
+// missing names the files that should have held seq.
+func (m *merge) missing(seq uint64) error {
+	var errs []error
+	for _, t := range m.r.tlogs {
+		if t.err != nil {
+			errs = append(errs, fmt.Errorf("%s at offset 0: %w", t.name, t.err))
+		}
+	}
+	for _, s := range m.r.scos {
+		if s.err != nil {
+			errs = append(errs, fmt.Errorf("%s at offset 0: %w", s.name, s.err))
+		}
+	}
+	return errors.Join(append(errs, fmt.Errorf("seq %d is missing; the TLog ends in %s", seq, m.ends))...)
+}
+
+// verify checks the clusters of a write. bad tells what is wrong with them, err
+// that they could not be read.
+func (m *merge) verify(e tlog.Entry, s *foundSCO) (bad, err error) {
+	if s == nil {
+		return fmt.Errorf("%s is missing", e.Location.Number().Name()), nil
+	}
+	if s.err != nil {
+		return fmt.Errorf("%s at offset 0: %w", s.name, s.err), nil
+	}
+	if err := m.load(s); err != nil {
+		return nil, err
+	}
+	first, run := e.Location.Index(), int(e.Run)
+	if first < 1 || first+run-1 > sco.Room(s.header.Capacity) {
+		return &CorruptError{s.name, int64(first) * sco.ClusterSize, "an entry names blocks that are not there"}, nil
+	}
+	for i := range run {
+		off := (first + i) * sco.ClusterSize
+		if got, want := sco.Sum(m.data[off:off+sco.ClusterSize]), e.Sum(i); got != want {
+			return &CorruptError{s.name, int64(off), fmt.Sprintf("CRC is %08x, not %08x", got, want)}, nil
+		}
+	}
+	return nil, nil
+}
+
+func readFile(fs disk.FS, name string) (b []byte, err error) {
+	f, err := fs.OpenFile(name, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	n, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	b = make([]byte, n)
+	if n > 0 {
+		_, err = f.ReadAt(b, 0)
+	}
+	return b, err
+}

@@ -1,0 +1,280 @@
+package writebuffer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"openvstorage/sco"
+	"openvstorage/tlog"
+)
+
+// Work is what waits to be stored: upload SCOs (in any order, several at a
+// time), then the TLogs in order, then the catalog (O3).
+type Work struct {
+	SCOs  []*SCO  // sealed, of TLogs closed and open, in order
+	TLogs []*TLog // closed, in order
+}
+
+// Work returns what waits to be stored now.
+func (l *Log) Work() Work {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := Work{SCOs: append(slices.Clone(l.unstored), l.sealed...)}
+	for _, t := range l.closed {
+		if !t.stored {
+			w.TLogs = append(w.TLogs, t)
+		}
+	}
+	return w
+}
+
+// SCOs are the numbers of the SCOs that the TLog's entries name.
+func (t *TLog) SCOs() []sco.Number {
+	var n []sco.Number
+	for _, s := range t.scos {
+		if s.last > 0 {
+			n = append(n, s.Number)
+		}
+	}
+	return n
+}
+
+// Empty reports whether an SCO holds commit blocks only: it has no object.
+func (s *SCO) Empty() bool { return s.last == 0 }
+
+// Object returns the bytes of the SCO's object in buf, grown if need be: synced
+// first (O10), every cluster verified (P2), commit blocks zeroed, with a
+// footer.
+func (s *SCO) Object(buf []byte) ([]byte, error) {
+	if err := s.sync(); err != nil {
+		return nil, err
+	}
+	n := (1 + s.last) * sco.ClusterSize
+	buf = slices.Grow(buf[:0], n+sco.FooterBlocks(s.last)*sco.ClusterSize)[:n]
+	if _, err := s.file.ReadAt(buf, 0); err != nil {
+		return nil, fmt.Errorf("read %s: %w", s.name, err)
+	}
+	h, err := sco.DecodeHeader(buf)
+	if err != nil || h != s.header {
+		return nil, &CorruptError{s.name, 0, "the header is not the one written"}
+	}
+	for i := range s.last {
+		c := buf[(i+1)*sco.ClusterSize : (i+2)*sco.ClusterSize]
+		if s.blocks.Addrs[i] == sco.NoAddress {
+			clear(c)
+		} else if got, want := sco.Sum(c), s.blocks.Sums[i]; got != want {
+			return nil, &CorruptError{s.name, int64(i+1) * sco.ClusterSize, fmt.Sprintf("CRC is %08x, not %08x", got, want)}
+		}
+	}
+	return sco.AppendFooter(buf, s.header, s.blocks, s.last, s.last+1), nil
+}
+
+// Object returns the bytes of the TLog's object: synced first, every entry
+// verified.
+func (t *TLog) Object(l *Log) ([]byte, error) {
+	if err := t.sync(l); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, t.Size)
+	if _, err := t.file.ReadAt(buf, 0); err != nil {
+		return nil, fmt.Errorf("read %s: %w", t.name, err)
+	}
+	last := uint64(0)
+	_, end, _, err := tlog.Scan(buf, func(_ int64, e tlog.Entry) error {
+		if e.Kind.Ordered() {
+			last = e.Seq
+		}
+		return nil
+	})
+	if err != nil || last != t.LastSeq {
+		return nil, &CorruptError{t.name, end, fmt.Sprintf("entries end at seq %d, not %d: %v", last, t.LastSeq, err)}
+	}
+	return buf[:end], nil
+}
+
+// Stored records that the TLogs up to id, and with them their SCOs, are in the
+// catalog (O3): the SCOs may leave the buffer (O5).
+func (l *Log) Stored(id tlog.ID) {
+	l.mu.Lock()
+	var done []*SCO
+	for _, t := range l.closed {
+		if t.ID <= id && !t.stored {
+			t.stored = true
+			done = append(done, t.scos...)
+			t.scos = nil
+		}
+	}
+	l.unstored = slices.DeleteFunc(l.unstored, func(s *SCO) bool { return slices.Contains(done, s) })
+	for _, s := range done {
+		s.stored = true
+	}
+	l.mu.Unlock()
+	for _, s := range done {
+		l.buf.offer(s)
+	}
+}
+
+// offer makes a stored SCO evictable.
+func (b *Buffer) offer(s *SCO) {
+	b.dirty.Add(-1)
+	b.mu.Lock()
+	s.element = b.mu.evictable.PushBack(s)
+	b.wakeLocked()
+	b.mu.Unlock()
+}
+
+// Forget drops a stored SCO whose object was deleted.
+func (l *Log) Forget(n sco.Number) {
+	s := l.table.Load().find(n)
+	if s == nil {
+		return
+	}
+	l.buf.mu.Lock()
+	listed := s.element != nil
+	if listed {
+		l.buf.mu.evictable.Remove(s.element)
+		s.element = nil
+	}
+	l.buf.mu.Unlock()
+	if listed {
+		l.drop(s)
+	}
+}
+
+// Free removes the closed, stored TLogs up to id: a checkpoint covers them (O4).
+func (l *Log) Free(id tlog.ID) error {
+	l.mu.Lock()
+	var gone []*TLog
+	l.closed = slices.DeleteFunc(l.closed, func(t *TLog) bool {
+		if t.ID <= id && t.stored {
+			gone = append(gone, t)
+			return true
+		}
+		return false
+	})
+	l.mu.Unlock()
+	var errs []error
+	for _, t := range gone {
+		errs = append(errs, t.file.Close(), l.buf.opt.FS.Remove(t.name))
+	}
+	return errors.Join(errs...)
+}
+
+// Backlog is how many bytes of the vDisk are in the buffer and not stored yet,
+// Local how many are in the buffer at all. Both count whole SCO files' used
+// blocks.
+func (l *Log) Backlog() (backlog, local int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open != nil {
+		backlog += int64(l.open.used.Load()) * sco.ClusterSize
+	}
+	for _, s := range l.unstored {
+		backlog += int64(s.used.Load()) * sco.ClusterSize
+	}
+	for _, s := range l.sealed {
+		backlog += int64(s.used.Load()) * sco.ClusterSize
+	}
+	for _, s := range l.table.Load().scos {
+		if s != nil {
+			local += int64(s.used.Load()) * sco.ClusterSize
+		}
+	}
+	return backlog, local
+}
+
+// Activity changes with every append.
+func (l *Log) Activity() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.active
+}
+
+// Close commits what is written, unless the log has failed, and lets go of
+// all files. Nobody may use the log any more.
+func (l *Log) Close(commit func() error) error {
+	var errs []error
+	if commit != nil && l.Err() == nil {
+		errs = append(errs, commit())
+	}
+	l.stop()
+	l.done.Wait()
+	l.fail(ErrClosed)
+	l.buf.mu.Lock()
+	delete(l.buf.mu.logs, l.opt.Volume)
+	l.buf.mu.Unlock()
+	return errors.Join(append(errs, l.closeFiles())...)
+}
+
+// closeFiles closes what is open. Stored SCOs stay as files for the next
+// start to find.
+func (l *Log) closeFiles() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	files := 0
+	for _, s := range l.table.Load().scos {
+		if s == nil {
+			continue
+		}
+		files++
+		l.buf.mu.Lock()
+		if s.element != nil {
+			l.buf.mu.evictable.Remove(s.element)
+			s.element = nil
+		} else {
+			l.buf.dirty.Add(-1)
+		}
+		l.buf.mu.Unlock()
+		errs = append(errs, s.file.Close())
+	}
+	l.table.Store(&table{})
+	if l.next != nil {
+		l.next.release()
+		l.next = nil
+	}
+	for _, t := range l.closed {
+		errs = append(errs, t.file.Close())
+	}
+	if l.tl != nil {
+		errs = append(errs, l.tl.file.Close())
+	}
+	if l.nextTL != nil {
+		errs = append(errs, l.nextTL.file.Close())
+		if err := l.buf.opt.FS.Remove(l.nextTL.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	l.buf.mu.Lock()
+	l.buf.mu.files -= files
+	l.buf.wakeLocked()
+	l.buf.mu.Unlock()
+	return errors.Join(errs...)
+}
+
+// Numbers are the next SCO and TLog numbers to be used.
+func (l *Log) Numbers() (sco.Number, tlog.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.numbers.sco, l.numbers.tlog
+}
+
+// SetLimits raises the numbers below which SCOs and TLogs may be opened.
+func (l *Log) SetLimits(scos sco.Number, tlogs tlog.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.numbers.scoLimit = max(l.numbers.scoLimit, scos)
+	l.numbers.tlogLimit = max(l.numbers.tlogLimit, tlogs)
+}
+
+// AtRest calls fn in the append section with the last seq, if every entry is
+// in a closed TLog.
+func (l *Log) AtRest(fn func(lastSeq uint64)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if (l.tl == nil || l.tl.FirstSeq == 0) && l.Err() == nil {
+		fn(l.nextSeq - 1)
+	}
+}

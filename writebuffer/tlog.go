@@ -1,0 +1,246 @@
+package writebuffer
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"sync"
+
+	"openvstorage/internal/disk"
+	"openvstorage/sco"
+	"openvstorage/tlog"
+)
+
+// tlogSizeMax is when a TLog closes whatever it covers, in bytes: a TLog is
+// read and uploaded as a whole.
+const tlogSizeMax = 16 << 20
+
+// openTLog is the TLog that entries go to.
+type openTLog struct {
+	TLog
+	seed   tlog.Seed
+	bytes  int64 // of SCO blocks that its entries cover
+	broken bool  // a write failed: nothing more is appended
+}
+
+// TLog is a closed TLog, waiting to be stored or to be covered by a
+// checkpoint.
+type TLog struct {
+	ID       tlog.ID
+	FirstSeq uint64 // 0 if it has no entry
+	LastSeq  uint64
+	Size     int64
+
+	file disk.File
+	name string
+	scos []*SCO // that its entries name, sealed
+
+	stored  bool // guarded by Log.mu
+	syncing struct {
+		sync.Mutex
+		done bool
+		err  error
+	}
+}
+
+func (l *Log) tlogPath(id tlog.ID) string { return path.Join(l.dir, id.Name()) }
+
+// newTLog makes an empty TLog file with a durable name.
+func (l *Log) newTLog(id tlog.ID) (*openTLog, error) {
+	name := l.tlogPath(id)
+	f, err := l.buf.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.buf.opt.FS.SyncDir(l.dir); err != nil {
+		return nil, errors.Join(err, f.Close(), l.buf.opt.FS.Remove(name))
+	}
+	return &openTLog{TLog: TLog{ID: id, file: f, name: name}}, nil
+}
+
+// begin writes the header.
+func (t *openTLog) begin(l *Log) error {
+	h := tlog.Header{Volume: l.opt.Volume, ID: t.ID, Incarnation: l.buf.opt.Random(), Epoch: l.opt.Epoch, FirstSeq: l.nextSeq}
+	t.seed = tlog.SeedOf(h.Incarnation)
+	return t.append(tlog.AppendHeader(nil, h))
+}
+
+// append writes whole entries. After an error nothing more is appended: what
+// follows the last good entry is a torn one, where a reader stops.
+func (t *openTLog) append(b []byte) error {
+	if t.broken {
+		return fmt.Errorf("%s: closed after a failed write", t.name)
+	}
+	if _, err := t.file.WriteAt(b, t.Size); err != nil {
+		t.broken = true
+		return fmt.Errorf("append to %s at %d: %w", t.name, t.Size, err)
+	}
+	t.Size += int64(len(b))
+	return nil
+}
+
+func (t *openTLog) note(first, last uint64) {
+	if t.FirstSeq == 0 {
+		t.FirstSeq = first
+	}
+	t.LastSeq = last
+}
+
+// sync makes a closed TLog durable, once (O10).
+func (t *TLog) sync(l *Log) error {
+	t.syncing.Lock()
+	defer t.syncing.Unlock()
+	if !t.syncing.done {
+		t.syncing.done = true
+		if err := t.file.Datasync(); err != nil {
+			t.syncing.err = fmt.Errorf("sync %s: %w", t.name, err)
+			l.fail(t.syncing.err)
+		}
+	}
+	return t.syncing.err
+}
+
+// tlogReady reports whether entries can be appended, opening the prepared TLog
+// if that is what it takes.
+func (l *Log) tlogReady() bool {
+	if l.tl != nil && !l.tl.broken {
+		return true
+	}
+	if l.nextTL == nil {
+		return false
+	}
+	if l.tl != nil {
+		l.retireTLog()
+	}
+	return l.openTLog() == nil
+}
+
+// openTLog begins the prepared TLog.
+func (l *Log) openTLog() error {
+	t := l.nextTL
+	l.nextTL = nil
+	l.kick(l.prepare)
+	if err := t.begin(l); err != nil {
+		_ = errors.Join(t.file.Close(), l.buf.opt.FS.Remove(t.name)) // it never held anything
+		return err
+	}
+	l.tl = t
+	return nil
+}
+
+// retireTLog moves the open TLog to the closed ones with the SCOs sealed since.
+func (l *Log) retireTLog() {
+	t := l.tl
+	l.tl = nil
+	if t.FirstSeq == 0 && len(l.sealed) == 0 {
+		_ = errors.Join(t.file.Close(), l.buf.opt.FS.Remove(t.name)) // nothing to store
+		return
+	}
+	t.scos = l.sealed
+	l.unstored = append(l.unstored, t.scos...)
+	l.sealed = nil
+	l.closed = append(l.closed, &t.TLog)
+	l.opt.Applier.ClosedTLog(t.ID, l.nextSeq-1)
+	l.changed()
+}
+
+// CloseTLog seals the open SCO and closes the open TLog, so that everything
+// written so far can be stored. It reports whether there was anything.
+func (l *Log) CloseTLog() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closeTLogLocked()
+}
+
+func (l *Log) closeTLogLocked() bool {
+	if l.Err() != nil || l.tl == nil || l.tl.FirstSeq == 0 {
+		return false
+	}
+	if l.open != nil && !l.seal() {
+		return false
+	}
+	if !l.tl.broken {
+		// A failed seal leaves a torn tail, which is where a reader stops: all
+		// entries are before it.
+		_ = l.tl.append(tlog.AppendEntry(nil, l.tl.seed, tlog.Entry{Kind: tlog.KindSeal, Seq: l.nextSeq - 1}))
+	}
+	l.retireTLog()
+	return true
+}
+
+// roll seals the open SCO and opens the prepared one, which must be there. A
+// TLog that covers its share of the buffer closes with it.
+func (l *Log) roll() error {
+	if l.open != nil {
+		if !l.seal() {
+			return disk.ErrWouldBlock
+		}
+		if t := l.tl; t != nil && l.nextTL != nil && (t.bytes >= l.buf.TLogBytes() || t.Size >= tlogSizeMax) {
+			l.closeTLogLocked()
+			if err := l.openTLog(); err != nil {
+				return err
+			}
+		}
+		if l.open != nil { // a broken one was replaced
+			return nil
+		}
+	}
+	if l.next == nil {
+		l.kick(l.prepare)
+		return disk.ErrWouldBlock
+	}
+	s := l.next
+	l.next = nil
+	l.open = s
+	l.kick(l.prepare)
+	l.table.Store(l.table.Load().with(s.Number, s))
+	l.buf.dirty.Add(1)
+	return nil
+}
+
+// seal ends the open SCO: a commit block that covers what no earlier one does,
+// and the footer, so that the file can be read without the TLog. It returns
+// false if the entries must first be committed in another SCO that is not
+// there yet.
+func (l *Log) seal() bool {
+	s := l.open
+	if s.broken && len(l.pending) > 0 && l.next == nil {
+		l.kick(l.prepare)
+		return false // pending entries would have no home
+	}
+	if !s.broken {
+		if err := l.commitBlock(s); err == nil {
+			l.footer(s)
+		}
+	}
+	s.sealed = true
+	l.open = nil
+	if l.tl != nil {
+		l.tl.bytes += int64(s.used.Load()) * sco.ClusterSize
+	}
+	l.unsynced = append(l.unsynced, s)
+	l.sealed = append(l.sealed, s)
+	l.kick(l.syncer)
+	l.changed()
+	if s.broken && len(l.pending) > 0 {
+		return l.roll() == nil
+	}
+	return true
+}
+
+// footer writes the footer at the end of the file. Without one the file is
+// still whole for recovery: commit blocks say it all.
+func (l *Log) footer(s *SCO) {
+	n := int(s.used.Load())
+	first := s.header.Capacity - sco.FooterBlocks(n)
+	l.scratch = sco.AppendFooter(l.scratch[:0], s.header, s.blocks, n, first)
+	if _, err := s.file.WriteAt(l.scratch, int64(first)*sco.ClusterSize); err != nil {
+		s.broken = true
+	}
+}
+
+func (l *Log) changed() {
+	if l.opt.OnChange != nil {
+		l.opt.OnChange()
+	}
+}
