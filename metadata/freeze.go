@@ -20,9 +20,9 @@ type tree struct {
 }
 
 // Freeze pins the state that all changes up to seq made, whatever its size.
-// snapshots are the roots that Snapshot made since the last Committed. There
-// is one checkpoint at a time: a Frozen that was not Committed is superseded
-// by the next.
+// With it go the snapshots made since the last Committed; the map knows them,
+// snapshots may name them again. There is one checkpoint at a time: a Frozen
+// that was not Committed is superseded by the next.
 func (m *Map) Freeze(seq uint64, snapshots []Root) *Frozen {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -43,10 +43,11 @@ func (m *Map) Freeze(seq uint64, snapshots []Root) *Frozen {
 			}
 		}
 	}
+	f.trees = append(f.trees, m.pinnedTrees()...)
 	for _, s := range snapshots {
 		f.trees = append(f.trees, tree{m.rootAt(s, TreeMap, nil), TreeMap})
 	}
-	m.pin(head)
+	m.gen++ // M2
 	m.frozen = f
 	return f
 }
@@ -62,6 +63,14 @@ func (m *Map) counterTrees() []tree {
 		if r := m.drops[i].st.Load(); r.ref != HoleRef {
 			out = append(out, tree{r, TreeMap})
 		}
+	}
+	return out
+}
+
+// pinnedTrees returns the snapshots that no checkpoint covers yet. m.mu held.
+func (m *Map) pinnedTrees() (out []tree) {
+	for ref, p := range m.pinned {
+		out = append(out, tree{&root{ref: ref, page: p, levels: p.level + 1}, TreeMap})
 	}
 	return out
 }

@@ -52,9 +52,7 @@ func (m *Map) sweepRoots(snapshots []Root, below uint64) ([]tree, uint64) {
 	if m.frozen != nil {
 		trees = append(trees, m.frozen.trees...)
 	}
-	for ref, p := range m.pinned {
-		trees = append(trees, tree{&root{ref: ref, page: p, levels: p.level + 1}, TreeMap})
-	}
+	trees = append(trees, m.pinnedTrees()...)
 	for _, s := range append(snapshots[:len(snapshots):len(snapshots)], m.committed.Root) {
 		trees = append(trees, tree{m.rootAt(s, TreeMap, nil), TreeMap})
 	}

@@ -155,7 +155,7 @@ func (m *Map) raise(st *stem, kind TreeKind, levels uint8) {
 }
 
 // Snapshot pins the head as it is and returns its root and a view of it. The
-// root is durable with the next checkpoint whose Freeze gets it.
+// root is durable with the next checkpoint that is frozen after it.
 func (m *Map) Snapshot(seq uint64) (Root, *View) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

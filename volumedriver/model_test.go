@@ -14,6 +14,7 @@ import (
 	"openvstorage/backend/local"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/sco"
 	"openvstorage/volumedriver/registry"
 )
 
@@ -76,7 +77,12 @@ type history struct {
 	size    int
 	ops     []func(state *modelState)
 	flushed int // operations that a flush covers
+	// deleted snapshots: deletion is a matter of the catalog, durable at once,
+	// and has no place in the order of writing.
+	deleted map[string]bool
 }
+
+func newHistory(size int) *history { return &history{size: size, deleted: map[string]bool{}} }
 
 type modelState struct {
 	data  []byte
@@ -92,7 +98,27 @@ func (h *history) after(n int) *modelState {
 	return s
 }
 
+// live is how many of a state's snapshots were not deleted later.
+func (h *history) live(s *modelState) int {
+	n := 0
+	for name := range s.snaps {
+		if !h.deleted[name] {
+			n++
+		}
+	}
+	return n
+}
+
 func (h *history) add(op func(*modelState)) { h.ops = append(h.ops, op) }
+
+// addRange records a change of [off, off+n) as one operation a cluster: a
+// request may be cut between its entries, but never within a cluster.
+func (h *history) addRange(off, n int64, op func(s *modelState, from, to int64)) {
+	for at := off; at < off+n; at = (at/4096 + 1) * 4096 {
+		from, to := at, min((at/4096+1)*4096, off+n)
+		h.add(func(s *modelState) { op(s, from, to) })
+	}
+}
 
 func readAll(t *testing.T, d Device) []byte {
 	t.Helper()
@@ -161,13 +187,13 @@ func (w *worker) step() {
 		if d.TryWrite([]Span{{off, data}}) != nil {
 			check(d.Write(ctx, []Span{{off, data}}))
 		}
-		w.h.add(func(s *modelState) { copy(s.data[off:], data) })
+		w.h.addRange(off, n, func(s *modelState, from, to int64) { copy(s.data[from:to], data[from-off:]) })
 	case k < 78:
 		check(d.Trim(ctx, off, n))
-		w.h.add(func(s *modelState) { clear(s.data[off : off+n]) })
+		w.h.addRange(off, n, func(s *modelState, from, to int64) { clear(s.data[from:to]) })
 	case k < 84:
 		check(d.Zero(ctx, off, n, w.rng.IntN(2) == 0))
-		w.h.add(func(s *modelState) { clear(s.data[off : off+n]) })
+		w.h.addRange(off, n, func(s *modelState, from, to int64) { clear(s.data[from:to]) })
 	case k < 92:
 		check(d.Flush(ctx))
 		w.h.flushed = len(w.h.ops)
@@ -187,8 +213,7 @@ func (w *worker) step() {
 	case k < 96:
 		if name := w.someSnapshot(); name != "" {
 			check(w.host.SnapshotDelete(ctx, "v", name))
-			w.h.add(func(s *modelState) { delete(s.snaps, name) })
-			w.h.flushed = len(w.h.ops)
+			w.h.deleted[name] = true
 		}
 	case k < 97:
 		check(w.host.Sync(ctx, "v", nil))
@@ -238,7 +263,7 @@ func prefix(t *testing.T, h *Host, hist *history, least int) int {
 	}
 	s := hist.after(least)
 	for n := least; ; n++ {
-		if bytes.Equal(s.data, got) && len(s.snaps) == len(list) {
+		if bytes.Equal(s.data, got) && hist.live(s) == len(list) {
 			for _, i := range list {
 				if b := readAll(t, open(t, h, "v@"+i.Name)); !bytes.Equal(b, s.snaps[i.Name]) {
 					t.Fatalf("snapshot %s differs at %d", i.Name, diff(b, s.snaps[i.Name]))
@@ -252,8 +277,14 @@ func prefix(t *testing.T, h *Host, hist *history, least int) int {
 		hist.ops[n](s)
 	}
 	full, low := hist.after(len(hist.ops)), hist.after(least)
+	v, _ := h.volume("v")
+	if at := diff(got, low.data); at >= 0 {
+		var loc [1]sco.Location
+		v.head.Lookup(uint64(at)/4096, loc[:])
+		t.Logf("at %d (cluster %d) there is %q at %v, flushed %q, whole %q; catalog %+v", at, at/4096, got[at:min(at+16, at/4096*4096+4096)], loc[0], low.data[at:at+16], full.data[at:at+16], v.cat.Catalog)
+	}
 	t.Fatalf("the vDisk is no prefix of %d operations with at least %d: differs from the flushed state at %d, from the whole at %d; %d snapshots, flushed %d, whole %d",
-		len(hist.ops), least, diff(got, low.data), diff(got, full.data), len(list), len(low.snaps), len(full.snaps))
+		len(hist.ops), least, diff(got, low.data), diff(got, full.data), len(list), hist.live(low), hist.live(full))
 	return 0
 }
 
@@ -269,7 +300,7 @@ func TestModel(t *testing.T) {
 	if _, err := r.host.Create(context.Background(), "v", modelDisk); err != nil {
 		t.Fatal(err)
 	}
-	hist := &history{size: modelDisk}
+	hist := newHistory(modelDisk)
 	w := &worker{t: t, rng: rng, host: r.host, h: hist}
 	for round := range 12 {
 		for range 150 {

@@ -89,8 +89,12 @@ func (d *FS) Kill() *FS {
 }
 
 // image returns an empty disk that may share data with d: from here on both
-// copy before they write. d.mu is held.
+// copy before they write. TryReadAt blocks on it as often as on d. d.mu is held.
 func (d *FS) image() *FS {
 	d.own = new(owner)
-	return &FS{own: new(owner), last: d.last, locks: map[*node]bool{}, capacity: d.capacity}
+	image := &FS{own: new(owner), last: d.last, locks: map[*node]bool{}, capacity: d.capacity}
+	d.blockMu.Lock()
+	defer d.blockMu.Unlock()
+	image.SetWouldBlock(d.block, d.seed)
+	return image
 }

@@ -29,6 +29,7 @@ type FS struct {
 
 	blockMu sync.Mutex
 	block   float64
+	seed    uint64
 	rng     *rand.Rand
 }
 
@@ -46,11 +47,12 @@ func New() *FS {
 	}
 }
 
-// SetWouldBlock makes TryReadAt return disk.ErrWouldBlock with probability p.
+// SetWouldBlock makes TryReadAt return disk.ErrWouldBlock with probability p,
+// on this disk and on images taken from now on.
 func (d *FS) SetWouldBlock(p float64, seed uint64) {
 	d.blockMu.Lock()
 	defer d.blockMu.Unlock()
-	d.block, d.rng = p, rand.New(rand.NewPCG(seed, 0))
+	d.block, d.seed, d.rng = p, seed, rand.New(rand.NewPCG(seed, 0))
 }
 
 func (d *FS) wouldBlock() bool {

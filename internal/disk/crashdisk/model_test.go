@@ -66,7 +66,7 @@ func padded(c []byte, at, n int) []byte {
 
 func TestRandomFileAgainstModel(t *testing.T) {
 	options := []Options{KeepAll, LoseAll, Mixed, Torn, {}}
-	for seed := range uint64(150) {
+	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		d := New()
 		f, err := d.OpenFile("/f", disk.Write|disk.Create, 0o644)
@@ -155,7 +155,7 @@ func overwrite(c, p []byte, off int) []byte {
 // The names of a directory after a power cut are those that some number of
 // first changes since its last sync had led to.
 func TestRandomNamesAgainstModel(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 9))
 		d := New()
 		d.MkdirAll("/x", 0o755)
@@ -308,7 +308,7 @@ func TestImagesDuringIO(t *testing.T) {
 		})
 	}
 	d.SyncDir("/")
-	for seed := range uint64(60) {
+	for seed := range uint64(30) {
 		var least [writers]uint64
 		for w := range writers {
 			least[w] = acked[w].Load()

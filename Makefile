@@ -1,0 +1,45 @@
+# `make` alone prints what there is.
+DATA     ?= data
+FUZZTIME ?= 10s
+SOAKTIME ?= 30m
+BENCH    ?=
+
+GO      ?= go
+RELEASE := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+# No cgo: one static binary, and one memory behaviour to test.
+export CGO_ENABLED = 0
+export GO
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test race lint fuzz soak bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build ./bin/ovs
+	$(GO) build -trimpath -buildvcs=false -ldflags '-X main.release=$(RELEASE)' -o bin/ovs ./cmd/ovs
+
+run: build ## start ovs on ./data (or DATA=DIR) with a vDisk of 10 GiB, until Ctrl-C
+	@scripts/run bin/ovs '$(DATA)'
+
+test: ## vet and all tests; as root on Debian it installs the clients they need
+	@scripts/test
+
+race: ## all tests but the end-to-end ones under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m $$($(GO) list ./... | grep -v /scripts/)
+
+lint: ## gofmt, go vet, and golangci-lint if it is installed
+	@scripts/lint
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@scripts/fuzz $(FUZZTIME)
+
+soak: ## the tests that draw random numbers, again and again for SOAKTIME (30m)
+	@scripts/soak $(SOAKTIME)
+
+bench: ## compare with other servers and print the table; BENCH= takes its flags
+	$(GO) run ./scripts/bench $(BENCH)
+
+clean: ## remove what make built; ./data stays
+	rm -rf bin bench.json

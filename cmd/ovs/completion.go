@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// Shell completion of names asks the running `ovs up`; when there is none, or
+// it is slow, nothing is offered.
+const completionTimeout = time.Second
+
+type completer = func(c *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective)
+
+// completeNames offers vDisks for the first argument, snapshots of that vDisk
+// for the second if snapshots is set, and nothing else.
+func (a *app) completeNames(snapshots bool) completer {
+	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		switch {
+		case len(args) == 0:
+			return a.names(c, false), cobra.ShellCompDirectiveNoFileComp
+		case len(args) == 1 && snapshots:
+			return a.snapshotNames(c, args[0]), cobra.ShellCompDirectiveNoFileComp
+		}
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeSources offers vDisks and NAME@SNAP for the first argument.
+func (a *app) completeSources() completer {
+	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return a.names(c, true), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (a *app) names(c *cobra.Command, snapshots bool) (names []cobra.Completion) {
+	client, err := a.client()
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), completionTimeout)
+	defer cancel()
+	list, err := client.List(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, v := range list {
+		names = append(names, v.Name)
+		for _, s := range v.Snapshots {
+			if snapshots {
+				names = append(names, v.Name+"@"+s.Name)
+			}
+		}
+	}
+	return names
+}
+
+func (a *app) snapshotNames(c *cobra.Command, name string) (names []cobra.Completion) {
+	client, err := a.client()
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), completionTimeout)
+	defer cancel()
+	list, err := client.SnapshotList(ctx, name)
+	if err != nil {
+		return nil
+	}
+	for _, s := range list {
+		names = append(names, s.Name)
+	}
+	return names
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"openvstorage/internal/control"
+	"openvstorage/internal/datadir"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/size"
+	"openvstorage/nbd"
+	"openvstorage/volumedriver"
+)
+
+// host is what `ovs up` serves: the vDisks of one data directory, to the
+// management socket and to NBD.
+type host interface {
+	control.Host
+	// OpenDevice returns the vDisk NAME, or the snapshot NAME@SNAP (read-only).
+	// It is held until release is called, once.
+	OpenDevice(ctx context.Context, name string) (dev nbd.Device, release func(), err error)
+	// Exports returns the names that OpenDevice knows, sorted.
+	Exports(ctx context.Context) ([]string, error)
+	Collector() prometheus.Collector
+	// Close ends all of it. What was flushed is durable already (P1); a clean
+	// close makes all that was written so.
+	Close(ctx context.Context) error
+}
+
+// hostOptions say how a host is opened.
+type hostOptions struct {
+	fs          disk.FS
+	dir         *datadir.Directory
+	writeBuffer size.Bytes
+	mapCache    size.Bytes
+	logger      *slog.Logger
+}
+
+// exports shows a host's vDisks and snapshots to the NBD server.
+type exports struct{ host host }
+
+var _ nbd.Exports = exports{}
+
+// Open implements nbd.Exports. An absent vDisk and a name that no vDisk can
+// have are the same to an NBD client.
+func (e exports) Open(ctx context.Context, name string) (nbd.Device, func(), error) {
+	dev, release, err := e.host.OpenDevice(ctx, name)
+	switch {
+	case errors.Is(err, volumedriver.ErrNotFound), errors.Is(err, volumedriver.ErrInvalid):
+		return nil, nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	case err != nil:
+		return nil, nil, err
+	}
+	return dev, release, nil
+}
+
+// List implements nbd.Exports.
+func (e exports) List(ctx context.Context) ([]nbd.Info, error) {
+	names, err := e.host.Exports(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]nbd.Info, len(names))
+	for i, name := range names {
+		list[i].Name = name
+	}
+	return list, nil
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/sco"
+	"openvstorage/tlog"
+)
+
+func (a *app) inspectSCO() *cobra.Command {
+	var blocks bool
+	c := &cobra.Command{
+		Use:   "sco FILE",
+		Short: "verify an SCO: header, every commit block, every cluster, footer",
+		Args:  wants("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			b, stored, err := readObject(args[0])
+			if err != nil {
+				return err
+			}
+			r, err := checkSCO(b, stored)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			if !blocks {
+				r.Blocks = nil
+			}
+			if err := a.print(r, func(w io.Writer) { writeSCO(w, r) }); err != nil {
+				return err
+			}
+			if len(r.Damage) > 0 {
+				return fmt.Errorf("%s: %d faults, the first: %s", args[0], len(r.Damage), r.Damage[0])
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&blocks, "blocks", false, "list every cluster")
+	return c
+}
+
+// scoReport is what inspection finds in an SCO.
+type scoReport struct {
+	Name     string      `json:"name"`
+	Header   sco.Header  `json:"header"`
+	Sealed   bool        `json:"sealed"`
+	LowSeq   uint64      `json:"lowSeq"`
+	HighSeq  uint64      `json:"highSeq"`
+	Clusters int         `json:"clusters"` // verified
+	Commits  []scoCommit `json:"commits"`
+	Blocks   []scoBlock  `json:"blocks,omitempty"`
+	Damage   []string    `json:"damage,omitempty"`
+}
+
+type scoCommit struct {
+	Index    int    `json:"index"`
+	Round    uint64 `json:"round"`
+	FirstSeq uint64 `json:"firstSeq"`
+	Seq      uint64 `json:"seq"`
+	Durable  uint64 `json:"durable"`
+	Entries  int    `json:"entries"`
+}
+
+type scoBlock struct {
+	Index int    `json:"index"`
+	Addr  uint64 `json:"addr"` // cluster of the vDisk
+	Seq   uint64 `json:"seq"`
+	CRC   uint32 `json:"crc"`
+}
+
+func (r *scoReport) fault(format string, args ...any) {
+	r.Damage = append(r.Damage, fmt.Sprintf(format, args...))
+}
+
+// checkSCO verifies all that an SCO's bytes can tell. A sealed one is held
+// against its footer; of one that is open, what its commits cover is, and what
+// lies behind the last commit means nothing yet. An object has to be sealed.
+func checkSCO(b []byte, stored bool) (*scoReport, error) {
+	h, err := sco.DecodeHeader(b)
+	if err != nil {
+		return nil, err
+	}
+	r := &scoReport{Name: h.Number.Name(), Header: h, Commits: []scoCommit{}}
+	var t sco.Trailer
+	if len(b) >= sco.HeaderSize+sco.TrailerSize {
+		t, err = sco.DecodeTrailer(b[len(b)-sco.TrailerSize:], int64(len(b)))
+	}
+	// A recycled file may end with the trailer of the SCO that it was.
+	r.Sealed = err == nil && t.Incarnation == h.Incarnation && t.Blocks > 0
+	if !r.Sealed {
+		if stored {
+			r.fault("an object without a trailer (%v)", err)
+		}
+		r.walk(b, h, len(b)/sco.ClusterSize, r.checkCovered(b))
+		return r, nil
+	}
+	r.LowSeq, r.HighSeq = t.LowSeq, t.HighSeq
+	if t.Number != h.Number {
+		r.fault("the trailer is that of %s", t.Number.Name())
+	}
+	footer, err := t.DecodeFooter(b[t.FooterOffset():])
+	if err != nil {
+		r.fault("%v", err)
+		return r, nil
+	}
+	for i, addr := range footer.Addrs {
+		if addr != sco.NoAddress {
+			r.checkCluster(b, i+1, addr, footer.Seqs[i], footer.Sums[i])
+		}
+	}
+	r.walk(b, h, t.Blocks+1, nil)
+	if r.Clusters != t.Data && len(r.Damage) == 0 {
+		r.fault("%d clusters, the trailer says %d", r.Clusters, t.Data)
+	}
+	return r, nil
+}
+
+// walk lists the commits in blocks 1..end-1 and hands each on.
+func (r *scoReport) walk(b []byte, h sco.Header, end int, covered func(sco.Commit)) {
+	for i := 1; i < end; i++ {
+		at := i * sco.ClusterSize
+		if at+sco.ClusterSize > len(b) || !sco.IsCommit(b[at:]) {
+			continue
+		}
+		c, err := sco.DecodeCommit(b[at:], h.Incarnation, i)
+		if err != nil {
+			continue // data that looks like one, or a leftover of the file's last use
+		}
+		line := scoCommit{Index: i, Round: c.Round, FirstSeq: c.FirstSeq, Seq: c.Seq, Durable: c.Durable}
+		if err := tlog.ScanCovered(c.Entries, func(tlog.Entry) error { line.Entries++; return nil }); err != nil {
+			r.fault("commit at block %d: %v", i, err)
+		}
+		r.Commits = append(r.Commits, line)
+		if covered != nil {
+			covered(c)
+		}
+		i += sco.CommitBlocks(len(c.Entries)) - 1
+	}
+}
+
+// checkCovered verifies the clusters that a commit's entries put in this SCO.
+func (r *scoReport) checkCovered(b []byte) func(sco.Commit) {
+	return func(c sco.Commit) {
+		if r.LowSeq == 0 {
+			r.LowSeq = c.FirstSeq
+		}
+		r.HighSeq = c.Seq
+		_ = tlog.ScanCovered(c.Entries, func(e tlog.Entry) error { // its errors are told by walk
+			if e.Kind == tlog.KindWrite && e.Location.Number() == r.Header.Number {
+				for i := range int(e.Run) {
+					r.checkCluster(b, e.Location.Index()+i, e.Addr+uint64(i), e.Seq, e.Sum(i))
+				}
+			}
+			return nil
+		})
+	}
+}
+
+func (r *scoReport) checkCluster(b []byte, index int, addr, seq uint64, sum uint32) {
+	at := index * sco.ClusterSize
+	if at+sco.ClusterSize > len(b) {
+		r.fault("cluster at block %d lies behind the end", index)
+		return
+	}
+	if got := sco.Sum(b[at : at+sco.ClusterSize]); got != sum {
+		r.fault("cluster at block %d (offset %d): CRC is %08x, not %08x", index, at, got, sum)
+		return
+	}
+	r.Clusters++
+	r.Blocks = append(r.Blocks, scoBlock{Index: index, Addr: addr, Seq: seq, CRC: sum})
+}
+
+func writeSCO(w io.Writer, r *scoReport) {
+	state := "open"
+	if r.Sealed {
+		state = "sealed"
+	}
+	fmt.Fprintf(w, "%s\t%s\n", r.Name, state)
+	fmt.Fprintf(w, "vdisk\t%s\n", r.Header.Volume)
+	fmt.Fprintf(w, "incarnation\t%016x\n", r.Header.Incarnation)
+	fmt.Fprintf(w, "epoch\t%d\n", r.Header.Epoch)
+	fmt.Fprintf(w, "capacity\t%d blocks\n", r.Header.Capacity)
+	fmt.Fprintf(w, "seq\t%d to %d\n", r.LowSeq, r.HighSeq)
+	fmt.Fprintf(w, "verified\t%d clusters\n", r.Clusters)
+	for _, c := range r.Commits {
+		fmt.Fprintf(w, "commit\tblock %d, round %d, seq %d to %d, durable %d, %d entries\n", c.Index, c.Round, c.FirstSeq, c.Seq, c.Durable, c.Entries)
+	}
+	for _, b := range r.Blocks {
+		fmt.Fprintf(w, "block\t%d: cluster %d, seq %d, CRC %08x\n", b.Index, b.Addr, b.Seq, b.CRC)
+	}
+	for _, text := range r.Damage {
+		fmt.Fprintf(w, "DAMAGE\t%s\n", text)
+	}
+}

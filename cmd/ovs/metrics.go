@@ -1,0 +1,102 @@
+package main
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"openvstorage/nbd"
+)
+
+// newMetricsServer returns the server of --metrics: /metrics, from a registry
+// of its own.
+func newMetricsServer(h host, server *nbd.Server, logger *slog.Logger) (*http.Server, error) {
+	registry := prometheus.NewRegistry()
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		nbdCollector{server},
+		h.Collector(),
+	} {
+		if err := registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorLog:            slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: 4,
+		Timeout:             10 * time.Second,
+	}))
+	return &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}, nil
+}
+
+// nbdCollector turns the NBD server's counters into metrics.
+type nbdCollector struct{ server *nbd.Server }
+
+func nbdDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("ovs_nbd_"+name, help, labels, nil)
+}
+
+var (
+	nbdAccepted    = nbdDesc("connections_accepted_total", "Connections taken.")
+	nbdRefused     = nbdDesc("connections_refused_total", "Connections over the limit.")
+	nbdFailed      = nbdDesc("connections_failed_total", "Connections that ended by an error.")
+	nbdConnections = nbdDesc("connections", "Connections now.")
+	nbdRequests    = nbdDesc("requests_total", "Requests received.", "command")
+	nbdRead        = nbdDesc("read_bytes_total", "Bytes asked for.")
+	nbdWritten     = nbdDesc("written_bytes_total", "Bytes received in writes.")
+	nbdErrors      = nbdDesc("errors_total", "Requests answered with an error.")
+	nbdRounds      = nbdDesc("rounds_total", "Groups of requests answered together.")
+	nbdInFlight    = nbdDesc("in_flight", "Requests that wait for something now.")
+	nbdBuffers     = nbdDesc("buffer_bytes", "Payload and socket buffers in use now.")
+	nbdIdle        = nbdDesc("idle_buffer_bytes", "Free buffers kept for later requests.")
+)
+
+// Describe implements prometheus.Collector.
+func (nbdCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		nbdAccepted, nbdRefused, nbdFailed, nbdConnections, nbdRequests, nbdRead, nbdWritten,
+		nbdErrors, nbdRounds, nbdInFlight, nbdBuffers, nbdIdle,
+	} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c nbdCollector) Collect(out chan<- prometheus.Metric) {
+	s := c.server.Stats()
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v int64) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v))
+	}
+	counter(nbdAccepted, s.Accepted)
+	counter(nbdRefused, s.Refused)
+	counter(nbdFailed, s.Failed)
+	gauge(nbdConnections, s.Connections)
+	for i, n := range s.Requests {
+		counter(nbdRequests, n, nbd.Command(i).String())
+	}
+	counter(nbdRead, s.ReadBytes)
+	counter(nbdWritten, s.WrittenBytes)
+	counter(nbdErrors, s.Errors)
+	counter(nbdRounds, s.Rounds)
+	gauge(nbdInFlight, s.InFlight)
+	gauge(nbdBuffers, s.BufferBytes)
+	gauge(nbdIdle, s.IdleBytes)
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
+	"openvstorage/internal/size"
+)
+
+// print writes v as JSON under --json, else as text does.
+func (a *app) print(v any, text func(w io.Writer)) error {
+	if a.json {
+		encoder := json.NewEncoder(a.stdout)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(v)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	text(w)
+	return w.Flush()
+}
+
+// done reports a change that has no other result.
+func (a *app) done(what, name string) error {
+	return a.print(map[string]string{"done": what, "name": name}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s %s\n", what, name)
+	})
+}
+
+func human(bytes uint64) string { return size.Bytes(bytes).Human() }
+
+func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
+// progress returns a function that draws a bar on standard error, and one that
+// takes it away; off a terminal both do nothing.
+func (a *app) progress(what string) (draw func(done, total int64), end func()) {
+	f, ok := a.stderr.(*os.File)
+	if !ok || a.json || !term.IsTerminal(int(f.Fd())) {
+		return nil, func() {}
+	}
+	bar := progressbar.NewOptions64(-1,
+		progressbar.OptionSetWriter(f),
+		progressbar.OptionSetDescription(what),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionUseIECUnits(true),
+		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionFullWidth(),
+	)
+	return func(done, total int64) {
+		if total > 0 && bar.GetMax64() != total {
+			bar.ChangeMax64(total)
+		}
+		_ = bar.Set64(min(done, total))
+	}, func() { _ = bar.Clear() }
+}
+
+// announce prints one service of `ovs up`, a line each, under --json too.
+func (a *app) announce(s service) error {
+	if a.json {
+		return json.NewEncoder(a.stdout).Encode(s)
+	}
+	_, err := fmt.Fprintf(a.stdout, "%-8s %s\n", s.Service, s.Address)
+	return err
+}
+
+// announceReady prints the last line of a start.
+func (a *app) announceReady(dir string) error {
+	if a.json {
+		return json.NewEncoder(a.stdout).Encode(map[string]any{"ready": true, "data": dir})
+	}
+	_, err := fmt.Fprintln(a.stdout, "ready")
+	return err
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/internal/control"
+)
+
+// app is what all commands share: the flags that stand before them and where
+// they print.
+type app struct {
+	data   string
+	json   bool
+	stdout io.Writer
+	stderr io.Writer
+}
+
+func newApp(stdout, stderr io.Writer) *app { return &app{stdout: stdout, stderr: stderr} }
+
+func (a *app) root() *cobra.Command {
+	c := group("ovs", "block storage for virtual machines",
+		a.up(), a.vdisk(), a.inspect())
+	c.Long = `ovs serves virtual disks over NBD and keeps them in one data directory.
+
+Start with:
+  ovs up --data DIR                                   (leave it running)
+  ovs vdisk create disk1 --size 10GiB --data DIR
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.`
+	c.Version = release
+	c.SilenceErrors, c.SilenceUsage = true, true
+	c.SetOut(a.stdout)
+	c.SetErr(a.stderr)
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usagef("%s: %w; see %s --help", c.CommandPath(), err, c.CommandPath())
+	})
+	flags := c.PersistentFlags()
+	flags.StringVar(&a.data, "data", os.Getenv("OVS_DATA"), "data `directory` (or set OVS_DATA)")
+	flags.BoolVar(&a.json, "json", false, "print JSON")
+	_ = c.MarkPersistentFlagDirname("data")
+	return c
+}
+
+// group is a command that only holds others.
+func group(use, short string, children ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				_, _ = fmt.Fprint(c.ErrOrStderr(), c.UsageString())
+				return usagef("%s needs a command", c.CommandPath())
+			}
+			hint := ""
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = fmt.Sprintf(" (did you mean %s?)", strings.Join(near, " or "))
+			}
+			return usagef("%s has no command %q%s; see %s --help", c.CommandPath(), args[0], hint, c.CommandPath())
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	c.SuggestionsMinimumDistance = 2
+	c.AddCommand(children...)
+	return c
+}
+
+// wants is a check that exactly the named arguments are there.
+func wants(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == len(names) {
+			return nil
+		}
+		want := strings.Join(names, " ")
+		if want == "" {
+			want = "no arguments"
+		}
+		return usagef("%s wants %s, got %d arguments; see %s --help", c.CommandPath(), want, len(args), c.CommandPath())
+	}
+}
+
+// directory returns the data directory that was named.
+func (a *app) directory() (string, error) {
+	if a.data == "" {
+		return "", usagef("no data directory named; use --data DIR or set OVS_DATA")
+	}
+	return a.data, nil
+}
+
+// client returns a client of the `ovs up` that serves the data directory.
+func (a *app) client() (*control.Client, error) {
+	dir, err := a.directory()
+	if err != nil {
+		return nil, err
+	}
+	return control.NewClient(dir), nil
+}

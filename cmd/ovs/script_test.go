@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The scripts in testdata/script run the real binary. Beside testscript's own
+// commands there are:
+//
+//	up [!] PROGRAM ARGS...   start `PROGRAM up ARGS...`, wait for "ready"
+//	down                     SIGTERM the last one; its exit code must be 0
+//	crash                    kill -9 it
+//	upout PATTERN            what it has printed so far matches
+//
+//	newer DIR                make DIR/ovs.format one of a later release
+//
+// A script's $SHORT is a new directory with a short name, for sockets; in $WORK
+// there is a file of each format (writeSamples).
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			short, err := os.MkdirTemp("", "ovs")
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { os.RemoveAll(short) })
+			env.Setenv("SHORT", short)
+			env.Setenv("OVS_DATA", "")
+			env.Values[daemonsKey] = new([]*process)
+			return writeSamples(env.WorkDir, t)
+		},
+		Condition: func(cond string) (bool, error) {
+			if name, ok := strings.CutPrefix(cond, "has:"); ok {
+				_, err := exec.LookPath(name)
+				return err == nil, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"up": cmdUp, "down": cmdDown, "crash": cmdCrash, "upout": cmdUpOut, "newer": cmdNewer,
+		},
+	})
+}
+
+type key string
+
+const daemonsKey key = "daemons"
+
+// process is a running `ovs up`.
+type process struct {
+	cmd    *exec.Cmd
+	exited chan struct{} // closed once err is set
+	err    error
+	out    lockedBuffer // both outputs
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// How long a start and a stop may take before a test gives up on them. Nothing
+// is timed: a test that is going to pass does not wait for it.
+const startTimeout = 60 * time.Second
+
+// startUp runs a command until it prints "ready" or ends.
+func startUp(cmd *exec.Cmd, timeout time.Duration) (*process, error) {
+	p := &process{cmd: cmd, exited: make(chan struct{})}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdout, cmd.Stderr = w, &p.out
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	w.Close()
+	ready := make(chan bool, 1)
+	go func() {
+		lines := bufio.NewScanner(io.TeeReader(r, &p.out))
+		for lines.Scan() {
+			if lines.Text() == "ready" || strings.Contains(lines.Text(), `"ready":true`) {
+				ready <- true
+			}
+		}
+		r.Close()
+		p.err = cmd.Wait()
+		close(p.exited)
+	}()
+	select {
+	case <-ready:
+		return p, nil
+	case <-p.exited:
+		return nil, fmt.Errorf("it ended with %v:\n%s", p.err, p.out.String())
+	case <-time.After(timeout):
+		cmd.Process.Kill()
+		<-p.exited
+		return nil, fmt.Errorf("not ready in %v:\n%s", timeout, p.out.String())
+	}
+}
+
+// signal sends s and waits for the end.
+func (p *process) signal(s os.Signal) error {
+	_ = p.cmd.Process.Signal(s)
+	select {
+	case <-p.exited:
+		return p.err
+	case <-time.After(startTimeout):
+		p.cmd.Process.Kill()
+		<-p.exited
+		return fmt.Errorf("did not end within %v of %v:\n%s", startTimeout, s, p.out.String())
+	}
+}
+
+func cmdUp(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: up PROGRAM ARGS...")
+	}
+	program, err := exec.LookPath(args[0])
+	ts.Check(err)
+	cmd := exec.Command(program, append([]string{"up"}, args[1:]...)...)
+	cmd.Dir = ts.MkAbs(".")
+	cmd.Env = append(os.Environ(), "OVS_DATA="+ts.Getenv("OVS_DATA"), "GOMAXPROCS="+ts.Getenv("GOMAXPROCS"))
+	p, err := startUp(cmd, startTimeout)
+	if err != nil {
+		ts.Fatalf("%s: %v", strings.Join(args, " "), err)
+	}
+	list := daemons(ts)
+	*list = append(*list, p)
+	ts.Defer(func() { p.signal(syscall.SIGKILL) })
+}
+
+func daemons(ts *testscript.TestScript) *[]*process { return ts.Value(daemonsKey).(*[]*process) }
+
+// last takes the daemon that was started last.
+func last(ts *testscript.TestScript) *process {
+	list := daemons(ts)
+	if len(*list) == 0 {
+		ts.Fatalf("nothing was started with up")
+	}
+	p := (*list)[len(*list)-1]
+	*list = (*list)[:len(*list)-1]
+	return p
+}
+
+func cmdDown(ts *testscript.TestScript, neg bool, _ []string) {
+	p := last(ts)
+	if err := p.signal(syscall.SIGTERM); (err != nil) != neg {
+		ts.Fatalf("ovs up ended with %v:\n%s", err, p.out.String())
+	}
+}
+
+func cmdCrash(ts *testscript.TestScript, _ bool, _ []string) { _ = last(ts).signal(syscall.SIGKILL) }
+
+func cmdUpOut(ts *testscript.TestScript, neg bool, args []string) {
+	list := *daemons(ts)
+	if len(list) == 0 || len(args) != 1 {
+		ts.Fatalf("usage: upout TEXT, after up")
+	}
+	out := list[len(list)-1].out.String()
+	if strings.Contains(out, args[0]) == neg {
+		ts.Fatalf("looked for %q in:\n%s", args[0], out)
+	}
+}
+
+// cmdNewer makes the record of a data directory one of a later release.
+func cmdNewer(ts *testscript.TestScript, _ bool, args []string) {
+	name := filepath.Join(ts.MkAbs(args[0]), "ovs.format")
+	b, err := os.ReadFile(name)
+	ts.Check(err)
+	ts.Check(os.WriteFile(name, newerRecord(b), 0o600))
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"openvstorage/internal/control"
+	"openvstorage/internal/datadir"
+	"openvstorage/internal/disk/osdisk"
+	"openvstorage/nbd"
+)
+
+// How long a stop waits for running management calls and metrics scrapes
+// before it cancels them. NBD has a drain timeout of its own.
+const stopTimeout = 10 * time.Second
+
+// daemon is a running `ovs up`. Each part that is set is running.
+type daemon struct {
+	app    *app
+	flags  upFlags
+	logger *slog.Logger
+
+	dir       *datadir.Directory
+	nbdLns    []net.Listener
+	metricsLn net.Listener
+	controlLn net.Listener
+	host      host
+	nbd       *nbd.Server
+	control   *control.Server
+	metrics   *http.Server
+
+	failed chan error // a service that ended by itself
+}
+
+// serve runs `ovs up` on dir until ctx ends or a service fails.
+func (a *app) serve(ctx context.Context, dir string, flags upFlags) error {
+	d := &daemon{app: a, flags: flags, logger: a.logger(flags.logLevel), failed: make(chan error, 16)}
+	err := d.start(ctx, dir)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+			d.logger.Info("stopping", "cause", context.Cause(ctx))
+		case err = <-d.failed:
+		}
+	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // told to stop before it was up
+	}
+	return errors.Join(err, d.stop())
+}
+
+func (a *app) logger(level slog.Level) *slog.Logger {
+	opt := &slog.HandlerOptions{Level: level}
+	if a.json {
+		return slog.New(slog.NewJSONHandler(a.stderr, opt))
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, opt))
+}
+
+// start brings all up, from the directory to the services. All addresses are
+// taken before the vDisks are opened, so that a wrong one is told at once; who
+// connects early waits.
+func (d *daemon) start(ctx context.Context, dir string) (err error) {
+	fsys := osdisk.New()
+	if d.dir, err = datadir.Open(fsys, dir); err != nil {
+		return err
+	}
+	if err := d.listen(); err != nil {
+		return err
+	}
+	d.host, err = openHost(ctx, hostOptions{
+		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, logger: d.logger,
+	})
+	if err != nil {
+		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
+	}
+	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{Logger: d.logger}); err != nil {
+		return err
+	}
+	d.control = control.NewServer(control.Options{
+		Host: d.host, Logger: d.logger, URIs: d.uris,
+		Status: control.Status{PID: os.Getpid(), Data: dir, Release: release},
+	})
+	for _, l := range d.nbdLns {
+		d.run("NBD on "+show(l.Addr()), func() error { return d.nbd.Serve(context.WithoutCancel(ctx), l) })
+	}
+	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
+	if d.metricsLn != nil {
+		if d.metrics, err = newMetricsServer(d.host, d.nbd, d.logger); err != nil {
+			return err
+		}
+		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })
+	}
+	return d.announce()
+}
+
+// listen takes all addresses.
+func (d *daemon) listen() error {
+	l, err := control.ListenUnix(d.flags.nbdUnix)
+	if err != nil {
+		return fmt.Errorf("NBD: %w", err)
+	}
+	d.nbdLns = append(d.nbdLns, l)
+	for _, address := range d.flags.nbdTCP {
+		if l, err = control.ListenTCP(address, d.flags.insecure); err != nil {
+			return fmt.Errorf("NBD: %w", err)
+		}
+		d.nbdLns = append(d.nbdLns, l)
+	}
+	if d.flags.metrics != "" {
+		if d.metricsLn, err = control.ListenTCP(d.flags.metrics, d.flags.insecure); err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+	}
+	if d.controlLn, err = control.ListenUnix(filepath.Join(d.dir.Path, control.SocketName)); err != nil {
+		return fmt.Errorf("management: %w", err)
+	}
+	return nil
+}
+
+// run serves in the background; an end that nobody asked for is a failure.
+func (d *daemon) run(what string, serve func() error) {
+	go func() {
+		err := serve()
+		if err == nil || errors.Is(err, nbd.ErrServerClosed) || errors.Is(err, http.ErrServerClosed) {
+			return
+		}
+		select {
+		case d.failed <- fmt.Errorf("%s: %w", what, err):
+		default: // a failure is being handled
+		}
+	}()
+}
+
+// service is one line that `ovs up` prints.
+type service struct {
+	Service string `json:"service"`
+	Address string `json:"address"`
+}
+
+// announce prints a line for each service, then "ready".
+func (d *daemon) announce() error {
+	var lines []service
+	for _, l := range d.nbdLns {
+		lines = append(lines, service{"nbd", show(l.Addr())})
+	}
+	lines = append(lines, service{"manage", show(d.controlLn.Addr())})
+	if d.metricsLn != nil {
+		lines = append(lines, service{"metrics", "http://" + d.metricsLn.Addr().String() + "/metrics"})
+	}
+	for _, s := range lines {
+		if err := d.app.announce(s); err != nil {
+			return err
+		}
+	}
+	return d.app.announceReady(d.dir.Path)
+}
+
+// uris returns where a vDisk is served.
+func (d *daemon) uris(vdisk string) []string {
+	uris := make([]string, len(d.nbdLns))
+	for i, l := range d.nbdLns {
+		uris[i] = nbdURI(l.Addr(), vdisk)
+	}
+	return uris
+}
+
+// stop takes all down in the order in which they use each other: no new
+// clients, requests in flight answered, then the vDisks, then the directory.
+// Every step is taken, whatever the others say.
+func (d *daemon) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	// Side by side: each refuses new clients at once and then waits.
+	var services sync.WaitGroup
+	var errs [4]error
+	if d.control != nil {
+		services.Go(func() { errs[0] = d.control.Shutdown(ctx) })
+	}
+	if d.nbd != nil {
+		services.Go(func() { errs[1] = d.nbd.Close() })
+	}
+	if d.metrics != nil {
+		services.Go(func() {
+			if d.metrics.Shutdown(ctx) != nil {
+				_ = d.metrics.Close() // scrapes that do not end harm nobody
+			}
+		})
+	}
+	services.Wait()
+	// Those that no server has taken over; closing twice is harmless.
+	for _, l := range append([]net.Listener{d.controlLn, d.metricsLn}, d.nbdLns...) {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	if d.host != nil {
+		// No time limit: a second signal is there for those in a hurry.
+		if err := d.host.Close(context.Background()); err != nil {
+			errs[2] = fmt.Errorf("close the vDisks: %w", err)
+		}
+	}
+	if d.dir != nil {
+		errs[3] = d.dir.Close()
+	}
+	return errors.Join(errs[:]...)
+}

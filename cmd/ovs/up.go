@@ -1,0 +1,110 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/internal/control"
+	"openvstorage/internal/size"
+)
+
+// Sizes that --write-buffer and --map-cache take.
+const (
+	writeBufferDefault = 2 * size.GiB
+	writeBufferMin     = 64 * size.MiB
+	mapCacheDefault    = 256 * size.MiB
+	mapCacheMin        = 16 * size.MiB
+)
+
+// upFlags are the flags of `ovs up`.
+type upFlags struct {
+	nbdUnix     string
+	nbdTCP      []string
+	insecure    bool
+	metrics     string
+	writeBuffer size.Bytes
+	mapCache    size.Bytes
+	logLevel    slog.Level
+}
+
+func (a *app) up() *cobra.Command {
+	f := upFlags{writeBuffer: writeBufferDefault, mapCache: mapCacheDefault, logLevel: slog.LevelInfo}
+	c := &cobra.Command{
+		Use:   "up --data DIR",
+		Short: "serve the vDisks of a data directory, in the foreground",
+		Long: `ovs up serves the vDisks of a data directory over NBD, and manages them.
+
+It makes the directory if it is absent or empty, prints one line for each
+service and then "ready", and runs until SIGINT or SIGTERM, which stop it
+cleanly. A second signal ends it at once: nothing acknowledged is lost, but the
+next start has to look at more.`,
+		Args:              wants(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, _ []string) error {
+			dir, err := a.directory()
+			if err != nil {
+				return err
+			}
+			if err := f.check(c.CommandPath()); err != nil {
+				return err
+			}
+			if dir, err = filepath.Abs(dir); err != nil {
+				return err
+			}
+			if f.nbdUnix == "" {
+				f.nbdUnix = filepath.Join(dir, "nbd.sock")
+			}
+			if f.nbdUnix, err = filepath.Abs(f.nbdUnix); err != nil {
+				return err
+			}
+			setProcs()
+			return a.serve(c.Context(), dir, f)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&f.nbdUnix, "nbd-unix", "", "NBD unix socket `path` (default DIR/nbd.sock)")
+	flags.StringSliceVar(&f.nbdTCP, "nbd-tcp", nil, "serve NBD on this TCP `address` too; may be given again")
+	flags.BoolVar(&f.insecure, "insecure", false, "allow TCP addresses that other machines can reach: nothing is encrypted, nobody is asked who they are")
+	flags.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics on this TCP `address`, path /metrics")
+	flags.Var(&f.writeBuffer, "write-buffer", fmt.Sprintf("disk space for writes that are not in the backend yet, and for reads; at least %v", writeBufferMin))
+	flags.Var(&f.mapCache, "map-cache", fmt.Sprintf("memory for the maps of all vDisks; at least %v", mapCacheMin))
+	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
+	return c
+}
+
+// check refuses flags that cannot work.
+func (f *upFlags) check(command string) error {
+	if f.writeBuffer < writeBufferMin {
+		return usagef("%s: --write-buffer %v is too small; give it at least %v", command, f.writeBuffer, writeBufferMin)
+	}
+	if f.mapCache < mapCacheMin {
+		return usagef("%s: --map-cache %v is too small; give it at least %v", command, f.mapCache, mapCacheMin)
+	}
+	if f.insecure {
+		return nil
+	}
+	for _, address := range f.nbdTCP {
+		if err := control.CheckLoopback(address); err != nil {
+			return usagef("%s: --nbd-tcp: %w", command, err)
+		}
+	}
+	if f.metrics != "" {
+		if err := control.CheckLoopback(f.metrics); err != nil {
+			return usagef("%s: --metrics: %w", command, err)
+		}
+	}
+	return nil
+}
+
+// setProcs lets more goroutines run than there are cores: one that waits for a
+// sync keeps its processor for a while. The environment has the last word.
+func setProcs() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(4, 2*runtime.GOMAXPROCS(0)))
+	}
+}

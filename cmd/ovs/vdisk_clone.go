@@ -1,0 +1,34 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) vdiskClone() *cobra.Command {
+	return &cobra.Command{
+		Use:               "clone SRC[@SNAP] NEW",
+		Short:             "make a vDisk that begins as a copy of another or of its snapshot",
+		Example:           "  ovs vdisk clone disk1@monday disk2",
+		Args:              wants("SRC[@SNAP]", "NEW"),
+		ValidArgsFunction: a.completeSources(),
+		RunE: func(c *cobra.Command, args []string) error {
+			src, snap, named := strings.Cut(args[0], "@")
+			if named && snap == "" {
+				return usagef("%s: %q names no snapshot after the '@'", c.CommandPath(), args[0])
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			draw, end := a.progress("clone " + args[0])
+			v, err := client.Clone(c.Context(), src, snap, args[1], draw)
+			end()
+			if err != nil {
+				return err
+			}
+			return a.printMade("cloned", v)
+		},
+	}
+}

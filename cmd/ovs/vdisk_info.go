@@ -1,0 +1,69 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/internal/control"
+	"openvstorage/volumedriver"
+)
+
+func (a *app) vdiskInfo() *cobra.Command {
+	return &cobra.Command{
+		Use:               "info NAME",
+		Short:             "show one vDisk: sizes, state, snapshots, where it is served",
+		Args:              wants("NAME"),
+		ValidArgsFunction: a.completeNames(false),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			v, err := client.Info(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(v, func(w io.Writer) { writeInfo(w, v) })
+		},
+	}
+}
+
+func writeInfo(w io.Writer, v control.VDisk) {
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%s\t%s\n", name, value)
+		}
+	}
+	row("name", v.Name)
+	row("id", v.ID.String())
+	row("size", fmt.Sprintf("%s (%d bytes)", human(v.Size), v.Size))
+	row("state", v.State)
+	row("reason", v.Reason)
+	row("local", human(v.Local))
+	row("stored", human(v.Stored))
+	row("backlog", human(v.Backlog))
+	row("parent", v.Parent)
+	row("children", strings.Join(v.Children, ", "))
+	row("epoch", fmt.Sprint(v.Epoch))
+	row("created", when(v.Created))
+	for _, uri := range v.URIs {
+		row("uri", uri)
+	}
+	for _, s := range v.Snapshots {
+		row("snapshot", describeSnapshot(s))
+	}
+}
+
+func describeSnapshot(s volumedriver.SnapshotInfo) string {
+	text := fmt.Sprintf("%s (%s, %s", s.Name, human(s.Size), when(s.Created))
+	if s.Stored {
+		text += ", stored"
+	}
+	if len(s.Children) > 0 {
+		text += ", cloned as " + strings.Join(s.Children, ", ")
+	}
+	return text + ")"
+}

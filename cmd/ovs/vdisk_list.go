@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/internal/control"
+	"openvstorage/volumedriver"
+)
+
+func (a *app) vdiskList() *cobra.Command {
+	return &cobra.Command{
+		Use:               "list",
+		Short:             "list the vDisks",
+		Args:              wants(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			list, err := client.List(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) { writeList(w, list) })
+		},
+	}
+}
+
+func writeList(w io.Writer, list []control.VDisk) {
+	fmt.Fprintln(w, "NAME\tSIZE\tSTATE\tLOCAL\tSTORED\tBACKLOG\tSNAPSHOTS\tPARENT")
+	for _, v := range list {
+		parent := v.Parent
+		if parent == "" {
+			parent = "-"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n",
+			v.Name, human(v.Size), v.State, human(v.Local), human(v.Stored), human(v.Backlog), len(v.Snapshots), parent)
+	}
+	for _, v := range list {
+		if v.State == volumedriver.StateHalted {
+			fmt.Fprintf(w, "%s is halted: %s\n", v.Name, v.Reason)
+		}
+	}
+}

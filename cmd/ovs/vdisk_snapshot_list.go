@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/volumedriver"
+)
+
+func (a *app) vdiskSnapshotList() *cobra.Command {
+	return &cobra.Command{
+		Use:               "list NAME",
+		Short:             "list the snapshots of a vDisk, oldest first",
+		Args:              wants("NAME"),
+		ValidArgsFunction: a.completeNames(false),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			list, err := client.SnapshotList(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) { writeSnapshots(w, list) })
+		},
+	}
+}
+
+func writeSnapshots(w io.Writer, list []volumedriver.SnapshotInfo) {
+	fmt.Fprintln(w, "SNAPSHOT\tSIZE\tCREATED\tSTORED\tCLONES")
+	for _, s := range list {
+		stored, children := "no", "-"
+		if s.Stored {
+			stored = "yes"
+		}
+		if len(s.Children) > 0 {
+			children = strings.Join(s.Children, ",")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Name, human(s.Size), when(s.Created), stored, children)
+	}
+}

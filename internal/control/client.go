@@ -1,0 +1,182 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"openvstorage/volumedriver"
+)
+
+// ErrNotRunning is matched by what a Client returns when no `ovs up` serves
+// the data directory.
+var ErrNotRunning = errors.New("ovs up is not running")
+
+// Client speaks to the `ovs up` of one data directory. It is a Host but for
+// the vDisks it returns, which say where they are served too. Safe for
+// concurrent use. Errors match the kinds of package volumedriver. A call whose
+// ctx ends is canceled at the server.
+type Client struct {
+	data   string
+	socket string
+	http   *http.Client
+}
+
+// NewClient returns a client. It does not connect.
+func NewClient(data string) *Client {
+	socket := filepath.Join(data, SocketName)
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	return &Client{
+		data:   data,
+		socket: socket,
+		http: &http.Client{Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return dialer.DialContext(ctx, "unix", socket)
+			},
+			DisableKeepAlives: true, // one call a process, as a rule
+		}},
+	}
+}
+
+// Status asks who serves the directory.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, "status", struct{}{}, nil)
+}
+
+// Create makes a vDisk of size bytes.
+func (c *Client) Create(ctx context.Context, name string, size uint64) (VDisk, error) {
+	return call[VDisk](ctx, c, "vdisk/create", sizeRequest{Name: name, Size: size}, nil)
+}
+
+// List returns all vDisks, in order of name.
+func (c *Client) List(ctx context.Context) ([]VDisk, error) {
+	return call[[]VDisk](ctx, c, "vdisk/list", struct{}{}, nil)
+}
+
+// Info returns one vDisk.
+func (c *Client) Info(ctx context.Context, name string) (VDisk, error) {
+	return call[VDisk](ctx, c, "vdisk/info", nameRequest{Name: name}, nil)
+}
+
+// Resize grows a vDisk to size bytes.
+func (c *Client) Resize(ctx context.Context, name string, size uint64) error {
+	_, err := call[done](ctx, c, "vdisk/resize", sizeRequest{Name: name, Size: size}, nil)
+	return err
+}
+
+// Delete removes a vDisk and its snapshots.
+func (c *Client) Delete(ctx context.Context, name string) error {
+	_, err := call[done](ctx, c, "vdisk/delete", nameRequest{Name: name}, nil)
+	return err
+}
+
+// Rename gives a vDisk another name.
+func (c *Client) Rename(ctx context.Context, oldName, newName string) error {
+	_, err := call[done](ctx, c, "vdisk/rename", renameRequest{Name: oldName, NewName: newName}, nil)
+	return err
+}
+
+// SnapshotCreate takes a snapshot.
+func (c *Client) SnapshotCreate(ctx context.Context, name, snap string) (volumedriver.SnapshotInfo, error) {
+	return call[volumedriver.SnapshotInfo](ctx, c, "vdisk/snapshot/create", snapshotRequest{Name: name, Snapshot: snap}, nil)
+}
+
+// SnapshotList returns the snapshots of a vDisk, oldest first.
+func (c *Client) SnapshotList(ctx context.Context, name string) ([]volumedriver.SnapshotInfo, error) {
+	return call[[]volumedriver.SnapshotInfo](ctx, c, "vdisk/snapshot/list", nameRequest{Name: name}, nil)
+}
+
+// SnapshotDelete removes a snapshot.
+func (c *Client) SnapshotDelete(ctx context.Context, name, snap string) error {
+	_, err := call[done](ctx, c, "vdisk/snapshot/delete", snapshotRequest{Name: name, Snapshot: snap}, nil)
+	return err
+}
+
+// Rollback brings a vDisk back to what a snapshot holds.
+func (c *Client) Rollback(ctx context.Context, name, snap string) error {
+	_, err := call[done](ctx, c, "vdisk/rollback", snapshotRequest{Name: name, Snapshot: snap}, nil)
+	return err
+}
+
+// Clone makes vDisk dst of a snapshot of src, or with snap "" of src as it is now.
+func (c *Client) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (VDisk, error) {
+	return call[VDisk](ctx, c, "vdisk/clone", cloneRequest{Name: src, Snapshot: snap, NewName: dst}, progress)
+}
+
+// Sync returns when all that was written to the vDisk is in the backend.
+func (c *Client) Sync(ctx context.Context, name string, progress func(done, total int64)) error {
+	_, err := call[done](ctx, c, "vdisk/sync", nameRequest{Name: name}, progress)
+	return err
+}
+
+// call sends one request and reads its answer to the end.
+func call[Result any](ctx context.Context, c *Client, name string, request any, progress func(done, total int64)) (Result, error) {
+	var none Result
+	body, err := json.Marshal(request)
+	if err != nil {
+		return none, err
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://ovs/"+Version+"/"+name, bytes.NewReader(body))
+	if err != nil {
+		return none, err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	response, err := c.http.Do(r)
+	if err != nil {
+		return none, c.explain(ctx, err)
+	}
+	defer response.Body.Close()
+	lines := bufio.NewReader(io.LimitReader(response.Body, responseMax))
+	for {
+		text, err := lines.ReadBytes('\n')
+		if err != nil {
+			return none, c.cut(ctx, name, err)
+		}
+		var l line[Result]
+		if err := json.Unmarshal(text, &l); err != nil {
+			return none, fmt.Errorf("answer of ovs up on %s to %s: %w", c.socket, name, err)
+		}
+		switch {
+		case l.Error != nil:
+			return none, fromWire(*l.Error)
+		case l.Result != nil:
+			return *l.Result, nil
+		case l.Progress != nil && progress != nil:
+			progress(l.Progress.Done, l.Progress.Total)
+		}
+	}
+}
+
+// explain says what a failed connection means.
+func (c *Client) explain(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w on %s; start it with: ovs up --data %s", ErrNotRunning, c.data, c.data)
+	case errors.Is(err, syscall.EINVAL) && len(c.socket) > pathMax:
+		return fmt.Errorf("socket path %s is too long for a unix socket; use a shorter --data", c.socket)
+	}
+	var op *net.OpError // without the made-up URL that package http puts around it
+	if errors.As(err, &op) {
+		err = op
+	}
+	return fmt.Errorf("ovs up on %s: %w", c.socket, err)
+}
+
+// cut says what an answer without an end means.
+func (c *Client) cut(ctx context.Context, name string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("ovs up on %s ended during %s (%w): it may or may not have taken effect; look with ovs vdisk list", c.data, name, err)
+}

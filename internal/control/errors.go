@@ -1,0 +1,64 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"openvstorage/volumedriver"
+)
+
+// kinds is the one table by which an error crosses the socket: the name on the
+// wire, the HTTP status, and what errors.Is finds on both sides. Names on the
+// wire never change. An error of no kind is "failed".
+var kinds = []struct {
+	name   string
+	status int
+	err    error
+}{
+	{"not-found", http.StatusNotFound, volumedriver.ErrNotFound},
+	{"exists", http.StatusConflict, volumedriver.ErrExists},
+	{"has-children", http.StatusConflict, volumedriver.ErrHasChildren},
+	{"invalid", http.StatusBadRequest, volumedriver.ErrInvalid},
+	{"halted", http.StatusLocked, volumedriver.ErrHalted},
+	{"busy", http.StatusServiceUnavailable, volumedriver.ErrBusy},
+	{"canceled", 499, context.Canceled},
+}
+
+const failed = "failed"
+
+// wireError is an error on the wire.
+type wireError struct {
+	Kind    string `json:"kind"`
+	Message string `json:"message"`
+}
+
+// toWire returns err as it is sent, and the HTTP status beside it.
+func toWire(err error) (wireError, int) {
+	for _, k := range kinds {
+		if errors.Is(err, k.err) {
+			return wireError{Kind: k.name, Message: err.Error()}, k.status
+		}
+	}
+	return wireError{Kind: failed, Message: err.Error()}, http.StatusInternalServerError
+}
+
+// RemoteError is an error that the server answered. errors.Is matches the
+// kind that it had there.
+type RemoteError struct {
+	Message string
+	kind    error // nil: of no kind
+}
+
+func (e *RemoteError) Error() string { return e.Message }
+func (e *RemoteError) Unwrap() error { return e.kind }
+
+func fromWire(w wireError) error {
+	for _, k := range kinds {
+		if k.name == w.Kind {
+			return &RemoteError{Message: w.Message, kind: k.err}
+		}
+	}
+	// "failed", or a kind of a later release.
+	return &RemoteError{Message: w.Message}
+}

@@ -1,0 +1,169 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pathMax is the longest path that a unix socket can have, in bytes.
+const pathMax = 107
+
+// ErrAnswered is returned by ListenUnix when a living process serves the path.
+var ErrAnswered = errors.New("another process listens on it")
+
+// ListenUnix listens on a unix socket that only its owner may use. What a
+// killed process left at path is replaced, if it is a socket and nobody
+// answers on it. Closing the listener removes the socket.
+func ListenUnix(path string) (net.Listener, error) {
+	// The draft's name is longer than path.
+	draft := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if len(draft) > pathMax {
+		return nil, fmt.Errorf("socket path %s is too long: a unix socket has at most %d bytes; use a shorter directory", path, pathMax-len(draft)+len(path))
+	}
+	if err := checkStale(path); err != nil {
+		return nil, err
+	}
+	// Made under another name, so that it has its mode before anybody can
+	// find it, and renamed, which replaces a stale socket.
+	if err := os.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: draft, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	l.SetUnlinkOnClose(false)
+	err = os.Chmod(draft, 0o600)
+	if err == nil {
+		err = os.Rename(draft, path)
+	}
+	if err != nil {
+		l.Close()
+		os.Remove(draft)
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return &unixListener{Listener: l, path: path}, nil
+}
+
+// checkStale returns nil if path is absent or a socket that nobody serves.
+func checkStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode()&fs.ModeSocket == 0 {
+		return fmt.Errorf("socket path %s is taken by something that is not a socket; remove it or name another", path)
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		c.Close()
+		return fmt.Errorf("socket path %s: %w; stop that one or name another", path, ErrAnswered)
+	}
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return fmt.Errorf("socket path %s: cannot tell if somebody listens: %w", path, err)
+	}
+	return nil
+}
+
+// unixListener removes its socket when it is closed.
+type unixListener struct {
+	net.Listener
+	path string
+	once sync.Once
+	err  error
+}
+
+func (l *unixListener) Close() error {
+	l.once.Do(func() {
+		os.Remove(l.path) // first: no client finds a socket that nobody serves
+		l.err = l.Listener.Close()
+	})
+	return l.err
+}
+
+// Addr returns the path that clients use, not the one it was bound to.
+func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
+// ListenTCP listens on a TCP address. It refuses one that others than this
+// machine can reach, unless insecure: nothing on the wire is encrypted and
+// nobody is asked who they are.
+func ListenTCP(address string, insecure bool) (net.Listener, error) {
+	if !insecure {
+		if err := CheckLoopback(address); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return l, nil
+}
+
+// ErrNotLoopback is returned for an address that other machines can reach.
+var ErrNotLoopback = errors.New("other machines can reach it, without encryption or a password")
+
+// CheckLoopback returns ErrNotLoopback for an address that ListenTCP refuses.
+func CheckLoopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("address %q: %w; write for instance 127.0.0.1:10809", address, err)
+	}
+	if ip := net.ParseIP(strings.TrimSuffix(host, "%lo")); ip != nil && ip.IsLoopback() || host == "localhost" {
+		return nil
+	}
+	return fmt.Errorf("address %q: %w; use 127.0.0.1 or [::1], or say --insecure", address, ErrNotLoopback)
+}
+
+// limitListener takes a bounded number of connections at once. Those beyond
+// it wait in the kernel's queue.
+type limitListener struct {
+	net.Listener
+	slots chan struct{}
+	gone  chan struct{} // closed by Close
+	once  sync.Once
+}
+
+func newLimitListener(l net.Listener, n int) *limitListener {
+	return &limitListener{Listener: l, slots: make(chan struct{}, n), gone: make(chan struct{})}
+}
+
+func (l *limitListener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.gone:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &limitConn{Conn: c, release: sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+func (l *limitListener) Close() error {
+	l.once.Do(func() { close(l.gone) })
+	return l.Listener.Close()
+}
+
+type limitConn struct {
+	net.Conn
+	release func()
+}
+
+func (c *limitConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}

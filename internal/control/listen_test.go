@@ -1,0 +1,106 @@
+package control
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "listen")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func TestSocketIsPrivateAndGoesWithClose(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	l, err := ListenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 || info.Mode()&fs.ModeSocket == 0 {
+		t.Errorf("%v, %v; want a socket of mode 0600", info.Mode(), err)
+	}
+	if l.Addr().String() != path {
+		t.Errorf("address %v", l.Addr())
+	}
+	if _, err := ListenUnix(path); !errors.Is(err, ErrAnswered) {
+		t.Errorf("a second listener: %v; want ErrAnswered", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 0 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
+func TestStaleSocketIsReplaced(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	dead.Close()
+	l, err := ListenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+func TestOtherFileIsLeftAlone(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ListenUnix(path); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		t.Errorf("%v", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "mine" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestLongPathIsNamed(t *testing.T) {
+	if _, err := ListenUnix("/tmp/" + strings.Repeat("x", 110)); err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestLoopbackOnly(t *testing.T) {
+	for _, c := range []struct {
+		address string
+		ok      bool
+	}{
+		{"127.0.0.1:0", true}, {"127.1.2.3:0", true}, {"[::1]:0", true}, {"localhost:0", true},
+		{"0.0.0.0:0", false}, {":0", false}, {"[::]:0", false}, {"192.0.2.1:1", false}, {"example.org:1", false}, {"localhost", false}, {"localhost.example.org:1", false},
+	} {
+		if err := CheckLoopback(c.address); (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.address, err)
+		}
+	}
+	if _, err := ListenTCP("0.0.0.0:0", false); !errors.Is(err, ErrNotLoopback) || !strings.Contains(err.Error(), "--insecure") {
+		t.Errorf("%v", err)
+	}
+	l, err := ListenTCP("0.0.0.0:0", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+}

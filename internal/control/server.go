@@ -1,0 +1,291 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"openvstorage/volumedriver"
+)
+
+// Options of a Server. The zero value of each field but Host has a meaning.
+type Options struct {
+	Host   Host
+	Status Status
+	// URIs names the NBD URIs of a vDisk. Nil: none.
+	URIs   func(vdisk string) []string
+	Logger *slog.Logger // nil: none
+	// Calls is how many calls may run at once; one more is answered "busy". Default 64.
+	Calls int
+	// BodyTimeout is how long a client may take to send a request. Default 10 s.
+	BodyTimeout time.Duration
+}
+
+func (o *Options) ensureDefaults() {
+	if o.URIs == nil {
+		o.URIs = func(string) []string { return nil }
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Calls == 0 {
+		o.Calls = 64
+	}
+	if o.BodyTimeout == 0 {
+		o.BodyTimeout = 10 * time.Second
+	}
+	if o.Status.PID == 0 {
+		o.Status.PID = os.Getpid()
+	}
+}
+
+// Server answers the management protocol.
+type Server struct {
+	opt   Options
+	http  *http.Server
+	slots chan struct{} // one for each running call
+	stop  context.CancelCauseFunc
+}
+
+var errStopping = fmt.Errorf("%w: ovs up is stopping", volumedriver.ErrBusy)
+
+// NewServer returns a server that does not listen yet.
+func NewServer(opt Options) *Server {
+	opt.ensureDefaults()
+	s := &Server{opt: opt, slots: make(chan struct{}, opt.Calls)}
+	base, stop := context.WithCancelCause(context.Background())
+	s.stop = stop
+	s.http = &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: opt.BodyTimeout,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(opt.Logger.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return base },
+	}
+	return s
+}
+
+// Serve answers what arrives on l until Shutdown, then returns nil. It takes
+// at most twice as many connections as calls at once; more wait in l's queue.
+func (s *Server) Serve(l net.Listener) error {
+	err := s.http.Serve(newLimitListener(l, 2*s.opt.Calls))
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown takes no more calls and waits for those that run. When ctx ends
+// first it cancels them and waits for them to give up.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if s.http.Shutdown(ctx) == nil {
+		return nil
+	}
+	s.stop(errStopping)
+	// A canceled call ends soon, but not at once.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := s.http.Shutdown(last); err != nil {
+		s.http.Close()
+		return fmt.Errorf("control: calls did not end: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) routes() http.Handler {
+	h, mux := s.opt.Host, http.NewServeMux()
+	handle(s, mux, "status", func(context.Context, struct{}, progressFunc) (Status, error) {
+		return s.opt.Status, nil
+	})
+	handle(s, mux, "vdisk/create", func(ctx context.Context, r sizeRequest, _ progressFunc) (VDisk, error) {
+		return s.vdisk(h.Create(ctx, r.Name, r.Size))
+	})
+	handle(s, mux, "vdisk/list", func(ctx context.Context, _ struct{}, _ progressFunc) ([]VDisk, error) {
+		infos, err := h.List(ctx)
+		list := make([]VDisk, len(infos))
+		for i, info := range infos {
+			list[i] = VDisk{Info: info, URIs: s.opt.URIs(info.Name)}
+		}
+		return list, err
+	})
+	handle(s, mux, "vdisk/info", func(ctx context.Context, r nameRequest, _ progressFunc) (VDisk, error) {
+		return s.vdisk(h.Info(ctx, r.Name))
+	})
+	handle(s, mux, "vdisk/resize", func(ctx context.Context, r sizeRequest, _ progressFunc) (done, error) {
+		return done{}, h.Resize(ctx, r.Name, r.Size)
+	})
+	handle(s, mux, "vdisk/delete", func(ctx context.Context, r nameRequest, _ progressFunc) (done, error) {
+		return done{}, h.Delete(ctx, r.Name)
+	})
+	handle(s, mux, "vdisk/rename", func(ctx context.Context, r renameRequest, _ progressFunc) (done, error) {
+		return done{}, h.Rename(ctx, r.Name, r.NewName)
+	})
+	handle(s, mux, "vdisk/snapshot/create", func(ctx context.Context, r snapshotRequest, _ progressFunc) (volumedriver.SnapshotInfo, error) {
+		return h.SnapshotCreate(ctx, r.Name, r.Snapshot)
+	})
+	handle(s, mux, "vdisk/snapshot/list", func(ctx context.Context, r nameRequest, _ progressFunc) ([]volumedriver.SnapshotInfo, error) {
+		list, err := h.SnapshotList(ctx, r.Name)
+		if list == nil {
+			list = []volumedriver.SnapshotInfo{} // [] in JSON, not null
+		}
+		return list, err
+	})
+	handle(s, mux, "vdisk/snapshot/delete", func(ctx context.Context, r snapshotRequest, _ progressFunc) (done, error) {
+		return done{}, h.SnapshotDelete(ctx, r.Name, r.Snapshot)
+	})
+	handle(s, mux, "vdisk/rollback", func(ctx context.Context, r snapshotRequest, _ progressFunc) (done, error) {
+		return done{}, h.Rollback(ctx, r.Name, r.Snapshot)
+	})
+	handle(s, mux, "vdisk/clone", func(ctx context.Context, r cloneRequest, p progressFunc) (VDisk, error) {
+		return s.vdisk(h.Clone(ctx, r.Name, r.Snapshot, r.NewName, p))
+	})
+	handle(s, mux, "vdisk/sync", func(ctx context.Context, r nameRequest, p progressFunc) (done, error) {
+		return done{}, h.Sync(ctx, r.Name, p)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		newAnswer(w).fail(fmt.Errorf("%w: this release has no call %s %s: client and ovs up differ in release", volumedriver.ErrInvalid, r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+// done is the result of a call that has none.
+type done struct{}
+
+func (s *Server) vdisk(info volumedriver.Info, err error) (VDisk, error) {
+	return VDisk{Info: info, URIs: s.opt.URIs(info.Name)}, err
+}
+
+type progressFunc = func(done, total int64)
+
+// handle routes one call: it bounds it, reads its request, and answers.
+func handle[Request, Result any](s *Server, mux *http.ServeMux, call string, fn func(context.Context, Request, progressFunc) (Result, error)) {
+	mux.HandleFunc("POST /"+Version+"/"+call, func(w http.ResponseWriter, r *http.Request) {
+		out := newAnswer(w)
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		default:
+			out.fail(fmt.Errorf("%w: %d management calls are running; try again later", volumedriver.ErrBusy, s.opt.Calls))
+			return
+		}
+		var request Request
+		if err := s.readRequest(w, r, &request); err != nil {
+			out.fail(err)
+			return
+		}
+		begin := time.Now()
+		result, err := fn(r.Context(), request, out.progress)
+		s.opt.Logger.Debug("call", "call", call, "request", request, "took", time.Since(begin), "err", err)
+		if err != nil {
+			if cause := context.Cause(r.Context()); errors.Is(err, context.Canceled) && errors.Is(cause, errStopping) {
+				err = cause
+			}
+			out.fail(err)
+			return
+		}
+		out.finish(result)
+	})
+}
+
+// readRequest reads a whole body, bounded in bytes and time. The deadline is
+// taken off again: net/http reads on while the call runs, to see the client go.
+func (s *Server) readRequest(w http.ResponseWriter, r *http.Request, into any) error {
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(time.Now().Add(s.opt.BodyTimeout)); err != nil {
+		return err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, RequestMax))
+	if err != nil {
+		return fmt.Errorf("%w: read request: %w", volumedriver.ErrInvalid, err)
+	}
+	if err := control.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("%w: request: %w", volumedriver.ErrInvalid, err)
+	}
+	return nil
+}
+
+// answer writes the lines of one answer.
+type answer struct {
+	w  http.ResponseWriter
+	mu struct {
+		sync.Mutex
+		begun bool // a line was written: the status is out
+		ended bool
+		last  time.Time
+	}
+}
+
+// line is one line of an answer; exactly one field is set.
+type line[Result any] struct {
+	Progress *Progress  `json:"progress,omitempty"`
+	Error    *wireError `json:"error,omitempty"`
+	Result   *Result    `json:"result,omitempty"`
+}
+
+// Progress is sent at most this often; a slow client must not slow the call.
+const progressEvery = 100 * time.Millisecond
+
+// writeTimeout is how long a client may leave an answer unread.
+const writeTimeout = 10 * time.Second
+
+func newAnswer(w http.ResponseWriter) *answer {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	return &answer{w: w}
+}
+
+func (a *answer) progress(done, total int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	if a.mu.ended || a.mu.begun && now.Sub(a.mu.last) < progressEvery {
+		return
+	}
+	a.mu.last = now
+	a.writeLocked(http.StatusOK, line[struct{}]{Progress: &Progress{Done: done, Total: total}})
+}
+
+func (a *answer) fail(err error) {
+	wire, status := toWire(err)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.ended = true
+	a.writeLocked(status, line[struct{}]{Error: &wire})
+}
+
+func (a *answer) finish(result any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.ended = true
+	a.writeLocked(http.StatusOK, line[any]{Result: &result})
+}
+
+// writeLocked writes one line. A client that is gone or does not read is not
+// the call's concern: its context tells.
+func (a *answer) writeLocked(status int, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		wire, _ := toWire(err)
+		b, _ = json.Marshal(line[struct{}]{Error: &wire})
+	}
+	control := http.NewResponseController(a.w)
+	_ = control.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if !a.mu.begun {
+		a.mu.begun = true
+		a.w.WriteHeader(status)
+	}
+	if _, err := a.w.Write(append(b, '\n')); err == nil {
+		_ = control.Flush()
+	}
+}

@@ -1,0 +1,185 @@
+// Package datadir is the data directory: the one directory that holds all of
+// an `ovs up`. It is claimed by one process at a time, carries a record of its
+// format, and is never touched if it is not ours or was written by a newer
+// release (promise P7).
+package datadir
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"openvstorage/internal/disk"
+	"openvstorage/internal/format"
+)
+
+// Names in a data directory that belong to this package.
+const (
+	FormatFile = "ovs.format" // the directory's record
+	LockFile   = "lock"       // held by the process that uses the directory
+	draftFile  = FormatFile + ".new"
+)
+
+// Errors of Open that callers match with errors.Is. A newer format is
+// format.ErrNewer, a damaged record format.ErrCorrupt.
+var (
+	ErrInUse  = errors.New("in use")
+	ErrNotOvs = errors.New("not an ovs data directory")
+)
+
+// Directory is a claimed data directory.
+type Directory struct {
+	Path    string
+	ID      uuid.UUID // drawn when the directory was made; never changes
+	Created time.Time
+	lock    io.Closer
+}
+
+// Open claims the directory at path, making it first if it is absent or empty.
+// It refuses a directory that another process holds (ErrInUse), that holds
+// something else (ErrNotOvs), or that a newer release wrote (format.ErrNewer),
+// and leaves all of them as they are. A record of which one copy is damaged is
+// rewritten from the other. Everything it made is durable on return.
+func Open(fsys disk.FS, path string) (*Directory, error) {
+	if err := fsys.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	// Looked at before locking, so that no lock file is left in a directory
+	// that is somebody else's; and again below, under the lock.
+	if err := checkOurs(fsys, path); err != nil {
+		return nil, err
+	}
+	lock, err := fsys.Lock(filepath.Join(path, LockFile))
+	if errors.Is(err, disk.ErrLocked) {
+		return nil, fmt.Errorf("data directory %s is %w by another ovs up: %w; stop that one first, or use another --data", path, ErrInUse, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory %s: %w", path, err)
+	}
+	r, err := claim(fsys, path)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return &Directory{Path: path, ID: r.ID, Created: r.Created, lock: lock}, nil
+}
+
+// Close gives the directory up. Nothing in it may be in use any more.
+func (d *Directory) Close() error { return d.lock.Close() }
+
+// claim reads the record, or makes it, under the lock.
+func claim(fsys disk.FS, path string) (Record, error) {
+	if err := checkOurs(fsys, path); err != nil {
+		return Record{}, err
+	}
+	name := filepath.Join(path, FormatFile)
+	r, damaged, err := read(fsys, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if r, err = newRecord(); err != nil {
+			return Record{}, err
+		}
+		return r, write(fsys, path, r)
+	case err != nil:
+		return Record{}, err
+	case damaged:
+		return r, write(fsys, path, r)
+	}
+	return r, nil
+}
+
+// checkOurs refuses a directory that has no record and holds something else.
+func checkOurs(fsys disk.FS, path string) error {
+	names, err := fsys.ReadDir(path)
+	if err != nil {
+		return fmt.Errorf("read data directory: %w", err)
+	}
+	if slices.Contains(names, FormatFile) {
+		return nil
+	}
+	for _, name := range names {
+		switch name {
+		case LockFile, draftFile, "lost+found": // a first start that was killed; a fresh file system
+		default:
+			return fmt.Errorf("%s is %w: it has no %s and is not empty (it holds %q); give --data an empty or a new directory", path, ErrNotOvs, FormatFile, name)
+		}
+	}
+	return nil
+}
+
+func newRecord() (Record, error) {
+	var incarnation [8]byte
+	if _, err := rand.Read(incarnation[:]); err != nil {
+		return Record{}, err
+	}
+	id, err := uuid.NewRandom()
+	if err != nil {
+		return Record{}, err
+	}
+	return Record{ID: id, Created: time.Now().UTC(), Incarnation: binary.LittleEndian.Uint64(incarnation[:])}, nil
+}
+
+// read returns the record, and whether a copy of it needs to be rewritten.
+func read(fsys disk.FS, name string) (r Record, damaged bool, err error) {
+	f, err := fsys.OpenFile(name, 0, 0)
+	if err != nil {
+		return Record{}, false, err
+	}
+	defer f.Close()
+	buf := make([]byte, FileSize+1) // one more, to see a file that is too long
+	n, err := f.ReadAt(buf, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return Record{}, false, fmt.Errorf("read %s: %w", name, err)
+	}
+	r, damaged, err = Decode(buf[:n])
+	if err != nil {
+		return Record{}, false, explain(name, err)
+	}
+	return r, damaged, nil
+}
+
+// explain adds the file and what to do to an error of Decode.
+func explain(name string, err error) error {
+	if errors.Is(err, format.ErrNewer) {
+		return fmt.Errorf("data directory %s: %s: %w; nothing was changed: use that release", filepath.Dir(name), FormatFile, err)
+	}
+	return fmt.Errorf("%s: %w; restore this file from a copy of the directory: nothing was changed", name, err)
+}
+
+// write puts a whole new record in place of what is there, durably.
+func write(fsys disk.FS, path string, r Record) error {
+	draft := filepath.Join(path, draftFile)
+	f, err := fsys.OpenFile(draft, disk.Write|disk.Create|disk.Truncate, 0o600)
+	if err != nil {
+		return fmt.Errorf("make %s: %w", draft, err)
+	}
+	_, err = f.WriteAt(Append(nil, r), 0)
+	if err == nil {
+		err = f.Datasync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = fsys.Rename(draft, filepath.Join(path, FormatFile))
+	}
+	if err == nil {
+		err = fsys.SyncDir(path)
+	}
+	if err == nil {
+		// The name of the directory itself.
+		err = fsys.SyncDir(filepath.Dir(filepath.Clean(path)))
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Join(path, FormatFile), err)
+	}
+	return nil
+}

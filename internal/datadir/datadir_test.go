@@ -1,0 +1,199 @@
+package datadir
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"openvstorage/internal/disk/osdisk"
+	"openvstorage/internal/format"
+)
+
+func open(t *testing.T, dir string) (*Directory, error) {
+	t.Helper()
+	d, err := Open(osdisk.New(), dir)
+	if err == nil {
+		t.Cleanup(func() { d.Close() })
+	}
+	return d, err
+}
+
+func mustOpen(t *testing.T, dir string) *Directory {
+	t.Helper()
+	d, err := open(t, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestMadeAndOpenedAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "data")
+	first := mustOpen(t, dir)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second := mustOpen(t, dir)
+	if first.ID != second.ID || !first.Created.Equal(second.Created) || first.ID == uuid.Nil {
+		t.Errorf("made as %v of %v, opened as %v of %v", first.ID, first.Created, second.ID, second.Created)
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the directory's mode is %v, %v; want 0700", info.Mode().Perm(), err)
+	}
+}
+
+func TestSecondHolderIsRefusedWithThePid(t *testing.T) {
+	dir := t.TempDir()
+	mustOpen(t, dir)
+	_, err := open(t, dir)
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
+		t.Errorf("a second Open says %v; want ErrInUse and pid %d", err, os.Getpid())
+	}
+}
+
+func TestForeignDirectoryIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "letter.txt"), []byte("dear"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, dir); !errors.Is(err, ErrNotOvs) || !strings.Contains(err.Error(), "letter.txt") {
+		t.Errorf("Open says %v; want ErrNotOvs and the file", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("the directory holds %v, %v; want what was there", entries, err)
+	}
+}
+
+func TestKilledFirstStartIsTakenUp(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{LockFile, draftFile} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustOpen(t, dir)
+}
+
+// One flipped bit anywhere is repaired from the other copy.
+func TestFlippedBitIsRepaired(t *testing.T) {
+	dir := t.TempDir()
+	d := mustOpen(t, dir)
+	d.Close()
+	name := filepath.Join(dir, FormatFile)
+	good, err := os.ReadFile(name)
+	if err != nil || len(good) != FileSize {
+		t.Fatalf("%d bytes, %v", len(good), err)
+	}
+	for _, at := range []int{0, 12, 63, 70, 2000, blockSize - 1, blockSize, blockSize + 9, FileSize / 2, FileSize - 1} {
+		bad := bytes.Clone(good)
+		bad[at] ^= 4
+		if err := os.WriteFile(name, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		again, err := open(t, dir)
+		if err != nil {
+			t.Errorf("bit flipped at %d: %v", at, err)
+			continue
+		}
+		again.Close()
+		if now, err := os.ReadFile(name); err != nil || !bytes.Equal(now, good) {
+			t.Errorf("bit flipped at %d: not rewritten as it was (%v)", at, err)
+		}
+	}
+}
+
+func TestBothCopiesDamagedNamesTheFile(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, FormatFile)
+	bad := Append(nil, Record{ID: uuid.New(), Created: time.Now()})
+	bad[3] ^= 1
+	bad[blockSize+100] ^= 1
+	if err := os.WriteFile(name, bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, dir); !errors.Is(err, format.ErrCorrupt) || !strings.Contains(err.Error(), name) {
+		t.Errorf("Open says %v; want ErrCorrupt and %s", err, name)
+	}
+}
+
+// newer rewrites copy i as a later release would have written it.
+func newer(b []byte, i int) []byte {
+	b = bytes.Clone(b)
+	c := b[i*blockSize : (i+1)*blockSize]
+	binary.LittleEndian.PutUint16(c[10:], Version+1)
+	binary.LittleEndian.PutUint16(c[12:], Version+1)
+	binary.LittleEndian.PutUint32(c[60:], format.CRC(c[:60]))
+	return b
+}
+
+func TestNewerFormatIsRefusedAndLeftAlone(t *testing.T) {
+	good := Append(nil, Record{ID: uuid.New(), Created: time.Now(), Incarnation: 7})
+	for i := range copies {
+		dir := t.TempDir()
+		name := filepath.Join(dir, FormatFile)
+		written := newer(good, i)
+		if err := os.WriteFile(name, written, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := open(t, dir)
+		if !errors.Is(err, format.ErrNewer) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("copy %d newer: Open says %v; want ErrNewer and the directory", i, err)
+		}
+		if now, err := os.ReadFile(name); err != nil || !bytes.Equal(now, written) {
+			t.Errorf("copy %d newer: the record was changed (%v)", i, err)
+		}
+	}
+}
+
+// The bytes of version 1. This golden is never edited.
+func TestGolden(t *testing.T) {
+	r := Record{
+		ID: uuid.MustParse("00112233-4455-6677-8899-aabbccddeeff"), Created: time.Unix(1_700_000_000, 5).UTC(), Incarnation: 0x0102030405060708,
+	}
+	b := Append(nil, r)
+	const want = "4f5653544f524531060001000100000000000000000000000011223344556677" + "8899aabbccddeeff0000000000000000080706050403020100000000"
+	if got := hex.EncodeToString(b[:60]); got != want {
+		t.Errorf("header:\n got %s\nwant %s", got, want)
+	}
+	if got, want := hex.EncodeToString(b[64:72]), "05002a36fe9c9717"; got != want {
+		t.Errorf("created: got %s, want %s", got, want)
+	}
+	if got := binary.LittleEndian.Uint32(b[crcAt:]); got != format.SeededCRC(r.Incarnation, b[:crcAt]) {
+		t.Errorf("CRC %08x", got)
+	}
+	if got, damaged, err := Decode(b); err != nil || damaged || got != r {
+		t.Errorf("Decode = %+v, %v, %v", got, damaged, err)
+	}
+}
+
+// FuzzDecode: no bytes make Decode panic, and what it accepts encodes to
+// something that it accepts as the same.
+func FuzzDecode(f *testing.F) {
+	good := Append(nil, Record{ID: uuid.New(), Created: time.Unix(1, 2), Incarnation: 3})
+	f.Add(good)
+	f.Add(good[:blockSize])
+	f.Add(good[:70])
+	f.Add(newer(good, 1))
+	f.Add([]byte(format.Magic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, _, err := Decode(b)
+		if err != nil {
+			return
+		}
+		again, damaged, err := Decode(Append(nil, r))
+		if err != nil || damaged || again != r {
+			t.Fatalf("%+v reads back as %+v, %v, %v", r, again, damaged, err)
+		}
+	})
+}

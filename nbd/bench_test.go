@@ -1,0 +1,85 @@
+package nbd_test
+
+import (
+	"testing"
+
+	"openvstorage/nbd"
+	"openvstorage/nbd/nbdclient"
+	"openvstorage/nbd/nbdtest"
+)
+
+// BenchmarkServer measures server and client together over a unix socket. The
+// steady state of both allocates nothing.
+func BenchmarkServer(b *testing.B) {
+	for _, bench := range []struct {
+		name  string
+		typ   nbd.Command
+		flags nbd.CommandFlags
+		size  int
+		depth int
+	}{
+		{"Read4K/QD1", nbd.CmdRead, 0, 4096, 1},
+		{"Read4K/QD32", nbd.CmdRead, 0, 4096, 32},
+		{"Write4K/QD1", nbd.CmdWrite, 0, 4096, 1},
+		{"Write4K/QD32", nbd.CmdWrite, 0, 4096, 32},
+		{"WriteFUA4K/QD32", nbd.CmdWrite, nbd.FlagFUA, 4096, 32},
+		{"Flush/QD1", nbd.CmdFlush, 0, 0, 1},
+		{"Read1M/QD8", nbd.CmdRead, 0, 1 << 20, 8},
+		{"Write1M/QD8", nbd.CmdWrite, 0, 1 << 20, 8},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			c := serve(b, nbdtest.NewMemory(64<<20), nbd.Limits{}).client(nbdclient.Options{InFlight: bench.depth})
+			done := make(chan *nbdclient.Request, bench.depth)
+			rs := make([]*nbdclient.Request, bench.depth)
+			for i := range rs {
+				rs[i] = &nbdclient.Request{
+					Type: bench.typ, Flags: bench.flags, Done: func(r *nbdclient.Request) { done <- r },
+				}
+				if bench.size > 0 {
+					rs[i].Offset, rs[i].Data = uint64(i*bench.size), make([]byte, bench.size)
+				}
+			}
+			run := func(n int) {
+				for n > 0 {
+					round := rs[:min(n, len(rs))]
+					c.Start(round...)
+					for range round {
+						if r := <-done; r.Err != nil {
+							b.Fatal(r.Err)
+						}
+					}
+					n -= len(round)
+				}
+			}
+			run(10 * bench.depth) // fill the free lists
+			b.SetBytes(int64(bench.size))
+			b.ReportAllocs()
+			b.ResetTimer()
+			run(b.N)
+		})
+	}
+}
+
+// TestSteadyStateAllocatesNothing is the benchmark's claim as a test: a
+// connection does thousands of requests of each kind with next to no
+// allocation in the whole process.
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	for _, typ := range []nbd.Command{nbd.CmdRead, nbd.CmdWrite, nbd.CmdFlush} {
+		c := serve(t, nbdtest.NewMemory(testSize), nbd.Limits{}).client(nbdclient.Options{})
+		r := &nbdclient.Request{Type: typ}
+		if typ != nbd.CmdFlush {
+			r.Data = make([]byte, 4096)
+		}
+		allocs := testing.AllocsPerRun(2000, func() {
+			if err := c.Do(r); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if allocs >= 1 {
+			t.Errorf("%v: %v allocations per request", typ, allocs)
+		}
+	}
+}

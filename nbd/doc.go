@@ -1,0 +1,16 @@
+// Package nbd serves block devices over the NBD protocol: a server for the
+// fixed newstyle handshake and the transmission phase with simple and
+// structured replies. What it serves is a Device, found by name in Exports.
+//
+// A connection runs to completion: one goroutine reads as many requests as the
+// socket holds, hands all their writes to the device as one batch straight
+// from the receive buffer, reads into the reply buffer, and answers with one
+// write. What would block, and every flush, goes to a parked goroutine whose
+// reply joins the others in a combining writer. Replies may come in any order.
+// Steady state allocates nothing, and an idle connection holds no buffer.
+//
+// The files: protocol.go has the wire formats, handshake.go and options.go the
+// handshake, transmission.go the requests, task.go what may block, reply.go
+// the combining writer, socket.go the system calls, limits.go and buffers.go
+// what bounds the memory (rule P5), errno.go the errors.
+package nbd

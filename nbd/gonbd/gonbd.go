@@ -1,0 +1,119 @@
+// Package gonbd makes an nbd.Device of a backend in the shape of
+// github.com/pojntfx/go-nbd, whose four methods many small programs have.
+//
+// That module's server is not used, nor is the module: the module proxy that
+// this project builds with refuses it, and its server knows no flush, so that
+// a client's fsync would promise nothing, serves one request at a time, and
+// breaks the stream at commands it does not know. Only the shape of its
+// backend is taken over, declared here anew.
+package gonbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"openvstorage/nbd"
+)
+
+// Backend is the shape of go-nbd's backend. It must be safe for concurrent
+// use. Sync makes durable all writes that returned before.
+type Backend interface {
+	io.ReaderAt
+	io.WriterAt
+	Size() (int64, error)
+	Sync() error
+}
+
+// Device serves a Backend. Every request may block, there are no holes, and
+// trimming writes zeros.
+type Device struct {
+	backend Backend
+	size    int64
+}
+
+var _ nbd.Device = (*Device)(nil)
+
+// New returns a device on b of the size that b has now.
+func New(b Backend) (*Device, error) {
+	size, err := b.Size()
+	if err != nil {
+		return nil, fmt.Errorf("gonbd: size of backend: %w", err)
+	}
+	return &Device{b, size}, nil
+}
+
+func (d *Device) Size() int64    { return d.size }
+func (d *Device) ReadOnly() bool { return false }
+
+func (d *Device) TryRead([]byte, int64) error { return nbd.ErrWouldBlock }
+func (d *Device) TryWrite([]nbd.Span) error   { return nbd.ErrWouldBlock }
+
+func (d *Device) Read(_ context.Context, p []byte, off int64) error {
+	n, err := d.backend.ReadAt(p, off)
+	if n == len(p) {
+		return nil // io.EOF may come with the last byte
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("gonbd: read %d bytes at %d: got %d: %w", len(p), off, n, err)
+}
+
+func (d *Device) Write(_ context.Context, batch []nbd.Span) error {
+	for _, s := range batch {
+		if err := d.writeAt(s.Data, s.Off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Device) writeAt(p []byte, off int64) error {
+	n, err := d.backend.WriteAt(p, off)
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return fmt.Errorf("gonbd: write %d bytes at %d: %w", len(p), off, err)
+	}
+	return nil
+}
+
+func (d *Device) Flush(context.Context) error {
+	if err := d.backend.Sync(); err != nil {
+		return fmt.Errorf("gonbd: sync: %w", err)
+	}
+	return nil
+}
+
+func (d *Device) Trim(ctx context.Context, off, n int64) error {
+	return d.Zero(ctx, off, n, true)
+}
+
+var zeros [64 << 10]byte
+
+func (d *Device) Zero(ctx context.Context, off, n int64, _ bool) error {
+	for n > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		m := min(n, int64(len(zeros)))
+		if err := d.writeAt(zeros[:m], off); err != nil {
+			return err
+		}
+		off, n = off+m, n-m
+	}
+	return nil
+}
+
+// Extents reports data everywhere: the backend cannot tell.
+func (d *Device) Extents(_ context.Context, _, n int64, fn func(nbd.Extent) bool) error {
+	if n > 0 {
+		fn(nbd.Extent{Length: n})
+	}
+	return nil
+}
+
+func (d *Device) Prefetch(context.Context, int64, int64) error { return nil }

@@ -1,0 +1,125 @@
+package nbd
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Limits bound what clients can make the server hold (rule P5). The zero
+// value of a field is its default.
+//
+// The most memory that clients can pin is
+//
+//	ServerBytes + Connections x (2 x 256 KiB + ReplyBytes + 1 MiB) + IdleBytes
+//
+// where the 256 KiB are the receive and the reply buffer, held only by a
+// connection in the middle of something, and the 1 MiB lets a connection with
+// nothing in flight go on when others have used up ServerBytes.
+type Limits struct {
+	// Connections is how many clients may be connected; more are hung up on.
+	// Default 1024.
+	Connections int
+
+	// Requests is how many blocking requests one connection may have in
+	// flight. At the limit the connection is not read from. Default 256.
+	Requests int
+
+	// RequestBytes is how many payload bytes they may have, per connection;
+	// at least 32 MiB + 4 KiB. Default 64 MiB.
+	RequestBytes int64
+
+	// ServerBytes bounds the payload bytes of all connections together; at
+	// least RequestBytes. Default 1 GiB.
+	ServerBytes int64
+
+	// ReplyBytes is how much of replies without a payload of their own may
+	// wait for a client that does not read. Default 1 MiB.
+	ReplyBytes int
+
+	// IdleBytes is how much of free buffers is kept for later requests.
+	// Default 64 MiB.
+	IdleBytes int64
+
+	// HandshakeTimeout ends a handshake that takes longer. Default 10 s.
+	HandshakeTimeout time.Duration
+
+	// StallTimeout ends a connection whose client stops in the middle of a
+	// request, or takes none of its replies, for so long. Default 60 s.
+	StallTimeout time.Duration
+
+	// DrainTimeout is how long requests in flight may take to finish once
+	// the client is gone or the server closes. Then they are cancelled.
+	// Default 30 s.
+	DrainTimeout time.Duration
+}
+
+const (
+	maxOption     = 64 << 10  // longest option payload
+	maxOptionSkip = 1 << 20   // longest that is read and answered with TOO_BIG
+	maxName       = 4096      // longest export name, by the protocol
+	maxQueries    = 1024      // metadata queries in one option
+	maxSkip       = 128 << 20 // longest refused WRITE payload that is read away
+
+	ioBuffer    = 256 << 10 // receive and reply buffer
+	ownPayload  = 64 << 10  // a WRITE at least this long may get a buffer of its own
+	inlineRead  = 64 << 10  // longest READ served by the reader itself
+	headRead    = 4 << 10   // read so little when a large payload may follow
+	roundMax    = 512       // requests that are answered together
+	taskBytes   = 4 << 10   // what a task counts for besides its payload
+	floorBytes  = 1 << 20   // what a connection may always have in flight
+	maxExtents  = 4096      // extents in one BLOCK_STATUS reply
+	maxMessage  = 512       // bytes of an error message to a client
+	idleWorkers = 256       // parked goroutines
+	keepBytes   = 64 << 10  // reply memory that is kept for reuse, per task and queue
+	idleTasks   = 16        // per connection that keep large scratch memory
+)
+
+func (l Limits) withDefaults() Limits {
+	def := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	defInt := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	defTime := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	defInt(&l.Connections, 1024)
+	defInt(&l.Requests, 256)
+	def(&l.RequestBytes, 64<<20)
+	def(&l.ServerBytes, 1<<30)
+	defInt(&l.ReplyBytes, 1<<20)
+	def(&l.IdleBytes, 64<<20)
+	defTime(&l.HandshakeTimeout, 10*time.Second)
+	defTime(&l.StallTimeout, 60*time.Second)
+	defTime(&l.DrainTimeout, 30*time.Second)
+	return l
+}
+
+// Validate reports every limit that cannot work.
+func (l Limits) Validate() error {
+	l = l.withDefaults()
+	var errs []error
+	atLeast := func(name string, v, floor int64) {
+		if v < floor {
+			errs = append(errs, fmt.Errorf("nbd: limit %s is %d; set it to at least %d", name, v, floor))
+		}
+	}
+	atLeast("Connections", int64(l.Connections), 1)
+	atLeast("Requests", int64(l.Requests), 1)
+	atLeast("RequestBytes", l.RequestBytes, MaxPayload+taskBytes)
+	atLeast("ServerBytes", l.ServerBytes, l.RequestBytes)
+	atLeast("ReplyBytes", int64(l.ReplyBytes), 4<<10)
+	atLeast("IdleBytes", l.IdleBytes, 0)
+	atLeast("HandshakeTimeout", int64(l.HandshakeTimeout), 1)
+	atLeast("StallTimeout", int64(l.StallTimeout), 1)
+	atLeast("DrainTimeout", int64(l.DrainTimeout), 1)
+	return errors.Join(errs...)
+}

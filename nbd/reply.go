@@ -1,0 +1,210 @@
+package nbd
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+)
+
+// appendReply appends the reply to a request that carries no data: success, or
+// err. Only READ and BLOCK_STATUS must be answered with chunks once structured
+// replies were negotiated; errors are, for the sake of the message.
+func (c *conn) appendReply(b []byte, req Request, err error) []byte {
+	switch {
+	case err != nil && c.structured:
+		return appendError(b, req.Cookie, err)
+	case err == nil && c.structured && req.Type == CmdRead:
+		return AppendChunk(b, ChunkDone, ChunkNone, req.Cookie, 0)
+	}
+	return AppendSimpleReply(b, req.Cookie, ErrnoOf(err))
+}
+
+// appendError appends an error chunk. It takes at most errorLen bytes.
+func appendError(b []byte, cookie uint64, err error) []byte {
+	text := message(err)
+	b = AppendChunk(b, ChunkDone, ChunkError, cookie, uint32(6+len(text)))
+	b = binary.BigEndian.AppendUint32(b, uint32(ErrnoOf(err)))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(text)))
+	return append(b, text...)
+}
+
+const (
+	errorLen    = ChunkLen + 6 + maxMessage
+	readHeadLen = ChunkLen + 8
+)
+
+// appendReadHead appends what goes before the data of a READ. A data chunk may
+// not be empty.
+func (c *conn) appendReadHead(b []byte, req Request) []byte {
+	if !c.structured || req.Length == 0 {
+		return c.appendReply(b, req, nil)
+	}
+	b = AppendChunk(b, ChunkDone, ChunkOffsetData, req.Cookie, req.Length+8)
+	return binary.BigEndian.AppendUint64(b, req.Offset)
+}
+
+// outbox is the combining writer's queue: heads, with payloads in between.
+type outbox struct {
+	heads []byte
+	segs  []segment
+}
+
+// segment is a payload that goes after heads[:end].
+type segment struct {
+	end     int
+	payload []byte
+	buf     *buffer // goes back to the free list once sent
+	charge  charge  // is given back with it
+}
+
+func (o *outbox) empty() bool { return len(o.heads) == 0 && len(o.segs) == 0 }
+
+// vectors appends the queue's bytes in order.
+func (o *outbox) vectors(v [][]byte) [][]byte {
+	start := 0
+	for _, s := range o.segs {
+		v = append(v, o.heads[start:s.end], s.payload)
+		start = s.end
+	}
+	return append(v, o.heads[start:])
+}
+
+func (o *outbox) reset() {
+	clear(o.segs)
+	o.heads, o.segs = o.heads[:0], o.segs[:0]
+	if cap(o.heads) > keepBytes {
+		o.heads = nil // a client that did not read made it grow
+	}
+}
+
+// post queues a reply and, if nobody is sending, sends the queue: whoever finds
+// the socket idle works for all. buf and charge are given back once the payload
+// is sent. With finished, the task is over and is reused.
+func (c *conn) post(head, payload []byte, buf *buffer, ch charge, finished *task) {
+	c.mu.Lock()
+	if c.mu.err == nil {
+		q := c.mu.queue
+		q.heads = append(q.heads, head...)
+		c.mu.waiting += len(head)
+		if buf != nil {
+			q.segs = append(q.segs, segment{end: len(q.heads), payload: payload, buf: buf, charge: ch})
+			buf, ch = nil, charge{} // the segment's now
+		}
+	}
+	c.freeLocked(buf, ch)
+	if finished != nil {
+		c.finishLocked(finished)
+	}
+	if !c.mu.sending {
+		c.mu.sending = true
+		c.sendLocked()
+	}
+	c.mu.Unlock()
+}
+
+// sendLocked sends the queue until it is empty. The caller has set sending; it
+// is clear on return.
+func (c *conn) sendLocked() {
+	for c.mu.err == nil && !c.mu.queue.empty() {
+		q := c.mu.queue
+		c.mu.queue, c.mu.spare = c.mu.spare, nil
+		c.vecs = q.vectors(c.vecs[:0])
+		c.mu.Unlock()
+		err := c.sock.send(c.vecs)
+		clear(c.vecs)
+		c.mu.Lock()
+		c.mu.waiting -= len(q.heads)
+		for _, s := range q.segs {
+			if s.charge == (charge{}) {
+				c.mu.waiting -= len(s.payload) // the reader's own
+			}
+			c.freeLocked(s.buf, s.charge)
+		}
+		q.reset()
+		c.mu.spare = q
+		if err != nil {
+			c.failLocked(err)
+		}
+		c.mu.changed.Broadcast()
+	}
+	c.mu.sending = false
+	c.mu.changed.Broadcast()
+}
+
+// room makes place for n bytes of inline replies, n at most ioBuffer, and
+// returns what is there already, to be appended to and given to filled.
+func (c *conn) room(n int) []byte {
+	if c.out != nil && c.outN+n > len(c.out.b) {
+		c.flushOut()
+	}
+	if c.out == nil {
+		c.out = c.srv.buffers.get(ioBuffer)
+	}
+	return c.out.b[:c.outN]
+}
+
+func (c *conn) filled(b []byte) { c.outN = len(b) }
+
+// inline answers a request from the reader.
+func (c *conn) inline(req Request, err error) {
+	if err != nil {
+		c.in.round.errors++
+		c.filled(c.appendReply(c.room(errorLen), req, err))
+		return
+	}
+	c.filled(c.appendReply(c.room(ChunkLen), req, nil))
+}
+
+// flushOut sends the inline replies, directly if nobody else is sending. Else
+// they join the queue and the reader waits while that is too long: a client
+// that does not read its replies is not read from.
+func (c *conn) flushOut() {
+	if c.outN == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.out.b[:c.outN]
+	c.outN = 0
+	if c.mu.err != nil {
+		return
+	}
+	if c.mu.sending {
+		q := c.mu.queue
+		q.segs = append(q.segs, segment{end: len(q.heads), payload: p, buf: c.out})
+		c.out = nil
+		c.mu.waiting += len(p)
+		for c.mu.err == nil && c.mu.waiting > c.srv.limits.ReplyBytes {
+			c.mu.changed.Wait()
+		}
+		return
+	}
+	c.mu.sending = true
+	c.mu.Unlock()
+	c.vecs = append(c.vecs[:0], p)
+	err := c.sock.send(c.vecs)
+	c.mu.Lock()
+	if err != nil {
+		c.failLocked(err)
+	}
+	c.sendLocked()
+}
+
+// failLocked ends the connection: nothing more is sent, requests in flight are
+// cancelled.
+func (c *conn) failLocked(err error) {
+	if c.mu.err == nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = errUnread
+		}
+		c.mu.err = err
+		c.cancel()
+		_ = c.sock.conn.Close() // wakes reader and sender; the first error counts
+		for _, s := range c.mu.queue.segs {
+			c.freeLocked(s.buf, s.charge)
+		}
+		c.mu.queue.reset()
+		c.mu.waiting = 0
+	}
+	c.mu.changed.Broadcast()
+}

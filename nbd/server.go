@@ -1,0 +1,256 @@
+package nbd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// ErrServerClosed is returned by Serve after Close.
+var ErrServerClosed = errors.New("nbd: server closed")
+
+// Options of a Server.
+type Options struct {
+	Limits Limits
+	Logger *slog.Logger // nil: none
+}
+
+// Server serves exports to clients on any number of listeners.
+type Server struct {
+	exports Exports
+	limits  Limits
+	log     *slog.Logger
+
+	buffers buffers
+	workers workers
+	memory  *semaphore.Weighted // Limits.ServerBytes
+	stats   stats
+
+	mu struct {
+		sync.Mutex
+		closed    bool
+		nextID    uint64
+		conns     map[*conn]struct{}
+		listeners map[net.Listener]struct{}
+	}
+}
+
+// NewServer makes a server; Serve lets clients in.
+func NewServer(exports Exports, opts Options) (*Server, error) {
+	if err := opts.Limits.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{exports: exports, limits: opts.Limits.withDefaults(), log: opts.Logger}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.buffers.idleMax = s.limits.IdleBytes
+	s.memory = semaphore.NewWeighted(s.limits.ServerBytes)
+	s.mu.conns = make(map[*conn]struct{})
+	s.mu.listeners = make(map[net.Listener]struct{})
+	return s, nil
+}
+
+// Serve accepts clients on ln, which it closes at the end: when ctx is done,
+// with nil; after Close, with ErrServerClosed; or when the listener fails. ctx
+// is for accepting only: clients stay until they leave or Close.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		_ = ln.Close()
+		return ErrServerClosed
+	}
+	s.mu.listeners[ln] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.mu.listeners, ln)
+		s.mu.Unlock()
+		_ = ln.Close()
+	}()
+	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
+
+	const firstPause, lastPause = 5 * time.Millisecond, time.Second
+	pause := firstPause
+	for {
+		nc, err := ln.Accept()
+		if err == nil {
+			pause = firstPause
+			go func() { _ = s.ServeConn(nc) }() // it has logged its error
+			continue
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case s.isClosed():
+			return ErrServerClosed
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("nbd: listener %v: %w", ln.Addr(), err)
+		}
+		// Out of descriptors, most likely: clients that leave free some.
+		s.log.Warn("nbd: cannot accept a client; trying again", "listener", ln.Addr(), "pause", pause, "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// ServeConn serves one client until it leaves. Unix and TCP connections must
+// be given as such to be fast. Nil: the client left in good order, or Close
+// or Disconnect sent it away.
+func (s *Server) ServeConn(nc net.Conn) error {
+	c, err := s.register(nc)
+	if err != nil {
+		_ = nc.Close()
+		return err
+	}
+	err = c.serve()
+	s.mu.Lock()
+	delete(s.mu.conns, c)
+	s.mu.Unlock()
+	attrs := []any{"remote", remote(nc), "export", c.name, "err", err}
+	if gone(err) {
+		s.log.Debug("nbd: client left", attrs...)
+		return nil
+	}
+	s.stats.failed.Add(1)
+	s.log.Warn("nbd: connection closed", attrs...)
+	return fmt.Errorf("nbd: client %s of export %q: %w", remote(nc), c.name, err)
+}
+
+func remote(nc net.Conn) string {
+	if a := nc.RemoteAddr(); a != nil && a.String() != "" {
+		return a.String()
+	}
+	return "local"
+}
+
+func (s *Server) register(nc net.Conn) (*conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		return nil, ErrServerClosed
+	}
+	if len(s.mu.conns) >= s.limits.Connections {
+		if s.stats.refused.Add(1) == 1 {
+			s.log.Warn("nbd: client refused: too many connections; raise the limit", "limit", s.limits.Connections)
+		}
+		return nil, fmt.Errorf("nbd: client refused: %d connections are the limit", s.limits.Connections)
+	}
+	s.stats.accepted.Add(1)
+	s.mu.nextID++
+	c := newConn(s, nc, s.mu.nextID)
+	s.mu.conns[c] = struct{}{}
+	return c, nil
+}
+
+// enter lets c into the transmission phase unless the server closes.
+func (s *Server) enter(c *conn, ss session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.closed {
+		return false
+	}
+	c.session, c.serving = ss, true
+	return true
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.closed
+}
+
+// Connections lists the clients past their handshake in order of arrival.
+func (s *Server) Connections() []ConnectionInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var infos []ConnectionInfo
+	for c := range s.mu.conns {
+		if !c.serving {
+			continue
+		}
+		c.mu.Lock()
+		inflight := c.mu.inflight
+		c.mu.Unlock()
+		infos = append(infos, ConnectionInfo{
+			ID: c.id, Remote: remote(c.sock.conn), Export: c.name,
+			Since: c.since, Requests: c.requests.Load(), InFlight: inflight,
+		})
+	}
+	slices.SortFunc(infos, func(a, b ConnectionInfo) int { return cmp.Compare(a.ID, b.ID) })
+	return infos
+}
+
+// Disconnect sends away the clients of an export: requests received whole are
+// answered first, or cancelled after the drain timeout. It returns when their
+// devices are released or ctx is done. It does not keep clients from coming
+// back: make Exports.Open refuse them first.
+func (s *Server) Disconnect(ctx context.Context, export string) error {
+	return s.await(ctx, s.stop(func(c *conn) bool { return c.serving && c.name == export }))
+}
+
+// Close ends all listeners, sends all clients away as Disconnect does, and
+// returns when their devices are released. If a device ignores that its
+// requests were cancelled, Close gives up a while after the drain timeout and
+// says so.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.mu.closed = true
+	for ln := range s.mu.listeners {
+		_ = ln.Close()
+	}
+	s.mu.Unlock()
+	const grace = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), s.limits.DrainTimeout+grace)
+	defer cancel()
+	err := s.await(ctx, s.stop(func(*conn) bool { return true }))
+	s.workers.close()
+	if err == nil {
+		s.workers.wg.Wait() // no connection: all are parked or about to be
+	}
+	return err
+}
+
+// stop tells the clients that match to go and returns them. One still in its
+// handshake is hung up on.
+func (s *Server) stop(match func(*conn) bool) []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var stopped []*conn
+	for c := range s.mu.conns {
+		if !match(c) {
+			continue
+		}
+		stopped = append(stopped, c)
+		if c.serving {
+			c.stop()
+		} else {
+			c.cancel()
+			_ = c.sock.conn.Close() // its reader reports what comes of it
+		}
+	}
+	return stopped
+}
+
+func (s *Server) await(ctx context.Context, conns []*conn) error {
+	for i, c := range conns {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return fmt.Errorf("nbd: %d connections still wait for their devices, export %q first: %w", len(conns)-i, c.name, ctx.Err())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,87 @@
+package nbd
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// Stats are the server's counters since its start, and its gauges.
+type Stats struct {
+	Accepted    uint64 // connections
+	Refused     uint64 // connections over the limit
+	Failed      uint64 // connections that ended by an error: handshake, protocol, stall
+	Connections int64  // now
+
+	// Requests received, by Command; each WRITE counts once its payload is in.
+	Requests     [commands]uint64
+	ReadBytes    uint64 // asked for
+	WrittenBytes uint64
+	Errors       uint64 // requests answered with an error
+	Rounds       uint64 // groups of requests answered together
+
+	InFlight    int64 // requests and batches in workers, now
+	BufferBytes int64 // payload, receive and reply buffers in use, now
+	IdleBytes   int64 // free buffers, now
+}
+
+// ConnectionInfo is what is known of one client past its handshake.
+type ConnectionInfo struct {
+	ID       uint64
+	Remote   string
+	Export   string
+	Since    time.Time
+	Requests uint64
+	InFlight int
+}
+
+type stats struct {
+	accepted, refused, failed atomic.Uint64
+	requests                  [commands]atomic.Uint64
+	read, written             atomic.Uint64
+	errors, rounds            atomic.Uint64
+	inflight                  atomic.Int64
+}
+
+// add counts a round.
+func (s *stats) add(r *round) {
+	for i, n := range r.counts {
+		if n > 0 {
+			s.requests[i].Add(n)
+		}
+	}
+	if r.read > 0 {
+		s.read.Add(r.read)
+	}
+	if r.written > 0 {
+		s.written.Add(r.written)
+	}
+	if r.errors > 0 {
+		s.errors.Add(r.errors)
+	}
+	s.rounds.Add(1)
+}
+
+// Stats returns the counters. They are read one by one, not at one instant.
+func (s *Server) Stats() Stats {
+	st := Stats{
+		Accepted:     s.stats.accepted.Load(),
+		Refused:      s.stats.refused.Load(),
+		Failed:       s.stats.failed.Load(),
+		ReadBytes:    s.stats.read.Load(),
+		WrittenBytes: s.stats.written.Load(),
+		Errors:       s.stats.errors.Load(),
+		Rounds:       s.stats.rounds.Load(),
+		InFlight:     s.stats.inflight.Load(),
+		BufferBytes:  s.buffers.inUse.Load(),
+	}
+	for i := range st.Requests {
+		st.Requests[i] = s.stats.requests[i].Load()
+	}
+	s.buffers.mu.Lock()
+	st.IdleBytes = s.buffers.idle
+	s.buffers.mu.Unlock()
+	s.mu.Lock()
+	st.Connections = int64(len(s.mu.conns))
+	s.mu.Unlock()
+	return st
+}

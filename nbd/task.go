@@ -1,0 +1,242 @@
+package nbd
+
+import (
+	"encoding/binary"
+	"sync"
+)
+
+// task is work that may block: one request, or one batch of writes with the
+// flush that follows it. It belongs to its connection and is reused.
+type task struct {
+	c      *conn
+	req    Request   // of a task that is not a commit
+	commit bool      // write spans, then flush for those of reqs that ask
+	reqs   []Request // WRITE and FLUSH, of a commit
+	spans  []Span
+	buf    *buffer // payload
+	charge charge
+	head   []byte // scratch for replies
+
+	// BLOCK_STATUS: addExtent as a value made once, and what it still wants.
+	extent func(Extent) bool
+	left   int64
+	one    bool
+}
+
+// charge is what a task counts for: against the connection's bytes and against
+// the server's. The floor is not charged to the server.
+type charge struct{ conn, server int64 }
+
+// run serves the task and posts its replies.
+func (t *task) run() {
+	switch {
+	case t.commit:
+		t.runCommit()
+	case t.req.Type == CmdRead:
+		t.runRead()
+	case t.req.Type == CmdBlockStatus:
+		t.runBlockStatus()
+	default:
+		t.finish(t.req, t.runRange())
+	}
+}
+
+// finish answers req, the last of the task.
+func (t *task) finish(req Request, err error) {
+	t.c.count(err)
+	t.head = t.c.appendReply(t.head[:0], req, err)
+	t.end()
+}
+
+// end posts the replies in head and gives everything back.
+func (t *task) end() {
+	if t.buf != nil {
+		t.c.srv.buffers.put(t.buf)
+		t.buf = nil
+	}
+	t.c.post(t.head, nil, nil, t.charge, t)
+}
+
+func (t *task) runRead() {
+	c, req := t.c, t.req
+	p := t.buf.b[:req.Length]
+	if err := c.dev.Read(c.ctx, p, int64(req.Offset)); err != nil {
+		t.finish(req, err)
+		return
+	}
+	t.endRead()
+}
+
+// endRead posts the data in buf, which is sent from there.
+func (t *task) endRead() {
+	t.head = t.c.appendReadHead(t.head[:0], t.req)
+	buf := t.buf
+	t.buf = nil
+	t.c.post(t.head, buf.b[:t.req.Length], buf, t.charge, t)
+}
+
+// runRange serves the commands on a range that have neither payload nor data.
+func (t *task) runRange() error {
+	c, req := t.c, t.req
+	off, n := int64(req.Offset), int64(req.Length)
+	if req.Type == CmdCache {
+		if n == 0 {
+			return nil
+		}
+		return c.dev.Prefetch(c.ctx, off, n)
+	}
+	var err error
+	switch {
+	case n == 0:
+	case req.Type == CmdTrim:
+		err = c.dev.Trim(c.ctx, off, n)
+	case req.Type == CmdWriteZeroes:
+		// Zeroing never writes data here, so it is always fast.
+		err = c.dev.Zero(c.ctx, off, n, req.Flags&FlagNoHole != 0)
+	}
+	if err == nil && req.Flags&FlagFUA != 0 {
+		err = c.dev.Flush(c.ctx)
+	}
+	return err
+}
+
+// runCommit writes a batch and flushes once for all its FUA writes and FLUSHes
+// (rule O9: the flush covers whatever was written before it). Writes without
+// FUA do not wait for it.
+func (t *task) runCommit() {
+	c := t.c
+	var failed error
+	if len(t.spans) > 0 {
+		failed = c.dev.Write(c.ctx, t.spans)
+	}
+	if t.buf != nil {
+		clear(t.spans)
+		c.srv.buffers.put(t.buf)
+		t.buf = nil
+	}
+	sync := 0
+	t.head = t.head[:0]
+	for _, req := range t.reqs {
+		if req.Type == CmdWrite && (failed != nil || req.Flags&FlagFUA == 0) {
+			c.count(failed)
+			t.head = c.appendReply(t.head, req, failed)
+			continue
+		}
+		t.reqs[sync] = req
+		sync++
+	}
+	if sync > 0 {
+		if len(t.head) > 0 {
+			c.post(t.head, nil, nil, charge{}, nil)
+			t.head = t.head[:0]
+		}
+		err := c.dev.Flush(c.ctx)
+		for _, req := range t.reqs[:sync] {
+			c.count(err)
+			t.head = c.appendReply(t.head, req, err)
+		}
+	}
+	t.end()
+}
+
+// runBlockStatus answers with the extents of the range, as many as fit. One
+// chunk; its length is put in at the end.
+func (t *task) runBlockStatus() {
+	c, req := t.c, t.req
+	t.head = AppendChunk(t.head[:0], ChunkDone, ChunkBlockStatus, req.Cookie, 0)
+	t.head = binary.BigEndian.AppendUint32(t.head, BaseAllocationID)
+	t.one = req.Flags&FlagReqOne != 0
+	t.left = int64(req.Length)
+	if t.extent == nil {
+		t.extent = t.addExtent
+	}
+	if err := c.dev.Extents(c.ctx, int64(req.Offset), int64(req.Length), t.extent); err != nil {
+		t.finish(req, err)
+		return
+	}
+	if len(t.head) == ChunkLen+4 { // one there must be; 0 is always safe
+		t.head = binary.BigEndian.AppendUint32(t.head, req.Length)
+		t.head = binary.BigEndian.AppendUint32(t.head, 0)
+	}
+	binary.BigEndian.PutUint32(t.head[16:], uint32(len(t.head)-ChunkLen))
+	t.end()
+}
+
+func (t *task) addExtent(e Extent) bool {
+	n := min(e.Length, t.left)
+	if n <= 0 {
+		return t.left > 0
+	}
+	var state uint32
+	if e.Hole {
+		state |= StateHole
+	}
+	if e.Zero {
+		state |= StateZero
+	}
+	t.left -= n
+	if last := len(t.head) - 8; last >= ChunkLen+4 && binary.BigEndian.Uint32(t.head[last+4:]) == state {
+		n += int64(binary.BigEndian.Uint32(t.head[last:]))
+		binary.BigEndian.PutUint32(t.head[last:], uint32(n))
+		return t.left > 0
+	}
+	if have := (len(t.head) - ChunkLen - 4) / 8; have >= maxExtents || t.one && have == 1 {
+		return false
+	}
+	t.head = binary.BigEndian.AppendUint32(t.head, uint32(n))
+	t.head = binary.BigEndian.AppendUint32(t.head, state)
+	return t.left > 0
+}
+
+// workers are parked goroutines that run tasks, the last parked first. They
+// are as many as tasks, which the limits bound; idleWorkers of them stay.
+type workers struct {
+	wg sync.WaitGroup
+
+	mu     sync.Mutex
+	idle   []*worker
+	closed bool
+}
+
+type worker struct{ tasks chan *task }
+
+func (p *workers) run(t *task) {
+	p.mu.Lock()
+	if last := len(p.idle) - 1; last >= 0 {
+		w := p.idle[last]
+		p.idle = p.idle[:last]
+		p.mu.Unlock()
+		w.tasks <- t // never waits: it is parked
+		return
+	}
+	p.wg.Add(1)
+	p.mu.Unlock()
+	w := &worker{tasks: make(chan *task, 1)}
+	w.tasks <- t
+	go p.loop(w)
+}
+
+func (p *workers) loop(w *worker) {
+	defer p.wg.Done()
+	for t := range w.tasks {
+		t.run()
+		p.mu.Lock()
+		if p.closed || len(p.idle) >= idleWorkers {
+			p.mu.Unlock()
+			return
+		}
+		p.idle = append(p.idle, w)
+		p.mu.Unlock()
+	}
+}
+
+// close ends the parked workers and those that finish later.
+func (p *workers) close() {
+	p.mu.Lock()
+	p.closed = true
+	for _, w := range p.idle {
+		close(w.tasks)
+	}
+	p.idle = nil
+	p.mu.Unlock()
+}

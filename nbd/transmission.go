@@ -1,0 +1,410 @@
+package nbd
+
+import (
+	"fmt"
+	"time"
+)
+
+// round is what was parsed from the receive buffer and is answered together.
+// Writes come first, as one batch, so that a flush of the same round covers
+// them too; the protocol leaves the order of requests in flight to the server.
+type round struct {
+	writes  []Request
+	spans   []Span    // their payloads, in the receive buffer
+	flushes []Request // FLUSH, and later the FUA writes that are done
+	tasks   []Request // what always goes to a worker
+	reads   []Request // served inline if the device can
+
+	counts        [commands]uint64
+	read, written uint64
+	errors        uint64
+}
+
+// stop tells why parse stopped.
+type stop int
+
+const (
+	stopPartial stop = iota // the rest has not come yet
+	stopRound               // the round is full
+	stopBig                 // a WRITE with a payload for a buffer of its own
+	stopDisc
+)
+
+// refusal is an error of the request itself.
+type refusal struct {
+	Errno
+	text string
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.Errno }
+
+var (
+	errCommand     = &refusal{EINVAL, "unknown command"}
+	errFlags       = &refusal{EINVAL, "flag does not belong to the command"}
+	errReserved    = &refusal{EINVAL, "offset and length of a flush must be 0"}
+	errNoContext   = &refusal{EINVAL, "block status needs a metadata context: select base:allocation in the handshake"}
+	errNoLength    = &refusal{EINVAL, "length must not be 0"}
+	errReadOnly    = &refusal{EPERM, "export is read-only"}
+	errBeyond      = &refusal{EINVAL, "range goes beyond the end of the export"}
+	errBeyondWrite = &refusal{ENOSPC, "range goes beyond the end of the export"}
+	errLong        = &refusal{EINVAL, "request is longer than 32 MiB"}
+	errLongDF      = &refusal{EOVERFLOW, "request is longer than 32 MiB"}
+)
+
+// check refuses what is wrong in a request, or returns nil.
+func (c *conn) check(req Request, size uint64) *refusal {
+	if req.Type >= commands || req.Type == CmdDisc {
+		return errCommand
+	}
+	allowed := commandFlags[req.Type]
+	if !c.structured {
+		allowed &^= FlagDF
+	}
+	if req.Flags&^allowed != 0 {
+		return errFlags
+	}
+	writes := false
+	switch req.Type {
+	case CmdFlush:
+		if req.Offset != 0 || req.Length != 0 {
+			return errReserved
+		}
+		return nil
+	case CmdRead:
+		if req.Length > MaxPayload {
+			if req.Flags&FlagDF != 0 {
+				return errLongDF
+			}
+			return errLong
+		}
+	case CmdBlockStatus:
+		if !c.meta {
+			return errNoContext
+		}
+		if req.Length == 0 {
+			return errNoLength
+		}
+	case CmdWrite, CmdTrim, CmdWriteZeroes:
+		if c.dev.ReadOnly() {
+			return errReadOnly
+		}
+		writes = req.Type != CmdTrim
+		if req.Type == CmdWrite && req.Length > MaxPayload {
+			return errLong
+		}
+	}
+	if req.Offset > size || uint64(req.Length) > size-req.Offset {
+		if writes {
+			return errBeyondWrite
+		}
+		return errBeyond
+	}
+	return nil
+}
+
+// target is where the socket puts what it receives: the payload being
+// received, then the receive buffer, which is held only while it has work.
+func (c *conn) target() (a, b []byte) {
+	if c.in == nil {
+		c.in = c.srv.buffers.get(ioBuffer)
+		c.r, c.w = 0, 0
+		if c.in.round == nil {
+			c.in.round = new(round)
+		}
+	}
+	if c.big != nil {
+		// Nothing is unparsed now. A little room takes the next head along.
+		return c.big.buf.b[c.bigN:c.big.reqs[0].Length], c.in.b[:headRead]
+	}
+	return c.in.b[c.w:min(c.w+c.limit, len(c.in.b))], nil
+}
+
+// idle gives the buffers back before the reader waits, and starts the stall
+// clock if a request has come in part. The clock is not stopped when the rest
+// comes: it is looked at when it fires, which costs nothing per request.
+func (c *conn) idle() {
+	if c.r == c.w && c.in != nil {
+		c.srv.buffers.put(c.in)
+		c.in = nil
+	}
+	if c.out != nil { // empty: the round was sent
+		c.srv.buffers.put(c.out)
+		c.out = nil
+	}
+	if c.partial() && !c.armed {
+		c.armed, c.armedAt = true, c.received
+		_ = c.setReadDeadline(time.Now().Add(c.srv.limits.StallTimeout)) // if closed, the read tells
+	}
+}
+
+// serveReceived serves what n more bytes have completed.
+func (c *conn) serveReceived(n int) error {
+	if c.big != nil {
+		m := min(n, int(c.big.reqs[0].Length)-c.bigN)
+		c.bigN += m
+		c.w = n - m
+		if c.bigN < int(c.big.reqs[0].Length) {
+			return nil
+		}
+		c.startBig()
+	} else {
+		if n == c.limit {
+			c.limit = ioBuffer
+		}
+		c.w += n
+	}
+	for {
+		why, req, err := c.parse()
+		c.execute()
+		switch {
+		case err != nil:
+		case why == stopDisc:
+			err = errDisc
+		case why == stopRound:
+			continue
+		case why == stopBig:
+			err = c.receiveBig(req)
+		}
+		c.flushOut()
+		c.r, c.w = 0, copy(c.in.b, c.in.b[c.r:c.w])
+		return err
+	}
+}
+
+// parse collects whole requests into the round and answers those that are
+// wrong. An error means that the stream cannot be followed any further.
+func (c *conn) parse() (stop, Request, error) {
+	size := uint64(c.dev.Size())
+	for range roundMax {
+		c.skipReceived()
+		p := c.in.b[c.r:c.w]
+		if len(p) < RequestLen {
+			return stopPartial, Request{}, nil
+		}
+		req, err := DecodeRequest(p)
+		if err != nil {
+			return stopPartial, Request{}, err
+		}
+		if req.Type == CmdDisc {
+			c.r += RequestLen
+			return stopDisc, Request{}, nil
+		}
+		refused := c.check(req, size)
+		if refused == nil && req.Type == CmdWrite {
+			end := RequestLen + int(req.Length)
+			if len(p) >= end {
+				c.addWrite(req, p[RequestLen:end])
+				c.r += end
+				continue
+			}
+			if req.Length < ownPayload {
+				return stopPartial, Request{}, nil
+			}
+			c.r += RequestLen
+			return stopBig, req, nil
+		}
+		c.r += RequestLen
+		if refused == nil {
+			c.add(req)
+			continue
+		}
+		if req.Type == CmdWrite {
+			if req.Length > maxSkip {
+				return stopPartial, Request{}, fmt.Errorf("write of %d bytes: %w", req.Length, refused)
+			}
+			c.skip = int64(req.Length)
+		}
+		if req.Type < commands {
+			c.in.round.counts[req.Type]++
+		}
+		c.inline(req, refused)
+	}
+	return stopRound, Request{}, nil
+}
+
+// skipReceived throws away the payload of a refused WRITE.
+func (c *conn) skipReceived() {
+	if c.skip > 0 {
+		n := min(c.skip, int64(c.w-c.r))
+		c.r += int(n)
+		c.skip -= n
+	}
+}
+
+func (c *conn) addWrite(req Request, payload []byte) {
+	r := c.in.round
+	r.counts[CmdWrite]++
+	r.written += uint64(req.Length)
+	r.writes = append(r.writes, req)
+	if len(payload) > 0 {
+		r.spans = append(r.spans, Span{Off: int64(req.Offset), Data: payload})
+	}
+}
+
+func (c *conn) add(req Request) {
+	r := c.in.round
+	r.counts[req.Type]++
+	switch {
+	case req.Type == CmdFlush:
+		r.flushes = append(r.flushes, req)
+	case req.Type == CmdRead && req.Length <= inlineRead:
+		r.read += uint64(req.Length)
+		r.reads = append(r.reads, req)
+	default:
+		if req.Type == CmdRead {
+			r.read += uint64(req.Length)
+		}
+		r.tasks = append(r.tasks, req)
+	}
+}
+
+// execute serves the round. What may block is started first.
+func (c *conn) execute() {
+	r := c.in.round
+	if len(r.writes) > 0 {
+		c.write()
+	}
+	if len(r.flushes) > 0 {
+		if t := c.acquire(0); t != nil {
+			t.commit = true
+			t.reqs = append(t.reqs, r.flushes...)
+			c.srv.workers.run(t)
+		}
+	}
+	for _, req := range r.tasks {
+		c.start(req)
+	}
+	for _, req := range r.reads {
+		c.read(req)
+	}
+	c.srv.stats.add(r)
+	for i, n := range r.counts {
+		if n > 0 {
+			c.requests.Add(n)
+			r.counts[i] = 0
+		}
+	}
+	clear(r.spans)
+	r.writes, r.spans, r.flushes, r.tasks, r.reads = r.writes[:0], r.spans[:0], r.flushes[:0], r.tasks[:0], r.reads[:0]
+	r.read, r.written, r.errors = 0, 0, 0
+}
+
+// write gives the batch to the device straight from the receive buffer. If
+// that would block, the payloads are copied out, so that the reader can go on.
+func (c *conn) write() {
+	r := c.in.round
+	var err error
+	if len(r.spans) > 0 {
+		err = c.dev.TryWrite(r.spans)
+	}
+	if err == ErrWouldBlock {
+		c.writeLater()
+		return
+	}
+	for _, req := range r.writes {
+		if err == nil && req.Flags&FlagFUA != 0 {
+			r.flushes = append(r.flushes, req) // answered by the flush
+			continue
+		}
+		c.inline(req, err)
+	}
+}
+
+// writeLater makes a task of the batch and of the flushes behind it.
+func (c *conn) writeLater() {
+	r := c.in.round
+	n := 0
+	for _, s := range r.spans {
+		n += len(s.Data)
+	}
+	t := c.acquire(n)
+	if t == nil {
+		return
+	}
+	t.commit = true
+	t.reqs = append(append(t.reqs, r.writes...), r.flushes...)
+	p := t.buf.b[:0]
+	for _, s := range r.spans {
+		start := len(p)
+		p = append(p, s.Data...)
+		t.spans = append(t.spans, Span{Off: s.Off, Data: p[start:]})
+	}
+	r.flushes = r.flushes[:0]
+	c.srv.workers.run(t)
+}
+
+// read serves a READ inline if the device can.
+func (c *conn) read(req Request) {
+	b := c.appendReadHead(c.room(readHeadLen+int(req.Length)), req)
+	end := len(b) + int(req.Length)
+	var err error
+	if req.Length > 0 {
+		err = c.dev.TryRead(b[len(b):end], int64(req.Offset))
+	}
+	switch err {
+	case nil:
+		c.filled(b[:end])
+	case ErrWouldBlock:
+		c.start(req)
+	default:
+		c.inline(req, err)
+	}
+}
+
+// start gives a request to a worker, or serves a large READ from memory.
+func (c *conn) start(req Request) {
+	n := 0
+	if req.Type == CmdRead {
+		n = int(req.Length)
+	}
+	t := c.acquire(n)
+	if t == nil {
+		return
+	}
+	t.req = req
+	// A large READ was not tried yet. Measured: the reader serves it at two
+	// thirds of what a worker costs, as the data stays in its cache.
+	if n > inlineRead && c.dev.TryRead(t.buf.b[:n], int64(req.Offset)) == nil {
+		t.endRead()
+		return
+	}
+	c.srv.workers.run(t) // which also meets the error, if that was one
+}
+
+// receiveBig begins a WRITE whose payload is received into its own buffer,
+// with no copy but of what has come along with the head.
+func (c *conn) receiveBig(req Request) error {
+	t := c.acquire(int(req.Length))
+	if t == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.mu.err
+	}
+	t.commit = true
+	t.reqs = append(t.reqs, req)
+	c.big = t
+	c.bigN = copy(t.buf.b, c.in.b[c.r:c.w])
+	c.r = c.w
+	c.limit = headRead // the next is likely to be large too
+	return nil
+}
+
+// startBig writes the received payload, or has a worker do it.
+func (c *conn) startBig() {
+	t := c.big
+	c.big = nil
+	req := t.reqs[0]
+	t.spans = append(t.spans, Span{Off: int64(req.Offset), Data: t.buf.b[:req.Length]})
+	c.in.round.counts[CmdWrite]++
+	c.in.round.written += uint64(req.Length)
+	if req.Flags&FlagFUA == 0 {
+		// Measured: a payload is cheapest to copy where it is in the cache.
+		if err := c.dev.TryWrite(t.spans); err != ErrWouldBlock {
+			c.inline(req, err)
+			c.abandon(t)
+			return
+		}
+	}
+	c.srv.workers.run(t)
+}

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"openvstorage/scripts/fio"
+)
+
+// serverCPU measures what the server itself spends on a write, user and
+// system time over requests: in front, with a run so short that pacing holds
+// the upload back, and to the end of the upload.
+func serverCPU(ctx context.Context, r *ring, c benchCase) ([]row, error) {
+	runner, err := r.get(ours)
+	if err != nil {
+		return nil, err
+	}
+	front := row{Case: c.name + ", in front", Unit: c.unit, Most: 8, Ours: figures{Name: ours},
+		Note: "100k writes, below the fill at which uploads start"}
+	whole := row{Case: c.name + ", with the upload", Unit: c.unit, Ours: figures{Name: ours}, Note: "reported"}
+	for range r.options.rounds {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := runner.rest(); err != nil {
+			return nil, err
+		}
+		before, err := runner.proc.CPU()
+		if err != nil {
+			return nil, err
+		}
+		got, err := runner.fio("--rw=randwrite", "--bs=4k", "--iodepth=32", fmt.Sprint("--size=", int64(workingSet)))
+		if err != nil {
+			return nil, err
+		}
+		after, err := runner.proc.CPU()
+		if err != nil {
+			return nil, err
+		}
+		if err := runner.rest(); err != nil {
+			return nil, err
+		}
+		end, err := runner.proc.CPU()
+		if err != nil {
+			return nil, err
+		}
+		perWrite := func(d time.Duration) one {
+			return one{figure: float64(d) / float64(time.Microsecond) / float64(got.Requests)}
+		}
+		front.Ours.add(perWrite(after - before))
+		whole.Ours.add(perWrite(end - before))
+	}
+	return []row{front, whole}, nil
+}
+
+// Of the sustained run.
+const (
+	sustainedBuffer = "256MiB"
+	sustainedSize   = 2 * gib
+	gapMax          = 500 * time.Millisecond
+	gapResolution   = 20 // ms
+)
+
+// sustained writes through a small buffer for a minute and looks for the
+// longest time without a completion. Beside it a control makes a hundred
+// direct random writes a second on the same raw disk, so that a disk that
+// stands still for everybody is told from a server that does; the peer runs
+// before it and after.
+func sustained(ctx context.Context, r *ring, c benchCase) ([]row, error) {
+	memory, err := r.get(nbdkitMemory)
+	if err != nil {
+		return nil, err
+	}
+	peer, gaps, control := figures{Name: nbdkitMemory}, figures{Name: ours}, figures{Name: rawDisk}
+	whole := row{Case: c.name, Unit: c.unit, Least: 0.35, Ours: figures{Name: ours},
+		Note: fmt.Sprintf("%v runs, the peer's are %v", r.options.long, r.options.time)}
+	for range r.options.rounds {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := sustainedPeer(memory, r, &peer); err != nil {
+			return nil, err
+		}
+		got, gap, still, err := sustainedOurs(r)
+		if err != nil {
+			return nil, err
+		}
+		whole.Ours.add(got)
+		gaps.add(one{figure: float64(gap / time.Millisecond)})
+		control.add(one{figure: float64(still / time.Millisecond)})
+	}
+	if err := sustainedPeer(memory, r, &peer); err != nil {
+		return nil, err
+	}
+	whole.Peer = &peer
+
+	// The worst round counts, not the median, and a gap is excused only by
+	// one of the control's.
+	passed := true
+	for i, gap := range gaps.Runs {
+		limit := float64(gapMax / time.Millisecond)
+		passed = passed && (gap < limit || control.Runs[i] >= limit)
+	}
+	longest := row{Case: "  its longest gap, beside a raw disk's", Unit: "ms", Ours: gaps, Peer: &control, Passed: &passed,
+		Note: fmt.Sprintf("every round below %v, or the control has one too; resolution %d ms", gapMax, gapResolution)}
+	return []row{whole, longest}, nil
+}
+
+func sustainedPeer(memory *contender, r *ring, peer *figures) error {
+	if err := memory.rest(); err != nil {
+		return err
+	}
+	got, err := memory.fio("--rw=randwrite", "--bs=4k", "--iodepth=32", fmt.Sprint("--size=", int64(workingSet)),
+		"--time_based", fmt.Sprint("--runtime=", r.options.time.Seconds()))
+	peer.add(iops(got))
+	return err
+}
+
+// sustainedOurs is one run of ours on a new directory, with the control
+// beside it. It returns the figure and the two longest gaps.
+func sustainedOurs(r *ring) (figure one, gap, control time.Duration, err error) {
+	runner, err := r.sustainedRunner()
+	if err != nil {
+		return one{}, 0, 0, err
+	}
+	defer func() {
+		runner.proc.Kill()
+		if runner.ovs != nil {
+			os.RemoveAll(runner.ovs.Data)
+		}
+	}()
+	raw, err := r.get(rawDisk)
+	if err != nil {
+		return one{}, 0, 0, err
+	}
+	if err := runner.rest(); err != nil {
+		return one{}, 0, 0, err
+	}
+	seconds := fmt.Sprint("--runtime=", r.options.long.Seconds())
+	type outcome struct {
+		gap time.Duration
+		err error
+	}
+	beside := make(chan outcome, 1)
+	go func() {
+		gap, _, err := gapOf(r.dir, "control", func(logging []string) (fio.Result, error) {
+			return raw.fio(append(logging, "--rw=randwrite", "--bs=4k", "--iodepth=1", "--rate_iops=100",
+				fmt.Sprint("--size=", int64(workingSet)), "--time_based", seconds)...)
+		})
+		beside <- outcome{gap, err}
+	}()
+	gap, got, err := gapOf(r.dir, "ours", func(logging []string) (fio.Result, error) {
+		return runner.fio(append(logging, "--rw=randwrite", "--bs=4k", "--iodepth=32", "--norandommap",
+			fmt.Sprint("--size=", r.sustainedSize()), "--time_based", seconds)...)
+	})
+	other := <-beside
+	if err == nil {
+		err = other.err
+	}
+	return iops(got), gap, other.gap, err
+}
+
+func (r *ring) sustainedSize() int64 {
+	if r.options.standIn {
+		return workingSet
+	}
+	return sustainedSize
+}
+
+func (r *ring) sustainedRunner() (*contender, error) {
+	if r.options.standIn {
+		return r.serve(ours, workingSet, r.nbdkitFile("sustained"))
+	}
+	return r.startOvs(sustainedSize, "--write-buffer", sustainedBuffer)
+}
+
+// gapOf runs fio with a log of completions and returns their longest gap.
+func gapOf(dir, name string, run func(logging []string) (fio.Result, error)) (time.Duration, fio.Result, error) {
+	prefix := filepath.Join(dir, name)
+	got, err := run([]string{"--write_iops_log=" + prefix, fmt.Sprint("--log_avg_msec=", gapResolution)})
+	if err != nil {
+		return 0, got, err
+	}
+	gap, err := fio.Gap(prefix + "_iops.1.log")
+	return gap, got, err
+}
+
+// management times snapshot, clone and rollback on a vDisk of 1 TiB with
+// 4 GiB in it. The whole command is timed, from the start of the ovs process
+// to its end, so that the figure is an upper bound.
+func management(ctx context.Context, r *ring, c benchCase) ([]row, error) {
+	if r.options.standIn {
+		return []row{{Case: c.name, Note: "the stand-in has no management"}}, nil
+	}
+	r.stop(ours) // the machine is for one at a time
+	runner, err := r.startOvs(0)
+	if err != nil {
+		return nil, err
+	}
+	defer runner.proc.Kill()
+	if _, err := runner.ovs.Run("vdisk", "create", disk, "--size", fmt.Sprint(int64(tib))); err != nil {
+		return nil, err
+	}
+	if _, err := runner.fio("--rw=randwrite", "--bs=1m", "--iodepth=4", "--norandommap", fmt.Sprint("--size=", int64(tib)),
+		fmt.Sprint("--io_size=", r.managementFill()), "--end_fsync=1"); err != nil {
+		return nil, err
+	}
+	if err := runner.rest(); err != nil {
+		return nil, err
+	}
+	names := []string{"snapshot", "clone", "rollback"}
+	all := make([]figures, len(names))
+	for round := range max(5, r.options.rounds) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		snap := fmt.Sprint("snap", round)
+		for i, args := range [][]string{
+			{"vdisk", "snapshot", "create", disk, snap},
+			{"vdisk", "clone", disk + "@" + snap, fmt.Sprint("clone", round)},
+			{"vdisk", "rollback", disk, snap},
+		} {
+			took, err := runner.ovs.Timed(args...)
+			if err != nil {
+				return nil, err
+			}
+			all[i].add(one{figure: float64(took) / float64(time.Millisecond)})
+		}
+	}
+	var rows []row
+	for i, name := range names {
+		all[i].Name = ours
+		rows = append(rows, row{Case: name + ", 1 TiB with 4 GiB", Unit: c.unit, Ours: all[i], Most: 20, Note: "the whole command, process start to end"})
+	}
+	return rows, nil
+}
+
+func (r *ring) managementFill() int64 {
+	if r.options.quick {
+		return 256 * mib
+	}
+	return 4 * gib
+}
+
+// idleMemory is the resident set of a server with ten large empty vDisks.
+func idleMemory(_ context.Context, r *ring, c benchCase) ([]row, error) {
+	if r.options.standIn {
+		return []row{{Case: c.name, Note: "the stand-in has no management"}}, nil
+	}
+	runner, err := r.startOvs(0)
+	if err != nil {
+		return nil, err
+	}
+	defer runner.proc.Kill()
+	for i := range 10 {
+		if _, err := runner.ovs.Run("vdisk", "create", fmt.Sprint(disk, i), "--size", fmt.Sprint(int64(tib))); err != nil {
+			return nil, err
+		}
+	}
+	rss, err := runner.proc.RSS()
+	if err != nil {
+		return nil, err
+	}
+	f := figures{Name: ours}
+	f.add(one{figure: float64(rss) / mib})
+	return []row{{Case: c.name, Unit: c.unit, Ours: f, Most: 300, Note: "resident set"}}, nil
+}

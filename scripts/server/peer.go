@@ -1,0 +1,30 @@
+package server
+
+import "path/filepath"
+
+// The peers serve one export under the empty name, and under any other that
+// is asked for where they can (nbdkit), so that a script may always ask for
+// the empty one.
+
+// NBDKit is nbdkit with a plugin and its arguments, threads as by default.
+// Its socket goes to dir.
+func NBDKit(dir, name, plugin string, args ...string) Command {
+	socket := filepath.Join(dir, name+".sock")
+	return Command{
+		Name:   "nbdkit " + plugin,
+		Args:   append([]string{"nbdkit", "--foreground", "--unix", socket, plugin}, args...),
+		Socket: socket,
+	}
+}
+
+// QEMUNBD is qemu-nbd on a raw file, with as many clients as a multi-conn
+// client opens, discards passed on.
+func QEMUNBD(dir, name, file, cache, aio string) Command {
+	socket := filepath.Join(dir, name+".sock")
+	return Command{
+		Name: "qemu-nbd " + cache,
+		Args: []string{"qemu-nbd", "--persistent", "--shared=8", "--socket=" + socket,
+			"--format=raw", "--cache=" + cache, "--aio=" + aio, "--discard=unmap", file},
+		Socket: socket,
+	}
+}
