@@ -267,8 +267,12 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 	return nil
 }
 
-// inspect opens a damaged vDisk for reading what is whole.
+// inspect opens a damaged vDisk for reading what is whole. If it cannot be
+// told what is, it stays closed.
 func (v *Volume) inspect(found *writebuffer.Recovered) error {
+	if found.Incomplete {
+		return errors.Join(found.Damage, found.Release())
+	}
 	buf, err := v.host.buffer.OpenLog(v.logOptions(found.Reached+1, found.NextSCO, found.NextTLog))
 	if err != nil {
 		return errors.Join(found.Damage, err, found.Release())

@@ -276,7 +276,7 @@ func (v *Volume) storeTLog(ctx context.Context, t *writebuffer.TLog) error {
 	}
 	v.store.collectDue.Store(true)
 	v.announce(nil)
-	return nil
+	return v.collect(ctx) // under load there is always more to upload
 }
 
 // fillSnapshots lists in c the snapshots that its TLogs and checkpoint cover.

@@ -2,6 +2,7 @@ package writebuffer
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -41,8 +42,13 @@ type Recovered struct {
 	// Cut tells why the log ends at Reached, if more was found behind it.
 	Cut string
 	// Damage is set if something at or below Durable is missing or bad: the
-	// vDisk must not be written, and no file of it may be touched.
+	// vDisk must not be written, and no file of it may be touched. Entries
+	// whose data is bad are among Entries: reading them fails, by file and
+	// offset, and everything else reads right.
 	Damage error
+	// Incomplete is set with Damage if an entry at or below Durable is missing:
+	// nobody can tell what any cluster holds.
+	Incomplete bool
 	// NextSCO and NextTLog are above every number found.
 	NextSCO  sco.Number
 	NextTLog tlog.ID
@@ -53,10 +59,12 @@ type Recovered struct {
 }
 
 type foundTLog struct {
-	id    tlog.ID
-	name  string
-	epoch uint64
-	err   error
+	id      tlog.ID
+	name    string
+	epoch   uint64
+	first   uint64
+	entries []tlog.Entry
+	err     error
 }
 
 type foundSCO struct {
@@ -98,6 +106,7 @@ func (b *Buffer) Recover(opt RecoverOptions) (*Recovered, error) {
 			}
 		}
 	}
+	m.addTLogs()
 	return r, m.walk()
 }
 
@@ -132,11 +141,11 @@ func (r *Recovered) OldestEpoch() uint64 {
 
 // merge gathers entries from every source, one for each seq.
 type merge struct {
-	r       *Recovered
-	entries map[uint64]tlog.Entry
-	newer   error // an entry that only a newer release can read
-	clash   error // two sources disagree
-	ends    string
+	r        *Recovered
+	entries  map[uint64]tlog.Entry
+	clash    error // two sources disagree about clashSeq
+	clashSeq uint64
+	ends     string // where the newest TLog ends
 
 	loaded *foundSCO // whose bytes are in data
 	data   []byte
@@ -157,7 +166,8 @@ func (m *merge) add(file string, epoch uint64, e tlog.Entry) {
 		return
 	}
 	same := old.Kind == e.Kind && old.Addr == e.Addr && old.Location == e.Location && old.Run == e.Run && bytes.Equal(old.Payload, e.Payload)
-	if !same && m.clash == nil {
+	if !same && (m.clash == nil || e.Seq < m.clashSeq) {
+		m.clashSeq = e.Seq
 		m.clash = &CorruptError{file, 0, fmt.Sprintf("seq %d is not what another file says", e.Seq)}
 	}
 }
@@ -172,7 +182,7 @@ func (m *merge) readTLog(fs disk.FS, id tlog.ID, name string) error {
 		return err
 	}
 	h, err := tlog.DecodeHeader(b)
-	found := foundTLog{id: id, name: name, epoch: h.Epoch}
+	found := foundTLog{id: id, name: name, epoch: h.Epoch, first: h.FirstSeq}
 	switch {
 	case errors.Is(err, tlog.ErrNewer):
 		return fmt.Errorf("%s: %w", name, err)
@@ -183,7 +193,7 @@ func (m *merge) readTLog(fs disk.FS, id tlog.ID, name string) error {
 	default:
 		var end int64
 		_, end, _, err = tlog.Scan(b, func(_ int64, e tlog.Entry) error {
-			m.add(name, h.Epoch, e)
+			found.entries = append(found.entries, e)
 			return nil
 		})
 		if err != nil {
@@ -193,6 +203,28 @@ func (m *merge) readTLog(fs disk.FS, id tlog.ID, name string) error {
 	}
 	m.r.tlogs = append(m.r.tlogs, found)
 	return nil
+}
+
+// addTLogs takes the entries of the TLogs. Where one ends because a write to
+// it failed, whole entries of refused requests may follow the last good one:
+// their seqs were handed out again, in the next TLog of the same owner.
+func (m *merge) addTLogs() {
+	tlogs := m.r.tlogs
+	slices.SortFunc(tlogs, func(a, b foundTLog) int { return cmp.Compare(a.id, b.id) })
+	for i, t := range tlogs {
+		bound := uint64(math.MaxUint64)
+		for _, later := range tlogs[i+1:] {
+			if later.err == nil && later.epoch == t.epoch {
+				bound = min(bound, later.first-1)
+			}
+		}
+		for _, e := range t.entries {
+			if !e.Kind.Ordered() || e.Seq <= bound {
+				m.add(t.name, t.epoch, e)
+			}
+		}
+		tlogs[i].entries = nil
+	}
 }
 
 func (m *merge) readSCO(fs disk.FS, n sco.Number, name string) error {
@@ -300,50 +332,53 @@ func (m *merge) load(s *foundSCO) error {
 }
 
 // walk follows the entries from StoredSeq on and verifies the data of each
-// write. The first that is missing or bad ends the log: above Durable that is
-// how an unsynced log ends, at or below it is damage (O2).
+// write. Above Durable the first that is missing or bad ends the log: that is
+// how an unsynced log ends. At or below it, it is damage (O2).
 func (m *merge) walk() error {
 	r := m.r
 	byNumber := make(map[sco.Number]*foundSCO, len(r.scos))
 	for _, s := range r.scos {
 		byNumber[s.number] = s
 	}
-	var bad error
+	var damage []error
 	for seq := r.opt.StoredSeq + 1; ; seq++ {
 		e, ok := m.entries[seq]
-		if !ok {
+		if !ok || seq == m.clashSeq {
 			if seq <= r.Durable {
-				bad = m.missing(seq)
+				r.Incomplete = true
+				damage = append(damage, m.missing(seq))
 			} else if len(m.entries) > len(r.Entries) {
-				bad = fmt.Errorf("seq %d is missing", seq)
+				r.Cut = fmt.Sprintf("seq %d is missing", seq)
 			}
 			break
 		}
 		if e.Kind == tlog.KindWrite {
-			var err error
-			if bad, err = m.verify(e, byNumber[e.Location.Number()]); err != nil {
+			bad, err := m.verify(e, byNumber[e.Location.Number()])
+			if err != nil {
 				return err
 			}
-			if bad != nil {
+			if bad != nil && seq > r.Durable {
+				r.Cut = bad.Error()
 				break
+			}
+			if bad != nil && len(damage) < damageMax {
+				damage = append(damage, bad)
+			}
+			if s := byNumber[e.Location.Number()]; s != nil && s.err == nil {
+				s.live = true
 			}
 		}
 		r.Entries = append(r.Entries, e)
 		r.Reached = seq
 	}
-	switch {
-	case m.clash != nil && r.Reached < r.Durable, bad != nil && r.Reached < r.Durable:
-		r.Damage = fmt.Errorf("seq %d is durable, and the log cannot be followed beyond seq %d: %w", r.Durable, r.Reached, errors.Join(bad, m.clash))
-	case bad != nil:
-		r.Cut = bad.Error()
-	}
-	for _, e := range r.Entries {
-		if e.Kind == tlog.KindWrite {
-			byNumber[e.Location.Number()].live = true
-		}
+	if len(damage) > 0 {
+		r.Damage = fmt.Errorf("what was durable is damaged: %w", errors.Join(damage...))
 	}
 	return nil
 }
+
+// damageMax is how many damaged places are named.
+const damageMax = 16
 
 // missing names the files that should have held seq.
 func (m *merge) missing(seq uint64) error {
@@ -358,7 +393,10 @@ func (m *merge) missing(seq uint64) error {
 			errs = append(errs, fmt.Errorf("%s at offset 0: %w", s.name, s.err))
 		}
 	}
-	return errors.Join(append(errs, fmt.Errorf("seq %d is missing; the TLog ends in %s", seq, m.ends))...)
+	if m.clash != nil {
+		errs = append(errs, m.clash)
+	}
+	return errors.Join(append(errs, fmt.Errorf("seq %d is missing, %d is durable; the TLog ends in %s", seq, m.r.Durable, m.ends))...)
 }
 
 // verify checks the clusters of a write. bad tells what is wrong with them, err

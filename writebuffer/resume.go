@@ -78,6 +78,9 @@ func (l *Log) adopt(r *Recovered, recycle bool) error {
 			continue
 		}
 		s := blocks[e.Location.Number()]
+		if s == nil {
+			continue // damaged: reading it fails
+		}
 		for i := range int(e.Run) {
 			at := e.Location.Index() - 1 + i
 			s.blocks.Sums[at], s.blocks.Addrs[at], s.blocks.Seqs[at] = e.Sum(i), e.Addr+uint64(i), e.Seq

@@ -72,7 +72,9 @@ func (t *openTLog) append(b []byte) error {
 		return fmt.Errorf("%s: closed after a failed write", t.name)
 	}
 	if _, err := t.file.WriteAt(b, t.Size); err != nil {
+		// Entries of the refused request must not be found by a restart.
 		t.broken = true
+		_ = t.file.Truncate(t.Size)
 		return fmt.Errorf("append to %s at %d: %w", t.name, t.Size, err)
 	}
 	t.Size += int64(len(b))
