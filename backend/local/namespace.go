@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -195,14 +196,14 @@ func (n *namespace) syncNames(sp *space) error {
 	return sp.sync(n.s, want)
 }
 
-// stageChunk is how much is written, and handed to the medium, at a time.
-const stageChunk = 4 << 20
+// stageChunk is how much is summed and written at a time.
+const stageChunk = 1 << 20
 
 // stage writes an object to a synced temporary file and returns its name. If
 // it fails, nothing is left.
 func (n *namespace) stage(ctx context.Context, name string, data []byte, v backend.Version) (string, error) {
 	tmp := path.Join(n.s.dir, tmpName, strconv.FormatUint(n.s.temps.Add(1), 10))
-	f, err := n.s.fs.OpenFile(tmp, disk.Write|disk.Create|disk.Exclusive, 0o644)
+	f, err := n.s.fs.OpenFile(tmp, disk.Write|disk.Create|disk.Exclusive|direct(data), 0o644)
 	if err != nil {
 		return "", err
 	}
@@ -217,12 +218,28 @@ func (n *namespace) stage(ctx context.Context, name string, data []byte, v backe
 	return tmp, nil
 }
 
-// writeObject writes data, table and trailer. The CRCs of one chunk are made
-// while the one before is on its way to the medium.
+// directMin is from which size on an object is written past the page cache:
+// nobody reads it soon, and its pages would push out others that are read.
+const directMin = 256 << 10
+
+func direct(data []byte) disk.Flag {
+	if len(data) < directMin {
+		return 0
+	}
+	return disk.Direct
+}
+
+// writeObject writes the data, the CRC table and the trailer. Blocks of zeros
+// are left out: they read as zeros from the hole.
 func writeObject(ctx context.Context, f disk.File, data []byte, inc uint64, v backend.Version) error {
 	size := int64(len(data))
 	tail := make([]byte, 0, fileSize(size)-size)
 	seed := seedState(inc)
+	if len(data) >= directMin {
+		if err := f.Truncate(fileSize(size)); err != nil {
+			return err
+		}
+	}
 	var off int64
 	for size-off > stageChunk {
 		if err := ctx.Err(); err != nil {
@@ -230,18 +247,41 @@ func writeObject(ctx context.Context, f disk.File, data []byte, inc uint64, v ba
 		}
 		part := data[off : off+stageChunk]
 		tail = appendTable(tail, seed, part)
-		if _, err := f.WriteAt(part, off); err != nil {
-			return err
-		}
-		if err := f.Writeback(off, stageChunk); err != nil {
+		if err := writeBlocks(f, part, off); err != nil {
 			return err
 		}
 		off += stageChunk
 	}
 	tail = appendTable(tail, seed, data[off:])
 	tail = appendTrailer(tail, inc, v, size, tail)
+	whole := (size - off) / blockSize * blockSize
+	if err := writeBlocks(f, data[off:off+whole], off); err != nil {
+		return err
+	}
+	off += whole
 	_, err := f.WritevAt([][]byte{data[off:], tail}, off)
 	return err
+}
+
+var zeroBlock [blockSize]byte
+
+// writeBlocks writes whole blocks in runs, without those that are zeros.
+func writeBlocks(f disk.File, p []byte, off int64) error {
+	for from := 0; from < len(p); {
+		if bytes.Equal(p[from:from+blockSize], zeroBlock[:]) {
+			from += blockSize
+			continue
+		}
+		to := from + blockSize
+		for to < len(p) && !bytes.Equal(p[to:to+blockSize], zeroBlock[:]) {
+			to += blockSize
+		}
+		if _, err := f.WriteAt(p[from:to], off+int64(from)); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
 }
 
 // newVersion draws a version. It is random, and not counted, so that it needs

@@ -37,6 +37,10 @@ const (
 	Create                     // make the file if it is absent
 	Exclusive                  // with Create: fail with fs.ErrExist if it is there
 	Truncate                   // cut an existing file to length 0
+	// Direct, with Write, is a hint: WriteAt calls whose memory, offset and
+	// length are multiples of 4096 go past the kernel's cache where the file
+	// system can do that. They are durable no sooner than others.
+	Direct
 )
 
 // Usage is what Statfs reports, in bytes.

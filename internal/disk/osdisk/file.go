@@ -4,6 +4,7 @@ import (
 	"io"
 	"io/fs"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,8 @@ var zeros [prewriteChunk]byte
 type File struct {
 	d    descriptor
 	name string
+	// direct, if not nil, is the same file for writes past the page cache.
+	direct *descriptor
 	// noNowait is set once the file system has refused RWF_NOWAIT.
 	noNowait atomic.Bool
 }
@@ -37,7 +40,34 @@ func (f *File) Close() error {
 	if !f.d.close() {
 		return f.fail("close", fs.ErrClosed)
 	}
+	if f.direct != nil {
+		f.direct.close()
+	}
 	return nil
+}
+
+// directAlign is what direct writes must be aligned to, in memory and file.
+const directAlign = 4096
+
+// writeDirect tries a direct write and returns how much it wrote.
+func (f *File) writeDirect(p []byte, off int64) int {
+	if f.direct == nil || len(p) == 0 || len(p)%directAlign != 0 || off%directAlign != 0 ||
+		uintptr(unsafe.Pointer(&p[0]))%directAlign != 0 || !f.direct.acquire() {
+		return 0
+	}
+	defer f.direct.release()
+	done := 0
+	for done < len(p) && done%directAlign == 0 {
+		n, err := unix.Pwrite(f.direct.fd, p[done:], off+int64(done))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n == 0 {
+			break // the buffered write that follows tells what is wrong
+		}
+		done += n
+	}
+	return done
 }
 
 // ReadAt fills p from off, or returns io.EOF with what there is.
@@ -78,7 +108,7 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 		return 0, f.fail("write", fs.ErrClosed)
 	}
 	defer f.d.release()
-	done := 0
+	done := f.writeDirect(p, off)
 	for done < len(p) {
 		n, err := unix.Pwrite(f.d.fd, p[done:], off+int64(done))
 		switch {

@@ -35,7 +35,14 @@ func open(name string, flag disk.Flag, perm fs.FileMode) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &File{d: descriptor{fd: fd}, name: name}, nil
+	f := &File{d: descriptor{fd: fd}, name: name}
+	if flag&disk.Direct != 0 {
+		// Some file systems have no direct writes: then there are none.
+		if fd, err := openRetry(name, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_DIRECT, 0); err == nil {
+			f.direct = &descriptor{fd: fd}
+		}
+	}
+	return f, nil
 }
 
 func openMode(flag disk.Flag) int {
