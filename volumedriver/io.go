@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
-	"openvstorage/backend"
 	"openvstorage/internal/disk"
 	"openvstorage/metadata"
 	"openvstorage/sco"
@@ -125,26 +125,26 @@ func (v *Volume) readEdge(ctx context.Context, view *metadata.View, p []byte, of
 	return v.read(ctx, view, p[n:], off+int64(n))
 }
 
-// readClusters fills p, whole clusters from addr on.
+// readClusters fills p, whole clusters from addr on. A cluster that cannot be
+// read may have been overwritten since its location was looked up, and its SCO
+// collected: if the map has moved on, it is read where it is now.
 func (v *Volume) readClusters(ctx context.Context, view *metadata.View, p []byte, addr uint64) error {
-	var buf [lookups]sco.Location
+	var buf, failed [lookups]sco.Location
+	n := 0 // locations in failed
 	var last error
-	for tries := 0; len(p) > 0; {
+	for len(p) > 0 {
 		locs := buf[:min(len(p)/sco.ClusterSize, lookups)]
 		if err := view.Read(ctx, addr, locs); err != nil {
 			return fmt.Errorf("vDisk %s: %w", v.Name(), err)
 		}
+		if last != nil && len(locs) >= n && slices.Equal(locs[:n], failed[:n]) {
+			v.log.Error("read failed", "offset", addr*sco.ClusterSize, "location", failed[0], "err", last)
+			return fmt.Errorf("vDisk %s: read at %d: %w", v.Name(), addr*sco.ClusterSize, errors.Join(syscall.EIO, last))
+		}
 		done, err := v.readLocations(ctx, p, locs)
 		p, addr = p[done*sco.ClusterSize:], addr+uint64(done)
-		switch {
-		case err == nil:
-			tries = 0
-		case errors.Is(err, backend.ErrNotFound) && tries < 3:
-			// Overwritten since the lookup, and its SCO collected: look again.
-			tries, last = tries+1, err
-		default:
-			v.log.Error("read failed", "offset", addr*sco.ClusterSize, "err", err)
-			return fmt.Errorf("vDisk %s: read at %d: %w", v.Name(), addr*sco.ClusterSize, errors.Join(syscall.EIO, err, last))
+		if last = err; err != nil {
+			n = copy(failed[:], locs[done:done+runOf(locs[done:])])
 		}
 	}
 	return nil
@@ -292,7 +292,7 @@ func (v *Volume) writePartial(ctx context.Context, off int64, data []byte) error
 			continue
 		}
 		if _, err := v.readLocations(ctx, cluster, was[:]); err != nil {
-			if errors.Is(err, backend.ErrNotFound) && v.head.Lookup(addr, is[:]) && is != was {
+			if v.head.Lookup(addr, is[:]) && is != was {
 				continue // overwritten and collected meanwhile
 			}
 			return errors.Join(syscall.EIO, err)

@@ -181,48 +181,52 @@ func (w *worker) step() {
 		}
 	}
 	switch k := w.rng.IntN(100); {
-	case k < 70:
+	case k < 69:
 		w.n++
 		data := bytes.Repeat([]byte(fmt.Sprintf("%07d.", w.n)), int(n)/8+1)[:n]
 		if d.TryWrite([]Span{{off, data}}) != nil {
 			check(d.Write(ctx, []Span{{off, data}}))
 		}
 		w.h.addRange(off, n, func(s *modelState, from, to int64) { copy(s.data[from:to], data[from-off:]) })
-	case k < 78:
+	case k < 77:
 		check(d.Trim(ctx, off, n))
 		w.h.addRange(off, n, func(s *modelState, from, to int64) { clear(s.data[from:to]) })
-	case k < 84:
+	case k < 82:
 		check(d.Zero(ctx, off, n, w.rng.IntN(2) == 0))
 		w.h.addRange(off, n, func(s *modelState, from, to int64) { clear(s.data[from:to]) })
-	case k < 92:
+	case k < 90:
 		check(d.Flush(ctx))
 		w.h.flushed = len(w.h.ops)
-	case k < 94:
+	case k < 92:
 		w.n++
 		name := fmt.Sprintf("s%d", w.n)
 		_, err := w.host.SnapshotCreate(ctx, "v", name)
 		check(err)
 		w.h.add(func(s *modelState) { s.snaps[name] = bytes.Clone(s.data) })
 		w.h.flushed = len(w.h.ops)
-	case k < 95:
+	case k < 93:
 		if name := w.someSnapshot(); name != "" {
 			check(w.host.Rollback(ctx, "v", name))
 			w.h.add(func(s *modelState) { copy(s.data, s.snaps[name]) })
 			w.h.flushed = len(w.h.ops)
 		}
-	case k < 96:
+	case k < 94:
 		if name := w.someSnapshot(); name != "" {
 			check(w.host.SnapshotDelete(ctx, "v", name))
 			w.h.deleted[name] = true
 		}
-	case k < 97:
+	case k < 95:
 		check(w.host.Sync(ctx, "v", nil))
 		w.h.flushed = len(w.h.ops)
-	case k < 98:
+	case k < 96:
 		v, err := w.host.volume("v")
 		check(err)
 		check(v.checkpointTo(ctx, v.buf.Written()))
 		w.h.flushed = len(w.h.ops)
+	case k < 99: // several closed TLogs are stored as one group
+		v, err := w.host.volume("v")
+		check(err)
+		v.buf.CloseTLog()
 	default:
 		p := make([]byte, n)
 		check(d.Read(ctx, p, off))

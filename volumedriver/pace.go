@@ -18,9 +18,10 @@ func pace(fill float64, idle, idleAfter time.Duration, urgent bool, slots int) (
 	case urgent || fill >= paceHigh:
 		return slots, 0
 	case fill >= paceLow:
-		// From one at a time with rests to full speed without.
-		share := (fill - paceLow) / (paceHigh - paceLow)
-		return 1 + int(share*float64(slots-1)), time.Duration((1 - share) * float64(20*time.Millisecond))
+		// From one at a time with long rests to full speed without: what waits
+		// longer is more likely overwritten, and then need not be uploaded.
+		left := (paceHigh - fill) / (paceHigh - paceLow)
+		return 1 + int((1-left)*float64(slots-1)), time.Duration(left * left * float64(200*time.Millisecond))
 	case idle >= idleAfter:
 		return 1, 20 * time.Millisecond
 	}

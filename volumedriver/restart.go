@@ -62,7 +62,6 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 	}
 	v.store.wake = make(chan struct{}, 1)
 	v.store.stored = make(chan struct{})
-	v.store.uploaded = make(map[sco.Number]bool)
 	v.store.sizes = make(map[sco.Number]int64)
 	v.readers = make(map[uuid.UUID]int)
 	v.origins = []origin{{r.ID, h.opt.Backend.Namespace(r.ID.String())}}

@@ -26,7 +26,7 @@ type storer struct {
 	listDue       bool         // list the backend for SCOs that the counters do not know
 	sweepDue      atomic.Bool
 
-	uploaded   map[sco.Number]bool  // of TLogs that are not stored yet
+	group      *group               // on its way to the backend
 	sizes      map[sco.Number]int64 // of the SCOs in the backend, in bytes
 	active     uint64               // the log's activity when last seen
 	since      time.Time            // when it was first seen so
@@ -142,86 +142,97 @@ func (v *Volume) noteActivity() {
 	}
 }
 
-// storeSome uploads up to parallel SCOs, or stores a TLog whose SCOs are all
-// uploaded.
+// storeSome uploads up to parallel SCOs of the group under way, or stores the
+// group when all of them are uploaded.
 func (v *Volume) storeSome(ctx context.Context, parallel int, rest time.Duration) (more bool, err error) {
-	work := v.buf.Work()
-	if len(work.TLogs) > 0 && v.allUploaded(work.TLogs[0]) {
-		return true, v.storeTLog(ctx, work.TLogs[0])
-	}
-	var batch []*writebuffer.SCO
-	for _, s := range work.SCOs {
-		if len(batch) < parallel && !v.store.uploaded[s.Number] {
-			batch = append(batch, s)
+	if v.store.group == nil {
+		if v.store.group, err = v.chooseGroup(ctx, v.buf.Work().TLogs); v.store.group == nil || err != nil {
+			return false, err
 		}
 	}
-	if len(batch) == 0 {
-		return false, nil
+	g := v.store.group
+	if len(g.scos) == 0 {
+		v.store.group = nil // whatever comes of it, the next attempt looks anew
+		return true, v.storeGroup(ctx, g)
 	}
-	if err := v.uploadSCOs(ctx, batch); err != nil {
+	n := min(parallel, len(g.scos))
+	if err := v.uploadSCOs(ctx, g, g.scos[:n]); err != nil {
+		v.store.group = nil
 		return false, err
 	}
-	if rest > 0 {
+	g.scos = g.scos[n:]
+	if rest > 0 && len(g.scos) > 0 {
 		select {
 		case <-time.After(rest):
 		case <-ctx.Done():
-		case <-v.store.wake:
-			v.wakeStorer()
 		}
 	}
 	return true, nil
 }
 
-func (v *Volume) allUploaded(t *writebuffer.TLog) bool {
-	for _, n := range t.SCOs() {
-		if !v.store.uploaded[n] {
-			return false
-		}
-	}
-	return true
-}
-
 // uploadSCOs puts SCOs side by side, within the host's upload slots.
-func (v *Volume) uploadSCOs(ctx context.Context, batch []*writebuffer.SCO) error {
+func (v *Volume) uploadSCOs(ctx context.Context, g *group, batch []*writebuffer.SCO) error {
 	errs := make([]error, len(batch))
+	sizes := make([]int64, len(batch))
 	var all sync.WaitGroup
 	for i, s := range batch {
 		if s.Empty() {
 			continue
 		}
-		all.Go(func() { errs[i] = v.uploadSCO(ctx, s) })
+		all.Go(func() { sizes[i], errs[i] = v.uploadSCO(ctx, g, s) })
 	}
 	all.Wait()
 	for i, s := range batch {
-		if errs[i] == nil {
-			v.store.uploaded[s.Number] = true
-			if !s.Empty() {
-				v.noteStored(s.Number, s.Size())
-			}
+		if sizes[i] > 0 {
+			v.noteStored(s.Number, sizes[i])
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (v *Volume) uploadSCO(ctx context.Context, s *writebuffer.SCO) error {
+// uploadSCO puts what the group needs of an SCO.
+func (v *Volume) uploadSCO(ctx context.Context, g *group, s *writebuffer.SCO) (size int64, err error) {
 	buf, err := v.host.takeSlot(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { v.host.giveSlot(buf) }()
-	data, err := s.Object(buf)
+	data, err := v.objectOf(g, s, buf)
 	if err != nil {
 		if errors.Is(err, sco.ErrCorrupt) {
 			v.halt(err) // P2: nothing bad is ever stored under a new checksum
 		}
-		return err
+		return 0, err
 	}
-	buf = data
-	if err := v.put(ctx, s.Number.Name(), data); err != nil {
-		return err
+	buf = data[:0]
+	if len(data) == 0 {
+		return 0, nil
+	}
+	err = v.namespace().Put(ctx, s.Number.Name(), data)
+	if errors.Is(err, backend.ErrExists) {
+		err = v.putAgain(ctx, s, data)
+	}
+	if err != nil {
+		return 0, err
 	}
 	v.count.uploaded.Add(uint64(len(data)))
-	return nil
+	return int64(len(data)), nil
+}
+
+// putAgain replaces what an earlier attempt left of an SCO that the catalog
+// does not name yet: another choice of live clusters gives other bytes. An
+// object that is not this SCO's halts the vDisk (O6).
+func (v *Volume) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte) error {
+	name := s.Number.Name()
+	head := make([]byte, sco.HeaderSize)
+	if err := get(ctx, v.namespace(), name, head, 0); err != nil {
+		return err
+	}
+	if s.SameFile(head) {
+		v.deleteObjects(ctx, []string{name})
+		v.host.sums.Invalidate(sumsKey{v.id, s.Number})
+	}
+	return v.put(ctx, name, data)
 }
 
 // put creates an object. A name that is taken by other bytes halts the vDisk
@@ -235,39 +246,47 @@ func (v *Volume) put(ctx context.Context, name string, data []byte) error {
 	return err
 }
 
-// storeTLog puts a TLog whose SCOs are in the backend, then the catalog that
-// names it (O3); only then may its SCOs leave the buffer (O5).
-func (v *Volume) storeTLog(ctx context.Context, t *writebuffer.TLog) error {
-	data, err := t.Object(v.buf)
-	if err != nil {
-		if errors.Is(err, tlog.ErrCorrupt) {
-			v.halt(err)
+// storeGroup puts the TLogs of a group whose SCOs are in the backend, then the
+// catalog that names them all at once (O3); only then may the SCOs leave the
+// buffer (O5).
+func (v *Volume) storeGroup(ctx context.Context, g *group) error {
+	var stored []catalog.TLog
+	for _, t := range g.tlogs {
+		data, err := t.Object(v.buf)
+		if err != nil {
+			if errors.Is(err, tlog.ErrCorrupt) {
+				v.halt(err)
+			}
+			return err
 		}
-		return err
-	}
-	if t.FirstSeq != 0 {
+		if t.FirstSeq == 0 {
+			continue
+		}
 		if err := v.put(ctx, t.ID.Name(), data); err != nil {
 			return err
 		}
-		scos, tlogs := v.buf.Numbers()
-		err = v.updateCatalog(ctx, func(c *catalog.Catalog) error {
-			c.TLogs = append(c.TLogs, catalog.TLog{Number: uint64(t.ID), FirstSeq: t.FirstSeq, LastSeq: t.LastSeq, Size: int64(len(data))})
+		v.count.uploaded.Add(uint64(len(data)))
+		stored = append(stored, catalog.TLog{Number: uint64(t.ID), FirstSeq: t.FirstSeq, LastSeq: t.LastSeq, Size: int64(len(data))})
+	}
+	scos, tlogs := v.buf.Numbers()
+	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+		for _, t := range stored {
+			c.TLogs = append(c.TLogs, t)
 			c.StoredSeq = t.LastSeq
-			c.Size = v.size.Load()
-			v.fillSnapshots(c)
-			reserveNumbers(c, scos, tlogs)
-			return nil
-		})
-		if err != nil {
-			return err
 		}
-		v.buf.SetLimits(v.reserved())
+		c.Size = v.size.Load()
+		v.fillSnapshots(c)
+		reserveNumbers(c, scos, tlogs)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	for _, n := range t.SCOs() {
-		delete(v.store.uploaded, n)
+	v.buf.SetLimits(v.reserved())
+	v.buf.Stored(g.tlogs[len(g.tlogs)-1].ID)
+	for _, t := range stored {
+		v.store.covered += t.Size
 	}
-	v.buf.Stored(t.ID)
-	v.store.covered += int64(len(data))
 	if v.store.covered >= checkpointBytes {
 		v.store.checkpointDue.Store(true)
 	}

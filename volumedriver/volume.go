@@ -184,10 +184,10 @@ func (v *Volume) applyRollback(e tlog.Entry) error {
 	if s == nil {
 		return fmt.Errorf("%w: rollback at seq %d to snapshot %s, which is not there", tlog.ErrCorrupt, e.Seq, e.Rollback())
 	}
-	v.m.Rollback(e.Seq, mapRoot(s.Root), s.view)
 	v.mu.Lock()
-	v.parent, v.rolled = s.ID, e.Seq
+	v.parent, v.rolled = s.ID, e.Seq // before the map: objectOf relies on it
 	v.mu.Unlock()
+	v.m.Rollback(e.Seq, mapRoot(s.Root), s.view)
 	// The size stays: a disk never shrinks under its user.
 	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
 }

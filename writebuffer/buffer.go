@@ -32,7 +32,7 @@ type Options struct {
 	FS     disk.FS
 	Dir    string
 	Bytes  int64 // bytes of SCO files on disk at most; default 2 GiB, at least 64 MiB
-	Ready  int   // free files kept pre-written ahead of need; default 8
+	Ready  int   // free files kept pre-written ahead of need, or as many as are in use; default 8
 	Random func() uint64
 	Logger *slog.Logger
 }
@@ -213,11 +213,8 @@ func (b *Buffer) acquire(ctx context.Context, name string) error {
 		if n := len(b.mu.free); n > 0 {
 			from := b.mu.free[n-1]
 			b.mu.free = b.mu.free[:n-1]
-			low := n-1 < b.opt.Ready
 			b.mu.Unlock()
-			if low {
-				b.kickPrewriter()
-			}
+			b.kickPrewriter()
 			return b.take(from, name)
 		}
 		if b.mu.files < b.max {
@@ -360,7 +357,8 @@ func (b *Buffer) kickPrewriter() {
 func (b *Buffer) prewriter(ctx context.Context) {
 	for {
 		b.mu.Lock()
-		want := len(b.mu.free) < b.opt.Ready && b.mu.files < b.max && b.mu.waiting == 0 && !b.mu.closed
+		used := b.mu.files - len(b.mu.free)
+		want := len(b.mu.free) < max(b.opt.Ready, used) && b.mu.files < b.max && b.mu.waiting == 0 && !b.mu.closed
 		var name string
 		if want {
 			b.mu.files++

@@ -46,10 +46,8 @@ type SCO struct {
 	element *list.Element // in Buffer.mu.evictable
 }
 
-// Size is how many bytes of data the SCO's object has, footer included.
-func (s *SCO) Size() int64 {
-	return int64(1+s.last+sco.FooterBlocks(s.last)) * sco.ClusterSize
-}
+// Size is how many bytes of data and commit blocks the SCO has.
+func (s *SCO) Size() int64 { return int64(s.last) * sco.ClusterSize }
 
 func (s *SCO) acquire() bool {
 	for {

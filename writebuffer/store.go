@@ -30,24 +30,20 @@ func (l *Log) Work() Work {
 	return w
 }
 
-// SCOs are the numbers of the SCOs that the TLog's entries name.
-func (t *TLog) SCOs() []sco.Number {
-	var n []sco.Number
-	for _, s := range t.scos {
-		if s.last > 0 {
-			n = append(n, s.Number)
-		}
-	}
-	return n
-}
+// SCOs are those that the TLog's entries name, in order.
+func (t *TLog) SCOs() []*SCO { return t.scos }
 
 // Empty reports whether an SCO holds commit blocks only: it has no object.
 func (s *SCO) Empty() bool { return s.last == 0 }
 
+// FirstSeq is at or below the seq of everything that the SCO holds.
+func (s *SCO) FirstSeq() uint64 { return s.header.FirstSeq }
+
 // Object returns the bytes of the SCO's object in buf, grown if need be: synced
 // first (O10), every cluster verified (P2), commit blocks zeroed, with a
-// footer.
-func (s *SCO) Object(buf []byte) ([]byte, error) {
+// footer. Clusters that live denies are left out like commit blocks; live may
+// be nil. If nothing is left the object is empty.
+func (s *SCO) Object(buf []byte, live func(addr uint64, index int) bool) ([]byte, error) {
 	if err := s.sync(); err != nil {
 		return nil, err
 	}
@@ -60,15 +56,35 @@ func (s *SCO) Object(buf []byte) ([]byte, error) {
 	if err != nil || h != s.header {
 		return nil, &CorruptError{s.name, 0, "the header is not the one written"}
 	}
+	t := sco.Blocks{Sums: slices.Clone(s.blocks.Sums[:s.last]), Addrs: slices.Clone(s.blocks.Addrs[:s.last]), Seqs: slices.Clone(s.blocks.Seqs[:s.last])}
+	last := 0
 	for i := range s.last {
 		c := buf[(i+1)*sco.ClusterSize : (i+2)*sco.ClusterSize]
-		if s.blocks.Addrs[i] == sco.NoAddress {
+		if t.Addrs[i] == sco.NoAddress {
 			clear(c)
-		} else if got, want := sco.Sum(c), s.blocks.Sums[i]; got != want {
+			continue
+		}
+		if live != nil && !live(t.Addrs[i], i+1) {
+			t.Sums[i], t.Addrs[i], t.Seqs[i] = 0, sco.NoAddress, 0
+			clear(c)
+			continue
+		}
+		if got, want := sco.Sum(c), t.Sums[i]; got != want {
 			return nil, &CorruptError{s.name, int64(i+1) * sco.ClusterSize, fmt.Sprintf("CRC is %08x, not %08x", got, want)}
 		}
+		last = i + 1
 	}
-	return sco.AppendFooter(buf, s.header, s.blocks, s.last, s.last+1), nil
+	if last == 0 {
+		return buf[:0], nil
+	}
+	return sco.AppendFooter(buf[:(1+last)*sco.ClusterSize], s.header, t, last, last+1), nil
+}
+
+// SameFile reports whether head, the first block of an object, is of this very
+// SCO: what an earlier attempt to store it left.
+func (s *SCO) SameFile(head []byte) bool {
+	h, err := sco.DecodeHeader(head)
+	return err == nil && h == s.header
 }
 
 // Object returns the bytes of the TLog's object: synced first, every entry
