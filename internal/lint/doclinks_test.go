@@ -17,6 +17,7 @@ var (
 	span     = regexp.MustCompile("`([^`\n]+)`")
 	funcSpan = regexp.MustCompile(`^(?:(\w+)\.)?(\w+)\(\)$`)
 	testSpan = regexp.MustCompile(`^(Test|Fuzz|Benchmark)[A-Z]\w*$`)
+	metric   = regexp.MustCompile(`\b(nbdDesc|desc)\("(\w+)"`)
 	funcDecl = regexp.MustCompile(`(?m)^func (?:\((?:\w+ )?\*?(\w+)[^)]*\) )?(\w+)[(\[]`)
 )
 
@@ -137,6 +138,25 @@ func declared(t *testing.T) map[string]bool {
 		}
 	}
 	return known
+}
+
+// TestMetricsAreDocumented: docs/operations.md lists every metric.
+func TestMetricsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sources(t) {
+		if s.test {
+			continue
+		}
+		for _, m := range metric.FindAllStringSubmatch(s.text, -1) {
+			name := map[string]string{"desc": "ovs_", "nbdDesc": "ovs_nbd_"}[m[1]] + m[2]
+			if !regexp.MustCompile("`" + name + "[`{]").Match(page) {
+				t.Errorf("%s: metric %s is not in docs/operations.md", s.path, name)
+			}
+		}
+	}
 }
 
 // The check itself: what is dead is found, what is not is left alone.
