@@ -119,6 +119,9 @@ func (c *conn) handshake() error {
 // loop receives and serves until the client or the server ends it.
 func (c *conn) loop() error {
 	for {
+		if c.sock.raw == nil { // such a connection does not say when it is idle
+			c.flushOut()
+		}
 		n, err := c.sock.receive(c)
 		switch {
 		case err == nil:

@@ -20,6 +20,10 @@ type round struct {
 	errors        uint64
 }
 
+// holdReplies is how many bytes of inline replies wait for more requests to be
+// answered with them.
+const holdReplies = 64 << 10
+
 // stop tells why parse stopped.
 type stop int
 
@@ -124,6 +128,7 @@ func (c *conn) target() (a, b []byte) {
 // clock if a request has come in part. The clock is not stopped when the rest
 // comes: it is looked at when it fires, which costs nothing per request.
 func (c *conn) idle() {
+	c.flushOut()
 	if c.r == c.w && c.in != nil {
 		c.srv.buffers.put(c.in)
 		c.in = nil
@@ -166,7 +171,11 @@ func (c *conn) serveReceived(n int) error {
 		case why == stopBig:
 			err = c.receiveBig(req)
 		}
-		c.flushOut()
+		// Inline replies are sent when the socket has no more requests, or when
+		// there are enough of them: one send serves many.
+		if err != nil || c.outN >= holdReplies {
+			c.flushOut()
+		}
 		c.r, c.w = 0, copy(c.in.b, c.in.b[c.r:c.w])
 		return err
 	}

@@ -136,6 +136,11 @@ func (v *Volume) putPages(ctx context.Context, f *metadata.Frozen) ([]catalog.Pa
 		err = v.host.pages.Flush(ctx)
 	}
 	if err != nil {
+		var names []string
+		for _, o := range w.objects {
+			names = append(names, pageobject.Name(o.Number))
+		}
+		v.deleteObjects(ctx, names)
 		return nil, fmt.Errorf("checkpoint of %s: %w", v.Name(), err)
 	}
 	return w.objects, nil
@@ -170,7 +175,7 @@ func (w *pageWriter) put(ctx context.Context, end uint64) error {
 		return err
 	}
 	data := w.b.Object(w.v.id, n, w.v.host.opt.Random())
-	if err := w.v.put(ctx, pageobject.Name(n), data); err != nil {
+	if err := w.v.putObject(ctx, pageobject.Name(n), data); err != nil {
 		return err
 	}
 	w.v.count.uploaded.Add(uint64(len(data)))
@@ -201,15 +206,23 @@ func (v *Volume) objectNumber(ctx context.Context) (uint64, error) {
 // deleteObjects deletes objects that the catalog no longer needs, as its owner
 // (P4). What is left over is collected at the next start.
 func (v *Volume) deleteObjects(ctx context.Context, names []string) {
-	if len(names) == 0 {
-		return
-	}
-	v.cat.Lock()
-	defer v.cat.Unlock()
-	if v.Err() != nil {
-		return
-	}
-	if err := v.namespace().Delete(ctx, names, &backend.Condition{Name: catalog.ObjectName, Version: v.cat.version}); err != nil {
+	v.put.Lock()
+	defer v.put.Unlock()
+	if err := v.deleteLocked(ctx, names); err != nil && len(names) > 0 {
 		v.log.Warn("objects not deleted", "count", len(names), "first", names[0], "err", err)
 	}
+}
+
+// deleteLocked deletes objects while no catalog is put. v.put is held.
+func (v *Volume) deleteLocked(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	if err := v.Err(); err != nil {
+		return err
+	}
+	v.cat.Lock()
+	version := v.cat.version
+	v.cat.Unlock()
+	return v.namespace().Delete(ctx, names, &backend.Condition{Name: catalog.ObjectName, Version: version})
 }

@@ -43,7 +43,7 @@ func sortDead(d *dead, s metadata.SCO, snapshots []catalog.Snapshot, checkpoint 
 
 // collect deletes what nothing can reach any more, and has a checkpoint made
 // when much waits for one.
-func (v *Volume) collect(ctx context.Context) error {
+func (v *Volume) collect(ctx context.Context) (err error) {
 	if v.store.checkpointDue.Load() {
 		v.freezeAtRest()
 		if err := v.commitCheckpoint(ctx); err != nil {
@@ -53,6 +53,11 @@ func (v *Volume) collect(ctx context.Context) error {
 	if !v.store.collectDue.Swap(false) {
 		return nil
 	}
+	defer func() {
+		if err != nil {
+			v.store.collectDue.Store(true)
+		}
+	}()
 	if v.m.Recounting() {
 		v.store.listDue = true
 		v.store.collectDue.Store(true) // when Reap is done
@@ -72,8 +77,12 @@ func (v *Volume) collect(ctx context.Context) error {
 
 func (v *Volume) collectSCOs(ctx context.Context) error {
 	checkpoint := v.checkpointSeq()
+	// A snapshot counts until it is in neither list: one that goes leaves
+	// memory first, and comes back if the catalog cannot be put.
+	v.cat.Lock()
+	snapshots := slices.Clone(v.cat.Snapshots)
+	v.cat.Unlock()
 	v.mu.Lock()
-	snapshots := make([]catalog.Snapshot, 0, len(v.snapshots))
 	for _, s := range v.snapshots {
 		snapshots = append(snapshots, s.Snapshot)
 	}
@@ -165,6 +174,8 @@ func firstError(errs ...error) error {
 // deleteOrphans deletes TLogs, page objects and catalog segments of earlier
 // owners that the catalog does not name.
 func (v *Volume) deleteOrphans(ctx context.Context) error {
+	v.put.Lock() // no catalog is put between the list and the delete
+	defer v.put.Unlock()
 	v.cat.Lock()
 	keep := map[string]bool{catalog.ObjectName: true}
 	for _, t := range v.cat.TLogs {
@@ -189,8 +200,7 @@ func (v *Volume) deleteOrphans(ctx context.Context) error {
 			return fmt.Errorf("list objects: %w", err)
 		}
 	}
-	v.deleteObjects(ctx, orphans)
-	return nil
+	return v.deleteLocked(ctx, orphans)
 }
 
 // sweep deletes map pages that no root reaches, and page objects in which
@@ -203,11 +213,16 @@ func (v *Volume) sweep(ctx context.Context) error {
 	}
 	next := v.cat.Checkpoint.NextPage
 	v.cat.Unlock()
-	if !v.store.sweepDue.Swap(false) && pages < 2*v.store.swept+sweepSlack {
+	if !v.store.sweepDue.Load() && pages < 2*v.store.swept+sweepSlack {
 		return nil
 	}
-	v.gc.Lock()
+	if !v.gc.TryLock() {
+		// A rollback or the end of a snapshot, which may wait for the storer.
+		v.store.collectDue.Store(true)
+		return nil
+	}
 	defer v.gc.Unlock()
+	v.store.sweepDue.Store(false)
 	v.mu.Lock()
 	var roots []metadata.Root
 	for _, s := range v.snapshots {
@@ -286,7 +301,7 @@ func (v *Volume) copyPages(ctx context.Context, w *pageWriter, q catalog.PageObj
 		if !live.Has(e.Page) {
 			continue
 		}
-		b, err := v.host.store.LoadPage(ctx, v.id, e.Page, nil)
+		b, err := v.host.pages.LoadPage(ctx, v.id, e.Page, nil)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"openvstorage/backend"
@@ -87,11 +88,16 @@ type Host struct {
 	sums   *otter.Cache[sumsKey, sums]
 	slots  chan []byte
 
+	living     context.Context // ends with Close
+	end        context.CancelFunc
+	background sync.WaitGroup
+
 	structure sync.Mutex // create, clone, delete, rename: one at a time
 
 	mu      sync.Mutex
 	volumes map[uuid.UUID]*Volume
 	byName  map[string]*Volume
+	opening map[uuid.UUID]*Volume // being opened, for findPage
 }
 
 // Open opens every vDisk of the registry, side by side, clones after their
@@ -99,6 +105,8 @@ type Host struct {
 func Open(ctx context.Context, opt Options) (h *Host, err error) {
 	opt.ensureDefaults()
 	h = &Host{opt: opt, volumes: make(map[uuid.UUID]*Volume), byName: make(map[string]*Volume)}
+	h.living, h.end = context.WithCancel(context.Background())
+	h.opening = make(map[uuid.UUID]*Volume)
 	h.slots = make(chan []byte, opt.UploadSlots)
 	for range opt.UploadSlots {
 		h.slots <- nil
@@ -142,6 +150,11 @@ func (h *Host) openPages() error {
 		return err
 	}
 	err := open()
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC, syscall.EACCES, syscall.EIO, syscall.EROFS} {
+		if errors.Is(err, errno) {
+			return fmt.Errorf("page store: %w", err) // nothing that a new one would mend
+		}
+	}
 	if err != nil {
 		h.opt.Logger.Warn("local page store is rebuilt from the backend", "dir", dir, "err", err)
 		if err := h.opt.FS.RemoveAll(dir); err != nil {
@@ -155,7 +168,12 @@ func (h *Host) openPages() error {
 
 // findPage finds the page object that holds a page of an open vDisk.
 func (h *Host) findPage(owner uuid.UUID, page uint64) (backend.Namespace, catalog.PageObject, bool) {
-	v := h.byID(owner)
+	h.mu.Lock()
+	v := h.volumes[owner]
+	if v == nil {
+		v = h.opening[owner]
+	}
+	h.mu.Unlock()
 	if v == nil {
 		return nil, catalog.PageObject{}, false
 	}
@@ -217,10 +235,16 @@ func (h *Host) openAll(ctx context.Context, records []registry.Record) {
 const openSideBySide = 8
 
 func (h *Host) openOne(ctx context.Context, r registry.Record) *Volume {
-	v, err := h.open(ctx, r)
-	if err != nil {
+	v := h.newVolume(r)
+	h.mu.Lock()
+	h.opening[r.ID] = v
+	h.mu.Unlock()
+	if err := h.open(ctx, v); err != nil {
 		v.halt(err)
 	}
+	h.mu.Lock()
+	delete(h.opening, r.ID)
+	h.mu.Unlock()
 	h.add(v)
 	return v
 }
@@ -252,27 +276,52 @@ func (h *Host) finish(ctx context.Context, records []registry.Record) error {
 	}
 	for _, name := range namespaces {
 		if id, err := uuid.Parse(name); err == nil && !known[id] {
-			h.opt.Logger.Info("removing a namespace that no vDisk owns", "namespace", name)
-			if err := h.remove(ctx, id, uuid.Nil); err != nil {
-				h.opt.Logger.Warn("namespace not removed", "namespace", name, "err", err)
-			}
-		}
-	}
-	local, err := h.buffer.Volumes()
-	if err != nil {
-		return err
-	}
-	for _, id := range local {
-		if !known[id] {
-			if err := h.buffer.Discard(id); err != nil {
-				return err
-			}
+			h.removeUnborn(ctx, id)
 		}
 	}
 	for _, v := range h.all() {
 		h.dropLostChildren(ctx, v, known)
+		h.background.Go(func() { h.dropLostSnapshots(v) })
 	}
 	return nil
+}
+
+// removeUnborn removes a namespace whose creation never became visible: its
+// catalog is missing or was never opened. Any other that the registry does not
+// know stays: the registry may be the one that is wrong.
+func (h *Host) removeUnborn(ctx context.Context, id uuid.UUID) {
+	v := h.newVolume(registry.Record{ID: id, Name: id.String()})
+	v.epoch = math.MaxUint64
+	if err := v.loadCatalog(ctx); err != nil && !errors.Is(err, backend.ErrNotFound) || err == nil && v.cat.Epoch > 0 {
+		h.opt.Logger.Warn("namespace of a vDisk that the registry does not know: left as it is", "namespace", id, "err", err)
+		return
+	}
+	h.opt.Logger.Info("removing a namespace whose vDisk was never made", "namespace", id)
+	if err := h.remove(ctx, id, uuid.Nil); err != nil {
+		h.opt.Logger.Warn("namespace not removed", "namespace", id, "err", err)
+	}
+}
+
+// dropLostSnapshots deletes snapshots that were made for clones that are gone.
+func (h *Host) dropLostSnapshots(v *Volume) {
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	if v.buf == nil || v.Err() != nil {
+		return
+	}
+	v.mu.Lock()
+	list := slices.Clone(v.snapshots)
+	v.mu.Unlock()
+	for _, s := range list {
+		v.cat.Lock()
+		children := len(v.cat.ChildrenOf(s.ID))
+		v.cat.Unlock()
+		if s.Auto && children == 0 {
+			if err := v.deleteSnapshot(h.living, s); err != nil {
+				v.log.Warn("snapshot of a lost clone not deleted", "snapshot", s.Name, "err", err)
+			}
+		}
+	}
 }
 
 // dropLostChildren removes references to clones that never became visible.
@@ -339,7 +388,7 @@ func (h *Host) pressure() {
 	list := h.all()
 	pending := false
 	for _, v := range list {
-		pending = pending || v.buf != nil && v.Err() == nil && len(v.buf.Work().TLogs) > 0
+		pending = pending || v.buf != nil && v.Err() == nil && !v.store.failing.Load() && len(v.buf.Work().TLogs) > 0
 	}
 	for _, v := range list {
 		if v.buf != nil && v.Err() == nil {
@@ -366,6 +415,8 @@ func (h *Host) giveSlot(b []byte) { h.slots <- b }
 // Close stops all vDisks cleanly: everything written is made durable. Devices
 // must have been released.
 func (h *Host) Close(ctx context.Context) error {
+	h.end()
+	h.background.Wait()
 	var errs []error
 	var mu sync.Mutex
 	var all sync.WaitGroup
@@ -382,11 +433,18 @@ func (h *Host) Close(ctx context.Context) error {
 		errs = append(errs, h.buffer.Close())
 	}
 	if h.store != nil {
+		// On a full disk Pebble would wait for room. It holds nothing that the
+		// backend and the TLogs do not.
+		patience := time.AfterFunc(closePatience, h.files.Abandon)
 		errs = append(errs, h.store.Close())
+		patience.Stop()
 	}
 	h.sums.StopAllGoroutines()
 	return errors.Join(errs...)
 }
+
+// closePatience is how long Close waits for the page store.
+const closePatience = 5 * time.Second
 
 // remove deletes everything of a vDisk, in an order that can be repeated.
 func (h *Host) remove(ctx context.Context, id, parent uuid.UUID) error {

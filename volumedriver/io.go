@@ -45,8 +45,11 @@ func (v *Volume) TryRead(p []byte, off int64) error {
 	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
 		return errWait
 	}
+	if err := v.tryRead(v.head, p, off); err != nil {
+		return err
+	}
 	v.count.read(len(p))
-	return v.tryRead(v.head, p, off)
+	return nil
 }
 
 func (v *Volume) tryRead(view *metadata.View, p []byte, off int64) error {

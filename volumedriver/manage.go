@@ -324,6 +324,9 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	if err := h.opt.Registry.MarkDeleting(ctx, v.id); err != nil {
+		v.mu.Lock()
+		v.deleted = false
+		v.mu.Unlock()
 		return fmt.Errorf("vDisk %q: %w", name, err)
 	}
 	h.mu.Lock()
@@ -332,12 +335,19 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 	h.mu.Unlock()
 	v.stopStorer()
 	if v.buf != nil {
-		v.buf.Fail(fmt.Errorf("vDisk %s was deleted", name))
+		v.buf.Fail(fmt.Errorf("vDisk %s: %w", name, errDeleted))
 	}
 	if err := v.close(ctx); err != nil {
 		h.opt.Logger.Warn("deleted vDisk not closed cleanly", "vdisk", name, "err", err)
 	}
-	return h.remove(ctx, v.id, parent)
+	if err := h.remove(ctx, v.id, parent); err != nil {
+		// It stays listed, so that it can be deleted again.
+		v.buf = nil
+		v.halt(fmt.Errorf("its deletion did not finish, delete it again: %w", err))
+		h.add(v)
+		return fmt.Errorf("vDisk %q: %w", name, err)
+	}
+	return nil
 }
 
 // deletable claims a vDisk for deletion and returns its parent's id.

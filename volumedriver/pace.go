@@ -2,8 +2,8 @@ package volumedriver
 
 import "time"
 
-// Fill levels of the write buffer between which uploads speed up (DESIGN 5.6
-// in the docs: idle priority below, full speed above).
+// Fill levels of the write buffer between which uploads speed up : idle
+// priority below, full speed above.
 const (
 	paceLow  = 0.25
 	paceHigh = 0.75

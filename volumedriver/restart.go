@@ -21,37 +21,36 @@ import (
 
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
 // What it finds wrong halts the vDisk rather than failing the host.
-func (h *Host) open(ctx context.Context, r registry.Record) (*Volume, error) {
-	v := h.newVolume(r)
-	epoch, err := h.opt.Registry.Claim(ctx, r.ID, h.opt.Owner)
+func (h *Host) open(ctx context.Context, v *Volume) error {
+	epoch, err := h.opt.Registry.Claim(ctx, v.id, h.opt.Owner)
 	if err != nil {
-		return v, err
+		return err
 	}
 	v.epoch = epoch
 	if err := v.loadCatalog(ctx); err != nil {
-		return v, err
+		return err
 	}
 	if err := v.openMap(ctx); err != nil {
-		return v, err
+		return err
 	}
 	opt := v.recoverOptions()
 	if err := v.replayStored(ctx, opt); err != nil {
-		return v, err
+		return err
 	}
 	found, err := h.buffer.Recover(opt)
 	if err != nil {
-		return v, err
+		return err
 	}
 	if err := v.replay(found.Entries); err != nil {
-		return v, errors.Join(err, found.Release())
+		return errors.Join(err, found.Release())
 	}
 	if found.Damage != nil {
-		return v, v.inspect(found)
+		return v.inspect(found)
 	}
 	if found.Cut != "" {
 		v.log.Info("log ends with what was not synced", "seq", found.Reached, "why", found.Cut)
 	}
-	return v, v.resume(ctx, found)
+	return v.resume(ctx, found)
 }
 
 func (h *Host) newVolume(r registry.Record) *Volume {
@@ -158,7 +157,7 @@ func stateOf(c catalog.Checkpoint) metadata.State {
 func (v *Volume) recoverOptions() writebuffer.RecoverOptions {
 	c := &v.cat.Catalog
 	return writebuffer.RecoverOptions{
-		Volume: v.id, StoredSeq: c.StoredSeq,
+		Volume: v.id, StoredSeq: c.StoredSeq, Opened: c.Epoch > 0,
 		Bound: func(epoch uint64) uint64 {
 			bound := uint64(math.MaxUint64)
 			for _, e := range c.Epochs {

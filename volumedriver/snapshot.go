@@ -80,6 +80,10 @@ func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 	v.gc.Lock()
 	defer v.gc.Unlock()
 	v.mu.Lock()
+	if v.readers[s.ID] > 0 {
+		defer v.mu.Unlock()
+		return fmt.Errorf("snapshot %s@%s is in use; disconnect its readers first: %w", v.name, s.Name, ErrBusy)
+	}
 	before, parent := v.snapshots, v.parent
 	v.snapshots = nil
 	for _, o := range before {
@@ -203,8 +207,11 @@ func (d *SnapshotDevice) TryRead(p []byte, off int64) error {
 	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
 		return errWait
 	}
+	if err := d.v.tryRead(d.view, p, off); err != nil {
+		return err
+	}
 	d.v.count.read(len(p))
-	return d.v.tryRead(d.view, p, off)
+	return nil
 }
 
 // Read is Volume.Read of the snapshot.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"openvstorage/backend"
@@ -21,6 +22,7 @@ import (
 type storer struct {
 	wake          chan struct{}
 	urgent        atomic.Int32 // how many wait for the upload
+	failing       atomic.Bool  // the last attempt failed
 	checkpointDue atomic.Bool  // freeze the map when the next TLog closes
 	collectDue    atomic.Bool  // look for dead SCOs and pages
 	listDue       bool         // list the backend for SCOs that the counters do not know
@@ -93,15 +95,23 @@ func (v *Volume) runStorer(ctx context.Context) {
 			more, err := v.storeStep(ctx)
 			if err != nil && ctx.Err() == nil {
 				failures++
+				v.store.failing.Store(true)
 				v.log.Warn("store to the backend failed", "err", err, "failures", failures)
 				v.announce(err)
+				if errors.Is(err, backend.ErrNoSpace) {
+					v.buf.Refuse(fmt.Errorf("%w: %w", syscall.ENOSPC, err))
+				}
 				select {
 				case <-time.After(min(time.Duration(failures)*50*time.Millisecond, 5*time.Second)):
 				case <-ctx.Done():
 				}
 				break
 			}
-			failures = 0
+			if failures > 0 {
+				failures = 0
+				v.store.failing.Store(false)
+				v.buf.Refuse(nil)
+			}
 			if !more {
 				break
 			}
@@ -123,8 +133,10 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	}
 	parallel, rest := pace(v.host.buffer.Fill(), idle, v.host.opt.IdleSeal, urgent, v.host.opt.UploadSlots)
 	if parallel > 0 {
-		if more, err = v.storeSome(ctx, parallel, rest); more || err != nil {
-			return more, err
+		if more, err = v.storeSome(ctx, parallel, rest); err != nil {
+			return false, errors.Join(err, v.collect(ctx)) // what goes may be the room that lacks
+		} else if more {
+			return true, nil
 		}
 	}
 	if err := v.collect(ctx); err != nil {
@@ -229,15 +241,20 @@ func (v *Volume) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte) 
 		return err
 	}
 	if s.SameFile(head) {
-		v.deleteObjects(ctx, []string{name})
+		v.put.Lock()
+		err := v.deleteLocked(ctx, []string{name})
+		v.put.Unlock()
+		if err != nil {
+			return err
+		}
 		v.host.sums.Invalidate(sumsKey{v.id, s.Number})
 	}
-	return v.put(ctx, name, data)
+	return v.putObject(ctx, name, data)
 }
 
-// put creates an object. A name that is taken by other bytes halts the vDisk
+// putObject creates an object. A name that is taken by other bytes halts the vDisk
 // (O6).
-func (v *Volume) put(ctx context.Context, name string, data []byte) error {
+func (v *Volume) putObject(ctx context.Context, name string, data []byte) error {
 	err := v.namespace().Put(ctx, name, data)
 	if errors.Is(err, backend.ErrExists) {
 		err = fmt.Errorf("object %s of %s: %w", name, v.id, err)
@@ -262,7 +279,7 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 		if t.FirstSeq == 0 {
 			continue
 		}
-		if err := v.put(ctx, t.ID.Name(), data); err != nil {
+		if err := v.putObject(ctx, t.ID.Name(), data); err != nil {
 			return err
 		}
 		v.count.uploaded.Add(uint64(len(data)))
@@ -358,8 +375,9 @@ func (v *Volume) checkpointSeq() uint64 {
 	return v.cat.Checkpoint.Seq
 }
 
-// waitStored waits until reached says so, pushing the upload meanwhile.
-func (v *Volume) waitStored(ctx context.Context, reached func() bool, each func()) error {
+// waitStored waits until reached says so, pushing the upload of what is
+// written up to seq meanwhile.
+func (v *Volume) waitStored(ctx context.Context, seq uint64, reached func() bool, each func()) error {
 	v.store.urgent.Add(1)
 	defer v.store.urgent.Add(-1)
 	for {
@@ -375,7 +393,7 @@ func (v *Volume) waitStored(ctx context.Context, reached func() bool, each func(
 		if each != nil {
 			each()
 		}
-		v.buf.CloseTLog()
+		v.buf.CloseTLogOf(seq)
 		v.wakeStorer()
 		select {
 		case <-stored:
@@ -399,7 +417,7 @@ func (v *Volume) Sync(ctx context.Context, progress func(done, total int64)) err
 
 func (v *Volume) syncTo(ctx context.Context, seq uint64, progress func(done, total int64)) error {
 	total, _ := v.buf.Backlog()
-	err := v.waitStored(ctx, func() bool { return v.storedSeq() >= seq }, func() {
+	err := v.waitStored(ctx, seq, func() bool { return v.storedSeq() >= seq }, func() {
 		if progress != nil {
 			left, _ := v.buf.Backlog()
 			progress(max(total-left, 0), total)
@@ -417,7 +435,8 @@ func (v *Volume) checkpointTo(ctx context.Context, seq uint64) error {
 		return nil
 	}
 	v.store.checkpointDue.Store(true)
-	return v.waitStored(ctx, func() bool {
+	v.buf.CloseTLog() // so that the checkpoint has where to be
+	return v.waitStored(ctx, seq, func() bool {
 		if v.checkpointSeq() >= seq {
 			return true
 		}

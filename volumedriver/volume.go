@@ -26,9 +26,9 @@ import (
 // Locks, in the order in which they may be taken:
 //
 //	admin     one management operation at a time
-//	catalog   the catalog, held while it is put
+//	put       one catalog put, or delete of objects, at a time
 //	log       the append section (in writebuffer)
-//	mu        snapshots, the checkpoint on its way
+//	cat, mu   the catalog; snapshots, the checkpoint on its way: for a moment
 type Volume struct {
 	host  *Host
 	id    uuid.UUID
@@ -50,8 +50,10 @@ type Volume struct {
 	admin sync.Mutex
 	gc    sync.Mutex // held while pages are swept, and while a snapshot goes or a rollback is made
 
-	cat struct {
-		sync.Mutex
+	put    sync.Mutex // one catalog put at a time
+	unsure *unsurePut // the last, if its outcome is not known
+	cat    struct {
+		sync.Mutex // for a moment only, never during I/O
 		catalog.Catalog
 		version  backend.Version
 		segments []string // names of the segments in use
@@ -91,6 +93,9 @@ type ahead struct {
 	parent uuid.UUID
 }
 
+// errDeleted ends the log of a vDisk that is being deleted.
+var errDeleted = errors.New("deleted")
+
 // haltError is why a vDisk is halted (P3). It is EIO to front ends.
 type haltError struct {
 	name  string
@@ -105,7 +110,7 @@ func (e *haltError) Unwrap() []error { return []error{ErrHalted, syscall.EIO, e.
 
 // halt stops writes and management of this vDisk, and of no other.
 func (v *Volume) halt(cause error) {
-	if cause == nil || errors.Is(cause, writebuffer.ErrClosed) {
+	if cause == nil || errors.Is(cause, writebuffer.ErrClosed) || errors.Is(cause, errDeleted) {
 		return
 	}
 	h := &haltError{v.Name(), cause}
@@ -253,12 +258,17 @@ func mapRoot(r catalog.Root) metadata.Root {
 // epoch (O6). Transient errors of the backend are retried until ctx ends;
 // another owner's catalog halts the vDisk (P4).
 func (v *Volume) updateCatalog(ctx context.Context, fn func(c *catalog.Catalog) error) error {
-	v.cat.Lock()
-	defer v.cat.Unlock()
+	v.put.Lock()
+	defer v.put.Unlock()
 	if err := v.Err(); err != nil {
 		return err
 	}
-	c := v.cat.Clone()
+	if err := v.resolve(ctx); err != nil {
+		return fmt.Errorf("catalog of %s: %w", v.Name(), err)
+	}
+	v.cat.Lock()
+	c, version, old := v.cat.Clone(), v.cat.version, v.cat.segments
+	v.cat.Unlock()
 	if err := fn(c); err != nil {
 		return err
 	}
@@ -276,23 +286,62 @@ func (v *Volume) updateCatalog(ctx context.Context, fn func(c *catalog.Catalog) 
 		}
 		names = append(names, s.Name)
 	}
-	version, err := putRoot(ctx, ns, root, v.cat.version)
+	version, err = putRoot(ctx, ns, root, version)
 	if errors.Is(err, backend.ErrConflict) {
 		err = fmt.Errorf("another owner has changed the catalog: %w", err)
 		v.halt(err)
 		return v.Err()
 	}
 	if err != nil {
+		v.unsure = &unsurePut{c, root, names} // it may have taken effect
 		return fmt.Errorf("catalog of %s: %w", v.Name(), err)
 	}
-	v.cat.Catalog, v.cat.version = *c, version
-	old := slices.DeleteFunc(v.cat.segments, func(n string) bool { return slices.Contains(names, n) })
-	v.cat.segments = names
+	v.cat.Lock()
+	v.cat.Catalog, v.cat.version, v.cat.segments = *c, version, names
+	v.cat.Unlock()
+	old = slices.DeleteFunc(slices.Clone(old), func(n string) bool { return slices.Contains(names, n) })
 	if len(old) > 0 {
 		// What is left of them is collected at the next start.
 		_ = ns.Delete(ctx, old, &backend.Condition{Name: catalog.ObjectName, Version: version})
 	}
 	return nil
+}
+
+// unsurePut is a catalog put that failed without telling whether it took effect.
+type unsurePut struct {
+	c        *catalog.Catalog
+	root     []byte
+	segments []string
+}
+
+// resolve finds out what became of an unsure put. v.put is held.
+func (v *Volume) resolve(ctx context.Context) error {
+	u := v.unsure
+	if u == nil {
+		return nil
+	}
+	info, same, err := holds(ctx, v.namespace(), u.root)
+	if err != nil {
+		return err
+	}
+	if same {
+		v.cat.Lock()
+		v.cat.Catalog, v.cat.version, v.cat.segments = *u.c, info.Version, u.segments
+		v.cat.Unlock()
+	}
+	v.unsure = nil
+	return nil
+}
+
+// holds reports whether the catalog object is root.
+func holds(ctx context.Context, ns backend.Namespace, root []byte) (info backend.Info, same bool, err error) {
+	info, err = ns.Stat(ctx, catalog.ObjectName)
+	if err != nil || info.Size != int64(len(root)) {
+		return info, false, err
+	}
+	have := make([]byte, len(root))
+	err = get(ctx, ns, catalog.ObjectName, have, 0)
+	return info, err == nil && slices.Equal(have, root), err
 }
 
 // putRoot puts the catalog's root. When a put fails without telling whether it
@@ -302,13 +351,15 @@ func putRoot(ctx context.Context, ns backend.Namespace, root []byte, version bac
 	tried := false
 	err := retry(ctx, func() error {
 		var err error
-		next, err = ns.PutIf(ctx, catalog.ObjectName, root, version)
+		// A put under way is not given up: its outcome would be unknown.
+		next, err = ns.PutIf(context.WithoutCancel(ctx), catalog.ObjectName, root, version)
 		if tried && errors.Is(err, backend.ErrConflict) {
-			if info, serr := ns.Stat(ctx, catalog.ObjectName); serr == nil && info.Size == int64(len(root)) {
-				have := make([]byte, len(root))
-				if _, gerr := ns.Get(ctx, catalog.ObjectName, have, 0); gerr == nil && slices.Equal(have, root) {
-					next, err = info.Version, nil
-				}
+			info, same, herr := holds(ctx, ns, root)
+			switch {
+			case herr != nil:
+				err = herr // ask again
+			case same:
+				next, err = info.Version, nil
 			}
 		}
 		tried = true

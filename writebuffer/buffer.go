@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -26,6 +27,9 @@ const (
 	scoShare     = 16 // an SCO is at most this share of the buffer
 	tlogShare    = 8  // a TLog closes at this share of the buffer
 )
+
+// rawSuffix marks files of the pool that are not pre-written.
+const rawSuffix = ".raw"
 
 // Options configure a Buffer.
 type Options struct {
@@ -45,6 +49,7 @@ type Buffer struct {
 
 	mu struct {
 		sync.Mutex
+		raw       []string      // names in the pool, to be pre-written
 		free      []string      // names in the pool
 		files     int           // SCO-sized files in existence, in whatever state
 		nextFree  int           // next name in the pool
@@ -52,6 +57,7 @@ type Buffer struct {
 		changed   chan struct{} // closed and renewed when a waiter should look again
 		waiting   int
 		logs      map[uuid.UUID]*Log
+		opened    map[uuid.UUID]bool // had a log since Open
 		closed    bool
 	}
 	dirty   atomic.Int64 // SCO files that may not be evicted
@@ -85,6 +91,7 @@ func Open(opt Options) (*Buffer, error) {
 	b.mu.evictable = list.New()
 	b.mu.changed = make(chan struct{})
 	b.mu.logs = make(map[uuid.UUID]*Log)
+	b.mu.opened = make(map[uuid.UUID]bool)
 	if err := opt.FS.MkdirAll(b.poolDir(), 0o755); err != nil {
 		return nil, err
 	}
@@ -112,7 +119,8 @@ func (b *Buffer) adopt() error {
 	}
 	for _, name := range names {
 		p := path.Join(b.poolDir(), name)
-		n, err := strconv.Atoi(name)
+		number, raw := strings.CutSuffix(name, rawSuffix)
+		n, err := strconv.Atoi(number)
 		info, serr := b.opt.FS.Stat(p)
 		if serr != nil {
 			return serr
@@ -124,7 +132,11 @@ func (b *Buffer) adopt() error {
 			continue
 		}
 		b.mu.nextFree = max(b.mu.nextFree, n+1)
-		b.mu.free = append(b.mu.free, name)
+		if raw {
+			b.mu.raw = append(b.mu.raw, name)
+		} else {
+			b.mu.free = append(b.mu.free, name)
+		}
 		b.mu.files++
 	}
 	return b.countVolumes()
@@ -189,7 +201,7 @@ func (b *Buffer) Usage() Usage {
 	return Usage{
 		Bytes: int64(b.mu.files) * b.scoSize, Limit: b.opt.Bytes,
 		Dirty: b.dirty.Load() * b.scoSize,
-		Free:  int64(len(b.mu.free)) * b.scoSize, Evictable: int64(b.mu.evictable.Len()) * b.scoSize,
+		Free:  int64(len(b.mu.free)+len(b.mu.raw)) * b.scoSize, Evictable: int64(b.mu.evictable.Len()) * b.scoSize,
 	}
 }
 
@@ -199,29 +211,32 @@ func (b *Buffer) wakeLocked() {
 	b.mu.changed = make(chan struct{})
 }
 
-// acquire makes the file name in dir of SCO size, from the pool, new, or from
-// an evicted SCO, with the name durable on return. It waits while the buffer is
-// full of what is not stored (P6).
-func (b *Buffer) acquire(ctx context.Context, name string) error {
+// acquire makes the file name of SCO size, from the pool, new, or from an
+// evicted SCO, with the name durable on return; sparse says that it is not
+// pre-written. It waits while the buffer is full of what is not stored (P6).
+func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err error) {
 	pressed := false
 	for {
 		b.mu.Lock()
 		if b.mu.closed {
 			b.mu.Unlock()
-			return ErrClosed
+			return false, ErrClosed
 		}
-		if n := len(b.mu.free); n > 0 {
-			from := b.mu.free[n-1]
-			b.mu.free = b.mu.free[:n-1]
+		if from, ok := pop(&b.mu.free); ok {
 			b.mu.Unlock()
 			b.kickPrewriter()
-			return b.take(from, name)
+			return false, b.take(from, name)
+		}
+		if from, ok := pop(&b.mu.raw); ok {
+			b.mu.Unlock()
+			b.kickPrewriter()
+			return true, b.take(from, name)
 		}
 		if b.mu.files < b.max {
 			b.mu.files++
 			b.mu.Unlock()
 			b.kickPrewriter()
-			return b.create(name)
+			return true, b.create(name)
 		}
 		if b.evictLocked() {
 			b.mu.Unlock()
@@ -244,9 +259,32 @@ func (b *Buffer) acquire(ctx context.Context, name string) error {
 		b.mu.waiting--
 		b.mu.Unlock()
 		if err := ctx.Err(); err != nil {
-			return err
+			return false, err
 		}
 	}
+}
+
+// pop takes the last of a list.
+func pop(list *[]string) (string, bool) {
+	n := len(*list)
+	if n == 0 {
+		return "", false
+	}
+	last := (*list)[n-1]
+	*list = (*list)[:n-1]
+	return last, true
+}
+
+// swap takes a pre-written file for name if there is one at once.
+func (b *Buffer) swap(name string) (bool, error) {
+	b.mu.Lock()
+	from, ok := pop(&b.mu.free)
+	b.mu.Unlock()
+	if !ok {
+		b.kickPrewriter()
+		return false, nil
+	}
+	return true, b.take(from, name)
 }
 
 func (b *Buffer) take(from, name string) error {
@@ -254,7 +292,11 @@ func (b *Buffer) take(from, name string) error {
 		b.forget()
 		return err
 	}
-	return b.opt.FS.SyncDir(path.Dir(name))
+	if err := b.opt.FS.SyncDir(path.Dir(name)); err != nil {
+		b.discardFile(name)
+		return err
+	}
+	return nil
 }
 
 // create makes a file that is not pre-written: a writer is waiting. Its first
@@ -291,8 +333,9 @@ func (b *Buffer) discardFile(name string) {
 	b.forget()
 }
 
-// recycle moves a file into the pool. Nothing reads or writes it any more.
-func (b *Buffer) recycle(name string) {
+// recycle moves a file into the pool, raw if it must be pre-written first.
+// Nothing reads or writes it any more.
+func (b *Buffer) recycle(name string, raw bool) {
 	b.mu.Lock()
 	if info, err := b.opt.FS.Stat(name); b.mu.files > b.max || err != nil || info.Size() != b.scoSize {
 		b.mu.Unlock()
@@ -302,13 +345,21 @@ func (b *Buffer) recycle(name string) {
 	to := strconv.Itoa(b.mu.nextFree)
 	b.mu.nextFree++
 	b.mu.Unlock()
+	if raw {
+		to += rawSuffix
+	}
 	if err := b.opt.FS.Rename(name, path.Join(b.poolDir(), to)); err != nil {
 		b.opt.Logger.Warn("write buffer: file not recycled", "file", name, "err", err)
 		b.discardFile(name)
 		return
 	}
 	b.mu.Lock()
-	b.mu.free = append(b.mu.free, to)
+	if raw {
+		b.mu.raw = append(b.mu.raw, to)
+		defer b.kickPrewriter()
+	} else {
+		b.mu.free = append(b.mu.free, to)
+	}
 	b.wakeLocked()
 	b.mu.Unlock()
 }
@@ -357,17 +408,25 @@ func (b *Buffer) kickPrewriter() {
 func (b *Buffer) prewriter(ctx context.Context) {
 	for {
 		b.mu.Lock()
+		name, want := "", false
+		if b.mu.waiting == 0 && !b.mu.closed {
+			name, want = pop(&b.mu.raw)
+		}
 		used := b.mu.files - len(b.mu.free)
-		want := len(b.mu.free) < max(b.opt.Ready, used) && b.mu.files < b.max && b.mu.waiting == 0 && !b.mu.closed
-		var name string
-		if want {
+		if !want && len(b.mu.free) < max(b.opt.Ready, used) && b.mu.files < b.max && b.mu.waiting == 0 && !b.mu.closed {
+			want = true
 			b.mu.files++
 			name = strconv.Itoa(b.mu.nextFree)
 			b.mu.nextFree++
 		}
 		b.mu.Unlock()
 		if want {
-			if err := b.prewrite(path.Join(b.poolDir(), name)); err != nil {
+			err := b.prewrite(path.Join(b.poolDir(), name))
+			if done, raw := strings.CutSuffix(name, rawSuffix); raw && err == nil {
+				err = b.opt.FS.Rename(path.Join(b.poolDir(), name), path.Join(b.poolDir(), done))
+				name = done
+			}
+			if err != nil {
 				b.opt.Logger.Warn("write buffer: no file pre-written", "file", name, "err", err)
 				b.discardFile(path.Join(b.poolDir(), name))
 			} else {
@@ -387,7 +446,7 @@ func (b *Buffer) prewriter(ctx context.Context) {
 }
 
 func (b *Buffer) prewrite(name string) error {
-	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create, 0o644)
 	if err != nil {
 		return err
 	}
@@ -409,10 +468,29 @@ func (b *Buffer) Close() error {
 // closed, or never have been opened.
 func (b *Buffer) Discard(v uuid.UUID) error {
 	dir := b.volumeDir(v)
+	if !b.opened(v) {
+		names, err := b.opt.FS.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, name := range names { // counted by Open, and by no log since
+			if _, err := sco.ParseName(name); err == nil {
+				b.forget()
+			}
+		}
+	}
 	if err := b.opt.FS.RemoveAll(dir); err != nil {
 		return err
 	}
 	return b.opt.FS.SyncDir(b.opt.Dir)
+}
+
+// opened reports whether the vDisk ever had a log: then its files are no longer
+// counted when the log is closed.
+func (b *Buffer) opened(v uuid.UUID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.opened[v]
 }
 
 // Volumes lists the vDisks that left something in the buffer.

@@ -47,6 +47,9 @@ func (l *Log) commitRound(ctx context.Context) error {
 	var sealed []*SCO
 	err := l.whenReady(ctx, func() error {
 		if len(l.pending) > 0 {
+			l.preferPrewritten()
+		}
+		if len(l.pending) > 0 {
 			if l.open == nil || l.open.broken {
 				if err := l.roll(); err != nil {
 					return err
@@ -56,6 +59,7 @@ func (l *Log) commitRound(ctx context.Context) error {
 				return err
 			}
 			open = l.open
+			open.refs.Add(1) // it may be sealed, stored and evicted before it is synced here
 		}
 		target = l.nextSeq - 1
 		sealed = append(sealed[:0], l.unsynced...)
@@ -63,6 +67,9 @@ func (l *Log) commitRound(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	if open != nil {
+		defer open.release()
 	}
 	for _, s := range sealed {
 		if err := s.sync(); err != nil {
@@ -79,6 +86,25 @@ func (l *Log) commitRound(ctx context.Context) error {
 	}
 	l.advance(target)
 	return nil
+}
+
+// preferPrewritten moves on from an SCO that is not pre-written when it turns
+// out to be flushed: its syncs allocate and journal. The rest of it stays
+// unused until it is recycled.
+func (l *Log) preferPrewritten() {
+	s := l.open
+	if s == nil || !s.sparse || s.broken {
+		return
+	}
+	l.wantFast = true
+	if l.next == nil || l.next.sparse {
+		l.kick(l.prepare)
+		return
+	}
+	s.early = true
+	if l.roll() == nil {
+		l.wantFast = false
+	}
 }
 
 // commitBlock appends a commit block to s that covers all pending entries.
@@ -123,19 +149,22 @@ func (l *Log) advance(seq uint64) {
 		return
 	}
 	l.durable.Store(seq)
-	if l.tl != nil && !l.tl.broken {
-		l.mark = tlog.AppendEntry(l.mark[:0], l.tl.seed, tlog.Entry{Kind: tlog.KindDurable, Seq: seq})
-		_ = l.tl.append(l.mark) // later commit blocks carry the figure too
+	if l.tl != nil {
+		l.leaveMark()
 	}
-	for len(l.unsynced) > 0 && l.unsynced[0].isSynced() {
+	for len(l.unsynced) > 0 && l.unsynced[0].synced.Load() {
 		l.unsynced = l.unsynced[1:]
 	}
 }
 
-func (s *SCO) isSynced() bool {
-	s.syncing.Lock()
-	defer s.syncing.Unlock()
-	return s.syncing.done && s.syncing.err == nil
+// leaveMark says in the open TLog what is durable. It is not synced, and later
+// commit blocks carry the figure too, so an error costs nothing.
+func (l *Log) leaveMark() {
+	if l.tl.broken {
+		return
+	}
+	l.mark = tlog.AppendEntry(l.mark[:0], l.tl.seed, tlog.Entry{Kind: tlog.KindDurable, Seq: l.durable.Load()})
+	_ = l.tl.append(l.mark)
 }
 
 // backgroundSync syncs sealed SCOs in order, so that a flush finds little to
@@ -151,7 +180,7 @@ func (l *Log) backgroundSync(ctx context.Context) {
 			l.mu.Lock()
 			var s *SCO
 			for _, u := range l.unsynced {
-				if !u.isSynced() {
+				if !u.synced.Load() {
 					s = u
 					break
 				}

@@ -16,6 +16,7 @@
 // The directory:
 //
 //	DIR/pool/N              free files, pre-written, of SCO size
+//	DIR/pool/N.raw          free files that are to be pre-written
 //	DIR/<vdisk>/sco-...     SCOs of that vDisk
 //	DIR/<vdisk>/tlog-...    its TLogs
 package writebuffer

@@ -65,6 +65,7 @@ type Log struct {
 	written atomic.Uint64 // every seq up to here is written and applied
 	durable atomic.Uint64 // every seq up to here survives a power cut
 	failed  atomic.Pointer[error]
+	refuse  atomic.Pointer[error] // what who lacks room gets instead of waiting
 
 	// mu is the append section (O9). Lock order: mu before Buffer.mu.
 	mu sync.Mutex
@@ -80,6 +81,7 @@ type Log struct {
 	unsynced     []*SCO // sealed, in order
 	sealed       []*SCO // sealed, of the open TLog, in order
 	unstored     []*SCO // sealed, of closed TLogs that are not stored, in order
+	wantFast     bool   // the open SCO is flushed and not pre-written
 	scratch      []byte
 	mark         []byte
 	closed       []*TLog
@@ -131,6 +133,7 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.done.Go(func() { l.backgroundSync(ctx) })
 	b.mu.Lock()
 	b.mu.logs[opt.Volume] = l
+	b.mu.opened[opt.Volume] = true
 	b.mu.Unlock()
 	return l, nil
 }
@@ -161,6 +164,19 @@ func (l *Log) fail(err error) {
 
 // Fail ends the log: every later append and commit returns err.
 func (l *Log) Fail(err error) { l.fail(err) }
+
+// Refuse makes appends that lack room fail with err rather than wait, until it
+// is called with nil: the backend is out of space (P6).
+func (l *Log) Refuse(err error) {
+	if err == nil {
+		l.refuse.Store(nil)
+		return
+	}
+	l.refuse.Store(&err)
+	l.mu.Lock()
+	l.wakeLocked()
+	l.mu.Unlock()
+}
 
 // Span is one aligned write of a batch: whole clusters from Addr on.
 type Span struct {
@@ -242,6 +258,9 @@ func (l *Log) whenReady(ctx context.Context, fn func() error) error {
 			return err
 		}
 		l.kick(l.prepare)
+		if p := l.refuse.Load(); p != nil && l.buf.Waiting() {
+			return *p
+		}
 		select {
 		case <-ready:
 		case <-ctx.Done():

@@ -50,10 +50,11 @@ func (l *Log) prepareOnce(ctx context.Context) error {
 	}
 	if n != 0 {
 		name := l.scoPath(n)
-		if err := l.buf.acquire(ctx, name); err != nil {
+		sparse, err := l.buf.acquire(ctx, name)
+		if err != nil {
 			return err
 		}
-		s, err := l.newSCO(n, name)
+		s, err := l.newSCO(n, name, sparse)
 		if err != nil {
 			l.buf.discardFile(name)
 			return err
@@ -63,6 +64,40 @@ func (l *Log) prepareOnce(ctx context.Context) error {
 		l.wakeLocked()
 		l.mu.Unlock()
 	}
+	return l.swapNext()
+}
+
+// swapNext replaces a prepared SCO file that is not pre-written by one that is.
+// What is flushed often is worth it: syncing a pre-written file costs a half to
+// a fifth.
+func (l *Log) swapNext() error {
+	l.mu.Lock()
+	old := l.next
+	if old == nil || !old.sparse || !l.wantFast || l.numbers.sco >= l.numbers.scoLimit {
+		l.mu.Unlock()
+		return nil
+	}
+	n := l.numbers.sco
+	l.numbers.sco++
+	l.mu.Unlock()
+	name := l.scoPath(n)
+	ok, err := l.buf.swap(name)
+	if !ok || err != nil {
+		return err
+	}
+	s, err := l.newSCO(n, name, false)
+	if err != nil {
+		l.buf.discardFile(name)
+		return err
+	}
+	l.mu.Lock()
+	if l.next == old {
+		l.next = s
+		s = old
+	}
+	l.mu.Unlock()
+	s.early = true
+	s.release()
 	return nil
 }
 

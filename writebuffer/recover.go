@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"path"
 	"slices"
@@ -22,6 +23,8 @@ type RecoverOptions struct {
 	// StoredSeq: every entry up to it is in the catalog's TLogs. Only later
 	// ones are taken from local files, never a mix for one seq (O10).
 	StoredSeq uint64
+	// Opened: some owner has had a log before, so its directory must be there.
+	Opened bool
 	// Bound is the last seq that counts in files of an epoch: a later owner
 	// began after it (O11).
 	Bound func(epoch uint64) uint64
@@ -84,7 +87,15 @@ type foundSCO struct {
 func (b *Buffer) Recover(opt RecoverOptions) (*Recovered, error) {
 	r := &Recovered{opt: opt, Reached: opt.StoredSeq, Durable: opt.StoredSeq, NextSCO: 1, NextTLog: 1}
 	dir := b.volumeDir(opt.Volume)
+	if _, err := b.opt.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) && opt.Opened {
+		r.Incomplete = true
+		r.Damage = fmt.Errorf("%s is missing, and with it what was written after seq %d; put it back, or make an empty directory of that name to go on without", dir, opt.StoredSeq)
+		return r, nil
+	}
 	if err := b.opt.FS.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := b.opt.FS.SyncDir(b.opt.Dir); err != nil {
 		return nil, err
 	}
 	names, err := b.opt.FS.ReadDir(dir)
@@ -176,8 +187,8 @@ func (m *merge) durable(epoch, seq uint64) {
 	m.r.Durable = max(m.r.Durable, min(seq, m.r.opt.Bound(epoch)))
 }
 
-func (m *merge) readTLog(fs disk.FS, id tlog.ID, name string) error {
-	b, err := readFile(fs, name)
+func (m *merge) readTLog(d disk.FS, id tlog.ID, name string) error {
+	b, err := readFile(d, name)
 	if err != nil {
 		return err
 	}
@@ -227,8 +238,8 @@ func (m *merge) addTLogs() {
 	}
 }
 
-func (m *merge) readSCO(fs disk.FS, n sco.Number, name string) error {
-	f, err := fs.OpenFile(name, disk.Write, 0)
+func (m *merge) readSCO(d disk.FS, n sco.Number, name string) error {
+	f, err := d.OpenFile(name, disk.Write, 0)
 	if err != nil {
 		return err
 	}
@@ -424,8 +435,8 @@ func (m *merge) verify(e tlog.Entry, s *foundSCO) (bad, err error) {
 	return nil, nil
 }
 
-func readFile(fs disk.FS, name string) (b []byte, err error) {
-	f, err := fs.OpenFile(name, 0, 0)
+func readFile(d disk.FS, name string) (b []byte, err error) {
+	f, err := d.OpenFile(name, 0, 0)
 	if err != nil {
 		return nil, err
 	}

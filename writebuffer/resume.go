@@ -57,7 +57,12 @@ func (l *Log) adopt(r *Recovered, recycle bool) error {
 				return err
 			}
 			f.file = nil
-			l.buf.recycle(f.name)
+			if f.header.Volume != r.opt.Volume {
+				// Another vDisk's before: a crash may have left it two names.
+				l.buf.discardFile(f.name)
+				continue
+			}
+			l.buf.recycle(f.name, true)
 			continue
 		}
 		f.file = nil // it is the SCO's now
@@ -125,6 +130,7 @@ func (f *foundSCO) restore(l *Log, r *Recovered) (s *SCO, stored bool) {
 	s.blocks = *f.footer
 	s.used.Store(int32(f.blocks))
 	s.syncing.done = true
+	s.synced.Store(true)
 	return s, true
 }
 

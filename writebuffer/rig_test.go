@@ -432,6 +432,16 @@ func (r *rig) storeAll() {
 	r.t.Helper()
 	r.log.CloseTLog()
 	w := r.log.Work()
+	var buf []byte
+	for _, s := range w.SCOs {
+		if s.Empty() {
+			continue
+		}
+		var err error
+		if buf, err = s.Object(buf, nil); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 	for _, t := range w.TLogs {
 		r.vol.keep[t.ID] = true
 		r.vol.stored = max(r.vol.stored, t.LastSeq)

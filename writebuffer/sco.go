@@ -35,12 +35,15 @@ type SCO struct {
 	covers  uint64       // highest seq that a commit block in it covers
 	broken  bool         // a write failed: nothing more is appended (P6)
 	sealed  bool
+	sparse  bool // not pre-written: its syncs are slow
+	early   bool // sealed before it was full
 
 	syncing struct {
 		sync.Mutex
 		done bool
 		err  error
 	}
+	synced atomic.Bool // the sync has succeeded
 
 	stored  bool          // guarded by log.mu
 	element *list.Element // in Buffer.mu.evictable
@@ -67,7 +70,7 @@ func (s *SCO) release() {
 		if err := s.file.Close(); err != nil {
 			b.opt.Logger.Warn("write buffer: SCO not closed", "file", s.name, "err", err)
 		}
-		b.recycle(s.name)
+		b.recycle(s.name, s.sparse && s.early)
 	}
 }
 
@@ -81,6 +84,8 @@ func (s *SCO) sync() error {
 		if err := s.file.Datasync(); err != nil {
 			s.syncing.err = fmt.Errorf("sync %s: %w", s.name, err)
 			s.log.fail(s.syncing.err)
+		} else {
+			s.synced.Store(true)
 		}
 	}
 	return s.syncing.err
@@ -116,6 +121,8 @@ func (s *SCO) read(p []byte, index int, wait bool) error {
 	}
 	if err != nil {
 		if err == disk.ErrWouldBlock {
+			// Whoever waits for it finds the read under way, beside others.
+			_ = s.file.Readahead(off, int64(len(p)))
 			return err
 		}
 		if errors.Is(err, io.EOF) {
@@ -133,14 +140,14 @@ func (s *SCO) read(p []byte, index int, wait bool) error {
 }
 
 // newSCO opens a file of SCO size that is already in the vDisk's directory.
-func (l *Log) newSCO(n sco.Number, name string) (*SCO, error) {
+func (l *Log) newSCO(n sco.Number, name string, sparse bool) (*SCO, error) {
 	f, err := l.buf.opt.FS.OpenFile(name, disk.Write, 0)
 	if err != nil {
 		return nil, err
 	}
 	blocks := int(l.buf.scoSize / sco.ClusterSize)
 	room := sco.Room(blocks)
-	s := &SCO{Number: n, log: l, file: f, name: name}
+	s := &SCO{Number: n, log: l, file: f, name: name, sparse: sparse}
 	s.refs.Store(1)
 	s.header = sco.Header{
 		Volume: l.opt.Volume, Number: n, Incarnation: l.buf.opt.Random(),

@@ -235,8 +235,12 @@ func (l *Log) closeFiles() error {
 		if s == nil {
 			continue
 		}
-		files++
 		l.buf.mu.Lock()
+		if s.stored && s.element == nil { // being evicted: that closes it
+			l.buf.mu.Unlock()
+			continue
+		}
+		files++
 		if s.element != nil {
 			l.buf.mu.evictable.Remove(s.element)
 			s.element = nil

@@ -112,6 +112,10 @@ func (l *Log) tlogReady() bool {
 		return false
 	}
 	if l.tl != nil {
+		// O3: a TLog is stored with every SCO that its entries name.
+		if l.open != nil && !l.seal() {
+			return false
+		}
 		l.retireTLog()
 	}
 	return l.openTLog() == nil
@@ -127,6 +131,7 @@ func (l *Log) openTLog() error {
 		return err
 	}
 	l.tl = t
+	l.leaveMark()
 	return nil
 }
 
@@ -152,6 +157,14 @@ func (l *Log) CloseTLog() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.closeTLogLocked()
+}
+
+// CloseTLogOf is CloseTLog if the open TLog has an entry up to seq: what came
+// later need not be stored for it.
+func (l *Log) CloseTLogOf(seq uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tl != nil && l.tl.FirstSeq <= seq && l.closeTLogLocked()
 }
 
 func (l *Log) closeTLogLocked() bool {

@@ -96,6 +96,10 @@ type File interface {
 	// without waiting. It promises nothing about durability.
 	Writeback(off, n int64) error
 
+	// Readahead asks the kernel to read [off, off+n) into memory without
+	// waiting for it, so that several reads are under way at once.
+	Readahead(off, n int64) error
+
 	Truncate(size int64) error
 	Size() (int64, error)
 	Name() string

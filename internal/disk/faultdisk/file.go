@@ -185,6 +185,9 @@ func (f *File) writeZeros(off, n int64) (int64, error) {
 }
 
 // Writeback starts writing; see disk.File.
+func (f *File) Readahead(off, n int64) error { return f.under.Readahead(off, n) }
+
+// Writeback asks for writing; see disk.File.
 func (f *File) Writeback(off, n int64) error {
 	if r := f.begin(Writeback); r.Err != nil {
 		return fail(Writeback, f.name, r.Err)
