@@ -189,6 +189,7 @@ func (v *Volume) uploadSCOs(ctx context.Context, g *group, batch []*writebuffer.
 	var all sync.WaitGroup
 	for i, s := range batch {
 		if s.Empty() {
+			errs[i] = s.Sync() // before it may be evicted
 			continue
 		}
 		all.Go(func() { sizes[i], errs[i] = v.uploadSCO(ctx, g, s) })

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"openvstorage/internal/disk"
 	"openvstorage/sco"
@@ -36,7 +37,7 @@ type Options struct {
 	FS     disk.FS
 	Dir    string
 	Bytes  int64 // bytes of SCO files on disk at most; default 2 GiB, at least 64 MiB
-	Ready  int   // free files kept pre-written ahead of need, or as many as are in use; default 8
+	Ready  int   // free files kept pre-written ahead of need; default 8
 	Random func() uint64
 	Logger *slog.Logger
 }
@@ -57,15 +58,15 @@ type Buffer struct {
 		changed   chan struct{} // closed and renewed when a waiter should look again
 		waiting   int
 		logs      map[uuid.UUID]*Log
-		opened    map[uuid.UUID]bool // had a log since Open
 		closed    bool
 	}
 	dirty   atomic.Int64 // SCO files that may not be evicted
 	pressed func()       // called, without locks, when somebody waits and nothing can be evicted
 
-	fill chan struct{}
-	stop context.CancelFunc
-	done sync.WaitGroup
+	fill  chan struct{}
+	asked atomic.Bool // a file was asked for since the prewriter looked
+	stop  context.CancelFunc
+	done  sync.WaitGroup
 }
 
 // ErrClosed is returned after Close.
@@ -91,7 +92,6 @@ func Open(opt Options) (*Buffer, error) {
 	b.mu.evictable = list.New()
 	b.mu.changed = make(chan struct{})
 	b.mu.logs = make(map[uuid.UUID]*Log)
-	b.mu.opened = make(map[uuid.UUID]bool)
 	if err := opt.FS.MkdirAll(b.poolDir(), 0o755); err != nil {
 		return nil, err
 	}
@@ -216,6 +216,7 @@ func (b *Buffer) wakeLocked() {
 // pre-written. It waits while the buffer is full of what is not stored (P6).
 func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err error) {
 	pressed := false
+	b.asked.Store(true)
 	for {
 		b.mu.Lock()
 		if b.mu.closed {
@@ -225,12 +226,12 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 		if from, ok := pop(&b.mu.free); ok {
 			b.mu.Unlock()
 			b.kickPrewriter()
-			return false, b.take(from, name)
+			return false, b.take(from, name, &b.mu.free)
 		}
 		if from, ok := pop(&b.mu.raw); ok {
 			b.mu.Unlock()
 			b.kickPrewriter()
-			return true, b.take(from, name)
+			return true, b.take(from, name, &b.mu.raw)
 		}
 		if b.mu.files < b.max {
 			b.mu.files++
@@ -284,12 +285,15 @@ func (b *Buffer) swap(name string) (bool, error) {
 		b.kickPrewriter()
 		return false, nil
 	}
-	return true, b.take(from, name)
+	return true, b.take(from, name, &b.mu.free)
 }
 
-func (b *Buffer) take(from, name string) error {
+// take moves a file of the pool to name; if that fails it goes back to list.
+func (b *Buffer) take(from, name string, list *[]string) error {
 	if err := b.opt.FS.Rename(path.Join(b.poolDir(), from), name); err != nil {
-		b.forget()
+		b.mu.Lock()
+		*list = append(*list, from)
+		b.mu.Unlock()
 		return err
 	}
 	if err := b.opt.FS.SyncDir(path.Dir(name)); err != nil {
@@ -403,46 +407,83 @@ func (b *Buffer) kickPrewriter() {
 	}
 }
 
-// prewriter keeps a few pre-written files in the pool while nobody waits:
-// syncing one costs a half to a fifth of syncing a new file.
+// quiet is how long no SCO file may have been asked for before the prewriter
+// goes beyond Options.Ready.
+const quiet = 500 * time.Millisecond
+
+// prewriter keeps pre-written files in the pool: syncing one costs a half to a
+// fifth of syncing a new file. A few it makes ahead of need; the rest of a
+// buffer that is in use when it is quiet, never in the way of a write.
 func (b *Buffer) prewriter(ctx context.Context) {
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	calm := false
 	for {
-		b.mu.Lock()
-		name, want := "", false
-		if b.mu.waiting == 0 && !b.mu.closed {
-			name, want = pop(&b.mu.raw)
-		}
-		used := b.mu.files - len(b.mu.free)
-		if !want && len(b.mu.free) < max(b.opt.Ready, used) && b.mu.files < b.max && b.mu.waiting == 0 && !b.mu.closed {
-			want = true
-			b.mu.files++
-			name = strconv.Itoa(b.mu.nextFree)
-			b.mu.nextFree++
-		}
-		b.mu.Unlock()
-		if want {
-			err := b.prewrite(path.Join(b.poolDir(), name))
-			if done, raw := strings.CutSuffix(name, rawSuffix); raw && err == nil {
-				err = b.opt.FS.Rename(path.Join(b.poolDir(), name), path.Join(b.poolDir(), done))
-				name = done
-			}
-			if err != nil {
-				b.opt.Logger.Warn("write buffer: no file pre-written", "file", name, "err", err)
-				b.discardFile(path.Join(b.poolDir(), name))
-			} else {
-				b.mu.Lock()
-				b.mu.free = append(b.mu.free, name)
-				b.wakeLocked()
-				b.mu.Unlock()
+		if name, ok := b.nextPrewrite(calm); ok {
+			b.prewriteOne(name)
+			calm = false
+			select {
+			case <-b.fill:
 				continue
+			case <-ctx.Done():
+				return
+			default:
 			}
+			calm = !b.asked.Swap(false)
+			continue
 		}
 		select {
 		case <-b.fill:
+			calm = false
+		case <-tick.C:
+			calm = !b.asked.Swap(false)
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// nextPrewrite picks a file to pre-write: one that lies raw in the pool, or a
+// new one.
+func (b *Buffer) nextPrewrite(calm bool) (name string, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed || b.mu.waiting > 0 {
+		return "", false
+	}
+	free := len(b.mu.free)
+	inUse := b.mu.files - free - len(b.mu.raw)
+	if free >= b.opt.Ready && (!calm || inUse == 0) {
+		return "", false
+	}
+	if name, ok = pop(&b.mu.raw); ok {
+		return name, true
+	}
+	if b.mu.files >= b.max {
+		return "", false
+	}
+	b.mu.files++
+	name = strconv.Itoa(b.mu.nextFree)
+	b.mu.nextFree++
+	return name, true
+}
+
+// prewriteOne pre-writes a file and puts it into the pool.
+func (b *Buffer) prewriteOne(name string) {
+	err := b.prewrite(path.Join(b.poolDir(), name))
+	if done, raw := strings.CutSuffix(name, rawSuffix); raw && err == nil {
+		err = b.opt.FS.Rename(path.Join(b.poolDir(), name), path.Join(b.poolDir(), done))
+		name = done
+	}
+	if err != nil {
+		b.opt.Logger.Warn("write buffer: no file pre-written", "file", name, "err", err)
+		b.discardFile(path.Join(b.poolDir(), name))
+		return
+	}
+	b.mu.Lock()
+	b.mu.free = append(b.mu.free, name)
+	b.wakeLocked()
+	b.mu.Unlock()
 }
 
 func (b *Buffer) prewrite(name string) error {
@@ -468,29 +509,21 @@ func (b *Buffer) Close() error {
 // closed, or never have been opened.
 func (b *Buffer) Discard(v uuid.UUID) error {
 	dir := b.volumeDir(v)
-	if !b.opened(v) {
-		names, err := b.opt.FS.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		for _, name := range names { // counted by Open, and by no log since
-			if _, err := sco.ParseName(name); err == nil {
-				b.forget()
-			}
+	names, err := b.opt.FS.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := sco.ParseName(name); err == nil {
+			b.forget()
 		}
 	}
 	if err := b.opt.FS.RemoveAll(dir); err != nil {
 		return err
 	}
 	return b.opt.FS.SyncDir(b.opt.Dir)
-}
-
-// opened reports whether the vDisk ever had a log: then its files are no longer
-// counted when the log is closed.
-func (b *Buffer) opened(v uuid.UUID) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.mu.opened[v]
 }
 
 // Volumes lists the vDisks that left something in the buffer.

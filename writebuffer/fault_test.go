@@ -1,6 +1,8 @@
 package writebuffer
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -27,12 +29,11 @@ func (r *rig) restarts(check func(name string, r *rig)) {
 // writes go on in another, and no restart brings the refused one back (P6).
 func TestFailedAppend(t *testing.T) {
 	for _, pattern := range []string{"sco-*", "tlog-*"} {
-		for _, short := range []int64{0, 1, 36, 40, 44, 100, 512, 4096, 4100, 8192, 1 << 20} {
-			for _, err := range []error{unix.EIO, unix.ENOSPC} {
-				t.Run(fmt.Sprintf("%s %d %v", pattern, short, err), func(t *testing.T) {
-					failedAppend(t, pattern, short, err)
-				})
-			}
+		for i, short := range []int64{0, 1, 40, 100, 4096, 8192} {
+			err := []error{unix.EIO, unix.ENOSPC}[i%2]
+			t.Run(fmt.Sprintf("%s %d %v", pattern, short, err), func(t *testing.T) {
+				failedAppend(t, pattern, short, err)
+			})
 		}
 	}
 }
@@ -274,7 +275,7 @@ func TestFailedApply(t *testing.T) {
 // Random failed writes among random work: never a refused write without a
 // later accepted one, never an accepted one lost (P1).
 func TestRandomFaults(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		r := newRig(t)
 		model := map[uint64]uint64{} // address -> version accepted
@@ -283,7 +284,7 @@ func TestRandomFaults(t *testing.T) {
 		for i := range uint64(60) {
 			addr, n := rng.Uint64N(200), 1+rng.IntN(30)
 			var rule *faultdisk.Injection
-			if rng.IntN(4) == 0 {
+			if rng.IntN(10) == 0 { // each takes an SCO file out of use, and nothing is stored here
 				rule = r.disk.Inject(faultdisk.Rule{
 					Ops: faultdisk.Write, Path: []string{"sco-*", "tlog-*"}[rng.IntN(2)],
 					Err: unix.ENOSPC, Short: rng.Int64N(10000), Skip: rng.IntN(3), Times: 1,
@@ -324,10 +325,8 @@ func TestRandomFaults(t *testing.T) {
 			if found, err := r.log.Read(loc, p, true); !found || err != nil {
 				t.Fatalf("seed %d: cluster %d: %v, %v", seed, addr, found, err)
 			}
-			for v := range uint64(61) {
-				if string(p) == string(data(addr, 1, v)) {
-					return v
-				}
+			if v := binary.LittleEndian.Uint64(p[8:]); bytes.Equal(p, data(addr, 1, v)) {
+				return v
 			}
 			t.Fatalf("seed %d: cluster %d holds what nobody wrote", seed, addr)
 			return 0

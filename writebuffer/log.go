@@ -98,6 +98,7 @@ type Log struct {
 		running bool
 	}
 
+	ended   chan struct{} // closed when the log has failed
 	prepare chan struct{}
 	syncer  chan struct{}
 	stop    context.CancelFunc
@@ -118,6 +119,7 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.numbers.sco, l.numbers.scoLimit = opt.NextSCO, opt.SCOLimit
 	l.numbers.tlog, l.numbers.tlogLimit = opt.NextTLog, opt.TLogLimit
 	l.ready = make(chan struct{})
+	l.ended = make(chan struct{})
 	l.prepare = make(chan struct{}, 1)
 	l.syncer = make(chan struct{}, 1)
 	l.group.cond = sync.NewCond(&l.group.Mutex)
@@ -133,7 +135,6 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.done.Go(func() { l.backgroundSync(ctx) })
 	b.mu.Lock()
 	b.mu.logs[opt.Volume] = l
-	b.mu.opened[opt.Volume] = true
 	b.mu.Unlock()
 	return l, nil
 }
@@ -154,8 +155,11 @@ func (l *Log) Err() error {
 }
 
 func (l *Log) fail(err error) {
-	if l.failed.CompareAndSwap(nil, &err) && l.opt.OnFail != nil {
-		l.opt.OnFail(err)
+	if l.failed.CompareAndSwap(nil, &err) {
+		close(l.ended)
+		if l.opt.OnFail != nil {
+			l.opt.OnFail(err)
+		}
 	}
 	l.group.Lock()
 	l.group.cond.Broadcast()
@@ -263,6 +267,7 @@ func (l *Log) whenReady(ctx context.Context, fn func() error) error {
 		}
 		select {
 		case <-ready:
+		case <-l.ended:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -139,6 +139,9 @@ func (s *SCO) read(p []byte, index int, wait bool) error {
 	return nil
 }
 
+// Sync returns when a sealed SCO is durable.
+func (s *SCO) Sync() error { return s.sync() }
+
 // newSCO opens a file of SCO size that is already in the vDisk's directory.
 func (l *Log) newSCO(n sco.Number, name string, sparse bool) (*SCO, error) {
 	f, err := l.buf.opt.FS.OpenFile(name, disk.Write, 0)

@@ -224,13 +224,12 @@ func (l *Log) Close(commit func() error) error {
 	return errors.Join(append(errs, l.closeFiles())...)
 }
 
-// closeFiles closes what is open. Stored SCOs stay as files for the next
-// start to find.
+// closeFiles closes what is open. SCOs stay as files, and in the buffer's
+// count, for the next start to find, or Discard.
 func (l *Log) closeFiles() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var errs []error
-	files := 0
 	for _, s := range l.table.Load().scos {
 		if s == nil {
 			continue
@@ -240,7 +239,6 @@ func (l *Log) closeFiles() error {
 			l.buf.mu.Unlock()
 			continue
 		}
-		files++
 		if s.element != nil {
 			l.buf.mu.evictable.Remove(s.element)
 			s.element = nil
@@ -267,10 +265,6 @@ func (l *Log) closeFiles() error {
 			errs = append(errs, err)
 		}
 	}
-	l.buf.mu.Lock()
-	l.buf.mu.files -= files
-	l.buf.wakeLocked()
-	l.buf.mu.Unlock()
 	return errors.Join(errs...)
 }
 

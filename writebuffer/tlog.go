@@ -118,7 +118,11 @@ func (l *Log) tlogReady() bool {
 		}
 		l.retireTLog()
 	}
-	return l.openTLog() == nil
+	if l.openTLog() != nil || l.tl.broken {
+		l.kick(l.prepare)
+		return false
+	}
+	return true
 }
 
 // openTLog begins the prepared TLog.
