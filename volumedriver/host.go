@@ -222,7 +222,7 @@ func (h *Host) openAll(ctx context.Context, records []registry.Record) {
 			}
 			side <- struct{}{}
 			all.Go(func() {
-				h.openOne(ctx, r)
+				h.openOne(ctx, r, false)
 				<-side
 			})
 		}
@@ -234,8 +234,11 @@ func (h *Host) openAll(ctx context.Context, records []registry.Record) {
 // openSideBySide vDisks are recovered at a time.
 const openSideBySide = 8
 
-func (h *Host) openOne(ctx context.Context, r registry.Record) *Volume {
+// openOne opens a vDisk and lists it, halted if that fails. born says that it
+// was made just now, with its first epoch claimed.
+func (h *Host) openOne(ctx context.Context, r registry.Record, born bool) *Volume {
 	v := h.newVolume(r)
+	v.born, v.epoch = born, r.Epoch
 	h.mu.Lock()
 	h.opening[r.ID] = v
 	h.mu.Unlock()
@@ -287,12 +290,13 @@ func (h *Host) finish(ctx context.Context, records []registry.Record) error {
 }
 
 // removeUnborn removes a namespace whose creation never became visible: its
-// catalog is missing or was never opened. Any other that the registry does not
-// know stays: the registry may be the one that is wrong.
+// catalog is missing, or still the first one and nothing was ever written. Any
+// other that the registry does not know stays: the registry may be the one
+// that is wrong.
 func (h *Host) removeUnborn(ctx context.Context, id uuid.UUID) {
 	v := h.newVolume(registry.Record{ID: id, Name: id.String()})
 	v.epoch = math.MaxUint64
-	if err := v.loadCatalog(ctx); err != nil && !errors.Is(err, backend.ErrNotFound) || err == nil && v.cat.Epoch > 0 {
+	if err := v.loadCatalog(ctx); err != nil && !errors.Is(err, backend.ErrNotFound) || err == nil && (v.cat.Generation > 0 || h.buffer.Holds(id)) {
 		h.opt.Logger.Warn("namespace of a vDisk that the registry does not know: left as it is", "namespace", id, "err", err)
 		return
 	}

@@ -53,11 +53,18 @@ func (h *Host) bear(ctx context.Context, r registry.Record, c *catalog.Catalog) 
 		if errors.Is(derr, backend.ErrNamespaceNotFound) {
 			derr = nil
 		}
-		return Info{}, errors.Join(fmt.Errorf("vDisk %q: %w", r.Name, err), derr)
+		return Info{}, errors.Join(fmt.Errorf("vDisk %q: %w", r.Name, err), derr, h.buffer.Discard(r.ID))
 	}
 	if err := h.opt.Backend.CreateNamespace(ctx, r.ID.String()); err != nil {
 		return undo(err)
 	}
+	if err := h.buffer.Prepare(r.ID); err != nil {
+		return undo(err)
+	}
+	r.Epoch, r.Owner = 1, h.opt.Owner
+	c.Epoch, c.Epochs = r.Epoch, []catalog.EpochStart{{Epoch: r.Epoch}}
+	c.NextObject = 1 + reserveAhead
+	reserveNumbers(c, 1, 1)
 	root, segments, err := catalog.Encode(c)
 	if err != nil {
 		return undo(err)
@@ -77,7 +84,7 @@ func (h *Host) bear(ctx context.Context, r registry.Record, c *catalog.Catalog) 
 		}
 		return undo(err)
 	}
-	v := h.openOne(ctx, r)
+	v := h.openOne(ctx, r, true)
 	return v.info(), v.Err()
 }
 

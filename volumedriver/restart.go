@@ -22,11 +22,13 @@ import (
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
 // What it finds wrong halts the vDisk rather than failing the host.
 func (h *Host) open(ctx context.Context, v *Volume) error {
-	epoch, err := h.opt.Registry.Claim(ctx, v.id, h.opt.Owner)
-	if err != nil {
-		return err
+	if !v.born {
+		epoch, err := h.opt.Registry.Claim(ctx, v.id, h.opt.Owner)
+		if err != nil {
+			return err
+		}
+		v.epoch = epoch
 	}
-	v.epoch = epoch
 	if err := v.loadCatalog(ctx); err != nil {
 		return err
 	}
@@ -92,7 +94,7 @@ func (v *Volume) loadCatalog(ctx context.Context) error {
 	if c.Volume != v.id {
 		return fmt.Errorf("catalog: %w: it is of %s", backend.ErrCorrupt, c.Volume)
 	}
-	if c.Epoch >= v.epoch {
+	if c.Epoch >= v.epoch && !v.born {
 		return fmt.Errorf("catalog is of epoch %d, this owner has %d: the registry is older than the backend", c.Epoch, v.epoch)
 	}
 	if v.cat.segments, err = catalog.Segments(root); err != nil {
@@ -239,6 +241,10 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 	c := &v.cat.Catalog
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
+	if v.born { // its catalog says all this
+		scos, tlogs, v.store.nextObject = 1, 1, 1
+		return v.start(found, scos, tlogs)
+	}
 	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
 		// The start of an epoch matters while files of older ones exist.
 		c.Epochs = slices.DeleteFunc(c.Epochs, func(e catalog.EpochStart) bool { return e.Epoch <= oldest })
@@ -250,6 +256,11 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 	if err != nil {
 		return errors.Join(err, found.Release())
 	}
+	return v.start(found, scos, tlogs)
+}
+
+// start opens the log of this epoch and begins to store.
+func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog.ID) (err error) {
 	opt := v.logOptions(found.Reached+1, scos, tlogs)
 	opt.SCOLimit, opt.TLogLimit = v.reserved()
 	if v.buf, err = v.host.buffer.OpenLog(opt); err != nil {

@@ -33,6 +33,7 @@ type Volume struct {
 	host  *Host
 	id    uuid.UUID
 	epoch uint64
+	born  bool // by this owner: its first catalog is of this epoch
 	log   *slog.Logger
 
 	origins []origin // index is the origin of a location; the last is the vDisk itself

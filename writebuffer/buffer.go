@@ -526,6 +526,21 @@ func (b *Buffer) Discard(v uuid.UUID) error {
 	return b.opt.FS.SyncDir(b.opt.Dir)
 }
 
+// Prepare makes the directory of a new vDisk, durable on return: from then on
+// its absence means that something was lost.
+func (b *Buffer) Prepare(v uuid.UUID) error {
+	if err := b.opt.FS.MkdirAll(b.volumeDir(v), 0o755); err != nil {
+		return err
+	}
+	return b.opt.FS.SyncDir(b.opt.Dir)
+}
+
+// Holds reports whether the vDisk has files in the buffer.
+func (b *Buffer) Holds(v uuid.UUID) bool {
+	names, err := b.opt.FS.ReadDir(b.volumeDir(v))
+	return err == nil && len(names) > 0
+}
+
 // Volumes lists the vDisks that left something in the buffer.
 func (b *Buffer) Volumes() ([]uuid.UUID, error) {
 	names, err := b.opt.FS.ReadDir(b.opt.Dir)

@@ -123,11 +123,10 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.prepare = make(chan struct{}, 1)
 	l.syncer = make(chan struct{}, 1)
 	l.group.cond = sync.NewCond(&l.group.Mutex)
-	if err := b.opt.FS.MkdirAll(l.dir, 0o755); err != nil {
-		return nil, err
-	}
-	if err := b.opt.FS.SyncDir(b.opt.Dir); err != nil {
-		return nil, err
+	if _, err := b.opt.FS.Stat(l.dir); err != nil {
+		if err := b.Prepare(opt.Volume); err != nil {
+			return nil, err
+		}
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	l.stop = stop

@@ -92,10 +92,7 @@ func (b *Buffer) Recover(opt RecoverOptions) (*Recovered, error) {
 		r.Damage = fmt.Errorf("%s is missing, and with it what was written after seq %d; put it back, or make an empty directory of that name to go on without", dir, opt.StoredSeq)
 		return r, nil
 	}
-	if err := b.opt.FS.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	if err := b.opt.FS.SyncDir(b.opt.Dir); err != nil {
+	if err := b.Prepare(opt.Volume); err != nil {
 		return nil, err
 	}
 	names, err := b.opt.FS.ReadDir(dir)

@@ -15,6 +15,7 @@ import (
 	"openvstorage/internal/format"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 )
 
 // Local is a registry in a directory. Safe for concurrent use.
@@ -139,12 +140,15 @@ func readCopy(fsys disk.FS, name string) (uint64, []Record, error) {
 // change is taken.
 func (l *Local) write(generation uint64, records []Record) error {
 	b := encode(generation, records)
+	var staging errgroup.Group // one sync after the other would take twice as long
 	for _, name := range copies {
-		if err := l.stage(path.Join(l.dir, name+".tmp"), b); err != nil {
-			return fmt.Errorf("write registry: %w", err)
-		}
+		staging.Go(func() error { return l.stage(path.Join(l.dir, name+".tmp"), b) })
 	}
-	err := l.publish()
+	err := staging.Wait()
+	if err != nil {
+		return fmt.Errorf("write registry: %w", err)
+	}
+	err = l.publish()
 	if err != nil {
 		l.failed = fmt.Errorf("%w: %w", ErrFailed, err)
 		return l.failed
