@@ -27,6 +27,7 @@ const (
 	scoSizeMax   = 16 << 20
 	scoShare     = 16 // an SCO is at most this share of the buffer
 	tlogShare    = 8  // a TLog closes at this share of the buffer
+	pressureFill = 0.5
 )
 
 // rawSuffix marks files of the pool that are not pre-written.
@@ -170,8 +171,15 @@ func (b *Buffer) OnPressure(fn func()) { b.pressed = fn }
 // SCOSize is the size of an SCO file in bytes.
 func (b *Buffer) SCOSize() int64 { return b.scoSize }
 
-// TLogBytes is how many bytes of SCOs a TLog covers before it closes.
-func (b *Buffer) TLogBytes() int64 { return b.opt.Bytes / tlogShare }
+// TLogBytes is how many bytes of SCOs a TLog covers before it closes: a share
+// of the buffer, and less when the buffer fills, so that files come free in
+// smaller steps and nobody waits long for one.
+func (b *Buffer) TLogBytes() int64 {
+	if b.Fill() >= pressureFill {
+		return b.opt.Bytes / tlogShare / 4
+	}
+	return b.opt.Bytes / tlogShare
+}
 
 // Fill is the share of the buffer, 0 to 1, that waits for the backend.
 func (b *Buffer) Fill() float64 {
