@@ -71,6 +71,14 @@ func (v *Volume) wakeStorer() {
 	}
 }
 
+// stored is closed when StoredSeq or the checkpoint has moved, or an attempt to
+// move them has failed.
+func (v *Volume) stored() <-chan struct{} {
+	v.store.mu.Lock()
+	defer v.store.mu.Unlock()
+	return v.store.stored
+}
+
 // announce lets those that wait for the upload look again.
 func (v *Volume) announce(err error) {
 	v.store.mu.Lock()
@@ -382,9 +390,7 @@ func (v *Volume) waitStored(ctx context.Context, seq uint64, reached func() bool
 	v.store.urgent.Add(1)
 	defer v.store.urgent.Add(-1)
 	for {
-		v.store.mu.Lock()
-		stored := v.store.stored
-		v.store.mu.Unlock()
+		stored := v.stored()
 		if reached() {
 			return nil
 		}

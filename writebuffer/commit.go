@@ -3,6 +3,7 @@ package writebuffer
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"openvstorage/sco"
 	"openvstorage/tlog"
@@ -45,6 +46,12 @@ func (l *Log) commitRound(ctx context.Context) error {
 	var target uint64
 	var open *SCO
 	var sealed []*SCO
+	defer func() {
+		for _, s := range sealed {
+			s.release()
+		}
+	}()
+	l.flushed.Store(time.Now().UnixNano())
 	err := l.whenReady(ctx, func() error {
 		if len(l.pending) > 0 {
 			l.preferPrewritten()
@@ -62,7 +69,11 @@ func (l *Log) commitRound(ctx context.Context) error {
 			open.refs.Add(1) // it may be sealed, stored and evicted before it is synced here
 		}
 		target = l.nextSeq - 1
-		sealed = append(sealed[:0], l.unsynced...)
+		for _, s := range l.unsynced { // held: stored, they might be evicted meanwhile
+			if s.acquire() {
+				sealed = append(sealed, s)
+			}
+		}
 		return nil
 	})
 	if err != nil {
@@ -167,32 +178,56 @@ func (l *Log) leaveMark() {
 	_ = l.tl.append(l.mark)
 }
 
-// backgroundSync syncs sealed SCOs in order, so that a flush finds little to
-// do and uploads may begin (O10).
+// When the background syncs a sealed SCO: soon, if the vDisk is flushed now and
+// then, so that the next flush finds little to do; otherwise late, because
+// what is overwritten before it is stored never has to reach the medium.
+const (
+	syncFlushed = 2 * time.Second // a flush so long ago counts
+	syncAge     = 5 * time.Second // an SCO so old is synced anyway
+)
+
+// backgroundSync syncs sealed SCOs in order (O10).
 func (l *Log) backgroundSync(ctx context.Context) {
+	tick := time.NewTicker(syncFlushed / 2)
+	defer tick.Stop()
 	for {
 		select {
 		case <-l.syncer:
+		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 		for {
-			l.mu.Lock()
-			var s *SCO
-			for _, u := range l.unsynced {
-				if !u.synced.Load() {
-					s = u
-					break
-				}
-			}
-			l.mu.Unlock()
-			if s == nil || s.sync() != nil {
+			s := l.nextSync(time.Now())
+			if s == nil {
 				break
 			}
-			// In order: all sealed before s are synced, so what its commit
-			// blocks cover is durable.
+			err := s.sync()
+			s.release()
+			if err != nil {
+				break
+			}
+			// In order: all sealed before s are synced or stored, so what its
+			// commit blocks cover is durable.
 			l.advance(s.covers)
 			l.changed()
 		}
 	}
+}
+
+// nextSync returns the SCO that the background is to sync, held.
+func (l *Log) nextSync(now time.Time) *SCO {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	flushed := now.Sub(time.Unix(0, l.flushed.Load())) < syncFlushed
+	for _, s := range l.unsynced {
+		if s.synced.Load() {
+			continue
+		}
+		if (flushed || now.Sub(s.sealedAt) >= syncAge) && s.acquire() {
+			return s
+		}
+		return nil
+	}
+	return nil
 }

@@ -64,6 +64,7 @@ type Log struct {
 	table   atomic.Pointer[table]
 	written atomic.Uint64 // every seq up to here is written and applied
 	durable atomic.Uint64 // every seq up to here survives a power cut
+	flushed atomic.Int64  // when the last commit round began, Unix nanoseconds
 	failed  atomic.Pointer[error]
 	refuse  atomic.Pointer[error] // what who lacks room gets instead of waiting
 

@@ -8,6 +8,7 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"openvstorage/internal/disk"
 	"openvstorage/sco"
@@ -35,8 +36,10 @@ type SCO struct {
 	covers  uint64       // highest seq that a commit block in it covers
 	broken  bool         // a write failed: nothing more is appended (P6)
 	sealed  bool
-	sparse  bool // not pre-written: its syncs are slow
-	early   bool // sealed before it was full
+	// sealedAt is when: it is synced in the background some time later.
+	sealedAt time.Time
+	sparse   bool // not pre-written: its syncs are slow
+	early    bool // sealed before it was full
 
 	syncing struct {
 		sync.Mutex

@@ -44,6 +44,9 @@ func (s *SCO) FirstSeq() uint64 { return s.header.FirstSeq }
 // footer. Clusters that live denies are left out like commit blocks; live may
 // be nil. If nothing is left the object is empty.
 func (s *SCO) Object(buf []byte, live func(addr uint64, index int) bool) ([]byte, error) {
+	if live != nil && !s.anyLive(live) {
+		return buf[:0], nil // it need not even be synced
+	}
 	if err := s.sync(); err != nil {
 		return nil, err
 	}
@@ -78,6 +81,15 @@ func (s *SCO) Object(buf []byte, live func(addr uint64, index int) bool) ([]byte
 		return buf[:0], nil
 	}
 	return sco.AppendFooter(buf[:(1+last)*sco.ClusterSize], s.header, t, last, last+1), nil
+}
+
+func (s *SCO) anyLive(live func(addr uint64, index int) bool) bool {
+	for i, addr := range s.blocks.Addrs[:s.last] {
+		if addr != sco.NoAddress && live(addr, i+1) {
+			return true
+		}
+	}
+	return false
 }
 
 // SameFile reports whether head, the first block of an object, is of this very
@@ -115,9 +127,11 @@ func (t *TLog) Object(l *Log) ([]byte, error) {
 func (l *Log) Stored(id tlog.ID) {
 	l.mu.Lock()
 	var done []*SCO
+	var last uint64
 	for _, t := range l.closed {
 		if t.ID <= id && !t.stored {
 			t.stored = true
+			last = max(last, t.LastSeq)
 			done = append(done, t.scos...)
 			t.scos = nil
 		}
@@ -126,7 +140,10 @@ func (l *Log) Stored(id tlog.ID) {
 	for _, s := range done {
 		s.stored = true
 	}
+	// The catalog has their entries: nobody needs these files to be durable.
+	l.unsynced = slices.DeleteFunc(l.unsynced, func(s *SCO) bool { return s.stored })
 	l.mu.Unlock()
+	l.advance(last)
 	for _, s := range done {
 		l.buf.offer(s)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"sync"
+	"time"
 
 	"openvstorage/internal/disk"
 	"openvstorage/sco"
@@ -232,7 +233,7 @@ func (l *Log) seal() bool {
 			l.footer(s)
 		}
 	}
-	s.sealed = true
+	s.sealed, s.sealedAt = true, time.Now()
 	l.open = nil
 	if l.tl != nil {
 		l.tl.bytes += int64(s.used.Load()) * sco.ClusterSize
