@@ -229,8 +229,8 @@ func direct(data []byte) disk.Flag {
 	return disk.Direct
 }
 
-// writeObject writes the data, the CRC table and the trailer. Blocks of zeros
-// are left out: they read as zeros from the hole.
+// writeObject writes the data, the CRC table and the trailer. Long stretches of
+// zeros are left out: they read as zeros from the hole.
 func writeObject(ctx context.Context, f disk.File, data []byte, inc uint64, v backend.Version) error {
 	size := int64(len(data))
 	tail := make([]byte, 0, fileSize(size)-size)
@@ -265,21 +265,29 @@ func writeObject(ctx context.Context, f disk.File, data []byte, inc uint64, v ba
 
 var zeroBlock [blockSize]byte
 
-// writeBlocks writes whole blocks in runs, without those that are zeros.
+// gapMin is how many bytes of zeros are worth a hole: a write costs about as
+// much as so many bytes more in one that goes on.
+const gapMin = 64 << 10
+
+// writeBlocks writes whole blocks in runs, without long stretches of zeros.
 func writeBlocks(f disk.File, p []byte, off int64) error {
 	for from := 0; from < len(p); {
 		if bytes.Equal(p[from:from+blockSize], zeroBlock[:]) {
 			from += blockSize
 			continue
 		}
-		to := from + blockSize
-		for to < len(p) && !bytes.Equal(p[to:to+blockSize], zeroBlock[:]) {
-			to += blockSize
+		end, zeros := from+blockSize, 0 // of the run, and behind it
+		for at := end; at < len(p) && zeros < gapMin; at += blockSize {
+			if bytes.Equal(p[at:at+blockSize], zeroBlock[:]) {
+				zeros += blockSize
+				continue
+			}
+			end, zeros = at+blockSize, 0
 		}
-		if _, err := f.WriteAt(p[from:to], off+int64(from)); err != nil {
+		if _, err := f.WriteAt(p[from:end], off+int64(from)); err != nil {
 			return err
 		}
-		from = to
+		from = end
 	}
 	return nil
 }
