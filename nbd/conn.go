@@ -124,6 +124,8 @@ func (c *conn) loop() error {
 		}
 		n, err := c.sock.receive(c)
 		switch {
+		case err == errHeld:
+			c.flushOut()
 		case err == nil:
 			c.received += uint64(n)
 			if err := c.serveReceived(n); err != nil {

@@ -13,10 +13,15 @@ import (
 
 const maxIovecs = 128
 
+// errHeld is what receive returns when the socket is empty and replies are held.
+var errHeld = errors.New("nbd: replies are held")
+
 // receiver says where received bytes go.
 type receiver interface {
 	// target returns the memory to fill, first a, then b, which may be nil.
 	target() (a, b []byte)
+	// held reports whether replies wait to be sent before the next wait.
+	held() bool
 	// idle is called when the socket is empty, before waiting. The
 	// memory of the last target is not used any more.
 	idle()
@@ -92,6 +97,12 @@ func (s *socket) readReady(fd uintptr) bool {
 			continue
 		case errno == unix.EAGAIN:
 			clear(s.r.iov[:])
+			if s.r.into.held() {
+				// Not from in here: a send that fails closes the connection,
+				// which waits for this call.
+				s.r.err = errHeld
+				return true
+			}
 			s.r.into.idle()
 			return false
 		case errno != 0:

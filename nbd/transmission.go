@@ -124,11 +124,13 @@ func (c *conn) target() (a, b []byte) {
 	return c.in.b[c.w:min(c.w+c.limit, len(c.in.b))], nil
 }
 
+// held reports whether inline replies wait for the socket to run empty.
+func (c *conn) held() bool { return c.outN > 0 }
+
 // idle gives the buffers back before the reader waits, and starts the stall
 // clock if a request has come in part. The clock is not stopped when the rest
 // comes: it is looked at when it fires, which costs nothing per request.
 func (c *conn) idle() {
-	c.flushOut()
 	if c.r == c.w && c.in != nil {
 		c.srv.buffers.put(c.in)
 		c.in = nil
