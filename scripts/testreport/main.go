@@ -86,11 +86,27 @@ func (r *report) add(e event) {
 		} else {
 			r.broken++
 			r.line("FAIL", e)
+			r.unfinished(e.Package)
 		}
 		for _, text := range r.output[n] {
 			if !strings.HasPrefix(text, "=== ") {
 				fmt.Fprint(r.out, text)
 			}
+		}
+		delete(r.output, n)
+	}
+}
+
+// unfinished prints the output of tests that a panic or a time-out ended with
+// their package: they never get a verdict of their own.
+func (r *report) unfinished(pkg string) {
+	for n, lines := range r.output {
+		if n.pkg != pkg || n.test == "" {
+			continue
+		}
+		fmt.Fprintf(r.out, "did not end: %s\n", n.test)
+		for _, text := range lines {
+			fmt.Fprint(r.out, text)
 		}
 		delete(r.output, n)
 	}
