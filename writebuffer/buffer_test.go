@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"path"
 	"strings"
 	"testing"
@@ -639,7 +638,8 @@ func TestTwoLogs(t *testing.T) {
 	if ids, err := r.buf.Volumes(); err != nil || len(ids) != 2 {
 		t.Errorf("%v, %v", ids, err)
 	}
-	if fmt.Sprint(r.buf.Usage().Dirty/r.buf.SCOSize()) != "2" {
+	// One SCO each, or two where a flush moved on to a pre-written one.
+	if n := r.buf.Usage().Dirty / r.buf.SCOSize(); n < 2 || n > 4 {
 		t.Errorf("%+v", r.buf.Usage())
 	}
 }
