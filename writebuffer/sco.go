@@ -83,6 +83,10 @@ func (s *SCO) sync() error {
 	s.syncing.Lock()
 	defer s.syncing.Unlock()
 	if !s.syncing.done {
+		// A commit round may have failed to sync this very file: no second try.
+		if err := s.log.Err(); err != nil {
+			return err
+		}
 		s.syncing.done = true
 		if err := s.file.Datasync(); err != nil {
 			s.syncing.err = fmt.Errorf("sync %s: %w", s.name, err)

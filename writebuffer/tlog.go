@@ -94,6 +94,9 @@ func (t *TLog) sync(l *Log) error {
 	t.syncing.Lock()
 	defer t.syncing.Unlock()
 	if !t.syncing.done {
+		if err := l.Err(); err != nil {
+			return err
+		}
 		t.syncing.done = true
 		if err := t.file.Datasync(); err != nil {
 			t.syncing.err = fmt.Errorf("sync %s: %w", t.name, err)
