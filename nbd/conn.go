@@ -46,6 +46,8 @@ type conn struct {
 	out  *buffer
 	outN int
 
+	underway []*task // READs of the round that wait for a medium
+
 	vecs [][]byte // of whoever has set sending
 
 	mu struct {
@@ -221,7 +223,8 @@ func (c *conn) drain(cause error) error {
 }
 
 // acquire makes a task that holds n payload bytes, in a buffer if n > 0. It
-// waits while the limits are reached; what was answered is sent first. Nil: the
+// waits while the limits are reached; what was answered is sent and what was
+// tried is started first. Nil: the
 // connection is over.
 func (c *conn) acquire(n int) *task {
 	var ch charge
@@ -237,9 +240,10 @@ func (c *conn) acquire(n int) *task {
 			c.mu.waiting > limits.ReplyBytes
 	}
 	for c.mu.err == nil && full() {
-		if c.outN > 0 {
+		if c.outN > 0 || len(c.underway) > 0 {
 			c.mu.Unlock()
 			c.flushOut()
+			c.startReads()
 			c.mu.Lock()
 			continue
 		}
@@ -262,6 +266,7 @@ func (c *conn) acquire(n int) *task {
 	case floor:
 	default:
 		c.flushOut()
+		c.startReads()
 		if err := c.srv.memory.Acquire(c.ctx, ch.conn); err != nil {
 			c.mu.Lock()
 			c.freeLocked(nil, ch)

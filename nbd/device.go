@@ -9,6 +9,11 @@ import (
 // the request needs to wait for something slower than memory.
 const ErrWouldBlock = syscall.EAGAIN
 
+// ErrUnderWay is returned, unwrapped, by TryRead instead of ErrWouldBlock when
+// the data is on its way into memory: a Read waits for that and no more. The
+// server lets one worker wait for several of these.
+const ErrUnderWay = syscall.EINPROGRESS
+
 // Span is one write of a batch: Data goes to byte offset Off. It is an alias
 // of an unnamed type so that a Device need not import this package.
 type Span = struct {
@@ -44,7 +49,8 @@ type Device interface {
 	ReadOnly() bool
 
 	// TryRead fills p from off without waiting for anything slower than
-	// memory, or returns ErrWouldBlock, having perhaps scribbled on p.
+	// memory, or returns ErrWouldBlock or ErrUnderWay, having perhaps
+	// scribbled on p.
 	TryRead(p []byte, off int64) error
 
 	// Read fills p from off.

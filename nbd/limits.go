@@ -63,6 +63,7 @@ const (
 
 	ioBuffer    = 256 << 10 // receive and reply buffer
 	ownPayload  = 64 << 10  // a WRITE at least this long may get a buffer of its own
+	readChain   = 8         // READs that one worker waits for, one after the other
 	inlineRead  = 64 << 10  // longest READ served by the reader itself
 	headRead    = 4 << 10   // read so little when a large payload may follow
 	roundMax    = 512       // requests that are answered together

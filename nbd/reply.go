@@ -77,11 +77,17 @@ func (o *outbox) reset() {
 	}
 }
 
-// post queues a reply and, if nobody is sending, sends the queue: whoever finds
-// the socket idle works for all. buf and charge are given back once the payload
-// is sent. With finished, the task is over and is reused.
+// post queues a reply and sends the queue. buf and charge are given back once
+// the payload is sent. With finished, the task is over and is reused.
 func (c *conn) post(head, payload []byte, buf *buffer, ch charge, finished *task) {
+	c.enqueue(head, payload, buf, ch, finished)
+	c.sendQueue()
+}
+
+// enqueue queues a reply as post does, for a sendQueue that follows.
+func (c *conn) enqueue(head, payload []byte, buf *buffer, ch charge, finished *task) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.mu.err == nil {
 		q := c.mu.queue
 		q.heads = append(q.heads, head...)
@@ -95,11 +101,17 @@ func (c *conn) post(head, payload []byte, buf *buffer, ch charge, finished *task
 	if finished != nil {
 		c.finishLocked(finished)
 	}
+}
+
+// sendQueue sends the queue if nobody is sending: whoever finds the socket
+// idle works for all.
+func (c *conn) sendQueue() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.mu.sending {
 		c.mu.sending = true
 		c.sendLocked()
 	}
-	c.mu.Unlock()
 }
 
 // sendLocked sends the queue until it is empty. The caller has set sending; it

@@ -146,7 +146,10 @@ func TestModel(t *testing.T) {
 	dev.Hook = func(_ context.Context, op nbdtest.Op, _, _ int64) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if (op == nbdtest.OpTryRead || op == nbdtest.OpTryWrite) && r.IntN(3) == 0 {
+		switch n := r.IntN(6); {
+		case op == nbdtest.OpTryRead && n < 2:
+			return nbd.ErrUnderWay
+		case (op == nbdtest.OpTryRead || op == nbdtest.OpTryWrite) && n < 4:
 			return nbd.ErrWouldBlock
 		}
 		return nil

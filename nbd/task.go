@@ -21,6 +21,8 @@ type task struct {
 	extent func(Extent) bool
 	left   int64
 	one    bool
+
+	next *task // READ that is served after this one
 }
 
 // charge is what a task counts for: against the connection's bytes and against
@@ -33,7 +35,7 @@ func (t *task) run() {
 	case t.commit:
 		t.runCommit()
 	case t.req.Type == CmdRead:
-		t.runRead()
+		t.runReads()
 	case t.req.Type == CmdBlockStatus:
 		t.runBlockStatus()
 	default:
@@ -57,22 +59,41 @@ func (t *task) end() {
 	t.c.post(t.head, nil, nil, t.charge, t)
 }
 
-func (t *task) runRead() {
-	c, req := t.c, t.req
-	p := t.buf.b[:req.Length]
-	if err := c.dev.Read(c.ctx, p, int64(req.Offset)); err != nil {
-		t.finish(req, err)
-		return
+// runReads serves a READ and those chained to it. Their replies are sent
+// together, but none waits for a medium that another one needs.
+func (t *task) runReads() {
+	c, held := t.c, false
+	for t != nil {
+		next, req := t.next, t.req
+		p, err := t.buf.b[:req.Length], error(ErrWouldBlock)
+		if held {
+			err = c.dev.TryRead(p, int64(req.Offset))
+		}
+		if err == ErrWouldBlock || err == ErrUnderWay {
+			if held {
+				c.sendQueue()
+			}
+			err = c.dev.Read(c.ctx, p, int64(req.Offset))
+		}
+		held = err == nil && next != nil
+		if err != nil {
+			t.finish(req, err)
+		} else {
+			t.endRead(held)
+		}
+		t = next
 	}
-	t.endRead()
 }
 
-// endRead posts the data in buf, which is sent from there.
-func (t *task) endRead() {
-	t.head = t.c.appendReadHead(t.head[:0], t.req)
-	buf := t.buf
+// endRead queues the data in buf, which is sent from there: now, unless held.
+func (t *task) endRead(held bool) {
+	c, buf := t.c, t.buf
+	t.head = c.appendReadHead(t.head[:0], t.req)
 	t.buf = nil
-	t.c.post(t.head, buf.b[:t.req.Length], buf, t.charge, t)
+	c.enqueue(t.head, buf.b[:t.req.Length], buf, t.charge, t)
+	if !held {
+		c.sendQueue()
+	}
 }
 
 // runRange serves the commands on a range that have neither payload nor data.

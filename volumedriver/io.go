@@ -28,8 +28,12 @@ type Extent = struct {
 	Zero   bool
 }
 
-// errWait is what the Try methods return when they would have to wait.
-const errWait = syscall.EAGAIN
+// What the Try methods return when they would have to wait: for anything, or
+// for nothing but what the kernel is reading from the write buffer's medium.
+const (
+	errWait     = syscall.EAGAIN
+	errUnderWay = syscall.EINPROGRESS
+)
 
 // lookups is how many locations are looked up at a time: 1 MiB of clusters.
 const lookups = 256
@@ -55,6 +59,7 @@ func (v *Volume) TryRead(p []byte, off int64) error {
 func (v *Volume) tryRead(view *metadata.View, p []byte, off int64) error {
 	var buf [lookups]sco.Location
 	addr := uint64(off) / sco.ClusterSize
+	var waits error // errUnderWay: the rest is tried all the same, to start it too
 	for len(p) > 0 {
 		locs := buf[:min(len(p)/sco.ClusterSize, lookups)]
 		if !view.Lookup(addr, locs) {
@@ -68,13 +73,15 @@ func (v *Volume) tryRead(view *metadata.View, p []byte, off int64) error {
 				clear(part)
 			} else if locs[0].Origin() != v.self {
 				return errWait
-			} else if found, err := v.buf.Read(locs[0], part, false); !found || err != nil {
+			} else if found, err := v.buf.Read(locs[0], part, false); found && err == disk.ErrWouldBlock {
+				waits = errUnderWay
+			} else if !found || err != nil {
 				return errWait // whatever it is, Read deals with it
 			}
 			p, locs = p[n*sco.ClusterSize:], locs[n:]
 		}
 	}
-	return nil
+	return waits
 }
 
 // runOf is how many of the locations one read can serve: consecutive blocks of

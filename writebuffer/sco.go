@@ -128,8 +128,6 @@ func (s *SCO) read(p []byte, index int, wait bool) error {
 	}
 	if err != nil {
 		if err == disk.ErrWouldBlock {
-			// Whoever waits for it finds the read under way, beside others.
-			_ = s.file.Readahead(off, int64(len(p)))
 			return err
 		}
 		if errors.Is(err, io.EOF) {

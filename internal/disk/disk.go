@@ -72,8 +72,10 @@ type File interface {
 	io.WriterAt
 	io.Closer
 
-	// TryReadAt fills p without waiting for the medium. It returns
-	// ErrWouldBlock if it cannot; p may then be partly overwritten.
+	// TryReadAt fills p without waiting for the medium. If it cannot, it asks
+	// the kernel to read what is missing into memory, so that several reads are
+	// under way at once, and returns ErrWouldBlock; p may then be partly
+	// overwritten.
 	TryReadAt(p []byte, off int64) (int, error)
 
 	// WritevAt writes the concatenation of bufs at off in as few system calls
@@ -95,10 +97,6 @@ type File interface {
 	// Writeback asks the kernel to start writing [off, off+n) to the medium
 	// without waiting. It promises nothing about durability.
 	Writeback(off, n int64) error
-
-	// Readahead asks the kernel to read [off, off+n) into memory without
-	// waiting for it, so that several reads are under way at once.
-	Readahead(off, n int64) error
 
 	Truncate(size int64) error
 	Size() (int64, error)

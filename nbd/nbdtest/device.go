@@ -145,7 +145,7 @@ func (d *checked) read(off, n int64) []byte {
 	if d.tries%2 == 0 {
 		err = d.dev.TryRead(p, off)
 	}
-	if err == nbd.ErrWouldBlock {
+	if err == nbd.ErrWouldBlock || err == nbd.ErrUnderWay {
 		err = d.dev.Read(d.t.Context(), p, off)
 	}
 	if err != nil {

@@ -142,14 +142,6 @@ func (f *File) Prewrite(off, n int64) error {
 }
 
 // Writeback does nothing: what the kernel writes on its own promises nothing.
-func (f *File) Readahead(off, n int64) error {
-	if n <= 0 {
-		return nil
-	}
-	return f.check("readahead", off, false)
-}
-
-// Writeback promises nothing; see disk.File.
 func (f *File) Writeback(off, n int64) error {
 	if n <= 0 {
 		return nil

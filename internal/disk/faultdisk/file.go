@@ -184,9 +184,6 @@ func (f *File) writeZeros(off, n int64) (int64, error) {
 	return done, nil
 }
 
-// Writeback starts writing; see disk.File.
-func (f *File) Readahead(off, n int64) error { return f.under.Readahead(off, n) }
-
 // Writeback asks for writing; see disk.File.
 func (f *File) Writeback(off, n int64) error {
 	if r := f.begin(Writeback); r.Err != nil {

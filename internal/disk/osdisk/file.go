@@ -178,21 +178,9 @@ func (f *File) Prewrite(off, n int64) error {
 	return f.Datasync()
 }
 
-// Readahead starts reading [off, off+n) into the page cache and does not wait,
-// except when the device's queue is full.
-func (f *File) Readahead(off, n int64) error {
-	if n <= 0 { // to the kernel 0 would mean up to the end of the file
-		return nil
-	}
-	if !f.d.acquire() {
-		return f.fail("readahead", fs.ErrClosed)
-	}
-	defer f.d.release()
-	if err := unix.Fadvise(f.d.fd, off, n, unix.FADV_WILLNEED); err != nil && err != unix.ENOSYS { // a hint, no more
-		return f.fail("readahead", err)
-	}
-	return nil
-}
+// readahead starts reading [off, off+n) into the page cache. A hint: whoever
+// reads afterwards meets its errors.
+func (f *File) readahead(off, n int64) { _ = unix.Fadvise(f.d.fd, off, n, unix.FADV_WILLNEED) }
 
 // Writeback starts writing [off, off+n) to the medium and does not wait,
 // except when the device's queue is full.

@@ -6,8 +6,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"openvstorage/internal/disk"
 )
 
 // maxVectors is Linux's IOV_MAX: one pwritev takes no more buffers.
@@ -96,43 +94,6 @@ func skip(vs []unix.Iovec, n int) []unix.Iovec {
 		vs[0].SetLen(int(vs[0].Len) - n)
 	}
 	return vs
-}
-
-// tryRead fills p from the page cache. The kernel returns short both where
-// memory ends and where the file ends; asking again from there tells which.
-func (f *File) tryRead(p []byte, off int64) (int, error) {
-	if off < 0 { // to preadv2 -1 is the file's own position
-		return 0, f.fail("tryread", unix.EINVAL)
-	}
-	if f.noNowait.Load() {
-		return 0, disk.ErrWouldBlock
-	}
-	done := 0
-	for done < len(p) {
-		var v unix.Iovec
-		v.Base = &p[done]
-		v.SetLen(len(p) - done)
-		at := off + int64(done)
-		n, _, errno := unix.Syscall6(unix.SYS_PREADV2, uintptr(f.d.fd),
-			uintptr(unsafe.Pointer(&v)), 1, offsetLow(at), offsetHigh(at), unix.RWF_NOWAIT)
-		runtime.KeepAlive(p)
-		switch errno {
-		case 0:
-			if n == 0 {
-				return done, io.EOF
-			}
-			done += int(n)
-		case unix.EINTR:
-		case unix.EAGAIN:
-			return done, disk.ErrWouldBlock
-		case unix.EOPNOTSUPP, unix.ENOSYS:
-			f.noNowait.Store(true)
-			return done, disk.ErrWouldBlock
-		default:
-			return done, f.fail("tryread", errno)
-		}
-	}
-	return done, nil
 }
 
 // The kernel takes the offset as two words; on 64-bit machines the first holds
