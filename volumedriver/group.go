@@ -16,27 +16,40 @@ type group struct {
 	scos    []*writebuffer.SCO // still to be uploaded
 	lastSCO sco.Number         // highest number of the group
 	lastSeq uint64
+	size    int64 // bytes in the buffer
+	live    int64 // of them that the map still has, about
+	store   int64 // of them to be stored
+
+	// marks has what is to be stored of an SCO; without, all of it is.
+	marks map[sco.Number]writebuffer.Marks
 }
 
-// chooseGroup takes the oldest TLogs: one at least, more as long as what they
-// need of the backend does not exceed what one TLog covers, so that no group
-// keeps the buffer's files for long.
+// chooseGroup takes the oldest TLogs: one at least, more as long as little of
+// them is live, so that no group keeps the buffer's files for long.
+//
+// What is enough depends on how much has been overwritten. If nothing was, a
+// group of one TLog is as good as any. If most was, a group that ends early
+// stores what the TLogs behind it overwrite, which a longer one leaves out: so
+// a quarter of the buffer may be live.
 func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog) (*group, error) {
 	var g *group
-	var need int64
+	one := v.host.buffer.TLogBytes()
+	quarter := max(one, v.host.buffer.Bytes()/4)
 	for _, t := range closed {
+		var size, live int64
 		for _, s := range t.SCOs() {
-			n, err := v.needs(ctx, s)
+			n, err := v.liveIn(ctx, s)
 			if err != nil {
 				return nil, err
 			}
-			need += n
+			size, live = size+s.Size(), live+n
 		}
 		if g == nil {
 			g = new(group)
-		} else if need > v.host.buffer.TLogBytes() {
+		} else if live += g.live; live > quarter || live > one && 2*live > g.size+size {
 			break
 		}
+		g.size, g.live = g.size+size, live
 		g.tlogs = append(g.tlogs, t)
 		g.scos = append(g.scos, t.SCOs()...)
 		g.lastSeq = t.LastSeq
@@ -47,8 +60,8 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog) (*
 	return g, nil
 }
 
-// needs estimates how many bytes of an SCO are to be stored.
-func (v *Volume) needs(ctx context.Context, s *writebuffer.SCO) (int64, error) {
+// liveIn estimates how many bytes of an SCO somebody can still read.
+func (v *Volume) liveIn(ctx context.Context, s *writebuffer.SCO) (int64, error) {
 	if v.seenBySnapshot(s) {
 		return s.Size(), nil
 	}
@@ -72,17 +85,29 @@ func (v *Volume) seenBySnapshot(s *writebuffer.SCO) bool {
 	return false
 }
 
-// objectOf builds the object of an SCO of the group without the clusters that
-// the group itself overwrites.
+// mark notes which clusters of the group are to be stored: not those that the
+// group itself overwrites. It looks at once, when the group is chosen: later
+// the map tells less and less, as it forgets who overwrote what first.
 //
 // A cluster is overwritten within the group if the map now has its address in
 // another SCO numbered up to the group's last: numbers rise with seq, so the
 // newest write of that address is in the group. A rollback since breaks that
 // argument, and then everything is stored: v.rolled is set before the map
 // rolls back, so looking at it again afterwards catches one that came between.
-func (v *Volume) objectOf(g *group, s *writebuffer.SCO, buf []byte) ([]byte, error) {
-	if !v.seenBySnapshot(s) && v.rolledSeq() <= g.lastSeq {
-		data, err := s.Object(buf, func(addr uint64, index int) bool {
+// A rollback after that takes nothing away: a snapshot that sees clusters of the
+// group was there before, and its SCOs are stored whole.
+func (v *Volume) mark(g *group) {
+	g.marks = make(map[sco.Number]writebuffer.Marks, len(g.scos))
+	g.store = g.size
+	if v.rolledSeq() > g.lastSeq {
+		return
+	}
+	var left int64
+	for _, s := range g.scos {
+		if v.seenBySnapshot(s) {
+			continue
+		}
+		m := s.Mark(func(addr uint64, index int) bool {
 			var now [1]sco.Location
 			if !v.head.Lookup(addr, now[:]) {
 				return true
@@ -90,11 +115,14 @@ func (v *Volume) objectOf(g *group, s *writebuffer.SCO, buf []byte) ([]byte, err
 			l := now[0]
 			return l == sco.At(v.self, s.Number, index) || l.Kind() != sco.KindData || l.Origin() != v.self || l.Number() > g.lastSCO
 		})
-		if err != nil || v.rolledSeq() <= g.lastSeq {
-			return data, err
-		}
+		g.marks[s.Number] = m
+		left += s.Size() - m.Count()*sco.ClusterSize
 	}
-	return s.Object(buf, nil)
+	if v.rolledSeq() > g.lastSeq {
+		clear(g.marks)
+		return
+	}
+	g.store -= left
 }
 
 func (v *Volume) rolledSeq() uint64 {

@@ -139,8 +139,22 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	if idle >= v.host.opt.IdleSeal {
 		v.buf.CloseTLog()
 	}
-	parallel, rest := pace(v.host.buffer.Fill(), idle, v.host.opt.IdleSeal, urgent, v.host.opt.UploadSlots)
-	if parallel > 0 {
+	fill := v.host.buffer.Fill()
+	parallel, rest := pace(fill, idle, v.host.opt.IdleSeal, urgent, v.host.opt.UploadSlots)
+	if parallel > 0 && v.store.group == nil {
+		g, err := v.chooseGroup(ctx, v.buf.Work().TLogs)
+		if err != nil {
+			return false, err
+		}
+		now := urgent || idle >= v.host.opt.IdleSeal
+		if g != nil && (now || worthwhile(g.live, g.live, g.size, fill)) { // store is no less than live
+			v.mark(g)
+			if now || worthwhile(g.store, g.live, g.size, fill) {
+				v.store.group = g
+			}
+		}
+	}
+	if v.store.group != nil && parallel > 0 {
 		if more, err = v.storeSome(ctx, parallel, rest); err != nil {
 			return false, errors.Join(err, v.collect(ctx)) // what goes may be the room that lacks
 		} else if more {
@@ -165,11 +179,6 @@ func (v *Volume) noteActivity() {
 // storeSome uploads up to parallel SCOs of the group under way, or stores the
 // group when all of them are uploaded.
 func (v *Volume) storeSome(ctx context.Context, parallel int, rest time.Duration) (more bool, err error) {
-	if v.store.group == nil {
-		if v.store.group, err = v.chooseGroup(ctx, v.buf.Work().TLogs); v.store.group == nil || err != nil {
-			return false, err
-		}
-	}
 	g := v.store.group
 	if len(g.scos) == 0 {
 		v.store.group = nil // whatever comes of it, the next attempt looks anew
@@ -218,7 +227,7 @@ func (v *Volume) uploadSCO(ctx context.Context, g *group, s *writebuffer.SCO) (s
 		return 0, err
 	}
 	defer func() { v.host.giveSlot(buf) }()
-	data, err := v.objectOf(g, s, buf)
+	data, err := s.Object(buf, g.marks[s.Number])
 	if err != nil {
 		if errors.Is(err, sco.ErrCorrupt) {
 			v.halt(err) // P2: nothing bad is ever stored under a new checksum

@@ -191,7 +191,7 @@ func (v *Volume) applyRollback(e tlog.Entry) error {
 		return fmt.Errorf("%w: rollback at seq %d to snapshot %s, which is not there", tlog.ErrCorrupt, e.Seq, e.Rollback())
 	}
 	v.mu.Lock()
-	v.parent, v.rolled = s.ID, e.Seq // before the map: objectOf relies on it
+	v.parent, v.rolled = s.ID, e.Seq // before the map: mark relies on it
 	v.mu.Unlock()
 	v.m.Rollback(e.Seq, mapRoot(s.Root), s.view)
 	// The size stays: a disk never shrinks under its user.

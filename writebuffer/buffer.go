@@ -181,6 +181,9 @@ func (b *Buffer) TLogBytes() int64 {
 	return b.opt.Bytes / tlogShare
 }
 
+// Bytes is the buffer's size.
+func (b *Buffer) Bytes() int64 { return b.opt.Bytes }
+
 // Fill is the share of the buffer, 0 to 1, that waits for the backend.
 func (b *Buffer) Fill() float64 {
 	return float64(b.dirty.Load()) * float64(b.scoSize) / float64(b.opt.Bytes)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/bits"
 	"slices"
 
 	"openvstorage/sco"
@@ -39,12 +40,38 @@ func (s *SCO) Empty() bool { return s.last == 0 }
 // FirstSeq is at or below the seq of everything that the SCO holds.
 func (s *SCO) FirstSeq() uint64 { return s.header.FirstSeq }
 
+// Marks says which clusters of an SCO are to be stored, a bit for each. Nil
+// means all.
+type Marks []uint64
+
+func (m Marks) has(index int) bool { return m == nil || m[index/64]&(1<<(index%64)) != 0 }
+
+// Count is how many clusters are marked.
+func (m Marks) Count() int64 {
+	n := 0
+	for _, word := range m {
+		n += bits.OnesCount64(word)
+	}
+	return int64(n)
+}
+
+// Mark asks keep about every cluster of a sealed SCO.
+func (s *SCO) Mark(keep func(addr uint64, index int) bool) Marks {
+	m := make(Marks, s.last/64+1)
+	for i, addr := range s.blocks.Addrs[:s.last] {
+		if addr != sco.NoAddress && keep(addr, i+1) {
+			m[(i+1)/64] |= 1 << ((i + 1) % 64)
+		}
+	}
+	return m
+}
+
 // Object returns the bytes of the SCO's object in buf, grown if need be: synced
 // first (O10), every cluster verified (P2), commit blocks zeroed, with a
-// footer. Clusters that live denies are left out like commit blocks; live may
-// be nil. If nothing is left the object is empty.
-func (s *SCO) Object(buf []byte, live func(addr uint64, index int) bool) ([]byte, error) {
-	if live != nil && !s.anyLive(live) {
+// footer. Clusters that are not marked are left out like commit blocks. If
+// nothing is left the object is empty.
+func (s *SCO) Object(buf []byte, marks Marks) ([]byte, error) {
+	if marks != nil && marks.Count() == 0 {
 		return buf[:0], nil // it need not even be synced
 	}
 	if err := s.sync(); err != nil {
@@ -67,7 +94,7 @@ func (s *SCO) Object(buf []byte, live func(addr uint64, index int) bool) ([]byte
 			clear(c)
 			continue
 		}
-		if live != nil && !live(t.Addrs[i], i+1) {
+		if !marks.has(i + 1) {
 			t.Sums[i], t.Addrs[i], t.Seqs[i] = 0, sco.NoAddress, 0
 			clear(c)
 			continue
@@ -81,15 +108,6 @@ func (s *SCO) Object(buf []byte, live func(addr uint64, index int) bool) ([]byte
 		return buf[:0], nil
 	}
 	return sco.AppendFooter(buf[:(1+last)*sco.ClusterSize], s.header, t, last, last+1), nil
-}
-
-func (s *SCO) anyLive(live func(addr uint64, index int) bool) bool {
-	for i, addr := range s.blocks.Addrs[:s.last] {
-		if addr != sco.NoAddress && live(addr, i+1) {
-			return true
-		}
-	}
-	return false
 }
 
 // SameFile reports whether head, the first block of an object, is of this very
