@@ -22,39 +22,59 @@ func serverCPU(ctx context.Context, r *ring, c benchCase) ([]row, error) {
 	front := row{Case: c.name + ", in front", Unit: c.unit, Most: 8, Ours: figures{Name: ours},
 		Note: "100k writes, below the fill at which uploads start"}
 	whole := row{Case: c.name + ", with the upload", Unit: c.unit, Ours: figures{Name: ours}, Note: "reported"}
+	memory, err := r.get(nbdkitMemory)
+	if err != nil {
+		return nil, err
+	}
+	peer := figures{Name: nbdkitMemory}
 	for range r.options.rounds {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := runner.rest(); err != nil {
-			return nil, err
-		}
-		before, err := runner.proc.CPU()
+		inFront, all, err := cpuOfWrites(runner)
 		if err != nil {
 			return nil, err
 		}
-		got, err := runner.fio("--rw=randwrite", "--bs=4k", "--iodepth=32", fmt.Sprint("--size=", int64(workingSet)))
-		if err != nil {
+		front.Ours.add(inFront)
+		whole.Ours.add(all)
+		if inFront, _, err = cpuOfWrites(memory); err != nil {
 			return nil, err
 		}
-		after, err := runner.proc.CPU()
-		if err != nil {
-			return nil, err
-		}
-		if err := runner.rest(); err != nil {
-			return nil, err
-		}
-		end, err := runner.proc.CPU()
-		if err != nil {
-			return nil, err
-		}
-		perWrite := func(d time.Duration) one {
-			return one{figure: float64(d) / float64(time.Microsecond) / float64(got.Requests)}
-		}
-		front.Ours.add(perWrite(after - before))
-		whole.Ours.add(perWrite(end - before))
+		peer.add(inFront)
 	}
-	return []row{front, whole}, nil
+	beside := row{Case: c.name + ", beside a server that only copies", Unit: c.unit, Ours: front.Ours, Peer: &peer, Note: "reported"}
+	return []row{front, whole, beside}, nil
+}
+
+// cpuOfWrites is the CPU time of a write, in microseconds: until the last was
+// answered, and until the server has come to rest.
+func cpuOfWrites(runner *contender) (front, whole one, err error) {
+	if err := runner.rest(); err != nil {
+		return front, whole, err
+	}
+	before, err := runner.proc.CPU()
+	if err != nil {
+		return front, whole, err
+	}
+	got, err := runner.fio("--rw=randwrite", "--bs=4k", "--iodepth=32", fmt.Sprint("--size=", int64(workingSet)))
+	if err != nil {
+		return front, whole, err
+	}
+	after, err := runner.proc.CPU()
+	if err != nil {
+		return front, whole, err
+	}
+	if err := runner.rest(); err != nil {
+		return front, whole, err
+	}
+	end, err := runner.proc.CPU()
+	if err != nil {
+		return front, whole, err
+	}
+	perWrite := func(d time.Duration) one {
+		return one{figure: float64(d) / float64(time.Microsecond) / float64(got.Requests)}
+	}
+	return perWrite(after - before), perWrite(end - before), nil
 }
 
 // Of the sustained run.
