@@ -52,10 +52,16 @@ const (
 	KindRegistry  Kind = 7
 	KindObject    Kind = 8 // trailer of an object file of the local backend
 	KindPage      Kind = 9 // one map page in the local page store
+
+	KindRaftLog    Kind = 10 // segment of a raft log
+	KindASD        Kind = 11 // a disk daemon's identity
+	KindASDSegment Kind = 12 // segment of fragments
+	KindASDIndex   Kind = 13 // checkpoint of a disk daemon's index
 )
 
 func (k Kind) String() string {
-	names := [...]string{1: "SCO", 2: "TLog", 3: "catalog", 4: "catalog segment", 5: "map pages", 6: "data directory record", 7: "registry", 8: "object", 9: "map page"}
+	names := [...]string{1: "SCO", 2: "TLog", 3: "catalog", 4: "catalog segment", 5: "map pages", 6: "data directory record", 7: "registry", 8: "object", 9: "map page",
+		10: "raft log", 11: "disk identity", 12: "disk segment", 13: "disk index"}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]
 	}

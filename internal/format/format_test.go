@@ -91,14 +91,14 @@ func TestDamage(t *testing.T) {
 
 func TestKindNames(t *testing.T) {
 	seen := map[string]bool{}
-	for k := format.KindSCO; k <= format.KindPage; k++ {
+	for k := format.KindSCO; k <= format.KindASDIndex; k++ {
 		name := k.String()
 		if name == "" || strings.HasPrefix(name, "kind ") || seen[name] {
 			t.Errorf("kind %d is %q", k, name)
 		}
 		seen[name] = true
 	}
-	if format.Kind(0).String() != "kind 0" || format.Kind(10).String() != "kind 10" {
+	if format.Kind(0).String() != "kind 0" || format.Kind(14).String() != "kind 14" {
 		t.Error("unknown kinds")
 	}
 }

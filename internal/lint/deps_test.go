@@ -7,7 +7,7 @@ import (
 )
 
 // everybody may import these: they know nothing of the product.
-var everybody = []string{"internal/disk", "internal/format", "internal/size"}
+var everybody = []string{"internal/disk", "internal/format", "internal/size", "internal/wal"}
 
 // allowed is the table of who may import whom, besides everybody. Imports
 // point down only. A pattern that ends in "/..." means a package and all below
@@ -45,6 +45,7 @@ var allowed = []struct {
 	{"fusefs/...", []string{"fusefs/..."}, "a front end over an interface of its own; never volumedriver"},
 
 	{"internal/disk/*", []string{"internal/disk/*"}, "disks and their suite"},
+	{"internal/wal", nil, "framing of records, no files"},
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/control/...", []string{"volumedriver", "internal/control/..."}, "management calls on vDisks"},
 
