@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"openvstorage/sco"
+	"openvstorage/tlog"
 	"openvstorage/writebuffer"
 )
 
@@ -16,48 +17,65 @@ type group struct {
 	scos    []*writebuffer.SCO // still to be uploaded
 	lastSCO sco.Number         // highest number of the group
 	lastSeq uint64
-	size    int64 // bytes in the buffer
-	live    int64 // of them that the map still has, about
-	store   int64 // of them to be stored
-
 	// marks has what is to be stored of an SCO; without, all of it is.
 	marks map[sco.Number]writebuffer.Marks
 }
 
 // chooseGroup takes the oldest TLogs: one at least, more as long as little of
-// them is live, so that no group keeps the buffer's files for long.
+// them is live, so that no group keeps the buffer's files for long, and the
+// garbage that it makes in the backend is soon collected.
 //
-// What is enough depends on how much has been overwritten. If nothing was, a
-// group of one TLog is as good as any. If most was, a group that ends early
-// stores what the TLogs behind it overwrite, which a longer one leaves out: so
-// a quarter of the buffer may be live.
+// If little of all of them is live, it takes all: most was overwritten, and a
+// group that ended earlier would store what the TLogs behind it overwrite.
 func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog) (*group, error) {
-	var g *group
-	one := v.host.buffer.TLogBytes()
-	quarter := max(one, v.host.buffer.Bytes()/4)
-	for _, t := range closed {
-		var size, live int64
+	if len(closed) == 0 {
+		return nil, nil
+	}
+	live := make([]int64, len(closed))
+	var total int64
+	for i, t := range closed {
 		for _, s := range t.SCOs() {
 			n, err := v.liveIn(ctx, s)
 			if err != nil {
 				return nil, err
 			}
-			size, live = size+s.Size(), live+n
+			live[i] += n
 		}
-		if g == nil {
-			g = new(group)
-		} else if live += g.live; live > quarter || live > one && 2*live > g.size+size {
+		total += live[i]
+	}
+	limit := v.host.buffer.TLogBytes()
+	if little := v.host.buffer.Bytes() / 4; total <= little {
+		limit = max(limit, little)
+	}
+	frozen := v.frozenAt()
+	g := new(group)
+	var sum int64
+	for i, t := range closed {
+		if sum += live[i]; i > 0 && sum > limit {
 			break
 		}
-		g.size, g.live = g.size+size, live
 		g.tlogs = append(g.tlogs, t)
 		g.scos = append(g.scos, t.SCOs()...)
 		g.lastSeq = t.LastSeq
 		for _, s := range t.SCOs() {
 			g.lastSCO = max(g.lastSCO, s.Number)
 		}
+		if t.ID == frozen {
+			break // the checkpoint there lets garbage go
+		}
 	}
+	v.mark(g)
 	return g, nil
+}
+
+// frozenAt is the TLog at whose end a checkpoint waits to be committed, or 0.
+func (v *Volume) frozenAt() tlog.ID {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ahead == nil {
+		return 0
+	}
+	return v.ahead.tlog
 }
 
 // liveIn estimates how many bytes of an SCO somebody can still read.
@@ -98,16 +116,14 @@ func (v *Volume) seenBySnapshot(s *writebuffer.SCO) bool {
 // group was there before, and its SCOs are stored whole.
 func (v *Volume) mark(g *group) {
 	g.marks = make(map[sco.Number]writebuffer.Marks, len(g.scos))
-	g.store = g.size
 	if v.rolledSeq() > g.lastSeq {
 		return
 	}
-	var left int64
 	for _, s := range g.scos {
 		if v.seenBySnapshot(s) {
 			continue
 		}
-		m := s.Mark(func(addr uint64, index int) bool {
+		g.marks[s.Number] = s.Mark(func(addr uint64, index int) bool {
 			var now [1]sco.Location
 			if !v.head.Lookup(addr, now[:]) {
 				return true
@@ -115,14 +131,10 @@ func (v *Volume) mark(g *group) {
 			l := now[0]
 			return l == sco.At(v.self, s.Number, index) || l.Kind() != sco.KindData || l.Origin() != v.self || l.Number() > g.lastSCO
 		})
-		g.marks[s.Number] = m
-		left += s.Size() - m.Count()*sco.ClusterSize
 	}
 	if v.rolledSeq() > g.lastSeq {
 		clear(g.marks)
-		return
 	}
-	g.store -= left
 }
 
 func (v *Volume) rolledSeq() uint64 {

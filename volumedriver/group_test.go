@@ -5,29 +5,7 @@ import (
 	"testing"
 
 	"openvstorage/internal/disk/crashdisk"
-	"openvstorage/sco"
 )
-
-func TestWorthwhile(t *testing.T) {
-	for _, c := range []struct {
-		what              string
-		store, live, size int64
-		fill              float64
-		want              bool
-	}{
-		{"nothing is overwritten: waiting gains nothing", 100, 100, 100, 0.26, true},
-		{"all was overwritten within the group", 0, 0, 100, 0.26, true},
-		{"half full: half may be stored", 50, 10, 100, 0.5, true},
-		{"half full: not more", 60, 10, 100, 0.5, false},
-		{"all was overwritten, but by what is not in the group", 100, 0, 100, 0.5, false},
-		{"the buffer fills: whatever it costs", 100, 0, 100, 0.75, true},
-		{"an empty group", 0, 0, 0, 0.3, true},
-	} {
-		if got := worthwhile(c.store, c.live, c.size, c.fill); got != c.want {
-			t.Errorf("%s: %v", c.what, got)
-		}
-	}
-}
 
 // groupOf makes a TLog of each write and chooses a group of them all.
 func groupOf(t *testing.T, v *Volume, writes ...func()) *group {
@@ -41,7 +19,6 @@ func groupOf(t *testing.T, v *Volume, writes ...func()) *group {
 	if len(g.tlogs) != len(writes) || len(g.scos) != len(writes) {
 		t.Fatalf("%d TLogs and %d SCOs of %d writes", len(g.tlogs), len(g.scos), len(writes))
 	}
-	v.mark(g)
 	return g
 }
 
@@ -75,9 +52,6 @@ func TestMark(t *testing.T) {
 
 	g := groupOf(t, v, w(0, 8, 1), w(2, 4, 2), w(3, 1, 3))
 	equal(t, "overwritten within the group", marked(g), 4, 3, 1)
-	if g.store >= g.size || g.store < 8*sco.ClusterSize {
-		t.Errorf("%d of %d bytes are to be stored", g.store, g.size)
-	}
 
 	// What is written after the choice changes nothing: the group is a prefix.
 	write(t, d, 0, 8, 4)

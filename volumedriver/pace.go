@@ -27,16 +27,3 @@ func pace(fill float64, idle, idleAfter time.Duration, urgent bool, slots int) (
 	}
 	return 0, 0
 }
-
-// worthwhile decides whether a vDisk that is being written, and for whose
-// upload nobody waits, begins to store a group now. Of its size bytes, store
-// would go to the backend, and live are what the map still has. With more TLogs
-// in the group later, overwrites make the share to be stored smaller. The fuller
-// the buffer, the larger a share will do; where next to nothing is overwritten,
-// waiting gains nothing. It is a pure function.
-func worthwhile(store, live, size int64, fill float64) bool {
-	if float64(live) >= 0.9*float64(size) {
-		return true
-	}
-	return float64(store) <= float64(size)*(fill-paceLow)/(paceHigh-paceLow)
-}

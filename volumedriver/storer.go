@@ -142,16 +142,8 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	fill := v.host.buffer.Fill()
 	parallel, rest := pace(fill, idle, v.host.opt.IdleSeal, urgent, v.host.opt.UploadSlots)
 	if parallel > 0 && v.store.group == nil {
-		g, err := v.chooseGroup(ctx, v.buf.Work().TLogs)
-		if err != nil {
+		if v.store.group, err = v.chooseGroup(ctx, v.buf.Work().TLogs); err != nil {
 			return false, err
-		}
-		now := urgent || idle >= v.host.opt.IdleSeal
-		if g != nil && (now || worthwhile(g.live, g.live, g.size, fill)) { // store is no less than live
-			v.mark(g)
-			if now || worthwhile(g.store, g.live, g.size, fill) {
-				v.store.group = g
-			}
 		}
 	}
 	if v.store.group != nil && parallel > 0 {
