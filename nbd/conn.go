@@ -276,6 +276,7 @@ func (c *conn) acquire(n int) *task {
 		}
 		ch.server = ch.conn
 	}
+	c.srv.stats.charged.Add(ch.server)
 	t.charge = ch
 	if n > 0 {
 		t.buf = c.srv.buffers.get(n)
@@ -299,6 +300,7 @@ func (c *conn) freeLocked(buf *buffer, ch charge) {
 	}
 	c.mu.bytes -= ch.conn
 	if ch.server > 0 {
+		c.srv.stats.charged.Add(-ch.server)
 		c.srv.memory.Release(ch.server)
 	}
 	c.mu.changed.Broadcast()

@@ -19,9 +19,10 @@ type Stats struct {
 	Errors       uint64 // requests answered with an error
 	Rounds       uint64 // groups of requests answered together
 
-	InFlight    int64 // requests and batches in workers, now
-	BufferBytes int64 // payload, receive and reply buffers in use, now
-	IdleBytes   int64 // free buffers, now
+	InFlight     int64 // requests and batches in workers, now
+	RequestBytes int64 // charged to Limits.ServerBytes, now
+	BufferBytes  int64 // payload, receive and reply buffers in use, now
+	IdleBytes    int64 // free buffers, now
 }
 
 // ConnectionInfo is what is known of one client past its handshake.
@@ -39,7 +40,7 @@ type stats struct {
 	requests                  [commands]atomic.Uint64
 	read, written             atomic.Uint64
 	errors, rounds            atomic.Uint64
-	inflight                  atomic.Int64
+	inflight, charged         atomic.Int64
 }
 
 // add counts a round.
@@ -61,6 +62,9 @@ func (s *stats) add(r *round) {
 	s.rounds.Add(1)
 }
 
+// Limits returns the limits that hold, defaults filled in.
+func (s *Server) Limits() Limits { return s.limits }
+
 // Stats returns the counters. They are read one by one, not at one instant.
 func (s *Server) Stats() Stats {
 	st := Stats{
@@ -72,6 +76,7 @@ func (s *Server) Stats() Stats {
 		Errors:       s.stats.errors.Load(),
 		Rounds:       s.stats.rounds.Load(),
 		InFlight:     s.stats.inflight.Load(),
+		RequestBytes: s.stats.charged.Load(),
 		BufferBytes:  s.buffers.inUse.Load(),
 	}
 	for i := range st.Requests {

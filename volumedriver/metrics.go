@@ -44,6 +44,9 @@ var (
 	descBackendRead = desc("vdisk_backend_read_bytes_total", "Bytes read from the backend.", perVolume...)
 	descBacklog     = desc("vdisk_backlog_bytes", "Bytes written and not in the backend yet.", perVolume...)
 	descHalted      = desc("vdisk_halted", "1 if the vDisk is halted.", perVolume...)
+	descTLogs       = desc("vdisk_tlog_bytes", "Bytes of TLogs on the local disk.", perVolume...)
+	descSlots       = desc("upload_slots", "SCOs that may be uploaded side by side.")
+	descSlotsUsed   = desc("upload_slots_in_use", "SCOs being uploaded.")
 	descBuffer      = desc("write_buffer_bytes", "Bytes of SCO files in the write buffer, by state.", "state")
 	descBufferLimit = desc("write_buffer_limit_bytes", "Bytes that the write buffer may take.")
 	descMap         = desc("map_cache_bytes", "Bytes of map pages in memory.")
@@ -80,6 +83,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	put(descMapLimit, prometheus.GaugeValue, float64(c.h.opt.MapCache))
 	put(descMapLoads, prometheus.CounterValue, float64(s.Loads))
 	put(descMapEvicted, prometheus.CounterValue, float64(s.Evictions))
+	put(descSlots, prometheus.GaugeValue, float64(cap(c.h.slots)))
+	put(descSlotsUsed, prometheus.GaugeValue, float64(cap(c.h.slots)-len(c.h.slots)))
 	put(descSums, prometheus.GaugeValue, float64(c.h.sums.WeightedSize()))
 	put(descSumsLimit, prometheus.GaugeValue, float64(c.h.opt.SumsCache))
 }
@@ -97,13 +102,15 @@ func (v *Volume) collectMetrics(put func(*prometheus.Desc, prometheus.ValueType,
 	} {
 		put(m.d, prometheus.CounterValue, float64(m.n.Load()), labels...)
 	}
-	halted, backlog := 0.0, int64(0)
+	halted, backlog, tlogs := 0.0, int64(0), int64(0)
 	if v.Err() != nil {
 		halted = 1
 	}
 	if v.buf != nil {
 		backlog, _ = v.buf.Backlog()
+		tlogs = v.buf.TLogBytes()
 	}
+	put(descTLogs, prometheus.GaugeValue, float64(tlogs), labels...)
 	put(descHalted, prometheus.GaugeValue, halted, labels...)
 	put(descBacklog, prometheus.GaugeValue, float64(backlog), labels...)
 }

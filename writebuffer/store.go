@@ -236,6 +236,19 @@ func (l *Log) Backlog() (backlog, local int64) {
 	return backlog, local
 }
 
+// TLogBytes is how many bytes of TLogs the vDisk has in the buffer.
+func (l *Log) TLogBytes() (n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range l.closed {
+		n += t.Size
+	}
+	if l.tl != nil {
+		n += l.tl.Size
+	}
+	return n
+}
+
 // Activity changes with every append.
 func (l *Log) Activity() uint64 {
 	l.mu.Lock()

@@ -38,6 +38,7 @@ type hostOptions struct {
 	dir         *datadir.Directory
 	writeBuffer size.Bytes
 	mapCache    size.Bytes
+	uploads     int
 	logger      *slog.Logger
 }
 

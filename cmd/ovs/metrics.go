@@ -64,13 +64,17 @@ var (
 	nbdInFlight    = nbdDesc("in_flight", "Requests that wait for something now.")
 	nbdBuffers     = nbdDesc("buffer_bytes", "Payload and socket buffers in use now.")
 	nbdIdle        = nbdDesc("idle_buffer_bytes", "Free buffers kept for later requests.")
+
+	nbdClientsLimit = nbdDesc("connections_limit", "Connections there may be.")
+	nbdMemoryLimit  = nbdDesc("request_bytes_limit", "Payload bytes that waiting requests may hold.")
+	nbdMemory       = nbdDesc("request_bytes", "Payload bytes that waiting requests hold now.")
 )
 
 // Describe implements prometheus.Collector.
 func (nbdCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		nbdAccepted, nbdRefused, nbdFailed, nbdConnections, nbdRequests, nbdRead, nbdWritten,
-		nbdErrors, nbdRounds, nbdInFlight, nbdBuffers, nbdIdle,
+		nbdErrors, nbdRounds, nbdInFlight, nbdBuffers, nbdIdle, nbdClientsLimit, nbdMemoryLimit, nbdMemory,
 	} {
 		out <- d
 	}
@@ -99,4 +103,8 @@ func (c nbdCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(nbdInFlight, s.InFlight)
 	gauge(nbdBuffers, s.BufferBytes)
 	gauge(nbdIdle, s.IdleBytes)
+	limits := c.server.Limits()
+	gauge(nbdClientsLimit, int64(limits.Connections))
+	gauge(nbdMemoryLimit, limits.ServerBytes)
+	gauge(nbdMemory, s.RequestBytes)
 }

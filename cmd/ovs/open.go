@@ -40,7 +40,7 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 	}
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
 		FS: o.fs, Dir: o.dir.Path,
-		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache),
+		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads,
 		Backend: e.backend, Registry: e.registry, Owner: owner(), Logger: o.logger,
 	})
 	if err != nil {

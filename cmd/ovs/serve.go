@@ -76,12 +76,14 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	d.host, err = openHost(ctx, hostOptions{
-		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, logger: d.logger,
+		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads, logger: d.logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
 	}
-	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{Logger: d.logger}); err != nil {
+	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{
+		Logger: d.logger, Limits: nbd.Limits{Connections: d.flags.nbdClients, ServerBytes: int64(d.flags.nbdMemory)},
+	}); err != nil {
 		return err
 	}
 	d.control = control.NewServer(control.Options{

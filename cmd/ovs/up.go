@@ -19,6 +19,9 @@ const (
 	writeBufferMin     = 64 * size.MiB
 	mapCacheDefault    = 256 * size.MiB
 	mapCacheMin        = 16 * size.MiB
+	nbdMemoryDefault   = size.GiB
+	nbdMemoryMin       = 64 * size.MiB
+	uploadsMax         = 256
 )
 
 // upFlags are the flags of `ovs up`.
@@ -29,11 +32,14 @@ type upFlags struct {
 	metrics     string
 	writeBuffer size.Bytes
 	mapCache    size.Bytes
+	nbdMemory   size.Bytes
+	nbdClients  int
+	uploads     int
 	logLevel    slog.Level
 }
 
 func (a *app) up() *cobra.Command {
-	f := upFlags{writeBuffer: writeBufferDefault, mapCache: mapCacheDefault, logLevel: slog.LevelInfo}
+	f := upFlags{writeBuffer: writeBufferDefault, mapCache: mapCacheDefault, nbdMemory: nbdMemoryDefault, nbdClients: 1024, uploads: 4, logLevel: slog.LevelInfo}
 	c := &cobra.Command{
 		Use:   "up --data DIR",
 		Short: "serve the vDisks of a data directory, in the foreground",
@@ -73,6 +79,9 @@ next start has to look at more.`,
 	flags.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics on this TCP `address`, path /metrics")
 	flags.Var(&f.writeBuffer, "write-buffer", fmt.Sprintf("disk space for writes that are not in the backend yet, and for reads; at least %v", writeBufferMin))
 	flags.Var(&f.mapCache, "map-cache", fmt.Sprintf("memory for the maps of all vDisks; at least %v", mapCacheMin))
+	flags.Var(&f.nbdMemory, "nbd-memory", fmt.Sprintf("memory for requests of NBD clients that wait for something; at least %v", nbdMemoryMin))
+	flags.IntVar(&f.nbdClients, "nbd-clients", f.nbdClients, "NBD connections at once, `n` at most")
+	flags.IntVar(&f.uploads, "uploads", f.uploads, "put `n` SCOs to the backend side by side, each of up to 16 MiB in memory")
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
 	return c
 }
@@ -84,6 +93,15 @@ func (f *upFlags) check(command string) error {
 	}
 	if f.mapCache < mapCacheMin {
 		return usagef("%s: --map-cache %v is too small; give it at least %v", command, f.mapCache, mapCacheMin)
+	}
+	if f.nbdMemory < nbdMemoryMin {
+		return usagef("%s: --nbd-memory %v is too small; give it at least %v", command, f.nbdMemory, nbdMemoryMin)
+	}
+	if f.nbdClients < 1 {
+		return usagef("%s: --nbd-clients %d: nobody could connect; give it at least 1", command, f.nbdClients)
+	}
+	if f.uploads < 1 || f.uploads > uploadsMax {
+		return usagef("%s: --uploads %d: give it 1 to %d", command, f.uploads, uploadsMax)
 	}
 	if f.insecure {
 		return nil

@@ -4,6 +4,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -39,6 +41,25 @@ func TestTCPAndMetrics(t *testing.T) {
 	if resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "# TYPE") {
 		t.Errorf("metrics: %s\n%.500s", resp.Status, body)
 	}
+	for _, name := range metricNames(t) { // the ones that the manual promises
+		if !strings.Contains(string(body), "\n"+name) {
+			t.Errorf("no metric %s", name)
+		}
+	}
+}
+
+// metricNames are those that docs/operations.md lists.
+func metricNames(t *testing.T) (names []string) {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/operations.md")
+	must(t, err)
+	for _, m := range regexp.MustCompile("(?m)^\\| `(ovs_[a-z_]+)").FindAllStringSubmatch(string(text), -1) {
+		names = append(names, m[1])
+	}
+	if len(names) < 20 {
+		t.Fatalf("docs/operations.md lists %d metrics", len(names))
+	}
+	return names
 }
 
 // TestBeyondLoopback: without TLS the export is not offered to the network
