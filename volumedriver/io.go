@@ -376,7 +376,15 @@ func (v *Volume) fill(ctx context.Context, kind tlog.Kind, off, n int64) error {
 	}
 	for at := first; at < last; {
 		run := min((last-at)/sco.ClusterSize, 1<<31)
-		if _, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: kind, Addr: uint64(at) / sco.ClusterSize, Run: uint32(run)}); err != nil {
+		addr := uint64(at) / sco.ClusterSize
+		// The entry costs the pages at its edges. One that cannot be read fails
+		// the request here; in the append section it would halt the vDisk.
+		for _, edge := range []uint64{addr, addr + uint64(run) - 1} {
+			if err := v.head.Load(ctx, edge, 1); err != nil {
+				return v.writeError(err)
+			}
+		}
+		if _, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: kind, Addr: addr, Run: uint32(run)}); err != nil {
 			return v.writeError(err)
 		}
 		at += run * sco.ClusterSize
