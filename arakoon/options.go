@@ -1,0 +1,80 @@
+package arakoon
+
+import (
+	"log/slog"
+	"time"
+
+	"openvstorage/arakoon/state"
+	"openvstorage/internal/disk"
+
+	"github.com/google/uuid"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// What users of a node need of the state machine.
+type (
+	Sequence = state.Sequence
+	Result   = state.Result
+	Function = state.Function
+	Tx       = state.Tx
+	Error    = state.Error
+)
+
+// Transport carries messages to other members. Send must not block; it may
+// lose messages.
+type Transport interface {
+	Send(messages []*pb.Message)
+}
+
+// Options for Open. FS, Dir, Cluster and Member must be given; zero values of
+// the others get the defaults.
+type Options struct {
+	FS        disk.FS
+	Dir       string // holds log/ and state/
+	Cluster   uuid.UUID
+	Member    uint64 // used once in the cluster's life; not 0
+	Functions []Function
+	Transport Transport // none: a cluster of one
+
+	Proposals     int   // waiting or under way, then ErrBusy; default 4096
+	ProposalBytes int64 // of those; default 64 MiB
+	Reads         int   // waiting for their index, then ErrBusy; default 16384
+	EntryBytes    int   // about how much is harvested into an entry; default 1 MiB
+
+	SegmentBytes    int64  // of the log; default 64 MiB
+	LogCacheBytes   int    // entries kept in memory; default 16 MiB
+	CompactBytes    int64  // the log is truncated when more than this lies behind; default 64 MiB
+	StateCacheBytes int64  // default 16 MiB
+	MemTableBytes   uint64 // default 16 MiB, up to four of them
+
+	Tick      time.Duration    // heartbeat; an election takes 10; default 100 ms
+	Now       func() time.Time // the proposer's time; default time.Now
+	Logger    *slog.Logger
+	OnFailure func(error) // called once when the node has failed; must not block
+}
+
+func (o Options) withDefaults() Options {
+	setDefault(&o.Proposals, 4096)
+	setDefault(&o.ProposalBytes, 64<<20)
+	setDefault(&o.Reads, 16384)
+	setDefault(&o.EntryBytes, 1<<20)
+	setDefault(&o.SegmentBytes, 64<<20)
+	setDefault(&o.CompactBytes, 64<<20)
+	setDefault(&o.Tick, 100*time.Millisecond)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.OnFailure == nil {
+		o.OnFailure = func(error) {}
+	}
+	return o
+}
+
+func setDefault[T int | int64 | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}

@@ -1,0 +1,42 @@
+// Package raftlog is a member's raft log: the entries, the hard state and the
+// snapshot marker, in preallocated segment files over package disk. It
+// implements raft.Storage.
+//
+// A segment file, named by its number, is the common header (kind 10, owner
+// the cluster) and this, in a block of 4096 bytes:
+//
+//	offset size field
+//	64      8   member id
+//	72      4   zero
+//	76      4   CRC-32C of bytes 64..75, seeded with the incarnation
+//	80    4016  zero
+//
+// and then records as package wal frames them. The seqs of a segment's
+// records have no gaps. What one sync makes durable is a round: it begins on a block
+// (behind the mark, see below) and is filled up with zeros to the next, so a
+// synced block is never written again. Behind each sync goes an unsynced mark,
+// first in the block of the next round, whose durable says so.
+//
+// Bodies of records, little-endian:
+//
+//	kind 1, entries         first index u64, number of entries u32, zero u32;
+//	                        for each: term u64, length u32, type u16, zero u16, data
+//	kind 2, hard state      term u64, vote u64, commit u64
+//	kind 3, snapshot marker index u64, term u64, auto leave u32, then four
+//	                        lists: voters, learners, outgoing voters, next
+//	                        learners, each its length u32 and members u64
+//	kind 4, mark            nothing
+//
+// Entries at an index that the log has take its place and that of all behind.
+// Entries up to the newest marker's index are gone; the marker keeps the term
+// and the members there.
+//
+// A segment gets its name when its first round (marker and hard state) is
+// synced. Each opening of the log begins a new segment, in whose first round
+// go all records above the highest durable mark too: nothing is appended to a
+// file of which it is not known what the medium holds (rules O11, P6). Where
+// the next segment's first seq is, the one before ends, whatever it holds.
+//
+// Bad bytes at or below the highest durable mark are damage: Open refuses with
+// ErrDamaged, the file and the offset. Above it the log is cut (rule O2).
+package raftlog

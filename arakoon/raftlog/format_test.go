@@ -1,0 +1,91 @@
+package raftlog
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"openvstorage/internal/format"
+	"openvstorage/internal/format/golden"
+	"openvstorage/internal/wal"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+const testIncarnation = 0x1112131415161718
+
+func sampleBodies() [][]byte {
+	return [][]byte{
+		kindEntries - 1:   appendEntries(nil, []*pb.Entry{entry(2, 1, "abc"), {Index: new(uint64(3)), Term: new(uint64(2)), Type: pb.EntryConfChangeV2.Enum()}}),
+		kindHardState - 1: appendHardState(nil, hardState(2, 7, 1)),
+		kindMarker - 1:    appendMarker(nil, Marker{Index: 1, Term: 1, Conf: &pb.ConfState{Voters: []uint64{7, 8}, Learners: []uint64{9}, AutoLeave: new(true)}}),
+		kindMark - 1:      nil,
+	}
+}
+
+// What the first release wrote opens for ever.
+func TestGolden(t *testing.T) {
+	sample := appendHeader(nil, headerOf{testCluster, 7, 3, testIncarnation})
+	fields := []golden.Field{{Size: 64, Name: "common header"}, {Size: 8, Name: "member"}, {Size: 4, Name: "zero"}, {Size: 4, Name: "CRC"}, {Size: 4016, Name: "padding"}}
+	bodies := sampleBodies()
+	for i, body := range bodies {
+		r := wal.Record{Seq: 40 + uint64(i), Durable: 39, Kind: uint16(i + 1), Body: body}
+		n := len(sample)
+		sample = wal.Append(sample, testIncarnation, r)
+		fields = append(fields, golden.Field{Size: wal.HeadSize, Name: "record head"}, golden.Field{Size: len(sample) - n - wal.HeadSize, Name: "body"})
+	}
+	b := golden.Check(t, "testdata/raftlog-v1.hex", "a segment of a raft log, one record of each kind", sample, fields...)
+	h, err := decodeHeader(b)
+	if err != nil || h != (headerOf{testCluster, 7, 3, testIncarnation}) {
+		t.Fatalf("header %+v, %v", h, err)
+	}
+	records, _, err := scan(b, h.Incarnation, 40, 0)
+	if err != nil || len(records) != len(bodies) {
+		t.Fatalf("%d records, %v", len(records), err)
+	}
+	for i, r := range records {
+		rec, err := decode(&segment{}, r)
+		if err != nil || !bytes.Equal(rec.appendBody(nil), bodies[i]) {
+			t.Errorf("record %d: %v", i, err)
+		}
+	}
+}
+
+func TestUnknownKind(t *testing.T) {
+	r := found{0, wal.Record{Seq: 2, Durable: 1, Kind: 99, Body: []byte("news")}}
+	if _, err := decode(&segment{}, r); !errors.Is(err, format.ErrNewer) {
+		t.Errorf("an unknown kind: %v", err)
+	}
+	r.Flags = wal.FlagSkippable
+	if rec, err := decode(&segment{}, r); err != nil || string(rec.appendBody(nil)) != "news" {
+		t.Errorf("a skippable kind: %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for i, b := range sampleBodies() {
+		f.Add(uint16(i+1), b)
+	}
+	f.Fuzz(func(t *testing.T, kind uint16, b []byte) {
+		rec, err := decode(&segment{}, found{Record: wal.Record{Seq: 2, Durable: 1, Kind: kind, Body: b}})
+		if err == nil && kind != kindMark && !bytes.Equal(rec.appendBody(nil), b) {
+			t.Fatal("what was read writes otherwise")
+		}
+	})
+}
+
+func FuzzScan(f *testing.F) {
+	b := appendHeader(nil, headerOf{testCluster, 7, 3, testIncarnation})
+	for i, body := range sampleBodies() {
+		b = wal.Append(b, testIncarnation, wal.Record{Seq: 40 + uint64(i), Durable: 39, Kind: uint16(i + 1), Body: body})
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, _ = decodeHeader(b)
+		records, end, _ := scan(b, testIncarnation, 0, 0)
+		if len(records) > 0 && end > int64(len(b)) {
+			t.Fatalf("ended at %d of %d", end, len(b))
+		}
+		_ = laterMark(b, testIncarnation, end)
+	})
+}

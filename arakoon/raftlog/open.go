@@ -1,0 +1,209 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path"
+
+	"openvstorage/internal/format"
+	"openvstorage/internal/wal"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// Open opens the log in a directory, or makes it there. What a power cut may
+// have left half written is cut; what had been synced and is bad is refused
+// with ErrDamaged. One process at a time may have a directory open: locking it
+// is the caller's.
+func Open(opt Options) (*Log, error) {
+	opt = opt.withDefaults()
+	l := &Log{opt: opt, segments: map[uint64]*segment{}, tail: tail{limit: opt.CacheBytes}}
+	if err := l.open(); err != nil {
+		for _, s := range l.segments {
+			err = errors.Join(err, s.file.Close())
+		}
+		l.preparer.Wait()
+		return nil, fmt.Errorf("raftlog: open %s: %w", opt.Dir, err)
+	}
+	return l, nil
+}
+
+func (l *Log) open() error {
+	numbers, err := list(l.opt.FS, l.opt.Dir)
+	if err != nil {
+		return err
+	}
+	if len(numbers) == 0 {
+		return l.create()
+	}
+	rest, err := l.recover(numbers)
+	if err != nil {
+		return err
+	}
+	if err := l.roll(rest); err != nil {
+		return err
+	}
+	if x := &l.index; len(x.parts) > 0 && x.parts[0].first > x.first() {
+		return fmt.Errorf("%w: %s: entries %d to %d are missing; restore the directory", ErrDamaged, l.opt.Dir, x.first(), x.parts[0].first-1)
+	}
+	return nil
+}
+
+func (l *Log) create() error {
+	if l.opt.Begin.Conf == nil {
+		return errors.New("there is no log, and none is to be made")
+	}
+	if err := l.opt.FS.MkdirAll(l.opt.Dir, 0o700); err != nil {
+		return err
+	}
+	if err := l.opt.FS.SyncDir(path.Dir(l.opt.Dir)); err != nil {
+		return err
+	}
+	l.index.marker = l.opt.Begin
+	l.index.marker.Conf = proto.Clone(l.opt.Begin.Conf).(*pb.ConfState)
+	return l.roll(nil)
+}
+
+// recover reads all segments. It returns the records above the highest
+// durable mark, which are to be written again.
+func (l *Log) recover(numbers []uint64) (again []record, err error) {
+	var buf, next []byte
+	s, buf, err := l.opt.readSegment(numbers[0], nil)
+	if err != nil {
+		return nil, err
+	}
+	for i := range numbers {
+		l.segments[s.number] = s
+		var following *segment
+		var limit *wal.Head
+		if i+1 < len(numbers) {
+			if following, next, err = l.opt.readSegment(numbers[i+1], next); err != nil {
+				return nil, err
+			}
+			l.segments[following.number] = following
+			if limit, err = firstHead(following, next); err != nil {
+				return nil, err
+			}
+		}
+		if again, err = l.take(s, buf, limit); err != nil {
+			return nil, err
+		}
+		l.current = s
+		s, buf, next = following, next, buf
+	}
+	return again, nil
+}
+
+// firstHead is what a segment begins with. It was synced before the segment had
+// its name.
+func firstHead(s *segment, b []byte) (*wal.Head, error) {
+	if len(b) < blockSize+wal.HeadSize {
+		return nil, fmt.Errorf("%w: %s: %d bytes", ErrDamaged, s.path, len(b))
+	}
+	h, ok, err := wal.DecodeHead(b[blockSize:], s.incarnation)
+	if err != nil || !ok {
+		return nil, damage(s, blockSize, errors.Join(errors.New("no first record"), err))
+	}
+	return &h, nil
+}
+
+func damage(s *segment, off int64, err error) error {
+	if err == nil {
+		err = errors.New("records that had been synced are missing")
+	}
+	return fmt.Errorf("%w: %s, offset %d: %w", ErrDamaged, s.path, off, err)
+}
+
+// take takes up the records of a segment up to next, the head that the next
+// segment begins with. Of the last segment (next is nil) it returns those that
+// may be on no medium.
+func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, err error) {
+	limit := uint64(0)
+	if next != nil {
+		limit = next.Seq
+	}
+	records, end, why := scan(b, s.incarnation, 0, limit)
+	if len(records) == 0 {
+		return nil, damage(s, end, why)
+	}
+	last := records[len(records)-1].Seq
+	durable, err := firstRound(s, records[0])
+	if err != nil {
+		return nil, err
+	}
+	if next != nil {
+		durable = next.Durable
+	} else {
+		for _, r := range records {
+			durable = max(durable, r.Durable)
+		}
+		durable = max(durable, laterMark(b, s.incarnation, end))
+	}
+	if durable > last {
+		return nil, damage(s, end, why)
+	}
+	for i, r := range records {
+		if r.Seq > durable {
+			break // of an older segment: written again in the next one, or lost
+		}
+		rec, err := decode(s, records[i])
+		if err != nil {
+			return nil, err
+		}
+		l.seq, l.durable = r.Seq, r.Seq
+		l.publish([]record{rec}, []place{{s.number, r.off, wal.Size(len(r.Body))}})
+		if next == nil && i+1 < len(records) && records[i+1].Seq > durable {
+			if again, err = decodeAll(s, records[i+1:]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return again, nil
+}
+
+// firstRound is the seq of the last record of a segment's first round.
+func firstRound(s *segment, r found) (uint64, error) {
+	if r.Kind != kindMark || len(r.Body) != 4 {
+		return 0, damage(s, r.off, errors.New("a segment does not begin with this"))
+	}
+	return r.Seq + uint64(binary.LittleEndian.Uint32(r.Body)) - 1, nil
+}
+
+func decodeAll(s *segment, list []found) (records []record, err error) {
+	for _, r := range list {
+		rec, err := decode(s, r)
+		if err != nil {
+			return nil, err
+		}
+		if rec.kind != kindMark {
+			records = append(records, rec)
+		}
+	}
+	return records, nil
+}
+
+func decode(s *segment, r found) (rec record, err error) {
+	rec.kind, rec.flags = r.Kind, r.Flags
+	switch r.Kind {
+	case kindEntries:
+		rec.entries, err = decodeEntries(r.Body)
+	case kindHardState:
+		rec.hard, err = decodeHardState(r.Body)
+	case kindMarker:
+		var m Marker
+		m, err = decodeMarker(r.Body)
+		rec.marker = &m
+	case kindMark:
+	default:
+		if r.Flags&wal.FlagSkippable == 0 {
+			return rec, fmt.Errorf("%w: %s, offset %d: record of kind %d; open it with that release", format.ErrNewer, s.path, r.off, r.Kind)
+		}
+		rec.body = append([]byte(nil), r.Body...)
+	}
+	if err != nil {
+		err = damage(s, r.off, err)
+	}
+	return rec, err
+}

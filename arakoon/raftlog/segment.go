@@ -1,0 +1,321 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+
+	"openvstorage/internal/disk"
+	"openvstorage/internal/wal"
+
+	"go.etcd.io/raft/v3"
+)
+
+// segment is an open segment file.
+type segment struct {
+	file        disk.File
+	path        string
+	number      uint64
+	incarnation uint64
+	size        int64
+}
+
+const (
+	suffix    = ".raft"
+	spareName = "spare"
+)
+
+func segmentName(number uint64) string { return fmt.Sprintf("%016x%s", number, suffix) }
+
+func parseName(name string) (number uint64, ok bool) {
+	hex, ok := strings.CutSuffix(name, suffix)
+	if !ok || len(hex) != 16 {
+		return 0, false
+	}
+	number, err := strconv.ParseUint(hex, 16, 64)
+	return number, err == nil && segmentName(number) == name
+}
+
+func roundUp(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize }
+
+// spare is a file that waits to become a segment.
+type spare struct {
+	mu   sync.Mutex // held while the file is prepared
+	file disk.File
+}
+
+func (s *spare) take() disk.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.file
+	s.file = nil
+	return f
+}
+
+// prepareSpare begins, once the segment is half full, to write the next one's
+// file, so that no append waits for it.
+func (l *Log) prepareSpare() {
+	if l.pos < l.current.size/2 || !l.spare.mu.TryLock() {
+		return
+	}
+	if l.spare.file != nil {
+		l.spare.mu.Unlock()
+		return
+	}
+	l.preparer.Go(func() {
+		defer l.spare.mu.Unlock()
+		// Without a spare the segment's file is made when it is needed.
+		if f, err := l.makeSpare(l.opt.SegmentBytes); err == nil {
+			l.spare.file = f
+		}
+	})
+}
+
+// makeSpare opens or makes the spare file and writes it up to a size.
+func (l *Log) makeSpare(size int64) (disk.File, error) {
+	f, err := l.opt.FS.OpenFile(path.Join(l.opt.Dir, spareName), disk.Write|disk.Create, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := grow(f, size); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func grow(f disk.File, size int64) error {
+	have, err := f.Size()
+	if err != nil || have >= size {
+		return err
+	}
+	return f.Prewrite(have, size-have)
+}
+
+// roll begins a new segment: what the log must know by itself, then records,
+// all synced before the file has its name.
+func (l *Log) roll(records []record) error {
+	number := uint64(1)
+	if l.current != nil {
+		number = l.current.number + 1
+	}
+	marker := l.index.marker
+	first := []record{{kind: kindMark}, {kind: kindMarker, marker: &marker}}
+	if !raft.IsEmptyHardState(l.hard) {
+		first = append(first, record{kind: kindHardState, hard: l.hard})
+	}
+	records = append(first, records...)
+	records[0].body = binary.LittleEndian.AppendUint32(nil, uint32(len(records)))
+	size := int64(blockSize)
+	for _, r := range records {
+		size += int64(r.size())
+	}
+	size = max(roundUp(size)+blockSize, l.opt.SegmentBytes)
+	f, err := l.begin(size)
+	if err != nil {
+		return l.fail(err)
+	}
+	have, err := f.Size()
+	if err != nil {
+		return l.fail(errors.Join(err, f.Close()))
+	}
+	s := &segment{file: f, path: path.Join(l.opt.Dir, segmentName(number)), number: number, incarnation: rand.Uint64(), size: have / blockSize * blockSize}
+	places := l.encode(records, s, blockSize)
+	header := appendHeader(nil, headerOf{l.opt.Cluster, l.opt.Member, s.number, s.incarnation})
+	if _, err := f.WriteAt(header, 0); err != nil {
+		return l.fail(errors.Join(err, f.Close()))
+	}
+	if err := l.write(s, blockSize, len(records)); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := l.name(s); err != nil {
+		return l.fail(errors.Join(err, f.Close()))
+	}
+	l.current = s
+	l.mu.Lock()
+	l.segments[number] = s
+	l.mu.Unlock()
+	l.publish(records, places)
+	l.leaveMark()
+	return nil
+}
+
+// begin returns the file for a segment.
+func (l *Log) begin(size int64) (disk.File, error) {
+	if f := l.spare.take(); f != nil {
+		if err := grow(f, size); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return f, nil
+	}
+	return l.makeSpare(size)
+}
+
+// name gives a segment its name, durably.
+func (l *Log) name(s *segment) error {
+	if err := l.opt.FS.Rename(path.Join(l.opt.Dir, spareName), s.path); err != nil {
+		return err
+	}
+	return l.opt.FS.SyncDir(l.opt.Dir)
+}
+
+// recycle keeps one of the segments, given oldest first, as the spare and
+// removes the others. The names change in that order, so that whatever a power
+// cut keeps has no gap.
+func (l *Log) recycle(gone []*segment) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	l.spare.mu.Lock()
+	defer l.spare.mu.Unlock()
+	var kept disk.File
+	for _, s := range gone {
+		var err error
+		if l.spare.file == nil && kept == nil && s.size == l.opt.SegmentBytes {
+			err = l.opt.FS.Rename(s.path, path.Join(l.opt.Dir, spareName))
+			kept = s.file
+		} else {
+			err = errors.Join(l.opt.FS.Remove(s.path), s.file.Close())
+		}
+		if err != nil {
+			return l.fail(err)
+		}
+	}
+	if err := l.opt.FS.SyncDir(l.opt.Dir); err != nil {
+		return l.fail(err)
+	}
+	if kept != nil {
+		l.spare.file = kept
+	}
+	return nil
+}
+
+// list returns the numbers of the segments in a directory, which follow each
+// other.
+func list(fsys disk.FS, dir string) (numbers []uint64, err error) {
+	names, err := fsys.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, name := range names { // sorted, and so are the numbers
+		n, ok := parseName(name)
+		if !ok {
+			continue
+		}
+		if k := len(numbers); k > 0 && numbers[k-1]+1 != n {
+			return nil, fmt.Errorf("%w: %s: segment %s is missing; restore the directory", ErrDamaged, dir, segmentName(numbers[k-1]+1))
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, nil
+}
+
+// readSegment opens a segment and reads it whole into buf.
+func (o Options) readSegment(number uint64, buf []byte) (*segment, []byte, error) {
+	name := path.Join(o.Dir, segmentName(number))
+	f, err := o.FS.OpenFile(name, disk.Write, 0)
+	if err != nil {
+		return nil, buf, err
+	}
+	buf, err = readAll(f, buf)
+	var h headerOf
+	if err == nil {
+		if h, err = decodeHeader(buf); err != nil {
+			err = fmt.Errorf("%w: %s: header: %w", ErrDamaged, name, err)
+		} else if h.Cluster != o.Cluster || h.Member != o.Member {
+			err = fmt.Errorf("%w: %s: it is member %d of cluster %v, not member %d of %v", ErrIdentity, name, h.Member, h.Cluster, o.Member, o.Cluster)
+		} else if h.Number != number {
+			err = fmt.Errorf("%w: %s: its header says segment %d", ErrDamaged, name, h.Number)
+		}
+	}
+	if err != nil {
+		return nil, buf, errors.Join(err, f.Close())
+	}
+	return &segment{file: f, path: name, number: number, incarnation: h.Incarnation, size: int64(len(buf)) / blockSize * blockSize}, buf, nil
+}
+
+func readAll(f disk.File, buf []byte) ([]byte, error) {
+	size, err := f.Size()
+	if err != nil {
+		return buf, err
+	}
+	if int64(cap(buf)) < size {
+		buf = make([]byte, size)
+	}
+	buf = buf[:size]
+	n, err := f.ReadAt(buf, 0)
+	if int64(n) == size {
+		err = nil
+	}
+	return buf, err
+}
+
+// found is a record in a segment's bytes.
+type found struct {
+	off int64
+	wal.Record
+}
+
+// scan reads the records of a segment, of which the first is to be seq (0: any)
+// and none reaches limit (0: none does). why is what ended it, nil for zeros;
+// end is where.
+func scan(b []byte, incarnation, seq, limit uint64) (records []found, end int64, why error) {
+	end = blockSize
+	for end+wal.HeadSize <= int64(len(b)) {
+		// Zeros up to the end of the block are padding: no record with a body
+		// begins with them, and those without are the first of a block.
+		if next := roundUp(end); next > end && zeros(b[end:min(next, end+wal.HeadSize)]) {
+			end = next
+			continue
+		}
+		h, ok, err := wal.DecodeHead(b[end:], incarnation)
+		if err != nil || !ok {
+			return records, end, err
+		}
+		if limit != 0 && h.Seq >= limit {
+			return records, end, nil
+		}
+		if seq != 0 && h.Seq != seq {
+			return records, end, fmt.Errorf("%w: seq %d, not %d", wal.ErrCorrupt, h.Seq, seq)
+		}
+		if end+int64(h.Size()) > int64(len(b)) {
+			return records, end, fmt.Errorf("%w: record %d: %d bytes, %d are left", wal.ErrCorrupt, h.Seq, h.Size(), int64(len(b))-end)
+		}
+		body := b[end+wal.HeadSize : end+int64(wal.HeadSize+h.Length)]
+		if err := h.Check(body, incarnation); err != nil {
+			return records, end, err
+		}
+		records = append(records, found{end, wal.Record{Seq: h.Seq, Durable: h.Durable, Kind: h.Kind, Flags: h.Flags, Body: body}})
+		seq = h.Seq + 1
+		end += int64(h.Size())
+	}
+	return records, end, nil
+}
+
+// laterMark is the highest durable mark of the rounds that begin behind the
+// place where the records ended.
+func laterMark(b []byte, incarnation uint64, from int64) (durable uint64) {
+	for at := from / blockSize * blockSize; at+wal.HeadSize <= int64(len(b)); at += blockSize {
+		if at < blockSize {
+			continue
+		}
+		if h, ok, err := wal.DecodeHead(b[at:], incarnation); err == nil && ok {
+			durable = max(durable, h.Durable)
+		}
+	}
+	return durable
+}
+
+func zeros(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

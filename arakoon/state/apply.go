@@ -1,0 +1,192 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// Outcome is what became of a command.
+type Outcome struct {
+	Index   uint64   // of the entry that it was applied with
+	Results []Result // of each step
+	Err     *Error   // or what failed; then nothing was done
+}
+
+// Applied is what became of the commands of an entry.
+type Applied struct {
+	Origin, Number uint64 // of the batch
+	Outcomes       []Outcome
+}
+
+// ConfChange tells raft of an applied change of the members and returns those
+// that there are then.
+type ConfChange func(e *pb.Entry) (*pb.ConfState, error)
+
+// Apply applies entries, which follow those applied before, as one batch.
+// After an error nothing of it is applied and the state has stopped.
+func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error) {
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	b := s.db.NewIndexedBatch()
+	defer b.Close()
+	next := s.meta // only Apply changes it
+	var applied []Applied
+	for _, e := range entries {
+		if e.GetIndex() != next.at.Index+1 {
+			return nil, s.stop(fmt.Errorf("entry %d is to follow entry %d", e.GetIndex(), next.at.Index))
+		}
+		a, err := s.entry(b, &next, e, change)
+		if err != nil {
+			return nil, s.stop(fmt.Errorf("entry %d: %w", e.GetIndex(), err))
+		}
+		if a.Outcomes != nil {
+			applied = append(applied, a)
+		}
+		next.at.Index, next.at.Term = e.GetIndex(), e.GetTerm()
+	}
+	if err := b.Set(metaKey, appendMeta(nil, next), nil); err != nil {
+		return nil, s.stop(err)
+	}
+	if err := s.db.Apply(b, pebble.NoSync); err != nil {
+		return nil, s.stop(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.stopped(); err != nil {
+		return nil, err
+	}
+	s.meta = next
+	return applied, nil
+}
+
+func (s *State) entry(b *pebble.Batch, next *meta, e *pb.Entry, change ConfChange) (Applied, error) {
+	if e.GetType() != pb.EntryNormal {
+		conf, err := change(e)
+		if err == nil {
+			next.at.Conf = cloneConf(conf)
+		}
+		return Applied{}, err
+	}
+	if len(e.GetData()) == 0 {
+		return Applied{}, nil
+	}
+	batch, err := DecodeBatch(e.GetData())
+	if err != nil {
+		return Applied{}, err
+	}
+	a := Applied{Origin: batch.Origin, Number: batch.Number, Outcomes: make([]Outcome, len(batch.Commands))}
+	for i, c := range batch.Commands {
+		next.time = max(next.time, c.Time)
+		at := session{id: c.Session, request: c.Request, index: e.GetIndex(), position: uint32(i)}
+		if a.Outcomes[i], err = s.command(b, c, at, next.time); err != nil {
+			return a, fmt.Errorf("command %d: %w", i, err)
+		}
+	}
+	return a, nil
+}
+
+// command applies one command. An error stops the member.
+func (s *State) command(b *pebble.Batch, c Command, at session, time int64) (Outcome, error) {
+	var none [16]byte
+	if c.Session == none {
+		return s.run(b, c.Body, at.index, time)
+	}
+	if known, ok := s.sessions.byID[c.Session]; ok {
+		last := known.Value.(session).request
+		switch {
+		case c.Open && last == 0:
+			return Outcome{Index: at.index}, nil
+		case c.Open || c.Request < last:
+			return Outcome{Index: at.index, Err: &Error{Code: CodeStale, Message: fmt.Sprintf("session %v has come to request %d", c.Session, last)}}, nil
+		case c.Request == last:
+			return s.recall(b, at)
+		}
+	} else if !c.Open {
+		return Outcome{Index: at.index, Err: &Error{Code: CodeSessionExpired, Message: fmt.Sprintf("session %v is not open", c.Session)}}, nil
+	}
+	out := Outcome{Index: at.index}
+	kind := byte(lastOpened)
+	if c.Open {
+		at.request = 0
+	} else {
+		var err error
+		if out, err = s.run(b, c.Body, at.index, time); err != nil {
+			return out, err
+		}
+		kind = lastDone
+		if out.Err != nil {
+			kind = lastFailed
+		}
+	}
+	return out, s.remember(b, at, kind, out)
+}
+
+func (s *State) remember(b *pebble.Batch, at session, kind byte, out Outcome) error {
+	value := appendSession(nil, at, kind, out)
+	if len(value) > ResultMax {
+		value = appendSession(nil, at, lastLost, Outcome{})
+	}
+	s.sessions.use(at)
+	if old, ok := s.sessions.expire(); ok {
+		if err := b.Delete(sessionKey(old), nil); err != nil {
+			return err
+		}
+	}
+	return b.Set(sessionKey(at.id), value, nil)
+}
+
+// recall returns the outcome of a session's last request.
+func (s *State) recall(b *pebble.Batch, at session) (Outcome, error) {
+	v, found, err := get(b, sessionKey(at.id))
+	if err != nil {
+		return Outcome{}, err
+	}
+	if !found {
+		return Outcome{}, fmt.Errorf("%w: session %v is known, but not in the store", ErrCorrupt, at.id)
+	}
+	_, kind, out, err := decodeSession(v)
+	if kind == lastLost {
+		out.Err = &Error{Code: CodeResultLost, Message: fmt.Sprintf("request %d was applied; its result was over %d bytes and not kept", at.request, ResultMax)}
+	}
+	return out, err
+}
+
+// run runs a sequence.
+func (s *State) run(b *pebble.Batch, body []byte, index uint64, time int64) (out Outcome, err error) {
+	out.Index = index
+	t := &tx{under: b, own: map[string][]byte{}, time: time}
+	step := 0
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case abort:
+			if out, err = (Outcome{Index: index, Err: p.result}), p.failure; p.result != nil {
+				p.result.Step = step
+			}
+		default:
+			err = fmt.Errorf("step %d: panic: %v", step, p)
+		}
+	}()
+	results, failed := t.run(body, s.opt.Functions, &step)
+	if failed != nil {
+		failed.Step = step
+		failed.Key = bytes.Clone(failed.Key)
+		return Outcome{Index: index, Err: failed}, nil
+	}
+	out.Results = results
+	for k, v := range t.own {
+		if v == nil {
+			err = b.Delete(userKey([]byte(k)), nil)
+		} else {
+			err = b.Set(userKey([]byte(k)), v, nil)
+		}
+		if err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}

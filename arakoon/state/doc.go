@@ -1,0 +1,52 @@
+// Package state is the state machine of a member: users' keys, the sessions of
+// clients, and how far the raft log is applied, in one Pebble without a
+// write-ahead log. Each batch of entries is one Pebble batch that holds their
+// effects, the applied index and the members together, so whatever a power cut
+// leaves is the state at some index; the raft log brings it up to date. The log
+// may be truncated only behind what Flush has returned.
+//
+// An entry of the raft log, little-endian; an empty one is a new leader's:
+//
+//	offset size field
+//	 0      2   version, 1
+//	 2      2   zero
+//	 4      4   number of commands
+//	 8      8   origin: random, drawn by each start of a proposer
+//	16      8   batch: the origin's own number for this entry
+//	24          commands
+//
+// A command:
+//
+//	 0      2   version, 1
+//	 2      2   kind: 1 sequence, 2 open session
+//	 4      4   length of the body
+//	 8     16   session, zero for none
+//	24      8   request number in the session, rising from 1
+//	32      8   the proposer's time, Unix nanoseconds
+//	40          body: of a sequence its steps
+//
+// A step is its kind (u8) and its fields. A byte string is its length (u32) and
+// bytes; an optional one has a byte before it, 1 if it is there.
+//
+//	1 set            key, value
+//	2 delete         key; an error if it is absent
+//	3 delete prefix  prefix
+//	4 assert         key, optional value: it has this value, or is absent
+//	5 assert exists  key
+//	6 assert range   prefix, number u32, keys: exactly these have the prefix
+//	7 test and set   key, optional expected, optional wanted
+//	8 replace        key, optional wanted
+//	9 call           name, version u32, argument
+//
+// A command is applied whole or not at all. Its first failing step is its
+// result, equal on every member. What a member itself cannot do (read its
+// disk, run a function that it does not have) stops that member instead: it
+// never skips.
+//
+// Keys in Pebble, numbers big-endian:
+//
+//	"m"               meta: cluster, member, applied index and term, newest
+//	                  time, members
+//	"s" + session     its last request and that request's result
+//	"u" + key         a user's value
+package state

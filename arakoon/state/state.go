@@ -1,0 +1,286 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"sync"
+
+	"openvstorage/internal/disk"
+	"openvstorage/internal/disk/pebblefs"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/google/uuid"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// Errors that callers match with errors.Is.
+var (
+	// ErrIdentity: the state is another cluster's or member's.
+	ErrIdentity = errors.New("state is another member's")
+	// ErrStopped: the member met something that it must not skip, or its disk
+	// failed; nothing more is applied until it is opened again.
+	ErrStopped = errors.New("state has stopped")
+)
+
+// Options for Open. FS, Dir, Cluster, Member and Begin must be given; zero
+// values of the others get the defaults.
+type Options struct {
+	FS        disk.FS
+	Dir       string
+	Cluster   uuid.UUID
+	Member    uint64
+	Begin     Position  // of a new state
+	Functions *Registry // default none
+
+	CacheBytes    int64  // Pebble's block cache; default 16 MiB
+	MemTableBytes uint64 // default 16 MiB; up to four of them
+	OpenFiles     int    // default 64
+
+	// OnFailure is called once if the disk fails; the state has stopped then. It
+	// must not block. OnFull and OnRoom tell of a full disk, on which flushes,
+	// and after them Apply, wait.
+	OnFailure func(error)
+	OnFull    func(error)
+	OnRoom    func()
+}
+
+func (o Options) withDefaults() Options {
+	if o.Functions == nil {
+		o.Functions = &Registry{}
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 16 << 20
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = 16 << 20
+	}
+	if o.OpenFiles == 0 {
+		o.OpenFiles = 64
+	}
+	return o
+}
+
+// State is an open state machine. Apply is called by one goroutine; all else
+// may be called at the same time, until Close.
+type State struct {
+	opt      Options
+	fs       *pebblefs.FS
+	db       *pebble.DB
+	sessions *sessions // Apply's
+
+	mu      sync.Mutex
+	meta    meta // as committed
+	durable Position
+	err     error
+}
+
+// Open opens or makes the state in a directory.
+func Open(opt Options) (*State, error) {
+	opt = opt.withDefaults()
+	s := &State{opt: opt}
+	s.fs = pebblefs.New(opt.FS, pebblefs.Options{OnFull: opt.OnFull, OnRoom: opt.OnRoom, OnFailure: s.diskFailed})
+	if err := s.open(); err != nil {
+		if s.db != nil {
+			err = errors.Join(err, s.fs.Close(s.db))
+		}
+		return nil, fmt.Errorf("arakoon state: open %s: %w", opt.Dir, err)
+	}
+	return s, nil
+}
+
+// diskFailed lets Pebble go on as if nothing were wrong: what it reports counts
+// for nothing from here on.
+func (s *State) diskFailed(err error) {
+	s.fs.Abandon()
+	if s.opt.OnFailure != nil {
+		s.opt.OnFailure(err)
+	}
+}
+
+func (s *State) open() error {
+	if err := s.opt.FS.MkdirAll(s.opt.Dir, 0o700); err != nil {
+		return err
+	}
+	if err := s.opt.FS.SyncDir(path.Dir(s.opt.Dir)); err != nil {
+		return err
+	}
+	cache := pebble.NewCache(s.opt.CacheBytes)
+	defer cache.Unref()
+	po := &pebble.Options{
+		FS:                          s.fs,
+		Cache:                       cache,
+		DisableWAL:                  true,
+		FormatMajorVersion:          pebble.FormatNewest,
+		MemTableSize:                s.opt.MemTableBytes,
+		MemTableStopWritesThreshold: 4,
+		MaxOpenFiles:                s.opt.OpenFiles,
+		MaxManifestFileSize:         1 << 20,
+		Logger:                      quiet{},
+	}
+	for i := range po.Levels {
+		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	db, err := pebble.Open(s.opt.Dir, po)
+	if err != nil {
+		return err
+	}
+	s.db = db
+	v, found, err := get(db, metaKey)
+	if err != nil {
+		return err
+	}
+	s.meta = meta{cluster: s.opt.Cluster, member: s.opt.Member, at: s.opt.Begin}
+	if found {
+		if s.meta, err = decodeMeta(v); err != nil {
+			return err
+		}
+	}
+	if s.meta.cluster != s.opt.Cluster || s.meta.member != s.opt.Member {
+		return fmt.Errorf("%w: it is member %d of cluster %v, not member %d of %v", ErrIdentity, s.meta.member, s.meta.cluster, s.opt.Member, s.opt.Cluster)
+	}
+	s.durable = s.meta.at
+	s.sessions, err = loadSessions(db)
+	return err
+}
+
+// quiet drops Pebble's messages. Its fatal ones do not occur: pebblefs keeps
+// the errors that lead to them.
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf("arakoon state: "+format, args...))
+}
+
+// Applied is how far the log is applied.
+func (s *State) Applied() Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.meta.at
+}
+
+// Durable is what the last flush made durable.
+func (s *State) Durable() Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable
+}
+
+// Err is why the state has stopped, or nil.
+func (s *State) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopped()
+}
+
+func (s *State) stopped() error {
+	if s.err == nil {
+		if err := s.fs.Err(); err != nil {
+			s.err = fmt.Errorf("%w: %s: %w", ErrStopped, s.opt.Dir, err)
+		}
+	}
+	return s.err
+}
+
+func (s *State) stop(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped() == nil {
+		s.err = fmt.Errorf("%w: %s: %w", ErrStopped, s.opt.Dir, err)
+	}
+	return s.err
+}
+
+// Flush makes all that is applied durable and returns how far that is: the log
+// may be truncated up to there. It waits while the disk is full.
+func (s *State) Flush() (Position, error) {
+	s.mu.Lock()
+	at, err := s.meta.at, s.stopped()
+	s.mu.Unlock()
+	if err != nil {
+		return Position{}, err
+	}
+	if err := s.fs.Flush(s.db); err != nil {
+		return Position{}, s.stop(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at.Index > s.durable.Index {
+		s.durable = at
+	}
+	return s.durable, nil
+}
+
+// Checkpoint makes a directory, which must be absent, hold the state as of now
+// or a little later, sharing files with this one. It opens like the state.
+func (s *State) Checkpoint(dir string) error {
+	if _, err := s.Flush(); err != nil {
+		return err
+	}
+	err := s.db.Checkpoint(dir)
+	if err == nil {
+		err = s.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("arakoon state: checkpoint of %s in %s: %w", s.opt.Dir, dir, err)
+	}
+	return nil
+}
+
+// Abandon gives the state up, so that it can be closed while the disk is full:
+// what waits goes on as if it had succeeded, and nothing more is written.
+func (s *State) Abandon() { s.fs.Abandon() }
+
+// Close flushes what can be flushed and closes the state. What is not flushed
+// the log has. No other method may be at work.
+func (s *State) Close() error {
+	_, err := s.Flush()
+	if e := s.fs.Close(s.db); err == nil {
+		err = e
+	}
+	return err
+}
+
+// Get returns a key's value as it is now.
+func (s *State) Get(key []byte) (value []byte, found bool, err error) {
+	if err := s.Err(); err != nil {
+		return nil, false, err
+	}
+	return get(s.db, userKey(key))
+}
+
+// MultiGet returns the values of keys at one moment; nil for those absent.
+func (s *State) MultiGet(keys [][]byte) ([][]byte, error) {
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	snap := s.db.NewSnapshot()
+	defer snap.Close()
+	values := make([][]byte, len(keys))
+	for i, k := range keys {
+		v, _, err := get(snap, userKey(k))
+		if err != nil {
+			return nil, err
+		}
+		values[i] = v
+	}
+	return values, nil
+}
+
+// Range calls fn with the keys in [first, last) at one moment, descending if
+// reverse, until it returns false; last nil means to the end.
+func (s *State) Range(first, last []byte, reverse bool, fn func(key, value []byte) bool) error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	return scan(s.db, first, last, reverse, fn)
+}
+
+// PrefixEnd is the first key behind all that have a prefix, nil if there is none.
+func PrefixEnd(prefix []byte) []byte { return prefixEnd(prefix) }
+
+func cloneConf(c *pb.ConfState) *pb.ConfState { return proto.Clone(c).(*pb.ConfState) }

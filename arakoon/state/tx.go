@@ -1,0 +1,312 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// tx is the writes of one command over a batch. They reach the batch when the
+// command has succeeded.
+type tx struct {
+	under pebble.Reader
+	own   map[string][]byte // nil: deleted
+	bytes int
+	time  int64
+}
+
+// abort leaves a command by panic; apply catches it. result is the command's
+// result, failure what stops the member.
+type abort struct {
+	result  *Error
+	failure error
+}
+
+func fatal(err error) { panic(abort{failure: err}) }
+
+var userPrefix = []byte("u")
+
+func userKey(key []byte) []byte {
+	k := make([]byte, 0, 1+len(key))
+	return append(append(k, userPrefix...), key...)
+}
+
+// prefixEnd is the first key behind all that have a prefix, nil if there is none.
+func prefixEnd(prefix []byte) []byte {
+	for n := len(prefix); n > 0; n-- {
+		if prefix[n-1] != 0xff {
+			end := bytes.Clone(prefix[:n])
+			end[n-1]++
+			return end
+		}
+	}
+	return nil
+}
+
+func (t *tx) Time() time.Time { return time.Unix(0, t.time).UTC() }
+
+func (t *tx) Get(key []byte) ([]byte, bool) {
+	if v, ok := t.own[string(key)]; ok {
+		return v, v != nil
+	}
+	v, found, err := get(t.under, userKey(key))
+	if err != nil {
+		fatal(err)
+	}
+	return v, found
+}
+
+// get returns a copy of a value, never nil if it was found.
+func get(r pebble.Reader, key []byte) ([]byte, bool, error) {
+	v, closer, err := r.Get(key)
+	if err == pebble.ErrNotFound {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	out := append(make([]byte, 0, len(v)), v...)
+	return out, true, closer.Close()
+}
+
+func (t *tx) write(key, value []byte) {
+	t.bytes += len(key) + len(value)
+	switch {
+	case len(key) > KeyMax:
+		panic(abort{result: &Error{Code: CodeTooLarge, Message: fmt.Sprintf("key of %d bytes; the limit is %d", len(key), KeyMax)}})
+	case len(value) > ValueMax:
+		panic(abort{result: &Error{Code: CodeTooLarge, Key: bytes.Clone(key), Message: fmt.Sprintf("value of %d bytes; the limit is %d", len(value), ValueMax)}})
+	case t.bytes > EffectsMax:
+		panic(abort{result: &Error{Code: CodeTooLarge, Message: fmt.Sprintf("command writes more than %d bytes", EffectsMax)}})
+	}
+	t.own[string(key)] = value
+}
+
+func (t *tx) Set(key, value []byte) { t.write(key, append(make([]byte, 0, len(value)), value...)) }
+
+func (t *tx) Delete(key []byte) bool {
+	_, found := t.Get(key)
+	if found {
+		t.write(key, nil)
+	}
+	return found
+}
+
+func (t *tx) Range(first, last []byte, limit int, fn func(key, value []byte) bool) {
+	t.scan(first, last, limit, false, fn)
+}
+
+func (t *tx) Reverse(first, last []byte, limit int, fn func(key, value []byte) bool) {
+	t.scan(first, last, limit, true, fn)
+}
+
+// scan merges the command's writes with what is under them.
+func (t *tx) scan(first, last []byte, limit int, reverse bool, fn func(key, value []byte) bool) {
+	own := slices.DeleteFunc(slices.Sorted(maps.Keys(t.own)), func(k string) bool {
+		return k < string(first) || last != nil && k >= string(last)
+	})
+	values := make([][]byte, len(own))
+	for i, k := range own {
+		values[i] = t.own[k]
+	}
+	if reverse {
+		slices.Reverse(own)
+		slices.Reverse(values)
+	}
+	before := func(k string, key []byte) bool { return k < string(key) != reverse }
+	n, at := 0, 0
+	emit := func(key, value []byte) bool {
+		n++
+		return fn(key, value) && (limit <= 0 || n < limit)
+	}
+	more := true
+	err := scan(t.under, first, last, reverse, func(key, value []byte) bool {
+		for more && at < len(own) && own[at] != string(key) && before(own[at], key) {
+			if values[at] != nil {
+				more = emit([]byte(own[at]), values[at])
+			}
+			at++
+		}
+		if !more {
+			return false
+		}
+		if at < len(own) && own[at] == string(key) {
+			value = values[at]
+			at++
+		}
+		if value != nil {
+			more = emit(key, value)
+		}
+		return more
+	})
+	if err != nil {
+		fatal(err)
+	}
+	for ; more && at < len(own); at++ {
+		if values[at] != nil {
+			more = emit([]byte(own[at]), values[at])
+		}
+	}
+}
+
+// scan calls fn with copies of the users' keys in [first, last) and their
+// values, which are never nil.
+func scan(r pebble.Reader, first, last []byte, reverse bool, fn func(key, value []byte) bool) (err error) {
+	upper := prefixEnd(userPrefix)
+	if last != nil {
+		upper = userKey(last)
+	}
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: userKey(first), UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := it.Close(); err == nil {
+			err = e
+		}
+	}()
+	start, next := it.First, it.Next
+	if reverse {
+		start, next = it.Last, it.Prev
+	}
+	for ok := start(); ok; ok = next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if !fn(bytes.Clone(it.Key()[len(userPrefix):]), append(make([]byte, 0, len(v)), v...)) {
+			break
+		}
+	}
+	return it.Error()
+}
+
+// run runs the steps of a sequence. Panics of type abort leave it.
+func (t *tx) run(body []byte, functions *Registry, step *int) (results []Result, failed *Error) {
+	r := &reader{b: body}
+	for ; len(r.b) > 0; *step++ {
+		result, failed := t.step(r, functions)
+		if r.err != nil {
+			return nil, &Error{Code: CodeBadCommand, Message: r.err.Error()}
+		}
+		if failed != nil {
+			return nil, failed
+		}
+		results = append(results, result)
+	}
+	return results, nil
+}
+
+func (t *tx) step(r *reader, functions *Registry) (result Result, failed *Error) {
+	op, key := r.u8(), r.bytes()
+	var value, wanted []byte
+	var keys [][]byte
+	var number uint32
+	switch op {
+	case opSet:
+		value = r.bytes()
+	case opDelete, opDeletePrefix, opAssertExists:
+	case opAssert:
+		value = r.option()
+	case opAssertRange:
+		for n := r.u32(); n > 0 && r.err == nil; n-- {
+			keys = append(keys, r.bytes())
+		}
+	case opTestAndSet:
+		value, wanted = r.option(), r.option()
+	case opReplace:
+		wanted = r.option()
+	case opCall:
+		number, value = r.u32(), r.bytes()
+	default:
+		if r.err == nil {
+			fatal(fmt.Errorf("%w: step of kind %d", ErrNewer, op))
+		}
+	}
+	if r.err != nil {
+		return result, nil
+	}
+	switch op {
+	case opSet:
+		t.Set(key, value)
+	case opDelete:
+		if !t.Delete(key) {
+			return result, &Error{Code: CodeNotFound, Key: bytes.Clone(key), Message: "not found"}
+		}
+	case opDeletePrefix:
+		t.Range(key, prefixEnd(key), 0, func(k, _ []byte) bool {
+			t.write(k, nil)
+			result.Count++
+			return true
+		})
+	case opAssert:
+		if old, found := t.Get(key); found != (value != nil) || !bytes.Equal(old, value) {
+			return result, &Error{Code: CodeAssert, Key: bytes.Clone(key), Message: "assertion failed"}
+		}
+	case opAssertExists:
+		if _, found := t.Get(key); !found {
+			return result, &Error{Code: CodeAssert, Key: bytes.Clone(key), Message: "assertion failed"}
+		}
+	case opAssertRange:
+		return result, t.assertRange(key, keys)
+	case opTestAndSet:
+		old, found := t.Get(key)
+		result.Value, result.Found = old, found
+		if found == (value != nil) && bytes.Equal(old, value) {
+			t.replace(key, wanted)
+		}
+	case opReplace:
+		result.Value, result.Found = t.Get(key)
+		t.replace(key, wanted)
+	case opCall:
+		result.Value, failed = t.call(functions, string(key), number, value)
+	}
+	return result, failed
+}
+
+func (t *tx) replace(key, wanted []byte) {
+	if wanted == nil {
+		t.Delete(key)
+	} else {
+		t.Set(key, wanted)
+	}
+}
+
+func (t *tx) assertRange(prefix []byte, keys [][]byte) *Error {
+	var odd []byte
+	t.Range(prefix, prefixEnd(prefix), 0, func(k, _ []byte) bool {
+		if len(keys) == 0 || !bytes.Equal(k, keys[0]) {
+			odd = k
+			return false
+		}
+		keys = keys[1:]
+		return true
+	})
+	if odd == nil && len(keys) > 0 {
+		odd = bytes.Clone(keys[0])
+	}
+	if odd != nil {
+		return &Error{Code: CodeAssert, Key: odd, Message: "range assertion failed"}
+	}
+	return nil
+}
+
+func (t *tx) call(functions *Registry, name string, version uint32, arg []byte) ([]byte, *Error) {
+	f, ok := functions.functions[functionKey{name, version}]
+	if !ok {
+		fatal(&UnknownFunctionError{name, version})
+	}
+	out, err := f.Run(t, bytes.Clone(arg))
+	if err == nil {
+		return out, nil
+	}
+	if e, ok := err.(*Error); ok {
+		failed := *e
+		return nil, &failed
+	}
+	return nil, &Error{Code: CodeFunction, Message: fmt.Sprintf("function %s: %v", name, err)}
+}
