@@ -1,0 +1,35 @@
+package abm
+
+import "openvstorage/alba/nsm/userfn"
+
+// What the functions run on and the client calls; see package userfn.
+type (
+	Tx          = userfn.Tx
+	Function    = userfn.Function
+	Caller      = userfn.Caller
+	Reader      = userfn.Reader
+	Consistency = userfn.Consistency
+	Error       = userfn.Error
+)
+
+// How much a read must have seen.
+const (
+	Consistent = userfn.Consistent
+	Local      = userfn.Local
+)
+
+// Errors of calls, for errors.Is. Their message is only what the code means;
+// one that a call returns says more.
+var (
+	ErrInvalid           = userfn.Errorf(userfn.CodeInvalid, "invalid argument")
+	ErrCorrupt           = userfn.Errorf(userfn.CodeCorrupt, "corrupt record")
+	ErrNotFound          = userfn.Errorf(userfn.CodeNotFound, "not found")
+	ErrExists            = userfn.Errorf(userfn.CodeExists, "exists")
+	ErrConflict          = userfn.Errorf(userfn.CodeConflict, "in another state")
+	ErrNamespaceNotFound = userfn.Errorf(userfn.CodeNamespaceNotFound, "namespace not found")
+	ErrNamespaceExists   = userfn.Errorf(userfn.CodeNamespaceExists, "namespace exists")
+	ErrInUse             = userfn.Errorf(userfn.CodeInUse, "in use")
+	ErrNoHost            = userfn.Errorf(userfn.CodeNoHost, "no NSM host")
+	ErrLease             = userfn.Errorf(userfn.CodeLease, "another holds the lease")
+	ErrFull              = userfn.Errorf(userfn.CodeFull, "as many as there may be")
+)

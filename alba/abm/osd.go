@@ -1,0 +1,245 @@
+package abm
+
+import (
+	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/record"
+	"openvstorage/alba/nsm/userfn"
+)
+
+// initialise gives the backend its id. Doing it again with the same id does
+// nothing.
+func initialise(tx Tx, a *idArg) (*userfn.Empty, error) {
+	if a.id == [16]byte{} {
+		return nil, invalid("backend: its id is zero")
+	}
+	var b Backend
+	ok, err := load(tx, backendKey(), &b)
+	switch {
+	case err != nil:
+		return nil, err
+	case ok && b.ID == a.id:
+		return &userfn.Empty{}, nil
+	case ok:
+		return nil, userfn.Errorf(userfn.CodeExists, "backend: its id is %x, not %x", b.ID, a.id)
+	}
+	return &userfn.Empty{}, store(tx, backendKey(), &Backend{ID: a.id, NextOSD: 1, NextNamespace: 1, NextHost: 1})
+}
+
+// idArg: ID id.
+type idArg struct{ id [16]byte }
+
+func (a *idArg) Fields(c *record.Codec) { c.ID(&a.id) }
+
+// register makes an OSD known, or brings node, endpoint and capacity of a
+// known one up to date. The node of one that is claimed stays: objects rely
+// on it.
+func register(tx Tx, a *OSD) (*userfn.Empty, error) {
+	if err := validLabel("OSD: node", a.Node); err != nil {
+		return nil, err
+	}
+	if a.LongID == [16]byte{} {
+		return nil, invalid("OSD: its long id is zero")
+	}
+	b, err := loadBackend(tx)
+	if err != nil {
+		return nil, err
+	}
+	var o OSD
+	known, err := load(tx, osdKey(a.LongID), &o)
+	if err != nil {
+		return nil, err
+	}
+	if known {
+		if o.State != OSDAvailable && o.Node != a.Node {
+			return nil, userfn.Errorf(userfn.CodeConflict, "OSD %x: it is claimed on node %q and cannot move to %q; decommission it first", a.LongID, o.Node, a.Node)
+		}
+		o.Node, o.Endpoint, o.Capacity = a.Node, a.Endpoint, a.Capacity
+		return &userfn.Empty{}, store(tx, osdKey(a.LongID), &o)
+	}
+	if b.OSDs >= MaxOSDs {
+		return nil, userfn.Errorf(userfn.CodeFull, "OSD %x: there are %d OSDs, the most that there may be; purge some", a.LongID, b.OSDs)
+	}
+	b.OSDs++
+	o = OSD{LongID: a.LongID, State: OSDAvailable, Node: a.Node, Endpoint: a.Endpoint, Health: Health{Capacity: a.Capacity, Used: a.Used}}
+	if err := store(tx, osdKey(a.LongID), &o); err != nil {
+		return nil, err
+	}
+	return &userfn.Empty{}, store(tx, backendKey(), b)
+}
+
+func loadOSD(tx Tx, long [16]byte) (*OSD, error) {
+	var o OSD
+	ok, err := load(tx, osdKey(long), &o)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, userfn.Errorf(userfn.CodeNotFound, "OSD %x: not found; register it first", long)
+	}
+	return &o, nil
+}
+
+func loadOSDByNumber(tx Tx, n uint64) (*OSD, error) {
+	long, ok := tx.Get(key(tableOSDNumber, n))
+	if !ok || len(long) != 16 {
+		return nil, userfn.Errorf(userfn.CodeNotFound, "OSD %d: not found", n)
+	}
+	return loadOSD(tx, [16]byte(long))
+}
+
+// claimArg: ID long id, U64 number of the OSD that it replaces, 0: none.
+type claimArg struct {
+	long     [16]byte
+	replaces uint64
+}
+
+func (a *claimArg) Fields(c *record.Codec) {
+	c.ID(&a.long)
+	c.U64(&a.replaces)
+}
+
+// claim makes an available OSD ours and returns its number. One that was
+// claimed by the same call before keeps it.
+func claim(tx Tx, a *claimArg) (*number, error) {
+	b, err := loadBackend(tx)
+	if err != nil {
+		return nil, err
+	}
+	o, err := loadOSD(tx, a.long)
+	if err != nil {
+		return nil, err
+	}
+	if o.State == OSDActive && o.Replaces == a.replaces {
+		return &number{o.Number}, nil
+	}
+	if o.State != OSDAvailable {
+		return nil, userfn.Errorf(userfn.CodeConflict, "OSD %x: it is %v as number %d, it cannot be claimed", a.long, o.State, o.Number)
+	}
+	if a.replaces != 0 {
+		if err := lose(tx, a.replaces); err != nil {
+			return nil, err
+		}
+	}
+	o.State, o.Number, o.Replaces = OSDActive, b.NextOSD, a.replaces
+	b.NextOSD++
+	tx.Set(key(tableOSDNumber, o.Number), a.long[:])
+	if err := store(tx, osdKey(a.long), o); err != nil {
+		return nil, err
+	}
+	if err := store(tx, backendKey(), b); err != nil {
+		return nil, err
+	}
+	return &number{o.Number}, broadcast(tx, nsm.Message{Kind: nsm.MessageLinkOSD, OSD: o.Number, Node: o.Node})
+}
+
+// retireArg: U64 number, Bool lost.
+type retireArg struct {
+	osd  uint64
+	lost bool
+}
+
+func (a *retireArg) Fields(c *record.Codec) {
+	c.U64(&a.osd)
+	c.Bool(&a.lost)
+}
+
+// retire drains an OSD, or gives it up.
+func retire(tx Tx, a *retireArg) (*userfn.Empty, error) {
+	if a.lost {
+		return &userfn.Empty{}, lose(tx, a.osd)
+	}
+	o, err := loadOSDByNumber(tx, a.osd)
+	if err != nil {
+		return nil, err
+	}
+	if o.State != OSDActive {
+		return &userfn.Empty{}, nil // draining or lost: on its way already
+	}
+	o.State = OSDDraining
+	if err := store(tx, osdKey(o.LongID), o); err != nil {
+		return nil, err
+	}
+	return &userfn.Empty{}, broadcast(tx, nsm.Message{Kind: nsm.MessageUnlinkOSD, OSD: a.osd})
+}
+
+func lose(tx Tx, n uint64) error {
+	o, err := loadOSDByNumber(tx, n)
+	if err != nil {
+		return err
+	}
+	if o.State == OSDLost {
+		return nil
+	}
+	o.State = OSDLost
+	if err := store(tx, osdKey(o.LongID), o); err != nil {
+		return err
+	}
+	return broadcast(tx, nsm.Message{Kind: nsm.MessageUnlinkOSD, OSD: n, Lost: true})
+}
+
+// purge forgets an OSD that is draining or lost. Who calls it has seen every
+// NSM host forget it. One that is forgotten is done.
+func purge(tx Tx, a *number) (*userfn.Empty, error) {
+	if _, ok := tx.Get(key(tableOSDNumber, a.v)); !ok {
+		return &userfn.Empty{}, nil
+	}
+	o, err := loadOSDByNumber(tx, a.v)
+	if err != nil {
+		return nil, err
+	}
+	if o.State != OSDDraining && o.State != OSDLost {
+		return nil, userfn.Errorf(userfn.CodeInUse, "OSD %d: it is %v; decommission it first", a.v, o.State)
+	}
+	b, err := loadBackend(tx)
+	if err != nil {
+		return nil, err
+	}
+	tx.Delete(key(tableOSDNumber, a.v))
+	tx.Delete(osdKey(o.LongID))
+	b.OSDs--
+	return &userfn.Empty{}, store(tx, backendKey(), b)
+}
+
+// HealthUpdate is news of an OSD. Times are taken if they are newer, counts
+// are added; Capacity and Used are taken if Capacity is not 0.
+type HealthUpdate struct {
+	LongID [16]byte
+	Health
+}
+
+// Fields implements record.Record: ID long id, then the health.
+func (u *HealthUpdate) Fields(c *record.Codec) {
+	c.ID(&u.LongID)
+	u.Health.Fields(c)
+}
+
+// healthArg: List of updates.
+type healthArg struct{ updates []HealthUpdate }
+
+func (a *healthArg) Fields(c *record.Codec) { record.Records(c, &a.updates, MaxUpdates) }
+
+// updateHealth passes over OSDs that are gone.
+func updateHealth(tx Tx, a *healthArg) (*userfn.Empty, error) {
+	for _, u := range a.updates {
+		var o OSD
+		ok, err := load(tx, osdKey(u.LongID), &o)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		if u.Capacity != 0 {
+			o.Capacity, o.Used = u.Capacity, u.Used
+		}
+		o.LastRead = max(o.LastRead, u.LastRead)
+		o.LastWrite = max(o.LastWrite, u.LastWrite)
+		o.LastError = max(o.LastError, u.LastError)
+		o.Errors += u.Errors
+		o.ChecksumErrors += u.ChecksumErrors
+		if err := store(tx, osdKey(u.LongID), &o); err != nil {
+			return nil, err
+		}
+	}
+	return &userfn.Empty{}, nil
+}

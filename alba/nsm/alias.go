@@ -1,0 +1,36 @@
+package nsm
+
+import "openvstorage/alba/nsm/userfn"
+
+// What the functions run on and the client calls; see package userfn.
+type (
+	Tx          = userfn.Tx
+	Function    = userfn.Function
+	Caller      = userfn.Caller
+	Reader      = userfn.Reader
+	Consistency = userfn.Consistency
+	Error       = userfn.Error
+)
+
+// How much a read must have seen.
+const (
+	Consistent = userfn.Consistent
+	Local      = userfn.Local
+)
+
+// Errors of calls, for errors.Is. Their message is only what the code means;
+// one that a call returns says more.
+var (
+	ErrInvalid           = userfn.Errorf(userfn.CodeInvalid, "invalid argument")
+	ErrCorrupt           = userfn.Errorf(userfn.CodeCorrupt, "corrupt record")
+	ErrNotFound          = userfn.Errorf(userfn.CodeNotFound, "not found")
+	ErrExists            = userfn.Errorf(userfn.CodeExists, "object exists with other bytes")
+	ErrConflict          = userfn.Errorf(userfn.CodeConflict, "object has another version")
+	ErrNamespaceNotFound = userfn.Errorf(userfn.CodeNamespaceNotFound, "namespace not found")
+	ErrEpoch             = userfn.Errorf(userfn.CodeEpoch, "gc epoch is not open")
+	ErrIDUsed            = userfn.Errorf(userfn.CodeIDUsed, "object id was used before")
+	ErrOSD               = userfn.Errorf(userfn.CodeOSD, "OSD takes no new fragments")
+	ErrSpread            = userfn.Errorf(userfn.CodeSpread, "fragments are too few or too close together")
+	ErrGap               = userfn.Errorf(userfn.CodeGap, "a message is missing")
+	ErrInUse             = userfn.Errorf(userfn.CodeInUse, "in use")
+)

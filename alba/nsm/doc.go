@@ -1,0 +1,50 @@
+// Package nsm is the namespace manager: the objects of each namespace, by
+// name and by id, where their fragments are, and which fragments are to be
+// deleted. It is a set of deterministic user functions on Arakoon (Functions),
+// and a Client that calls them and reads the keys that they keep.
+//
+// One Arakoon cluster that runs these functions is an NSM host. It serves
+// many namespaces, told apart by the number that the ABM gave them, and learns
+// of namespaces and OSDs from the ABM's numbered messages alone, each applied
+// once and in order.
+//
+// A manifest is opaque bytes here; what the manager must know of it travels
+// beside it in an Object. These hold after every call, and Check verifies
+// them:
+//
+//   - Every object is in each index that it belongs to, and each index entry
+//     and counter belongs to an object.
+//   - A fragment is named by an object, or is to be deleted, or was never
+//     committed; never two of these. Its key (object id, chunk, fragment,
+//     version) is used once: an object id that left the namespace is
+//     remembered while a gc epoch of that time is open, and replaced fragments get the
+//     next revision as their version.
+//   - An object version is used once in a namespace's life.
+//
+// There are two fences. An upload or a repair names the gc epoch under which
+// it wrote its fragments, and is refused when that epoch is closed: a fragment
+// of a closed epoch that no object names is garbage. A repair also names the
+// revision that it read, and is refused when another changed the fragments
+// meanwhile.
+//
+// Keys, numbers big-endian so that they sort. Values are records of package
+// record, version 1:
+//
+//	nsm/H                              host: number of the last message applied
+//	nsm/N ns8                          namespace: state, epochs, next version, totals
+//	nsm/E ns8 name                     object, without its manifest
+//	nsm/M ns8 name                     id, revision, manifest
+//	nsm/I ns8 id16                     name (bare)
+//	nsm/D ns8 osd8 name                the object has fragments on the OSD (empty record)
+//	nsm/B ns8 k1 m1 present1 name      the object is in the bucket (empty record)
+//	nsm/C ns8 k1 m1 present1           number of objects in the bucket
+//	nsm/U ns8 osd8                     fragments and bytes of the namespace on the OSD
+//	nsm/T ns8 epoch8 id16              object id that left the namespace, and the newest
+//	                                   epoch at that time (empty record)
+//	nsm/O osd8                         OSD: state, node
+//	nsm/S osd8                         fragments and bytes on the OSD, and those to delete
+//	nsm/X osd8 ns8 id16 chunk4 fragment2 version4
+//	                                   fragment to delete: length
+//
+// Counters of nothing have no key.
+package nsm

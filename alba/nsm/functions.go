@@ -1,0 +1,35 @@
+package nsm
+
+import "openvstorage/alba/nsm/userfn"
+
+// Names of the functions. With their version they are part of replicated
+// commands: neither changes its meaning.
+const (
+	namePut         = "nsm.put"
+	nameDelete      = "nsm.delete"
+	nameUpdate      = "nsm.update"
+	nameOpenEpoch   = "nsm.open-epoch"
+	nameCloseEpoch  = "nsm.close-epoch"
+	nameMarkDeleted = "nsm.mark-deleted"
+	nameDeliver     = "nsm.deliver"
+	nameCleanup     = "nsm.cleanup"
+	nameForgetOSD   = "nsm.forget-osd"
+)
+
+// functionVersion is the version of all functions.
+const functionVersion = 1
+
+// Functions returns the functions that an NSM host runs.
+func Functions() []Function {
+	return []Function{
+		userfn.Define(namePut, functionVersion, put),
+		userfn.Define(nameDelete, functionVersion, remove),
+		userfn.Define(nameUpdate, functionVersion, update),
+		userfn.Define(nameOpenEpoch, functionVersion, openEpoch),
+		userfn.Define(nameCloseEpoch, functionVersion, closeEpoch),
+		userfn.Define(nameMarkDeleted, functionVersion, markDeleted),
+		userfn.Define(nameDeliver, functionVersion, deliver),
+		userfn.Define(nameCleanup, functionVersion, cleanup),
+		userfn.Define(nameForgetOSD, functionVersion, forgetOSD),
+	}
+}

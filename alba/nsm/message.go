@@ -1,0 +1,118 @@
+package nsm
+
+import (
+	"openvstorage/alba/nsm/record"
+	"openvstorage/alba/nsm/userfn"
+)
+
+// MessageKind says what the ABM tells an NSM host.
+type MessageKind uint8
+
+// Kinds of message. Numbers are stored.
+const (
+	MessageCreateNamespace MessageKind = 1
+	MessageDeleteNamespace MessageKind = 2
+	MessageLinkOSD         MessageKind = 3 // it takes fragments from now on
+	MessageUnlinkOSD       MessageKind = 4 // it takes no new ones; if lost, it has none either
+)
+
+// Message is what the ABM tells an NSM host.
+type Message struct {
+	Kind      MessageKind
+	Namespace uint64
+	OSD       uint64
+	Node      string
+	Lost      bool
+}
+
+// Fields implements record.Record: U8 kind, U64 namespace, U64 OSD, String
+// node, Bool lost.
+func (m *Message) Fields(c *record.Codec) {
+	k := uint8(m.Kind)
+	c.U8(&k)
+	m.Kind = MessageKind(k)
+	c.U64(&m.Namespace)
+	c.U64(&m.OSD)
+	c.String(&m.Node, MaxNode)
+	c.Bool(&m.Lost)
+}
+
+// deliverArg: U64 number of the first message, List of messages.
+type deliverArg struct {
+	first    uint64
+	messages []Message
+}
+
+func (a *deliverArg) Fields(c *record.Codec) {
+	c.U64(&a.first)
+	record.Records(c, &a.messages, MaxMessages)
+}
+
+// deliver applies the messages that were not applied before, and returns the
+// number of the last one applied.
+func deliver(tx Tx, a *deliverArg) (*number, error) {
+	var applied number
+	if _, err := load(tx, hostKey(), &applied); err != nil {
+		return nil, err
+	}
+	if a.first == 0 || a.first > applied.v+1 {
+		return nil, userfn.Errorf(userfn.CodeGap, "messages from %d on: the last one applied is %d; deliver those in between first", a.first, applied.v)
+	}
+	for i, m := range a.messages {
+		n := a.first + uint64(i)
+		if n <= applied.v {
+			continue
+		}
+		if err := apply(tx, m); err != nil {
+			return nil, err
+		}
+		applied.v = n
+	}
+	return &applied, store(tx, hostKey(), &applied)
+}
+
+// apply makes a message true. What is true already is no error: a message that
+// could not be applied would hold up all behind it for ever.
+func apply(tx Tx, m Message) error {
+	switch m.Kind {
+	case MessageCreateNamespace:
+		if _, ok := tx.Get(namespaceKey(m.Namespace)); ok {
+			return nil
+		}
+		// Epoch 0 and version 0 mean none.
+		return store(tx, namespaceKey(m.Namespace), &Namespace{
+			State: NamespaceActive, Created: tx.Time(), Epochs: Epochs{Minimum: 1, Next: 2}, NextVersion: 1,
+		})
+	case MessageDeleteNamespace:
+		var n Namespace
+		ok, err := load(tx, namespaceKey(m.Namespace), &n)
+		if !ok || err != nil {
+			return err
+		}
+		n.State = NamespaceRemoving
+		return store(tx, namespaceKey(m.Namespace), &n)
+	case MessageLinkOSD:
+		if m.OSD == 0 || m.Node == "" {
+			return userfn.Errorf(userfn.CodeInvalid, "link of OSD %d on node %q: it takes a number and a node", m.OSD, m.Node)
+		}
+		return store(tx, osdKey(m.OSD), &osdRecord{state: OSDLinked, node: m.Node})
+	case MessageUnlinkOSD:
+		return unlinkOSD(tx, m)
+	}
+	return userfn.Errorf(userfn.CodeNewer, "message of kind %d: this release does not know it; update this NSM host", m.Kind)
+}
+
+func unlinkOSD(tx Tx, m Message) error {
+	var rec osdRecord
+	ok, err := load(tx, osdKey(m.OSD), &rec)
+	if !ok || err != nil {
+		return err
+	}
+	switch {
+	case m.Lost:
+		rec.state = OSDLost
+	case rec.state != OSDLost: // what is lost stays lost
+		rec.state = OSDDraining
+	}
+	return store(tx, osdKey(m.OSD), &rec)
+}

@@ -1,0 +1,189 @@
+package nsm
+
+import (
+	"openvstorage/alba/nsm/record"
+	"openvstorage/alba/nsm/userfn"
+)
+
+// Mode says when a put may replace what has the name.
+type Mode uint8
+
+// Modes. Numbers travel. Whatever the mode, a put whose object id has the name
+// already succeeded before and succeeds again.
+const (
+	Create        Mode = 1 // the name must be free
+	CreateOrEqual Mode = 2 // free, or taken by an object of equal hash and size
+	Replace       Mode = 3 // always
+	ReplaceIf     Mode = 4 // the name's version must be the one given, 0: free
+)
+
+// putArg: U64 namespace, U8 mode, U64 version, String name, object, Bytes
+// manifest.
+type putArg struct {
+	ns     uint64
+	mode   Mode
+	ifIs   uint64
+	object Object
+}
+
+func (a *putArg) Fields(c *record.Codec) {
+	c.U64(&a.ns)
+	m := uint8(a.mode)
+	c.U8(&m)
+	a.mode = Mode(m)
+	c.U64(&a.ifIs)
+	c.String(&a.object.Name, MaxName)
+	a.object.Fields(c)
+	c.Bytes(&a.object.Manifest, MaxManifest)
+}
+
+// PutResult is what became of a put.
+type PutResult struct {
+	Version uint64 // of the object that has the name now
+	// Existed: the name has an object with this id or of equal bytes already;
+	// nothing was put, and the fragments of the put are deleted if they are
+	// not that object's.
+	Existed bool
+	// Replaced is the object that had the name, without its manifest; nil if
+	// there was none.
+	Replaced *Object
+}
+
+// Fields implements record.Record: U64 version, Bool existed, Bool replaced;
+// if so String name and the object.
+func (r *PutResult) Fields(c *record.Codec) {
+	c.U64(&r.Version)
+	c.Bool(&r.Existed)
+	replaced := r.Replaced != nil
+	c.Bool(&replaced)
+	if !replaced {
+		return
+	}
+	if c.Decoding() {
+		r.Replaced = new(Object)
+	}
+	c.String(&r.Replaced.Name, MaxName)
+	r.Replaced.Fields(c)
+}
+
+func put(tx Tx, a *putArg) (*PutResult, error) {
+	o := &a.object
+	if err := checkPut(o); err != nil {
+		return nil, err
+	}
+	s, err := openSpace(tx, a.ns, false)
+	if err != nil {
+		return nil, err
+	}
+	current, err := s.object(o.Name)
+	if err != nil {
+		return nil, err
+	}
+	if current != nil && current.ID == o.ID {
+		return &PutResult{Version: current.Version, Existed: true}, nil
+	}
+	if a.mode == CreateOrEqual && current != nil && current.Hash == o.Hash && current.Size == o.Size {
+		return s.putEqual(o, current)
+	}
+	if err := s.checkEpoch(o.Epoch); err != nil {
+		return nil, err
+	}
+	if err := s.checkFresh(o); err != nil {
+		return nil, err
+	}
+	if err := s.checkPlaces(o, func(int, int) bool { return true }); err != nil {
+		return nil, err
+	}
+	if err := checkMode(a, current); err != nil {
+		return nil, err
+	}
+	if current != nil {
+		if err := s.remove(current); err != nil {
+			return nil, err
+		}
+	}
+	o.Version = s.rec.NextVersion
+	s.rec.NextVersion++
+	o.Time = tx.Time()
+	if err := s.index(o); err != nil {
+		return nil, err
+	}
+	return &PutResult{Version: o.Version, Replaced: current}, s.save()
+}
+
+// checkPut refuses what no state could take.
+func checkPut(o *Object) error {
+	if err := o.validate(o.Policy.C); err != nil {
+		return err
+	}
+	if o.Version != 0 || o.Revision != 0 {
+		return o.invalid("it has version %d and revision %d before it was put", o.Version, o.Revision)
+	}
+	for i, c := range o.Chunks {
+		for j, f := range c.Fragments {
+			if f.Version != 0 {
+				return o.invalid("fragment %d of chunk %d has version %d before the object was put", j, i, f.Version)
+			}
+		}
+	}
+	return nil
+}
+
+// putEqual has the fragments of an object deleted that need not be put. Those
+// of a closed epoch are garbage already, and those of an id that was used
+// belong to the call that used it: this one is its retry.
+func (s *space) putEqual(o, current *Object) (*PutResult, error) {
+	result := &PutResult{Version: current.Version, Existed: true}
+	if !s.rec.Epochs.open(o.Epoch) || s.checkFresh(o) != nil {
+		return result, nil
+	}
+	return result, s.discard(o)
+}
+
+// checkFresh refuses an id that another object has or that left the namespace:
+// its fragments' keys were used, and may be about to be deleted.
+func (s *space) checkFresh(o *Object) error {
+	if name, ok := s.tx.Get(idKey(s.id, o.ID)); ok {
+		return userfn.Errorf(userfn.CodeIDUsed, "object %q: its id %x is that of object %q; upload it again under a new id", o.Name, o.ID, name)
+	}
+	used := userfn.Errorf(userfn.CodeIDUsed, "object %q: its id %x was used by an object that is gone; upload it again under a new id", o.Name, o.ID)
+	for e := s.rec.Epochs.Minimum; e < s.rec.Epochs.Next; e++ {
+		if _, ok := s.tx.Get(usedIDKey(s.id, e, o.ID)); ok {
+			return used
+		}
+	}
+	for i, c := range o.Chunks {
+		for j, f := range c.Fragments {
+			k := FragmentKey{Namespace: s.id, ID: o.ID, Chunk: uint32(i), Fragment: uint16(j), Version: f.Version}
+			if _, ok := s.tx.Get(obsoleteKey(f.OSD, k)); ok && f.OSD != 0 {
+				return used
+			}
+		}
+	}
+	return nil
+}
+
+func checkMode(a *putArg, current *Object) error {
+	var version uint64
+	if current != nil {
+		version = current.Version
+	}
+	switch a.mode {
+	case Create, CreateOrEqual:
+		if current != nil {
+			return userfn.Errorf(userfn.CodeExists, "object %q: it exists in namespace %d with other bytes, version %d", a.object.Name, a.ns, version)
+		}
+	case Replace:
+	case ReplaceIf:
+		if version != a.ifIs {
+			return conflict(a.ns, a.object.Name, version, a.ifIs)
+		}
+	default:
+		return userfn.Errorf(userfn.CodeInvalid, "object %q: put mode %d does not exist", a.object.Name, a.mode)
+	}
+	return nil
+}
+
+func conflict(ns uint64, name string, is, want uint64) error {
+	return userfn.Errorf(userfn.CodeConflict, "object %q of namespace %d: it has version %d, not %d", name, ns, is, want)
+}

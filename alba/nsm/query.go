@@ -1,0 +1,270 @@
+package nsm
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"openvstorage/alba/nsm/record"
+	"openvstorage/alba/nsm/userfn"
+)
+
+// tries is how often a read of several keys starts over when what it read
+// first was replaced before it read the rest.
+const tries = 16
+
+var errUnsettled = errors.New("objects are replaced faster than they can be read")
+
+func decode(key, value []byte, v record.Record) error {
+	if err := record.Decode(value, recordVersion, v); err != nil {
+		return userfn.FromRecord(userfn.CodeCorrupt, fmt.Sprintf("key %q", key), err)
+	}
+	return nil
+}
+
+// get reads keys of a namespace, which must be active, in one read.
+func (c *Client) get(ctx context.Context, ns uint64, how Consistency, keys ...[]byte) ([][]byte, error) {
+	values, err := c.reader.MultiGet(ctx, append([][]byte{namespaceKey(ns)}, keys...), how)
+	if err != nil {
+		return nil, err
+	}
+	if len(values) != len(keys)+1 {
+		return nil, fmt.Errorf("namespace %d: %d values for %d keys", ns, len(values), len(keys)+1)
+	}
+	if _, err := activeNamespace(ns, values[0]); err != nil {
+		return nil, err
+	}
+	return values[1:], nil
+}
+
+func activeNamespace(ns uint64, value []byte) (*Namespace, error) {
+	if value == nil {
+		return nil, userfn.Errorf(userfn.CodeNamespaceNotFound, "namespace %d: not found on this NSM host", ns)
+	}
+	var rec Namespace
+	if err := decode(namespaceKey(ns), value, &rec); err != nil {
+		return nil, err
+	}
+	if rec.State != NamespaceActive {
+		return nil, userfn.Errorf(userfn.CodeNamespaceNotFound, "namespace %d: being removed", ns)
+	}
+	return &rec, nil
+}
+
+func noObject(ns uint64, name string) error {
+	return userfn.Errorf(userfn.CodeNotFound, "object %q of namespace %d: not found", name, ns)
+}
+
+// Stat returns an object without its manifest, or ErrNotFound.
+func (c *Client) Stat(ctx context.Context, ns uint64, name string, how Consistency) (*Object, error) {
+	k := objectKey(ns, name)
+	values, err := c.get(ctx, ns, how, k)
+	if err != nil {
+		return nil, err
+	}
+	if values[0] == nil {
+		return nil, noObject(ns, name)
+	}
+	o := &Object{Name: name}
+	return o, decode(k, values[0], o)
+}
+
+// Get returns an object with its manifest, or ErrNotFound.
+func (c *Client) Get(ctx context.Context, ns uint64, name string, how Consistency) (*Object, error) {
+	list, err := c.MultiGet(ctx, ns, []string{name}, how)
+	if err != nil {
+		return nil, err
+	}
+	if list[0] == nil {
+		return nil, noObject(ns, name)
+	}
+	return list[0], nil
+}
+
+// MultiGet returns up to MaxPage objects with their manifests, nil for those
+// that are absent.
+func (c *Client) MultiGet(ctx context.Context, ns uint64, names []string, how Consistency) ([]*Object, error) {
+	if len(names) > MaxPage {
+		return nil, userfn.Errorf(userfn.CodeInvalid, "%d names exceed %d", len(names), MaxPage)
+	}
+	keys := make([][]byte, 0, 2*len(names))
+	for _, name := range names {
+		keys = append(keys, objectKey(ns, name), manifestKey(ns, name))
+	}
+	for range tries {
+		values, err := c.get(ctx, ns, how, keys...)
+		if err != nil {
+			return nil, err
+		}
+		list, whole, err := pair(names, keys, values)
+		if whole || err != nil {
+			return list, err
+		}
+	}
+	return nil, fmt.Errorf("namespace %d: %w", ns, errUnsettled)
+}
+
+// pair makes objects of their records and manifests; whole is false if one
+// does not go with the other.
+func pair(names []string, keys, values [][]byte) (list []*Object, whole bool, err error) {
+	list = make([]*Object, len(names))
+	for i, name := range names {
+		rec, man := values[2*i], values[2*i+1]
+		if (rec == nil) != (man == nil) {
+			return nil, false, nil
+		}
+		if rec == nil {
+			continue
+		}
+		o := &Object{Name: name}
+		if err := decode(keys[2*i], rec, o); err != nil {
+			return nil, false, err
+		}
+		var m storedManifest
+		if err := decode(keys[2*i+1], man, &m); err != nil {
+			return nil, false, err
+		}
+		if m.id != o.ID || m.revision != o.Revision {
+			return nil, false, nil
+		}
+		o.Manifest = m.manifest
+		list[i] = o
+	}
+	return list, true, nil
+}
+
+// GetByID returns the object with an id, or ErrNotFound: no object of the
+// namespace has it now.
+func (c *Client) GetByID(ctx context.Context, ns uint64, id [16]byte, how Consistency) (*Object, error) {
+	for range tries {
+		values, err := c.get(ctx, ns, how, idKey(ns, id))
+		if err != nil {
+			return nil, err
+		}
+		if values[0] == nil {
+			return nil, userfn.Errorf(userfn.CodeNotFound, "object %x of namespace %d: not found", id, ns)
+		}
+		o, err := c.Get(ctx, ns, string(values[0]), how)
+		switch {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			return nil, err
+		case o.ID == id:
+			return o, nil
+		}
+	}
+	return nil, fmt.Errorf("namespace %d: %w", ns, errUnsettled)
+}
+
+// List returns up to limit objects (at most MaxPage) whose names begin with
+// prefix, from the one behind after ("": the first), in order of name,
+// without their manifests. A page shorter than its limit is the last.
+func (c *Client) List(ctx context.Context, ns uint64, prefix, after string, limit int, how Consistency) ([]Object, error) {
+	if _, err := c.get(ctx, ns, how); err != nil {
+		return nil, err
+	}
+	base := key(tableObject, ns)
+	first := objectKey(ns, prefix)
+	if after >= prefix && after != "" {
+		first = userfn.After(objectKey(ns, after))
+	}
+	last := userfn.PrefixEnd(objectKey(ns, prefix))
+	if bytes.Compare(first, last) >= 0 {
+		return nil, nil
+	}
+	pairs, err := c.reader.Range(ctx, first, last, page(limit), how)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Object, len(pairs))
+	for i, p := range pairs {
+		list[i].Name = string(p.Key[len(base):])
+		if err := decode(p.Key, p.Value, &list[i]); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func page(limit int) int { return min(max(limit, 1), MaxPage) }
+
+// ListByOSD returns up to limit objects that have fragments on an OSD, from
+// the one behind after, in order of name, with their manifests. next is what
+// to pass as after for the next page, "" behind the last.
+func (c *Client) ListByOSD(ctx context.Context, ns, osd uint64, after string, limit int, how Consistency) (list []*Object, next string, err error) {
+	return c.listIndex(ctx, ns, key(tableOnOSD, ns, osd), after, limit, how)
+}
+
+// ListByBucket is ListByOSD for the objects of a bucket.
+func (c *Client) ListByBucket(ctx context.Context, ns uint64, b Bucket, after string, limit int, how Consistency) (list []*Object, next string, err error) {
+	return c.listIndex(ctx, ns, bucketKey(ns, b, ""), after, limit, how)
+}
+
+func (c *Client) listIndex(ctx context.Context, ns uint64, base []byte, after string, limit int, how Consistency) (list []*Object, next string, err error) {
+	first := base
+	if after != "" {
+		first = userfn.After(append(append([]byte(nil), base...), after...))
+	}
+	pairs, err := c.reader.Range(ctx, first, userfn.PrefixEnd(base), page(limit), how)
+	if err != nil {
+		return nil, "", err
+	}
+	names := make([]string, len(pairs))
+	for i, p := range pairs {
+		names[i] = string(p.Key[len(base):])
+	}
+	found, err := c.MultiGet(ctx, ns, names, how)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, o := range found {
+		if o != nil { // not deleted since
+			list = append(list, o)
+		}
+	}
+	if len(names) == page(limit) {
+		next = names[len(names)-1]
+	}
+	return list, next, nil
+}
+
+// ListObsolete returns up to limit fragments (at most MaxKeys) to be deleted on
+// an OSD, from the one behind after (nil: the first), in order of key.
+func (c *Client) ListObsolete(ctx context.Context, osd uint64, after *FragmentKey, limit int, how Consistency) ([]FragmentKey, error) {
+	base := key(tableObsolete, osd)
+	first := base
+	if after != nil {
+		first = userfn.After(obsoleteKey(osd, *after))
+	}
+	pairs, err := c.reader.Range(ctx, first, userfn.PrefixEnd(base), min(max(limit, 1), MaxKeys), how)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]FragmentKey, len(pairs))
+	for i, p := range pairs {
+		if _, list[i], err = parseObsoleteKey(p.Key); err != nil {
+			return nil, userfn.Errorf(userfn.CodeCorrupt, "%v", err)
+		}
+	}
+	return list, nil
+}
+
+// Applied returns the number of the last message of the ABM that was applied.
+func (c *Client) Applied(ctx context.Context, how Consistency) (uint64, error) {
+	values, err := c.reader.MultiGet(ctx, [][]byte{hostKey()}, how)
+	if err != nil || values[0] == nil {
+		return 0, err
+	}
+	var n number
+	return n.v, decode(hostKey(), values[0], &n)
+}
+
+// suffix returns the number behind a prefix of a key.
+func suffix(k []byte, at int) (uint64, error) {
+	if len(k) != at+8 {
+		return 0, userfn.Errorf(userfn.CodeCorrupt, "key %q has %d bytes, not %d", k, len(k), at+8)
+	}
+	return binary.BigEndian.Uint64(k[at:]), nil
+}

@@ -1,0 +1,18 @@
+// Package record is the encoding of small bounded records: what the managers
+// of ALBA keep in Arakoon and what travels in calls to them.
+//
+// A record is a version byte and then its fields in order:
+//
+//	U8, U16, U32, U64   that many bytes, little-endian
+//	Bool                one byte, 0 or 1
+//	ID                  16 bytes
+//	Hash                32 bytes
+//	Bytes, String       length u32, then the bytes
+//	List                count u32, then the elements
+//
+// One method of a type, Fields, names its fields once and serves both
+// directions, so that they cannot differ. Every length has a bound that is
+// checked before anything is allocated; a byte left over, a Bool that is
+// neither 0 nor 1, or another version is refused: equal values have equal
+// bytes and equal bytes have equal values.
+package record

@@ -1,0 +1,230 @@
+package record
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// Errors of Encode and Decode. ErrCorrupt: the bytes are not a whole record.
+// ErrNewer: a newer release wrote it. ErrTooLarge: a value exceeds a bound of
+// its format.
+var (
+	ErrCorrupt  = errors.New("corrupt record")
+	ErrNewer    = errors.New("record of a newer release")
+	ErrTooLarge = errors.New("record too large")
+)
+
+// Record is what can be encoded: Fields calls one method of the codec for
+// each of its fields, in order.
+type Record interface {
+	Fields(c *Codec)
+}
+
+// Codec passes over the fields of a record, appending them or filling them.
+// Its first error ends it: later calls do nothing.
+type Codec struct {
+	buf      []byte // appended to, or what is left to read
+	decoding bool
+	err      error
+}
+
+// Encode returns the bytes of r. The error is ErrTooLarge.
+func Encode(version uint8, r Record) ([]byte, error) {
+	c := &Codec{buf: []byte{version}}
+	r.Fields(c)
+	if c.err != nil {
+		return nil, c.err
+	}
+	return c.buf, nil
+}
+
+// Decode fills r from b, all of it. Slices of bytes in r are copies. On an
+// error r holds nothing of use.
+func Decode(b []byte, version uint8, r Record) error {
+	if len(b) == 0 {
+		return fmt.Errorf("%w: no bytes", ErrCorrupt)
+	}
+	if b[0] > version {
+		return fmt.Errorf("%w: version %d, this release reads up to %d", ErrNewer, b[0], version)
+	}
+	if b[0] != version {
+		return fmt.Errorf("%w: version %d does not exist", ErrCorrupt, b[0])
+	}
+	c := &Codec{buf: b[1:], decoding: true}
+	r.Fields(c)
+	if c.err != nil {
+		return c.err
+	}
+	if len(c.buf) != 0 {
+		return fmt.Errorf("%w: %d bytes are left over", ErrCorrupt, len(c.buf))
+	}
+	return nil
+}
+
+// Decoding reports whether fields are being filled.
+func (c *Codec) Decoding() bool { return c.decoding }
+
+func (c *Codec) fail(err error, msg string, args ...any) {
+	if c.err == nil {
+		c.err = fmt.Errorf("%w: %s", err, fmt.Sprintf(msg, args...))
+	}
+}
+
+// take returns the next n bytes to read, or nil after an error.
+func (c *Codec) take(n int) []byte {
+	if c.err != nil {
+		return nil
+	}
+	if len(c.buf) < n {
+		c.fail(ErrCorrupt, "it ends %d bytes early", n-len(c.buf))
+		return nil
+	}
+	b := c.buf[:n]
+	c.buf = c.buf[n:]
+	return b
+}
+
+// U8 passes a byte.
+func (c *Codec) U8(v *uint8) {
+	if !c.decoding {
+		c.buf = append(c.buf, *v)
+	} else if b := c.take(1); b != nil {
+		*v = b[0]
+	}
+}
+
+// Bool passes a truth value.
+func (c *Codec) Bool(v *bool) {
+	var b uint8
+	if *v {
+		b = 1
+	}
+	c.U8(&b)
+	if b > 1 {
+		c.fail(ErrCorrupt, "%d where 0 or 1 belongs", b)
+	}
+	*v = b == 1
+}
+
+// U16 passes two bytes.
+func (c *Codec) U16(v *uint16) {
+	if !c.decoding {
+		c.buf = binary.LittleEndian.AppendUint16(c.buf, *v)
+	} else if b := c.take(2); b != nil {
+		*v = binary.LittleEndian.Uint16(b)
+	}
+}
+
+// U32 passes four bytes.
+func (c *Codec) U32(v *uint32) {
+	if !c.decoding {
+		c.buf = binary.LittleEndian.AppendUint32(c.buf, *v)
+	} else if b := c.take(4); b != nil {
+		*v = binary.LittleEndian.Uint32(b)
+	}
+}
+
+// U64 passes eight bytes.
+func (c *Codec) U64(v *uint64) {
+	if !c.decoding {
+		c.buf = binary.LittleEndian.AppendUint64(c.buf, *v)
+	} else if b := c.take(8); b != nil {
+		*v = binary.LittleEndian.Uint64(b)
+	}
+}
+
+// Time passes a time in nanoseconds since 1970.
+func (c *Codec) Time(v *int64) {
+	u := uint64(*v)
+	c.U64(&u)
+	*v = int64(u)
+}
+
+// ID passes 16 bytes.
+func (c *Codec) ID(v *[16]byte) { c.fixed(v[:]) }
+
+// Hash passes 32 bytes.
+func (c *Codec) Hash(v *[32]byte) { c.fixed(v[:]) }
+
+func (c *Codec) fixed(v []byte) {
+	if !c.decoding {
+		c.buf = append(c.buf, v...)
+		return
+	}
+	copy(v, c.take(len(v)))
+}
+
+// Bytes passes up to limit bytes. No bytes decode as nil.
+func (c *Codec) Bytes(v *[]byte, limit int) {
+	n := c.length(len(*v), limit, 1)
+	if !c.decoding {
+		c.buf = append(c.buf, *v...)
+		return
+	}
+	*v = nil
+	if b := c.take(n); len(b) > 0 {
+		*v = append([]byte(nil), b...)
+	}
+}
+
+// String passes a string of up to limit bytes.
+func (c *Codec) String(v *string, limit int) {
+	n := c.length(len(*v), limit, 1)
+	if !c.decoding {
+		c.buf = append(c.buf, *v...)
+		return
+	}
+	*v = string(c.take(n))
+}
+
+// length passes a count of things that take at least size bytes each.
+func (c *Codec) length(have, limit, size int) int {
+	n := uint32(have)
+	if !c.decoding && have > limit {
+		c.fail(ErrTooLarge, "%d exceeds %d", have, limit)
+	}
+	c.U32(&n)
+	switch {
+	case c.err != nil:
+		return 0
+	case int64(n) > int64(limit):
+		c.fail(ErrCorrupt, "a count of %d exceeds %d", n, limit)
+		return 0
+	case c.decoding && int64(n)*int64(size) > int64(len(c.buf)):
+		c.fail(ErrCorrupt, "a count of %d with %d bytes left", n, len(c.buf))
+		return 0
+	}
+	return int(n)
+}
+
+// List passes up to limit elements, each with one call of element. An element
+// takes at least one byte. No elements decode as nil.
+func List[T any](c *Codec, v *[]T, limit int, element func(c *Codec, e *T)) {
+	n := c.length(len(*v), limit, 1)
+	if c.decoding {
+		*v = nil
+		if n > 0 {
+			*v = make([]T, n)
+		}
+	}
+	for i := range n {
+		if c.err != nil {
+			return
+		}
+		element(c, &(*v)[i])
+	}
+}
+
+// Strings passes up to limit strings of up to size bytes each.
+func Strings(c *Codec, v *[]string, limit, size int) {
+	List(c, v, limit, func(c *Codec, s *string) { c.String(s, size) })
+}
+
+// Records passes up to limit records.
+func Records[T any, R interface {
+	*T
+	Record
+}](c *Codec, v *[]T, limit int) {
+	List(c, v, limit, func(c *Codec, e *T) { R(e).Fields(c) })
+}

@@ -1,0 +1,212 @@
+package userfn
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"openvstorage/alba/nsm/record"
+)
+
+// Tx is the replicated state as one call of a function sees it, its own
+// writes included. Keys are in bytewise order. An error of the store stops the
+// replica below this interface and never reaches a function. Slices that Tx
+// hands out are valid until the next call on it; those given to it may be
+// reused when it returns.
+type Tx interface {
+	Get(key []byte) (value []byte, ok bool)
+	Set(key, value []byte)
+	// Delete of an absent key does nothing.
+	Delete(key []byte)
+	// Range calls fn for up to limit keys from first, inclusive, to last,
+	// exclusive (nil: to the end), until fn returns false. fn must not use
+	// the Tx.
+	Range(first, last []byte, limit int, fn func(key, value []byte) bool)
+	// Reverse is Range from the end of the interval to its start.
+	Reverse(first, last []byte, limit int, fn func(key, value []byte) bool)
+	// Time is the proposer's clock in nanoseconds since 1970, the same on
+	// every replica.
+	Time() int64
+}
+
+// Function is a user function. If Run returns an error, none of its writes
+// take effect; the error is the result of the call, the same everywhere.
+type Function struct {
+	Name    string
+	Version uint32
+	Run     func(tx Tx, arg []byte) ([]byte, error)
+}
+
+// Caller runs a user function on the cluster and returns its result once it
+// is durable. A function's own error comes back as *Error; any other error
+// leaves open whether the call took effect.
+type Caller interface {
+	Call(ctx context.Context, name string, version uint32, arg []byte) ([]byte, error)
+}
+
+// Consistency says what a read must have seen.
+type Consistency uint8
+
+const (
+	// Consistent reads see every write that was acknowledged before them.
+	Consistent Consistency = iota
+	// Local reads see what the nearest replica has applied.
+	Local
+)
+
+// Pair is a key with its value.
+type Pair struct{ Key, Value []byte }
+
+// Reader reads the replicated keys. One call sees one state.
+type Reader interface {
+	// MultiGet returns a value for each key, nil for one that is absent.
+	MultiGet(ctx context.Context, keys [][]byte, c Consistency) ([][]byte, error)
+	// Range returns up to limit pairs from first, inclusive, to last,
+	// exclusive (nil: to the end), in order.
+	Range(ctx context.Context, first, last []byte, limit int, c Consistency) ([]Pair, error)
+}
+
+// Code tells the errors of functions apart. Codes travel and never change.
+type Code uint32
+
+// Codes.
+const (
+	CodeInvalid           Code = 1  // the argument contradicts itself or exceeds a bound
+	CodeCorrupt           Code = 2  // a stored record does not decode
+	CodeNewer             Code = 3  // a newer release wrote the argument or a stored record
+	CodeNotFound          Code = 4  // no such object, OSD, preset, host
+	CodeExists            Code = 5  // it exists, and is another
+	CodeConflict          Code = 6  // it has another version, revision or state
+	CodeNamespaceNotFound Code = 7  // no such namespace, or it is being removed
+	CodeNamespaceExists   Code = 8  // the name is taken
+	CodeEpoch             Code = 9  // the gc epoch is not open: upload again under a newer one
+	CodeIDUsed            Code = 10 // the object id was used before: upload again under a new one
+	CodeOSD               Code = 11 // an OSD takes no new fragments: fetch the list of OSDs again
+	CodeSpread            Code = 12 // fragments are too few or too close together
+	CodeGap               Code = 13 // a message before these was not delivered
+	CodeInUse             Code = 14 // something refers to it still
+	CodeNoHost            Code = 15 // there is no NSM host that takes namespaces
+	CodeLease             Code = 16 // another holds the lease
+	CodeFull              Code = 17 // a bound on how many there may be is reached
+)
+
+// Error is the error of a user function: a code to match with errors.Is and a
+// message that says what failed, on what, and what to do.
+type Error struct {
+	Code    Code
+	Message string
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// Is reports whether target is an *Error of the same code.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// Errorf makes an Error.
+func Errorf(code Code, msg string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(msg, args...)}
+}
+
+// FromRecord makes an Error of one that package record returned; what names
+// the bytes. Those that a caller sent are invalid where stored ones are
+// corrupt: code is the one to use.
+func FromRecord(code Code, what string, err error) *Error {
+	if errors.Is(err, record.ErrNewer) {
+		code = CodeNewer
+	}
+	return Errorf(code, "%s: %v", what, err)
+}
+
+// encodable is a pointer to T that is a record.
+type encodable[T any] interface {
+	*T
+	record.Record
+}
+
+// format is the version of arguments and results. The version of the
+// function is raised when what it does to the keys changes.
+const format = 1
+
+// Define makes a Function of one over records.
+func Define[A, R any, PA encodable[A], PR encodable[R]](name string, version uint32, run func(tx Tx, arg PA) (PR, error)) Function {
+	return Function{Name: name, Version: version, Run: func(tx Tx, raw []byte) ([]byte, error) {
+		var arg A
+		if err := record.Decode(raw, format, PA(&arg)); err != nil {
+			return nil, FromRecord(CodeInvalid, name+": argument", err)
+		}
+		result, err := run(tx, &arg)
+		if err != nil {
+			return nil, err
+		}
+		b, err := record.Encode(format, result)
+		if err != nil {
+			return nil, FromRecord(CodeInvalid, name+": result", err)
+		}
+		return b, nil
+	}}
+}
+
+// Invoke calls a function made with Define and fills result.
+func Invoke(ctx context.Context, c Caller, name string, version uint32, arg, result record.Record) error {
+	raw, err := record.Encode(format, arg)
+	if err != nil {
+		return FromRecord(CodeInvalid, name+": argument", err)
+	}
+	raw, err = c.Call(ctx, name, version, raw)
+	if err != nil {
+		return err
+	}
+	if err := record.Decode(raw, format, result); err != nil {
+		return fmt.Errorf("%s: result: %w", name, err)
+	}
+	return nil
+}
+
+// Empty is a result without fields.
+type Empty struct{}
+
+// Fields implements record.Record.
+func (*Empty) Fields(*record.Codec) {}
+
+// Load fills v from the stored record of key and reports whether there is
+// one.
+func Load(tx Tx, key []byte, version uint8, v record.Record) (bool, error) {
+	raw, ok := tx.Get(key)
+	if !ok {
+		return false, nil
+	}
+	if err := record.Decode(raw, version, v); err != nil {
+		return false, FromRecord(CodeCorrupt, fmt.Sprintf("key %q", key), err)
+	}
+	return true, nil
+}
+
+// Store sets key to v.
+func Store(tx Tx, key []byte, version uint8, v record.Record) error {
+	raw, err := record.Encode(version, v)
+	if err != nil {
+		return FromRecord(CodeInvalid, fmt.Sprintf("key %q", key), err)
+	}
+	tx.Set(key, raw)
+	return nil
+}
+
+// After returns the key that follows key immediately.
+func After(key []byte) []byte { return append(append([]byte(nil), key...), 0) }
+
+// PrefixEnd returns the first key behind all that begin with prefix, nil if
+// there is none.
+func PrefixEnd(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i] != 0xff {
+			end[i]++
+			return end[:i+1]
+		}
+	}
+	return nil
+}
