@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"openvstorage/alba/manifest"
+	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
 	"openvstorage/internal/format"
@@ -52,7 +53,7 @@ func inline() *manifest.Manifest {
 	m.Scheme.Cipher, m.Scheme.Key = preset.CipherNone, 0
 	m.Chunks = []manifest.Chunk{{Plain: 5000, Stored: 5000, Dense: true}}
 	m.Inline = bytes.Repeat([]byte{'i'}, 5000)
-	m.CRCs = manifest.AppendCRCs(nil, manifest.Seed(m.Object, 0, manifest.InlineFragment), 0, m.Inline)
+	m.CRCs = osd.AppendCRCs(nil, manifest.Seed(m.Object, 0, manifest.InlineFragment), 0, m.Inline)
 	return m
 }
 
@@ -291,13 +292,13 @@ func TestSeeds(t *testing.T) {
 	if got := manifest.Seed(id(1), 2, 3); got != 0x37845b24f38ff1f0 {
 		t.Errorf("seed %#x", got)
 	}
-	if got := manifest.BlockCRC(1, 2, []byte("block")); got != 0xe31228a8 {
+	if got := osd.BlockCRC(1, 2, []byte("block")); got != 0xe31228a8 {
 		t.Errorf("block CRC %#x", got)
 	}
-	if got, want := manifest.BlockCRC(0x0807060504030201, 0x0c0b0a09, []byte{13}), format.CRC([]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}); got != want {
+	if got, want := osd.BlockCRC(0x0807060504030201, 0x0c0b0a09, []byte{13}), format.CRC([]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}); got != want {
 		t.Errorf("block CRC %#x, not %#x", got, want)
 	}
-	if got := manifest.TableCRC([]uint32{1, 2}); got != format.CRC([]byte{1, 0, 0, 0, 2, 0, 0, 0}) {
+	if got := osd.TableCRC([]uint32{1, 2}); got != format.CRC([]byte{1, 0, 0, 0, 2, 0, 0, 0}) {
 		t.Errorf("table CRC %#x", got)
 	}
 	long := make([]uint32, 1000)
@@ -306,7 +307,7 @@ func TestSeeds(t *testing.T) {
 		long[i] = uint32(i * i)
 		b = binary.LittleEndian.AppendUint32(b, long[i])
 	}
-	if manifest.TableCRC(long) != format.CRC(b) {
+	if osd.TableCRC(long) != format.CRC(b) {
 		t.Error("a long table")
 	}
 	seen := map[uint64]bool{}
@@ -322,12 +323,12 @@ func TestSeeds(t *testing.T) {
 		}
 	}
 	data := make([]byte, 4096)
-	if manifest.BlockCRC(1, 0, data) == manifest.BlockCRC(1, 1, data) || manifest.BlockCRC(1, 0, data) == manifest.BlockCRC(2, 0, data) {
+	if osd.BlockCRC(1, 0, data) == osd.BlockCRC(1, 1, data) || osd.BlockCRC(1, 0, data) == osd.BlockCRC(2, 0, data) {
 		t.Error("another place has the same CRC")
 	}
 	crcs := make([]uint32, 0, 8)
 	data = make([]byte, 8*4096)
-	if n := testing.AllocsPerRun(10, func() { crcs = manifest.AppendCRCs(crcs[:0], 7, 0, data) }); n > 0 {
+	if n := testing.AllocsPerRun(10, func() { crcs = osd.AppendCRCs(crcs[:0], 7, 0, data) }); n > 0 {
 		t.Errorf("%v allocations for 8 blocks", n)
 	}
 }

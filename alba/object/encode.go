@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/alba/ec"
 	"openvstorage/alba/manifest"
+	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
 	"openvstorage/internal/format"
@@ -105,10 +106,10 @@ func (e *Encoder) sums(dst *Coded, index uint32) {
 	dst.CRCs, dst.Chunk.Fragments = dst.CRCs[:0], dst.Chunk.Fragments[:0]
 	for i, shard := range dst.Shards {
 		from := len(dst.crcs)
-		dst.crcs = manifest.AppendCRCs(dst.crcs, manifest.Seed(e.p.Object, index, uint32(i)), 0, shard)
+		dst.crcs = osd.AppendCRCs(dst.crcs, manifest.Seed(e.p.Object, index, uint32(i)), 0, shard)
 		table := dst.crcs[from:len(dst.crcs):len(dst.crcs)]
 		dst.CRCs = append(dst.CRCs, table)
-		dst.Chunk.Fragments = append(dst.Chunk.Fragments, manifest.Fragment{Length: dst.Chunk.Shard, CRC: manifest.TableCRC(table)})
+		dst.Chunk.Fragments = append(dst.Chunk.Fragments, manifest.Fragment{Length: dst.Chunk.Shard, CRC: osd.TableCRC(table)})
 	}
 }
 
@@ -130,7 +131,7 @@ func (e *Encoder) Inline(m *manifest.Manifest, plain []byte) error {
 	}
 	m.Inline = slices.Clone(c.buf[:n])
 	m.Chunks = []manifest.Chunk{c.Chunk}
-	m.CRCs = manifest.AppendCRCs(nil, manifest.Seed(m.Object, 0, manifest.InlineFragment), 0, m.Inline)
+	m.CRCs = osd.AppendCRCs(nil, manifest.Seed(m.Object, 0, manifest.InlineFragment), 0, m.Inline)
 	return nil
 }
 

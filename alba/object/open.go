@@ -7,6 +7,7 @@ import (
 
 	"openvstorage/alba/ec"
 	"openvstorage/alba/manifest"
+	"openvstorage/alba/osd"
 	"openvstorage/backend"
 )
 
@@ -138,7 +139,7 @@ func (o *Opener) Inline(dst []byte, off uint64) error {
 	seed := manifest.Seed(m.Object, 0, manifest.InlineFragment)
 	for i, want := range m.CRCs {
 		at := i * align
-		if got := manifest.BlockCRC(seed, uint32(i), m.Inline[at:min(at+align, len(m.Inline))]); got != want {
+		if got := osd.BlockCRC(seed, uint32(i), m.Inline[at:min(at+align, len(m.Inline))]); got != want {
 			return fmt.Errorf("%w: inline object %v: CRC of block %d is %08x, not %08x", backend.ErrCorrupt, m.Object, i, got, want)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/object"
+	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
 	"openvstorage/backend"
@@ -21,9 +22,9 @@ import (
 // who may write to the disks and to the manifest: only the seal is left.
 func (s stored) sums(chunk int) {
 	for i, p := range s.coded[chunk].Shards {
-		crcs := manifest.AppendCRCs(nil, manifest.Seed(s.m.Object, uint32(chunk), uint32(i)), 0, p)
+		crcs := osd.AppendCRCs(nil, manifest.Seed(s.m.Object, uint32(chunk), uint32(i)), 0, p)
 		s.coded[chunk].CRCs[i] = crcs
-		s.m.Chunks[chunk].Fragments[i].CRC = manifest.TableCRC(crcs)
+		s.m.Chunks[chunk].Fragments[i].CRC = osd.TableCRC(crcs)
 	}
 }
 
@@ -279,7 +280,7 @@ func fuzzed(b []byte, plain uint32, dense bool, c preset.Compression) *manifest.
 	p.Scheme.BlockLog2 = 12
 	m := &manifest.Manifest{Name: "fuzz", Object: oid(3), Size: uint64(plain), Policy: policy.Default, Scheme: p.Scheme, Inlined: true,
 		Chunks: []manifest.Chunk{{Plain: plain, Stored: uint32(len(b)), Dense: dense}}, Inline: b}
-	m.CRCs = manifest.AppendCRCs(nil, manifest.Seed(m.Object, 0, manifest.InlineFragment), 0, b)
+	m.CRCs = osd.AppendCRCs(nil, manifest.Seed(m.Object, 0, manifest.InlineFragment), 0, b)
 	return m
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"openvstorage/alba/ec"
 	"openvstorage/alba/manifest"
+	"openvstorage/alba/osd"
 	"openvstorage/backend"
 )
 
@@ -18,7 +19,7 @@ func Verify(m *manifest.Manifest, r Range, data []byte, crcs []uint32) error {
 	}
 	seed := manifest.Seed(m.Object, uint32(r.Chunk), uint32(r.Fragment))
 	for i, want := range crcs {
-		if got := manifest.BlockCRC(seed, r.Off/align+uint32(i), data[i*align:(i+1)*align]); got != want {
+		if got := osd.BlockCRC(seed, r.Off/align+uint32(i), data[i*align:(i+1)*align]); got != want {
 			return fmt.Errorf("%w: fragment %v at %d: CRC is %08x, not %08x",
 				backend.ErrCorrupt, m.Key(r.Chunk, r.Fragment), int(r.Off)+i*align, got, want)
 		}
@@ -33,8 +34,8 @@ func VerifyFragment(m *manifest.Manifest, chunk, fragment int, data []byte) erro
 		return fmt.Errorf("%w: fragment %v has %d bytes, not %d", backend.ErrCorrupt, m.Key(chunk, fragment), len(data), f.Length)
 	}
 	var room [256]uint32 // 1 MiB of data
-	crcs := manifest.AppendCRCs(room[:0], manifest.Seed(m.Object, uint32(chunk), uint32(fragment)), 0, data)
-	if got := manifest.TableCRC(crcs); got != f.CRC {
+	crcs := osd.AppendCRCs(room[:0], manifest.Seed(m.Object, uint32(chunk), uint32(fragment)), 0, data)
+	if got := osd.TableCRC(crcs); got != f.CRC {
 		return fmt.Errorf("%w: fragment %v: CRC of its CRCs is %08x, not %08x", backend.ErrCorrupt, m.Key(chunk, fragment), got, f.CRC)
 	}
 	return nil
@@ -100,5 +101,5 @@ func Repair(m *manifest.Manifest, chunk, fragment int, shards [][]byte) ([]byte,
 	if err := VerifyFragment(m, chunk, fragment, data); err != nil {
 		return nil, nil, fmt.Errorf("made again, it differs: one of the others is not what was stored: %w", err)
 	}
-	return data, manifest.AppendCRCs(nil, manifest.Seed(m.Object, uint32(chunk), uint32(fragment)), 0, data), nil
+	return data, osd.AppendCRCs(nil, manifest.Seed(m.Object, uint32(chunk), uint32(fragment)), 0, data), nil
 }

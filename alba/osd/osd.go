@@ -1,0 +1,143 @@
+// Package osd is the contract of an OSD: a store of fragments on one disk, as
+// the rest of ALBA sees it. Package asd is our own, in this process; what comes
+// over a socket implements the same. Package osdtest holds the conformance
+// suite that every implementation must pass, a model of one in memory, and a
+// decorator that makes one fail or slow.
+//
+// An OSD keeps values under keys, in bytewise order, and knows nothing of what
+// they are. A value is written whole, once, and read by ranges. With each comes
+// a checksum of each 4 KiB, which its writer made (rule P2): the OSD keeps them,
+// checks with them, and gives them out again, so that the reader can check too,
+// with a seed that it knows from elsewhere.
+package osd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// Bounds.
+const (
+	KeyMax     = 255      // bytes of a key, which has at least one
+	ValueMax   = 64 << 20 // bytes of a value
+	UpdatesMax = 1024     // updates, and asserts, of one Apply
+	ApplyMax   = 96 << 20 // bytes of values of one Apply
+	RangeMax   = 10000    // keys that Stat takes and that Range gives
+)
+
+// Errors that callers match with errors.Is. Any other error is transient: an
+// Apply may or may not have taken effect, and may be repeated.
+var (
+	ErrNotFound = errors.New("no such key on the OSD")
+	ErrAssert   = errors.New("assert failed")               // an *AssertError
+	ErrCorrupt  = errors.New("value on the OSD is corrupt") // its checksum does not hold
+	ErrFull     = errors.New("OSD is full")                 // deletes are served still
+	ErrReadOnly = errors.New("OSD takes no writes")         // its disk failed a write or a sync
+	ErrInvalid  = errors.New("not a request to an OSD")     // it exceeds a bound
+	ErrClosed   = errors.New("OSD is closed")
+)
+
+// An AssertError says which assert did not hold.
+type AssertError struct{ Key []byte }
+
+func (e *AssertError) Error() string { return fmt.Sprintf("assert on key %x failed", e.Key) }
+
+// Is reports whether target is ErrAssert.
+func (e *AssertError) Is(target error) bool { return target == ErrAssert }
+
+// AssertKind says what an Assert demands of its key.
+type AssertKind uint8
+
+// Kinds of assert. Numbers travel.
+const (
+	Exists AssertKind = 1
+	Absent AssertKind = 2
+	Equals AssertKind = 3 // the value is Assert.Value, which has at most BlockSize bytes
+)
+
+// Assert is a condition on a key, as it is before the updates beside it.
+type Assert struct {
+	Kind  AssertKind
+	Key   []byte
+	Value []byte
+}
+
+// Update puts a value under a key, in place of one that is there, or deletes
+// the key. Deleting an absent key does nothing.
+type Update struct {
+	Key    []byte
+	Delete bool
+	Value  Value
+}
+
+// Value is a value and its checksums.
+type Value struct {
+	Data []byte
+	// CRCs has BlockCRC(Seed, i, block i) for each BlockSize of Data. An
+	// Apply with one that does not hold is refused with ErrCorrupt, and
+	// changes nothing.
+	CRCs []uint32
+	Seed uint64
+	// Epoch is the writer's gc epoch. It means nothing to the OSD.
+	Epoch uint64
+}
+
+// Info is what Stat and Range tell of a value.
+type Info struct {
+	Key   []byte
+	Found bool // always true from Range
+	Size  uint32
+	Epoch uint64
+}
+
+// Bad is a value that Verify could not read back.
+type Bad struct {
+	Key []byte
+	Err error // ErrCorrupt with file and offset, or the disk's own error
+}
+
+// Usage is how full an OSD is, in bytes of its disk: dead space that is not
+// collected yet and every overhead count as used.
+type Usage struct {
+	Used     uint64
+	Capacity uint64
+	Keys     uint64
+	Full     bool // it refuses puts
+	ReadOnly error
+}
+
+// OSD is one disk's store. All methods are safe for concurrent use. Slices that
+// are passed in stay the caller's and are not kept after return, not even when
+// ctx ends first; slices in results are the caller's.
+type OSD interface {
+	// ID is the device's own id, which it has had since it was made.
+	ID() uuid.UUID
+
+	// Apply checks all asserts and then makes all updates, or none; of several
+	// updates of a key the last counts. It is durable when it returns nil.
+	Apply(ctx context.Context, asserts []Assert, updates []Update) error
+
+	// Read fills p with the value's bytes from off, and crcs with the
+	// checksum of each of their blocks. off is a multiple of BlockSize, len(p)
+	// too unless p ends where the value does, and len(crcs) is Blocks(len(p)).
+	// A range that is not inside the value is ErrInvalid. What it returns has
+	// been checked against the checksums; what fails is ErrCorrupt.
+	Read(ctx context.Context, key []byte, off uint32, p []byte, crcs []uint32) error
+
+	// Stat tells of up to RangeMax keys, in the order of keys.
+	Stat(ctx context.Context, keys [][]byte) ([]Info, error)
+
+	// Range returns up to limit keys from first, inclusive, to last, exclusive
+	// (nil: to the end), in order.
+	Range(ctx context.Context, first, last []byte, limit int) ([]Info, error)
+
+	// Verify reads up to limit values back, from the first key behind after
+	// (nil: the first), and returns those that are bad. next is what to pass
+	// as after for those that follow, nil behind the last.
+	Verify(ctx context.Context, after []byte, limit int) (bad []Bad, next []byte, err error)
+
+	Usage(ctx context.Context) (Usage, error)
+}
