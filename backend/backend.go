@@ -101,3 +101,12 @@ type Namespace interface {
 	// or may not be seen.
 	List(ctx context.Context, prefix string, fn func(Info) bool) error
 }
+
+// Widths is what a Namespace also implements whose store may accept an object
+// before it is as safe as it is to be: spread over fewer disks than it should.
+type Widths interface {
+	// Narrow returns those of the named objects that are not stored at full
+	// width yet. Who has their bytes elsewhere should keep them until they are
+	// (rule O5). Absent objects are not narrow.
+	Narrow(ctx context.Context, names []string) ([]string, error)
+}

@@ -1,0 +1,232 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	crand "crypto/rand"
+
+	"openvstorage/alba/abm"
+	"openvstorage/alba/fleet"
+	"openvstorage/alba/manifest"
+	"openvstorage/alba/nsm"
+	"openvstorage/alba/policy"
+	"openvstorage/backend"
+
+	"github.com/maypok86/otter/v2"
+)
+
+// Options configure a Client. ABM, Host and Fleet must be given.
+type Options struct {
+	ABM   *abm.Client
+	Host  func(number uint64) (*nsm.Client, error) // an NSM host, by its number
+	Fleet *fleet.Fleet
+	// Refresh brings the fleet up to date with the ABM; nil if there is
+	// nothing to do.
+	Refresh func(ctx context.Context) error
+	Cache   Cache                               // nil: none
+	Key     func(number uint64) ([]byte, error) // master keys; nil: there are none
+	Bad     func(Bad)                           // hears of bad fragments; must not block
+	Deleted func()                              // hears that there are fragments to delete; must not block
+	Logger  *slog.Logger
+
+	Uploads       int           // objects encoded side by side, each with its memory; default 4
+	ManifestBytes int64         // of manifests in memory; default 64 MiB
+	Patience      time.Duration // how long a put waits for fragments beyond c; default 2 s
+	EpochAge      time.Duration // how long a gc epoch is used before it is asked for again; default 15 s
+}
+
+func (o *Options) ensureDefaults() {
+	if o.Uploads == 0 {
+		o.Uploads = 4
+	}
+	if o.ManifestBytes == 0 {
+		o.ManifestBytes = 64 << 20
+	}
+	if o.Patience == 0 {
+		o.Patience = 2 * time.Second
+	}
+	if o.EpochAge == 0 {
+		o.EpochAge = 15 * time.Second
+	}
+	if o.Bad == nil {
+		o.Bad = func(Bad) {}
+	}
+	if o.Deleted == nil {
+		o.Deleted = func() {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Bad is a fragment that a read found missing or bad.
+type Bad struct {
+	Namespace uint64
+	Name      string
+	Object    manifest.ObjectID
+	Chunk     int
+	Fragment  int
+	OSD       uint64
+	Err       error
+}
+
+// Stats counts what the client has done since it was made, in bytes and calls.
+type Stats struct {
+	Plain      uint64 // bytes of objects that were put
+	Data       uint64 // bytes of data fragments written
+	Parity     uint64 // bytes of parity fragments written
+	Inline     uint64 // bytes of objects that stayed in their manifest
+	Manifests  uint64 // bytes of manifests committed
+	Retries    uint64 // attempts to put that were begun again
+	Narrow     uint64 // objects that were accepted below full width
+	Late       uint64 // fragments that were entered after the commit
+	Reads      uint64 // ranges read from disks
+	ReadBytes  uint64
+	CacheHits  uint64 // ranges read from the fragment cache
+	Hedged     uint64 // reads that others were asked for, the disk being slow
+	Degraded   uint64 // ranges made from other fragments
+	Unreadable uint64 // ranges that could not be made
+}
+
+type stats struct {
+	plain, data, parity, inline, manifests, retries, narrow, late atomic.Uint64
+	reads, readBytes, cacheHits, hedged, degraded, unreadable     atomic.Uint64
+}
+
+// Client is a backend.Store over ALBA. Safe for concurrent use.
+type Client struct {
+	opt   Options
+	stats stats
+
+	manifests *otter.Cache[objectKey, *entry]
+	coders    chan *coder // Uploads of them, nil until they are needed
+	buffers   buffers
+	openers   sync.Pool // of *scratch: no payload
+	tasks     sync.Pool // of *task: no payload
+
+	mu     sync.Mutex
+	spaces map[string]*space
+	late   sync.WaitGroup // puts, and fragments that are written after their put has returned
+	closed atomic.Bool
+}
+
+var _ backend.Store = (*Client)(nil)
+
+// New makes a client.
+func New(opt Options) *Client {
+	opt.ensureDefaults()
+	c := &Client{opt: opt, spaces: make(map[string]*space), coders: make(chan *coder, opt.Uploads)}
+	for range opt.Uploads {
+		c.coders <- nil
+	}
+	c.openers.New = func() any { return new(scratch) }
+	c.manifests = otter.Must(&otter.Options[objectKey, *entry]{
+		MaximumWeight: uint64(opt.ManifestBytes),
+		Weigher:       func(k objectKey, e *entry) uint32 { return uint32(len(k.name)) + e.size() },
+	})
+	return c
+}
+
+// Close waits for fragments that are still being written. Calls after it
+// return backend.ErrClosed.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed.Store(true)
+	c.mu.Unlock()
+	c.late.Wait()
+	return nil
+}
+
+// enter begins what Close waits for, unless the client is closed.
+func (c *Client) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed.Load() {
+		return false
+	}
+	c.late.Add(1)
+	return true
+}
+
+// Stats returns the counters.
+func (c *Client) Stats() Stats {
+	s := &c.stats
+	return Stats{
+		Plain: s.plain.Load(), Data: s.data.Load(), Parity: s.parity.Load(), Inline: s.inline.Load(), Manifests: s.manifests.Load(),
+		Retries: s.retries.Load(), Narrow: s.narrow.Load(), Late: s.late.Load(),
+		Reads: s.reads.Load(), ReadBytes: s.readBytes.Load(), CacheHits: s.cacheHits.Load(), Hedged: s.hedged.Load(),
+		Degraded: s.degraded.Load(), Unreadable: s.unreadable.Load(),
+	}
+}
+
+// Usage implements backend.Store: of the disks that can be reached. What is
+// free is counted in bytes of objects, at the width of the default preset.
+func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
+	if c.closed.Load() {
+		return 0, 0, backend.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, 0, err
+	}
+	var disks []policy.Disk
+	for _, d := range c.opt.Fleet.All() {
+		if d.Missing() != nil {
+			continue
+		}
+		if err := d.Refresh(ctx); err != nil {
+			return 0, 0, err
+		}
+		u := d.Known()
+		used += u.Used
+		disks = append(disks, policy.Disk{OSD: d.Number, Node: d.Node, Used: u.Used, Capacity: u.Capacity, Failing: u.Full || u.ReadOnly != nil})
+		if u.Capacity > u.Used {
+			free += u.Capacity - u.Used
+		}
+	}
+	p, err := c.preset(ctx, "")
+	if err != nil {
+		return used, 0, err
+	}
+	i, width, ok := policy.Choose(p.Policies, disks)
+	if !ok {
+		return used, 0, nil
+	}
+	return used, free / uint64(width) * uint64(p.Policies[i].K), nil
+}
+
+// newObjectID draws an id, used for one attempt to upload.
+func newObjectID() (id manifest.ObjectID, err error) {
+	_, err = io.ReadFull(crand.Reader, id[:])
+	return id, err
+}
+
+// chance is the chance that placement needs. The functions of the package
+// are safe for concurrent use, a rand.Rand is not.
+type chance struct{}
+
+func (chance) Float64() float64                   { return rand.Float64() }
+func (chance) Shuffle(n int, swap func(i, j int)) { rand.Shuffle(n, swap) }
+
+// translate makes the contract's errors of the managers' ones.
+func translate(err error) error {
+	for _, t := range []struct{ from, to error }{
+		{nsm.ErrNotFound, backend.ErrNotFound},
+		{nsm.ErrExists, backend.ErrExists},
+		{nsm.ErrConflict, backend.ErrConflict},
+		{nsm.ErrNamespaceNotFound, backend.ErrNamespaceNotFound},
+		{abm.ErrNamespaceExists, backend.ErrNamespaceExists},
+	} {
+		if errors.Is(err, t.from) {
+			return fmt.Errorf("%w: %w", t.to, err)
+		}
+	}
+	return err
+}

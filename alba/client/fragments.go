@@ -1,0 +1,271 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"openvstorage/alba/manifest"
+	"openvstorage/alba/nsm"
+	"openvstorage/alba/osd"
+	"openvstorage/alba/policy"
+	"openvstorage/backend"
+)
+
+// chunkWrite is the fragments of one chunk on their way to disks.
+type chunkWrite struct {
+	c     *Client
+	m     *manifest.Manifest // only what does not change: key, policy
+	chunk int
+
+	mu      sync.Mutex
+	osds    []uint64 // of the fragments that are durable; policy.None: not yet, or never
+	errs    []error
+	left    int           // writes under way
+	changed chan struct{} // closed and renewed with each result
+}
+
+// writeChunk starts to write the fragments of a chunk, each to a disk of its own.
+func (c *Client) writeChunk(ctx context.Context, x *coder, m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
+	places := policy.Place(m.Policy, disks, nil, chance{})
+	w := &chunkWrite{c: c, m: m, chunk: chunk, osds: make([]uint64, len(places)), changed: make(chan struct{})}
+	spare := newSpares(m.Policy, disks, places)
+	// A fragment that is late is written to its end: only then may its memory
+	// be used again. Hence not ctx.
+	ctx = context.WithoutCancel(ctx)
+	for i, number := range places {
+		if number == policy.None {
+			continue
+		}
+		w.left++
+		x.users.Add(1)
+		c.late.Add(1)
+		go func() {
+			defer c.late.Done()
+			defer c.giveCoder(x)
+			w.write(ctx, i, number, from, spare)
+		}()
+	}
+	return w
+}
+
+// write puts one fragment on a disk, or on a spare one if that fails.
+func (w *chunkWrite) write(ctx context.Context, i int, number uint64, from *coded, spare *spares) {
+	key := w.m.Key(w.chunk, i).Append(nil)
+	value := osd.Value{
+		Data: from.Shards[i], CRCs: from.CRCs[i], Epoch: w.m.Epoch,
+		Seed: manifest.Seed(w.m.Object, uint32(w.chunk), uint32(i)),
+	}
+	var errs []error
+	for number != policy.None {
+		err := w.writeTo(ctx, number, key, value)
+		if err == nil {
+			break
+		}
+		errs = append(errs, err)
+		number = spare.take()
+	}
+	if number != policy.None {
+		if i < int(w.m.Policy.K) {
+			w.c.stats.data.Add(uint64(len(value.Data)))
+		} else {
+			w.c.stats.parity.Add(uint64(len(value.Data)))
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.osds[i] = number
+	w.errs = append(w.errs, errs...)
+	w.left--
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, value osd.Value) error {
+	d := w.c.opt.Fleet.Disk(number)
+	if d == nil {
+		return fmt.Errorf("disk %d left", number)
+	}
+	return d.Apply(ctx, nil, []osd.Update{{Key: key, Value: value}})
+}
+
+// wait returns when all fragments are written; or when policy c are, and the
+// others have had the client's patience. It fails when c cannot be reached.
+func (w *chunkWrite) wait(ctx context.Context) error {
+	var enough <-chan time.Time
+	for {
+		w.mu.Lock()
+		done, left, changed := 0, w.left, w.changed
+		for _, n := range w.osds {
+			if n != policy.None {
+				done++
+			}
+		}
+		err := errors.Join(w.errs...)
+		w.mu.Unlock()
+		switch c := int(w.m.Policy.C); {
+		case left == 0 && done >= c:
+			return nil
+		case done+left < c:
+			return w.short(done, err)
+		case done >= c && enough == nil:
+			t := time.NewTimer(w.c.opt.Patience)
+			defer t.Stop()
+			enough = t.C
+		}
+		select {
+		case <-changed:
+		case <-enough:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// short says that too few fragments could be written.
+func (w *chunkWrite) short(done int, err error) error {
+	err = fmt.Errorf("object %s of namespace %d: chunk %d has %d of the %d fragments that it is accepted with: %w",
+		w.m.Name, w.m.Namespace, w.chunk, done, w.m.Policy.C, err)
+	if errors.Is(err, osd.ErrFull) {
+		return fmt.Errorf("%w: %w", backend.ErrNoSpace, err)
+	}
+	return err
+}
+
+// pending is the number of fragments that are still being written.
+func (w *chunkWrite) pending() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.left
+}
+
+// settle enters in the manifest where the fragments are that are durable now.
+func (w *chunkWrite) settle(c *manifest.Chunk) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, n := range w.osds {
+		c.Fragments[i].OSD = n
+	}
+}
+
+// spares are disks that may take a fragment whose own disk has failed.
+type spares struct {
+	mu    sync.Mutex
+	disks []uint64
+}
+
+// newSpares finds disks besides those of places on which a fragment would keep
+// the policy: no node may get more than x, whichever fragment fails.
+func newSpares(p policy.Policy, disks []policy.Disk, places []uint64) *spares {
+	used := make(map[uint64]bool)
+	for _, n := range places {
+		used[n] = true
+	}
+	perNode := make(map[string]int)
+	for _, d := range disks {
+		if used[d.OSD] {
+			perNode[d.Node]++
+		}
+	}
+	s := new(spares)
+	for _, d := range disks {
+		if d.Usable() && !used[d.OSD] && perNode[d.Node] < int(p.X) {
+			perNode[d.Node]++
+			s.disks = append(s.disks, d.OSD)
+		}
+	}
+	return s
+}
+
+func (s *spares) take() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.disks) == 0 {
+		return policy.None
+	}
+	n := s.disks[0]
+	s.disks = s.disks[1:]
+	return n
+}
+
+// enterLate waits in the background for fragments that were not there at the
+// commit, and enters them in the manifest. If that fails they are garbage.
+func (c *Client) enterLate(x *coder, s *space, m *manifest.Manifest, version uint64, chunks []*chunkWrite) {
+	waiting := false
+	for i, w := range chunks {
+		w.mu.Lock()
+		for j, n := range w.osds {
+			waiting = waiting || w.left > 0 || n != m.Chunks[i].Fragments[j].OSD
+		}
+		w.mu.Unlock()
+	}
+	if !waiting {
+		return
+	}
+	x.users.Add(1)
+	c.late.Add(1)
+	go func() {
+		defer c.late.Done()
+		defer c.giveCoder(x)
+		for _, w := range chunks {
+			w.drain()
+		}
+		if err := c.addLate(context.Background(), s, m, chunks); err != nil {
+			c.opt.Logger.Warn("late fragments were not entered in their manifest; maintenance will delete them and make others",
+				"namespace", s.name, "object", m.Name, "version", version, "err", err)
+		}
+	}()
+}
+
+// drain waits until no fragment is under way.
+func (w *chunkWrite) drain() {
+	for {
+		w.mu.Lock()
+		left, changed := w.left, w.changed
+		w.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		<-changed
+	}
+}
+
+// addLate enters what came in since the commit of m.
+func (c *Client) addLate(ctx context.Context, s *space, m *manifest.Manifest, chunks []*chunkWrite) error {
+	next := *m
+	next.Revision++
+	next.Chunks = make([]manifest.Chunk, len(m.Chunks))
+	var changes []nsm.Change
+	for i := range m.Chunks {
+		next.Chunks[i] = m.Chunks[i]
+		next.Chunks[i].Fragments = append([]manifest.Fragment(nil), m.Chunks[i].Fragments...)
+		for j, n := range chunks[i].osds {
+			if f := &next.Chunks[i].Fragments[j]; f.OSD == policy.None && n != policy.None {
+				f.OSD = n
+				changes = append(changes, nsm.Change{Chunk: uint32(i), Fragment: uint16(j), To: nsm.Fragment{OSD: n}})
+			}
+		}
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	encoded, err := next.Append(nil)
+	if err != nil {
+		return err
+	}
+	_, err = s.nsm.Update(ctx, s.number, nsm.Update{
+		Name: m.Name, ID: m.Object, Revision: m.Revision, Epoch: m.Epoch, Changes: changes, Manifest: encoded,
+	})
+	switch {
+	case errors.Is(err, nsm.ErrNotFound): // replaced or deleted meanwhile
+		return nil
+	case err != nil:
+		return err
+	}
+	c.stats.late.Add(uint64(len(changes)))
+	c.manifests.Invalidate(objectKey{s.number, m.Name})
+	return nil
+}

@@ -1,0 +1,140 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"openvstorage/alba/manifest"
+	"openvstorage/alba/object"
+)
+
+// scratch is what a read needs besides its buffers. It is for one read at a
+// time.
+type scratch struct {
+	opener object.Opener
+	pieces []object.Piece
+	ranges []object.Range
+}
+
+// get fills p from offset off of an object.
+func (c *Client) get(ctx context.Context, s *space, name string, p []byte, off uint64) (int, error) {
+	e, err := c.entry(ctx, s, name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := c.read(ctx, s, e, p, off)
+	if err == nil || errors.Is(err, io.EOF) || ctx.Err() != nil {
+		return n, err
+	}
+	// The object may be another by now, or its fragments elsewhere.
+	fresh, changed, again := c.refresh(ctx, s, e)
+	switch {
+	case again != nil:
+		return 0, again
+	case changed:
+		return c.read(ctx, s, fresh, p, off)
+	}
+	return n, err
+}
+
+// read fills p from the object of a manifest.
+func (c *Client) read(ctx context.Context, s *space, e *entry, p []byte, off uint64) (int, error) {
+	m := e.m
+	if off >= m.Size {
+		return 0, io.EOF
+	}
+	n := int(min(uint64(len(p)), m.Size-off))
+	x := c.openers.Get().(*scratch)
+	defer c.openers.Put(x)
+	if err := x.opener.Reset(m, e.master); err != nil {
+		return 0, err
+	}
+	if m.Inlined {
+		return n, x.opener.Inline(p[:n], off)
+	}
+	var err error
+	if x.pieces, err = object.Pieces(x.pieces[:0], m, off, n); err != nil {
+		return 0, err
+	}
+	at := 0
+	for _, piece := range x.pieces {
+		if err := c.readPiece(ctx, s, e, x, piece, p[at:at+int(piece.Len)]); err != nil {
+			return at, err
+		}
+		at += int(piece.Len)
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// readPiece fills dst with a piece of a chunk.
+func (c *Client) readPiece(ctx context.Context, s *space, e *entry, x *scratch, piece object.Piece, dst []byte) error {
+	table := e.table(piece.Chunk)
+	if span, ok := object.TableSpan(e.m, piece.Chunk); ok && table == nil {
+		buf := c.buffers.take(span.BufferLen())
+		err := c.readSpan(ctx, s, e, x, span, buf)
+		if err == nil {
+			table, err = x.opener.Table(piece.Chunk, buf)
+		}
+		c.buffers.give(buf)
+		if err != nil {
+			return err
+		}
+		e.setTable(piece.Chunk, table)
+	}
+	span, err := object.Locate(e.m, piece, table)
+	if err != nil {
+		return err
+	}
+	if plain(e.m, span, len(dst)) {
+		// What is stored is what is wanted: no copy.
+		return c.readSpan(ctx, s, e, x, span, dst)
+	}
+	buf := c.buffers.take(span.BufferLen())
+	defer func() { c.buffers.give(buf) }()
+	if err := c.readSpan(ctx, s, e, x, span, buf); err != nil {
+		return err
+	}
+	return x.opener.Open(dst, span, table, buf)
+}
+
+// plain reports whether the stored bytes of a span are the plain ones: blocks
+// of a dense chunk without a cipher, whole blocks of the checksum.
+func plain(m *manifest.Manifest, span object.Span, n int) bool {
+	return m.Chunks[span.Chunk].Dense && m.Scheme.Cipher == 0 && int(span.To-span.From) == n && span.BufferLen() == n
+}
+
+// readSpan fills buf, of span.BufferLen bytes, with the stored bytes of a span.
+func (c *Client) readSpan(ctx context.Context, s *space, e *entry, x *scratch, span object.Span, buf []byte) error {
+	x.ranges = object.Ranges(x.ranges[:0], e.m, span)
+	switch len(x.ranges) {
+	case 0:
+		return nil
+	case 1:
+		return c.readRange(ctx, s, e, x.ranges[0], buf)
+	}
+	// Fragments are on disks of their own: read side by side.
+	errs := make(chan error, len(x.ranges))
+	at := 0
+	for _, r := range x.ranges {
+		part := buf[at : at+int(r.Len)]
+		at += int(r.Len)
+		go func() { errs <- c.readRange(ctx, s, e, r, part) }()
+	}
+	var all []error
+	for range x.ranges {
+		all = append(all, <-errs)
+	}
+	return errors.Join(all...)
+}
+
+// unreadable says which disks a range would need.
+func (c *Client) unreadable(s *space, e *entry, r object.Range, err error) error {
+	c.stats.unreadable.Add(1)
+	return fmt.Errorf("object %s of namespace %s: chunk %d cannot be read: %d of its %d fragments are needed: %w",
+		e.m.Name, s.name, r.Chunk, e.m.Policy.K, e.m.Policy.Width(), err)
+}

@@ -1,0 +1,125 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"openvstorage/alba/manifest"
+	"openvstorage/alba/nsm"
+	"openvstorage/alba/object"
+	"openvstorage/backend"
+)
+
+// objectKey names an object in the cache of manifests.
+type objectKey struct {
+	namespace uint64
+	name      string
+}
+
+// entry is a manifest and what was learned with it. It does not change but for
+// the tables, which are read when they are needed.
+//
+// An entry may be of a revision that is past, or of an object that is gone. The
+// bytes that it leads to are right even then, because fragments never change
+// and objects are not replaced but by PutIf, whose objects are not kept here.
+type entry struct {
+	m      *manifest.Manifest
+	master []byte
+	asked  atomic.Int64 // unix nanoseconds when the NSM had it
+
+	mu     sync.Mutex
+	tables []*object.Table // of the chunks; nil: not read yet
+}
+
+// size is the memory that an entry takes, its tables counted as if read.
+func (e *entry) size() uint32 {
+	n := e.m.EncodedSize()*3 + 256
+	for i := range e.m.Chunks {
+		if c := &e.m.Chunks[i]; !c.Dense {
+			n += 4*manifest.Blocks(c.Plain, e.m.Scheme.BlockLog2) + 64
+		}
+	}
+	return uint32(n)
+}
+
+// table returns what is known of the table of a chunk.
+func (e *entry) table(chunk int) *object.Table {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.tables[chunk]
+}
+
+func (e *entry) setTable(chunk int, t *object.Table) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.tables[chunk] = t
+}
+
+// entry returns an object's manifest, from memory if it is there.
+func (c *Client) entry(ctx context.Context, s *space, name string) (*entry, error) {
+	if e, ok := c.manifests.GetIfPresent(objectKey{s.number, name}); ok {
+		return e, nil
+	}
+	return c.fetch(ctx, s, name)
+}
+
+// fetch asks the NSM for a manifest. What is inline is not kept: reading it
+// needs the NSM and nothing else, and it may be the one kind that changes.
+func (c *Client) fetch(ctx context.Context, s *space, name string) (*entry, error) {
+	at := time.Now()
+	o, err := s.nsm.Get(ctx, s.number, name, nsm.Consistent)
+	if err != nil {
+		return nil, err
+	}
+	m, err := manifest.Decode(o.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("manifest of object %s of namespace %s: %w", name, s.name, err)
+	}
+	if m.Object != manifest.ObjectID(o.ID) || m.Name != name || m.Namespace != s.number {
+		return nil, fmt.Errorf("%w: object %s of namespace %s has the manifest of object %s (%v) of namespace %d", backend.ErrCorrupt, name, s.name, m.Name, m.Object, m.Namespace)
+	}
+	master, err := c.master(m.Scheme)
+	if err != nil {
+		return nil, fmt.Errorf("object %s of namespace %s: %w", name, s.name, err)
+	}
+	e := &entry{m: m, master: master, tables: make([]*object.Table, len(m.Chunks))}
+	e.asked.Store(at.UnixNano())
+	if !m.Inlined && !replaceable(m) {
+		c.manifests.Set(objectKey{s.number, name}, e)
+	}
+	return e, nil
+}
+
+// replaceable reports whether an object was written by PutIf, and may be
+// replaced under its name by anyone: then its manifest is asked for each time.
+// The manifest of such a one has a version, one more than that which it was to
+// replace; others have none.
+func replaceable(m *manifest.Manifest) bool { return m.Version != 0 }
+
+// recheckAfter is how old a manifest must be for a read that misses a fragment
+// to ask for it again before it makes the fragment from others.
+const recheckAfter = time.Second
+
+// refresh returns the manifest as it is now, if a newer one may be there.
+func (c *Client) refresh(ctx context.Context, s *space, e *entry) (*entry, bool, error) {
+	if time.Since(time.Unix(0, e.asked.Load())) < recheckAfter {
+		return e, false, nil
+	}
+	fresh, err := c.fetch(ctx, s, e.m.Name)
+	if err != nil {
+		if errors.Is(err, nsm.ErrNotFound) {
+			c.manifests.Invalidate(objectKey{s.number, e.m.Name})
+		}
+		return nil, false, err
+	}
+	return fresh, fresh.m.Object != e.m.Object || fresh.m.Revision != e.m.Revision, nil
+}
+
+// Invalidate forgets an object's manifest. Who changes one says so.
+func (c *Client) Invalidate(namespace uint64, name string) {
+	c.manifests.Invalidate(objectKey{namespace, name})
+}

@@ -1,0 +1,179 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"openvstorage/alba/nsm"
+	"openvstorage/backend"
+)
+
+// namespace is the handle of one namespace. It holds nothing but its name.
+type namespace struct {
+	c    *Client
+	name string
+}
+
+var _ backend.Namespace = (*namespace)(nil)
+
+// with runs a call on the namespace that has the name now. If the one that the
+// client knew is gone, another may have its name: the call is made once more.
+func (n *namespace) with(ctx context.Context, object string, call func(s *space) error) error {
+	if object != "" {
+		if err := backend.CheckName(object); err != nil {
+			return err
+		}
+	}
+	for again := true; ; again = false {
+		s, err := n.c.space(ctx, n.name)
+		if err != nil {
+			return err
+		}
+		err = call(s)
+		if err == nil {
+			return nil
+		}
+		if !n.c.lost(s, err) || !again {
+			return translate(err)
+		}
+	}
+}
+
+// Put implements backend.Namespace.
+func (n *namespace) Put(ctx context.Context, name string, data []byte) error {
+	return n.with(ctx, name, func(s *space) error {
+		_, err := n.c.put(ctx, s, name, data, nsm.CreateOrEqual, 0)
+		return err
+	})
+}
+
+// PutIf implements backend.Namespace. An object of up to 64 KiB stays in its
+// manifest, so that reading it needs no disk.
+func (n *namespace) PutIf(ctx context.Context, name string, data []byte, version backend.Version) (v backend.Version, err error) {
+	err = n.with(ctx, name, func(s *space) error {
+		got, err := n.c.put(ctx, s, name, data, nsm.ReplaceIf, uint64(version))
+		n.c.manifests.Invalidate(objectKey{s.number, name})
+		v = backend.Version(got)
+		return err
+	})
+	return v, err
+}
+
+// Get implements backend.Namespace.
+func (n *namespace) Get(ctx context.Context, name string, p []byte, off int64) (got int, err error) {
+	if off < 0 {
+		return 0, fmt.Errorf("object %s: read at %d", name, off)
+	}
+	err = n.with(ctx, name, func(s *space) error {
+		got, err = n.c.get(ctx, s, name, p, uint64(off))
+		if err == io.EOF {
+			return nil // not an error of the call
+		}
+		return err
+	})
+	if err == nil && got < len(p) {
+		err = io.EOF
+	}
+	return got, err
+}
+
+// Stat implements backend.Namespace.
+func (n *namespace) Stat(ctx context.Context, name string) (info backend.Info, err error) {
+	err = n.with(ctx, name, func(s *space) error {
+		o, err := s.nsm.Stat(ctx, s.number, name, nsm.Consistent)
+		if err != nil {
+			return err
+		}
+		info = backend.Info{Name: name, Size: int64(o.Size), Version: backend.Version(o.Version)}
+		return nil
+	})
+	return info, err
+}
+
+// Narrow implements backend.Widths.
+func (n *namespace) Narrow(ctx context.Context, names []string) (narrow []string, err error) {
+	err = n.with(ctx, "", func(s *space) error {
+		narrow = narrow[:0]
+		for _, name := range names {
+			o, err := s.nsm.Stat(ctx, s.number, name, nsm.Consistent)
+			if errors.Is(err, nsm.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if !o.Bucket().Full() {
+				narrow = append(narrow, name)
+			}
+		}
+		return nil
+	})
+	return narrow, err
+}
+
+// Delete implements backend.Namespace. The fragments are deleted by
+// maintenance.
+func (n *namespace) Delete(ctx context.Context, names []string, cond *backend.Condition) error {
+	for _, name := range names {
+		if err := backend.CheckName(name); err != nil {
+			return err
+		}
+	}
+	return n.with(ctx, "", func(s *space) error {
+		var c *nsm.Condition
+		if cond != nil {
+			c = &nsm.Condition{Name: cond.Name, Version: uint64(cond.Version)}
+		}
+		for rest := names; ; {
+			part := rest[:min(len(rest), nsm.MaxNames)]
+			if err := n.c.remove(ctx, s, part, c); err != nil {
+				return err
+			}
+			if rest = rest[len(part):]; len(rest) == 0 {
+				n.c.opt.Deleted()
+				return nil
+			}
+		}
+	})
+}
+
+// remove deletes some objects, fewer at once if they have too many fragments.
+func (c *Client) remove(ctx context.Context, s *space, names []string, cond *nsm.Condition) error {
+	_, err := s.nsm.Delete(ctx, s.number, names, cond)
+	if errors.Is(err, nsm.ErrInvalid) && len(names) > 1 {
+		if err := c.remove(ctx, s, names[:len(names)/2], cond); err != nil {
+			return err
+		}
+		return c.remove(ctx, s, names[len(names)/2:], cond)
+	}
+	for _, name := range names { // whatever became of it
+		c.manifests.Invalidate(objectKey{s.number, name})
+	}
+	return err
+}
+
+// List implements backend.Namespace.
+func (n *namespace) List(ctx context.Context, prefix string, fn func(backend.Info) bool) error {
+	after := ""
+	for {
+		var page []nsm.Object
+		err := n.with(ctx, "", func(s *space) (err error) {
+			page, err = s.nsm.List(ctx, s.number, prefix, after, nsm.MaxPage, nsm.Consistent)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, o := range page {
+			if !fn(backend.Info{Name: o.Name, Size: int64(o.Size), Version: backend.Version(o.Version)}) {
+				return nil
+			}
+		}
+		if len(page) < nsm.MaxPage {
+			return nil
+		}
+		after = page[len(page)-1].Name
+	}
+}

@@ -1,0 +1,293 @@
+package client
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"openvstorage/alba/manifest"
+	"openvstorage/alba/nsm"
+	"openvstorage/alba/policy"
+	"openvstorage/alba/preset"
+	"openvstorage/backend"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// attempts bounds how often a put is begun again, each time for a reason: an
+// epoch that was closed meanwhile, a disk that left.
+const attempts = 8
+
+// hashBlock is what one word of contentHash covers, in bytes.
+const hashBlock = 4096
+
+// contentHash tells objects of different bytes apart: SHA-256 over the size and
+// the 64-bit xxHash of each 4 KiB, little-endian. It decides only whether a put
+// of a name that is taken repeats one that had succeeded; what is read back is
+// checked against the checksums of its fragments.
+func contentHash(data []byte) [32]byte {
+	h := sha256.New()
+	var b [1024]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(len(data)))
+	n := 8
+	for len(data) > 0 {
+		part := data[:min(len(data), hashBlock)]
+		data = data[len(part):]
+		binary.LittleEndian.PutUint64(b[n:], xxhash.Sum64(part))
+		if n += 8; n == len(b) {
+			h.Write(b[:])
+			n = 0
+		}
+	}
+	h.Write(b[:n])
+	var sum [32]byte
+	h.Sum(sum[:0])
+	return sum
+}
+
+// put stores an object and returns the version that it got.
+func (c *Client) put(ctx context.Context, s *space, name string, data []byte, mode nsm.Mode, version uint64) (uint64, error) {
+	if !c.enter() {
+		return 0, backend.ErrClosed
+	}
+	defer c.late.Done()
+	p, err := c.storage(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	if uint64(len(data)) > p.ObjectMax {
+		return 0, fmt.Errorf("object %s of %d bytes: preset %s takes %d at most", name, len(data), p.Name, p.ObjectMax)
+	}
+	inline := len(data) <= int(p.InlineMax) || mode == nsm.ReplaceIf && len(data) <= manifest.InlineLimit
+	if mode == nsm.CreateOrEqual && !inline {
+		// A name that is taken is seen before anything is written.
+		if o, err := s.nsm.Stat(ctx, s.number, name, nsm.Consistent); err == nil {
+			if o.Size == uint64(len(data)) && o.Hash == contentHash(data) {
+				return o.Version, nil
+			}
+			return 0, fmt.Errorf("object %s: %w, version %d", name, backend.ErrExists, o.Version)
+		}
+	}
+	u := &upload{c: c, s: s, name: name, data: data, preset: p, mode: mode, version: version, hash: contentHash(data)}
+	for i := 0; ; i++ {
+		var got uint64
+		if inline {
+			got, err = u.inline(ctx)
+		} else {
+			got, err = u.coded(ctx)
+		}
+		if err == nil {
+			c.stats.plain.Add(uint64(len(data)))
+			return got, nil
+		}
+		if i+1 == attempts || ctx.Err() != nil || !c.mayRepeat(ctx, s, err) {
+			return 0, translate(err)
+		}
+		c.stats.retries.Add(1)
+	}
+}
+
+// mayRepeat reports whether another attempt may do better, after it has
+// brought up to date what was not.
+func (c *Client) mayRepeat(ctx context.Context, s *space, err error) bool {
+	switch {
+	case errors.Is(err, nsm.ErrEpoch):
+		s.staleEpoch()
+		return true
+	case errors.Is(err, nsm.ErrIDUsed):
+		return true
+	case errors.Is(err, nsm.ErrOSD):
+		return c.opt.Refresh != nil && c.opt.Refresh(ctx) == nil
+	}
+	return false
+}
+
+// upload is one put: what stays the same over its attempts.
+type upload struct {
+	c       *Client
+	s       *space
+	name    string
+	data    []byte
+	preset  preset.Preset
+	mode    nsm.Mode
+	version uint64
+	hash    [32]byte
+}
+
+// begin draws what an attempt has of its own.
+func (u *upload) begin(ctx context.Context) (m *manifest.Manifest, master []byte, err error) {
+	epoch, err := u.c.currentEpoch(ctx, u.s)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := newObjectID()
+	if err != nil {
+		return nil, nil, err
+	}
+	if master, err = u.c.master(u.preset.Scheme); err != nil {
+		return nil, nil, err
+	}
+	m = &manifest.Manifest{
+		Namespace: u.s.number, Name: u.name, Object: id, Size: uint64(len(u.data)), Epoch: epoch, Scheme: u.preset.Scheme,
+		Time: time.Now().UnixNano(),
+	}
+	if u.mode == nsm.ReplaceIf {
+		m.Version = u.version + 1
+	}
+	return m, master, nil
+}
+
+// commit makes the object of a manifest: the moment from which it exists.
+func (u *upload) commit(ctx context.Context, m *manifest.Manifest) (nsm.PutResult, error) {
+	encoded, err := m.Append(nil)
+	if err != nil {
+		return nsm.PutResult{}, err
+	}
+	o := describe(m, encoded)
+	o.Hash = u.hash
+	r, err := u.s.nsm.Put(ctx, u.s.number, u.mode, u.version, o)
+	if err != nil {
+		return r, err
+	}
+	u.c.stats.manifests.Add(uint64(len(encoded)))
+	if r.Replaced != nil {
+		u.c.opt.Deleted()
+	}
+	return r, nil
+}
+
+// describe returns what the NSM must know of a manifest.
+func describe(m *manifest.Manifest, encoded []byte) *nsm.Object {
+	o := &nsm.Object{Name: m.Name, ID: m.Object, Epoch: m.Epoch, Size: m.Size, Manifest: encoded}
+	if m.Inlined {
+		return o
+	}
+	o.Policy = nsm.Policy(m.Policy)
+	o.Chunks = make([]nsm.Chunk, len(m.Chunks))
+	for i, k := range m.Chunks {
+		o.Chunks[i] = nsm.Chunk{Length: k.Shard, Fragments: make([]nsm.Fragment, len(k.Fragments))}
+		for j, f := range k.Fragments {
+			o.Chunks[i].Fragments[j] = nsm.Fragment{OSD: f.OSD, Version: f.Version}
+		}
+	}
+	return o
+}
+
+// inline stores an object in its manifest.
+func (u *upload) inline(ctx context.Context) (uint64, error) {
+	m, master, err := u.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	m.Policy = u.preset.Policies[0]
+	x, err := u.c.takeCoder(ctx)
+	if err != nil {
+		return 0, err
+	}
+	err = x.reset(m, master)
+	if err == nil {
+		err = x.encoder.Inline(m, u.data)
+	}
+	u.c.giveCoder(x)
+	if err != nil {
+		return 0, err
+	}
+	r, err := u.commit(ctx, m)
+	if err == nil && !r.Existed {
+		u.c.stats.inline.Add(uint64(len(u.data)))
+	}
+	return r.Version, err
+}
+
+// coded stores an object as fragments.
+func (u *upload) coded(ctx context.Context) (uint64, error) {
+	m, master, err := u.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	disks := u.c.opt.Fleet.Disks()
+	i, _, ok := policy.Choose(u.preset.Policies, disks)
+	if !ok {
+		return 0, u.c.noRoom(u.s, u.preset, disks)
+	}
+	m.Policy = u.preset.Policies[i]
+	x, err := u.c.takeCoder(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer u.c.giveCoder(x) // when the last late fragment is written
+	if err := x.reset(m, master); err != nil {
+		return 0, err
+	}
+	size := chunkSize(len(u.data), int(u.preset.ChunkSize))
+	m.Chunks = make([]manifest.Chunk, (len(u.data)+size-1)/size)
+	chunks := make([]*chunkWrite, len(m.Chunks))
+	for i := range m.Chunks {
+		part := u.data[i*size : min((i+1)*size, len(u.data))]
+		if i >= len(x.coded) { // the memory of the chunk before the last
+			if err := chunks[i-len(x.coded)].wait(ctx); err != nil {
+				return 0, err
+			}
+		}
+		into := &x.coded[i%len(x.coded)]
+		if i >= len(x.coded) && chunks[i-len(x.coded)].pending() > 0 {
+			into = new(coded) // its late fragments are still being written from it
+		}
+		if err := x.encoder.Chunk(&into.Coded, i, part); err != nil {
+			return 0, err
+		}
+		m.Chunks[i] = into.Chunk
+		m.Chunks[i].Fragments = append([]manifest.Fragment(nil), into.Chunk.Fragments...)
+		chunks[i] = u.c.writeChunk(ctx, x, m, i, into, disks)
+	}
+	for i, w := range chunks {
+		if err := w.wait(ctx); err != nil {
+			return 0, err
+		}
+		w.settle(&m.Chunks[i])
+	}
+	r, err := u.commit(ctx, m)
+	if err != nil {
+		return 0, err
+	}
+	if m.Present() < m.Policy.Width() && !r.Existed {
+		u.c.stats.narrow.Add(1)
+		u.c.enterLate(x, u.s, m, r.Version, chunks)
+	}
+	return r.Version, nil
+}
+
+// chunkSize returns the plain bytes of a chunk: a little more than one chunk's
+// worth stays in one.
+func chunkSize(size, chunk int) int {
+	if size <= min(chunk+chunk/4, preset.ChunkMax) {
+		return size
+	}
+	return chunk
+}
+
+// noRoom says why no policy can be kept.
+func (c *Client) noRoom(s *space, p preset.Preset, disks []policy.Disk) error {
+	var errs []error
+	full := 0
+	for _, d := range c.opt.Fleet.All() {
+		u := d.Known()
+		switch err := d.Missing(); {
+		case err != nil:
+			errs = append(errs, err)
+		case u.Full:
+			full++
+			errs = append(errs, fmt.Errorf("disk %d (%s) is full", d.Number, d.Place))
+		case u.ReadOnly != nil:
+			errs = append(errs, fmt.Errorf("disk %d (%s) takes no writes: %w", d.Number, d.Place, u.ReadOnly))
+		}
+	}
+	err := fmt.Errorf("namespace %s: none of the policies of preset %s can be kept with the disks that take writes: %w", s.name, p.Name, errors.Join(errs...))
+	if full > 0 {
+		return fmt.Errorf("%w: %w", backend.ErrNoSpace, err)
+	}
+	return err
+}

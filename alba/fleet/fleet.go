@@ -1,0 +1,100 @@
+package fleet
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"openvstorage/alba/osd"
+	"openvstorage/alba/policy"
+
+	"github.com/google/uuid"
+)
+
+// ErrMissing is matched by the error of every call on a disk that is not
+// attached.
+var ErrMissing = errors.New("disk is missing")
+
+// Fleet is the disks of a backend, by number. All methods are safe for
+// concurrent use.
+type Fleet struct {
+	now func() time.Time
+
+	mu    sync.RWMutex
+	disks map[uint64]*Disk
+}
+
+// New returns an empty fleet. now is the clock, nil for the machine's.
+func New(now func() time.Time) *Fleet {
+	if now == nil {
+		now = time.Now
+	}
+	return &Fleet{now: now, disks: make(map[uint64]*Disk)}
+}
+
+// Add makes a disk known, missing until it is attached. Of one that is known
+// it returns what there is.
+func (f *Fleet) Add(number uint64, id uuid.UUID, node, place string) *Disk {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if d := f.disks[number]; d != nil {
+		return d
+	}
+	d := &Disk{Number: number, UUID: id, Node: node, Place: place, now: f.now}
+	d.Detach(fmt.Errorf("it was not there at the start"))
+	f.disks[number] = d
+	return d
+}
+
+// Remove forgets a disk that is lost or purged.
+func (f *Fleet) Remove(number uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.disks, number)
+}
+
+// Disk returns the disk with a number, nil if none has it.
+func (f *Fleet) Disk(number uint64) *Disk {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.disks[number]
+}
+
+// All returns all disks in order of number.
+func (f *Fleet) All() []*Disk {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	list := make([]*Disk, 0, len(f.disks))
+	for _, d := range f.disks {
+		list = append(list, d)
+	}
+	slices.SortFunc(list, func(a, b *Disk) int { return cmp.Compare(a.Number, b.Number) })
+	return list
+}
+
+// Disks returns what placement needs to know, in order of number. Disks that
+// are missing, full, or that failed a write a moment ago are failing.
+func (f *Fleet) Disks() []policy.Disk {
+	all := f.All()
+	list := make([]policy.Disk, len(all))
+	for i, d := range all {
+		list[i] = d.placement()
+	}
+	return list
+}
+
+// Alive reports the node of a disk and whether the disk is attached, as
+// policy.SafetyOf asks.
+func (f *Fleet) Alive(number uint64) (node string, alive bool) {
+	d := f.Disk(number)
+	if d == nil {
+		return "", false
+	}
+	_, err := d.target()
+	return d.Node, err == nil
+}
+
+var _ osd.OSD = (*Disk)(nil)

@@ -1,0 +1,15 @@
+// Package maintenance keeps an ALBA backend as it should be:
+//
+//	messages   of the ABM are carried to the NSM hosts
+//	cleanup    takes the objects out of namespaces that were deleted
+//	deletion   of fragments that no object names any more, on their disks
+//	repair     makes fragments again that are bad, below full width, or on a
+//	           disk that is lost or on its way out
+//	collection of fragments that uploads left which never committed
+//	scrub      reads every fragment back, a little at a time
+//
+// All of it may be done by several processes at once, be stopped anywhere, and
+// be begun again: every change is a call to a manager that is fenced by epoch
+// and revision, and fragments are deleted only after no manifest can name them
+// again (rule O7).
+package maintenance

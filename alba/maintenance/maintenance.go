@@ -1,0 +1,280 @@
+package maintenance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"openvstorage/alba/abm"
+	"openvstorage/alba/client"
+	"openvstorage/alba/fleet"
+	"openvstorage/alba/nsm"
+)
+
+// Options configure Maintenance. ABM, Host and Fleet must be given.
+type Options struct {
+	ABM        *abm.Client
+	Host       func(number uint64) (*nsm.Client, error) // an NSM host, by its number
+	Fleet      *fleet.Fleet
+	Invalidate func(namespace uint64, name string) // hears of objects whose fragments moved
+	Logger     *slog.Logger
+
+	Tick         time.Duration // between looks at what there is to do; default 1 s
+	Survey       time.Duration // between looks at all namespaces; default 30 s
+	Collect      time.Duration // between collections of orphans; default 1 h
+	Grace        time.Duration // how long an upload may take before its epoch is closed; default 1 min
+	RebuildAfter time.Duration // how long a disk is missing before its fragments are made again elsewhere; default 15 min
+	Scrub        time.Duration // between two fragments of a disk that are read back; default 5 s, negative: never
+	QueueLength  int           // fragments reported bad that wait; default 10,000
+}
+
+func (o *Options) ensureDefaults() {
+	for _, d := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{
+		{&o.Tick, time.Second}, {&o.Survey, 30 * time.Second}, {&o.Collect, time.Hour}, {&o.Grace, time.Minute},
+		{&o.RebuildAfter, 15 * time.Minute}, {&o.Scrub, 5 * time.Second},
+	} {
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	if o.QueueLength == 0 {
+		o.QueueLength = 10_000
+	}
+	if o.Invalidate == nil {
+		o.Invalidate = func(uint64, string) {}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Stats counts what was done since the start.
+type Stats struct {
+	Repaired      uint64 // fragments that were made again
+	RepairedBytes uint64
+	Deleted       uint64 // fragments that no object named any more
+	Orphans       uint64 // of them, those that no object ever named
+	Scrubbed      uint64 // fragments read back
+	Bad           uint64 // fragments found missing or bad, by reads and scrub
+	Failures      uint64 // steps that failed, and are tried again
+}
+
+type stats struct{ repaired, repairedBytes, deleted, orphans, scrubbed, bad, failures atomic.Uint64 }
+
+// Maintenance is the work on one backend. Its methods are safe for concurrent
+// use; Start runs all of it in the background.
+type Maintenance struct {
+	opt   Options
+	stats stats
+
+	bad  chan client.Bad
+	wake chan struct{}
+
+	mu       sync.Mutex           // one pass at a time
+	missing  map[uint64]time.Time // since when a disk cannot be reached
+	leave    map[uint64]bool      // disks whose fragments must be elsewhere
+	lost     []abm.OSD            // those of them that are to be forgotten when they hold nothing
+	hopeless map[hope]string      // what these usable disks could not repair
+	cursor   map[uint64][]byte    // of the scrub, by disk
+	surveyed string               // the usable disks at the last survey
+	narrow   atomic.Uint64
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// New returns maintenance that does nothing by itself.
+func New(opt Options) *Maintenance {
+	opt.ensureDefaults()
+	return &Maintenance{
+		opt: opt, bad: make(chan client.Bad, opt.QueueLength), wake: make(chan struct{}, 1),
+		missing: make(map[uint64]time.Time), leave: make(map[uint64]bool), hopeless: make(map[hope]string), cursor: make(map[uint64][]byte),
+	}
+}
+
+// Start runs it in the background until Close.
+func (m *Maintenance) Start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	m.stop = cancel
+	m.done.Go(func() { m.run(ctx) })
+	m.done.Go(func() { m.collect(ctx) })
+}
+
+// Close ends what Start began.
+func (m *Maintenance) Close() {
+	if m.stop != nil {
+		m.stop()
+		m.done.Wait()
+	}
+}
+
+// Stats returns the counters.
+func (m *Maintenance) Stats() Stats {
+	s := &m.stats
+	return Stats{
+		s.repaired.Load(), s.repairedBytes.Load(), s.deleted.Load(), s.orphans.Load(), s.scrubbed.Load(), s.bad.Load(), s.failures.Load(),
+	}
+}
+
+// Bad takes a report of a bad fragment. It does not block; a report that does
+// not fit is dropped, and made again by the next read or scrub.
+func (m *Maintenance) Bad(b client.Bad) {
+	select {
+	case m.bad <- b:
+		m.stats.bad.Add(1)
+	default:
+	}
+	m.Wake()
+}
+
+// Wake has it look at once for what there is to do. It does not block.
+func (m *Maintenance) Wake() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Maintenance) run(ctx context.Context) {
+	tick := time.NewTicker(m.opt.Tick)
+	defer tick.Stop()
+	surveyed, scrubbed := time.Time{}, time.Now()
+	for {
+		woken := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.wake:
+			woken = true
+		case <-tick.C:
+		}
+		m.refresh(ctx)
+		m.try(ctx, "repair reported fragments", m.repairReported)
+		if m.changed() || time.Since(surveyed) >= m.opt.Survey || woken {
+			m.try(ctx, "survey", m.Survey)
+			surveyed = time.Now()
+		}
+		if m.opt.Scrub > 0 && time.Since(scrubbed) >= m.opt.Scrub {
+			m.try(ctx, "scrub", func(ctx context.Context) error { return m.ScrubSome(ctx, 1) })
+			scrubbed = time.Now()
+		}
+	}
+}
+
+// collect runs the collection of orphans, the first soon after the start: an
+// upload that a killed process left is not kept for long.
+func (m *Maintenance) collect(ctx context.Context) {
+	wait := min(m.opt.Grace, m.opt.Collect)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		m.try(ctx, "collect orphans", func(ctx context.Context) error { return m.Collect(ctx, m.opt.Grace) })
+		wait = m.opt.Collect
+	}
+}
+
+// try runs a step; what fails is tried again.
+func (m *Maintenance) try(ctx context.Context, what string, step func(context.Context) error) {
+	if err := step(ctx); err != nil && ctx.Err() == nil {
+		m.stats.failures.Add(1)
+		m.opt.Logger.Warn("maintenance: "+what+" failed, to be tried again", "err", err)
+	}
+}
+
+// Survey does what there is to do now, all namespaces through: messages,
+// cleanup, deletion, repair of what is below full width or on disks that are
+// lost or leaving.
+func (m *Maintenance) Survey(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	if err != nil {
+		return err
+	}
+	if err := m.findLeaving(ctx); err != nil {
+		return err
+	}
+	m.surveyed = m.usable()
+	var errs []error
+	narrow := uint64(0)
+	for _, h := range hosts {
+		host, err := m.opt.Host(h.Number)
+		if err == nil {
+			err = m.surveyHost(ctx, h.Number, host, &narrow)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("NSM host %d: %w", h.Number, err))
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	m.narrow.Store(narrow)
+	return errors.Join(append(errs, m.retire(ctx, hosts))...)
+}
+
+// Narrow is the number of objects below full width at the last survey.
+func (m *Maintenance) Narrow() uint64 { return m.narrow.Load() }
+
+func (m *Maintenance) surveyHost(ctx context.Context, number uint64, host *nsm.Client, narrow *uint64) error {
+	if err := m.opt.ABM.Carry(ctx, number, host); err != nil {
+		return err
+	}
+	spaces, err := m.spaces(ctx, host)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, ns := range spaces {
+		if ns.State == nsm.NamespaceRemoving {
+			errs = append(errs, m.cleanup(ctx, host, ns.Number))
+			continue
+		}
+		n, err := m.repairSpace(ctx, host, ns.Number)
+		*narrow += n
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return errors.Join(append(errs, m.deleteObsolete(ctx, host))...)
+}
+
+// spaces returns all namespaces of a host.
+func (m *Maintenance) spaces(ctx context.Context, host *nsm.Client) ([]nsm.NamespaceInfo, error) {
+	var all []nsm.NamespaceInfo
+	for after := uint64(0); ; {
+		page, err := host.Namespaces(ctx, after, nsm.MaxKeys, nsm.Consistent)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page...)
+		if len(page) < nsm.MaxKeys {
+			return all, nil
+		}
+		after = page[len(page)-1].Number
+	}
+}
+
+// cleanup takes all objects out of a namespace that was deleted.
+func (m *Maintenance) cleanup(ctx context.Context, host *nsm.Client, ns uint64) error {
+	for {
+		step, err := host.Cleanup(ctx, ns, nsm.MaxNames)
+		if err != nil || step.Done {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
