@@ -16,6 +16,7 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/sco"
 	"openvstorage/volumedriver/registry"
+	"openvstorage/volumedriver/registry/registrytest"
 )
 
 // rig is a host on a crash-model disk: buffer, page store, backend and
@@ -23,7 +24,8 @@ import (
 type rig struct {
 	fs   disk.FS
 	back *local.Store
-	reg  *registry.Local
+	keys *registrytest.Files
+	reg  *registry.Registry
 	host *Host
 }
 
@@ -43,7 +45,10 @@ func openRig(fs disk.FS, change func(*Options)) (r *rig, err error) {
 	if r.back, err = local.Open(fs, "/data/backend", local.Options{}); err != nil {
 		return nil, err
 	}
-	if r.reg, err = registry.Open(fs, "/data/registry"); err != nil {
+	if r.keys, err = registrytest.Open(fs, "/data/registry"); err != nil {
+		return nil, err
+	}
+	if r.reg, err = registry.Open(ctx, r.keys); err != nil {
 		return nil, err
 	}
 	opt := Options{
@@ -65,6 +70,9 @@ func (r *rig) close() error {
 		return err
 	}
 	if err := r.reg.Close(); err != nil {
+		return err
+	}
+	if err := r.keys.Close(); err != nil {
 		return err
 	}
 	return r.back.Close()

@@ -294,7 +294,7 @@ func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebu
 	return writebuffer.LogOptions{
 		Volume: v.id, Origin: v.self, Epoch: v.epoch, Applier: v,
 		NextSeq: next, NextSCO: scos, NextTLog: tlogs,
-		Reserve: v.reserve, OnFail: v.halt, OnChange: v.wakeStorer,
+		Reserve: v.reserve, OnFail: v.halt, OnChange: v.wakeStorer, HoldStored: v.widths() != nil,
 	}
 }
 

@@ -36,6 +36,7 @@ type storer struct {
 	swept      uint64               // pages in the store after the last sweep
 	firstSCO   sco.Number           // of this owner's
 	nextObject uint64               // next page object number
+	widths     time.Time            // when widths of objects were last asked for
 
 	mu     sync.Mutex
 	stored chan struct{} // closed and renewed when StoredSeq or the checkpoint moves
@@ -154,6 +155,9 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 		}
 	}
 	if err := v.collect(ctx); err != nil {
+		return false, err
+	}
+	if err := v.checkWidths(ctx); err != nil {
 		return false, err
 	}
 	return v.m.Reap(ctx, reapPages)
@@ -310,7 +314,7 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 		return err
 	}
 	v.buf.SetLimits(v.reserved())
-	v.buf.Stored(g.tlogs[len(g.tlogs)-1].ID)
+	v.buf.Stored(g.tlogs[len(g.tlogs)-1].ID, v.narrowOf(ctx, g))
 	for _, t := range stored {
 		v.store.covered += t.Size
 	}

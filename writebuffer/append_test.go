@@ -489,7 +489,7 @@ func BenchmarkAppend(b *testing.B) {
 		if err := l.TryAppend(w); err == disk.ErrWouldBlock {
 			if work := l.Work(); len(work.TLogs) > 0 {
 				id := work.TLogs[len(work.TLogs)-1].ID
-				l.Stored(id)
+				l.Stored(id, nil)
 				if err := l.Free(id); err != nil {
 					b.Fatal(err)
 				}

@@ -51,15 +51,17 @@ type Buffer struct {
 
 	mu struct {
 		sync.Mutex
-		raw       []string      // names in the pool, to be pre-written
-		free      []string      // names in the pool
-		files     int           // SCO-sized files in existence, in whatever state
-		nextFree  int           // next name in the pool
-		evictable *list.List    // of *SCO: stored, oldest first
-		changed   chan struct{} // closed and renewed when a waiter should look again
-		waiting   int
-		logs      map[uuid.UUID]*Log
-		closed    bool
+		raw           []string      // names in the pool, to be pre-written
+		free          []string      // names in the pool
+		files         int           // SCO-sized files in existence, in whatever state
+		nextFree      int           // next name in the pool
+		evictable     *list.List    // of *SCO: stored, oldest first
+		narrow        *list.List    // of *SCO: stored, their objects not at full width yet
+		evictedNarrow int64         // how many of those were evicted
+		changed       chan struct{} // closed and renewed when a waiter should look again
+		waiting       int
+		logs          map[uuid.UUID]*Log
+		closed        bool
 	}
 	dirty   atomic.Int64 // SCO files that may not be evicted
 	pressed func()       // called, without locks, when somebody waits and nothing can be evicted
@@ -90,7 +92,7 @@ func Open(opt Options) (*Buffer, error) {
 	}
 	size := min(scoSizeMax, opt.Bytes/scoShare) / sco.ClusterSize * sco.ClusterSize
 	b := &Buffer{opt: opt, scoSize: size, max: int(opt.Bytes / size), fill: make(chan struct{}, 1)}
-	b.mu.evictable = list.New()
+	b.mu.evictable, b.mu.narrow = list.New(), list.New()
 	b.mu.changed = make(chan struct{})
 	b.mu.logs = make(map[uuid.UUID]*Log)
 	if err := opt.FS.MkdirAll(b.poolDir(), 0o755); err != nil {
@@ -203,6 +205,9 @@ type Usage struct {
 	Dirty     int64 // of files that may not be evicted
 	Free      int64 // of files in the pool
 	Evictable int64
+	Narrow    int64 // of files whose objects are not at full width, evicted after all others
+	// EvictedNarrow is how many bytes of such files had to go all the same.
+	EvictedNarrow int64
 }
 
 // Usage returns what the buffer holds now, in bytes.
@@ -213,6 +218,7 @@ func (b *Buffer) Usage() Usage {
 		Bytes: int64(b.mu.files) * b.scoSize, Limit: b.opt.Bytes,
 		Dirty: b.dirty.Load() * b.scoSize,
 		Free:  int64(len(b.mu.free)+len(b.mu.raw)) * b.scoSize, Evictable: int64(b.mu.evictable.Len()) * b.scoSize,
+		Narrow: int64(b.mu.narrow.Len()) * b.scoSize, EvictedNarrow: b.mu.evictedNarrow * b.scoSize,
 	}
 }
 
@@ -379,15 +385,22 @@ func (b *Buffer) recycle(name string, raw bool) {
 	b.mu.Unlock()
 }
 
-// evictLocked drops the oldest stored SCO. Its file reaches the pool when its
-// last reader lets go. b.mu is held, and released meanwhile.
+// evictLocked drops the oldest stored SCO, if there is no other one whose object
+// has only its accepted width (O5). Its file reaches the pool when its last
+// reader lets go. b.mu is held, and released meanwhile.
 func (b *Buffer) evictLocked() bool {
 	front := b.mu.evictable.Front()
 	if front == nil {
-		return false
+		if front = b.mu.narrow.Front(); front == nil {
+			return false
+		}
+		b.mu.evictedNarrow++
+		if b.mu.evictedNarrow == 1 {
+			b.opt.Logger.Warn("write buffer: full; it has to drop data whose backend object is below full width")
+		}
 	}
-	s := b.mu.evictable.Remove(front).(*SCO)
-	s.element = nil
+	s := front.Value.(*SCO)
+	b.unlistLocked(s)
 	b.mu.Unlock()
 	s.log.drop(s)
 	b.mu.Lock()

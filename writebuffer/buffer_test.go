@@ -257,7 +257,7 @@ func TestEvictionOrder(t *testing.T) {
 	if evict() {
 		t.Fatal("evicted what is not stored")
 	}
-	r.log.Stored(r.vol.closed[1])
+	r.log.Stored(r.vol.closed[1], nil)
 	for i, n := range numbers[:2] {
 		if !evict() || r.log.Has(n) {
 			t.Errorf("eviction %d did not take %s", i, n.Name())

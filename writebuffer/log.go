@@ -48,6 +48,10 @@ type LogOptions struct {
 	// after making durable that they may be in use.
 	Reserve func(ctx context.Context, scos sco.Number, tlogs tlog.ID) (sco.Number, tlog.ID, error)
 
+	// HoldStored: of SCOs that an earlier process had stored it is not known
+	// whether their objects are at full width; Widened tells.
+	HoldStored bool
+
 	// OnFail is called once, when the log can no longer be written.
 	OnFail func(error)
 	// OnChange is called when there is something to store.

@@ -380,7 +380,7 @@ func TestTLogNamesItsSCOs(t *testing.T) {
 		}
 		r.vol.stored = tl.LastSeq
 		r.vol.keep[tl.ID] = true
-		r.log.Stored(tl.ID)
+		r.log.Stored(tl.ID, nil)
 	}
 	// What the catalog has is either stored or still here.
 	next := r.kill()
@@ -462,7 +462,7 @@ func TestEmptySCOLeaves(t *testing.T) {
 		if _, err := tl.Object(r.log); err != nil {
 			t.Fatal(err)
 		}
-		r.log.Stored(tl.ID)
+		r.log.Stored(tl.ID, nil)
 	}
 	r.buf.mu.Lock()
 	for r.buf.evictLocked() {

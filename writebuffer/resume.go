@@ -71,7 +71,7 @@ func (l *Log) adopt(r *Recovered, recycle bool) error {
 		if stored {
 			s.stored = true
 			l.buf.dirty.Add(1) // offer takes it back
-			l.buf.offer(s)
+			l.buf.offer(s, l.opt.HoldStored)
 			continue
 		}
 		l.buf.dirty.Add(1)

@@ -445,7 +445,7 @@ func (r *rig) storeAll() {
 	for _, t := range w.TLogs {
 		r.vol.keep[t.ID] = true
 		r.vol.stored = max(r.vol.stored, t.LastSeq)
-		r.log.Stored(t.ID)
+		r.log.Stored(t.ID, nil)
 	}
 }
 

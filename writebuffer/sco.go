@@ -49,7 +49,8 @@ type SCO struct {
 	synced atomic.Bool // the sync has succeeded
 
 	stored  bool          // guarded by log.mu
-	element *list.Element // in Buffer.mu.evictable
+	list    *list.List    // Buffer.mu.evictable or narrow, guarded by Buffer.mu
+	element *list.Element // in it
 }
 
 // Size is how many bytes of data and commit blocks the SCO has.

@@ -141,8 +141,10 @@ func (t *TLog) Object(l *Log) ([]byte, error) {
 }
 
 // Stored records that the TLogs up to id, and with them their SCOs, are in the
-// catalog (O3): the SCOs may leave the buffer (O5).
-func (l *Log) Stored(id tlog.ID) {
+// catalog (O3): the SCOs may leave the buffer (O5). Those of which narrow, which
+// may be nil, says that their object is not at full width yet leave it only
+// under pressure, until Widened.
+func (l *Log) Stored(id tlog.ID, narrow func(sco.Number) bool) {
 	l.mu.Lock()
 	var done []*SCO
 	var last uint64
@@ -163,17 +165,63 @@ func (l *Log) Stored(id tlog.ID) {
 	l.mu.Unlock()
 	l.advance(last)
 	for _, s := range done {
-		l.buf.offer(s)
+		l.buf.offer(s, narrow != nil && narrow(s.Number))
 	}
 }
 
-// offer makes a stored SCO evictable.
-func (b *Buffer) offer(s *SCO) {
+// offer makes a stored SCO evictable, a narrow one after all others.
+func (b *Buffer) offer(s *SCO, narrow bool) {
 	b.dirty.Add(-1)
 	b.mu.Lock()
-	s.element = b.mu.evictable.PushBack(s)
+	b.listLocked(s, narrow)
 	b.wakeLocked()
 	b.mu.Unlock()
+}
+
+// listLocked puts a stored SCO behind the others of its list. b.mu is held.
+func (b *Buffer) listLocked(s *SCO, narrow bool) {
+	s.list = b.mu.evictable
+	if narrow {
+		s.list = b.mu.narrow
+	}
+	s.element = s.list.PushBack(s)
+}
+
+// unlistLocked takes an SCO off its list, and reports whether it was on one.
+// b.mu is held.
+func (b *Buffer) unlistLocked(s *SCO) bool {
+	if s.element == nil {
+		return false
+	}
+	s.list.Remove(s.element)
+	s.element, s.list = nil, nil
+	return true
+}
+
+// Narrow returns the SCOs of the vDisk that are kept because their objects are
+// not at full width.
+func (l *Log) Narrow() []sco.Number {
+	l.buf.mu.Lock()
+	defer l.buf.mu.Unlock()
+	var list []sco.Number
+	for e := l.buf.mu.narrow.Front(); e != nil; e = e.Next() {
+		if s := e.Value.(*SCO); s.log == l {
+			list = append(list, s.Number)
+		}
+	}
+	return list
+}
+
+// Widened records that the objects of SCOs are at full width.
+func (l *Log) Widened(numbers []sco.Number) {
+	t := l.table.Load()
+	l.buf.mu.Lock()
+	defer l.buf.mu.Unlock()
+	for _, n := range numbers {
+		if s := t.find(n); s != nil && s.list == l.buf.mu.narrow && l.buf.unlistLocked(s) {
+			l.buf.listLocked(s, false)
+		}
+	}
 }
 
 // Forget drops a stored SCO whose object was deleted.
@@ -183,11 +231,7 @@ func (l *Log) Forget(n sco.Number) {
 		return
 	}
 	l.buf.mu.Lock()
-	listed := s.element != nil
-	if listed {
-		l.buf.mu.evictable.Remove(s.element)
-		s.element = nil
-	}
+	listed := l.buf.unlistLocked(s)
 	l.buf.mu.Unlock()
 	if listed {
 		l.drop(s)
@@ -287,10 +331,7 @@ func (l *Log) closeFiles() error {
 			l.buf.mu.Unlock()
 			continue
 		}
-		if s.element != nil {
-			l.buf.mu.evictable.Remove(s.element)
-			s.element = nil
-		} else {
+		if !l.buf.unlistLocked(s) {
 			l.buf.dirty.Add(-1)
 		}
 		l.buf.mu.Unlock()

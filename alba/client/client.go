@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -107,6 +108,7 @@ type Client struct {
 	stats stats
 
 	manifests *otter.Cache[objectKey, *entry]
+	changes   changes
 	coders    chan *coder // Uploads of them, nil until they are needed
 	buffers   buffers
 	openers   sync.Pool // of *scratch: no payload
@@ -123,7 +125,7 @@ var _ backend.Store = (*Client)(nil)
 // New makes a client.
 func New(opt Options) *Client {
 	opt.ensureDefaults()
-	c := &Client{opt: opt, spaces: make(map[string]*space), coders: make(chan *coder, opt.Uploads)}
+	c := &Client{opt: opt, changes: changes{seed: maphash.MakeSeed()}, spaces: make(map[string]*space), coders: make(chan *coder, opt.Uploads)}
 	for range opt.Uploads {
 		c.coders <- nil
 	}
@@ -167,8 +169,10 @@ func (c *Client) Stats() Stats {
 	}
 }
 
-// Usage implements backend.Store: of the disks that can be reached. What is
-// free is counted in bytes of objects, at the width of the default preset.
+// Usage implements backend.Store. Used is the fragments of objects and what is
+// inline; free is what the disks that can be reached have left, in bytes of
+// objects at the width of the default preset. What was deleted is not used, and
+// is free again once maintenance has taken it off the disks.
 func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 	if c.closed.Load() {
 		return 0, 0, backend.ErrClosed
@@ -176,19 +180,18 @@ func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, 0, err
 	}
-	var disks []policy.Disk
+	if used, err = c.stored(ctx); err != nil {
+		return 0, 0, err
+	}
 	for _, d := range c.opt.Fleet.All() {
-		if d.Missing() != nil {
-			continue
-		}
 		if err := d.Refresh(ctx); err != nil {
-			return 0, 0, err
+			continue // missing: nothing can be put there
 		}
-		u := d.Known()
-		used += u.Used
-		disks = append(disks, policy.Disk{OSD: d.Number, Node: d.Node, Used: u.Used, Capacity: u.Capacity, Failing: u.Full || u.ReadOnly != nil})
-		if u.Capacity > u.Used {
-			free += u.Capacity - u.Used
+	}
+	disks := c.opt.Fleet.Disks()
+	for _, d := range disks {
+		if d.Usable() {
+			free += d.Capacity - d.Used
 		}
 	}
 	p, err := c.preset(ctx, "")
@@ -200,6 +203,36 @@ func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 		return used, 0, nil
 	}
 	return used, free / uint64(width) * uint64(p.Policies[i].K), nil
+}
+
+// stored adds up what all namespaces take.
+func (c *Client) stored(ctx context.Context) (sum uint64, err error) {
+	hosts, err := c.opt.ABM.Hosts(ctx, abm.Consistent)
+	if err != nil {
+		return 0, err
+	}
+	for _, h := range hosts {
+		host, err := c.opt.Host(h.Number)
+		if err != nil {
+			return 0, err
+		}
+		for after := uint64(0); ; {
+			page, err := host.Namespaces(ctx, after, nsm.MaxKeys, nsm.Consistent)
+			if err != nil {
+				return 0, err
+			}
+			for _, n := range page {
+				after = n.Number
+				if n.State == nsm.NamespaceActive {
+					sum += n.Stored
+				}
+			}
+			if len(page) < nsm.MaxKeys {
+				break
+			}
+		}
+	}
+	return sum, nil
 }
 
 // newObjectID draws an id, used for one attempt to upload.

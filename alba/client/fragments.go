@@ -35,11 +35,15 @@ func (c *Client) writeChunk(ctx context.Context, x *coder, m *manifest.Manifest,
 	// A fragment that is late is written to its end: only then may its memory
 	// be used again. Hence not ctx.
 	ctx = context.WithoutCancel(ctx)
+	for _, number := range places {
+		if number != policy.None {
+			w.left++ // before the first of them can end
+		}
+	}
 	for i, number := range places {
 		if number == policy.None {
 			continue
 		}
-		w.left++
 		x.users.Add(1)
 		c.late.Add(1)
 		go func() {
@@ -266,6 +270,6 @@ func (c *Client) addLate(ctx context.Context, s *space, m *manifest.Manifest, ch
 		return err
 	}
 	c.stats.late.Add(uint64(len(changes)))
-	c.manifests.Invalidate(objectKey{s.number, m.Name})
+	c.Invalidate(s.number, m.Name)
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,6 +72,8 @@ func (c *Client) entry(ctx context.Context, s *space, name string) (*entry, erro
 // needs the NSM and nothing else, and it may be the one kind that changes.
 func (c *Client) fetch(ctx context.Context, s *space, name string) (*entry, error) {
 	at := time.Now()
+	key := objectKey{s.number, name}
+	seen := c.changes.seen(key)
 	o, err := s.nsm.Get(ctx, s.number, name, nsm.Consistent)
 	if err != nil {
 		return nil, err
@@ -89,7 +92,7 @@ func (c *Client) fetch(ctx context.Context, s *space, name string) (*entry, erro
 	e := &entry{m: m, master: master, tables: make([]*object.Table, len(m.Chunks))}
 	e.asked.Store(at.UnixNano())
 	if !m.Inlined && !replaceable(m) {
-		c.manifests.Set(objectKey{s.number, name}, e)
+		c.changes.unless(key, seen, func() { c.manifests.Set(key, e) })
 	}
 	return e, nil
 }
@@ -112,7 +115,7 @@ func (c *Client) refresh(ctx context.Context, s *space, e *entry) (*entry, bool,
 	fresh, err := c.fetch(ctx, s, e.m.Name)
 	if err != nil {
 		if errors.Is(err, nsm.ErrNotFound) {
-			c.manifests.Invalidate(objectKey{s.number, e.m.Name})
+			c.Invalidate(s.number, e.m.Name)
 		}
 		return nil, false, err
 	}
@@ -121,5 +124,47 @@ func (c *Client) refresh(ctx context.Context, s *space, e *entry) (*entry, bool,
 
 // Invalidate forgets an object's manifest. Who changes one says so.
 func (c *Client) Invalidate(namespace uint64, name string) {
-	c.manifests.Invalidate(objectKey{namespace, name})
+	key := objectKey{namespace, name}
+	c.changes.note(key, func() { c.manifests.Invalidate(key) })
+}
+
+// changes keeps a manifest that was asked for before a change from being kept
+// after it: then it would be served for ever.
+type changes struct {
+	seed   maphash.Seed
+	shards [64]struct {
+		sync.Mutex
+		count uint64
+	}
+}
+
+func (c *changes) shard(key objectKey) int {
+	return int(maphash.Comparable(c.seed, key) % uint64(len(c.shards)))
+}
+
+// seen returns what unless compares.
+func (c *changes) seen(key objectKey) uint64 {
+	s := &c.shards[c.shard(key)]
+	s.Lock()
+	defer s.Unlock()
+	return s.count
+}
+
+// unless runs fn if there was no change since seen.
+func (c *changes) unless(key objectKey, seen uint64, fn func()) {
+	s := &c.shards[c.shard(key)]
+	s.Lock()
+	defer s.Unlock()
+	if s.count == seen {
+		fn()
+	}
+}
+
+// note runs fn as a change.
+func (c *changes) note(key objectKey, fn func()) {
+	s := &c.shards[c.shard(key)]
+	s.Lock()
+	defer s.Unlock()
+	s.count++
+	fn()
 }

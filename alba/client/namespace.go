@@ -20,12 +20,7 @@ var _ backend.Namespace = (*namespace)(nil)
 
 // with runs a call on the namespace that has the name now. If the one that the
 // client knew is gone, another may have its name: the call is made once more.
-func (n *namespace) with(ctx context.Context, object string, call func(s *space) error) error {
-	if object != "" {
-		if err := backend.CheckName(object); err != nil {
-			return err
-		}
-	}
+func (n *namespace) with(ctx context.Context, call func(s *space) error) error {
 	for again := true; ; again = false {
 		s, err := n.c.space(ctx, n.name)
 		if err != nil {
@@ -43,7 +38,10 @@ func (n *namespace) with(ctx context.Context, object string, call func(s *space)
 
 // Put implements backend.Namespace.
 func (n *namespace) Put(ctx context.Context, name string, data []byte) error {
-	return n.with(ctx, name, func(s *space) error {
+	if err := backend.CheckName(name); err != nil {
+		return err
+	}
+	return n.with(ctx, func(s *space) error {
 		_, err := n.c.put(ctx, s, name, data, nsm.CreateOrEqual, 0)
 		return err
 	})
@@ -52,9 +50,12 @@ func (n *namespace) Put(ctx context.Context, name string, data []byte) error {
 // PutIf implements backend.Namespace. An object of up to 64 KiB stays in its
 // manifest, so that reading it needs no disk.
 func (n *namespace) PutIf(ctx context.Context, name string, data []byte, version backend.Version) (v backend.Version, err error) {
-	err = n.with(ctx, name, func(s *space) error {
+	if err := backend.CheckName(name); err != nil {
+		return 0, err
+	}
+	err = n.with(ctx, func(s *space) error {
 		got, err := n.c.put(ctx, s, name, data, nsm.ReplaceIf, uint64(version))
-		n.c.manifests.Invalidate(objectKey{s.number, name})
+		n.c.Invalidate(s.number, name)
 		v = backend.Version(got)
 		return err
 	})
@@ -63,10 +64,13 @@ func (n *namespace) PutIf(ctx context.Context, name string, data []byte, version
 
 // Get implements backend.Namespace.
 func (n *namespace) Get(ctx context.Context, name string, p []byte, off int64) (got int, err error) {
+	if err := backend.CheckName(name); err != nil {
+		return 0, err
+	}
 	if off < 0 {
 		return 0, fmt.Errorf("object %s: read at %d", name, off)
 	}
-	err = n.with(ctx, name, func(s *space) error {
+	err = n.with(ctx, func(s *space) error {
 		got, err = n.c.get(ctx, s, name, p, uint64(off))
 		if err == io.EOF {
 			return nil // not an error of the call
@@ -81,7 +85,10 @@ func (n *namespace) Get(ctx context.Context, name string, p []byte, off int64) (
 
 // Stat implements backend.Namespace.
 func (n *namespace) Stat(ctx context.Context, name string) (info backend.Info, err error) {
-	err = n.with(ctx, name, func(s *space) error {
+	if err := backend.CheckName(name); err != nil {
+		return info, err
+	}
+	err = n.with(ctx, func(s *space) error {
 		o, err := s.nsm.Stat(ctx, s.number, name, nsm.Consistent)
 		if err != nil {
 			return err
@@ -94,7 +101,7 @@ func (n *namespace) Stat(ctx context.Context, name string) (info backend.Info, e
 
 // Narrow implements backend.Widths.
 func (n *namespace) Narrow(ctx context.Context, names []string) (narrow []string, err error) {
-	err = n.with(ctx, "", func(s *space) error {
+	err = n.with(ctx, func(s *space) error {
 		narrow = narrow[:0]
 		for _, name := range names {
 			o, err := s.nsm.Stat(ctx, s.number, name, nsm.Consistent)
@@ -121,7 +128,12 @@ func (n *namespace) Delete(ctx context.Context, names []string, cond *backend.Co
 			return err
 		}
 	}
-	return n.with(ctx, "", func(s *space) error {
+	if cond != nil {
+		if err := backend.CheckName(cond.Name); err != nil {
+			return err
+		}
+	}
+	return n.with(ctx, func(s *space) error {
 		var c *nsm.Condition
 		if cond != nil {
 			c = &nsm.Condition{Name: cond.Name, Version: uint64(cond.Version)}
@@ -149,7 +161,7 @@ func (c *Client) remove(ctx context.Context, s *space, names []string, cond *nsm
 		return c.remove(ctx, s, names[len(names)/2:], cond)
 	}
 	for _, name := range names { // whatever became of it
-		c.manifests.Invalidate(objectKey{s.number, name})
+		c.Invalidate(s.number, name)
 	}
 	return err
 }
@@ -159,7 +171,7 @@ func (n *namespace) List(ctx context.Context, prefix string, fn func(backend.Inf
 	after := ""
 	for {
 		var page []nsm.Object
-		err := n.with(ctx, "", func(s *space) (err error) {
+		err := n.with(ctx, func(s *space) (err error) {
 			page, err = s.nsm.List(ctx, s.number, prefix, after, nsm.MaxPage, nsm.Consistent)
 			return err
 		})

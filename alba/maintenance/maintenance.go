@@ -156,7 +156,7 @@ func (m *Maintenance) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		m.refresh(ctx)
-		m.try(ctx, "repair reported fragments", m.repairReported)
+		m.try(ctx, "repair reported fragments", m.Repair)
 		if m.changed() || time.Since(surveyed) >= m.opt.Survey || woken {
 			m.try(ctx, "survey", m.Survey)
 			surveyed = time.Now()

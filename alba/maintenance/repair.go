@@ -25,8 +25,8 @@ var errNowhere = errors.New("no disk can take it")
 // changed the object meanwhile.
 const conflicts = 3
 
-// repairReported repairs what reads and scrub have reported.
-func (m *Maintenance) repairReported(ctx context.Context) error {
+// Repair repairs what reads and scrub have reported.
+func (m *Maintenance) Repair(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error

@@ -152,10 +152,33 @@ func (s *space) checkFresh(o *Object) error {
 			return used
 		}
 	}
+	return s.checkNotObsolete(o, used)
+}
+
+// checkNotObsolete returns used if one of the object's fragments is to be
+// deleted. An OSD of which nothing is to be deleted, as its totals say, is not
+// searched.
+func (s *space) checkNotObsolete(o *Object, used error) error {
+	clean := make(map[uint64]bool) // looked up, never ranged over
 	for i, c := range o.Chunks {
 		for j, f := range c.Fragments {
+			if f.OSD == 0 {
+				continue
+			}
+			skip, known := clean[f.OSD]
+			if !known {
+				var t Totals
+				if _, err := load(s.tx, totalsKey(f.OSD), &t); err != nil {
+					return err
+				}
+				skip = t.Obsolete.Fragments == 0
+				clean[f.OSD] = skip
+			}
+			if skip {
+				continue
+			}
 			k := FragmentKey{Namespace: s.id, ID: o.ID, Chunk: uint32(i), Fragment: uint16(j), Version: f.Version}
-			if _, ok := s.tx.Get(obsoleteKey(f.OSD, k)); ok && f.OSD != 0 {
+			if _, ok := s.tx.Get(obsoleteKey(f.OSD, k)); ok {
 				return used
 			}
 		}

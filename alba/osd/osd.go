@@ -111,7 +111,8 @@ type Usage struct {
 
 // OSD is one disk's store. All methods are safe for concurrent use. Slices that
 // are passed in stay the caller's and are not kept after return, not even when
-// ctx ends first; slices in results are the caller's.
+// ctx ends first; slices in results are the caller's. One call sees no half of an
+// Apply.
 type OSD interface {
 	// ID is the device's own id, which it has had since it was made.
 	ID() uuid.UUID

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 
-	"github.com/cockroachdb/pebble/v2"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
@@ -31,8 +30,8 @@ func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error)
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	b := s.db.NewIndexedBatch()
-	defer b.Close()
+	b := newWrites(s.db, s.recent)
+	defer b.close()
 	next := s.meta // only Apply changes it
 	var applied []Applied
 	for _, e := range entries {
@@ -48,10 +47,8 @@ func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error)
 		}
 		next.at.Index, next.at.Term = e.GetIndex(), e.GetTerm()
 	}
-	if err := b.Set(metaKey, appendMeta(nil, next), nil); err != nil {
-		return nil, s.stop(err)
-	}
-	if err := s.db.Apply(b, pebble.NoSync); err != nil {
+	b.set(string(metaKey), appendMeta(nil, next))
+	if err := b.apply(); err != nil {
 		return nil, s.stop(err)
 	}
 	s.mu.Lock()
@@ -63,7 +60,7 @@ func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error)
 	return applied, nil
 }
 
-func (s *State) entry(b *pebble.Batch, next *meta, e *pb.Entry, change ConfChange) (Applied, error) {
+func (s *State) entry(b *writes, next *meta, e *pb.Entry, change ConfChange) (Applied, error) {
 	if e.GetType() != pb.EntryNormal {
 		conf, err := change(e)
 		if err == nil {
@@ -90,7 +87,7 @@ func (s *State) entry(b *pebble.Batch, next *meta, e *pb.Entry, change ConfChang
 }
 
 // command applies one command. An error stops the member.
-func (s *State) command(b *pebble.Batch, c Command, at session, time int64) (Outcome, error) {
+func (s *State) command(b *writes, c Command, at session, time int64) (Outcome, error) {
 	var none [16]byte
 	if c.Session == none {
 		return s.run(b, c.Body, at.index, time)
@@ -122,30 +119,29 @@ func (s *State) command(b *pebble.Batch, c Command, at session, time int64) (Out
 			kind = lastFailed
 		}
 	}
-	return out, s.remember(b, at, kind, out)
+	s.remember(b, at, kind, out)
+	return out, nil
 }
 
-func (s *State) remember(b *pebble.Batch, at session, kind byte, out Outcome) error {
+func (s *State) remember(b *writes, at session, kind byte, out Outcome) {
 	value := appendSession(nil, at, kind, out)
 	if len(value) > ResultMax {
 		value = appendSession(nil, at, lastLost, Outcome{})
 	}
 	s.sessions.use(at)
 	if old, ok := s.sessions.expire(); ok {
-		if err := b.Delete(sessionKey(old), nil); err != nil {
-			return err
-		}
+		b.set(string(sessionKey(old)), nil)
 	}
-	return b.Set(sessionKey(at.id), value, nil)
+	b.set(string(sessionKey(at.id)), value)
 }
 
 // recall returns the outcome of a session's last request.
-func (s *State) recall(b *pebble.Batch, at session) (Outcome, error) {
-	v, found, err := get(b, sessionKey(at.id))
+func (s *State) recall(b *writes, at session) (Outcome, error) {
+	v, err := b.get(sessionKey(at.id))
 	if err != nil {
 		return Outcome{}, err
 	}
-	if !found {
+	if v == nil {
 		return Outcome{}, fmt.Errorf("%w: session %v is known, but not in the store", ErrCorrupt, at.id)
 	}
 	_, kind, out, err := decodeSession(v)
@@ -156,7 +152,7 @@ func (s *State) recall(b *pebble.Batch, at session) (Outcome, error) {
 }
 
 // run runs a sequence.
-func (s *State) run(b *pebble.Batch, body []byte, index uint64, time int64) (out Outcome, err error) {
+func (s *State) run(b *writes, body []byte, index uint64, time int64) (out Outcome, err error) {
 	out.Index = index
 	t := &tx{under: b, own: map[string][]byte{}, time: time}
 	step := 0
@@ -179,14 +175,7 @@ func (s *State) run(b *pebble.Batch, body []byte, index uint64, time int64) (out
 	}
 	out.Results = results
 	for k, v := range t.own {
-		if v == nil {
-			err = b.Delete(userKey([]byte(k)), nil)
-		} else {
-			err = b.Set(userKey([]byte(k)), v, nil)
-		}
-		if err != nil {
-			return out, err
-		}
+		b.set(k, v)
 	}
 	return out, nil
 }

@@ -70,6 +70,7 @@ type State struct {
 	fs       *pebblefs.FS
 	db       *pebble.DB
 	sessions *sessions // Apply's
+	recent   *recent   // Apply's
 
 	mu      sync.Mutex
 	meta    meta // as committed
@@ -80,7 +81,7 @@ type State struct {
 // Open opens or makes the state in a directory.
 func Open(opt Options) (*State, error) {
 	opt = opt.withDefaults()
-	s := &State{opt: opt}
+	s := &State{opt: opt, recent: new(recent)}
 	s.fs = pebblefs.New(opt.FS, pebblefs.Options{OnFull: opt.OnFull, OnRoom: opt.OnRoom, OnFailure: s.diskFailed})
 	if err := s.open(); err != nil {
 		if s.db != nil {
@@ -107,7 +108,9 @@ func (s *State) open() error {
 	if err := s.opt.FS.SyncDir(path.Dir(s.opt.Dir)); err != nil {
 		return err
 	}
-	cache := pebble.NewCache(s.opt.CacheBytes)
+	// Pebble takes its memtables out of the cache's size: with the active one
+	// and one that is being flushed, CacheBytes must be left.
+	cache := pebble.NewCache(s.opt.CacheBytes + 2*int64(s.opt.MemTableBytes))
 	defer cache.Unref()
 	po := &pebble.Options{
 		FS:                          s.fs,

@@ -10,11 +10,12 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// tx is the writes of one command over a batch. They reach the batch when the
-// command has succeeded.
+// tx is the writes of one command over those of the batch before it. They
+// reach the batch when the command has succeeded.
 type tx struct {
-	under pebble.Reader
-	own   map[string][]byte // nil: deleted
+	under *writes
+	own   map[string][]byte // by key in Pebble; nil: deleted
+	key   []byte            // of the last get
 	bytes int
 	time  int64
 }
@@ -50,14 +51,16 @@ func prefixEnd(prefix []byte) []byte {
 func (t *tx) Time() time.Time { return time.Unix(0, t.time).UTC() }
 
 func (t *tx) Get(key []byte) ([]byte, bool) {
+	t.key = append(append(t.key[:0], userPrefix...), key...)
+	key = t.key
 	if v, ok := t.own[string(key)]; ok {
 		return v, v != nil
 	}
-	v, found, err := get(t.under, userKey(key))
+	v, err := t.under.get(key)
 	if err != nil {
 		fatal(err)
 	}
-	return v, found
+	return v, v != nil
 }
 
 // get returns a copy of a value, never nil if it was found.
@@ -83,7 +86,7 @@ func (t *tx) write(key, value []byte) {
 	case t.bytes > EffectsMax:
 		panic(abort{result: &Error{Code: CodeTooLarge, Message: fmt.Sprintf("command writes more than %d bytes", EffectsMax)}})
 	}
-	t.own[string(key)] = value
+	t.own[string(userKey(key))] = value
 }
 
 func (t *tx) Set(key, value []byte) { t.write(key, append(make([]byte, 0, len(value)), value...)) }
@@ -107,11 +110,16 @@ func (t *tx) Reverse(first, last []byte, limit int, fn func(key, value []byte) b
 // scan merges the command's writes with what is under them.
 func (t *tx) scan(first, last []byte, limit int, reverse bool, fn func(key, value []byte) bool) {
 	own := slices.DeleteFunc(slices.Sorted(maps.Keys(t.own)), func(k string) bool {
+		k = k[len(userPrefix):]
 		return k < string(first) || last != nil && k >= string(last)
 	})
 	values := make([][]byte, len(own))
 	for i, k := range own {
-		values[i] = t.own[k]
+		values[i], own[i] = t.own[k], k[len(userPrefix):]
+	}
+	under, err := t.under.reader()
+	if err != nil {
+		fatal(err)
 	}
 	if reverse {
 		slices.Reverse(own)
@@ -124,7 +132,7 @@ func (t *tx) scan(first, last []byte, limit int, reverse bool, fn func(key, valu
 		return fn(key, value) && (limit <= 0 || n < limit)
 	}
 	more := true
-	err := scan(t.under, first, last, reverse, func(key, value []byte) bool {
+	err = scan(under, first, last, reverse, func(key, value []byte) bool {
 		for more && at < len(own) && own[at] != string(key) && before(own[at], key) {
 			if values[at] != nil {
 				more = emit([]byte(own[at]), values[at])

@@ -39,6 +39,8 @@ type hostOptions struct {
 	writeBuffer size.Bytes
 	mapCache    size.Bytes
 	uploads     int
+	backend     string // kind, "" for what the directory has
+	alba        albaFlags
 	logger      *slog.Logger
 }
 

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
+	albahere "openvstorage/alba/embedded"
+	"openvstorage/arakoon"
+	"openvstorage/arakoon/registrykeys"
+	"openvstorage/backend"
 	"openvstorage/backend/local"
 	"openvstorage/nbd"
 	"openvstorage/volumedriver"
@@ -21,8 +26,16 @@ var openHost = openEmbedded
 // backend and a registry in the same data directory.
 type embedded struct {
 	*volumedriver.Host
-	backend  *local.Store
-	registry *registry.Local
+	backend  store
+	alba     *albahere.Backend // the backend, if it is that; else nil
+	group    *arakoon.Node     // the registry's
+	registry *registry.Registry
+}
+
+// store is a backend that can be closed.
+type store interface {
+	backend.Store
+	Close() error
 }
 
 func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
@@ -32,10 +45,10 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 			err = errors.Join(err, e.closeStores())
 		}
 	}()
-	if e.backend, err = local.Open(o.fs, filepath.Join(o.dir.Path, "backend"), local.Options{}); err != nil {
+	if err = e.openBackend(ctx, o); err != nil {
 		return nil, err
 	}
-	if e.registry, err = registry.Open(o.fs, filepath.Join(o.dir.Path, "registry")); err != nil {
+	if err = e.openRegistry(ctx, o); err != nil {
 		return nil, err
 	}
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
@@ -47,6 +60,82 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+// Kinds of backend, as --backend names them.
+const (
+	backendALBA  = "alba"
+	backendLocal = "local"
+)
+
+// openBackend opens the backend that the data directory has, or makes the one
+// that is asked for.
+func (e *embedded) openBackend(ctx context.Context, o hostOptions) error {
+	kind, err := recordedBackend(o)
+	if err != nil {
+		return err
+	}
+	if kind == "" {
+		kind = o.backend
+	}
+	switch {
+	case kind == "":
+		kind = backendALBA
+	case o.backend != "" && o.backend != kind:
+		return fmt.Errorf("data directory %s has the backend %q, not %q: leave --backend out, or use another --data and move vDisks with `ovs vdisk export` and `import`", o.dir.Path, kind, o.backend)
+	}
+	if kind == backendLocal {
+		if o.alba.set() {
+			return fmt.Errorf("data directory %s has the backend %q, and flags of %q were given: leave them out", o.dir.Path, kind, backendALBA)
+		}
+		b, err := local.Open(o.fs, filepath.Join(o.dir.Path, "backend"), local.Options{})
+		if err == nil {
+			e.backend = b
+		}
+		return err
+	}
+	opt, err := o.alba.options(o)
+	if err != nil {
+		return err
+	}
+	b, err := albahere.Open(ctx, opt)
+	if err == nil {
+		e.backend, e.alba = b, b
+	}
+	return err
+}
+
+// recordedBackend tells which backend a data directory has, "" for none yet.
+func recordedBackend(o hostOptions) (string, error) {
+	for kind, name := range map[string]string{backendLocal: "backend", backendALBA: filepath.Join("arakoon", "abm")} {
+		_, err := o.fs.Stat(filepath.Join(o.dir.Path, name))
+		switch {
+		case err == nil:
+			return kind, nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+// openRegistry opens the registry on an Arakoon group of its own, in
+// DIR/arakoon/registry. What an older release kept in DIR/registry is imported.
+func (e *embedded) openRegistry(ctx context.Context, o hostOptions) (err error) {
+	group := albahere.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Logger: o.logger}
+	if e.group, err = albahere.OpenGroup(group, "registry", nil); err != nil {
+		return err
+	}
+	keys := registrykeys.New(e.group)
+	n, err := registry.Import(ctx, keys, o.fs, filepath.Join(o.dir.Path, "registry"))
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		o.logger.Info("registry of an older release imported", "vdisks", n)
+	}
+	e.registry, err = registry.Open(ctx, keys)
+	return err
 }
 
 // owner says in the registry which process opened a vDisk.
@@ -72,6 +161,9 @@ func (e *embedded) closeStores() error {
 	var errs []error
 	if e.registry != nil {
 		errs = append(errs, e.registry.Close())
+	}
+	if e.group != nil {
+		errs = append(errs, e.group.Close())
 	}
 	if e.backend != nil {
 		errs = append(errs, e.backend.Close())

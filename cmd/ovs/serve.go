@@ -76,7 +76,8 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	d.host, err = openHost(ctx, hostOptions{
-		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads, logger: d.logger,
+		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads,
+		backend: d.flags.backend, alba: d.flags.alba, logger: d.logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)

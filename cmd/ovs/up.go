@@ -35,6 +35,8 @@ type upFlags struct {
 	nbdMemory   size.Bytes
 	nbdClients  int
 	uploads     int
+	backend     string
+	alba        albaFlags
 	logLevel    slog.Level
 }
 
@@ -82,6 +84,8 @@ next start has to look at more.`,
 	flags.Var(&f.nbdMemory, "nbd-memory", fmt.Sprintf("memory for requests of NBD clients that wait for something; at least %v", nbdMemoryMin))
 	flags.IntVar(&f.nbdClients, "nbd-clients", f.nbdClients, "NBD connections at once, `n` at most")
 	flags.IntVar(&f.uploads, "uploads", f.uploads, "put `n` SCOs to the backend side by side, each of up to 16 MiB in memory")
+	flags.StringVar(&f.backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
+	f.alba.add(flags)
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
 	return c
 }
@@ -102,6 +106,12 @@ func (f *upFlags) check(command string) error {
 	}
 	if f.uploads < 1 || f.uploads > uploadsMax {
 		return usagef("%s: --uploads %d: give it 1 to %d", command, f.uploads, uploadsMax)
+	}
+	if f.backend != "" && f.backend != backendALBA && f.backend != backendLocal {
+		return usagef("%s: --backend %q: give alba or local", command, f.backend)
+	}
+	if err := f.alba.check(command); err != nil {
+		return err
 	}
 	if f.insecure {
 		return nil

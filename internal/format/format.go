@@ -57,11 +57,14 @@ const (
 	KindASD        Kind = 11 // a disk daemon's identity
 	KindASDSegment Kind = 12 // segment of fragments
 	KindASDIndex   Kind = 13 // checkpoint of a disk daemon's index
+
+	KindFragmentCache Kind = 14 // segment of the fragment cache
 )
 
 func (k Kind) String() string {
 	names := [...]string{1: "SCO", 2: "TLog", 3: "catalog", 4: "catalog segment", 5: "map pages", 6: "data directory record", 7: "registry", 8: "object", 9: "map page",
-		10: "raft log", 11: "disk identity", 12: "disk segment", 13: "disk index"}
+		10: "raft log", 11: "disk identity", 12: "disk segment", 13: "disk index",
+		14: "fragment cache segment"}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]
 	}

@@ -29,6 +29,7 @@ var allowed = []struct {
 	{"volumedriver/catalog", []string{"sco"}, "it lists origins and locations"},
 	{"volumedriver/pageobject", []string{"sco"}, "map pages as backend objects"},
 	{"volumedriver/registry", nil, "names, owners and epochs, no data"},
+	{"volumedriver/registry/registrytest", []string{"volumedriver/registry", "internal/disk/*"}, "the suite of a registry over a store of keys"},
 	{"volumedriver/snapshot", []string{"sco", "tlog", "metadata", "volumedriver/catalog"}, "decisions over these"},
 	{"volumedriver/dtl", []string{"sco", "tlog"}, "copies of what the buffer holds"},
 	{"volumedriver/scrub", []string{"sco", "tlog", "metadata", "backend", "volumedriver/catalog"}, "rewrites SCOs"},
@@ -37,6 +38,7 @@ var allowed = []struct {
 	}, "a volume's life; never alba, arakoon, or a front end"},
 
 	{"arakoon/...", []string{"arakoon/...", "internal/disk/pebblefs"}, "a store of its own"},
+	{"arakoon/registrykeys", []string{"volumedriver/registry"}, "the registry's keys on a group; here the two meet"},
 	{"alba/...", []string{"alba/...", "arakoon/...", "backend", "internal/disk/pebblefs"}, "never hears of SCO, TLog or volume"},
 	{"config/...", []string{"config/...", "arakoon/..."}, "only cmd imports it"},
 
@@ -147,6 +149,9 @@ func TestNeverImports(t *testing.T) {
 		{"fusefs", "volumedriver"},
 		{"volumedriver", "alba/client"},
 		{"volumedriver", "arakoon/client"},
+		{"volumedriver", "arakoon/registrykeys"},
+		{"volumedriver/registry", "arakoon"},
+		{"arakoon", "volumedriver/registry"},
 		{"volumedriver", "config"},
 		{"volumedriver", "nbd"},
 		{"writebuffer", "backend"},

@@ -10,7 +10,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// The registry file. Values are little-endian.
+// The registry file of older releases, which Import reads. Values are
+// little-endian.
 //
 //	offset size field
 //	  0     64  common header: kind registry, number = generation
@@ -30,8 +31,8 @@ import (
 //	55      1  length of Owner
 //	56      .  Name, Owner
 //
-// The file is rewritten by whoever reads it: what a reader does not know it
-// refuses. These bytes are on disk. They never change.
+// What a reader does not know it refuses. These bytes are on disk. They never
+// change.
 const (
 	version      = 1
 	fileFixed    = 72
@@ -41,40 +42,11 @@ const (
 	flagDeleting = 1 << 0
 )
 
-// encode returns the file for the records, which must be sorted by name.
-func encode(generation uint64, records []Record) []byte {
-	b := format.AppendHeader(nil, format.Header{Kind: format.KindRegistry, Version: version, MinReader: version, Number: generation})
-	b = binary.LittleEndian.AppendUint32(b, 0)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(records)))
-	for i := range records {
-		b = appendRecord(b, &records[i])
-	}
-	binary.LittleEndian.PutUint32(b[64:], uint32(len(b)+crcSize))
-	return binary.LittleEndian.AppendUint32(b, format.CRC(b))
-}
-
-func appendRecord(b []byte, r *Record) []byte {
-	b = append(b, r.ID[:]...)
-	b = append(b, r.Parent[:]...)
-	b = binary.LittleEndian.AppendUint64(b, r.Epoch)
-	b = binary.LittleEndian.AppendUint64(b, uint64(r.Created.Unix()))
-	b = binary.LittleEndian.AppendUint32(b, uint32(r.Created.Nanosecond()))
-	var flags byte
-	if r.Deleting {
-		flags |= flagDeleting
-	}
-	b = append(b, flags)
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(r.Name)))
-	b = append(b, byte(len(r.Owner)))
-	b = append(b, r.Name...)
-	return append(b, r.Owner...)
-}
-
 func corrupt(text string, args ...any) error {
 	return fmt.Errorf("%w: "+text, append([]any{format.ErrCorrupt}, args...)...)
 }
 
-// decode reads what encode wrote.
+// decode reads a registry file.
 func decode(b []byte) (generation uint64, records []Record, err error) {
 	h, err := format.DecodeHeader(b, format.KindRegistry, version, 0)
 	if err != nil {

@@ -2,9 +2,10 @@
 // name stands for, who opened the vDisk last, and how often it was opened.
 //
 // Each open of a vDisk claims its next epoch here (promise P4). Whatever an
-// older epoch still tries then fails against the newer one's catalog. Local
-// keeps the registry of one data directory in files; a vPool that spans hosts
-// keeps it on an Arakoon group, behind the same methods.
+// older epoch still tries then fails against the newer one's catalog. The
+// records are kept on an Arakoon group, one key each, with an index by name;
+// the registry itself knows of it only the few methods of Keys. What an older
+// release kept in files is imported once.
 package registry
 
 import (
@@ -37,6 +38,9 @@ var (
 	// ErrFailed: a sync failed and nobody can tell what is on the medium. No
 	// change is taken until the registry is opened anew.
 	ErrFailed = errors.New("registry takes no changes after a failed sync, check the disk and restart")
+	// ErrImport: the files of an older release were imported in part, or are
+	// not those that belong here.
+	ErrImport = errors.New("registry files of an older release are not imported")
 )
 
 // Record is one vDisk.

@@ -31,7 +31,12 @@ type Codec struct {
 
 // Encode returns the bytes of r. The error is ErrTooLarge.
 func Encode(version uint8, r Record) ([]byte, error) {
-	c := &Codec{buf: []byte{version}}
+	return Append(make([]byte, 0, 128), version, r)
+}
+
+// Append appends the bytes of r to dst. The error is ErrTooLarge.
+func Append(dst []byte, version uint8, r Record) ([]byte, error) {
+	c := &Codec{buf: append(dst, version)}
 	r.Fields(c)
 	if c.err != nil {
 		return nil, c.err

@@ -1,0 +1,92 @@
+package abm_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"os"
+	"testing"
+
+	"openvstorage/alba/abm"
+	"openvstorage/alba/nsm/nsmtest"
+	"openvstorage/alba/nsm/userfn"
+)
+
+var updateGolden = flag.Bool("update", false, "write testdata/state-v1.txt anew; only ever before a release")
+
+// What is stored is never to change: state-v1.txt holds every kind of key and
+// value, one to a line.
+func TestGolden(t *testing.T) {
+	const file = "testdata/state-v1.txt"
+	s, c := manager(t)
+	s.SetTime(0x1122334455667788)
+	health := abm.Health{Capacity: 1 << 40, Used: 5}
+	for n := byte(1); n <= 3; n++ {
+		if err := c.RegisterOSD(ctx, abm.OSD{LongID: [16]byte{n}, Node: "a", Endpoint: []byte{n, n}, Health: health}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := c.ClaimOSD(ctx, [16]byte{1}); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	if n, err := c.ReplaceOSD(ctx, 1, [16]byte{2}); err != nil || n != 2 {
+		t.Fatal(n, err)
+	}
+	if err := c.UpdateHealth(ctx, []abm.HealthUpdate{{LongID: [16]byte{2}, Health: abm.Health{LastRead: 1, LastWrite: 2, LastError: 3, Errors: 4, ChecksumErrors: 5}}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"kept", "gone"} {
+		if _, err := c.CreateNamespace(ctx, name, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.DeleteNamespace(ctx, "gone"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.TakeLease(ctx, "maintenance", 0, "holder"); err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	_ = s.View(func(tx userfn.Tx) error {
+		tx.Range([]byte("abm/"), nil, 1000, func(k, v []byte) bool {
+			fmt.Fprintf(&got, "%c %s %s\n", k[4], hex.EncodeToString(k), hex.EncodeToString(v))
+			return true
+		})
+		return nil
+	})
+	if *updateGolden {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Fatalf("the stored bytes changed:\n%s", got.Bytes())
+	}
+
+	// And what is in the file is read by this release.
+	old := nsmtest.New(abm.Functions()...)
+	kinds := map[byte]bool{}
+	for line := range bytes.Lines(want) {
+		fields := bytes.Fields(line)
+		kinds[fields[0][0]] = true
+		k, _ := hex.DecodeString(string(fields[1]))
+		v, _ := hex.DecodeString(string(fields[2]))
+		old.Edit(func(tx userfn.Tx) { tx.Set(k, v) })
+	}
+	if len(kinds) != 10 {
+		t.Errorf("%d kinds of key, there are 10", len(kinds))
+	}
+	check(t, old)
+	o, err := abm.NewClient(old, old).OSD(ctx, [16]byte{2}, abm.Consistent)
+	if err != nil || o.Number != 2 || o.Replaces != 1 || o.ChecksumErrors != 5 || o.Capacity != 1<<40 {
+		t.Fatal(o, err)
+	}
+}

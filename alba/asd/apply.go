@@ -1,0 +1,167 @@
+package asd
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"openvstorage/alba/osd"
+)
+
+// request is an Apply, or a part of a compaction, on its way to the writer.
+type request struct {
+	asserts []osd.Assert
+	updates []osd.Update
+	skip    []bool // beside updates, if not nil: a later one of that key counts
+	moves   []move // instead of asserts and updates
+	puts    bool
+	state   atomic.Int32
+	done    chan error // takes one
+
+	err error // the writer's
+}
+
+// States of a request: who gets it out of waiting decides what becomes of it.
+const (
+	waiting = iota
+	taken
+	left
+)
+
+// move is an entry of a segment that compaction writes again, if it still
+// counts.
+type move struct {
+	update osd.Update
+	from   place  // where the index must say that the value is
+	since  uint64 // of a delete
+}
+
+// Apply implements osd.OSD.
+func (a *ASD) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Update) error {
+	r := &request{asserts: asserts, updates: updates, done: make(chan error, 1)}
+	bytes, err := r.check()
+	if err == nil {
+		err = a.submit(ctx, r, bytes)
+	}
+	if err != nil {
+		return fmt.Errorf("asd: apply: %w", err)
+	}
+	a.stats.applies.Add(1)
+	return nil
+}
+
+// check verifies the request, values and all, and returns their bytes.
+func (r *request) check() (bytes int64, err error) {
+	if len(r.asserts) > osd.UpdatesMax || len(r.updates) > osd.UpdatesMax {
+		return 0, fmt.Errorf("%w: %d asserts, %d updates", osd.ErrInvalid, len(r.asserts), len(r.updates))
+	}
+	for i := range r.asserts {
+		s := &r.asserts[i]
+		if err := checkKey(s.Key); err != nil {
+			return 0, err
+		}
+		if s.Kind < osd.Exists || s.Kind > osd.Equals || len(s.Value) > osd.BlockSize {
+			return 0, fmt.Errorf("%w: assert of kind %d with %d bytes", osd.ErrInvalid, s.Kind, len(s.Value))
+		}
+	}
+	for i := range r.updates {
+		u := &r.updates[i]
+		if err := checkKey(u.Key); err != nil {
+			return 0, err
+		}
+		if u.Delete {
+			continue
+		}
+		r.puts = true
+		v := &u.Value
+		if len(v.Data) > osd.ValueMax || len(v.CRCs) != osd.Blocks(len(v.Data)) {
+			return 0, fmt.Errorf("%w: key %x: %d bytes with %d checksums", osd.ErrInvalid, u.Key, len(v.Data), len(v.CRCs))
+		}
+		if bytes += int64(len(v.Data)); bytes > osd.ApplyMax {
+			return 0, fmt.Errorf("%w: over %d bytes of values", osd.ErrInvalid, osd.ApplyMax)
+		}
+	}
+	for i := range r.updates {
+		u := &r.updates[i]
+		if u.Delete {
+			continue
+		}
+		if bad := check(u.Value.Data, u.Value.CRCs, u.Value.Seed, 0); bad >= 0 {
+			return 0, fmt.Errorf("%w: key %x: block %d came with another checksum", osd.ErrCorrupt, u.Key, bad)
+		}
+	}
+	r.dedupe()
+	return bytes, nil
+}
+
+func checkKey(key []byte) error {
+	if len(key) == 0 || len(key) > osd.KeyMax {
+		return fmt.Errorf("%w: key of %d bytes", osd.ErrInvalid, len(key))
+	}
+	return nil
+}
+
+// dedupe marks updates of a key that a later one follows.
+func (r *request) dedupe() {
+	if len(r.updates) < 2 {
+		return
+	}
+	seen := make(map[string]struct{}, len(r.updates))
+	for i := len(r.updates) - 1; i >= 0; i-- {
+		key := r.updates[i].Key
+		if _, ok := seen[string(key)]; !ok {
+			seen[string(key)] = struct{}{}
+			continue
+		}
+		if r.skip == nil {
+			r.skip = make([]bool, len(r.updates))
+		}
+		r.skip[i] = true
+	}
+}
+
+// submit passes a request to the writer and waits for what becomes of it. The
+// caller's memory is not used any more when it returns.
+func (a *ASD) submit(ctx context.Context, r *request, bytes int64) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := a.writable(); err != nil {
+		return err
+	}
+	// Of every request the writer's own work counts too. One that is larger
+	// than the queue goes alone.
+	bytes = min(bytes+int64(len(r.updates)+len(r.moves))*256, a.opt.QueueBytes)
+	if err := a.room.Acquire(ctx, bytes); err != nil {
+		return err
+	}
+	defer a.room.Release(bytes)
+	select {
+	case a.queue <- r:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.stop:
+		return osd.ErrClosed
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		if r.state.CompareAndSwap(waiting, left) {
+			return ctx.Err()
+		}
+	case <-a.stopped:
+	}
+	// The writer has it, or has ended. It does not end with a request in hand.
+	select {
+	case err := <-r.done:
+		return err
+	case <-a.stopped:
+		select {
+		case err := <-r.done:
+			return err
+		default:
+			return osd.ErrClosed
+		}
+	}
+}

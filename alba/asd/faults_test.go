@@ -1,0 +1,366 @@
+package asd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"openvstorage/alba/osd"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/faultdisk"
+
+	"golang.org/x/sys/unix"
+)
+
+// faulty is a disk that breaks over one that can be cut.
+type faulty struct {
+	*faultdisk.FS
+	mem *crashdisk.FS
+}
+
+func openFaulty(t *testing.T) (*ASD, faulty, Options) {
+	mem := crashdisk.New()
+	fsys := faulty{faultdisk.New(mem), mem}
+	opt := small(fsys)
+	return openNew(t, opt), fsys, opt
+}
+
+func TestFailedSync(t *testing.T) {
+	a, fsys, opt := openFaulty(t)
+	data := random(rand.New(rand.NewPCG(1, 1)), 9000)
+	apply(t, a, put("before", data, 1))
+	fsys.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Path: newName, Times: 1, Err: unix.EIO})
+	for _, key := range []string{"lost", "refused"} {
+		if err := a.Apply(ctx, nil, []osd.Update{put(key, data, 1)}); !errors.Is(err, osd.ErrReadOnly) {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Apply(ctx, nil, []osd.Update{del("before")}); !errors.Is(err, osd.ErrReadOnly) || !errors.Is(err, unix.EIO) {
+		t.Fatal(err)
+	}
+	mustGet(t, a, "before", data)
+	if u, err := a.Usage(ctx); err != nil || !errors.Is(u.ReadOnly, osd.ErrReadOnly) || !u.Full {
+		t.Fatal(u, err)
+	}
+	// What the next life finds it writes again before it believes it.
+	a.Close()
+	b := reopen(t, opt)
+	_, err := get(b, "lost")
+	kept := err == nil
+	b.Close()
+	opt.FS = fsys.mem.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll)
+	c := reopen(t, opt)
+	mustGet(t, c, "before", data)
+	if _, err := get(c, "lost"); kept != (err == nil) || len(c.Damage()) > 0 {
+		t.Fatal(kept, err, c.Damage())
+	}
+}
+
+func TestFailedWrite(t *testing.T) {
+	for _, times := range []int{1, 2} {
+		a, fsys, opt := openFaulty(t)
+		data := random(rand.New(rand.NewPCG(1, 1)), 300_000)
+		apply(t, a, put("before", data, 1))
+		fsys.Inject(faultdisk.Rule{Ops: faultdisk.Write, Skip: 1, Times: 1, Err: unix.EIO, Short: 5000})
+		if times == 2 {
+			fsys.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: newName, Times: 1, Err: unix.EIO})
+		}
+		err := a.Apply(ctx, nil, []osd.Update{put("k", data, 2)})
+		if (err == nil) != (times == 1) || times == 2 && !errors.Is(err, unix.EIO) {
+			t.Fatal(times, err)
+		}
+		apply(t, a, put("after", data, 3))
+		for range 2 {
+			mustGet(t, a, "before", data)
+			mustGet(t, a, "after", data)
+			if times == 1 {
+				mustGet(t, a, "k", data)
+			}
+			// Without a checkpoint, as after a crash.
+			image := fsys.mem.Kill()
+			image.Remove("disk/" + indexName)
+			opt.FS = image
+			a.Close()
+			a = reopen(t, opt)
+			if d := a.Damage(); len(d) > 0 {
+				t.Fatal(d)
+			}
+		}
+	}
+}
+
+func TestDirectoryVanishes(t *testing.T) {
+	a, fsys, opt := openFaulty(t)
+	data := make([]byte, 5000)
+	apply(t, a, put("k", data, 1))
+	if err := fsys.Rename("disk", "elsewhere"); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Apply(ctx, nil, []osd.Update{put("lost", data, 1)}); !errors.Is(err, osd.ErrReadOnly) {
+		t.Fatal(err)
+	}
+	mustGet(t, a, "k", data)
+	if _, err := a.Usage(ctx); err == nil {
+		t.Fatal("Usage of nothing")
+	}
+	if err := a.Claim(ctx, testID.ID); err == nil {
+		t.Fatal("claimed nothing")
+	}
+	a.Close()
+	if _, err := Open(opt); !errors.Is(err, ErrNoASD) {
+		t.Fatal(err)
+	}
+	if names, _ := fsys.ReadDir("/"); len(names) != 1 {
+		t.Fatal(names)
+	}
+	opt.Dir = "elsewhere"
+	mustGet(t, reopen(t, opt), "k", data)
+}
+
+func TestUnreadableValue(t *testing.T) {
+	a, fsys, _ := openFaulty(t)
+	apply(t, a, put("k", make([]byte, 5000), 1))
+	rule := fsys.Inject(faultdisk.Rule{Ops: faultdisk.Read, Err: unix.EIO})
+	if _, err := get(a, "k"); !errors.Is(err, unix.EIO) || errors.Is(err, osd.ErrCorrupt) {
+		t.Fatal(err)
+	}
+	bad, next, err := a.Verify(ctx, nil, 10)
+	if err != nil || next != nil || len(bad) != 1 || !errors.Is(bad[0].Err, unix.EIO) {
+		t.Fatal(bad, next, err)
+	}
+	rule.Remove()
+	mustGet(t, a, "k", make([]byte, 5000))
+}
+
+// fill puts values of 20000 bytes until there are n segments, and returns the
+// keys.
+func fill(t *testing.T, a *ASD, n int) (keys []string, data []byte) {
+	data = random(rand.New(rand.NewPCG(5, 5)), 20000)
+	for a.Stats().Segments < n {
+		key := fmt.Sprintf("k%04d", len(keys))
+		apply(t, a, put(key, data, 9))
+		keys = append(keys, key)
+	}
+	return keys, data
+}
+
+func corrupt(t *testing.T, fsys disk.FS, name string, at int64) {
+	t.Helper()
+	f, err := fsys.OpenFile(name, disk.Write, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b [1]byte
+	f.ReadAt(b[:], at)
+	b[0] ^= 1
+	f.WriteAt(b[:], at)
+}
+
+// waitFor makes the ASD's maintenance run until it has nothing to do.
+func waitFor(t *testing.T, a *ASD, done func(Stats) bool) {
+	t.Helper()
+	for range 100 {
+		if done(a.Stats()) {
+			return
+		}
+		if err := a.keep(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatalf("%+v", a.Stats())
+}
+
+// quiet stops an ASD's own maintenance, so that a test can call keep.
+func quiet(a *ASD) {
+	a.cancel()
+	a.tasks.Wait()
+	a.ctx, a.cancel = context.WithCancel(ctx)
+}
+
+func TestCompaction(t *testing.T) {
+	fsys := crashdisk.New()
+	opt := small(fsys)
+	a := openNew(t, opt)
+	quiet(a)
+	keys, data := fill(t, a, 12)
+	var left []string
+	for i, key := range keys {
+		if i%4 == 0 {
+			left = append(left, key)
+		} else {
+			apply(t, a, del(key))
+		}
+	}
+	before, _ := a.Usage(ctx)
+	waitFor(t, a, func(s Stats) bool { return s.Segments <= 6 })
+	after, _ := a.Usage(ctx)
+	if after.Used > before.Used/2 || a.Stats().Spares == 0 || a.Stats().CompactBytes == 0 {
+		t.Fatalf("%+v, %+v, %+v", before, after, a.Stats())
+	}
+	check := func() {
+		t.Helper()
+		list, err := a.Range(ctx, nil, nil, osd.RangeMax)
+		if err != nil || len(list) != len(left) {
+			t.Fatal(len(list), len(left), err)
+		}
+		for _, key := range left {
+			mustGet(t, a, key, data)
+		}
+	}
+	check()
+	more, _ := fill(t, a, 9) // over the spares
+	for _, key := range more {
+		apply(t, a, del(key))
+	}
+	for _, key := range left {
+		apply(t, a, put(key, data, 9))
+	}
+	check()
+	waitFor(t, a, func(s Stats) bool { return s.Segments <= 5 })
+	for _, name := range []string{indexName, ""} {
+		a.Close()
+		fsys.Remove("disk/" + name)
+		a = reopen(t, opt)
+		check()
+		if d := a.Damage(); len(d) > 0 {
+			t.Fatal(d)
+		}
+	}
+}
+
+// A corrupt value is not copied; its segment stays for it, and all else goes on.
+func TestCompactionMeetsCorruption(t *testing.T) {
+	fsys := crashdisk.New()
+	opt := small(fsys)
+	var reported [][]byte
+	opt.OnCorrupt = func(key []byte, err error) { reported = append(reported, key) }
+	a := openNew(t, opt)
+	quiet(a)
+	keys, data := fill(t, a, 3)
+	p, _ := a.find([]byte(keys[0]))
+	corrupt(t, fsys, "disk/"+segmentName(p.segment), int64(p.data)+5000)
+	for _, key := range keys[2:] {
+		apply(t, a, del(key))
+	}
+	if err := a.keep(); err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, a, keys[1], data)
+	if q, _ := a.find([]byte(keys[1])); q.segment == p.segment {
+		t.Fatal("not moved")
+	}
+	_, err := get(a, keys[0])
+	var c *CorruptError
+	if !errors.As(err, &c) || string(c.Key) != keys[0] || !strings.HasSuffix(c.File, segmentName(p.segment)) || c.Offset != int64(p.data)+4096 {
+		t.Fatal(err)
+	}
+	if len(reported) != 2 || string(reported[0]) != keys[0] {
+		t.Fatal(reported)
+	}
+	if bad, _, _ := a.Verify(ctx, nil, 10); len(bad) != 1 || string(bad[0].Key) != keys[0] {
+		t.Fatal(bad)
+	}
+	apply(t, a, put(keys[0], data, 9))
+	waitFor(t, a, func(s Stats) bool { a.mu.RLock(); defer a.mu.RUnlock(); return a.segments[p.segment] == nil })
+	mustGet(t, a, keys[0], data)
+}
+
+// A segment that is gone or has no header costs its values and says so.
+func TestMissingSegment(t *testing.T) {
+	fsys := crashdisk.New()
+	opt := small(fsys)
+	a := openNew(t, opt)
+	quiet(a)
+	keys, data := fill(t, a, 4)
+	p, _ := a.find([]byte(keys[0]))
+	a.Close()
+	for what, hit := range map[string]func(disk.FS){
+		"missing":   func(d disk.FS) { d.Remove("disk/" + segmentName(p.segment)) },
+		"no header": func(d disk.FS) { corrupt(t, d, "disk/"+segmentName(p.segment), 20); d.Remove("disk/" + indexName) },
+		"header":    func(d disk.FS) { corrupt(t, d, "disk/"+segmentName(p.segment), 20) },
+	} {
+		image := fsys.Kill()
+		hit(image)
+		opt.FS = image
+		b := reopen(t, opt)
+		if len(b.Damage()) == 0 {
+			t.Fatal(what, "is not reported")
+		}
+		_, err := get(b, keys[0])
+		switch what {
+		case "missing":
+			if !errors.Is(err, osd.ErrCorrupt) {
+				t.Fatal(what, err)
+			}
+		case "no header":
+			if !errors.Is(err, osd.ErrNotFound) {
+				t.Fatal(what, err)
+			}
+		default:
+			if err != nil {
+				t.Fatal(what, err)
+			}
+		}
+		mustGet(t, b, keys[len(keys)-1], data)
+		apply(t, b, put("more", data, 1))
+		mustGet(t, b, "more", data)
+	}
+}
+
+// A bad head in the middle costs what is in it, and what is behind it lives.
+func TestDamagedHead(t *testing.T) {
+	fsys := crashdisk.New()
+	opt := small(fsys)
+	a := openNew(t, opt)
+	data := random(rand.New(rand.NewPCG(1, 1)), 6000)
+	for i := range 5 {
+		apply(t, a, put(fmt.Sprint(i), data, 1))
+	}
+	p, _ := a.find([]byte("2"))
+	image := fsys.Kill()
+	corrupt(t, image, "disk/"+segmentName(p.segment), int64(p.data)-blockSize+20)
+	opt.FS = image
+	b := reopen(t, opt)
+	for i := range 5 {
+		got, err := get(b, fmt.Sprint(i))
+		if i == 2 && !errors.Is(err, osd.ErrNotFound) || i != 2 && (err != nil || !bytes.Equal(got, data)) {
+			t.Fatal(i, err)
+		}
+	}
+	if d := b.Damage(); len(d) != 1 || d[0].Offset != int64(p.data)-blockSize {
+		t.Fatal(d)
+	}
+}
+
+func TestScanSegment(t *testing.T) {
+	fsys := crashdisk.New()
+	a := openNew(t, small(fsys))
+	data := random(rand.New(rand.NewPCG(1, 1)), 6000)
+	apply(t, a, put("a", data, 1), put("b", data[:100], 2))
+	apply(t, a, del("a"))
+	p, _ := a.find([]byte("b"))
+	var batches, marks, entries int
+	h, err := ScanSegment(fsys, "disk/"+segmentName(p.segment), func(r *Record) error {
+		if r.Mark {
+			marks++
+		} else {
+			batches++
+		}
+		for i := range r.Entries {
+			entries++
+			if err := r.Check(i); err != nil {
+				t.Error(err)
+			}
+		}
+		return r.Err
+	})
+	if err != nil || h.Number != uint64(p.segment) || h.ASD != testID.ID || batches != 2 || marks != 1 || entries != 3 {
+		t.Fatal(h, err, batches, marks, entries)
+	}
+}

@@ -1,0 +1,97 @@
+package asd
+
+import (
+	"log/slog"
+
+	"openvstorage/alba/osd"
+	"openvstorage/internal/disk"
+
+	"github.com/google/uuid"
+)
+
+// Identity is who an ASD is.
+type Identity struct {
+	ID    uuid.UUID
+	Owner uuid.UUID // backend that has claimed it, zero: none
+	Node  string    // machine that it is in, at most NodeMax bytes
+}
+
+// NodeMax bounds Identity.Node, in bytes.
+const NodeMax = 255
+
+// Defaults of Options.
+const (
+	DefaultSegmentBytes    = 256 << 20
+	DefaultFullAt          = 0.99
+	DefaultQueueBytes      = 128 << 20
+	DefaultBatchBytes      = 32 << 20
+	DefaultTableCacheBytes = 16 << 20
+	DefaultCompactRate     = 64 << 20
+	DefaultSpares          = 2
+)
+
+// reserveSize is the room that is kept for deletes on a disk without room. Each
+// batch of deletes takes a block of it or more; segments that nothing lives in
+// any more make room again.
+func (o *Options) reserveSize() int64 { return min(o.SegmentBytes/16, 16<<20) + 15*blockSize }
+
+// Options say how an ASD is opened. FS and Dir must be set.
+type Options struct {
+	FS  disk.FS
+	Dir string
+
+	// Capacity is how many bytes the ASD may take, 0: what it takes and what
+	// the file system has left, which other ASDs on it share.
+	Capacity uint64
+	// FullAt is the part of Capacity from which puts are refused. A segment's
+	// length stays free as well, so that compaction always has room.
+	FullAt float64
+	// SegmentBytes is the length at which a segment is closed, up to 1 GiB. One
+	// that begins with a longer batch is as long as that.
+	SegmentBytes int64
+	// BatchBytes bounds what is written with one sync, unless one Apply has
+	// more by itself.
+	BatchBytes int64
+	// QueueBytes bounds the values of Applys that wait or are being written;
+	// further ones wait for room.
+	QueueBytes int64
+	// TableCacheBytes bounds the cache of CRC tables. 16 MiB hold those of 16
+	// GiB of values.
+	TableCacheBytes int64
+	// CompactRate is how many bytes a second compaction copies while the disk is
+	// not nearly full, negative: as many as it can.
+	CompactRate int64
+	// Spares is how many segments that have become free are kept to be written
+	// over, which needs less metadata than growing new ones; negative: none.
+	Spares int
+
+	Logger *slog.Logger // nil: none
+	// OnCorrupt, if not nil, is called for each value that did not match its
+	// checksums when it was read, from the goroutine that read it.
+	OnCorrupt func(key []byte, err error)
+}
+
+func (o Options) withDefaults() Options {
+	def := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.SegmentBytes, DefaultSegmentBytes)
+	def(&o.BatchBytes, DefaultBatchBytes)
+	def(&o.QueueBytes, DefaultQueueBytes)
+	def(&o.TableCacheBytes, DefaultTableCacheBytes)
+	def(&o.CompactRate, DefaultCompactRate)
+	o.SegmentBytes = min(max(roundUp(o.SegmentBytes), 4*blockSize), 1<<30)
+	o.BatchBytes = min(max(o.BatchBytes, blockSize), osd.ApplyMax)
+	if o.FullAt <= 0 || o.FullAt > 1 {
+		o.FullAt = DefaultFullAt
+	}
+	if o.Spares == 0 {
+		o.Spares = DefaultSpares
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}

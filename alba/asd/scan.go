@@ -1,0 +1,257 @@
+package asd
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"openvstorage/alba/osd"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/wal"
+)
+
+// Record is what a scan finds in a segment: a batch, a mark, or a gap.
+type Record struct {
+	Offset  int64
+	Length  int64
+	Seq     uint64
+	Durable uint64
+	Mark    bool
+	// Gap: there is no batch here, but there is one behind it, or a mark that
+	// speaks of one. Err says why.
+	Gap     bool
+	Entries []Entry
+	// Err is not nil if something is wrong with the record. Entries that are
+	// whole are there all the same.
+	Err error
+
+	s *scanner
+}
+
+// Entry is one update of a batch. Offsets are in the file.
+type Entry struct {
+	Key      []byte
+	Delete   bool
+	Size     uint32
+	Offset   int64
+	Table    int64
+	TableCRC uint32
+	Seed     uint64
+	Epoch    uint64
+	Since    uint64
+}
+
+// Check reads the value of an entry and its CRC table and verifies both. A
+// delete has neither.
+func (r *Record) Check(i int) error {
+	e := &r.Entries[i]
+	if e.Delete {
+		return nil
+	}
+	_, err := r.s.value(e, nil)
+	return err
+}
+
+// Segment is the header of a segment file.
+type Segment struct {
+	ASD         [16]byte
+	Number      uint64
+	Incarnation uint64
+	Size        int64
+}
+
+// ScanSegment reads a segment file and calls fn for all that is in it, in
+// order, until fn fails. It returns the header too when what follows is bad. A
+// segment that a restart left behind may end with batches that do not count;
+// those have seqs that the next segment has again.
+func ScanSegment(fsys disk.FS, name string, fn func(*Record) error) (Segment, error) {
+	f, err := fsys.OpenFile(name, 0, 0)
+	if err != nil {
+		return Segment{}, err
+	}
+	defer f.Close()
+	h, err := readHeader(f)
+	if err != nil {
+		return Segment{}, fmt.Errorf("%s: %w", name, err)
+	}
+	size, err := f.Size()
+	if err != nil {
+		return Segment{}, err
+	}
+	s := &scanner{file: f, incarnation: h.Incarnation, size: size}
+	_, err = s.scan(blockSize, 0, 0, fn)
+	return Segment{h.ASD, h.Number, h.Incarnation, size}, err
+}
+
+func readHeader(f disk.File) (headerOf, error) {
+	var b [blockSize]byte
+	if n, err := f.ReadAt(b[:], 0); n < len(b) && !errors.Is(err, io.EOF) {
+		return headerOf{}, err
+	}
+	return decodeHeader(b[:])
+}
+
+// scanner reads the records of a segment.
+type scanner struct {
+	file        disk.File
+	incarnation uint64
+	size        int64
+
+	window []byte
+	at     int64 // of the window in the file
+}
+
+const windowSize = 64 << 10
+
+// bytes returns n bytes at an offset, or those that the file has, valid until
+// the next call.
+func (s *scanner) bytes(off int64, n, window int) ([]byte, error) {
+	n = int(min(int64(n), s.size-off))
+	if n <= 0 {
+		return nil, nil
+	}
+	if skip := off - s.at; skip >= 0 && skip+int64(n) <= int64(len(s.window)) {
+		return s.window[skip : skip+int64(n)], nil
+	}
+	want := int(min(int64(max(n, window)), s.size-off))
+	if cap(s.window) < want {
+		s.window = make([]byte, want)
+	}
+	s.at = off
+	s.window = s.window[:want]
+	if k, err := s.file.ReadAt(s.window, off); k < want {
+		s.window = s.window[:0]
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	return s.window[:n], nil
+}
+
+// scan calls fn for the records from an offset on. The first batch has a seq
+// above last; none reaches limit, unless that is zero. end is behind the last
+// record.
+func (s *scanner) scan(from int64, last, limit uint64, fn func(*Record) error) (end int64, err error) {
+	for end = from; end+wal.HeadSize <= s.size; {
+		r, why := s.record(end)
+		if r == nil || !r.Mark && r.Seq <= last {
+			if why == nil {
+				why = fmt.Errorf("%w: no record", ErrFormat)
+			}
+			next, err := s.search(end+blockSize, last)
+			if next == 0 {
+				if err != nil {
+					return end, fn(&Record{Offset: end, Length: s.size - end, Gap: true, Err: err})
+				}
+				return end, nil
+			}
+			if err := fn(&Record{Offset: end, Length: next - end, Gap: true, Err: why}); err != nil {
+				return end, err
+			}
+			end = next
+			continue
+		}
+		if !r.Mark {
+			if limit != 0 && r.Seq >= limit {
+				return end, nil
+			}
+			last = r.Seq
+		}
+		end += r.Length
+		if err := fn(r); err != nil {
+			return end, err
+		}
+	}
+	return end, nil
+}
+
+// search returns the offset of the first record from an offset on that could
+// only be there if one in between was: zero if there is none.
+func (s *scanner) search(from int64, last uint64) (int64, error) {
+	for at := from; at+wal.HeadSize <= s.size; at += blockSize {
+		b, err := s.bytes(at, wal.HeadSize, 1<<20)
+		if err != nil {
+			return 0, err
+		}
+		h, ok, err := wal.DecodeHead(b, s.incarnation)
+		if err != nil || !ok || h.Seq <= last || h.Kind == kindMark && h.Durable <= last {
+			continue
+		}
+		if r, _ := s.record(at); r != nil {
+			return at, nil
+		}
+	}
+	return 0, nil
+}
+
+// record returns the record at an offset, nil if there is none.
+func (s *scanner) record(at int64) (*Record, error) {
+	b, err := s.bytes(at, wal.HeadSize, windowSize)
+	if err != nil {
+		return nil, err
+	}
+	h, ok, err := wal.DecodeHead(b, s.incarnation)
+	if err != nil || !ok {
+		return nil, err
+	}
+	r := &Record{Offset: at, Seq: h.Seq, Durable: h.Durable, s: s}
+	switch {
+	case h.Kind == kindMark:
+		r.Mark, r.Length = true, blockSize
+		return r, nil
+	case h.Kind != kindBatch:
+		return nil, fmt.Errorf("%w: kind %d", ErrFormat, h.Kind)
+	case at+int64(h.Size()) > s.size:
+		return nil, fmt.Errorf("%w: batch %d ends behind the file", ErrFormat, h.Seq)
+	}
+	b, err = s.bytes(at, h.Size(), windowSize)
+	if err != nil {
+		return nil, err
+	}
+	body := bytes.Clone(b[wal.HeadSize:][:h.Length])
+	p, err := decodePrefix(body, s.incarnation, at, h.Length)
+	if err != nil {
+		return nil, err
+	}
+	r.Length = p.size()
+	r.Err = h.Check(body, s.incarnation)
+	for i := range int(p.Entries) {
+		e, err := decodeEntry(body, i, p.size(), s.incarnation)
+		if err != nil {
+			r.Err = errors.Join(r.Err, err)
+			continue
+		}
+		r.Entries = append(r.Entries, Entry{
+			Key: e.Key, Delete: e.Delete, Size: e.Size, Offset: at + int64(e.Data), Table: at + int64(e.Table),
+			TableCRC: e.TableCRC, Seed: e.Seed, Epoch: e.Epoch, Since: e.Since,
+		})
+	}
+	return r, nil
+}
+
+// value reads an entry's value and verifies it and its CRC table. buf, if it
+// is long enough, becomes the memory of the data.
+func (s *scanner) value(e *Entry, buf []byte) (osd.Value, error) {
+	v := osd.Value{Seed: e.Seed, Epoch: e.Epoch, CRCs: make([]uint32, osd.Blocks(int(e.Size)))}
+	table := make([]byte, 4*len(v.CRCs))
+	if n, err := s.file.ReadAt(table, e.Table); n < len(table) {
+		return v, fmt.Errorf("CRCs at offset %d: %w", e.Table, err)
+	}
+	getTable(v.CRCs, table)
+	if got := osd.TableCRC(v.CRCs); got != e.TableCRC {
+		return v, fmt.Errorf("%w: CRCs at offset %d: their CRC is %08x, not %08x", osd.ErrCorrupt, e.Table, got, e.TableCRC)
+	}
+	if cap(buf) < int(e.Size) {
+		buf = aligned(nil, int(e.Size))
+	}
+	v.Data = buf[:e.Size]
+	if n, err := s.file.ReadAt(v.Data, e.Offset); n < len(v.Data) {
+		return v, fmt.Errorf("data at offset %d: %w", e.Offset, err)
+	}
+	if bad := check(v.Data, v.CRCs, v.Seed, 0); bad >= 0 {
+		return v, fmt.Errorf("%w: block %d, at offset %d, does not match its checksum", osd.ErrCorrupt, bad, e.Offset+int64(bad)*blockSize)
+	}
+	return v, nil
+}

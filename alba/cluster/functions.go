@@ -1,0 +1,69 @@
+package cluster
+
+import (
+	"errors"
+
+	"openvstorage/alba/nsm/userfn"
+	"openvstorage/arakoon/state"
+)
+
+// Functions makes user functions of Arakoon of a manager's.
+func Functions(list []userfn.Function) []state.Function {
+	out := make([]state.Function, len(list))
+	for i, f := range list {
+		run := f.Run
+		out[i] = state.Function{Name: f.Name, Version: f.Version, Run: func(t state.Tx, arg []byte) ([]byte, error) {
+			result, err := run(tx{t}, arg)
+			if err != nil {
+				return nil, toState(err)
+			}
+			return result, nil
+		}}
+	}
+	return out
+}
+
+// tx is Arakoon's transaction as the managers see it.
+type tx struct{ state.Tx }
+
+func (t tx) Delete(key []byte) { t.Tx.Delete(key) }
+
+func (t tx) Time() int64 { return t.Tx.Time().UnixNano() }
+
+// A limit of 0 means none there and no keys here.
+
+func (t tx) Range(first, last []byte, limit int, fn func(key, value []byte) bool) {
+	if limit > 0 {
+		t.Tx.Range(first, last, limit, fn)
+	}
+}
+
+func (t tx) Reverse(first, last []byte, limit int, fn func(key, value []byte) bool) {
+	if limit > 0 {
+		t.Tx.Reverse(first, last, limit, fn)
+	}
+}
+
+// toState gives a manager's error a code that replicas store and send.
+func toState(err error) error {
+	var e *userfn.Error
+	if !errors.As(err, &e) {
+		return err // Arakoon gives it CodeFunction
+	}
+	return &state.Error{Code: state.CodeUser + uint32(e.Code), Message: err.Error()}
+}
+
+// fromState is the inverse of toState. What exceeds Arakoon's bounds is an
+// invalid argument: no state could take it.
+func fromState(err error) error {
+	var e *state.Error
+	switch {
+	case !errors.As(err, &e):
+		return err
+	case e.Code >= state.CodeUser:
+		return &userfn.Error{Code: userfn.Code(e.Code - state.CodeUser), Message: e.Message}
+	case e.Code == state.CodeTooLarge:
+		return &userfn.Error{Code: userfn.CodeInvalid, Message: e.Message}
+	}
+	return err
+}

@@ -1,0 +1,296 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"openvstorage/alba/abm"
+	"openvstorage/alba/asd"
+	"openvstorage/alba/client"
+	"openvstorage/alba/cluster"
+	"openvstorage/alba/fleet"
+	"openvstorage/alba/fragmentcache"
+	"openvstorage/alba/maintenance"
+	"openvstorage/alba/nsm"
+	"openvstorage/arakoon"
+	"openvstorage/arakoon/state"
+
+	"github.com/google/uuid"
+)
+
+// Backend is an open backend. Its methods are safe for concurrent use.
+type Backend struct {
+	*client.Client // the store
+
+	opt   Options
+	fleet *fleet.Fleet
+	nodes map[string]*arakoon.Node
+	abm   *abm.Client
+	nsm   *nsm.Client
+	host  uint64 // the NSM host's number
+	cache *fragmentcache.Cache
+	work  *maintenance.Maintenance
+
+	mu   sync.Mutex // disks come and go one at a time
+	asds map[uint64]*asd.ASD
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// Sizes of a cluster of one that runs beside others in a process: little memory,
+// and quick to make.
+const (
+	logSegment  = 4 << 20
+	logCache    = 1 << 20
+	compactLog  = 16 << 20
+	stateCache  = 4 << 20
+	stateMemory = 4 << 20
+)
+
+// OpenGroup opens an Arakoon cluster of one member in DIR/arakoon/NAME.
+func OpenGroup(o Options, name string, functions []state.Function) (*arakoon.Node, error) {
+	parent := path.Join(o.Dir, "arakoon")
+	if err := errors.Join(o.FS.MkdirAll(parent, 0o700), o.FS.SyncDir(o.Dir)); err != nil {
+		return nil, err
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return arakoon.Open(arakoon.Options{
+		FS: o.FS, Dir: path.Join(parent, name), Cluster: uuid.NewSHA1(o.ID, []byte(name)), Member: 1, Functions: functions,
+		SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
+		Logger: o.Logger.With("group", name),
+	})
+}
+
+// Open opens the backend of a data directory, making it at the first start. Any
+// of its disks may be missing.
+func Open(ctx context.Context, o Options) (b *Backend, err error) {
+	if err := o.ensureDefaults(); err != nil {
+		return nil, err
+	}
+	b = &Backend{opt: o, fleet: fleet.New(nil), nodes: make(map[string]*arakoon.Node), asds: make(map[uint64]*asd.ASD)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	if err := b.openGroups(); err != nil {
+		return nil, err
+	}
+	if err := b.setUp(ctx); err != nil {
+		return nil, err
+	}
+	if o.CacheBytes > 0 {
+		b.cache, err = fragmentcache.Open(fragmentcache.Options{FS: o.FS, Dir: path.Join(o.Dir, "cache"), Bytes: o.CacheBytes, Logger: o.Logger})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := b.refresh(ctx); err != nil {
+		return nil, err
+	}
+	b.work = maintenance.New(maintenance.Options{
+		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Logger: o.Logger,
+		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) },
+		Tick:       o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
+		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub,
+	})
+	b.Client = client.New(b.clientOptions())
+	var background context.Context
+	background, b.stop = context.WithCancel(context.Background())
+	b.work.Start()
+	b.done.Go(func() { b.lookOut(background) })
+	return b, nil
+}
+
+func (b *Backend) openGroups() error {
+	for _, g := range []struct {
+		name      string
+		functions []state.Function
+	}{
+		{"abm", cluster.Functions(abm.Functions())},
+		{hostName, cluster.Functions(nsm.Functions())},
+	} {
+		n, err := OpenGroup(b.opt, g.name, g.functions)
+		if err != nil {
+			return err
+		}
+		b.nodes[g.name] = n
+	}
+	a, n := cluster.NewClient(b.nodes["abm"]), cluster.NewClient(b.nodes[hostName])
+	b.abm, b.nsm = abm.NewClient(a, a), nsm.NewClient(n, n)
+	return nil
+}
+
+func (b *Backend) clientOptions() client.Options {
+	o := client.Options{
+		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Refresh: b.refresh,
+		Bad: b.work.Bad, Deleted: b.work.Wake, Uploads: b.opt.Uploads, Logger: b.opt.Logger,
+	}
+	if b.cache != nil {
+		o.Cache = b.cache
+	}
+	if len(b.opt.Keys) > 0 {
+		o.Key = func(number uint64) ([]byte, error) {
+			if key := b.opt.Keys[number]; key != nil {
+				return key, nil
+			}
+			return nil, fmt.Errorf("master key %d is not in the key file, which has %v", number, slices.Sorted(maps.Keys(b.opt.Keys)))
+		}
+	}
+	return o
+}
+
+func (b *Backend) hostOf(number uint64) (*nsm.Client, error) {
+	if number != b.host {
+		return nil, fmt.Errorf("NSM host %d is not in this process, which has %d", number, b.host)
+	}
+	return b.nsm, nil
+}
+
+// Close ends everything, what uses others first. Nothing may use the backend
+// any more.
+func (b *Backend) Close() error {
+	var errs []error
+	if b.stop != nil {
+		b.stop()
+		b.done.Wait()
+	}
+	if b.work != nil {
+		b.work.Close()
+	}
+	if b.Client != nil {
+		errs = append(errs, b.Client.Close())
+	}
+	if b.cache != nil {
+		errs = append(errs, b.cache.Close())
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for number, a := range b.asds {
+		if d := b.fleet.Disk(number); d != nil {
+			d.Detach(errors.New("the backend is closed"))
+		}
+		errs = append(errs, a.Close())
+	}
+	for _, n := range b.nodes {
+		errs = append(errs, n.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// refresh makes the fleet what the ABM says, and opens the disks that are there.
+func (b *Backend) refresh(ctx context.Context) error {
+	all, err := maintenance.AllOSDs(ctx, b.abm)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, o := range all {
+		if o.Number == 0 {
+			continue
+		}
+		if o.State == abm.OSDLost {
+			b.drop(o.Number, errors.New("it is lost, and was given up"))
+			continue
+		}
+		d := b.fleet.Add(o.Number, uuid.UUID(o.LongID), o.Node, string(o.Endpoint))
+		d.SetLeaving(o.State == abm.OSDDraining)
+		if d.Missing() != nil {
+			b.attach(ctx, d)
+		}
+	}
+	return nil
+}
+
+// drop takes a disk out of the fleet. b.mu is held.
+func (b *Backend) drop(number uint64, reason error) {
+	if d := b.fleet.Disk(number); d != nil {
+		d.Detach(reason)
+		b.fleet.Remove(number)
+	}
+	if a := b.asds[number]; a != nil {
+		delete(b.asds, number)
+		if err := a.Close(); err != nil {
+			b.opt.Logger.Warn("close of a disk that was given up", "disk", number, "err", err)
+		}
+	}
+}
+
+// attach opens a disk of the fleet if it is where it should be. b.mu is held.
+func (b *Backend) attach(ctx context.Context, d *fleet.Disk) {
+	dir := b.path(d.Place)
+	a, err := b.openASD(dir, d.UUID)
+	if err != nil {
+		if old := d.Missing(); old == nil || old.Error() != err.Error() {
+			d.Detach(err)
+		}
+		return
+	}
+	b.asds[d.Number] = a
+	d.Attach(a)
+	if err := d.Refresh(ctx); err != nil {
+		b.opt.Logger.Warn("a disk does not tell how full it is", "disk", d.Number, "err", err)
+	}
+	b.opt.Logger.Info("disk is there", "disk", d.Number, "dir", dir)
+	if b.work != nil {
+		b.work.Wake()
+	}
+}
+
+// openASD opens the ASD in a directory if it is the one that is wanted.
+func (b *Backend) openASD(dir string, id uuid.UUID) (*asd.ASD, error) {
+	there, err := asd.ReadIdentity(b.opt.FS, dir)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case there.ID != id:
+		return nil, fmt.Errorf("%s holds another ASD, %s: put back the one that was here, or take that directory for `ovs alba osd replace`", dir, there.ID)
+	case there.Owner != uuid.Nil && there.Owner != b.opt.ID:
+		return nil, fmt.Errorf("the ASD in %s belongs to backend %s", dir, there.Owner)
+	}
+	return asd.Open(asd.Options{FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Logger: b.opt.Logger.With("asd", dir)})
+}
+
+// lookOut looks for missing disks until ctx ends, and gives memory back that
+// idle uploads hold.
+func (b *Backend) lookOut(ctx context.Context) {
+	tick := time.NewTicker(b.opt.Look)
+	defer tick.Stop()
+	var idle time.Time
+	var puts uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, d := range b.fleet.All() {
+			if d.Missing() == nil {
+				continue
+			}
+			b.mu.Lock()
+			if d.Missing() != nil && b.fleet.Disk(d.Number) == d {
+				b.attach(ctx, d)
+			}
+			b.mu.Unlock()
+		}
+		if n := b.Client.Stats().Plain; n != puts || idle.IsZero() {
+			puts, idle = n, time.Now()
+		} else if time.Since(idle) > 10*time.Second {
+			b.Client.Trim()
+			idle = time.Now()
+		}
+	}
+}

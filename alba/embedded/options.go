@@ -1,0 +1,92 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"openvstorage/alba/policy"
+	"openvstorage/alba/preset"
+	"openvstorage/internal/disk"
+
+	"github.com/google/uuid"
+)
+
+// Bounds of Options.
+const (
+	MaxASDs    = 64
+	DefaultASD = 3 // ASDs that a new backend gets
+)
+
+// ErrOther is matched by the error of Open for options that contradict what was
+// recorded at the first start.
+var ErrOther = errors.New("it was set up otherwise")
+
+// Options say how a backend is opened. FS, Dir and ID must be given.
+type Options struct {
+	FS  disk.FS
+	Dir string    // data directory
+	ID  uuid.UUID // of the data directory: it names the backend and the machine
+
+	// What a new backend is made with; of one that is there they must be what
+	// it was made with, or their zero values.
+	ASDs     int             // default 3, under DIR/asd; 0 with Dirs
+	Dirs     []string        // absolute paths of directories for ASDs, for real disks
+	Policies []policy.Policy // default policy.ForDisks
+	Preset   *preset.Preset  // all of a preset; default preset.Default
+
+	Keys       map[uint64][]byte // master keys by number
+	CacheBytes int64             // of the fragment cache; 0: none
+	Uploads    int               // objects uploaded side by side
+	Logger     *slog.Logger
+
+	SegmentBytes int64         // of ASD segments; default 64 MiB
+	Look         time.Duration // between looks for missing disks; default 1 s
+	Maintain     Maintain
+}
+
+// Maintain are the times of maintenance; zero values are its defaults.
+type Maintain struct{ Tick, Survey, Collect, Grace, RebuildAfter, Scrub time.Duration }
+
+func (o *Options) ensureDefaults() error {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = 64 << 20
+	}
+	if o.Look == 0 {
+		o.Look = time.Second
+	}
+	if o.Uploads == 0 {
+		o.Uploads = 4
+	}
+	if o.ASDs < 0 || o.ASDs > MaxASDs || len(o.Dirs) > MaxASDs {
+		return fmt.Errorf("%d ASDs: give 1 to %d", max(o.ASDs, len(o.Dirs)), MaxASDs)
+	}
+	return nil
+}
+
+// wanted returns the number of ASDs that a new backend gets.
+func (o *Options) wanted() int {
+	switch {
+	case len(o.Dirs) > 0:
+		return len(o.Dirs)
+	case o.ASDs > 0:
+		return o.ASDs
+	}
+	return DefaultASD
+}
+
+// preset returns the default preset of a new backend.
+func (o *Options) preset() preset.Preset {
+	p := preset.Default(o.wanted())
+	if o.Preset != nil {
+		p = *o.Preset
+	}
+	if len(o.Policies) > 0 {
+		p.Policies = o.Policies
+	}
+	return p
+}

@@ -1,0 +1,149 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"openvstorage/alba/abm"
+
+	"github.com/google/uuid"
+)
+
+// ErrNoOSD is matched by the error of calls on a disk number that nobody has.
+var ErrNoOSD = errors.New("no such disk")
+
+// AddOSD makes an ASD in an empty directory, "" being the next one under
+// DIR/asd, and takes it into the backend. It returns its number.
+func (b *Backend) AddOSD(ctx context.Context, dir string) (uint64, error) {
+	b.mu.Lock()
+	id, err := b.register(ctx, dir)
+	if err != nil {
+		b.mu.Unlock()
+		return 0, err
+	}
+	number, err := b.abm.ClaimOSD(ctx, id)
+	b.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return number, b.settle(ctx)
+}
+
+// ReplaceOSD gives a disk up for good, with all that it holds, and takes a new
+// ASD in its place, in an empty directory: that of the old one if dir is "". What
+// the old one held is made again from other disks. It refuses to give up a disk
+// that is there: that would throw away good fragments.
+func (b *Backend) ReplaceOSD(ctx context.Context, old uint64, dir string) (uint64, error) {
+	b.mu.Lock()
+	d := b.fleet.Disk(old)
+	switch {
+	case d == nil:
+		b.mu.Unlock()
+		return 0, fmt.Errorf("disk %d: %w", old, ErrNoOSD)
+	case d.Missing() == nil:
+		b.mu.Unlock()
+		return 0, fmt.Errorf("disk %d is there, in %s: take it away first, or move its data off with `ovs alba osd remove`", old, b.path(d.Place))
+	case dir == "":
+		dir = b.path(d.Place)
+	}
+	id, err := b.register(ctx, dir)
+	if err != nil {
+		b.mu.Unlock()
+		return 0, err
+	}
+	number, err := b.abm.ReplaceOSD(ctx, old, id)
+	b.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return number, b.settle(ctx)
+}
+
+// RemoveOSD has a disk drained: its fragments are moved to others, and when it
+// holds none it is forgotten.
+func (b *Backend) RemoveOSD(ctx context.Context, number uint64) error {
+	if b.fleet.Disk(number) == nil {
+		return fmt.Errorf("disk %d: %w", number, ErrNoOSD)
+	}
+	if err := b.abm.DecommissionOSD(ctx, number); err != nil {
+		return err
+	}
+	return b.settle(ctx)
+}
+
+// settle tells the NSM host and the fleet what the ABM has decided.
+func (b *Backend) settle(ctx context.Context) error {
+	if err := b.abm.Carry(ctx, b.host, b.nsm); err != nil {
+		return err
+	}
+	err := b.refresh(ctx)
+	b.work.Wake()
+	return err
+}
+
+// register makes an ASD in a directory and has the ABM know it. The ABM knows it
+// first: an ASD that nobody knows would be in the way of the next attempt. b.mu
+// is held.
+func (b *Backend) register(ctx context.Context, dir string) (uuid.UUID, error) {
+	if dir == "" {
+		dir = b.freePlace()
+	}
+	if err := b.emptyDirectory(dir); err != nil {
+		return uuid.Nil, err
+	}
+	endpoint := b.endpoint(dir)
+	id := uuid.New()
+	if err := b.abm.RegisterOSD(ctx, abm.OSD{LongID: id, Node: b.node(), Endpoint: []byte(endpoint)}); err != nil {
+		return uuid.Nil, err
+	}
+	return id, b.makeASD(ctx, id, endpoint)
+}
+
+// freePlace is the first directory under DIR/asd that no disk has.
+func (b *Backend) freePlace() string {
+	for i := 0; ; i++ {
+		endpoint := fmt.Sprintf("asd/%d", i)
+		if _, err := b.opt.FS.Stat(b.path(endpoint)); errors.Is(err, fs.ErrNotExist) && !b.placed(endpoint) {
+			return b.path(endpoint)
+		}
+	}
+}
+
+func (b *Backend) placed(endpoint string) bool {
+	for _, d := range b.fleet.All() {
+		if d.Place == endpoint {
+			return true
+		}
+	}
+	return false
+}
+
+// endpoint is how a directory is recorded: relative if it is in the data
+// directory.
+func (b *Backend) endpoint(dir string) string {
+	if rest, ok := strings.CutPrefix(dir, b.opt.Dir+"/"); ok {
+		return rest
+	}
+	return dir
+}
+
+// emptyDirectory refuses a directory that holds something.
+func (b *Backend) emptyDirectory(dir string) error {
+	if !path.IsAbs(dir) {
+		return fmt.Errorf("directory %q: give an absolute path", dir)
+	}
+	names, err := b.opt.FS.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, name := range names {
+		if name != "lost+found" {
+			return fmt.Errorf("%s is not empty, it holds %q: give an empty directory", dir, name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"openvstorage/alba/abm"
+	"openvstorage/alba/preset"
+)
+
+// Preset is a preset and who uses it.
+type Preset struct {
+	preset.Preset
+	Default    bool   `json:"default"`
+	Namespaces uint64 `json:"namespaces"` // that have it
+}
+
+// Presets returns all presets, in order of name.
+func (b *Backend) Presets(ctx context.Context) ([]Preset, error) {
+	rec, err := b.abm.Backend(ctx, abm.Consistent)
+	if err != nil {
+		return nil, err
+	}
+	all, err := b.abm.Presets(ctx, abm.Consistent)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Preset, len(all))
+	for i, p := range all {
+		if list[i].Preset, err = preset.Decode(p.Data); err != nil {
+			return nil, fmt.Errorf("preset %q: %w", p.Name, err)
+		}
+		list[i].Version, list[i].Default, list[i].Namespaces = p.Version, p.Name == rec.Default, p.Uses
+	}
+	return list, nil
+}
+
+// Preset returns one preset, "" being the default.
+func (b *Backend) Preset(ctx context.Context, name string) (preset.Preset, error) {
+	rec, err := b.abm.Preset(ctx, name, abm.Consistent)
+	if err != nil {
+		return preset.Preset{}, err
+	}
+	return preset.Decode(rec.Data)
+}
+
+// CreatePreset makes a preset, and the default one of namespaces to come if
+// asDefault says so. It refuses one that needs a key that is not there.
+func (b *Backend) CreatePreset(ctx context.Context, p preset.Preset, asDefault bool) error {
+	data, err := p.Append(nil)
+	if err != nil {
+		return err
+	}
+	if p.Scheme.Cipher != preset.CipherNone && b.opt.Keys[p.Scheme.Key] == nil {
+		return fmt.Errorf("preset %q seals with master key %d, and the key file of `ovs up --keys` has none of that number", p.Name, p.Scheme.Key)
+	}
+	if _, err := b.abm.PutPreset(ctx, p.Name, 0, data); err != nil {
+		return err
+	}
+	if asDefault {
+		return b.abm.SetDefaultPreset(ctx, p.Name)
+	}
+	return nil
+}
+
+// DeletePreset deletes a preset that no namespace has and that is not the
+// default.
+func (b *Backend) DeletePreset(ctx context.Context, name string) error {
+	return b.abm.DeletePreset(ctx, name)
+}
+
+func sortOSDs(list []OSD) {
+	slices.SortFunc(list, func(a, b OSD) int { return cmp.Compare(a.Number, b.Number) })
+}

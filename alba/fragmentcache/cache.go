@@ -1,0 +1,190 @@
+package fragmentcache
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"path"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"openvstorage/alba/manifest"
+	"openvstorage/alba/osd"
+)
+
+const lockName = "LOCK"
+
+// Cache is a cache of ranges of fragments. Its methods are safe for concurrent
+// use.
+type Cache struct {
+	opt        Options
+	pageBlocks uint32
+	seed       maphash.Seed
+	lock       io.Closer
+
+	index    index
+	segments [slotMax]atomic.Pointer[segment]
+	queue    *queue
+
+	closing  atomic.Bool   // the load may stop
+	finished chan struct{} // the writer is through
+	close    sync.Once
+	closed   error
+
+	off   atomic.Bool
+	stats counters
+}
+
+type counters struct {
+	hits, misses, corrupt, readErrors         atomic.Uint64
+	written, refused, dropped, kept, evicted  atomic.Uint64
+	bytes, segments, checksumBytes, ghostSize atomic.Int64
+}
+
+// Open opens the cache in Options.Dir, or begins one. What is in it is found
+// after Open has returned, newest first; a get may miss until then. Damaged and
+// unfinished segments are removed; files that are not the cache's are left.
+func Open(o Options) (*Cache, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("fragment cache: %w", err)
+	}
+	lock, err := o.FS.Lock(path.Join(o.Dir, lockName))
+	if err != nil {
+		return nil, fmt.Errorf("fragment cache %s: %w", o.Dir, err)
+	}
+	names, err := o.FS.ReadDir(o.Dir)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("fragment cache: %w", err), lock.Close())
+	}
+	var numbers []uint64
+	for _, name := range names {
+		if n, ok := segmentNumber(name); ok {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	c := &Cache{opt: o, pageBlocks: uint32(o.PageBytes / blockSize), seed: maphash.MakeSeed(), lock: lock, finished: make(chan struct{})}
+	c.queue = newQueue(o, &c.stats)
+	go newWriter(c, numbers).run()
+	return c, nil
+}
+
+// fingerprint stands for a page in the index.
+func (c *Cache) fingerprint(f fragment, page uint32) uint64 {
+	var b [28]byte
+	copy(b[:], f.object[:])
+	binary.LittleEndian.PutUint32(b[16:], f.chunk)
+	binary.LittleEndian.PutUint32(b[20:], page)
+	b[24] = f.fragment
+	return maphash.Bytes(c.seed, b[:])
+}
+
+// part is what of a page a range has.
+type part struct {
+	fp    uint64
+	run   run
+	first uint32 // block of the fragment
+}
+
+// part returns the first part of n blocks of a fragment from first.
+func (c *Cache) part(f fragment, first, n uint32) part {
+	page, in := first/c.pageBlocks, first%c.pageBlocks
+	return part{fp: c.fingerprint(f, page), run: makeRun(in, min(n, c.pageBlocks-in)), first: first}
+}
+
+// aligned reports whether it is a range that can be kept.
+func aligned(off uint32, p []byte, crcs []uint32) bool {
+	return off%blockSize == 0 && len(p)%blockSize == 0 && len(p) > 0 && len(crcs) == len(p)/blockSize && uint64(off)+uint64(len(p)) <= 1<<32
+}
+
+// Get fills p with a fragment's bytes from off, and crcs, one for each 4 KiB,
+// with the checksums that were put with them, or reports that it does not have
+// them all; p and crcs may be changed then. off and the length of p are multiples
+// of 4096. Version and namespace of the key do not matter. The caller must check
+// the bytes, and call Bad if they are bad.
+func (c *Cache) Get(key manifest.Key, off uint32, p []byte, crcs []uint32) bool {
+	if !aligned(off, p, crcs) {
+		c.stats.misses.Add(1)
+		return false
+	}
+	f := fragmentOf(key)
+	var pl plan
+	first, n := off/blockSize, uint32(len(crcs))
+	for at := uint32(0); at < n; {
+		if !pl.room() && !c.read(&pl, f, p, crcs) {
+			c.stats.misses.Add(1)
+			return false
+		}
+		part := c.part(f, first+at, n-at)
+		if !c.lookup(&pl, part, at) {
+			pl.release()
+			c.stats.misses.Add(1)
+			return false
+		}
+		at += part.run.n()
+	}
+	if !c.read(&pl, f, p, crcs) {
+		c.stats.misses.Add(1)
+		return false
+	}
+	c.stats.hits.Add(1)
+	return true
+}
+
+// Bad drops what Get gave and the caller's check refused: since it does not say
+// how much that was, all of the fragment from the page of off on. The next Open
+// finds again what is in a file still.
+func (c *Cache) Bad(key manifest.Key, off uint32) {
+	c.stats.corrupt.Add(1)
+	c.drop(fragmentOf(key), off/blockSize, osd.ValueMax/blockSize)
+}
+
+func (c *Cache) drop(f fragment, first, n uint32) {
+	last := uint32(min(uint64(first)+uint64(n), fragmentBlocks)-1) / c.pageBlocks
+	for page := first / c.pageBlocks; page <= last; page++ {
+		c.index.drop(c.fingerprint(f, page))
+	}
+}
+
+// Flush waits until what was there at Open has been found, and what was put
+// before has been written or dropped. It promises nothing about durability.
+func (c *Cache) Flush() { c.queue.wait() }
+
+// Close writes what was put, ends the open segment and lets go of the
+// directory. Gets miss from then on, puts are dropped.
+func (c *Cache) Close() error {
+	c.close.Do(func() {
+		c.closing.Store(true)
+		c.queue.close()
+		<-c.finished
+		c.closed = c.lock.Close()
+	})
+	return c.closed
+}
+
+// Stats returns the figures of the cache.
+func (c *Cache) Stats() Stats {
+	s := &c.stats
+	extents, bytes := c.index.size()
+	return Stats{
+		Hits: s.hits.Load(), Misses: s.misses.Load(), Corrupt: s.corrupt.Load(), ReadErrors: s.readErrors.Load(),
+		Written: s.written.Load(), Refused: s.refused.Load(), Dropped: s.dropped.Load(), Kept: s.kept.Load(), Evicted: s.evicted.Load(),
+		Bytes: s.bytes.Load(), Segments: int(s.segments.Load()), Extents: extents,
+		IndexBytes: bytes + s.checksumBytes.Load() + s.ghostSize.Load(), Off: c.off.Load(),
+	}
+}
+
+// turnOff ends writing until the next Open: after a failed write nothing more is
+// written to its file (rule P6), and a disk that fails is none to cache on.
+func (c *Cache) turnOff(err error) {
+	if !c.off.Swap(true) {
+		c.opt.Logger.Error("the fragment cache takes no more until it is opened again; what it has is served", "dir", c.opt.Dir, "err", err)
+	}
+}

@@ -1,0 +1,104 @@
+package maintenance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"openvstorage/alba/abm"
+	"openvstorage/alba/fleet"
+	"openvstorage/alba/manifest"
+	"openvstorage/alba/nsm"
+)
+
+// Audit compares what the NSMs say with what is on the disks that are there: it
+// returns an error for the first few fragments that an object names and its
+// disk does not have, and for those that a disk has and no object names. It is
+// for tests and offline checks: it keeps every key in memory, and whoever writes
+// meanwhile is misjudged.
+func (m *Maintenance) Audit(ctx context.Context) error {
+	named := make(map[manifest.Key]uint64)
+	var errs []error
+	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	if err != nil {
+		return err
+	}
+	err = m.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
+		for after := ""; ; {
+			page, err := host.List(ctx, ns.Number, "", after, nsm.MaxPage, nsm.Consistent)
+			if err != nil {
+				return err
+			}
+			for i := range page {
+				after = page[i].Name
+				errs = append(errs, m.auditObject(ctx, ns.Number, &page[i], named)...)
+			}
+			if len(page) < nsm.MaxPage {
+				return nil
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, d := range m.opt.Fleet.All() {
+		if d.Missing() != nil {
+			continue
+		}
+		more, err := auditDisk(ctx, d, named)
+		if err != nil {
+			return err
+		}
+		errs = append(errs, more...)
+	}
+	if len(errs) > 10 {
+		errs = append(errs[:10], fmt.Errorf("and %d more", len(errs)-10))
+	}
+	return errors.Join(errs...)
+}
+
+// auditObject looks for an object's fragments and enters them in named.
+func (m *Maintenance) auditObject(ctx context.Context, ns uint64, o *nsm.Object, named map[manifest.Key]uint64) (errs []error) {
+	for i, c := range o.Chunks {
+		for j, f := range c.Fragments {
+			if f.OSD == 0 {
+				continue
+			}
+			k := manifest.Key{Namespace: ns, Object: o.ID, Chunk: uint32(i), Fragment: uint8(j), Version: f.Version}
+			named[k] = f.OSD
+			d := m.opt.Fleet.Disk(f.OSD)
+			if d == nil || d.Missing() != nil {
+				continue
+			}
+			info, err := d.Stat(ctx, [][]byte{k.Append(nil)})
+			switch {
+			case err != nil:
+				errs = append(errs, err)
+			case !info[0].Found:
+				errs = append(errs, fmt.Errorf("object %s of namespace %d: fragment %v is not on disk %d", o.Name, ns, k, f.OSD))
+			case info[0].Size != c.Length:
+				errs = append(errs, fmt.Errorf("object %s of namespace %d: fragment %v has %d bytes on disk %d, not %d", o.Name, ns, k, info[0].Size, f.OSD, c.Length))
+			}
+		}
+	}
+	return errs
+}
+
+// auditDisk looks for fragments that no object names.
+func auditDisk(ctx context.Context, d *fleet.Disk, named map[manifest.Key]uint64) (errs []error, err error) {
+	for first := []byte(nil); ; {
+		page, err := d.Range(ctx, first, nil, collectPage)
+		if err != nil || len(page) == 0 {
+			return errs, err
+		}
+		for _, info := range page {
+			k, err := manifest.ParseKey(info.Key)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("disk %d: key %x: %w", d.Number, info.Key, err))
+			} else if named[k] != d.Number {
+				errs = append(errs, fmt.Errorf("disk %d has fragment %v, and no object names it", d.Number, k))
+			}
+		}
+		first = append(page[len(page)-1].Key, 0)
+	}
+}

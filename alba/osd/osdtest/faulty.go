@@ -1,0 +1,265 @@
+package osdtest
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"sync"
+
+	"openvstorage/alba/osd"
+
+	"github.com/google/uuid"
+)
+
+// Op is a method of osd.OSD.
+type Op string
+
+// The methods that rules hit and that are counted.
+const (
+	Apply  Op = "apply"
+	Read   Op = "read"
+	Stat   Op = "stat"
+	Range  Op = "range"
+	Verify Op = "verify"
+	Usage  Op = "usage"
+)
+
+// Rule says which calls are hit and what happens to them. The zero value of a
+// field matches everything or does nothing.
+type Rule struct {
+	Ops    []Op
+	Prefix []byte                // some key of the call begins with it
+	Match  func(key []byte) bool // some key of the call matches
+
+	Skip  int // this many matching calls pass first
+	Count int // then this many are hit; 0: all
+
+	Gate  *Gate // holds the call
+	Err   error // what the call returns
+	After bool  // gate and error come after the call has succeeded, not before it begins
+	Flip  bool  // a Read that succeeds gives its last byte with a bit flipped
+}
+
+// Injected is a rule at work.
+type Injected struct {
+	rule Rule
+	f    *Faulty
+	seen int // both guarded by f.mu
+	hits int
+}
+
+// Count is what was asked of an OSD.
+type Count struct {
+	Calls int    // begun, those that failed too
+	Bytes uint64 // of values, in calls that took effect
+}
+
+// Faulty decorates an OSD. Without rules it does what that does.
+type Faulty struct {
+	inner osd.OSD
+
+	mu     sync.Mutex // guards all below
+	rules  []*Injected
+	down   error
+	counts map[Op]Count
+}
+
+// NewFaulty returns inner with no rules.
+func NewFaulty(inner osd.OSD) *Faulty {
+	return &Faulty{inner: inner, counts: make(map[Op]Count)}
+}
+
+// Add puts a rule behind those that are there. The first that hits a call
+// decides.
+func (f *Faulty) Add(r Rule) *Injected {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := &Injected{rule: r, f: f}
+	f.rules = append(f.rules, i)
+	return i
+}
+
+// Remove takes the rule away. Calls that its gate holds stay held.
+func (i *Injected) Remove() {
+	i.f.mu.Lock()
+	defer i.f.mu.Unlock()
+	i.f.rules = slices.DeleteFunc(i.f.rules, func(r *Injected) bool { return r == i })
+}
+
+// Hits returns how many calls the rule has hit.
+func (i *Injected) Hits() int {
+	i.f.mu.Lock()
+	defer i.f.mu.Unlock()
+	return i.hits
+}
+
+// Down makes every call that begins from now on fail with err before it has
+// any effect, whatever the rules say; nil brings the OSD back.
+func (f *Faulty) Down(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down = err
+}
+
+// Counted returns what was asked by calls of a method.
+func (f *Faulty) Counted(op Op) Count {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.counts[op]
+}
+
+// ResetCounts sets all counts to zero.
+func (f *Faulty) ResetCounts() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.counts)
+}
+
+func (r *Rule) matches(op Op, keys [][]byte) bool {
+	if len(r.Ops) > 0 && !slices.Contains(r.Ops, op) {
+		return false
+	}
+	if r.Prefix == nil && r.Match == nil {
+		return true
+	}
+	return slices.ContainsFunc(keys, func(k []byte) bool {
+		return bytes.HasPrefix(k, r.Prefix) && (r.Match == nil || r.Match(k))
+	})
+}
+
+// begin counts a call and returns the rule for it, the zero rule if there is
+// none.
+func (f *Faulty) begin(op Op, keys [][]byte) (Rule, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.counts[op]
+	c.Calls++
+	f.counts[op] = c
+	if f.down != nil {
+		return Rule{}, f.down
+	}
+	for _, i := range f.rules {
+		if !i.rule.matches(op, keys) {
+			continue
+		}
+		i.seen++
+		if i.seen > i.rule.Skip && (i.rule.Count == 0 || i.hits < i.rule.Count) {
+			i.hits++
+			return i.rule, nil
+		}
+	}
+	return Rule{}, nil
+}
+
+// do makes a call under the rules. call returns the bytes of values that it
+// moved. The call's own error goes before that of a rule with After.
+func (f *Faulty) do(ctx context.Context, op Op, keys [][]byte, call func() (int, error)) (Rule, error) {
+	r, err := f.begin(op, keys)
+	if err != nil {
+		return r, err
+	}
+	if !r.After {
+		if err := r.act(ctx); err != nil {
+			return r, err
+		}
+	}
+	n, err := call()
+	if err != nil {
+		return r, err
+	}
+	f.mu.Lock()
+	c := f.counts[op]
+	c.Bytes += uint64(n)
+	f.counts[op] = c
+	f.mu.Unlock()
+	if r.After {
+		return r, r.act(ctx)
+	}
+	return r, nil
+}
+
+func (r *Rule) act(ctx context.Context) error {
+	if r.Gate != nil {
+		if err := r.Gate.hold(ctx); err != nil {
+			return err
+		}
+	}
+	return r.Err
+}
+
+// ID implements osd.OSD. It never fails.
+func (f *Faulty) ID() uuid.UUID { return f.inner.ID() }
+
+// Apply implements osd.OSD.
+func (f *Faulty) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Update) error {
+	keys := make([][]byte, 0, len(asserts)+len(updates))
+	n := 0
+	for _, a := range asserts {
+		keys = append(keys, a.Key)
+	}
+	for _, u := range updates {
+		keys = append(keys, u.Key)
+		if !u.Delete {
+			n += len(u.Value.Data)
+		}
+	}
+	_, err := f.do(ctx, Apply, keys, func() (int, error) { return n, f.inner.Apply(ctx, asserts, updates) })
+	return err
+}
+
+// Read implements osd.OSD.
+func (f *Faulty) Read(ctx context.Context, key []byte, off uint32, p []byte, crcs []uint32) error {
+	r, err := f.do(ctx, Read, [][]byte{key}, func() (int, error) { return len(p), f.inner.Read(ctx, key, off, p, crcs) })
+	if err == nil && r.Flip && len(p) > 0 {
+		p[len(p)-1] ^= 0x10
+	}
+	return err
+}
+
+// Stat implements osd.OSD.
+func (f *Faulty) Stat(ctx context.Context, keys [][]byte) (infos []osd.Info, err error) {
+	_, err = f.do(ctx, Stat, keys, func() (_ int, err error) {
+		infos, err = f.inner.Stat(ctx, keys)
+		return 0, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return infos, nil
+}
+
+// Range implements osd.OSD. Its first key is the one that rules look at.
+func (f *Faulty) Range(ctx context.Context, first, last []byte, limit int) (infos []osd.Info, err error) {
+	_, err = f.do(ctx, Range, [][]byte{first}, func() (_ int, err error) {
+		infos, err = f.inner.Range(ctx, first, last, limit)
+		return 0, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return infos, nil
+}
+
+// Verify implements osd.OSD. Rules look at after.
+func (f *Faulty) Verify(ctx context.Context, after []byte, limit int) (bad []osd.Bad, next []byte, err error) {
+	_, err = f.do(ctx, Verify, [][]byte{after}, func() (_ int, err error) {
+		bad, next, err = f.inner.Verify(ctx, after, limit)
+		return 0, err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return bad, next, nil
+}
+
+// Usage implements osd.OSD. It has no key.
+func (f *Faulty) Usage(ctx context.Context) (u osd.Usage, err error) {
+	_, err = f.do(ctx, Usage, nil, func() (_ int, err error) {
+		u, err = f.inner.Usage(ctx)
+		return 0, err
+	})
+	if err != nil {
+		return osd.Usage{}, err
+	}
+	return u, nil
+}

@@ -1,0 +1,63 @@
+package osdtest
+
+import (
+	"context"
+	"sync"
+)
+
+// Gate holds the calls that reach it until it is opened.
+type Gate struct {
+	mu      sync.Mutex
+	arrived int
+	changed chan struct{} // closed and replaced when arrived grows
+	open    chan struct{}
+}
+
+// NewGate returns a closed gate.
+func NewGate() *Gate {
+	return &Gate{changed: make(chan struct{}), open: make(chan struct{})}
+}
+
+// Arrived waits until n calls in all have reached the gate.
+func (g *Gate) Arrived(ctx context.Context, n int) error {
+	for {
+		g.mu.Lock()
+		arrived, changed := g.arrived, g.changed
+		g.mu.Unlock()
+		if arrived >= n {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Open lets all calls through, those held and those to come. It may be called
+// again.
+func (g *Gate) Open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-g.open:
+	default:
+		close(g.open)
+	}
+}
+
+// hold waits until the gate is open or ctx ends.
+func (g *Gate) hold(ctx context.Context) error {
+	g.mu.Lock()
+	g.arrived++
+	close(g.changed)
+	g.changed = make(chan struct{})
+	g.mu.Unlock()
+	select {
+	case <-g.open:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

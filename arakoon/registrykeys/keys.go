@@ -1,0 +1,128 @@
+package registrykeys
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"openvstorage/arakoon"
+	"openvstorage/volumedriver/registry"
+)
+
+// Keys implements registry.Keys over a member of an Arakoon group. Reads are
+// consistent; a swap is one sequence of assertions and replacements.
+type Keys struct {
+	node Node
+}
+
+// Node is what Keys needs of a member: an *arakoon.Node.
+type Node interface {
+	Get(ctx context.Context, c arakoon.Consistency, key []byte) ([]byte, error)
+	Prefix(ctx context.Context, c arakoon.Consistency, prefix []byte, limit int, fn func(key, value []byte) bool) error
+	Do(ctx context.Context, seq *arakoon.Sequence) ([]arakoon.Result, error)
+}
+
+var (
+	_ registry.Keys = (*Keys)(nil)
+	_ Node          = (*arakoon.Node)(nil)
+)
+
+// New makes the keys of a node, which the caller closes after the registry.
+func New(n Node) *Keys { return &Keys{node: n} }
+
+// swapTimeout bounds how long a swap waits for its answer. A full disk can make
+// it wait.
+const swapTimeout = time.Minute
+
+// Get implements registry.Keys.
+func (k *Keys) Get(ctx context.Context, key []byte) (value []byte, err error) {
+	err = patiently(ctx, func() error {
+		value, err = k.node.Get(ctx, arakoon.Consistent, key)
+		return err
+	})
+	var absent *arakoon.ErrNotFound
+	if errors.As(err, &absent) {
+		return nil, nil
+	}
+	return value, translate(err)
+}
+
+// Range implements registry.Keys.
+func (k *Keys) Range(ctx context.Context, prefix []byte, fn func(key, value []byte) bool) error {
+	return translate(patiently(ctx, func() error {
+		return k.node.Prefix(ctx, arakoon.Consistent, prefix, 0, fn)
+	}))
+}
+
+// Swap implements registry.Keys. A retry would find its own values in place of
+// the old ones, so that a swap whose outcome is not known is not asked for
+// again: that is an error.
+func (k *Keys) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	seq := new(arakoon.Sequence)
+	for _, s := range swaps {
+		seq.Assert(s.Key, s.Old)
+	}
+	for _, s := range swaps {
+		if !bytes.Equal(s.Old, s.New) || (s.Old == nil) != (s.New == nil) {
+			seq.Replace(s.Key, s.New)
+		}
+	}
+	err := patiently(ctx, func() error {
+		// Who gives up waiting must not leave it open what has happened.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapTimeout)
+		defer cancel()
+		_, err := k.node.Do(ctx, seq)
+		return err
+	})
+	var other *arakoon.ErrAssert
+	if errors.As(err, &other) {
+		return false, nil
+	}
+	return err == nil, translate(err)
+}
+
+// translate gives errors of a node that is of no more use their meaning for a
+// registry.
+func translate(err error) error {
+	switch {
+	case errors.Is(err, arakoon.ErrClosed):
+		return fmt.Errorf("%w: %w", registry.ErrClosed, err)
+	case errors.Is(err, arakoon.ErrFailed):
+		return fmt.Errorf("%w: %w", registry.ErrFailed, err)
+	}
+	return err
+}
+
+// How a call waits for a node that is busy: 1 ms, 2 ms and so on to 64 ms,
+// about 2 s in all.
+const (
+	busyTries   = 36
+	busyWait    = time.Millisecond
+	busyWaitMax = 64 * time.Millisecond
+)
+
+// patiently repeats what a node refused because too much was under way:
+// nothing was done then.
+func patiently(ctx context.Context, do func() error) error {
+	wait := busyWait
+	for range busyTries {
+		err := do()
+		if !errors.Is(err, arakoon.ErrBusy) {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
+		wait = min(2*wait, busyWaitMax)
+	}
+	return do()
+}

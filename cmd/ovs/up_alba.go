@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	albahere "openvstorage/alba/embedded"
+	albaobject "openvstorage/alba/object"
+	"openvstorage/alba/policy"
+	"openvstorage/alba/preset"
+	"openvstorage/internal/size"
+)
+
+// cacheMin is the least that --cache takes, unless it is 0.
+const cacheMin = 64 * size.MiB
+
+// albaFlags are the flags of `ovs up` for the ALBA backend.
+type albaFlags struct {
+	asds     int
+	dirs     []string
+	policies []string
+	preset   string
+	keys     string
+	cache    size.Bytes
+}
+
+func (f *albaFlags) add(flags *pflag.FlagSet) {
+	flags.IntVar(&f.asds, "asds", 0, fmt.Sprintf("make `n` ASDs under DIR/asd, in a new data directory (default %d)", albahere.DefaultASD))
+	flags.StringArrayVar(&f.dirs, "asd", nil, "make an ASD in `DIR`, the mount of a disk, instead of under the data directory; may be given again")
+	flags.StringArrayVar(&f.policies, "policy", nil, "`k,m,c,x` of a new data directory: k data and m parity fragments, accepted with c, at most x on a machine; may be given again, best first (default 2,1,2,3 for three disks)")
+	flags.StringVar(&f.preset, "preset", "", "`FILE` with the default preset of a new data directory, as `ovs alba preset list --json` prints one")
+	flags.StringVar(&f.keys, "keys", "", "`FILE` with master keys for presets that encrypt: lines of a number and 64 hexadecimal digits")
+	flags.Var(&f.cache, "cache", fmt.Sprintf("disk space in DIR/cache for fragments that were read, 0 for none; at least %v otherwise", cacheMin))
+}
+
+// set reports whether one was given that only a data directory with ALBA takes.
+func (f *albaFlags) set() bool {
+	return f.asds != 0 || len(f.dirs) > 0 || len(f.policies) > 0 || f.preset != "" || f.keys != "" || f.cache != 0
+}
+
+func (f *albaFlags) check(command string) error {
+	switch {
+	case f.asds < 0 || f.asds > albahere.MaxASDs || len(f.dirs) > albahere.MaxASDs:
+		return usagef("%s: --asds: give 1 to %d", command, albahere.MaxASDs)
+	case f.asds > 0 && len(f.dirs) > 0 && f.asds != len(f.dirs):
+		return usagef("%s: --asds %d and %d times --asd: give one of them", command, f.asds, len(f.dirs))
+	case f.cache != 0 && f.cache < cacheMin:
+		return usagef("%s: --cache %v is too small; give it at least %v, or 0", command, f.cache, cacheMin)
+	}
+	for _, text := range f.policies {
+		if _, err := policy.Parse(text); err != nil {
+			return usagef("%s: --policy: %w", command, err)
+		}
+	}
+	return nil
+}
+
+// options makes the backend's options of the flags.
+func (f *albaFlags) options(o hostOptions) (albahere.Options, error) {
+	opt := albahere.Options{
+		FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, ASDs: f.asds, CacheBytes: int64(f.cache), Uploads: o.uploads, Logger: o.logger,
+	}
+	for _, dir := range f.dirs {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return opt, err
+		}
+		opt.Dirs = append(opt.Dirs, abs)
+	}
+	for _, text := range f.policies {
+		p, err := policy.Parse(text)
+		if err != nil {
+			return opt, err
+		}
+		opt.Policies = append(opt.Policies, p)
+	}
+	if f.preset != "" {
+		p, err := readPreset(f.preset)
+		if err != nil {
+			return opt, err
+		}
+		opt.Preset = &p
+	}
+	var err error
+	if f.keys != "" {
+		opt.Keys, err = readKeys(f.keys)
+	}
+	return opt, err
+}
+
+// readPreset reads a preset that a person wrote.
+func readPreset(file string) (preset.Preset, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return preset.Preset{}, fmt.Errorf("preset: %w", err)
+	}
+	p, err := preset.ParseJSON(b)
+	if err != nil {
+		return preset.Preset{}, fmt.Errorf("preset in %s: %w", file, err)
+	}
+	return p, nil
+}
+
+// readKeys reads master keys: lines of a number and 64 hexadecimal digits; what
+// follows a # is a comment.
+func readKeys(file string) (map[uint64][]byte, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("master keys: %w", err)
+	}
+	keys := make(map[uint64][]byte)
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	for n := 1; lines.Scan(); n++ {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		fields := strings.Fields(text)
+		if len(fields) == 0 {
+			continue
+		}
+		var number uint64
+		var key []byte
+		if len(fields) == 2 {
+			if number, err = strconv.ParseUint(fields[0], 10, 64); err == nil {
+				key, err = hex.DecodeString(fields[1])
+			}
+		}
+		if err != nil || len(key) != albaobject.MasterKeySize || number == 0 || keys[number] != nil {
+			// Not the line itself: it may be a key.
+			return nil, fmt.Errorf("master keys: %s:%d: not a new number above 0 and %d hexadecimal digits", file, n, 2*albaobject.MasterKeySize)
+		}
+		keys[number] = key
+	}
+	return keys, lines.Err()
+}

@@ -1,0 +1,4 @@
+package registry
+
+// EncodeFile makes the file of an older release.
+var EncodeFile = encode

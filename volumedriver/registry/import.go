@@ -1,0 +1,238 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+
+	"openvstorage/internal/disk"
+	"openvstorage/internal/format"
+
+	"github.com/google/uuid"
+)
+
+// Older releases kept the registry in a directory, the whole of it twice:
+//
+//	DIR/registry.lock  held while it is open
+//	DIR/registry.0     the whole registry
+//	DIR/registry.1     the same again
+//
+// Every change wrote both anew, so that of two whole ones the newer holds all
+// that was ever acknowledged, and one alone is enough.
+const lockName = "registry.lock"
+
+var copies = [...]string{"registry.0", "registry.1"}
+
+// ImportedSuffix is what the names of files end in that were imported. Nothing
+// reads them again.
+const ImportedSuffix = ".imported"
+
+// Bounds of one swap of an import.
+const (
+	importRecords = 256
+	importBytes   = 1 << 20
+)
+
+// Import takes over the records that an older release kept in dir, if it did,
+// and renames its files; it is called before Open. Cut short at any point it is
+// begun anew by the next call, and nothing is served until it is done. It
+// returns how many vDisks were imported.
+//
+// Errors: disk.ErrLocked: the older release runs; ErrImport: the registry is
+// in use already and the files are not those that it began with;
+// format.ErrCorrupt: neither file is whole.
+func Import(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int, error) {
+	present, err := presentCopies(fsys, dir)
+	if err != nil || len(present) == 0 {
+		return 0, err
+	}
+	fail := func(err error) (int, error) {
+		return 0, fmt.Errorf("import the registry files of an older release from %s: %w", dir, err)
+	}
+	lock, err := fsys.Lock(path.Join(dir, lockName))
+	if err != nil {
+		return fail(err)
+	}
+	defer lock.Close()
+	n, err := importFiles(ctx, keys, fsys, dir)
+	if err != nil {
+		return fail(err)
+	}
+	for _, name := range present {
+		name = path.Join(dir, name)
+		if err := fsys.Rename(name, name+ImportedSuffix); err != nil {
+			return fail(err)
+		}
+	}
+	if err := fsys.SyncDir(dir); err != nil {
+		return fail(err)
+	}
+	return n, nil
+}
+
+func presentCopies(fsys disk.FS, dir string) (names []string, err error) {
+	for _, name := range copies {
+		switch _, err := fsys.Stat(path.Join(dir, name)); {
+		case err == nil:
+			names = append(names, name)
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+func importFiles(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int, error) {
+	m, raw, err := loadMeta(ctx, keys)
+	if err != nil {
+		return 0, err
+	}
+	generation, records, err := loadFiles(fsys, dir)
+	switch {
+	case m.state == imported && (err != nil || generation <= m.generation):
+		return 0, nil // all but the renaming was done
+	case err != nil:
+		return 0, err
+	case m.state == imported:
+		return 0, fmt.Errorf("%w: they are of generation %d, generation %d was imported, and the registry was in use since; move away the files that are wrong", ErrImport, generation, m.generation)
+	case m.state == 0 && raw != nil:
+		return 0, fmt.Errorf("%w: the registry has %d vDisks of its own; move the files away", ErrImport, m.records)
+	}
+	begun := meta{state: importing, generation: generation}.encode()
+	if err := swap(ctx, keys, []Swap{{[]byte(metaKey), raw, begun}}); err != nil {
+		return 0, err
+	}
+	if raw != nil {
+		if err := undoImport(ctx, keys); err != nil {
+			return 0, err
+		}
+	}
+	if err := swapEach(ctx, keys, records, adds); err != nil {
+		return 0, err
+	}
+	done := meta{state: imported, records: uint32(len(records)), generation: generation}.encode()
+	return len(records), swap(ctx, keys, []Swap{{[]byte(metaKey), begun, done}})
+}
+
+// undoImport takes out what an import has put in that was cut short.
+func undoImport(ctx context.Context, keys Keys) error {
+	records, err := list(ctx, keys)
+	if err != nil {
+		return err
+	}
+	return swapEach(ctx, keys, records, func(rec *Record) []Swap {
+		swaps := adds(rec)
+		for i := range swaps {
+			swaps[i].Old, swaps[i].New = swaps[i].New, nil
+		}
+		return swaps
+	})
+}
+
+// swapEach makes the swaps of all records, many at once.
+func swapEach(ctx context.Context, keys Keys, records []Record, of func(*Record) []Swap) error {
+	var swaps []Swap
+	size := 0
+	for i := range records {
+		swaps = append(swaps, of(&records[i])...)
+		size += 2 * (recordFixed + len(records[i].Name) + len(records[i].Owner))
+		if i+1 < len(records) && len(swaps) < 2*importRecords && size < importBytes {
+			continue
+		}
+		if err := swap(ctx, keys, swaps); err != nil {
+			return err
+		}
+		swaps, size = swaps[:0], 0
+	}
+	return nil
+}
+
+// swap makes swaps that nobody else may thwart.
+func swap(ctx context.Context, keys Keys, swaps []Swap) error {
+	done, err := keys.Swap(ctx, swaps)
+	if err == nil && !done {
+		err = fmt.Errorf("%w: somebody else changes the registry", ErrImport)
+	}
+	return err
+}
+
+// loadFiles reads both copies and returns the newer one's records.
+func loadFiles(fsys disk.FS, dir string) (generation uint64, records []Record, err error) {
+	var damage []error
+	found := false
+	for _, name := range copies {
+		name = path.Join(dir, name)
+		g, r, err := readCopy(fsys, name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, format.ErrNewer):
+			return 0, nil, fmt.Errorf("%s: %w", name, err)
+		case err != nil: // corrupt, or on a bad spot of the disk
+			damage = append(damage, fmt.Errorf("%s: %w", name, err))
+		case !found || g > generation:
+			generation, records, found = g, r, true
+		}
+	}
+	if !found {
+		return 0, nil, fmt.Errorf("no copy is whole, restore one: %w", errors.Join(damage...))
+	}
+	return generation, records, nil
+}
+
+func readCopy(fsys disk.FS, name string) (uint64, []Record, error) {
+	f, err := fsys.OpenFile(name, 0, 0)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer f.Close()
+	n, err := f.Size()
+	if err != nil {
+		return 0, nil, err
+	}
+	if n > fileMax {
+		return 0, nil, corrupt("it has %d bytes, more than any registry", n)
+	}
+	b := make([]byte, n)
+	if got, err := f.ReadAt(b, 0); got < len(b) {
+		return 0, nil, fmt.Errorf("%d of %d bytes: %w", got, n, err)
+	}
+	return decode(b)
+}
+
+// Check verifies that the indexes and the number of records agree. It reads all
+// keys while nothing changes them: it is for tests and for offline checks.
+func Check(ctx context.Context, keys Keys) error {
+	m, _, err := loadMeta(ctx, keys)
+	if err != nil {
+		return err
+	}
+	records, err := list(ctx, keys)
+	if err != nil {
+		return err
+	}
+	ids := make(map[string]uuid.UUID, len(records))
+	for i := range records {
+		ids[records[i].Name] = records[i].ID
+	}
+	if m.state != importing && int(m.records) != len(records) || len(ids) != len(records) {
+		return corrupt("registry: it counts %d vDisks, there are %d with %d names", m.records, len(records), len(ids))
+	}
+	var wrong error
+	err = keys.Range(ctx, []byte(namePrefix), func(key, value []byte) bool {
+		name := string(key[len(namePrefix):])
+		if id, ok := ids[name]; !ok || string(id[:]) != string(value) {
+			wrong = corrupt("registry: the name %q is that of vDisk %x", name, value)
+		}
+		delete(ids, name)
+		return wrong == nil
+	})
+	if err = errors.Join(err, wrong); err != nil {
+		return err
+	}
+	for name, id := range ids {
+		return corrupt("registry: vDisk %s is not found by its name %q", id, name)
+	}
+	return nil
+}

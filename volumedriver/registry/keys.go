@@ -1,0 +1,45 @@
+package registry
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+)
+
+// Keys is the replicated store that a registry keeps its records in: an
+// Arakoon group, through package arakoon/registrykeys. Its methods are safe for
+// concurrent use, and reads see every swap that was answered before.
+//
+// Errors match ErrFailed when nobody can tell any more what is stored, and
+// ErrClosed when the store is closed.
+type Keys interface {
+	// Get returns the value of a key, nil if it is absent.
+	Get(ctx context.Context, key []byte) ([]byte, error)
+	// Range calls fn with all keys that begin with prefix, in order and at one
+	// moment, until it returns false. fn may keep the slices.
+	Range(ctx context.Context, prefix []byte, fn func(key, value []byte) bool) error
+	// Swap makes all swaps if every key has its old value, and otherwise none
+	// and returns false. What it made is durable and visible on return. Once it
+	// has begun, the end of ctx does not end it.
+	Swap(ctx context.Context, swaps []Swap) (bool, error)
+}
+
+// Swap gives a key a new value in place of the old one. Nil is none: the key is
+// absent, or goes.
+type Swap struct {
+	Key, Old, New []byte
+}
+
+// Keys of a registry. Numbers are in the values; see format.go.
+//
+//	vdisk/M          meta: how many records there are
+//	vdisk/I id16     record of the vDisk
+//	vdisk/N name     id of the vDisk with the name (bare)
+const (
+	metaKey    = "vdisk/M"
+	idPrefix   = "vdisk/I"
+	namePrefix = "vdisk/N"
+)
+
+func idKey(id uuid.UUID) []byte  { return append([]byte(idPrefix), id[:]...) }
+func nameKey(name string) []byte { return append([]byte(namePrefix), name...) }

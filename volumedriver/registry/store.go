@@ -1,0 +1,338 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/google/uuid"
+)
+
+// Registry is the vDisks of a vPool. Every change is one swap of the keys that
+// it rests on, durable on return. Safe for concurrent use, here and by other
+// registries on the same keys.
+type Registry struct {
+	keys Keys
+	size sync.Mutex // held by changes of how many there are, which collide
+
+	mu     sync.RWMutex // held for reading by every call
+	closed bool
+}
+
+// Open opens the registry that is kept in keys; none is an empty one. It
+// returns ErrImport if an import was begun and not finished, format.ErrNewer if
+// a newer release wrote it, and format.ErrCorrupt.
+func Open(ctx context.Context, keys Keys) (*Registry, error) {
+	m, _, err := loadMeta(ctx, keys)
+	if err == nil && m.state == importing {
+		err = ErrImport
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open registry: %w", err)
+	}
+	return &Registry{keys: keys}, nil
+}
+
+// Close ends the registry when the calls under way are finished. The keys are
+// the caller's to close, after it.
+func (r *Registry) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	return nil
+}
+
+// begin refuses calls on a closed registry, and keeps Close waiting until end.
+func (r *Registry) begin(ctx context.Context) (end func(), err error) {
+	r.mu.RLock()
+	if err = ctx.Err(); r.closed {
+		err = ErrClosed
+	}
+	if err != nil {
+		r.mu.RUnlock()
+		return nil, err
+	}
+	return r.mu.RUnlock, nil
+}
+
+func loadMeta(ctx context.Context, keys Keys) (m meta, raw []byte, err error) {
+	if raw, err = keys.Get(ctx, []byte(metaKey)); err != nil {
+		return m, nil, err
+	}
+	m, err = decodeMeta(raw)
+	return m, raw, err
+}
+
+// record returns a record with its bytes, or ErrNotFound.
+func (r *Registry) record(ctx context.Context, id uuid.UUID) (Record, []byte, error) {
+	raw, err := r.keys.Get(ctx, idKey(id))
+	if err != nil {
+		return Record{}, nil, err
+	}
+	if raw == nil {
+		return Record{}, nil, fmt.Errorf("%w: id %s", ErrNotFound, id)
+	}
+	rec, err := decodeValue(id, raw)
+	return rec, raw, err
+}
+
+// attempts bounds how often a call begins anew because others changed what it
+// rests on.
+const attempts = 100
+
+// change swaps what plan returns, which looks at the keys afresh each time.
+func (r *Registry) change(ctx context.Context, plan func() ([]Swap, error)) error {
+	for range attempts {
+		swaps, err := plan()
+		if err != nil || len(swaps) == 0 {
+			return err
+		}
+		done, err := r.keys.Swap(ctx, swaps)
+		if err != nil {
+			return fmt.Errorf("change registry: %w", err)
+		}
+		if done {
+			return nil
+		}
+	}
+	return fmt.Errorf("change registry: others changed it %d times meanwhile; try again", attempts)
+}
+
+// changeOne changes the record of id.
+func (r *Registry) changeOne(ctx context.Context, id uuid.UUID, edit func(*Record)) error {
+	end, err := r.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return r.change(ctx, func() ([]Swap, error) {
+		rec, raw, err := r.record(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		edit(&rec)
+		if err := rec.validate(); err != nil {
+			return nil, err
+		}
+		return []Swap{{idKey(id), raw, encodeValue(&rec)}}, nil
+	})
+}
+
+// Register adds a vDisk. It returns ErrName, ErrNameTaken, ErrIDTaken or
+// ErrFull.
+func (r *Registry) Register(ctx context.Context, rec Record) error {
+	if err := rec.validate(); err != nil {
+		return err
+	}
+	end, err := r.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	r.size.Lock()
+	defer r.size.Unlock()
+	return r.change(ctx, func() ([]Swap, error) {
+		switch have, _, err := r.record(ctx, rec.ID); {
+		case err == nil:
+			return nil, fmt.Errorf("%w: %s is %q", ErrIDTaken, rec.ID, have.Name)
+		case !errors.Is(err, ErrNotFound):
+			return nil, err
+		}
+		if err := r.free(ctx, rec.Name); err != nil {
+			return nil, err
+		}
+		m, raw, err := loadMeta(ctx, r.keys)
+		if err != nil {
+			return nil, err
+		}
+		if m.records == RecordsMax {
+			return nil, fmt.Errorf("%w: %d vDisks", ErrFull, RecordsMax)
+		}
+		m.records++
+		return append(adds(&rec), Swap{[]byte(metaKey), raw, m.encode()}), nil
+	})
+}
+
+// adds are the swaps that put a new vDisk into the indexes.
+func adds(rec *Record) []Swap {
+	return []Swap{
+		{Key: idKey(rec.ID), New: encodeValue(rec)},
+		{Key: nameKey(rec.Name), New: bytes.Clone(rec.ID[:])},
+	}
+}
+
+// free returns ErrNameTaken if a vDisk has the name.
+func (r *Registry) free(ctx context.Context, name string) error {
+	taken, err := r.keys.Get(ctx, nameKey(name))
+	if err == nil && taken != nil {
+		err = fmt.Errorf("%w: %q", ErrNameTaken, name)
+	}
+	return err
+}
+
+// Lookup returns the vDisk with that name, or ErrNotFound.
+func (r *Registry) Lookup(ctx context.Context, name string) (Record, error) {
+	end, err := r.begin(ctx)
+	if err != nil {
+		return Record{}, err
+	}
+	defer end()
+	for range attempts {
+		raw, err := r.keys.Get(ctx, nameKey(name))
+		if err != nil {
+			return Record{}, err
+		}
+		if raw == nil {
+			break
+		}
+		id, err := uuid.FromBytes(raw)
+		if err != nil {
+			return Record{}, corrupt("name %q: %v", name, err)
+		}
+		rec, _, err := r.record(ctx, id)
+		if err == nil && rec.Name == name {
+			return rec, nil
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return Record{}, err
+		}
+		// Removed or renamed in between: the name may be another's by now.
+	}
+	return Record{}, fmt.Errorf("%w: %q", ErrNotFound, name)
+}
+
+// Get returns the vDisk with that id, or ErrNotFound.
+func (r *Registry) Get(ctx context.Context, id uuid.UUID) (Record, error) {
+	end, err := r.begin(ctx)
+	if err != nil {
+		return Record{}, err
+	}
+	defer end()
+	rec, _, err := r.record(ctx, id)
+	return rec, err
+}
+
+// List returns all vDisks as they are at one moment, sorted by name.
+func (r *Registry) List(ctx context.Context) ([]Record, error) {
+	end, err := r.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	records, err := list(ctx, r.keys)
+	if err != nil {
+		return nil, fmt.Errorf("list registry: %w", err)
+	}
+	slices.SortFunc(records, byName)
+	return records, nil
+}
+
+// list returns all records, in order of id.
+func list(ctx context.Context, keys Keys) ([]Record, error) {
+	records := []Record{}
+	var failed error
+	err := keys.Range(ctx, []byte(idPrefix), func(key, value []byte) bool {
+		id, err := uuid.FromBytes(key[len(idPrefix):])
+		if err != nil {
+			failed = corrupt("key %q: %v", key, err)
+			return false
+		}
+		rec, err := decodeValue(id, value)
+		if err != nil {
+			failed = err
+			return false
+		}
+		records = append(records, rec)
+		return true
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return nil, err
+	}
+	return records, nil
+}
+
+func byName(a, b Record) int { return strings.Compare(a.Name, b.Name) }
+
+// Rename gives a vDisk another name. It returns ErrName, ErrNotFound or
+// ErrNameTaken.
+func (r *Registry) Rename(ctx context.Context, id uuid.UUID, name string) error {
+	if err := ValidateName(name); err != nil {
+		return err
+	}
+	end, err := r.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return r.change(ctx, func() ([]Swap, error) {
+		rec, raw, err := r.record(ctx, id)
+		if err != nil || rec.Name == name {
+			return nil, err
+		}
+		if err := r.free(ctx, name); err != nil {
+			return nil, err
+		}
+		old := rec.Name
+		rec.Name = name
+		return []Swap{
+			{idKey(id), raw, encodeValue(&rec)},
+			{nameKey(old), id[:], nil},
+			{nameKey(name), nil, id[:]},
+		}, nil
+	})
+}
+
+// Claim makes owner the owner of a vDisk and returns the next epoch, which is
+// durable and was never returned before (P4). A vDisk that is being deleted
+// can be claimed too, by whoever finishes that.
+func (r *Registry) Claim(ctx context.Context, id uuid.UUID, owner string) (epoch uint64, err error) {
+	err = r.changeOne(ctx, id, func(rec *Record) {
+		rec.Owner = owner
+		rec.Epoch++
+		epoch = rec.Epoch
+	})
+	if err != nil {
+		return 0, err
+	}
+	return epoch, nil
+}
+
+// MarkDeleting notes that a vDisk is being deleted.
+func (r *Registry) MarkDeleting(ctx context.Context, id uuid.UUID) error {
+	return r.changeOne(ctx, id, func(rec *Record) { rec.Deleting = true })
+}
+
+// Remove forgets a vDisk and frees its name. Removing one that is absent
+// returns ErrNotFound.
+func (r *Registry) Remove(ctx context.Context, id uuid.UUID) error {
+	end, err := r.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	r.size.Lock()
+	defer r.size.Unlock()
+	return r.change(ctx, func() ([]Swap, error) {
+		rec, raw, err := r.record(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		m, rawMeta, err := loadMeta(ctx, r.keys)
+		if err != nil {
+			return nil, err
+		}
+		if m.records == 0 {
+			return nil, corrupt("vDisk %q is there and the number of vDisks is 0", rec.Name)
+		}
+		m.records--
+		return []Swap{
+			{idKey(id), raw, nil},
+			{nameKey(rec.Name), id[:], nil},
+			{[]byte(metaKey), rawMeta, m.encode()},
+		}, nil
+	})
+}
