@@ -101,6 +101,7 @@ func Open(opt Options) (*ASD, error) {
 	}
 	go a.run()
 	a.tasks.Go(a.maintain)
+	a.compact <- struct{}{}
 	return a, nil
 }
 
@@ -113,7 +114,7 @@ func (a *ASD) open() (err error) {
 	if a.lock, err = a.opt.FS.Lock(path.Join(a.opt.Dir, lockName)); err != nil {
 		return err
 	}
-	if err := a.recover(); err != nil {
+	if err := a.replay(); err != nil {
 		return err
 	}
 	a.makeReserve()

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"path"
+	"sync"
 	"testing"
 
 	"openvstorage/alba/osd"
@@ -290,4 +292,126 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(len(list), err)
 	}
 	apply(t, b, put("after", random(rng, 50000), 1))
+}
+
+// An ASD fills up to its limit again and again: what is deleted comes back, and
+// it never takes more than its capacity.
+func TestCapacity(t *testing.T) {
+	fsys := crashdisk.New()
+	opt := small(fsys)
+	opt.Capacity = 4 << 20
+	a := openNew(t, opt)
+	quiet(a)
+	rng := rand.New(rand.NewPCG(4, 4))
+	live := map[string][]byte{}
+	for round := range 5 {
+		for i := 0; ; i++ {
+			key, data := fmt.Sprintf("%d-%d", round, i), random(rng, 5000+rng.IntN(30000))
+			if err := a.Apply(ctx, nil, []osd.Update{put(key, data, 1)}); err != nil {
+				if !errors.Is(err, osd.ErrFull) {
+					t.Fatal(err)
+				}
+				break
+			}
+			live[key] = data
+			if u, err := a.Usage(ctx); err != nil || u.Used > u.Capacity || u.Capacity != opt.Capacity {
+				t.Fatal(u, err)
+			}
+		}
+		if sum := sizes(live); sum < int(opt.Capacity)/2 {
+			t.Fatalf("round %d: full with %d bytes", round, sum)
+		}
+		for key := range live {
+			if rng.IntN(3) == 0 {
+				continue
+			}
+			apply(t, a, del(key))
+			delete(live, key)
+		}
+		if err := a.keep(); err != nil {
+			t.Fatal(err)
+		}
+		if u, _ := a.Usage(ctx); u.Full || u.Used > u.Capacity {
+			t.Fatal(u)
+		}
+	}
+	for key, data := range live {
+		mustGet(t, a, key, data)
+	}
+}
+
+func sizes(m map[string][]byte) (n int) {
+	for _, data := range m {
+		n += len(data)
+	}
+	return n
+}
+
+// Applys, reads, scrubbing and compaction at the same time.
+func TestConcurrent(t *testing.T) {
+	opt := small(crashdisk.New())
+	a := openNew(t, opt)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(g), 5))
+			mine := map[string][]byte{}
+			for i := range 150 {
+				key := fmt.Sprintf("%d-%d", g, rng.IntN(20))
+				u := del(key)
+				delete(mine, key)
+				if rng.IntN(3) > 0 {
+					mine[key] = random(rng, rng.IntN(20000))
+					u = put(key, mine[key], uint64(i))
+				}
+				if err := a.Apply(ctx, nil, []osd.Update{u}); err != nil {
+					t.Error(err)
+				}
+				for key, data := range mine {
+					if got, err := get(a, key); err != nil || !bytes.Equal(got, data) {
+						t.Error(key, err)
+					}
+					break
+				}
+			}
+		})
+	}
+	for range 5 {
+		if bad, _, err := a.Verify(ctx, nil, 100); len(bad) > 0 || err != nil {
+			t.Error(bad, err)
+		}
+		if _, err := a.Range(ctx, nil, nil, 100); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
+}
+
+// After Close everything says so, and what waits is answered.
+func TestClosed(t *testing.T) {
+	a := openNew(t, small(crashdisk.New()))
+	apply(t, a, put("k", make([]byte, 5000), 1))
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			err := a.Apply(ctx, nil, []osd.Update{put(fmt.Sprint(i), make([]byte, 5000), 1)})
+			if err != nil && !errors.Is(err, osd.ErrClosed) {
+				t.Error(err)
+			}
+		})
+	}
+	a.Close()
+	wg.Wait()
+	_, err1 := a.Stat(ctx, nil)
+	_, err2 := a.Range(ctx, nil, nil, 1)
+	_, _, err3 := a.Verify(ctx, nil, 1)
+	_, err4 := a.Usage(ctx)
+	for i, err := range []error{
+		err1, err2, err3, err4, a.Close(), a.Claim(ctx, testID.ID),
+		a.Read(ctx, []byte("k"), 0, nil, nil), a.Apply(ctx, nil, []osd.Update{del("k")}),
+	} {
+		if !errors.Is(err, osd.ErrClosed) {
+			t.Error(i, err)
+		}
+	}
 }

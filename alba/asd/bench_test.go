@@ -3,10 +3,12 @@ package asd
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
@@ -87,24 +89,84 @@ func BenchmarkRawWrite(b *testing.B) {
 	}
 }
 
+// BenchmarkRead4K reads blocks of 128 values of 4 MiB at random, 32 at a time:
+// from the disk, and from the page cache.
 func BenchmarkRead4K(b *testing.B) {
+	const values, size = 128, 4 << 20
 	a := realASD(b, Options{})
-	const values, size = 64, 4 << 20
 	v := value(aligned(nil, size), 1)
-	for i := range values {
-		apply(b, a, osd.Update{Key: benchKey(i), Value: v})
-	}
-	p, crcs := aligned(nil, blockSize), make([]uint32, 1)
 	keys := make([][]byte, values)
 	for i := range keys {
 		keys[i] = benchKey(i)
+		apply(b, a, osd.Update{Key: keys[i], Value: v}) // past the page cache
 	}
-	rng := rand.New(rand.NewPCG(1, 1))
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := a.Read(ctx, keys[rng.IntN(values)], uint32(rng.IntN(size/blockSize))*blockSize, p, crcs); err != nil {
+	read := func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetParallelism(16)
+		b.RunParallel(func(pb *testing.PB) {
+			p, crcs := aligned(nil, blockSize), make([]uint32, 1)
+			rng := rand.New(rand.NewPCG(rand.Uint64(), 1))
+			for pb.Next() {
+				if err := a.Read(ctx, keys[rng.IntN(values)], uint32(rng.IntN(size/blockSize))*blockSize, p, crcs); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	b.Run("cold", read)
+	all, crcs := aligned(nil, size), make([]uint32, size/blockSize)
+	for _, key := range keys {
+		if err := a.Read(ctx, key, 0, all, crcs); err != nil {
 			b.Fatal(err)
 		}
+	}
+	b.Run("warm", read)
+}
+
+// BenchmarkOpen opens an ASD with 100,000 values of 4 KiB: after a clean stop,
+// after a kill, and without a checkpoint.
+func BenchmarkOpen(b *testing.B) {
+	opt := Options{FS: osdisk.New(), Dir: path.Join(b.TempDir(), "disk"), SegmentBytes: 64 << 20}
+	a := openNew(b, opt)
+	v := value(aligned(nil, blockSize), 1)
+	for i := 0; i < 100_000; {
+		var updates []osd.Update
+		for range 250 {
+			updates = append(updates, osd.Update{Key: benchKey(i), Value: v})
+			i++
+		}
+		apply(b, a, updates...)
+	}
+	index := path.Join(opt.Dir, indexName)
+	last, err := os.ReadFile(index)
+	if err != nil {
+		b.Fatal(err)
+	}
+	a.Close()
+	clean, err := os.ReadFile(index)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		index []byte
+	}{{"clean", clean}, {"killed", last}, {"scan", nil}} {
+		b.Run(c.name, func(b *testing.B) {
+			for range b.N {
+				os.Remove(index)
+				if c.index != nil {
+					os.WriteFile(index, c.index, 0o600)
+				}
+				start := time.Now()
+				a, err := Open(opt)
+				if err != nil || a.Stats().Keys != 100_000 {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(time.Since(start).Microseconds())/1000, "ms/open")
+				a.cancel()
+				a.Close()
+			}
+		})
 	}
 }
 

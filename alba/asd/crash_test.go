@@ -17,13 +17,14 @@ import (
 // state is what an ASD should hold: sizes and seeds; the data follow from them.
 type state map[string]osd.Update
 
-// randomUpdates returns a few updates, and the state behind them.
-func randomUpdates(rng *rand.Rand, now state) ([]osd.Update, state) {
+// randomUpdates returns a few updates, that part of them deletes, and the state
+// behind them.
+func randomUpdates(rng *rand.Rand, now state, deletes float64) ([]osd.Update, state) {
 	next := maps.Clone(now)
 	var list []osd.Update
 	for range 1 + rng.IntN(4) {
 		key := fmt.Sprintf("key-%02d", rng.IntN(40))
-		if rng.IntN(3) == 0 {
+		if rng.Float64() < deletes {
 			list = append(list, del(key))
 			delete(next, key)
 			continue
@@ -105,7 +106,7 @@ func TestPowerCuts(t *testing.T) {
 				t.Fatalf("seed %d, life %d: %v", seed, life, err)
 			}
 			for i := range 60 {
-				updates, next := randomUpdates(rng, now)
+				updates, next := randomUpdates(rng, now, []float64{0.3, 0.9}[i/20%2])
 				states = append(states, next)
 				started.Store(int64(i + 1))
 				if err := a.Apply(ctx, nil, updates); err != nil {
@@ -162,7 +163,7 @@ func TestBitFlips(t *testing.T) {
 	now := state{}
 	for range 25 {
 		var updates []osd.Update
-		updates, now = randomUpdates(rng, now)
+		updates, now = randomUpdates(rng, now, 0.3)
 		apply(t, a, updates...)
 	}
 	a.Close()

@@ -10,12 +10,13 @@
 //
 // A directory holds
 //
-//	identity               who it is: 64 bytes of common header and 64 more
+//	identity               who it is
+//	lock                   held by the process that has the ASD open
 //	0000000000000001.seg   segments, by number (16 hex digits)
 //	index                  newest checkpoint of the index
 //	reserve                room that deletes may take when the disk is full
 //	spare-*                what was a segment, kept to be one again
-//	new, index.new         files that have not got their name yet
+//	new, *.new             files that have not got their name yet
 //
 // # Segment
 //

@@ -364,3 +364,85 @@ func TestScanSegment(t *testing.T) {
 		t.Fatal(h, err, batches, marks, entries)
 	}
 }
+
+// killed opens what a kill leaves of an ASD, with its newest checkpoint or
+// without.
+func killed(t *testing.T, fsys *crashdisk.FS, checkpoint bool) *ASD {
+	t.Helper()
+	image := fsys.Kill()
+	if !checkpoint {
+		image.Remove("disk/" + indexName)
+	}
+	return reopen(t, small(image))
+}
+
+// A delete lives as long as a segment may hold what it deleted.
+func TestDeletesOutliveCompaction(t *testing.T) {
+	fsys := crashdisk.New()
+	a := openNew(t, small(fsys))
+	quiet(a)
+	old, data := fill(t, a, 3)
+	first, _ := a.find([]byte(old[0]))
+	var also []string
+	for n := a.Stats().Segments; a.Stats().Segments < n+3; {
+		key := fmt.Sprintf("later%04d", len(also))
+		apply(t, a, put(key, data, 1))
+		also = append(also, key)
+		if len(also) == 20 {
+			apply(t, a, del(old[0])) // in the middle of a segment in which all else dies
+		}
+	}
+	for _, key := range also {
+		apply(t, a, del(key))
+	}
+	if err := a.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, a, func(s Stats) bool { return s.Segments <= 4 })
+	if _, ok := a.segments[first.segment]; !ok {
+		t.Fatal("the segment that holds the value is gone; the test shows nothing")
+	}
+	for _, checkpoint := range []bool{true, false} {
+		b := killed(t, fsys, checkpoint)
+		if _, err := get(b, old[0]); !errors.Is(err, osd.ErrNotFound) {
+			t.Fatal(checkpoint, err)
+		}
+		mustGet(t, b, old[1], data)
+	}
+}
+
+// A delete lives as long as the newest checkpoint has what it deleted.
+func TestDeletesOutliveTheCheckpoint(t *testing.T) {
+	fsys := crashdisk.New()
+	a := openNew(t, small(fsys))
+	quiet(a)
+	keys, _ := fill(t, a, 3)
+	if err := a.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys {
+		apply(t, a, del(key))
+	}
+	// Others, until the segment with the deletes is closed, and dead.
+	for n := a.lastNumber; a.lastNumber < n+2; {
+		apply(t, a, put("other", make([]byte, 20000), 1))
+	}
+	for range 10 {
+		s, hurry, err := a.victim()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s == nil {
+			break
+		}
+		if err := a.compactSegment(s, hurry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, _ := a.Range(ctx, nil, nil, osd.RangeMax)
+	b := killed(t, fsys, true)
+	got, _ := b.Range(ctx, nil, nil, osd.RangeMax)
+	if len(got) != len(want) || len(b.Damage()) > 0 {
+		t.Fatal(len(got), len(want), b.Damage())
+	}
+}

@@ -37,8 +37,8 @@ func (a *ASD) damaged(d Damage) {
 	}
 }
 
-// recover reads the checkpoint and the segments behind it.
-func (a *ASD) recover() error {
+// replay reads the checkpoint and the segments behind it.
+func (a *ASD) replay() error {
 	numbers, err := a.list()
 	if err != nil {
 		return err
@@ -291,7 +291,7 @@ func (r *recovery) enter(p pending) {
 	r.appended += p.Length
 }
 
-// finish deals with the tail and with keys whose segments are gone.
+// finish deals with the tail and with what was cut.
 func (r *recovery) finish() error {
 	a := r.ASD
 	a.durable, a.nextSeq, a.seq = r.durable, r.durable+1, r.durable
@@ -309,6 +309,7 @@ func (r *recovery) finish() error {
 			break
 		}
 	}
+	r.reportLost()
 	if len(r.tail) > 0 {
 		r.writeTail()
 	}
@@ -317,17 +318,24 @@ func (r *recovery) finish() error {
 			s.end = s.done
 		}
 	}
+	return nil
+}
+
+// reportLost reports the keys whose segments are gone.
+func (r *recovery) reportLost() {
+	a := r.ASD
 	lost := map[uint32]int{}
 	a.index.from(nil, func(key []byte, p place) bool {
 		if a.segments[p.segment] == nil {
 			lost[p.segment]++
+			// No new segment may pass for it.
+			a.lastNumber = max(a.lastNumber, p.segment)
 		}
 		return true
 	})
 	for n, keys := range lost {
 		a.damaged(Damage{File: path.Join(a.opt.Dir, segmentName(n)), What: fmt.Sprintf("the segment is missing or unreadable; %d keys are in it", keys)})
 	}
-	return nil
 }
 
 // writeTail writes the tail again, to a new segment that gets its name when it

@@ -9,6 +9,8 @@ import (
 	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/wal"
+
+	"github.com/google/uuid"
 )
 
 // Record is what a scan finds in a segment: a batch, a mark, or a gap.
@@ -55,7 +57,7 @@ func (r *Record) Check(i int) error {
 
 // Segment is the header of a segment file.
 type Segment struct {
-	ASD         [16]byte
+	ASD         uuid.UUID
 	Number      uint64
 	Incarnation uint64
 	Size        int64

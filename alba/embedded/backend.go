@@ -51,8 +51,8 @@ const (
 	logSegment  = 4 << 20
 	logCache    = 1 << 20
 	compactLog  = 16 << 20
-	stateCache  = 4 << 20
-	stateMemory = 4 << 20
+	stateCache  = 6 << 20
+	stateMemory = 6 << 20
 )
 
 // OpenGroup opens an Arakoon cluster of one member in DIR/arakoon/NAME.
@@ -112,19 +112,29 @@ func Open(ctx context.Context, o Options) (b *Backend, err error) {
 	return b, nil
 }
 
+// openGroups opens the clusters side by side: most of the time they wait for
+// the disk.
 func (b *Backend) openGroups() error {
-	for _, g := range []struct {
+	groups := []struct {
 		name      string
 		functions []state.Function
 	}{
 		{"abm", cluster.Functions(abm.Functions())},
 		{hostName, cluster.Functions(nsm.Functions())},
-	} {
-		n, err := OpenGroup(b.opt, g.name, g.functions)
-		if err != nil {
-			return err
+	}
+	nodes, errs := make([]*arakoon.Node, len(groups)), make([]error, len(groups))
+	var all sync.WaitGroup
+	for i, g := range groups {
+		all.Go(func() { nodes[i], errs[i] = OpenGroup(b.opt, g.name, g.functions) })
+	}
+	all.Wait()
+	for i, g := range groups {
+		if nodes[i] != nil {
+			b.nodes[g.name] = nodes[i]
 		}
-		b.nodes[g.name] = n
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	a, n := cluster.NewClient(b.nodes["abm"]), cluster.NewClient(b.nodes[hostName])
 	b.abm, b.nsm = abm.NewClient(a, a), nsm.NewClient(n, n)
@@ -270,6 +280,7 @@ func (b *Backend) lookOut(ctx context.Context) {
 	defer tick.Stop()
 	var idle time.Time
 	var puts uint64
+	reopened := make(map[uint64]time.Time)
 	for {
 		select {
 		case <-ctx.Done():
@@ -277,14 +288,7 @@ func (b *Backend) lookOut(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, d := range b.fleet.All() {
-			if d.Missing() == nil {
-				continue
-			}
-			b.mu.Lock()
-			if d.Missing() != nil && b.fleet.Disk(d.Number) == d {
-				b.attach(ctx, d)
-			}
-			b.mu.Unlock()
+			b.look(ctx, d, reopened)
 		}
 		if n := b.Client.Stats().Plain; n != puts || idle.IsZero() {
 			puts, idle = n, time.Now()
@@ -293,4 +297,35 @@ func (b *Backend) lookOut(ctx context.Context) {
 			idle = time.Now()
 		}
 	}
+}
+
+// reopenEvery is how often a disk is opened anew that takes no writes.
+const reopenEvery = 10 * time.Second
+
+// look opens a disk that is missing, if it is back, and one that takes no
+// writes: what made it so may be over, and if its directory was taken away it
+// is missing.
+func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fleet.Disk(d.Number) != d {
+		return
+	}
+	if d.Missing() != nil {
+		b.attach(ctx, d)
+		return
+	}
+	reason := d.Known().ReadOnly
+	if reason == nil || time.Since(reopened[d.Number]) < reopenEvery {
+		return
+	}
+	reopened[d.Number] = time.Now()
+	b.opt.Logger.Warn("a disk takes no writes; it is opened anew", "disk", d.Number, "err", reason)
+	d.Detach(reason)
+	a := b.asds[d.Number]
+	delete(b.asds, d.Number)
+	if err := a.Close(); err != nil {
+		b.opt.Logger.Warn("close of a disk that took no writes", "disk", d.Number, "err", err)
+	}
+	b.attach(ctx, d)
 }

@@ -82,7 +82,7 @@ func (c *Cache) fingerprint(f fragment, page uint32) uint64 {
 	copy(b[:], f.object[:])
 	binary.LittleEndian.PutUint32(b[16:], f.chunk)
 	binary.LittleEndian.PutUint32(b[20:], page)
-	b[24] = f.fragment
+	b[24] = f.number
 	return maphash.Bytes(c.seed, b[:])
 }
 

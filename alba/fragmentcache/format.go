@@ -62,13 +62,13 @@ var errFormat = errors.New("not a segment of the fragment cache")
 
 // fragment names a fragment. Version and namespace of its key do not matter.
 type fragment struct {
-	object   manifest.ObjectID
-	chunk    uint32
-	fragment uint8
+	object manifest.ObjectID
+	chunk  uint32
+	number uint8
 }
 
 func fragmentOf(k manifest.Key) fragment {
-	return fragment{object: k.Object, chunk: k.Chunk, fragment: k.Fragment}
+	return fragment{object: k.Object, chunk: k.Chunk, number: k.Fragment}
 }
 
 // entry says what an extent is and where it lies in its segment. All are in
@@ -100,7 +100,7 @@ func appendIndex(dst []byte, entries []entry, crcs []uint32, incarnation uint64)
 		dst = le.AppendUint32(dst, e.chunk)
 		dst = le.AppendUint32(dst, e.first)
 		dst = le.AppendUint32(dst, e.at)
-		dst = append(dst, e.fragment.fragment, byte(e.n), 0, 0)
+		dst = append(dst, e.number, byte(e.n), 0, 0)
 	}
 	for _, crc := range crcs {
 		dst = le.AppendUint32(dst, crc)
@@ -160,7 +160,7 @@ func (f footer) decodeEntry(b []byte, i int) (entry, error) {
 	b = b[i*entrySize:][:entrySize]
 	e := entry{first: le.Uint32(b[20:]), at: le.Uint32(b[24:]), n: uint32(b[29])}
 	copy(e.object[:], b)
-	e.chunk, e.fragment.fragment = le.Uint32(b[16:]), b[28]
+	e.chunk, e.number = le.Uint32(b[16:]), b[28]
 	if e.n < 1 || e.n > runMax || e.at < 1 || uint64(e.at)+uint64(e.n) > uint64(f.blocks) || uint64(e.first)+uint64(e.n) > fragmentBlocks {
 		return entry{}, fmt.Errorf("%w: extent %d: %d blocks of %d at %d of %d", errFormat, i, e.n, e.first, e.at, f.blocks)
 	}

@@ -16,7 +16,7 @@ import (
 // with what was put. Until something is evicted, dropped or lost, what was put
 // hits, and what was not misses.
 func TestModel(t *testing.T) {
-	for n := range uint64(6) {
+	for n := range uint64(4) {
 		rng := rand.New(rand.NewPCG(n, 1))
 		fsys := crashdisk.New()
 		o := options(fsys)
@@ -25,9 +25,9 @@ func TestModel(t *testing.T) {
 		type block struct{ object, fragment, n int }
 		model := map[block]bool{}
 		hits := 0
-		for step := range 1500 {
+		for step := range 600 {
 			b := block{rng.IntN(6), rng.IntN(2), rng.IntN(100)}
-			k, off, size := key(b.object, b.fragment), uint32(b.n)*blockSize, 1+rng.IntN(20)
+			k, off, size := key(b.object, b.fragment), uint32(b.n)*blockSize, 1+rng.IntN(10)
 			switch op := rng.IntN(100); {
 			case op < 40:
 				put(c, k, off, size*blockSize)
@@ -44,7 +44,7 @@ func TestModel(t *testing.T) {
 				if hit {
 					hits++
 				}
-				if hit && !there || !hit && there && step < 20 && n%2 == 0 {
+				if hit && !there || !hit && there && step < 20 {
 					t.Fatalf("step %d: hit is %v, it was put: %v", step, hit, there)
 				}
 			case op < 97 && step >= 20:
@@ -64,7 +64,7 @@ func TestModel(t *testing.T) {
 				t.Fatalf("step %d: %d bytes of %d", step, bytes, o.Bytes)
 			}
 		}
-		if s := c.Stats(); hits < 50 || s.Off {
+		if s := c.Stats(); hits < 20 || s.Off {
 			t.Errorf("%d hits, %+v", hits, s)
 		}
 	}
@@ -85,7 +85,7 @@ func TestBitFlips(t *testing.T) {
 	}
 	rng := rand.New(rand.NewPCG(5, 6))
 	names, _ := files(t, fsys)
-	for range 60 {
+	for range 25 {
 		o.FS = fsys.Kill()
 		for _, name := range names {
 			if rng.IntN(2) == 0 {
@@ -98,12 +98,14 @@ func TestBitFlips(t *testing.T) {
 		for i := range 10 {
 			k := key(i, 0)
 			p, crcs := make([]byte, 128<<10), make([]uint32, 32)
-			if c.Get(k, 0, p, crcs) && !verified(k, 0, p, crcs) {
-				bad++
-				c.Bad(k, 0)
+			for range 2 { // a miss for one page says nothing of the others
+				if c.Get(k, 0, p, crcs) && !verified(k, 0, p, crcs) {
+					bad++
+					c.Bad(k, 0)
+				}
+				put(c, k, 0, 128<<10)
+				c.Flush()
 			}
-			put(c, k, 0, 128<<10)
-			c.Flush()
 			want(t, c, true, k, 0, 128<<10)
 		}
 		for i := range 40 { // evict what is damaged

@@ -47,8 +47,9 @@ func content(k manifest.Key, off uint32, n int) ([]byte, []uint32) {
 	p := make([]byte, n)
 	for at := 0; at < n; at += blockSize {
 		rng := rand.NewPCG(seed(k), uint64(off)+uint64(at))
+		a, b := rng.Uint64(), rng.Uint64()
 		for i := 0; i < blockSize; i += 8 {
-			binary.LittleEndian.PutUint64(p[at+i:], rng.Uint64())
+			binary.LittleEndian.PutUint64(p[at+i:], a+b*uint64(i))
 		}
 	}
 	return p, osd.AppendCRCs(nil, seed(k), off/blockSize, p)

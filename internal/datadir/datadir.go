@@ -47,7 +47,8 @@ type Directory struct {
 // It refuses a directory that another process holds (ErrInUse), that holds
 // something else (ErrNotOvs), or that a newer release wrote (format.ErrNewer),
 // and leaves all of them as they are. A record of which one copy is damaged is
-// rewritten from the other. Everything it made is durable on return.
+// rewritten from the other, and that of an older release to say what this one
+// makes. Everything it made is durable on return.
 func Open(fsys disk.FS, path string) (*Directory, error) {
 	if err := fsys.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
@@ -81,7 +82,7 @@ func claim(fsys disk.FS, path string) (Record, error) {
 		return Record{}, err
 	}
 	name := filepath.Join(path, FormatFile)
-	r, damaged, err := read(fsys, name)
+	r, old, err := read(fsys, name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if r, err = newRecord(); err != nil {
@@ -90,7 +91,7 @@ func claim(fsys disk.FS, path string) (Record, error) {
 		return r, write(fsys, path, r)
 	case err != nil:
 		return Record{}, err
-	case damaged:
+	case old:
 		return r, write(fsys, path, r)
 	}
 	return r, nil
@@ -128,7 +129,7 @@ func newRecord() (Record, error) {
 }
 
 // read returns the record, and whether a copy of it needs to be rewritten.
-func read(fsys disk.FS, name string) (r Record, damaged bool, err error) {
+func read(fsys disk.FS, name string) (r Record, old bool, err error) {
 	f, err := fsys.OpenFile(name, 0, 0)
 	if err != nil {
 		return Record{}, false, err
@@ -139,11 +140,11 @@ func read(fsys disk.FS, name string) (r Record, damaged bool, err error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return Record{}, false, fmt.Errorf("read %s: %w", name, err)
 	}
-	r, damaged, err = Decode(buf[:n])
+	r, old, err = Decode(buf[:n])
 	if err != nil {
 		return Record{}, false, explain(name, err)
 	}
-	return r, damaged, nil
+	return r, old, nil
 }
 
 // explain adds the file and what to do to an error of Decode.

@@ -156,15 +156,17 @@ func TestNewerFormatIsRefusedAndLeftAlone(t *testing.T) {
 	}
 }
 
-// The bytes of version 1. This golden is never edited.
+// The bytes of versions 1 and 2, which differ in the number alone. These goldens
+// are never edited.
 func TestGolden(t *testing.T) {
 	r := Record{
 		ID: uuid.MustParse("00112233-4455-6677-8899-aabbccddeeff"), Created: time.Unix(1_700_000_000, 5).UTC(), Incarnation: 0x0102030405060708,
 	}
+	const one = "4f5653544f524531060001000100000000000000000000000011223344556677" + "8899aabbccddeeff0000000000000000080706050403020100000000"
+	const two = "4f5653544f524531060002000200000000000000000000000011223344556677" + "8899aabbccddeeff0000000000000000080706050403020100000000"
 	b := Append(nil, r)
-	const want = "4f5653544f524531060001000100000000000000000000000011223344556677" + "8899aabbccddeeff0000000000000000080706050403020100000000"
-	if got := hex.EncodeToString(b[:60]); got != want {
-		t.Errorf("header:\n got %s\nwant %s", got, want)
+	if got := hex.EncodeToString(b[:60]); got != two {
+		t.Errorf("header:\n got %s\nwant %s", got, two)
 	}
 	if got, want := hex.EncodeToString(b[64:72]), "05002a36fe9c9717"; got != want {
 		t.Errorf("created: got %s, want %s", got, want)
@@ -172,8 +174,44 @@ func TestGolden(t *testing.T) {
 	if got := binary.LittleEndian.Uint32(b[crcAt:]); got != format.SeededCRC(r.Incarnation, b[:crcAt]) {
 		t.Errorf("CRC %08x", got)
 	}
-	if got, damaged, err := Decode(b); err != nil || damaged || got != r {
-		t.Errorf("Decode = %+v, %v, %v", got, damaged, err)
+	if got, old, err := Decode(b); err != nil || old || got != r {
+		t.Errorf("Decode = %+v, %v, %v", got, old, err)
+	}
+	b = oldFile(r)
+	if got := hex.EncodeToString(b[:60]); got != one {
+		t.Errorf("header of version 1:\n got %s\nwant %s", got, one)
+	}
+	if got, old, err := Decode(b); err != nil || !old || got != r {
+		t.Errorf("Decode of version 1 = %+v, %v, %v", got, old, err)
+	}
+}
+
+// oldFile returns the file that version 1 made.
+func oldFile(r Record) []byte {
+	b := Append(nil, r)[:blockSize]
+	copy(b, format.AppendHeader(nil, format.Header{Kind: format.KindDirectory, Version: 1, MinReader: 1, Owner: r.ID, Incarnation: r.Incarnation}))
+	binary.LittleEndian.PutUint32(b[crcAt:], format.SeededCRC(r.Incarnation, b[:crcAt]))
+	return append(b, b...)
+}
+
+// A directory of an older release becomes one of this release when it is
+// opened: the older one must not serve it any more.
+func TestUpgrade(t *testing.T) {
+	fsys, dir := osdisk.New(), t.TempDir()
+	r := Record{ID: uuid.New(), Created: time.Unix(1, 2).UTC(), Incarnation: 3}
+	name := filepath.Join(dir, FormatFile)
+	if err := os.WriteFile(name, oldFile(r), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(fsys, dir)
+	if err != nil || d.ID != r.ID {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(name); err != nil || !bytes.Equal(b, Append(nil, r)) {
+		t.Errorf("not rewritten: %v", err)
 	}
 }
 

@@ -29,7 +29,10 @@ const (
 	//
 	// 1: buffer/ (local SCOs and TLogs), map/ (local map pages), backend/ (the
 	// local backend), registry/ (names, owners, epochs), lock, nbd.sock, ovs.sock.
-	Version = 1
+	//
+	// 2: the registry is in arakoon/registry, and what registry/ has is imported
+	// from there once; arakoon/, asd/ and cache/ for the ALBA backend.
+	Version = 2
 
 	blockSize = 4096
 	copies    = 2
@@ -59,19 +62,20 @@ func Append(dst []byte, r Record) []byte {
 	return append(dst, dst[at:]...)
 }
 
-// Decode reads the file. damaged: it was read from what is intact, and needs
-// to be written anew. A copy that a newer release wrote decides, even if the
+// Decode reads the file. old: it was read from what is intact, or an older
+// release made it, and needs to be written anew. A copy that a newer release wrote decides, even if the
 // other can be read: such a directory must not be touched.
-func Decode(b []byte) (r Record, damaged bool, err error) {
+func Decode(b []byte) (r Record, old bool, err error) {
 	var found []Record
 	var firstErr error
 	for i := range copies {
-		c, err := decodeCopy(b[min(i*blockSize, len(b)):min((i+1)*blockSize, len(b))])
+		c, version, err := decodeCopy(b[min(i*blockSize, len(b)):min((i+1)*blockSize, len(b))])
 		switch {
 		case errors.Is(err, format.ErrNewer):
 			return Record{}, false, err
 		case err == nil:
 			found = append(found, c)
+			old = old || version < Version
 		case firstErr == nil:
 			firstErr = err
 		}
@@ -82,23 +86,23 @@ func Decode(b []byte) (r Record, damaged bool, err error) {
 	case len(found) == copies && found[0] != found[1]:
 		return Record{}, false, fmt.Errorf("%w: its two copies differ", format.ErrCorrupt)
 	}
-	return found[0], len(found) < copies || len(b) != FileSize, nil
+	return found[0], old || len(found) < copies || len(b) != FileSize, nil
 }
 
-func decodeCopy(b []byte) (Record, error) {
+func decodeCopy(b []byte) (r Record, version uint16, err error) {
 	h, err := format.DecodeHeader(b, format.KindDirectory, Version, 0)
 	if err != nil {
-		return Record{}, err
+		return Record{}, 0, err
 	}
 	if len(b) < blockSize {
-		return Record{}, fmt.Errorf("%w: %d bytes of %d", format.ErrCorrupt, len(b), blockSize)
+		return Record{}, 0, fmt.Errorf("%w: %d bytes of %d", format.ErrCorrupt, len(b), blockSize)
 	}
 	if got, want := format.SeededCRC(h.Incarnation, b[:crcAt]), binary.LittleEndian.Uint32(b[crcAt:]); got != want {
-		return Record{}, fmt.Errorf("%w: record CRC is %08x, not %08x", format.ErrCorrupt, got, want)
+		return Record{}, 0, fmt.Errorf("%w: record CRC is %08x, not %08x", format.ErrCorrupt, got, want)
 	}
 	return Record{
 		ID:          h.Owner,
 		Created:     time.Unix(0, int64(binary.LittleEndian.Uint64(b[createdAt:]))).UTC(),
 		Incarnation: h.Incarnation,
-	}, nil
+	}, h.Version, nil
 }
