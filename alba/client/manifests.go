@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
@@ -30,7 +28,6 @@ type objectKey struct {
 type entry struct {
 	m      *manifest.Manifest
 	master []byte
-	asked  atomic.Int64 // unix nanoseconds when the NSM had it
 
 	mu     sync.Mutex
 	tables []*object.Table // of the chunks; nil: not read yet
@@ -71,7 +68,6 @@ func (c *Client) entry(ctx context.Context, s *space, name string) (*entry, erro
 // fetch asks the NSM for a manifest. What is inline is not kept: reading it
 // needs the NSM and nothing else, and it may be the one kind that changes.
 func (c *Client) fetch(ctx context.Context, s *space, name string) (*entry, error) {
-	at := time.Now()
 	key := objectKey{s.number, name}
 	seen := c.changes.seen(key)
 	o, err := s.nsm.Get(ctx, s.number, name, nsm.Consistent)
@@ -90,7 +86,6 @@ func (c *Client) fetch(ctx context.Context, s *space, name string) (*entry, erro
 		return nil, fmt.Errorf("object %s of namespace %s: %w", name, s.name, err)
 	}
 	e := &entry{m: m, master: master, tables: make([]*object.Table, len(m.Chunks))}
-	e.asked.Store(at.UnixNano())
 	if !m.Inlined && !replaceable(m) {
 		c.changes.unless(key, seen, func() { c.manifests.Set(key, e) })
 	}
@@ -103,15 +98,9 @@ func (c *Client) fetch(ctx context.Context, s *space, name string) (*entry, erro
 // replace; others have none.
 func replaceable(m *manifest.Manifest) bool { return m.Version != 0 }
 
-// recheckAfter is how old a manifest must be for a read that misses a fragment
-// to ask for it again before it makes the fragment from others.
-const recheckAfter = time.Second
-
-// refresh returns the manifest as it is now, if a newer one may be there.
+// refresh returns the manifest as it is now, and whether that is another one.
+// It is for reads that failed: their manifest may be of the past.
 func (c *Client) refresh(ctx context.Context, s *space, e *entry) (*entry, bool, error) {
-	if time.Since(time.Unix(0, e.asked.Load())) < recheckAfter {
-		return e, false, nil
-	}
 	fresh, err := c.fetch(ctx, s, e.m.Name)
 	if err != nil {
 		if errors.Is(err, nsm.ErrNotFound) {

@@ -206,6 +206,7 @@ func (b *Backend) refresh(ctx context.Context) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	var missing []*fleet.Disk
 	for _, o := range all {
 		if o.Number == 0 {
 			continue
@@ -217,9 +218,10 @@ func (b *Backend) refresh(ctx context.Context) error {
 		d := b.fleet.Add(o.Number, uuid.UUID(o.LongID), o.Node, string(o.Endpoint))
 		d.SetLeaving(o.State == abm.OSDDraining)
 		if d.Missing() != nil {
-			b.attach(ctx, d)
+			missing = append(missing, d)
 		}
 	}
+	b.attach(ctx, missing...)
 	return nil
 }
 
@@ -237,24 +239,32 @@ func (b *Backend) drop(number uint64, reason error) {
 	}
 }
 
-// attach opens a disk of the fleet if it is where it should be. b.mu is held.
-func (b *Backend) attach(ctx context.Context, d *fleet.Disk) {
-	dir := b.path(d.Place)
-	a, err := b.openASD(dir, d.UUID)
-	if err != nil {
-		if old := d.Missing(); old == nil || old.Error() != err.Error() {
-			d.Detach(err)
+// attach opens disks of the fleet that are where they should be, side by side:
+// one that was not closed cleanly reads much of itself. b.mu is held.
+func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
+	asds, errs := make([]*asd.ASD, len(disks)), make([]error, len(disks))
+	var all sync.WaitGroup
+	for i, d := range disks {
+		all.Go(func() { asds[i], errs[i] = b.openASD(b.path(d.Place), d.UUID) })
+	}
+	all.Wait()
+	for i, d := range disks {
+		if err := errs[i]; err != nil {
+			if old := d.Reason(); old == nil || old.Error() != err.Error() {
+				b.opt.Logger.Warn("disk is missing", "disk", d.Number, "dir", b.path(d.Place), "err", err)
+				d.Detach(err)
+			}
+			continue
 		}
-		return
-	}
-	b.asds[d.Number] = a
-	d.Attach(a)
-	if err := d.Refresh(ctx); err != nil {
-		b.opt.Logger.Warn("a disk does not tell how full it is", "disk", d.Number, "err", err)
-	}
-	b.opt.Logger.Info("disk is there", "disk", d.Number, "dir", dir)
-	if b.work != nil {
-		b.work.Wake()
+		b.asds[d.Number] = asds[i]
+		d.Attach(asds[i])
+		if err := d.Refresh(ctx); err != nil {
+			b.opt.Logger.Warn("a disk does not tell how full it is", "disk", d.Number, "err", err)
+		}
+		b.opt.Logger.Info("disk is there", "disk", d.Number, "dir", b.path(d.Place))
+		if b.work != nil {
+			b.work.Wake()
+		}
 	}
 }
 

@@ -90,6 +90,13 @@ func (d *Disk) Missing() error {
 	return err
 }
 
+// Reason returns why the disk is missing, as Detach was told; nil if it is there.
+func (d *Disk) Reason() error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.reason
+}
+
 // Known returns the usage that Refresh saw last.
 func (d *Disk) Known() osd.Usage {
 	d.mu.RLock()

@@ -139,6 +139,8 @@ func forget(ctx context.Context, host *nsm.Client, number uint64) (bool, error) 
 			return false, err
 		case step.Done:
 			return true, nil
+		case step.Removed == 0: // objects have fragments on it still
+			return false, nil
 		}
 	}
 }

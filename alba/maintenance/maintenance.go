@@ -134,7 +134,7 @@ func (m *Maintenance) Bad(b client.Bad) {
 	m.Wake()
 }
 
-// Wake has it look at once for what there is to do. It does not block.
+// Wake has it look at the next tick for what there is to do. It does not block.
 func (m *Maintenance) Wake() {
 	select {
 	case m.wake <- struct{}{}:
@@ -146,20 +146,21 @@ func (m *Maintenance) run(ctx context.Context) {
 	tick := time.NewTicker(m.opt.Tick)
 	defer tick.Stop()
 	surveyed, scrubbed := time.Time{}, time.Now()
+	due := true
 	for {
-		woken := false
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.wake:
-			woken = true
+		case <-m.wake: // many come at once: what they ask for is done at the next tick
+			due = true
+			continue
 		case <-tick.C:
 		}
 		m.refresh(ctx)
 		m.try(ctx, "repair reported fragments", m.Repair)
-		if m.changed() || time.Since(surveyed) >= m.opt.Survey || woken {
+		if due || m.changed() || time.Since(surveyed) >= m.opt.Survey {
+			due, surveyed = false, time.Now()
 			m.try(ctx, "survey", m.Survey)
-			surveyed = time.Now()
 		}
 		if m.opt.Scrub > 0 && time.Since(scrubbed) >= m.opt.Scrub {
 			m.try(ctx, "scrub", func(ctx context.Context) error { return m.ScrubSome(ctx, 1) })
