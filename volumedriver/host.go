@@ -47,11 +47,14 @@ type Options struct {
 	SumsCache   int64         // bytes of checksums of stored SCOs in memory; default 32 MiB
 	UploadSlots int           // SCOs uploaded side by side, each in memory whole; default 4
 	IdleSeal    time.Duration // a vDisk not written for so long is uploaded; default 30 s
-	Backend     backend.Store
-	Registry    Registry
-	Owner       string        // says in the registry who opened a vDisk
-	Random      func() uint64 // draws incarnations
-	Logger      *slog.Logger
+	// WidthCheck is how often a vDisk asks whether objects whose bytes it keeps,
+	// because they were below full width, have it by now; default 5 s.
+	WidthCheck time.Duration
+	Backend    backend.Store
+	Registry   Registry
+	Owner      string        // says in the registry who opened a vDisk
+	Random     func() uint64 // draws incarnations
+	Logger     *slog.Logger
 }
 
 func (o *Options) ensureDefaults() {
@@ -66,6 +69,9 @@ func (o *Options) ensureDefaults() {
 	}
 	if o.IdleSeal == 0 {
 		o.IdleSeal = 30 * time.Second
+	}
+	if o.WidthCheck == 0 {
+		o.WidthCheck = 5 * time.Second
 	}
 	if o.Random == nil {
 		o.Random = rand.Uint64

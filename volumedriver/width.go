@@ -8,10 +8,6 @@ import (
 	"openvstorage/sco"
 )
 
-// widthsEvery is how often a vDisk asks which of the objects whose bytes it
-// still has are at full width by now.
-const widthsEvery = 5 * time.Second
-
 // widthsAtOnce bounds how many it asks for at once.
 const widthsAtOnce = 1000
 
@@ -47,7 +43,7 @@ func (v *Volume) narrowOf(ctx context.Context, g *group) func(sco.Number) bool {
 // checkWidths lets go of SCOs whose objects have got their full width.
 func (v *Volume) checkWidths(ctx context.Context) error {
 	w := v.widths()
-	if w == nil || time.Since(v.store.widths) < widthsEvery {
+	if w == nil || time.Since(v.store.widths) < v.host.opt.WidthCheck {
 		return nil
 	}
 	v.store.widths = time.Now()

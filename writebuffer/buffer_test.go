@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"slices"
 	"strings"
 	"testing"
 
@@ -267,6 +268,45 @@ func TestEvictionOrder(t *testing.T) {
 		t.Error("evicted what is not stored")
 	}
 	r.check(2, 1, 1)
+}
+
+// What is below full width in the backend goes after all else, and is counted;
+// widened, it is like the others (O5).
+func TestEvictionOfNarrow(t *testing.T) {
+	r := newRig(t)
+	var numbers []sco.Number
+	for i := range uint64(4) {
+		r.write(i, 1, 1)
+		loc, _ := r.vol.at(i)
+		numbers = append(numbers, loc.Number())
+		r.log.CloseTLog()
+	}
+	evict := func(want sco.Number) {
+		t.Helper()
+		r.buf.mu.Lock()
+		defer r.buf.mu.Unlock()
+		if !r.buf.evictLocked() || r.log.Has(want) {
+			t.Errorf("%s was not evicted", want.Name())
+		}
+	}
+	r.log.Stored(r.vol.closed[3], func(n sco.Number) bool { return n != numbers[2] })
+	if got := r.log.Narrow(); !slices.Equal(got, []sco.Number{numbers[0], numbers[1], numbers[3]}) {
+		t.Errorf("narrow: %v", got)
+	}
+	r.log.Widened([]sco.Number{numbers[1], 1 << 20})
+	if u := r.buf.Usage(); u.Narrow != 2*r.buf.scoSize || u.Evictable != 2*r.buf.scoSize || u.EvictedNarrow != 0 {
+		t.Errorf("usage %+v", u)
+	}
+	evict(numbers[2])
+	evict(numbers[1])
+	evict(numbers[0])
+	if u := r.buf.Usage(); u.EvictedNarrow != r.buf.scoSize {
+		t.Errorf("usage %+v", u)
+	}
+	r.log.Forget(numbers[3])
+	if got := r.log.Narrow(); len(got) != 0 || r.log.Has(numbers[3]) {
+		t.Errorf("forgotten, and there: %v", got)
+	}
 }
 
 // A prepared file that its log does not use goes to a log that waits.

@@ -64,6 +64,7 @@ func TestFailedSync(t *testing.T) {
 func TestFailedWrite(t *testing.T) {
 	for _, times := range []int{1, 2} {
 		a, fsys, opt := openFaulty(t)
+		quiet(a)
 		data := random(rand.New(rand.NewPCG(1, 1)), 300_000)
 		apply(t, a, put("before", data, 1))
 		fsys.Inject(faultdisk.Rule{Ops: faultdisk.Write, Skip: 1, Times: 1, Err: unix.EIO, Short: 5000})

@@ -309,8 +309,8 @@ func (r *recovery) finish() error {
 			break
 		}
 	}
-	r.reportLost()
 	if len(r.tail) > 0 {
+		r.numbersInUse()
 		r.writeTail()
 	}
 	for _, s := range a.segments {
@@ -318,23 +318,31 @@ func (r *recovery) finish() error {
 			s.end = s.done
 		}
 	}
+	r.numbersInUse()
+	r.reportLost()
 	return nil
+}
+
+// numbersInUse keeps new segments from having the number of one that is gone but
+// that the checkpoint speaks of.
+func (r *recovery) numbersInUse() {
+	r.index.from(nil, func(key []byte, p place) bool {
+		r.lastNumber = max(r.lastNumber, p.segment)
+		return true
+	})
 }
 
 // reportLost reports the keys whose segments are gone.
 func (r *recovery) reportLost() {
-	a := r.ASD
 	lost := map[uint32]int{}
-	a.index.from(nil, func(key []byte, p place) bool {
-		if a.segments[p.segment] == nil {
+	r.index.from(nil, func(key []byte, p place) bool {
+		if r.segments[p.segment] == nil {
 			lost[p.segment]++
-			// No new segment may pass for it.
-			a.lastNumber = max(a.lastNumber, p.segment)
 		}
 		return true
 	})
 	for n, keys := range lost {
-		a.damaged(Damage{File: path.Join(a.opt.Dir, segmentName(n)), What: fmt.Sprintf("the segment is missing or unreadable; %d keys are in it", keys)})
+		r.damaged(Damage{File: path.Join(r.opt.Dir, segmentName(n)), What: fmt.Sprintf("the segment is missing or unreadable; %d keys are in it", keys)})
 	}
 }
 

@@ -75,13 +75,15 @@ func (a *ASD) commit(list []*request) {
 func (a *ASD) write(list []*request, useReserve bool) {
 	b := &a.batch
 	b.reset()
-	room, err := a.roomFor(list)
+	room, physical, err := a.roomFor(list)
 	for _, r := range list {
 		switch {
 		case err != nil:
 			r.err = err
 		case r.puts && b.length()+r.length() > room:
 			r.err = fmt.Errorf("%w: %d bytes are left", osd.ErrFull, max(0, room-b.length()))
+		case r.moves != nil && b.length()+r.length() > physical:
+			r.err = fmt.Errorf("%w: %d bytes are left on the file system", osd.ErrFull, max(0, physical-b.length()))
 		default:
 			r.err = a.admit(b, r)
 		}
@@ -120,7 +122,7 @@ func isNoRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(
 // length is about what a request adds to a batch, rather more.
 func (r *request) length() int64 {
 	n := r.bytes()
-	return n + n/512 + int64(len(r.updates))*(blockSize+512) + blockSize
+	return n + n/512 + int64(len(r.updates)+len(r.moves))*(blockSize+512) + blockSize
 }
 
 func (a *ASD) hasReserve() bool {
@@ -129,18 +131,15 @@ func (a *ASD) hasReserve() bool {
 	return a.reserve > 0
 }
 
-// roomFor returns how many bytes of puts there is room for.
-func (a *ASD) roomFor(list []*request) (int64, error) {
+// roomFor returns how many bytes of puts there is room for, and how many of what
+// compaction writes: that may exceed the limit, but is not tried in vain, as a
+// segment is given up when it cannot grow.
+func (a *ASD) roomFor(list []*request) (room, physical int64, err error) {
 	a.mu.RLock()
 	used, reason := a.usedLocked(), a.reason
-	// What a recycled segment has left is counted as used already.
-	spare := int64(0)
-	if s := a.current; s != nil {
-		spare = s.size - s.end
-	}
 	a.mu.RUnlock()
 	if reason != nil {
-		return 0, reason
+		return 0, 0, reason
 	}
 	// The name that is written to must still lead to a disk: one that is gone
 	// from under the directory would swallow all that follows.
@@ -149,25 +148,30 @@ func (a *ASD) roomFor(list []*request) (int64, error) {
 		name = s.path
 	}
 	if _, err := a.opt.FS.Stat(name); err != nil {
-		return 0, a.fail(fmt.Errorf("the ASD's files are gone: %w", err))
+		return 0, 0, a.fail(fmt.Errorf("the ASD's files are gone: %w", err))
 	}
 	need := int64(0)
-	puts := false
+	values := false
 	for _, r := range list {
-		puts = puts || r.puts
+		values = values || r.puts || r.moves != nil
 		need += r.bytes()
 	}
-	if !puts {
-		return 0, nil
+	if !values {
+		return 0, 0, nil
+	}
+	// What a recycled segment has left is counted as used already.
+	left := int64(0)
+	if s := a.current; s != nil && s.end+need+need/8+blockSize <= a.opt.SegmentBytes {
+		left = s.size - s.end
 	}
 	limit, _, free, err := a.limits(used)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if spares := a.spareBytes(); spares > 0 && (int64(free)-spares < need+need/8+a.opt.reserveSize() || int64(used)+spares+need > int64(limit)) {
 		a.dropSpares()
 	}
-	return min(max(0, int64(limit)-int64(used)), int64(free)) + spare, nil
+	return min(max(0, int64(limit)-int64(used)), int64(free)) + left, int64(free) + left, nil
 }
 
 // admit checks the asserts of a request as they are behind what the batch has
