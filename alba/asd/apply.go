@@ -15,6 +15,7 @@ type request struct {
 	skip    []bool // beside updates, if not nil: a later one of that key counts
 	moves   []move // instead of asserts and updates
 	puts    bool
+	roll    bool // instead of all that: begin a new segment
 	state   atomic.Int32
 	done    chan error // takes one
 

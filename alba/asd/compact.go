@@ -17,16 +17,78 @@ const moveBytes = 4 << 20
 
 // maintain compacts segments and writes checkpoints.
 func (a *ASD) maintain() {
+	var rest <-chan time.Time
+	if a.opt.Rest > 0 {
+		t := time.NewTicker(a.opt.Rest)
+		defer t.Stop()
+		rest = t.C
+	}
+	var seen, rested uint64 // seqs
 	for {
 		select {
 		case <-a.ctx.Done():
 			return
+		case <-rest:
+			a.mu.RLock()
+			seq := a.seq
+			a.mu.RUnlock()
+			quiet := seq == seen
+			if seen = seq; !quiet || seq == rested {
+				continue
+			}
+			if err := a.rest(); err != nil && a.ctx.Err() == nil {
+				a.opt.Logger.Warn("asd: maintenance", "asd", a.identity.ID, "dir", a.opt.Dir, "err", err)
+			}
+			a.mu.RLock()
+			seen, rested = a.seq, a.seq
+			a.mu.RUnlock()
+			continue
 		case <-a.compact:
 		}
 		if err := a.keep(); err != nil && a.ctx.Err() == nil {
 			a.opt.Logger.Warn("asd: maintenance", "asd", a.identity.ID, "dir", a.opt.Dir, "err", err)
 		}
 	}
+}
+
+// rest gives room back while nothing is written.
+func (a *ASD) rest() error {
+	if a.writable() != nil {
+		return nil
+	}
+	a.dropSpares() // or one of them becomes the new segment
+	if a.newestIsDead() {
+		// The segment can be compacted once another one is the newest.
+		r := &request{roll: true, done: make(chan error, 1)}
+		if err := a.submit(a.ctx, r, 0); err != nil {
+			return err
+		}
+	}
+	a.mu.RLock()
+	stale := a.appended > 0
+	a.mu.RUnlock()
+	if stale { // deletes in a segment count until a checkpoint holds them
+		if err := a.checkpoint(); err != nil {
+			return err
+		}
+	}
+	err := a.keep()
+	a.dropSpares()
+	return err
+}
+
+// newestIsDead reports whether most of the segment that was written last holds
+// nothing any more.
+func (a *ASD) newestIsDead() bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var newest *segment
+	for _, s := range a.segments {
+		if newest == nil || s.number > newest.number {
+			newest = s
+		}
+	}
+	return newest != nil && newest.size > 16*blockSize && a.deadLocked(newest, a.oldestLocked()) > newest.size/2
 }
 
 // keep does what there is to do.

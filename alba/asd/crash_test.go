@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
@@ -75,6 +76,9 @@ func TestPowerCuts(t *testing.T) {
 		rng := rand.New(rand.NewPCG(uint64(seed), 7))
 		mem := crashdisk.New()
 		opt := small(mem)
+		if seed%2 == 1 {
+			opt.Rest = time.Millisecond // it rests whenever nothing is written
+		}
 		opt.SegmentBytes = 128 << 10
 		if err := Create(mem, opt.Dir, testID); err != nil {
 			t.Fatal(err)

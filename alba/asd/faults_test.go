@@ -447,3 +447,36 @@ func TestDeletesOutliveTheCheckpoint(t *testing.T) {
 		t.Fatal(len(got), len(want), b.Damage())
 	}
 }
+
+// An ASD that nobody writes to gives back what it keeps to be fast, and has
+// all that was not deleted, after a restart too.
+func TestRest(t *testing.T) {
+	fsys := crashdisk.New()
+	opt := small(fsys)
+	a := openNew(t, opt)
+	quiet(a)
+	keys, data := fill(t, a, 12)
+	for _, key := range keys[1:] {
+		apply(t, a, del(key))
+	}
+	for range 3 { // the last segment, then those that it kept from going
+		if err := a.rest(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, err := a.Usage(ctx)
+	if s := a.Stats(); err != nil || s.Spares != 0 || u.Used > uint64(2*opt.SegmentBytes) {
+		t.Errorf("%+v, %+v, %v", u, s, err)
+	}
+	mustGet(t, a, keys[0], data)
+	apply(t, a, put("after", data, 5))
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = reopen(t, opt)
+	mustGet(t, a, keys[0], data)
+	mustGet(t, a, "after", data)
+	if list, err := a.Range(ctx, nil, nil, 100); err != nil || len(list) != 2 {
+		t.Errorf("%d keys, %v", len(list), err)
+	}
+}

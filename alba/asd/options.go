@@ -2,6 +2,7 @@ package asd
 
 import (
 	"log/slog"
+	"time"
 
 	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
@@ -28,6 +29,7 @@ const (
 	DefaultTableCacheBytes = 16 << 20
 	DefaultCompactRate     = 64 << 20
 	DefaultSpares          = 2
+	DefaultRest            = 5 * time.Second
 )
 
 // reserveSize is the room that is kept for deletes on a disk without room. Each
@@ -64,6 +66,10 @@ type Options struct {
 	// Spares is how many segments that have become free are kept to be written
 	// over, which needs less metadata than growing new ones; negative: none.
 	Spares int
+	// Rest is after how long without a write the ASD gives room back that it
+	// keeps to be fast: spares, and the dead part of the segment that it was
+	// writing; negative: never.
+	Rest time.Duration
 
 	Logger *slog.Logger // nil: none
 	// OnCorrupt, if not nil, is called for each value that did not match its
@@ -89,6 +95,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Spares == 0 {
 		o.Spares = DefaultSpares
+	}
+	if o.Rest == 0 {
+		o.Rest = DefaultRest
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

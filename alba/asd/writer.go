@@ -75,11 +75,15 @@ func (a *ASD) commit(list []*request) {
 func (a *ASD) write(list []*request, useReserve bool) {
 	b := &a.batch
 	b.reset()
+	roll := false
 	room, physical, err := a.roomFor(list)
 	for _, r := range list {
 		switch {
 		case err != nil:
 			r.err = err
+		case r.roll:
+			roll = true
+			a.seal()
 		case r.puts && b.length()+r.length() > room:
 			r.err = fmt.Errorf("%w: %d bytes are left", osd.ErrFull, max(0, room-b.length()))
 		case r.moves != nil && b.length()+r.length() > physical:
@@ -88,7 +92,7 @@ func (a *ASD) write(list []*request, useReserve bool) {
 			r.err = a.admit(b, r)
 		}
 	}
-	if len(b.entries) == 0 {
+	if len(b.entries) == 0 && !roll {
 		return
 	}
 	err = a.append(b, useReserve)

@@ -73,30 +73,33 @@ func OpenGroup(o Options, name string, functions []state.Function) (*arakoon.Nod
 
 // Open opens the backend of a data directory, making it at the first start. Any
 // of its disks may be missing.
-func Open(ctx context.Context, o Options) (b *Backend, err error) {
+func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b = &Backend{opt: o, fleet: fleet.New(nil), nodes: make(map[string]*arakoon.Node), asds: make(map[uint64]*asd.ASD)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.Close())
-		}
-	}()
+	b := &Backend{opt: o, fleet: fleet.New(nil), nodes: make(map[string]*arakoon.Node), asds: make(map[uint64]*asd.ASD)}
+	if err := b.open(ctx); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+func (b *Backend) open(ctx context.Context) (err error) {
 	if err := b.openGroups(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := b.setUp(ctx); err != nil {
-		return nil, err
+		return err
 	}
+	o := &b.opt
 	if o.CacheBytes > 0 {
 		b.cache, err = fragmentcache.Open(fragmentcache.Options{FS: o.FS, Dir: path.Join(o.Dir, "cache"), Bytes: o.CacheBytes, Logger: o.Logger})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := b.refresh(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	b.work = maintenance.New(maintenance.Options{
 		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Logger: o.Logger,
@@ -105,12 +108,19 @@ func Open(ctx context.Context, o Options) (b *Backend, err error) {
 		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub,
 	})
 	b.Client = client.New(b.clientOptions())
+	if o.Maintain.ByHand {
+		return nil
+	}
 	var background context.Context
 	background, b.stop = context.WithCancel(context.Background())
 	b.work.Start()
 	b.done.Go(func() { b.lookOut(background) })
-	return b, nil
+	return nil
 }
+
+// Maintenance is the work on the backend, which runs in the background unless
+// Options say otherwise.
+func (b *Backend) Maintenance() *maintenance.Maintenance { return b.work }
 
 // openGroups opens the clusters side by side: most of the time they wait for
 // the disk.
@@ -297,15 +307,23 @@ func (b *Backend) lookOut(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for _, d := range b.fleet.All() {
-			b.look(ctx, d, reopened)
-		}
+		b.lookAll(ctx, reopened)
 		if n := b.Client.Stats().Plain; n != puts || idle.IsZero() {
 			puts, idle = n, time.Now()
 		} else if time.Since(idle) > 10*time.Second {
 			b.Client.Trim()
 			idle = time.Now()
 		}
+	}
+}
+
+// Look opens disks that were missing and are back, and those that take no
+// writes, as is done all the time in the background.
+func (b *Backend) Look(ctx context.Context) { b.lookAll(ctx, make(map[uint64]time.Time)) }
+
+func (b *Backend) lookAll(ctx context.Context, reopened map[uint64]time.Time) {
+	for _, d := range b.fleet.All() {
+		b.look(ctx, d, reopened)
 	}
 }
 

@@ -41,20 +41,26 @@ type Options struct {
 	Uploads    int               // objects uploaded side by side
 	Logger     *slog.Logger
 
-	SegmentBytes int64         // of ASD segments; default 64 MiB
+	SegmentBytes int64         // of ASD segments; default 32 MiB
 	Look         time.Duration // between looks for missing disks; default 1 s
 	Maintain     Maintain
 }
 
 // Maintain are the times of maintenance; zero values are its defaults.
-type Maintain struct{ Tick, Survey, Collect, Grace, RebuildAfter, Scrub time.Duration }
+type Maintain struct {
+	Tick, Survey, Collect, Grace, RebuildAfter, Scrub time.Duration
+
+	// ByHand has nothing done in the background, not even looking for missing
+	// disks: it is all left to whoever calls Maintenance and Look.
+	ByHand bool
+}
 
 func (o *Options) ensureDefaults() error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.SegmentBytes == 0 {
-		o.SegmentBytes = 64 << 20
+		o.SegmentBytes = 32 << 20
 	}
 	if o.Look == 0 {
 		o.Look = time.Second

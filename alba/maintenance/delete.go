@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"openvstorage/alba/abm"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
@@ -19,6 +20,25 @@ func (m *Maintenance) deleteObsolete(ctx context.Context, host *nsm.Client) erro
 			continue // when it is back
 		}
 		errs = append(errs, m.deleteOn(ctx, host, d))
+	}
+	return errors.Join(errs...)
+}
+
+// deleteAll is deleteObsolete on all hosts.
+func (m *Maintenance) deleteAll(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, h := range hosts {
+		host, err := m.opt.Host(h.Number)
+		if err == nil {
+			err = m.deleteObsolete(ctx, host)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

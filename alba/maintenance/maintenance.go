@@ -134,7 +134,8 @@ func (m *Maintenance) Bad(b client.Bad) {
 	m.Wake()
 }
 
-// Wake has it look at the next tick for what there is to do. It does not block.
+// Wake has it delete at once what is to be deleted, and look at the next tick
+// for what else there is to do. It does not block.
 func (m *Maintenance) Wake() {
 	select {
 	case m.wake <- struct{}{}:
@@ -151,8 +152,12 @@ func (m *Maintenance) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.wake: // many come at once: what they ask for is done at the next tick
+		case <-m.wake:
+			// Room that waits to be given back cannot wait for the next tick: a
+			// vDisk that is written over makes it as fast as disks write. The rest
+			// can.
 			due = true
+			m.try(ctx, "delete fragments", m.deleteAll)
 			continue
 		case <-tick.C:
 		}
