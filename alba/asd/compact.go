@@ -275,7 +275,7 @@ func (m *mover) entry(r *Record, e *Entry) error {
 		}
 		return nil
 	}
-	if !ok || p.segment != m.from.number || int64(p.data) != e.Offset {
+	if !ok || p != m.from.place(e) {
 		return nil
 	}
 	if m.slab == nil || int64(e.Size) > int64(len(m.slab)) {

@@ -235,6 +235,31 @@ func TestCompaction(t *testing.T) {
 	}
 }
 
+// An empty value takes no room, so that two puts of a key in one batch lie at
+// the same offset. Compaction moves the later one.
+func TestCompactionOfEmptyValues(t *testing.T) {
+	a := openNew(t, small(crashdisk.New()))
+	quiet(a)
+	var list []*request
+	for seed := range uint64(3) {
+		r := &request{updates: []osd.Update{put("empty", nil, seed)}, done: make(chan error, 1)}
+		if _, err := r.check(); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, r)
+	}
+	a.commit(list)
+	p, _ := a.find([]byte("empty"))
+	a.commit([]*request{{roll: true, done: make(chan error, 1)}})
+	if err := a.compactSegment(a.segments[p.segment], true); err != nil {
+		t.Fatal(err)
+	}
+	q, ok := a.find([]byte("empty"))
+	if !ok || q.segment == p.segment || q.epoch != p.epoch {
+		t.Fatalf("%+v became %+v", p, q)
+	}
+}
+
 // A corrupt value is not copied; its segment stays for it, and all else goes on.
 func TestCompactionMeetsCorruption(t *testing.T) {
 	fsys := crashdisk.New()

@@ -54,6 +54,13 @@ func (s *segment) release() {
 	}
 }
 
+// place is where a value lies that an entry of the segment put. Of two puts of a
+// key the place differs if what they put does; an empty value takes no room, so
+// that its offset alone does not tell.
+func (s *segment) place(e *Entry) place {
+	return place{segment: s.number, data: uint32(e.Offset), table: uint32(e.Table), size: e.Size, seed: e.Seed, epoch: e.Epoch}
+}
+
 // corrupt is the error for a value in the segment.
 func (s *segment) corrupt(key []byte, off int64, what string) error {
 	return &CorruptError{Key: append([]byte(nil), key...), File: s.path, Offset: off, What: what}

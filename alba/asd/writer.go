@@ -235,7 +235,7 @@ func (a *ASD) addMove(b *batch, m *move) {
 		}
 		return
 	}
-	if ok && p.segment == m.from.segment && p.data == m.from.data {
+	if ok && p == m.from {
 		v := m.update.Value
 		b.add(entry{Key: key, Size: uint32(len(v.Data)), Seed: v.Seed, Epoch: v.Epoch}, v)
 		b.moved = true
@@ -436,7 +436,7 @@ func (a *ASD) enterLocked(s *segment, seq uint64, e *Entry) {
 		}
 		return
 	}
-	p := place{segment: s.number, data: uint32(e.Offset), table: uint32(e.Table), size: e.Size, seed: e.Seed, epoch: e.Epoch}
+	p := s.place(e)
 	s.live += p.cost(len(e.Key))
 	if old, had := a.index.put(e.Key, p); had {
 		a.diedLocked(old, len(e.Key))
