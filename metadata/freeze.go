@@ -21,8 +21,8 @@ type tree struct {
 
 // Freeze pins the state that all changes up to seq made, whatever its size.
 // With it go the snapshots made since the last Committed; the map knows them,
-// snapshots may name them again. There is one checkpoint at a time: a Frozen
-// that was not Committed is superseded by the next.
+// snapshots may name them again. There may be several at a time; each keeps its
+// pages until it, or a later one, is Committed.
 func (m *Map) Freeze(seq uint64, snapshots []Root) *Frozen {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -48,7 +48,7 @@ func (m *Map) Freeze(seq uint64, snapshots []Root) *Frozen {
 		f.trees = append(f.trees, tree{m.rootAt(s, TreeMap, nil), TreeMap})
 	}
 	m.gen++ // M2
-	m.frozen = f
+	m.frozen = append(m.frozen, f)
 	return f
 }
 
@@ -168,9 +168,7 @@ func (m *Map) Committed(f *Frozen) {
 			delete(m.pinned, ref)
 		}
 	}
-	if m.frozen == f {
-		m.frozen = nil
-	}
+	m.frozen = slices.DeleteFunc(m.frozen, func(g *Frozen) bool { return g.state.Seq <= f.state.Seq })
 }
 
 // walker visits the pages of the vDisk's own below immutable roots, reading

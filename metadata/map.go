@@ -59,7 +59,7 @@ type Map struct {
 	drops      [maxLevels + 2]drops
 	recount    recount
 	pinned     map[PageRef]*page // roots of snapshots that no checkpoint covers yet
-	frozen     *Frozen           // newest that is not committed
+	frozen     []*Frozen         // not committed, oldest first
 	committed  State             // of the newest checkpoint
 	liveRecent *page             // counter page used last
 	liveBase   uint64            // its first SCO number

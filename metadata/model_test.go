@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"openvstorage/metadata"
@@ -78,6 +79,12 @@ type checkpoint struct {
 	snaps []snapshot
 }
 
+// ahead is a checkpoint that is not committed.
+type ahead struct {
+	frozen     *metadata.Frozen
+	checkpoint checkpoint
+}
+
 // world drives a map and its model side by side.
 type world struct {
 	t     *testing.T
@@ -88,6 +95,7 @@ type world struct {
 	model *model
 	snaps []snapshot
 	last  checkpoint
+	ahead []ahead // oldest first
 	seq   uint64
 	sco   sco.Number
 	next  int // index in the open SCO
@@ -191,8 +199,12 @@ func (w *world) step() {
 		w.model.clusters = c
 	case k < 89:
 		w.must("reap", func() error { _, err := w.m.Reap(ctx, 1+w.rng.IntN(20)); return err })
-	case k < 92:
+	case k < 91:
 		w.checkpoint()
+	case k < 92:
+		if len(w.ahead) < 4 {
+			w.freeze()
+		}
 	case k < 93:
 		w.sweep()
 	case k < 94:
@@ -209,7 +221,8 @@ func (w *world) step() {
 	}
 }
 
-func (w *world) checkpoint() {
+// freeze pins a checkpoint that may be committed later.
+func (w *world) freeze() {
 	var fresh []metadata.Root
 	for _, s := range w.snaps {
 		if s.fresh && w.rng.IntN(2) == 0 { // the map knows them anyway
@@ -218,12 +231,11 @@ func (w *world) checkpoint() {
 	}
 	f := w.m.Freeze(w.seq, fresh)
 	cp := checkpoint{state: f.State(), model: w.model.clone()}
-	for i := range w.snaps {
-		w.snaps[i].fresh = false
-		s := w.snaps[i]
-		s.view = nil
+	for _, s := range w.snaps {
+		s.view, s.fresh = nil, false
 		cp.snaps = append(cp.snaps, s)
 	}
+	w.ahead = append(w.ahead, ahead{f, cp})
 	for range w.rng.IntN(5) { // changes go on beside it
 		w.seq++
 		a := w.addr()
@@ -231,6 +243,15 @@ func (w *world) checkpoint() {
 		w.must("set", func() error { return w.m.Set(w.seq, a, 1, loc) })
 		w.model.set(a, 1, loc)
 	}
+}
+
+// checkpoint commits any of those that were frozen, and with it the older ones.
+func (w *world) checkpoint() {
+	if len(w.ahead) == 0 || len(w.ahead) < 4 && w.rng.IntN(2) == 0 {
+		w.freeze()
+	}
+	i := w.rng.IntN(len(w.ahead))
+	f, cp := w.ahead[i].frozen, w.ahead[i].checkpoint
 	var pages []metadata.EncodedPage
 	w.must("new pages", func() error {
 		pages = pages[:0]
@@ -244,18 +265,18 @@ func (w *world) checkpoint() {
 	})
 	w.must("save", func() error { return w.store.SavePages(ctx, w.o.Volume, pages) })
 	w.must("flush", func() error { return w.store.Flush(ctx) })
-	if w.rng.IntN(6) == 0 { // the catalog put failed: the next one covers it
-		for i := range w.snaps {
-			for _, r := range fresh {
-				if w.snaps[i].root == r {
-					w.snaps[i].fresh = true
-				}
-			}
-		}
+	if w.rng.IntN(6) == 0 { // the catalog put failed
 		return
 	}
 	w.m.Committed(f)
-	w.last = cp
+	w.last, w.ahead = cp, w.ahead[i+1:]
+	among := func(list []snapshot, s snapshot) bool {
+		return slices.ContainsFunc(list, func(t snapshot) bool { return s.root == t.root })
+	}
+	for i, s := range w.snaps {
+		w.snaps[i].fresh = s.fresh && !among(cp.snaps, s)
+	}
+	w.last.snaps = slices.DeleteFunc(cp.snaps, func(s snapshot) bool { return !among(w.snaps, s) }) // deleted since
 }
 
 func (w *world) sweep() {
@@ -279,7 +300,7 @@ func (w *world) restart() {
 	})
 	w.model = w.last.model.clone()
 	w.snaps = append([]snapshot(nil), w.last.snaps...)
-	w.seq = w.last.state.Seq
+	w.seq, w.ahead = w.last.state.Seq, nil
 	w.sco, w.next = w.sco+1, 1
 }
 

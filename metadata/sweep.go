@@ -49,8 +49,8 @@ func (m *Map) sweepRoots(snapshots []Root, below uint64) ([]tree, uint64) {
 	m.gen++
 	trees := []tree{{m.head.Load(), TreeMap}}
 	trees = append(trees, m.counterTrees()...)
-	if m.frozen != nil {
-		trees = append(trees, m.frozen.trees...)
+	for _, f := range m.frozen {
+		trees = append(trees, f.trees...)
 	}
 	trees = append(trees, m.pinnedTrees()...)
 	for _, s := range append(snapshots[:len(snapshots):len(snapshots)], m.committed.Root) {

@@ -29,14 +29,12 @@ func (v *Volume) freezeAtRest() {
 	})
 }
 
-// commitCheckpoint puts the checkpoint that is on its way, once everything it
-// covers is stored (O3): pages to the local store and to page objects, then
+// commitCheckpoint puts the newest checkpoint of which everything that it covers
+// is stored (O3): pages to the local store and to page objects, then
 // the catalog that names them, then the local TLogs may go (O4).
 func (v *Volume) commitCheckpoint(ctx context.Context) error {
-	v.mu.Lock()
-	a := v.ahead
-	v.mu.Unlock()
-	if a == nil || a.seq > v.storedSeq() {
+	a := v.coveredAhead()
+	if a == nil {
 		return nil
 	}
 	if err := v.parentCovers(ctx); err != nil {
@@ -76,7 +74,7 @@ func (v *Volume) commitCheckpoint(ctx context.Context) error {
 	}
 	v.m.Committed(a.frozen)
 	v.mu.Lock()
-	v.ahead = nil
+	v.ahead = slices.DeleteFunc(v.ahead, func(b *ahead) bool { return b.seq <= a.seq })
 	v.mu.Unlock()
 	v.store.covered = 0
 	if err := v.buf.Free(a.tlog); err != nil {
@@ -86,6 +84,34 @@ func (v *Volume) commitCheckpoint(ctx context.Context) error {
 	v.store.collectDue.Store(true)
 	v.announce(nil)
 	return nil
+}
+
+// coveredAhead returns the newest checkpoint ahead that can be committed, or nil.
+func (v *Volume) coveredAhead() (a *ahead) {
+	stored := v.storedSeq()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, b := range v.ahead {
+		if b.seq <= stored {
+			a = b
+		}
+	}
+	return a
+}
+
+// frozenSeq is where the newest checkpoint is, committed or ahead, and whether
+// there is one ahead.
+func (v *Volume) frozenSeq() (seq uint64, ahead bool) {
+	v.mu.Lock()
+	n := len(v.ahead)
+	if n > 0 {
+		seq = v.ahead[n-1].seq
+	}
+	v.mu.Unlock()
+	if n > 0 {
+		return seq, true
+	}
+	return v.checkpointSeq(), false
 }
 
 // parentCovers makes a clone's first checkpoint wait for one of its parent

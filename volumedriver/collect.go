@@ -23,21 +23,28 @@ func visible(snapshots []catalog.Snapshot, n sco.Number, deadSeq uint64) bool {
 
 // dead is what a look at the counters finds.
 type dead struct {
-	gone    []sco.Number // nobody can reach them: delete
-	waiting int          // nobody could, once a checkpoint covers their death
-	known   int
+	checkpoint uint64       // its seq
+	frozen     uint64       // that of the newest one, committed or ahead
+	gone       []sco.Number // nobody can reach them: delete
+	waiting    int          // nobody could, once a checkpoint covers their death
+	unfrozen   []sco.Number // of these, those whose death none ahead covers
+	known      int
+	ahead      bool // there is a checkpoint ahead
 }
 
-// sortDead decides which SCOs can be deleted (O7): those that died by the
-// checkpoint and that no snapshot sees.
-func sortDead(d *dead, s metadata.SCO, snapshots []catalog.Snapshot, checkpoint uint64) {
+// sort decides what becomes of an SCO. It can be deleted (O7) if it died by the
+// checkpoint and no snapshot sees it.
+func (d *dead) sort(s metadata.SCO, snapshots []catalog.Snapshot) {
 	d.known++
 	switch {
 	case !s.Dead || visible(snapshots, s.Number, s.DeadSeq):
-	case s.DeadSeq <= checkpoint:
+	case s.DeadSeq <= d.checkpoint:
 		d.gone = append(d.gone, s.Number)
 	default:
 		d.waiting++
+		if s.DeadSeq > d.frozen {
+			d.unfrozen = append(d.unfrozen, s.Number)
+		}
 	}
 }
 
@@ -75,8 +82,10 @@ func (v *Volume) collect(ctx context.Context) (err error) {
 	return v.sweep(ctx)
 }
 
-func (v *Volume) collectSCOs(ctx context.Context) error {
-	checkpoint := v.checkpointSeq()
+// findDead looks at the counters of all SCOs.
+func (v *Volume) findDead(ctx context.Context) (*dead, error) {
+	d := &dead{checkpoint: v.checkpointSeq()}
+	d.frozen, d.ahead = v.frozenSeq()
 	// A snapshot counts until it is in neither list: one that goes leaves
 	// memory first, and comes back if the catalog cannot be put.
 	v.cat.Lock()
@@ -87,11 +96,16 @@ func (v *Volume) collectSCOs(ctx context.Context) error {
 		snapshots = append(snapshots, s.Snapshot)
 	}
 	v.mu.Unlock()
-	var d dead
 	err := v.m.SCOs(ctx, func(s metadata.SCO) bool {
-		sortDead(&d, s, snapshots, checkpoint)
+		d.sort(s, snapshots)
 		return true
 	})
+	v.store.looked = v.count.writeBytes.Load()
+	return d, err
+}
+
+func (v *Volume) collectSCOs(ctx context.Context) error {
+	d, err := v.findDead(ctx)
 	if err != nil {
 		return err
 	}
@@ -110,12 +124,42 @@ func (v *Volume) collectSCOs(ctx context.Context) error {
 			}
 		}
 	}
-	// Garbage that waits for a checkpoint is worth one when it is an eighth
-	// of what is stored, or 8 SCOs.
-	if d.waiting > max(8, (d.known-len(d.gone))/8) {
+	v.wantCheckpoint(d)
+	return nil
+}
+
+// lookForDead has a checkpoint made in the midst of a group if it is worth one.
+func (v *Volume) lookForDead(ctx context.Context) error {
+	if v.count.writeBytes.Load()-v.store.looked < uint64(v.manyStored()) || v.m.Recounting() {
+		return nil
+	}
+	d, err := v.findDead(ctx)
+	if err == nil {
+		v.wantCheckpoint(d)
+	}
+	return err
+}
+
+// manyStored is how many bytes of garbage in the backend are worth a checkpoint.
+func (v *Volume) manyStored() int64 { return max(64<<20, v.count.stored.Load()/8) }
+
+// wantCheckpoint has a checkpoint made if the garbage that waits for one is worth
+// it: an eighth of the SCOs, or 8. It is let go when all is stored that the buffer
+// had by then, and more may die until then. Where there is one ahead already,
+// another one is made for an eighth of what is stored; what died in the buffer
+// does not count for that, as it takes nothing in the backend.
+func (v *Volume) wantCheckpoint(d *dead) {
+	worth := d.waiting > max(8, (d.known-len(d.gone))/8)
+	if d.ahead {
+		var bytes int64
+		for _, n := range d.unfrozen {
+			bytes += v.store.sizes[n]
+		}
+		worth = bytes > v.manyStored()
+	}
+	if worth {
 		v.store.checkpointDue.Store(true)
 	}
-	return nil
 }
 
 // markUnknown tells the counters of SCOs in the backend that they do not know:

@@ -68,14 +68,15 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog) (*
 	return g, nil
 }
 
-// frozenAt is the TLog at whose end a checkpoint waits to be committed, or 0.
+// frozenAt is the TLog at whose end the next checkpoint waits to be committed, or
+// 0.
 func (v *Volume) frozenAt() tlog.ID {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.ahead == nil {
+	if len(v.ahead) == 0 {
 		return 0
 	}
-	return v.ahead.tlog
+	return v.ahead[0].tlog
 }
 
 // liveIn estimates how many bytes of an SCO somebody can still read.

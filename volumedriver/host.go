@@ -108,9 +108,9 @@ type Host struct {
 
 // Open opens every vDisk of the registry, side by side, clones after their
 // parents, and finishes what an earlier process had begun to delete.
-func Open(ctx context.Context, opt Options) (h *Host, err error) {
+func Open(ctx context.Context, opt Options) (*Host, error) {
 	opt.ensureDefaults()
-	h = &Host{opt: opt, volumes: make(map[uuid.UUID]*Volume), byName: make(map[string]*Volume)}
+	h := &Host{opt: opt, volumes: make(map[uuid.UUID]*Volume), byName: make(map[string]*Volume)}
 	h.living, h.end = context.WithCancel(context.Background())
 	h.opening = make(map[uuid.UUID]*Volume)
 	h.slots = make(chan []byte, opt.UploadSlots)
@@ -125,24 +125,28 @@ func Open(ctx context.Context, opt Options) (h *Host, err error) {
 	if err := h.openPages(); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, h.Close(ctx))
-		}
-	}()
+	if err := h.openVolumes(ctx); err != nil {
+		return nil, errors.Join(err, h.Close(ctx))
+	}
+	return h, nil
+}
+
+// openVolumes opens the write buffer and what the registry names.
+func (h *Host) openVolumes(ctx context.Context) (err error) {
+	opt := &h.opt
 	h.buffer, err = writebuffer.Open(writebuffer.Options{
 		FS: opt.FS, Dir: path.Join(opt.Dir, "buffer"), Bytes: opt.WriteBuffer, Random: opt.Random, Logger: opt.Logger,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.buffer.OnPressure(h.pressure)
 	records, err := opt.Registry.List(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.openAll(ctx, records)
-	return h, h.finish(ctx, records)
+	return h.finish(ctx, records)
 }
 
 // openPages opens the local page store. One that is damaged is thrown away:

@@ -33,6 +33,7 @@ type storer struct {
 	active     uint64               // the log's activity when last seen
 	since      time.Time            // when it was first seen so
 	covered    int64                // TLog bytes stored since the checkpoint
+	looked     uint64               // bytes written when dead SCOs were last looked for
 	swept      uint64               // pages in the store after the last sweep
 	firstSCO   sco.Number           // of this owner's
 	nextObject uint64               // next page object number
@@ -146,6 +147,9 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 		if v.store.group, err = v.chooseGroup(ctx, v.buf.Work().TLogs); err != nil {
 			return false, err
 		}
+	}
+	if err := v.lookForDead(ctx); err != nil {
+		return false, err
 	}
 	if v.store.group != nil && parallel > 0 {
 		if more, err = v.storeSome(ctx, parallel, rest); err != nil {
@@ -318,7 +322,7 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 	for _, t := range stored {
 		v.store.covered += t.Size
 	}
-	if v.store.covered >= checkpointBytes {
+	if _, ahead := v.frozenSeq(); !ahead && v.store.covered >= checkpointBytes {
 		v.store.checkpointDue.Store(true)
 	}
 	if err := v.commitCheckpoint(ctx); err != nil {
@@ -452,10 +456,7 @@ func (v *Volume) checkpointTo(ctx context.Context, seq uint64) error {
 		if v.checkpointSeq() >= seq {
 			return true
 		}
-		v.mu.Lock()
-		ahead := v.ahead != nil
-		v.mu.Unlock()
-		if !ahead {
+		if at, _ := v.frozenSeq(); at < seq {
 			v.store.checkpointDue.Store(true)
 		}
 		return false

@@ -65,7 +65,7 @@ type Volume struct {
 	parent    uuid.UUID         // the snapshot that the live state grew from
 	snapshots []*snapshot       // oldest first
 	rolled    uint64            // seq of the newest rollback
-	ahead     *ahead            // a checkpoint frozen and not committed
+	ahead     []*ahead          // checkpoints frozen and not committed, oldest first
 	refs      int               // users of OpenDevice, of the vDisk and its snapshots
 	readers   map[uuid.UUID]int // of them, those of each snapshot
 	deleted   bool
@@ -86,7 +86,8 @@ type snapshot struct {
 }
 
 // ahead is a checkpoint that was frozen when a TLog closed, and is committed
-// when that TLog is stored.
+// when that TLog is stored. As the write buffer may hold a lot until then,
+// there may be several.
 type ahead struct {
 	frozen *metadata.Frozen
 	tlog   tlog.ID
@@ -198,6 +199,10 @@ func (v *Volume) applyRollback(e tlog.Entry) error {
 	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
 }
 
+// aheadMax bounds the checkpoints that wait, each of which keeps the map's pages
+// that changed since.
+const aheadMax = 8
+
 // ClosedTLog implements writebuffer.Applier: a checkpoint that is due freezes
 // the map exactly where a TLog ends.
 func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) {
@@ -206,7 +211,7 @@ func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.ahead != nil {
+	if len(v.ahead) == aheadMax {
 		return
 	}
 	v.store.checkpointDue.Store(false)
@@ -217,7 +222,7 @@ func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) {
 			roots = append(roots, mapRoot(s.Root))
 		}
 	}
-	v.ahead = &ahead{tlog: id, seq: lastSeq, parent: v.parent, frozen: v.m.Freeze(lastSeq, roots)}
+	v.ahead = append(v.ahead, &ahead{tlog: id, seq: lastSeq, parent: v.parent, frozen: v.m.Freeze(lastSeq, roots)})
 }
 
 // snapshot finds a snapshot by id, nil if there is none.

@@ -33,6 +33,7 @@ var allowed = []struct {
 	{"volumedriver/snapshot", []string{"sco", "tlog", "metadata", "volumedriver/catalog"}, "decisions over these"},
 	{"volumedriver/dtl", []string{"sco", "tlog"}, "copies of what the buffer holds"},
 	{"volumedriver/scrub", []string{"sco", "tlog", "metadata", "backend", "volumedriver/catalog"}, "rewrites SCOs"},
+	{"volumedriver/volumetest", []string{"volumedriver", "internal/disk/*"}, "the tests of vDisks over any backend"},
 	{"volumedriver", []string{
 		"sco", "tlog", "metadata/...", "writebuffer", "backend", "volumedriver/*", "internal/disk/pebblefs",
 	}, "a volume's life; never alba, arakoon, or a front end"},
@@ -49,7 +50,7 @@ var allowed = []struct {
 	{"internal/disk/*", []string{"internal/disk/*"}, "disks and their suite"},
 	{"internal/wal", nil, "framing of records, no files"},
 	{"internal/datadir", nil, "the layout of a data directory"},
-	{"internal/control/...", []string{"volumedriver", "internal/control/..."}, "management calls on vDisks"},
+	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
 
 	{"cmd/...", []string{"..."}, "wiring"},
 	{"scripts/...", []string{"scripts/...", "nbd/...", "internal/control"}, "real clients against the binary"},
