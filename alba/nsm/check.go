@@ -65,10 +65,7 @@ func (c *checker) objects() error {
 		}
 		ns := binary.BigEndian.Uint64(k[prefixSize:])
 		o := &Object{Name: string(k[prefixSize+8:])}
-		if err := decode(k, v, o); err != nil {
-			return err
-		}
-		if err := c.manifest(ns, o); err != nil {
+		if err := decode(k, v, &stored{o}); err != nil {
 			return err
 		}
 		if err := o.validate(o.Policy.K); err != nil {
@@ -82,23 +79,6 @@ func (c *checker) objects() error {
 	})
 }
 
-func (c *checker) manifest(ns uint64, o *Object) error {
-	k := manifestKey(ns, o.Name)
-	var m storedManifest
-	ok, err := load(c.tx, k, &m)
-	switch {
-	case err != nil:
-		return err
-	case !ok:
-		return fmt.Errorf("key %q: missing", k)
-	case m.id != o.ID || m.revision != o.Revision:
-		return fmt.Errorf("key %q: it is of id %x revision %d, the object of id %x revision %d", k, m.id, m.revision, o.ID, o.Revision)
-	}
-	o.Manifest = m.manifest
-	c.values[string(k)] = nil
-	return nil
-}
-
 // count notes what an object puts into the other tables.
 func (c *checker) count(ns uint64, o *Object, k, v []byte) error {
 	c.values[string(k)] = v
@@ -106,8 +86,12 @@ func (c *checker) count(ns uint64, o *Object, k, v []byte) error {
 	if _, twice := c.values[id]; twice {
 		return fmt.Errorf("key %q: id %x is that of two objects", k, o.ID)
 	}
-	c.values[id] = []byte(o.Name)
-	c.values[string(bucketKey(ns, o.Bucket(), o.Name))] = empty
+	if err := c.want(id, &idRecord{name: o.Name}); err != nil {
+		return err
+	}
+	if !o.Bucket().Full() {
+		c.values[string(bucketKey(ns, o.Bucket(), o.Name))] = empty
+	}
 	c.counts[string(countKey(ns, o.Bucket()))]++
 	t := c.spaces[ns]
 	if t == nil {
@@ -127,7 +111,6 @@ func (c *checker) count(ns uint64, o *Object, k, v []byte) error {
 				return fmt.Errorf("key %q: fragment %d of chunk %d has version %d, the object revision %d", k, j, i, f.Version, o.Revision)
 			}
 			c.live[string(obsoleteKey(f.OSD, FragmentKey{ns, o.ID, uint32(i), uint16(j), f.Version}))] = true
-			c.values[string(onOSDKey(ns, f.OSD, o.Name))] = empty
 			by := Usage{Fragments: 1, Bytes: uint64(chunk.Length)}
 			u := string(usageKey(ns, f.OSD))
 			if c.usage[u] == nil {
@@ -171,19 +154,34 @@ func (c *checker) obsoletes() error {
 	})
 }
 
+// usedIDs checks the ids that left. Of a closed epoch they may have been used
+// again.
 func (c *checker) usedIDs() error {
 	return walk(c.tx, key(tableUsedID), func(k, _ []byte) error {
-		if len(k) != prefixSize+8+8+16 {
-			return fmt.Errorf("key %q: not that of a used id", k)
+		epoch, id, err := parseUsedIDKey(k)
+		if err != nil {
+			return err
 		}
 		ns := binary.BigEndian.Uint64(k[prefixSize:])
-		if _, live := c.values[string(idKey(ns, [16]byte(k[prefixSize+16:])))]; live {
-			return fmt.Errorf("key %q: the id of an object counts as used up", k)
-		}
-		if _, ok := c.tx.Get(namespaceKey(ns)); !ok {
+		var n Namespace
+		switch ok, err := load(c.tx, namespaceKey(ns), &n); {
+		case err != nil:
+			return err
+		case !ok:
 			return fmt.Errorf("key %q: there is no such namespace", k)
 		}
 		c.values[string(k)] = empty
+		of := idKey(ns, id)
+		var rec idRecord
+		if _, err := load(c.tx, of, &rec); err != nil {
+			return err
+		}
+		if rec.name == "" && rec.epoch == epoch {
+			return c.want(string(of), &rec)
+		}
+		if n.Epochs.Minimum <= epoch {
+			return fmt.Errorf("key %q: the id left in an epoch that is open, but is that of %q and epoch %d", k, rec.name, rec.epoch)
+		}
 		return nil
 	})
 }

@@ -155,12 +155,16 @@ func cleanup(tx Tx, a *cleanupArg) (*Step, error) {
 	if s.rec.Objects > 0 {
 		return &step, s.save()
 	}
-	if s.forgetIDs(MaxKeys) == MaxKeys {
+	forgotten, err := s.forgetIDs(MaxKeys)
+	if err != nil {
+		return nil, err
+	}
+	if forgotten == MaxKeys {
 		return &step, s.save()
 	}
 	tx.Delete(namespaceKey(a.ns))
 	step.Done = true
-	return &step, nil
+	return &step, s.saveCounters()
 }
 
 // names returns the first names of the namespace.

@@ -32,19 +32,21 @@
 //
 //	nsm/H                              host: number of the last message applied
 //	nsm/N ns8                          namespace: state, epochs, next version, totals
-//	nsm/E ns8 name                     object, without its manifest
-//	nsm/M ns8 name                     id, revision, manifest
-//	nsm/I ns8 id16                     name (bare)
-//	nsm/D ns8 osd8 name                the object has fragments on the OSD (empty record)
-//	nsm/B ns8 k1 m1 present1 name      the object is in the bucket (empty record)
+//	nsm/E ns8 name                     object, with its manifest
+//	nsm/I ns8 id16                     name of the object; or of an id that left the
+//	                                   namespace, the newest epoch at that time
+//	nsm/B ns8 k1 m1 present1 name      the object is below full width, in the bucket
+//	                                   (empty record)
 //	nsm/C ns8 k1 m1 present1           number of objects in the bucket
 //	nsm/U ns8 osd8                     fragments and bytes of the namespace on the OSD
-//	nsm/T ns8 epoch8 id16              object id that left the namespace, and the newest
-//	                                   epoch at that time (empty record)
+//	nsm/T ns8 epoch8 id16              the ids that left, by that epoch (empty record)
 //	nsm/O osd8                         OSD: state, node
 //	nsm/S osd8                         fragments and bytes on the OSD, and those to delete
 //	nsm/X osd8 ns8 id16 chunk4 fragment2 version4
 //	                                   fragment to delete: length
 //
-// Counters of nothing have no key.
+// Counters of nothing have no key. An object at full width is thus two keys of
+// its own, beside counters that it shares with all others. What has fragments on
+// an OSD is found by going over the objects; whether anything has, the counters
+// say.
 package nsm

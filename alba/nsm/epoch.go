@@ -44,23 +44,37 @@ func closeEpoch(tx Tx, a *epochArg) (*Epochs, error) {
 		return nil, userfn.Errorf(userfn.CodeConflict, "namespace %d: gc epoch %d is the newest (of %d to %d); open the next before closing it", a.ns, a.epoch, e.Minimum, e.Next-1)
 	}
 	e.Minimum = max(e.Minimum, a.epoch+1)
-	s.forgetIDs(MaxKeys)
+	if _, err := s.forgetIDs(MaxKeys); err != nil {
+		return nil, err
+	}
 	return e, s.save()
 }
 
 // forgetIDs forgets up to limit ids of epochs that are closed: no put with
 // one of these passes checkEpoch. It returns how many. Those beyond the limit
 // are left to the next call.
-func (s *space) forgetIDs(limit int) int {
+func (s *space) forgetIDs(limit int) (int, error) {
 	var keys [][]byte
 	s.tx.Range(key(tableUsedID, s.id), key(tableUsedID, s.id, s.rec.Epochs.Minimum), limit, func(k, _ []byte) bool {
 		keys = append(keys, append([]byte(nil), k...))
 		return true
 	})
 	for _, k := range keys {
+		epoch, id, err := parseUsedIDKey(k)
+		if err != nil {
+			return 0, userfn.Errorf(userfn.CodeCorrupt, "%v", err)
+		}
 		s.tx.Delete(k)
+		// An object may have the id again, and may have left again.
+		var rec idRecord
+		if _, err := load(s.tx, idKey(s.id, id), &rec); err != nil {
+			return 0, err
+		}
+		if rec.name == "" && rec.epoch == epoch {
+			s.tx.Delete(idKey(s.id, id))
+		}
 	}
-	return len(keys)
+	return len(keys), nil
 }
 
 // Fields implements record.Record: U64 namespace, ID id, U32 chunk, U16
@@ -109,14 +123,18 @@ func markDeleted(tx Tx, a *doneArg) (*Step, error) {
 
 // settle takes deleted fragments off an OSD's totals; done when none waits.
 func settle(tx Tx, osd uint64, gone Usage, step *Step) error {
+	key := totalsKey(osd)
+	var t Totals
+	if _, err := load(tx, key, &t); err != nil {
+		return err
+	}
 	if gone.Fragments > 0 {
-		if err := bumpTotals(tx, osd, false, true, gone); err != nil {
+		if err := t.Obsolete.shift(false, gone, 0, osd); err != nil {
 			return err
 		}
-	}
-	var t Totals
-	if _, err := load(tx, totalsKey(osd), &t); err != nil {
-		return err
+		if err := storeUnless(tx, key, t == Totals{}, &t); err != nil {
+			return err
+		}
 	}
 	step.Done = t.Obsolete == Usage{}
 	return nil

@@ -21,7 +21,7 @@ func TestGolden(t *testing.T) {
 	const file = "testdata/state-v1.txt"
 	s, c := host(t)
 	s.SetTime(0x1122334455667788)
-	for i, o := range []*nsm.Object{object("a", 1, "one", 1, 2, 3), object("b", 2, "two", 4, 5, 0), object("c", 3, "three")} {
+	for i, o := range []*nsm.Object{object("a", 1, "one", 1, 2, 3), object("b", 2, "two", 4, 5, 0), object("c", 3, "three"), object("d", 4, "four", 4, 5, 0)} {
 		if _, err := c.Put(ctx, 1, nsm.Create, 0, o); err != nil {
 			t.Fatal(i, err)
 		}

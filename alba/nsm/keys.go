@@ -10,9 +10,7 @@ const (
 	tableHost      = 'H'
 	tableNamespace = 'N'
 	tableObject    = 'E'
-	tableManifest  = 'M'
 	tableID        = 'I'
-	tableOnOSD     = 'D'
 	tableBucket    = 'B'
 	tableCount     = 'C'
 	tableUsage     = 'U'
@@ -28,9 +26,12 @@ const prefix = "nsm/"
 const prefixSize = len(prefix) + 1
 
 // key returns the key of a table that begins with the numbers, with room for
-// a name behind them.
+// an id or a short name behind them.
 func key(table byte, numbers ...uint64) []byte {
-	b := make([]byte, 0, prefixSize+8*len(numbers)+64)
+	return appendKey(make([]byte, 0, prefixSize+8*len(numbers)+40), table, numbers...)
+}
+
+func appendKey(b []byte, table byte, numbers ...uint64) []byte {
 	b = append(append(b, prefix...), table)
 	for _, n := range numbers {
 		b = binary.BigEndian.AppendUint64(b, n)
@@ -38,14 +39,10 @@ func key(table byte, numbers ...uint64) []byte {
 	return b
 }
 
-func hostKey() []byte                           { return key(tableHost) }
-func namespaceKey(ns uint64) []byte             { return key(tableNamespace, ns) }
-func objectKey(ns uint64, name string) []byte   { return append(key(tableObject, ns), name...) }
-func manifestKey(ns uint64, name string) []byte { return append(key(tableManifest, ns), name...) }
-func idKey(ns uint64, id [16]byte) []byte       { return append(key(tableID, ns), id[:]...) }
-func onOSDKey(ns, osd uint64, name string) []byte {
-	return append(key(tableOnOSD, ns, osd), name...)
-}
+func hostKey() []byte                         { return key(tableHost) }
+func namespaceKey(ns uint64) []byte           { return key(tableNamespace, ns) }
+func objectKey(ns uint64, name string) []byte { return append(key(tableObject, ns), name...) }
+func idKey(ns uint64, id [16]byte) []byte     { return append(key(tableID, ns), id[:]...) }
 func countKey(ns uint64, b Bucket) []byte {
 	return append(key(tableCount, ns), b.K, b.M, b.Present)
 }
@@ -56,6 +53,14 @@ func usageKey(ns, osd uint64) []byte { return key(tableUsage, ns, osd) }
 func usedIDKey(ns, epoch uint64, id [16]byte) []byte {
 	return append(key(tableUsedID, ns, epoch), id[:]...)
 }
+
+func parseUsedIDKey(b []byte) (epoch uint64, id [16]byte, err error) {
+	if len(b) != prefixSize+8+8+16 {
+		return 0, id, fmt.Errorf("key %q of a used id has %d bytes", b, len(b))
+	}
+	return binary.BigEndian.Uint64(b[prefixSize+8:]), [16]byte(b[prefixSize+16:]), nil
+}
+
 func osdKey(osd uint64) []byte    { return key(tableOSD, osd) }
 func totalsKey(osd uint64) []byte { return key(tableTotals, osd) }
 

@@ -355,12 +355,15 @@ func TestRemoveNamespaceAndOSD(t *testing.T) {
 
 // Check must see what it is for.
 func TestCheckFinds(t *testing.T) {
-	for _, table := range "EMIDBCUSTXN" {
+	for _, table := range "EIBCUSTXN" {
 		s, c := host(t)
 		for i, name := range []string{"a", "b"} {
 			if _, err := c.Put(ctx, 1, nsm.Create, 0, object(name, uint64(i+1), name, 1, 2, 3)); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if _, err := c.Put(ctx, 1, nsm.Create, 0, object("narrow", 3, "c", 1, 2, 0)); err != nil {
+			t.Fatal(err)
 		}
 		if _, err := c.Delete(ctx, 1, []string{"b"}, nil); err != nil {
 			t.Fatal(err)

@@ -107,29 +107,16 @@ func (o *Object) Bucket() Bucket {
 	return b
 }
 
-// share is what one OSD holds of an object.
-type share struct{ osd, fragments, bytes uint64 }
-
-// shares returns what each OSD holds, in order of first appearance.
-func (o *Object) shares() []share {
-	var list []share
-	at := make(map[uint64]int) // looked up, never ranged over
+// on reports whether the object has a fragment on an OSD.
+func (o *Object) on(osd uint64) bool {
 	for _, c := range o.Chunks {
 		for _, f := range c.Fragments {
-			if f.OSD == 0 {
-				continue
+			if f.OSD == osd {
+				return true
 			}
-			i, ok := at[f.OSD]
-			if !ok {
-				i = len(list)
-				at[f.OSD] = i
-				list = append(list, share{osd: f.OSD})
-			}
-			list[i].fragments++
-			list[i].bytes += uint64(c.Length)
 		}
 	}
-	return list
+	return false
 }
 
 // count returns the number of fragments that are somewhere.
@@ -217,8 +204,7 @@ func (o *Object) clone() *Object {
 	return &c
 }
 
-// Fields implements record.Record: what is stored of an object under its
-// name, without the manifest.
+// Fields implements record.Record: an object without its name and manifest.
 //
 //	ID id, U64 version, U32 revision, U64 epoch, U64 size, Hash hash,
 //	U8 k, m, c, x, Time time, U32 manifest size,

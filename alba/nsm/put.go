@@ -108,6 +108,12 @@ func put(tx Tx, a *putArg) (*PutResult, error) {
 	if err := s.index(o); err != nil {
 		return nil, err
 	}
+	if err := store(tx, idKey(s.id, o.ID), &idRecord{name: o.Name}); err != nil {
+		return nil, err
+	}
+	if current != nil {
+		current.Manifest = nil
+	}
 	return &PutResult{Version: o.Version, Replaced: current}, s.save()
 }
 
@@ -137,49 +143,50 @@ func (s *space) putEqual(o, current *Object) (*PutResult, error) {
 	if !s.rec.Epochs.open(o.Epoch) || s.checkFresh(o) != nil {
 		return result, nil
 	}
-	return result, s.discard(o)
+	if err := s.discard(o); err != nil {
+		return nil, err
+	}
+	return result, s.saveCounters()
 }
 
 // checkFresh refuses an id that another object has or that left the namespace:
 // its fragments' keys were used, and may be about to be deleted.
 func (s *space) checkFresh(o *Object) error {
-	if name, ok := s.tx.Get(idKey(s.id, o.ID)); ok {
-		return userfn.Errorf(userfn.CodeIDUsed, "object %q: its id %x is that of object %q; upload it again under a new id", o.Name, o.ID, name)
+	var rec idRecord
+	if _, err := load(s.tx, idKey(s.id, o.ID), &rec); err != nil {
+		return err
 	}
-	used := userfn.Errorf(userfn.CodeIDUsed, "object %q: its id %x was used by an object that is gone; upload it again under a new id", o.Name, o.ID)
-	for e := s.rec.Epochs.Minimum; e < s.rec.Epochs.Next; e++ {
-		if _, ok := s.tx.Get(usedIDKey(s.id, e, o.ID)); ok {
-			return used
-		}
+	if rec.name != "" {
+		return userfn.Errorf(userfn.CodeIDUsed, "object %q: its id %x is that of object %q; upload it again under a new id", o.Name, o.ID, rec.name)
 	}
-	return s.checkNotObsolete(o, used)
+	if s.rec.Epochs.open(rec.epoch) {
+		return usedUp(o)
+	}
+	return s.checkNotObsolete(o)
 }
 
-// checkNotObsolete returns used if one of the object's fragments is to be
-// deleted. An OSD of which nothing is to be deleted, as its totals say, is not
-// searched.
-func (s *space) checkNotObsolete(o *Object, used error) error {
-	clean := make(map[uint64]bool) // looked up, never ranged over
+func usedUp(o *Object) error {
+	return userfn.Errorf(userfn.CodeIDUsed, "object %q: its id %x was used by an object that is gone; upload it again under a new id", o.Name, o.ID)
+}
+
+// checkNotObsolete refuses an object of whose fragments one is to be deleted.
+// An OSD of which nothing is to be deleted, as its totals say, is not searched.
+func (s *space) checkNotObsolete(o *Object) error {
 	for i, c := range o.Chunks {
 		for j, f := range c.Fragments {
 			if f.OSD == 0 {
 				continue
 			}
-			skip, known := clean[f.OSD]
-			if !known {
-				var t Totals
-				if _, err := load(s.tx, totalsKey(f.OSD), &t); err != nil {
-					return err
-				}
-				skip = t.Obsolete.Fragments == 0
-				clean[f.OSD] = skip
+			e, err := s.osd(f.OSD)
+			if err != nil {
+				return err
 			}
-			if skip {
+			if e.totals.Obsolete.Fragments == 0 {
 				continue
 			}
 			k := FragmentKey{Namespace: s.id, ID: o.ID, Chunk: uint32(i), Fragment: uint16(j), Version: f.Version}
 			if _, ok := s.tx.Get(obsoleteKey(f.OSD, k)); ok {
-				return used
+				return usedUp(o)
 			}
 		}
 	}

@@ -59,16 +59,12 @@ func noObject(ns uint64, name string) error {
 
 // Stat returns an object without its manifest, or ErrNotFound.
 func (c *Client) Stat(ctx context.Context, ns uint64, name string, how Consistency) (*Object, error) {
-	k := objectKey(ns, name)
-	values, err := c.get(ctx, ns, how, k)
+	o, err := c.Get(ctx, ns, name, how)
 	if err != nil {
 		return nil, err
 	}
-	if values[0] == nil {
-		return nil, noObject(ns, name)
-	}
-	o := &Object{Name: name}
-	return o, decode(k, values[0], o)
+	o.Manifest = nil
+	return o, nil
 }
 
 // Get returns an object with its manifest, or ErrNotFound.
@@ -89,50 +85,25 @@ func (c *Client) MultiGet(ctx context.Context, ns uint64, names []string, how Co
 	if len(names) > MaxPage {
 		return nil, userfn.Errorf(userfn.CodeInvalid, "%d names exceed %d", len(names), MaxPage)
 	}
-	keys := make([][]byte, 0, 2*len(names))
-	for _, name := range names {
-		keys = append(keys, objectKey(ns, name), manifestKey(ns, name))
-	}
-	for range tries {
-		values, err := c.get(ctx, ns, how, keys...)
-		if err != nil {
-			return nil, err
-		}
-		list, whole, err := pair(names, keys, values)
-		if whole || err != nil {
-			return list, err
-		}
-	}
-	return nil, fmt.Errorf("namespace %d: %w", ns, errUnsettled)
-}
-
-// pair makes objects of their records and manifests; whole is false if one
-// does not go with the other.
-func pair(names []string, keys, values [][]byte) (list []*Object, whole bool, err error) {
-	list = make([]*Object, len(names))
+	keys := make([][]byte, len(names))
 	for i, name := range names {
-		rec, man := values[2*i], values[2*i+1]
-		if (rec == nil) != (man == nil) {
-			return nil, false, nil
-		}
-		if rec == nil {
+		keys[i] = objectKey(ns, name)
+	}
+	values, err := c.get(ctx, ns, how, keys...)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]*Object, len(names))
+	for i, name := range names {
+		if values[i] == nil {
 			continue
 		}
-		o := &Object{Name: name}
-		if err := decode(keys[2*i], rec, o); err != nil {
-			return nil, false, err
+		list[i] = &Object{Name: name}
+		if err := decode(keys[i], values[i], &stored{list[i]}); err != nil {
+			return nil, err
 		}
-		var m storedManifest
-		if err := decode(keys[2*i+1], man, &m); err != nil {
-			return nil, false, err
-		}
-		if m.id != o.ID || m.revision != o.Revision {
-			return nil, false, nil
-		}
-		o.Manifest = m.manifest
-		list[i] = o
 	}
-	return list, true, nil
+	return list, nil
 }
 
 // GetByID returns the object with an id, or ErrNotFound: no object of the
@@ -143,10 +114,16 @@ func (c *Client) GetByID(ctx context.Context, ns uint64, id [16]byte, how Consis
 		if err != nil {
 			return nil, err
 		}
-		if values[0] == nil {
+		var rec idRecord
+		if values[0] != nil {
+			if err := decode(idKey(ns, id), values[0], &rec); err != nil {
+				return nil, err
+			}
+		}
+		if rec.name == "" {
 			return nil, userfn.Errorf(userfn.CodeNotFound, "object %x of namespace %d: not found", id, ns)
 		}
-		o, err := c.Get(ctx, ns, string(values[0]), how)
+		o, err := c.Get(ctx, ns, rec.name, how)
 		switch {
 		case errors.Is(err, ErrNotFound):
 		case err != nil:
@@ -181,25 +158,77 @@ func (c *Client) List(ctx context.Context, ns uint64, prefix, after string, limi
 	list := make([]Object, len(pairs))
 	for i, p := range pairs {
 		list[i].Name = string(p.Key[len(base):])
-		if err := decode(p.Key, p.Value, &list[i]); err != nil {
+		if err := decode(p.Key, p.Value, &stored{&list[i]}); err != nil {
 			return nil, err
 		}
+		list[i].Manifest = nil
 	}
 	return list, nil
 }
 
 func page(limit int) int { return min(max(limit, 1), MaxPage) }
 
-// ListByOSD returns up to limit objects that have fragments on an OSD, from
-// the one behind after, in order of name, with their manifests. next is what
-// to pass as after for the next page, "" behind the last.
+// maxScan bounds the objects that one call looks at, scanPage those that it
+// reads at once.
+const (
+	maxScan  = 2000
+	scanPage = 100
+)
+
+// ListByOSD returns up to limit objects (at most MaxPage) that have fragments
+// on an OSD, from the one behind after, in order of name, with their manifests.
+// next is what to pass as after to go on, "" behind the last. It looks at all
+// objects of the namespace in turn, up to 2000 in one call: the list may be
+// short or empty with more to come. If the OSD has nothing of the namespace it
+// looks at none.
 func (c *Client) ListByOSD(ctx context.Context, ns, osd uint64, after string, limit int, how Consistency) (list []*Object, next string, err error) {
-	return c.listIndex(ctx, ns, key(tableOnOSD, ns, osd), after, limit, how)
+	return c.scan(ctx, ns, usageKey(ns, osd), after, limit, how, func(o *Object) bool { return o.on(osd) })
 }
 
-// ListByBucket is ListByOSD for the objects of a bucket.
+// ListByBucket is ListByOSD for the objects of a bucket. Those below full width
+// have an index; no others are looked at.
 func (c *Client) ListByBucket(ctx context.Context, ns uint64, b Bucket, after string, limit int, how Consistency) (list []*Object, next string, err error) {
+	if b.Full() {
+		return c.scan(ctx, ns, countKey(ns, b), after, limit, how, func(o *Object) bool { return o.Bucket() == b })
+	}
 	return c.listIndex(ctx, ns, bucketKey(ns, b, ""), after, limit, how)
+}
+
+// scan looks for objects that are wanted. Without the counter there are none.
+func (c *Client) scan(ctx context.Context, ns uint64, counter []byte, after string, limit int, how Consistency, want func(o *Object) bool) (list []*Object, next string, err error) {
+	values, err := c.get(ctx, ns, how, counter)
+	if err != nil || values[0] == nil {
+		return nil, "", err
+	}
+	base := key(tableObject, ns)
+	first := base
+	if after != "" {
+		first = userfn.After(objectKey(ns, after))
+	}
+	for range maxScan / scanPage {
+		pairs, err := c.reader.Range(ctx, first, userfn.PrefixEnd(base), scanPage, how)
+		if err != nil {
+			return nil, "", err
+		}
+		for _, p := range pairs {
+			o := &Object{Name: string(p.Key[len(base):])}
+			if err := decode(p.Key, p.Value, &stored{o}); err != nil {
+				return nil, "", err
+			}
+			next = o.Name
+			if want(o) {
+				list = append(list, o)
+			}
+			if len(list) == page(limit) {
+				return list, next, nil
+			}
+		}
+		if len(pairs) < scanPage {
+			return list, "", nil
+		}
+		first = userfn.After(pairs[len(pairs)-1].Key)
+	}
+	return list, next, nil
 }
 
 func (c *Client) listIndex(ctx context.Context, ns uint64, base []byte, after string, limit int, how Consistency) (list []*Object, next string, err error) {

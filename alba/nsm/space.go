@@ -6,9 +6,10 @@ import (
 
 // space is one namespace within one call.
 type space struct {
-	tx  Tx
-	id  uint64
-	rec Namespace
+	tx   Tx
+	id   uint64
+	rec  Namespace
+	osds ledger
 }
 
 // openSpace loads a namespace; removing says whether one that is being removed
@@ -27,13 +28,23 @@ func openSpace(tx Tx, ns uint64, removing bool) (*space, error) {
 	return s, nil
 }
 
-func (s *space) save() error { return store(s.tx, namespaceKey(s.id), &s.rec) }
+// save stores the namespace and what the call made of the counters of OSDs.
+func (s *space) save() error {
+	if err := s.saveCounters(); err != nil {
+		return err
+	}
+	return store(s.tx, namespaceKey(s.id), &s.rec)
+}
 
-// object loads an object without its manifest, nil if there is none.
+// object loads an object with its manifest, nil if there is none.
 func (s *space) object(name string) (*Object, error) {
+	k := objectKey(s.id, name)
+	raw, ok := s.tx.Get(k)
+	if !ok {
+		return nil, nil
+	}
 	o := &Object{Name: name}
-	ok, err := load(s.tx, objectKey(s.id, name), o)
-	if !ok || err != nil {
+	if err := decode(k, raw, &stored{o}); err != nil {
 		return nil, err
 	}
 	return o, nil
@@ -48,57 +59,44 @@ func (s *space) checkEpoch(epoch uint64) error {
 		s.id, epoch, s.rec.Epochs.Minimum, s.rec.Epochs.Next-1)
 }
 
-// index puts an object into every table; o.Manifest must be set.
+// index puts an object under its name, and into its bucket's index if it is
+// below full width; o.Manifest must be set. The id is given it by put.
 func (s *space) index(o *Object) error {
-	if err := store(s.tx, objectKey(s.id, o.Name), o); err != nil {
+	if err := store(s.tx, objectKey(s.id, o.Name), &stored{o}); err != nil {
 		return err
 	}
-	m := storedManifest{id: o.ID, revision: o.Revision, manifest: o.Manifest}
-	if err := store(s.tx, manifestKey(s.id, o.Name), &m); err != nil {
-		return err
-	}
-	s.tx.Set(idKey(s.id, o.ID), []byte(o.Name))
-	s.tx.Set(bucketKey(s.id, o.Bucket(), o.Name), empty)
-	for _, h := range o.shares() {
-		s.tx.Set(onOSDKey(s.id, h.osd, o.Name), empty)
+	if b := o.Bucket(); !b.Full() {
+		s.tx.Set(bucketKey(s.id, b, o.Name), empty)
 	}
 	return s.account(o, true)
 }
 
-// unindex takes an object out of every table.
+// unindex takes an object out of its bucket and of all counters. Its name and
+// id are the caller's to give away.
 func (s *space) unindex(o *Object) error {
-	s.tx.Delete(objectKey(s.id, o.Name))
-	s.tx.Delete(manifestKey(s.id, o.Name))
-	s.tx.Delete(idKey(s.id, o.ID))
-	s.tx.Delete(bucketKey(s.id, o.Bucket(), o.Name))
-	for _, h := range o.shares() {
-		s.tx.Delete(onOSDKey(s.id, h.osd, o.Name))
+	if b := o.Bucket(); !b.Full() {
+		s.tx.Delete(bucketKey(s.id, b, o.Name))
 	}
 	return s.account(o, false)
 }
 
-// account moves all counters by an object. The namespace's own are saved by
-// the caller.
+// account moves all counters by an object. The namespace's own and those of
+// OSDs are stored by save.
 func (s *space) account(o *Object, up bool) error {
-	key := namespaceKey(s.id)
-	for _, c := range []struct {
-		v  *uint64
-		by uint64
-	}{{&s.rec.Objects, 1}, {&s.rec.Size, o.Size}, {&s.rec.Stored, o.Stored()}} {
-		if err := shift(c.v, up, c.by, key); err != nil {
-			return err
-		}
+	if !shift(&s.rec.Objects, up, 1) || !shift(&s.rec.Size, up, o.Size) || !shift(&s.rec.Stored, up, o.Stored()) {
+		return userfn.Errorf(userfn.CodeCorrupt, "namespace %d: it counts %+v and would lose object %q of %d bytes, %d stored", s.id, s.rec, o.Name, o.Size, o.Stored())
 	}
 	if err := bump(s.tx, countKey(s.id, o.Bucket()), up, 1); err != nil {
 		return err
 	}
-	for _, h := range o.shares() {
-		by := Usage{Fragments: h.fragments, Bytes: h.bytes}
-		if err := bumpUsage(s.tx, usageKey(s.id, h.osd), up, by); err != nil {
-			return err
-		}
-		if err := bumpTotals(s.tx, h.osd, up, false, by); err != nil {
-			return err
+	for _, c := range o.Chunks {
+		for _, f := range c.Fragments {
+			if f.OSD == 0 {
+				continue
+			}
+			if err := s.hold(f.OSD, up, Usage{Fragments: 1, Bytes: uint64(c.Length)}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -107,6 +105,7 @@ func (s *space) account(o *Object, up bool) error {
 // remove takes an object out for good: its fragments are to be deleted, its
 // id is not to be used again.
 func (s *space) remove(o *Object) error {
+	s.tx.Delete(objectKey(s.id, o.Name))
 	if err := s.unindex(o); err != nil {
 		return err
 	}
@@ -118,7 +117,12 @@ func (s *space) remove(o *Object) error {
 // newest epoch closes, and all before it with it.
 func (s *space) discard(o *Object) error {
 	if newest := s.rec.Epochs.Next - 1; s.rec.Epochs.open(newest) {
+		if err := store(s.tx, idKey(s.id, o.ID), &idRecord{epoch: newest}); err != nil {
+			return err
+		}
 		s.tx.Set(usedIDKey(s.id, newest, o.ID), empty)
+	} else {
+		s.tx.Delete(idKey(s.id, o.ID))
 	}
 	for i, c := range o.Chunks {
 		for j, f := range c.Fragments {
@@ -137,8 +141,8 @@ func (s *space) discard(o *Object) error {
 // obsolete notes a fragment to be deleted. What a lost or forgotten OSD held
 // needs no deleting.
 func (s *space) obsolete(osd uint64, f FragmentKey, length uint64) error {
-	var rec osdRecord
-	if _, err := load(s.tx, osdKey(osd), &rec); err != nil || rec.state != OSDLinked && rec.state != OSDDraining {
+	e, err := s.osd(osd)
+	if err != nil || e.state != OSDLinked && e.state != OSDDraining {
 		return err
 	}
 	key := obsoleteKey(osd, f)
@@ -148,26 +152,23 @@ func (s *space) obsolete(osd uint64, f FragmentKey, length uint64) error {
 	if err := store(s.tx, key, &number{length}); err != nil {
 		return err
 	}
-	return bumpTotals(s.tx, osd, true, true, Usage{Fragments: 1, Bytes: length})
+	return e.totals.Obsolete.shift(true, Usage{Fragments: 1, Bytes: length}, 0, osd)
 }
 
 // checkPlaces refuses fragments on OSDs that take no new ones, and more of
 // them on a node than the policy allows. isNew says which fragments are new;
 // nodes that get none are not looked at.
 func (s *space) checkPlaces(o *Object, isNew func(chunk, fragment int) bool) error {
-	known := make(map[uint64]osdRecord) // looked up, never ranged over
+	var nodes []string
 	for i, c := range o.Chunks {
-		nodes := make([]string, len(c.Fragments))
+		nodes = append(nodes[:0], make([]string, len(c.Fragments))...)
 		for j, f := range c.Fragments {
 			if f.OSD == 0 {
 				continue
 			}
-			rec, ok := known[f.OSD]
-			if !ok {
-				if _, err := load(s.tx, osdKey(f.OSD), &rec); err != nil {
-					return err
-				}
-				known[f.OSD] = rec
+			rec, err := s.osd(f.OSD)
+			if err != nil {
+				return err
 			}
 			if rec.state != OSDLinked && isNew(i, j) {
 				return userfn.Errorf(userfn.CodeOSD, "object %q: OSD %d takes no new fragments; fetch the OSDs again and place it elsewhere", o.Name, f.OSD)

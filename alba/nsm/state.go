@@ -103,18 +103,25 @@ type number struct{ v uint64 }
 
 func (n *number) Fields(c *record.Codec) { c.U64(&n.v) }
 
-// storedManifest is a manifest with what ties it to the object of its name:
-// ID id, U32 revision, Bytes manifest.
-type storedManifest struct {
-	id       [16]byte
-	revision uint32
-	manifest []byte
+// stored is an object under its name: the object's fields, Bytes manifest.
+type stored struct{ *Object }
+
+func (s *stored) Fields(c *record.Codec) {
+	s.Object.Fields(c)
+	c.Bytes(&s.Manifest, MaxManifest)
 }
 
-func (m *storedManifest) Fields(c *record.Codec) {
-	c.ID(&m.id)
-	c.U32(&m.revision)
-	c.Bytes(&m.manifest, MaxManifest)
+// idRecord is whose an id is: U64 epoch, String name. The object's that has
+// the name, the epoch being 0; or, without a name, that of one that left the
+// namespace when epoch was the newest.
+type idRecord struct {
+	epoch uint64
+	name  string
+}
+
+func (r *idRecord) Fields(c *record.Codec) {
+	c.U64(&r.epoch)
+	c.String(&r.name, MaxName)
 }
 
 // empty is the value of keys that say all themselves.
@@ -134,31 +141,32 @@ func bump(tx Tx, key []byte, up bool, by uint64) error {
 	if _, err := load(tx, key, &n); err != nil {
 		return err
 	}
-	if err := shift(&n.v, up, by, key); err != nil {
-		return err
+	if !shift(&n.v, up, by) {
+		return userfn.Errorf(userfn.CodeCorrupt, "key %q: the counter is %d and would lose %d", key, n.v, by)
 	}
 	return storeUnless(tx, key, n.v == 0, &n)
 }
 
-// shift moves a counter and refuses to take it below zero: then the indexes
+// shift moves a counter; false if it would fall below zero: then the indexes
 // contradict each other.
-func shift(v *uint64, up bool, by uint64, key []byte) error {
-	switch {
-	case up:
+func shift(v *uint64, up bool, by uint64) bool {
+	if up {
 		*v += by
-	case *v < by:
-		return userfn.Errorf(userfn.CodeCorrupt, "key %q: the counter is %d and would lose %d", key, *v, by)
-	default:
-		*v -= by
+		return true
 	}
-	return nil
+	if *v < by {
+		return false
+	}
+	*v -= by
+	return true
 }
 
-func (u *Usage) shift(up bool, by Usage, key []byte) error {
-	if err := shift(&u.Fragments, up, by.Fragments, key); err != nil {
-		return err
+// shift moves what an OSD holds, ns is 0 for all namespaces.
+func (u *Usage) shift(up bool, by Usage, ns, osd uint64) error {
+	if was := *u; !shift(&u.Fragments, up, by.Fragments) || !shift(&u.Bytes, up, by.Bytes) {
+		return userfn.Errorf(userfn.CodeCorrupt, "OSD %d, namespace %d: it counts %+v and would lose %+v", osd, ns, was, by)
 	}
-	return shift(&u.Bytes, up, by.Bytes, key)
+	return nil
 }
 
 func storeUnless(tx Tx, key []byte, zero bool, v record.Record) error {
@@ -167,33 +175,4 @@ func storeUnless(tx Tx, key []byte, zero bool, v record.Record) error {
 		return nil
 	}
 	return store(tx, key, v)
-}
-
-// bumpUsage moves what a namespace has on an OSD.
-func bumpUsage(tx Tx, key []byte, up bool, by Usage) error {
-	var u Usage
-	if _, err := load(tx, key, &u); err != nil {
-		return err
-	}
-	if err := u.shift(up, by, key); err != nil {
-		return err
-	}
-	return storeUnless(tx, key, u == Usage{}, &u)
-}
-
-// bumpTotals moves what an OSD holds, live or obsolete.
-func bumpTotals(tx Tx, osd uint64, up, obsolete bool, by Usage) error {
-	key := totalsKey(osd)
-	var t Totals
-	if _, err := load(tx, key, &t); err != nil {
-		return err
-	}
-	which := &t.Live
-	if obsolete {
-		which = &t.Obsolete
-	}
-	if err := which.shift(up, by, key); err != nil {
-		return err
-	}
-	return storeUnless(tx, key, t == Totals{}, &t)
 }

@@ -71,7 +71,7 @@ func update(tx Tx, a *updateArg) (*revision, error) {
 		return nil, err
 	case old == nil || old.ID != a.ID:
 		return nil, userfn.Errorf(userfn.CodeNotFound, "object %q of namespace %d: the one with id %x is gone", a.Name, a.ns, a.ID)
-	case old.Revision == a.Revision+1 && s.updated(old, a):
+	case old.Revision == a.Revision+1 && updated(old, a):
 		return &revision{old.Revision}, nil
 	case old.Revision != a.Revision:
 		return nil, userfn.Errorf(userfn.CodeConflict, "object %q of namespace %d: its fragments have revision %d, not %d; read its manifest again",
@@ -96,9 +96,8 @@ func update(tx Tx, a *updateArg) (*revision, error) {
 }
 
 // updated reports whether this very update was made before.
-func (s *space) updated(o *Object, a *updateArg) bool {
-	var m storedManifest
-	if ok, err := load(s.tx, manifestKey(s.id, o.Name), &m); !ok || err != nil || !bytes.Equal(m.manifest, a.Manifest) {
+func updated(o *Object, a *updateArg) bool {
+	if !bytes.Equal(o.Manifest, a.Manifest) {
 		return false
 	}
 	for _, h := range a.Changes {

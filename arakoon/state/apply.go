@@ -30,7 +30,7 @@ func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error)
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	b := newWrites(s.db, s.recent)
+	b := newWrites(s)
 	defer b.close()
 	next := s.meta // only Apply changes it
 	var applied []Applied
@@ -47,7 +47,7 @@ func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error)
 		}
 		next.at.Index, next.at.Term = e.GetIndex(), e.GetTerm()
 	}
-	b.set(string(metaKey), appendMeta(nil, next))
+	b.set(metaKey, appendMeta(nil, next))
 	if err := b.apply(); err != nil {
 		return nil, s.stop(err)
 	}
@@ -130,9 +130,9 @@ func (s *State) remember(b *writes, at session, kind byte, out Outcome) {
 	}
 	s.sessions.use(at)
 	if old, ok := s.sessions.expire(); ok {
-		b.set(string(sessionKey(old)), nil)
+		b.set(sessionKey(old), nil)
 	}
-	b.set(string(sessionKey(at.id)), value)
+	b.set(sessionKey(at.id), value)
 }
 
 // recall returns the outcome of a session's last request.
@@ -154,8 +154,14 @@ func (s *State) recall(b *writes, at session) (Outcome, error) {
 // run runs a sequence.
 func (s *State) run(b *writes, body []byte, index uint64, time int64) (out Outcome, err error) {
 	out.Index = index
-	t := &tx{under: b, own: map[string][]byte{}, time: time}
+	t := &tx{under: b, time: time}
 	step := 0
+	b.keep()
+	defer func() {
+		if err != nil || out.Err != nil {
+			b.undo()
+		}
+	}()
 	defer func() {
 		switch p := recover().(type) {
 		case nil:
@@ -174,8 +180,5 @@ func (s *State) run(b *writes, body []byte, index uint64, time int64) (out Outco
 		return Outcome{Index: index, Err: failed}, nil
 	}
 	out.Results = results
-	for k, v := range t.own {
-		b.set(k, v)
-	}
 	return out, nil
 }

@@ -61,7 +61,8 @@ type Tx interface {
 }
 
 // Function is a user function. Run must depend on nothing but the transaction
-// and its argument: no clock, no randomness, no order of a map. An *Error that
+// and its argument, which it must not change: no clock, no randomness, no order
+// of a map. An *Error that
 // it returns is the command's result; any other error becomes one with
 // CodeFunction and its text. A version that a log mentions must stay registered.
 type Function struct {

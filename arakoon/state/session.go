@@ -93,7 +93,7 @@ func loadSessions(db *pebble.DB) (*sessions, error) {
 		err = e
 	}
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	slices.SortFunc(all, func(a, b session) int {
 		return cmp.Or(cmp.Compare(a.index, b.index), cmp.Compare(a.position, b.position))

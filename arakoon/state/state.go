@@ -71,6 +71,7 @@ type State struct {
 	db       *pebble.DB
 	sessions *sessions // Apply's
 	recent   *recent   // Apply's
+	writes   writes    // Apply's
 
 	mu      sync.Mutex
 	meta    meta // as committed
@@ -122,9 +123,14 @@ func (s *State) open() error {
 		MaxOpenFiles:                s.opt.OpenFiles,
 		MaxManifestFileSize:         1 << 20,
 		Logger:                      quiet{},
+		// What is damaged fails whoever reads it, and nobody else.
+		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
 	}
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	if err := dropBadOptions(s.fs, s.opt.Dir, po); err != nil {
+		return err
 	}
 	db, err := pebble.Open(s.opt.Dir, po)
 	if err != nil {

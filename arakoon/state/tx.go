@@ -3,19 +3,15 @@ package state
 import (
 	"bytes"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// tx is the writes of one command over those of the batch before it. They
-// reach the batch when the command has succeeded.
+// tx is one command. It writes into the batch, which takes its writes back if
+// the command fails.
 type tx struct {
 	under *writes
-	own   map[string][]byte // by key in Pebble; nil: deleted
-	key   []byte            // of the last get
 	bytes int
 	time  int64
 }
@@ -51,16 +47,18 @@ func prefixEnd(prefix []byte) []byte {
 func (t *tx) Time() time.Time { return time.Unix(0, t.time).UTC() }
 
 func (t *tx) Get(key []byte) ([]byte, bool) {
-	t.key = append(append(t.key[:0], userPrefix...), key...)
-	key = t.key
-	if v, ok := t.own[string(key)]; ok {
-		return v, v != nil
-	}
-	v, err := t.under.get(key)
+	v, err := t.under.get(t.inPebble(key))
 	if err != nil {
 		fatal(err)
 	}
 	return v, v != nil
+}
+
+// inPebble returns a user's key as Pebble has it, valid until the next call.
+func (t *tx) inPebble(key []byte) []byte {
+	w := t.under
+	w.key = append(append(w.key[:0], userPrefix...), key...)
+	return w.key
 }
 
 // get returns a copy of a value, never nil if it was found.
@@ -70,7 +68,7 @@ func get(r pebble.Reader, key []byte) ([]byte, bool, error) {
 		return nil, false, nil
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, false, damaged(err)
 	}
 	out := append(make([]byte, 0, len(v)), v...)
 	return out, true, closer.Close()
@@ -86,10 +84,10 @@ func (t *tx) write(key, value []byte) {
 	case t.bytes > EffectsMax:
 		panic(abort{result: &Error{Code: CodeTooLarge, Message: fmt.Sprintf("command writes more than %d bytes", EffectsMax)}})
 	}
-	t.own[string(userKey(key))] = value
+	t.under.set(t.inPebble(key), value)
 }
 
-func (t *tx) Set(key, value []byte) { t.write(key, append(make([]byte, 0, len(value)), value...)) }
+func (t *tx) Set(key, value []byte) { t.write(key, t.under.copy(value)) }
 
 func (t *tx) Delete(key []byte) bool {
 	_, found := t.Get(key)
@@ -107,57 +105,18 @@ func (t *tx) Reverse(first, last []byte, limit int, fn func(key, value []byte) b
 	t.scan(first, last, limit, true, fn)
 }
 
-// scan merges the command's writes with what is under them.
 func (t *tx) scan(first, last []byte, limit int, reverse bool, fn func(key, value []byte) bool) {
-	own := slices.DeleteFunc(slices.Sorted(maps.Keys(t.own)), func(k string) bool {
-		k = k[len(userPrefix):]
-		return k < string(first) || last != nil && k >= string(last)
-	})
-	values := make([][]byte, len(own))
-	for i, k := range own {
-		values[i], own[i] = t.own[k], k[len(userPrefix):]
-	}
 	under, err := t.under.reader()
 	if err != nil {
 		fatal(err)
 	}
-	if reverse {
-		slices.Reverse(own)
-		slices.Reverse(values)
-	}
-	before := func(k string, key []byte) bool { return k < string(key) != reverse }
-	n, at := 0, 0
-	emit := func(key, value []byte) bool {
+	n := 0
+	err = scan(under, first, last, reverse, func(key, value []byte) bool {
 		n++
 		return fn(key, value) && (limit <= 0 || n < limit)
-	}
-	more := true
-	err = scan(under, first, last, reverse, func(key, value []byte) bool {
-		for more && at < len(own) && own[at] != string(key) && before(own[at], key) {
-			if values[at] != nil {
-				more = emit([]byte(own[at]), values[at])
-			}
-			at++
-		}
-		if !more {
-			return false
-		}
-		if at < len(own) && own[at] == string(key) {
-			value = values[at]
-			at++
-		}
-		if value != nil {
-			more = emit(key, value)
-		}
-		return more
 	})
 	if err != nil {
 		fatal(err)
-	}
-	for ; more && at < len(own); at++ {
-		if values[at] != nil {
-			more = emit([]byte(own[at]), values[at])
-		}
 	}
 }
 
@@ -176,6 +135,7 @@ func scan(r pebble.Reader, first, last []byte, reverse bool, fn func(key, value 
 		if e := it.Close(); err == nil {
 			err = e
 		}
+		err = damaged(err)
 	}()
 	start, next := it.First, it.Next
 	if reverse {
@@ -308,7 +268,7 @@ func (t *tx) call(functions *Registry, name string, version uint32, arg []byte) 
 	if !ok {
 		fatal(&UnknownFunctionError{name, version})
 	}
-	out, err := f.Run(t, bytes.Clone(arg))
+	out, err := f.Run(t, arg)
 	if err == nil {
 		return out, nil
 	}

@@ -90,7 +90,7 @@ func FuzzSteps(f *testing.F) {
 	f.Cleanup(func() { _ = s.Close() })
 	f.Add(body(f, everyStep()))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		batch := newWrites(s.db, s.recent)
+		batch := newWrites(s)
 		defer batch.close()
 		if out, err := s.run(batch, b, 1, 1); err == nil && out.Err != nil && out.Results != nil {
 			t.Fatal("results and an error")

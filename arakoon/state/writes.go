@@ -1,84 +1,207 @@
 package state
 
 import (
-	"maps"
+	"bytes"
 	"slices"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// writes is what a batch of entries has written so far, over what Pebble has.
-// Of a key that many commands write, such as a counter, only the last value
-// reaches Pebble. Keys are Pebble's.
+// writes is what a batch of entries has written so far, over what Pebble has,
+// to which nothing is added meanwhile. Of a key that many commands write, such
+// as a counter, only the last value reaches Pebble. Keys are Pebble's.
 type writes struct {
 	db     *pebble.DB
 	recent *recent
-	all    map[string][]byte // nil: deleted
-	ranged *pebble.Batch     // indexed; made by the first range that is read
-	behind map[string]struct{}
+	gets   int              // that have come to Pebble
+	seeker *pebble.Iterator // made by the first gets
+
+	at      map[string]int // of a key in entries
+	entries []written
+	journal []replaced // of the command that is being run
+
+	arena []byte // room for values
+	key   []byte // room for a key
+
+	ranged *pebble.Batch // indexed; made by the first range that is read
+	behind []int         // entries that are newer than in ranged
 }
 
-func newWrites(db *pebble.DB, r *recent) *writes {
-	return &writes{db: db, recent: r, all: map[string][]byte{}}
+type written struct {
+	key     string
+	value   []byte // nil: deleted
+	dropped bool   // only a command that failed wrote it
 }
+
+// replaced is what an entry was before a command wrote it.
+type replaced struct {
+	entry   int
+	value   []byte
+	dropped bool
+}
+
+// newWrites begins a batch in the room of the one before, which is closed.
+func newWrites(s *State) *writes {
+	w := &s.writes
+	w.db, w.recent = s.db, s.recent
+	if w.at == nil {
+		w.at = map[string]int{}
+	}
+	return w
+}
+
+// keepEntries is the number of entries above which room is not kept.
+const keepEntries = 4096
 
 // get returns a key's value, nil if it is absent. It is not to be changed.
 func (w *writes) get(key []byte) ([]byte, error) {
-	if v, ok := w.all[string(key)]; ok {
-		return v, nil
+	if i, ok := w.at[string(key)]; ok && !w.entries[i].dropped {
+		return w.entries[i].value, nil
 	}
 	if v, ok := w.recent.get(key); ok {
 		return v, nil
 	}
-	v, found, err := get(w.db, key)
-	if found {
+	v, err := w.stored(key)
+	if v != nil {
 		w.recent.put(string(key), v)
 	}
 	return v, err
 }
 
-// set sets a key, or deletes it if value is nil. Both are kept.
-func (w *writes) set(key string, value []byte) {
-	w.all[key] = value
+// seekAfter is the number of gets of a batch from which on an iterator, which
+// costs as much to make as some gets, is faster: it keeps what it has opened.
+const seekAfter = 4
+
+// stored returns a key's value in Pebble.
+func (w *writes) stored(key []byte) ([]byte, error) {
+	if w.gets++; w.gets <= seekAfter {
+		v, _, err := get(w.db, key)
+		return v, err
+	}
+	if w.seeker == nil {
+		it, err := w.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
+		if err != nil {
+			return nil, err
+		}
+		w.seeker = it
+	}
+	if !w.seeker.SeekPrefixGE(key) || !bytes.Equal(w.seeker.Key(), key) {
+		return nil, damaged(w.seeker.Error())
+	}
+	v, err := w.seeker.ValueAndErr()
+	if err != nil {
+		return nil, damaged(err)
+	}
+	return append(make([]byte, 0, len(v)), v...), nil
+}
+
+// set sets a key, or deletes it if value is nil. The value is kept.
+func (w *writes) set(key, value []byte) {
+	i, ok := w.at[string(key)]
+	if !ok {
+		i = len(w.entries)
+		w.entries = append(w.entries, written{key: string(key), dropped: true})
+		w.at[w.entries[i].key] = i
+	}
+	e := &w.entries[i]
+	w.journal = append(w.journal, replaced{i, e.value, e.dropped})
+	e.value, e.dropped = value, false
 	if w.ranged != nil {
-		w.behind[key] = struct{}{}
+		w.behind = append(w.behind, i)
 	}
 }
 
-// reader returns what ranges are read from. It is valid until the next set.
+// arenaSize is how many bytes for values are allocated at once, and the size
+// above which a value gets its own.
+const (
+	arenaSize = 32 << 10
+	arenaMax  = 4 << 10
+)
+
+// copy returns a copy of a value, never nil. It may be kept, but keeps its
+// neighbours in memory: what stays beyond the batch is better copied again.
+func (w *writes) copy(value []byte) []byte {
+	if len(value) > arenaMax {
+		return append(make([]byte, 0, len(value)), value...)
+	}
+	if cap(w.arena)-len(w.arena) < len(value) || w.arena == nil {
+		w.arena = make([]byte, 0, arenaSize)
+	}
+	at := len(w.arena)
+	w.arena = append(w.arena, value...)
+	return w.arena[at:len(w.arena):len(w.arena)]
+}
+
+// keep ends a command that succeeded.
+func (w *writes) keep() { w.journal = w.journal[:0] }
+
+// undo ends a command that failed: it has written nothing.
+func (w *writes) undo() {
+	for _, r := range slices.Backward(w.journal) {
+		w.entries[r.entry].value, w.entries[r.entry].dropped = r.value, r.dropped
+	}
+	if len(w.journal) > 0 {
+		w.forgetRanged()
+	}
+	w.journal = w.journal[:0]
+}
+
+func (w *writes) forgetRanged() {
+	if w.ranged != nil {
+		_ = w.ranged.Close()
+	}
+	w.ranged, w.behind = nil, nil
+}
+
+// reader returns what ranges are read from. An iterator made of it does not
+// see later sets.
 func (w *writes) reader() (pebble.Reader, error) {
-	if len(w.all) == 0 {
+	if len(w.entries) == 0 {
 		return w.db, nil
 	}
 	if w.ranged == nil {
-		w.ranged, w.behind = w.db.NewIndexedBatch(), map[string]struct{}{}
+		w.ranged = w.db.NewIndexedBatch()
 		return w.ranged, w.fill(w.ranged)
 	}
-	for k := range w.behind {
-		if err := putTo(w.ranged, k, w.all[k]); err != nil {
+	for _, i := range w.behind {
+		if err := putTo(w.ranged, &w.entries[i]); err != nil {
 			return nil, err
 		}
 	}
-	clear(w.behind)
+	w.behind = w.behind[:0]
 	return w.ranged, nil
 }
 
 // fill puts all into a batch. In order a key's place in the memtable is found
 // from the one before it.
 func (w *writes) fill(b *pebble.Batch) error {
-	for _, k := range slices.Sorted(maps.Keys(w.all)) {
-		if err := putTo(b, k, w.all[k]); err != nil {
+	order := make([]*written, len(w.entries))
+	for i := range w.entries {
+		order[i] = &w.entries[i]
+	}
+	slices.SortFunc(order, func(a, b *written) int { return strings.Compare(a.key, b.key) })
+	for _, e := range order {
+		if err := putTo(b, e); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func putTo(b *pebble.Batch, key string, value []byte) error {
-	if value == nil {
-		return b.Delete([]byte(key), nil)
+func putTo(b *pebble.Batch, e *written) error {
+	switch {
+	case e.dropped:
+		return nil
+	case e.value == nil:
+		op := b.DeleteDeferred(len(e.key))
+		copy(op.Key, e.key)
+		return op.Finish()
 	}
-	return b.Set([]byte(key), value, nil)
+	op := b.SetDeferred(len(e.key), len(e.value))
+	copy(op.Key, e.key)
+	copy(op.Value, e.value)
+	return op.Finish()
 }
 
 // apply applies all to Pebble at once.
@@ -91,16 +214,30 @@ func (w *writes) apply() error {
 	if err := w.db.Apply(b, pebble.NoSync); err != nil {
 		return err
 	}
-	for k, v := range w.all {
-		w.recent.update(k, v)
+	for i := range w.entries {
+		if e := &w.entries[i]; !e.dropped {
+			w.recent.update(e.key, e.value)
+		}
 	}
 	return nil
 }
 
+// close lets go of what is open and of all that was written. An error of the
+// seeker came out of get.
 func (w *writes) close() {
-	if w.ranged != nil {
-		_ = w.ranged.Close()
+	w.forgetRanged()
+	if w.seeker != nil {
+		_ = w.seeker.Close()
 	}
+	if len(w.entries) > keepEntries || cap(w.journal) > keepEntries {
+		*w = writes{}
+		return
+	}
+	clear(w.at)
+	clear(w.entries)
+	journal := w.journal[:cap(w.journal)]
+	clear(journal)
+	*w = writes{at: w.at, entries: w.entries[:0], journal: journal[:0], arena: w.arena, key: w.key}
 }
 
 // Bounds of recent, in bytes.
@@ -144,7 +281,7 @@ func (r *recent) put(key string, value []byte) {
 	r.bytes += size
 }
 
-// update notes a new value of a key, if the cache has the key.
+// update notes a copy of a new value of a key, if the cache has the key.
 func (r *recent) update(key string, value []byte) {
 	_, newer := r.newer[key]
 	_, older := r.older[key]
@@ -153,5 +290,5 @@ func (r *recent) update(key string, value []byte) {
 	}
 	delete(r.newer, key)
 	delete(r.older, key)
-	r.put(key, value)
+	r.put(key, bytes.Clone(value))
 }

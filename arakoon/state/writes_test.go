@@ -95,7 +95,7 @@ func TestWrites(t *testing.T) {
 		}
 	}
 	for batch := range 150 {
-		w := newWrites(s.db, s.recent)
+		w := newWrites(s)
 		for range 1 + r.IntN(8) {
 			command(w)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 )
 
 // Errors of Encode and Decode. ErrCorrupt: the bytes are not a whole record.
@@ -22,7 +23,8 @@ type Record interface {
 }
 
 // Codec passes over the fields of a record, appending them or filling them.
-// Its first error ends it: later calls do nothing.
+// Its first error ends it: later calls do nothing. It is Fields' only while it
+// runs.
 type Codec struct {
 	buf      []byte // appended to, or what is left to read
 	decoding bool
@@ -30,18 +32,51 @@ type Codec struct {
 }
 
 // Encode returns the bytes of r. The error is ErrTooLarge.
-func Encode(version uint8, r Record) ([]byte, error) {
-	return Append(make([]byte, 0, 128), version, r)
+func Encode(version uint8, r Record) (b []byte, err error) {
+	err = With(version, r, func(raw []byte) { b = append(make([]byte, 0, len(raw)), raw...) })
+	return b, err
 }
+
+// With calls use with the bytes of r, which are valid until it returns. The
+// error is ErrTooLarge.
+func With(version uint8, r Record, use func(b []byte)) error {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	b, err := Append((*buf)[:0], version, r)
+	if err != nil {
+		return err
+	}
+	if cap(b) <= bufferMax {
+		*buf = b
+	}
+	use(b)
+	return nil
+}
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// bufferMax is the size in bytes above which a buffer is not kept.
+const bufferMax = 64 << 10
 
 // Append appends the bytes of r to dst. The error is ErrTooLarge.
 func Append(dst []byte, version uint8, r Record) ([]byte, error) {
-	c := &Codec{buf: append(dst, version)}
+	c := codecs.Get().(*Codec)
+	defer c.free()
+	c.buf = append(dst, version)
 	r.Fields(c)
 	if c.err != nil {
 		return nil, c.err
 	}
 	return c.buf, nil
+}
+
+// codecs are Codecs of Append and Decode, which would have to be allocated for
+// each record: Fields is a method of an interface.
+var codecs = sync.Pool{New: func() any { return new(Codec) }}
+
+func (c *Codec) free() {
+	*c = Codec{}
+	codecs.Put(c)
 }
 
 // Decode fills r from b, all of it. Slices of bytes in r are copies. On an
@@ -56,7 +91,9 @@ func Decode(b []byte, version uint8, r Record) error {
 	if b[0] != version {
 		return fmt.Errorf("%w: version %d does not exist", ErrCorrupt, b[0])
 	}
-	c := &Codec{buf: b[1:], decoding: true}
+	c := codecs.Get().(*Codec)
+	defer c.free()
+	c.buf, c.decoding = b[1:], true
 	r.Fields(c)
 	if c.err != nil {
 		return c.err

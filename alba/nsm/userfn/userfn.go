@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"openvstorage/alba/nsm/record"
 )
@@ -188,24 +187,12 @@ func Load(tx Tx, key []byte, version uint8, v record.Record) (bool, error) {
 
 // Store sets key to v.
 func Store(tx Tx, key []byte, version uint8, v record.Record) error {
-	buf := buffers.Get().(*[]byte) // Set does not keep it
-	defer buffers.Put(buf)
-	raw, err := record.Append((*buf)[:0], version, v)
+	err := record.With(version, v, func(raw []byte) { tx.Set(key, raw) })
 	if err != nil {
 		return FromRecord(CodeInvalid, fmt.Sprintf("key %q", key), err)
 	}
-	if cap(raw) <= bufferMax {
-		*buf = raw
-	}
-	tx.Set(key, raw)
 	return nil
 }
-
-// buffers are what records are encoded in on their way to a Tx.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// bufferMax is the size in bytes above which a buffer is not kept.
-const bufferMax = 64 << 10
 
 // After returns the key that follows key immediately.
 func After(key []byte) []byte { return append(append([]byte(nil), key...), 0) }

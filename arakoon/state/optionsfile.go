@@ -1,0 +1,50 @@
+package state
+
+import (
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// dropBadOptions removes OPTIONS files that Pebble would refuse. Of what they
+// say it uses the names of comparer and merger, which never change here and the
+// manifest has too, and where the WAL is, of which there is none. So nothing is
+// lost, and a flipped bit in one does not keep a state from being opened.
+func dropBadOptions(fs vfs.FS, dir string, po *pebble.Options) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
+	po.EnsureDefaults()
+	for _, name := range names {
+		if !strings.HasPrefix(name, "OPTIONS-") {
+			continue
+		}
+		name = path.Join(dir, name)
+		text, err := readFile(fs, name)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if po.CheckCompatibility(dir, text) == nil {
+			continue
+		}
+		if err := fs.Remove(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readFile(fs vfs.FS, name string) (string, error) {
+	f, err := fs.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	return string(b), err
+}
