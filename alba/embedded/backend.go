@@ -318,8 +318,14 @@ func (b *Backend) lookOut(ctx context.Context) {
 }
 
 // Look opens disks that were missing and are back, and those that take no
-// writes, as is done all the time in the background.
-func (b *Backend) Look(ctx context.Context) { b.lookAll(ctx, make(map[uint64]time.Time)) }
+// writes, as is done all the time in the background. What failed lately is tried
+// again at once.
+func (b *Backend) Look(ctx context.Context) {
+	for _, d := range b.fleet.All() {
+		d.TryAgain()
+	}
+	b.lookAll(ctx, make(map[uint64]time.Time))
+}
 
 func (b *Backend) lookAll(ctx context.Context, reopened map[uint64]time.Time) {
 	for _, d := range b.fleet.All() {
@@ -331,9 +337,13 @@ func (b *Backend) lookAll(ctx context.Context, reopened map[uint64]time.Time) {
 const reopenEvery = 10 * time.Second
 
 // look opens a disk that is missing, if it is back, and one that takes no
-// writes: what made it so may be over, and if its directory was taken away it
-// is missing.
+// writes or answers nothing: what made it so may be over, and if its directory
+// was taken away, or cannot be read, it is missing.
 func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]time.Time) {
+	reason := d.Refresh(ctx) // before the lock: a dying disk takes its time
+	if reason == nil {
+		reason = d.Known().ReadOnly
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.fleet.Disk(d.Number) != d {
@@ -343,12 +353,11 @@ func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]t
 		b.attach(ctx, d)
 		return
 	}
-	reason := d.Known().ReadOnly
-	if reason == nil || time.Since(reopened[d.Number]) < reopenEvery {
+	if reason == nil || errors.Is(reason, fleet.ErrMissing) || ctx.Err() != nil || time.Since(reopened[d.Number]) < reopenEvery {
 		return
 	}
 	reopened[d.Number] = time.Now()
-	b.opt.Logger.Warn("a disk takes no writes; it is opened anew", "disk", d.Number, "err", reason)
+	b.opt.Logger.Warn("a disk takes no writes, or does not answer; it is opened anew", "disk", d.Number, "err", reason)
 	d.Detach(reason)
 	a := b.asds[d.Number]
 	delete(b.asds, d.Number)

@@ -14,8 +14,8 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 )
 
-// most is how many cuts each test takes.
-func most() int {
+// cuts is how many cuts each test takes, or about that.
+func cuts() int {
 	if n, err := strconv.Atoi(os.Getenv("OVS_POWER_CUTS")); err == nil {
 		return n / 4
 	}
@@ -24,7 +24,7 @@ func most() int {
 
 func eachImage(t *testing.T, images []*crashdisk.FS, do func(t *testing.T, image *crashdisk.FS)) {
 	t.Helper()
-	if len(images) < 10 {
+	if len(images) < cuts()/3 {
 		t.Errorf("only %d images", len(images))
 	}
 	for i, image := range images {
@@ -46,7 +46,7 @@ func newRand(t *testing.T) *rand.Rand {
 
 // A first start that is cut short is gone on with by the next.
 func TestFirstStartCut(t *testing.T) {
-	images := cutDuring(newRand(t), newDisk(t), 0.08, most(), func(fs disk.FS) {
+	images := cutDuring(newRand(t), newDisk(t), cuts(), func(fs disk.FS) {
 		b := open(t, fs)
 		must(t, b.Close())
 	})
@@ -72,7 +72,7 @@ func TestReplaceCut(t *testing.T) {
 	fill(t, b, "ns", 0, n)
 	must(t, b.Close())
 	take(t, mem, 1)
-	images := cutDuring(newRand(t), mem, 0.2, most(), func(fs disk.FS) {
+	images := cutDuring(newRand(t), mem, cuts(), func(fs disk.FS) {
 		b := open(t, fs)
 		_, err := b.ReplaceOSD(ctx, 2, "")
 		must(t, err)
@@ -97,7 +97,7 @@ func TestAddCut(t *testing.T) {
 	b := open(t, mem)
 	fill(t, b, "ns", 0, 4)
 	must(t, b.Close())
-	images := cutDuring(newRand(t), mem, 0.5, most(), func(fs disk.FS) {
+	images := cutDuring(newRand(t), mem, cuts(), func(fs disk.FS) {
 		b := open(t, fs)
 		_, err := b.AddOSD(ctx, "")
 		must(t, err)
@@ -106,8 +106,11 @@ func TestAddCut(t *testing.T) {
 	eachImage(t, images, func(t *testing.T, image *crashdisk.FS) {
 		b := open(t, image)
 		if len(b.fleet.All()) == DefaultASD {
-			_, err := b.AddOSD(ctx, asdDir(3))
+			_, err := b.AddOSD(ctx, "")
 			must(t, err)
+			if _, err := image.Stat(asdDir(4)); err == nil {
+				t.Error("what the cut left is not gone on with")
+			}
 		}
 		settled(t, b)
 		if s, err := b.Status(ctx); err != nil || s.Disks != DefaultASD+1 {
@@ -129,7 +132,7 @@ func TestRepairCut(t *testing.T) {
 	fill(t, b, "ns", 0, n)
 	must(t, b.Close())
 	back(t, mem, 0)
-	images := cutDuring(newRand(t), mem, 0.3, most(), func(fs disk.FS) {
+	images := cutDuring(newRand(t), mem, cuts(), func(fs disk.FS) {
 		b := open(t, fs)
 		settled(t, b)
 		must(t, b.Close())
@@ -152,7 +155,7 @@ func TestDeleteCut(t *testing.T) {
 	fill(t, b, "stays", 0, n)
 	fill(t, b, "goes", 0, n)
 	must(t, b.Close())
-	images := cutDuring(newRand(t), mem, 0.4, most(), func(fs disk.FS) {
+	images := cutDuring(newRand(t), mem, cuts(), func(fs disk.FS) {
 		b := open(t, fs)
 		must(t, b.DeleteNamespace(ctx, "goes"))
 		settled(t, b)
@@ -164,7 +167,7 @@ func TestDeleteCut(t *testing.T) {
 		case err == nil:
 			holds(t, b, "goes", n)
 			must(t, b.DeleteNamespace(ctx, "goes"))
-		case !errors.Is(err, backend.ErrNotFound):
+		case !errors.Is(err, backend.ErrNamespaceNotFound):
 			t.Error(err)
 		}
 		settled(t, b)
@@ -201,11 +204,11 @@ func TestPutCut(t *testing.T) {
 	b := open(t, mem)
 	fill(t, b, "ns", 0, 4)
 	must(t, b.Close())
-	images := cutDuring(newRand(t), mem, 0.2, most(), func(fs disk.FS) {
+	images := cutDuring(newRand(t), mem, cuts(), func(fs disk.FS) {
 		b := open(t, fs)
 		fill(t, b, "ns", 4, 20)
 		for i := 10; i < 20; i++ {
-			must(t, b.Namespace("ns").Delete(ctx, name(i)))
+			must(t, b.Namespace("ns").Delete(ctx, []string{name(i)}, nil))
 		}
 		settled(t, b)
 		must(t, b.Close())

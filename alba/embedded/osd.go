@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"openvstorage/alba/abm"
+	"openvstorage/alba/asd"
+	"openvstorage/alba/maintenance"
 
 	"github.com/google/uuid"
 )
@@ -85,29 +87,56 @@ func (b *Backend) settle(ctx context.Context) error {
 	return err
 }
 
-// register makes an ASD in a directory and has the ABM know it. The ABM knows it
-// first: an ASD that nobody knows would be in the way of the next attempt. b.mu
-// is held.
+// register makes an ASD in a directory and has the ABM know it, or goes on with
+// what an earlier call had begun there. The ABM knows it first: nobody could tell
+// an ASD that nobody knows from one with data. b.mu is held.
 func (b *Backend) register(ctx context.Context, dir string) (uuid.UUID, error) {
+	begun, err := b.unclaimed(ctx)
+	if err != nil {
+		return uuid.Nil, err
+	}
 	if dir == "" {
-		dir = b.freePlace()
+		dir = b.freePlace(begun)
+	}
+	endpoint := b.endpoint(dir)
+	id, again := begun[endpoint]
+	if there, err := asd.ReadIdentity(b.opt.FS, dir); again && err == nil && there.ID == id {
+		return id, nil
 	}
 	if err := b.emptyDirectory(dir); err != nil {
 		return uuid.Nil, err
 	}
-	endpoint := b.endpoint(dir)
-	id := uuid.New()
-	if err := b.abm.RegisterOSD(ctx, abm.OSD{LongID: id, Node: b.node(), Endpoint: []byte(endpoint)}); err != nil {
-		return uuid.Nil, err
+	if !again {
+		id = uuid.New()
+		if err := b.abm.RegisterOSD(ctx, abm.OSD{LongID: id, Node: b.node(), Endpoint: []byte(endpoint)}); err != nil {
+			return uuid.Nil, err
+		}
 	}
 	return id, b.makeASD(ctx, id, endpoint)
 }
 
+// unclaimed returns the ASDs, by endpoint, that the ABM knows and that have no
+// number: calls that took them in were cut short.
+func (b *Backend) unclaimed(ctx context.Context) (map[string]uuid.UUID, error) {
+	all, err := maintenance.AllOSDs(ctx, b.abm)
+	begun := make(map[string]uuid.UUID)
+	for _, o := range all {
+		if o.Number == 0 {
+			begun[string(o.Endpoint)] = uuid.UUID(o.LongID)
+		}
+	}
+	return begun, err
+}
+
 // freePlace is the first directory under DIR/asd that no disk has.
-func (b *Backend) freePlace() string {
+func (b *Backend) freePlace(begun map[string]uuid.UUID) string {
 	for i := 0; ; i++ {
 		endpoint := fmt.Sprintf("asd/%d", i)
-		if _, err := b.opt.FS.Stat(b.path(endpoint)); errors.Is(err, fs.ErrNotExist) && !b.placed(endpoint) {
+		if b.placed(endpoint) {
+			continue
+		}
+		_, err := b.opt.FS.Stat(b.path(endpoint))
+		if _, again := begun[endpoint]; again || errors.Is(err, fs.ErrNotExist) {
 			return b.path(endpoint)
 		}
 	}
@@ -131,6 +160,9 @@ func (b *Backend) endpoint(dir string) string {
 	return dir
 }
 
+// unfinished is what asd.Create leaves if it is cut short, and takes away.
+const unfinished = "new"
+
 // emptyDirectory refuses a directory that holds something.
 func (b *Backend) emptyDirectory(dir string) error {
 	if !path.IsAbs(dir) {
@@ -141,7 +173,7 @@ func (b *Backend) emptyDirectory(dir string) error {
 		return err
 	}
 	for _, name := range names {
-		if name != "lost+found" {
+		if name != "lost+found" && name != unfinished {
 			return fmt.Errorf("%s is not empty, it holds %q: give an empty directory", dir, name)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"openvstorage/alba/preset"
@@ -30,7 +31,7 @@ var (
 func small() *preset.Preset {
 	p := preset.Default(DefaultASD)
 	p.Scheme.BlockLog2, p.Scheme.Compression = 12, preset.CompressionNone
-	p.ChunkSize, p.InlineMax = 64<<10, 4<<10
+	p.ChunkSize, p.InlineMax, p.ObjectMax = 64<<10, 4<<10, 16<<20
 	return &p
 }
 
@@ -84,7 +85,7 @@ func name(i int) string { return fmt.Sprintf("o%03d", i) }
 // fill puts objects [from, to) into a namespace, which it makes.
 func fill(t testing.TB, b *Backend, namespace string, from, to int) {
 	t.Helper()
-	if err := b.CreateNamespace(ctx, namespace); err != nil && !errors.Is(err, backend.ErrExists) {
+	if err := b.CreateNamespace(ctx, namespace); err != nil && !errors.Is(err, backend.ErrNamespaceExists) {
 		t.Fatal(err)
 	}
 	for i := from; i < to; i++ {
@@ -149,23 +150,32 @@ const changing = faultdisk.Write | faultdisk.Datasync | faultdisk.Sync | faultdi
 
 var kinds = []crashdisk.Options{crashdisk.KeepAll, crashdisk.LoseAll, crashdisk.Mixed, crashdisk.Torn}
 
-// cutDuring does something on a copy of a disk and cuts the power before every
-// operation on files with a probability, at most max times. It returns what the
-// cuts left.
-func cutDuring(rng *rand.Rand, mem *crashdisk.FS, chance float64, most int, do func(fs disk.FS)) (images []*crashdisk.FS) {
-	mem = mem.Kill()
+// cutDuring does something on a copy of a disk and cuts the power before so many
+// of its operations on files, anywhere from the first to the last. It returns
+// what the cuts left.
+func cutDuring(rng *rand.Rand, mem *crashdisk.FS, cuts int, do func(fs disk.FS)) (images []*crashdisk.FS) {
+	var total atomic.Int64
+	during(mem.Kill(), func() { total.Add(1) }, do)
+	chance := float64(cuts) / float64(total.Load())
+	copied := mem.Kill()
 	var mu sync.Mutex
-	fs := faultdisk.New(mem)
-	fs.Inject(faultdisk.Rule{Ops: changing, Before: func(faultdisk.Op, string) {
+	during(copied, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		if rng.Float64() < chance && len(images) < most {
-			images = append(images, mem.Crash(rng, kinds[rng.IntN(len(kinds))]))
+		if rng.Float64() < chance {
+			images = append(images, copied.Crash(rng, kinds[rng.IntN(len(kinds))]))
 		}
-	}})
+	}, do)
+	return images
+}
+
+// during does something on a disk, and calls before ahead of each operation that
+// changes a file.
+func during(mem *crashdisk.FS, before func(), do func(fs disk.FS)) {
+	fs := faultdisk.New(mem)
+	fs.Inject(faultdisk.Rule{Ops: changing, Before: func(faultdisk.Op, string) { before() }})
 	do(fs)
 	fs.Clear()
-	return images
 }
 
 // take moves the directory of disk i away, and back.

@@ -164,7 +164,10 @@ func (b *Backend) osd(ctx context.Context, o abm.OSD, held nsm.OSD) OSD {
 	}
 	switch {
 	case errors.Is(err, fleet.ErrMissing):
-		v.State, v.Reason = "missing", d.Missing().Error()
+		v.State, v.Reason = "missing", err.Error()
+		if why := d.Reason(); why != nil {
+			v.Reason = why.Error() // without what disk it is, which stands beside it
+		}
 	case err != nil:
 		v.State, v.Reason = "failing", err.Error()
 	case u.ReadOnly != nil:
@@ -295,14 +298,14 @@ func (b *Backend) NamespaceInfo(ctx context.Context, name string) (Namespace, er
 	}, nil
 }
 
-// Objects calls fn for each object of a namespace whose name begins with
-// prefix, in order of name, until fn returns false.
-func (b *Backend) Objects(ctx context.Context, namespace, prefix string, fn func(Object) bool) error {
+// Objects calls fn for each object of a namespace whose name begins with prefix
+// and is above after, in order of name, until fn returns false.
+func (b *Backend) Objects(ctx context.Context, namespace, prefix, after string, fn func(Object) bool) error {
 	rec, err := b.abm.Namespace(ctx, namespace, abm.Consistent)
 	if err != nil {
 		return err
 	}
-	for after := ""; ; {
+	for {
 		page, err := b.nsm.List(ctx, rec.Number, prefix, after, nsm.MaxPage, nsm.Consistent)
 		if err != nil {
 			return err

@@ -116,6 +116,14 @@ func (d *Disk) Refresh(ctx context.Context) error {
 	return nil
 }
 
+// TryAgain ends the time for which the disk is left alone after failures:
+// somebody knows that it is well.
+func (d *Disk) TryAgain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failures, d.rest = 0, time.Time{}
+}
+
 // Patience is how long a read of this disk may take before it is worth while
 // to ask others: what reads took lately, and four times their spread more.
 func (d *Disk) Patience() time.Duration { return d.reads.bound() }

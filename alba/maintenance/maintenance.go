@@ -174,8 +174,9 @@ func (m *Maintenance) run(ctx context.Context) {
 	}
 }
 
-// collect runs the collection of orphans, the first soon after the start: an
-// upload that a killed process left is not kept for long.
+// collect runs the collection of orphans and the search for what is not where it
+// should be, the first soon after the start: an upload that a killed process left
+// is not kept for long.
 func (m *Maintenance) collect(ctx context.Context) {
 	wait := min(m.opt.Grace, m.opt.Collect)
 	for {
@@ -185,6 +186,7 @@ func (m *Maintenance) collect(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		m.try(ctx, "collect orphans", func(ctx context.Context) error { return m.Collect(ctx, m.opt.Grace) })
+		m.try(ctx, "look for absent fragments", m.FindAbsent)
 		wait = m.opt.Collect
 	}
 }

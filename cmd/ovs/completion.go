@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"openvstorage/internal/control"
 )
 
 // Shell completion of names asks the running `ovs up`; when there is none, or
@@ -74,4 +77,62 @@ func (a *app) snapshotNames(c *cobra.Command, name string) (names []cobra.Comple
 		names = append(names, s.Name)
 	}
 	return names
+}
+
+// completeOSDs offers the numbers of disks for the first argument.
+func (a *app) completeOSDs() completer {
+	return a.completeFirst(func(ctx context.Context, client *control.Client) (offers []cobra.Completion) {
+		list, _ := client.OSDs(ctx) // none is offered without it
+		for _, o := range list {
+			offers = append(offers, cobra.CompletionWithDesc(strconv.FormatUint(o.Number, 10), o.State+" "+o.Dir))
+		}
+		return offers
+	})
+}
+
+// completePresets offers presets for the first argument.
+func (a *app) completePresets() completer {
+	return a.completeFirst(func(ctx context.Context, client *control.Client) (offers []cobra.Completion) {
+		list, _ := client.Presets(ctx) // none is offered without it
+		for _, p := range list {
+			offers = append(offers, p.Preset.Name)
+		}
+		return offers
+	})
+}
+
+// completeFirst offers for the first argument what ask returns.
+func (a *app) completeFirst(ask func(context.Context, *control.Client) []cobra.Completion) completer {
+	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		client, err := a.client()
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), completionTimeout)
+		defer cancel()
+		return ask(ctx, client), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeImage offers vDisks and NAME@SNAP, then files.
+func (a *app) completeImage() completer {
+	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		switch len(args) {
+		case 0:
+			return a.names(c, true), cobra.ShellCompDirectiveNoFileComp
+		case 1:
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeImportFile offers files for the first argument.
+func (a *app) completeImportFile() completer {
+	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
 }

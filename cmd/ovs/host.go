@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	albahere "openvstorage/alba/embedded"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
@@ -26,7 +27,9 @@ type host interface {
 	OpenDevice(ctx context.Context, name string) (dev nbd.Device, release func(), err error)
 	// Exports returns the names that OpenDevice knows, sorted.
 	Exports(ctx context.Context) ([]string, error)
-	Collector() prometheus.Collector
+	Collectors() []prometheus.Collector
+	// ALBA is the backend of the vDisks, nil if it is of another kind.
+	ALBA() control.ALBA
 	// Close ends all of it. What was flushed is durable already (P1); a clean
 	// close makes all that was written so.
 	Close(ctx context.Context) error
@@ -42,6 +45,7 @@ type hostOptions struct {
 	backend     string // kind, "" for what the directory has
 	alba        albaFlags
 	logger      *slog.Logger
+	tune        func(*albahere.Options) // sizes and times of tests; nil: none
 }
 
 // exports shows a host's vDisks and snapshots to the NBD server.

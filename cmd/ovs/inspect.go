@@ -12,8 +12,8 @@ import (
 )
 
 func (a *app) inspect() *cobra.Command {
-	return group("inspect", "dump and verify files and objects, without a running ovs up",
-		a.inspectSCO(), a.inspectTLog(), a.inspectCatalog())
+	return group("inspect", "dump and verify files and objects; files without a running ovs up",
+		a.inspectSCO(), a.inspectTLog(), a.inspectCatalog(), a.inspectManifest(), a.inspectSegment(), a.inspectRaftLog())
 }
 
 // inspectMax is the largest file that is inspected, in bytes. It is read into

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"openvstorage/internal/control"
 	"openvstorage/internal/control/controltest"
 	"openvstorage/nbd"
 )
@@ -65,9 +66,11 @@ func (h *fakeHost) Exports(ctx context.Context) ([]string, error) {
 	return slices.Sorted(maps.Keys(names)), err
 }
 
-func (h *fakeHost) Collector() prometheus.Collector {
-	return prometheus.NewGauge(prometheus.GaugeOpts{Name: "ovs_fake", Help: "That this is the fake."})
+func (h *fakeHost) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{prometheus.NewGauge(prometheus.GaugeOpts{Name: "ovs_fake", Help: "That this is the fake."})}
 }
+
+func (h *fakeHost) ALBA() control.ALBA { return nil }
 
 func (h *fakeHost) Close(context.Context) error { return nil }
 

@@ -16,12 +16,11 @@ import (
 // of its own.
 func newMetricsServer(h host, server *nbd.Server, logger *slog.Logger) (*http.Server, error) {
 	registry := prometheus.NewRegistry()
-	for _, c := range []prometheus.Collector{
+	for _, c := range append(h.Collectors(),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		nbdCollector{server},
-		h.Collector(),
-	} {
+	) {
 		if err := registry.Register(c); err != nil {
 			return nil, err
 		}

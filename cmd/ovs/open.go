@@ -8,11 +8,14 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/arakoon"
 	"openvstorage/arakoon/registrykeys"
 	"openvstorage/backend"
 	"openvstorage/backend/local"
+	"openvstorage/internal/control"
 	"openvstorage/nbd"
 	"openvstorage/volumedriver"
 	"openvstorage/volumedriver/registry"
@@ -98,6 +101,9 @@ func (e *embedded) openBackend(ctx context.Context, o hostOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.tune != nil {
+		o.tune(&opt)
+	}
 	b, err := albahere.Open(ctx, opt)
 	if err == nil {
 		e.backend, e.alba = b, b
@@ -150,6 +156,23 @@ func owner() string {
 // OpenDevice implements host.
 func (e *embedded) OpenDevice(ctx context.Context, name string) (nbd.Device, func(), error) {
 	return e.Host.OpenDevice(ctx, name)
+}
+
+// Collectors implements host.
+func (e *embedded) Collectors() []prometheus.Collector {
+	list := []prometheus.Collector{e.Host.Collector(), albahere.GroupCollector{Name: "registry", Node: e.group}}
+	if e.alba != nil {
+		list = append(list, e.alba)
+	}
+	return list
+}
+
+// ALBA implements host.
+func (e *embedded) ALBA() control.ALBA {
+	if e.alba == nil {
+		return nil // not an interface that holds nil
+	}
+	return e.alba
 }
 
 // Close implements host: the vDisks first, then what they rest on.

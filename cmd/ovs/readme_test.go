@@ -15,15 +15,17 @@ import (
 // What is special about blocks of README.md, by their first line. All others
 // are run as they stand, one after the other, in one copy of the tree.
 var readmeBlocks = map[string]struct {
-	skip  string // why it cannot run
-	stays bool   // it runs until it is stopped; wait for "ready"
-	last  bool   // "Stop it" stands before it
+	skip    string // why it cannot run
+	stays   bool   // it runs until it is stopped; wait for "ready"
+	stopped bool   // "Stop it" stands before it
 }{
 	"make run":                          {stays: true},
 	"make test":                         {skip: "it would run this test"},
 	"ovs vdisk create vm1 --size 20GiB": {skip: "it boots a guest from an image that is not here"},
 	"ovs up --data second --write-buffer 512MiB --nbd-tcp 127.0.0.1:10809 --metrics 127.0.0.1:9469": {stays: true},
-	"tar -czf data-backup.tar.gz data": {last: true},
+	"mv data/asd/1 disk-away":          {stopped: true},
+	"rm -r data/asd/2":                 {stopped: true},
+	"tar -czf data-backup.tar.gz data": {stopped: true},
 }
 
 // TestREADME runs every sh block of README.md, in order, in a copy of the tree.
@@ -56,7 +58,7 @@ func TestREADME(t *testing.T) {
 			case special.stays:
 				r.start(t, block)
 			default:
-				if special.last {
+				if special.stopped {
 					r.stop(t)
 				}
 				r.run(t, block)

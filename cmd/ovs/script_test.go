@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +24,9 @@ import (
 //	down                     SIGTERM the last one; its exit code must be 0
 //	crash                    kill -9 it
 //	upout PATTERN            what it has printed so far matches
+//
+//	await PATTERN PROGRAM ARGS...
+//	                         run it again and again until its output matches
 //
 //	newer DIR                make DIR/ovs.format one of a later release
 //
@@ -52,6 +56,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"up": cmdUp, "down": cmdDown, "crash": cmdCrash, "upout": cmdUpOut, "newer": cmdNewer,
+			"await": cmdAwait,
 		},
 	})
 }
@@ -186,6 +191,26 @@ func cmdUpOut(ts *testscript.TestScript, neg bool, args []string) {
 	out := list[len(list)-1].out.String()
 	if strings.Contains(out, args[0]) == neg {
 		ts.Fatalf("looked for %q in:\n%s", args[0], out)
+	}
+}
+
+// cmdAwait runs a program until its output matches: what happens in the
+// background is done some time.
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: await PATTERN PROGRAM ARGS...")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		out := ts.ReadFile("stdout")
+		if err == nil && pattern.MatchString(out) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("no %s in %v (%v):\n%s%s", args[0], startTimeout, err, out, ts.ReadFile("stderr"))
+		}
 	}
 }
 

@@ -88,7 +88,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	d.control = control.NewServer(control.Options{
-		Host: d.host, Logger: d.logger, URIs: d.uris,
+		Host: d.host, ALBA: d.host.ALBA(), Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: dir, Release: release},
 	})
 	for _, l := range d.nbdLns {

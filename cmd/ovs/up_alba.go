@@ -36,7 +36,7 @@ func (f *albaFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.asds, "asds", 0, fmt.Sprintf("make `n` ASDs under DIR/asd, in a new data directory (default %d)", albahere.DefaultASD))
 	flags.StringArrayVar(&f.dirs, "asd", nil, "make an ASD in `DIR`, the mount of a disk, instead of under the data directory; may be given again")
 	flags.StringArrayVar(&f.policies, "policy", nil, "`k,m,c,x` of a new data directory: k data and m parity fragments, accepted with c, at most x on a machine; may be given again, best first (default 2,1,2,3 for three disks)")
-	flags.StringVar(&f.preset, "preset", "", "`FILE` with the default preset of a new data directory, as `ovs alba preset list --json` prints one")
+	flags.StringVar(&f.preset, "preset", "", "`FILE` with the default preset of a new data directory, as ovs alba preset show prints one")
 	flags.StringVar(&f.keys, "keys", "", "`FILE` with master keys for presets that encrypt: lines of a number and 64 hexadecimal digits")
 	flags.Var(&f.cache, "cache", fmt.Sprintf("disk space in DIR/cache for fragments that were read, 0 for none; at least %v otherwise", cacheMin))
 }

@@ -5,5 +5,6 @@ import "github.com/spf13/cobra"
 func (a *app) vdisk() *cobra.Command {
 	return group("vdisk", "make, look at, snapshot, clone and remove vDisks",
 		a.vdiskCreate(), a.vdiskList(), a.vdiskInfo(), a.vdiskResize(), a.vdiskDelete(), a.vdiskRename(),
-		a.vdiskSnapshot(), a.vdiskRollback(), a.vdiskClone(), a.vdiskSync())
+		a.vdiskSnapshot(), a.vdiskRollback(), a.vdiskClone(), a.vdiskSync(),
+		a.vdiskExport(), a.vdiskImport())
 }

@@ -1,10 +1,6 @@
 package main
 
-import (
-	"strings"
-
-	"github.com/spf13/cobra"
-)
+import "github.com/spf13/cobra"
 
 func (a *app) vdiskClone() *cobra.Command {
 	return &cobra.Command{
@@ -14,9 +10,9 @@ func (a *app) vdiskClone() *cobra.Command {
 		Args:              wants("SRC[@SNAP]", "NEW"),
 		ValidArgsFunction: a.completeSources(),
 		RunE: func(c *cobra.Command, args []string) error {
-			src, snap, named := strings.Cut(args[0], "@")
-			if named && snap == "" {
-				return usagef("%s: %q names no snapshot after the '@'", c.CommandPath(), args[0])
+			src, snap, err := nameAndSnapshot(c.CommandPath(), args[0])
+			if err != nil {
+				return err
 			}
 			client, err := a.client()
 			if err != nil {

@@ -1,5 +1,5 @@
-// Package control is the management protocol: what `ovs vdisk ...` says to the
-// `ovs up` of a data directory, over the unix socket DIR/ovs.sock.
+// Package control is the management protocol: what `ovs vdisk ...` and `ovs
+// alba ...` say to the `ovs up` of a data directory, over the unix socket DIR/ovs.sock.
 //
 // The protocol is HTTP/1.1 with JSON, one POST for each call:
 //

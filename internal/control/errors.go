@@ -5,6 +5,10 @@ import (
 	"errors"
 	"net/http"
 
+	"openvstorage/alba/abm"
+	"openvstorage/alba/embedded"
+	"openvstorage/alba/policy"
+	"openvstorage/alba/preset"
 	"openvstorage/volumedriver"
 )
 
@@ -23,6 +27,16 @@ var kinds = []struct {
 	{"halted", http.StatusLocked, volumedriver.ErrHalted},
 	{"busy", http.StatusServiceUnavailable, volumedriver.ErrBusy},
 	{"canceled", 499, context.Canceled},
+
+	// Those of ALBA. A client sees the kinds above: the first of a name counts.
+	{"not-found", http.StatusNotFound, embedded.ErrNoOSD},
+	{"not-found", http.StatusNotFound, abm.ErrNotFound},
+	{"not-found", http.StatusNotFound, abm.ErrNamespaceNotFound},
+	{"exists", http.StatusConflict, abm.ErrExists},
+	{"exists", http.StatusConflict, abm.ErrConflict},
+	{"busy", http.StatusServiceUnavailable, abm.ErrInUse},
+	{"invalid", http.StatusBadRequest, preset.ErrPreset},
+	{"invalid", http.StatusBadRequest, policy.ErrPolicy},
 }
 
 const failed = "failed"

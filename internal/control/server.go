@@ -20,6 +20,9 @@ import (
 type Options struct {
 	Host   Host
 	Status Status
+	// ALBA is the vDisks' backend if it is that. Nil: it is another, and ALBA
+	// calls are refused.
+	ALBA ALBA
 	// URIs names the NBD URIs of a vDisk. Nil: none.
 	URIs   func(vdisk string) []string
 	Logger *slog.Logger // nil: none
@@ -151,6 +154,7 @@ func (s *Server) routes() http.Handler {
 	handle(s, mux, "vdisk/sync", func(ctx context.Context, r nameRequest, p progressFunc) (done, error) {
 		return done{}, h.Sync(ctx, r.Name, p)
 	})
+	s.albaRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		newAnswer(w).fail(fmt.Errorf("%w: this release has no call %s %s: client and ovs up differ in release", volumedriver.ErrInvalid, r.Method, r.URL.Path))
 	})

@@ -91,6 +91,11 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 		MaxOpenFiles:                o.OpenFiles,
 		MaxManifestFileSize:         1 << 20,
 		Logger:                      (*logger)(s),
+		// What is damaged fails its reader, who has it from elsewhere. Left to
+		// itself Pebble would call Fatalf.
+		EventListener: &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) {
+			s.log.Warn("page store is damaged", "file", i.Path, "err", i.Details)
+		}},
 	}
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

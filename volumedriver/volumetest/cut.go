@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -76,7 +75,8 @@ func cutSession(t *testing.T, open Opener, rng *rand.Rand, n int) int {
 // cutAgain goes on with what a cut left and cuts the power once more: what the
 // first cut dropped must not come back (O11).
 func cutAgain(t *testing.T, open Opener, rng *rand.Rand, fs *crashdisk.FS, s *System, hist *history, reached int) {
-	next := &history{size: hist.size, ops: hist.ops[:reached:reached], flushed: reached, deleted: maps.Clone(hist.deleted)}
+	next := hist.until(reached)
+	next.flushed = reached
 	w := &worker{t: t, rng: rng, host: s.Host, h: next, n: 1 << 20}
 	for range rng.IntN(25) {
 		w.step()

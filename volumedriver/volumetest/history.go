@@ -3,6 +3,7 @@ package volumetest
 import (
 	"bytes"
 	"context"
+	"maps"
 	"testing"
 
 	"openvstorage/volumedriver"
@@ -34,6 +35,11 @@ func (h *history) after(n int) *modelState {
 		op(s)
 	}
 	return s
+}
+
+// until is the history of the first n operations, to be gone on with.
+func (h *history) until(n int) *history {
+	return &history{size: h.size, ops: h.ops[:n:n], flushed: min(n, h.flushed), deleted: maps.Clone(h.deleted)}
 }
 
 // live is how many of a state's snapshots were not deleted later.

@@ -20,6 +20,8 @@ type worker struct {
 	host *volumedriver.Host
 	h    *history
 	n    int
+	// stuck: the backend takes nothing, and what waits for it waits for ever.
+	stuck bool
 }
 
 func (w *worker) step() {
@@ -37,6 +39,7 @@ func (w *worker) step() {
 		}
 	}
 	switch k := w.rng.IntN(100); {
+	case k >= 90 && k < 96 && w.stuck:
 	case k < 69:
 		w.n++
 		data := bytes.Repeat([]byte(fmt.Sprintf("%07d.", w.n)), int(n)/8+1)[:n]

@@ -1,0 +1,227 @@
+package embedded
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"openvstorage/alba/asd"
+	"openvstorage/alba/fragmentcache"
+	"openvstorage/arakoon"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("ovs_"+name, help, labels, nil)
+}
+
+// The metrics of a Backend. Counts are since the start.
+var (
+	descPut        = desc("alba_put_bytes_total", "Bytes of objects that were put.")
+	descWritten    = desc("alba_written_bytes_total", "Bytes written for objects, by cause.", "cause")
+	descRetries    = desc("alba_put_retries_total", "Attempts to put an object that were begun again.")
+	descNarrow     = desc("alba_narrow_puts_total", "Objects that were accepted below full width.")
+	descLate       = desc("alba_late_fragments_total", "Fragments that were entered after the commit.")
+	descReads      = desc("alba_reads_total", "Ranges that were read, by how.", "how")
+	descReadBytes  = desc("alba_read_bytes_total", "Bytes read from disks.")
+	descUnreadable = desc("alba_unreadable_total", "Ranges that could not be read or made.")
+
+	descObjects = desc("alba_objects", "Objects in the backend.")
+	descBelow   = desc("alba_objects_below_full_width", "Objects that lack a fragment.")
+	descMayDie  = desc("alba_disks_that_may_die", "Disks that may die more before an object is lost.")
+
+	descRepaired      = desc("maintenance_repaired_fragments_total", "Fragments that were made again.")
+	descRepairedBytes = desc("maintenance_repaired_bytes_total", "Bytes of fragments that were made again.")
+	descDeleted       = desc("maintenance_deleted_fragments_total", "Fragments that no object named any more.")
+	descOrphans       = desc("maintenance_orphans_total", "Of them, those that no object ever named.")
+	descScrubbed      = desc("maintenance_scrubbed_fragments_total", "Fragments read back by the scrub.")
+	descBad           = desc("maintenance_bad_fragments_total", "Fragments found missing or bad.")
+	descFailures      = desc("maintenance_failures_total", "Steps of maintenance that failed.")
+
+	descDiskState     = desc("disk_state", "1 for the state that a disk is in.", "disk", "state")
+	descDiskUsed      = desc("disk_used_bytes", "Bytes used of a disk.", "disk")
+	descDiskCapacity  = desc("disk_capacity_bytes", "Bytes that a disk has.", "disk")
+	descDiskFragments = desc("disk_fragments", "Fragments of objects on a disk.", "disk")
+	descDiskErrors    = desc("disk_errors_total", "Reads and writes of a disk that failed.", "disk")
+	descDiskCorrupt   = desc("disk_corrupt_total", "Reads of a disk that found bad bytes.", "disk")
+
+	descASDWritten  = desc("asd_written_bytes_total", "Bytes written by an ASD, by cause.", "disk", "cause")
+	descASDRead     = desc("asd_read_bytes_total", "Bytes read by an ASD.", "disk")
+	descASDSyncs    = desc("asd_syncs_total", "Syncs of an ASD.", "disk")
+	descASDBatches  = desc("asd_batches_total", "Batches written by an ASD.", "disk")
+	descASDIndex    = desc("asd_index_bytes", "Memory of an ASD's index.", "disk")
+	descASDSegments = desc("asd_segments", "Segment files of an ASD.", "disk")
+	descASDDead     = desc("asd_dead_bytes", "Bytes of segments that hold nothing any more.", "disk")
+
+	descCacheBytes   = desc("fragment_cache_bytes", "Bytes of the fragment cache's files.")
+	descCacheLimit   = desc("fragment_cache_limit_bytes", "Bytes that they may take.")
+	descCacheIndex   = desc("fragment_cache_index_bytes", "Memory of the fragment cache's index.")
+	descCacheGets    = desc("fragment_cache_gets_total", "Ranges asked for, by whether they were there.", "result")
+	descCacheWritten = desc("fragment_cache_written_bytes_total", "Bytes written to the fragment cache.")
+	descCacheEvicted = desc("fragment_cache_evicted_bytes_total", "Bytes removed to make room.")
+	descCacheBad     = desc("fragment_cache_bad_total", "Ranges that were bad, or that the disk did not give.")
+	descCacheOff     = desc("fragment_cache_off", "1 if a write failed and nothing more is written.")
+
+	descGroupApplied   = desc("group_applied_total", "Entries applied by an Arakoon group.", "group")
+	descGroupSyncs     = desc("group_log_syncs_total", "Syncs of a group's log.", "group")
+	descGroupProposals = desc("group_proposals", "Proposals to a group under way.", "group")
+	descGroupBytes     = desc("group_proposal_bytes", "Bytes of proposals under way.", "group")
+	descGroupReads     = desc("group_reads", "Reads of a group that wait.", "group")
+	descGroupFull      = desc("group_full", "1 if applying waits for room on the disk.", "group")
+)
+
+// statusTimeout bounds how long metrics wait for the groups. What they do not
+// tell in time is left out.
+const statusTimeout = 5 * time.Second
+
+// sink takes metrics.
+type sink chan<- prometheus.Metric
+
+func (s sink) count(d *prometheus.Desc, v uint64, labels ...string) {
+	s <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+func (s sink) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	s <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (s sink) flag(d *prometheus.Desc, on bool, labels ...string) {
+	v := 0.0
+	if on {
+		v = 1
+	}
+	s.gauge(d, v, labels...)
+}
+
+// Describe implements prometheus.Collector. What there is depends on the disks:
+// nothing is said before.
+func (b *Backend) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (b *Backend) Collect(ch chan<- prometheus.Metric) {
+	s := sink(ch)
+	b.collectClient(s)
+	b.collectMaintenance(s)
+	b.collectCache(s)
+	b.mu.Lock()
+	asds := maps.Clone(b.asds)
+	b.mu.Unlock()
+	for _, number := range slices.Sorted(maps.Keys(asds)) {
+		collectASD(s, strconv.FormatUint(number, 10), asds[number].Stats())
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.nodes)) {
+		collectGroup(s, name, b.nodes[name])
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	if disks, err := b.OSDs(ctx); err == nil {
+		for _, d := range disks {
+			collectDisk(s, d)
+		}
+	}
+	if st, err := b.Status(ctx); err == nil {
+		s.gauge(descObjects, float64(st.Objects))
+		s.gauge(descBelow, float64(st.Narrow))
+		s.gauge(descMayDie, float64(st.MayDie))
+	}
+}
+
+func (b *Backend) collectClient(s sink) {
+	c := b.Client.Stats()
+	s.count(descPut, c.Plain)
+	s.count(descWritten, c.Data, "data")
+	s.count(descWritten, c.Parity, "parity")
+	s.count(descWritten, c.Inline, "inline")
+	s.count(descWritten, c.Manifests, "manifest")
+	s.count(descRetries, c.Retries)
+	s.count(descNarrow, c.Narrow)
+	s.count(descLate, c.Late)
+	s.count(descReads, c.Reads, "disk")
+	s.count(descReads, c.CacheHits, "cache")
+	s.count(descReads, c.Hedged, "hedged")
+	s.count(descReads, c.Degraded, "degraded")
+	s.count(descReadBytes, c.ReadBytes)
+	s.count(descUnreadable, c.Unreadable)
+}
+
+func (b *Backend) collectMaintenance(s sink) {
+	m := b.work.Stats()
+	s.count(descRepaired, m.Repaired)
+	s.count(descRepairedBytes, m.RepairedBytes)
+	s.count(descDeleted, m.Deleted)
+	s.count(descOrphans, m.Orphans)
+	s.count(descScrubbed, m.Scrubbed)
+	s.count(descBad, m.Bad)
+	s.count(descFailures, m.Failures)
+}
+
+// collectCache tells of the fragment cache; of none it tells zeros.
+func (b *Backend) collectCache(s sink) {
+	var c fragmentcache.Stats
+	if b.cache != nil {
+		c = b.cache.Stats()
+	}
+	s.gauge(descCacheBytes, float64(c.Bytes))
+	s.gauge(descCacheLimit, float64(b.opt.CacheBytes))
+	s.gauge(descCacheIndex, float64(c.IndexBytes))
+	s.count(descCacheGets, c.Hits, "hit")
+	s.count(descCacheGets, c.Misses, "miss")
+	s.count(descCacheWritten, c.Written)
+	s.count(descCacheEvicted, c.Evicted)
+	s.count(descCacheBad, c.Corrupt+c.ReadErrors)
+	s.flag(descCacheOff, c.Off)
+}
+
+// states are those that a disk can be in.
+var states = []string{"ok", "missing", "full", "read-only", "failing", "draining", "lost"}
+
+func collectDisk(s sink, d OSD) {
+	disk := strconv.FormatUint(d.Number, 10)
+	for _, state := range states {
+		s.flag(descDiskState, d.State == state, disk, state)
+	}
+	s.gauge(descDiskUsed, float64(d.Used), disk)
+	s.gauge(descDiskCapacity, float64(d.Capacity), disk)
+	s.gauge(descDiskFragments, float64(d.Fragments), disk)
+	s.count(descDiskErrors, d.Errors, disk)
+	s.count(descDiskCorrupt, d.Corrupt, disk)
+}
+
+func collectASD(s sink, disk string, a asd.Stats) {
+	s.count(descASDWritten, a.ValueBytes, disk, "value")
+	s.count(descASDWritten, a.HeadBytes, disk, "head")
+	s.count(descASDWritten, a.TombstoneBytes, disk, "delete")
+	s.count(descASDWritten, a.CompactBytes, disk, "compaction")
+	s.count(descASDWritten, a.IndexBytes, disk, "index")
+	s.count(descASDRead, a.ReadBytes, disk)
+	s.count(descASDSyncs, a.Syncs, disk)
+	s.count(descASDBatches, a.Batches, disk)
+	s.gauge(descASDIndex, float64(a.IndexMemory), disk)
+	s.gauge(descASDSegments, float64(a.Segments), disk)
+	s.gauge(descASDDead, float64(a.Dead), disk)
+}
+
+// GroupCollector tells of an Arakoon group that is beside those of a Backend.
+type GroupCollector struct {
+	Name string
+	Node *arakoon.Node
+}
+
+// Describe implements prometheus.Collector.
+func (g GroupCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (g GroupCollector) Collect(ch chan<- prometheus.Metric) { collectGroup(ch, g.Name, g.Node) }
+
+func collectGroup(s sink, name string, n *arakoon.Node) {
+	st := n.Stats()
+	s.count(descGroupApplied, st.Applied, name)
+	s.count(descGroupSyncs, st.Syncs, name)
+	s.gauge(descGroupProposals, float64(st.Proposals), name)
+	s.gauge(descGroupBytes, float64(st.ProposalBytes), name)
+	s.gauge(descGroupReads, float64(st.Reads), name)
+	s.flag(descGroupFull, st.Full, name)
+}

@@ -1,0 +1,88 @@
+package raftlog
+
+import (
+	"fmt"
+
+	"openvstorage/internal/disk"
+
+	"github.com/google/uuid"
+)
+
+// Segment is the header of a segment file, for inspection.
+type Segment struct {
+	Cluster     uuid.UUID
+	Member      uint64
+	Number      uint64
+	Incarnation uint64
+	Size        int64
+}
+
+// Record is what inspection finds in a segment.
+type Record struct {
+	Offset  int64
+	Seq     uint64
+	Durable uint64 // what it says was synced
+	Kind    string // entries, hard state, snapshot marker, mark, or a number
+	First   uint64 // index of the first entry; of a marker, its index
+	Last    uint64 // of the last entry
+	Term    uint64 // of the last entry, the hard state or the marker
+	Commit  uint64 // of the hard state
+	Bytes   int    // of the body
+	// Err is not nil if something is wrong with the record. One whose place
+	// cannot be told ends the segment, and has no Seq.
+	Err error
+}
+
+// Inspect reads a segment file alone and calls fn for its records, in order,
+// until fn fails. Records that were not synced when the next segment began are in
+// it too, with seqs that the next one has again.
+func Inspect(fsys disk.FS, name string, fn func(Record) error) (Segment, error) {
+	f, err := fsys.OpenFile(name, 0, 0)
+	if err != nil {
+		return Segment{}, err
+	}
+	defer f.Close()
+	b, err := readAll(f, nil)
+	if err != nil {
+		return Segment{}, err
+	}
+	h, err := decodeHeader(b)
+	if err != nil {
+		return Segment{}, fmt.Errorf("%s: %w", name, err)
+	}
+	s := Segment{h.Cluster, h.Member, h.Number, h.Incarnation, int64(len(b))}
+	records, end, why := scan(b, h.Incarnation, 0, 0)
+	last, durable := uint64(0), laterMark(b, h.Incarnation, end)
+	for _, r := range records {
+		last, durable = r.Seq, max(durable, r.Durable)
+		if err := fn(describeRecord(&segment{path: name}, r)); err != nil {
+			return s, err
+		}
+	}
+	if durable > last || len(records) == 0 {
+		return s, fn(Record{Offset: end, Err: damage(&segment{path: name}, end, why)})
+	}
+	return s, nil
+}
+
+func describeRecord(s *segment, r found) Record {
+	v := Record{Offset: r.off, Seq: r.Seq, Durable: r.Durable, Bytes: len(r.Body), Kind: fmt.Sprintf("kind %d", r.Kind)}
+	rec, err := decode(s, r)
+	if v.Err = err; err != nil {
+		return v
+	}
+	switch r.Kind {
+	case kindEntries:
+		v.Kind = "entries"
+		if n := len(rec.entries); n > 0 {
+			v.First, v.Last, v.Term = rec.entries[0].GetIndex(), rec.entries[n-1].GetIndex(), rec.entries[n-1].GetTerm()
+		}
+	case kindHardState:
+		v.Kind, v.Term, v.Commit = "hard state", rec.hard.GetTerm(), rec.hard.GetCommit()
+	case kindMarker:
+		v.Kind, v.First, v.Term = "snapshot marker", rec.marker.Index, rec.marker.Term
+	case kindMark:
+		v.Kind = "mark"
+	}
+	return v
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	albahere "openvstorage/alba/embedded"
+)
+
+func (a *app) alba() *cobra.Command {
+	return group("alba", "look at and change the backend: disks, objects, presets",
+		a.albaBackend(), a.albaOSD(), a.albaNamespace(), a.albaObject(), a.albaPreset())
+}
+
+func (a *app) albaBackend() *cobra.Command {
+	return group("backend", "the backend as a whole", a.albaStatus())
+}
+
+func (a *app) albaStatus() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "show disks, fill and health, and how many more disks may die",
+		Long: `ovs alba backend status says how the backend is.
+
+Health is "ok" if every disk is there and every object has its full width;
+"degraded" if something is missing and nothing is lost; "unreadable" if more
+disks are missing than an object can bear. The reasons say what is missing.`,
+		Args:              wants(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.BackendStatus(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(s, func(w io.Writer) { writeStatus(w, s) })
+		},
+	}
+}
+
+func writeStatus(w io.Writer, s albahere.Status) {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("backend", "%s", s.ID)
+	row("health", "%s", s.Health)
+	for _, reason := range s.Reasons {
+		row("reason", "%s", reason)
+	}
+	row("disks", "%d, %d missing", s.Disks, s.Missing)
+	row("disks that may die", "%s", mayDie(s.MayDie))
+	row("objects", "%d in %d namespaces", s.Objects, s.Namespaces)
+	row("objects below full width", "%d", s.Narrow)
+	row("size", "%s", human(s.Size))
+	row("stored", "%s in fragments", human(s.Stored))
+	row("used", "%s of %s%s", human(s.Used), human(s.Capacity), percent(s.Used, s.Capacity))
+	m := s.Maintenance
+	row("made again", "%d fragments, %s", m.Repaired, human(m.RepairedBytes))
+	row("deleted", "%d fragments, %d of them orphans", m.Deleted, m.Orphans)
+	row("scrubbed", "%d fragments, %d bad or missing, by reads too", m.Scrubbed, m.Bad)
+}
+
+// mayDie says what the number of disks that may die means.
+func mayDie(n int) string {
+	switch {
+	case n > 0:
+		return fmt.Sprintf("%d more, whichever they are", n)
+	case n == 0:
+		return "0: another would take objects with it"
+	}
+	return fmt.Sprintf("%d: so many have to come back to read all", n)
+}
+
+// percent says how full something is, "" if nobody knows how large it is.
+func percent(used, capacity uint64) string {
+	if capacity == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%.0f %%)", 100*float64(used)/float64(capacity))
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/internal/control"
+)
+
+func (a *app) albaNamespace() *cobra.Command {
+	return group("namespace", "namespaces, one for each vDisk: list and show", a.namespaceList(), a.namespaceShow())
+}
+
+func (a *app) namespaceList() *cobra.Command {
+	return &cobra.Command{
+		Use:               "list",
+		Short:             "list the namespaces and the vDisks that live in them",
+		Args:              wants(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			list, err := client.Namespaces(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) {
+				fmt.Fprintln(w, "NAMESPACE\tVDISK\tPRESET\tOBJECTS\tSIZE\tSTORED")
+				for _, n := range list {
+					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", n.Name, orDash(n.VDisk), n.Preset, n.Objects, human(n.Size), human(n.Stored))
+				}
+			})
+		},
+	}
+}
+
+func (a *app) namespaceShow() *cobra.Command {
+	return &cobra.Command{
+		Use:               "show NAMESPACE",
+		Short:             "show one namespace, by its name or that of its vDisk",
+		Args:              wants("NAMESPACE"),
+		ValidArgsFunction: a.completeNames(false),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			n, err := client.Namespace(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(n, func(w io.Writer) { writeNamespace(w, n) })
+		},
+	}
+}
+
+func writeNamespace(w io.Writer, n control.Namespace) {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("namespace", "%s", n.Name)
+	row("vdisk", "%s", orDash(n.VDisk))
+	row("preset", "%s", n.Preset)
+	row("number", "%d, on NSM host %d", n.Number, n.Host)
+	row("created", "%s", when(n.Created))
+	row("objects", "%d", n.Objects)
+	row("size", "%s", human(n.Size))
+	row("stored", "%s in fragments", human(n.Stored))
+	for _, b := range n.Buckets {
+		switch {
+		case b.K == 0:
+			row("objects", "%d in their manifests", b.Objects)
+		case b.Full():
+			row("objects", "%d of %d+%d fragments, all there", b.Objects, b.K, b.M)
+		default:
+			row("objects", "%d of %d+%d fragments, %d there: below full width", b.Objects, b.K, b.M, b.Present)
+		}
+	}
+	for _, o := range n.OSDs {
+		row("disk", "%d: %d fragments, %s", o.OSD, o.Fragments, human(o.Bytes))
+	}
+	if n.Epochs != nil {
+		row("gc epochs", "%d to %d are open", n.Epochs.Minimum, n.Epochs.Next-1)
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

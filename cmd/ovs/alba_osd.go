@@ -1,0 +1,218 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	albahere "openvstorage/alba/embedded"
+)
+
+func (a *app) albaOSD() *cobra.Command {
+	return group("osd", "disks: list, add, replace, remove",
+		a.osdList(), a.osdShow(), a.osdAdd(), a.osdReplace(), a.osdRemove())
+}
+
+func (a *app) osdList() *cobra.Command {
+	return &cobra.Command{
+		Use:               "list",
+		Short:             "list the disks: where they are, how full, and what is wrong with them",
+		Args:              wants(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			list, err := client.OSDs(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) { writeOSDs(w, list) })
+		},
+	}
+}
+
+func writeOSDs(w io.Writer, list []albahere.OSD) {
+	fmt.Fprintln(w, "DISK\tSTATE\tUSED\tCAPACITY\tFRAGMENTS\tBYTES\tERRORS\tDIRECTORY")
+	for _, o := range list {
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%d\t%s\n",
+			o.Number, o.State, human(o.Used), human(o.Capacity), o.Fragments, human(o.Bytes), o.Errors+o.Corrupt, o.Dir)
+	}
+	for _, o := range list {
+		if o.Reason != "" {
+			fmt.Fprintf(w, "disk %d is %s: %s\n", o.Number, o.State, o.Reason)
+		}
+	}
+}
+
+func (a *app) osdShow() *cobra.Command {
+	return &cobra.Command{
+		Use:               "show DISK",
+		Short:             "show one disk, by its number",
+		Args:              wants("DISK"),
+		ValidArgsFunction: a.completeOSDs(),
+		RunE: func(c *cobra.Command, args []string) error {
+			number, err := osdNumber(c, args[0])
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			o, err := client.OSD(c.Context(), number)
+			if err != nil {
+				return err
+			}
+			return a.printOSD(o)
+		},
+	}
+}
+
+func (a *app) osdAdd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "add [DIR]",
+		Short: "make an ASD in an empty directory and take it into the backend",
+		Long: `ovs alba osd add makes an ASD in DIR, the mount of a disk or another empty
+directory, and takes it into the backend. Without DIR it is made in the data
+directory. New fragments go where there is room; old ones stay where they are.`,
+		Example: "  ovs alba osd add /mnt/disk4",
+		Args:    atMost("DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			dir := ""
+			if len(args) == 1 {
+				dir = args[0]
+			}
+			dir, err := absolute(dir)
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			o, err := client.AddOSD(c.Context(), dir)
+			if err != nil {
+				return err
+			}
+			return a.printOSD(o)
+		},
+	}
+}
+
+func (a *app) osdReplace() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "replace DISK [--asd DIR]",
+		Short: "give a lost disk up for good and take an empty one in its place",
+		Long: `ovs alba osd replace gives a disk up that is missing, and all that it holds,
+for good, and makes an ASD in its place: in the same directory, which must be
+empty, or in that of --asd. What the old one held is made again from the others.
+
+A disk that is there is not given up: ovs alba osd remove moves its fragments
+off first.`,
+		Example:           "  ovs alba osd replace 2\n  ovs alba osd replace 2 --asd /mnt/disk4",
+		Args:              wants("DISK"),
+		ValidArgsFunction: a.completeOSDs(),
+		RunE: func(c *cobra.Command, args []string) error {
+			number, err := osdNumber(c, args[0])
+			if err != nil {
+				return err
+			}
+			if dir, err = absolute(dir); err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			o, err := client.ReplaceOSD(c.Context(), number, dir)
+			if err != nil {
+				return err
+			}
+			return a.printOSD(o)
+		},
+	}
+	c.Flags().StringVar(&dir, "asd", "", "make the new ASD in `DIR`, an empty directory (default: where the old one was)")
+	_ = c.MarkFlagDirname("asd")
+	return c
+}
+
+func (a *app) osdRemove() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove DISK",
+		Short: "have a disk's fragments moved to others, then forget it",
+		Long: `ovs alba osd remove has a disk drained: its fragments are moved to other disks,
+and when it holds none it is forgotten and no more listed. It does not wait for
+that. With too few disks left it stays "draining", and nothing is given up.`,
+		Args:              wants("DISK"),
+		ValidArgsFunction: a.completeOSDs(),
+		RunE: func(c *cobra.Command, args []string) error {
+			number, err := osdNumber(c, args[0])
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			if err := client.RemoveOSD(c.Context(), number); err != nil {
+				return err
+			}
+			return a.done("draining disk", args[0])
+		},
+	}
+}
+
+func (a *app) printOSD(o albahere.OSD) error {
+	return a.print(o, func(w io.Writer) {
+		row := func(name, value string) {
+			if value != "" {
+				fmt.Fprintf(w, "%s\t%s\n", name, value)
+			}
+		}
+		row("disk", fmt.Sprint(o.Number))
+		row("id", o.ID.String())
+		row("state", o.State)
+		row("reason", o.Reason)
+		row("directory", o.Dir)
+		row("node", o.Node)
+		row("used", human(o.Used)+" of "+human(o.Capacity)+percent(o.Used, o.Capacity))
+		row("fragments", fmt.Sprintf("%d of objects, %s; %d to be deleted", o.Fragments, human(o.Bytes), o.Obsolete))
+		if o.Replaces != 0 {
+			row("replaces", fmt.Sprintf("disk %d", o.Replaces))
+		}
+		row("since the start", fmt.Sprintf("%d reads, %d writes, %d errors, %d corrupt", o.Reads, o.Writes, o.Errors, o.Corrupt))
+	})
+}
+
+// osdNumber reads the number of a disk.
+func osdNumber(c *cobra.Command, text string) (uint64, error) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n == 0 {
+		return 0, usagef("%s: %q is no number of a disk; see ovs alba osd list", c.CommandPath(), text)
+	}
+	return n, nil
+}
+
+// absolute makes a directory one that the server understands; "" stays.
+func absolute(dir string) (string, error) {
+	if dir == "" {
+		return "", nil
+	}
+	return filepath.Abs(dir)
+}
+
+// atMost is a check that only the named arguments are there, or fewer.
+func atMost(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) <= len(names) {
+			return nil
+		}
+		return usagef("%s wants %d arguments at most, got %d; see %s --help", c.CommandPath(), len(names), len(args), c.CommandPath())
+	}
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/alba/policy"
+	"openvstorage/internal/control"
+	"openvstorage/volumedriver"
+)
+
+func (a *app) albaPreset() *cobra.Command {
+	return group("preset", "presets, which say how vDisks are stored: list, show, create, delete",
+		a.presetList(), a.presetShow(), a.presetCreate(), a.presetDelete())
+}
+
+func (a *app) presets(c *cobra.Command) ([]control.Preset, error) {
+	client, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	return client.Presets(c.Context())
+}
+
+func (a *app) presetList() *cobra.Command {
+	return &cobra.Command{
+		Use:               "list",
+		Short:             "list the presets",
+		Args:              wants(),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, _ []string) error {
+			list, err := a.presets(c)
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) { writePresets(w, list) })
+		},
+	}
+}
+
+func writePresets(w io.Writer, list []control.Preset) {
+	fmt.Fprintln(w, "PRESET\tDEFAULT\tVDISKS\tPOLICIES\tCOMPRESSION\tCIPHER\tCHUNK")
+	for _, p := range list {
+		chosen := "-"
+		if p.Default {
+			chosen = "default"
+		}
+		cipher := p.Preset.Scheme.Cipher.String()
+		if key := p.Preset.Scheme.Key; key != 0 {
+			cipher += fmt.Sprintf(" (key %d)", key)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%s\n", p.Preset.Name, chosen, p.Namespaces,
+			policies(p.Preset.Policies), p.Preset.Scheme.Compression, cipher, human(uint64(p.Preset.ChunkSize)))
+	}
+}
+
+func policies(list []policy.Policy) string {
+	text := make([]string, len(list))
+	for i, p := range list {
+		text[i] = p.String()
+	}
+	return strings.Join(text, " ")
+}
+
+func (a *app) presetShow() *cobra.Command {
+	return &cobra.Command{
+		Use:               "show NAME",
+		Short:             "print a preset as JSON, to change a copy of it",
+		Example:           "  ovs alba preset show default > fast.json",
+		Args:              wants("NAME"),
+		ValidArgsFunction: a.completePresets(),
+		RunE: func(c *cobra.Command, args []string) error {
+			list, err := a.presets(c)
+			if err != nil {
+				return err
+			}
+			for _, p := range list {
+				if p.Preset.Name != args[0] {
+					continue
+				}
+				b, err := p.Preset.JSON()
+				if err != nil {
+					return err
+				}
+				_, err = a.stdout.Write(b)
+				return err
+			}
+			return fmt.Errorf("preset %q: %w; see `ovs alba preset list`", args[0], volumedriver.ErrNotFound)
+		},
+	}
+}
+
+func (a *app) presetCreate() *cobra.Command {
+	asDefault := false
+	c := &cobra.Command{
+		Use:   "create FILE",
+		Short: "make a preset of a file of JSON",
+		Long: `ovs alba preset create makes a preset of what ovs alba preset show prints, under
+a name of its own. With --default vDisks that are made from now on have it;
+those that are there keep theirs.`,
+		Example: "  ovs alba preset show default > fast.json\n  (change its name, and what else is to differ)\n  ovs alba preset create fast.json --default",
+		Args:    wants("FILE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			p, err := readPreset(args[0])
+			if err != nil {
+				return err
+			}
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			if err := client.CreatePreset(c.Context(), p, asDefault); err != nil {
+				return err
+			}
+			return a.done("created preset", p.Name)
+		},
+	}
+	c.Flags().BoolVar(&asDefault, "default", false, "give it to vDisks that are made from now on")
+	return c
+}
+
+func (a *app) presetDelete() *cobra.Command {
+	return &cobra.Command{
+		Use:               "delete NAME",
+		Short:             "delete a preset that no vDisk has and that is not the default",
+		Args:              wants("NAME"),
+		ValidArgsFunction: a.completePresets(),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			if err := client.DeletePreset(c.Context(), args[0]); err != nil {
+				return err
+			}
+			return a.done("deleted preset", args[0])
+		},
+	}
+}
