@@ -46,6 +46,7 @@ type Encoder struct {
 	next    int      // the lowest chunk that may be encoded
 	entries []uint32 // of the table
 	packed  []byte   // a compressed block
+	probe   probe
 	table   []byte
 }
 
@@ -155,7 +156,7 @@ func (e *Encoder) body(dst *Coded, index int, plain []byte) (int, error) {
 	}
 	dst.buf = dst.buf[:room]
 	out := dst.buf[:0]
-	e.entries = e.entries[:0]
+	e.entries, e.probe = e.entries[:0], probe{}
 	dense := true
 	for i := range blocks {
 		block := plain[i*size : min((i+1)*size, len(plain))]
@@ -177,12 +178,40 @@ func (e *Encoder) block(out, p []byte, chunk, block uint32) ([]byte, byte) {
 	if allZero(p) {
 		return out, kindZero
 	}
-	if e.p.Scheme.Compression == preset.CompressionS2 {
-		if packed := s2.Encode(e.packed, p); len(packed) <= packedMax(len(p)) {
+	if e.p.Scheme.Compression == preset.CompressionS2 && e.probe.worth() {
+		packed := s2.Encode(e.packed, p)
+		packs := len(packed) <= packedMax(len(p))
+		e.probe.found(packs)
+		if packs {
 			return e.sealer.seal(out, packed, chunk, block, kindCompressed, len(p)), kindCompressed
 		}
 	}
 	return e.sealer.seal(out, p, chunk, block, kindRaw, len(p)), kindRaw
+}
+
+// probe tells in which blocks of a chunk compression is tried. What does not
+// compress (films, archives, what the guest encrypts) comes in long runs, and to
+// find it out costs as much as to compress: the blocks behind one that did not
+// are left raw, twice as many each time.
+type probe struct{ skip, next int }
+
+// probeMax is how many blocks are left out at most.
+const probeMax = 16
+
+func (t *probe) worth() bool {
+	if t.skip == 0 {
+		return true
+	}
+	t.skip--
+	return false
+}
+
+func (t *probe) found(packs bool) {
+	if packs {
+		t.next = 0
+		return
+	}
+	t.skip, t.next = t.next, min(max(1, 2*t.next), probeMax)
 }
 
 // packedMax is the most bytes that a compressed block has, or it is kept raw.

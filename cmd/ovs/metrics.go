@@ -14,13 +14,9 @@ import (
 
 // newMetricsServer returns the server of --metrics: /metrics, from a registry
 // of its own.
-func newMetricsServer(h host, server *nbd.Server, logger *slog.Logger) (*http.Server, error) {
+func newMetricsServer(list []prometheus.Collector, logger *slog.Logger) (*http.Server, error) {
 	registry := prometheus.NewRegistry()
-	for _, c := range append(h.Collectors(),
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		nbdCollector{server},
-	) {
+	for _, c := range append(list, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) {
 		if err := registry.Register(c); err != nil {
 			return nil, err
 		}

@@ -14,7 +14,6 @@ import (
 
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
-	"openvstorage/internal/disk/osdisk"
 	"openvstorage/nbd"
 )
 
@@ -68,7 +67,9 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 // taken before the vDisks are opened, so that a wrong one is told at once; who
 // connects early waits.
 func (d *daemon) start(ctx context.Context, dir string) (err error) {
-	fsys := osdisk.New()
+	limitMemory(d.flags)
+	written := newWritten(dir)
+	fsys := written.fs()
 	if d.dir, err = datadir.Open(fsys, dir); err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
 	if d.metricsLn != nil {
-		if d.metrics, err = newMetricsServer(d.host, d.nbd, d.logger); err != nil {
+		if d.metrics, err = newMetricsServer(append(d.host.Collectors(), nbdCollector{d.nbd}, written), d.logger); err != nil {
 			return err
 		}
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })

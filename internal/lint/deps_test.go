@@ -53,6 +53,9 @@ var allowed = []struct {
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
 
 	{"cmd/...", []string{"..."}, "wiring"},
+	{"scripts/bench", []string{
+		"scripts/...", "nbd/...", "internal/control", "internal/datadir", "alba/...", "arakoon", "backend", "internal/disk/osdisk",
+	}, "measures the server, and the backend by itself"},
 	{"scripts/...", []string{"scripts/...", "nbd/...", "internal/control"}, "real clients against the binary"},
 }
 

@@ -77,6 +77,12 @@ func cases() []benchCase {
 		},
 		{name: "server CPU a 4k write", unit: "us", run: serverCPU},
 		{name: "sustained random write 4k, 256 MiB buffer", unit: "kIOPS", run: sustained},
+		{name: "ALBA upload of 16 MiB objects, 4+2", unit: "MiB/s", run: albaUpload},
+		{name: "ALBA reads from the fragment cache", unit: "MiB/s", run: albaCache},
+		{name: "ALBA random read 4k QD32 cold", unit: "kIOPS", run: albaCold},
+		{name: "ALBA manifest commits, 64 clients", unit: "k/s", run: albaCommits},
+		{name: "ALBA CPU of an uploaded 4k", unit: "us", run: albaCPU},
+		{name: "ALBA 100,000 objects, ten 1 TiB vDisks", unit: "MiB", run: fullMemory},
 		{name: "snapshot, clone, rollback", unit: "ms", run: management},
 		{name: "ten idle 1 TiB vDisks", unit: "MiB", run: idleMemory},
 	}

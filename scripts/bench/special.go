@@ -95,8 +95,9 @@ func sustained(ctx context.Context, r *ring, c benchCase) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
+	var causes []row // of the last round
 	peer, gaps, control := figures{Name: nbdkitMemory}, figures{Name: ours}, figures{Name: rawDisk}
-	whole := row{Case: c.name, Unit: c.unit, Least: 0.35, Ours: figures{Name: ours},
+	whole := row{Case: c.name, Unit: c.unit, Least: 0.25, Ours: figures{Name: ours},
 		Note: fmt.Sprintf("%v runs, the peer's are %v", r.options.long, r.options.time)}
 	for range r.options.rounds {
 		if err := ctx.Err(); err != nil {
@@ -105,10 +106,11 @@ func sustained(ctx context.Context, r *ring, c benchCase) ([]row, error) {
 		if err := sustainedPeer(memory, r, &peer); err != nil {
 			return nil, err
 		}
-		got, gap, still, err := sustainedOurs(r)
+		got, gap, still, w, err := sustainedOurs(ctx, r)
 		if err != nil {
 			return nil, err
 		}
+		causes = w.rows()
 		whole.Ours.add(got)
 		gaps.add(one{figure: float64(gap / time.Millisecond)})
 		control.add(one{figure: float64(still / time.Millisecond)})
@@ -127,7 +129,7 @@ func sustained(ctx context.Context, r *ring, c benchCase) ([]row, error) {
 	}
 	longest := row{Case: "  its longest gap, beside a raw disk's", Unit: "ms", Ours: gaps, Peer: &control, Passed: &passed,
 		Note: fmt.Sprintf("every round below %v, or the control has one too; resolution %d ms", gapMax, gapResolution)}
-	return []row{whole, longest}, nil
+	return append([]row{whole, longest}, causes...), nil
 }
 
 func sustainedPeer(memory *contender, r *ring, peer *figures) error {
@@ -141,11 +143,15 @@ func sustainedPeer(memory *contender, r *ring, peer *figures) error {
 }
 
 // sustainedOurs is one run of ours on a new directory, with the control
-// beside it. It returns the figure and the two longest gaps.
-func sustainedOurs(r *ring) (figure one, gap, control time.Duration, err error) {
-	runner, err := r.sustainedRunner()
+// beside it. It returns the figure, the two longest gaps and what was written.
+func sustainedOurs(ctx context.Context, r *ring) (figure one, gap, control time.Duration, w written, err error) {
+	metrics, err := freeAddress()
 	if err != nil {
-		return one{}, 0, 0, err
+		return one{}, 0, 0, nil, err
+	}
+	runner, err := r.sustainedRunner(metrics)
+	if err != nil {
+		return one{}, 0, 0, nil, err
 	}
 	defer func() {
 		runner.proc.Kill()
@@ -155,10 +161,10 @@ func sustainedOurs(r *ring) (figure one, gap, control time.Duration, err error) 
 	}()
 	raw, err := r.get(rawDisk)
 	if err != nil {
-		return one{}, 0, 0, err
+		return one{}, 0, 0, nil, err
 	}
 	if err := runner.rest(); err != nil {
-		return one{}, 0, 0, err
+		return one{}, 0, 0, nil, err
 	}
 	seconds := fmt.Sprint("--runtime=", r.options.long.Seconds())
 	type outcome struct {
@@ -181,7 +187,12 @@ func sustainedOurs(r *ring) (figure one, gap, control time.Duration, err error) 
 	if err == nil {
 		err = other.err
 	}
-	return iops(got), gap, other.gap, err
+	if err == nil && runner.ovs != nil {
+		if err = runner.rest(); err == nil {
+			w, err = scrape(ctx, metrics)
+		}
+	}
+	return iops(got), gap, other.gap, w, err
 }
 
 func (r *ring) sustainedSize() int64 {
@@ -191,11 +202,11 @@ func (r *ring) sustainedSize() int64 {
 	return sustainedSize
 }
 
-func (r *ring) sustainedRunner() (*contender, error) {
+func (r *ring) sustainedRunner(metrics string) (*contender, error) {
 	if r.options.standIn {
 		return r.serve(ours, workingSet, r.nbdkitFile("sustained"))
 	}
-	return r.startOvs(sustainedSize, "--write-buffer", sustainedBuffer)
+	return r.startOvs(sustainedSize, "--write-buffer", sustainedBuffer, "--metrics", metrics)
 }
 
 // gapOf runs fio with a log of completions and returns their longest gap.

@@ -24,6 +24,8 @@ type File struct {
 	name string
 	// direct, if not nil, is the same file for writes past the page cache.
 	direct *descriptor
+	// written counts the bytes that reached the kernel, if not nil.
+	written *atomic.Uint64
 	// noNowait is set once the file system has refused RWF_NOWAIT.
 	noNowait atomic.Bool
 }
@@ -109,6 +111,7 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 	}
 	defer f.d.release()
 	done := f.writeDirect(p, off)
+	defer func() { f.count(done) }()
 	for done < len(p) {
 		n, err := unix.Pwrite(f.d.fd, p[done:], off+int64(done))
 		switch {
@@ -135,10 +138,17 @@ func (f *File) WritevAt(bufs [][]byte, off int64) (int, error) {
 	}
 	defer f.d.release()
 	n, err := pwritev(f.d.fd, bufs, off)
+	f.count(n)
 	if err != nil {
 		err = f.fail("write", err)
 	}
 	return n, err
+}
+
+func (f *File) count(n int) {
+	if f.written != nil {
+		f.written.Add(uint64(n))
+	}
 }
 
 // Datasync is fdatasync(2).

@@ -6,23 +6,33 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"openvstorage/internal/disk"
 )
 
-// FS is the host's file system. Names are the host's paths. It has no state.
-type FS struct{}
+// FS is the host's file system. Names are the host's paths.
+type FS struct {
+	written func(name string) *atomic.Uint64 // nil: nobody counts
+}
 
 // New returns the host's file system.
 func New() disk.FS { return FS{} }
 
+// Counted returns the host's file system. What is written to a file is added
+// to the counter that written returns for its name when it is opened.
+func Counted(written func(name string) *atomic.Uint64) disk.FS { return FS{written} }
+
 // OpenFile opens name; see disk.Flag. Truncate needs Write.
-func (FS) OpenFile(name string, flag disk.Flag, perm fs.FileMode) (disk.File, error) {
+func (d FS) OpenFile(name string, flag disk.Flag, perm fs.FileMode) (disk.File, error) {
 	f, err := open(name, flag, perm)
 	if err != nil {
 		return nil, err
+	}
+	if d.written != nil && flag&disk.Write != 0 {
+		f.written = d.written(name)
 	}
 	return f, nil
 }
