@@ -10,12 +10,14 @@ const (
 )
 
 // ghosts remembers which blocks were put lately, of about as many pages as the
-// cache has room for, in 4 bytes a page: in a page's set of four, what came
-// first is forgotten first. It is mistaken once in some ten thousand times, and
-// then something is admitted that need not be.
+// cache has room for, in 4 bytes a page. When a page's set of four is full, any
+// of them is forgotten: were it the oldest, five pages of a set that are read
+// round and round would never be known. It is mistaken once in some ten thousand
+// times, and then something is admitted that need not be.
 type ghosts struct {
-	sets [][ghostWays]ghost
-	mask uint64
+	sets   [][ghostWays]ghost
+	mask   uint64
+	forgot uint64 // how often
 }
 
 // ghost has 16 bits of a fingerprint, and a bit for each block of the page that
@@ -39,9 +41,19 @@ func (g *ghosts) seen(fp uint64, r run) bool {
 			return again
 		}
 	}
-	copy(set[1:], set[:ghostWays-1])
-	set[0] = tag | blocks
+	set[g.place(set)] = tag | blocks
 	return false
+}
+
+// place is where a page is entered: where none is, or anywhere.
+func (g *ghosts) place(set *[ghostWays]ghost) uint64 {
+	for i, h := range set {
+		if h&0xffff == 0 {
+			return uint64(i)
+		}
+	}
+	g.forgot++
+	return g.forgot * 0x9e3779b97f4a7c15 >> 32 % ghostWays
 }
 
 func (g *ghosts) bytes() int64 { return int64(len(g.sets)) * ghostWays * 4 }

@@ -2,6 +2,7 @@ package fragmentcache
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -155,5 +156,21 @@ func TestGhosts(t *testing.T) {
 	}
 	if g.seen(fp, makeRun(0, 1)) {
 		t.Error("nothing is forgotten")
+	}
+}
+
+// More pages of one set than it has room for, put round and round, each until it
+// is admitted: all are in the end.
+func TestGhostsOfOneSet(t *testing.T) {
+	g := newGhosts(0)
+	var left []uint64
+	for i := range uint64(8) {
+		left = append(left, 5|(i+1)<<32)
+	}
+	for round := 0; len(left) > 0; round++ {
+		if round == 1000 {
+			t.Fatalf("%d pages are never known", len(left))
+		}
+		left = slices.DeleteFunc(left, func(fp uint64) bool { return g.seen(fp, makeRun(0, 16)) })
 	}
 }
