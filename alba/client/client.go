@@ -143,9 +143,13 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed.Store(true)
 	c.mu.Unlock()
-	c.late.Wait()
+	c.Settle()
 	return nil
 }
+
+// Settle waits for puts that are under way, and for fragments that
+// puts which have returned are still writing. New ones must not begin meanwhile.
+func (c *Client) Settle() { c.late.Wait() }
 
 // enter begins what Close waits for, unless the client is closed.
 func (c *Client) enter() bool {

@@ -135,6 +135,7 @@ func TestDeletedNamespace(t *testing.T) {
 	if err := b.Namespace("a").Put(ctx, "lost", osdtest.Data(100_000, 9)); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
+	b.Settle() // the put failed with its first chunk
 	for _, r := range rules {
 		r.Remove()
 	}
