@@ -8,6 +8,11 @@
 // unless they fail. Datasync is fdatasync. TryReadAt asks the kernel not to
 // wait (preadv2 with RWF_NOWAIT).
 //
+// When several reads are under way, further ones are submitted in batches to an
+// io_uring that the process shares (see ring), which costs less than a system
+// call and a blocked thread for each. Where io_uring cannot be had they are
+// preads, with the same results.
+//
 // Errors are *fs.PathError (or *os.LinkError where there are two names) around
 // the errno, so errors.Is(err, unix.ENOSPC) and errors.Is(err, fs.ErrNotExist)
 // work. io.EOF and disk.ErrWouldBlock come bare.

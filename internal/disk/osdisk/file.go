@@ -26,6 +26,8 @@ type File struct {
 	direct *descriptor
 	// written counts the bytes that reached the kernel, if not nil.
 	written *atomic.Uint64
+	// crowd is whom reads share a ring with.
+	crowd *crowd
 	// noNowait is set once the file system has refused RWF_NOWAIT.
 	noNowait atomic.Bool
 }
@@ -78,8 +80,17 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 		return 0, f.fail("read", fs.ErrClosed)
 	}
 	defer f.d.release()
+	ring := f.crowd.join()
+	defer f.crowd.leave()
 	done := 0
 	for done < len(p) {
+		if ring != nil && len(p) <= ringMax && off >= 0 {
+			if n, ok := ring.read(f.d.fd, p[done:], off+int64(done)); ok {
+				done += n
+				continue
+			}
+			ring = nil // pread tells why
+		}
 		n, err := unix.Pread(f.d.fd, p[done:], off+int64(done))
 		switch {
 		case err == unix.EINTR:

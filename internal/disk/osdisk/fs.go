@@ -45,7 +45,7 @@ func open(name string, flag disk.Flag, perm fs.FileMode) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{d: descriptor{fd: fd}, name: name}
+	f := &File{d: descriptor{fd: fd}, name: name, crowd: &everyone}
 	if flag&disk.Direct != 0 {
 		// Some file systems have no direct writes: then there are none.
 		if fd, err := openRetry(name, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_DIRECT, 0); err == nil {
