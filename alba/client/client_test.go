@@ -20,6 +20,7 @@ import (
 	"openvstorage/alba/preset"
 	"openvstorage/backend"
 	"openvstorage/backend/backendtest"
+	"openvstorage/internal/gate"
 )
 
 var ctx = context.Background()
@@ -238,24 +239,24 @@ func TestSlowDisk(t *testing.T) {
 	want := data(200_000, 5)
 	check(t, ns.Put(ctx, "a", want))
 	for i := range b.Faults { // which of them is read depends on how quick they were
-		gate := osdtest.NewGate()
-		rule := b.Faults[i].Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Read}, Gate: gate})
+		door := gate.New()
+		rule := b.Faults[i].Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Read}, Gate: door})
 		same(t, ns, "a", want)
-		gate.Open()
+		door.Open()
 		rule.Remove()
 	}
 	if b.Stats().Hedged == 0 {
 		t.Error("no read was hedged")
 	}
 
-	gate := osdtest.NewGate()
-	rule := b.Faults[2].Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Apply}, Gate: gate})
+	door := gate.New()
+	rule := b.Faults[2].Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Apply}, Gate: door})
 	check(t, ns.Put(ctx, "b", want))
 	list, err := ns.(backend.Widths).Narrow(ctx, []string{"b"})
 	if err != nil || len(list) != 1 {
 		t.Fatalf("narrow: %v, %v", list, err)
 	}
-	gate.Open()
+	door.Open()
 	rule.Remove()
 	check(t, b.Close()) // waits for what is late
 	if b.Stats().Late == 0 {

@@ -2,9 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"time"
 
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/arakoon"
@@ -40,7 +37,7 @@ var (
 
 // Call runs a function. Its effects are durable and visible on return.
 func (c *Client) Call(ctx context.Context, name string, version uint32, arg []byte) (result []byte, err error) {
-	err = patiently(ctx, func() error {
+	err = arakoon.Patiently(ctx, func() error {
 		result, err = c.node.Call(ctx, name, version, arg)
 		return err
 	})
@@ -53,7 +50,7 @@ func (c *Client) Call(ctx context.Context, name string, version uint32, arg []by
 // MultiGet returns a value for each key, nil for one that is absent, all at
 // one moment.
 func (c *Client) MultiGet(ctx context.Context, keys [][]byte, how userfn.Consistency) (values [][]byte, err error) {
-	err = patiently(ctx, func() error {
+	err = arakoon.Patiently(ctx, func() error {
 		values, err = c.node.MultiGet(ctx, consistency(how), keys...)
 		return err
 	})
@@ -66,7 +63,7 @@ func (c *Client) Range(ctx context.Context, first, last []byte, limit int, how u
 	if limit <= 0 {
 		return nil, ctx.Err()
 	}
-	err = patiently(ctx, func() error {
+	err = arakoon.Patiently(ctx, func() error {
 		pairs = pairs[:0]
 		return c.node.Range(ctx, consistency(how), first, last, limit, func(k, v []byte) bool {
 			pairs = append(pairs, userfn.Pair{Key: k, Value: v})
@@ -84,33 +81,4 @@ func consistency(c userfn.Consistency) arakoon.Consistency {
 		return arakoon.Local
 	}
 	return arakoon.Consistent
-}
-
-// How a call waits for a node that is busy: 1 ms, 2 ms and so on to 64 ms,
-// about 2 s in all.
-const (
-	busyTries   = 36
-	busyWait    = time.Millisecond
-	busyWaitMax = 64 * time.Millisecond
-)
-
-// patiently repeats what a node refused because too much was under way:
-// nothing was done then.
-func patiently(ctx context.Context, do func() error) error {
-	wait := busyWait
-	for range busyTries {
-		err := do()
-		if !errors.Is(err, arakoon.ErrBusy) {
-			return err
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		}
-		wait = min(2*wait, busyWaitMax)
-	}
-	return do()
 }

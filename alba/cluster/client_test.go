@@ -121,7 +121,7 @@ func TestBusy(t *testing.T) {
 		if got, err := cluster.NewClient(&busy{left: 37}).Call(ctx, "f", 1, nil); !errors.Is(err, arakoon.ErrBusy) || got != nil {
 			t.Error(got, err)
 		}
-		ctx, cancel := context.WithTimeout(ctx, 2*cluster.BusyWait)
+		ctx, cancel := context.WithTimeout(ctx, 2*arakoon.BusyWait)
 		defer cancel()
 		if _, err := cluster.NewClient(&busy{left: 36}).Call(ctx, "f", 1, nil); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, arakoon.ErrBusy) {
 			t.Error(err)

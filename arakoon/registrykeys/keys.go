@@ -38,7 +38,7 @@ const swapTimeout = time.Minute
 
 // Get implements registry.Keys.
 func (k *Keys) Get(ctx context.Context, key []byte) (value []byte, err error) {
-	err = patiently(ctx, func() error {
+	err = arakoon.Patiently(ctx, func() error {
 		value, err = k.node.Get(ctx, arakoon.Consistent, key)
 		return err
 	})
@@ -51,7 +51,7 @@ func (k *Keys) Get(ctx context.Context, key []byte) (value []byte, err error) {
 
 // Range implements registry.Keys.
 func (k *Keys) Range(ctx context.Context, prefix []byte, fn func(key, value []byte) bool) error {
-	return translate(patiently(ctx, func() error {
+	return translate(arakoon.Patiently(ctx, func() error {
 		return k.node.Prefix(ctx, arakoon.Consistent, prefix, 0, fn)
 	}))
 }
@@ -72,7 +72,7 @@ func (k *Keys) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
 			seq.Replace(s.Key, s.New)
 		}
 	}
-	err := patiently(ctx, func() error {
+	err := arakoon.Patiently(ctx, func() error {
 		// Who gives up waiting must not leave it open what has happened.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapTimeout)
 		defer cancel()
@@ -96,33 +96,4 @@ func translate(err error) error {
 		return fmt.Errorf("%w: %w", registry.ErrFailed, err)
 	}
 	return err
-}
-
-// How a call waits for a node that is busy: 1 ms, 2 ms and so on to 64 ms,
-// about 2 s in all.
-const (
-	busyTries   = 36
-	busyWait    = time.Millisecond
-	busyWaitMax = 64 * time.Millisecond
-)
-
-// patiently repeats what a node refused because too much was under way:
-// nothing was done then.
-func patiently(ctx context.Context, do func() error) error {
-	wait := busyWait
-	for range busyTries {
-		err := do()
-		if !errors.Is(err, arakoon.ErrBusy) {
-			return err
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return fmt.Errorf("%w: %w", ctx.Err(), err)
-		}
-		wait = min(2*wait, busyWaitMax)
-	}
-	return do()
 }

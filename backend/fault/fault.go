@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"openvstorage/backend"
+	"openvstorage/internal/gate"
 )
 
 // Op is a method of backend.Store or backend.Namespace.
@@ -42,9 +43,9 @@ type Rule struct {
 	Skip  int // this many matching calls pass first
 	Count int // then this many are hit; 0: all
 
-	Err   error // what the call returns; nil: only the gate matters
-	After bool  // gate and error come after the call has succeeded, not before it begins
-	Gate  *Gate // holds the call
+	Err   error      // what the call returns; nil: only the gate matters
+	After bool       // gate and error come after the call has succeeded, not before it begins
+	Gate  *gate.Gate // holds the call
 }
 
 // Injected is a rule at work.
@@ -140,7 +141,7 @@ func (s *Store) do(ctx context.Context, op Op, namespace string, objects []strin
 
 func (r *Rule) act(ctx context.Context) error {
 	if r.Gate != nil {
-		if err := r.Gate.hold(ctx); err != nil {
+		if err := r.Gate.Hold(ctx); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"openvstorage/backend"
 	"openvstorage/backend/backendtest"
 	"openvstorage/backend/mem"
+	"openvstorage/internal/gate"
 )
 
 var (
@@ -79,7 +80,7 @@ func TestSkipCountAndMatch(t *testing.T) {
 
 func TestGate(t *testing.T) {
 	s, ns := setup(t)
-	g := NewGate()
+	g := gate.New()
 	s.Add(Rule{Ops: []Op{Put}, Gate: g, Err: errTest, After: true})
 	done := make(chan error)
 	go func() { done <- ns.Put(ctx, "o", nil) }()

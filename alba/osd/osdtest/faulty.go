@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/gate"
 
 	"github.com/google/uuid"
 )
@@ -34,10 +35,10 @@ type Rule struct {
 	Skip  int // this many matching calls pass first
 	Count int // then this many are hit; 0: all
 
-	Gate  *Gate // holds the call
-	Err   error // what the call returns
-	After bool  // gate and error come after the call has succeeded, not before it begins
-	Flip  bool  // a Read that succeeds gives its last byte with a bit flipped
+	Gate  *gate.Gate // holds the call
+	Err   error      // what the call returns
+	After bool       // gate and error come after the call has succeeded, not before it begins
+	Flip  bool       // a Read that succeeds gives its last byte with a bit flipped
 }
 
 // Injected is a rule at work.
@@ -180,7 +181,7 @@ func (f *Faulty) do(ctx context.Context, op Op, keys [][]byte, call func() (int,
 
 func (r *Rule) act(ctx context.Context) error {
 	if r.Gate != nil {
-		if err := r.Gate.hold(ctx); err != nil {
+		if err := r.Gate.Hold(ctx); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/gate"
 
 	"github.com/google/uuid"
 )
@@ -118,7 +119,7 @@ func TestFlipDownAndCounts(t *testing.T) {
 
 func TestGate(t *testing.T) {
 	f := NewFaulty(memory())
-	g := NewGate()
+	g := gate.New()
 	f.Add(Rule{Ops: []Op{Apply}, Gate: g, Err: errTest, After: true})
 	done := make(chan error)
 	go func() { done <- f.Apply(ctx, nil, []osd.Update{Put("o", nil, 1, 1)}) }()

@@ -1,4 +1,6 @@
-package osdtest
+// Package gate is a door for tests: calls that reach it wait until the test opens
+// it, and the test can wait for them to come.
+package gate
 
 import (
 	"context"
@@ -13,8 +15,8 @@ type Gate struct {
 	open    chan struct{}
 }
 
-// NewGate returns a closed gate.
-func NewGate() *Gate {
+// New returns a closed gate.
+func New() *Gate {
 	return &Gate{changed: make(chan struct{}), open: make(chan struct{})}
 }
 
@@ -47,8 +49,8 @@ func (g *Gate) Open() {
 	}
 }
 
-// hold waits until the gate is open or ctx ends.
-func (g *Gate) hold(ctx context.Context) error {
+// Hold waits until the gate is open or ctx ends.
+func (g *Gate) Hold(ctx context.Context) error {
 	g.mu.Lock()
 	g.arrived++
 	close(g.changed)
