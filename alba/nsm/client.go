@@ -17,6 +17,7 @@ import (
 type Client struct {
 	caller Caller
 	reader Reader
+	puts   puts
 }
 
 // NewClient makes a client of one host.
@@ -29,18 +30,19 @@ func (c *Client) call(ctx context.Context, name string, arg, result record.Recor
 // Put puts an object that is whole on its OSDs: at least policy c fragments of
 // each chunk, durable. Version, Revision and Time are given by the manager;
 // ManifestSize is taken from Manifest. version is for ReplaceIf only. Durable
-// on return.
+// on return. Puts that are made at once go to the host together, each for
+// itself.
 //
 // Errors: ErrExists, ErrConflict by mode; ErrEpoch and ErrIDUsed: upload again
 // under a new epoch or id; ErrOSD: fetch the OSDs, upload again; ErrSpread,
 // ErrInvalid: the caller's mistake; ErrNamespaceNotFound.
 func (c *Client) Put(ctx context.Context, ns uint64, mode Mode, version uint64, o *Object) (PutResult, error) {
-	arg := putArg{ns: ns, mode: mode, ifIs: version, object: *o}
-	arg.object.ManifestSize = uint32(len(o.Manifest))
-	arg.object.Version, arg.object.Revision, arg.object.Time = 0, 0, 0
-	var r PutResult
-	err := c.call(ctx, namePut, &arg, &r)
-	return r, err
+	p := Put{Mode: mode, Version: version, Object: o}
+	body, err := p.encode()
+	if err != nil {
+		return PutResult{}, err
+	}
+	return c.put(ctx, ns, body)
 }
 
 // Delete removes up to MaxNames objects, all or none, if cond holds (nil:

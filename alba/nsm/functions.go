@@ -6,6 +6,7 @@ import "openvstorage/alba/nsm/userfn"
 // commands: neither changes its meaning.
 const (
 	namePut         = "nsm.put"
+	namePutMany     = "nsm.put-many"
 	nameDelete      = "nsm.delete"
 	nameUpdate      = "nsm.update"
 	nameOpenEpoch   = "nsm.open-epoch"
@@ -23,6 +24,7 @@ const functionVersion = 1
 func Functions() []Function {
 	return []Function{
 		userfn.Define(namePut, functionVersion, put),
+		userfn.Define(namePutMany, functionVersion, putMany),
 		userfn.Define(nameDelete, functionVersion, remove),
 		userfn.Define(nameUpdate, functionVersion, update),
 		userfn.Define(nameOpenEpoch, functionVersion, openEpoch),

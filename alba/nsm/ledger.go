@@ -82,8 +82,11 @@ func (s *space) hold(osd uint64, up bool, by Usage) error {
 	return e.totals.Live.shift(up, by, 0, osd)
 }
 
-// saveCounters stores those counters of OSDs that have changed.
+// saveCounters stores those counters of buckets and OSDs that have changed.
 func (s *space) saveCounters() error {
+	if err := s.saveBuckets(); err != nil {
+		return err
+	}
 	for _, e := range s.osds.list {
 		if e.usage != e.usageWas {
 			if err := storeUnless(s.tx, e.usageKey, e.usage == Usage{}, &e.usage); err != nil {

@@ -209,19 +209,25 @@ func run(t *testing.T, seed uint64, steps int) string {
 	for step := range steps {
 		s.SetTime(int64(step))
 		var err, expected error
-		switch r.IntN(10) {
+		switch r.IntN(11) {
 		case 0, 1, 2, 3, 4:
-			o, mode := random(), nsm.Mode(1+r.IntN(4))
-			version := r.Uint64N(2) * m.version
-			if old := m.objects[o.Name]; old != nil && r.IntN(3) > 0 {
-				version = old.Version
-			}
+			p := m.randomPut(r, random())
 			var res nsm.PutResult
-			res, err = c.Put(ctx, 1, mode, version, o)
-			o.ManifestSize = uint32(len(o.Manifest))
-			var v uint64
-			if v, expected = m.put(mode, version, o); expected == nil && err == nil && v != res.Version {
-				t.Fatalf("step %d: version %d, the model says %d", step, res.Version, v)
+			res, err = c.Put(ctx, 1, p.Mode, p.Version, p.Object)
+			expected = m.putLike(t, p, res, err)
+		case 10:
+			puts := make([]nsm.Put, 1+r.IntN(6))
+			for i := range puts {
+				puts[i] = m.randomPut(r, random())
+			}
+			results, failed := c.PutMany(ctx, 1, puts)
+			if failed != nil {
+				t.Fatalf("seed %d step %d: %v", seed, step, failed)
+			}
+			for i, o := range results {
+				if expected := m.putLike(t, puts[i], o.PutResult, o.Err); expected == nil && o.Err != nil || !errors.Is(o.Err, expected) {
+					t.Fatalf("seed %d step %d: put %d of %d: %v, the model says %v", seed, step, i, len(puts), o.Err, expected)
+				}
 			}
 		case 5:
 			names := []string{fmt.Sprintf("n%02d", r.IntN(12)), fmt.Sprintf("n%02d", r.IntN(12))}
@@ -272,6 +278,27 @@ func run(t *testing.T, seed uint64, steps int) string {
 	}
 	m.compare(t, c)
 	return string(s.Dump())
+}
+
+// randomPut draws how an object is put.
+func (m *model) randomPut(r *rand.Rand, o *nsm.Object) nsm.Put {
+	p := nsm.Put{Mode: nsm.Mode(1 + r.IntN(4)), Version: r.Uint64N(2) * m.version, Object: o}
+	if old := m.objects[o.Name]; old != nil && r.IntN(3) > 0 {
+		p.Version = old.Version
+	}
+	return p
+}
+
+// putLike makes a put that the host has made, and returns what it should have
+// said.
+func (m *model) putLike(t *testing.T, p nsm.Put, is nsm.PutResult, err error) error {
+	t.Helper()
+	p.Object.ManifestSize = uint32(len(p.Object.Manifest))
+	v, expected := m.put(p.Mode, p.Version, p.Object)
+	if expected == nil && err == nil && v != is.Version {
+		t.Fatalf("object %q: version %d, the model says %d", p.Object.Name, is.Version, v)
+	}
+	return expected
 }
 
 // repair changes one fragment of a random object, sometimes of a stale
@@ -333,6 +360,7 @@ func FuzzFunctions(f *testing.F) {
 		f.Fatal(err)
 	}
 	_, _ = seeds.Put(ctx, 1, nsm.ReplaceIf, 1, object("a", 2, "two", 4, 5, 0))
+	_, _ = seeds.PutMany(ctx, 1, []nsm.Put{{nsm.Create, 0, object("b", 3, "three")}, {nsm.Replace, 0, object("a", 4, "four", 1, 2, 3)}})
 	_, _ = seeds.Update(ctx, 1, nsm.Update{Name: "a", ID: id(1), Epoch: 1, Manifest: []byte("m"), Changes: []nsm.Change{{To: nsm.Fragment{OSD: 7, Version: 1}}}})
 	_, _ = seeds.Delete(ctx, 1, []string{"a", "b"}, &nsm.Condition{Name: "a", Version: 1})
 	_, _ = seeds.OpenEpoch(ctx, 1, 2)

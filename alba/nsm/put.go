@@ -17,17 +17,25 @@ const (
 	ReplaceIf     Mode = 4 // the name's version must be the one given, 0: free
 )
 
-// putArg: U64 namespace, U8 mode, U64 version, String name, object, Bytes
-// manifest.
+// putArg: U64 namespace, the put.
 type putArg struct {
-	ns     uint64
+	ns uint64
+	putBody
+}
+
+func (a *putArg) Fields(c *record.Codec) {
+	c.U64(&a.ns)
+	a.putBody.Fields(c)
+}
+
+// putBody: U8 mode, U64 version, String name, object, Bytes manifest.
+type putBody struct {
 	mode   Mode
 	ifIs   uint64
 	object Object
 }
 
-func (a *putArg) Fields(c *record.Codec) {
-	c.U64(&a.ns)
+func (a *putBody) Fields(c *record.Codec) {
 	m := uint8(a.mode)
 	c.U8(&m)
 	a.mode = Mode(m)
@@ -67,35 +75,71 @@ func (r *PutResult) Fields(c *record.Codec) {
 }
 
 func put(tx Tx, a *putArg) (*PutResult, error) {
-	o := &a.object
-	if err := checkPut(o); err != nil {
-		return nil, err
-	}
 	s, err := openSpace(tx, a.ns, false)
 	if err != nil {
 		return nil, err
 	}
-	current, err := s.object(o.Name)
+	v, err := s.judge(&a.putBody)
 	if err != nil {
 		return nil, err
 	}
-	if current != nil && current.ID == o.ID {
-		return &PutResult{Version: current.Version, Existed: true}, nil
+	r, err := s.carryOut(&a.putBody, v)
+	if err != nil {
+		return nil, err
 	}
-	if a.mode == CreateOrEqual && current != nil && current.Hash == o.Hash && current.Size == o.Size {
-		return s.putEqual(o, current)
+	return r, s.save()
+}
+
+// verdict is what judge found of a put.
+type verdict struct {
+	current *Object // that has the name; nil: none
+	existed bool    // nothing is to be put
+	discard bool    // the fragments of the put are to be deleted
+}
+
+// judge says what a put is to do, or why it is refused. It changes nothing.
+func (s *space) judge(a *putBody) (v verdict, err error) {
+	o := &a.object
+	if err := checkPut(o); err != nil {
+		return v, err
+	}
+	if v.current, err = s.object(o.Name); err != nil {
+		return v, err
+	}
+	switch current := v.current; {
+	case current == nil:
+	case current.ID == o.ID:
+		v.existed = true
+		return v, nil
+	case a.mode == CreateOrEqual && current.Hash == o.Hash && current.Size == o.Size:
+		// The fragments of a closed epoch are garbage already, and those of
+		// an id that was used belong to the call that used it: this one is
+		// its retry.
+		v.existed, v.discard = true, s.rec.Epochs.open(o.Epoch) && s.checkFresh(o) == nil
+		return v, nil
 	}
 	if err := s.checkEpoch(o.Epoch); err != nil {
-		return nil, err
+		return v, err
 	}
 	if err := s.checkFresh(o); err != nil {
-		return nil, err
+		return v, err
 	}
 	if err := s.checkPlaces(o, func(int, int) bool { return true }); err != nil {
-		return nil, err
+		return v, err
 	}
-	if err := checkMode(a, current); err != nil {
-		return nil, err
+	return v, s.checkMode(a, v.current)
+}
+
+// carryOut does what judge found. An error is one of the store's records, and
+// leaves a part of the put behind: nothing of the call may take effect then.
+func (s *space) carryOut(a *putBody, v verdict) (*PutResult, error) {
+	o, current := &a.object, v.current
+	if v.existed {
+		r := &PutResult{Version: current.Version, Existed: true}
+		if v.discard {
+			return r, s.discard(o)
+		}
+		return r, nil
 	}
 	if current != nil {
 		if err := s.remove(current); err != nil {
@@ -104,17 +148,17 @@ func put(tx Tx, a *putArg) (*PutResult, error) {
 	}
 	o.Version = s.rec.NextVersion
 	s.rec.NextVersion++
-	o.Time = tx.Time()
+	o.Time = s.tx.Time()
 	if err := s.index(o); err != nil {
 		return nil, err
 	}
-	if err := store(tx, idKey(s.id, o.ID), &idRecord{name: o.Name}); err != nil {
+	if err := store(s.tx, idKey(s.id, o.ID), &idRecord{name: o.Name}); err != nil {
 		return nil, err
 	}
 	if current != nil {
 		current.Manifest = nil
 	}
-	return &PutResult{Version: o.Version, Replaced: current}, s.save()
+	return &PutResult{Version: o.Version, Replaced: current}, nil
 }
 
 // checkPut refuses what no state could take.
@@ -133,20 +177,6 @@ func checkPut(o *Object) error {
 		}
 	}
 	return nil
-}
-
-// putEqual has the fragments of an object deleted that need not be put. Those
-// of a closed epoch are garbage already, and those of an id that was used
-// belong to the call that used it: this one is its retry.
-func (s *space) putEqual(o, current *Object) (*PutResult, error) {
-	result := &PutResult{Version: current.Version, Existed: true}
-	if !s.rec.Epochs.open(o.Epoch) || s.checkFresh(o) != nil {
-		return result, nil
-	}
-	if err := s.discard(o); err != nil {
-		return nil, err
-	}
-	return result, s.saveCounters()
 }
 
 // checkFresh refuses an id that another object has or that left the namespace:
@@ -193,7 +223,7 @@ func (s *space) checkNotObsolete(o *Object) error {
 	return nil
 }
 
-func checkMode(a *putArg, current *Object) error {
+func (s *space) checkMode(a *putBody, current *Object) error {
 	var version uint64
 	if current != nil {
 		version = current.Version
@@ -201,12 +231,12 @@ func checkMode(a *putArg, current *Object) error {
 	switch a.mode {
 	case Create, CreateOrEqual:
 		if current != nil {
-			return userfn.Errorf(userfn.CodeExists, "object %q: it exists in namespace %d with other bytes, version %d", a.object.Name, a.ns, version)
+			return userfn.Errorf(userfn.CodeExists, "object %q: it exists in namespace %d with other bytes, version %d", a.object.Name, s.id, version)
 		}
 	case Replace:
 	case ReplaceIf:
 		if version != a.ifIs {
-			return conflict(a.ns, a.object.Name, version, a.ifIs)
+			return conflict(s.id, a.object.Name, version, a.ifIs)
 		}
 	default:
 		return userfn.Errorf(userfn.CodeInvalid, "object %q: put mode %d does not exist", a.object.Name, a.mode)

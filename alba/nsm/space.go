@@ -9,7 +9,16 @@ type space struct {
 	tx   Tx
 	id   uint64
 	rec  Namespace
+	was  Namespace // as it is stored
 	osds ledger
+	// buckets are the counters that the call moves, few.
+	buckets []bucketCount
+}
+
+// bucketCount is the number of objects in a bucket.
+type bucketCount struct {
+	Bucket
+	n, was number
 }
 
 // openSpace loads a namespace; removing says whether one that is being removed
@@ -25,15 +34,49 @@ func openSpace(tx Tx, ns uint64, removing bool) (*space, error) {
 	case s.rec.State != NamespaceActive && !removing:
 		return nil, userfn.Errorf(userfn.CodeNamespaceNotFound, "namespace %d: being removed", ns)
 	}
+	s.was = s.rec
 	return s, nil
 }
 
-// save stores the namespace and what the call made of the counters of OSDs.
+// save stores what the call made of the namespace and of the counters of OSDs
+// and buckets.
 func (s *space) save() error {
-	if err := s.saveCounters(); err != nil {
+	if err := s.saveCounters(); err != nil || s.rec == s.was {
 		return err
 	}
+	s.was = s.rec
 	return store(s.tx, namespaceKey(s.id), &s.rec)
+}
+
+// bucket returns the counter of a bucket.
+func (s *space) bucket(b Bucket) (*bucketCount, error) {
+	for i := range s.buckets {
+		if s.buckets[i].Bucket == b {
+			return &s.buckets[i], nil
+		}
+	}
+	c := bucketCount{Bucket: b}
+	if _, err := load(s.tx, countKey(s.id, b), &c.was); err != nil {
+		return nil, err
+	}
+	c.n = c.was
+	s.buckets = append(s.buckets, c)
+	return &s.buckets[len(s.buckets)-1], nil
+}
+
+// saveBuckets stores those counters of buckets that have changed.
+func (s *space) saveBuckets() error {
+	for i := range s.buckets {
+		c := &s.buckets[i]
+		if c.n == c.was {
+			continue
+		}
+		if err := storeUnless(s.tx, countKey(s.id, c.Bucket), c.n.v == 0, &c.n); err != nil {
+			return err
+		}
+		c.was = c.n
+	}
+	return nil
 }
 
 // object loads an object with its manifest, nil if there is none.
@@ -80,14 +123,17 @@ func (s *space) unindex(o *Object) error {
 	return s.account(o, false)
 }
 
-// account moves all counters by an object. The namespace's own and those of
-// OSDs are stored by save.
+// account moves all counters by an object; save stores them.
 func (s *space) account(o *Object, up bool) error {
 	if !shift(&s.rec.Objects, up, 1) || !shift(&s.rec.Size, up, o.Size) || !shift(&s.rec.Stored, up, o.Stored()) {
 		return userfn.Errorf(userfn.CodeCorrupt, "namespace %d: it counts %+v and would lose object %q of %d bytes, %d stored", s.id, s.rec, o.Name, o.Size, o.Stored())
 	}
-	if err := bump(s.tx, countKey(s.id, o.Bucket()), up, 1); err != nil {
+	b, err := s.bucket(o.Bucket())
+	if err != nil {
 		return err
+	}
+	if !shift(&b.n.v, up, 1) {
+		return userfn.Errorf(userfn.CodeCorrupt, "key %q: the counter is %d and would lose object %q", countKey(s.id, b.Bucket), b.n.v, o.Name)
 	}
 	for _, c := range o.Chunks {
 		for _, f := range c.Fragments {

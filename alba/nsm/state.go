@@ -135,18 +135,6 @@ func store(tx Tx, key []byte, v record.Record) error {
 	return userfn.Store(tx, key, recordVersion, v)
 }
 
-// bump adds to a counter, whose key is absent at zero.
-func bump(tx Tx, key []byte, up bool, by uint64) error {
-	var n number
-	if _, err := load(tx, key, &n); err != nil {
-		return err
-	}
-	if !shift(&n.v, up, by) {
-		return userfn.Errorf(userfn.CodeCorrupt, "key %q: the counter is %d and would lose %d", key, n.v, by)
-	}
-	return storeUnless(tx, key, n.v == 0, &n)
-}
-
 // shift moves a counter; false if it would fall below zero: then the indexes
 // contradict each other.
 func shift(v *uint64, up bool, by uint64) bool {

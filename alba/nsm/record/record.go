@@ -56,7 +56,7 @@ func With(version uint8, r Record, use func(b []byte)) error {
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // bufferMax is the size in bytes above which a buffer is not kept.
-const bufferMax = 64 << 10
+const bufferMax = 256 << 10
 
 // Append appends the bytes of r to dst. The error is ErrTooLarge.
 func Append(dst []byte, version uint8, r Record) ([]byte, error) {
@@ -256,6 +256,23 @@ func List[T any](c *Codec, v *[]T, limit int, element func(c *Codec, e *T)) {
 		}
 		element(c, &(*v)[i])
 	}
+}
+
+// Encoded appends a record that was encoded by itself, without its version. It
+// is for encoding only: who decodes passes over the record's fields.
+func (c *Codec) Encoded(b []byte) {
+	if !c.decoding {
+		c.buf = append(c.buf, b...)
+	} else {
+		c.fail(ErrCorrupt, "an encoded record is decoded by its fields")
+	}
+}
+
+// EncodeFields returns the bytes of r without its version, for Encoded. The
+// error is ErrTooLarge.
+func EncodeFields(r Record) (b []byte, err error) {
+	err = With(0, r, func(raw []byte) { b = append(make([]byte, 0, len(raw)), raw[1:]...) })
+	return b, err
 }
 
 // Strings passes up to limit strings of up to size bytes each.
