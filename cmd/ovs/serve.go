@@ -10,8 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"openvstorage/fusefs"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
 	"openvstorage/nbd"
@@ -35,8 +37,10 @@ type daemon struct {
 	nbd       *nbd.Server
 	control   *control.Server
 	metrics   *http.Server
+	mount     *fusefs.FS
 
-	failed chan error // a service that ended by itself
+	failed   chan error // a service that ended by itself
+	stopping atomic.Bool
 }
 
 // serve runs `ovs up` on dir until ctx ends or a service fails.
@@ -102,7 +106,28 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		}
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })
 	}
+	if d.flags.mount != "" {
+		if err := d.mountFiles(dir); err != nil {
+			return err
+		}
+	}
 	return d.announce()
+}
+
+// mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
+// a listener that fails.
+func (d *daemon) mountFiles(dir string) (err error) {
+	if d.mount, err = mountFiles(d.host, dir, d.flags.mount, d.flags.allowOther); err != nil {
+		return err
+	}
+	d.run("the mount on "+d.flags.mount, func() error {
+		d.mount.Wait()
+		if d.stopping.Load() {
+			return nil
+		}
+		return errors.New("somebody unmounted it; start again to mount it again")
+	})
+	return nil
 }
 
 // listen takes all addresses.
@@ -121,6 +146,11 @@ func (d *daemon) listen() error {
 	if d.flags.metrics != "" {
 		if d.metricsLn, err = control.ListenTCP(d.flags.metrics, d.flags.insecure); err != nil {
 			return fmt.Errorf("metrics: %w", err)
+		}
+	}
+	if d.flags.mount != "" {
+		if err := fusefs.Prepare(d.flags.mount); err != nil {
+			return err
 		}
 	}
 	if d.controlLn, err = control.ListenUnix(filepath.Join(d.dir.Path, control.SocketName)); err != nil {
@@ -159,6 +189,9 @@ func (d *daemon) announce() error {
 	if d.metricsLn != nil {
 		lines = append(lines, service{"metrics", "http://" + d.metricsLn.Addr().String() + "/metrics"})
 	}
+	if d.mount != nil {
+		lines = append(lines, service{"mount", d.flags.mount})
+	}
 	for _, s := range lines {
 		if err := d.app.announce(s); err != nil {
 			return err
@@ -182,9 +215,10 @@ func (d *daemon) uris(vdisk string) []string {
 func (d *daemon) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	d.stopping.Store(true)
 	// Side by side: each refuses new clients at once and then waits.
 	var services sync.WaitGroup
-	var errs [4]error
+	var errs [5]error
 	if d.control != nil {
 		services.Go(func() { errs[0] = d.control.Shutdown(ctx) })
 	}
@@ -197,6 +231,9 @@ func (d *daemon) stop() error {
 				_ = d.metrics.Close() // scrapes that do not end harm nobody
 			}
 		})
+	}
+	if d.mount != nil {
+		services.Go(func() { errs[4] = d.mount.Unmount(ctx) })
 	}
 	services.Wait()
 	// Those that no server has taken over; closing twice is harmless.

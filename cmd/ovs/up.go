@@ -37,6 +37,8 @@ type upFlags struct {
 	uploads     int
 	backend     string
 	alba        albaFlags
+	mount       string
+	allowOther  bool
 	logLevel    slog.Level
 }
 
@@ -45,7 +47,8 @@ func (a *app) up() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "up --data DIR",
 		Short: "serve the vDisks of a data directory, in the foreground",
-		Long: `ovs up serves the vDisks of a data directory over NBD, and manages them.
+		Long: `ovs up serves the vDisks of a data directory over NBD and, with --mount, as files,
+and manages them.
 
 It makes the directory if it is absent or empty, prints one line for each
 service and then "ready", and runs until SIGINT or SIGTERM, which stop it
@@ -70,6 +73,11 @@ next start has to look at more.`,
 			if f.nbdUnix, err = filepath.Abs(f.nbdUnix); err != nil {
 				return err
 			}
+			if f.mount != "" {
+				if f.mount, err = filepath.Abs(f.mount); err != nil {
+					return err
+				}
+			}
 			setProcs()
 			return a.serve(c.Context(), dir, f)
 		},
@@ -84,6 +92,8 @@ next start has to look at more.`,
 	flags.Var(&f.nbdMemory, "nbd-memory", fmt.Sprintf("memory for requests of NBD clients that wait for something; at least %v", nbdMemoryMin))
 	flags.IntVar(&f.nbdClients, "nbd-clients", f.nbdClients, "NBD connections at once, `n` at most")
 	flags.IntVar(&f.uploads, "uploads", f.uploads, "put `n` SCOs to the backend side by side, each of up to 16 MiB in memory")
+	flags.StringVar(&f.mount, "mount", "", "mount the vDisks as files NAME.raw on this empty `directory`, by FUSE")
+	flags.BoolVar(&f.allowOther, "allow-other", false, "let other users than the one of this process into the mount")
 	flags.StringVar(&f.backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
 	f.alba.add(flags)
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
@@ -112,6 +122,9 @@ func (f *upFlags) check(command string) error {
 	}
 	if err := f.alba.check(command); err != nil {
 		return err
+	}
+	if f.allowOther && f.mount == "" {
+		return usagef("%s: --allow-other says who may use the mount; give --mount DIR too", command)
 	}
 	if f.insecure {
 		return nil

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"openvstorage/fusefs"
+	"openvstorage/volumedriver"
+)
+
+// files shows a host's vDisks and snapshots to the mount. dir is the data
+// directory, whose file system says how much room there is.
+type files struct {
+	host host
+	dir  string
+}
+
+var _ fusefs.Pool = files{}
+
+// mountFiles mounts a host's vDisks on dir, which is prepared.
+func mountFiles(h host, data, dir string, allowOther bool) (*fusefs.FS, error) {
+	return fusefs.Mount(files{h, data}, dir, fusefs.Options{
+		AllowOther: allowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
+	})
+}
+
+// fileErrors turns the kinds of error of vDisks into errnos. A halted one is
+// EIO, as all that is not here.
+var fileErrors = []struct {
+	err   error
+	errno syscall.Errno
+}{
+	{volumedriver.ErrNotFound, syscall.ENOENT},
+	{volumedriver.ErrExists, syscall.EEXIST},
+	{volumedriver.ErrHasChildren, syscall.EBUSY},
+	{volumedriver.ErrBusy, syscall.EBUSY},
+	{volumedriver.ErrInvalid, syscall.EINVAL},
+}
+
+func fileError(err error) error {
+	for _, row := range fileErrors {
+		if errors.Is(err, row.err) {
+			return fmt.Errorf("%w: %w", row.errno, err)
+		}
+	}
+	return err
+}
+
+func fileInfo(i volumedriver.Info) fusefs.Info {
+	out := fusefs.Info{Name: i.Name, ID: i.ID.String(), Size: int64(i.Size), State: i.State, Created: i.Created.UnixNano()}
+	for _, s := range i.Snapshots {
+		out.Snapshots = append(out.Snapshots, fusefs.Snapshot{Name: s.Name, Size: int64(s.Size), Created: s.Created.UnixNano()})
+	}
+	return out
+}
+
+// List implements fusefs.Pool.
+func (f files) List(ctx context.Context) ([]fusefs.Info, error) {
+	infos, err := f.host.List(ctx)
+	list := make([]fusefs.Info, len(infos))
+	for k, i := range infos {
+		list[k] = fileInfo(i)
+	}
+	return list, fileError(err)
+}
+
+// Info implements fusefs.Pool. A name that no vDisk can have is one that none
+// has.
+func (f files) Info(ctx context.Context, name string) (fusefs.Info, error) {
+	i, err := f.host.Info(ctx, name)
+	if errors.Is(err, volumedriver.ErrInvalid) {
+		err = fmt.Errorf("%w: %w", syscall.ENOENT, err)
+	}
+	return fileInfo(i), fileError(err)
+}
+
+// Open implements fusefs.Pool.
+func (f files) Open(ctx context.Context, name string) (fusefs.Device, func(), error) {
+	dev, release, err := f.host.OpenDevice(ctx, name)
+	if err != nil {
+		return nil, nil, fileError(err)
+	}
+	return dev, release, nil
+}
+
+// Create implements fusefs.Pool.
+func (f files) Create(ctx context.Context, name string, size int64) error {
+	_, err := f.host.Create(ctx, name, uint64(size))
+	return fileError(err)
+}
+
+// Resize implements fusefs.Pool.
+func (f files) Resize(ctx context.Context, name string, size int64) error {
+	return fileError(f.host.Resize(ctx, name, uint64(size)))
+}
+
+// Rename implements fusefs.Pool.
+func (f files) Rename(ctx context.Context, old, name string) error {
+	return fileError(f.host.Rename(ctx, old, name))
+}
+
+// Delete implements fusefs.Pool.
+func (f files) Delete(ctx context.Context, name string) error {
+	return fileError(f.host.Delete(ctx, name))
+}
+
+// Snapshot implements fusefs.Pool.
+func (f files) Snapshot(ctx context.Context, name, snap string) error {
+	_, err := f.host.SnapshotCreate(ctx, name, snap)
+	return fileError(err)
+}
+
+// Space implements fusefs.Pool.
+func (f files) Space(context.Context) (fusefs.Space, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(f.dir, &st); err != nil {
+		return fusefs.Space{}, fmt.Errorf("room on %s: %w", f.dir, err)
+	}
+	return fusefs.Space{Total: int64(st.Blocks) * st.Bsize, Free: int64(st.Bavail) * st.Bsize}, nil
+}

@@ -1,0 +1,45 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"syscall"
+)
+
+// What TryRead and TryWrite return, unwrapped, when the request has to wait.
+const (
+	ErrWouldBlock = syscall.EAGAIN
+	ErrUnderWay   = syscall.EINPROGRESS
+)
+
+// errnos is the table from errors to what a program sees. The first row that
+// matches counts; what is not in it is EIO.
+var errnos = []struct {
+	err   error
+	errno syscall.Errno
+}{
+	{fs.ErrNotExist, syscall.ENOENT},
+	{fs.ErrExist, syscall.EEXIST},
+	{fs.ErrInvalid, syscall.EINVAL},
+	{fs.ErrPermission, syscall.EPERM},
+	{syscall.EINVAL, syscall.EINVAL},
+	{syscall.EBUSY, syscall.EBUSY},
+	{syscall.ENOSPC, syscall.ENOSPC},
+	{syscall.EFBIG, syscall.EFBIG},
+	{syscall.EROFS, syscall.EROFS},
+	{syscall.EOPNOTSUPP, syscall.EOPNOTSUPP},
+	{context.Canceled, syscall.EINTR},
+}
+
+func errnoOf(err error) syscall.Errno {
+	if err == nil {
+		return 0
+	}
+	for _, row := range errnos {
+		if errors.Is(err, row.err) {
+			return row.errno
+		}
+	}
+	return syscall.EIO
+}

@@ -1,0 +1,185 @@
+package fusefs
+
+import (
+	"context"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// Modes of fallocate(2) that are offered, and of lseek(2).
+const (
+	fallocKeepSize  = 0x01
+	fallocPunchHole = 0x02
+	fallocZeroRange = 0x10
+
+	seekData = 3
+	seekHole = 4
+)
+
+// readDevice fills dest, shorter at the end of the device.
+func readDevice(ctx context.Context, dev Device, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	dest = dest[:max(0, min(int64(len(dest)), dev.Size()-off))]
+	if len(dest) == 0 {
+		return fuse.ReadResultData(nil), 0
+	}
+	err := dev.TryRead(dest, off)
+	if err == ErrWouldBlock || err == ErrUnderWay {
+		err = dev.Read(ctx, dest, off)
+	}
+	if err != nil {
+		return nil, errnoOf(err)
+	}
+	return fuse.ReadResultData(dest), 0
+}
+
+// Read implements gofs.NodeReader.
+func (n *diskNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.dev == nil {
+		return n.noDeviceRead()
+	}
+	return readDevice(ctx, n.dev, dest, off)
+}
+
+// noDeviceRead is the end of an empty file, or EIO of a vDisk that could not
+// be opened again. n.mu is held.
+func (n *diskNode) noDeviceRead() (fuse.ReadResult, syscall.Errno) {
+	if n.id != "" {
+		return nil, syscall.EIO
+	}
+	return fuse.ReadResultData(nil), 0
+}
+
+// Write implements gofs.NodeWriter. A write past the end grows the vDisk
+// first.
+func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
+	if len(data) == 0 {
+		return 0, 0
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if e := n.reach(ctx, off+int64(len(data))); e != 0 {
+		return 0, e
+	}
+	batch := [1]Span{{Off: off, Data: data}}
+	err := n.dev.TryWrite(batch[:])
+	if err == ErrWouldBlock || err == ErrUnderWay {
+		err = n.dev.Write(ctx, batch[:])
+	}
+	if err != nil {
+		return 0, errnoOf(err)
+	}
+	n.touch()
+	return uint32(len(data)), 0
+}
+
+// reach makes the device reach to end. n.mu is held for reading, and let go
+// for a moment if the device has to grow.
+func (n *diskNode) reach(ctx context.Context, end int64) syscall.Errno {
+	if end > sizeMax {
+		return syscall.EFBIG
+	}
+	for n.dev == nil || n.dev.Size() < end {
+		if n.dev == nil && n.id != "" {
+			return syscall.EIO
+		}
+		n.mu.RUnlock()
+		n.mu.Lock()
+		var err error
+		if size, serr := n.size(ctx); serr != nil {
+			err = serr
+		} else if size < end {
+			err = n.resize(ctx, roundUp(end))
+		}
+		n.mu.Unlock()
+		n.mu.RLock()
+		if err != nil {
+			return errnoOf(err)
+		}
+	}
+	return 0
+}
+
+// Fsync implements gofs.NodeFsyncer.
+func (n *diskNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) syscall.Errno {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.dev == nil {
+		return map[bool]syscall.Errno{true: syscall.EIO}[n.id != ""]
+	}
+	return errnoOf(n.dev.Flush(ctx))
+}
+
+// Allocate implements gofs.NodeAllocater. Space is never set aside: plain
+// fallocate only grows.
+func (n *diskNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size uint64, mode uint32) syscall.Errno {
+	if off > sizeMax || size > sizeMax || off+size > sizeMax {
+		return syscall.EFBIG
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	start, end := int64(off), int64(off+size)
+	switch mode {
+	case 0, fallocZeroRange:
+		if e := n.reach(ctx, end); e != 0 {
+			return e
+		}
+	case fallocKeepSize, fallocKeepSize | fallocPunchHole, fallocKeepSize | fallocZeroRange:
+		if n.dev == nil {
+			return map[bool]syscall.Errno{true: syscall.EIO}[n.id != ""]
+		}
+		end = min(end, n.dev.Size())
+	default:
+		return syscall.EOPNOTSUPP
+	}
+	if start >= end || mode&^fallocKeepSize == 0 {
+		return 0
+	}
+	n.touch()
+	if mode&fallocPunchHole != 0 {
+		return errnoOf(n.dev.Trim(ctx, start, end-start))
+	}
+	return errnoOf(n.dev.Zero(ctx, start, end-start, true))
+}
+
+// Lseek implements gofs.NodeLseeker.
+func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whence uint32) (uint64, syscall.Errno) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.dev == nil {
+		return 0, map[bool]syscall.Errno{true: syscall.EIO, false: syscall.ENXIO}[n.id != ""]
+	}
+	return seekDevice(ctx, n.dev, off, whence)
+}
+
+// seekDevice finds the next byte at or after off that is in data, or in a
+// hole; the end of the device is a hole.
+func seekDevice(ctx context.Context, dev Device, off uint64, whence uint32) (uint64, syscall.Errno) {
+	if whence != seekData && whence != seekHole {
+		return 0, syscall.EINVAL
+	}
+	size := dev.Size()
+	if off >= uint64(size) {
+		return 0, syscall.ENXIO
+	}
+	at, found := int64(off), false
+	err := dev.Extents(ctx, at, size-at, func(e Extent) bool {
+		if found = e.Hole == (whence == seekHole); found {
+			return false
+		}
+		at += e.Length
+		return true
+	})
+	switch {
+	case err != nil:
+		return 0, errnoOf(err)
+	case found:
+		return uint64(at), 0
+	case whence == seekData:
+		return 0, syscall.ENXIO
+	}
+	return uint64(size), 0
+}

@@ -1,0 +1,259 @@
+// Package memtest is a pool of vDisks in memory, for tests of the mount.
+package memtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"openvstorage/fusefs"
+)
+
+// Pool implements fusefs.Pool.
+type Pool struct {
+	mu    sync.Mutex
+	disks map[string]*Disk
+	next  int
+	fail  atomic.Bool
+}
+
+var _ fusefs.Pool = (*Pool)(nil)
+
+// New returns an empty pool.
+func New() *Pool { return &Pool{disks: map[string]*Disk{}} }
+
+// Fail makes all I/O end with an error that has no errno, or not any more.
+func (p *Pool) Fail(yes bool) { p.fail.Store(yes) }
+
+func (p *Pool) failure() error {
+	if p.fail.Load() {
+		return errors.New("halted")
+	}
+	return nil
+}
+
+// Disk is a vDisk or a snapshot in memory.
+type Disk struct {
+	pool  *Pool
+	id    string
+	refs  int
+	snaps []fusefs.Snapshot
+	old   map[string]*Disk
+
+	mu   sync.RWMutex
+	data []byte
+}
+
+func (p *Pool) get(name string) (*Disk, error) {
+	d := p.disks[name]
+	if d == nil {
+		return nil, fmt.Errorf("vDisk %q: %w", name, fs.ErrNotExist)
+	}
+	return d, nil
+}
+
+func (p *Pool) info(name string, d *Disk) fusefs.Info {
+	return fusefs.Info{Name: name, ID: d.id, Size: d.Size(), State: "running", Snapshots: d.snaps}
+}
+
+// List implements fusefs.Pool.
+func (p *Pool) List(context.Context) ([]fusefs.Info, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []fusefs.Info
+	for name, d := range p.disks {
+		list = append(list, p.info(name, d))
+	}
+	slices.SortFunc(list, func(a, b fusefs.Info) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// Info implements fusefs.Pool.
+func (p *Pool) Info(_ context.Context, name string) (fusefs.Info, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d, err := p.get(name)
+	if err != nil {
+		return fusefs.Info{}, err
+	}
+	return p.info(name, d), nil
+}
+
+// Open implements fusefs.Pool.
+func (p *Pool) Open(_ context.Context, name string) (fusefs.Device, func(), error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name, snap, isSnap := strings.Cut(name, "@")
+	d, err := p.get(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	dev := d
+	if isSnap {
+		if dev = d.old[snap]; dev == nil {
+			return nil, nil, fs.ErrNotExist
+		}
+	}
+	d.refs++
+	return dev, func() { p.mu.Lock(); d.refs--; p.mu.Unlock() }, nil
+}
+
+// Create implements fusefs.Pool.
+func (p *Pool) Create(_ context.Context, name string, size int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.disks[name] != nil {
+		return fs.ErrExist
+	}
+	p.next++
+	p.disks[name] = &Disk{pool: p, id: fmt.Sprint("id", p.next), data: make([]byte, size), old: map[string]*Disk{}}
+	return nil
+}
+
+// Resize implements fusefs.Pool.
+func (p *Pool) Resize(_ context.Context, name string, size int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d, err := p.get(name)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if size < int64(len(d.data)) {
+		return fs.ErrInvalid
+	}
+	d.data = append(d.data, make([]byte, size-int64(len(d.data)))...)
+	return nil
+}
+
+// Rename implements fusefs.Pool.
+func (p *Pool) Rename(_ context.Context, old, name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d, err := p.get(old)
+	if err != nil {
+		return err
+	}
+	if p.disks[name] != nil {
+		return fs.ErrExist
+	}
+	delete(p.disks, old)
+	p.disks[name] = d
+	return nil
+}
+
+// Delete implements fusefs.Pool.
+func (p *Pool) Delete(_ context.Context, name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d, err := p.get(name)
+	if err != nil {
+		return err
+	}
+	if d.refs > 0 {
+		return fmt.Errorf("vDisk %s is in use: %w", name, syscall.EBUSY)
+	}
+	delete(p.disks, name)
+	return nil
+}
+
+// Snapshot implements fusefs.Pool.
+func (p *Pool) Snapshot(_ context.Context, name, snap string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d, err := p.get(name)
+	if err != nil {
+		return err
+	}
+	if d.old[snap] != nil {
+		return fs.ErrExist
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	d.old[snap] = &Disk{pool: p, data: bytes.Clone(d.data)}
+	d.snaps = append(slices.Clone(d.snaps), fusefs.Snapshot{Name: snap, Size: int64(len(d.data))})
+	return nil
+}
+
+// Space implements fusefs.Pool.
+func (p *Pool) Space(context.Context) (fusefs.Space, error) {
+	return fusefs.Space{Total: 1 << 30, Free: 1 << 29}, nil
+}
+
+// Size implements fusefs.Device.
+func (d *Disk) Size() int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return int64(len(d.data))
+}
+
+// TryRead implements fusefs.Device; what is not aligned has to wait.
+func (d *Disk) TryRead(p []byte, off int64) error {
+	if off%4096 != 0 {
+		return fusefs.ErrWouldBlock
+	}
+	return d.Read(context.Background(), p, off)
+}
+
+// Read implements fusefs.Device.
+func (d *Disk) Read(_ context.Context, p []byte, off int64) error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	copy(p, d.data[off:])
+	return d.pool.failure()
+}
+
+// TryWrite implements fusefs.Device; what is not aligned has to wait.
+func (d *Disk) TryWrite(batch []fusefs.Span) error {
+	if batch[0].Off%4096 != 0 {
+		return fusefs.ErrWouldBlock
+	}
+	return d.Write(context.Background(), batch)
+}
+
+// Write implements fusefs.Device.
+func (d *Disk) Write(_ context.Context, batch []fusefs.Span) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range batch {
+		copy(d.data[s.Off:], s.Data)
+	}
+	return d.pool.failure()
+}
+
+// Flush implements fusefs.Device.
+func (d *Disk) Flush(context.Context) error { return d.pool.failure() }
+
+// Trim implements fusefs.Device.
+func (d *Disk) Trim(ctx context.Context, off, n int64) error { return d.Zero(ctx, off, n, false) }
+
+// Zero implements fusefs.Device.
+func (d *Disk) Zero(_ context.Context, off, n int64, _ bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.data[off : off+n])
+	return d.pool.failure()
+}
+
+// Extents implements fusefs.Device: clusters of zeros are holes.
+func (d *Disk) Extents(_ context.Context, off, n int64, fn func(fusefs.Extent) bool) error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for end := off + n; off < end; {
+		next := min(end, off&^4095+4096)
+		hole := len(bytes.Trim(d.data[off&^4095:next], "\x00")) == 0
+		if !fn(fusefs.Extent{Length: next - off, Hole: hole, Zero: hole}) {
+			break
+		}
+		off = next
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+package fusefs
+
+import "context"
+
+// ErrWouldBlock and ErrUnderWay in errno.go are what TryRead and TryWrite
+// return when memory is not enough.
+
+// Span is one write: Data goes to byte offset Off. An alias of an unnamed
+// type, so that a Device need not import this package.
+type Span = struct {
+	Off  int64
+	Data []byte
+}
+
+// Extent is a run of bytes of one allocation status. An alias, as Span is.
+type Extent = struct {
+	Length int64
+	Hole   bool // not allocated
+	Zero   bool // reads as zeros
+}
+
+// Device is the disk behind one file. All methods are safe for concurrent
+// use; ranges lie within Size; buffers are used only until the call returns.
+// The order of requests is that of rule O9.
+type Device interface {
+	// Size is the current size in bytes.
+	Size() int64
+	// TryRead fills p without waiting for anything slower than memory, or
+	// returns ErrWouldBlock or ErrUnderWay, having perhaps scribbled on p.
+	TryRead(p []byte, off int64) error
+	Read(ctx context.Context, p []byte, off int64) error
+	// TryWrite writes all of the batch without waiting, or nothing.
+	TryWrite(batch []Span) error
+	Write(ctx context.Context, batch []Span) error
+	// Flush makes all writes that returned before the call durable.
+	Flush(ctx context.Context) error
+	// Trim and Zero make the range read as zeros.
+	Trim(ctx context.Context, off, n int64) error
+	Zero(ctx context.Context, off, n int64, allocate bool) error
+	// Extents reports the allocation of a range, in order, until fn is false.
+	Extents(ctx context.Context, off, n int64, fn func(Extent) bool) error
+}
+
+// Info is what the mount shows of a vDisk. Sizes are in bytes, times in
+// nanoseconds since 1970.
+type Info struct {
+	Name      string
+	ID        string // stays when the vDisk is renamed
+	Size      int64
+	State     string
+	Created   int64
+	Snapshots []Snapshot
+}
+
+// Snapshot is a snapshot of a vDisk.
+type Snapshot struct {
+	Name    string
+	Size    int64
+	Created int64
+}
+
+// Space is the room of the backend in bytes.
+type Space struct{ Total, Free int64 }
+
+// Pool is the vDisks that are mounted. Errors match a syscall.Errno or one of
+// io/fs; the table is in errno.go. All methods are safe for concurrent use.
+type Pool interface {
+	// List returns all vDisks in order of name.
+	List(ctx context.Context) ([]Info, error)
+	// Info returns one vDisk.
+	Info(ctx context.Context, name string) (Info, error)
+	// Open returns the vDisk NAME or the snapshot NAME@SNAP; it is held until
+	// release is called, once.
+	Open(ctx context.Context, name string) (dev Device, release func(), err error)
+	Create(ctx context.Context, name string, size int64) error
+	// Resize grows a vDisk.
+	Resize(ctx context.Context, name string, size int64) error
+	// Rename fails with fs.ErrExist if the name is taken.
+	Rename(ctx context.Context, old, name string) error
+	// Delete fails with EBUSY while the vDisk is open.
+	Delete(ctx context.Context, name string) error
+	Snapshot(ctx context.Context, name, snap string) error
+	Space(ctx context.Context) (Space, error)
+}
