@@ -14,7 +14,8 @@ const (
 )
 
 // errnos is the table from errors to what a program sees. The first row that
-// matches counts; what is not in it is EIO.
+// matches counts; what is not in it is EIO. Errors of the library's calls that
+// are a bare errno are that.
 var errnos = []struct {
 	err   error
 	errno syscall.Errno
@@ -35,6 +36,9 @@ var errnos = []struct {
 func errnoOf(err error) syscall.Errno {
 	if err == nil {
 		return 0
+	}
+	if e, ok := err.(syscall.Errno); ok {
+		return e // decided here
 	}
 	for _, row := range errnos {
 		if errors.Is(err, row.err) {

@@ -16,7 +16,7 @@ func TestErrnoTable(t *testing.T) {
 	if got := errnoOf(nil); got != 0 {
 		t.Errorf("no error: %v", got)
 	}
-	for _, err := range []error{errors.New("halted"), syscall.ENOTTY} {
+	for _, err := range []error{errors.New("halted"), fmt.Errorf("of a disk: %w", syscall.ENOTTY)} {
 		if got := errnoOf(err); got != syscall.EIO {
 			t.Errorf("%v: %v, want EIO", err, got)
 		}

@@ -2,17 +2,21 @@ package fusefs
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"openvstorage/fusefs/filetree"
 )
 
 // Limits of a mount. All three of maxBackground, CAP_ASYNC_DIO and
@@ -33,50 +37,75 @@ const (
 
 // Options say how a pool is mounted.
 type Options struct {
-	AllowOther bool   // let other users in
-	UID, GID   uint32 // owner of everything
+	AllowOther bool   // let other users in, as far as owners and modes do
+	UID, GID   uint32 // owner of what has none of its own
 	Direct     bool   // mount(2) instead of fusermount3; needs root
 }
 
 // FS is a mounted pool.
 type FS struct {
 	pool   Pool
+	tree   *filetree.Tree
 	dir    string
 	opt    Options
 	server *fuse.Server
 	start  time.Time
-	inos   atomic.Uint64
 
 	mu    sync.Mutex
-	disks map[string]*diskNode // by ID, those that the kernel knows
-	empty map[string]*diskNode // by name, files that have no vDisk yet
-	dirs  map[string]bool      // made by mkdir
+	disks map[uuid.UUID]*diskNode // vDisks that the kernel knows
+	empty map[uint64]*diskNode    // by node of the tree, files that have no vDisk yet
+	files map[uint64]*fileNode    // by node of the tree
 }
 
-// Mount mounts pool on dir and serves it until Unmount.
-func Mount(pool Pool, dir string, opt Options) (*FS, error) {
+// Mount mounts pool on dir, with what is kept beside it in keys, and serves it
+// until Unmount. Nothing else may write these keys.
+func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt Options) (*FS, error) {
 	f := &FS{
 		pool: pool, dir: dir, opt: opt, start: time.Now(),
-		disks: map[string]*diskNode{}, empty: map[string]*diskNode{}, dirs: map[string]bool{},
+		disks: map[uuid.UUID]*diskNode{}, empty: map[uint64]*diskNode{}, files: map[uint64]*fileNode{},
 	}
-	f.inos.Store(1)
+	var err error
+	if f.tree, err = filetree.Open(ctx, keys); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	if err := f.settle(ctx); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
 	timeout := attrTimeout
-	server, err := gofs.Mount(dir, &dirNode{fs: f}, &gofs.Options{
-		EntryTimeout: &timeout, AttrTimeout: &timeout,
-		UID: opt.UID, GID: opt.GID,
+	f.server, err = gofs.Mount(dir, &dirNode{fs: f}, &gofs.Options{
+		EntryTimeout: &timeout, AttrTimeout: &timeout, NullPermissions: true,
 		RootStableAttr: &gofs.StableAttr{Ino: 1},
 		MountOptions: fuse.MountOptions{
 			FsName: "ovs", Name: "ovs", AllowOther: opt.AllowOther, DirectMountStrict: opt.Direct,
 			MaxBackground: maxBackground, MaxWrite: maxWrite, MaxInflightRequestBytes: inflightBytes,
 			ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+			Options:           []string{"default_permissions"},
 			DisableSplice:     true,
 		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	f.server = server
 	return f, nil
+}
+
+// settle takes out of the tree what vDisks made or deleted by others, or a stop
+// in the middle, left there.
+func (f *FS) settle(ctx context.Context) error {
+	infos, err := f.pool.List(ctx)
+	if err != nil {
+		return err
+	}
+	ids := make(map[[16]byte]bool, len(infos))
+	for _, i := range infos {
+		ids[i.ID] = true
+		if e, ok := f.tree.Get(i.Name + suffix); ok && e.Kind == filetree.EmptyDisk {
+			if err := f.tree.Remove(ctx, i.Name+suffix); err != nil {
+				return err
+			}
+		}
+	}
+	return f.tree.ForgetDisks(ctx, func(id [16]byte) bool { return ids[id] })
 }
 
 // Unmount takes the mount away. While it is in use it waits, until ctx ends;
@@ -120,27 +149,46 @@ func (f *FS) diskOf(i Info) *diskNode {
 	defer f.mu.Unlock()
 	n := f.disks[i.ID]
 	if n == nil {
-		n = &diskNode{fs: f, id: i.ID, ino: f.inos.Add(1)}
-		n.mtime.Store(i.Created)
+		n = &diskNode{fs: f, id: i.ID, ino: binary.BigEndian.Uint64(i.ID[8:]) | 1<<63}
+		n.attr = filetree.Attr{Mode: fileMode, UID: f.opt.UID, GID: f.opt.GID, Modified: i.Created, Changed: i.Created}
+		if kept, ok := f.tree.Disk(i.ID); ok {
+			n.attr = kept
+		}
+		n.mtime.Store(n.attr.Modified)
 		f.disks[i.ID] = n
 	}
 	n.name.Store(&i.Name)
 	return n
 }
 
-// find returns the file of vDisk name, made or not.
-func (f *FS) find(ctx context.Context, name string) (*diskNode, int64, error) {
+// emptyOf returns the node of a file that has no vDisk yet.
+func (f *FS) emptyOf(name string, e filetree.Entry) *diskNode {
 	f.mu.Lock()
-	n := f.empty[name]
-	f.mu.Unlock()
-	if n != nil {
-		return n, 0, nil
+	defer f.mu.Unlock()
+	n := f.empty[e.Node]
+	if n == nil {
+		n = &diskNode{fs: f, node: e.Node, ino: treeIno(e.Node), attr: e.Attr}
+		n.mtime.Store(e.Modified)
+		f.empty[e.Node] = n
 	}
+	n.name.Store(&name)
+	return n
+}
+
+// treeIno is the inode number of an entry of the tree: 1 is the root.
+func treeIno(node uint64) uint64 { return node + 1 }
+
+// find returns the file of vDisk name, made or not, and what is known of the
+// vDisk.
+func (f *FS) find(ctx context.Context, name string) (*diskNode, Info, error) {
 	i, err := f.pool.Info(ctx, name)
-	if err != nil {
-		return nil, 0, err
+	if err == nil {
+		return f.diskOf(i), i, nil
 	}
-	return f.diskOf(i), i.Size, nil
+	if e, ok := f.tree.Get(name + suffix); ok && errors.Is(err, fs.ErrNotExist) && e.Kind == filetree.EmptyDisk {
+		return f.emptyOf(name, e), i, nil
+	}
+	return nil, i, err
 }
 
 // entry is a name in a directory.
@@ -149,8 +197,8 @@ type entry struct {
 	dir  bool
 }
 
-// entries lists a directory: vDisks and empty files in it, and what leads to
-// others further below.
+// entries lists a directory: what the tree has in it, vDisks, and what leads to
+// vDisks further below.
 func (f *FS) entries(ctx context.Context, dir string) ([]entry, error) {
 	infos, err := f.pool.List(ctx)
 	if err != nil {
@@ -158,65 +206,125 @@ func (f *FS) entries(ctx context.Context, dir string) ([]entry, error) {
 	}
 	var list []entry
 	seen := map[entry]bool{}
-	add := func(name string, isDir bool) {
-		rest, ok := strings.CutPrefix(name, dir+"/")
-		if dir == "" {
-			rest, ok = name, true
-		}
-		if !ok || rest == "" {
-			return
-		}
-		e := entry{name: rest + suffix}
-		if first, _, deeper := strings.Cut(rest, "/"); deeper || isDir {
-			e = entry{first, true}
-		}
+	add := func(e entry) {
 		if !seen[e] {
 			seen[e] = true
 			list = append(list, e)
 		}
 	}
+	for _, e := range f.tree.List(dir) {
+		add(entry{e.Name, e.Kind == filetree.Directory})
+	}
 	for _, i := range infos {
-		add(i.Name, false)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for name := range f.empty {
-		add(name, false)
-	}
-	for name := range f.dirs {
-		add(name, true)
+		if rest, ok := under(dir, i.Name); ok {
+			first, _, deeper := strings.Cut(rest, "/")
+			if !deeper {
+				first += suffix
+			}
+			add(entry{first, deeper})
+		}
 	}
 	return list, nil
 }
 
-// isDir reports whether there is a directory, made by mkdir or by names below.
-func (f *FS) isDir(ctx context.Context, dir string) (bool, error) {
-	f.mu.Lock()
-	made := dir == "" || f.dirs[dir]
-	f.mu.Unlock()
-	if made {
-		return true, nil
+// under returns the path of what is below a directory from there.
+func under(dir, name string) (string, bool) {
+	if dir == "" {
+		return name, true
 	}
-	list, err := f.entries(ctx, dir)
-	return len(list) > 0, err
+	return strings.CutPrefix(name, dir+"/")
 }
 
-// exists reports whether a name is a vDisk's.
-func (f *FS) exists(ctx context.Context, name string) (bool, error) {
-	_, _, err := f.find(ctx, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+// leads reports whether vDisks are below a directory.
+func (f *FS) leads(ctx context.Context, dir string) (bool, error) {
+	infos, err := f.pool.List(ctx)
+	if err != nil {
+		return false, err
 	}
-	return err == nil, err
+	for _, i := range infos {
+		if rest, ok := under(dir, i.Name); ok && rest != "" {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// directory returns the attributes of a directory, made or implied by names
+// below it.
+func (f *FS) directory(ctx context.Context, dir string) (filetree.Attr, error) {
+	implied := filetree.Attr{Mode: dirMode, UID: f.opt.UID, GID: f.opt.GID, Modified: f.start.UnixNano(), Changed: f.start.UnixNano()}
+	if dir == "" {
+		return implied, nil
+	}
+	if e, ok := f.tree.Get(dir); ok {
+		if e.Kind != filetree.Directory {
+			return implied, syscall.ENOTDIR
+		}
+		return e.Attr, nil
+	}
+	there, err := f.leads(ctx, dir)
+	if err == nil && !there && len(f.tree.List(dir)) == 0 {
+		err = fmt.Errorf("directory %s: %w", dir, fs.ErrNotExist)
+	}
+	return implied, err
+}
+
+// keep makes a directory that is only implied one that stays when nothing is
+// below it.
+func (f *FS) keep(ctx context.Context, dir string) error {
+	if _, ok := f.tree.Get(dir); ok || dir == "" {
+		return nil
+	}
+	a, err := f.directory(ctx, dir)
+	if err != nil {
+		return err
+	}
+	_, err = f.tree.Make(ctx, dir, filetree.Entry{Kind: filetree.Directory, Attr: a})
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 func roundUp(n int64) int64 { return (n + clusterSize - 1) &^ (clusterSize - 1) }
 
-func (f *FS) attrs(out *fuse.Attr, mode uint32, size, mtime int64) {
-	out.Mode, out.Size, out.Blocks, out.Blksize = mode, uint64(size), uint64(size)/512, clusterSize
-	out.Uid, out.Gid, out.Nlink = f.opt.UID, f.opt.GID, 1
-	t := time.Unix(0, mtime)
-	out.SetTimes(&t, &t, &t)
+// attrs shows attributes; used is the bytes that are stored.
+func attrs(out *fuse.Attr, kind uint32, a filetree.Attr, size, used int64) {
+	out.Mode, out.Size, out.Blocks, out.Blksize = kind|a.Mode, uint64(size), uint64(used+511)/512, clusterSize
+	out.Uid, out.Gid, out.Nlink = a.UID, a.GID, 1
+	modified, changed := time.Unix(0, a.Modified), time.Unix(0, a.Changed)
+	out.SetTimes(&modified, &modified, &changed)
+}
+
+// change makes the changes of a setattr, but for the size.
+func change(a *filetree.Attr, in *fuse.SetAttrIn) {
+	now := time.Now().UnixNano()
+	was := *a
+	if mode, ok := in.GetMode(); ok {
+		a.Mode = mode & 0o7777
+	}
+	if uid, ok := in.GetUID(); ok {
+		a.UID = uid
+	}
+	if gid, ok := in.GetGID(); ok {
+		a.GID = gid
+	}
+	if t, ok := in.GetMTime(); ok {
+		a.Modified = t.UnixNano()
+	}
+	if *a != was {
+		a.Changed = now
+	}
+}
+
+// newAttr is what somebody who makes something gives it.
+func (f *FS) newAttr(ctx context.Context, mode uint32) filetree.Attr {
+	now := time.Now().UnixNano()
+	a := filetree.Attr{Mode: mode & 0o7777, UID: f.opt.UID, GID: f.opt.GID, Modified: now, Changed: now}
+	if caller, ok := fuse.FromContext(ctx); ok {
+		a.UID, a.GID = caller.Uid, caller.Gid
+	}
+	return a
 }
 
 func (f *FS) statfs(ctx context.Context, out *fuse.StatfsOut) error {

@@ -47,7 +47,7 @@ func (n *diskNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off
 // noDeviceRead is the end of an empty file, or EIO of a vDisk that could not
 // be opened again. n.mu is held.
 func (n *diskNode) noDeviceRead() (fuse.ReadResult, syscall.Errno) {
-	if n.id != "" {
+	if n.made() {
 		return nil, syscall.EIO
 	}
 	return fuse.ReadResultData(nil), 0
@@ -83,13 +83,13 @@ func (n *diskNode) reach(ctx context.Context, end int64) syscall.Errno {
 		return syscall.EFBIG
 	}
 	for n.dev == nil || n.dev.Size() < end {
-		if n.dev == nil && n.id != "" {
+		if n.dev == nil && n.made() {
 			return syscall.EIO
 		}
 		n.mu.RUnlock()
 		n.mu.Lock()
 		var err error
-		if size, serr := n.size(ctx); serr != nil {
+		if size, _, serr := n.size(ctx); serr != nil {
 			err = serr
 		} else if size < end {
 			err = n.resize(ctx, roundUp(end))
@@ -108,7 +108,7 @@ func (n *diskNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) sysca
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.dev == nil {
-		return map[bool]syscall.Errno{true: syscall.EIO}[n.id != ""]
+		return map[bool]syscall.Errno{true: syscall.EIO}[n.made()]
 	}
 	return errnoOf(n.dev.Flush(ctx))
 }
@@ -129,7 +129,7 @@ func (n *diskNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size ui
 		}
 	case fallocKeepSize, fallocKeepSize | fallocPunchHole, fallocKeepSize | fallocZeroRange:
 		if n.dev == nil {
-			return map[bool]syscall.Errno{true: syscall.EIO}[n.id != ""]
+			return map[bool]syscall.Errno{true: syscall.EIO}[n.made()]
 		}
 		end = min(end, n.dev.Size())
 	default:
@@ -150,7 +150,7 @@ func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whe
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.dev == nil {
-		return 0, map[bool]syscall.Errno{true: syscall.EIO, false: syscall.ENXIO}[n.id != ""]
+		return 0, map[bool]syscall.Errno{true: syscall.EIO, false: syscall.ENXIO}[n.made()]
 	}
 	return seekDevice(ctx, n.dev, off, whence)
 }

@@ -1,6 +1,10 @@
 package fusefs
 
-import "context"
+import (
+	"context"
+
+	"github.com/google/uuid"
+)
 
 // ErrWouldBlock and ErrUnderWay in errno.go are what TryRead and TryWrite
 // return when memory is not enough.
@@ -45,8 +49,9 @@ type Device interface {
 // nanoseconds since 1970.
 type Info struct {
 	Name      string
-	ID        string // stays when the vDisk is renamed
+	ID        uuid.UUID // stays when the vDisk is renamed
 	Size      int64
+	Used      int64 // that it takes in the write buffer and the backend, with its snapshots
 	State     string
 	Created   int64
 	Snapshots []Snapshot
@@ -80,5 +85,7 @@ type Pool interface {
 	// Delete fails with EBUSY while the vDisk is open.
 	Delete(ctx context.Context, name string) error
 	Snapshot(ctx context.Context, name, snap string) error
+	// Clone makes vDisk NAME of what vDisk FROM is now.
+	Clone(ctx context.Context, from, name string) error
 	Space(ctx context.Context) (Space, error)
 }

@@ -9,6 +9,8 @@ import (
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"openvstorage/fusefs/filetree"
 )
 
 // snapDir is .snapshots or a directory below it: the components of a vDisk's
@@ -46,9 +48,15 @@ var (
 )
 
 const (
-	roDirMode  = syscall.S_IFDIR | 0o555
-	roFileMode = syscall.S_IFREG | 0o400
+	roDirMode  = 0o555
+	roFileMode = 0o400
 )
+
+// snapshotAttr is what everything below .snapshots has: it is the mount's
+// owner's, and as readable to others as a vDisk is by default.
+func (f *FS) snapshotAttr(mode uint32, time int64) filetree.Attr {
+	return filetree.Attr{Mode: mode, UID: f.opt.UID, GID: f.opt.GID, Modified: time, Changed: time}
+}
 
 // list returns what is in the directory, and the snapshots among it.
 func (d *snapDir) list(ctx context.Context) ([]entry, []Snapshot, error) {
@@ -88,13 +96,13 @@ func (d *snapDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	}
 	for _, s := range snaps {
 		if s.Name+suffix == name {
-			d.fs.attrs(&out.Attr, roFileMode, s.Size, s.Created)
+			attrs(&out.Attr, syscall.S_IFREG, d.fs.snapshotAttr(roFileMode, s.Created), s.Size, s.Size)
 			return d.NewInode(ctx, &snapFile{fs: d.fs, disk: d.path, snap: s}, gofs.StableAttr{Mode: syscall.S_IFREG}), 0
 		}
 	}
 	for _, e := range list {
 		if e.dir && e.name == name {
-			d.fs.attrs(&out.Attr, roDirMode, 0, d.fs.start.UnixNano())
+			attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0, 0)
 			return d.NewInode(ctx, &snapDir{fs: d.fs, path: join(d.path, name)}, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 		}
 	}
@@ -112,13 +120,13 @@ func (d *snapDir) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 
 // Getattr implements gofs.NodeGetattrer.
 func (d *snapDir) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	d.fs.attrs(&out.Attr, roDirMode, 0, d.fs.start.UnixNano())
+	attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0, 0)
 	return 0
 }
 
 // Getattr implements gofs.NodeGetattrer.
 func (s *snapFile) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	s.fs.attrs(&out.Attr, roFileMode, s.snap.Size, s.snap.Created)
+	attrs(&out.Attr, syscall.S_IFREG, s.fs.snapshotAttr(roFileMode, s.snap.Created), s.snap.Size, s.snap.Size)
 	out.SetTimeout(time.Second)
 	return 0
 }

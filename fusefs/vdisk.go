@@ -2,15 +2,20 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"openvstorage/fusefs/filetree"
 )
 
 // diskNode is the file of a vDisk.
@@ -19,12 +24,17 @@ type diskNode struct {
 	fs    *FS
 	ino   uint64
 	name  atomic.Pointer[string]
-	mtime atomic.Int64 // nanoseconds; kept until the unmount
+	mtime atomic.Int64 // nanoseconds; kept at the last close
+
+	pristine atomic.Bool // nothing was written since it was cloned
 
 	// mu is held for reading by I/O and for writing by what changes which
-	// device there is, or its size.
+	// device there is, its size, or its attributes.
 	mu      sync.RWMutex
-	id      string // "" while the file is empty and there is no vDisk
+	id      uuid.UUID // nil while the file is empty and there is no vDisk
+	node    uint64    // in the tree, while there is none
+	attr    filetree.Attr
+	clone   uuid.UUID // the vDisk that this is a clone of, if it is pristine
 	opens   int
 	idle    chan struct{} // closed when opens is 0 again
 	dev     Device        // set while opens > 0 and id is set
@@ -46,17 +56,22 @@ var (
 )
 
 const (
-	fileMode  = syscall.S_IFREG | 0o600
 	openFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 )
 
-func (n *diskNode) touch() { n.mtime.Store(time.Now().UnixNano()) }
+// touch notes that something is written.
+func (n *diskNode) touch() {
+	n.mtime.Store(time.Now().UnixNano())
+	if n.pristine.Load() {
+		n.pristine.Store(false)
+	}
+}
 
 // Open implements gofs.NodeOpener. All opens of a file share one device.
 func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.id != "" && n.dev == nil {
+	if n.made() && n.dev == nil {
 		if err := n.attach(ctx); err != nil {
 			return nil, 0, errnoOf(err)
 		}
@@ -110,65 +125,105 @@ func (n *diskNode) detach() {
 	}
 }
 
+// made reports whether there is a vDisk. n.mu is held.
+func (n *diskNode) made() bool { return n.id != uuid.Nil }
+
 // Release implements gofs.NodeReleaser.
-func (n *diskNode) Release(context.Context, gofs.FileHandle) syscall.Errno {
+func (n *diskNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.opens--; n.opens == 0 {
-		close(n.idle)
-		n.detach()
+	if n.opens--; n.opens > 0 {
+		return 0
 	}
-	return 0
+	close(n.idle)
+	n.detach()
+	if n.attr.Modified == n.mtime.Load() {
+		return 0
+	}
+	// Nobody hears of it if the time cannot be kept.
+	return errnoOf(n.setAttr(ctx, func(*filetree.Attr) {}))
 }
 
 // OnForget implements gofs.NodeOnForgetter.
 func (n *diskNode) OnForget() {
 	n.mu.RLock()
-	id := n.id
+	id, node := n.id, n.node
 	n.mu.RUnlock()
 	n.fs.mu.Lock()
 	defer n.fs.mu.Unlock()
 	if n.fs.disks[id] == n {
 		delete(n.fs.disks, id)
 	}
+	if n.fs.empty[node] == n {
+		delete(n.fs.empty, node)
+	}
 }
 
-// size is the current size. n.mu is held.
-func (n *diskNode) size(ctx context.Context) (int64, error) {
-	if n.dev != nil {
-		return n.dev.Size(), nil
-	}
-	if n.id == "" {
-		return 0, nil
-	}
+// info returns what the pool knows of the vDisk, whose name may have been
+// changed by others. n.mu is held.
+func (n *diskNode) info(ctx context.Context) (Info, error) {
 	i, err := n.fs.pool.Info(ctx, *n.name.Load())
-	return i.Size, err
+	if err == nil && i.ID == n.id || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return i, err
+	}
+	list, err := n.fs.pool.List(ctx)
+	if err != nil {
+		return i, err
+	}
+	for _, i := range list {
+		if i.ID == n.id {
+			n.name.Store(&i.Name)
+			return i, nil
+		}
+	}
+	return i, fmt.Errorf("vDisk %s: %w", *n.name.Load(), fs.ErrNotExist)
+}
+
+// size is the current size, and the bytes that are stored. n.mu is held.
+func (n *diskNode) size(ctx context.Context) (size, used int64, err error) {
+	if !n.made() {
+		return 0, 0, nil
+	}
+	i, err := n.info(ctx)
+	if n.dev != nil {
+		return n.dev.Size(), i.Used, nil
+	}
+	return i.Size, i.Used, err
+}
+
+// show fills in attributes.
+func (n *diskNode) show(out *fuse.Attr, size, used int64) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	n.showLocked(out, size, used)
+}
+
+func (n *diskNode) showLocked(out *fuse.Attr, size, used int64) {
+	a := n.attr
+	a.Modified = n.mtime.Load()
+	a.Changed = max(a.Changed, a.Modified)
+	attrs(out, syscall.S_IFREG, a, size, used)
+	if !n.made() {
+		if _, _, there := n.fs.tree.Path(n.node); !there {
+			out.Nlink = 0
+		}
+	}
 }
 
 // Getattr implements gofs.NodeGetattrer.
 func (n *diskNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	size, err := n.size(ctx)
+	size, used, err := n.size(ctx)
 	if err != nil {
 		return errnoOf(err)
 	}
-	n.fs.attrs(&out.Attr, fileMode, size, n.mtime.Load())
+	n.showLocked(&out.Attr, size, used)
 	return 0
 }
 
-// Setattr implements gofs.NodeSetattrer: sizes and times; owners and modes are
-// those of the mount (EPERM).
+// Setattr implements gofs.NodeSetattrer.
 func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	if mode, ok := in.GetMode(); ok && mode&0o7777 != fileMode&0o7777 {
-		return syscall.EPERM
-	}
-	if uid, ok := in.GetUID(); ok && uid != n.fs.opt.UID {
-		return syscall.EPERM
-	}
-	if gid, ok := in.GetGID(); ok && gid != n.fs.opt.GID {
-		return syscall.EPERM
-	}
 	if size, ok := in.GetSize(); ok {
 		if size > sizeMax {
 			return syscall.EFBIG
@@ -177,10 +232,37 @@ func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 			return errnoOf(err)
 		}
 	}
-	if t, ok := in.GetMTime(); ok {
-		n.mtime.Store(t.UnixNano())
+	n.mu.Lock()
+	err := n.setAttr(ctx, func(a *filetree.Attr) { change(a, in) })
+	n.mu.Unlock()
+	if err != nil {
+		return errnoOf(err)
 	}
 	return n.Getattr(ctx, f, out)
+}
+
+// setAttr changes the attributes and keeps them, with the time of the last
+// write. n.mu is held for writing.
+func (n *diskNode) setAttr(ctx context.Context, change func(*filetree.Attr)) (err error) {
+	a := n.attr
+	a.Modified = n.mtime.Load()
+	change(&a)
+	switch {
+	case a == n.attr:
+		return nil
+	case n.made():
+		err = n.fs.tree.KeepDisk(ctx, n.id, a, "")
+	default:
+		_, err = n.fs.tree.Set(ctx, n.node, func(kept *filetree.Attr) { *kept = a })
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil // it was unlinked
+		}
+	}
+	if err == nil {
+		n.attr = a
+		n.mtime.Store(a.Modified)
+	}
+	return err
 }
 
 // truncate sets the size, rounded up. To nothing it deletes the vDisk, and
@@ -193,68 +275,84 @@ func (n *diskNode) truncate(ctx context.Context, size int64) error {
 	if size > 0 {
 		return n.resize(ctx, roundUp(size))
 	}
-	if n.id == "" {
+	if !n.made() {
 		return nil
 	}
-	name := *n.name.Load()
-	i, err := n.fs.pool.Info(ctx, name)
+	i, err := n.info(ctx)
 	if err != nil {
 		return err
 	}
 	if len(i.Snapshots) > 0 {
-		return fmt.Errorf("vDisk %s has snapshots and cannot be emptied: %w", name, syscall.EBUSY)
+		return fmt.Errorf("vDisk %s has snapshots and cannot be emptied: %w", i.Name, syscall.EBUSY)
 	}
-	n.detach()
-	if err := n.fs.pool.Delete(ctx, name); err != nil {
-		if n.opens > 0 {
-			if again := n.attach(ctx); again != nil {
-				return again
-			}
-		}
+	return n.empty(ctx, i)
+}
+
+// empty deletes the vDisk and makes an empty file of the node. That is there
+// first: a stop in between leaves the vDisk. n.mu is held for writing.
+func (n *diskNode) empty(ctx context.Context, i Info) error {
+	e, err := n.fs.tree.Make(ctx, i.Name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.attr})
+	if err != nil {
 		return err
 	}
+	n.detach()
+	if err := n.fs.pool.Delete(ctx, i.Name); err != nil {
+		if n.opens > 0 {
+			err = errors.Join(err, n.attach(ctx))
+		}
+		return errors.Join(err, n.fs.tree.Remove(ctx, i.Name+suffix))
+	}
 	n.fs.mu.Lock()
+	defer n.fs.mu.Unlock()
 	delete(n.fs.disks, n.id)
-	n.fs.empty[name] = n
-	n.fs.mu.Unlock()
-	n.id = ""
+	n.fs.empty[e.Node] = n
+	n.id, n.node = uuid.Nil, e.Node
 	return nil
 }
 
 // resize grows the vDisk, or makes it. n.mu is held for writing.
 func (n *diskNode) resize(ctx context.Context, size int64) error {
-	name := *n.name.Load()
 	if size > sizeMax {
 		return syscall.EFBIG
 	}
-	if n.id != "" {
-		have, err := n.size(ctx)
-		switch {
-		case err != nil || size == have:
-			return err
-		case size < have:
-			return fmt.Errorf("vDisk %s cannot shrink: %w", name, fs.ErrInvalid)
-		}
-		return n.fs.pool.Resize(ctx, name, size)
+	if !n.made() {
+		return n.make(ctx, func(name string) error { return n.fs.pool.Create(ctx, name, size) })
 	}
-	n.fs.mu.Lock()
-	unlinked := n.fs.empty[name] != n
-	n.fs.mu.Unlock()
-	if unlinked {
-		return fmt.Errorf("file %s was deleted: %w", name, fs.ErrNotExist)
+	have, _, err := n.size(ctx)
+	switch {
+	case err != nil || size == have:
+		return err
+	case size < have:
+		return fmt.Errorf("vDisk %s cannot shrink: %w", *n.name.Load(), fs.ErrInvalid)
 	}
-	if err := n.fs.pool.Create(ctx, name, size); err != nil {
+	return n.fs.pool.Resize(ctx, *n.name.Load(), size)
+}
+
+// make makes the vDisk of an empty file. It is there before the file's entry
+// goes: a stop in between leaves both, and the vDisk counts. n.mu is held for
+// writing.
+func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
+	file, _, there := n.fs.tree.Path(n.node)
+	if !there {
+		return fmt.Errorf("file %s was deleted: %w", *n.name.Load(), fs.ErrNotExist)
+	}
+	name := strings.TrimSuffix(file, suffix)
+	if err := do(name); err != nil {
 		return err
 	}
 	i, err := n.fs.pool.Info(ctx, name)
 	if err != nil {
 		return err
 	}
-	n.id = i.ID
+	if err := n.fs.tree.KeepDisk(ctx, i.ID, n.attr, file); err != nil {
+		return err
+	}
 	n.fs.mu.Lock()
-	n.fs.disks[n.id] = n
-	delete(n.fs.empty, name)
+	delete(n.fs.empty, n.node)
+	n.fs.disks[i.ID] = n
 	n.fs.mu.Unlock()
+	n.id, n.node = i.ID, 0
+	n.name.Store(&name)
 	if n.opens > 0 {
 		return n.attach(ctx)
 	}
@@ -266,41 +364,31 @@ func (n *diskNode) remove(ctx context.Context) error {
 	n.waitIdle(ctx)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	name := *n.name.Load()
-	if n.id != "" {
-		return n.fs.pool.Delete(ctx, name)
+	if n.made() {
+		return n.fs.pool.Delete(ctx, *n.name.Load())
 	}
-	n.fs.mu.Lock()
-	delete(n.fs.empty, name)
-	n.fs.mu.Unlock()
-	return nil
+	return n.fs.tree.Remove(ctx, *n.name.Load()+suffix)
 }
 
 // rename moves the file to a free name.
 func (n *diskNode) rename(ctx context.Context, name string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	old := *n.name.Load()
-	if old == name {
-		return nil
-	}
-	if taken, err := n.fs.exists(ctx, name); err != nil {
-		return err
-	} else if taken {
+	_, _, err := n.fs.find(ctx, name)
+	switch {
+	case err == nil:
 		return fmt.Errorf("%s: %w", name, fs.ErrExist)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case n.made():
+		err = n.fs.pool.Rename(ctx, *n.name.Load(), name)
+	default:
+		err = n.fs.tree.Move(ctx, *n.name.Load()+suffix, name+suffix, false)
 	}
-	if n.id != "" {
-		if err := n.fs.pool.Rename(ctx, old, name); err != nil {
-			return err
-		}
-	} else {
-		n.fs.mu.Lock()
-		delete(n.fs.empty, old)
-		n.fs.empty[name] = n
-		n.fs.mu.Unlock()
+	if err == nil {
+		n.name.Store(&name)
 	}
-	n.name.Store(&name)
-	return nil
+	return err
 }
 
 // Statfs implements gofs.NodeStatfser.

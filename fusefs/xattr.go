@@ -27,16 +27,16 @@ var (
 	_ gofs.NodeListxattrer = (*diskNode)(nil)
 )
 
-// made reports whether there is a vDisk.
-func (n *diskNode) made() bool {
+// hasDisk reports whether there is a vDisk.
+func (n *diskNode) hasDisk() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	return n.id != ""
+	return n.made()
 }
 
 // Getxattr implements gofs.NodeGetxattrer.
 func (n *diskNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {
-	if !strings.HasPrefix(attr, "user.ovs.") || !n.made() {
+	if !strings.HasPrefix(attr, "user.ovs.") || !n.hasDisk() {
 		return 0, syscall.ENODATA
 	}
 	i, err := n.fs.pool.Info(ctx, *n.name.Load())
@@ -46,7 +46,7 @@ func (n *diskNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint
 	var value string
 	switch attr {
 	case xattrID:
-		value = i.ID
+		value = i.ID.String()
 	case xattrSize:
 		value = strconv.FormatInt(i.Size, 10)
 	case xattrState:
@@ -72,7 +72,7 @@ func fill(dest []byte, value string) (uint32, syscall.Errno) {
 
 // Listxattr implements gofs.NodeListxattrer.
 func (n *diskNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	if !n.made() {
+	if !n.hasDisk() {
 		return 0, 0
 	}
 	return fill(dest, strings.Join(xattrNames, "\x00")+"\x00")
@@ -81,7 +81,7 @@ func (n *diskNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Er
 // Setxattr implements gofs.NodeSetxattrer.
 func (n *diskNode) Setxattr(ctx context.Context, attr string, data []byte, _ uint32) syscall.Errno {
 	switch {
-	case attr == xattrSnapshot && n.made():
+	case attr == xattrSnapshot && n.hasDisk():
 		return errnoOf(n.fs.pool.Snapshot(ctx, *n.name.Load(), string(data)))
 	case strings.HasPrefix(attr, "user.ovs."):
 		return syscall.EPERM

@@ -23,8 +23,8 @@ type files struct {
 var _ fusefs.Pool = files{}
 
 // mountFiles mounts a host's vDisks on dir, which is prepared.
-func mountFiles(h host, data, dir string, allowOther bool) (*fusefs.FS, error) {
-	return fusefs.Mount(files{h, data}, dir, fusefs.Options{
+func mountFiles(ctx context.Context, h host, data, dir string, allowOther bool) (*fusefs.FS, error) {
+	return fusefs.Mount(ctx, files{h, data}, h.FileKeys(), dir, fusefs.Options{
 		AllowOther: allowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
 	})
 }
@@ -52,7 +52,7 @@ func fileError(err error) error {
 }
 
 func fileInfo(i volumedriver.Info) fusefs.Info {
-	out := fusefs.Info{Name: i.Name, ID: i.ID.String(), Size: int64(i.Size), State: i.State, Created: i.Created.UnixNano()}
+	out := fusefs.Info{Name: i.Name, ID: i.ID, Size: int64(i.Size), Used: int64(i.Local + i.Stored), State: i.State, Created: i.Created.UnixNano()}
 	for _, s := range i.Snapshots {
 		out.Snapshots = append(out.Snapshots, fusefs.Snapshot{Name: s.Name, Size: int64(s.Size), Created: s.Created.UnixNano()})
 	}
@@ -112,6 +112,12 @@ func (f files) Delete(ctx context.Context, name string) error {
 // Snapshot implements fusefs.Pool.
 func (f files) Snapshot(ctx context.Context, name, snap string) error {
 	_, err := f.host.SnapshotCreate(ctx, name, snap)
+	return fileError(err)
+}
+
+// Clone implements fusefs.Pool.
+func (f files) Clone(ctx context.Context, from, name string) error {
+	_, err := f.host.Clone(ctx, from, "", name, nil)
 	return fileError(err)
 }
 

@@ -28,7 +28,7 @@ func TestMountWhole(t *testing.T) {
 	}
 	defer h.Close(context.Background())
 	dir := t.TempDir()
-	m, err := mountFiles(h, t.TempDir(), dir, false)
+	m, err := mountFiles(context.Background(), h, t.TempDir(), dir, false)
 	if err != nil {
 		t.Fatal(err)
 	}

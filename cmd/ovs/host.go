@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/fusefs/filetree"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
@@ -28,6 +29,8 @@ type host interface {
 	// Exports returns the names that OpenDevice knows, sorted.
 	Exports(ctx context.Context) ([]string, error)
 	Collectors() []prometheus.Collector
+	// FileKeys are the keys of what a mount keeps beside the vDisks.
+	FileKeys() filetree.Keys
 	// ALBA is the backend of the vDisks, nil if it is of another kind.
 	ALBA() control.ALBA
 	// Close ends all of it. What was flushed is durable already (P1); a clean

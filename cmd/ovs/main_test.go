@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"openvstorage/fusefs/filetree"
+	"openvstorage/fusefs/filetree/treetest"
 	"openvstorage/internal/control"
 	"openvstorage/internal/control/controltest"
 	"openvstorage/nbd"
@@ -71,6 +73,8 @@ func (h *fakeHost) Collectors() []prometheus.Collector {
 }
 
 func (h *fakeHost) ALBA() control.ALBA { return nil }
+
+func (h *fakeHost) FileKeys() filetree.Keys { return treetest.New() }
 
 func (h *fakeHost) Close(context.Context) error { return nil }
 

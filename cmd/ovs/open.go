@@ -13,8 +13,10 @@ import (
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/arakoon"
 	"openvstorage/arakoon/registrykeys"
+	"openvstorage/arakoon/treekeys"
 	"openvstorage/backend"
 	"openvstorage/backend/local"
+	"openvstorage/fusefs/filetree"
 	"openvstorage/internal/control"
 	"openvstorage/nbd"
 	"openvstorage/volumedriver"
@@ -166,6 +168,9 @@ func (e *embedded) Collectors() []prometheus.Collector {
 	}
 	return list
 }
+
+// FileKeys implements host.
+func (e *embedded) FileKeys() filetree.Keys { return treekeys.New(e.group) }
 
 // ALBA implements host.
 func (e *embedded) ALBA() control.ALBA {

@@ -107,7 +107,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })
 	}
 	if d.flags.mount != "" {
-		if err := d.mountFiles(dir); err != nil {
+		if err := d.mountFiles(ctx, dir); err != nil {
 			return err
 		}
 	}
@@ -116,8 +116,8 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
 // a listener that fails.
-func (d *daemon) mountFiles(dir string) (err error) {
-	if d.mount, err = mountFiles(d.host, dir, d.flags.mount, d.flags.allowOther); err != nil {
+func (d *daemon) mountFiles(ctx context.Context, dir string) (err error) {
+	if d.mount, err = mountFiles(ctx, d.host, dir, d.flags.mount, d.flags.allowOther); err != nil {
 		return err
 	}
 	d.run("the mount on "+d.flags.mount, func() error {

@@ -13,15 +13,18 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/google/uuid"
+
 	"openvstorage/fusefs"
 )
 
 // Pool implements fusefs.Pool.
 type Pool struct {
-	mu    sync.Mutex
-	disks map[string]*Disk
-	next  int
-	fail  atomic.Bool
+	mu     sync.Mutex
+	disks  map[string]*Disk
+	next   int
+	clones int
+	fail   atomic.Bool
 }
 
 var _ fusefs.Pool = (*Pool)(nil)
@@ -42,7 +45,7 @@ func (p *Pool) failure() error {
 // Disk is a vDisk or a snapshot in memory.
 type Disk struct {
 	pool  *Pool
-	id    string
+	id    uuid.UUID
 	refs  int
 	snaps []fusefs.Snapshot
 	old   map[string]*Disk
@@ -60,7 +63,7 @@ func (p *Pool) get(name string) (*Disk, error) {
 }
 
 func (p *Pool) info(name string, d *Disk) fusefs.Info {
-	return fusefs.Info{Name: name, ID: d.id, Size: d.Size(), State: "running", Snapshots: d.snaps}
+	return fusefs.Info{Name: name, ID: d.id, Size: d.Size(), Used: d.Size(), State: "running", Snapshots: d.snaps}
 }
 
 // List implements fusefs.Pool.
@@ -113,8 +116,35 @@ func (p *Pool) Create(_ context.Context, name string, size int64) error {
 		return fs.ErrExist
 	}
 	p.next++
-	p.disks[name] = &Disk{pool: p, id: fmt.Sprint("id", p.next), data: make([]byte, size), old: map[string]*Disk{}}
+	p.disks[name] = &Disk{pool: p, id: uuid.UUID{15: byte(p.next), 14: byte(p.next >> 8)}, data: make([]byte, size), old: map[string]*Disk{}}
 	return nil
+}
+
+// Clone implements fusefs.Pool.
+func (p *Pool) Clone(ctx context.Context, from, name string) error {
+	p.mu.Lock()
+	d, err := p.get(from)
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := p.Create(ctx, name, 0); err != nil {
+		return err
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.disks[name].data = bytes.Clone(d.data)
+	p.clones++
+	return nil
+}
+
+// Clones returns how often a vDisk was cloned.
+func (p *Pool) Clones() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.clones
 }
 
 // Resize implements fusefs.Pool.

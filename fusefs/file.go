@@ -1,0 +1,280 @@
+package fusefs
+
+import (
+	"context"
+	"sync"
+	"syscall"
+	"time"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"openvstorage/fusefs/filetree"
+)
+
+// fileNode is a small file. While it is open its content is in memory, as
+// written so far; fsync and every close store what differs.
+type fileNode struct {
+	gofs.Inode
+	fs   *FS
+	node uint64
+
+	mu      sync.Mutex
+	last    filetree.Entry // as it was last seen, for when it is unlinked
+	opens   int
+	content []byte
+	dirty   bool
+	first   int // piece that differs from what is stored
+	end     int // the last of these
+}
+
+var (
+	_ gofs.NodeOpener      = (*fileNode)(nil)
+	_ gofs.NodeReleaser    = (*fileNode)(nil)
+	_ gofs.NodeFlusher     = (*fileNode)(nil)
+	_ gofs.NodeGetattrer   = (*fileNode)(nil)
+	_ gofs.NodeSetattrer   = (*fileNode)(nil)
+	_ gofs.NodeReader      = (*fileNode)(nil)
+	_ gofs.NodeWriter      = (*fileNode)(nil)
+	_ gofs.NodeFsyncer     = (*fileNode)(nil)
+	_ gofs.NodeAllocater   = (*fileNode)(nil)
+	_ gofs.NodeStatfser    = (*fileNode)(nil)
+	_ gofs.NodeOnForgetter = (*fileNode)(nil)
+)
+
+// fileHandle is an open small file: the library tells of the release of handles
+// only.
+type fileHandle struct{ node *fileNode }
+
+// filePiece is the unit in which changes of a content are noted.
+const filePiece = 64 << 10
+
+func (f *FS) fileOf(e filetree.Entry) *fileNode {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.files[e.Node]
+	if n == nil {
+		n = &fileNode{fs: f, node: e.Node, last: e}
+		f.files[e.Node] = n
+	}
+	return n
+}
+
+// OnForget implements gofs.NodeOnForgetter.
+func (n *fileNode) OnForget() {
+	n.fs.mu.Lock()
+	defer n.fs.mu.Unlock()
+	delete(n.fs.files, n.node)
+}
+
+// open reads the content, once for all who have the file open.
+func (n *fileNode) open(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.opens == 0 {
+		content, err := n.fs.tree.Load(ctx, n.node)
+		if err != nil {
+			return err
+		}
+		n.content = content
+	}
+	n.opens++
+	return nil
+}
+
+// Open implements gofs.NodeOpener.
+func (n *fileNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	if err := n.open(ctx); err != nil {
+		return nil, 0, errnoOf(err)
+	}
+	return &fileHandle{n}, 0, 0
+}
+
+// Release implements gofs.NodeReleaser. What a close could not store, and said
+// so, is lost.
+func (n *fileNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	err := n.store(ctx)
+	if n.opens--; n.opens == 0 {
+		n.content, n.dirty = nil, false
+	}
+	return errnoOf(err)
+}
+
+// show fills in attributes.
+func (n *fileNode) show(out *fuse.Attr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.showLocked(out)
+}
+
+func (n *fileNode) showLocked(out *fuse.Attr) {
+	if _, e, ok := n.fs.tree.Path(n.node); ok {
+		if n.dirty {
+			e.Modified = max(e.Modified, n.last.Modified)
+		}
+		n.last = e
+	}
+	size := n.last.Size
+	if n.opens > 0 {
+		size = int64(len(n.content))
+	}
+	attrs(out, syscall.S_IFREG, n.last.Attr, size, size)
+}
+
+// Getattr implements gofs.NodeGetattrer.
+func (n *fileNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	n.show(&out.Attr)
+	return 0
+}
+
+// Setattr implements gofs.NodeSetattrer.
+func (n *fileNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if size, ok := in.GetSize(); ok {
+		if err := n.truncate(ctx, size); err != nil {
+			return errnoOf(err)
+		}
+	}
+	if _, _, there := n.fs.tree.Path(n.node); there {
+		if _, err := n.fs.tree.Set(ctx, n.node, func(a *filetree.Attr) { change(a, in) }); err != nil {
+			return errnoOf(err)
+		}
+	}
+	return n.Getattr(ctx, f, out)
+}
+
+// truncate sets the size; of a file that is not open it is stored at once.
+func (n *fileNode) truncate(ctx context.Context, size uint64) error {
+	if size > filetree.MaxFile {
+		return syscall.EFBIG
+	}
+	if err := n.open(ctx); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.opens--
+	err := n.resize(int64(size))
+	if n.opens > 0 || err != nil {
+		return err
+	}
+	err = n.store(ctx)
+	n.content, n.dirty = nil, false
+	return err
+}
+
+// resize makes the content longer or shorter. n.mu is held.
+func (n *fileNode) resize(size int64) error {
+	was := int64(len(n.content))
+	if size == was {
+		return nil
+	}
+	if err := n.fs.tree.Room(was, size); err != nil {
+		return err
+	}
+	if size < was {
+		clear(n.content[size:])
+		n.content = n.content[:size]
+	} else {
+		n.content = append(n.content, make([]byte, size-was)...)
+	}
+	n.differs(min(size, was), max(size, was))
+	return nil
+}
+
+// differs notes that bytes from..to are not as they are stored. n.mu is held.
+func (n *fileNode) differs(from, to int64) {
+	first, end := int(from/filePiece), int((to-1)/filePiece)
+	if !n.dirty {
+		n.first, n.end = first, end
+	}
+	n.dirty, n.first, n.end = true, min(n.first, first), max(n.end, end)
+	n.last.Modified = time.Now().UnixNano()
+}
+
+// store stores what differs. After an error it still differs. n.mu is held.
+func (n *fileNode) store(ctx context.Context) error {
+	if !n.dirty {
+		return nil
+	}
+	if err := n.fs.tree.Store(ctx, n.node, n.content, n.first, n.end, time.Unix(0, n.last.Modified)); err != nil {
+		return err
+	}
+	n.dirty = false
+	return nil
+}
+
+// Read implements gofs.NodeReader.
+func (n *fileNode) Read(_ context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if off >= int64(len(n.content)) {
+		return fuse.ReadResultData(nil), 0
+	}
+	return fuse.ReadResultData(dest[:copy(dest, n.content[off:])]), 0
+}
+
+// Write implements gofs.NodeWriter.
+func (n *fileNode) Write(_ context.Context, _ gofs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
+	if len(data) == 0 {
+		return 0, 0
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	end := off + int64(len(data))
+	if off < 0 || end > filetree.MaxFile {
+		return 0, syscall.EFBIG
+	}
+	if end > int64(len(n.content)) {
+		if err := n.resize(end); err != nil {
+			return 0, errnoOf(err)
+		}
+	}
+	copy(n.content[off:], data)
+	n.differs(off, end)
+	return uint32(len(data)), 0
+}
+
+// Fsync implements gofs.NodeFsyncer.
+func (n *fileNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) syscall.Errno {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return errnoOf(n.store(ctx))
+}
+
+// Flush implements gofs.NodeFlusher: every close stores.
+func (n *fileNode) Flush(ctx context.Context, f gofs.FileHandle) syscall.Errno {
+	return n.Fsync(ctx, f, 0)
+}
+
+// Allocate implements gofs.NodeAllocater: growing, and zeros.
+func (n *fileNode) Allocate(_ context.Context, _ gofs.FileHandle, off, size uint64, mode uint32) syscall.Errno {
+	if off > filetree.MaxFile || size > filetree.MaxFile || off+size > filetree.MaxFile {
+		return syscall.EFBIG
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	end := int64(off + size)
+	switch mode {
+	case 0, fallocZeroRange:
+		if end > int64(len(n.content)) {
+			if err := n.resize(end); err != nil {
+				return errnoOf(err)
+			}
+		}
+	case fallocKeepSize, fallocKeepSize | fallocPunchHole, fallocKeepSize | fallocZeroRange:
+	default:
+		return syscall.EOPNOTSUPP
+	}
+	if end = min(end, int64(len(n.content))); mode&^fallocKeepSize != 0 && int64(off) < end {
+		clear(n.content[off:end])
+		n.differs(int64(off), end)
+	}
+	return 0
+}
+
+// Statfs implements gofs.NodeStatfser.
+func (n *fileNode) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
+	return errnoOf(n.fs.statfs(ctx, out))
+}

@@ -1,0 +1,107 @@
+package filetree
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Kind says what an entry is. Numbers are stored.
+type Kind uint8
+
+// Kinds.
+const (
+	Directory Kind = 1
+	File      Kind = 2
+	EmptyDisk Kind = 3 // NAME.raw before it has a size
+	Disk      Kind = 4 // attributes of a vDisk, by its id
+)
+
+// Attr is what can be changed of an entry and is not its content.
+type Attr struct {
+	Mode     uint32 // the twelve low bits
+	UID, GID uint32
+	Modified int64 // nanoseconds since 1970
+	Changed  int64
+}
+
+// Entry is a node of the tree.
+type Entry struct {
+	Kind Kind
+	Attr
+	Node uint64 // its number; stays when it is moved
+	Size int64  // of a file, in bytes
+}
+
+const (
+	recordVersion = 1
+	recordSize    = 46
+	modeBits      = 0o7777
+)
+
+func encode(e Entry) []byte {
+	b := make([]byte, 0, recordSize)
+	b = append(b, recordVersion, byte(e.Kind))
+	b = binary.BigEndian.AppendUint32(b, e.Mode)
+	b = binary.BigEndian.AppendUint32(b, e.UID)
+	b = binary.BigEndian.AppendUint32(b, e.GID)
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Modified))
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Changed))
+	b = binary.BigEndian.AppendUint64(b, e.Node)
+	return binary.BigEndian.AppendUint64(b, uint64(e.Size))
+}
+
+// decode checks all that a record can contradict.
+func decode(b []byte) (e Entry, err error) {
+	switch {
+	case len(b) > 0 && b[0] > recordVersion:
+		return e, fmt.Errorf("record of version %d: a newer release wrote it, this one reads up to %d", b[0], recordVersion)
+	case len(b) != recordSize || b[0] != recordVersion:
+		return e, fmt.Errorf("corrupt record of %d bytes", len(b))
+	}
+	e = Entry{
+		Kind: Kind(b[1]),
+		Attr: Attr{
+			Mode: binary.BigEndian.Uint32(b[2:]), UID: binary.BigEndian.Uint32(b[6:]), GID: binary.BigEndian.Uint32(b[10:]),
+			Modified: int64(binary.BigEndian.Uint64(b[14:])), Changed: int64(binary.BigEndian.Uint64(b[22:])),
+		},
+		Node: binary.BigEndian.Uint64(b[30:]), Size: int64(binary.BigEndian.Uint64(b[38:])),
+	}
+	switch {
+	case e.Kind < Directory || e.Kind > Disk:
+		return e, fmt.Errorf("corrupt record: kind %d", e.Kind)
+	case e.Mode&^modeBits != 0:
+		return e, fmt.Errorf("corrupt record: mode %o", e.Mode)
+	case e.Size < 0 || e.Size > MaxFile || e.Size != 0 && e.Kind != File:
+		return e, fmt.Errorf("corrupt record: size %d of kind %d", e.Size, e.Kind)
+	case (e.Kind == Disk) != (e.Node == 0):
+		return e, fmt.Errorf("corrupt record: node %d of kind %d", e.Node, e.Kind)
+	}
+	return e, nil
+}
+
+const (
+	prefix        = "files/"
+	entryPrefix   = prefix + "e/"
+	contentPrefix = prefix + "c/"
+	diskPrefix    = prefix + "d/"
+)
+
+func entryKey(path string) []byte { return []byte(entryPrefix + path) }
+
+func diskKey(id [16]byte) []byte { return append([]byte(diskPrefix), id[:]...) }
+
+func nodeKey(node uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(contentPrefix), node)
+}
+
+func pieceKey(node uint64, piece uint32) []byte {
+	return binary.BigEndian.AppendUint32(nodeKey(node), piece)
+}
+
+func parsePieceKey(k []byte) (node uint64, piece uint32, ok bool) {
+	if len(k) != len(contentPrefix)+12 {
+		return 0, 0, false
+	}
+	k = k[len(contentPrefix):]
+	return binary.BigEndian.Uint64(k), binary.BigEndian.Uint32(k[8:]), true
+}

@@ -1,0 +1,419 @@
+package filetree
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// Bounds of a tree.
+const (
+	MaxFile    = 8 << 20   // bytes of a file
+	MaxBytes   = 256 << 20 // of all files together
+	MaxEntries = 100_000
+	MaxPath    = 1024 // bytes of a path
+)
+
+// Change sets a key, or deletes it if Value is nil.
+type Change struct{ Key, Value []byte }
+
+// Keys is the store of a tree.
+type Keys interface {
+	// Range calls fn with all keys that begin with prefix, in order, until it
+	// returns false. fn may keep the slices.
+	Range(ctx context.Context, prefix []byte, fn func(key, value []byte) bool) error
+	// Write makes all changes at once, durable on return, or none. After an
+	// error they may or may not be made, unless it is ErrNotWritten.
+	Write(ctx context.Context, changes []Change) error
+}
+
+// ErrNotWritten says that a write has not happened and will not.
+var ErrNotWritten = errors.New("nothing was changed")
+
+// Tree is safe for concurrent use. Reads wait for nothing but memory; changes
+// are made one after the other. After a change whose outcome is unknown all
+// changes fail: the tree in memory may differ from what is stored.
+type Tree struct {
+	keys Keys
+
+	change sync.Mutex // held by what changes the tree, over the write to the store
+	failed error
+
+	mu      sync.RWMutex
+	entries map[string]*Entry
+	below   map[string]map[string]bool // names in a directory that has any
+	paths   map[uint64]string          // by node
+	disks   map[[16]byte]Attr
+	bytes   int64
+	next    uint64 // node
+}
+
+// Open reads a tree. Contents that no file has, left by a stop between an
+// unlink and the last close, are deleted.
+func Open(ctx context.Context, keys Keys) (*Tree, error) {
+	t := &Tree{
+		keys: keys, next: 1,
+		entries: map[string]*Entry{}, below: map[string]map[string]bool{}, paths: map[uint64]string{}, disks: map[[16]byte]Attr{},
+	}
+	err := t.load(ctx, entryPrefix, func(name string, e Entry) error {
+		if other, twice := t.paths[e.Node]; e.Kind == Disk || twice || !Valid(name) {
+			return fmt.Errorf("file %q: an entry of kind %d and node %d, which is that of %q", name, e.Kind, e.Node, other)
+		}
+		t.enter(name, e)
+		t.next = max(t.next, e.Node+1)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = t.load(ctx, diskPrefix, func(id string, e Entry) error {
+		if e.Kind != Disk || len(id) != 16 {
+			return fmt.Errorf("vDisk id %x: its attributes are of kind %d", id, e.Kind)
+		}
+		t.disks[[16]byte([]byte(id))] = e.Attr
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t, t.sweep(ctx)
+}
+
+func (t *Tree) load(ctx context.Context, prefix string, fn func(rest string, e Entry) error) (err error) {
+	ranged := t.keys.Range(ctx, []byte(prefix), func(k, v []byte) bool {
+		var e Entry
+		rest := string(k[len(prefix):])
+		if e, err = decode(v); err != nil {
+			err = fmt.Errorf("file tree, key %q: %w", k, err)
+			return false
+		}
+		err = fn(rest, e)
+		return err == nil
+	})
+	return cmp.Or(err, ranged)
+}
+
+// sweep deletes contents that no file has.
+func (t *Tree) sweep(ctx context.Context) error {
+	var gone []Change
+	err := t.keys.Range(ctx, []byte(contentPrefix), func(k, _ []byte) bool {
+		node, piece, ok := parsePieceKey(k)
+		e := t.entries[t.paths[node]]
+		if !ok || e == nil || e.Kind != File || int64(piece)*pieceSize >= e.Size {
+			gone = append(gone, Change{Key: k})
+		}
+		t.next = max(t.next, node+1)
+		return true
+	})
+	for part := range slices.Chunk(gone, 1024) {
+		err = cmp.Or(err, t.keys.Write(ctx, part))
+	}
+	return err
+}
+
+// Valid reports whether a path can be an entry's.
+func Valid(p string) bool {
+	return p != "" && len(p) <= MaxPath && path.Clean(p) == p && p[0] != '/' && p != "." && p != ".." && !strings.HasPrefix(p, "../")
+}
+
+// enter puts an entry into memory; mu is held, or nobody knows the tree.
+func (t *Tree) enter(name string, e Entry) {
+	t.entries[name], t.paths[e.Node] = &e, name
+	dir, base := split(name)
+	if t.below[dir] == nil {
+		t.below[dir] = map[string]bool{}
+	}
+	t.below[dir][base] = true
+	t.bytes += e.Size
+}
+
+// leave takes an entry out of memory; mu is held.
+func (t *Tree) leave(name string) {
+	e := t.entries[name]
+	delete(t.entries, name)
+	delete(t.paths, e.Node)
+	dir, base := split(name)
+	if delete(t.below[dir], base); len(t.below[dir]) == 0 {
+		delete(t.below, dir)
+	}
+	t.bytes -= e.Size
+}
+
+// split parts a path into its directory, "" for the root, and its last name.
+func split(name string) (dir, base string) {
+	dir, base = path.Split(name)
+	return strings.TrimSuffix(dir, "/"), base
+}
+
+// Get returns the entry of a path.
+func (t *Tree) Get(name string) (Entry, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	e := t.entries[name]
+	if e == nil {
+		return Entry{}, false
+	}
+	return *e, true
+}
+
+// Path returns where an entry is now, and the entry.
+func (t *Tree) Path(node uint64) (string, Entry, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	name, ok := t.paths[node]
+	if !ok {
+		return "", Entry{}, false
+	}
+	return name, *t.entries[name], true
+}
+
+// Named is an entry with its last name.
+type Named struct {
+	Name string
+	Entry
+}
+
+// List returns the entries in a directory, in order; there need be none of the
+// directory.
+func (t *Tree) List(dir string) []Named {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	list := make([]Named, 0, len(t.below[dir]))
+	for base := range t.below[dir] {
+		list = append(list, Named{base, *t.entries[path.Join(dir, base)]})
+	}
+	slices.SortFunc(list, func(a, b Named) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// Bytes returns the bytes of all files.
+func (t *Tree) Bytes() int64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.bytes
+}
+
+// write makes changes durable; change is held.
+func (t *Tree) write(ctx context.Context, changes []Change) error {
+	if t.failed != nil {
+		return fmt.Errorf("file tree: no more changes until the next start, as an earlier one is in doubt: %w", t.failed)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := t.keys.Write(ctx, changes); err != nil {
+		if !errors.Is(err, ErrNotWritten) {
+			t.failed = err
+		}
+		return fmt.Errorf("file tree: %w", err)
+	}
+	return nil
+}
+
+func taken(name string) error { return fmt.Errorf("file %q: %w", name, fs.ErrExist) }
+
+func absent(name string) error { return fmt.Errorf("file %q: %w", name, fs.ErrNotExist) }
+
+// Make makes an entry, whose Node it gives. Its size is 0.
+func (t *Tree) Make(ctx context.Context, name string, e Entry) (Entry, error) {
+	t.change.Lock()
+	defer t.change.Unlock()
+	switch _, there := t.Get(name); {
+	case there:
+		return e, taken(name)
+	case !Valid(name) || e.Kind == Disk:
+		return e, fmt.Errorf("file %q: not a path of up to %d bytes: %w", name, MaxPath, fs.ErrInvalid)
+	case len(t.entries) >= MaxEntries:
+		return e, fmt.Errorf("file %q: there are %d already, the most that may be: %w", name, MaxEntries, syscall.ENOSPC)
+	}
+	e.Node, e.Size, e.Mode = t.next, 0, e.Mode&modeBits
+	if err := t.write(ctx, []Change{{entryKey(name), encode(e)}}); err != nil {
+		return e, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.next++
+	t.enter(name, e)
+	return e, nil
+}
+
+// Set changes the attributes of an entry.
+func (t *Tree) Set(ctx context.Context, node uint64, change func(*Attr)) (Entry, error) {
+	t.change.Lock()
+	defer t.change.Unlock()
+	name, e, ok := t.Path(node)
+	if !ok {
+		return e, absent(fmt.Sprint("node ", node))
+	}
+	was := e.Attr
+	if change(&e.Attr); e.Attr == was {
+		return e, nil
+	}
+	e.Mode &= modeBits
+	if err := t.write(ctx, []Change{{entryKey(name), encode(e)}}); err != nil {
+		return e, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.entries[name].Attr = e.Attr
+	return e, nil
+}
+
+// Remove removes an entry, and a file's content. That of a directory goes
+// though there be others below it: who calls looks.
+func (t *Tree) Remove(ctx context.Context, name string) error {
+	t.change.Lock()
+	defer t.change.Unlock()
+	e, ok := t.Get(name)
+	if !ok {
+		return absent(name)
+	}
+	if err := t.write(ctx, append(drop(e), Change{Key: entryKey(name)})); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.leave(name)
+	return nil
+}
+
+// drop deletes the content of a file.
+func drop(e Entry) (list []Change) {
+	for piece := range pieces(e.Size) {
+		list = append(list, Change{Key: pieceKey(e.Node, uint32(piece))})
+	}
+	return list
+}
+
+// Move moves an entry, and with a directory all below it. A file may take the
+// place of another file, if replace says so; nothing else is replaced.
+func (t *Tree) Move(ctx context.Context, from, to string, replace bool) error {
+	t.change.Lock()
+	defer t.change.Unlock()
+	e, ok := t.Get(from)
+	switch {
+	case !ok:
+		return absent(from)
+	case from == to:
+		return nil
+	case !Valid(to) || strings.HasPrefix(to, from+"/"):
+		return fmt.Errorf("file %q cannot become %q: %w", from, to, fs.ErrInvalid)
+	}
+	other, there := t.Get(to)
+	if there && (!replace || other.Kind != File || e.Kind != File) {
+		return taken(to)
+	}
+	var changes []Change
+	if there {
+		changes = drop(other)
+	}
+	moves := t.moves(from, to)
+	for _, m := range moves {
+		if _, there := t.Get(m.to); there && m.to != to {
+			return taken(m.to)
+		}
+		changes = append(changes, Change{Key: entryKey(m.from)}, Change{entryKey(m.to), encode(m.e)})
+	}
+	if err := t.write(ctx, changes); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if there {
+		t.leave(to)
+	}
+	for _, m := range moves {
+		t.leave(m.from)
+		t.enter(m.to, m.e)
+	}
+	return nil
+}
+
+type move struct {
+	from, to string
+	e        Entry
+}
+
+// moves lists an entry and all below it.
+func (t *Tree) moves(from, to string) (list []move) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for name, e := range t.entries {
+		if rest, ok := strings.CutPrefix(name, from); ok && (rest == "" || rest[0] == '/') {
+			list = append(list, move{name, to + rest, *e})
+		}
+	}
+	return list
+}
+
+// Disk returns the attributes of a vDisk that were kept.
+func (t *Tree) Disk(id [16]byte) (Attr, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	a, ok := t.disks[id]
+	return a, ok
+}
+
+// KeepDisk keeps attributes of a vDisk. If empty is not "", it is the path of
+// the EmptyDisk that the vDisk was, which goes.
+func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a Attr, empty string) error {
+	t.change.Lock()
+	defer t.change.Unlock()
+	a.Mode &= modeBits
+	changes := []Change{{diskKey(id), encode(Entry{Kind: Disk, Attr: a})}}
+	_, there := t.Get(empty)
+	if there {
+		changes = append(changes, Change{Key: entryKey(empty)})
+	}
+	if was, ok := t.Disk(id); ok && was == a && !there {
+		return nil
+	}
+	if err := t.write(ctx, changes); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.disks[id] = a
+	if there {
+		t.leave(empty)
+	}
+	return nil
+}
+
+// ForgetDisks forgets the attributes of vDisks that are no more.
+func (t *Tree) ForgetDisks(ctx context.Context, there func(id [16]byte) bool) error {
+	t.change.Lock()
+	defer t.change.Unlock()
+	var gone [][16]byte
+	t.mu.RLock()
+	for id := range t.disks {
+		if !there(id) {
+			gone = append(gone, id)
+		}
+	}
+	t.mu.RUnlock()
+	for part := range slices.Chunk(gone, 1024) {
+		var changes []Change
+		for _, id := range part {
+			changes = append(changes, Change{Key: diskKey(id)})
+		}
+		if err := t.write(ctx, changes); err != nil {
+			return err
+		}
+		t.mu.Lock()
+		for _, id := range part {
+			delete(t.disks, id)
+		}
+		t.mu.Unlock()
+	}
+	return nil
+}
+
+var errShort = errors.New("its content is not whole")

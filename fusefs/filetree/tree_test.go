@@ -1,0 +1,345 @@
+package filetree_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"openvstorage/fusefs/filetree"
+	"openvstorage/fusefs/filetree/treetest"
+)
+
+var updateGolden = flag.Bool("update", false, "write testdata/keys-v1.txt anew; only ever before a release")
+
+var ctx = context.Background()
+
+func open(t testing.TB, keys *treetest.Keys) *filetree.Tree {
+	t.Helper()
+	tree, err := filetree.Open(ctx, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+func attr(n int64) filetree.Attr {
+	return filetree.Attr{Mode: 0o640, UID: uint32(n), GID: uint32(n) + 1, Modified: n * 1000, Changed: n * 2000}
+}
+
+// What is stored is never to change: keys-v1.txt holds every kind of key and
+// value.
+func TestGolden(t *testing.T) {
+	const file = "testdata/keys-v1.txt"
+	keys := treetest.New()
+	tree := open(t, keys)
+	for i, kind := range []filetree.Kind{filetree.Directory, filetree.File, filetree.EmptyDisk} {
+		e, err := tree.Make(ctx, fmt.Sprintf("d%d", i), filetree.Entry{Kind: kind, Attr: attr(int64(i) + 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kind == filetree.File {
+			if err := tree.Store(ctx, e.Node, bytes.Repeat([]byte("x"), 70_000), 0, 1, time.Unix(9, 9)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := tree.KeepDisk(ctx, [16]byte{1, 2, 3}, attr(7), ""); err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	all := keys.All()
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		v := all[k]
+		fmt.Fprintf(&got, "%s %d %s\n", hex.EncodeToString([]byte(k)), len(v), hex.EncodeToString(v[:min(len(v), 64)]))
+	}
+	if *updateGolden {
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(file, got.Bytes(), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil || !bytes.Equal(got.Bytes(), want) {
+		t.Fatalf("the stored bytes changed (%v):\n%s", err, got.Bytes())
+	}
+}
+
+// model is a tree as maps, and nothing clever.
+type model struct {
+	entries map[string]filetree.Entry
+	content map[uint64][]byte
+}
+
+func (m *model) compare(t *testing.T, tree *filetree.Tree) {
+	t.Helper()
+	bytesOfAll := int64(0)
+	for name, e := range m.entries {
+		got, ok := tree.Get(name)
+		if where, again, there := tree.Path(e.Node); !ok || got != e || !there || where != name || again != e {
+			t.Fatalf("%s: %+v, %v (at %q); the model has %+v", name, got, ok, where, e)
+		}
+		bytesOfAll += e.Size
+		if e.Kind != filetree.File {
+			continue
+		}
+		if content, err := tree.Load(ctx, e.Node); err != nil || !bytes.Equal(content, m.content[e.Node]) {
+			t.Fatalf("%s: %d bytes, %v; the model has %d", name, len(content), err, len(m.content[e.Node]))
+		}
+	}
+	if got := tree.Bytes(); got != bytesOfAll {
+		t.Fatalf("%d bytes in all, the model has %d", got, bytesOfAll)
+	}
+	for _, dir := range []string{"", "a", "b", "a/b"} {
+		var want, names []string
+		for name := range m.entries {
+			if d := path.Dir(name); d == dir || d == "." && dir == "" {
+				want = append(want, path.Base(name))
+			}
+		}
+		for _, e := range tree.List(dir) {
+			names = append(names, e.Name)
+		}
+		slices.Sort(want)
+		if !slices.Equal(names, want) {
+			t.Fatalf("%q has %v, the model %v", dir, names, want)
+		}
+	}
+}
+
+// step makes one random change to both.
+func (m *model) step(r *rand.Rand, tree *filetree.Tree) (err, want error) {
+	names := []string{"a", "b", "a/b", "a/c", "a/b/c", "a/b/d", "b/x", "c"}
+	name, other := names[r.IntN(len(names))], names[r.IntN(len(names))]
+	e, there := m.entries[name]
+	switch r.IntN(7) {
+	case 0, 1:
+		e := filetree.Entry{Kind: filetree.Kind(1 + r.IntN(3)), Attr: attr(r.Int64N(100))}
+		e, err = tree.Make(ctx, name, e)
+		if there {
+			return err, fs.ErrExist
+		}
+		m.entries[name] = e
+	case 2:
+		if err = tree.Remove(ctx, name); !there {
+			return err, fs.ErrNotExist
+		}
+		delete(m.entries, name)
+	case 3:
+		onto, taken := m.entries[other]
+		replace := r.IntN(2) == 0
+		err = tree.Move(ctx, name, other, replace)
+		switch {
+		case !there:
+			return err, fs.ErrNotExist
+		case name == other:
+			return err, nil
+		case strings.HasPrefix(other, name+"/"):
+			return err, fs.ErrInvalid
+		case taken && (!replace || onto.Kind != filetree.File || e.Kind != filetree.File):
+			return err, fs.ErrExist
+		}
+		was := maps.Clone(m.entries)
+		for n, e := range was {
+			if n == name || strings.HasPrefix(n, name+"/") {
+				delete(m.entries, n)
+				m.entries[other+n[len(name):]] = e
+			}
+		}
+	case 4:
+		_, err = tree.Set(ctx, e.Node, func(a *filetree.Attr) { a.Mode, a.UID = 0o600, 5 })
+		if !there {
+			return err, fs.ErrNotExist
+		}
+		e.Mode, e.UID = 0o600, 5
+		m.entries[name] = e
+	default:
+		if !there || e.Kind != filetree.File {
+			return nil, nil
+		}
+		content := bytes.Clone(m.content[e.Node])
+		size := r.IntN(300_000)
+		if size < len(content) {
+			content = content[:size]
+		}
+		content = append(content, make([]byte, size-len(content))...)
+		first := 0
+		if size > 0 {
+			first = r.IntN(size)
+			content[first]++
+		}
+		err = tree.Store(ctx, e.Node, content, first>>16, first>>16, time.Unix(int64(size), 0))
+		e.Size, e.Modified, e.Changed = int64(size), int64(size)*1e9, int64(size)*1e9
+		m.entries[name], m.content[e.Node] = e, content
+	}
+	return err, nil
+}
+
+// Random changes do what they do to maps, also after every start anew.
+func TestModel(t *testing.T) {
+	for seed := range uint64(8) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		keys := treetest.New()
+		tree := open(t, keys)
+		m := &model{map[string]filetree.Entry{}, map[uint64][]byte{}}
+		for i := range 400 {
+			err, want := m.step(r, tree)
+			if want == nil && err != nil || !errors.Is(err, want) {
+				t.Fatalf("seed %d step %d: %v, the model says %v", seed, i, err, want)
+			}
+			if i%8 == 0 {
+				m.compare(t, tree)
+			}
+			if i%50 == 0 {
+				tree = open(t, keys)
+				m.compare(t, tree)
+			}
+		}
+		for name := range m.entries {
+			if err := tree.Remove(ctx, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if all := keys.All(); len(all) != 0 {
+			t.Fatalf("seed %d: %d keys are left", seed, len(all))
+		}
+	}
+}
+
+// Contents that an unlink left when the process ended go at the next start, and
+// their node is not given again.
+func TestSweep(t *testing.T) {
+	keys := treetest.New()
+	tree := open(t, keys)
+	e, err := tree.Make(ctx, "a", filetree.Entry{Kind: filetree.File})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Store(ctx, e.Node, make([]byte, 200_000), 0, 3, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := keys.Write(ctx, []filetree.Change{{Key: []byte("files/e/a")}}); err != nil {
+		t.Fatal(err)
+	}
+	tree = open(t, keys)
+	if all := keys.All(); len(all) != 0 {
+		t.Fatalf("%d keys are left", len(all))
+	}
+	if again, err := tree.Make(ctx, "b", filetree.Entry{Kind: filetree.File}); err != nil || again.Node <= e.Node {
+		t.Fatal(again, err)
+	}
+}
+
+func TestDisks(t *testing.T) {
+	keys := treetest.New()
+	tree := open(t, keys)
+	for i := range byte(3) {
+		if err := tree.KeepDisk(ctx, [16]byte{i}, attr(int64(i)), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tree.Make(ctx, "x.raw", filetree.Entry{Kind: filetree.EmptyDisk}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.KeepDisk(ctx, [16]byte{9}, attr(9), "x.raw"); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := tree.Get("x.raw"); there {
+		t.Error("the file without a size is there still")
+	}
+	if err := tree.ForgetDisks(ctx, func(id [16]byte) bool { return id[0] == 9 || id[0] == 1 }); err != nil {
+		t.Fatal(err)
+	}
+	tree = open(t, keys)
+	for i := range byte(10) {
+		if a, ok := tree.Disk([16]byte{i}); ok != (i == 9 || i == 1) || ok && a != attr(int64(i)) {
+			t.Errorf("vDisk %d: %+v, %v", i, a, ok)
+		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	tree := open(t, treetest.New())
+	for _, name := range []string{"", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", strings.Repeat("x", 1025)} {
+		if _, err := tree.Make(ctx, name, filetree.Entry{Kind: filetree.File}); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("%.20q: %v", name, err)
+		}
+	}
+	if err := tree.Room(0, filetree.MaxFile+1); !errors.Is(err, syscall.EFBIG) {
+		t.Error(err)
+	}
+	for i := range filetree.MaxBytes / filetree.MaxFile {
+		e, err := tree.Make(ctx, fmt.Sprint(i), filetree.Entry{Kind: filetree.File})
+		if err == nil {
+			err = tree.Store(ctx, e.Node, make([]byte, filetree.MaxFile), 0, 1<<20, time.Now())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tree.Room(0, 1); !errors.Is(err, syscall.ENOSPC) {
+		t.Error(err)
+	}
+}
+
+// Keys that this release cannot have written are refused by name.
+func TestRefused(t *testing.T) {
+	keys := treetest.New()
+	if _, err := open(t, keys).Make(ctx, "a", filetree.Entry{Kind: filetree.File, Attr: attr(1)}); err != nil {
+		t.Fatal(err)
+	}
+	good := keys.All()["files/e/a"]
+	for what, edit := range map[string]func([]byte) []byte{
+		"newer":       func(b []byte) []byte { b[0] = 2; return b },
+		"short":       func(b []byte) []byte { return b[:45] },
+		"kind":        func(b []byte) []byte { b[1] = 9; return b },
+		"mode":        func(b []byte) []byte { b[2] = 1; return b },
+		"size":        func(b []byte) []byte { b[38] = 0x80; return b },
+		"node":        func(b []byte) []byte { clear(b[30:38]); return b },
+		"a vDisk's":   func(b []byte) []byte { b[1] = 4; return b },
+		"size of dir": func(b []byte) []byte { b[1], b[45] = 1, 1; return b },
+	} {
+		if err := keys.Write(ctx, []filetree.Change{{[]byte("files/e/a"), edit(bytes.Clone(good))}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := filetree.Open(ctx, keys); err == nil {
+			t.Errorf("%s: taken", what)
+		}
+	}
+}
+
+// No record may panic; what is taken is written back as it was.
+func FuzzRecord(f *testing.F) {
+	keys := treetest.New()
+	if _, err := open(f, keys).Make(ctx, "a", filetree.Entry{Kind: filetree.File, Attr: attr(1)}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(keys.All()["files/e/a"])
+	f.Fuzz(func(t *testing.T, record []byte) {
+		keys := treetest.New()
+		if err := keys.Write(ctx, []filetree.Change{{[]byte("files/e/a"), append([]byte{}, record...)}}); err != nil {
+			t.Fatal(err)
+		}
+		tree, err := filetree.Open(ctx, keys)
+		if err != nil {
+			return
+		}
+		if err := tree.Move(ctx, "a", "b", false); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(keys.All()["files/e/b"], record) {
+			t.Fatal("another record was written back")
+		}
+	})
+}

@@ -1,0 +1,67 @@
+// Package treetest is a store of keys in memory, for tests of trees and mounts.
+package treetest
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"openvstorage/fusefs/filetree"
+)
+
+// Keys implements filetree.Keys.
+type Keys struct {
+	mu   sync.Mutex
+	m    map[string][]byte
+	fail error
+}
+
+var _ filetree.Keys = (*Keys)(nil)
+
+// New returns an empty store.
+func New() *Keys { return &Keys{m: map[string][]byte{}} }
+
+// Fail makes writes fail with err until it is nil.
+func (k *Keys) Fail(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fail = err
+}
+
+// All returns all that is stored.
+func (k *Keys) All() map[string][]byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.m)
+}
+
+// Range implements filetree.Keys.
+func (k *Keys) Range(_ context.Context, prefix []byte, fn func(key, value []byte) bool) error {
+	all := k.All()
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if strings.HasPrefix(key, string(prefix)) && !fn([]byte(key), bytes.Clone(all[key])) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Write implements filetree.Keys.
+func (k *Keys) Write(_ context.Context, changes []filetree.Change) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.fail != nil {
+		return k.fail
+	}
+	for _, c := range changes {
+		if c.Value == nil {
+			delete(k.m, string(c.Key))
+		} else {
+			k.m[string(c.Key)] = bytes.Clone(c.Value)
+		}
+	}
+	return nil
+}
