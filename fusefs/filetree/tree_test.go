@@ -151,6 +151,12 @@ func (m *model) step(r *rand.Rand, tree *filetree.Tree) (err, want error) {
 			return err, fs.ErrExist
 		}
 		was := maps.Clone(m.entries)
+		for n := range was {
+			rest, moves := strings.CutPrefix(n, name+"/")
+			if _, taken := was[other+"/"+rest]; moves && taken {
+				return err, fs.ErrExist
+			}
+		}
 		for n, e := range was {
 			if n == name || strings.HasPrefix(n, name+"/") {
 				delete(m.entries, n)
