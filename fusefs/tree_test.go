@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -125,6 +127,10 @@ func TestSmallFiles(t *testing.T) {
 		check(t, "close", f.Close(), 0)
 		read("b", string(make([]byte, 200_001))+"n\x00\x00")
 		mapped(t, at("b"))
+		check(t, "write anew", os.WriteFile(at("b"), append(make([]byte, 200_001), "n\x00\x00"...), 0o600), 0)
+		check(t, "disk", os.WriteFile(at("m.raw"), make([]byte, 8192), 0o600), 0)
+		mapped(t, at("m.raw"))
+		check(t, "remove", os.Remove(at("m.raw")), 0)
 
 		check(t, "mkdir", os.MkdirAll(at("d/sub"), 0o755), 0)
 		check(t, "into", os.Rename(at("b"), at("d/sub/b")), 0)
@@ -147,26 +153,53 @@ func TestSmallFiles(t *testing.T) {
 	}
 }
 
-// mapped writes a byte through a shared mapping.
-func mapped(t *testing.T, name string) {
-	t.Helper()
+// mapEnv names the file that the process maps instead of running tests.
+const mapEnv = "FUSEFS_TEST_MAP"
+
+// TestMain lets a process of its own use mappings: a page fault stops all
+// threads of a Go program that is to collect garbage, and with it the mount
+// that should answer.
+func TestMain(m *testing.M) {
+	if name := os.Getenv(mapEnv); name != "" {
+		if err := writeMapped(name); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// writeMapped writes a byte through a shared mapping and reads it as a file.
+func writeMapped(name string) error {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer f.Close()
 	m, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	m[7] = 'M'
-	check(t, "msync", unix.Msync(m, unix.MS_SYNC), 0)
-	check(t, "munmap", unix.Munmap(m), 0)
+	if err := errors.Join(unix.Msync(m, unix.MS_SYNC), unix.Munmap(m)); err != nil {
+		return err
+	}
 	b := make([]byte, 1)
 	if _, err := f.ReadAt(b, 7); err != nil || b[0] != 'M' {
-		t.Errorf("read %q, %v", b, err)
+		return fmt.Errorf("read %q, %w", b, err)
 	}
-	check(t, "write back", os.WriteFile(name, append(make([]byte, 200_001), "n\x00\x00"...), 0o600), 0)
+	return nil
+}
+
+// mapped has another process write a byte through a mapping.
+func mapped(t *testing.T, name string) {
+	t.Helper()
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), mapEnv+"="+name)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Errorf("mapping of %s: %v: %s", name, err, out)
+	}
 }
 
 // What cannot be stored is told by the close, and by every change after it.
