@@ -302,6 +302,9 @@ func (n *diskNode) empty(ctx context.Context, i Info) error {
 		}
 		return errors.Join(err, n.fs.tree.Remove(ctx, i.Name+suffix))
 	}
+	if err := n.fs.tree.ForgetDisk(ctx, n.id); err != nil {
+		return err
+	}
 	n.fs.mu.Lock()
 	defer n.fs.mu.Unlock()
 	delete(n.fs.disks, n.id)
@@ -365,7 +368,10 @@ func (n *diskNode) remove(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.made() {
-		return n.fs.pool.Delete(ctx, *n.name.Load())
+		if err := n.fs.pool.Delete(ctx, *n.name.Load()); err != nil {
+			return err
+		}
+		return n.fs.tree.ForgetDisk(ctx, n.id)
 	}
 	return n.fs.tree.Remove(ctx, *n.name.Load()+suffix)
 }

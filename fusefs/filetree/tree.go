@@ -387,6 +387,14 @@ func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a Attr, empty string) 
 	return nil
 }
 
+// ForgetDisk forgets the attributes of a vDisk, if any are kept.
+func (t *Tree) ForgetDisk(ctx context.Context, id [16]byte) error {
+	if _, kept := t.Disk(id); !kept {
+		return nil
+	}
+	return t.ForgetDisks(ctx, func(other [16]byte) bool { return other != id })
+}
+
 // ForgetDisks forgets the attributes of vDisks that are no more.
 func (t *Tree) ForgetDisks(ctx context.Context, there func(id [16]byte) bool) error {
 	t.change.Lock()
