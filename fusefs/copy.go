@@ -38,7 +38,7 @@ func (n *diskNode) CopyFileRange(ctx context.Context, _ gofs.FileHandle, offIn u
 	}
 	n.mu.RLock()
 	made, id := n.made(), n.id
-	size, _, err := n.size(ctx)
+	size, err := n.size(ctx)
 	n.mu.RUnlock()
 	if err != nil || !made || int64(offIn) >= size {
 		return 0, errnoOf(err)

@@ -58,7 +58,7 @@ func (d *dirNode) child(name string) (full, disk string, isDisk bool) {
 func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	full, disk, isDisk := d.child(name)
 	if full == snapshotsDir {
-		attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0, 0)
+		attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0)
 		return d.NewInode(ctx, &snapDir{fs: d.fs}, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 	}
 	if isDisk {
@@ -66,7 +66,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 		if err != nil {
 			return nil, errnoOf(err)
 		}
-		n.show(&out.Attr, i.Size, i.Used)
+		n.show(&out.Attr, i.Size)
 		return d.NewInode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
 	}
 	if e, ok := d.fs.tree.Get(full); ok && e.Kind == filetree.File {
@@ -78,7 +78,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	attrs(&out.Attr, syscall.S_IFDIR, a, 0, 0)
+	attrs(&out.Attr, syscall.S_IFDIR, a, 0)
 	return d.NewInode(ctx, &dirNode{fs: d.fs}, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
@@ -150,7 +150,7 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 	if isDisk {
 		n := d.fs.emptyOf(strings.TrimSuffix(full, suffix), e)
 		n.opened()
-		n.show(&out.Attr, 0, 0)
+		n.show(&out.Attr, 0)
 		return d.NewInode(ctx, n, stable), &diskHandle{n}, openFlags, 0
 	}
 	n := d.fs.fileOf(e)
@@ -174,7 +174,7 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0, 0)
+	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0)
 	return d.NewInode(ctx, &dirNode{fs: d.fs}, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
@@ -286,7 +286,7 @@ func (d *dirNode) move(ctx context.Context, from, onto string, replace bool) err
 func (d *dirNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	a, err := d.fs.directory(ctx, d.where())
 	if err == nil {
-		attrs(&out.Attr, syscall.S_IFDIR, a, 0, 0)
+		attrs(&out.Attr, syscall.S_IFDIR, a, 0)
 	}
 	return errnoOf(err)
 }

@@ -120,7 +120,7 @@ func (n *fileNode) showLocked(out *fuse.Attr) {
 	if n.opens > 0 {
 		size = int64(len(n.content))
 	}
-	attrs(out, syscall.S_IFREG, n.last.Attr, size, size)
+	attrs(out, syscall.S_IFREG, n.last.Attr, size)
 }
 
 // Getattr implements gofs.NodeGetattrer.

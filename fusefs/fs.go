@@ -288,9 +288,11 @@ func (f *FS) keep(ctx context.Context, dir string) error {
 
 func roundUp(n int64) int64 { return (n + clusterSize - 1) &^ (clusterSize - 1) }
 
-// attrs shows attributes; used is the bytes that are stored.
-func attrs(out *fuse.Attr, kind uint32, a filetree.Attr, size, used int64) {
-	out.Mode, out.Size, out.Blocks, out.Blksize = kind|a.Mode, uint64(size), uint64(used+511)/512, clusterSize
+// attrs shows attributes. As many blocks as the size has are said to be in use:
+// cp copies a file with fewer piece by piece between its holes, and would never
+// ask for the whole, which is a clone.
+func attrs(out *fuse.Attr, kind uint32, a filetree.Attr, size int64) {
+	out.Mode, out.Size, out.Blocks, out.Blksize = kind|a.Mode, uint64(size), uint64(size+511)/512, clusterSize
 	out.Uid, out.Gid, out.Nlink = a.UID, a.GID, 1
 	modified, changed := time.Unix(0, a.Modified), time.Unix(0, a.Changed)
 	out.SetTimes(&modified, &modified, &changed)

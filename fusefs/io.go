@@ -89,7 +89,7 @@ func (n *diskNode) reach(ctx context.Context, end int64) syscall.Errno {
 		n.mu.RUnlock()
 		n.mu.Lock()
 		var err error
-		if size, _, serr := n.size(ctx); serr != nil {
+		if size, serr := n.size(ctx); serr != nil {
 			err = serr
 		} else if size < end {
 			err = n.resize(ctx, roundUp(end))

@@ -96,13 +96,13 @@ func (d *snapDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	}
 	for _, s := range snaps {
 		if s.Name+suffix == name {
-			attrs(&out.Attr, syscall.S_IFREG, d.fs.snapshotAttr(roFileMode, s.Created), s.Size, s.Size)
+			attrs(&out.Attr, syscall.S_IFREG, d.fs.snapshotAttr(roFileMode, s.Created), s.Size)
 			return d.NewInode(ctx, &snapFile{fs: d.fs, disk: d.path, snap: s}, gofs.StableAttr{Mode: syscall.S_IFREG}), 0
 		}
 	}
 	for _, e := range list {
 		if e.dir && e.name == name {
-			attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0, 0)
+			attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0)
 			return d.NewInode(ctx, &snapDir{fs: d.fs, path: join(d.path, name)}, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 		}
 	}
@@ -120,13 +120,13 @@ func (d *snapDir) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 
 // Getattr implements gofs.NodeGetattrer.
 func (d *snapDir) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0, 0)
+	attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0)
 	return 0
 }
 
 // Getattr implements gofs.NodeGetattrer.
 func (s *snapFile) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	attrs(&out.Attr, syscall.S_IFREG, s.fs.snapshotAttr(roFileMode, s.snap.Created), s.snap.Size, s.snap.Size)
+	attrs(&out.Attr, syscall.S_IFREG, s.fs.snapshotAttr(roFileMode, s.snap.Created), s.snap.Size)
 	out.SetTimeout(time.Second)
 	return 0
 }

@@ -179,30 +179,30 @@ func (n *diskNode) info(ctx context.Context) (Info, error) {
 	return i, fmt.Errorf("vDisk %s: %w", *n.name.Load(), fs.ErrNotExist)
 }
 
-// size is the current size, and the bytes that are stored. n.mu is held.
-func (n *diskNode) size(ctx context.Context) (size, used int64, err error) {
+// size is the current size. n.mu is held.
+func (n *diskNode) size(ctx context.Context) (int64, error) {
+	if n.dev != nil {
+		return n.dev.Size(), nil
+	}
 	if !n.made() {
-		return 0, 0, nil
+		return 0, nil
 	}
 	i, err := n.info(ctx)
-	if n.dev != nil {
-		return n.dev.Size(), i.Used, nil
-	}
-	return i.Size, i.Used, err
+	return i.Size, err
 }
 
 // show fills in attributes.
-func (n *diskNode) show(out *fuse.Attr, size, used int64) {
+func (n *diskNode) show(out *fuse.Attr, size int64) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	n.showLocked(out, size, used)
+	n.showLocked(out, size)
 }
 
-func (n *diskNode) showLocked(out *fuse.Attr, size, used int64) {
+func (n *diskNode) showLocked(out *fuse.Attr, size int64) {
 	a := n.attr
 	a.Modified = n.mtime.Load()
 	a.Changed = max(a.Changed, a.Modified)
-	attrs(out, syscall.S_IFREG, a, size, used)
+	attrs(out, syscall.S_IFREG, a, size)
 	if !n.made() {
 		if _, _, there := n.fs.tree.Path(n.node); !there {
 			out.Nlink = 0
@@ -214,11 +214,11 @@ func (n *diskNode) showLocked(out *fuse.Attr, size, used int64) {
 func (n *diskNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	size, used, err := n.size(ctx)
+	size, err := n.size(ctx)
 	if err != nil {
 		return errnoOf(err)
 	}
-	n.showLocked(&out.Attr, size, used)
+	n.showLocked(&out.Attr, size)
 	return 0
 }
 
@@ -321,7 +321,7 @@ func (n *diskNode) resize(ctx context.Context, size int64) error {
 	if !n.made() {
 		return n.make(ctx, func(name string) error { return n.fs.pool.Create(ctx, name, size) })
 	}
-	have, _, err := n.size(ctx)
+	have, err := n.size(ctx)
 	switch {
 	case err != nil || size == have:
 		return err

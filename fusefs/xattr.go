@@ -14,12 +14,13 @@ import (
 const (
 	xattrID        = "user.ovs.id"
 	xattrSize      = "user.ovs.size"
+	xattrUsed      = "user.ovs.used"      // bytes in the write buffer and the backend, with snapshots
 	xattrSnapshots = "user.ovs.snapshots" // names, a line each
 	xattrState     = "user.ovs.state"
 	xattrSnapshot  = "user.ovs.snapshot"
 )
 
-var xattrNames = []string{xattrID, xattrSize, xattrSnapshots, xattrState}
+var xattrNames = []string{xattrID, xattrSize, xattrUsed, xattrSnapshots, xattrState}
 
 var (
 	_ gofs.NodeGetxattrer  = (*diskNode)(nil)
@@ -49,6 +50,8 @@ func (n *diskNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint
 		value = i.ID.String()
 	case xattrSize:
 		value = strconv.FormatInt(i.Size, 10)
+	case xattrUsed:
+		value = strconv.FormatInt(i.Used, 10)
 	case xattrState:
 		value = i.State
 	case xattrSnapshots:

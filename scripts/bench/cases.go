@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -30,6 +31,7 @@ type bar struct {
 type benchCase struct {
 	name string
 	unit string
+	us   string // ours, or the other door of it
 	bars []bar
 	load func(ctx context.Context, o options, c *contender) (one, error) // of a race
 	cold bool                                                            // of a race: drop the page cache before each run
@@ -73,6 +75,26 @@ func cases() []benchCase {
 		{
 			name: "sequential read 1m QD8", unit: "MiB/s", run: race,
 			bars: []bar{{nbdkitFile, 0.9}},
+			load: timed(bandwidth, "--rw=read", "--bs=1m", "--iodepth=8"),
+		},
+		{
+			name: "FUSE random write 4k QD32", unit: "kIOPS", run: race, us: oursFUSE,
+			bars: []bar{{qemuFUSE, 1.5}, {ours, 0.5}},
+			load: timed(iops, "--rw=randwrite", "--bs=4k", "--iodepth=32"),
+		},
+		{
+			name: "FUSE random read 4k QD32", unit: "kIOPS", run: race, us: oursFUSE,
+			bars: []bar{{qemuFUSE, 1.2}, {ours, 0.35}},
+			load: timed(iops, "--rw=randread", "--bs=4k", "--iodepth=32"),
+		},
+		{
+			name: "FUSE sequential write 1m QD8", unit: "MiB/s", run: race, us: oursFUSE,
+			bars: []bar{{qemuFUSE, 0.8}},
+			load: timed(bandwidth, "--rw=write", "--bs=1m", "--iodepth=8"),
+		},
+		{
+			name: "FUSE sequential read 1m QD8", unit: "MiB/s", run: race, us: oursFUSE,
+			bars: []bar{{qemuFUSE, 0.8}},
 			load: timed(bandwidth, "--rw=read", "--bs=1m", "--iodepth=8"),
 		},
 		{name: "server CPU a 4k write", unit: "us", run: serverCPU},
@@ -122,7 +144,7 @@ func verifiedReads(_ context.Context, o options, c *contender) (one, error) {
 
 // race runs the load on ours and each peer in turn, round after round.
 func race(ctx context.Context, r *ring, c benchCase) ([]row, error) {
-	names := []string{ours}
+	names := []string{cmp.Or(c.us, ours)}
 	for _, b := range c.bars {
 		names = append(names, b.peer)
 	}

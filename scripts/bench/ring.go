@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"syscall"
 
 	"openvstorage/scripts/fio"
 	"openvstorage/scripts/server"
@@ -19,7 +21,8 @@ type contender struct {
 	uri    string
 	socket string
 	export string
-	file   string // the raw disk: no server, fio opens the file
+	file   string // fio opens this file: the raw disk, or a mount's
+	mount  string // ours: where the vDisks are files
 	proc   *server.Process
 	ovs    *server.Ovs // ours only
 }
@@ -76,8 +79,16 @@ func (r *ring) close() {
 func (r *ring) stop(name string) {
 	if c := r.up[name]; c != nil && c.proc != nil {
 		c.proc.Kill()
+		for _, mount := range []string{c.mount, c.file} {
+			if mount != "" {
+				_ = syscall.Unmount(mount, syscall.MNT_DETACH) // if it was one
+			}
+		}
 	}
 	delete(r.up, name)
+	if name == ours {
+		delete(r.up, oursFUSE)
+	}
 }
 
 // Names of the contenders.
@@ -88,6 +99,8 @@ const (
 	qemuWriteback    = "qemu-nbd writeback"
 	qemuWritethrough = "qemu-nbd writethrough"
 	rawDisk          = "raw disk"
+	oursFUSE         = "ovs FUSE"
+	qemuFUSE         = "qemu-storage-daemon FUSE"
 )
 
 // get returns a running and filled contender.
@@ -118,6 +131,28 @@ func (r *ring) start(name string) (*contender, error) {
 		return r.faster(name, r.qemu("writeback", "threads"), r.qemu("writeback", "io_uring"))
 	case qemuWritethrough:
 		return r.faster(name, r.qemu("writethrough", "threads"), r.qemu("writethrough", "io_uring"))
+	case oursFUSE:
+		// The same process and vDisk as ours, through the other door.
+		c, err := r.get(ours)
+		if err != nil {
+			return nil, err
+		}
+		return &contender{name: name, file: filepath.Join(c.mount, disk+".raw"), ovs: c.ovs}, nil
+	case qemuFUSE:
+		file, err := r.file("qemu-fuse", workingSet)
+		if err != nil {
+			return nil, err
+		}
+		export, err := r.file("qemu-fuse-export", 0)
+		if err != nil {
+			return nil, err
+		}
+		p, err := server.Start(server.QEMUFUSE(r.dir, "qemu-fuse", file, export))
+		if err != nil {
+			return nil, err
+		}
+		c := &contender{name: name, file: export, proc: p}
+		return c, c.fill(workingSet)
 	case rawDisk:
 		file, err := r.file("raw", workingSet)
 		if err != nil {
@@ -224,12 +259,19 @@ func (r *ring) startOvs(size int64, flags ...string) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
+	mount := ""
+	if _, err := os.Stat("/dev/fuse"); err == nil && os.Geteuid() == 0 {
+		if mount, err = os.MkdirTemp(r.dir, "mount-"); err != nil {
+			return nil, err
+		}
+		flags = append(slices.Clip(flags), "--mount", mount)
+	}
 	o := &server.Ovs{Bin: r.bin, Data: data, Flags: flags}
 	p, err := server.Start(o.Up())
 	if err != nil {
 		return nil, err
 	}
-	c := &contender{name: ours, uri: p.URI(disk), socket: p.Socket, export: disk, proc: p, ovs: o}
+	c := &contender{name: ours, uri: p.URI(disk), socket: p.Socket, export: disk, proc: p, ovs: o, mount: mount}
 	if size > 0 {
 		if _, err = o.Run("vdisk", "create", disk, "--size", strconv.FormatInt(size, 10)); err == nil {
 			err = c.fill(size)

@@ -28,3 +28,20 @@ func QEMUNBD(dir, name, file, cache, aio string) Command {
 		Socket: socket,
 	}
 }
+
+// QEMUFUSE is qemu-storage-daemon with a raw file, opened as it is for speed,
+// exported by FUSE over the file export. Its monitor comes after that, and so
+// says when it is ready.
+func QEMUFUSE(dir, name, file, export string) Command {
+	socket := filepath.Join(dir, name+".sock")
+	return Command{
+		Name: "qemu-storage-daemon FUSE",
+		Args: []string{"qemu-storage-daemon",
+			"--blockdev", "driver=file,node-name=file,cache.direct=on,aio=native,discard=unmap,filename=" + file,
+			"--blockdev", "driver=raw,node-name=disk,file=file",
+			"--export", "type=fuse,id=fuse,node-name=disk,writable=on,mountpoint=" + export,
+			"--chardev", "socket,id=monitor,server=on,wait=off,path=" + socket,
+			"--monitor", "chardev=monitor"},
+		Socket: socket,
+	}
+}
