@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,16 +23,22 @@ func Prepare(dir string) error {
 			return fmt.Errorf("mount %s: install fusermount3 (package fuse3), or run as root: %w", dir, err)
 		}
 	}
-	var st unix.Stat_t
-	err := unix.Stat(dir, &st)
-	if errors.Is(err, unix.ENOTCONN) {
+	err := answers(dir)
+	for range deadMounts {
+		if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) {
+			break
+		}
 		if err := detach(dir); err != nil {
 			return fmt.Errorf("mount %s: take the dead mount away: %w", dir, err)
 		}
-		err = unix.Stat(dir, &st)
+		err = answers(dir)
 	}
 	if err != nil {
-		return fmt.Errorf("mount %s: %w; make the directory first", dir, err)
+		return fmt.Errorf("mount %s: %w; make the directory first, or unmount what is there", dir, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("mount %s: %w", dir, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return fmt.Errorf("mount %s: not a directory", dir)
@@ -51,6 +58,31 @@ func Prepare(dir string) error {
 		return fmt.Errorf("mount %s: the directory is not empty; choose another", dir)
 	}
 	return nil
+}
+
+// deadMounts bounds the dead mounts, one over the other, that are taken away.
+const deadMounts = 8
+
+// answerMax is how long a file system may take to say how full it is.
+const answerMax = 10 * time.Second
+
+// answers asks the file system of a directory something that the kernel does
+// not remember: attributes it does, for a moment, of a mount that has just died.
+// A process that is being killed answers when it is gone.
+func answers(dir string) error {
+	answer := make(chan error, 1)
+	go func() {
+		var st unix.Statfs_t
+		answer <- unix.Statfs(dir, &st)
+	}()
+	late := time.NewTimer(answerMax)
+	defer late.Stop()
+	select {
+	case err := <-answer:
+		return err
+	case <-late.C:
+		return fmt.Errorf("what is mounted there does not answer within %v", answerMax)
+	}
 }
 
 // detach takes a mount away from the tree; its users keep what they have open.

@@ -38,6 +38,7 @@ type daemon struct {
 	control   *control.Server
 	metrics   *http.Server
 	mount     *fusefs.FS
+	devices   *devices
 
 	failed   chan error // a service that ended by itself
 	stopping atomic.Bool
@@ -92,8 +93,18 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}); err != nil {
 		return err
 	}
+	var attach control.Devices // not an interface that holds nil
+	if d.flags.mount != "" {
+		if err := d.mountFiles(ctx, dir); err != nil {
+			return err
+		}
+		if d.devices, err = openDevices(ctx, d.host, fsys, dir, d.flags.mount, d.logger); err != nil {
+			return err
+		}
+		attach = d.devices
+	}
 	d.control = control.NewServer(control.Options{
-		Host: d.host, ALBA: d.host.ALBA(), Logger: d.logger, URIs: d.uris,
+		Host: d.host, ALBA: d.host.ALBA(), Devices: attach, Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: dir, Release: release},
 	})
 	for _, l := range d.nbdLns {
@@ -105,11 +116,6 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 			return err
 		}
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })
-	}
-	if d.flags.mount != "" {
-		if err := d.mountFiles(ctx, dir); err != nil {
-			return err
-		}
 	}
 	return d.announce()
 }
@@ -233,7 +239,12 @@ func (d *daemon) stop() error {
 		})
 	}
 	if d.mount != nil {
-		services.Go(func() { errs[4] = d.mount.Unmount(ctx) })
+		services.Go(func() {
+			if d.devices != nil {
+				d.devices.close()
+			}
+			errs[4] = d.mount.Unmount(ctx)
+		})
 	}
 	services.Wait()
 	// Those that no server has taken over; closing twice is harmless.

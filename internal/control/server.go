@@ -23,6 +23,8 @@ type Options struct {
 	// ALBA is the vDisks' backend if it is that. Nil: it is another, and ALBA
 	// calls are refused.
 	ALBA ALBA
+	// Devices makes block devices. Nil: none are made here.
+	Devices Devices
 	// URIs names the NBD URIs of a vDisk. Nil: none.
 	URIs   func(vdisk string) []string
 	Logger *slog.Logger // nil: none
@@ -155,6 +157,7 @@ func (s *Server) routes() http.Handler {
 		return done{}, h.Sync(ctx, r.Name, p)
 	})
 	s.albaRoutes(mux)
+	s.deviceRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		newAnswer(w).fail(fmt.Errorf("%w: this release has no call %s %s: client and ovs up differ in release", volumedriver.ErrInvalid, r.Method, r.URL.Path))
 	})

@@ -48,6 +48,8 @@ var allowed = []struct {
 	{"nbd/*", []string{"nbd", "nbd/*"}, "clients, suites, another server"},
 	{"fusefs/...", []string{"fusefs/..."}, "a front end over an interface of its own; never volumedriver"},
 
+	{"blockdev", nil, "files as block devices"},
+
 	{"internal/disk/*", []string{"internal/disk/*"}, "disks and their suite"},
 	{"internal/gate", nil, "a door for tests"},
 	{"backend/fault", []string{"internal/gate"}, "holds calls"},

@@ -1,0 +1,109 @@
+package blockdev
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options of a loop device.
+type Options struct {
+	// Device is the device to take if it is free; "": any.
+	Device   string
+	ReadOnly bool
+}
+
+const (
+	sectorSize = 512 // of a device: images of disks are partitioned so
+	prefix     = "/dev/loop"
+	// attachTries bounds how often another process may take the device that
+	// was free.
+	attachTries = 16
+)
+
+// Attach makes a loop device over a file and returns its path.
+func Attach(file string, opt Options) (device string, err error) {
+	mode := os.O_RDWR
+	if opt.ReadOnly {
+		mode = os.O_RDONLY
+	}
+	f, err := os.OpenFile(file, mode, 0)
+	if err != nil {
+		return "", fmt.Errorf("loop device over %s: %w", file, err)
+	}
+	defer f.Close()
+	if opt.Device != "" {
+		if err := configure(opt.Device, f, opt.ReadOnly); err == nil {
+			return opt.Device, nil
+		}
+	}
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return "", fmt.Errorf("loop device over %s: load the kernel's module loop, and in a container pass /dev/loop-control and the devices /dev/loopN: %w", file, err)
+	}
+	defer control.Close()
+	for range attachTries {
+		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return "", fmt.Errorf("loop device over %s: find a free one: %w", file, err)
+		}
+		device = prefix + strconv.Itoa(number)
+		if err = configure(device, f, opt.ReadOnly); !errors.Is(err, unix.EBUSY) {
+			if err != nil {
+				return "", fmt.Errorf("loop device over %s: %w", file, err)
+			}
+			return device, nil
+		}
+	}
+	return "", fmt.Errorf("loop device over %s: every free device was taken by others; try again", file)
+}
+
+// configure gives a device its file, in one call: it is never seen half made.
+func configure(device string, file *os.File, readOnly bool) error {
+	d, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	c := unix.LoopConfig{Fd: uint32(file.Fd()), Size: sectorSize}
+	c.Info.Flags = unix.LO_FLAGS_DIRECT_IO | unix.LO_FLAGS_PARTSCAN
+	if readOnly {
+		c.Info.Flags |= unix.LO_FLAGS_READ_ONLY
+	}
+	copy(c.Info.File_name[:len(c.Info.File_name)-1], file.Name())
+	if err := unix.IoctlLoopConfigure(int(d.Fd()), &c); err != nil {
+		return fmt.Errorf("configure %s: %w", device, err)
+	}
+	return nil
+}
+
+// Detach takes the file of a device away. A device that is in use, as by a
+// mounted file system, goes when its last user does. One that has no file is no
+// error.
+func Detach(device string) error {
+	d, err := os.OpenFile(device, os.O_RDONLY, 0)
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	defer d.Close()
+	err = unix.IoctlSetInt(int(d.Fd()), unix.LOOP_CLR_FD, 0)
+	if err != nil && !errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("detach %s: %w", device, err)
+	}
+	return nil
+}
+
+// Backing returns the file of a device as the kernel names it, "" if it has
+// none. The file's file system is not asked: it may be gone.
+func Backing(device string) string {
+	name, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(device), "loop", "backing_file"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(strings.TrimSpace(string(name)), " (deleted)")
+}
