@@ -3,6 +3,7 @@ DATA     ?= data
 FUZZTIME ?= 10s
 SOAKTIME ?= 30m
 BENCH    ?=
+GUESTDIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ovs-guest
 
 GO      ?= go
 RELEASE := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -12,7 +13,7 @@ export CGO_ENABLED = 0
 export GO
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz soak bench clean
+.PHONY: help build run test race lint fuzz soak e2e-vm bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,10 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 
 soak: ## the tests that draw random numbers, again and again for SOAKTIME (30m)
 	@scripts/soak $(SOAKTIME)
+
+e2e-vm: ## boot Linux guests on vDisks, by NBD and by the mount (root, Debian; ten minutes)
+	scripts/guest/prepare '$(GUESTDIR)'
+	OVS_GUEST='$(GUESTDIR)' $(GO) test -count=1 -v -timeout 60m ./scripts/guest
 
 bench: ## compare with other servers and print the table; BENCH= takes its flags
 	$(GO) run ./scripts/bench $(BENCH)
