@@ -254,3 +254,31 @@ func TestGetAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// While there is room everything is admitted; a scan of more than that evicts
+// nothing that it met.
+func TestAdmissionWithRoom(t *testing.T) {
+	o := options(crashdisk.New())
+	o.AdmitFirst, o.Bytes, o.QueueBytes = false, 4<<20, 256<<10
+	c := open(t, o)
+	for i := range 32 {
+		put(c, key(1+i, 0), 0, 4096)
+	}
+	c.Flush()
+	for i := range 32 {
+		want(t, c, true, key(1+i, 0), 0, 4096)
+	}
+	for i := range 4000 {
+		put(c, key(100+i, 0), 0, 4096)
+		if i%32 == 0 {
+			c.Flush()
+		}
+	}
+	c.Flush()
+	for i := range 32 {
+		want(t, c, true, key(1+i, 0), 0, 4096)
+	}
+	if s := c.Stats(); s.Evicted > 0 || s.Written > 4<<20 {
+		t.Errorf("a scan evicted: %+v", s)
+	}
+}

@@ -17,8 +17,9 @@
 // extents that were hit since they were written are appended again, up to half
 // a segment. One goroutine writes. Files hold at most Options.Bytes together.
 //
-// An extent is admitted when one of its blocks was put before and is still
-// remembered, so that what is read once, as by a scan, evicts nothing.
+// An extent is admitted while there is room; then when one of its blocks was put
+// before and is still remembered, so that what is read once, as by a scan, evicts
+// nothing.
 //
 // The index is in memory: for each extent a fingerprint of its page, where it
 // lies and which blocks it has, 13 bytes; for each block the checksum that came

@@ -38,7 +38,7 @@ type Options struct {
 	// yet; what does not fit is dropped. Default 16 MiB; at least 128 KiB.
 	QueueBytes int64
 
-	// AdmitFirst admits what is put for the first time too.
+	// AdmitFirst admits what is put for the first time too, room or not.
 	AdmitFirst bool
 
 	Logger *slog.Logger // default: none

@@ -42,11 +42,13 @@ type queue struct {
 	busy    bool   // the writer has a batch, or has not begun
 	closed  bool
 	ghosts  *ghosts // nil: everything is admitted
+	room    int64   // bytes of segments up to which nothing need be evicted for more
 	stats   *counters
 }
 
 func newQueue(o Options, stats *counters) *queue {
-	q := &queue{filling: new(batch), spare: new(batch), limit: int(o.QueueBytes / 2), busy: true, stats: stats}
+	q := &queue{filling: new(batch), spare: new(batch), limit: int(o.QueueBytes / 2), busy: true, stats: stats,
+		room: o.Bytes - 2*o.SegmentBytes - o.QueueBytes}
 	q.changed.L = &q.mu
 	if !o.AdmitFirst {
 		q.ghosts = newGhosts(o.Bytes / int64(o.PageBytes))
@@ -78,7 +80,7 @@ func (c *Cache) Put(key manifest.Key, off uint32, p []byte, crcs []uint32) {
 func (q *queue) add(it item, p []byte, crcs []uint32) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.ghosts != nil && !q.ghosts.seen(it.fp, it.run) {
+	if q.ghosts != nil && !q.ghosts.seen(it.fp, it.run) && q.stats.bytes.Load() >= q.room {
 		q.stats.refused.Add(uint64(len(p)))
 		return
 	}
