@@ -6,6 +6,8 @@ import (
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"openvstorage/fusefs/transport"
 )
 
 // Modes of fallocate(2) that are offered, and of lseek(2).
@@ -26,6 +28,9 @@ func readDevice(ctx context.Context, dev Device, dest []byte, off int64) (fuse.R
 	}
 	err := dev.TryRead(dest, off)
 	if err == ErrWouldBlock || err == ErrUnderWay {
+		if !transport.MayWait(ctx) {
+			return nil, syscall.EAGAIN
+		}
 		err = dev.Read(ctx, dest, off)
 	}
 	if err != nil {
@@ -34,9 +39,21 @@ func readDevice(ctx context.Context, dev Device, dest []byte, off int64) (fuse.R
 	return fuse.ReadResultData(dest), 0
 }
 
+// lockShared takes n.mu for reading, unless it would have to wait for it and may
+// not.
+func (n *diskNode) lockShared(ctx context.Context) bool {
+	if !transport.MayWait(ctx) {
+		return n.mu.TryRLock()
+	}
+	n.mu.RLock()
+	return true
+}
+
 // Read implements gofs.NodeReader.
 func (n *diskNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	n.mu.RLock()
+	if !n.lockShared(ctx) {
+		return nil, syscall.EAGAIN
+	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {
 		return n.noDeviceRead()
@@ -59,7 +76,9 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	if len(data) == 0 {
 		return 0, 0
 	}
-	n.mu.RLock()
+	if !n.lockShared(ctx) {
+		return 0, syscall.EAGAIN
+	}
 	defer n.mu.RUnlock()
 	if e := n.reach(ctx, off+int64(len(data))); e != 0 {
 		return 0, e
@@ -67,6 +86,9 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	batch := [1]Span{{Off: off, Data: data}}
 	err := n.dev.TryWrite(batch[:])
 	if err == ErrWouldBlock || err == ErrUnderWay {
+		if !transport.MayWait(ctx) {
+			return 0, syscall.EAGAIN
+		}
 		err = n.dev.Write(ctx, batch[:])
 	}
 	if err != nil {
@@ -85,6 +107,9 @@ func (n *diskNode) reach(ctx context.Context, end int64) syscall.Errno {
 	for n.dev == nil || n.dev.Size() < end {
 		if n.dev == nil && n.made() {
 			return syscall.EIO
+		}
+		if !transport.MayWait(ctx) {
+			return syscall.EAGAIN
 		}
 		n.mu.RUnlock()
 		n.mu.Lock()

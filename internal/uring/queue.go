@@ -205,12 +205,15 @@ func (q *Queues[S]) Pop() S {
 }
 
 // Enter hands up to n pushed submissions to the kernel and returns how many it
-// took. Then it waits until there are so many completions.
-func (q *Queues[S]) Enter(n, completions int) (int, error) {
-	flags := uintptr(0)
-	if completions > 0 {
-		flags = enterGetEvents
-	}
+// took. It does not wait for them.
+func (q *Queues[S]) Enter(n int) (int, error) { return q.enter(n, 0, 0) }
+
+// EnterAndWait is Enter, and waits until there are so many completions.
+func (q *Queues[S]) EnterAndWait(n, completions int) (int, error) {
+	return q.enter(n, completions, enterGetEvents)
+}
+
+func (q *Queues[S]) enter(n, completions int, flags uintptr) (int, error) {
 	took, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(q.FD.Load()), uintptr(n), uintptr(completions), flags, 0, 0)
 	if errno != 0 {
 		return 0, errno

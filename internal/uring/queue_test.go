@@ -30,7 +30,9 @@ func TestLayouts(t *testing.T) {
 // Both widths: what is pushed comes back, and what is popped does not.
 func TestQueues(t *testing.T) {
 	t.Run("64 bytes", func(t *testing.T) { queues(t, 0, func(s Submission) Submission { return s }) })
-	t.Run("128 bytes", func(t *testing.T) { queues(t, SQE128, func(s Submission) WideSubmission { return WideSubmission{Submission: s} }) })
+	t.Run("128 bytes", func(t *testing.T) {
+		queues(t, SQE128, func(s Submission) WideSubmission { return WideSubmission{Submission: s} })
+	})
 }
 
 const opNop = 0 // IORING_OP_NOP
@@ -48,7 +50,7 @@ func queues[S Submission | WideSubmission](t *testing.T, flags uint32, of func(S
 			q.Push(of(Submission{Opcode: opNop, UserData: round*8 + i}))
 		}
 		q.Pop()
-		if n, err := q.Enter(7, 7); n != 7 || err != nil {
+		if n, err := q.EnterAndWait(7, 7); n != 7 || err != nil {
 			t.Fatal(n, err)
 		}
 		for i := range uint64(7) {

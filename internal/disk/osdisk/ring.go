@@ -136,7 +136,7 @@ func (r *ring) submit() {
 
 func (r *ring) submitPushed() {
 	for n := r.pushed.Load(); n > 0; n = r.pushed.Load() {
-		took, err := r.q.Enter(int(n), 0)
+		took, err := r.q.Enter(int(n))
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN || err == unix.EBUSY: // the kernel is short of memory now
