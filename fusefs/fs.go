@@ -42,7 +42,7 @@ type Options struct {
 	AllowOther bool   // let other users in, as far as owners and modes do
 	UID, GID   uint32 // owner of what has none of its own
 	Direct     bool   // mount(2) instead of fusermount3; needs root
-	NoRing     bool   // requests come by the device, also where the kernel offers an io_uring
+	Ways       transport.Ways
 	Logger     *slog.Logger
 }
 
@@ -80,7 +80,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		EntryTimeout: &timeout, AttrTimeout: &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
 	})
 	f.conn, err = transport.Mount(dir, raw, transport.Options{
-		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, NoRing: opt.NoRing, Logger: opt.Logger,
+		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Logger: opt.Logger,
 		MaxWrite: maxWrite, Background: maxBackground, InFlight: inflightBytes,
 		Capabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 	})
@@ -140,8 +140,8 @@ const (
 	unmountWaitMax = 500 * time.Millisecond
 )
 
-// Ring reports whether requests come over an io_uring.
-func (f *FS) Ring() bool { return f.conn.Ring() }
+// Stats returns the counters of the requests that came.
+func (f *FS) Stats() transport.Stats { return f.conn.Stats() }
 
 // Wait returns when nothing is mounted any more.
 func (f *FS) Wait() { f.conn.Wait() }

@@ -94,6 +94,12 @@ func (l *buffers) put(b *buffer) {
 	l.more.Broadcast()
 }
 
+func (l *buffers) heldNow() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held
+}
+
 // free gives all memory back; nobody has a buffer any more.
 func (l *buffers) free() {
 	for _, b := range l.made {

@@ -6,10 +6,21 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+)
+
+// Ways say which ways to the kernel are taken.
+type Ways int
+
+// Ways to the kernel.
+const (
+	BestWay  Ways = iota // an io_uring if the kernel offers and takes it, else the device
+	NoRing               // the device alone
+	RingOnly             // an io_uring, or the mount fails
 )
 
 // Options say how a file system is mounted and served.
@@ -21,7 +32,7 @@ type Options struct {
 	Background   int    // asynchronous requests that the kernel has under way at most
 	InFlight     int64  // bytes of waiting requests that came by the device at most
 	Capabilities uint64 // fuse.CAP_* that are asked for
-	NoRing       bool   // the device alone
+	Ways         Ways   // to the kernel
 	Logger       *slog.Logger
 }
 
@@ -33,6 +44,10 @@ type Conn struct {
 	dir    string
 	fd     int
 	logger *slog.Logger
+
+	requests atomic.Uint64 // by the device
+	waited   atomic.Uint64
+	inFlight atomic.Int64
 
 	waiting  waiting
 	buffers  *buffers
@@ -48,9 +63,9 @@ func Mount(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	c, err := connect(dir, raw, opt)
-	if errors.Is(err, errRing) && !opt.NoRing {
+	if errors.Is(err, errRing) && opt.Ways == BestWay {
 		opt.Logger.Warn("FUSE goes by the device: the kernel takes no io_uring", "mount", dir, "err", err)
-		opt.NoRing = true
+		opt.Ways = NoRing
 		c, err = connect(dir, raw, opt)
 	}
 	return c, err
@@ -61,7 +76,11 @@ var errRing = errors.New("FUSE over io_uring")
 
 func connect(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
 	c := &Conn{raw: raw, opt: opt, dir: dir, logger: opt.Logger, ended: make(chan struct{}), buffers: newBuffers(opt.MaxWrite, opt.InFlight)}
-	if !opt.NoRing && ringOffered() {
+	offered := ringOffered()
+	if opt.Ways == RingOnly && offered != nil {
+		return nil, fmt.Errorf("%w: %w", errRing, offered)
+	}
+	if opt.Ways != NoRing && offered == nil {
 		if err := c.openRings(); err != nil {
 			return nil, fmt.Errorf("%w: %w", errRing, err)
 		}
@@ -101,6 +120,9 @@ func (c *Conn) start() error {
 	request := b.request()[:n]
 	if initFlags(request)&fuse.CAP_OVER_IO_URING == 0 {
 		c.closeRings() // this kernel has none
+		if c.opt.Ways == RingOnly {
+			return errRingAbsent
+		}
 	}
 	c.other(request)
 	c.buffers.put(b)
@@ -120,7 +142,9 @@ func (c *Conn) finish() {
 	c.readers.Wait()
 	c.waiting.interruptAll()
 	c.handlers.Wait()
-	c.closeRings()
+	for _, q := range c.queues {
+		q.close()
+	}
 	unix.Close(c.fd)
 	c.buffers.free()
 	c.raw.OnUnmount()
@@ -139,9 +163,6 @@ func (c *Conn) Unmount() error {
 
 // Wait returns when nothing is mounted any more.
 func (c *Conn) Wait() { <-c.ended }
-
-// Ring reports whether requests come over an io_uring.
-func (c *Conn) Ring() bool { return len(c.queues) > 0 }
 
 // noPolling has the kernel learn that nothing here can be polled. The runtime
 // would ask each file of the mount that this process itself opens, in a way in

@@ -45,6 +45,7 @@ func (c *Conn) readDevice() {
 
 // received serves a request of n bytes, and gives its buffer back.
 func (c *Conn) received(b *buffer, n int) {
+	c.requests.Add(1)
 	request := b.request()[:n]
 	header := (*fuse.InHeader)(unsafe.Pointer(&request[0]))
 	switch header.Opcode {
@@ -82,8 +83,11 @@ func (c *Conn) received(b *buffer, n int) {
 // handle runs what may wait.
 func (c *Conn) handle(fn func()) {
 	c.handlers.Add(1)
+	c.waited.Add(1)
+	c.inFlight.Add(1)
 	go func() {
 		defer c.handlers.Done()
+		defer c.inFlight.Add(-1)
 		fn()
 	}()
 }

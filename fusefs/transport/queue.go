@@ -31,6 +31,8 @@ type queue struct {
 	kick  int        // an eventfd: something was answered elsewhere
 	kicks []byte     // where it is read to
 
+	requests atomic.Uint64
+
 	mu       sync.Mutex
 	answered []int // entries that were answered elsewhere
 	asleep   atomic.Bool
@@ -50,7 +52,7 @@ func newQueue(c *Conn, cpu, n int) (q *queue, err error) {
 	if q.kick, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
 		return nil, err
 	}
-	size := max(c.opt.MaxWrite, smallestRoom)
+	size := c.room()
 	headers, err := q.alloc((n + 1) * headerStride)
 	if err != nil {
 		return nil, err
@@ -255,6 +257,7 @@ func (q *queue) elsewhere(i int, fn func()) {
 
 // request serves the request in entry i.
 func (q *queue) request(i int) {
+	q.requests.Add(1)
 	e := &q.entries[i]
 	header := (*fuse.InHeader)(unsafe.Pointer(&e.header.inOut))
 	fixed := int(header.Length) - requestHeaderSize - int(e.header.length)

@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -104,7 +105,7 @@ func (c *Conn) startRings() error {
 	return errors.Join(errs...)
 }
 
-// closeRings gives the rings' memory back; none is in use.
+// closeRings does without the rings, none of which was started.
 func (c *Conn) closeRings() {
 	for _, q := range c.queues {
 		q.close()
@@ -112,10 +113,23 @@ func (c *Conn) closeRings() {
 	c.queues = nil
 }
 
-// ringOffered reports whether the kernel lets FUSE use an io_uring.
-func ringOffered() bool {
-	on, err := os.ReadFile("/sys/module/fuse/parameters/enable_uring")
-	return err == nil && strings.TrimSpace(string(on)) == "Y"
+const ringParameter = "/sys/module/fuse/parameters/enable_uring"
+
+var errRingAbsent = fmt.Errorf("%w: this kernel has none; it comes with Linux 6.14", errRing)
+
+// ringOffered returns why the kernel does not let FUSE use an io_uring, nil if
+// it does.
+func ringOffered() error {
+	on, err := os.ReadFile(ringParameter)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errRingAbsent
+	case err != nil:
+		return err
+	case strings.TrimSpace(string(on)) != "Y":
+		return fmt.Errorf("the kernel does not allow it; as root: echo Y > %s", ringParameter)
+	}
+	return nil
 }
 
 // cpus reads a list of CPUs: "possible" or "online".

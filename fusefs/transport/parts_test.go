@@ -1,0 +1,121 @@
+package transport
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+func TestLayouts(t *testing.T) {
+	for what, sizes := range map[string][2]uintptr{
+		"InHeader":          {unsafe.Sizeof(fuse.InHeader{}), requestHeaderSize},
+		"ReadIn":            {unsafe.Sizeof(fuse.ReadIn{}), ioSize},
+		"WriteIn":           {unsafe.Sizeof(fuse.WriteIn{}), ioSize},
+		"WriteIn.Size":      {unsafe.Offsetof(fuse.WriteIn{}.Size), unsafe.Offsetof(fuse.ReadIn{}.Size)},
+		"WriteIn.Offset":    {unsafe.Offsetof(fuse.WriteIn{}.Offset), unsafe.Offsetof(fuse.ReadIn{}.Offset)},
+		"replyHeader":       {unsafe.Sizeof(replyHeader{}), replyHeaderSize},
+		"ringHeader":        {unsafe.Sizeof(ringHeader{}), 288},
+		"ringHeader.length": {unsafe.Offsetof(ringHeader{}.length), 272},
+	} {
+		if sizes[0] != sizes[1] {
+			t.Errorf("%s: %d, want %d", what, sizes[0], sizes[1])
+		}
+	}
+}
+
+func TestParseCPUs(t *testing.T) {
+	for s, want := range map[string][]int{"0": {0}, "0-3": {0, 1, 2, 3}, "0-1,4,6-7": {0, 1, 4, 6, 7}, "": nil, "3-1": nil, "0-": nil, "x": nil, "0-9999999": nil} {
+		got, err := parseCPUs(s)
+		if !slices.Equal(got, want) || (err == nil) != (want != nil) {
+			t.Errorf("%q: %v, %v", s, got, err)
+		}
+	}
+}
+
+func TestReplyRoom(t *testing.T) {
+	fixed := make([]byte, 40)
+	fixed[1], fixed[17], fixed[29] = 1, 2, 3
+	for opcode, want := range map[uint32]int{1: 4096, opGetxattr: 4096 + 256, opReaddir: 4096 + 512, opIoctl: 4096 + 768} {
+		if got := replyRoom(opcode, fixed); got != want {
+			t.Errorf("operation %d: %d, want %d", opcode, got, want)
+		}
+	}
+	if got := replyRoom(opReaddir, fixed[:8]); got != 4096 {
+		t.Errorf("a short request: %d", got)
+	}
+}
+
+// An interrupt finds its request whether it comes before or after, once.
+func TestWaiting(t *testing.T) {
+	var w waiting
+	ended := func(c <-chan struct{}) bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+	a := w.begin(1)
+	if w.interrupt(2) || ended(a) {
+		t.Error("another's interrupt")
+	}
+	if !w.interrupt(1) || !ended(a) || w.interrupt(1) {
+		t.Error("its own")
+	}
+	w.end(1)
+	if b := w.begin(2); !ended(b) {
+		t.Error("one that came before")
+	}
+	w.end(2)
+	if b := w.begin(2); ended(b) {
+		t.Error("the same once more")
+	}
+	for i := range uint64(2 * earlyMax) {
+		w.interrupt(100 + i)
+	}
+	if ended(w.begin(100)) || !ended(w.begin(99+2*earlyMax)) {
+		t.Error("of many the last ones are remembered")
+	}
+	w.interruptAll()
+	if !ended(w.begin(5)) {
+		t.Error("after the end")
+	}
+	if MayWait(&fuse.Context{Cancel: tried}) || !MayWait(&fuse.Context{Cancel: w.begin(6)}) || !MayWait(context.Background()) {
+		t.Error("MayWait")
+	}
+}
+
+// What waits is bounded in bytes; one request always has room.
+func TestBuffers(t *testing.T) {
+	l := newBuffers(1<<20, 100)
+	a, err := l.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.hold(a, 1<<20)
+	held := make(chan struct{})
+	go func() { l.hold(b, 1); close(held) }()
+	select {
+	case <-held:
+		t.Error("held over the bound")
+	default:
+	}
+	l.put(a)
+	<-held
+	if got, _ := l.get(); got != a {
+		t.Error("the last one given back is not the first one taken")
+	}
+	l.put(b)
+	if n := l.heldNow(); n != 0 {
+		t.Errorf("%d bytes held at rest", n)
+	}
+	l.free()
+}
