@@ -83,6 +83,9 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	if e := n.reach(ctx, off+int64(len(data))); e != 0 {
 		return 0, e
 	}
+	if off%clusterSize == 0 && len(data)%clusterSize == 0 && transport.Gather(ctx, n, off, data) {
+		return 0, transport.Gathered
+	}
 	batch := [1]Span{{Off: off, Data: data}}
 	err := n.dev.TryWrite(batch[:])
 	if err == ErrWouldBlock || err == ErrUnderWay {
@@ -96,6 +99,28 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	}
 	n.touch()
 	return uint32(len(data)), 0
+}
+
+// WriteGathered implements transport.Writer: writes of a round, whole clusters,
+// are one append.
+func (n *diskNode) WriteGathered(batch []transport.Span) syscall.Errno {
+	if !n.mu.TryRLock() {
+		return syscall.EAGAIN
+	}
+	defer n.mu.RUnlock()
+	for _, w := range batch {
+		if n.dev == nil || w.Off+int64(len(w.Data)) > n.dev.Size() {
+			return syscall.EAGAIN // it was emptied meanwhile: each finds out
+		}
+	}
+	err := n.dev.TryWrite(batch)
+	if err == ErrWouldBlock || err == ErrUnderWay {
+		return syscall.EAGAIN
+	}
+	if err == nil {
+		n.touch()
+	}
+	return errnoOf(err)
 }
 
 // reach makes the device reach to end. n.mu is held for reading, and let go

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -178,12 +177,11 @@ func noPolling(dir string) error {
 	return err
 }
 
-// try makes a read or write that may not wait. done is false if it would have
-// to, and nothing has happened. n is the length of the reply behind its header.
-func (c *Conn) try(x *exchange) (n int, status fuse.Status, done bool) {
-	n, status = c.do(x, tried)
-	return n, status, status != fuse.Status(unix.EAGAIN)
-}
+// What do returns, instead of the end of a request, if it may not wait.
+const (
+	mustWait = fuse.Status(unix.EAGAIN) // nothing has happened
+	gathers  = fuse.Status(Gathered)    // the round makes the write
+)
 
 // wait makes a read or write that may wait.
 func (c *Conn) wait(x *exchange) (n int, status fuse.Status) {
@@ -193,6 +191,7 @@ func (c *Conn) wait(x *exchange) (n int, status fuse.Status) {
 	return c.do(x, cancel)
 }
 
+// do makes a read or write. n is the length of the reply behind its header.
 func (c *Conn) do(x *exchange, cancel <-chan struct{}) (n int, status fuse.Status) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -203,8 +202,7 @@ func (c *Conn) do(x *exchange, cancel <-chan struct{}) (n int, status fuse.Statu
 	if x.in.Opcode == opWrite {
 		written, status := c.raw.Write(cancel, &x.in, x.data)
 		if status.Ok() {
-			*(*[2]uint32)(unsafe.Pointer(&x.room[0])) = [2]uint32{written, 0}
-			n = writeReplySize
+			n = x.written(written)
 		}
 		return n, status
 	}

@@ -52,7 +52,7 @@ func (c *Conn) received(b *buffer, n int) {
 	case opRead, opWrite:
 		x := &exchange{data: request[ioSize:], room: b.room()}
 		x.copyIn(request[:requestHeaderSize], request[requestHeaderSize:ioSize])
-		if got, status, done := c.try(x); done {
+		if got, status := c.do(x, tried); status != mustWait {
 			c.reply(b, x.in.Unique, got, status)
 			c.buffers.put(b)
 			return

@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"slices"
+	"syscall"
 	"testing"
 	"unsafe"
 
@@ -84,8 +85,70 @@ func TestWaiting(t *testing.T) {
 	if !ended(w.begin(5)) {
 		t.Error("after the end")
 	}
-	if MayWait(&fuse.Context{Cancel: tried}) || !MayWait(&fuse.Context{Cancel: w.begin(6)}) || !MayWait(context.Background()) {
+	r := newRound(nil)
+	defer r.close()
+	if MayWait(&fuse.Context{Cancel: tried}) || MayWait(&fuse.Context{Cancel: r.tried}) || !MayWait(&fuse.Context{Cancel: w.begin(6)}) || !MayWait(context.Background()) {
 		t.Error("MayWait")
+	}
+}
+
+// tape is a Writer that notes the lengths of batches.
+type tape struct {
+	batches [][]int64 // offsets
+	errno   syscall.Errno
+}
+
+func (w *tape) WriteGathered(batch []Span) syscall.Errno {
+	var offsets []int64
+	for _, s := range batch {
+		offsets = append(offsets, s.Off)
+	}
+	w.batches = append(w.batches, offsets)
+	return w.errno
+}
+
+// Writes of a round are made together, each file's in order, in batches of a
+// bounded length; all of a batch have its result.
+func TestRound(t *testing.T) {
+	ends := map[int]syscall.Errno{}
+	r := newRound(func(entry int, n uint32, e syscall.Errno) {
+		if _, twice := ends[entry]; twice || n == 0 {
+			t.Errorf("entry %d ends with %d, %v", entry, n, e)
+		}
+		ends[entry] = e
+	})
+	defer r.close()
+	ctx := &fuse.Context{Cancel: r.tried}
+	a, b := new(tape), &tape{errno: syscall.EAGAIN}
+	for range 2 {
+		a.batches, b.batches = nil, nil
+		clear(ends)
+		for i := range 40 {
+			to := []Writer{a, a, b}[i%3]
+			if !Gather(ctx, to, int64(i), make([]byte, gatherWrite)) {
+				t.Fatal("not gathered")
+			}
+			r.took(i)
+		}
+		if Gather(ctx, a, 0, make([]byte, gatherWrite+1)) || Gather(&fuse.Context{Cancel: tried}, a, 0, make([]byte, 1)) {
+			t.Error("gathered what is too long, or came by the device")
+		}
+		r.make()
+		var offsets []int64
+		for _, batch := range a.batches {
+			if len(batch) > gatherBytes/gatherWrite {
+				t.Errorf("%d writes in a batch", len(batch))
+			}
+			offsets = append(offsets, batch...)
+		}
+		if len(a.batches) != 2 || len(b.batches) != 1 || len(offsets) != 27 || !slices.IsSorted(offsets) {
+			t.Errorf("batches %v and %v", a.batches, b.batches)
+		}
+		for i := range 40 {
+			if want := []syscall.Errno{0, 0, syscall.EAGAIN}[i%3]; ends[i] != want {
+				t.Errorf("entry %d: %v", i, ends[i])
+			}
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -32,6 +33,7 @@ type queue struct {
 	kicks []byte     // where it is read to
 
 	requests atomic.Uint64
+	round    *round // what came at once
 
 	mu       sync.Mutex
 	answered []int // entries that were answered elsewhere
@@ -44,6 +46,7 @@ const kickID = ^uint64(0)
 // newQueue makes the ring of a CPU with n entries.
 func newQueue(c *Conn, cpu, n int) (q *queue, err error) {
 	q = &queue{conn: c, cpu: cpu, fd: -1, kick: -1, begin: make(chan bool, 1), state: make(chan error, 1)}
+	q.round = newRound(q.wrote)
 	defer func() {
 		if err != nil {
 			q.close()
@@ -90,6 +93,7 @@ func (q *queue) close() {
 	case q.begin <- false: // its thread waits for that, or ended before
 	default:
 	}
+	q.round.close()
 	q.ring.Unmap()
 	for _, m := range q.memory {
 		_ = unix.Munmap(m)
@@ -156,6 +160,7 @@ func (q *queue) register() error {
 		id, res, ok := q.ring.Complete()
 		switch {
 		case !ok:
+			q.round.make()
 			return nil
 		case res < 0:
 			return fmt.Errorf("register: %w", unix.Errno(-res))
@@ -193,6 +198,7 @@ func (q *queue) serve() error {
 				q.request(int(id))
 			}
 		}
+		q.round.make()
 	}
 	return nil
 }
@@ -273,14 +279,34 @@ func (q *queue) request(i int) {
 	x := &e.x
 	x.copyIn(e.header.inOut[:requestHeaderSize], e.header.fixed[:ioSize-requestHeaderSize])
 	x.data = e.payload[:e.header.length]
-	if n, status, done := q.conn.try(x); done {
-		e.answer(x.in.Unique, n, status)
+	n, status := q.conn.do(x, q.round.tried)
+	if status == gathers {
+		q.round.took(i)
+		return
+	}
+	q.tried(i, n, status)
+}
+
+// wrote is the end of a write that was gathered.
+func (q *queue) wrote(i int, n uint32, errno syscall.Errno) {
+	if errno != 0 {
+		q.tried(i, 0, fuse.Status(errno))
+		return
+	}
+	q.tried(i, q.entries[i].x.written(n), fuse.OK)
+}
+
+// tried answers a read or write, or has it be made where it may wait.
+func (q *queue) tried(i, n int, status fuse.Status) {
+	e := &q.entries[i]
+	if status != mustWait {
+		e.answer(e.x.in.Unique, n, status)
 		q.push(q.command(commandCommit, i))
 		return
 	}
 	q.elsewhere(i, func() {
-		n, status := q.conn.wait(x)
-		e.answer(x.in.Unique, n, status)
+		n, status := q.conn.wait(&e.x)
+		e.answer(e.x.in.Unique, n, status)
 	})
 }
 

@@ -81,6 +81,9 @@ func (f *file) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int
 }
 
 func (f *file) Write(ctx context.Context, _ gofs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
+	if len(data)%2 == 0 && transport.Gather(ctx, f, off, data) {
+		return 0, transport.Gathered
+	}
 	if e := f.wait(ctx); e != 0 {
 		return 0, e
 	}
@@ -90,6 +93,18 @@ func (f *file) Write(ctx context.Context, _ gofs.FileHandle, data []byte, off in
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return uint32(copy(f.data[off:], data)), 0
+}
+
+func (f *file) WriteGathered(batch []transport.Span) syscall.Errno {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.turn++; f.gate != nil || f.turn%3 == 0 {
+		return syscall.EAGAIN
+	}
+	for _, w := range batch {
+		copy(f.data[w.Off:], w.Data)
+	}
+	return 0
 }
 
 func (f *file) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return syscall.EDQUOT }

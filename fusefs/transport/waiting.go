@@ -1,18 +1,6 @@
 package transport
 
-import (
-	"context"
-	"sync"
-)
-
-// tried is the cancel channel of requests that must not wait. It is never
-// closed.
-var tried = make(chan struct{})
-
-// MayWait reports whether the request that ctx is of may wait for anything
-// slower than memory. If not, and it would have to, it returns EAGAIN, and is
-// made again with a context for which MayWait is true.
-func MayWait(ctx context.Context) bool { return ctx.Done() != (<-chan struct{})(tried) }
+import "sync"
 
 // earlyMax bounds the interrupts that are remembered.
 const earlyMax = 256

@@ -95,4 +95,10 @@ func (x *exchange) copyIn(header, fixed []byte) {
 	copy(all[requestHeaderSize:], fixed)
 }
 
+// written makes what the reply to a write brings, and returns its length.
+func (x *exchange) written(n uint32) int {
+	*(*[2]uint32)(unsafe.Pointer(&x.room[0])) = [2]uint32{n, 0}
+	return writeReplySize
+}
+
 func (x *exchange) read() *fuse.ReadIn { return (*fuse.ReadIn)(unsafe.Pointer(&x.in)) }
