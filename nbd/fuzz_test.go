@@ -75,7 +75,7 @@ func FuzzHandshake(f *testing.F) {
 
 func FuzzTransmission(f *testing.F) {
 	req := func(typ nbd.Command, flags nbd.CommandFlags, off uint64, payload int) []byte {
-		b := nbd.AppendRequest(nil, nbd.Request{Type: typ, Flags: flags, Cookie: off, Offset: off, Length: uint32(payload)})
+		b := nbd.AppendRequest(nil, nbd.Request{Type: typ, Flags: flags, Cookie: off, Offset: off, Length: uint64(payload)})
 		if typ == nbd.CmdWrite {
 			b = append(b, make([]byte, payload)...)
 		}

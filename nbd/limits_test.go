@@ -137,7 +137,7 @@ func TestOneStuckExportDoesNotStopTheOthers(t *testing.T) {
 		return nil
 	}
 	limits := nbd.Limits{RequestBytes: 33 << 20, ServerBytes: 33 << 20}
-	s := serveExports(t, nbdtest.Exports{"stuck": stuck, "fine": fine}, nil, limits)
+	s := serveExports(t, nbdtest.Exports{"stuck": stuck, "fine": fine}, limits)
 	a := s.client(nbdclient.Options{Export: "stuck"})
 	wait := startAll(a, 3, func(int) *nbdclient.Request {
 		return &nbdclient.Request{Type: nbd.CmdRead, Data: make([]byte, 32<<20)}
@@ -169,8 +169,8 @@ func TestClientThatNeverReads(t *testing.T) {
 	s := serve(t, nbdtest.NewMemory(4<<20), nbd.Limits{
 		RequestBytes: requestBytes, StallTimeout: 300 * time.Millisecond,
 	})
-	for _, n := range []uint32{0, 4096, 1 << 20} { // write replies, inline reads, read tasks
-		r := s.transmit(false)
+	for _, n := range []uint64{0, 4096, 1 << 20} { // write replies, inline reads, read tasks
+		r := s.transmit(simple)
 		other := s.client(nbdclient.Options{})
 		var req []byte
 		for range 64 {
@@ -193,8 +193,8 @@ func TestClientThatNeverReads(t *testing.T) {
 func TestClientThatStallsInARequest(t *testing.T) {
 	s := serve(t, nbdtest.NewMemory(4<<20), nbd.Limits{StallTimeout: time.Millisecond})
 	for _, n := range []int{1, nbd.RequestLen, nbd.RequestLen + 100} {
-		for _, length := range []uint32{4096, 2 << 20} {
-			r := s.transmit(false)
+		for _, length := range []uint64{4096, 2 << 20} {
+			r := s.transmit(simple)
 			b := nbd.AppendRequest(nil, nbd.Request{Type: nbd.CmdWrite, Length: length})
 			r.send(append(b, make([]byte, 4096)...)[:n]...)
 			r.closed()
@@ -227,7 +227,7 @@ func TestClientGoneInMidRequest(t *testing.T) {
 	whole := nbd.AppendRequest(nil, nbd.Request{Type: nbd.CmdWrite, Length: 200 << 10})
 	whole = append(whole, make([]byte, 200<<10)...)
 	for _, n := range []int{1, 27, 28, 29, 5000, 70 << 10, len(whole) - 1} {
-		r := s.transmit(true)
+		r := s.transmit(structured)
 		r.send(whole[:n]...)
 		r.Close()
 	}

@@ -67,7 +67,7 @@ func TestCloseHangsUpOnHandshakes(t *testing.T) {
 
 func TestDisconnectIsForOneExport(t *testing.T) {
 	exports := nbdtest.Exports{"a": nbdtest.NewMemory(testSize), "b": nbdtest.NewMemory(testSize)}
-	s := serveExports(t, exports, nil, nbd.Limits{})
+	s := serveExports(t, exports, nbd.Limits{})
 	a, b := s.client(nbdclient.Options{Export: "a"}), s.client(nbdclient.Options{Export: "b"})
 	infos := s.Connections()
 	if len(infos) != 2 || infos[0].Export != "a" || infos[1].Export != "b" {
@@ -178,7 +178,7 @@ func runModel(t *testing.T, c *nbdclient.Client, base uint64, size int, seed uin
 			if r.IntN(2) == 0 {
 				n = min(n, 5000)
 			}
-			req := &nbdclient.Request{Offset: base + uint64(at), Length: uint32(n)}
+			req := &nbdclient.Request{Offset: base + uint64(at), Length: uint64(n)}
 			want := model[at : at+n]
 			if r.IntN(4) == 0 {
 				req.Flags |= nbd.FlagFUA
