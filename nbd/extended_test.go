@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"testing"
 
@@ -296,5 +297,38 @@ func TestBlockStatusThatNamesContexts(t *testing.T) {
 	r.request(nbd.CmdBlockStatus, nbd.FlagPayloadLen, 0, 12, payload(4096, 1)...)
 	if e := r.errno(); e != nbd.EINVAL {
 		t.Fatalf("without a context: %v", e)
+	}
+}
+
+// TestClientAndExtendedReplies: what the client takes, and what breaks the
+// connection: then the other requests fail too.
+func TestClientAndExtendedReplies(t *testing.T) {
+	const trim = " 6e8a278c 0001 0000 0000000000000002 0000010000000000 0000000000000000"
+	hole, data := nbd.Extent{Length: 4096, Hole: true, Zero: true}, nbd.Extent{Length: 1 << 45}
+	for _, test := range []struct {
+		what, in string
+		extents  []nbd.Extent
+		broken   bool
+	}{
+		{"count", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000000000028 00000001 00000002 " +
+			"0000000000001000 0000000000000003 0000200000000000 0000000000000000" + trim, []nbd.Extent{hole, data}, false},
+		{"no count", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000000000028 00000001 00000000 " +
+			"0000000000001000 0000000000000003 0000200000000000 ffffffff00000000" + trim, []nbd.Extent{hole, data}, false},
+		{"wrong count", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000000000018 00000001 00000002 " +
+			"0000000000001000 0000000000000003" + trim, nil, true},
+		{"the 32-bit form", "6e8a278c 0001 0005 0000000000000001 0000000000000000 000000000000000c 00000001 00001000 00000003" + trim, []nbd.Extent{hole}, false},
+		{"not whole", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000000000010 00000001 00000000 0000000000001000" + trim, nil, true},
+		{"an extent too long", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000000000018 00000001 00000001 " +
+			"8000000000000000 0000000000000003" + trim, nil, true},
+		{"a payload too long", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000100000018 00000001 00000001" + trim, nil, true},
+		{"a reply of another offset", "6e8a278c 0001 0000 0000000000000002 0000000000000000 0000000000000000", nil, true},
+		{"an unknown cookie", "6e8a278c 0001 0000 0000000000000003 0000010000000000 0000000000000000" + trim, nil, true},
+		{"a simple reply", "67446698 00000000 0000000000000002" + trim, nil, true},
+		{"a structured reply", "668e33ef 0001 0000 0000000000000002 00000000" + trim, nil, true},
+	} {
+		_, status, last := converse(t, extended, frame(t, test.in))
+		if !slices.Equal(status.Extents, test.extents) || (status.Err == nil) != (test.extents != nil) || (last.Err != nil) != test.broken {
+			t.Errorf("%s: extents %+v, %v; trim: %v", test.what, status.Extents, status.Err, last.Err)
+		}
 	}
 }
