@@ -50,7 +50,7 @@ type Limits struct {
 
 	// RangeTime is how long a BLOCK_STATUS or CACHE over more than 4 GiB may
 	// look around. It is then answered with what it has found, and the client
-	// asks again for the rest. Default 100 ms.
+	// asks again for the rest. Default 500 ms.
 	RangeTime time.Duration
 
 	// DrainTimeout is how long requests in flight may take to finish once
@@ -106,7 +106,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.IdleBytes, 64<<20)
 	defTime(&l.HandshakeTimeout, 10*time.Second)
 	defTime(&l.StallTimeout, 60*time.Second)
-	defTime(&l.RangeTime, 100*time.Millisecond)
+	defTime(&l.RangeTime, 500*time.Millisecond)
 	defTime(&l.DrainTimeout, 30*time.Second)
 	return l
 }
