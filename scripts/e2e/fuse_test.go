@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openvstorage/fusefs/transport/ringtest"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 )
@@ -128,7 +129,15 @@ func TestTwoDoors(t *testing.T) {
 		operations, err = strconv.Atoi(s)
 		must(t, err)
 	}
-	s, dir := mounted(t, "--write-buffer", "256MiB")
+	t.Run("device", func(t *testing.T) { twoDoors(t, operations, "--fuse", "device") })
+	t.Run("ring", func(t *testing.T) {
+		ringtest.Set(t, true)
+		twoDoors(t, operations, "--fuse", "ring")
+	})
+}
+
+func twoDoors(t *testing.T, operations int, flags ...string) {
+	s, dir := mounted(t, append(flags, "--write-buffer", "256MiB")...)
 	const size = 32*mib + 4096
 	s.create("vm/disk", size)
 	f, err := os.OpenFile(filepath.Join(dir, "vm", "disk.raw"), os.O_RDWR, 0)

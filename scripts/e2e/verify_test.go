@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"openvstorage/fusefs/transport/ringtest"
 	"openvstorage/scripts/fio"
 )
 
@@ -15,18 +16,36 @@ import (
 func TestFioVerify(t *testing.T) {
 	need(t, "fio")
 	uri, _, _ := newDisk(t, gib)
-	for _, load := range [][]string{
-		{"--rw=randrw", "--bsrange=4k-64k", "--verify_backlog=256"},
-		{"--rw=randwrite", "--bs=4k"},
-		{"--rw=write", "--bs=128k"},
-		{"--rw=randwrite", "--bs_unaligned", "--bsrange=512-20k"},
-	} {
+	fioVerify(t, append(verified, []string{"--rw=randwrite", "--bs_unaligned", "--bsrange=512-20k"}), "--ioengine=nbd", "--uri="+uri)
+}
+
+var verified = [][]string{
+	{"--rw=randrw", "--bsrange=4k-64k", "--verify_backlog=256"},
+	{"--rw=randwrite", "--bs=4k"},
+	{"--rw=write", "--bs=128k"},
+}
+
+func fioVerify(t *testing.T, loads [][]string, to ...string) {
+	for _, load := range loads {
 		t.Run(strings.Join(load, " "), func(t *testing.T) {
-			_, err := fio.Run(append(load, "--ioengine=nbd", "--uri="+uri, "--thread", "--numjobs=4", "--iodepth=16",
+			_, err := fio.Run(append(append(load, to...), "--thread", "--numjobs=4", "--iodepth=16",
 				"--size=48m", "--offset_increment=48m", "--verify=crc32c", "--verify_fatal=1", "--fsync=64")...)
 			must(t, err)
 		})
 	}
+}
+
+// TestFioVerifyMount: the same on the mount, both ways to the kernel, with writes
+// that one append takes together.
+func TestFioVerifyMount(t *testing.T) {
+	need(t, "fio")
+	run := func(t *testing.T, way string) {
+		s, dir := mounted(t, "--fuse", way, "--write-buffer", "128MiB")
+		s.create("disk", gib)
+		fioVerify(t, verified, "--ioengine=libaio", "--direct=1", "--filename="+filepath.Join(dir, "disk.raw"))
+	}
+	t.Run("device", func(t *testing.T) { run(t, "device") })
+	t.Run("ring", func(t *testing.T) { ringtest.Set(t, true); run(t, "ring") })
 }
 
 // TestBlkverify: QEMU compares every read with a raw file beside the export.
