@@ -73,7 +73,7 @@ func (l *buffers) get() (*buffer, error) {
 }
 
 // hold counts a request of n bytes among those that wait, and waits itself
-// while there are too many.
+// while there are too many. Nothing is read meanwhile, interrupts neither.
 func (l *buffers) hold(b *buffer, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -139,7 +139,6 @@ func (c *Conn) start() error {
 // back.
 func (c *Conn) finish() {
 	c.readers.Wait()
-	c.waiting.interruptAll()
 	c.handlers.Wait()
 	for _, q := range c.queues {
 		q.close()

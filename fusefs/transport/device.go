@@ -22,9 +22,11 @@ func readRequest(fd int, p []byte) (int, error) {
 	}
 }
 
-// readDevice serves what comes by the device until the mount has gone.
+// readDevice serves what comes by the device until the mount has gone. Then
+// nobody wants the replies of what waits: the rings wait for them to end.
 func (c *Conn) readDevice() {
 	defer c.readers.Done()
+	defer c.waiting.interruptAll()
 	for {
 		b, err := c.buffers.get()
 		if err != nil {

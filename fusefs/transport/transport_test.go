@@ -343,6 +343,48 @@ func TestTakenAway(t *testing.T) {
 	})
 }
 
+// A connection that is aborted under requests that wait ends; they fail.
+func TestAborted(t *testing.T) {
+	const control = "/sys/fs/fuse/connections"
+	ways(t, func(t *testing.T, way transport.Ways) {
+		f := newFile()
+		f.gate = make(chan struct{})
+		dir, c := mount(t, way, &root{files: map[string]*file{"f": f}})
+		var st unix.Stat_t
+		if err := unix.Stat(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := os.ReadDir(control); err != nil || len(list) == 0 {
+			if err := unix.Mount("fusectl", control, "fusectl", 0, ""); err != nil {
+				t.Skip("needs ", control, ": ", err)
+			}
+			t.Cleanup(func() { _ = unix.Unmount(control, unix.MNT_DETACH) })
+		}
+		h, err := os.OpenFile(filepath.Join(dir, "f"), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				if _, err := h.WriteAt([]byte("lost"), 0); err == nil {
+					t.Error("a write of an aborted mount succeeds")
+				}
+			})
+		}
+		for range 4 {
+			within(t, "a request that waits", f.began)
+		}
+		if err := os.WriteFile(filepath.Join(control, fmt.Sprint(unix.Minor(st.Dev)), "abort"), []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() { all.Wait(); c.Wait(); close(ended) }()
+		within(t, "the end of an aborted mount", ended)
+	})
+}
+
 // A file system that panics fails the request, not the process.
 func TestPanic(t *testing.T) {
 	ways(t, func(t *testing.T, way transport.Ways) {
