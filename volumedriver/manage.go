@@ -79,10 +79,7 @@ func (h *Host) bear(ctx context.Context, r registry.Record, c *catalog.Catalog) 
 		return undo(err)
 	}
 	if err := h.opt.Registry.Register(ctx, r); err != nil {
-		if errors.Is(err, registry.ErrNameTaken) {
-			err = fmt.Errorf("%w: %w", err, ErrExists)
-		}
-		return undo(err)
+		return undo(registryError(err))
 	}
 	v := h.openOne(ctx, r, true)
 	return v.info(), v.Err()
@@ -162,28 +159,82 @@ func (h *Host) Resize(ctx context.Context, name string, size uint64) error {
 	return v.resize(ctx, size)
 }
 
+// Renaming gives a vDisk another name.
+type Renaming struct{ Old, New string }
+
 // Rename gives a vDisk another name.
 func (h *Host) Rename(ctx context.Context, old, name string) error {
+	return h.RenameAll(ctx, []Renaming{{old, name}}, nil)
+}
+
+// RenameAll gives vDisks other names, and swaps along with that what others
+// keep beside the registry, in one step that is durable on return. Users of the
+// vDisks notice nothing. A name that is taken, be it by one that is renamed
+// too, refuses all.
+func (h *Host) RenameAll(ctx context.Context, list []Renaming, along []registry.Swap) error {
 	h.structure.Lock()
 	defer h.structure.Unlock()
-	v, err := h.volume(old)
-	if err != nil {
-		return err
+	volumes := make([]*Volume, len(list))
+	records := make([]registry.Renaming, len(list))
+	for i, r := range list {
+		v, err := h.volume(r.Old)
+		if err != nil {
+			return err
+		}
+		if err := h.nameIsFree(r.New); err != nil {
+			return err
+		}
+		volumes[i], records[i] = v, registry.Renaming{ID: v.id, Name: r.New}
 	}
-	if err := h.nameIsFree(name); err != nil {
-		return err
-	}
-	if err := h.opt.Registry.Rename(ctx, v.id, name); err != nil {
-		return fmt.Errorf("vDisk %q: %w", old, err)
+	if err := h.opt.Registry.RenameAll(ctx, records, along); err != nil {
+		return fmt.Errorf("rename of %s: %w", renamed(list), registryError(err))
 	}
 	h.mu.Lock()
-	delete(h.byName, old)
-	h.byName[name] = v
+	for i, r := range list {
+		delete(h.byName, r.Old)
+		h.byName[r.New] = volumes[i]
+	}
 	h.mu.Unlock()
-	v.mu.Lock()
-	v.name = name
-	v.mu.Unlock()
+	for i, r := range list {
+		volumes[i].setName(r.New)
+	}
 	return nil
+}
+
+// renamed says what is renamed.
+func renamed(list []Renaming) string {
+	switch len(list) {
+	case 0:
+		return "no vDisk"
+	case 1:
+		return fmt.Sprintf("vDisk %q", list[0].Old)
+	}
+	return fmt.Sprintf("%d vDisks, the first %q", len(list), list[0].Old)
+}
+
+func (v *Volume) setName(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.name = name
+}
+
+// registryKinds are the kinds of the registry's errors.
+var registryKinds = []struct{ err, kind error }{
+	{registry.ErrNameTaken, ErrExists},
+	{registry.ErrNotFound, ErrNotFound},
+	{registry.ErrName, ErrInvalid},
+	{registry.ErrMany, ErrInvalid},
+	{registry.ErrFull, ErrBusy},
+}
+
+// registryError gives an error of the registry its kind.
+func registryError(err error) error {
+	for _, k := range registryKinds {
+		if errors.Is(err, k.err) {
+			return fmt.Errorf("%w: %w", err, k.kind)
+		}
+	}
+	return err
 }
 
 // SnapshotCreate takes a snapshot, durable on return.
