@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"strings"
 	"sync"
@@ -51,10 +52,16 @@ type FS struct {
 	server *fuse.Server
 	start  time.Time
 
+	// moving is held for writing while a directory is renamed, and for reading by
+	// what makes, empties or renames a vDisk's file: it changes the tree and the
+	// pool one after the other. It is taken after a node's mu.
+	moving sync.RWMutex
+
 	mu    sync.Mutex
 	disks map[uuid.UUID]*diskNode // vDisks that the kernel knows
 	empty map[uint64]*diskNode    // by node of the tree, files that have no vDisk yet
 	files map[uint64]*fileNode    // by node of the tree
+	dirs  map[string]*dirNode     // by path
 }
 
 // Mount mounts pool on dir, with what is kept beside it in keys, and serves it
@@ -63,6 +70,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	f := &FS{
 		pool: pool, dir: dir, opt: opt, start: time.Now(),
 		disks: map[uuid.UUID]*diskNode{}, empty: map[uint64]*diskNode{}, files: map[uint64]*fileNode{},
+		dirs: map[string]*dirNode{},
 	}
 	var err error
 	if f.tree, err = filetree.Open(ctx, keys); err != nil {
@@ -72,7 +80,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	timeout := attrTimeout
-	f.server, err = gofs.Mount(dir, &dirNode{fs: f}, &gofs.Options{
+	f.server, err = gofs.Mount(dir, f.dirOf(""), &gofs.Options{
 		EntryTimeout: &timeout, AttrTimeout: &timeout, NullPermissions: true,
 		RootStableAttr: &gofs.StableAttr{Ino: 1},
 		MountOptions: fuse.MountOptions{
@@ -161,6 +169,65 @@ func (f *FS) diskOf(i Info) *diskNode {
 	return n
 }
 
+// dirOf returns the node of a directory, the one that there is if the kernel
+// knows it: who is in a directory stays there.
+func (f *FS) dirOf(name string) *dirNode {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.dirs[name]
+	if d == nil {
+		d = f.newDirLocked(name)
+	}
+	return d
+}
+
+// newDir returns a node for a directory that is made just now; the one of that
+// name that was there before is dead to the kernel.
+func (f *FS) newDir(name string) *dirNode {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.newDirLocked(name)
+}
+
+func (f *FS) newDirLocked(name string) *dirNode {
+	d := &dirNode{fs: f}
+	d.path.Store(&name)
+	f.dirs[name] = d
+	return d
+}
+
+// forgetDir forgets the node of a directory that is removed: to the kernel it
+// is dead, whatever gets its name.
+func (f *FS) forgetDir(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.dirs, name)
+}
+
+// moved gives the nodes of all that was below a directory, and it itself, the
+// paths that they have now.
+func (f *FS) moved(from, to string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, nodes := range []func(yield func(*diskNode) bool){maps.Values(f.disks), maps.Values(f.empty)} {
+		for n := range nodes {
+			if rest, ok := strings.CutPrefix(*n.name.Load(), from+"/"); ok {
+				name := to + "/" + rest
+				n.name.Store(&name)
+			}
+		}
+	}
+	delete(f.dirs, to) // it was replaced
+	for name, d := range maps.Clone(f.dirs) {
+		if rest, ok := strings.CutPrefix(name, from); ok && (rest == "" || rest[0] == '/') {
+			now := to + rest
+			d.path.Store(&now)
+			delete(f.dirs, name)
+			f.dirs[now] = d
+		}
+	}
+}
+
 // emptyOf returns the node of a file that has no vDisk yet.
 func (f *FS) emptyOf(name string, e filetree.Entry) *diskNode {
 	f.mu.Lock()
@@ -190,6 +257,40 @@ func (f *FS) find(ctx context.Context, name string) (*diskNode, Info, error) {
 	}
 	return nil, i, err
 }
+
+// infoOf returns what the pool knows of the vDisk with that id. It had a name
+// that others may have changed since, or given to another vDisk.
+func (f *FS) infoOf(ctx context.Context, id uuid.UUID, name string) (Info, error) {
+	if i, err := f.pool.Info(ctx, name); err == nil && i.ID == id || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return i, err
+	}
+	list, err := f.pool.List(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	for _, i := range list {
+		if i.ID == id {
+			return i, nil
+		}
+	}
+	return Info{}, fmt.Errorf("vDisk %s: %w", name, fs.ErrNotExist)
+}
+
+// named does something with a vDisk by the name that it has now.
+func (f *FS) named(ctx context.Context, id uuid.UUID, name string, do func(name string) error) error {
+	for tries := 1; ; tries++ {
+		i, err := f.infoOf(ctx, id, name)
+		if err != nil {
+			return err
+		}
+		if err = do(i.Name); !errors.Is(err, fs.ErrNotExist) || tries == renamedMax {
+			return err
+		}
+	}
+}
+
+// renamedMax bounds how often a vDisk is looked for that others rename.
+const renamedMax = 3
 
 // entry is a name in a directory.
 type entry struct {
@@ -270,20 +371,23 @@ func (f *FS) directory(ctx context.Context, dir string) (filetree.Attr, error) {
 }
 
 // keep makes a directory that is only implied one that stays when nothing is
-// below it.
-func (f *FS) keep(ctx context.Context, dir string) error {
-	if _, ok := f.tree.Get(dir); ok || dir == "" {
-		return nil
+// below it, and returns its node of the tree, 0 for the root.
+func (f *FS) keep(ctx context.Context, dir string) (uint64, error) {
+	if dir == "" {
+		return 0, nil
 	}
 	a, err := f.directory(ctx, dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = f.tree.Make(ctx, dir, filetree.Entry{Kind: filetree.Directory, Attr: a})
-	if errors.Is(err, fs.ErrExist) {
-		return nil
+	if e, ok := f.tree.Get(dir); ok {
+		return e.Node, nil
 	}
-	return err
+	e, err := f.tree.Make(ctx, dir, filetree.Entry{Kind: filetree.Directory, Attr: a})
+	if errors.Is(err, fs.ErrExist) { // made meanwhile
+		return f.keep(ctx, dir)
+	}
+	return e.Node, err
 }
 
 func roundUp(n int64) int64 { return (n + clusterSize - 1) &^ (clusterSize - 1) }

@@ -22,8 +22,9 @@ import (
 func mount(t *testing.T) (string, *memtest.Pool) {
 	t.Helper()
 	needsFUSE(t)
-	dir, pool := t.TempDir(), memtest.New()
-	f, err := fusefs.Mount(context.Background(), pool, treetest.New(), dir, fusefs.Options{Direct: true})
+	dir, keys := t.TempDir(), treetest.New()
+	pool := memtest.New(keys)
+	f, err := fusefs.Mount(context.Background(), pool, keys, dir, fusefs.Options{Direct: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ type diskNode struct {
 	id      uuid.UUID // nil while the file is empty and there is no vDisk
 	node    uint64    // in the tree, while there is none
 	attr    filetree.Attr
-	clone   uuid.UUID // the vDisk that this is a clone of, if it is pristine
+	clone   content // what this is a clone of, if it is pristine
 	opens   int
 	idle    chan struct{} // closed when opens is 0 again
 	dev     Device        // set while opens > 0 and id is set
@@ -113,8 +113,10 @@ func (n *diskNode) waitIdle(ctx context.Context) {
 
 // attach opens the device. n.mu is held.
 func (n *diskNode) attach(ctx context.Context) (err error) {
-	n.dev, n.release, err = n.fs.pool.Open(ctx, *n.name.Load())
-	return err
+	return n.named(ctx, func(name string) error {
+		n.dev, n.release, err = n.fs.pool.Open(ctx, name)
+		return err
+	})
 }
 
 // detach gives the device back. n.mu is held.
@@ -159,24 +161,18 @@ func (n *diskNode) OnForget() {
 	}
 }
 
-// info returns what the pool knows of the vDisk, whose name may have been
-// changed by others. n.mu is held.
+// info returns what the pool knows of the vDisk. n.mu is held.
 func (n *diskNode) info(ctx context.Context) (Info, error) {
-	i, err := n.fs.pool.Info(ctx, *n.name.Load())
-	if err == nil && i.ID == n.id || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return i, err
+	i, err := n.fs.infoOf(ctx, n.id, *n.name.Load())
+	if err == nil {
+		n.name.Store(&i.Name)
 	}
-	list, err := n.fs.pool.List(ctx)
-	if err != nil {
-		return i, err
-	}
-	for _, i := range list {
-		if i.ID == n.id {
-			n.name.Store(&i.Name)
-			return i, nil
-		}
-	}
-	return i, fmt.Errorf("vDisk %s: %w", *n.name.Load(), fs.ErrNotExist)
+	return i, err
+}
+
+// named does something with the vDisk by the name that it has now. n.mu is held.
+func (n *diskNode) named(ctx context.Context, do func(name string) error) error {
+	return n.fs.named(ctx, n.id, *n.name.Load(), do)
 }
 
 // size is the current size. n.mu is held.
@@ -291,6 +287,8 @@ func (n *diskNode) truncate(ctx context.Context, size int64) error {
 // empty deletes the vDisk and makes an empty file of the node. That is there
 // first: a stop in between leaves the vDisk. n.mu is held for writing.
 func (n *diskNode) empty(ctx context.Context, i Info) error {
+	n.fs.moving.RLock()
+	defer n.fs.moving.RUnlock()
 	e, err := n.fs.tree.Make(ctx, i.Name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.attr})
 	if err != nil {
 		return err
@@ -328,13 +326,15 @@ func (n *diskNode) resize(ctx context.Context, size int64) error {
 	case size < have:
 		return fmt.Errorf("vDisk %s cannot shrink: %w", *n.name.Load(), fs.ErrInvalid)
 	}
-	return n.fs.pool.Resize(ctx, *n.name.Load(), size)
+	return n.named(ctx, func(name string) error { return n.fs.pool.Resize(ctx, name, size) })
 }
 
 // make makes the vDisk of an empty file. It is there before the file's entry
 // goes: a stop in between leaves both, and the vDisk counts. n.mu is held for
 // writing.
 func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
+	n.fs.moving.RLock()
+	defer n.fs.moving.RUnlock()
 	file, _, there := n.fs.tree.Path(n.node)
 	if !there {
 		return fmt.Errorf("file %s was deleted: %w", *n.name.Load(), fs.ErrNotExist)
@@ -368,33 +368,12 @@ func (n *diskNode) remove(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.made() {
-		if err := n.fs.pool.Delete(ctx, *n.name.Load()); err != nil {
+		if err := n.named(ctx, func(name string) error { return n.fs.pool.Delete(ctx, name) }); err != nil {
 			return err
 		}
 		return n.fs.tree.ForgetDisk(ctx, n.id)
 	}
 	return n.fs.tree.Remove(ctx, *n.name.Load()+suffix)
-}
-
-// rename moves the file to a free name.
-func (n *diskNode) rename(ctx context.Context, name string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_, _, err := n.fs.find(ctx, name)
-	switch {
-	case err == nil:
-		return fmt.Errorf("%s: %w", name, fs.ErrExist)
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	case n.made():
-		err = n.fs.pool.Rename(ctx, *n.name.Load(), name)
-	default:
-		err = n.fs.tree.Move(ctx, *n.name.Load()+suffix, name+suffix, false)
-	}
-	if err == nil {
-		n.name.Store(&name)
-	}
-	return err
 }
 
 // Statfs implements gofs.NodeStatfser.

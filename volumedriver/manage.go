@@ -159,57 +159,74 @@ func (h *Host) Resize(ctx context.Context, name string, size uint64) error {
 	return v.resize(ctx, size)
 }
 
-// Renaming gives a vDisk another name.
-type Renaming struct{ Old, New string }
-
 // Rename gives a vDisk another name.
 func (h *Host) Rename(ctx context.Context, old, name string) error {
-	return h.RenameAll(ctx, []Renaming{{old, name}}, nil)
-}
-
-// RenameAll gives vDisks other names, and swaps along with that what others
-// keep beside the registry, in one step that is durable on return. Users of the
-// vDisks notice nothing. A name that is taken, be it by one that is renamed
-// too, refuses all.
-func (h *Host) RenameAll(ctx context.Context, list []Renaming, along []registry.Swap) error {
 	h.structure.Lock()
 	defer h.structure.Unlock()
-	volumes := make([]*Volume, len(list))
+	v, err := h.volume(old)
+	if err != nil {
+		return err
+	}
+	return h.rename(ctx, []renaming{{v, old, name}}, nil)
+}
+
+// RenameBelow gives all vDisks whose names begin with from and a slash names
+// that begin with to instead, in one step that is durable on return; users of
+// the vDisks notice nothing. A name that is taken refuses all. It calls with,
+// which is to call commit, once, with what is to be swapped in the same step of
+// what others keep beside the registry.
+func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error {
+	h.structure.Lock()
+	defer h.structure.Unlock()
+	var list []renaming
+	for _, v := range h.all() {
+		name := v.Name()
+		if rest, ok := strings.CutPrefix(name, from+"/"); ok {
+			list = append(list, renaming{v, name, to + "/" + rest})
+		}
+	}
+	return with(func(along []registry.Swap) error { return h.rename(ctx, list, along) })
+}
+
+// renaming gives a vDisk another name.
+type renaming struct {
+	v        *Volume
+	old, new string
+}
+
+// rename makes renamings, durably first. h.structure is held.
+func (h *Host) rename(ctx context.Context, list []renaming, along []registry.Swap) error {
 	records := make([]registry.Renaming, len(list))
 	for i, r := range list {
-		v, err := h.volume(r.Old)
-		if err != nil {
+		if err := h.nameIsFree(r.new); err != nil {
 			return err
 		}
-		if err := h.nameIsFree(r.New); err != nil {
-			return err
-		}
-		volumes[i], records[i] = v, registry.Renaming{ID: v.id, Name: r.New}
+		records[i] = registry.Renaming{ID: r.v.id, Name: r.new}
 	}
 	if err := h.opt.Registry.RenameAll(ctx, records, along); err != nil {
 		return fmt.Errorf("rename of %s: %w", renamed(list), registryError(err))
 	}
 	h.mu.Lock()
-	for i, r := range list {
-		delete(h.byName, r.Old)
-		h.byName[r.New] = volumes[i]
+	for _, r := range list {
+		delete(h.byName, r.old)
+		h.byName[r.new] = r.v
 	}
 	h.mu.Unlock()
-	for i, r := range list {
-		volumes[i].setName(r.New)
+	for _, r := range list {
+		r.v.setName(r.new)
 	}
 	return nil
 }
 
 // renamed says what is renamed.
-func renamed(list []Renaming) string {
+func renamed(list []renaming) string {
 	switch len(list) {
 	case 0:
 		return "no vDisk"
 	case 1:
-		return fmt.Sprintf("vDisk %q", list[0].Old)
+		return fmt.Sprintf("vDisk %q", list[0].old)
 	}
-	return fmt.Sprintf("%d vDisks, the first %q", len(list), list[0].Old)
+	return fmt.Sprintf("%d vDisks, the first %q", len(list), list[0].old)
 }
 
 func (v *Volume) setName(name string) {

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"openvstorage/arakoon"
 	"openvstorage/fusefs"
+	"openvstorage/fusefs/filetree"
 	"openvstorage/volumedriver"
+	"openvstorage/volumedriver/registry"
 )
 
 // files shows a host's vDisks and snapshots to the mount. dir is the data
@@ -115,9 +119,28 @@ func (f files) Snapshot(ctx context.Context, name, snap string) error {
 	return fileError(err)
 }
 
+// RenameBelow implements fusefs.Pool: names of vDisks and the mount's tree are on
+// one group, and change in one sequence of it.
+func (f files) RenameBelow(ctx context.Context, from, to string, with func(commit filetree.Commit) error) error {
+	return fileError(f.host.RenameBelow(ctx, from, to, func(commit func([]registry.Swap) error) error {
+		return with(func(_ context.Context, swaps []filetree.Swap) error {
+			along := make([]registry.Swap, len(swaps))
+			for i, s := range swaps {
+				along[i] = registry.Swap(s)
+			}
+			err := commit(along)
+			if err != nil && !errors.Is(err, arakoon.ErrUnknownOutcome) {
+				err = fmt.Errorf("%w: %w", filetree.ErrNotWritten, err)
+			}
+			return err
+		})
+	}))
+}
+
 // Clone implements fusefs.Pool.
 func (f files) Clone(ctx context.Context, from, name string) error {
-	_, err := f.host.Clone(ctx, from, "", name, nil)
+	from, snap, _ := strings.Cut(from, "@")
+	_, err := f.host.Clone(ctx, from, snap, name, nil)
 	return fileError(err)
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Bounds of one move: it is one command of the store, perhaps together with
@@ -22,7 +23,7 @@ const (
 // the same step.
 //
 // Errors: fs.ErrNotExist, fs.ErrExist, fs.ErrInvalid for a path that cannot be,
-// ErrMany.
+// ENAMETOOLONG for one that gets too long, ErrMany.
 func (t *Tree) Move(ctx context.Context, from, to string, replace bool, commit Commit) error {
 	t.change.Lock()
 	defer t.change.Unlock()
@@ -80,7 +81,7 @@ func (t *Tree) fits(moves []move, to string) error {
 			return taken(m.to)
 		}
 		if !Valid(m.to) {
-			return fmt.Errorf("file %q cannot become %q: %w", m.from, m.to, fs.ErrInvalid)
+			return fmt.Errorf("file %q cannot become %q: %w", m.from, m.to, syscall.ENAMETOOLONG)
 		}
 		size += len(m.from) + len(m.to)
 	}

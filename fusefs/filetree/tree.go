@@ -242,6 +242,28 @@ func absent(name string) error { return fmt.Errorf("file %q: %w", name, fs.ErrNo
 func (t *Tree) Make(ctx context.Context, name string, e Entry) (Entry, error) {
 	t.change.Lock()
 	defer t.change.Unlock()
+	return t.make(ctx, name, e)
+}
+
+// MakeIn makes an entry in a directory, wherever that was moved to, and returns
+// its path. Node 0 is the root.
+func (t *Tree) MakeIn(ctx context.Context, dir uint64, base string, e Entry) (string, Entry, error) {
+	t.change.Lock()
+	defer t.change.Unlock()
+	name := base
+	if dir != 0 {
+		parent, d, ok := t.Path(dir)
+		if !ok || d.Kind != Directory {
+			return "", e, absent(fmt.Sprint("node ", dir))
+		}
+		name = parent + "/" + base
+	}
+	e, err := t.make(ctx, name, e)
+	return name, e, err
+}
+
+// make makes an entry; change is held.
+func (t *Tree) make(ctx context.Context, name string, e Entry) (Entry, error) {
 	switch _, there := t.Get(name); {
 	case there:
 		return e, taken(name)

@@ -345,7 +345,7 @@ func TestMoveBounds(t *testing.T) {
 	if err := tree.Remove(ctx, "d/0"); err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.Move(ctx, "d", strings.Repeat("e", 1023), false, nothing); !errors.Is(err, fs.ErrInvalid) {
+	if err := tree.Move(ctx, "d", strings.Repeat("e", 1023), false, nothing); !errors.Is(err, syscall.ENAMETOOLONG) {
 		t.Error(err)
 	}
 	if err := tree.Move(ctx, "d", strings.Repeat("e", 900), false, nothing); !errors.Is(err, filetree.ErrMany) {

@@ -16,10 +16,12 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/fusefs"
+	"openvstorage/fusefs/filetree"
 )
 
 // Pool implements fusefs.Pool.
 type Pool struct {
+	keys   filetree.Keys
 	mu     sync.Mutex
 	disks  map[string]*Disk
 	next   int
@@ -29,8 +31,9 @@ type Pool struct {
 
 var _ fusefs.Pool = (*Pool)(nil)
 
-// New returns an empty pool.
-func New() *Pool { return &Pool{disks: map[string]*Disk{}} }
+// New returns an empty pool. keys are those of the mount's tree: what a renaming
+// of many vDisks changes of them goes there.
+func New(keys filetree.Keys) *Pool { return &Pool{keys: keys, disks: map[string]*Disk{}} }
 
 // Fail makes all I/O end with an error that has no errno, or not any more.
 func (p *Pool) Fail(yes bool) { p.fail.Store(yes) }
@@ -123,7 +126,13 @@ func (p *Pool) Create(_ context.Context, name string, size int64) error {
 // Clone implements fusefs.Pool.
 func (p *Pool) Clone(ctx context.Context, from, name string) error {
 	p.mu.Lock()
+	from, snap, isSnap := strings.Cut(from, "@")
 	d, err := p.get(from)
+	if err == nil && isSnap {
+		if d = d.old[snap]; d == nil {
+			err = fs.ErrNotExist
+		}
+	}
 	p.mu.Unlock()
 	if err != nil {
 		return err
@@ -178,6 +187,36 @@ func (p *Pool) Rename(_ context.Context, old, name string) error {
 	delete(p.disks, old)
 	p.disks[name] = d
 	return nil
+}
+
+// RenameBelow implements fusefs.Pool.
+func (p *Pool) RenameBelow(_ context.Context, from, to string, with func(commit filetree.Commit) error) error {
+	return with(func(ctx context.Context, swaps []filetree.Swap) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		names := map[string]string{}
+		for name := range p.disks {
+			rest, ok := strings.CutPrefix(name, from+"/")
+			if !ok {
+				continue
+			}
+			if names[name] = to + "/" + rest; p.disks[names[name]] != nil {
+				return fmt.Errorf("%w: vDisk %s: %w", filetree.ErrNotWritten, names[name], fs.ErrExist)
+			}
+		}
+		changes := make([]filetree.Change, len(swaps))
+		for i, s := range swaps {
+			changes[i] = filetree.Change{Key: s.Key, Value: s.New}
+		}
+		if err := p.keys.Write(ctx, changes); err != nil {
+			return err
+		}
+		for old, name := range names {
+			p.disks[name] = p.disks[old]
+			delete(p.disks, old)
+		}
+		return nil
+	})
 }
 
 // Delete implements fusefs.Pool.

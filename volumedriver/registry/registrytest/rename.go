@@ -123,7 +123,7 @@ func testRenameAllPowerCut(t *testing.T, open Opener) {
 	var mu sync.Mutex // one image at a time
 	rng := rand.New(rand.NewPCG(8, 9))
 	d := crashdisk.New()
-	dirs := []string{"even", "odd"}
+	dirs := []string{"first", "second", "third"}
 	acked, running, images := 0, false, 0 // renamings; guarded by mu
 	changes := faultdisk.Write | faultdisk.Datasync | faultdisk.Sync | faultdisk.Truncate | faultdisk.Rename | faultdisk.Remove | faultdisk.SyncDir
 	hooked := faultdisk.New(d)
@@ -139,7 +139,7 @@ func testRenameAllPowerCut(t *testing.T, open Opener) {
 			image = d.Crash(rng, [...]crashdisk.Options{crashdisk.KeepAll, crashdisk.LoseAll, crashdisk.Mixed, crashdisk.Torn}[how-1])
 		}
 		first := found(t, open, image)
-		if first != dirs[acked%2] && first != dirs[(acked+1)%2] {
+		if first != dirs[acked%3] && first != dirs[(acked+1)%3] {
 			t.Errorf("after %d renamings: %s", acked, first)
 		}
 		if second := found(t, open, image.Crash(rng, crashdisk.LoseAll)); second != first {
@@ -148,10 +148,10 @@ func testRenameAllPowerCut(t *testing.T, open Opener) {
 	}})
 	r, keys, _ := start(t, open, hooked)
 	for i := range byte(12) {
-		must(t, r.Register(ctx, registry.Record{ID: id(i + 1), Name: fmt.Sprint("even/", i)}))
+		must(t, r.Register(ctx, registry.Record{ID: id(i + 1), Name: fmt.Sprint("first/", i)}))
 	}
 	beside := []byte("beside")
-	done, err := keys.Swap(ctx, []registry.Swap{{Key: beside, New: []byte("even")}})
+	done, err := keys.Swap(ctx, []registry.Swap{{Key: beside, New: []byte("first")}})
 	if must(t, err); !done {
 		t.Fatal("the key beside the registry is there")
 	}
@@ -159,7 +159,7 @@ func testRenameAllPowerCut(t *testing.T, open Opener) {
 	running = true
 	mu.Unlock()
 	for i := range 12 {
-		from, to := dirs[i%2], dirs[(i+1)%2]
+		from, to := dirs[i%3], dirs[(i+1)%3]
 		must(t, directory(r, from, to, []registry.Swap{{Key: beside, Old: []byte(from), New: []byte(to)}}))
 		mu.Lock()
 		acked++
