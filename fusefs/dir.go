@@ -104,26 +104,14 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 
 // Readdir implements gofs.NodeReaddirer.
 func (d *dirNode) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
-	dir := d.where()
-	list, err := d.fs.entries(ctx, dir)
-	if err != nil {
-		return nil, errnoOf(err)
-	}
-	if dir == "" {
-		list = append(list, entry{snapshotsDir, true})
-	}
-	return stream(list), 0
-}
-
-func stream(list []entry) gofs.DirStream {
-	out := make([]fuse.DirEntry, len(list))
-	for i, e := range list {
-		out[i] = fuse.DirEntry{Name: e.name, Mode: syscall.S_IFREG}
-		if e.dir {
-			out[i].Mode = syscall.S_IFDIR
+	return stream(ctx, func(ctx context.Context) ([]entry, error) {
+		dir := d.where()
+		list, err := d.fs.entries(ctx, dir)
+		if dir == "" {
+			list = append(list, entry{snapshotsDir, true})
 		}
-	}
-	return gofs.NewListDirStream(out)
+		return list, err
+	})
 }
 
 // nameMax is the longest name in a directory that can be made, in bytes.

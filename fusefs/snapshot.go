@@ -138,11 +138,10 @@ func (d *snapDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 
 // Readdir implements gofs.NodeReaddirer.
 func (d *snapDir) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
-	list, _, err := d.list(ctx)
-	if err != nil {
-		return nil, errnoOf(err)
-	}
-	return stream(list), 0
+	return stream(ctx, func(ctx context.Context) ([]entry, error) {
+		list, _, err := d.list(ctx)
+		return list, err
+	})
 }
 
 // Getattr implements gofs.NodeGetattrer.
