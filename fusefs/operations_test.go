@@ -360,7 +360,6 @@ func result(err error) string {
 // TestOperationsTable does every operation on every kind of node, on a real
 // mount, and compares what it answers with the table in docs/fuse-operations.md.
 func TestOperationsTable(t *testing.T) {
-	keys := treetest.New()
 	at, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -371,9 +370,10 @@ func TestOperationsTable(t *testing.T) {
 		lines.WriteString(" " + k.name + " |")
 	}
 	lines.WriteString("\n|---|" + strings.Repeat("---|", len(kinds)) + "\n")
-	pool := memtest.New(keys)
-	remount(t, pool, keys, func(dir string) {
-		for i, o := range operations {
+	for i, o := range operations {
+		keys := treetest.New()
+		pool := memtest.New(keys)
+		remount(t, pool, keys, func(dir string) {
 			lines.WriteString("| " + o.name + " |")
 			for j, k := range kinds {
 				below := fmt.Sprintf("of%d-%d", i, j)
@@ -392,8 +392,8 @@ func TestOperationsTable(t *testing.T) {
 				}
 			}
 			lines.WriteString("\n")
-		}
-	})
+		})
+	}
 	doc, err := os.ReadFile(operationsDoc)
 	if err != nil {
 		t.Fatal(err)

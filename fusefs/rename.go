@@ -160,8 +160,8 @@ func (f *FS) fits(ctx context.Context, from, onto string) error {
 
 // rename moves the file to a free name.
 func (n *diskNode) rename(ctx context.Context, name string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.mu.RLock() // it stays what it is, a vDisk or an empty file
+	defer n.mu.RUnlock()
 	n.fs.moving.RLock()
 	defer n.fs.moving.RUnlock()
 	switch _, _, err := n.fs.find(ctx, name); {

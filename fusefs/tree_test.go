@@ -154,8 +154,11 @@ func TestSmallFiles(t *testing.T) {
 	}
 }
 
-// mapEnv names the file that the process maps instead of running tests.
-const mapEnv = "FUSEFS_TEST_MAP"
+// These name the file that the process maps instead of running tests.
+const (
+	mapEnv     = "FUSEFS_TEST_MAP"
+	privateEnv = "FUSEFS_TEST_MAP_PRIVATE"
+)
 
 // TestMain lets a process of its own use mappings: a page fault stops all
 // threads of a Go program that is to collect garbage, and with it the mount
@@ -163,6 +166,13 @@ const mapEnv = "FUSEFS_TEST_MAP"
 func TestMain(m *testing.M) {
 	if name := os.Getenv(mapEnv); name != "" {
 		if err := writeMapped(name); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if name := os.Getenv(privateEnv); name != "" {
+		if err := writePrivately(name); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -191,6 +201,32 @@ func writeMapped(name string) error {
 		return fmt.Errorf("read %q, %w", b, err)
 	}
 	return nil
+}
+
+// writePrivately changes a private mapping: the file stays what it is.
+func writePrivately(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	before := make([]byte, 8192)
+	if _, err := f.ReadAt(before, 0); err != nil {
+		return err
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(m, before) {
+		return errors.New("the mapping has other bytes than the file")
+	}
+	m[4100] = 'P'
+	after := make([]byte, 8192)
+	if _, err := f.ReadAt(after, 0); err != nil || !bytes.Equal(after, before) {
+		return fmt.Errorf("the file has changed, %w", err)
+	}
+	return unix.Munmap(m)
 }
 
 // mapped has another process write a byte through a mapping.
