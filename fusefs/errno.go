@@ -16,13 +16,14 @@ const (
 )
 
 // errnos is the table from errors to what a program sees. The first row that
-// matches counts: an errno stands before what package io/fs makes of several of
-// them. What is not in it is EIO. Errors of the library's calls that are a bare
+// matches counts: EIO, whatever it comes from, and an errno before what package
+// io/fs makes of several of them. What is not in it is EIO. Errors of the library's calls that are a bare
 // errno are that.
 var errnos = []struct {
 	err   error
 	errno syscall.Errno
 }{
+	{syscall.EIO, syscall.EIO}, // a halted vDisk, whose reason may be another
 	{syscall.EINVAL, syscall.EINVAL},
 	{syscall.EBUSY, syscall.EBUSY},
 	{syscall.ENOSPC, syscall.ENOSPC},

@@ -41,6 +41,7 @@ func TestErrnoTable(t *testing.T) {
 	}
 	for _, err := range []error{
 		errors.New("halted"), fmt.Errorf("of a disk: %w", syscall.ENOTTY), fmt.Errorf("of a disk: %w", syscall.EIO),
+		fmt.Errorf("halted: %w: %w", syscall.EIO, syscall.ENOSPC), fmt.Errorf("halted: %w: %w", syscall.EIO, fs.ErrNotExist),
 		filetree.ErrNotWritten, context.DeadlineExceeded,
 	} {
 		if got := errnoOf(err); got != syscall.EIO {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openvstorage/arakoon"
+	"openvstorage/backend"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/volumedriver"
@@ -33,12 +34,16 @@ func mountFiles(ctx context.Context, h host, data, dir string, allowOther bool) 
 	})
 }
 
-// fileErrors turns the kinds of error of vDisks into errnos. A halted one is
-// EIO, as all that is not here.
+// fileErrors turns errors of vDisks into errnos. The first row that matches
+// counts; all that is not here is EIO, unless the mount knows it.
 var fileErrors = []struct {
 	err   error
 	errno syscall.Errno
 }{
+	{volumedriver.ErrHalted, syscall.EIO}, // whatever the reason is
+	{backend.ErrNoSpace, syscall.ENOSPC},
+	{registry.ErrFull, syscall.ENOSPC},
+	{registry.ErrMany, syscall.EOPNOTSUPP},
 	{volumedriver.ErrNotFound, syscall.ENOENT},
 	{volumedriver.ErrExists, syscall.EEXIST},
 	{volumedriver.ErrHasChildren, syscall.EBUSY},
@@ -46,10 +51,20 @@ var fileErrors = []struct {
 	{volumedriver.ErrInvalid, syscall.EINVAL},
 }
 
+// errnoError is an error of vDisks that is an errno to the mount, and nothing
+// else that it may have come from.
+type errnoError struct {
+	errno syscall.Errno
+	err   error
+}
+
+func (e *errnoError) Error() string { return e.err.Error() }
+func (e *errnoError) Unwrap() error { return e.errno }
+
 func fileError(err error) error {
 	for _, row := range fileErrors {
 		if errors.Is(err, row.err) {
-			return fmt.Errorf("%w: %w", row.errno, err)
+			return &errnoError{row.errno, err}
 		}
 	}
 	return err
@@ -78,7 +93,7 @@ func (f files) List(ctx context.Context) ([]fusefs.Info, error) {
 func (f files) Info(ctx context.Context, name string) (fusefs.Info, error) {
 	i, err := f.host.Info(ctx, name)
 	if errors.Is(err, volumedriver.ErrInvalid) {
-		err = fmt.Errorf("%w: %w", syscall.ENOENT, err)
+		return fileInfo(i), &errnoError{syscall.ENOENT, err}
 	}
 	return fileInfo(i), fileError(err)
 }
