@@ -8,8 +8,6 @@ import (
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"openvstorage/arakoon"
 	"openvstorage/backend"
 	"openvstorage/fusefs"
@@ -18,18 +16,14 @@ import (
 	"openvstorage/volumedriver/registry"
 )
 
-// files shows a host's vDisks and snapshots to the mount. dir is the data
-// directory, whose file system says how much room there is.
-type files struct {
-	host host
-	dir  string
-}
+// files shows a host's vDisks and snapshots to the mount.
+type files struct{ host host }
 
 var _ fusefs.Pool = files{}
 
 // mountFiles mounts a host's vDisks on dir, which is prepared.
-func mountFiles(ctx context.Context, h host, data, dir string, allowOther bool) (*fusefs.FS, error) {
-	return fusefs.Mount(ctx, files{h, data}, h.FileKeys(), dir, fusefs.Options{
+func mountFiles(ctx context.Context, h host, dir string, allowOther bool) (*fusefs.FS, error) {
+	return fusefs.Mount(ctx, files{h}, h.FileKeys(), dir, fusefs.Options{
 		AllowOther: allowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
 	})
 }
@@ -160,10 +154,7 @@ func (f files) Clone(ctx context.Context, from, name string) error {
 }
 
 // Space implements fusefs.Pool.
-func (f files) Space(context.Context) (fusefs.Space, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(f.dir, &st); err != nil {
-		return fusefs.Space{}, fmt.Errorf("room on %s: %w", f.dir, err)
-	}
-	return fusefs.Space{Total: int64(st.Blocks) * st.Bsize, Free: int64(st.Bavail) * st.Bsize}, nil
+func (f files) Space(ctx context.Context) (fusefs.Space, error) {
+	used, free, err := f.host.Space(ctx)
+	return fusefs.Space{Total: int64(used + free), Free: int64(free)}, fileError(err)
 }

@@ -38,7 +38,7 @@ func TestMountWhole(t *testing.T) {
 	}
 	defer h.Close(context.Background())
 	dir := t.TempDir()
-	m, err := mountFiles(context.Background(), h, t.TempDir(), dir, false)
+	m, err := mountFiles(context.Background(), h, dir, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestRenameDirectoryWhole(t *testing.T) {
 		}
 		defer h.Close(context.Background())
 		dir := t.TempDir()
-		m, err := mountFiles(context.Background(), h, t.TempDir(), dir, false)
+		m, err := mountFiles(context.Background(), h, dir, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -80,6 +80,10 @@ func (h *fakeHost) RenameBelow(context.Context, string, string, func(func([]regi
 	return errors.New("the fake renames vDisks one by one")
 }
 
+func (h *fakeHost) Space(context.Context) (used, free uint64, err error) {
+	return 1 << 30, 3 << 30, nil
+}
+
 func (h *fakeHost) FileKeys() filetree.Keys { return treetest.New() }
 
 func (h *fakeHost) Close(context.Context) error { return nil }
