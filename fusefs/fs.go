@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -70,7 +71,14 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		disks: map[uuid.UUID]*diskNode{}, empty: map[uint64]*diskNode{}, files: map[uint64]*fileNode{},
 		dirs: map[string]*dirNode{},
 	}
-	var err error
+	// As the kernel names it: who uses the mount is found by that.
+	real, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		f.dir, err = filepath.Abs(real)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
 	if f.tree, err = filetree.Open(ctx, keys); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
@@ -78,7 +86,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	timeout := attrTimeout
-	f.server, err = gofs.Mount(dir, f.dirOf(""), &gofs.Options{
+	f.server, err = gofs.Mount(f.dir, f.dirOf(""), &gofs.Options{
 		EntryTimeout: &timeout, AttrTimeout: &timeout, NullPermissions: true,
 		RootStableAttr: &gofs.StableAttr{Ino: 1},
 		MountOptions: fuse.MountOptions{
@@ -90,9 +98,18 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", dir, err)
+		return nil, mountError(dir, opt, err)
 	}
 	return f, nil
+}
+
+// mountError says why a mount failed. What fusermount3 has to say it has said on
+// standard error.
+func mountError(dir string, opt Options, err error) error {
+	if text := strings.TrimSpace(err.Error()); !opt.Direct {
+		return fmt.Errorf("mount %s: %s; what fusermount3 says of it stands above", dir, text)
+	}
+	return fmt.Errorf("mount %s: %w", dir, err)
 }
 
 // settle takes out of the tree what vDisks made or deleted by others, or a stop

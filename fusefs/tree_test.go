@@ -158,21 +158,19 @@ func TestSmallFiles(t *testing.T) {
 const (
 	mapEnv     = "FUSEFS_TEST_MAP"
 	privateEnv = "FUSEFS_TEST_MAP_PRIVATE"
+	holdEnv    = "FUSEFS_TEST_HOLD"
 )
 
 // TestMain lets a process of its own use mappings: a page fault stops all
 // threads of a Go program that is to collect garbage, and with it the mount
 // that should answer.
 func TestMain(m *testing.M) {
-	if name := os.Getenv(mapEnv); name != "" {
-		if err := writeMapped(name); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for env, does := range map[string]func(string) error{mapEnv: writeMapped, privateEnv: writePrivately, holdEnv: holdMapped} {
+		name := os.Getenv(env)
+		if name == "" {
+			continue
 		}
-		os.Exit(0)
-	}
-	if name := os.Getenv(privateEnv); name != "" {
-		if err := writePrivately(name); err != nil {
+		if err := does(name); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -26,6 +27,23 @@ func mountFiles(ctx context.Context, h host, dir string, allowOther bool) (*fuse
 	return fusefs.Mount(ctx, files{h}, h.FileKeys(), dir, fusefs.Options{
 		AllowOther: allowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
 	})
+}
+
+// apart refuses a mount that would hide the data directory, or be in it: what
+// looks at all of that would ask itself.
+func apart(data, dir string) error {
+	names := []string{data, dir}
+	for i, name := range names {
+		real, err := filepath.EvalSymlinks(name)
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", dir, err)
+		}
+		names[i] = real + "/"
+	}
+	if strings.HasPrefix(names[0], names[1]) || strings.HasPrefix(names[1], names[0]) {
+		return fmt.Errorf("mount %s: it and the data directory %s are in each other; choose a directory beside it", dir, data)
+	}
+	return nil
 }
 
 // fileErrors turns errors of vDisks into errnos. The first row that matches

@@ -155,7 +155,10 @@ func (d *daemon) listen() error {
 		}
 	}
 	if d.flags.mount != "" {
-		if err := fusefs.Prepare(d.flags.mount); err != nil {
+		if err := fusefs.Prepare(d.flags.mount, d.flags.allowOther); err != nil {
+			return err
+		}
+		if err := apart(d.dir.Path, d.flags.mount); err != nil {
 			return err
 		}
 	}
