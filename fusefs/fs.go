@@ -246,19 +246,25 @@ func (f *FS) directory(ctx context.Context, dir string) (filetree.Attr, error) {
 // keep makes a directory that is only implied one that stays when nothing is
 // below it, and returns its node of the tree, 0 for the root.
 func (f *FS) keep(ctx context.Context, dir string) (uint64, error) {
-	if dir == "" {
-		return 0, nil
+	if e, ok := f.tree.Get(dir); ok && e.Kind == filetree.Directory || dir == "" {
+		return e.Node, nil
 	}
+	// It must not move away before it has an entry.
+	f.moving.RLock()
+	defer f.moving.RUnlock()
+	return f.keepLocked(ctx, dir)
+}
+
+// keepLocked is keep; f.moving is held.
+func (f *FS) keepLocked(ctx context.Context, dir string) (uint64, error) {
 	a, err := f.directory(ctx, dir)
 	if err != nil {
 		return 0, err
 	}
-	if e, ok := f.tree.Get(dir); ok {
-		return e.Node, nil
-	}
 	e, err := f.tree.Make(ctx, dir, filetree.Entry{Kind: filetree.Directory, Attr: a})
-	if errors.Is(err, fs.ErrExist) { // made meanwhile
-		return f.keep(ctx, dir)
+	if errors.Is(err, fs.ErrExist) {
+		e, _ = f.tree.Get(dir)
+		err = nil
 	}
 	return e.Node, err
 }

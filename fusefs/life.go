@@ -141,5 +141,8 @@ func (n *diskNode) remove(ctx context.Context) error {
 		}
 		return n.fs.tree.ForgetDisk(ctx, n.id)
 	}
-	return n.fs.tree.Remove(ctx, *n.name.Load()+suffix)
+	n.fs.moving.RLock()
+	defer n.fs.moving.RUnlock()
+	file, _, _ := n.fs.tree.Path(n.node)
+	return n.fs.tree.Remove(ctx, file)
 }

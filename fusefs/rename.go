@@ -112,7 +112,7 @@ func (f *FS) moveDir(ctx context.Context, from, onto string, replace bool) error
 	}
 	if !disks {
 		// One that nothing but entries below it imply has none of its own.
-		if _, err = f.keep(ctx, from); err == nil {
+		if _, err = f.keepLocked(ctx, from); err == nil {
 			err = f.tree.Move(ctx, from, onto, replace, nil)
 		}
 	} else if err = f.fits(ctx, from, onto); err == nil {
@@ -174,7 +174,8 @@ func (n *diskNode) rename(ctx context.Context, name string) error {
 	if n.made() {
 		err = n.named(ctx, func(old string) error { return n.fs.pool.Rename(ctx, old, name) })
 	} else {
-		err = n.fs.tree.Move(ctx, *n.name.Load()+suffix, name+suffix, false, nil)
+		file, _, _ := n.fs.tree.Path(n.node)
+		err = n.fs.tree.Move(ctx, file, name+suffix, false, nil)
 	}
 	if err == nil {
 		n.name.Store(&name)
