@@ -229,3 +229,59 @@ func TestRenameDirectoryWhole(t *testing.T) {
 		}
 	})
 }
+
+// A vDisk has up to 64 TiB, to the last byte, and not one more.
+func TestMountLargest(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root and /dev/fuse")
+	}
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip("needs root and /dev/fuse")
+	}
+	h, err := openWhole(crashdisk.New(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close(context.Background())
+	dir := t.TempDir()
+	m, err := mountFiles(context.Background(), h, dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Unmount(context.Background()); err != nil {
+			_ = unix.Unmount(dir, unix.MNT_DETACH)
+			t.Error(err)
+		}
+	}()
+	const limit = 64 << 40
+	f, err := os.Create(filepath.Join(dir, "a.raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("end"), limit-3); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := f.Stat(); err != nil || s.Size() != limit {
+		t.Errorf("%d bytes, %v", s.Size(), err)
+	}
+	b := make([]byte, 10)
+	if n, _ := f.ReadAt(b, limit-3); string(b[:n]) != "end" {
+		t.Errorf("%q at the end", b[:n])
+	}
+	if at, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA); err != nil || at != limit-4096 {
+		t.Errorf("SEEK_DATA: %d, %v", at, err)
+	}
+	for what, err := range map[string]error{
+		"a byte more":    func() error { _, err := f.WriteAt([]byte("x"), limit); return err }(),
+		"over the end":   func() error { _, err := unix.Pwrite(int(f.Fd()), []byte("xy"), limit-1); return err }(),
+		"truncate":       f.Truncate(limit + 1),
+		"fallocate":      unix.Fallocate(int(f.Fd()), 0, limit-4096, 8192),
+		"another, empty": os.Truncate(func() string { n := filepath.Join(dir, "b.raw"); _ = os.WriteFile(n, nil, 0o600); return n }(), limit+4096),
+	} {
+		if !errors.Is(err, syscall.EFBIG) {
+			t.Errorf("%s: %v, want EFBIG", what, err)
+		}
+	}
+}
