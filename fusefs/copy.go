@@ -10,7 +10,10 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 )
 
-var _ gofs.NodeCopyFileRanger = (*diskNode)(nil)
+var (
+	_ gofs.NodeCopyFileRanger = (*diskNode)(nil)
+	_ gofs.NodeCopyFileRanger = (*snapFile)(nil)
+)
 
 const (
 	// copyPiece is copied at once, and copyMax by one call.
@@ -21,31 +24,77 @@ const (
 	copyWhole = math.MaxInt32 &^ 0xfff
 )
 
+// source is what is copied from: a vDisk, or a snapshot.
+type source struct {
+	id    content
+	disk  *diskNode // nil if it is a snapshot
+	size  int64
+	run   func(ctx context.Context, off, length int64, buf []byte) (piece int64, hole bool, err error)
+	clone func(ctx context.Context, to string) error
+}
+
+// content is what a clone begins as: a vDisk, or with a name a snapshot of it.
+type content struct {
+	disk uuid.UUID
+	snap string
+}
+
 // CopyFileRange implements gofs.NodeCopyFileRanger. A copy of all of a vDisk
 // onto an empty file makes a clone, which costs nothing. That is a range from
 // the start of both that reaches the end, or is as long as the kernel lets a
 // range be: who copies a larger vDisk whole begins like this. What he asks for
 // next is there then. Every other range is copied, holes as holes.
 func (n *diskNode) CopyFileRange(ctx context.Context, _ gofs.FileHandle, offIn uint64, out *gofs.Inode, _ gofs.FileHandle, offOut, length, flags uint64) (uint32, syscall.Errno) {
-	to, ok := out.Operations().(*diskNode)
-	switch {
-	case !ok:
-		return 0, syscall.EXDEV // the caller copies by reads and writes
-	case flags != 0:
-		return 0, syscall.EINVAL
-	case offIn > sizeMax || offOut > sizeMax:
-		return 0, syscall.EFBIG
-	}
 	n.mu.RLock()
 	made, id := n.made(), n.id
 	size, err := n.size(ctx)
 	n.mu.RUnlock()
-	if err != nil || !made || int64(offIn) >= size {
+	if err != nil || !made {
 		return 0, errnoOf(err)
 	}
-	length = min(length, uint64(size)-offIn)
-	if offIn == offOut && n != to {
-		cloned, err := to.cloneOf(ctx, n, id, offIn == 0 && (length == uint64(size) || length >= copyWhole))
+	from := source{
+		id: content{disk: id}, disk: n, size: size, run: n.run,
+		// What was written to the source before is in the clone: a snapshot has
+		// all writes that returned (rule O9).
+		clone: func(ctx context.Context, to string) error {
+			return n.fs.named(ctx, id, *n.name.Load(), func(name string) error { return n.fs.pool.Clone(ctx, name, to) })
+		},
+	}
+	return from.copyRange(ctx, offIn, out, offOut, length, flags)
+}
+
+// CopyFileRange implements gofs.NodeCopyFileRanger: as from a vDisk, a copy of
+// the whole is a clone of the snapshot.
+func (s *snapFile) CopyFileRange(ctx context.Context, f gofs.FileHandle, offIn uint64, out *gofs.Inode, _ gofs.FileHandle, offOut, length, flags uint64) (uint32, syscall.Errno) {
+	dev := f.(*snapHandle).dev
+	from := source{
+		id: content{s.disk, s.snap.Name}, size: dev.Size(),
+		run: func(ctx context.Context, off, length int64, buf []byte) (int64, bool, error) {
+			return runOf(ctx, dev, off, length, buf)
+		},
+		clone: func(ctx context.Context, to string) error {
+			return s.named(ctx, func(name string) error { return s.fs.pool.Clone(ctx, name, to) })
+		},
+	}
+	return from.copyRange(ctx, offIn, out, offOut, length, flags)
+}
+
+// copyRange copies a range of a source, or makes a clone of it.
+func (from source) copyRange(ctx context.Context, offIn uint64, out *gofs.Inode, offOut, length, flags uint64) (uint32, syscall.Errno) {
+	to, ok := out.Operations().(*diskNode)
+	switch {
+	case !ok:
+		return 0, syscall.EXDEV // the kernel copies by reads and writes
+	case flags != 0:
+		return 0, syscall.EINVAL
+	case offIn > sizeMax || offOut > sizeMax:
+		return 0, syscall.EFBIG
+	case int64(offIn) >= from.size:
+		return 0, 0
+	}
+	length = min(length, uint64(from.size)-offIn)
+	if offIn == offOut && from.disk != to {
+		cloned, err := to.cloneOf(ctx, from, offIn == 0 && (length == uint64(from.size) || length >= copyWhole))
 		if err != nil {
 			return 0, errnoOf(err)
 		}
@@ -53,39 +102,34 @@ func (n *diskNode) CopyFileRange(ctx context.Context, _ gofs.FileHandle, offIn u
 			return uint32(min(length, copyWhole)), 0
 		}
 	}
-	return n.copyTo(ctx, to, int64(offIn), int64(offOut), int64(min(length, copyMax)))
+	return from.copyTo(ctx, to, int64(offIn), int64(offOut), int64(min(length, copyMax)))
 }
 
-// cloneOf reports whether the file is a clone of another one's vDisk that
-// nothing was written to since; make says that an empty one is to become that.
-func (n *diskNode) cloneOf(ctx context.Context, from *diskNode, id uuid.UUID, make bool) (bool, error) {
+// cloneOf reports whether the file is a clone of a source that nothing was
+// written to since; make says that an empty one is to become that.
+func (n *diskNode) cloneOf(ctx context.Context, from source, make bool) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.made() || !make {
-		return n.made() && n.clone == id && n.pristine.Load(), nil
+		return n.made() && n.clone == from.id && n.pristine.Load(), nil
 	}
-	err := n.make(ctx, func(name string) error {
-		// What was written to the source before is in the clone: a snapshot
-		// has all writes that returned (rule O9).
-		return n.fs.pool.Clone(ctx, *from.name.Load(), name)
-	})
-	if err != nil {
+	if err := n.make(ctx, func(name string) error { return from.clone(ctx, name) }); err != nil {
 		return false, err
 	}
-	n.clone = id
+	n.clone = from.id
 	n.pristine.Store(true)
 	return true, nil
 }
 
 // copyTo copies a range.
-func (n *diskNode) copyTo(ctx context.Context, to *diskNode, offIn, offOut, length int64) (uint32, syscall.Errno) {
-	if offIn&(clusterSize-1) != offOut&(clusterSize-1) || n == to && offIn < offOut+length && offOut < offIn+length {
+func (from source) copyTo(ctx context.Context, to *diskNode, offIn, offOut, length int64) (uint32, syscall.Errno) {
+	if offIn&(clusterSize-1) != offOut&(clusterSize-1) || from.disk == to && offIn < offOut+length && offOut < offIn+length {
 		return 0, syscall.EXDEV // not worth it, or overlapping: by reads and writes
 	}
 	buf := make([]byte, copyPiece)
 	done := int64(0)
 	for done < length {
-		piece, hole, err := n.run(ctx, offIn+done, min(copyPiece, length-done), buf)
+		piece, hole, err := from.run(ctx, offIn+done, min(copyPiece, length-done), buf)
 		if err == nil {
 			err = to.put(ctx, offOut+done, buf[:piece], hole)
 		}
@@ -108,7 +152,12 @@ func (n *diskNode) run(ctx context.Context, off, length int64, buf []byte) (piec
 	if n.dev == nil {
 		return 0, false, syscall.EIO
 	}
-	err = n.dev.Extents(ctx, off, length, func(e Extent) bool {
+	return runOf(ctx, n.dev, off, length, buf)
+}
+
+// runOf is run for a device.
+func runOf(ctx context.Context, dev Device, off, length int64, buf []byte) (piece int64, hole bool, err error) {
+	err = dev.Extents(ctx, off, length, func(e Extent) bool {
 		if piece == 0 {
 			hole = e.Hole
 		}
@@ -119,7 +168,7 @@ func (n *diskNode) run(ctx context.Context, off, length int64, buf []byte) (piec
 	})
 	piece = min(max(piece, 1), length)
 	if err == nil && !hole {
-		err = n.dev.Read(ctx, buf[:piece], off)
+		err = dev.Read(ctx, buf[:piece], off)
 	}
 	return piece, hole, err
 }

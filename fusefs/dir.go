@@ -5,7 +5,10 @@ import (
 	"errors"
 	"io/fs"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -17,7 +20,8 @@ import (
 // before the last.
 type dirNode struct {
 	gofs.Inode
-	fs *FS
+	fs   *FS
+	path atomic.Pointer[string] // now, "" of the root
 }
 
 var (
@@ -35,16 +39,27 @@ var (
 	_ gofs.NodeGetattrer = (*dirNode)(nil)
 	_ gofs.NodeSetattrer = (*dirNode)(nil)
 	_ gofs.NodeFsyncer   = (*dirNode)(nil)
+
+	_ gofs.NodeSetxattrer  = (*dirNode)(nil)
+	_ gofs.NodeOnForgetter = (*dirNode)(nil)
 )
 
 const (
-	dirMode         = 0o755
-	fileMode        = 0o600
-	renameNoReplace = 1 // RENAME_NOREPLACE of renameat2(2)
+	dirMode  = 0o755
+	fileMode = 0o600
 )
 
 // where is the path of the directory now, "" for the root.
-func (d *dirNode) where() string { return d.Path(d.Root()) }
+func (d *dirNode) where() string { return *d.path.Load() }
+
+// OnForget implements gofs.NodeOnForgetter.
+func (d *dirNode) OnForget() {
+	d.fs.mu.Lock()
+	defer d.fs.mu.Unlock()
+	if name := d.where(); d.fs.dirs[name] == d {
+		delete(d.fs.dirs, name)
+	}
+}
 
 // child returns the path of a name in the directory, and the vDisk's name if
 // it is that of one's file.
@@ -58,16 +73,21 @@ func (d *dirNode) child(name string) (full, disk string, isDisk bool) {
 func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	full, disk, isDisk := d.child(name)
 	if full == snapshotsDir {
-		attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0)
-		return d.NewInode(ctx, &snapDir{fs: d.fs}, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+		return d.fs.snapDirOf(ctx, &d.Inode, "", out), 0
 	}
 	if isDisk {
 		n, i, err := d.fs.find(ctx, disk)
-		if err != nil {
+		if err == nil {
+			n.show(&out.Attr, i.Size)
+			return d.NewInode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
+		}
+		// A directory may be named so that leads to a vDisk NAME.raw/OTHER.
+		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, errnoOf(err)
 		}
-		n.show(&out.Attr, i.Size)
-		return d.NewInode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
+	}
+	if len(name) > nameMax {
+		return nil, syscall.ENAMETOOLONG
 	}
 	if e, ok := d.fs.tree.Get(full); ok && e.Kind == filetree.File {
 		n := d.fs.fileOf(e)
@@ -79,62 +99,70 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 		return nil, errnoOf(err)
 	}
 	attrs(&out.Attr, syscall.S_IFDIR, a, 0)
-	return d.NewInode(ctx, &dirNode{fs: d.fs}, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.NewInode(ctx, d.fs.dirOf(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
 // Readdir implements gofs.NodeReaddirer.
 func (d *dirNode) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
-	dir := d.where()
-	list, err := d.fs.entries(ctx, dir)
-	if err != nil {
-		return nil, errnoOf(err)
-	}
-	if dir == "" {
-		list = append(list, entry{snapshotsDir, true})
-	}
-	return stream(list), 0
-}
-
-func stream(list []entry) gofs.DirStream {
-	out := make([]fuse.DirEntry, len(list))
-	for i, e := range list {
-		out[i] = fuse.DirEntry{Name: e.name, Mode: syscall.S_IFREG}
-		if e.dir {
-			out[i].Mode = syscall.S_IFDIR
+	return stream(ctx, func(ctx context.Context) ([]entry, error) {
+		dir := d.where()
+		list, err := d.fs.entries(ctx, dir)
+		if dir == "" {
+			list = append(list, entry{snapshotsDir, true})
 		}
-	}
-	return gofs.NewListDirStream(out)
+		return list, err
+	})
 }
 
-// free refuses a name that something has, or that nothing can have.
-func (d *dirNode) free(ctx context.Context, name string) (full string, isDisk bool, err error) {
-	full, disk, isDisk := d.child(name)
+// nameMax is the longest name in a directory that can be made, in bytes.
+const nameMax = 255
+
+// nameError refuses a path that nothing can have.
+func nameError(full, base string, isDisk bool) error {
+	disk := strings.TrimSuffix(full, suffix)
 	switch {
-	case full == snapshotsDir:
-		return full, isDisk, syscall.EEXIST
-	case name == suffix || isDisk && strings.Contains(disk, "@"), !filetree.Valid(full):
-		return full, isDisk, syscall.EINVAL
+	case len(base) > nameMax || len(full) > filetree.MaxPath:
+		return syscall.ENAMETOOLONG
+	case base == suffix, !filetree.Valid(full):
+		return syscall.EINVAL
+	case isDisk && (strings.ContainsRune(disk, '@') || !utf8.ValidString(disk) || strings.ContainsFunc(disk, unicode.IsControl)):
+		return syscall.EINVAL // no vDisk can be named so
+	}
+	return nil
+}
+
+// free refuses a name that something has, or that nothing can have, and returns
+// the node of the tree that the directory has.
+func (d *dirNode) free(ctx context.Context, name string) (dir uint64, isDisk bool, err error) {
+	full, disk, isDisk := d.child(name)
+	if full == snapshotsDir {
+		return 0, isDisk, syscall.EEXIST
+	}
+	if err := nameError(full, name, isDisk); err != nil {
+		return 0, isDisk, err
 	}
 	if isDisk {
 		_, _, err = d.fs.find(ctx, disk)
-	} else if _, ok := d.fs.tree.Get(full); ok {
-		return full, isDisk, syscall.EEXIST
-	} else {
+	}
+	if !isDisk || errors.Is(err, fs.ErrNotExist) {
+		if _, ok := d.fs.tree.Get(full); ok {
+			return 0, isDisk, syscall.EEXIST
+		}
 		_, err = d.fs.directory(ctx, full)
 	}
 	switch {
 	case err == nil:
-		return full, isDisk, syscall.EEXIST
+		return 0, isDisk, syscall.EEXIST
 	case errors.Is(err, fs.ErrNotExist):
-		return full, isDisk, d.fs.keep(ctx, d.where())
+		dir, err = d.fs.keep(ctx, d.where())
 	}
-	return full, isDisk, err
+	return dir, isDisk, err
 }
 
 // Create implements gofs.NodeCreater: NAME.raw becomes a vDisk when it gets a
 // size, other names are small files.
 func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
-	full, isDisk, err := d.free(ctx, name)
+	dir, isDisk, err := d.free(ctx, name)
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
@@ -142,7 +170,7 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 	if isDisk {
 		kind = filetree.EmptyDisk
 	}
-	e, err := d.fs.tree.Make(ctx, full, filetree.Entry{Kind: kind, Attr: d.fs.newAttr(ctx, mode)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.newAttr(ctx, mode)})
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
@@ -163,19 +191,19 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 
 // Mkdir implements gofs.NodeMkdirer.
 func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	full, isDisk, err := d.free(ctx, name)
+	dir, isDisk, err := d.free(ctx, name)
 	if isDisk && err == nil {
 		err = syscall.EINVAL
 	}
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	e, err := d.fs.tree.Make(ctx, full, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.newAttr(ctx, mode)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.newAttr(ctx, mode)})
 	if err != nil {
 		return nil, errnoOf(err)
 	}
 	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0)
-	return d.NewInode(ctx, &dirNode{fs: d.fs}, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.NewInode(ctx, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
 // Mknod implements gofs.NodeMknoder: pipes, sockets and devices are not kept.
@@ -199,12 +227,18 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 	if full == snapshotsDir {
 		return syscall.EBUSY
 	}
+	// Not while a file in it is made a vDisk, or it is moved.
+	d.fs.moving.RLock()
+	defer d.fs.moving.RUnlock()
 	list, err := d.fs.entries(ctx, full)
 	if err == nil && len(list) > 0 {
 		err = syscall.ENOTEMPTY
 	}
 	if err == nil {
 		err = d.fs.tree.Remove(ctx, full)
+	}
+	if err == nil {
+		d.fs.forgetDir(full)
 	}
 	return errnoOf(err)
 }
@@ -220,66 +254,10 @@ func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	if err != nil {
 		return errnoOf(err)
 	}
-	if err := d.fs.keep(ctx, d.where()); err != nil {
+	if _, err := d.fs.keep(ctx, d.where()); err != nil {
 		return errnoOf(err)
 	}
 	return errnoOf(n.remove(ctx))
-}
-
-// Rename implements gofs.NodeRenamer. A vDisk takes names that are free only:
-// it is never deleted by a rename (EEXIST). Small files replace each other, and
-// a directory moves if no vDisks are below it (EOPNOTSUPP).
-func (d *dirNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
-	if flags&^renameNoReplace != 0 {
-		return syscall.EINVAL
-	}
-	target, ok := to.(*dirNode)
-	if !ok {
-		return syscall.EROFS
-	}
-	from, disk, isDisk := d.child(name)
-	onto, ontoDisk, isOntoDisk := target.child(newName)
-	switch {
-	case from == onto:
-		return 0
-	case isDisk != isOntoDisk || onto == snapshotsDir || from == snapshotsDir || newName == suffix:
-		return syscall.EPERM
-	}
-	if err := errors.Join(d.fs.keep(ctx, d.where()), d.fs.keep(ctx, target.where())); err != nil {
-		return errnoOf(err)
-	}
-	if isDisk {
-		n, _, err := d.fs.find(ctx, disk)
-		if err != nil {
-			return errnoOf(err)
-		}
-		return errnoOf(n.rename(ctx, ontoDisk))
-	}
-	return errnoOf(d.move(ctx, from, onto, flags&renameNoReplace == 0))
-}
-
-// move moves a small file or a directory.
-func (d *dirNode) move(ctx context.Context, from, onto string, replace bool) error {
-	for _, dir := range []string{from, onto} {
-		if disks, err := d.fs.leads(ctx, dir); err != nil || disks {
-			return errors.Join(err, syscall.EOPNOTSUPP)
-		}
-	}
-	e, _ := d.fs.tree.Get(from)
-	if other, there := d.fs.tree.Get(onto); there && replace && other.Kind == filetree.Directory {
-		switch {
-		case e.Kind == filetree.File:
-			return syscall.EISDIR
-		case len(d.fs.tree.List(onto)) > 0:
-			return syscall.ENOTEMPTY
-		}
-		if err := d.fs.tree.Remove(ctx, onto); err != nil {
-			return err
-		}
-	} else if there && e.Kind == filetree.Directory && replace {
-		return syscall.ENOTDIR
-	}
-	return d.fs.tree.Move(ctx, from, onto, replace)
 }
 
 // Getattr implements gofs.NodeGetattrer.
@@ -297,14 +275,11 @@ func (d *dirNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAt
 	if dir == "" {
 		return syscall.EPERM
 	}
-	if err := d.fs.keep(ctx, dir); err != nil {
+	node, err := d.fs.keep(ctx, dir)
+	if err != nil {
 		return errnoOf(err)
 	}
-	e, ok := d.fs.tree.Get(dir)
-	if !ok {
-		return syscall.ENOENT
-	}
-	if _, err := d.fs.tree.Set(ctx, e.Node, func(a *filetree.Attr) { change(a, in) }); err != nil {
+	if _, err := d.fs.tree.Set(ctx, node, func(a *filetree.Attr) { change(a, in) }); err != nil {
 		return errnoOf(err)
 	}
 	return d.Getattr(ctx, f, out)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"syscall"
+
+	"openvstorage/fusefs/filetree"
 )
 
 // What TryRead and TryWrite return, unwrapped, when the request has to wait.
@@ -14,22 +16,29 @@ const (
 )
 
 // errnos is the table from errors to what a program sees. The first row that
-// matches counts; what is not in it is EIO. Errors of the library's calls that
-// are a bare errno are that.
+// matches counts: EIO, whatever it comes from, and an errno before what package
+// io/fs makes of several of them. What is not in it is EIO. Errors of the library's calls that are a bare
+// errno are that.
 var errnos = []struct {
 	err   error
 	errno syscall.Errno
 }{
+	{syscall.EIO, syscall.EIO}, // a halted vDisk, whose reason may be another
+	{syscall.EINVAL, syscall.EINVAL},
+	{syscall.EBUSY, syscall.EBUSY},
+	{syscall.ENOSPC, syscall.ENOSPC},
+	{syscall.EDQUOT, syscall.EDQUOT},
+	{syscall.EFBIG, syscall.EFBIG},
+	{syscall.EROFS, syscall.EROFS},
+	{syscall.ENOTDIR, syscall.ENOTDIR},
+	{syscall.ENOTEMPTY, syscall.ENOTEMPTY},
+	{syscall.ENAMETOOLONG, syscall.ENAMETOOLONG},
+	{syscall.EOPNOTSUPP, syscall.EOPNOTSUPP},
+	{filetree.ErrMany, syscall.EOPNOTSUPP},
 	{fs.ErrNotExist, syscall.ENOENT},
 	{fs.ErrExist, syscall.EEXIST},
 	{fs.ErrInvalid, syscall.EINVAL},
 	{fs.ErrPermission, syscall.EPERM},
-	{syscall.EINVAL, syscall.EINVAL},
-	{syscall.EBUSY, syscall.EBUSY},
-	{syscall.ENOSPC, syscall.ENOSPC},
-	{syscall.EFBIG, syscall.EFBIG},
-	{syscall.EROFS, syscall.EROFS},
-	{syscall.EOPNOTSUPP, syscall.EOPNOTSUPP},
 	{context.Canceled, syscall.EINTR},
 }
 

@@ -1,24 +1,64 @@
 package fusefs
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 	"testing"
+
+	"github.com/google/uuid"
+
+	"openvstorage/fusefs/filetree"
 )
 
 func TestErrnoTable(t *testing.T) {
+	want := map[error]syscall.Errno{
+		fs.ErrNotExist: syscall.ENOENT, fs.ErrExist: syscall.EEXIST, fs.ErrInvalid: syscall.EINVAL, fs.ErrPermission: syscall.EPERM,
+		filetree.ErrMany: syscall.EOPNOTSUPP, context.Canceled: syscall.EINTR,
+	}
 	for _, row := range errnos {
-		if got := errnoOf(fmt.Errorf("vDisk a: %w", row.err)); got != row.errno {
-			t.Errorf("%v: %v, want %v", row.err, got, row.errno)
+		errno, ok := want[row.err]
+		if !ok {
+			errno = row.err.(syscall.Errno) // an errno is itself
+		}
+		for _, err := range []error{
+			fmt.Errorf("vDisk a: %w", row.err),
+			errors.Join(errors.New("beside another"), row.err),
+			fmt.Errorf("%w: of the pool: %w", row.err, errors.New("why")),
+		} {
+			if got := errnoOf(err); got != errno || row.errno != errno {
+				t.Errorf("%v: %v, want %v", err, got, errno)
+			}
 		}
 	}
 	if got := errnoOf(nil); got != 0 {
 		t.Errorf("no error: %v", got)
 	}
-	for _, err := range []error{errors.New("halted"), fmt.Errorf("of a disk: %w", syscall.ENOTTY)} {
+	if got := errnoOf(syscall.EXDEV); got != syscall.EXDEV {
+		t.Errorf("a bare errno: %v", got)
+	}
+	for _, err := range []error{
+		errors.New("halted"), fmt.Errorf("of a disk: %w", syscall.ENOTTY), fmt.Errorf("of a disk: %w", syscall.EIO),
+		fmt.Errorf("halted: %w: %w", syscall.EIO, syscall.ENOSPC), fmt.Errorf("halted: %w: %w", syscall.EIO, fs.ErrNotExist),
+		filetree.ErrNotWritten, context.DeadlineExceeded,
+	} {
 		if got := errnoOf(err); got != syscall.EIO {
 			t.Errorf("%v: %v, want EIO", err, got)
 		}
+	}
+}
+
+// Without a device a file is an empty one, or a vDisk that could not be opened
+// again after something that failed.
+func TestNoDevice(t *testing.T) {
+	var empty diskNode
+	lost := diskNode{id: uuid.UUID{1}}
+	if got := empty.noDevice(syscall.ENXIO); got != syscall.ENXIO {
+		t.Errorf("empty: %v", got)
+	}
+	if got := lost.noDevice(0); got != syscall.EIO {
+		t.Errorf("lost: %v", got)
 	}
 }

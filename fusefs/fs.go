@@ -2,12 +2,12 @@ package fusefs
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -55,10 +55,16 @@ type FS struct {
 	conn  *transport.Conn
 	start time.Time
 
+	// moving is held for writing while a directory is renamed, and for reading by
+	// what makes, empties or renames a vDisk's file: it changes the tree and the
+	// pool one after the other. It is taken after a node's mu.
+	moving sync.RWMutex
+
 	mu    sync.Mutex
 	disks map[uuid.UUID]*diskNode // vDisks that the kernel knows
 	empty map[uint64]*diskNode    // by node of the tree, files that have no vDisk yet
 	files map[uint64]*fileNode    // by node of the tree
+	dirs  map[string]*dirNode     // by path
 }
 
 // Mount mounts pool on dir, with what is kept beside it in keys, and serves it
@@ -67,8 +73,16 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	f := &FS{
 		pool: pool, dir: dir, opt: opt, start: time.Now(),
 		disks: map[uuid.UUID]*diskNode{}, empty: map[uint64]*diskNode{}, files: map[uint64]*fileNode{},
+		dirs: map[string]*dirNode{},
 	}
-	var err error
+	// As the kernel names it: who uses the mount is found by that.
+	real, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		f.dir, err = filepath.Abs(real)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
 	if f.tree, err = filetree.Open(ctx, keys); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
@@ -76,10 +90,10 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	timeout := attrTimeout
-	raw := gofs.NewNodeFS(&dirNode{fs: f}, &gofs.Options{
+	raw := gofs.NewNodeFS(f.dirOf(""), &gofs.Options{
 		EntryTimeout: &timeout, AttrTimeout: &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
 	})
-	f.conn, err = transport.Mount(dir, raw, transport.Options{
+	f.conn, err = transport.Mount(f.dir, raw, transport.Options{
 		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Logger: opt.Logger,
 		MaxWrite: maxWrite, Background: maxBackground, InFlight: inflightBytes,
 		Capabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
@@ -145,55 +159,6 @@ func (f *FS) Stats() transport.Stats { return f.conn.Stats() }
 
 // Wait returns when nothing is mounted any more.
 func (f *FS) Wait() { f.conn.Wait() }
-
-// diskOf returns the node of a vDisk, the one that there is if the kernel
-// knows it, under the name that it has now.
-func (f *FS) diskOf(i Info) *diskNode {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.disks[i.ID]
-	if n == nil {
-		n = &diskNode{fs: f, id: i.ID, ino: binary.BigEndian.Uint64(i.ID[8:]) | 1<<63}
-		n.attr = filetree.Attr{Mode: fileMode, UID: f.opt.UID, GID: f.opt.GID, Modified: i.Created, Changed: i.Created}
-		if kept, ok := f.tree.Disk(i.ID); ok {
-			n.attr = kept
-		}
-		n.mtime.Store(n.attr.Modified)
-		f.disks[i.ID] = n
-	}
-	n.name.Store(&i.Name)
-	return n
-}
-
-// emptyOf returns the node of a file that has no vDisk yet.
-func (f *FS) emptyOf(name string, e filetree.Entry) *diskNode {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.empty[e.Node]
-	if n == nil {
-		n = &diskNode{fs: f, node: e.Node, ino: treeIno(e.Node), attr: e.Attr}
-		n.mtime.Store(e.Modified)
-		f.empty[e.Node] = n
-	}
-	n.name.Store(&name)
-	return n
-}
-
-// treeIno is the inode number of an entry of the tree: 1 is the root.
-func treeIno(node uint64) uint64 { return node + 1 }
-
-// find returns the file of vDisk name, made or not, and what is known of the
-// vDisk.
-func (f *FS) find(ctx context.Context, name string) (*diskNode, Info, error) {
-	i, err := f.pool.Info(ctx, name)
-	if err == nil {
-		return f.diskOf(i), i, nil
-	}
-	if e, ok := f.tree.Get(name + suffix); ok && errors.Is(err, fs.ErrNotExist) && e.Kind == filetree.EmptyDisk {
-		return f.emptyOf(name, e), i, nil
-	}
-	return nil, i, err
-}
 
 // entry is a name in a directory.
 type entry struct {
@@ -274,20 +239,29 @@ func (f *FS) directory(ctx context.Context, dir string) (filetree.Attr, error) {
 }
 
 // keep makes a directory that is only implied one that stays when nothing is
-// below it.
-func (f *FS) keep(ctx context.Context, dir string) error {
-	if _, ok := f.tree.Get(dir); ok || dir == "" {
-		return nil
+// below it, and returns its node of the tree, 0 for the root.
+func (f *FS) keep(ctx context.Context, dir string) (uint64, error) {
+	if e, ok := f.tree.Get(dir); ok && e.Kind == filetree.Directory || dir == "" {
+		return e.Node, nil
 	}
+	// It must not move away before it has an entry.
+	f.moving.RLock()
+	defer f.moving.RUnlock()
+	return f.keepLocked(ctx, dir)
+}
+
+// keepLocked is keep; f.moving is held.
+func (f *FS) keepLocked(ctx context.Context, dir string) (uint64, error) {
 	a, err := f.directory(ctx, dir)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	_, err = f.tree.Make(ctx, dir, filetree.Entry{Kind: filetree.Directory, Attr: a})
+	e, err := f.tree.Make(ctx, dir, filetree.Entry{Kind: filetree.Directory, Attr: a})
 	if errors.Is(err, fs.ErrExist) {
-		return nil
+		e, _ = f.tree.Get(dir)
+		err = nil
 	}
-	return err
+	return e.Node, err
 }
 
 func roundUp(n int64) int64 { return (n + clusterSize - 1) &^ (clusterSize - 1) }

@@ -22,8 +22,9 @@ import (
 func mount(t *testing.T) (string, *memtest.Pool) {
 	t.Helper()
 	needsFUSE(t)
-	dir, pool := t.TempDir(), memtest.New()
-	f, err := fusefs.Mount(context.Background(), pool, treetest.New(), dir, fusefs.Options{Direct: true})
+	dir, keys := t.TempDir(), treetest.New()
+	pool := memtest.New(keys)
+	f, err := fusefs.Mount(context.Background(), pool, keys, dir, fusefs.Options{Direct: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,6 +35,21 @@ func mount(t *testing.T) (string, *memtest.Pool) {
 		}
 	})
 	return dir, pool
+}
+
+// mountOn mounts a pool of its own on a directory, and returns what unmounts it.
+func mountOn(t *testing.T, dir string, keys *treetest.Keys, allowOther bool) func() {
+	t.Helper()
+	f, err := fusefs.Mount(context.Background(), memtest.New(keys), keys, dir, fusefs.Options{Direct: true, AllowOther: allowOther})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := f.Unmount(context.Background()); err != nil {
+			_ = unix.Unmount(dir, unix.MNT_DETACH)
+			t.Error(err)
+		}
+	}
 }
 
 func needsFUSE(t *testing.T) {

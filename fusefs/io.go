@@ -56,18 +56,18 @@ func (n *diskNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off
 	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {
-		return n.noDeviceRead()
+		return nil, n.noDevice(0)
 	}
 	return readDevice(ctx, n.dev, dest, off)
 }
 
-// noDeviceRead is the end of an empty file, or EIO of a vDisk that could not
-// be opened again. n.mu is held.
-func (n *diskNode) noDeviceRead() (fuse.ReadResult, syscall.Errno) {
+// noDevice is what an empty file answers, or EIO of a vDisk that could not be
+// opened again. n.mu is held.
+func (n *diskNode) noDevice(empty syscall.Errno) syscall.Errno {
 	if n.made() {
-		return nil, syscall.EIO
+		return syscall.EIO
 	}
-	return fuse.ReadResultData(nil), 0
+	return empty
 }
 
 // Write implements gofs.NodeWriter. A write past the end grows the vDisk
@@ -158,7 +158,7 @@ func (n *diskNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) sysca
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.dev == nil {
-		return map[bool]syscall.Errno{true: syscall.EIO}[n.made()]
+		return n.noDevice(0)
 	}
 	return errnoOf(n.dev.Flush(ctx))
 }
@@ -179,7 +179,7 @@ func (n *diskNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size ui
 		}
 	case fallocKeepSize, fallocKeepSize | fallocPunchHole, fallocKeepSize | fallocZeroRange:
 		if n.dev == nil {
-			return map[bool]syscall.Errno{true: syscall.EIO}[n.made()]
+			return n.noDevice(0)
 		}
 		end = min(end, n.dev.Size())
 	default:
@@ -200,7 +200,7 @@ func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whe
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.dev == nil {
-		return 0, map[bool]syscall.Errno{true: syscall.EIO, false: syscall.ENXIO}[n.made()]
+		return 0, n.noDevice(syscall.ENXIO)
 	}
 	return seekDevice(ctx, n.dev, off, whence)
 }

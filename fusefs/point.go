@@ -3,9 +3,11 @@ package fusefs
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,15 +17,12 @@ import (
 
 // Prepare makes dir fit to be mounted on. A mount that a killed process left
 // ("transport endpoint is not connected") is taken away; a live mount and a
-// directory with something in it are refused.
-func Prepare(dir string) error {
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		return fmt.Errorf("mount %s: no FUSE here: load the kernel's module fuse, and in a container pass the device /dev/fuse: %w", dir, err)
-	}
-	if os.Geteuid() != 0 {
-		if _, err := exec.LookPath("fusermount3"); err != nil {
-			return fmt.Errorf("mount %s: install fusermount3 (package fuse3), or run as root: %w", dir, err)
-		}
+// directory with something in it are refused, as is what the mount will need and
+// there is not.
+func Prepare(dir string, allowOther bool) error {
+	here := machine{device: "/dev/fuse", conf: "/etc/fuse.conf", root: os.Geteuid() == 0}
+	if err := here.fit(allowOther); err != nil {
+		return fmt.Errorf("mount %s: %w", dir, err)
 	}
 	err := answers(dir)
 	for range deadMounts {
@@ -59,7 +58,57 @@ func Prepare(dir string) error {
 	if len(entries) > 0 {
 		return fmt.Errorf("mount %s: the directory is not empty; choose another", dir)
 	}
+	if err := unix.Access(dir, unix.W_OK); err != nil && !here.root {
+		return fmt.Errorf("mount %s: fusermount3 mounts only on directories that its user may write to: %w", dir, err)
+	}
 	return nil
+}
+
+// machine is what a mount needs of it.
+type machine struct {
+	device string // of FUSE
+	conf   string // of fusermount3
+	root   bool   // this process is root's, which mounts by itself
+}
+
+// fit returns what is missing, and what to do.
+func (m machine) fit(allowOther bool) error {
+	switch f, err := os.OpenFile(m.device, os.O_RDWR, 0); {
+	case err == nil:
+		f.Close()
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("no FUSE here: load the kernel's module fuse, and in a container pass the device %s: %w", m.device, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("this user may not open %s: let it (chmod 666, as most systems have it), and in a container pass the device: %w", m.device, err)
+	default:
+		return err
+	}
+	if m.root {
+		return nil
+	}
+	if _, err := exec.LookPath("fusermount3"); err != nil {
+		return fmt.Errorf("install fusermount3 (package fuse3), or run as root: %w", err)
+	}
+	if allowOther && !letsOthers(m.conf) {
+		return fmt.Errorf("only root may let other users in: put a line user_allow_other into %s, run as root, or leave --allow-other out", m.conf)
+	}
+	return nil
+}
+
+// letsOthers reports whether fusermount3's configuration lets a user mount for
+// others.
+func letsOthers(conf string) bool {
+	b, err := os.ReadFile(conf)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(b)) {
+		line, _, _ = strings.Cut(line, "#")
+		if strings.TrimSpace(line) == "user_allow_other" {
+			return true
+		}
+	}
+	return false
 }
 
 // deadMounts bounds the dead mounts, one over the other, that are taken away.

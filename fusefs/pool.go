@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/google/uuid"
+
+	"openvstorage/fusefs/filetree"
 )
 
 // ErrWouldBlock and ErrUnderWay in errno.go are what TryRead and TryWrite
@@ -85,7 +87,13 @@ type Pool interface {
 	// Delete fails with EBUSY while the vDisk is open.
 	Delete(ctx context.Context, name string) error
 	Snapshot(ctx context.Context, name, snap string) error
-	// Clone makes vDisk NAME of what vDisk FROM is now.
+	// RenameBelow gives all vDisks whose names begin with FROM/ names that begin
+	// with TO/ instead, in one step, or none: fs.ErrExist if one is taken. It calls
+	// with, which calls commit, once: the swaps of the mount's keys are made in the
+	// same step. It returns what with does; commit's errors are those of a Commit.
+	RenameBelow(ctx context.Context, from, to string, with func(commit filetree.Commit) error) error
+	// Clone makes vDisk NAME of what FROM is now: a vDisk, or a snapshot
+	// NAME@SNAP.
 	Clone(ctx context.Context, from, name string) error
 	Space(ctx context.Context) (Space, error)
 }

@@ -2,11 +2,15 @@ package fusefs
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -25,7 +29,8 @@ type snapDir struct {
 type snapFile struct {
 	gofs.Inode
 	fs   *FS
-	disk string
+	disk uuid.UUID
+	name string // that the vDisk had
 	snap Snapshot
 }
 
@@ -40,11 +45,15 @@ var (
 	_ gofs.NodeLookuper  = (*snapDir)(nil)
 	_ gofs.NodeReaddirer = (*snapDir)(nil)
 	_ gofs.NodeGetattrer = (*snapDir)(nil)
+	_ gofs.NodeStatfser  = (*snapDir)(nil)
+	_ gofs.NodeFsyncer   = (*snapDir)(nil)
 	_ gofs.NodeOpener    = (*snapFile)(nil)
 	_ gofs.NodeGetattrer = (*snapFile)(nil)
 	_ gofs.NodeReader    = (*snapFile)(nil)
 	_ gofs.NodeLseeker   = (*snapFile)(nil)
 	_ gofs.NodeReleaser  = (*snapFile)(nil)
+	_ gofs.NodeStatfser  = (*snapFile)(nil)
+	_ gofs.NodeFsyncer   = (*snapFile)(nil)
 )
 
 const (
@@ -58,64 +67,81 @@ func (f *FS) snapshotAttr(mode uint32, time int64) filetree.Attr {
 	return filetree.Attr{Mode: mode, UID: f.opt.UID, GID: f.opt.GID, Modified: time, Changed: time}
 }
 
-// list returns what is in the directory, and the snapshots among it.
-func (d *snapDir) list(ctx context.Context) ([]entry, []Snapshot, error) {
+// snapIno makes an inode number of what stays the same as long as the node is
+// the same: who has it open or is in it stays there.
+func snapIno(of ...any) uint64 {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", of))
+	return binary.BigEndian.Uint64(sum[:])&^(1<<63) | 1<<62
+}
+
+// list returns what is in the directory, and the vDisk whose snapshots are
+// among it.
+func (d *snapDir) list(ctx context.Context) ([]entry, Info, error) {
 	infos, err := d.fs.pool.List(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, Info{}, err
 	}
 	var out []entry
-	var snaps []Snapshot
-	seen := map[string]bool{}
+	var disk Info
+	seen := map[entry]bool{}
+	add := func(e entry) {
+		if !seen[e] {
+			seen[e] = true
+			out = append(out, e)
+		}
+	}
 	for _, i := range infos {
 		if i.Name == d.path {
-			snaps = i.Snapshots
-			for _, s := range snaps {
-				out = append(out, entry{name: s.Name + suffix})
+			disk = i
+			for _, s := range i.Snapshots {
+				add(entry{name: s.Name + suffix})
 			}
 			continue
 		}
-		rest, ok := i.Name, d.path == ""
-		if !ok {
-			rest, ok = strings.CutPrefix(i.Name, d.path+"/")
-		}
-		first, _, _ := strings.Cut(rest, "/")
-		if ok && !seen[first] {
-			seen[first] = true
-			out = append(out, entry{first, true})
+		if rest, ok := under(d.path, i.Name); ok {
+			first, _, _ := strings.Cut(rest, "/")
+			add(entry{first, true})
 		}
 	}
-	return out, snaps, nil
+	return out, disk, nil
+}
+
+// snapDirOf returns the node of a directory of snapshots.
+func (f *FS) snapDirOf(ctx context.Context, parent *gofs.Inode, name string, out *fuse.EntryOut) *gofs.Inode {
+	attrs(&out.Attr, syscall.S_IFDIR, f.snapshotAttr(roDirMode, f.start.UnixNano()), 0)
+	return parent.NewInode(ctx, &snapDir{fs: f, path: name}, gofs.StableAttr{Mode: syscall.S_IFDIR, Ino: snapIno(name)})
 }
 
 // Lookup implements gofs.NodeLookuper.
 func (d *snapDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	list, snaps, err := d.list(ctx)
+	list, disk, err := d.list(ctx)
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	for _, s := range snaps {
+	for _, s := range disk.Snapshots {
 		if s.Name+suffix == name {
 			attrs(&out.Attr, syscall.S_IFREG, d.fs.snapshotAttr(roFileMode, s.Created), s.Size)
-			return d.NewInode(ctx, &snapFile{fs: d.fs, disk: d.path, snap: s}, gofs.StableAttr{Mode: syscall.S_IFREG}), 0
+			stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: snapIno(disk.ID, s.Name, s.Created)}
+			return d.NewInode(ctx, &snapFile{fs: d.fs, disk: disk.ID, name: disk.Name, snap: s}, stable), 0
 		}
 	}
 	for _, e := range list {
 		if e.dir && e.name == name {
-			attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0)
-			return d.NewInode(ctx, &snapDir{fs: d.fs, path: join(d.path, name)}, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+			return d.fs.snapDirOf(ctx, &d.Inode, join(d.path, name), out), 0
 		}
+	}
+	if len(name) > nameMax {
+		return nil, syscall.ENAMETOOLONG
 	}
 	return nil, syscall.ENOENT
 }
 
 // Readdir implements gofs.NodeReaddirer.
 func (d *snapDir) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
-	list, _, err := d.list(ctx)
-	if err != nil {
-		return nil, errnoOf(err)
-	}
-	return stream(list), 0
+	return stream(ctx, func(ctx context.Context) ([]entry, error) {
+		list, _, err := d.list(ctx)
+		return list, err
+	})
 }
 
 // Getattr implements gofs.NodeGetattrer.
@@ -124,6 +150,14 @@ func (d *snapDir) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOu
 	return 0
 }
 
+// Statfs implements gofs.NodeStatfser.
+func (d *snapDir) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
+	return errnoOf(d.fs.statfs(ctx, out))
+}
+
+// Fsync implements gofs.NodeFsyncer: a snapshot is durable when it is there.
+func (d *snapDir) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
+
 // Getattr implements gofs.NodeGetattrer.
 func (s *snapFile) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	attrs(&out.Attr, syscall.S_IFREG, s.fs.snapshotAttr(roFileMode, s.snap.Created), s.snap.Size)
@@ -131,16 +165,34 @@ func (s *snapFile) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrO
 	return 0
 }
 
+// Statfs implements gofs.NodeStatfser.
+func (s *snapFile) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
+	return errnoOf(s.fs.statfs(ctx, out))
+}
+
+// Fsync implements gofs.NodeFsyncer: a snapshot is durable when it is there.
+func (s *snapFile) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
+
+// named does something with the snapshot by the name that it has now, as
+// NAME@SNAP.
+func (s *snapFile) named(ctx context.Context, do func(name string) error) error {
+	return s.fs.named(ctx, s.disk, s.name, func(name string) error { return do(name + "@" + s.snap.Name) })
+}
+
 // Open implements gofs.NodeOpener: for reading only.
 func (s *snapFile) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	if flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return nil, 0, syscall.EROFS
 	}
-	dev, release, err := s.fs.pool.Open(ctx, s.disk+"@"+s.snap.Name)
+	h := &snapHandle{}
+	err := s.named(ctx, func(name string) (err error) {
+		h.dev, h.release, err = s.fs.pool.Open(ctx, name)
+		return err
+	})
 	if err != nil {
 		return nil, 0, errnoOf(err)
 	}
-	return &snapHandle{dev: dev, release: release}, fuse.FOPEN_DIRECT_IO, 0
+	return h, fuse.FOPEN_DIRECT_IO, 0
 }
 
 // Read implements gofs.NodeReader.

@@ -40,7 +40,8 @@ func remount(t *testing.T, pool *memtest.Pool, keys *treetest.Keys, fn func(dir 
 // Small files, directories, vDisks without a size, and owners, modes and times
 // are there after a restart.
 func TestKept(t *testing.T) {
-	pool, keys := memtest.New(), treetest.New()
+	keys := treetest.New()
+	pool := memtest.New(keys)
 	when := time.Date(2024, 2, 29, 12, 0, 0, 5, time.UTC)
 	definition := bytes.Repeat([]byte("<domain/>"), 20_000)
 	set := map[string]os.FileMode{"vm": 0o750, "vm/a.xml": 0o640, "vm/a.raw": 0o660, "vm/new.raw": 0o600, "vm/deep/er": 0o755}
@@ -82,7 +83,7 @@ func TestKept(t *testing.T) {
 // Small files are like those of any file system.
 func TestSmallFiles(t *testing.T) {
 	keys := treetest.New()
-	remount(t, memtest.New(), keys, func(dir string) {
+	remount(t, memtest.New(keys), keys, func(dir string) {
 		at := func(name string) string { return filepath.Join(dir, name) }
 		read := func(name, want string) {
 			t.Helper()
@@ -140,7 +141,7 @@ func TestSmallFiles(t *testing.T) {
 			t.Error(s, err)
 		}
 		check(t, "write below what moved", os.WriteFile(at("e/sub/c"), []byte("c"), 0o600), 0)
-		check(t, "file onto its directory", unix.Rename(at("e/sub/c"), at("e")), syscall.EISDIR)
+		check(t, "file onto its directory", unix.Rename(at("e/sub/c"), at("e")), syscall.ENOTEMPTY)
 		check(t, "mkdir", os.Mkdir(at("g"), 0o755), 0)
 		check(t, "file onto directory", unix.Rename(at("e/sub/c"), at("g")), syscall.EISDIR)
 		check(t, "rmdir", os.Remove(at("g")), 0)
@@ -153,15 +154,23 @@ func TestSmallFiles(t *testing.T) {
 	}
 }
 
-// mapEnv names the file that the process maps instead of running tests.
-const mapEnv = "FUSEFS_TEST_MAP"
+// These name the file that the process maps instead of running tests.
+const (
+	mapEnv     = "FUSEFS_TEST_MAP"
+	privateEnv = "FUSEFS_TEST_MAP_PRIVATE"
+	holdEnv    = "FUSEFS_TEST_HOLD"
+)
 
 // TestMain lets a process of its own use mappings: a page fault stops all
 // threads of a Go program that is to collect garbage, and with it the mount
 // that should answer.
 func TestMain(m *testing.M) {
-	if name := os.Getenv(mapEnv); name != "" {
-		if err := writeMapped(name); err != nil {
+	for env, does := range map[string]func(string) error{mapEnv: writeMapped, privateEnv: writePrivately, holdEnv: holdMapped} {
+		name := os.Getenv(env)
+		if name == "" {
+			continue
+		}
+		if err := does(name); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -192,6 +201,32 @@ func writeMapped(name string) error {
 	return nil
 }
 
+// writePrivately changes a private mapping: the file stays what it is.
+func writePrivately(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	before := make([]byte, 8192)
+	if _, err := f.ReadAt(before, 0); err != nil {
+		return err
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(m, before) {
+		return errors.New("the mapping has other bytes than the file")
+	}
+	m[4100] = 'P'
+	after := make([]byte, 8192)
+	if _, err := f.ReadAt(after, 0); err != nil || !bytes.Equal(after, before) {
+		return fmt.Errorf("the file has changed, %w", err)
+	}
+	return unix.Munmap(m)
+}
+
 // mapped has another process write a byte through a mapping.
 func mapped(t *testing.T, name string) {
 	t.Helper()
@@ -205,7 +240,7 @@ func mapped(t *testing.T, name string) {
 // What cannot be stored is told by the close, and by every change after it.
 func TestSmallFilesFail(t *testing.T) {
 	keys := treetest.New()
-	remount(t, memtest.New(), keys, func(dir string) {
+	remount(t, memtest.New(keys), keys, func(dir string) {
 		f, err := os.Create(filepath.Join(dir, "a"))
 		check(t, "create", err, 0)
 		_, err = f.WriteString("lost")
@@ -226,8 +261,9 @@ func TestSmallFilesFail(t *testing.T) {
 
 // A copy of a whole vDisk is a clone; of a part, or onto something, a copy.
 func TestCopyRange(t *testing.T) {
-	pool := memtest.New()
-	remount(t, pool, treetest.New(), func(dir string) {
+	keys := treetest.New()
+	pool := memtest.New(keys)
+	remount(t, pool, keys, func(dir string) {
 		at := func(name string) string { return filepath.Join(dir, name) }
 		data := bytes.Repeat([]byte("0123456789abcdef"), 3<<12)
 		copy(data[65536:131072], make([]byte, 65536))

@@ -3,9 +3,7 @@ package fusefs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -29,17 +27,20 @@ type diskNode struct {
 
 	pristine atomic.Bool // nothing was written since it was cloned
 
-	// mu is held for reading by I/O and for writing by what changes which
-	// device there is, its size, or its attributes.
+	// mu is held for reading by I/O, which may wait long for room, and by what
+	// else must not see the device change; for writing by what makes, empties or
+	// copies to the file, opens it first and closes it last.
 	mu      sync.RWMutex
 	id      uuid.UUID // nil while the file is empty and there is no vDisk
 	node    uint64    // in the tree, while there is none
-	attr    filetree.Attr
-	clone   uuid.UUID // the vDisk that this is a clone of, if it is pristine
-	opens   int
-	idle    chan struct{} // closed when opens is 0 again
-	dev     Device        // set while opens > 0 and id is set
+	clone   content   // what this is a clone of, if it is pristine
+	dev     Device    // set while opens > 0 and id is set
 	release func()
+
+	state sync.Mutex // taken after mu; never held over I/O
+	attr  filetree.Attr
+	opens int
+	idle  chan struct{} // closed when opens is 0 again
 }
 
 var (
@@ -71,6 +72,9 @@ func (n *diskNode) touch() {
 
 // Open implements gofs.NodeOpener. All opens of a file share one device.
 func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	if n.openedAgain() {
+		return &diskHandle{n}, openFlags, 0
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.made() && n.dev == nil {
@@ -82,11 +86,27 @@ func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 	return &diskHandle{n}, openFlags, 0
 }
 
+// openedAgain counts one more open, if there is one and all that it needs. That
+// waits for no I/O.
+func (n *diskNode) openedAgain() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	n.state.Lock()
+	defer n.state.Unlock()
+	if n.opens == 0 || n.dev == nil && n.made() {
+		return false
+	}
+	n.opens++
+	return true
+}
+
 // diskHandle is an open file: the library tells of the release of handles only.
 type diskHandle struct{ node *diskNode }
 
-// opened counts one more open. n.mu is held, or nobody knows n yet.
+// opened counts one more open. n.mu is held for writing, or nobody knows n yet.
 func (n *diskNode) opened() {
+	n.state.Lock()
+	defer n.state.Unlock()
 	if n.opens++; n.opens == 1 {
 		n.idle = make(chan struct{})
 	}
@@ -98,9 +118,9 @@ const releaseWait = 200 * time.Millisecond
 
 // waitIdle waits for the last close, but not for long.
 func (n *diskNode) waitIdle(ctx context.Context) {
-	n.mu.RLock()
+	n.state.Lock()
 	idle, opens := n.idle, n.opens
-	n.mu.RUnlock()
+	n.state.Unlock()
 	if opens == 0 {
 		return
 	}
@@ -113,13 +133,15 @@ func (n *diskNode) waitIdle(ctx context.Context) {
 	}
 }
 
-// attach opens the device. n.mu is held.
+// attach opens the device. n.mu is held for writing.
 func (n *diskNode) attach(ctx context.Context) (err error) {
-	n.dev, n.release, err = n.fs.pool.Open(ctx, *n.name.Load())
-	return err
+	return n.named(ctx, func(name string) error {
+		n.dev, n.release, err = n.fs.pool.Open(ctx, name)
+		return err
+	})
 }
 
-// detach gives the device back. n.mu is held.
+// detach gives the device back. n.mu is held for writing.
 func (n *diskNode) detach() {
 	if n.dev != nil {
 		n.release()
@@ -130,18 +152,42 @@ func (n *diskNode) detach() {
 // made reports whether there is a vDisk. n.mu is held.
 func (n *diskNode) made() bool { return n.id != uuid.Nil }
 
+// inUse reports whether somebody has the file open.
+func (n *diskNode) inUse() bool {
+	n.state.Lock()
+	defer n.state.Unlock()
+	return n.opens > 0
+}
+
+// closed counts one open less, if it is not the last.
+func (n *diskNode) closed() bool {
+	n.state.Lock()
+	defer n.state.Unlock()
+	if n.opens == 1 {
+		return false
+	}
+	n.opens--
+	return true
+}
+
 // Release implements gofs.NodeReleaser.
 func (n *diskNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno {
+	if n.closed() {
+		return 0
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.opens--; n.opens > 0 {
+	n.state.Lock()
+	n.opens-- // somebody may have opened it meanwhile
+	last := n.opens == 0
+	if last {
+		close(n.idle)
+	}
+	n.state.Unlock()
+	if !last {
 		return 0
 	}
-	close(n.idle)
 	n.detach()
-	if n.attr.Modified == n.mtime.Load() {
-		return 0
-	}
 	// Nobody hears of it if the time cannot be kept.
 	return errnoOf(n.setAttr(ctx, func(*filetree.Attr) {}))
 }
@@ -161,24 +207,18 @@ func (n *diskNode) OnForget() {
 	}
 }
 
-// info returns what the pool knows of the vDisk, whose name may have been
-// changed by others. n.mu is held.
+// info returns what the pool knows of the vDisk. n.mu is held.
 func (n *diskNode) info(ctx context.Context) (Info, error) {
-	i, err := n.fs.pool.Info(ctx, *n.name.Load())
-	if err == nil && i.ID == n.id || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return i, err
+	i, err := n.fs.infoOf(ctx, n.id, *n.name.Load())
+	if err == nil {
+		n.name.Store(&i.Name)
 	}
-	list, err := n.fs.pool.List(ctx)
-	if err != nil {
-		return i, err
-	}
-	for _, i := range list {
-		if i.ID == n.id {
-			n.name.Store(&i.Name)
-			return i, nil
-		}
-	}
-	return i, fmt.Errorf("vDisk %s: %w", *n.name.Load(), fs.ErrNotExist)
+	return i, err
+}
+
+// named does something with the vDisk by the name that it has now. n.mu is held.
+func (n *diskNode) named(ctx context.Context, do func(name string) error) error {
+	return n.fs.named(ctx, n.id, *n.name.Load(), do)
 }
 
 // size is the current size. n.mu is held.
@@ -201,7 +241,9 @@ func (n *diskNode) show(out *fuse.Attr, size int64) {
 }
 
 func (n *diskNode) showLocked(out *fuse.Attr, size int64) {
+	n.state.Lock()
 	a := n.attr
+	n.state.Unlock()
 	a.Modified = n.mtime.Load()
 	a.Changed = max(a.Changed, a.Modified)
 	attrs(out, syscall.S_IFREG, a, size)
@@ -234,9 +276,9 @@ func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 			return errnoOf(err)
 		}
 	}
-	n.mu.Lock()
+	n.mu.RLock()
 	err := n.setAttr(ctx, func(a *filetree.Attr) { change(a, in) })
-	n.mu.Unlock()
+	n.mu.RUnlock()
 	if err != nil {
 		return errnoOf(err)
 	}
@@ -244,10 +286,13 @@ func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 }
 
 // setAttr changes the attributes and keeps them, with the time of the last
-// write. n.mu is held for writing.
+// write. n.mu is held.
 func (n *diskNode) setAttr(ctx context.Context, change func(*filetree.Attr)) (err error) {
+	n.state.Lock()
+	defer n.state.Unlock()
 	a := n.attr
-	a.Modified = n.mtime.Load()
+	was := n.mtime.Load()
+	a.Modified = was
 	change(&a)
 	switch {
 	case a == n.attr:
@@ -261,142 +306,18 @@ func (n *diskNode) setAttr(ctx context.Context, change func(*filetree.Attr)) (er
 		}
 	}
 	if err == nil {
+		// A write that came meanwhile is newer than what is kept.
+		n.mtime.CompareAndSwap(was, a.Modified)
 		n.attr = a
-		n.mtime.Store(a.Modified)
 	}
 	return err
 }
 
-// truncate sets the size, rounded up. To nothing it deletes the vDisk, and
-// with it the file is empty; it fails if the vDisk is in use elsewhere or has
-// snapshots or clones. To less than it is it fails otherwise.
-func (n *diskNode) truncate(ctx context.Context, size int64) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.touch()
-	if size > 0 {
-		return n.resize(ctx, roundUp(size))
-	}
-	if !n.made() {
-		return nil
-	}
-	i, err := n.info(ctx)
-	if err != nil {
-		return err
-	}
-	if len(i.Snapshots) > 0 {
-		return fmt.Errorf("vDisk %s has snapshots and cannot be emptied: %w", i.Name, syscall.EBUSY)
-	}
-	return n.empty(ctx, i)
-}
-
-// empty deletes the vDisk and makes an empty file of the node. That is there
-// first: a stop in between leaves the vDisk. n.mu is held for writing.
-func (n *diskNode) empty(ctx context.Context, i Info) error {
-	e, err := n.fs.tree.Make(ctx, i.Name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.attr})
-	if err != nil {
-		return err
-	}
-	n.detach()
-	if err := n.fs.pool.Delete(ctx, i.Name); err != nil {
-		if n.opens > 0 {
-			err = errors.Join(err, n.attach(ctx))
-		}
-		return errors.Join(err, n.fs.tree.Remove(ctx, i.Name+suffix))
-	}
-	if err := n.fs.tree.ForgetDisk(ctx, n.id); err != nil {
-		return err
-	}
-	n.fs.mu.Lock()
-	defer n.fs.mu.Unlock()
-	delete(n.fs.disks, n.id)
-	n.fs.empty[e.Node] = n
-	n.id, n.node = uuid.Nil, e.Node
-	return nil
-}
-
-// resize grows the vDisk, or makes it. n.mu is held for writing.
-func (n *diskNode) resize(ctx context.Context, size int64) error {
-	if size > sizeMax {
-		return syscall.EFBIG
-	}
-	if !n.made() {
-		return n.make(ctx, func(name string) error { return n.fs.pool.Create(ctx, name, size) })
-	}
-	have, err := n.size(ctx)
-	switch {
-	case err != nil || size == have:
-		return err
-	case size < have:
-		return fmt.Errorf("vDisk %s cannot shrink: %w", *n.name.Load(), fs.ErrInvalid)
-	}
-	return n.fs.pool.Resize(ctx, *n.name.Load(), size)
-}
-
-// make makes the vDisk of an empty file. It is there before the file's entry
-// goes: a stop in between leaves both, and the vDisk counts. n.mu is held for
-// writing.
-func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
-	file, _, there := n.fs.tree.Path(n.node)
-	if !there {
-		return fmt.Errorf("file %s was deleted: %w", *n.name.Load(), fs.ErrNotExist)
-	}
-	name := strings.TrimSuffix(file, suffix)
-	if err := do(name); err != nil {
-		return err
-	}
-	i, err := n.fs.pool.Info(ctx, name)
-	if err != nil {
-		return err
-	}
-	if err := n.fs.tree.KeepDisk(ctx, i.ID, n.attr, file); err != nil {
-		return err
-	}
-	n.fs.mu.Lock()
-	delete(n.fs.empty, n.node)
-	n.fs.disks[i.ID] = n
-	n.fs.mu.Unlock()
-	n.id, n.node = i.ID, 0
-	n.name.Store(&name)
-	if n.opens > 0 {
-		return n.attach(ctx)
-	}
-	return nil
-}
-
-// remove deletes the file, and the vDisk if there is one.
-func (n *diskNode) remove(ctx context.Context) error {
-	n.waitIdle(ctx)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.made() {
-		if err := n.fs.pool.Delete(ctx, *n.name.Load()); err != nil {
-			return err
-		}
-		return n.fs.tree.ForgetDisk(ctx, n.id)
-	}
-	return n.fs.tree.Remove(ctx, *n.name.Load()+suffix)
-}
-
-// rename moves the file to a free name.
-func (n *diskNode) rename(ctx context.Context, name string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_, _, err := n.fs.find(ctx, name)
-	switch {
-	case err == nil:
-		return fmt.Errorf("%s: %w", name, fs.ErrExist)
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	case n.made():
-		err = n.fs.pool.Rename(ctx, *n.name.Load(), name)
-	default:
-		err = n.fs.tree.Move(ctx, *n.name.Load()+suffix, name+suffix, false)
-	}
-	if err == nil {
-		n.name.Store(&name)
-	}
-	return err
+// kept is the attributes as they were kept last.
+func (n *diskNode) kept() filetree.Attr {
+	n.state.Lock()
+	defer n.state.Unlock()
+	return n.attr
 }
 
 // Statfs implements gofs.NodeStatfser.

@@ -2,16 +2,19 @@ package fusefs
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"golang.org/x/sys/unix"
 )
 
 // Extended attributes of a vDisk's file. Setting user.ovs.snapshot takes a
 // snapshot of the name that it is set to.
 const (
+	xattrPrefix    = "user.ovs."
 	xattrID        = "user.ovs.id"
 	xattrSize      = "user.ovs.size"
 	xattrUsed      = "user.ovs.used"      // bytes in the write buffer and the backend, with snapshots
@@ -23,9 +26,11 @@ const (
 var xattrNames = []string{xattrID, xattrSize, xattrUsed, xattrSnapshots, xattrState}
 
 var (
-	_ gofs.NodeGetxattrer  = (*diskNode)(nil)
-	_ gofs.NodeSetxattrer  = (*diskNode)(nil)
-	_ gofs.NodeListxattrer = (*diskNode)(nil)
+	_ gofs.NodeGetxattrer    = (*diskNode)(nil)
+	_ gofs.NodeSetxattrer    = (*diskNode)(nil)
+	_ gofs.NodeListxattrer   = (*diskNode)(nil)
+	_ gofs.NodeRemovexattrer = (*diskNode)(nil)
+	_ gofs.NodeSetxattrer    = (*fileNode)(nil)
 )
 
 // hasDisk reports whether there is a vDisk.
@@ -37,10 +42,12 @@ func (n *diskNode) hasDisk() bool {
 
 // Getxattr implements gofs.NodeGetxattrer.
 func (n *diskNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {
-	if !strings.HasPrefix(attr, "user.ovs.") || !n.hasDisk() {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if !strings.HasPrefix(attr, xattrPrefix) || !n.made() {
 		return 0, syscall.ENODATA
 	}
-	i, err := n.fs.pool.Info(ctx, *n.name.Load())
+	i, err := n.info(ctx)
 	if err != nil {
 		return 0, errnoOf(err)
 	}
@@ -81,13 +88,36 @@ func (n *diskNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Er
 	return fill(dest, strings.Join(xattrNames, "\x00")+"\x00")
 }
 
-// Setxattr implements gofs.NodeSetxattrer.
-func (n *diskNode) Setxattr(ctx context.Context, attr string, data []byte, _ uint32) syscall.Errno {
+// Setxattr implements gofs.NodeSetxattrer. user.ovs.snapshot is never there: it
+// is always made, and cannot be replaced.
+func (n *diskNode) Setxattr(ctx context.Context, attr string, data []byte, flags uint32) syscall.Errno {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
 	switch {
-	case attr == xattrSnapshot && n.hasDisk():
-		return errnoOf(n.fs.pool.Snapshot(ctx, *n.name.Load(), string(data)))
-	case strings.HasPrefix(attr, "user.ovs."):
+	case !strings.HasPrefix(attr, xattrPrefix):
+		return syscall.EOPNOTSUPP
+	case attr != xattrSnapshot || !n.made():
+		return syscall.EPERM
+	case flags&unix.XATTR_REPLACE != 0:
+		return syscall.ENODATA
+	}
+	return errnoOf(n.named(ctx, func(name string) error { return n.fs.pool.Snapshot(ctx, name, string(data)) }))
+}
+
+// Removexattr implements gofs.NodeRemovexattrer.
+func (n *diskNode) Removexattr(_ context.Context, attr string) syscall.Errno {
+	if n.hasDisk() && slices.Contains(xattrNames, attr) {
 		return syscall.EPERM
 	}
+	return syscall.ENODATA
+}
+
+// Setxattr implements gofs.NodeSetxattrer: only vDisks have attributes.
+func (d *dirNode) Setxattr(context.Context, string, []byte, uint32) syscall.Errno {
+	return syscall.EOPNOTSUPP
+}
+
+// Setxattr implements gofs.NodeSetxattrer: only vDisks have attributes.
+func (n *fileNode) Setxattr(context.Context, string, []byte, uint32) syscall.Errno {
 	return syscall.EOPNOTSUPP
 }

@@ -32,7 +32,7 @@ import (
 type Registry interface {
 	List(ctx context.Context) ([]registry.Record, error)
 	Register(ctx context.Context, r registry.Record) error
-	Rename(ctx context.Context, id uuid.UUID, name string) error
+	RenameAll(ctx context.Context, list []registry.Renaming, along []registry.Swap) error
 	Claim(ctx context.Context, id uuid.UUID, owner string) (epoch uint64, err error)
 	MarkDeleting(ctx context.Context, id uuid.UUID) error
 	Remove(ctx context.Context, id uuid.UUID) error

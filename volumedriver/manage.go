@@ -79,10 +79,7 @@ func (h *Host) bear(ctx context.Context, r registry.Record, c *catalog.Catalog) 
 		return undo(err)
 	}
 	if err := h.opt.Registry.Register(ctx, r); err != nil {
-		if errors.Is(err, registry.ErrNameTaken) {
-			err = fmt.Errorf("%w: %w", err, ErrExists)
-		}
-		return undo(err)
+		return undo(registryError(err))
 	}
 	v := h.openOne(ctx, r, true)
 	return v.info(), v.Err()
@@ -170,20 +167,91 @@ func (h *Host) Rename(ctx context.Context, old, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := h.nameIsFree(name); err != nil {
-		return err
+	return h.rename(ctx, []renaming{{v, old, name}}, nil)
+}
+
+// RenameBelow gives all vDisks whose names begin with from and a slash names
+// that begin with to instead, in one step that is durable on return; users of
+// the vDisks notice nothing. A name that is taken refuses all. It calls with,
+// which is to call commit, once, with what is to be swapped in the same step of
+// what others keep beside the registry.
+func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error {
+	h.structure.Lock()
+	defer h.structure.Unlock()
+	var list []renaming
+	for _, v := range h.all() {
+		name := v.Name()
+		if rest, ok := strings.CutPrefix(name, from+"/"); ok {
+			list = append(list, renaming{v, name, to + "/" + rest})
+		}
 	}
-	if err := h.opt.Registry.Rename(ctx, v.id, name); err != nil {
-		return fmt.Errorf("vDisk %q: %w", old, err)
+	return with(func(along []registry.Swap) error { return h.rename(ctx, list, along) })
+}
+
+// renaming gives a vDisk another name.
+type renaming struct {
+	v        *Volume
+	old, new string
+}
+
+// rename makes renamings, durably first. h.structure is held.
+func (h *Host) rename(ctx context.Context, list []renaming, along []registry.Swap) error {
+	records := make([]registry.Renaming, len(list))
+	for i, r := range list {
+		if err := h.nameIsFree(r.new); err != nil {
+			return err
+		}
+		records[i] = registry.Renaming{ID: r.v.id, Name: r.new}
+	}
+	if err := h.opt.Registry.RenameAll(ctx, records, along); err != nil {
+		return fmt.Errorf("rename of %s: %w", renamed(list), registryError(err))
 	}
 	h.mu.Lock()
-	delete(h.byName, old)
-	h.byName[name] = v
+	for _, r := range list {
+		delete(h.byName, r.old)
+		h.byName[r.new] = r.v
+	}
 	h.mu.Unlock()
-	v.mu.Lock()
-	v.name = name
-	v.mu.Unlock()
+	for _, r := range list {
+		r.v.setName(r.new)
+	}
 	return nil
+}
+
+// renamed says what is renamed.
+func renamed(list []renaming) string {
+	switch len(list) {
+	case 0:
+		return "no vDisk"
+	case 1:
+		return fmt.Sprintf("vDisk %q", list[0].old)
+	}
+	return fmt.Sprintf("%d vDisks, the first %q", len(list), list[0].old)
+}
+
+func (v *Volume) setName(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.name = name
+}
+
+// registryKinds are the kinds of the registry's errors.
+var registryKinds = []struct{ err, kind error }{
+	{registry.ErrNameTaken, ErrExists},
+	{registry.ErrNotFound, ErrNotFound},
+	{registry.ErrName, ErrInvalid},
+	{registry.ErrMany, ErrInvalid},
+	{registry.ErrFull, ErrBusy},
+}
+
+// registryError gives an error of the registry its kind.
+func registryError(err error) error {
+	for _, k := range registryKinds {
+		if errors.Is(err, k.err) {
+			return fmt.Errorf("%w: %w", err, k.kind)
+		}
+	}
+	return err
 }
 
 // SnapshotCreate takes a snapshot, durable on return.

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/disk"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/semaphore"
@@ -209,12 +210,15 @@ func (a *ASD) Usage(ctx context.Context) (osd.Usage, error) {
 	if closed {
 		return osd.Usage{}, osd.ErrClosed
 	}
-	limit, capacity, free, err := a.limits(u.Used)
+	limit, capacity, on, err := a.limits(u.Used)
 	if err != nil {
 		return osd.Usage{}, fmt.Errorf("asd: %s: %w", a.opt.Dir, err)
 	}
-	u.Capacity = capacity
-	u.Full = u.ReadOnly != nil || u.Used+2*blockSize > limit || free < 2*blockSize
+	u.Capacity, u.Shared = capacity, on.ID
+	u.Full = u.ReadOnly != nil || u.Used+2*blockSize > limit || on.Free < 2*blockSize
+	if !u.Full {
+		u.Room = min(limit-u.Used, on.Free)
+	}
 	return u, nil
 }
 
@@ -229,11 +233,11 @@ func (a *ASD) usedLocked() uint64 {
 }
 
 // limits returns how much may be used before puts are refused, the capacity,
-// and what the file system has left, spares included.
-func (a *ASD) limits(used uint64) (limit, capacity, free uint64, err error) {
-	fs, err := a.opt.FS.Statfs(a.opt.Dir)
+// and the file system with what it has left, spares included.
+func (a *ASD) limits(used uint64) (limit, capacity uint64, fs disk.Usage, err error) {
+	fs, err = a.opt.FS.Statfs(a.opt.Dir)
 	if err != nil {
-		return 0, 0, 0, err
+		return 0, 0, fs, err
 	}
 	a.mu.RLock()
 	for _, s := range a.spares {
@@ -249,7 +253,7 @@ func (a *ASD) limits(used uint64) (limit, capacity, free uint64, err error) {
 	if segment := uint64(a.opt.SegmentBytes); capacity >= 8*segment {
 		limit = min(limit, capacity-segment)
 	}
-	return limit, capacity, fs.Free, nil
+	return limit, capacity, fs, nil
 }
 
 // Stats is what an ASD has done since it was opened, and what it holds.

@@ -176,11 +176,11 @@ func (a *ASD) victim() (best *segment, hurry bool, err error) {
 	a.mu.RLock()
 	used := a.usedLocked()
 	a.mu.RUnlock()
-	limit, _, free, err := a.limits(used)
+	limit, _, on, err := a.limits(used)
 	if err != nil {
 		return nil, false, err
 	}
-	hurry = used > limit/10*9 || free < uint64(2*a.opt.SegmentBytes)
+	hurry = used > limit/10*9 || on.Free < uint64(2*a.opt.SegmentBytes)
 
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -376,8 +376,8 @@ func (a *ASD) wantsSpare(s *segment) (spare, bool) {
 	if !idle || n >= a.opt.Spares || s.size < a.opt.SegmentBytes/4*3 || s.size > a.opt.SegmentBytes {
 		return spare{}, false
 	}
-	limit, _, free, err := a.limits(used)
-	if err != nil || used > limit/5*4 || free < uint64(4*a.opt.SegmentBytes) {
+	limit, _, on, err := a.limits(used)
+	if err != nil || used > limit/5*4 || on.Free < uint64(4*a.opt.SegmentBytes) {
 		return spare{}, false
 	}
 	a.spared++

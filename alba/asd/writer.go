@@ -168,10 +168,11 @@ func (a *ASD) roomFor(list []*request) (room, physical int64, err error) {
 	if s := a.current; s != nil && s.end+need+need/8+blockSize <= a.opt.SegmentBytes {
 		left = s.size - s.end
 	}
-	limit, _, free, err := a.limits(used)
+	limit, _, on, err := a.limits(used)
 	if err != nil {
 		return 0, 0, err
 	}
+	free := on.Free
 	if spares := a.spareBytes(); spares > 0 && (int64(free)-spares < need+need/8+a.opt.reserveSize() || int64(used)+spares+need > int64(limit)) {
 		a.dropSpares()
 	}

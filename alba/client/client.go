@@ -18,7 +18,6 @@ import (
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
-	"openvstorage/alba/policy"
 	"openvstorage/backend"
 
 	"github.com/maypok86/otter/v2"
@@ -174,8 +173,9 @@ func (c *Client) Stats() Stats {
 }
 
 // Usage implements backend.Store. Used is the fragments of objects and what is
-// inline; free is what the disks that can be reached have left, in bytes of
-// objects at the width of the default preset. What was deleted is not used, and
+// inline; free is what the disks that can be reached can still take, in bytes of
+// objects at the width of the default preset: where that is more disks than have
+// room, the room of the others counts for nothing. What was deleted is not used, and
 // is free again once maintenance has taken it off the disks.
 func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 	if c.closed.Load() {
@@ -192,21 +192,12 @@ func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 			continue // missing: nothing can be put there
 		}
 	}
-	disks := c.opt.Fleet.Disks()
-	for _, d := range disks {
-		if d.Usable() {
-			free += d.Capacity - d.Used
-		}
-	}
 	p, err := c.preset(ctx, "")
 	if err != nil {
 		return used, 0, err
 	}
-	i, width, ok := policy.Choose(p.Policies, disks)
-	if !ok {
-		return used, 0, nil
-	}
-	return used, free / uint64(width) * uint64(p.Policies[i].K), nil
+	_, free = c.opt.Fleet.Takes(p.Policies)
+	return used, free, nil
 }
 
 // stored adds up what all namespaces take.

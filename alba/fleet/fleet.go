@@ -86,6 +86,28 @@ func (f *Fleet) Disks() []policy.Disk {
 	return list
 }
 
+// Takes returns the first policy of a list that the disks can keep now, the first
+// one if none can, and how many bytes of objects they can take under it. It asks
+// no disk: the figures are those that Refresh saw last.
+func (f *Fleet) Takes(list []policy.Policy) (p policy.Policy, bytes uint64) {
+	disks := f.Disks()
+	i, width, ok := policy.Choose(list, disks)
+	if !ok {
+		return list[0], 0
+	}
+	var rooms []policy.Room
+	for _, d := range disks {
+		if !d.Usable() {
+			continue
+		}
+		if u := f.Disk(d.OSD); u != nil {
+			known := u.Known()
+			rooms = append(rooms, policy.Room{Node: d.Node, Shared: known.Shared, Free: known.Room})
+		}
+	}
+	return list[i], list[i].Takes(width, rooms)
+}
+
 // Alive reports the node of a disk and whether the disk is attached, as
 // policy.SafetyOf asks.
 func (f *Fleet) Alive(number uint64) (node string, alive bool) {

@@ -104,6 +104,11 @@ type Bad struct {
 type Usage struct {
 	Used     uint64
 	Capacity uint64
+	// Room is how much puts may take before the disk is full. Disks of one
+	// machine with the same Shared, unless it is 0, are on one file system: what
+	// one takes the others do not have.
+	Room     uint64
+	Shared   uint64
 	Keys     uint64
 	Full     bool // it refuses puts
 	ReadOnly error

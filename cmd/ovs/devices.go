@@ -105,14 +105,23 @@ func openDevices(ctx context.Context, h host, fsys disk.FS, dir, mount string, l
 }
 
 // release takes the file away from the device that an attachment had, if that
-// is one over the file of a mount that is dead, or this one.
+// is one over the file of a mount that is dead, or of this one, in which it may
+// have another name by now.
 func (d *devices) release(a attachment) {
-	if b := blockdev.Backing(a.Device); b == "" || !strings.HasSuffix(b, "/"+a.Name+".raw") {
+	b := blockdev.Backing(a.Device)
+	if b == "" || !strings.HasSuffix(b, "/"+a.Name+".raw") && !d.mounted(b) {
 		return
 	}
 	if err := blockdev.Detach(a.Device); err != nil {
 		d.logger.Warn("an old block device stays", "device", a.Device, "err", err)
 	}
+}
+
+// mounted reports whether a path, as the kernel has it, is that of a vDisk's file
+// in the mount.
+func (d *devices) mounted(name string) bool {
+	dir, err := filepath.EvalSymlinks(d.mount)
+	return err == nil && strings.HasPrefix(name, dir+"/") && strings.HasSuffix(name, ".raw")
 }
 
 // attach makes the device of an attachment, and the link to it.

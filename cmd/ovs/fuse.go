@@ -6,29 +6,29 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
+	"openvstorage/arakoon"
+	"openvstorage/backend"
 	"openvstorage/fusefs"
+	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/transport"
 	"openvstorage/volumedriver"
+	"openvstorage/volumedriver/registry"
 )
 
-// files shows a host's vDisks and snapshots to the mount. dir is the data
-// directory, whose file system says how much room there is.
-type files struct {
-	host host
-	dir  string
-}
+// files shows a host's vDisks and snapshots to the mount.
+type files struct{ host host }
 
 var _ fusefs.Pool = files{}
 
 // mountFiles mounts a host's vDisks on the directory of the flags, which is
-// prepared. data is the data directory.
-func mountFiles(ctx context.Context, h host, data string, flags upFlags, logger *slog.Logger) (*fusefs.FS, error) {
-	return fusefs.Mount(ctx, files{h, data}, h.FileKeys(), flags.mount, fusefs.Options{
+// prepared.
+func mountFiles(ctx context.Context, h host, flags upFlags, logger *slog.Logger) (*fusefs.FS, error) {
+	return fusefs.Mount(ctx, files{h}, h.FileKeys(), flags.mount, fusefs.Options{
 		AllowOther: flags.allowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
 		Ways: flags.fuse.ways, Logger: logger,
 	})
@@ -58,12 +58,33 @@ func (w *fuseWays) Set(s string) error {
 	return nil
 }
 
-// fileErrors turns the kinds of error of vDisks into errnos. A halted one is
-// EIO, as all that is not here.
+// apart refuses a mount that would hide the data directory, or be in it: what
+// looks at all of that would ask itself.
+func apart(data, dir string) error {
+	names := []string{data, dir}
+	for i, name := range names {
+		real, err := filepath.EvalSymlinks(name)
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", dir, err)
+		}
+		names[i] = real + "/"
+	}
+	if strings.HasPrefix(names[0], names[1]) || strings.HasPrefix(names[1], names[0]) {
+		return fmt.Errorf("mount %s: it and the data directory %s are in each other; choose a directory beside it", dir, data)
+	}
+	return nil
+}
+
+// fileErrors turns errors of vDisks into errnos. The first row that matches
+// counts; all that is not here is EIO, unless the mount knows it.
 var fileErrors = []struct {
 	err   error
 	errno syscall.Errno
 }{
+	{volumedriver.ErrHalted, syscall.EIO}, // whatever the reason is
+	{backend.ErrNoSpace, syscall.ENOSPC},
+	{registry.ErrFull, syscall.ENOSPC},
+	{registry.ErrMany, syscall.EOPNOTSUPP},
 	{volumedriver.ErrNotFound, syscall.ENOENT},
 	{volumedriver.ErrExists, syscall.EEXIST},
 	{volumedriver.ErrHasChildren, syscall.EBUSY},
@@ -71,10 +92,20 @@ var fileErrors = []struct {
 	{volumedriver.ErrInvalid, syscall.EINVAL},
 }
 
+// errnoError is an error of vDisks that is an errno to the mount, and nothing
+// else that it may have come from.
+type errnoError struct {
+	errno syscall.Errno
+	err   error
+}
+
+func (e *errnoError) Error() string { return e.err.Error() }
+func (e *errnoError) Unwrap() error { return e.errno }
+
 func fileError(err error) error {
 	for _, row := range fileErrors {
 		if errors.Is(err, row.err) {
-			return fmt.Errorf("%w: %w", row.errno, err)
+			return &errnoError{row.errno, err}
 		}
 	}
 	return err
@@ -103,7 +134,7 @@ func (f files) List(ctx context.Context) ([]fusefs.Info, error) {
 func (f files) Info(ctx context.Context, name string) (fusefs.Info, error) {
 	i, err := f.host.Info(ctx, name)
 	if errors.Is(err, volumedriver.ErrInvalid) {
-		err = fmt.Errorf("%w: %w", syscall.ENOENT, err)
+		return fileInfo(i), &errnoError{syscall.ENOENT, err}
 	}
 	return fileInfo(i), fileError(err)
 }
@@ -144,17 +175,33 @@ func (f files) Snapshot(ctx context.Context, name, snap string) error {
 	return fileError(err)
 }
 
+// RenameBelow implements fusefs.Pool: names of vDisks and the mount's tree are on
+// one group, and change in one sequence of it.
+func (f files) RenameBelow(ctx context.Context, from, to string, with func(commit filetree.Commit) error) error {
+	return fileError(f.host.RenameBelow(ctx, from, to, func(commit func([]registry.Swap) error) error {
+		return with(func(_ context.Context, swaps []filetree.Swap) error {
+			along := make([]registry.Swap, len(swaps))
+			for i, s := range swaps {
+				along[i] = registry.Swap(s)
+			}
+			err := commit(along)
+			if err != nil && !errors.Is(err, arakoon.ErrUnknownOutcome) {
+				err = fmt.Errorf("%w: %w", filetree.ErrNotWritten, err)
+			}
+			return err
+		})
+	}))
+}
+
 // Clone implements fusefs.Pool.
 func (f files) Clone(ctx context.Context, from, name string) error {
-	_, err := f.host.Clone(ctx, from, "", name, nil)
+	from, snap, _ := strings.Cut(from, "@")
+	_, err := f.host.Clone(ctx, from, snap, name, nil)
 	return fileError(err)
 }
 
 // Space implements fusefs.Pool.
-func (f files) Space(context.Context) (fusefs.Space, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(f.dir, &st); err != nil {
-		return fusefs.Space{}, fmt.Errorf("room on %s: %w", f.dir, err)
-	}
-	return fusefs.Space{Total: int64(st.Blocks) * st.Bsize, Free: int64(st.Bavail) * st.Bsize}, nil
+func (f files) Space(ctx context.Context) (fusefs.Space, error) {
+	used, free, err := f.host.Space(ctx)
+	return fusefs.Space{Total: int64(used + free), Free: int64(free)}, fileError(err)
 }

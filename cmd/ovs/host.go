@@ -17,6 +17,7 @@ import (
 	"openvstorage/internal/size"
 	"openvstorage/nbd"
 	"openvstorage/volumedriver"
+	"openvstorage/volumedriver/registry"
 )
 
 // host is what `ovs up` serves: the vDisks of one data directory, to the
@@ -29,6 +30,11 @@ type host interface {
 	// Exports returns the names that OpenDevice knows, sorted.
 	Exports(ctx context.Context) ([]string, error)
 	Collectors() []prometheus.Collector
+	// RenameBelow renames all vDisks below a directory in one step, with keys that
+	// are kept beside the registry.
+	RenameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error
+	// Space is the room for data in bytes, parity not counted.
+	Space(ctx context.Context) (used, free uint64, err error)
 	// FileKeys are the keys of what a mount keeps beside the vDisks.
 	FileKeys() filetree.Keys
 	// ALBA is the backend of the vDisks, nil if it is of another kind.

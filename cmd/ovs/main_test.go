@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"openvstorage/internal/control"
 	"openvstorage/internal/control/controltest"
 	"openvstorage/nbd"
+	"openvstorage/volumedriver/registry"
 )
 
 // TestMain makes this binary be `ovs` itself, and `fakeovs`, which is ovs with
@@ -73,6 +75,14 @@ func (h *fakeHost) Collectors() []prometheus.Collector {
 }
 
 func (h *fakeHost) ALBA() control.ALBA { return nil }
+
+func (h *fakeHost) RenameBelow(context.Context, string, string, func(func([]registry.Swap) error) error) error {
+	return errors.New("the fake renames vDisks one by one")
+}
+
+func (h *fakeHost) Space(context.Context) (used, free uint64, err error) {
+	return 1 << 30, 3 << 30, nil
+}
 
 func (h *fakeHost) FileKeys() filetree.Keys { return treetest.New() }
 

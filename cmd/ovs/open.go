@@ -18,6 +18,7 @@ import (
 	"openvstorage/backend/local"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/internal/control"
+	"openvstorage/internal/disk"
 	"openvstorage/nbd"
 	"openvstorage/volumedriver"
 	"openvstorage/volumedriver/registry"
@@ -33,7 +34,9 @@ type embedded struct {
 	*volumedriver.Host
 	backend  store
 	alba     *albahere.Backend // the backend, if it is that; else nil
-	group    *arakoon.Node     // the registry's
+	fs       disk.FS
+	local    string        // the backend's directory, if it is one
+	group    *arakoon.Node // the registry's
 	registry *registry.Registry
 }
 
@@ -44,7 +47,7 @@ type store interface {
 }
 
 func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
-	e := &embedded{}
+	e := &embedded{fs: o.fs}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.closeStores())
@@ -93,7 +96,8 @@ func (e *embedded) openBackend(ctx context.Context, o hostOptions) error {
 		if o.alba.set() {
 			return fmt.Errorf("data directory %s has the backend %q, and flags of %q were given: leave them out", o.dir.Path, kind, backendALBA)
 		}
-		b, err := local.Open(o.fs, filepath.Join(o.dir.Path, "backend"), local.Options{})
+		e.local = filepath.Join(o.dir.Path, "backend")
+		b, err := local.Open(o.fs, e.local, local.Options{})
 		if err == nil {
 			e.backend = b
 		}
@@ -171,6 +175,16 @@ func (e *embedded) Collectors() []prometheus.Collector {
 
 // FileKeys implements host.
 func (e *embedded) FileKeys() filetree.Keys { return treekeys.New(e.group) }
+
+// Space implements host. A backend in a directory has what its file system has,
+// whoever takes it.
+func (e *embedded) Space(ctx context.Context) (used, free uint64, err error) {
+	if e.alba != nil {
+		return e.alba.Space(ctx)
+	}
+	u, err := e.fs.Statfs(e.local)
+	return u.Total - u.Free, u.Free, err
+}
 
 // ALBA implements host.
 func (e *embedded) ALBA() control.ALBA {

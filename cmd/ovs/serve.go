@@ -95,7 +95,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	var attach control.Devices // not an interface that holds nil
 	if d.flags.mount != "" {
-		if err := d.mountFiles(ctx, dir); err != nil {
+		if err := d.mountFiles(ctx); err != nil {
 			return err
 		}
 		if d.devices, err = openDevices(ctx, d.host, fsys, dir, d.flags.mount, d.logger); err != nil {
@@ -122,8 +122,8 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
 // a listener that fails.
-func (d *daemon) mountFiles(ctx context.Context, dir string) (err error) {
-	if d.mount, err = mountFiles(ctx, d.host, dir, d.flags, d.logger); err != nil {
+func (d *daemon) mountFiles(ctx context.Context) (err error) {
+	if d.mount, err = mountFiles(ctx, d.host, d.flags, d.logger); err != nil {
 		return err
 	}
 	way := "device"
@@ -160,7 +160,10 @@ func (d *daemon) listen() error {
 		}
 	}
 	if d.flags.mount != "" {
-		if err := fusefs.Prepare(d.flags.mount); err != nil {
+		if err := fusefs.Prepare(d.flags.mount, d.flags.allowOther); err != nil {
+			return err
+		}
+		if err := apart(d.dir.Path, d.flags.mount); err != nil {
 			return err
 		}
 	}

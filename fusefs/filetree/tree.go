@@ -34,8 +34,19 @@ type Keys interface {
 	Write(ctx context.Context, changes []Change) error
 }
 
+// Swap changes a key whose value is Old, nil for none, which is not to be
+// changed otherwise.
+type Swap struct{ Key, Old, New []byte }
+
+// Commit makes all swaps at once, with something of its own that is to happen
+// together with them. Its errors are those of Keys.Write.
+type Commit func(ctx context.Context, swaps []Swap) error
+
 // ErrNotWritten says that a write has not happened and will not.
 var ErrNotWritten = errors.New("nothing was changed")
+
+// ErrMany says that more is below a directory than moves in one step.
+var ErrMany = errors.New("too many to be moved in one step; move them in parts")
 
 // Tree is safe for concurrent use. Reads wait for nothing but memory; changes
 // are made one after the other. After a change whose outcome is unknown all
@@ -202,13 +213,19 @@ func (t *Tree) Bytes() int64 {
 
 // write makes changes durable; change is held.
 func (t *Tree) write(ctx context.Context, changes []Change) error {
+	return t.doubt(ctx, func() error { return t.keys.Write(ctx, changes) })
+}
+
+// doubt calls what changes the store, and notes if nobody can tell whether it
+// did; change is held.
+func (t *Tree) doubt(ctx context.Context, write func() error) error {
 	if t.failed != nil {
 		return fmt.Errorf("file tree: no more changes until the next start, as an earlier one is in doubt: %w", t.failed)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := t.keys.Write(ctx, changes); err != nil {
+	if err := write(); err != nil {
 		if !errors.Is(err, ErrNotWritten) {
 			t.failed = err
 		}
@@ -225,6 +242,28 @@ func absent(name string) error { return fmt.Errorf("file %q: %w", name, fs.ErrNo
 func (t *Tree) Make(ctx context.Context, name string, e Entry) (Entry, error) {
 	t.change.Lock()
 	defer t.change.Unlock()
+	return t.make(ctx, name, e)
+}
+
+// MakeIn makes an entry in a directory, wherever that was moved to, and returns
+// its path. Node 0 is the root.
+func (t *Tree) MakeIn(ctx context.Context, dir uint64, base string, e Entry) (string, Entry, error) {
+	t.change.Lock()
+	defer t.change.Unlock()
+	name := base
+	if dir != 0 {
+		parent, d, ok := t.Path(dir)
+		if !ok || d.Kind != Directory {
+			return "", e, absent(fmt.Sprint("node ", dir))
+		}
+		name = parent + "/" + base
+	}
+	e, err := t.make(ctx, name, e)
+	return name, e, err
+}
+
+// make makes an entry; change is held.
+func (t *Tree) make(ctx context.Context, name string, e Entry) (Entry, error) {
 	switch _, there := t.Get(name); {
 	case there:
 		return e, taken(name)
@@ -288,67 +327,6 @@ func (t *Tree) Remove(ctx context.Context, name string) error {
 func drop(e Entry) (list []Change) {
 	for piece := range pieces(e.Size) {
 		list = append(list, Change{Key: pieceKey(e.Node, uint32(piece))})
-	}
-	return list
-}
-
-// Move moves an entry, and with a directory all below it. A file may take the
-// place of another file, if replace says so; nothing else is replaced.
-func (t *Tree) Move(ctx context.Context, from, to string, replace bool) error {
-	t.change.Lock()
-	defer t.change.Unlock()
-	e, ok := t.Get(from)
-	switch {
-	case !ok:
-		return absent(from)
-	case from == to:
-		return nil
-	case !Valid(to) || strings.HasPrefix(to, from+"/"):
-		return fmt.Errorf("file %q cannot become %q: %w", from, to, fs.ErrInvalid)
-	}
-	other, there := t.Get(to)
-	if there && (!replace || other.Kind != File || e.Kind != File) {
-		return taken(to)
-	}
-	var changes []Change
-	if there {
-		changes = drop(other)
-	}
-	moves := t.moves(from, to)
-	for _, m := range moves {
-		if _, there := t.Get(m.to); there && m.to != to {
-			return taken(m.to)
-		}
-		changes = append(changes, Change{Key: entryKey(m.from)}, Change{entryKey(m.to), encode(m.e)})
-	}
-	if err := t.write(ctx, changes); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if there {
-		t.leave(to)
-	}
-	for _, m := range moves {
-		t.leave(m.from)
-		t.enter(m.to, m.e)
-	}
-	return nil
-}
-
-type move struct {
-	from, to string
-	e        Entry
-}
-
-// moves lists an entry and all below it.
-func (t *Tree) moves(from, to string) (list []move) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for name, e := range t.entries {
-		if rest, ok := strings.CutPrefix(name, from); ok && (rest == "" || rest[0] == '/') {
-			list = append(list, move{name, to + rest, *e})
-		}
 	}
 	return list
 }

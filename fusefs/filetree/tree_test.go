@@ -118,6 +118,16 @@ func (m *model) compare(t *testing.T, tree *filetree.Tree) {
 	}
 }
 
+// replaces reports whether an entry may take the place of another.
+func (m *model) replaces(e filetree.Entry, name string, onto filetree.Entry) bool {
+	for n := range m.entries {
+		if strings.HasPrefix(n, name+"/") && e.Kind == filetree.Directory {
+			return false
+		}
+	}
+	return e.Kind == onto.Kind && e.Kind != filetree.EmptyDisk
+}
+
 // step makes one random change to both.
 func (m *model) step(r *rand.Rand, tree *filetree.Tree) (err, want error) {
 	names := []string{"a", "b", "a/b", "a/c", "a/b/c", "a/b/d", "b/x", "c"}
@@ -139,7 +149,7 @@ func (m *model) step(r *rand.Rand, tree *filetree.Tree) (err, want error) {
 	case 3:
 		onto, taken := m.entries[other]
 		replace := r.IntN(2) == 0
-		err = tree.Move(ctx, name, other, replace)
+		err = tree.Move(ctx, name, other, replace, nil)
 		switch {
 		case !there:
 			return err, fs.ErrNotExist
@@ -147,7 +157,7 @@ func (m *model) step(r *rand.Rand, tree *filetree.Tree) (err, want error) {
 			return err, nil
 		case strings.HasPrefix(other, name+"/"):
 			return err, fs.ErrInvalid
-		case taken && (!replace || onto.Kind != filetree.File || e.Kind != filetree.File):
+		case taken && !(replace && m.replaces(e, other, onto)):
 			return err, fs.ErrExist
 		}
 		was := maps.Clone(m.entries)
@@ -247,6 +257,105 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// A move with a commit changes memory when that is done, and nothing otherwise;
+// what it is given are all the changes.
+func TestMoveWith(t *testing.T) {
+	keys := treetest.New()
+	tree := open(t, keys)
+	made := map[string]filetree.Entry{}
+	for _, name := range []string{"vm", "vm/sub", "vm/sub/x", "to"} {
+		kind := filetree.Directory
+		if name == "vm/sub/x" {
+			kind = filetree.EmptyDisk
+		}
+		e, err := tree.Make(ctx, name, filetree.Entry{Kind: kind, Attr: attr(3)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made[name] = e
+	}
+	refused := fmt.Errorf("a vDisk is in the way: %w: %w", fs.ErrExist, filetree.ErrNotWritten)
+	if err := tree.Move(ctx, "vm", "to", true, func(context.Context, []filetree.Swap) error { return refused }); !errors.Is(err, fs.ErrExist) {
+		t.Fatal(err)
+	}
+	for name, e := range made {
+		if got, ok := tree.Get(name); !ok || got != e {
+			t.Fatalf("%s after a move that was refused: %+v, %v", name, got, ok)
+		}
+	}
+	apply := func(_ context.Context, swaps []filetree.Swap) error {
+		all := keys.All()
+		var changes []filetree.Change
+		for _, s := range swaps {
+			if old, there := all[string(s.Key)]; there != (s.Old != nil) || !bytes.Equal(old, s.Old) {
+				t.Errorf("key %q has the value %x, the swap says %x", s.Key, old, s.Old)
+			}
+			changes = append(changes, filetree.Change{Key: s.Key, Value: s.New})
+		}
+		return keys.Write(ctx, changes)
+	}
+	if err := tree.Move(ctx, "vm", "to", true, apply); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Move(ctx, "implied", "elsewhere", true, apply); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tree.Make(ctx, "gone", filetree.Entry{Kind: filetree.Directory}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Move(ctx, "implied", "gone", true, apply); err != nil {
+		t.Fatal(err)
+	}
+	for _, tree := range []*filetree.Tree{tree, open(t, keys)} {
+		for name, e := range made {
+			now := "to" + strings.TrimPrefix(name, "vm")
+			if got, ok := tree.Get(now); name != "to" && (!ok || got != e) {
+				t.Errorf("%s: %+v, %v", now, got, ok)
+			}
+			if _, ok := tree.Get(name); ok && name != "to" {
+				t.Errorf("%s is there", name)
+			}
+		}
+		if _, ok := tree.Get("gone"); ok {
+			t.Error("a directory that was replaced by an implied one has an entry")
+		}
+	}
+	tree = open(t, keys)
+	doubt := errors.New("no answer")
+	if err := tree.Move(ctx, "to", "vm", false, func(context.Context, []filetree.Swap) error { return doubt }); !errors.Is(err, doubt) {
+		t.Fatal(err)
+	}
+	if err := tree.Remove(ctx, "to/sub/x"); !errors.Is(err, doubt) {
+		t.Error("a change after one in doubt: ", err)
+	}
+}
+
+// A move has a bound, whatever is below.
+func TestMoveBounds(t *testing.T) {
+	tree := open(t, treetest.New())
+	for i := range filetree.MoveMax + 1 {
+		if _, err := tree.Make(ctx, fmt.Sprintf("d/%d", i), filetree.Entry{Kind: filetree.Directory}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nothing := func(context.Context, []filetree.Swap) error { return nil }
+	if err := tree.Move(ctx, "d", "e", false, nothing); !errors.Is(err, filetree.ErrMany) {
+		t.Error(err)
+	}
+	if err := tree.Remove(ctx, "d/0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Move(ctx, "d", strings.Repeat("e", 1023), false, nothing); !errors.Is(err, syscall.ENAMETOOLONG) {
+		t.Error(err)
+	}
+	if err := tree.Move(ctx, "d", strings.Repeat("e", 900), false, nothing); !errors.Is(err, filetree.ErrMany) {
+		t.Error(err)
+	}
+	if err := tree.Move(ctx, "d", "e", false, nothing); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDisks(t *testing.T) {
 	keys := treetest.New()
 	tree := open(t, keys)
@@ -341,7 +450,7 @@ func FuzzRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if err := tree.Move(ctx, "a", "b", false); err != nil {
+		if err := tree.Move(ctx, "a", "b", false, nil); err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(keys.All()["files/e/b"], record) {

@@ -16,30 +16,66 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/fusefs"
+	"openvstorage/fusefs/filetree"
 )
 
 // Pool implements fusefs.Pool.
 type Pool struct {
+	keys   filetree.Keys
 	mu     sync.Mutex
 	disks  map[string]*Disk
 	next   int
 	clones int
-	fail   atomic.Bool
+	refuse atomic.Pointer[error]
+	stall  atomic.Pointer[stall]
+}
+
+// stall is what writes wait for.
+type stall struct {
+	over    chan struct{}
+	waiting atomic.Int32
 }
 
 var _ fusefs.Pool = (*Pool)(nil)
 
-// New returns an empty pool.
-func New() *Pool { return &Pool{disks: map[string]*Disk{}} }
+// New returns an empty pool. keys are those of the mount's tree: what a renaming
+// of many vDisks changes of them goes there.
+func New(keys filetree.Keys) *Pool { return &Pool{keys: keys, disks: map[string]*Disk{}} }
 
 // Fail makes all I/O end with an error that has no errno, or not any more.
-func (p *Pool) Fail(yes bool) { p.fail.Store(yes) }
+func (p *Pool) Fail(yes bool) {
+	if !yes {
+		p.Refuse(nil)
+		return
+	}
+	p.Refuse(errHalted)
+}
+
+var errHalted = errors.New("halted")
+
+// Refuse makes all I/O, and what makes a vDisk larger or another one, end with
+// err, or not any more.
+func (p *Pool) Refuse(err error) { p.refuse.Store(&err) }
 
 func (p *Pool) failure() error {
-	if p.fail.Load() {
-		return errors.New("halted")
+	if err := p.refuse.Load(); err != nil && *err != nil {
+		return fmt.Errorf("no I/O: %w", *err)
 	}
 	return nil
+}
+
+// Halt halts a vDisk: it can be read, and nothing else.
+func (p *Pool) Halt(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.disks[name].halted.Store(true)
+}
+
+// Stall makes writes wait until over is called. waiting counts those that do.
+func (p *Pool) Stall() (over func(), waiting func() int) {
+	s := &stall{over: make(chan struct{})}
+	p.stall.Store(s)
+	return func() { p.stall.Store(nil); close(s.over) }, func() int { return int(s.waiting.Load()) }
 }
 
 // Disk is a vDisk or a snapshot in memory.
@@ -50,8 +86,18 @@ type Disk struct {
 	snaps []fusefs.Snapshot
 	old   map[string]*Disk
 
+	halted atomic.Bool
+
 	mu   sync.RWMutex
 	data []byte
+}
+
+// failure is why the vDisk takes no changes.
+func (d *Disk) failure() error {
+	if d.halted.Load() {
+		return errHalted
+	}
+	return d.pool.failure()
 }
 
 func (p *Pool) get(name string) (*Disk, error) {
@@ -112,6 +158,9 @@ func (p *Pool) Open(_ context.Context, name string) (fusefs.Device, func(), erro
 func (p *Pool) Create(_ context.Context, name string, size int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err := p.failure(); err != nil {
+		return err
+	}
 	if p.disks[name] != nil {
 		return fs.ErrExist
 	}
@@ -123,9 +172,18 @@ func (p *Pool) Create(_ context.Context, name string, size int64) error {
 // Clone implements fusefs.Pool.
 func (p *Pool) Clone(ctx context.Context, from, name string) error {
 	p.mu.Lock()
+	from, snap, isSnap := strings.Cut(from, "@")
 	d, err := p.get(from)
+	if err == nil && isSnap {
+		if d = d.old[snap]; d == nil {
+			err = fs.ErrNotExist
+		}
+	}
 	p.mu.Unlock()
 	if err != nil {
+		return err
+	}
+	if err := d.failure(); err != nil {
 		return err
 	}
 	if err := p.Create(ctx, name, 0); err != nil {
@@ -155,6 +213,9 @@ func (p *Pool) Resize(_ context.Context, name string, size int64) error {
 	if err != nil {
 		return err
 	}
+	if err := d.failure(); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if size < int64(len(d.data)) {
@@ -180,6 +241,36 @@ func (p *Pool) Rename(_ context.Context, old, name string) error {
 	return nil
 }
 
+// RenameBelow implements fusefs.Pool.
+func (p *Pool) RenameBelow(_ context.Context, from, to string, with func(commit filetree.Commit) error) error {
+	return with(func(ctx context.Context, swaps []filetree.Swap) error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		names := map[string]string{}
+		for name := range p.disks {
+			rest, ok := strings.CutPrefix(name, from+"/")
+			if !ok {
+				continue
+			}
+			if names[name] = to + "/" + rest; p.disks[names[name]] != nil {
+				return fmt.Errorf("%w: vDisk %s: %w", filetree.ErrNotWritten, names[name], fs.ErrExist)
+			}
+		}
+		changes := make([]filetree.Change, len(swaps))
+		for i, s := range swaps {
+			changes[i] = filetree.Change{Key: s.Key, Value: s.New}
+		}
+		if err := p.keys.Write(ctx, changes); err != nil {
+			return err
+		}
+		for old, name := range names {
+			p.disks[name] = p.disks[old]
+			delete(p.disks, old)
+		}
+		return nil
+	})
+}
+
 // Delete implements fusefs.Pool.
 func (p *Pool) Delete(_ context.Context, name string) error {
 	p.mu.Lock()
@@ -201,6 +292,9 @@ func (p *Pool) Snapshot(_ context.Context, name, snap string) error {
 	defer p.mu.Unlock()
 	d, err := p.get(name)
 	if err != nil {
+		return err
+	}
+	if err := d.failure(); err != nil {
 		return err
 	}
 	if d.old[snap] != nil {
@@ -243,34 +337,49 @@ func (d *Disk) Read(_ context.Context, p []byte, off int64) error {
 
 // TryWrite implements fusefs.Device; what is not aligned has to wait.
 func (d *Disk) TryWrite(batch []fusefs.Span) error {
-	if batch[0].Off%4096 != 0 {
+	if batch[0].Off%4096 != 0 || d.pool.stall.Load() != nil {
 		return fusefs.ErrWouldBlock
 	}
 	return d.Write(context.Background(), batch)
 }
 
 // Write implements fusefs.Device.
-func (d *Disk) Write(_ context.Context, batch []fusefs.Span) error {
+func (d *Disk) Write(ctx context.Context, batch []fusefs.Span) error {
+	if s := d.pool.stall.Load(); s != nil {
+		s.waiting.Add(1)
+		defer s.waiting.Add(-1)
+		select {
+		case <-s.over:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := d.failure(); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, s := range batch {
 		copy(d.data[s.Off:], s.Data)
 	}
-	return d.pool.failure()
+	return nil
 }
 
 // Flush implements fusefs.Device.
-func (d *Disk) Flush(context.Context) error { return d.pool.failure() }
+func (d *Disk) Flush(context.Context) error { return d.failure() }
 
 // Trim implements fusefs.Device.
 func (d *Disk) Trim(ctx context.Context, off, n int64) error { return d.Zero(ctx, off, n, false) }
 
 // Zero implements fusefs.Device.
 func (d *Disk) Zero(_ context.Context, off, n int64, _ bool) error {
+	if err := d.failure(); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.data[off : off+n])
-	return d.pool.failure()
+	return nil
 }
 
 // Extents implements fusefs.Device: clusters of zeros are holes.

@@ -47,6 +47,9 @@ const (
 type Usage struct {
 	Total uint64
 	Free  uint64 // available to unprivileged users
+	// ID is that of the file system: names with the same one share its room. 0
+	// where it has none.
+	ID uint64
 }
 
 // FS is a file system. All methods are safe for concurrent use. Names are

@@ -359,6 +359,37 @@ func TestAttach(t *testing.T) {
 	}
 }
 
+// TestAttachMoved: a vDisk that is attached moves with its directory, and is let
+// go by a stop, and attached again under its new name.
+func TestAttachMoved(t *testing.T) {
+	need(t, "losetup")
+	needLoops(t)
+	s, dir := mounted(t)
+	s.create("vm/disk", 64*mib)
+	dev := strings.TrimSpace(s.ovs("vdisk", "attach", "vm/disk"))
+	must(t, os.Rename(filepath.Join(dir, "vm"), filepath.Join(dir, "moved")))
+	f, err := os.OpenFile(dev, os.O_RDWR, 0)
+	must(t, err)
+	_, err = f.WriteAt(bytes.Repeat([]byte("d"), 4096), mib)
+	must(t, errors.Join(err, f.Sync(), f.Close()))
+	got := make([]byte, 4096)
+	file, err := os.Open(filepath.Join(dir, "moved", "disk.raw"))
+	must(t, err)
+	if _, err := file.ReadAt(got, mib); err != nil || got[0] != 'd' {
+		t.Errorf("what was written to the device: %q, %v", got[0], err)
+	}
+	must(t, file.Close())
+	must(t, s.Stop(stopMax))
+	if out, _ := exec.Command("losetup", dev).Output(); strings.Contains(string(out), "disk.raw") {
+		t.Errorf("after a clean stop: %s", out)
+	}
+	s.start()
+	if _, err := os.Readlink(filepath.Join(s.Data, "dev", "moved", "disk")); err != nil {
+		t.Error(err)
+	}
+	s.ovs("vdisk", "detach", "moved/disk")
+}
+
 // TestKillUnderFileSystem: the process is killed under ext4 on a block device
 // of a vDisk. Each time the mount is back by itself, the device attached again,
 // and e2fsck finds after the journal nothing that a power cut would not explain;

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -30,7 +31,8 @@ func Build(dir string) (string, error) {
 type Ovs struct {
 	Bin   string
 	Data  string
-	Flags []string // of `ovs up`
+	Flags []string            // of `ovs up`
+	User  *syscall.Credential // that it runs as; nil: this one
 }
 
 // Up is `ovs up` on the directory.
@@ -40,6 +42,7 @@ func (o Ovs) Up() Command {
 		Args:      append([]string{o.Bin, "up", "--data", o.Data}, o.Flags...),
 		Socket:    filepath.Join(o.Data, "nbd.sock"),
 		ReadyLine: "ready",
+		User:      o.User,
 	}
 }
 

@@ -26,6 +26,8 @@ type Command struct {
 	Args      []string // the program and its arguments; it must stay in the foreground
 	Socket    string   // the unix socket that it will serve on
 	ReadyLine string   // the line on standard output that says it is ready; none: when Socket accepts
+	// User runs it as another user, which root may; nil: as this one.
+	User *syscall.Credential
 }
 
 // URI is the export's address as libnbd, fio and QEMU take it.
@@ -74,7 +76,7 @@ func Launch(c Command) (*Process, error) {
 	p.cmd = exec.Command(c.Args[0], c.Args[1:]...)
 	p.cmd.Stderr = p.output
 	// The server must not outlive a script that is killed.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true, Credential: c.User}
 	out, err := p.cmd.StdoutPipe()
 	if err == nil {
 		err = p.cmd.Start()

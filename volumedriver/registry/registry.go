@@ -34,6 +34,7 @@ var (
 	ErrIDTaken   = errors.New("id is taken")
 	ErrName      = errors.New("not a name for a vDisk")
 	ErrFull      = errors.New("registry is full")
+	ErrMany      = errors.New("too many vDisks to be renamed in one step")
 	ErrClosed    = errors.New("registry is closed")
 	// ErrFailed: a sync failed and nobody can tell what is on the medium. No
 	// change is taken until the registry is opened anew.

@@ -257,11 +257,39 @@ func list(ctx context.Context, keys Keys) ([]Record, error) {
 
 func byName(a, b Record) int { return strings.Compare(a.Name, b.Name) }
 
+// Renaming gives the vDisk with that id another name.
+type Renaming struct {
+	ID   uuid.UUID
+	Name string
+}
+
+// RenamesMax bounds the vDisks of one RenameAll: with names of any length they
+// are one command of the store.
+const RenamesMax = 1000
+
 // Rename gives a vDisk another name. It returns ErrName, ErrNotFound or
 // ErrNameTaken.
 func (r *Registry) Rename(ctx context.Context, id uuid.UUID, name string) error {
-	if err := ValidateName(name); err != nil {
-		return err
+	return r.RenameAll(ctx, []Renaming{{id, name}}, nil)
+}
+
+// RenameAll gives vDisks other names, and swaps along with that what others
+// keep beside the registry: all in one step, or nothing. No name may be one
+// that a vDisk has, be it one that is renamed too. It returns ErrName,
+// ErrNotFound, ErrNameTaken or ErrMany.
+func (r *Registry) RenameAll(ctx context.Context, list []Renaming, along []Swap) error {
+	if len(list) > RenamesMax {
+		return fmt.Errorf("%w: %d vDisks at once, %d are allowed", ErrMany, len(list), RenamesMax)
+	}
+	names := make(map[string]bool, len(list))
+	for _, n := range list {
+		if err := ValidateName(n.Name); err != nil {
+			return err
+		}
+		if names[n.Name] {
+			return fmt.Errorf("%w: %q, by two at once", ErrNameTaken, n.Name)
+		}
+		names[n.Name] = true
 	}
 	end, err := r.begin(ctx)
 	if err != nil {
@@ -269,21 +297,34 @@ func (r *Registry) Rename(ctx context.Context, id uuid.UUID, name string) error 
 	}
 	defer end()
 	return r.change(ctx, func() ([]Swap, error) {
-		rec, raw, err := r.record(ctx, id)
-		if err != nil || rec.Name == name {
-			return nil, err
+		swaps := slices.Clone(along)
+		for _, n := range list {
+			one, err := r.renaming(ctx, n)
+			if err != nil {
+				return nil, err
+			}
+			swaps = append(swaps, one...)
 		}
-		if err := r.free(ctx, name); err != nil {
-			return nil, err
-		}
-		old := rec.Name
-		rec.Name = name
-		return []Swap{
-			{idKey(id), raw, encodeValue(&rec)},
-			{nameKey(old), id[:], nil},
-			{nameKey(name), nil, id[:]},
-		}, nil
+		return swaps, nil
 	})
+}
+
+// renaming is the swaps of one renaming, none if the vDisk has the name.
+func (r *Registry) renaming(ctx context.Context, n Renaming) ([]Swap, error) {
+	rec, raw, err := r.record(ctx, n.ID)
+	if err != nil || rec.Name == n.Name {
+		return nil, err
+	}
+	if err := r.free(ctx, n.Name); err != nil {
+		return nil, err
+	}
+	old := rec.Name
+	rec.Name = n.Name
+	return []Swap{
+		{idKey(n.ID), raw, encodeValue(&rec)},
+		{nameKey(old), n.ID[:], nil},
+		{nameKey(n.Name), nil, n.ID[:]},
+	}, nil
 }
 
 // Claim makes owner the owner of a vDisk and returns the next epoch, which is

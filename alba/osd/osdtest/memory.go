@@ -327,10 +327,14 @@ func (m *Memory) Usage(ctx context.Context) (osd.Usage, error) {
 	if err := m.usableLocked(ctx); err != nil {
 		return osd.Usage{}, err
 	}
-	return osd.Usage{
+	u := osd.Usage{
 		Used: m.used, Capacity: m.capacity, Keys: uint64(len(m.values)),
 		// Less than a block is no room.
 		Full:     m.full || m.capacity-m.used < osd.BlockSize,
 		ReadOnly: m.readOnly,
-	}, nil
+	}
+	if !u.Full && m.readOnly == nil {
+		u.Room = m.capacity - m.used
+	}
+	return u, nil
 }

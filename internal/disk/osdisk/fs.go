@@ -134,7 +134,8 @@ func (FS) Statfs(name string) (disk.Usage, error) {
 		return disk.Usage{}, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
 	unit := uint64(st.Bsize)
-	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit}, nil
+	id := uint64(uint32(st.Fsid.Val[0])) | uint64(uint32(st.Fsid.Val[1]))<<32
+	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit, ID: id}, nil
 }
 
 // Lock takes flock(2) on name, which it makes if it is absent, and leaves the

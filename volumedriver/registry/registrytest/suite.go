@@ -33,6 +33,7 @@ func Run(t *testing.T, open Opener) {
 		test func(*testing.T, Opener)
 	}{
 		{"Swap", testSwap}, {"Life", testLife}, {"Concurrent", testConcurrent}, {"Model", testModel}, {"PowerCut", testPowerCut},
+		{"RenameAll", testRenameAll}, {"RenameAllModel", testRenameAllModel}, {"RenameAllPowerCut", testRenameAllPowerCut},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open) })
 	}

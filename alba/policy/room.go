@@ -1,0 +1,58 @@
+package policy
+
+import "sort"
+
+// Room is what a disk may still be given.
+type Room struct {
+	Node   string
+	Shared uint64 // disks of a node with the same number, not 0, have their room together
+	Free   uint64 // bytes
+}
+
+// Takes returns how many bytes of data fit on disks, in chunks of width
+// fragments, of which k are data: no disk gets two fragments of a chunk, and no
+// node more than x. Disks that have more room than the others can follow are of
+// no use to the last.
+//
+// With fragments of t bytes in all on each place of a chunk, a disk can take at
+// most t, and a node x*t. Whatever fits under these bounds can be cut into
+// chunks, so that the largest t counts for which width*t fit.
+func (p Policy) Takes(width int, disks []Room) uint64 {
+	if width < int(p.K) || len(disks) == 0 {
+		return 0
+	}
+	all := uint64(0)
+	for _, d := range disks {
+		all += d.Free
+	}
+	fits := func(t uint64) bool { return p.held(t, disks) >= uint64(width)*t }
+	// The first t that does not fit, above 0.
+	t := sort.Search(int(all/uint64(width)), func(i int) bool { return !fits(uint64(i) + 1) })
+	return uint64(t) * uint64(p.K)
+}
+
+// held is how much disks take of fragments of t bytes on each place.
+func (p Policy) held(t uint64, disks []Room) (sum uint64) {
+	type group struct {
+		node   string
+		shared uint64
+	}
+	type filled struct{ takes, free uint64 }
+	groups, nodes := make(map[group]filled), make(map[string]uint64)
+	for _, d := range disks {
+		takes := min(d.Free, t)
+		if d.Shared == 0 {
+			nodes[d.Node] += takes
+			continue
+		}
+		g := groups[group{d.Node, d.Shared}]
+		groups[group{d.Node, d.Shared}] = filled{g.takes + takes, max(g.free, d.Free)}
+	}
+	for g, f := range groups {
+		nodes[g.node] += min(f.takes, f.free)
+	}
+	for _, n := range nodes {
+		sum += min(n, uint64(p.X)*t)
+	}
+	return sum
+}

@@ -1,0 +1,148 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/google/uuid"
+
+	"openvstorage/fusefs/filetree"
+)
+
+// truncate sets the size, rounded up. To nothing it deletes the vDisk, and
+// with it the file is empty; it fails if the vDisk is in use elsewhere or has
+// snapshots or clones. To less than it is it fails otherwise.
+func (n *diskNode) truncate(ctx context.Context, size int64) error {
+	if done, err := n.grow(ctx, size); done {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.touch()
+	if size > 0 {
+		return n.resize(ctx, roundUp(size))
+	}
+	if !n.made() {
+		return nil
+	}
+	i, err := n.info(ctx)
+	if err != nil {
+		return err
+	}
+	if len(i.Snapshots) > 0 {
+		return fmt.Errorf("vDisk %s has snapshots and cannot be emptied: %w", i.Name, syscall.EBUSY)
+	}
+	return n.empty(ctx, i)
+}
+
+// grow sets the size of a vDisk, which waits for no I/O. It reports whether it
+// was for it to do.
+func (n *diskNode) grow(ctx context.Context, size int64) (done bool, err error) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if size == 0 || !n.made() {
+		return false, nil
+	}
+	n.touch()
+	return true, n.resize(ctx, roundUp(size))
+}
+
+// empty deletes the vDisk and makes an empty file of the node. That is there
+// first: a stop in between leaves the vDisk. n.mu is held for writing.
+func (n *diskNode) empty(ctx context.Context, i Info) error {
+	n.fs.moving.RLock()
+	defer n.fs.moving.RUnlock()
+	e, err := n.fs.tree.Make(ctx, i.Name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.kept()})
+	if err != nil {
+		return err
+	}
+	n.detach()
+	if err := n.fs.pool.Delete(ctx, i.Name); err != nil {
+		if n.inUse() {
+			err = errors.Join(err, n.attach(ctx))
+		}
+		return errors.Join(err, n.fs.tree.Remove(ctx, i.Name+suffix))
+	}
+	if err := n.fs.tree.ForgetDisk(ctx, n.id); err != nil {
+		return err
+	}
+	n.fs.mu.Lock()
+	defer n.fs.mu.Unlock()
+	delete(n.fs.disks, n.id)
+	n.fs.empty[e.Node] = n
+	n.id, n.node = uuid.Nil, e.Node
+	return nil
+}
+
+// resize grows the vDisk, or makes it. n.mu is held, for writing if there is
+// none.
+func (n *diskNode) resize(ctx context.Context, size int64) error {
+	if size > sizeMax {
+		return syscall.EFBIG
+	}
+	if !n.made() {
+		return n.make(ctx, func(name string) error { return n.fs.pool.Create(ctx, name, size) })
+	}
+	have, err := n.size(ctx)
+	switch {
+	case err != nil || size == have:
+		return err
+	case size < have:
+		return fmt.Errorf("vDisk %s cannot shrink: %w", *n.name.Load(), fs.ErrInvalid)
+	}
+	return n.named(ctx, func(name string) error { return n.fs.pool.Resize(ctx, name, size) })
+}
+
+// make makes the vDisk of an empty file. It is there before the file's entry
+// goes: a stop in between leaves both, and the vDisk counts. n.mu is held for
+// writing.
+func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
+	n.fs.moving.RLock()
+	defer n.fs.moving.RUnlock()
+	file, _, there := n.fs.tree.Path(n.node)
+	if !there {
+		return fmt.Errorf("file %s was deleted: %w", *n.name.Load(), fs.ErrNotExist)
+	}
+	name := strings.TrimSuffix(file, suffix)
+	if err := do(name); err != nil {
+		return err
+	}
+	i, err := n.fs.pool.Info(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := n.fs.tree.KeepDisk(ctx, i.ID, n.kept(), file); err != nil {
+		return err
+	}
+	n.fs.mu.Lock()
+	delete(n.fs.empty, n.node)
+	n.fs.disks[i.ID] = n
+	n.fs.mu.Unlock()
+	n.id, n.node = i.ID, 0
+	n.name.Store(&name)
+	if n.inUse() {
+		return n.attach(ctx)
+	}
+	return nil
+}
+
+// remove deletes the file, and the vDisk if there is one.
+func (n *diskNode) remove(ctx context.Context) error {
+	n.waitIdle(ctx)
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.made() {
+		if err := n.named(ctx, func(name string) error { return n.fs.pool.Delete(ctx, name) }); err != nil {
+			return err
+		}
+		return n.fs.tree.ForgetDisk(ctx, n.id)
+	}
+	n.fs.moving.RLock()
+	defer n.fs.moving.RUnlock()
+	file, _, _ := n.fs.tree.Path(n.node)
+	return n.fs.tree.Remove(ctx, file)
+}

@@ -1,0 +1,157 @@
+package fusefs
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"openvstorage/fusefs/filetree"
+)
+
+// diskOf returns the node of a vDisk, the one that there is if the kernel
+// knows it, under the name that it has now.
+func (f *FS) diskOf(i Info) *diskNode {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.disks[i.ID]
+	if n == nil {
+		n = &diskNode{fs: f, id: i.ID, ino: binary.BigEndian.Uint64(i.ID[8:]) | 1<<63}
+		n.attr = filetree.Attr{Mode: fileMode, UID: f.opt.UID, GID: f.opt.GID, Modified: i.Created, Changed: i.Created}
+		if kept, ok := f.tree.Disk(i.ID); ok {
+			n.attr = kept
+		}
+		n.mtime.Store(n.attr.Modified)
+		f.disks[i.ID] = n
+	}
+	n.name.Store(&i.Name)
+	return n
+}
+
+// dirOf returns the node of a directory, the one that there is if the kernel
+// knows it: who is in a directory stays there.
+func (f *FS) dirOf(name string) *dirNode {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.dirs[name]
+	if d == nil {
+		d = f.newDirLocked(name)
+	}
+	return d
+}
+
+// newDir returns a node for a directory that is made just now; the one of that
+// name that was there before is dead to the kernel.
+func (f *FS) newDir(name string) *dirNode {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.newDirLocked(name)
+}
+
+func (f *FS) newDirLocked(name string) *dirNode {
+	d := &dirNode{fs: f}
+	d.path.Store(&name)
+	f.dirs[name] = d
+	return d
+}
+
+// forgetDir forgets the node of a directory that is removed: to the kernel it
+// is dead, whatever gets its name.
+func (f *FS) forgetDir(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.dirs, name)
+}
+
+// moved gives the nodes of all that was below a directory, and it itself, the
+// paths that they have now.
+func (f *FS) moved(from, to string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, nodes := range []func(yield func(*diskNode) bool){maps.Values(f.disks), maps.Values(f.empty)} {
+		for n := range nodes {
+			if rest, ok := strings.CutPrefix(*n.name.Load(), from+"/"); ok {
+				name := to + "/" + rest
+				n.name.Store(&name)
+			}
+		}
+	}
+	delete(f.dirs, to) // it was replaced
+	for name, d := range maps.Clone(f.dirs) {
+		if rest, ok := strings.CutPrefix(name, from); ok && (rest == "" || rest[0] == '/') {
+			now := to + rest
+			d.path.Store(&now)
+			delete(f.dirs, name)
+			f.dirs[now] = d
+		}
+	}
+}
+
+// emptyOf returns the node of a file that has no vDisk yet.
+func (f *FS) emptyOf(name string, e filetree.Entry) *diskNode {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.empty[e.Node]
+	if n == nil {
+		n = &diskNode{fs: f, node: e.Node, ino: treeIno(e.Node), attr: e.Attr}
+		n.mtime.Store(e.Modified)
+		f.empty[e.Node] = n
+	}
+	n.name.Store(&name)
+	return n
+}
+
+// treeIno is the inode number of an entry of the tree: 1 is the root.
+func treeIno(node uint64) uint64 { return node + 1 }
+
+// find returns the file of vDisk name, made or not, and what is known of the
+// vDisk.
+func (f *FS) find(ctx context.Context, name string) (*diskNode, Info, error) {
+	i, err := f.pool.Info(ctx, name)
+	if err == nil {
+		return f.diskOf(i), i, nil
+	}
+	if e, ok := f.tree.Get(name + suffix); ok && errors.Is(err, fs.ErrNotExist) && e.Kind == filetree.EmptyDisk {
+		return f.emptyOf(name, e), i, nil
+	}
+	return nil, i, err
+}
+
+// infoOf returns what the pool knows of the vDisk with that id. It had a name
+// that others may have changed since, or given to another vDisk.
+func (f *FS) infoOf(ctx context.Context, id uuid.UUID, name string) (Info, error) {
+	if i, err := f.pool.Info(ctx, name); err == nil && i.ID == id || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return i, err
+	}
+	list, err := f.pool.List(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	for _, i := range list {
+		if i.ID == id {
+			return i, nil
+		}
+	}
+	return Info{}, fmt.Errorf("vDisk %s: %w", name, fs.ErrNotExist)
+}
+
+// named does something with a vDisk by the name that it has now.
+func (f *FS) named(ctx context.Context, id uuid.UUID, name string, do func(name string) error) error {
+	for tries := 1; ; tries++ {
+		i, err := f.infoOf(ctx, id, name)
+		if err != nil {
+			return err
+		}
+		if err = do(i.Name); !errors.Is(err, fs.ErrNotExist) || tries == renamedMax {
+			return err
+		}
+	}
+}
+
+// renamedMax bounds how often a vDisk is looked for that others rename.
+const renamedMax = 3

@@ -1,0 +1,130 @@
+package volumedriver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/faultdisk"
+	"openvstorage/volumedriver/registry"
+)
+
+// All vDisks below a directory get their new names, with what is kept beside the
+// registry, or none does; users notice nothing.
+func TestRenameBelow(t *testing.T) {
+	ctx := context.Background()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := crashdisk.New()
+	faults := faultdisk.New(d)
+	r, err := openRig(faults, nil)
+	must(err)
+	for _, name := range []string{"vm/a", "vm/b", "vm/deep/c", "vmx", "taken/b"} {
+		_, err := r.host.Create(ctx, name, modelDisk)
+		must(err)
+	}
+	_, err = r.host.SnapshotCreate(ctx, "vm/a", "s")
+	must(err)
+	dev, release, err := r.host.OpenDevice(ctx, "vm/a")
+	must(err)
+	data := bytes.Repeat([]byte("held"), 1024)
+	must(dev.Write(ctx, []Span{{Off: 0, Data: data}}))
+
+	names := func(h *Host) (list []string) {
+		infos, err := h.List(ctx)
+		must(err)
+		for _, i := range infos {
+			list = append(list, i.Name)
+		}
+		return list
+	}
+	before := names(r.host)
+	along := []registry.Swap{{Key: []byte("beside"), New: []byte("1")}}
+	plain := func(commit func([]registry.Swap) error) error { return commit(along) }
+	same := func(what string, err, want error) {
+		t.Helper()
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+		if got := names(r.host); !slices.Equal(got, before) {
+			t.Errorf("%s: the names are %v", what, got)
+		}
+		if v, err := r.keys.Get(ctx, []byte("beside")); err != nil || v != nil {
+			t.Errorf("%s: the key beside the registry is %q, %v", what, v, err)
+		}
+	}
+	refused := errors.New("the mount has a file there")
+	same("one name is taken", r.host.RenameBelow(ctx, "vm", "taken", plain), ErrExists)
+	same("no name", r.host.RenameBelow(ctx, "vm", "a@b", plain), ErrInvalid)
+	same("the caller thinks better of it", r.host.RenameBelow(ctx, "vm", "new", func(func([]registry.Swap) error) error { return refused }), refused)
+	var calls int
+	must(r.host.RenameBelow(ctx, "vm", "new", func(commit func([]registry.Swap) error) error {
+		calls++
+		return commit(along)
+	}))
+	after := []string{"new/a", "new/b", "new/deep/c", "taken/b", "vmx"}
+	if got := names(r.host); !slices.Equal(got, after) || calls != 1 {
+		t.Errorf("the names are %v, after %d calls", got, calls)
+	}
+	must(dev.Write(ctx, []Span{{Off: 4096, Data: data}}))
+	must(dev.Flush(ctx))
+	got := make([]byte, 8192)
+	must(dev.Read(ctx, got, 0))
+	if !bytes.Equal(got, slices.Concat(data, data)) {
+		t.Error("an open device holds other bytes after the renaming")
+	}
+	if err := r.host.Delete(ctx, "new/a"); !errors.Is(err, ErrBusy) {
+		t.Errorf("delete while it is open: %v", err)
+	}
+	if _, _, err := r.host.OpenDevice(ctx, "vm/a@s"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the snapshot by its old name: %v", err)
+	}
+	_, drop, err := r.host.OpenDevice(ctx, "new/a@s")
+	must(err)
+	drop()
+	release()
+
+	// A registry that fails renames nothing here; a start anew shows what it has.
+	faults.Inject(faultdisk.Rule{Ops: faultdisk.Rename, Path: "/data/registry/...", Err: errors.New("the disk is gone")})
+	if err := r.host.RenameBelow(ctx, "new", "lost", func(commit func([]registry.Swap) error) error { return commit(nil) }); err == nil {
+		t.Error("the registry could not be written, and the renaming succeeded")
+	}
+	if got := names(r.host); !slices.Equal(got, after) {
+		t.Errorf("after a failure the names are %v", got)
+	}
+	image := d.Kill()
+	_ = r.close()
+	r, err = openRig(image, nil)
+	must(err)
+	if got := names(r.host); !slices.Equal(got, after) {
+		t.Errorf("after a kill the names are %v", got)
+	}
+	must(r.close())
+}
+
+// More vDisks than one step takes are refused whole.
+func TestRenameBelowMany(t *testing.T) {
+	h := &Host{opt: Options{Registry: many{}}, byName: map[string]*Volume{}}
+	list := make([]renaming, registry.RenamesMax+1)
+	for i := range list {
+		list[i] = renaming{&Volume{}, fmt.Sprint("a/", i), fmt.Sprint("b/", i)}
+	}
+	if err := h.rename(context.Background(), list, nil); !errors.Is(err, ErrInvalid) || !errors.Is(err, registry.ErrMany) {
+		t.Error(err)
+	}
+}
+
+// many is a registry to which it is too much.
+type many struct{ Registry }
+
+func (many) RenameAll(context.Context, []registry.Renaming, []registry.Swap) error {
+	return registry.ErrMany
+}
