@@ -195,7 +195,9 @@ func (c *conn) beginDrainLocked() {
 // drain waits for the requests in flight, cancelled at once if the client is
 // lost, else after the drain timeout, and gives back all buffers.
 func (c *conn) drain(cause error) error {
-	graceful := cause == errDisc || cause == errStopping || errors.Is(cause, io.EOF)
+	// A client that was cut off in the middle of a request may read still: the
+	// kernel's does when its socket takes no more.
+	graceful := cause == errDisc || cause == errStopping || errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF)
 	c.mu.Lock()
 	if !graceful {
 		c.failLocked(cause)
