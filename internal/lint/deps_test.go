@@ -49,7 +49,8 @@ var allowed = []struct {
 	{"fusefs/...", []string{"fusefs/..."}, "a front end over an interface of its own; never volumedriver"},
 
 	{"blockdev", []string{"blockdev/*"}, "files and sockets as block devices; what is served on them is not its affair"},
-	{"blockdev/*", nil, "how the kernel is spoken to"},
+	{"blockdev/genl", nil, "how the kernel is spoken to"},
+	{"blockdev/genl/genltest", []string{"blockdev/genl"}, "a kernel for tests"},
 
 	{"internal/disk/*", []string{"internal/disk/*"}, "disks and their suite"},
 	{"internal/gate", nil, "a door for tests"},
