@@ -202,7 +202,10 @@ func (d *daemon) announce() error {
 			return err
 		}
 	}
-	return d.app.announceReady(d.dir.Path)
+	if err := d.app.announceReady(d.dir.Path); err != nil {
+		return err
+	}
+	return notify(stateReady)
 }
 
 // uris returns where a vDisk is served.
@@ -220,6 +223,9 @@ func (d *daemon) uris(vdisk string) []string {
 func (d *daemon) stop() error {
 	d.stopping.Store(true)
 	var errs [6]error
+	if err := notify(stateStopping); err != nil {
+		d.logger.Warn("systemd was not told", "err", err)
+	}
 	if d.devices != nil { // they use the server and the mount
 		errs[5] = d.devices.close()
 	}
