@@ -87,6 +87,8 @@ const (
 
 var _ control.Devices = (*devices)(nil)
 
+var errDevicesStopped = fmt.Errorf("%w: ovs up is stopping", volumedriver.ErrBusy)
+
 // newDevices makes devices that know of none yet. mount is "" if there is none.
 func newDevices(h host, fsys disk.FS, dir, mount string, server *nbd.Server, logger *slog.Logger) *devices {
 	d := &devices{
@@ -222,9 +224,12 @@ func (d *devices) Attach(ctx context.Context, name string, opt control.AttachOpt
 		return control.Attachment{}, err
 	}
 	if d.stopped {
-		return control.Attachment{}, fmt.Errorf("vDisk %s: %w: ovs up is stopping", name, volumedriver.ErrBusy)
+		return control.Attachment{}, errDevicesStopped
 	}
 	i := d.find(info.ID)
+	if i >= 0 {
+		d.notice(&d.list[i])
+	}
 	switch {
 	case i < 0:
 		want.ID, want.Name = info.ID, name
@@ -292,6 +297,9 @@ func (d *devices) Detach(ctx context.Context, name string, force bool) error {
 	if err != nil {
 		return err
 	}
+	if d.stopped {
+		return errDevicesStopped
+	}
 	i := d.find(info.ID)
 	if i < 0 {
 		return fmt.Errorf("vDisk %s is not attached: %w", name, volumedriver.ErrNotFound)
@@ -352,11 +360,19 @@ func (d *devices) Attached(context.Context) ([]control.Attachment, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	list := make([]control.Attachment, len(d.list))
-	for i, a := range d.list {
-		list[i] = d.show(a)
+	for i := range d.list {
+		d.notice(&d.list[i])
+		list[i] = d.show(d.list[i])
 	}
 	slices.SortFunc(list, func(a, b control.Attachment) int { return strings.Compare(a.VDisk, b.VDisk) })
 	return list, nil
+}
+
+// notice looks whether somebody else took a device away.
+func (d *devices) notice(a *attachment) {
+	if a.reason == "" && !d.present(*a) {
+		a.reason = fmt.Sprintf("somebody else has taken %s away; attach the vDisk again, or detach it", a.Device)
+	}
 }
 
 func (d *devices) show(a attachment) control.Attachment {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -204,6 +205,9 @@ func (k *nbdDevices) detach(a attachment) error {
 		return err
 	}
 	k.links.wait(a.ID)
+	if on, err := k.orders.Connected(); err == nil && slices.Contains(on, a.Device) {
+		k.logger.Warn("a block device has no vDisk any more and stays until its last user closes it", "vdisk", a.Name, "device", a.Device)
+	}
 	return nil
 }
 
@@ -275,7 +279,7 @@ func (l *links) serve(server *nbd.Server, id uuid.UUID, conn *net.UnixConn) {
 	l.open[id][conn] = done
 	go func() {
 		defer close(done)
-		_ = server.ServeConn(conn) // it has logged its error
+		_ = server.ServeResender(conn) // it has logged its error
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		delete(l.open[id], conn)

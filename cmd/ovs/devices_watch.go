@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"openvstorage/blockdev"
 )
 
 // mendPause is the time after which what could not be mended is tried again.
@@ -159,6 +157,9 @@ func (d *devices) close() error {
 			}
 		case a.Device == "" || !d.kernel.ours(a):
 		default:
+			if errs[i] = d.kernel.available(context.Background()); errs[i] != nil {
+				continue
+			}
 			all.Go(func() { errs[i] = d.closeNBD(a) })
 		}
 	}
@@ -175,7 +176,7 @@ func (d *devices) close() error {
 }
 
 func (d *devices) closeNBD(a attachment) error {
-	if users := blockdev.Users(a.Device); len(users) > 0 {
+	if users := lastingUsers(context.Background(), a.Device, usersWait); len(users) > 0 {
 		d.logger.Warn("a block device is in use: its users wait for the next start",
 			"vdisk", a.Name, "device", a.Device, "wait", time.Duration(a.DeadTimeout)*time.Second, "users", usersText(users))
 		d.kernel.suspend(a)
