@@ -91,11 +91,10 @@ var errDevicesStopped = fmt.Errorf("%w: ovs up is stopping", volumedriver.ErrBus
 
 // newDevices makes devices that know of none yet. mount is "" if there is none.
 func newDevices(h host, fsys disk.FS, dir, mount string, server *nbd.Server, logger *slog.Logger) *devices {
-	d := &devices{
+	return &devices{
 		host: h, fs: fsys, dir: dir, loops: loopDevices{mount, logger}, kernel: newNBDDevices(dir, server, logger),
 		logger: logger, grown: make(chan struct{}, 1),
 	}
-	return d
 }
 
 // open reads what was attached, and attaches it again. That one cannot be
@@ -116,8 +115,12 @@ func (d *devices) open(ctx context.Context) error {
 			return false
 		}
 		d.unlink(a.Name) // the vDisk was deleted
-		if d.present(a) {
-			_ = d.take(a)
+		if a.Kind != kindNBD {
+			d.loops.release(a)
+		} else if d.present(a) {
+			if err := d.take(a); err != nil {
+				d.logger.Warn("an old block device stays", "device", a.Device, "err", err)
+			}
 		}
 		return true
 	})
@@ -324,7 +327,7 @@ func (d *devices) present(a attachment) bool {
 	if a.Kind == kindNBD {
 		return a.Device != "" && d.kernel.ours(a)
 	}
-	return a.reason == "" && a.Device != "" && blockdev.Backing(a.Device) != ""
+	return a.reason == "" && d.loops.ours(a)
 }
 
 // lastingUsers are those that use a device and do not go within a time.

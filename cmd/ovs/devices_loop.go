@@ -36,8 +36,16 @@ func (l loopDevices) attach(a *attachment) error {
 	return nil
 }
 
+// ours tells whether a device that was made is over a file of the mount still;
+// the file may have another name by now.
+func (l loopDevices) ours(a attachment) bool {
+	b := blockdev.Backing(a.Device)
+	return strings.HasSuffix(b, "/"+a.Name+".raw") || strings.HasPrefix(b, l.mount+"/")
+}
+
 // release takes the file away from the device that an attachment had, if that
-// is one over the file of a mount that is dead, or this one.
+// is one over the file of a mount that is dead, or this one: its number may be
+// that of another device by now.
 func (l loopDevices) release(a attachment) {
 	if b := blockdev.Backing(a.Device); b == "" || !strings.HasSuffix(b, "/"+a.Name+".raw") {
 		return
