@@ -1,6 +1,7 @@
 package blockdev
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -16,10 +17,13 @@ type Options struct {
 	// Device is the device to take if it is free; "": any.
 	Device   string
 	ReadOnly bool
+	// BlockSize is the smallest request in bytes; 0: 512, as images of disks
+	// are partitioned.
+	BlockSize uint32
 }
 
 const (
-	sectorSize = 512 // of a device: images of disks are partitioned so
+	sectorSize = 512 // that sysfs counts in, and the usual block of a device
 	prefix     = "/dev/loop"
 	// attachTries bounds how often another process may take the device that
 	// was free.
@@ -38,7 +42,7 @@ func Attach(file string, opt Options) (device string, err error) {
 	}
 	defer f.Close()
 	if opt.Device != "" {
-		if err := configure(opt.Device, f, opt.ReadOnly); err == nil {
+		if err := configure(opt.Device, f, opt); err == nil {
 			return opt.Device, nil
 		}
 	}
@@ -53,7 +57,7 @@ func Attach(file string, opt Options) (device string, err error) {
 			return "", fmt.Errorf("loop device over %s: find a free one: %w", file, err)
 		}
 		device = prefix + strconv.Itoa(number)
-		if err = configure(device, f, opt.ReadOnly); !errors.Is(err, unix.EBUSY) {
+		if err = configure(device, f, opt); !errors.Is(err, unix.EBUSY) {
 			if err != nil {
 				return "", fmt.Errorf("loop device over %s: %w", file, err)
 			}
@@ -64,15 +68,15 @@ func Attach(file string, opt Options) (device string, err error) {
 }
 
 // configure gives a device its file, in one call: it is never seen half made.
-func configure(device string, file *os.File, readOnly bool) error {
+func configure(device string, file *os.File, opt Options) error {
 	d, err := os.OpenFile(device, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	c := unix.LoopConfig{Fd: uint32(file.Fd()), Size: sectorSize}
+	c := unix.LoopConfig{Fd: uint32(file.Fd()), Size: cmp.Or(opt.BlockSize, sectorSize)}
 	c.Info.Flags = unix.LO_FLAGS_DIRECT_IO | unix.LO_FLAGS_PARTSCAN
-	if readOnly {
+	if opt.ReadOnly {
 		c.Info.Flags |= unix.LO_FLAGS_READ_ONLY
 	}
 	copy(c.Info.File_name[:len(c.Info.File_name)-1], file.Name())
@@ -94,6 +98,19 @@ func Detach(device string) error {
 	err = unix.IoctlSetInt(int(d.Fd()), unix.LOOP_CLR_FD, 0)
 	if err != nil && !errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("detach %s: %w", device, err)
+	}
+	return nil
+}
+
+// Grow makes a loop device as large as its file is now.
+func Grow(device string) error {
+	d, err := os.OpenFile(device, os.O_RDONLY, 0)
+	if err != nil {
+		return fmt.Errorf("grow: %w", err)
+	}
+	defer d.Close()
+	if err := unix.IoctlSetInt(int(d.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
+		return fmt.Errorf("grow %s: %w", device, err)
 	}
 	return nil
 }

@@ -35,9 +35,11 @@ type conn struct {
 	in       *buffer // receive buffer, nil while idle
 	r, w     int     // in.b[r:w] is not parsed yet
 	limit    int     // how much to read at once
-	skip     int64   // payload bytes to throw away
-	big      *task   // WRITE whose payload is being received
-	bigN     int     // so much of it
+	resends  bool    // see ServeResender
+	heard    time.Time
+	skip     int64 // payload bytes to throw away
+	big      *task // WRITE whose payload is being received
+	bigN     int   // so much of it
 	received uint64
 	armed    bool // the stall deadline runs
 	armedAt  uint64
@@ -70,6 +72,8 @@ var (
 	errStopping = errors.New("server closes the connection")
 	errStalled  = errors.New("client stopped in the middle of a request")
 	errUnread   = errors.New("client does not read its replies")
+
+	errHungUp = errors.New("client has hung up, and sends its requests elsewhere")
 
 	errCancelled = errors.New("requests in flight took too long to finish and were cancelled")
 )
@@ -125,6 +129,9 @@ func (c *conn) loop() error {
 			c.flushOut()
 		}
 		n, err := c.sock.receive(c)
+		if c.resends && (err == io.EOF || err == nil && c.late()) && c.sock.hungUp() {
+			return errHungUp
+		}
 		switch {
 		case err == errHeld:
 			c.flushOut()
@@ -143,6 +150,18 @@ func (c *conn) loop() error {
 			return err
 		}
 	}
+}
+
+// lateAfter is less than any time after which a client sends a request again.
+const lateAfter = 500 * time.Millisecond
+
+// late tells whether what was received now may have been in the socket for so
+// long that the client has given it up.
+func (c *conn) late() bool {
+	now := time.Now()
+	late := now.Sub(c.heard) > lateAfter
+	c.heard = now
+	return late
 }
 
 // partial tells whether a request has come in part.
@@ -195,7 +214,9 @@ func (c *conn) beginDrainLocked() {
 // drain waits for the requests in flight, cancelled at once if the client is
 // lost, else after the drain timeout, and gives back all buffers.
 func (c *conn) drain(cause error) error {
-	graceful := cause == errDisc || cause == errStopping || errors.Is(cause, io.EOF)
+	// A client that was cut off in the middle of a request may read still: the
+	// kernel's does when its socket takes no more.
+	graceful := cause == errDisc || cause == errStopping || errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF)
 	c.mu.Lock()
 	if !graceful {
 		c.failLocked(cause)
@@ -344,7 +365,7 @@ func (c *conn) count(err error) {
 
 // gone tells whether err is nothing but a client that went away.
 func gone(err error) bool {
-	return errors.Is(err, errDisc) || errors.Is(err, errStopping) || errors.Is(err, errAborted) ||
+	return errors.Is(err, errDisc) || errors.Is(err, errStopping) || errors.Is(err, errHungUp) || errors.Is(err, errAborted) ||
 		errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }

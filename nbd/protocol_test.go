@@ -482,6 +482,25 @@ func TestHalfClosedClientGetsItsReplies(t *testing.T) {
 	r.closed()
 }
 
+// So does one whose last request was cut off in the middle.
+func TestHalfClosedInMidRequest(t *testing.T) {
+	dev := nbdtest.NewMemory(testSize)
+	gate, _ := gated(dev, nbdtest.OpFlush)
+	r := serve(t, dev, nbd.Limits{}).transmit(simple)
+	r.request(nbd.CmdFlush, 0, 0, 0)
+	gate.Arrived(1)
+	r.request(nbd.CmdWrite, 0, 0, 1<<20, make([]byte, 5000)...)
+	r.Conn.(*net.UnixConn).CloseWrite()
+	gate.Open()
+	if e := r.simple(); e != nbd.OK {
+		t.Fatal(e)
+	}
+	r.closed()
+	if n := dev.Count(nbdtest.OpWrite); n != 0 {
+		t.Errorf("%d writes of one that was cut off", n)
+	}
+}
+
 // Durability: FLUSH and FUA.
 
 func TestFUAOnEveryCommandThatWrites(t *testing.T) {

@@ -109,12 +109,22 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // ServeConn serves one client until it leaves. Unix and TCP connections must
 // be given as such to be fast. Nil: the client left in good order, or Close
 // or Disconnect sent it away.
-func (s *Server) ServeConn(nc net.Conn) error {
+func (s *Server) ServeConn(nc net.Conn) error { return s.serveConn(nc, false) }
+
+// ServeResender serves one client as ServeConn does, on a unix socket, that
+// sends a request again on another connection when it has waited for too long,
+// and hangs up on this one: the kernel. What was sent here must not be done
+// after what is sent there then: requests in flight are cancelled, those that
+// lie in the socket are dropped.
+func (s *Server) ServeResender(nc *net.UnixConn) error { return s.serveConn(nc, true) }
+
+func (s *Server) serveConn(nc net.Conn, resends bool) error {
 	c, err := s.register(nc)
 	if err != nil {
 		_ = nc.Close()
 		return err
 	}
+	c.resends = resends
 	err = c.serve()
 	s.mu.Lock()
 	delete(s.mu.conns, c)

@@ -14,47 +14,72 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
 	"openvstorage/blockdev"
 	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
+	"openvstorage/nbd"
 	"openvstorage/volumedriver"
 )
 
-// devices makes block devices of vDisks: loop devices over the files of the
-// mount. Which ones is recorded in DIR/attachments, so that the next start
-// makes them again: after a kill the old ones answer nothing but errors.
-// DIR/dev/NAME is a symbolic link to the device that vDisk NAME has now.
+// devices makes block devices of vDisks: NBD devices of the kernel on sockets
+// of our own server, or loop devices over the files of the mount. Which ones is
+// recorded in DIR/attachments, so that the next start makes them again, or gives
+// those that wait for it new sockets. DIR/dev/NAME is a symbolic link to the
+// device that vDisk NAME has now.
+//
+// Nothing here reads, writes or opens such a device: what waits for a device
+// waits for this process.
 type devices struct {
 	host   host
 	fs     disk.FS
 	dir    string // the data directory
-	mount  string
+	loops  loopDevices
+	kernel *nbdDevices
 	logger *slog.Logger
 
-	mu   sync.Mutex
-	list []attachment
+	mu      sync.Mutex
+	list    []attachment
+	stopped bool
+
+	grown chan struct{} // holds a token while sizes are to be looked at
+	stop  context.CancelFunc
+	done  sync.WaitGroup
 }
 
 // attachment is what is recorded of one, as JSON.
 type attachment struct {
-	ID       uuid.UUID `json:"id"`     // of the vDisk
-	Name     string    `json:"name"`   // that the link has
-	Device   string    `json:"device"` // that it had last
+	ID       uuid.UUID `json:"id"`             // of the vDisk
+	Name     string    `json:"name"`           // that the link has
+	Kind     string    `json:"kind,omitempty"` // since version 2; before, all are loops
+	Device   string    `json:"device"`         // that it had last
 	ReadOnly bool      `json:"readOnly,omitempty"`
-	reason   string    // why it is not attached
+
+	// Of NBD devices, since version 2. BlockSize of both.
+	BlockSize   uint32 `json:"blockSize,omitempty"` // 0: 512
+	Connections int    `json:"connections,omitempty"`
+	Timeout     uint32 `json:"timeout,omitempty"`     // seconds
+	DeadTimeout uint32 `json:"deadTimeout,omitempty"` // seconds
+	Boot        string `json:"boot,omitempty"`        // of the machine, in which
+	PID         string `json:"pid,omitempty"`         // this process connected it
+
+	size   uint64 // that the device was told
+	dead   bool   // a connection of it died and was not replaced
+	reason string // why it is not attached
+	why    string // why it is a loop, though nobody asked for one
 }
 
-// attachments is the file. Version 1.
+// attachments is the file. Version 2; version 1 knows loop devices only.
 type attachments struct {
 	Version     int          `json:"version"`
 	Attachments []attachment `json:"attachments"`
 }
 
 const (
-	attachmentsVersion = 1
+	attachmentsVersion = 2
 	attachmentsFile    = "attachments"
 	attachmentsMax     = 1 << 20 // bytes
 	linksDir           = "dev"
@@ -62,87 +87,118 @@ const (
 
 var _ control.Devices = (*devices)(nil)
 
-// openDevices reads what was attached, and attaches it again. That one cannot
-// be attached keeps nothing else from starting: it is listed with the reason.
-func openDevices(ctx context.Context, h host, fsys disk.FS, dir, mount string, logger *slog.Logger) (*devices, error) {
-	d := &devices{host: h, fs: fsys, dir: dir, mount: mount, logger: logger}
+var errDevicesStopped = fmt.Errorf("%w: ovs up is stopping", volumedriver.ErrBusy)
+
+// newDevices makes devices that know of none yet. mount is "" if there is none.
+func newDevices(h host, fsys disk.FS, dir, mount string, server *nbd.Server, logger *slog.Logger) *devices {
+	return &devices{
+		host: h, fs: fsys, dir: dir, loops: loopDevices{mount, logger}, kernel: newNBDDevices(dir, server, logger),
+		logger: logger, grown: make(chan struct{}, 1),
+	}
+}
+
+// open reads what was attached, and attaches it again. That one cannot be
+// attached keeps nothing else from starting: it is listed with the reason.
+func (d *devices) open(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.read(); err != nil {
-		return nil, err
+		return err
 	}
-	infos, err := h.List(ctx)
+	vdisks, err := d.vdisks(ctx)
 	if err != nil {
-		return nil, err
-	}
-	names := map[uuid.UUID]string{}
-	for _, i := range infos {
-		names[i.ID] = i.Name
+		return err
 	}
 	was := slices.Clone(d.list)
 	d.list = slices.DeleteFunc(d.list, func(a attachment) bool {
-		if names[a.ID] == "" {
-			d.unlink(a.Name) // the vDisk was deleted
+		if vdisks[a.ID].Name != "" {
+			return false
 		}
-		return names[a.ID] == ""
+		d.unlink(a.Name) // the vDisk was deleted
+		if a.Kind != kindNBD {
+			d.loops.release(a)
+		} else if d.present(a) {
+			if err := d.take(a); err != nil {
+				d.logger.Warn("an old block device stays", "device", a.Device, "err", err)
+			}
+		}
+		return true
 	})
 	for i := range d.list {
 		a := &d.list[i]
-		if name := names[a.ID]; name != a.Name {
+		if name := vdisks[a.ID].Name; name != a.Name {
 			d.unlink(a.Name)
 			a.Name = name
 		}
-		d.release(*a)
-		if err := d.attach(a); err != nil {
+		a.size = vdisks[a.ID].Size
+		if err := d.attach(ctx, a, true); err != nil {
 			a.reason = err.Error()
-			logger.Error("vDisk is not attached", "vdisk", a.Name, "err", err)
+			d.logger.Error("vDisk is not attached", "vdisk", a.Name, "err", err)
 			continue
 		}
-		logger.Info("vDisk is attached again", "vdisk", a.Name, "device", a.Device)
+		d.logger.Info("vDisk is attached again", "vdisk", a.Name, "device", a.Device)
 	}
+	back, stop := context.WithCancel(context.WithoutCancel(ctx))
+	d.stop = stop
+	d.done.Go(func() { d.watch(back) })
 	if slices.Equal(was, d.list) {
-		return d, nil
+		return nil
 	}
-	return d, d.write()
+	return d.write()
 }
 
-// release takes the file away from the device that an attachment had, if that
-// is one over the file of a mount that is dead, or of this one, in which it may
-// have another name by now.
-func (d *devices) release(a attachment) {
-	b := blockdev.Backing(a.Device)
-	if b == "" || !strings.HasSuffix(b, "/"+a.Name+".raw") && !d.mounted(b) {
-		return
+// vdisks are all that there are.
+func (d *devices) vdisks(ctx context.Context) (map[uuid.UUID]volumedriver.Info, error) {
+	infos, err := d.host.List(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if err := blockdev.Detach(a.Device); err != nil {
-		d.logger.Warn("an old block device stays", "device", a.Device, "err", err)
+	all := make(map[uuid.UUID]volumedriver.Info, len(infos))
+	for _, i := range infos {
+		all[i.ID] = i
 	}
+	return all, nil
 }
 
-// mounted reports whether a path, as the kernel has it, is that of a vDisk's file
-// in the mount.
-func (d *devices) mounted(name string) bool {
-	dir, err := filepath.EvalSymlinks(d.mount)
-	return err == nil && strings.HasPrefix(name, dir+"/") && strings.HasSuffix(name, ".raw")
-}
-
-// attach makes the device of an attachment, and the link to it.
-func (d *devices) attach(a *attachment) (err error) {
+// attach makes the device of an attachment, and the link to it. Again: it is
+// recorded, and the device may be there still.
+func (d *devices) attach(ctx context.Context, a *attachment, again bool) (err error) {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("vDisk %s: block devices are made by root; start `ovs up` as root", a.Name)
 	}
-	a.Device, err = blockdev.Attach(filepath.Join(d.mount, a.Name+".raw"), blockdev.Options{Device: a.Device, ReadOnly: a.ReadOnly})
+	if a.Kind == kindNBD {
+		err = d.kernel.attach(ctx, a, again)
+	} else {
+		err = d.loops.attach(a)
+	}
 	if err != nil {
 		return fmt.Errorf("vDisk %s: %w", a.Name, err)
 	}
 	link := d.link(a.Name)
-	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
-		return fmt.Errorf("vDisk %s: %w", a.Name, errors.Join(err, blockdev.Detach(a.Device)))
+	err = os.MkdirAll(filepath.Dir(link), 0o755)
+	if err == nil {
+		draft := link + ".new"
+		_ = os.Remove(draft)
+		err = cmp.Or(os.Symlink(a.Device, draft), os.Rename(draft, link))
 	}
-	draft := link + ".new"
-	_ = os.Remove(draft)
-	if err := cmp.Or(os.Symlink(a.Device, draft), os.Rename(draft, link)); err != nil {
-		return fmt.Errorf("vDisk %s: %w", a.Name, errors.Join(err, blockdev.Detach(a.Device)))
+	if err != nil && !again { // one that is in use stays
+		err = errors.Join(err, d.take(*a))
+	}
+	if err != nil {
+		return fmt.Errorf("vDisk %s: %w", a.Name, err)
+	}
+	if a.Kind == kindNBD {
+		d.kernel.listen(d.done.Go, d.died)
 	}
 	return nil
+}
+
+// take takes the device of an attachment away.
+func (d *devices) take(a attachment) error {
+	if a.Kind == kindNBD {
+		return d.kernel.detach(a)
+	}
+	return blockdev.Detach(a.Device)
 }
 
 func (d *devices) link(name string) string { return filepath.Join(d.dir, linksDir, name) }
@@ -159,31 +215,50 @@ func (d *devices) unlink(name string) {
 
 // Attach implements control.Devices. One that is attached is returned as it is,
 // if it is asked for in the same way.
-func (d *devices) Attach(ctx context.Context, name string, readOnly bool) (control.Attachment, error) {
+func (d *devices) Attach(ctx context.Context, name string, opt control.AttachOptions) (control.Attachment, error) {
+	want, err := asked(opt)
+	if err != nil {
+		return control.Attachment{}, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	info, err := d.host.Info(ctx, name)
 	if err != nil {
 		return control.Attachment{}, err
 	}
+	if d.stopped {
+		return control.Attachment{}, errDevicesStopped
+	}
 	i := d.find(info.ID)
+	if i >= 0 {
+		d.notice(&d.list[i])
+	}
 	switch {
 	case i < 0:
-		d.list = append(d.list, attachment{ID: info.ID, Name: name, ReadOnly: readOnly})
+		want.ID, want.Name = info.ID, name
+		if err := d.choose(ctx, &want); err != nil {
+			return control.Attachment{}, fmt.Errorf("vDisk %s: %w", name, err)
+		}
+		d.list = append(d.list, want)
 		i = len(d.list) - 1
-	case d.list[i].ReadOnly != readOnly:
-		return control.Attachment{}, fmt.Errorf("vDisk %s is attached as %s already, in the other way; detach it first: %w", name, d.list[i].Device, volumedriver.ErrInvalid)
+	case !d.list[i].like(opt):
+		return control.Attachment{}, fmt.Errorf("vDisk %s is attached as %s already, in another way; detach it first: %w", name, d.list[i].Device, volumedriver.ErrInvalid)
 	case d.list[i].reason == "":
 		return d.show(d.list[i]), nil
 	}
 	a := &d.list[i]
-	if err := d.attach(a); err != nil {
-		d.list = slices.Delete(d.list, i, i+1)
+	a.size = info.Size
+	if err := d.attach(ctx, a, a.reason != ""); err != nil {
+		if a.reason != "" {
+			a.reason = err.Error() // it is recorded, and stays so
+		} else {
+			d.list = slices.Delete(d.list, i, i+1)
+		}
 		return control.Attachment{}, err
 	}
 	a.reason = ""
 	if err := d.write(); err != nil {
-		err = errors.Join(err, blockdev.Detach(a.Device))
+		err = errors.Join(err, d.take(*a))
 		d.unlink(a.Name)
 		d.list = slices.Delete(d.list, i, i+1)
 		return control.Attachment{}, err
@@ -191,25 +266,53 @@ func (d *devices) Attach(ctx context.Context, name string, readOnly bool) (contr
 	return d.show(*a), nil
 }
 
+// choose picks the kind of a device if that was left to us.
+func (d *devices) choose(ctx context.Context, a *attachment) error {
+	if a.Kind != kindAuto {
+		return nil
+	}
+	err := d.kernel.available(ctx)
+	switch {
+	case err == nil:
+		a.Kind = kindNBD
+	case d.loops.mount == "":
+		return fmt.Errorf("%w: no block device can be made: either load the module nbd (modprobe nbd), or start `ovs up` with --mount DIR for loop devices: %w", volumedriver.ErrInvalid, err)
+	default:
+		a.Kind, a.why = kindLoop, err.Error()
+		a.Connections, a.Timeout, a.DeadTimeout = 0, 0, 0
+	}
+	return nil
+}
+
 func (d *devices) find(id uuid.UUID) int {
 	return slices.IndexFunc(d.list, func(a attachment) bool { return a.ID == id })
 }
 
+// usersWait is how long a detach waits for who is about to close the device:
+// programs look at a disk when it was written.
+const usersWait = 2 * time.Second
+
 // Detach implements control.Devices.
-func (d *devices) Detach(ctx context.Context, name string) error {
+func (d *devices) Detach(ctx context.Context, name string, force bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	info, err := d.host.Info(ctx, name)
 	if err != nil {
 		return err
 	}
+	if d.stopped {
+		return errDevicesStopped
+	}
 	i := d.find(info.ID)
 	if i < 0 {
 		return fmt.Errorf("vDisk %s is not attached: %w", name, volumedriver.ErrNotFound)
 	}
 	a := d.list[i]
-	if a.reason == "" {
-		if err := blockdev.Detach(a.Device); err != nil {
+	if d.present(a) {
+		if users := lastingUsers(ctx, a.Device, usersWait); len(users) > 0 && !force {
+			return fmt.Errorf("vDisk %s: %w: %s is in use: %s; end that first", name, volumedriver.ErrBusy, a.Device, usersText(users))
+		}
+		if err := d.take(a); err != nil {
 			return err
 		}
 	}
@@ -218,36 +321,72 @@ func (d *devices) Detach(ctx context.Context, name string) error {
 	return d.write()
 }
 
+// present tells whether the kernel has the device of an attachment, be it one
+// that does not work.
+func (d *devices) present(a attachment) bool {
+	if a.Kind == kindNBD {
+		return a.Device != "" && d.kernel.ours(a)
+	}
+	return a.reason == "" && d.loops.ours(a)
+}
+
+// lastingUsers are those that use a device and do not go within a time.
+func lastingUsers(ctx context.Context, device string, wait time.Duration) []blockdev.User {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		users := blockdev.Users(device)
+		lasts := slices.ContainsFunc(users, func(u blockdev.User) bool { return !u.Passing })
+		if lasts || len(users) == 0 {
+			return users
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return users
+		}
+	}
+}
+
+func usersText(users []blockdev.User) string {
+	texts := make([]string, len(users))
+	for i, u := range users {
+		texts[i] = u.What
+	}
+	return strings.Join(texts, ", ")
+}
+
 // Attached implements control.Devices.
 func (d *devices) Attached(context.Context) ([]control.Attachment, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	list := make([]control.Attachment, len(d.list))
-	for i, a := range d.list {
-		list[i] = d.show(a)
+	for i := range d.list {
+		d.notice(&d.list[i])
+		list[i] = d.show(d.list[i])
 	}
 	slices.SortFunc(list, func(a, b control.Attachment) int { return strings.Compare(a.VDisk, b.VDisk) })
 	return list, nil
 }
 
+// notice looks whether somebody else took a device away.
+func (d *devices) notice(a *attachment) {
+	if a.reason == "" && !d.present(*a) {
+		a.reason = fmt.Sprintf("somebody else has taken %s away; attach the vDisk again, or detach it", a.Device)
+	}
+}
+
 func (d *devices) show(a attachment) control.Attachment {
-	out := control.Attachment{VDisk: a.Name, ID: a.ID, Device: a.Device, Link: d.link(a.Name), ReadOnly: a.ReadOnly, Reason: a.reason}
+	out := control.Attachment{
+		VDisk: a.Name, ID: a.ID, Kind: a.Kind, Device: a.Device, Link: d.link(a.Name), ReadOnly: a.ReadOnly, Reason: a.reason, Why: a.why,
+		BlockSize: a.blockSize(), Connections: a.Connections, Timeout: a.Timeout, DeadTimeout: a.DeadTimeout,
+	}
 	if a.reason != "" {
 		out.Device = ""
 	}
 	return out
-}
-
-// close takes all devices away; they stay recorded. Those in use go with their
-// last user, who is told by the mount's end.
-func (d *devices) close() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, a := range d.list {
-		if a.reason == "" {
-			d.release(a)
-		}
-	}
 }
 
 func (d *devices) read() error {
@@ -268,8 +407,17 @@ func (d *devices) read() error {
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return fmt.Errorf("read %s: %w; remove it, and attach the vDisks again", name, err)
 	}
-	if a.Version != attachmentsVersion {
-		return fmt.Errorf("read %s: version %d, this release reads %d", name, a.Version, attachmentsVersion)
+	if a.Version < 1 || a.Version > attachmentsVersion {
+		return fmt.Errorf("read %s: version %d, this release reads up to %d", name, a.Version, attachmentsVersion)
+	}
+	for i := range a.Attachments {
+		at := &a.Attachments[i]
+		if a.Version == 1 {
+			at.Kind = kindLoop
+		}
+		if err := at.check(); err != nil {
+			return fmt.Errorf("read %s: vDisk %s: %w; remove it, and attach the vDisks again", name, at.Name, err)
+		}
 	}
 	d.list = a.Attachments
 	return nil

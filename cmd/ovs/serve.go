@@ -93,18 +93,17 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}); err != nil {
 		return err
 	}
-	var attach control.Devices // not an interface that holds nil
+	d.devices = newDevices(d.host, fsys, dir, d.flags.mount, d.nbd, d.logger)
 	if d.flags.mount != "" {
 		if err := d.mountFiles(ctx); err != nil {
 			return err
 		}
-		if d.devices, err = openDevices(ctx, d.host, fsys, dir, d.flags.mount, d.logger); err != nil {
-			return err
-		}
-		attach = d.devices
+	}
+	if err := d.devices.open(ctx); err != nil {
+		return err
 	}
 	d.control = control.NewServer(control.Options{
-		Host: d.host, ALBA: d.host.ALBA(), Devices: attach, Logger: d.logger, URIs: d.uris,
+		Host: d.host, ALBA: d.host.ALBA(), Devices: d.devices, Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: dir, Release: release},
 	})
 	for _, l := range d.nbdLns {
@@ -123,7 +122,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
 // a listener that fails.
 func (d *daemon) mountFiles(ctx context.Context) (err error) {
-	if d.mount, err = mountFiles(ctx, d.host, d.flags, d.logger); err != nil {
+	if d.mount, err = mountFiles(ctx, grownHost{d.host, d.devices.look}, d.flags, d.logger); err != nil {
 		return err
 	}
 	way := "device"
@@ -211,7 +210,10 @@ func (d *daemon) announce() error {
 			return err
 		}
 	}
-	return d.app.announceReady(d.dir.Path)
+	if err := d.app.announceReady(d.dir.Path); err != nil {
+		return err
+	}
+	return notify(stateReady)
 }
 
 // uris returns where a vDisk is served.
@@ -227,12 +229,18 @@ func (d *daemon) uris(vdisk string) []string {
 // clients, requests in flight answered, then the vDisks, then the directory.
 // Every step is taken, whatever the others say.
 func (d *daemon) stop() error {
+	d.stopping.Store(true)
+	var errs [6]error
+	if err := notify(stateStopping); err != nil {
+		d.logger.Warn("systemd was not told", "err", err)
+	}
+	if d.devices != nil { // they use the server and the mount
+		errs[5] = d.devices.close()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	d.stopping.Store(true)
 	// Side by side: each refuses new clients at once and then waits.
 	var services sync.WaitGroup
-	var errs [5]error
 	if d.control != nil {
 		services.Go(func() { errs[0] = d.control.Shutdown(ctx) })
 	}
@@ -247,12 +255,7 @@ func (d *daemon) stop() error {
 		})
 	}
 	if d.mount != nil {
-		services.Go(func() {
-			if d.devices != nil {
-				d.devices.close()
-			}
-			errs[4] = d.mount.Unmount(ctx)
-		})
+		services.Go(func() { errs[4] = d.mount.Unmount(ctx) })
 	}
 	services.Wait()
 	// Those that no server has taken over; closing twice is harmless.

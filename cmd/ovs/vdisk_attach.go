@@ -3,42 +3,87 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
+
+	"openvstorage/internal/control"
 )
 
 func (a *app) vdiskAttach() *cobra.Command {
-	readOnly := false
+	var opt control.AttachOptions
 	c := &cobra.Command{
 		Use:   "attach NAME",
 		Short: "make a vDisk a block device of this machine, until it is detached",
-		Long: `attach makes a block device of a vDisk: a loop device over its file in the
-mount, so ` + "`ovs up`" + ` must run as root and with --mount. It prints the device.
+		Long: `attach makes a block device of a vDisk, and prints its path. ` + "`ovs up`" + ` must run as
+root. The device is of one of two kinds:
+
+  nbd   /dev/nbdN of the kernel, whose module it loads (modprobe nbd). While
+        ` + "`ovs up`" + ` is away, killed or for an upgrade, who uses the device waits.
+  loop  /dev/loopN over the file in the mount (--mount). When ` + "`ovs up`" + ` is killed,
+        a file system on it must be mounted again.
 
 The vDisk stays attached over restarts of ` + "`ovs up`" + `, perhaps as another device:
 DIR/dev/NAME is a link to the one that it has now.`,
 		Args:              wants("NAME"),
 		ValidArgsFunction: a.completeNames(false),
 		RunE: func(c *cobra.Command, args []string) error {
+			asks := attachment{Kind: opt.Kind, BlockSize: opt.BlockSize, Connections: opt.Connections, Timeout: seconds(opt.Timeout), DeadTimeout: seconds(opt.DeadTimeout)}
+			if err := asks.check(); err != nil {
+				return usagef("%s: %w", c.CommandPath(), err)
+			}
+			for flag, unset := range map[string]func(){
+				"block-size":        func() { opt.BlockSize = 0 },
+				"connections":       func() { opt.Connections = 0 },
+				"timeout":           func() { opt.Timeout = 0 },
+				"reconnect-timeout": func() { opt.DeadTimeout = 0 },
+			} {
+				if !c.Flags().Changed(flag) {
+					unset() // it is attached already, perhaps, in another way
+				}
+			}
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			at, err := client.Attach(c.Context(), args[0], readOnly)
+			at, err := client.Attach(c.Context(), args[0], opt)
 			if err != nil {
 				return err
+			}
+			showPartitions(at.Device)
+			if at.Why != "" && !a.json {
+				fmt.Fprintf(a.stderr, "a loop device, which does not outlive a kill of ovs up: %s\n", at.Why)
 			}
 			return a.print(at, func(w io.Writer) { fmt.Fprintln(w, at.Device) })
 		},
 	}
-	c.Flags().BoolVar(&readOnly, "read-only", false, "make the device read-only")
+	flags := c.Flags()
+	flags.BoolVar(&opt.ReadOnly, "read-only", false, "make the device read-only")
+	flags.StringVar(&opt.Kind, "kind", kindAuto, "`kind` of device: nbd, loop, or auto: nbd if the kernel has it")
+	flags.Uint32Var(&opt.BlockSize, "block-size", blockSizeDefault, "smallest request in `bytes`, up to 4096; partition tables are in blocks of this size")
+	flags.IntVar(&opt.Connections, "connections", connectionsDefault, "nbd: `n` sockets")
+	flags.DurationVar(&opt.Timeout, "timeout", timeoutDefault, "nbd: send a request on another connection after this `time`")
+	flags.DurationVar(&opt.DeadTimeout, "reconnect-timeout", deadTimeoutDefault, "nbd: requests wait for an ovs up that is away for this `time`, then fail")
 	return c
 }
 
+// showPartitions has the kernel read the partition table, which it does when a
+// device is opened for the first time. On most machines udev did. ovs up does not:
+// it would wait for itself.
+func showPartitions(device string) {
+	if f, err := os.Open(device); err == nil {
+		_ = f.Close()
+	}
+}
+
 func (a *app) vdiskDetach() *cobra.Command {
-	return &cobra.Command{
-		Use:               "detach NAME",
-		Short:             "take a vDisk's block device away; one in use goes with its last user",
+	force := false
+	c := &cobra.Command{
+		Use:   "detach NAME",
+		Short: "take a vDisk's block device away",
+		Long: `detach takes a vDisk's block device away. One that is in use is not: the error
+says who uses it. With --force it goes all the same, and who uses it gets I/O
+errors; what was written to a file system and not synced is lost.`,
 		Args:              wants("NAME"),
 		ValidArgsFunction: a.completeNames(false),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -46,12 +91,14 @@ func (a *app) vdiskDetach() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := client.Detach(c.Context(), args[0]); err != nil {
+			if err := client.Detach(c.Context(), args[0], force); err != nil {
 				return err
 			}
 			return a.done("detached", args[0])
 		},
 	}
+	c.Flags().BoolVar(&force, "force", false, "also if it is in use")
+	return c
 }
 
 func (a *app) vdiskAttached() *cobra.Command {
@@ -70,13 +117,13 @@ func (a *app) vdiskAttached() *cobra.Command {
 				return err
 			}
 			return a.print(list, func(w io.Writer) {
-				fmt.Fprintln(w, "VDISK\tDEVICE\tLINK")
+				fmt.Fprintln(w, "VDISK\tKIND\tDEVICE\tLINK")
 				for _, at := range list {
 					device := at.Device
 					if device == "" {
 						device = "-"
 					}
-					fmt.Fprintf(w, "%s\t%s\t%s\n", at.VDisk, device, at.Link)
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", at.VDisk, at.Kind, device, at.Link)
 				}
 				for _, at := range list {
 					if at.Reason != "" {

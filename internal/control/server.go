@@ -126,7 +126,11 @@ func (s *Server) routes() http.Handler {
 		return s.vdisk(h.Info(ctx, r.Name))
 	})
 	handle(s, mux, "vdisk/resize", func(ctx context.Context, r sizeRequest, _ progressFunc) (done, error) {
-		return done{}, h.Resize(ctx, r.Name, r.Size)
+		err := h.Resize(ctx, r.Name, r.Size)
+		if err == nil && s.opt.Devices != nil {
+			err = s.opt.Devices.Resized(ctx, r.Name)
+		}
+		return done{}, err
 	})
 	handle(s, mux, "vdisk/delete", func(ctx context.Context, r nameRequest, _ progressFunc) (done, error) {
 		return done{}, h.Delete(ctx, r.Name)

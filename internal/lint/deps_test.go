@@ -48,7 +48,9 @@ var allowed = []struct {
 	{"nbd/*", []string{"nbd", "nbd/*"}, "clients, suites, another server"},
 	{"fusefs/...", []string{"fusefs/...", "internal/uring"}, "a front end over an interface of its own; never volumedriver"},
 
-	{"blockdev", nil, "files as block devices"},
+	{"blockdev", []string{"blockdev/*"}, "files and sockets as block devices; what is served on them is not its affair"},
+	{"blockdev/genl", nil, "how the kernel is spoken to"},
+	{"blockdev/genl/genltest", []string{"blockdev/genl"}, "a kernel for tests"},
 
 	{"internal/disk/*", []string{"internal/disk/*", "internal/uring"}, "disks and their suite"},
 	{"internal/uring", nil, "memory shared with the kernel"},
@@ -158,6 +160,8 @@ func TestNeverImports(t *testing.T) {
 		{"nbd", "volumedriver"},
 		{"nbd/nbdtest", "volumedriver"},
 		{"fusefs", "volumedriver"},
+		{"blockdev", "volumedriver"},
+		{"blockdev", "nbd"},
 		{"fusefs", "arakoon/treekeys"},
 		{"arakoon", "fusefs/filetree"},
 		{"volumedriver", "alba/client"},

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type Step struct {
 // Config says what a guest is.
 type Config struct {
 	Dir    string   // what prepare made
+	Initrd string   // another one than prepare's
 	Temp   string   // for the sockets
 	Step   string   // that init does
 	Args   []string // more words of the kernel's command line
@@ -54,7 +56,7 @@ func Start(c Config) (*Machine, error) {
 	m := &Machine{qmp: filepath.Join(c.Temp, fmt.Sprintf("qmp%d", number)), done: make(chan struct{}), more: make(chan struct{})}
 	args := []string{
 		"-accel", "tcg,thread=multi,tb-size=256", "-smp", fmt.Sprint(max(1, c.CPUs)), "-cpu", "max", "-m", fmt.Sprint(max(c.Memory, 384)),
-		"-nographic", "-no-reboot", "-kernel", filepath.Join(c.Dir, "vmlinuz"), "-initrd", filepath.Join(c.Dir, "initrd.gz"),
+		"-nographic", "-no-reboot", "-kernel", filepath.Join(c.Dir, "vmlinuz"), "-initrd", cmp.Or(c.Initrd, filepath.Join(c.Dir, "initrd.gz")),
 		"-append", strings.Join(append([]string{"console=ttyS0 quiet mitigations=off panic=-1 step=" + c.Step}, c.Args...), " "),
 		"-qmp", "unix:" + m.qmp + ",server=on,wait=off",
 	}

@@ -1,0 +1,362 @@
+package blockdev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"openvstorage/blockdev/genl"
+)
+
+// What the kernel's module calls them in linux/nbd-netlink.h.
+const (
+	nbdFamily = "nbd"
+	nbdGroup  = "nbd_mc_group"
+
+	nbdConnect     = 1
+	nbdDisconnect  = 2
+	nbdReconfigure = 3
+	nbdLinkDead    = 4
+	nbdStatus      = 5
+
+	nbdIndex       = 1  // 4 bytes
+	nbdSize        = 2  // 8 bytes
+	nbdBlockSize   = 3  // 8 bytes
+	nbdTimeout     = 4  // 8 bytes, seconds
+	nbdServerFlags = 5  // 8 bytes
+	nbdClientFlags = 6  // 8 bytes
+	nbdSockets     = 7  // of items, which have a number each
+	nbdDeadTimeout = 8  // 8 bytes, seconds
+	nbdDeviceList  = 9  // of items, which have index and state each
+	nbdBackend     = 10 // text; Linux 5.14 has it
+
+	nbdItem       = 1 // of both lists
+	nbdSocketFD   = 1 // 4 bytes
+	nbdDevIndex   = 1 // 4 bytes
+	nbdDevConnect = 2 // 1 byte
+)
+
+const (
+	nbdPrefix = "/dev/nbd"
+	// modprobeMax bounds the wait for the module to be loaded.
+	modprobeMax = 10 * time.Second
+)
+
+// ErrNoNBD is the error of a kernel without NBD devices.
+var ErrNoNBD = errors.New("the kernel has no NBD devices; load its module: modprobe nbd")
+
+// NBDConfig is what an NBD device is told. In Reconfigure a zero number leaves
+// what was.
+type NBDConfig struct {
+	Size      uint64 // bytes
+	BlockSize uint64 // bytes: 512, or another power of two up to a page
+	// Timeout is how long a request may take before its connection counts as
+	// dead and it is sent on another one. Whole seconds.
+	Timeout time.Duration
+	// DeadTimeout is how long requests wait for a connection while all are
+	// dead. Then they fail, and so does the device, for good. Whole seconds.
+	DeadTimeout time.Duration
+	ServerFlags uint64 // what the server has told in the handshake
+	// Backend names the server. It can be read in sysfs, and Reconfigure must
+	// give the same.
+	Backend string
+	// Sockets are connections past their handshake. The kernel holds them from
+	// then on; the caller closes its own. Reconfigure puts them in place of
+	// dead ones and does without the others.
+	Sockets []int
+}
+
+// NBD gives orders to the kernel's NBD devices.
+type NBD struct {
+	conn   *genl.Conn
+	family genl.Family
+}
+
+// OpenNBD finds the kernel's NBD devices, and loads their module if need be.
+func OpenNBD(ctx context.Context) (*NBD, error) {
+	conn, err := genl.Dial()
+	if err != nil {
+		return nil, fmt.Errorf("NBD devices: %w", err)
+	}
+	n, err := newNBD(conn, func() error { return modprobe(ctx) })
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func newNBD(conn *genl.Conn, load func() error) (*NBD, error) {
+	family, err := conn.Family(nbdFamily)
+	if errors.Is(err, syscall.ENOENT) {
+		if loadErr := load(); loadErr != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoNBD, loadErr)
+		}
+		if family, err = conn.Family(nbdFamily); errors.Is(err, syscall.ENOENT) {
+			return nil, ErrNoNBD
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("NBD devices: %w", err)
+	}
+	return &NBD{conn, family}, nil
+}
+
+// modprobe loads the module. What it says is the reason if it fails.
+func modprobe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, modprobeMax)
+	defer cancel()
+	program, err := exec.LookPath("modprobe")
+	if err != nil {
+		program = "/sbin/modprobe" // not in the PATH of everybody
+	}
+	out, err := exec.CommandContext(ctx, program, nbdFamily).CombinedOutput()
+	if text, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n"); err != nil && text != "" {
+		return fmt.Errorf("%w: %s", err, text)
+	}
+	return err
+}
+
+// Close gives back the socket. Devices stay.
+func (n *NBD) Close() error { return n.conn.Close() }
+
+// NBDDevice is the path of a device.
+func NBDDevice(index uint32) string { return nbdPrefix + strconv.FormatUint(uint64(index), 10) }
+
+// NBDIndex is the number of a device.
+func NBDIndex(device string) (index uint32, ok bool) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(device, nbdPrefix), 10, 32)
+	return uint32(n), err == nil && strings.HasPrefix(device, nbdPrefix)
+}
+
+// Connect makes a device of a server: the one asked for, or if that is "" or
+// taken one that the kernel picks.
+func (n *NBD) Connect(device string, c NBDConfig) (string, error) {
+	var attrs []byte
+	if index, ok := NBDIndex(device); ok {
+		attrs = genl.AppendUint32(nil, nbdIndex, index)
+	}
+	rest := n.config(c)
+	m, err := n.conn.Do(n.family, nbdConnect, append(attrs, rest...))
+	if errors.Is(err, syscall.EBUSY) && attrs != nil {
+		device = ""
+		m, err = n.conn.Do(n.family, nbdConnect, rest)
+	}
+	if err != nil {
+		return "", nbdError("make an NBD device", err)
+	}
+	list, err := genl.Attrs(m.Attrs)
+	for _, a := range list {
+		if a.Type == nbdIndex {
+			var index uint32
+			if index, err = a.Uint32(); err == nil {
+				return NBDDevice(index), nil
+			}
+		}
+	}
+	if err == nil {
+		err = errors.New("the kernel does not say which it is")
+	}
+	return "", fmt.Errorf("make an NBD device: %w", err)
+}
+
+// Reconfigure gives a device that is connected other sockets for those that
+// are dead, and other numbers, while it is in use.
+func (n *NBD) Reconfigure(device string, c NBDConfig) error {
+	index, ok := NBDIndex(device)
+	if !ok {
+		return fmt.Errorf("%q is no NBD device", device)
+	}
+	attrs := append(genl.AppendUint32(nil, nbdIndex, index), n.config(c)...)
+	_, err := n.conn.Do(n.family, nbdReconfigure, attrs)
+	return nbdError("connect "+device+" again", err)
+}
+
+// Disconnect takes the server of a device away. Its users get errors.
+func (n *NBD) Disconnect(device string) error {
+	index, ok := NBDIndex(device)
+	if !ok {
+		return fmt.Errorf("%q is no NBD device", device)
+	}
+	_, err := n.conn.Do(n.family, nbdDisconnect, genl.AppendUint32(nil, nbdIndex, index))
+	return nbdError("disconnect "+device, err)
+}
+
+// Connected tells which devices have a server, dead or alive.
+func (n *NBD) Connected() (devices []string, err error) {
+	m, err := n.conn.Do(n.family, nbdStatus, nil)
+	if err != nil {
+		return nil, nbdError("list NBD devices", err)
+	}
+	attrs, err := genl.Attrs(m.Attrs)
+	for _, a := range attrs {
+		if a.Type == nbdDeviceList && err == nil {
+			devices, err = connected(a.Value)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list NBD devices: %w", err)
+	}
+	return devices, nil
+}
+
+func connected(list []byte) (devices []string, err error) {
+	items, err := genl.Attrs(list)
+	for _, item := range items {
+		attrs, err := genl.Attrs(item.Value)
+		if err != nil {
+			return nil, err
+		}
+		index, on := uint32(0), uint8(0)
+		for _, a := range attrs {
+			switch a.Type {
+			case nbdDevIndex:
+				index, err = a.Uint32()
+			case nbdDevConnect:
+				on, err = a.Uint8()
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		if on != 0 {
+			devices = append(devices, NBDDevice(index))
+		}
+	}
+	return devices, err
+}
+
+// config encodes what is not zero.
+func (n *NBD) config(c NBDConfig) (b []byte) {
+	put := func(typ uint16, v uint64) {
+		if v != 0 {
+			b = genl.AppendUint64(b, typ, v)
+		}
+	}
+	put(nbdSize, c.Size)
+	put(nbdBlockSize, c.BlockSize)
+	put(nbdTimeout, seconds(c.Timeout))
+	put(nbdDeadTimeout, seconds(c.DeadTimeout))
+	put(nbdServerFlags, c.ServerFlags)
+	if c.Backend != "" && n.family.MaxAttr >= nbdBackend {
+		b = genl.AppendString(b, nbdBackend, c.Backend)
+	}
+	if len(c.Sockets) > 0 {
+		var list []byte
+		for _, fd := range c.Sockets {
+			list = genl.AppendNested(list, nbdItem, genl.AppendUint32(nil, nbdSocketFD, uint32(fd)))
+		}
+		b = genl.AppendNested(b, nbdSockets, list)
+	}
+	return b
+}
+
+// seconds rounds up: a short time must not become none.
+func seconds(d time.Duration) uint64 { return uint64((d + time.Second - 1) / time.Second) }
+
+func nbdError(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.EPERM):
+		return fmt.Errorf("%s: the kernel lets only root (CAP_SYS_ADMIN) do it: %w", what, err)
+	case errors.Is(err, syscall.EINVAL):
+		return fmt.Errorf("%s: the kernel refuses, and says why in its log (dmesg): %w", what, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// DeadLinks is the news of connections that died.
+type DeadLinks struct {
+	conn   *genl.Conn
+	family genl.Family
+}
+
+// Listen begins to take the news.
+func (n *NBD) Listen() (*DeadLinks, error) {
+	group, ok := n.family.Groups[nbdGroup]
+	if !ok {
+		return nil, fmt.Errorf("NBD devices: the kernel has no group %s", nbdGroup)
+	}
+	conn, err := genl.Listen(group)
+	if err != nil {
+		return nil, fmt.Errorf("NBD devices: %w", err)
+	}
+	return &DeadLinks{conn, n.family}, nil
+}
+
+// Next waits until a connection dies and returns its device, "" if news was
+// lost: then it may have been any.
+func (d *DeadLinks) Next() (device string, err error) {
+	for {
+		m, err := d.conn.Receive(d.family)
+		if errors.Is(err, genl.ErrOverflow) {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		if m.Command != nbdLinkDead {
+			continue
+		}
+		attrs, err := genl.Attrs(m.Attrs)
+		if err != nil {
+			return "", err
+		}
+		for _, a := range attrs {
+			if index, err := a.Uint32(); err == nil && a.Type == nbdIndex {
+				return NBDDevice(index), nil
+			}
+		}
+	}
+}
+
+// Close ends the news; a Next that waits returns an error.
+func (d *DeadLinks) Close() error { return d.conn.Close() }
+
+// NBDState is what sysfs says of a device. The zero value: it has no server.
+type NBDState struct {
+	PID     string // of the process that connected it
+	Backend string // as it was named then; "" before Linux 5.14
+	Size    uint64 // bytes
+}
+
+// StateOfNBD looks a device up.
+func StateOfNBD(device string) NBDState { return nbdState("/", device) }
+
+func nbdState(root, device string) NBDState {
+	dir := filepath.Join(root, "sys/block", filepath.Base(device))
+	pid := sysfs(dir, "pid")
+	if pid == "" {
+		return NBDState{}
+	}
+	sectors, _ := strconv.ParseUint(sysfs(dir, "size"), 10, 64)
+	return NBDState{pid, sysfs(dir, "backend"), sectors * sectorSize}
+}
+
+// NBDOf finds the device that has a backend of that name, "" if there is none.
+func NBDOf(backend string) string { return nbdOf("/", backend) }
+
+func nbdOf(root, backend string) string {
+	names, _ := filepath.Glob(filepath.Join(root, "sys/block/nbd*"))
+	for _, name := range names {
+		device := "/dev/" + filepath.Base(name)
+		if s := nbdState(root, device); s.PID != "" && s.Backend == backend {
+			return device
+		}
+	}
+	return ""
+}
+
+// sysfs reads a small file, "" if there is none.
+func sysfs(dir, name string) string {
+	b, _ := os.ReadFile(filepath.Join(dir, name))
+	return strings.TrimSpace(string(b))
+}

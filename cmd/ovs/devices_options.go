@@ -1,0 +1,92 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"time"
+
+	"openvstorage/internal/control"
+	"openvstorage/volumedriver"
+)
+
+// Kinds of block devices.
+const (
+	kindAuto = "auto"
+	kindNBD  = "nbd"
+	kindLoop = "loop"
+)
+
+// What `ovs vdisk attach` takes.
+const (
+	// Two or four connections are worth it, more are not.
+	connectionsDefault = 4
+	connectionsMax     = 16
+	// A request that a killed process had is sent again after timeout; a shorter
+	// one makes that wait shorter, and gives up connections whose backend is
+	// slow, for new ones.
+	timeoutDefault = 30 * time.Second
+	// Long enough for a restart of the machine's services, or for somebody to
+	// come and look.
+	deadTimeoutDefault = 5 * time.Minute
+	// Images of disks are partitioned in blocks of 512 bytes, and the kernel
+	// reads a partition table in blocks of the device.
+	blockSizeDefault = 512
+	blockSizeMax     = 4096
+)
+
+// asked returns an attachment with what was asked for, and defaults.
+func asked(opt control.AttachOptions) (attachment, error) {
+	a := attachment{Kind: cmp.Or(opt.Kind, kindAuto), ReadOnly: opt.ReadOnly, BlockSize: cmp.Or(opt.BlockSize, blockSizeDefault)}
+	timed := opt.Connections != 0 || opt.Timeout != 0 || opt.DeadTimeout != 0
+	if a.Kind == kindLoop && timed {
+		return attachment{}, fmt.Errorf("%w: a loop device has no connections and no timeouts", volumedriver.ErrInvalid)
+	}
+	if a.Kind != kindLoop {
+		a.Connections = cmp.Or(opt.Connections, connectionsDefault)
+		a.Timeout = seconds(cmp.Or(opt.Timeout, timeoutDefault))
+		a.DeadTimeout = seconds(cmp.Or(opt.DeadTimeout, deadTimeoutDefault))
+	}
+	if err := a.check(); err != nil {
+		return attachment{}, fmt.Errorf("%w: %w", volumedriver.ErrInvalid, err)
+	}
+	return a, nil
+}
+
+// seconds is a time as it is recorded; one that cannot be is 0.
+func seconds(d time.Duration) uint32 {
+	if d < time.Second || d%time.Second != 0 || d/time.Second > math.MaxInt32 {
+		return 0
+	}
+	return uint32(d / time.Second)
+}
+
+// check refuses what no device can be.
+func (a attachment) check() error {
+	switch b := a.blockSize(); {
+	case b < blockSizeDefault || b > blockSizeMax || b&(b-1) != 0:
+		return fmt.Errorf("block size %d: give 512, 1024, 2048 or 4096", b)
+	case a.Kind == kindLoop:
+		return nil
+	case a.Kind != kindNBD && a.Kind != kindAuto:
+		return fmt.Errorf("kind %q: give auto, nbd or loop", a.Kind)
+	case a.Connections < 1 || a.Connections > connectionsMax:
+		return fmt.Errorf("%d connections: give 1 to %d", a.Connections, connectionsMax)
+	case a.Timeout == 0 || a.DeadTimeout == 0:
+		return fmt.Errorf("a timeout is whole seconds, 1s at least")
+	}
+	return nil
+}
+
+func (a attachment) blockSize() uint32 { return cmp.Or(a.BlockSize, blockSizeDefault) }
+
+// like tells whether what is asked for is what there is. What is left open is
+// as it is.
+func (a attachment) like(opt control.AttachOptions) bool {
+	return a.ReadOnly == opt.ReadOnly &&
+		(opt.Kind == "" || opt.Kind == kindAuto || opt.Kind == a.Kind) &&
+		(opt.BlockSize == 0 || opt.BlockSize == a.blockSize()) &&
+		(opt.Connections == 0 || opt.Connections == a.Connections) &&
+		(opt.Timeout == 0 || seconds(opt.Timeout) == a.Timeout) &&
+		(opt.DeadTimeout == 0 || seconds(opt.DeadTimeout) == a.DeadTimeout)
+}

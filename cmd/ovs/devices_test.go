@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"openvstorage/blockdev"
+	"openvstorage/internal/control"
+	"openvstorage/internal/disk/osdisk"
+	"openvstorage/nbd"
+	"openvstorage/nbd/nbdtest"
+	"openvstorage/volumedriver"
+)
+
+// vdisks is a host that lists what it is and does nothing else.
+type vdisks struct {
+	host
+	list []volumedriver.Info
+}
+
+func (v vdisks) List(context.Context) ([]volumedriver.Info, error) { return v.list, nil }
+
+func (v vdisks) Info(_ context.Context, name string) (volumedriver.Info, error) {
+	for _, i := range v.list {
+		if i.Name == name {
+			return i, nil
+		}
+	}
+	return volumedriver.Info{}, volumedriver.ErrNotFound
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func devicesIn(t *testing.T, dir string, list ...volumedriver.Info) *devices {
+	t.Helper()
+	d := newDevices(vdisks{list: list}, osdisk.FS{}, dir, "", nil, quiet)
+	t.Cleanup(func() {
+		if err := d.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// A record of version 1 opens: all of it are loop devices. It is written as one
+// of version 2, which opens too. A newer one is refused by its number.
+func TestAttachmentsRecord(t *testing.T) {
+	id := uuid.MustParse("4d2f0f4e-98a5-4a10-9f5a-0f60f1d36c11")
+	web := volumedriver.Info{ID: id, Name: "web", Size: 1 << 30}
+	dir := t.TempDir()
+	file := filepath.Join(dir, attachmentsFile)
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`{"version": 1, "attachments": [
+		{"id": "4d2f0f4e-98a5-4a10-9f5a-0f60f1d36c11", "name": "old", "device": "/dev/loop999", "readOnly": true},
+		{"id": "00000000-0000-4000-8000-000000000001", "name": "deleted", "device": "/dev/loop998"}]}`)
+	for round := range 2 {
+		d := devicesIn(t, dir, web)
+		if err := d.open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		list, err := d.Attached(t.Context())
+		if err != nil || len(list) != 1 || list[0].VDisk != "web" || list[0].Kind != kindLoop || !list[0].ReadOnly || list[0].BlockSize != 512 {
+			t.Errorf("round %d: %+v, %v", round, list, err)
+		}
+		if list[0].Device != "" || !strings.Contains(list[0].Reason, "web") {
+			t.Errorf("round %d: attached without a mount: %+v", round, list[0])
+		}
+		text, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(text, []byte(`"version": 2`)) {
+			t.Errorf("round %d: %s, %v", round, text, err)
+		}
+	}
+	for text, says := range map[string]string{
+		`{"version": 3}`: "version 3, this release reads up to 2",
+		`{"version": 0}`: "version 0",
+		`{`:              "remove it",
+		`{"version": 2, "attachments": [{"name": "web", "kind": "tape"}]}`:                    `kind "tape"`,
+		`{"version": 2, "attachments": [{"name": "web", "kind": "nbd"}]}`:                     "0 connections",
+		`{"version": 2, "attachments": [{"name": "web", "kind": "loop", "blockSize": 8192}]}`: "block size 8192",
+	} {
+		write(text)
+		if err := devicesIn(t, dir, web).open(t.Context()); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestAttachOptions(t *testing.T) {
+	a, err := asked(control.AttachOptions{Kind: kindNBD})
+	if err != nil || a.Connections != 4 || a.Timeout != 30 || a.DeadTimeout != 300 || a.BlockSize != 512 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	for _, opt := range []control.AttachOptions{
+		{}, {Kind: kindAuto}, {Kind: kindNBD}, {Connections: 4}, {Timeout: 30 * time.Second}, {DeadTimeout: 5 * time.Minute}, {BlockSize: 512},
+	} {
+		if !a.like(opt) {
+			t.Errorf("%+v is not like %+v", a, opt)
+		}
+	}
+	for _, opt := range []control.AttachOptions{
+		{ReadOnly: true}, {Kind: kindLoop}, {Connections: 3}, {Timeout: time.Second}, {DeadTimeout: time.Second}, {BlockSize: 4096},
+	} {
+		if a.like(opt) {
+			t.Errorf("%+v is like %+v", a, opt)
+		}
+	}
+	for _, opt := range []control.AttachOptions{
+		{Kind: "tape"}, {Connections: -1}, {Connections: 17}, {Timeout: 1500 * time.Millisecond}, {Timeout: -time.Second},
+		{DeadTimeout: time.Millisecond}, {BlockSize: 256}, {BlockSize: 1000}, {BlockSize: 8192}, {Kind: kindLoop, Connections: 4},
+	} {
+		if a, err := asked(opt); !errors.Is(err, volumedriver.ErrInvalid) {
+			t.Errorf("%+v: %+v, %v", opt, a, err)
+		}
+	}
+	if a, err := asked(control.AttachOptions{Kind: kindLoop}); err != nil || a.Connections != 0 {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+// Where the kernel has no NBD devices and there is no mount, the error names
+// both ways out.
+func TestNoKindOfDevice(t *testing.T) {
+	if orders, err := blockdev.OpenNBD(t.Context()); err == nil {
+		orders.Close()
+		t.Skip("this kernel has NBD devices")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("not root")
+	}
+	d := devicesIn(t, t.TempDir(), volumedriver.Info{ID: uuid.New(), Name: "web", Size: 1 << 20})
+	if err := d.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.Attach(t.Context(), "web", control.AttachOptions{})
+	if !errors.Is(err, volumedriver.ErrInvalid) || !strings.Contains(err.Error(), "modprobe nbd") || !strings.Contains(err.Error(), "--mount DIR") {
+		t.Error(err)
+	}
+	if list, err := d.Attached(t.Context()); err != nil || len(list) != 0 {
+		t.Error(list, err)
+	}
+	if err := d.Detach(t.Context(), "web", true); !errors.Is(err, volumedriver.ErrNotFound) {
+		t.Error(err)
+	}
+	a, want := attachment{Kind: kindAuto, Connections: 4}, attachment{Kind: kindLoop}
+	d.loops.mount = "/mnt"
+	if err := d.choose(t.Context(), &a); err != nil || !strings.Contains(a.why, "modprobe nbd") {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if a.why = ""; a != want {
+		t.Errorf("%+v", a)
+	}
+}
+
+// A connection as the kernel gets it, here with the kernel's part played by the
+// test. The device is suspended while a flush is under way and a write is half
+// sent: the flush is answered, nothing more is taken, and then it is over.
+func TestSuspend(t *testing.T) {
+	dev := nbdtest.NewMemory(1 << 20)
+	arrived, open := make(chan struct{}), make(chan struct{})
+	dev.Hook = func(ctx context.Context, op nbdtest.Op, _, _ int64) error {
+		if op == nbdtest.OpFlush {
+			close(arrived)
+			<-open
+		}
+		return nil
+	}
+	server, err := nbd.NewServer(nbdtest.Exports{"web": dev}, nbd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	k := newNBDDevices("/data", server, quiet)
+	a := attachment{ID: uuid.New(), Name: "web", Connections: 3, Timeout: 30, DeadTimeout: 300, ReadOnly: true}
+	c, ends, err := k.config(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(ends)
+	want := nbd.HasFlags | nbd.ReadOnly | nbd.SendFlush | nbd.SendFUA | nbd.CanMultiConn | nbd.SendCache
+	if c.Size != 1<<20 || len(c.Sockets) != 3 || c.ServerFlags != uint64(want) || c.Backend != fmt.Sprintf("ovs:%s:/data", a.ID) {
+		t.Errorf("%+v", c)
+	}
+	request := nbd.AppendRequest(nil, nbd.Request{Type: nbd.CmdFlush, Cookie: 7})
+	request = nbd.AppendRequest(request, nbd.Request{Type: nbd.CmdWrite, Cookie: 8, Length: 64 << 10})
+	if _, err := ends[0].Write(append(request, make([]byte, 1000)...)); err != nil {
+		t.Fatal(err)
+	}
+	<-arrived
+	suspended := make(chan struct{})
+	go func() {
+		defer close(suspended)
+		k.suspend(a)
+	}()
+	close(open)
+	<-suspended
+	for i, want := range [][]byte{nbd.AppendSimpleReply(nil, 7, nbd.OK), nil, nil} {
+		if err := ends[i].SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(ends[i]); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("connection %d: got %x, %v; want %x", i, got, err, want)
+		}
+		if _, err := ends[i].Write(request); err == nil {
+			t.Errorf("connection %d takes requests", i)
+		}
+	}
+	if _, _, err := k.config(t.Context(), attachment{Name: "none", Connections: 1}); err == nil {
+		t.Error("a vDisk that is not there was connected to")
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := k.config(gone, a); err == nil {
+		t.Error("connected for nobody")
+	}
+}
