@@ -23,9 +23,10 @@ const (
 var xattrNames = []string{xattrID, xattrSize, xattrUsed, xattrSnapshots, xattrState}
 
 var (
-	_ gofs.NodeGetxattrer  = (*diskNode)(nil)
-	_ gofs.NodeSetxattrer  = (*diskNode)(nil)
-	_ gofs.NodeListxattrer = (*diskNode)(nil)
+	_ gofs.NodeGetxattrer    = (*diskNode)(nil)
+	_ gofs.NodeSetxattrer    = (*diskNode)(nil)
+	_ gofs.NodeListxattrer   = (*diskNode)(nil)
+	_ gofs.NodeRemovexattrer = (*diskNode)(nil)
 )
 
 // hasDisk reports whether there is a vDisk.
@@ -37,7 +38,10 @@ func (n *diskNode) hasDisk() bool {
 
 // Getxattr implements gofs.NodeGetxattrer.
 func (n *diskNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {
-	if !strings.HasPrefix(attr, "user.ovs.") || !n.hasDisk() {
+	switch {
+	case !strings.HasPrefix(attr, "user.ovs."):
+		return n.labels.Getxattr(ctx, attr, dest)
+	case !n.hasDisk():
 		return 0, syscall.ENODATA
 	}
 	i, err := n.fs.pool.Info(ctx, *n.name.Load())
@@ -75,19 +79,28 @@ func fill(dest []byte, value string) (uint32, syscall.Errno) {
 
 // Listxattr implements gofs.NodeListxattrer.
 func (n *diskNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	if !n.hasDisk() {
-		return 0, 0
+	names := n.labels.names()
+	if n.hasDisk() {
+		names += strings.Join(xattrNames, "\x00") + "\x00"
 	}
-	return fill(dest, strings.Join(xattrNames, "\x00")+"\x00")
+	return fill(dest, names)
 }
 
 // Setxattr implements gofs.NodeSetxattrer.
-func (n *diskNode) Setxattr(ctx context.Context, attr string, data []byte, _ uint32) syscall.Errno {
+func (n *diskNode) Setxattr(ctx context.Context, attr string, data []byte, flags uint32) syscall.Errno {
 	switch {
 	case attr == xattrSnapshot && n.hasDisk():
 		return errnoOf(n.fs.pool.Snapshot(ctx, *n.name.Load(), string(data)))
 	case strings.HasPrefix(attr, "user.ovs."):
 		return syscall.EPERM
 	}
-	return syscall.EOPNOTSUPP
+	return n.labels.Setxattr(ctx, attr, data, flags)
+}
+
+// Removexattr implements gofs.NodeRemovexattrer.
+func (n *diskNode) Removexattr(ctx context.Context, attr string) syscall.Errno {
+	if strings.HasPrefix(attr, "user.ovs.") {
+		return syscall.EPERM
+	}
+	return n.labels.Removexattr(ctx, attr)
 }
