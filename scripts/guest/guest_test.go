@@ -144,6 +144,21 @@ func (s *system) machine(c guest.Config) *guest.Machine {
 	return m
 }
 
+// until waits for something that nobody tells of.
+func (s *system) until(what string, is func() bool) {
+	s.t.Helper()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	late := time.After(workMax)
+	for !is() {
+		select {
+		case <-again.C:
+		case <-late:
+			s.t.Fatalf("it is not so within %v that %s", workMax, what)
+		}
+	}
+}
+
 // metric returns the sum of a metric's values.
 func (s *system) metric(name string) (sum float64) {
 	s.t.Helper()

@@ -30,10 +30,21 @@ type message struct {
 // qmpMax bounds the wait for an answer to a command.
 const qmpMax = time.Minute
 
+// monitor connects, as soon as a QEMU that has just been started listens.
 func (m *Machine) monitor() (*monitor, error) {
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	late := time.After(qmpMax)
 	conn, err := net.Dial("unix", m.qmp)
-	if err != nil {
-		return nil, err
+	for err != nil {
+		select {
+		case <-again.C:
+			conn, err = net.Dial("unix", m.qmp)
+		case <-m.done:
+			return nil, fmt.Errorf("QMP: QEMU has ended: %w\n%s", err, m.Console())
+		case <-late:
+			return nil, fmt.Errorf("QMP: %w", err)
+		}
 	}
 	q := &monitor{conn, json.NewDecoder(conn)}
 	if err = q.limit(qmpMax); err == nil {
@@ -86,6 +97,12 @@ func (m *Machine) QMP(command string, arguments map[string]any) error {
 // Migrate moves a running guest to another QEMU, that was started with Incoming,
 // and returns when it runs there. What is left here is stopped for good.
 func (m *Machine) Migrate(to *Machine, limit time.Duration) error {
+	// It listens for the guest before it listens for commands.
+	ready, err := to.monitor()
+	if err != nil {
+		return err
+	}
+	ready.conn.Close()
 	q, err := m.monitor()
 	if err != nil {
 		return err
@@ -110,6 +127,7 @@ func (m *Machine) Migrate(to *Machine, limit time.Duration) error {
 		case e.Event == "MIGRATION" && e.Data.Status == "completed":
 			return nil
 		case e.Event == "MIGRATION" && (e.Data.Status == "failed" || e.Data.Status == "cancelled"):
+			_ = to.Wait(qmpMax) // for its last words
 			return errors.New("migrate: " + e.Data.Status + "\n" + to.Console())
 		}
 	}
