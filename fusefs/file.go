@@ -10,6 +10,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"openvstorage/fusefs/filetree"
+	"openvstorage/fusefs/transport"
 )
 
 // fileNode is a small file. While it is open its content is in memory, as
@@ -207,7 +208,10 @@ func (n *fileNode) store(ctx context.Context) error {
 }
 
 // Read implements gofs.NodeReader.
-func (n *fileNode) Read(_ context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+func (n *fileNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	if !transport.MayWait(ctx) {
+		return nil, syscall.EAGAIN // a store may hold n.mu
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if off >= int64(len(n.content)) {
@@ -217,7 +221,10 @@ func (n *fileNode) Read(_ context.Context, _ gofs.FileHandle, dest []byte, off i
 }
 
 // Write implements gofs.NodeWriter.
-func (n *fileNode) Write(_ context.Context, _ gofs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
+func (n *fileNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
+	if !transport.MayWait(ctx) {
+		return 0, syscall.EAGAIN // a store may hold n.mu
+	}
 	if len(data) == 0 {
 		return 0, 0
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"openvstorage/fusefs/filetree"
+	"openvstorage/fusefs/transport"
 )
 
 // Limits of a mount. All three of maxBackground, CAP_ASYNC_DIO and
@@ -40,16 +42,18 @@ type Options struct {
 	AllowOther bool   // let other users in, as far as owners and modes do
 	UID, GID   uint32 // owner of what has none of its own
 	Direct     bool   // mount(2) instead of fusermount3; needs root
+	Ways       transport.Ways
+	Logger     *slog.Logger
 }
 
 // FS is a mounted pool.
 type FS struct {
-	pool   Pool
-	tree   *filetree.Tree
-	dir    string
-	opt    Options
-	server *fuse.Server
-	start  time.Time
+	pool  Pool
+	tree  *filetree.Tree
+	dir   string
+	opt   Options
+	conn  *transport.Conn
+	start time.Time
 
 	mu    sync.Mutex
 	disks map[uuid.UUID]*diskNode // vDisks that the kernel knows
@@ -72,16 +76,13 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	timeout := attrTimeout
-	f.server, err = gofs.Mount(dir, &dirNode{fs: f}, &gofs.Options{
-		EntryTimeout: &timeout, AttrTimeout: &timeout, NullPermissions: true,
-		RootStableAttr: &gofs.StableAttr{Ino: 1},
-		MountOptions: fuse.MountOptions{
-			FsName: "ovs", Name: "ovs", AllowOther: opt.AllowOther, DirectMountStrict: opt.Direct,
-			MaxBackground: maxBackground, MaxWrite: maxWrite, MaxInflightRequestBytes: inflightBytes,
-			ExtraCapabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
-			Options:           []string{"default_permissions"},
-			DisableSplice:     true,
-		},
+	raw := gofs.NewNodeFS(&dirNode{fs: f}, &gofs.Options{
+		EntryTimeout: &timeout, AttrTimeout: &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
+	})
+	f.conn, err = transport.Mount(dir, raw, transport.Options{
+		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Logger: opt.Logger,
+		MaxWrite: maxWrite, Background: maxBackground, InFlight: inflightBytes,
+		Capabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
@@ -112,16 +113,16 @@ func (f *FS) settle(ctx context.Context) error {
 // then it is taken out of sight, its users keep what they have open for as long
 // as the process serves it, and the error names them.
 func (f *FS) Unmount(ctx context.Context) error {
-	err := f.server.Unmount()
+	err := f.conn.Unmount()
 	for wait := unmountWait; err != nil; wait = min(2*wait, unmountWaitMax) {
 		select {
 		case <-time.After(wait):
-			err = f.server.Unmount()
+			err = f.conn.Unmount()
 			continue
 		case <-ctx.Done():
 		}
 		who := users(f.dir)
-		if detached := detach(f.dir); detached != nil {
+		if detached := transport.Detach(f.dir); detached != nil {
 			return fmt.Errorf("unmount %s: %w; then lazily: %w", f.dir, err, detached)
 		}
 		if len(who) == 0 {
@@ -139,8 +140,11 @@ const (
 	unmountWaitMax = 500 * time.Millisecond
 )
 
+// Stats returns the counters of the requests that came.
+func (f *FS) Stats() transport.Stats { return f.conn.Stats() }
+
 // Wait returns when nothing is mounted any more.
-func (f *FS) Wait() { f.server.Wait() }
+func (f *FS) Wait() { f.conn.Wait() }
 
 // diskOf returns the node of a vDisk, the one that there is if the kernel
 // knows it, under the name that it has now.

@@ -6,6 +6,8 @@ import (
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"openvstorage/fusefs/transport"
 )
 
 // Modes of fallocate(2) that are offered, and of lseek(2).
@@ -26,6 +28,9 @@ func readDevice(ctx context.Context, dev Device, dest []byte, off int64) (fuse.R
 	}
 	err := dev.TryRead(dest, off)
 	if err == ErrWouldBlock || err == ErrUnderWay {
+		if !transport.MayWait(ctx) {
+			return nil, syscall.EAGAIN
+		}
 		err = dev.Read(ctx, dest, off)
 	}
 	if err != nil {
@@ -34,9 +39,21 @@ func readDevice(ctx context.Context, dev Device, dest []byte, off int64) (fuse.R
 	return fuse.ReadResultData(dest), 0
 }
 
+// lockShared takes n.mu for reading, unless it would have to wait for it and may
+// not.
+func (n *diskNode) lockShared(ctx context.Context) bool {
+	if !transport.MayWait(ctx) {
+		return n.mu.TryRLock()
+	}
+	n.mu.RLock()
+	return true
+}
+
 // Read implements gofs.NodeReader.
 func (n *diskNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	n.mu.RLock()
+	if !n.lockShared(ctx) {
+		return nil, syscall.EAGAIN
+	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {
 		return n.noDeviceRead()
@@ -59,14 +76,22 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	if len(data) == 0 {
 		return 0, 0
 	}
-	n.mu.RLock()
+	if !n.lockShared(ctx) {
+		return 0, syscall.EAGAIN
+	}
 	defer n.mu.RUnlock()
 	if e := n.reach(ctx, off+int64(len(data))); e != 0 {
 		return 0, e
 	}
+	if off%clusterSize == 0 && len(data)%clusterSize == 0 && transport.Gather(ctx, n, off, data) {
+		return 0, transport.Gathered
+	}
 	batch := [1]Span{{Off: off, Data: data}}
 	err := n.dev.TryWrite(batch[:])
 	if err == ErrWouldBlock || err == ErrUnderWay {
+		if !transport.MayWait(ctx) {
+			return 0, syscall.EAGAIN
+		}
 		err = n.dev.Write(ctx, batch[:])
 	}
 	if err != nil {
@@ -74,6 +99,28 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	}
 	n.touch()
 	return uint32(len(data)), 0
+}
+
+// WriteGathered implements transport.Writer: writes of a round, whole clusters,
+// are one append.
+func (n *diskNode) WriteGathered(batch []transport.Span) syscall.Errno {
+	if !n.mu.TryRLock() {
+		return syscall.EAGAIN
+	}
+	defer n.mu.RUnlock()
+	for _, w := range batch {
+		if n.dev == nil || w.Off+int64(len(w.Data)) > n.dev.Size() {
+			return syscall.EAGAIN // it was emptied meanwhile: each finds out
+		}
+	}
+	err := n.dev.TryWrite(batch)
+	if err == ErrWouldBlock || err == ErrUnderWay {
+		return syscall.EAGAIN
+	}
+	if err == nil {
+		n.touch()
+	}
+	return errnoOf(err)
 }
 
 // reach makes the device reach to end. n.mu is held for reading, and let go
@@ -85,6 +132,9 @@ func (n *diskNode) reach(ctx context.Context, end int64) syscall.Errno {
 	for n.dev == nil || n.dev.Size() < end {
 		if n.dev == nil && n.made() {
 			return syscall.EIO
+		}
+		if !transport.MayWait(ctx) {
+			return syscall.EAGAIN
 		}
 		n.mu.RUnlock()
 		n.mu.Lock()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openvstorage/fusefs/transport"
 )
 
 // Prepare makes dir fit to be mounted on. A mount that a killed process left
@@ -28,7 +30,7 @@ func Prepare(dir string) error {
 		if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) {
 			break
 		}
-		if err := detach(dir); err != nil {
+		if err := transport.Detach(dir); err != nil {
 			return fmt.Errorf("mount %s: take the dead mount away: %w", dir, err)
 		}
 		err = answers(dir)
@@ -83,16 +85,4 @@ func answers(dir string) error {
 	case <-late.C:
 		return fmt.Errorf("what is mounted there does not answer within %v", answerMax)
 	}
-}
-
-// detach takes a mount away from the tree; its users keep what they have open.
-func detach(dir string) error {
-	if os.Geteuid() == 0 {
-		return unix.Unmount(dir, unix.MNT_DETACH)
-	}
-	out, err := exec.Command("fusermount3", "-u", "-z", dir).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("fusermount3 -u -z: %w: %s", err, out)
-	}
-	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"openvstorage/fusefs/filetree"
+	"openvstorage/fusefs/transport"
 )
 
 // diskNode is the file of a vDisk.
@@ -49,6 +50,7 @@ var (
 	_ gofs.NodeSetattrer   = (*diskNode)(nil)
 	_ gofs.NodeReader      = (*diskNode)(nil)
 	_ gofs.NodeWriter      = (*diskNode)(nil)
+	_ transport.Writer     = (*diskNode)(nil)
 	_ gofs.NodeFsyncer     = (*diskNode)(nil)
 	_ gofs.NodeAllocater   = (*diskNode)(nil)
 	_ gofs.NodeLseeker     = (*diskNode)(nil)

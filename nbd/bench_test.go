@@ -11,6 +11,12 @@ import (
 // BenchmarkServer measures server and client together over a unix socket. The
 // steady state of both allocates nothing.
 func BenchmarkServer(b *testing.B) {
+	for _, m := range []mode{structured, extended} {
+		b.Run(m.String(), func(b *testing.B) { benchmarkServer(b, m) })
+	}
+}
+
+func benchmarkServer(b *testing.B, m mode) {
 	for _, bench := range []struct {
 		name  string
 		typ   nbd.Command
@@ -28,7 +34,9 @@ func BenchmarkServer(b *testing.B) {
 		{"Write1M/QD8", nbd.CmdWrite, 0, 1 << 20, 8},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			c := serve(b, nbdtest.NewMemory(64<<20), nbd.Limits{}).client(nbdclient.Options{InFlight: bench.depth})
+			opts := m.client()
+			opts.InFlight = bench.depth
+			c := serve(b, nbdtest.NewMemory(64<<20), nbd.Limits{}).client(opts)
 			done := make(chan *nbdclient.Request, bench.depth)
 			rs := make([]*nbdclient.Request, bench.depth)
 			for i := range rs {
@@ -67,19 +75,24 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	for _, typ := range []nbd.Command{nbd.CmdRead, nbd.CmdWrite, nbd.CmdFlush} {
-		c := serve(t, nbdtest.NewMemory(testSize), nbd.Limits{}).client(nbdclient.Options{})
-		r := &nbdclient.Request{Type: typ}
-		if typ != nbd.CmdFlush {
-			r.Data = make([]byte, 4096)
-		}
-		allocs := testing.AllocsPerRun(2000, func() {
-			if err := c.Do(r); err != nil {
-				t.Fatal(err)
+	modes(t, func(t *testing.T, m mode) {
+		for _, typ := range []nbd.Command{nbd.CmdRead, nbd.CmdWrite, nbd.CmdFlush, nbd.CmdTrim, nbd.CmdWriteZeroes, nbd.CmdCache} {
+			c := serve(t, nbdtest.NewMemory(testSize), nbd.Limits{}).client(m.client())
+			r := &nbdclient.Request{Type: typ}
+			switch typ {
+			case nbd.CmdRead, nbd.CmdWrite:
+				r.Data = make([]byte, 4096)
+			case nbd.CmdTrim, nbd.CmdWriteZeroes, nbd.CmdCache:
+				r.Length = testSize
 			}
-		})
-		if allocs >= 1 {
-			t.Errorf("%v: %v allocations per request", typ, allocs)
+			allocs := testing.AllocsPerRun(2000, func() {
+				if err := c.Do(r); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if allocs >= 1 {
+				t.Errorf("%v: %v allocations per request", typ, allocs)
+			}
 		}
-	}
+	})
 }

@@ -329,7 +329,7 @@ func (c *conn) finishLocked(t *task) {
 	if cap(t.head) > keepBytes {
 		t.head = nil
 	}
-	*t = task{c: c, reqs: t.reqs[:0], spans: t.spans[:0], head: t.head[:0], extent: t.extent}
+	*t = task{c: c, reqs: t.reqs[:0], spans: t.spans[:0], head: t.head[:0], status: status{extent: t.status.extent}}
 	c.mu.tasks = append(c.mu.tasks, t)
 	c.mu.inflight--
 	c.mu.changed.Broadcast()

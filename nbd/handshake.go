@@ -19,6 +19,7 @@ type handshake struct {
 	fixed      bool // the client knows option replies
 	noZeroes   bool
 	structured bool
+	extended   bool   // headers; structured with them
 	meta       bool   // base:allocation was selected
 	metaName   string // for this export
 
@@ -31,6 +32,7 @@ type session struct {
 	dev        Device
 	release    func()
 	structured bool
+	extended   bool
 	meta       bool
 }
 
@@ -93,19 +95,29 @@ func (h *handshake) option(ctx context.Context) (s session, done bool, err error
 		return h.infoOrGo(ctx, opt, payload)
 	case OptList:
 		err = h.list(ctx, payload)
-	case OptStructuredReply:
-		if n != 0 {
-			err = h.refuse(opt, RepErrInvalid, errOption)
-			break
-		}
-		h.structured = true
-		err = h.reply(opt, RepAck, nil)
+	case OptStructuredReply, OptExtendedHeaders:
+		err = h.replyForm(opt, n)
 	case OptListMetaContext, OptSetMetaContext:
 		err = h.metaContext(ctx, opt, payload)
 	default: // STARTTLS too: there is no TLS on this server
 		err = h.refuse(opt, RepErrUnsup, fmt.Errorf("option %d is not supported", opt))
 	}
 	return session{}, false, err
+}
+
+// replyForm turns on structured replies or extended headers, which there is no
+// way back from. To ask again changes nothing.
+func (h *handshake) replyForm(opt Option, n uint32) error {
+	switch {
+	case n != 0:
+		return h.refuse(opt, RepErrInvalid, errOption)
+	case opt == OptExtendedHeaders:
+		h.extended = true
+	case h.extended:
+		return h.refuse(opt, RepErrExtHeaderReqd, errors.New("extended headers are in use already, and have what structured replies have"))
+	}
+	h.structured = true
+	return h.reply(opt, RepAck, nil)
 }
 
 // skipOption reads away an option that is too long, or gives up.
@@ -121,6 +133,9 @@ func (h *handshake) skipOption(opt Option, n uint32) error {
 
 // exportName serves the oldest option, to which no error can be sent.
 func (h *handshake) exportName(ctx context.Context, n uint32) (session, error) {
+	if h.extended {
+		return session{}, errors.New("EXPORT_NAME after extended headers, which need GO")
+	}
 	if n > maxName {
 		return session{}, fmt.Errorf("export name of %d bytes: %w", n, errTooBig)
 	}
@@ -133,7 +148,7 @@ func (h *handshake) exportName(ctx context.Context, n uint32) (session, error) {
 		return session{}, err
 	}
 	b := binary.BigEndian.AppendUint64(nil, uint64(s.dev.Size()))
-	b = binary.BigEndian.AppendUint16(b, uint16(transmissionFlags(s.dev, h.structured)))
+	b = binary.BigEndian.AppendUint16(b, uint16(s.flags(OptExportName)))
 	if !h.noZeroes {
 		b = append(b, make([]byte, exportNameZeros)...)
 	}
@@ -170,7 +185,7 @@ func (h *handshake) infoOrGo(ctx context.Context, opt Option, payload []byte) (s
 func (h *handshake) describe(ctx context.Context, opt Option, req infoRequest, s session) error {
 	b := binary.BigEndian.AppendUint16(nil, uint16(InfoExport))
 	b = binary.BigEndian.AppendUint64(b, uint64(s.dev.Size()))
-	b = binary.BigEndian.AppendUint16(b, uint16(transmissionFlags(s.dev, h.structured)))
+	b = binary.BigEndian.AppendUint16(b, uint16(s.flags(opt)))
 	if err := h.reply(opt, RepInfo, b); err != nil {
 		return err
 	}
@@ -289,8 +304,8 @@ func (h *handshake) open(ctx context.Context, name string) (session, error) {
 	}
 	return session{
 		name: name, dev: dev, release: release,
-		structured: h.structured,
-		meta:       h.meta && h.metaName == name,
+		structured: h.structured, extended: h.extended,
+		meta: h.meta && h.metaName == name,
 	}, nil
 }
 

@@ -48,6 +48,11 @@ type Limits struct {
 	// request, or takes none of its replies, for so long. Default 60 s.
 	StallTimeout time.Duration
 
+	// RangeTime is how long a BLOCK_STATUS or CACHE over more than 4 GiB may
+	// look around. It is then answered with what it has found, and the client
+	// asks again for the rest. Default 500 ms.
+	RangeTime time.Duration
+
 	// DrainTimeout is how long requests in flight may take to finish once
 	// the client is gone or the server closes. Then they are cancelled.
 	// Default 30 s.
@@ -69,7 +74,8 @@ const (
 	roundMax    = 512       // requests that are answered together
 	taskBytes   = 4 << 10   // what a task counts for besides its payload
 	floorBytes  = 1 << 20   // what a connection may always have in flight
-	maxExtents  = 4096      // extents in one BLOCK_STATUS reply
+	maxStatus   = 32 << 10  // bytes of extents in one BLOCK_STATUS reply
+	window      = 4 << 30   // bytes of a range that the device is asked about at once
 	maxMessage  = 512       // bytes of an error message to a client
 	idleWorkers = 256       // parked goroutines
 	keepBytes   = 64 << 10  // reply memory that is kept for reuse, per task and queue
@@ -100,6 +106,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.IdleBytes, 64<<20)
 	defTime(&l.HandshakeTimeout, 10*time.Second)
 	defTime(&l.StallTimeout, 60*time.Second)
+	defTime(&l.RangeTime, 500*time.Millisecond)
 	defTime(&l.DrainTimeout, 30*time.Second)
 	return l
 }
@@ -121,6 +128,7 @@ func (l Limits) Validate() error {
 	atLeast("IdleBytes", l.IdleBytes, 0)
 	atLeast("HandshakeTimeout", int64(l.HandshakeTimeout), 1)
 	atLeast("StallTimeout", int64(l.StallTimeout), 1)
+	atLeast("RangeTime", int64(l.RangeTime), 1)
 	atLeast("DrainTimeout", int64(l.DrainTimeout), 1)
 	return errors.Join(errs...)
 }

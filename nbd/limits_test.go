@@ -1,6 +1,7 @@
 package nbd_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -137,7 +138,7 @@ func TestOneStuckExportDoesNotStopTheOthers(t *testing.T) {
 		return nil
 	}
 	limits := nbd.Limits{RequestBytes: 33 << 20, ServerBytes: 33 << 20}
-	s := serveExports(t, nbdtest.Exports{"stuck": stuck, "fine": fine}, nil, limits)
+	s := serveExports(t, nbdtest.Exports{"stuck": stuck, "fine": fine}, limits)
 	a := s.client(nbdclient.Options{Export: "stuck"})
 	wait := startAll(a, 3, func(int) *nbdclient.Request {
 		return &nbdclient.Request{Type: nbd.CmdRead, Data: make([]byte, 32<<20)}
@@ -169,13 +170,10 @@ func TestClientThatNeverReads(t *testing.T) {
 	s := serve(t, nbdtest.NewMemory(4<<20), nbd.Limits{
 		RequestBytes: requestBytes, StallTimeout: 300 * time.Millisecond,
 	})
-	for _, n := range []uint32{0, 4096, 1 << 20} { // write replies, inline reads, read tasks
-		r := s.transmit(false)
+	for i, n := range []uint64{0, 4096, 1 << 20} { // write replies, inline reads, read tasks
+		r := s.transmit(mode(i))
 		other := s.client(nbdclient.Options{})
-		var req []byte
-		for range 64 {
-			req = nbd.AppendRequest(req, nbd.Request{Type: nbd.CmdRead, Length: n})
-		}
+		req := bytes.Repeat(r.frame(nbd.CmdRead, 0, 0, n), 64)
 		for {
 			if _, err := r.Write(req); err != nil {
 				break // the server has hung up
@@ -192,14 +190,15 @@ func TestClientThatNeverReads(t *testing.T) {
 
 func TestClientThatStallsInARequest(t *testing.T) {
 	s := serve(t, nbdtest.NewMemory(4<<20), nbd.Limits{StallTimeout: time.Millisecond})
-	for _, n := range []int{1, nbd.RequestLen, nbd.RequestLen + 100} {
-		for _, length := range []uint32{4096, 2 << 20} {
-			r := s.transmit(false)
-			b := nbd.AppendRequest(nil, nbd.Request{Type: nbd.CmdWrite, Length: length})
-			r.send(append(b, make([]byte, 4096)...)[:n]...)
-			r.closed()
+	modes(t, func(t *testing.T, m mode) {
+		for _, n := range []int{1, nbd.RequestLen, nbd.ExtendedRequestLen, nbd.ExtendedRequestLen + 100} {
+			for _, length := range []uint64{4096, 2 << 20} {
+				r := s.transmit(m)
+				r.send(r.frame(nbd.CmdWrite, 0, 0, length, make([]byte, 4096)...)[:n]...)
+				r.closed()
+			}
 		}
-	}
+	})
 }
 
 func TestIdleConnectionsHoldNoBuffers(t *testing.T) {
@@ -224,13 +223,13 @@ func TestIdleConnectionsHoldNoBuffers(t *testing.T) {
 
 func TestClientGoneInMidRequest(t *testing.T) {
 	s := serve(t, nbdtest.NewMemory(4<<20), nbd.Limits{})
-	whole := nbd.AppendRequest(nil, nbd.Request{Type: nbd.CmdWrite, Length: 200 << 10})
-	whole = append(whole, make([]byte, 200<<10)...)
-	for _, n := range []int{1, 27, 28, 29, 5000, 70 << 10, len(whole) - 1} {
-		r := s.transmit(true)
-		r.send(whole[:n]...)
-		r.Close()
-	}
+	modes(t, func(t *testing.T, m mode) {
+		for _, n := range []int{1, 27, 28, 29, 31, 32, 33, 5000, 70 << 10, 200 << 10} {
+			r := s.transmit(m)
+			r.send(r.frame(nbd.CmdWrite, 0, 0, 200<<10, make([]byte, 200<<10)...)[:n]...)
+			r.Close()
+		}
+	})
 	if err := s.client(nbdclient.Options{}).Flush(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package nbd_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -26,15 +27,14 @@ type served struct {
 	*nbd.Server
 	t    testing.TB
 	addr string
-	dev  *nbdtest.Memory
 }
 
 // serve serves dev as "disk" on a unix socket.
-func serve(t testing.TB, dev *nbdtest.Memory, limits nbd.Limits) *served {
-	return serveExports(t, nbdtest.Exports{"disk": dev}, dev, limits)
+func serve(t testing.TB, dev nbd.Device, limits nbd.Limits) *served {
+	return serveExports(t, nbdtest.Exports{"disk": dev}, limits)
 }
 
-func serveExports(t testing.TB, exports nbd.Exports, dev *nbdtest.Memory, limits nbd.Limits) *served {
+func serveExports(t testing.TB, exports nbd.Exports, limits nbd.Limits) *served {
 	t.Helper()
 	s, err := nbd.NewServer(exports, nbd.Options{Limits: limits})
 	if err != nil {
@@ -58,7 +58,7 @@ func serveExports(t testing.TB, exports nbd.Exports, dev *nbdtest.Memory, limits
 			t.Errorf("leaked: %d tasks, %d bytes of buffers", st.InFlight, st.BufferBytes)
 		}
 	})
-	return &served{s, t, addr, dev}
+	return &served{s, t, addr}
 }
 
 // client opens "disk".
@@ -75,11 +75,36 @@ func (s *served) client(opts nbdclient.Options) *nbdclient.Client {
 	return c
 }
 
+// mode is the form of requests and replies that the two ends agree on.
+type mode int
+
+const (
+	simple mode = iota
+	structured
+	extended
+)
+
+func (m mode) String() string { return [...]string{"simple", "structured", "extended"}[m] }
+
+// client are the options that lead to it.
+func (m mode) client() nbdclient.Options {
+	return nbdclient.Options{Simple: m == simple, Compact: m == structured}
+}
+
+// modes runs a test in each.
+func modes(t *testing.T, test func(t *testing.T, m mode)) {
+	for _, m := range []mode{simple, structured, extended} {
+		t.Run(m.String(), func(t *testing.T) { test(t, m) })
+	}
+}
+
 // raw is a connection that speaks bytes.
 type raw struct {
 	net.Conn
 	*nbdclient.Handshake
-	t testing.TB
+	t      testing.TB
+	mode   mode
+	offset uint64 // of the last request
 }
 
 func (s *served) dial() *raw {
@@ -90,7 +115,7 @@ func (s *served) dial() *raw {
 	}
 	s.t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(20 * time.Second)) // a hung test fails by itself
-	return &raw{c, nbdclient.NewHandshake(c), s.t}
+	return &raw{Conn: c, Handshake: nbdclient.NewHandshake(c), t: s.t}
 }
 
 // options begins a handshake.
@@ -103,11 +128,16 @@ func (s *served) options() *raw {
 }
 
 // transmit enters the transmission phase.
-func (s *served) transmit(structured bool) *raw {
+func (s *served) transmit(m mode) *raw {
 	s.t.Helper()
 	r := s.options()
-	if structured {
-		if ok, err := r.StructuredReply(); !ok || err != nil {
+	r.mode = m
+	if m != simple {
+		ask := r.StructuredReply
+		if m == extended {
+			ask = r.ExtendedHeaders
+		}
+		if ok, err := ask(); !ok || err != nil {
 			s.t.Fatal(ok, err)
 		}
 		if ok, err := r.SetMetaContext("disk", nbd.BaseAllocation); !ok || err != nil {
@@ -156,10 +186,23 @@ func (r *raw) closed() {
 	}
 }
 
-// request sends a request with its payload.
-func (r *raw) request(typ nbd.Command, flags nbd.CommandFlags, off uint64, n uint32, payload ...byte) {
+// request sends a request with its payload, with the flag for that of a write.
+func (r *raw) request(typ nbd.Command, flags nbd.CommandFlags, off, n uint64, payload ...byte) {
 	r.t.Helper()
-	r.send(append(nbd.AppendRequest(nil, nbd.Request{Type: typ, Flags: flags, Cookie: 7, Offset: off, Length: n}), payload...)...)
+	r.send(r.frame(typ, flags, off, n, payload...)...)
+}
+
+// frame is what request sends.
+func (r *raw) frame(typ nbd.Command, flags nbd.CommandFlags, off, n uint64, payload ...byte) []byte {
+	req := nbd.Request{Type: typ, Flags: flags, Cookie: 7, Offset: off, Length: n}
+	if r.mode != extended {
+		return append(nbd.AppendRequest(nil, req), payload...)
+	}
+	if typ == nbd.CmdWrite {
+		req.Flags |= nbd.FlagPayloadLen
+	}
+	r.offset = off
+	return append(nbd.AppendExtendedRequest(nil, req), payload...)
 }
 
 // simple reads a simple reply to cookie 7.
@@ -175,31 +218,40 @@ func (r *raw) simple() nbd.Errno {
 // chunk reads a chunk that ends the reply to cookie 7.
 func (r *raw) chunk() (nbd.ChunkType, []byte) {
 	r.t.Helper()
-	b := r.read(nbd.ChunkLen)
-	if binary.BigEndian.Uint32(b) != nbd.StructuredReplyMagic || binary.BigEndian.Uint16(b[4:]) != nbd.ChunkDone ||
-		binary.BigEndian.Uint64(b[8:]) != 7 {
+	magic, size := nbd.StructuredReplyMagic, nbd.ChunkLen
+	if r.mode == extended {
+		magic, size = nbd.ExtendedReplyMagic, nbd.ExtendedChunkLen
+	}
+	b := r.read(size)
+	if binary.BigEndian.Uint32(b) != magic || binary.BigEndian.Uint16(b[4:]) != nbd.ChunkDone || binary.BigEndian.Uint64(b[8:]) != 7 {
 		r.t.Fatalf("not the last chunk for cookie 7: %x", b)
 	}
-	return nbd.ChunkType(binary.BigEndian.Uint16(b[6:])), r.read(int(binary.BigEndian.Uint32(b[16:])))
+	typ, n := nbd.ChunkType(binary.BigEndian.Uint16(b[6:])), uint64(binary.BigEndian.Uint32(b[16:]))
+	if r.mode == extended {
+		if off := binary.BigEndian.Uint64(b[16:]); off != r.offset {
+			r.t.Fatalf("chunk for offset %d, want %d", off, r.offset)
+		}
+		n = binary.BigEndian.Uint64(b[24:])
+	}
+	return typ, r.read(int(n))
 }
 
 // errno reads the reply to a request that is not a READ or BLOCK_STATUS that
 // succeeds.
-func (r *raw) errno(structured bool) nbd.Errno {
+func (r *raw) errno() nbd.Errno {
 	r.t.Helper()
-	if !structured {
+	if r.mode == simple {
 		return r.simple()
 	}
-	b := r.read(4)
-	if binary.BigEndian.Uint32(b) == nbd.SimpleReplyMagic {
+	first := r.read(4)
+	if r.mode == structured && binary.BigEndian.Uint32(first) == nbd.SimpleReplyMagic {
 		if rest := r.read(12); binary.BigEndian.Uint32(rest) != 0 {
 			r.t.Fatal("error in a simple reply")
 		}
 		return nbd.OK
 	}
-	rest := r.read(nbd.ChunkLen - 4)
-	payload := r.read(int(binary.BigEndian.Uint32(rest[12:])))
-	switch typ := nbd.ChunkType(binary.BigEndian.Uint16(rest[2:])); typ {
+	rest := &raw{Conn: unread{r.Conn, bytes.NewReader(first)}, t: r.t, mode: r.mode, offset: r.offset}
+	switch typ, payload := rest.chunk(); typ {
 	case nbd.ChunkNone:
 		return nbd.OK
 	case nbd.ChunkError:
@@ -211,4 +263,17 @@ func (r *raw) errno(structured bool) nbd.Errno {
 		r.t.Fatalf("chunk of type %#x", typ)
 		return 0
 	}
+}
+
+// unread is a connection of which some bytes were read already.
+type unread struct {
+	net.Conn
+	first *bytes.Reader
+}
+
+func (u unread) Read(p []byte) (int, error) {
+	if u.first.Len() > 0 {
+		return u.first.Read(p)
+	}
+	return u.Conn.Read(p)
 }

@@ -113,13 +113,17 @@ func (r metaRequest) setsAllocation() bool {
 	return false
 }
 
-// transmissionFlags are what an export offers.
-func transmissionFlags(dev Device, structured bool) TransmissionFlags {
+// flags are what the export offers in reply to opt. INFO may come before the
+// context is selected.
+func (s session) flags(opt Option) TransmissionFlags {
 	f := HasFlags | SendFlush | SendFUA | CanMultiConn | SendCache
-	if structured {
+	if s.structured {
 		f |= SendDF
 	}
-	if dev.ReadOnly() {
+	if s.extended && (s.meta || opt == OptInfo) {
+		f |= BlockStatusPayload
+	}
+	if s.dev.ReadOnly() {
 		return f | ReadOnly
 	}
 	return f | SendTrim | SendWriteZeroes | SendFastZero

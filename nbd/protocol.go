@@ -29,6 +29,15 @@ import (
 //	           BLOCK_STATUS  context 4   (length 4   flags 4)...
 //	           ERROR         error 4   message length 2   message
 //	           ERROR_OFFSET  error 4   message length 2   message   offset 8
+//
+// With extended headers there are these two only. The payload of a chunk is
+// as above but for the one that they add. The offset is that of the request:
+//
+//	request  0 magic 4   4 flags 2   6 type 2   8 cookie 8   16 offset 8   24 length 8   32 payload (PAYLOAD_LEN):
+//	           WRITE         data
+//	           BLOCK_STATUS  length 8   (context 4)...
+//	chunk    0 magic 4   4 flags 2   6 type 2   8 cookie 8   16 offset 8   24 length 8   32 payload:
+//	           BLOCK_STATUS_EXT  context 4   count 4   (length 8   flags 8)...
 const (
 	Magic                uint64 = 0x4e42444d41474943 // NBDMAGIC
 	OptionMagic          uint64 = 0x49484156454f5054 // IHAVEOPT
@@ -36,6 +45,8 @@ const (
 	RequestMagic         uint32 = 0x25609513
 	SimpleReplyMagic     uint32 = 0x67446698
 	StructuredReplyMagic uint32 = 0x668e33ef
+	ExtendedRequestMagic uint32 = 0x21e41c71
+	ExtendedReplyMagic   uint32 = 0x6e8a278c
 )
 
 // Sizes of the fixed parts above.
@@ -45,6 +56,8 @@ const (
 	RequestLen           = 28
 	SimpleReplyLen       = 16
 	ChunkLen             = 20
+	ExtendedRequestLen   = 32
+	ExtendedChunkLen     = 32
 
 	exportNameZeros = 124
 )
@@ -69,6 +82,7 @@ const (
 	OptStructuredReply Option = 8
 	OptListMetaContext Option = 9
 	OptSetMetaContext  Option = 10
+	OptExtendedHeaders Option = 11
 )
 
 // OptionReply is the type of a reply to an option. Errors have bit 31 set.
@@ -81,12 +95,13 @@ const (
 	RepInfo        OptionReply = 3 // 2 InfoType, ...
 	RepMetaContext OptionReply = 4 // 4 context id, name
 
-	RepErrUnsup    OptionReply = 1<<31 + 1
-	RepErrPolicy   OptionReply = 1<<31 + 2
-	RepErrInvalid  OptionReply = 1<<31 + 3
-	RepErrUnknown  OptionReply = 1<<31 + 6
-	RepErrShutdown OptionReply = 1<<31 + 7
-	RepErrTooBig   OptionReply = 1<<31 + 9
+	RepErrUnsup         OptionReply = 1<<31 + 1
+	RepErrPolicy        OptionReply = 1<<31 + 2
+	RepErrInvalid       OptionReply = 1<<31 + 3
+	RepErrUnknown       OptionReply = 1<<31 + 6
+	RepErrShutdown      OptionReply = 1<<31 + 7
+	RepErrTooBig        OptionReply = 1<<31 + 9
+	RepErrExtHeaderReqd OptionReply = 1<<31 + 10
 )
 
 // InfoType is the kind of a RepInfo.
@@ -115,6 +130,9 @@ const (
 	CanMultiConn    TransmissionFlags = 1 << 8
 	SendCache       TransmissionFlags = 1 << 10
 	SendFastZero    TransmissionFlags = 1 << 11
+
+	// BLOCK_STATUS may name the contexts that it wants, with PAYLOAD_LEN.
+	BlockStatusPayload TransmissionFlags = 1 << 12
 )
 
 // Command is the type of a request.
@@ -148,23 +166,24 @@ type CommandFlags uint16
 
 // Command flags.
 const (
-	FlagFUA      CommandFlags = 1 << 0 // durable before the reply
-	FlagNoHole   CommandFlags = 1 << 1 // WRITE_ZEROES: keep the range allocated
-	FlagDF       CommandFlags = 1 << 2 // READ: one content chunk
-	FlagReqOne   CommandFlags = 1 << 3 // BLOCK_STATUS: one extent
-	FlagFastZero CommandFlags = 1 << 4 // WRITE_ZEROES: fail rather than be slow
+	FlagFUA        CommandFlags = 1 << 0 // durable before the reply
+	FlagNoHole     CommandFlags = 1 << 1 // WRITE_ZEROES: keep the range allocated
+	FlagDF         CommandFlags = 1 << 2 // READ: one content chunk
+	FlagReqOne     CommandFlags = 1 << 3 // BLOCK_STATUS: one extent
+	FlagFastZero   CommandFlags = 1 << 4 // WRITE_ZEROES: fail rather than be slow
+	FlagPayloadLen CommandFlags = 1 << 5 // extended headers: the length is that of a payload
 )
 
 // commandFlags are the flags that each command accepts. FUA is valid
 // everywhere, as clients are known to set it on commands that write nothing.
 var commandFlags = [commands]CommandFlags{
 	CmdRead:        FlagFUA | FlagDF,
-	CmdWrite:       FlagFUA,
+	CmdWrite:       FlagFUA | FlagPayloadLen,
 	CmdFlush:       FlagFUA,
 	CmdTrim:        FlagFUA,
 	CmdCache:       FlagFUA,
 	CmdWriteZeroes: FlagFUA | FlagNoHole | FlagFastZero,
-	CmdBlockStatus: FlagFUA | FlagReqOne,
+	CmdBlockStatus: FlagFUA | FlagReqOne | FlagPayloadLen,
 }
 
 // ChunkType is the type of a structured reply chunk. Errors have bit 15 set.
@@ -172,12 +191,13 @@ type ChunkType uint16
 
 // Chunk types.
 const (
-	ChunkNone        ChunkType = 0
-	ChunkOffsetData  ChunkType = 1
-	ChunkOffsetHole  ChunkType = 2
-	ChunkBlockStatus ChunkType = 5
-	ChunkError       ChunkType = 1<<15 + 1
-	ChunkErrorOffset ChunkType = 1<<15 + 2
+	ChunkNone           ChunkType = 0
+	ChunkOffsetData     ChunkType = 1
+	ChunkOffsetHole     ChunkType = 2
+	ChunkBlockStatus    ChunkType = 5
+	ChunkBlockStatusExt ChunkType = 6
+	ChunkError          ChunkType = 1<<15 + 1
+	ChunkErrorOffset    ChunkType = 1<<15 + 2
 )
 
 // ChunkDone marks the last chunk of a reply.
@@ -204,20 +224,20 @@ type Request struct {
 	Type   Command
 	Cookie uint64
 	Offset uint64
-	Length uint32
+	Length uint64 // below 4 GiB without extended headers
 }
 
 // ErrMagic means that the two ends no longer agree on where a message starts.
 var ErrMagic = errors.New("bad magic")
 
-// AppendRequest appends the wire form of r.
+// AppendRequest appends the wire form of r, whose length must have 32 bits.
 func AppendRequest(b []byte, r Request) []byte {
 	b = binary.BigEndian.AppendUint32(b, RequestMagic)
 	b = binary.BigEndian.AppendUint16(b, uint16(r.Flags))
 	b = binary.BigEndian.AppendUint16(b, uint16(r.Type))
 	b = binary.BigEndian.AppendUint64(b, r.Cookie)
 	b = binary.BigEndian.AppendUint64(b, r.Offset)
-	return binary.BigEndian.AppendUint32(b, r.Length)
+	return binary.BigEndian.AppendUint32(b, uint32(r.Length))
 }
 
 // DecodeRequest reads the first RequestLen bytes of b, which must be there.
@@ -231,7 +251,33 @@ func DecodeRequest(b []byte) (Request, error) {
 		Type:   Command(binary.BigEndian.Uint16(b[6:])),
 		Cookie: binary.BigEndian.Uint64(b[8:]),
 		Offset: binary.BigEndian.Uint64(b[16:]),
-		Length: binary.BigEndian.Uint32(b[24:]),
+		Length: uint64(binary.BigEndian.Uint32(b[24:])),
+	}, nil
+}
+
+// AppendExtendedRequest appends the extended form of r.
+func AppendExtendedRequest(b []byte, r Request) []byte {
+	b = binary.BigEndian.AppendUint32(b, ExtendedRequestMagic)
+	b = binary.BigEndian.AppendUint16(b, uint16(r.Flags))
+	b = binary.BigEndian.AppendUint16(b, uint16(r.Type))
+	b = binary.BigEndian.AppendUint64(b, r.Cookie)
+	b = binary.BigEndian.AppendUint64(b, r.Offset)
+	return binary.BigEndian.AppendUint64(b, r.Length)
+}
+
+// DecodeExtendedRequest reads the first ExtendedRequestLen bytes of b, which
+// must be there.
+func DecodeExtendedRequest(b []byte) (Request, error) {
+	_ = b[ExtendedRequestLen-1]
+	if binary.BigEndian.Uint32(b) != ExtendedRequestMagic {
+		return Request{}, fmt.Errorf("extended request header: %w %#x", ErrMagic, binary.BigEndian.Uint32(b))
+	}
+	return Request{
+		Flags:  CommandFlags(binary.BigEndian.Uint16(b[4:])),
+		Type:   Command(binary.BigEndian.Uint16(b[6:])),
+		Cookie: binary.BigEndian.Uint64(b[8:]),
+		Offset: binary.BigEndian.Uint64(b[16:]),
+		Length: binary.BigEndian.Uint64(b[24:]),
 	}, nil
 }
 
@@ -250,6 +296,17 @@ func AppendChunk(b []byte, flags uint16, typ ChunkType, cookie uint64, length ui
 	b = binary.BigEndian.AppendUint16(b, uint16(typ))
 	b = binary.BigEndian.AppendUint64(b, cookie)
 	return binary.BigEndian.AppendUint32(b, length)
+}
+
+// AppendExtendedChunk appends the head of an extended reply chunk to a request
+// at offset, whose payload has length bytes.
+func AppendExtendedChunk(b []byte, flags uint16, typ ChunkType, cookie, offset, length uint64) []byte {
+	b = binary.BigEndian.AppendUint32(b, ExtendedReplyMagic)
+	b = binary.BigEndian.AppendUint16(b, flags)
+	b = binary.BigEndian.AppendUint16(b, uint16(typ))
+	b = binary.BigEndian.AppendUint64(b, cookie)
+	b = binary.BigEndian.AppendUint64(b, offset)
+	return binary.BigEndian.AppendUint64(b, length)
 }
 
 // AppendOption appends an option with its payload.

@@ -8,29 +8,40 @@ import (
 
 // appendReply appends the reply to a request that carries no data: success, or
 // err. Only READ and BLOCK_STATUS must be answered with chunks once structured
-// replies were negotiated; errors are, for the sake of the message.
+// replies were negotiated; errors are, for the sake of the message. With
+// extended headers all replies are chunks.
 func (c *conn) appendReply(b []byte, req Request, err error) []byte {
 	switch {
 	case err != nil && c.structured:
-		return appendError(b, req.Cookie, err)
-	case err == nil && c.structured && req.Type == CmdRead:
-		return AppendChunk(b, ChunkDone, ChunkNone, req.Cookie, 0)
+		return c.appendError(b, req, err)
+	case err == nil && (c.extended || c.structured && req.Type == CmdRead):
+		return c.appendChunk(b, req, ChunkNone, 0)
 	}
 	return AppendSimpleReply(b, req.Cookie, ErrnoOf(err))
 }
 
-// appendError appends an error chunk. It takes at most errorLen bytes.
-func appendError(b []byte, cookie uint64, err error) []byte {
+// appendChunk appends the head of the only chunk of the reply to req, whose
+// payload has length bytes. It takes at most chunkMax bytes.
+func (c *conn) appendChunk(b []byte, req Request, typ ChunkType, length int) []byte {
+	if c.extended {
+		return AppendExtendedChunk(b, ChunkDone, typ, req.Cookie, req.Offset, uint64(length))
+	}
+	return AppendChunk(b, ChunkDone, typ, req.Cookie, uint32(length))
+}
+
+// appendError appends an error chunk. It takes at most errorMax bytes.
+func (c *conn) appendError(b []byte, req Request, err error) []byte {
 	text := message(err)
-	b = AppendChunk(b, ChunkDone, ChunkError, cookie, uint32(6+len(text)))
+	b = c.appendChunk(b, req, ChunkError, 6+len(text))
 	b = binary.BigEndian.AppendUint32(b, uint32(ErrnoOf(err)))
 	b = binary.BigEndian.AppendUint16(b, uint16(len(text)))
 	return append(b, text...)
 }
 
 const (
-	errorLen    = ChunkLen + 6 + maxMessage
-	readHeadLen = ChunkLen + 8
+	chunkMax    = ExtendedChunkLen
+	errorMax    = chunkMax + 6 + maxMessage
+	readHeadMax = chunkMax + 8
 )
 
 // appendReadHead appends what goes before the data of a READ. A data chunk may
@@ -39,7 +50,7 @@ func (c *conn) appendReadHead(b []byte, req Request) []byte {
 	if !c.structured || req.Length == 0 {
 		return c.appendReply(b, req, nil)
 	}
-	b = AppendChunk(b, ChunkDone, ChunkOffsetData, req.Cookie, req.Length+8)
+	b = c.appendChunk(b, req, ChunkOffsetData, 8+int(req.Length))
 	return binary.BigEndian.AppendUint64(b, req.Offset)
 }
 
@@ -161,10 +172,10 @@ func (c *conn) filled(b []byte) { c.outN = len(b) }
 func (c *conn) inline(req Request, err error) {
 	if err != nil {
 		c.in.round.errors++
-		c.filled(c.appendReply(c.room(errorLen), req, err))
+		c.filled(c.appendReply(c.room(errorMax), req, err))
 		return
 	}
-	c.filled(c.appendReply(c.room(ChunkLen), req, nil))
+	c.filled(c.appendReply(c.room(chunkMax), req, nil))
 }
 
 // flushOut sends the inline replies, directly if nobody else is sending. Else

@@ -67,8 +67,13 @@ func TestCloseHangsUpOnHandshakes(t *testing.T) {
 
 func TestDisconnectIsForOneExport(t *testing.T) {
 	exports := nbdtest.Exports{"a": nbdtest.NewMemory(testSize), "b": nbdtest.NewMemory(testSize)}
-	s := serveExports(t, exports, nil, nbd.Limits{})
+	s := serveExports(t, exports, nbd.Limits{})
 	a, b := s.client(nbdclient.Options{Export: "a"}), s.client(nbdclient.Options{Export: "b"})
+	for _, c := range []*nbdclient.Client{a, b} { // whose requests are answered is past the handshake
+		if err := c.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	infos := s.Connections()
 	if len(infos) != 2 || infos[0].Export != "a" || infos[1].Export != "b" {
 		t.Fatalf("%+v", infos)
@@ -114,8 +119,10 @@ func TestTCPAndOtherConnections(t *testing.T) {
 	}
 	pipe, end := net.Pipe() // what is neither unix nor TCP, as TLS will be
 	go s.ServeConn(end)
-	for _, conn := range []net.Conn{tcp, pipe} {
-		c, err := nbdclient.New(t.Context(), conn, nbdclient.Options{})
+	pipe2, end2 := net.Pipe()
+	go s.ServeConn(end2)
+	for conn, opts := range map[net.Conn]nbdclient.Options{tcp: {}, pipe: {}, pipe2: {Compact: true}} {
+		c, err := nbdclient.New(t.Context(), conn, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +146,7 @@ func TestTCPAndOtherConnections(t *testing.T) {
 // part of the disk, against a slice of bytes, with a device that blocks at
 // random.
 func TestModel(t *testing.T) {
-	const conns, part = 4, 2 << 20
+	const conns, part = 6, 2 << 20
 	dev := nbdtest.NewMemory(conns * part)
 	var mu sync.Mutex
 	r := rand.New(rand.NewPCG(3, 4))
@@ -157,7 +164,7 @@ func TestModel(t *testing.T) {
 	s := serve(t, dev, nbd.Limits{Requests: 16})
 	var wg sync.WaitGroup
 	for i := range conns {
-		c := s.client(nbdclient.Options{Simple: i%2 == 0})
+		c := s.client(mode(i % 3).client())
 		wg.Go(func() { runModel(t, c, uint64(i)*part, part, uint64(i)) })
 	}
 	wg.Wait()
@@ -178,7 +185,7 @@ func runModel(t *testing.T, c *nbdclient.Client, base uint64, size int, seed uin
 			if r.IntN(2) == 0 {
 				n = min(n, 5000)
 			}
-			req := &nbdclient.Request{Offset: base + uint64(at), Length: uint32(n)}
+			req := &nbdclient.Request{Offset: base + uint64(at), Length: uint64(n)}
 			want := model[at : at+n]
 			if r.IntN(4) == 0 {
 				req.Flags |= nbd.FlagFUA

@@ -1,9 +1,6 @@
 package nbd
 
-import (
-	"encoding/binary"
-	"sync"
-)
+import "sync"
 
 // task is work that may block: one request, or one batch of writes with the
 // flush that follows it. It belongs to its connection and is reused.
@@ -17,10 +14,7 @@ type task struct {
 	charge charge
 	head   []byte // scratch for replies
 
-	// BLOCK_STATUS: addExtent as a value made once, and what it still wants.
-	extent func(Extent) bool
-	left   int64
-	one    bool
+	status status // of a BLOCK_STATUS
 
 	next *task // READ that is served after this one
 }
@@ -101,10 +95,7 @@ func (t *task) runRange() error {
 	c, req := t.c, t.req
 	off, n := int64(req.Offset), int64(req.Length)
 	if req.Type == CmdCache {
-		if n == 0 {
-			return nil
-		}
-		return c.dev.Prefetch(c.ctx, off, n)
+		return c.prefetch(off, n)
 	}
 	var err error
 	switch {
@@ -158,55 +149,6 @@ func (t *task) runCommit() {
 		}
 	}
 	t.end()
-}
-
-// runBlockStatus answers with the extents of the range, as many as fit. One
-// chunk; its length is put in at the end.
-func (t *task) runBlockStatus() {
-	c, req := t.c, t.req
-	t.head = AppendChunk(t.head[:0], ChunkDone, ChunkBlockStatus, req.Cookie, 0)
-	t.head = binary.BigEndian.AppendUint32(t.head, BaseAllocationID)
-	t.one = req.Flags&FlagReqOne != 0
-	t.left = int64(req.Length)
-	if t.extent == nil {
-		t.extent = t.addExtent
-	}
-	if err := c.dev.Extents(c.ctx, int64(req.Offset), int64(req.Length), t.extent); err != nil {
-		t.finish(req, err)
-		return
-	}
-	if len(t.head) == ChunkLen+4 { // one there must be; 0 is always safe
-		t.head = binary.BigEndian.AppendUint32(t.head, req.Length)
-		t.head = binary.BigEndian.AppendUint32(t.head, 0)
-	}
-	binary.BigEndian.PutUint32(t.head[16:], uint32(len(t.head)-ChunkLen))
-	t.end()
-}
-
-func (t *task) addExtent(e Extent) bool {
-	n := min(e.Length, t.left)
-	if n <= 0 {
-		return t.left > 0
-	}
-	var state uint32
-	if e.Hole {
-		state |= StateHole
-	}
-	if e.Zero {
-		state |= StateZero
-	}
-	t.left -= n
-	if last := len(t.head) - 8; last >= ChunkLen+4 && binary.BigEndian.Uint32(t.head[last+4:]) == state {
-		n += int64(binary.BigEndian.Uint32(t.head[last:]))
-		binary.BigEndian.PutUint32(t.head[last:], uint32(n))
-		return t.left > 0
-	}
-	if have := (len(t.head) - ChunkLen - 4) / 8; have >= maxExtents || t.one && have == 1 {
-		return false
-	}
-	t.head = binary.BigEndian.AppendUint32(t.head, uint32(n))
-	t.head = binary.BigEndian.AppendUint32(t.head, state)
-	return t.left > 0
 }
 
 // workers are parked goroutines that run tasks, the last parked first. They

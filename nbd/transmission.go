@@ -1,9 +1,6 @@
 package nbd
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // round is what was parsed from the receive buffer and is answered together.
 // Writes come first, as one batch, so that a flush of the same round covers
@@ -23,89 +20,6 @@ type round struct {
 // holdReplies is how many bytes of inline replies wait for more requests to be
 // answered with them.
 const holdReplies = 64 << 10
-
-// stop tells why parse stopped.
-type stop int
-
-const (
-	stopPartial stop = iota // the rest has not come yet
-	stopRound               // the round is full
-	stopBig                 // a WRITE with a payload for a buffer of its own
-	stopDisc
-)
-
-// refusal is an error of the request itself.
-type refusal struct {
-	Errno
-	text string
-}
-
-func (r *refusal) Error() string { return r.text }
-func (r *refusal) Unwrap() error { return r.Errno }
-
-var (
-	errCommand     = &refusal{EINVAL, "unknown command"}
-	errFlags       = &refusal{EINVAL, "flag does not belong to the command"}
-	errReserved    = &refusal{EINVAL, "offset and length of a flush must be 0"}
-	errNoContext   = &refusal{EINVAL, "block status needs a metadata context: select base:allocation in the handshake"}
-	errNoLength    = &refusal{EINVAL, "length must not be 0"}
-	errReadOnly    = &refusal{EPERM, "export is read-only"}
-	errBeyond      = &refusal{EINVAL, "range goes beyond the end of the export"}
-	errBeyondWrite = &refusal{ENOSPC, "range goes beyond the end of the export"}
-	errLong        = &refusal{EINVAL, "request is longer than 32 MiB"}
-	errLongDF      = &refusal{EOVERFLOW, "request is longer than 32 MiB"}
-)
-
-// check refuses what is wrong in a request, or returns nil.
-func (c *conn) check(req Request, size uint64) *refusal {
-	if req.Type >= commands || req.Type == CmdDisc {
-		return errCommand
-	}
-	allowed := commandFlags[req.Type]
-	if !c.structured {
-		allowed &^= FlagDF
-	}
-	if req.Flags&^allowed != 0 {
-		return errFlags
-	}
-	writes := false
-	switch req.Type {
-	case CmdFlush:
-		if req.Offset != 0 || req.Length != 0 {
-			return errReserved
-		}
-		return nil
-	case CmdRead:
-		if req.Length > MaxPayload {
-			if req.Flags&FlagDF != 0 {
-				return errLongDF
-			}
-			return errLong
-		}
-	case CmdBlockStatus:
-		if !c.meta {
-			return errNoContext
-		}
-		if req.Length == 0 {
-			return errNoLength
-		}
-	case CmdWrite, CmdTrim, CmdWriteZeroes:
-		if c.dev.ReadOnly() {
-			return errReadOnly
-		}
-		writes = req.Type != CmdTrim
-		if req.Type == CmdWrite && req.Length > MaxPayload {
-			return errLong
-		}
-	}
-	if req.Offset > size || uint64(req.Length) > size-req.Offset {
-		if writes {
-			return errBeyondWrite
-		}
-		return errBeyond
-	}
-	return nil
-}
 
 // target is where the socket puts what it receives: the payload being
 // received, then the receive buffer, which is held only while it has work.
@@ -183,70 +97,10 @@ func (c *conn) serveReceived(n int) error {
 	}
 }
 
-// parse collects whole requests into the round and answers those that are
-// wrong. An error means that the stream cannot be followed any further.
-func (c *conn) parse() (stop, Request, error) {
-	size := uint64(c.dev.Size())
-	for range roundMax {
-		c.skipReceived()
-		p := c.in.b[c.r:c.w]
-		if len(p) < RequestLen {
-			return stopPartial, Request{}, nil
-		}
-		req, err := DecodeRequest(p)
-		if err != nil {
-			return stopPartial, Request{}, err
-		}
-		if req.Type == CmdDisc {
-			c.r += RequestLen
-			return stopDisc, Request{}, nil
-		}
-		refused := c.check(req, size)
-		if refused == nil && req.Type == CmdWrite {
-			end := RequestLen + int(req.Length)
-			if len(p) >= end {
-				c.addWrite(req, p[RequestLen:end])
-				c.r += end
-				continue
-			}
-			if req.Length < ownPayload {
-				return stopPartial, Request{}, nil
-			}
-			c.r += RequestLen
-			return stopBig, req, nil
-		}
-		c.r += RequestLen
-		if refused == nil {
-			c.add(req)
-			continue
-		}
-		if req.Type == CmdWrite {
-			if req.Length > maxSkip {
-				return stopPartial, Request{}, fmt.Errorf("write of %d bytes: %w", req.Length, refused)
-			}
-			c.skip = int64(req.Length)
-		}
-		if req.Type < commands {
-			c.in.round.counts[req.Type]++
-		}
-		c.inline(req, refused)
-	}
-	return stopRound, Request{}, nil
-}
-
-// skipReceived throws away the payload of a refused WRITE.
-func (c *conn) skipReceived() {
-	if c.skip > 0 {
-		n := min(c.skip, int64(c.w-c.r))
-		c.r += int(n)
-		c.skip -= n
-	}
-}
-
 func (c *conn) addWrite(req Request, payload []byte) {
 	r := c.in.round
 	r.counts[CmdWrite]++
-	r.written += uint64(req.Length)
+	r.written += req.Length
 	r.writes = append(r.writes, req)
 	if len(payload) > 0 {
 		r.spans = append(r.spans, Span{Off: int64(req.Offset), Data: payload})
@@ -260,11 +114,11 @@ func (c *conn) add(req Request) {
 	case req.Type == CmdFlush:
 		r.flushes = append(r.flushes, req)
 	case req.Type == CmdRead && req.Length <= inlineRead:
-		r.read += uint64(req.Length)
+		r.read += req.Length
 		r.reads = append(r.reads, req)
 	default:
 		if req.Type == CmdRead {
-			r.read += uint64(req.Length)
+			r.read += req.Length
 		}
 		r.tasks = append(r.tasks, req)
 	}
@@ -348,7 +202,7 @@ func (c *conn) writeLater() {
 
 // read serves a READ inline if the device can.
 func (c *conn) read(req Request) {
-	b := c.appendReadHead(c.room(readHeadLen+int(req.Length)), req)
+	b := c.appendReadHead(c.room(readHeadMax+int(req.Length)), req)
 	end := len(b) + int(req.Length)
 	var err error
 	if req.Length > 0 {
@@ -430,7 +284,7 @@ func (c *conn) startBig() {
 	req := t.reqs[0]
 	t.spans = append(t.spans, Span{Off: int64(req.Offset), Data: t.buf.b[:req.Length]})
 	c.in.round.counts[CmdWrite]++
-	c.in.round.written += uint64(req.Length)
+	c.in.round.written += req.Length
 	if req.Flags&FlagFUA == 0 {
 		// Measured: a payload is cheapest to copy where it is in the cache.
 		if err := c.dev.TryWrite(t.spans); err != ErrWouldBlock {

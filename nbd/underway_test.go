@@ -33,7 +33,7 @@ func TestReadsUnderWay(t *testing.T) {
 		}
 		return nil
 	}
-	r := serve(t, dev, nbd.Limits{}).transmit(false)
+	r := serve(t, dev, nbd.Limits{}).transmit(simple)
 	var all []byte
 	for i := range reads {
 		all = nbd.AppendRequest(all, nbd.Request{Type: nbd.CmdRead, Cookie: uint64(i), Offset: uint64(i * block), Length: block})

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"openvstorage/fusefs"
+	"openvstorage/fusefs/transport"
 	"openvstorage/volumedriver"
 )
 
@@ -22,11 +25,37 @@ type files struct {
 
 var _ fusefs.Pool = files{}
 
-// mountFiles mounts a host's vDisks on dir, which is prepared.
-func mountFiles(ctx context.Context, h host, data, dir string, allowOther bool) (*fusefs.FS, error) {
-	return fusefs.Mount(ctx, files{h, data}, h.FileKeys(), dir, fusefs.Options{
-		AllowOther: allowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
+// mountFiles mounts a host's vDisks on the directory of the flags, which is
+// prepared. data is the data directory.
+func mountFiles(ctx context.Context, h host, data string, flags upFlags, logger *slog.Logger) (*fusefs.FS, error) {
+	return fusefs.Mount(ctx, files{h, data}, h.FileKeys(), flags.mount, fusefs.Options{
+		AllowOther: flags.allowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
+		Ways: flags.fuse.ways, Logger: logger,
 	})
+}
+
+// fuseWays is the flag --fuse.
+type fuseWays struct {
+	ways transport.Ways
+	set  bool
+}
+
+var fuseWayNames = []string{transport.BestWay: "auto", transport.NoRing: "device", transport.RingOnly: "ring"}
+
+// String implements pflag.Value.
+func (w *fuseWays) String() string { return fuseWayNames[w.ways] }
+
+// Type implements pflag.Value.
+func (w *fuseWays) Type() string { return "way" }
+
+// Set implements pflag.Value.
+func (w *fuseWays) Set(s string) error {
+	i := slices.Index(fuseWayNames, s)
+	if i < 0 {
+		return fmt.Errorf("give auto, device or ring")
+	}
+	w.ways, w.set = transport.Ways(i), true
+	return nil
 }
 
 // fileErrors turns the kinds of error of vDisks into errnos. A halted one is

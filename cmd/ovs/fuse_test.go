@@ -28,7 +28,7 @@ func TestMountWhole(t *testing.T) {
 	}
 	defer h.Close(context.Background())
 	dir := t.TempDir()
-	m, err := mountFiles(context.Background(), h, t.TempDir(), dir, false)
+	m, err := mountFiles(context.Background(), h, t.TempDir(), upFlags{mount: dir}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

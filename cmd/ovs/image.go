@@ -21,7 +21,6 @@ const (
 	pieceSize  = 1 << 20 // bytes of one request
 	pieces     = 16      // requests under way, each with its memory
 	clusterLen = 4096    // zeros are left out in units of this
-	statusMost = 1 << 30 // bytes that one question for extents is about
 )
 
 // span is a range of an image in bytes.
@@ -75,7 +74,7 @@ func allocated(c *nbdclient.Client) iter.Seq2[span, error] {
 			return
 		}
 		for off := int64(0); off < c.Size(); {
-			extents, err := c.BlockStatus(off, uint32(min(statusMost, c.Size()-off)))
+			extents, err := c.BlockStatus(off, c.Size()-off)
 			if err == nil && len(extents) == 0 {
 				err = errors.New("the server tells no extents")
 			}

@@ -112,7 +112,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
 	if d.metricsLn != nil {
-		if d.metrics, err = newMetricsServer(append(d.host.Collectors(), nbdCollector{d.nbd}, written), d.logger); err != nil {
+		if d.metrics, err = newMetricsServer(append(d.host.Collectors(), nbdCollector{d.nbd}, fuseCollector{d.mount}, written), d.logger); err != nil {
 			return err
 		}
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })
@@ -123,9 +123,14 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
 // a listener that fails.
 func (d *daemon) mountFiles(ctx context.Context, dir string) (err error) {
-	if d.mount, err = mountFiles(ctx, d.host, dir, d.flags.mount, d.flags.allowOther); err != nil {
+	if d.mount, err = mountFiles(ctx, d.host, dir, d.flags, d.logger); err != nil {
 		return err
 	}
+	way := "device"
+	if d.mount.Stats().Queues > 0 {
+		way = "ring"
+	}
+	d.logger.Info("the mount is served", "mount", d.flags.mount, "fuse", way)
 	d.run("the mount on "+d.flags.mount, func() error {
 		d.mount.Wait()
 		if d.stopping.Load() {

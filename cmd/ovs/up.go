@@ -39,6 +39,7 @@ type upFlags struct {
 	alba        albaFlags
 	mount       string
 	allowOther  bool
+	fuse        fuseWays
 	logLevel    slog.Level
 }
 
@@ -94,6 +95,7 @@ next start has to look at more.`,
 	flags.IntVar(&f.uploads, "uploads", f.uploads, "put `n` SCOs to the backend side by side, each of up to 16 MiB in memory")
 	flags.StringVar(&f.mount, "mount", "", "mount the vDisks as files NAME.raw on this empty `directory`, by FUSE")
 	flags.BoolVar(&f.allowOther, "allow-other", false, "let other users than the one of this process into the mount")
+	flags.Var(&f.fuse, "fuse", "`way` of the mount's requests: ring (an io_uring; as root, echo Y > /sys/module/fuse/parameters/enable_uring), device, or auto: ring if the kernel offers it")
 	flags.StringVar(&f.backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
 	f.alba.add(flags)
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
@@ -125,6 +127,9 @@ func (f *upFlags) check(command string) error {
 	}
 	if f.allowOther && f.mount == "" {
 		return usagef("%s: --allow-other says who may use the mount; give --mount DIR too", command)
+	}
+	if f.fuse.set && f.mount == "" {
+		return usagef("%s: --fuse is about the mount; give --mount DIR too", command)
 	}
 	if f.insecure {
 		return nil

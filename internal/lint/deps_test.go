@@ -46,11 +46,12 @@ var allowed = []struct {
 
 	{"nbd", nil, "a front end over an interface of its own; never volumedriver"},
 	{"nbd/*", []string{"nbd", "nbd/*"}, "clients, suites, another server"},
-	{"fusefs/...", []string{"fusefs/..."}, "a front end over an interface of its own; never volumedriver"},
+	{"fusefs/...", []string{"fusefs/...", "internal/uring"}, "a front end over an interface of its own; never volumedriver"},
 
 	{"blockdev", nil, "files as block devices"},
 
-	{"internal/disk/*", []string{"internal/disk/*"}, "disks and their suite"},
+	{"internal/disk/*", []string{"internal/disk/*", "internal/uring"}, "disks and their suite"},
+	{"internal/uring", nil, "memory shared with the kernel"},
 	{"internal/gate", nil, "a door for tests"},
 	{"backend/fault", []string{"internal/gate"}, "holds calls"},
 	{"alba/osd/osdtest", []string{"internal/gate"}, "holds calls"},

@@ -18,6 +18,7 @@ import (
 type Options struct {
 	Export   string
 	Simple   bool // do not ask for structured replies, thus for no metadata
+	Compact  bool // do not ask for extended headers
 	InFlight int  // most requests at once; default 256
 }
 
@@ -33,32 +34,38 @@ type Request struct {
 	Type   nbd.Command
 	Flags  nbd.CommandFlags
 	Offset uint64
-	Length uint32 // of commands without Data
+	Length uint64 // of commands without Data; from 4 GiB on it needs extended headers
 	Data   []byte // payload of a write, destination of a read: has their length
 
 	// Done is called once, from the goroutine that receives or from Start's
 	// caller; it must not block. Do sets its own.
 	Done func(*Request)
 
+	// Contexts, if set, are the ids that a BLOCK_STATUS is about, sent as its
+	// payload: for servers with nbd.BlockStatusPayload.
+	Contexts []uint32
+
 	Err     error    // an nbd.Errno, wrapped with the server's message, or why the connection broke
 	Extents []Extent // of BLOCK_STATUS, appended to
 
-	got uint32 // bytes of a read received
+	got uint64 // bytes of a read received
 	chn chan struct{}
 }
 
 // Client is an open connection in the transmission phase. Its methods are safe
 // for concurrent use.
 type Client struct {
-	conn  net.Conn
-	size  int64
-	flags nbd.TransmissionFlags
-	meta  bool
-	recvd chan struct{} // closed when the receiver has ended
+	conn     net.Conn
+	size     int64
+	flags    nbd.TransmissionFlags
+	extended bool
+	meta     bool
+	recvd    chan struct{} // closed when the receiver has ended
 
 	send struct {
 		sync.Mutex
 		head []byte
+		ends []int // of each request in head
 		vecs net.Buffers
 		raw  [][]byte
 	}
@@ -112,14 +119,19 @@ func open(conn net.Conn, opts Options) (*Client, error) {
 		return nil, err
 	}
 	if !opts.Simple {
-		ok, err := h.StructuredReply()
-		if err != nil {
-			return nil, err
+		ok, err := false, error(nil)
+		if !opts.Compact {
+			ok, err = h.ExtendedHeaders()
+			c.extended = ok
+		}
+		if !ok && err == nil {
+			ok, err = h.StructuredReply()
 		}
 		if ok {
-			if c.meta, err = h.SetMetaContext(opts.Export, nbd.BaseAllocation); err != nil {
-				return nil, err
-			}
+			c.meta, err = h.SetMetaContext(opts.Export, nbd.BaseAllocation)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	info, err := h.Go(opts.Export)
@@ -136,6 +148,10 @@ func (c *Client) Size() int64 { return c.size }
 // Flags are the transmission flags of the export.
 func (c *Client) Flags() nbd.TransmissionFlags { return c.flags }
 
+// Extended tells whether extended headers are in use, thus lengths of 4 GiB
+// and more.
+func (c *Client) Extended() bool { return c.extended }
+
 // HasExtents tells whether BLOCK_STATUS can be used.
 func (c *Client) HasExtents() bool { return c.meta }
 
@@ -143,7 +159,7 @@ func (c *Client) HasExtents() bool { return c.meta }
 // ErrClosed.
 func (c *Client) Close() error {
 	c.send.Lock()
-	_, err := c.conn.Write(nbd.AppendRequest(nil, nbd.Request{Type: nbd.CmdDisc}))
+	_, err := c.conn.Write(c.appendRequest(nil, nbd.Request{Type: nbd.CmdDisc}))
 	c.send.Unlock()
 	c.fail(ErrClosed)
 	<-c.recvd
@@ -183,7 +199,17 @@ func (c *Client) Start(rs ...*Request) {
 	c.send.Lock()
 	defer c.send.Unlock()
 	for len(rs) > 0 {
-		n := min(len(rs), len(c.mu.slots))
+		n := 0
+		for n < len(rs) && n < len(c.mu.slots) && c.fits(rs[n]) {
+			n++
+		}
+		if n == 0 {
+			r := rs[0]
+			r.Err = fmt.Errorf("nbdclient: %v of %d bytes at %d: %w", r.Type, r.Length, r.Offset, errCompact)
+			r.Done(r)
+			rs = rs[1:]
+			continue
+		}
 		c.start(rs[:n])
 		rs = rs[n:]
 	}
@@ -191,7 +217,7 @@ func (c *Client) Start(rs ...*Request) {
 
 // start sends at most as many requests as there are places.
 func (c *Client) start(rs []*Request) {
-	c.send.head, c.send.raw = c.send.head[:0], c.send.raw[:0]
+	c.send.head, c.send.ends, c.send.raw = c.send.head[:0], c.send.ends[:0], c.send.raw[:0]
 	c.mu.Lock()
 	for len(c.mu.free) < len(rs) && c.mu.err == nil {
 		c.mu.room.Wait()
@@ -210,19 +236,14 @@ func (c *Client) start(rs []*Request) {
 		c.mu.free = c.mu.free[:last]
 		c.mu.slots[cookie] = r
 		r.Err, r.Extents, r.got = nil, r.Extents[:0], 0
-		length := r.Length
-		if r.Type == nbd.CmdRead || r.Type == nbd.CmdWrite {
-			length = uint32(len(r.Data))
-		}
-		c.send.head = nbd.AppendRequest(c.send.head, nbd.Request{
-			Flags: r.Flags, Type: r.Type, Cookie: cookie, Offset: r.Offset, Length: length,
-		})
+		c.send.head = c.append(c.send.head, r, cookie)
+		c.send.ends = append(c.send.ends, len(c.send.head))
 	}
 	c.mu.Unlock()
 	head, from := c.send.head, 0
 	for i, r := range rs {
 		if r.Type == nbd.CmdWrite {
-			end := (i + 1) * nbd.RequestLen
+			end := c.send.ends[i]
 			c.send.raw = append(c.send.raw, head[from:end], r.Data)
 			from = end
 		}
@@ -292,40 +313,4 @@ func (c *Client) complete(cookie uint64, r *Request) {
 	c.mu.room.Signal()
 	c.mu.Unlock()
 	r.Done(r)
-}
-
-// ReadAt reads len(p) bytes.
-func (c *Client) ReadAt(p []byte, off int64) (int, error) {
-	if err := c.Do(&Request{Type: nbd.CmdRead, Offset: uint64(off), Data: p}); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// WriteAt writes p.
-func (c *Client) WriteAt(p []byte, off int64) (int, error) {
-	if err := c.Do(&Request{Type: nbd.CmdWrite, Offset: uint64(off), Data: p}); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// Flush makes all writes that were answered durable.
-func (c *Client) Flush() error { return c.Do(&Request{Type: nbd.CmdFlush}) }
-
-// Trim gives a range back.
-func (c *Client) Trim(off int64, n uint32) error {
-	return c.Do(&Request{Type: nbd.CmdTrim, Offset: uint64(off), Length: n})
-}
-
-// Zero makes a range read as zeros; flags may hold nbd.FlagNoHole.
-func (c *Client) Zero(off int64, n uint32, flags nbd.CommandFlags) error {
-	return c.Do(&Request{Type: nbd.CmdWriteZeroes, Flags: flags, Offset: uint64(off), Length: n})
-}
-
-// BlockStatus returns the first extents of a range; there may be more.
-func (c *Client) BlockStatus(off int64, n uint32) ([]Extent, error) {
-	r := &Request{Type: nbd.CmdBlockStatus, Offset: uint64(off), Length: n}
-	err := c.Do(r)
-	return r.Extents, err
 }

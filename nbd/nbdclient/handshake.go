@@ -104,6 +104,12 @@ func (h *Handshake) StructuredReply() (bool, error) {
 	return err == nil && rs[len(rs)-1].Type == nbd.RepAck, err
 }
 
+// ExtendedHeaders asks for extended headers, which have structured replies.
+func (h *Handshake) ExtendedHeaders() (bool, error) {
+	rs, err := h.Option(nbd.OptExtendedHeaders, nil)
+	return err == nil && rs[len(rs)-1].Type == nbd.RepAck, err
+}
+
 // SetMetaContext selects a metadata context of an export.
 func (h *Handshake) SetMetaContext(export, context string) (bool, error) {
 	rs, err := h.Option(nbd.OptSetMetaContext, MetaPayload(export, context))

@@ -16,10 +16,12 @@ func (c *Client) receiveOne(in *bufio.Reader) error {
 	if err != nil {
 		return err
 	}
-	switch binary.BigEndian.Uint32(p) {
-	case nbd.SimpleReplyMagic:
+	switch magic := binary.BigEndian.Uint32(p); {
+	case magic == nbd.ExtendedReplyMagic && c.extended:
+		return c.extendedChunk(in)
+	case magic == nbd.SimpleReplyMagic && !c.extended:
 		return c.simpleReply(in, p)
-	case nbd.StructuredReplyMagic:
+	case magic == nbd.StructuredReplyMagic && !c.extended:
 		return c.chunk(in)
 	}
 	return fmt.Errorf("reply: %w %#x", nbd.ErrMagic, binary.BigEndian.Uint32(p))
@@ -55,6 +57,33 @@ func (c *Client) chunk(in *bufio.Reader) error {
 	if err != nil {
 		return err
 	}
+	return c.payload(in, r, flags, typ, cookie, n)
+}
+
+// extendedChunk reads a chunk with extended headers.
+func (c *Client) extendedChunk(in *bufio.Reader) error {
+	p, err := in.Peek(nbd.ExtendedChunkLen)
+	if err != nil {
+		return err
+	}
+	flags, typ := binary.BigEndian.Uint16(p[4:]), nbd.ChunkType(binary.BigEndian.Uint16(p[6:]))
+	cookie, off, n := binary.BigEndian.Uint64(p[8:]), binary.BigEndian.Uint64(p[16:]), binary.BigEndian.Uint64(p[24:])
+	in.Discard(nbd.ExtendedChunkLen) // it was peeked at
+	r, err := c.find(cookie)
+	if err != nil {
+		return err
+	}
+	if off != r.Offset {
+		return fmt.Errorf("reply to %v at %d says that it was at %d", r.Type, r.Offset, off)
+	}
+	if n>>32 != 0 {
+		return fmt.Errorf("chunk of %d bytes", n)
+	}
+	return c.payload(in, r, flags, typ, cookie, uint32(n))
+}
+
+// payload reads the payload of a chunk, n bytes.
+func (c *Client) payload(in *bufio.Reader, r *Request, flags uint16, typ nbd.ChunkType, cookie uint64, n uint32) (err error) {
 	switch {
 	case typ == nbd.ChunkNone:
 		err = want(n == 0, "empty chunk", n)
@@ -64,6 +93,8 @@ func (c *Client) chunk(in *bufio.Reader) error {
 		err = r.hole(in, n)
 	case typ == nbd.ChunkBlockStatus && r.Type == nbd.CmdBlockStatus:
 		err = r.blockStatus(in, n)
+	case typ == nbd.ChunkBlockStatusExt && r.Type == nbd.CmdBlockStatus && c.extended:
+		err = r.blockStatusExt(in, n)
 	case typ&(1<<15) != 0:
 		err = r.errorChunk(in, n)
 	default:
@@ -73,7 +104,7 @@ func (c *Client) chunk(in *bufio.Reader) error {
 		return err
 	}
 	if flags&nbd.ChunkDone != 0 {
-		if r.Err == nil && r.Type == nbd.CmdRead && r.got != uint32(len(r.Data)) {
+		if r.Err == nil && r.Type == nbd.CmdRead && r.got != uint64(len(r.Data)) {
 			return fmt.Errorf("read of %d bytes answered with %d", len(r.Data), r.got)
 		}
 		c.complete(cookie, r)
@@ -93,7 +124,7 @@ func (r *Request) part(off uint64, n uint32) ([]byte, error) {
 	if off < r.Offset || off-r.Offset > uint64(len(r.Data)) || uint64(n) > uint64(len(r.Data))-(off-r.Offset) {
 		return nil, fmt.Errorf("chunk of %d bytes at %d lies outside the read", n, off)
 	}
-	r.got += n
+	r.got += uint64(n)
 	return r.Data[off-r.Offset:][:n], nil
 }
 
@@ -145,6 +176,31 @@ func (r *Request) blockStatus(in *bufio.Reader, n uint32) error {
 			Length: int64(binary.BigEndian.Uint32(p)),
 			Hole:   state&nbd.StateHole != 0,
 			Zero:   state&nbd.StateZero != 0,
+		})
+	}
+	return nil
+}
+
+func (r *Request) blockStatusExt(in *bufio.Reader, n uint32) error {
+	if err := want(n >= 24 && n%16 == 8 && n <= 1<<20, "extended block status chunk", n); err != nil {
+		return err
+	}
+	p := make([]byte, n)
+	if _, err := io.ReadFull(in, p); err != nil {
+		return err
+	}
+	if count := binary.BigEndian.Uint32(p[4:]); count != 0 && count != n/16 { // 0: it is for the length to tell
+		return fmt.Errorf("extended block status of %d bytes says that it has %d extents", n, count)
+	}
+	for p = p[8:]; len(p) > 0; p = p[16:] {
+		length, state := binary.BigEndian.Uint64(p), binary.BigEndian.Uint64(p[8:])
+		if length>>63 != 0 {
+			return fmt.Errorf("extent of %d bytes", length)
+		}
+		r.Extents = append(r.Extents, Extent{
+			Length: int64(length),
+			Hole:   state&uint64(nbd.StateHole) != 0,
+			Zero:   state&uint64(nbd.StateZero) != 0,
 		})
 	}
 	return nil

@@ -1,6 +1,6 @@
 // Package nbdtest has what tests of NBD servers and devices need: a device in
-// memory with hooks for faults and delays, exports of such devices, and the
-// conformance suite of nbd.Device.
+// memory and one of any size, with hooks for faults and delays, exports of such
+// devices, and the conformance suite of nbd.Device.
 package nbdtest
 
 import (

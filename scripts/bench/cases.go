@@ -88,6 +88,16 @@ func cases() []benchCase {
 			load: timed(iops, "--rw=randread", "--bs=4k", "--iodepth=32"),
 		},
 		{
+			name: "FUSE random write 4k QD1", unit: "kIOPS", run: race, us: oursFUSE,
+			bars: []bar{{qemuFUSE, 1}, {ours, 0}},
+			load: timed(iops, "--rw=randwrite", "--bs=4k", "--iodepth=1"),
+		},
+		{
+			name: "FUSE random read 4k QD1", unit: "kIOPS", run: race, us: oursFUSE,
+			bars: []bar{{qemuFUSE, 1}, {ours, 0}},
+			load: timed(iops, "--rw=randread", "--bs=4k", "--iodepth=1"),
+		},
+		{
 			name: "FUSE sequential write 1m QD8", unit: "MiB/s", run: race, us: oursFUSE,
 			bars: []bar{{qemuFUSE, 0.8}},
 			load: timed(bandwidth, "--rw=write", "--bs=1m", "--iodepth=8"),

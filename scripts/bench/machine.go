@@ -10,29 +10,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const haltPollFile = "/sys/module/haltpoll/parameters/guest_halt_poll_ns"
+// Parameters of the kernel that figures depend on.
+const (
+	haltPollFile = "/sys/module/haltpoll/parameters/guest_halt_poll_ns"
+	fuseRingFile = "/sys/module/fuse/parameters/enable_uring"
+)
 
-// haltPoll is the guest's halt-polling setting, "absent" where there is none.
-func haltPoll() string {
-	p, err := os.ReadFile(haltPollFile)
+// parameter is a parameter of the kernel, "absent" where it has none.
+func parameter(file string) string {
+	p, err := os.ReadFile(file)
 	if err != nil {
 		return "absent"
 	}
 	return strings.TrimSpace(string(p))
 }
 
-// setHaltPoll sets it, if ns is not below 0, and returns what puts it back.
-func setHaltPoll(ns int) (restore func(), err error) {
-	if ns < 0 {
+// setParameter sets one, unless value is "", and returns what puts it back.
+func setParameter(file, value string) (restore func(), err error) {
+	if value == "" {
 		return func() {}, nil
 	}
-	old := haltPoll()
-	if err := os.WriteFile(haltPollFile, []byte(strconv.Itoa(ns)), 0); err != nil {
-		return nil, fmt.Errorf("set halt polling: %w", err)
+	old := parameter(file)
+	if err := os.WriteFile(file, []byte(value), 0); err != nil {
+		return nil, fmt.Errorf("set a parameter of the kernel: %w", err)
 	}
 	return func() {
-		if err := os.WriteFile(haltPollFile, []byte(old), 0); err != nil {
-			fmt.Fprintln(os.Stderr, "bench: put halt polling back to", old+":", err)
+		if err := os.WriteFile(file, []byte(old), 0); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: put %s back to %s: %v\n", file, old, err)
 		}
 	}, nil
 }

@@ -38,7 +38,8 @@ type options struct {
 	time     time.Duration // of a run that is limited by time
 	long     time.Duration // of the sustained run
 	quick    bool
-	haltPoll int // nanoseconds; below 0: leave it
+	haltPoll string // nanoseconds; "": leave it
+	fuseRing string // Y or N; "": leave it
 	dir      string
 	json     string
 	standIn  bool
@@ -65,7 +66,8 @@ func parse(args []string) (options, error) {
 	f.IntVar(&o.rounds, "rounds", 3, "rounds of each case; the median counts")
 	seconds := f.Float64("time", 4, "`seconds` of a run")
 	f.BoolVar(&o.quick, "quick", false, "one round of one second: a check of the bench, not a measurement")
-	f.IntVar(&o.haltPoll, "haltpoll", -1, "set guest_halt_poll_ns to this for the whole bench (root); it is put back at the end")
+	f.StringVar(&o.haltPoll, "haltpoll", "", "set guest_halt_poll_ns to this for the whole bench (root); it is put back at the end")
+	f.StringVar(&o.fuseRing, "fuse-ring", "", "let FUSE use an io_uring for the whole bench (root), `Y or N`; it is put back at the end")
 	f.StringVar(&o.dir, "dir", "", "work in a new directory below this one, on the disk to be measured (default: the temporary directory)")
 	f.StringVar(&o.json, "json", "bench.json", "write the result to this `file` too; empty: do not")
 	f.BoolVar(&o.standIn, "standin", false, "measure nbdkit file in the place of ovs: a check of the bench itself")
@@ -92,11 +94,13 @@ func parse(args []string) (options, error) {
 }
 
 func run(ctx context.Context, o options) error {
-	restore, err := setHaltPoll(o.haltPoll)
-	if err != nil {
-		return err
+	for file, value := range map[string]string{haltPollFile: o.haltPoll, fuseRingFile: o.fuseRing} {
+		restore, err := setParameter(file, value)
+		if err != nil {
+			return err
+		}
+		defer restore()
 	}
-	defer restore()
 	dir, err := os.MkdirTemp(o.dir, "ovs-bench-")
 	if err != nil {
 		return err

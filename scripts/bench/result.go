@@ -94,6 +94,7 @@ func (r *row) judge() {
 type result struct {
 	When     time.Time `json:"when"`
 	HaltPoll string    `json:"guest_halt_poll_ns"`
+	FUSERing string    `json:"fuse_enable_uring"`
 	CPUs     int       `json:"cpus"`
 	Busy     float64   `json:"busy_before"` // share of the CPUs in use before the start
 	Steal    float64   `json:"steal"`       // share of the time
@@ -106,7 +107,8 @@ type result struct {
 
 func newResult(o options) *result {
 	return &result{
-		When: time.Now().UTC().Truncate(time.Second), HaltPoll: haltPoll(), CPUs: runtime.NumCPU(), Busy: idleBusy(),
+		When: time.Now().UTC().Truncate(time.Second), HaltPoll: parameter(haltPollFile), FUSERing: parameter(fuseRingFile),
+		CPUs: runtime.NumCPU(), Busy: idleBusy(),
 		Rounds: o.rounds, Seconds: o.time.Seconds(), Quick: o.quick, StandIn: o.standIn,
 	}
 }
@@ -114,8 +116,8 @@ func newResult(o options) *result {
 const tableLine = "%-34s %-10s %-22s %-22s %-22s %7s %7s  %-5s %s\n"
 
 func (r *result) printHead(w io.Writer) {
-	fmt.Fprintf(w, "%s, %d CPUs, guest_halt_poll_ns %s, %d rounds of %g s, working set %d MiB, %.0f %% of the CPUs busy before the start\n",
-		r.When.Format(time.RFC3339), r.CPUs, r.HaltPoll, r.Rounds, r.Seconds, int64(workingSet/mib), 100*r.Busy)
+	fmt.Fprintf(w, "%s, %d CPUs, guest_halt_poll_ns %s, FUSE's enable_uring %s, %d rounds of %g s, working set %d MiB, %.0f %% of the CPUs busy before the start\n",
+		r.When.Format(time.RFC3339), r.CPUs, r.HaltPoll, r.FUSERing, r.Rounds, r.Seconds, int64(workingSet/mib), 100*r.Busy)
 	if r.Busy > 0.1 {
 		fmt.Fprintln(w, "WARNING: something else is running here; the figures are worth little")
 	}

@@ -1,10 +1,15 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"openvstorage/nbd"
+	"openvstorage/nbd/nbdclient"
 )
 
 // TestNBDInfo: what nbdinfo sees of an export.
@@ -86,4 +91,90 @@ func TestMap(t *testing.T) {
 	if got := allocation(t, uri); !slices.Equal(got, want) {
 		t.Errorf("map is\n%v, want\n%v", got, want)
 	}
+}
+
+// TestVastRequests: half of a disk of 16 TiB is trimmed and half of it zeroed
+// by one request each, and one request tells what is where. None takes long, a
+// killed server remembers them, and a client without extended headers, who
+// needs thousands of requests, sees the same.
+func TestVastRequests(t *testing.T) {
+	need(t, "nbdinfo")
+	s := up(t)
+	uri := s.create("disk", 16*tib)
+	connect := func() *nbdclient.Client {
+		c, err := nbdclient.Dial(t.Context(), "unix", s.Socket, nbdclient.Options{Export: "disk"})
+		must(t, err)
+		t.Cleanup(c.Abort)
+		if !c.Extended() || c.Flags()&nbd.BlockStatusPayload == 0 || c.Size() != 16*tib {
+			t.Fatalf("extended headers %v, flags %#x, %d bytes", c.Extended(), c.Flags(), c.Size())
+		}
+		return c
+	}
+	c := connect()
+	marks := []int64{0, 5 * gib, 8*tib - 4096, 8 * tib, 13*tib + 12345<<12, 16*tib - 4096}
+	for _, off := range marks {
+		_, err := c.WriteAt(bytes.Repeat([]byte("mark"), 1024), off)
+		must(t, err)
+	}
+	quick := func(what string, fn func() error) {
+		t.Helper()
+		start := time.Now()
+		must(t, fn())
+		took := time.Since(start)
+		t.Logf("%s: %v", what, took)
+		if took > time.Second {
+			t.Errorf("%s took %v, want less than a second", what, took)
+		}
+	}
+	check := func(what string, left []int64, want ...extent) {
+		t.Helper()
+		var es []nbd.Extent
+		quick(what+": block status of 16 TiB", func() (err error) {
+			es, err = c.BlockStatus(0, 16*tib)
+			return err
+		})
+		var got []extent
+		at := int64(0)
+		for _, e := range es {
+			x := extent{Offset: at, Length: e.Length}
+			if e.Hole {
+				x.Type |= 1
+			}
+			if e.Zero {
+				x.Type |= 2
+			}
+			got, at = append(got, x), at+e.Length
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%s: extents are\n%v, want\n%v", what, got, want)
+		}
+		p := make([]byte, 4096)
+		for _, off := range marks {
+			_, err := c.ReadAt(p, off)
+			must(t, err)
+			if marked := bytes.Equal(p, bytes.Repeat([]byte("mark"), 1024)); marked != slices.Contains(left, off) || !marked && !bytes.Equal(p, make([]byte, 4096)) {
+				t.Fatalf("%s: at %d is %.8q", what, off, p)
+			}
+		}
+	}
+	third := int64(13*tib + 12345<<12)
+	quick("trim of 8 TiB", func() error { return c.Trim(0, 8*tib) })
+	check("trimmed", marks[3:], extent{0, 8 * tib, 3}, extent{8 * tib, 4096, 0}, extent{8*tib + 4096, third - 8*tib - 4096, 3},
+		extent{third, 4096, 0}, extent{third + 4096, 16*tib - third - 8192, 3}, extent{16*tib - 4096, 4096, 0})
+	quick("zero of 8 TiB", func() error { return c.Zero(8*tib, 8*tib, nbd.FlagNoHole|nbd.FlagFUA) })
+	halves := []extent{{0, 8 * tib, 3}, {8 * tib, 8 * tib, 2}}
+	check("zeroed", nil, halves...)
+	quick("cache of 16 TiB", func() error { return c.Cache(0, 16*tib) })
+
+	s.Kill()
+	s.start()
+	c = connect()
+	check("after a kill", nil, halves...)
+	if got := allocation(t, uri); !slices.Equal(got, halves) {
+		t.Errorf("nbdinfo sees\n%v, want\n%v", got, halves)
+	}
+	quick("trim of 16 TiB", func() error {
+		return c.Do(&nbdclient.Request{Type: nbd.CmdTrim, Flags: nbd.FlagFUA, Length: 16 * tib})
+	})
+	check("all trimmed", nil, extent{0, 16 * tib, 3})
 }

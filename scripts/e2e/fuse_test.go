@@ -71,14 +71,14 @@ func (d *doors) step(r *rand.Rand, i int) {
 		if fuse {
 			err = unix.Fallocate(int(d.file.Fd()), unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_PUNCH_HOLE, int64(off), int64(n))
 		} else {
-			err = d.nbd.Trim(int64(off), uint32(n))
+			err = d.nbd.Trim(int64(off), int64(n))
 		}
 		clear(d.model[off : off+n])
 	case op < 11:
 		if fuse {
 			err = unix.Fallocate(int(d.file.Fd()), unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_ZERO_RANGE, int64(off), int64(n))
 		} else {
-			err = d.nbd.Zero(int64(off), uint32(n), nbd.FlagNoHole)
+			err = d.nbd.Zero(int64(off), int64(n), nbd.FlagNoHole)
 		}
 		clear(d.model[off : off+n])
 	case op < 12:

@@ -195,7 +195,7 @@ func TestKillClient(t *testing.T) {
 func breakOff(t *testing.T, socket, export string) {
 	t.Helper()
 	for i := range 20 {
-		c, err := nbdclient.Dial(t.Context(), "unix", socket, nbdclient.Options{Export: export})
+		c, err := nbdclient.Dial(t.Context(), "unix", socket, nbdclient.Options{Export: export, Compact: true})
 		must(t, err)
 		half := nbd.AppendRequest(nil, nbd.Request{Type: nbd.CmdWrite, Cookie: 1, Offset: 300 * mib, Length: 1 * mib})
 		if i%2 == 0 {

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"openvstorage/internal/uring"
 )
 
 const (
@@ -33,7 +35,7 @@ const (
 // as not done, and the caller's pread says what is wrong.
 type ring struct {
 	dead atomic.Bool // takes no more reads
-	q    queues
+	q    uring.Queues[uring.Submission]
 	poll *os.File // owns the ring's descriptor; keeps it in the runtime's poller
 
 	slots [ringReads]slot
@@ -59,12 +61,12 @@ type slot struct {
 // io_uring (ENOSYS), or does not let this process have it (EPERM).
 func newRing() (*ring, error) {
 	r := &ring{free: make(chan uint32, ringReads), ended: make(chan struct{})}
-	fd, err := r.q.open(ringReads)
+	fd, err := r.q.Open(ringReads, 0)
 	if err != nil {
 		return nil, err
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
-		r.q.unmap()
+		r.q.Unmap()
 		unix.Close(fd)
 		return nil, err
 	}
@@ -80,7 +82,7 @@ func newRing() (*ring, error) {
 	}
 	if err != nil {
 		r.poll.Close()
-		r.q.unmap()
+		r.q.Unmap()
 		return nil, err
 	}
 	go r.reaper(conn.Read)
@@ -105,7 +107,7 @@ func (r *ring) read(fd int, p []byte, off int64) (n int, ok bool) {
 	s := &r.slots[i]
 	s.p = unsafe.Pointer(unsafe.SliceData(p))
 	r.push.Lock()
-	r.q.push(fd, s.p, len(p), off, i)
+	r.q.Push(readInto(fd, s.p, len(p), off, i))
 	r.pushed.Add(1)
 	r.push.Unlock()
 	r.submit()
@@ -113,6 +115,12 @@ func (r *ring) read(fd int, p []byte, off int64) (n int, ok bool) {
 	s.p = nil
 	r.free <- i
 	return int(max(got, 0)), got > 0
+}
+
+func readInto(fd int, p unsafe.Pointer, n int, off int64, slot uint32) uring.Submission {
+	return uring.Submission{
+		Opcode: uring.OpRead, FD: int32(fd), Off: uint64(off), Addr: uint64(uintptr(p)), Len: uint32(n), UserData: uint64(slot),
+	}
 }
 
 // submit sees to it that everything pushed before it reaches the kernel, by
@@ -128,7 +136,7 @@ func (r *ring) submit() {
 
 func (r *ring) submitPushed() {
 	for n := r.pushed.Load(); n > 0; n = r.pushed.Load() {
-		took, err := r.q.enter(int(n))
+		took, err := r.q.Enter(int(n))
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN || err == unix.EBUSY: // the kernel is short of memory now
@@ -149,7 +157,7 @@ func (r *ring) giveBack() {
 	r.push.Lock()
 	defer r.push.Unlock()
 	for r.pushed.Load() > 0 {
-		r.slots[r.q.pop()].done <- 0
+		r.slots[r.q.Pop().UserData].done <- 0
 		r.pushed.Add(-1)
 	}
 }
@@ -157,7 +165,7 @@ func (r *ring) giveBack() {
 // reap wakes the readers whose completions are there.
 func (r *ring) reap() {
 	for {
-		i, n, ok := r.q.complete()
+		i, n, ok := r.q.Complete()
 		if !ok {
 			return
 		}

@@ -18,23 +18,6 @@ import (
 	"openvstorage/internal/disk/disktest"
 )
 
-func TestRingLayouts(t *testing.T) {
-	for what, sizes := range map[string][2]uintptr{
-		"submission":           {unsafe.Sizeof(submission{}), 64},
-		"completion":           {unsafe.Sizeof(completion{}), 16},
-		"ringParams":           {unsafe.Sizeof(ringParams{}), 120},
-		"submission.userData":  {unsafe.Offsetof(submission{}.userData), 32},
-		"ringParams.sq":        {unsafe.Offsetof(ringParams{}.sq), 40},
-		"ringParams.cq":        {unsafe.Offsetof(ringParams{}.cq), 80},
-		"ringOffsets.dropped":  {unsafe.Offsetof(ringOffsets{}.droppedOrCQEs), 20},
-		"ringOffsets.userAddr": {unsafe.Sizeof(ringOffsets{}), 40},
-	} {
-		if sizes[0] != sizes[1] {
-			t.Errorf("%s: %d, want %d", what, sizes[0], sizes[1])
-		}
-	}
-}
-
 // ringFS is the host's file system with a crowd of its own.
 type ringFS struct {
 	disk.FS
@@ -71,7 +54,7 @@ func stop(t testing.TB, r *ring) {
 		t.Errorf("%d reads never came back", ringReads-len(r.free))
 	}
 	r.poll.Close()
-	r.q.unmap()
+	r.q.Unmap()
 }
 
 // always is a crowd whose every read goes to r.
@@ -244,7 +227,7 @@ func TestRingCloseWhileInUse(t *testing.T) {
 func TestRingDies(t *testing.T) {
 	for name, kill := range map[string]func(r *ring){
 		"poller gives up": func(r *ring) { r.poll.SetReadDeadline(time.Unix(1, 0)) },
-		"enter fails":     func(r *ring) { r.q.fd.Store(-1) },
+		"enter fails":     func(r *ring) { r.q.FD.Store(-1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := testRing(t)
@@ -278,7 +261,7 @@ func TestRingGiveBack(t *testing.T) {
 	const n = 5
 	for i := range n {
 		slot := <-r.free
-		r.q.push(0, unsafe.Pointer(&p[0]), len(p), int64(i), slot)
+		r.q.Push(readInto(0, unsafe.Pointer(&p[0]), len(p), int64(i), slot))
 		r.pushed.Add(1)
 	}
 	r.giveBack()

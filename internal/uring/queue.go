@@ -1,4 +1,4 @@
-package osdisk
+package uring
 
 import (
 	"sync/atomic"
@@ -10,29 +10,40 @@ import (
 // The layouts below are those of Linux's include/uapi/linux/io_uring.h, which
 // has them since 5.1 and never changes what is there.
 
-// submission is struct io_uring_sqe, 64 bytes, as IORING_OP_READ uses it.
+// Submission is struct io_uring_sqe, 64 bytes.
 //
 //	 0  u8   opcode
 //	 1  u8   flags
 //	 2  u16  ioprio
 //	 4  s32  fd
-//	 8  u64  off        in the file
+//	 8  u64  off        in the file; of OpCommand the command, in its low half
 //	16  u64  addr       of the buffer
 //	24  u32  len        of the buffer
 //	28  u32  rw_flags
 //	32  u64  user_data  comes back in the completion
-//	40  24 bytes that reads leave zero
-type submission struct {
-	opcode   uint8
-	flags    uint8
-	ioprio   uint16
-	fd       int32
-	off      uint64
-	addr     uint64
-	len      uint32
-	rwFlags  uint32
-	userData uint64
-	_        [3]uint64
+//	40  u16  buf_index
+//	42  u16  personality
+//	44  s32  splice_fd_in
+//	48  16 bytes that reads leave zero, where a command begins
+type Submission struct {
+	Opcode   uint8
+	Flags    uint8
+	Ioprio   uint16
+	FD       int32
+	Off      uint64
+	Addr     uint64
+	Len      uint32
+	RWFlags  uint32
+	UserData uint64
+	_        uint64
+	Command  [2]uint64
+}
+
+// WideSubmission is a submission of a ring that was opened with SQE128: 80
+// bytes of it are a command's.
+type WideSubmission struct {
+	Submission
+	MoreCommand [8]uint64
 }
 
 // completion is struct io_uring_cqe, 16 bytes.
@@ -89,44 +100,59 @@ type ringOffsets struct {
 	_                         uint64
 }
 
+// Opcodes of submissions.
 const (
-	opRead            = 22         // IORING_OP_READ
+	OpRead    = 22 // IORING_OP_READ
+	OpCommand = 46 // IORING_OP_URING_CMD
+)
+
+// Flags of Open.
+const (
+	SQE128       = 1 << 10 // submissions are WideSubmissions
+	SingleIssuer = 1 << 12 // one thread submits
+	DeferTaskrun = 1 << 13 // completions come when that thread waits for them
+)
+
+const (
 	featSingleMmap    = 1 << 0     // IORING_FEAT_SINGLE_MMAP: both rings in one mapping
 	featNoDrop        = 1 << 1     // IORING_FEAT_NODROP: completions are never lost
 	featFastPoll      = 1 << 5     // IORING_FEAT_FAST_POLL: Linux 5.7, which has IORING_OP_READ
 	offsetSubmissions = 0x10000000 // IORING_OFF_SQES
+	enterGetEvents    = 1 << 0     // IORING_ENTER_GETEVENTS
 )
 
-// queues is the memory that a ring shares with the kernel. One caller at a
-// time may push or pop, one may enter, and one may complete.
-type queues struct {
-	fd          atomic.Int64 // tests break it
+// Queues is what a ring shares with the kernel; S is Submission, or
+// WideSubmission with the flag SQE128. One caller at a time may push or pop,
+// one may enter, and one may complete.
+type Queues[S Submission | WideSubmission] struct {
+	FD          atomic.Int64 // tests break it
 	maps        [2][]byte
 	sqTail      *atomic.Uint32 // ours: the kernel takes what is before it
 	cqHead      *atomic.Uint32 // ours: we have taken what is before it
 	cqTail      *atomic.Uint32 // the kernel's
-	submissions []submission   // as many as a power of two
+	submissions []S            // as many as a power of two
 	completions []completion   // twice as many
 }
 
-// open makes an io_uring that holds entries submissions, a power of two.
-func (q *queues) open(entries uint32) (fd int, err error) {
-	var p ringParams
+// Open makes an io_uring that holds entries submissions, a power of two. The
+// descriptor is the caller's to close, after Unmap.
+func (q *Queues[S]) Open(entries, flags uint32) (fd int, err error) {
+	p := ringParams{flags: flags}
 	n, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(&p)), 0)
 	if errno != 0 {
 		return 0, errno
 	}
 	fd = int(n)
 	if err := q.mmap(fd, &p); err != nil {
-		q.unmap()
+		q.Unmap()
 		unix.Close(fd)
 		return 0, err
 	}
-	q.fd.Store(int64(fd))
+	q.FD.Store(int64(fd))
 	return fd, nil
 }
 
-func (q *queues) mmap(fd int, p *ringParams) error {
+func (q *Queues[S]) mmap(fd int, p *ringParams) error {
 	const features = featSingleMmap | featNoDrop | featFastPoll
 	if p.features&features != features {
 		return unix.ENOSYS
@@ -137,14 +163,15 @@ func (q *queues) mmap(fd int, p *ringParams) error {
 	if q.maps[0], err = unix.Mmap(fd, 0, int(size), protect, shared); err != nil {
 		return err
 	}
-	size = p.sqEntries * uint32(unsafe.Sizeof(submission{}))
+	var s S
+	size = p.sqEntries * uint32(unsafe.Sizeof(s))
 	if q.maps[1], err = unix.Mmap(fd, offsetSubmissions, int(size), protect, shared); err != nil {
 		return err
 	}
 	word := func(at uint32) *uint32 { return (*uint32)(unsafe.Pointer(&q.maps[0][at])) }
 	counter := func(at uint32) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(word(at))) }
 	q.sqTail, q.cqHead, q.cqTail = counter(p.sq.tail), counter(p.cq.head), counter(p.cq.tail)
-	q.submissions = unsafe.Slice((*submission)(unsafe.Pointer(&q.maps[1][0])), p.sqEntries)
+	q.submissions = unsafe.Slice((*S)(unsafe.Pointer(&q.maps[1][0])), p.sqEntries)
 	q.completions = unsafe.Slice((*completion)(unsafe.Pointer(&q.maps[0][p.cq.droppedOrCQEs])), p.cqEntries)
 	// The submission queue is a ring of indices; here each is its own place's.
 	for i, array := uint32(0), unsafe.Slice(word(p.sq.arrayOrFlags), p.sqEntries); i < p.sqEntries; i++ {
@@ -153,7 +180,8 @@ func (q *queues) mmap(fd int, p *ringParams) error {
 	return nil
 }
 
-func (q *queues) unmap() {
+// Unmap gives the memory back.
+func (q *Queues[S]) Unmap() {
 	for i, m := range q.maps {
 		if m != nil {
 			unix.Munmap(m)
@@ -162,40 +190,44 @@ func (q *queues) unmap() {
 	}
 }
 
-// push adds a read. There is room: there are as many places as reads.
-func (q *queues) push(fd int, p unsafe.Pointer, n int, off int64, userData uint32) {
+// Push adds a submission. There must be room.
+func (q *Queues[S]) Push(s S) {
 	tail := q.sqTail.Load()
-	q.submissions[tail&uint32(len(q.submissions)-1)] = submission{
-		opcode: opRead, fd: int32(fd), off: uint64(off), addr: uint64(uintptr(p)), len: uint32(n), userData: uint64(userData),
-	}
+	q.submissions[tail&uint32(len(q.submissions)-1)] = s
 	q.sqTail.Store(tail + 1)
 }
 
-// pop takes the last push back, which the kernel must not have taken, and
-// returns its user_data.
-func (q *queues) pop() uint32 {
+// Pop takes the last push back, which the kernel must not have taken.
+func (q *Queues[S]) Pop() S {
 	tail := q.sqTail.Load() - 1
 	q.sqTail.Store(tail)
-	return uint32(q.submissions[tail&uint32(len(q.submissions)-1)].userData)
+	return q.submissions[tail&uint32(len(q.submissions)-1)]
 }
 
-// enter hands up to n pushed reads to the kernel and returns how many it took.
-// It does not wait for them.
-func (q *queues) enter(n int) (int, error) {
-	took, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(q.fd.Load()), uintptr(n), 0, 0, 0, 0)
+// Enter hands up to n pushed submissions to the kernel and returns how many it
+// took. It does not wait for them.
+func (q *Queues[S]) Enter(n int) (int, error) { return q.enter(n, 0, 0) }
+
+// EnterAndWait is Enter, and waits until there are so many completions.
+func (q *Queues[S]) EnterAndWait(n, completions int) (int, error) {
+	return q.enter(n, completions, enterGetEvents)
+}
+
+func (q *Queues[S]) enter(n, completions int, flags uintptr) (int, error) {
+	took, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(q.FD.Load()), uintptr(n), uintptr(completions), flags, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
 	return int(took), nil
 }
 
-// complete takes the next completion, if there is one.
-func (q *queues) complete() (userData uint32, res int32, ok bool) {
+// Complete takes the next completion, if there is one.
+func (q *Queues[S]) Complete() (userData uint64, res int32, ok bool) {
 	head := q.cqHead.Load()
 	if head == q.cqTail.Load() {
 		return 0, 0, false
 	}
 	c := q.completions[head&uint32(len(q.completions)-1)]
 	q.cqHead.Store(head + 1)
-	return uint32(c.userData), c.res, true
+	return c.userData, c.res, true
 }

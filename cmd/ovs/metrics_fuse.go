@@ -1,0 +1,52 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"openvstorage/fusefs"
+	"openvstorage/fusefs/transport"
+)
+
+// fuseCollector turns the mount's counters into metrics; without a mount they
+// are 0.
+type fuseCollector struct{ mount *fusefs.FS }
+
+func fuseDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("ovs_fuse_"+name, help, labels, nil)
+}
+
+var (
+	fuseRequests     = fuseDesc("requests_total", "Requests received.", "way")
+	fuseWaited       = fuseDesc("waited_total", "Requests that were handed to a goroutine of their own.")
+	fuseWaiting      = fuseDesc("waiting", "Requests with a goroutine of their own now.")
+	fuseWaitingBytes = fuseDesc("waiting_bytes", "Bytes of waiting requests that came by the device.")
+	fuseWaitingLimit = fuseDesc("waiting_bytes_limit", "Bytes that those may have.")
+	fuseQueues       = fuseDesc("ring_queues", "Rings that bring requests; 0: all come by the device.")
+	fuseRingBytes    = fuseDesc("ring_bytes", "Room for requests in the rings; memory is used as far as they were touched.")
+)
+
+// Describe implements prometheus.Collector.
+func (fuseCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{fuseRequests, fuseWaited, fuseWaiting, fuseWaitingBytes, fuseWaitingLimit, fuseQueues, fuseRingBytes} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c fuseCollector) Collect(out chan<- prometheus.Metric) {
+	var s transport.Stats
+	if c.mount != nil {
+		s = c.mount.Stats()
+	}
+	metric := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	metric(fuseRequests, prometheus.CounterValue, float64(s.Device), "device")
+	metric(fuseRequests, prometheus.CounterValue, float64(s.Ring), "ring")
+	metric(fuseWaited, prometheus.CounterValue, float64(s.Waited))
+	metric(fuseWaiting, prometheus.GaugeValue, float64(s.Waiting))
+	metric(fuseWaitingBytes, prometheus.GaugeValue, float64(s.WaitingBytes))
+	metric(fuseWaitingLimit, prometheus.GaugeValue, float64(s.WaitingLimit))
+	metric(fuseQueues, prometheus.GaugeValue, float64(s.Queues))
+	metric(fuseRingBytes, prometheus.GaugeValue, float64(s.RingBytes))
+}

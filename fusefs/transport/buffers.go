@@ -1,0 +1,109 @@
+package transport
+
+import (
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// buffer holds a request of the device and its reply. The data of a write
+// begins at page 1, so that it can go on as it is to a file that was opened for
+// direct I/O. A reply's payload begins there too, with its header before it.
+type buffer struct {
+	mem  []byte
+	held int64 // of the bound on what waits
+}
+
+const (
+	pageSize  = 4096
+	requestAt = pageSize - ioSize
+	replyAt   = pageSize - replyHeaderSize
+	// smallestRoom is what the kernel asks for, whatever the longest write.
+	smallestRoom = 8192
+)
+
+func (b *buffer) request() []byte { return b.mem[requestAt:] }
+func (b *buffer) room() []byte    { return b.mem[pageSize:] }
+
+// buffersMax bounds the requests of the device that wait, however short.
+const buffersMax = 512
+
+// buffers is a bounded free list, the last one given back first: memory is used
+// only as far as requests have touched it.
+type buffers struct {
+	size int
+	most int64 // bytes that may wait
+
+	mu   sync.Mutex
+	more sync.Cond
+	idle []*buffer
+	made []*buffer
+	held int64
+}
+
+func newBuffers(maxWrite int, inFlight int64) *buffers {
+	b := &buffers{size: pageSize + max(maxWrite, smallestRoom), most: inFlight}
+	b.more.L = &b.mu
+	return b
+}
+
+// get returns a buffer, and waits for one if all are in use.
+func (l *buffers) get() (*buffer, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		if n := len(l.idle); n > 0 {
+			b := l.idle[n-1]
+			l.idle = l.idle[:n-1]
+			return b, nil
+		}
+		if len(l.made) < buffersMax {
+			break
+		}
+		l.more.Wait()
+	}
+	mem, err := unix.Mmap(-1, 0, l.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("memory for FUSE requests: %w", err)
+	}
+	b := &buffer{mem: mem}
+	l.made = append(l.made, b)
+	return b, nil
+}
+
+// hold counts a request of n bytes among those that wait, and waits itself
+// while there are too many.
+func (l *buffers) hold(b *buffer, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.held > 0 && l.held+int64(n) > l.most {
+		l.more.Wait()
+	}
+	b.held = int64(n)
+	l.held += b.held
+}
+
+// put gives a buffer back.
+func (l *buffers) put(b *buffer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held -= b.held
+	b.held = 0
+	l.idle = append(l.idle, b)
+	l.more.Broadcast()
+}
+
+func (l *buffers) heldNow() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held
+}
+
+// free gives all memory back; nobody has a buffer any more.
+func (l *buffers) free() {
+	for _, b := range l.made {
+		_ = unix.Munmap(b.mem)
+	}
+	l.idle, l.made = nil, nil
+}

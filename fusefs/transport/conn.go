@@ -1,0 +1,222 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Ways say which ways to the kernel are taken.
+type Ways int
+
+// Ways to the kernel.
+const (
+	BestWay  Ways = iota // an io_uring if the kernel offers and takes it, else the device
+	NoRing               // the device alone
+	RingOnly             // an io_uring, or the mount fails
+)
+
+// Options say how a file system is mounted and served.
+type Options struct {
+	Name         string // type of the mount ("fuse.NAME") and its source
+	AllowOther   bool   // let other users in
+	Direct       bool   // mount(2) instead of fusermount3; needs root
+	MaxWrite     int    // bytes of a read or write at most, a multiple of 4096
+	Background   int    // asynchronous requests that the kernel has under way at most
+	InFlight     int64  // bytes of waiting requests that came by the device at most
+	Capabilities uint64 // fuse.CAP_* that are asked for
+	Ways         Ways   // to the kernel
+	Logger       *slog.Logger
+}
+
+// Conn is a mount that is served.
+type Conn struct {
+	raw    fuse.RawFileSystem
+	proto  *fuse.ProtocolServer
+	opt    Options
+	dir    string
+	fd     int
+	logger *slog.Logger
+
+	requests atomic.Uint64 // by the device
+	waited   atomic.Uint64
+	inFlight atomic.Int64
+
+	waiting  waiting
+	buffers  *buffers
+	queues   []*queue
+	readers  sync.WaitGroup // of the device, and of the rings
+	handlers sync.WaitGroup // requests that wait
+	ended    chan struct{}
+}
+
+// Mount mounts a file system on dir and serves it until it is unmounted.
+func Mount(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	c, err := connect(dir, raw, opt)
+	if errors.Is(err, errRing) && opt.Ways == BestWay {
+		opt.Logger.Warn("FUSE goes by the device: the kernel takes no io_uring", "mount", dir, "err", err)
+		opt.Ways = NoRing
+		c, err = connect(dir, raw, opt)
+	}
+	return c, err
+}
+
+// errRing is that of a connection that failed for its rings.
+var errRing = errors.New("FUSE over io_uring")
+
+func connect(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
+	c := &Conn{raw: raw, opt: opt, dir: dir, logger: opt.Logger, ended: make(chan struct{}), buffers: newBuffers(opt.MaxWrite, opt.InFlight)}
+	offered := ringOffered()
+	if opt.Ways == RingOnly && offered != nil {
+		return nil, fmt.Errorf("%w: %w", errRing, offered)
+	}
+	if opt.Ways != NoRing && offered == nil {
+		if err := c.openRings(); err != nil {
+			return nil, fmt.Errorf("%w: %w", errRing, err)
+		}
+		opt.Capabilities |= fuse.CAP_OVER_IO_URING
+	}
+	c.proto = fuse.NewProtocolServer(raw, &fuse.MountOptions{
+		MaxWrite: opt.MaxWrite, MaxBackground: opt.Background, ExtraCapabilities: opt.Capabilities,
+		Logger: slog.NewLogLogger(opt.Logger.Handler(), slog.LevelWarn),
+	})
+	var err error
+	if c.fd, err = mount(dir, opt); err != nil {
+		c.closeRings()
+		return nil, err
+	}
+	err = c.start()
+	if err != nil {
+		// All ends by itself, as soon as nobody has anything of it open.
+		err = errors.Join(err, Detach(dir))
+	}
+	go c.finish()
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// start answers the kernel's first request, which is INIT, and serves.
+func (c *Conn) start() error {
+	b, err := c.buffers.get()
+	if err != nil {
+		return err
+	}
+	n, err := readRequest(c.fd, b.request())
+	if err != nil {
+		return fmt.Errorf("read FUSE's first request: %w", err)
+	}
+	request := b.request()[:n]
+	if initFlags(request)&fuse.CAP_OVER_IO_URING == 0 {
+		c.closeRings() // this kernel has none
+		if c.opt.Ways == RingOnly {
+			return errRingAbsent
+		}
+	}
+	c.other(request)
+	c.buffers.put(b)
+	for range max(1, readersMax-len(c.queues)) {
+		c.readers.Add(1)
+		go c.readDevice()
+	}
+	if err := c.startRings(); err != nil {
+		return fmt.Errorf("%w: %w", errRing, err)
+	}
+	return noPolling(c.dir)
+}
+
+// finish waits until nothing comes any more and nothing waits, and gives all
+// back.
+func (c *Conn) finish() {
+	c.readers.Wait()
+	c.waiting.interruptAll()
+	c.handlers.Wait()
+	for _, q := range c.queues {
+		q.close()
+	}
+	unix.Close(c.fd)
+	c.buffers.free()
+	c.raw.OnUnmount()
+	close(c.ended)
+}
+
+// Unmount takes the mount away, and waits until it is. It fails with EBUSY while
+// somebody uses it.
+func (c *Conn) Unmount() error {
+	if err := unmount(c.dir, c.opt.Direct); err != nil {
+		return err
+	}
+	<-c.ended
+	return nil
+}
+
+// Wait returns when nothing is mounted any more.
+func (c *Conn) Wait() { <-c.ended }
+
+// noPolling has the kernel learn that nothing here can be polled. The runtime
+// would ask each file of the mount that this process itself opens, in a way in
+// which nothing else runs that could answer.
+func noPolling(dir string) error {
+	const name = ".go-fuse-epoll-hack" // the library answers for it
+	fd, err := unix.Open(filepath.Join(dir, name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("ask the mount: %w", err)
+	}
+	defer unix.Close(fd)
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return err
+}
+
+// What do returns, instead of the end of a request, if it may not wait.
+const (
+	mustWait = fuse.Status(unix.EAGAIN) // nothing has happened
+	gathers  = fuse.Status(Gathered)    // the round makes the write
+)
+
+// wait makes a read or write that may wait.
+func (c *Conn) wait(x *exchange) (n int, status fuse.Status) {
+	unique := x.in.Unique
+	cancel := c.waiting.begin(unique)
+	defer c.waiting.end(unique)
+	return c.do(x, cancel)
+}
+
+// do makes a read or write. n is the length of the reply behind its header.
+func (c *Conn) do(x *exchange, cancel <-chan struct{}) (n int, status fuse.Status) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.logger.Error("FUSE request panics", "opcode", x.in.Opcode, "panic", r)
+			n, status = 0, fuse.EIO
+		}
+	}()
+	if x.in.Opcode == opWrite {
+		written, status := c.raw.Write(cancel, &x.in, x.data)
+		if status.Ok() {
+			n = x.written(written)
+		}
+		return n, status
+	}
+	result, status := c.raw.Read(cancel, x.read(), x.room[:x.in.Size])
+	if result == nil || !status.Ok() {
+		return 0, status
+	}
+	defer result.Done()
+	got, status := result.Bytes(x.room)
+	if !status.Ok() {
+		return 0, status
+	}
+	if len(got) > 0 && &got[0] != &x.room[0] {
+		copy(x.room, got)
+	}
+	return len(got), status
+}

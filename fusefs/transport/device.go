@@ -1,0 +1,116 @@
+package transport
+
+import (
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// readersMax is how many threads read the device. What waits does so elsewhere.
+const readersMax = 2
+
+// readRequest reads the next request, whole: the device gives one at a time.
+func readRequest(fd int, p []byte) (int, error) {
+	for {
+		n, err := unix.Read(fd, p)
+		switch err {
+		case unix.EINTR, unix.EAGAIN, unix.ENOENT: // ENOENT: it was interrupted meanwhile
+		default:
+			return n, err
+		}
+	}
+}
+
+// readDevice serves what comes by the device until the mount has gone.
+func (c *Conn) readDevice() {
+	defer c.readers.Done()
+	for {
+		b, err := c.buffers.get()
+		if err != nil {
+			c.logger.Error("FUSE: a reader ends", "mount", c.dir, "err", err)
+			return
+		}
+		n, err := readRequest(c.fd, b.request())
+		if err != nil {
+			c.buffers.put(b)
+			if err != unix.ENODEV { // the mount has gone
+				c.logger.Error("FUSE: a reader ends", "mount", c.dir, "err", err)
+			}
+			return
+		}
+		c.received(b, n)
+	}
+}
+
+// received serves a request of n bytes, and gives its buffer back.
+func (c *Conn) received(b *buffer, n int) {
+	c.requests.Add(1)
+	request := b.request()[:n]
+	header := (*fuse.InHeader)(unsafe.Pointer(&request[0]))
+	switch header.Opcode {
+	case opRead, opWrite:
+		x := &exchange{data: request[ioSize:], room: b.room()}
+		x.copyIn(request[:requestHeaderSize], request[requestHeaderSize:ioSize])
+		if got, status := c.do(x, tried); status != mustWait {
+			c.reply(b, x.in.Unique, got, status)
+			c.buffers.put(b)
+			return
+		}
+		c.buffers.hold(b, max(n, int(x.in.Size)))
+		c.handle(func() {
+			got, status := c.wait(x)
+			c.reply(b, x.in.Unique, got, status)
+			c.buffers.put(b)
+		})
+	case opInterrupt:
+		if !c.waiting.interrupt(*(*uint64)(unsafe.Pointer(&request[requestHeaderSize]))) {
+			c.other(request)
+		}
+		c.buffers.put(b)
+	case opForget, opBatchForget:
+		c.other(request)
+		c.buffers.put(b)
+	default:
+		c.buffers.hold(b, n)
+		c.handle(func() {
+			c.other(request)
+			c.buffers.put(b)
+		})
+	}
+}
+
+// handle runs what may wait.
+func (c *Conn) handle(fn func()) {
+	c.handlers.Add(1)
+	c.waited.Add(1)
+	c.inFlight.Add(1)
+	go func() {
+		defer c.handlers.Done()
+		defer c.inFlight.Add(-1)
+		fn()
+	}()
+}
+
+// reply sends a reply whose payload is in place.
+func (c *Conn) reply(b *buffer, unique uint64, n int, status fuse.Status) {
+	*(*replyHeader)(unsafe.Pointer(&b.mem[replyAt])) = replyHeader{uint32(replyHeaderSize + n), -int32(status), unique}
+	c.send(b.mem[replyAt : pageSize+n])
+}
+
+// other has the library answer a request that came by the device.
+func (c *Conn) other(request []byte) {
+	header := (*fuse.InHeader)(unsafe.Pointer(&request[0]))
+	out := make([]byte, replyRoom(header.Opcode, request[requestHeaderSize:]))
+	if n, _ := c.proto.HandleRequest([][]byte{request}, [][]byte{out}); n > 0 {
+		c.send(out[:n])
+	}
+}
+
+// send gives the kernel a reply. That nobody waits for it any more (ENOENT), or
+// that the mount has gone (ENODEV), is no news to anybody.
+func (c *Conn) send(reply []byte) {
+	if _, err := unix.Write(c.fd, reply); err != nil && err != unix.ENOENT && err != unix.ENODEV {
+		c.logger.Warn("FUSE: a reply is refused", "mount", c.dir, "err", err)
+	}
+}

@@ -1,0 +1,184 @@
+package transport
+
+import (
+	"context"
+	"slices"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+func TestLayouts(t *testing.T) {
+	for what, sizes := range map[string][2]uintptr{
+		"InHeader":          {unsafe.Sizeof(fuse.InHeader{}), requestHeaderSize},
+		"ReadIn":            {unsafe.Sizeof(fuse.ReadIn{}), ioSize},
+		"WriteIn":           {unsafe.Sizeof(fuse.WriteIn{}), ioSize},
+		"WriteIn.Size":      {unsafe.Offsetof(fuse.WriteIn{}.Size), unsafe.Offsetof(fuse.ReadIn{}.Size)},
+		"WriteIn.Offset":    {unsafe.Offsetof(fuse.WriteIn{}.Offset), unsafe.Offsetof(fuse.ReadIn{}.Offset)},
+		"replyHeader":       {unsafe.Sizeof(replyHeader{}), replyHeaderSize},
+		"ringHeader":        {unsafe.Sizeof(ringHeader{}), 288},
+		"ringHeader.length": {unsafe.Offsetof(ringHeader{}.length), 272},
+	} {
+		if sizes[0] != sizes[1] {
+			t.Errorf("%s: %d, want %d", what, sizes[0], sizes[1])
+		}
+	}
+}
+
+func TestParseCPUs(t *testing.T) {
+	for s, want := range map[string][]int{"0": {0}, "0-3": {0, 1, 2, 3}, "0-1,4,6-7": {0, 1, 4, 6, 7}, "": nil, "3-1": nil, "0-": nil, "x": nil, "0-9999999": nil} {
+		got, err := parseCPUs(s)
+		if !slices.Equal(got, want) || (err == nil) != (want != nil) {
+			t.Errorf("%q: %v, %v", s, got, err)
+		}
+	}
+}
+
+func TestReplyRoom(t *testing.T) {
+	fixed := make([]byte, 40)
+	fixed[1], fixed[17], fixed[29] = 1, 2, 3
+	for opcode, want := range map[uint32]int{1: 4096, opGetxattr: 4096 + 256, opReaddir: 4096 + 512, opIoctl: 4096 + 768} {
+		if got := replyRoom(opcode, fixed); got != want {
+			t.Errorf("operation %d: %d, want %d", opcode, got, want)
+		}
+	}
+	if got := replyRoom(opReaddir, fixed[:8]); got != 4096 {
+		t.Errorf("a short request: %d", got)
+	}
+}
+
+// An interrupt finds its request whether it comes before or after, once.
+func TestWaiting(t *testing.T) {
+	var w waiting
+	ended := func(c <-chan struct{}) bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+	a := w.begin(1)
+	if w.interrupt(2) || ended(a) {
+		t.Error("another's interrupt")
+	}
+	if !w.interrupt(1) || !ended(a) || w.interrupt(1) {
+		t.Error("its own")
+	}
+	w.end(1)
+	if b := w.begin(2); !ended(b) {
+		t.Error("one that came before")
+	}
+	w.end(2)
+	if b := w.begin(2); ended(b) {
+		t.Error("the same once more")
+	}
+	for i := range uint64(2 * earlyMax) {
+		w.interrupt(100 + i)
+	}
+	if ended(w.begin(100)) || !ended(w.begin(99+2*earlyMax)) {
+		t.Error("of many the last ones are remembered")
+	}
+	w.interruptAll()
+	if !ended(w.begin(5)) {
+		t.Error("after the end")
+	}
+	r := newRound(nil)
+	defer r.close()
+	if MayWait(&fuse.Context{Cancel: tried}) || MayWait(&fuse.Context{Cancel: r.tried}) || !MayWait(&fuse.Context{Cancel: w.begin(6)}) || !MayWait(context.Background()) {
+		t.Error("MayWait")
+	}
+}
+
+// tape is a Writer that notes the lengths of batches.
+type tape struct {
+	batches [][]int64 // offsets
+	errno   syscall.Errno
+}
+
+func (w *tape) WriteGathered(batch []Span) syscall.Errno {
+	var offsets []int64
+	for _, s := range batch {
+		offsets = append(offsets, s.Off)
+	}
+	w.batches = append(w.batches, offsets)
+	return w.errno
+}
+
+// Writes of a round are made together, each file's in order, in batches of a
+// bounded length; all of a batch have its result.
+func TestRound(t *testing.T) {
+	ends := map[int]syscall.Errno{}
+	r := newRound(func(entry int, n uint32, e syscall.Errno) {
+		if _, twice := ends[entry]; twice || n == 0 {
+			t.Errorf("entry %d ends with %d, %v", entry, n, e)
+		}
+		ends[entry] = e
+	})
+	defer r.close()
+	ctx := &fuse.Context{Cancel: r.tried}
+	a, b := new(tape), &tape{errno: syscall.EAGAIN}
+	for range 2 {
+		a.batches, b.batches = nil, nil
+		clear(ends)
+		for i := range 40 {
+			to := []Writer{a, a, b}[i%3]
+			if !Gather(ctx, to, int64(i), make([]byte, gatherWrite)) {
+				t.Fatal("not gathered")
+			}
+			r.took(i)
+		}
+		if Gather(ctx, a, 0, make([]byte, gatherWrite+1)) || Gather(&fuse.Context{Cancel: tried}, a, 0, make([]byte, 1)) {
+			t.Error("gathered what is too long, or came by the device")
+		}
+		r.make()
+		var offsets []int64
+		for _, batch := range a.batches {
+			if len(batch) > gatherBytes/gatherWrite {
+				t.Errorf("%d writes in a batch", len(batch))
+			}
+			offsets = append(offsets, batch...)
+		}
+		if len(a.batches) != 2 || len(b.batches) != 1 || len(offsets) != 27 || !slices.IsSorted(offsets) {
+			t.Errorf("batches %v and %v", a.batches, b.batches)
+		}
+		for i := range 40 {
+			if want := []syscall.Errno{0, 0, syscall.EAGAIN}[i%3]; ends[i] != want {
+				t.Errorf("entry %d: %v", i, ends[i])
+			}
+		}
+	}
+}
+
+// What waits is bounded in bytes; one request always has room.
+func TestBuffers(t *testing.T) {
+	l := newBuffers(1<<20, 100)
+	a, err := l.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.hold(a, 1<<20)
+	held := make(chan struct{})
+	go func() { l.hold(b, 1); close(held) }()
+	select {
+	case <-held:
+		t.Error("held over the bound")
+	default:
+	}
+	l.put(a)
+	<-held
+	if got, _ := l.get(); got != a {
+		t.Error("the last one given back is not the first one taken")
+	}
+	l.put(b)
+	if n := l.heldNow(); n != 0 {
+		t.Errorf("%d bytes held at rest", n)
+	}
+	l.free()
+}

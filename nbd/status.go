@@ -1,0 +1,145 @@
+package nbd
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// Commands that look at a range and change nothing. With extended headers that
+// may be a whole device, of which each cluster may have to be looked at. So the
+// device is asked about one window after the other for a bounded time.
+
+// statusPayload is the length of the payload of a BLOCK_STATUS: the length of
+// the range and the contexts that are wanted. There is one context.
+const statusPayload = 8 + 4
+
+// statusRange makes the request that a BLOCK_STATUS with a payload stands for.
+func (c *conn) statusRange(req Request, payload []byte, size uint64) (Request, *refusal) {
+	if binary.BigEndian.Uint32(payload[8:]) != BaseAllocationID {
+		return req, errContexts
+	}
+	req.Flags &^= FlagPayloadLen
+	req.Length = binary.BigEndian.Uint64(payload)
+	return req, c.check(req, size)
+}
+
+// status collects the extents of a BLOCK_STATUS.
+type status struct {
+	extent func(Extent) bool // addExtent, as a value made once
+
+	from  int    // where the extents begin in the task's head
+	left  int64  // of the window
+	one   bool   // no more than one is wanted
+	run   uint64 // length of the last extent, which is not in the head yet
+	state uint32
+}
+
+// runBlockStatus answers with the extents of the range, as many as fit and are
+// found in time. One chunk; its length is put in at the end.
+func (t *task) runBlockStatus() {
+	c, req, s := t.c, t.req, &t.status
+	if s.extent == nil {
+		s.extent = t.addExtent
+	}
+	s.one = req.Flags&FlagReqOne != 0
+	t.beginStatus()
+	deadline := time.Now().Add(c.srv.limits.RangeTime)
+	for off, left := int64(req.Offset), int64(req.Length); left > 0; {
+		n := min(left, window)
+		s.left = n
+		err := c.dev.Extents(c.ctx, off, n, s.extent)
+		if err != nil && off == int64(req.Offset) {
+			t.finish(req, err)
+			return
+		}
+		if err != nil || s.left > 0 || time.Now().After(deadline) {
+			break // of an error whoever asks for the rest is told
+		}
+		off, left = off+n, left-n
+	}
+	t.endStatus()
+	t.end()
+}
+
+// beginStatus puts the chunk in the head as it is without extents.
+func (t *task) beginStatus() {
+	t.head = t.c.appendChunk(t.head[:0], t.req, ChunkBlockStatus, 0)
+	t.head = binary.BigEndian.AppendUint32(t.head, BaseAllocationID)
+	if t.c.extended {
+		t.head = binary.BigEndian.AppendUint32(t.head, 0) // count
+	}
+	t.status.from = len(t.head)
+}
+
+// endStatus adds the last extent and says how many there are.
+func (t *task) endStatus() {
+	c, s := t.c, &t.status
+	if s.run == 0 && len(t.head) == s.from { // one there must be; 0 is always safe
+		s.run, s.state = t.req.Length, 0
+	}
+	t.putExtent()
+	if !c.extended {
+		c.appendChunk(t.head[:0], t.req, ChunkBlockStatus, len(t.head)-ChunkLen)
+		return
+	}
+	c.appendChunk(t.head[:0], t.req, ChunkBlockStatusExt, len(t.head)-ExtendedChunkLen)
+	binary.BigEndian.PutUint32(t.head[s.from-4:], uint32(len(t.head)-s.from)/16)
+}
+
+// putExtent appends the last extent, if there is one.
+func (t *task) putExtent() {
+	s := &t.status
+	switch {
+	case s.run == 0:
+	case t.c.extended:
+		t.head = binary.BigEndian.AppendUint64(t.head, s.run)
+		t.head = binary.BigEndian.AppendUint64(t.head, uint64(s.state))
+	default:
+		t.head = binary.BigEndian.AppendUint32(t.head, uint32(s.run))
+		t.head = binary.BigEndian.AppendUint32(t.head, s.state)
+	}
+	s.run = 0
+}
+
+// addExtent takes an extent of the window and tells whether more are wanted.
+func (t *task) addExtent(e Extent) bool {
+	s := &t.status
+	n := min(e.Length, s.left)
+	if n <= 0 {
+		return s.left > 0
+	}
+	var state uint32
+	if e.Hole {
+		state |= StateHole
+	}
+	if e.Zero {
+		state |= StateZero
+	}
+	if s.run > 0 && state != s.state {
+		t.putExtent()
+		if s.one || len(t.head)-s.from >= maxStatus {
+			return false
+		}
+	}
+	s.left -= n
+	s.run += uint64(n)
+	s.state = state
+	return s.left > 0
+}
+
+// prefetch has the device bring a range near, as far as there is time: it is a
+// hint.
+func (c *conn) prefetch(off, n int64) error {
+	deadline := time.Now().Add(c.srv.limits.RangeTime)
+	for n > 0 {
+		m := min(n, window)
+		if err := c.dev.Prefetch(c.ctx, off, m); err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			break
+		}
+		off, n = off+m, n-m
+	}
+	return nil
+}
