@@ -48,8 +48,8 @@ func TestKernelNBD(t *testing.T) {
 
 // TestKernelNBDLost: ovs is killed under the kernel's client and started again.
 // Whichever way nbd-client connected, the file system sees errors, and the device
-// stays dead until somebody connects it again: -persist tries once, at once. The
-// file system has all it synced then.
+// stays dead until somebody connects it again: the process that -persist leaves
+// is gone too. The file system has all it synced then.
 func TestKernelNBDLost(t *testing.T) {
 	s := up(t)
 	s.ovs("vdisk", "create", "disk", "--size", "512MiB")
