@@ -65,7 +65,7 @@ func TestRoot(t *testing.T) {
 		s.importRoot(name)
 		args := []string{"task=build"}
 		if door == "fuse" {
-			args = append(args, "grow=700")
+			args = append(args, fmt.Sprint("grow=", 1800<<10))
 		}
 		m := s.machine(guest.Config{Step: "root", Args: args, Block: s.block(door, name), Second: second})
 		step, err := m.Await("build ok", 0, workMax)
