@@ -28,9 +28,16 @@ type libvirt struct {
 	dir  string
 }
 
-// daemon starts it: $1 is its directory and $2 its name.
+// daemon starts it: $1 is its directory, $2 its name, and $3 a mount that it needs.
+// Others it does not keep: a mount ends only when it is gone from all namespaces.
 const daemon = `set -e
 hostname "$2"
+while read -r _ at type _; do
+	case $type:$at in
+	fuse*:"$3") ;;
+	fuse.*) umount -l "$at" ;;
+	esac
+done </proc/self/mounts
 for part in /etc /var/lib /run /var/log /var/cache; do
 	mkdir -p "$1/own$part" "$part/libvirt"
 	mount --bind "$1/own$part" "$part/libvirt"
@@ -55,7 +62,7 @@ func (s *system) libvirt(name string) *libvirt {
 	out, err := os.Create(filepath.Join(l.dir, "log"))
 	must(s.t, err)
 	defer out.Close()
-	cmd := exec.Command("unshare", "--mount", "--uts", "--propagation", "slave", "sh", "-c", daemon, "sh", l.dir, name)
+	cmd := exec.Command("unshare", "--mount", "--uts", "--propagation", "slave", "sh", "-c", daemon, "sh", l.dir, name, s.mount)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	must(s.t, cmd.Start())
