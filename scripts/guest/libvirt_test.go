@@ -59,6 +59,10 @@ func (s *system) libvirt(name string) *libvirt {
 		must(s.t, os.MkdirAll(filepath.Dir(filepath.Join(l.dir, file)), 0o755))
 		must(s.t, os.WriteFile(filepath.Join(l.dir, file), []byte(text), 0o644))
 	}
+	// What libvirtd finds out about QEMU takes it a minute, and is kept.
+	cache := filepath.Join(guest.Prepared(), "libvirt-cache")
+	must(s.t, errors.Join(os.MkdirAll(cache, 0o755), os.MkdirAll(filepath.Join(l.dir, "own/var"), 0o755)))
+	must(s.t, os.Symlink(cache, filepath.Join(l.dir, "own/var/cache")))
 	out, err := os.Create(filepath.Join(l.dir, "log"))
 	must(s.t, err)
 	defer out.Close()
