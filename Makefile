@@ -39,7 +39,7 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 soak: ## the tests that draw random numbers, again and again for SOAKTIME (30m)
 	@scripts/soak $(SOAKTIME)
 
-e2e-vm: ## boot Linux guests on vDisks, by NBD and by the mount (root, Debian; ten minutes)
+e2e-vm: ## boot Linux guests on vDisks, by NBD and by the mount (root, Debian; twenty minutes)
 	scripts/guest/prepare '$(GUESTDIR)'
 	OVS_GUEST='$(GUESTDIR)' $(GO) test -count=1 -v -timeout 60m ./scripts/guest
 

@@ -17,6 +17,7 @@ import (
 // written so far; fsync and every close store what differs.
 type fileNode struct {
 	gofs.Inode
+	labels
 	fs   *FS
 	node uint64
 

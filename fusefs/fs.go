@@ -127,11 +127,14 @@ func (f *FS) settle(ctx context.Context) error {
 // then it is taken out of sight, its users keep what they have open for as long
 // as the process serves it, and the error names them.
 func (f *FS) Unmount(ctx context.Context) error {
-	err := f.conn.Unmount()
+	err := f.conn.Unmount(ctx)
 	for wait := unmountWait; err != nil; wait = min(2*wait, unmountWaitMax) {
+		if errors.Is(err, transport.ErrElsewhere) {
+			return fmt.Errorf("unmount %s: it is gone here, but %w, of a container or a service: its files are dead there when this process ends", f.dir, err)
+		}
 		select {
 		case <-time.After(wait):
-			err = f.conn.Unmount()
+			err = f.conn.Unmount(ctx)
 			continue
 		case <-ctx.Done():
 		}

@@ -20,10 +20,11 @@ import (
 // diskNode is the file of a vDisk.
 type diskNode struct {
 	gofs.Inode
-	fs    *FS
-	ino   uint64
-	name  atomic.Pointer[string]
-	mtime atomic.Int64 // nanoseconds; kept at the last close
+	fs     *FS
+	ino    uint64
+	name   atomic.Pointer[string]
+	mtime  atomic.Int64 // nanoseconds; kept at the last close
+	labels labels
 
 	pristine atomic.Bool // nothing was written since it was cloned
 

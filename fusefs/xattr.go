@@ -30,7 +30,6 @@ var (
 	_ gofs.NodeSetxattrer    = (*diskNode)(nil)
 	_ gofs.NodeListxattrer   = (*diskNode)(nil)
 	_ gofs.NodeRemovexattrer = (*diskNode)(nil)
-	_ gofs.NodeSetxattrer    = (*fileNode)(nil)
 )
 
 // hasDisk reports whether there is a vDisk.
@@ -42,9 +41,12 @@ func (n *diskNode) hasDisk() bool {
 
 // Getxattr implements gofs.NodeGetxattrer.
 func (n *diskNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {
+	if !strings.HasPrefix(attr, xattrPrefix) {
+		return n.labels.Getxattr(ctx, attr, dest)
+	}
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if !strings.HasPrefix(attr, xattrPrefix) || !n.made() {
+	if !n.made() {
 		return 0, syscall.ENODATA
 	}
 	i, err := n.info(ctx)
@@ -82,10 +84,11 @@ func fill(dest []byte, value string) (uint32, syscall.Errno) {
 
 // Listxattr implements gofs.NodeListxattrer.
 func (n *diskNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
-	if !n.hasDisk() {
-		return 0, 0
+	names := n.labels.names()
+	if n.hasDisk() {
+		names += strings.Join(xattrNames, "\x00") + "\x00"
 	}
-	return fill(dest, strings.Join(xattrNames, "\x00")+"\x00")
+	return fill(dest, names)
 }
 
 // Setxattr implements gofs.NodeSetxattrer. user.ovs.snapshot is never there: it
@@ -95,7 +98,7 @@ func (n *diskNode) Setxattr(ctx context.Context, attr string, data []byte, flags
 	defer n.mu.RUnlock()
 	switch {
 	case !strings.HasPrefix(attr, xattrPrefix):
-		return syscall.EOPNOTSUPP
+		return n.labels.Setxattr(ctx, attr, data, flags)
 	case attr != xattrSnapshot || !n.made():
 		return syscall.EPERM
 	case flags&unix.XATTR_REPLACE != 0:
@@ -105,19 +108,14 @@ func (n *diskNode) Setxattr(ctx context.Context, attr string, data []byte, flags
 }
 
 // Removexattr implements gofs.NodeRemovexattrer.
-func (n *diskNode) Removexattr(_ context.Context, attr string) syscall.Errno {
+func (n *diskNode) Removexattr(ctx context.Context, attr string) syscall.Errno {
 	if n.hasDisk() && slices.Contains(xattrNames, attr) {
 		return syscall.EPERM
 	}
-	return syscall.ENODATA
+	return n.labels.Removexattr(ctx, attr)
 }
 
-// Setxattr implements gofs.NodeSetxattrer: only vDisks have attributes.
+// Setxattr implements gofs.NodeSetxattrer: only files have attributes.
 func (d *dirNode) Setxattr(context.Context, string, []byte, uint32) syscall.Errno {
-	return syscall.EOPNOTSUPP
-}
-
-// Setxattr implements gofs.NodeSetxattrer: only vDisks have attributes.
-func (n *fileNode) Setxattr(context.Context, string, []byte, uint32) syscall.Errno {
 	return syscall.EOPNOTSUPP
 }

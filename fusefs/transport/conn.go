@@ -1,12 +1,14 @@
 package transport
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -149,15 +151,33 @@ func (c *Conn) finish() {
 	close(c.ended)
 }
 
-// Unmount takes the mount away, and waits until it is. It fails with EBUSY while
-// somebody uses it.
-func (c *Conn) Unmount() error {
+// ErrElsewhere says that a mount is gone here, and not in a mount namespace that
+// was made while it was there: of a container, or of a service.
+var ErrElsewhere = errors.New("another mount namespace still has it")
+
+// Unmount takes the mount away, and waits until it is, or until ctx ends and it is
+// so here only. It fails with EBUSY while somebody uses it.
+func (c *Conn) Unmount(ctx context.Context) error {
 	if err := unmount(c.dir, c.opt.Direct); err != nil {
 		return err
 	}
-	<-c.ended
-	return nil
+	select {
+	case <-c.ended:
+		return nil
+	case <-ctx.Done():
+	}
+	late := time.NewTimer(endMax)
+	defer late.Stop()
+	select {
+	case <-c.ended:
+		return nil
+	case <-late.C:
+		return ErrElsewhere
+	}
 }
+
+// endMax is what the end of a mount may take if nobody has it any more.
+const endMax = 500 * time.Millisecond
 
 // Wait returns when nothing is mounted any more.
 func (c *Conn) Wait() { <-c.ended }

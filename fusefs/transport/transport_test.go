@@ -226,7 +226,7 @@ func TestBytes(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, strings.Repeat("x", 255))); !errors.Is(err, syscall.ENOENT) {
 			t.Error(err)
 		}
-		if err := c.Unmount(); err != nil {
+		if err := c.Unmount(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		s := c.Stats()
@@ -322,7 +322,7 @@ func TestTakenAway(t *testing.T) {
 		f := newFile()
 		f.gate = make(chan struct{})
 		dir, c := mount(t, way, &root{files: map[string]*file{"f": f}})
-		if err := c.Unmount(); err != nil {
+		if err := c.Unmount(context.Background()); err != nil {
 			t.Fatal(err)
 		}
 		_, err := os.Stat(filepath.Join(dir, "f"))
@@ -336,7 +336,7 @@ func TestTakenAway(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Unmount(); !errors.Is(err, unix.EBUSY) {
+		if err := c.Unmount(context.Background()); !errors.Is(err, unix.EBUSY) {
 			t.Errorf("unmount of a mount that is in use: %v", err)
 		}
 		h.Close()

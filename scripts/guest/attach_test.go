@@ -31,7 +31,7 @@ func TestAttach(t *testing.T) {
 	must(t, os.WriteFile(data, nil, 0o600))
 	must(t, os.Truncate(data, 3<<30))
 	m, err := guest.Start(guest.Config{
-		Dir: guest.Prepared(), Temp: temp, Step: "attach", Block: file(data), CPUs: 2, Memory: 1536,
+		Dir: guest.Prepared(), Temp: temp, Step: "attach", Block: document(t, "-blockdev driver=file,", "MNT/NAME.raw", data, "disk0", "disk"), CPUs: 2, Memory: 1536,
 		Initrd: withOvs(t, temp, bin),
 	})
 	must(t, err)
@@ -48,8 +48,7 @@ func TestAttach(t *testing.T) {
 	}
 }
 
-// withOvs returns an initrd that has the program and the step on top of what
-// prepare made: the kernel unpacks one after the other.
+// withOvs returns an initrd that has the program on top of what prepare made: the kernel unpacks one after the other.
 func withOvs(t *testing.T, dir, bin string) string {
 	t.Helper()
 	name := filepath.Join(dir, "initrd")
@@ -62,12 +61,9 @@ func withOvs(t *testing.T, dir, bin string) string {
 	z, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
 	must(t, err)
 	var archive bytes.Buffer
-	addFile(&archive, "steps", 0o40755, nil)
-	for _, from := range []struct{ file, name string }{{bin, "bin/ovs"}, {"attach", "steps/attach"}, {"init", "init"}} {
-		content, err := os.ReadFile(from.file)
-		must(t, err)
-		addFile(&archive, from.name, 0o100755, content)
-	}
+	content, err := os.ReadFile(bin)
+	must(t, err)
+	addFile(&archive, "bin/ovs", 0o100755, content)
 	addFile(&archive, "TRAILER!!!", 0, nil)
 	_, err = z.Write(archive.Bytes())
 	must(t, err)

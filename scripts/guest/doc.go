@@ -6,7 +6,7 @@
 //
 //	make e2e-vm
 //
-// The script prepare makes the kernel, an initramfs of busybox with the steps in
-// init, and a Debian root image, and keeps them in a cache directory. Without
+// The script prepare makes the kernel, an initramfs of busybox with init and its
+// steps, and a Debian root image, and keeps them in a cache directory. Without
 // OVS_GUEST in the environment, its path, the tests are left out.
 package guest

@@ -2,12 +2,9 @@ package guest
 
 import (
 	"bufio"
-	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,10 +15,12 @@ import (
 
 // Machine is a running QEMU and what it says on its console.
 type Machine struct {
-	cmd   *exec.Cmd
-	qmp   string
-	begun time.Time
-	done  chan struct{}
+	cmd      *exec.Cmd
+	keys     io.Writer // what is typed on its console
+	qmp      string
+	incoming string
+	begun    time.Time
+	done     chan struct{}
 
 	mu      sync.Mutex
 	console strings.Builder
@@ -37,15 +36,17 @@ type Step struct {
 
 // Config says what a guest is.
 type Config struct {
-	Dir    string   // what prepare made
-	Initrd string   // another one than prepare's
-	Temp   string   // for the sockets
-	Step   string   // that init does
-	Args   []string // more words of the kernel's command line
-	Block  string   // of -blockdev, with the node name "disk"; "" for none
-	Net    bool     // a network to the machine at 10.0.2.2
-	CPUs   int
-	Memory int // MiB
+	Dir      string   // what prepare made
+	Temp     string   // for the sockets
+	Step     string   // that init does
+	Args     []string // more words of the kernel's command line
+	Initrd   string   // instead of that in Dir
+	Block    string   // of -blockdev, with the node name "disk"; "" for none
+	Second   string   // the same with the node name "second"
+	Incoming bool     // it waits for a guest that is migrated to it
+	Net      bool     // a network to the machine at 10.0.2.2
+	CPUs     int
+	Memory   int // MiB
 }
 
 var number int
@@ -54,14 +55,24 @@ var number int
 func Start(c Config) (*Machine, error) {
 	number++
 	m := &Machine{qmp: filepath.Join(c.Temp, fmt.Sprintf("qmp%d", number)), done: make(chan struct{}), more: make(chan struct{})}
+	if c.Initrd == "" {
+		c.Initrd = filepath.Join(c.Dir, "initrd.gz")
+	}
 	args := []string{
 		"-accel", "tcg,thread=multi,tb-size=256", "-smp", fmt.Sprint(max(1, c.CPUs)), "-cpu", "max", "-m", fmt.Sprint(max(c.Memory, 384)),
-		"-nographic", "-no-reboot", "-kernel", filepath.Join(c.Dir, "vmlinuz"), "-initrd", cmp.Or(c.Initrd, filepath.Join(c.Dir, "initrd.gz")),
+		"-nographic", "-no-reboot", "-kernel", filepath.Join(c.Dir, "vmlinuz"), "-initrd", c.Initrd,
 		"-append", strings.Join(append([]string{"console=ttyS0 quiet mitigations=off panic=-1 step=" + c.Step}, c.Args...), " "),
 		"-qmp", "unix:" + m.qmp + ",server=on,wait=off",
 	}
 	if c.Block != "" {
 		args = append(args, "-blockdev", c.Block, "-device", "virtio-blk-pci,drive=disk,id=vda")
+	}
+	if c.Second != "" {
+		args = append(args, "-blockdev", c.Second, "-device", "virtio-blk-pci,drive=second,id=vdb")
+	}
+	if c.Incoming {
+		m.incoming = "unix:" + filepath.Join(c.Temp, fmt.Sprintf("in%d", number))
+		args = append(args, "-incoming", m.incoming)
 	}
 	if c.Net {
 		args = append(args, "-nic", "user,model=virtio-net-pci")
@@ -74,6 +85,9 @@ func Start(c Config) (*Machine, error) {
 		return nil, err
 	}
 	m.cmd.Stderr = m.cmd.Stdout
+	if m.keys, err = m.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
 	m.begun = time.Now()
 	if err := m.cmd.Start(); err != nil {
 		return nil, err
@@ -134,6 +148,12 @@ func (m *Machine) Await(text string, from int, limit time.Duration) (Step, error
 	}
 }
 
+// Go lets a guest go on that waits for a line on its console.
+func (m *Machine) Go() error {
+	_, err := io.WriteString(m.keys, "\n")
+	return err
+}
+
 // Steps returns all steps so far.
 func (m *Machine) Steps() []Step {
 	m.mu.Lock()
@@ -163,42 +183,6 @@ func (m *Machine) Wait(limit time.Duration) error {
 		m.Kill()
 		return errors.New("the guest did not power off\n" + m.Console())
 	}
-}
-
-// QMP gives QEMU a command.
-func (m *Machine) QMP(command string, arguments map[string]any) error {
-	conn, err := net.Dial("unix", m.qmp)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	in := json.NewDecoder(conn)
-	var hello any
-	if err := in.Decode(&hello); err != nil {
-		return err
-	}
-	for _, c := range []map[string]any{{"execute": "qmp_capabilities"}, {"execute": command, "arguments": arguments}} {
-		if err := json.NewEncoder(conn).Encode(c); err != nil {
-			return err
-		}
-		for {
-			var answer struct {
-				Return any `json:"return"`
-				Error  any `json:"error"`
-				Event  string
-			}
-			if err := in.Decode(&answer); err != nil {
-				return err
-			}
-			if answer.Error != nil {
-				return fmt.Errorf("QMP %s: %v", command, answer.Error)
-			}
-			if answer.Return != nil {
-				break
-			}
-		}
-	}
-	return nil
 }
 
 // Prepared returns the directory that OVS_GUEST names, "" without it.
