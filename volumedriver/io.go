@@ -147,6 +147,9 @@ func (v *Volume) readClusters(ctx context.Context, view *metadata.View, p []byte
 		if err := view.Read(ctx, addr, locs); err != nil {
 			return fmt.Errorf("vDisk %s: %w", v.Name(), err)
 		}
+		if err := ctx.Err(); last != nil && err != nil {
+			return fmt.Errorf("vDisk %s: read at %d: %w", v.Name(), addr*sco.ClusterSize, err)
+		}
 		if last != nil && len(locs) >= n && slices.Equal(locs[:n], failed[:n]) {
 			v.log.Error("read failed", "offset", addr*sco.ClusterSize, "location", failed[0], "err", last)
 			return fmt.Errorf("vDisk %s: read at %d: %w", v.Name(), addr*sco.ClusterSize, errors.Join(syscall.EIO, last))

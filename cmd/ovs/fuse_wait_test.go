@@ -19,9 +19,8 @@ import (
 	"openvstorage/internal/disk/faultdisk"
 )
 
-// A write through the mount that waits for room in the write buffer ends with a
-// signal to its process, and with the process; reads go on; and when there is
-// room, so do writes.
+// A write through the mount that waits for room in the write buffer ends with its
+// process; reads go on; and when there is room, so do writes.
 func TestMountWriteWaits(t *testing.T) {
 	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil || os.Geteuid() != 0 {
 		t.Skip("needs root and /dev/fuse")
@@ -65,7 +64,7 @@ func TestMountWriteWaits(t *testing.T) {
 		}
 	}
 	defer release()
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		c := exec.Command("dd", "if=/dev/zero", "of="+name, "bs=1M", "count=512", "seek=1", "conv=notrunc", "status=none")
 		if err := c.Start(); err != nil {
 			t.Fatal(err)

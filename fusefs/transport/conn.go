@@ -204,10 +204,20 @@ const (
 
 // wait makes a read or write that may wait.
 func (c *Conn) wait(x *exchange) (n int, status fuse.Status) {
-	unique := x.in.Unique
-	cancel := c.waiting.begin(unique)
-	defer c.waiting.end(unique)
+	cancel, once := make(chan struct{}), new(sync.Once)
+	w := c.waiting.begin(x.in.Unique, x.in.Pid, func() { once.Do(func() { close(cancel) }) })
+	defer c.waiting.done(x.in.Unique, w)
 	return c.do(x, cancel)
+}
+
+// library has the library answer a request, in parts, into reply.
+func (c *Conn) library(header *fuse.InHeader, request, reply [][]byte) (n int, status fuse.Status) {
+	unique := header.Unique
+	w := c.waiting.begin(unique, header.Pid, func() {
+		c.proto.HandleRequest([][]byte{appendInterrupt(nil, unique)}, [][]byte{make([]byte, replyHeaderSize)})
+	})
+	defer c.waiting.done(unique, w)
+	return c.proto.HandleRequest(request, reply)
 }
 
 // do makes a read or write. n is the length of the reply behind its header.

@@ -26,7 +26,7 @@ func readRequest(fd int, p []byte) (int, error) {
 // nobody wants the replies of what waits: the rings wait for them to end.
 func (c *Conn) readDevice() {
 	defer c.readers.Done()
-	defer c.waiting.interruptAll()
+	defer c.waiting.endAll()
 	for {
 		b, err := c.buffers.get()
 		if err != nil {
@@ -66,9 +66,7 @@ func (c *Conn) received(b *buffer, n int) {
 			c.buffers.put(b)
 		})
 	case opInterrupt:
-		if !c.waiting.interrupt(*(*uint64)(unsafe.Pointer(&request[requestHeaderSize]))) {
-			c.other(request)
-		}
+		c.waiting.signal(*(*uint64)(unsafe.Pointer(&request[requestHeaderSize])))
 		c.buffers.put(b)
 	case opForget, opBatchForget:
 		c.other(request)
@@ -104,7 +102,7 @@ func (c *Conn) reply(b *buffer, unique uint64, n int, status fuse.Status) {
 func (c *Conn) other(request []byte) {
 	header := (*fuse.InHeader)(unsafe.Pointer(&request[0]))
 	out := make([]byte, replyRoom(header.Opcode, request[requestHeaderSize:]))
-	if n, _ := c.proto.HandleRequest([][]byte{request}, [][]byte{out}); n > 0 {
+	if n, _ := c.library(header, [][]byte{request}, [][]byte{out}); n > 0 {
 		c.send(out[:n])
 	}
 }

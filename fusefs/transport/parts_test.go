@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"os"
 	"slices"
 	"syscall"
 	"testing"
@@ -49,46 +50,78 @@ func TestReplyRoom(t *testing.T) {
 	}
 }
 
-// An interrupt finds its request whether it comes before or after, once.
+// The thread that asks here is not being killed; one that is not there counts as
+// killed.
 func TestWaiting(t *testing.T) {
 	var w waiting
-	ended := func(c <-chan struct{}) bool {
-		select {
-		case <-c:
-			return true
-		default:
-			return false
+	self, gone := uint32(os.Getpid()), uint32(1<<30)
+	ends := make(chan uint64, 100)
+	begin := func(unique uint64, thread uint32) *waiter {
+		return w.begin(unique, thread, func() { ends <- unique })
+	}
+	ended := func(unique uint64) {
+		t.Helper()
+		if got := <-ends; got != unique {
+			t.Errorf("%d ended, not %d", got, unique)
 		}
 	}
-	a := w.begin(1)
-	if w.interrupt(2) || ended(a) {
-		t.Error("another's interrupt")
+	a, b := begin(1, self), begin(2, gone)
+	w.signal(1)
+	w.signal(2)
+	ended(2)
+	w.done(2, b)
+	w.signal(3) // comes before its request
+	c := begin(3, gone)
+	ended(3)
+	w.done(3, c)
+	d := begin(3, gone) // the same number once more: a signal counts once
+	if d.watched {
+		t.Error("ended by the signal of another")
 	}
-	if !w.interrupt(1) || !ended(a) || w.interrupt(1) {
-		t.Error("its own")
-	}
-	w.end(1)
-	if b := w.begin(2); !ended(b) {
-		t.Error("one that came before")
-	}
-	w.end(2)
-	if b := w.begin(2); ended(b) {
-		t.Error("the same once more")
-	}
+	w.done(3, d)
 	for i := range uint64(2 * earlyMax) {
-		w.interrupt(100 + i)
+		w.signal(100 + i)
 	}
-	if ended(w.begin(100)) || !ended(w.begin(99+2*earlyMax)) {
-		t.Error("of many the last ones are remembered")
+	if e := begin(100, gone); e.watched {
+		t.Error("of many signals the first ones are remembered")
 	}
-	w.interruptAll()
-	if !ended(w.begin(5)) {
-		t.Error("after the end")
+	if e := begin(99+2*earlyMax, gone); !e.watched {
+		t.Error("of many signals the last ones are not remembered")
 	}
+	if !a.watched || killed(self) {
+		t.Error("this process is taken for killed")
+	}
+	w.endAll()
+	w.done(1, a)
+}
+
+func TestSigkillPending(t *testing.T) {
+	for status, want := range map[string]bool{
+		"Name:\tdd\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\nSigBlk:\t0000000000000100\n": false,
+		"SigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n":                                       true,
+		"SigPnd:\t0000000000000000\nShdPnd:\t0000000000004102\n":                                       true,
+		"SigPnd:\t0000000000400000\nShdPnd:\t0000000000000002\n":                                       false,
+		"": false,
+	} {
+		if got := sigkillPending([]byte(status)); got != want {
+			t.Errorf("%q: %v", status, got)
+		}
+	}
+}
+
+func TestMayWait(t *testing.T) {
 	r := newRound(nil)
 	defer r.close()
-	if MayWait(&fuse.Context{Cancel: tried}) || MayWait(&fuse.Context{Cancel: r.tried}) || !MayWait(&fuse.Context{Cancel: w.begin(6)}) || !MayWait(context.Background()) {
-		t.Error("MayWait")
+	for what, c := range map[string]struct {
+		ctx  context.Context
+		want bool
+	}{
+		"device": {&fuse.Context{Cancel: tried}, false}, "ring": {&fuse.Context{Cancel: r.tried}, false},
+		"handler": {&fuse.Context{Cancel: make(chan struct{})}, true}, "none": {context.Background(), true},
+	} {
+		if got := MayWait(c.ctx); got != c.want {
+			t.Errorf("%s: %v", what, got)
+		}
 	}
 }
 

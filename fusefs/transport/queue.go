@@ -323,11 +323,11 @@ func (e *entry) other(c *Conn, fixed int) {
 	request = append(request, e.header.inOut[:requestHeaderSize]...)
 	request = append(request, e.header.fixed[:fixed]...)
 	request = append(request, e.payload[:e.header.length]...)
-	unique := (*fuse.InHeader)(unsafe.Pointer(&request[0])).Unique
+	asked := (*fuse.InHeader)(unsafe.Pointer(&request[0]))
 	var header [replyHeaderSize]byte
-	n, status := c.proto.HandleRequest([][]byte{request}, [][]byte{header[:], e.payload})
+	n, status := c.library(asked, [][]byte{request}, [][]byte{header[:], e.payload})
 	if n < replyHeaderSize {
-		e.answer(unique, 0, status)
+		e.answer(asked.Unique, 0, status)
 		return
 	}
 	copy(e.header.inOut[:], header[:])

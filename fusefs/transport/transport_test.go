@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -312,6 +313,41 @@ func TestKilledClient(t *testing.T) {
 		}
 		if s := c.Stats(); s.Waiting > 2 {
 			t.Errorf("killed, and they wait still: %+v", s)
+		}
+	})
+}
+
+// Signals that do not kill end nothing: a Go program, this one, sends itself some
+// all the time.
+func TestSignals(t *testing.T) {
+	ways(t, func(t *testing.T, way transport.Ways) {
+		f := newFile()
+		f.gate = make(chan struct{})
+		dir, _ := mount(t, way, &root{files: map[string]*file{"f": f}})
+		h, err := os.OpenFile(filepath.Join(dir, "f"), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		written := make(chan error, 1)
+		thread := make(chan int, 1)
+		go func() {
+			runtime.LockOSThread()
+			thread <- unix.Gettid()
+			_, err := unix.Pwrite(int(h.Fd()), []byte("whole"), 0) // does not try again
+			written <- err
+		}()
+		within(t, "a request that waits", f.began)
+		tid := <-thread
+		for range 20 {
+			if err := unix.Tgkill(os.Getpid(), tid, unix.SIGURG); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(2 * time.Millisecond)
+		}
+		close(f.gate)
+		if err := <-written; err != nil {
+			t.Errorf("a write that got signals: %v", err)
 		}
 	})
 }

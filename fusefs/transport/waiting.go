@@ -1,72 +1,143 @@
 package transport
 
-import "sync"
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
 
-// earlyMax bounds the interrupts that are remembered.
-const earlyMax = 256
-
-// waiting is the reads and writes that wait, and can be interrupted. An
-// interrupt may come before its request does, as they come by different ways;
-// a few of them are remembered, of requests that had ended too.
+// waiting is the requests that may take long. One whose process is being killed
+// is ended: the kernel keeps a process until its requests are answered.
+//
+// The kernel tells of any signal, once, and does not say which. Others than those
+// that kill are ignored, as on a local disk: few programs expect that a read, a
+// close or an fsync of a file ends for one. So from the first signal on it is
+// looked whether the process is being killed.
 type waiting struct {
-	mu    sync.Mutex
-	all   map[uint64]chan struct{} // by the request's unique number
+	mu  sync.Mutex
+	all map[uint64]*waiter // by the request's unique number
+	// early are signals that came before their request was there, as they come
+	// by different ways; and those of requests that had ended.
 	early [earlyMax]uint64
 	next  int
-	ended bool
+	ended bool // nobody wants any reply
 }
 
-// begin returns the channel that is closed when the request is interrupted.
-func (w *waiting) begin(unique uint64) <-chan struct{} {
+// earlyMax bounds the signals that are remembered.
+const earlyMax = 256
+
+// waiter is one request.
+type waiter struct {
+	thread  uint32 // that waits for the reply, 0 if it is not to be seen from here
+	end     func() // has the request end soon; may be called again
+	over    chan struct{}
+	watched bool
+}
+
+// begin notes a request, whose end it has come when end is called.
+func (w *waiting) begin(unique uint64, thread uint32, end func()) *waiter {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	cancel := make(chan struct{})
+	r := &waiter{thread: thread, end: end, over: make(chan struct{})}
 	if w.ended {
-		close(cancel)
-		return cancel
+		end()
 	}
 	for i, early := range w.early {
 		if early == unique {
 			w.early[i] = 0
-			close(cancel)
-			return cancel
+			r.watch()
 		}
 	}
 	if w.all == nil {
-		w.all = map[uint64]chan struct{}{}
+		w.all = map[uint64]*waiter{}
 	}
-	w.all[unique] = cancel
-	return cancel
+	w.all[unique] = r
+	return r
 }
 
-func (w *waiting) end(unique uint64) {
+// done notes the end of a request.
+func (w *waiting) done(unique uint64, r *waiter) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	close(r.over)
 	delete(w.all, unique)
 }
 
-// interrupt reports whether the request was waiting.
-func (w *waiting) interrupt(unique uint64) bool {
+// signal notes that the process of a request has got a signal.
+func (w *waiting) signal(unique uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	cancel, ok := w.all[unique]
-	if !ok {
-		w.early[w.next] = unique
-		w.next = (w.next + 1) % earlyMax
-		return false
+	if r, ok := w.all[unique]; ok {
+		r.watch()
+		return
 	}
-	close(cancel)
-	delete(w.all, unique)
-	return true
+	w.early[w.next] = unique
+	w.next = (w.next + 1) % earlyMax
 }
 
-// interruptAll is for the end of the mount: nobody wants the replies.
-func (w *waiting) interruptAll() {
+// endAll is for the end of the mount.
+func (w *waiting) endAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = true
-	for unique, cancel := range w.all {
-		close(cancel)
-		delete(w.all, unique)
+	for _, r := range w.all {
+		r.end()
 	}
+}
+
+// How often it is looked whether a process is being killed.
+const (
+	watchMin = 5 * time.Millisecond
+	watchMax = 200 * time.Millisecond
+)
+
+// watch ends the request when its process is being killed. The lock is held.
+func (r *waiter) watch() {
+	if r.watched {
+		return
+	}
+	r.watched = true
+	go func() {
+		for wait := watchMin; ; wait = min(2*wait, watchMax) {
+			if killed(r.thread) {
+				r.end()
+			}
+			select {
+			case <-r.over:
+				return
+			case <-time.After(wait):
+			}
+		}
+	}()
+}
+
+// sigkill is the bit of SIGKILL in a set of signals.
+const sigkill = 1 << 8
+
+// killed reports whether a thread is to end: every signal that kills a process
+// leaves SIGKILL pending in its threads. One that is not to be seen is taken for
+// killed.
+func killed(thread uint32) bool {
+	status, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(thread), 10) + "/status")
+	if err != nil {
+		return true
+	}
+	return sigkillPending(status)
+}
+
+func sigkillPending(status []byte) bool {
+	for lines := bufio.NewScanner(bytes.NewReader(status)); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		if name == "SigPnd" || name == "ShdPnd" {
+			set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+			if err == nil && set&sigkill != 0 {
+				return true
+			}
+		}
+	}
+	return false
 }

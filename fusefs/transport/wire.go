@@ -62,6 +62,16 @@ func initFlags(request []byte) uint64 {
 
 func u32(b []byte, at int) uint32 { return *(*uint32)(unsafe.Pointer(&b[at])) }
 
+// appendInterrupt appends the request that the kernel makes of a signal.
+func appendInterrupt(b []byte, unique uint64) []byte {
+	const length = requestHeaderSize + 8
+	at := len(b)
+	b = append(b, make([]byte, length)...)
+	*(*fuse.InHeader)(unsafe.Pointer(&b[at])) = fuse.InHeader{Length: length, Opcode: opInterrupt}
+	*(*uint64)(unsafe.Pointer(&b[at+requestHeaderSize])) = unique
+	return b
+}
+
 // replyRoom is how long a reply to a request that the library answers may be:
 // what the request says of the part that varies, and the fixed part.
 func replyRoom(opcode uint32, fixed []byte) int {
