@@ -160,11 +160,24 @@ func (l *Log) advance(seq uint64) {
 		return
 	}
 	l.durable.Store(seq)
-	if l.tl != nil {
-		l.leaveMark()
-	}
+	l.markDurable()
 	for len(l.unsynced) > 0 && l.unsynced[0].synced.Load() {
 		l.unsynced = l.unsynced[1:]
+	}
+}
+
+// markDurable leaves the mark in the open TLog. If that was closed since the
+// last write, the next one is opened for it: without a mark a restart would
+// take damage of what was flushed for the end of the log. One that is not there
+// yet gets the mark when it comes.
+func (l *Log) markDurable() {
+	switch {
+	case l.tl != nil:
+		l.leaveMark()
+	case l.nextTL != nil:
+		_ = l.openTLog()
+	default:
+		l.unmarked = true
 	}
 }
 

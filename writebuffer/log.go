@@ -81,6 +81,7 @@ type Log struct {
 	next         *SCO // prepared, its name durable
 	tl           *openTLog
 	nextTL       *openTLog
+	unmarked     bool   // a mark waits for nextTL
 	pending      []byte // entries that no commit block covers yet, as in the TLog
 	pendingFirst uint64
 	unsynced     []*SCO // sealed, in order

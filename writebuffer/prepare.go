@@ -45,6 +45,9 @@ func (l *Log) prepareOnce(ctx context.Context) error {
 		}
 		l.mu.Lock()
 		l.nextTL = t
+		if l.unmarked && l.tl == nil {
+			_ = l.openTLog() // leaves it
+		}
 		l.wakeLocked()
 		l.mu.Unlock()
 	}

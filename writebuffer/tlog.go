@@ -139,6 +139,7 @@ func (l *Log) openTLog() error {
 		return err
 	}
 	l.tl = t
+	l.unmarked = false
 	l.leaveMark()
 	return nil
 }
