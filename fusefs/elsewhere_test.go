@@ -18,7 +18,7 @@ import (
 func TestUnmountElsewhere(t *testing.T) {
 	needsFUSE(t)
 	dir, keys := t.TempDir(), treetest.New()
-	f, err := fusefs.Mount(context.Background(), memtest.New(keys), keys, dir, fusefs.Options{Direct: true})
+	f, err := fusefs.Mount(context.Background(), memtest.New(keys), keys, dir, fusefs.Options{Direct: true, Self: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,7 @@ type Options struct {
 	UID, GID   uint32 // owner of what has none of its own
 	Direct     bool   // mount(2) instead of fusermount3; needs root
 	Ways       transport.Ways
+	Self       bool // this process opens files of the mount itself, as tests do; killed meanwhile, it never ends
 	Logger     *slog.Logger
 }
 
@@ -94,7 +95,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		EntryTimeout: &timeout, AttrTimeout: &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
 	})
 	f.conn, err = transport.Mount(f.dir, raw, transport.Options{
-		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Logger: opt.Logger,
+		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Self: opt.Self, Logger: opt.Logger,
 		MaxWrite: maxWrite, Background: maxBackground, InFlight: inflightBytes,
 		Capabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 	})

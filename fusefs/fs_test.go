@@ -24,7 +24,7 @@ func mount(t *testing.T) (string, *memtest.Pool) {
 	needsFUSE(t)
 	dir, keys := t.TempDir(), treetest.New()
 	pool := memtest.New(keys)
-	f, err := fusefs.Mount(context.Background(), pool, keys, dir, fusefs.Options{Direct: true})
+	f, err := fusefs.Mount(context.Background(), pool, keys, dir, fusefs.Options{Direct: true, Self: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func mount(t *testing.T) (string, *memtest.Pool) {
 // mountOn mounts a pool of its own on a directory, and returns what unmounts it.
 func mountOn(t *testing.T, dir string, keys *treetest.Keys, allowOther bool) func() {
 	t.Helper()
-	f, err := fusefs.Mount(context.Background(), memtest.New(keys), keys, dir, fusefs.Options{Direct: true, AllowOther: allowOther})
+	f, err := fusefs.Mount(context.Background(), memtest.New(keys), keys, dir, fusefs.Options{Direct: true, Self: true, AllowOther: allowOther})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func remount(t *testing.T, pool *memtest.Pool, keys *treetest.Keys, fn func(dir 
 	t.Helper()
 	needsFUSE(t)
 	dir := t.TempDir()
-	f, err := fusefs.Mount(context.Background(), pool, keys, dir, fusefs.Options{Direct: true})
+	f, err := fusefs.Mount(context.Background(), pool, keys, dir, fusefs.Options{Direct: true, Self: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func TestUnmountNames(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			keys := treetest.New()
-			f, err := fusefs.Mount(context.Background(), memtest.New(keys), keys, c.point, fusefs.Options{Direct: true})
+			f, err := fusefs.Mount(context.Background(), memtest.New(keys), keys, c.point, fusefs.Options{Direct: true, Self: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -134,7 +134,7 @@ func TestUnmountNames(t *testing.T) {
 	}
 	// One that ends in time is waited for, and nobody is named.
 	keys := treetest.New()
-	f, err := fusefs.Mount(context.Background(), memtest.New(keys), keys, "link", fusefs.Options{Direct: true})
+	f, err := fusefs.Mount(context.Background(), memtest.New(keys), keys, "link", fusefs.Options{Direct: true, Self: true})
 	if err != nil {
 		t.Fatal(err)
 	}

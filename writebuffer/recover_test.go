@@ -474,3 +474,34 @@ func TestEmptySCOLeaves(t *testing.T) {
 		t.Errorf("the log halted: %v", err)
 	}
 }
+
+// A flush that finds its TLog closed, as a snapshot leaves it, says in the next one
+// what is durable, whether or not that one was there already: without, a restart
+// would take damage of what was flushed for the end of the log.
+func TestFlushBehindClosedTLog(t *testing.T) {
+	for _, ready := range []bool{true, false} {
+		r := newRig(t)
+		r.write(1, 1, 1)
+		r.commit()
+		r.write(2, 1, 2)
+		if ready {
+			r.untilReady()
+		}
+		if !r.log.CloseTLog() {
+			t.Fatal("there was nothing to close")
+		}
+		r.commit()
+		r.untilReady()
+		after := prepareRig(t, r.under.Kill(), r.vol.copy())
+		found, err := after.buf.Recover(after.vol.recoverOptions())
+		if err != nil || found.Damage != nil {
+			t.Fatal(err, found.Damage)
+		}
+		if found.Reached != r.log.Written() || found.Durable != r.log.Written() {
+			t.Errorf("ready %v: reached %d, durable to %d of %d", ready, found.Reached, found.Durable, r.log.Written())
+		}
+		if err := found.Release(); err != nil {
+			t.Error(err)
+		}
+	}
+}

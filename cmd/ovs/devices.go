@@ -169,7 +169,7 @@ func (d *devices) attach(ctx context.Context, a *attachment, again bool) (err er
 	if a.Kind == kindNBD {
 		err = d.kernel.attach(ctx, a, again)
 	} else {
-		err = d.loops.attach(a)
+		err = d.loops.attach(ctx, a)
 	}
 	if err != nil {
 		return fmt.Errorf("vDisk %s: %w", a.Name, err)
@@ -198,7 +198,7 @@ func (d *devices) take(a attachment) error {
 	if a.Kind == kindNBD {
 		return d.kernel.detach(a)
 	}
-	return blockdev.Detach(a.Device)
+	return d.loops.detach(a)
 }
 
 func (d *devices) link(name string) string { return filepath.Join(d.dir, linksDir, name) }

@@ -13,9 +13,9 @@ import (
 	"openvstorage/blockdev"
 )
 
-// loopDevices makes loop devices over the files of the mount.
+// loopDevices makes loop devices over the files of the mount, by `ovs loop`.
 type loopDevices struct {
-	mount  string // "": there is none
+	mount  string // as the kernel names it; "": there is none
 	logger *slog.Logger
 }
 
@@ -23,12 +23,12 @@ func (l loopDevices) file(name string) string { return filepath.Join(l.mount, na
 
 // attach makes the device of an attachment. After a kill the one before answers
 // nothing but errors.
-func (l loopDevices) attach(a *attachment) error {
+func (l loopDevices) attach(ctx context.Context, a *attachment) error {
 	if l.mount == "" {
 		return errors.New("loop devices are made over the files of a mount; start `ovs up` with --mount DIR")
 	}
 	l.release(*a)
-	device, err := blockdev.Attach(l.file(a.Name), blockdev.Options{Device: a.Device, ReadOnly: a.ReadOnly, BlockSize: a.blockSize()})
+	device, err := runLoop(ctx, "attach", l.file(a.Name), "--device="+a.Device, fmt.Sprint("--read-only=", a.ReadOnly), fmt.Sprint("--block-size=", a.blockSize()))
 	if err != nil {
 		return err
 	}
@@ -44,8 +44,7 @@ func (l loopDevices) ours(a attachment) bool {
 	if strings.HasSuffix(b, "/"+a.Name+".raw") {
 		return true
 	}
-	mount, err := filepath.EvalSymlinks(l.mount) // as the kernel has it
-	return l.mount != "" && err == nil && strings.HasPrefix(b, mount+"/") && strings.HasSuffix(b, ".raw")
+	return l.mount != "" && strings.HasPrefix(b, l.mount+"/") && strings.HasSuffix(b, ".raw")
 }
 
 // release takes the file away from the device that an attachment had.
@@ -53,9 +52,14 @@ func (l loopDevices) release(a attachment) {
 	if !l.ours(a) {
 		return
 	}
-	if err := blockdev.Detach(a.Device); err != nil {
+	if err := l.detach(a); err != nil {
 		l.logger.Warn("an old block device stays", "device", a.Device, "err", err)
 	}
+}
+
+func (l loopDevices) detach(a attachment) error {
+	_, err := runLoop(context.Background(), "detach", a.Device)
+	return err
 }
 
 // sizeWait is longer than the kernel remembers the size of a mount's file.
@@ -63,22 +67,26 @@ const sizeWait = 2 * time.Second
 
 // grow shows the device its file's new size, when the mount's file has it.
 func (l loopDevices) grow(ctx context.Context, a attachment, size uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, sizeWait)
-	defer cancel()
+	_, err := runLoop(ctx, "grow", a.Device, l.file(a.Name), fmt.Sprint(size))
+	return err
+}
+
+// growLoop waits until a file has a size, and shows it to the device.
+func growLoop(ctx context.Context, device, file string, size int64) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		info, err := os.Stat(l.file(a.Name))
+		info, err := os.Stat(file)
 		if err != nil {
 			return err
 		}
-		if uint64(info.Size()) >= size {
-			return blockdev.Grow(a.Device)
+		if info.Size() >= size {
+			return blockdev.Grow(device)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%s has %d bytes still, not %d", l.file(a.Name), info.Size(), size)
+			return fmt.Errorf("%s has %d bytes still, not %d", file, info.Size(), size)
 		}
 	}
 }

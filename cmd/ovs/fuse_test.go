@@ -38,7 +38,7 @@ func TestMountWhole(t *testing.T) {
 	}
 	defer h.Close(context.Background())
 	dir := t.TempDir()
-	m, err := mountFiles(context.Background(), h, upFlags{mount: dir}, nil)
+	m, err := mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestRenameDirectoryWhole(t *testing.T) {
 		}
 		defer h.Close(context.Background())
 		dir := t.TempDir()
-		m, err := mountFiles(context.Background(), h, upFlags{mount: dir}, nil)
+		m, err := mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -244,7 +244,7 @@ func TestMountLargest(t *testing.T) {
 	}
 	defer h.Close(context.Background())
 	dir := t.TempDir()
-	m, err := mountFiles(context.Background(), h, upFlags{mount: dir}, nil)
+	m, err := mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

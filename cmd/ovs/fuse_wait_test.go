@@ -42,7 +42,7 @@ func TestMountWriteWaits(t *testing.T) {
 	}
 	defer h.Close(context.Background())
 	dir := t.TempDir()
-	m, err := mountFiles(context.Background(), h, upFlags{mount: dir}, nil)
+	m, err := mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func newApp(stdout, stderr io.Writer) *app { return &app{stdout: stdout, stderr:
 
 func (a *app) root() *cobra.Command {
 	c := group("ovs", "block storage for virtual machines",
-		a.up(), a.vdisk(), a.alba(), a.inspect())
+		a.up(), a.vdisk(), a.alba(), a.inspect(), a.loop())
 	c.Long = `ovs serves virtual disks over NBD and keeps them in one data directory.
 
 Start with:

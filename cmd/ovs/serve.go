@@ -165,6 +165,10 @@ func (d *daemon) listen() error {
 		if err := apart(d.dir.Path, d.flags.mount); err != nil {
 			return err
 		}
+		// As the kernel names it, found out before anything is mounted there.
+		if d.flags.mount, err = filepath.EvalSymlinks(d.flags.mount); err != nil {
+			return fmt.Errorf("mount: %w", err)
+		}
 	}
 	if d.controlLn, err = control.ListenUnix(filepath.Join(d.dir.Path, control.SocketName)); err != nil {
 		return fmt.Errorf("management: %w", err)

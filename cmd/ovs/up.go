@@ -40,6 +40,7 @@ type upFlags struct {
 	mount       string
 	allowOther  bool
 	fuse        fuseWays
+	self        bool // tests open files of the mount in this process
 	logLevel    slog.Level
 }
 

@@ -34,6 +34,7 @@ type Options struct {
 	InFlight     int64  // bytes of waiting requests that came by the device at most
 	Capabilities uint64 // fuse.CAP_* that are asked for
 	Ways         Ways   // to the kernel
+	Self         bool   // this process opens files of the mount itself, as tests do
 	Logger       *slog.Logger
 }
 
@@ -134,7 +135,10 @@ func (c *Conn) start() error {
 	if err := c.startRings(); err != nil {
 		return fmt.Errorf("%w: %w", errRing, err)
 	}
-	return noPolling(c.dir)
+	if c.opt.Self {
+		return noPolling(c.dir)
+	}
+	return nil
 }
 
 // finish waits until nothing comes any more and nothing waits, and gives all

@@ -154,7 +154,7 @@ func mount(t *testing.T, way transport.Ways, r *root) (string, *transport.Conn) 
 	dir := t.TempDir()
 	c, err := transport.Mount(dir, gofs.NewNodeFS(r, &gofs.Options{NullPermissions: true}), transport.Options{
 		Name: "transporttest", Direct: true, MaxWrite: 1 << 20, Background: 64, InFlight: 8 << 20, Ways: way,
-		Capabilities: fuse.CAP_ASYNC_DIO,
+		Capabilities: fuse.CAP_ASYNC_DIO, Self: true,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/blockdev"
+)
+
+// Whatever touches a file of the mount, or a loop device over one, waits for the
+// process that serves it. If that is this one and it is killed meanwhile, it never
+// ends: the kernel keeps a process until its requests are answered, and the mount
+// until the process has ended. So `ovs up` has `ovs loop` do it, whose requests
+// fail when `ovs up` has gone.
+
+// loop is what `ovs up` calls.
+func (a *app) loop() *cobra.Command {
+	c := group("loop", "what ovs up has a process of its own do with loop devices",
+		a.loopAttach(), a.loopDetach(), a.loopGrow())
+	c.Hidden = true
+	return c
+}
+
+func (a *app) loopAttach() *cobra.Command {
+	var opt blockdev.Options
+	c := &cobra.Command{
+		Use: "attach FILE", Short: "make a loop device over a file", Args: wants("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			device, err := blockdev.Attach(args[0], opt)
+			if err != nil {
+				return err
+			}
+			return a.print(device, func(w io.Writer) { fmt.Fprintln(w, device) })
+		},
+	}
+	c.Flags().StringVar(&opt.Device, "device", "", "take this `device` if it is free")
+	c.Flags().BoolVar(&opt.ReadOnly, "read-only", false, "make the device read-only")
+	c.Flags().Uint32Var(&opt.BlockSize, "block-size", 0, "the smallest request in `bytes`")
+	return c
+}
+
+func (a *app) loopDetach() *cobra.Command {
+	return &cobra.Command{
+		Use: "detach DEVICE", Short: "take its file away from a loop device", Args: wants("DEVICE"),
+		RunE: func(_ *cobra.Command, args []string) error { return blockdev.Detach(args[0]) },
+	}
+}
+
+func (a *app) loopGrow() *cobra.Command {
+	return &cobra.Command{
+		Use: "grow DEVICE FILE SIZE", Short: "make a loop device as large as its file, once that has this size", Args: wants("DEVICE", "FILE", "SIZE"),
+		RunE: func(c *cobra.Command, args []string) error {
+			size, err := strconv.ParseInt(args[2], 10, 64)
+			if err != nil {
+				return usagef("%s: %w", c.CommandPath(), err)
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), sizeWait)
+			defer cancel()
+			return growLoop(ctx, args[0], args[1], size)
+		},
+	}
+}
+
+// loopMax is how long a call may take that asks a mount that is alive.
+const loopMax = time.Minute
+
+// runLoop runs `ovs loop` and returns what it prints.
+func runLoop(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, loopMax)
+	defer cancel()
+	c := exec.CommandContext(ctx, "/proc/self/exe", append([]string{"loop"}, args...)...)
+	c.Args[0] = "ovs"
+	var out, said bytes.Buffer
+	c.Stdout, c.Stderr = &out, &said
+	if err := c.Run(); err != nil {
+		if text := strings.TrimPrefix(strings.TrimSpace(said.String()), "ovs: "); text != "" {
+			err = errors.New(text)
+		}
+		return "", err
+	}
+	return strings.TrimSpace(out.String()), nil
+}
