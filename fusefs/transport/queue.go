@@ -43,6 +43,10 @@ type queue struct {
 // kickID is the user_data of the read of the eventfd; an entry's is its index.
 const kickID = ^uint64(0)
 
+// elsewhereSize is from which length on a read or write goes to a goroutine:
+// while another CPU copies and sums, this thread serves the next one.
+const elsewhereSize = 128 << 10
+
 // newQueue makes the ring of a CPU with n entries.
 func newQueue(c *Conn, cpu, n int) (q *queue, err error) {
 	q = &queue{conn: c, cpu: cpu, fd: -1, kick: -1, begin: make(chan bool, 1), state: make(chan error, 1)}
@@ -279,6 +283,10 @@ func (q *queue) request(i int) {
 	x := &e.x
 	x.copyIn(e.header.inOut[:requestHeaderSize], e.header.fixed[:ioSize-requestHeaderSize])
 	x.data = e.payload[:e.header.length]
+	if x.in.Size >= elsewhereSize {
+		q.tried(i, 0, mustWait)
+		return
+	}
 	n, status := q.conn.do(x, q.round.tried)
 	if status == gathers {
 		q.round.took(i)
