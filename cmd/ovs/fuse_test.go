@@ -19,35 +19,42 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openvstorage/backend"
+	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/volumedriver"
 	"openvstorage/volumedriver/registry"
 )
 
-// A vDisk made, written and deleted through the mount, over all the layers.
-func TestMountWhole(t *testing.T) {
-	if os.Geteuid() != 0 {
+// mountWhole opens the system on a disk and mounts it, until end is called.
+func mountWhole(t *testing.T, d disk.FS) (h *embedded, dir string, end func()) {
+	t.Helper()
+	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil || os.Geteuid() != 0 {
 		t.Skip("needs root and /dev/fuse")
+	} else {
+		f.Close()
 	}
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skip("needs root and /dev/fuse")
-	}
-	h, err := openWhole(crashdisk.New(), nil)
+	h, err := openWhole(d, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close(context.Background())
-	dir := t.TempDir()
+	dir = t.TempDir()
 	m, err := mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatal(errors.Join(err, h.Close(context.Background())))
 	}
-	defer func() {
+	return h, dir, func() {
 		if err := m.Unmount(context.Background()); err != nil {
 			_ = unix.Unmount(dir, unix.MNT_DETACH)
 			t.Error(err)
 		}
-	}()
+		_ = h.Close(context.Background())
+	}
+}
+
+// A vDisk made, written and deleted through the mount, over all the layers.
+func TestMountWhole(t *testing.T) {
+	h, dir, end := mountWhole(t, crashdisk.New())
+	defer end()
 	name := filepath.Join(dir, "vm", "a.raw")
 	if err := os.Mkdir(filepath.Dir(name), 0o755); err != nil {
 		t.Fatal(err)
@@ -153,30 +160,10 @@ func exportedErrors(t *testing.T, dir string) (n int) {
 // snapshots included, and is there under its new name when the host is opened
 // again.
 func TestRenameDirectoryWhole(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root and /dev/fuse")
-	}
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skip("needs root and /dev/fuse")
-	}
 	d := crashdisk.New()
 	with := func(fn func(h *embedded, dir string)) {
-		h, err := openWhole(d, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer h.Close(context.Background())
-		dir := t.TempDir()
-		m, err := mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := m.Unmount(context.Background()); err != nil {
-				_ = unix.Unmount(dir, unix.MNT_DETACH)
-				t.Error(err)
-			}
-		}()
+		h, dir, end := mountWhole(t, d)
+		defer end()
 		fn(h, dir)
 	}
 	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
@@ -232,28 +219,8 @@ func TestRenameDirectoryWhole(t *testing.T) {
 
 // A vDisk has up to 64 TiB, to the last byte, and not one more.
 func TestMountLargest(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root and /dev/fuse")
-	}
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skip("needs root and /dev/fuse")
-	}
-	h, err := openWhole(crashdisk.New(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close(context.Background())
-	dir := t.TempDir()
-	m, err := mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := m.Unmount(context.Background()); err != nil {
-			_ = unix.Unmount(dir, unix.MNT_DETACH)
-			t.Error(err)
-		}
-	}()
+	_, dir, end := mountWhole(t, crashdisk.New())
+	defer end()
 	const limit = 64 << 40
 	f, err := os.Create(filepath.Join(dir, "a.raw"))
 	if err != nil {

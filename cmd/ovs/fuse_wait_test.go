@@ -22,11 +22,6 @@ import (
 // A write through the mount that waits for room in the write buffer ends with its
 // process; reads go on; and when there is room, so do writes.
 func TestMountWriteWaits(t *testing.T) {
-	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil || os.Geteuid() != 0 {
-		t.Skip("needs root and /dev/fuse")
-	} else {
-		f.Close()
-	}
 	d := faultdisk.New(crashdisk.New())
 	// The ASDs' disks hang: nothing leaves the write buffer.
 	hang := make(chan struct{})
@@ -36,22 +31,8 @@ func TestMountWriteWaits(t *testing.T) {
 			<-hang
 		}
 	}})
-	h, err := openWhole(d, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close(context.Background())
-	dir := t.TempDir()
-	m, err := mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := m.Unmount(context.Background()); err != nil {
-			_ = unix.Unmount(dir, unix.MNT_DETACH)
-			t.Error(err)
-		}
-	}()
+	_, dir, end := mountWhole(t, d)
+	defer end()
 	name := filepath.Join(dir, "a.raw")
 	if err := errors.Join(os.WriteFile(name, []byte("first"), 0o600), os.Truncate(name, 1<<30)); err != nil {
 		t.Fatal(err)
