@@ -39,6 +39,13 @@ type content struct {
 	snap string
 }
 
+// copying is a copy that made a clone at its first range and is told so of the
+// next ones.
+type copying struct {
+	from content
+	next int64 // where its next range begins; 0: there is no such copy
+}
+
 // CopyFileRange implements gofs.NodeCopyFileRanger. A copy of all of a vDisk
 // onto an empty file makes a clone, which costs nothing. That is a range from
 // the start of both that reaches the end, or is as long as the kernel lets a
@@ -94,29 +101,41 @@ func (from source) copyRange(ctx context.Context, offIn uint64, out *gofs.Inode,
 	}
 	length = min(length, uint64(from.size)-offIn)
 	if offIn == offOut && from.disk != to {
-		cloned, err := to.cloneOf(ctx, from, offIn == 0 && (length == uint64(from.size) || length >= copyWhole))
+		told := int64(min(length, copyWhole))
+		cloned, err := to.cloneOf(ctx, from, int64(offIn), told, offIn == 0 && (length == uint64(from.size) || length >= copyWhole))
 		if err != nil {
 			return 0, errnoOf(err)
 		}
 		if cloned {
-			return uint32(min(length, copyWhole)), 0
+			return uint32(told), 0
 		}
 	}
 	return from.copyTo(ctx, to, int64(offIn), int64(offOut), int64(min(length, copyMax)))
 }
 
-// cloneOf reports whether the file is a clone of a source that nothing was
-// written to since; make says that an empty one is to become that.
-func (n *diskNode) cloneOf(ctx context.Context, from source, make bool) (bool, error) {
+// cloneOf reports whether a range of the source is in the file already, as the
+// next one of the copy that made it a clone; make says that an empty file is to
+// become one. Ranges of a copy follow each other. Any other range, one that was
+// there before, or one after the last close, is copied: source and clone may have
+// changed, through this door or another.
+func (n *diskNode) cloneOf(ctx context.Context, from source, off, length int64, make bool) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.made() || !make {
-		return n.made() && n.clone == from.id && n.pristine.Load(), nil
+		goesOn := n.copying == copying{from.id, off} && off > 0 && n.pristine.Load()
+		n.copying.next += length
+		if !goesOn || n.copying.next >= from.size {
+			n.copying = copying{}
+		}
+		return goesOn, nil
 	}
 	if err := n.make(ctx, func(name string) error { return from.clone(ctx, name) }); err != nil {
 		return false, err
 	}
-	n.clone = from.id
+	n.copying = copying{}
+	if length < from.size {
+		n.copying = copying{from.id, length}
+	}
 	n.pristine.Store(true)
 	return true, nil
 }

@@ -67,6 +67,7 @@ func (n *diskNode) empty(ctx context.Context, i Info) error {
 		}
 		return errors.Join(err, n.fs.tree.Remove(ctx, i.Name+suffix))
 	}
+	ctx = context.WithoutCancel(ctx)
 	if err := n.fs.tree.ForgetDisk(ctx, n.id); err != nil {
 		return err
 	}
@@ -111,6 +112,7 @@ func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
 	if err := do(name); err != nil {
 		return err
 	}
+	ctx = context.WithoutCancel(ctx) // the vDisk is there: the file must become it
 	i, err := n.fs.pool.Info(ctx, name)
 	if err != nil {
 		return err
@@ -139,7 +141,7 @@ func (n *diskNode) remove(ctx context.Context) error {
 		if err := n.named(ctx, func(name string) error { return n.fs.pool.Delete(ctx, name) }); err != nil {
 			return err
 		}
-		return n.fs.tree.ForgetDisk(ctx, n.id)
+		return n.fs.tree.ForgetDisk(context.WithoutCancel(ctx), n.id)
 	}
 	n.fs.moving.RLock()
 	defer n.fs.moving.RUnlock()

@@ -34,7 +34,7 @@ type diskNode struct {
 	mu      sync.RWMutex
 	id      uuid.UUID // nil while the file is empty and there is no vDisk
 	node    uint64    // in the tree, while there is none
-	clone   content   // what this is a clone of, if it is pristine
+	copying copying   // that made this a clone
 	dev     Device    // set while opens > 0 and id is set
 	release func()
 

@@ -171,24 +171,23 @@ func (l *Log) advance(seq uint64) {
 // take damage of what was flushed for the end of the log. One that is not there
 // yet gets the mark when it comes.
 func (l *Log) markDurable() {
+	l.unmarked = true
 	switch {
 	case l.tl != nil:
 		l.leaveMark()
 	case l.nextTL != nil:
-		_ = l.openTLog()
-	default:
-		l.unmarked = true
+		_ = l.openTLog() // leaves it, or the one after it does
 	}
 }
 
 // leaveMark says in the open TLog what is durable. It is not synced, and later
-// commit blocks carry the figure too, so an error costs nothing.
+// commit blocks carry the figure too. If it cannot, the next TLog does.
 func (l *Log) leaveMark() {
 	if l.tl.broken {
 		return
 	}
 	l.mark = tlog.AppendEntry(l.mark[:0], l.tl.seed, tlog.Entry{Kind: tlog.KindDurable, Seq: l.durable.Load()})
-	_ = l.tl.append(l.mark)
+	l.unmarked = l.tl.append(l.mark) != nil
 }
 
 // When the background syncs a sealed SCO: soon, if the vDisk is flushed now and

@@ -46,10 +46,13 @@ func (l *Log) prepareOnce(ctx context.Context) error {
 		l.mu.Lock()
 		l.nextTL = t
 		if l.unmarked && l.tl == nil {
-			_ = l.openTLog() // leaves it
+			err = l.openTLog() // leaves it
 		}
 		l.wakeLocked()
 		l.mu.Unlock()
+		if err != nil {
+			return err
+		}
 	}
 	if n != 0 {
 		name := l.scoPath(n)

@@ -139,7 +139,6 @@ func (l *Log) openTLog() error {
 		return err
 	}
 	l.tl = t
-	l.unmarked = false
 	l.leaveMark()
 	return nil
 }

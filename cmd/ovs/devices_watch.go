@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -145,8 +146,8 @@ func (g grownHost) Resize(ctx context.Context, name string, size uint64) error {
 func (d *devices) close() error {
 	d.mu.Lock()
 	d.stopped = true
-	list := d.list
-	d.mu.Unlock() // nothing changes the list any more
+	list := slices.Clone(d.list)
+	d.mu.Unlock()
 	var all sync.WaitGroup
 	errs := make([]error, len(list))
 	for i, a := range list {

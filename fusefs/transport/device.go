@@ -23,25 +23,38 @@ func readRequest(fd int, p []byte) (int, error) {
 }
 
 // readDevice serves what comes by the device until the mount has gone. Then
-// nobody wants the replies of what waits: the rings wait for them to end.
+// nobody wants the replies of what waits: the rings wait for them to end. If it
+// cannot go on the mount is taken away.
 func (c *Conn) readDevice() {
 	defer c.readers.Done()
-	defer c.waiting.endAll()
 	for {
 		b, err := c.buffers.get()
-		if err != nil {
-			c.logger.Error("FUSE: a reader ends", "mount", c.dir, "err", err)
-			return
+		n := 0
+		if err == nil {
+			n, err = readRequest(c.fd, b.request())
 		}
-		n, err := readRequest(c.fd, b.request())
-		if err != nil {
+		switch err {
+		case nil:
+			c.received(b, n)
+			continue
+		case unix.ENODEV, unix.ECONNABORTED: // unmounted, aborted
+			c.waiting.endAll()
+		default:
+			c.fail("a reader", err)
+		}
+		if b != nil {
 			c.buffers.put(b)
-			if err != unix.ENODEV { // the mount has gone
-				c.logger.Error("FUSE: a reader ends", "mount", c.dir, "err", err)
-			}
-			return
 		}
-		c.received(b, n)
+		return
+	}
+}
+
+// fail takes the mount away, of which a part cannot be served any more: who uses
+// it gets errors then, and would wait for ever otherwise.
+func (c *Conn) fail(what string, err error) {
+	c.logger.Error("FUSE: the mount is taken away, as it cannot be served", "mount", c.dir, "part", what, "err", err)
+	if err := Detach(c.dir); err != nil {
+		c.logger.Error("FUSE: the mount stays", "mount", c.dir, "err", err)
 	}
 }
 

@@ -136,7 +136,7 @@ func (q *queue) run() {
 		err = q.serve()
 	}
 	if err != nil {
-		q.conn.logger.Error("FUSE: a ring ends", "mount", q.conn.dir, "cpu", q.cpu, "err", err)
+		q.conn.fail(fmt.Sprint("the ring of CPU ", q.cpu), err)
 	}
 }
 

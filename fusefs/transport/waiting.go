@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,6 +37,7 @@ type waiter struct {
 	end     func() // has the request end soon; may be called again
 	over    chan struct{}
 	watched bool
+	unasked atomic.Bool // nobody wants the reply
 }
 
 // begin notes a request, whose end it has come when end is called.
@@ -44,7 +46,8 @@ func (w *waiting) begin(unique uint64, thread uint32, end func()) *waiter {
 	defer w.mu.Unlock()
 	r := &waiter{thread: thread, end: end, over: make(chan struct{})}
 	if w.ended {
-		end()
+		r.unasked.Store(true)
+		r.watch()
 	}
 	for i, early := range w.early {
 		if early == unique {
@@ -85,7 +88,8 @@ func (w *waiting) endAll() {
 	defer w.mu.Unlock()
 	w.ended = true
 	for _, r := range w.all {
-		r.end()
+		r.unasked.Store(true)
+		r.watch()
 	}
 }
 
@@ -95,7 +99,9 @@ const (
 	watchMax = 200 * time.Millisecond
 )
 
-// watch ends the request when its process is being killed. The lock is held.
+// watch ends the request when its process is being killed, or nobody wants the
+// reply. It goes on until the request has ended: the library takes no notice of
+// one that it has not begun yet. The lock is held.
 func (r *waiter) watch() {
 	if r.watched {
 		return
@@ -103,7 +109,7 @@ func (r *waiter) watch() {
 	r.watched = true
 	go func() {
 		for wait := watchMin; ; wait = min(2*wait, watchMax) {
-			if killed(r.thread) {
+			if r.unasked.Load() || killed(r.thread) {
 				r.end()
 			}
 			select {

@@ -135,18 +135,18 @@ type Queues[S Submission | WideSubmission] struct {
 }
 
 // Open makes an io_uring that holds entries submissions, a power of two. The
-// descriptor is the caller's to close, after Unmap.
+// descriptor is the caller's to close, after Unmap; it is -1 after an error.
 func (q *Queues[S]) Open(entries, flags uint32) (fd int, err error) {
 	p := ringParams{flags: flags}
 	n, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(&p)), 0)
 	if errno != 0 {
-		return 0, errno
+		return -1, errno
 	}
 	fd = int(n)
 	if err := q.mmap(fd, &p); err != nil {
 		q.Unmap()
 		unix.Close(fd)
-		return 0, err
+		return -1, err
 	}
 	q.FD.Store(int64(fd))
 	return fd, nil
