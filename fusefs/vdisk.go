@@ -26,7 +26,7 @@ type diskNode struct {
 	mtime  atomic.Int64 // nanoseconds; kept at the last close
 	labels labels
 
-	pristine atomic.Bool // nothing was written since it was cloned
+	pristine atomic.Bool // nothing was written here since it was cloned
 
 	// mu is held for reading by I/O, which may wait long for room, and by what
 	// else must not see the device change; for writing by what makes, empties or
@@ -38,7 +38,9 @@ type diskNode struct {
 	dev     Device    // set while opens > 0 and id is set
 	release func()
 
-	state sync.Mutex // taken after mu; never held over I/O
+	// state is taken after mu, and held over stores of the tree, never over I/O of
+	// the vDisk.
+	state sync.Mutex
 	attr  filetree.Attr
 	opens int
 	idle  chan struct{} // closed when opens is 0 again
