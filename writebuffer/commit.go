@@ -176,7 +176,7 @@ func (l *Log) markDurable() {
 	case l.tl != nil:
 		l.leaveMark()
 	case l.nextTL != nil:
-		_ = l.openTLog() // leaves it, or the one after it does
+		_ = l.beginTLog() // leaves it, or the one after it does
 	}
 }
 

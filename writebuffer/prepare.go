@@ -46,7 +46,7 @@ func (l *Log) prepareOnce(ctx context.Context) error {
 		l.mu.Lock()
 		l.nextTL = t
 		if l.unmarked && l.tl == nil {
-			err = l.openTLog() // leaves it
+			err = l.beginTLog() // leaves it
 		}
 		l.wakeLocked()
 		l.mu.Unlock()

@@ -129,11 +129,17 @@ func (l *Log) tlogReady() bool {
 	return true
 }
 
-// openTLog begins the prepared TLog.
+// openTLog begins the prepared TLog, and has the next one prepared.
 func (l *Log) openTLog() error {
+	l.kick(l.prepare)
+	return l.beginTLog()
+}
+
+// beginTLog begins the prepared TLog. The next one, and with it an SCO, is
+// prepared when there is a write: an idle log keeps no file that others need.
+func (l *Log) beginTLog() error {
 	t := l.nextTL
 	l.nextTL = nil
-	l.kick(l.prepare)
 	if err := t.begin(l); err != nil {
 		_ = errors.Join(t.file.Close(), l.buf.opt.FS.Remove(t.name)) // it never held anything
 		return err
