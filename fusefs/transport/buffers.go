@@ -12,7 +12,8 @@ import (
 // direct I/O. A reply's payload begins there too, with its header before it.
 type buffer struct {
 	mem  []byte
-	held int64 // of the bound on what waits
+	x    exchange // if the request is a read or a write
+	held int64    // of the bound on what waits
 }
 
 const (

@@ -65,7 +65,8 @@ func (c *Conn) received(b *buffer, n int) {
 	header := (*fuse.InHeader)(unsafe.Pointer(&request[0]))
 	switch header.Opcode {
 	case opRead, opWrite:
-		x := &exchange{data: request[ioSize:], room: b.room()}
+		x := &b.x
+		x.data, x.room = request[ioSize:], b.room()
 		x.copyIn(request[:requestHeaderSize], request[requestHeaderSize:ioSize])
 		if got, status := c.do(x, tried); status != mustWait {
 			c.reply(b, x.in.Unique, got, status)
