@@ -180,7 +180,7 @@ func (e *Encoder) block(out, p []byte, chunk, block uint32) ([]byte, byte) {
 	}
 	if e.p.Scheme.Compression == preset.CompressionS2 && e.probe.worth() {
 		packed := s2.Encode(e.packed, p)
-		packs := len(packed) <= packedMax(len(p))
+		packs := len(packed) <= packedWorth(len(p))
 		e.probe.found(packs)
 		if packs {
 			return e.sealer.seal(out, packed, chunk, block, kindCompressed, len(p)), kindCompressed
@@ -214,7 +214,12 @@ func (t *probe) found(packs bool) {
 	t.skip, t.next = t.next, min(max(1, 2*t.next), probeMax)
 }
 
-// packedMax is the most bytes that a compressed block has, or it is kept raw.
+// packedWorth is the most bytes that a block is kept compressed at: an eighth
+// less, as in ZFS and Ceph. To save less than that costs more, each time that the
+// block is stored and read, than the disk space is worth.
+func packedWorth(plain int) int { return plain - (plain+7)/8 }
+
+// packedMax is the most bytes that a compressed block has by the format.
 func packedMax(plain int) int { return plain - (plain+15)/16 }
 
 // allZero compares p with itself, one byte further.

@@ -254,6 +254,27 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// A block is kept compressed if that saves an eighth of it.
+func TestCompressionPays(t *testing.T) {
+	p := testPreset(preset.CompressionS2, false)
+	p.InlineMax = 0
+	block := p.Scheme.BlockSize()
+	for _, sc := range []struct {
+		zeros int // of the block: about what compression saves
+		packs bool
+	}{{block / 10, false}, {block / 7, true}} {
+		data := noise(block)
+		clear(data[block-sc.zeros:])
+		s := split(t, data, p, params(1, 0))
+		if got := !s.m.Chunks[0].Dense; got != sc.packs {
+			t.Errorf("with %d zeros in %d bytes, it is compressed: %v", sc.zeros, block, got)
+		}
+		if !bytes.Equal(s.whole(t, s.opener(t), nil), data) {
+			t.Errorf("with %d zeros in %d bytes, others come back", sc.zeros, block)
+		}
+	}
+}
+
 // The default preset, over a chunk's end, with every loss that 2+1 bears.
 func TestDefaultPreset(t *testing.T) {
 	p := preset.Default(3)
