@@ -2,6 +2,7 @@ package volumedriver
 
 import (
 	"context"
+	"slices"
 
 	"openvstorage/sco"
 	"openvstorage/tlog"
@@ -20,6 +21,10 @@ type group struct {
 	// marks has what is to be stored of an SCO; without, all of it is.
 	marks map[sco.Number]writebuffer.Marks
 }
+
+// groupBytesMax bounds the SCOs of a group, and with them what mark needs of
+// memory: 16 MiB if no two clusters are neighbours.
+const groupBytesMax = 4 << 30
 
 // chooseGroup takes the oldest TLogs: one at least, more as long as little of
 // them is live, so that no group keeps the buffer's files for long, and the
@@ -49,9 +54,13 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog) (*
 	}
 	frozen := v.frozenAt()
 	g := new(group)
-	var sum int64
+	var sum, files int64
 	for i, t := range closed {
-		if sum += live[i]; i > 0 && sum > limit {
+		sum += live[i]
+		for _, s := range t.SCOs() {
+			files += s.Size()
+		}
+		if i > 0 && (sum > limit || files > groupBytesMax) {
 			break
 		}
 		g.tlogs = append(g.tlogs, t)
@@ -105,37 +114,45 @@ func (v *Volume) seenBySnapshot(s *writebuffer.SCO) bool {
 }
 
 // mark notes which clusters of the group are to be stored: not those that the
-// group itself overwrites. It looks at once, when the group is chosen: later
-// the map tells less and less, as it forgets who overwrote what first.
+// group itself writes again later. What is written behind the group counts for
+// nothing: the group is a prefix, and a power cut may leave just that.
 //
-// A cluster is overwritten within the group if the map now has its address in
-// another SCO numbered up to the group's last: numbers rise with seq, so the
-// newest write of that address is in the group. A rollback since breaks that
-// argument, and then everything is stored: v.rolled is set before the map
-// rolls back, so looking at it again afterwards catches one that came between.
-// A rollback after that takes nothing away: a snapshot that sees clusters of the
-// group was there before, and its SCOs are stored whole.
+// A rollback may bring back what was overwritten before it, so only what was
+// written since the last one overwrites. v.rolled is set before the map rolls
+// back, and a snapshot is deleted after: one that was rolled back to and deleted
+// while this looked for what snapshots see has changed v.rolled. A rollback
+// later takes nothing away: a snapshot that sees clusters of the group was there
+// before, and its SCOs are stored whole.
 func (v *Volume) mark(g *group) {
 	g.marks = make(map[sco.Number]writebuffer.Marks, len(g.scos))
-	if v.rolledSeq() > g.lastSeq {
-		return
-	}
-	for _, s := range g.scos {
-		if v.seenBySnapshot(s) {
-			continue
-		}
-		g.marks[s.Number] = s.Mark(func(addr uint64, index int) bool {
-			var now [1]sco.Location
-			if !v.head.Lookup(addr, now[:]) {
-				return true
+	rolled := v.rolledSeq()
+	later := make(addresses)
+	for _, s := range slices.Backward(g.scos) {
+		m := s.Mark(func(addr, seq uint64) bool {
+			if seq <= rolled {
+				return !later.has(addr)
 			}
-			l := now[0]
-			return l == sco.At(v.self, s.Number, index) || l.Kind() != sco.KindData || l.Origin() != v.self || l.Number() > g.lastSCO
+			return later.add(addr)
 		})
+		if !v.seenBySnapshot(s) {
+			g.marks[s.Number] = m
+		}
 	}
-	if v.rolledSeq() > g.lastSeq {
+	if v.rolledSeq() != rolled {
 		clear(g.marks)
 	}
+}
+
+// addresses is a set of clusters' addresses: a word for 64 neighbours.
+type addresses map[uint64]uint64
+
+func (a addresses) has(addr uint64) bool { return a[addr/64]&(1<<(addr%64)) != 0 }
+
+// add reports whether addr was not in the set.
+func (a addresses) add(addr uint64) bool {
+	word, bit := a[addr/64], uint64(1)<<(addr%64)
+	a[addr/64] = word | bit
+	return word&bit == 0
 }
 
 func (v *Volume) rolledSeq() uint64 {

@@ -57,9 +57,8 @@ func TestMark(t *testing.T) {
 	write(t, d, 0, 8, 4)
 	equal(t, "overwritten later", marked(g), 4, 3, 1)
 
-	// Chosen anew, the map cannot tell any more who overwrote what first.
 	v.mark(g)
-	equal(t, "chosen too late", marked(g), 8, 4, 1)
+	equal(t, "looked at again", marked(g), 4, 3, 1)
 }
 
 // What a snapshot sees is stored whole, and so is everything if a rollback has
@@ -84,4 +83,23 @@ func TestMarkSnapshots(t *testing.T) {
 		snapshot("within")
 	}, w(0, 4, 3))
 	equal(t, "a snapshot within the group", marked(g), -1, -1, 4)
+}
+
+// A rollback may bring back what was overwritten before it; what is written
+// behind it overwrites again.
+func TestMarkRollback(t *testing.T) {
+	ctx := context.Background()
+	r, d := newRig(t, crashdisk.New(), modelDisk, nil)
+	defer func() { must(t, r.close()) }()
+	v := volumeOf(t, r, "v")
+	_, err := r.host.SnapshotCreate(ctx, "v", "empty")
+	must(t, err)
+	must(t, r.host.Sync(ctx, "v", nil))
+	v.stopStorer()
+	w := func(cluster, n, i int) func() { return func() { write(t, d, cluster, n, i) } }
+	g := groupOf(t, v, w(0, 8, 1), w(0, 2, 2), func() {
+		must(t, r.host.Rollback(ctx, "v", "empty"))
+		write(t, d, 1, 2, 3)
+	}, w(2, 1, 4))
+	equal(t, "before a rollback and behind it", marked(g), 6, 1, 1, 1)
 }

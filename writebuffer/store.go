@@ -55,11 +55,11 @@ func (m Marks) Count() int64 {
 	return int64(n)
 }
 
-// Mark asks keep about every cluster of a sealed SCO.
-func (s *SCO) Mark(keep func(addr uint64, index int) bool) Marks {
+// Mark asks keep about every cluster of a sealed SCO, the newest first.
+func (s *SCO) Mark(keep func(addr, seq uint64) bool) Marks {
 	m := make(Marks, s.last/64+1)
-	for i, addr := range s.blocks.Addrs[:s.last] {
-		if addr != sco.NoAddress && keep(addr, i+1) {
+	for i, addr := range slices.Backward(s.blocks.Addrs[:s.last]) {
+		if addr != sco.NoAddress && keep(addr, s.blocks.Seqs[i]) {
 			m[(i+1)/64] |= 1 << ((i + 1) % 64)
 		}
 	}
