@@ -15,7 +15,9 @@ import (
 // reach has it. That is what a write buffer saves.
 type group struct {
 	tlogs   []*writebuffer.TLog
-	scos    []*writebuffer.SCO // still to be uploaded
+	scos    []*writebuffer.SCO // whose upload has not begun
+	flying  int                // uploads under way
+	landed  chan landing       // where they end; nobody waits to send
 	lastSCO sco.Number         // highest number of the group
 	lastSeq uint64
 	// marks has what is to be stored of an SCO; without, all of it is.
@@ -53,7 +55,7 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog) (*
 		limit = max(limit, little)
 	}
 	frozen := v.frozenAt()
-	g := new(group)
+	g := &group{landed: make(chan landing, v.host.opt.UploadSlots)}
 	var sum, files int64
 	for i, t := range closed {
 		sum += live[i]

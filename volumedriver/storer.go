@@ -93,6 +93,7 @@ func (v *Volume) announce(err error) {
 func (v *Volume) runStorer(ctx context.Context) {
 	tick := time.NewTicker(storerTick)
 	defer tick.Stop()
+	defer func() { _ = v.landAll(v.store.group) }() // ctx has ended: so will they
 	failures := 0
 	for {
 		select {
@@ -176,48 +177,71 @@ func (v *Volume) noteActivity() {
 	}
 }
 
-// storeSome uploads up to parallel SCOs of the group under way, or stores the
-// group when all of them are uploaded.
+// storeSome goes on with the group under way: it keeps up to parallel uploads in
+// the air and waits for one of them, or stores the group when none is left.
 func (v *Volume) storeSome(ctx context.Context, parallel int, rest time.Duration) (more bool, err error) {
 	g := v.store.group
-	if len(g.scos) == 0 {
+	for len(g.scos) > 0 && g.flying < parallel {
+		v.launch(ctx, g, g.scos[0])
+		g.scos = g.scos[1:]
+	}
+	if g.flying == 0 {
 		v.store.group = nil // whatever comes of it, the next attempt looks anew
 		return true, v.storeGroup(ctx, g)
 	}
-	n := min(parallel, len(g.scos))
-	if err := v.uploadSCOs(ctx, g, g.scos[:n]); err != nil {
+	if err := v.land(g); err != nil {
 		v.store.group = nil
-		return false, err
+		return false, errors.Join(err, v.landAll(g))
 	}
-	g.scos = g.scos[n:]
 	if rest > 0 && len(g.scos) > 0 {
 		select {
-		case <-time.After(rest):
+		case <-time.After(rest / time.Duration(parallel)):
 		case <-ctx.Done():
 		}
 	}
 	return true, nil
 }
 
-// uploadSCOs puts SCOs side by side, within the host's upload slots.
-func (v *Volume) uploadSCOs(ctx context.Context, g *group, batch []*writebuffer.SCO) error {
-	errs := make([]error, len(batch))
-	sizes := make([]int64, len(batch))
-	var all sync.WaitGroup
-	for i, s := range batch {
+// landing is how the upload of an SCO ended.
+type landing struct {
+	number sco.Number
+	size   int64 // of the object; 0 if there is none
+	err    error
+}
+
+// launch begins to upload what the group needs of an SCO, if it needs anything.
+func (v *Volume) launch(ctx context.Context, g *group, s *writebuffer.SCO) {
+	if marks, ok := g.marks[s.Number]; ok && !s.Empty() && marks.Count() == 0 {
+		return
+	}
+	g.flying++
+	go func() {
+		l := landing{number: s.Number}
 		if s.Empty() {
-			errs[i] = s.Sync() // before it may be evicted
-			continue
+			l.err = s.Sync() // before it may be evicted
+		} else {
+			l.size, l.err = v.uploadSCO(ctx, g, s)
 		}
-		all.Go(func() { sizes[i], errs[i] = v.uploadSCO(ctx, g, s) })
+		g.landed <- l
+	}()
+}
+
+// land waits for an upload to end.
+func (v *Volume) land(g *group) error {
+	l := <-g.landed
+	g.flying--
+	if l.size > 0 {
+		v.noteStored(l.number, l.size)
 	}
-	all.Wait()
-	for i, s := range batch {
-		if sizes[i] > 0 {
-			v.noteStored(s.Number, sizes[i])
-		}
+	return l.err
+}
+
+// landAll waits for all uploads of a group, which may be nil, to end.
+func (v *Volume) landAll(g *group) (err error) {
+	for g != nil && g.flying > 0 {
+		err = errors.Join(err, v.land(g))
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // uploadSCO puts what the group needs of an SCO.
