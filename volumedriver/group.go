@@ -34,12 +34,14 @@ const groupBytesMax = 4 << 30
 //
 // If little of all of them is live, it takes all: most was overwritten, and a
 // group that ended earlier would store what the TLogs behind it overwrite.
-func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog) (*group, error) {
+//
+// With patience it takes none while the buffer has room for more overwrites.
+func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, patient bool) (*group, error) {
 	if len(closed) == 0 {
 		return nil, nil
 	}
 	live := make([]int64, len(closed))
-	var total int64
+	var total, written int64
 	for i, t := range closed {
 		for _, s := range t.SCOs() {
 			n, err := v.liveIn(ctx, s)
@@ -47,8 +49,12 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog) (*
 				return nil, err
 			}
 			live[i] += n
+			written += s.Size()
 		}
 		total += live[i]
+	}
+	if dead := 1 - float64(total)/float64(max(written, 1)); patient && early(v.host.buffer.Fill(), dead) {
+		return nil, nil
 	}
 	limit := v.host.buffer.TLogBytes()
 	if little := v.host.buffer.Bytes() / 4; total <= little {

@@ -14,7 +14,7 @@ func groupOf(t *testing.T, v *Volume, writes ...func()) *group {
 		w()
 		v.buf.CloseTLog()
 	}
-	g, err := v.chooseGroup(t.Context(), v.buf.Work().TLogs)
+	g, err := v.chooseGroup(t.Context(), v.buf.Work().TLogs, false)
 	must(t, err)
 	if len(g.tlogs) != len(writes) || len(g.scos) != len(writes) {
 		t.Fatalf("%d TLogs and %d SCOs of %d writes", len(g.tlogs), len(g.scos), len(writes))
@@ -51,6 +51,9 @@ func TestMark(t *testing.T) {
 	w := func(cluster, n, i int) func() { return func() { write(t, d, cluster, n, i) } }
 
 	g := groupOf(t, v, w(0, 8, 1), w(2, 4, 2), w(3, 1, 3))
+	if early, err := v.chooseGroup(t.Context(), v.buf.Work().TLogs, true); err != nil || early != nil {
+		t.Errorf("a group is chosen while the buffer has room: %v, %v", early, err)
+	}
 	equal(t, "overwritten within the group", marked(g), 4, 3, 1)
 
 	// What is written after the choice changes nothing: the group is a prefix.

@@ -27,3 +27,9 @@ func pace(fill float64, idle, idleAfter time.Duration, urgent bool, slots int) (
 	}
 	return 0, 0
 }
+
+// early reports whether a group is better chosen later: fill as above, dead the
+// share of what waits that was written again since. Who has written again will
+// most likely do so once more, and what a group overwrites itself is not
+// uploaded; the longer it gets the more that is. It is a pure function.
+func early(fill, dead float64) bool { return fill < paceLow+(paceHigh-paceLow)*dead }
