@@ -29,14 +29,9 @@ func (n *diskNode) truncate(ctx context.Context, size int64) error {
 	if !n.made() {
 		return nil
 	}
-	i, err := n.info(ctx)
-	if err != nil {
-		return err
-	}
-	if len(i.Snapshots) > 0 {
-		return fmt.Errorf("vDisk %s has snapshots and cannot be emptied: %w", i.Name, syscall.EBUSY)
-	}
-	return n.empty(ctx, i)
+	n.fs.moving.RLock()
+	defer n.fs.moving.RUnlock()
+	return n.named(ctx, func(name string) error { return n.empty(ctx, name) })
 }
 
 // grow sets the size of a vDisk, which waits for no I/O. It reports whether it
@@ -51,21 +46,31 @@ func (n *diskNode) grow(ctx context.Context, size int64) (done bool, err error) 
 	return true, n.resize(ctx, roundUp(size))
 }
 
-// empty deletes the vDisk and makes an empty file of the node. That is there
-// first: a stop in between leaves the vDisk. n.mu is held for writing.
-func (n *diskNode) empty(ctx context.Context, i Info) error {
-	n.fs.moving.RLock()
-	defer n.fs.moving.RUnlock()
-	e, err := n.fs.tree.Make(ctx, i.Name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.kept()})
+// empty deletes the vDisk, which has that name, and makes an empty file of the
+// node. That is there first: a stop in between leaves the vDisk. n.mu is held for
+// writing, and moving for reading.
+func (n *diskNode) empty(ctx context.Context, name string) error {
+	e, err := n.fs.tree.Make(ctx, name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.kept()})
 	if err != nil {
 		return err
 	}
 	n.detach()
-	if err := n.fs.pool.Delete(ctx, i.Name); err != nil {
+	err = n.fs.pool.Delete(ctx, name, func(i Info) error {
+		if err := n.isThat(i); err != nil {
+			return err
+		}
+		if len(i.Snapshots) > 0 {
+			return fmt.Errorf("vDisk %s has snapshots and cannot be emptied: %w", name, syscall.EBUSY)
+		}
+		return nil
+	})
+	if err != nil {
+		ctx = context.WithoutCancel(ctx) // all must be as it was
+		err = errors.Join(err, n.fs.tree.Remove(ctx, name+suffix))
 		if n.inUse() {
 			err = errors.Join(err, n.attach(ctx))
 		}
-		return errors.Join(err, n.fs.tree.Remove(ctx, i.Name+suffix))
+		return err
 	}
 	ctx = context.WithoutCancel(ctx)
 	if err := n.fs.tree.ForgetDisk(ctx, n.id); err != nil {
@@ -132,13 +137,21 @@ func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
 	return nil
 }
 
-// remove deletes the file, and the vDisk if there is one.
-func (n *diskNode) remove(ctx context.Context) error {
+// isThat fails if the vDisk is another one that has the name now.
+func (n *diskNode) isThat(i Info) error {
+	if i.ID != n.id {
+		return fmt.Errorf("vDisk %s is another one than before: %w", i.Name, fs.ErrNotExist)
+	}
+	return nil
+}
+
+// remove deletes the file, and the vDisk if there is one and it has that name.
+func (n *diskNode) remove(ctx context.Context, name string) error {
 	n.waitIdle(ctx)
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.made() {
-		if err := n.named(ctx, func(name string) error { return n.fs.pool.Delete(ctx, name) }); err != nil {
+		if err := n.fs.pool.Delete(ctx, name, n.isThat); err != nil {
 			return err
 		}
 		return n.fs.tree.ForgetDisk(context.WithoutCancel(ctx), n.id)

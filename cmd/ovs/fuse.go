@@ -165,8 +165,8 @@ func (f files) Rename(ctx context.Context, old, name string) error {
 }
 
 // Delete implements fusefs.Pool.
-func (f files) Delete(ctx context.Context, name string) error {
-	return fileError(f.host.Delete(ctx, name))
+func (f files) Delete(ctx context.Context, name string, check func(fusefs.Info) error) error {
+	return fileError(f.host.DeleteIf(ctx, name, func(i volumedriver.Info) error { return check(fileInfo(i)) }))
 }
 
 // Snapshot implements fusefs.Pool.
