@@ -20,8 +20,7 @@ func (n *diskNode) truncate(ctx context.Context, size int64) error {
 	if done, err := n.grow(ctx, size); done {
 		return err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.become()()
 	n.touch()
 	if size > 0 {
 		return n.resize(ctx, roundUp(size))
@@ -47,8 +46,8 @@ func (n *diskNode) grow(ctx context.Context, size int64) (done bool, err error) 
 }
 
 // empty deletes the vDisk, which has that name, and makes an empty file of the
-// node. That is there first: a stop in between leaves the vDisk. n.mu is held for
-// writing, and moving for reading.
+// node. That is there first: a stop in between leaves the vDisk. Who calls has
+// called become, and holds moving for reading.
 func (n *diskNode) empty(ctx context.Context, name string) error {
 	e, err := n.fs.tree.Make(ctx, name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.kept()})
 	if err != nil {
@@ -84,8 +83,7 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 	return nil
 }
 
-// resize grows the vDisk, or makes it. n.mu is held, for writing if there is
-// none.
+// resize grows the vDisk, or makes it. n.mu is held; if there is none by become.
 func (n *diskNode) resize(ctx context.Context, size int64) error {
 	if size > sizeMax {
 		return syscall.EFBIG
@@ -104,8 +102,8 @@ func (n *diskNode) resize(ctx context.Context, size int64) error {
 }
 
 // make makes the vDisk of an empty file. It is there before the file's entry
-// goes: a stop in between leaves both, and the vDisk counts. n.mu is held for
-// writing.
+// goes: a stop in between leaves both, and the vDisk counts. Who calls has called
+// become.
 func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
 	n.fs.moving.RLock()
 	defer n.fs.moving.RUnlock()
@@ -148,12 +146,15 @@ func (n *diskNode) isThat(i Info) error {
 // remove deletes the file, and the vDisk if there is one and it has that name.
 func (n *diskNode) remove(ctx context.Context, name string) error {
 	n.waitIdle(ctx)
+	n.keep.Lock()
+	defer n.keep.Unlock()
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.made() {
 		if err := n.fs.pool.Delete(ctx, name, n.isThat); err != nil {
 			return err
 		}
+		n.gone = true
 		return n.fs.tree.ForgetDisk(context.WithoutCancel(ctx), n.id)
 	}
 	n.fs.moving.RLock()
