@@ -30,7 +30,7 @@ var _ fusefs.Pool = files{}
 func mountFiles(ctx context.Context, h host, flags upFlags, logger *slog.Logger) (*fusefs.FS, error) {
 	return fusefs.Mount(ctx, files{h}, h.FileKeys(), flags.mount, fusefs.Options{
 		AllowOther: flags.allowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
-		Ways: flags.fuse.ways, Self: flags.self, Logger: logger,
+		Ways: flags.fuse.ways, Memory: int64(flags.fuseMemory), Self: flags.self, Logger: logger,
 	})
 }
 

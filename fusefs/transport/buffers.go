@@ -27,14 +27,17 @@ const (
 func (b *buffer) request() []byte { return b.mem[requestAt:] }
 func (b *buffer) room() []byte    { return b.mem[pageSize:] }
 
-// buffersMax bounds the requests of the device that wait, however short.
-const buffersMax = 512
+// requestShare is what a request of the device that waits counts for at least:
+// the bound on bytes bounds their number too.
+const requestShare = 256 << 10
 
 // buffers is a bounded free list, the last one given back first: memory is used
 // only as far as requests have touched it.
 type buffers struct {
 	size int
-	most int64 // bytes that may wait
+	most int64                // bytes that may wait
+	max  int                  // requests there may be
+	full func() (done func()) // called while somebody waits for room
 
 	mu   sync.Mutex
 	more sync.Cond
@@ -43,8 +46,8 @@ type buffers struct {
 	held int64
 }
 
-func newBuffers(maxWrite int, inFlight int64) *buffers {
-	b := &buffers{size: pageSize + max(maxWrite, smallestRoom), most: inFlight}
+func newBuffers(maxWrite int, memory int64, full func() (done func())) *buffers {
+	b := &buffers{size: pageSize + max(maxWrite, smallestRoom), most: memory, max: int(memory / requestShare), full: full}
 	b.more.L = &b.mu
 	return b
 }
@@ -59,10 +62,10 @@ func (l *buffers) get() (*buffer, error) {
 			l.idle = l.idle[:n-1]
 			return b, nil
 		}
-		if len(l.made) < buffersMax {
+		if len(l.made) < l.max {
 			break
 		}
-		l.more.Wait()
+		l.wait()
 	}
 	mem, err := unix.Mmap(-1, 0, l.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
@@ -73,13 +76,21 @@ func (l *buffers) get() (*buffer, error) {
 	return b, nil
 }
 
+// wait waits until a buffer is given back. l.mu is held, and released meanwhile.
+func (l *buffers) wait() {
+	done := l.full()
+	l.more.Wait()
+	done()
+}
+
 // hold counts a request of n bytes among those that wait, and waits itself
-// while there are too many. Nothing is read meanwhile, interrupts neither.
+// while there are too many. Nothing is read meanwhile, interrupts neither: the
+// kernel gives no way to read those alone.
 func (l *buffers) hold(b *buffer, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.held > 0 && l.held+int64(n) > l.most {
-		l.more.Wait()
+		l.wait()
 	}
 	b.held = int64(n)
 	l.held += b.held

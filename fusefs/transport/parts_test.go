@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -185,9 +187,35 @@ func TestRound(t *testing.T) {
 	}
 }
 
-// What waits is bounded in bytes; one request always has room.
+// Rings have as many entries as there is memory for, and none if it is too little.
+func TestDepth(t *testing.T) {
+	for _, c := range []struct {
+		memory          int64
+		online, offline int
+		want            int
+	}{
+		{0, 1, 0, 64}, {0, 2, 0, 64}, {0, 16, 0, 8}, {0, 64, 0, 8}, {0, 2, 126, 8},
+		{128 << 20, 4, 0, 32}, {128 << 20, 17, 0, 0}, {128 << 20, 2, 126, 0}, {128 << 20, 4, 4, 31},
+		{1 << 30, 4, 0, 64}, {8 << 20, 1, 0, 8}, {8 << 20, 2, 0, 0},
+	} {
+		got, err := depth(c.memory, 1<<20, c.online, c.offline)
+		if got != c.want || (err == nil) != (c.want > 0) {
+			t.Errorf("%+v: %d, %v", c, got, err)
+		}
+		if all := int64(got*c.online+c.offline) << 20; err == nil && c.memory != 0 && all > c.memory {
+			t.Errorf("%+v: %d bytes", c, all)
+		}
+	}
+	opt := Options{MaxWrite: 1 << 20, Memory: 8<<20 - 1}
+	if _, err := Mount("/nowhere", nil, opt); err == nil || !strings.Contains(err.Error(), "at least 8388608") {
+		t.Errorf("too little memory: %v", err)
+	}
+}
+
+// What waits is bounded in number and in bytes; one request always has room.
 func TestBuffers(t *testing.T) {
-	l := newBuffers(1<<20, 100)
+	var deaf atomic.Int32
+	l := newBuffers(1<<20, 2*requestShare, func() func() { deaf.Add(1); return func() { deaf.Add(-1) } })
 	a, err := l.get()
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +223,17 @@ func TestBuffers(t *testing.T) {
 	b, err := l.get()
 	if err != nil {
 		t.Fatal(err)
+	}
+	taken := make(chan *buffer)
+	go func() { c, _ := l.get(); taken <- c }()
+	select {
+	case <-taken:
+		t.Error("taken over the bound")
+	default:
+	}
+	l.put(b)
+	if b = <-taken; deaf.Load() != 0 {
+		t.Error("it counts as full after that")
 	}
 	l.hold(a, 1<<20)
 	held := make(chan struct{})
