@@ -14,6 +14,7 @@ type buffer struct {
 	mem  []byte
 	x    exchange // if the request is a read or a write
 	held int64    // of the bound on what waits
+	used int64    // bytes that requests have touched
 }
 
 const (
@@ -32,7 +33,8 @@ func (b *buffer) room() []byte    { return b.mem[pageSize:] }
 const requestShare = 256 << 10
 
 // buffers is a bounded free list, the last one given back first: memory is used
-// only as far as requests have touched it.
+// only as far as requests have touched it, and given back when that is more than
+// may wait.
 type buffers struct {
 	size int
 	most int64                // bytes that may wait
@@ -44,6 +46,7 @@ type buffers struct {
 	idle []*buffer
 	made []*buffer
 	held int64
+	used int64 // of all buffers
 }
 
 func newBuffers(maxWrite int, memory int64, full func() (done func())) *buffers {
@@ -96,14 +99,36 @@ func (l *buffers) hold(b *buffer, n int) {
 	l.held += b.held
 }
 
-// put gives a buffer back.
-func (l *buffers) put(b *buffer) {
+// put gives a buffer back, of which the first n bytes were used, for a request or
+// its reply.
+func (l *buffers) put(b *buffer, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held -= b.held
 	b.held = 0
+	if more := int64(n) - b.used; more > 0 {
+		b.used += more
+		l.used += more
+	}
 	l.idle = append(l.idle, b)
+	if l.used > l.most {
+		l.trim()
+	}
 	l.more.Broadcast()
+}
+
+// trim gives the memory of idle buffers back, but for those taken next. l.mu is
+// held.
+func (l *buffers) trim() {
+	for i, b := range l.idle {
+		if l.used <= l.most/2 || i == len(l.idle)-1 {
+			return
+		}
+		if b.used > 0 && unix.Madvise(b.mem, unix.MADV_DONTNEED) == nil {
+			l.used -= b.used
+			b.used = 0
+		}
+	}
 }
 
 func (l *buffers) heldNow() int64 {

@@ -132,7 +132,7 @@ func (c *Conn) start() error {
 		}
 	}
 	c.other(request)
-	c.buffers.put(b)
+	c.buffers.put(b, n)
 	for range max(1, readersMax-len(c.queues)) {
 		c.readers.Add(1)
 		go c.readDevice()

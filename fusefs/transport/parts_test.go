@@ -187,6 +187,40 @@ func TestRound(t *testing.T) {
 	}
 }
 
+// Memory that requests have touched goes back when it is more than may wait, but
+// for that of the buffer that is taken next.
+func TestBuffersTrim(t *testing.T) {
+	const most, size = 16 << 20, 1 << 20
+	l := newBuffers(size, most, nil)
+	defer l.free()
+	var all []*buffer
+	for range most/size + 8 {
+		b, err := l.get()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.mem[len(b.mem)-1] = 1
+		all = append(all, b)
+	}
+	for _, b := range all {
+		l.put(b, size)
+		if last, err := l.get(); err != nil || last != b || last.mem[len(last.mem)-1] != 1 {
+			t.Fatalf("the last buffer has lost its memory: %v", err)
+		}
+		l.put(b, size)
+		used := int64(0)
+		for _, b := range l.made {
+			used += b.used
+		}
+		if l.used > most || l.used != used {
+			t.Fatalf("%d bytes are said to be used, %d are; %d may be", l.used, used, most)
+		}
+	}
+	if all[0].mem[len(all[0].mem)-1] != 0 || all[0].used != 0 {
+		t.Error("one that is taken last has its memory still")
+	}
+}
+
 // Rings have as many entries as there is memory for, and none if it is too little.
 func TestDepth(t *testing.T) {
 	for _, c := range []struct {
@@ -231,7 +265,7 @@ func TestBuffers(t *testing.T) {
 		t.Error("taken over the bound")
 	default:
 	}
-	l.put(b)
+	l.put(b, 0)
 	if b = <-taken; deaf.Load() != 0 {
 		t.Error("it counts as full after that")
 	}
@@ -243,12 +277,12 @@ func TestBuffers(t *testing.T) {
 		t.Error("held over the bound")
 	default:
 	}
-	l.put(a)
+	l.put(a, 0)
 	<-held
 	if got, _ := l.get(); got != a {
 		t.Error("the last one given back is not the first one taken")
 	}
-	l.put(b)
+	l.put(b, 0)
 	if n := l.heldNow(); n != 0 {
 		t.Errorf("%d bytes held at rest", n)
 	}
