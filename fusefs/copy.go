@@ -119,8 +119,7 @@ func (from source) copyRange(ctx context.Context, offIn uint64, out *gofs.Inode,
 // there before, or one after the last close, is copied: source and clone may have
 // changed, through this door or another.
 func (n *diskNode) cloneOf(ctx context.Context, from source, off, length int64, make bool) (bool, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.become()()
 	if n.made() || !make {
 		goesOn := n.copying == copying{from.id, off} && off > 0 && n.pristine.Load()
 		n.copying.next += length

@@ -246,18 +246,41 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 // Unlink implements gofs.NodeUnlinker. Of a vDisk's file it deletes the vDisk,
 // EBUSY while it is open or has clones.
 func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
+	for tries := 1; ; tries++ {
+		dir, err := d.unlink(ctx, name)
+		if !errors.Is(err, fs.ErrNotExist) || tries == renamedMax || d.settled() == dir {
+			return errnoOf(err)
+		}
+	}
+}
+
+// unlink deletes what has a name in the directory, and returns where that was
+// then: what fails for its moving is done again.
+func (d *dirNode) unlink(ctx context.Context, name string) (dir string, err error) {
+	d.fs.moving.RLock()
+	dir = d.where()
 	full, disk, isDisk := d.child(name)
-	if !isDisk {
-		return errnoOf(d.fs.tree.Remove(ctx, full))
+	var n *diskNode
+	if isDisk {
+		n, _, err = d.fs.find(ctx, disk)
+	} else {
+		err = d.fs.tree.Remove(ctx, full)
 	}
-	n, _, err := d.fs.find(ctx, disk)
-	if err != nil {
-		return errnoOf(err)
+	d.fs.moving.RUnlock()
+	if err != nil || !isDisk {
+		return dir, err
 	}
-	if _, err := d.fs.keep(ctx, d.where()); err != nil {
-		return errnoOf(err)
+	if _, err := d.fs.keep(ctx, dir); err != nil {
+		return dir, err
 	}
-	return errnoOf(n.remove(ctx))
+	return dir, n.remove(ctx, disk)
+}
+
+// settled is the path of the directory when a renaming under way has ended.
+func (d *dirNode) settled() string {
+	d.fs.moving.RLock()
+	defer d.fs.moving.RUnlock()
+	return d.where()
 }
 
 // Getattr implements gofs.NodeGetattrer.

@@ -21,6 +21,11 @@ type fileNode struct {
 	fs   *FS
 	node uint64
 
+	// keep is held over stores by who opens, changes or stores the content; it is
+	// taken before mu. What mu guards changes only while both are held, but for
+	// last: who looks takes mu alone, and waits for memory only.
+	keep sync.Mutex
+
 	mu      sync.Mutex
 	last    filetree.Entry // as it was last seen, for when it is unlinked
 	opens   int
@@ -71,17 +76,30 @@ func (n *fileNode) OnForget() {
 
 // open reads the content, once for all who have the file open.
 func (n *fileNode) open(ctx context.Context) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.keep.Lock()
+	defer n.keep.Unlock()
+	content := n.content
 	if n.opens == 0 {
-		content, err := n.fs.tree.Load(ctx, n.node)
-		if err != nil {
+		var err error
+		if content, err = n.fs.tree.Load(ctx, n.node); err != nil {
 			return err
 		}
-		n.content = content
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.content = content
 	n.opens++
 	return nil
+}
+
+// change lets its caller alone change the content, until done is called.
+func (n *fileNode) change() (done func()) {
+	n.keep.Lock()
+	n.mu.Lock()
+	return func() {
+		n.mu.Unlock()
+		n.keep.Unlock()
+	}
 }
 
 // Open implements gofs.NodeOpener.
@@ -95,13 +113,20 @@ func (n *fileNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 // Release implements gofs.NodeReleaser. What a close could not store, and said
 // so, is lost.
 func (n *fileNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno {
+	n.keep.Lock()
+	defer n.keep.Unlock()
+	err := n.store(ctx)
+	n.closed()
+	return errnoOf(err)
+}
+
+// closed counts one open less; the last drops the content. n.keep is held.
+func (n *fileNode) closed() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	err := n.store(ctx)
 	if n.opens--; n.opens == 0 {
 		n.content, n.dirty = nil, false
 	}
-	return errnoOf(err)
 }
 
 // show fills in attributes.
@@ -154,19 +179,19 @@ func (n *fileNode) truncate(ctx context.Context, size uint64) error {
 	if err := n.open(ctx); err != nil {
 		return err
 	}
+	n.keep.Lock()
+	defer n.keep.Unlock()
+	defer n.closed()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.opens--
 	err := n.resize(int64(size))
-	if n.opens > 0 || err != nil {
+	n.mu.Unlock()
+	if n.opens > 1 || err != nil {
 		return err
 	}
-	err = n.store(ctx)
-	n.content, n.dirty = nil, false
-	return err
+	return n.store(ctx)
 }
 
-// resize makes the content longer or shorter. n.mu is held.
+// resize makes the content longer or shorter. Both locks are held.
 func (n *fileNode) resize(size int64) error {
 	was := int64(len(n.content))
 	if size == was {
@@ -185,7 +210,8 @@ func (n *fileNode) resize(size int64) error {
 	return nil
 }
 
-// differs notes that bytes from..to are not as they are stored. n.mu is held.
+// differs notes that bytes from..to are not as they are stored. Both locks are
+// held.
 func (n *fileNode) differs(from, to int64) {
 	first, end := int(from/filePiece), int((to-1)/filePiece)
 	if !n.dirty {
@@ -195,23 +221,25 @@ func (n *fileNode) differs(from, to int64) {
 	n.last.Modified = time.Now().UnixNano()
 }
 
-// store stores what differs. After an error it still differs. n.mu is held.
+// store stores what differs. After an error it still differs. n.keep is held.
 func (n *fileNode) store(ctx context.Context) error {
 	if !n.dirty {
 		return nil
 	}
-	if err := n.fs.tree.Store(ctx, n.node, n.content, n.first, n.end, time.Unix(0, n.last.Modified)); err != nil {
+	n.mu.Lock()
+	modified := n.last.Modified
+	n.mu.Unlock()
+	if err := n.fs.tree.Store(ctx, n.node, n.content, n.first, n.end, time.Unix(0, modified)); err != nil {
 		return err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.dirty = false
 	return nil
 }
 
 // Read implements gofs.NodeReader.
-func (n *fileNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	if !transport.MayWait(ctx) {
-		return nil, syscall.EAGAIN // a store may hold n.mu
-	}
+func (n *fileNode) Read(_ context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if off >= int64(len(n.content)) {
@@ -223,13 +251,12 @@ func (n *fileNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off
 // Write implements gofs.NodeWriter.
 func (n *fileNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
 	if !transport.MayWait(ctx) {
-		return 0, syscall.EAGAIN // a store may hold n.mu
+		return 0, syscall.EAGAIN // a store may hold n.keep
 	}
 	if len(data) == 0 {
 		return 0, 0
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.change()()
 	end := off + int64(len(data))
 	if off < 0 || end > filetree.MaxFile {
 		return 0, syscall.EFBIG
@@ -246,8 +273,8 @@ func (n *fileNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 
 // Fsync implements gofs.NodeFsyncer.
 func (n *fileNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) syscall.Errno {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.keep.Lock()
+	defer n.keep.Unlock()
 	return errnoOf(n.store(ctx))
 }
 
@@ -261,8 +288,7 @@ func (n *fileNode) Allocate(_ context.Context, _ gofs.FileHandle, off, size uint
 	if off > filetree.MaxFile || size > filetree.MaxFile || off+size > filetree.MaxFile {
 		return syscall.EFBIG
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.change()()
 	end := int64(off + size)
 	switch mode {
 	case 0, fallocZeroRange:

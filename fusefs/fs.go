@@ -26,7 +26,6 @@ import (
 const (
 	maxBackground = 256
 	maxWrite      = 1 << 20
-	inflightBytes = 128 << 20
 	attrTimeout   = 100 * time.Millisecond // NBD clients and commands change sizes and names too
 )
 
@@ -37,11 +36,15 @@ const (
 	sizeMax      = 64 << 40
 )
 
+// MemoryMin is the least Options.Memory in bytes.
+var MemoryMin = transport.MemoryMin(maxWrite)
+
 // Options say how a pool is mounted.
 type Options struct {
 	AllowOther bool   // let other users in, as far as owners and modes do
 	UID, GID   uint32 // owner of what has none of its own
 	Direct     bool   // mount(2) instead of fusermount3; needs root
+	Memory     int64  // bytes that requests may have, at least MemoryMin; 0: transport.MemoryDefault
 	Ways       transport.Ways
 	Self       bool // this process opens files of the mount itself, as tests do; killed meanwhile, it never ends
 	Logger     *slog.Logger
@@ -96,7 +99,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	})
 	f.conn, err = transport.Mount(f.dir, raw, transport.Options{
 		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Self: opt.Self, Logger: opt.Logger,
-		MaxWrite: maxWrite, Background: maxBackground, InFlight: inflightBytes,
+		MaxWrite: maxWrite, Background: maxBackground, Memory: opt.Memory,
 		Capabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 	})
 	if err != nil {

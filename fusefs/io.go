@@ -137,14 +137,14 @@ func (n *diskNode) reach(ctx context.Context, end int64) syscall.Errno {
 			return syscall.EAGAIN
 		}
 		n.mu.RUnlock()
-		n.mu.Lock()
+		done := n.become()
 		var err error
 		if size, serr := n.size(ctx); serr != nil {
 			err = serr
 		} else if size < end {
 			err = n.resize(ctx, roundUp(end))
 		}
-		n.mu.Unlock()
+		done()
 		n.mu.RLock()
 		if err != nil {
 			return errnoOf(err)

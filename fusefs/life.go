@@ -20,8 +20,7 @@ func (n *diskNode) truncate(ctx context.Context, size int64) error {
 	if done, err := n.grow(ctx, size); done {
 		return err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	defer n.become()()
 	n.touch()
 	if size > 0 {
 		return n.resize(ctx, roundUp(size))
@@ -29,14 +28,9 @@ func (n *diskNode) truncate(ctx context.Context, size int64) error {
 	if !n.made() {
 		return nil
 	}
-	i, err := n.info(ctx)
-	if err != nil {
-		return err
-	}
-	if len(i.Snapshots) > 0 {
-		return fmt.Errorf("vDisk %s has snapshots and cannot be emptied: %w", i.Name, syscall.EBUSY)
-	}
-	return n.empty(ctx, i)
+	n.fs.moving.RLock()
+	defer n.fs.moving.RUnlock()
+	return n.named(ctx, func(name string) error { return n.empty(ctx, name) })
 }
 
 // grow sets the size of a vDisk, which waits for no I/O. It reports whether it
@@ -51,21 +45,31 @@ func (n *diskNode) grow(ctx context.Context, size int64) (done bool, err error) 
 	return true, n.resize(ctx, roundUp(size))
 }
 
-// empty deletes the vDisk and makes an empty file of the node. That is there
-// first: a stop in between leaves the vDisk. n.mu is held for writing.
-func (n *diskNode) empty(ctx context.Context, i Info) error {
-	n.fs.moving.RLock()
-	defer n.fs.moving.RUnlock()
-	e, err := n.fs.tree.Make(ctx, i.Name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.kept()})
+// empty deletes the vDisk, which has that name, and makes an empty file of the
+// node. That is there first: a stop in between leaves the vDisk. Who calls has
+// called become, and holds moving for reading.
+func (n *diskNode) empty(ctx context.Context, name string) error {
+	e, err := n.fs.tree.Make(ctx, name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.kept()})
 	if err != nil {
 		return err
 	}
 	n.detach()
-	if err := n.fs.pool.Delete(ctx, i.Name); err != nil {
+	err = n.fs.pool.Delete(ctx, name, func(i Info) error {
+		if err := n.isThat(i); err != nil {
+			return err
+		}
+		if len(i.Snapshots) > 0 {
+			return fmt.Errorf("vDisk %s has snapshots and cannot be emptied: %w", name, syscall.EBUSY)
+		}
+		return nil
+	})
+	if err != nil {
+		ctx = context.WithoutCancel(ctx) // all must be as it was
+		err = errors.Join(err, n.fs.tree.Remove(ctx, name+suffix))
 		if n.inUse() {
 			err = errors.Join(err, n.attach(ctx))
 		}
-		return errors.Join(err, n.fs.tree.Remove(ctx, i.Name+suffix))
+		return err
 	}
 	ctx = context.WithoutCancel(ctx)
 	if err := n.fs.tree.ForgetDisk(ctx, n.id); err != nil {
@@ -79,8 +83,7 @@ func (n *diskNode) empty(ctx context.Context, i Info) error {
 	return nil
 }
 
-// resize grows the vDisk, or makes it. n.mu is held, for writing if there is
-// none.
+// resize grows the vDisk, or makes it. n.mu is held; if there is none by become.
 func (n *diskNode) resize(ctx context.Context, size int64) error {
 	if size > sizeMax {
 		return syscall.EFBIG
@@ -99,8 +102,8 @@ func (n *diskNode) resize(ctx context.Context, size int64) error {
 }
 
 // make makes the vDisk of an empty file. It is there before the file's entry
-// goes: a stop in between leaves both, and the vDisk counts. n.mu is held for
-// writing.
+// goes: a stop in between leaves both, and the vDisk counts. Who calls has called
+// become.
 func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
 	n.fs.moving.RLock()
 	defer n.fs.moving.RUnlock()
@@ -132,15 +135,26 @@ func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
 	return nil
 }
 
-// remove deletes the file, and the vDisk if there is one.
-func (n *diskNode) remove(ctx context.Context) error {
+// isThat fails if the vDisk is another one that has the name now.
+func (n *diskNode) isThat(i Info) error {
+	if i.ID != n.id {
+		return fmt.Errorf("vDisk %s is another one than before: %w", i.Name, fs.ErrNotExist)
+	}
+	return nil
+}
+
+// remove deletes the file, and the vDisk if there is one and it has that name.
+func (n *diskNode) remove(ctx context.Context, name string) error {
 	n.waitIdle(ctx)
+	n.keep.Lock()
+	defer n.keep.Unlock()
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.made() {
-		if err := n.named(ctx, func(name string) error { return n.fs.pool.Delete(ctx, name) }); err != nil {
+		if err := n.fs.pool.Delete(ctx, name, n.isThat); err != nil {
 			return err
 		}
+		n.gone = true
 		return n.fs.tree.ForgetDisk(context.WithoutCancel(ctx), n.id)
 	}
 	n.fs.moving.RLock()

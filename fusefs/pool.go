@@ -84,8 +84,10 @@ type Pool interface {
 	Resize(ctx context.Context, name string, size int64) error
 	// Rename fails with fs.ErrExist if the name is taken.
 	Rename(ctx context.Context, old, name string) error
-	// Delete fails with EBUSY while the vDisk is open.
-	Delete(ctx context.Context, name string) error
+	// Delete fails with EBUSY while the vDisk is open, and with the error of check,
+	// which is asked when the vDisk can get no snapshot any more, nor another one
+	// its name.
+	Delete(ctx context.Context, name string, check func(Info) error) error
 	Snapshot(ctx context.Context, name, snap string) error
 	// RenameBelow gives all vDisks whose names begin with FROM/ names that begin
 	// with TO/ instead, in one step, or none: fs.ErrExist if one is taken. It calls

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/filetree/treetest"
 	"openvstorage/fusefs/memtest"
@@ -148,6 +149,105 @@ func TestRenamedByOthers(t *testing.T) {
 		}
 		f.Close()
 	})
+}
+
+// A deletion is of the vDisk that was found by the name, as it was then, whatever
+// others do before it is made.
+func TestDeletedMeanwhile(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before func(t *testing.T, p *memtest.Pool) // others are faster
+		unlink syscall.Errno
+		empty  syscall.Errno // truncate to nothing
+	}{
+		{"renamed, another has the name", func(t *testing.T, p *memtest.Pool) {
+			check(t, "rename", p.Rename(t.Context(), "a", "old"), 0)
+			check(t, "create", p.Create(t.Context(), "a", 8192), 0)
+		}, syscall.ENOENT, 0},
+		{"deleted, another has the name", func(t *testing.T, p *memtest.Pool) {
+			check(t, "delete", p.Delete(t.Context(), "a", func(fusefs.Info) error { return nil }), 0)
+			check(t, "create", p.Create(t.Context(), "a", 8192), 0)
+		}, syscall.ENOENT, syscall.ENOENT},
+		{"it has a snapshot", func(t *testing.T, p *memtest.Pool) {
+			check(t, "snapshot", p.Snapshot(t.Context(), "a", "s"), 0)
+		}, 0, syscall.EBUSY},
+	} {
+		for _, way := range []struct {
+			name string
+			do   func(name string) error
+			want syscall.Errno
+		}{
+			{"unlink", os.Remove, c.unlink},
+			{"truncate", func(name string) error { return os.Truncate(name, 0) }, c.empty},
+			{"truncate of an open file", func(name string) error {
+				f, err := os.OpenFile(name, os.O_RDWR, 0)
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				if err := f.Truncate(0); err != nil {
+					return err
+				}
+				_, err = f.WriteAt([]byte("of the file"), 0)
+				return err
+			}, c.empty},
+		} {
+			t.Run(way.name+", "+c.name, func(t *testing.T) {
+				dir, pool := mount(t)
+				name := filepath.Join(dir, "a.raw")
+				check(t, "write", os.WriteFile(name, make([]byte, 4096), 0o600), 0)
+				was, err := pool.Info(t.Context(), "a")
+				check(t, "info", err, 0)
+				pool.BeforeDelete(func() { c.before(t, pool) })
+				check(t, way.name, way.do(name), way.want)
+				list, _ := pool.List(t.Context())
+				for _, i := range list {
+					if i.Name == "a" && i.ID != was.ID && i.Size != 8192 {
+						t.Errorf("the other vDisk: %+v", i)
+					}
+				}
+				has := func(name string) bool {
+					return slices.ContainsFunc(list, func(i fusefs.Info) bool { return i.Name == name })
+				}
+				switch {
+				case way.name == "unlink":
+					if has("a") != (way.want == syscall.ENOENT) {
+						t.Errorf("the vDisks: %+v", list)
+					}
+				case c.name == "renamed, another has the name":
+					// The file is followed, as by every operation on an open one.
+					if !has("a") || has("old") != (way.name != "truncate") {
+						t.Errorf("the vDisks: %+v", list)
+					}
+					if _, err := os.Stat(filepath.Join(dir, "old.raw")); err != nil {
+						t.Error(err)
+					}
+				default:
+					if !has("a") {
+						t.Error("it was deleted")
+					}
+				}
+			})
+		}
+	}
+}
+
+// A directory that moves while a vDisk in it is deleted takes it along to its
+// deletion, and one that gets the directory's name keeps its own.
+func TestDeletedMoving(t *testing.T) {
+	dir, pool := mount(t)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	check(t, "mkdir", os.Mkdir(at("d"), 0o755), 0)
+	check(t, "write", os.WriteFile(at("d/a.raw"), make([]byte, 4096), 0o600), 0)
+	pool.BeforeDelete(func() {
+		check(t, "rename", unix.Rename(at("d"), at("e")), 0)
+		check(t, "create", pool.Create(t.Context(), "d/a", 8192), 0)
+	})
+	check(t, "unlink", os.Remove(at("d/a.raw")), 0)
+	list, err := pool.List(t.Context())
+	if err != nil || len(list) != 1 || list[0].Name != "d/a" || list[0].Size != 8192 {
+		t.Errorf("the vDisks: %+v, %v", list, err)
+	}
 }
 
 // names is a model of a mount: paths of vDisks and small files, with what they

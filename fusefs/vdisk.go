@@ -28,6 +28,12 @@ type diskNode struct {
 
 	pristine atomic.Bool // nothing was written here since it was cloned
 
+	// keep is held over stores of the tree by who changes the attributes, and by
+	// who makes or empties the file, or deletes it. It is taken before mu: who
+	// waits for it is in nobody's way, and who looks at the file does not need it.
+	keep sync.Mutex
+	gone bool // the vDisk is deleted; guarded by keep
+
 	// mu is held for reading by I/O, which may wait long for room, and by what
 	// else must not see the device change; for writing by what makes, empties or
 	// copies to the file, opens it first and closes it last.
@@ -38,8 +44,7 @@ type diskNode struct {
 	dev     Device    // set while opens > 0 and id is set
 	release func()
 
-	// state is taken after mu, and held over stores of the tree, never over I/O of
-	// the vDisk.
+	// state is taken after mu, and held for a moment, never over I/O or a store.
 	state sync.Mutex
 	attr  filetree.Attr
 	opens int
@@ -178,6 +183,15 @@ func (n *diskNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno
 	if n.closed() {
 		return 0
 	}
+	if !n.closedLast() {
+		return 0
+	}
+	// Nobody hears of it if the time cannot be kept.
+	return errnoOf(n.setAttr(ctx, func(*filetree.Attr) {}))
+}
+
+// closedLast counts one open less, and gives the device back if it was the last.
+func (n *diskNode) closedLast() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.state.Lock()
@@ -187,12 +201,10 @@ func (n *diskNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno
 		close(n.idle)
 	}
 	n.state.Unlock()
-	if !last {
-		return 0
+	if last {
+		n.detach()
 	}
-	n.detach()
-	// Nobody hears of it if the time cannot be kept.
-	return errnoOf(n.setAttr(ctx, func(*filetree.Attr) {}))
+	return last
 }
 
 // OnForget implements gofs.NodeOnForgetter.
@@ -279,31 +291,33 @@ func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 			return errnoOf(err)
 		}
 	}
-	n.mu.RLock()
-	err := n.setAttr(ctx, func(a *filetree.Attr) { change(a, in) })
-	n.mu.RUnlock()
-	if err != nil {
+	if err := n.setAttr(ctx, func(a *filetree.Attr) { change(a, in) }); err != nil {
 		return errnoOf(err)
 	}
 	return n.Getattr(ctx, f, out)
 }
 
 // setAttr changes the attributes and keeps them, with the time of the last
-// write. n.mu is held.
+// write. Who looks meanwhile sees those that were there before.
 func (n *diskNode) setAttr(ctx context.Context, change func(*filetree.Attr)) (err error) {
-	n.state.Lock()
-	defer n.state.Unlock()
-	a := n.attr
+	n.keep.Lock()
+	defer n.keep.Unlock()
+	n.mu.RLock()
+	made, id, node := n.made(), n.id, n.node // they stay, as n.keep is held
+	n.mu.RUnlock()
+	kept := n.kept()
+	a := kept
 	was := n.mtime.Load()
 	a.Modified = was
 	change(&a)
 	switch {
-	case a == n.attr:
+	case a == kept:
 		return nil
-	case n.made():
-		err = n.fs.tree.KeepDisk(ctx, n.id, a, "")
+	case n.gone:
+	case made:
+		err = n.fs.tree.KeepDisk(ctx, id, a, "")
 	default:
-		_, err = n.fs.tree.Set(ctx, n.node, func(kept *filetree.Attr) { *kept = a })
+		_, err = n.fs.tree.Set(ctx, node, func(kept *filetree.Attr) { *kept = a })
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil // it was unlinked
 		}
@@ -311,9 +325,21 @@ func (n *diskNode) setAttr(ctx context.Context, change func(*filetree.Attr)) (er
 	if err == nil {
 		// A write that came meanwhile is newer than what is kept.
 		n.mtime.CompareAndSwap(was, a.Modified)
+		n.state.Lock()
 		n.attr = a
+		n.state.Unlock()
 	}
 	return err
+}
+
+// become lets its caller alone make or empty the file, until done is called.
+func (n *diskNode) become() (done func()) {
+	n.keep.Lock()
+	n.mu.Lock()
+	return func() {
+		n.mu.Unlock()
+		n.keep.Unlock()
+	}
 }
 
 // kept is the attributes as they were kept last.

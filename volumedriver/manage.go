@@ -386,6 +386,13 @@ func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(d
 // Delete deletes a vDisk that has no clones and is not in use. Halted ones can
 // be deleted.
 func (h *Host) Delete(ctx context.Context, name string) error {
+	return h.DeleteIf(ctx, name, func(Info) error { return nil })
+}
+
+// DeleteIf deletes the vDisk that has the name as Delete does, unless check
+// fails: it is asked when nothing any more gives the name to another vDisk, or
+// this one a snapshot.
+func (h *Host) DeleteIf(ctx context.Context, name string, check func(Info) error) error {
 	h.structure.Lock()
 	defer h.structure.Unlock()
 	v, err := h.volume(name)
@@ -394,6 +401,9 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 	}
 	v.admin.Lock()
 	defer v.admin.Unlock()
+	if err := check(v.info()); err != nil {
+		return err
+	}
 	parent, err := h.deletable(ctx, v)
 	if err != nil {
 		return err

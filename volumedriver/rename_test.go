@@ -110,6 +110,50 @@ func TestRenameBelow(t *testing.T) {
 	must(r.close())
 }
 
+// A deletion that is of one vDisk only deletes no other that has its name, and
+// is asked for what the vDisk is then.
+func TestDeleteIf(t *testing.T) {
+	ctx := context.Background()
+	r, d := newRig(t, crashdisk.New(), modelDisk, nil)
+	was, err := r.host.Info(ctx, "v")
+	must(t, err)
+	refused := errors.New("it is another")
+	isThat := func(i Info) error {
+		if i.ID != was.ID || len(i.Snapshots) > 0 {
+			return refused
+		}
+		return nil
+	}
+	_, err = r.host.SnapshotCreate(ctx, "v", "s")
+	must(t, err)
+	refuses := func(what, name string, want error) {
+		t.Helper()
+		if err := r.host.DeleteIf(ctx, name, isThat); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	refuses("with a snapshot", "v", refused)
+	must(t, r.host.SnapshotDelete(ctx, "v", "s"))
+	must(t, r.host.Rename(ctx, "v", "w"))
+	refuses("by the name that it had", "v", ErrNotFound)
+	_, err = r.host.Create(ctx, "v", modelDisk)
+	must(t, err)
+	refuses("another has the name", "v", refused)
+	write(t, d, 0, 1, 1) // nothing has happened to either
+	other := open(t, r.host, "v")
+	write(t, other, 0, 1, 2)
+	holdsPattern(t, d, 0, 1, 1)
+	_, release, err := r.host.OpenDevice(ctx, "w")
+	must(t, err)
+	refuses("in use", "w", ErrBusy)
+	release()
+	must(t, r.host.DeleteIf(ctx, "w", isThat))
+	if _, err := r.host.Info(ctx, "w"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("after its deletion: %v", err)
+	}
+	must(t, r.close())
+}
+
 // More vDisks than one step takes are refused whole.
 func TestRenameBelowMany(t *testing.T) {
 	h := &Host{opt: Options{Registry: many{}}, byName: map[string]*Volume{}}

@@ -110,7 +110,7 @@ func TestReadErrors(t *testing.T) {
 // One write to the SCO and one to the TLog, however many spans; a flush syncs
 // one file once (O2).
 func TestSystemCalls(t *testing.T) {
-	r := newRig(t)
+	r := newFastRig(t)
 	r.write(0, 1, 1)
 	r.untilReady()
 	r.disk.ResetCounts()
@@ -143,9 +143,43 @@ func TestSystemCalls(t *testing.T) {
 	expect("commit of nothing", 2, faultdisk.Write, "sco-*")
 }
 
+// An SCO that is not pre-written is left at a flush, once, as soon as there is
+// one that is. That flush syncs one file too, the one that it leaves.
+func TestFlushMovesToPrewritten(t *testing.T) {
+	gate := faultdisk.NewGate() // nothing is pre-written
+	defer gate.Open()
+	r := prepareRig(t, crashdisk.New(), newVolume(testVolume), faultdisk.Rule{Ops: faultdisk.Prewrite, Before: gate.Wait})
+	r.openLog()
+	r.write(0, 1, 1)
+	r.untilReady()
+	gate.Open()
+	r.untilPrewritten()
+	first := r.log.open
+	r.commit() // asks for a pre-written one
+	if !first.sparse || r.log.open != first {
+		t.Fatalf("the first flush moves from %s to %s", first.name, r.log.open.name)
+	}
+	r.untilSwapped()
+	r.write(1, 1, 1)
+	r.disk.ResetCounts()
+	r.commit()
+	if all, left := r.disk.Count(faultdisk.Datasync, ""), r.disk.Count(faultdisk.Datasync, first.name); all != 1 || left != 1 || !first.sealed {
+		t.Errorf("the flush that moves on: %d syncs, %d of them of %s", all, left, first.name)
+	}
+	for i := range uint64(3) {
+		r.write(2+i, 1, 1)
+		r.disk.ResetCounts()
+		r.commit()
+		if n := r.disk.Count(faultdisk.Datasync, ""); n != 1 || r.log.open == first || r.log.open.sparse {
+			t.Errorf("a flush after it: %d syncs, in %s", n, r.log.open.name)
+		}
+	}
+	r.check(0, 5, 1)
+}
+
 // Flushes that arrive while one runs share the next.
 func TestGroupCommit(t *testing.T) {
-	r := newRig(t)
+	r := newFastRig(t)
 	r.write(0, 1, 1)
 	gate := faultdisk.NewGate()
 	defer gate.Open()

@@ -627,7 +627,7 @@ func TestPrepareFails(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := prepareRig(t, crashdisk.New(), newVolume(testVolume))
-			r.untilBuffer("a file is ready", func() bool { return len(r.buf.mu.free) > 0 })
+			r.untilPrewritten()
 			c.rule.Times = 4
 			rule := r.disk.Inject(c.rule)
 			r.openLog()

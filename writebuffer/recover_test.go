@@ -34,7 +34,7 @@ func TestRecover(t *testing.T) {
 			s := &scriptRun{rig: prepareRig(t, crashdisk.New(), newVolume(testVolume)), saved: map[string][]byte{}}
 			// A first SCO that is not pre-written would be left at its first
 			// commit, and the scripts name places.
-			s.untilBuffer("a file is pre-written", func() bool { return len(s.buf.mu.free) > 0 })
+			s.untilPrewritten()
 			s.openLog()
 			for line := range strings.Lines(lines) {
 				line, _, _ = strings.Cut(line, "#")

@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"path"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -151,13 +152,27 @@ func openRig(t testing.TB, under *crashdisk.FS, v *volume) *rig {
 	return r
 }
 
-// prepareRig opens the buffer alone.
-func prepareRig(t testing.TB, under *crashdisk.FS, v *volume) *rig {
+// newFastRig returns a rig whose first SCO is pre-written. One that is not is
+// left at its first flush for one that is, and which it is depends on who comes
+// first: the writer or the prewriter.
+func newFastRig(t testing.TB) *rig {
+	t.Helper()
+	r := prepareRig(t, crashdisk.New(), newVolume(testVolume))
+	r.untilPrewritten()
+	r.openLog()
+	return r
+}
+
+// prepareRig opens the buffer alone, on a disk that obeys rules from the start.
+func prepareRig(t testing.TB, under *crashdisk.FS, v *volume, rules ...faultdisk.Rule) *rig {
 	t.Helper()
 	r := &rig{t: t, under: under, disk: faultdisk.New(under), vol: v, changed: make(chan struct{}, 1), pressed: make(chan struct{}, 1)}
 	var cancel context.CancelFunc
 	r.ctx, cancel = context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
+	for _, rule := range rules {
+		r.disk.Inject(rule)
+	}
 	r.openBuffer(bufferOptions(r.disk))
 	return r
 }
@@ -396,6 +411,12 @@ func (r *rig) untilBuffer(what string, ok func() bool) {
 	}
 }
 
+// untilPrewritten waits until the pool has a pre-written file.
+func (r *rig) untilPrewritten() {
+	r.t.Helper()
+	r.untilBuffer("a file is pre-written", func() bool { return len(r.buf.mu.free) > 0 })
+}
+
 // untilReady waits until the files that come next are there.
 func (r *rig) untilReady() {
 	r.t.Helper()
@@ -412,6 +433,24 @@ func (r *rig) untilReady() {
 		case <-r.ctx.Done():
 			r.t.Fatal("never: the next files are there")
 		}
+	}
+}
+
+// untilSwapped waits until the SCO that comes next is a pre-written one.
+func (r *rig) untilSwapped() {
+	r.t.Helper()
+	for {
+		r.log.mu.Lock()
+		done := r.log.next != nil && !r.log.next.sparse
+		r.log.mu.Unlock()
+		if done {
+			return
+		}
+		r.log.kick(r.log.prepare)
+		if r.ctx.Err() != nil {
+			r.t.Fatal("never: the next SCO is a pre-written one")
+		}
+		runtime.Gosched()
 	}
 }
 

@@ -30,7 +30,7 @@ var _ fusefs.Pool = files{}
 func mountFiles(ctx context.Context, h host, flags upFlags, logger *slog.Logger) (*fusefs.FS, error) {
 	return fusefs.Mount(ctx, files{h}, h.FileKeys(), flags.mount, fusefs.Options{
 		AllowOther: flags.allowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
-		Ways: flags.fuse.ways, Self: flags.self, Logger: logger,
+		Ways: flags.fuse.ways, Memory: int64(flags.fuseMemory), Self: flags.self, Logger: logger,
 	})
 }
 
@@ -165,8 +165,8 @@ func (f files) Rename(ctx context.Context, old, name string) error {
 }
 
 // Delete implements fusefs.Pool.
-func (f files) Delete(ctx context.Context, name string) error {
-	return fileError(f.host.Delete(ctx, name))
+func (f files) Delete(ctx context.Context, name string, check func(fusefs.Info) error) error {
+	return fileError(f.host.DeleteIf(ctx, name, func(i volumedriver.Info) error { return check(fileInfo(i)) }))
 }
 
 // Snapshot implements fusefs.Pool.

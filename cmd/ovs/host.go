@@ -30,6 +30,8 @@ type host interface {
 	// Exports returns the names that OpenDevice knows, sorted.
 	Exports(ctx context.Context) ([]string, error)
 	Collectors() []prometheus.Collector
+	// DeleteIf deletes a vDisk unless check fails for what it is then.
+	DeleteIf(ctx context.Context, name string, check func(volumedriver.Info) error) error
 	// RenameBelow renames all vDisks below a directory in one step, with keys that
 	// are kept beside the registry.
 	RenameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error

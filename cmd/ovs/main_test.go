@@ -18,6 +18,7 @@ import (
 	"openvstorage/internal/control"
 	"openvstorage/internal/control/controltest"
 	"openvstorage/nbd"
+	"openvstorage/volumedriver"
 	"openvstorage/volumedriver/registry"
 )
 
@@ -75,6 +76,10 @@ func (h *fakeHost) Collectors() []prometheus.Collector {
 }
 
 func (h *fakeHost) ALBA() control.ALBA { return nil }
+
+func (h *fakeHost) DeleteIf(context.Context, string, func(volumedriver.Info) error) error {
+	return errors.New("nothing of the fake is mounted")
+}
 
 func (h *fakeHost) RenameBelow(context.Context, string, string, func(func([]registry.Swap) error) error) error {
 	return errors.New("the fake renames vDisks one by one")

@@ -19,15 +19,17 @@ var (
 	fuseRequests     = fuseDesc("requests_total", "Requests received.", "way")
 	fuseWaited       = fuseDesc("waited_total", "Requests that were handed to a goroutine of their own.")
 	fuseWaiting      = fuseDesc("waiting", "Requests with a goroutine of their own now.")
+	fuseWaitingMax   = fuseDesc("waiting_limit", "Requests that may wait: entries of the rings, or by the device.")
 	fuseWaitingBytes = fuseDesc("waiting_bytes", "Bytes of waiting requests that came by the device.")
 	fuseWaitingLimit = fuseDesc("waiting_bytes_limit", "Bytes that those may have.")
+	fuseStalled      = fuseDesc("stalled_readers", "Readers of the device that wait for room, and read nothing; of two, or of one beside rings.")
 	fuseQueues       = fuseDesc("ring_queues", "Rings that bring requests; 0: all come by the device.")
 	fuseRingBytes    = fuseDesc("ring_bytes", "Room for requests in the rings; memory is used as far as they were touched.")
 )
 
 // Describe implements prometheus.Collector.
 func (fuseCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{fuseRequests, fuseWaited, fuseWaiting, fuseWaitingBytes, fuseWaitingLimit, fuseQueues, fuseRingBytes} {
+	for _, d := range []*prometheus.Desc{fuseRequests, fuseWaited, fuseWaiting, fuseWaitingMax, fuseWaitingBytes, fuseWaitingLimit, fuseStalled, fuseQueues, fuseRingBytes} {
 		out <- d
 	}
 }
@@ -45,8 +47,10 @@ func (c fuseCollector) Collect(out chan<- prometheus.Metric) {
 	metric(fuseRequests, prometheus.CounterValue, float64(s.Ring), "ring")
 	metric(fuseWaited, prometheus.CounterValue, float64(s.Waited))
 	metric(fuseWaiting, prometheus.GaugeValue, float64(s.Waiting))
+	metric(fuseWaitingMax, prometheus.GaugeValue, float64(s.WaitingMax))
 	metric(fuseWaitingBytes, prometheus.GaugeValue, float64(s.WaitingBytes))
 	metric(fuseWaitingLimit, prometheus.GaugeValue, float64(s.WaitingLimit))
+	metric(fuseStalled, prometheus.GaugeValue, float64(s.Stalled))
 	metric(fuseQueues, prometheus.GaugeValue, float64(s.Queues))
 	metric(fuseRingBytes, prometheus.GaugeValue, float64(s.RingBytes))
 }

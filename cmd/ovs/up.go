@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openvstorage/fusefs"
+	"openvstorage/fusefs/transport"
 	"openvstorage/internal/control"
 	"openvstorage/internal/size"
 )
@@ -40,7 +42,8 @@ type upFlags struct {
 	mount       string
 	allowOther  bool
 	fuse        fuseWays
-	self        bool // tests open files of the mount in this process
+	fuseMemory  size.Bytes // 0: the default of the mount
+	self        bool       // tests open files of the mount in this process
 	logLevel    slog.Level
 }
 
@@ -97,6 +100,8 @@ next start has to look at more.`,
 	flags.StringVar(&f.mount, "mount", "", "mount the vDisks as files NAME.raw on this empty `directory`, by FUSE")
 	flags.BoolVar(&f.allowOther, "allow-other", false, "let other users than the one of this process into the mount")
 	flags.Var(&f.fuse, "fuse", "`way` of the mount's requests: ring (an io_uring; as root, echo Y > /sys/module/fuse/parameters/enable_uring), device, or auto: ring if the kernel offers it")
+	flags.Var(&f.fuseMemory, "fuse-memory", fmt.Sprintf("memory for requests of the mount that wait for something, and for its rings; at least %v (default %v, or what its rings need, if more)", size.Bytes(fusefs.MemoryMin), size.Bytes(transport.MemoryDefault)))
+	flags.Lookup("fuse-memory").DefValue = "" // it is said
 	flags.StringVar(&f.backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
 	f.alba.add(flags)
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
@@ -131,6 +136,12 @@ func (f *upFlags) check(command string) error {
 	}
 	if f.fuse.set && f.mount == "" {
 		return usagef("%s: --fuse is about the mount; give --mount DIR too", command)
+	}
+	if f.fuseMemory != 0 && f.mount == "" {
+		return usagef("%s: --fuse-memory is about the mount; give --mount DIR too", command)
+	}
+	if f.fuseMemory != 0 && int64(f.fuseMemory) < fusefs.MemoryMin {
+		return usagef("%s: --fuse-memory %v is too small; give it at least %v", command, f.fuseMemory, size.Bytes(fusefs.MemoryMin))
 	}
 	if f.insecure {
 		return nil

@@ -14,6 +14,7 @@ type buffer struct {
 	mem  []byte
 	x    exchange // if the request is a read or a write
 	held int64    // of the bound on what waits
+	used int64    // bytes that requests have touched
 }
 
 const (
@@ -27,24 +28,29 @@ const (
 func (b *buffer) request() []byte { return b.mem[requestAt:] }
 func (b *buffer) room() []byte    { return b.mem[pageSize:] }
 
-// buffersMax bounds the requests of the device that wait, however short.
-const buffersMax = 512
+// requestShare is what a request of the device that waits counts for at least:
+// the bound on bytes bounds their number too.
+const requestShare = 256 << 10
 
 // buffers is a bounded free list, the last one given back first: memory is used
-// only as far as requests have touched it.
+// only as far as requests have touched it, and given back when that is more than
+// may wait.
 type buffers struct {
 	size int
-	most int64 // bytes that may wait
+	most int64                // bytes that may wait
+	max  int                  // requests there may be
+	full func() (done func()) // called while somebody waits for room
 
 	mu   sync.Mutex
 	more sync.Cond
 	idle []*buffer
 	made []*buffer
 	held int64
+	used int64 // of all buffers
 }
 
-func newBuffers(maxWrite int, inFlight int64) *buffers {
-	b := &buffers{size: pageSize + max(maxWrite, smallestRoom), most: inFlight}
+func newBuffers(maxWrite int, memory int64, full func() (done func())) *buffers {
+	b := &buffers{size: pageSize + max(maxWrite, smallestRoom), most: memory, max: int(memory / requestShare), full: full}
 	b.more.L = &b.mu
 	return b
 }
@@ -59,10 +65,10 @@ func (l *buffers) get() (*buffer, error) {
 			l.idle = l.idle[:n-1]
 			return b, nil
 		}
-		if len(l.made) < buffersMax {
+		if len(l.made) < l.max {
 			break
 		}
-		l.more.Wait()
+		l.wait()
 	}
 	mem, err := unix.Mmap(-1, 0, l.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
@@ -73,26 +79,56 @@ func (l *buffers) get() (*buffer, error) {
 	return b, nil
 }
 
+// wait waits until a buffer is given back. l.mu is held, and released meanwhile.
+func (l *buffers) wait() {
+	done := l.full()
+	l.more.Wait()
+	done()
+}
+
 // hold counts a request of n bytes among those that wait, and waits itself
-// while there are too many. Nothing is read meanwhile, interrupts neither.
+// while there are too many. Nothing is read meanwhile, interrupts neither: the
+// kernel gives no way to read those alone.
 func (l *buffers) hold(b *buffer, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.held > 0 && l.held+int64(n) > l.most {
-		l.more.Wait()
+		l.wait()
 	}
 	b.held = int64(n)
 	l.held += b.held
 }
 
-// put gives a buffer back.
-func (l *buffers) put(b *buffer) {
+// put gives a buffer back, of which the first n bytes were used, for a request or
+// its reply.
+func (l *buffers) put(b *buffer, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held -= b.held
 	b.held = 0
+	if more := int64(n) - b.used; more > 0 {
+		b.used += more
+		l.used += more
+	}
 	l.idle = append(l.idle, b)
+	if l.used > l.most {
+		l.trim()
+	}
 	l.more.Broadcast()
+}
+
+// trim gives the memory of idle buffers back, but for those taken next. l.mu is
+// held.
+func (l *buffers) trim() {
+	for i, b := range l.idle {
+		if l.used <= l.most/2 || i == len(l.idle)-1 {
+			return
+		}
+		if b.used > 0 && unix.Madvise(b.mem, unix.MADV_DONTNEED) == nil {
+			l.used -= b.used
+			b.used = 0
+		}
+	}
 }
 
 func (l *buffers) heldNow() int64 {

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ type Options struct {
 	Direct       bool   // mount(2) instead of fusermount3; needs root
 	MaxWrite     int    // bytes of a read or write at most, a multiple of 4096
 	Background   int    // asynchronous requests that the kernel has under way at most
-	InFlight     int64  // bytes of waiting requests that came by the device at most
+	Memory       int64  // bytes that requests may have at most: those by the device that wait, or all entries of the rings; see memory.go
 	Capabilities uint64 // fuse.CAP_* that are asked for
 	Ways         Ways   // to the kernel
 	Self         bool   // this process opens files of the mount itself, as tests do
@@ -64,9 +65,12 @@ func Mount(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
+	if err := opt.checkMemory(); err != nil {
+		return nil, err
+	}
 	c, err := connect(dir, raw, opt)
 	if errors.Is(err, errRing) && opt.Ways == BestWay {
-		opt.Logger.Warn("FUSE goes by the device: the kernel takes no io_uring", "mount", dir, "err", err)
+		opt.Logger.Warn("FUSE goes by the device: there can be no io_uring", "mount", dir, "err", err)
 		opt.Ways = NoRing
 		c, err = connect(dir, raw, opt)
 	}
@@ -77,7 +81,8 @@ func Mount(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
 var errRing = errors.New("FUSE over io_uring")
 
 func connect(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
-	c := &Conn{raw: raw, opt: opt, dir: dir, logger: opt.Logger, ended: make(chan struct{}), buffers: newBuffers(opt.MaxWrite, opt.InFlight)}
+	c := &Conn{raw: raw, opt: opt, dir: dir, logger: opt.Logger, ended: make(chan struct{})}
+	c.buffers = newBuffers(opt.MaxWrite, cmp.Or(opt.Memory, MemoryDefault), c.waiting.lookOut)
 	offered := ringOffered()
 	if opt.Ways == RingOnly && offered != nil {
 		return nil, fmt.Errorf("%w: %w", errRing, offered)
@@ -127,7 +132,7 @@ func (c *Conn) start() error {
 		}
 	}
 	c.other(request)
-	c.buffers.put(b)
+	c.buffers.put(b, n)
 	for range max(1, readersMax-len(c.queues)) {
 		c.readers.Add(1)
 		go c.readDevice()

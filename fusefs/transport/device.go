@@ -43,7 +43,7 @@ func (c *Conn) readDevice() {
 			c.fail("a reader", err)
 		}
 		if b != nil {
-			c.buffers.put(b)
+			c.buffers.put(b, 0)
 		}
 		return
 	}
@@ -68,28 +68,29 @@ func (c *Conn) received(b *buffer, n int) {
 		x := &b.x
 		x.data, x.room = request[ioSize:], b.room()
 		x.copyIn(request[:requestHeaderSize], request[requestHeaderSize:ioSize])
+		used := max(n, int(x.in.Size))
 		if got, status := c.do(x, tried); status != mustWait {
 			c.reply(b, x.in.Unique, got, status)
-			c.buffers.put(b)
+			c.buffers.put(b, used)
 			return
 		}
-		c.buffers.hold(b, max(n, int(x.in.Size)))
+		c.buffers.hold(b, used)
 		c.handle(func() {
 			got, status := c.wait(x)
 			c.reply(b, x.in.Unique, got, status)
-			c.buffers.put(b)
+			c.buffers.put(b, used)
 		})
 	case opInterrupt:
 		c.waiting.signal(*(*uint64)(unsafe.Pointer(&request[requestHeaderSize])))
-		c.buffers.put(b)
+		c.buffers.put(b, n)
 	case opForget, opBatchForget:
 		c.other(request)
-		c.buffers.put(b)
+		c.buffers.put(b, n)
 	default:
 		c.buffers.hold(b, n)
 		c.handle(func() {
 			c.other(request)
-			c.buffers.put(b)
+			c.buffers.put(b, n)
 		})
 	}
 }

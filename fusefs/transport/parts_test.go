@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -185,9 +187,69 @@ func TestRound(t *testing.T) {
 	}
 }
 
-// What waits is bounded in bytes; one request always has room.
+// Memory that requests have touched goes back when it is more than may wait, but
+// for that of the buffer that is taken next.
+func TestBuffersTrim(t *testing.T) {
+	const most, size = 16 << 20, 1 << 20
+	l := newBuffers(size, most, nil)
+	defer l.free()
+	var all []*buffer
+	for range most/size + 8 {
+		b, err := l.get()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.mem[len(b.mem)-1] = 1
+		all = append(all, b)
+	}
+	for _, b := range all {
+		l.put(b, size)
+		if last, err := l.get(); err != nil || last != b || last.mem[len(last.mem)-1] != 1 {
+			t.Fatalf("the last buffer has lost its memory: %v", err)
+		}
+		l.put(b, size)
+		used := int64(0)
+		for _, b := range l.made {
+			used += b.used
+		}
+		if l.used > most || l.used != used {
+			t.Fatalf("%d bytes are said to be used, %d are; %d may be", l.used, used, most)
+		}
+	}
+	if all[0].mem[len(all[0].mem)-1] != 0 || all[0].used != 0 {
+		t.Error("one that is taken last has its memory still")
+	}
+}
+
+// Rings have as many entries as there is memory for, and none if it is too little.
+func TestDepth(t *testing.T) {
+	for _, c := range []struct {
+		memory          int64
+		online, offline int
+		want            int
+	}{
+		{0, 1, 0, 64}, {0, 2, 0, 64}, {0, 16, 0, 8}, {0, 64, 0, 8}, {0, 2, 126, 8},
+		{128 << 20, 4, 0, 32}, {128 << 20, 17, 0, 0}, {128 << 20, 2, 126, 0}, {128 << 20, 4, 4, 31},
+		{1 << 30, 4, 0, 64}, {8 << 20, 1, 0, 8}, {8 << 20, 2, 0, 0},
+	} {
+		got, err := depth(c.memory, 1<<20, c.online, c.offline)
+		if got != c.want || (err == nil) != (c.want > 0) {
+			t.Errorf("%+v: %d, %v", c, got, err)
+		}
+		if all := int64(got*c.online+c.offline) << 20; err == nil && c.memory != 0 && all > c.memory {
+			t.Errorf("%+v: %d bytes", c, all)
+		}
+	}
+	opt := Options{MaxWrite: 1 << 20, Memory: 8<<20 - 1}
+	if _, err := Mount("/nowhere", nil, opt); err == nil || !strings.Contains(err.Error(), "at least 8388608") {
+		t.Errorf("too little memory: %v", err)
+	}
+}
+
+// What waits is bounded in number and in bytes; one request always has room.
 func TestBuffers(t *testing.T) {
-	l := newBuffers(1<<20, 100)
+	var deaf atomic.Int32
+	l := newBuffers(1<<20, 2*requestShare, func() func() { deaf.Add(1); return func() { deaf.Add(-1) } })
 	a, err := l.get()
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +257,17 @@ func TestBuffers(t *testing.T) {
 	b, err := l.get()
 	if err != nil {
 		t.Fatal(err)
+	}
+	taken := make(chan *buffer)
+	go func() { c, _ := l.get(); taken <- c }()
+	select {
+	case <-taken:
+		t.Error("taken over the bound")
+	default:
+	}
+	l.put(b, 0)
+	if b = <-taken; deaf.Load() != 0 {
+		t.Error("it counts as full after that")
 	}
 	l.hold(a, 1<<20)
 	held := make(chan struct{})
@@ -204,12 +277,12 @@ func TestBuffers(t *testing.T) {
 		t.Error("held over the bound")
 	default:
 	}
-	l.put(a)
+	l.put(a, 0)
 	<-held
 	if got, _ := l.get(); got != a {
 		t.Error("the last one given back is not the first one taken")
 	}
-	l.put(b)
+	l.put(b, 0)
 	if n := l.heldNow(); n != 0 {
 		t.Errorf("%d bytes held at rest", n)
 	}

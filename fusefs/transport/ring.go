@@ -50,14 +50,6 @@ const (
 	iovecsAt     = 384
 )
 
-// Bounds of the rings. Each CPU has entries of its own; memory is used only as
-// far as requests have touched it.
-const (
-	entriesMax = 64
-	entriesMin = 8
-	ringBytes  = 128 << 20 // of payloads, but for entriesMin
-)
-
 // entry is the place of one request.
 type entry struct {
 	header  *ringHeader
@@ -76,7 +68,10 @@ func (c *Conn) openRings() error {
 	if err != nil {
 		return err
 	}
-	depth := min(entriesMax, max(entriesMin, ringBytes/(len(online)*c.opt.MaxWrite)))
+	depth, err := depth(c.opt.Memory, c.room(), len(online), len(possible)-len(online))
+	if err != nil {
+		return err
+	}
 	for _, cpu := range possible {
 		n := depth
 		if !slices.Contains(online, cpu) {

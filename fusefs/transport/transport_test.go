@@ -137,11 +137,7 @@ func newFile() *file { return &file{data: make([]byte, fileSize), began: make(ch
 
 // ways runs a test for each way to the kernel.
 func ways(t *testing.T, test func(t *testing.T, way transport.Ways)) {
-	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil || os.Geteuid() != 0 {
-		t.Skip("needs root and /dev/fuse")
-	} else {
-		f.Close()
-	}
+	needsDevice(t)
 	t.Run("device", func(t *testing.T) { test(t, transport.NoRing) })
 	t.Run("ring", func(t *testing.T) {
 		ringtest.Set(t, true)
@@ -149,13 +145,30 @@ func ways(t *testing.T, test func(t *testing.T, way transport.Ways)) {
 	})
 }
 
+func needsDevice(t *testing.T) {
+	t.Helper()
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil || os.Geteuid() != 0 {
+		t.Skip("needs root and /dev/fuse")
+	}
+	f.Close()
+}
+
+func options(way transport.Ways) transport.Options {
+	return transport.Options{
+		Name: "transporttest", Direct: true, MaxWrite: 1 << 20, Background: 64, Ways: way, Capabilities: fuse.CAP_ASYNC_DIO, Self: true,
+	}
+}
+
 func mount(t *testing.T, way transport.Ways, r *root) (string, *transport.Conn) {
 	t.Helper()
+	return mountWith(t, options(way), r)
+}
+
+func mountWith(t *testing.T, opt transport.Options, r *root) (string, *transport.Conn) {
+	t.Helper()
 	dir := t.TempDir()
-	c, err := transport.Mount(dir, gofs.NewNodeFS(r, &gofs.Options{NullPermissions: true}), transport.Options{
-		Name: "transporttest", Direct: true, MaxWrite: 1 << 20, Background: 64, InFlight: 8 << 20, Ways: way,
-		Capabilities: fuse.CAP_ASYNC_DIO, Self: true,
-	})
+	c, err := transport.Mount(dir, gofs.NewNodeFS(r, &gofs.Options{NullPermissions: true}), opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,6 +330,55 @@ func TestKilledClient(t *testing.T) {
 	})
 }
 
+// Processes that are killed are gone at once also while so many requests wait
+// that none is read any more, nor what the kernel tells of their signals.
+func TestKilledWhileFull(t *testing.T) {
+	needsDevice(t)
+	f := newFile()
+	f.gate = make(chan struct{})
+	opt := options(transport.NoRing)
+	opt.Memory = transport.MemoryMin(opt.MaxWrite)
+	dir, c := mountWith(t, opt, &root{files: map[string]*file{"f": f}})
+	const room = 7 // of 8: each has a header
+	var all []*exec.Cmd
+	for range 2 * room {
+		dd := exec.Command("dd", "if=/dev/zero", "of="+filepath.Join(dir, "f"), "bs=1M", "count=1", "conv=notrunc")
+		if err := dd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, dd)
+	}
+	for range room {
+		within(t, "a request that waits", f.began)
+	}
+	for deadline := time.Now().Add(limit); c.Stats().Stalled < 2; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("room for more than there is: %+v", c.Stats())
+		}
+	}
+	if s := c.Stats(); s.WaitingBytes > s.WaitingLimit || s.WaitingLimit != opt.Memory || s.WaitingMax != 32 {
+		t.Errorf("%+v", s)
+	}
+	done := make(chan struct{})
+	for _, dd := range all {
+		if err := dd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+	}
+	go func() {
+		defer close(done)
+		for _, dd := range all {
+			_ = dd.Wait()
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		close(f.gate)
+		t.Error("killed, and they wait still")
+	}
+}
+
 // Signals that do not kill end nothing: a Go program, this one, sends itself some
 // all the time.
 func TestSignals(t *testing.T) {
@@ -442,13 +504,33 @@ func TestPanic(t *testing.T) {
 // would, and others have the device.
 func TestNotAllowed(t *testing.T) {
 	ringtest.Set(t, false)
-	opt := transport.Options{Name: "transporttest", Direct: true, MaxWrite: 1 << 20, Background: 64, InFlight: 8 << 20, Ways: transport.RingOnly}
+	opt := transport.Options{Name: "transporttest", Direct: true, MaxWrite: 1 << 20, Background: 64, Ways: transport.RingOnly}
 	_, err := transport.Mount(t.TempDir(), gofs.NewNodeFS(&root{}, &gofs.Options{}), opt)
 	if err == nil || !strings.Contains(err.Error(), "echo Y > /sys/module/fuse/parameters/enable_uring") {
 		t.Errorf("%v", err)
 	}
 	_, c := mount(t, transport.BestWay, &root{})
 	if s := c.Stats(); s.Queues != 0 || s.Device == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Rings that would need more memory than they may have are not made.
+func TestRingsTooLarge(t *testing.T) {
+	needsDevice(t)
+	ringtest.Set(t, true)
+	if runtime.NumCPU() == 1 {
+		t.Skip("one CPU needs the least that may be given")
+	}
+	opt := options(transport.RingOnly)
+	opt.Memory = transport.MemoryMin(opt.MaxWrite)
+	fs := gofs.NewNodeFS(&root{}, &gofs.Options{NullPermissions: true})
+	if _, err := transport.Mount(t.TempDir(), fs, opt); err == nil || !strings.Contains(err.Error(), "allow more") {
+		t.Errorf("mounted: %v", err)
+	}
+	opt.Ways = transport.BestWay
+	_, c := mountWith(t, opt, &root{})
+	if s := c.Stats(); s.Queues != 0 {
 		t.Errorf("%+v", s)
 	}
 }

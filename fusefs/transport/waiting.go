@@ -3,7 +3,9 @@ package transport
 import (
 	"bufio"
 	"bytes"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +28,9 @@ type waiting struct {
 	early [earlyMax]uint64
 	next  int
 	ended bool // nobody wants any reply
+
+	deaf    int  // readers of the device that wait for room
+	looking bool // while there are any
 }
 
 // earlyMax bounds the signals that are remembered.
@@ -93,6 +98,51 @@ func (w *waiting) endAll() {
 	}
 }
 
+// lookOut has requests end whose processes are being killed, until done is
+// called: what the kernel tells of signals is not read meanwhile.
+func (w *waiting) lookOut() (done func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.deaf++; !w.looking {
+		w.looking = true
+		go w.look()
+	}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.deaf--
+	}
+}
+
+func (w *waiting) deafNow() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.deaf
+}
+
+// look looks after all requests, as long as signals are not told.
+func (w *waiting) look() {
+	for {
+		<-time.After(watchMax)
+		w.mu.Lock()
+		if w.deaf == 0 {
+			w.looking = false
+			w.mu.Unlock()
+			return
+		}
+		all := slices.Collect(maps.Values(w.all))
+		w.mu.Unlock()
+		for _, r := range all {
+			// Without a signal one that is not to be seen is not taken for killed.
+			if status, err := statusOf(r.thread); err == nil && sigkillPending(status) {
+				w.mu.Lock()
+				r.watch()
+				w.mu.Unlock()
+			}
+		}
+	}
+}
+
 // How often it is looked whether a process is being killed.
 const (
 	watchMin = 5 * time.Millisecond
@@ -128,11 +178,12 @@ const sigkill = 1 << 8
 // leaves SIGKILL pending in its threads. One that is not to be seen is taken for
 // killed.
 func killed(thread uint32) bool {
-	status, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(thread), 10) + "/status")
-	if err != nil {
-		return true
-	}
-	return sigkillPending(status)
+	status, err := statusOf(thread)
+	return err != nil || sigkillPending(status)
+}
+
+func statusOf(thread uint32) ([]byte, error) {
+	return os.ReadFile("/proc/" + strconv.FormatUint(uint64(thread), 10) + "/status")
 }
 
 func sigkillPending(status []byte) bool {

@@ -17,6 +17,7 @@ type Keys struct {
 	mu   sync.Mutex
 	m    map[string][]byte
 	fail error
+	hold func(context.Context) error
 }
 
 var _ filetree.Keys = (*Keys)(nil)
@@ -29,6 +30,14 @@ func (k *Keys) Fail(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.fail = err
+}
+
+// Hold makes writes wait in fn before they are made, or not any more if it is
+// nil. Its error is that of the write.
+func (k *Keys) Hold(fn func(context.Context) error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.hold = fn
 }
 
 // All returns all that is stored.
@@ -50,7 +59,15 @@ func (k *Keys) Range(_ context.Context, prefix []byte, fn func(key, value []byte
 }
 
 // Write implements filetree.Keys.
-func (k *Keys) Write(_ context.Context, changes []filetree.Change) error {
+func (k *Keys) Write(ctx context.Context, changes []filetree.Change) error {
+	k.mu.Lock()
+	hold := k.hold
+	k.mu.Unlock()
+	if hold != nil {
+		if err := hold(ctx); err != nil {
+			return err
+		}
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.fail != nil {
