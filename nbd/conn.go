@@ -229,6 +229,11 @@ func (c *conn) drain(cause error) error {
 		c.abandonLocked(c.big)
 		c.big = nil
 	}
+	if c.outN > 0 { // replies waited for more requests
+		c.mu.Unlock()
+		c.flushOut()
+		c.mu.Lock()
+	}
 	for c.mu.inflight > 0 || c.mu.sending || c.mu.err == nil && !c.mu.queue.empty() {
 		c.mu.changed.Wait()
 	}

@@ -380,3 +380,20 @@ func TestOtherClientsAreNotFenced(t *testing.T) {
 	b.Close()
 	left(t, bDone)
 }
+
+// A client that says at once that it sends no more gets the replies to all that
+// it has sent.
+func TestRepliesToAHalfClosedClient(t *testing.T) {
+	s := serve(t, nbdtest.NewMemory(testSize), nbd.Limits{})
+	for range 50 {
+		r := s.transmit(simple)
+		r.request(nbd.CmdWrite, 0, 0, 4096, block('x')...)
+		if err := r.Conn.(*net.UnixConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if e := r.simple(); e != nbd.OK {
+			t.Fatal(e)
+		}
+		r.closed()
+	}
+}
