@@ -1,6 +1,9 @@
 package nbd_test
 
 import (
+	"bytes"
+	"io"
+	"sync"
 	"testing"
 
 	"openvstorage/nbd"
@@ -65,6 +68,61 @@ func benchmarkServer(b *testing.B, m mode) {
 			b.ResetTimer()
 			run(b.N)
 		})
+	}
+}
+
+// BenchmarkResender is what the steps of a Resender cost where there is nothing
+// to be found: the same writes by connections of one, and by ordinary ones.
+func BenchmarkResender(b *testing.B) {
+	for _, bench := range []struct {
+		name           string
+		connections, n int
+	}{{"1x1", 1, 1}, {"1x32", 1, 32}, {"4x8", 4, 8}} {
+		for _, resends := range []bool{false, true} {
+			b.Run(bench.name+map[bool]string{false: "/ordinary", true: "/resender"}[resends], func(b *testing.B) {
+				s := serve(b, nbdtest.NewMemory(64<<20), nbd.Limits{})
+				var client nbd.Resender
+				round := bytes.Repeat((&raw{}).frame(nbd.CmdWrite, 0, 0, 4096, make([]byte, 4096)...), bench.n)
+				var all sync.WaitGroup
+				b.ReportAllocs()
+				b.ResetTimer()
+				for range bench.connections {
+					r := s.transmit(simple)
+					if resends {
+						r, _ = resender(b, s, &client)
+					}
+					all.Go(func() {
+						replies := make([]byte, bench.n*nbd.SimpleReplyLen)
+						for range b.N / bench.connections / bench.n {
+							r.Write(round)
+							if _, err := io.ReadFull(r.Conn, replies); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+						r.Close()
+					})
+				}
+				all.Wait()
+			})
+		}
+	}
+}
+
+// A Resender's steps allocate nothing.
+func TestResenderAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	r, _ := resender(t, serve(t, nbdtest.NewMemory(testSize), nbd.Limits{}), new(nbd.Resender))
+	write, reply := r.frame(nbd.CmdWrite, 0, 0, 4096, make([]byte, 4096)...), make([]byte, nbd.SimpleReplyLen)
+	if allocs := testing.AllocsPerRun(2000, func() {
+		r.send(write...)
+		if _, err := io.ReadFull(r.Conn, reply); err != nil {
+			t.Fatal(err)
+		}
+	}); allocs >= 1 {
+		t.Errorf("%v allocations per write", allocs)
 	}
 }
 

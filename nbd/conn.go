@@ -35,11 +35,9 @@ type conn struct {
 	in       *buffer // receive buffer, nil while idle
 	r, w     int     // in.b[r:w] is not parsed yet
 	limit    int     // how much to read at once
-	resends  bool    // see ServeResender
-	heard    time.Time
-	skip     int64 // payload bytes to throw away
-	big      *task // WRITE whose payload is being received
-	bigN     int   // so much of it
+	skip     int64   // payload bytes to throw away
+	big      *task   // WRITE whose payload is being received
+	bigN     int     // so much of it
 	received uint64
 	armed    bool // the stall deadline runs
 	armedAt  uint64
@@ -51,6 +49,8 @@ type conn struct {
 	underway []*task // READs of the round that wait for a medium
 
 	vecs [][]byte // of whoever has set sending
+
+	resending
 
 	mu struct {
 		sync.Mutex
@@ -96,6 +96,10 @@ func (c *conn) serve() error {
 		return fmt.Errorf("handshake: %w", err)
 	}
 	defer c.release()
+	if c.resender != nil {
+		c.resender.join(c)
+		defer c.resender.leave(c)
+	}
 	err := c.loop()
 	return c.drain(err)
 }
@@ -129,21 +133,22 @@ func (c *conn) loop() error {
 			c.flushOut()
 		}
 		n, err := c.sock.receive(c)
-		if c.resends && (err == io.EOF || err == nil && c.late()) && c.sock.hungUp() {
-			return errHungUp
-		}
 		switch {
 		case err == errHeld:
 			c.flushOut()
 		case err == nil:
 			c.received += uint64(n)
-			if err := c.serveReceived(n); err != nil {
+			err := c.serveReceived(n)
+			c.ended()
+			if err != nil {
 				return err
 			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if err := c.deadline(); err != nil {
 				return err
 			}
+		case err == io.EOF && c.gaveUp():
+			return errHungUp
 		case err == io.EOF && c.partial():
 			return io.ErrUnexpectedEOF
 		default:
@@ -152,16 +157,14 @@ func (c *conn) loop() error {
 	}
 }
 
-// lateAfter is less than any time after which a client sends a request again.
-const lateAfter = 500 * time.Millisecond
-
-// late tells whether what was received now may have been in the socket for so
-// long that the client has given it up.
-func (c *conn) late() bool {
-	now := time.Now()
-	late := now.Sub(c.heard) > lateAfter
-	c.heard = now
-	return late
+// gaveUp tells whether the client expects no replies: it has sent its requests
+// elsewhere.
+func (c *conn) gaveUp() bool {
+	if c.resender == nil {
+		return false
+	}
+	hungUp, _ := c.peer.look(c.sock)
+	return hungUp
 }
 
 // partial tells whether a request has come in part.
@@ -226,6 +229,11 @@ func (c *conn) drain(cause error) error {
 		c.abandonLocked(c.big)
 		c.big = nil
 	}
+	if c.outN > 0 { // replies waited for more requests
+		c.mu.Unlock()
+		c.flushOut()
+		c.mu.Lock()
+	}
 	for c.mu.inflight > 0 || c.mu.sending || c.mu.err == nil && !c.mu.queue.empty() {
 		c.mu.changed.Wait()
 	}
@@ -260,15 +268,8 @@ func (c *conn) acquire(n int) *task {
 			c.mu.bytes > 0 && c.mu.bytes+ch.conn > limits.RequestBytes ||
 			c.mu.waiting > limits.ReplyBytes
 	}
-	for c.mu.err == nil && full() {
-		if c.outN > 0 || len(c.underway) > 0 {
-			c.mu.Unlock()
-			c.flushOut()
-			c.startReads()
-			c.mu.Lock()
-			continue
-		}
-		c.mu.changed.Wait()
+	if c.mu.err == nil && full() {
+		c.awaitLocked(full)
 	}
 	if c.mu.err != nil {
 		c.mu.Unlock()
@@ -288,7 +289,10 @@ func (c *conn) acquire(n int) *task {
 	default:
 		c.flushOut()
 		c.startReads()
-		if err := c.srv.memory.Acquire(c.ctx, ch.conn); err != nil {
+		stop := c.watch()
+		err := c.srv.memory.Acquire(c.ctx, ch.conn)
+		stop()
+		if err != nil {
 			c.mu.Lock()
 			c.freeLocked(nil, ch)
 			c.finishLocked(t)
@@ -303,6 +307,21 @@ func (c *conn) acquire(n int) *task {
 		t.buf = c.srv.buffers.get(n)
 	}
 	return t
+}
+
+// awaitLocked waits while full, or until the connection is over.
+func (c *conn) awaitLocked(full func() bool) {
+	defer c.watch()()
+	for c.mu.err == nil && full() {
+		if c.outN > 0 || len(c.underway) > 0 {
+			c.mu.Unlock()
+			c.flushOut()
+			c.startReads()
+			c.mu.Lock()
+			continue
+		}
+		c.mu.changed.Wait()
+	}
 }
 
 func (c *conn) freeTaskLocked() *task {
@@ -343,6 +362,9 @@ func (c *conn) abandonLocked(t *task) {
 // it unless it has grown beyond the usual.
 func (c *conn) finishLocked(t *task) {
 	c.srv.stats.inflight.Add(-1)
+	if t.changes {
+		c.changing.Add(-1)
+	}
 	clear(t.spans)
 	if cap(t.reqs) > 64 && len(c.mu.tasks) > idleTasks {
 		t.reqs, t.spans = nil, nil

@@ -40,7 +40,8 @@ type Extent = struct {
 // Order (rule O9): once Write has returned, every later read on any
 // connection sees it; Flush makes durable every write that had returned
 // before Flush was called, on any connection: that is what lets the server
-// advertise CAN_MULTI_CONN.
+// advertise CAN_MULTI_CONN. A call that has returned, be it because its context
+// is done, changes nothing any more: what a client sends again comes after it.
 type Device interface {
 	// Size is the current size in bytes.
 	Size() int64

@@ -17,7 +17,8 @@
 //
 // The files: protocol.go has the wire formats, handshake.go and options.go the
 // handshake, parse.go and transmission.go the requests, task.go what may block,
-// status.go what looks at ranges, reply.go the combining writer, socket.go the
-// system calls, limits.go and buffers.go what bounds the memory (rule P5),
-// errno.go the errors.
+// status.go what looks at ranges, reply.go the combining writer, resender.go
+// what is owed to a client that sends requests again, socket.go the system
+// calls, limits.go and buffers.go what bounds the memory (rule P5), errno.go the
+// errors.
 package nbd

@@ -109,26 +109,29 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // ServeConn serves one client until it leaves. Unix and TCP connections must
 // be given as such to be fast. Nil: the client left in good order, or Close
 // or Disconnect sent it away.
-func (s *Server) ServeConn(nc net.Conn) error { return s.serveConn(nc, false) }
+func (s *Server) ServeConn(nc net.Conn) error { return s.serveConn(nc, nil) }
 
-// ServeResender serves one client as ServeConn does, on a unix socket, that
-// sends a request again on another connection when it has waited for too long,
-// and hangs up on this one: the kernel. What was sent here must not be done
-// after what is sent there then: requests in flight are cancelled, those that
-// lie in the socket are dropped.
-func (s *Server) ServeResender(nc *net.UnixConn) error { return s.serveConn(nc, true) }
+// ServeResender serves one connection of a client that sends requests again, as
+// ServeConn does others. All connections of the client must be given with it,
+// also those that replace others.
+func (s *Server) ServeResender(nc *net.UnixConn, client *Resender) error {
+	return s.serveConn(nc, client)
+}
 
-func (s *Server) serveConn(nc net.Conn, resends bool) error {
+func (s *Server) serveConn(nc net.Conn, client *Resender) error {
 	c, err := s.register(nc)
 	if err != nil {
 		_ = nc.Close()
 		return err
 	}
-	c.resends = resends
+	c.resender = client
 	err = c.serve()
 	s.mu.Lock()
 	delete(s.mu.conns, c)
 	s.mu.Unlock()
+	if errors.Is(err, errHungUp) {
+		s.stats.hungUp.Add(1)
+	}
 	attrs := []any{"remote", remote(nc), "export", c.name, "err", err}
 	if gone(err) {
 		s.log.Debug("nbd: client left", attrs...)

@@ -179,20 +179,6 @@ func (s *socket) sendSlow(bufs [][]byte) error {
 	return nil
 }
 
-// hungUp tells whether the peer has closed both directions, so that no reply
-// reaches it. It can tell of unix sockets alone.
-func (s *socket) hungUp() (hungUp bool) {
-	if s.raw == nil {
-		return false
-	}
-	err := s.raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd)}}
-		n, err := unix.Poll(fds, 0)
-		hungUp = err == nil && n == 1 && fds[0].Revents&unix.POLLHUP != 0
-	})
-	return hungUp || err != nil
-}
-
 // consume drops the first n bytes of bufs.
 func consume(bufs [][]byte, n int) [][]byte {
 	for n > 0 {

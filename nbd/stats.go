@@ -10,6 +10,8 @@ type Stats struct {
 	Accepted    uint64 // connections
 	Refused     uint64 // connections over the limit
 	Failed      uint64 // connections that ended by an error: handshake, protocol, stall
+	HungUp      uint64 // connections of Resenders that were given up
+	Outliving   int64  // connections that wait for the end of such a one, now
 	Connections int64  // now
 
 	// Requests received, by Command; each WRITE counts once its payload is in.
@@ -40,7 +42,9 @@ type stats struct {
 	requests                  [commands]atomic.Uint64
 	read, written             atomic.Uint64
 	errors, rounds            atomic.Uint64
+	hungUp                    atomic.Uint64
 	inflight, charged         atomic.Int64
+	outliving                 atomic.Int64
 }
 
 // add counts a round.
@@ -71,6 +75,8 @@ func (s *Server) Stats() Stats {
 		Accepted:     s.stats.accepted.Load(),
 		Refused:      s.stats.refused.Load(),
 		Failed:       s.stats.failed.Load(),
+		HungUp:       s.stats.hungUp.Load(),
+		Outliving:    s.stats.outliving.Load(),
 		ReadBytes:    s.stats.read.Load(),
 		WrittenBytes: s.stats.written.Load(),
 		Errors:       s.stats.errors.Load(),

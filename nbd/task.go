@@ -16,6 +16,8 @@ type task struct {
 
 	status status // of a BLOCK_STATUS
 
+	changes bool // it is counted as a change of a Resender's
+
 	next *task // READ that is served after this one
 }
 
@@ -26,6 +28,8 @@ type charge struct{ conn, server int64 }
 // run serves the task and posts its replies.
 func (t *task) run() {
 	switch {
+	case t.changes && t.c.ctx.Err() != nil:
+		t.c.abandon(t) // the client has sent it elsewhere
 	case t.commit:
 		t.runCommit()
 	case t.req.Type == CmdRead:

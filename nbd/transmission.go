@@ -68,7 +68,9 @@ func (c *conn) serveReceived(n int) error {
 		if c.bigN < int(c.big.reqs[0].Length) {
 			return nil
 		}
-		c.startBig()
+		if err := c.startBig(); err != nil {
+			return err
+		}
 	} else {
 		if n == c.limit {
 			c.limit = ioBuffer
@@ -77,7 +79,9 @@ func (c *conn) serveReceived(n int) error {
 	}
 	for {
 		why, req, err := c.parse()
-		c.execute()
+		if err := c.execute(); err != nil {
+			return err
+		}
 		switch {
 		case err != nil:
 		case why == stopDisc:
@@ -89,7 +93,7 @@ func (c *conn) serveReceived(n int) error {
 		}
 		// Inline replies are sent when the socket has no more requests, or when
 		// there are enough of them: one send serves many.
-		if err != nil || c.outN >= holdReplies {
+		if err != nil || c.outN >= holdReplies || c.empty {
 			c.flushOut()
 		}
 		c.r, c.w = 0, copy(c.in.b, c.in.b[c.r:c.w])
@@ -124,9 +128,16 @@ func (c *conn) add(req Request) {
 	}
 }
 
-// execute serves the round. What may block is started first.
-func (c *conn) execute() {
+// execute serves the round. What may block is started first. An error: the
+// client has hung up, and the round is dropped.
+func (c *conn) execute() error {
 	r := c.in.round
+	defer r.reset()
+	if r.changes() {
+		if err := c.begin(); err != nil {
+			return err
+		}
+	}
 	if len(r.writes) > 0 {
 		c.write()
 	}
@@ -145,14 +156,23 @@ func (c *conn) execute() {
 	}
 	c.startReads()
 	c.srv.stats.add(r)
-	for i, n := range r.counts {
+	for _, n := range r.counts {
 		if n > 0 {
 			c.requests.Add(n)
-			r.counts[i] = 0
 		}
 	}
+	return nil
+}
+
+// changes tells whether the round changes the device.
+func (r *round) changes() bool {
+	return len(r.writes) > 0 || r.counts[CmdTrim] > 0 || r.counts[CmdWriteZeroes] > 0
+}
+
+func (r *round) reset() {
 	clear(r.spans)
 	r.writes, r.spans, r.flushes, r.tasks, r.reads = r.writes[:0], r.spans[:0], r.flushes[:0], r.tasks[:0], r.reads[:0]
+	r.counts = [commands]uint64{}
 	r.read, r.written, r.errors = 0, 0, 0
 }
 
@@ -189,6 +209,7 @@ func (c *conn) writeLater() {
 		return
 	}
 	t.commit = true
+	t.change()
 	t.reqs = append(append(t.reqs, r.writes...), r.flushes...)
 	p := t.buf.b[:0]
 	for _, s := range r.spans {
@@ -250,6 +271,9 @@ func (c *conn) start(req Request) {
 		return
 	}
 	t.req = req
+	if req.Type == CmdTrim || req.Type == CmdWriteZeroes {
+		t.change()
+	}
 	// A large READ was not tried yet. Measured: the reader serves it at two
 	// thirds of what a worker costs, as the data stays in its cache.
 	if n > inlineRead && c.dev.TryRead(t.buf.b[:n], int64(req.Offset)) == nil {
@@ -277,10 +301,15 @@ func (c *conn) receiveBig(req Request) error {
 	return nil
 }
 
-// startBig writes the received payload, or has a worker do it.
-func (c *conn) startBig() {
+// startBig writes the received payload, or has a worker do it. An error: the
+// client has hung up, and the payload is dropped.
+func (c *conn) startBig() error {
 	t := c.big
 	c.big = nil
+	if err := c.begin(); err != nil {
+		c.abandon(t)
+		return err
+	}
 	req := t.reqs[0]
 	t.spans = append(t.spans, Span{Off: int64(req.Offset), Data: t.buf.b[:req.Length]})
 	c.in.round.counts[CmdWrite]++
@@ -290,8 +319,10 @@ func (c *conn) startBig() {
 		if err := c.dev.TryWrite(t.spans); err != ErrWouldBlock {
 			c.inline(req, err)
 			c.abandon(t)
-			return
+			return nil
 		}
 	}
+	t.change()
 	c.srv.workers.run(t)
+	return nil
 }

@@ -259,10 +259,18 @@ func (k *nbdDevices) ioFlusher() {
 	}
 }
 
-// links are the connections of devices, as our server has them.
+// links are the connections of devices, as our server has them, by vDisk.
 type links struct {
 	mu   sync.Mutex
-	open map[uuid.UUID]map[*net.UnixConn]chan struct{} // closed at its end
+	open map[uuid.UUID]*deviceLinks
+}
+
+// deviceLinks are those of one vDisk. A device that is made while connections
+// of the one before live is one client with it: what it writes must outlive
+// what they hold.
+type deviceLinks struct {
+	client nbd.Resender
+	conns  map[*net.UnixConn]chan struct{} // closed at its end
 }
 
 // serve serves a connection in the background.
@@ -271,29 +279,39 @@ func (l *links) serve(server *nbd.Server, id uuid.UUID, conn *net.UnixConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open == nil {
-		l.open = map[uuid.UUID]map[*net.UnixConn]chan struct{}{}
+		l.open = map[uuid.UUID]*deviceLinks{}
 	}
-	if l.open[id] == nil {
-		l.open[id] = map[*net.UnixConn]chan struct{}{}
+	d := l.open[id]
+	if d == nil {
+		d = &deviceLinks{conns: map[*net.UnixConn]chan struct{}{}}
+		l.open[id] = d
 	}
-	l.open[id][conn] = done
+	d.conns[conn] = done
 	go func() {
 		defer close(done)
-		_ = server.ServeResender(conn) // it has logged its error
+		_ = server.ServeResender(conn, &d.client) // it has logged its error
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		delete(l.open[id], conn)
-		if len(l.open[id]) == 0 {
+		delete(d.conns, conn)
+		if len(d.conns) == 0 {
 			delete(l.open, id)
 		}
 	}()
+}
+
+// conns are the connections of a vDisk. It is called under mu.
+func (l *links) conns(id uuid.UUID) map[*net.UnixConn]chan struct{} {
+	if d := l.open[id]; d != nil {
+		return d.conns
+	}
+	return nil
 }
 
 // halfClose lets no more requests in; those that were sent are served.
 func (l *links) halfClose(id uuid.UUID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for conn := range l.open[id] {
+	for conn := range l.conns(id) {
 		_ = conn.CloseRead() // fails only if it has ended
 	}
 }
@@ -303,7 +321,7 @@ func (l *links) halfClose(id uuid.UUID) {
 func (l *links) wait(id uuid.UUID) {
 	l.mu.Lock()
 	var ends []chan struct{}
-	for _, done := range l.open[id] {
+	for _, done := range l.conns(id) {
 		ends = append(ends, done)
 	}
 	l.mu.Unlock()

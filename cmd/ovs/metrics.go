@@ -50,6 +50,8 @@ var (
 	nbdAccepted    = nbdDesc("connections_accepted_total", "Connections taken.")
 	nbdRefused     = nbdDesc("connections_refused_total", "Connections over the limit.")
 	nbdFailed      = nbdDesc("connections_failed_total", "Connections that ended by an error.")
+	nbdHungUp      = nbdDesc("connections_hung_up_total", "Connections of block devices that the kernel has given up.")
+	nbdOutliving   = nbdDesc("connections_outliving", "Connections of block devices that wait for the end of one that was given up, now.")
 	nbdConnections = nbdDesc("connections", "Connections now.")
 	nbdRequests    = nbdDesc("requests_total", "Requests received.", "command")
 	nbdRead        = nbdDesc("read_bytes_total", "Bytes asked for.")
@@ -68,7 +70,7 @@ var (
 // Describe implements prometheus.Collector.
 func (nbdCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		nbdAccepted, nbdRefused, nbdFailed, nbdConnections, nbdRequests, nbdRead, nbdWritten,
+		nbdAccepted, nbdRefused, nbdFailed, nbdHungUp, nbdOutliving, nbdConnections, nbdRequests, nbdRead, nbdWritten,
 		nbdErrors, nbdRounds, nbdInFlight, nbdBuffers, nbdIdle, nbdClientsLimit, nbdMemoryLimit, nbdMemory,
 	} {
 		out <- d
@@ -87,6 +89,8 @@ func (c nbdCollector) Collect(out chan<- prometheus.Metric) {
 	counter(nbdAccepted, s.Accepted)
 	counter(nbdRefused, s.Refused)
 	counter(nbdFailed, s.Failed)
+	counter(nbdHungUp, s.HungUp)
+	gauge(nbdOutliving, s.Outliving)
 	gauge(nbdConnections, s.Connections)
 	for i, n := range s.Requests {
 		counter(nbdRequests, n, nbd.Command(i).String())
