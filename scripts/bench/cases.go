@@ -79,12 +79,12 @@ func cases() []benchCase {
 		},
 		{
 			name: "FUSE random write 4k QD32", unit: "kIOPS", run: race, us: oursFUSE,
-			bars: []bar{{qemuFUSE, 1.5}, {ours, 0.5}},
+			bars: []bar{{qemuFUSE, 1.5}, {qemuFUSECached, 0}, {ours, 0.5}},
 			load: timed(iops, "--rw=randwrite", "--bs=4k", "--iodepth=32"),
 		},
 		{
 			name: "FUSE random read 4k QD32", unit: "kIOPS", run: race, us: oursFUSE,
-			bars: []bar{{qemuFUSE, 1.2}, {ours, 0.35}},
+			bars: []bar{{qemuFUSE, 1.2}, {qemuFUSECached, 0}, {ours, 0.35}},
 			load: timed(iops, "--rw=randread", "--bs=4k", "--iodepth=32"),
 		},
 		{
@@ -99,12 +99,12 @@ func cases() []benchCase {
 		},
 		{
 			name: "FUSE sequential write 1m QD8", unit: "MiB/s", run: race, us: oursFUSE,
-			bars: []bar{{qemuFUSE, 0.8}},
+			bars: []bar{{qemuFUSE, 0.8}, {qemuFUSECached, 0}},
 			load: timed(bandwidth, "--rw=write", "--bs=1m", "--iodepth=8"),
 		},
 		{
 			name: "FUSE sequential read 1m QD8", unit: "MiB/s", run: race, us: oursFUSE,
-			bars: []bar{{qemuFUSE, 0.8}},
+			bars: []bar{{qemuFUSE, 0.8}, {qemuFUSECached, 0}},
 			load: timed(bandwidth, "--rw=read", "--bs=1m", "--iodepth=8"),
 		},
 		{name: "server CPU a 4k write", unit: "us", run: serverCPU},

@@ -101,6 +101,7 @@ const (
 	rawDisk          = "raw disk"
 	oursFUSE         = "ovs FUSE"
 	qemuFUSE         = "qemu-storage-daemon FUSE"
+	qemuFUSECached   = "qemu-storage-daemon FUSE writeback"
 )
 
 // get returns a running and filled contender.
@@ -138,16 +139,20 @@ func (r *ring) start(name string) (*contender, error) {
 			return nil, err
 		}
 		return &contender{name: name, file: filepath.Join(c.mount, disk+".raw"), ovs: c.ovs}, nil
-	case qemuFUSE:
-		file, err := r.file("qemu-fuse", workingSet)
+	case qemuFUSE, qemuFUSECached:
+		cache := "none"
+		if name == qemuFUSECached {
+			cache = "writeback"
+		}
+		file, err := r.file("qemu-fuse-"+cache, workingSet)
 		if err != nil {
 			return nil, err
 		}
-		export, err := r.file("qemu-fuse-export", 0)
+		export, err := r.file("qemu-fuse-export-"+cache, 0)
 		if err != nil {
 			return nil, err
 		}
-		p, err := server.Start(server.QEMUFUSE(r.dir, "qemu-fuse", file, export))
+		p, err := server.Start(server.QEMUFUSE(r.dir, "qemu-fuse-"+cache, file, export, cache))
 		if err != nil {
 			return nil, err
 		}

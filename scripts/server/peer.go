@@ -29,15 +29,20 @@ func QEMUNBD(dir, name, file, cache, aio string) Command {
 	}
 }
 
-// QEMUFUSE is qemu-storage-daemon with a raw file, opened as it is for speed,
-// exported by FUSE over the file export. Its monitor comes after that, and so
-// says when it is ready.
-func QEMUFUSE(dir, name, file, export string) Command {
+// QEMUFUSE is qemu-storage-daemon with a raw file, exported by FUSE over the
+// file export. With cache "none" it opens the file as disks of VMs mostly are,
+// past the page cache; with "writeback" as it does if nobody says anything. Its
+// monitor comes after the export, and so says when it is ready.
+func QEMUFUSE(dir, name, file, export, cache string) Command {
 	socket := filepath.Join(dir, name+".sock")
+	opened := "cache.direct=on,aio=native"
+	if cache == "writeback" {
+		opened = "cache.direct=off,aio=threads"
+	}
 	return Command{
-		Name: "qemu-storage-daemon FUSE",
+		Name: "qemu-storage-daemon FUSE " + cache,
 		Args: []string{"qemu-storage-daemon",
-			"--blockdev", "driver=file,node-name=file,cache.direct=on,aio=native,discard=unmap,filename=" + file,
+			"--blockdev", "driver=file,node-name=file," + opened + ",discard=unmap,filename=" + file,
 			"--blockdev", "driver=raw,node-name=disk,file=file",
 			"--export", "type=fuse,id=fuse,node-name=disk,writable=on,mountpoint=" + export,
 			"--chardev", "socket,id=monitor,server=on,wait=off,path=" + socket,
