@@ -45,8 +45,14 @@ func (n *diskNode) grow(ctx context.Context, size int64) (done bool, err error) 
 	return true, n.resize(ctx, roundUp(size))
 }
 
+// stateHalted is the state of a vDisk that takes no writes.
+const stateHalted = "halted"
+
 // empty deletes the vDisk, which has that name, and makes an empty file of the
-// node. That is there first: a stop in between leaves the vDisk. Who calls has
+// node. It is a write to the file, which a halted vDisk refuses: what can still be
+// read of it is there to be copied, and its snapshots may not all be known.
+//
+// That file is there first: a stop in between leaves the vDisk. Who calls has
 // called become, and holds moving for reading.
 func (n *diskNode) empty(ctx context.Context, name string) error {
 	e, err := n.fs.tree.Make(ctx, name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.kept()})
@@ -57,6 +63,9 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 	err = n.fs.pool.Delete(ctx, name, func(i Info) error {
 		if err := n.isThat(i); err != nil {
 			return err
+		}
+		if i.State == stateHalted {
+			return fmt.Errorf("vDisk %s is halted and cannot be emptied; unlink its file to delete it: %w", name, syscall.EIO)
 		}
 		if len(i.Snapshots) > 0 {
 			return fmt.Errorf("vDisk %s has snapshots and cannot be emptied: %w", name, syscall.EBUSY)

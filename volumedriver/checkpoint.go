@@ -247,6 +247,9 @@ func (v *Volume) deleteLocked(ctx context.Context, names []string) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
+	if err := v.resolve(ctx); err != nil {
+		return err
+	}
 	v.cat.Lock()
 	version := v.cat.version
 	v.cat.Unlock()

@@ -3,6 +3,7 @@ package volumedriver
 import (
 	"context"
 	"slices"
+	"time"
 
 	"openvstorage/sco"
 	"openvstorage/tlog"
@@ -23,10 +24,6 @@ type group struct {
 	// marks has what is to be stored of an SCO; without, all of it is.
 	marks map[sco.Number]writebuffer.Marks
 }
-
-// groupBytesMax bounds the SCOs of a group, and with them what mark needs of
-// memory: 16 MiB if no two clusters are neighbours.
-const groupBytesMax = 4 << 30
 
 // chooseGroup takes the oldest TLogs: one at least, more as long as little of
 // them is live, so that no group keeps the buffer's files for long, and the
@@ -49,11 +46,11 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 				return nil, err
 			}
 			live[i] += n
-			written += s.Size()
+			written += s.Data()
 		}
 		total += live[i]
 	}
-	if dead := 1 - float64(total)/float64(max(written, 1)); patient && early(v.host.buffer.Fill(), dead) {
+	if patient && v.young(closed) && early(v.host.buffer.Fill(), written, total) {
 		return nil, nil
 	}
 	limit := v.host.buffer.TLogBytes()
@@ -62,13 +59,9 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 	}
 	frozen := v.frozenAt()
 	g := &group{landed: make(chan landing, v.host.opt.UploadSlots)}
-	var sum, files int64
+	var sum int64
 	for i, t := range closed {
-		sum += live[i]
-		for _, s := range t.SCOs() {
-			files += s.Size()
-		}
-		if i > 0 && (sum > limit || files > groupBytesMax) {
+		if sum += live[i]; i > 0 && sum > limit {
 			break
 		}
 		g.tlogs = append(g.tlogs, t)
@@ -96,14 +89,21 @@ func (v *Volume) frozenAt() tlog.ID {
 	return v.ahead[0].tlog
 }
 
+// young reports whether even the oldest SCO is one that may wait for overwrites:
+// who does not write much would keep it here for ever.
+func (v *Volume) young(closed []*writebuffer.TLog) bool {
+	scos := closed[0].SCOs()
+	return len(scos) > 0 && time.Since(scos[0].SealedAt()) < 2*v.host.opt.IdleSeal
+}
+
 // liveIn estimates how many bytes of an SCO somebody can still read.
 func (v *Volume) liveIn(ctx context.Context, s *writebuffer.SCO) (int64, error) {
 	if v.seenBySnapshot(s) {
-		return s.Size(), nil
+		return s.Data(), nil
 	}
 	c, known, err := v.m.Live(ctx, s.Number)
 	if err != nil || !known {
-		return s.Size(), err
+		return s.Data(), err
 	}
 	return max(c.Live, 0) * sco.ClusterSize, nil
 }
@@ -151,15 +151,22 @@ func (v *Volume) mark(g *group) {
 	}
 }
 
-// addresses is a set of clusters' addresses: a word for 64 neighbours.
+// addresses is a set of clusters' addresses: a word for 64 neighbours. It takes no
+// new words when it has addressesMax, some 40 MiB; what the group writes again
+// over older ones is then stored too.
 type addresses map[uint64]uint64
+
+const addressesMax = 1 << 20
 
 func (a addresses) has(addr uint64) bool { return a[addr/64]&(1<<(addr%64)) != 0 }
 
 // add reports whether addr was not in the set.
 func (a addresses) add(addr uint64) bool {
-	word, bit := a[addr/64], uint64(1)<<(addr%64)
-	a[addr/64] = word | bit
+	word, found := a[addr/64]
+	bit := uint64(1) << (addr % 64)
+	if found || len(a) < addressesMax {
+		a[addr/64] = word | bit
+	}
 	return word&bit == 0
 }
 

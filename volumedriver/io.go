@@ -290,8 +290,12 @@ func (v *Volume) writeError(err error) error {
 // and verified, and the new one appended whole (O1), unless the cluster has
 // changed in between; then again.
 func (v *Volume) writePartial(ctx context.Context, off int64, data []byte) error {
-	v.rmw.Lock()
-	defer v.rmw.Unlock()
+	select {
+	case v.rmw <- struct{}{}:
+		defer func() { <-v.rmw }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	addr := uint64(off) / sco.ClusterSize
 	cluster := make([]byte, sco.ClusterSize)
 	b := v.batch()

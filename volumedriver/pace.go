@@ -28,8 +28,15 @@ func pace(fill float64, idle, idleAfter time.Duration, urgent bool, slots int) (
 	return 0, 0
 }
 
-// early reports whether a group is better chosen later: fill as above, dead the
-// share of what waits that was written again since. Who has written again will
-// most likely do so once more, and what a group overwrites itself is not
-// uploaded; the longer it gets the more that is. It is a pure function.
-func early(fill, dead float64) bool { return fill < paceLow+(paceHigh-paceLow)*dead }
+// early reports whether a group is better chosen later. fill is as above; of the
+// written bytes that wait, live can still be read. Who has written again will most
+// likely do so once more, and what a group overwrites itself is not uploaded; the
+// longer it gets, the more that is. So uploads begin between paceLow, where
+// nothing was written again, and paceHigh. It is a pure function.
+func early(fill float64, written, live int64) bool {
+	dead := 1 - float64(min(live, written))/float64(max(written, 1))
+	if written == 0 {
+		dead = 0 // nothing to upload, nothing to save
+	}
+	return fill < paceLow+(paceHigh-paceLow)*dead
+}

@@ -32,19 +32,22 @@ func TestPace(t *testing.T) {
 
 func TestEarly(t *testing.T) {
 	for _, c := range []struct {
-		name       string
-		fill, dead float64
-		early      bool
+		name          string
+		fill          float64
+		written, live int64
+		early         bool
 	}{
-		{"nothing is written twice", paceLow, 0, false},
-		{"little room is used", 0.2, 0, true},
-		{"a fifth is dead, a third of the buffer full", 0.33, 0.2, true},
-		{"a fifth is dead, more is full", 0.36, 0.2, false},
-		{"most is dead, half full", 0.5, 0.8, true},
-		{"most is dead, two thirds full", 0.66, 0.8, false},
-		{"all is dead, nearly full", paceHigh, 1, false},
+		{"nothing is written twice", paceLow, 100, 100, false},
+		{"little room is used", 0.2, 100, 100, true},
+		{"a fifth is dead, a third of the buffer full", 0.33, 100, 80, true},
+		{"a fifth is dead, more is full", 0.36, 100, 80, false},
+		{"most is dead, half full", 0.5, 100, 20, true},
+		{"most is dead, two thirds full", 0.66, 100, 20, false},
+		{"all is dead, nearly full", paceHigh, 100, 0, false},
+		{"nothing but trims", paceLow, 0, 0, false},
+		{"more seems to live than there is", paceLow, 100, 120, false},
 	} {
-		if got := early(c.fill, c.dead); got != c.early {
+		if got := early(c.fill, c.written, c.live); got != c.early {
 			t.Errorf("%s: early is %v", c.name, got)
 		}
 	}

@@ -60,6 +60,7 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 		host: h, id: r.ID, name: r.Name,
 		log:     h.opt.Logger.With("vdisk", r.Name),
 		batches: make(chan *writebuffer.Batch, 64),
+		rmw:     make(chan struct{}, 1),
 	}
 	v.store.wake = make(chan struct{}, 1)
 	v.store.stored = make(chan struct{})

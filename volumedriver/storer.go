@@ -145,7 +145,8 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	fill := v.host.buffer.Fill()
 	parallel, rest := pace(fill, idle, v.host.opt.IdleSeal, urgent, v.host.opt.UploadSlots)
 	if parallel > 0 && v.store.group == nil {
-		if v.store.group, err = v.chooseGroup(ctx, v.buf.Work().TLogs, !urgent && idle < v.host.opt.IdleSeal); err != nil {
+		patient := !urgent && idle < v.host.opt.IdleSeal && !v.store.failing.Load()
+		if v.store.group, err = v.chooseGroup(ctx, v.buf.Work().TLogs, patient); err != nil {
 			return false, err
 		}
 	}

@@ -47,7 +47,7 @@ type Volume struct {
 	batches chan *writebuffer.Batch // free ones
 	count   counters
 
-	rmw   sync.Mutex // partial cluster writes, one at a time
+	rmw   chan struct{} // full while a partial cluster is written, one at a time
 	admin sync.Mutex
 	gc    sync.Mutex // held while pages are swept, and while a snapshot goes or a rollback is made
 

@@ -392,6 +392,7 @@ func (l *Log) apply(s *SCO, b *Batch, first int) error {
 	s.used.Store(int32(end.loc.Index() + end.n - 1))
 	s.last, s.lastSeq = end.loc.Index()+end.n-1, end.seq
 	for _, r := range b.runs {
+		s.data += r.n
 		if err := l.opt.Applier.ApplyWrite(r.seq, r.addr, r.n, r.loc); err != nil {
 			err = fmt.Errorf("map of %s at seq %d: %w", l.opt.Volume, r.seq, err)
 			l.fail(err)

@@ -91,6 +91,7 @@ func (l *Log) adopt(r *Recovered, recycle bool) error {
 			s.blocks.Sums[at], s.blocks.Addrs[at], s.blocks.Seqs[at] = e.Sum(i), e.Addr+uint64(i), e.Seq
 		}
 		s.last = e.Location.Index() + int(e.Run) - 1
+		s.data += int(e.Run)
 		s.lastSeq, s.covers = e.Seq, e.Seq
 		s.used.Store(int32(s.last))
 	}

@@ -32,6 +32,7 @@ type SCO struct {
 	blocks  sco.Blocks
 	used    atomic.Int32 // blocks 1..used are written
 	last    int          // the last of them that is data
+	data    int          // how many are data
 	lastSeq uint64       // highest seq of an entry with data here
 	covers  uint64       // highest seq that a commit block in it covers
 	broken  bool         // a write failed: nothing more is appended (P6)
@@ -55,6 +56,12 @@ type SCO struct {
 
 // Size is how many bytes of data and commit blocks the SCO has.
 func (s *SCO) Size() int64 { return int64(s.last) * sco.ClusterSize }
+
+// Data is how many bytes of data the sealed SCO has.
+func (s *SCO) Data() int64 { return int64(s.data) * sco.ClusterSize }
+
+// SealedAt is when this process sealed the SCO, the zero time if an earlier one did.
+func (s *SCO) SealedAt() time.Time { return s.sealedAt }
 
 func (s *SCO) acquire() bool {
 	for {

@@ -113,7 +113,11 @@ func (p *Pool) get(name string) (*Disk, error) {
 }
 
 func (p *Pool) info(name string, d *Disk) fusefs.Info {
-	return fusefs.Info{Name: name, ID: d.id, Size: d.Size(), Used: d.Size(), State: "running", Snapshots: d.snaps}
+	state := "running"
+	if d.halted.Load() {
+		state = "halted"
+	}
+	return fusefs.Info{Name: name, ID: d.id, Size: d.Size(), Used: d.Size(), State: state, Snapshots: d.snaps}
 }
 
 // List implements fusefs.Pool.
