@@ -47,6 +47,7 @@ type buffers struct {
 	made []*buffer
 	held int64
 	used int64 // of all buffers
+	lent int64 // of those that are not idle
 }
 
 func newBuffers(maxWrite int, memory int64, full func() (done func())) *buffers {
@@ -63,6 +64,7 @@ func (l *buffers) get() (*buffer, error) {
 		if n := len(l.idle); n > 0 {
 			b := l.idle[n-1]
 			l.idle = l.idle[:n-1]
+			l.lent += b.used
 			return b, nil
 		}
 		if len(l.made) < l.max {
@@ -106,22 +108,24 @@ func (l *buffers) put(b *buffer, n int) {
 	defer l.mu.Unlock()
 	l.held -= b.held
 	b.held = 0
+	l.lent -= b.used
 	if more := int64(n) - b.used; more > 0 {
 		b.used += more
 		l.used += more
 	}
 	l.idle = append(l.idle, b)
-	if l.used > l.most {
+	if l.used-l.lent > l.most/2 && l.used > l.most {
 		l.trim()
 	}
 	l.more.Broadcast()
 }
 
-// trim gives the memory of idle buffers back, but for those taken next. l.mu is
-// held.
+// trim gives the memory of idle buffers back, but for those taken next. Where most
+// is in use it is called seldom: what is given back comes at the price of new
+// pages. l.mu is held.
 func (l *buffers) trim() {
 	for i, b := range l.idle {
-		if l.used <= l.most/2 || i == len(l.idle)-1 {
+		if l.used-l.lent <= l.most/4 || i == len(l.idle)-1 {
 			return
 		}
 		if b.used > 0 && unix.Madvise(b.mem, unix.MADV_DONTNEED) == nil {

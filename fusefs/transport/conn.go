@@ -82,6 +82,7 @@ var errRing = errors.New("FUSE over io_uring")
 
 func connect(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
 	c := &Conn{raw: raw, opt: opt, dir: dir, logger: opt.Logger, ended: make(chan struct{})}
+	c.waiting.gone = c.gone
 	c.buffers = newBuffers(opt.MaxWrite, cmp.Or(opt.Memory, MemoryDefault), c.waiting.lookOut)
 	offered := ringOffered()
 	if opt.Ways == RingOnly && offered != nil {

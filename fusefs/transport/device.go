@@ -49,6 +49,13 @@ func (c *Conn) readDevice() {
 	}
 }
 
+// gone reports whether the mount was unmounted or aborted.
+func (c *Conn) gone() bool {
+	p := [1]unix.PollFd{{Fd: int32(c.fd)}}
+	n, err := unix.Poll(p[:], 0)
+	return err == nil && n > 0 && p[0].Revents&unix.POLLERR != 0
+}
+
 // fail takes the mount away, of which a part cannot be served any more: who uses
 // it gets errors then, and would wait for ever otherwise.
 func (c *Conn) fail(what string, err error) {

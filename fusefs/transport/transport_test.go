@@ -330,17 +330,17 @@ func TestKilledClient(t *testing.T) {
 	})
 }
 
-// Processes that are killed are gone at once also while so many requests wait
-// that none is read any more, nor what the kernel tells of their signals.
-func TestKilledWhileFull(t *testing.T) {
+// full is a mount in which every byte that may wait does, and both readers with
+// them, and the processes that wait.
+func full(t *testing.T) (f *file, dir string, c *transport.Conn, all []*exec.Cmd) {
+	t.Helper()
 	needsDevice(t)
-	f := newFile()
+	f = newFile()
 	f.gate = make(chan struct{})
 	opt := options(transport.NoRing)
 	opt.Memory = transport.MemoryMin(opt.MaxWrite)
-	dir, c := mountWith(t, opt, &root{files: map[string]*file{"f": f}})
+	dir, c = mountWith(t, opt, &root{files: map[string]*file{"f": f}})
 	const room = 7 // of 8: each has a header
-	var all []*exec.Cmd
 	for range 2 * room {
 		dd := exec.Command("dd", "if=/dev/zero", "of="+filepath.Join(dir, "f"), "bs=1M", "count=1", "conv=notrunc")
 		if err := dd.Start(); err != nil {
@@ -359,12 +359,14 @@ func TestKilledWhileFull(t *testing.T) {
 	if s := c.Stats(); s.WaitingBytes > s.WaitingLimit || s.WaitingLimit != opt.Memory || s.WaitingMax != 32 {
 		t.Errorf("%+v", s)
 	}
+	return f, dir, c, all
+}
+
+// overWithin waits for the end of all processes; if it does not come, the gate
+// is opened.
+func overWithin(t *testing.T, f *file, what string, all []*exec.Cmd) {
+	t.Helper()
 	done := make(chan struct{})
-	for _, dd := range all {
-		if err := dd.Process.Kill(); err != nil {
-			t.Error(err)
-		}
-	}
 	go func() {
 		defer close(done)
 		for _, dd := range all {
@@ -375,8 +377,31 @@ func TestKilledWhileFull(t *testing.T) {
 	case <-done:
 	case <-time.After(limit):
 		close(f.gate)
-		t.Error("killed, and they wait still")
+		t.Error(what)
 	}
+}
+
+// Processes that are killed are gone at once also while so many requests wait
+// that none is read any more, nor what the kernel tells of their signals.
+func TestKilledWhileFull(t *testing.T) {
+	f, _, _, all := full(t)
+	for _, dd := range all {
+		if err := dd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+	}
+	overWithin(t, f, "killed, and they wait still", all)
+}
+
+// A mount that is aborted ends, though its readers wait for room and do not see it.
+func TestAbortedWhileFull(t *testing.T) {
+	f, dir, c, all := full(t)
+	_ = unix.Unmount(dir, unix.MNT_FORCE) // it is in use, and so stays, without a connection
+	overWithin(t, f, "aborted, and they wait still", all)
+	_ = transport.Detach(dir)
+	ended := make(chan struct{})
+	go func() { c.Wait(); close(ended) }()
+	within(t, "the end of the mount", ended)
 }
 
 // Signals that do not kill end nothing: a Go program, this one, sends itself some

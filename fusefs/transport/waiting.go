@@ -29,8 +29,9 @@ type waiting struct {
 	next  int
 	ended bool // nobody wants any reply
 
-	deaf    int  // readers of the device that wait for room
-	looking bool // while there are any
+	deaf    int         // readers of the device that wait for room
+	gone    func() bool // whether the mount has gone, which they do not see
+	looking bool        // while there are any
 }
 
 // earlyMax bounds the signals that are remembered.
@@ -98,8 +99,9 @@ func (w *waiting) endAll() {
 	}
 }
 
-// lookOut has requests end whose processes are being killed, until done is
-// called: what the kernel tells of signals is not read meanwhile.
+// lookOut has requests end whose processes are being killed, and all if the mount
+// has gone, until done is called: what the kernel tells of that is not read
+// meanwhile.
 func (w *waiting) lookOut() (done func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -132,6 +134,10 @@ func (w *waiting) look() {
 		}
 		all := slices.Collect(maps.Values(w.all))
 		w.mu.Unlock()
+		if w.gone() {
+			w.endAll()
+			continue
+		}
 		for _, r := range all {
 			// Without a signal one that is not to be seen is not taken for killed.
 			if status, err := statusOf(r.thread); err == nil && sigkillPending(status) {
