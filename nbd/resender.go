@@ -138,25 +138,25 @@ func (c *conn) watch() (stop func()) {
 		return func() {}
 	}
 	over := make(chan struct{})
-	go func() {
+	first := time.AfterFunc(lookEvery, func() { // most waits are shorter
 		var peer peerLook
 		tick := time.NewTicker(lookEvery)
 		defer tick.Stop()
 		for {
-			select {
-			case <-over:
-				return
-			case <-tick.C:
-			}
 			if hungUp, _ := peer.look(c.sock); hungUp {
 				c.mu.Lock()
 				c.failLocked(errHungUp)
 				c.mu.Unlock()
 				return
 			}
+			select {
+			case <-over:
+				return
+			case <-tick.C:
+			}
 		}
-	}()
-	return func() { close(over) }
+	})
+	return func() { first.Stop(); close(over) }
 }
 
 // change counts a task that changes the device, until it is finished. The reader
