@@ -130,7 +130,7 @@ func (v *Volume) collectSCOs(ctx context.Context) error {
 
 // lookForDead has a checkpoint made in the midst of a group if it is worth one.
 func (v *Volume) lookForDead(ctx context.Context) error {
-	if v.count.writeBytes.Load()-v.store.looked < uint64(v.manyStored()) || v.m.Recounting() {
+	if v.count.writeBytes.Load()-v.store.looked < uint64(v.manyStored())/4 || v.m.Recounting() {
 		return nil
 	}
 	d, err := v.findDead(ctx)
@@ -146,16 +146,21 @@ func (v *Volume) manyStored() int64 { return max(64<<20, v.count.stored.Load()/8
 // wantCheckpoint has a checkpoint made if the garbage that waits for one is worth
 // it: an eighth of the SCOs, or 8. It is let go when all is stored that the buffer
 // had by then, and more may die until then. Where there is one ahead already,
-// another one is made for an eighth of what is stored; what died in the buffer
-// does not count for that, as it takes nothing in the backend.
+// another one is made for an eighth of what is stored, or an eighth of the buffer
+// with what died there: some of that will be stored by a group that ends before,
+// and a checkpoint is only made where the vDisk is now.
 func (v *Volume) wantCheckpoint(d *dead) {
 	worth := d.waiting > max(8, (d.known-len(d.gone))/8)
 	if d.ahead {
-		var bytes int64
+		var stored, all int64
 		for _, n := range d.unfrozen {
-			bytes += v.store.sizes[n]
+			size, there := v.store.sizes[n]
+			if !there {
+				all += v.host.buffer.SCOSize()
+			}
+			stored += size
 		}
-		worth = bytes > v.manyStored()
+		worth = stored > v.manyStored() || stored+all > v.host.buffer.Bytes()/aheadMax
 	}
 	if worth {
 		v.store.checkpointDue.Store(true)

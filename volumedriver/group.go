@@ -29,8 +29,9 @@ type group struct {
 // them is live, so that no group keeps the buffer's files for long, and the
 // garbage that it makes in the backend is soon collected.
 //
-// If little of all of them is live, it takes all: most was overwritten, and a
-// group that ended earlier would store what the TLogs behind it overwrite.
+// It ends where the next checkpoint waits, which lets garbage go. If little of all
+// of them is live, it takes all, to the last checkpoint: most was overwritten, and
+// a group that ended earlier would store what the TLogs behind it overwrite.
 //
 // With patience it takes none while the buffer has room for more overwrites.
 func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, patient bool) (*group, error) {
@@ -53,11 +54,10 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 	if patient && v.young(closed) && early(v.host.buffer.Fill(), written, total) {
 		return nil, nil
 	}
-	limit := v.host.buffer.TLogBytes()
+	limit, frozen := v.host.buffer.TLogBytes(), v.frozenAt(false)
 	if little := v.host.buffer.Bytes() / 4; total <= little {
-		limit = max(limit, little)
+		limit, frozen = max(limit, little), v.frozenAt(true)
 	}
-	frozen := v.frozenAt()
 	g := &group{landed: make(chan landing, v.host.opt.UploadSlots)}
 	var sum int64
 	for i, t := range closed {
@@ -71,7 +71,7 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 			g.lastSCO = max(g.lastSCO, s.Number)
 		}
 		if t.ID == frozen {
-			break // the checkpoint there lets garbage go
+			break
 		}
 	}
 	v.mark(g)
@@ -79,12 +79,15 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 }
 
 // frozenAt is the TLog at whose end the next checkpoint waits to be committed, or
-// 0.
-func (v *Volume) frozenAt() tlog.ID {
+// the last, or 0.
+func (v *Volume) frozenAt(last bool) tlog.ID {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if len(v.ahead) == 0 {
 		return 0
+	}
+	if last {
+		return v.ahead[len(v.ahead)-1].tlog
 	}
 	return v.ahead[0].tlog
 }
