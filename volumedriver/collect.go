@@ -152,15 +152,15 @@ func (v *Volume) manyStored() int64 { return max(64<<20, v.count.stored.Load()/8
 func (v *Volume) wantCheckpoint(d *dead) {
 	worth := d.waiting > max(8, (d.known-len(d.gone))/8)
 	if d.ahead {
-		var stored, all int64
+		var stored, local int64 // bytes in the backend, in the buffer
 		for _, n := range d.unfrozen {
 			size, there := v.store.sizes[n]
 			if !there {
-				all += v.host.buffer.SCOSize()
+				local += v.host.buffer.SCOSize()
 			}
 			stored += size
 		}
-		worth = stored > v.manyStored() || stored+all > v.host.buffer.Bytes()/aheadMax
+		worth = stored > v.manyStored() || stored+local > v.host.buffer.Bytes()/aheadMax
 	}
 	if worth {
 		v.store.checkpointDue.Store(true)

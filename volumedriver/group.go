@@ -15,12 +15,10 @@ import (
 // overwrites of an earlier one need not be stored: no state that anybody can
 // reach has it. That is what a write buffer saves.
 type group struct {
-	tlogs   []*writebuffer.TLog
-	scos    []*writebuffer.SCO // whose upload has not begun
-	flying  int                // uploads under way
-	landed  chan landing       // where they end; nobody waits to send
-	lastSCO sco.Number         // highest number of the group
-	lastSeq uint64
+	tlogs  []*writebuffer.TLog
+	scos   []*writebuffer.SCO // whose upload has not begun
+	flying int                // uploads under way
+	landed chan landing       // where they end; nobody waits to send
 	// marks has what is to be stored of an SCO; without, all of it is.
 	marks map[sco.Number]writebuffer.Marks
 }
@@ -66,10 +64,6 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 		}
 		g.tlogs = append(g.tlogs, t)
 		g.scos = append(g.scos, t.SCOs()...)
-		g.lastSeq = t.LastSeq
-		for _, s := range t.SCOs() {
-			g.lastSCO = max(g.lastSCO, s.Number)
-		}
 		if t.ID == frozen {
 			break
 		}
