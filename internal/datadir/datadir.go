@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,12 +36,17 @@ var (
 	ErrNotOvs = errors.New("not an ovs data directory")
 )
 
-// Directory is a claimed data directory.
+// Directory is a claimed data directory. Its methods are safe for concurrent use.
 type Directory struct {
 	Path    string
 	ID      uuid.UUID // drawn when the directory was made; never changes
 	Created time.Time
+	fs      disk.FS
 	lock    io.Closer
+
+	mu     sync.Mutex
+	record Record
+	failed error // a change of which nobody knows whether it is on the disk
 }
 
 // Open claims the directory at path, making it first if it is absent or empty.
@@ -70,7 +76,40 @@ func Open(fsys disk.FS, path string) (*Directory, error) {
 		lock.Close()
 		return nil, err
 	}
-	return &Directory{Path: path, ID: r.ID, Created: r.Created, lock: lock}, nil
+	return &Directory{Path: path, ID: r.ID, Created: r.Created, fs: fsys, lock: lock, record: r}, nil
+}
+
+// Record returns what ovs.format says. The caller must not change the slices.
+func (d *Directory) Record() Record {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.record
+}
+
+// Change changes the record. It is durable when Change returns nil. A change
+// that could not even be written down is as if it had not been asked for. One
+// that failed while it took the old record's place may be on the disk or not;
+// every later Change fails with its error, and the next start finds out.
+func (d *Directory) Change(change func(*Record)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.failed != nil {
+		return fmt.Errorf("%s was not written before, and is not tried again until the next start: %w", filepath.Join(d.Path, FormatFile), d.failed)
+	}
+	r := d.record
+	r.Groups, r.History = slices.Clone(r.Groups), slices.Clone(r.History)
+	change(&r)
+	if err := r.validate(); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(d.Path, FormatFile), err)
+	}
+	if err := draft(d.fs, d.Path, r); err != nil {
+		return explainWrite(d.Path, err)
+	}
+	if d.failed = install(d.fs, d.Path); d.failed != nil {
+		return explainWrite(d.Path, d.failed)
+	}
+	d.record = r
+	return nil
 }
 
 // Close gives the directory up. Nothing in it may be in use any more.
@@ -157,30 +196,42 @@ func explain(name string, err error) error {
 
 // write puts a whole new record in place of what is there, durably.
 func write(fsys disk.FS, path string, r Record) error {
-	draft := filepath.Join(path, draftFile)
-	f, err := fsys.OpenFile(draft, disk.Write|disk.Create|disk.Truncate, 0o600)
-	if err != nil {
-		return fmt.Errorf("make %s: %w", draft, err)
-	}
-	_, err = f.WriteAt(Append(nil, r), 0)
+	err := draft(fsys, path, r)
 	if err == nil {
-		err = f.Datasync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = fsys.Rename(draft, filepath.Join(path, FormatFile))
-	}
-	if err == nil {
-		err = fsys.SyncDir(path)
+		err = install(fsys, path)
 	}
 	if err == nil {
 		// The name of the directory itself.
 		err = fsys.SyncDir(filepath.Dir(filepath.Clean(path)))
 	}
+	return explainWrite(path, err)
+}
+
+// draft writes a record beside the one that is there, which stays as it is.
+func draft(fsys disk.FS, path string, r Record) error {
+	f, err := fsys.OpenFile(filepath.Join(path, draftFile), disk.Write|disk.Create|disk.Truncate, 0o600)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Join(path, FormatFile), err)
+		return err
 	}
-	return nil
+	_, err = f.WriteAt(Append(nil, r), 0)
+	if err == nil {
+		err = f.Datasync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// install puts the draft in place of the record. After an error either may be
+// the one that a restart finds.
+func install(fsys disk.FS, path string) error {
+	if err := fsys.Rename(filepath.Join(path, draftFile), filepath.Join(path, FormatFile)); err != nil {
+		return err
+	}
+	return fsys.SyncDir(path)
+}
+
+func explainWrite(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("write %s: %w", filepath.Join(path, FormatFile), err)
 }

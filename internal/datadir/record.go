@@ -1,14 +1,17 @@
 package datadir
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
 	"openvstorage/internal/format"
+	"openvstorage/internal/generation"
 )
 
 // The record, DIR/ovs.format: two equal copies of one block of 4096 bytes, so
@@ -18,8 +21,19 @@ import (
 //	  0     64  common header: kind 6 (data directory record), owner = the
 //	            directory's UUID, number 0
 //	 64      8  created, nanoseconds since 1970 UTC
-//	 72   4020  zero
+//	 72      8  generation: the newest that was claimed (package generation)
+//	 80      8  settled: the newest that every group has
+//	 88      8  since when deletion is suspended, nanoseconds since 1970 UTC; 0:
+//	            it is not
+//	 96      2  groups that were made, g, at most 32
+//	 98      2  starts in the history, h, at most 180
+//	100      4  zero
+//	104    32g  groups, in order of name: length of the name u8, name, zeros
+//	1128   16h  history: the first mark of each start, ascending
+//	  ..    ..  zero
 //	4092     4  CRC-32C of bytes 0..4091, seeded with the incarnation
+//
+// Versions 1 and 2 have zeros from 72 on.
 //
 // What is versioned here is the layout of the directory as a whole: which
 // directories and files there are. Each file in it has a version of its own.
@@ -32,15 +46,31 @@ const (
 	//
 	// 2: the registry is in arakoon/registry, and what registry/ has is imported
 	// from there once; arakoon/, asd/ and cache/ for the ALBA backend.
-	Version = 2
+	//
+	// 3: the record says which groups were made, and counts generations.
+	Version = 3
 
 	blockSize = 4096
 	copies    = 2
 	// FileSize is the length of the record's file in bytes.
 	FileSize = copies * blockSize
 
-	createdAt = format.HeaderSize
-	crcAt     = blockSize - 4
+	createdAt    = format.HeaderSize
+	generationAt = 72
+	settledAt    = 80
+	suspendedAt  = 88
+	countsAt     = 96
+	groupsAt     = 104
+	historyAt    = groupsAt + GroupsMax*groupSize
+	crcAt        = blockSize - 4
+
+	groupSize = 32
+)
+
+// Bounds of a Record.
+const (
+	GroupsMax    = 32            // groups
+	GroupNameMax = groupSize - 1 // bytes of the name of one
 )
 
 // Record is what ovs.format says.
@@ -48,16 +78,63 @@ type Record struct {
 	ID          uuid.UUID
 	Created     time.Time
 	Incarnation uint64
+
+	// Generation is the newest that this directory has claimed, Settled the
+	// newest that all its groups have. In between, a claim is under way, or was
+	// cut short.
+	Generation uint64
+	Settled    uint64
+	History    generation.History
+	// Groups are the names of the groups that were made, in order: none of them
+	// is ever made again (P8).
+	Groups []string
+	// Suspended is since when nothing is deleted on the disks of the backend: an
+	// older copy was accepted, and nobody has confirmed yet that all is well. Zero:
+	// it is not.
+	Suspended time.Time
 }
 
-// Append appends the whole file to dst.
+// Made reports whether a group was made in this directory.
+func (r *Record) Made(group string) bool { return slices.Contains(r.Groups, group) }
+
+// validate refuses what does not fit the file.
+func (r *Record) validate() error {
+	if len(r.Groups) > GroupsMax || len(r.History) > generation.HistoryMax || r.Settled > r.Generation || !slices.IsSorted(r.Groups) {
+		return fmt.Errorf("record of %d groups, %d starts, generation %d, %d settled", len(r.Groups), len(r.History), r.Generation, r.Settled)
+	}
+	for _, name := range r.Groups {
+		if name == "" || len(name) > GroupNameMax {
+			return fmt.Errorf("group name %q of %d bytes", name, len(name))
+		}
+	}
+	return nil
+}
+
+// Append appends the whole file to dst. The record must be within its bounds.
 func Append(dst []byte, r Record) []byte {
 	at := len(dst)
 	dst = format.AppendHeader(dst, format.Header{
 		Kind: format.KindDirectory, Version: Version, MinReader: Version, Owner: r.ID, Incarnation: r.Incarnation,
 	})
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(r.Created.UnixNano()))
+	le := binary.LittleEndian
 	dst = append(dst, make([]byte, at+crcAt-len(dst))...)
+	b := dst[at:]
+	le.PutUint64(b[createdAt:], uint64(r.Created.UnixNano()))
+	le.PutUint64(b[generationAt:], r.Generation)
+	le.PutUint64(b[settledAt:], r.Settled)
+	if !r.Suspended.IsZero() {
+		le.PutUint64(b[suspendedAt:], uint64(r.Suspended.UnixNano()))
+	}
+	le.PutUint16(b[countsAt:], uint16(len(r.Groups)))
+	le.PutUint16(b[countsAt+2:], uint16(len(r.History)))
+	for i, name := range r.Groups {
+		field := b[groupsAt+i*groupSize:]
+		field[0] = byte(len(name))
+		copy(field[1:], name)
+	}
+	for i, m := range r.History {
+		copy(b[historyAt+i*generation.Size:], m.Append(nil))
+	}
 	dst = binary.LittleEndian.AppendUint32(dst, format.SeededCRC(r.Incarnation, dst[at:]))
 	return append(dst, dst[at:]...)
 }
@@ -69,7 +146,7 @@ func Decode(b []byte) (r Record, old bool, err error) {
 	var found []Record
 	var firstErr error
 	for i := range copies {
-		c, version, err := decodeCopy(b[min(i*blockSize, len(b)):min((i+1)*blockSize, len(b))])
+		c, version, err := decodeCopy(copyOf(b, i))
 		switch {
 		case errors.Is(err, format.ErrNewer):
 			return Record{}, false, err
@@ -83,10 +160,14 @@ func Decode(b []byte) (r Record, old bool, err error) {
 	switch {
 	case len(found) == 0:
 		return Record{}, false, fmt.Errorf("both copies are damaged: %w", firstErr)
-	case len(found) == copies && found[0] != found[1]:
+	case len(found) == copies && !bytes.Equal(copyOf(b, 0), copyOf(b, 1)):
 		return Record{}, false, fmt.Errorf("%w: its two copies differ", format.ErrCorrupt)
 	}
 	return found[0], old || len(found) < copies || len(b) != FileSize, nil
+}
+
+func copyOf(b []byte, i int) []byte {
+	return b[min(i*blockSize, len(b)):min((i+1)*blockSize, len(b))]
 }
 
 func decodeCopy(b []byte) (r Record, version uint16, err error) {
@@ -100,9 +181,39 @@ func decodeCopy(b []byte) (r Record, version uint16, err error) {
 	if got, want := format.SeededCRC(h.Incarnation, b[:crcAt]), binary.LittleEndian.Uint32(b[crcAt:]); got != want {
 		return Record{}, 0, fmt.Errorf("%w: record CRC is %08x, not %08x", format.ErrCorrupt, got, want)
 	}
-	return Record{
+	le := binary.LittleEndian
+	r = Record{
 		ID:          h.Owner,
-		Created:     time.Unix(0, int64(binary.LittleEndian.Uint64(b[createdAt:]))).UTC(),
+		Created:     time.Unix(0, int64(le.Uint64(b[createdAt:]))).UTC(),
 		Incarnation: h.Incarnation,
-	}, h.Version, nil
+	}
+	if h.Version < 3 {
+		return r, h.Version, nil
+	}
+	r.Generation, r.Settled = le.Uint64(b[generationAt:]), le.Uint64(b[settledAt:])
+	if since := int64(le.Uint64(b[suspendedAt:])); since != 0 {
+		r.Suspended = time.Unix(0, since).UTC()
+	}
+	groups, starts := int(le.Uint16(b[countsAt:])), int(le.Uint16(b[countsAt+2:]))
+	if groups > GroupsMax || starts > generation.HistoryMax {
+		return Record{}, 0, fmt.Errorf("%w: %d groups, %d starts", format.ErrCorrupt, groups, starts)
+	}
+	for i := range groups {
+		field := b[groupsAt+i*groupSize:][:groupSize]
+		if field[0] > GroupNameMax {
+			return Record{}, 0, fmt.Errorf("%w: name of group %d has %d bytes", format.ErrCorrupt, i, field[0])
+		}
+		r.Groups = append(r.Groups, string(field[1:1+field[0]]))
+	}
+	for i := range starts {
+		m, err := generation.Decode(b[historyAt+i*generation.Size:][:generation.Size])
+		if err != nil {
+			return Record{}, 0, err
+		}
+		r.History = append(r.History, m)
+	}
+	if err := r.validate(); err != nil {
+		return Record{}, 0, fmt.Errorf("%w: %w", format.ErrCorrupt, err)
+	}
+	return r, h.Version, nil
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // everybody may import these: they know nothing of the product.
-var everybody = []string{"internal/disk", "internal/format", "internal/size", "internal/wal"}
+var everybody = []string{"internal/disk", "internal/format", "internal/generation", "internal/size", "internal/wal"}
 
 // allowed is the table of who may import whom, besides everybody. Imports
 // point down only. A pattern that ends in "/..." means a package and all below
@@ -39,9 +39,11 @@ var allowed = []struct {
 	}, "a volume's life; never alba, arakoon, or a front end"},
 
 	{"arakoon/...", []string{"arakoon/...", "internal/disk/pebblefs"}, "a store of its own"},
+	{"arakoon/groups", []string{"internal/datadir"}, "the record of a data directory says which groups were made"},
 	{"arakoon/registrykeys", []string{"volumedriver/registry"}, "the registry's keys on a group; here the two meet"},
 	{"arakoon/treekeys", []string{"fusefs/filetree"}, "a mount's tree on a group; here the two meet"},
 	{"alba/...", []string{"alba/...", "arakoon/...", "backend", "internal/disk/pebblefs"}, "never hears of SCO, TLog or volume"},
+	{"alba/embedded", []string{"internal/datadir"}, "a backend by itself has a data directory of its own"},
 	{"config/...", []string{"config/...", "arakoon/..."}, "only cmd imports it"},
 
 	{"nbd", nil, "a front end over an interface of its own; never volumedriver"},
@@ -58,12 +60,13 @@ var allowed = []struct {
 	{"backend/fault", []string{"internal/gate"}, "holds calls"},
 	{"alba/osd/osdtest", []string{"internal/gate"}, "holds calls"},
 	{"internal/wal", nil, "framing of records, no files"},
+	{"internal/generation", nil, "older copies told from newer ones, no files"},
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
 
 	{"cmd/...", []string{"..."}, "wiring"},
 	{"scripts/bench", []string{
-		"scripts/...", "nbd/...", "internal/control", "internal/datadir", "alba/...", "arakoon", "backend", "internal/disk/osdisk",
+		"scripts/...", "nbd/...", "internal/control", "internal/datadir", "alba/...", "arakoon", "arakoon/groups", "backend", "internal/disk/osdisk",
 	}, "measures the server, and the backend by itself"},
 	{"scripts/...", []string{"scripts/...", "nbd/...", "internal/control", "fusefs/transport/ringtest"}, "real clients against the binary"},
 }
