@@ -21,6 +21,8 @@ var (
 	ErrFailed = errors.New("arakoon: node has failed and must be opened again")
 	// ErrClosed: the node was closed; nothing was done.
 	ErrClosed = errors.New("arakoon: node closed")
+	// ErrMissing: the member was made before, and it or its log is not there.
+	ErrMissing = errors.New("arakoon: member missing")
 )
 
 // ErrAssert says which key was not as a sequence asserted.

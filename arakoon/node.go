@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"path"
@@ -75,6 +76,13 @@ func (n *Node) open() (err error) {
 	if n.functions, err = state.NewRegistry(o.Functions...); err != nil {
 		return err
 	}
+	if o.Existing {
+		if _, err := o.FS.Stat(path.Join(o.Dir, "log")); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: %w; restore it", ErrMissing, err)
+		} else if err != nil {
+			return err
+		}
+	}
 	if err := o.FS.MkdirAll(o.Dir, 0o700); err != nil {
 		return err
 	}
@@ -85,10 +93,17 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	begin := raftlog.Marker{Index: 1, Term: 1, Conf: &pb.ConfState{Voters: []uint64{o.Member}}}
-	n.log, err = raftlog.Open(raftlog.Options{
-		FS: o.FS, Dir: path.Join(o.Dir, "log"), Cluster: o.Cluster, Member: o.Member,
-		Begin: begin, SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes,
-	})
+	log := raftlog.Options{
+		FS: o.FS, Dir: path.Join(o.Dir, "log"), Marks: o.Dir + ".marks", Cluster: o.Cluster, Member: o.Member,
+		SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes,
+	}
+	if !o.Existing {
+		log.Begin = begin
+	}
+	n.log, err = raftlog.Open(log)
+	if errors.Is(err, raftlog.ErrMissing) {
+		err = fmt.Errorf("%w: %w", ErrMissing, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -30,11 +30,15 @@ type Transport interface {
 // the others get the defaults.
 type Options struct {
 	FS        disk.FS
-	Dir       string // holds log/ and state/
+	Dir       string // holds log/ and state/; beside it Dir.marks, see package raftlog
 	Cluster   uuid.UUID
 	Member    uint64 // used once in the cluster's life; not 0
 	Functions []Function
 	Transport Transport // none: a cluster of one
+
+	// Existing says that this member was made before: if it is not there, Open
+	// fails with ErrMissing and makes nothing (rule P8).
+	Existing bool
 
 	Proposals     int   // waiting or under way, then ErrBusy; default 4096
 	ProposalBytes int64 // of those; default 64 MiB

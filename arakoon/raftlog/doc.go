@@ -9,7 +9,9 @@
 //	64      8   member id
 //	72      4   zero
 //	76      4   CRC-32C of bytes 64..75, seeded with the incarnation
-//	80    4016  zero
+//	80      8   length of the file in bytes; version 1: zero
+//	88      4   CRC-32C of bytes 64..87, seeded with the incarnation; version 1: zero
+//	92    4004  zero
 //
 // and then records as package wal frames them. The seqs of a segment's
 // records have no gaps. What one sync makes durable is a round: it begins on a block
@@ -39,4 +41,10 @@
 //
 // Bad bytes at or below the highest durable mark are damage: Open refuses with
 // ErrDamaged, the file and the offset. Above it the log is cut (rule O2).
+//
+// What is missing says nothing by itself, so a log is never the only witness of
+// its own length (rule P8). A file is as long as its header says. A file outside
+// of the directory, Options.Marks, says which segment is the newest and how far
+// it is durable; its table is in marks.go. And Open makes a log only where its
+// caller knows that there never was one: it passes Begin.
 package raftlog

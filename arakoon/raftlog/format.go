@@ -13,10 +13,13 @@ import (
 
 // Version is the newest format of a segment that this release reads and the
 // one it writes.
-const Version = 1
+const Version = 2
 
 // blockSize is what rounds are aligned to; the header takes one.
 const blockSize = 4096
+
+// segmentMax is longer than any segment is: it bounds what Open reads of one.
+const segmentMax = 1 << 30
 
 // Kinds of record. Numbers are on disk.
 const (
@@ -35,6 +38,7 @@ type headerOf struct {
 	Member      uint64
 	Number      uint64
 	Incarnation uint64
+	Length      int64 // of the file, in bytes; 0: version 1 does not say
 }
 
 func appendHeader(dst []byte, h headerOf) []byte {
@@ -46,6 +50,8 @@ func appendHeader(dst []byte, h headerOf) []byte {
 	at := len(dst)
 	dst = binary.LittleEndian.AppendUint64(dst, h.Member)
 	dst = binary.LittleEndian.AppendUint32(dst, 0)
+	dst = binary.LittleEndian.AppendUint32(dst, format.SeededCRC(h.Incarnation, dst[at:]))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(h.Length))
 	dst = binary.LittleEndian.AppendUint32(dst, format.SeededCRC(h.Incarnation, dst[at:]))
 	return append(dst, make([]byte, blockSize-(len(dst)-start))...)
 }
@@ -62,7 +68,18 @@ func decodeHeader(b []byte) (headerOf, error) {
 	if got, want := format.SeededCRC(f.Incarnation, rest[:12]), binary.LittleEndian.Uint32(rest[12:]); got != want {
 		return headerOf{}, fmt.Errorf("%w: CRC of the member is %08x, not %08x", ErrCorrupt, got, want)
 	}
-	return headerOf{Cluster: f.Owner, Member: binary.LittleEndian.Uint64(rest), Number: f.Number, Incarnation: f.Incarnation}, nil
+	h := headerOf{Cluster: f.Owner, Member: binary.LittleEndian.Uint64(rest), Number: f.Number, Incarnation: f.Incarnation}
+	if f.Version < 2 {
+		return h, nil
+	}
+	if got, want := format.SeededCRC(f.Incarnation, rest[:24]), binary.LittleEndian.Uint32(rest[24:]); got != want {
+		return headerOf{}, fmt.Errorf("%w: CRC of the length is %08x, not %08x", ErrCorrupt, got, want)
+	}
+	h.Length = int64(binary.LittleEndian.Uint64(rest[16:]))
+	if h.Length < 2*blockSize || h.Length > segmentMax || h.Length%blockSize != 0 {
+		return headerOf{}, fmt.Errorf("%w: a length of %d bytes", ErrCorrupt, h.Length)
+	}
+	return h, nil
 }
 
 const (

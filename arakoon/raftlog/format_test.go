@@ -2,6 +2,7 @@ package raftlog
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -23,10 +24,27 @@ func sampleBodies() [][]byte {
 	}
 }
 
-// What the first release wrote opens for ever.
+// oldHeader is the header that version 1 wrote.
+func oldHeader(h headerOf) []byte {
+	b := format.AppendHeader(nil, format.Header{Kind: format.KindRaftLog, Version: 1, MinReader: 1, Owner: h.Cluster, Number: h.Number, Incarnation: h.Incarnation})
+	b = binary.LittleEndian.AppendUint64(b, h.Member)
+	b = binary.LittleEndian.AppendUint32(b, 0)
+	b = binary.LittleEndian.AppendUint32(b, format.SeededCRC(h.Incarnation, b[format.HeaderSize:]))
+	return append(b, make([]byte, blockSize-len(b))...)
+}
+
+// What any release wrote opens for ever.
 func TestGolden(t *testing.T) {
-	sample := appendHeader(nil, headerOf{testCluster, 7, 3, testIncarnation})
-	fields := []golden.Field{{Size: 64, Name: "common header"}, {Size: 8, Name: "member"}, {Size: 4, Name: "zero"}, {Size: 4, Name: "CRC"}, {Size: 4016, Name: "padding"}}
+	header := []golden.Field{{Size: 64, Name: "common header"}, {Size: 8, Name: "member"}, {Size: 4, Name: "zero"}, {Size: 4, Name: "CRC"}}
+	old := headerOf{testCluster, 7, 3, testIncarnation, 0}
+	checkGolden(t, "testdata/raftlog-v1.hex", old, oldHeader(old), append(header[:4:4], golden.Field{Size: 4016, Name: "padding"}))
+	now := headerOf{testCluster, 7, 3, testIncarnation, 8 * blockSize}
+	checkGolden(t, "testdata/raftlog-v2.hex", now, appendHeader(nil, now), append(header,
+		golden.Field{Size: 8, Name: "length"}, golden.Field{Size: 4, Name: "CRC"}, golden.Field{Size: 4004, Name: "padding"}))
+}
+
+func checkGolden(t *testing.T, file string, want headerOf, sample []byte, fields []golden.Field) {
+	t.Helper()
 	bodies := sampleBodies()
 	for i, body := range bodies {
 		r := wal.Record{Seq: 40 + uint64(i), Durable: 39, Kind: uint16(i + 1), Body: body}
@@ -34,9 +52,9 @@ func TestGolden(t *testing.T) {
 		sample = wal.Append(sample, testIncarnation, r)
 		fields = append(fields, golden.Field{Size: wal.HeadSize, Name: "record head"}, golden.Field{Size: len(sample) - n - wal.HeadSize, Name: "body"})
 	}
-	b := golden.Check(t, "testdata/raftlog-v1.hex", "a segment of a raft log, one record of each kind", sample, fields...)
+	b := golden.Check(t, file, "a segment of a raft log, one record of each kind", sample, fields...)
 	h, err := decodeHeader(b)
-	if err != nil || h != (headerOf{testCluster, 7, 3, testIncarnation}) {
+	if err != nil || h != want {
 		t.Fatalf("header %+v, %v", h, err)
 	}
 	records, _, err := scan(b, h.Incarnation, 40, 0)
@@ -75,7 +93,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 func FuzzScan(f *testing.F) {
-	b := appendHeader(nil, headerOf{testCluster, 7, 3, testIncarnation})
+	b := appendHeader(nil, headerOf{testCluster, 7, 3, testIncarnation, 8 * blockSize})
 	for i, body := range sampleBodies() {
 		b = wal.Append(b, testIncarnation, wal.Record{Seq: 40 + uint64(i), Durable: 39, Kind: uint16(i + 1), Body: body})
 	}

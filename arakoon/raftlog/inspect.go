@@ -42,13 +42,9 @@ func Inspect(fsys disk.FS, name string, fn func(Record) error) (Segment, error) 
 		return Segment{}, err
 	}
 	defer f.Close()
-	b, err := readAll(f, nil)
+	h, b, err := readFile(f, name, nil)
 	if err != nil {
 		return Segment{}, err
-	}
-	h, err := decodeHeader(b)
-	if err != nil {
-		return Segment{}, fmt.Errorf("%s: %w", name, err)
 	}
 	s := Segment{h.Cluster, h.Member, h.Number, h.Incarnation, int64(len(b))}
 	records, end, why := scan(b, h.Incarnation, 0, 0)

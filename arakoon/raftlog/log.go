@@ -21,6 +21,8 @@ import (
 var (
 	// ErrDamaged: what had been synced cannot be read back. The log does not open.
 	ErrDamaged = errors.New("raft log damaged")
+	// ErrMissing: there is no log, and there must be one.
+	ErrMissing = errors.New("raft log missing")
 	// ErrIdentity: the log is another cluster's or member's.
 	ErrIdentity = errors.New("raft log is another member's")
 	// ErrFailed: a write or a sync has failed before; nothing more is appended
@@ -38,8 +40,11 @@ type Options struct {
 	Cluster uuid.UUID
 	Member  uint64
 	// Begin is the marker that a new log begins with. Without Conf, Open
-	// refuses to make one.
+	// refuses to make one: there was one, and it is missing.
 	Begin Marker
+	// Marks is the file that says how far the log reaches, outside of Dir and in
+	// a directory that is there; default Dir with ".marks" behind it.
+	Marks string
 
 	SegmentBytes int64 // default 64 MiB
 	CacheBytes   int   // newest entries kept in memory; default 16 MiB
@@ -49,7 +54,10 @@ func (o Options) withDefaults() Options {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 64 << 20
 	}
-	o.SegmentBytes = max(o.SegmentBytes, 4*blockSize)
+	o.SegmentBytes = min(max(roundUp(o.SegmentBytes), 4*blockSize), segmentMax/4)
+	if o.Marks == "" {
+		o.Marks = o.Dir + ".marks"
+	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 16 << 20
 	}
@@ -69,6 +77,9 @@ type Log struct {
 	buf     []byte
 	err     error // what made the log fail
 	syncs   atomic.Uint64
+
+	marks   disk.File
+	markBuf []byte
 
 	spare    spare
 	preparer sync.WaitGroup
@@ -193,6 +204,7 @@ func (l *Log) append(records []record) error {
 	}
 	l.publish(records, places)
 	l.leaveMark()
+	l.markOutside()
 	l.prepareSpare()
 	return nil
 }
@@ -355,5 +367,5 @@ func (l *Log) Close() error {
 	if f := l.spare.take(); f != nil {
 		errs = append(errs, f.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.marks.Close())...)
 }

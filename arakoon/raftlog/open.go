@@ -24,6 +24,9 @@ func Open(opt Options) (*Log, error) {
 		for _, s := range l.segments {
 			err = errors.Join(err, s.file.Close())
 		}
+		if l.marks != nil {
+			err = errors.Join(err, l.marks.Close())
+		}
 		l.preparer.Wait()
 		return nil, fmt.Errorf("raftlog: open %s: %w", opt.Dir, err)
 	}
@@ -38,8 +41,15 @@ func (l *Log) open() error {
 	if len(numbers) == 0 {
 		return l.create()
 	}
-	rest, err := l.recover(numbers)
+	rest, last, err := l.recover(numbers)
 	if err != nil {
+		return err
+	}
+	notes, err := l.openMarks(l.current.version > 1)
+	if err != nil {
+		return err
+	}
+	if err := l.checkMarks(notes, l.current, last); err != nil {
 		return err
 	}
 	if err := l.roll(rest); err != nil {
@@ -53,7 +63,16 @@ func (l *Log) open() error {
 
 func (l *Log) create() error {
 	if l.opt.Begin.Conf == nil {
-		return errors.New("there is no log, and none is to be made")
+		return fmt.Errorf("%w: %s holds no segment; restore it", ErrMissing, l.opt.Dir)
+	}
+	notes, err := l.openMarks(false)
+	if err != nil {
+		return err
+	}
+	for _, n := range notes {
+		if n.number > 0 {
+			return fmt.Errorf("%w: %s holds no segment, and by %s there were %d; restore it", ErrMissing, l.opt.Dir, l.opt.Marks, n.number)
+		}
 	}
 	if err := l.opt.FS.MkdirAll(l.opt.Dir, 0o700); err != nil {
 		return err
@@ -67,12 +86,12 @@ func (l *Log) create() error {
 }
 
 // recover reads all segments. It returns the records above the highest
-// durable mark, which are to be written again.
-func (l *Log) recover(numbers []uint64) (again []record, err error) {
+// durable mark, which are to be written again, and the seq of the last record.
+func (l *Log) recover(numbers []uint64) (again []record, last uint64, err error) {
 	var buf, next []byte
 	s, buf, err := l.opt.readSegment(numbers[0], nil)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for i := range numbers {
 		l.segments[s.number] = s
@@ -80,20 +99,20 @@ func (l *Log) recover(numbers []uint64) (again []record, err error) {
 		var limit *wal.Head
 		if i+1 < len(numbers) {
 			if following, next, err = l.opt.readSegment(numbers[i+1], next); err != nil {
-				return nil, err
+				return nil, 0, err
 			}
 			l.segments[following.number] = following
 			if limit, err = firstHead(following, next); err != nil {
-				return nil, err
+				return nil, 0, err
 			}
 		}
-		if again, err = l.take(s, buf, limit); err != nil {
-			return nil, err
+		if again, last, err = l.take(s, buf, limit); err != nil {
+			return nil, 0, err
 		}
 		l.current = s
 		s, buf, next = following, next, buf
 	}
-	return again, nil
+	return again, last, nil
 }
 
 // firstHead is what a segment begins with. It was synced before the segment had
@@ -117,21 +136,21 @@ func damage(s *segment, off int64, err error) error {
 }
 
 // take takes up the records of a segment up to next, the head that the next
-// segment begins with. Of the last segment (next is nil) it returns those that
-// may be on no medium.
-func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, err error) {
+// segment begins with, and returns the seq of its last record. Of the last segment
+// (next is nil) it also returns those that may be on no medium.
+func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, last uint64, err error) {
 	limit := uint64(0)
 	if next != nil {
 		limit = next.Seq
 	}
 	records, end, why := scan(b, s.incarnation, 0, limit)
 	if len(records) == 0 {
-		return nil, damage(s, end, why)
+		return nil, 0, damage(s, end, why)
 	}
-	last := records[len(records)-1].Seq
+	last = records[len(records)-1].Seq
 	durable, err := firstRound(s, records[0])
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if next != nil {
 		durable = next.Durable
@@ -142,7 +161,7 @@ func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, err er
 		durable = max(durable, laterMark(b, s.incarnation, end))
 	}
 	if durable > last {
-		return nil, damage(s, end, why)
+		return nil, 0, damage(s, end, why)
 	}
 	for i, r := range records {
 		if r.Seq > durable {
@@ -150,17 +169,17 @@ func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, err er
 		}
 		rec, err := decode(s, records[i])
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		l.seq, l.durable = r.Seq, r.Seq
 		l.publish([]record{rec}, []place{{s.number, r.off, wal.Size(len(r.Body))}})
 		if next == nil && i+1 < len(records) && records[i+1].Seq > durable {
 			if again, err = decodeAll(s, records[i+1:]); err != nil {
-				return nil, err
+				return nil, 0, err
 			}
 		}
 	}
-	return again, nil
+	return again, last, nil
 }
 
 // firstRound is the seq of the last record of a segment's first round.

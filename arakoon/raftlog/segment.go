@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"path"
@@ -24,6 +25,7 @@ type segment struct {
 	number      uint64
 	incarnation uint64
 	size        int64
+	version     uint16 // of its format
 }
 
 const (
@@ -105,11 +107,11 @@ func (l *Log) roll(records []record) error {
 		number = l.current.number + 1
 	}
 	marker := l.index.marker
-	first := []record{{kind: kindMark}, {kind: kindMarker, marker: &marker}}
+	known := []record{{kind: kindMark}, {kind: kindMarker, marker: &marker}}
 	if !raft.IsEmptyHardState(l.hard) {
-		first = append(first, record{kind: kindHardState, hard: l.hard})
+		known = append(known, record{kind: kindHardState, hard: l.hard})
 	}
-	records = append(first, records...)
+	records = append(known, records...)
 	records[0].body = binary.LittleEndian.AppendUint32(nil, uint32(len(records)))
 	size := int64(blockSize)
 	for _, r := range records {
@@ -120,13 +122,10 @@ func (l *Log) roll(records []record) error {
 	if err != nil {
 		return l.fail(err)
 	}
-	have, err := f.Size()
-	if err != nil {
-		return l.fail(errors.Join(err, f.Close()))
-	}
-	s := &segment{file: f, path: path.Join(l.opt.Dir, segmentName(number)), number: number, incarnation: rand.Uint64(), size: have / blockSize * blockSize}
+	s := &segment{file: f, path: path.Join(l.opt.Dir, segmentName(number)), number: number, incarnation: rand.Uint64(), size: size, version: Version}
+	first := l.seq + 1
 	places := l.encode(records, s, blockSize)
-	header := appendHeader(nil, headerOf{l.opt.Cluster, l.opt.Member, s.number, s.incarnation})
+	header := appendHeader(nil, headerOf{l.opt.Cluster, l.opt.Member, s.number, s.incarnation, s.size})
 	if _, err := f.WriteAt(header, 0); err != nil {
 		return l.fail(errors.Join(err, f.Close()))
 	}
@@ -136,12 +135,16 @@ func (l *Log) roll(records []record) error {
 	if err := l.name(s); err != nil {
 		return l.fail(errors.Join(err, f.Close()))
 	}
+	if err := l.leaveNote(s, first); err != nil {
+		return l.fail(errors.Join(fmt.Errorf("%s: %w", l.opt.Marks, err), f.Close()))
+	}
 	l.current = s
 	l.mu.Lock()
 	l.segments[number] = s
 	l.mu.Unlock()
 	l.publish(records, places)
 	l.leaveMark()
+	l.markOutside()
 	return nil
 }
 
@@ -222,37 +225,58 @@ func (o Options) readSegment(number uint64, buf []byte) (*segment, []byte, error
 	if err != nil {
 		return nil, buf, err
 	}
-	buf, err = readAll(f, buf)
-	var h headerOf
-	if err == nil {
-		if h, err = decodeHeader(buf); err != nil {
-			err = fmt.Errorf("%w: %s: header: %w", ErrDamaged, name, err)
-		} else if h.Cluster != o.Cluster || h.Member != o.Member {
-			err = fmt.Errorf("%w: %s: it is member %d of cluster %v, not member %d of %v", ErrIdentity, name, h.Member, h.Cluster, o.Member, o.Cluster)
-		} else if h.Number != number {
-			err = fmt.Errorf("%w: %s: its header says segment %d", ErrDamaged, name, h.Number)
-		}
+	h, buf, err := readFile(f, name, buf)
+	switch {
+	case err != nil:
+	case h.Cluster != o.Cluster || h.Member != o.Member:
+		err = fmt.Errorf("%w: %s: it is member %d of cluster %v, not member %d of %v", ErrIdentity, name, h.Member, h.Cluster, o.Member, o.Cluster)
+	case h.Number != number:
+		err = fmt.Errorf("%w: %s: its header says segment %d", ErrDamaged, name, h.Number)
+	case h.Length == 0 && int64(len(buf)) < o.SegmentBytes:
+		// Version 1 does not say how long it was made; it was never made shorter.
+		err = fmt.Errorf("%w: %s has %d bytes, and was made with %d at least; restore it", ErrDamaged, name, len(buf), o.SegmentBytes)
 	}
 	if err != nil {
 		return nil, buf, errors.Join(err, f.Close())
 	}
-	return &segment{file: f, path: name, number: number, incarnation: h.Incarnation, size: int64(len(buf)) / blockSize * blockSize}, buf, nil
+	s := &segment{file: f, path: name, number: number, incarnation: h.Incarnation, size: int64(len(buf)) / blockSize * blockSize, version: 1}
+	if h.Length > 0 {
+		s.version = 2
+	}
+	return s, buf, nil
 }
 
-func readAll(f disk.File, buf []byte) ([]byte, error) {
-	size, err := f.Size()
+// readFile reads a segment file into buf: as much as was written to it, whatever
+// its length may have become.
+func readFile(f disk.File, name string, buf []byte) (headerOf, []byte, error) {
+	head := make([]byte, blockSize)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return headerOf{}, buf, fmt.Errorf("read %s: %w", name, err)
+	}
+	h, err := decodeHeader(head[:n])
 	if err != nil {
-		return buf, err
+		return h, buf, fmt.Errorf("%w: %s: header: %w", ErrDamaged, name, err)
+	}
+	size, err := f.Size()
+	switch {
+	case err != nil:
+		return h, buf, fmt.Errorf("%s: %w", name, err)
+	case size < h.Length:
+		return h, buf, fmt.Errorf("%w: %s has %d bytes, and was made with %d; restore it", ErrDamaged, name, size, h.Length)
+	case h.Length > 0:
+		size = h.Length
+	case size > segmentMax:
+		return h, buf, fmt.Errorf("%w: %s has %d bytes, and no segment is longer than %d; restore it", ErrDamaged, name, size, segmentMax)
 	}
 	if int64(cap(buf)) < size {
 		buf = make([]byte, size)
 	}
 	buf = buf[:size]
-	n, err := f.ReadAt(buf, 0)
-	if int64(n) == size {
-		err = nil
+	if n, err := f.ReadAt(buf, 0); int64(n) < size {
+		return h, buf, fmt.Errorf("read %s: %d bytes of %d: %w", name, n, size, err)
 	}
-	return buf, err
+	return h, buf, nil
 }
 
 // found is a record in a segment's bytes.

@@ -1,0 +1,165 @@
+package raftlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+
+	"openvstorage/internal/disk"
+	"openvstorage/internal/format"
+)
+
+// The marks file lies outside of the log's directory and says how far the log
+// must reach, so that a log that was cut, or put back from a copy, is not taken
+// for one that ended there (O2, P8). Three blocks of 4096 bytes, each zeros or:
+//
+//	offset size field
+//	 0     64   common header (kind 16, owner the cluster, number and incarnation
+//	            those of a segment)
+//	64      8   member id
+//	72      8   seq
+//	80      4   CRC-32C of bytes 64..79, seeded with the incarnation
+//	84    4012  zero
+//
+// Blocks 0 and 1, those of even and of odd segments, are notes: the segment has
+// its name, and its first record has this seq. A note is synced before anything
+// in its segment is answered for. Block 2 is a mark: in this segment all up to
+// seq is durable. It is written behind each sync and not synced itself, as the
+// marks in the log are; a power cut may tear it, and then it says nothing.
+const marksBlocks = 3
+
+const markBlock = marksBlocks - 1
+
+const marksVersion = 1
+
+// note is a block of the marks file.
+type note struct {
+	number      uint64 // of the segment, 0: none
+	incarnation uint64
+	seq         uint64
+}
+
+func (o Options) appendNote(dst []byte, n note) []byte {
+	start := len(dst)
+	dst = format.AppendHeader(dst, format.Header{
+		Kind: format.KindRaftMarks, Version: marksVersion, MinReader: marksVersion, Owner: o.Cluster, Number: n.number, Incarnation: n.incarnation,
+	})
+	at := len(dst)
+	dst = binary.LittleEndian.AppendUint64(dst, o.Member)
+	dst = binary.LittleEndian.AppendUint64(dst, n.seq)
+	dst = binary.LittleEndian.AppendUint32(dst, format.SeededCRC(n.incarnation, dst[at:]))
+	return append(dst, make([]byte, blockSize-(len(dst)-start))...)
+}
+
+// decodeNote reads a block. One that is torn or empty is no note; one of a newer
+// release, or of another member, is an error.
+func (o Options) decodeNote(b []byte) (note, error) {
+	h, err := format.DecodeHeader(b, format.KindRaftMarks, marksVersion, 0)
+	if errors.Is(err, format.ErrNewer) {
+		return note{}, err
+	}
+	const end = format.HeaderSize + 16
+	if err != nil || len(b) < blockSize || format.SeededCRC(h.Incarnation, b[format.HeaderSize:end]) != binary.LittleEndian.Uint32(b[end:]) {
+		return note{}, nil
+	}
+	if member := binary.LittleEndian.Uint64(b[format.HeaderSize:]); h.Owner != o.Cluster || member != o.Member {
+		return note{}, fmt.Errorf("%w: it is of member %d of cluster %v, not of member %d of %v", ErrIdentity, member, h.Owner, o.Member, o.Cluster)
+	}
+	return note{h.Number, h.Incarnation, binary.LittleEndian.Uint64(b[format.HeaderSize+8:])}, nil
+}
+
+// openMarks opens the marks file and returns its notes and the mark. needed says
+// that the log cannot be without: its newest segment was begun beside one.
+func (l *Log) openMarks(needed bool) (notes [marksBlocks]note, err error) {
+	name := l.opt.Marks
+	f, err := l.opt.FS.OpenFile(name, disk.Write, 0)
+	switch {
+	case err == nil:
+	case errors.Is(err, fs.ErrNotExist) && needed:
+		return notes, fmt.Errorf("%w: %s is missing, which says how far the log in %s reaches; restore it", ErrDamaged, name, l.opt.Dir)
+	case errors.Is(err, fs.ErrNotExist):
+		if f, err = makeMarks(l.opt.FS, name); err != nil {
+			return notes, err
+		}
+	default:
+		return notes, err
+	}
+	l.marks = f
+	buf := make([]byte, marksBlocks*blockSize)
+	if n, err := f.ReadAt(buf, 0); err != nil && !errors.Is(err, io.EOF) {
+		return notes, fmt.Errorf("read %s: %w", name, err)
+	} else if n < len(buf) {
+		return notes, fmt.Errorf("%w: %s has %d bytes, not %d; restore it", ErrDamaged, name, n, len(buf))
+	}
+	for i := range notes {
+		if notes[i], err = l.opt.decodeNote(buf[i*blockSize : (i+1)*blockSize]); err != nil {
+			return notes, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return notes, nil
+}
+
+// makeMarks makes an empty marks file. It has its name only when it is whole: the
+// first segment that must not be without it comes after.
+func makeMarks(fsys disk.FS, name string) (disk.File, error) {
+	draft := name + ".new"
+	f, err := fsys.OpenFile(draft, disk.Write|disk.Create|disk.Truncate, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err = f.Prewrite(0, marksBlocks*blockSize); err == nil {
+		err = f.Datasync()
+	}
+	if err == nil {
+		err = fsys.Rename(draft, name)
+	}
+	if err == nil {
+		err = fsys.SyncDir(path.Dir(name))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// checkMarks compares the notes with what the log was found to hold: newest is
+// its newest segment, and seq the last record that is known to be durable.
+func (l *Log) checkMarks(notes [marksBlocks]note, newest *segment, last uint64) error {
+	named := newest.number
+	for _, n := range notes {
+		named = max(named, n.number)
+	}
+	if named > newest.number {
+		return fmt.Errorf("%w: %s ends with segment %s, and there were segments up to %s; restore it", ErrDamaged, l.opt.Dir, segmentName(newest.number), segmentName(named))
+	}
+	for i, n := range notes {
+		switch {
+		case n.number < newest.number:
+		case n.incarnation != newest.incarnation:
+			return fmt.Errorf("%w: %s is not the segment that was written here last; restore it", ErrDamaged, newest.path)
+		case i == markBlock && n.seq > last:
+			return fmt.Errorf("%w: %s ends at record %d, and all up to %d had been synced; restore it", ErrDamaged, newest.path, last, n.seq)
+		}
+	}
+	return nil
+}
+
+// leaveNote notes that a segment has its name, durably.
+func (l *Log) leaveNote(s *segment, first uint64) error {
+	at := int64(s.number%2) * blockSize
+	if _, err := l.marks.WriteAt(l.opt.appendNote(nil, note{s.number, s.incarnation, first}), at); err != nil {
+		return err
+	}
+	return l.marks.Datasync()
+}
+
+// markOutside writes, unsynced, outside of the log that all of it is durable.
+func (l *Log) markOutside() {
+	l.markBuf = l.opt.appendNote(l.markBuf[:0], note{l.current.number, l.current.incarnation, l.durable})
+	if _, err := l.marks.WriteAt(l.markBuf, markBlock*blockSize); err != nil {
+		_ = l.fail(fmt.Errorf("%s: %w", l.opt.Marks, err)) // what is durable stays so; the next append says why it cannot
+	}
+}
