@@ -98,8 +98,11 @@ func Open(opt Options) (*Buffer, error) {
 	if err := opt.FS.MkdirAll(b.poolDir(), 0o755); err != nil {
 		return nil, err
 	}
-	if err := opt.FS.SyncDir(opt.Dir); err != nil {
-		return nil, err
+	// With a lost name of the buffer itself, all that was flushed to it is lost.
+	for _, dir := range []string{opt.Dir, path.Dir(opt.Dir)} {
+		if err := opt.FS.SyncDir(dir); err != nil {
+			return nil, err
+		}
 	}
 	if err := b.adopt(); err != nil {
 		return nil, err

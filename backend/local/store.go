@@ -106,6 +106,9 @@ func (s *Store) claim() error {
 	if err := s.fs.MkdirAll(s.dir, 0o755); err != nil {
 		return err
 	}
+	if err := s.fs.SyncDir(path.Dir(s.dir)); err != nil {
+		return err
+	}
 	lock, err := s.fs.Lock(path.Join(s.dir, lockName))
 	if err != nil {
 		return err
