@@ -12,6 +12,7 @@ import (
 
 	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
+	"openvstorage/internal/generation"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/semaphore"
@@ -23,8 +24,10 @@ type ASD struct {
 	opt  Options
 	lock io.Closer
 
-	claimMu  sync.Mutex
-	identity Identity // its Owner guarded by claimMu
+	claimMu   sync.Mutex
+	identity  Identity        // its Owner guarded by claimMu
+	claimed   generation.Mark // guarded by claimMu
+	claimTurn uint64          // of the block that holds it, 0: there is none yet; guarded by claimMu
 
 	// mu guards the index, what segment marks so, and the following. It is
 	// never held during I/O, and by the writer only as long as it takes to
@@ -112,7 +115,10 @@ func (a *ASD) open() (err error) {
 	if a.identity, err = ReadIdentity(a.opt.FS, a.opt.Dir); err != nil {
 		return err
 	}
-	if a.lock, err = a.opt.FS.Lock(path.Join(a.opt.Dir, lockName)); err != nil {
+	if a.lock, err = a.opt.FS.Lock(path.Join(a.opt.Dir, LockName)); err != nil {
+		return err
+	}
+	if a.claimed, a.claimTurn, err = readClaim(a.opt.FS, a.opt.Dir); err != nil {
 		return err
 	}
 	if err := a.replay(); err != nil {
@@ -132,6 +138,8 @@ func (a *ASD) Close() error {
 	}
 	a.closed = true
 	a.mu.Unlock()
+	a.claimMu.Lock() // a claim that is being written
+	a.claimMu.Unlock()
 	a.cancel()
 	close(a.stop)
 	<-a.stopped

@@ -11,6 +11,7 @@
 // A directory holds
 //
 //	identity               who it is
+//	claim                  newest generation of its backend that it has seen
 //	lock                   held by the process that has the ASD open
 //	0000000000000001.seg   segments, by number (16 hex digits)
 //	index                  newest checkpoint of the index
@@ -96,6 +97,20 @@
 //
 // It may hold more than it says, as entries are copied while others change:
 // replaying the batches behind it sets all of them right.
+//
+// # Claim
+//
+// The file claim: two blocks of 4096 bytes, written by turns. Each is the common
+// header (kind 15, owner the ASD, number the turn, incarnation zero), then
+//
+//	offset size field
+//	64     16   generation: its number u64, what its start drew u64
+//	80      4   CRC-32C of bytes 64..79, seeded with the incarnation
+//	84    4012  zero
+//
+// The block of the higher turn counts. An ASD without the file has seen none. A
+// backend that is older than what its ASDs have seen is a copy, and neither
+// writes to them nor deletes anything: that decision is the backend's.
 //
 // # Identity
 //

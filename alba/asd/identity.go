@@ -21,8 +21,11 @@ const (
 	identityName = "identity"
 	identityNew  = "identity.new"
 	newName      = "new"
-	lockName     = "lock"
 )
+
+// LockName is the file in an ASD's directory that the process holds which has it
+// open.
+const LockName = "lock"
 
 // ErrNoASD is matched by the error of Open for a directory that holds no ASD,
 // or no longer: it is never made one without Create.

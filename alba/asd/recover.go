@@ -98,7 +98,7 @@ func (a *ASD) list() (numbers []uint32, err error) {
 			numbers = append(numbers, n)
 			continue
 		}
-		if name == newName || name == indexNew || name == identityNew || strings.HasPrefix(name, sparePrefix) {
+		if name == newName || name == indexNew || name == identityNew || name == claimNew || strings.HasPrefix(name, sparePrefix) {
 			if err := a.opt.FS.Remove(path.Join(a.opt.Dir, name)); err != nil {
 				a.opt.Logger.Warn("asd: cannot remove a file", "dir", a.opt.Dir, "file", name, "err", err)
 			}

@@ -1,0 +1,150 @@
+package asd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+
+	"openvstorage/internal/disk"
+	"openvstorage/internal/format"
+	"openvstorage/internal/generation"
+
+	"github.com/google/uuid"
+)
+
+const (
+	claimName = "claim"
+	claimNew  = "claim.new"
+)
+
+// claimBlocks are written by turns, so that a torn one leaves the one before.
+const claimBlocks = 2
+
+const claimVersion = 1
+
+// claimIncarnation seeds the CRC of a claim: its file is never recycled.
+const claimIncarnation = 0
+
+func appendClaim(dst []byte, id uuid.UUID, turn uint64, m generation.Mark) []byte {
+	start := len(dst)
+	dst = format.AppendHeader(dst, format.Header{
+		Kind: format.KindASDClaim, Version: claimVersion, MinReader: claimVersion, Owner: id, Number: turn, Incarnation: claimIncarnation,
+	})
+	at := len(dst)
+	dst = m.Append(dst)
+	dst = binary.LittleEndian.AppendUint32(dst, format.SeededCRC(claimIncarnation, dst[at:]))
+	return append(dst, make([]byte, blockSize-(len(dst)-start))...)
+}
+
+// decodeClaim reads a block; turn 0: it holds none.
+func decodeClaim(b []byte) (id uuid.UUID, turn uint64, m generation.Mark, err error) {
+	const end = format.HeaderSize + generation.Size
+	if len(b) < blockSize {
+		return id, 0, m, fmt.Errorf("%w: a claim of %d bytes", format.ErrCorrupt, len(b))
+	}
+	h, err := format.DecodeHeader(b, format.KindASDClaim, claimVersion, 0)
+	if err != nil {
+		return id, 0, m, err
+	}
+	if got, want := format.SeededCRC(claimIncarnation, b[format.HeaderSize:end]), binary.LittleEndian.Uint32(b[end:]); got != want {
+		return id, 0, m, fmt.Errorf("%w: CRC of the claim is %08x, not %08x", format.ErrCorrupt, got, want)
+	}
+	m, err = generation.Decode(b[format.HeaderSize:end])
+	return h.Owner, h.Number, m, err
+}
+
+// ReadClaim returns the newest generation of its backend that the ASD in a
+// directory has seen; the zero mark if it has seen none. It opens nothing else.
+func ReadClaim(fsys disk.FS, dir string) (generation.Mark, error) {
+	m, _, err := readClaim(fsys, dir)
+	return m, err
+}
+
+func readClaim(fsys disk.FS, dir string) (newest generation.Mark, turn uint64, err error) {
+	name := path.Join(dir, claimName)
+	f, err := fsys.OpenFile(name, 0, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return newest, 0, nil
+	}
+	if err != nil {
+		return newest, 0, err
+	}
+	b := make([]byte, claimBlocks*blockSize)
+	n, err := f.ReadAt(b, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return newest, 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	var bad []error
+	for i := range claimBlocks {
+		_, t, m, err := decodeClaim(b[min(i*blockSize, n):min((i+1)*blockSize, n)])
+		switch {
+		case errors.Is(err, format.ErrNewer):
+			return newest, 0, fmt.Errorf("%s: %w", name, err)
+		case err != nil:
+			bad = append(bad, err)
+		case t > turn:
+			newest, turn = m, t
+		}
+	}
+	if turn == 0 {
+		return newest, 0, fmt.Errorf("%s: %w; restore the file, or replace the disk", name, errors.Join(bad...))
+	}
+	return newest, turn, nil
+}
+
+// Claimed is the newest generation that the ASD has seen.
+func (a *ASD) Claimed() generation.Mark {
+	a.claimMu.Lock()
+	defer a.claimMu.Unlock()
+	return a.claimed
+}
+
+// Raise has the ASD remember a generation, durably. The caller has judged that
+// Claimed is no newer one. A failed write or sync makes the ASD read-only, as
+// any other does.
+func (a *ASD) Raise(ctx context.Context, m generation.Mark) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	a.claimMu.Lock()
+	defer a.claimMu.Unlock()
+	if err := a.writable(); err != nil {
+		return err
+	}
+	if a.claimed == m {
+		return nil
+	}
+	if err := a.writeClaim(m); err != nil {
+		return fmt.Errorf("asd: raise %s to %v: %w", a.opt.Dir, m, err)
+	}
+	a.claimed, a.claimTurn = m, a.claimTurn+1
+	return nil
+}
+
+// writeClaim puts a mark in the block whose turn it is. claimMu is held.
+func (a *ASD) writeClaim(m generation.Mark) error {
+	turn := a.claimTurn + 1
+	block := appendClaim(nil, a.identity.ID, turn, m)
+	if a.claimTurn == 0 { // there is no file yet
+		return replace(a.opt.FS, a.opt.Dir, claimNew, claimName, append(block, block...))
+	}
+	f, err := a.opt.FS.OpenFile(path.Join(a.opt.Dir, claimName), disk.Write, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(block, int64(turn%claimBlocks)*blockSize)
+	if err == nil {
+		err = f.Datasync()
+	}
+	if err != nil {
+		err = a.fail(err)
+	}
+	return errors.Join(err, f.Close())
+}
