@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"path"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"openvstorage/alba/abm"
@@ -19,8 +19,8 @@ import (
 	"openvstorage/alba/fragmentcache"
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/nsm"
-	"openvstorage/arakoon"
-	"openvstorage/arakoon/state"
+	"openvstorage/arakoon/groups"
+	"openvstorage/internal/datadir"
 
 	"github.com/google/uuid"
 )
@@ -29,46 +29,33 @@ import (
 type Backend struct {
 	*client.Client // the store
 
-	opt   Options
+	opt    Options
+	groups *groups.Groups
+	alone  *datadir.Directory // the data directory, if nobody else has it
+
 	fleet *fleet.Fleet
-	nodes map[string]*arakoon.Node
 	abm   *abm.Client
 	nsm   *nsm.Client
 	host  uint64 // the NSM host's number
 	cache *fragmentcache.Cache
 	work  *maintenance.Maintenance
 
-	mu   sync.Mutex // disks come and go one at a time
-	asds map[uint64]*asd.ASD
+	mu     sync.Mutex // disks come and go one at a time
+	asds   map[uint64]*asd.ASD
+	expect func(context.Context) ([]string, error)
 
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
 
-// Sizes of a cluster of one that runs beside others in a process: little memory,
-// and quick to make.
-const (
-	logSegment  = 4 << 20
-	logCache    = 1 << 20
-	compactLog  = 16 << 20
-	stateCache  = 6 << 20
-	stateMemory = 6 << 20
-)
-
-// OpenGroup opens an Arakoon cluster of one member in DIR/arakoon/NAME.
-func OpenGroup(o Options, name string, functions []state.Function) (*arakoon.Node, error) {
-	parent := path.Join(o.Dir, "arakoon")
-	if err := errors.Join(o.FS.MkdirAll(parent, 0o700), o.FS.SyncDir(o.Dir)); err != nil {
-		return nil, err
+// Specs are the groups of a backend. What is made in the data directory after
+// them says that they were made.
+func Specs() []groups.Spec {
+	after := []string{"asd", "cache", "buffer", "map", "arakoon/registry"}
+	return []groups.Spec{
+		{Name: "abm", Functions: cluster.Functions(abm.Functions()), After: after},
+		{Name: hostName, Functions: cluster.Functions(nsm.Functions()), After: after},
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	return arakoon.Open(arakoon.Options{
-		FS: o.FS, Dir: path.Join(parent, name), Cluster: uuid.NewSHA1(o.ID, []byte(name)), Member: 1, Functions: functions,
-		SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
-		Logger: o.Logger.With("group", name),
-	})
 }
 
 // Open opens the backend of a data directory, making it at the first start. Any
@@ -77,7 +64,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), nodes: make(map[string]*arakoon.Node), asds: make(map[uint64]*asd.ASD)}
+	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD)}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -85,7 +72,18 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 }
 
 func (b *Backend) open(ctx context.Context) (err error) {
-	if err := b.openGroups(); err != nil {
+	if b.groups == nil {
+		if err := b.openAlone(ctx); err != nil {
+			return err
+		}
+	}
+	a, n := cluster.NewClient(b.groups.Node("abm")), cluster.NewClient(b.groups.Node(hostName))
+	b.abm, b.nsm = abm.NewClient(a, a), nsm.NewClient(n, n)
+	newest, err := b.judgeDisks(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.groups.Claim(ctx, newest, b.opt.AcceptOlder); err != nil {
 		return err
 	}
 	if err := b.setUp(ctx); err != nil {
@@ -103,8 +101,8 @@ func (b *Backend) open(ctx context.Context) (err error) {
 	}
 	b.work = maintenance.New(maintenance.Options{
 		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Logger: o.Logger,
-		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) },
-		Tick:       o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
+		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) }, MayDelete: b.mayDelete,
+		Tick: o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
 		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub,
 	})
 	b.Client = client.New(b.clientOptions())
@@ -115,6 +113,7 @@ func (b *Backend) open(ctx context.Context) (err error) {
 	background, b.stop = context.WithCancel(context.Background())
 	b.work.Start()
 	b.done.Go(func() { b.lookOut(background) })
+	b.done.Go(func() { b.beats(background) })
 	return nil
 }
 
@@ -122,33 +121,15 @@ func (b *Backend) open(ctx context.Context) (err error) {
 // Options say otherwise.
 func (b *Backend) Maintenance() *maintenance.Maintenance { return b.work }
 
-// openGroups opens the clusters side by side: most of the time they wait for
-// the disk.
-func (b *Backend) openGroups() error {
-	groups := []struct {
-		name      string
-		functions []state.Function
-	}{
-		{"abm", cluster.Functions(abm.Functions())},
-		{hostName, cluster.Functions(nsm.Functions())},
-	}
-	nodes, errs := make([]*arakoon.Node, len(groups)), make([]error, len(groups))
-	var all sync.WaitGroup
-	for i, g := range groups {
-		all.Go(func() { nodes[i], errs[i] = OpenGroup(b.opt, g.name, g.functions) })
-	}
-	all.Wait()
-	for i, g := range groups {
-		if nodes[i] != nil {
-			b.nodes[g.name] = nodes[i]
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
+// openAlone takes the data directory and opens its groups.
+func (b *Backend) openAlone(ctx context.Context) (err error) {
+	o := &b.opt
+	if b.alone, err = datadir.Open(o.FS, o.Dir); err != nil {
 		return err
 	}
-	a, n := cluster.NewClient(b.nodes["abm"]), cluster.NewClient(b.nodes[hostName])
-	b.abm, b.nsm = abm.NewClient(a, a), nsm.NewClient(n, n)
-	return nil
+	o.ID = b.alone.ID
+	b.groups, err = groups.Open(ctx, groups.Options{FS: o.FS, Dir: o.Dir, ID: o.ID, Ledger: b.alone, Logger: o.Logger}, Specs()...)
+	return err
 }
 
 func (b *Backend) clientOptions() client.Options {
@@ -194,6 +175,13 @@ func (b *Backend) Close() error {
 	if b.cache != nil {
 		errs = append(errs, b.cache.Close())
 	}
+	if b.groups != nil && b.abm != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+		defer cancel()
+		if err := b.beat(ctx); err != nil {
+			b.opt.Logger.Warn("the last generation was not claimed everywhere", "err", err)
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for number, a := range b.asds {
@@ -202,11 +190,17 @@ func (b *Backend) Close() error {
 		}
 		errs = append(errs, a.Close())
 	}
-	for _, n := range b.nodes {
-		errs = append(errs, n.Close())
+	if b.alone != nil {
+		if b.groups != nil {
+			errs = append(errs, b.groups.Close())
+		}
+		errs = append(errs, b.alone.Close())
 	}
 	return errors.Join(errs...)
 }
+
+// closePatience is how long Close waits for a last claim: a disk may be full.
+const closePatience = 5 * time.Second
 
 // refresh makes the fleet what the ABM says, and opens the disks that are there.
 func (b *Backend) refresh(ctx context.Context) error {
@@ -255,7 +249,7 @@ func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
 	asds, errs := make([]*asd.ASD, len(disks)), make([]error, len(disks))
 	var all sync.WaitGroup
 	for i, d := range disks {
-		all.Go(func() { asds[i], errs[i] = b.openASD(b.path(d.Place), d.UUID) })
+		all.Go(func() { asds[i], errs[i] = b.openASD(ctx, b.path(d.Place), d.UUID) })
 	}
 	all.Wait()
 	for i, d := range disks {
@@ -279,7 +273,7 @@ func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
 }
 
 // openASD opens the ASD in a directory if it is the one that is wanted.
-func (b *Backend) openASD(dir string, id uuid.UUID) (*asd.ASD, error) {
+func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.ASD, error) {
 	there, err := asd.ReadIdentity(b.opt.FS, dir)
 	if err != nil {
 		return nil, err
@@ -290,7 +284,21 @@ func (b *Backend) openASD(dir string, id uuid.UUID) (*asd.ASD, error) {
 	case there.Owner != uuid.Nil && there.Owner != b.opt.ID:
 		return nil, fmt.Errorf("the ASD in %s belongs to backend %s", dir, there.Owner)
 	}
-	return asd.Open(asd.Options{FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Logger: b.opt.Logger.With("asd", dir)})
+	if err := b.mayAttach(dir); err != nil {
+		return nil, err
+	}
+	a, err := asd.Open(asd.Options{FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Logger: b.opt.Logger.With("asd", dir)})
+	if err != nil {
+		return nil, err
+	}
+	// It remembers this start before it takes anything from it. One that is full
+	// can still be read and deleted from, and is told with the next beat.
+	if err := a.Raise(ctx, b.groups.Mark()); errors.Is(err, syscall.ENOSPC) {
+		b.opt.Logger.Warn("a full disk has not remembered this start yet", "dir", dir, "err", err)
+	} else if err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
 }
 
 // lookOut looks for missing disks until ctx ends, and gives memory back that

@@ -112,8 +112,8 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	for _, number := range slices.Sorted(maps.Keys(asds)) {
 		collectASD(s, strconv.FormatUint(number, 10), asds[number].Stats())
 	}
-	for _, name := range slices.Sorted(maps.Keys(b.nodes)) {
-		collectGroup(s, name, b.nodes[name])
+	for _, spec := range Specs() {
+		collectGroup(s, spec.Name, b.groups.Node(spec.Name))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()

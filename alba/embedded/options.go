@@ -8,6 +8,7 @@ import (
 
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
+	"openvstorage/arakoon/groups"
 	"openvstorage/internal/disk"
 
 	"github.com/google/uuid"
@@ -23,11 +24,20 @@ const (
 // recorded at the first start.
 var ErrOther = errors.New("it was set up otherwise")
 
-// Options say how a backend is opened. FS, Dir and ID must be given.
+// Options say how a backend is opened. FS and Dir must be given, and ID with
+// Groups.
 type Options struct {
 	FS  disk.FS
 	Dir string    // data directory
 	ID  uuid.UUID // of the data directory: it names the backend and the machine
+
+	// Groups are those of the data directory, Specs among them, and nothing claimed
+	// yet. The caller closes them after the backend. Without them the backend takes
+	// the whole directory for itself, its record too, and ID is the record's.
+	Groups *groups.Groups
+	// AcceptOlder goes on with a data directory that is older than its disks: a
+	// person says that nothing newer is left.
+	AcceptOlder bool
 
 	// What a new backend is made with; of one that is there they must be what
 	// it was made with, or their zero values.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"openvstorage/alba/abm"
@@ -42,7 +43,7 @@ type OSD struct {
 const (
 	HealthOK       = "ok"
 	HealthDegraded = "degraded" // something is missing, nothing is lost
-	HealthBad      = "unreadable"
+	HealthBad      = "unreadable" // something cannot be read
 )
 
 // Status is the state of a backend.
@@ -221,7 +222,11 @@ func (b *Backend) Status(ctx context.Context) (Status, error) {
 		}
 		s.Reasons = append(s.Reasons, fmt.Sprintf("disk %d (%s) is %s: %s", d.Number, d.Dir, d.State, d.Reason))
 	}
-	spaces, err := b.Namespaces(ctx)
+	spaces, unknown, err := b.namespaces(ctx)
+	if err != nil {
+		return s, err
+	}
+	lost, err := b.lostNamespaces(ctx, spaces, unknown)
 	if err != nil {
 		return s, err
 	}
@@ -244,8 +249,14 @@ func (b *Backend) Status(ctx context.Context) (Status, error) {
 	if s.Narrow > 0 {
 		s.Reasons = append(s.Reasons, fmt.Sprintf("%d objects are below full width", s.Narrow))
 	}
+	for _, why := range []error{b.mayDelete(), b.work.Alarm()} {
+		if why != nil {
+			s.Reasons = append(s.Reasons, why.Error())
+		}
+	}
+	s.Reasons = append(s.Reasons, lost...)
 	switch {
-	case s.MayDie < 0:
+	case s.MayDie < 0 || len(lost) > 0:
 		s.Health = HealthBad
 	case len(s.Reasons) > 0:
 		s.Health = HealthDegraded
@@ -264,22 +275,70 @@ func (b *Backend) promise(ctx context.Context) int {
 
 // Namespaces returns all namespaces, in order of name.
 func (b *Backend) Namespaces(ctx context.Context) ([]Namespace, error) {
+	list, _, err := b.namespaces(ctx)
+	return list, err
+}
+
+// namespaces returns all namespaces that both managers know, and the names of
+// those that the NSM does not know.
+func (b *Backend) namespaces(ctx context.Context) (list []Namespace, unknown []string, err error) {
 	names, err := b.Client.ListNamespaces(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	list = make([]Namespace, 0, len(names))
+	for _, name := range names {
+		n, err := b.NamespaceInfo(ctx, name)
+		switch {
+		case err == nil:
+			list = append(list, n)
+		case !errors.Is(err, abm.ErrNamespaceNotFound):
+			return nil, nil, err
+		default:
+			// Deleted since, being made just now, or lost.
+			if rec, err := b.abm.Namespace(ctx, name, abm.Consistent); err == nil && rec.State == abm.NamespaceActive {
+				unknown = append(unknown, name)
+			}
+		}
+	}
+	return list, unknown, nil
+}
+
+// lostNamespaces says which namespaces somebody stands on and cannot be read.
+func (b *Backend) lostNamespaces(ctx context.Context, there []Namespace, unknown []string) (reasons []string, err error) {
+	for _, name := range unknown {
+		reasons = append(reasons, fmt.Sprintf("namespace %s is not known to the NSM: none of its objects can be read; stop, and restore %s/arakoon from one copy", name, b.opt.Dir))
+	}
+	b.mu.Lock()
+	expect := b.expect
+	b.mu.Unlock()
+	if expect == nil {
+		return reasons, nil
+	}
+	wanted, err := expect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]Namespace, 0, len(names))
-	for _, name := range names {
-		n, err := b.NamespaceInfo(ctx, name)
-		if errors.Is(err, abm.ErrNamespaceNotFound) {
+	for _, name := range wanted {
+		known := slices.Contains(unknown, name) || slices.ContainsFunc(there, func(n Namespace) bool { return n.Name == name })
+		if known {
 			continue
 		}
-		if err != nil {
+		if _, err := b.abm.Namespace(ctx, name, abm.Consistent); errors.Is(err, abm.ErrNamespaceNotFound) {
+			reasons = append(reasons, fmt.Sprintf("namespace %s is not known to the ABM, and there is a vDisk in it: stop, and restore %s/arakoon from one copy", name, b.opt.Dir))
+		} else if err != nil {
 			return nil, err
 		}
-		list = append(list, n)
 	}
-	return list, nil
+	return reasons, nil
+}
+
+// Expect names who stands on the backend: of returns the namespaces that there
+// must be. Status says which are not.
+func (b *Backend) Expect(of func(context.Context) ([]string, error)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.expect = of
 }
 
 // NamespaceInfo returns one namespace.

@@ -3,19 +3,16 @@ package maintenance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"openvstorage/alba/abm"
-	"openvstorage/alba/client"
-	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
-	"openvstorage/alba/osd"
 )
 
-// collectPage is how many keys of a disk are looked at in one step.
-const collectPage = 1000
+// ErrTooMany is matched by the error of Collect when so many fragments seem to be
+// orphans that it is more likely that a manager has lost something.
+var ErrTooMany = errors.New("too many orphans")
 
 // Collect deletes the fragments that no object names and none ever will: those
 // of uploads and repairs that ended before their commit. It opens a gc epoch in
@@ -23,7 +20,25 @@ const collectPage = 1000
 // those: from then on what they wrote can no more be committed (the first
 // fence). Then it goes through the disks, and asks the NSM about each object
 // that has fragments of a closed epoch.
+//
+// That an NSM does not name a fragment is the absence of a record, and by itself
+// no reason to delete anything (rule P8). So both managers must agree on what
+// became of the namespace (judge); what is found is counted before anything is
+// deleted, and beyond a share of what is stored Collect deletes nothing, fails
+// with ErrTooMany and says so in Alarm, until Allow; and nothing is deleted while
+// MayDelete has a reason.
 func (m *Maintenance) Collect(ctx context.Context, grace time.Duration) error {
+	return m.collectOnce(ctx, grace, false)
+}
+
+// collectOnce is Collect. patient: only what the collection before this one could
+// have deleted, too, is deleted. The first after a start thus deletes nothing, and
+// whoever started something that should not be finds it whole for as long as
+// there is between two collections.
+func (m *Maintenance) collectOnce(ctx context.Context, grace time.Duration, patient bool) error {
+	if err := m.opt.MayDelete(); err != nil {
+		return err
+	}
 	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
 	if err != nil {
 		return err
@@ -36,17 +51,21 @@ func (m *Maintenance) Collect(ctx context.Context, grace time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	c := &collection{m: m, spaces: make(map[uint64]*closedSpace)}
-	if c.hosts, err = m.closeEpochs(ctx, hosts); err != nil {
+	if err := m.closeEpochs(ctx, hosts); err != nil {
 		return err
 	}
-	var errs []error
-	for _, d := range m.opt.Fleet.All() {
-		if d.Missing() == nil {
-			errs = append(errs, c.disk(ctx, d))
-		}
+	c := &collection{
+		m: m, patient: patient, allowed: m.allowed.Swap(false),
+		spaces: make(map[uint64]*space), objects: make(map[manifest.ObjectID]struct{}),
 	}
-	return errors.Join(errs...)
+	for _, h := range hosts {
+		host, err := m.opt.Host(h.Number)
+		if err != nil {
+			return err
+		}
+		c.hosts = append(c.hosts, host)
+	}
+	return c.run(ctx)
 }
 
 // each runs fn on every namespace of every host that is not being removed.
@@ -82,165 +101,12 @@ func (m *Maintenance) openEpochs(ctx context.Context, hosts []abm.Host) error {
 	})
 }
 
-func (m *Maintenance) closeEpochs(ctx context.Context, hosts []abm.Host) (all []*nsm.Client, err error) {
-	for _, h := range hosts {
-		host, err := m.opt.Host(h.Number)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, host)
-	}
-	return all, m.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
+func (m *Maintenance) closeEpochs(ctx context.Context, hosts []abm.Host) error {
+	return m.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
 		if ns.Epochs.Next-ns.Epochs.Minimum < 2 {
 			return nil // made since the epochs were opened
 		}
 		_, err := host.CloseEpoch(ctx, ns.Number, ns.Epochs.Next-2)
 		return err
 	})
-}
-
-// collection is one pass over the disks.
-type collection struct {
-	m      *Maintenance
-	hosts  []*nsm.Client
-	spaces map[uint64]*closedSpace
-}
-
-// closedSpace is a namespace as the pass found it.
-type closedSpace struct {
-	host    *nsm.Client // nil: there is no such namespace any more
-	minimum uint64      // epochs before it are closed
-}
-
-// space finds a namespace. One that no host knows is gone for good: its number
-// is not used again, and was known before the first fragment was written.
-func (c *collection) space(ctx context.Context, ns uint64) (*closedSpace, error) {
-	if s := c.spaces[ns]; s != nil {
-		return s, nil
-	}
-	s := new(closedSpace)
-	for _, host := range c.hosts {
-		info, err := host.Namespaces(ctx, ns-1, 1, nsm.Consistent)
-		if err != nil {
-			return nil, err
-		}
-		if len(info) == 1 && info[0].Number == ns {
-			s.host, s.minimum = host, info[0].Epochs.Minimum
-			if info[0].State != nsm.NamespaceActive {
-				s.minimum = 0 // its cleanup comes first
-			}
-			break
-		}
-	}
-	c.spaces[ns] = s
-	return s, nil
-}
-
-// disk goes through the keys of a disk.
-func (c *collection) disk(ctx context.Context, d *fleet.Disk) error {
-	var first []byte
-	for ctx.Err() == nil {
-		page, err := d.Range(ctx, first, nil, collectPage)
-		if err != nil || len(page) == 0 {
-			return err
-		}
-		var orphans []osd.Update
-		var last manifest.ObjectID
-		var o *nsm.Object
-		for _, info := range page {
-			k, err := manifest.ParseKey(info.Key)
-			if err != nil {
-				continue // not ours to judge
-			}
-			s, err := c.space(ctx, k.Namespace)
-			if err != nil {
-				return err
-			}
-			if s.host != nil && info.Epoch >= s.minimum {
-				continue // it may still be committed
-			}
-			if s.host != nil && (o == nil || last != k.Object) {
-				if o, err = lookup(ctx, s.host, k); err != nil {
-					return err
-				}
-				last = k.Object
-			}
-			if s.host == nil || !names(o, k, d.Number) {
-				orphans = append(orphans, osd.Update{Key: info.Key, Delete: true})
-			}
-		}
-		if len(orphans) > 0 {
-			if err := d.Apply(ctx, nil, orphans); err != nil {
-				return err
-			}
-			c.m.stats.orphans.Add(uint64(len(orphans)))
-			c.m.stats.deleted.Add(uint64(len(orphans)))
-			c.m.opt.Logger.Info("deleted fragments that no object names", "disk", d.Number, "fragments", len(orphans))
-		}
-		first = append(page[len(page)-1].Key, 0)
-	}
-	return ctx.Err()
-}
-
-// lookup returns the object with an id; one without chunks if there is none.
-func lookup(ctx context.Context, host *nsm.Client, k manifest.Key) (*nsm.Object, error) {
-	o, err := host.GetByID(ctx, k.Namespace, k.Object, nsm.Consistent)
-	if errors.Is(err, nsm.ErrNotFound) || errors.Is(err, nsm.ErrNamespaceNotFound) {
-		return new(nsm.Object), nil
-	}
-	return o, err
-}
-
-// names reports whether an object has this fragment on this disk.
-func names(o *nsm.Object, k manifest.Key, disk uint64) bool {
-	if int(k.Chunk) >= len(o.Chunks) || int(k.Fragment) >= len(o.Chunks[k.Chunk].Fragments) {
-		return false
-	}
-	f := o.Chunks[k.Chunk].Fragments[k.Fragment]
-	return f.OSD == disk && f.Version == k.Version
-}
-
-// ScrubSome reads up to n fragments of each disk back, and repairs what is bad.
-func (m *Maintenance) ScrubSome(ctx context.Context, n int) error {
-	for _, d := range m.opt.Fleet.All() {
-		if d.Missing() != nil {
-			continue
-		}
-		m.mu.Lock()
-		after := m.cursor[d.Number]
-		m.mu.Unlock()
-		bad, next, err := d.Verify(ctx, after, n)
-		if err != nil {
-			return err
-		}
-		m.mu.Lock()
-		m.cursor[d.Number] = next
-		m.mu.Unlock()
-		m.stats.scrubbed.Add(uint64(n))
-		for _, b := range bad {
-			if err := m.reportKey(ctx, d, b); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// reportKey finds the object of a bad fragment and has it repaired.
-func (m *Maintenance) reportKey(ctx context.Context, d *fleet.Disk, b osd.Bad) error {
-	k, err := manifest.ParseKey(b.Key)
-	if err != nil {
-		return fmt.Errorf("disk %d (%s): %w: %w", d.Number, d.Place, err, b.Err)
-	}
-	host, err := m.hostOf(ctx, k.Namespace)
-	if err != nil || host == nil {
-		return err
-	}
-	o, err := lookup(ctx, host, k)
-	if err != nil || !names(o, k, d.Number) {
-		return err
-	}
-	m.opt.Logger.Warn("scrub found a bad fragment", "object", o.Name, "fragment", k, "disk", d.Number, "err", b.Err)
-	m.Bad(client.Bad{Namespace: k.Namespace, Name: o.Name, Object: k.Object, Chunk: int(k.Chunk), Fragment: int(k.Fragment), OSD: d.Number, Err: b.Err})
-	return nil
 }

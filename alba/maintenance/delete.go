@@ -45,6 +45,9 @@ func (m *Maintenance) deleteAll(ctx context.Context) error {
 
 func (m *Maintenance) deleteOn(ctx context.Context, host *nsm.Client, d *fleet.Disk) error {
 	for ctx.Err() == nil {
+		if m.opt.MayDelete() != nil {
+			return nil // it stays listed
+		}
 		keys, err := host.ListObsolete(ctx, d.Number, nil, nsm.MaxKeys, nsm.Consistent)
 		if err != nil || len(keys) == 0 {
 			return err

@@ -21,6 +21,7 @@ type Options struct {
 	Host       func(number uint64) (*nsm.Client, error) // an NSM host, by its number
 	Fleet      *fleet.Fleet
 	Invalidate func(namespace uint64, name string) // hears of objects whose fragments moved
+	MayDelete  func() error                        // why nothing may be deleted on disks now, or nil; default: nil
 	Logger     *slog.Logger
 
 	Tick         time.Duration // between looks at what there is to do; default 1 s
@@ -50,6 +51,9 @@ func (o *Options) ensureDefaults() {
 	if o.Invalidate == nil {
 		o.Invalidate = func(uint64, string) {}
 	}
+	if o.MayDelete == nil {
+		o.MayDelete = func() error { return nil }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -74,8 +78,9 @@ type Maintenance struct {
 	opt   Options
 	stats stats
 
-	bad  chan client.Bad
-	wake chan struct{}
+	bad        chan client.Bad
+	wake       chan struct{}
+	collectNow chan struct{}
 
 	mu       sync.Mutex           // one pass at a time
 	missing  map[uint64]time.Time // since when a disk cannot be reached
@@ -84,7 +89,10 @@ type Maintenance struct {
 	hopeless map[hope]string      // what these usable disks could not repair
 	cursor   map[uint64][]byte    // of the scrub, by disk
 	surveyed string               // the usable disks at the last survey
+	closed   map[uint64]closed    // namespaces, as the last collection found them
 	narrow   atomic.Uint64
+	alarm    atomic.Pointer[error] // why the last collection deleted nothing
+	allowed  atomic.Bool           // the next one may delete however many there are
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -94,8 +102,9 @@ type Maintenance struct {
 func New(opt Options) *Maintenance {
 	opt.ensureDefaults()
 	return &Maintenance{
-		opt: opt, bad: make(chan client.Bad, opt.QueueLength), wake: make(chan struct{}, 1),
+		opt: opt, bad: make(chan client.Bad, opt.QueueLength), wake: make(chan struct{}, 1), collectNow: make(chan struct{}, 1),
 		missing: make(map[uint64]time.Time), leave: make(map[uint64]bool), hopeless: make(map[hope]string), cursor: make(map[uint64][]byte),
+		closed: make(map[uint64]closed),
 	}
 }
 
@@ -175,17 +184,20 @@ func (m *Maintenance) run(ctx context.Context) {
 }
 
 // collect runs the collection of orphans and the search for what is not where it
-// should be, the first soon after the start: an upload that a killed process left
-// is not kept for long.
+// should be, the first soon after the start. What a killed process left is thus
+// seen at once, and deleted by the second.
 func (m *Maintenance) collect(ctx context.Context) {
 	wait := min(m.opt.Grace, m.opt.Collect)
 	for {
+		patient := true
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
+		case <-m.collectNow:
+			patient = false
 		}
-		m.try(ctx, "collect orphans", func(ctx context.Context) error { return m.Collect(ctx, m.opt.Grace) })
+		m.try(ctx, "collect orphans", func(ctx context.Context) error { return m.collectOnce(ctx, m.opt.Grace, patient) })
 		m.try(ctx, "look for absent fragments", m.FindAbsent)
 		wait = m.opt.Collect
 	}
@@ -229,6 +241,24 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 	}
 	m.narrow.Store(narrow)
 	return errors.Join(append(errs, m.retire(ctx, hosts))...)
+}
+
+// Alarm is why the last collection found too many orphans and deleted none, or
+// nil.
+func (m *Maintenance) Alarm() error {
+	if err := m.alarm.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Allow has orphans collected now, however many there are: a person has said so.
+func (m *Maintenance) Allow() {
+	m.allowed.Store(true)
+	select {
+	case m.collectNow <- struct{}{}:
+	default:
+	}
 }
 
 // Narrow is the number of objects below full width at the last survey.

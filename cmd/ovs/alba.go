@@ -15,7 +15,7 @@ func (a *app) alba() *cobra.Command {
 }
 
 func (a *app) albaBackend() *cobra.Command {
-	return group("backend", "the backend as a whole", a.albaStatus())
+	return group("backend", "the backend as a whole", a.albaStatus(), a.albaCheck(), a.albaResume())
 }
 
 func (a *app) albaStatus() *cobra.Command {
@@ -26,7 +26,8 @@ func (a *app) albaStatus() *cobra.Command {
 
 Health is "ok" if every disk is there and every object has its full width;
 "degraded" if something is missing and nothing is lost; "unreadable" if more
-disks are missing than an object can bear. The reasons say what is missing.`,
+disks are missing than an object can bear, or if one of the managers does not
+know a namespace that another knows. The reasons say what is missing.`,
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {

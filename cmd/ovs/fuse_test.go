@@ -26,7 +26,7 @@ import (
 )
 
 // mountWhole opens the system on a disk and mounts it, until end is called.
-func mountWhole(t *testing.T, d disk.FS) (h *embedded, dir string, end func()) {
+func mountWhole(t *testing.T, d disk.FS) (h *whole, dir string, end func()) {
 	t.Helper()
 	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil || os.Geteuid() != 0 {
 		t.Skip("needs root and /dev/fuse")
@@ -161,13 +161,13 @@ func exportedErrors(t *testing.T, dir string) (n int) {
 // again.
 func TestRenameDirectoryWhole(t *testing.T) {
 	d := crashdisk.New()
-	with := func(fn func(h *embedded, dir string)) {
+	with := func(fn func(h *whole, dir string)) {
 		h, dir, end := mountWhole(t, d)
 		defer end()
 		fn(h, dir)
 	}
 	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<14)
-	with(func(h *embedded, dir string) {
+	with(func(h *whole, dir string) {
 		must := func(err error) {
 			t.Helper()
 			if err != nil {
@@ -197,7 +197,7 @@ func TestRenameDirectoryWhole(t *testing.T) {
 			t.Errorf("the copy of a snapshot is no clone: %+v, %v", i, err)
 		}
 	})
-	with(func(h *embedded, dir string) {
+	with(func(h *whole, dir string) {
 		at := func(name string) string { return filepath.Join(dir, "vm2", name) }
 		for i := range 20 {
 			want := bytes.Clone(data[:4096*(i+1)])

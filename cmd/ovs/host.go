@@ -55,6 +55,7 @@ type hostOptions struct {
 	uploads     int
 	backend     string // kind, "" for what the directory has
 	alba        albaFlags
+	acceptOlder bool // go on with a data directory that is older than its disks
 	logger      *slog.Logger
 	tune        func(*albahere.Options) // sizes and times of tests; nil: none
 }

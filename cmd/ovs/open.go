@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	albahere "openvstorage/alba/embedded"
-	"openvstorage/arakoon"
+	"openvstorage/arakoon/groups"
 	"openvstorage/arakoon/registrykeys"
 	"openvstorage/arakoon/treekeys"
 	"openvstorage/backend"
@@ -32,11 +32,11 @@ var openHost = openEmbedded
 // backend and a registry in the same data directory.
 type embedded struct {
 	*volumedriver.Host
+	groups   *groups.Groups
 	backend  store
 	alba     *albahere.Backend // the backend, if it is that; else nil
 	fs       disk.FS
-	local    string        // the backend's directory, if it is one
-	group    *arakoon.Node // the registry's
+	local    string // the backend's directory, if it is one
 	registry *registry.Registry
 }
 
@@ -53,7 +53,19 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 			err = errors.Join(err, e.closeStores())
 		}
 	}()
-	if err = e.openBackend(ctx, o); err != nil {
+	kind, err := backendKind(o)
+	if err != nil {
+		return nil, err
+	}
+	if err = e.openGroups(ctx, o, kind); err != nil {
+		return nil, err
+	}
+	if kind == backendLocal {
+		err = e.openLocal(ctx, o)
+	} else {
+		err = e.openALBA(ctx, o)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err = e.openRegistry(ctx, o); err != nil {
@@ -76,50 +88,40 @@ const (
 	backendLocal = "local"
 )
 
-// openBackend opens the backend that the data directory has, or makes the one
-// that is asked for.
-func (e *embedded) openBackend(ctx context.Context, o hostOptions) error {
+// Names of groups, and of directories in the data directory.
+const (
+	registryGroup = "registry"
+	localDir      = "backend"
+	registryDir   = "registry" // of older releases
+)
+
+// backendKind tells which backend the data directory has, or is to get.
+func backendKind(o hostOptions) (string, error) {
 	kind, err := recordedBackend(o)
-	if err != nil {
-		return err
-	}
-	if kind == "" {
-		kind = o.backend
-	}
 	switch {
+	case err != nil:
+		return "", err
+	case kind == "" && o.backend == "":
+		return backendALBA, nil
 	case kind == "":
-		kind = backendALBA
+		return o.backend, nil
 	case o.backend != "" && o.backend != kind:
-		return fmt.Errorf("data directory %s has the backend %q, not %q: leave --backend out, or use another --data and move vDisks with `ovs vdisk export` and `import`", o.dir.Path, kind, o.backend)
+		return "", fmt.Errorf("data directory %s has the backend %q, not %q: leave --backend out, or use another --data and move vDisks with `ovs vdisk export` and `import`", o.dir.Path, kind, o.backend)
 	}
-	if kind == backendLocal {
-		if o.alba.set() {
-			return fmt.Errorf("data directory %s has the backend %q, and flags of %q were given: leave them out", o.dir.Path, kind, backendALBA)
-		}
-		e.local = filepath.Join(o.dir.Path, "backend")
-		b, err := local.Open(o.fs, e.local, local.Options{})
-		if err == nil {
-			e.backend = b
-		}
-		return err
-	}
-	opt, err := o.alba.options(o)
-	if err != nil {
-		return err
-	}
-	if o.tune != nil {
-		o.tune(&opt)
-	}
-	b, err := albahere.Open(ctx, opt)
-	if err == nil {
-		e.backend, e.alba = b, b
-	}
-	return err
+	return kind, nil
 }
 
-// recordedBackend tells which backend a data directory has, "" for none yet.
+// recordedBackend tells which backend a data directory has, "" for none yet. What
+// its record says counts, whatever is there.
 func recordedBackend(o hostOptions) (string, error) {
-	for kind, name := range map[string]string{backendLocal: "backend", backendALBA: filepath.Join("arakoon", "abm")} {
+	record := o.dir.Record()
+	switch {
+	case record.Made(albahere.Specs()[0].Name):
+		return backendALBA, nil
+	case record.Made(registryGroup):
+		return backendLocal, nil
+	}
+	for kind, name := range map[string]string{backendLocal: localDir, backendALBA: filepath.Join("arakoon", "abm")} {
 		_, err := o.fs.Stat(filepath.Join(o.dir.Path, name))
 		switch {
 		case err == nil:
@@ -131,23 +133,90 @@ func recordedBackend(o hostOptions) (string, error) {
 	return "", nil
 }
 
-// openRegistry opens the registry on an Arakoon group of its own, in
-// DIR/arakoon/registry. What an older release kept in DIR/registry is imported.
-func (e *embedded) openRegistry(ctx context.Context, o hostOptions) (err error) {
-	group := albahere.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Logger: o.logger}
-	if e.group, err = albahere.OpenGroup(group, "registry", nil); err != nil {
+// openGroups opens the groups of the data directory. None is made that was made
+// before.
+func (e *embedded) openGroups(ctx context.Context, o hostOptions, kind string) (err error) {
+	// The vDisks' own directories come after the registry; but one release made
+	// them without it, and kept it in files that are yet to be imported.
+	of := groups.Spec{Name: registryGroup, After: []string{"buffer", "map"}}
+	old, err := registry.Importable(o.fs, filepath.Join(o.dir.Path, registryDir))
+	if err != nil {
 		return err
 	}
-	keys := registrykeys.New(e.group)
-	n, err := registry.Import(ctx, keys, o.fs, filepath.Join(o.dir.Path, "registry"))
+	if old {
+		of.After = nil
+	}
+	specs := []groups.Spec{of}
+	if kind == backendALBA {
+		specs = append(specs, albahere.Specs()...)
+	}
+	e.groups, err = groups.Open(ctx, groups.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Ledger: o.dir, Logger: o.logger}, specs...)
+	return err
+}
+
+// openLocal opens the backend in a directory.
+func (e *embedded) openLocal(ctx context.Context, o hostOptions) error {
+	if o.alba.set() {
+		return fmt.Errorf("data directory %s has the backend %q, and flags of %q were given: leave them out", o.dir.Path, backendLocal, backendALBA)
+	}
+	e.local = filepath.Join(o.dir.Path, localDir)
+	if record := o.dir.Record(); record.Settled > 0 {
+		if _, err := o.fs.Stat(e.local); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("the objects of all vDisks are missing: %w: restore the directory; nothing was changed", err)
+		}
+	}
+	b, err := local.Open(o.fs, e.local, local.Options{})
+	if err != nil {
+		return err
+	}
+	e.backend = b
+	return e.groups.Claim(ctx, 0, false) // from here on the directory must be there
+}
+
+// openALBA opens the backend of disks, or makes it.
+func (e *embedded) openALBA(ctx context.Context, o hostOptions) error {
+	opt, err := o.alba.options(o)
+	if err != nil {
+		return err
+	}
+	opt.Groups, opt.AcceptOlder = e.groups, o.acceptOlder
+	if o.tune != nil {
+		o.tune(&opt)
+	}
+	b, err := albahere.Open(ctx, opt)
+	if err == nil {
+		e.backend, e.alba = b, b
+	}
+	return err
+}
+
+// openRegistry opens the registry on a group of its own. What an older release
+// kept in DIR/registry is imported.
+func (e *embedded) openRegistry(ctx context.Context, o hostOptions) error {
+	keys := registrykeys.New(e.groups.Node(registryGroup))
+	n, err := registry.Import(ctx, keys, o.fs, filepath.Join(o.dir.Path, registryDir))
 	if err != nil {
 		return err
 	}
 	if n > 0 {
 		o.logger.Info("registry of an older release imported", "vdisks", n)
 	}
-	e.registry, err = registry.Open(ctx, keys)
-	return err
+	if e.registry, err = registry.Open(ctx, keys); err != nil || e.alba == nil {
+		return err
+	}
+	e.alba.Expect(e.namespaces)
+	return nil
+}
+
+// namespaces are those that vDisks live in, by the registry.
+func (e *embedded) namespaces(ctx context.Context) (names []string, err error) {
+	records, err := e.registry.List(ctx)
+	for _, r := range records {
+		if !r.Deleting {
+			names = append(names, r.ID.String())
+		}
+	}
+	return names, err
 }
 
 // owner says in the registry which process opened a vDisk.
@@ -166,7 +235,7 @@ func (e *embedded) OpenDevice(ctx context.Context, name string) (nbd.Device, fun
 
 // Collectors implements host.
 func (e *embedded) Collectors() []prometheus.Collector {
-	list := []prometheus.Collector{e.Host.Collector(), albahere.GroupCollector{Name: "registry", Node: e.group}}
+	list := []prometheus.Collector{e.Host.Collector(), albahere.GroupCollector{Name: registryGroup, Node: e.groups.Node(registryGroup)}}
 	if e.alba != nil {
 		list = append(list, e.alba)
 	}
@@ -174,7 +243,7 @@ func (e *embedded) Collectors() []prometheus.Collector {
 }
 
 // FileKeys implements host.
-func (e *embedded) FileKeys() filetree.Keys { return treekeys.New(e.group) }
+func (e *embedded) FileKeys() filetree.Keys { return treekeys.New(e.groups.Node(registryGroup)) }
 
 // Space implements host. A backend in a directory has what its file system has,
 // whoever takes it.
@@ -204,11 +273,11 @@ func (e *embedded) closeStores() error {
 	if e.registry != nil {
 		errs = append(errs, e.registry.Close())
 	}
-	if e.group != nil {
-		errs = append(errs, e.group.Close())
-	}
 	if e.backend != nil {
 		errs = append(errs, e.backend.Close())
+	}
+	if e.groups != nil {
+		errs = append(errs, e.groups.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -83,7 +83,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	d.host, err = openHost(ctx, hostOptions{
 		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads,
-		backend: d.flags.backend, alba: d.flags.alba, logger: d.logger,
+		backend: d.flags.backend, alba: d.flags.alba, acceptOlder: d.flags.acceptOlder, logger: d.logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)

@@ -39,6 +39,7 @@ type upFlags struct {
 	uploads     int
 	backend     string
 	alba        albaFlags
+	acceptOlder bool
 	mount       string
 	allowOther  bool
 	fuse        fuseWays
@@ -104,6 +105,7 @@ next start has to look at more.`,
 	flags.Lookup("fuse-memory").DefValue = "" // it is said
 	flags.StringVar(&f.backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
 	f.alba.add(flags)
+	flags.BoolVar(&f.acceptOlder, "accept-older", false, "go on with a data directory that is an older copy than its disks have seen, as no newer one is left; nothing is deleted on disks until `ovs alba backend resume-deletion`")
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
 	return c
 }

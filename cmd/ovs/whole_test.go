@@ -18,34 +18,42 @@ import (
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/size"
 	"openvstorage/volumedriver/volumetest"
-
-	"github.com/google/uuid"
 )
 
 // The tests of vDisks over any backend, run over the whole process as `ovs up`
 // opens it: write buffer, ASDs, raft logs, states and fragment cache are all on
 // one disk, and one crash image holds them all.
 
-var wholeID = uuid.MustParse("2f6c1f5e-9a55-4a45-8a8c-3f0f86c1d3aa")
+// whole is the process's insides and the data directory that they have.
+type whole struct {
+	*embedded
+	dir *datadir.Directory
+}
+
+func (w *whole) Close(ctx context.Context) error {
+	return errors.Join(w.embedded.Close(ctx), w.dir.Close())
+}
 
 // openWhole opens the process's insides on a disk.
-func openWhole(fs disk.FS, tune func(*albahere.Options)) (*embedded, error) {
-	for _, dir := range []string{"/data", "/data/buffer"} {
-		if err := fs.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
-		}
+func openWhole(fs disk.FS, tune func(*albahere.Options)) (*whole, error) {
+	dir, err := datadir.Open(fs, "/data")
+	if err != nil {
+		return nil, err
 	}
-	for _, dir := range []string{"/", "/data"} {
-		if err := fs.SyncDir(dir); err != nil {
-			return nil, err
-		}
+	e, err := openInside(fs, dir, tune)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
 	}
+	return &whole{e, dir}, nil
+}
+
+func openInside(fs disk.FS, dir *datadir.Directory, tune func(*albahere.Options)) (*embedded, error) {
 	logger := slog.New(slog.DiscardHandler)
 	if os.Getenv("OVS_TEST_LOG") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	h, err := openEmbedded(context.Background(), hostOptions{
-		fs: fs, dir: &datadir.Directory{Path: "/data", ID: wholeID},
+		fs: fs, dir: dir,
 		writeBuffer: 64 * size.MiB, mapCache: size.MiB, uploads: 2, backend: backendALBA,
 		alba: albaFlags{cache: cacheMin}, logger: logger,
 		tune: func(o *albahere.Options) {
@@ -64,7 +72,7 @@ func openWhole(fs disk.FS, tune func(*albahere.Options)) (*embedded, error) {
 // closeWhole ends it, and with nobody writing any more looks at what is on the
 // disks: after a collection, every fragment that an object names and no other,
 // and every object at full width if all disks are there.
-func closeWhole(e *embedded, damaged bool) error {
+func closeWhole(e *whole, damaged bool) error {
 	ctx := context.Background()
 	err := e.Host.Close(ctx)
 	work := e.alba.Maintenance()
@@ -85,10 +93,10 @@ func closeWhole(e *embedded, damaged bool) error {
 		}
 		err = nil
 	}
-	if s, e := e.alba.Status(ctx); err == nil && (e != nil || s.Missing == 0 && s.Health != albahere.HealthOK) {
-		err = fmt.Errorf("not well: %+v, %w", s, e)
+	if s, failed := e.alba.Status(ctx); err == nil && (failed != nil || s.Missing == 0 && s.Health != albahere.HealthOK) {
+		err = fmt.Errorf("not well: %+v, %w", s, failed)
 	}
-	return errors.Join(err, e.closeStores())
+	return errors.Join(err, e.closeStores(), e.dir.Close())
 }
 
 // wholeOpener opens systems for package volumetest. Every second one does its

@@ -18,6 +18,8 @@ import (
 // method returns nil.
 type ALBA interface {
 	Status(ctx context.Context) (embedded.Status, error)
+	Check(ctx context.Context) (embedded.Check, error)
+	Resume(ctx context.Context) (embedded.Check, error)
 
 	OSDs(ctx context.Context) ([]embedded.OSD, error)
 	OSD(ctx context.Context, number uint64) (embedded.OSD, error)
@@ -251,6 +253,9 @@ func handleALBA[Request, Result any](s *Server, mux *http.ServeMux, call string,
 func (s *Server) albaRoutes(mux *http.ServeMux) {
 	type none = struct{}
 	handleALBA(s, mux, "status", func(a albaServer, ctx context.Context, _ none) (embedded.Status, error) { return a.Status(ctx) })
+
+	handleALBA(s, mux, "check", func(a albaServer, ctx context.Context, _ none) (embedded.Check, error) { return a.Check(ctx) })
+	handleALBA(s, mux, "resume-deletion", func(a albaServer, ctx context.Context, _ none) (embedded.Check, error) { return a.Resume(ctx) })
 
 	handleALBA(s, mux, "osd/list", func(a albaServer, ctx context.Context, _ none) ([]embedded.OSD, error) { return a.OSDs(ctx) })
 	handleALBA(s, mux, "osd/show", func(a albaServer, ctx context.Context, r osdRequest) (embedded.OSD, error) {

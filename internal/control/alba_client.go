@@ -15,6 +15,17 @@ func (c *Client) BackendStatus(ctx context.Context) (embedded.Status, error) {
 	return call[embedded.Status](ctx, c, "alba/status", struct{}{}, nil)
 }
 
+// BackendCheck compares what the managers know with what is on the disks. It
+// changes nothing.
+func (c *Client) BackendCheck(ctx context.Context) (embedded.Check, error) {
+	return call[embedded.Check](ctx, c, "alba/check", struct{}{}, nil)
+}
+
+// ResumeDeletion lets deletion on disks go on, if the check passes.
+func (c *Client) ResumeDeletion(ctx context.Context) (embedded.Check, error) {
+	return call[embedded.Check](ctx, c, "alba/resume-deletion", struct{}{}, nil)
+}
+
 // OSDs returns all disks, in order of number.
 func (c *Client) OSDs(ctx context.Context) ([]embedded.OSD, error) {
 	return call[[]embedded.OSD](ctx, c, "alba/osd/list", struct{}{}, nil)

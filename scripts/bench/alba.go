@@ -19,6 +19,7 @@ import (
 
 	"openvstorage/alba/embedded"
 	"openvstorage/alba/policy"
+	"openvstorage/arakoon/groups"
 	"openvstorage/backend"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk/osdisk"
@@ -377,6 +378,11 @@ func addObjects(ctx context.Context, data string, n, size int) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	s.ID = d.ID
+	specs := append(embedded.Specs(), groups.Spec{Name: "registry"})
+	if s.Groups, err = groups.Open(ctx, groups.Options{FS: s.FS, Dir: data, ID: d.ID, Ledger: d}, specs...); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Groups.Close()) }()
 	if err := s.open(ctx); err != nil {
 		return err
 	}

@@ -72,6 +72,13 @@ func Import(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int, erro
 	return n, nil
 }
 
+// Importable reports whether an older release has left files in dir that Import
+// would take over.
+func Importable(fsys disk.FS, dir string) (bool, error) {
+	present, err := presentCopies(fsys, dir)
+	return len(present) > 0, err
+}
+
 func presentCopies(fsys disk.FS, dir string) (names []string, err error) {
 	for _, name := range copies {
 		switch _, err := fsys.Stat(path.Join(dir, name)); {

@@ -1,0 +1,179 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"openvstorage/alba/asd"
+	"openvstorage/alba/maintenance"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/generation"
+)
+
+// Errors of Open about which of two copies is the newer one.
+var (
+	// ErrOlder: disks have seen a newer generation than this data directory.
+	ErrOlder = errors.New("this data directory is an older copy")
+	// ErrTwice: somebody else has a disk of this backend open.
+	ErrTwice = errors.New("a copy of this data directory is in use")
+	// ErrSuspended: nothing is deleted on disks until a person has confirmed it.
+	ErrSuspended = errors.New("deletion is suspended")
+)
+
+// beatEvery is how often a generation is claimed while something changes: about
+// so much may have been written after a copy was made without giving the copy
+// away.
+const beatEvery = 10 * time.Second
+
+// aheadOf is what a disk says that is ahead of the data directory, or went
+// another way.
+type aheadOf struct {
+	dir     string
+	mark    generation.Mark
+	verdict generation.Verdict
+}
+
+func (a aheadOf) String() string {
+	if a.verdict == generation.Foreign {
+		return fmt.Sprintf("%s has seen generation %d of a copy that went on apart", a.dir, a.mark.Number)
+	}
+	return fmt.Sprintf("%s has seen generation %d", a.dir, a.mark.Number)
+}
+
+// judgeDisks asks the disks that are there, before anything is written to any,
+// whether this data directory is the one that they saw last. It returns the
+// newest generation that one of them has seen.
+func (b *Backend) judgeDisks(ctx context.Context) (newest uint64, err error) {
+	places, err := b.places(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var ahead []aheadOf
+	for _, dir := range places {
+		m, ours, err := b.look1(dir)
+		if err != nil {
+			return 0, err
+		}
+		if !ours {
+			continue
+		}
+		newest = max(newest, m.Number)
+		if v := b.groups.Judge(m); v != generation.Ours {
+			ahead = append(ahead, aheadOf{dir, m, v})
+		}
+	}
+	switch {
+	case len(ahead) == 0 && b.opt.AcceptOlder:
+		b.opt.Logger.Warn("nothing here is older than its disks: leave --accept-older out")
+		b.opt.AcceptOlder = false
+	case len(ahead) > 0 && !b.opt.AcceptOlder:
+		return 0, fmt.Errorf("%w: %s is of generation %d, and %v: what was written since is not in it. Put the newest copy back, or go on with this one with --accept-older, which deletes nothing on disks until you say so",
+			ErrOlder, b.opt.Dir, b.groups.Generation(), ahead)
+	case len(ahead) > 0:
+		b.opt.Logger.Warn("an older copy of the data directory was accepted: what was written since is not in it; nothing is deleted on disks until `ovs alba backend resume-deletion`",
+			"generation", b.groups.Generation(), "disks", fmt.Sprint(ahead))
+	}
+	return newest, nil
+}
+
+// places are the directories in which disks of this backend may be.
+func (b *Backend) places(ctx context.Context) ([]string, error) {
+	known, err := maintenance.AllOSDs(ctx, b.abm)
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, o := range known {
+		dirs = append(dirs, b.path(string(o.Endpoint)))
+	}
+	dirs = append(dirs, b.opt.Dirs...)
+	slices.Sort(dirs)
+	return slices.Compact(dirs), nil
+}
+
+// look1 reads what the ASD in a directory has seen, if there is one and it is
+// ours. One that cannot be read is missing, and is judged when it is back; one
+// that somebody has open is used by a copy of this data directory, whose own
+// lock is ours.
+func (b *Backend) look1(dir string) (m generation.Mark, ours bool, err error) {
+	id, err := asd.ReadIdentity(b.opt.FS, dir)
+	if err != nil || id.Owner != b.opt.ID {
+		return m, false, nil
+	}
+	lock, err := b.opt.FS.Lock(path.Join(dir, asd.LockName))
+	if errors.Is(err, disk.ErrLocked) {
+		return m, false, fmt.Errorf("%w: the ASD in %s is held by another process (%w), and %s by this one: stop the other, and start the one that ran last", ErrTwice, dir, err, b.opt.Dir)
+	}
+	if err != nil {
+		return m, false, nil
+	}
+	m, err = asd.ReadClaim(b.opt.FS, dir)
+	return m, err == nil, lock.Close()
+}
+
+// mayAttach judges a disk that is about to be attached: it may have been away
+// when the others were judged.
+func (b *Backend) mayAttach(dir string) error {
+	m, err := asd.ReadClaim(b.opt.FS, dir)
+	if err != nil {
+		return err
+	}
+	if v := b.groups.Judge(m); v != generation.Ours {
+		return fmt.Errorf("%w: %s is of generation %d, and %v: stop, and put the newest copy back, or start with --accept-older", ErrOlder, b.opt.Dir, b.groups.Generation(), aheadOf{dir, m, v})
+	}
+	return nil
+}
+
+// beat claims a generation if something has changed since the newest was claimed,
+// first in the data directory and its groups, then on the disks.
+func (b *Backend) beat(ctx context.Context) error {
+	m, _, err := b.groups.Beat(ctx)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	var behind []*asd.ASD
+	for _, a := range b.asds {
+		if a.Claimed() != m {
+			behind = append(behind, a)
+		}
+	}
+	b.mu.Unlock()
+	errs := make([]error, len(behind))
+	var all sync.WaitGroup
+	for i, a := range behind {
+		all.Go(func() { errs[i] = a.Raise(ctx, m) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// beats beats until ctx ends.
+func (b *Backend) beats(ctx context.Context) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := b.beat(ctx); err != nil && ctx.Err() == nil {
+			b.opt.Logger.Warn("a generation was not claimed everywhere, to be tried again", "err", err)
+		}
+	}
+}
+
+// mayDelete is nil if what nobody needs any more may be deleted on disks.
+func (b *Backend) mayDelete() error {
+	since := b.groups.Suspended()
+	if since.IsZero() {
+		return nil
+	}
+	return fmt.Errorf("%w since %s, when an older copy of the data directory was accepted: look at `ovs alba backend check`, then say `ovs alba backend resume-deletion`", ErrSuspended, since.Format(time.RFC3339))
+}

@@ -1,0 +1,325 @@
+package maintenance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"openvstorage/alba/abm"
+	"openvstorage/alba/fleet"
+	"openvstorage/alba/manifest"
+	"openvstorage/alba/nsm"
+	"openvstorage/alba/osd"
+)
+
+const (
+	// collectPage is how many keys of a disk are looked at in one step.
+	collectPage = 1000
+	// orphansMax bounds the orphans that are kept in memory, about 100 bytes each.
+	orphansMax = 100_000
+)
+
+// What a process that was killed may leave: so many objects were being uploaded or
+// repaired, whatever is stored beside them. More are too many if they are more
+// than a twentieth of all fragments.
+const (
+	orphanObjects = 64
+	orphanShare   = 20
+)
+
+// tooMany decides whether orphans are more than uploads and repairs can have left.
+func tooMany(orphans, objects, fragments int) bool {
+	return objects > orphanObjects && orphans > fragments/orphanShare
+}
+
+// collection is one pass over the disks.
+type collection struct {
+	m       *Maintenance
+	hosts   []*nsm.Client
+	patient bool
+	allowed bool // however many there are
+
+	spaces    map[uint64]*space
+	fragments int // that were looked at
+	found     int // of them, orphans
+	objects   map[manifest.ObjectID]struct{}
+	orphans   []orphan // those that are kept until all are counted
+}
+
+// orphan is a fragment on a disk that no object names.
+type orphan struct {
+	disk *fleet.Disk
+	key  manifest.Key
+}
+
+// closed is how far a namespace is closed: of what no object names, fragments of
+// epochs before minimum are orphans, and all of them if the namespace is gone.
+type closed struct {
+	minimum uint64
+	gone    bool // both managers know that it was deleted
+}
+
+// space is a namespace as a collection found it.
+type space struct {
+	host  *nsm.Client // nil: no NSM host knows it
+	next  uint64      // the first gc epoch that was not opened yet
+	now   closed
+	may   closed // what this collection may delete
+	doubt error  // the managers do not agree on it: nothing of it is touched
+}
+
+// run goes through all disks, and then deletes what it found.
+func (c *collection) run(ctx context.Context) error {
+	var errs []error
+	for _, d := range c.m.opt.Fleet.All() {
+		if d.Missing() != nil {
+			continue
+		}
+		if err := c.find(ctx, d); err != nil {
+			errs = append(errs, fmt.Errorf("disk %d (%s): %w", d.Number, d.Place, err))
+		}
+	}
+	for _, s := range c.spaces {
+		errs = append(errs, s.doubt)
+	}
+	if !c.allowed && tooMany(c.found, len(c.objects), c.fragments) {
+		err := fmt.Errorf("%w: of %d fragments that are stored, %d are named by no object, of more objects than uploads can have left. Nothing was deleted: if metadata was lost, restore it; if `ovs alba backend check` finds all well, say `ovs alba backend resume-deletion`",
+			ErrTooMany, c.fragments, c.found)
+		c.m.alarm.Store(&err)
+		return errors.Join(append(errs, err)...)
+	}
+	c.m.alarm.Store(nil)
+	errs = append(errs, c.deleteFound(ctx))
+	c.remember()
+	return errors.Join(errs...)
+}
+
+// remember keeps how far this collection could go, for a patient one.
+func (c *collection) remember() {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	clear(c.m.closed) // what has no fragments on any disk need not be known
+	for ns, s := range c.spaces {
+		c.m.closed[ns] = s.now
+	}
+}
+
+// space finds out, once, what the managers say of a namespace that has fragments.
+func (c *collection) space(ctx context.Context, ns uint64) (*space, error) {
+	if s := c.spaces[ns]; s != nil {
+		return s, nil
+	}
+	s, err := c.judge(ctx, ns)
+	if err != nil {
+		return nil, err
+	}
+	s.may = s.now
+	if c.patient {
+		c.m.mu.Lock()
+		before := c.m.closed[ns]
+		c.m.mu.Unlock()
+		s.may = closed{min(s.now.minimum, before.minimum), s.now.gone && before.gone}
+	}
+	c.spaces[ns] = s
+	return s, nil
+}
+
+// judge asks both managers about a namespace. One that an NSM host serves must be
+// known to the ABM. One that none serves is gone if the ABM gave its number away
+// and does not have it, or is removing it: the number is not used again. All else
+// is a doubt: one of the managers is not the one that it was.
+func (c *collection) judge(ctx context.Context, ns uint64) (*space, error) {
+	s := new(space)
+	var state nsm.NamespaceState
+	for _, host := range c.hosts {
+		info, err := host.Namespaces(ctx, ns-1, 1, nsm.Consistent)
+		if err != nil {
+			return nil, err
+		}
+		if len(info) == 1 && info[0].Number == ns {
+			s.host, s.next, s.now.minimum, state = host, info[0].Epochs.Next, info[0].Epochs.Minimum, info[0].State
+			break
+		}
+	}
+	// After the NSM: what it has forgotten, the ABM was told to forget before.
+	rec, known, next, err := c.m.inABM(ctx, ns)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case s.host != nil && !known && state == nsm.NamespaceActive:
+		s.doubt = fmt.Errorf("namespace %d has objects at its NSM host, and the ABM does not know it: %w", ns, errDisagree)
+	case s.host != nil && state != nsm.NamespaceActive:
+		s.now.minimum = 0 // its cleanup comes first
+	case s.host != nil:
+	case ns >= next:
+		s.doubt = fmt.Errorf("there are fragments of namespace %d, and the ABM has not got that far (%d is its next): %w", ns, next, errDisagree)
+	case known && rec.State != abm.NamespaceRemoving:
+		s.doubt = fmt.Errorf("namespace %d (%s) is not known to any NSM host: %w", ns, rec.Name, errDisagree)
+	default:
+		s.now.gone = true
+	}
+	return s, nil
+}
+
+// errDisagree is what the managers' disagreement on a namespace means.
+var errDisagree = errors.New("one of the groups under arakoon/ is not what it was; nothing of this namespace is deleted: restore them from one copy")
+
+// inABM returns the ABM's record of a namespace, if it has one, and the number
+// that it will give away next.
+func (m *Maintenance) inABM(ctx context.Context, ns uint64) (rec abm.Namespace, known bool, next uint64, err error) {
+	page, err := m.opt.ABM.Namespaces(ctx, ns-1, 1, abm.Consistent)
+	if err != nil {
+		return rec, false, 0, err
+	}
+	if len(page) == 1 && page[0].Number == ns {
+		rec, known = page[0], true
+	}
+	b, err := m.opt.ABM.Backend(ctx, abm.Consistent)
+	return rec, known, b.NextNamespace, err
+}
+
+// find goes through the keys of a disk.
+func (c *collection) find(ctx context.Context, d *fleet.Disk) error {
+	var first []byte
+	for ctx.Err() == nil {
+		page, err := d.Range(ctx, first, nil, collectPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		c.fragments += len(page)
+		var last manifest.ObjectID
+		var o *nsm.Object
+		for _, info := range page {
+			k, err := manifest.ParseKey(info.Key)
+			if err != nil {
+				continue // not ours to judge
+			}
+			s, err := c.space(ctx, k.Namespace)
+			if err != nil {
+				return err
+			}
+			if !s.mayBeOrphan(info.Epoch, k.Namespace) {
+				continue
+			}
+			if s.host != nil && (o == nil || last != k.Object) {
+				if o, err = lookup(ctx, s.host, k); err != nil {
+					return err
+				}
+				last = k.Object
+			}
+			if s.host == nil || !names(o, k, d.Number) {
+				if err := c.keep(ctx, orphan{d, k}); err != nil {
+					return err
+				}
+			}
+		}
+		first = append(page[len(page)-1].Key, 0)
+	}
+	return ctx.Err()
+}
+
+// mayBeOrphan says of a fragment of a gc epoch whether the collection may delete
+// it if no object names it.
+func (s *space) mayBeOrphan(epoch, ns uint64) bool {
+	switch {
+	case s.doubt != nil:
+		return false
+	case s.host == nil:
+		return s.may.gone
+	case epoch >= s.next:
+		s.doubt = fmt.Errorf("there are fragments of gc epoch %d of namespace %d, and its NSM host has not got that far (%d is its next): %w", epoch, ns, s.next, errDisagree)
+		return false
+	}
+	return epoch < s.may.minimum // later ones may still be committed
+}
+
+// keep counts an orphan and keeps it to be deleted.
+func (c *collection) keep(ctx context.Context, o orphan) error {
+	c.found++
+	if len(c.objects) <= orphanObjects {
+		c.objects[o.key.Object] = struct{}{}
+	}
+	if len(c.orphans) == orphansMax {
+		if !c.allowed {
+			return nil // the next collection finds it, if this is not too many
+		}
+		if err := c.deleteFound(ctx); err != nil {
+			return err
+		}
+	}
+	c.orphans = append(c.orphans, o)
+	return nil
+}
+
+// deleteFound deletes the orphans that are kept. Those of a namespace that came
+// into doubt meanwhile stay.
+func (c *collection) deleteFound(ctx context.Context) error {
+	var errs []error
+	for len(c.orphans) > 0 && ctx.Err() == nil {
+		n := 1
+		for n < len(c.orphans) && n < osd.UpdatesMax && c.orphans[n].disk == c.orphans[0].disk {
+			n++
+		}
+		errs = append(errs, c.deleteOn(ctx, c.orphans[0].disk, c.orphans[:n]))
+		c.orphans = c.orphans[n:]
+	}
+	c.orphans = nil
+	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// deleteOn deletes orphans on one disk. A repair may have made one of them again
+// since it was found, under the same key, and named it: so each is looked up once
+// more while no repair runs.
+func (c *collection) deleteOn(ctx context.Context, d *fleet.Disk, orphans []orphan) error {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	if err := c.m.opt.MayDelete(); err != nil {
+		return err
+	}
+	var updates []osd.Update
+	for _, o := range orphans {
+		s := c.spaces[o.key.Namespace]
+		if s.doubt != nil {
+			continue
+		}
+		if s.host != nil {
+			now, err := lookup(ctx, s.host, o.key)
+			if err != nil {
+				return err
+			}
+			if names(now, o.key, d.Number) {
+				continue
+			}
+		}
+		updates = append(updates, osd.Update{Key: o.key.Append(nil), Delete: true})
+	}
+	if len(updates) == 0 {
+		return nil
+	}
+	if err := d.Apply(ctx, nil, updates); err != nil {
+		return err
+	}
+	c.m.stats.orphans.Add(uint64(len(updates)))
+	c.m.stats.deleted.Add(uint64(len(updates)))
+	c.m.opt.Logger.Info("deleted fragments that no object names", "disk", d.Number, "fragments", len(updates))
+	return nil
+}
+
+// lookup returns the object with an id; one without chunks if there is none.
+func lookup(ctx context.Context, host *nsm.Client, k manifest.Key) (*nsm.Object, error) {
+	o, err := host.GetByID(ctx, k.Namespace, k.Object, nsm.Consistent)
+	if errors.Is(err, nsm.ErrNotFound) || errors.Is(err, nsm.ErrNamespaceNotFound) {
+		return new(nsm.Object), nil
+	}
+	return o, err
+}
+
+// names reports whether an object has this fragment on this disk.
+func names(o *nsm.Object, k manifest.Key, disk uint64) bool {
+	if int(k.Chunk) >= len(o.Chunks) || int(k.Fragment) >= len(o.Chunks[k.Chunk].Fragments) {
+		return false
+	}
+	f := o.Chunks[k.Chunk].Fragments[k.Fragment]
+	return f.OSD == disk && f.Version == k.Version
+}

@@ -1,0 +1,150 @@
+package groups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"sync"
+	"time"
+
+	"openvstorage/arakoon"
+	"openvstorage/internal/datadir"
+	"openvstorage/internal/generation"
+)
+
+// generationKey, in every group, holds the newest generation that it has seen.
+var generationKey = []byte("host/generation")
+
+// closePatience is how long Close waits for a last claim: a disk may be full.
+const closePatience = 5 * time.Second
+
+// check compares the generation of each group that was there with the record.
+func (g *Groups) check(ctx context.Context) error {
+	record := g.opt.Ledger.Record()
+	file := path.Join(g.opt.Dir, datadir.FormatFile)
+	for name, node := range g.nodes {
+		values, err := node.MultiGet(ctx, arakoon.Consistent, generationKey)
+		if err != nil {
+			return fmt.Errorf("group %s: %w", name, err)
+		}
+		var m generation.Mark
+		if values[0] != nil {
+			if m, err = generation.Decode(values[0]); err != nil {
+				return fmt.Errorf("group %s: key %q: %w", name, generationKey, err)
+			}
+		}
+		switch verdict := record.History.Judge(record.Generation, m); {
+		case verdict == generation.Newer:
+			return fmt.Errorf("%w: %s is of generation %d, and %s of %d: restore that file, or all of the data directory but asd/ and cache/, from one copy that was made while nothing ran",
+				ErrOlder, file, record.Generation, g.dir(name), m.Number)
+		case verdict == generation.Foreign:
+			return fmt.Errorf("%w: %s and %s both claimed generation %d, apart from each other: restore all of the data directory but asd/ and cache/ from one copy that was made while nothing ran",
+				ErrForeign, file, g.dir(name), m.Number)
+		case m.Number < record.Settled && record.Made(name):
+			return fmt.Errorf("%w: %s is of generation %d, and the data directory had settled %d: restore it as it was last, or all of the data directory but asd/ and cache/ from one copy that was made while nothing ran",
+				ErrOlder, g.dir(name), m.Number, record.Settled)
+		}
+	}
+	return nil
+}
+
+// Claim has this start claim a generation that is above all that the directory
+// has seen, and above floor. It is called once, before anything is changed that
+// others could see. accept says that what other copies have claimed counts for
+// nothing any more: a person has accepted this one.
+func (g *Groups) Claim(ctx context.Context, floor uint64, accept bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	record := g.opt.Ledger.Record()
+	m := generation.Mark{Number: max(record.Generation, floor) + 1, Start: g.start}
+	return g.claim(ctx, m, func(r *datadir.Record) {
+		if accept {
+			r.History = nil
+			r.Suspended = time.Now().UTC()
+		}
+		r.History = r.History.Add(m)
+	})
+}
+
+// Beat claims the next generation if anything was changed in a group since the
+// newest was claimed. It returns the newest, and whether it is new.
+func (g *Groups) Beat(ctx context.Context) (m generation.Mark, changed bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.mark.Number == 0 {
+		return g.mark, false, nil // nothing was claimed yet
+	}
+	for name, node := range g.nodes {
+		changed = changed || node.Applied() != g.applied[name]
+	}
+	if !changed {
+		return g.mark, false, nil
+	}
+	err = g.claim(ctx, generation.Mark{Number: g.opt.Ledger.Record().Generation + 1, Start: g.start}, func(*datadir.Record) {})
+	return g.mark, err == nil, err
+}
+
+// Mark is the newest generation that this start has claimed and settled.
+func (g *Groups) Mark() generation.Mark {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mark
+}
+
+// claim takes the steps of a claim in their order. g.mu is held.
+func (g *Groups) claim(ctx context.Context, m generation.Mark, also func(*datadir.Record)) error {
+	err := g.opt.Ledger.Change(func(r *datadir.Record) {
+		r.Generation = m.Number
+		also(r)
+	})
+	if err != nil {
+		return err
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for name, node := range g.nodes {
+		all.Go(func() {
+			seq := new(arakoon.Sequence).Set(generationKey, m.Append(nil)).Set(groupsKey, encodeNames(g.Names()))
+			var index uint64
+			err := arakoon.Patiently(ctx, func() (err error) {
+				index, _, err = node.Write(ctx, seq)
+				return err
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			if g.applied[name] = index; err != nil {
+				errs = append(errs, fmt.Errorf("claim %v in group %s: %w", m, name, err))
+			}
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := g.opt.Ledger.Change(func(r *datadir.Record) { r.Settled = m.Number }); err != nil {
+		return err
+	}
+	g.mark = m
+	return nil
+}
+
+// Judge compares what something of this data directory has seen with what the
+// directory has.
+func (g *Groups) Judge(m generation.Mark) generation.Verdict {
+	record := g.opt.Ledger.Record()
+	return record.History.Judge(record.Generation, m)
+}
+
+// Generation is the newest that the data directory has claimed.
+func (g *Groups) Generation() uint64 { return g.opt.Ledger.Record().Generation }
+
+// Suspended is since when nothing may be deleted on disks, zero: it may. A claim
+// that accepts an older copy suspends it, durably.
+func (g *Groups) Suspended() time.Time { return g.opt.Ledger.Record().Suspended }
+
+// Resume ends that, durably.
+func (g *Groups) Resume() error {
+	return g.opt.Ledger.Change(func(r *datadir.Record) { r.Suspended = time.Time{} })
+}

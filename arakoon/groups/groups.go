@@ -1,0 +1,193 @@
+package groups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"sync"
+
+	"openvstorage/arakoon"
+	"openvstorage/arakoon/state"
+	"openvstorage/internal/datadir"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/generation"
+
+	"github.com/google/uuid"
+)
+
+// Errors of Open that callers match with errors.Is.
+var (
+	// ErrMissing: a group that was made is not there.
+	ErrMissing = errors.New("group is missing")
+	// ErrOlder: a group, or the directory's record, is an older copy.
+	ErrOlder = errors.New("an older copy")
+	// ErrForeign: a group belongs to a copy of the directory that went on apart.
+	ErrForeign = errors.New("of another copy")
+)
+
+// Ledger is the record of the data directory; a *datadir.Directory.
+type Ledger interface {
+	Record() datadir.Record
+	Change(func(*datadir.Record)) error
+}
+
+// Spec is a group that is wanted.
+type Spec struct {
+	Name      string // of the group, and of its directory under DIR/arakoon
+	Functions []state.Function
+	// After are names in the data directory that are made only when the group was:
+	// one that is there says that the group was, too.
+	After []string
+}
+
+// Options for Open. All but Logger must be given.
+type Options struct {
+	FS     disk.FS
+	Dir    string // the data directory
+	ID     uuid.UUID
+	Ledger Ledger
+	Logger *slog.Logger
+}
+
+// Sizes of a group of one that runs beside others in a process: little memory,
+// and quick to make.
+const (
+	logSegment  = 4 << 20
+	logCache    = 1 << 20
+	compactLog  = 16 << 20
+	stateCache  = 6 << 20
+	stateMemory = 6 << 20
+)
+
+// Groups are the open groups of a data directory. Methods are safe for concurrent
+// use.
+type Groups struct {
+	opt   Options
+	specs []Spec
+
+	mu      sync.Mutex // one claim at a time
+	nodes   map[string]*arakoon.Node
+	start   uint64            // drawn by this start
+	mark    generation.Mark   // the newest that is settled
+	applied map[string]uint64 // of each group, as of that
+}
+
+// Open opens groups, side by side, and makes those that there never were.
+// Anything that is missing, or older than the rest, is refused by name, and
+// nothing is made in its place.
+func Open(ctx context.Context, opt Options, specs ...Spec) (*Groups, error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	g := &Groups{opt: opt, specs: specs, nodes: make(map[string]*arakoon.Node), start: rand.Uint64(), applied: make(map[string]uint64)}
+	if err := g.open(ctx); err != nil {
+		return nil, errors.Join(err, g.closeNodes())
+	}
+	return g, nil
+}
+
+func (g *Groups) open(ctx context.Context) error {
+	for _, name := range g.opt.Ledger.Record().Groups {
+		if !slices.ContainsFunc(g.specs, func(s Spec) bool { return s.Name == name }) {
+			return fmt.Errorf("data directory %s has a group %s, and it was not asked for: what is settled is so in all groups", g.opt.Dir, name)
+		}
+	}
+	there, absent, err := g.look()
+	if err != nil {
+		return err
+	}
+	// Those that are there first: they may know of the others.
+	if err := g.openNodes(there, true); err != nil {
+		return err
+	}
+	if err := g.check(ctx); err != nil {
+		return err
+	}
+	if err := g.mayMake(ctx, absent); err != nil {
+		return err
+	}
+	if len(absent) > 0 {
+		parent := path.Join(g.opt.Dir, "arakoon")
+		if err := errors.Join(g.opt.FS.MkdirAll(parent, 0o700), g.opt.FS.SyncDir(g.opt.Dir)); err != nil {
+			return err
+		}
+	}
+	if err := g.openNodes(absent, false); err != nil {
+		return err
+	}
+	return g.record()
+}
+
+// dir is where a group is.
+func (g *Groups) dir(name string) string { return path.Join(g.opt.Dir, "arakoon", name) }
+
+// openNodes opens some groups side by side: most of the time they wait for the
+// disk.
+func (g *Groups) openNodes(specs []Spec, existing bool) error {
+	nodes, errs := make([]*arakoon.Node, len(specs)), make([]error, len(specs))
+	var all sync.WaitGroup
+	for i, s := range specs {
+		all.Go(func() {
+			nodes[i], errs[i] = arakoon.Open(arakoon.Options{
+				FS: g.opt.FS, Dir: g.dir(s.Name), Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: 1,
+				Functions: s.Functions, Existing: existing,
+				SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
+				Logger: g.opt.Logger.With("group", s.Name),
+			})
+		})
+	}
+	all.Wait()
+	for i, s := range specs {
+		if nodes[i] != nil {
+			g.nodes[s.Name] = nodes[i]
+		}
+		if errors.Is(errs[i], arakoon.ErrMissing) {
+			errs[i] = g.missing(s.Name, errs[i])
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Node is a group's member, nil for one that was not asked for.
+func (g *Groups) Node(name string) *arakoon.Node { return g.nodes[name] }
+
+// Names are those of the groups.
+func (g *Groups) Names() []string {
+	names := make([]string, len(g.specs))
+	for i, s := range g.specs {
+		names[i] = s.Name
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Close claims a last generation, if something has changed since the newest, and
+// closes the groups.
+func (g *Groups) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	_, _, err := g.Beat(ctx)
+	if err != nil {
+		// What a start would learn by it is how old this directory is, to a few
+		// seconds less.
+		g.opt.Logger.Warn("the last generation was not claimed", "err", err)
+	}
+	return g.closeNodes()
+}
+
+func (g *Groups) closeNodes() error {
+	var errs []error
+	for _, n := range g.nodes {
+		errs = append(errs, n.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (g *Groups) missing(name string, err error) error {
+	return fmt.Errorf("%w: %s: %w. Nothing was changed and nothing is made in its place, as it would know of nothing that is stored. Restore %s from a copy that was made while nothing ran: with all of the data directory but asd/ and cache/, as its parts belong together",
+		ErrMissing, name, err, g.dir(name))
+}
