@@ -129,9 +129,10 @@ func (b *Backend) mayAttach(dir string) error {
 	return nil
 }
 
-// beat claims a generation if something has changed since the newest was claimed,
-// first in the data directory and its groups, then on the disks.
-func (b *Backend) beat(ctx context.Context) error {
+// Beat claims a generation if something has changed since the newest was claimed,
+// first in the data directory and its groups, then on the disks. It is done in the
+// background, and when the backend is closed.
+func (b *Backend) Beat(ctx context.Context) error {
 	m, _, err := b.groups.Beat(ctx)
 	if err != nil {
 		return err
@@ -163,7 +164,7 @@ func (b *Backend) beats(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := b.beat(ctx); err != nil && ctx.Err() == nil {
+		if err := b.Beat(ctx); err != nil && ctx.Err() == nil {
 			b.opt.Logger.Warn("a generation was not claimed everywhere, to be tried again", "err", err)
 		}
 	}

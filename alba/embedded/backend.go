@@ -178,7 +178,7 @@ func (b *Backend) Close() error {
 	if b.groups != nil && b.abm != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 		defer cancel()
-		if err := b.beat(ctx); err != nil {
+		if err := b.Beat(ctx); err != nil {
 			b.opt.Logger.Warn("the last generation was not claimed everywhere", "err", err)
 		}
 	}

@@ -171,4 +171,3 @@ func (b *Backend) Resume(ctx context.Context) (Check, error) {
 	b.work.Wake()
 	return c, nil
 }
-

@@ -42,7 +42,7 @@ type OSD struct {
 // Health of a backend.
 const (
 	HealthOK       = "ok"
-	HealthDegraded = "degraded" // something is missing, nothing is lost
+	HealthDegraded = "degraded"   // something is missing, nothing is lost
 	HealthBad      = "unreadable" // something cannot be read
 )
 
