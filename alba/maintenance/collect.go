@@ -1,13 +1,13 @@
 package maintenance
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
+	"slices"
 	"time"
 
 	"openvstorage/alba/abm"
-	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
@@ -144,7 +144,7 @@ func (c *collection) disk(ctx context.Context, d *fleet.Disk) error {
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		var orphans []osd.Update
+		var orphans []osd.Info
 		var last manifest.ObjectID
 		var o *nsm.Object
 		for _, info := range page {
@@ -166,20 +166,53 @@ func (c *collection) disk(ctx context.Context, d *fleet.Disk) error {
 				last = k.Object
 			}
 			if s.host == nil || !names(o, k, d.Number) {
-				orphans = append(orphans, osd.Update{Key: info.Key, Delete: true})
+				orphans = append(orphans, info)
 			}
 		}
-		if len(orphans) > 0 {
-			if err := d.Apply(ctx, nil, orphans); err != nil {
-				return err
-			}
-			c.m.stats.orphans.Add(uint64(len(orphans)))
-			c.m.stats.deleted.Add(uint64(len(orphans)))
-			c.m.opt.Logger.Info("deleted fragments that no object names", "disk", d.Number, "fragments", len(orphans))
+		if err := c.delete(ctx, d, orphans); err != nil {
+			return err
 		}
 		first = append(page[len(page)-1].Key, 0)
 	}
 	return ctx.Err()
+}
+
+// delete deletes keys that no object named when they were looked up, each only if
+// it is still of the epoch that it had then. This is what makes the deletion of a
+// fragment that an object names impossible (rule O7), whoever else is at work:
+//
+//   - The epoch was closed before the look-up. What was committed under it was
+//     committed before, and the look-up would have shown it.
+//   - A repair may write the same key again, if one before it did not get to its
+//     commit: both take the object's next revision. It does so under an epoch that
+//     is open, before its commit, and what it wrote is never written over under an
+//     older one (repair.write). So the key is of a newer epoch from before the
+//     commit on, and the delete is refused; or it comes before that write.
+func (c *collection) delete(ctx context.Context, d *fleet.Disk, orphans []osd.Info) error {
+	for len(orphans) > 0 {
+		asserts, updates := make([]osd.Assert, len(orphans)), make([]osd.Update, len(orphans))
+		for i, info := range orphans {
+			asserts[i] = osd.Assert{Kind: osd.NotNewer, Key: info.Key, Epoch: info.Epoch}
+			updates[i] = osd.Update{Key: info.Key, Delete: true}
+		}
+		err := d.Apply(ctx, asserts, updates)
+		var newer *osd.AssertError
+		if errors.As(err, &newer) {
+			left := len(orphans)
+			orphans = slices.DeleteFunc(orphans, func(o osd.Info) bool { return bytes.Equal(o.Key, newer.Key) })
+			if len(orphans) < left {
+				continue // all or none: the rest once more
+			}
+		}
+		if err != nil {
+			return err
+		}
+		c.m.stats.orphans.Add(uint64(len(orphans)))
+		c.m.stats.deleted.Add(uint64(len(orphans)))
+		c.m.opt.Logger.Info("deleted fragments that no object names", "disk", d.Number, "fragments", len(orphans))
+		return nil
+	}
+	return nil
 }
 
 // lookup returns the object with an id; one without chunks if there is none.
@@ -198,49 +231,4 @@ func names(o *nsm.Object, k manifest.Key, disk uint64) bool {
 	}
 	f := o.Chunks[k.Chunk].Fragments[k.Fragment]
 	return f.OSD == disk && f.Version == k.Version
-}
-
-// ScrubSome reads up to n fragments of each disk back, and repairs what is bad.
-func (m *Maintenance) ScrubSome(ctx context.Context, n int) error {
-	for _, d := range m.opt.Fleet.All() {
-		if d.Missing() != nil {
-			continue
-		}
-		m.mu.Lock()
-		after := m.cursor[d.Number]
-		m.mu.Unlock()
-		bad, next, err := d.Verify(ctx, after, n)
-		if err != nil {
-			return err
-		}
-		m.mu.Lock()
-		m.cursor[d.Number] = next
-		m.mu.Unlock()
-		m.stats.scrubbed.Add(uint64(n))
-		for _, b := range bad {
-			if err := m.reportKey(ctx, d, b); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// reportKey finds the object of a bad fragment and has it repaired.
-func (m *Maintenance) reportKey(ctx context.Context, d *fleet.Disk, b osd.Bad) error {
-	k, err := manifest.ParseKey(b.Key)
-	if err != nil {
-		return fmt.Errorf("disk %d (%s): %w: %w", d.Number, d.Place, err, b.Err)
-	}
-	host, err := m.hostOf(ctx, k.Namespace)
-	if err != nil || host == nil {
-		return err
-	}
-	o, err := lookup(ctx, host, k)
-	if err != nil || !names(o, k, d.Number) {
-		return err
-	}
-	m.opt.Logger.Warn("scrub found a bad fragment", "object", o.Name, "fragment", k, "disk", d.Number, "err", b.Err)
-	m.Bad(client.Bad{Namespace: k.Namespace, Name: o.Name, Object: k.Object, Chunk: int(k.Chunk), Fragment: int(k.Fragment), OSD: d.Number, Err: b.Err})
-	return nil
 }
