@@ -41,6 +41,8 @@ var (
 	descScrubbed      = desc("maintenance_scrubbed_fragments_total", "Fragments read back by the scrub.")
 	descBad           = desc("maintenance_bad_fragments_total", "Fragments found missing or bad.")
 	descFailures      = desc("maintenance_failures_total", "Steps of maintenance that failed.")
+	descDropped       = desc("maintenance_dropped_reports_total", "Reports of bad fragments that were dropped, too many being there.")
+	descWaiting       = desc("maintenance_objects", "Objects that are not repaired, by what they wait for.", "for")
 
 	descDiskState     = desc("disk_state", "1 for the state that a disk is in.", "disk", "state")
 	descDiskUsed      = desc("disk_used_bytes", "Bytes used of a disk.", "disk")
@@ -158,6 +160,10 @@ func (b *Backend) collectMaintenance(s sink) {
 	s.count(descScrubbed, m.Scrubbed)
 	s.count(descBad, m.Bad)
 	s.count(descFailures, m.Failures)
+	s.count(descDropped, m.Dropped)
+	s.gauge(descWaiting, float64(m.Waiting), "repair")
+	s.gauge(descWaiting, float64(m.NoPlace), "place")
+	s.gauge(descWaiting, float64(m.Unreadable), "disks")
 }
 
 // collectCache tells of the fragment cache; of none it tells zeros.

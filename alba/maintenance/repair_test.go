@@ -320,16 +320,21 @@ func TestFullDiskIsNoPlace(t *testing.T) {
 // is that of the bad one: it is rewritten there, and nothing is put beside it.
 func TestOneDiskTakesOneFragment(t *testing.T) {
 	b := albatest.New(t, 4, albatest.Small(policy.Policy{K: 2, M: 2, C: 2, X: 8}), nil)
+	var rules []*osdtest.Injected
 	for _, f := range b.Faults {
-		f.Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Apply}, Count: 1, Err: errBroken, Match: func(key []byte) bool {
+		rules = append(rules, f.Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Apply}, Err: errBroken, Match: func(key []byte) bool {
 			k, err := manifest.ParseKey(key)
 			return err == nil && k.Fragment == 0
-		}})
+		}}))
 	}
 	check(t, b.CreateNamespace(ctx, "ns"))
 	check(t, b.Namespace("ns").Put(ctx, "o", osdtest.Data(50_000, 1)))
 	o, err := b.NSM.Get(ctx, 1, "o", nsm.Consistent)
 	check(t, err)
+	for _, r := range rules {
+		r.Remove()
+	}
+	rested(b)
 	for n := range uint64(4) { // the disk that did not get fragment 0
 		if !onDisk(o, 1+n) {
 			b.Take(1 + n)
