@@ -99,7 +99,7 @@ func (w *chunkWrite) write(ctx context.Context, i int, number uint64, value osd.
 // was written from, are not those of the manifest: the disk has checked it against
 // the former, readers will against the latter (P2).
 func (w *chunkWrite) unchanged(i int, value osd.Value) error {
-	f := w.m.Chunks[w.chunk].Fragments[i]
+	f := &w.m.Chunks[w.chunk].Fragments[i] // its disk is being entered, maybe
 	if len(value.Data) == int(f.Length) && osd.TableCRC(value.CRCs) == f.CRC {
 		return nil
 	}
