@@ -186,7 +186,7 @@ func (c *collection) disk(ctx context.Context, d *fleet.Disk) error {
 //   - A repair may write the same key again, if one before it did not get to its
 //     commit: both take the object's next revision. It does so under an epoch that
 //     is open, before its commit, and what it wrote is never written over under an
-//     older one (repair.write). So the key is of a newer epoch from before the
+//     older one (rewrite.write). So the key is of a newer epoch from before the
 //     commit on, and the delete is refused; or it comes before that write.
 func (c *collection) delete(ctx context.Context, d *fleet.Disk, orphans []osd.Info) error {
 	for len(orphans) > 0 {
