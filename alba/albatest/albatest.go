@@ -61,10 +61,7 @@ func New(t testing.TB, n int, p preset.Preset, change func(*client.Options)) *Ba
 	for range n {
 		b.AddDisk()
 	}
-	b.Work = maintenance.New(maintenance.Options{
-		ABM: b.ABM, Host: b.hostOf, Fleet: b.Fleet, RebuildAfter: -1,
-		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) },
-	})
+	b.Work = maintenance.New(b.WorkOptions())
 	o := client.Options{ABM: b.ABM, Host: b.hostOf, Fleet: b.Fleet, Bad: b.Work.Bad, EpochAge: time.Nanosecond}
 	if change != nil {
 		change(&o)
@@ -72,6 +69,15 @@ func New(t testing.TB, n int, p preset.Preset, change func(*client.Options)) *Ba
 	b.Client = client.New(o)
 	t.Cleanup(func() { b.must(b.Client.Close()) })
 	return b
+}
+
+// WorkOptions are the options of Work, for tests that need other ones. Its clock
+// stands still, and what has failed is tried again by the next call.
+func (b *Backend) WorkOptions() maintenance.Options {
+	return maintenance.Options{
+		ABM: b.ABM, Host: b.hostOf, Fleet: b.Fleet, RebuildAfter: -1, Retry: -1, Now: func() time.Time { return time.Unix(1, 0) },
+		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) },
+	}
 }
 
 // AddDisk takes another disk into the backend and returns its number.

@@ -61,7 +61,7 @@ func (r *request) check() (bytes int64, err error) {
 		if err := checkKey(s.Key); err != nil {
 			return 0, err
 		}
-		if s.Kind < osd.Exists || s.Kind > osd.Equals || len(s.Value) > osd.BlockSize {
+		if s.Kind < osd.Exists || s.Kind > osd.NotNewer || len(s.Value) > osd.BlockSize {
 			return 0, fmt.Errorf("%w: assert of kind %d with %d bytes", osd.ErrInvalid, s.Kind, len(s.Value))
 		}
 	}

@@ -258,6 +258,8 @@ func (a *ASD) holds(b *batch, s *osd.Assert) (bool, error) {
 			return !e.Delete, nil
 		case osd.Absent:
 			return e.Delete, nil
+		case osd.NotNewer:
+			return e.Delete || e.Epoch <= s.Epoch, nil
 		}
 		return !e.Delete && bytes.Equal(b.values[i].Data, s.Value), nil
 	}
@@ -267,6 +269,8 @@ func (a *ASD) holds(b *batch, s *osd.Assert) (bool, error) {
 		return ok, nil
 	case osd.Absent:
 		return !ok, nil
+	case osd.NotNewer:
+		return !ok || p.epoch <= s.Epoch, nil
 	}
 	if !ok || int(p.size) != len(s.Value) {
 		return false, nil

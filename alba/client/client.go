@@ -38,6 +38,7 @@ type Options struct {
 	Logger  *slog.Logger
 
 	Uploads       int           // objects encoded side by side, each with its memory; default 4
+	LateBytes     int64         // of chunks that late fragments keep in memory beyond those of Uploads; default 128 MiB
 	ManifestBytes int64         // of manifests in memory; default 64 MiB
 	Patience      time.Duration // how long a put waits for fragments beyond c; default 2 s
 	EpochAge      time.Duration // how long a gc epoch is used before it is asked for again; default 15 s
@@ -46,6 +47,9 @@ type Options struct {
 func (o *Options) ensureDefaults() {
 	if o.Uploads == 0 {
 		o.Uploads = 4
+	}
+	if o.LateBytes == 0 {
+		o.LateBytes = 128 << 20
 	}
 	if o.ManifestBytes == 0 {
 		o.ManifestBytes = 64 << 20
@@ -88,6 +92,7 @@ type Stats struct {
 	Retries    uint64 // attempts to put that were begun again
 	Narrow     uint64 // objects that were accepted below full width
 	Late       uint64 // fragments that were entered after the commit
+	LateBytes  uint64 // of chunks that late fragments keep in memory now, of at most Options.LateBytes
 	Reads      uint64 // ranges read from disks
 	ReadBytes  uint64
 	CacheHits  uint64 // ranges read from the fragment cache
@@ -108,7 +113,8 @@ type Client struct {
 
 	manifests *otter.Cache[objectKey, *entry]
 	changes   changes
-	coders    chan *coder // Uploads of them, nil until they are needed
+	chunks    chunkMemory
+	overdue   overdue
 	buffers   buffers
 	openers   sync.Pool // of *scratch: no payload
 	tasks     sync.Pool // of *task: no payload
@@ -124,10 +130,8 @@ var _ backend.Store = (*Client)(nil)
 // New makes a client.
 func New(opt Options) *Client {
 	opt.ensureDefaults()
-	c := &Client{opt: opt, changes: changes{seed: maphash.MakeSeed()}, spaces: make(map[string]*space), coders: make(chan *coder, opt.Uploads)}
-	for range opt.Uploads {
-		c.coders <- nil
-	}
+	c := &Client{opt: opt, changes: changes{seed: maphash.MakeSeed()}, spaces: make(map[string]*space)}
+	c.chunks.init(opt.Uploads, opt.LateBytes)
 	c.openers.New = func() any { return new(scratch) }
 	c.manifests = otter.Must(&otter.Options[objectKey, *entry]{
 		MaximumWeight: uint64(opt.ManifestBytes),
@@ -166,7 +170,7 @@ func (c *Client) Stats() Stats {
 	s := &c.stats
 	return Stats{
 		Plain: s.plain.Load(), Data: s.data.Load(), Parity: s.parity.Load(), Inline: s.inline.Load(), Manifests: s.manifests.Load(),
-		Retries: s.retries.Load(), Narrow: s.narrow.Load(), Late: s.late.Load(),
+		Retries: s.retries.Load(), Narrow: s.narrow.Load(), Late: s.late.Load(), LateBytes: uint64(c.chunks.lent()),
 		Reads: s.reads.Load(), ReadBytes: s.readBytes.Load(), CacheHits: s.cacheHits.Load(), Hedged: s.hedged.Load(),
 		Degraded: s.degraded.Load(), Unreadable: s.unreadable.Load(),
 	}

@@ -2,59 +2,226 @@ package client
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/object"
 )
 
-// coder is the memory of one upload: an encoder and room for two chunks, one
-// being encoded while the other is written.
+// codedMax is how many chunks of an upload are in memory: one is encoded while
+// the one before it is written.
+const codedMax = 2
+
+// coder is an encoder, and the memory for the chunks of one upload.
 type coder struct {
 	encoder object.Encoder
-	coded   [2]coded
-	// users are the upload itself and each fragment write under way: the memory
-	// is theirs until the last is done, even if the upload has returned.
-	users atomic.Int32
+
+	// Guarded by the mutex of chunkMemory.
+	free  []*coded
+	used  []*coded // being encoded or written, the oldest first
+	ended bool     // the upload has; the coder is given back with the last of used
 }
 
-// coded is the fragments of one chunk.
-type coded struct{ object.Coded }
-
-func (x *coder) reset(m *manifest.Manifest, master []byte) error {
-	return x.encoder.Reset(object.Params{Namespace: m.Namespace, Object: m.Object, Policy: m.Policy, Scheme: m.Scheme, Master: master})
+// coded is the fragments of one chunk. The memory is in use for as long as it has
+// users: the upload, until it has begun to write the chunk, and every fragment
+// write that reads it, until that has ended. Nobody else says when it may be used
+// again: what was uploaded since, and whether the upload has returned, says
+// nothing of a write that is late.
+type coded struct {
+	object.Coded
+	coder *coder // whose it is; nil: it is lent, and collected at its end
+	lent  int64  // bytes
+	users int
 }
 
-// takeCoder waits for one of the coders, of which there are Options.Uploads.
-func (c *Client) takeCoder(ctx context.Context) (*coder, error) {
+// size is the bytes of all fragments.
+func (u *coded) size() (n int64) {
+	for _, s := range u.Shards {
+		n += int64(len(s))
+	}
+	return n
+}
+
+// chunkMemory is the memory of all chunks on their way to disks: codedMax chunks
+// for each coder, and beyond that what late fragments keep from their coder,
+// which is bounded in bytes.
+type chunkMemory struct {
+	coders chan *coder // that are idle; nil until they are needed
+	limit  int64       // of late
+
+	mu      sync.Mutex
+	late    int64         // bytes lent
+	waiting int           // uploads that wait for changed
+	changed chan struct{} // closed and renewed when memory comes back
+}
+
+func (m *chunkMemory) init(uploads int, limit int64) {
+	m.coders, m.limit, m.changed = make(chan *coder, uploads), limit, make(chan struct{})
+	for range uploads {
+		m.coders <- nil
+	}
+}
+
+// coder waits for one of the coders, of which there are Options.Uploads.
+func (m *chunkMemory) coder(ctx context.Context) (*coder, error) {
 	select {
-	case x := <-c.coders:
+	case x := <-m.coders:
 		if x == nil {
 			x = new(coder)
 		}
-		x.users.Store(1)
+		x.ended = false
 		return x, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// giveCoder ends one use of a coder.
-func (c *Client) giveCoder(x *coder) {
-	if x.users.Add(-1) == 0 {
-		c.coders <- x
+// end gives a coder back: at once if what late fragments are still written from
+// may be lent to them, else when the last of them is written.
+func (m *chunkMemory) end(x *coder) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.lendLocked(x) {
 	}
+	x.ended = true
+	m.idleLocked(x)
+}
+
+func (m *chunkMemory) idleLocked(x *coder) {
+	if x.ended && len(x.used) == 0 {
+		m.coders <- x // there is room for each
+	}
+}
+
+// take returns memory for a chunk, which its upload uses from then on. If all that
+// the coder has is used, the oldest is lent to the late fragments that hold it; if
+// so much is lent already, it waits for some of them to end.
+func (m *chunkMemory) take(ctx context.Context, x *coder) (*coded, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(x.free) == 0 && len(x.used) == codedMax && !m.lendLocked(x) {
+		changed := m.changed
+		m.waiting++
+		m.mu.Unlock()
+		var err error
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		m.mu.Lock()
+		m.waiting--
+		if err != nil {
+			return nil, err
+		}
+	}
+	var u *coded
+	if n := len(x.free); n > 0 {
+		u, x.free = x.free[n-1], x.free[:n-1]
+	} else {
+		u = &coded{coder: x}
+	}
+	u.users = 1
+	x.used = append(x.used, u)
+	return u, nil
+}
+
+// lendLocked leaves the oldest memory of a coder to those who still read it, and
+// reports whether it may. More than the bound at once is lent if nothing else is.
+func (m *chunkMemory) lendLocked(x *coder) bool {
+	if len(x.used) == 0 {
+		return false
+	}
+	u := x.used[0]
+	n := u.size()
+	if m.late > 0 && m.late+n > m.limit {
+		return false
+	}
+	x.used = append(x.used[:0], x.used[1:]...)
+	u.coder, u.lent = nil, n
+	m.late += n
+	return true
+}
+
+// use adds n users.
+func (m *chunkMemory) use(u *coded, n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u.users += n
+}
+
+// release ends one use. With the last one the memory may be used again.
+func (m *chunkMemory) release(u *coded) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u.users--; u.users > 0 {
+		return
+	}
+	if x := u.coder; x == nil {
+		m.late -= u.lent
+	} else {
+		for i := range x.used {
+			if x.used[i] == u {
+				x.used = append(x.used[:i], x.used[i+1:]...)
+				break
+			}
+		}
+		x.free = append(x.free, u)
+		m.idleLocked(x)
+	}
+	if m.waiting > 0 {
+		close(m.changed)
+		m.changed = make(chan struct{})
+	}
+}
+
+// lent is the bytes that late fragments keep from their coders.
+func (m *chunkMemory) lent() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.late
+}
+
+func (x *coder) reset(m *manifest.Manifest, master []byte) error {
+	return x.encoder.Reset(object.Params{Namespace: m.Namespace, Object: m.Object, Policy: m.Policy, Scheme: m.Scheme, Master: master})
 }
 
 // Trim gives idle memory back: that of coders and of read buffers.
 func (c *Client) Trim() {
 	c.buffers.drop()
-	for range cap(c.coders) {
+	for range cap(c.chunks.coders) {
 		select {
-		case <-c.coders:
-			c.coders <- nil
+		case <-c.chunks.coders:
+			c.chunks.coders <- nil
 		default:
 			return
 		}
 	}
+}
+
+// overdue counts, for each disk, the fragments that are still being written to it
+// though their upload waits for them no more.
+type overdue struct {
+	disks atomic.Int32 // that have some
+	mu    sync.Mutex
+	count map[uint64]int
+}
+
+func (o *overdue) add(number uint64, by int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.count == nil {
+		o.count = make(map[uint64]int)
+	}
+	if o.count[number] += by; o.count[number] == 0 {
+		delete(o.count, number)
+	}
+	o.disks.Store(int32(len(o.count)))
+}
+
+func (o *overdue) has(number uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.count[number] > 0
 }

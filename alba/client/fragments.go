@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,20 +18,22 @@ import (
 // chunkWrite is the fragments of one chunk on their way to disks.
 type chunkWrite struct {
 	c     *Client
-	m     *manifest.Manifest // only what does not change: key, policy
+	m     *manifest.Manifest // only what does not change: key, policy, checksums
 	chunk int
 
 	mu      sync.Mutex
 	osds    []uint64 // of the fragments that are durable; policy.None: not yet, or never
+	targets []uint64 // on which they are being written; policy.None: on none any more
 	errs    []error
 	left    int           // writes under way
+	overdue bool          // nobody waits for those any more
 	changed chan struct{} // closed and renewed with each result
 }
 
 // writeChunk starts to write the fragments of a chunk, each to a disk of its own.
-func (c *Client) writeChunk(ctx context.Context, x *coder, m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
+func (c *Client) writeChunk(ctx context.Context, m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
 	places := policy.Place(m.Policy, disks, nil, chance{})
-	w := &chunkWrite{c: c, m: m, chunk: chunk, osds: make([]uint64, len(places)), changed: make(chan struct{})}
+	w := &chunkWrite{c: c, m: m, chunk: chunk, osds: make([]uint64, len(places)), targets: places, changed: make(chan struct{})}
 	spare := newSpares(m.Policy, disks, places)
 	// A fragment that is late is written to its end: only then may its memory
 	// be used again. Hence not ctx.
@@ -40,36 +43,40 @@ func (c *Client) writeChunk(ctx context.Context, x *coder, m *manifest.Manifest,
 			w.left++ // before the first of them can end
 		}
 	}
-	for i, number := range places {
+	c.chunks.use(from, w.left)
+	c.late.Add(w.left)
+	for i, number := range slices.Clone(places) {
 		if number == policy.None {
 			continue
 		}
-		x.users.Add(1)
-		c.late.Add(1)
+		value := osd.Value{
+			Data: from.Shards[i], CRCs: from.CRCs[i], Epoch: m.Epoch,
+			Seed: manifest.Seed(m.Object, uint32(chunk), uint32(i)),
+		}
 		go func() {
 			defer c.late.Done()
-			defer c.giveCoder(x)
-			w.write(ctx, i, number, from, spare)
+			defer c.chunks.release(from)
+			w.write(ctx, i, number, value, spare)
 		}()
 	}
 	return w
 }
 
 // write puts one fragment on a disk, or on a spare one if that fails.
-func (w *chunkWrite) write(ctx context.Context, i int, number uint64, from *coded, spare *spares) {
+func (w *chunkWrite) write(ctx context.Context, i int, number uint64, value osd.Value, spare *spares) {
 	key := w.m.Key(w.chunk, i).Append(nil)
-	value := osd.Value{
-		Data: from.Shards[i], CRCs: from.CRCs[i], Epoch: w.m.Epoch,
-		Seed: manifest.Seed(w.m.Object, uint32(w.chunk), uint32(i)),
-	}
 	var errs []error
 	for number != policy.None {
 		err := w.writeTo(ctx, number, key, value)
+		if err == nil {
+			err = w.unchanged(i, value)
+		}
 		if err == nil {
 			break
 		}
 		errs = append(errs, err)
 		number = spare.take()
+		w.aim(i, number)
 	}
 	if number != policy.None {
 		if i < int(w.m.Policy.K) {
@@ -78,6 +85,7 @@ func (w *chunkWrite) write(ctx context.Context, i int, number uint64, from *code
 			w.c.stats.parity.Add(uint64(len(value.Data)))
 		}
 	}
+	w.aim(i, policy.None)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.osds[i] = number
@@ -85,6 +93,47 @@ func (w *chunkWrite) write(ctx context.Context, i int, number uint64, from *code
 	w.left--
 	close(w.changed)
 	w.changed = make(chan struct{})
+}
+
+// unchanged refuses a fragment whose checksums, as they lie in the memory that it
+// was written from, are not those of the manifest: the disk has checked it against
+// the former, readers will against the latter (P2).
+func (w *chunkWrite) unchanged(i int, value osd.Value) error {
+	f := &w.m.Chunks[w.chunk].Fragments[i] // its disk is being entered, maybe
+	if len(value.Data) == int(f.Length) && osd.TableCRC(value.CRCs) == f.CRC {
+		return nil
+	}
+	return fmt.Errorf("%w: fragment %v: what was written is not what its manifest says", backend.ErrCorrupt, w.m.Key(w.chunk, i))
+}
+
+// aim notes on which disk a fragment is being written now.
+func (w *chunkWrite) aim(i int, number uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.overdue {
+		if old := w.targets[i]; old != policy.None {
+			w.c.overdue.add(old, -1)
+		}
+		if number != policy.None {
+			w.c.overdue.add(number, 1)
+		}
+	}
+	w.targets[i] = number
+}
+
+// leave ends the wait for what is still being written.
+func (w *chunkWrite) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.overdue {
+		return
+	}
+	w.overdue = true
+	for _, number := range w.targets {
+		if number != policy.None {
+			w.c.overdue.add(number, 1)
+		}
+	}
 }
 
 func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, value osd.Value) error {
@@ -101,7 +150,7 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 	var enough <-chan time.Time
 	for {
 		w.mu.Lock()
-		done, left, changed := 0, w.left, w.changed
+		done, left, overdue, changed := 0, w.left, w.overdue, w.changed
 		for _, n := range w.osds {
 			if n != policy.None {
 				done++
@@ -110,7 +159,7 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 		err := errors.Join(w.errs...)
 		w.mu.Unlock()
 		switch c := int(w.m.Policy.C); {
-		case left == 0 && done >= c:
+		case done >= c && (left == 0 || overdue):
 			return nil
 		case done+left < c:
 			return w.short(done, err)
@@ -122,6 +171,7 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-enough:
+			w.leave()
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -137,13 +187,6 @@ func (w *chunkWrite) short(done int, err error) error {
 		return fmt.Errorf("%w: %w", backend.ErrNoSpace, err)
 	}
 	return err
-}
-
-// pending is the number of fragments that are still being written.
-func (w *chunkWrite) pending() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.left
 }
 
 // settle enters in the manifest where the fragments are that are durable now.
@@ -197,7 +240,7 @@ func (s *spares) take() uint64 {
 
 // enterLate waits in the background for fragments that were not there at the
 // commit, and enters them in the manifest. If that fails they are garbage.
-func (c *Client) enterLate(x *coder, s *space, m *manifest.Manifest, version uint64, chunks []*chunkWrite) {
+func (c *Client) enterLate(s *space, m *manifest.Manifest, version uint64, chunks []*chunkWrite) {
 	waiting := false
 	for i, w := range chunks {
 		w.mu.Lock()
@@ -209,11 +252,9 @@ func (c *Client) enterLate(x *coder, s *space, m *manifest.Manifest, version uin
 	if !waiting {
 		return
 	}
-	x.users.Add(1)
 	c.late.Add(1)
 	go func() {
 		defer c.late.Done()
-		defer c.giveCoder(x)
 		for _, w := range chunks {
 			w.drain()
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"openvstorage/alba/manifest"
@@ -183,7 +184,7 @@ func (u *upload) inline(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	m.Policy = u.preset.Policies[0]
-	x, err := u.c.takeCoder(ctx)
+	x, err := u.c.chunks.coder(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -191,7 +192,7 @@ func (u *upload) inline(ctx context.Context) (uint64, error) {
 	if err == nil {
 		err = x.encoder.Inline(m, u.data)
 	}
-	u.c.giveCoder(x)
+	u.c.chunks.end(x)
 	if err != nil {
 		return 0, err
 	}
@@ -214,40 +215,9 @@ func (u *upload) coded(ctx context.Context) (uint64, error) {
 		return 0, u.c.noRoom(u.s, u.preset, disks)
 	}
 	m.Policy = u.preset.Policies[i]
-	x, err := u.c.takeCoder(ctx)
+	chunks, err := u.write(ctx, m, master, disks)
 	if err != nil {
 		return 0, err
-	}
-	defer u.c.giveCoder(x) // when the last late fragment is written
-	if err := x.reset(m, master); err != nil {
-		return 0, err
-	}
-	size := chunkSize(len(u.data), int(u.preset.ChunkSize))
-	m.Chunks = make([]manifest.Chunk, (len(u.data)+size-1)/size)
-	chunks := make([]*chunkWrite, len(m.Chunks))
-	for i := range m.Chunks {
-		part := u.data[i*size : min((i+1)*size, len(u.data))]
-		if i >= len(x.coded) { // the memory of the chunk before the last
-			if err := chunks[i-len(x.coded)].wait(ctx); err != nil {
-				return 0, err
-			}
-		}
-		into := &x.coded[i%len(x.coded)]
-		if i >= len(x.coded) && chunks[i-len(x.coded)].pending() > 0 {
-			into = new(coded) // its late fragments are still being written from it
-		}
-		if err := x.encoder.Chunk(&into.Coded, i, part); err != nil {
-			return 0, err
-		}
-		m.Chunks[i] = into.Chunk
-		m.Chunks[i].Fragments = append([]manifest.Fragment(nil), into.Chunk.Fragments...)
-		chunks[i] = u.c.writeChunk(ctx, x, m, i, into, disks)
-	}
-	for i, w := range chunks {
-		if err := w.wait(ctx); err != nil {
-			return 0, err
-		}
-		w.settle(&m.Chunks[i])
 	}
 	r, err := u.commit(ctx, m)
 	if err != nil {
@@ -255,9 +225,75 @@ func (u *upload) coded(ctx context.Context) (uint64, error) {
 	}
 	if m.Present() < m.Policy.Width() && !r.Existed {
 		u.c.stats.narrow.Add(1)
-		u.c.enterLate(x, u.s, m, r.Version, chunks)
+		u.c.enterLate(u.s, m, r.Version, chunks)
 	}
 	return r.Version, nil
+}
+
+// write encodes the chunks of an object and writes their fragments, enough of
+// each chunk to be accepted, and enters in the manifest where they are.
+func (u *upload) write(ctx context.Context, m *manifest.Manifest, master []byte, disks []policy.Disk) ([]*chunkWrite, error) {
+	x, err := u.c.chunks.coder(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer u.c.chunks.end(x)
+	if err := x.reset(m, master); err != nil {
+		return nil, err
+	}
+	size := chunkSize(len(u.data), int(u.preset.ChunkSize))
+	m.Chunks = make([]manifest.Chunk, (len(u.data)+size-1)/size)
+	chunks := make([]*chunkWrite, len(m.Chunks))
+	for i := range m.Chunks {
+		if i >= codedMax { // there is memory for so many
+			if err := chunks[i-codedMax].wait(ctx); err != nil {
+				return nil, err
+			}
+		}
+		part := u.data[i*size : min((i+1)*size, len(u.data))]
+		if chunks[i], err = u.chunk(ctx, x, m, i, part, disks); err != nil {
+			return nil, err
+		}
+	}
+	for i, w := range chunks {
+		if err := w.wait(ctx); err != nil {
+			return nil, err
+		}
+		w.settle(&m.Chunks[i])
+	}
+	return chunks, nil
+}
+
+// chunk encodes a chunk and begins to write it.
+func (u *upload) chunk(ctx context.Context, x *coder, m *manifest.Manifest, i int, part []byte, disks []policy.Disk) (*chunkWrite, error) {
+	into, err := u.c.chunks.take(ctx, x)
+	if err != nil {
+		return nil, err
+	}
+	defer u.c.chunks.release(into) // those who write it are users of their own
+	if err := x.encoder.Chunk(&into.Coded, i, part); err != nil {
+		return nil, err
+	}
+	m.Chunks[i] = into.Chunk
+	m.Chunks[i].Fragments = append([]manifest.Fragment(nil), into.Chunk.Fragments...)
+	return u.c.writeChunk(ctx, m, i, into, u.c.prompt(m.Policy, disks)), nil
+}
+
+// prompt returns the disks for a chunk. When much memory is lent to late fragments,
+// the disks that these are on are left out, if the policy can be kept without them:
+// a disk that hangs must not take the memory of all uploads.
+func (c *Client) prompt(p policy.Policy, disks []policy.Disk) []policy.Disk {
+	if c.overdue.disks.Load() == 0 || c.chunks.lent() <= c.opt.LateBytes/2 {
+		return disks
+	}
+	some := slices.Clone(disks)
+	for i := range some {
+		some[i].Failing = some[i].Failing || c.overdue.has(some[i].OSD)
+	}
+	if _, _, ok := policy.Choose([]policy.Policy{p}, some); !ok {
+		return disks
+	}
+	return some
 }
 
 // chunkSize returns the plain bytes of a chunk: a little more than one chunk's

@@ -103,7 +103,7 @@ func (b *Backend) open(ctx context.Context) (err error) {
 		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Logger: o.Logger,
 		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) }, MayDelete: b.mayDelete,
 		Tick: o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
-		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub,
+		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub, Retry: o.Maintain.Retry,
 	})
 	b.Client = client.New(b.clientOptions())
 	if o.Maintain.ByHand {

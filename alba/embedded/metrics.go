@@ -25,6 +25,7 @@ var (
 	descRetries    = desc("alba_put_retries_total", "Attempts to put an object that were begun again.")
 	descNarrow     = desc("alba_narrow_puts_total", "Objects that were accepted below full width.")
 	descLate       = desc("alba_late_fragments_total", "Fragments that were entered after the commit.")
+	descLateBytes  = desc("alba_late_bytes", "Bytes of chunks that late fragments keep in memory.")
 	descReads      = desc("alba_reads_total", "Ranges that were read, by how.", "how")
 	descReadBytes  = desc("alba_read_bytes_total", "Bytes read from disks.")
 	descUnreadable = desc("alba_unreadable_total", "Ranges that could not be read or made.")
@@ -40,6 +41,8 @@ var (
 	descScrubbed      = desc("maintenance_scrubbed_fragments_total", "Fragments read back by the scrub.")
 	descBad           = desc("maintenance_bad_fragments_total", "Fragments found missing or bad.")
 	descFailures      = desc("maintenance_failures_total", "Steps of maintenance that failed.")
+	descDropped       = desc("maintenance_dropped_reports_total", "Reports of bad fragments that were dropped, too many being there.")
+	descWaiting       = desc("maintenance_objects", "Objects that are not repaired, by what they wait for.", "for")
 
 	descDiskState     = desc("disk_state", "1 for the state that a disk is in.", "disk", "state")
 	descDiskUsed      = desc("disk_used_bytes", "Bytes used of a disk.", "disk")
@@ -139,6 +142,7 @@ func (b *Backend) collectClient(s sink) {
 	s.count(descRetries, c.Retries)
 	s.count(descNarrow, c.Narrow)
 	s.count(descLate, c.Late)
+	s.gauge(descLateBytes, float64(c.LateBytes))
 	s.count(descReads, c.Reads, "disk")
 	s.count(descReads, c.CacheHits, "cache")
 	s.count(descReads, c.Hedged, "hedged")
@@ -156,6 +160,10 @@ func (b *Backend) collectMaintenance(s sink) {
 	s.count(descScrubbed, m.Scrubbed)
 	s.count(descBad, m.Bad)
 	s.count(descFailures, m.Failures)
+	s.count(descDropped, m.Dropped)
+	s.gauge(descWaiting, float64(m.Waiting), "repair")
+	s.gauge(descWaiting, float64(m.NoPlace), "place")
+	s.gauge(descWaiting, float64(m.Unreadable), "disks")
 }
 
 // collectCache tells of the fragment cache; of none it tells zeros.

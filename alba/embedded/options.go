@@ -58,7 +58,7 @@ type Options struct {
 
 // Maintain are the times of maintenance; zero values are its defaults.
 type Maintain struct {
-	Tick, Survey, Collect, Grace, RebuildAfter, Scrub time.Duration
+	Tick, Survey, Collect, Grace, RebuildAfter, Scrub, Retry time.Duration
 
 	// ByHand has nothing done in the background, not even looking for missing
 	// disks: it is all left to whoever calls Maintenance and Look.
@@ -77,6 +77,9 @@ func (o *Options) ensureDefaults() error {
 	}
 	if o.Uploads == 0 {
 		o.Uploads = 4
+	}
+	if o.Maintain.ByHand && o.Maintain.Retry == 0 {
+		o.Maintain.Retry = -1 // whoever calls says when
 	}
 	if o.ASDs < 0 || o.ASDs > MaxASDs || len(o.Dirs) > MaxASDs {
 		return fmt.Errorf("%d ASDs: give 1 to %d", max(o.ASDs, len(o.Dirs)), MaxASDs)

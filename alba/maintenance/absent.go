@@ -3,7 +3,6 @@ package maintenance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"openvstorage/alba/client"
@@ -17,32 +16,45 @@ var errAbsent = errors.New("the disk does not have it")
 // FindAbsent looks for fragments that an object names and that its disk, which
 // is there, does not have: a disk that was damaged may have forgotten them, and
 // nobody reads parity until it is too late. What is found is repaired.
+// A disk or a namespace that fails leaves the others to be looked at.
 func (m *Maintenance) FindAbsent(ctx context.Context) error {
 	hosts, err := m.opt.ABM.Hosts(ctx, nsm.Consistent)
 	if err != nil {
 		return err
 	}
-	return m.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
-		for after := ""; ; {
-			page, err := host.List(ctx, ns.Number, "", after, nsm.MaxPage, nsm.Consistent)
-			if err != nil {
-				return err
-			}
-			found, err := m.reportAbsent(ctx, ns.Number, page)
-			if err == nil && found {
-				err = m.Repair(ctx)
-			}
-			if err != nil || len(page) < nsm.MaxPage {
-				return err
-			}
-			after = page[len(page)-1].Name
+	var errs []error
+	failed := make(map[uint64]bool) // disks, said once
+	err = m.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
+		if err := m.findAbsent(ctx, host, ns.Number, failed); err != nil {
+			errs = append(errs, ignoreGone(err))
 		}
+		return ctx.Err()
 	})
+	return errors.Join(append(errs, err)...)
+}
+
+func (m *Maintenance) findAbsent(ctx context.Context, host *nsm.Client, ns uint64, failed map[uint64]bool) error {
+	var errs []error
+	for after := ""; ; {
+		page, err := host.List(ctx, ns, "", after, nsm.MaxPage, nsm.Consistent)
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		found, err := m.reportAbsent(ctx, ns, page, failed)
+		errs = append(errs, err)
+		if found {
+			errs = append(errs, m.Repair(ctx))
+		}
+		if len(page) < nsm.MaxPage || ctx.Err() != nil {
+			return errors.Join(errs...)
+		}
+		after = page[len(page)-1].Name
+	}
 }
 
 // reportAbsent asks each disk once for all its fragments of some objects, and
 // reports those that it does not have.
-func (m *Maintenance) reportAbsent(ctx context.Context, ns uint64, page []nsm.Object) (found bool, err error) {
+func (m *Maintenance) reportAbsent(ctx context.Context, ns uint64, page []nsm.Object, failed map[uint64]bool) (found bool, err error) {
 	asked := make(map[uint64][]client.Bad) // by disk
 	keys := make(map[uint64][][]byte)
 	for i := range page {
@@ -60,13 +72,15 @@ func (m *Maintenance) reportAbsent(ctx context.Context, ns uint64, page []nsm.Ob
 	}
 	for number, list := range asked {
 		d := m.opt.Fleet.Disk(number)
-		if d == nil || d.Missing() != nil {
+		if d == nil || d.Missing() != nil || failed[number] {
 			continue
 		}
 		for some := range slices.Chunk(keys[number], osd.RangeMax) {
-			infos, err := d.Stat(ctx, some)
-			if err != nil {
-				return found, fmt.Errorf("disk %d (%s): %w", number, d.Place, err)
+			infos, e := d.Stat(ctx, some)
+			if e != nil {
+				failed[number] = true
+				err = errors.Join(err, e)
+				break
 			}
 			for i, info := range infos {
 				if b := list[i]; !info.Found {
@@ -78,5 +92,5 @@ func (m *Maintenance) reportAbsent(ctx context.Context, ns uint64, page []nsm.Ob
 			list = list[len(some):]
 		}
 	}
-	return found, nil
+	return found, err
 }

@@ -3,6 +3,7 @@ package maintenance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"openvstorage/alba/abm"
@@ -43,17 +44,14 @@ func (m *Maintenance) collectOnce(ctx context.Context, grace time.Duration, pati
 	if err != nil {
 		return err
 	}
-	if err := m.openEpochs(ctx, hosts); err != nil {
-		return err
-	}
+	// A namespace of which no epoch is closed is passed over.
+	errs := []error{m.openEpochs(ctx, hosts)}
 	select {
 	case <-time.After(grace):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := m.closeEpochs(ctx, hosts); err != nil {
-		return err
-	}
+	errs = append(errs, m.closeEpochs(ctx, hosts))
 	c := &collection{
 		m: m, patient: patient, allowed: m.allowed.Swap(false),
 		spaces: make(map[uint64]*space), objects: make(map[manifest.ObjectID]struct{}),
@@ -61,34 +59,38 @@ func (m *Maintenance) collectOnce(ctx context.Context, grace time.Duration, pati
 	for _, h := range hosts {
 		host, err := m.opt.Host(h.Number)
 		if err != nil {
-			return err
+			return errors.Join(append(errs, err)...) // what it knows would seem to be gone
 		}
 		c.hosts = append(c.hosts, host)
 	}
-	return c.run(ctx)
+	return errors.Join(append(errs, c.run(ctx))...)
 }
 
-// each runs fn on every namespace of every host that is not being removed.
+// each runs fn on every namespace of every host that is not being removed. What
+// fails in one leaves the others to be done.
 func (m *Maintenance) each(ctx context.Context, hosts []abm.Host, fn func(host *nsm.Client, ns nsm.NamespaceInfo) error) error {
+	var errs []error
 	for _, h := range hosts {
 		host, err := m.opt.Host(h.Number)
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		spaces, err := m.spaces(ctx, host)
-		if err != nil {
-			return err
-		}
+		errs = append(errs, err)
 		for _, ns := range spaces {
 			if ns.State != nsm.NamespaceActive {
 				continue
 			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			if err := fn(host, ns); err != nil && !errors.Is(err, nsm.ErrNamespaceNotFound) {
-				return err
+				errs = append(errs, fmt.Errorf("namespace %d: %w", ns.Number, err))
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (m *Maintenance) openEpochs(ctx context.Context, hosts []abm.Host) error {

@@ -28,6 +28,10 @@ func (m *Maintenance) deleteObsolete(ctx context.Context, host *nsm.Client) erro
 func (m *Maintenance) deleteAll(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.deleteAllLocked(ctx)
+}
+
+func (m *Maintenance) deleteAllLocked(ctx context.Context) error {
 	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
 	if err != nil {
 		return err

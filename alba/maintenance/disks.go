@@ -3,13 +3,15 @@ package maintenance
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
-	"time"
+	"maps"
+	"math/bits"
+	"slices"
+	"strconv"
 
 	"openvstorage/alba/abm"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/policy"
 )
 
 // refresh asks every disk how full it is, and notes since when those are gone
@@ -17,13 +19,18 @@ import (
 func (m *Maintenance) refresh(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.refreshLocked(ctx)
+}
+
+func (m *Maintenance) refreshLocked(ctx context.Context) {
+	m.refreshed = m.opt.Now()
 	there := make(map[uint64]bool)
 	for _, d := range m.opt.Fleet.All() {
 		err := d.Refresh(ctx)
 		if there[d.Number] = !errors.Is(err, fleet.ErrMissing); there[d.Number] {
 			delete(m.missing, d.Number)
 		} else if _, known := m.missing[d.Number]; !known {
-			m.missing[d.Number] = time.Now()
+			m.missing[d.Number] = m.opt.Now()
 		}
 	}
 	for number := range m.missing {
@@ -33,22 +40,69 @@ func (m *Maintenance) refresh(ctx context.Context) {
 	}
 }
 
-// usable names the disks that can take fragments now.
-func (m *Maintenance) usable() string {
-	var b strings.Builder
-	for _, d := range m.opt.Fleet.Disks() {
-		if d.Usable() {
-			fmt.Fprintf(&b, "%d ", d.OSD)
-		}
+// between does what cannot wait for the end of a long work, which may take hours:
+// every tick the disks are asked how full they are, and what is to be deleted is.
+// It reports whether a tick has passed.
+func (m *Maintenance) between(ctx context.Context) bool {
+	if m.opt.Now().Sub(m.refreshed) < m.opt.Tick || ctx.Err() != nil {
+		return false
 	}
-	return b.String()
+	m.refreshLocked(ctx)
+	select {
+	case <-m.wake:
+		m.woken.Store(true) // the run of all that this one woke is still due
+		m.try(ctx, "delete fragments", m.deleteAllLocked)
+	default:
+	}
+	return true
 }
 
-// changed reports whether disks have come or gone since the last survey.
+// sight tells the disks of one moment from those of another, as far as repair goes:
+// which there are, which take fragments, about how much more (to a factor of two),
+// and which are to be left.
+func (m *Maintenance) sight() string {
+	b := m.sighted[:0]
+	for _, d := range m.opt.Fleet.Disks() {
+		b = strconv.AppendUint(b, d.OSD, 10)
+		if _, there := m.opt.Fleet.Alive(d.OSD); !there {
+			b = append(b, '-')
+		}
+		if d.Usable() {
+			b = append(b, '+')
+			if known := m.opt.Fleet.Disk(d.OSD); known != nil {
+				b = strconv.AppendInt(b, int64(bits.Len64(known.Known().Room)), 10)
+			}
+		}
+		b = append(b, ' ')
+	}
+	for _, number := range m.leaving() {
+		b = strconv.AppendUint(append(b, '!'), number, 10)
+	}
+	m.sighted = b
+	return string(b)
+}
+
+// leaving returns the disks whose fragments must be elsewhere, in order.
+func (m *Maintenance) leaving() []uint64 { return slices.Sorted(maps.Keys(m.leave)) }
+
+// takers returns the disks as placement sees them: those that are to be left, or
+// have no room for a fragment of so many bytes, take none.
+func (m *Maintenance) takers(bytes uint32) []policy.Disk {
+	disks := m.opt.Fleet.Disks()
+	for i := range disks {
+		d := m.opt.Fleet.Disk(disks[i].OSD)
+		if d == nil || m.leave[d.Number] || d.Known().Room < uint64(bytes) {
+			disks[i].Failing = true
+		}
+	}
+	return disks
+}
+
+// changed reports whether the disks are others than at the last survey.
 func (m *Maintenance) changed() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.surveyed != m.usable()
+	return m.surveyed != m.sight()
 }
 
 // findLeaving finds the disks whose fragments must be elsewhere: those that the
@@ -67,7 +121,7 @@ func (m *Maintenance) findLeaving(ctx context.Context) error {
 		}
 	}
 	for number, since := range m.missing {
-		if m.opt.RebuildAfter > 0 && time.Since(since) >= m.opt.RebuildAfter {
+		if m.opt.RebuildAfter > 0 && m.opt.Now().Sub(since) >= m.opt.RebuildAfter {
 			leave[number] = true
 		}
 	}

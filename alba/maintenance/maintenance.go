@@ -30,7 +30,11 @@ type Options struct {
 	Grace        time.Duration // how long an upload may take before its epoch is closed; default 1 min
 	RebuildAfter time.Duration // how long a disk is missing before its fragments are made again elsewhere; default 15 min
 	Scrub        time.Duration // between two fragments of a disk that are read back; default 5 s, negative: never
-	QueueLength  int           // fragments reported bad that wait; default 10,000
+	QueueLength  int           // objects, and fragments reported bad, that wait for a repair; default 10,000
+	Retry        time.Duration // before a repair that failed is tried again, twice as long with each failure; default 1 s, negative: at once
+	RetryMax     time.Duration // at most; default 5 min
+
+	Now func() time.Time // the clock; nil: the machine's
 }
 
 func (o *Options) ensureDefaults() {
@@ -40,6 +44,7 @@ func (o *Options) ensureDefaults() {
 	}{
 		{&o.Tick, time.Second}, {&o.Survey, 30 * time.Second}, {&o.Collect, time.Hour}, {&o.Grace, time.Minute},
 		{&o.RebuildAfter, 15 * time.Minute}, {&o.Scrub, 5 * time.Second},
+		{&o.Retry, time.Second}, {&o.RetryMax, 5 * time.Minute},
 	} {
 		if *d.v == 0 {
 			*d.v = d.def
@@ -47,6 +52,9 @@ func (o *Options) ensureDefaults() {
 	}
 	if o.QueueLength == 0 {
 		o.QueueLength = 10_000
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Invalidate == nil {
 		o.Invalidate = func(uint64, string) {}
@@ -59,7 +67,7 @@ func (o *Options) ensureDefaults() {
 	}
 }
 
-// Stats counts what was done since the start.
+// Stats counts what was done since the start, and what is to be done.
 type Stats struct {
 	Repaired      uint64 // fragments that were made again
 	RepairedBytes uint64
@@ -67,10 +75,19 @@ type Stats struct {
 	Orphans       uint64 // of them, those that no object ever named
 	Scrubbed      uint64 // fragments read back
 	Bad           uint64 // fragments found missing or bad, by reads and scrub
+	Dropped       uint64 // of them, those of which too many wait already: the next read or scrub finds them again
 	Failures      uint64 // steps that failed, and are tried again
+
+	Waiting    uint64 // objects that wait for a repair now: reported, or to be tried again
+	NoPlace    uint64 // objects that no disk could take a fragment of, at the last survey
+	Unreadable uint64 // objects with too few fragments on the disks that were there, at the last survey
 }
 
-type stats struct{ repaired, repairedBytes, deleted, orphans, scrubbed, bad, failures atomic.Uint64 }
+type stats struct {
+	repaired, repairedBytes, deleted, orphans, scrubbed, bad, dropped, failures atomic.Uint64
+
+	noPlace, unreadable atomic.Uint64
+}
 
 // Maintenance is the work on one backend. Its methods are safe for concurrent
 // use; Start runs all of it in the background.
@@ -78,21 +95,24 @@ type Maintenance struct {
 	opt   Options
 	stats stats
 
-	bad        chan client.Bad
+	pending    pending
 	wake       chan struct{}
+	woken      atomic.Bool // what a wake asks for besides deletion is still to be done
 	collectNow chan struct{}
 
-	mu       sync.Mutex           // one pass at a time
-	missing  map[uint64]time.Time // since when a disk cannot be reached
-	leave    map[uint64]bool      // disks whose fragments must be elsewhere
-	lost     []abm.OSD            // those of them that are to be forgotten when they hold nothing
-	hopeless map[hope]string      // what these usable disks could not repair
-	cursor   map[uint64][]byte    // of the scrub, by disk
-	surveyed string               // the usable disks at the last survey
-	closed   map[uint64]closed    // namespaces, as the last collection found them
-	narrow   atomic.Uint64
-	alarm    atomic.Pointer[error] // why the last collection deleted nothing
-	allowed  atomic.Bool           // the next one may delete however many there are
+	mu        sync.Mutex           // one pass at a time
+	missing   map[uint64]time.Time // since when a disk cannot be reached
+	leave     map[uint64]bool      // disks whose fragments must be elsewhere
+	lost      []abm.OSD            // those of them that are to be forgotten when they hold nothing
+	hopeless  map[hope]hopeless    // what the disks did not allow at the last look
+	cursor    map[uint64][]byte    // of the scrub, by disk
+	refreshed time.Time            // when the disks were asked last
+	surveyed  string               // the disks at the last survey
+	sighted   []byte               // memory of sight
+	closed    map[uint64]closed    // namespaces, as the last collection found them
+	narrow    atomic.Uint64
+	alarm     atomic.Pointer[error] // why the last collection deleted nothing
+	allowed   atomic.Bool           // the next one may delete however many there are
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -102,9 +122,9 @@ type Maintenance struct {
 func New(opt Options) *Maintenance {
 	opt.ensureDefaults()
 	return &Maintenance{
-		opt: opt, bad: make(chan client.Bad, opt.QueueLength), wake: make(chan struct{}, 1), collectNow: make(chan struct{}, 1),
-		missing: make(map[uint64]time.Time), leave: make(map[uint64]bool), hopeless: make(map[hope]string), cursor: make(map[uint64][]byte),
-		closed: make(map[uint64]closed),
+		opt: opt, wake: make(chan struct{}, 1), collectNow: make(chan struct{}, 1), closed: make(map[uint64]closed),
+		pending: pending{first: max(opt.Retry, 0), most: opt.RetryMax, limit: opt.QueueLength, objects: make(map[objectKey]*waiting)},
+		missing: make(map[uint64]time.Time), leave: make(map[uint64]bool), hopeless: make(map[hope]hopeless), cursor: make(map[uint64][]byte),
 	}
 }
 
@@ -128,19 +148,25 @@ func (m *Maintenance) Close() {
 func (m *Maintenance) Stats() Stats {
 	s := &m.stats
 	return Stats{
-		s.repaired.Load(), s.repairedBytes.Load(), s.deleted.Load(), s.orphans.Load(), s.scrubbed.Load(), s.bad.Load(), s.failures.Load(),
+		Repaired: s.repaired.Load(), RepairedBytes: s.repairedBytes.Load(), Deleted: s.deleted.Load(), Orphans: s.orphans.Load(),
+		Scrubbed: s.scrubbed.Load(), Bad: s.bad.Load(), Dropped: s.dropped.Load(), Failures: s.failures.Load(),
+		Waiting: uint64(m.pending.count()), NoPlace: s.noPlace.Load(), Unreadable: s.unreadable.Load(),
 	}
 }
 
-// Bad takes a report of a bad fragment. It does not block; a report that does
-// not fit is dropped, and made again by the next read or scrub.
-func (m *Maintenance) Bad(b client.Bad) {
-	select {
-	case m.bad <- b:
-		m.stats.bad.Add(1)
-	default:
+// Bad takes a report of a bad fragment. It does not block; a report that does not
+// fit is counted as dropped, and made again by the next read or scrub.
+func (m *Maintenance) Bad(b client.Bad) { m.report(b) }
+
+// report is Bad, and reports whether there was room.
+func (m *Maintenance) report(b client.Bad) bool {
+	m.stats.bad.Add(1)
+	ok := m.pending.report(b)
+	if !ok {
+		m.stats.dropped.Add(1)
 	}
 	m.Wake()
+	return ok
 }
 
 // Wake has it delete at once what is to be deleted, and look at the next tick
@@ -170,6 +196,7 @@ func (m *Maintenance) run(ctx context.Context) {
 			continue
 		case <-tick.C:
 		}
+		due = m.woken.Swap(false) || due
 		m.refresh(ctx)
 		m.try(ctx, "repair reported fragments", m.Repair)
 		if due || m.changed() || time.Since(surveyed) >= m.opt.Survey {
@@ -224,13 +251,13 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 	if err := m.findLeaving(ctx); err != nil {
 		return err
 	}
-	m.surveyed = m.usable()
+	m.surveyed = m.sight()
 	var errs []error
-	narrow := uint64(0)
+	var sum survey
 	for _, h := range hosts {
 		host, err := m.opt.Host(h.Number)
 		if err == nil {
-			err = m.surveyHost(ctx, h.Number, host, &narrow)
+			err = m.surveyHost(ctx, h.Number, host, &sum)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("NSM host %d: %w", h.Number, err))
@@ -239,7 +266,9 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	m.narrow.Store(narrow)
+	m.narrow.Store(sum.narrow)
+	m.stats.noPlace.Store(sum.noPlace)
+	m.stats.unreadable.Store(sum.unreadable)
 	return errors.Join(append(errs, m.retire(ctx, hosts))...)
 }
 
@@ -264,23 +293,24 @@ func (m *Maintenance) Allow() {
 // Narrow is the number of objects below full width at the last survey.
 func (m *Maintenance) Narrow() uint64 { return m.narrow.Load() }
 
-func (m *Maintenance) surveyHost(ctx context.Context, number uint64, host *nsm.Client, narrow *uint64) error {
-	if err := m.opt.ABM.Carry(ctx, number, host); err != nil {
-		return err
-	}
+// survey is what a survey found.
+type survey struct {
+	narrow uint64 // objects that stay below full width
+	tally         // objects that stay so, or where they must not be
+}
+
+// surveyHost does all that there is to do on a host. What fails leaves the rest to
+// be done.
+func (m *Maintenance) surveyHost(ctx context.Context, number uint64, host *nsm.Client, sum *survey) error {
+	errs := []error{m.opt.ABM.Carry(ctx, number, host)}
 	spaces, err := m.spaces(ctx, host)
-	if err != nil {
-		return err
-	}
-	var errs []error
+	errs = append(errs, err)
 	for _, ns := range spaces {
 		if ns.State == nsm.NamespaceRemoving {
 			errs = append(errs, m.cleanup(ctx, host, ns.Number))
 			continue
 		}
-		n, err := m.repairSpace(ctx, host, ns.Number)
-		*narrow += n
-		errs = append(errs, err)
+		errs = append(errs, m.repairSpace(ctx, host, ns.Number, sum))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

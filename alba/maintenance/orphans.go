@@ -1,9 +1,11 @@
 package maintenance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"openvstorage/alba/abm"
 	"openvstorage/alba/fleet"
@@ -49,7 +51,8 @@ type collection struct {
 // orphan is a fragment on a disk that no object names.
 type orphan struct {
 	disk *fleet.Disk
-	key  manifest.Key
+	ns   uint64
+	info osd.Info
 }
 
 // closed is how far a namespace is closed: of what no object names, fragments of
@@ -209,7 +212,7 @@ func (c *collection) find(ctx context.Context, d *fleet.Disk) error {
 				last = k.Object
 			}
 			if s.host == nil || !names(o, k, d.Number) {
-				if err := c.keep(ctx, orphan{d, k}); err != nil {
+				if err := c.keep(ctx, k.Object, orphan{d, k.Namespace, info}); err != nil {
 					return err
 				}
 			}
@@ -235,10 +238,10 @@ func (s *space) mayBeOrphan(epoch, ns uint64) bool {
 }
 
 // keep counts an orphan and keeps it to be deleted.
-func (c *collection) keep(ctx context.Context, o orphan) error {
+func (c *collection) keep(ctx context.Context, id manifest.ObjectID, o orphan) error {
 	c.found++
 	if len(c.objects) <= orphanObjects {
-		c.objects[o.key.Object] = struct{}{}
+		c.objects[id] = struct{}{}
 	}
 	if len(c.orphans) == orphansMax {
 		if !c.allowed {
@@ -257,52 +260,62 @@ func (c *collection) keep(ctx context.Context, o orphan) error {
 func (c *collection) deleteFound(ctx context.Context) error {
 	var errs []error
 	for len(c.orphans) > 0 && ctx.Err() == nil {
-		n := 1
-		for n < len(c.orphans) && n < osd.UpdatesMax && c.orphans[n].disk == c.orphans[0].disk {
+		d := c.orphans[0].disk
+		var some []osd.Info
+		n := 0
+		for n < len(c.orphans) && n < osd.UpdatesMax && c.orphans[n].disk == d {
+			if c.spaces[c.orphans[n].ns].doubt == nil {
+				some = append(some, c.orphans[n].info)
+			}
 			n++
 		}
-		errs = append(errs, c.deleteOn(ctx, c.orphans[0].disk, c.orphans[:n]))
+		if err := c.delete(ctx, d, some); err != nil {
+			errs = append(errs, fmt.Errorf("disk %d (%s): %w", d.Number, d.Place, err))
+		}
 		c.orphans = c.orphans[n:]
 	}
 	c.orphans = nil
 	return errors.Join(append(errs, ctx.Err())...)
 }
 
-// deleteOn deletes orphans on one disk. A repair may have made one of them again
-// since it was found, under the same key, and named it: so each is looked up once
-// more while no repair runs.
-func (c *collection) deleteOn(ctx context.Context, d *fleet.Disk, orphans []orphan) error {
-	c.m.mu.Lock()
-	defer c.m.mu.Unlock()
-	if err := c.m.opt.MayDelete(); err != nil {
-		return err
-	}
-	var updates []osd.Update
-	for _, o := range orphans {
-		s := c.spaces[o.key.Namespace]
-		if s.doubt != nil {
-			continue
+// delete deletes keys that no object named when they were looked up, each only if
+// it is still of the epoch that it had then. This is what makes the deletion of a
+// fragment that an object names impossible (rule O7), whoever else is at work:
+//
+//   - The epoch was closed before the look-up. What was committed under it was
+//     committed before, and the look-up would have shown it.
+//   - A repair may write the same key again, if one before it did not get to its
+//     commit: both take the object's next revision. It does so under an epoch that
+//     is open, before its commit, and what it wrote is never written over under an
+//     older one (rewrite.write). So the key is of a newer epoch from before the
+//     commit on, and the delete is refused; or it comes before that write.
+func (c *collection) delete(ctx context.Context, d *fleet.Disk, orphans []osd.Info) error {
+	for len(orphans) > 0 {
+		if err := c.m.opt.MayDelete(); err != nil {
+			return err
 		}
-		if s.host != nil {
-			now, err := lookup(ctx, s.host, o.key)
-			if err != nil {
-				return err
-			}
-			if names(now, o.key, d.Number) {
-				continue
+		asserts, updates := make([]osd.Assert, len(orphans)), make([]osd.Update, len(orphans))
+		for i, info := range orphans {
+			asserts[i] = osd.Assert{Kind: osd.NotNewer, Key: info.Key, Epoch: info.Epoch}
+			updates[i] = osd.Update{Key: info.Key, Delete: true}
+		}
+		err := d.Apply(ctx, asserts, updates)
+		var newer *osd.AssertError
+		if errors.As(err, &newer) {
+			left := len(orphans)
+			orphans = slices.DeleteFunc(orphans, func(o osd.Info) bool { return bytes.Equal(o.Key, newer.Key) })
+			if len(orphans) < left {
+				continue // all or none: the rest once more
 			}
 		}
-		updates = append(updates, osd.Update{Key: o.key.Append(nil), Delete: true})
-	}
-	if len(updates) == 0 {
+		if err != nil {
+			return err
+		}
+		c.m.stats.orphans.Add(uint64(len(orphans)))
+		c.m.stats.deleted.Add(uint64(len(orphans)))
+		c.m.opt.Logger.Info("deleted fragments that no object names", "disk", d.Number, "fragments", len(orphans))
 		return nil
 	}
-	if err := d.Apply(ctx, nil, updates); err != nil {
-		return err
-	}
-	c.m.stats.orphans.Add(uint64(len(updates)))
-	c.m.stats.deleted.Add(uint64(len(updates)))
-	c.m.opt.Logger.Info("deleted fragments that no object names", "disk", d.Number, "fragments", len(updates))
 	return nil
 }
 

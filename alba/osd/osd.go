@@ -56,6 +56,9 @@ const (
 	Exists AssertKind = 1
 	Absent AssertKind = 2
 	Equals AssertKind = 3 // the value is Assert.Value, which has at most BlockSize bytes
+	// NotNewer: there is no value, or one whose gc epoch is Assert.Epoch or an
+	// older one. It is the fence between a collection and a repair (rule O7).
+	NotNewer AssertKind = 4
 )
 
 // Assert is a condition on a key, as it is before the updates beside it.
@@ -63,6 +66,7 @@ type Assert struct {
 	Kind  AssertKind
 	Key   []byte
 	Value []byte
+	Epoch uint64
 }
 
 // Update puts a value under a key, in place of one that is there, or deletes

@@ -62,6 +62,7 @@ func writeStatus(w io.Writer, s albahere.Status) {
 	row("used", "%s of %s%s", human(s.Used), human(s.Capacity), percent(s.Used, s.Capacity))
 	m := s.Maintenance
 	row("made again", "%d fragments, %s", m.Repaired, human(m.RepairedBytes))
+	row("to be made again", "%d objects wait for a repair, %d for a disk that can take a fragment, %d for disks to read from", m.Waiting, m.NoPlace, m.Unreadable)
 	row("deleted", "%d fragments, %d of them orphans", m.Deleted, m.Orphans)
 	row("scrubbed", "%d fragments, %d bad or missing, by reads too", m.Scrubbed, m.Bad)
 }

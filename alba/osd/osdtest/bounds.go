@@ -73,6 +73,36 @@ func assertsBefore(t *testing.T, o osd.OSD) {
 	absent(t, o, "k")
 }
 
+// assertsEpoch: what is of a newer epoch than the one that is named stays, whether
+// it is to be deleted or to be written over.
+func assertsEpoch(t *testing.T, o osd.OSD) {
+	upTo := func(epoch uint64) []osd.Assert {
+		return []osd.Assert{{Kind: osd.NotNewer, Key: []byte("k"), Epoch: epoch}}
+	}
+	must(t, o.Apply(ctx, upTo(0), []osd.Update{Delete("k")}))
+	must(t, o.Apply(ctx, upTo(6), []osd.Update{Put("k", []byte("1"), 1, 7)}))
+	want(t, "a delete of what is newer", o.Apply(ctx, upTo(6), []osd.Update{Delete("k")}), osd.ErrAssert)
+	want(t, "a put over what is newer", o.Apply(ctx, upTo(6), []osd.Update{Put("k", []byte("2"), 1, 6)}), osd.ErrAssert)
+	holds(t, o, "k", []byte("1"), 1, 7)
+	must(t, o.Apply(ctx, upTo(7), []osd.Update{Put("k", []byte("2"), 1, 7)}))
+	must(t, o.Apply(ctx, upTo(8), []osd.Update{Put("k", []byte("3"), 1, 1<<63)}))
+	want(t, "a delete of what is newer", o.Apply(ctx, upTo(1<<63-1), []osd.Update{Delete("k")}), osd.ErrAssert)
+	holds(t, o, "k", []byte("3"), 1, 1<<63)
+	must(t, o.Apply(ctx, upTo(1<<63), []osd.Update{Delete("k")}))
+	absent(t, o, "k")
+	// Of two at once one comes first: whichever it is, the newer one is there then.
+	for round := range uint64(50) {
+		together(2, func(i int) {
+			if i == 0 {
+				apply(t, o, Put("k", []byte("new"), 1, round+1))
+			} else if err := o.Apply(ctx, upTo(round), []osd.Update{Delete("k")}); err != nil && !errors.Is(err, osd.ErrAssert) {
+				t.Error(err)
+			}
+		})
+		holds(t, o, "k", []byte("new"), 1, round+1)
+	}
+}
+
 func bounds(t *testing.T, o osd.OSD) {
 	apply(t, o, Put("k", []byte("v"), 1, 1))
 	long := string(make([]byte, osd.KeyMax+1))
@@ -97,7 +127,7 @@ func bounds(t *testing.T, o osd.OSD) {
 		"asserts no key":        {[]osd.Assert{{Kind: osd.Absent}}, ok},
 		"asserts a long key":    {[]osd.Assert{{Kind: osd.Absent, Key: []byte(long)}}, ok},
 		"no kind":               {[]osd.Assert{{Key: []byte("k")}}, ok},
-		"an unknown kind":       {[]osd.Assert{{Kind: 4, Key: []byte("k")}}, ok},
+		"an unknown kind":       {[]osd.Assert{{Kind: 5, Key: []byte("k")}}, ok},
 		"asserts a long value":  {[]osd.Assert{{Kind: osd.Equals, Key: []byte("k"), Value: make([]byte, osd.BlockSize+1)}}, ok},
 		"too many asserts":      {many, ok},
 		"too many updates":      {nil, updates},

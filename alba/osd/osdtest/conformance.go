@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T) osd.OSD) {
 		{"LastUpdateCounts", lastUpdate},
 		{"Asserts", asserts},
 		{"AssertsSeeWhatWasBefore", assertsBefore},
+		{"AssertsEpoch", assertsEpoch},
 		{"Bounds", bounds},
 		{"Largest", largest},
 		{"BadCRC", badCRC},

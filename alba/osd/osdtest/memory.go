@@ -153,6 +153,8 @@ func (m *Memory) holdsLocked(a osd.Assert) bool {
 		return v != nil
 	case osd.Absent:
 		return v == nil
+	case osd.NotNewer:
+		return v == nil || v.epoch <= a.Epoch
 	default:
 		return v != nil && bytes.Equal(v.data, a.Value)
 	}
@@ -173,7 +175,7 @@ func checkApply(asserts []osd.Assert, updates []osd.Update) error {
 		if err := checkKey(a.Key); err != nil {
 			return err
 		}
-		if a.Kind < osd.Exists || a.Kind > osd.Equals || a.Kind == osd.Equals && len(a.Value) > osd.BlockSize {
+		if a.Kind < osd.Exists || a.Kind > osd.NotNewer || a.Kind == osd.Equals && len(a.Value) > osd.BlockSize {
 			return fmt.Errorf("%w: assert of kind %d with %d bytes", osd.ErrInvalid, a.Kind, len(a.Value))
 		}
 	}

@@ -1,0 +1,47 @@
+package maintenance
+
+import (
+	"slices"
+
+	"openvstorage/alba/policy"
+)
+
+// nobody stands for a fragment that has no disk and is to get none: no disk has
+// this number.
+const nobody = ^uint64(0)
+
+// place returns a disk for fragment i of a chunk, policy.None if none may take it.
+// have says where the fragments are now, as the manifest has it: whatever else is to
+// be moved from there stays until it has been moved, and counts. So no disk gets
+// two fragments of a chunk and no node more than the policy's x, wherever the
+// repair of the chunk ends.
+func place(p policy.Policy, disks []policy.Disk, have []uint64, i int, rng policy.Rand) uint64 {
+	others := slices.Clone(have)
+	for j, osd := range others {
+		if osd == policy.None {
+			others[j] = nobody
+		}
+	}
+	others[i] = policy.None
+	return policy.Place(p, disks, others, rng)[i]
+}
+
+// urgentFirst sorts fragments that are to be made again: those that nobody can
+// read before those that only have to move, data before parity.
+func urgentFirst(lost []lostFragment) {
+	slices.SortStableFunc(lost, func(a, b lostFragment) int {
+		switch {
+		case a.readable == b.readable:
+			return a.index - b.index
+		case b.readable:
+			return -1
+		}
+		return 1
+	})
+}
+
+// lostFragment is a fragment that is to be made again, elsewhere.
+type lostFragment struct {
+	index    int
+	readable bool // where it is now
+}

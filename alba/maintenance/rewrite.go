@@ -1,0 +1,182 @@
+package maintenance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"openvstorage/alba/fleet"
+	"openvstorage/alba/manifest"
+	"openvstorage/alba/nsm"
+	"openvstorage/alba/osd"
+	"openvstorage/alba/policy"
+
+	"golang.org/x/sys/unix"
+)
+
+// chunk makes lost fragments of a chunk again, as many as there are disks for, and
+// commits those that were written, whatever became of the others.
+func (r *repair) chunk(ctx context.Context, chunk int) error {
+	lost, err := r.lost(ctx, chunk)
+	if len(lost) == 0 {
+		return err
+	}
+	w := &rewrite{repair: r, chunk: chunk, disks: r.m.takers(r.mf.Chunks[chunk].Shard), lost: lost}
+	w.next = *r.mf
+	w.next.Revision = r.o.Revision + 1
+	w.next.Chunks = slices.Clone(r.mf.Chunks)
+	w.next.Chunks[chunk].Fragments = slices.Clone(r.mf.Chunks[chunk].Fragments)
+	w.have = make([]uint64, r.mf.Policy.Width())
+	for i, f := range r.mf.Chunks[chunk].Fragments {
+		w.have[i] = f.OSD
+	}
+	// One that has moved makes room for another: until nothing moves any more.
+	for before := -1; before < len(w.changes) && len(w.changes) < len(lost); {
+		before = len(w.changes)
+		if err := w.round(ctx); err != nil {
+			w.errs = append(w.errs, err)
+			break
+		}
+	}
+	if e := w.commit(ctx); e != nil {
+		return e
+	}
+	if len(w.changes) == len(lost) {
+		return err
+	}
+	if err = errors.Join(append(w.errs, err)...); err == nil {
+		return &beyond{errNowhere, r.m.sight()}
+	}
+	return err
+}
+
+// rewrite is the new fragments of one chunk.
+type rewrite struct {
+	*repair
+	chunk   int
+	disks   []policy.Disk
+	lost    []lostFragment
+	have    []uint64 // where the fragments are, the new ones too
+	next    manifest.Manifest
+	shards  [][]byte // k of them, once they are needed
+	epoch   uint64   // under which fragments are written, once they are
+	changes []nsm.Change
+	errs    []error // of disks that did not take one
+}
+
+// round gives each lost fragment that was not made yet to a disk, if there is one.
+// The error says why none can be made.
+func (w *rewrite) round(ctx context.Context) error {
+	for _, l := range w.lost {
+		if w.made(l.index) {
+			continue
+		}
+		for number := w.place(l.index); number != policy.None; number = w.place(l.index) {
+			if err := w.prepare(ctx); err != nil {
+				return err
+			}
+			err := w.write(ctx, l.index, number)
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil || errors.Is(err, osd.ErrAssert) || damaged(err) && !errors.Is(err, unix.EIO) {
+				return err // another disk would not do better
+			}
+			w.errs = append(w.errs, err)
+			w.leaveOut(number)
+		}
+	}
+	return nil
+}
+
+func (w *rewrite) made(i int) bool {
+	return slices.ContainsFunc(w.changes, func(c nsm.Change) bool { return int(c.Fragment) == i })
+}
+
+func (w *rewrite) place(i int) uint64 {
+	return place(w.mf.Policy, w.disks, w.have, i, chance{})
+}
+
+// leaveOut has a disk that did not take a fragment get no other one.
+func (w *rewrite) leaveOut(number uint64) {
+	for i := range w.disks {
+		if w.disks[i].OSD == number {
+			w.disks[i].Failing = true
+		}
+	}
+}
+
+// prepare gets what making fragments needs, once there is a disk for one.
+func (w *rewrite) prepare(ctx context.Context) error {
+	if w.shards != nil {
+		return nil
+	}
+	epochs, err := w.host.Epochs(ctx, w.ns, nsm.Consistent)
+	if err != nil {
+		return err
+	}
+	w.epoch = epochs.Next - 1
+	w.shards, err = w.sources(ctx, w.chunk, w.lost)
+	return err
+}
+
+// write makes fragment i again on a disk. The key may be there already: a repair
+// that did not get to its commit, and took the same revision. What a newer one
+// wrote stays (rule O7, see collection.delete).
+func (w *rewrite) write(ctx context.Context, i int, number uint64) error {
+	data, crcs, err := w.content(w.chunk, i, w.shards)
+	if err != nil {
+		return err
+	}
+	d := w.m.opt.Fleet.Disk(number)
+	if d == nil {
+		return fmt.Errorf("disk %d: %w: it left", number, fleet.ErrMissing)
+	}
+	f := &w.next.Chunks[w.chunk].Fragments[i]
+	was := *f
+	f.OSD, f.Version = number, w.next.Revision
+	key := w.next.Key(w.chunk, i).Append(nil)
+	err = d.Apply(ctx, []osd.Assert{{Kind: osd.NotNewer, Key: key, Epoch: w.epoch}}, []osd.Update{{Key: key, Value: osd.Value{
+		Data: data, CRCs: crcs, Epoch: w.epoch, Seed: manifest.Seed(w.mf.Object, uint32(w.chunk), uint32(i)),
+	}}})
+	if err != nil {
+		*f = was
+		return err
+	}
+	w.have[i] = number
+	w.changes = append(w.changes, nsm.Change{Chunk: uint32(w.chunk), Fragment: uint16(i), To: nsm.Fragment{OSD: number, Version: f.Version}})
+	return nil
+}
+
+// commit enters what was written in the manifest. After an error that is not the
+// NSM's own it may be there or not: the next try begins with what the NSM says then.
+func (w *rewrite) commit(ctx context.Context) error {
+	if len(w.changes) == 0 {
+		return nil
+	}
+	encoded, err := w.next.Append(nil)
+	if err != nil {
+		return err
+	}
+	revision, err := w.host.Update(ctx, w.ns, nsm.Update{
+		Name: w.o.Name, ID: w.o.ID, Revision: w.o.Revision, Epoch: w.epoch, Changes: w.changes, Manifest: encoded,
+	})
+	w.m.opt.Invalidate(w.ns, w.o.Name) // whatever became of it
+	if err != nil {
+		return err
+	}
+	o := *w.o
+	o.Revision = revision
+	w.repair.o, w.repair.mf = &o, &w.next
+	w.m.stats.repaired.Add(uint64(len(w.changes)))
+	w.m.stats.repairedBytes.Add(uint64(len(w.changes)) * uint64(w.next.Chunks[w.chunk].Shard))
+	return nil
+}
+
+// chance is the chance that placement needs.
+type chance struct{}
+
+func (chance) Float64() float64                   { return rand.Float64() }
+func (chance) Shuffle(n int, swap func(i, j int)) { rand.Shuffle(n, swap) }
