@@ -52,9 +52,12 @@ type Options struct {
 	WidthCheck time.Duration
 	Backend    backend.Store
 	Registry   Registry
-	Owner      string        // says in the registry who opened a vDisk
-	Random     func() uint64 // draws incarnations
-	Logger     *slog.Logger
+	Owner      string // says in the registry who opened a vDisk
+	// Reached is what Host.Reached said some time ago. A vDisk that does not reach
+	// as far has lost something, and is not opened as if it had not.
+	Reached Reached
+	Random  func() uint64 // draws incarnations
+	Logger  *slog.Logger
 }
 
 func (o *Options) ensureDefaults() {

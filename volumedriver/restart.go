@@ -46,6 +46,10 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 	if err := v.replay(found.Entries); err != nil {
 		return errors.Join(err, found.Release())
 	}
+	if found.Damage == nil {
+		found.Damage = v.checkReached(max(found.Reached, v.cat.StoredSeq), found.Accepted)
+		found.Incomplete = found.Damage != nil // nobody can tell what any block held
+	}
 	if found.Damage != nil {
 		return v.inspect(found)
 	}
@@ -270,6 +274,12 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 	if err := v.buf.Resume(found); err != nil {
 		return err
 	}
+	if found.Accepted {
+		if err := v.host.buffer.LossAccepted(v.id); err != nil {
+			return err
+		}
+	}
+	v.opened.Store(true)
 	v.store.firstSCO = scos
 	v.store.listDue = true
 	v.store.collectDue.Store(true)

@@ -41,6 +41,7 @@ type Volume struct {
 	m       *metadata.Map
 	head    *metadata.View
 	buf     *writebuffer.Log
+	opened  atomic.Bool // buf is this epoch's, and takes writes unless halted
 
 	size    atomic.Uint64 // bytes
 	halted  atomic.Pointer[haltError]

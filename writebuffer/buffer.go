@@ -562,6 +562,18 @@ func (b *Buffer) Prepare(v uuid.UUID) error {
 	return b.opt.FS.SyncDir(b.opt.Dir)
 }
 
+// Dir is where the local files of a vDisk are.
+func (b *Buffer) Dir(v uuid.UUID) string { return b.volumeDir(v) }
+
+// LossAccepted takes the file AcceptLoss away, durably: a new epoch has begun with
+// what there was.
+func (b *Buffer) LossAccepted(v uuid.UUID) error {
+	if err := b.opt.FS.Remove(path.Join(b.volumeDir(v), AcceptLoss)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return b.opt.FS.SyncDir(b.volumeDir(v))
+}
+
 // Holds reports whether the vDisk has files in the buffer.
 func (b *Buffer) Holds(v uuid.UUID) bool {
 	names, err := b.opt.FS.ReadDir(b.volumeDir(v))

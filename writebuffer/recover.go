@@ -49,6 +49,8 @@ type Recovered struct {
 	// whose data is bad are among Entries: reading them fails, by file and
 	// offset, and everything else reads right.
 	Damage error
+	// Accepted: a person goes on with what there is, whatever is known to be lost.
+	Accepted bool
 	// Incomplete is set with Damage if an entry at or below Durable is missing:
 	// nobody can tell what any cluster holds.
 	Incomplete bool
@@ -82,6 +84,11 @@ type foundSCO struct {
 	live   bool // entries beyond StoredSeq have their data here
 }
 
+// AcceptLoss is a file that a person puts into the directory of a vDisk to go on
+// with what is in it, although more is known to have been there. It goes when that
+// is done.
+const AcceptLoss = "accept-loss"
+
 // Recover reads a vDisk's local files. It changes nothing on disk; OpenLog
 // takes the result, or Release lets it go.
 func (b *Buffer) Recover(opt RecoverOptions) (*Recovered, error) {
@@ -89,7 +96,7 @@ func (b *Buffer) Recover(opt RecoverOptions) (*Recovered, error) {
 	dir := b.volumeDir(opt.Volume)
 	if _, err := b.opt.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) && opt.Opened {
 		r.Incomplete = true
-		r.Damage = fmt.Errorf("%s is missing, and with it what was written after seq %d; put it back, or make an empty directory of that name to go on without", dir, opt.StoredSeq)
+		r.Damage = fmt.Errorf("%s is missing, and with it what was written after seq %d; put it back, or go on without: make the directory with an empty file %s in it", dir, opt.StoredSeq, AcceptLoss)
 		return r, nil
 	}
 	if err := b.Prepare(opt.Volume); err != nil {
@@ -100,6 +107,7 @@ func (b *Buffer) Recover(opt RecoverOptions) (*Recovered, error) {
 		return nil, err
 	}
 	m := &merge{r: r, entries: make(map[uint64]tlog.Entry)}
+	r.Accepted = slices.Contains(names, AcceptLoss)
 	for _, name := range names {
 		p := path.Join(dir, name)
 		if id, err := tlog.ParseName(name); err == nil {

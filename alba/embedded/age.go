@@ -1,9 +1,12 @@
 package embedded
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"sync"
@@ -13,6 +16,8 @@ import (
 	"openvstorage/alba/maintenance"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/generation"
+
+	"github.com/google/uuid"
 )
 
 // Errors of Open about which of two copies is the newer one.
@@ -43,6 +48,56 @@ func (a aheadOf) String() string {
 		return fmt.Sprintf("%s has seen generation %d of a copy that went on apart", a.dir, a.mark.Number)
 	}
 	return fmt.Sprintf("%s has seen generation %d", a.dir, a.mark.Number)
+}
+
+// The ABM's group remembers of each ASD the newest generation that the ASD was
+// told to remember: 16 bytes of its id and 8 of the number, little-endian, in order
+// of id. An ASD that has seen less is an older copy of itself, and has lost
+// fragments that were acknowledged; one that was away has seen what it was told.
+const disksWitness = "disks"
+
+// disksSeen is that record.
+type disksSeen map[uuid.UUID]uint64
+
+func (d disksSeen) append(dst []byte) []byte {
+	for _, id := range slices.SortedFunc(maps.Keys(d), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }) {
+		dst = append(dst, id[:]...)
+		dst = binary.LittleEndian.AppendUint64(dst, d[id])
+	}
+	return dst
+}
+
+func decodeDisksSeen(b []byte) (disksSeen, error) {
+	d := make(disksSeen)
+	for ; len(b) >= 24; b = b[24:] {
+		d[uuid.UUID(b[:16])] = binary.LittleEndian.Uint64(b[16:])
+	}
+	if len(b) > 0 {
+		return nil, fmt.Errorf("record of what disks have seen: %d bytes behind the last", len(b))
+	}
+	return d, nil
+}
+
+// told notes what an ASD has remembered.
+func (b *Backend) told(a *asd.ASD, m generation.Mark) {
+	b.seenMu.Lock()
+	defer b.seenMu.Unlock()
+	b.seen[a.ID()] = m.Number
+}
+
+// witness is what the ABM's group is to remember of the disks: those that the
+// fleet has.
+func (b *Backend) witness() []byte {
+	b.seenMu.Lock()
+	defer b.seenMu.Unlock()
+	if b.fleetKnown.Load() {
+		known := make(map[uuid.UUID]bool)
+		for _, d := range b.fleet.All() {
+			known[d.UUID] = true
+		}
+		maps.DeleteFunc(b.seen, func(id uuid.UUID, _ uint64) bool { return !known[id] })
+	}
+	return b.seen.append([]byte{})
 }
 
 // judgeDisks asks the disks that are there, before anything is written to any,
@@ -118,10 +173,16 @@ func (b *Backend) look1(dir string) (m generation.Mark, ours bool, err error) {
 
 // mayAttach judges a disk that is about to be attached: it may have been away
 // when the others were judged.
-func (b *Backend) mayAttach(dir string) error {
+func (b *Backend) mayAttach(dir string, id uuid.UUID) error {
 	m, err := asd.ReadClaim(b.opt.FS, dir)
 	if err != nil {
 		return err
+	}
+	b.seenMu.Lock()
+	told := b.seen[id]
+	b.seenMu.Unlock()
+	if m.Number < told {
+		return fmt.Errorf("the ASD in %s is an older copy: it has seen generation %d, and it was told of %d; put the newest one back, or give it up with `ovs alba osd replace`", dir, m.Number, told)
 	}
 	if v := b.groups.Judge(m); v != generation.Ours {
 		return fmt.Errorf("%w: %s is of generation %d, and %v: stop, and put the newest copy back, or start with --accept-older", ErrOlder, b.opt.Dir, b.groups.Generation(), aheadOf{dir, m, v})
@@ -148,7 +209,11 @@ func (b *Backend) Beat(ctx context.Context) error {
 	errs := make([]error, len(behind))
 	var all sync.WaitGroup
 	for i, a := range behind {
-		all.Go(func() { errs[i] = a.Raise(ctx, m) })
+		all.Go(func() {
+			if errs[i] = a.Raise(ctx, m); errs[i] == nil {
+				b.told(a, m)
+			}
+		})
 	}
 	all.Wait()
 	return errors.Join(errs...)

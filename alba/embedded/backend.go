@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +44,10 @@ type Backend struct {
 	mu     sync.Mutex // disks come and go one at a time
 	asds   map[uint64]*asd.ASD
 	expect func(context.Context) ([]string, error)
+
+	seenMu     sync.Mutex
+	seen       disksSeen   // what ASDs were told to remember
+	fleetKnown atomic.Bool // the fleet has all disks that the ABM knows
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -83,6 +88,14 @@ func (b *Backend) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	seen, err := b.groups.Witnessed(ctx, "abm", disksWitness)
+	if err != nil {
+		return err
+	}
+	if b.seen, err = decodeDisksSeen(seen); err != nil {
+		return err
+	}
+	b.groups.Watch(groups.Witness{Group: "abm", Name: disksWitness, Value: b.witness})
 	if err := b.groups.Claim(ctx, newest, b.opt.AcceptOlder); err != nil {
 		return err
 	}
@@ -99,6 +112,7 @@ func (b *Backend) open(ctx context.Context) (err error) {
 	if err := b.refresh(ctx); err != nil {
 		return err
 	}
+	b.fleetKnown.Store(true)
 	b.work = maintenance.New(maintenance.Options{
 		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Logger: o.Logger,
 		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) }, MayDelete: b.mayDelete,
@@ -284,7 +298,7 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 	case there.Owner != uuid.Nil && there.Owner != b.opt.ID:
 		return nil, fmt.Errorf("the ASD in %s belongs to backend %s", dir, there.Owner)
 	}
-	if err := b.mayAttach(dir); err != nil {
+	if err := b.mayAttach(dir, id); err != nil {
 		return nil, err
 	}
 	a, err := asd.Open(asd.Options{FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Logger: b.opt.Logger.With("asd", dir)})
@@ -297,6 +311,8 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 		b.opt.Logger.Warn("a full disk has not remembered this start yet", "dir", dir, "err", err)
 	} else if err != nil {
 		return nil, errors.Join(err, a.Close())
+	} else {
+		b.told(a, b.groups.Mark())
 	}
 	return a, nil
 }

@@ -58,6 +58,7 @@ func (g *Groups) Claim(ctx context.Context, floor uint64, accept bool) error {
 	defer g.mu.Unlock()
 	record := g.opt.Ledger.Record()
 	m := generation.Mark{Number: max(record.Generation, floor) + 1, Start: g.start}
+	g.ask()
 	return g.claim(ctx, m, func(r *datadir.Record) {
 		if accept {
 			r.History = nil
@@ -67,14 +68,15 @@ func (g *Groups) Claim(ctx context.Context, floor uint64, accept bool) error {
 	})
 }
 
-// Beat claims the next generation if anything was changed in a group since the
-// newest was claimed. It returns the newest, and whether it is new.
+// Beat claims the next generation if anything was changed in a group, or of what
+// they are witnesses of, since the newest was claimed. It returns the newest, and whether it is new.
 func (g *Groups) Beat(ctx context.Context) (m generation.Mark, changed bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.mark.Number == 0 {
 		return g.mark, false, nil // nothing was claimed yet
 	}
+	changed = g.ask()
 	for name, node := range g.nodes {
 		changed = changed || node.Applied() != g.applied[name]
 	}
@@ -107,6 +109,11 @@ func (g *Groups) claim(ctx context.Context, m generation.Mark, also func(*datadi
 	for name, node := range g.nodes {
 		all.Go(func() {
 			seq := new(arakoon.Sequence).Set(generationKey, m.Append(nil)).Set(groupsKey, encodeNames(g.Names()))
+			for _, w := range g.witnesses {
+				if w.Group == name && w.now != nil {
+					seq.Set(witnessKey(w.Name), w.now)
+				}
+			}
 			var index uint64
 			err := arakoon.Patiently(ctx, func() (err error) {
 				index, _, err = node.Write(ctx, seq)
@@ -122,6 +129,9 @@ func (g *Groups) claim(ctx context.Context, m generation.Mark, also func(*datadi
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return err
+	}
+	for _, w := range g.witnesses {
+		w.told = w.now
 	}
 	if err := g.opt.Ledger.Change(func(r *datadir.Record) { r.Settled = m.Number }); err != nil {
 		return err

@@ -28,4 +28,8 @@
 // settled was put back from a copy, one that is newer than what is claimed says
 // that the record, or the whole directory, was. Either is refused by name. A disk
 // that is older was away, and is taken.
+//
+// What lies outside of the groups can be put back from a copy as well, alone: one
+// disk, the files of one vDisk. A Witness has a group remember with each claim how
+// far such a thing had got.
 package groups

@@ -74,6 +74,8 @@ type Groups struct {
 	start   uint64            // drawn by this start
 	mark    generation.Mark   // the newest that is settled
 	applied map[string]uint64 // of each group, as of that
+
+	witnesses []*watched
 }
 
 // Open opens groups, side by side, and makes those that there never were.

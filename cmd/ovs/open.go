@@ -71,14 +71,19 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 	if err = e.openRegistry(ctx, o); err != nil {
 		return nil, err
 	}
+	reached, err := e.reached(ctx)
+	if err != nil {
+		return nil, err
+	}
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
 		FS: o.fs, Dir: o.dir.Path,
 		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads,
-		Backend: e.backend, Registry: e.registry, Owner: owner(), Logger: o.logger,
+		Backend: e.backend, Registry: e.registry, Owner: owner(), Reached: reached, Logger: o.logger,
 	})
 	if err != nil {
 		return nil, err
 	}
+	e.groups.Watch(groups.Witness{Group: registryGroup, Name: reachedWitness, Value: func() []byte { return e.Host.Reached().Append([]byte{}) }})
 	return e, nil
 }
 
@@ -206,6 +211,18 @@ func (e *embedded) openRegistry(ctx context.Context, o hostOptions) error {
 	}
 	e.alba.Expect(e.namespaces)
 	return nil
+}
+
+// reachedWitness is under which name the registry's group remembers how far vDisks
+// were flushed.
+const reachedWitness = "reached"
+
+func (e *embedded) reached(ctx context.Context) (volumedriver.Reached, error) {
+	b, err := e.groups.Witnessed(ctx, registryGroup, reachedWitness)
+	if err != nil {
+		return nil, err
+	}
+	return volumedriver.DecodeReached(b)
 }
 
 // namespaces are those that vDisks live in, by the registry.

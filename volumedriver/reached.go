@@ -1,0 +1,81 @@
+package volumedriver
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	"openvstorage/writebuffer"
+
+	"github.com/google/uuid"
+)
+
+// Point is a place in a vDisk's order: a seq, and the epoch in which it was
+// reached.
+type Point struct{ Epoch, Seq uint64 }
+
+// Reached is how far the flushes of vDisks have come: by vDisk, up to where
+// everything is durable. Somebody outside of the write buffer remembers it from
+// time to time (Options.Reached), so that local files that were put back from an
+// older copy are not taken for all that was ever flushed (O2, P8). Its bytes are,
+// in order of id, 16 of the id, 8 of the epoch and 8 of the seq, little-endian.
+type Reached map[uuid.UUID]Point
+
+const reachedSize = 32
+
+// Append appends the bytes to dst.
+func (r Reached) Append(dst []byte) []byte {
+	for _, id := range slices.SortedFunc(maps.Keys(r), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }) {
+		dst = append(dst, id[:]...)
+		dst = binary.LittleEndian.AppendUint64(dst, r[id].Epoch)
+		dst = binary.LittleEndian.AppendUint64(dst, r[id].Seq)
+	}
+	return dst
+}
+
+// DecodeReached reads what Append made.
+func DecodeReached(b []byte) (Reached, error) {
+	r := make(Reached, len(b)/reachedSize)
+	for ; len(b) >= reachedSize; b = b[reachedSize:] {
+		r[uuid.UUID(b[:16])] = Point{binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])}
+	}
+	if len(b) > 0 {
+		return nil, fmt.Errorf("how far vDisks were flushed: %d bytes behind the last", len(b))
+	}
+	return r, nil
+}
+
+// Reached is how far the flushes of all vDisks have come. Of one that is not open
+// it is what was known before.
+func (h *Host) Reached() Reached {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := make(Reached, len(h.volumes))
+	for id, v := range h.volumes {
+		if v.opened.Load() {
+			r[id] = Point{v.epoch, v.buf.Durable()}
+		} else if known, ok := h.opt.Reached[id]; ok {
+			r[id] = known
+		}
+	}
+	return r
+}
+
+// checkReached refuses local files that do not reach as far as is known from
+// outside, unless a person has accepted that. A later epoch that began below what
+// is known was begun by such a person: what was behind is given up.
+func (v *Volume) checkReached(reached uint64, accepted bool) error {
+	known := v.host.opt.Reached[v.id]
+	seq := known.Seq
+	for _, e := range v.cat.Epochs {
+		if e.Epoch > known.Epoch {
+			seq = min(seq, e.Base)
+		}
+	}
+	if reached >= seq || accepted {
+		return nil
+	}
+	return fmt.Errorf("%s is an older copy: it reaches seq %d, and all up to %d had been flushed; put the newest one back, or go on without: make an empty file %s in it", v.host.buffer.Dir(v.id), reached, seq, writebuffer.AcceptLoss)
+}
