@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -61,6 +62,7 @@ type Buffer struct {
 		changed       chan struct{} // closed and renewed when a waiter should look again
 		waiting       int
 		logs          map[uuid.UUID]*Log
+		turns         map[string]*sync.Mutex // of those who make names, by directory
 		closed        bool
 	}
 	dirty   atomic.Int64 // SCO files that may not be evicted
@@ -90,11 +92,13 @@ func Open(opt Options) (*Buffer, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
+	opt.FS = patientFS{opt.FS}
 	size := min(scoSizeMax, opt.Bytes/scoShare) / sco.ClusterSize * sco.ClusterSize
 	b := &Buffer{opt: opt, scoSize: size, max: int(opt.Bytes / size), fill: make(chan struct{}, 1)}
 	b.mu.evictable, b.mu.narrow = list.New(), list.New()
 	b.mu.changed = make(chan struct{})
 	b.mu.logs = make(map[uuid.UUID]*Log)
+	b.mu.turns = make(map[string]*sync.Mutex)
 	if err := opt.FS.MkdirAll(b.poolDir(), 0o755); err != nil {
 		return nil, err
 	}
@@ -305,33 +309,39 @@ func (b *Buffer) swap(name string) (bool, error) {
 	return true, b.take(from, name, &b.mu.free)
 }
 
-// take moves a file of the pool to name; if that fails it goes back to list.
+// take moves a file of the pool to name. If that fails it goes back to list,
+// behind all others: the next attempt takes another one.
 func (b *Buffer) take(from, name string, list *[]string) error {
-	if err := b.opt.FS.Rename(path.Join(b.poolDir(), from), name); err != nil {
-		b.mu.Lock()
-		*list = append(*list, from)
-		b.mu.Unlock()
+	moved := false
+	err := b.named(path.Dir(name), func() error {
+		err := b.opt.FS.Rename(path.Join(b.poolDir(), from), name)
+		moved = err == nil
 		return err
-	}
-	if err := b.opt.FS.SyncDir(path.Dir(name)); err != nil {
+	})
+	switch {
+	case err == nil:
+	case moved:
 		b.discardFile(name)
-		return err
+	case errors.Is(err, fs.ErrNotExist):
+		b.forget()
+	default:
+		b.mu.Lock()
+		*list = slices.Insert(*list, 0, from)
+		b.mu.Unlock()
 	}
-	return nil
+	return err
 }
 
 // create makes a file that is not pre-written: a writer is waiting. Its first
 // syncs are slower; from its second life on it is like the others.
 func (b *Buffer) create(name string) error {
-	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
-	if err != nil {
-		b.forget()
-		return err
-	}
-	err = errors.Join(f.Truncate(b.scoSize), f.Close())
-	if err == nil {
-		err = b.opt.FS.SyncDir(path.Dir(name))
-	}
+	err := b.named(path.Dir(name), func() error {
+		f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Truncate(b.scoSize), f.Close())
+	})
 	if err != nil {
 		b.discardFile(name)
 	}
@@ -544,25 +554,36 @@ func (b *Buffer) Discard(v uuid.UUID) error {
 			b.forget()
 		}
 	}
-	if err := b.opt.FS.RemoveAll(dir); err != nil {
-		return err
-	}
-	return b.opt.FS.SyncDir(b.opt.Dir)
+	b.mu.Lock()
+	delete(b.mu.turns, dir)
+	b.mu.Unlock()
+	return b.named(b.opt.Dir, func() error { return b.opt.FS.RemoveAll(dir) })
 }
 
 // Prepare makes the directory of a new vDisk, durable on return: from then on
 // its absence means that something was lost.
 func (b *Buffer) Prepare(v uuid.UUID) error {
-	if err := b.opt.FS.MkdirAll(b.volumeDir(v), 0o755); err != nil {
-		return err
+	dir, made := b.volumeDir(v), false
+	err := b.named(b.opt.Dir, func() error {
+		_, err := b.opt.FS.Stat(dir)
+		if made = errors.Is(err, fs.ErrNotExist); err != nil && !made {
+			return err
+		}
+		return b.opt.FS.MkdirAll(dir, 0o755)
+	})
+	if err != nil && made { // the next one makes the name anew
+		if rerr := b.opt.FS.Remove(dir); !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
 	}
-	return b.opt.FS.SyncDir(b.opt.Dir)
+	return err
 }
 
-// Holds reports whether the vDisk has files in the buffer.
+// Holds reports whether the vDisk has files in the buffer, or may have some: what
+// cannot be read is not empty (P8).
 func (b *Buffer) Holds(v uuid.UUID) bool {
 	names, err := b.opt.FS.ReadDir(b.volumeDir(v))
-	return err == nil && len(names) > 0
+	return err != nil && !errors.Is(err, fs.ErrNotExist) || len(names) > 0
 }
 
 // Volumes lists the vDisks that left something in the buffer.

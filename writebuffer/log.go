@@ -405,12 +405,12 @@ func (l *Log) apply(s *SCO, b *Batch, first int) error {
 	return nil
 }
 
-// skip marks blocks as written and belonging to nobody.
+// skip marks blocks as written and belonging to nobody. Their sums stay true.
 func (l *Log) skip(s *SCO, b *Batch) {
 	for _, r := range b.runs {
 		for i := range r.n {
 			at := r.loc.Index() - 1 + i
-			s.blocks.Sums[at], s.blocks.Addrs[at], s.blocks.Seqs[at] = 0, sco.NoAddress, 0
+			s.blocks.Addrs[at], s.blocks.Seqs[at] = sco.NoAddress, 0
 		}
 	}
 	end := b.runs[len(b.runs)-1]
