@@ -77,6 +77,9 @@ const (
 	commitHeader = 64
 	perBlock     = 4 + 8 + 8
 
+	// SizeMax is the largest SCO in bytes, file or object.
+	SizeMax = (MaxIndex + 1) * ClusterSize
+
 	commitMagic  = "CMT1"
 	trailerMagic = "SCOTAIL1"
 )

@@ -273,26 +273,29 @@ func parts(entries []tlog.Entry, size int) iter.Seq[[]tlog.Entry] {
 	}
 }
 
-// LocalTLog returns the bytes of a local TLog that the catalog has too, if it
+// LocalTLog returns the entries of a local TLog that the catalog has too, if it
 // is there and whole, so that replay need not fetch it.
-func (b *Buffer) LocalTLog(opt RecoverOptions, id tlog.ID, lastSeq uint64) ([]byte, error) {
+func (b *Buffer) LocalTLog(opt RecoverOptions, id tlog.ID, lastSeq uint64) ([]tlog.Entry, error) {
 	name := b.volumeDir(opt.Volume) + "/" + id.Name()
-	data, err := readFile(b.opt.FS, name)
+	f, err := b.opt.FS.OpenFile(name, 0, 0)
 	if err != nil {
 		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	h, entries, _, err := tlog.Ordered(f, size)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	last := uint64(0)
-	h, end, _, err := tlog.Scan(data, func(_ int64, e tlog.Entry) error {
-		if e.Kind.Ordered() {
-			last = e.Seq
-		}
-		return nil
-	})
-	if err == nil && (h.Volume != opt.Volume || h.ID != id || last != lastSeq) {
-		err = fmt.Errorf("%w: %s ends at seq %d, not %d", tlog.ErrCorrupt, name, last, lastSeq)
+	if n := len(entries); n > 0 {
+		last = entries[n-1].Seq
 	}
-	if err != nil {
-		return nil, err
+	if h.Volume != opt.Volume || h.ID != id || last != lastSeq {
+		return nil, fmt.Errorf("%w: %s ends at seq %d, not %d", tlog.ErrCorrupt, name, last, lastSeq)
 	}
-	return data[:end], nil
+	return entries, nil
 }
