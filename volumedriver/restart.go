@@ -295,7 +295,8 @@ func (v *Volume) inspect(found *writebuffer.Recovered) error {
 		return errors.Join(found.Damage, err, found.Release())
 	}
 	v.buf = buf
-	return errors.Join(found.Damage, buf.Inspect(found))
+	buf.Inspect(found)
+	return found.Damage
 }
 
 func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebuffer.LogOptions {

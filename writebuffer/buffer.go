@@ -128,17 +128,21 @@ func (b *Buffer) adopt() error {
 		p := path.Join(b.poolDir(), name)
 		number, raw := strings.CutSuffix(name, rawSuffix)
 		n, err := strconv.Atoi(number)
-		info, serr := b.opt.FS.Stat(p)
-		if serr != nil {
-			return serr
+		if err == nil {
+			b.mu.nextFree = max(b.mu.nextFree, n+1)
 		}
-		if err != nil || info.Size() != b.scoSize || b.mu.files >= b.max {
-			if err := b.opt.FS.Remove(p); err != nil {
-				return err
+		info, serr := b.opt.FS.Stat(p)
+		if serr == nil && (err != nil || info.Size() != b.scoSize || b.mu.files >= b.max) {
+			if serr = b.opt.FS.Remove(p); serr == nil {
+				continue
 			}
+		}
+		if serr != nil {
+			// Nothing is in it that anybody misses. It takes its room all the same.
+			b.opt.Logger.Warn("write buffer: file of the pool is left as it is", "file", p, "err", serr)
+			b.mu.files++
 			continue
 		}
-		b.mu.nextFree = max(b.mu.nextFree, n+1)
 		if raw {
 			b.mu.raw = append(b.mu.raw, name)
 		} else {
@@ -159,7 +163,9 @@ func (b *Buffer) countVolumes() error {
 	for _, id := range ids {
 		names, err := b.opt.FS.ReadDir(b.volumeDir(id))
 		if err != nil {
-			return err
+			// That vDisk is not opened (Recover meets the same), the others are.
+			b.opt.Logger.Warn("write buffer: a vDisk's files cannot be counted", "vdisk", id, "err", err)
+			continue
 		}
 		for _, name := range names {
 			if _, err := sco.ParseName(name); err == nil {
@@ -244,15 +250,18 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 			b.mu.Unlock()
 			return false, ErrClosed
 		}
-		if from, ok := pop(&b.mu.free); ok {
-			b.mu.Unlock()
-			b.kickPrewriter()
-			return false, b.take(from, name, &b.mu.free)
+		list, sparse := &b.mu.free, false
+		if len(*list) == 0 {
+			list, sparse = &b.mu.raw, true
 		}
-		if from, ok := pop(&b.mu.raw); ok {
+		if from, ok := pop(list); ok {
 			b.mu.Unlock()
 			b.kickPrewriter()
-			return true, b.take(from, name, &b.mu.raw)
+			moved, err := b.take(from, name, list)
+			if err == nil || moved || !b.instead(from, err) {
+				return sparse, err
+			}
+			return true, b.create(name)
 		}
 		if b.mu.files < b.max {
 			b.mu.files++
@@ -286,6 +295,20 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 	}
 }
 
+// instead reports whether a new file may be made in the place of one of the pool
+// that cannot be taken. If not, the next attempt takes what is evicted.
+func (b *Buffer) instead(from string, err error) bool {
+	b.opt.Logger.Warn("write buffer: file of the pool not taken", "file", path.Join(b.poolDir(), from), "err", err)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.files >= b.max {
+		b.evictLocked()
+		return false
+	}
+	b.mu.files++
+	return true
+}
+
 // pop takes the last of a list.
 func pop(list *[]string) (string, bool) {
 	n := len(*list)
@@ -306,14 +329,15 @@ func (b *Buffer) swap(name string) (bool, error) {
 		b.kickPrewriter()
 		return false, nil
 	}
-	return true, b.take(from, name, &b.mu.free)
+	_, err := b.take(from, name, &b.mu.free)
+	return err == nil, err
 }
 
 // take moves a file of the pool to name. If that fails it goes back to list,
-// behind all others: the next attempt takes another one.
-func (b *Buffer) take(from, name string, list *[]string) error {
-	moved := false
-	err := b.named(path.Dir(name), func() error {
+// behind all others: the next attempt takes another one. One that was moved to a
+// name that cannot be made durable is given up.
+func (b *Buffer) take(from, name string, list *[]string) (moved bool, err error) {
+	err = b.named(path.Dir(name), func() error {
 		err := b.opt.FS.Rename(path.Join(b.poolDir(), from), name)
 		moved = err == nil
 		return err
@@ -329,7 +353,7 @@ func (b *Buffer) take(from, name string, list *[]string) error {
 		*list = slices.Insert(*list, 0, from)
 		b.mu.Unlock()
 	}
-	return err
+	return moved, err
 }
 
 // create makes a file that is not pre-written: a writer is waiting. Its first

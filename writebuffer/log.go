@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 
@@ -129,7 +130,9 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.prepare = make(chan struct{}, 1)
 	l.syncer = make(chan struct{}, 1)
 	l.group.cond = sync.NewCond(&l.group.Mutex)
-	if _, err := b.opt.FS.Stat(l.dir); err != nil {
+	if _, err := b.opt.FS.Stat(l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	} else if err != nil {
 		if err := b.Prepare(opt.Volume); err != nil {
 			return nil, err
 		}

@@ -195,7 +195,8 @@ func (m *merge) readTLog(d disk.FS, id tlog.ID, name string) error {
 		return err
 	}
 	found, err := m.scanTLog(f, id, name)
-	if err := errors.Join(err, f.Close()); err != nil {
+	_ = f.Close() // it was only read
+	if err != nil {
 		return err
 	}
 	m.r.tlogs = append(m.r.tlogs, found)

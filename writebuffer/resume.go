@@ -24,9 +24,7 @@ import (
 // So a restart leaves no less than it found, and any number of them do.
 func (l *Log) Resume(r *Recovered) error {
 	l.durable.Store(min(r.Durable, r.Reached))
-	if err := l.adopt(r, true); err != nil {
-		return errors.Join(err, r.Release())
-	}
+	l.adopt(r, true)
 	if err := l.rewrite(r.Entries); err != nil {
 		return err
 	}
@@ -49,23 +47,20 @@ func (l *Log) Resume(r *Recovered) error {
 
 // Inspect takes what Recover found for reading only: the vDisk is halted, and
 // its files stay as they are for whoever repairs it.
-func (l *Log) Inspect(r *Recovered) error { return l.adopt(r, false) }
+func (l *Log) Inspect(r *Recovered) { l.adopt(r, false) }
 
 // adopt puts the SCOs that hold something into the table. The others are
 // recycled, if that is allowed. Those with data beyond what is stored become
 // sealed ones. Other vDisks' writers, who may evict what is stored, and the
 // background are at work already.
-func (l *Log) adopt(r *Recovered, recycle bool) error {
+func (l *Log) adopt(r *Recovered, recycle bool) {
 	blocks := make(map[sco.Number]*SCO)
 	var stored, sealed []*SCO
 	for _, f := range r.scos {
 		s, isStored := f.restore(l, r)
 		if s == nil {
-			if !recycle {
-				continue
-			}
-			if err := l.giveUp(f, r); err != nil {
-				return err
+			if recycle {
+				l.giveUp(f, r)
 			}
 			continue
 		}
@@ -97,23 +92,18 @@ func (l *Log) adopt(r *Recovered, recycle bool) error {
 	for _, s := range stored {
 		l.buf.offer(s, l.opt.HoldStored)
 	}
-	return nil
 }
 
 // giveUp recycles a file in which there is nothing.
-func (l *Log) giveUp(f *foundSCO, r *Recovered) error {
-	err := f.file.Close()
+func (l *Log) giveUp(f *foundSCO, r *Recovered) {
+	_ = f.file.Close() // nothing was written to it
 	f.file = nil
-	if err != nil {
-		return err
-	}
 	if f.header.Volume != r.opt.Volume {
 		// Another vDisk's before: a crash may have left it two names.
 		l.buf.discardFile(f.name)
-		return nil
+		return
 	}
 	l.buf.recycle(f.name, true)
-	return nil
 }
 
 // restoreEntry takes what a recovered entry says of the SCO's blocks. From the
