@@ -235,6 +235,9 @@ func (l *Log) backgroundSync(ctx context.Context) {
 			err := s.sync(true)
 			s.release()
 			if err != nil {
+				if l.Err() == nil { // who halts says so
+					l.buf.opt.Logger.Warn("write buffer: SCO not synced yet", "vdisk", l.opt.Volume, "err", err)
+				}
 				break
 			}
 			// In order: all sealed before s are synced or stored, so what its

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 
@@ -303,4 +304,45 @@ func TestResumeBesideTheBackground(t *testing.T) {
 		t.Errorf("durable to %d of %d", next.log.Durable(), found.Reached)
 	}
 	next.close()
+}
+
+// The newest mark is in a TLog that has no entry, and that breaks; the one behind it
+// cannot be begun either. Kill -9 then finds the mark all the same.
+func TestMarkInAnEmptyTLogStays(t *testing.T) {
+	r := newRig(t)
+	r.fill(0, 1, 1)
+	r.untilReady()
+	r.log.CloseTLog()
+	scos := r.log.Work().SCOs // nobody flushes: the background takes its time
+	if len(scos) != 2 {
+		t.Fatalf("%d SCOs", len(scos))
+	}
+	r.untilReady()
+	mark := func(s *SCO) {
+		t.Helper()
+		if err := s.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		r.log.advance(s.covers)
+	}
+	mark(scos[0]) // it begins the next TLog
+	first := r.log.Durable()
+	r.untilReady()
+	gate := faultdisk.NewGate() // nobody prepares a third
+	defer gate.Open()
+	r.disk.Inject(faultdisk.Rule{Ops: faultdisk.Open, Path: "tlog-*", Before: gate.Wait})
+	rule := r.disk.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: "tlog-*", Err: unix.ENOSPC, Times: 2})
+	mark(scos[1])
+	mustBe(t, r.log.TryAppend(batch(3, 1, 1)), disk.ErrWouldBlock)
+	if rule.Fired() != 2 || first == 0 || r.log.Durable() == first {
+		t.Fatalf("fired %d times, durable to %d, then %d", rule.Fired(), first, r.log.Durable())
+	}
+	after := prepareRig(t, r.under.Kill(), r.vol.copy())
+	found, err := after.buf.Recover(after.vol.recoverOptions())
+	if err != nil || found.Damage != nil || found.Reached != r.log.Written() || found.Durable < first {
+		t.Errorf("%v, durable to %d of %d", err, found.Durable, first)
+	}
+	if err := found.Release(); err != nil {
+		t.Error(err)
+	}
 }
