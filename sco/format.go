@@ -77,6 +77,9 @@ const (
 	commitHeader = 64
 	perBlock     = 4 + 8 + 8
 
+	// SizeMax is the largest SCO in bytes, file or object.
+	SizeMax = (MaxIndex + 1) * ClusterSize
+
 	commitMagic  = "CMT1"
 	trailerMagic = "SCOTAIL1"
 )
@@ -243,7 +246,11 @@ func AppendFooter(dst []byte, h Header, t Blocks, n, first int) []byte {
 	var data uint32
 	var low, high uint64
 	for i := range n {
-		dst = binary.LittleEndian.AppendUint32(dst, t.Sums[i])
+		sum := t.Sums[i]
+		if t.Addrs[i] == NoAddress {
+			sum = 0 // a commit block has one of its own
+		}
+		dst = binary.LittleEndian.AppendUint32(dst, sum)
 	}
 	for i := range n {
 		dst = binary.LittleEndian.AppendUint64(dst, t.Addrs[i])

@@ -1,6 +1,11 @@
 package tlog
 
-import "errors"
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
 
 // Scan calls fn for each entry of a whole TLog (header included) in order
 // and returns the header, the offset behind the last good entry, and whether a
@@ -9,29 +14,100 @@ import "errors"
 // there is for the caller to judge (rule O2). Errors are those of a bad header,
 // of an entry that a newer release wrote, and of fn.
 func Scan(b []byte, fn func(off int64, e Entry) error) (h Header, end int64, sealed bool, err error) {
-	h, err = DecodeHeader(b)
+	return walk(&window{b: b, end: int64(len(b)), size: int64(len(b))}, fn)
+}
+
+// ScanAt is Scan of a file or object of size bytes. It has windowBytes of it in
+// memory, and reads nothing behind the end of the log, however large the file has
+// grown. An error of r is no end of the log: it is returned. A payload is fn's only
+// until it returns.
+func ScanAt(r io.ReaderAt, size int64, fn func(off int64, e Entry) error) (h Header, end int64, sealed bool, err error) {
+	return walk(&window{r: r, size: size}, fn)
+}
+
+// Ordered is ScanAt that returns the entries with a seq of their own.
+func Ordered(r io.ReaderAt, size int64) (h Header, entries []Entry, end int64, err error) {
+	h, end, _, err = ScanAt(r, size, func(_ int64, e Entry) error {
+		if e.Kind.Ordered() {
+			e.Payload = bytes.Clone(e.Payload)
+			entries = append(entries, e)
+		}
+		return nil
+	})
+	return h, entries, end, err
+}
+
+func walk(w *window, fn func(off int64, e Entry) error) (h Header, end int64, sealed bool, err error) {
+	if err := w.fill(HeaderSize); err != nil {
+		return h, 0, false, err
+	}
+	h, err = DecodeHeader(w.b)
 	if err != nil {
 		return h, 0, false, err
 	}
 	seed := SeedOf(h.Incarnation)
-	at := HeaderSize
-	for at < len(b) {
-		e, n, err := Decode(b[at:], seed)
+	w.skip(HeaderSize)
+	for {
+		at := w.at()
+		if err := w.fill(entryMax); err != nil {
+			return h, at, false, err
+		}
+		e, n, err := Decode(w.b, seed)
 		if errors.Is(err, ErrNewer) {
-			return h, int64(at), false, err
+			return h, at, false, err
 		}
 		if err != nil {
-			break
+			return h, at, false, nil
 		}
-		if err := fn(int64(at), e); err != nil {
-			return h, int64(at), false, err
+		if err := fn(at, e); err != nil {
+			return h, at, false, err
 		}
-		at += n
+		w.skip(n)
 		if e.Kind == KindSeal {
-			return h, int64(at), true, nil
+			return h, w.at(), true, nil
 		}
 	}
-	return h, int64(at), false, nil
+}
+
+// entryMax is more than the longest entry has bytes.
+const entryMax = 1 << 16
+
+// windowBytes is how much of a TLog is read at a time.
+const windowBytes = 4 << 20
+
+// window is what a scan has of a TLog in memory.
+type window struct {
+	r    io.ReaderAt // nil: b is all of it
+	buf  []byte
+	b    []byte // not scanned yet
+	end  int64  // offset behind b
+	size int64
+}
+
+// at is the offset of b.
+func (w *window) at() int64 { return w.end - int64(len(w.b)) }
+
+func (w *window) skip(n int) { w.b = w.b[n:] }
+
+// fill makes b at least n bytes long, if there are so many.
+func (w *window) fill(n int) error {
+	if w.r == nil || len(w.b) >= n || w.end >= w.size {
+		return nil
+	}
+	if w.buf == nil {
+		w.buf = make([]byte, min(w.size, windowBytes))
+	}
+	k := copy(w.buf, w.b)
+	part := w.buf[k:min(int64(len(w.buf)), int64(k)+w.size-w.end)]
+	got, err := w.r.ReadAt(part, w.end)
+	if got < len(part) {
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("read at %d: %w", w.end, err)
+		}
+		w.size = w.end + int64(got) // shorter than it was said to be
+	}
+	w.b, w.end = w.buf[:k+got], w.end+int64(got)
+	return nil
 }
 
 // ScanCovered calls fn for each of the entries that a commit block covers.

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"math"
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
@@ -514,4 +516,80 @@ func FuzzScan(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A scan in pieces finds what a scan of the whole finds, wherever the pieces end
+// and wherever the log does; what lies behind is not read, and an error of the
+// reader is no end of the log.
+func TestScanAt(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	b := AppendHeader(nil, sampleHeader())
+	for seq := uint64(41); len(b) < 2*windowBytes+1000; seq++ {
+		sums := make([]uint32, 1+rng.IntN(RunMax))
+		for i := range sums {
+			sums[i] = rng.Uint32()
+		}
+		b = AppendWrite(b, SeedOf(testIncarnation), seq, rng.Uint64()>>8, sco.At(1, 5, 17), sums)
+	}
+	b = AppendEntry(b, SeedOf(testIncarnation), Entry{Kind: KindSeal, Seq: 1000})
+	same := func(what string, b []byte, r io.ReaderAt, size int64) {
+		t.Helper()
+		type found struct {
+			h      Header
+			end    int64
+			sealed bool
+			sum    uint32
+			n      int
+		}
+		var whole, pieces found
+		gather := func(f *found) func(int64, Entry) error {
+			return func(off int64, e Entry) error {
+				f.n++
+				f.sum = crc32.Update(f.sum, crc32.IEEETable, fmt.Append(nil, off, e.Kind, e.Seq, e.Addr, e.Location, e.Run))
+				f.sum = crc32.Update(f.sum, crc32.IEEETable, e.Payload)
+				return nil
+			}
+		}
+		var err1, err2 error
+		whole.h, whole.end, whole.sealed, err1 = Scan(b, gather(&whole))
+		pieces.h, pieces.end, pieces.sealed, err2 = ScanAt(r, size, gather(&pieces))
+		if whole != pieces || fmt.Sprint(err1) != fmt.Sprint(err2) {
+			t.Errorf("%s: %+v, %v; in pieces %+v, %v", what, whole, err1, pieces, err2)
+		}
+	}
+	same("whole", b, bytes.NewReader(b), int64(len(b)))
+	same("said to be longer", b, bytes.NewReader(b), 6<<30)
+	for range 20 {
+		n := rng.IntN(len(b))
+		same(fmt.Sprintf("%d bytes", n), b[:n], bytes.NewReader(b), int64(n))
+		bad := bytes.Clone(b)
+		bad[n] ^= 1
+		same(fmt.Sprintf("bad at %d", n), bad, bytes.NewReader(bad), int64(len(bad)))
+	}
+	for _, n := range []int{0, 1, HeaderSize - 1, HeaderSize, HeaderSize + EntrySize, windowBytes, windowBytes + 1} {
+		same(fmt.Sprintf("%d bytes", n), b[:n], bytes.NewReader(b[:n]), int64(n))
+	}
+	broken := errors.New("broken")
+	if _, _, _, err := ScanAt(&brokenReader{bytes.NewReader(b), windowBytes, broken}, int64(len(b)), func(int64, Entry) error { return nil }); !errors.Is(err, broken) {
+		t.Errorf("a reader that breaks: %v", err)
+	}
+	short := append(AppendHeader(nil, sampleHeader()), make([]byte, 3*windowBytes)...)
+	far := &brokenReader{bytes.NewReader(short), windowBytes, broken}
+	if h, entries, end, err := Ordered(far, 6<<30); err != nil || len(entries) != 0 || end != HeaderSize || h != sampleHeader() {
+		t.Errorf("what lies behind the end is read: %v", err)
+	}
+}
+
+// brokenReader breaks from an offset on.
+type brokenReader struct {
+	io.ReaderAt
+	from int64
+	err  error
+}
+
+func (r *brokenReader) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) > r.from {
+		return 0, r.err
+	}
+	return r.ReaderAt.ReadAt(p, off)
 }

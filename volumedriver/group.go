@@ -23,6 +23,9 @@ type group struct {
 	marks map[sco.Number]writebuffer.Marks
 }
 
+// last is the newest TLog of the group.
+func (g *group) last() tlog.ID { return g.tlogs[len(g.tlogs)-1].ID }
+
 // chooseGroup takes the oldest TLogs: one at least, more as long as little of
 // them is live, so that no group keeps the buffer's files for long, and the
 // garbage that it makes in the backend is soon collected.

@@ -62,6 +62,9 @@ func readPage(ctx context.Context, ns backend.Namespace, owner uuid.UUID, obj ca
 	if !ok {
 		return nil, fmt.Errorf("%s: %w: page %d", pageobject.Name(obj.Number), metadata.ErrPageNotFound, number)
 	}
+	if e.Length > metadata.MaxPageSize {
+		return nil, fmt.Errorf("%s: %w: page %d of %d bytes", pageobject.Name(obj.Number), backend.ErrCorrupt, number, e.Length)
+	}
 	b := make([]byte, e.Length)
 	return b, get(ctx, ns, pageobject.Name(obj.Number), b, e.Offset)
 }

@@ -81,6 +81,9 @@ func (v *Volume) loadCatalog(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
+	if info.Size > catalog.RootMax {
+		return fmt.Errorf("catalog: %w: it has %d bytes, none has more than %d", backend.ErrCorrupt, info.Size, catalog.RootMax)
+	}
 	root := make([]byte, info.Size)
 	if err := get(ctx, ns, catalog.ObjectName, root, 0); err != nil {
 		return err
@@ -89,6 +92,9 @@ func (v *Volume) loadCatalog(ctx context.Context) error {
 		info, err := ns.Stat(ctx, name)
 		if err != nil {
 			return nil, err
+		}
+		if info.Size > catalog.SegmentMax {
+			return nil, fmt.Errorf("%w: it has %d bytes, none has more than %d", backend.ErrCorrupt, info.Size, catalog.SegmentMax)
 		}
 		b := make([]byte, info.Size)
 		return b, get(ctx, ns, name, b, 0)
@@ -185,34 +191,35 @@ func (v *Volume) recoverOptions() writebuffer.RecoverOptions {
 func (v *Volume) replayStored(ctx context.Context, opt writebuffer.RecoverOptions) error {
 	for _, t := range v.cat.TLogs {
 		id := tlog.ID(t.Number)
-		data, err := v.host.buffer.LocalTLog(opt, id, t.LastSeq)
+		entries, err := v.host.buffer.LocalTLog(opt, id, t.LastSeq)
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
 				v.log.Warn("local TLog not usable, taking the backend's", "tlog", id.Name(), "err", err)
 			}
-			data = make([]byte, t.Size)
-			if err := get(ctx, v.namespace(), id.Name(), data, 0); err != nil {
-				return err
+			var end int64
+			if _, entries, end, err = tlog.Ordered(objectReader{ctx, v.namespace(), id.Name()}, t.Size); err != nil {
+				return fmt.Errorf("object %s at offset %d: %w", id.Name(), end, err)
 			}
 		}
-		var entries []tlog.Entry
-		_, end, _, err := tlog.Scan(data, func(_ int64, e tlog.Entry) error {
-			if e.Kind.Ordered() {
-				entries = append(entries, e)
-			}
-			return nil
-		})
-		if err == nil && (len(entries) == 0 || entries[0].Seq != t.FirstSeq || entries[len(entries)-1].Seq != t.LastSeq) {
-			err = tlog.ErrCorrupt
-		}
-		if err != nil {
-			return fmt.Errorf("object %s at offset %d: %w", id.Name(), end, err)
+		if len(entries) == 0 || entries[0].Seq != t.FirstSeq || entries[len(entries)-1].Seq != t.LastSeq {
+			return fmt.Errorf("object %s: %w: it does not hold seq %d to %d", id.Name(), tlog.ErrCorrupt, t.FirstSeq, t.LastSeq)
 		}
 		if err := v.replay(entries); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// objectReader reads an object in pieces.
+type objectReader struct {
+	ctx  context.Context
+	ns   backend.Namespace
+	name string
+}
+
+func (r objectReader) ReadAt(p []byte, off int64) (int, error) {
+	return r.ns.Get(r.ctx, r.name, p, off)
 }
 
 // replay applies entries without writing them. A snapshot that the catalog
@@ -298,7 +305,8 @@ func (v *Volume) inspect(found *writebuffer.Recovered) error {
 		return errors.Join(found.Damage, err, found.Release())
 	}
 	v.buf = buf
-	return errors.Join(found.Damage, buf.Inspect(found))
+	buf.Inspect(found)
+	return found.Damage
 }
 
 func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebuffer.LogOptions {

@@ -145,6 +145,9 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	fill := v.host.buffer.Fill()
 	parallel, rest := pace(fill, idle, v.host.opt.IdleSeal, urgent, v.host.opt.UploadSlots)
 	if parallel > 0 && v.store.group == nil {
+		if err := v.settle(ctx); err != nil {
+			return false, err
+		}
 		patient := !urgent && idle < v.host.opt.IdleSeal && !v.store.failing.Load()
 		if v.store.group, err = v.chooseGroup(ctx, v.buf.Work().TLogs, patient); err != nil {
 			return false, err
@@ -176,6 +179,33 @@ func (v *Volume) noteActivity() {
 	if a := v.buf.Activity(); a != v.store.active || v.store.since.IsZero() {
 		v.store.active, v.store.since = a, time.Now()
 	}
+}
+
+// settle makes the log and the catalog agree on what is stored, before a group is
+// chosen. A put of the catalog that failed may have taken effect: its TLogs are
+// stored then, and who stored them again, in a group with others, would replace
+// their SCOs by what that group needs of them, under a catalog that names them
+// without it.
+func (v *Volume) settle(ctx context.Context) error {
+	v.put.Lock()
+	err := v.resolve(ctx)
+	v.put.Unlock()
+	if err != nil {
+		return fmt.Errorf("catalog of %s: %w", v.Name(), err)
+	}
+	g, seq := &group{}, v.storedSeq()
+	for _, t := range v.buf.Work().TLogs {
+		if t.LastSeq > seq {
+			break
+		}
+		g.tlogs = append(g.tlogs, t)
+		v.store.covered += t.Size
+	}
+	if len(g.tlogs) > 0 {
+		v.buf.Stored(g.last(), v.narrowOf(ctx, g))
+		v.announce(nil)
+	}
+	return nil
 }
 
 // storeSome goes on with the group under way: it keeps up to parallel uploads in
@@ -312,15 +342,15 @@ func (v *Volume) putObject(ctx context.Context, name string, data []byte) error 
 func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 	var stored []catalog.TLog
 	for _, t := range g.tlogs {
+		if t.FirstSeq == 0 {
+			continue
+		}
 		data, err := t.Object(v.buf)
 		if err != nil {
 			if errors.Is(err, tlog.ErrCorrupt) {
 				v.halt(err)
 			}
 			return err
-		}
-		if t.FirstSeq == 0 {
-			continue
 		}
 		if err := v.putObject(ctx, t.ID.Name(), data); err != nil {
 			return err
@@ -331,6 +361,9 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 	scos, tlogs := v.buf.Numbers()
 	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
 		for _, t := range stored {
+			if t.FirstSeq != c.StoredSeq+1 {
+				return &gapError{tlog.ID(t.Number), t.FirstSeq, c.StoredSeq}
+			}
 			c.TLogs = append(c.TLogs, t)
 			c.StoredSeq = t.LastSeq
 		}
@@ -339,11 +372,14 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 		reserveNumbers(c, scos, tlogs)
 		return nil
 	})
+	if gap := (*gapError)(nil); errors.As(err, &gap) {
+		v.halt(err)
+	}
 	if err != nil {
 		return err
 	}
 	v.buf.SetLimits(v.reserved())
-	v.buf.Stored(g.tlogs[len(g.tlogs)-1].ID, v.narrowOf(ctx, g))
+	v.buf.Stored(g.last(), v.narrowOf(ctx, g))
 	for _, t := range stored {
 		v.store.covered += t.Size
 	}
@@ -356,6 +392,18 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 	v.store.collectDue.Store(true)
 	v.announce(nil)
 	return v.collect(ctx) // under load there is always more to upload
+}
+
+// gapError says that a TLog does not begin where the catalog ends. The catalog must
+// not say of what lies between that it is stored: a restart would believe it
+// (O10).
+type gapError struct {
+	tlog          tlog.ID
+	first, stored uint64
+}
+
+func (e *gapError) Error() string {
+	return fmt.Sprintf("%s begins with seq %d, and the catalog has all up to %d: a restart makes TLogs of all that the local files hold", e.tlog.Name(), e.first, e.stored)
 }
 
 // fillSnapshots lists in c the snapshots that its TLogs and checkpoint cover.

@@ -8,11 +8,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"path"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"openvstorage/internal/disk"
 	"openvstorage/sco"
@@ -61,6 +58,7 @@ type Buffer struct {
 		changed       chan struct{} // closed and renewed when a waiter should look again
 		waiting       int
 		logs          map[uuid.UUID]*Log
+		turns         map[string]*sync.Mutex // of those who make names, by directory
 		closed        bool
 	}
 	dirty   atomic.Int64 // SCO files that may not be evicted
@@ -90,11 +88,13 @@ func Open(opt Options) (*Buffer, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
+	opt.FS = patientFS{opt.FS}
 	size := min(scoSizeMax, opt.Bytes/scoShare) / sco.ClusterSize * sco.ClusterSize
 	b := &Buffer{opt: opt, scoSize: size, max: int(opt.Bytes / size), fill: make(chan struct{}, 1)}
 	b.mu.evictable, b.mu.narrow = list.New(), list.New()
 	b.mu.changed = make(chan struct{})
 	b.mu.logs = make(map[uuid.UUID]*Log)
+	b.mu.turns = make(map[string]*sync.Mutex)
 	if err := opt.FS.MkdirAll(b.poolDir(), 0o755); err != nil {
 		return nil, err
 	}
@@ -117,37 +117,6 @@ func (b *Buffer) poolDir() string { return path.Join(b.opt.Dir, "pool") }
 
 func (b *Buffer) volumeDir(v uuid.UUID) string { return path.Join(b.opt.Dir, v.String()) }
 
-// adopt counts the files that are there and fills the pool's list.
-func (b *Buffer) adopt() error {
-	names, err := b.opt.FS.ReadDir(b.poolDir())
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		p := path.Join(b.poolDir(), name)
-		number, raw := strings.CutSuffix(name, rawSuffix)
-		n, err := strconv.Atoi(number)
-		info, serr := b.opt.FS.Stat(p)
-		if serr != nil {
-			return serr
-		}
-		if err != nil || info.Size() != b.scoSize || b.mu.files >= b.max {
-			if err := b.opt.FS.Remove(p); err != nil {
-				return err
-			}
-			continue
-		}
-		b.mu.nextFree = max(b.mu.nextFree, n+1)
-		if raw {
-			b.mu.raw = append(b.mu.raw, name)
-		} else {
-			b.mu.free = append(b.mu.free, name)
-		}
-		b.mu.files++
-	}
-	return b.countVolumes()
-}
-
 // countVolumes adds the SCO files of vDisks that are still to be recovered, so
 // that the budget holds from the start.
 func (b *Buffer) countVolumes() error {
@@ -158,7 +127,9 @@ func (b *Buffer) countVolumes() error {
 	for _, id := range ids {
 		names, err := b.opt.FS.ReadDir(b.volumeDir(id))
 		if err != nil {
-			return err
+			// That vDisk is not opened (Recover meets the same), the others are.
+			b.opt.Logger.Warn("write buffer: a vDisk's files cannot be counted", "vdisk", id, "err", err)
+			continue
 		}
 		for _, name := range names {
 			if _, err := sco.ParseName(name); err == nil {
@@ -243,15 +214,18 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 			b.mu.Unlock()
 			return false, ErrClosed
 		}
-		if from, ok := pop(&b.mu.free); ok {
-			b.mu.Unlock()
-			b.kickPrewriter()
-			return false, b.take(from, name, &b.mu.free)
+		list, sparse := &b.mu.free, false
+		if len(*list) == 0 {
+			list, sparse = &b.mu.raw, true
 		}
-		if from, ok := pop(&b.mu.raw); ok {
+		if from, ok := pop(list); ok {
 			b.mu.Unlock()
 			b.kickPrewriter()
-			return true, b.take(from, name, &b.mu.raw)
+			moved, err := b.take(from, name, list)
+			if err == nil || moved || !b.instead(from, err) {
+				return sparse, err
+			}
+			return true, b.create(name)
 		}
 		if b.mu.files < b.max {
 			b.mu.files++
@@ -283,109 +257,6 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 			return false, err
 		}
 	}
-}
-
-// pop takes the last of a list.
-func pop(list *[]string) (string, bool) {
-	n := len(*list)
-	if n == 0 {
-		return "", false
-	}
-	last := (*list)[n-1]
-	*list = (*list)[:n-1]
-	return last, true
-}
-
-// swap takes a pre-written file for name if there is one at once.
-func (b *Buffer) swap(name string) (bool, error) {
-	b.mu.Lock()
-	from, ok := pop(&b.mu.free)
-	b.mu.Unlock()
-	if !ok {
-		b.kickPrewriter()
-		return false, nil
-	}
-	return true, b.take(from, name, &b.mu.free)
-}
-
-// take moves a file of the pool to name; if that fails it goes back to list.
-func (b *Buffer) take(from, name string, list *[]string) error {
-	if err := b.opt.FS.Rename(path.Join(b.poolDir(), from), name); err != nil {
-		b.mu.Lock()
-		*list = append(*list, from)
-		b.mu.Unlock()
-		return err
-	}
-	if err := b.opt.FS.SyncDir(path.Dir(name)); err != nil {
-		b.discardFile(name)
-		return err
-	}
-	return nil
-}
-
-// create makes a file that is not pre-written: a writer is waiting. Its first
-// syncs are slower; from its second life on it is like the others.
-func (b *Buffer) create(name string) error {
-	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
-	if err != nil {
-		b.forget()
-		return err
-	}
-	err = errors.Join(f.Truncate(b.scoSize), f.Close())
-	if err == nil {
-		err = b.opt.FS.SyncDir(path.Dir(name))
-	}
-	if err != nil {
-		b.discardFile(name)
-	}
-	return err
-}
-
-// forget gives up the place of a file that no longer exists.
-func (b *Buffer) forget() {
-	b.mu.Lock()
-	b.mu.files--
-	b.wakeLocked()
-	b.mu.Unlock()
-}
-
-// discardFile removes a file that cannot be reused.
-func (b *Buffer) discardFile(name string) {
-	if err := b.opt.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		b.opt.Logger.Warn("write buffer: file not removed", "file", name, "err", err)
-	}
-	b.forget()
-}
-
-// recycle moves a file into the pool, raw if it must be pre-written first.
-// Nothing reads or writes it any more.
-func (b *Buffer) recycle(name string, raw bool) {
-	b.mu.Lock()
-	if info, err := b.opt.FS.Stat(name); b.mu.files > b.max || err != nil || info.Size() != b.scoSize {
-		b.mu.Unlock()
-		b.discardFile(name) // the buffer was larger, or its SCOs of another size
-		return
-	}
-	to := strconv.Itoa(b.mu.nextFree)
-	b.mu.nextFree++
-	b.mu.Unlock()
-	if raw {
-		to += rawSuffix
-	}
-	if err := b.opt.FS.Rename(name, path.Join(b.poolDir(), to)); err != nil {
-		b.opt.Logger.Warn("write buffer: file not recycled", "file", name, "err", err)
-		b.discardFile(name)
-		return
-	}
-	b.mu.Lock()
-	if raw {
-		b.mu.raw = append(b.mu.raw, to)
-		defer b.kickPrewriter()
-	} else {
-		b.mu.free = append(b.mu.free, to)
-	}
-	b.wakeLocked()
-	b.mu.Unlock()
 }
 
 // evictLocked drops the oldest stored SCO, if there is no other one whose object
@@ -427,100 +298,6 @@ func (b *Buffer) steal() bool {
 	return false
 }
 
-func (b *Buffer) kickPrewriter() {
-	select {
-	case b.fill <- struct{}{}:
-	default:
-	}
-}
-
-// quiet is how long no SCO file may have been asked for before the prewriter
-// goes beyond Options.Ready.
-const quiet = 500 * time.Millisecond
-
-// prewriter keeps pre-written files in the pool: syncing one costs a half to a
-// fifth of syncing a new file. A few it makes ahead of need; the rest of a
-// buffer that is in use when it is quiet, never in the way of a write.
-func (b *Buffer) prewriter(ctx context.Context) {
-	tick := time.NewTicker(quiet)
-	defer tick.Stop()
-	calm := false
-	for {
-		if name, ok := b.nextPrewrite(calm); ok {
-			b.prewriteOne(name)
-			calm = false
-			select {
-			case <-b.fill:
-				continue
-			case <-ctx.Done():
-				return
-			default:
-			}
-			calm = !b.asked.Swap(false)
-			continue
-		}
-		select {
-		case <-b.fill:
-			calm = false
-		case <-tick.C:
-			calm = !b.asked.Swap(false)
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// nextPrewrite picks a file to pre-write: one that lies raw in the pool, or a
-// new one.
-func (b *Buffer) nextPrewrite(calm bool) (name string, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.mu.closed || b.mu.waiting > 0 {
-		return "", false
-	}
-	free := len(b.mu.free)
-	inUse := b.mu.files - free - len(b.mu.raw)
-	if free >= b.opt.Ready && (!calm || inUse == 0) {
-		return "", false
-	}
-	if name, ok = pop(&b.mu.raw); ok {
-		return name, true
-	}
-	if b.mu.files >= b.max {
-		return "", false
-	}
-	b.mu.files++
-	name = strconv.Itoa(b.mu.nextFree)
-	b.mu.nextFree++
-	return name, true
-}
-
-// prewriteOne pre-writes a file and puts it into the pool.
-func (b *Buffer) prewriteOne(name string) {
-	err := b.prewrite(path.Join(b.poolDir(), name))
-	if done, raw := strings.CutSuffix(name, rawSuffix); raw && err == nil {
-		err = b.opt.FS.Rename(path.Join(b.poolDir(), name), path.Join(b.poolDir(), done))
-		name = done
-	}
-	if err != nil {
-		b.opt.Logger.Warn("write buffer: no file pre-written", "file", name, "err", err)
-		b.discardFile(path.Join(b.poolDir(), name))
-		return
-	}
-	b.mu.Lock()
-	b.mu.free = append(b.mu.free, name)
-	b.wakeLocked()
-	b.mu.Unlock()
-}
-
-func (b *Buffer) prewrite(name string) error {
-	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create, 0o644)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Prewrite(0, b.scoSize), f.Close())
-}
-
 // Close stops the background work. Logs must have been closed.
 func (b *Buffer) Close() error {
 	b.mu.Lock()
@@ -547,19 +324,29 @@ func (b *Buffer) Discard(v uuid.UUID) error {
 			b.forget()
 		}
 	}
-	if err := b.opt.FS.RemoveAll(dir); err != nil {
-		return err
-	}
-	return b.opt.FS.SyncDir(b.opt.Dir)
+	b.mu.Lock()
+	delete(b.mu.turns, dir)
+	b.mu.Unlock()
+	return b.named(b.opt.Dir, func() error { return b.opt.FS.RemoveAll(dir) })
 }
 
 // Prepare makes the directory of a new vDisk, durable on return: from then on
 // its absence means that something was lost.
 func (b *Buffer) Prepare(v uuid.UUID) error {
-	if err := b.opt.FS.MkdirAll(b.volumeDir(v), 0o755); err != nil {
-		return err
+	dir, made := b.volumeDir(v), false
+	err := b.named(b.opt.Dir, func() error {
+		_, err := b.opt.FS.Stat(dir)
+		if made = errors.Is(err, fs.ErrNotExist); err != nil && !made {
+			return err
+		}
+		return b.opt.FS.MkdirAll(dir, 0o755)
+	})
+	if err != nil && made { // the next one makes the name anew
+		if rerr := b.opt.FS.Remove(dir); !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
 	}
-	return b.opt.FS.SyncDir(b.opt.Dir)
+	return err
 }
 
 // Dir is where the local files of a vDisk are.
@@ -574,10 +361,11 @@ func (b *Buffer) LossAccepted(v uuid.UUID) error {
 	return b.opt.FS.SyncDir(b.volumeDir(v))
 }
 
-// Holds reports whether the vDisk has files in the buffer.
+// Holds reports whether the vDisk has files in the buffer, or may have some: what
+// cannot be read is not empty (P8).
 func (b *Buffer) Holds(v uuid.UUID) bool {
 	names, err := b.opt.FS.ReadDir(b.volumeDir(v))
-	return err == nil && len(names) > 0
+	return err != nil && !errors.Is(err, fs.ErrNotExist) || len(names) > 0
 }
 
 // Volumes lists the vDisks that left something in the buffer.

@@ -633,7 +633,11 @@ func TestPrepareFails(t *testing.T) {
 			r.openLog()
 			r.write(1, 1, 1)
 			r.write(2, 1, 1)
-			if rule.Fired() != 4 {
+			want := 4
+			if c.rule.Ops == faultdisk.Rename {
+				want = 1 // a new file takes its place
+			}
+			if rule.Fired() < want {
 				t.Errorf("the rule fired %d times", rule.Fired())
 			}
 			r.check(1, 2, 1)

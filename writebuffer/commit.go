@@ -11,6 +11,11 @@ import (
 
 // Commit returns when every entry up to seq survives a power cut. Calls that
 // arrive while a round runs share the next one (group commit, O2).
+//
+// What is durable is asked before what has failed, and that is the right order:
+// durable moves only when every sync that it rests on has returned, each by the
+// one owner of its file's syncs, and no later failure takes that back. Who asks
+// for more after a failure gets the failure.
 func (l *Log) Commit(ctx context.Context, seq uint64) error {
 	if l.durable.Load() >= seq {
 		return nil
@@ -18,11 +23,11 @@ func (l *Log) Commit(ctx context.Context, seq uint64) error {
 	l.group.Lock()
 	defer l.group.Unlock()
 	for {
-		if err := l.Err(); err != nil {
-			return err
-		}
 		if l.durable.Load() >= seq {
 			return nil
+		}
+		if err := l.Err(); err != nil {
+			return err
 		}
 		if l.group.running {
 			l.group.cond.Wait()
@@ -83,15 +88,12 @@ func (l *Log) commitRound(ctx context.Context) error {
 		defer open.release()
 	}
 	for _, s := range sealed {
-		if err := s.sync(); err != nil {
+		if err := s.sync(true); err != nil {
 			return err
 		}
 	}
 	if open != nil {
-		if err := open.file.Datasync(); err != nil {
-			// Its unsynced range counts as lost: no second sync (P6).
-			err = fmt.Errorf("sync %s: %w", open.name, err)
-			l.fail(err)
+		if err := open.sync(false); err != nil {
 			return err
 		}
 	}
@@ -140,11 +142,14 @@ func (l *Log) commitBlock(s *SCO) error {
 		s.broken = true
 		return fmt.Errorf("append to %s at %d: %w", s.name, off, err)
 	}
-	for i := range sco.CommitBlocks(len(l.pending)) {
+	n := sco.CommitBlocks(len(l.pending))
+	blocks := l.scratch[len(l.scratch)-n*sco.ClusterSize:]
+	for i := range n {
 		at := index - 1 + i
-		s.blocks.Sums[at], s.blocks.Addrs[at], s.blocks.Seqs[at] = 0, sco.NoAddress, 0
+		s.blocks.Sums[at] = sco.Sum(blocks[i*sco.ClusterSize : (i+1)*sco.ClusterSize])
+		s.blocks.Addrs[at], s.blocks.Seqs[at] = sco.NoAddress, 0
 	}
-	s.used.Add(int32(sco.CommitBlocks(len(l.pending))))
+	s.used.Add(int32(n))
 	s.covers = l.nextSeq - 1
 	l.pending = l.pending[:0]
 	return nil
@@ -172,12 +177,25 @@ func (l *Log) advance(seq uint64) {
 // yet gets the mark when it comes.
 func (l *Log) markDurable() {
 	l.unmarked = true
-	switch {
-	case l.tl != nil:
+	if l.tl != nil {
 		l.leaveMark()
-	case l.nextTL != nil:
-		_ = l.beginTLog() // leaves it, or the one after it does
 	}
+	if l.markNext() != nil || l.unmarked {
+		l.kick(l.prepare) // the one after it takes it
+	}
+}
+
+// markNext leaves a mark that the open TLog could not take in the one after it, if
+// that is there.
+func (l *Log) markNext() error {
+	switch {
+	case !l.unmarked || l.nextTL == nil || l.Err() != nil:
+		return nil
+	case l.tl == nil:
+		return l.beginTLog()
+	}
+	l.tlogReady() // moves on from the broken one
+	return nil
 }
 
 // leaveMark says in the open TLog what is durable. It is not synced, and later
@@ -214,9 +232,12 @@ func (l *Log) backgroundSync(ctx context.Context) {
 			if s == nil {
 				break
 			}
-			err := s.sync()
+			err := s.sync(true)
 			s.release()
 			if err != nil {
+				if l.Err() == nil { // who halts says so
+					l.buf.opt.Logger.Warn("write buffer: SCO not synced yet", "vdisk", l.opt.Volume, "err", err)
+				}
 				break
 			}
 			// In order: all sealed before s are synced or stored, so what its

@@ -364,3 +364,40 @@ func contains(all []uint64, one uint64) bool {
 	}
 	return false
 }
+
+// A TLog that is due and cannot be closed, since no SCO has its last entries yet,
+// stays the open one: what is stored later has every seq, in order.
+func TestRollKeepsTLogThatCannotClose(t *testing.T) {
+	r := newRig(t)
+	addr := uint64(0)
+	for r.log.tl == nil || r.log.tl.bytes+int64(r.log.room)*clusterSize < r.buf.TLogBytes() {
+		r.write(addr, r.log.BatchMax(), 1)
+		addr += uint64(r.log.BatchMax())
+	}
+	for r.log.space(r.log.open, 200) > r.log.BatchMax() { // the next batch seals
+		r.write(addr, r.log.BatchMax(), 1)
+		addr += uint64(r.log.BatchMax())
+	}
+	r.untilReady()
+	due := r.log.tl
+	rule := r.disk.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: "sco-*", Err: unix.EIO, Times: 2})
+	if err := r.log.Append(r.ctx, batch(addr, r.log.BatchMax(), 1)); err != nil {
+		mustBe(t, err, unix.EIO)
+		r.write(addr, r.log.BatchMax(), 1)
+	}
+	if rule.Fired() != 2 {
+		t.Fatalf("fired %d times", rule.Fired())
+	}
+	r.write(addr, r.log.BatchMax(), 2)
+	r.log.CloseTLog()
+	next, found := uint64(1), false
+	for _, tl := range r.log.Work().TLogs {
+		if tl.FirstSeq != next {
+			t.Errorf("%s begins with seq %d, %d was to follow", tl.ID.Name(), tl.FirstSeq, next)
+		}
+		next, found = tl.LastSeq+1, found || tl.ID == due.ID
+	}
+	if next != r.log.Written()+1 || !found {
+		t.Errorf("TLogs reach seq %d of %d; the one that was due is among them: %v", next-1, r.log.Written(), found)
+	}
+}

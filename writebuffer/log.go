@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 
@@ -129,7 +130,9 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.prepare = make(chan struct{}, 1)
 	l.syncer = make(chan struct{}, 1)
 	l.group.cond = sync.NewCond(&l.group.Mutex)
-	if _, err := b.opt.FS.Stat(l.dir); err != nil {
+	if _, err := b.opt.FS.Stat(l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	} else if err != nil {
 		if err := b.Prepare(opt.Volume); err != nil {
 			return nil, err
 		}
@@ -405,12 +408,12 @@ func (l *Log) apply(s *SCO, b *Batch, first int) error {
 	return nil
 }
 
-// skip marks blocks as written and belonging to nobody.
+// skip marks blocks as written and belonging to nobody. Their sums stay true.
 func (l *Log) skip(s *SCO, b *Batch) {
 	for _, r := range b.runs {
 		for i := range r.n {
 			at := r.loc.Index() - 1 + i
-			s.blocks.Sums[at], s.blocks.Addrs[at], s.blocks.Seqs[at] = 0, sco.NoAddress, 0
+			s.blocks.Addrs[at], s.blocks.Seqs[at] = sco.NoAddress, 0
 		}
 	}
 	end := b.runs[len(b.runs)-1]

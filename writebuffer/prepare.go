@@ -45,9 +45,7 @@ func (l *Log) prepareOnce(ctx context.Context) error {
 		}
 		l.mu.Lock()
 		l.nextTL = t
-		if l.unmarked && l.tl == nil {
-			err = l.beginTLog() // leaves it
-		}
+		err = l.markNext()
 		l.wakeLocked()
 		l.mu.Unlock()
 		if err != nil {

@@ -94,7 +94,9 @@ const AcceptLoss = "accept-loss"
 func (b *Buffer) Recover(opt RecoverOptions) (*Recovered, error) {
 	r := &Recovered{opt: opt, Reached: opt.StoredSeq, Durable: opt.StoredSeq, NextSCO: 1, NextTLog: 1}
 	dir := b.volumeDir(opt.Volume)
-	if _, err := b.opt.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) && opt.Opened {
+	if _, err := b.opt.FS.Stat(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err // it may be there
+	} else if err != nil && opt.Opened {
 		r.Incomplete = true
 		r.Damage = fmt.Errorf("%s is missing, and with it what was written after seq %d; put it back, or go on without: make the directory with an empty file %s in it", dir, opt.StoredSeq, AcceptLoss)
 		return r, nil
@@ -113,7 +115,7 @@ func (b *Buffer) Recover(opt RecoverOptions) (*Recovered, error) {
 		if id, err := tlog.ParseName(name); err == nil {
 			r.NextTLog = max(r.NextTLog, id+1)
 			if err := m.readTLog(b.opt.FS, id, p); err != nil {
-				return nil, err
+				return nil, errors.Join(err, r.Release())
 			}
 		} else if n, err := sco.ParseName(name); err == nil {
 			r.NextSCO = max(r.NextSCO, n+1)
@@ -123,7 +125,10 @@ func (b *Buffer) Recover(opt RecoverOptions) (*Recovered, error) {
 		}
 	}
 	m.addTLogs()
-	return r, m.walk()
+	if err := m.walk(); err != nil {
+		return nil, errors.Join(err, r.Release())
+	}
+	return r, nil
 }
 
 // Release closes what Recover opened.
@@ -193,32 +198,45 @@ func (m *merge) durable(epoch, seq uint64) {
 }
 
 func (m *merge) readTLog(d disk.FS, id tlog.ID, name string) error {
-	b, err := readFile(d, name)
+	f, err := d.OpenFile(name, 0, 0)
 	if err != nil {
 		return err
 	}
-	h, err := tlog.DecodeHeader(b)
-	found := foundTLog{id: id, name: name, epoch: h.Epoch, first: h.FirstSeq}
+	found, err := m.scanTLog(f, id, name)
+	_ = f.Close() // it was only read
+	if err != nil {
+		return err
+	}
+	m.r.tlogs = append(m.r.tlogs, found)
+	return nil
+}
+
+// scanTLog reads a TLog as far as it is one. Only what its bytes say is damage: an
+// error of the disk is returned.
+func (m *merge) scanTLog(f disk.File, id tlog.ID, name string) (foundTLog, error) {
+	found := foundTLog{id: id, name: name}
+	size, err := f.Size()
+	if err != nil {
+		return found, err
+	}
+	h, end, _, err := tlog.ScanAt(f, size, func(_ int64, e tlog.Entry) error {
+		e.Payload = bytes.Clone(e.Payload)
+		found.entries = append(found.entries, e)
+		return nil
+	})
+	found.epoch, found.first = h.Epoch, h.FirstSeq
 	switch {
-	case errors.Is(err, tlog.ErrNewer):
-		return fmt.Errorf("%s: %w", name, err)
+	case err != nil && !errors.Is(err, tlog.ErrCorrupt):
+		return found, fmt.Errorf("%s at offset %d: %w", name, end, err)
 	case err != nil:
 		found.err = err // never synced, or damaged: commit blocks say the same
 	case h.Volume != m.r.opt.Volume || h.ID != id:
 		found.err = fmt.Errorf("%w: it is %s of %s", tlog.ErrCorrupt, h.ID.Name(), h.Volume)
+		found.entries = nil
 	default:
-		var end int64
-		_, end, _, err = tlog.Scan(b, func(_ int64, e tlog.Entry) error {
-			found.entries = append(found.entries, e)
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("%s at offset %d: %w", name, end, err)
-		}
 		m.ends = fmt.Sprintf("%s at offset %d", name, end)
 	}
-	m.r.tlogs = append(m.r.tlogs, found)
-	return nil
+	return found, nil
 }
 
 // addTLogs takes the entries of the TLogs. Where one ends because a write to
@@ -263,33 +281,42 @@ func (m *merge) readSCO(d disk.FS, n sco.Number, name string) error {
 	if errors.Is(s.err, sco.ErrNewer) {
 		return fmt.Errorf("%s: %w", name, s.err)
 	}
-	if s.err == nil && (s.header.Volume != m.r.opt.Volume || s.header.Number != n || int64(s.header.Capacity)*sco.ClusterSize != s.size) {
-		s.err = fmt.Errorf("%w: it is %s of %s", sco.ErrCorrupt, s.header.Number.Name(), s.header.Volume)
+	if h := s.header; s.err == nil {
+		switch {
+		case h.Volume != m.r.opt.Volume || h.Number != n:
+			s.err = fmt.Errorf("%w: it is %s of %s", sco.ErrCorrupt, h.Number.Name(), h.Volume)
+		case int64(h.Capacity)*sco.ClusterSize != s.size:
+			s.err = fmt.Errorf("%w: it has %d bytes, its header says %d", sco.ErrCorrupt, s.size, int64(h.Capacity)*sco.ClusterSize)
+		}
 	}
 	if s.err != nil {
 		return nil // prepared and never begun, or damaged: walk tells
 	}
-	s.readFooter()
+	if err := s.readFooter(); err != nil {
+		return err
+	}
 	return m.readCommits(s)
 }
 
-// readFooter takes the footer of a sealed SCO, if it is whole.
-func (s *foundSCO) readFooter() {
+// readFooter takes the footer of a sealed SCO, if it is whole. The header has said
+// how large the file is: no more than sco.SizeMax.
+func (s *foundSCO) readFooter() error {
 	tail := make([]byte, sco.TrailerSize)
 	if _, err := s.file.ReadAt(tail, s.size-sco.TrailerSize); err != nil {
-		return
+		return fmt.Errorf("read %s: %w", s.name, err)
 	}
 	t, err := sco.DecodeTrailer(tail, s.size)
 	if err != nil || t.Number != s.number || t.Incarnation != s.header.Incarnation {
-		return
+		return nil
 	}
 	columns := make([]byte, s.size-t.FooterOffset())
 	if _, err := s.file.ReadAt(columns, t.FooterOffset()); err != nil {
-		return
+		return fmt.Errorf("read %s: %w", s.name, err)
 	}
 	if f, err := t.DecodeFooter(columns); err == nil {
 		s.footer, s.blocks = &f, t.Blocks
 	}
+	return nil
 }
 
 // readCommits takes the entries of every commit block. With a footer their
@@ -438,21 +465,4 @@ func (m *merge) verify(e tlog.Entry, s *foundSCO) (bad, err error) {
 		}
 	}
 	return nil, nil
-}
-
-func readFile(d disk.FS, name string) (b []byte, err error) {
-	f, err := d.OpenFile(name, 0, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	n, err := f.Size()
-	if err != nil {
-		return nil, err
-	}
-	b = make([]byte, n)
-	if n > 0 {
-		_, err = f.ReadAt(b, 0)
-	}
-	return b, err
 }

@@ -3,100 +3,127 @@ package writebuffer
 import (
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 
 	"openvstorage/sco"
 	"openvstorage/tlog"
 )
 
-// Resume takes over what Recover found, once the new epoch is in the catalog:
-// the entries go to a TLog of this epoch, synced, before any older file is
-// given up (O11). Call it before the first append.
+// Resume takes over what Recover found, once the new epoch is in the catalog. Call
+// it before the first append. The order, which may be cut at any step:
+//
+//  1. The SCOs with data that no mark calls durable are written again, and all are
+//     synced.
+//  2. The entries go to TLogs of this epoch, behind the last of them a mark that
+//     calls them all durable, which they are then; and synced (O11). Who reads the
+//     mark has read every entry before it.
+//  3. Older TLogs are removed: the mark that one of them alone had (O2) is in a
+//     newer one, durable.
+//
+// So a restart leaves no less than it found, and any number of them do.
 func (l *Log) Resume(r *Recovered) error {
-	if err := l.adopt(r, true); err != nil {
-		return errors.Join(err, r.Release())
+	l.durable.Store(min(r.Durable, r.Reached))
+	l.adopt(r, true)
+	if err := l.rewrite(r.Entries); err != nil {
+		return err
 	}
-	if len(r.Entries) > 0 {
-		if err := l.rewrite(r.Entries); err != nil {
-			return err
-		}
-	}
-	for _, t := range r.tlogs {
+	l.durable.Store(r.Reached)
+	for _, t := range slices.Backward(r.tlogs) {
 		if t.err == nil && r.opt.Keep(t.id) {
-			f, err := l.buf.opt.FS.OpenFile(t.name, 0, 0)
-			if err != nil {
-				return err
-			}
-			l.closed = append([]*TLog{{ID: t.id, file: f, name: t.name, stored: true}}, l.closed...)
+			l.mu.Lock()
+			l.closed = slices.Insert(l.closed, 0, &TLog{ID: t.id, name: t.name, stored: true})
+			l.mu.Unlock()
 			continue
 		}
 		if err := l.buf.opt.FS.Remove(t.name); err != nil {
-			return err
+			// It says nothing that the new ones do not. The next restart removes it.
+			l.buf.opt.Logger.Warn("write buffer: older TLog not removed", "file", t.name, "err", err)
 		}
 	}
 	l.changed()
-	l.kick(l.syncer)
 	return nil
 }
 
 // Inspect takes what Recover found for reading only: the vDisk is halted, and
 // its files stay as they are for whoever repairs it.
-func (l *Log) Inspect(r *Recovered) error { return l.adopt(r, false) }
+func (l *Log) Inspect(r *Recovered) { l.adopt(r, false) }
 
 // adopt puts the SCOs that hold something into the table. The others are
-// recycled, if that is allowed.
-func (l *Log) adopt(r *Recovered, recycle bool) error {
+// recycled, if that is allowed. Those with data beyond what is stored become
+// sealed ones. Other vDisks' writers, who may evict what is stored, and the
+// background are at work already.
+func (l *Log) adopt(r *Recovered, recycle bool) {
 	blocks := make(map[sco.Number]*SCO)
-	t := l.table.Load()
+	var stored, sealed []*SCO
 	for _, f := range r.scos {
-		s, stored := f.restore(l, r)
+		s, isStored := f.restore(l, r)
 		if s == nil {
-			if !recycle {
-				continue
+			if recycle {
+				l.giveUp(f, r)
 			}
-			if err := f.file.Close(); err != nil {
-				return err
-			}
-			f.file = nil
-			if f.header.Volume != r.opt.Volume {
-				// Another vDisk's before: a crash may have left it two names.
-				l.buf.discardFile(f.name)
-				continue
-			}
-			l.buf.recycle(f.name, true)
 			continue
 		}
 		f.file = nil // it is the SCO's now
-		t = t.with(f.number, s)
 		blocks[f.number] = s
-		if stored {
-			s.stored = true
-			l.buf.dirty.Add(1) // offer takes it back
-			l.buf.offer(s, l.opt.HoldStored)
-			continue
+		if isStored {
+			stored = append(stored, s)
+		} else {
+			sealed = append(sealed, s)
 		}
-		l.buf.dirty.Add(1)
-		l.unsynced = append(l.unsynced, s)
-		l.sealed = append(l.sealed, s)
+		l.buf.dirty.Add(1) // of stored ones, offer takes it back
 	}
 	for _, e := range r.Entries {
-		if e.Kind != tlog.KindWrite {
-			continue
+		if s := blocks[e.Location.Number()]; e.Kind == tlog.KindWrite && s != nil { // without it is damaged: reading it fails
+			s.restoreEntry(e, r.Durable)
 		}
-		s := blocks[e.Location.Number()]
-		if s == nil {
-			continue // damaged: reading it fails
-		}
-		for i := range int(e.Run) {
-			at := e.Location.Index() - 1 + i
-			s.blocks.Sums[at], s.blocks.Addrs[at], s.blocks.Seqs[at] = e.Sum(i), e.Addr+uint64(i), e.Seq
-		}
-		s.last = e.Location.Index() + int(e.Run) - 1
-		s.data += int(e.Run)
-		s.lastSeq, s.covers = e.Seq, e.Seq
-		s.used.Store(int32(s.last))
+	}
+	l.mu.Lock()
+	t := l.table.Load()
+	for n, s := range blocks {
+		t = t.with(n, s)
 	}
 	l.table.Store(t)
-	return nil
+	l.sealed = append(l.sealed, sealed...)
+	for _, s := range stored {
+		s.stored = true
+	}
+	l.mu.Unlock()
+	for _, s := range stored {
+		l.buf.offer(s, l.opt.HoldStored)
+	}
+}
+
+// giveUp recycles a file in which there is nothing.
+func (l *Log) giveUp(f *foundSCO, r *Recovered) {
+	_ = f.file.Close() // nothing was written to it
+	f.file = nil
+	if f.header.Volume != r.opt.Volume {
+		// Another vDisk's before: a crash may have left it two names.
+		l.buf.discardFile(f.name)
+		return
+	}
+	l.buf.recycle(f.name, true)
+}
+
+// restoreEntry takes what a recovered entry says of the SCO's blocks. From the
+// first one on that is not known to be durable, they are written again before the
+// SCO is synced: a process before this one may have been told of a failed sync, and
+// then a second one means nothing (P6).
+func (s *SCO) restoreEntry(e tlog.Entry, durable uint64) {
+	first := e.Location.Index()
+	for i := range int(e.Run) {
+		at := first - 1 + i
+		s.blocks.Sums[at], s.blocks.Addrs[at], s.blocks.Seqs[at] = e.Sum(i), e.Addr+uint64(i), e.Seq
+	}
+	if e.Seq > durable && !s.syncing.lost {
+		s.syncing.lost = true
+		s.durable = first - 1
+	}
+	s.last = first + int(e.Run) - 1
+	s.data += int(e.Run)
+	s.lastSeq, s.covers = e.Seq, e.Seq
+	s.used.Store(int32(s.last))
 }
 
 // restore makes an SCO of a file that has something to read: data beyond
@@ -130,18 +157,62 @@ func (f *foundSCO) restore(l *Log, r *Recovered) (s *SCO, stored bool) {
 	}
 	s.blocks = *f.footer
 	s.used.Store(int32(f.blocks))
-	s.syncing.done = true
+	s.syncing.whole = true
 	s.synced.Store(true)
 	return s, true
 }
 
-// rewrite puts the recovered entries into a closed TLog of this epoch.
+// rewrite puts the recovered entries into closed TLogs of this epoch, when their
+// data is durable.
 func (l *Log) rewrite(entries []tlog.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	l.mu.Lock()
+	scos := slices.Clone(l.sealed)
+	l.mu.Unlock()
+	for _, s := range scos {
+		if err := s.sync(true); err != nil {
+			return err
+		}
+	}
+	var tlogs []*TLog
+	for part := range parts(entries, tlogSizeMax) {
+		last := part[len(part)-1].Seq
+		t, err := l.rewritePart(part, last == entries[len(entries)-1].Seq)
+		if err != nil {
+			return err
+		}
+		scos = slices.DeleteFunc(scos, func(s *SCO) bool {
+			mine := s.lastSeq <= last
+			if mine {
+				t.scos = append(t.scos, s)
+			}
+			return mine
+		})
+		tlogs = append(tlogs, t)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range tlogs {
+		l.unstored = append(l.unstored, t.scos...)
+	}
+	l.sealed = nil
+	l.closed = append(l.closed, tlogs...)
+	end := tlogs[len(tlogs)-1] // the map has all of it: a checkpoint may be there only
+	l.opt.Applier.ClosedTLog(end.ID, end.LastSeq)
+	return nil
+}
+
+// rewritePart makes a TLog of recovered entries, durable on return.
+func (l *Log) rewritePart(entries []tlog.Entry, end bool) (*TLog, error) {
+	l.mu.Lock()
 	id := l.numbers.tlog
 	l.numbers.tlog++
+	l.mu.Unlock()
 	t, err := l.newTLog(id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	h := tlog.Header{Volume: l.opt.Volume, ID: id, Incarnation: l.buf.opt.Random(), Epoch: l.opt.Epoch, FirstSeq: entries[0].Seq}
 	t.seed = tlog.SeedOf(h.Incarnation)
@@ -150,50 +221,71 @@ func (l *Log) rewrite(entries []tlog.Entry) error {
 		b = tlog.AppendEntry(b, t.seed, e)
 	}
 	last := entries[len(entries)-1].Seq
+	if end {
+		b = tlog.AppendEntry(b, t.seed, tlog.Entry{Kind: tlog.KindDurable, Seq: last})
+	}
 	b = tlog.AppendEntry(b, t.seed, tlog.Entry{Kind: tlog.KindSeal, Seq: last})
-	if err := t.append(b); err != nil {
-		return errors.Join(err, t.file.Close())
+	if err = t.append(b); err == nil {
+		t.note(entries[0].Seq, last)
+		err = t.sync(l)
 	}
-	t.note(entries[0].Seq, last)
-	if err := t.sync(l); err != nil {
-		return err
+	if err != nil {
+		return nil, errors.Join(err, t.file.Close())
 	}
-	// Their entries are durable in this TLog; their data must be as well
-	// before anything newer is acknowledged as durable.
-	for _, s := range l.unsynced {
-		if err := s.sync(); err != nil {
-			return err
-		}
-	}
-	l.unsynced = nil
-	t.scos = l.sealed
-	l.unstored = append(l.unstored, l.sealed...)
-	l.sealed = nil
-	l.closed = append(l.closed, &t.TLog)
-	l.opt.Applier.ClosedTLog(id, last)
-	return nil
+	return &t.TLog, nil
 }
 
-// LocalTLog returns the bytes of a local TLog that the catalog has too, if it
+// parts cuts entries into rows of not much more than size bytes, each the content
+// of a TLog: where no SCO has data on both sides, since a TLog is stored with
+// every SCO that it names, whole (O3).
+func parts(entries []tlog.Entry, size int) iter.Seq[[]tlog.Entry] {
+	last := make(map[sco.Number]int)
+	for i, e := range entries {
+		if e.Kind == tlog.KindWrite {
+			last[e.Location.Number()] = i
+		}
+	}
+	return func(yield func([]tlog.Entry) bool) {
+		from, bytes, open := 0, 0, -1
+		for i, e := range entries {
+			if bytes >= size && i > open {
+				if !yield(entries[from:i]) {
+					return
+				}
+				from, bytes = i, 0
+			}
+			bytes += tlog.EntrySize + len(e.Payload)
+			if e.Kind == tlog.KindWrite {
+				open = max(open, last[e.Location.Number()])
+			}
+		}
+		yield(entries[from:])
+	}
+}
+
+// LocalTLog returns the entries of a local TLog that the catalog has too, if it
 // is there and whole, so that replay need not fetch it.
-func (b *Buffer) LocalTLog(opt RecoverOptions, id tlog.ID, lastSeq uint64) ([]byte, error) {
+func (b *Buffer) LocalTLog(opt RecoverOptions, id tlog.ID, lastSeq uint64) ([]tlog.Entry, error) {
 	name := b.volumeDir(opt.Volume) + "/" + id.Name()
-	data, err := readFile(b.opt.FS, name)
+	f, err := b.opt.FS.OpenFile(name, 0, 0)
 	if err != nil {
 		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	h, entries, _, err := tlog.Ordered(f, size)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	last := uint64(0)
-	h, end, _, err := tlog.Scan(data, func(_ int64, e tlog.Entry) error {
-		if e.Kind.Ordered() {
-			last = e.Seq
-		}
-		return nil
-	})
-	if err == nil && (h.Volume != opt.Volume || h.ID != id || last != lastSeq) {
-		err = fmt.Errorf("%w: %s ends at seq %d, not %d", tlog.ErrCorrupt, name, last, lastSeq)
+	if n := len(entries); n > 0 {
+		last = entries[n-1].Seq
 	}
-	if err != nil {
-		return nil, err
+	if h.Volume != opt.Volume || h.ID != id || last != lastSeq {
+		return nil, fmt.Errorf("%w: %s ends at seq %d, not %d", tlog.ErrCorrupt, name, last, lastSeq)
 	}
-	return data[:end], nil
+	return entries, nil
 }

@@ -506,3 +506,21 @@ func mustBe(t testing.TB, err, want error) {
 		t.Fatalf("got %v, not %v", err, want)
 	}
 }
+
+// readFile reads a file whole.
+func readFile(d disk.FS, name string) (b []byte, err error) {
+	f, err := d.OpenFile(name, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	n, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	b = make([]byte, n)
+	if n > 0 {
+		_, err = f.ReadAt(b, 0)
+	}
+	return b, err
+}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,12 +41,10 @@ type SCO struct {
 	sparse   bool // not pre-written: its syncs are slow
 	early    bool // sealed before it was full
 
-	syncing struct {
-		sync.Mutex
-		done bool
-		err  error
-	}
-	synced atomic.Bool // the sync has succeeded
+	syncing syncs
+	durable int         // blocks 1..durable are; guarded by syncing
+	synced  atomic.Bool // it is sealed, and durable as a whole
+	footed  atomic.Bool // it has a footer
 
 	stored  bool          // guarded by log.mu
 	list    *list.List    // Buffer.mu.evictable or narrow, guarded by Buffer.mu
@@ -83,27 +80,6 @@ func (s *SCO) release() {
 		}
 		b.recycle(s.name, s.sparse && s.early)
 	}
-}
-
-// sync makes a sealed SCO durable, once. After an error its unsynced part
-// counts as lost and the log fails: the sync is never tried again.
-func (s *SCO) sync() error {
-	s.syncing.Lock()
-	defer s.syncing.Unlock()
-	if !s.syncing.done {
-		// A commit round may have failed to sync this very file: no second try.
-		if err := s.log.Err(); err != nil {
-			return err
-		}
-		s.syncing.done = true
-		if err := s.file.Datasync(); err != nil {
-			s.syncing.err = fmt.Errorf("sync %s: %w", s.name, err)
-			s.log.fail(s.syncing.err)
-		} else {
-			s.synced.Store(true)
-		}
-	}
-	return s.syncing.err
 }
 
 // CorruptError says which cluster of which file does not match the checksum
@@ -151,9 +127,6 @@ func (s *SCO) read(p []byte, index int, wait bool) error {
 	}
 	return nil
 }
-
-// Sync returns when a sealed SCO is durable.
-func (s *SCO) Sync() error { return s.sync() }
 
 // newSCO opens a file of SCO size that is already in the vDisk's directory.
 func (l *Log) newSCO(n sco.Number, name string, sparse bool) (*SCO, error) {

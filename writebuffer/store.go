@@ -3,10 +3,12 @@ package writebuffer
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/bits"
 	"slices"
 
+	"openvstorage/internal/disk"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 )
@@ -74,13 +76,13 @@ func (s *SCO) Object(buf []byte, marks Marks) ([]byte, error) {
 	if marks != nil && marks.Count() == 0 {
 		return buf[:0], nil // it need not even be synced
 	}
-	if err := s.sync(); err != nil {
+	if err := s.sync(true); err != nil {
 		return nil, err
 	}
 	n := (1 + s.last) * sco.ClusterSize
 	buf = slices.Grow(buf[:0], n+sco.FooterBlocks(s.last)*sco.ClusterSize)[:n]
-	if _, err := s.file.ReadAt(buf, 0); err != nil {
-		return nil, fmt.Errorf("read %s: %w", s.name, err)
+	if err := readFull(s.file, buf, 0); err != nil {
+		return nil, err
 	}
 	h, err := sco.DecodeHeader(buf)
 	if err != nil || h != s.header {
@@ -123,21 +125,19 @@ func (t *TLog) Object(l *Log) ([]byte, error) {
 	if err := t.sync(l); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, t.Size)
-	if _, err := t.file.ReadAt(buf, 0); err != nil {
-		return nil, fmt.Errorf("read %s: %w", t.name, err)
-	}
-	last := uint64(0)
-	_, end, _, err := tlog.Scan(buf, func(_ int64, e tlog.Entry) error {
-		if e.Kind.Ordered() {
-			last = e.Seq
-		}
+	return t.read()
+}
+
+// readFull reads all of p. A file that ends before is damaged.
+func readFull(f disk.File, p []byte, off int64) error {
+	n, err := f.ReadAt(p, off)
+	if n == len(p) {
 		return nil
-	})
-	if err != nil || last != t.LastSeq {
-		return nil, &CorruptError{t.name, end, fmt.Sprintf("entries end at seq %d, not %d: %v", last, t.LastSeq, err)}
 	}
-	return buf[:end], nil
+	if err == io.EOF {
+		return &CorruptError{f.Name(), off + int64(n), "the file is too short"}
+	}
+	return fmt.Errorf("read %s at %d: %w", f.Name(), off, err)
 }
 
 // Stored records that the TLogs up to id, and with them their SCOs, are in the
@@ -252,7 +252,7 @@ func (l *Log) Free(id tlog.ID) error {
 	l.mu.Unlock()
 	var errs []error
 	for _, t := range gone {
-		errs = append(errs, t.file.Close(), l.buf.opt.FS.Remove(t.name))
+		errs = append(errs, t.close(), l.buf.opt.FS.Remove(t.name))
 	}
 	return errors.Join(errs...)
 }
@@ -309,11 +309,46 @@ func (l *Log) Close(commit func() error) error {
 	}
 	l.stop()
 	l.done.Wait()
+	if commit != nil && l.Err() == nil {
+		if err := l.syncMark(); err != nil {
+			// All that was flushed is there. Only damage below it would not be told
+			// from the end of the log.
+			l.buf.opt.Logger.Warn("write buffer: the mark of the last flush is not durable", "vdisk", l.opt.Volume, "err", err)
+		}
+	}
 	l.fail(ErrClosed)
 	l.buf.mu.Lock()
 	delete(l.buf.mu.logs, l.opt.Volume)
 	l.buf.mu.Unlock()
 	return errors.Join(append(errs, l.closeFiles())...)
+}
+
+// syncMark makes the newest mark durable: a clean stop may be followed by a power
+// cut. Nothing else of the log runs any more.
+func (l *Log) syncMark() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.markNext(); err != nil {
+		return err
+	}
+	if l.unmarked && l.nextTL == nil && l.numbers.tlog < l.numbers.tlogLimit {
+		next, err := l.newTLog(l.numbers.tlog)
+		l.numbers.tlog++
+		if err != nil {
+			return err
+		}
+		l.nextTL = next
+		if err := l.markNext(); err != nil {
+			return err
+		}
+	}
+	switch n := len(l.closed); {
+	case l.tl != nil:
+		return l.tl.sync(l)
+	case n > 0 && !l.closed[n-1].stored:
+		return l.closed[n-1].sync(l)
+	}
+	return nil
 }
 
 // closeFiles closes what is open. SCOs stay as files, and in the buffer's
@@ -343,7 +378,7 @@ func (l *Log) closeFiles() error {
 		l.next = nil
 	}
 	for _, t := range l.closed {
-		errs = append(errs, t.file.Close())
+		errs = append(errs, t.close())
 	}
 	if l.tl != nil {
 		errs = append(errs, l.tl.file.Close())

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"sync"
 	"time"
 
 	"openvstorage/internal/disk"
@@ -37,11 +36,15 @@ type TLog struct {
 	scos []*SCO // that its entries name, sealed
 
 	stored  bool // guarded by Log.mu
-	syncing struct {
-		sync.Mutex
-		done bool
-		err  error
+	syncing syncs
+}
+
+// close lets go of the file. One that an earlier process had stored has none.
+func (t *TLog) close() error {
+	if t.file == nil {
+		return nil
 	}
+	return t.file.Close()
 }
 
 func (l *Log) tlogPath(id tlog.ID) string { return path.Join(l.dir, id.Name()) }
@@ -49,14 +52,15 @@ func (l *Log) tlogPath(id tlog.ID) string { return path.Join(l.dir, id.Name()) }
 // newTLog makes an empty TLog file with a durable name.
 func (l *Log) newTLog(id tlog.ID) (*openTLog, error) {
 	name := l.tlogPath(id)
-	f, err := l.buf.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.buf.opt.FS.SyncDir(l.dir); err != nil {
+	var f disk.File
+	err := l.buf.named(l.dir, func() (err error) {
+		f, err = l.buf.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+		return err
+	})
+	if err != nil && f != nil {
 		return nil, errors.Join(err, f.Close(), l.buf.opt.FS.Remove(name))
 	}
-	return &openTLog{TLog: TLog{ID: id, file: f, name: name}}, nil
+	return &openTLog{TLog: TLog{ID: id, file: f, name: name}}, err
 }
 
 // begin writes the header.
@@ -87,23 +91,6 @@ func (t *openTLog) note(first, last uint64) {
 		t.FirstSeq = first
 	}
 	t.LastSeq = last
-}
-
-// sync makes a closed TLog durable, once (O10).
-func (t *TLog) sync(l *Log) error {
-	t.syncing.Lock()
-	defer t.syncing.Unlock()
-	if !t.syncing.done {
-		if err := l.Err(); err != nil {
-			return err
-		}
-		t.syncing.done = true
-		if err := t.file.Datasync(); err != nil {
-			t.syncing.err = fmt.Errorf("sync %s: %w", t.name, err)
-			l.fail(t.syncing.err)
-		}
-	}
-	return t.syncing.err
 }
 
 // tlogReady reports whether entries can be appended, opening the prepared TLog
@@ -149,14 +136,12 @@ func (l *Log) beginTLog() error {
 	return nil
 }
 
-// retireTLog moves the open TLog to the closed ones with the SCOs sealed since.
+// retireTLog moves the open TLog to the closed ones with the SCOs sealed since. One
+// without entries too: it may hold the newest mark, and goes when all that was
+// written before it is stored, and no mark below that is needed.
 func (l *Log) retireTLog() {
 	t := l.tl
 	l.tl = nil
-	if t.FirstSeq == 0 && len(l.sealed) == 0 {
-		_ = errors.Join(t.file.Close(), l.buf.opt.FS.Remove(t.name)) // nothing to store
-		return
-	}
 	t.scos = l.sealed
 	l.unstored = append(l.unstored, t.scos...)
 	l.sealed = nil
@@ -205,9 +190,12 @@ func (l *Log) roll() error {
 			return disk.ErrWouldBlock
 		}
 		if t := l.tl; t != nil && l.nextTL != nil && (t.bytes >= l.buf.TLogBytes() || t.Size >= tlogSizeMax) {
-			l.closeTLogLocked()
-			if err := l.openTLog(); err != nil {
-				return err
+			// One that cannot be closed, for want of an SCO for its last entries,
+			// stays open and is due at the next roll.
+			if l.closeTLogLocked() {
+				if err := l.openTLog(); err != nil {
+					return err
+				}
 			}
 		}
 		if l.open != nil { // a broken one was replaced
@@ -260,12 +248,20 @@ func (l *Log) seal() bool {
 // footer writes the footer at the end of the file. Without one the file is
 // still whole for recovery: commit blocks say it all.
 func (l *Log) footer(s *SCO) {
+	off, footer := s.footer(l.scratch[:0])
+	l.scratch = footer
+	if _, err := s.file.WriteAt(footer, off); err != nil {
+		s.broken = true
+		return
+	}
+	s.footed.Store(true)
+}
+
+// footer appends the SCO's footer, and tells where it is written.
+func (s *SCO) footer(dst []byte) (off int64, footer []byte) {
 	n := int(s.used.Load())
 	first := s.header.Capacity - sco.FooterBlocks(n)
-	l.scratch = sco.AppendFooter(l.scratch[:0], s.header, s.blocks, n, first)
-	if _, err := s.file.WriteAt(l.scratch, int64(first)*sco.ClusterSize); err != nil {
-		s.broken = true
-	}
+	return int64(first) * sco.ClusterSize, sco.AppendFooter(dst, s.header, s.blocks, n, first)
 }
 
 func (l *Log) changed() {

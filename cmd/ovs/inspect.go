@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,51 +17,72 @@ func (a *app) inspect() *cobra.Command {
 		a.inspectSCO(), a.inspectTLog(), a.inspectCatalog(), a.inspectManifest(), a.inspectSegment(), a.inspectRaftLog())
 }
 
-// inspectMax is the largest file that is inspected, in bytes. It is read into
-// memory.
-const inspectMax = 1 << 30
-
-// readObject reads a file of the write buffer or of the local backend. stored
-// tells which: the backend puts checksums behind the object (package
-// backend/local), which are left off here, every format having its own.
-func readObject(name string) (b []byte, stored bool, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, false, err
-	}
-	defer f.Close()
-	b, err = io.ReadAll(io.LimitReader(f, inspectMax+1))
-	if err != nil {
-		return nil, false, err
-	}
-	if len(b) > inspectMax {
-		return nil, false, fmt.Errorf("%s: larger than the %s that are inspected; is it the right file?", name, human(inspectMax))
-	}
-	b, stored, err = object(b)
-	if err != nil {
-		return nil, false, fmt.Errorf("%s: %w", name, err)
-	}
-	return b, stored, nil
+// object is a file of the write buffer or of the local backend. stored tells
+// which: the backend puts checksums behind the object (package backend/local),
+// which are left off here, every format having its own.
+type object struct {
+	*os.File
+	size   int64
+	stored bool
 }
 
-// object takes off what the local backend has put behind an object: a table
-// of checksums and 80 bytes that begin with a header and end with the
-// object's size (8), two CRCs (4 each).
-func object(b []byte) (inner []byte, stored bool, err error) {
-	const trailer, version = format.HeaderSize + 16, 1
-	if len(b) < trailer {
-		return b, false, nil
+// openObject opens a file that is to be read in pieces.
+func openObject(name string) (*object, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
 	}
-	at := len(b) - trailer
-	if h, err := format.Peek(b[at:]); err != nil || h.Kind != format.KindObject {
-		return b, false, nil
+	o := &object{File: f}
+	if err := o.measure(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
 	}
-	if _, err := format.DecodeHeader(b[at:], format.KindObject, version, 0); err != nil {
+	return o, nil
+}
+
+// readObject reads a file of at most limit bytes: no larger one holds what is
+// asked for.
+func readObject(name string, limit int64) (b []byte, stored bool, err error) {
+	o, err := openObject(name)
+	if err != nil {
 		return nil, false, err
 	}
-	size := binary.LittleEndian.Uint64(b[at+format.HeaderSize:])
-	if size > uint64(at) {
-		return nil, false, fmt.Errorf("%w: an object of %d bytes in a file of %d", format.ErrCorrupt, size, len(b))
+	defer o.Close()
+	if o.size > limit {
+		return nil, false, fmt.Errorf("%s: %w: it has %d bytes, more than the %d that are possible; is it the right file?", name, format.ErrCorrupt, o.size, limit)
 	}
-	return b[:size], true, nil
+	b = make([]byte, o.size)
+	if _, err := io.ReadFull(io.NewSectionReader(o, 0, o.size), b); err != nil {
+		return nil, false, fmt.Errorf("%s: %w", name, err)
+	}
+	return b, o.stored, nil
+}
+
+// measure finds what the local backend has put behind an object: a table of
+// checksums and 80 bytes that begin with a header and end with the object's size
+// (8), two CRCs (4 each).
+func (o *object) measure() error {
+	const trailer, version = format.HeaderSize + 16, 1
+	info, err := o.Stat()
+	if err != nil {
+		return err
+	}
+	if o.size = info.Size(); o.size < trailer {
+		return nil
+	}
+	tail := make([]byte, trailer)
+	if _, err := o.ReadAt(tail, o.size-trailer); err != nil {
+		return err
+	}
+	if h, err := format.Peek(tail); err != nil || h.Kind != format.KindObject {
+		return nil
+	}
+	if _, err := format.DecodeHeader(tail, format.KindObject, version, 0); err != nil {
+		return err
+	}
+	size := binary.LittleEndian.Uint64(tail[format.HeaderSize:])
+	if size > uint64(o.size-trailer) {
+		return fmt.Errorf("%w: an object of %d bytes in a file of %d", format.ErrCorrupt, size, o.size)
+	}
+	o.size, o.stored = int64(size), true
+	return nil
 }

@@ -16,12 +16,12 @@ func (a *app) inspectCatalog() *cobra.Command {
 		Short: "verify a catalog, with the segments beside it, and show what it lists",
 		Args:  wants("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			root, _, err := readObject(args[0])
+			root, _, err := readObject(args[0], catalog.RootMax)
 			if err != nil {
 				return err
 			}
 			c, err := catalog.Decode(root, func(name string) ([]byte, error) {
-				segment, _, err := readObject(filepath.Join(filepath.Dir(args[0]), filepath.Base(name)))
+				segment, _, err := readObject(filepath.Join(filepath.Dir(args[0]), filepath.Base(name)), catalog.SegmentMax)
 				return segment, err
 			})
 			if err != nil {

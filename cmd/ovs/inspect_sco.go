@@ -17,7 +17,7 @@ func (a *app) inspectSCO() *cobra.Command {
 		Short: "verify an SCO: header, every commit block, every cluster, footer",
 		Args:  wants("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			b, stored, err := readObject(args[0])
+			b, stored, err := readObject(args[0], sco.SizeMax)
 			if err != nil {
 				return err
 			}

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"openvstorage/backend/local"
 	"openvstorage/internal/disk/osdisk"
+	"openvstorage/internal/format"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
@@ -116,7 +119,7 @@ func TestObjectOfTheLocalBackend(t *testing.T) {
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	b, stored, err := readObject(filepath.Join(dir, "ns", "sco-000000007"))
+	b, stored, err := readObject(filepath.Join(dir, "ns", "sco-000000007"), sco.SizeMax)
 	if err != nil || !stored || !bytes.Equal(b, sampleSCO(true)) {
 		t.Errorf("%d bytes, %v, %v", len(b), stored, err)
 	}
@@ -124,19 +127,52 @@ func TestObjectOfTheLocalBackend(t *testing.T) {
 	if err := os.WriteFile(name, sampleTLog(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if b, stored, err := readObject(name); err != nil || stored || !bytes.Equal(b, sampleTLog()) {
+	if b, stored, err := readObject(name, 1<<20); err != nil || stored || !bytes.Equal(b, sampleTLog()) {
 		t.Errorf("%d bytes, %v, %v", len(b), stored, err)
 	}
 }
 
 func TestCheckTLog(t *testing.T) {
 	b := sampleTLog()
-	r, err := checkTLog(b)
+	r, err := checkTLog(bytes.NewReader(b), int64(len(b)))
 	if err != nil || !r.Sealed || len(r.Entries) != 4 || r.End != int64(len(b)) || !strings.Contains(r.Entries[2].Detail, "monday") {
 		t.Errorf("%+v, %v", r, err)
 	}
 	b[len(b)-1] ^= 1
-	if r, err := checkTLog(b); err != nil || r.Sealed || len(r.Entries) != 3 {
+	if r, err := checkTLog(bytes.NewReader(b), int64(len(b))); err != nil || r.Sealed || len(r.Entries) != 3 {
 		t.Errorf("with a bad seal: %+v, %v", r, err)
+	}
+}
+
+// A file that has grown sparse, as a disk's repair may leave it, does not go into
+// memory: a TLog is read as far as it is one, anything else is refused.
+func TestInspectGrownFiles(t *testing.T) {
+	const grown = 6 << 30
+	dir := t.TempDir()
+	file := func(name string, b []byte) string {
+		name = filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(name, b, 0o600), os.Truncate(name, grown)); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	o, err := openObject(file("grown.tlog", sampleTLog()[:len(sampleTLog())-tlog.EntrySize])) // without its seal
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if r, err := checkTLog(o, o.size); err != nil || len(r.Entries) != 3 || r.Sealed {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for name, limit := range map[string]int64{file("grown.sco", sampleSCO(true)): sco.SizeMax, file("grown.catalog", sampleCatalog(t)): catalog.RootMax} {
+		if _, _, err := readObject(name, limit); !errors.Is(err, format.ErrCorrupt) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 16<<20 {
+		t.Errorf("%d MiB of memory for files that hold next to nothing", n>>20)
 	}
 }

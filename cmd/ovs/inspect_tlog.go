@@ -16,11 +16,12 @@ func (a *app) inspectTLog() *cobra.Command {
 		Short: "verify a TLog and list its entries",
 		Args:  wants("FILE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			b, stored, err := readObject(args[0])
+			o, err := openObject(args[0])
 			if err != nil {
 				return err
 			}
-			r, err := checkTLog(b)
+			defer o.Close()
+			r, err := checkTLog(o, o.size)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -28,7 +29,7 @@ func (a *app) inspectTLog() *cobra.Command {
 				return err
 			}
 			// One that is open may end anywhere; an object may not.
-			if stored && !r.Sealed {
+			if o.stored && !r.Sealed {
 				return fmt.Errorf("%s: no good entry at offset %d, and no seal before", args[0], r.End)
 			}
 			return nil
@@ -55,10 +56,10 @@ type tlogEntry struct {
 	Detail   string `json:"detail,omitempty"`
 }
 
-func checkTLog(b []byte) (*tlogReport, error) {
+func checkTLog(f io.ReaderAt, size int64) (*tlogReport, error) {
 	r := &tlogReport{Entries: []tlogEntry{}}
 	var err error
-	r.Header, r.End, r.Sealed, err = tlog.Scan(b, func(at int64, e tlog.Entry) error {
+	r.Header, r.End, r.Sealed, err = tlog.ScanAt(f, size, func(at int64, e tlog.Entry) error {
 		line := tlogEntry{Offset: at, Kind: e.Kind.String(), Seq: e.Seq, Addr: e.Addr, Run: e.Run}
 		switch e.Kind {
 		case tlog.KindWrite:

@@ -145,7 +145,7 @@ func (r *reader) ref() ref {
 	if zero := r.u32(); zero != 0 {
 		r.fail("a reference to a segment with %#x where zero belongs", zero)
 	}
-	if v.length > segFixed+segmentMax+segmentOver+crcSize {
+	if v.length > SegmentMax {
 		r.fail("a reference to a segment of %d bytes", v.length)
 	}
 	return v
@@ -153,6 +153,9 @@ func (r *reader) ref() ref {
 
 // segmentOver is by how much the entry that reaches segmentMax may exceed it.
 const segmentOver = 88 + nameMax
+
+// SegmentMax is the largest encoded segment in bytes.
+const SegmentMax = segFixed + segmentMax + segmentOver + crcSize
 
 // Decode reads what Encode wrote. fetch returns the segment object of that
 // name; its error is passed on. What is damaged gives format.ErrCorrupt, what

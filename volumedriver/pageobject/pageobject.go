@@ -107,7 +107,7 @@ func DecodeHeader(b []byte, owner uuid.UUID) (Header, error) {
 		return Header{}, fmt.Errorf("%w: map pages' header CRC is %08x, not %08x", format.ErrCorrupt, got, want)
 	}
 	n := binary.LittleEndian.Uint32(b[64:])
-	if c.Owner != owner || n > SizeMax {
+	if c.Owner != owner || n > SizeMax/indexEntry {
 		return Header{}, fmt.Errorf("%w: %d map pages of %s", format.ErrCorrupt, n, c.Owner)
 	}
 	return Header{c.Number, c.Incarnation, int(n), binary.LittleEndian.Uint32(b[68:])}, nil

@@ -1,0 +1,207 @@
+package writebuffer
+
+import (
+	"fmt"
+	"sync"
+
+	"openvstorage/internal/disk"
+	"openvstorage/sco"
+	"openvstorage/tlog"
+)
+
+// syncs is the one owner of what the syncs of a file say (P6). Linux tells an
+// error of writing back once for each open file: of two syncs at once one is told
+// and the other is not. So a file is synced by one at a time, and what one was
+// told holds for all that wait and all that come later.
+//
+// A sync that failed for good fails the log. One that failed for what may pass (see
+// passing) has lost what was not durable as well: a second sync would succeed
+// without it. So that is verified and written again before the next sync, and only
+// then believed.
+type syncs struct {
+	sync.Mutex
+	whole bool  // all that the file will ever hold is durable
+	lost  bool  // what is not durable must be written again before a sync counts
+	err   error // why it never will be
+}
+
+// syncTries is how often a sync that fails for what may pass is made before its
+// caller is refused. The next one tries again.
+const syncTries = 3
+
+// rewriter writes what is not durable of a file again, verified, where it was.
+type rewriter interface{ writeAgain() error }
+
+// run returns nil when all that was written to the file before is durable.
+func (y *syncs) run(l *Log, f disk.File, w rewriter) error {
+	if y.err != nil {
+		return y.err
+	}
+	if err := l.Err(); err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
+		err := y.once(f, w)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("sync %s: %w", f.Name(), err)
+		if !passing(err) {
+			y.err = err
+			l.fail(err)
+			return err
+		}
+		if try == syncTries {
+			return err
+		}
+	}
+}
+
+func (y *syncs) once(f disk.File, w rewriter) error {
+	if y.lost {
+		if err := w.writeAgain(); err != nil {
+			return err
+		}
+	}
+	err := f.Datasync()
+	y.lost = err != nil
+	return err
+}
+
+// Sync returns when a sealed SCO is durable.
+func (s *SCO) Sync() error { return s.sync(true) }
+
+// sync makes durable what is written of the SCO. sealed says that nothing will be
+// added: then one success is for good.
+func (s *SCO) sync(sealed bool) error {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	if s.syncing.whole {
+		return nil
+	}
+	used := int(s.used.Load())
+	if err := s.syncing.run(s.log, s.file, s); err != nil {
+		return err
+	}
+	s.durable = used
+	if sealed {
+		s.syncing.whole = true
+		s.synced.Store(true)
+	}
+	return nil
+}
+
+// rewriteBlocks is how many blocks are written again at a time.
+const rewriteBlocks = 64
+
+// writeAgain writes the blocks that are not durable once more, and the footer. The
+// bytes are the same, in the same place, so that nobody sees it; those of which
+// the sum is known are verified (P2).
+func (s *SCO) writeAgain() error {
+	used := int(s.used.Load())
+	first := s.durable + 1
+	if first == 1 {
+		first = 0 // the header goes with the first block
+	}
+	buf := make([]byte, min(rewriteBlocks, used+1-min(first, used))*sco.ClusterSize)
+	for at := first; used > 0 && at <= used; {
+		n := min(rewriteBlocks, used+1-at)
+		b, off := buf[:n*sco.ClusterSize], int64(at)*sco.ClusterSize
+		if _, err := s.file.ReadAt(b, off); err != nil {
+			return err
+		}
+		for i := range n {
+			if err := s.verify(b[i*sco.ClusterSize:(i+1)*sco.ClusterSize], at+i); err != nil {
+				return err
+			}
+		}
+		if _, err := s.file.WriteAt(b, off); err != nil {
+			return err
+		}
+		at += n
+	}
+	if !s.footed.Load() {
+		return nil
+	}
+	off, footer := s.footer(nil)
+	_, err := s.file.WriteAt(footer, off)
+	return err
+}
+
+// verify holds a block that was read against what is known of it.
+func (s *SCO) verify(b []byte, index int) error {
+	if index == 0 {
+		if !s.SameFile(b) {
+			return &CorruptError{s.name, 0, "the header is not the one written"}
+		}
+		return nil
+	}
+	want := s.blocks.Sums[index-1]
+	if want == 0 && s.blocks.Addrs[index-1] == sco.NoAddress {
+		return nil // of an earlier process: its entries are in a TLog of this one
+	}
+	if got := sco.Sum(b); got != want {
+		return &CorruptError{s.name, int64(index) * sco.ClusterSize, fmt.Sprintf("CRC is %08x, not %08x", got, want)}
+	}
+	return nil
+}
+
+// sync makes a TLog to which nothing is appended any more durable (O10).
+func (t *TLog) sync(l *Log) error {
+	t.syncing.Lock()
+	defer t.syncing.Unlock()
+	if t.syncing.whole {
+		return nil
+	}
+	err := t.syncing.run(l, t.file, t)
+	t.syncing.whole = err == nil
+	return err
+}
+
+// writeAgain writes the TLog once more, verified.
+func (t *TLog) writeAgain() error {
+	b, err := t.read()
+	if err != nil {
+		return err
+	}
+	_, err = t.file.WriteAt(b, 0)
+	return err
+}
+
+// read returns the bytes of the TLog, every entry verified.
+func (t *TLog) read() ([]byte, error) {
+	b := make([]byte, t.Size)
+	if err := readFull(t.file, b, 0); err != nil {
+		return nil, err
+	}
+	last := uint64(0)
+	_, end, _, err := tlog.Scan(b, func(_ int64, e tlog.Entry) error {
+		if e.Kind.Ordered() {
+			last = e.Seq
+		}
+		return nil
+	})
+	if err != nil || last != t.LastSeq || end != t.Size {
+		return nil, &CorruptError{t.name, end, fmt.Sprintf("entries end at seq %d, not %d: %v", last, t.LastSeq, err)}
+	}
+	return b, nil
+}
+
+// named makes a name in a directory, durable on return. One at a time does that in
+// a directory: a sync that fails is told to one caller, and counts for every name
+// that was waiting for it. Who is told takes the name away again.
+func (b *Buffer) named(dir string, do func() error) error {
+	b.mu.Lock()
+	turn := b.mu.turns[dir]
+	if turn == nil {
+		turn = new(sync.Mutex)
+		b.mu.turns[dir] = turn
+	}
+	b.mu.Unlock()
+	turn.Lock()
+	defer turn.Unlock()
+	if err := do(); err != nil {
+		return err
+	}
+	return b.opt.FS.SyncDir(dir)
+}
