@@ -23,6 +23,8 @@ var (
 	// ErrStopped: the member met something that it must not skip, or its disk
 	// failed; nothing more is applied until it is opened again.
 	ErrStopped = errors.New("state has stopped")
+	// ErrDamaged: files of the state are missing.
+	ErrDamaged = errors.New("state is damaged")
 )
 
 // Options for Open. FS, Dir, Cluster, Member and Begin must be given; zero
@@ -128,6 +130,9 @@ func (s *State) open() error {
 	}
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	if err := checkMarker(s.fs, s.opt.Dir); err != nil {
+		return err
 	}
 	if err := dropBadOptions(s.fs, s.opt.Dir, po); err != nil {
 		return err
