@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"io/fs"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +45,10 @@ const (
 var causeNames = [...]string{"no cause", "answer", "other", "scarce", "full", "denied", "bad disk"}
 
 func (c Cause) String() string { return causeNames[c] }
+
+// Passes says whether the disk is well, and a call that changed nothing may
+// succeed when it is made again: somebody makes room, or lets go of descriptors.
+func (c Cause) Passes() bool { return c == Scarce || c == Full || c == Denied }
 
 // causes is the decision about each errno; those that it does not have are Other.
 var causes = map[unix.Errno]Cause{
@@ -91,6 +96,13 @@ var causes = map[unix.Errno]Cause{
 	unix.ESTALE:       BadDisk, // it is another one now
 	unix.ENOTCONN:     BadDisk, // its FUSE server is gone
 	unix.ECONNABORTED: BadDisk,
+}
+
+// SyncBegun says whether a SyncDir that failed may have reached the medium. One
+// that could not open the directory has not: it has reported nothing that is
+// lost, and may be made again.
+func SyncBegun(err error) bool {
+	return !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) && !errors.Is(err, unix.EACCES) || CauseOf(err) == BadDisk
 }
 
 // CauseOf is the gravest cause of an error and of all that it wraps.

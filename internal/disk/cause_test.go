@@ -37,6 +37,9 @@ func TestEveryErrnoHasACause(t *testing.T) {
 		if !ok {
 			c = Other
 		}
+		if got, want := CauseOf(errno).Passes(), c == Scarce || c == Full || c == Denied; got != want {
+			t.Errorf("%v passes: %v", unix.ErrnoName(errno), got)
+		}
 		if got := CauseOf(errno); got != c {
 			t.Errorf("%v (%d): %v, not %v", unix.ErrnoName(errno), errno, got, c)
 		}
@@ -77,5 +80,19 @@ func TestCauseOfWhatIsWrapped(t *testing.T) {
 		if got := CauseOf(c.err); got != c.want {
 			t.Errorf("%v: %v, not %v", c.err, got, c.want)
 		}
+	}
+}
+
+// A SyncDir that found no descriptor has synced nothing, and lost nothing. All
+// others count as begun.
+func TestSyncBegun(t *testing.T) {
+	for errno := unix.Errno(1); errno < 200; errno++ {
+		err := fmt.Errorf("a: %w", &fs.PathError{Op: "syncdir", Path: "d", Err: errno})
+		if got, want := SyncBegun(err), errno != unix.EMFILE && errno != unix.ENFILE && errno != unix.EACCES; got != want {
+			t.Errorf("%v: %v", unix.ErrnoName(errno), got)
+		}
+	}
+	if !SyncBegun(errors.Join(unix.EMFILE, unix.EIO)) {
+		t.Error("a bad disk is overlooked")
 	}
 }
