@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -29,11 +31,17 @@ func readObject(name string) (b []byte, stored bool, err error) {
 		return nil, false, err
 	}
 	defer f.Close()
-	b, err = io.ReadAll(io.LimitReader(f, inspectMax+1))
+	// A file that is too long is not read first; what tells no length is read up
+	// to the limit.
+	info, err := f.Stat()
+	if err == nil && info.Size() <= inspectMax {
+		b = slices.Grow(b, int(info.Size())+bytes.MinRead)
+		b, err = readUpTo(f, b, inspectMax+1)
+	}
 	if err != nil {
 		return nil, false, err
 	}
-	if len(b) > inspectMax {
+	if len(b) > inspectMax || info.Size() > inspectMax {
 		return nil, false, fmt.Errorf("%s: larger than the %s that are inspected; is it the right file?", name, human(inspectMax))
 	}
 	b, stored, err = object(b)
@@ -41,6 +49,13 @@ func readObject(name string) (b []byte, stored bool, err error) {
 		return nil, false, fmt.Errorf("%s: %w", name, err)
 	}
 	return b, stored, nil
+}
+
+// readUpTo appends what r has to b, up to n bytes.
+func readUpTo(r io.Reader, b []byte, n int64) ([]byte, error) {
+	buf := bytes.NewBuffer(b)
+	_, err := buf.ReadFrom(io.LimitReader(r, n))
+	return buf.Bytes(), err
 }
 
 // object takes off what the local backend has put behind an object: a table

@@ -140,3 +140,26 @@ func TestCheckTLog(t *testing.T) {
 		t.Errorf("with a bad seal: %+v, %v", r, err)
 	}
 }
+
+// A file that has grown is refused by name, unread, whatever it is taken for.
+func TestInspectGrownFiles(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "grown")
+	if err := os.WriteFile(name, sampleTLog(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(name, 6<<30); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"sco", "tlog", "catalog", "manifest", "raftlog"} {
+		var out, told bytes.Buffer
+		took, _ := memoryOf(func() error {
+			if code := run([]string{"inspect", what, name}, &out, &told); code != 1 {
+				t.Errorf("%s: exit code %d", what, code)
+			}
+			return nil
+		})
+		if !strings.Contains(told.String(), name) || took > 8<<20 {
+			t.Errorf("%s: %q, with %d bytes of memory", what, told.String(), took)
+		}
+	}
+}
