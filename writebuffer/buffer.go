@@ -98,8 +98,12 @@ func Open(opt Options) (*Buffer, error) {
 	if err := opt.FS.MkdirAll(b.poolDir(), 0o755); err != nil {
 		return nil, err
 	}
-	if err := opt.FS.SyncDir(opt.Dir); err != nil {
-		return nil, err
+	// The buffer's own name too: without it a flush would be of a file that a
+	// power cut takes away with its directory.
+	for _, dir := range []string{opt.Dir, path.Dir(opt.Dir)} {
+		if err := opt.FS.SyncDir(dir); err != nil {
+			return nil, err
+		}
 	}
 	if err := b.adopt(); err != nil {
 		return nil, err
