@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"openvstorage/alba/abm"
@@ -109,6 +111,16 @@ type Fragment struct {
 	Key    string `json:"key"`
 	Length uint32 `json:"length"`
 	State  string `json:"state"` // ok, or why it cannot be read
+}
+
+// Err tells why one of the backend's groups has failed, nil if none has. Such a
+// group does nothing more until it is opened again.
+func (b *Backend) Err() error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(b.nodes)) {
+		errs = append(errs, b.nodes[name].Err())
+	}
+	return errors.Join(errs...)
 }
 
 // OSDs returns all disks that are not forgotten, in order of number.
