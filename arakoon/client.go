@@ -82,7 +82,11 @@ func (n *Node) propose(ctx context.Context, c state.Command) (state.Outcome, err
 	case a := <-p.done:
 		return a.outcome, a.err
 	case <-ctx.Done():
-		return state.Outcome{}, fmt.Errorf("%w: %w", ErrUnknownOutcome, ctx.Err())
+		err := fmt.Errorf("%w: %w", ErrUnknownOutcome, ctx.Err())
+		if why := n.stalled.Load(); why != nil {
+			err = fmt.Errorf("%w: %w", err, *why)
+		}
+		return state.Outcome{}, err
 	case <-n.failed:
 	case <-n.stop:
 	}

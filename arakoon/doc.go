@@ -9,9 +9,11 @@
 // flushed yet, a restart applies again from the log, which is truncated only
 // behind a finished flush.
 //
-// The disk (rule P6): a write or sync of the log that fails, for want of room
-// too, fails the node for good; it is opened again when the disk is well. A
-// full disk under Pebble only makes applying wait.
+// The disk (rule P6): after a write or sync of the log that fails, what it was to
+// make durable is written once more, in a new segment; if that fails too, the
+// node has failed for good, and is opened again when the disk is well. While a
+// new segment cannot be begun for want of room, descriptors, memory or rights,
+// the node waits. A full disk under Pebble only makes applying wait.
 //
 // Messages to other members go through a Transport. A cluster of one needs
 // none and elects itself at once.

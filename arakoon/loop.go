@@ -9,6 +9,7 @@ import (
 
 	"openvstorage/arakoon/raftlog"
 	"openvstorage/arakoon/state"
+	"openvstorage/internal/disk"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -262,11 +263,42 @@ func (n *Node) appendLoop() {
 				rounds = append(rounds, r)
 			}
 		}
-		if err := n.log.Append(rounds...); err != nil {
+		if err := n.store(rounds); err != nil {
 			n.fail(err)
 			return
 		}
 		n.respond(messages, len(messages))
+	}
+}
+
+// storeAgain is how long the log waits for what hinders it.
+const storeAgain = 100 * time.Millisecond
+
+// store appends rounds. While the log is as it was, and what hinders it may
+// pass, as a want of room or of descriptors for a new segment does, the group
+// waits, which is said once.
+func (n *Node) store(rounds []raftlog.Round) error {
+	for {
+		err := n.log.Append(rounds...)
+		if err == nil {
+			if n.stalled.Load() != nil {
+				n.stalled.Store(nil)
+			}
+			return nil
+		}
+		if n.log.Err() != nil || !disk.CauseOf(err).Passes() {
+			return err
+		}
+		if n.stalled.Swap(&err) == nil {
+			n.opt.Logger.Error("arakoon node waits: it cannot store anything", slog.Any("error", err))
+		}
+		select {
+		case <-time.After(storeAgain):
+		case <-n.stop:
+			return err
+		case <-n.failed:
+			return n.Err()
+		}
 	}
 }
 
@@ -343,6 +375,9 @@ func (n *Node) compactLoop() {
 		at, err := n.state.Flush()
 		if err == nil {
 			err = n.log.Compact(at.Index, at.Conf)
+			if err != nil && n.log.Err() == nil && disk.CauseOf(err).Passes() {
+				continue // nothing has changed; the next kick finds as much behind
+			}
 		}
 		if err != nil {
 			n.fail(err)

@@ -35,7 +35,8 @@ type Node struct {
 
 	progress progress
 	leading  atomic.Bool
-	full     atomic.Bool // Pebble waits for room
+	full     atomic.Bool           // Pebble waits for room
+	stalled  atomic.Pointer[error] // why the log waits, nil if it does not
 	stop     chan struct{}
 	failed   chan struct{}
 	running  sync.WaitGroup
@@ -258,12 +259,12 @@ type Stats struct {
 	Proposals     int    // under way
 	ProposalBytes int64
 	Reads         int
-	Full          bool // applying waits for room on the disk
+	Full          bool // applying waits for room on the disk, or storing for what it needs
 }
 
 // Stats returns the figures as they are now.
 func (n *Node) Stats() Stats {
-	s := Stats{Applied: n.Applied(), Syncs: n.log.Syncs(), Full: n.full.Load()}
+	s := Stats{Applied: n.Applied(), Syncs: n.log.Syncs(), Full: n.full.Load() || n.stalled.Load() != nil}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s.Proposals, s.ProposalBytes, s.Reads = n.count, n.bytes, n.reads

@@ -18,6 +18,7 @@ import (
 	"openvstorage/internal/disk/osdisk"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 )
 
 var testCluster = uuid.MustParse("6ba7b810-9dad-41d1-80b4-00c04fd430c8")
@@ -255,6 +256,52 @@ func TestLogFailure(t *testing.T) {
 		}
 		n = open(t, testOptions(under.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll)))
 		has(t, n, "a", "1")
+	}
+}
+
+// Where the log finds no room or no descriptor for a new segment, the node waits
+// and says why; then it goes on, and what waited is answered.
+func TestLogWaits(t *testing.T) {
+	for _, errno := range []error{unix.EMFILE, unix.ENOSPC, unix.EACCES} {
+		d := faultdisk.New(crashdisk.New())
+		o := testOptions(d)
+		o.SegmentBytes = 16 << 10
+		n := open(t, o)
+		d.Inject(faultdisk.Rule{Ops: faultdisk.Open, Path: "spare", Err: errno})
+		acked, failed := 0, error(nil)
+		for i := 0; failed == nil; i++ {
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				for n.stalled.Load() == nil && ctx.Err() == nil {
+					runtime.Gosched()
+				}
+				cancel()
+			}()
+			_, failed = n.Do(ctx, new(Sequence).Set(fmt.Appendf(nil, "%d", i), make([]byte, 4000)))
+			if acked = i; failed != nil {
+				break
+			}
+			cancel()
+		}
+		if !errors.Is(failed, ErrUnknownOutcome) || !errors.Is(failed, errno) || !strings.Contains(failed.Error(), "log/spare") {
+			t.Fatalf("%v: %v", errno, failed)
+		}
+		if !n.Stats().Full || n.Err() != nil {
+			t.Fatalf("%v: %+v, %v", errno, n.Stats(), n.Err())
+		}
+		d.Clear()
+		if _, err := n.Do(t.Context(), new(Sequence).Set([]byte("last"), nil)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range acked + 1 {
+			has(t, n, fmt.Sprint(i), string(make([]byte, 4000)))
+		}
+		if n.Stats().Full {
+			t.Error("it waits still")
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

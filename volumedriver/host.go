@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"openvstorage/backend"
@@ -163,10 +162,8 @@ func (h *Host) openPages() error {
 		return err
 	}
 	err := open()
-	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC, syscall.EACCES, syscall.EIO, syscall.EROFS} {
-		if errors.Is(err, errno) {
-			return fmt.Errorf("page store: %w", err) // nothing that a new one would mend
-		}
+	if disk.CauseOf(err) > disk.Answer {
+		return fmt.Errorf("page store: %w", err) // of the disk, and nothing that a new one would mend
 	}
 	if err != nil {
 		h.opt.Logger.Warn("local page store is rebuilt from the backend", "dir", dir, "err", err)

@@ -73,7 +73,7 @@ var (
 	descGroupProposals = desc("group_proposals", "Proposals to a group under way.", "group")
 	descGroupBytes     = desc("group_proposal_bytes", "Bytes of proposals under way.", "group")
 	descGroupReads     = desc("group_reads", "Reads of a group that wait.", "group")
-	descGroupFull      = desc("group_full", "1 if applying waits for room on the disk.", "group")
+	descGroupFull      = desc("group_full", "1 if the group waits for room, or for what else its disk needs.", "group")
 )
 
 // statusTimeout bounds how long metrics wait for the groups. What they do not

@@ -112,6 +112,16 @@ type Fragment struct {
 	State  string `json:"state"` // ok, or why it cannot be read
 }
 
+// Err tells why one of the backend's groups has failed, nil if none has. Such a
+// group does nothing more until it is opened again.
+func (b *Backend) Err() error {
+	var errs []error
+	for _, spec := range Specs() {
+		errs = append(errs, b.groups.Node(spec.Name).Err())
+	}
+	return errors.Join(errs...)
+}
+
 // OSDs returns all disks that are not forgotten, in order of number.
 func (b *Backend) OSDs(ctx context.Context) ([]OSD, error) {
 	all, err := maintenance.AllOSDs(ctx, b.abm)

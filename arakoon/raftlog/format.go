@@ -18,9 +18,6 @@ const Version = 2
 // blockSize is what rounds are aligned to; the header takes one.
 const blockSize = 4096
 
-// segmentMax is longer than any segment is: it bounds what Open reads of one.
-const segmentMax = 1 << 30
-
 // Kinds of record. Numbers are on disk.
 const (
 	kindEntries   = 1
@@ -76,7 +73,7 @@ func decodeHeader(b []byte) (headerOf, error) {
 		return headerOf{}, fmt.Errorf("%w: CRC of the length is %08x, not %08x", ErrCorrupt, got, want)
 	}
 	h.Length = int64(binary.LittleEndian.Uint64(rest[16:]))
-	if h.Length < 2*blockSize || h.Length > segmentMax || h.Length%blockSize != 0 {
+	if h.Length < 2*blockSize || h.Length > SegmentMax || h.Length%blockSize != 0 {
 		return headerOf{}, fmt.Errorf("%w: a length of %d bytes", ErrCorrupt, h.Length)
 	}
 	return h, nil

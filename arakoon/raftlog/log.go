@@ -25,8 +25,9 @@ var (
 	ErrMissing = errors.New("raft log missing")
 	// ErrIdentity: the log is another cluster's or member's.
 	ErrIdentity = errors.New("raft log is another member's")
-	// ErrFailed: a write or a sync has failed before; nothing more is appended
-	// until the log is opened again (rule P6).
+	// ErrFailed: what had to be written could be written neither where it belongs
+	// nor in a new segment; nothing more is appended until the log is opened
+	// again (rule P6).
 	ErrFailed = errors.New("raft log has failed and must be opened again")
 	// ErrClosed: the log was closed.
 	ErrClosed = errors.New("raft log closed")
@@ -54,7 +55,7 @@ func (o Options) withDefaults() Options {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 64 << 20
 	}
-	o.SegmentBytes = min(max(roundUp(o.SegmentBytes), 4*blockSize), segmentMax/4)
+	o.SegmentBytes = min(max(roundUp(o.SegmentBytes), 4*blockSize), SegmentMax)
 	if o.Marks == "" {
 		o.Marks = o.Dir + ".marks"
 	}
@@ -75,11 +76,14 @@ type Log struct {
 	seq     uint64     // of the last record
 	durable uint64     // highest seq whose sync has returned
 	buf     []byte
+	broken  bool  // a write or a sync of current failed: nothing more is appended to it
+	unnamed bool  // changes of names have not been synced: what is called spare is not to be written
 	err     error // what made the log fail
 	syncs   atomic.Uint64
 
-	marks   disk.File
-	markBuf []byte
+	marks       disk.File
+	marksBroken bool // a write or a sync of it failed: another takes its place with the next segment
+	markBuf     []byte
 
 	spare    spare
 	preparer sync.WaitGroup
@@ -129,8 +133,9 @@ func bodySize(entries []*pb.Entry) int {
 }
 
 // Append stores rounds in order with one write and one sync. When it returns
-// nil all of them are durable. After an error, none of them may be taken for
-// stored, and the log has failed.
+// nil all of them are durable. After an error none of them may be taken for
+// stored. If Err is nil then, a new segment could not be begun for a reason that
+// may pass (no room, no descriptor), and they may be appended again.
 func (l *Log) Append(rounds ...Round) error {
 	l.w.Lock()
 	defer l.w.Unlock()
@@ -194,14 +199,23 @@ func (l *Log) append(records []record) error {
 	for _, r := range records {
 		size += int64(r.size())
 	}
-	if roundUp(l.pos+size) > l.current.size {
+	if l.broken || roundUp(l.pos+size) > l.current.size {
 		return l.roll(records)
 	}
 	start := l.pos
 	places := l.encode(records, l.current, start)
-	if err := l.write(l.current, start, len(records)); err != nil {
-		return err
+	if err := l.write(l.current, start); err != nil {
+		// P6: nothing more goes to this file, and what the sync was to make
+		// durable counts as lost. The records are at hand: they are written once
+		// more, elsewhere. Where the next segment begins this one ends, whatever
+		// of the records it has.
+		l.broken = true
+		if again := l.roll(records); again != nil {
+			return fmt.Errorf("%w (after %v)", again, err)
+		}
+		return nil
 	}
+	l.wrote(start, len(records))
 	l.publish(records, places)
 	l.leaveMark()
 	l.markOutside()
@@ -225,22 +239,27 @@ func (l *Log) encode(records []record, s *segment, at int64) []place {
 	return places
 }
 
-// write writes and syncs l.buf, which holds n records.
-func (l *Log) write(s *segment, at int64, n int) error {
-	if _, err := s.file.WriteAt(l.buf, at); err != nil {
-		return l.fail(err)
+// write writes and syncs l.buf.
+func (l *Log) write(s *segment, at int64) error {
+	_, err := s.file.WriteAt(l.buf, at)
+	if err == nil {
+		l.syncs.Add(1)
+		err = s.file.Datasync()
 	}
-	l.syncs.Add(1)
-	if err := s.file.Datasync(); err != nil {
-		return l.fail(err)
+	if err != nil {
+		return fmt.Errorf("segment %s: %w", s.path, err)
 	}
+	return nil
+}
+
+// wrote notes that l.buf, with n records, is durable in the current segment.
+func (l *Log) wrote(at int64, n int) {
 	l.pos = at + int64(len(l.buf))
 	l.seq += uint64(n)
 	l.durable = l.seq
 	if cap(l.buf) > 2*recordMax {
 		l.buf = nil
 	}
-	return nil
 }
 
 func (l *Log) fail(err error) error {
@@ -278,7 +297,7 @@ func (l *Log) leaveMark() {
 	n := int64(len(block))
 	block = append(block, make([]byte, blockSize-n)...)
 	if _, err := l.current.file.WriteAt(block, l.pos); err != nil {
-		_ = l.fail(err) // the records are durable; the next append says why it cannot
+		l.broken = true // the records are durable; the next go to another segment
 		return
 	}
 	l.seq++

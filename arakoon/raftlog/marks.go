@@ -81,7 +81,7 @@ func (l *Log) openMarks(needed bool) (notes [marksBlocks]note, err error) {
 	case errors.Is(err, fs.ErrNotExist) && needed:
 		return notes, fmt.Errorf("%w: %s is missing, which says how far the log in %s reaches; restore it", ErrDamaged, name, l.opt.Dir)
 	case errors.Is(err, fs.ErrNotExist):
-		if f, err = makeMarks(l.opt.FS, name); err != nil {
+		if f, err = makeMarks(l.opt.FS, name, 0, make([]byte, blockSize)); err != nil {
 			return notes, err
 		}
 	default:
@@ -102,15 +102,18 @@ func (l *Log) openMarks(needed bool) (notes [marksBlocks]note, err error) {
 	return notes, nil
 }
 
-// makeMarks makes an empty marks file. It has its name only when it is whole: the
-// first segment that must not be without it comes after.
-func makeMarks(fsys disk.FS, name string) (disk.File, error) {
+// makeMarks makes a marks file with one note. It has its name only when it is
+// whole: the first segment that must not be without it comes after.
+func makeMarks(fsys disk.FS, name string, slot uint64, block []byte) (disk.File, error) {
 	draft := name + ".new"
 	f, err := fsys.OpenFile(draft, disk.Write|disk.Create|disk.Truncate, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	if err = f.Prewrite(0, marksBlocks*blockSize); err == nil {
+		_, err = f.WriteAt(block, int64(slot)*blockSize)
+	}
+	if err == nil {
 		err = f.Datasync()
 	}
 	if err == nil {
@@ -147,19 +150,37 @@ func (l *Log) checkMarks(notes [marksBlocks]note, newest *segment, last uint64) 
 	return nil
 }
 
-// leaveNote notes that a segment has its name, durably.
+// leaveNote notes that a segment has its name, durably. After a failed write or
+// sync the file is given up, and another takes its name (rule P6).
 func (l *Log) leaveNote(s *segment, first uint64) error {
-	at := int64(s.number%2) * blockSize
-	if _, err := l.marks.WriteAt(l.opt.appendNote(nil, note{s.number, s.incarnation, first}), at); err != nil {
+	block := l.opt.appendNote(nil, note{s.number, s.incarnation, first})
+	if !l.marksBroken {
+		_, err := l.marks.WriteAt(block, int64(s.number%2)*blockSize)
+		if err == nil {
+			err = l.marks.Datasync()
+		}
+		if err == nil {
+			return nil
+		}
+	}
+	f, err := makeMarks(l.opt.FS, l.opt.Marks, s.number%2, block)
+	if err != nil {
+		l.marksBroken = true
 		return err
 	}
-	return l.marks.Datasync()
+	_ = l.marks.Close() // nobody wants it any more
+	l.marks, l.marksBroken = f, false
+	return nil
 }
 
-// markOutside writes, unsynced, outside of the log that all of it is durable.
+// markOutside writes, unsynced, outside of the log that all of it is durable. If
+// that fails, the marks promise less until the next segment begins.
 func (l *Log) markOutside() {
+	if l.marksBroken {
+		return
+	}
 	l.markBuf = l.opt.appendNote(l.markBuf[:0], note{l.current.number, l.current.incarnation, l.durable})
 	if _, err := l.marks.WriteAt(l.markBuf, markBlock*blockSize); err != nil {
-		_ = l.fail(fmt.Errorf("%s: %w", l.opt.Marks, err)) // what is durable stays so; the next append says why it cannot
+		l.marksBroken = true
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -11,10 +13,12 @@ import (
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
+	"openvstorage/internal/disk/osdisk"
 
 	"github.com/google/uuid"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
+	"golang.org/x/sys/unix"
 )
 
 var testCluster = uuid.MustParse("6ba7b810-9dad-41d1-80b4-00c04fd430c8")
@@ -122,6 +126,17 @@ type script struct {
 	now      model
 	possible []model // now, and what the change under way makes of it
 	term     uint64
+	hard     *pb.HardState    // the newest
+	again    func(error) bool // whether a change that failed is to be made again; nil: never
+}
+
+// try makes a change until it succeeds, or is not to be made again.
+func (s *script) try(change func() error) error {
+	err := change()
+	for err != nil && s.again != nil && s.again(err) {
+		err = change()
+	}
+	return err
 }
 
 func (s *script) step() error {
@@ -132,14 +147,14 @@ func (s *script) step() error {
 		after.marker += uint64(n)
 		after.entries = after.entries[n:]
 		s.possible = append(s.possible, after)
-		if err := s.log.Compact(after.marker, &pb.ConfState{Voters: []uint64{7}}); err != nil {
+		if err := s.try(func() error { return s.log.Compact(after.marker, &pb.ConfState{Voters: []uint64{7}}) }); err != nil {
 			return err
 		}
 		s.now = after
 		return nil
 	}
 	var rounds []Round
-	after := s.now.clone()
+	after, hard := s.now.clone(), s.hard
 	for range 1 + s.rng.IntN(3) {
 		var r Round
 		if s.rng.IntN(8) > 0 {
@@ -162,15 +177,15 @@ func (s *script) step() error {
 		}
 		if s.rng.IntN(3) == 0 {
 			r.HardState = hardState(s.term, 7, s.rng.Uint64N(after.last()+1))
-			after.hard = describeHard(r.HardState)
+			after.hard, hard = describeHard(r.HardState), r.HardState
 			s.possible = append(s.possible, after.clone())
 		}
 		rounds = append(rounds, r)
 	}
-	if err := s.log.Append(rounds...); err != nil {
+	if err := s.try(func() error { return s.log.Append(rounds...) }); err != nil {
 		return err
 	}
-	s.now = after
+	s.now, s.hard = after, hard
 	return nil
 }
 
@@ -248,8 +263,8 @@ func TestPowerCuts(t *testing.T) {
 	}
 }
 
-// After a failed sync or write nothing more is appended, and a restart holds
-// all that was acknowledged.
+// A log whose disk fails for good, from some call on, fails: nothing more is
+// appended, and a restart holds all that was acknowledged.
 func TestFailures(t *testing.T) {
 	for _, op := range []faultdisk.Op{faultdisk.Write, faultdisk.Datasync, faultdisk.Rename, faultdisk.SyncDir} {
 		for seed := range uint64(3) {
@@ -260,7 +275,7 @@ func TestFailures(t *testing.T) {
 				s := &script{t: t, rng: rng, log: open(t, faulty), term: 1}
 				s.now = contents(t, s.log)
 				bad := errors.New("bad disk")
-				faulty.Inject(faultdisk.Rule{Ops: op, Skip: rng.IntN(6), Times: 1, Err: bad, Short: 100})
+				faulty.Inject(faultdisk.Rule{Ops: op, Skip: rng.IntN(6), Err: bad, Short: 100})
 				for {
 					if err := s.step(); err != nil {
 						if !errors.Is(err, ErrFailed) || !errors.Is(err, bad) {
@@ -276,6 +291,168 @@ func TestFailures(t *testing.T) {
 				check(t, under.Crash(rng, crashdisk.Mixed), s.possible)
 			})
 		}
+	}
+}
+
+// One write or sync that fails, whatever the reason is, costs the log a segment:
+// what it was to make durable is written in the next one. A segment that cannot
+// be begun, for a reason that passes, is begun when the append is made again.
+// Power cuts in between, before every change of the disk, lose nothing that was
+// acknowledged.
+func TestOneErrorFailsNoLog(t *testing.T) {
+	passing := []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EACCES, unix.ENOSPC, unix.EINTR}
+	any := append([]error{unix.EIO}, passing...)
+	for _, c := range []struct {
+		ops    faultdisk.Op
+		errnos []error
+	}{
+		{faultdisk.Write | faultdisk.Datasync, any},
+		{faultdisk.Open | faultdisk.Size | faultdisk.Prewrite | faultdisk.Rename, passing},
+		{faultdisk.Remove, any},
+		{faultdisk.SyncDir, []error{unix.EMFILE, unix.ENFILE, unix.EACCES}},
+	} {
+		for seed := range uint64(6) {
+			t.Run(fmt.Sprintf("%v %d", c.ops, seed), func(t *testing.T) {
+				rng := rand.New(rand.NewPCG(seed, 4))
+				under := newDisk(t)
+				faulty := faultdisk.New(under)
+				s := &script{t: t, rng: rng, log: open(t, faulty), term: 1}
+				s.now = contents(t, s.log)
+				var image *crashdisk.FS
+				crash := rand.New(rand.NewPCG(seed, 5))
+				faulty.Inject(faultdisk.Rule{Ops: faultdisk.Write | faultdisk.Datasync | faultdisk.Rename | faultdisk.Remove | faultdisk.SyncDir,
+					Before: func(faultdisk.Op, string) {
+						if crash.IntN(10) == 0 {
+							image = under.Crash(crash, crashdisk.Mixed)
+						}
+					}})
+				fired := 0
+				for range 100 {
+					image = nil
+					errno := c.errnos[rng.IntN(len(c.errnos))]
+					rule := faulty.Inject(faultdisk.Rule{Ops: c.ops, Skip: rng.IntN(3), Times: 1, Err: errno, Short: rng.Int64N(5000)})
+					s.again = func(err error) bool {
+						// What comes instead goes nowhere that a restart does not look.
+						if s.hard != nil && rng.IntN(2) == 0 {
+							if err := s.log.Append(Round{HardState: s.hard}); err != nil {
+								t.Fatal(err)
+							}
+							check(t, under.Kill(), s.possible)
+						}
+						if !errors.Is(err, errno) || !strings.Contains(err.Error(), testDir) {
+							t.Fatalf("%v is told as %v", errno, err)
+						}
+						return s.log.Err() == nil
+					}
+					if err := s.step(); err != nil {
+						t.Fatal(err)
+					}
+					fired += rule.Fired()
+					rule.Remove()
+					if image != nil {
+						check(t, image, s.possible)
+					}
+					if rng.IntN(10) == 0 {
+						check(t, under.Crash(crash, crashdisk.Mixed), []model{s.now})
+					}
+				}
+				if fired == 0 {
+					t.Error("no error was met")
+				}
+				if got := contents(t, s.log); !got.equal(s.now) {
+					t.Fatal("the log holds something else")
+				}
+				if err := s.log.Close(); err != nil {
+					t.Fatal(err)
+				}
+				check(t, under.Kill(), []model{s.now})
+			})
+		}
+	}
+}
+
+// What cannot be read is refused by name: no errno is the end of the log.
+func TestUnreadableIsRefused(t *testing.T) {
+	d := newDisk(t)
+	l := open(t, d)
+	for i := range uint64(60) {
+		if err := l.Append(Round{Entries: []*pb.Entry{entry(2+i, 1, strings.Repeat("x", 1000))}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := contents(t, l)
+	_ = l.Close()
+	for _, errno := range []error{unix.EIO, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EACCES, unix.ENOSPC, unix.EINTR} {
+		for _, op := range []faultdisk.Op{faultdisk.ReadDir, faultdisk.Open, faultdisk.Size, faultdisk.Read} {
+			for turn := range 9 {
+				image := d.Kill()
+				faulty := faultdisk.New(image)
+				rule := faulty.Inject(faultdisk.Rule{Ops: op, Skip: turn, Times: 1, Err: errno, Path: testDir + "/..."})
+				got, err := Open(testOptions(faulty))
+				if rule.Fired() == 0 {
+					_ = got.Close()
+					break
+				}
+				if !errors.Is(err, errno) || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), testDir) {
+					t.Fatalf("%v of call %d of %v: %v", errno, turn, op, err)
+				}
+				l := open(t, image)
+				if !contents(t, l).equal(want) {
+					t.Fatalf("%v of call %d of %v: the log holds something else afterwards", errno, turn, op)
+				}
+				_ = l.Close()
+			}
+		}
+	}
+}
+
+// Of a file that has grown no more is read than was written to it; one of version
+// 1, which does not say how much that is, is refused by name, unread. A spare that
+// has grown is cut.
+func TestGrownSegment(t *testing.T) {
+	dir := t.TempDir()
+	opt := testOptions(osdisk.New())
+	opt.Dir = dir + "/log"
+	l, err := Open(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(l.Close(), os.WriteFile(opt.Dir+"/spare", nil, 0o600), os.Truncate(opt.Dir+"/spare", 6<<30)); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = Open(opt); err != nil {
+		t.Fatal(err)
+	}
+	name := l.current.path
+	if l.current.size > SegmentMax {
+		t.Errorf("%s has %d bytes", name, l.current.size)
+	}
+	if err := errors.Join(l.Close(), os.Truncate(name, 6<<30)); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if l, err = Open(opt); err != nil {
+		t.Fatal(err)
+	}
+	_, inspected := Inspect(opt.FS, name, func(Record) error { return nil })
+	if err := errors.Join(l.Close(), inspected); err != nil {
+		t.Error(err)
+	}
+	change(t, opt.FS, name, func(f disk.File) error {
+		_, err := f.WriteAt(oldHeader(headerOf{testCluster, 7, l.current.number - 1, 1, 0}), 0)
+		return err
+	})
+	_, opened := Open(opt)
+	_, inspected = Inspect(opt.FS, name, func(Record) error { return nil })
+	runtime.ReadMemStats(&after)
+	for _, err := range []error{opened, inspected} {
+		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), name+": 6442450944 bytes") {
+			t.Error(err)
+		}
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 8<<20 {
+		t.Errorf("it took %d bytes of memory to say so", took)
 	}
 }
 

@@ -31,6 +31,10 @@ type segment struct {
 const (
 	suffix    = ".raft"
 	spareName = "spare"
+
+	// SegmentMax is how long a segment file gets at most: as SegmentBytes says, or
+	// as long as one append takes.
+	SegmentMax = 256 << 20
 )
 
 func segmentName(number uint64) string { return fmt.Sprintf("%016x%s", number, suffix) }
@@ -63,7 +67,7 @@ func (s *spare) take() disk.File {
 // prepareSpare begins, once the segment is half full, to write the next one's
 // file, so that no append waits for it.
 func (l *Log) prepareSpare() {
-	if l.pos < l.current.size/2 || !l.spare.mu.TryLock() {
+	if l.pos < l.current.size/2 || l.unnamed || !l.spare.mu.TryLock() {
 		return
 	}
 	if l.spare.file != nil {
@@ -79,13 +83,21 @@ func (l *Log) prepareSpare() {
 	})
 }
 
-// makeSpare opens or makes the spare file and writes it up to a size.
+// makeSpare opens or makes the spare file and writes it up to a size. One that
+// is longer than any segment has nothing that anybody wants, and is cut.
 func (l *Log) makeSpare(size int64) (disk.File, error) {
 	f, err := l.opt.FS.OpenFile(path.Join(l.opt.Dir, spareName), disk.Write|disk.Create, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := grow(f, size); err != nil {
+	have, err := f.Size()
+	if err == nil && have > SegmentMax {
+		err = f.Truncate(size)
+	}
+	if err == nil {
+		err = grow(f, size)
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
@@ -99,9 +111,28 @@ func grow(f disk.File, size int64) error {
 	return f.Prewrite(have, size-have)
 }
 
-// roll begins a new segment: what the log must know by itself, then records,
-// all synced before the file has its name.
+// roll begins a new segment. If that fails before the file has its name, nothing
+// has changed: what passes is left to be tried again, and in place of a file that
+// cannot be written another one is tried, once.
 func (l *Log) roll(records []record) error {
+	named, err := l.rollOnce(records)
+	if err != nil && !named && !disk.CauseOf(err).Passes() {
+		if e := l.opt.FS.Remove(path.Join(l.opt.Dir, spareName)); e == nil || errors.Is(e, fs.ErrNotExist) {
+			named, err = l.rollOnce(records)
+		}
+	}
+	switch {
+	case err == nil:
+		return nil
+	case !named && disk.CauseOf(err).Passes():
+		return fmt.Errorf("raftlog: begin a segment in %s: %w", l.opt.Dir, err)
+	}
+	return l.fail(err)
+}
+
+// rollOnce begins a new segment: what the log must know by itself, then records,
+// all synced before the file has its name.
+func (l *Log) rollOnce(records []record) (named bool, err error) {
 	number := uint64(1)
 	if l.current != nil {
 		number = l.current.number + 1
@@ -118,38 +149,49 @@ func (l *Log) roll(records []record) error {
 		size += int64(r.size())
 	}
 	size = max(roundUp(size)+blockSize, l.opt.SegmentBytes)
+	if size > SegmentMax {
+		return false, fmt.Errorf("%s: a segment of %d bytes is wanted, the limit is %d", l.opt.Dir, size, SegmentMax)
+	}
 	f, err := l.begin(size)
 	if err != nil {
-		return l.fail(err)
+		return false, err
 	}
-	s := &segment{file: f, path: path.Join(l.opt.Dir, segmentName(number)), number: number, incarnation: rand.Uint64(), size: size, version: Version}
-	first := l.seq + 1
-	places := l.encode(records, s, blockSize)
-	header := appendHeader(nil, headerOf{l.opt.Cluster, l.opt.Member, s.number, s.incarnation, s.size})
-	if _, err := f.WriteAt(header, 0); err != nil {
-		return l.fail(errors.Join(err, f.Close()))
+	s, places, err := l.fill(f, number, size, records)
+	if err == nil {
+		err = l.opt.FS.Rename(path.Join(l.opt.Dir, spareName), s.path)
 	}
-	if err := l.write(s, blockSize, len(records)); err != nil {
-		return errors.Join(err, f.Close())
+	if err != nil {
+		return false, errors.Join(err, f.Close())
 	}
-	if err := l.name(s); err != nil {
-		return l.fail(errors.Join(err, f.Close()))
+	if err := l.opt.FS.SyncDir(l.opt.Dir); err != nil {
+		// The name may be there: a restart ends the current segment where this one
+		// begins, so nothing more may go to the current one. If the sync has not
+		// begun, the next segment takes this one's name.
+		l.broken = true
+		return disk.SyncBegun(err), errors.Join(err, f.Close())
 	}
-	if err := l.leaveNote(s, first); err != nil {
-		return l.fail(errors.Join(fmt.Errorf("%s: %w", l.opt.Marks, err), f.Close()))
+	if err := l.leaveNote(s, l.seq+1); err != nil {
+		return true, errors.Join(fmt.Errorf("%s: %w", l.opt.Marks, err), f.Close())
 	}
-	l.current = s
+	l.current, l.broken, l.unnamed = s, false, false
+	l.wrote(blockSize, len(records))
 	l.mu.Lock()
 	l.segments[number] = s
 	l.mu.Unlock()
 	l.publish(records, places)
 	l.leaveMark()
 	l.markOutside()
-	return nil
+	return true, nil
 }
 
 // begin returns the file for a segment.
 func (l *Log) begin(size int64) (disk.File, error) {
+	if l.unnamed {
+		if err := l.opt.FS.SyncDir(l.opt.Dir); err != nil {
+			return nil, err
+		}
+		l.unnamed = false
+	}
 	if f := l.spare.take(); f != nil {
 		if err := grow(f, size); err != nil {
 			return nil, errors.Join(err, f.Close())
@@ -159,17 +201,22 @@ func (l *Log) begin(size int64) (disk.File, error) {
 	return l.makeSpare(size)
 }
 
-// name gives a segment its name, durably.
-func (l *Log) name(s *segment) error {
-	if err := l.opt.FS.Rename(path.Join(l.opt.Dir, spareName), s.path); err != nil {
-		return err
+// fill makes a file a segment that has no name yet.
+func (l *Log) fill(f disk.File, number uint64, size int64, records []record) (*segment, []place, error) {
+	s := &segment{file: f, path: path.Join(l.opt.Dir, segmentName(number)), number: number, incarnation: rand.Uint64(), size: size, version: Version}
+	places := l.encode(records, s, blockSize)
+	header := appendHeader(nil, headerOf{l.opt.Cluster, l.opt.Member, s.number, s.incarnation, s.size})
+	if _, err := f.WriteAt(header, 0); err != nil {
+		return nil, nil, err
 	}
-	return l.opt.FS.SyncDir(l.opt.Dir)
+	return s, places, l.write(s, blockSize)
 }
 
 // recycle keeps one of the segments, given oldest first, as the spare and
 // removes the others. The names change in that order, so that whatever a power
-// cut keeps has no gap.
+// cut keeps has no gap: where one cannot be changed, it and those behind it are
+// left to the next time. What the spare was is written over only when its old
+// name is durably gone.
 func (l *Log) recycle(gone []*segment) error {
 	if len(gone) == 0 {
 		return nil
@@ -177,25 +224,45 @@ func (l *Log) recycle(gone []*segment) error {
 	l.spare.mu.Lock()
 	defer l.spare.mu.Unlock()
 	var kept disk.File
-	for _, s := range gone {
-		var err error
+	for i, s := range gone {
 		if l.spare.file == nil && kept == nil && s.size == l.opt.SegmentBytes {
-			err = l.opt.FS.Rename(s.path, path.Join(l.opt.Dir, spareName))
+			if l.opt.FS.Rename(s.path, path.Join(l.opt.Dir, spareName)) != nil {
+				l.keep(gone[i:])
+				break
+			}
 			kept = s.file
-		} else {
-			err = errors.Join(l.opt.FS.Remove(s.path), s.file.Close())
+			continue
 		}
-		if err != nil {
-			return l.fail(err)
+		if l.opt.FS.Remove(s.path) != nil {
+			l.keep(gone[i:])
+			break
 		}
+		_ = s.file.Close() // nobody wants it any more
 	}
-	if err := l.opt.FS.SyncDir(l.opt.Dir); err != nil {
-		return l.fail(err)
+	err := l.opt.FS.SyncDir(l.opt.Dir)
+	if err == nil {
+		if kept != nil {
+			l.spare.file = kept
+		}
+		return nil
 	}
 	if kept != nil {
-		l.spare.file = kept
+		_ = kept.Close()
 	}
+	if disk.SyncBegun(err) {
+		return l.fail(err)
+	}
+	l.unnamed = true
 	return nil
+}
+
+// keep takes segments back that were to go.
+func (l *Log) keep(list []*segment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range list {
+		l.segments[s.number] = s
+	}
 }
 
 // list returns the numbers of the segments in a directory, which follow each
@@ -266,8 +333,8 @@ func readFile(f disk.File, name string, buf []byte) (headerOf, []byte, error) {
 		return h, buf, fmt.Errorf("%w: %s has %d bytes, and was made with %d; restore it", ErrDamaged, name, size, h.Length)
 	case h.Length > 0:
 		size = h.Length
-	case size > segmentMax:
-		return h, buf, fmt.Errorf("%w: %s has %d bytes, and no segment is longer than %d; restore it", ErrDamaged, name, size, segmentMax)
+	case size > SegmentMax:
+		return h, buf, fmt.Errorf("%w: %s: %d bytes, a segment has %d at most; restore the file", ErrDamaged, name, size, SegmentMax)
 	}
 	if int64(cap(buf)) < size {
 		buf = make([]byte, size)

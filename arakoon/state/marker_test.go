@@ -14,7 +14,11 @@ import (
 // A state whose marker is lost is not made anew: its tables would be removed.
 func TestLostMarker(t *testing.T) {
 	d := crashdisk.New()
-	s := open(t, d)
+	o := Options{FS: d, Dir: "/state", Cluster: testCluster, Member: 3, Begin: Position{Index: 1, Term: 1, Conf: &pb.ConfState{Voters: []uint64{3}}}}
+	s, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	apply(t, s, Command{Body: body(t, new(Sequence).Set([]byte("k"), []byte("v")))})
 	if _, err := s.Flush(); err != nil {
 		t.Fatal(err)
@@ -33,7 +37,7 @@ func TestLostMarker(t *testing.T) {
 		}
 	}
 	before, _ := d.ReadDir("/state")
-	if _, err := Open(Options{FS: d, Dir: "/state", Cluster: testCluster, Member: 3, Begin: Position{Index: 1, Term: 1, Conf: &pb.ConfState{Voters: []uint64{3}}}}); lost != 1 || !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "/state") {
+	if _, err := Open(o); lost != 1 || !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "/state") {
 		t.Errorf("%d markers lost: %v", lost, err)
 	}
 	if after, _ := d.ReadDir("/state"); len(after) < len(before) {

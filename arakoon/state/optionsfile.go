@@ -1,10 +1,13 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path"
 	"strings"
+
+	"openvstorage/internal/disk/pebblefs"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -26,10 +29,11 @@ func dropBadOptions(fs vfs.FS, dir string, po *pebble.Options) error {
 		}
 		name = path.Join(dir, name)
 		text, err := readFile(fs, name)
-		if err != nil {
+		tooLong := errors.Is(err, pebblefs.ErrTooLong)
+		if err != nil && !tooLong {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if po.CheckCompatibility(dir, text) == nil {
+		if !tooLong && po.CheckCompatibility(dir, text) == nil {
 			continue
 		}
 		if err := fs.Remove(name); err != nil {
@@ -39,6 +43,7 @@ func dropBadOptions(fs vfs.FS, dir string, po *pebble.Options) error {
 	return nil
 }
 
+// readFile reads an OPTIONS file, whose length pebblefs bounds.
 func readFile(fs vfs.FS, name string) (string, error) {
 	f, err := fs.Open(name)
 	if err != nil {

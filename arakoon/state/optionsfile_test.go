@@ -2,12 +2,16 @@ package state
 
 import (
 	"maps"
+	"os"
 	"path"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/osdisk"
 )
 
 // Whichever bit of an OPTIONS file flips, the state opens with all that it had.
@@ -47,6 +51,47 @@ func TestDamagedOptions(t *testing.T) {
 		if have := dump(t, s); !maps.Equal(have, want) {
 			t.Errorf("a bit flipped at %d of %d: %v, want %v", off, size, have, want)
 		}
+	}
+}
+
+// An OPTIONS file that has grown is no more read than one that is damaged is
+// believed: the state opens with all that it had, and takes no more memory.
+func TestGrownOptions(t *testing.T) {
+	opt := Options{FS: osdisk.New(), Dir: t.TempDir(), Cluster: testCluster, Member: 3, Begin: Position{Index: 1, Term: 1}}
+	s, err := Open(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seq := &Sequence{}
+	seq.Set([]byte("key"), []byte("value"))
+	apply(t, s, Command{Body: body(t, seq)})
+	want := dump(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	grown, err := filepath.Glob(opt.Dir + "/OPTIONS-*")
+	if err != nil || len(grown) == 0 {
+		t.Fatal(grown, err)
+	}
+	for _, name := range grown {
+		if err := os.Truncate(name, 6<<30); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if s, err = Open(opt); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 64<<20 {
+		t.Errorf("opening took %d bytes of memory", took)
+	}
+	if have := dump(t, s); !maps.Equal(have, want) {
+		t.Errorf("%v, want %v", have, want)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -94,6 +94,18 @@ func fileSize(size int64) int64 {
 func decodeTail(tail []byte, incarnation uint64, size int64) (backend.Version, error) {
 	at := len(tail) - trailerSize
 	table, trailer := tail[:at], tail[at:]
+	v, err := decodeTrailer(trailer, incarnation, size)
+	if err != nil {
+		return 0, err
+	}
+	if got, want := format.SeededCRC(incarnation, table), binary.LittleEndian.Uint32(trailer[72:]); got != want {
+		return 0, fmt.Errorf("table at offset %d: %w: CRC is %08x, not %08x", size, format.ErrCorrupt, got, want)
+	}
+	return v, nil
+}
+
+// decodeTrailer checks the trailer alone.
+func decodeTrailer(trailer []byte, incarnation uint64, size int64) (backend.Version, error) {
 	h, err := format.DecodeHeader(trailer, format.KindObject, version, 0)
 	offset := fileSize(size) - trailerSize
 	if err != nil {
@@ -107,9 +119,6 @@ func decodeTail(tail []byte, incarnation uint64, size int64) (backend.Version, e
 	}
 	if n := binary.LittleEndian.Uint64(trailer[64:]); n != uint64(size) {
 		return 0, fmt.Errorf("trailer at offset %d: %w: an object of %d bytes, the file has room for %d", offset, format.ErrCorrupt, n, size)
-	}
-	if got, want := format.SeededCRC(incarnation, table), binary.LittleEndian.Uint32(trailer[72:]); got != want {
-		return 0, fmt.Errorf("table at offset %d: %w: CRC is %08x, not %08x", size, format.ErrCorrupt, got, want)
 	}
 	if h.Number == 0 {
 		return 0, fmt.Errorf("trailer at offset %d: %w: version 0", offset, format.ErrCorrupt)

@@ -62,19 +62,43 @@ func (o *object) readTail(incarnation uint64) error {
 	if !ok {
 		return fmt.Errorf("%w: no object makes a file of %d bytes", backend.ErrCorrupt, length)
 	}
+	if table > tableMin {
+		if err := o.checkTrailer(incarnation, size, table); err != nil {
+			return err
+		}
+	}
 	tail := make([]byte, table+trailerSize)
 	if n, err := o.file.ReadAt(tail, size); n < len(tail) {
 		return o.short(size+int64(n), err)
 	}
 	v, err := decodeTail(tail, incarnation, size)
-	if errors.Is(err, format.ErrCorrupt) {
-		return fmt.Errorf("%w: %w", backend.ErrCorrupt, err)
-	}
 	if err != nil {
-		return err
+		return asCorrupt(err)
 	}
 	o.size, o.version, o.table, o.seed = size, v, tail[:table:table], seedState(incarnation)
 	return nil
+}
+
+// tableMin is how many bytes a table has at most that is read with the trailer at
+// once. Before a longer one gets memory, the trailer must say that it is there:
+// how long a file is says nothing.
+const tableMin = 64 << 10
+
+func (o *object) checkTrailer(incarnation uint64, size, table int64) error {
+	trailer := make([]byte, trailerSize)
+	if n, err := o.file.ReadAt(trailer, size+table); n < len(trailer) {
+		return o.short(size+table+int64(n), err)
+	}
+	_, err := decodeTrailer(trailer, incarnation, size)
+	return asCorrupt(err)
+}
+
+// asCorrupt is an error of decoding as the backend's.
+func asCorrupt(err error) error {
+	if errors.Is(err, format.ErrCorrupt) {
+		return fmt.Errorf("%w: %w", backend.ErrCorrupt, err)
+	}
+	return err
 }
 
 // short turns a read that fell short into an error: ErrCorrupt if the file

@@ -32,8 +32,6 @@ import (
 	"openvstorage/backend"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/format"
-
-	"golang.org/x/sys/unix"
 )
 
 // Options are the bounds of a Store.
@@ -132,7 +130,11 @@ func (s *Store) claim() error {
 		if backend.CheckName(name) != nil {
 			continue
 		}
-		if fi, err := s.fs.Stat(path.Join(s.dir, name)); err != nil || !fi.IsDir() {
+		fi, err := s.fs.Stat(path.Join(s.dir, name))
+		if err != nil {
+			return err
+		}
+		if !fi.IsDir() {
 			return fmt.Errorf("%s is not a directory: remove it", path.Join(s.dir, name))
 		}
 		s.spaces.m[name] = s.newSpace(name)
@@ -212,6 +214,15 @@ func (s *Store) Close() error {
 // Stats returns the state of the cache, for metrics.
 func (s *Store) Stats() Stats { return s.cache.stats() }
 
+// Err tells why the store takes no changes until it is opened again, nil if it
+// does.
+func (s *Store) Err() error {
+	if err := s.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // ready refuses a call on a closed store or with a cancelled context.
 func (s *Store) ready(ctx context.Context) error {
 	if s.closed.Load() {
@@ -238,14 +249,16 @@ func (s *Store) syncDir(dir string) error {
 	err := s.fs.SyncDir(dir)
 	if err != nil {
 		err = fmt.Errorf("sync directory %s: %w", dir, err)
-		s.failed.CompareAndSwap(nil, &err)
+		if disk.SyncBegun(err) {
+			s.failed.CompareAndSwap(nil, &err)
+		}
 	}
 	return err
 }
 
 // failure wraps an error of the disk; one for want of room is also ErrNoSpace.
 func failure(what string, err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if disk.CauseOf(err) == disk.Full {
 		return fmt.Errorf("%s: %w: %w", what, backend.ErrNoSpace, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)

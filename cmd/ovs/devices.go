@@ -399,9 +399,12 @@ func (d *devices) read() error {
 		return err
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.NewSectionReader(f, 0, attachmentsMax))
+	raw, err := io.ReadAll(io.NewSectionReader(f, 0, attachmentsMax+1))
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(raw) > attachmentsMax {
+		return fmt.Errorf("read %s: longer than the %d bytes that it may have; remove it, and attach the vDisks again", name, attachmentsMax)
 	}
 	var a attachments
 	if err := json.Unmarshal(raw, &a); err != nil {

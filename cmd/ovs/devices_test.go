@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +20,9 @@ import (
 
 	"openvstorage/blockdev"
 	"openvstorage/internal/control"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/disk/osdisk"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdtest"
@@ -51,6 +57,67 @@ func devicesIn(t *testing.T, dir string, list ...volumedriver.Info) *devices {
 		}
 	})
 	return d
+}
+
+// Each call that reads or writes the record is answered once with each errno: the
+// error says which file and which errno, and the record is the one before or the
+// one after.
+func TestAttachmentsErrnos(t *testing.T) {
+	record := func(fs disk.FS, name string) error {
+		d := newDevices(vdisks{}, fs, "/data", "", nil, quiet)
+		if err := d.read(); err != nil {
+			return err
+		}
+		d.list = []attachment{{ID: uuid.UUID{1}, Name: name, Kind: kindLoop, Device: "/dev/loop0"}}
+		return d.write()
+	}
+	base := crashdisk.New()
+	if err := errors.Join(base.MkdirAll("/data", 0o700), base.SyncDir("/"), record(base, "before")); err != nil {
+		t.Fatal(err)
+	}
+	for _, errno := range []syscall.Errno{syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES, syscall.ENOSPC, syscall.EINTR} {
+		for turn := 0; ; turn++ {
+			mem := base.Kill()
+			fs := faultdisk.New(mem)
+			rule := fs.Inject(faultdisk.Rule{Skip: turn, Times: 1, Err: errno})
+			err := record(fs, "after")
+			if rule.Fired() == 0 {
+				break
+			}
+			if err != nil && (!errors.Is(err, errno) || !strings.Contains(err.Error(), attachmentsFile)) {
+				t.Errorf("%v of call %d: %v", errno, turn, err)
+			}
+			d := newDevices(vdisks{}, mem.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll), "/data", "", nil, quiet)
+			if e := d.read(); e != nil || len(d.list) != 1 || d.list[0].Name != "before" && err != nil || d.list[0].Name != "after" && err == nil {
+				t.Errorf("%v of call %d, told as %v: afterwards %v, %v", errno, turn, err, d.list, e)
+			}
+		}
+	}
+}
+
+// A record that has grown is refused by name, and not read to its end.
+func TestAttachmentsTooLong(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, attachmentsFile)
+	if err := errors.Join(os.WriteFile(name, []byte("{}"), 0o600), os.Truncate(name, 6<<30)); err != nil {
+		t.Fatal(err)
+	}
+	took, err := memoryOf(func() error { return devicesIn(t, dir).read() })
+	if err == nil || !strings.Contains(err.Error(), name+": longer than") {
+		t.Error(err)
+	}
+	if took > 16<<20 {
+		t.Errorf("it took %d bytes of memory to say so", took)
+	}
+}
+
+// memoryOf is how much memory a call allocates, in bytes.
+func memoryOf(call func() error) (uint64, error) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := call()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc, err
 }
 
 // A record of version 1 opens: all of it are loop devices. It is written as one

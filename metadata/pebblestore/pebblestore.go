@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"openvstorage/internal/disk/pebblefs"
 	"openvstorage/metadata"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -102,7 +103,7 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	}
 	db, err := pebble.Open(dir, po)
 	if err != nil {
-		if pebble.IsCorruptionError(err) {
+		if pebble.IsCorruptionError(err) || errors.Is(err, pebblefs.ErrTooLong) {
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 		}
 		return nil, fmt.Errorf("pebblestore: open %s: %w", dir, err)

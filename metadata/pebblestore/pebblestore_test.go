@@ -5,10 +5,15 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
+	"openvstorage/internal/disk/osdisk"
+	"openvstorage/internal/disk/pebblefs"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 
@@ -133,6 +138,33 @@ func TestCrashKeepsWhatWasFlushed(t *testing.T) {
 			t.Errorf("seed %d: pages are %v, not %v", seed, got, want)
 		}
 		s.Close()
+	}
+}
+
+// A store with an OPTIONS file that has grown is refused by name, unread.
+func TestOpenRefusesGrownOptions(t *testing.T) {
+	dir := t.TempDir()
+	fs := pebblefs.New(osdisk.New(), pebblefs.Options{})
+	s, err := Open(fs, dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	grown, err := filepath.Glob(dir + "/OPTIONS-*")
+	if err != nil || len(grown) != 1 || os.Truncate(grown[0], 6<<30) != nil {
+		t.Fatal(grown, err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err = Open(fs, dir, Options{})
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), grown[0]+": 6442450944 bytes") {
+		t.Fatal(err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 32<<20 {
+		t.Errorf("it took %d bytes of memory to say so", took)
 	}
 }
 

@@ -16,6 +16,9 @@ type System struct {
 	Host *volumedriver.Host
 	// Close ends it, and tells of anything that is wrong with what is left.
 	Close func() error
+	// Err, if not nil, tells why what the vDisks rest on has failed and must be
+	// opened again, nil if it has not.
+	Err func() error
 }
 
 // Opener opens the system that a disk holds, making it on an empty one.

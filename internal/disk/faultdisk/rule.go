@@ -57,6 +57,9 @@ func (o Op) index() int { return bits.TrailingZeros32(uint32(o)) }
 type Rule struct {
 	Ops  Op     // which kinds; 0 is Any
 	Path string // which paths; see Match
+	// Where, if not nil, is asked too, with no more than the path: it must not
+	// touch the disk.
+	Where func(path string) bool
 	// Of the operations that match, Skip go through; then the rule fires
 	// Times times, or for ever if Times is 0.
 	Skip, Times int
@@ -172,7 +175,7 @@ func (d *FS) consult(op Op, names ...string) *Rule {
 	d.mu.Lock()
 	for _, i := range d.rules {
 		r := &i.rule
-		if r.Ops&op == 0 || !matchAny(r.Path, names) {
+		if r.Ops&op == 0 || !r.concerns(names) {
 			continue
 		}
 		i.seen++
@@ -194,9 +197,10 @@ func (d *FS) consult(op Op, names ...string) *Rule {
 	return decided
 }
 
-func matchAny(pattern string, names []string) bool {
+// concerns says whether the rule is about one of an operation's names.
+func (r *Rule) concerns(names []string) bool {
 	for _, n := range names {
-		if Match(pattern, n) {
+		if Match(r.Path, n) && (r.Where == nil || r.Where(n)) {
 			return true
 		}
 	}

@@ -13,6 +13,15 @@
 // call and a blocked thread for each. Where io_uring cannot be had they are
 // preads, with the same results.
 //
+// EINTR reaches nobody. The Go runtime sends itself signals all the time; its
+// handlers restart calls (SA_RESTART), but some calls of some file systems
+// (network, FUSE) say EINTR all the same. Such a call has done nothing and
+// reported nothing, so every call is made again, syncs too: only what a sync that
+// ran to its end has reported must not be asked for twice. Those that go through
+// package os are made again there. The exception is close(2), which on Linux has
+// given the number back whatever it says: it is never made again, for another
+// file may have the number by then.
+//
 // Errors are *fs.PathError (or *os.LinkError where there are two names) around
 // the errno, so errors.Is(err, unix.ENOSPC) and errors.Is(err, fs.ErrNotExist)
 // work. io.EOF and disk.ErrWouldBlock come bare.

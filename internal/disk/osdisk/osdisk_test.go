@@ -196,3 +196,26 @@ func BenchmarkDescriptor(b *testing.B) {
 		}
 	}
 }
+
+// A call that was interrupted is made again, as often as it takes; any other
+// errno is told, after one call.
+func TestInterrupted(t *testing.T) {
+	for _, c := range []struct {
+		answers []error
+		want    error
+	}{
+		{[]error{nil}, nil},
+		{[]error{unix.EINTR, unix.EINTR, nil}, nil},
+		{[]error{unix.EINTR, unix.EIO, nil}, unix.EIO},
+		{[]error{unix.EAGAIN, nil}, unix.EAGAIN},
+	} {
+		calls := 0
+		err := retry(func() error {
+			calls++
+			return c.answers[calls-1]
+		})
+		if err != c.want {
+			t.Errorf("%v: %v after %d calls", c.answers, err, calls)
+		}
+	}
+}

@@ -8,6 +8,8 @@
 //   - Disk full (ENOSPC, EDQUOT) on a write, a create or a name: the call waits
 //     and tries again until there is room. OnFull is told once for each wait.
 //     Pebble's own back pressure then makes writers wait.
+//   - No descriptor, no memory, no right (disk.Scarce, disk.Denied): nothing was
+//     changed, and the call tries again, for 10 s.
 //   - Any other error of a change, and any failed sync, ENOSPC too: what the
 //     disk holds is not known any more, so the store has failed. OnFailure is
 //     told once, Failed is closed, and this call and every later change park:

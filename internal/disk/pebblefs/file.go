@@ -19,11 +19,14 @@ type file struct {
 	readAt   atomic.Int64 // where Read goes on
 	writeAt  int64        // where Write goes on
 	syncedTo int64        // up to where SyncTo has asked for writeback
+	dirty    atomic.Bool  // written since it was last synced
 }
 
 var _ vfs.File = (*file)(nil)
 
-func (f *file) Close() error { return f.under.Close() }
+// Close never tells Pebble of an error, which would end the process for some
+// files.
+func (f *file) Close() error { return f.fs.store.closed(f.under.Close(), f.dirty.Load()) }
 
 func (f *file) Read(p []byte) (int, error) {
 	if len(p) == 0 {
@@ -49,6 +52,7 @@ func (f *file) Write(p []byte) (int, error) {
 // the file already, so writing the rest once is enough.
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	done := 0
+	f.dirty.Store(true)
 	_, err := f.fs.store.change(func() error {
 		n, err := f.under.WriteAt(p[done:], off+int64(done))
 		done += n
@@ -60,8 +64,14 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	return len(p), nil
 }
 
-func (f *file) Sync() error     { return f.fs.store.sync(f.under.Sync) }
-func (f *file) SyncData() error { return f.fs.store.sync(f.under.Datasync) }
+func (f *file) Sync() error     { return f.sync(f.under.Sync) }
+func (f *file) SyncData() error { return f.sync(f.under.Datasync) }
+
+// sync syncs what one goroutine writes, and nobody else.
+func (f *file) sync(call func() error) error {
+	f.dirty.Store(false)
+	return f.fs.store.sync(call)
+}
 
 // SyncTo starts writing what has been added since the last time. It promises
 // nothing, so its errors are left to the sync that does.
@@ -109,8 +119,18 @@ type directory struct {
 	info fs.FileInfo
 }
 
+// Sync is made again only if it could not even begin.
 func (d *directory) Sync() error {
-	return d.fs.store.sync(func() error { return d.fs.under.SyncDir(d.name) })
+	var done error
+	d.fs.store.change(func() error {
+		err := d.fs.under.SyncDir(d.name)
+		if err != nil && !disk.SyncBegun(err) {
+			return err
+		}
+		done = err
+		return nil
+	})
+	return d.fs.store.sync(func() error { return done })
 }
 
 func (d *directory) SyncData() error             { return d.Sync() }

@@ -2,10 +2,12 @@ package pebblefs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -113,11 +115,29 @@ func (d *FS) OpenReadWrite(name string, _ vfs.DiskWriteCategory, opts ...vfs.Ope
 	return applied(f, err, opts)
 }
 
-// Open opens a file for reading.
+// ErrTooLong is matched by the error of Open for a file that Pebble would read
+// whole, and that is longer than any that it writes.
+var ErrTooLong = errors.New("longer than any such file")
+
+// optionsMax is how long an OPTIONS file may be in bytes. Pebble writes some
+// 6 KiB.
+const optionsMax = 1 << 20
+
+// Open opens a file for reading. Pebble reads OPTIONS files whole, and all others
+// block by block.
 func (d *FS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	under, err := d.under.OpenFile(name, 0, 0)
 	if err != nil {
 		return nil, d.readError(name, err)
+	}
+	if strings.HasPrefix(path.Base(name), "OPTIONS-") {
+		size, err := under.Size()
+		if err == nil && size > optionsMax {
+			err = &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("%d bytes: %w", size, ErrTooLong)}
+		}
+		if err != nil {
+			return nil, errors.Join(err, under.Close())
+		}
 	}
 	return applied(&file{fs: d, under: under}, nil, opts)
 }

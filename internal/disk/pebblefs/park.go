@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"openvstorage/internal/disk"
 )
 
 // ErrAbandoned is what Err returns, and what reads of files return that were
@@ -25,12 +25,17 @@ type Options struct {
 	// OnFailure is called once, with what made the store fail. It must not
 	// block and must not call Pebble.
 	OnFailure func(err error)
-	// Retry delivers a value each time a change that found the disk full is to
-	// try again. By default that is after 100 ms.
+	// Retry delivers a value each time a change that waits is to be tried again. By default that is after 100 ms.
 	Retry func() <-chan time.Time
 }
 
-const retryAfter = 100 * time.Millisecond
+const (
+	retryAfter = 100 * time.Millisecond
+	// passingTries is how often a change is tried that the process may not make,
+	// or has no descriptor or memory for: for 10 s. Unlike for room, there is
+	// nobody to be told of the wait.
+	passingTries = 100
+)
 
 // store is the state that all files of an FS share.
 type store struct {
@@ -92,21 +97,29 @@ func (s *store) error() error {
 // see answer.
 func (s *store) change(try func() error) (ok bool, err error) {
 	waited := false
-	for !s.bad.Load() {
+	for passing := 0; !s.bad.Load(); {
 		err := try()
-		switch {
-		case err == nil || answer(err):
+		if err == nil || answer(err) {
 			if waited && s.opt.OnRoom != nil {
 				s.opt.OnRoom()
 			}
 			return true, err
-		case !full(err):
+		}
+		switch disk.CauseOf(err) {
+		case disk.Full:
+			if !waited && s.opt.OnFull != nil {
+				s.opt.OnFull(err)
+			}
+			waited = true
+		case disk.Scarce, disk.Denied:
+			if passing++; passing > passingTries {
+				s.fail(err)
+				continue
+			}
+		default:
 			s.fail(err)
 			continue
-		case !waited && s.opt.OnFull != nil:
-			s.opt.OnFull(err)
 		}
-		waited = true
 		select {
 		case <-s.opt.Retry():
 		case <-s.failed:
@@ -114,6 +127,17 @@ func (s *store) change(try func() error) (ok bool, err error) {
 	}
 	<-s.abandoned
 	return false, nil
+}
+
+// closed takes up how a file was closed. An error says that what was not synced
+// may be lost; of a file that was, it says nothing.
+func (s *store) closed(err error, dirty bool) error {
+	if err == nil || !dirty {
+		return nil
+	}
+	s.fail(err)
+	<-s.abandoned
+	return nil
 }
 
 // sync makes a sync. There is no second try, not for want of room either: what
@@ -128,11 +152,6 @@ func (s *store) sync(sync func() error) error {
 	}
 	<-s.abandoned
 	return nil
-}
-
-// full says whether an error goes away when somebody makes room.
-func full(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
 // answer says whether an error tells how things stand, and not that a disk is

@@ -1,0 +1,122 @@
+package pebblefs
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/faultdisk"
+
+	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/sys/unix"
+)
+
+// atOnce makes a change that waits go on at once.
+func atOnce() <-chan time.Time {
+	c := make(chan time.Time, 1)
+	c <- time.Time{}
+	return c
+}
+
+// What passes fails no store: a table, a name or a directory for which there is
+// no descriptor, no memory or no right is tried again.
+func TestWhatPassesIsTriedAgain(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR, unix.EACCES, unix.EPERM} {
+		for _, rule := range []faultdisk.Rule{
+			{Ops: faultdisk.Open}, {Ops: faultdisk.Write, Short: 100}, {Ops: faultdisk.Rename}, {Ops: faultdisk.SyncDir},
+		} {
+			if rule.Ops == faultdisk.SyncDir && errno != unix.EMFILE && errno != unix.ENFILE && errno != unix.EACCES {
+				continue // it may have begun
+			}
+			under := crashdisk.New()
+			faults := faultdisk.New(under)
+			crashDirs(t, faults, "/db")
+			d := New(faults, Options{Retry: atOnce})
+			db := openStore(t, d, "/db")
+			rule.Err, rule.Times, rule.Path = errno, 3, "/db/..."
+			faults.Inject(rule)
+			put(t, db, 0, 100)
+			if err := errors.Join(d.Flush(db), d.Err()); err != nil {
+				t.Fatalf("%v of %v: %v", errno, rule.Ops, err)
+			}
+			if err := d.Close(db); err != nil {
+				t.Fatalf("%v of %v: close: %v", errno, rule.Ops, err)
+			}
+			d = New(under.Kill(), Options{})
+			db = openStore(t, d, "/db")
+			wantKeys(t, db, 100)
+			if err := d.Close(db); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// What does not pass is not tried for ever: the store fails, and says why.
+func TestWhatDoesNotPass(t *testing.T) {
+	faults := faultdisk.New(crashdisk.New())
+	crashDirs(t, faults, "/db")
+	d := New(faults, Options{Retry: atOnce})
+	db := openStore(t, d, "/db")
+	put(t, db, 0, 100)
+	rule := faults.Inject(faultdisk.Rule{Ops: faultdisk.Open, Path: "*.sst", Err: unix.EMFILE})
+	if err := d.Flush(db); !errors.Is(err, unix.EMFILE) || !strings.Contains(err.Error(), ".sst") {
+		t.Fatalf("Flush: %v", err)
+	}
+	if n := rule.Fired(); n != passingTries+1 {
+		t.Errorf("%d tries", n)
+	}
+	if err := d.Close(db); !errors.Is(err, unix.EMFILE) {
+		t.Fatal(err)
+	}
+}
+
+// How a file is closed is nothing that Pebble must hear of: for some files it
+// would end the process. Of what is synced it says nothing, and what is not
+// synced may be lost with it.
+func TestClose(t *testing.T) {
+	faults := faultdisk.New(crashdisk.New())
+	crashDirs(t, faults, "/db")
+	d := New(faults, Options{})
+	db := openStore(t, d, "/db")
+	faults.Inject(faultdisk.Rule{Ops: faultdisk.Close, Err: unix.EIO})
+	for n := range 3 { // each makes a table, and the last a manifest and its marker
+		put(t, db, 100*n, 100*n+100)
+		if err := d.Flush(db); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Close(db); err != nil {
+		t.Fatal(err)
+	}
+	d = New(faults, Options{})
+	db, err := pebble.Open("/db", &pebble.Options{FS: d, DisableWAL: true, Logger: logger{t}, FormatMajorVersion: pebble.FormatNewest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantKeys(t, db, 300)
+	if err := d.Close(db); err != nil {
+		t.Fatal(err)
+	}
+
+	f, err := New(faults, Options{}).OpenReadWrite("/db/f", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	unsynced := f.(*file).fs
+	closed := make(chan error)
+	go func() { closed <- f.Close() }()
+	<-unsynced.Failed()
+	if err := unsynced.Err(); !errors.Is(err, unix.EIO) || !strings.Contains(err.Error(), "/db/f") {
+		t.Error(err)
+	}
+	unsynced.Abandon()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
