@@ -37,6 +37,7 @@ type ASD struct {
 	other     int64  // bytes of files that are no open segment: checkpoint, unreadable segments
 	seq       uint64 // of the newest batch in the index
 	reason    *readOnly
+	unread    *unreadable // Open could not read what it needed; never changed afterwards
 	closed    bool
 	saved     uint64 // seq of the newest checkpoint
 	savedSize int64  // its length
@@ -45,6 +46,7 @@ type ASD struct {
 	damage    []Damage
 
 	// These are the writer's; the opener's before it runs.
+	accepting  bool // people say that the ASD is to go on without what cannot be read
 	current    *segment
 	lastNumber uint32
 	nextSeq    uint64
@@ -53,6 +55,7 @@ type ASD struct {
 	scratch    []byte
 	mark       []byte
 
+	files   *Descriptors
 	tables  tables
 	buffers chan []byte // blockSize + 8 bytes each
 
@@ -92,6 +95,7 @@ func Open(opt Options) (*ASD, error) {
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 		compact:  make(chan struct{}, 1),
+		files:    opt.Descriptors,
 	}
 	a.tables.init(opt.TableCacheBytes)
 	a.ctx, a.cancel = context.WithCancel(context.Background())
@@ -118,7 +122,9 @@ func (a *ASD) open() (err error) {
 	if err := a.replay(); err != nil {
 		return err
 	}
-	a.makeReserve()
+	if a.reason == nil {
+		a.makeReserve()
+	}
 	return nil
 }
 
@@ -149,7 +155,7 @@ func (a *ASD) Close() error {
 
 func (a *ASD) closeFiles() error {
 	for _, s := range a.segments {
-		s.release() // readers that have not ended close the file
+		a.leave(s) // readers that have not ended close the file
 	}
 	if a.current != nil && a.current.temp != "" {
 		a.seal()

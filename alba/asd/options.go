@@ -71,10 +71,17 @@ type Options struct {
 	// writing; negative: never.
 	Rest time.Duration
 
+	// Descriptors bounds the files that are open for reading, of all ASDs that
+	// share it; nil: NewDescriptors(0), of this one alone. Beside them an ASD has
+	// its lock open, and up to four files that it writes.
+	Descriptors *Descriptors
+
 	Logger *slog.Logger // nil: none
 	// OnCorrupt, if not nil, is called for each value that did not match its
 	// checksums when it was read, from the goroutine that read it.
 	OnCorrupt func(key []byte, err error)
+
+	patience time.Duration // for a descriptor; 0: patienceFor
 }
 
 func (o Options) withDefaults() Options {
@@ -98,6 +105,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Rest == 0 {
 		o.Rest = DefaultRest
+	}
+	if o.Descriptors == nil {
+		o.Descriptors = NewDescriptors(0)
+	}
+	if o.patience == 0 {
+		o.patience = patienceFor
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
