@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/disk"
 	"openvstorage/internal/format"
 	"openvstorage/internal/wal"
 
@@ -35,12 +35,20 @@ func isDamage(err error) bool {
 		errors.Is(err, format.ErrCorrupt) || errors.Is(err, errIndex)
 }
 
-// Passes reports whether an error of Open or ReadIdentity says nothing about the
-// ASD or its disk: what is there is whole as far as anyone knows, and the open
-// is to be repeated. Too many open files, no memory and no permission are such.
+// Passes reports whether an error of Open or ReadIdentity is that of the machine
+// or the process, and says nothing about the ASD or its disk: what is there is
+// whole as far as anyone knows, and the open is to be repeated. Too many open
+// files, no memory and no permission are such.
 func Passes(err error) bool {
-	return err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNoASD) && !errors.Is(err, format.ErrNewer) &&
-		!isDamage(err) && !medium(err)
+	if noDescriptor(err) || interrupted(err) || isNoRoom(err) || errors.Is(err, disk.ErrLocked) {
+		return true
+	}
+	for _, errno := range []unix.Errno{unix.ENOMEM, unix.EACCES, unix.EPERM, unix.EBUSY, unix.ENOBUFS, unix.ENOLCK} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // unreadable says which bytes of a file the medium does not give. It is

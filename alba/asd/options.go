@@ -32,6 +32,10 @@ const (
 	DefaultRest            = 5 * time.Second
 )
 
+// segmentBytesMax is the most of SegmentBytes. No batch ends behind it: one that
+// a segment begins with has less by far.
+const segmentBytesMax = 1 << 30
+
 // reserveSize is the room that is kept for deletes on a disk without room. Each
 // batch of deletes takes a block of it or more; segments that nothing lives in
 // any more make room again.
@@ -95,7 +99,7 @@ func (o Options) withDefaults() Options {
 	def(&o.QueueBytes, DefaultQueueBytes)
 	def(&o.TableCacheBytes, DefaultTableCacheBytes)
 	def(&o.CompactRate, DefaultCompactRate)
-	o.SegmentBytes = min(max(roundUp(o.SegmentBytes), 4*blockSize), 1<<30)
+	o.SegmentBytes = min(max(roundUp(o.SegmentBytes), 4*blockSize), segmentBytesMax)
 	o.BatchBytes = min(max(o.BatchBytes, blockSize), osd.ApplyMax)
 	if o.FullAt <= 0 || o.FullAt > 1 {
 		o.FullAt = DefaultFullAt

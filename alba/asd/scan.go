@@ -114,7 +114,7 @@ type scanner struct {
 // newScanner returns a scanner of a file. What lies where no batch can be is not
 // looked at, however long the file has become.
 func newScanner(f io.ReaderAt, name string, incarnation uint64, size int64, bad *int) *scanner {
-	return &scanner{file: f, name: name, incarnation: incarnation, size: min(size, segmentMax), bad: bad}
+	return &scanner{file: f, name: name, incarnation: incarnation, size: min(size, segmentBytesMax), bad: bad}
 }
 
 const windowSize = 64 << 10

@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +17,7 @@ import (
 	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/osdisk"
 
 	"golang.org/x/sys/unix"
 )
@@ -306,5 +309,57 @@ func TestCompactionMeetsBadSectors(t *testing.T) {
 	mustGet(t, b, old[1], data)
 	if _, err := get(b, old[0]); !errors.Is(err, osd.ErrNotFound) {
 		t.Fatal("what was deleted is back:", err)
+	}
+}
+
+// A file that has grown to gigabytes of nothing is read in pieces, or refused by
+// name, and never into memory.
+func TestGrownFiles(t *testing.T) {
+	const grown = 6 << 30
+	for _, c := range []struct {
+		grow  string // "": the newest segment
+		index bool
+	}{{"", true}, {"", false}, {indexName, true}, {identityName, true}, {reserveName, true}} {
+		fsys := osdisk.New()
+		opt := small(fsys)
+		opt.Dir = path.Join(t.TempDir(), "disk")
+		a := openNew(t, opt)
+		keys, data := fill(t, a, 2)
+		p, _ := a.place([]byte(keys[len(keys)-1]))
+		a.Close()
+		name := path.Join(opt.Dir, c.grow)
+		if c.grow == "" {
+			name = path.Join(opt.Dir, segmentName(p.segment))
+		}
+		if !c.index {
+			if err := fsys.Remove(path.Join(opt.Dir, indexName)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Truncate(name, grown); err != nil {
+			t.Skip(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		a, err := Open(opt)
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
+			t.Errorf("%s: %d bytes of memory", name, n)
+		}
+		if c.grow == identityName {
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, key := range keys {
+			mustGet(t, a, key, data)
+		}
+		apply(t, a, put("more", data, 1))
+		a.Close()
 	}
 }

@@ -38,8 +38,9 @@ type Backend struct {
 	cache *fragmentcache.Cache
 	work  *maintenance.Maintenance
 
-	mu   sync.Mutex // disks come and go one at a time
-	asds map[uint64]*asd.ASD
+	mu    sync.Mutex // disks come and go one at a time
+	asds  map[uint64]*asd.ASD
+	files *asd.Descriptors // of all of them
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -54,6 +55,10 @@ const (
 	stateCache  = 6 << 20
 	stateMemory = 6 << 20
 )
+
+// openFilesLeast is how many files a process should be allowed to have open: with
+// fewer, segments of large disks are closed and opened again for reads.
+const openFilesLeast = 16 << 10
 
 // OpenGroup opens an Arakoon cluster of one member in DIR/arakoon/NAME.
 func OpenGroup(o Options, name string, functions []state.Function) (*arakoon.Node, error) {
@@ -77,7 +82,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), nodes: make(map[string]*arakoon.Node), asds: make(map[uint64]*asd.ASD)}
+	b := &Backend{opt: o, fleet: fleet.New(nil), nodes: make(map[string]*arakoon.Node), asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors)}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -92,6 +97,10 @@ func (b *Backend) open(ctx context.Context) (err error) {
 		return err
 	}
 	o := &b.opt
+	if n := asd.OpenFilesMax(); n < openFilesLeast {
+		o.Logger.Warn("the process may have few files open at once, of which the disks keep half: raise LimitNOFILE, or `ulimit -n`",
+			"limit", n, "wanted", openFilesLeast, "segments", b.files.Stats().Max)
+	}
 	if o.CacheBytes > 0 {
 		b.cache, err = fragmentcache.Open(fragmentcache.Options{FS: o.FS, Dir: path.Join(o.Dir, "cache"), Bytes: o.CacheBytes, Logger: o.Logger})
 		if err != nil {
@@ -260,10 +269,7 @@ func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
 	all.Wait()
 	for i, d := range disks {
 		if err := errs[i]; err != nil {
-			if old := d.Reason(); old == nil || old.Error() != err.Error() {
-				b.opt.Logger.Warn("disk is missing", "disk", d.Number, "dir", b.path(d.Place), "err", err)
-				d.Detach(err)
-			}
+			b.cannotOpen(d, err)
 			continue
 		}
 		b.asds[d.Number] = asds[i]
@@ -278,6 +284,21 @@ func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
 	}
 }
 
+// cannotOpen notes why a disk cannot be opened: it is missing, or it is there and
+// the machine lacks what it takes to open it.
+func (b *Backend) cannotOpen(d *fleet.Disk, err error) {
+	if old := d.Reason(); old != nil && old.Error() == err.Error() {
+		return
+	}
+	if asd.Passes(err) {
+		b.opt.Logger.Warn("disk cannot be opened", "disk", d.Number, "dir", b.path(d.Place), "err", err)
+		d.Unopened(err)
+		return
+	}
+	b.opt.Logger.Warn("disk is missing", "disk", d.Number, "dir", b.path(d.Place), "err", err)
+	d.Detach(err)
+}
+
 // openASD opens the ASD in a directory if it is the one that is wanted.
 func (b *Backend) openASD(dir string, id uuid.UUID) (*asd.ASD, error) {
 	there, err := asd.ReadIdentity(b.opt.FS, dir)
@@ -290,7 +311,9 @@ func (b *Backend) openASD(dir string, id uuid.UUID) (*asd.ASD, error) {
 	case there.Owner != uuid.Nil && there.Owner != b.opt.ID:
 		return nil, fmt.Errorf("the ASD in %s belongs to backend %s", dir, there.Owner)
 	}
-	return asd.Open(asd.Options{FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Logger: b.opt.Logger.With("asd", dir)})
+	return asd.Open(asd.Options{
+		FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Descriptors: b.files, Logger: b.opt.Logger.With("asd", dir),
+	})
 }
 
 // lookOut looks for missing disks until ctx ends, and gives memory back that
@@ -333,7 +356,8 @@ func (b *Backend) lookAll(ctx context.Context, reopened map[uint64]time.Time) {
 	}
 }
 
-// reopenEvery is how often a disk is opened anew that takes no writes.
+// reopenEvery is how often a disk is opened anew that takes no writes, or that is
+// there and could not be opened: an open may read much.
 const reopenEvery = 10 * time.Second
 
 // look opens a disk that is missing, if it is back, and one that takes no
@@ -350,6 +374,12 @@ func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]t
 		return
 	}
 	if d.Missing() != nil {
+		if !errors.Is(d.Reason(), asd.ErrNoASD) {
+			if time.Since(reopened[d.Number]) < reopenEvery {
+				return
+			}
+			reopened[d.Number] = time.Now()
+		}
 		b.attach(ctx, d)
 		return
 	}

@@ -55,6 +55,9 @@ var (
 	descASDIndex    = desc("asd_index_bytes", "Memory of an ASD's index.", "disk")
 	descASDSegments = desc("asd_segments", "Segment files of an ASD.", "disk")
 	descASDDead     = desc("asd_dead_bytes", "Bytes of segments that hold nothing any more.", "disk")
+	descASDFiles    = desc("asd_open_files", "Segment files that all ASDs have open for reading.")
+	descASDFilesMax = desc("asd_open_files_limit", "How many they keep open.")
+	descASDOpened   = desc("asd_opened_files_total", "Segment files that were opened for reading.")
 
 	descCacheBytes   = desc("fragment_cache_bytes", "Bytes of the fragment cache's files.")
 	descCacheLimit   = desc("fragment_cache_limit_bytes", "Bytes that they may take.")
@@ -112,6 +115,10 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	for _, number := range slices.Sorted(maps.Keys(asds)) {
 		collectASD(s, strconv.FormatUint(number, 10), asds[number].Stats())
 	}
+	files := b.files.Stats()
+	s.gauge(descASDFiles, float64(files.Open))
+	s.gauge(descASDFilesMax, float64(files.Max))
+	s.count(descASDOpened, files.Opened)
 	for _, name := range slices.Sorted(maps.Keys(b.nodes)) {
 		collectGroup(s, name, b.nodes[name])
 	}
@@ -176,7 +183,7 @@ func (b *Backend) collectCache(s sink) {
 }
 
 // states are those that a disk can be in.
-var states = []string{"ok", "missing", "full", "read-only", "failing", "draining", "lost"}
+var states = []string{"ok", "missing", "unopened", "full", "read-only", "failing", "draining", "lost"}
 
 func collectDisk(s sink, d OSD) {
 	disk := strconv.FormatUint(d.Number, 10)
