@@ -66,7 +66,7 @@ var (
 	descCacheWritten = desc("fragment_cache_written_bytes_total", "Bytes written to the fragment cache.")
 	descCacheEvicted = desc("fragment_cache_evicted_bytes_total", "Bytes removed to make room.")
 	descCacheBad     = desc("fragment_cache_bad_total", "Ranges that were bad, or that the disk did not give.")
-	descCacheOff     = desc("fragment_cache_off", "1 if a write failed and nothing more is written.")
+	descCacheOff     = desc("fragment_cache_off", "1 while nothing is written, as a write failed.")
 
 	descGroupApplied   = desc("group_applied_total", "Entries applied by an Arakoon group.", "group")
 	descGroupSyncs     = desc("group_log_syncs_total", "Syncs of a group's log.", "group")
