@@ -241,3 +241,36 @@ func TestDescriptorsDefault(t *testing.T) {
 		t.Errorf("%d of %d", d.max, OpenFilesMax())
 	}
 }
+
+// A segment that somebody removes while its file is closed is missing: what was
+// in it is reported. If the directory is gone nothing is known.
+func TestSegmentRemovedWhileClosed(t *testing.T) {
+	fsys := crashdisk.New()
+	opt := small(fsys)
+	opt.Descriptors = NewDescriptors(1)
+	a := openNew(t, opt)
+	quiet(a)
+	keys, data := fill(t, a, 4)
+	p, _ := a.place([]byte(keys[0]))
+	mustGet(t, a, keys[len(keys)/2], data)
+	if err := fsys.Rename("disk", "elsewhere"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := get(a, keys[0]); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, osd.ErrCorrupt) {
+		t.Error(err)
+	}
+	if err := fsys.Rename("elsewhere", "disk"); err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, a, keys[0], data)
+	mustGet(t, a, keys[len(keys)/2], data)
+	if err := fsys.Remove("disk/" + segmentName(p.segment)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := get(a, keys[0]); !errors.Is(err, osd.ErrCorrupt) {
+		t.Error(err)
+	}
+	if bad, _, err := a.Verify(ctx, nil, 1000); err != nil || len(bad) == 0 {
+		t.Error(len(bad), err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 
 	"openvstorage/alba/osd"
 )
@@ -53,14 +54,23 @@ func (a *ASD) lookup(key []byte) (place, *handle, error) {
 		}
 		h, err = a.file(s)
 		s.waiting.Add(-1)
-		if errors.Is(err, fs.ErrNotExist) && a.moved(key, p) {
+		switch {
+		case err == nil:
+			return p, h, nil
+		case errors.Is(err, fs.ErrNotExist) && a.moved(key, p):
 			continue // the segment has been compacted meanwhile
+		case errors.Is(err, fs.ErrNotExist) && a.there():
+			return p, nil, s.corrupt(key, 0, "the segment is gone")
 		}
-		if err != nil {
-			return p, nil, s.readError(key, err)
-		}
-		return p, h, nil
+		return p, nil, s.readError(key, err)
 	}
+}
+
+// there reports whether the ASD's directory is where it was: of a disk that is
+// gone from under it nothing is known.
+func (a *ASD) there() bool {
+	_, err := a.opt.FS.Stat(path.Join(a.opt.Dir, identityName))
+	return err == nil
 }
 
 // find returns where a value is, and the file, if it is open. Otherwise the
