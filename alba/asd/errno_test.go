@@ -266,3 +266,48 @@ func errnoRunning(t *testing.T, op faultdisk.Op, errno unix.Errno, skip, times i
 	intact(t, what+", closed", mem, have)
 	return fired
 }
+
+// An ASD that is made, and claimed, while a call fails: the next try makes it, or
+// finds it, and nobody is told of an owner that a power cut takes away.
+func TestErrnoWhileMaking(t *testing.T) {
+	for _, op := range fileOps {
+		for _, errno := range errnos(1) {
+			for skip, fired := 0, true; fired; skip++ {
+				what := fmt.Sprintf("%v answered with %v, from number %d", op, errno, skip)
+				mem := crashdisk.New()
+				fsys := faultdisk.New(mem)
+				rule := fsys.Inject(faultdisk.Rule{Ops: op, Skip: skip, Times: 1, Err: errno})
+				opt := errnoOptions(fsys)
+				if err := Create(fsys, opt.Dir, testID); err != nil {
+					if id, err := ReadIdentity(fsys, opt.Dir); err == nil && id != testID {
+						t.Fatalf("%s: %v", what, id)
+					} else if err != nil {
+						if err := Create(fsys, opt.Dir, testID); err != nil {
+							t.Fatalf("%s: made again: %v", what, err)
+						}
+					}
+				}
+				a, err := Open(opt)
+				if err != nil {
+					a = reopen(t, opt)
+				}
+				owner := [16]byte{7}
+				claimed := a.Claim(ctx, owner) == nil
+				if !claimed && a.writable() == nil {
+					if err := a.Claim(ctx, owner); err != nil {
+						t.Fatalf("%s: claimed again: %v", what, err)
+					}
+					claimed = true
+				}
+				opt.FS = mem.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll)
+				fired = rule.Fired() > 0
+				a.Close()
+				b := reopen(t, opt)
+				if id := b.Identity(); id.ID != testID.ID || claimed && id.Owner != owner {
+					t.Fatalf("%s: %+v", what, id)
+				}
+				b.Close()
+			}
+		}
+	}
+}
