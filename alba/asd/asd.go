@@ -40,6 +40,7 @@ type ASD struct {
 	other     int64  // bytes of files that are no open segment: checkpoint, unreadable segments
 	seq       uint64 // of the newest batch in the index
 	reason    *readOnly
+	unread    *unreadable // Open could not read what it needed; never changed afterwards
 	closed    bool
 	saved     uint64 // seq of the newest checkpoint
 	savedSize int64  // its length
@@ -48,6 +49,7 @@ type ASD struct {
 	damage    []Damage
 
 	// These are the writer's; the opener's before it runs.
+	accepting  bool // people say that the ASD is to go on without what cannot be read
 	current    *segment
 	lastNumber uint32
 	nextSeq    uint64
@@ -56,6 +58,7 @@ type ASD struct {
 	scratch    []byte
 	mark       []byte
 
+	files   *Descriptors
 	tables  tables
 	buffers chan []byte // blockSize + 8 bytes each
 
@@ -95,6 +98,7 @@ func Open(opt Options) (*ASD, error) {
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
 		compact:  make(chan struct{}, 1),
+		files:    opt.Descriptors,
 	}
 	a.tables.init(opt.TableCacheBytes)
 	a.ctx, a.cancel = context.WithCancel(context.Background())
@@ -118,13 +122,15 @@ func (a *ASD) open() (err error) {
 	if a.lock, err = a.opt.FS.Lock(path.Join(a.opt.Dir, LockName)); err != nil {
 		return err
 	}
-	if a.claimed, a.claimTurn, err = readClaim(a.opt.FS, a.opt.Dir); err != nil {
+	if a.claimed, a.claimTurn, _, err = readClaim(a.opt.FS, a.opt.Dir); err != nil {
 		return err
 	}
 	if err := a.replay(); err != nil {
 		return err
 	}
-	a.makeReserve()
+	if a.reason == nil {
+		a.makeReserve()
+	}
 	return nil
 }
 
@@ -157,7 +163,7 @@ func (a *ASD) Close() error {
 
 func (a *ASD) closeFiles() error {
 	for _, s := range a.segments {
-		s.release() // readers that have not ended close the file
+		a.leave(s) // readers that have not ended close the file
 	}
 	if a.current != nil && a.current.temp != "" {
 		a.seal()

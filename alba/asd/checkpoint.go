@@ -34,7 +34,8 @@ type savedSegment struct {
 	since       uint64
 }
 
-// checkpoint writes the index to its file, while Applys go on.
+// checkpoint writes the index to its file, while Applys go on. The new one has
+// been synced before it takes the name of the one before.
 func (a *ASD) checkpoint() error {
 	a.mu.RLock()
 	seq := a.seq
@@ -49,7 +50,9 @@ func (a *ASD) checkpoint() error {
 	temp := path.Join(a.opt.Dir, indexNew)
 	if err == nil {
 		if err = a.opt.FS.Rename(temp, path.Join(a.opt.Dir, indexName)); err == nil {
-			err = a.opt.FS.SyncDir(a.opt.Dir)
+			if err = a.syncDir(); err != nil {
+				err = a.fail(err) // nobody may sync again and believe it (rule P6)
+			}
 		}
 	}
 	a.mu.Lock()
@@ -65,7 +68,7 @@ func (a *ASD) checkpoint() error {
 }
 
 func (a *ASD) writeCheckpoint(seq uint64, list []savedSegment) (int64, error) {
-	f, err := a.opt.FS.OpenFile(path.Join(a.opt.Dir, indexNew), disk.Write|disk.Create|disk.Truncate, 0o600)
+	f, err := a.openFile(path.Join(a.opt.Dir, indexNew), disk.Write|disk.Create|disk.Truncate)
 	if err != nil {
 		return 0, err
 	}
@@ -153,9 +156,11 @@ type checkpointed struct {
 var errIndex = errors.New("checkpoint of the index is bad")
 
 // loadCheckpoint reads the checkpoint into the index. It returns nil if there
-// is none.
+// is none. An error that is errIndex, or the medium's, is no reason not to open:
+// the segments have all that is in it.
 func (a *ASD) loadCheckpoint() (*checkpointed, error) {
-	f, err := a.opt.FS.OpenFile(path.Join(a.opt.Dir, indexName), 0, 0)
+	name := path.Join(a.opt.Dir, indexName)
+	f, err := a.openFile(name, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -167,7 +172,12 @@ func (a *ASD) loadCheckpoint() (*checkpointed, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, x, err := decodeIndex(io.NewSectionReader(f, 0, size), a.identity.ID)
+	bad := 0
+	r := &patient{file: f, name: name, bad: &bad}
+	c, x, err := decodeIndex(io.NewSectionReader(r, 0, size), a.identity.ID)
+	if r.err != nil {
+		return nil, r.err // not what was made of it
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +235,12 @@ func decodeIndex(src io.Reader, asd [16]byte) (*checkpointed, *index, error) {
 		if r.err != nil {
 			break
 		}
-		c.segments = append(c.segments, savedSegment{le.Uint32(b), le.Uint32(b[4:]), le.Uint64(b[8:]), le.Uint64(b[16:]), le.Uint64(b[24:])})
+		s := savedSegment{le.Uint32(b), le.Uint32(b[4:]), le.Uint64(b[8:]), le.Uint64(b[16:]), le.Uint64(b[24:])}
+		// In order, and so no more than there can be, however long the file is.
+		if n := len(c.segments); n > 0 && c.segments[n-1].number >= s.number || s.number == 0 {
+			return nil, nil, fmt.Errorf("%w: segment %d out of order", errIndex, s.number)
+		}
+		c.segments = append(c.segments, s)
 	}
 	x := &index{}
 	var last []byte

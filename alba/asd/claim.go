@@ -58,35 +58,39 @@ func decodeClaim(b []byte) (id uuid.UUID, turn uint64, m generation.Mark, err er
 }
 
 // ReadClaim returns the newest generation of its backend that the ASD in a
-// directory has seen; the zero mark if it has seen none. It opens nothing else.
-func ReadClaim(fsys disk.FS, dir string) (generation.Mark, error) {
-	m, _, err := readClaim(fsys, dir)
-	return m, err
+// directory has seen; the zero mark if it has seen none. Not whole: one of the two
+// places where that is written cannot be read, and it may have seen a newer one.
+// It opens nothing else.
+func ReadClaim(fsys disk.FS, dir string) (m generation.Mark, whole bool, err error) {
+	m, _, whole, err = readClaim(fsys, dir)
+	return m, whole, err
 }
 
-func readClaim(fsys disk.FS, dir string) (newest generation.Mark, turn uint64, err error) {
+func readClaim(fsys disk.FS, dir string) (newest generation.Mark, turn uint64, whole bool, err error) {
 	name := path.Join(dir, claimName)
 	f, err := fsys.OpenFile(name, 0, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return newest, 0, nil
+		return newest, 0, true, nil
 	}
 	if err != nil {
-		return newest, 0, err
+		return newest, 0, false, err
 	}
-	b := make([]byte, claimBlocks*blockSize)
-	n, err := f.ReadAt(b, 0)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return newest, 0, fmt.Errorf("read %s: %w", name, err)
-	}
+	defer f.Close()
 	var bad []error
-	for i := range claimBlocks {
-		_, t, m, err := decodeClaim(b[min(i*blockSize, n):min((i+1)*blockSize, n)])
+	b := make([]byte, blockSize)
+	for i := range int64(claimBlocks) {
+		n, err := f.ReadAt(b, i*blockSize)
+		if err != nil && !errors.Is(err, io.EOF) && disk.CauseOf(err) != disk.BadDisk {
+			return newest, 0, false, fmt.Errorf("read %s: %w", name, err)
+		}
+		var t uint64
+		var m generation.Mark
+		if err == nil || errors.Is(err, io.EOF) {
+			_, t, m, err = decodeClaim(b[:n])
+		}
 		switch {
 		case errors.Is(err, format.ErrNewer):
-			return newest, 0, fmt.Errorf("%s: %w", name, err)
+			return newest, 0, false, fmt.Errorf("%s: %w", name, err)
 		case err != nil:
 			bad = append(bad, err)
 		case t > turn:
@@ -94,9 +98,9 @@ func readClaim(fsys disk.FS, dir string) (newest generation.Mark, turn uint64, e
 		}
 	}
 	if turn == 0 {
-		return newest, 0, fmt.Errorf("%s: %w; restore the file, or replace the disk", name, errors.Join(bad...))
+		return newest, 0, false, fmt.Errorf("%s: %w; restore the file, or replace the disk", name, errors.Join(bad...))
 	}
-	return newest, turn, nil
+	return newest, turn, len(bad) == 0, nil
 }
 
 // Claimed is the newest generation that the ASD has seen.
@@ -135,7 +139,7 @@ func (a *ASD) writeClaim(m generation.Mark) error {
 	if a.claimTurn == 0 { // there is no file yet
 		return replace(a.opt.FS, a.opt.Dir, claimNew, claimName, append(block, block...))
 	}
-	f, err := a.opt.FS.OpenFile(path.Join(a.opt.Dir, claimName), disk.Write, 0)
+	f, err := a.openFile(path.Join(a.opt.Dir, claimName), disk.Write)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"path"
 	"strconv"
@@ -217,27 +218,25 @@ func (a *ASD) victim() (best *segment, hurry bool, err error) {
 }
 
 // compactSegment writes what still counts of a segment again and gives its room
-// back. Values that are corrupt stay, and keep the segment.
+// back. What is corrupt, or what the medium does not give, stays and keeps the
+// segment: values as long as they live, deletes as long as they may be needed.
 func (a *ASD) compactSegment(s *segment, hurry bool) error {
 	a.mu.RLock()
 	empty := s.live == 0 && !a.deletesCountLocked(s)
 	a.mu.RUnlock()
+	m := mover{ASD: a, from: s, hurry: hurry}
 	if !empty {
-		m := mover{ASD: a, from: s, hurry: hurry}
-		sc := &scanner{file: s.file, incarnation: s.incarnation, size: s.size}
-		if _, err := sc.scan(blockSize, 0, 0, m.record); err != nil {
-			return err
-		}
-		if err := m.flush(); err != nil {
+		if err := m.run(); err != nil {
 			return err
 		}
 	}
 	a.mu.Lock()
 	left := s.live
-	s.stuck = left != 0
+	s.stuck = left != 0 || m.missed && a.deletesCountLocked(s)
+	stuck := s.stuck
 	a.mu.Unlock()
-	if left != 0 {
-		a.opt.Logger.Error("asd: a segment holds values that cannot be read", "asd", a.identity.ID, "file", s.path, "bytes", left)
+	if stuck {
+		a.opt.Logger.Error("asd: a segment holds what cannot be read", "asd", a.identity.ID, "file", s.path, "bytes", left)
 		return nil
 	}
 	return a.retire(s)
@@ -246,14 +245,29 @@ func (a *ASD) compactSegment(s *segment, hurry bool) error {
 // mover copies the entries of a segment that still count.
 type mover struct {
 	*ASD
-	from  *segment
-	hurry bool
-	moves []move
-	slab  []byte
-	bytes int64 // of the slab that are used
+	from   *segment
+	hurry  bool
+	moves  []move
+	slab   []byte
+	bytes  int64 // of the slab that are used
+	missed bool  // there may be entries that were not seen
+}
+
+// run copies. An error that says nothing of the segment ends it: it is compacted
+// another time.
+func (m *mover) run() error {
+	bad := 0
+	sc := m.scanner(m.from, m.from.size, &bad)
+	_, err := sc.scan(blockSize, 0, 0, m.record)
+	if errors.Is(err, errDying) {
+		m.missed = true
+		err = nil
+	}
+	return errors.Join(err, m.flush())
 }
 
 func (m *mover) record(r *Record) error {
+	m.missed = m.missed || r.Err != nil
 	for i := range r.Entries {
 		if err := m.entry(r, &r.Entries[i]); err != nil {
 			return err
@@ -268,7 +282,7 @@ func (m *mover) entry(r *Record, e *Entry) error {
 			return err
 		}
 	}
-	p, ok := m.find(e.Key)
+	p, ok := m.place(e.Key)
 	if e.Delete {
 		if !ok && m.stillCounts(r, e) {
 			m.moves = append(m.moves, move{update: osd.Update{Key: e.Key, Delete: true}, since: e.Since})
@@ -284,7 +298,7 @@ func (m *mover) entry(r *Record, e *Entry) error {
 	v, err := r.s.value(e, m.slab[m.bytes:m.bytes:len(m.slab)])
 	m.stats.readBytes.Add(uint64(e.Size))
 	if err != nil {
-		if err := m.ctx.Err(); err != nil {
+		if !isDamage(err) && !isUnreadable(err) || m.ctx.Err() != nil {
 			return err
 		}
 		m.opt.Logger.Error("asd: a value cannot be moved", "asd", m.identity.ID, "key", fmt.Sprintf("%x", e.Key), "file", m.from.path, "err", err)
@@ -341,7 +355,9 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // retire gives a segment's file up, in which nothing counts any more. It counts
-// as a segment until that is durable: before, a power cut brings it back.
+// as a segment until that is durable: before, a power cut brings it back. If the
+// name cannot be taken away it is tried another time; whether it has gone after
+// all is seen then.
 func (a *ASD) retire(s *segment) error {
 	spare, keep := a.wantsSpare(s)
 	var err error
@@ -350,19 +366,22 @@ func (a *ASD) retire(s *segment) error {
 	} else {
 		err = a.opt.FS.Remove(s.path)
 	}
-	if err == nil {
-		err = a.opt.FS.SyncDir(a.opt.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		keep, err = false, nil
 	}
 	if err != nil {
-		return a.fail(err)
+		return err
+	}
+	if err := a.syncDir(); err != nil {
+		return a.fail(err) // nobody may sync again and believe it (rule P6)
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	delete(a.segments, s.number)
 	if keep {
 		a.spares = append(a.spares, spare)
 	}
-	s.release()
+	a.mu.Unlock()
+	a.leave(s)
 	return nil
 }
 
@@ -371,7 +390,7 @@ func (a *ASD) retire(s *segment) error {
 func (a *ASD) wantsSpare(s *segment) (spare, bool) {
 	a.mu.RLock()
 	used, n := a.usedLocked(), len(a.spares)
-	idle := s.refs.Load() == 1
+	idle := s.idle()
 	a.mu.RUnlock()
 	if !idle || n >= a.opt.Spares || s.size < a.opt.SegmentBytes/4*3 || s.size > a.opt.SegmentBytes {
 		return spare{}, false

@@ -17,6 +17,7 @@
 //	index                  newest checkpoint of the index
 //	reserve                room that deletes may take when the disk is full
 //	spare-*                what was a segment, kept to be one again
+//	accept-unreadable      made by people: see Errors
 //	new, *.new             files that have not got their name yet
 //
 // # Segment
@@ -73,9 +74,40 @@
 // gets its name when its first batch is synced. Batches above the highest
 // durable mark are taken up to the first bad one, checked whole, and written
 // again to the new segment before anything else: nobody knows whether the
-// medium has them. Bad bytes at or below the mark are damage: it is reported,
-// costs the entries that they hit, and nothing else; the scan goes on at the
-// next block on which a batch of that file begins.
+// medium has them. If that cannot be done the ASD takes no writes, and they are
+// served from where they are: another sync of that file would tell nothing, as it
+// succeeds after one that failed. Bad bytes at or below the mark are damage: it
+// is reported, costs the entries that they hit, and nothing else; the scan goes
+// on at the next block on which a batch of that file begins.
+//
+// # Errors
+//
+// An errno is not damage. Only bytes that were read and are wrong are.
+//
+// What the medium does not give (EIO) is asked for again in blocks of 4096
+// bytes. A value that is unreadable is osd.ErrUnreadable to who reads it, and its
+// segment stays as long as it lives. So do deletes that cannot be read while
+// compaction may need them. If a restart cannot read what batches may be in, the
+// ASD takes no writes: no seq is used again, no checkpoint passes over them,
+// nothing is compacted. What was read is served, all else is osd.ErrUnreadable.
+// The next Open reads again. Where that does not help, somebody who makes the file
+// accept-unreadable in the directory has the next Open go on without what lies
+// there; it is damage then, and the file is removed. A header that a checkpoint
+// stands in for, and a checkpoint itself, are done without. A disk of which more
+// than 64 blocks cannot be read is refused.
+//
+// Any other errno says nothing about the disk. An Open that meets it is refused,
+// with the file and the error, and changes nothing; it may be repeated (Passes).
+// A call that meets it fails, and so does compaction, to be begun anew. The ASD
+// becomes read-only by a failed sync, of a file or of the directory, and by the
+// loss of its directory, and by nothing else: after a failed write it goes on in
+// another segment.
+//
+// # Open files
+//
+// Segments that are not written to are open as far as Descriptors lets them.
+// Where the process has too many files open, the ASD closes some that nobody
+// reads, and waits up to two seconds, before it fails a call.
 //
 // # Checkpoint of the index
 //

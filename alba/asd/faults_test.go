@@ -249,12 +249,12 @@ func TestCompactionOfEmptyValues(t *testing.T) {
 		list = append(list, r)
 	}
 	a.commit(list)
-	p, _ := a.find([]byte("empty"))
+	p, _ := a.place([]byte("empty"))
 	a.commit([]*request{{roll: true, done: make(chan error, 1)}})
 	if err := a.compactSegment(a.segments[p.segment], true); err != nil {
 		t.Fatal(err)
 	}
-	q, ok := a.find([]byte("empty"))
+	q, ok := a.place([]byte("empty"))
 	if !ok || q.segment == p.segment || q.epoch != p.epoch {
 		t.Fatalf("%+v became %+v", p, q)
 	}
@@ -269,7 +269,7 @@ func TestCompactionMeetsCorruption(t *testing.T) {
 	a := openNew(t, opt)
 	quiet(a)
 	keys, data := fill(t, a, 3)
-	p, _ := a.find([]byte(keys[0]))
+	p, _ := a.place([]byte(keys[0]))
 	corrupt(t, fsys, "disk/"+segmentName(p.segment), int64(p.data)+5000)
 	for _, key := range keys[2:] {
 		apply(t, a, del(key))
@@ -278,7 +278,7 @@ func TestCompactionMeetsCorruption(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustGet(t, a, keys[1], data)
-	if q, _ := a.find([]byte(keys[1])); q.segment == p.segment {
+	if q, _ := a.place([]byte(keys[1])); q.segment == p.segment {
 		t.Fatal("not moved")
 	}
 	_, err := get(a, keys[0])
@@ -304,7 +304,7 @@ func TestMissingSegment(t *testing.T) {
 	a := openNew(t, opt)
 	quiet(a)
 	keys, data := fill(t, a, 4)
-	p, _ := a.find([]byte(keys[0]))
+	p, _ := a.place([]byte(keys[0]))
 	a.Close()
 	for what, hit := range map[string]func(disk.FS){
 		"missing":   func(d disk.FS) { d.Remove("disk/" + segmentName(p.segment)) },
@@ -348,7 +348,7 @@ func TestDamagedHead(t *testing.T) {
 	for i := range 5 {
 		apply(t, a, put(fmt.Sprint(i), data, 1))
 	}
-	p, _ := a.find([]byte("2"))
+	p, _ := a.place([]byte("2"))
 	image := fsys.Kill()
 	corrupt(t, image, "disk/"+segmentName(p.segment), int64(p.data)-blockSize+20)
 	opt.FS = image
@@ -370,7 +370,7 @@ func TestScanSegment(t *testing.T) {
 	data := random(rand.New(rand.NewPCG(1, 1)), 6000)
 	apply(t, a, put("a", data, 1), put("b", data[:100], 2))
 	apply(t, a, del("a"))
-	p, _ := a.find([]byte("b"))
+	p, _ := a.place([]byte("b"))
 	var batches, marks, entries int
 	h, err := ScanSegment(fsys, "disk/"+segmentName(p.segment), func(r *Record) error {
 		if r.Mark {
@@ -408,7 +408,7 @@ func TestDeletesOutliveCompaction(t *testing.T) {
 	a := openNew(t, small(fsys))
 	quiet(a)
 	old, data := fill(t, a, 3)
-	first, _ := a.find([]byte(old[0]))
+	first, _ := a.place([]byte(old[0]))
 	var also []string
 	for n := a.Stats().Segments; a.Stats().Segments < n+3; {
 		key := fmt.Sprintf("later%04d", len(also))
@@ -504,4 +504,66 @@ func TestRest(t *testing.T) {
 	if list, err := a.Range(ctx, nil, nil, 100); err != nil || len(list) != 2 {
 		t.Errorf("%d keys, %v", len(list), err)
 	}
+}
+
+// A sync of what compaction had moved failed, and what was moved cannot be
+// written again by the next life, as the disk fails writes: another sync of the
+// same file, which succeeds, says nothing. What was moved stays where it was.
+func TestFailedSyncIsNotAskedAgain(t *testing.T) {
+	a, fsys, opt := openFaulty(t)
+	quiet(a)
+	keys, data := fill(t, a, 3)
+	p, _ := a.place([]byte(keys[0]))
+	for _, key := range keys[1:] {
+		if q, _ := a.place([]byte(key)); q.segment == p.segment {
+			apply(t, a, del(key))
+		}
+	}
+	fsys.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Times: 1, Err: unix.EIO})
+	if err := a.compactSegment(a.segments[p.segment], true); !errors.Is(err, osd.ErrReadOnly) {
+		t.Fatal(err)
+	}
+	a.Close()
+	fsys.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: newName, Err: unix.EIO})
+	b := reopen(t, opt)
+	quiet(b)
+	fsys.Clear()
+	mustGet(t, b, keys[0], data)
+	if b.writable() == nil {
+		apply(t, b, put("more", data, 1))
+	} else if err := b.Apply(ctx, nil, []osd.Update{put("more", data, 1)}); !errors.Is(err, unix.EIO) {
+		t.Fatal(err)
+	}
+	if err := b.keep(); err != nil {
+		t.Fatal(err)
+	}
+	opt.FS = fsys.mem.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll)
+	c := reopen(t, opt)
+	mustGet(t, c, keys[0], data)
+	b.Close()
+	// Where it can be written again all goes on.
+	opt.FS = fsys
+	d := reopen(t, opt)
+	mustGet(t, d, keys[0], data)
+	apply(t, d, put("more", data, 1))
+}
+
+// A disk without room writes the last batches to the reserve.
+func TestTailOnFullDisk(t *testing.T) {
+	a, fsys, opt := openFaulty(t)
+	quiet(a)
+	data := random(rand.New(rand.NewPCG(1, 1)), 5000)
+	apply(t, a, put("before", data, 1))
+	fsys.Inject(faultdisk.Rule{Ops: faultdisk.Write, Skip: 1, Times: 1, Err: unix.EIO}) // the mark
+	apply(t, a, put("last", data, 1))
+	killed := faultdisk.New(fsys.mem.Kill())
+	killed.Limit("disk", 0)
+	opt.FS = killed
+	b := reopen(t, opt)
+	quiet(b)
+	mustGet(t, b, "last", data)
+	if err := b.writable(); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, b, del("before"))
 }

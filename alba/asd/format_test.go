@@ -151,7 +151,7 @@ func TestNewer(t *testing.T) {
 	fsys := crashdisk.New()
 	a := openNew(t, small(fsys))
 	apply(t, a, put("k", make([]byte, 5000), 1))
-	p, _ := a.find([]byte("k"))
+	p, _ := a.place([]byte("k"))
 	a.Close()
 	for _, name := range []string{identityName, indexName, segmentName(p.segment)} {
 		image := fsys.Kill()

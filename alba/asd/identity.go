@@ -119,8 +119,15 @@ func replace(fsys disk.FS, dir, temp, name string, b []byte) error {
 		fsys.Remove(temp)
 		return err
 	}
-	return fsys.SyncDir(dir)
+	if err := fsys.SyncDir(dir); err != nil {
+		return fmt.Errorf("%w: %w", errNameNotSynced, err)
+	}
+	return nil
 }
+
+// errNameNotSynced is matched by the error of replace if the file has its name,
+// and it is not known whether the medium knows that.
+var errNameNotSynced = errors.New("a new name may not outlive a power cut")
 
 // ReadIdentity says who the ASD in a directory is. It opens nothing else.
 func ReadIdentity(fsys disk.FS, dir string) (Identity, error) {
@@ -178,7 +185,11 @@ func (a *ASD) Claim(ctx context.Context, owner uuid.UUID) error {
 	id := a.identity
 	id.Owner = owner
 	// Under a name of its own: a segment may be on its way under newName.
-	if err := replace(a.opt.FS, a.opt.Dir, identityNew, identityName, appendIdentity(nil, id, rand.Uint64())); err != nil {
+	err := replace(a.opt.FS, a.opt.Dir, identityNew, identityName, appendIdentity(nil, id, rand.Uint64()))
+	if errors.Is(err, errNameNotSynced) && !noDescriptor(err) {
+		err = a.fail(err) // whose it is is seen when it is opened anew (rule P6)
+	}
+	if err != nil {
 		return fmt.Errorf("asd: claim %s: %w", a.opt.Dir, err)
 	}
 	a.identity.Owner = owner // the rest never changes

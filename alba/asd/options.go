@@ -32,6 +32,10 @@ const (
 	DefaultRest            = 5 * time.Second
 )
 
+// segmentBytesMax is the most of SegmentBytes. No batch ends behind it: one that
+// a segment begins with has less by far.
+const segmentBytesMax = 1 << 30
+
 // reserveSize is the room that is kept for deletes on a disk without room. Each
 // batch of deletes takes a block of it or more; segments that nothing lives in
 // any more make room again.
@@ -71,10 +75,17 @@ type Options struct {
 	// writing; negative: never.
 	Rest time.Duration
 
+	// Descriptors bounds the files that are open for reading, of all ASDs that
+	// share it; nil: NewDescriptors(0), of this one alone. Beside them an ASD has
+	// its lock open, and up to four files that it writes.
+	Descriptors *Descriptors
+
 	Logger *slog.Logger // nil: none
 	// OnCorrupt, if not nil, is called for each value that did not match its
 	// checksums when it was read, from the goroutine that read it.
 	OnCorrupt func(key []byte, err error)
+
+	patience time.Duration // for a descriptor; 0: patienceFor
 }
 
 func (o Options) withDefaults() Options {
@@ -88,7 +99,7 @@ func (o Options) withDefaults() Options {
 	def(&o.QueueBytes, DefaultQueueBytes)
 	def(&o.TableCacheBytes, DefaultTableCacheBytes)
 	def(&o.CompactRate, DefaultCompactRate)
-	o.SegmentBytes = min(max(roundUp(o.SegmentBytes), 4*blockSize), 1<<30)
+	o.SegmentBytes = min(max(roundUp(o.SegmentBytes), 4*blockSize), segmentBytesMax)
 	o.BatchBytes = min(max(o.BatchBytes, blockSize), osd.ApplyMax)
 	if o.FullAt <= 0 || o.FullAt > 1 {
 		o.FullAt = DefaultFullAt
@@ -98,6 +109,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Rest == 0 {
 		o.Rest = DefaultRest
+	}
+	if o.Descriptors == nil {
+		o.Descriptors = NewDescriptors(0)
+	}
+	if o.patience == 0 {
+		o.patience = patienceFor
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"path"
 
 	"openvstorage/alba/osd"
 )
@@ -43,36 +45,76 @@ func (a *ASD) Read(ctx context.Context, key []byte, off uint32, p []byte, crcs [
 	return nil
 }
 
-// lookup returns where a value is. The segment is to be released.
-func (a *ASD) lookup(key []byte) (place, *segment, error) {
+// lookup returns where a value is, and the file, which is to be released.
+func (a *ASD) lookup(key []byte) (place, *handle, error) {
+	for {
+		p, s, h, err := a.find(key)
+		if h != nil || err != nil {
+			return p, h, err
+		}
+		h, err = a.file(s)
+		s.waiting.Add(-1)
+		switch {
+		case err == nil:
+			return p, h, nil
+		case errors.Is(err, fs.ErrNotExist) && a.moved(key, p):
+			continue // the segment has been compacted meanwhile
+		case errors.Is(err, fs.ErrNotExist) && a.there():
+			return p, nil, s.corrupt(key, 0, "the segment is gone")
+		}
+		return p, nil, s.readError(key, err)
+	}
+}
+
+// there reports whether the ASD's directory is where it was: of a disk that is
+// gone from under it nothing is known.
+func (a *ASD) there() bool {
+	_, err := a.opt.FS.Stat(path.Join(a.opt.Dir, identityName))
+	return err == nil
+}
+
+// find returns where a value is, and the file, if it is open. Otherwise the
+// segment is waited for.
+func (a *ASD) find(key []byte) (place, *segment, *handle, error) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	if a.closed {
-		return place{}, nil, osd.ErrClosed
+		return place{}, nil, nil, osd.ErrClosed
 	}
 	p, ok := a.index.get(key)
-	if !ok {
-		return place{}, nil, osd.ErrNotFound
-	}
 	s := a.segments[p.segment]
-	if s == nil {
-		return place{}, nil, &CorruptError{Key: bytes.Clone(key), File: segmentName(p.segment), What: "the segment is missing or unreadable"}
+	switch {
+	case (!ok || s == nil) && a.unread != nil:
+		return place{}, nil, nil, fmt.Errorf("key %x: %w", key, a.unread)
+	case !ok:
+		return place{}, nil, nil, osd.ErrNotFound
+	case s == nil:
+		return place{}, nil, nil, &CorruptError{Key: bytes.Clone(key), File: segmentName(p.segment), What: "the segment is missing or unreadable"}
 	}
-	s.acquire()
-	return p, s, nil
+	if h := s.handle.Load(); h != nil && h.acquire() {
+		return p, s, h, nil
+	}
+	s.waiting.Add(1)
+	return p, s, nil, nil
+}
+
+// moved reports whether a value is no longer where it was.
+func (a *ASD) moved(key []byte, p place) bool {
+	q, ok := a.place(key)
+	return !ok || q != p
 }
 
 func (a *ASD) read(key []byte, off uint32, p []byte, crcs []uint32) error {
-	where, s, err := a.lookup(key)
+	where, h, err := a.lookup(key)
 	if err != nil {
 		return err
 	}
-	defer s.release()
+	defer h.release(a.files)
 	end := uint64(off) + uint64(len(p))
 	if off%blockSize != 0 || end > uint64(where.size) || len(p)%blockSize != 0 && end != uint64(where.size) || len(crcs) != osd.Blocks(len(p)) {
 		return fmt.Errorf("%w: %d bytes from %d of %d, %d checksums", osd.ErrInvalid, len(p), off, where.size, len(crcs))
 	}
-	if err := a.readFrom(s, where, key, off, p, crcs); err != nil {
+	if err := a.readFrom(h, where, key, off, p, crcs); err != nil {
 		if errors.Is(err, osd.ErrCorrupt) {
 			a.stats.corrupt.Add(1)
 			a.opt.Logger.Error("asd: a value is corrupt", "asd", a.ID(), "err", err)
@@ -86,19 +128,20 @@ func (a *ASD) read(key []byte, off uint32, p []byte, crcs []uint32) error {
 }
 
 // readFrom reads a range of a value, which must be in it, and checks it.
-func (a *ASD) readFrom(s *segment, where place, key []byte, off uint32, p []byte, crcs []uint32) error {
+func (a *ASD) readFrom(h *handle, where place, key []byte, off uint32, p []byte, crcs []uint32) error {
 	if len(p) == 0 {
 		return nil
 	}
 	if packed(where.size) {
-		return a.readPacked(s, where, key, p, crcs)
+		return a.readPacked(h, where, key, p, crcs)
 	}
-	if err := a.crcs(s, where, off/blockSize, crcs); err != nil {
+	s := h.segment
+	if err := a.crcs(h, where, off/blockSize, crcs); err != nil {
 		return s.readError(key, err)
 	}
 	at := int64(where.data) + int64(off)
-	n, err := s.file.ReadAt(p, at)
-	if n < len(p) {
+	n, err := readFull(h.file, p, at)
+	if err != nil {
 		return s.readError(key, err)
 	}
 	a.stats.readBytes.Add(uint64(n))
@@ -109,40 +152,44 @@ func (a *ASD) readFrom(s *segment, where place, key []byte, off uint32, p []byte
 }
 
 // readPacked reads a value that lies behind its checksum.
-func (a *ASD) readPacked(s *segment, where place, key, p []byte, crcs []uint32) error {
+func (a *ASD) readPacked(h *handle, where place, key, p []byte, crcs []uint32) error {
 	b := a.buffer()
 	defer a.putBuffer(b)
-	n, err := s.file.ReadAt(b[:4+len(p)], int64(where.table))
-	if n < 4+len(p) {
-		return s.readError(key, err)
+	n, err := readFull(h.file, b[:4+len(p)], int64(where.table))
+	if err != nil {
+		return h.segment.readError(key, err)
 	}
 	a.stats.readBytes.Add(uint64(n))
 	getTable(crcs, b)
 	copy(p, b[4:])
 	if check(p, crcs, where.seed, 0) >= 0 {
-		return s.corrupt(key, int64(where.data), "it does not match its checksum")
+		return h.segment.corrupt(key, int64(where.data), "it does not match its checksum")
 	}
 	return nil
 }
 
 // readError is for a read that came back short. That the file ends is damage of
-// the value; anything else may pass.
+// the value; that the medium does not give it is osd.ErrUnreadable; anything else
+// may pass.
 func (s *segment) readError(key []byte, err error) error {
-	if err == nil || errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		return s.corrupt(key, 0, "the file ends before it")
+	case medium(err):
+		return fmt.Errorf("%w: key %x: %s: %w", osd.ErrUnreadable, key, s.path, err)
 	}
 	return fmt.Errorf("key %x: %s: %w", key, s.path, err)
 }
 
 // crcs fills crcs with the checksums of a value from a block on, by way of the
 // cache.
-func (a *ASD) crcs(s *segment, where place, first uint32, crcs []uint32) error {
+func (a *ASD) crcs(h *handle, where place, first uint32, crcs []uint32) error {
 	at := int64(where.table) + 4*int64(first)
 	for len(crcs) > 0 {
 		block, off := uint32(at/blockSize), int(at%blockSize)
 		n := min(len(crcs), (blockSize-off)/4)
-		if !a.tables.get(s.number, block, off, crcs[:n]) {
-			if err := a.loadTable(s, block, off, crcs[:n]); err != nil {
+		if !a.tables.get(where.segment, block, off, crcs[:n]) {
+			if err := a.loadTable(h, block, off, crcs[:n]); err != nil {
 				return err
 			}
 		}
@@ -152,16 +199,15 @@ func (a *ASD) crcs(s *segment, where place, first uint32, crcs []uint32) error {
 	return nil
 }
 
-func (a *ASD) loadTable(s *segment, block uint32, off int, crcs []uint32) error {
+func (a *ASD) loadTable(h *handle, block uint32, off int, crcs []uint32) error {
 	b := a.buffer()
 	defer a.putBuffer(b)
-	n, err := s.file.ReadAt(b[:blockSize], int64(block)*blockSize)
-	if n < blockSize { // heads are whole blocks
+	if _, err := readFull(h.file, b[:blockSize], int64(block)*blockSize); err != nil { // heads are whole blocks
 		return err
 	}
 	a.stats.readBytes.Add(blockSize)
 	getTable(crcs, b[off:])
-	a.tables.put(s.number, block, b[:blockSize])
+	a.tables.put(h.segment.number, block, b[:blockSize])
 	return nil
 }
 
@@ -237,6 +283,8 @@ func (a *ASD) Verify(ctx context.Context, after []byte, limit int) (bad []osd.Ba
 		case err == nil, errors.Is(err, osd.ErrNotFound), errors.Is(err, osd.ErrInvalid): // deleted or replaced since
 		case errors.Is(err, osd.ErrClosed), ctx.Err() != nil:
 			return nil, nil, err
+		case !isDamage(err) && !errors.Is(err, osd.ErrUnreadable):
+			return nil, nil, fmt.Errorf("asd: verify: %w", err) // it says nothing of the value
 		default:
 			bad = append(bad, osd.Bad{Key: key, Err: err})
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/disk"
 	"openvstorage/internal/format"
 )
 
@@ -21,6 +22,13 @@ type recovery struct {
 	durable uint64 // highest mark seen
 	// tail is the batches of which no mark says yet that they were synced.
 	tail []pending
+
+	// What the medium does not give, and damage that may hide batches: see
+	// unreadable.go.
+	bad   int         // blocks that could not be read
+	hole  *unreadable // the first that batches may be in
+	floor uint64      // a seq that may have been used in what was seen last
+	blind uint32      // highest segment of which nothing could be read
 }
 
 type pending struct {
@@ -44,30 +52,32 @@ func (a *ASD) replay() error {
 		return err
 	}
 	c, err := a.loadCheckpoint()
-	if err != nil {
-		if errors.Is(err, format.ErrNewer) {
-			return err
-		}
+	switch {
+	case err == nil:
+	case isUnreadable(err), isDamage(err), medium(err):
 		a.opt.Logger.Warn("asd: reading all segments", "asd", a.identity.ID, "dir", a.opt.Dir, "err", err)
 		c = nil
+	default:
+		return err
 	}
+	r := &recovery{ASD: a}
 	if c != nil {
-		if err := a.openSegments(numbers, c); err != nil {
+		if err := r.openSegments(numbers, c); err != nil {
 			return err
 		}
 		if !a.matches(c) {
 			a.opt.Logger.Warn("asd: the checkpoint of the index is of other segments; reading all of them", "asd", a.identity.ID, "dir", a.opt.Dir)
 			a.closeSegments()
 			c = nil
+			r = &recovery{ASD: a}
 		}
 	}
 	if c == nil {
 		a.index = index{}
-		if err := a.openSegments(numbers, nil); err != nil {
+		if err := r.openSegments(numbers, nil); err != nil {
 			return err
 		}
 	}
-	r := &recovery{ASD: a}
 	if c != nil {
 		r.begin(c)
 	}
@@ -79,7 +89,7 @@ func (a *ASD) replay() error {
 
 func (a *ASD) closeSegments() {
 	for _, s := range a.segments {
-		s.release()
+		a.leave(s)
 	}
 	clear(a.segments)
 	a.other = 0
@@ -93,6 +103,7 @@ func (a *ASD) list() (numbers []uint32, err error) {
 	if err != nil {
 		return nil, err
 	}
+	a.accepting = slices.Contains(names, acceptName)
 	for _, name := range names { // sorted, and so are the numbers
 		if n, ok := parseName(name); ok {
 			numbers = append(numbers, n)
@@ -107,55 +118,75 @@ func (a *ASD) list() (numbers []uint32, err error) {
 	return numbers, nil
 }
 
-// openSegments opens the segments. One that cannot be read is left alone and
+// openSegments opens the segments. One whose bytes are wrong is left alone and
 // reported, and so are the values in it.
-func (a *ASD) openSegments(numbers []uint32, c *checkpointed) error {
+func (r *recovery) openSegments(numbers []uint32, c *checkpointed) error {
+	a := r.ASD
 	for _, n := range numbers {
 		a.lastNumber = max(a.lastNumber, n)
-		s, err := a.openSegment(n, c)
-		if errors.Is(err, format.ErrNewer) {
+		s, err := r.openSegment(n, c)
+		switch {
+		case err == nil:
+			a.segments[n] = s
+		case errors.Is(err, format.ErrNewer):
 			return fmt.Errorf("%s: %w", segmentName(n), err)
+		case isUnreadable(err):
+			r.blind = n
+			r.lacks(err, 0)
+		case isDamage(err):
+			r.blind = n
+			a.damaged(Damage{File: path.Join(a.opt.Dir, segmentName(n)), What: "the segment is none: " + err.Error()})
+		default:
+			return err
 		}
-		if err != nil {
-			a.damaged(Damage{File: path.Join(a.opt.Dir, segmentName(n)), What: "the segment cannot be read: " + err.Error()})
-			continue
-		}
-		a.segments[n] = s
 	}
 	return nil
 }
 
-func (a *ASD) openSegment(n uint32, c *checkpointed) (*segment, error) {
+func (r *recovery) openSegment(n uint32, c *checkpointed) (*segment, error) {
+	a := r.ASD
 	s := &segment{number: n, path: path.Join(a.opt.Dir, segmentName(n)), end: blockSize, done: blockSize}
-	f, err := a.opt.FS.OpenFile(s.path, 0, 0)
+	h, err := a.file(s)
+	if medium(err) { // not even its inode; once more
+		if h, err = a.file(s); medium(err) {
+			return nil, &unreadable{file: s.path, cause: err}
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	s.file = f
-	s.refs.Store(1)
-	if s.size, err = f.Size(); err != nil {
-		s.release()
+	defer h.release(a.files)
+	if s.size, err = h.file.Size(); err != nil {
+		a.leave(s)
 		return nil, err
 	}
-	h, err := readHeader(f)
-	switch {
-	case err == nil && h.ASD != a.identity.ID:
-		err = fmt.Errorf("it belongs to ASD %v", h.ASD)
-	case err == nil && h.Number != uint64(n):
-		err = fmt.Errorf("its header says segment %d", h.Number)
-	case err == nil:
-		s.incarnation = h.Incarnation
-		return s, nil
-	}
-	if k := c.find(n); k != nil && !errors.Is(err, format.ErrNewer) {
+	err = r.identify(s, h.file)
+	if k := c.find(n); k != nil && (isDamage(err) || isUnreadable(err)) {
 		// The checkpoint knows all that the header said.
 		a.damaged(Damage{File: s.path, Length: blockSize, What: "header: " + err.Error()})
-		s.incarnation = k.incarnation
-		return s, nil
+		s.incarnation, err = k.incarnation, nil
 	}
-	a.other += s.size
-	s.release()
-	return nil, err
+	if err != nil {
+		a.other += s.size
+		a.leave(s)
+		return nil, err
+	}
+	return s, nil
+}
+
+// identify reads a segment's header.
+func (r *recovery) identify(s *segment, f disk.File) error {
+	h, err := readHeader(f, s.path, &r.bad)
+	switch {
+	case err != nil:
+		return err
+	case h.ASD != r.identity.ID:
+		return fmt.Errorf("%w: it belongs to ASD %v", format.ErrCorrupt, h.ASD)
+	case h.Number != uint64(s.number):
+		return fmt.Errorf("%w: its header says segment %d", format.ErrCorrupt, h.Number)
+	}
+	s.incarnation = h.Incarnation
+	return nil
 }
 
 func (c *checkpointed) find(number uint32) *savedSegment {
@@ -215,7 +246,11 @@ func (r *recovery) scan(c *checkpointed) error {
 		limit := uint64(0)
 		adjacent := false
 		for _, next := range order[i+1:] {
-			if limit = r.firstSeq(next); limit != 0 {
+			var err error
+			if limit, err = r.firstSeq(next); err != nil {
+				return err
+			}
+			if limit != 0 {
 				adjacent = next.number == s.number+1
 				break
 			}
@@ -224,32 +259,44 @@ func (r *recovery) scan(c *checkpointed) error {
 			return err
 		}
 	}
+	if r.blind > 0 && (len(order) == 0 || r.blind > order[len(order)-1].number) {
+		r.floor = r.last + segmentMax/blockSize
+	}
 	return nil
 }
 
 // firstSeq is that of the first batch of a segment, which was synced before the
-// segment had its name; zero if it cannot be read.
-func (r *recovery) firstSeq(s *segment) uint64 {
-	sc := &scanner{file: s.file, incarnation: s.incarnation, size: s.size}
-	rec, err := sc.record(blockSize)
-	if err != nil || rec == nil || rec.Mark {
-		return 0
+// segment had its name; zero if it is damaged or the medium does not give it.
+func (r *recovery) firstSeq(s *segment) (uint64, error) {
+	rec, err := r.scanner(s, s.size, new(int)).record(blockSize)
+	if err != nil && !isDamage(err) && !isUnreadable(err) {
+		return 0, err
 	}
-	return rec.Seq
+	if rec == nil || rec.Mark {
+		return 0, nil
+	}
+	return rec.Seq, nil
 }
 
 // scanSegment reads a segment's batches up to limit, zero: to its end. adjacent:
 // those with seqs up to limit are in it, or were.
 func (r *recovery) scanSegment(s *segment, limit uint64, adjacent bool) error {
-	sc := &scanner{file: s.file, incarnation: s.incarnation, size: s.size}
-	end, err := sc.scan(s.done, r.last, limit, func(rec *Record) error {
+	end, err := r.scanner(s, s.size, &r.bad).scan(s.done, r.last, limit, func(rec *Record) error {
 		switch {
+		case isUnreadable(rec.Err) && limit != 0 && r.last+1 >= limit:
+			return nil // all that counts of this segment has been read
+		case rec.Gap && isUnreadable(rec.Err):
+			r.lacks(rec.Err, uint64(rec.Length/blockSize))
+			return nil
 		case rec.Gap:
 			r.damaged(Damage{File: s.path, Offset: rec.Offset, Length: rec.Length, What: fmt.Sprintf("batches behind %d are lost: %v", r.last, rec.Err)})
 			return nil
 		case !rec.Mark:
-			r.last = rec.Seq
+			r.last, r.floor = rec.Seq, 0
 			r.tail = append(r.tail, pending{s, rec})
+			if isUnreadable(rec.Err) {
+				r.lacks(rec.Err, 0)
+			}
 		}
 		r.settle(rec.Durable)
 		return nil
@@ -274,7 +321,7 @@ func (r *recovery) settle(durable uint64) {
 	for len(r.tail) > 0 && r.tail[0].Seq <= r.durable {
 		p := r.tail[0]
 		r.tail = r.tail[1:]
-		if p.Err != nil {
+		if p.Err != nil && !isUnreadable(p.Err) {
 			r.damaged(Damage{File: p.segment.path, Offset: p.Offset, Length: p.Length, What: fmt.Sprintf("batch %d: %v", p.Seq, p.Err)})
 		}
 		r.enter(p)
@@ -295,23 +342,18 @@ func (r *recovery) enter(p pending) {
 func (r *recovery) finish() error {
 	a := r.ASD
 	a.durable, a.nextSeq, a.seq = r.durable, r.durable+1, r.durable
-	for i, p := range r.tail {
-		err := p.Err
-		if p.Seq != r.durable+1+uint64(i) {
-			err = fmt.Errorf("batch %d follows %d", p.Seq, r.durable+uint64(i))
-		}
-		for j := 0; err == nil && j < len(p.Entries); j++ {
-			err = p.Check(j)
-		}
-		if err != nil {
-			a.opt.Logger.Info("asd: an unfinished batch is cut", "asd", a.identity.ID, "file", p.segment.path, "offset", p.Offset, "why", err)
-			r.tail = r.tail[:i]
-			break
-		}
+	if err := r.cutTail(); err != nil {
+		return err
 	}
-	if len(r.tail) > 0 {
-		r.numbersInUse()
-		r.writeTail()
+	r.numbersInUse()
+	switch {
+	case r.hole != nil && !a.accepting:
+		a.unread = r.hole
+		r.showTail(fmt.Errorf("%w; if that lasts, replace the disk, or make the file %s to go on without what lies there", r.hole, path.Join(a.opt.Dir, acceptName)))
+	case len(r.tail) > 0:
+		if err := r.writeTail(); err != nil {
+			r.showTail(err)
+		}
 	}
 	for _, s := range a.segments {
 		if s.end > s.done { // what was cut
@@ -320,6 +362,40 @@ func (r *recovery) finish() error {
 	}
 	r.numbersInUse()
 	r.reportLost()
+	if a.reason != nil {
+		return nil
+	}
+	// Numbers that may have been used in what cannot be read are not used again.
+	if r.floor > a.seq {
+		a.durable, a.nextSeq, a.seq = r.floor, r.floor+1, r.floor
+	}
+	return r.accept()
+}
+
+// cutTail cuts the tail where it is not whole: such a batch was not finished.
+func (r *recovery) cutTail() error {
+	for i, p := range r.tail {
+		err := p.Err
+		if p.Seq != r.durable+1+uint64(i) {
+			err = fmt.Errorf("%w: batch %d follows %d", ErrFormat, p.Seq, r.durable+uint64(i))
+		}
+		for j := 0; err == nil && j < len(p.Entries); j++ {
+			err = p.Check(j)
+		}
+		switch {
+		case err == nil:
+			continue
+		case isUnreadable(err):
+			// It may have been, and been acknowledged.
+			r.lacks(err, 0)
+			r.floor = max(r.floor, r.last)
+		case !isDamage(err):
+			return err
+		}
+		r.opt.Logger.Info("asd: an unfinished batch is cut", "asd", r.identity.ID, "file", p.segment.path, "offset", p.Offset, "why", err)
+		r.tail = r.tail[:i]
+		break
+	}
 	return nil
 }
 
@@ -347,27 +423,37 @@ func (r *recovery) reportLost() {
 }
 
 // writeTail writes the tail again, to a new segment that gets its name when it
-// has all of it. If that cannot be done the tail is left where it is: the
-// kernel had it, and is asked once more to bring it to the medium.
-func (r *recovery) writeTail() {
+// has all of it. A sync of the file where it is would tell nothing: one may have
+// failed before, in this process or another, and the next succeeds all the same
+// (rule P6). On a disk without room it goes to the reserve.
+func (r *recovery) writeTail() error {
 	a := r.ASD
-	err := r.copyTail()
-	if err == nil {
-		return
-	}
-	a.seal()
-	a.opt.Logger.Warn("asd: cannot write the last batches again", "asd", a.identity.ID, "dir", a.opt.Dir, "err", err)
-	a.nextSeq = r.durable + 1
-	for _, p := range r.tail {
-		if err := p.segment.file.Datasync(); err != nil {
-			a.fail(err)
+	err := r.copyTail(false)
+	if isNoRoom(err) && a.reason == nil {
+		a.seal()
+		a.nextSeq = r.durable + 1
+		if again := r.copyTail(true); again == nil {
+			return nil
 		}
+	}
+	if err != nil {
+		a.seal()
+		return fmt.Errorf("the last batches cannot be written again: %w", err)
+	}
+	return nil
+}
+
+// showTail makes the ASD read-only, with the tail in the index: nobody knows
+// whether it was acknowledged, nor whether the medium has it. It is decided when
+// the ASD is opened anew.
+func (r *recovery) showTail(why error) {
+	r.fail(why)
+	for _, p := range r.tail {
 		r.enter(p)
-		a.nextSeq, a.seq, a.durable = p.Seq+1, p.Seq, p.Seq
 	}
 }
 
-func (r *recovery) copyTail() error {
+func (r *recovery) copyTail(useReserve bool) error {
 	a := r.ASD
 	batches := make([]*batch, len(r.tail))
 	for i, p := range r.tail {
@@ -384,7 +470,7 @@ func (r *recovery) copyTail() error {
 			}
 			b.add(entry{Key: e.Key, Delete: e.Delete, Size: e.Size, Seed: e.Seed, Epoch: e.Epoch, Since: e.Since}, v)
 		}
-		if err := a.tryAppend(b, false); err != nil {
+		if err := a.tryAppend(b, useReserve); err != nil {
 			return err
 		}
 		batches[i] = b

@@ -21,11 +21,12 @@ type Record struct {
 	Durable uint64
 	Mark    bool
 	// Gap: there is no batch here, but there is one behind it, or a mark that
-	// speaks of one. Err says why.
+	// speaks of one; or it cannot be read whether there is one. Err says why.
 	Gap     bool
 	Entries []Entry
 	// Err is not nil if something is wrong with the record. Entries that are
-	// whole are there all the same.
+	// whole are there all the same. It is osd.ErrUnreadable if the medium does
+	// not give some of it.
 	Err error
 
 	s *scanner
@@ -64,7 +65,8 @@ type Segment struct {
 }
 
 // ScanSegment reads a segment file and calls fn for all that is in it, in
-// order, until fn fails. It returns the header too when what follows is bad. A
+// order, until fn fails, or a read does with other than the medium's error. It
+// returns the header too when what follows is bad. A
 // segment that a restart left behind may end with batches that do not count;
 // those have seqs that the next segment has again.
 func ScanSegment(fsys disk.FS, name string, fn func(*Record) error) (Segment, error) {
@@ -73,7 +75,8 @@ func ScanSegment(fsys disk.FS, name string, fn func(*Record) error) (Segment, er
 		return Segment{}, err
 	}
 	defer f.Close()
-	h, err := readHeader(f)
+	bad := 0
+	h, err := readHeader(f, name, &bad)
 	if err != nil {
 		return Segment{}, fmt.Errorf("%s: %w", name, err)
 	}
@@ -81,14 +84,15 @@ func ScanSegment(fsys disk.FS, name string, fn func(*Record) error) (Segment, er
 	if err != nil {
 		return Segment{}, err
 	}
-	s := &scanner{file: f, incarnation: h.Incarnation, size: size}
+	s := newScanner(f, name, h.Incarnation, size, &bad)
 	_, err = s.scan(blockSize, 0, 0, fn)
 	return Segment{h.ASD, h.Number, h.Incarnation, size}, err
 }
 
-func readHeader(f disk.File) (headerOf, error) {
+func readHeader(f io.ReaderAt, name string, bad *int) (headerOf, error) {
 	var b [blockSize]byte
-	if n, err := f.ReadAt(b[:], 0); n < len(b) && !errors.Is(err, io.EOF) {
+	// A shorter file has zeros there.
+	if err := readSmall(f, name, b[:], 0, bad); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return headerOf{}, err
 	}
 	return decodeHeader(b[:])
@@ -96,18 +100,28 @@ func readHeader(f disk.File) (headerOf, error) {
 
 // scanner reads the records of a segment.
 type scanner struct {
-	file        disk.File
+	file        io.ReaderAt
+	name        string
 	incarnation uint64
 	size        int64
+	bad         *int // blocks that could not be read
 
 	window []byte
 	at     int64 // of the window in the file
+	small  int64 // up to here reads are small: a long one failed
+}
+
+// newScanner returns a scanner of a file. What lies where no batch can be is not
+// looked at, however long the file has become.
+func newScanner(f io.ReaderAt, name string, incarnation uint64, size int64, bad *int) *scanner {
+	return &scanner{file: f, name: name, incarnation: incarnation, size: min(size, segmentBytesMax), bad: bad}
 }
 
 const windowSize = 64 << 10
 
 // bytes returns n bytes at an offset, or those that the file has, valid until
-// the next call.
+// the next call. What the medium does not give of them is zeros, with an
+// *unreadable.
 func (s *scanner) bytes(off int64, n, window int) ([]byte, error) {
 	n = int(min(int64(n), s.size-off))
 	if n <= 0 {
@@ -116,20 +130,28 @@ func (s *scanner) bytes(off int64, n, window int) ([]byte, error) {
 	if skip := off - s.at; skip >= 0 && skip+int64(n) <= int64(len(s.window)) {
 		return s.window[skip : skip+int64(n)], nil
 	}
+	if off < s.small {
+		window = blockSize
+	}
 	want := int(min(int64(max(n, window)), s.size-off))
 	if cap(s.window) < want {
 		s.window = make([]byte, want)
 	}
 	s.at = off
 	s.window = s.window[:want]
-	if k, err := s.file.ReadAt(s.window, off); k < want {
-		s.window = s.window[:0]
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
+	_, err := readFull(s.file, s.window, off)
+	if err == nil {
+		return s.window[:n], nil
 	}
-	return s.window[:n], nil
+	if medium(err) {
+		// A bad sector in the window is no reason not to read what is asked for.
+		s.small = max(s.small, off+int64(want))
+		b := s.window[:n]
+		s.window = s.window[:0]
+		return b, readSmall(s.file, s.name, b, off, s.bad)
+	}
+	s.window = s.window[:0]
+	return nil, fmt.Errorf("%s, offset %d: %w", s.name, off, err)
 }
 
 // scan calls fn for the records from an offset on. The first batch has a seq
@@ -138,18 +160,12 @@ func (s *scanner) bytes(off int64, n, window int) ([]byte, error) {
 func (s *scanner) scan(from int64, last, limit uint64, fn func(*Record) error) (end int64, err error) {
 	for end = from; end+wal.HeadSize <= s.size; {
 		r, why := s.record(end)
+		if why != nil && !isDamage(why) && !isUnreadable(why) {
+			return end, why
+		}
 		if r == nil || !r.Mark && r.Seq <= last {
-			if why == nil {
-				why = fmt.Errorf("%w: no record", ErrFormat)
-			}
-			next, err := s.search(end+blockSize, last)
-			if next == 0 {
-				if err != nil {
-					return end, fn(&Record{Offset: end, Length: s.size - end, Gap: true, Err: err})
-				}
-				return end, nil
-			}
-			if err := fn(&Record{Offset: end, Length: next - end, Gap: true, Err: why}); err != nil {
+			next, err := s.gap(end, last, why, fn)
+			if next == 0 || err != nil {
 				return end, err
 			}
 			end = next
@@ -169,11 +185,35 @@ func (s *scanner) scan(from int64, last, limit uint64, fn func(*Record) error) (
 	return end, nil
 }
 
+// gap deals with an offset at which there is no record, for a reason, if there
+// is any. It returns where the next one is, zero if there is none: then this is
+// the end, unless what is here cannot be read.
+func (s *scanner) gap(at int64, last uint64, why error, fn func(*Record) error) (next int64, err error) {
+	if next, err = s.search(at+blockSize, last); err != nil {
+		return 0, err
+	}
+	g := &Record{Offset: at, Length: next - at, Gap: true, Err: why}
+	if next == 0 {
+		if !isUnreadable(why) {
+			return 0, nil
+		}
+		g.Length = s.size - at
+	}
+	if why == nil {
+		g.Err = fmt.Errorf("%w: no record", ErrFormat)
+	}
+	return next, fn(g)
+}
+
 // search returns the offset of the first record from an offset on that could
-// only be there if one in between was: zero if there is none.
+// only be there if one in between was: zero if there is none. What cannot be
+// read is none: the first of it, where the log ends, has been told already.
 func (s *scanner) search(from int64, last uint64) (int64, error) {
 	for at := from; at+wal.HeadSize <= s.size; at += blockSize {
 		b, err := s.bytes(at, wal.HeadSize, 1<<20)
+		if isUnreadable(err) {
+			continue
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -181,8 +221,12 @@ func (s *scanner) search(from int64, last uint64) (int64, error) {
 		if err != nil || !ok || h.Seq <= last || h.Kind == kindMark && h.Durable <= last {
 			continue
 		}
-		if r, _ := s.record(at); r != nil {
+		r, err := s.record(at)
+		if r != nil {
 			return at, nil
+		}
+		if err != nil && !isDamage(err) && !isUnreadable(err) {
+			return 0, err
 		}
 	}
 	return 0, nil
@@ -209,16 +253,17 @@ func (s *scanner) record(at int64) (*Record, error) {
 		return nil, fmt.Errorf("%w: batch %d ends behind the file", ErrFormat, h.Seq)
 	}
 	b, err = s.bytes(at, h.Size(), windowSize)
-	if err != nil {
+	if err != nil && !isUnreadable(err) {
 		return nil, err
 	}
+	r.Err = err
 	body := bytes.Clone(b[wal.HeadSize:][:h.Length])
 	p, err := decodePrefix(body, s.incarnation, at, h.Length)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, r.Err)
 	}
 	r.Length = p.size()
-	r.Err = h.Check(body, s.incarnation)
+	r.Err = errors.Join(r.Err, h.Check(body, s.incarnation))
 	for i := range int(p.Entries) {
 		e, err := decodeEntry(body, i, p.size(), s.incarnation)
 		if err != nil {
@@ -238,8 +283,8 @@ func (s *scanner) record(at int64) (*Record, error) {
 func (s *scanner) value(e *Entry, buf []byte) (osd.Value, error) {
 	v := osd.Value{Seed: e.Seed, Epoch: e.Epoch, CRCs: make([]uint32, osd.Blocks(int(e.Size)))}
 	table := make([]byte, 4*len(v.CRCs))
-	if n, err := s.file.ReadAt(table, e.Table); n < len(table) {
-		return v, fmt.Errorf("CRCs at offset %d: %w", e.Table, err)
+	if err := s.read(table, e.Table); err != nil {
+		return v, fmt.Errorf("CRCs: %w", err)
 	}
 	getTable(v.CRCs, table)
 	if got := osd.TableCRC(v.CRCs); got != e.TableCRC {
@@ -249,11 +294,26 @@ func (s *scanner) value(e *Entry, buf []byte) (osd.Value, error) {
 		buf = aligned(nil, int(e.Size))
 	}
 	v.Data = buf[:e.Size]
-	if n, err := s.file.ReadAt(v.Data, e.Offset); n < len(v.Data) {
-		return v, fmt.Errorf("data at offset %d: %w", e.Offset, err)
+	if err := s.read(v.Data, e.Offset); err != nil {
+		return v, fmt.Errorf("data: %w", err)
 	}
 	if bad := check(v.Data, v.CRCs, v.Seed, 0); bad >= 0 {
 		return v, fmt.Errorf("%w: block %d, at offset %d, does not match its checksum", osd.ErrCorrupt, bad, e.Offset+int64(bad)*blockSize)
 	}
 	return v, nil
+}
+
+// read fills p. That the file ends is osd.ErrCorrupt, that the medium gives
+// nothing an *unreadable.
+func (s *scanner) read(p []byte, off int64) error {
+	_, err := readFull(s.file, p, off)
+	switch {
+	case err == nil:
+		return nil
+	case medium(err):
+		return readSmall(s.file, s.name, p, off, s.bad)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: %s ends before offset %d", osd.ErrCorrupt, s.name, off+int64(len(p)))
+	}
+	return fmt.Errorf("%s, offset %d: %w", s.name, off, err)
 }

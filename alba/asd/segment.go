@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"openvstorage/internal/disk"
@@ -21,7 +22,7 @@ const (
 
 // segment is an open segment file. What ASD.mu guards is marked so.
 type segment struct {
-	file        disk.File
+	file        disk.File // the writer's, while it is the current segment
 	path        string
 	number      uint32
 	incarnation uint64
@@ -41,16 +42,27 @@ type segment struct {
 	// any of them lives; ASD.mu.
 	stuck bool
 
-	// refs counts who uses file: those who read it, and one for being in
-	// ASD.segments. The last one closes it.
-	refs atomic.Int32
+	// handle is the open file, nil: it is closed, and opened when it is read.
+	handle  atomic.Pointer[handle]
+	opening sync.Mutex
+	// waiting counts those who are about to open it; ASD.mu is held when one is
+	// added.
+	waiting atomic.Int32
+	// gone: the segment is retired, or the ASD closed.
+	gone atomic.Bool
 }
 
-func (s *segment) acquire() { s.refs.Add(1) }
+// idle reports whether nobody reads the file, or is about to.
+func (s *segment) idle() bool {
+	h := s.handle.Load()
+	return s.waiting.Load() == 0 && (h == nil || h.users.Load() == 0)
+}
 
-func (s *segment) release() {
-	if s.refs.Add(-1) == 0 {
-		s.file.Close()
+// leave closes the file, with its last read.
+func (a *ASD) leave(s *segment) {
+	s.gone.Store(true)
+	if h := s.handle.Load(); h != nil {
+		h.doom(a.files)
 	}
 }
 
@@ -93,11 +105,12 @@ func (a *ASD) begin(bytes int64, useReserve bool) (*segment, error) {
 		flag |= disk.Create | disk.Truncate
 	}
 	s.temp = path.Join(a.opt.Dir, s.temp)
-	f, err := a.opt.FS.OpenFile(s.temp, flag, 0o600)
+	f, err := a.openFile(s.temp, flag)
 	if err != nil {
 		return nil, err
 	}
 	s.file = f
+	s.handle.Store(&handle{segment: s, file: f, own: true})
 	if s.size, err = f.Size(); err == nil {
 		header := appendHeader(a.scratch[:0], headerOf{a.identity.ID, uint64(s.number), s.incarnation})
 		_, err = f.WritevAt([][]byte{header[:64], header[64:]}, 0)
@@ -107,14 +120,13 @@ func (a *ASD) begin(bytes int64, useReserve bool) (*segment, error) {
 		a.abandon(s)
 		return nil, err
 	}
-	s.refs.Store(1)
 	a.stats.headBytes.Add(blockSize)
 	return s, nil
 }
 
 // abandon closes and removes a segment that has no name yet.
 func (a *ASD) abandon(s *segment) {
-	s.file.Close()
+	a.leave(s)
 	if err := a.opt.FS.Remove(s.temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.opt.Logger.Warn("asd: cannot remove a file", "file", s.temp, "err", err)
 	}
@@ -172,7 +184,7 @@ func (a *ASD) name(s *segment) error {
 	if err := a.opt.FS.Rename(s.temp, s.path); err != nil {
 		return err
 	}
-	if err := a.opt.FS.SyncDir(a.opt.Dir); err != nil {
+	if err := a.syncDir(); err != nil {
 		return err
 	}
 	if path.Base(s.temp) == reserveName {
@@ -184,12 +196,17 @@ func (a *ASD) name(s *segment) error {
 	return nil
 }
 
-// seal ends the current segment: nothing more is appended to it.
+// seal ends the current segment: nothing more is appended to it. Whoever reads it
+// from now on opens it anew: the writer's file may take two descriptors.
 func (a *ASD) seal() {
 	s := a.current
 	a.current = nil
-	if s != nil && s.temp != "" {
+	switch {
+	case s == nil:
+	case s.temp != "":
 		a.abandon(s) // nothing in it was ever acknowledged
+	default:
+		s.handle.Load().doom(a.files)
 	}
 }
 
@@ -197,7 +214,7 @@ func (a *ASD) seal() {
 func (a *ASD) makeReserve() {
 	size := roundUp(a.opt.reserveSize())
 	name := path.Join(a.opt.Dir, reserveName)
-	f, err := a.opt.FS.OpenFile(name, disk.Write|disk.Create, 0o600)
+	f, err := a.openFile(name, disk.Write|disk.Create)
 	if err == nil {
 		var have int64
 		if have, err = f.Size(); err == nil && have < size {
@@ -206,7 +223,7 @@ func (a *ASD) makeReserve() {
 		err = errors.Join(err, f.Close())
 	}
 	if err == nil {
-		err = a.opt.FS.SyncDir(a.opt.Dir)
+		err = a.syncDir()
 	}
 	if err != nil {
 		a.opt.FS.Remove(name)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"openvstorage/alba/osd"
 	"openvstorage/internal/wal"
@@ -151,8 +152,11 @@ func (a *ASD) roomFor(list []*request) (room, physical int64, err error) {
 	if s := a.current; s != nil {
 		name = s.path
 	}
-	if _, err := a.opt.FS.Stat(name); err != nil {
+	switch _, err := a.opt.FS.Stat(name); {
+	case errors.Is(err, fs.ErrNotExist):
 		return 0, 0, a.fail(fmt.Errorf("the ASD's files are gone: %w", err))
+	case err != nil:
+		return 0, 0, err
 	}
 	need := int64(0)
 	values := false
@@ -214,7 +218,7 @@ func (a *ASD) addDelete(b *batch, key []byte) {
 		return
 	}
 	if !ok {
-		if _, ok := a.find(key); !ok {
+		if _, ok := a.place(key); !ok {
 			return
 		}
 	}
@@ -228,7 +232,7 @@ func (a *ASD) addMove(b *batch, m *move) {
 	if _, ok := b.overlay[string(key)]; ok {
 		return
 	}
-	p, ok := a.find(key)
+	p, ok := a.place(key)
 	if m.update.Delete {
 		if !ok {
 			b.add(entry{Key: key, Delete: true, Since: m.since}, osd.Value{})
@@ -243,7 +247,8 @@ func (a *ASD) addMove(b *batch, m *move) {
 	}
 }
 
-func (a *ASD) find(key []byte) (place, bool) {
+// place returns where the index says that a value is.
+func (a *ASD) place(key []byte) (place, bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.index.get(key)
@@ -263,7 +268,7 @@ func (a *ASD) holds(b *batch, s *osd.Assert) (bool, error) {
 		}
 		return !e.Delete && bytes.Equal(b.values[i].Data, s.Value), nil
 	}
-	p, ok := a.find(s.Key)
+	p, ok := a.place(s.Key)
 	switch s.Kind {
 	case osd.Exists:
 		return ok, nil

@@ -267,7 +267,7 @@ func (c *Client) startOthers(ctx context.Context, e *entry, r object.Range, trie
 // report tells of a fragment that is not what its manifest says. A disk that
 // does not answer is not news of a fragment.
 func (c *Client) report(e *entry, r object.Range, err error) {
-	if !errors.Is(err, osd.ErrNotFound) && !errors.Is(err, osd.ErrCorrupt) && !errors.Is(err, osd.ErrInvalid) && !isCorrupt(err) {
+	if !errors.Is(err, osd.ErrNotFound) && !errors.Is(err, osd.ErrCorrupt) && !errors.Is(err, osd.ErrUnreadable) && !errors.Is(err, osd.ErrInvalid) && !isCorrupt(err) {
 		return
 	}
 	f := e.m.Chunks[r.Chunk].Fragments[r.Fragment]

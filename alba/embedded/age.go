@@ -110,7 +110,7 @@ func (b *Backend) judgeDisks(ctx context.Context) (newest uint64, err error) {
 	}
 	var ahead []aheadOf
 	for _, dir := range places {
-		m, ours, err := b.look1(dir)
+		m, ours, err := b.claimOf(dir)
 		if err != nil {
 			return 0, err
 		}
@@ -151,11 +151,11 @@ func (b *Backend) places(ctx context.Context) ([]string, error) {
 	return slices.Compact(dirs), nil
 }
 
-// look1 reads what the ASD in a directory has seen, if there is one and it is
+// claimOf reads what the ASD in a directory has seen, if there is one and it is
 // ours. One that cannot be read is missing, and is judged when it is back; one
 // that somebody has open is used by a copy of this data directory, whose own
 // lock is ours.
-func (b *Backend) look1(dir string) (m generation.Mark, ours bool, err error) {
+func (b *Backend) claimOf(dir string) (m generation.Mark, ours bool, err error) {
 	id, err := asd.ReadIdentity(b.opt.FS, dir)
 	if err != nil || id.Owner != b.opt.ID {
 		return m, false, nil
@@ -167,21 +167,21 @@ func (b *Backend) look1(dir string) (m generation.Mark, ours bool, err error) {
 	if err != nil {
 		return m, false, nil
 	}
-	m, err = asd.ReadClaim(b.opt.FS, dir)
+	m, _, err = asd.ReadClaim(b.opt.FS, dir)
 	return m, err == nil, lock.Close()
 }
 
 // mayAttach judges a disk that is about to be attached: it may have been away
 // when the others were judged.
 func (b *Backend) mayAttach(dir string, id uuid.UUID) error {
-	m, err := asd.ReadClaim(b.opt.FS, dir)
+	m, whole, err := asd.ReadClaim(b.opt.FS, dir)
 	if err != nil {
 		return err
 	}
 	b.seenMu.Lock()
 	told := b.seen[id]
 	b.seenMu.Unlock()
-	if m.Number < told {
+	if m.Number < told && whole {
 		return fmt.Errorf("the ASD in %s is an older copy: it has seen generation %d, and it was told of %d; put the newest one back, or give it up with `ovs alba osd replace`", dir, m.Number, told)
 	}
 	if v := b.groups.Judge(m); v != generation.Ours {

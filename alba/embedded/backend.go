@@ -20,6 +20,7 @@ import (
 	"openvstorage/alba/fragmentcache"
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/osd"
 	"openvstorage/arakoon/groups"
 	"openvstorage/internal/datadir"
 
@@ -43,6 +44,7 @@ type Backend struct {
 
 	mu     sync.Mutex // disks come and go one at a time
 	asds   map[uint64]*asd.ASD
+	files  *asd.Descriptors // of all of them
 	expect func(context.Context) ([]string, error)
 
 	seenMu     sync.Mutex
@@ -52,6 +54,10 @@ type Backend struct {
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
+
+// openFilesLeast is how many files a process should be allowed to have open: with
+// fewer, segments of large disks are closed and opened again for reads.
+const openFilesLeast = 16 << 10
 
 // Specs are the groups of a backend. What is made in the data directory after
 // them says that they were made.
@@ -69,7 +75,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD)}
+	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors)}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -103,6 +109,10 @@ func (b *Backend) open(ctx context.Context) (err error) {
 		return err
 	}
 	o := &b.opt
+	if n := asd.OpenFilesMax(); n < openFilesLeast {
+		o.Logger.Warn("the process may have few files open at once, of which the disks keep half: raise LimitNOFILE, or `ulimit -n`",
+			"limit", n, "wanted", openFilesLeast, "segments", b.files.Stats().Max)
+	}
 	if o.CacheBytes > 0 {
 		b.cache, err = fragmentcache.Open(fragmentcache.Options{FS: o.FS, Dir: path.Join(o.Dir, "cache"), Bytes: o.CacheBytes, Logger: o.Logger})
 		if err != nil {
@@ -268,10 +278,7 @@ func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
 	all.Wait()
 	for i, d := range disks {
 		if err := errs[i]; err != nil {
-			if old := d.Reason(); old == nil || old.Error() != err.Error() {
-				b.opt.Logger.Warn("disk is missing", "disk", d.Number, "dir", b.path(d.Place), "err", err)
-				d.Detach(err)
-			}
+			b.cannotOpen(d, err)
 			continue
 		}
 		b.asds[d.Number] = asds[i]
@@ -284,6 +291,21 @@ func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
 			b.work.Wake()
 		}
 	}
+}
+
+// cannotOpen notes why a disk cannot be opened: it is missing, or it is there and
+// the machine lacks what it takes to open it.
+func (b *Backend) cannotOpen(d *fleet.Disk, err error) {
+	if old := d.Reason(); old != nil && old.Error() == err.Error() {
+		return
+	}
+	if asd.Passes(err) {
+		b.opt.Logger.Warn("disk cannot be opened", "disk", d.Number, "dir", b.path(d.Place), "err", err)
+		d.Unopened(err)
+		return
+	}
+	b.opt.Logger.Warn("disk is missing", "disk", d.Number, "dir", b.path(d.Place), "err", err)
+	d.Detach(err)
 }
 
 // openASD opens the ASD in a directory if it is the one that is wanted.
@@ -301,14 +323,17 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 	if err := b.mayAttach(dir, id); err != nil {
 		return nil, err
 	}
-	a, err := asd.Open(asd.Options{FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Logger: b.opt.Logger.With("asd", dir)})
+	a, err := asd.Open(asd.Options{
+		FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Descriptors: b.files, Logger: b.opt.Logger.With("asd", dir),
+	})
 	if err != nil {
 		return nil, err
 	}
 	// It remembers this start before it takes anything from it. One that is full
-	// can still be read and deleted from, and is told with the next beat.
-	if err := a.Raise(ctx, b.groups.Mark()); errors.Is(err, syscall.ENOSPC) {
-		b.opt.Logger.Warn("a full disk has not remembered this start yet", "dir", dir, "err", err)
+	// can still be read and deleted from, one that takes no writes be read; either
+	// is told with the next beat that it takes.
+	if err := a.Raise(ctx, b.groups.Mark()); errors.Is(err, syscall.ENOSPC) || errors.Is(err, osd.ErrReadOnly) {
+		b.opt.Logger.Warn("a disk has not remembered this start yet", "dir", dir, "err", err)
 	} else if err != nil {
 		return nil, errors.Join(err, a.Close())
 	} else {
@@ -357,7 +382,8 @@ func (b *Backend) lookAll(ctx context.Context, reopened map[uint64]time.Time) {
 	}
 }
 
-// reopenEvery is how often a disk is opened anew that takes no writes.
+// reopenEvery is how often a disk is opened anew that takes no writes, or that is
+// there and could not be opened: an open may read much.
 const reopenEvery = 10 * time.Second
 
 // look opens a disk that is missing, if it is back, and one that takes no
@@ -374,6 +400,12 @@ func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]t
 		return
 	}
 	if d.Missing() != nil {
+		if !errors.Is(d.Reason(), asd.ErrNoASD) {
+			if time.Since(reopened[d.Number]) < reopenEvery {
+				return
+			}
+			reopened[d.Number] = time.Now()
+		}
 		b.attach(ctx, d)
 		return
 	}

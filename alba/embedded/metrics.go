@@ -58,6 +58,9 @@ var (
 	descASDIndex    = desc("asd_index_bytes", "Memory of an ASD's index.", "disk")
 	descASDSegments = desc("asd_segments", "Segment files of an ASD.", "disk")
 	descASDDead     = desc("asd_dead_bytes", "Bytes of segments that hold nothing any more.", "disk")
+	descASDFiles    = desc("asd_open_files", "Segment files that all ASDs have open for reading.")
+	descASDFilesMax = desc("asd_open_files_limit", "How many they keep open.")
+	descASDOpened   = desc("asd_opened_files_total", "Segment files that were opened for reading.")
 
 	descCacheBytes   = desc("fragment_cache_bytes", "Bytes of the fragment cache's files.")
 	descCacheLimit   = desc("fragment_cache_limit_bytes", "Bytes that they may take.")
@@ -66,7 +69,7 @@ var (
 	descCacheWritten = desc("fragment_cache_written_bytes_total", "Bytes written to the fragment cache.")
 	descCacheEvicted = desc("fragment_cache_evicted_bytes_total", "Bytes removed to make room.")
 	descCacheBad     = desc("fragment_cache_bad_total", "Ranges that were bad, or that the disk did not give.")
-	descCacheOff     = desc("fragment_cache_off", "1 if a write failed and nothing more is written.")
+	descCacheOff     = desc("fragment_cache_off", "1 while nothing is written, as a write failed.")
 
 	descGroupApplied   = desc("group_applied_total", "Entries applied by an Arakoon group.", "group")
 	descGroupSyncs     = desc("group_log_syncs_total", "Syncs of a group's log.", "group")
@@ -115,6 +118,10 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	for _, number := range slices.Sorted(maps.Keys(asds)) {
 		collectASD(s, strconv.FormatUint(number, 10), asds[number].Stats())
 	}
+	files := b.files.Stats()
+	s.gauge(descASDFiles, float64(files.Open))
+	s.gauge(descASDFilesMax, float64(files.Max))
+	s.count(descASDOpened, files.Opened)
 	for _, spec := range Specs() {
 		collectGroup(s, spec.Name, b.groups.Node(spec.Name))
 	}
@@ -184,7 +191,7 @@ func (b *Backend) collectCache(s sink) {
 }
 
 // states are those that a disk can be in.
-var states = []string{"ok", "missing", "full", "read-only", "failing", "draining", "lost"}
+var states = []string{"ok", "missing", "unopened", "full", "read-only", "failing", "draining", "lost"}
 
 func collectDisk(s sink, d OSD) {
 	disk := strconv.FormatUint(d.Number, 10)

@@ -52,6 +52,7 @@ type Options struct {
 	Logger     *slog.Logger
 
 	SegmentBytes int64         // of ASD segments; default 32 MiB
+	Descriptors  int           // files of segments open at once, of all ASDs; default half of what the process may have
 	Look         time.Duration // between looks for missing disks; default 1 s
 	Maintain     Maintain
 }

@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/alba/abm"
 	"openvstorage/alba/asd"
+	"openvstorage/alba/fleet"
 	"openvstorage/alba/maintenance"
 
 	"github.com/google/uuid"
@@ -46,6 +47,9 @@ func (b *Backend) ReplaceOSD(ctx context.Context, old uint64, dir string) (uint6
 	case d == nil:
 		b.mu.Unlock()
 		return 0, fmt.Errorf("disk %d: %w", old, ErrNoOSD)
+	case errors.Is(d.Missing(), fleet.ErrUnopened):
+		b.mu.Unlock()
+		return 0, fmt.Errorf("disk %d is there, and cannot be opened now: %w: mend that; nothing on it is lost", old, d.Reason())
 	case d.Missing() == nil:
 		b.mu.Unlock()
 		return 0, fmt.Errorf("disk %d is there, in %s: take it away first, or move its data off with `ovs alba osd remove`", old, b.path(d.Place))

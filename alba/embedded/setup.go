@@ -96,11 +96,13 @@ func (b *Backend) create(ctx context.Context) error {
 // and gives it its owner.
 func (b *Backend) makeASD(ctx context.Context, id uuid.UUID, endpoint string) error {
 	dir := b.path(endpoint)
-	if there, err := asd.ReadIdentity(b.opt.FS, dir); err == nil {
-		if there.ID != id {
-			return fmt.Errorf("%s holds ASD %s already, not %s: give an empty directory", dir, there.ID, id)
-		}
+	switch there, err := asd.ReadIdentity(b.opt.FS, dir); {
+	case err == nil && there.ID != id:
+		return fmt.Errorf("%s holds ASD %s already, not %s: give an empty directory", dir, there.ID, id)
+	case err == nil:
 		return nil
+	case !errors.Is(err, asd.ErrNoASD): // there may be one
+		return err
 	}
 	if !path.IsAbs(endpoint) {
 		if err := b.opt.FS.MkdirAll(path.Dir(dir), 0o700); err != nil {
@@ -191,6 +193,9 @@ func (b *Backend) move(ctx context.Context, all []abm.OSD) error {
 			continue
 		}
 		id, err := asd.ReadIdentity(b.opt.FS, dir)
+		if err != nil && !errors.Is(err, asd.ErrNoASD) {
+			return err // it may be one of them
+		}
 		i := slices.IndexFunc(all, func(o abm.OSD) bool { return err == nil && uuid.UUID(o.LongID) == id.ID })
 		if i < 0 {
 			return fmt.Errorf("%w: %s is none of the %d ASDs of this data directory: leave --asd out, and add or replace disks with `ovs alba osd`", ErrOther, dir, len(all))

@@ -25,7 +25,7 @@ type OSD struct {
 	ID        uuid.UUID `json:"id"`
 	Dir       string    `json:"dir"`
 	Node      string    `json:"node"`
-	State     string    `json:"state"` // ok, missing, full, read-only, draining, lost
+	State     string    `json:"state"` // ok, missing, unopened, full, read-only, draining, lost
 	Reason    string    `json:"reason,omitempty"`
 	Used      uint64    `json:"used"`
 	Capacity  uint64    `json:"capacity"`
@@ -176,6 +176,9 @@ func (b *Backend) osd(ctx context.Context, o abm.OSD, held nsm.OSD) OSD {
 	switch {
 	case errors.Is(err, fleet.ErrMissing):
 		v.State, v.Reason = "missing", err.Error()
+		if errors.Is(err, fleet.ErrUnopened) {
+			v.State = "unopened"
+		}
 		if why := d.Reason(); why != nil {
 			v.Reason = why.Error() // without what disk it is, which stands beside it
 		}

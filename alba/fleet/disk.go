@@ -12,6 +12,7 @@ import (
 	"openvstorage/alba/policy"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 )
 
 // After a failed write a disk is left alone for this long, doubled with each
@@ -42,6 +43,7 @@ type Disk struct {
 	mu       sync.RWMutex
 	osd      osd.OSD // nil: missing
 	reason   error   // why it is missing
+	unopened bool    // it is missing, and there
 	usage    osd.Usage
 	leaving  bool // takes no new fragments
 	failures int  // writes that failed in a row
@@ -65,7 +67,7 @@ func (d *Disk) Counts() Counts {
 func (d *Disk) Attach(o osd.OSD) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.osd, d.reason, d.failures, d.rest = o, nil, 0, time.Time{}
+	d.osd, d.reason, d.unopened, d.failures, d.rest = o, nil, false, 0, time.Time{}
 	d.usage = osd.Usage{Capacity: 1} // until Refresh
 }
 
@@ -73,7 +75,14 @@ func (d *Disk) Attach(o osd.OSD) {
 func (d *Disk) Detach(reason error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.osd, d.reason = nil, reason
+	d.osd, d.reason, d.unopened = nil, reason, false
+}
+
+// Unopened is Detach of a disk that is where it should be: see ErrUnopened.
+func (d *Disk) Unopened(reason error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.osd, d.reason, d.unopened = nil, reason, true
 }
 
 // SetLeaving says whether the disk is on its way out: it is read, and gets no
@@ -134,7 +143,10 @@ func (d *Disk) Stuck(requests int32) bool { return d.load.Load() >= requests }
 func (d *Disk) target() (osd.OSD, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	if d.osd == nil {
+	switch {
+	case d.osd == nil && d.unopened:
+		return nil, fmt.Errorf("disk %d (%s): %w: %w", d.Number, d.Place, ErrUnopened, d.reason)
+	case d.osd == nil:
 		return nil, fmt.Errorf("disk %d (%s): %w: %w", d.Number, d.Place, ErrMissing, d.reason)
 	}
 	return d.osd, nil
@@ -167,6 +179,8 @@ func (d *Disk) wrote(err error) {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, osd.ErrAssert), errors.Is(err, osd.ErrInvalid), errors.Is(err, osd.ErrCorrupt):
 		return // not the disk's fault
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+		return // nor this: no other disk would do better
 	}
 	d.counts.writeErrors.Add(1)
 	d.mu.Lock()

@@ -18,6 +18,19 @@ import (
 // attached.
 var ErrMissing = errors.New("disk is missing")
 
+// ErrUnopened is matched, beside ErrMissing, by the error of every call on a disk
+// that is where it should be and cannot be opened now, for a reason that is not
+// its own. Nothing on it is lost, and it is opened when the reason has passed: it
+// does not count as gone.
+var ErrUnopened error = unopened{}
+
+type unopened struct{}
+
+func (unopened) Error() string { return "disk is there, and cannot be opened now" }
+
+// Is reports whether target is ErrMissing.
+func (unopened) Is(target error) bool { return target == ErrMissing }
+
 // Fleet is the disks of a backend, by number. All methods are safe for
 // concurrent use.
 type Fleet struct {

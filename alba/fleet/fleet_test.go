@@ -11,6 +11,7 @@ import (
 	"openvstorage/alba/osd/osdtest"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 )
 
 var ctx = context.Background()
@@ -141,5 +142,36 @@ func TestPatience(t *testing.T) {
 	}
 	if p := d.Patience(); p < 10*time.Millisecond || p > time.Second {
 		t.Errorf("patience %v", p)
+	}
+}
+
+// A disk that is there and cannot be opened is not gone, and cannot be reached.
+func TestUnopened(t *testing.T) {
+	f, d, faults, _, _ := newDisk(t)
+	why := errors.New("too many open files")
+	d.Unopened(why)
+	err := d.Read(ctx, []byte("k"), 0, nil, nil)
+	if !errors.Is(err, fleet.ErrUnopened) || !errors.Is(err, fleet.ErrMissing) || !errors.Is(err, why) || usable(f) {
+		t.Error(err)
+	}
+	d.Detach(why)
+	if err := d.Missing(); errors.Is(err, fleet.ErrUnopened) || !errors.Is(err, fleet.ErrMissing) {
+		t.Error(err)
+	}
+	d.Unopened(why)
+	d.Attach(faults)
+	if err := d.Refresh(ctx); err != nil || !usable(f) || d.Reason() != nil {
+		t.Error(err, d.Reason())
+	}
+}
+
+// That no more files can be opened, or no memory had, is no fault of the disk.
+func TestNotItsErrno(t *testing.T) {
+	for _, errno := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		f, d, faults, _, _ := newDisk(t)
+		faults.Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Apply}, Err: errno})
+		if err := d.Apply(ctx, nil, []osd.Update{osdtest.Put("k", []byte("v"), 1, 1)}); !errors.Is(err, errno) || !usable(f) {
+			t.Errorf("%v: usable %v", err, usable(f))
+		}
 	}
 }

@@ -3,16 +3,14 @@ package fragmentcache
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"io"
-	"path"
-	"slices"
 	"sync"
 	"sync/atomic"
 
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/osd"
+	"openvstorage/internal/disk"
 )
 
 const lockName = "LOCK"
@@ -34,7 +32,8 @@ type Cache struct {
 	close    sync.Once
 	closed   error
 
-	off   atomic.Bool
+	off   atomic.Bool  // nothing is written
+	until atomic.Int64 // and nothing is tried before this time, in Unix nanoseconds
 	stats counters
 }
 
@@ -46,33 +45,23 @@ type counters struct {
 
 // Open opens the cache in Options.Dir, or begins one. What is in it is found
 // after Open has returned, newest first; a get may miss until then. Damaged and
-// unfinished segments are removed; files that are not the cache's are left.
+// unfinished segments are removed; files that are not the cache's are left. A
+// disk that fails is no reason to do without the cache for good: it is tried
+// again.
 func Open(o Options) (*Cache, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	if err := o.FS.MkdirAll(o.Dir, 0o755); err != nil {
-		return nil, fmt.Errorf("fragment cache: %w", err)
-	}
-	lock, err := o.FS.Lock(path.Join(o.Dir, lockName))
-	if err != nil {
-		return nil, fmt.Errorf("fragment cache %s: %w", o.Dir, err)
-	}
-	names, err := o.FS.ReadDir(o.Dir)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("fragment cache: %w", err), lock.Close())
-	}
-	var numbers []uint64
-	for _, name := range names {
-		if n, ok := segmentNumber(name); ok {
-			numbers = append(numbers, n)
-		}
-	}
-	slices.Sort(numbers)
-	c := &Cache{opt: o, pageBlocks: uint32(o.PageBytes / blockSize), seed: maphash.MakeSeed(), lock: lock, finished: make(chan struct{})}
+	c := &Cache{opt: o, pageBlocks: uint32(o.PageBytes / blockSize), seed: maphash.MakeSeed(), finished: make(chan struct{})}
 	c.queue = newQueue(o, &c.stats)
-	go newWriter(c, numbers).run()
+	w := &writer{c: c, next: 1}
+	if err := w.begin(); errors.Is(err, disk.ErrLocked) {
+		return nil, err
+	} else if err != nil {
+		w.turnOff(err)
+	}
+	go w.run()
 	return c, nil
 }
 
@@ -164,7 +153,9 @@ func (c *Cache) Close() error {
 		c.closing.Store(true)
 		c.queue.close()
 		<-c.finished
-		c.closed = c.lock.Close()
+		if c.lock != nil {
+			c.closed = c.lock.Close()
+		}
 	})
 	return c.closed
 }
@@ -178,13 +169,5 @@ func (c *Cache) Stats() Stats {
 		Written: s.written.Load(), Refused: s.refused.Load(), Dropped: s.dropped.Load(), Kept: s.kept.Load(), Evicted: s.evicted.Load(),
 		Bytes: s.bytes.Load(), Segments: int(s.segments.Load()), Extents: extents,
 		IndexBytes: bytes + s.checksumBytes.Load() + s.ghostSize.Load(), Off: c.off.Load(),
-	}
-}
-
-// turnOff ends writing until the next Open: after a failed write nothing more is
-// written to its file (rule P6), and a disk that fails is none to cache on.
-func (c *Cache) turnOff(err error) {
-	if !c.off.Swap(true) {
-		c.opt.Logger.Error("the fragment cache takes no more until it is opened again; what it has is served", "dir", c.opt.Dir, "err", err)
 	}
 }

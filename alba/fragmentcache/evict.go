@@ -30,10 +30,11 @@ func (w *writer) evict(s *segment, second bool) bool {
 }
 
 // remove removes a file. If that fails, what is written further would be more
-// than was allowed.
+// than was allowed: not before it is gone.
 func (w *writer) remove(name string) {
 	if err := w.c.opt.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		w.c.turnOff(err)
+		w.left = append(w.left, name)
+		w.turnOff(err)
 	}
 }
 

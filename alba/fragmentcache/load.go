@@ -13,7 +13,7 @@ func (w *writer) load() {
 	slot := 0
 	for _, number := range slices.Backward(w.numbers) {
 		if w.c.closing.Load() {
-			w.c.off.Store(true) // nothing is written beside files that were not counted
+			w.stop() // nothing is written beside files that were not counted
 			break
 		}
 		s, err := w.loadSegment(number, slot)

@@ -1,9 +1,9 @@
 package fragmentcache
 
 import (
-	"errors"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -157,6 +157,8 @@ func TestFailedWrite(t *testing.T) {
 			fsys := crashdisk.New()
 			faulty := faultdisk.New(fsys)
 			o := options(faulty)
+			var clock clock
+			o.now = clock.now
 			c := open(t, o)
 			faulty.Inject(rule)
 			for i := range 100 {
@@ -175,10 +177,44 @@ func TestFailedWrite(t *testing.T) {
 			if _, n := files(t, fsys); n > o.Bytes {
 				t.Errorf("%d bytes", n)
 			}
+			// It is tried again after a while, and after a longer one.
+			for _, rest := range []time.Duration{pauseMin, 2 * pauseMin} {
+				clock.advance(rest - 1)
+				if !c.pausing() {
+					t.Errorf("it is tried again before %v are over", rest)
+				}
+				clock.advance(1)
+				if c.pausing() {
+					t.Errorf("it is not tried again after %v", rest)
+				}
+				for i := range 100 {
+					put(c, key(2000+i, 0), 0, 64<<10)
+					c.Flush()
+				}
+				if s := c.Stats(); !s.Off {
+					t.Errorf("%v: %+v", rest, s)
+				}
+				if _, n := files(t, fsys); n > o.Bytes {
+					t.Errorf("%d bytes", n)
+				}
+			}
+			// When the disk is well again it goes on by itself.
+			faulty.Clear()
+			clock.advance(pauseMax)
+			for i := range 100 {
+				put(c, key(3000+i, 0), 0, 64<<10)
+				c.Flush()
+			}
+			want(t, c, true, key(3099, 0), 0, 64<<10)
+			if s := c.Stats(); s.Off {
+				t.Errorf("%+v", s)
+			}
+			if _, n := files(t, fsys); n > o.Bytes {
+				t.Errorf("%d bytes", n)
+			}
 			if err := c.Close(); err != nil {
 				t.Fatal(err)
 			}
-			faulty.Clear()
 			c = open(t, o)
 			put(c, key(1000, 0), 0, 64<<10)
 			c.Flush()
@@ -214,12 +250,31 @@ func TestFailedRead(t *testing.T) {
 func TestFailedOpen(t *testing.T) {
 	for _, op := range []faultdisk.Op{faultdisk.Mkdir, faultdisk.ReadDir, faultdisk.Lock} {
 		faulty := faultdisk.New(crashdisk.New())
-		injected := faulty.Inject(faultdisk.Rule{Ops: op, Err: unix.EIO})
-		if _, err := Open(options(faulty)); !errors.Is(err, unix.EIO) {
-			t.Errorf("%v: %v", op, err)
+		o := options(faulty)
+		before := open(t, o)
+		put(before, key(1, 0), 0, 64<<10)
+		if err := before.Close(); err != nil {
+			t.Fatal(err)
 		}
+		var clock clock
+		o.now = clock.now
+		injected := faulty.Inject(faultdisk.Rule{Ops: op, Err: unix.EMFILE})
+		c := open(t, o)
+		put(c, key(2, 0), 0, 64<<10)
+		c.Flush()
+		if s := c.Stats(); !s.Off || s.Dropped == 0 {
+			t.Errorf("%v: %+v", op, s)
+		}
+		want(t, c, false, key(1, 0), 0, 4096)
 		injected.Remove()
-		open(t, options(faulty)) // the lock is free
+		clock.advance(pauseMin)
+		put(c, key(2, 0), 0, 64<<10)
+		c.Flush()
+		want(t, c, true, key(1, 0), 0, 64<<10)
+		want(t, c, true, key(2, 0), 0, 64<<10)
+		if s := c.Stats(); s.Off {
+			t.Errorf("%v: %+v", op, s)
+		}
 	}
 	for _, o := range []Options{{Bytes: 1}, {Bytes: 1 << 60}, {Bytes: 1 << 20, PageBytes: 5000}, {Bytes: 1 << 20, PageBytes: 1 << 20}} {
 		o.FS, o.Dir = crashdisk.New(), dir

@@ -3,6 +3,7 @@ package fragmentcache
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"openvstorage/internal/disk"
 )
@@ -42,6 +43,8 @@ type Options struct {
 	AdmitFirst bool
 
 	Logger *slog.Logger // default: none
+
+	now func() time.Time // default time.Now
 }
 
 // withDefaults fills in and checks the options.
@@ -64,6 +67,9 @@ func (o Options) withDefaults() (Options, error) {
 		o.QueueBytes = 16 << 20
 	}
 	o.QueueBytes = max(o.QueueBytes, 2*runMax*blockSize)
+	if o.now == nil {
+		o.now = time.Now
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -92,6 +98,6 @@ type Stats struct {
 	Extents    int
 	IndexBytes int64 // of the index in memory, with checksums and what admission remembers
 
-	// Off: a write failed, and nothing more is written until the next Open.
+	// Off: a write failed, and nothing more is written for a while.
 	Off bool
 }

@@ -62,7 +62,7 @@ func newQueue(o Options, stats *counters) *queue {
 // admitted or does not fit is not kept. off and the length of p are multiples of
 // 4096, else nothing is.
 func (c *Cache) Put(key manifest.Key, off uint32, p []byte, crcs []uint32) {
-	if !aligned(off, p, crcs) || c.off.Load() {
+	if !aligned(off, p, crcs) || c.pausing() {
 		c.stats.dropped.Add(uint64(len(p)))
 		return
 	}

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"path"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/osd"
@@ -14,8 +16,15 @@ import (
 const dir = "/cache"
 
 func options(fsys disk.FS) Options {
-	return Options{FS: fsys, Dir: dir, Bytes: 4 << 20, SegmentBytes: 256 << 10, AdmitFirst: true}
+	return Options{FS: fsys, Dir: dir, Bytes: 4 << 20, SegmentBytes: 256 << 10, AdmitFirst: true, now: new(clock).now}
 }
+
+// clock is a clock that tests move.
+type clock struct{ nanos atomic.Int64 }
+
+func (c *clock) now() time.Time { return time.Unix(1, c.nanos.Load()) }
+
+func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
 
 func open(t testing.TB, o Options) *Cache {
 	t.Helper()

@@ -22,6 +22,9 @@ type writer struct {
 	bufs    [][]byte
 	writes  []write
 
+	failures int      // since something was written
+	left     []string // files that could not be removed
+
 	index  []byte // scratch for a segment's index
 	copied []byte
 	found  []extent
@@ -34,17 +37,11 @@ type write struct {
 	to     location
 }
 
-func newWriter(c *Cache, numbers []uint64) *writer {
-	w := &writer{c: c, numbers: numbers, next: 1}
-	if n := len(numbers); n > 0 {
-		w.next = numbers[n-1] + 1
-	}
-	return w
-}
-
 func (w *writer) run() {
 	defer close(w.c.finished)
-	w.load()
+	if w.c.lock != nil {
+		w.load()
+	}
 	var b *batch
 	for b = w.c.queue.take(b); b != nil; b = w.c.queue.take(b) {
 		w.put(b)
@@ -56,6 +53,7 @@ func (w *writer) run() {
 
 // put appends what of a batch is not there.
 func (w *writer) put(b *batch) {
+	w.resume()
 	for i := range b.items {
 		it := &b.items[i]
 		missing := it.run.mask() &^ w.c.index.present(it.fp)
@@ -104,7 +102,9 @@ func follows(p, q []byte) bool {
 func (w *writer) flush() {
 	if len(w.writes) > 0 && !w.c.off.Load() {
 		if _, err := w.open.file.WritevAt(w.bufs, int64(w.from)*blockSize); err != nil {
-			w.c.turnOff(err)
+			w.turnOff(err)
+		} else {
+			w.failures = 0
 		}
 	}
 	for i := range w.writes {
@@ -135,7 +135,7 @@ func (w *writer) seal() {
 	}
 	w.index = appendIndex(w.index[:0], w.entries, s.crcs[:w.blocks-1], s.incarnation)
 	if _, err := s.file.WriteAt(w.index, int64(w.blocks)*blockSize); err != nil {
-		w.c.turnOff(err)
+		w.turnOff(err)
 		return
 	}
 	s.size = segmentSize(w.blocks, len(w.entries))
@@ -162,11 +162,12 @@ func (w *writer) rotate() {
 		slot, _ = w.freeSlot()
 	}
 	s, err := createSegment(w.c.opt.FS, w.c.opt.Dir, w.next, rand.Uint64())
+	w.next++
 	if err != nil {
-		w.c.turnOff(err)
+		w.turnOff(err)
+		w.left = append(w.left, segmentName(w.c.opt.Dir, w.next-1))
 		return
 	}
-	w.next++
 	s.slot, s.crcs = slot, make([]uint32, w.c.opt.SegmentBytes/blockSize)
 	w.c.segments[slot].Store(s)
 	w.c.stats.checksumBytes.Add(4 * int64(len(s.crcs)))

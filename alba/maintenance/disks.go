@@ -27,7 +27,9 @@ func (m *Maintenance) refreshLocked(ctx context.Context) {
 	there := make(map[uint64]bool)
 	for _, d := range m.opt.Fleet.All() {
 		err := d.Refresh(ctx)
-		if there[d.Number] = !errors.Is(err, fleet.ErrMissing); there[d.Number] {
+		// One that is there, and cannot be opened as the machine lacks something,
+		// is not gone: it starts no rebuild.
+		if there[d.Number] = !errors.Is(err, fleet.ErrMissing) || errors.Is(err, fleet.ErrUnopened); there[d.Number] {
 			delete(m.missing, d.Number)
 		} else if _, known := m.missing[d.Number]; !known {
 			m.missing[d.Number] = m.opt.Now()

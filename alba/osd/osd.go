@@ -34,10 +34,13 @@ var (
 	ErrNotFound = errors.New("no such key on the OSD")
 	ErrAssert   = errors.New("assert failed")               // an *AssertError
 	ErrCorrupt  = errors.New("value on the OSD is corrupt") // its checksum does not hold
-	ErrFull     = errors.New("OSD is full")                 // deletes are served still
-	ErrReadOnly = errors.New("OSD takes no writes")         // its disk failed a write or a sync
-	ErrInvalid  = errors.New("not a request to an OSD")     // it exceeds a bound
-	ErrClosed   = errors.New("OSD is closed")
+	// ErrUnreadable: the medium does not give the value, or what may say where
+	// it is. It is there for all that anyone knows.
+	ErrUnreadable = errors.New("the OSD's disk does not give what is on it")
+	ErrFull       = errors.New("OSD is full")             // deletes are served still
+	ErrReadOnly   = errors.New("OSD takes no writes")     // its disk failed a write or a sync
+	ErrInvalid    = errors.New("not a request to an OSD") // it exceeds a bound
+	ErrClosed     = errors.New("OSD is closed")
 )
 
 // An AssertError says which assert did not hold.
@@ -89,7 +92,10 @@ type Value struct {
 	Epoch uint64
 }
 
-// Info is what Stat and Range tell of a value.
+// Info is what Stat and Range tell of a value. That a key is not found, or not
+// in a range, is no reason to delete anything anywhere: of an OSD that could not
+// read all that it has (Usage.ReadOnly is ErrUnreadable then, and so is a Read of
+// the key) it is not known.
 type Info struct {
 	Key   []byte
 	Found bool // always true from Range

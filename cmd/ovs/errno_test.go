@@ -106,9 +106,6 @@ var mayHalt = []struct {
 // excused are cases at the start that are known to fail: a vDisk halts, until the
 // next start, for one errno that passes.
 var excused = []struct{ kind, who string }{
-	{"sco", "writebuffer, volumedriver"},
-	{"tlog", "writebuffer, volumedriver"},
-	{"buffer", "writebuffer, volumedriver"},
 	{"object", "volumedriver: a catalog that cannot be read"},
 	{"store", "volumedriver: the same"},
 }
@@ -133,7 +130,7 @@ func excuse(c volumetest.ErrnoCase) string {
 }
 
 // openErrno opens all that `ovs up` opens, on a disk.
-func openErrno(kind string, maintain albahere.Maintain, closing func(*embedded) error) volumetest.Opener {
+func openErrno(kind string, maintain albahere.Maintain, closing func(*whole) error) volumetest.Opener {
 	return func(fs disk.FS) (*volumetest.System, error) {
 		dir, err := datadir.Open(fs, "/data")
 		if err != nil {
@@ -149,12 +146,12 @@ func openErrno(kind string, maintain albahere.Maintain, closing func(*embedded) 
 		if err != nil {
 			return nil, errors.Join(err, dir.Close())
 		}
-		e := h.(*embedded)
+		e := &whole{h.(*embedded), dir}
 		return &volumetest.System{
 			Host:  e.Host,
-			Close: func() error { return errors.Join(closing(e), dir.Close()) },
+			Close: func() error { return closing(e) },
 			Err: func() error {
-				err := e.group.Err()
+				err := e.groups.Node(registryGroup).Err()
 				if s, ok := e.backend.(interface{ Err() error }); ok {
 					err = errors.Join(err, s.Err())
 				}
@@ -169,7 +166,7 @@ func openErrno(kind string, maintain albahere.Maintain, closing func(*embedded) 
 func TestPowerCutAfterTheFirstFlush(t *testing.T) {
 	for _, kind := range []string{backendALBA, backendLocal} {
 		t.Run(kind, func(t *testing.T) {
-			open := openErrno(kind, albahere.Maintain{ByHand: true}, func(e *embedded) error { return e.Close(context.Background()) })
+			open := openErrno(kind, albahere.Maintain{ByHand: true}, func(e *whole) error { return e.Close(context.Background()) })
 			mem := crashdisk.New()
 			s, err := open(mem)
 			if err != nil {
@@ -224,10 +221,10 @@ func TestErrnos(t *testing.T) {
 			if n, err := strconv.Atoi(os.Getenv("OVS_ERRNOS")); err == nil {
 				cases = n
 			}
-			closing := func(e *embedded) error { return e.Close(context.Background()) }
+			closing := func(e *whole) error { return e.Close(context.Background()) }
 			judging := closing
 			if kind == backendALBA {
-				judging = func(e *embedded) error { return closeWhole(e, false) }
+				judging = func(e *whole) error { return closeWhole(e, false) }
 			}
 			volumetest.Errnos(t, volumetest.ErrnoSuite{
 				Open:    openErrno(kind, busy, closing),

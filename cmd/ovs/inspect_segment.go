@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 
@@ -9,6 +10,7 @@ import (
 
 	"openvstorage/alba/asd"
 	"openvstorage/alba/manifest"
+	"openvstorage/alba/osd"
 	"openvstorage/internal/disk/osdisk"
 )
 
@@ -82,6 +84,9 @@ func checkSegment(name string) (*segmentReport, error) {
 
 func (r *segmentReport) record(b *asd.Record) {
 	switch {
+	case b.Gap && errors.Is(b.Err, osd.ErrUnreadable):
+		r.fault("%d bytes at offset %d cannot be read, and batches may be in them: %v", b.Length, b.Offset, b.Err)
+		return
 	case b.Gap:
 		r.fault("%d bytes at offset %d are no batch, and there are others behind: %v", b.Length, b.Offset, b.Err)
 		return

@@ -1,0 +1,255 @@
+package asd
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"openvstorage/internal/disk"
+
+	"golang.org/x/sys/unix"
+)
+
+// Descriptors bounds how many files of segments that are not written to are
+// open, of all the ASDs that share it. Of more segments than that, those that
+// were read least lately are closed and opened again when they are read (a
+// clock: one bit for each says whether it was read since the hand passed).
+//
+// Reads under way keep their file. When all that are open are being read,
+// another is opened all the same, and closed with its last read: waiting would
+// have one read wait for another, which may wait for the first.
+type Descriptors struct {
+	max  int
+	over atomic.Bool // more are open than max
+
+	mu     sync.Mutex
+	open   []*handle
+	hand   int
+	opened uint64
+	closed uint64
+}
+
+// DescriptorsMin is the least of NewDescriptors.
+const DescriptorsMin = 1
+
+// NewDescriptors returns a bound of so many open files, 0: half of what the
+// process may have open, which is RLIMIT_NOFILE; LimitNOFILE in a unit.
+func NewDescriptors(most int) *Descriptors {
+	if most <= 0 {
+		most = OpenFilesMax() / 2
+	}
+	return &Descriptors{max: max(most, DescriptorsMin)}
+}
+
+// OpenFilesMax is how many files the process may have open.
+func OpenFilesMax() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 1024
+	}
+	return int(min(limit.Cur, 1<<30))
+}
+
+// DescriptorStats are the figures of Descriptors.
+type DescriptorStats struct {
+	Max    int
+	Open   int
+	Opened uint64 // since the start
+	Closed uint64 // of those, to keep the bound
+}
+
+// Stats returns the figures.
+func (d *Descriptors) Stats() DescriptorStats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return DescriptorStats{Max: d.max, Open: len(d.open), Opened: d.opened, Closed: d.closed}
+}
+
+// handle is an open file of a segment.
+type handle struct {
+	segment *segment
+	file    disk.File
+	// users counts the reads under way, closedBit is added once, when there
+	// were none, by whoever closes the file.
+	users  atomic.Int64
+	read   atomic.Bool // since the hand passed
+	doomed atomic.Bool // it is closed with its last read
+	own    bool        // the writer's: it is in no Descriptors
+	at     int         // in Descriptors.open; its mu
+}
+
+const closedBit = 1 << 62
+
+// acquire reports whether the file may be used until release.
+func (h *handle) acquire() bool {
+	if h.users.Add(1) < closedBit {
+		if !h.read.Load() {
+			h.read.Store(true)
+		}
+		return true
+	}
+	h.users.Add(-1)
+	return false
+}
+
+// release ends a use.
+func (h *handle) release(d *Descriptors) {
+	if h.users.Add(-1) == 0 && (h.doomed.Load() || d.over.Load() && !h.own) {
+		h.close(d)
+	}
+}
+
+// doom closes the file when nobody reads it.
+func (h *handle) doom(d *Descriptors) {
+	h.doomed.Store(true)
+	h.close(d)
+}
+
+// close closes the file unless somebody uses it, and reports whether it did.
+func (h *handle) close(d *Descriptors) bool {
+	if !h.users.CompareAndSwap(0, closedBit) {
+		return false
+	}
+	h.segment.handle.CompareAndSwap(h, nil)
+	if !h.own {
+		d.remove(h)
+	}
+	h.file.Close() // it was only read, or what was written to it has been synced, or is given up
+	return true
+}
+
+func (d *Descriptors) remove(h *handle) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	last := len(d.open) - 1
+	d.open[h.at] = d.open[last]
+	d.open[h.at].at = h.at
+	d.open[last] = nil
+	d.open = d.open[:last]
+	d.over.Store(len(d.open) > d.max)
+	if !h.doomed.Load() {
+		d.closed++
+	}
+}
+
+func (d *Descriptors) add(h *handle) {
+	d.mu.Lock()
+	h.at = len(d.open)
+	d.open = append(d.open, h)
+	d.opened++
+	d.over.Store(len(d.open) > d.max)
+	excess := len(d.open) - d.max
+	d.mu.Unlock()
+	d.shed(excess)
+}
+
+// shed closes up to n files that nobody reads now, first those that were not
+// read lately, and returns how many.
+func (d *Descriptors) shed(n int) (closed int) {
+	for closed < n {
+		h := d.victim()
+		if h == nil {
+			return closed
+		}
+		if h.close(d) {
+			closed++
+		}
+	}
+	return closed
+}
+
+// victim returns a file that nobody reads, nil if there is none.
+func (d *Descriptors) victim() *handle {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for range 2 * len(d.open) {
+		if d.hand++; d.hand >= len(d.open) {
+			d.hand = 0
+		}
+		if h := d.open[d.hand]; h.users.Load() == 0 && !h.read.Swap(false) {
+			return h
+		}
+	}
+	return nil
+}
+
+// file returns the segment's file, for reading, until the handle is released.
+func (a *ASD) file(s *segment) (*handle, error) {
+	if h := s.handle.Load(); h != nil && h.acquire() {
+		return h, nil
+	}
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	if h := s.handle.Load(); h != nil && h.acquire() {
+		return h, nil
+	}
+	f, err := a.openFile(s.path, 0)
+	if err != nil {
+		return nil, err
+	}
+	h := &handle{segment: s, file: f}
+	h.users.Store(1)
+	s.handle.Store(h)
+	if s.gone.Load() {
+		h.doomed.Store(true)
+	}
+	a.files.add(h)
+	return h, nil
+}
+
+// segmentReader reads a segment's file, and has it open only meanwhile.
+type segmentReader struct {
+	a *ASD
+	s *segment
+}
+
+func (r segmentReader) ReadAt(p []byte, off int64) (int, error) {
+	h, err := r.a.file(r.s)
+	if err != nil {
+		return 0, err
+	}
+	defer h.release(r.a.files)
+	return h.file.ReadAt(p, off)
+}
+
+// scanner returns a scanner of a segment. size is its length.
+func (a *ASD) scanner(s *segment, size int64, bad *int) *scanner {
+	return newScanner(segmentReader{a, s}, s.path, s.incarnation, size, bad)
+}
+
+// patienceFor is how long a call waits for a descriptor, when the process or the
+// machine has none left.
+const patienceFor = 2 * time.Second
+
+// openFile opens a file. Where too many are open, which is no fault of the disk,
+// it closes some of its own that nobody reads, and waits a while for others.
+func (a *ASD) openFile(name string, flag disk.Flag) (f disk.File, err error) {
+	err = a.withDescriptor(func() error {
+		f, err = a.opt.FS.OpenFile(name, flag, 0o600)
+		return err
+	})
+	return f, err
+}
+
+// syncDir makes the names in the directory durable.
+func (a *ASD) syncDir() error {
+	return a.withDescriptor(func() error { return a.opt.FS.SyncDir(a.opt.Dir) })
+}
+
+func (a *ASD) withDescriptor(call func() error) error {
+	waited := time.Duration(0)
+	for rest := time.Millisecond; ; rest *= 2 {
+		err := call()
+		if err == nil || !noDescriptor(err) && !interrupted(err) || waited >= a.opt.patience {
+			return err
+		}
+		if a.files.shed(1+a.files.max/8) > 0 {
+			waited += time.Millisecond // others may take what is given up here, again and again
+			continue
+		}
+		rest = min(rest, a.opt.patience-waited)
+		if waited += rest; pause(a.ctx, rest) != nil {
+			return err
+		}
+	}
+}
