@@ -17,7 +17,13 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrHalted: the vDisk is halted (rule P3): only verified reads go on.
 	ErrHalted = errors.New("halted")
+	// ErrUnknownOutcome: whether it was done is not known yet. What it was done to
+	// is closed until it is, and is listed with the reason.
+	ErrUnknownOutcome = errors.New("the outcome is not known yet")
 	// ErrBusy: it is in use by somebody, or a limit is reached; a later
 	// attempt may succeed.
 	ErrBusy = errors.New("busy")
 )
+
+// errParentClosed: a clone cannot be opened before its parent.
+var errParentClosed = errors.New("its parent is not open")

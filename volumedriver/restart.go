@@ -62,6 +62,7 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 		batches: make(chan *writebuffer.Batch, 64),
 		rmw:     make(chan struct{}, 1),
 	}
+	v.put = make(chan struct{}, 1)
 	v.store.wake = make(chan struct{}, 1)
 	v.store.stored = make(chan struct{})
 	v.store.sizes = make(map[sco.Number]int64)
@@ -140,7 +141,7 @@ func (v *Volume) openMap(ctx context.Context) (err error) {
 	v.parent = c.Checkpoint.Parent
 	for _, s := range c.Snapshots {
 		if s.HasRoot {
-			v.snapshots = append(v.snapshots, &snapshot{s, v.m.ViewAt(mapRoot(s.Root))})
+			v.snapshots = append(v.snapshots, &snapshot{Snapshot: s, view: v.m.ViewAt(mapRoot(s.Root))})
 		}
 	}
 	return nil
@@ -246,6 +247,8 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 		scos, tlogs, v.store.nextObject = 1, 1, 1
 		return v.start(found, scos, tlogs)
 	}
+	ctx, cancel := context.WithTimeout(ctx, settleMax) // a start does not wait for one vDisk
+	defer cancel()
 	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
 		// The start of an epoch matters while files of older ones exist.
 		c.Epochs = slices.DeleteFunc(c.Epochs, func(e catalog.EpochStart) bool { return e.Epoch <= oldest })

@@ -29,6 +29,7 @@ type storer struct {
 	sweepDue      atomic.Bool
 
 	group      *group               // on its way to the backend
+	doubtful   *group               // whose catalog may have been put
 	sizes      map[sco.Number]int64 // of the SCOs in the backend, in bytes
 	active     uint64               // the log's activity when last seen
 	since      time.Time            // when it was first seen so
@@ -133,6 +134,12 @@ func (v *Volume) runStorer(ctx context.Context) {
 // storeStep does one bounded piece of work; more says that there may be more
 // to do at once.
 func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
+	if err := v.settle(ctx); err != nil {
+		return false, err
+	}
+	if err := v.endGroup(ctx); err != nil {
+		return false, err
+	}
 	v.noteActivity()
 	idle := time.Since(v.store.since)
 	urgent := v.store.urgent.Load() > 0 || v.host.buffer.Waiting()
@@ -284,9 +291,11 @@ func (v *Volume) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte) 
 		return err
 	}
 	if s.SameFile(head) {
-		v.put.Lock()
+		if err := v.lockPut(ctx); err != nil {
+			return err
+		}
 		err := v.deleteLocked(ctx, []string{name})
-		v.put.Unlock()
+		v.unlockPut()
 		if err != nil {
 			return err
 		}
@@ -339,14 +348,38 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 		reserveNumbers(c, scos, tlogs)
 		return nil
 	})
+	if errors.Is(err, ErrUnknownOutcome) {
+		v.store.doubtful = g
+	}
 	if err != nil {
 		return err
 	}
-	v.buf.SetLimits(v.reserved())
-	v.buf.Stored(g.tlogs[len(g.tlogs)-1].ID, v.narrowOf(ctx, g))
 	for _, t := range stored {
 		v.store.covered += t.Size
 	}
+	return v.groupStored(ctx, g)
+}
+
+// endGroup ends a group whose catalog was put without an answer, if it proves to
+// be in the backend: what is stored must not be stored again. Nothing is in
+// doubt.
+func (v *Volume) endGroup(ctx context.Context) error {
+	g := v.store.doubtful
+	if v.store.doubtful = nil; g == nil {
+		return nil
+	}
+	for _, t := range g.tlogs {
+		if t.LastSeq > v.storedSeq() {
+			return nil
+		}
+	}
+	return v.groupStored(ctx, g)
+}
+
+// groupStored lets go of what the catalog names now, and does what follows.
+func (v *Volume) groupStored(ctx context.Context, g *group) error {
+	v.buf.SetLimits(v.reserved())
+	v.buf.Stored(g.tlogs[len(g.tlogs)-1].ID, v.narrowOf(ctx, g))
 	if _, ahead := v.frozenSeq(); !ahead && v.store.covered >= checkpointBytes {
 		v.store.checkpointDue.Store(true)
 	}
@@ -358,8 +391,8 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 	return v.collect(ctx) // under load there is always more to upload
 }
 
-// fillSnapshots lists in c the snapshots that its TLogs and checkpoint cover.
-// c belongs to updateCatalog.
+// fillSnapshots lists in c the snapshots that its TLogs and checkpoint cover. In
+// memory they get their roots when c is in the backend: adopt.
 func (v *Volume) fillSnapshots(c *catalog.Catalog) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -368,8 +401,9 @@ func (v *Volume) fillSnapshots(c *catalog.Catalog) {
 		if s.Seq > c.StoredSeq {
 			continue
 		}
-		s.HasRoot = s.Seq <= c.Checkpoint.Seq
-		c.Snapshots = append(c.Snapshots, s.Snapshot)
+		listed := s.Snapshot
+		listed.HasRoot = s.Seq <= c.Checkpoint.Seq
+		c.Snapshots = append(c.Snapshots, listed)
 	}
 }
 

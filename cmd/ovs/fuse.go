@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 
-	"openvstorage/arakoon"
 	"openvstorage/backend"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree"
@@ -82,6 +81,7 @@ var fileErrors = []struct {
 	errno syscall.Errno
 }{
 	{volumedriver.ErrHalted, syscall.EIO}, // whatever the reason is
+	{volumedriver.ErrUnknownOutcome, syscall.EIO},
 	{backend.ErrNoSpace, syscall.ENOSPC},
 	{registry.ErrFull, syscall.ENOSPC},
 	{registry.ErrMany, syscall.EOPNOTSUPP},
@@ -185,7 +185,7 @@ func (f files) RenameBelow(ctx context.Context, from, to string, with func(commi
 				along[i] = registry.Swap(s)
 			}
 			err := commit(along)
-			if err != nil && !errors.Is(err, arakoon.ErrUnknownOutcome) {
+			if err != nil && !errors.Is(err, volumedriver.ErrUnknownOutcome) {
 				err = fmt.Errorf("%w: %w", filetree.ErrNotWritten, err)
 			}
 			return err
