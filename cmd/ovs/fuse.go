@@ -81,7 +81,6 @@ var fileErrors = []struct {
 	errno syscall.Errno
 }{
 	{volumedriver.ErrHalted, syscall.EIO}, // whatever the reason is
-	{volumedriver.ErrUnknownOutcome, syscall.EIO},
 	{backend.ErrNoSpace, syscall.ENOSPC},
 	{registry.ErrFull, syscall.ENOSPC},
 	{registry.ErrMany, syscall.EOPNOTSUPP},
@@ -103,6 +102,9 @@ func (e *errnoError) Error() string { return e.err.Error() }
 func (e *errnoError) Unwrap() error { return e.errno }
 
 func fileError(err error) error {
+	if errors.Is(err, volumedriver.ErrUnknownOutcome) {
+		return fmt.Errorf("%w: %w", fusefs.ErrUnknownOutcome, &errnoError{syscall.EIO, err})
+	}
 	for _, row := range fileErrors {
 		if errors.Is(err, row.err) {
 			return &errnoError{row.errno, err}

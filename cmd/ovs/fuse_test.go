@@ -96,7 +96,7 @@ func TestFileErrors(t *testing.T) {
 		volumedriver.ErrNotFound: syscall.ENOENT, volumedriver.ErrExists: syscall.EEXIST, volumedriver.ErrHasChildren: syscall.EBUSY,
 		volumedriver.ErrInvalid: syscall.EINVAL, volumedriver.ErrHalted: eio, volumedriver.ErrBusy: syscall.EBUSY,
 		volumedriver.ErrUnknownOutcome: eio,
-		backend.ErrNoSpace: syscall.ENOSPC, registry.ErrFull: syscall.ENOSPC, registry.ErrMany: syscall.EOPNOTSUPP,
+		backend.ErrNoSpace:             syscall.ENOSPC, registry.ErrFull: syscall.ENOSPC, registry.ErrMany: syscall.EOPNOTSUPP,
 		// The volume driver gives these a kind of its own, or nobody is to see them.
 		registry.ErrNotFound: eio, registry.ErrNameTaken: eio, registry.ErrIDTaken: eio, registry.ErrName: eio,
 		registry.ErrClosed: eio, registry.ErrFailed: eio, registry.ErrImport: eio,
