@@ -16,18 +16,6 @@ import (
 // before: its outcome would be unknown.
 const putMax = time.Minute
 
-// lockPut waits until no catalog is put and no object deleted, until unlockPut.
-func (v *Volume) lockPut(ctx context.Context) error {
-	select {
-	case v.put <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (v *Volume) unlockPut() { <-v.put }
-
 // updateCatalog is changeCatalog for those who look at the catalog again when it
 // fails.
 func (v *Volume) updateCatalog(ctx context.Context, fn func(c *catalog.Catalog) error) error {
@@ -43,10 +31,10 @@ func (v *Volume) updateCatalog(ctx context.Context, fn func(c *catalog.Catalog) 
 // found out. known is called once, when it is known whether the put took effect,
 // if fn returned nil; nobody puts a catalog meanwhile.
 func (v *Volume) changeCatalog(ctx context.Context, fn func(c *catalog.Catalog) error, known func(took bool)) error {
-	if err := v.lockPut(ctx); err != nil {
+	if err := v.put.take(ctx); err != nil {
 		return err
 	}
-	defer v.unlockPut()
+	defer v.put.give()
 	if err := v.Err(); err != nil {
 		return err
 	}
@@ -178,10 +166,10 @@ func (v *Volume) settle(ctx context.Context) error {
 	if v.doubt.cause.Load() == nil {
 		return nil
 	}
-	if err := v.lockPut(ctx); err != nil {
+	if err := v.put.take(ctx); err != nil {
 		return err
 	}
-	defer v.unlockPut()
+	defer v.put.give()
 	return v.resolve(ctx)
 }
 

@@ -234,9 +234,9 @@ func (v *Volume) objectNumber(ctx context.Context) (uint64, error) {
 // deleteObjects deletes objects that the catalog no longer needs, as its owner
 // (P4). What is left over is collected at the next start.
 func (v *Volume) deleteObjects(ctx context.Context, names []string) {
-	err := v.lockPut(ctx)
+	err := v.put.take(ctx)
 	if err == nil {
-		defer v.unlockPut()
+		defer v.put.give()
 		err = v.deleteLocked(ctx, names)
 	}
 	if err != nil && len(names) > 0 {

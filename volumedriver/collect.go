@@ -228,10 +228,10 @@ func firstError(errs ...error) error {
 func (v *Volume) deleteOrphans(ctx context.Context) error {
 	// No catalog is put between the list and the delete, and none was whose
 	// outcome is not known: it may name what the one before did not (O7).
-	if err := v.lockPut(ctx); err != nil {
+	if err := v.put.take(ctx); err != nil {
 		return err
 	}
-	defer v.unlockPut()
+	defer v.put.give()
 	if err := v.resolve(ctx); err != nil {
 		return err
 	}

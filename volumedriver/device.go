@@ -33,13 +33,16 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release
 	if err != nil {
 		return nil, nil, err
 	}
+	if u := v.closedBy(); u != nil {
+		return nil, nil, u.refuse(name)
+	}
 	if v.buf == nil {
 		return nil, nil, fmt.Errorf("vDisk %s cannot be opened: %w", name, v.Err())
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if u := v.closedBy(); u != nil {
-		return nil, nil, fmt.Errorf("vDisk %s: %s: %w", name, u.reason(), ErrBusy)
+	if u := v.closedBy(); u != nil { // since then, before it was claimed
+		return nil, nil, u.refuse(v.name)
 	}
 	if v.deleted {
 		return nil, nil, fmt.Errorf("vDisk %q: %w", name, ErrNotFound)

@@ -100,7 +100,7 @@ type Host struct {
 	end        context.CancelFunc
 	background sync.WaitGroup
 
-	structure sync.Mutex // create, clone, delete, rename: one at a time
+	structure lock // create, clone, delete, rename: one at a time
 
 	mu      sync.Mutex
 	volumes map[uuid.UUID]*Volume
@@ -112,7 +112,7 @@ type Host struct {
 // parents, and finishes what an earlier process had begun to delete.
 func Open(ctx context.Context, opt Options) (*Host, error) {
 	opt.ensureDefaults()
-	h := &Host{opt: opt, volumes: make(map[uuid.UUID]*Volume), byName: make(map[string]*Volume)}
+	h := &Host{opt: opt, structure: newLock(), volumes: make(map[uuid.UUID]*Volume), byName: make(map[string]*Volume)}
 	h.living, h.end = context.WithCancel(context.Background())
 	h.opening = make(map[uuid.UUID]*Volume)
 	h.slots = make(chan []byte, opt.UploadSlots)
@@ -262,8 +262,11 @@ func (h *Host) openOne(ctx context.Context, r registry.Record, born bool) *Volum
 	delete(h.opening, r.ID)
 	h.mu.Unlock()
 	h.list(v)
-	if v.buf == nil && (errors.Is(err, ErrUnknownOutcome) || errors.Is(err, registry.ErrUnknownOutcome) || errors.Is(err, errParentClosed)) {
-		h.openUnknown(v, r, err)
+	for _, later := range []error{ErrUnknownOutcome, registry.ErrUnknownOutcome, registry.ErrNotSwapped, errUnanswered, errParentClosed} {
+		if v.buf == nil && errors.Is(err, later) {
+			h.openUnknown(v, r, err)
+			break
+		}
 	}
 	return v
 }
@@ -325,8 +328,10 @@ func (h *Host) dropLostSnapshots(v *Volume) {
 // dropAutomatic deletes the snapshots of v that were made for clones, and have
 // none.
 func (h *Host) dropAutomatic(ctx context.Context, v *Volume) error {
-	v.admin.Lock()
-	defer v.admin.Unlock()
+	if err := v.admin.take(ctx); err != nil {
+		return err
+	}
+	defer v.admin.give()
 	if v.buf == nil || v.Err() != nil || v.closedBy() != nil {
 		return nil
 	}

@@ -23,8 +23,10 @@ func (h *Host) Create(ctx context.Context, name string, size uint64) (Info, erro
 	if err := h.free(ctx, name); err != nil {
 		return Info{}, err
 	}
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	if err := h.structure.take(ctx); err != nil {
+		return Info{}, err
+	}
+	defer h.structure.give()
 	if err := h.nameIsFree(name); err != nil {
 		return Info{}, err
 	}
@@ -92,6 +94,9 @@ func (h *Host) bear(ctx context.Context, r registry.Record, c *catalog.Catalog) 
 		return undo(registryError(err))
 	}
 	v := h.openOne(ctx, r, true)
+	if v.unsure.Load() != nil {
+		return v.info(), nil // it is made, and opens by itself
+	}
 	return v.info(), v.Err()
 }
 
@@ -160,7 +165,9 @@ func (h *Host) managed(ctx context.Context, name string) (*Volume, func(), error
 }
 
 func (v *Volume) manage(ctx context.Context) (*Volume, func(), error) {
-	v.admin.Lock()
+	if err := v.admin.take(ctx); err != nil {
+		return nil, nil, err
+	}
 	err := v.sure()
 	if err == nil {
 		err = v.Err()
@@ -169,10 +176,10 @@ func (v *Volume) manage(ctx context.Context) (*Volume, func(), error) {
 		err = v.settle(ctx)
 	}
 	if err != nil {
-		v.admin.Unlock()
+		v.admin.give()
 		return nil, nil, err
 	}
-	return v, v.admin.Unlock, nil
+	return v, v.admin.give, nil
 }
 
 // Resize grows a vDisk to size bytes. Connected NBD clients see it when they
@@ -194,8 +201,10 @@ func (h *Host) Rename(ctx context.Context, old, name string) error {
 	if err := h.free(ctx, name); err != nil {
 		return err
 	}
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	if err := h.structure.take(ctx); err != nil {
+		return err
+	}
+	defer h.structure.give()
 	v, err := h.volume(old)
 	if err != nil {
 		return err
@@ -214,8 +223,10 @@ func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commi
 			return err // it may be below either
 		}
 	}
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	if err := h.structure.take(ctx); err != nil {
+		return err
+	}
+	defer h.structure.give()
 	var list []renaming
 	for _, v := range h.all() {
 		name := v.Name()
@@ -379,8 +390,10 @@ func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(d
 	if _, err := h.find(ctx, src); err != nil {
 		return Info{}, err
 	}
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	if err := h.structure.take(ctx); err != nil {
+		return Info{}, err
+	}
+	defer h.structure.give()
 	if err := h.nameIsFree(dst); err != nil {
 		return Info{}, err
 	}
@@ -461,14 +474,18 @@ func (h *Host) DeleteIf(ctx context.Context, name string, check func(Info) error
 			return nil // it was being deleted, and is gone
 		}
 	}
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	if err := h.structure.take(ctx); err != nil {
+		return err
+	}
+	defer h.structure.give()
 	v, err := h.volume(name)
 	if err != nil {
 		return err
 	}
-	v.admin.Lock()
-	defer v.admin.Unlock()
+	if err := v.admin.take(ctx); err != nil {
+		return err
+	}
+	defer v.admin.give()
 	if err := v.sure(); err != nil {
 		return err
 	}

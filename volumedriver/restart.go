@@ -62,7 +62,7 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 		batches: make(chan *writebuffer.Batch, 64),
 		rmw:     make(chan struct{}, 1),
 	}
-	v.put = make(chan struct{}, 1)
+	v.put, v.admin = newLock(), newLock()
 	v.store.wake = make(chan struct{}, 1)
 	v.store.stored = make(chan struct{})
 	v.store.sizes = make(map[sco.Number]int64)
@@ -76,19 +76,19 @@ func (v *Volume) loadCatalog(ctx context.Context) error {
 	ns := v.namespace()
 	info, err := ns.Stat(ctx, catalog.ObjectName)
 	if err != nil {
-		return fmt.Errorf("catalog: %w", err)
+		return fmt.Errorf("catalog: %w", unanswered(err))
 	}
 	root := make([]byte, info.Size)
 	if err := get(ctx, ns, catalog.ObjectName, root, 0); err != nil {
-		return err
+		return unanswered(err)
 	}
 	c, err := catalog.Decode(root, func(name string) ([]byte, error) {
 		info, err := ns.Stat(ctx, name)
 		if err != nil {
-			return nil, err
+			return nil, unanswered(err)
 		}
 		b := make([]byte, info.Size)
-		return b, get(ctx, ns, name, b, 0)
+		return b, unanswered(get(ctx, ns, name, b, 0))
 	})
 	if err != nil {
 		return fmt.Errorf("catalog: %w", err)
@@ -189,7 +189,7 @@ func (v *Volume) replayStored(ctx context.Context, opt writebuffer.RecoverOption
 			}
 			data = make([]byte, t.Size)
 			if err := get(ctx, v.namespace(), id.Name(), data, 0); err != nil {
-				return err
+				return unanswered(err)
 			}
 		}
 		var entries []tlog.Entry

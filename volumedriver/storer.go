@@ -291,11 +291,11 @@ func (v *Volume) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte) 
 		return err
 	}
 	if s.SameFile(head) {
-		if err := v.lockPut(ctx); err != nil {
+		if err := v.put.take(ctx); err != nil {
 			return err
 		}
 		err := v.deleteLocked(ctx, []string{name})
-		v.unlockPut()
+		v.put.give()
 		if err != nil {
 			return err
 		}

@@ -12,10 +12,10 @@ import (
 	"openvstorage/volumedriver/registry/registrytest"
 )
 
-// unanswered has the catalog's next put, or each if count is 0, take effect or
+// noAnswer has the catalog's next put, or each if count is 0, take effect or
 // not without an answer. The error is one that is not asked again about: the
 // caller's time has run out.
-func unanswered(back *fault.Store, took bool, count int) *fault.Injected {
+func noAnswer(back *fault.Store, took bool, count int) *fault.Injected {
 	return back.Add(fault.Rule{
 		Ops: []fault.Op{fault.PutIf}, Object: catalog.ObjectName, Count: count, Err: context.DeadlineExceeded, After: took,
 	})
@@ -72,7 +72,7 @@ func TestOrphansOfUnknownCatalog(t *testing.T) {
 	}
 	s, err := v.snapshotNamed(fmt.Sprintf("%0200d", 300))
 	must(t, err)
-	rule := unanswered(back, true, 1)
+	rule := noAnswer(back, true, 1)
 	if err := v.deleteSnapshot(ctx, s); err == nil {
 		t.Fatal("a put that nobody answered is reported as done")
 	}
@@ -102,7 +102,7 @@ func TestSnapshotDeleteOfUnknownOutcome(t *testing.T) {
 			write(t, d, 0, 4, 2)
 			must(t, r.host.Sync(ctx, "v", nil))
 			volumeOf(t, r, "v").stopStorer()
-			rule := unanswered(back, took, 0)
+			rule := noAnswer(back, took, 0)
 			if err := r.host.SnapshotDelete(ctx, "v", "s"); err == nil {
 				t.Fatal("a put that nobody answered is reported as done")
 			}

@@ -86,8 +86,10 @@ func (h *Host) settle(ctx context.Context, v *Volume) error {
 	if _, err := h.opt.Registry.Get(ctx, v.id); err != nil && !errors.Is(err, registry.ErrNotFound) {
 		return fmt.Errorf("%w: %w", u.refuse(v.Name()), err)
 	}
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	if err := h.structure.take(ctx); err != nil {
+		return err
+	}
+	defer h.structure.give()
 	if v.unsure.Load() != u {
 		return nil
 	}
@@ -205,7 +207,7 @@ func (h *Host) finishDeletion(ctx context.Context, v *Volume, r registry.Record)
 	}
 	if err := h.remove(ctx, r.ID, r.Parent); err != nil {
 		h.deleteLater(r, err)
-		return fmt.Errorf("vDisk %s: its deletion has begun and goes on by itself: %w", r.Name, err)
+		return fmt.Errorf("vDisk %s: its deletion has begun and goes on by itself: %w: %w", r.Name, ErrUnknownOutcome, err)
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 //
 // Locks, in the order in which they may be taken:
 //
+//	structure of the host: create, clone, delete, rename
 //	admin     one management operation at a time
 //	put       one catalog put, or delete of objects, at a time
 //	log       the append section (in writebuffer)
@@ -49,11 +50,11 @@ type Volume struct {
 	count   counters
 
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
-	admin sync.Mutex
+	admin lock
 	gc    sync.Mutex // held while pages are swept, and while a snapshot goes or a rollback is made
 
-	put   chan struct{} // full while a catalog is put or objects are deleted: see lockPut
-	doubt catalogDoubt  // whoever has put
+	put   lock         // one catalog put, or delete of objects, at a time
+	doubt catalogDoubt // whoever has put
 	cat   struct {
 		sync.Mutex // for a moment only, never during I/O
 		catalog.Catalog

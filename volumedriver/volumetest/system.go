@@ -16,6 +16,10 @@ type System struct {
 	Host *volumedriver.Host
 	// Close ends it, and tells of anything that is wrong with what is left.
 	Close func() error
+	// Doubt has some of the calls on what it rests on, its registry and backend,
+	// not be answered from now on, or all be. Of those that are not answered some
+	// take effect, some later, and some never. Nil: it cannot.
+	Doubt func(on bool)
 }
 
 // Opener opens the system that a disk holds, making it on an empty one.

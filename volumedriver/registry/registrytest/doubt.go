@@ -31,6 +31,7 @@ type Doubt struct {
 	mu   sync.Mutex
 	fate func() Fate
 	deaf bool
+	mute func() bool           // nobody settles
 	late func(context.Context) // a swap that is under way
 }
 
@@ -54,11 +55,18 @@ func (d *Doubt) Next(fate Fate) {
 	})
 }
 
+// Silence has Settle fail when mute says so.
+func (d *Doubt) Silence(mute func() bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mute = mute
+}
+
 // Heal has everything answered again.
 func (d *Doubt) Heal() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.fate, d.deaf = nil, false
+	d.fate, d.deaf, d.mute = nil, false, nil
 }
 
 // land makes what is under way; d.mu is held.
@@ -94,7 +102,7 @@ func (d *Doubt) Range(ctx context.Context, prefix []byte, fn func(key, value []b
 func (d *Doubt) Settle(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.deaf {
+	if d.deaf || d.mute != nil && d.mute() {
 		return errNoAnswer
 	}
 	d.land(ctx)
