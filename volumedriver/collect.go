@@ -275,12 +275,12 @@ func (v *Volume) sweep(ctx context.Context) error {
 	if !v.store.sweepDue.Load() && pages < 2*v.store.swept+sweepSlack {
 		return nil
 	}
-	if !v.gc.TryLock() {
+	if !v.gc.try() {
 		// A rollback or the end of a snapshot, which may wait for the storer.
 		v.store.collectDue.Store(true)
 		return nil
 	}
-	defer v.gc.Unlock()
+	defer v.gc.give()
 	v.store.sweepDue.Store(false)
 	v.mu.Lock()
 	var roots []metadata.Root

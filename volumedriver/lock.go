@@ -18,4 +18,14 @@ func (l lock) take(ctx context.Context) error {
 	}
 }
 
+// try takes the lock if nobody has it.
+func (l lock) try() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 func (l lock) give() { <-l }

@@ -62,7 +62,7 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 		batches: make(chan *writebuffer.Batch, 64),
 		rmw:     make(chan struct{}, 1),
 	}
-	v.put, v.admin = newLock(), newLock()
+	v.put, v.admin, v.gc = newLock(), newLock(), newLock()
 	v.store.wake = make(chan struct{}, 1)
 	v.store.stored = make(chan struct{})
 	v.store.sizes = make(map[sco.Number]int64)

@@ -86,8 +86,10 @@ func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 			return err
 		}
 	}
-	v.gc.Lock()
-	defer v.gc.Unlock()
+	if err := v.gc.take(ctx); err != nil {
+		return err
+	}
+	defer v.gc.give()
 	return v.changeCatalog(ctx, func(c *catalog.Catalog) error {
 		if err := v.closeSnapshot(s); err != nil {
 			return err
@@ -147,8 +149,10 @@ func (v *Volume) rollback(ctx context.Context, s *snapshot) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
-	v.gc.Lock()
-	defer v.gc.Unlock()
+	if err := v.gc.take(ctx); err != nil {
+		return err
+	}
+	defer v.gc.give()
 	id := s.ID
 	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindRollback, Payload: id[:]})
 	if err != nil {

@@ -51,7 +51,7 @@ type Volume struct {
 
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
 	admin lock
-	gc    sync.Mutex // held while pages are swept, and while a snapshot goes or a rollback is made
+	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made
 
 	put   lock         // one catalog put, or delete of objects, at a time
 	doubt catalogDoubt // whoever has put
