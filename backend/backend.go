@@ -15,7 +15,8 @@ import (
 )
 
 // Errors that callers match with errors.Is. Any other error is transient or
-// operational: the call may or may not have taken effect, and may be retried.
+// operational: the call may or may not have taken effect, or may take effect
+// yet, and may be retried. Unknown tells them apart.
 var (
 	ErrNotFound          = errors.New("object not found")
 	ErrExists            = errors.New("object exists with other bytes")
@@ -27,6 +28,22 @@ var (
 	ErrName              = errors.New("not a name for an object or namespace")
 	ErrClosed            = errors.New("backend is closed")
 )
+
+// Unknown reports whether a change that returned err may have taken effect, or
+// may do so yet. Of two changes of one namespace that were begun one after the
+// other the first never takes effect after the second has returned: so a PutIf
+// of the caller's own, once it has succeeded, ends what was under way under an
+// older version.
+func Unknown(err error) bool {
+	for _, refused := range []error{
+		ErrNotFound, ErrExists, ErrConflict, ErrNamespaceNotFound, ErrNamespaceExists, ErrName, ErrClosed,
+	} {
+		if errors.Is(err, refused) {
+			return false
+		}
+	}
+	return err != nil
+}
 
 // Version names one state of an object that PutIf writes. Zero: absent.
 type Version uint64

@@ -52,10 +52,14 @@ const stateHalted = "halted"
 // node. It is a write to the file, which a halted vDisk refuses: what can still be
 // read of it is there to be copied, and its snapshots may not all be known.
 //
-// That file is there first: a stop in between leaves the vDisk. Who calls has
-// called become, and holds moving for reading.
+// That file is there first: a stop in between leaves the vDisk, and so does a
+// deletion that may come yet; the vDisk hides the file as long as it is there.
+// Who calls has called become, and holds moving for reading.
 func (n *diskNode) empty(ctx context.Context, name string) error {
 	e, err := n.fs.tree.Make(ctx, name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.kept()})
+	if have, there := n.fs.tree.Get(name + suffix); errors.Is(err, fs.ErrExist) && there && have.Kind == filetree.EmptyDisk {
+		e, err = have, nil // of a deletion that did not come
+	}
 	if err != nil {
 		return err
 	}
@@ -74,7 +78,9 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 	})
 	if err != nil {
 		ctx = context.WithoutCancel(ctx) // all must be as it was
-		err = errors.Join(err, n.fs.tree.Remove(ctx, name+suffix))
+		if !errors.Is(err, ErrUnknownOutcome) {
+			err = errors.Join(err, n.fs.tree.Remove(ctx, name+suffix))
+		}
 		if n.inUse() {
 			err = errors.Join(err, n.attach(ctx))
 		}

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 
 	"github.com/google/uuid"
 
@@ -10,6 +11,10 @@ import (
 
 // ErrWouldBlock and ErrUnderWay in errno.go are what TryRead and TryWrite
 // return when memory is not enough.
+
+// ErrUnknownOutcome is what an error of a Pool also matches if what was asked for
+// may have happened, or may happen yet.
+var ErrUnknownOutcome = errors.New("the outcome is not known yet")
 
 // Span is one write: Data goes to byte offset Off. An alias of an unnamed
 // type, so that a Device need not import this package.

@@ -253,8 +253,19 @@ func TestSmallFilesFail(t *testing.T) {
 		keys.Fail(errors.New("the disk is gone"))
 		check(t, "fsync", f.Sync(), syscall.EIO)
 		keys.Fail(nil)
-		check(t, "in doubt", f.Sync(), syscall.EIO)
-		check(t, "mkdir", os.Mkdir(filepath.Join(dir, "d"), 0o755), syscall.EIO)
+		check(t, "fsync that finds out", f.Sync(), 0)
+		for _, made := range []bool{true, false} {
+			name := filepath.Join(dir, fmt.Sprint("d", made))
+			keys.Doubt(errors.New("no answer"), made)
+			check(t, "mkdir", os.Mkdir(name, 0o755), syscall.EIO)
+			check(t, "mkdir in doubt", os.Mkdir(name+"x", 0o755), syscall.EIO)
+			keys.Fail(nil)
+			check(t, "mkdir that finds out", os.Mkdir(name+"x", 0o755), 0)
+			_, err := os.Stat(name)
+			if (err == nil) != made {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 		f.Close()
 	})
 }

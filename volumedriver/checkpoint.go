@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"openvstorage/backend"
 	"openvstorage/metadata"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
@@ -33,6 +32,9 @@ func (v *Volume) freezeAtRest() {
 // is stored (O3): pages to the local store and to page objects, then
 // the catalog that names them, then the local TLogs may go (O4).
 func (v *Volume) commitCheckpoint(ctx context.Context) error {
+	if err := v.settle(ctx); err != nil {
+		return err
+	}
 	a := v.coveredAhead()
 	if a == nil {
 		return nil
@@ -232,14 +234,17 @@ func (v *Volume) objectNumber(ctx context.Context) (uint64, error) {
 // deleteObjects deletes objects that the catalog no longer needs, as its owner
 // (P4). What is left over is collected at the next start.
 func (v *Volume) deleteObjects(ctx context.Context, names []string) {
-	v.put.Lock()
-	defer v.put.Unlock()
-	if err := v.deleteLocked(ctx, names); err != nil && len(names) > 0 {
+	err := v.put.take(ctx)
+	if err == nil {
+		defer v.put.give()
+		err = v.deleteLocked(ctx, names)
+	}
+	if err != nil && len(names) > 0 {
 		v.log.Warn("objects not deleted", "count", len(names), "first", names[0], "err", err)
 	}
 }
 
-// deleteLocked deletes objects while no catalog is put. v.put is held.
+// deleteLocked deletes objects while no catalog is put. Whoever has put calls it.
 func (v *Volume) deleteLocked(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -250,8 +255,5 @@ func (v *Volume) deleteLocked(ctx context.Context, names []string) error {
 	if err := v.resolve(ctx); err != nil {
 		return err
 	}
-	v.cat.Lock()
-	version := v.cat.version
-	v.cat.Unlock()
-	return v.namespace().Delete(ctx, names, &backend.Condition{Name: catalog.ObjectName, Version: version})
+	return v.deleteNow(ctx, names)
 }

@@ -51,6 +51,9 @@ func (d *dead) sort(s metadata.SCO, snapshots []catalog.Snapshot) {
 // collect deletes what nothing can reach any more, and has a checkpoint made
 // when much waits for one.
 func (v *Volume) collect(ctx context.Context) (err error) {
+	if err := v.settle(ctx); err != nil {
+		return err
+	}
 	if v.store.checkpointDue.Load() {
 		v.freezeAtRest()
 		if err := v.commitCheckpoint(ctx); err != nil {
@@ -87,7 +90,7 @@ func (v *Volume) findDead(ctx context.Context) (*dead, error) {
 	d := &dead{checkpoint: v.checkpointSeq()}
 	d.frozen, d.ahead = v.frozenSeq()
 	// A snapshot counts until it is in neither list: one that goes leaves
-	// memory first, and comes back if the catalog cannot be put.
+	// memory when it is known to have left the catalog.
 	v.cat.Lock()
 	snapshots := slices.Clone(v.cat.Snapshots)
 	v.cat.Unlock()
@@ -223,8 +226,15 @@ func firstError(errs ...error) error {
 // deleteOrphans deletes TLogs, page objects and catalog segments of earlier
 // owners that the catalog does not name.
 func (v *Volume) deleteOrphans(ctx context.Context) error {
-	v.put.Lock() // no catalog is put between the list and the delete
-	defer v.put.Unlock()
+	// No catalog is put between the list and the delete, and none was whose
+	// outcome is not known: it may name what the one before did not (O7).
+	if err := v.put.take(ctx); err != nil {
+		return err
+	}
+	defer v.put.give()
+	if err := v.resolve(ctx); err != nil {
+		return err
+	}
 	v.cat.Lock()
 	keep := map[string]bool{catalog.ObjectName: true}
 	for _, t := range v.cat.TLogs {
@@ -265,12 +275,12 @@ func (v *Volume) sweep(ctx context.Context) error {
 	if !v.store.sweepDue.Load() && pages < 2*v.store.swept+sweepSlack {
 		return nil
 	}
-	if !v.gc.TryLock() {
+	if !v.gc.try() {
 		// A rollback or the end of a snapshot, which may wait for the storer.
 		v.store.collectDue.Store(true)
 		return nil
 	}
-	defer v.gc.Unlock()
+	defer v.gc.give()
 	v.store.sweepDue.Store(false)
 	v.mu.Lock()
 	var roots []metadata.Root

@@ -24,17 +24,26 @@ type Device interface {
 
 // OpenDevice returns the vDisk NAME, or the snapshot NAME@SNAP for reading.
 // It cannot be deleted until release is called, once.
-func (h *Host) OpenDevice(_ context.Context, name string) (dev Device, release func(), err error) {
+func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release func(), err error) {
 	name, snap, isSnap := strings.Cut(name, "@")
 	v, err := h.volume(name)
+	if err == nil && v.closedBy() != nil {
+		v, err = h.find(ctx, name)
+	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if u := v.closedBy(); u != nil {
+		return nil, nil, u.refuse(name)
 	}
 	if v.buf == nil {
 		return nil, nil, fmt.Errorf("vDisk %s cannot be opened: %w", name, v.Err())
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if u := v.closedBy(); u != nil { // since then, before it was claimed
+		return nil, nil, u.refuse(v.name)
+	}
 	if v.deleted {
 		return nil, nil, fmt.Errorf("vDisk %q: %w", name, ErrNotFound)
 	}
@@ -43,6 +52,9 @@ func (h *Host) OpenDevice(_ context.Context, name string) (dev Device, release f
 		s := v.namedLocked(snap)
 		if s == nil {
 			return nil, nil, fmt.Errorf("vDisk %s has no snapshot %q: %w", name, snap, ErrNotFound)
+		}
+		if s.leaving {
+			return nil, nil, fmt.Errorf("snapshot %s@%s is being deleted, or may be: %w", name, snap, ErrBusy)
 		}
 		dev = &SnapshotDevice{v: v, s: s, view: s.view}
 		v.readers[s.ID]++
@@ -75,12 +87,15 @@ func (v *Volume) snapshotInUse(s *snapshot) bool {
 func (h *Host) Exports(context.Context) ([]string, error) {
 	var names []string
 	for _, v := range h.all() {
-		if v.buf == nil {
+		if v.buf == nil || v.closedBy() != nil {
 			continue
 		}
 		v.mu.Lock()
 		names = append(names, v.name)
 		for _, s := range v.snapshots {
+			if s.leaving {
+				continue
+			}
 			names = append(names, v.name+"@"+s.Name)
 		}
 		v.mu.Unlock()

@@ -1,6 +1,12 @@
 package volumedriver
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"openvstorage/backend"
+)
 
 // Kinds of error, matched with errors.Is. What a method returns wraps one of
 // them with the object and what to do. They cross the management socket
@@ -17,7 +23,26 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrHalted: the vDisk is halted (rule P3): only verified reads go on.
 	ErrHalted = errors.New("halted")
+	// ErrUnknownOutcome: whether it was done is not known yet. What it was done to
+	// is closed until it is, and is listed with the reason.
+	ErrUnknownOutcome = errors.New("the outcome is not known yet")
 	// ErrBusy: it is in use by somebody, or a limit is reached; a later
 	// attempt may succeed.
 	ErrBusy = errors.New("busy")
 )
+
+// errUnanswered: the backend has not told what is in it. That is no damage: the
+// vDisk is opened when it does.
+var errUnanswered = errors.New("the backend has not answered")
+
+// unanswered marks an error of reading the backend that says nothing of what is
+// in it.
+func unanswered(err error) error {
+	if backend.Unknown(err) && !errors.Is(err, backend.ErrCorrupt) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", errUnanswered, err)
+	}
+	return err
+}
+
+// errParentClosed: a clone cannot be opened before its parent.
+var errParentClosed = errors.New("its parent is not open")

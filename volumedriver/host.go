@@ -27,8 +27,10 @@ import (
 )
 
 // Registry is where names, owners and epochs are kept. Methods are durable on
-// return.
+// return. After registry.ErrUnknownOutcome each later call finds out first what
+// became of the earlier one.
 type Registry interface {
+	Get(ctx context.Context, id uuid.UUID) (registry.Record, error)
 	List(ctx context.Context) ([]registry.Record, error)
 	Register(ctx context.Context, r registry.Record) error
 	RenameAll(ctx context.Context, list []registry.Renaming, along []registry.Swap) error
@@ -100,7 +102,7 @@ type Host struct {
 	end        context.CancelFunc
 	background sync.WaitGroup
 
-	structure sync.Mutex // create, clone, delete, rename: one at a time
+	structure lock // create, clone, delete, rename: one at a time
 
 	mu      sync.Mutex
 	volumes map[uuid.UUID]*Volume
@@ -112,7 +114,7 @@ type Host struct {
 // parents, and finishes what an earlier process had begun to delete.
 func Open(ctx context.Context, opt Options) (*Host, error) {
 	opt.ensureDefaults()
-	h := &Host{opt: opt, volumes: make(map[uuid.UUID]*Volume), byName: make(map[string]*Volume)}
+	h := &Host{opt: opt, structure: newLock(), volumes: make(map[uuid.UUID]*Volume), byName: make(map[string]*Volume)}
 	h.living, h.end = context.WithCancel(context.Background())
 	h.opening = make(map[uuid.UUID]*Volume)
 	h.slots = make(chan []byte, opt.UploadSlots)
@@ -252,21 +254,31 @@ func (h *Host) openOne(ctx context.Context, r registry.Record, born bool) *Volum
 	h.mu.Lock()
 	h.opening[r.ID] = v
 	h.mu.Unlock()
-	if err := h.open(ctx, v); err != nil {
+	err := h.open(ctx, v)
+	if err != nil {
 		v.halt(err)
 	}
 	h.mu.Lock()
 	delete(h.opening, r.ID)
 	h.mu.Unlock()
-	h.add(v)
+	h.list(v)
+	if err != nil && v.buf == nil && mayOpenLater(err) {
+		h.openUnknown(v, r, err)
+	}
 	return v
 }
 
-func (h *Host) add(v *Volume) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.volumes[v.id] = v
-	h.byName[v.name] = v
+// mayOpenLater says of an error of opening a vDisk that it tells nothing of the
+// vDisk's data: another try may find all well.
+func mayOpenLater(err error) bool {
+	for _, later := range []error{ErrUnknownOutcome, registry.ErrUnknownOutcome, registry.ErrNotSwapped, errUnanswered, errParentClosed} {
+		if errors.Is(err, later) {
+			return true
+		}
+	}
+	// No errno is damage: a file that was not read may be read yet.
+	cause := disk.CauseOf(err)
+	return cause.Passes() || cause == disk.BadDisk
 }
 
 // finish ends deletions that were begun, and removes what no vDisk owns: left
@@ -279,7 +291,7 @@ func (h *Host) finish(ctx context.Context, records []registry.Record) error {
 	for _, r := range records {
 		if r.Deleting {
 			if err := h.remove(ctx, r.ID, r.Parent); err != nil {
-				h.opt.Logger.Warn("deletion not finished", "vdisk", r.Name, "err", err)
+				h.deleteLater(r, err)
 			}
 		}
 	}
@@ -318,24 +330,37 @@ func (h *Host) removeUnborn(ctx context.Context, id uuid.UUID) {
 
 // dropLostSnapshots deletes snapshots that were made for clones that are gone.
 func (h *Host) dropLostSnapshots(v *Volume) {
-	v.admin.Lock()
-	defer v.admin.Unlock()
-	if v.buf == nil || v.Err() != nil {
-		return
+	if err := h.dropAutomatic(h.living, v); err != nil {
+		v.log.Warn("snapshots of lost clones not deleted", "err", err)
+	}
+}
+
+// dropAutomatic deletes the snapshots of v that were made for clones, and have
+// none.
+func (h *Host) dropAutomatic(ctx context.Context, v *Volume) error {
+	if err := v.admin.take(ctx); err != nil {
+		return err
+	}
+	defer v.admin.give()
+	if v.buf == nil || v.Err() != nil || v.closedBy() != nil {
+		return nil
+	}
+	if err := v.settle(ctx); err != nil {
+		return err
 	}
 	v.mu.Lock()
 	list := slices.Clone(v.snapshots)
 	v.mu.Unlock()
+	var errs []error
 	for _, s := range list {
 		v.cat.Lock()
 		children := len(v.cat.ChildrenOf(s.ID))
 		v.cat.Unlock()
 		if s.Auto && children == 0 {
-			if err := v.deleteSnapshot(h.living, s); err != nil {
-				v.log.Warn("snapshot of a lost clone not deleted", "snapshot", s.Name, "err", err)
-			}
+			errs = append(errs, v.deleteSnapshot(ctx, s))
 		}
 	}
+	return errors.Join(errs...)
 }
 
 // dropLostChildren removes references to clones that never became visible.
@@ -348,9 +373,12 @@ func (h *Host) dropLostChildren(ctx context.Context, v *Volume, known map[uuid.U
 		}
 	}
 	v.cat.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, settleMax)
+	defer cancel()
 	for _, id := range lost {
-		if err := h.dropChild(ctx, v, id); err != nil {
+		if err := h.dropChild(ctx, v, id); err != nil && v.Err() == nil {
 			h.opt.Logger.Warn("reference to a lost clone not removed", "vdisk", v.Name(), "clone", id, "err", err)
+			h.dropLater(v, id)
 		}
 	}
 }
@@ -471,7 +499,11 @@ func (h *Host) remove(ctx context.Context, id, parent uuid.UUID) error {
 	if err := h.pages.DeletePages(ctx, id, 0, math.MaxUint64); err != nil {
 		return err
 	}
-	if v := h.byID(parent); v != nil && v.Err() == nil {
+	v := h.byID(parent)
+	if v != nil && v.closedBy() != nil {
+		return fmt.Errorf("clone of vDisk %s: %w", v.Name(), v.sure())
+	}
+	if v != nil && v.Err() == nil {
 		if err := h.dropChild(ctx, v, id); err != nil {
 			return err
 		}
@@ -485,27 +517,16 @@ func (h *Host) remove(ctx context.Context, id, parent uuid.UUID) error {
 // dropChild removes a clone from its parent's catalog, and the snapshot with
 // it if that was made for the clone.
 func (h *Host) dropChild(ctx context.Context, v *Volume, child uuid.UUID) error {
-	var of uuid.UUID
-	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
-		c.Children = slices.DeleteFunc(c.Children, func(k catalog.Child) bool {
-			if k.Volume == child {
-				of = k.Snapshot
-			}
-			return k.Volume == child
-		})
-		return nil
-	})
-	if err != nil {
+	if err := v.forgetChild(ctx, child); err != nil {
 		return err
 	}
-	s := v.snapshot(of)
-	v.cat.Lock()
-	more := len(v.cat.ChildrenOf(of)) > 0
-	v.cat.Unlock()
-	if s == nil || !s.Auto || more {
+	return h.dropAutomatic(ctx, v)
+}
+
+// forgetChild removes a clone from the catalog.
+func (v *Volume) forgetChild(ctx context.Context, child uuid.UUID) error {
+	return v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+		c.Children = slices.DeleteFunc(c.Children, func(k catalog.Child) bool { return k.Volume == child })
 		return nil
-	}
-	v.admin.Lock()
-	defer v.admin.Unlock()
-	return v.deleteSnapshot(ctx, s)
+	})
 }

@@ -10,6 +10,11 @@ import (
 const (
 	StateRunning = "running"
 	StateHalted  = "halted" // rule P3: writes and management fail, verified reads go on
+	// StateUnsure: the outcome of an operation on it is not known. What depends on
+	// that waits; it is found out, and then goes on by itself.
+	StateUnsure = "unsure"
+	// StateDeleting: its deletion has begun, and is tried until it is finished.
+	StateDeleting = "deleting"
 )
 
 // Info is what a user may know about a vDisk. All sizes are in bytes.
@@ -18,7 +23,7 @@ type Info struct {
 	ID        uuid.UUID      `json:"id"`
 	Size      uint64         `json:"size"`
 	State     string         `json:"state"`
-	Reason    string         `json:"reason,omitempty"` // why it is halted, and what to do
+	Reason    string         `json:"reason,omitempty"` // why it is not running, or takes no management, and what to do
 	Local     uint64         `json:"local"`            // SCOs and TLogs in the write buffer
 	Stored    uint64         `json:"stored"`           // SCOs in the backend
 	Backlog   uint64         `json:"backlog"`          // written and not in the backend yet
@@ -35,6 +40,7 @@ type SnapshotInfo struct {
 	ID       uuid.UUID `json:"id"`
 	Size     uint64    `json:"size"` // of the vDisk when it was taken
 	Created  time.Time `json:"created"`
-	Stored   bool      `json:"stored"` // everything it holds is in the backend
+	Stored   bool      `json:"stored"`           // everything it holds is in the backend
+	Unsure   bool      `json:"unsure,omitempty"` // it may be deleted: nobody can use it until that is known
 	Children []string  `json:"children,omitempty"`
 }

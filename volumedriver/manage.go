@@ -20,8 +20,13 @@ func (h *Host) Create(ctx context.Context, name string, size uint64) (Info, erro
 	if err := validateSize(size); err != nil {
 		return Info{}, fmt.Errorf("vDisk %q: %w", name, err)
 	}
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	if err := h.free(ctx, name); err != nil {
+		return Info{}, err
+	}
+	if err := h.structure.take(ctx); err != nil {
+		return Info{}, err
+	}
+	defer h.structure.give()
 	if err := h.nameIsFree(name); err != nil {
 		return Info{}, err
 	}
@@ -46,10 +51,13 @@ func (h *Host) nameIsFree(name string) error {
 
 // bear makes the namespace with its first catalog, then the name, and opens
 // the vDisk. What a crash in between leaves has no name and goes at the next
-// start. h.structure is held.
+// start. While it is not known whether it got its name all stays: a vDisk that
+// the registry knows must have its namespace. h.structure is held.
 func (h *Host) bear(ctx context.Context, r registry.Record, c *catalog.Catalog) (Info, error) {
 	undo := func(err error) (Info, error) {
-		derr := h.opt.Backend.DeleteNamespace(context.WithoutCancel(ctx), r.ID.String())
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleMax)
+		defer cancel()
+		derr := h.opt.Backend.DeleteNamespace(ctx, r.ID.String())
 		if errors.Is(derr, backend.ErrNamespaceNotFound) {
 			derr = nil
 		}
@@ -78,10 +86,17 @@ func (h *Host) bear(ctx context.Context, r registry.Record, c *catalog.Catalog) 
 	if _, err := ns.PutIf(ctx, catalog.ObjectName, root, 0); err != nil {
 		return undo(err)
 	}
-	if err := h.opt.Registry.Register(ctx, r); err != nil {
+	err = h.opt.Registry.Register(ctx, r)
+	if errors.Is(err, registry.ErrUnknownOutcome) {
+		return h.birthUnknown(r, err)
+	}
+	if err != nil {
 		return undo(registryError(err))
 	}
 	v := h.openOne(ctx, r, true)
+	if v.unsure.Load() != nil {
+		return v.info(), nil // it is made, and opens by itself
+	}
 	return v.info(), v.Err()
 }
 
@@ -107,6 +122,11 @@ func (v *Volume) info() Info {
 	i := Info{Name: v.Name(), ID: v.id, Size: v.size.Load(), State: StateRunning, Epoch: v.epoch}
 	if h := v.halted.Load(); h != nil {
 		i.State, i.Reason = StateHalted, h.Error()
+	} else if cause := v.doubt.cause.Load(); cause != nil {
+		i.Reason = fmt.Sprintf("management waits: whether the last change of its catalog took effect is not known: %v", *cause)
+	}
+	if u := v.unsure.Load(); u != nil {
+		i.State, i.Reason = u.state, u.reason()
 	}
 	if v.buf != nil {
 		backlog, local := v.buf.Backlog()
@@ -134,24 +154,38 @@ func (v *Volume) info() Info {
 	return i
 }
 
-// managed finds a vDisk and takes its management lock.
-func (h *Host) managed(name string) (*Volume, func(), error) {
-	v, err := h.volume(name)
+// managed finds a vDisk and takes its management lock. What became of earlier
+// operations on it is known.
+func (h *Host) managed(ctx context.Context, name string) (*Volume, func(), error) {
+	v, err := h.find(ctx, name)
 	if err != nil {
 		return nil, nil, err
 	}
-	v.admin.Lock()
-	if err := v.Err(); err != nil {
-		v.admin.Unlock()
+	return v.manage(ctx)
+}
+
+func (v *Volume) manage(ctx context.Context) (*Volume, func(), error) {
+	if err := v.admin.take(ctx); err != nil {
 		return nil, nil, err
 	}
-	return v, v.admin.Unlock, nil
+	err := v.sure()
+	if err == nil {
+		err = v.Err()
+	}
+	if err == nil {
+		err = v.settle(ctx)
+	}
+	if err != nil {
+		v.admin.give()
+		return nil, nil, err
+	}
+	return v, v.admin.give, nil
 }
 
 // Resize grows a vDisk to size bytes. Connected NBD clients see it when they
 // connect again.
 func (h *Host) Resize(ctx context.Context, name string, size uint64) error {
-	v, done, err := h.managed(name)
+	v, done, err := h.managed(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -161,8 +195,16 @@ func (h *Host) Resize(ctx context.Context, name string, size uint64) error {
 
 // Rename gives a vDisk another name.
 func (h *Host) Rename(ctx context.Context, old, name string) error {
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	if _, err := h.find(ctx, old); err != nil {
+		return err
+	}
+	if err := h.free(ctx, name); err != nil {
+		return err
+	}
+	if err := h.structure.take(ctx); err != nil {
+		return err
+	}
+	defer h.structure.give()
 	v, err := h.volume(old)
 	if err != nil {
 		return err
@@ -176,8 +218,15 @@ func (h *Host) Rename(ctx context.Context, old, name string) error {
 // which is to call commit, once, with what is to be swapped in the same step of
 // what others keep beside the registry.
 func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error {
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	for _, v := range h.all() {
+		if err := h.settle(ctx, v); err != nil {
+			return err // it may be below either
+		}
+	}
+	if err := h.structure.take(ctx); err != nil {
+		return err
+	}
+	defer h.structure.give()
 	var list []renaming
 	for _, v := range h.all() {
 		name := v.Name()
@@ -198,12 +247,20 @@ type renaming struct {
 func (h *Host) rename(ctx context.Context, list []renaming, along []registry.Swap) error {
 	records := make([]registry.Renaming, len(list))
 	for i, r := range list {
+		if err := r.v.sure(); err != nil {
+			return err
+		}
 		if err := h.nameIsFree(r.new); err != nil {
 			return err
 		}
 		records[i] = registry.Renaming{ID: r.v.id, Name: r.new}
 	}
-	if err := h.opt.Registry.RenameAll(ctx, records, along); err != nil {
+	err := h.opt.Registry.RenameAll(ctx, records, along)
+	if errors.Is(err, registry.ErrUnknownOutcome) {
+		h.namesUnknown(list, err)
+		return fmt.Errorf("rename of %s: %w: %w", renamed(list), ErrUnknownOutcome, err)
+	}
+	if err != nil {
 		return fmt.Errorf("rename of %s: %w", renamed(list), registryError(err))
 	}
 	h.mu.Lock()
@@ -259,7 +316,7 @@ func (h *Host) SnapshotCreate(ctx context.Context, name, snap string) (SnapshotI
 	if err := ValidateSnapshotName(snap); err != nil {
 		return SnapshotInfo{}, err
 	}
-	v, done, err := h.managed(name)
+	v, done, err := h.managed(ctx, name)
 	if err != nil {
 		return SnapshotInfo{}, err
 	}
@@ -282,7 +339,7 @@ func (h *Host) SnapshotList(_ context.Context, name string) ([]SnapshotInfo, err
 
 // SnapshotDelete deletes a snapshot that has no clones.
 func (h *Host) SnapshotDelete(ctx context.Context, name, snap string) error {
-	v, done, err := h.managed(name)
+	v, done, err := h.managed(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -299,7 +356,7 @@ func (h *Host) SnapshotDelete(ctx context.Context, name, snap string) error {
 
 // Rollback makes a vDisk what a snapshot holds.
 func (h *Host) Rollback(ctx context.Context, name, snap string) error {
-	v, done, err := h.managed(name)
+	v, done, err := h.managed(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -313,7 +370,10 @@ func (h *Host) Rollback(ctx context.Context, name, snap string) error {
 
 // Sync returns when everything written to a vDisk so far is in the backend.
 func (h *Host) Sync(ctx context.Context, name string, progress func(done, total int64)) error {
-	v, err := h.volume(name)
+	v, err := h.find(ctx, name)
+	if err == nil {
+		err = v.sure()
+	}
 	if err != nil {
 		return err
 	}
@@ -324,12 +384,24 @@ func (h *Host) Sync(ctx context.Context, name string, progress func(done, total 
 // holds now if snap is "". No data is copied; what the snapshot holds must be
 // in the backend, which is waited for.
 func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (Info, error) {
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	if err := h.free(ctx, dst); err != nil {
+		return Info{}, err
+	}
+	if _, err := h.find(ctx, src); err != nil {
+		return Info{}, err
+	}
+	if err := h.structure.take(ctx); err != nil {
+		return Info{}, err
+	}
+	defer h.structure.give()
 	if err := h.nameIsFree(dst); err != nil {
 		return Info{}, err
 	}
-	v, done, err := h.managed(src)
+	v, err := h.volume(src)
+	if err != nil {
+		return Info{}, err
+	}
+	v, done, err := v.manage(ctx)
 	if err != nil {
 		return Info{}, err
 	}
@@ -356,6 +428,11 @@ func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(d
 		c.Children = append(c.Children, catalog.Child{Volume: id, Snapshot: s.ID})
 		return nil
 	})
+	if errors.Is(err, ErrUnknownOutcome) {
+		// Nobody can have seen the clone: it is known not to be there.
+		h.dropLater(v, id)
+		return Info{}, fmt.Errorf("clone of %s: its snapshot could not be held for sure: %v", src, err)
+	}
 	if err != nil {
 		return Info{}, err
 	}
@@ -370,15 +447,11 @@ func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(d
 	}
 	info, err := h.bear(ctx, registry.Record{ID: id, Name: dst, Created: c.Created, Parent: v.id}, c)
 	if err != nil && info.ID == uuid.Nil {
-		err = errors.Join(err, v.updateCatalog(context.WithoutCancel(ctx), func(c *catalog.Catalog) error {
-			for i, k := range c.Children {
-				if k.Volume == id {
-					c.Children = append(c.Children[:i], c.Children[i+1:]...)
-					break
-				}
-			}
-			return nil
-		}))
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleMax)
+		defer cancel()
+		if v.forgetChild(ctx, id) != nil {
+			h.dropLater(v, id)
+		}
 	}
 	return info, err
 }
@@ -393,71 +466,81 @@ func (h *Host) Delete(ctx context.Context, name string) error {
 // fails: it is asked when nothing any more gives the name to another vDisk, or
 // this one a snapshot.
 func (h *Host) DeleteIf(ctx context.Context, name string, check func(Info) error) error {
-	h.structure.Lock()
-	defer h.structure.Unlock()
+	if before, err := h.volume(name); err == nil && before.unsure.Load() != nil {
+		if err := h.settle(ctx, before); err != nil {
+			return err
+		}
+		if h.byID(before.id) == nil && before.leaving() {
+			return nil // it was being deleted, and is gone
+		}
+	}
+	if err := h.structure.take(ctx); err != nil {
+		return err
+	}
+	defer h.structure.give()
 	v, err := h.volume(name)
 	if err != nil {
 		return err
 	}
-	v.admin.Lock()
-	defer v.admin.Unlock()
+	if err := v.admin.take(ctx); err != nil {
+		return err
+	}
+	defer v.admin.give()
+	if err := v.sure(); err != nil {
+		return err
+	}
 	if err := check(v.info()); err != nil {
 		return err
 	}
-	parent, err := h.deletable(ctx, v)
+	r, err := h.deletable(ctx, v)
 	if err != nil {
 		return err
 	}
-	if err := h.opt.Registry.MarkDeleting(ctx, v.id); err != nil {
+	err = h.opt.Registry.MarkDeleting(ctx, v.id)
+	if errors.Is(err, registry.ErrUnknownOutcome) {
+		return h.deletionUnknown(v, err)
+	}
+	if err != nil {
 		v.mu.Lock()
 		v.deleted = false
 		v.mu.Unlock()
 		return fmt.Errorf("vDisk %q: %w", name, err)
 	}
-	h.mu.Lock()
-	delete(h.volumes, v.id)
-	delete(h.byName, name)
-	h.mu.Unlock()
-	v.stopStorer()
-	if v.buf != nil {
-		v.buf.Fail(fmt.Errorf("vDisk %s: %w", name, errDeleted))
-	}
-	if err := v.close(ctx); err != nil {
-		h.opt.Logger.Warn("deleted vDisk not closed cleanly", "vdisk", name, "err", err)
-	}
-	if err := h.remove(ctx, v.id, parent); err != nil {
-		// It stays listed, so that it can be deleted again.
-		v.buf = nil
-		v.halt(fmt.Errorf("its deletion did not finish, delete it again: %w", err))
-		h.add(v)
-		return fmt.Errorf("vDisk %q: %w", name, err)
-	}
-	return nil
+	return h.finishDeletion(ctx, v, r)
 }
 
-// deletable claims a vDisk for deletion and returns its parent's id.
-func (h *Host) deletable(ctx context.Context, v *Volume) (parent uuid.UUID, err error) {
+// leaving reports whether a deletion has claimed the vDisk.
+func (v *Volume) leaving() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.deleted
+}
+
+// deletable claims a vDisk for deletion and returns its record. A clone that may
+// get its name yet is in the list if it does: the registry finds out first.
+func (h *Host) deletable(ctx context.Context, v *Volume) (rec registry.Record, err error) {
 	records, err := h.opt.Registry.List(ctx)
 	if err != nil {
-		return parent, err
+		return rec, err
 	}
+	rec = registry.Record{ID: v.id, Name: v.Name()}
 	var children []string
 	for _, r := range records {
 		if r.Parent == v.id {
 			children = append(children, r.Name)
 		}
 		if r.ID == v.id {
-			parent = r.Parent
+			rec = r
 		}
 	}
 	if len(children) > 0 {
-		return parent, fmt.Errorf("vDisk %s: %w: %s; delete them first", v.Name(), ErrHasChildren, strings.Join(children, ", "))
+		return rec, fmt.Errorf("vDisk %s: %w: %s; delete them first", v.Name(), ErrHasChildren, strings.Join(children, ", "))
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.refs > 0 {
-		return parent, fmt.Errorf("vDisk %s is in use by %d connections; disconnect them first: %w", v.name, v.refs, ErrBusy)
+		return rec, fmt.Errorf("vDisk %s is in use by %d connections; disconnect them first: %w", v.name, v.refs, ErrBusy)
 	}
 	v.deleted = true
-	return parent, nil
+	return rec, nil
 }

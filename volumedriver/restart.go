@@ -66,6 +66,7 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 		batches: make(chan *writebuffer.Batch, 64),
 		rmw:     make(chan struct{}, 1),
 	}
+	v.put, v.admin, v.gc = newLock(), newLock(), newLock()
 	v.store.wake = make(chan struct{}, 1)
 	v.store.stored = make(chan struct{})
 	v.store.sizes = make(map[sco.Number]int64)
@@ -79,25 +80,25 @@ func (v *Volume) loadCatalog(ctx context.Context) error {
 	ns := v.namespace()
 	info, err := ns.Stat(ctx, catalog.ObjectName)
 	if err != nil {
-		return fmt.Errorf("catalog: %w", err)
+		return fmt.Errorf("catalog: %w", unanswered(err))
 	}
 	if info.Size > catalog.RootMax {
 		return fmt.Errorf("catalog: %w: it has %d bytes, none has more than %d", backend.ErrCorrupt, info.Size, catalog.RootMax)
 	}
 	root := make([]byte, info.Size)
 	if err := get(ctx, ns, catalog.ObjectName, root, 0); err != nil {
-		return err
+		return unanswered(err)
 	}
 	c, err := catalog.Decode(root, func(name string) ([]byte, error) {
 		info, err := ns.Stat(ctx, name)
 		if err != nil {
-			return nil, err
+			return nil, unanswered(err)
 		}
 		if info.Size > catalog.SegmentMax {
 			return nil, fmt.Errorf("%w: it has %d bytes, none has more than %d", backend.ErrCorrupt, info.Size, catalog.SegmentMax)
 		}
 		b := make([]byte, info.Size)
-		return b, get(ctx, ns, name, b, 0)
+		return b, unanswered(get(ctx, ns, name, b, 0))
 	})
 	if err != nil {
 		return fmt.Errorf("catalog: %w", err)
@@ -150,7 +151,7 @@ func (v *Volume) openMap(ctx context.Context) (err error) {
 	v.parent = c.Checkpoint.Parent
 	for _, s := range c.Snapshots {
 		if s.HasRoot {
-			v.snapshots = append(v.snapshots, &snapshot{s, v.m.ViewAt(mapRoot(s.Root))})
+			v.snapshots = append(v.snapshots, &snapshot{Snapshot: s, view: v.m.ViewAt(mapRoot(s.Root))})
 		}
 	}
 	return nil
@@ -198,7 +199,7 @@ func (v *Volume) replayStored(ctx context.Context, opt writebuffer.RecoverOption
 			}
 			var end int64
 			if _, entries, end, err = tlog.Ordered(objectReader{ctx, v.namespace(), id.Name()}, t.Size); err != nil {
-				return fmt.Errorf("object %s at offset %d: %w", id.Name(), end, err)
+				return fmt.Errorf("object %s at offset %d: %w", id.Name(), end, unanswered(err))
 			}
 		}
 		if len(entries) == 0 || entries[0].Seq != t.FirstSeq || entries[len(entries)-1].Seq != t.LastSeq {
@@ -257,6 +258,8 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 		scos, tlogs, v.store.nextObject = 1, 1, 1
 		return v.start(found, scos, tlogs)
 	}
+	ctx, cancel := context.WithTimeout(ctx, settleMax) // a start does not wait for one vDisk
+	defer cancel()
 	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
 		// The start of an epoch matters while files of older ones exist.
 		c.Epochs = slices.DeleteFunc(c.Epochs, func(e catalog.EpochStart) bool { return e.Epoch <= oldest })

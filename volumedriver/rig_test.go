@@ -19,11 +19,12 @@ const modelDisk = 4 << 20
 // rig is a host on a crash-model disk: buffer, page store, backend and
 // registry all on it, so that one image holds them all.
 type rig struct {
-	fs   disk.FS
-	back *local.Store
-	keys *registrytest.Files
-	reg  *registry.Registry
-	host *Host
+	fs    disk.FS
+	back  *local.Store
+	keys  *registrytest.Files
+	doubt *registrytest.Doubt // between the registry and its keys
+	reg   *registry.Registry
+	host  *Host
 }
 
 func openRig(fs disk.FS, change func(*Options)) (r *rig, err error) {
@@ -45,7 +46,8 @@ func openRig(fs disk.FS, change func(*Options)) (r *rig, err error) {
 	if r.keys, err = registrytest.Open(fs, "/data/registry"); err != nil {
 		return nil, err
 	}
-	if r.reg, err = registry.Open(ctx, r.keys); err != nil {
+	r.doubt = registrytest.NewDoubt(r.keys)
+	if r.reg, err = registry.Open(ctx, r.doubt); err != nil {
 		return nil, err
 	}
 	opt := Options{

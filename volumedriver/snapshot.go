@@ -47,10 +47,19 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 	if err != nil {
 		return nil, v.writeError(err)
 	}
-	if err := v.buf.Commit(ctx, seq); err != nil {
-		return nil, v.writeError(err)
+	if err := v.commitEntry(ctx, seq); err != nil {
+		return nil, err
 	}
 	return v.snapshot(s.ID), nil
+}
+
+// commitEntry makes an entry durable that is in the log and in the map: what it
+// asks for is done, and only a power cut can undo it.
+func (v *Volume) commitEntry(ctx context.Context, seq uint64) error {
+	if err := v.buf.Commit(ctx, seq); err != nil {
+		return fmt.Errorf("%w: it is done, and may not be durable: %w", ErrUnknownOutcome, v.writeError(err))
+	}
+	return nil
 }
 
 // deleteSnapshot lets a snapshot go. It must be in the catalog first, so that a
@@ -77,47 +86,61 @@ func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 			return err
 		}
 	}
-	v.gc.Lock()
-	defer v.gc.Unlock()
-	v.mu.Lock()
-	if v.readers[s.ID] > 0 {
-		defer v.mu.Unlock()
-		return fmt.Errorf("snapshot %s@%s is in use; disconnect its readers first: %w", v.name, s.Name, ErrBusy)
-	}
-	before, parent := v.snapshots, v.parent
-	v.snapshots = nil
-	for _, o := range before {
-		if o.ID == s.ID {
-			continue
-		}
-		if o.Parent == s.ID {
-			c := *o
-			c.Parent = s.Parent
-			o = &c
-		}
-		v.snapshots = append(v.snapshots, o)
-	}
-	if v.parent == s.ID {
-		v.parent = s.Parent
-	}
-	v.mu.Unlock()
-	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
-		v.fillSnapshots(c)
-		if c.Checkpoint.Parent == s.ID {
-			c.Checkpoint.Parent = s.Parent
-		}
-		return nil
-	})
-	if err != nil {
-		v.mu.Lock()
-		v.snapshots, v.parent = before, parent
-		v.mu.Unlock()
+	if err := v.gc.take(ctx); err != nil {
 		return err
 	}
+	defer v.gc.give()
+	return v.changeCatalog(ctx, func(c *catalog.Catalog) error {
+		if err := v.closeSnapshot(s); err != nil {
+			return err
+		}
+		v.fillSnapshots(c)
+		c.Snapshots = slices.DeleteFunc(c.Snapshots, func(o catalog.Snapshot) bool { return o.ID == s.ID })
+		for i := range c.Snapshots {
+			bequeath(&c.Snapshots[i].Parent, s)
+		}
+		bequeath(&c.Checkpoint.Parent, s)
+		return nil
+	}, func(took bool) { v.snapshotLeft(s, took) })
+}
+
+// closeSnapshot has nobody open a snapshot any more, unless somebody reads it.
+func (v *Volume) closeSnapshot(s *snapshot) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.readers[s.ID] > 0 {
+		return fmt.Errorf("snapshot %s@%s is in use; disconnect its readers first: %w", v.name, s.Name, ErrBusy)
+	}
+	s.leaving = true
+	return nil
+}
+
+// bequeath makes the parent of a snapshot the parent of its child.
+func bequeath(parent *uuid.UUID, s *snapshot) {
+	if *parent == s.ID {
+		*parent = s.Parent
+	}
+}
+
+// snapshotLeft has memory follow the catalog: the snapshot is gone, or stays.
+func (v *Volume) snapshotLeft(s *snapshot, gone bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !gone {
+		s.leaving = false
+		return
+	}
+	v.snapshots = slices.DeleteFunc(slices.Clone(v.snapshots), func(o *snapshot) bool { return o == s })
+	for _, o := range v.snapshots {
+		bequeath(&o.Parent, s)
+	}
+	for _, a := range v.ahead {
+		bequeath(&a.parent, s)
+	}
+	bequeath(&v.parent, s)
 	v.store.collectDue.Store(true)
 	v.store.sweepDue.Store(true)
 	v.wakeStorer()
-	return nil
 }
 
 // rollback makes the vDisk what a snapshot holds. Snapshots taken since stay.
@@ -126,15 +149,17 @@ func (v *Volume) rollback(ctx context.Context, s *snapshot) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
-	v.gc.Lock()
-	defer v.gc.Unlock()
+	if err := v.gc.take(ctx); err != nil {
+		return err
+	}
+	defer v.gc.give()
 	id := s.ID
 	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindRollback, Payload: id[:]})
 	if err != nil {
 		return v.writeError(err)
 	}
-	if err := v.buf.Commit(ctx, seq); err != nil {
-		return v.writeError(err)
+	if err := v.commitEntry(ctx, seq); err != nil {
+		return err
 	}
 	v.wakeStorer()
 	return nil
@@ -157,8 +182,8 @@ func (v *Volume) resize(ctx context.Context, size uint64) error {
 	if err != nil {
 		return v.writeError(err)
 	}
-	if err := v.buf.Commit(ctx, seq); err != nil {
-		return v.writeError(err)
+	if err := v.commitEntry(ctx, seq); err != nil {
+		return err
 	}
 	return nil
 }
@@ -178,7 +203,7 @@ func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
 	o := v.cat.Origins[v.self-1]
 	parent := v.host.byID(o.Volume)
 	if parent == nil || parent.m == nil {
-		return nil, nil, fmt.Errorf("vDisk %s is a clone of vDisk %s, which is not open", v.Name(), o.Volume)
+		return nil, nil, fmt.Errorf("vDisk %s is a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
 	}
 	s := parent.snapshot(o.Snapshot)
 	if s == nil {
@@ -254,9 +279,14 @@ func (v *Volume) snapshotInfos() []SnapshotInfo {
 	v.cat.Unlock()
 	v.mu.Lock()
 	list := slices.Clone(v.snapshots)
+	leaving := make([]bool, len(list))
+	for i, s := range list {
+		leaving[i] = s.leaving
+	}
 	v.mu.Unlock()
+	doubt := v.doubt.cause.Load() != nil
 	infos := make([]SnapshotInfo, 0, len(list))
-	for _, s := range list {
+	for i, s := range list {
 		var of []catalog.Child
 		for _, c := range children {
 			if c.Snapshot == s.ID {
@@ -265,7 +295,7 @@ func (v *Volume) snapshotInfos() []SnapshotInfo {
 		}
 		infos = append(infos, SnapshotInfo{
 			Name: s.Name, ID: s.ID, Size: s.Size, Created: s.Created,
-			Stored: s.Seq <= stored, Children: v.host.names(of),
+			Stored: s.Seq <= stored, Unsure: doubt && leaving[i], Children: v.host.names(of),
 		})
 	}
 	return infos

@@ -133,6 +133,9 @@ func (v *Volume) runStorer(ctx context.Context) {
 // storeStep does one bounded piece of work; more says that there may be more
 // to do at once.
 func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
+	if err := v.settle(ctx); err != nil {
+		return false, err
+	}
 	v.noteActivity()
 	idle := time.Since(v.store.since)
 	urgent := v.store.urgent.Load() > 0 || v.host.buffer.Waiting()
@@ -145,7 +148,7 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	fill := v.host.buffer.Fill()
 	parallel, rest := pace(fill, idle, v.host.opt.IdleSeal, urgent, v.host.opt.UploadSlots)
 	if parallel > 0 && v.store.group == nil {
-		if err := v.settle(ctx); err != nil {
+		if err := v.agree(ctx); err != nil {
 			return false, err
 		}
 		patient := !urgent && idle < v.host.opt.IdleSeal && !v.store.failing.Load()
@@ -181,18 +184,12 @@ func (v *Volume) noteActivity() {
 	}
 }
 
-// settle makes the log and the catalog agree on what is stored, before a group is
-// chosen. A put of the catalog that failed may have taken effect: its TLogs are
-// stored then, and who stored them again, in a group with others, would replace
-// their SCOs by what that group needs of them, under a catalog that names them
-// without it.
-func (v *Volume) settle(ctx context.Context) error {
-	v.put.Lock()
-	err := v.resolve(ctx)
-	v.put.Unlock()
-	if err != nil {
-		return fmt.Errorf("catalog of %s: %w", v.Name(), err)
-	}
+// agree makes the log hold as stored what the catalog has, before a group is
+// chosen. A put of the catalog that was not answered may have taken effect: its
+// TLogs are stored then, and who stored them again, in a group with others, would
+// replace their SCOs by what that group needs of them, under a catalog that names
+// them without it. Nothing is in doubt any more.
+func (v *Volume) agree(ctx context.Context) error {
 	g, seq := &group{}, v.storedSeq()
 	for _, t := range v.buf.Work().TLogs {
 		if t.LastSeq > seq {
@@ -201,11 +198,10 @@ func (v *Volume) settle(ctx context.Context) error {
 		g.tlogs = append(g.tlogs, t)
 		v.store.covered += t.Size
 	}
-	if len(g.tlogs) > 0 {
-		v.buf.Stored(g.last(), v.narrowOf(ctx, g))
-		v.announce(nil)
+	if len(g.tlogs) == 0 {
+		return nil
 	}
-	return nil
+	return v.groupStored(ctx, g)
 }
 
 // storeSome goes on with the group under way: it keeps up to parallel uploads in
@@ -314,9 +310,11 @@ func (v *Volume) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte) 
 		return err
 	}
 	if s.SameFile(head) {
-		v.put.Lock()
+		if err := v.put.take(ctx); err != nil {
+			return err
+		}
 		err := v.deleteLocked(ctx, []string{name})
-		v.put.Unlock()
+		v.put.give()
 		if err != nil {
 			return err
 		}
@@ -378,11 +376,16 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 	if err != nil {
 		return err
 	}
-	v.buf.SetLimits(v.reserved())
-	v.buf.Stored(g.last(), v.narrowOf(ctx, g))
 	for _, t := range stored {
 		v.store.covered += t.Size
 	}
+	return v.groupStored(ctx, g)
+}
+
+// groupStored lets go of what the catalog names now, and does what follows.
+func (v *Volume) groupStored(ctx context.Context, g *group) error {
+	v.buf.SetLimits(v.reserved())
+	v.buf.Stored(g.last(), v.narrowOf(ctx, g))
 	if _, ahead := v.frozenSeq(); !ahead && v.store.covered >= checkpointBytes {
 		v.store.checkpointDue.Store(true)
 	}
@@ -406,8 +409,8 @@ func (e *gapError) Error() string {
 	return fmt.Sprintf("%s begins with seq %d, and the catalog has all up to %d: a restart makes TLogs of all that the local files hold", e.tlog.Name(), e.first, e.stored)
 }
 
-// fillSnapshots lists in c the snapshots that its TLogs and checkpoint cover.
-// c belongs to updateCatalog.
+// fillSnapshots lists in c the snapshots that its TLogs and checkpoint cover. In
+// memory they get their roots when c is in the backend: adopt.
 func (v *Volume) fillSnapshots(c *catalog.Catalog) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -416,8 +419,9 @@ func (v *Volume) fillSnapshots(c *catalog.Catalog) {
 		if s.Seq > c.StoredSeq {
 			continue
 		}
-		s.HasRoot = s.Seq <= c.Checkpoint.Seq
-		c.Snapshots = append(c.Snapshots, s.Snapshot)
+		listed := s.Snapshot
+		listed.HasRoot = s.Seq <= c.Checkpoint.Seq
+		c.Snapshots = append(c.Snapshots, listed)
 	}
 }
 

@@ -56,7 +56,7 @@ func TestGroupBehindAnUnsurePut(t *testing.T) {
 		write(t, d, 0, 4, 2)
 		must(t, d.Flush(ctx))
 		v.buf.CloseTLog()
-		must(t, v.settle(ctx))
+		must(t, errors.Join(v.settle(ctx), v.agree(ctx)))
 		if n := len(v.buf.Work().TLogs); effect && n != 1 || !effect && n != 2 {
 			t.Errorf("effect %v: %d TLogs wait to be stored", effect, n)
 		}

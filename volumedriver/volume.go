@@ -25,6 +25,7 @@ import (
 //
 // Locks, in the order in which they may be taken:
 //
+//	structure of the host: create, clone, delete, rename
 //	admin     one management operation at a time
 //	put       one catalog put, or delete of objects, at a time
 //	log       the append section (in writebuffer)
@@ -45,16 +46,17 @@ type Volume struct {
 
 	size    atomic.Uint64 // bytes
 	halted  atomic.Pointer[haltError]
+	unsure  atomic.Pointer[unsure]  // an operation on it whose outcome is not known
 	batches chan *writebuffer.Batch // free ones
 	count   counters
 
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
-	admin sync.Mutex
-	gc    sync.Mutex // held while pages are swept, and while a snapshot goes or a rollback is made
+	admin lock
+	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made
 
-	put    sync.Mutex // one catalog put at a time
-	unsure *unsurePut // the last, if its outcome is not known
-	cat    struct {
+	put   lock         // one catalog put, or delete of objects, at a time
+	doubt catalogDoubt // whoever has put
+	cat   struct {
 		sync.Mutex // for a moment only, never during I/O
 		catalog.Catalog
 		version  backend.Version
@@ -83,7 +85,8 @@ type origin struct {
 // snapshot is one snapshot with the view that reads it.
 type snapshot struct {
 	catalog.Snapshot
-	view *metadata.View
+	view    *metadata.View
+	leaving bool // it is being deleted, or may be deleted: nobody opens it
 }
 
 // ahead is a checkpoint that was frozen when a TLog closed, and is committed
@@ -259,120 +262,6 @@ func catalogRoot(r metadata.Root) catalog.Root {
 
 func mapRoot(r catalog.Root) metadata.Root {
 	return metadata.Root{Page: metadata.PageRef(r.Page), Levels: r.Levels, Clusters: r.Clusters}
-}
-
-// updateCatalog changes the catalog by fn and puts it under this owner's
-// epoch (O6). Transient errors of the backend are retried until ctx ends;
-// another owner's catalog halts the vDisk (P4).
-func (v *Volume) updateCatalog(ctx context.Context, fn func(c *catalog.Catalog) error) error {
-	v.put.Lock()
-	defer v.put.Unlock()
-	if err := v.Err(); err != nil {
-		return err
-	}
-	if err := v.resolve(ctx); err != nil {
-		return fmt.Errorf("catalog of %s: %w", v.Name(), err)
-	}
-	v.cat.Lock()
-	c, version, old := v.cat.Clone(), v.cat.version, v.cat.segments
-	v.cat.Unlock()
-	if err := fn(c); err != nil {
-		return err
-	}
-	c.Generation++
-	c.Epoch = v.epoch
-	root, segments, err := catalog.Encode(c)
-	if err != nil {
-		return fmt.Errorf("catalog of %s: %w", v.Name(), err)
-	}
-	ns := v.namespace()
-	var names []string
-	for _, s := range segments {
-		if err := retry(ctx, func() error { return ns.Put(ctx, s.Name, s.Data) }); err != nil {
-			return fmt.Errorf("catalog of %s: %w", v.Name(), err)
-		}
-		names = append(names, s.Name)
-	}
-	version, err = putRoot(ctx, ns, root, version)
-	if errors.Is(err, backend.ErrConflict) {
-		err = fmt.Errorf("another owner has changed the catalog: %w", err)
-		v.halt(err)
-		return v.Err()
-	}
-	if err != nil {
-		v.unsure = &unsurePut{c, root, names} // it may have taken effect
-		return fmt.Errorf("catalog of %s: %w", v.Name(), err)
-	}
-	v.cat.Lock()
-	v.cat.Catalog, v.cat.version, v.cat.segments = *c, version, names
-	v.cat.Unlock()
-	old = slices.DeleteFunc(slices.Clone(old), func(n string) bool { return slices.Contains(names, n) })
-	if len(old) > 0 {
-		// What is left of them is collected at the next start.
-		_ = ns.Delete(ctx, old, &backend.Condition{Name: catalog.ObjectName, Version: version})
-	}
-	return nil
-}
-
-// unsurePut is a catalog put that failed without telling whether it took effect.
-type unsurePut struct {
-	c        *catalog.Catalog
-	root     []byte
-	segments []string
-}
-
-// resolve finds out what became of an unsure put. v.put is held.
-func (v *Volume) resolve(ctx context.Context) error {
-	u := v.unsure
-	if u == nil {
-		return nil
-	}
-	info, same, err := holds(ctx, v.namespace(), u.root)
-	if err != nil {
-		return err
-	}
-	if same {
-		v.cat.Lock()
-		v.cat.Catalog, v.cat.version, v.cat.segments = *u.c, info.Version, u.segments
-		v.cat.Unlock()
-	}
-	v.unsure = nil
-	return nil
-}
-
-// holds reports whether the catalog object is root.
-func holds(ctx context.Context, ns backend.Namespace, root []byte) (info backend.Info, same bool, err error) {
-	info, err = ns.Stat(ctx, catalog.ObjectName)
-	if err != nil || info.Size != int64(len(root)) {
-		return info, false, err
-	}
-	have := make([]byte, len(root))
-	err = get(ctx, ns, catalog.ObjectName, have, 0)
-	return info, err == nil && slices.Equal(have, root), err
-}
-
-// putRoot puts the catalog's root. When a put fails without telling whether it
-// took effect, the object itself is asked.
-func putRoot(ctx context.Context, ns backend.Namespace, root []byte, version backend.Version) (backend.Version, error) {
-	var next backend.Version
-	tried := false
-	err := retry(ctx, func() error {
-		var err error
-		// A put under way is not given up: its outcome would be unknown.
-		next, err = ns.PutIf(context.WithoutCancel(ctx), catalog.ObjectName, root, version)
-		if tried && errors.Is(err, backend.ErrConflict) {
-			info, same, herr := holds(ctx, ns, root)
-			switch {
-			case herr != nil:
-				err = herr // ask again
-			case same:
-				next, err = info.Version, nil
-			}
-		}
-		tried = true
-		return err
-	})
-	return next, err
 }
 
 // final reports whether retrying cannot help.

@@ -58,10 +58,10 @@ func (k *Keys) Range(ctx context.Context, prefix []byte, fn func(key, value []by
 
 // Swap implements registry.Keys. A retry would find its own values in place of
 // the old ones, so that a swap whose outcome is not known is not asked for
-// again: that is an error.
+// again: the registry finds out.
 func (k *Keys) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return false, fmt.Errorf("%w: %w", registry.ErrNotSwapped, err)
 	}
 	seq := new(arakoon.Sequence)
 	for _, s := range swaps {
@@ -83,7 +83,19 @@ func (k *Keys) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
 	if errors.As(err, &other) {
 		return false, nil
 	}
+	if err != nil && !errors.Is(err, arakoon.ErrUnknownOutcome) {
+		err = fmt.Errorf("%w: %w", registry.ErrNotSwapped, err)
+	}
 	return err == nil, translate(err)
+}
+
+// Settle implements registry.Keys: a sequence of no steps comes behind all that
+// was proposed before it. What is not in the log by then never gets there.
+func (k *Keys) Settle(ctx context.Context) error {
+	return translate(arakoon.Patiently(ctx, func() error {
+		_, err := k.node.Do(ctx, new(arakoon.Sequence))
+		return err
+	}))
 }
 
 // translate gives errors of a node that is of no more use their meaning for a

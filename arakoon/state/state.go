@@ -137,7 +137,7 @@ func (s *State) open() error {
 	if err := dropBadOptions(s.fs, s.opt.Dir, po); err != nil {
 		return err
 	}
-	db, err := pebble.Open(s.opt.Dir, po)
+	db, err := pebblefs.Open(s.opt.Dir, po)
 	if err != nil {
 		return err
 	}

@@ -63,3 +63,12 @@ func (k *Keys) Write(ctx context.Context, changes []filetree.Change) error {
 	}
 	return err
 }
+
+// Settle implements filetree.Keys: a sequence of no steps comes behind all that
+// was proposed before it. What is not in the log by then never gets there.
+func (k *Keys) Settle(ctx context.Context) error {
+	return arakoon.Patiently(ctx, func() error {
+		_, err := k.node.Do(ctx, new(arakoon.Sequence))
+		return err
+	})
+}

@@ -1,9 +1,10 @@
 // Package fault is a decorator for tests: a store whose calls fail, or wait,
 // when a rule says so.
 //
-// A rule's error comes either before the call had any effect or after it had
-// all of it, the two outcomes that the contract leaves open when a call fails
-// (a Put is never torn). A rule's gate holds calls until the test opens it.
+// A rule's error comes before the call had any effect, or after it had all of
+// it, or before an effect that comes late: the outcomes that the contract leaves
+// open when a call fails (a Put is never torn). A rule's gate holds calls until
+// the test opens it.
 package fault
 
 import (
@@ -43,9 +44,11 @@ type Rule struct {
 	Skip  int // this many matching calls pass first
 	Count int // then this many are hit; 0: all
 
-	Err   error      // what the call returns; nil: only the gate matters
-	After bool       // gate and error come after the call has succeeded, not before it begins
-	Gate  *gate.Gate // holds the call
+	Err   error       // what the call returns; nil: only the gate matters
+	After bool        // gate and error come after the call has succeeded, not before it begins
+	Late  bool        // the error comes at once, and a change is made when the next one begins
+	Draw  func() bool // hits a matching call if it returns true; nil: always; concurrent calls are possible
+	Gate  *gate.Gate  // holds the call
 }
 
 // Injected is a rule at work.
@@ -62,6 +65,9 @@ type Store struct {
 
 	mu    sync.Mutex
 	rules []*Injected // in order; the first that hits a call decides
+
+	order sync.Mutex // held while late changes are made
+	late  []func()
 }
 
 // New returns inner with no rules.
@@ -112,7 +118,7 @@ func (s *Store) hit(op Op, namespace string, objects []string) Rule {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, i := range s.rules {
-		if !i.rule.matches(op, namespace, objects) {
+		if !i.rule.matches(op, namespace, objects) || i.rule.Draw != nil && !i.rule.Draw() {
 			continue
 		}
 		i.seen++
@@ -127,6 +133,10 @@ func (s *Store) hit(op Op, namespace string, objects []string) Rule {
 // do runs a call under the rules. An error of the call itself goes first.
 func (s *Store) do(ctx context.Context, op Op, namespace string, objects []string, call func() error) error {
 	r := s.hit(op, namespace, objects)
+	return r.around(ctx, call)
+}
+
+func (r *Rule) around(ctx context.Context, call func() error) error {
 	if !r.After {
 		if err := r.act(ctx); err != nil {
 			return err
@@ -137,6 +147,32 @@ func (s *Store) do(ctx context.Context, op Op, namespace string, objects []strin
 		return r.act(ctx)
 	}
 	return err
+}
+
+// change is do of a call that changes the store. keep makes a call that is made
+// late independent of its caller.
+func (s *Store) change(ctx context.Context, op Op, namespace string, objects []string, keep func(), call func(context.Context) error) error {
+	s.Land()
+	r := s.hit(op, namespace, objects)
+	if r.Late {
+		keep()
+		ctx := context.WithoutCancel(ctx)
+		s.order.Lock()
+		defer s.order.Unlock()
+		s.late = append(s.late, func() { _ = call(ctx) })
+		return r.Err
+	}
+	return r.around(ctx, func() error { return call(ctx) })
+}
+
+// Land makes the changes that are late.
+func (s *Store) Land() {
+	s.order.Lock()
+	defer s.order.Unlock()
+	for _, call := range s.late {
+		call()
+	}
+	s.late = nil
 }
 
 func (r *Rule) act(ctx context.Context) error {
@@ -150,12 +186,12 @@ func (r *Rule) act(ctx context.Context) error {
 
 // CreateNamespace implements backend.Store.
 func (s *Store) CreateNamespace(ctx context.Context, name string) error {
-	return s.do(ctx, CreateNamespace, name, nil, func() error { return s.inner.CreateNamespace(ctx, name) })
+	return s.change(ctx, CreateNamespace, name, nil, func() {}, func(ctx context.Context) error { return s.inner.CreateNamespace(ctx, name) })
 }
 
 // DeleteNamespace implements backend.Store.
 func (s *Store) DeleteNamespace(ctx context.Context, name string) error {
-	return s.do(ctx, DeleteNamespace, name, nil, func() error { return s.inner.DeleteNamespace(ctx, name) })
+	return s.change(ctx, DeleteNamespace, name, nil, func() {}, func(ctx context.Context) error { return s.inner.DeleteNamespace(ctx, name) })
 }
 
 // ListNamespaces implements backend.Store.
@@ -192,13 +228,19 @@ type namespace struct {
 
 // Put implements backend.Namespace.
 func (n *namespace) Put(ctx context.Context, name string, data []byte) error {
-	return n.s.do(ctx, Put, n.name, []string{name}, func() error { return n.inner.Put(ctx, name, data) })
+	keep := func() { data = slices.Clone(data) }
+	return n.s.change(ctx, Put, n.name, []string{name}, keep, func(ctx context.Context) error { return n.inner.Put(ctx, name, data) })
 }
 
 // PutIf implements backend.Namespace.
 func (n *namespace) PutIf(ctx context.Context, name string, data []byte, version backend.Version) (v backend.Version, err error) {
-	err = n.s.do(ctx, PutIf, n.name, []string{name}, func() (err error) {
-		v, err = n.inner.PutIf(ctx, name, data, version)
+	late := false
+	keep := func() { data, late = slices.Clone(data), true }
+	err = n.s.change(ctx, PutIf, n.name, []string{name}, keep, func(ctx context.Context) error {
+		got, err := n.inner.PutIf(ctx, name, data, version)
+		if !late {
+			v = got
+		}
 		return err
 	})
 	if err != nil {
@@ -235,7 +277,8 @@ func (n *namespace) Stat(ctx context.Context, name string) (info backend.Info, e
 
 // Delete implements backend.Namespace.
 func (n *namespace) Delete(ctx context.Context, names []string, cond *backend.Condition) error {
-	return n.s.do(ctx, Delete, n.name, names, func() error { return n.inner.Delete(ctx, names, cond) })
+	keep := func() { names = slices.Clone(names) }
+	return n.s.change(ctx, Delete, n.name, names, keep, func(ctx context.Context) error { return n.inner.Delete(ctx, names, cond) })
 }
 
 // List implements backend.Namespace.

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 
-	"openvstorage/arakoon"
 	"openvstorage/backend"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree"
@@ -103,6 +102,9 @@ func (e *errnoError) Error() string { return e.err.Error() }
 func (e *errnoError) Unwrap() error { return e.errno }
 
 func fileError(err error) error {
+	if errors.Is(err, volumedriver.ErrUnknownOutcome) {
+		return fmt.Errorf("%w: %w", fusefs.ErrUnknownOutcome, &errnoError{syscall.EIO, err})
+	}
 	for _, row := range fileErrors {
 		if errors.Is(err, row.err) {
 			return &errnoError{row.errno, err}
@@ -185,7 +187,7 @@ func (f files) RenameBelow(ctx context.Context, from, to string, with func(commi
 				along[i] = registry.Swap(s)
 			}
 			err := commit(along)
-			if err != nil && !errors.Is(err, arakoon.ErrUnknownOutcome) {
+			if err != nil && !errors.Is(err, volumedriver.ErrUnknownOutcome) {
 				err = fmt.Errorf("%w: %w", filetree.ErrNotWritten, err)
 			}
 			return err

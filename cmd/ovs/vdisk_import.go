@@ -72,6 +72,12 @@ func (a *app) importImage(ctx context.Context, client *control.Client, source *s
 	end()
 	if err == nil {
 		err = client.Rename(ctx, v.Name, name)
+		if errors.Is(err, volumedriver.ErrUnknownOutcome) {
+			err = named(ctx, client, v, name)
+		}
+	}
+	if errors.Is(err, volumedriver.ErrUnknownOutcome) {
+		return control.VDisk{}, fmt.Errorf("import %s: all of it is on vDisk %s, which may be named %q still: %w", name, v.ID, v.Name, err)
 	}
 	if err != nil {
 		if ctx.Err() != nil {
@@ -85,6 +91,25 @@ func (a *app) importImage(ctx context.Context, client *control.Client, source *s
 		return control.VDisk{}, err
 	}
 	return client.Info(ctx, name)
+}
+
+// named finds out whether an import got its name, and gives it the name if not.
+func named(ctx context.Context, client *control.Client, v control.VDisk, name string) error {
+	err := client.Rename(ctx, v.Name, name)
+	if !errors.Is(err, volumedriver.ErrNotFound) {
+		if err != nil {
+			err = fmt.Errorf("%w: %w", volumedriver.ErrUnknownOutcome, err)
+		}
+		return err
+	}
+	now, err := client.Info(ctx, name)
+	if err == nil && now.ID != v.ID {
+		err = fmt.Errorf("vDisk %q is another", name)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", volumedriver.ErrUnknownOutcome, err)
+	}
+	return err
 }
 
 // undo deletes what an import has made. The server may take a moment to see that

@@ -41,8 +41,12 @@ func writeList(w io.Writer, list []control.VDisk) {
 			v.Name, human(v.Size), v.State, human(v.Local), human(v.Stored), human(v.Backlog), len(v.Snapshots), parent)
 	}
 	for _, v := range list {
-		if v.State == volumedriver.StateHalted {
-			fmt.Fprintf(w, "%s is halted: %s\n", v.Name, v.Reason)
+		switch {
+		case v.Reason == "":
+		case v.State == volumedriver.StateRunning:
+			fmt.Fprintf(w, "%s: %s\n", v.Name, v.Reason)
+		default:
+			fmt.Fprintf(w, "%s is %s: %s\n", v.Name, v.State, v.Reason)
 		}
 	}
 }

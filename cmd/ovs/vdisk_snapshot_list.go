@@ -37,6 +37,9 @@ func writeSnapshots(w io.Writer, list []volumedriver.SnapshotInfo) {
 		if s.Stored {
 			stored = "yes"
 		}
+		if s.Unsure {
+			stored = "it may be deleted"
+		}
 		if len(s.Children) > 0 {
 			children = strings.Join(s.Children, ",")
 		}

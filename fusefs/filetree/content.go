@@ -16,14 +16,17 @@ func pieces(size int64) int { return int((size + pieceSize - 1) / pieceSize) }
 // Load returns the content of a file.
 func (t *Tree) Load(ctx context.Context, node uint64) ([]byte, error) {
 	// No change may come between the entry and its pieces.
-	t.change.Lock()
-	defer t.change.Unlock()
+	end, err := t.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	name, e, ok := t.Path(node)
 	if !ok || e.Kind != File {
 		return nil, absent(fmt.Sprint("node ", node))
 	}
 	content := make([]byte, 0, e.Size)
-	err := t.keys.Range(ctx, nodeKey(node), func(_, v []byte) bool {
+	err = t.keys.Range(ctx, nodeKey(node), func(_, v []byte) bool {
 		content = append(content, v...)
 		return int64(len(content)) <= e.Size
 	})
@@ -50,8 +53,11 @@ func (t *Tree) Room(from, to int64) error {
 // Store replaces the content of a file, whose pieces from first to last may
 // differ from what is stored. A file that was removed has none to store.
 func (t *Tree) Store(ctx context.Context, node uint64, content []byte, first, last int, now time.Time) error {
-	t.change.Lock()
-	defer t.change.Unlock()
+	end, err := t.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	name, e, ok := t.Path(node)
 	if !ok || e.Kind != File {
 		return nil
@@ -76,12 +82,8 @@ func (t *Tree) Store(ctx context.Context, node uint64, content []byte, first, la
 		changes = append(changes, Change{Key: pieceKey(node, uint32(i))})
 	}
 	e.Size, e.Modified, e.Changed = size, now.UnixNano(), now.UnixNano()
-	if err := t.write(ctx, append(changes, Change{entryKey(name), encode(e)})); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.bytes += size - t.entries[name].Size
-	*t.entries[name] = e
-	return nil
+	return t.write(ctx, append(changes, Change{entryKey(name), encode(e)}), func() {
+		t.bytes += size - t.entries[name].Size
+		*t.entries[name] = e
+	})
 }

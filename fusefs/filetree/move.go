@@ -25,8 +25,11 @@ const (
 // Errors: fs.ErrNotExist, fs.ErrExist, fs.ErrInvalid for a path that cannot be,
 // ENAMETOOLONG for one that gets too long, ErrMany.
 func (t *Tree) Move(ctx context.Context, from, to string, replace bool, commit Commit) error {
-	t.change.Lock()
-	defer t.change.Unlock()
+	end, err := t.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	e, there := t.Get(from)
 	if !there {
 		e.Kind = Directory
@@ -51,20 +54,20 @@ func (t *Tree) Move(ctx context.Context, from, to string, replace bool, commit C
 	write := func() error { return t.keys.Write(ctx, changes) }
 	if commit != nil {
 		write = func() error { return commit(ctx, swaps) }
+		changes = nil
+		for _, s := range swaps {
+			changes = append(changes, Change{s.Key, s.New})
+		}
 	}
-	if err := t.doubt(ctx, write); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if taking {
-		t.leave(to)
-	}
-	for _, m := range moves {
-		t.leave(m.from)
-		t.enter(m.to, m.e)
-	}
-	return nil
+	return t.commit(changes, func() {
+		if taking {
+			t.leave(to)
+		}
+		for _, m := range moves {
+			t.leave(m.from)
+			t.enter(m.to, m.e)
+		}
+	}, write)
 }
 
 // replaces reports whether e may take the place of what is at to.

@@ -32,6 +32,9 @@ type Keys interface {
 	// Write makes all changes at once, durable on return, or none. After an
 	// error they may or may not be made, unless it is ErrNotWritten.
 	Write(ctx context.Context, changes []Change) error
+	// Settle returns when every write that was begun before is made or never will
+	// be: reads then tell which.
+	Settle(ctx context.Context) error
 }
 
 // Swap changes a key whose value is Old, nil for none, which is not to be
@@ -49,13 +52,14 @@ var ErrNotWritten = errors.New("nothing was changed")
 var ErrMany = errors.New("too many to be moved in one step; move them in parts")
 
 // Tree is safe for concurrent use. Reads wait for nothing but memory; changes
-// are made one after the other. After a change whose outcome is unknown all
-// changes fail: the tree in memory may differ from what is stored.
+// are made one after the other. After a change whose outcome is unknown the next
+// one, and the next that needs a content, finds out first whether it was made;
+// until then the change counts as under way, and memory has not followed it.
 type Tree struct {
 	keys Keys
 
 	change sync.Mutex // held by what changes the tree, over the write to the store
-	failed error
+	doubt  *doubt     // the last change, if its outcome is not known
 
 	mu      sync.RWMutex
 	entries map[string]*Entry
@@ -211,45 +215,28 @@ func (t *Tree) Bytes() int64 {
 	return t.bytes
 }
 
-// write makes changes durable; change is held.
-func (t *Tree) write(ctx context.Context, changes []Change) error {
-	return t.doubt(ctx, func() error { return t.keys.Write(ctx, changes) })
-}
-
-// doubt calls what changes the store, and notes if nobody can tell whether it
-// did; change is held.
-func (t *Tree) doubt(ctx context.Context, write func() error) error {
-	if t.failed != nil {
-		return fmt.Errorf("file tree: no more changes until the next start, as an earlier one is in doubt: %w", t.failed)
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := write(); err != nil {
-		if !errors.Is(err, ErrNotWritten) {
-			t.failed = err
-		}
-		return fmt.Errorf("file tree: %w", err)
-	}
-	return nil
-}
-
 func taken(name string) error { return fmt.Errorf("file %q: %w", name, fs.ErrExist) }
 
 func absent(name string) error { return fmt.Errorf("file %q: %w", name, fs.ErrNotExist) }
 
 // Make makes an entry, whose Node it gives. Its size is 0.
 func (t *Tree) Make(ctx context.Context, name string, e Entry) (Entry, error) {
-	t.change.Lock()
-	defer t.change.Unlock()
+	end, err := t.begin(ctx)
+	if err != nil {
+		return e, err
+	}
+	defer end()
 	return t.make(ctx, name, e)
 }
 
 // MakeIn makes an entry in a directory, wherever that was moved to, and returns
 // its path. Node 0 is the root.
 func (t *Tree) MakeIn(ctx context.Context, dir uint64, base string, e Entry) (string, Entry, error) {
-	t.change.Lock()
-	defer t.change.Unlock()
+	end, err := t.begin(ctx)
+	if err != nil {
+		return "", e, err
+	}
+	defer end()
 	name := base
 	if dir != 0 {
 		parent, d, ok := t.Path(dir)
@@ -258,7 +245,7 @@ func (t *Tree) MakeIn(ctx context.Context, dir uint64, base string, e Entry) (st
 		}
 		name = parent + "/" + base
 	}
-	e, err := t.make(ctx, name, e)
+	e, err = t.make(ctx, name, e)
 	return name, e, err
 }
 
@@ -273,20 +260,20 @@ func (t *Tree) make(ctx context.Context, name string, e Entry) (Entry, error) {
 		return e, fmt.Errorf("file %q: there are %d already, the most that may be: %w", name, MaxEntries, syscall.ENOSPC)
 	}
 	e.Node, e.Size, e.Mode = t.next, 0, e.Mode&modeBits
-	if err := t.write(ctx, []Change{{entryKey(name), encode(e)}}); err != nil {
-		return e, err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.next++
-	t.enter(name, e)
-	return e, nil
+	node := e.Node
+	return e, t.write(ctx, []Change{{entryKey(name), encode(e)}}, func() {
+		t.next = max(t.next, node+1)
+		t.enter(name, e)
+	})
 }
 
 // Set changes the attributes of an entry.
 func (t *Tree) Set(ctx context.Context, node uint64, change func(*Attr)) (Entry, error) {
-	t.change.Lock()
-	defer t.change.Unlock()
+	end, err := t.begin(ctx)
+	if err != nil {
+		return Entry{}, err
+	}
+	defer end()
 	name, e, ok := t.Path(node)
 	if !ok {
 		return e, absent(fmt.Sprint("node ", node))
@@ -296,31 +283,22 @@ func (t *Tree) Set(ctx context.Context, node uint64, change func(*Attr)) (Entry,
 		return e, nil
 	}
 	e.Mode &= modeBits
-	if err := t.write(ctx, []Change{{entryKey(name), encode(e)}}); err != nil {
-		return e, err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.entries[name].Attr = e.Attr
-	return e, nil
+	return e, t.write(ctx, []Change{{entryKey(name), encode(e)}}, func() { t.entries[name].Attr = e.Attr })
 }
 
 // Remove removes an entry, and a file's content. That of a directory goes
 // though there be others below it: who calls looks.
 func (t *Tree) Remove(ctx context.Context, name string) error {
-	t.change.Lock()
-	defer t.change.Unlock()
+	end, err := t.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	e, ok := t.Get(name)
 	if !ok {
 		return absent(name)
 	}
-	if err := t.write(ctx, append(drop(e), Change{Key: entryKey(name)})); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.leave(name)
-	return nil
+	return t.write(ctx, append(drop(e), Change{Key: entryKey(name)}), func() { t.leave(name) })
 }
 
 // drop deletes the content of a file.
@@ -342,8 +320,11 @@ func (t *Tree) Disk(id [16]byte) (Attr, bool) {
 // KeepDisk keeps attributes of a vDisk. If empty is not "", it is the path of
 // the EmptyDisk that the vDisk was, which goes.
 func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a Attr, empty string) error {
-	t.change.Lock()
-	defer t.change.Unlock()
+	end, err := t.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	a.Mode &= modeBits
 	changes := []Change{{diskKey(id), encode(Entry{Kind: Disk, Attr: a})}}
 	_, there := t.Get(empty)
@@ -353,30 +334,26 @@ func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a Attr, empty string) 
 	if was, ok := t.Disk(id); ok && was == a && !there {
 		return nil
 	}
-	if err := t.write(ctx, changes); err != nil {
-		return err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.disks[id] = a
-	if there {
-		t.leave(empty)
-	}
-	return nil
+	return t.write(ctx, changes, func() {
+		t.disks[id] = a
+		if there {
+			t.leave(empty)
+		}
+	})
 }
 
 // ForgetDisk forgets the attributes of a vDisk, if any are kept.
 func (t *Tree) ForgetDisk(ctx context.Context, id [16]byte) error {
-	if _, kept := t.Disk(id); !kept {
-		return nil
-	}
 	return t.ForgetDisks(ctx, func(other [16]byte) bool { return other != id })
 }
 
 // ForgetDisks forgets the attributes of vDisks that are no more.
 func (t *Tree) ForgetDisks(ctx context.Context, there func(id [16]byte) bool) error {
-	t.change.Lock()
-	defer t.change.Unlock()
+	end, err := t.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	var gone [][16]byte
 	t.mu.RLock()
 	for id := range t.disks {
@@ -390,14 +367,14 @@ func (t *Tree) ForgetDisks(ctx context.Context, there func(id [16]byte) bool) er
 		for _, id := range part {
 			changes = append(changes, Change{Key: diskKey(id)})
 		}
-		if err := t.write(ctx, changes); err != nil {
+		err := t.write(ctx, changes, func() {
+			for _, id := range part {
+				delete(t.disks, id)
+			}
+		})
+		if err != nil {
 			return err
 		}
-		t.mu.Lock()
-		for _, id := range part {
-			delete(t.disks, id)
-		}
-		t.mu.Unlock()
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func TestErrorKindsSurviveTheWire(t *testing.T) {
 	_, c, _ := serve(t, h, nil)
 	kinds := []error{
 		volumedriver.ErrNotFound, volumedriver.ErrExists, volumedriver.ErrHasChildren, volumedriver.ErrInvalid,
-		volumedriver.ErrHalted, volumedriver.ErrBusy, context.Canceled, errors.New("of no kind"),
+		volumedriver.ErrHalted, volumedriver.ErrBusy, volumedriver.ErrUnknownOutcome, context.Canceled, errors.New("of no kind"),
 	}
 	for i, kind := range kinds {
 		h.err = fmt.Errorf("vDisk \"d\": %w; do this", kind)

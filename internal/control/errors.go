@@ -20,6 +20,7 @@ var kinds = []struct {
 	status int
 	err    error
 }{
+	{"unknown-outcome", http.StatusGatewayTimeout, volumedriver.ErrUnknownOutcome}, // whatever the cause is
 	{"not-found", http.StatusNotFound, volumedriver.ErrNotFound},
 	{"exists", http.StatusConflict, volumedriver.ErrExists},
 	{"has-children", http.StatusConflict, volumedriver.ErrHasChildren},

@@ -101,7 +101,7 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	for i := range po.Levels {
 		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	db, err := pebble.Open(dir, po)
+	db, err := pebblefs.Open(dir, po)
 	if err != nil {
 		if pebble.IsCorruptionError(err) || errors.Is(err, pebblefs.ErrTooLong) {
 			err = fmt.Errorf("%w: %w", ErrCorrupt, err)

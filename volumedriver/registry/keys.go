@@ -20,8 +20,12 @@ type Keys interface {
 	Range(ctx context.Context, prefix []byte, fn func(key, value []byte) bool) error
 	// Swap makes all swaps if every key has its old value, and otherwise none
 	// and returns false. What it made is durable and visible on return. Once it
-	// has begun, the end of ctx does not end it.
+	// has begun, the end of ctx does not end it. After an error that does not
+	// match ErrNotSwapped it may have been made, or may be made yet.
 	Swap(ctx context.Context, swaps []Swap) (bool, error)
+	// Settle returns when every swap that was begun before has been made or
+	// never will be: reads then tell which.
+	Settle(ctx context.Context) error
 }
 
 // Swap gives a key a new value in place of the old one. Nil is none: the key is

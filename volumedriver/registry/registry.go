@@ -39,6 +39,12 @@ var (
 	// ErrFailed: a sync failed and nobody can tell what is on the medium. No
 	// change is taken until the registry is opened anew.
 	ErrFailed = errors.New("registry takes no changes after a failed sync, check the disk and restart")
+	// ErrNotSwapped: a swap was not made and never will be. Keys return it.
+	ErrNotSwapped = errors.New("nothing was changed")
+	// ErrUnknownOutcome: nobody can tell yet whether the change was made, or may
+	// be made still. Each later call on the registry finds out first, and what
+	// it then reads is final.
+	ErrUnknownOutcome = errors.New("the registry has not answered: the outcome is unknown")
 	// ErrImport: the files of an older release were imported in part, or are
 	// not those that belong here.
 	ErrImport = errors.New("registry files of an older release are not imported")

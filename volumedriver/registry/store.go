@@ -16,8 +16,9 @@ import (
 // it rests on, durable on return. Safe for concurrent use, here and by other
 // registries on the same keys.
 type Registry struct {
-	keys Keys
-	size sync.Mutex // held by changes of how many there are, which collide
+	keys   Keys
+	size   sync.Mutex // held by changes of how many there are, which collide
+	unsure unsure
 
 	mu     sync.RWMutex // held for reading by every call
 	closed bool
@@ -47,10 +48,15 @@ func (r *Registry) Close() error {
 }
 
 // begin refuses calls on a closed registry, and keeps Close waiting until end.
+// It finds out first what became of swaps that were not answered: what the call
+// then reads is not changed behind its back.
 func (r *Registry) begin(ctx context.Context) (end func(), err error) {
 	r.mu.RLock()
 	if err = ctx.Err(); r.closed {
 		err = ErrClosed
+	}
+	if err == nil {
+		err = r.settle(ctx)
 	}
 	if err != nil {
 		r.mu.RUnlock()
@@ -84,14 +90,22 @@ func (r *Registry) record(ctx context.Context, id uuid.UUID) (Record, []byte, er
 // rests on.
 const attempts = 100
 
-// change swaps what plan returns, which looks at the keys afresh each time.
+// change swaps what plan returns, which looks at the keys afresh each time. A
+// swap that was not answered, and proves not to have been made, is made again.
 func (r *Registry) change(ctx context.Context, plan func() ([]Swap, error)) error {
-	for range attempts {
+	for unanswered, try := 0, 0; try < attempts; try++ {
 		swaps, err := plan()
 		if err != nil || len(swaps) == 0 {
 			return err
 		}
 		done, err := r.keys.Swap(ctx, swaps)
+		if err != nil && !errors.Is(err, ErrNotSwapped) {
+			if done, err = r.findOut(ctx, swaps, err); err == nil && !done {
+				if unanswered++; unanswered == unansweredMax {
+					err = fmt.Errorf("%w: it was tried %d times and not answered", ErrNotSwapped, unanswered)
+				}
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("change registry: %w", err)
 		}

@@ -14,6 +14,7 @@ import (
 // of acknowledgements is the order of seq.
 type history struct {
 	size    int
+	base    []byte // what it begins with; nil: zeros
 	ops     []func(state *modelState)
 	flushed int // operations that a flush covers
 	// deleted snapshots: deletion is a matter of the catalog, durable at once,
@@ -31,6 +32,7 @@ type modelState struct {
 // after is the state after the first n operations.
 func (h *history) after(n int) *modelState {
 	s := &modelState{data: make([]byte, h.size), snaps: map[string][]byte{}}
+	copy(s.data, h.base)
 	for _, op := range h.ops[:n] {
 		op(s)
 	}
@@ -39,7 +41,7 @@ func (h *history) after(n int) *modelState {
 
 // until is the history of the first n operations, to be gone on with.
 func (h *history) until(n int) *history {
-	return &history{size: h.size, ops: h.ops[:n:n], flushed: min(n, h.flushed), deleted: maps.Clone(h.deleted)}
+	return &history{size: h.size, base: h.base, ops: h.ops[:n:n], flushed: min(n, h.flushed), deleted: maps.Clone(h.deleted)}
 }
 
 // live is how many of a state's snapshots were not deleted later.

@@ -19,6 +19,10 @@ type System struct {
 	// Err, if not nil, tells why what the vDisks rest on has failed and must be
 	// opened again, nil if it has not.
 	Err func() error
+	// Doubt has some of the calls on what it rests on, its registry and backend,
+	// not be answered from now on, or all be. Of those that are not answered some
+	// take effect, some later, and some never. Nil: it cannot.
+	Doubt func(on bool)
 }
 
 // Opener opens the system that a disk holds, making it on an empty one.

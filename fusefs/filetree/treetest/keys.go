@@ -17,6 +17,8 @@ type Keys struct {
 	mu   sync.Mutex
 	m    map[string][]byte
 	fail error
+	made bool // what fails is made all the same
+	deaf error
 	hold func(context.Context) error
 }
 
@@ -29,7 +31,22 @@ func New() *Keys { return &Keys{m: map[string][]byte{}} }
 func (k *Keys) Fail(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.fail = err
+	k.fail, k.made, k.deaf = err, false, nil
+}
+
+// Doubt makes writes fail with err, which leaves open whether they are made:
+// they are if made says so. Nobody finds out until Fail(nil).
+func (k *Keys) Doubt(err error, made bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fail, k.made, k.deaf = err, made, err
+}
+
+// Settle implements filetree.Keys.
+func (k *Keys) Settle(context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.deaf
 }
 
 // Hold makes writes wait in fn before they are made, or not any more if it is
@@ -70,7 +87,7 @@ func (k *Keys) Write(ctx context.Context, changes []filetree.Change) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.fail != nil {
+	if k.fail != nil && !k.made {
 		return k.fail
 	}
 	for _, c := range changes {
@@ -80,5 +97,5 @@ func (k *Keys) Write(ctx context.Context, changes []filetree.Change) error {
 			k.m[string(c.Key)] = bytes.Clone(c.Value)
 		}
 	}
-	return nil
+	return k.fail
 }

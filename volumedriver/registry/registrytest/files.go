@@ -119,7 +119,7 @@ func (f *Files) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := errors.Join(ctx.Err(), f.failed); err != nil {
-		return false, err
+		return false, fmt.Errorf("%w: %w", registry.ErrNotSwapped, err)
 	}
 	all := maps.Clone(f.all)
 	for _, s := range swaps {
@@ -138,6 +138,14 @@ func (f *Files) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
 	}
 	f.all = all
 	return true, nil
+}
+
+// Settle implements registry.Keys. A swap that was not answered has broken the
+// store.
+func (f *Files) Settle(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return errors.Join(ctx.Err(), f.failed)
 }
 
 // Close ends the store.

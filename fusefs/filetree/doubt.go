@@ -1,0 +1,93 @@
+package filetree
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// doubt is a change of which nobody can tell yet whether it is made.
+type doubt struct {
+	cause   error
+	changes []Change
+	apply   func() // has memory follow it; mu is held
+}
+
+// settleMax bounds one attempt to find out.
+const settleMax = time.Minute
+
+// begin begins a change, or what a change must not come into, until end. What
+// became of the one before is known.
+func (t *Tree) begin(ctx context.Context) (end func(), err error) {
+	t.change.Lock()
+	err = ctx.Err()
+	if err == nil {
+		err = t.settle(ctx)
+	}
+	if err != nil {
+		t.change.Unlock()
+		return nil, err
+	}
+	return t.change.Unlock, nil
+}
+
+// write makes changes durable, and then has memory follow; change is held.
+func (t *Tree) write(ctx context.Context, changes []Change, apply func()) error {
+	return t.commit(changes, apply, func() error { return t.keys.Write(ctx, changes) })
+}
+
+// commit calls what makes changes, and has memory follow if it did. It notes if
+// nobody can tell; change is held.
+func (t *Tree) commit(changes []Change, apply func(), write func() error) error {
+	if err := write(); err != nil {
+		if !errors.Is(err, ErrNotWritten) {
+			t.doubt = &doubt{cause: err, changes: changes, apply: apply}
+		}
+		return fmt.Errorf("file tree: %w", err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	apply()
+	return nil
+}
+
+// settle finds out whether the change in doubt was made: then all of its keys
+// have the values that it gave them, which nobody else changes. change is held.
+func (t *Tree) settle(ctx context.Context) error {
+	d := t.doubt
+	if d == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleMax)
+	defer cancel()
+	err := t.keys.Settle(ctx)
+	made := true
+	for i := 0; i < len(d.changes) && made && err == nil; i++ {
+		made, err = t.holds(ctx, d.changes[i])
+	}
+	if err != nil {
+		// Not %w of the cause: what is asked for now has not begun.
+		return fmt.Errorf("file tree: whether the change before was made is not known yet (%v): %w: %w", d.cause, ErrNotWritten, err)
+	}
+	if made {
+		t.mu.Lock()
+		d.apply()
+		t.mu.Unlock()
+	}
+	t.doubt = nil
+	return nil
+}
+
+// holds reports whether a key has the value of a change.
+func (t *Tree) holds(ctx context.Context, c Change) (same bool, err error) {
+	same = c.Value == nil
+	err = t.keys.Range(ctx, c.Key, func(k, v []byte) bool {
+		if bytes.Equal(k, c.Key) { // it is the first with the prefix
+			same = c.Value != nil && bytes.Equal(v, c.Value)
+		}
+		return false
+	})
+	return same, err
+}

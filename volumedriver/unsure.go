@@ -1,0 +1,308 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"openvstorage/volumedriver/registry"
+
+	"github.com/google/uuid"
+)
+
+// unsure is an operation on a vDisk of which it is not known whether it happened,
+// or one that has begun and must be finished. An unknown outcome is neither
+// success nor failure: the operation counts as still under way. Until its outcome
+// is known nothing is acknowledged that it would undo, nor any other operation
+// on the vDisk begun. It is found out in the background, and by who asks for the
+// next operation.
+type unsure struct {
+	state  string // StateUnsure or StateDeleting
+	what   string // for people: what is not known
+	closed bool   // nobody may use the vDisk
+	cause  error
+	// settle finds out, and does what is left to do. It may be asked again after
+	// an error. h.structure is held.
+	settle func(ctx context.Context) error
+}
+
+// Waits for an outcome.
+const (
+	settleMax   = time.Minute            // for one attempt to find out
+	settleFirst = 100 * time.Millisecond // before the first in the background
+	settleLast  = 5 * time.Second        // between two, at most
+)
+
+func (u *unsure) reason() string {
+	return fmt.Sprintf("%s: %v; it is looked into all the time, wait for it", u.what, u.cause)
+}
+
+// refuse is the error of what must wait for the outcome. Nothing has begun.
+func (u *unsure) refuse(name string) error {
+	return fmt.Errorf("vDisk %s: %s: %w", name, u.reason(), ErrBusy)
+}
+
+// inDoubt notes that an operation on v has no known outcome, and looks into it
+// until it has.
+func (h *Host) inDoubt(v *Volume, u *unsure) {
+	v.unsure.Store(u)
+	v.log.Warn("outcome unknown", "what", u.what, "err", u.cause)
+	h.persist(func(ctx context.Context) bool {
+		if v.unsure.Load() != u {
+			return true
+		}
+		err := h.settle(ctx, v)
+		if err != nil && ctx.Err() == nil {
+			v.log.Warn("outcome still unknown", "what", u.what, "err", err)
+		}
+		return err == nil
+	})
+}
+
+// persist tries something in the background until it reports that it is done.
+func (h *Host) persist(done func(ctx context.Context) bool) {
+	h.background.Go(func() {
+		for pause := settleFirst; ; pause = min(2*pause, settleLast) {
+			select {
+			case <-time.After(pause):
+			case <-h.living.Done():
+				return
+			}
+			if done(h.living) {
+				return
+			}
+		}
+	})
+}
+
+// settle finds out what became of an operation on v, if that is not known.
+func (h *Host) settle(ctx context.Context, v *Volume) error {
+	u := v.unsure.Load()
+	if u == nil {
+		return nil
+	}
+	// The registry finds out first, and may take its time: not under the lock.
+	if _, err := h.opt.Registry.Get(ctx, v.id); err != nil && !errors.Is(err, registry.ErrNotFound) {
+		return fmt.Errorf("%w: %w", u.refuse(v.Name()), err)
+	}
+	if err := h.structure.take(ctx); err != nil {
+		return err
+	}
+	defer h.structure.give()
+	if v.unsure.Load() != u {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleMax)
+	defer cancel()
+	if err := u.settle(ctx); err != nil {
+		return fmt.Errorf("%w: %w", u.refuse(v.Name()), err)
+	}
+	v.unsure.CompareAndSwap(u, nil)
+	return nil
+}
+
+// find is the vDisk that has the name, with all that was done to it known.
+func (h *Host) find(ctx context.Context, name string) (*Volume, error) {
+	v, err := h.volume(name)
+	if err != nil || v.unsure.Load() == nil {
+		return v, err
+	}
+	if err := h.settle(ctx, v); err != nil {
+		return nil, err
+	}
+	return h.volume(name) // it may have another name by now, or be no more
+}
+
+// free finds out what became of an operation that may have taken the name.
+func (h *Host) free(ctx context.Context, name string) error {
+	if v, err := h.volume(name); err == nil {
+		return h.settle(ctx, v)
+	}
+	return nil
+}
+
+// sure refuses an operation on a vDisk that is in doubt. Who calls it keeps others
+// from putting it in doubt.
+func (v *Volume) sure() error {
+	if u := v.unsure.Load(); u != nil {
+		return u.refuse(v.Name())
+	}
+	return nil
+}
+
+// closedBy is the operation for which nobody may use the vDisk, nil if there is
+// none.
+func (v *Volume) closedBy() *unsure {
+	if u := v.unsure.Load(); u != nil && u.closed {
+		return u
+	}
+	return nil
+}
+
+// list puts v into the lists, in the place of who has its id.
+func (h *Host) list(v *Volume) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.volumes[v.id] = v
+	h.byName[v.name] = v
+}
+
+// unlist takes a vDisk out of the lists, under whatever names it is there.
+func (h *Host) unlist(id uuid.UUID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.volumes, id)
+	for name, v := range h.byName {
+		if v.id == id {
+			delete(h.byName, name)
+		}
+	}
+}
+
+// standIn lists a vDisk that is not open, and says why: u.
+func (h *Host) standIn(r registry.Record, u *unsure) *Volume {
+	v := h.newVolume(r)
+	v.cat.Created = r.Created
+	v.halted.Store(&haltError{r.Name, errors.New(u.reason())})
+	v.deleted = u.state == StateDeleting
+	v.unsure.Store(u)
+	h.list(v)
+	h.inDoubt(v, u)
+	return v
+}
+
+// deletionUnknown closes a vDisk that may be marked as being deleted.
+func (h *Host) deletionUnknown(v *Volume, cause error) error {
+	h.inDoubt(v, &unsure{
+		state: StateUnsure, what: "whether its deletion has begun is not known", closed: true, cause: cause,
+		settle: func(ctx context.Context) error {
+			r, err := h.opt.Registry.Get(ctx, v.id)
+			if err != nil {
+				return err // P8: that the registry does not know it is no reason to delete it
+			}
+			if r.Deleting {
+				_ = h.finishDeletion(ctx, v, r) // what is left of it is listed
+				return nil
+			}
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			v.deleted = false
+			return nil
+		},
+	})
+	return fmt.Errorf("vDisk %s: deletion: %w: %w", v.Name(), ErrUnknownOutcome, cause)
+}
+
+// finishDeletion deletes a vDisk that is marked. What cannot be deleted now is
+// deleted later; it stays listed until then. h.structure is held.
+func (h *Host) finishDeletion(ctx context.Context, v *Volume, r registry.Record) error {
+	h.unlist(v.id)
+	v.stopStorer()
+	if v.buf != nil {
+		v.buf.Fail(fmt.Errorf("vDisk %s: %w", r.Name, errDeleted))
+	}
+	if err := v.close(ctx); err != nil {
+		h.opt.Logger.Warn("deleted vDisk not closed cleanly", "vdisk", r.Name, "err", err)
+	}
+	if err := h.remove(ctx, r.ID, r.Parent); err != nil {
+		h.deleteLater(r, err)
+		return fmt.Errorf("vDisk %s: its deletion has begun and goes on by itself: %w: %w", r.Name, ErrUnknownOutcome, err)
+	}
+	return nil
+}
+
+// deleteLater lists a vDisk that is marked as being deleted until it is deleted.
+func (h *Host) deleteLater(r registry.Record, cause error) {
+	h.standIn(r, &unsure{
+		state: StateDeleting, what: "its deletion has begun and did not finish", closed: true, cause: cause,
+		settle: func(ctx context.Context) error {
+			if err := h.remove(ctx, r.ID, r.Parent); err != nil {
+				return err
+			}
+			h.unlist(r.ID)
+			return nil
+		},
+	})
+}
+
+// birthUnknown lists a vDisk that the registry may know: it is opened, or what
+// there is of it is removed.
+func (h *Host) birthUnknown(r registry.Record, cause error) (Info, error) {
+	v := h.standIn(r, &unsure{
+		state: StateUnsure, what: "whether it was made is not known", closed: true, cause: cause,
+		settle: func(ctx context.Context) error {
+			switch _, err := h.opt.Registry.Get(ctx, r.ID); {
+			case errors.Is(err, registry.ErrNotFound):
+				// Only the first catalog is there, which nobody has opened (P8).
+				if err := h.remove(ctx, r.ID, r.Parent); err != nil {
+					return err
+				}
+				h.unlist(r.ID)
+				return nil
+			case err != nil:
+				return err
+			}
+			h.openOne(ctx, r, true)
+			return nil
+		},
+	})
+	return v.info(), fmt.Errorf("vDisk %q: %w: %w", r.Name, ErrUnknownOutcome, cause)
+}
+
+// namesUnknown has vDisks answer to both names until it is known which they have.
+// Their users go on: whatever the name, it is the same vDisk.
+func (h *Host) namesUnknown(list []renaming, cause error) {
+	for _, r := range list {
+		h.mu.Lock()
+		h.byName[r.new] = r.v
+		h.mu.Unlock()
+		h.inDoubt(r.v, &unsure{
+			state: StateUnsure, what: fmt.Sprintf("whether it is named %q or %q is not known", r.old, r.new), cause: cause,
+			settle: func(ctx context.Context) error {
+				rec, err := h.opt.Registry.Get(ctx, r.v.id)
+				if err != nil {
+					return err
+				}
+				h.unlist(r.v.id)
+				r.v.setName(rec.Name)
+				h.list(r.v)
+				return nil
+			},
+		})
+	}
+}
+
+// openUnknown opens a vDisk again whose opening ended without an answer.
+func (h *Host) openUnknown(v *Volume, r registry.Record, cause error) {
+	h.inDoubt(v, &unsure{
+		state: StateUnsure, what: "it could not be opened yet", closed: true, cause: cause,
+		settle: func(ctx context.Context) error {
+			// What the earlier attempt put must not come behind this one.
+			if err := v.settle(ctx); err != nil {
+				return err
+			}
+			if v.m != nil {
+				v.m.Close()
+			}
+			h.openOne(ctx, r, false)
+			return nil
+		},
+	})
+}
+
+// dropLater drops a clone that never was from its parent's catalog.
+func (h *Host) dropLater(v *Volume, child uuid.UUID) {
+	h.persist(func(ctx context.Context) bool {
+		ctx, cancel := context.WithTimeout(ctx, settleMax)
+		defer cancel()
+		if h.byID(v.id) != v || v.Err() != nil {
+			return true // the next start does it
+		}
+		err := h.dropChild(ctx, v, child)
+		if err != nil && h.living.Err() == nil {
+			v.log.Warn("reference to a lost clone not removed", "clone", child, "err", err)
+		}
+		return err == nil
+	})
+}
