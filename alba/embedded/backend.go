@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/alba/abm"
@@ -40,6 +41,8 @@ type Backend struct {
 
 	mu   sync.Mutex // disks come and go one at a time
 	asds map[uint64]*asd.ASD
+
+	unsettled atomic.Bool // the ABM may have decided what the fleet does not follow yet
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -146,9 +149,18 @@ func (b *Backend) openGroups() error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	a, n := cluster.NewClient(b.nodes["abm"]), cluster.NewClient(b.nodes[hostName])
+	a, n := b.manager("abm"), b.manager(hostName)
 	b.abm, b.nsm = abm.NewClient(a, a), nsm.NewClient(n, n)
 	return nil
+}
+
+// manager is the group that a manager runs on.
+func (b *Backend) manager(name string) *cluster.Client {
+	var n cluster.Node = b.nodes[name]
+	if b.opt.Node != nil {
+		n = b.opt.Node(name, n)
+	}
+	return cluster.NewClient(n)
 }
 
 func (b *Backend) clientOptions() client.Options {
@@ -210,17 +222,19 @@ func (b *Backend) Close() error {
 
 // refresh makes the fleet what the ABM says, and opens the disks that are there.
 func (b *Backend) refresh(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	all, err := maintenance.AllOSDs(ctx, b.abm)
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	known := make(map[uint64]bool)
 	var missing []*fleet.Disk
 	for _, o := range all {
 		if o.Number == 0 {
 			continue
 		}
+		known[o.Number] = true
 		if o.State == abm.OSDLost {
 			b.drop(o.Number, errors.New("it is lost, and was given up"))
 			continue
@@ -229,6 +243,11 @@ func (b *Backend) refresh(ctx context.Context) error {
 		d.SetLeaving(o.State == abm.OSDDraining)
 		if d.Missing() != nil {
 			missing = append(missing, d)
+		}
+	}
+	for _, d := range b.fleet.All() {
+		if !known[d.Number] {
+			b.drop(d.Number, errors.New("it was forgotten"))
 		}
 	}
 	b.attach(ctx, missing...)
@@ -306,6 +325,11 @@ func (b *Backend) lookOut(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if b.unsettled.Load() {
+			if err := b.settle(ctx); err != nil && ctx.Err() == nil {
+				b.opt.Logger.Warn("what the ABM has decided is not known yet", "err", err)
+			}
 		}
 		b.lookAll(ctx, reopened)
 		if n := b.Client.Stats().Plain; n != puts || idle.IsZero() {

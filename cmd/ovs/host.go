@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/arakoon/registrykeys"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
@@ -57,6 +58,8 @@ type hostOptions struct {
 	alba        albaFlags
 	logger      *slog.Logger
 	tune        func(*albahere.Options) // sizes and times of tests; nil: none
+	// node is put between the registry and its group; nil: nothing is. For tests.
+	node func(registrykeys.Node) registrykeys.Node
 }
 
 // exports shows a host's vDisks and snapshots to the NBD server.

@@ -138,7 +138,11 @@ func (e *embedded) openRegistry(ctx context.Context, o hostOptions) (err error) 
 	if e.group, err = albahere.OpenGroup(group, "registry", nil); err != nil {
 		return err
 	}
-	keys := registrykeys.New(e.group)
+	var node registrykeys.Node = e.group
+	if o.node != nil {
+		node = o.node(node)
+	}
+	keys := registrykeys.New(node)
 	n, err := registry.Import(ctx, keys, o.fs, filepath.Join(o.dir.Path, "registry"))
 	if err != nil {
 		return err

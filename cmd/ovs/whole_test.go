@@ -30,6 +30,19 @@ var wholeID = uuid.MustParse("2f6c1f5e-9a55-4a45-8a8c-3f0f86c1d3aa")
 
 // openWhole opens the process's insides on a disk.
 func openWhole(fs disk.FS, tune func(*albahere.Options)) (*embedded, error) {
+	return openWholeWith(fs, func(o *hostOptions) {
+		sizes := o.tune
+		o.tune = func(a *albahere.Options) {
+			sizes(a)
+			if tune != nil {
+				tune(a)
+			}
+		}
+	})
+}
+
+// openWholeWith is openWhole with options that change makes its own.
+func openWholeWith(fs disk.FS, change func(*hostOptions)) (*embedded, error) {
 	for _, dir := range []string{"/data", "/data/buffer"} {
 		if err := fs.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
@@ -44,17 +57,14 @@ func openWhole(fs disk.FS, tune func(*albahere.Options)) (*embedded, error) {
 	if os.Getenv("OVS_TEST_LOG") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	h, err := openEmbedded(context.Background(), hostOptions{
+	opt := hostOptions{
 		fs: fs, dir: &datadir.Directory{Path: "/data", ID: wholeID},
 		writeBuffer: 64 * size.MiB, mapCache: size.MiB, uploads: 2, backend: backendALBA,
 		alba: albaFlags{cache: cacheMin}, logger: logger,
-		tune: func(o *albahere.Options) {
-			o.SegmentBytes = 4 << 20
-			if tune != nil {
-				tune(o)
-			}
-		},
-	})
+		tune: func(o *albahere.Options) { o.SegmentBytes = 4 << 20 },
+	}
+	change(&opt)
+	h, err := openEmbedded(context.Background(), opt)
 	if err != nil {
 		return nil, err
 	}
