@@ -121,7 +121,7 @@ func TestWholeUnknown(t *testing.T) {
 	n := seed
 	volumetest.Unknown(t, func(fs disk.FS) (*volumetest.System, error) {
 		n++
-		some := &fates{one: 40, rng: rand.New(rand.NewPCG(n, 1))}
+		some := &fates{one: 20, rng: rand.New(rand.NewPCG(n, 1))}
 		few := &fates{one: 4, rng: rand.New(rand.NewPCG(n, 2))} // a registry is seldom asked
 		e, err := openWholeWith(fs, func(o *hostOptions) {
 			tune := o.tune
@@ -147,5 +147,5 @@ func TestWholeUnknown(t *testing.T) {
 			Host: e.Host, Close: func() error { return closeWhole(e, false) },
 			Doubt: func(on bool) { some.on.Store(on); few.on.Store(on) },
 		}, nil
-	}, 10, 40)
+	}, 20, 40)
 }
