@@ -56,9 +56,10 @@ func (v *Volume) collect(ctx context.Context) (err error) {
 	}
 	if v.store.checkpointDue.Load() {
 		v.freezeAtRest()
-		if err := v.commitCheckpoint(ctx); err != nil {
-			return err
-		}
+	}
+	// One whose commit failed is due to nobody else.
+	if err := v.commitCheckpoint(ctx); err != nil {
+		return err
 	}
 	if !v.store.collectDue.Swap(false) {
 		return nil

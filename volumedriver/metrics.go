@@ -44,6 +44,7 @@ var (
 	descBackendRead = desc("vdisk_backend_read_bytes_total", "Bytes read from the backend.", perVolume...)
 	descBacklog     = desc("vdisk_backlog_bytes", "Bytes written and not in the backend yet.", perVolume...)
 	descHalted      = desc("vdisk_halted", "1 if the vDisk is halted.", perVolume...)
+	descUnsure      = desc("vdisk_unsure", "1 if the outcome of an operation on the vDisk is not known yet.", perVolume...)
 	descTLogs       = desc("vdisk_tlog_bytes", "Bytes of TLogs on the local disk.", perVolume...)
 	descSlots       = desc("upload_slots", "SCOs that may be uploaded side by side.")
 	descSlotsUsed   = desc("upload_slots_in_use", "SCOs being uploaded.")
@@ -102,8 +103,11 @@ func (v *Volume) collectMetrics(put func(*prometheus.Desc, prometheus.ValueType,
 	} {
 		put(m.d, prometheus.CounterValue, float64(m.n.Load()), labels...)
 	}
-	halted, backlog, tlogs := 0.0, int64(0), int64(0)
-	if v.Err() != nil {
+	halted, unsure, backlog, tlogs := 0.0, 0.0, int64(0), int64(0)
+	switch {
+	case v.unsure.Load() != nil || v.doubt.cause.Load() != nil:
+		unsure = 1
+	case v.Err() != nil:
 		halted = 1
 	}
 	if v.buf != nil {
@@ -112,5 +116,6 @@ func (v *Volume) collectMetrics(put func(*prometheus.Desc, prometheus.ValueType,
 	}
 	put(descTLogs, prometheus.GaugeValue, float64(tlogs), labels...)
 	put(descHalted, prometheus.GaugeValue, halted, labels...)
+	put(descUnsure, prometheus.GaugeValue, unsure, labels...)
 	put(descBacklog, prometheus.GaugeValue, float64(backlog), labels...)
 }

@@ -2,12 +2,12 @@ package volumedriver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
 	"openvstorage/backend/fault"
 	"openvstorage/internal/disk/crashdisk"
-	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
 	"openvstorage/volumedriver/registry/registrytest"
 )
@@ -42,14 +42,147 @@ func TestDeleteOfUnknownOutcome(t *testing.T) {
 				release()
 				written = true
 			}
+			i, err := r.host.Info(ctx, "v")
+			if must(t, err); i.State != StateUnsure || i.Reason == "" {
+				t.Errorf("state %s, reason %q", i.State, i.Reason)
+			}
+			if _, err := r.host.Clone(ctx, "v", "", "w", nil); !errors.Is(err, ErrBusy) {
+				t.Errorf("a clone of what may be deleted: %v", err)
+			}
 			image := fs.Kill()
 			r.doubt.Heal()
+			_, _, err = r.host.OpenDevice(ctx, "v") // which finds out
+			if there := err == nil; there != (fate == registrytest.Lost) {
+				t.Errorf("when all is answered: %v", err)
+			}
+			if there := namespaces(t, r); there != (fate == registrytest.Lost) {
+				t.Error("the namespace is there: ", there)
+			}
 			must(t, r.close())
 			after := reopen(t, image, nil)
 			if _, err := after.host.Info(ctx, "v"); written && err != nil {
 				t.Fatalf("what was written and flushed is gone: %v", err)
 			}
 		})
+	}
+}
+
+func namespaces(t *testing.T, r *rig) bool {
+	t.Helper()
+	names, err := r.back.ListNamespaces(context.Background())
+	must(t, err)
+	return len(names) > 0
+}
+
+// A vDisk whose creation may have been noted keeps its namespace until that is
+// known, and its name.
+func TestCreateOfUnknownOutcome(t *testing.T) {
+	ctx := context.Background()
+	for name, fate := range map[string]registrytest.Fate{"made": registrytest.Made, "lost": registrytest.Lost, "late": registrytest.Late} {
+		t.Run(name, func(t *testing.T) {
+			fs := crashdisk.New()
+			r, err := openRig(fs, nil)
+			must(t, err)
+			made := fate != registrytest.Lost
+			r.doubt.Next(fate)
+			if _, err := r.host.Create(ctx, "v", modelDisk); !errors.Is(err, ErrUnknownOutcome) {
+				t.Fatal(err)
+			}
+			if _, err := r.host.Create(ctx, "v", modelDisk); !errors.Is(err, ErrBusy) {
+				t.Errorf("another of that name: %v", err)
+			}
+			image := fs.Kill()
+			r.doubt.Heal()
+			d, release, err := r.host.OpenDevice(ctx, "v")
+			if (err == nil) != made || namespaces(t, r) != made {
+				t.Errorf("when all is answered: %v", err)
+			}
+			if err == nil {
+				write(t, d, 0, 1, 1)
+				release()
+			}
+			must(t, r.close())
+			after := reopen(t, image, nil)
+			i, err := after.host.Info(ctx, "v")
+			if there := fate == registrytest.Made; there != (err == nil) || there != namespaces(t, after) || there && i.State != StateRunning {
+				t.Errorf("after a start: %v, %+v", err, i)
+			}
+		})
+	}
+}
+
+// A vDisk has one of two names until it is known which, and both are taken; who
+// uses it goes on.
+func TestRenameOfUnknownOutcome(t *testing.T) {
+	ctx := context.Background()
+	for name, fate := range map[string]registrytest.Fate{"made": registrytest.Made, "lost": registrytest.Lost, "late": registrytest.Late} {
+		t.Run(name, func(t *testing.T) {
+			fs := crashdisk.New()
+			r, d := newRig(t, fs, modelDisk, nil)
+			r.doubt.Next(fate)
+			if err := r.host.Rename(ctx, "v", "w"); !errors.Is(err, ErrUnknownOutcome) {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"v", "w"} {
+				if _, err := r.host.Create(ctx, name, modelDisk); !errors.Is(err, ErrBusy) {
+					t.Errorf("another named %s: %v", name, err)
+				}
+			}
+			write(t, d, 0, 1, 7)
+			r.doubt.Heal()
+			right, wrong := "w", "v"
+			if fate == registrytest.Lost {
+				right, wrong = wrong, right
+			}
+			must(t, r.host.Rename(ctx, right, "x"))
+			_, err := r.host.Create(ctx, wrong, modelDisk)
+			must(t, err)
+			must(t, r.close())
+			after := reopen(t, fs, nil)
+			holdsPattern(t, open(t, after.host, "x"), 0, 1, 7)
+			list, err := after.host.List(ctx)
+			if must(t, err); len(list) != 2 {
+				t.Errorf("%d vDisks", len(list))
+			}
+		})
+	}
+}
+
+// A deletion that has begun and cannot be finished is listed, tried again, and
+// not reported as one that did not happen; at a start too.
+func TestDeletionGoesOn(t *testing.T) {
+	ctx := context.Background()
+	fs := crashdisk.New()
+	var back *fault.Store
+	change := func(o *Options) {
+		back = fault.New(o.Backend)
+		back.Add(fault.Rule{Ops: []fault.Op{fault.DeleteNamespace}, Err: errors.New("no answer"), After: true, Count: 1})
+		o.Backend = back
+	}
+	r, _ := newRig(t, fs, modelDisk, change)
+	if err := r.host.Delete(ctx, "v"); !errors.Is(err, ErrUnknownOutcome) {
+		t.Fatal(err)
+	}
+	i, err := r.host.Info(ctx, "v")
+	if must(t, err); i.State != StateDeleting || i.Reason == "" {
+		t.Errorf("state %s, reason %q", i.State, i.Reason)
+	}
+	image := fs.Kill()
+	must(t, r.host.Delete(ctx, "v"))
+	if _, err := r.host.Info(ctx, "v"); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	must(t, r.close())
+	after := reopen(t, image, change) // the start fails to finish it, too
+	for i, err := after.host.Info(ctx, "v"); err == nil; i, err = after.host.Info(ctx, "v") {
+		if i.State != StateDeleting {
+			t.Fatalf("state %s, reason %q", i.State, i.Reason)
+		}
+		_ = after.host.Sync(ctx, "v", nil) // which finds out
+	}
+	records, err := after.reg.List(ctx)
+	if must(t, err); len(records) != 0 || namespaces(t, after) {
+		t.Errorf("%d records", len(records))
 	}
 }
 
@@ -123,5 +256,3 @@ func TestSnapshotDeleteOfUnknownOutcome(t *testing.T) {
 		})
 	}
 }
-
-var _ = tlog.ID(0)

@@ -199,10 +199,10 @@ func (c *Client) DeleteNamespace(ctx context.Context, name string) error {
 		return err
 	}
 	n, err := c.opt.ABM.DeleteNamespace(ctx, name)
+	c.forget(name) // whatever became of it: the ABM is asked again
 	if err != nil {
 		return fmt.Errorf("delete namespace %s: %w", name, translate(err))
 	}
-	c.forget(name)
 	err = c.carry(ctx, n)
 	c.opt.Deleted()
 	return err

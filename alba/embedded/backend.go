@@ -51,6 +51,8 @@ type Backend struct {
 	seen       disksSeen   // what ASDs were told to remember
 	fleetKnown atomic.Bool // the fleet has all disks that the ABM knows
 
+	unsettled atomic.Bool // the ABM may have decided what the fleet does not follow yet
+
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
@@ -88,7 +90,7 @@ func (b *Backend) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	a, n := cluster.NewClient(b.groups.Node("abm")), cluster.NewClient(b.groups.Node(hostName))
+	a, n := b.manager("abm"), b.manager(hostName)
 	b.abm, b.nsm = abm.NewClient(a, a), nsm.NewClient(n, n)
 	newest, err := b.judgeDisks(ctx)
 	if err != nil {
@@ -154,6 +156,15 @@ func (b *Backend) openAlone(ctx context.Context) (err error) {
 	o.ID = b.alone.ID
 	b.groups, err = groups.Open(ctx, groups.Options{FS: o.FS, Dir: o.Dir, ID: o.ID, Ledger: b.alone, Logger: o.Logger}, Specs()...)
 	return err
+}
+
+// manager is the group that a manager runs on.
+func (b *Backend) manager(name string) *cluster.Client {
+	var n cluster.Node = b.groups.Node(name)
+	if b.opt.Node != nil {
+		n = b.opt.Node(name, n)
+	}
+	return cluster.NewClient(n)
 }
 
 func (b *Backend) clientOptions() client.Options {
@@ -228,17 +239,19 @@ const closePatience = 5 * time.Second
 
 // refresh makes the fleet what the ABM says, and opens the disks that are there.
 func (b *Backend) refresh(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	all, err := maintenance.AllOSDs(ctx, b.abm)
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	known := make(map[uint64]bool)
 	var missing []*fleet.Disk
 	for _, o := range all {
 		if o.Number == 0 {
 			continue
 		}
+		known[o.Number] = true
 		if o.State == abm.OSDLost {
 			b.drop(o.Number, errors.New("it is lost, and was given up"))
 			continue
@@ -247,6 +260,11 @@ func (b *Backend) refresh(ctx context.Context) error {
 		d.SetLeaving(o.State == abm.OSDDraining)
 		if d.Missing() != nil {
 			missing = append(missing, d)
+		}
+	}
+	for _, d := range b.fleet.All() {
+		if !known[d.Number] {
+			b.drop(d.Number, errors.New("it was forgotten"))
 		}
 	}
 	b.attach(ctx, missing...)
@@ -355,6 +373,11 @@ func (b *Backend) lookOut(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if b.unsettled.Load() {
+			if err := b.settle(ctx); err != nil && ctx.Err() == nil {
+				b.opt.Logger.Warn("what the ABM has decided is not known yet", "err", err)
+			}
 		}
 		b.lookAll(ctx, reopened)
 		if n := b.Client.Stats().Plain; n != puts || idle.IsZero() {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"openvstorage/alba/cluster"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
 	"openvstorage/arakoon/groups"
@@ -54,7 +55,9 @@ type Options struct {
 	SegmentBytes int64         // of ASD segments; default 32 MiB
 	Descriptors  int           // files of segments open at once, of all ASDs; default half of what the process may have
 	Look         time.Duration // between looks for missing disks; default 1 s
-	Maintain     Maintain
+	// Node is put between a manager and its group; nil: nothing is. For tests.
+	Node     func(name string, n cluster.Node) cluster.Node
+	Maintain Maintain
 }
 
 // Maintain are the times of maintenance; zero values are its defaults.

@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"time"
 
 	"openvstorage/alba/abm"
 	"openvstorage/alba/asd"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/maintenance"
+	"openvstorage/arakoon"
 
 	"github.com/google/uuid"
 )
@@ -28,7 +30,11 @@ func (b *Backend) AddOSD(ctx context.Context, dir string) (uint64, error) {
 		b.mu.Unlock()
 		return 0, err
 	}
-	number, err := b.abm.ClaimOSD(ctx, id)
+	var number uint64
+	err = b.decide(ctx, func(ctx context.Context) (err error) {
+		number, err = b.abm.ClaimOSD(ctx, id)
+		return err
+	})
 	b.mu.Unlock()
 	if err != nil {
 		return 0, err
@@ -61,7 +67,11 @@ func (b *Backend) ReplaceOSD(ctx context.Context, old uint64, dir string) (uint6
 		b.mu.Unlock()
 		return 0, err
 	}
-	number, err := b.abm.ReplaceOSD(ctx, old, id)
+	var number uint64
+	err = b.decide(ctx, func(ctx context.Context) (err error) {
+		number, err = b.abm.ReplaceOSD(ctx, old, id)
+		return err
+	})
 	b.mu.Unlock()
 	if err != nil {
 		return 0, err
@@ -75,18 +85,54 @@ func (b *Backend) RemoveOSD(ctx context.Context, number uint64) error {
 	if b.fleet.Disk(number) == nil {
 		return fmt.Errorf("disk %d: %w", number, ErrNoOSD)
 	}
-	if err := b.abm.DecommissionOSD(ctx, number); err != nil {
+	err := b.decide(ctx, func(ctx context.Context) error { return b.abm.DecommissionOSD(ctx, number) })
+	if err != nil {
 		return err
 	}
 	return b.settle(ctx)
 }
 
+// Waits for what the ABM has decided.
+const (
+	decideMax   = time.Minute
+	decidePause = 50 * time.Millisecond
+)
+
+// decide asks the ABM for a change that does nothing when it is asked for again,
+// until the ABM answers: what is decided must be told to others. If it does not
+// answer in time, lookOut finds out. The end of ctx does not end it.
+func (b *Backend) decide(ctx context.Context, change func(ctx context.Context) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), decideMax)
+	defer cancel()
+	for {
+		err := change(ctx)
+		if !errors.Is(err, arakoon.ErrUnknownOutcome) {
+			return err
+		}
+		b.unsettled.Store(true)
+		select {
+		case <-time.After(decidePause):
+		case <-ctx.Done():
+			return fmt.Errorf("the ABM has not answered; what it decides is followed when it does: %w", err)
+		}
+	}
+}
+
 // settle tells the NSM host and the fleet what the ABM has decided.
-func (b *Backend) settle(ctx context.Context) error {
+func (b *Backend) settle(ctx context.Context) (err error) {
+	b.unsettled.Store(false)
+	defer func() {
+		if err != nil {
+			b.unsettled.Store(true)
+		}
+	}()
 	if err := b.abm.Carry(ctx, b.host, b.nsm); err != nil {
 		return err
 	}
-	err := b.refresh(ctx)
+	err = b.refresh(ctx)
 	b.work.Wake()
 	return err
 }
@@ -112,7 +158,10 @@ func (b *Backend) register(ctx context.Context, dir string) (uuid.UUID, error) {
 	}
 	if !again {
 		id = uuid.New()
-		if err := b.abm.RegisterOSD(ctx, abm.OSD{LongID: id, Node: b.node(), Endpoint: []byte(endpoint)}); err != nil {
+		err := b.decide(ctx, func(ctx context.Context) error {
+			return b.abm.RegisterOSD(ctx, abm.OSD{LongID: id, Node: b.node(), Endpoint: []byte(endpoint)})
+		})
+		if err != nil {
 			return uuid.Nil, err
 		}
 	}

@@ -56,19 +56,20 @@ func (b *Backend) CreatePreset(ctx context.Context, p preset.Preset, asDefault b
 	if p.Scheme.Cipher != preset.CipherNone && b.opt.Keys[p.Scheme.Key] == nil {
 		return fmt.Errorf("preset %q seals with master key %d, and the key file of `ovs up --keys` has none of that number", p.Name, p.Scheme.Key)
 	}
-	if _, err := b.abm.PutPreset(ctx, p.Name, 0, data); err != nil {
+	err = b.decide(ctx, func(ctx context.Context) error {
+		_, err := b.abm.PutPreset(ctx, p.Name, 0, data)
+		return err
+	})
+	if err != nil || !asDefault {
 		return err
 	}
-	if asDefault {
-		return b.abm.SetDefaultPreset(ctx, p.Name)
-	}
-	return nil
+	return b.decide(ctx, func(ctx context.Context) error { return b.abm.SetDefaultPreset(ctx, p.Name) })
 }
 
 // DeletePreset deletes a preset that no namespace has and that is not the
 // default.
 func (b *Backend) DeletePreset(ctx context.Context, name string) error {
-	return b.abm.DeletePreset(ctx, name)
+	return b.decide(ctx, func(ctx context.Context) error { return b.abm.DeletePreset(ctx, name) })
 }
 
 func sortOSDs(list []OSD) {

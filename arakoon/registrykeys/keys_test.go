@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -104,4 +105,44 @@ func TestBusy(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// What was proposed and given up is in the log, or never will be, when Settle
+// returns.
+func TestSettle(t *testing.T) {
+	fsys := faultdisk.New(crashdisk.New())
+	node, err := openNode(fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer node.Close()
+	keys := registrykeys.New(node)
+	held, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	fsys.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Before: func(faultdisk.Op, string) {
+		once.Do(func() { close(held) })
+		<-release
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-held
+		cancel()
+	}()
+	seq := new(arakoon.Sequence).Set([]byte("k"), []byte("v"))
+	if _, err := node.Do(ctx, seq); !errors.Is(err, arakoon.ErrUnknownOutcome) {
+		t.Fatal(err)
+	}
+	if v, err := keys.Get(t.Context(), []byte("k")); err != nil || v != nil {
+		t.Fatalf("%q, %v: it was to be under way still", v, err)
+	}
+	if err := keys.Settle(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("who settles cannot give up: %v", err)
+	}
+	go func() { release <- struct{}{}; close(release) }()
+	if err := keys.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := keys.Get(t.Context(), []byte("k")); err != nil || string(v) != "v" {
+		t.Errorf("%q, %v: it was made before", v, err)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/arakoon/registrykeys"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
@@ -58,6 +59,8 @@ type hostOptions struct {
 	acceptOlder bool // go on with a data directory that is older than its disks
 	logger      *slog.Logger
 	tune        func(*albahere.Options) // sizes and times of tests; nil: none
+	// node is put between the registry and its group; nil: nothing is. For tests.
+	node func(registrykeys.Node) registrykeys.Node
 }
 
 // exports shows a host's vDisks and snapshots to the NBD server.

@@ -198,7 +198,11 @@ func (e *embedded) openALBA(ctx context.Context, o hostOptions) error {
 // openRegistry opens the registry on a group of its own. What an older release
 // kept in DIR/registry is imported.
 func (e *embedded) openRegistry(ctx context.Context, o hostOptions) error {
-	keys := registrykeys.New(e.groups.Node(registryGroup))
+	var node registrykeys.Node = e.groups.Node(registryGroup)
+	if o.node != nil {
+		node = o.node(node)
+	}
+	keys := registrykeys.New(node)
 	n, err := registry.Import(ctx, keys, o.fs, filepath.Join(o.dir.Path, registryDir))
 	if err != nil {
 		return err

@@ -36,33 +36,43 @@ func (w *whole) Close(ctx context.Context) error {
 
 // openWhole opens the process's insides on a disk.
 func openWhole(fs disk.FS, tune func(*albahere.Options)) (*whole, error) {
+	return openWholeWith(fs, func(o *hostOptions) {
+		sizes := o.tune
+		o.tune = func(a *albahere.Options) {
+			sizes(a)
+			if tune != nil {
+				tune(a)
+			}
+		}
+	})
+}
+
+// openWholeWith is openWhole with options that change makes its own.
+func openWholeWith(fs disk.FS, change func(*hostOptions)) (*whole, error) {
 	dir, err := datadir.Open(fs, "/data")
 	if err != nil {
 		return nil, err
 	}
-	e, err := openInside(fs, dir, tune)
+	e, err := openInside(fs, dir, change)
 	if err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
 	return &whole{e, dir}, nil
 }
 
-func openInside(fs disk.FS, dir *datadir.Directory, tune func(*albahere.Options)) (*embedded, error) {
+func openInside(fs disk.FS, dir *datadir.Directory, change func(*hostOptions)) (*embedded, error) {
 	logger := slog.New(slog.DiscardHandler)
 	if os.Getenv("OVS_TEST_LOG") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	h, err := openEmbedded(context.Background(), hostOptions{
+	opt := hostOptions{
 		fs: fs, dir: dir,
 		writeBuffer: 64 * size.MiB, mapCache: size.MiB, uploads: 2, backend: backendALBA,
 		alba: albaFlags{cache: cacheMin}, logger: logger,
-		tune: func(o *albahere.Options) {
-			o.SegmentBytes = 4 << 20
-			if tune != nil {
-				tune(o)
-			}
-		},
-	})
+		tune: func(o *albahere.Options) { o.SegmentBytes = 4 << 20 },
+	}
+	change(&opt)
+	h, err := openEmbedded(context.Background(), opt)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func Run(t *testing.T, open Opener) {
 		name string
 		test func(*testing.T, Opener)
 	}{
-		{"Swap", testSwap}, {"Life", testLife}, {"Concurrent", testConcurrent}, {"Model", testModel}, {"PowerCut", testPowerCut},
+		{"Swap", testSwap}, {"Life", testLife}, {"Concurrent", testConcurrent}, {"Model", testModel}, {"PowerCut", testPowerCut}, {"Doubt", testDoubt},
 		{"RenameAll", testRenameAll}, {"RenameAllModel", testRenameAllModel}, {"RenameAllPowerCut", testRenameAllPowerCut},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open) })
