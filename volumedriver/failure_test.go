@@ -399,3 +399,45 @@ func TestIdleIsStored(t *testing.T) {
 		<-v.stored()
 	}
 }
+
+// A registry that does not know a clone is no witness that the clone never was:
+// its parent keeps what it needs.
+func TestRegistryWithoutAClone(t *testing.T) {
+	ctx := context.Background()
+	fs := crashdisk.New()
+	r, d := newRig(t, fs, modelDisk, nil)
+	write(t, d, 0, 64, 1)
+	_, err := r.host.Clone(ctx, "v", "", "c", nil)
+	must(t, err)
+	write(t, d, 0, 64, 2)
+	write(t, open(t, r.host, "c"), 1, 1, 3)
+	for _, name := range []string{"v", "c"} {
+		must(t, r.host.Sync(ctx, name, nil))
+	}
+	id := volumeOf(t, r, "c").id
+	record, err := r.reg.Get(ctx, id)
+	must(t, err)
+	must(t, r.reg.Remove(ctx, id))
+	must(t, r.close())
+
+	after, err := openRig(fs, nil)
+	must(t, err)
+	v := volumeOf(t, after, "v")
+	v.cat.Lock()
+	children, snapshots := len(v.cat.Children), len(v.cat.Snapshots)
+	v.cat.Unlock()
+	if children != 1 || snapshots != 1 {
+		t.Errorf("the parent has %d clones and %d snapshots, and had one of each", children, snapshots)
+	}
+	must(t, v.checkpointTo(ctx, v.buf.Written()))
+	v.stopStorer()
+	v.store.collectDue.Store(true)
+	must(t, v.collect(ctx))
+	must(t, after.reg.Register(ctx, record))
+	must(t, after.close())
+
+	again := reopen(t, fs, nil)
+	c := open(t, again.host, "c")
+	holdsPattern(t, c, 0, 1, 1)
+	holdsPattern(t, c, 1, 1, 3)
+}

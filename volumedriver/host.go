@@ -301,7 +301,9 @@ func (h *Host) finish(ctx context.Context, records []registry.Record) error {
 	}
 	for _, name := range namespaces {
 		if id, err := uuid.Parse(name); err == nil && !known[id] {
-			h.removeUnborn(ctx, id)
+			// While it is there the clone may be, too: the registry alone is no
+			// witness that it never was (P8).
+			known[id] = !h.removeUnborn(ctx, id)
 		}
 	}
 	for _, v := range h.all() {
@@ -311,21 +313,41 @@ func (h *Host) finish(ctx context.Context, records []registry.Record) error {
 	return nil
 }
 
-// removeUnborn removes a namespace whose creation never became visible: its
-// catalog is missing, or still the first one and nothing was ever written. Any
-// other that the registry does not know stays: the registry may be the one
-// that is wrong.
-func (h *Host) removeUnborn(ctx context.Context, id uuid.UUID) {
+// removeUnborn removes a namespace whose creation never became visible, and
+// reports whether it has. Any other that the registry does not know stays: the
+// registry may be the one that is wrong.
+func (h *Host) removeUnborn(ctx context.Context, id uuid.UUID) bool {
 	v := h.newVolume(registry.Record{ID: id, Name: id.String()})
 	v.epoch = math.MaxUint64
-	if err := v.loadCatalog(ctx); err != nil && !errors.Is(err, backend.ErrNotFound) || err == nil && (v.cat.Generation > 0 || h.buffer.Holds(id)) {
+	if unborn, err := v.unborn(ctx); !unborn || err != nil {
 		h.opt.Logger.Warn("namespace of a vDisk that the registry does not know: left as it is", "namespace", id, "err", err)
-		return
+		return false
 	}
 	h.opt.Logger.Info("removing a namespace whose vDisk was never made", "namespace", id)
 	if err := h.remove(ctx, id, uuid.Nil); err != nil {
 		h.opt.Logger.Warn("namespace not removed", "namespace", id, "err", err)
+		return false
 	}
+	return true
+}
+
+// unborn reports whether nothing was ever written to a vDisk: it has no local
+// files, and either its first catalog, or no catalog and no object but parts of
+// that.
+func (v *Volume) unborn(ctx context.Context) (bool, error) {
+	if v.host.buffer.Holds(v.id) {
+		return false, nil
+	}
+	err := v.loadCatalog(ctx)
+	if !errors.Is(err, backend.ErrNotFound) {
+		return err == nil && v.cat.Generation == 0, err
+	}
+	unborn := true
+	err = v.namespace().List(ctx, "", func(i backend.Info) bool {
+		unborn = strings.HasPrefix(i.Name, catalog.SegmentPrefix)
+		return unborn
+	})
+	return unborn, err
 }
 
 // dropLostSnapshots deletes snapshots that were made for clones that are gone.
