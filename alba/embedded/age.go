@@ -14,6 +14,7 @@ import (
 
 	"openvstorage/alba/asd"
 	"openvstorage/alba/maintenance"
+	"openvstorage/arakoon/groups"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/generation"
 
@@ -29,11 +30,6 @@ var (
 	// ErrSuspended: nothing is deleted on disks until a person has confirmed it.
 	ErrSuspended = errors.New("deletion is suspended")
 )
-
-// beatEvery is how often a generation is claimed while something changes: about
-// so much may have been written after a copy was made without giving the copy
-// away.
-const beatEvery = 10 * time.Second
 
 // aheadOf is what a disk says that is ahead of the data directory, or went
 // another way.
@@ -221,7 +217,7 @@ func (b *Backend) Beat(ctx context.Context) error {
 
 // beats beats until ctx ends.
 func (b *Backend) beats(ctx context.Context) {
-	tick := time.NewTicker(beatEvery)
+	tick := time.NewTicker(groups.BeatEvery)
 	defer tick.Stop()
 	for {
 		select {

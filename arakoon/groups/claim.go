@@ -16,6 +16,11 @@ import (
 // generationKey, in every group, holds the newest generation that it has seen.
 var generationKey = []byte("host/generation")
 
+// BeatEvery is how often a generation should be claimed while something changes:
+// about so much may have been written after a copy was made without giving the
+// copy away.
+const BeatEvery = 10 * time.Second
+
 // closePatience is how long Close waits for a last claim: a disk may be full.
 const closePatience = 5 * time.Second
 
@@ -85,6 +90,27 @@ func (g *Groups) Beat(ctx context.Context) (m generation.Mark, changed bool, err
 	}
 	err = g.claim(ctx, generation.Mark{Number: g.opt.Ledger.Record().Generation + 1, Start: g.start}, func(*datadir.Record) {})
 	return g.mark, err == nil, err
+}
+
+// Start beats in the background until Close. It is for those with nothing to tell
+// beyond the groups.
+func (g *Groups) Start() {
+	ctx, stop := context.WithCancel(context.Background())
+	g.stop = stop
+	g.beating.Go(func() {
+		tick := time.NewTicker(BeatEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			if _, _, err := g.Beat(ctx); err != nil && ctx.Err() == nil {
+				g.opt.Logger.Warn("a generation was not claimed everywhere, to be tried again", "err", err)
+			}
+		}
+	})
 }
 
 // Mark is the newest generation that this start has claimed and settled.

@@ -76,6 +76,9 @@ type Groups struct {
 	applied map[string]uint64 // of each group, as of that
 
 	witnesses []*watched
+
+	stop    context.CancelFunc
+	beating sync.WaitGroup
 }
 
 // Open opens groups, side by side, and makes those that there never were.
@@ -170,6 +173,10 @@ func (g *Groups) Names() []string {
 // Close claims a last generation, if something has changed since the newest, and
 // closes the groups.
 func (g *Groups) Close() error {
+	if g.stop != nil {
+		g.stop()
+		g.beating.Wait()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
 	_, _, err := g.Beat(ctx)
@@ -190,6 +197,6 @@ func (g *Groups) closeNodes() error {
 }
 
 func (g *Groups) missing(name string, err error) error {
-	return fmt.Errorf("%w: %s: %w. Nothing was changed and nothing is made in its place, as it would know of nothing that is stored. Restore %s from a copy that was made while nothing ran: with all of the data directory but asd/ and cache/, as its parts belong together",
-		ErrMissing, name, err, g.dir(name))
+	return fmt.Errorf("%w: %s: %w. Nothing is made in its place, as that would know of nothing that is stored. Restore %s from a copy that was made while nothing ran, with all of the data directory but asd/ and cache/: its parts belong together",
+		ErrMissing, name, err, path.Join(g.opt.Dir, "arakoon"))
 }

@@ -21,6 +21,8 @@ var groupsKey = []byte("host/groups")
 // look tells which of the wanted groups are there, without opening any.
 func (g *Groups) look() (there, absent []Spec, err error) {
 	record := g.opt.Ledger.Record()
+	var missing []string
+	var why error
 	for _, s := range g.specs {
 		_, err := g.opt.FS.Stat(path.Join(g.dir(s.Name), "log"))
 		switch {
@@ -31,12 +33,15 @@ func (g *Groups) look() (there, absent []Spec, err error) {
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, nil, err
 		case record.Made(s.Name):
-			return nil, nil, g.missing(s.Name, fmt.Errorf("%s says that it was made, and %w", datadir.FormatFile, err))
+			missing, why = append(missing, s.Name), err
 		default:
 			absent = append(absent, s)
 		}
 	}
-	return there, absent, nil
+	if len(missing) > 0 {
+		err = g.missing(strings.Join(missing, ", "), fmt.Errorf("%s says that there was one, and %w", datadir.FormatFile, why))
+	}
+	return there, absent, err
 }
 
 // begun reports whether a group that no record knows has a segment of its log: of
@@ -52,7 +57,7 @@ func (g *Groups) mayMake(ctx context.Context, absent []Spec) error {
 	record := g.opt.Ledger.Record()
 	for _, s := range absent {
 		if record.Made(s.Name) {
-			return g.missing(s.Name, fmt.Errorf("%s says that it was made, and its log is empty", datadir.FormatFile))
+			return g.missing(s.Name, fmt.Errorf("%s says that there was one, and its log is empty", datadir.FormatFile))
 		}
 		for peer, node := range g.nodes {
 			known, err := peersOf(ctx, node)
@@ -60,7 +65,7 @@ func (g *Groups) mayMake(ctx context.Context, absent []Spec) error {
 				return fmt.Errorf("group %s: %w", peer, err)
 			}
 			if slices.Contains(known, s.Name) {
-				return g.missing(s.Name, fmt.Errorf("group %s says that it was made, and %s is absent", peer, g.dir(s.Name)))
+				return g.missing(s.Name, fmt.Errorf("group %s says that there was one, and %s is absent", peer, g.dir(s.Name)))
 			}
 		}
 		for _, name := range s.After {

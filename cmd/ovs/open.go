@@ -175,7 +175,11 @@ func (e *embedded) openLocal(ctx context.Context, o hostOptions) error {
 		return err
 	}
 	e.backend = b
-	return e.groups.Claim(ctx, 0, false) // from here on the directory must be there
+	if err := e.groups.Claim(ctx, 0, false); err != nil { // from here on the directory must be there
+		return err
+	}
+	e.groups.Start()
+	return nil
 }
 
 // openALBA opens the backend of disks, or makes it.
