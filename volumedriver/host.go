@@ -255,23 +255,31 @@ func (h *Host) openOne(ctx context.Context, r registry.Record, born bool) *Volum
 	h.opening[r.ID] = v
 	h.mu.Unlock()
 	err := h.open(ctx, v)
-	if err != nil {
+	later := err != nil && v.buf == nil && h.openLater(r, err)
+	switch {
+	case later:
+		v.halted.Store(&haltError{r.Name, err})
+	case err != nil:
 		v.halt(err)
 	}
 	h.mu.Lock()
 	delete(h.opening, r.ID)
 	h.mu.Unlock()
 	h.list(v)
-	if err != nil && v.buf == nil && mayOpenLater(err) {
+	if later {
 		h.openUnknown(v, r, err)
 	}
 	return v
 }
 
-// mayOpenLater says of an error of opening a vDisk that it tells nothing of the
-// vDisk's data: another try may find all well.
-func mayOpenLater(err error) bool {
-	for _, later := range []error{ErrUnknownOutcome, registry.ErrUnknownOutcome, registry.ErrNotSwapped, errUnanswered, errParentClosed} {
+// openLater reports whether a vDisk that could not be opened is to be opened by
+// itself: nobody answered, or a file could not be read, which says nothing of the
+// vDisk's data.
+func (h *Host) openLater(r registry.Record, err error) bool {
+	if errors.Is(err, errParentClosed) {
+		return h.parentLater(r)
+	}
+	for _, later := range []error{ErrUnknownOutcome, registry.ErrUnknownOutcome, registry.ErrNotSwapped, errUnanswered} {
 		if errors.Is(err, later) {
 			return true
 		}
@@ -279,6 +287,12 @@ func mayOpenLater(err error) bool {
 	// No errno is damage: a file that was not read may be read yet.
 	cause := disk.CauseOf(err)
 	return cause.Passes() || cause == disk.BadDisk
+}
+
+// parentLater reports whether the parent of a clone is not open, and may be yet.
+func (h *Host) parentLater(r registry.Record) bool {
+	p := h.byID(r.Parent)
+	return p != nil && p.closedBy() != nil
 }
 
 // finish ends deletions that were begun, and removes what no vDisk owns: left

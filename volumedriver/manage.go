@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -218,9 +219,9 @@ func (h *Host) Rename(ctx context.Context, old, name string) error {
 // which is to call commit, once, with what is to be swapped in the same step of
 // what others keep beside the registry.
 func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error {
-	for _, v := range h.all() {
+	for _, v := range h.below(from, to) {
 		if err := h.settle(ctx, v); err != nil {
-			return err // it may be below either
+			return err
 		}
 	}
 	if err := h.structure.take(ctx); err != nil {
@@ -235,6 +236,18 @@ func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commi
 		}
 	}
 	return with(func(along []registry.Swap) error { return h.rename(ctx, list, along) })
+}
+
+// below are the vDisks that have, or may have, a name below one of dirs.
+func (h *Host) below(dirs ...string) (list []*Volume) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for name, v := range h.byName {
+		if slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(name, dir+"/") }) {
+			list = append(list, v)
+		}
+	}
+	return list
 }
 
 // renaming gives a vDisk another name.

@@ -256,3 +256,44 @@ func TestSnapshotDeleteOfUnknownOutcome(t *testing.T) {
 		})
 	}
 }
+
+// A backend that does not answer at a start is no damage: vDisks open when it
+// does, clones behind their parents.
+func TestOpensByItself(t *testing.T) {
+	ctx := context.Background()
+	fs := crashdisk.New()
+	r, d := newRig(t, fs, modelDisk, nil)
+	write(t, d, 0, 1, 1)
+	_, err := r.host.Clone(ctx, "v", "", "w", nil)
+	must(t, err)
+	must(t, r.close())
+	for _, op := range []fault.Op{fault.Stat, fault.Get, fault.PutIf} {
+		t.Run(string(op), func(t *testing.T) {
+			var rule *fault.Injected
+			image := fs.Kill()
+			after := reopen(t, image, func(o *Options) {
+				back := fault.New(o.Backend)
+				rule = back.Add(fault.Rule{Ops: []fault.Op{op}, Object: catalog.ObjectName, Err: context.DeadlineExceeded, After: op == fault.PutIf})
+				o.Backend = back
+			})
+			list, err := after.host.List(ctx)
+			must(t, err)
+			for _, i := range list {
+				if i.State != StateUnsure || i.Reason == "" {
+					t.Errorf("vDisk %s: state %s, reason %q", i.Name, i.State, i.Reason)
+				}
+			}
+			if _, _, err := after.host.OpenDevice(ctx, "w"); !errors.Is(err, ErrBusy) {
+				t.Errorf("a vDisk that is not open yet: %v", err)
+			}
+			rule.Remove()
+			for _, name := range []string{"v", "w"} {
+				d, release, err := after.host.OpenDevice(ctx, name)
+				must(t, err)
+				holdsPattern(t, d, 0, 1, 1)
+				write(t, d, 1, 1, 2)
+				release()
+			}
+		})
+	}
+}

@@ -243,7 +243,7 @@ func (h *Host) birthUnknown(r registry.Record, cause error) (Info, error) {
 			case err != nil:
 				return err
 			}
-			h.openOne(ctx, r, true)
+			h.openOne(h.living, r, true)
 			return nil
 		},
 	})
@@ -278,6 +278,9 @@ func (h *Host) openUnknown(v *Volume, r registry.Record, cause error) {
 	h.inDoubt(v, &unsure{
 		state: StateUnsure, what: "it could not be opened yet", closed: true, cause: cause,
 		settle: func(ctx context.Context) error {
+			if h.parentLater(r) {
+				return errParentClosed
+			}
 			// What the earlier attempt put must not come behind this one.
 			if err := v.settle(ctx); err != nil {
 				return err
@@ -285,7 +288,7 @@ func (h *Host) openUnknown(v *Volume, r registry.Record, cause error) {
 			if v.m != nil {
 				v.m.Close()
 			}
-			h.openOne(ctx, r, false)
+			h.openOne(h.living, r, false) // whoever asks may give up, and it opens
 			return nil
 		},
 	})
