@@ -13,18 +13,15 @@ import (
 // hold the machine.
 const pairMax = 90 * time.Second
 
-// othersMax is the share of the CPUs that others may use while a figure is
-// measured. The kernel's own threads use up to a twentieth; a compiler beside the
-// measurement makes pairs differ by half, and no number of them is worth anything
-// then. Whether a pair counts does not depend on which build was faster.
-const othersMax = 0.125
-
 // guardBench is the guard's Bench: two builds on this machine.
 type guardBench struct {
 	options   options
 	base, new *buildSide
 	loads     map[*guard.Job]wantedLoad
 	haltPoll  *haltPoll
+	others    float64 // the share of the CPUs that others may use during a run
+
+	renewed int
 }
 
 // doors are those that the loads go to.
@@ -36,11 +33,13 @@ func (b *guardBench) doors() map[door]bool {
 	return all
 }
 
-// Renew starts servers of both builds on new directories.
+// Renew starts servers of both builds on new directories. Who comes first
+// changes, as it does with the pairs: files that are written first may lie better.
 func (b *guardBench) Renew(ctx context.Context) error {
 	b.close()
+	b.renewed++
 	return b.bounded(ctx, func() error {
-		for _, s := range []*buildSide{b.base, b.new} {
+		for _, s := range b.order(b.renewed%2 == 0) {
 			if err := s.start(b.doors()); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
@@ -55,18 +54,14 @@ func (b *guardBench) Pair(ctx context.Context, j *guard.Job, newFirst bool) ([]g
 		return nil, err
 	}
 	load := b.loads[j]
-	order := []*buildSide{b.base, b.new}
-	if newFirst {
-		order = []*buildSide{b.new, b.base}
-	}
 	got := map[*buildSide][]float64{}
 	err := b.bounded(ctx, func() error {
-		for _, s := range order {
+		for _, s := range b.order(newFirst) {
 			figures, others, err := b.run(ctx, s, load.guardLoad)
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
-			if got[s] = figures; others > othersMax {
+			if got[s] = figures; others > b.others {
 				return guard.ErrDisturbed
 			}
 		}
@@ -98,6 +93,13 @@ func (b *guardBench) run(ctx context.Context, s *buildSide, l guardLoad) (figure
 		return nil, 0, err
 	}
 	return figures, after.others(before), s.at[l.door].rest()
+}
+
+func (b *guardBench) order(newFirst bool) []*buildSide {
+	if newFirst {
+		return []*buildSide{b.new, b.base}
+	}
+	return []*buildSide{b.base, b.new}
 }
 
 // bounded does something with the servers. They are killed if it takes too long

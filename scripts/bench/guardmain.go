@@ -23,9 +23,16 @@ type guardOptions struct {
 	total    time.Duration
 	run      time.Duration // of one run that is limited by time
 	haltPoll []string      // the settings to measure under; none: as it is
+	others   float64       // the share of the CPUs that others may use during a run
 	dir      string
 	json     string
 }
+
+// othersMax is what the kernel's own threads need, which write back what the
+// measurement dirties, and some. A compiler beside the measurement makes pairs
+// differ by half, and no number of them is worth anything then. Whether a pair
+// counts does not depend on which build was faster.
+const othersMax = 0.125
 
 func parseGuard(args []string) (guardOptions, error) {
 	var o guardOptions
@@ -35,6 +42,7 @@ func parseGuard(args []string) (guardOptions, error) {
 	f.DurationVar(&o.total, "time", 12*time.Minute, "end after this `time`, builds and all")
 	f.DurationVar(&o.run, "run", time.Second/2, "`time` of a run; more pairs are worth more than longer ones")
 	settings := f.String("haltpoll", "0,200000", "settings of guest_halt_poll_ns to measure under, where root may set it; it is put back at the end; empty: as it is")
+	f.Float64Var(&o.others, "others", othersMax, "a pair does not count if something else uses more than this `share` of the CPUs during one of its runs")
 	f.StringVar(&o.dir, "dir", "", "work in a new directory below this one, on the disk to be measured (default: the temporary directory)")
 	f.StringVar(&o.json, "json", "guard.json", "write all pairs to this `file` too; empty: do not")
 	if err := f.Parse(args); err != nil {
@@ -106,7 +114,7 @@ func runGuard(ctx context.Context, out io.Writer, o guardOptions) (guard.Outcome
 		return "", err
 	}
 	runs := options{time: o.run}
-	b := &guardBench{options: runs, base: newSide("base", res.Base.bin, dir, runs), new: newSide("new", res.New.bin, dir, runs)}
+	b := &guardBench{options: runs, base: newSide("base", res.Base.bin, dir, runs), new: newSide("new", res.New.bin, dir, runs), others: o.others}
 	defer b.close()
 	poll, settings, why, restore := newHaltPoll(haltPollFile, parameter(governorFile), o.haltPoll)
 	defer restore() // first of all: it must not wait for a server that does not end
@@ -121,7 +129,7 @@ func runGuard(ctx context.Context, out io.Writer, o guardOptions) (guard.Outcome
 	if why != "" {
 		fmt.Fprintf(out, " (%s)", why)
 	}
-	res.printHead(out, without)
+	res.printHead(out, without, o.others)
 
 	before, err := readCPU()
 	if err != nil {

@@ -40,7 +40,7 @@ func (r *guardResult) build(ctx context.Context, base, dir string) error {
 	return err
 }
 
-func (r *guardResult) printHead(out io.Writer, without string) {
+func (r *guardResult) printHead(out io.Writer, without string, others float64) {
 	fmt.Fprintf(out, "; FUSE's enable_uring %s; %.0f %% of the CPUs busy before the start\n", r.FUSERing, 100*r.Busy)
 	fmt.Fprintf(out, "base: %v\nnew:  %v\n", r.Base, r.New)
 	if equal, err := same(r.Base.bin, r.New.bin); err == nil && equal {
@@ -49,7 +49,7 @@ func (r *guardResult) printHead(out io.Writer, without string) {
 	if without != "" {
 		fmt.Fprintln(out, "left out:", without)
 	}
-	if r.Busy > othersMax {
+	if r.Busy > others {
 		fmt.Fprintln(out, "WARNING: something else is running here; pairs that it disturbs do not count")
 	}
 }

@@ -76,7 +76,7 @@ func (p *Plan) Run(ctx context.Context, b Bench, jobs []*Job) error {
 		start := p.Now()
 		if err := b.Renew(ctx); err != nil {
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return context.Cause(ctx)
 			}
 			return fmt.Errorf("start the servers of round %d: %w", round, err)
 		}
@@ -175,8 +175,8 @@ func (p *Plan) thatFit(jobs []*Job, after time.Duration) []*Job {
 func (p *Plan) round(ctx context.Context, b Bench, todo []*Job, visits int) error {
 	for range visits {
 		for _, j := range todo {
-			if err := ctx.Err(); err != nil {
-				return err
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
 			if len(p.thatFit([]*Job{j}, 0)) == 0 {
 				continue
@@ -184,7 +184,7 @@ func (p *Plan) round(ctx context.Context, b Bench, todo []*Job, visits int) erro
 			start := p.Now()
 			pairs, err := b.Pair(ctx, j, j.pairs%2 == 1)
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return context.Cause(ctx)
 			}
 			j.longest = max(j.longest, p.Now().Sub(start))
 			switch {
