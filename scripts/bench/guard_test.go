@@ -164,7 +164,7 @@ func TestByFigure(t *testing.T) {
 	for _, s := range byFigure(jobs) {
 		got = append(got, s.Unit+" "+s.Setting)
 	}
-	if text := strings.Join(got, ", "); text != "kIOPS 0, kIOPS 200000, kIOPS 0, kIOPS 200000, us 0, us 200000" {
+	if text := strings.Join(got, ", "); text != "MiB/s 0, MiB/s 200000, kIOPS 0, kIOPS 200000, us 0, us 200000" {
 		t.Error(text)
 	}
 }

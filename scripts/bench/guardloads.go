@@ -33,29 +33,43 @@ type guardFigure struct {
 type guardLoad struct {
 	figures []guardFigure
 	door    door
+	reads   bool
 	cold    bool // drop the page cache before each run
 	run     func(ctx context.Context, o options, c *contender) ([]float64, error)
 }
 
 // guardLoads are those of the bars whose figures are a ratio to a peer, and the
-// CPU of requests.
+// CPU of requests. Reads come first, as each needs what was written in full.
 func guardLoads() []guardLoad {
 	one := func(name, unit string) []guardFigure { return []guardFigure{{name: name, unit: unit}} }
 	return []guardLoad{
 		{
-			figures: one("random write 4k QD32", "kIOPS"),
-			run:     figureOf(timed(iops, "--rw=randwrite", "--bs=4k", "--iodepth=32")),
+			figures: one("sequential read 1m QD8", "MiB/s"), reads: true,
+			run: figureOf(timed(bandwidth, "--rw=read", "--bs=1m", "--iodepth=8")),
 		},
 		{
 			figures: []guardFigure{
 				{name: "random read 4k QD32", unit: "kIOPS"},
 				{name: "server CPU a 4k read", unit: "us", cost: true},
 			},
-			run: readsAndCPU,
+			reads: true,
+			run:   readsAndCPU,
 		},
 		{
-			figures: one("random read 4k QD32 cold", "kIOPS"), cold: true,
+			figures: one("random read 4k QD32 cold", "kIOPS"), reads: true, cold: true,
 			run: figureOf(coldReads),
+		},
+		{
+			figures: one("FUSE sequential read 1m QD8", "MiB/s"), door: fuseDoor, reads: true,
+			run: figureOf(timed(bandwidth, "--rw=read", "--bs=1m", "--iodepth=8")),
+		},
+		{
+			figures: one("FUSE random read 4k QD32", "kIOPS"), door: fuseDoor, reads: true,
+			run: figureOf(timed(iops, "--rw=randread", "--bs=4k", "--iodepth=32")),
+		},
+		{
+			figures: one("random write 4k QD32", "kIOPS"),
+			run:     figureOf(timed(iops, "--rw=randwrite", "--bs=4k", "--iodepth=32")),
 		},
 		{
 			figures: one("write+flush 4k QD1", "kIOPS"),
@@ -70,10 +84,6 @@ func guardLoads() []guardLoad {
 			run:     figureOf(timed(bandwidth, "--rw=write", "--bs=1m", "--iodepth=8")),
 		},
 		{
-			figures: one("sequential read 1m QD8", "MiB/s"),
-			run:     figureOf(timed(bandwidth, "--rw=read", "--bs=1m", "--iodepth=8")),
-		},
-		{
 			figures: []guardFigure{{name: "server CPU a 4k write, in front", unit: "us", cost: true}},
 			run: func(_ context.Context, _ options, c *contender) ([]float64, error) {
 				front, _, err := cpuOfWrites(c)
@@ -86,20 +96,12 @@ func guardLoads() []guardLoad {
 			run: figureOf(timed(iops, "--rw=randwrite", "--bs=4k", "--iodepth=32", "--norandommap", "--ramp_time=500ms")),
 		},
 		{
-			figures: one("FUSE random write 4k QD32", "kIOPS"), door: fuseDoor,
-			run: figureOf(timed(iops, "--rw=randwrite", "--bs=4k", "--iodepth=32")),
-		},
-		{
-			figures: one("FUSE random read 4k QD32", "kIOPS"), door: fuseDoor,
-			run: figureOf(timed(iops, "--rw=randread", "--bs=4k", "--iodepth=32")),
-		},
-		{
 			figures: one("FUSE sequential write 1m QD8", "MiB/s"), door: fuseDoor,
 			run: figureOf(timed(bandwidth, "--rw=write", "--bs=1m", "--iodepth=8")),
 		},
 		{
-			figures: one("FUSE sequential read 1m QD8", "MiB/s"), door: fuseDoor,
-			run: figureOf(timed(bandwidth, "--rw=read", "--bs=1m", "--iodepth=8")),
+			figures: one("FUSE random write 4k QD32", "kIOPS"), door: fuseDoor,
+			run: figureOf(timed(iops, "--rw=randwrite", "--bs=4k", "--iodepth=32")),
 		},
 	}
 }

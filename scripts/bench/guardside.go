@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,7 +20,8 @@ type buildSide struct {
 	servers []*contender // all that were started and not stopped
 	given   bool         // up: no more start
 
-	at map[door]*contender
+	at      map[door]*contender
+	written bool // since the vDisk was written in full
 }
 
 // newSide is a build whose servers keep their data below dir.
@@ -32,7 +34,7 @@ func newSide(name, bin, dir string, o options) *buildSide {
 // start starts what the doors need, each with a vDisk that is written in full,
 // and comes to rest.
 func (s *buildSide) start(doors map[door]bool) error {
-	s.at = map[door]*contender{}
+	s.at, s.written = map[door]*contender{}, false
 	if doors[nbdDoor] || doors[fuseDoor] {
 		c, err := s.serve()
 		if err != nil {
@@ -110,14 +112,28 @@ func (s *buildSide) stop() {
 	s.servers, s.given = nil, false
 }
 
+// prepare makes what a load finds the same for both sides and all rounds. What a
+// read finds is the last that was written, all of it in the write buffer: with
+// whatever writes were before it some may be in the backend only, which takes
+// three times the CPU.
+func (s *buildSide) prepare(l guardLoad) error {
+	c := s.at[l.door]
+	if l.reads && s.written {
+		if err := errors.Join(s.at[nbdDoor].fill(workingSet), c.rest()); err != nil {
+			return err
+		}
+		s.written = false
+	}
+	s.written = s.written || !l.reads && l.door != smallDoor
+	if l.cold {
+		return dropCaches()
+	}
+	return nil
+}
+
 // run runs a load on a server that is at rest.
 func (s *buildSide) run(ctx context.Context, o options, l guardLoad) ([]float64, error) {
 	c := s.at[l.door]
-	if l.cold {
-		if err := dropCaches(); err != nil {
-			return nil, err
-		}
-	}
 	got, err := l.run(ctx, o, c)
 	if err != nil {
 		return nil, err

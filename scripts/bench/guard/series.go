@@ -24,6 +24,9 @@ const (
 type Pair struct {
 	Base float64 `json:"base"`
 	New  float64 `json:"new"`
+	// Others is the share of the CPUs that something else used meanwhile, in the
+	// worse of the two runs. It is for people who read the file.
+	Others float64 `json:"others"`
 }
 
 // Figure is what is measured, under one setting of the machine.
