@@ -1,9 +1,12 @@
 # `make` alone prints what there is.
-DATA     ?= data
-FUZZTIME ?= 10s
-SOAKTIME ?= 30m
-BENCH    ?=
-GUESTDIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ovs-guest
+DATA      ?= data
+FUZZTIME  ?= 10s
+SOAKTIME  ?= 30m
+BENCH     ?=
+GUARDTIME ?= 12m
+FIGURES   ?=
+GUARD     ?=
+GUESTDIR  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ovs-guest
 
 GO      ?= go
 RELEASE := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -13,10 +16,10 @@ export CGO_ENABLED = 0
 export GO
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz soak e2e-vm bench clean
+.PHONY: help build run test race lint fuzz soak e2e-vm bench bench-guard clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build ./bin/ovs
 	$(GO) build -trimpath -buildvcs=false -ldflags '-X main.release=$(RELEASE)' -o bin/ovs ./cmd/ovs
@@ -46,5 +49,10 @@ e2e-vm: ## boot Linux guests on vDisks, by NBD and by the mount (root, Debian; t
 bench: ## compare with other servers and print the table; BENCH= takes its flags
 	$(GO) run ./scripts/bench $(BENCH)
 
+bench-guard: ## compare this tree with BASE=COMMIT for GUARDTIME (12m); fails if FIGURES= (all) are over 5 % worse
+	@test -n '$(BASE)' || { echo 'make bench-guard BASE=COMMIT: which commit is this tree to be compared with?' >&2; exit 2; }
+	$(GO) build -o bin/bench ./scripts/bench
+	bin/bench guard -base '$(BASE)' -time '$(GUARDTIME)' -figures '$(value FIGURES)' $(GUARD)
+
 clean: ## remove what make built; ./data stays
-	rm -rf bin bench.json
+	rm -rf bin bench.json guard.json

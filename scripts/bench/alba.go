@@ -355,7 +355,7 @@ func fullMemory(ctx context.Context, r *ring, c benchCase) ([]row, error) {
 	}
 	for i := range 3 {
 		if _, err := fio.Run("--ioengine=nbd", "--uri="+proc.URI(disk+strconv.Itoa(i)), "--rw=randwrite", "--bs=4k", "--iodepth=32", "--norandommap",
-			fmt.Sprint("--size=", int64(tib)), "--time_based", fmt.Sprint("--runtime=", r.options.time.Seconds())); err != nil {
+			fmt.Sprint("--size=", int64(tib)), "--time_based", lasting(r.options.time)); err != nil {
 			return nil, err
 		}
 		if err := measure(&load); err != nil {

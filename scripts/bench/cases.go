@@ -123,10 +123,13 @@ func cases() []benchCase {
 // timed is a load for as long as the options say.
 func timed(figure func(fio.Result) one, args ...string) func(context.Context, options, *contender) (one, error) {
 	return func(_ context.Context, o options, c *contender) (one, error) {
-		r, err := c.fio(append(args, fmt.Sprint("--size=", int64(workingSet)), "--time_based", fmt.Sprint("--runtime=", o.time.Seconds()))...)
+		r, err := c.fio(append(args, fmt.Sprint("--size=", int64(workingSet)), "--time_based", lasting(o.time))...)
 		return figure(r), err
 	}
 }
+
+// lasting is the option of fio that says how long a run is.
+func lasting(d time.Duration) string { return fmt.Sprintf("--runtime=%dms", d.Milliseconds()) }
 
 // sized is a load that touches each block of the working set once.
 func sized(figure func(fio.Result) one, args ...string) func(context.Context, options, *contender) (one, error) {

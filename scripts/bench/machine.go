@@ -14,32 +14,8 @@ import (
 const (
 	haltPollFile = "/sys/module/haltpoll/parameters/guest_halt_poll_ns"
 	fuseRingFile = "/sys/module/fuse/parameters/enable_uring"
+	governorFile = "/sys/devices/system/cpu/cpuidle/current_governor"
 )
-
-// parameter is a parameter of the kernel, "absent" where it has none.
-func parameter(file string) string {
-	p, err := os.ReadFile(file)
-	if err != nil {
-		return "absent"
-	}
-	return strings.TrimSpace(string(p))
-}
-
-// setParameter sets one, unless value is "", and returns what puts it back.
-func setParameter(file, value string) (restore func(), err error) {
-	if value == "" {
-		return func() {}, nil
-	}
-	old := parameter(file)
-	if err := os.WriteFile(file, []byte(value), 0); err != nil {
-		return nil, fmt.Errorf("set a parameter of the kernel: %w", err)
-	}
-	return func() {
-		if err := os.WriteFile(file, []byte(old), 0); err != nil {
-			fmt.Fprintf(os.Stderr, "bench: put %s back to %s: %v\n", file, old, err)
-		}
-	}, nil
-}
 
 // cpu is the first line of /proc/stat, in ticks.
 type cpu struct{ busy, stolen, total int64 }

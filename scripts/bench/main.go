@@ -10,6 +10,11 @@
 //	go run ./scripts/bench                   everything, about 12 minutes
 //	go run ./scripts/bench -quick            one short round of each
 //	go run ./scripts/bench -only 'write'     the cases that match
+//
+// With "guard" in front it compares the work tree with a commit instead, and
+// says which figures are worse; package guard has the rule.
+//
+//	go run ./scripts/bench guard -base HEAD~1
 package main
 
 import (
@@ -46,8 +51,12 @@ type options struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	if len(os.Args) > 1 && os.Args[1] == "guard" {
+		os.Exit(guardMain(ctx, os.Args[2:]))
+	}
 	o, err := parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

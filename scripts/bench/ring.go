@@ -278,13 +278,18 @@ func (r *ring) startOvs(size int64, flags ...string) (*contender, error) {
 	}
 	c := &contender{name: ours, uri: p.URI(disk), socket: p.Socket, export: disk, proc: p, ovs: o, mount: mount}
 	if size > 0 {
-		if _, err = o.Run("vdisk", "create", disk, "--size", strconv.FormatInt(size, 10)); err == nil {
-			err = c.fill(size)
+		if err := c.create(size); err != nil {
+			p.Kill()
+			return nil, fmt.Errorf("%w\n%s", err, p.Output())
 		}
 	}
-	if err != nil {
-		p.Kill()
-		return nil, fmt.Errorf("%w\n%s", err, p.Output())
-	}
 	return c, nil
+}
+
+// create makes our vDisk and writes it in full.
+func (c *contender) create(size int64) error {
+	if _, err := c.ovs.Run("vdisk", "create", disk, "--size", strconv.FormatInt(size, 10)); err != nil {
+		return err
+	}
+	return c.fill(size)
 }

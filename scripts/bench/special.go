@@ -137,7 +137,7 @@ func sustainedPeer(memory *contender, r *ring, peer *figures) error {
 		return err
 	}
 	got, err := memory.fio("--rw=randwrite", "--bs=4k", "--iodepth=32", fmt.Sprint("--size=", int64(workingSet)),
-		"--time_based", fmt.Sprint("--runtime=", r.options.time.Seconds()))
+		"--time_based", lasting(r.options.time))
 	peer.add(iops(got))
 	return err
 }
@@ -166,7 +166,7 @@ func sustainedOurs(ctx context.Context, r *ring) (figure one, gap, control time.
 	if err := runner.rest(); err != nil {
 		return one{}, 0, 0, nil, err
 	}
-	seconds := fmt.Sprint("--runtime=", r.options.long.Seconds())
+	seconds := lasting(r.options.long)
 	type outcome struct {
 		gap time.Duration
 		err error

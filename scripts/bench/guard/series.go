@@ -1,0 +1,174 @@
+// Package guard says whether one build is slower than another, from pairs of
+// measurements that a noisy machine made of both. It measures nothing itself:
+// a Bench does, and the package decides what is measured next, how often, and
+// what the figures mean.
+package guard
+
+import "slices"
+
+// Of the rule. The ratio is one of speeds: over 1 the new build is faster.
+const (
+	// Limit is the ratio under which a figure is worse than it may be.
+	Limit = 0.95
+	// Blind is the ratio that the interval of a figure must not reach down to: if
+	// it does, a loss of that size could be there and not be seen.
+	Blind = 0.8
+	// MinPairs is how many pairs an interval needs: with four, chance alone puts
+	// all on one side of the truth once in sixteen.
+	MinPairs = 5
+	// FalseAlarm is how often a run of equal builds may call a figure worse.
+	FalseAlarm = 0.01
+)
+
+// Pair is a figure of both builds, measured one right after the other.
+type Pair struct {
+	Base float64 `json:"base"`
+	New  float64 `json:"new"`
+	// Others is the share of the CPUs that something else used meanwhile, in the
+	// worse of the two runs. It is for people who read the file.
+	Others float64 `json:"others"`
+}
+
+// Figure is what is measured, under one setting of the machine.
+type Figure struct {
+	Name    string `json:"name"`
+	Unit    string `json:"unit"`
+	Setting string `json:"setting"`
+	Cost    bool   `json:"cost,omitempty"` // less of it is better
+}
+
+// Verdict is what the pairs of a figure say.
+type Verdict string
+
+// The verdicts. See Series.Verdict for the rule.
+const (
+	OK       Verdict = "ok"            // not worse by 5 %, with certainty
+	NoSign   Verdict = "no sign"       // it does not look worse, but might be by a little over 5 %
+	Worse    Verdict = "WORSE"         // by 5 % or more, and that is not noise
+	Doubtful Verdict = "doubtful"      // it looks worse by 5 % or more; it may be noise
+	TooNoisy Verdict = "too noisy"     // it does not look worse, but a fifth could be missing
+	TooFew   Verdict = "too few pairs" // no interval
+	Failed   Verdict = "FAILED"        // it could not be measured
+)
+
+// Series is a figure and the pairs that were measured of it.
+type Series struct {
+	Figure
+	Pairs []Pair
+	Err   error // why it could not be measured
+
+	// alarm is how small a chance must be to be an alarm; assess sets it.
+	alarm float64
+}
+
+// ratios of speeds, new over base.
+func (s *Series) ratios() []float64 {
+	r := make([]float64, len(s.Pairs))
+	for i, p := range s.Pairs {
+		if r[i] = p.New / p.Base; s.Cost {
+			r[i] = p.Base / p.New
+		}
+	}
+	return r
+}
+
+// Interval is where the ratio lies, if there are enough pairs to say.
+func (s *Series) Interval() (Interval, bool) { return interval(s.ratios()) }
+
+// Ratio is the median of the pairs' ratios.
+func (s *Series) Ratio() float64 { return median(s.ratios()) }
+
+// Verdict is what is known of the figure now.
+//
+// A figure is worse if its median lies under the limit and it is slower beyond
+// doubt, which depends on the others: see assess. That the whole interval lies
+// under the limit is not asked for: a loss of 7 % would then be doubtful for ever,
+// as an interval that narrow takes more pairs than there is time for.
+func (s *Series) Verdict() Verdict {
+	if s.Err != nil {
+		return Failed
+	}
+	i, ok := s.Interval()
+	switch {
+	case !ok:
+		return TooFew
+	case i.Median < Limit && chance(s.ratios()) <= s.alarm:
+		return Worse
+	case i.Median < Limit:
+		return Doubtful
+	case i.Low >= Limit:
+		return OK
+	case i.Low >= Blind:
+		return NoSign
+	}
+	return TooNoisy
+}
+
+// assess sets what is beyond doubt. Among thirty figures of equal builds one or
+// two lie below their interval by chance, and it is the worst one that is looked
+// at. So the figures are put in order, the least probable first, and the k-th must
+// be less probable than k parts of FalseAlarm, which all of them share
+// (Benjamini's and Hochberg's way). One that is worse alone among thirty needs
+// twelve pairs then, whatever they are. If all are, seven of each are enough, and
+// for more there would be no time.
+//
+// Equal builds have an alarm in that share of the runs; that figures are measured
+// with the same servers, and so err together, does not make it more.
+func assess(all []*Series) {
+	var chances []float64
+	for _, s := range all {
+		chances = append(chances, chance(s.ratios()))
+	}
+	slices.Sort(chances)
+	part := FalseAlarm / float64(len(all))
+	alarm := part
+	for i, c := range chances {
+		if most := part * float64(i+1); c <= most {
+			alarm = most
+		}
+	}
+	for _, s := range all {
+		s.alarm = alarm
+	}
+}
+
+// settled reports whether more pairs would change nothing.
+func (s *Series) settled() bool {
+	switch s.Verdict() {
+	case OK, Worse, Failed:
+		return true
+	}
+	return false
+}
+
+// Outcome is what a whole run says.
+type Outcome string
+
+// The outcomes. A figure that remained doubtful or too noisy when the time was
+// up was neither seen to be worse nor to be right. To let it pass would make a
+// guard of noise, and to call it worse would cry wolf: so it is an outcome of
+// its own, which is no success. Measuring those figures alone decides them, as
+// they then have all of the time.
+const (
+	Passed    Outcome = "passed"
+	Undecided Outcome = "undecided"
+	Worsened  Outcome = "failed"
+)
+
+// Judge is the outcome of all figures.
+func Judge(all []*Series) Outcome {
+	assess(all)
+	outcome := Passed
+	if len(all) == 0 {
+		outcome = Undecided
+	}
+	for _, s := range all {
+		switch s.Verdict() {
+		case Worse, Failed:
+			return Worsened
+		case Doubtful, TooNoisy, TooFew:
+			outcome = Undecided
+		}
+	}
+	return outcome
+}
