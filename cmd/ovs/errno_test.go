@@ -103,13 +103,6 @@ var mayHalt = []struct {
 	{"store", faultdisk.SyncDir, nil, "a sync of the names of namespaces"},
 }
 
-// excused are cases at the start that are known to fail: a vDisk halts, until the
-// next start, for one errno that passes.
-var excused = []struct{ kind, who string }{
-	{"object", "volumedriver: a catalog that cannot be read"},
-	{"store", "volumedriver: the same"},
-}
-
 func mayBeHalted(c volumetest.ErrnoCase) bool {
 	for _, m := range mayHalt {
 		if strings.HasPrefix(c.Kind, m.kind) && m.ops&c.Op != 0 && (m.causes == nil || slices.Contains(m.causes, disk.CauseOf(c.Errno))) &&
@@ -118,15 +111,6 @@ func mayBeHalted(c volumetest.ErrnoCase) bool {
 		}
 	}
 	return false
-}
-
-func excuse(c volumetest.ErrnoCase) string {
-	for _, x := range excused {
-		if x.kind == c.Kind && c.Moment == "start" {
-			return x.who
-		}
-	}
-	return ""
 }
 
 // openErrno opens all that `ovs up` opens, on a disk.
@@ -231,7 +215,6 @@ func TestErrnos(t *testing.T) {
 				Judge:   openErrno(kind, albahere.Maintain{ByHand: true}, judging),
 				Kind:    errnoKind,
 				MayHalt: mayBeHalted,
-				Excused: excuse,
 				Cases:   cases,
 			})
 		})

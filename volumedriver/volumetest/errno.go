@@ -59,8 +59,6 @@ type ErrnoSuite struct {
 	// MayHalt says whether a vDisk may halt while it is worked on, or what it
 	// rests on may fail, until the next start.
 	MayHalt func(ErrnoCase) bool
-	// Excused is why a case is known to fail, "" if it is not.
-	Excused func(ErrnoCase) string
 	Cases   int // about how many are tried; 0: all, each call in turn
 }
 
@@ -85,7 +83,7 @@ func Errnos(t *testing.T, suite ErrnoSuite) {
 					fired++
 					byKind[c.Kind+" "+c.Op.String()]++
 				}
-				if why := s.excuse(c); err != nil && why == "" {
+				if err != nil {
 					t.Errorf("%v: %v", c, err)
 				}
 				mu.Unlock()
@@ -98,13 +96,6 @@ func Errnos(t *testing.T, suite ErrnoSuite) {
 	close(next)
 	lanes.Wait()
 	t.Logf("%d cases, %d fired, %d kinds of call", len(cases), fired, len(byKind))
-}
-
-func (s *errnoTest) excuse(c ErrnoCase) string {
-	if s.Excused == nil {
-		return ""
-	}
-	return s.Excused(c)
 }
 
 type errnoTest struct {
