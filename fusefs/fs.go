@@ -118,7 +118,8 @@ func (f *FS) settle(ctx context.Context) error {
 	ids := make(map[[16]byte]bool, len(infos))
 	for _, i := range infos {
 		ids[i.ID] = true
-		if e, ok := f.tree.Get(i.Name + suffix); ok && e.Kind == filetree.EmptyDisk {
+		e, ok := f.tree.Get(i.Name + suffix)
+		if ok && e.Kind == filetree.EmptyDisk && i.State != stateDeleting && i.State != stateUnsure {
 			if err := f.tree.Remove(ctx, i.Name+suffix); err != nil {
 				return err
 			}

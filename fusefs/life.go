@@ -45,8 +45,12 @@ func (n *diskNode) grow(ctx context.Context, size int64) (done bool, err error) 
 	return true, n.resize(ctx, roundUp(size))
 }
 
-// stateHalted is the state of a vDisk that takes no writes.
-const stateHalted = "halted"
+// States of a vDisk.
+const (
+	stateHalted   = "halted"   // it takes no writes
+	stateDeleting = "deleting" // it will be gone
+	stateUnsure   = "unsure"   // nobody knows yet
+)
 
 // empty deletes the vDisk, which has that name, and makes an empty file of the
 // node. It is a write to the file, which a halted vDisk refuses: what can still be

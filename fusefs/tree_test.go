@@ -311,3 +311,31 @@ func TestCopyRange(t *testing.T) {
 		}
 	})
 }
+
+// A vDisk that may be deleted to make its file empty: whatever became of that, the
+// file is there, whole or empty.
+func TestEmptiedInDoubt(t *testing.T) {
+	for _, made := range []bool{true, false} {
+		keys := treetest.New()
+		pool := memtest.New(keys)
+		remount(t, pool, keys, func(dir string) {
+			name := filepath.Join(dir, "a.raw")
+			check(t, "write", os.WriteFile(name, make([]byte, 8192), 0o640), 0)
+			pool.DoubtDelete(made)
+			check(t, "truncate", os.Truncate(name, 0), syscall.EIO)
+			if !made {
+				check(t, "truncate again", os.Truncate(name, 0), 0)
+			}
+		})
+		remount(t, pool, keys, func(dir string) {
+			name := filepath.Join(dir, "a.raw")
+			if i, err := os.Stat(name); err != nil || i.Size() != 0 {
+				t.Errorf("made %v: %v, %v", made, i, err)
+			}
+			check(t, "write again", os.WriteFile(name, make([]byte, 4096), 0o640), 0)
+			if i, err := os.Stat(name); err != nil || i.Size() != 4096 {
+				t.Errorf("made %v: %v, %v", made, i, err)
+			}
+		})
+	}
+}

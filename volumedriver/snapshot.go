@@ -200,7 +200,9 @@ func validateSize(size uint64) error {
 
 // parentSnapshot is the snapshot that a clone was made from.
 func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
+	v.cat.Lock()
 	o := v.cat.Origins[v.self-1]
+	v.cat.Unlock()
 	parent := v.host.byID(o.Volume)
 	if parent == nil || parent.m == nil {
 		return nil, nil, fmt.Errorf("vDisk %s is a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)

@@ -29,6 +29,7 @@ type Pool struct {
 	refuse atomic.Pointer[error]
 	stall  atomic.Pointer[stall]
 	before atomic.Pointer[func()]
+	doubt  atomic.Pointer[bool]
 }
 
 // stall is what writes wait for.
@@ -279,6 +280,9 @@ func (p *Pool) RenameBelow(_ context.Context, from, to string, with func(commit 
 	})
 }
 
+// DoubtDelete has the next deletion not be answered, whether it is made or not.
+func (p *Pool) DoubtDelete(made bool) { p.doubt.Store(&made) }
+
 // Delete implements fusefs.Pool.
 func (p *Pool) Delete(_ context.Context, name string, check func(fusefs.Info) error) error {
 	if fn := p.before.Swap(nil); fn != nil {
@@ -296,7 +300,13 @@ func (p *Pool) Delete(_ context.Context, name string, check func(fusefs.Info) er
 	if d.refs > 0 {
 		return fmt.Errorf("vDisk %s is in use: %w", name, syscall.EBUSY)
 	}
-	delete(p.disks, name)
+	made := p.doubt.Swap(nil)
+	if made == nil || *made {
+		delete(p.disks, name)
+	}
+	if made != nil {
+		return fmt.Errorf("vDisk %s: %w: %w", name, fusefs.ErrUnknownOutcome, syscall.EIO)
+	}
 	return nil
 }
 
