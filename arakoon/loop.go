@@ -374,6 +374,7 @@ func (n *Node) compactLoop() {
 		}
 		at, err := n.state.Flush()
 		if err == nil {
+			n.log.StateDurable(at.Index)
 			err = n.log.Compact(at.Index, at.Conf)
 			if err != nil && n.log.Err() == nil && disk.CauseOf(err).Passes() {
 				continue // nothing has changed; the next kick finds as much behind

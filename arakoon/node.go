@@ -108,16 +108,34 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
-	n.state, err = state.Open(state.Options{
+	of := state.Options{
 		FS: o.FS, Dir: path.Join(o.Dir, "state"), Cluster: o.Cluster, Member: o.Member,
 		Begin: state.Position(begin), Functions: n.functions,
 		CacheBytes: o.StateCacheBytes, MemTableBytes: o.MemTableBytes,
 		OnFailure: n.fail, OnFull: n.onFull, OnRoom: func() { n.full.Store(false) },
-	})
-	if err != nil {
+	}
+	if err := n.checkState(of); err != nil {
+		return err
+	}
+	if n.state, err = state.Open(of); err != nil {
 		return err
 	}
 	return n.join()
+}
+
+// checkState refuses a state that is behind what was durable, before anything is
+// changed in it. Pebble takes a manifest that was cut or zeroed for one that ended
+// there, and then removes the tables that it does not know.
+func (n *Node) checkState(of state.Options) error {
+	was := n.log.StateWas()
+	if was == 0 {
+		return nil
+	}
+	at, err := state.Peek(of)
+	if err == nil && at.Index < was {
+		err = fmt.Errorf("%w: %s is at entry %d, and was durable up to %d; restore it", state.ErrDamaged, of.Dir, at.Index, was)
+	}
+	return err
 }
 
 // join checks that the log leads on from the state, and makes raft of both.
@@ -127,6 +145,7 @@ func (n *Node) join() error {
 	if m := n.log.Marker(); at.Index < m.Index || at.Index > last {
 		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; restore both", ErrFailed, at.Index, m.Index+1, last)
 	}
+	n.log.StateDurable(at.Index)
 	n.progress.index, n.progress.term = at.Index, at.Term
 	var err error
 	n.raft, err = raft.NewRawNode(&raft.Config{
@@ -308,7 +327,11 @@ func (n *Node) Close() (err error) {
 func (n *Node) closeStores() error {
 	var errs []error
 	if n.state != nil {
-		errs = append(errs, n.state.Close())
+		err := n.state.Close()
+		if err == nil && n.log != nil {
+			n.log.StateDurable(n.state.Durable().Index)
+		}
+		errs = append(errs, err)
 	}
 	if n.log != nil {
 		errs = append(errs, n.log.Close())

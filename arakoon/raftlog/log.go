@@ -85,6 +85,8 @@ type Log struct {
 	marksBroken bool // a write or a sync of it failed: another takes its place with the next segment
 	markBuf     []byte
 
+	stateDurable uint64 // as the marks say
+
 	spare    spare
 	preparer sync.WaitGroup
 

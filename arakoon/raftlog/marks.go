@@ -14,7 +14,7 @@ import (
 
 // The marks file lies outside of the log's directory and says how far the log
 // must reach, so that a log that was cut, or put back from a copy, is not taken
-// for one that ended there (O2, P8). Three blocks of 4096 bytes, each zeros or:
+// for one that ended there (O2, P8). Four blocks of 4096 bytes, each zeros or:
 //
 //	offset size field
 //	 0     64   common header (kind 16, owner the cluster, number and incarnation
@@ -28,10 +28,14 @@ import (
 // its name, and its first record has this seq. A note is synced before anything
 // in its segment is answered for. Block 2 is a mark: in this segment all up to
 // seq is durable. It is written behind each sync and not synced itself, as the
-// marks in the log are; a power cut may tear it, and then it says nothing.
-const marksBlocks = 3
-
-const markBlock = marksBlocks - 1
+// marks in the log are; a power cut may tear it, and then it says nothing. Block 3,
+// of number 1 and incarnation 0, is a mark like it of the state beside the log: it
+// was durable up to the entry with index seq.
+const (
+	marksBlocks = 4
+	markBlock   = 2
+	stateBlock  = 3
+)
 
 const marksVersion = 1
 
@@ -99,6 +103,7 @@ func (l *Log) openMarks(needed bool) (notes [marksBlocks]note, err error) {
 			return notes, fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	l.stateDurable = notes[stateBlock].seq
 	return notes, nil
 }
 
@@ -132,13 +137,13 @@ func makeMarks(fsys disk.FS, name string, slot uint64, block []byte) (disk.File,
 // its newest segment, and seq the last record that is known to be durable.
 func (l *Log) checkMarks(notes [marksBlocks]note, newest *segment, last uint64) error {
 	named := newest.number
-	for _, n := range notes {
+	for _, n := range notes[:stateBlock] {
 		named = max(named, n.number)
 	}
 	if named > newest.number {
 		return fmt.Errorf("%w: %s ends with segment %s, and there were segments up to %s; restore it", ErrDamaged, l.opt.Dir, segmentName(newest.number), segmentName(named))
 	}
-	for i, n := range notes {
+	for i, n := range notes[:stateBlock] {
 		switch {
 		case n.number < newest.number:
 		case n.incarnation != newest.incarnation:
@@ -169,8 +174,32 @@ func (l *Log) leaveNote(s *segment, first uint64) error {
 		return err
 	}
 	_ = l.marks.Close() // nobody wants it any more
-	l.marks, l.marksBroken = f, false
+	l.marks, l.marksBroken, l.stateDurable = f, false, 0
 	return nil
+}
+
+// StateDurable notes, unsynced, that the state beside the log is durable up to an
+// entry, unless nothing is in it yet: that it begins where the log begins says
+// nothing. It may be called at any time until Close.
+func (l *Log) StateDurable(index uint64) {
+	l.w.Lock()
+	defer l.w.Unlock()
+	if l.marksBroken || index <= max(l.stateDurable, 1) {
+		return
+	}
+	if _, err := l.marks.WriteAt(l.opt.appendNote(nil, note{1, 0, index}), stateBlock*blockSize); err != nil {
+		l.marksBroken = true
+		return
+	}
+	l.stateDurable = index
+}
+
+// StateWas is the newest entry up to which the state beside the log is known to
+// have been durable. A state that is behind it was damaged, or put back.
+func (l *Log) StateWas() uint64 {
+	l.w.Lock()
+	defer l.w.Unlock()
+	return l.stateDurable
 }
 
 // markOutside writes, unsynced, outside of the log that all of it is durable. If

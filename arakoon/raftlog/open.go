@@ -69,7 +69,7 @@ func (l *Log) create() error {
 	if err != nil {
 		return err
 	}
-	for _, n := range notes {
+	for _, n := range notes[:stateBlock] {
 		if n.number > 0 {
 			return fmt.Errorf("%w: %s holds no segment, and by %s there were %d; restore it", ErrMissing, l.opt.Dir, l.opt.Marks, n.number)
 		}

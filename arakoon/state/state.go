@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -111,26 +112,8 @@ func (s *State) open() error {
 	if err := s.opt.FS.SyncDir(path.Dir(s.opt.Dir)); err != nil {
 		return err
 	}
-	// Pebble takes its memtables out of the cache's size: with the active one
-	// and one that is being flushed, CacheBytes must be left.
-	cache := pebble.NewCache(s.opt.CacheBytes + 2*int64(s.opt.MemTableBytes))
-	defer cache.Unref()
-	po := &pebble.Options{
-		FS:                          s.fs,
-		Cache:                       cache,
-		DisableWAL:                  true,
-		FormatMajorVersion:          pebble.FormatNewest,
-		MemTableSize:                s.opt.MemTableBytes,
-		MemTableStopWritesThreshold: 4,
-		MaxOpenFiles:                s.opt.OpenFiles,
-		MaxManifestFileSize:         1 << 20,
-		Logger:                      quiet{},
-		// What is damaged fails whoever reads it, and nobody else.
-		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
-	}
-	for i := range po.Levels {
-		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
-	}
+	po, done := s.opt.pebble(s.fs)
+	defer done()
 	if err := checkMarker(s.fs, s.opt.Dir); err != nil {
 		return err
 	}
@@ -158,6 +141,30 @@ func (s *State) open() error {
 	s.durable = s.meta.at
 	s.sessions, err = loadSessions(db)
 	return err
+}
+
+// pebble are the options of the Pebble; done lets go of what they hold.
+func (o Options) pebble(fs vfs.FS) (po *pebble.Options, done func()) {
+	// Pebble takes its memtables out of the cache's size: with the active one
+	// and one that is being flushed, CacheBytes must be left.
+	cache := pebble.NewCache(o.CacheBytes + 2*int64(o.MemTableBytes))
+	po = &pebble.Options{
+		FS:                          fs,
+		Cache:                       cache,
+		DisableWAL:                  true,
+		FormatMajorVersion:          pebble.FormatNewest,
+		MemTableSize:                o.MemTableBytes,
+		MemTableStopWritesThreshold: 4,
+		MaxOpenFiles:                o.OpenFiles,
+		MaxManifestFileSize:         1 << 20,
+		Logger:                      quiet{},
+		// What is damaged fails whoever reads it, and nobody else.
+		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
+	}
+	for i := range po.Levels {
+		po.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return po, cache.Unref
 }
 
 // quiet drops Pebble's messages. Its fatal ones do not occur: pebblefs keeps

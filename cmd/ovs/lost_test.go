@@ -293,11 +293,7 @@ func (p *past) loss(t *testing.T, rng *rand.Rand) {
 		}
 		lost = append(lost, p.lose(t, rng, fs))
 	}
-	defer func() {
-		if t.Failed() {
-			t.Logf("lost: %v", lost)
-		}
-	}()
+	t.Logf("lost: %v", lost)
 	accept := false
 	for round := 0; ; round++ {
 		bad := p.try(t, fs, accept)
@@ -368,6 +364,8 @@ func (p *past) try(t *testing.T, fs disk.FS, accept bool) (bad []string) {
 	} else if s.Health == albahere.HealthBad || s.Missing > 0 {
 		bad = append(bad, s.Reasons...)
 	}
-	must(t, h.Close(context.Background()))
+	if err := h.Close(context.Background()); err != nil {
+		t.Errorf("close: %v", err)
+	}
 	return bad
 }
