@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"slices"
+	"strings"
 
 	"openvstorage/backend"
 	"openvstorage/metadata"
@@ -51,6 +52,9 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 		found.Incomplete = found.Damage != nil // nobody can tell what any block held
 	}
 	if found.Damage != nil {
+		if dir := h.buffer.Dir(v.id); !strings.Contains(found.Damage.Error(), dir) {
+			found.Damage = fmt.Errorf("%w (local files in %s)", found.Damage, dir)
+		}
 		return v.inspect(found)
 	}
 	if found.Cut != "" {

@@ -404,7 +404,8 @@ func (m *merge) walk() error {
 				r.Cut = bad.Error()
 				break
 			}
-			if bad != nil && len(damage) < damageMax {
+			again := bad != nil && len(damage) > 0 && damage[len(damage)-1].Error() == bad.Error()
+			if bad != nil && !again && len(damage) < damageMax {
 				damage = append(damage, bad)
 			}
 			if s := byNumber[e.Location.Number()]; s != nil && s.err == nil {
