@@ -109,10 +109,12 @@ type Maintenance struct {
 	refreshed time.Time            // when the disks were asked last
 	surveyed  string               // the disks at the last survey
 	sighted   []byte               // memory of sight
-	closed    map[uint64]closed    // namespaces, as the last collection found them
 	narrow    atomic.Uint64
 	alarm     atomic.Pointer[error] // why the last collection deleted nothing
 	allowed   atomic.Bool           // the next one may delete however many there are
+
+	closedMu sync.Mutex        // not mu: a rebuild holds that for hours
+	closed   map[uint64]closed // namespaces, as the last collection found them
 
 	stop context.CancelFunc
 	done sync.WaitGroup

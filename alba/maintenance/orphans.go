@@ -99,8 +99,8 @@ func (c *collection) run(ctx context.Context) error {
 
 // remember keeps how far this collection could go, for a patient one.
 func (c *collection) remember() {
-	c.m.mu.Lock()
-	defer c.m.mu.Unlock()
+	c.m.closedMu.Lock()
+	defer c.m.closedMu.Unlock()
 	clear(c.m.closed) // what has no fragments on any disk need not be known
 	for ns, s := range c.spaces {
 		c.m.closed[ns] = s.now
@@ -118,9 +118,9 @@ func (c *collection) space(ctx context.Context, ns uint64) (*space, error) {
 	}
 	s.may = s.now
 	if c.patient {
-		c.m.mu.Lock()
+		c.m.closedMu.Lock()
 		before := c.m.closed[ns]
-		c.m.mu.Unlock()
+		c.m.closedMu.Unlock()
 		s.may = closed{min(s.now.minimum, before.minimum), s.now.gone && before.gone}
 	}
 	c.spaces[ns] = s
