@@ -124,18 +124,12 @@ func (n *Node) open() (err error) {
 }
 
 // checkState refuses a state that is behind what was durable, before anything is
-// changed in it. Pebble takes a manifest that was cut or zeroed for one that ended
-// there, and then removes the tables that it does not know.
+// changed in it: Pebble removes tables that its manifest does not know.
 func (n *Node) checkState(of state.Options) error {
-	was := n.log.StateWas()
-	if was == 0 {
-		return nil
+	if was := n.log.StateWas(); was > 0 {
+		return state.CheckReach(of, was)
 	}
-	at, err := state.Peek(of)
-	if err == nil && at.Index < was {
-		err = fmt.Errorf("%w: %s is at entry %d, and was durable up to %d; restore it", state.ErrDamaged, of.Dir, at.Index, was)
-	}
-	return err
+	return nil
 }
 
 // join checks that the log leads on from the state, and makes raft of both.

@@ -225,7 +225,10 @@ func (b *Backend) beats(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := b.Beat(ctx); err != nil && ctx.Err() == nil {
+		beat, cancel := context.WithTimeout(ctx, groups.BeatMax)
+		err := b.Beat(beat)
+		cancel()
+		if err != nil && ctx.Err() == nil {
 			b.opt.Logger.Warn("a generation was not claimed everywhere, to be tried again", "err", err)
 		}
 	}

@@ -103,7 +103,7 @@ func (b *Backend) open(ctx context.Context) (err error) {
 	if b.seen, err = decodeDisksSeen(seen); err != nil {
 		return err
 	}
-	b.groups.Watch(groups.Witness{Group: "abm", Name: disksWitness, Value: b.witness})
+	b.groups.Watch(groups.Witness{Group: "abm", Name: disksWitness, Value: b.witness, Follows: true})
 	if err := b.groups.Claim(ctx, newest, b.opt.AcceptOlder); err != nil {
 		return err
 	}
@@ -350,12 +350,13 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 	// It remembers this start before it takes anything from it. One that is full
 	// can still be read and deleted from, one that takes no writes be read; either
 	// is told with the next beat that it takes.
-	if err := a.Raise(ctx, b.groups.Mark()); errors.Is(err, syscall.ENOSPC) || errors.Is(err, osd.ErrReadOnly) {
+	m := b.groups.Mark()
+	if err := a.Raise(ctx, m); errors.Is(err, syscall.ENOSPC) || errors.Is(err, osd.ErrReadOnly) {
 		b.opt.Logger.Warn("a disk has not remembered this start yet", "dir", dir, "err", err)
 	} else if err != nil {
 		return nil, errors.Join(err, a.Close())
 	} else {
-		b.told(a, b.groups.Mark())
+		b.told(a, m)
 	}
 	return a, nil
 }

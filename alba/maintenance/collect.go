@@ -53,7 +53,7 @@ func (m *Maintenance) collectOnce(ctx context.Context, grace time.Duration, pati
 	}
 	errs = append(errs, m.closeEpochs(ctx, hosts))
 	c := &collection{
-		m: m, patient: patient, allowed: m.allowed.Swap(false),
+		m: m, patient: patient,
 		spaces: make(map[uint64]*space), objects: make(map[manifest.ObjectID]struct{}),
 	}
 	for _, h := range hosts {

@@ -73,6 +73,8 @@ type space struct {
 
 // run goes through all disks, and then deletes what it found.
 func (c *collection) run(ctx context.Context) error {
+	// Leave that a person has given is for a whole pass.
+	c.allowed = !c.patient && c.m.allowed.Swap(false)
 	var errs []error
 	for _, d := range c.m.opt.Fleet.All() {
 		if d.Missing() != nil {

@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/arakoon"
 	"openvstorage/internal/datadir"
+	"openvstorage/internal/disk"
 	"openvstorage/internal/generation"
 )
 
@@ -20,6 +21,10 @@ var generationKey = []byte("host/generation")
 // about so much may have been written after a copy was made without giving the
 // copy away.
 const BeatEvery = 10 * time.Second
+
+// BeatMax is how long one should be waited for: a group on a full disk waits for
+// room.
+const BeatMax = 30 * time.Second
 
 // closePatience is how long Close waits for a last claim: a disk may be full.
 const closePatience = 5 * time.Second
@@ -63,33 +68,59 @@ func (g *Groups) Claim(ctx context.Context, floor uint64, accept bool) error {
 	defer g.mu.Unlock()
 	record := g.opt.Ledger.Record()
 	m := generation.Mark{Number: max(record.Generation, floor) + 1, Start: g.start}
-	g.ask()
-	return g.claim(ctx, m, func(r *datadir.Record) {
-		if accept {
-			r.History = nil
-			r.Suspended = time.Now().UTC()
+	g.ask(true)
+	history := record.History
+	if accept {
+		history = nil
+	}
+	history = history.Add(m)
+	for told := false; ; told = true {
+		err := g.claim(ctx, m, func(r *datadir.Record) {
+			if r.History = history; accept {
+				r.Suspended = time.Now().UTC()
+			}
+		})
+		if !disk.CauseOf(err).Passes() {
+			return err
 		}
-		r.History = r.History.Add(m)
-	})
+		if !told { // P6
+			g.opt.Logger.Warn("the start waits until it can write its record", "err", err)
+		}
+		select {
+		case <-time.After(claimAgain):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
+
+// claimAgain is how long a start waits for room, or whatever else it lacks, before
+// it claims again.
+const claimAgain = time.Second
 
 // Beat claims the next generation if anything was changed in a group, or of what
 // they are witnesses of, since the newest was claimed. It returns the newest, and whether it is new.
 func (g *Groups) Beat(ctx context.Context) (m generation.Mark, changed bool, err error) {
+	return g.beat(ctx, false)
+}
+
+// beat is Beat. last: nothing follows, and what only follows a claim is reason
+// enough.
+func (g *Groups) beat(ctx context.Context, last bool) (m generation.Mark, changed bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.mark.Number == 0 {
-		return g.mark, false, nil // nothing was claimed yet
+	if g.Mark().Number == 0 {
+		return g.Mark(), false, nil // nothing was claimed yet
 	}
-	changed = g.ask()
+	changed = g.ask(last)
 	for name, node := range g.nodes {
 		changed = changed || node.Applied() != g.applied[name]
 	}
 	if !changed {
-		return g.mark, false, nil
+		return g.Mark(), false, nil
 	}
 	err = g.claim(ctx, generation.Mark{Number: g.opt.Ledger.Record().Generation + 1, Start: g.start}, func(*datadir.Record) {})
-	return g.mark, err == nil, err
+	return g.Mark(), err == nil, err
 }
 
 // Start beats in the background until Close. It is for those with nothing to tell
@@ -106,18 +137,23 @@ func (g *Groups) Start() {
 				return
 			case <-tick.C:
 			}
-			if _, _, err := g.Beat(ctx); err != nil && ctx.Err() == nil {
+			beat, cancel := context.WithTimeout(ctx, BeatMax)
+			_, _, err := g.Beat(beat)
+			cancel()
+			if err != nil && ctx.Err() == nil {
 				g.opt.Logger.Warn("a generation was not claimed everywhere, to be tried again", "err", err)
 			}
 		}
 	})
 }
 
-// Mark is the newest generation that this start has claimed and settled.
+// Mark is the newest generation that this start has claimed and settled. It waits
+// for nothing.
 func (g *Groups) Mark() generation.Mark {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.mark
+	if m := g.mark.Load(); m != nil {
+		return *m
+	}
+	return generation.Mark{}
 }
 
 // claim takes the steps of a claim in their order. g.mu is held.
@@ -162,7 +198,7 @@ func (g *Groups) claim(ctx context.Context, m generation.Mark, also func(*datadi
 	if err := g.opt.Ledger.Change(func(r *datadir.Record) { r.Settled = m.Number }); err != nil {
 		return err
 	}
-	g.mark = m
+	g.mark.Store(&m)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"openvstorage/arakoon"
 	"openvstorage/arakoon/state"
@@ -69,10 +70,11 @@ type Groups struct {
 	opt   Options
 	specs []Spec
 
-	mu      sync.Mutex // one claim at a time
+	mark atomic.Pointer[generation.Mark] // the newest that is settled
+
+	mu      sync.Mutex // one claim at a time, which may take as long as a disk is full
 	nodes   map[string]*arakoon.Node
 	start   uint64            // drawn by this start
-	mark    generation.Mark   // the newest that is settled
 	applied map[string]uint64 // of each group, as of that
 
 	witnesses []*watched
@@ -121,10 +123,28 @@ func (g *Groups) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := g.openNodes(absent, false); err != nil {
+	// What is made only after another must not be there before it.
+	first, then := inOrder(absent)
+	if err := g.openNodes(first, false); err != nil {
+		return err
+	}
+	if err := g.openNodes(then, false); err != nil {
 		return err
 	}
 	return g.record()
+}
+
+// inOrder parts groups that are to be made: those that another names as made only
+// after it come later.
+func inOrder(specs []Spec) (first, then []Spec) {
+	for _, s := range specs {
+		if slices.ContainsFunc(specs, func(o Spec) bool { return slices.Contains(o.After, path.Join("arakoon", s.Name)) }) {
+			then = append(then, s)
+		} else {
+			first = append(first, s)
+		}
+	}
+	return first, then
 }
 
 // dir is where a group is.
@@ -179,7 +199,7 @@ func (g *Groups) Close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
-	_, _, err := g.Beat(ctx)
+	_, _, err := g.beat(ctx, true)
 	if err != nil {
 		// What a start would learn by it is how old this directory is, to a few
 		// seconds less.

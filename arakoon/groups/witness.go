@@ -15,6 +15,9 @@ type Witness struct {
 	Group string        // that remembers
 	Name  string        // what
 	Value func() []byte // how far it is; nil: nothing is known yet, and what is remembered stays
+	// Follows: the value follows each claim, so that its change alone is no reason
+	// for another, but for the last one.
+	Follows bool
 }
 
 // witnessKey is where a group remembers.
@@ -44,10 +47,11 @@ type watched struct {
 	now  []byte // for the claim that is under way
 }
 
-// ask asks all witnesses, and reports whether one has changed. g.mu is held.
-func (g *Groups) ask() (changed bool) {
+// ask asks all witnesses, and reports whether one has changed, which is a reason to
+// claim; with followers, those that follow each claim too. g.mu is held.
+func (g *Groups) ask(followers bool) (changed bool) {
 	for _, w := range g.witnesses {
-		if w.now = w.Value(); w.now != nil && !bytes.Equal(w.now, w.told) {
+		if w.now = w.Value(); w.now != nil && !bytes.Equal(w.now, w.told) && (followers || !w.Follows) {
 			changed = true
 		}
 	}

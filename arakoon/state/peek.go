@@ -3,11 +3,45 @@ package state
 import (
 	"errors"
 	"fmt"
+	"path"
+	"slices"
+	"strings"
 
 	"openvstorage/internal/disk/pebblefs"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
+
+// withoutOptions hides the OPTIONS files: a damaged one keeps no state from being
+// opened (dropBadOptions), nor from being looked at.
+type withoutOptions struct{ vfs.FS }
+
+func (d withoutOptions) List(dir string) ([]string, error) {
+	names, err := d.FS.List(dir)
+	return slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, "OPTIONS-") }), err
+}
+
+// CheckReach refuses, with ErrDamaged, a state that is not applied up to an entry
+// to which it was durable. It changes nothing.
+func CheckReach(opt Options, was uint64) error {
+	at, err := Peek(opt)
+	if err != nil || at.Index >= was {
+		return err
+	}
+	// Pebble takes a manifest with a bad record for one that ended there.
+	manifest := "its manifest"
+	names, err := opt.FS.ReadDir(opt.Dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if _, name, ok := strings.Cut(n, ".MANIFEST-"); ok && strings.HasPrefix(n, "marker.manifest.") {
+			manifest = "MANIFEST-" + name // the last counts
+		}
+	}
+	return fmt.Errorf("%w: %s is at entry %d by %s, and was durable up to %d; restore it", ErrDamaged, opt.Dir, at.Index, path.Join(opt.Dir, manifest), was)
+}
 
 // Peek tells how far the state in a directory is applied, and changes nothing
 // there; a zero Position if it holds none. Open may remove what an older manifest
@@ -17,7 +51,7 @@ func Peek(opt Options) (at Position, err error) {
 	fs := pebblefs.New(opt.FS, pebblefs.Options{})
 	po, done := opt.pebble(fs)
 	defer done()
-	po.ReadOnly, po.ErrorIfNotExists = true, true
+	po.ReadOnly, po.ErrorIfNotExists, po.FS = true, true, withoutOptions{fs}
 	db, err := pebblefs.Open(opt.Dir, po)
 	if errors.Is(err, pebble.ErrDBDoesNotExist) {
 		return Position{}, nil

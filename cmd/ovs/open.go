@@ -57,11 +57,19 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// A directory of objects says which backend it is, so it comes before groups.
+	if kind == backendLocal {
+		if err = e.openLocal(o); err != nil {
+			return nil, err
+		}
+	}
 	if err = e.openGroups(ctx, o, kind); err != nil {
 		return nil, err
 	}
 	if kind == backendLocal {
-		err = e.openLocal(ctx, o)
+		if err = e.groups.Claim(ctx, 0, false); err == nil {
+			e.groups.Start()
+		}
 	} else {
 		err = e.openALBA(ctx, o)
 	}
@@ -84,7 +92,19 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 		return nil, err
 	}
 	e.groups.Watch(groups.Witness{Group: registryGroup, Name: reachedWitness, Value: func() []byte { return e.Host.Reached().Append([]byte{}) }})
-	return e, nil
+	return e, e.settleReached(ctx, reached)
+}
+
+// settleReached has the group remember at once that a person went on with less than
+// was known of a vDisk.
+func (e *embedded) settleReached(ctx context.Context, before volumedriver.Reached) error {
+	for id, now := range e.Host.Reached() {
+		if now.Seq < before[id].Seq {
+			_, _, err := e.groups.Beat(ctx)
+			return err
+		}
+	}
+	return nil
 }
 
 // Kinds of backend, as --backend names them.
@@ -160,7 +180,7 @@ func (e *embedded) openGroups(ctx context.Context, o hostOptions, kind string) (
 }
 
 // openLocal opens the backend in a directory.
-func (e *embedded) openLocal(ctx context.Context, o hostOptions) error {
+func (e *embedded) openLocal(o hostOptions) error {
 	if o.alba.set() {
 		return fmt.Errorf("data directory %s has the backend %q, and flags of %q were given: leave them out", o.dir.Path, backendLocal, backendALBA)
 	}
@@ -171,15 +191,10 @@ func (e *embedded) openLocal(ctx context.Context, o hostOptions) error {
 		}
 	}
 	b, err := local.Open(o.fs, e.local, local.Options{})
-	if err != nil {
-		return err
+	if err == nil {
+		e.backend = b
 	}
-	e.backend = b
-	if err := e.groups.Claim(ctx, 0, false); err != nil { // from here on the directory must be there
-		return err
-	}
-	e.groups.Start()
-	return nil
+	return err
 }
 
 // openALBA opens the backend of disks, or makes it.
