@@ -273,7 +273,7 @@ func TestHowOftenItIsRight(t *testing.T) {
 }
 
 func TestSummary(t *testing.T) {
-	worse, noisy, ok := series(times(12, 0.8)...), series(0.5, 1, 1, 1, 1), series(times(5, 1)...)
+	worse, noisy, ok := series(times(12, 0.8)...), series(0.5, 0.5, 1, 1, 1, 1), series(times(6, 0.98, 1)...)
 	worse.Name, noisy.Name, ok.Name = "slow (1)", "wild", "calm"
 	for _, tt := range []struct {
 		all       []*Series
@@ -293,7 +293,13 @@ func TestSummary(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%s, want %s", got, tt.want)
 		}
-		summary, _, _ := strings.Cut(out.String(), "figure  ")
+		summary, table, _ := strings.Cut(out.String(), "figure  ")
+		for _, s := range tt.all {
+			i, _ := s.Interval()
+			if s.Ratio() != i.Median || !strings.Contains(table, fmt.Sprintf("%.3f", i.Median)) {
+				t.Errorf("%s: the ratio is %v, and in the interval %v", s.Name, s.Ratio(), i.Median)
+			}
+		}
 		for _, text := range tt.has {
 			if !strings.Contains(summary, text) {
 				t.Errorf("no %q in\n%s", text, summary)

@@ -4,7 +4,10 @@
 // what the figures mean.
 package guard
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Of the rule. The ratio is one of speeds: over 1 the new build is faster.
 const (
@@ -75,8 +78,9 @@ func (s *Series) ratios() []float64 {
 // Interval is where the ratio lies, if there are enough pairs to say.
 func (s *Series) Interval() (Interval, bool) { return interval(s.ratios()) }
 
-// Ratio is the median of the pairs' ratios.
-func (s *Series) Ratio() float64 { return median(s.ratios()) }
+// Ratio is the median of the pairs' ratios; of two in the middle it is the
+// geometric mean, as in the interval.
+func (s *Series) Ratio() float64 { return math.Exp(median(logs(s.ratios()))) }
 
 // Verdict is what is known of the figure now.
 //

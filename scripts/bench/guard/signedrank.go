@@ -34,10 +34,7 @@ type Interval struct {
 //   - The sign test assumes still less, but with ten pairs its interval is a
 //     quarter wider, and with five it is the same.
 func interval(ratios []float64) (i Interval, ok bool) {
-	logs := make([]float64, len(ratios))
-	for k, r := range ratios {
-		logs[k] = math.Log(r)
-	}
+	logs := logs(ratios)
 	cut := ranksCut(len(logs))
 	if cut == 0 {
 		return Interval{}, false
@@ -91,10 +88,7 @@ func rankSums(n int) []float64 {
 // chance is how probable ratios as small as these are, or smaller ones, if both
 // builds are equally fast: the same test, one-sided.
 func chance(ratios []float64) float64 {
-	logs := make([]float64, len(ratios))
-	for k, r := range ratios {
-		logs[k] = math.Log(r)
-	}
+	logs := logs(ratios)
 	// Of two that are equally far from 1 the better one gets the higher rank: it
 	// takes more to be an alarm.
 	slices.SortFunc(logs, func(a, b float64) int {
@@ -111,6 +105,14 @@ func chance(ratios []float64) float64 {
 		sum += p
 	}
 	return sum
+}
+
+func logs(ratios []float64) []float64 {
+	l := make([]float64, len(ratios))
+	for i, r := range ratios {
+		l[i] = math.Log(r)
+	}
+	return l
 }
 
 // median of xs, which it does not change; NaN if there are none.
