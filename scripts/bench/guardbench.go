@@ -45,6 +45,11 @@ func (b *guardBench) Renew(ctx context.Context) error {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
 		}
+		for _, c := range append(b.base.all(), b.new.all()...) {
+			if err := c.calm(); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 }

@@ -116,7 +116,10 @@ func runGuard(ctx context.Context, out io.Writer, o guardOptions) (guard.Outcome
 	runs := options{time: o.run}
 	b := &guardBench{options: runs, base: newSide("base", res.Base.bin, dir, runs), new: newSide("new", res.New.bin, dir, runs), others: o.others}
 	defer b.close()
-	poll, settings, why, restore := newHaltPoll(haltPollFile, parameter(governorFile), o.haltPoll)
+	poll, settings, why, restore, err := newHaltPoll(haltPollFile, parameter(governorFile), o.haltPoll)
+	if err != nil {
+		return "", err
+	}
 	defer restore() // first of all: it must not wait for a server that does not end
 	b.haltPoll = poll
 	loads, without := possible(guardLoads())

@@ -31,8 +31,7 @@ func newSide(name, bin, dir string, o options) *buildSide {
 	return &buildSide{name: name, ring: r}
 }
 
-// start starts what the doors need, each with a vDisk that is written in full,
-// and comes to rest.
+// start starts what the doors need, each with a vDisk that is written in full.
 func (s *buildSide) start(doors map[door]bool) error {
 	s.at, s.written = map[door]*contender{}, false
 	if doors[nbdDoor] || doors[fuseDoor] {
@@ -65,7 +64,7 @@ func (s *buildSide) serve(flags ...string) (*contender, error) {
 	if err := c.create(workingSet); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, c.proc.Output())
 	}
-	return c, c.rest()
+	return c, nil
 }
 
 // keep remembers a server, so that kill finds it.

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // parameter is a parameter of the kernel, "absent" where it has none.
@@ -19,13 +21,17 @@ func parameter(file string) string {
 	return strings.TrimSpace(string(p))
 }
 
+// errInUse says that another measurement has set a parameter. It would put back
+// what we set, and we what it set; and two of them measure each other.
+var errInUse = errors.New("another measurement is running, which has set it")
+
 // setParameter sets one, unless value is "", and returns what puts it back. It
 // is put back however this process ends, even by SIGKILL.
 func setParameter(file, value string) (restore func(), err error) {
 	if value == "" {
 		return func() {}, nil
 	}
-	k, err := newKeeper(file, parameter(file))
+	k, err := newKeeper(file)
 	if err != nil {
 		return nil, err
 	}
@@ -43,34 +49,47 @@ func writeParameter(file, value string) error {
 	return nil
 }
 
-// keeper is a process that holds the former value of a parameter. It waits for
+// keeper is a process that holds the former value of a parameter, and a lock on
+// the file, so that nobody else takes what we set for a former value. It waits for
 // the end of its standard input, which comes when this process closes it or is
 // gone, and writes the value then.
 type keeper struct {
-	cmd  *exec.Cmd
-	hold io.Closer
+	cmd         *exec.Cmd
+	file, value string
+	hold        io.Closer
 }
 
-func newKeeper(file, value string) (*keeper, error) {
+func newKeeper(file string) (k *keeper, err error) {
+	lock, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("set a parameter of the kernel: %w", err)
+	}
+	defer lock.Close() // the keeper has it
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if err == unix.EWOULDBLOCK {
+			err = errInUse
+		}
+		return nil, fmt.Errorf("set %s: %w", file, err)
+	}
+	k = &keeper{file: file, value: parameter(file)}
 	// What ends this process by a signal to all of its terminal must not end the
 	// keeper.
-	cmd := exec.Command("sh", "-c", `trap '' INT TERM HUP QUIT; read -r end; printf %s "$1" >"$2"`, "keeper", value, file)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Stderr = os.Stderr
-	hold, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
+	k.cmd = exec.Command("sh", "-c", `trap '' INT TERM HUP QUIT; read -r end; printf %s "$1" >"$2"`, "keeper", k.value, file)
+	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	k.cmd.Stderr, k.cmd.ExtraFiles = os.Stderr, []*os.File{lock}
+	if k.hold, err = k.cmd.StdinPipe(); err == nil {
+		err = k.cmd.Start()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("start what puts %s back to %s: %w", file, value, err)
+		return nil, fmt.Errorf("start what puts %s back to %s: %w", file, k.value, err)
 	}
-	return &keeper{cmd: cmd, hold: hold}, nil
+	return k, nil
 }
 
 // putBack writes the former value and says so if that fails.
 func (k *keeper) putBack() {
 	if err := errors.Join(k.hold.Close(), k.cmd.Wait()); err != nil {
-		fmt.Fprintf(os.Stderr, "bench: put %s back to %s: %v\n", k.cmd.Args[5], k.cmd.Args[4], err)
+		fmt.Fprintf(os.Stderr, "bench: put %s back to %s: %v\n", k.file, k.value, err)
 	}
 }
 
@@ -86,24 +105,29 @@ type haltPoll struct {
 
 // newHaltPoll looks for the settings that can be had. Where there is one only,
 // why says so. restore puts back what there was.
-func newHaltPoll(file, governor string, wanted []string) (h *haltPoll, settings []string, why string, restore func()) {
+func newHaltPoll(file, governor string, wanted []string) (h *haltPoll, settings []string, why string, restore func(), err error) {
 	now := parameter(file)
 	h, restore = &haltPoll{file: file, current: now, fixed: true}, func() {}
-	alone := []string{now}
 	switch {
 	case len(wanted) == 0:
-		return h, alone, "left as it is", restore
+		why = "left as it is"
 	case now == "absent":
-		return h, alone, "this kernel has no such parameter", restore
+		why = "this kernel has no such parameter"
 	case governor != "haltpoll":
-		return h, alone, "not changed: it does nothing under the idle governor " + governor, restore
+		why = "not changed: it does nothing under the idle governor " + governor
 	}
-	restore, err := setParameter(file, wanted[0])
-	if err != nil {
-		return h, alone, "not changed: " + err.Error(), func() {}
+	if why != "" {
+		return h, []string{now}, why, restore, nil
+	}
+	putBack, err := setParameter(file, wanted[0])
+	switch {
+	case errors.Is(err, errInUse):
+		return nil, nil, "", restore, err
+	case err != nil:
+		return h, []string{now}, "not changed: " + err.Error(), restore, nil
 	}
 	h.fixed, h.current = false, wanted[0]
-	return h, wanted, "", restore
+	return h, wanted, "", putBack, nil
 }
 
 // set makes it so.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -110,7 +111,10 @@ func TestSettingsOfHaltPoll(t *testing.T) {
 		{"no right to", t.TempDir(), "haltpoll", both, []string{"absent"}, "no such parameter"},
 	} {
 		former := parameter(tt.file)
-		h, settings, why, restore := newHaltPoll(tt.file, tt.governor, tt.wanted)
+		h, settings, why, restore, err := newHaltPoll(tt.file, tt.governor, tt.wanted)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if !slices.Equal(settings, tt.settings) || !strings.Contains(why, tt.why) || (why == "") != (tt.why == "") {
 			t.Errorf("%s: %v, %q; want %v, %q", tt.name, settings, why, tt.settings, tt.why)
 		}
@@ -125,5 +129,28 @@ func TestSettingsOfHaltPoll(t *testing.T) {
 		if restore(); parameter(tt.file) != former {
 			t.Errorf("%s: it is %q at the end, and was %q", tt.name, parameter(tt.file), former)
 		}
+	}
+}
+
+// The second would take for the former value what the first has set, and put
+// that back when the first is long gone.
+func TestOneMeasurementAtATime(t *testing.T) {
+	file, both := parameterFile(t, "7"), []string{"0", "200000"}
+	_, _, _, restore, err := newHaltPoll(file, "haltpoll", both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, _, err := newHaltPoll(file, "haltpoll", both); !errors.Is(err, errInUse) {
+		t.Errorf("the second measurement: %v, want %v", err, errInUse)
+	}
+	if _, err := setParameter(file, "0"); !errors.Is(err, errInUse) {
+		t.Errorf("the bench beside it: %v, want %v", err, errInUse)
+	}
+	restore()
+	if _, _, _, restore, err = newHaltPoll(file, "haltpoll", both); err != nil {
+		t.Fatalf("when the first has ended: %v", err)
+	}
+	if restore(); parameter(file) != "7" {
+		t.Errorf("it is %q at the end", parameter(file))
 	}
 }

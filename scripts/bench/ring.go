@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"openvstorage/scripts/fio"
 	"openvstorage/scripts/server"
@@ -278,7 +279,10 @@ func (r *ring) startOvs(size int64, flags ...string) (*contender, error) {
 	}
 	c := &contender{name: ours, uri: p.URI(disk), socket: p.Socket, export: disk, proc: p, ovs: o, mount: mount}
 	if size > 0 {
-		if err := c.create(size); err != nil {
+		if err = c.create(size); err == nil {
+			err = c.calm()
+		}
+		if err != nil {
 			p.Kill()
 			return nil, fmt.Errorf("%w\n%s", err, p.Output())
 		}
@@ -292,4 +296,26 @@ func (c *contender) create(size int64) error {
 		return err
 	}
 	return c.fill(size)
+}
+
+// calm returns when a new server has done what it does by itself, and what no
+// command waits for: for some seconds it writes the files of its buffer in
+// advance. A load beside that is slower, and what it costs is not its own.
+func (c *contender) calm() error {
+	const look, longest = 250 * time.Millisecond, 20 * time.Second
+	if err := c.rest(); err != nil {
+		return err
+	}
+	for waited := time.Duration(0); waited < longest; waited += look {
+		before, err := c.proc.CPU()
+		if err != nil {
+			return err
+		}
+		time.Sleep(look)
+		after, err := c.proc.CPU()
+		if err != nil || after-before < look/10 {
+			return err
+		}
+	}
+	return nil // it never is, and so it is when it is measured
 }
