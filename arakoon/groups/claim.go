@@ -80,7 +80,7 @@ func (g *Groups) Claim(ctx context.Context, floor uint64, accept bool) error {
 				r.Suspended = time.Now().UTC()
 			}
 		})
-		if !disk.CauseOf(err).Passes() {
+		if !disk.CauseOf(err).Passes() || errors.Is(err, datadir.ErrInDoubt) {
 			return err
 		}
 		if !told { // P6

@@ -32,8 +32,11 @@ const (
 // Errors of Open that callers match with errors.Is. A newer format is
 // format.ErrNewer, a damaged record format.ErrCorrupt.
 var (
-	ErrInUse  = errors.New("in use")
-	ErrNotOvs = errors.New("not an ovs data directory")
+	ErrInUse = errors.New("in use")
+	// ErrInDoubt is matched by the error of Change if nobody knows which of two
+	// records is on the disk.
+	ErrInDoubt = errors.New("not known to be written")
+	ErrNotOvs  = errors.New("not an ovs data directory")
 )
 
 // Directory is a claimed data directory. Its methods are safe for concurrent use.
@@ -94,7 +97,7 @@ func (d *Directory) Change(change func(*Record)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.failed != nil {
-		return fmt.Errorf("%s was not written before, and is not tried again until the next start: %w", filepath.Join(d.Path, FormatFile), d.failed)
+		return fmt.Errorf("%s is %w, and is not tried again until the next start: %w", filepath.Join(d.Path, FormatFile), ErrInDoubt, d.failed)
 	}
 	r := d.record
 	r.Groups, r.History = slices.Clone(r.Groups), slices.Clone(r.History)
@@ -106,7 +109,7 @@ func (d *Directory) Change(change func(*Record)) error {
 		return explainWrite(d.Path, err)
 	}
 	if d.failed = install(d.fs, d.Path); d.failed != nil {
-		return explainWrite(d.Path, d.failed)
+		return fmt.Errorf("%w: %w", ErrInDoubt, explainWrite(d.Path, d.failed))
 	}
 	d.record = r
 	return nil
