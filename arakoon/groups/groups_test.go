@@ -16,6 +16,8 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/generation"
+
+	"golang.org/x/sys/unix"
 )
 
 var ctx = context.Background()
@@ -303,4 +305,22 @@ func TestBeatRests(t *testing.T) {
 		t.Error("its own marks are judged otherwise")
 	}
 	must(t, s.Close())
+}
+
+// A claim whose record may or may not be on the disk ends the start, whatever the
+// errno: it is not waited for. The next start finds out.
+func TestClaimInDoubt(t *testing.T) {
+	for _, op := range []faultdisk.Op{faultdisk.Rename, faultdisk.SyncDir} {
+		fs := used(t)
+		faulty := faultdisk.New(fs)
+		faulty.Inject(faultdisk.Rule{Ops: op, Path: map[faultdisk.Op]string{faultdisk.Rename: "/data/ovs.format", faultdisk.SyncDir: "/data"}[op], Times: 1, Err: unix.EMFILE})
+		if _, err := open(faulty); !errors.Is(err, datadir.ErrInDoubt) || !errors.Is(err, unix.EMFILE) {
+			t.Errorf("%v: %v", op, err)
+		}
+		s := mustOpen(t, fs.Kill())
+		if got := s.value(t, "a"); got != "1" {
+			t.Errorf("%v: group a holds %q", op, got)
+		}
+		must(t, s.Close())
+	}
 }
