@@ -144,7 +144,7 @@ func (h *Host) openVolumes(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	h.buffer.OnPressure(h.pressure)
+	h.buffer.OnPressure(func() { h.pressure(nil) })
 	records, err := opt.Registry.List(ctx)
 	if err != nil {
 		return err
@@ -460,9 +460,12 @@ func (h *Host) names(children []catalog.Child) []string {
 	return names
 }
 
-// pressure is called when a writer waits and nothing can be evicted: if no
-// TLog is on its way to the backend, all are closed so that they are.
-func (h *Host) pressure() {
+// pressure is called while a writer waits and nothing can be evicted: if no TLog
+// is on its way to the backend, all are closed so that they are. from is the vDisk
+// whose storer calls, nil if it is the writer. A storer wakes only others that
+// have something to store: storers that have nothing would else wake each other
+// without end, on all processors, for as long as the backend is away.
+func (h *Host) pressure(from *Volume) {
 	list := h.all()
 	pending := false
 	for _, v := range list {
@@ -473,7 +476,9 @@ func (h *Host) pressure() {
 			if !pending {
 				v.buf.CloseTLog()
 			}
-			v.wakeStorer()
+			if from == nil || v != from && len(v.buf.Work().TLogs) > 0 {
+				v.wakeStorer()
+			}
 		}
 	}
 }

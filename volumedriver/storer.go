@@ -140,7 +140,7 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	idle := time.Since(v.store.since)
 	urgent := v.store.urgent.Load() > 0 || v.host.buffer.Waiting()
 	if v.host.buffer.Waiting() {
-		v.host.pressure()
+		v.host.pressure(v)
 	}
 	if idle >= v.host.opt.IdleSeal {
 		v.buf.CloseTLog()
