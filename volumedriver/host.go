@@ -46,6 +46,7 @@ type Options struct {
 	WriteBuffer int64         // bytes; default 2 GiB, at least 64 MiB
 	MapCache    int64         // bytes of map pages in memory, for all vDisks; default 256 MiB
 	SumsCache   int64         // bytes of checksums of stored SCOs in memory; default 32 MiB
+	OpenFiles   int           // files of vDisks in the write buffer open at once; default 1024
 	UploadSlots int           // SCOs uploaded side by side, each in memory whole; default 4
 	IdleSeal    time.Duration // a vDisk not written for so long is uploaded; default 30 s
 	// WidthCheck is how often a vDisk asks whether objects whose bytes it keeps,
@@ -139,7 +140,7 @@ func Open(ctx context.Context, opt Options) (*Host, error) {
 func (h *Host) openVolumes(ctx context.Context) (err error) {
 	opt := &h.opt
 	h.buffer, err = writebuffer.Open(writebuffer.Options{
-		FS: opt.FS, Dir: path.Join(opt.Dir, "buffer"), Bytes: opt.WriteBuffer, Random: opt.Random, Logger: opt.Logger,
+		FS: opt.FS, Dir: path.Join(opt.Dir, "buffer"), Bytes: opt.WriteBuffer, Files: opt.OpenFiles, Random: opt.Random, Logger: opt.Logger,
 	})
 	if err != nil {
 		return err

@@ -25,6 +25,9 @@ const (
 	scoShare     = 16 // an SCO is at most this share of the buffer
 	tlogShare    = 8  // a TLog closes at this share of the buffer
 	pressureFill = 0.5
+
+	FilesDefault = 1024
+	FilesMin     = 16
 )
 
 // rawSuffix marks files of the pool that are not pre-written.
@@ -32,10 +35,13 @@ const rawSuffix = ".raw"
 
 // Options configure a Buffer.
 type Options struct {
-	FS     disk.FS
-	Dir    string
-	Bytes  int64 // bytes of SCO files on disk at most; default 2 GiB, at least 64 MiB
-	Ready  int   // free files kept pre-written ahead of need; default 8
+	FS    disk.FS
+	Dir   string
+	Bytes int64 // bytes of SCO files on disk at most; default 2 GiB, at least 64 MiB
+	Ready int   // free files kept pre-written ahead of need; default 8
+	// Files bounds how many files of vDisks are open; default 1024, at least 16. A
+	// vDisk that is being written needs two to four, one that rests none.
+	Files  int
 	Random func() uint64
 	Logger *slog.Logger
 }
@@ -45,6 +51,7 @@ type Buffer struct {
 	opt     Options
 	scoSize int64
 	max     int // files
+	files   *openFiles
 
 	mu struct {
 		sync.Mutex
@@ -64,10 +71,11 @@ type Buffer struct {
 	dirty   atomic.Int64 // SCO files that may not be evicted
 	pressed func()       // called, without locks, when somebody waits and nothing can be evicted
 
-	fill  chan struct{}
-	asked atomic.Bool // a file was asked for since the prewriter looked
-	stop  context.CancelFunc
-	done  sync.WaitGroup
+	fill      chan struct{}
+	asked     atomic.Bool  // a file was asked for since the prewriter looked
+	toldFiles atomic.Int64 // when it was logged that somebody waits for a descriptor, Unix nanoseconds
+	stop      context.CancelFunc
+	done      sync.WaitGroup
 }
 
 // ErrClosed is returned after Close.
@@ -88,9 +96,13 @@ func Open(opt Options) (*Buffer, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	opt.FS = patientFS{opt.FS}
+	if opt.Files == 0 {
+		opt.Files = FilesDefault
+	}
+	files := newOpenFiles(patientFS{opt.FS}, max(opt.Files, FilesMin))
+	opt.FS = files
 	size := min(scoSizeMax, opt.Bytes/scoShare) / sco.ClusterSize * sco.ClusterSize
-	b := &Buffer{opt: opt, scoSize: size, max: int(opt.Bytes / size), fill: make(chan struct{}, 1)}
+	b := &Buffer{opt: opt, scoSize: size, max: int(opt.Bytes / size), files: files, fill: make(chan struct{}, 1)}
 	b.mu.evictable, b.mu.narrow = list.New(), list.New()
 	b.mu.changed = make(chan struct{})
 	b.mu.logs = make(map[uuid.UUID]*Log)
@@ -182,10 +194,18 @@ type Usage struct {
 	Narrow    int64 // of files whose objects are not at full width, evicted after all others
 	// EvictedNarrow is how many bytes of such files had to go all the same.
 	EvictedNarrow int64
+
+	// Files are the files of vDisks that are open, FilesLimit how many may be, and
+	// FilesClosed how many were closed for the sake of others.
+	Files, FilesLimit int
+	FilesClosed       uint64
 }
 
 // Usage returns what the buffer holds now, in bytes.
 func (b *Buffer) Usage() Usage {
+	b.files.mu.Lock()
+	open, closed := len(b.files.open), b.files.again
+	b.files.mu.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return Usage{
@@ -193,6 +213,7 @@ func (b *Buffer) Usage() Usage {
 		Dirty: b.dirty.Load() * b.scoSize,
 		Free:  int64(len(b.mu.free)+len(b.mu.raw)) * b.scoSize, Evictable: int64(b.mu.evictable.Len()) * b.scoSize,
 		Narrow: int64(b.mu.narrow.Len()) * b.scoSize, EvictedNarrow: b.mu.evictedNarrow * b.scoSize,
+		Files: open, FilesLimit: b.files.max, FilesClosed: closed,
 	}
 }
 
@@ -281,21 +302,25 @@ func (b *Buffer) evictLocked() bool {
 	return true
 }
 
-// steal takes a prepared file from a log that has not begun to use it.
+// steal takes the prepared SCO from a log that has not begun to use it.
 func (b *Buffer) steal() bool {
-	b.mu.Lock()
-	logs := make([]*Log, 0, len(b.mu.logs))
-	for _, l := range b.mu.logs {
-		logs = append(logs, l)
-	}
-	b.mu.Unlock()
-	for _, l := range logs {
+	for _, l := range b.allLogs() {
 		if s := l.giveNext(); s != nil {
 			s.release()
 			return true
 		}
 	}
 	return false
+}
+
+func (b *Buffer) allLogs() []*Log {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	logs := make([]*Log, 0, len(b.mu.logs))
+	for _, l := range b.mu.logs {
+		logs = append(logs, l)
+	}
+	return logs
 }
 
 // Close stops the background work. Logs must have been closed.

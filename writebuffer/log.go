@@ -89,6 +89,7 @@ type Log struct {
 	sealed       []*SCO // sealed, of the open TLog, in order
 	unstored     []*SCO // sealed, of closed TLogs that are not stored, in order
 	wantFast     bool   // the open SCO is flushed and not pre-written
+	lacking      bool   // somebody waits for a prepared file
 	scratch      []byte
 	mark         []byte
 	closed       []*TLog
@@ -265,6 +266,7 @@ func (l *Log) whenReady(ctx context.Context, fn func() error) error {
 		l.mu.Lock()
 		err := fn()
 		ready := l.ready
+		l.lacking = err == disk.ErrWouldBlock
 		l.mu.Unlock()
 		if err != disk.ErrWouldBlock {
 			return err

@@ -34,6 +34,11 @@ func (l *Log) preparer(ctx context.Context) {
 }
 
 func (l *Log) prepareOnce(ctx context.Context) error {
+	places, err := l.buf.places(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer l.buf.files.unreserve(places)
 	n, id, err := l.reserve(ctx)
 	if err != nil {
 		return err
@@ -145,7 +150,7 @@ func (l *Log) wakeLocked() {
 func (l *Log) giveNext() *SCO {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open != nil || len(l.pending) > 0 {
+	if !l.rests() {
 		return nil
 	}
 	s := l.next

@@ -134,6 +134,9 @@ func (l *Log) newSCO(n sco.Number, name string, sparse bool) (*SCO, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := pin(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	blocks := int(l.buf.scoSize / sco.ClusterSize)
 	room := sco.Room(blocks)
 	s := &SCO{Number: n, log: l, file: f, name: name, sparse: sparse}

@@ -39,12 +39,14 @@ type TLog struct {
 	syncing syncs
 }
 
-// close lets go of the file. One that an earlier process had stored has none.
+// close lets go of the file. One that is stored has none.
 func (t *TLog) close() error {
 	if t.file == nil {
 		return nil
 	}
-	return t.file.Close()
+	f := t.file
+	t.file = nil
+	return f.Close()
 }
 
 func (l *Log) tlogPath(id tlog.ID) string { return path.Join(l.dir, id.Name()) }
@@ -57,6 +59,9 @@ func (l *Log) newTLog(id tlog.ID) (*openTLog, error) {
 		f, err = l.buf.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
 		return err
 	})
+	if err == nil {
+		err = pin(f)
+	}
 	if err != nil && f != nil {
 		return nil, errors.Join(err, f.Close(), l.buf.opt.FS.Remove(name))
 	}

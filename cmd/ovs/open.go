@@ -85,7 +85,7 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 	}
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
 		FS: o.fs, Dir: o.dir.Path,
-		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads,
+		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, OpenFiles: o.files.Buffer,
 		Backend: e.backend, Registry: e.registry, Owner: owner(), Reached: reached, Logger: o.logger,
 	})
 	if err != nil {

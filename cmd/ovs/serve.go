@@ -16,6 +16,7 @@ import (
 	"openvstorage/fusefs"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
+	"openvstorage/internal/descriptors"
 	"openvstorage/nbd"
 )
 
@@ -73,6 +74,10 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 // connects early waits.
 func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	limitMemory(d.flags)
+	files, err := d.shareFiles()
+	if err != nil {
+		return err
+	}
 	written := newWritten(dir)
 	fsys := written.fs()
 	if d.dir, err = datadir.Open(fsys, dir); err != nil {
@@ -82,7 +87,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	d.host, err = openHost(ctx, hostOptions{
-		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads,
+		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads, files: files,
 		backend: d.flags.backend, alba: d.flags.alba, acceptOlder: d.flags.acceptOlder, logger: d.logger,
 	})
 	if err != nil {
@@ -117,6 +122,24 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })
 	}
 	return d.announce()
+}
+
+// shareFiles shares out how many files the process may have open, clients last.
+func (d *daemon) shareFiles() (descriptors.Budget, error) {
+	limit, err := descriptors.Raise()
+	if err != nil {
+		return descriptors.Budget{}, err
+	}
+	files, err := descriptors.Divide(limit)
+	if err != nil {
+		return files, err
+	}
+	if d.flags.nbdClients > files.Clients {
+		d.logger.Warn("fewer NBD clients than asked for: the limit of open files is low", "clients", files.Clients, "asked", d.flags.nbdClients, "limit", limit,
+			"cure", "LimitNOFILE in a unit, ulimit -n in a shell")
+		d.flags.nbdClients = files.Clients
+	}
+	return files, nil
 }
 
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as

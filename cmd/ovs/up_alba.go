@@ -66,7 +66,7 @@ func (f *albaFlags) check(command string) error {
 // options makes the backend's options of the flags.
 func (f *albaFlags) options(o hostOptions) (albahere.Options, error) {
 	opt := albahere.Options{
-		FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, ASDs: f.asds, CacheBytes: int64(f.cache), Uploads: o.uploads, Logger: o.logger,
+		FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, ASDs: f.asds, CacheBytes: int64(f.cache), Uploads: o.uploads, Descriptors: o.files.Segments, Logger: o.logger,
 	}
 	for _, dir := range f.dirs {
 		abs, err := filepath.Abs(dir)

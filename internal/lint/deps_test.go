@@ -60,6 +60,7 @@ var allowed = []struct {
 	{"backend/fault", []string{"internal/gate"}, "holds calls"},
 	{"alba/osd/osdtest", []string{"internal/gate"}, "holds calls"},
 	{"internal/wal", nil, "framing of records, no files"},
+	{"internal/descriptors", nil, "shares of what a process may have open"},
 	{"internal/generation", nil, "older copies told from newer ones, no files"},
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
