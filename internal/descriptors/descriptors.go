@@ -21,20 +21,18 @@ type Budget struct {
 	Reserve  int // all else: groups, the map, management, block devices, the mount
 }
 
-// Of what the limit leaves a quarter each is for clients, the buffer, segments and
-// the reserve, up to what each can use.
-const (
-	share      = 4
-	clientsMax = 1 << 16
-	filesMax   = 1 << 18
-)
+// Plenty is where segments get half: they are what grows with the data.
+const Plenty = 16384
 
 // Divide shares out limit. It is a pure function.
 func Divide(limit int) (Budget, error) {
 	if limit < Least {
 		return Budget{}, fmt.Errorf("this process may have %d files open, it needs at least %d: raise the limit (LimitNOFILE in a unit, `ulimit -n` in a shell)", limit, Least)
 	}
-	b := Budget{Limit: limit, Buffer: min(limit/share, filesMax), Segments: min(limit/share, filesMax), Clients: min(limit/share, clientsMax)}
+	b := Budget{Limit: limit, Buffer: limit / 4, Segments: limit / 4, Clients: limit / 4}
+	if limit >= Plenty {
+		b.Buffer, b.Segments, b.Clients = limit/8, limit/2, limit/8
+	}
 	b.Reserve = limit - b.Buffer - b.Segments - b.Clients
 	return b, nil
 }

@@ -9,8 +9,8 @@ func TestDivide(t *testing.T) {
 	for _, c := range []struct{ limit, buffer, segments, clients, reserve int }{
 		{256, 64, 64, 64, 64},
 		{1024, 256, 256, 256, 256},
-		{524288, 131072, 131072, 65536, 196608},
-		{1 << 30, 262144, 262144, 65536, 1<<30 - 2*262144 - 65536},
+		{16384, 2048, 8192, 2048, 4096},
+		{65536, 8192, 32768, 8192, 16384},
 	} {
 		b, err := Divide(c.limit)
 		if want := (Budget{c.limit, c.buffer, c.segments, c.clients, c.reserve}); err != nil || b != want {
