@@ -23,6 +23,7 @@ import (
 	"openvstorage/alba/osd"
 	"openvstorage/arakoon/groups"
 	"openvstorage/internal/datadir"
+	"openvstorage/internal/disk"
 
 	"github.com/google/uuid"
 )
@@ -341,6 +342,7 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 	if err := b.mayAttach(dir, id); err != nil {
 		return nil, err
 	}
+	b.tighten(dir)
 	a, err := asd.Open(asd.Options{
 		FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Descriptors: b.files, Logger: b.opt.Logger.With("asd", dir),
 	})
@@ -359,6 +361,19 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 		b.told(a, m)
 	}
 	return a, nil
+}
+
+// tighten makes an ASD its owner's alone: the mount point of a disk may be open to
+// all. One whose mode cannot be changed (its disk is read-only, say) is told, and
+// used: what is on it was there for others to read before.
+func (b *Backend) tighten(dir string) {
+	t := disk.TightenOnce(b.opt.FS, dir)
+	if t.Names > 0 {
+		b.opt.Logger.Warn("an ASD was open to other users of this machine; it is its owner's alone now", "dir", dir, "names", t.Names, "mode", fmt.Sprintf("%04o", t.Was))
+	}
+	if t.Failed > 0 {
+		b.opt.Logger.Warn("other users of this machine may read what is on an ASD: chmod -R go= it", "dir", dir, "err", t.Err)
+	}
 }
 
 // lookOut looks for missing disks until ctx ends, and gives memory back that

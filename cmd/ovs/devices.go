@@ -175,7 +175,7 @@ func (d *devices) attach(ctx context.Context, a *attachment, again bool) (err er
 		return fmt.Errorf("vDisk %s: %w", a.Name, err)
 	}
 	link := d.link(a.Name)
-	err = os.MkdirAll(filepath.Dir(link), 0o755)
+	err = os.MkdirAll(filepath.Dir(link), 0o700)
 	if err == nil {
 		draft := link + ".new"
 		_ = os.Remove(draft)
