@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -42,6 +40,7 @@ type Backend struct {
 	host  uint64 // the NSM host's number
 	cache *fragmentcache.Cache
 	work  *maintenance.Maintenance
+	ring  keyring
 
 	mu     sync.Mutex // disks come and go one at a time
 	asds   map[uint64]*asd.ASD
@@ -78,7 +77,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors)}
+	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors), ring: keyring{keys: o.Keys}}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -133,6 +132,9 @@ func (b *Backend) open(ctx context.Context) (err error) {
 		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub, Retry: o.Maintain.Retry,
 	})
 	b.Client = client.New(b.clientOptions())
+	if err := b.checkKeys(ctx); err != nil {
+		return err
+	}
 	if o.Maintain.ByHand {
 		return nil
 	}
@@ -176,13 +178,8 @@ func (b *Backend) clientOptions() client.Options {
 	if b.cache != nil {
 		o.Cache = b.cache
 	}
-	if len(b.opt.Keys) > 0 {
-		o.Key = func(number uint64) ([]byte, error) {
-			if key := b.opt.Keys[number]; key != nil {
-				return key, nil
-			}
-			return nil, fmt.Errorf("master key %d is not in the key file, which has %v", number, slices.Sorted(maps.Keys(b.opt.Keys)))
-		}
+	if len(b.ring.keys) > 0 {
+		o.Key, o.Prove = b.ring.get, b.proveKey
 	}
 	return o
 }

@@ -53,8 +53,13 @@ func (b *Backend) CreatePreset(ctx context.Context, p preset.Preset, asDefault b
 	if err != nil {
 		return err
 	}
-	if p.Scheme.Cipher != preset.CipherNone && b.opt.Keys[p.Scheme.Key] == nil {
+	if p.Scheme.Cipher != preset.CipherNone && b.ring.keys[p.Scheme.Key] == nil {
 		return fmt.Errorf("preset %q seals with master key %d, and the key file of `ovs up --keys` has none of that number", p.Name, p.Scheme.Key)
+	}
+	if p.Scheme.Cipher != preset.CipherNone {
+		if err := b.proveKey(ctx, p.Scheme.Key); err != nil {
+			return fmt.Errorf("preset %q: %w", p.Name, err)
+		}
 	}
 	err = b.decide(ctx, func(ctx context.Context) error {
 		_, err := b.abm.PutPreset(ctx, p.Name, 0, data)
