@@ -46,6 +46,20 @@ func (b *Backend) Preset(ctx context.Context, name string) (preset.Preset, error
 	return preset.Decode(rec.Data)
 }
 
+// PresetOf returns the preset of a namespace. It waits for nobody: a namespace keeps
+// its preset.
+func (b *Backend) PresetOf(ctx context.Context, namespace string) (preset.Preset, error) {
+	n, err := b.abm.Namespace(ctx, namespace, abm.Local)
+	if err != nil {
+		return preset.Preset{}, err
+	}
+	rec, err := b.abm.Preset(ctx, n.Preset, abm.Local)
+	if err != nil {
+		return preset.Preset{}, err
+	}
+	return preset.Decode(rec.Data)
+}
+
 // CreatePreset makes a preset, and the default one of namespaces to come if
 // asDefault says so. It refuses one that needs a key that is not there.
 func (b *Backend) CreatePreset(ctx context.Context, p preset.Preset, asDefault bool) error {
