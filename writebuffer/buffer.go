@@ -107,7 +107,7 @@ func Open(opt Options) (*Buffer, error) {
 	b.mu.changed = make(chan struct{})
 	b.mu.logs = make(map[uuid.UUID]*Log)
 	b.mu.turns = make(map[string]*sync.Mutex)
-	if err := opt.FS.MkdirAll(b.poolDir(), 0o755); err != nil {
+	if err := opt.FS.MkdirAll(b.poolDir(), 0o700); err != nil {
 		return nil, err
 	}
 	// With a lost name of the buffer itself, all that was flushed to it is lost.
@@ -364,7 +364,7 @@ func (b *Buffer) Prepare(v uuid.UUID) error {
 		if made = errors.Is(err, fs.ErrNotExist); err != nil && !made {
 			return err
 		}
-		return b.opt.FS.MkdirAll(dir, 0o755)
+		return b.opt.FS.MkdirAll(dir, 0o700)
 	})
 	if err != nil && made { // the next one makes the name anew
 		if rerr := b.opt.FS.Remove(dir); !errors.Is(rerr, fs.ErrNotExist) {

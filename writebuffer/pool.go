@@ -113,7 +113,7 @@ func (b *Buffer) take(from, name string, list *[]string) (moved bool, err error)
 // syncs are slower; from its second life on it is like the others.
 func (b *Buffer) create(name string) error {
 	err := b.named(path.Dir(name), func() error {
-		f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+		f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o600)
 		if err != nil {
 			return err
 		}
@@ -259,7 +259,7 @@ func (b *Buffer) prewriteOne(name string) {
 }
 
 func (b *Buffer) prewrite(name string) error {
-	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create, 0o644)
+	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create, 0o600)
 	if err != nil {
 		return err
 	}

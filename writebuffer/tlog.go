@@ -56,7 +56,7 @@ func (l *Log) newTLog(id tlog.ID) (*openTLog, error) {
 	name := l.tlogPath(id)
 	var f disk.File
 	err := l.buf.named(l.dir, func() (err error) {
-		f, err = l.buf.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+		f, err = l.buf.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o600)
 		return err
 	})
 	if err == nil {

@@ -33,8 +33,11 @@ type Options struct {
 	Refresh func(ctx context.Context) error
 	Cache   Cache                               // nil: none
 	Key     func(number uint64) ([]byte, error) // master keys; nil: there are none
-	Bad     func(Bad)                           // hears of bad fragments; must not block
-	Deleted func()                              // hears that there are fragments to delete; must not block
+	// Prove is asked before something is sealed with a master key: its error says
+	// that the key may be another than it was. nil: all are right.
+	Prove   func(ctx context.Context, number uint64) error
+	Bad     func(Bad) // hears of bad fragments; must not block
+	Deleted func()    // hears that there are fragments to delete; must not block
 	Logger  *slog.Logger
 
 	Uploads       int           // objects encoded side by side, each with its memory; default 4

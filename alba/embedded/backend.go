@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +21,7 @@ import (
 	"openvstorage/alba/osd"
 	"openvstorage/arakoon/groups"
 	"openvstorage/internal/datadir"
+	"openvstorage/internal/disk"
 
 	"github.com/google/uuid"
 )
@@ -41,6 +40,7 @@ type Backend struct {
 	host  uint64 // the NSM host's number
 	cache *fragmentcache.Cache
 	work  *maintenance.Maintenance
+	ring  keyring
 
 	mu     sync.Mutex // disks come and go one at a time
 	asds   map[uint64]*asd.ASD
@@ -77,7 +77,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors)}
+	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors), ring: keyring{keys: o.Keys}}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -132,6 +132,9 @@ func (b *Backend) open(ctx context.Context) (err error) {
 		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub, Retry: o.Maintain.Retry,
 	})
 	b.Client = client.New(b.clientOptions())
+	if err := b.checkKeys(ctx); err != nil {
+		return err
+	}
 	if o.Maintain.ByHand {
 		return nil
 	}
@@ -175,13 +178,8 @@ func (b *Backend) clientOptions() client.Options {
 	if b.cache != nil {
 		o.Cache = b.cache
 	}
-	if len(b.opt.Keys) > 0 {
-		o.Key = func(number uint64) ([]byte, error) {
-			if key := b.opt.Keys[number]; key != nil {
-				return key, nil
-			}
-			return nil, fmt.Errorf("master key %d is not in the key file, which has %v", number, slices.Sorted(maps.Keys(b.opt.Keys)))
-		}
+	if len(b.ring.keys) > 0 {
+		o.Key, o.Prove = b.ring.get, b.proveKey
 	}
 	return o
 }
@@ -341,6 +339,7 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 	if err := b.mayAttach(dir, id); err != nil {
 		return nil, err
 	}
+	b.tighten(dir)
 	a, err := asd.Open(asd.Options{
 		FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Descriptors: b.files, Logger: b.opt.Logger.With("asd", dir),
 	})
@@ -359,6 +358,19 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 		b.told(a, m)
 	}
 	return a, nil
+}
+
+// tighten makes an ASD its owner's alone: the mount point of a disk may be open to
+// all. One whose mode cannot be changed (its disk is read-only, say) is told, and
+// used: what is on it was there for others to read before.
+func (b *Backend) tighten(dir string) {
+	t := disk.TightenOnce(b.opt.FS, dir)
+	if t.Names > 0 {
+		b.opt.Logger.Warn("an ASD was open to other users of this machine; it is its owner's alone now", "dir", dir, "names", t.Names, "mode", fmt.Sprintf("%04o", t.Was))
+	}
+	if t.Failed > 0 {
+		b.opt.Logger.Warn("other users of this machine may read what is on an ASD: chmod -R go= it", "dir", dir, "err", t.Err)
+	}
 }
 
 // lookOut looks for missing disks until ctx ends, and gives memory back that

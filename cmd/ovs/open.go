@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/alba/preset"
 	"openvstorage/arakoon/groups"
 	"openvstorage/arakoon/registrykeys"
 	"openvstorage/arakoon/treekeys"
@@ -208,10 +209,30 @@ func (e *embedded) openALBA(ctx context.Context, o hostOptions) error {
 		o.tune(&opt)
 	}
 	b, err := albahere.Open(ctx, opt)
-	if err == nil {
-		e.backend, e.alba = b, b
+	if err != nil {
+		return err
 	}
-	return err
+	e.backend, e.alba = b, b
+	return notePlain(ctx, b, o)
+}
+
+// notePlain tells whoever encrypts what is not: an administrator who sells or sends
+// in a disk must know that it matters which one.
+func notePlain(ctx context.Context, b *albahere.Backend, o hostOptions) error {
+	presets, err := b.Presets(ctx)
+	if err != nil {
+		return err
+	}
+	var sealed []string
+	for _, p := range presets {
+		if p.Scheme.Cipher != preset.CipherNone {
+			sealed = append(sealed, p.Name)
+		}
+	}
+	if len(sealed) > 0 {
+		o.logger.Warn("presets encrypt what is stored; "+bufferPlain, "presets", sealed, "dir", filepath.Join(o.dir.Path, "buffer"))
+	}
+	return nil
 }
 
 // openRegistry opens the registry on a group of its own. What an older release

@@ -83,6 +83,9 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if d.dir, err = datadir.Open(fsys, dir); err != nil {
 		return err
 	}
+	if err := tighten(d.dir, d.logger); err != nil {
+		return err
+	}
 	if err := d.listen(); err != nil {
 		return err
 	}

@@ -85,6 +85,7 @@ next start has to look at more.`,
 				}
 			}
 			setProcs()
+			ownersAlone()
 			return a.serve(c.Context(), dir, f)
 		},
 	}

@@ -1,19 +1,13 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/pflag"
 
 	albahere "openvstorage/alba/embedded"
-	albaobject "openvstorage/alba/object"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
 	"openvstorage/internal/size"
@@ -107,35 +101,4 @@ func readPreset(file string) (preset.Preset, error) {
 		return preset.Preset{}, fmt.Errorf("preset in %s: %w", file, err)
 	}
 	return p, nil
-}
-
-// readKeys reads master keys: lines of a number and 64 hexadecimal digits; what
-// follows a # is a comment.
-func readKeys(file string) (map[uint64][]byte, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("master keys: %w", err)
-	}
-	keys := make(map[uint64][]byte)
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for n := 1; lines.Scan(); n++ {
-		text, _, _ := strings.Cut(lines.Text(), "#")
-		fields := strings.Fields(text)
-		if len(fields) == 0 {
-			continue
-		}
-		var number uint64
-		var key []byte
-		if len(fields) == 2 {
-			if number, err = strconv.ParseUint(fields[0], 10, 64); err == nil {
-				key, err = hex.DecodeString(fields[1])
-			}
-		}
-		if err != nil || len(key) != albaobject.MasterKeySize || number == 0 || keys[number] != nil {
-			// Not the line itself: it may be a key.
-			return nil, fmt.Errorf("master keys: %s:%d: not a new number above 0 and %d hexadecimal digits", file, n, 2*albaobject.MasterKeySize)
-		}
-		keys[number] = key
-	}
-	return keys, lines.Err()
 }

@@ -34,6 +34,7 @@ type ALBA interface {
 	Manifest(ctx context.Context, namespace, name string) ([]byte, error)
 
 	Presets(ctx context.Context) ([]embedded.Preset, error)
+	PresetOf(ctx context.Context, namespace string) (preset.Preset, error)
 	CreatePreset(ctx context.Context, p preset.Preset, asDefault bool) error
 	DeletePreset(ctx context.Context, name string) error
 }

@@ -64,7 +64,18 @@ type Host interface {
 // where it is served.
 type VDisk struct {
 	volumedriver.Info
-	URIs []string `json:"uris"` // NBD URIs
+	URIs    []string `json:"uris"`              // NBD URIs
+	Storage *Storage `json:"storage,omitempty"` // of one, in an ALBA backend; not in lists
+}
+
+// Storage is how what a vDisk has stored is kept from other eyes.
+type Storage struct {
+	Preset string `json:"preset"`
+	Cipher string `json:"cipher"`        // of what is in the backend
+	Key    uint64 `json:"key,omitempty"` // number of the master key
+	// Buffer is the cipher of the write buffer: it holds what was written lately,
+	// as it was written, whatever Cipher says.
+	Buffer string `json:"bufferCipher"`
 }
 
 // Status is what the protocol tells about the server itself.

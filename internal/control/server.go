@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"openvstorage/alba/preset"
 	"openvstorage/volumedriver"
 )
 
@@ -123,7 +124,11 @@ func (s *Server) routes() http.Handler {
 		return list, err
 	})
 	handle(s, mux, "vdisk/info", func(ctx context.Context, r nameRequest, _ progressFunc) (VDisk, error) {
-		return s.vdisk(h.Info(ctx, r.Name))
+		v, err := s.vdisk(h.Info(ctx, r.Name))
+		if err == nil {
+			v.Storage = s.stored(ctx, v.Info)
+		}
+		return v, err
 	})
 	handle(s, mux, "vdisk/resize", func(ctx context.Context, r sizeRequest, _ progressFunc) (done, error) {
 		err := h.Resize(ctx, r.Name, r.Size)
@@ -173,6 +178,18 @@ type done struct{}
 
 func (s *Server) vdisk(info volumedriver.Info, err error) (VDisk, error) {
 	return VDisk{Info: info, URIs: s.opt.URIs(info.Name)}, err
+}
+
+// stored tells how a vDisk is stored; nil: that is not known, or there is no choice.
+func (s *Server) stored(ctx context.Context, info volumedriver.Info) *Storage {
+	if s.opt.ALBA == nil {
+		return nil
+	}
+	p, err := s.opt.ALBA.PresetOf(ctx, info.ID.String())
+	if err != nil {
+		return nil
+	}
+	return &Storage{Preset: p.Name, Cipher: p.Scheme.Cipher.String(), Key: p.Scheme.Key, Buffer: preset.CipherNone.String()}
 }
 
 type progressFunc = func(done, total int64)

@@ -26,6 +26,8 @@ var (
 	ErrWouldBlock = errors.New("disk: would block")
 	// ErrLocked is returned by Lock when another process holds the lock.
 	ErrLocked = errors.New("disk: locked by another process")
+	// ErrNotPrivate is returned by Private when other users keep their rights.
+	ErrNotPrivate = errors.New("its file system keeps no modes of its own")
 )
 
 // Flag says how OpenFile opens.
@@ -53,7 +55,8 @@ type Usage struct {
 }
 
 // FS is a file system. All methods are safe for concurrent use. Names are
-// slash-separated paths. Errors for a missing name match fs.ErrNotExist.
+// slash-separated paths. Errors for a missing name match fs.ErrNotExist. What is
+// made is its owner's alone: of perm only the owner's rights count.
 type FS interface {
 	OpenFile(name string, flag Flag, perm fs.FileMode) (File, error)
 	Rename(oldName, newName string) error // replaces newName atomically
@@ -66,6 +69,11 @@ type FS interface {
 	SyncDir(name string) error
 	Lock(name string) (io.Closer, error) // advisory, exclusive, gone with the process
 	Statfs(name string) (Usage, error)
+	// Private takes all rights of group and others off a file or a directory, and
+	// returns the mode that it had. A symbolic link is not followed: it, and
+	// what is neither file nor directory, stays as it is. ErrNotPrivate: the file
+	// system keeps the mode that it has.
+	Private(name string) (was fs.FileMode, err error)
 }
 
 // File is an open file. ReadAt, TryReadAt, WriteAt, WritevAt and Datasync may

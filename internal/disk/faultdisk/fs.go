@@ -153,6 +153,14 @@ func (d *FS) Stat(name string) (fs.FileInfo, error) {
 	return d.under.Stat(name)
 }
 
+// Private takes rights off; see disk.FS.
+func (d *FS) Private(name string) (fs.FileMode, error) {
+	if drop, err := d.begin(Private, name); drop || err != nil {
+		return 0, err
+	}
+	return d.under.Private(name)
+}
+
 // SyncDir syncs a directory; see disk.FS.
 func (d *FS) SyncDir(name string) error {
 	if drop, err := d.begin(SyncDir, name); drop || err != nil {

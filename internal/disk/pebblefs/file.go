@@ -107,7 +107,7 @@ type sized struct {
 
 func (s sized) Name() string       { return s.name }
 func (s sized) Size() int64        { return s.size }
-func (s sized) Mode() fs.FileMode  { return 0o644 }
+func (s sized) Mode() fs.FileMode  { return 0o600 }
 func (s sized) ModTime() time.Time { return time.Time{} }
 func (s sized) IsDir() bool        { return false }
 func (s sized) Sys() any           { return nil }
