@@ -236,15 +236,29 @@ func TestPayloadBeyondTheMostCloses(t *testing.T) {
 	}
 }
 
-// TestWriteWithoutThePayloadFlag has no payload, whatever its length.
+// TestWriteWithoutThePayloadFlag: QEMU writes so. The length is that of a payload
+// all the same.
 func TestWriteWithoutThePayloadFlag(t *testing.T) {
-	r := serve(t, nbdtest.NewMemory(testSize), nbd.Limits{}).transmit(extended)
-	for _, n := range []uint64{0, 1, 4096, 1 << 32, 1<<64 - 1} {
+	s := serve(t, nbdtest.NewMemory(64<<20), nbd.Limits{})
+	r := s.transmit(extended)
+	write := func(r *raw, n uint64, payload []byte) {
 		r.offset = 0
-		r.send(nbd.AppendExtendedRequest(nil, nbd.Request{Type: nbd.CmdWrite, Cookie: 7, Length: n})...)
-		if e := r.errno(); e != nbd.EINVAL {
+		go r.send(append(nbd.AppendExtendedRequest(nil, nbd.Request{Type: nbd.CmdWrite, Cookie: 7, Length: n}), payload...)...)
+	}
+	for _, n := range []int{0, 1, 4096, 200 << 10, nbd.MaxPayload} {
+		write(r, uint64(n), bytes.Repeat([]byte{byte(n>>12) + 1}, n))
+		if e := r.errno(); e != nbd.OK {
 			t.Fatalf("length %d: %v", n, e)
 		}
+		got := make([]byte, n)
+		if _, err := s.client(nbdclient.Options{}).ReadAt(got, 0); n > 0 && (err != nil || got[0] != byte(n>>12)+1 || got[n-1] != got[0]) {
+			t.Fatalf("length %d: read back: %v", n, err)
+		}
+	}
+	for _, n := range []uint64{nbd.MaxPayload + 1, 1 << 32, 1<<64 - 1} {
+		r := s.transmit(extended)
+		write(r, n, nil)
+		r.closed()
 	}
 }
 

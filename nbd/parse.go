@@ -27,7 +27,6 @@ var (
 	errReserved    = &refusal{EINVAL, "offset and length of a flush must be 0"}
 	errNoContext   = &refusal{EINVAL, "block status needs a metadata context: select base:allocation in the handshake"}
 	errNoLength    = &refusal{EINVAL, "length must not be 0"}
-	errNoPayload   = &refusal{EINVAL, "a write needs the flag for its payload"}
 	errContexts    = &refusal{EINVAL, "block status may ask for context 1, base:allocation, once"}
 	errReadOnly    = &refusal{EPERM, "export is read-only"}
 	errBeyond      = &refusal{EINVAL, "range goes beyond the end of the export"}
@@ -83,9 +82,6 @@ func (c *conn) check(req Request, size uint64) *refusal {
 			return errReadOnly
 		}
 		writes = req.Type != CmdTrim
-		if req.Type == CmdWrite && c.extended && req.Flags&FlagPayloadLen == 0 {
-			return errNoPayload
-		}
 		if req.Type == CmdWrite && req.Length > MaxPayload {
 			return errLong
 		}
@@ -121,7 +117,8 @@ func (c *conn) payload(req Request) (n uint64, err error) {
 	switch {
 	case !c.extended && req.Type == CmdWrite:
 		n = req.Length
-	case c.extended && req.Flags&FlagPayloadLen != 0:
+	// QEMU 8.2 and later leave the flag of a write out.
+	case c.extended && (req.Flags&FlagPayloadLen != 0 || req.Type == CmdWrite):
 		n, most = req.Length, MaxPayload
 	}
 	if n > most {
