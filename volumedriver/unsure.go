@@ -142,6 +142,7 @@ func (v *Volume) closedBy() *unsure {
 
 // list puts v into the lists, in the place of who has its id.
 func (h *Host) list(v *Volume) {
+	defer h.listed.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.volumes[v.id] = v
@@ -150,6 +151,7 @@ func (h *Host) list(v *Volume) {
 
 // unlist takes a vDisk out of the lists, under whatever names it is there.
 func (h *Host) unlist(id uuid.UUID) {
+	defer h.listed.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.volumes, id)

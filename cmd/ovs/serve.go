@@ -260,7 +260,7 @@ func (d *daemon) uris(vdisk string) []string {
 // Every step is taken, whatever the others say.
 func (d *daemon) stop() error {
 	d.stopping.Store(true)
-	var errs [6]error
+	var errs [7]error
 	if err := notify(stateStopping); err != nil {
 		d.logger.Warn("systemd was not told", "err", err)
 	}
@@ -293,6 +293,13 @@ func (d *daemon) stop() error {
 		if l != nil {
 			_ = l.Close()
 		}
+	}
+	if d.mount != nil { // nobody writes any more
+		keeping, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		if err := d.mount.Keep(keeping); err != nil {
+			errs[6] = fmt.Errorf("keep the times of files: %w", err)
+		}
+		cancel()
 	}
 	if d.host != nil {
 		// No time limit: a second signal is there for those in a hurry.
