@@ -75,13 +75,6 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release
 	}, nil
 }
 
-// snapshotInUse reports whether somebody reads a snapshot.
-func (v *Volume) snapshotInUse(s *snapshot) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.readers[s.ID] > 0
-}
-
 // Exports lists what OpenDevice opens, in order: vDisks, and after each its
 // snapshots.
 func (h *Host) Exports(context.Context) ([]string, error) {
@@ -93,7 +86,7 @@ func (h *Host) Exports(context.Context) ([]string, error) {
 		v.mu.Lock()
 		names = append(names, v.name)
 		for _, s := range v.snapshots {
-			if s.leaving {
+			if s.leaving || s.hidden {
 				continue
 			}
 			names = append(names, v.name+"@"+s.Name)
