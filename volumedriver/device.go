@@ -39,7 +39,9 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release
 	if v.buf == nil {
 		return nil, nil, fmt.Errorf("vDisk %s cannot be opened: %w", name, v.Err())
 	}
-	v.mu.Lock()
+	if err := v.lockOpenable(ctx, isSnap); err != nil {
+		return nil, nil, err
+	}
 	defer v.mu.Unlock()
 	if u := v.closedBy(); u != nil { // since then, before it was claimed
 		return nil, nil, u.refuse(v.name)
@@ -72,6 +74,46 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release
 				}
 			}
 		})
+	}, nil
+}
+
+// lockOpenable takes v.mu when no rollback is under way, which a snapshot does not
+// mind.
+func (v *Volume) lockOpenable(ctx context.Context, isSnap bool) error {
+	for {
+		v.mu.Lock()
+		rolling := v.rolling
+		if rolling == nil || isSnap {
+			return nil
+		}
+		v.mu.Unlock()
+		select {
+		case <-rolling:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// keepOut has nobody begin to use the vDisk until opened is called. Unless force is
+// set nobody may use it now, but its snapshots. v.admin is held.
+func (v *Volume) keepOut(force bool) (opened func(), err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	users := v.refs
+	for _, n := range v.readers {
+		users -= n
+	}
+	if users > 0 && !force {
+		return nil, v.inUseLocked(users)
+	}
+	rolling := make(chan struct{})
+	v.rolling = rolling
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.rolling = nil
+		close(rolling)
 	}, nil
 }
 

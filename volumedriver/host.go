@@ -259,7 +259,7 @@ func (h *Host) openOne(ctx context.Context, r registry.Record, born *unnamed) *V
 	later := err != nil && v.buf == nil && h.openLater(r, err)
 	switch {
 	case later:
-		v.halted.Store(&haltError{r.Name, err})
+		v.halted.Store(&haltError{name: r.Name, cause: err})
 	case err != nil:
 		v.halt(err)
 	}

@@ -325,6 +325,11 @@ func (h *Host) rollback(ctx context.Context, name, snap string, force bool) erro
 		return err
 	}
 	defer done()
+	opened, err := v.keepOut(force)
+	if err != nil {
+		return err
+	}
+	defer opened()
 	return v.rollback(ctx, s)
 }
 

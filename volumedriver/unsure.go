@@ -241,7 +241,7 @@ func (h *Host) standIn(r registry.Record, u *unsure) *Volume {
 func (h *Host) listStandIn(r registry.Record, u *unsure) *Volume {
 	v := h.newVolume(r)
 	v.cat.Created = r.Created
-	v.halted.Store(&haltError{r.Name, errors.New(u.reason())})
+	v.halted.Store(&haltError{name: r.Name, cause: errors.New(u.reason())})
 	v.deleted = u.state == StateDeleting
 	v.unsure.Store(u)
 	h.list(v)
@@ -292,9 +292,7 @@ func (h *Host) deleting(r registry.Record, open *Volume, cause error) *Volume {
 // closeDeleted closes a vDisk of which nothing is to stay.
 func (v *Volume) closeDeleted(ctx context.Context) {
 	v.stopStorer()
-	if v.buf != nil {
-		v.buf.Fail(fmt.Errorf("vDisk %s: %w", v.Name(), errDeleted))
-	}
+	v.revoke()
 	if err := v.close(ctx); err != nil {
 		v.log.Warn("deleted vDisk not closed cleanly", "err", err)
 	}

@@ -80,6 +80,7 @@ type Volume struct {
 	clones    int               // that are being made of it
 	readers   map[uuid.UUID]int // of them, those of each snapshot
 	deleted   bool
+	rolling   chan struct{} // closed at the end of a rollback under way, for which OpenDevice waits; else nil
 
 	store storer
 }
@@ -117,9 +118,13 @@ var errDeleted = errors.New("deleted")
 type haltError struct {
 	name  string
 	cause error
+	gone  bool // it is deleted: reads fail too
 }
 
 func (e *haltError) Error() string {
+	if e.gone {
+		return fmt.Sprintf("vDisk %s is deleted", e.name)
+	}
 	return fmt.Sprintf("vDisk %s is halted: %v; verified reads go on: copy out what you need, repair the cause and start again", e.name, e.cause)
 }
 
@@ -130,7 +135,7 @@ func (v *Volume) halt(cause error) {
 	if cause == nil || errors.Is(cause, writebuffer.ErrClosed) || errors.Is(cause, errDeleted) {
 		return
 	}
-	h := &haltError{v.Name(), cause}
+	h := &haltError{name: v.Name(), cause: cause}
 	if v.halted.CompareAndSwap(nil, h) {
 		v.log.Error("vDisk halted", "err", cause)
 		if v.buf != nil {
@@ -142,6 +147,24 @@ func (v *Volume) halt(cause error) {
 // Err is why the vDisk is halted, or nil.
 func (v *Volume) Err() error {
 	if h := v.halted.Load(); h != nil {
+		return h
+	}
+	return nil
+}
+
+// revoke has all that users of a deleted vDisk ask for fail. What runs ends as it
+// would.
+func (v *Volume) revoke() {
+	h := &haltError{name: v.Name(), cause: errDeleted, gone: true}
+	v.halted.Store(h)
+	if v.buf != nil {
+		v.buf.Fail(h)
+	}
+}
+
+// gone is why nothing can be read any more, or nil.
+func (v *Volume) gone() error {
+	if h := v.halted.Load(); h != nil && h.gone {
 		return h
 	}
 	return nil
