@@ -104,7 +104,7 @@ type Host struct {
 	end        context.CancelFunc
 	background sync.WaitGroup
 
-	structure lock // create, clone, delete, rename: one at a time
+	structure lock // a vDisk gets its name, another one, or is marked as being deleted: one at a time
 
 	listed atomic.Uint64 // counts what comes, goes and gets another name
 
@@ -239,7 +239,7 @@ func (h *Host) openAll(ctx context.Context, records []registry.Record) {
 			}
 			side <- struct{}{}
 			all.Go(func() {
-				h.openOne(ctx, r, false)
+				h.openOne(ctx, r, nil)
 				<-side
 			})
 		}
@@ -251,9 +251,10 @@ func (h *Host) openAll(ctx context.Context, records []registry.Record) {
 // openSideBySide vDisks are recovered at a time.
 const openSideBySide = 8
 
-// openOne opens a vDisk and lists it, halted if that fails. born says that it
-// was made just now, with its first epoch claimed.
-func (h *Host) openOne(ctx context.Context, r registry.Record, born bool) *Volume {
+// openOne opens a vDisk and lists it, halted if that fails. One that was made just
+// now, with its first epoch claimed, is born: what is known of it, or an empty
+// value.
+func (h *Host) openOne(ctx context.Context, r registry.Record, born *unnamed) *Volume {
 	v := h.newVolume(r)
 	v.born, v.epoch = born, r.Epoch
 	h.mu.Lock()
@@ -263,7 +264,7 @@ func (h *Host) openOne(ctx context.Context, r registry.Record, born bool) *Volum
 	later := err != nil && v.buf == nil && h.openLater(r, err)
 	switch {
 	case later:
-		v.halted.Store(&haltError{r.Name, err})
+		v.halted.Store(&haltError{name: r.Name, cause: err})
 	case err != nil:
 		v.halt(err)
 	}
@@ -326,8 +327,8 @@ func (h *Host) finish(ctx context.Context, records []registry.Record) error {
 		}
 	}
 	for _, v := range h.all() {
-		h.dropLostChildren(ctx, v, known)
-		h.background.Go(func() { h.dropLostSnapshots(v) })
+		h.dropLostChildren(v, known)
+		h.dropAutomaticLater(v)
 	}
 	return nil
 }
@@ -369,58 +370,20 @@ func (v *Volume) unborn(ctx context.Context) (bool, error) {
 	return unborn, err
 }
 
-// dropLostSnapshots deletes snapshots that were made for clones that are gone.
-func (h *Host) dropLostSnapshots(v *Volume) {
-	if err := h.dropAutomatic(h.living, v); err != nil {
-		v.log.Warn("snapshots of lost clones not deleted", "err", err)
-	}
-}
-
-// dropAutomatic deletes the snapshots of v that were made for clones, and have
-// none.
-func (h *Host) dropAutomatic(ctx context.Context, v *Volume) error {
-	if err := v.admin.take(ctx); err != nil {
-		return err
-	}
-	defer v.admin.give()
-	if v.buf == nil || v.Err() != nil || v.closedBy() != nil {
-		return nil
-	}
-	if err := v.settle(ctx); err != nil {
-		return err
-	}
-	v.mu.Lock()
-	list := slices.Clone(v.snapshots)
-	v.mu.Unlock()
-	var errs []error
-	for _, s := range list {
-		v.cat.Lock()
-		children := len(v.cat.ChildrenOf(s.ID))
-		v.cat.Unlock()
-		if s.Auto && children == 0 {
-			errs = append(errs, v.deleteSnapshot(ctx, s))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// dropLostChildren removes references to clones that never became visible.
-func (h *Host) dropLostChildren(ctx context.Context, v *Volume, known map[uuid.UUID]bool) {
+// dropLostChildren removes references to clones that never became visible, and
+// the snapshots that were made for them: a start does not wait for it.
+func (h *Host) dropLostChildren(v *Volume, known map[uuid.UUID]bool) {
 	v.cat.Lock()
-	var lost []uuid.UUID
+	var lost []catalog.Child
 	for _, c := range v.cat.Children {
 		if !known[c.Volume] {
-			lost = append(lost, c.Volume)
+			lost = append(lost, c)
 		}
 	}
 	v.cat.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, settleMax)
-	defer cancel()
-	for _, id := range lost {
-		if err := h.dropChild(ctx, v, id); err != nil && v.Err() == nil {
-			h.opt.Logger.Warn("reference to a lost clone not removed", "vdisk", v.Name(), "clone", id, "err", err)
-			h.dropLater(v, id)
-		}
+	for _, c := range lost {
+		v.hideLost(c)
+		h.dropLater(v, c.Volume)
 	}
 }
 
@@ -566,6 +529,7 @@ func (h *Host) dropChild(ctx context.Context, v *Volume, child uuid.UUID) error 
 	if err := v.forgetChild(ctx, child); err != nil {
 		return err
 	}
+	v.hideChildless()
 	return h.dropAutomatic(ctx, v)
 }
 

@@ -374,7 +374,12 @@ func (l *Log) closeFiles() error {
 			l.buf.dirty.Add(-1)
 		}
 		l.buf.mu.Unlock()
-		errs = append(errs, s.file.Close())
+		if s.refs.CompareAndSwap(1, 0) {
+			errs = append(errs, s.file.Close())
+			continue
+		}
+		s.left.Store(true) // who reads it closes it
+		s.release()
 	}
 	l.table.Store(&table{})
 	if l.next != nil {

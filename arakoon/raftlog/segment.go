@@ -174,6 +174,7 @@ func (l *Log) rollOnce(records []record) (named bool, err error) {
 		return true, errors.Join(fmt.Errorf("%s: %w", l.opt.Marks, err), f.Close())
 	}
 	l.current, l.broken, l.unnamed = s, false, false
+	l.begun.Add(1)
 	l.wrote(blockSize, len(records))
 	l.mu.Lock()
 	l.segments[number] = s

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/fusefs"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
@@ -111,7 +113,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	d.control = control.NewServer(control.Options{
-		Host: d.host, ALBA: d.host.ALBA(), Devices: d.devices, Logger: d.logger, URIs: d.uris,
+		Host: rolledHost{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: d.devices, Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: dir, Release: release},
 	})
 	for _, l := range d.nbdLns {
@@ -143,6 +145,14 @@ func (d *daemon) shareFiles() (descriptors.Budget, error) {
 		d.flags.nbdClients = files.Clients
 	}
 	return files, nil
+}
+
+// changed tells the mount that a vDisk may hold something else than before.
+func (d *daemon) changed(id uuid.UUID) error {
+	if d.mount == nil {
+		return nil
+	}
+	return d.mount.Changed(id)
 }
 
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as

@@ -137,7 +137,10 @@ func (s *Server) routes() http.Handler {
 		}
 		return done{}, err
 	})
-	handle(s, mux, "vdisk/delete", func(ctx context.Context, r nameRequest, _ progressFunc) (done, error) {
+	handle(s, mux, "vdisk/delete", func(ctx context.Context, r deleteRequest, _ progressFunc) (done, error) {
+		if r.Force {
+			return done{}, h.ForceDelete(ctx, r.Name)
+		}
 		return done{}, h.Delete(ctx, r.Name)
 	})
 	handle(s, mux, "vdisk/rename", func(ctx context.Context, r renameRequest, _ progressFunc) (done, error) {
@@ -156,7 +159,10 @@ func (s *Server) routes() http.Handler {
 	handle(s, mux, "vdisk/snapshot/delete", func(ctx context.Context, r snapshotRequest, _ progressFunc) (done, error) {
 		return done{}, h.SnapshotDelete(ctx, r.Name, r.Snapshot)
 	})
-	handle(s, mux, "vdisk/rollback", func(ctx context.Context, r snapshotRequest, _ progressFunc) (done, error) {
+	handle(s, mux, "vdisk/rollback", func(ctx context.Context, r rollbackRequest, _ progressFunc) (done, error) {
+		if r.Force {
+			return done{}, h.ForceRollback(ctx, r.Name, r.Snapshot)
+		}
 		return done{}, h.Rollback(ctx, r.Name, r.Snapshot)
 	})
 	handle(s, mux, "vdisk/clone", func(ctx context.Context, r cloneRequest, p progressFunc) (VDisk, error) {
