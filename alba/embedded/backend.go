@@ -51,6 +51,8 @@ type Backend struct {
 	seen       disksSeen   // what ASDs were told to remember
 	fleetKnown atomic.Bool // the fleet has all disks that the ABM knows
 
+	census census // of what objects may lose
+
 	unsettled atomic.Bool // the ABM may have decided what the fleet does not follow yet
 
 	stop context.CancelFunc
@@ -77,7 +79,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors)}
+	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, census: census{known: make(map[censusKey]counted)}, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors)}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -130,6 +132,7 @@ func (b *Backend) open(ctx context.Context) (err error) {
 		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) }, MayDelete: b.mayDelete,
 		Tick: o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
 		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub, Retry: o.Maintain.Retry,
+		ScrubKept: b.scrubKept, ScrubKeep: b.scrubKeep,
 	})
 	b.Client = client.New(b.clientOptions())
 	if o.Maintain.ByHand {
@@ -170,7 +173,7 @@ func (b *Backend) manager(name string) *cluster.Client {
 func (b *Backend) clientOptions() client.Options {
 	o := client.Options{
 		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Refresh: b.refresh,
-		Bad: b.work.Bad, Deleted: b.work.Wake, Uploads: b.opt.Uploads, Logger: b.opt.Logger,
+		Bad: b.work.Bad, Unread: b.work.Unread, Deleted: b.work.Wake, Uploads: b.opt.Uploads, Logger: b.opt.Logger,
 	}
 	if b.cache != nil {
 		o.Cache = b.cache
@@ -417,6 +420,13 @@ func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]t
 	reason := d.Refresh(ctx) // before the lock: a dying disk takes its time
 	if reason == nil {
 		reason = d.Known().ReadOnly
+	}
+	if errors.Is(reason, syscall.EROFS) {
+		// Until it is mounted for writing it would be no better, and could not be read
+		// meanwhile.
+		if on, err := b.opt.FS.Statfs(b.path(d.Place)); err == nil && on.ReadOnly {
+			return
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -62,7 +62,10 @@ type Options struct {
 
 // Maintain are the times of maintenance; zero values are its defaults.
 type Maintain struct {
-	Tick, Survey, Collect, Grace, RebuildAfter, Scrub, Retry time.Duration
+	Tick, Survey, Collect, Grace, RebuildAfter, Retry time.Duration
+
+	// Scrub is in what time each disk is read back whole; negative: never.
+	Scrub time.Duration
 
 	// ByHand has nothing done in the background, not even looking for missing
 	// disks: it is all left to whoever calls Maintenance and Look.
