@@ -42,10 +42,11 @@ type Backend struct {
 	cache *fragmentcache.Cache
 	work  *maintenance.Maintenance
 
-	mu     sync.Mutex // disks come and go one at a time
-	asds   map[uint64]*asd.ASD
-	files  *asd.Descriptors // of all of them
-	expect func(context.Context) ([]string, error)
+	mu       sync.Mutex // disks come and go one at a time
+	asds     map[uint64]*asd.ASD
+	recorded map[string]bool  // the directories that the ABM knows
+	files    *asd.Descriptors // of all of them
+	expect   func(context.Context) ([]string, error)
 
 	seenMu     sync.Mutex
 	seen       disksSeen   // what ASDs were told to remember
@@ -79,7 +80,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, census: census{known: make(map[censusKey]counted)}, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors)}
+	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, census: census{known: make(map[censusKey]counted)}, asds: make(map[uint64]*asd.ASD), recorded: make(map[string]bool), files: asd.NewDescriptors(o.Descriptors)}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -250,10 +251,12 @@ func (b *Backend) refresh(ctx context.Context) error {
 	}
 	known := make(map[uint64]bool)
 	var missing []*fleet.Disk
+	clear(b.recorded)
 	for _, o := range all {
 		if o.Number == 0 {
 			continue
 		}
+		b.recorded[b.path(string(o.Endpoint))] = true
 		known[o.Number] = true
 		if o.State == abm.OSDLost {
 			b.drop(o.Number, errors.New("it is lost, and was given up"))
@@ -288,9 +291,10 @@ func (b *Backend) drop(number uint64, reason error) {
 	}
 }
 
-// attach opens disks of the fleet that are where they should be, side by side:
-// one that was not closed cleanly reads much of itself. b.mu is held.
+// attach opens disks of the fleet that are there, side by side: one that was not
+// closed cleanly reads much of itself. b.mu is held.
 func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
+	disks = b.find(disks)
 	asds, errs := make([]*asd.ASD, len(disks)), make([]error, len(disks))
 	var all sync.WaitGroup
 	for i, d := range disks {

@@ -183,31 +183,3 @@ func show(list []policy.Policy) string {
 	}
 	return strings.Join(s, " ")
 }
-
-// move takes the directories of --asd as the places of the ASDs that are in
-// them: a disk may be mounted elsewhere. A directory that holds none of ours,
-// and is not one that is recorded, is refused.
-func (b *Backend) move(ctx context.Context, all []abm.OSD) error {
-	for _, dir := range b.opt.Dirs {
-		if slices.ContainsFunc(all, func(o abm.OSD) bool { return string(o.Endpoint) == dir }) {
-			continue
-		}
-		id, err := asd.ReadIdentity(b.opt.FS, dir)
-		if err != nil && !errors.Is(err, asd.ErrNoASD) {
-			return err // it may be one of them
-		}
-		i := slices.IndexFunc(all, func(o abm.OSD) bool { return err == nil && uuid.UUID(o.LongID) == id.ID })
-		if i < 0 {
-			return fmt.Errorf("%w: %s is none of the %d ASDs of this data directory: leave --asd out, and add or replace disks with `ovs alba osd`", ErrOther, dir, len(all))
-		}
-		all[i].Endpoint = []byte(dir)
-		if err := b.abm.RegisterOSD(ctx, all[i]); err != nil {
-			return err
-		}
-		b.opt.Logger.Info("an ASD has moved", "disk", all[i].Number, "dir", dir)
-	}
-	if len(b.opt.Dirs) != len(all) {
-		return fmt.Errorf("%w: this data directory has %d ASDs, and --asd names %d: leave it out, and add or replace disks with `ovs alba osd`", ErrOther, len(all), len(b.opt.Dirs))
-	}
-	return nil
-}
