@@ -60,6 +60,9 @@ func (b *Backend) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := b.checkPlaces(); err != nil {
+		return err
+	}
 	for _, endpoint := range b.endpoints() {
 		i := slices.IndexFunc(known, func(o abm.OSD) bool { return string(o.Endpoint) == endpoint })
 		if i < 0 {
@@ -90,6 +93,23 @@ func (b *Backend) create(ctx context.Context) error {
 		return err
 	}
 	return b.abm.SetDefaultPreset(ctx, p.Name)
+}
+
+// checkPlaces is CheckPlace for all that the first start is to make, before it makes
+// any. Those that an earlier one has made, which was cut short, are where they are.
+func (b *Backend) checkPlaces() error {
+	if b.opt.AllowUnmounted {
+		return nil
+	}
+	for _, dir := range b.opt.Dirs {
+		if id, err := asd.ReadIdentity(b.opt.FS, dir); err == nil && id.Owner == b.opt.ID {
+			continue
+		}
+		if err := b.CheckPlace(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeASD makes an ASD that the ABM has registered, unless it is made already,

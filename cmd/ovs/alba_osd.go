@@ -101,8 +101,12 @@ func (a *app) osdShow() *cobra.Command {
 	}
 }
 
+// allowUnmountedUsage is what --allow-unmounted does for a new ASD.
+const allowUnmountedUsage = "make it also in a directory that looks like a mount point with nothing mounted"
+
 func (a *app) osdAdd() *cobra.Command {
-	return &cobra.Command{
+	allow := false
+	c := &cobra.Command{
 		Use:   "add [DIR]",
 		Short: "make an ASD in an empty directory and take it into the backend",
 		Long: `ovs alba osd add makes an ASD in DIR, the mount of a disk or another empty
@@ -123,17 +127,20 @@ directory. New fragments go where there is room; old ones stay where they are.`,
 			if err != nil {
 				return err
 			}
-			o, err := client.AddOSD(c.Context(), dir)
+			o, err := client.AddOSD(c.Context(), dir, allow)
 			if err != nil {
 				return err
 			}
 			return a.printOSD(o)
 		},
 	}
+	c.Flags().BoolVar(&allow, "allow-unmounted", false, allowUnmountedUsage)
+	return c
 }
 
 func (a *app) osdReplace() *cobra.Command {
 	var dir string
+	allow := false
 	c := &cobra.Command{
 		Use:   "replace DISK [--asd DIR]",
 		Short: "give a lost disk up for good and take an empty one in its place",
@@ -158,7 +165,7 @@ off first.`,
 			if err != nil {
 				return err
 			}
-			o, err := client.ReplaceOSD(c.Context(), number, dir)
+			o, err := client.ReplaceOSD(c.Context(), number, dir, allow)
 			if err != nil {
 				return err
 			}
@@ -167,6 +174,7 @@ off first.`,
 	}
 	c.Flags().StringVar(&dir, "asd", "", "make the new ASD in `DIR`, an empty directory (default: where the old one was)")
 	_ = c.MarkFlagDirname("asd")
+	c.Flags().BoolVar(&allow, "allow-unmounted", false, allowUnmountedUsage)
 	return c
 }
 

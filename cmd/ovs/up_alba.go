@@ -18,6 +18,7 @@ import (
 	albaobject "openvstorage/alba/object"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
+	"openvstorage/internal/mounts"
 	"openvstorage/internal/size"
 )
 
@@ -33,7 +34,12 @@ type albaFlags struct {
 	keys     string
 	cache    size.Bytes
 	scrub    period
+
+	allowUnmounted bool
 }
+
+// mountTable reads what is mounted here. A variable, so that tests can say so.
+var mountTable = mounts.Read
 
 // scrubMin is the least that --scrub-time takes, unless it is 0.
 const scrubMin = time.Minute
@@ -61,7 +67,7 @@ func (f *albaFlags) check(command string) error {
 	case f.asds > 0 && len(f.dirs) > 0 && f.asds != len(f.dirs):
 		return usagef("%s: --asds %d and %d times --asd: give one of them", command, f.asds, len(f.dirs))
 	case f.scrub > 0 && time.Duration(f.scrub) < scrubMin:
-		return usagef("%s: --scrub-time %v is too short; give it at least %v, or 0", command, &f.scrub, scrubMin)
+		return usagef("%s: --scrub-time %v is too short; give it at least 1m, or 0", command, &f.scrub)
 	case f.cache != 0 && f.cache < cacheMin:
 		return usagef("%s: --cache %v is too small; give it at least %v, or 0", command, f.cache, cacheMin)
 	}
@@ -78,6 +84,7 @@ func (f *albaFlags) options(o hostOptions) (albahere.Options, error) {
 	opt := albahere.Options{
 		FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, ASDs: f.asds, CacheBytes: int64(f.cache), Uploads: o.uploads, Logger: o.logger,
 	}
+	opt.Absent, opt.AllowUnmounted = mountTable().Absent, f.allowUnmounted
 	opt.Maintain.Scrub = time.Duration(f.scrub)
 	for _, dir := range f.dirs {
 		abs, err := filepath.Abs(dir)

@@ -61,6 +61,7 @@ var allowed = []struct {
 	{"alba/osd/osdtest", []string{"internal/gate"}, "holds calls"},
 	{"internal/wal", nil, "framing of records, no files"},
 	{"internal/generation", nil, "older copies told from newer ones, no files"},
+	{"internal/mounts", nil, "what is mounted on a machine, and what should be"},
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
 
