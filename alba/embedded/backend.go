@@ -42,14 +42,17 @@ type Backend struct {
 	work  *maintenance.Maintenance
 	ring  keyring
 
-	mu     sync.Mutex // disks come and go one at a time
-	asds   map[uint64]*asd.ASD
-	files  *asd.Descriptors // of all of them
-	expect func(context.Context) ([]string, error)
+	mu       sync.Mutex // disks come and go one at a time
+	asds     map[uint64]*asd.ASD
+	recorded map[string]bool  // the directories that the ABM knows
+	files    *asd.Descriptors // of all of them
+	expect   func(context.Context) ([]string, error)
 
 	seenMu     sync.Mutex
 	seen       disksSeen   // what ASDs were told to remember
 	fleetKnown atomic.Bool // the fleet has all disks that the ABM knows
+
+	census census // of what objects may lose
 
 	unsettled atomic.Bool // the ABM may have decided what the fleet does not follow yet
 
@@ -77,7 +80,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors), ring: keyring{keys: o.Keys}}
+	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, census: census{known: make(map[censusKey]counted)}, asds: make(map[uint64]*asd.ASD), recorded: make(map[string]bool), files: asd.NewDescriptors(o.Descriptors), ring: keyring{keys: o.Keys}}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -130,6 +133,7 @@ func (b *Backend) open(ctx context.Context) (err error) {
 		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) }, MayDelete: b.mayDelete,
 		Tick: o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
 		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub, Retry: o.Maintain.Retry,
+		ScrubKept: b.scrubKept, ScrubKeep: b.scrubKeep,
 	})
 	b.Client = client.New(b.clientOptions())
 	if err := b.checkKeys(ctx); err != nil {
@@ -173,7 +177,7 @@ func (b *Backend) manager(name string) *cluster.Client {
 func (b *Backend) clientOptions() client.Options {
 	o := client.Options{
 		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Refresh: b.refresh,
-		Bad: b.work.Bad, Deleted: b.work.Wake, Uploads: b.opt.Uploads, Logger: b.opt.Logger,
+		Bad: b.work.Bad, Unread: b.work.Unread, Deleted: b.work.Wake, Uploads: b.opt.Uploads, Logger: b.opt.Logger,
 	}
 	if b.cache != nil {
 		o.Cache = b.cache
@@ -245,10 +249,12 @@ func (b *Backend) refresh(ctx context.Context) error {
 	}
 	known := make(map[uint64]bool)
 	var missing []*fleet.Disk
+	clear(b.recorded)
 	for _, o := range all {
 		if o.Number == 0 {
 			continue
 		}
+		b.recorded[b.path(string(o.Endpoint))] = true
 		known[o.Number] = true
 		if o.State == abm.OSDLost {
 			b.drop(o.Number, errors.New("it is lost, and was given up"))
@@ -283,9 +289,10 @@ func (b *Backend) drop(number uint64, reason error) {
 	}
 }
 
-// attach opens disks of the fleet that are where they should be, side by side:
-// one that was not closed cleanly reads much of itself. b.mu is held.
+// attach opens disks of the fleet that are there, side by side: one that was not
+// closed cleanly reads much of itself. b.mu is held.
 func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
+	disks = b.find(disks)
 	asds, errs := make([]*asd.ASD, len(disks)), make([]error, len(disks))
 	var all sync.WaitGroup
 	for i, d := range disks {
@@ -429,6 +436,13 @@ func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]t
 	reason := d.Refresh(ctx) // before the lock: a dying disk takes its time
 	if reason == nil {
 		reason = d.Known().ReadOnly
+	}
+	if errors.Is(reason, syscall.EROFS) {
+		// Until it is mounted for writing it would be no better, and could not be read
+		// meanwhile.
+		if on, err := b.opt.FS.Statfs(b.path(d.Place)); err == nil && on.ReadOnly {
+			return
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

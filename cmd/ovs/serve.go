@@ -71,6 +71,19 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(a.stderr, opt))
 }
 
+// checkMount refuses to make a data directory where something should be mounted: the
+// one that is meant is on that.
+func (d *daemon) checkMount(dir string) error {
+	point, by, ok := mountTable().Absent(dir)
+	if !ok || d.flags.alba.allowUnmounted {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, datadir.FormatFile)); err == nil {
+		return nil
+	}
+	return fmt.Errorf("data directory %s: nothing is mounted on %s, which is in %s: mount it, or make a new data directory on the disk below with --allow-unmounted", dir, point, by)
+}
+
 // start brings all up, from the directory to the services. All addresses are
 // taken before the vDisks are opened, so that a wrong one is told at once; who
 // connects early waits.
@@ -82,6 +95,9 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	written := newWritten(dir)
 	fsys := written.fs()
+	if err := d.checkMount(dir); err != nil {
+		return err
+	}
 	if d.dir, err = datadir.Open(fsys, dir); err != nil {
 		return err
 	}

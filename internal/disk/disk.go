@@ -52,6 +52,8 @@ type Usage struct {
 	// ID is that of the file system: names with the same one share its room. 0
 	// where it has none.
 	ID uint64
+	// ReadOnly: it is mounted so, or the kernel has made it so after errors.
+	ReadOnly bool
 }
 
 // FS is a file system. All methods are safe for concurrent use. Names are

@@ -63,6 +63,7 @@ var allowed = []struct {
 	{"internal/descriptors", nil, "shares of what a process may have open"},
 	{"internal/naming", nil, "what vDisks may be called"},
 	{"internal/generation", nil, "older copies told from newer ones, no files"},
+	{"internal/mounts", nil, "what is mounted on a machine, and what should be"},
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
 

@@ -1,6 +1,7 @@
 package osdisk
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -139,7 +140,7 @@ func (FS) Statfs(name string) (disk.Usage, error) {
 	}
 	unit := uint64(st.Bsize)
 	id := uint64(uint32(st.Fsid.Val[0])) | uint64(uint32(st.Fsid.Val[1]))<<32
-	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit, ID: id}, nil
+	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit, ID: id, ReadOnly: st.Flags&unix.ST_RDONLY != 0}, nil
 }
 
 // Private takes the rights of others off a name; see disk.FS.
@@ -191,9 +192,14 @@ func modeOf(mode uint32) fs.FileMode {
 // Lock takes flock(2) on name, which it makes if it is absent, and leaves the
 // process id in it. The lock goes with Close or with the process. The file
 // stays: removing it would let two holders lock two files of one name. A
-// second Lock from this process is refused like any other.
+// second Lock from this process is refused like any other. On a file system that
+// takes no writes a file that is there is locked as it is.
 func (FS) Lock(name string) (io.Closer, error) {
 	f, err := open(name, disk.Write|disk.Create, 0o600)
+	readOnly := errors.Is(err, unix.EROFS)
+	if readOnly {
+		f, err = open(name, 0, 0)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -206,10 +212,10 @@ func (FS) Lock(name string) (io.Closer, error) {
 		f.Close()
 		return nil, err
 	}
-	if err == nil {
+	if err == nil && !readOnly {
 		err = f.Truncate(0)
 	}
-	if err == nil {
+	if err == nil && !readOnly {
 		_, err = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
 	}
 	if err != nil {
