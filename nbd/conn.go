@@ -99,7 +99,6 @@ func newConn(srv *Server, nc net.Conn, id uint64) *conn {
 
 // serve runs the connection to its end.
 func (c *conn) serve() error {
-	defer close(c.done)
 	defer c.cancel()
 	defer c.sock.conn.Close()
 	if err := c.handshake(); err != nil {

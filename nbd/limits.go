@@ -93,8 +93,9 @@ const (
 	narrowBytes = 256 << 10 // of a READ that does not get memory for all of its data
 	maxStatus   = 32 << 10  // bytes of extents in one BLOCK_STATUS reply
 	copyReplies = 4 << 10   // replies that are shorter do not keep a buffer until they are sent
-	connBytes   = 16 << 10  // what a connection is counted for besides: its structures, its stack
-	workerBytes = 8 << 10   // and a worker
+	connBytes   = 4352      // measured: what a connection is counted for besides, its structures
+	workerBytes = 1 << 10   // and a worker
+	stackBytes  = 8 << 10   // and the goroutine of either
 	window      = 4 << 30   // bytes of a range that the device is asked about at once
 	maxMessage  = 512       // bytes of an error message to a client
 	idleWorkers = 256       // parked goroutines

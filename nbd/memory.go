@@ -14,11 +14,14 @@ import "sync/atomic"
 type memory struct {
 	limit   int64
 	buffers atomic.Int64 // in use, of the free lists' classes
-	scratch atomic.Int64 // everything else
+	scratch atomic.Int64 // everything else on the heap
+	stacks  atomic.Int64 // of goroutines
 }
 
 // used is what is held now, but for free buffers.
-func (m *memory) used() int64 { return m.buffers.Load() + m.scratch.Load() }
+func (m *memory) used() int64 { return m.buffers.Load() + m.rest() }
+
+func (m *memory) rest() int64 { return m.scratch.Load() + m.stacks.Load() }
 
 // take counts a buffer of n bytes for a connection that has own bytes in
 // flight, unless that is more than its share.
@@ -29,7 +32,7 @@ func (m *memory) take(from *source, own, n int64) bool {
 	}
 	for {
 		buffers := m.buffers.Load()
-		free := m.limit - buffers - m.scratch.Load()
+		free := m.limit - buffers - m.rest()
 		if own+n > free || from != nil && from.bytes.Load()+n > free {
 			return false
 		}

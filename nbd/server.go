@@ -150,6 +150,8 @@ func (s *Server) serveConn(nc net.Conn, from origin, by *door, client *Resender)
 	s.leaveLocked(c)
 	s.mu.Unlock()
 	s.memory.scratch.Add(-connBytes)
+	s.memory.stacks.Add(-stackBytes)
+	close(c.done)
 	if errors.Is(err, errHungUp) {
 		s.stats.hungUp.Add(1)
 	}
@@ -194,6 +196,7 @@ func (s *Server) register(nc net.Conn, from origin, by *door) (*conn, error) {
 	}
 	s.stats.accepted.Add(1)
 	s.memory.scratch.Add(connBytes)
+	s.memory.stacks.Add(stackBytes)
 	s.mu.nextID++
 	s.mu.conns[c] = struct{}{}
 	return c, nil

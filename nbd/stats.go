@@ -26,6 +26,7 @@ type Stats struct {
 	BufferBytes  int64 // those, and receive and reply buffers, now
 	IdleBytes    int64 // free buffers, now
 	Held         int64 // all memory for clients: the two above, connections, workers, now
+	Stacks       int64 // and the stacks of their goroutines, about
 }
 
 // ConnectionInfo is what is known of one client past its handshake.
@@ -92,7 +93,8 @@ func (s *Server) Stats() Stats {
 	s.buffers.mu.Lock()
 	st.IdleBytes = s.buffers.idle
 	s.buffers.mu.Unlock()
-	st.Held = s.memory.used() + st.IdleBytes
+	st.Held = s.memory.buffers.Load() + s.memory.scratch.Load() + st.IdleBytes
+	st.Stacks = s.memory.stacks.Load()
 	s.mu.Lock()
 	st.Connections = int64(len(s.mu.conns))
 	s.mu.Unlock()

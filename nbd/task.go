@@ -214,6 +214,7 @@ func (p *workers) run(t *task) {
 	p.wg.Add(1)
 	p.mu.Unlock()
 	p.memory.scratch.Add(workerBytes)
+	p.memory.stacks.Add(stackBytes)
 	w := &worker{tasks: make(chan *task, 1)}
 	w.tasks <- t
 	go p.loop(w)
@@ -222,6 +223,7 @@ func (p *workers) run(t *task) {
 func (p *workers) loop(w *worker) {
 	defer p.wg.Done()
 	defer p.memory.scratch.Add(-workerBytes)
+	defer p.memory.stacks.Add(-stackBytes)
 	for t := range w.tasks {
 		t.run()
 		p.mu.Lock()
