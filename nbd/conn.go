@@ -217,7 +217,16 @@ func (c *conn) drain(cause error) error {
 	// A client that was cut off in the middle of a request may read still: the
 	// kernel's does when its socket takes no more.
 	graceful := cause == errDisc || cause == errStopping || errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF)
+	// One that has closed both directions without a word reads nothing any more:
+	// what is under way for it is for nobody.
+	vanished := false
+	if cause != errDisc && cause != errStopping && graceful && c.sock.raw != nil {
+		vanished, _ = c.peer.look(c.sock)
+	}
 	c.mu.Lock()
+	if vanished && c.mu.inflight > 0 {
+		graceful, cause = false, errVanished
+	}
 	if !graceful {
 		c.failLocked(cause)
 	}
