@@ -42,6 +42,7 @@ type daemon struct {
 	metrics   *http.Server
 	mount     *fusefs.FS
 	devices   *devices
+	unfollow  func() // the memory of clients
 
 	failed   chan error // a service that ended by itself
 	stopping atomic.Bool
@@ -119,6 +120,9 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}); err != nil {
 		return err
 	}
+	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
+	d.unfollow = unfollow
+	go followClients(following, d.flags, func() int64 { return d.nbd.Stats().Held })
 	d.devices = newDevices(d.host, fsys, dir, d.flags.mount, d.nbd, d.logger)
 	if d.flags.mount != "" {
 		if err := d.mountFiles(ctx); err != nil {
@@ -289,6 +293,9 @@ func (d *daemon) stop() error {
 	var errs [7]error
 	if err := notify(stateStopping); err != nil {
 		d.logger.Warn("systemd was not told", "err", err)
+	}
+	if d.unfollow != nil {
+		d.unfollow()
 	}
 	if d.devices != nil { // they use the server and the mount
 		errs[5] = d.devices.close()
