@@ -97,6 +97,11 @@ type File interface {
 	// overwrites need no allocation and no metadata journal when synced.
 	Prewrite(off, n int64) error
 
+	// Allocate takes the room for [off, off+n) on the medium and changes nothing
+	// that is read: writes there do not run out of room later, where the file
+	// system can promise that. One that cannot is no error.
+	Allocate(off, n int64) error
+
 	// Writeback asks the kernel to start writing [off, off+n) to the medium
 	// without waiting. It promises nothing about durability.
 	Writeback(off, n int64) error

@@ -33,6 +33,7 @@ const (
 	SyncDir
 	Lock
 	Statfs
+	Allocate
 
 	numOps = iota
 	Any    = Op(1<<numOps - 1)
@@ -40,7 +41,7 @@ const (
 
 var opNames = [numOps]string{
 	"open", "read", "tryread", "write", "datasync", "sync", "prewrite", "writeback", "truncate", "size", "close",
-	"rename", "link", "remove", "removeall", "mkdir", "readdir", "stat", "syncdir", "lock", "statfs",
+	"rename", "link", "remove", "removeall", "mkdir", "readdir", "stat", "syncdir", "lock", "statfs", "allocate",
 }
 
 func (o Op) String() string {

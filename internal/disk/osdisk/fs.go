@@ -139,7 +139,7 @@ func (FS) Statfs(name string) (disk.Usage, error) {
 }
 
 // Lock takes flock(2) on name, which it makes if it is absent, and leaves the
-// process id in it. The lock goes with Close or with the process. The file
+// process id in it, if there is room for that. The lock goes with Close or with the process. The file
 // stays: removing it would let two holders lock two files of one name. A
 // second Lock from this process is refused like any other.
 func (FS) Lock(name string) (io.Closer, error) {
@@ -154,16 +154,27 @@ func (FS) Lock(name string) (io.Closer, error) {
 		return nil, err
 	}
 	if err == nil {
-		err = f.Truncate(0)
-	}
-	if err == nil {
-		_, err = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
+		err = leavePid(f)
 	}
 	if err != nil {
 		f.Close()
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
 	}
 	return f, nil
+}
+
+// leavePid writes the process id over that of an earlier holder, in the room that
+// it has. On a full disk the lock is held without it.
+func leavePid(f *File) error {
+	pid := strconv.AppendInt(nil, int64(os.Getpid()), 10)
+	_, err := f.WriteAt(append(pid, "          "...), 0)
+	if err == nil {
+		err = f.Truncate(int64(len(pid)))
+	}
+	if disk.CauseOf(err) == disk.Full {
+		return nil
+	}
+	return err
 }
 
 // lockError says who holds a lock; it is disk.ErrLocked.
