@@ -343,6 +343,7 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 	}
 	a, err := asd.Open(asd.Options{
 		FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Descriptors: b.files, Logger: b.opt.Logger.With("asd", dir),
+		Leave: b.leave(dir),
 	})
 	if err != nil {
 		return nil, err

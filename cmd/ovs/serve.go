@@ -78,6 +78,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if d.dir, err = datadir.Open(fsys, dir); err != nil {
 		return err
 	}
+	makeRoom(fsys, d.dir, d.logger) // for sockets, too
 	if err := d.listen(); err != nil {
 		return err
 	}

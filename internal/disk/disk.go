@@ -50,7 +50,14 @@ type Usage struct {
 	// ID is that of the file system: names with the same one share its room. 0
 	// where it has none.
 	ID uint64
+	// Names is how many files and directories there may be, 0 where nothing but
+	// room bounds them, and FreeNames how many of them are left.
+	Names, FreeNames uint64
 }
+
+// FewNames reports whether fewer than n files can be made for another reason than
+// room.
+func (u Usage) FewNames(n uint64) bool { return u.Names > 0 && u.FreeNames < n }
 
 // FS is a file system. All methods are safe for concurrent use. Names are
 // slash-separated paths. Errors for a missing name match fs.ErrNotExist.

@@ -217,10 +217,13 @@ func (d *FS) Statfs(name string) (disk.Usage, error) {
 		return disk.Usage{}, err
 	}
 	u, err := d.under.Statfs(name)
-	if left, total, ok := d.room.left(name); ok && err == nil {
-		u.Free = min(u.Free, left)
-		if total > 0 {
-			u.Total = total
+	if q, ok := d.room.narrowest(name); ok && err == nil {
+		u.Free = min(u.Free, uint64(max(0, q.left)))
+		if q.total > 0 {
+			u.Total = q.total
+		}
+		if q.named {
+			u.Names, u.FreeNames = manyNames, uint64(max(0, q.names))
 		}
 	}
 	return u, err

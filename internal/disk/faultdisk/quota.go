@@ -267,16 +267,19 @@ func (r *room) linked(from, to string, size int64) {
 	r.files[path.Clean(to)] = e
 }
 
-// left returns what the narrowest quota over a path that Statfs knows of leaves,
-// and its total, if there is one.
-func (r *room) left(name string) (left, total uint64, found bool) {
+// manyNames is what Statfs says of how many names a disk with such a bound has.
+const manyNames = 1 << 20
+
+// narrowest returns a copy of the quota over a path that leaves least, of those that
+// Statfs knows of, if there is one.
+func (r *room) narrowest(name string) (least Quota, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	name = path.Clean(name)
 	for _, q := range r.quotas {
-		if n := uint64(max(0, q.left)); below(q.dir, name) && !q.quiet && (!found || n < left) {
-			left, total, found = n, q.total, true
+		if below(q.dir, name) && !q.quiet && (!found || q.left < least.left) {
+			least, found = *q, true
 		}
 	}
-	return left, total, found
+	return least, found
 }

@@ -135,7 +135,7 @@ func (FS) Statfs(name string) (disk.Usage, error) {
 	}
 	unit := uint64(st.Bsize)
 	id := uint64(uint32(st.Fsid.Val[0])) | uint64(uint32(st.Fsid.Val[1]))<<32
-	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit, ID: id}, nil
+	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit, ID: id, Names: st.Files, FreeNames: st.Ffree}, nil
 }
 
 // Lock takes flock(2) on name, which it makes if it is absent, and leaves the
