@@ -271,14 +271,18 @@ func (n *Node) appendLoop() {
 	}
 }
 
-// storeAgain is how long the log waits for what hinders it.
-const storeAgain = 100 * time.Millisecond
+// storeAgain is how long the log waits for what hinders it, and tellFull how many
+// times before it says again that it has no room.
+const (
+	storeAgain = 100 * time.Millisecond
+	tellFull   = 5
+)
 
 // store appends rounds. While the log is as it was, and what hinders it may
 // pass, as a want of room or of descriptors for a new segment does, the group
 // waits, which is said once.
 func (n *Node) store(rounds []raftlog.Round) error {
-	for {
+	for try := 0; ; try++ {
 		err := n.log.Append(rounds...)
 		if err == nil {
 			if n.stalled.Load() != nil {
@@ -291,6 +295,9 @@ func (n *Node) store(rounds []raftlog.Round) error {
 		}
 		if n.stalled.Swap(&err) == nil {
 			n.opt.Logger.Error("arakoon node waits: it cannot store anything", slog.Any("error", err))
+		}
+		if disk.CauseOf(err) == disk.Full && try%tellFull == 0 {
+			n.opt.OnFull(err)
 		}
 		select {
 		case <-time.After(storeAgain):

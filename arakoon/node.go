@@ -240,8 +240,9 @@ func (n *Node) kick(c chan struct{}) {
 }
 
 // onFull notes that Pebble waits for room. Closing does not: the log has all.
-func (n *Node) onFull(error) {
+func (n *Node) onFull(err error) {
 	n.full.Store(true)
+	n.opt.OnFull(err)
 	select {
 	case <-n.stop:
 		n.state.Abandon()

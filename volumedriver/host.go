@@ -61,6 +61,9 @@ type Options struct {
 	Reached Reached
 	Random  func() uint64 // draws incarnations
 	Logger  *slog.Logger
+	// OnScarce is called each second while the file system of Dir has little room;
+	// must not block. Whoever can give some up should.
+	OnScarce func()
 }
 
 func (o *Options) ensureDefaults() {
@@ -93,6 +96,7 @@ func (o *Options) ensureDefaults() {
 type Host struct {
 	opt    Options
 	buffer *writebuffer.Buffer
+	room   atomic.Pointer[writebuffer.Buffer] // the same, for those who lack room, once it is open
 	cache  *metadata.Cache
 	store  *pebblestore.Store // local pages
 	pages  *pageStore         // local pages, with the backend behind them
@@ -144,11 +148,12 @@ func Open(ctx context.Context, opt Options) (*Host, error) {
 func (h *Host) openVolumes(ctx context.Context) (err error) {
 	opt := &h.opt
 	h.buffer, err = writebuffer.Open(writebuffer.Options{
-		FS: opt.FS, Dir: path.Join(opt.Dir, "buffer"), Bytes: opt.WriteBuffer, Files: opt.OpenFiles, Random: opt.Random, Logger: opt.Logger,
+		FS: opt.FS, Dir: path.Join(opt.Dir, "buffer"), Bytes: opt.WriteBuffer, Files: opt.OpenFiles, Random: opt.Random, Logger: opt.Logger, OnScarce: opt.OnScarce,
 	})
 	if err != nil {
 		return err
 	}
+	h.room.Store(h.buffer)
 	h.buffer.OnPressure(func() { h.pressure(nil) })
 	records, err := opt.Registry.List(ctx)
 	if err != nil {
@@ -163,7 +168,7 @@ func (h *Host) openVolumes(ctx context.Context) (err error) {
 func (h *Host) openPages() error {
 	dir := path.Join(h.opt.Dir, "map")
 	open := func() (err error) {
-		files := pebblefs.New(h.opt.FS, pebblefs.Options{OnFailure: h.pagesFailed})
+		files := pebblefs.New(h.opt.FS, pebblefs.Options{OnFailure: h.pagesFailed, OnFull: h.Lacks})
 		h.files = files
 		h.store, err = pebblestore.Open(files, dir, pebblestore.Options{Logger: h.opt.Logger, Fatal: h.pagesFailed})
 		return err
@@ -208,6 +213,16 @@ func (h *Host) pagesFailed(err error) {
 		v.halt(fmt.Errorf("page store %s: %w", path.Join(h.opt.Dir, "map"), err))
 	}
 	h.files.Abandon()
+}
+
+// Lacks tells the host that something found no room on the file system of its
+// directory: the write buffer gives files up, before anybody fails.
+func (h *Host) Lacks(err error) {
+	if b := h.room.Load(); b != nil {
+		b.Lacks(err)
+		return
+	}
+	h.opt.Logger.Warn("the map lacks room, and the start waits for it. Make room, or raise the quota", "dir", h.opt.Dir, "err", err)
 }
 
 // openAll opens vDisks generation by generation: those whose parent is open

@@ -8,8 +8,10 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/disk"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
@@ -304,6 +306,12 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 		return errors.Join(err, found.Release())
 	}
 	if err := v.buf.Resume(found); err != nil {
+		if disk.CauseOf(err).Passes() {
+			// The older files have all of it still: it is opened anew when there is
+			// room, and not halted until a restart.
+			err = errors.Join(err, v.buf.Close(nil))
+			v.buf = nil
+		}
 		return err
 	}
 	if found.Accepted {
@@ -343,10 +351,16 @@ func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebu
 	}
 }
 
+// roomPatience is how long a vDisk that is being closed waits for room. What is
+// written and not flushed is in the kernel by then, and what is flushed is safe.
+const roomPatience = 10 * time.Second
+
 // close ends the vDisk cleanly: what is written is made durable.
 func (v *Volume) close(ctx context.Context) error {
 	v.stopStorer()
 	v.endFlights()
+	ctx, cancel := context.WithTimeout(ctx, roomPatience)
+	defer cancel()
 	var err error
 	if v.buf != nil {
 		err = v.buf.Close(func() error { return v.buf.Commit(ctx, v.buf.Written()) })

@@ -23,7 +23,7 @@ func (l *Log) Commit(ctx context.Context, seq uint64) error {
 	}
 	l.group.Lock()
 	defer l.group.Unlock()
-	for {
+	for try := 0; ; {
 		if l.durable.Load() >= seq {
 			return nil
 		}
@@ -40,6 +40,17 @@ func (l *Log) Commit(ctx context.Context, seq uint64) error {
 		l.group.Lock()
 		l.group.running = false
 		l.group.cond.Broadcast()
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil || !l.lacksRoom(err) {
+			return err
+		}
+		// A sync that found no room waits for some, as a write does (P6).
+		l.group.Unlock()
+		try++
+		err = l.waitForRoom(ctx, try, nil, err)
+		l.group.Lock()
 		if err != nil {
 			return err
 		}

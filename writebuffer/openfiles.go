@@ -391,3 +391,8 @@ func (f *openFile) with(hold func() (*handle, error), do func(disk.File) error) 
 	defer h.release()
 	return do(h.file)
 }
+
+// Allocate takes room for what is written later; see disk.File.
+func (f *openFile) Allocate(off, n int64) error {
+	return f.with(f.hold, func(d disk.File) error { return d.Allocate(off, n) })
+}

@@ -33,14 +33,14 @@ func (b *Buffer) places(ctx context.Context, l *Log) (int, error) {
 			continue
 		}
 		b.tellFiles()
-		if err := b.press(ctx, freed); err != nil {
+		if err := b.pressForPlaces(ctx, freed); err != nil {
 			return 0, err
 		}
 	}
 }
 
-// press asks for places and waits for one, or for a while.
-func (b *Buffer) press(ctx context.Context, freed <-chan struct{}) error {
+// pressForPlaces asks for places and waits for one, or for a while.
+func (b *Buffer) pressForPlaces(ctx context.Context, freed <-chan struct{}) error {
 	b.addWaiting(1)
 	defer b.addWaiting(-1)
 	if b.pressed != nil {

@@ -273,6 +273,9 @@ func (a *ASD) limits(used uint64) (limit, capacity uint64, fs disk.Usage, err er
 		fs.Free += uint64(s.size)
 	}
 	a.mu.RUnlock()
+	if a.opt.Leave != nil {
+		fs.Free -= min(fs.Free, a.opt.Leave())
+	}
 	capacity = a.opt.Capacity
 	if capacity == 0 {
 		capacity = used + fs.Free

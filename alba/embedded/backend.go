@@ -349,6 +349,7 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 	b.tighten(dir)
 	a, err := asd.Open(asd.Options{
 		FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Descriptors: b.files, Logger: b.opt.Logger.With("asd", dir),
+		Leave: b.leave(dir),
 	})
 	if err != nil {
 		return nil, err

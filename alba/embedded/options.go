@@ -57,6 +57,9 @@ type Options struct {
 	CacheBytes int64             // of the fragment cache; 0: none
 	Uploads    int               // objects uploaded side by side
 	Logger     *slog.Logger
+	// Leave is how many bytes ASDs on the file system of the data directory leave
+	// there for the groups and the write buffer; default none.
+	Leave uint64
 
 	SegmentBytes int64         // of ASD segments; default 32 MiB
 	Descriptors  int           // files of segments open at once, of all ASDs; default half of what the process may have

@@ -88,6 +88,9 @@ type Log struct {
 
 	stateDurable uint64 // as the marks say
 
+	// unsure is a segment that may have its name and was not gone on with.
+	unsure struct{ number, incarnation uint64 }
+
 	spare    spare
 	preparer sync.WaitGroup
 

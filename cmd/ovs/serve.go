@@ -105,6 +105,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err := tighten(d.dir, d.logger); err != nil {
 		return err
 	}
+	makeRoom(fsys, d.dir, d.logger) // for sockets, too
 	if err := d.listen(); err != nil {
 		return err
 	}

@@ -54,7 +54,14 @@ type Usage struct {
 	ID uint64
 	// ReadOnly: it is mounted so, or the kernel has made it so after errors.
 	ReadOnly bool
+	// Names is how many files and directories there may be, 0 where nothing but
+	// room bounds them, and FreeNames how many of them are left.
+	Names, FreeNames uint64
 }
+
+// FewNames reports whether fewer than n files can be made for another reason than
+// room.
+func (u Usage) FewNames(n uint64) bool { return u.Names > 0 && u.FreeNames < n }
 
 // FS is a file system. All methods are safe for concurrent use. Names are
 // slash-separated paths. Errors for a missing name match fs.ErrNotExist. What is
@@ -106,6 +113,11 @@ type File interface {
 	// Prewrite fills [off, off+n) with zeros and syncs, so that later
 	// overwrites need no allocation and no metadata journal when synced.
 	Prewrite(off, n int64) error
+
+	// Allocate takes the room for [off, off+n) on the medium and changes nothing
+	// that is read: writes there do not run out of room later, where the file
+	// system can promise that. One that cannot is no error.
+	Allocate(off, n int64) error
 
 	// Writeback asks the kernel to start writing [off, off+n) to the medium
 	// without waiting. It promises nothing about durability.

@@ -140,7 +140,7 @@ func (FS) Statfs(name string) (disk.Usage, error) {
 	}
 	unit := uint64(st.Bsize)
 	id := uint64(uint32(st.Fsid.Val[0])) | uint64(uint32(st.Fsid.Val[1]))<<32
-	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit, ID: id, ReadOnly: st.Flags&unix.ST_RDONLY != 0}, nil
+	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit, ID: id, Names: st.Files, FreeNames: st.Ffree, ReadOnly: st.Flags&unix.ST_RDONLY != 0}, nil
 }
 
 // Private takes the rights of others off a name; see disk.FS.
@@ -190,7 +190,7 @@ func modeOf(mode uint32) fs.FileMode {
 }
 
 // Lock takes flock(2) on name, which it makes if it is absent, and leaves the
-// process id in it. The lock goes with Close or with the process. The file
+// process id in it, if there is room for that. The lock goes with Close or with the process. The file
 // stays: removing it would let two holders lock two files of one name. A
 // second Lock from this process is refused like any other. On a file system that
 // takes no writes a file that is there is locked as it is.
@@ -213,16 +213,27 @@ func (FS) Lock(name string) (io.Closer, error) {
 		return nil, err
 	}
 	if err == nil && !readOnly {
-		err = f.Truncate(0)
-	}
-	if err == nil && !readOnly {
-		_, err = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
+		err = leavePid(f)
 	}
 	if err != nil {
 		f.Close()
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
 	}
 	return f, nil
+}
+
+// leavePid writes the process id over that of an earlier holder, in the room that
+// it has. On a full disk the lock is held without it.
+func leavePid(f *File) error {
+	pid := strconv.AppendInt(nil, int64(os.Getpid()), 10)
+	_, err := f.WriteAt(append(pid, "          "...), 0)
+	if err == nil {
+		err = f.Truncate(int64(len(pid)))
+	}
+	if disk.CauseOf(err) == disk.Full {
+		return nil
+	}
+	return err
 }
 
 // lockError says who holds a lock; it is disk.ErrLocked.
