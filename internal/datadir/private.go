@@ -33,7 +33,7 @@ func makePrivate(fsys disk.FS, path string) (was fs.FileMode, err error) {
 	case errors.Is(err, disk.ErrNotPrivate):
 		hint = "mount that file system with umask=077 and your uid, or use another"
 	case errors.Is(err, fs.ErrPermission):
-		hint = "run as the user whom it belongs to, or give it to yours (chown -R); a file system without modes is mounted with umask=077"
+		hint = "run as the user whom it belongs to, give it to yours (chown -R), or name a directory of its own in it; a file system without modes is mounted with umask=077"
 	}
 	return 0, fmt.Errorf("data directory %s: other users may read or change what is in it (mode %04o), and that cannot be changed: %w; %s", path, was.Perm(), err, hint)
 }
