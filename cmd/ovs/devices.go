@@ -162,7 +162,7 @@ func (d *devices) vdisks(ctx context.Context) (map[uuid.UUID]volumedriver.Info, 
 // recorded, and the device may be there still.
 func (d *devices) attach(ctx context.Context, a *attachment, again bool) (err error) {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("vDisk %s: block devices are made by root; start `ovs up` as root", a.Name)
+		return fmt.Errorf("vDisk %s: block devices are made by root; start `ovs up` as root (the service: with devices.conf)", a.Name)
 	}
 	if a.Kind == kindNBD {
 		err = d.kernel.attach(ctx, a, again)

@@ -137,7 +137,9 @@ func (d *devices) followAll(ctx context.Context) error {
 		return fmt.Errorf("names of attached vDisks: %w", err)
 	}
 	if d.follow(vdisks) {
-		return d.write()
+		if err := d.write(); err != nil { // the next start finds the names, too
+			d.logger.Warn("names of attached vDisks were not recorded", "err", err)
+		}
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,7 +74,7 @@ func parseKeys(b []byte, file string) (map[uint64][]byte, error) {
 
 // checkKeyFile refuses a key file that others than root and the user of this
 // process may read or change, or put another in the place of. Root's file may be
-// readable by a group, which is how it is lent to a service; so a pipe passes.
+// readable by the group of a service, to which it is lent so.
 func checkKeyFile(f *os.File, file string) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -82,16 +83,32 @@ func checkKeyFile(f *os.File, file string) error {
 	if info.IsDir() {
 		return fmt.Errorf("%s is a directory; name the file", file)
 	}
-	me := uint32(os.Geteuid())
-	if st := info.Sys().(*syscall.Stat_t); st.Uid != 0 && st.Uid != me {
+	me, st := uint32(os.Geteuid()), info.Sys().(*syscall.Stat_t)
+	if st.Uid != 0 && st.Uid != me {
 		return fmt.Errorf("%s belongs to uid %d, who may read and change it: chown %d %s", file, st.Uid, me, file)
-	} else if mode := info.Mode().Perm(); mode&0o077 != 0 && !(st.Uid == 0 && me != 0 && mode&0o037 == 0) {
+	}
+	others := fs.FileMode(0o077)
+	if st.Uid == 0 && lentTo(st.Gid) {
+		others = 0o037
+	}
+	if mode := info.Mode().Perm(); mode&others != 0 {
 		return fmt.Errorf("%s may be read or changed by other users (mode %04o): chmod 600 %s; if others could see it, data deserves a new key", file, mode, file)
 	}
 	if !info.Mode().IsRegular() {
 		return nil // a pipe has no place
 	}
 	return checkPlace(file, me)
+}
+
+// lentTo tells whether root's file is lent to this service by its group: a service
+// that is not root's, or one of root's that was given a group beside its own. The
+// group root is what systemd leaves on the credentials that it lends by name.
+func lentTo(gid uint32) bool {
+	if gid == 0 {
+		return os.Geteuid() != 0
+	}
+	groups, _ := os.Getgroups()
+	return int(gid) == os.Getegid() || slices.Contains(groups, int(gid))
 }
 
 // checkPlace refuses a directory in which others may put another file in the place
