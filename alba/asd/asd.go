@@ -138,10 +138,19 @@ func (a *ASD) open() (err error) {
 	return nil
 }
 
-// seeMount makes the ASD read-only if its file system is: nobody should find out by
-// a write.
+// seeMount makes the ASD read-only if its file system is, or if its directory has
+// come to lead elsewhere: nobody should find out by a write.
 func (a *ASD) seeMount(on disk.Usage) {
-	if on.ReadOnly && a.writable() == nil {
+	if a.writable() != nil {
+		return
+	}
+	id, err := ReadIdentity(a.opt.FS, a.opt.Dir)
+	switch {
+	case errors.Is(err, ErrNoASD):
+		a.fail(fmt.Errorf("the ASD's files are gone: %w", err))
+	case err == nil && id.ID != a.identity.ID:
+		a.fail(fmt.Errorf("another ASD, %s, is in its place", id.ID))
+	case on.ReadOnly:
 		a.fail(fmt.Errorf("its file system is mounted read-only: %w", unix.EROFS))
 	}
 }

@@ -386,6 +386,30 @@ func TestOtherDiskStates(t *testing.T) {
 	holds(t, b, "ns", 8)
 }
 
+// A disk that is taken away from under an open ASD, or has another one in its place,
+// is missing at the next look, whether anybody writes or not.
+func TestTakenIsShown(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		mem := newDisk(t)
+		b := open(t, mem)
+		fill(t, b, "ns", 0, 8)
+		take(t, mem, 1)
+		if other {
+			must(t, mem.MkdirAll(asdDir(1), 0o700))
+			copied(t, mem, asdDir(2)+"/identity", asdDir(1)+"/identity")
+		}
+		b.Look(ctx)
+		diskStates(t, b, health.OK, health.Missing, health.OK)
+		status(t, b, health.Degraded, "disk 2 ")
+		holds(t, b, "ns", 8)
+		must(t, mem.RemoveAll(asdDir(1)))
+		back(t, mem, 1)
+		b.Look(ctx)
+		settled(t, b)
+		must(t, b.Close())
+	}
+}
+
 // A group that has failed is said, with whatever else is known.
 func TestGroupFails(t *testing.T) {
 	fs := faultdisk.New(newDisk(t))
