@@ -151,6 +151,10 @@ func (m *Maintenance) Start() {
 	m.done.Go(func() { m.run(ctx) })
 	m.done.Go(func() { m.collect(ctx) })
 	if m.opt.Scrub > 0 {
+		m.scrubs.load(m.opt)
+		for _, d := range m.opt.Fleet.All() {
+			m.scrubs.disk(d.UUID, m.opt.Now())
+		}
 		m.done.Go(func() { m.scrubAll(ctx) })
 	}
 }
