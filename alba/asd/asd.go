@@ -47,6 +47,7 @@ type ASD struct {
 	savedSize int64  // its length
 	appended  int64  // bytes of batches since then
 	died      uint64 // values that were deleted or replaced
+	absent    uint64 // values in the index whose segments are gone
 	damage    []Damage
 
 	// These are the writer's; the opener's before it runs.
@@ -237,7 +238,7 @@ func (a *ASD) Usage(ctx context.Context) (osd.Usage, error) {
 	}
 	a.mu.RLock()
 	closed := a.closed
-	u := osd.Usage{Used: a.usedLocked(), Keys: uint64(a.index.keys)}
+	u := osd.Usage{Used: a.usedLocked(), Keys: uint64(a.index.keys), Absent: a.absent}
 	a.mu.RUnlock()
 	if closed {
 		return osd.Usage{}, osd.ErrClosed

@@ -80,10 +80,14 @@ func fullIsShown(t *testing.T, limit func(*faultdisk.FS) (remove func())) {
 	for range 3 {
 		b.Look(ctx) // what disks say of their room does not know of the limit
 		_ = b.Namespace("ns").Put(ctx, name(n), data(n))
+		refused := uint64(0)
 		for _, d := range diskStates(t, b, health.Full, health.Full, health.Full) {
-			if d.Errors != 0 || d.Refused == 0 {
+			if refused += d.Refused; d.Errors != 0 {
 				t.Errorf("%+v", d)
 			}
+		}
+		if refused == 0 {
+			t.Error("no write was refused")
 		}
 		status(t, b, health.Degraded, "disk 1 ", "is full", "too few disks take")
 	}
@@ -408,6 +412,27 @@ func TestTakenIsShown(t *testing.T) {
 		settled(t, b)
 		must(t, b.Close())
 	}
+}
+
+// A disk whose files are gone from it is damaged, and what was in them is made again.
+func TestDamageIsShown(t *testing.T) {
+	mem := newDisk(t)
+	b := open(t, mem)
+	fill(t, b, "ns", 0, 16)
+	must(t, b.Close())
+	must(t, mem.Remove(asdDir(1)+"/0000000000000001.seg"))
+	b = open(t, mem)
+	d := diskStates(t, b, health.OK, health.Damaged, health.OK)[1]
+	status(t, b, health.Degraded, "disk 2 ", "is damaged")
+	if d.known.Absent == 0 || d.known.Absent != d.Fragments {
+		t.Errorf("%d of %d fragments are absent", d.known.Absent, d.Fragments)
+	}
+	w := b.Maintenance()
+	must(t, errors.Join(w.FindAbsent(ctx), w.Repair(ctx)))
+	settled(t, b)
+	diskStates(t, b, health.OK, health.OK, health.OK)
+	holds(t, b, "ns", 16)
+	must(t, b.Close())
 }
 
 // A group that has failed is said, with whatever else is known.
