@@ -80,6 +80,7 @@ func fullIsShown(t *testing.T, limit func(*faultdisk.FS) (remove func())) {
 	for range 3 {
 		b.Look(ctx) // what disks say of their room does not know of the limit
 		_ = b.Namespace("ns").Put(ctx, name(n), data(n))
+		b.Client.Settle()
 		refused := uint64(0)
 		for _, d := range diskStates(t, b, health.Full, health.Full, health.Full) {
 			if refused += d.Refused; d.Errors != 0 {
