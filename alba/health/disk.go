@@ -100,6 +100,9 @@ func (d *Disk) fullReason() string {
 	return fmt.Sprintf("%d KiB are left for puts, and a fragment may have %d", d.Room>>10, d.Need>>10)
 }
 
+// Takes reports whether a disk in this state takes what puts bring.
+func (i DiskIs) Takes() bool { return i.State == OK || i.State == Slow || i.State == Damaged }
+
 // Well reports whether nobody has to do anything about a disk in this state. One
 // that is drained is on its way out because somebody wished it.
 func (i DiskIs) Well() bool { return i.State == OK || i.State == Draining }

@@ -46,6 +46,9 @@ func TestDisk(t *testing.T) {
 		if want := is.State == Slow || is.State == Failing && row.disk.Failing != nil; want != is.Since.Equal(time.Unix(7, 0)) {
 			t.Errorf("%s: since %v", row.what, is.Since)
 		}
+		if takes := is.State == OK || is.State == Slow || is.State == Damaged; is.Takes() != takes {
+			t.Errorf("%s: takes %v", row.what, is.Takes())
+		}
 		if !slices.Contains(DiskStates, is.State) {
 			t.Errorf("%s: %s is not in the list of states", row.what, is.State)
 		}
@@ -157,7 +160,9 @@ func TestBackend(t *testing.T) {
 		{"a group waits", group(Group{Name: "g", Waits: true, Reads: true}), Degraded, "waits for room"},
 		{"an older copy was accepted", Backend{Groups: []Group{{Older: true}}, Suspended: "s"}, Degraded, "s"},
 		{"fragments are known to be absent", Backend{Waiting: 1}, Degraded, "known to be bad or absent"},
-		{"no disk takes a fragment", Backend{NoPlace: 1}, Degraded, "lack a disk"},
+		{"no disk takes a fragment", Backend{NoPlace: 1, Namespaces: []Namespace{{Narrow: 1}}}, Degraded, "lack a disk"},
+		{"nor of a disk that is drained", Backend{NoPlace: 1, Disks: []DiskNamed{{Disk: Disk{Draining: true}}}}, Degraded, "lack a disk"},
+		{"a survey said so that is over", Backend{NoPlace: 1}, OK, ""},
 		{"reads fail", Backend{Failed: 1, Example: "object o"}, Unreadable, "one of them: object o"},
 		{"nothing takes a write", Backend{NoRoom: "r"}, Degraded, "r"},
 		{"a collection stopped", Backend{Alarms: []string{"a"}}, Degraded, "a"},
