@@ -47,6 +47,7 @@ type ASD struct {
 	savedSize int64  // its length
 	appended  int64  // bytes of batches since then
 	died      uint64 // values that were deleted or replaced
+	absent    uint64 // values in the index whose segments are gone
 	damage    []Damage
 
 	// These are the writer's; the opener's before it runs.
@@ -138,10 +139,19 @@ func (a *ASD) open() (err error) {
 	return nil
 }
 
-// seeMount makes the ASD read-only if its file system is: nobody should find out by
-// a write.
+// seeMount makes the ASD read-only if its file system is, or if its directory has
+// come to lead elsewhere: nobody should find out by a write.
 func (a *ASD) seeMount(on disk.Usage) {
-	if on.ReadOnly && a.writable() == nil {
+	if a.writable() != nil {
+		return
+	}
+	id, err := ReadIdentity(a.opt.FS, a.opt.Dir)
+	switch {
+	case errors.Is(err, ErrNoASD):
+		a.fail(fmt.Errorf("the ASD's files are gone: %w", err))
+	case err == nil && id.ID != a.identity.ID:
+		a.fail(fmt.Errorf("another ASD, %s, is in its place", id.ID))
+	case on.ReadOnly:
 		a.fail(fmt.Errorf("its file system is mounted read-only: %w", unix.EROFS))
 	}
 }
@@ -228,7 +238,7 @@ func (a *ASD) Usage(ctx context.Context) (osd.Usage, error) {
 	}
 	a.mu.RLock()
 	closed := a.closed
-	u := osd.Usage{Used: a.usedLocked(), Keys: uint64(a.index.keys)}
+	u := osd.Usage{Used: a.usedLocked(), Keys: uint64(a.index.keys), Absent: a.absent}
 	a.mu.RUnlock()
 	if closed {
 		return osd.Usage{}, osd.ErrClosed

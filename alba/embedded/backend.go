@@ -80,7 +80,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, census: census{known: make(map[censusKey]counted)}, asds: make(map[uint64]*asd.ASD), recorded: make(map[string]bool), files: asd.NewDescriptors(o.Descriptors), ring: keyring{keys: o.Keys}}
+	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, census: newCensus(), asds: make(map[uint64]*asd.ASD), recorded: make(map[string]bool), files: asd.NewDescriptors(o.Descriptors), ring: keyring{keys: o.Keys}}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}

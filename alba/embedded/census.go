@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"sync"
 	"time"
 
 	"openvstorage/alba/client"
@@ -21,8 +20,14 @@ import (
 // where the bound is not the answer: while a disk is gone, those of which an object
 // could be the one that bears least. The first that is ends the look.
 type census struct {
-	mu    sync.Mutex
+	turn  chan struct{} // holds one while nobody looks
 	known map[censusKey]counted
+}
+
+func newCensus() census {
+	c := census{turn: make(chan struct{}, 1), known: make(map[censusKey]counted)}
+	c.turn <- struct{}{}
+	return c
 }
 
 type censusKey struct {
@@ -82,8 +87,12 @@ func (b *Backend) mayLose(ctx context.Context, n *Namespace, gone map[uint64]boo
 // countBucket looks for the object of a bucket that may lose the fewest fragments,
 // and is done when one may lose no more than floor.
 func (b *Backend) countBucket(ctx context.Context, n *Namespace, bucket nsm.Bucket, gone map[uint64]bool, floor int) (int, error) {
-	b.census.mu.Lock()
-	defer b.census.mu.Unlock()
+	select {
+	case <-b.census.turn:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	defer func() { b.census.turn <- struct{}{} }()
 	key := censusKey{n.Number, bucket, fmt.Sprint(slices.Sorted(maps.Keys(gone)))}
 	counters := fmt.Sprint(n.Objects, n.Size, n.Stored, n.Buckets, n.OSDs)
 	begin := time.Now()

@@ -133,6 +133,7 @@ func (b *Backend) observe(ctx context.Context, d *fleet.Disk, v *OSD, need uint6
 		v.FileSystem = fmt.Sprintf("%x", u.Shared)
 	}
 	v.known.Full, v.known.Refused, v.known.Room, v.known.Need = u.Full, d.Refused(), u.Room, need
+	v.known.Absent = u.Absent
 	if u.ReadOnly != nil {
 		v.known.ReadOnly = u.ReadOnly.Error()
 	}

@@ -80,10 +80,15 @@ func fullIsShown(t *testing.T, limit func(*faultdisk.FS) (remove func())) {
 	for range 3 {
 		b.Look(ctx) // what disks say of their room does not know of the limit
 		_ = b.Namespace("ns").Put(ctx, name(n), data(n))
+		b.Client.Settle()
+		refused := uint64(0)
 		for _, d := range diskStates(t, b, health.Full, health.Full, health.Full) {
-			if d.Errors != 0 || d.Refused == 0 {
+			if refused += d.Refused; d.Errors != 0 {
 				t.Errorf("%+v", d)
 			}
+		}
+		if refused == 0 {
+			t.Error("no write was refused")
 		}
 		status(t, b, health.Degraded, "disk 1 ", "is full", "too few disks take")
 	}
@@ -384,6 +389,51 @@ func TestOtherDiskStates(t *testing.T) {
 	status(t, b, health.Degraded, "disk 1 ", "is lost")
 	settled(t, b)
 	holds(t, b, "ns", 8)
+}
+
+// A disk that is taken away from under an open ASD, or has another one in its place,
+// is missing at the next look, whether anybody writes or not.
+func TestTakenIsShown(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		mem := newDisk(t)
+		b := open(t, mem)
+		fill(t, b, "ns", 0, 8)
+		take(t, mem, 1)
+		if other {
+			must(t, mem.MkdirAll(asdDir(1), 0o700))
+			copied(t, mem, asdDir(2)+"/identity", asdDir(1)+"/identity")
+		}
+		b.Look(ctx)
+		diskStates(t, b, health.OK, health.Missing, health.OK)
+		status(t, b, health.Degraded, "disk 2 ")
+		holds(t, b, "ns", 8)
+		must(t, mem.RemoveAll(asdDir(1)))
+		back(t, mem, 1)
+		b.Look(ctx)
+		settled(t, b)
+		must(t, b.Close())
+	}
+}
+
+// A disk whose files are gone from it is damaged, and what was in them is made again.
+func TestDamageIsShown(t *testing.T) {
+	mem := newDisk(t)
+	b := open(t, mem)
+	fill(t, b, "ns", 0, 16)
+	must(t, b.Close())
+	must(t, mem.Remove(asdDir(1)+"/0000000000000001.seg"))
+	b = open(t, mem)
+	d := diskStates(t, b, health.OK, health.Damaged, health.OK)[1]
+	status(t, b, health.Degraded, "disk 2 ", "is damaged")
+	if d.known.Absent == 0 || d.known.Absent != d.Fragments {
+		t.Errorf("%d of %d fragments are absent", d.known.Absent, d.Fragments)
+	}
+	w := b.Maintenance()
+	must(t, errors.Join(w.FindAbsent(ctx), w.Repair(ctx)))
+	settled(t, b)
+	diskStates(t, b, health.OK, health.OK, health.OK)
+	holds(t, b, "ns", 16)
+	must(t, b.Close())
 }
 
 // A group that has failed is said, with whatever else is known.

@@ -307,7 +307,7 @@ func (b *Backend) noRoom(ctx context.Context, disks []OSD) string {
 	}
 	takes := make(map[uint64]bool)
 	for _, d := range disks {
-		takes[d.Number] = d.State == health.OK || d.State == health.Slow
+		takes[d.Number] = d.is.Takes()
 	}
 	list := b.fleet.Disks()
 	for i := range list {

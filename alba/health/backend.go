@@ -94,8 +94,11 @@ func (b *Backend) Judge() BackendIs {
 			say(Degraded, g.Reason)
 		}
 	}
+	moving := false // something may have to be made elsewhere
 	for i := range b.Disks {
-		if d := b.Disks[i].Judge(); !d.Well() {
+		d := b.Disks[i].Judge()
+		moving = moving || d.State != OK
+		if !d.Well() {
 			say(Degraded, b.Disks[i].sentence(d))
 		}
 	}
@@ -122,7 +125,7 @@ func (b *Backend) Judge() BackendIs {
 	if b.Waiting > 0 {
 		say(Degraded, fmt.Sprintf("%d objects have fragments that are known to be bad or absent, and wait for a repair", b.Waiting))
 	}
-	if b.NoPlace > 0 {
+	if b.NoPlace > 0 && (moving || narrow > 0) { // it was so at the last survey
 		say(Degraded, fmt.Sprintf("%d objects lack a disk that can take a fragment", b.NoPlace))
 	}
 	for _, why := range append([]string{b.NoRoom, b.Suspended}, b.Alarms...) {

@@ -8,6 +8,7 @@ import (
 // States of a disk.
 const (
 	Slow     State = "slow"      // it answers, and others would be done long before
+	Damaged  State = "damaged"   // it lacks fragments that it had
 	Draining State = "draining"  // its fragments are being moved, as somebody wished
 	Full     State = "full"      // it refuses what puts would give it
 	ReadOnly State = "read-only" // it is read, and takes no writes
@@ -20,7 +21,7 @@ const (
 // DiskStates are all states of a disk, from the best to the worst: of several that
 // hold, it is in the last. Draining comes before full, as a disk that is drained
 // gets nothing anyway.
-var DiskStates = []State{OK, Slow, Full, Draining, ReadOnly, Failing, Unopened, Missing, Lost}
+var DiskStates = []State{OK, Slow, Damaged, Full, Draining, ReadOnly, Failing, Unopened, Missing, Lost}
 
 // Trouble is something that has been observed of a disk for a while.
 type Trouble struct {
@@ -52,6 +53,7 @@ type Disk struct {
 	Full     bool   // it refuses puts
 	Refused  bool   // it refused the last one that was as large, for want of room
 	Room     uint64 // bytes that it has for puts
+	Absent   uint64 // fragments that it had, and that are gone from it
 	Need     uint64 // bytes of the largest fragment that a put may bring; 0: not known
 }
 
@@ -83,6 +85,8 @@ func (d *Disk) Judge() DiskIs {
 		return DiskIs{State: Draining, Reason: fmt.Sprintf("%d fragments are to be moved", d.Fragments)}
 	case d.Full, d.Refused, d.Room < d.Need:
 		return DiskIs{State: Full, Reason: d.fullReason()}
+	case d.Absent > 0:
+		return DiskIs{State: Damaged, Reason: fmt.Sprintf("%d fragments that it had are gone from it; they are made again", d.Absent)}
 	case d.Slow != nil:
 		return DiskIs{State: Slow, Reason: d.Slow.Reason, Since: d.Slow.Since}
 	}
@@ -95,6 +99,9 @@ func (d *Disk) fullReason() string {
 	}
 	return fmt.Sprintf("%d KiB are left for puts, and a fragment may have %d", d.Room>>10, d.Need>>10)
 }
+
+// Takes reports whether a disk in this state takes what puts bring.
+func (i DiskIs) Takes() bool { return i.State == OK || i.State == Slow || i.State == Damaged }
 
 // Well reports whether nobody has to do anything about a disk in this state. One
 // that is drained is on its way out because somebody wished it.

@@ -23,6 +23,7 @@ func TestDisk(t *testing.T) {
 		{"the zero value", Disk{}, OK, false, true, ""},
 		{"room for what may come", Disk{Room: 9, Need: 9}, OK, false, true, ""},
 		{"slow", Disk{Slow: hangs}, Slow, false, false, "does not answer"},
+		{"damaged", Disk{Absent: 2, Slow: hangs}, Damaged, false, false, "2 fragments that it had"},
 		{"it says that it is full", Disk{Full: true, Room: 5, Need: 1}, Full, false, false, "left for puts"},
 		{"it refused a put", Disk{Refused: true, Room: 5, Need: 1}, Full, false, false, "refused"},
 		{"no room for a fragment", Disk{Room: 1 << 20, Need: 8 << 20}, Full, false, false, "1024 KiB are left"},
@@ -44,6 +45,9 @@ func TestDisk(t *testing.T) {
 		}
 		if want := is.State == Slow || is.State == Failing && row.disk.Failing != nil; want != is.Since.Equal(time.Unix(7, 0)) {
 			t.Errorf("%s: since %v", row.what, is.Since)
+		}
+		if takes := is.State == OK || is.State == Slow || is.State == Damaged; is.Takes() != takes {
+			t.Errorf("%s: takes %v", row.what, is.Takes())
 		}
 		if !slices.Contains(DiskStates, is.State) {
 			t.Errorf("%s: %s is not in the list of states", row.what, is.State)
@@ -141,6 +145,7 @@ func TestBackend(t *testing.T) {
 		{"a disk is drained", disk(Disk{Draining: true}), OK, ""},
 		{"a disk is full", disk(Disk{Full: true}), Degraded, "disk 1 (/d) is full: "},
 		{"a disk is slow", disk(Disk{Slow: &Trouble{Reason: "r"}}), Degraded, "is slow: r"},
+		{"a disk is damaged", disk(Disk{Absent: 1}), Degraded, "is damaged: "},
 		{"a disk is read-only", disk(Disk{ReadOnly: "r"}), Degraded, "is read-only: r"},
 		{"a disk fails", disk(Disk{Failing: &Trouble{Reason: "r"}, Unread: true}), Degraded, "is failing: r"},
 		{"a disk is unopened", disk(Disk{Missing: "r", Unopened: true}), Degraded, "is unopened: r"},
@@ -155,7 +160,9 @@ func TestBackend(t *testing.T) {
 		{"a group waits", group(Group{Name: "g", Waits: true, Reads: true}), Degraded, "waits for room"},
 		{"an older copy was accepted", Backend{Groups: []Group{{Older: true}}, Suspended: "s"}, Degraded, "s"},
 		{"fragments are known to be absent", Backend{Waiting: 1}, Degraded, "known to be bad or absent"},
-		{"no disk takes a fragment", Backend{NoPlace: 1}, Degraded, "lack a disk"},
+		{"no disk takes a fragment", Backend{NoPlace: 1, Namespaces: []Namespace{{Narrow: 1}}}, Degraded, "lack a disk"},
+		{"nor of a disk that is drained", Backend{NoPlace: 1, Disks: []DiskNamed{{Disk: Disk{Draining: true}}}}, Degraded, "lack a disk"},
+		{"a survey said so that is over", Backend{NoPlace: 1}, OK, ""},
 		{"reads fail", Backend{Failed: 1, Example: "object o"}, Unreadable, "one of them: object o"},
 		{"nothing takes a write", Backend{NoRoom: "r"}, Degraded, "r"},
 		{"a collection stopped", Backend{Alarms: []string{"a"}}, Degraded, "a"},

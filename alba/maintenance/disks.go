@@ -27,6 +27,7 @@ func (m *Maintenance) refreshLocked(ctx context.Context) {
 	there := make(map[uint64]bool)
 	for _, d := range m.opt.Fleet.All() {
 		err := d.Refresh(ctx)
+		m.seeAbsent(d, err)
 		// One that is there, and cannot be opened as the machine lacks something,
 		// is not gone: it starts no rebuild.
 		if there[d.Number] = !errors.Is(err, fleet.ErrMissing) || errors.Is(err, fleet.ErrUnopened); there[d.Number] {
@@ -40,6 +41,21 @@ func (m *Maintenance) refreshLocked(ctx context.Context) {
 			delete(m.missing, number)
 		}
 	}
+}
+
+// seeAbsent has fragments looked for at once that a disk says it lacks.
+func (m *Maintenance) seeAbsent(d *fleet.Disk, err error) {
+	lacks := uint64(0)
+	if err == nil {
+		lacks = d.Known().Absent
+	}
+	if lacks > m.absent[d.Number] {
+		select {
+		case m.absentNow <- struct{}{}:
+		default:
+		}
+	}
+	m.absent[d.Number] = lacks
 }
 
 // between does what cannot wait for the end of a long work, which may take hours:

@@ -112,12 +112,14 @@ type Maintenance struct {
 	wake       chan struct{}
 	woken      atomic.Bool // what a wake asks for besides deletion is still to be done
 	collectNow chan struct{}
+	absentNow  chan struct{}
 
 	mu        sync.Mutex           // one pass at a time
 	missing   map[uint64]time.Time // since when a disk cannot be reached
 	leave     map[uint64]bool      // disks whose fragments must be elsewhere
 	lost      []abm.OSD            // those of them that are to be forgotten when they hold nothing
 	hopeless  map[hope]hopeless    // what the disks did not allow at the last look
+	absent    map[uint64]uint64    // what disks that are there lack of what they had
 	refreshed time.Time            // when the disks were asked last
 	surveyed  string               // the disks at the last survey
 	sighted   []byte               // memory of sight
@@ -136,10 +138,10 @@ type Maintenance struct {
 func New(opt Options) *Maintenance {
 	opt.ensureDefaults()
 	return &Maintenance{
-		opt: opt, wake: make(chan struct{}, 1), collectNow: make(chan struct{}, 1), closed: make(map[uint64]closed),
+		opt: opt, wake: make(chan struct{}, 1), collectNow: make(chan struct{}, 1), absentNow: make(chan struct{}, 1), closed: make(map[uint64]closed),
 		pending: pending{first: max(opt.Retry, 0), most: opt.RetryMax, limit: opt.QueueLength, objects: make(map[objectKey]*waiting)},
 		unread:  unread{objects: make(map[objectKey]*unreadObject)},
-		missing: make(map[uint64]time.Time), leave: make(map[uint64]bool), hopeless: make(map[hope]hopeless),
+		missing: make(map[uint64]time.Time), absent: make(map[uint64]uint64), leave: make(map[uint64]bool), hopeless: make(map[hope]hopeless),
 		scrubs: scrubs{disks: make(map[uuid.UUID]*scrubDisk)},
 	}
 }
@@ -151,6 +153,10 @@ func (m *Maintenance) Start() {
 	m.done.Go(func() { m.run(ctx) })
 	m.done.Go(func() { m.collect(ctx) })
 	if m.opt.Scrub > 0 {
+		m.scrubs.load(m.opt)
+		for _, d := range m.opt.Fleet.All() {
+			m.scrubs.disk(d.UUID, m.opt.Now())
+		}
 		m.done.Go(func() { m.scrubAll(ctx) })
 	}
 }
@@ -251,6 +257,9 @@ func (m *Maintenance) collect(ctx context.Context) {
 		case <-time.After(wait):
 		case <-m.collectNow:
 			patient = false
+		case <-m.absentNow:
+			m.try(ctx, "look for absent fragments", m.FindAbsent)
+			continue
 		}
 		m.try(ctx, "collect orphans", func(ctx context.Context) error { return m.collectOnce(ctx, m.opt.Grace, patient) })
 		m.try(ctx, "look for absent fragments", m.FindAbsent)

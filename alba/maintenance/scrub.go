@@ -86,7 +86,6 @@ func (m *Maintenance) ScrubSome(ctx context.Context, n int) error {
 
 // scrubAll reads all disks back at their pace until ctx ends.
 func (m *Maintenance) scrubAll(ctx context.Context) {
-	m.scrubs.load(m.opt)
 	tick := time.NewTicker(m.opt.Tick)
 	defer tick.Stop()
 	var asked time.Time
