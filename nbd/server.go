@@ -49,6 +49,9 @@ type Server struct {
 		lowered int // Limits.Connections for the time being, or 0
 		refused map[net.Conn]struct{}
 		toldAt  time.Time // that clients are refused
+
+		warnedAt       time.Time
+		warned, unsaid int // lines since then, and those that were left out
 	}
 }
 
@@ -161,8 +164,30 @@ func (s *Server) serveConn(nc net.Conn, from origin, by *door, client *Resender)
 		return nil
 	}
 	s.stats.failed.Add(1)
-	s.log.Warn("nbd: connection closed", attrs...)
+	s.warn("nbd: connection closed", attrs...)
 	return fmt.Errorf("nbd: client %s of export %s: %w", remote(nc), shown(c.name), err)
+}
+
+// warn logs what clients bring about, some lines a second: they are not to fill
+// a disk.
+func (s *Server) warn(text string, attrs ...any) {
+	const most = 10
+	s.mu.Lock()
+	if now := time.Now(); now.Sub(s.mu.warnedAt) >= time.Second {
+		s.mu.warnedAt, s.mu.warned = now, 0
+	}
+	s.mu.warned++
+	if s.mu.warned > most {
+		s.mu.unsaid++
+		s.mu.Unlock()
+		return
+	}
+	if s.mu.unsaid > 0 {
+		attrs = append(attrs, "lines_left_out", s.mu.unsaid)
+		s.mu.unsaid = 0
+	}
+	s.mu.Unlock()
+	s.log.Warn(text, attrs...)
 }
 
 // shown is a name that a client has given, fit for a line of text.

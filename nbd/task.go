@@ -60,8 +60,12 @@ func (t *task) release() {
 // run serves the task and posts its replies.
 func (t *task) run() {
 	switch {
-	case t.changes && t.c.ctx.Err() != nil:
-		t.c.abandon(t) // the client has sent it elsewhere
+	case t.c.ctx.Err() != nil: // nobody is there, or it was sent elsewhere since
+		for c := t.c; t != nil; {
+			next := t.next
+			c.abandon(t)
+			t = next
+		}
 	case t.commit:
 		t.runCommit()
 	case t.req.Type == CmdWrite:

@@ -63,9 +63,9 @@ var attacks = []Attack{
 		nag:   readByte,
 	}, {
 		Name: "unread-tiny", Connections: 200,
-		About: "flushes and short reads one by one, whose replies nobody takes",
+		About: "short reads one by one, whose replies nobody takes",
 		open:  sends(1000, request(nbd.CmdRead, 1)),
-		nag:   func(l *link) error { return l.put(append(request(nbd.CmdFlush, 0), request(nbd.CmdRead, 512)...)) },
+		nag:   func(l *link) error { return l.put(append(request(nbd.CmdRead, 1), request(nbd.CmdRead, 512)...)) },
 	}, {
 		Name: "status", Connections: 142,
 		About: "256 questions about a chequered disk; the answers are read, then nothing",
@@ -89,9 +89,13 @@ var attacks = []Attack{
 		About: "connections that are through with the handshake and do nothing",
 		open:  sends(0, nil),
 	}, {
-		Name: "churn", Connections: 100,
+		Name: "metrics", Connections: 2048, Metrics: true,
+		About: "connections to the metrics port without a word",
+		open:  func(*link, Target) error { return nil },
+	}, {
+		Name: "churn", Connections: 20,
 		About: "clients that die in the middle of their requests, again and again",
-		open:  sends(8, request(nbd.CmdRead, 4<<20)),
+		open:  sends(2, request(nbd.CmdRead, 1<<20)),
 		nag: func(l *link) error {
 			_ = l.put(append(request(nbd.CmdWrite, nbd.MaxPayload), make([]byte, 64<<10)...))
 			l.reset()

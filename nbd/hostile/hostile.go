@@ -29,6 +29,9 @@ type Attack struct {
 	// found with.
 	Connections int
 
+	// Metrics is set for an attack on the metrics port, which is not NBD's.
+	Metrics bool
+
 	open func(l *link, t Target) error // brings a fresh connection into its state
 	nag  func(l *link) error           // keeps it there; nil: it stays by itself
 }

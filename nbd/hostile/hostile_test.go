@@ -135,15 +135,22 @@ func heap() int64 {
 
 // TestWhatIsChargedIsHeld: whatever strangers do, what the server says that it
 // holds is what the heap has grown by, and within the documented sum. A guest
-// gets all of its requests served meanwhile, in no time.
+// gets all of its requests served meanwhile, in no time. Short, and under the
+// race detector, which has a heap of its own, there is the guest alone.
 func TestWhatIsChargedIsHeld(t *testing.T) {
-	const connections = 64
+	connections := 64
+	if testing.Short() {
+		connections = 8
+	}
 	limits := nbd.Limits{ServerBytes: 96 << 20, IdleBytes: 16 << 20, RangeTime: time.Minute}
 	for _, a := range hostile.Attacks() {
-		if a.Name == "churn" { // holds nothing
+		if a.Name == "churn" || a.Metrics { // holds nothing
 			continue
 		}
 		for _, network := range []string{"unix", "tcp"} {
+			if testing.Short() && network == "unix" {
+				continue
+			}
 			t.Run(a.Name+"/"+network, func(t *testing.T) {
 				s := serve(t, limits)
 				before, held := heap(), s.Stats().Held
@@ -155,7 +162,7 @@ func TestWhatIsChargedIsHeld(t *testing.T) {
 				if n := h.Connections(); n != connections {
 					t.Fatalf("%d connections", n)
 				}
-				most := sum(s.Limits(), connections) / connections
+				most := sum(s.Limits(), int64(connections)) / int64(connections)
 				if n, ok := settled[a.Name]; ok {
 					most = n
 				}
@@ -166,14 +173,14 @@ func TestWhatIsChargedIsHeld(t *testing.T) {
 					}
 					st := s.Stats()
 					grown, charged = heap()-before, st.Held-held
-					each = (st.Held - st.IdleBytes) / connections
+					each = (st.Held - st.IdleBytes) / int64(connections)
 					return abs(grown-charged)*10 <= grown && each <= most
 				}
 				// What has been asked for comes by and by, and goes after a second.
-				for deadline := time.Now().Add(15 * time.Second); !truth() && time.Now().Before(deadline); {
+				for deadline := time.Now().Add(15 * time.Second); !testing.Short() && !truth() && time.Now().Before(deadline); {
 					runtime.Gosched()
 				}
-				if !truth() {
+				if !testing.Short() && !truth() {
 					t.Errorf("the heap has grown by %d, charged are %d; %d for each connection, which should be %d at most", grown, charged, each, most)
 				}
 				if d := rounds(t, s.guest(t)); d > 10*time.Second {
