@@ -39,6 +39,7 @@ type daemon struct {
 	metrics   *http.Server
 	mount     *fusefs.FS
 	devices   *devices
+	links     []string // in the data directory, to sockets elsewhere
 
 	failed   chan error // a service that ended by itself
 	stopping atomic.Bool
@@ -142,7 +143,10 @@ func (d *daemon) mountFiles(ctx context.Context) (err error) {
 
 // listen takes all addresses.
 func (d *daemon) listen() error {
-	l, err := control.ListenUnix(d.flags.nbdUnix)
+	if err := d.prepareSockets(); err != nil {
+		return err
+	}
+	l, err := d.listenUnix(d.flags.nbdUnix)
 	if err != nil {
 		return fmt.Errorf("NBD: %w", err)
 	}
@@ -170,7 +174,7 @@ func (d *daemon) listen() error {
 			return fmt.Errorf("mount: %w", err)
 		}
 	}
-	if d.controlLn, err = control.ListenUnix(filepath.Join(d.dir.Path, control.SocketName)); err != nil {
+	if d.controlLn, err = d.listenUnix(d.managementSocket()); err != nil {
 		return fmt.Errorf("management: %w", err)
 	}
 	return nil
@@ -268,6 +272,7 @@ func (d *daemon) stop() error {
 			_ = l.Close()
 		}
 	}
+	d.removeLinks()
 	if d.host != nil {
 		// No time limit: a second signal is there for those in a hurry.
 		if err := d.host.Close(context.Background()); err != nil {
