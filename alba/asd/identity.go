@@ -78,7 +78,7 @@ func create(fsys disk.FS, dir string, id Identity) error {
 	if id.ID == uuid.Nil || len(id.Node) > NodeMax {
 		return fmt.Errorf("%w: id %v, node of %d bytes", osd.ErrInvalid, id.ID, len(id.Node))
 	}
-	if err := fsys.MkdirAll(dir, 0o700); err != nil {
+	if err := disk.MakeDir(fsys, dir, 0o700); err != nil {
 		return err
 	}
 	names, err := fsys.ReadDir(dir)
@@ -95,7 +95,7 @@ func create(fsys disk.FS, dir string, id Identity) error {
 	if _, err := fsys.Private(dir + "/."); err != nil {
 		return fmt.Errorf("other users may read what is in it: %w; chmod 700 %s, as the user whom it belongs to", err, dir)
 	}
-	if err := fsys.SyncDir(path.Dir(dir)); err != nil {
+	if err := disk.SyncName(fsys, dir); err != nil {
 		return err
 	}
 	return writeIdentity(fsys, dir, id)

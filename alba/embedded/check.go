@@ -73,9 +73,9 @@ func (b *Backend) Check(ctx context.Context) (Check, error) {
 		}
 	}
 	for _, d := range b.fleet.All() {
-		if d.Missing() != nil {
+		if why := d.Reason(); why != nil {
 			c.Missing++
-			c.problem("disk %d (%s) is missing: %v", d.Number, d.Place, d.Reason())
+			c.problem("disk %d (%s) is missing: %v", d.Number, d.Place, why)
 			continue
 		}
 		u, err := d.Usage(ctx)

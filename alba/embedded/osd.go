@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,14 +50,18 @@ func (b *Backend) AddOSD(ctx context.Context, dir string) (uint64, error) {
 func (b *Backend) ReplaceOSD(ctx context.Context, old uint64, dir string) (uint64, error) {
 	b.mu.Lock()
 	d := b.fleet.Disk(old)
+	var missing, why error // it may come back in between
+	if d != nil {
+		why, missing = d.Reason(), d.Missing()
+	}
 	switch {
 	case d == nil:
 		b.mu.Unlock()
-		return 0, fmt.Errorf("disk %d: %w", old, ErrNoOSD)
-	case errors.Is(d.Missing(), fleet.ErrUnopened):
+		return 0, b.gone(ctx, old)
+	case errors.Is(missing, fleet.ErrUnopened):
 		b.mu.Unlock()
-		return 0, fmt.Errorf("disk %d is there, and cannot be opened now: %w: mend that; nothing on it is lost", old, d.Reason())
-	case d.Missing() == nil:
+		return 0, fmt.Errorf("disk %d is there, and cannot be opened now: %w: mend that; nothing on it is lost", old, cmp.Or(why, missing))
+	case missing == nil:
 		b.mu.Unlock()
 		return 0, fmt.Errorf("disk %d is there, in %s: take it away first, or move its data off with `ovs alba osd remove`", old, b.path(d.Place))
 	case dir == "":
@@ -83,7 +88,7 @@ func (b *Backend) ReplaceOSD(ctx context.Context, old uint64, dir string) (uint6
 // holds none it is forgotten.
 func (b *Backend) RemoveOSD(ctx context.Context, number uint64) error {
 	if b.fleet.Disk(number) == nil {
-		return fmt.Errorf("disk %d: %w", number, ErrNoOSD)
+		return b.gone(ctx, number)
 	}
 	err := b.decide(ctx, func(ctx context.Context) error { return b.abm.DecommissionOSD(ctx, number) })
 	if err != nil {

@@ -105,7 +105,10 @@ func (d *Disk) Missing() error {
 func (d *Disk) Reason() error {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.reason
+	if d.osd != nil {
+		return nil
+	}
+	return d.why()
 }
 
 // Known returns the usage that Refresh saw last.
@@ -148,12 +151,23 @@ func (d *Disk) target() (osd.OSD, error) {
 	defer d.mu.RUnlock()
 	switch {
 	case d.osd == nil && d.unopened:
-		return nil, fmt.Errorf("disk %d (%s): %w: %w", d.Number, d.Place, ErrUnopened, d.reason)
+		return nil, fmt.Errorf("disk %d (%s): %w: %w", d.Number, d.Place, ErrUnopened, d.why())
 	case d.osd == nil:
-		return nil, fmt.Errorf("disk %d (%s): %w: %w", d.Number, d.Place, ErrMissing, d.reason)
+		return nil, fmt.Errorf("disk %d (%s): %w: %w", d.Number, d.Place, ErrMissing, d.why())
 	}
 	return d.osd, nil
 }
+
+// why is the reason for which the disk is missing; nobody may have told one yet.
+// d.mu is held.
+func (d *Disk) why() error {
+	if d.reason == nil {
+		return errUnseen
+	}
+	return d.reason
+}
+
+var errUnseen = errors.New("it was not looked for yet")
 
 func (d *Disk) placement() policy.Disk {
 	d.mu.RLock()

@@ -28,7 +28,7 @@ func (a *app) namespaceList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
+			return a.printShort(list, func(w io.Writer) {
 				fmt.Fprintln(w, "NAMESPACE\tVDISK\tPRESET\tOBJECTS\tSIZE\tSTORED\tSTATE")
 				for _, n := range list {
 					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", n.Name, orDash(n.VDisk), orDash(n.Preset), n.Objects, human(n.Size), human(n.Stored), n.State)

@@ -48,7 +48,7 @@ func (a *app) objectList() *cobra.Command {
 					next = p.Objects[len(p.Objects)-1].Name
 				}
 			}
-			return a.print(page, func(w io.Writer) { writeObjects(w, page) })
+			return a.printShort(page, func(w io.Writer) { writeObjects(w, page) })
 		},
 	}
 	c.Flags().IntVar(&limit, "limit", limit, "list `n` objects at most")

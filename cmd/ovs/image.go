@@ -31,13 +31,10 @@ type span struct{ off, n int64 }
 func dialNBD(ctx context.Context, v control.VDisk, export string) (*nbdclient.Client, error) {
 	var errs []error
 	for _, uri := range v.URIs {
-		network, address, err := nbdAddress(uri)
+		c, err := dialURI(ctx, uri, nbdclient.Options{Export: export, InFlight: 2 * pieces})
 		if err == nil {
-			var c *nbdclient.Client
-			if c, err = nbdclient.Dial(ctx, network, address, nbdclient.Options{Export: export, InFlight: 2 * pieces}); err == nil {
-				context.AfterFunc(ctx, c.Abort)
-				return c, nil
-			}
+			context.AfterFunc(ctx, c.Abort)
+			return c, nil
 		}
 		errs = append(errs, err)
 	}
@@ -45,6 +42,21 @@ func dialNBD(ctx context.Context, v control.VDisk, export string) (*nbdclient.Cl
 		return nil, fmt.Errorf("vDisk %q is not served over NBD", v.Name)
 	}
 	return nil, errors.Join(errs...)
+}
+
+func dialURI(ctx context.Context, uri string, opt nbdclient.Options) (*nbdclient.Client, error) {
+	network, address, err := nbdAddress(uri)
+	if err != nil {
+		return nil, err
+	}
+	if network == "unix" {
+		var done func()
+		if address, done, err = control.SocketAddress(address); err != nil {
+			return nil, err
+		}
+		defer done()
+	}
+	return nbdclient.Dial(ctx, network, address, opt)
 }
 
 // nbdAddress returns where an URI that nbdURI made leads.

@@ -32,7 +32,7 @@ been synced is what a power cut leaves, and not told.`,
 			if err != nil {
 				return err
 			}
-			if err := a.print(r, func(w io.Writer) { writeRaftLog(w, r) }); err != nil {
+			if err := a.printShort(r, func(w io.Writer) { writeRaftLog(w, r) }); err != nil {
 				return err
 			}
 			if len(r.Damage) > 0 {
@@ -47,7 +47,7 @@ been synced is what a power cut leaves, and not told.`,
 type raftReport struct {
 	Segment raftlog.Segment `json:"segment"`
 	Records []raftRecord    `json:"records"`
-	Damage  []string        `json:"damage,omitempty"`
+	Damage  []string        `json:"damage"`
 }
 
 type raftRecord struct {

@@ -28,7 +28,7 @@ func (a *app) inspectSCO() *cobra.Command {
 			if !blocks {
 				r.Blocks = nil
 			}
-			if err := a.print(r, func(w io.Writer) { writeSCO(w, r) }); err != nil {
+			if err := a.printShort(r, func(w io.Writer) { writeSCO(w, r) }); err != nil {
 				return err
 			}
 			if len(r.Damage) > 0 {
@@ -51,7 +51,7 @@ type scoReport struct {
 	Clusters int         `json:"clusters"` // verified
 	Commits  []scoCommit `json:"commits"`
 	Blocks   []scoBlock  `json:"blocks,omitempty"`
-	Damage   []string    `json:"damage,omitempty"`
+	Damage   []string    `json:"damage"`
 }
 
 type scoCommit struct {

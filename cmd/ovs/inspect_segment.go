@@ -31,7 +31,7 @@ any. Of a segment that is being written the last batch may be incomplete.`,
 			if !entries {
 				r.Entries = nil
 			}
-			if err := a.print(r, func(w io.Writer) { writeSegment(w, r) }); err != nil {
+			if err := a.printShort(r, func(w io.Writer) { writeSegment(w, r) }); err != nil {
 				return err
 			}
 			if len(r.Damage) > 0 {
@@ -55,7 +55,7 @@ type segmentReport struct {
 	Deletes  int            `json:"deletes"`
 	Bytes    uint64         `json:"bytes"` // of values that verify
 	Entries  []segmentEntry `json:"entries,omitempty"`
-	Damage   []string       `json:"damage,omitempty"`
+	Damage   []string       `json:"damage"`
 }
 
 type segmentEntry struct {

@@ -25,7 +25,7 @@ func (a *app) inspectTLog() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			if err := a.print(r, func(w io.Writer) { writeTLog(w, r) }); err != nil {
+			if err := a.printShort(r, func(w io.Writer) { writeTLog(w, r) }); err != nil {
 				return err
 			}
 			// One that is open may end anywhere; an object may not.

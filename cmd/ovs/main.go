@@ -2,7 +2,7 @@
 // a data directory; the other commands talk to it, or look into its files.
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage. An error is one line on standard
-// error: what failed, on which object, and what to do.
+// error, JSON under --json: what failed, on which object, and what to do.
 package main
 
 import (
@@ -45,7 +45,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		os.Exit(exitFailed)
 	}()
 
-	root := newApp(stdout, stderr).root()
+	a := newApp(stdout, stderr)
+	a.json = wantsJSON(args) // for errors in what stands before the flag
+	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -54,7 +56,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if errors.Is(err, context.Canceled) && context.Cause(ctx) != nil {
 		err = context.Cause(ctx)
 	}
-	fmt.Fprintf(stderr, "ovs: %s\n", oneLine(err))
+	a.printError(err)
 	return exitCode(err)
 }
 

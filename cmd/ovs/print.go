@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,20 +12,69 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
+	"openvstorage/internal/control"
 	"openvstorage/internal/size"
 )
 
-// print writes v as JSON under --json, else as text does.
-func (a *app) print(v any, text func(w io.Writer)) error {
+// print writes v as JSON under --json, with every list an array, else as text does.
+func (a *app) print(v any, text func(w io.Writer)) error { return a.printLists(v, false, text) }
+
+// printShort is print of what has lists that are told only to who asks for them:
+// those are left out.
+func (a *app) printShort(v any, text func(w io.Writer)) error { return a.printLists(v, true, text) }
+
+func (a *app) printLists(v any, short bool, text func(w io.Writer)) error {
 	if a.json {
-		encoder := json.NewEncoder(a.stdout)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(v)
+		b, err := listsJSON(v, short)
+		if err != nil {
+			return err
+		}
+		var out bytes.Buffer
+		if err := json.Indent(&out, b, "", "  "); err != nil {
+			return err
+		}
+		out.WriteByte('\n')
+		_, err = out.WriteTo(a.stdout)
+		return err
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	text(w)
 	return w.Flush()
+}
+
+// failure is an error as --json prints it.
+type failure struct {
+	Error string `json:"error"`
+	Kind  string `json:"kind"` // "usage", or what kind the server says it is; "failed": no other
+	Code  int    `json:"code"` // that the process exits with
+}
+
+// printError writes an error to standard error, on one line.
+func (a *app) printError(err error) {
+	if !a.json {
+		fmt.Fprintf(a.stderr, "ovs: %s\n", oneLine(err))
+		return
+	}
+	f := failure{Error: oneLine(err), Kind: control.Kind(err), Code: exitCode(err)}
+	if f.Code == exitUsage {
+		f.Kind = "usage"
+	}
+	encoder := json.NewEncoder(a.stderr)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(f)
+}
+
+// wantsJSON says whether --json is among the arguments.
+func wantsJSON(args []string) bool {
+	for _, arg := range args {
+		switch arg {
+		case "--":
+			return false
+		case "--json", "--json=true":
+			return true
+		}
+	}
+	return false
 }
 
 // done reports a change that has no other result.

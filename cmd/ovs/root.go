@@ -41,7 +41,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`
 	})
 	flags := c.PersistentFlags()
 	flags.StringVar(&a.data, "data", os.Getenv("OVS_DATA"), "data `directory` (or set OVS_DATA)")
-	flags.BoolVar(&a.json, "json", false, "print JSON")
+	flags.BoolVar(&a.json, "json", a.json, "print JSON, errors too")
+	flags.Lookup("json").DefValue = "false" // or it is shown
 	_ = c.MarkPersistentFlagDirname("data")
 	return c
 }
@@ -54,7 +55,9 @@ func group(use, short string, children ...*cobra.Command) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				_, _ = fmt.Fprint(c.ErrOrStderr(), c.UsageString())
+				if json, _ := c.Flags().GetBool("json"); !json {
+					_, _ = fmt.Fprint(c.ErrOrStderr(), c.UsageString())
+				}
 				return usagef("%s needs a command", c.CommandPath())
 			}
 			hint := ""

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bufio"
+	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,6 +32,7 @@ import (
 //	                         run it again and again until its output matches
 //
 //	newer DIR                make DIR/ovs.format one of a later release
+//	json stdout|stderr|FILE  it is JSON, one or more values, with no null in it
 //
 // A script's $SHORT is a new directory with a short name, for sockets; in $WORK
 // there is a file of each format (writeSamples).
@@ -48,6 +52,9 @@ func TestScripts(t *testing.T) {
 			return writeSamples(env.WorkDir, t)
 		},
 		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
 			if name, ok := strings.CutPrefix(cond, "has:"); ok {
 				_, err := exec.LookPath(name)
 				return err == nil, nil
@@ -56,7 +63,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"up": cmdUp, "down": cmdDown, "crash": cmdCrash, "upout": cmdUpOut, "newer": cmdNewer,
-			"await": cmdAwait,
+			"await": cmdAwait, "json": cmdJSON,
 		},
 	})
 }
@@ -220,4 +227,48 @@ func cmdNewer(ts *testscript.TestScript, _ bool, args []string) {
 	b, err := os.ReadFile(name)
 	ts.Check(err)
 	ts.Check(os.WriteFile(name, newerRecord(b), 0o600))
+}
+
+// cmdJSON checks that an output is JSON for those who read it: a list that is
+// empty is a list, and nothing is null.
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: json stdout|stderr|FILE")
+	}
+	text := ts.ReadFile(args[0])
+	values := json.NewDecoder(strings.NewReader(text))
+	for n := 0; ; n++ {
+		var v any
+		err := values.Decode(&v)
+		if errors.Is(err, io.EOF) && n > 0 {
+			return
+		}
+		if err != nil {
+			ts.Fatalf("no JSON: %v in:\n%s", err, text)
+		}
+		if where := findNull(v, ""); where != "" {
+			ts.Fatalf("%s is null in:\n%s", where, text)
+		}
+	}
+}
+
+// findNull returns where a null is, "" for nowhere.
+func findNull(v any, at string) string {
+	switch v := v.(type) {
+	case nil:
+		return cmp.Or(at, "all")
+	case map[string]any:
+		for key, field := range v {
+			if where := findNull(field, at+"."+key); where != "" {
+				return where
+			}
+		}
+	case []any:
+		for i, e := range v {
+			if where := findNull(e, fmt.Sprintf("%s[%d]", at, i)); where != "" {
+				return where
+			}
+		}
+	}
+	return ""
 }

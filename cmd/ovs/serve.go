@@ -43,6 +43,7 @@ type daemon struct {
 	mount     *fusefs.FS
 	devices   *devices
 	unfollow  func() // the memory of clients
+	links     []string // in the data directory, to sockets elsewhere
 
 	failed   chan error // a service that ended by itself
 	stopping atomic.Bool
@@ -199,7 +200,10 @@ func (d *daemon) mountFiles(ctx context.Context) (err error) {
 
 // listen takes all addresses.
 func (d *daemon) listen() error {
-	l, err := control.ListenUnix(d.flags.nbdUnix)
+	if err := d.prepareSockets(); err != nil {
+		return err
+	}
+	l, err := d.listenUnix(d.flags.nbdUnix)
 	if err != nil {
 		return fmt.Errorf("NBD: %w", err)
 	}
@@ -227,7 +231,7 @@ func (d *daemon) listen() error {
 			return fmt.Errorf("mount: %w", err)
 		}
 	}
-	if d.controlLn, err = control.ListenUnix(filepath.Join(d.dir.Path, control.SocketName)); err != nil {
+	if d.controlLn, err = d.listenUnix(d.managementSocket()); err != nil {
 		return fmt.Errorf("management: %w", err)
 	}
 	return nil
@@ -335,6 +339,7 @@ func (d *daemon) stop() error {
 		}
 		cancel()
 	}
+	d.removeLinks()
 	if d.host != nil {
 		// No time limit: a second signal is there for those in a hurry.
 		if err := d.host.Close(context.Background()); err != nil {

@@ -29,6 +29,7 @@ const (
 // upFlags are the flags of `ovs up`.
 type upFlags struct {
 	nbdUnix     string
+	socketDir   string // "": the data directory
 	nbdTCP      []string
 	insecure    bool
 	metrics     string
@@ -73,10 +74,7 @@ next start has to look at more.`,
 			if dir, err = filepath.Abs(dir); err != nil {
 				return err
 			}
-			if f.nbdUnix == "" {
-				f.nbdUnix = filepath.Join(dir, "nbd.sock")
-			}
-			if f.nbdUnix, err = filepath.Abs(f.nbdUnix); err != nil {
+			if err := f.socketsFor(c.CommandPath(), dir); err != nil {
 				return err
 			}
 			if f.mount != "" {
@@ -90,7 +88,9 @@ next start has to look at more.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&f.nbdUnix, "nbd-unix", "", "NBD unix socket `path` (default DIR/nbd.sock)")
+	flags.StringVar(&f.nbdUnix, "nbd-unix", "", "NBD unix socket `path` (default nbd.sock in --socket-dir)")
+	flags.StringVar(&f.socketDir, "socket-dir", "", "make the sockets in this `directory`, and links to them in the data directory: for one with a path of more than 98 bytes, which leave no room for the name of a socket (default: the data directory)")
+	_ = c.MarkFlagDirname("socket-dir")
 	flags.StringSliceVar(&f.nbdTCP, "nbd-tcp", nil, "serve NBD on this TCP `address` too; may be given again")
 	flags.BoolVar(&f.insecure, "insecure", false, "allow TCP addresses that other machines can reach: nothing is encrypted, nobody is asked who they are")
 	flags.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics on this TCP `address`, path /metrics")

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -18,8 +16,9 @@ func (a *app) vdiskExport() *cobra.Command {
 		Use:   "export NAME[@SNAP] FILE",
 		Short: "copy a vDisk or a snapshot to a raw image file",
 		Long: `ovs vdisk export copies a vDisk, or a snapshot of it, to a raw image with holes
-where nothing but zeros is. FILE appears when all of it is there; "-" is standard
-output, which gets every byte.
+where nothing but zeros is. FILE appears when all of it is there, and keeps the
+owner and the mode of one that was there before; if it is a symbolic link, what
+that leads to is written. "-" is standard output, which gets every byte.
 
 Of a vDisk that is being written the image is of no one moment: export a
 snapshot of it.`,
@@ -36,18 +35,30 @@ snapshot of it.`,
 				return err
 			}
 			if args[1] == "-" {
-				return a.export(c.Context(), client, name, snap, &stream{out: a.stdout})
+				_, err := a.export(c.Context(), client, name, snap, &stream{out: a.stdout})
+				return err
 			}
 			file, err := newImage(args[1])
 			if err != nil {
 				return err
 			}
-			if err := a.export(c.Context(), client, name, snap, file); err != nil {
+			size, err := a.export(c.Context(), client, name, snap, file)
+			if err != nil {
 				return errors.Join(err, file.abandon())
 			}
-			return a.done("exported", args[0])
+			result := exported{Done: "exported", Name: name, Snapshot: snap, File: file.name, Size: size}
+			return a.print(result, func(w io.Writer) { fmt.Fprintf(w, "exported %s\n", args[0]) })
 		},
 	}
+}
+
+// exported is what --json prints.
+type exported struct {
+	Done     string `json:"done"`
+	Name     string `json:"name"`
+	Snapshot string `json:"snapshot,omitempty"`
+	File     string `json:"file"` // that was written: not a symbolic link to it
+	Size     int64  `json:"size"` // bytes
 }
 
 // image is where an export goes.
@@ -58,11 +69,11 @@ type image interface {
 	end(size int64) error
 }
 
-// export copies a vDisk or a snapshot to an image.
-func (a *app) export(ctx context.Context, client *control.Client, name, snap string, to image) error {
+// export copies a vDisk or a snapshot to an image, and returns its size in bytes.
+func (a *app) export(ctx context.Context, client *control.Client, name, snap string, to image) (int64, error) {
 	v, err := client.Info(ctx, name)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	what := name
 	if snap != "" {
@@ -70,7 +81,7 @@ func (a *app) export(ctx context.Context, client *control.Client, name, snap str
 	}
 	disk, err := dialNBD(ctx, v, what)
 	if err != nil {
-		return fmt.Errorf("export %s: %w", what, err)
+		return 0, fmt.Errorf("export %s: %w", what, err)
 	}
 	defer disk.Close()
 	draw, end := a.progress("export " + what)
@@ -84,13 +95,13 @@ func (a *app) export(ctx context.Context, client *control.Client, name, snap str
 	if err == nil {
 		err = to.end(disk.Size())
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if err != nil && ctx.Err() != nil {
+		return 0, context.Cause(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("export %s: %w", what, err)
+		return 0, fmt.Errorf("export %s: %w", what, err)
 	}
-	return nil
+	return disk.Size(), nil
 }
 
 // stream is an image on what cannot be sought.
@@ -121,60 +132,3 @@ func (s *stream) zero(to int64) error {
 }
 
 func (s *stream) end(size int64) error { return s.zero(size) }
-
-// imageFile is an image that gets its name when it is whole.
-type imageFile struct {
-	*os.File
-	name string
-}
-
-// newImage begins the image of a name. Only a plain file is put in the place of
-// another.
-func newImage(name string) (*imageFile, error) {
-	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
-		return nil, usagef("%s is no plain file: give another name, or \"-\" and write it with dd", name)
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*.part")
-	if err != nil {
-		return nil, err
-	}
-	return &imageFile{f, name}, nil
-}
-
-func (f *imageFile) put(off int64, p []byte) error {
-	for at, run := range dataRuns(p) {
-		if _, err := f.WriteAt(run, off+int64(at)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (f *imageFile) end(size int64) error {
-	if err := f.Truncate(size); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.File.Name(), f.name); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(f.name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// abandon removes what is there of an image that did not get its name.
-func (f *imageFile) abandon() error {
-	_ = f.Close()
-	if err := os.Remove(f.File.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}

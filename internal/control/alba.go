@@ -252,12 +252,12 @@ func seeObjects(err error, namespace string) string {
 	return "see `ovs alba object list " + namespace + "`"
 }
 
-// advise says what to do about an object that is not there.
+// advise says what to do about an object that is not there, or not any more.
 func advise(err error, what string) error {
 	if err == nil {
 		return nil
 	}
-	if wire, _ := toWire(err); wire.Kind != "not-found" {
+	if wire, _ := toWire(err); wire.Kind != "not-found" && !errors.Is(err, embedded.ErrReplaced) {
 		return err
 	}
 	return fmt.Errorf("%w; %s", err, what)

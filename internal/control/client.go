@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -40,7 +42,12 @@ func NewClient(data string) *Client {
 		socket: socket,
 		http: &http.Client{Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return dialer.DialContext(ctx, "unix", socket)
+				address, done, err := SocketAddress(socket)
+				if err != nil {
+					return nil, err
+				}
+				defer done()
+				return dialer.DialContext(ctx, "unix", address)
 			},
 			DisableKeepAlives: true, // one call a process, as a rule
 		}},
@@ -130,8 +137,17 @@ func (c *Client) Sync(ctx context.Context, name string, progress func(done, tota
 	return err
 }
 
-// call sends one request and reads its answer to the end.
+// call sends one request, to who serves the directory, and reads its answer to the
+// end.
 func call[Result any](ctx context.Context, c *Client, name string, request any, progress func(done, total int64)) (Result, error) {
+	if err := c.follow(ctx); err != nil {
+		var none Result
+		return none, err
+	}
+	return exchange[Result](ctx, c, name, request, progress)
+}
+
+func exchange[Result any](ctx context.Context, c *Client, name string, request any, progress func(done, total int64)) (Result, error) {
 	var none Result
 	body, err := json.Marshal(request)
 	if err != nil {
@@ -174,15 +190,42 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%w on %s; start it with: ovs up --data %s", ErrNotRunning, c.data, c.data)
-	case errors.Is(err, syscall.EINVAL) && len(c.socket) > pathMax:
-		return fmt.Errorf("socket path %s is too long for a unix socket; use a shorter --data", c.socket)
+		if to, err := os.Readlink(c.data); err == nil {
+			if _, err := os.Stat(c.data); errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%w on %s, which is a symbolic link to %s, and nothing is there", ErrNotRunning, c.data, to)
+			}
+		}
+		return c.notRunning()
 	}
 	var op *net.OpError // without the made-up URL that package http puts around it
 	if errors.As(err, &op) {
 		err = op
 	}
 	return fmt.Errorf("ovs up on %s: %w", c.socket, err)
+}
+
+func (c *Client) notRunning() error {
+	return fmt.Errorf("%w on %s; start it with: ovs up --data %s", ErrNotRunning, c.data, c.data)
+}
+
+// follow makes sure that who is asked serves the directory, if its socket is
+// elsewhere: a copy of the directory leads to the server of the original.
+func (c *Client) follow(ctx context.Context) error {
+	if _, err := os.Readlink(c.socket); err != nil {
+		return nil
+	}
+	status, err := exchange[Status](ctx, c, "status", struct{}{}, nil)
+	if err != nil {
+		return err
+	}
+	here, err := os.Stat(c.data)
+	if err != nil {
+		return err
+	}
+	if there, err := os.Stat(status.Data); err != nil || !os.SameFile(here, there) {
+		return fmt.Errorf("%w (its socket leads to that of %s)", c.notRunning(), status.Data)
+	}
+	return nil
 }
 
 // cut says what an answer without an end means.

@@ -27,7 +27,8 @@ import (
 // Version is the protocol's version, the first part of every path.
 const Version = "v1"
 
-// SocketName is the management socket's name in a data directory.
+// SocketName is the management socket's name in a data directory. It may be a
+// symbolic link to where the socket is.
 const SocketName = "ovs.sock"
 
 // Limits of the protocol.

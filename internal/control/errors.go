@@ -35,6 +35,7 @@ var kinds = []struct {
 	{"not-found", http.StatusNotFound, abm.ErrNamespaceNotFound},
 	{"exists", http.StatusConflict, abm.ErrExists},
 	{"exists", http.StatusConflict, abm.ErrConflict},
+	{"exists", http.StatusConflict, embedded.ErrReplaced},
 	{"busy", http.StatusServiceUnavailable, abm.ErrInUse},
 	{"invalid", http.StatusBadRequest, preset.ErrPreset},
 	{"invalid", http.StatusBadRequest, policy.ErrPolicy},
@@ -56,6 +57,16 @@ func toWire(err error) (wireError, int) {
 		}
 	}
 	return wireError{Kind: failed, Message: err.Error()}, http.StatusInternalServerError
+}
+
+// Kind returns the name of an error's kind, "not-running" if nobody was asked, and
+// "failed" if it has none.
+func Kind(err error) string {
+	if errors.Is(err, ErrNotRunning) {
+		return "not-running"
+	}
+	wire, _ := toWire(err)
+	return wire.Kind
 }
 
 // RemoteError is an error that the server answered. errors.Is matches the

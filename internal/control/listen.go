@@ -13,30 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pathMax is the longest path that a unix socket can have, in bytes.
-const pathMax = 107
-
 // ErrAnswered is returned by ListenUnix when a living process serves the path.
 var ErrAnswered = errors.New("another process listens on it")
 
 // ListenUnix listens on a unix socket that only its owner may use. What a
 // killed process left at path is replaced, if it is a socket and nobody
-// answers on it. Closing the listener removes the socket.
+// answers on it. Closing the listener removes the socket. A path of more than
+// PathMax bytes is taken; who names the socket by it cannot reach it.
 func ListenUnix(path string) (net.Listener, error) {
-	// The draft's name is longer than path.
-	draft := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if len(draft) > pathMax {
-		return nil, fmt.Errorf("socket path %s is too long: a unix socket has at most %d bytes; use a shorter directory", path, pathMax-len(draft)+len(path))
-	}
 	if err := checkStale(path); err != nil {
 		return nil, err
 	}
 	// Made under another name, so that it has its mode before anybody can
 	// find it, and renamed, which replaces a stale socket.
+	draft := fmt.Sprintf("%s.%d", path, os.Getpid())
 	if err := removeSocket(draft); err != nil {
 		return nil, err
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: draft, Net: "unix"})
+	l, err := bind(draft)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
@@ -53,6 +47,15 @@ func ListenUnix(path string) (net.Listener, error) {
 	return &unixListener{Listener: l, path: path}, nil
 }
 
+func bind(path string) (*net.UnixListener, error) {
+	address, done, err := SocketAddress(path)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return net.ListenUnix("unix", &net.UnixAddr{Name: address, Net: "unix"})
+}
+
 // checkStale returns nil if path is absent or a socket that nobody serves.
 func checkStale(path string) error {
 	info, err := os.Lstat(path)
@@ -65,7 +68,12 @@ func checkStale(path string) error {
 	if info.Mode()&fs.ModeSocket == 0 {
 		return fmt.Errorf("socket path %s is taken by something that is not a socket; remove it or name another", path)
 	}
-	c, err := net.DialTimeout("unix", path, time.Second)
+	address, done, err := SocketAddress(path)
+	if err != nil {
+		return err
+	}
+	defer done()
+	c, err := net.DialTimeout("unix", address, time.Second)
 	if err == nil {
 		c.Close()
 		return fmt.Errorf("socket path %s: %w; stop that one or name another", path, ErrAnswered)

@@ -78,9 +78,97 @@ func TestOtherFileIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestLongPathIsNamed(t *testing.T) {
-	if _, err := ListenUnix("/tmp/" + strings.Repeat("x", 110)); err == nil || !strings.Contains(err.Error(), "too long") {
-		t.Errorf("%v", err)
+// TestLongPath: a socket whose path is longer than the kernel takes is made,
+// found, and replaced as others are.
+func TestLongPath(t *testing.T) {
+	short := shortDir(t)
+	for _, n := range []int{PathMax - 3, PathMax, PathMax + 1, 250, 1500} {
+		dir := short
+		for len(dir) < n-2 {
+			dir = filepath.Join(dir, strings.Repeat("d", min(200, n-2-len(dir)-1)))
+			if len(dir) == n-3 {
+				dir += "d"
+			}
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "s")
+		l, err := ListenUnix(path)
+		if err != nil {
+			t.Fatalf("%d bytes: %v", len(path), err)
+		}
+		if _, err := ListenUnix(path); !errors.Is(err, ErrAnswered) {
+			t.Errorf("%d bytes: a second listener: %v; want ErrAnswered", len(path), err)
+		}
+		if l.Addr().String() != path {
+			t.Errorf("address %v", l.Addr())
+		}
+		address, done, err := SocketAddress(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("unix", address)
+		done()
+		if err != nil {
+			t.Fatalf("%d bytes: %v", len(path), err)
+		}
+		c.Close()
+		l.Close()
+		if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+			t.Errorf("left behind: %v", entries)
+		}
+	}
+	if _, err := ListenUnix(filepath.Join(short, strings.Repeat("x", 110))); err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("a name of 110 bytes: %v", err)
+	}
+}
+
+// TestLinkSocket: a link takes the place of what an earlier process left, and of
+// nothing else.
+func TestLinkSocket(t *testing.T) {
+	dir := shortDir(t)
+	name, socket := filepath.Join(dir, "ovs.sock"), filepath.Join(dir, "elsewhere")
+	l, err := ListenUnix(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	stale := func() {
+		dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead.SetUnlinkOnClose(false)
+		dead.Close()
+	}
+	for what, make := range map[string]func(){
+		"nothing": func() {}, "a stale socket": stale,
+		"a dangling link": func() { os.Symlink("/none", name) }, "a link": func() { os.Symlink(socket, name) },
+	} {
+		os.Remove(name)
+		make()
+		if err := LinkSocket(name, socket); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		c, err := net.Dial("unix", name)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		c.Close()
+	}
+	os.Remove(name)
+	if err := os.WriteFile(name, nil, 0o600); err != nil || LinkSocket(name, socket) == nil {
+		t.Errorf("a file was replaced (%v)", err)
+	}
+	os.Remove(name)
+	busy, err := ListenUnix(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	if err := LinkSocket(name, socket); !errors.Is(err, ErrAnswered) {
+		t.Errorf("a socket that is served: %v", err)
 	}
 }
 

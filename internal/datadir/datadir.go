@@ -61,7 +61,7 @@ type Directory struct {
 // makes. Everything it made is durable on return. Other users have no rights to
 // the directory then, whatever mode it had.
 func Open(fsys disk.FS, path string) (*Directory, error) {
-	if err := fsys.MkdirAll(path, 0o700); err != nil {
+	if err := disk.MakeDir(fsys, path, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	// Looked at before locking, so that no lock file is left in a directory
@@ -211,8 +211,8 @@ func write(fsys disk.FS, path string, r Record) error {
 		err = install(fsys, path)
 	}
 	if err == nil {
-		// The name of the directory itself.
-		err = fsys.SyncDir(filepath.Dir(filepath.Clean(path)))
+		// The name of the directory itself, which a killed start may have made.
+		err = disk.SyncName(fsys, path)
 	}
 	return explainWrite(path, err)
 }

@@ -101,7 +101,12 @@ func (FS) Remove(name string) error { return os.Remove(name) }
 func (FS) RemoveAll(name string) error { return os.RemoveAll(name) }
 
 // MkdirAll makes name and what is missing above it.
-func (FS) MkdirAll(name string, perm fs.FileMode) error { return os.MkdirAll(name, perm&owners) }
+func (FS) MkdirAll(name string, perm fs.FileMode) error {
+	if err := os.MkdirAll(name, perm&owners); err != nil {
+		return explainLink(name, err)
+	}
+	return nil
+}
 
 // Stat describes the file that name leads to.
 func (FS) Stat(name string) (fs.FileInfo, error) { return os.Stat(name) }

@@ -1,0 +1,51 @@
+package control
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// PathMax is the longest path that a unix socket can have, in bytes, for those who
+// name it by its path.
+const PathMax = 107
+
+// SocketAddress returns an address by which the unix socket at a path can be
+// reached, or made, whatever the length of the path: one that is too long is named
+// through its open directory. done lets go of that.
+func SocketAddress(path string) (address string, done func(), err error) {
+	if len(path) <= PathMax {
+		return path, func() {}, nil
+	}
+	dir, base := filepath.Split(path)
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", nil, &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	address = fmt.Sprintf("/proc/self/fd/%d/%s", fd, base)
+	if len(address) > PathMax {
+		_ = unix.Close(fd)
+		return "", nil, fmt.Errorf("socket path %s is too long: the name of a socket has at most %d bytes", path, PathMax-len(address)+len(base))
+	}
+	return address, func() { _ = unix.Close(fd) }, nil
+}
+
+// LinkSocket has a name lead to a socket elsewhere, in place of what an earlier
+// process left under the name, which must be a socket that nobody serves or a
+// symbolic link.
+func LinkSocket(name, socket string) error {
+	if _, err := os.Readlink(name); err != nil { // there is none, or it is something else
+		if err := checkStale(name); err != nil {
+			return err
+		}
+	}
+	draft := fmt.Sprintf("%s.%d", name, os.Getpid())
+	_ = os.Remove(draft) // of a process that was killed, with this number
+	err := os.Symlink(socket, draft)
+	if err == nil {
+		err = os.Rename(draft, name)
+	}
+	return err
+}
