@@ -76,10 +76,10 @@ func self(dir string) string { return dir + "/." }
 func tightenBelow(fsys FS, dir string) (t Tightened) {
 	names, err := fsys.ReadDir(dir)
 	if err != nil {
-		if !errors.Is(err, fs.ErrPermission) { // lost+found, or a directory of somebody else
-			err = fmt.Errorf("look for what others can read: %w", err)
+		// lost+found is root's: whether others can enter it was seen by its mode.
+		if !errors.Is(err, fs.ErrPermission) {
+			t.note(dir, 0, fmt.Errorf("look for what others can read: %w", err))
 		}
-		t.note(dir, 0, err)
 		return t
 	}
 	for _, name := range names {
