@@ -163,6 +163,7 @@ func (n *fileNode) showLocked(out *fuse.Attr) {
 // Getattr implements gofs.NodeGetattrer.
 func (n *fileNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	n.show(&out.Attr)
+	out.SetTimeout(attrTimeout)
 	return 0
 }
 

@@ -27,7 +27,8 @@ import (
 const (
 	maxBackground = 256
 	maxWrite      = 1 << 20
-	attrTimeout   = 100 * time.Millisecond // NBD clients and commands change sizes and names too
+	entryTimeout  = 100 * time.Millisecond // commands change names too
+	attrTimeout   = 100 * time.Millisecond // of what only the mount changes, and of directories
 )
 
 const (
@@ -75,8 +76,8 @@ type FS struct {
 	empty map[uint64]*diskNode    // by node of the tree, files that have no vDisk yet
 	files map[uint64]*fileNode    // by node of the tree
 	dirs  map[string]*dirNode     // by path
-	// writers are the handles of vDisks' files that are open for writing, by process.
-	writers map[uint32]map[*diskHandle]bool
+
+	copiers copiers
 }
 
 // Mount mounts pool on dir, with what is kept beside it in keys, and serves it
@@ -85,7 +86,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	f := &FS{
 		pool: pool, dir: dir, opt: opt, start: time.Now(),
 		disks: map[uuid.UUID]*diskNode{}, empty: map[uint64]*diskNode{}, files: map[uint64]*fileNode{},
-		dirs: map[string]*dirNode{}, writers: map[uint32]map[*diskHandle]bool{},
+		dirs: map[string]*dirNode{}, copiers: copiers{sought: map[uint32]time.Time{}},
 	}
 	if f.opt.Logger == nil {
 		f.opt.Logger = slog.New(slog.DiscardHandler)
@@ -109,9 +110,10 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	if _, err := f.look(ctx); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	timeout := attrTimeout
+	// Attributes of vDisks are asked for each time: others change them.
+	timeout := entryTimeout
 	raw := gofs.NewNodeFS(f.dirOf(""), &gofs.Options{
-		EntryTimeout: &timeout, AttrTimeout: &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
+		EntryTimeout: &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
 	})
 	f.conn, err = transport.Mount(f.dir, raw, transport.Options{
 		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Self: opt.Self, Logger: opt.Logger,
@@ -223,6 +225,9 @@ func under(dir, name string) (string, bool) {
 // directory returns the attributes of a directory, made or implied by names
 // below it.
 func (f *FS) directory(ctx context.Context, dir string) (filetree.Attr, error) {
+	if _, err := f.look(ctx); err != nil {
+		return filetree.Attr{}, err
+	}
 	at := f.dirChanged(dir)
 	start := max(f.start.UnixNano(), at)
 	implied := filetree.Attr{Mode: dirMode, UID: f.opt.UID, GID: f.opt.GID, Modified: start, Changed: start}

@@ -113,6 +113,7 @@ func (d *snapDir) list(ctx context.Context) ([]entry, error) {
 // snapDirOf returns the node of a directory of snapshots.
 func (f *FS) snapDirOf(ctx context.Context, parent *gofs.Inode, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	d := &snapDir{fs: f, path: name}
+	out.SetAttrTimeout(attrTimeout)
 	if err := d.show(ctx, &out.Attr); err != nil {
 		return nil, errnoOf(err)
 	}
@@ -128,6 +129,7 @@ func (d *snapDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	for _, s := range disk.Snapshots {
 		if s.Name+suffix == name {
 			attrs(&out.Attr, syscall.S_IFREG, d.fs.snapshotAttr(roFileMode, s.Created), s.Size, s.Size)
+			out.SetAttrTimeout(time.Second)
 			stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: snapIno(disk.ID, s.Name, s.Created)}
 			return d.NewInode(ctx, &snapFile{fs: d.fs, disk: disk.ID, snap: s}, stable), 0
 		}
@@ -163,6 +165,7 @@ func (d *snapDir) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 
 // Getattr implements gofs.NodeGetattrer.
 func (d *snapDir) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	out.SetTimeout(attrTimeout)
 	return errnoOf(d.show(ctx, &out.Attr))
 }
 
@@ -218,7 +221,7 @@ func (s *snapFile) Read(ctx context.Context, f gofs.FileHandle, dest []byte, off
 
 // Lseek implements gofs.NodeLseeker.
 func (s *snapFile) Lseek(ctx context.Context, f gofs.FileHandle, off uint64, whence uint32) (uint64, syscall.Errno) {
-	return s.fs.seek(ctx, f.(*snapHandle).dev, off, whence)
+	return seekDevice(ctx, f.(*snapHandle).dev, off, whence)
 }
 
 // Release implements gofs.NodeReleaser.
