@@ -212,7 +212,7 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 	if isDisk {
 		kind = filetree.EmptyDisk
 	}
-	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.newAttr(ctx, mode)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.newAttr(ctx, d.where(), mode, false)})
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
@@ -242,7 +242,7 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.newAttr(ctx, mode)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.newAttr(ctx, d.where(), mode, true)})
 	if err != nil {
 		return nil, errnoOf(err)
 	}

@@ -153,8 +153,12 @@ func (f *FS) settle(ctx context.Context) error {
 	if err := f.tree.ForgetDisks(ctx, func(id [16]byte) bool { return ids[id] }); err != nil {
 		return err
 	}
-	// Of what was written to and nobody noted when, the time of opening stays.
-	return f.keepDisks(ctx, 0)
+	// Of what was written to and nobody noted when, the time of opening stays. A
+	// mount that cannot keep it, for want of room, is there all the same.
+	if err := f.keepDisks(ctx, 0); err != nil && ctx.Err() == nil {
+		f.opt.Logger.Warn("times of files are not kept yet", "mount", f.dir, "err", err)
+	}
+	return ctx.Err()
 }
 
 // Unmount takes the mount away. While it is in use it waits, until ctx ends;
@@ -309,11 +313,20 @@ func change(a *filetree.Attr, in *fuse.SetAttrIn) {
 }
 
 // newAttr is what somebody who makes something gives it.
-func (f *FS) newAttr(ctx context.Context, mode uint32) filetree.Attr {
+//
+// In a directory with the set-group-ID bit it is of that directory's group, and a
+// directory has the bit too.
+func (f *FS) newAttr(ctx context.Context, dir string, mode uint32, isDir bool) filetree.Attr {
 	now := time.Now().UnixNano()
 	a := filetree.Attr{Mode: mode & 0o7777, UID: f.opt.UID, GID: f.opt.GID, Modified: now, Changed: now}
 	if caller, ok := fuse.FromContext(ctx); ok {
 		a.UID, a.GID = caller.Uid, caller.Gid
+	}
+	if up, ok := f.tree.Get(dir); ok && up.Mode&syscall.S_ISGID != 0 {
+		a.GID = up.GID
+		if isDir {
+			a.Mode |= syscall.S_ISGID
+		}
 	}
 	return a
 }

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,7 +20,6 @@ type index struct {
 	mu     sync.Mutex
 	listed uint64
 	made   bool
-	infos  []Info
 	disks  map[string]*branch // of DIR
 	snaps  map[string]*branch // of .snapshots/DIR, by DIR
 
@@ -101,7 +101,7 @@ func (f *FS) look(ctx context.Context) (*index, error) {
 		}
 		of := branchOf(snaps, i.Name)
 		for _, s := range i.Snapshots {
-			of.add(entry{s.Name + suffix, false}, i.ID.String(), time.Unix(0, s.Created).String())
+			of.add(entry{s.Name + suffix, false}, i.ID.String(), strconv.FormatInt(s.Created, 10))
 		}
 	}
 	if x.made {
@@ -112,7 +112,7 @@ func (f *FS) look(ctx context.Context) (*index, error) {
 		})
 		x.compare(x.snaps, snaps, snapshotsDir, now, func(string) bool { return false })
 	}
-	x.listed, x.made, x.infos, x.disks, x.snaps = listed, true, infos, disks, snaps
+	x.listed, x.made, x.disks, x.snaps = listed, true, disks, snaps
 	return x, nil
 }
 

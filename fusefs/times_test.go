@@ -336,3 +336,38 @@ func TestNoLinks(t *testing.T) {
 		look("directory that something implies again", open["implied"], 2)
 	})
 }
+
+// What is made in a directory with the set-group-ID bit is of its group; and a
+// truncation counts as a modification though the size stays.
+func TestGroupsAndTruncation(t *testing.T) {
+	keys := treetest.New()
+	remount(t, memtest.New(keys), keys, func(dir string) {
+		at := func(name string) string { return filepath.Join(dir, name) }
+		check(t, "mkdir", os.Mkdir(at("d"), 0o755), 0)
+		check(t, "chown", os.Chown(at("d"), 0, 1234), 0)
+		check(t, "chmod", unix.Chmod(at("d"), 0o2775), 0)
+		check(t, "mkdir", os.Mkdir(at("d/sub"), 0o755), 0)
+		for _, name := range []string{"d/f", "d/sub/g", "d/v.raw"} {
+			check(t, "create", os.WriteFile(at(name), nil, 0o644), 0)
+		}
+		for name, mode := range map[string]uint16{"d/sub": 0o2755, "d/f": 0o644, "d/sub/g": 0o644, "d/v.raw": 0o644} {
+			if s := statx(t, at(name)); s.Gid != 1234 || s.Mode&0o7777 != mode {
+				t.Errorf("%s: group %d, mode %o", name, s.Gid, s.Mode&0o7777)
+			}
+		}
+		for _, name := range []string{"d/f", "d/v.raw"} {
+			for range 2 {
+				now := time.Now().UnixNano()
+				f, err := os.OpenFile(at(name), os.O_RDWR|os.O_TRUNC, 0)
+				check(t, "truncate", err, 0)
+				if s := statx(t, at(name)); mtime(s) < now || ctime(s) < now {
+					t.Errorf("%s: modified %d after it was truncated", name, mtime(s)-now)
+				}
+				check(t, "close", f.Close(), 0)
+				if s := statx(t, at(name)); mtime(s) < now {
+					t.Errorf("%s: modified %d after it was truncated and closed", name, mtime(s)-now)
+				}
+			}
+		}
+	})
+}
