@@ -51,6 +51,9 @@ type Volume struct {
 	count   counters
 	changes changes
 
+	inherited bound         // what a clone has of its ancestors
+	heads     atomic.Uint64 // counts rollbacks
+
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
 	admin lock
 	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made
@@ -87,6 +90,7 @@ type origin struct {
 type snapshot struct {
 	catalog.Snapshot
 	view    *metadata.View
+	held    bound
 	leaving bool // it is being deleted, or may be deleted: nobody opens it
 }
 
@@ -183,10 +187,15 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 	root, view := v.m.Snapshot(e.Seq)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.snapshots = append(v.snapshots, &snapshot{view: view, Snapshot: catalog.Snapshot{
+	held, known := v.m.Held()
+	taken := &snapshot{view: view, Snapshot: catalog.Snapshot{
 		ID: s.ID, Name: s.Name, Parent: v.parent, Seq: e.Seq, Created: time.Unix(0, s.Created).UTC(),
 		Size: v.size.Load(), NextSCO: sco.Number(e.Addr), Auto: s.Auto, Root: catalogRoot(root),
-	}})
+	}}
+	if known && v.self == 0 {
+		taken.held.set(held)
+	}
+	v.snapshots = append(v.snapshots, taken)
 	v.parent = s.ID
 	v.changes.pass(e.Seq)
 	v.host.listed.Add(1)
@@ -201,7 +210,10 @@ func (v *Volume) applyRollback(e tlog.Entry) error {
 	v.mu.Lock()
 	v.parent, v.rolled = s.ID, e.Seq // before the map: mark relies on it
 	v.mu.Unlock()
+	v.inherited.forget()
 	v.m.Rollback(e.Seq, mapRoot(s.Root), s.view)
+	v.heads.Add(1)
+	v.inherited.forget()
 	// The size stays: a disk never shrinks under its user.
 	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
 }

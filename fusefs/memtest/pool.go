@@ -417,7 +417,7 @@ func (p *Pool) Snapshot(_ context.Context, name, snap string) error {
 	d.change.Seen++ // which changes nothing
 	p.listed.Add(1)
 	d.old[snap] = &Disk{pool: p, data: bytes.Clone(d.data)}
-	d.snaps = append(slices.Clone(d.snaps), fusefs.Snapshot{Name: snap, Size: int64(len(d.data))})
+	d.snaps = append(slices.Clone(d.snaps), fusefs.Snapshot{Name: snap, Size: int64(len(d.data)), Allocated: int64(len(d.data)) / 2})
 	return nil
 }
 
