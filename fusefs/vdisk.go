@@ -86,11 +86,12 @@ func (n *diskNode) touch() {
 
 // Open implements gofs.NodeOpener. All opens of a file share one device.
 func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
-	if n.openedAgain() {
-		return &diskHandle{n}, openFlags, 0
-	}
-	if err := until(ctx, n.mu.TryLock); err != nil {
+	again := false
+	if err := until(ctx, func() bool { again = n.openedAgain(); return again || n.mu.TryLock() }); err != nil {
 		return nil, 0, errnoOf(err)
+	}
+	if again {
+		return &diskHandle{n}, openFlags, 0
 	}
 	defer n.mu.Unlock()
 	if n.made() && n.dev == nil {
