@@ -112,8 +112,10 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	}
 	// Attributes of vDisks are asked for each time: others change them.
 	timeout := entryTimeout
+	told := &notices{}
 	raw := gofs.NewNodeFS(f.dirOf(""), &gofs.Options{
-		EntryTimeout: &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
+		ServerCallbacks: told,
+		EntryTimeout:    &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
 	})
 	f.conn, err = transport.Mount(f.dir, raw, transport.Options{
 		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Self: opt.Self, Logger: opt.Logger,
@@ -130,6 +132,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		defer close(f.beating)
 		f.beats(beats)
 	}()
+	told.conn.Store(f.conn)
 	return f, nil
 }
 

@@ -1,10 +1,17 @@
 package nbd_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"openvstorage/nbd"
@@ -12,19 +19,14 @@ import (
 	"openvstorage/nbd/nbdtest"
 )
 
-// Real clients against a server in this process.
+// Real clients against a server in this process: those of this Debian, and those
+// of later ones.
 
-// client runs a program and returns what it printed.
-func runClient(t *testing.T, name string, args ...string) string {
+// runClient runs a program and returns what it printed.
+func runClient(t *testing.T, clients nbdtest.Clients, name string, args ...string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("%s is not installed", name)
-	}
-	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd := exec.CommandContext(t.Context(), clients.Program(t, name), args...)
 	cmd.Dir = t.TempDir()
-	// nbdsh is a script for the distribution's python.
-	cmd.Env = append(os.Environ(), "PATH=/usr/bin:"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
@@ -34,14 +36,16 @@ func runClient(t *testing.T, name string, args ...string) string {
 
 func (s *served) uri() string { return "nbd+unix:///disk?socket=" + s.addr }
 
-func TestNbdinfo(t *testing.T) {
+func TestNbdinfo(t *testing.T) { nbdtest.EachClients(t, testNbdinfo) }
+
+func testNbdinfo(t *testing.T, c nbdtest.Clients) {
 	s := serve(t, nbdtest.NewMemory(1<<20), nbd.Limits{})
 	var info struct {
 		Protocol   string
 		Structured bool
 		Exports    []map[string]any
 	}
-	out := runClient(t, "nbdinfo", "--json", s.uri())
+	out := runClient(t, c, "nbdinfo", "--json", s.uri())
 	if err := json.Unmarshal([]byte(out), &info); err != nil || len(info.Exports) != 1 {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -57,17 +61,19 @@ func TestNbdinfo(t *testing.T) {
 			t.Errorf("%s is %v, want %v", key, got, want)
 		}
 	}
-	if out := runClient(t, "nbdinfo", "--list", "--json", "nbd+unix://?socket="+s.addr); !strings.Contains(out, `"export-name": "disk"`) {
+	if out := runClient(t, c, "nbdinfo", "--list", "--json", "nbd+unix://?socket="+s.addr); !strings.Contains(out, `"export-name": "disk"`) {
 		t.Errorf("list:\n%s", out)
 	}
-	if out := runClient(t, "nbdinfo", "--map", s.uri()); strings.Join(strings.Fields(out), " ") != "0 1048576 3 hole,zero" {
+	if out := runClient(t, c, "nbdinfo", "--map", s.uri()); strings.Join(strings.Fields(out), " ") != "0 1048576 3 hole,zero" {
 		t.Errorf("map:\n%s", out)
 	}
 }
 
-func TestNbdsh(t *testing.T) {
+func TestNbdsh(t *testing.T) { nbdtest.EachClients(t, testNbdsh) }
+
+func testNbdsh(t *testing.T, c nbdtest.Clients) {
 	s := serve(t, nbdtest.NewMemory(4<<20), nbd.Limits{})
-	runClient(t, "nbdsh", "-u", s.uri(), "-c", `
+	runClient(t, c, "nbdsh", "-u", s.uri(), "-c", `
 def fails(f, errno):
     try:
         f()
@@ -103,11 +109,13 @@ h.shutdown()
 `)
 }
 
-func TestNbdshOldClients(t *testing.T) {
+func TestNbdshOldClients(t *testing.T) { nbdtest.EachClients(t, testNbdshOldClients) }
+
+func testNbdshOldClients(t *testing.T, c nbdtest.Clients) {
 	s := serve(t, nbdtest.NewMemory(1<<20), nbd.Limits{})
 	// No option but EXPORT_NAME, with and without NO_ZEROES; simple replies.
 	for _, flags := range []string{"0", "1", "3"} {
-		runClient(t, "nbdsh", "-c", `
+		runClient(t, c, "nbdsh", "-c", `
 h.set_handshake_flags(`+flags+`)
 h.set_request_structured_replies(False)
 h.set_export_name("disk")
@@ -120,9 +128,11 @@ h.shutdown()
 	}
 }
 
-func TestQemuIO(t *testing.T) {
+func TestQemuIO(t *testing.T) { nbdtest.EachClients(t, testQemuIO) }
+
+func testQemuIO(t *testing.T, c nbdtest.Clients) {
 	s := serve(t, nbdtest.NewMemory(4<<20), nbd.Limits{})
-	out := runClient(t, "qemu-io", "-f", "raw",
+	out := runClient(t, c, "qemu-io", "-f", "raw",
 		"-c", "write -P 0x5a 0 64k", "-c", "write -f -P 0x11 64k 1M", "-c", "write -z 32k 16k", "-c", "write -z -u 0 16k",
 		"-c", "discard 1M 64k", "-c", "flush", "-c", "read -P 0 0 16k", "-c", "read -P 0x5a 16k 16k", "-c", "read -P 0 32k 16k",
 		"-c", "read -P 0x11 64k 900k", "-c", "aio_write -P 1 2M 512", "-c", "aio_write -P 2 3M 1M", "-c", "aio_flush",
@@ -132,20 +142,146 @@ func TestQemuIO(t *testing.T) {
 	}
 }
 
-func TestQemuImgConvert(t *testing.T) {
+func TestQemuImgConvert(t *testing.T) { nbdtest.EachClients(t, testQemuImgConvert) }
+
+func testQemuImgConvert(t *testing.T, c nbdtest.Clients) {
 	s := serve(t, nbdtest.NewMemory(8<<20), nbd.Limits{})
-	c := s.client(nbdclient.Options{})
-	c.WriteAt([]byte(strings.Repeat("data", 300000)), 12345)
+	s.client(nbdclient.Options{}).WriteAt([]byte(strings.Repeat("data", 300000)), 12345)
 	dir := t.TempDir()
-	runClient(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", s.uri(), dir+"/copy")
-	runClient(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", s.uri(), dir+"/copy")
+	runClient(t, c, "qemu-img", "convert", "-f", "raw", "-O", "raw", s.uri(), dir+"/copy")
+	runClient(t, c, "qemu-img", "compare", "-f", "raw", "-F", "raw", s.uri(), dir+"/copy")
 }
 
-func TestFio(t *testing.T) {
+func TestFio(t *testing.T) { nbdtest.EachClients(t, testFio) }
+
+func testFio(t *testing.T, c nbdtest.Clients) {
 	s := serve(t, nbdtest.NewMemory(8<<20), nbd.Limits{})
-	if out, err := exec.Command("fio", "--enghelp").CombinedOutput(); err != nil || !strings.Contains(string(out), "nbd") {
+	if out, err := exec.Command(c.Program(t, "fio"), "--enghelp").CombinedOutput(); err != nil || !strings.Contains(string(out), "nbd") {
 		t.Skip("fio with its nbd engine is not installed")
 	}
-	runClient(t, "fio", "--name=verify", "--ioengine=nbd", "--uri="+s.uri(), "--rw=randrw", "--bsrange=4k-512k", "--iodepth=32",
+	runClient(t, c, "fio", "--name=verify", "--ioengine=nbd", "--uri="+s.uri(), "--rw=randrw", "--bsrange=4k-512k", "--iodepth=32",
 		"--size=8m", "--verify=crc32c", "--fsync=16")
+}
+
+// TestExtendedWrites: clients that agree on extended headers can write over them.
+// All of QEMU's programs leave the payload flag out; libnbd sets it, but for one
+// who asks it not to.
+func TestExtendedWrites(t *testing.T) { nbdtest.EachClients(t, testExtendedWrites) }
+
+func testExtendedWrites(t *testing.T, c nbdtest.Clients) {
+	if c.Suite == "" && !strings.Contains(runClient(t, c, "nbdinfo", "--help"), "extended-headers") {
+		t.Skip("the clients that are installed are older than extended headers")
+	}
+	const diskSize = 8 << 20
+	noise := make([]byte, 4<<20)
+	rand.NewChaCha8([32]byte{1}).Read(noise)
+	file := filepath.Join(t.TempDir(), "image.raw")
+	if err := os.WriteFile(file, noise, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, write := range map[string]func(t *testing.T, uri string){
+		"qemu-io": func(t *testing.T, uri string) {
+			runClient(t, c, "qemu-io", "-f", "raw", "-c", "write -s "+file+" 0 4M", "-c", "write -P 1 4M 3", "-c", "write -f -P 2 5M 64k",
+				"-c", "write -z -u 6M 1M", "-c", "discard 7M 64k", "-c", "flush", "-c", "read -P 2 5M 64k", uri)
+		},
+		"qemu-img": func(t *testing.T, uri string) {
+			runClient(t, c, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", file, uri)
+		},
+		"qemu-img bench": func(t *testing.T, uri string) {
+			runClient(t, c, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", file, uri)
+			runClient(t, c, "qemu-img", "bench", "-f", "raw", "-w", "-t", "none", "-c", "200", "-d", "32", "-s", "8k", "-o", "4M", "--flush-interval=64", uri)
+		},
+		"qemu-nbd":    func(t *testing.T, uri string) { throughQemuNBD(t, c, uri, file) },
+		"nbdcopy":     func(t *testing.T, uri string) { runClient(t, c, "nbdcopy", "--flush", file, uri) },
+		"nbdsh":       func(t *testing.T, uri string) { pwrite(t, c, uri, file, "") },
+		"nbdsh, QEMU": func(t *testing.T, uri string) { pwrite(t, c, uri, file, "h.set_strict_mode(0)") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk := nbdtest.NewMemory(diskSize)
+			s := serve(t, disk, nbd.Limits{})
+			seen := &sniffer{}
+			write(t, "nbd+unix:///disk?socket="+seen.proxy(t, s.addr))
+			if seen.extended.Load() == 0 {
+				t.Error("no request had an extended header")
+			}
+			got := make([]byte, len(noise))
+			if _, err := s.client(nbdclient.Options{}).ReadAt(got, 0); err != nil || !bytes.Equal(got, noise) {
+				t.Errorf("other bytes are on the disk (%v)", err)
+			}
+		})
+	}
+}
+
+// pwrite writes a file by libnbd, in pieces of several lengths.
+func pwrite(t *testing.T, c nbdtest.Clients, uri, file, before string) {
+	t.Helper()
+	runClient(t, c, "nbdsh", "-u", uri, "-c", before+`
+assert h.get_extended_headers_negotiated()
+data, off, n = open("`+file+`", "rb").read(), 0, 1
+while off < len(data):
+    h.pwrite(data[off:off+n], off)
+    off += len(data[off:off+n])
+    n = n * 3 % 1000003
+assert h.pread(len(data), 0) == data
+h.shutdown()
+`)
+}
+
+// throughQemuNBD has qemu-nbd serve the disk on, and writes to that.
+func throughQemuNBD(t *testing.T, c nbdtest.Clients, uri, file string) {
+	t.Helper()
+	dir := t.TempDir()
+	socket, pid := filepath.Join(dir, "q"), filepath.Join(dir, "pid")
+	// --fork: it returns when the server is ready; that ends with its client.
+	cmd := exec.CommandContext(t.Context(), c.Program(t, "qemu-nbd"), "--fork", "--pid-file="+pid, "--socket="+socket, "--format=raw", uri)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("qemu-nbd: %v", err)
+	}
+	runClient(t, c, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", file, "nbd+unix:///?socket="+socket)
+}
+
+// sniffer is a proxy that counts what its clients send with extended headers.
+type sniffer struct{ extended atomic.Int64 }
+
+// proxy listens for clients of the server at addr, and returns where.
+func (s *sniffer) proxy(t *testing.T, addr string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "p")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	t.Cleanup(running.Wait)
+	t.Cleanup(func() { l.Close() })
+	running.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("unix", addr)
+			if err != nil {
+				t.Error(err)
+				in.Close()
+				return
+			}
+			running.Go(func() {
+				_, _ = io.Copy(out, io.TeeReader(in, s))
+				_ = out.(*net.UnixConn).CloseWrite()
+			})
+			running.Go(func() {
+				_, _ = io.Copy(in, out)
+				_, _ = in.Close(), out.Close()
+			})
+		}
+	})
+	return path
+}
+
+// Write looks for the magic of extended requests. One that is cut in two is not
+// seen: one is enough.
+func (s *sniffer) Write(p []byte) (int, error) {
+	s.extended.Add(int64(bytes.Count(p, []byte{0x21, 0xe4, 0x1c, 0x71})))
+	return len(p), nil
 }

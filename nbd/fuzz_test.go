@@ -151,7 +151,7 @@ func (m mode) next(in []byte) (req nbd.Request, rest []byte, ok bool) {
 		return req, nil, false
 	}
 	rest = in[size:]
-	if m == extended && req.Flags&nbd.FlagPayloadLen != 0 || m != extended && req.Type == nbd.CmdWrite {
+	if m == extended && req.Flags&nbd.FlagPayloadLen != 0 || req.Type == nbd.CmdWrite {
 		rest = rest[min(uint64(len(rest)), req.Length):]
 	}
 	return req, rest, true

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"runtime"
 	"strings"
@@ -36,8 +35,9 @@ func TestLimitsValidate(t *testing.T) {
 func TestConnectionsOverTheLimitAreHungUpOn(t *testing.T) {
 	s := serve(t, nbdtest.NewMemory(testSize), nbd.Limits{Connections: 1})
 	c := s.client(nbdclient.Options{})
-	r := s.dial()
-	io.Copy(io.Discard, r.Conn)
+	r := s.options()
+	r.Send(nbd.OptExportName, []byte("disk"))
+	r.closed()
 	if st := s.Stats(); st.Refused != 1 || st.Connections != 1 {
 		t.Fatalf("%+v", st)
 	}

@@ -27,7 +27,6 @@ var (
 	errReserved    = &refusal{EINVAL, "offset and length of a flush must be 0"}
 	errNoContext   = &refusal{EINVAL, "block status needs a metadata context: select base:allocation in the handshake"}
 	errNoLength    = &refusal{EINVAL, "length must not be 0"}
-	errNoPayload   = &refusal{EINVAL, "a write needs the flag for its payload"}
 	errContexts    = &refusal{EINVAL, "block status may ask for context 1, base:allocation, once"}
 	errReadOnly    = &refusal{EPERM, "export is read-only"}
 	errBeyond      = &refusal{EINVAL, "range goes beyond the end of the export"}
@@ -83,9 +82,6 @@ func (c *conn) check(req Request, size uint64) *refusal {
 			return errReadOnly
 		}
 		writes = req.Type != CmdTrim
-		if req.Type == CmdWrite && c.extended && req.Flags&FlagPayloadLen == 0 {
-			return errNoPayload
-		}
 		if req.Type == CmdWrite && req.Length > MaxPayload {
 			return errLong
 		}
@@ -115,11 +111,13 @@ func (c *conn) decode(p []byte) (Request, error) {
 }
 
 // payload is how many bytes follow the fixed part of req, or an error if they
-// are too many to be received or to be thrown away.
+// are too many to be received or to be thrown away. With extended headers the
+// flag tells; a WRITE has its payload without it too, as QEMU up to 10.0 sets the
+// flag on none.
 func (c *conn) payload(req Request) (n uint64, err error) {
 	most := uint64(maxSkip)
 	switch {
-	case !c.extended && req.Type == CmdWrite:
+	case req.Type == CmdWrite && (!c.extended || req.Flags&FlagPayloadLen == 0):
 		n = req.Length
 	case c.extended && req.Flags&FlagPayloadLen != 0:
 		n, most = req.Length, MaxPayload
@@ -160,6 +158,7 @@ func (c *conn) parse() (stop, Request, error) {
 			c.r += head
 			return stopBig, req, nil
 		}
+		c.parsed++
 		if refused == nil && req.Type == CmdWrite {
 			c.addWrite(req, p[head:end])
 			c.r += end

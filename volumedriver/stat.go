@@ -191,6 +191,9 @@ func (v *Volume) stat() Stat {
 	defer v.mu.Unlock()
 	s.Name = v.name
 	for _, snap := range v.snapshots {
+		if snap.hidden {
+			continue
+		}
 		s.Snapshots = append(s.Snapshots, SnapshotStat{Name: snap.Name, Size: snap.Size, Created: snap.Created, Allocated: snap.held.bytes(snap.Size, 0)})
 	}
 	return s

@@ -315,11 +315,7 @@ func (v *Volume) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte) 
 		return err
 	}
 	if s.SameFile(head) {
-		if err := v.put.take(ctx); err != nil {
-			return err
-		}
-		err := v.deleteLocked(ctx, []string{name})
-		v.put.give()
+		err := v.holding(ctx, func(ctx context.Context, _ *flight) error { return v.deleteLocked(ctx, []string{name}) })
 		if err != nil {
 			return err
 		}

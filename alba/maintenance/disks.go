@@ -200,3 +200,32 @@ func forget(ctx context.Context, host *nsm.Client, number uint64) (bool, error) 
 		}
 	}
 }
+
+// heldBytes returns how many bytes disks hold, live and to be deleted, by number.
+func (m *Maintenance) heldBytes(ctx context.Context) (map[uint64]uint64, error) {
+	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	if err != nil {
+		return nil, err
+	}
+	held := make(map[uint64]uint64)
+	for _, h := range hosts {
+		host, err := m.opt.Host(h.Number)
+		if err != nil {
+			return nil, err
+		}
+		for after := uint64(0); ; {
+			page, err := host.OSDs(ctx, after, nsm.MaxKeys, nsm.Consistent)
+			if err != nil {
+				return nil, err
+			}
+			for _, o := range page {
+				held[o.Number] += o.Live.Bytes + o.Obsolete.Bytes
+				after = o.Number
+			}
+			if len(page) < nsm.MaxKeys {
+				break
+			}
+		}
+	}
+	return held, nil
+}

@@ -15,6 +15,7 @@ import (
 	"openvstorage/fusefs/filetree"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
+	"openvstorage/internal/descriptors"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/size"
 	"openvstorage/nbd"
@@ -61,7 +62,8 @@ type hostOptions struct {
 	writeBuffer size.Bytes
 	mapCache    size.Bytes
 	uploads     int
-	backend     string // kind, "" for what the directory has
+	files       descriptors.Budget // who may have how many files open; zero: defaults
+	backend     string             // kind, "" for what the directory has
 	alba        albaFlags
 	acceptOlder bool // go on with a data directory that is older than its disks
 	logger      *slog.Logger

@@ -85,6 +85,7 @@ next start has to look at more.`,
 				}
 			}
 			setProcs()
+			ownersAlone()
 			return a.serve(c.Context(), dir, f)
 		},
 	}
@@ -105,6 +106,7 @@ next start has to look at more.`,
 	flags.Lookup("fuse-memory").DefValue = "" // it is said
 	flags.StringVar(&f.backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
 	f.alba.add(flags)
+	flags.BoolVar(&f.alba.allowUnmounted, "allow-unmounted", false, "make what is new, the data directory or ASDs, also in directories that look like mount points with nothing mounted")
 	flags.BoolVar(&f.acceptOlder, "accept-older", false, "go on with a data directory that is an older copy than its disks have seen, as no newer one is left; nothing is deleted on disks until `ovs alba backend resume-deletion`")
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
 	return c

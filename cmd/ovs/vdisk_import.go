@@ -5,70 +5,116 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
-	"iter"
-	"os"
+	"math"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"openvstorage/internal/control"
-	"openvstorage/nbd"
-	"openvstorage/nbd/nbdclient"
+	"openvstorage/internal/naming"
 	"openvstorage/volumedriver"
 )
 
 func (a *app) vdiskImport() *cobra.Command {
-	return &cobra.Command{
+	opt := sourceOptions{format: formatAuto}
+	c := &cobra.Command{
 		Use:   "import FILE NAME",
 		Short: "make a vDisk of a raw image file",
 		Long: `ovs vdisk import makes a vDisk of a raw image and reads it back to compare.
-Zeros are not stored. FILE may be "-", standard input, of any length. A size that
-is no multiple of 4096 bytes is filled up with zeros.
+Zeros are not stored. FILE may be "-", standard input. A size that is no multiple
+of 4096 bytes is filled up with zeros.
+
+Nobody can tell a pipe that is cut from one that ends: with --size an import fails
+that gets fewer bytes, or more. Without it, one fails that gets none, ends within
+a sector of 512 bytes, or before its own partition table or file system does.
+
+Images in other formats (qcow2, VMDK, VHDX, VDI, gzip and the like) are refused;
+the error says how to make a raw one. --format raw takes every byte as it is.
 
 Until it is whole the vDisk is called NAME.importing. An import that fails or is
-stopped removes it; one that is killed leaves it, to be deleted by hand.`,
-		Example:           "  ovs vdisk import disk1.raw disk1\n  qemu-img convert -O raw disk.qcow2 disk.raw",
+stopped removes it; one that is killed leaves it, to be deleted by hand. A file
+that is written while it is read makes no vDisk.`,
+		Example: `  ovs vdisk import disk1.raw disk1
+  qemu-img convert -f qcow2 -O raw disk.qcow2 disk.raw
+  zstd -dc disk.raw.zst | ovs vdisk import - disk1 --size 20GiB`,
 		Args:              wants("FILE", "NAME"),
 		ValidArgsFunction: a.completeImportFile(),
 		RunE: func(c *cobra.Command, args []string) error {
-			source, err := openSource(args[0])
-			if err != nil {
-				return err
+			if c.Flags().Changed("size") && (opt.size == 0 || opt.size > math.MaxInt64) {
+				return usagef("%s: --size %v: give the bytes that the image has", c.CommandPath(), opt.size)
 			}
-			defer source.Close()
+			if opt.format != formatAuto && opt.format != formatRaw {
+				return usagef("%s: --format %q: give auto or raw", c.CommandPath(), opt.format)
+			}
+			if err := naming.Check(args[1]); err != nil {
+				return usagef("%s: %w", c.CommandPath(), err)
+			}
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			v, err := a.importImage(c.Context(), client, source, args[1])
+			image, err := openSource(c.Context(), args[0], opt)
 			if err != nil {
 				return err
+			}
+			defer image.Close()
+			v, err := a.importImage(c.Context(), client, image, args[1])
+			if err != nil {
+				return err
+			}
+			if !image.known() && !a.json {
+				fmt.Fprintf(a.stderr, "%v ended after %d bytes, and nothing said how many there are; --size does\n", image, image.taken)
 			}
 			return a.printMade("imported", v)
 		},
 	}
+	c.Flags().Var(&opt.size, "size", "bytes that the image has, for instance 10GiB; any other number is an error")
+	c.Flags().StringVarP(&opt.format, "format", "f", formatAuto, "`format` of the image: raw, whatever it begins with, or auto: raw, if it does not look like another")
+	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]cobra.Completion{formatAuto, formatRaw}, cobra.ShellCompDirectiveNoFileComp))
+	return c
 }
 
 // importing is what the name of a vDisk ends with that is not whole yet.
 const importing = ".importing"
 
+// importingName is the name of a vDisk until it is whole. Where the whole name
+// leaves no room for the ending, a checksum stands for the rest of it.
+func importingName(name string) string {
+	dir, base := name[:strings.LastIndexByte(name, '/')+1], name[strings.LastIndexByte(name, '/')+1:]
+	if len(base)+len(importing) <= naming.ComponentMax && len(name)+len(importing) <= naming.NameMax {
+		return name + importing
+	}
+	sum := fmt.Sprintf("~%08x", crc32.Checksum([]byte(name), castagnoli))
+	keep := min(len(base), naming.ComponentMax-len(sum)-len(importing), naming.NameMax-len(dir)-len(sum)-len(importing))
+	if keep <= 0 {
+		return sum + importing
+	}
+	for !utf8.ValidString(base[:keep]) {
+		keep-- // in the middle of a character
+	}
+	return dir + base[:keep] + sum + importing
+}
+
 // importImage makes a vDisk under another name, fills it, compares it, and gives
 // it its name.
-func (a *app) importImage(ctx context.Context, client *control.Client, source *source, name string) (control.VDisk, error) {
+func (a *app) importImage(ctx context.Context, client *control.Client, from *imageSource, name string) (control.VDisk, error) {
 	if _, err := client.Info(ctx, name); !errors.Is(err, volumedriver.ErrNotFound) {
 		if err == nil {
 			err = fmt.Errorf("vDisk %q %w; choose another name", name, volumedriver.ErrExists)
 		}
 		return control.VDisk{}, err
 	}
-	v, err := client.Create(ctx, name+importing, max(clusterLen, roundUp(source.size)))
+	v, err := client.Create(ctx, importingName(name), max(clusterLen, roundUp(from.size)))
+	if errors.Is(err, volumedriver.ErrExists) {
+		return v, fmt.Errorf("import %s: %w: another import is filling it, or one was killed; if none runs: ovs vdisk delete %s", name, err, quote(importingName(name)))
+	}
 	if err != nil {
 		return v, err
 	}
 	draw, end := a.progress("import " + name)
-	err = fill(ctx, client, v, source, draw)
+	err = fill(ctx, client, v, from, draw)
 	end()
 	if err == nil {
 		err = client.Rename(ctx, v.Name, name)
@@ -134,14 +180,14 @@ func undo(ctx context.Context, client *control.Client, name string) error {
 func roundUp(n int64) uint64 { return uint64(n+clusterLen-1) &^ (clusterLen - 1) }
 
 // fill writes an image to an empty vDisk, and reads it back.
-func fill(ctx context.Context, client *control.Client, v control.VDisk, from *source, draw func(done, total int64)) error {
+func fill(ctx context.Context, client *control.Client, v control.VDisk, from *imageSource, draw func(done, total int64)) error {
 	disk, err := dialNBD(ctx, v, v.Name)
 	if err != nil {
 		return err
 	}
 	defer disk.Close()
 	w := newFiller(disk)
-	err = from.each(func(off int64, p []byte) error {
+	err = from.each(ctx, func(off int64, p []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -175,190 +221,4 @@ func fill(ctx context.Context, client *control.Client, v control.VDisk, from *so
 			draw(from.size+at, 2*from.size)
 		}
 	})
-}
-
-// filler writes to a vDisk, several writes at a time, and remembers what.
-type filler struct {
-	disk *nbdclient.Client
-	free chan *piece
-	err  error
-	sums []sum
-}
-
-// sum is the CRC-32C of a piece of which something was written.
-type sum struct {
-	span
-	crc uint32
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func newFiller(disk *nbdclient.Client) *filler {
-	w := &filler{disk: disk, free: make(chan *piece, pieces)}
-	for range pieces {
-		w.free <- newPiece(nbd.CmdWrite)
-	}
-	return w
-}
-
-// write writes what is not zero of at most a piece. p is the caller's again when
-// it returns.
-func (w *filler) write(off int64, p []byte) error {
-	zero := true
-	for at, run := range dataRuns(p) {
-		zero = false
-		next := w.take()
-		if w.err != nil {
-			w.free <- next
-			return w.err
-		}
-		next.Offset, next.Data = uint64(off)+uint64(at), next.memory[:copy(next.memory, run)]
-		w.disk.Start(&next.Request)
-		w.free <- next
-	}
-	if !zero {
-		w.sums = append(w.sums, sum{span{off, int64(len(p))}, crc32.Checksum(p, castagnoli)})
-	}
-	return nil
-}
-
-// take returns the request that has been under way for the longest, when it is
-// answered. One that was never sent has no Data.
-func (w *filler) take() *piece {
-	p := <-w.free
-	if p.Data == nil {
-		return p
-	}
-	<-p.ready
-	if p.Err != nil && w.err == nil {
-		w.err = fmt.Errorf("write at offset %d: %w", p.Offset, p.Err)
-	}
-	p.Data = nil
-	return p
-}
-
-// wait waits for all that is under way.
-func (w *filler) wait() error {
-	for range pieces {
-		w.take()
-	}
-	return w.err
-}
-
-// compare reads back what was written.
-func (w *filler) compare(at func(off int64)) error {
-	next := 0
-	return readSpans(w.disk, w.written(), func(off int64, p []byte) error {
-		want := w.sums[next]
-		next++
-		at(off)
-		if got := crc32.Checksum(p, castagnoli); got != want.crc {
-			return fmt.Errorf("%d bytes at offset %d: written with CRC %08x, read back with %08x", want.n, off, want.crc, got)
-		}
-		return nil
-	})
-}
-
-func (w *filler) written() iter.Seq2[span, error] {
-	return func(yield func(span, error) bool) {
-		for _, s := range w.sums {
-			if !yield(s.span, nil) {
-				return
-			}
-		}
-	}
-}
-
-// source is an image to be read.
-type source struct {
-	*os.File
-	size int64 // 0 if nobody knows it
-	seek bool  // it is a file or a disk
-}
-
-// openSource opens an image; "-" is standard input.
-func openSource(name string) (*source, error) {
-	f := os.Stdin
-	if name != "-" {
-		var err error
-		if f, err = os.Open(name); err != nil {
-			return nil, err
-		}
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	if info.IsDir() {
-		return nil, errors.Join(usagef("%s is a directory, not an image", name), f.Close())
-	}
-	s := &source{File: f}
-	if name != "-" && (info.Mode().IsRegular() || info.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice) {
-		s.seek = true
-		s.size, err = f.Seek(0, io.SeekEnd) // of a disk too
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return s, nil
-}
-
-// growStep is how much is read of an image of unknown length before the vDisk
-// grows by it.
-const growStep = 32 << 20
-
-// each calls fn with the image's bytes, in order, without the holes that the
-// file system tells of.
-func (s *source) each(fn func(off int64, p []byte) error) error {
-	if !s.seek {
-		buf := make([]byte, growStep)
-		for off := int64(0); ; {
-			n, err := io.ReadFull(s.File, buf)
-			if n > 0 {
-				if err := fn(off, buf[:n]); err != nil {
-					return err
-				}
-			}
-			off += int64(n)
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("read at offset %d: %w", off, err)
-			}
-		}
-	}
-	buf := make([]byte, pieceSize)
-	for off := int64(0); off < s.size; {
-		data, end := s.data(off)
-		for off = data; off < end; {
-			p := buf[:min(pieceSize, end-off)]
-			if _, err := io.ReadFull(io.NewSectionReader(s.File, off, int64(len(p))), p); err != nil {
-				return fmt.Errorf("%s: read at offset %d: %w", s.Name(), off, err)
-			}
-			if err := fn(off, p); err != nil {
-				return err
-			}
-			off += int64(len(p))
-		}
-	}
-	return nil
-}
-
-// data returns where data begins at or behind an offset, and where it ends. Of
-// what cannot tell, all is data.
-func (s *source) data(off int64) (begin, end int64) {
-	begin, err := unix.Seek(int(s.Fd()), off, unix.SEEK_DATA)
-	if errors.Is(err, unix.ENXIO) {
-		return s.size, s.size
-	}
-	if err != nil {
-		return off, s.size
-	}
-	begin &^= clusterLen - 1
-	begin = max(begin, off)
-	if end, err = unix.Seek(int(s.Fd()), begin, unix.SEEK_HOLE); err != nil || end <= begin {
-		end = s.size
-	}
-	return begin, min(end, s.size)
 }

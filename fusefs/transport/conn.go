@@ -59,6 +59,9 @@ type Conn struct {
 	readers  sync.WaitGroup // of the device, and of the rings
 	handlers sync.WaitGroup // requests that wait
 	ended    chan struct{}
+
+	notices sync.RWMutex // held for reading while the kernel is told something
+	closed  bool
 }
 
 // Mount mounts a file system on dir and serves it until it is unmounted.
@@ -157,7 +160,7 @@ func (c *Conn) finish() {
 	for _, q := range c.queues {
 		q.close()
 	}
-	unix.Close(c.fd)
+	c.closeDevice()
 	c.buffers.free()
 	c.raw.OnUnmount()
 	close(c.ended)

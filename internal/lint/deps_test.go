@@ -60,8 +60,10 @@ var allowed = []struct {
 	{"backend/fault", []string{"internal/gate"}, "holds calls"},
 	{"alba/osd/osdtest", []string{"internal/gate"}, "holds calls"},
 	{"internal/wal", nil, "framing of records, no files"},
+	{"internal/descriptors", nil, "shares of what a process may have open"},
 	{"internal/naming", nil, "what vDisks may be called"},
 	{"internal/generation", nil, "older copies told from newer ones, no files"},
+	{"internal/mounts", nil, "what is mounted on a machine, and what should be"},
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"openvstorage/nbd/nbdtest"
 	"openvstorage/scripts/server"
 )
 
@@ -70,10 +71,16 @@ func onDisk(t *testing.T, name string) int64 {
 
 // TestCopyInAndOut: a full image comes back as it went in.
 func TestCopyInAndOut(t *testing.T) {
-	size := int64(gib)
-	if testing.Short() {
-		size = 128 * mib
-	}
+	nbdtest.EachClients(t, func(t *testing.T, c nbdtest.Clients) {
+		size := int64(gib)
+		if testing.Short() || c.Suite != "" {
+			size = 128 * mib
+		}
+		testCopyInAndOut(t, size)
+	})
+}
+
+func testCopyInAndOut(t *testing.T, size int64) {
 	in := image(t, size, [2]int64{0, size})
 	tools := map[string]struct {
 		in, out func(uri, file string) []string

@@ -8,5 +8,6 @@
 //	go test -short ./scripts/e2e           without what takes long
 //	go test ./scripts/e2e -standin nbdkit  the client side alone, against a known server
 //
-// OVS_BIN names a built ovs to be tested instead.
+// OVS_BIN names a built ovs to be tested instead. Some run with the clients of
+// later releases of Debian too, from OVS_CLIENTS (scripts/fetch-clients).
 package e2e

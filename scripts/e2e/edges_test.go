@@ -12,7 +12,9 @@ import (
 
 // TestRequestsAtTheEdges: zero length, the end of the device, unknown flags.
 // After each refusal the connection goes on.
-func TestRequestsAtTheEdges(t *testing.T) {
+func TestRequestsAtTheEdges(t *testing.T) { eachClients(t, testRequestsAtTheEdges) }
+
+func testRequestsAtTheEdges(t *testing.T) {
 	if *standIn == "qemu-nbd" {
 		t.Skip("qemu-nbd answers EINVAL to a write beyond the end")
 	}
@@ -68,7 +70,9 @@ assert h.pread(512, size - 512) == bytearray(512)
 }
 
 // TestUnaligned runs random requests at any byte beside a byte array.
-func TestUnaligned(t *testing.T) {
+func TestUnaligned(t *testing.T) { eachClients(t, testUnaligned) }
+
+func testUnaligned(t *testing.T) {
 	if *standIn == "qemu-nbd" {
 		t.Skip("qemu-nbd does not zero what it trims")
 	}

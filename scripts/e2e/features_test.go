@@ -13,7 +13,9 @@ import (
 )
 
 // TestNBDInfo: what nbdinfo sees of an export.
-func TestNBDInfo(t *testing.T) {
+func TestNBDInfo(t *testing.T) { eachClients(t, testNBDInfo) }
+
+func testNBDInfo(t *testing.T) {
 	need(t, "nbdinfo")
 	uri, socket, export := newDisk(t, gib)
 	var info struct {
@@ -74,7 +76,9 @@ func allocated(m []extent) (n int64) {
 }
 
 // TestMap: block status tells what was written and what was trimmed.
-func TestMap(t *testing.T) {
+func TestMap(t *testing.T) { eachClients(t, testMap) }
+
+func testMap(t *testing.T) {
 	need(t, "nbdinfo", "qemu-io")
 	uri, _, _ := newDisk(t, gib)
 	if got := allocated(allocation(t, uri)); got != 0 {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/nbd/nbdtest"
 	"openvstorage/scripts/server"
 )
 
@@ -229,12 +230,19 @@ func shIn(t *testing.T, in string, args ...string) string {
 	return string(out)
 }
 
-// nbdsh runs a Python script with a libnbd handle h on uri. A Python that is
-// not Debian's own has no nbd module, so that /usr/bin goes first.
+// eachClients runs a test with the clients of several releases of Debian.
+func eachClients(t *testing.T, test func(t *testing.T)) {
+	nbdtest.EachClients(t, func(t *testing.T, _ nbdtest.Clients) { test(t) })
+}
+
+// nbdsh runs a Python script with a libnbd handle h on uri. Another Python than
+// the one that came with it has no nbd module, so that its directory goes first.
 func nbdsh(t *testing.T, uri, script string) string {
 	t.Helper()
 	need(t, "nbdsh")
-	t.Setenv("PATH", "/usr/bin:"+os.Getenv("PATH"))
+	path, err := exec.LookPath("nbdsh")
+	must(t, err)
+	t.Setenv("PATH", filepath.Dir(path)+":"+os.Getenv("PATH"))
 	return sh(t, "nbdsh", "-c", "h.set_request_structured_replies(True)", "-c", `h.add_meta_context("base:allocation")`, "-u", uri, "-c", script)
 }
 

@@ -119,6 +119,12 @@ func (h *Host) Resize(_ context.Context, name string, size uint64) error {
 	return nil
 }
 
+func (h *Host) ForceDelete(ctx context.Context, name string) error { return h.Delete(ctx, name) }
+
+func (h *Host) ForceRollback(ctx context.Context, name, snap string) error {
+	return h.Rollback(ctx, name, snap)
+}
+
 func (h *Host) Delete(_ context.Context, name string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
