@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
-	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 var (
@@ -219,40 +218,4 @@ func (n *diskNode) put(ctx context.Context, off int64, data []byte, hole bool) e
 		err = n.dev.Write(ctx, batch[:])
 	}
 	return err
-}
-
-// writes notes a handle that is open for writing.
-func (f *FS) writes(h *diskHandle) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.writers[h.pid] == nil {
-		f.writers[h.pid] = map[*diskHandle]bool{}
-	}
-	f.writers[h.pid][h] = true
-}
-
-// writesNoMore forgets a handle.
-func (f *FS) writesNoMore(h *diskHandle) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if delete(f.writers[h.pid], h); len(f.writers[h.pid]) == 0 {
-		delete(f.writers, h.pid)
-	}
-}
-
-// copies reports whether the caller has an empty NAME.raw open for writing, as cp
-// has when it looks for the holes of what it copies.
-func (f *FS) copies(ctx context.Context) bool {
-	caller, ok := fuse.FromContext(ctx)
-	if !ok || caller.Pid == 0 {
-		return false
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for h := range f.writers[caller.Pid] {
-		if !h.node.made() {
-			return true
-		}
-	}
-	return false
 }

@@ -80,7 +80,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if isDisk {
 		n, i, err := d.fs.find(ctx, disk)
 		if err == nil {
-			n.show(&out.Attr, i)
+			n.show(ctx, &out.Attr, i)
 			return d.NewInode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
 		}
 		// A directory may be named so that leads to a vDisk NAME.raw/OTHER.
@@ -91,12 +91,16 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if len(name) > nameMax {
 		return nil, syscall.ENAMETOOLONG
 	}
+	out.SetAttrTimeout(attrTimeout)
 	if e, ok := d.fs.tree.Get(full); ok && e.Kind == filetree.File {
 		n := d.fs.fileOf(e)
 		n.show(&out.Attr)
 		return d.NewInode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
 	}
 	if _, err := d.fs.directory(ctx, full); err != nil {
+		if isDisk && errors.Is(err, fs.ErrNotExist) {
+			d.fs.copiers.seeks(ctx)
+		}
 		return nil, errnoOf(err)
 	}
 	sub := d.fs.dirOf(full)
@@ -199,7 +203,7 @@ func (d *dirNode) free(ctx context.Context, name string) (dir uint64, isDisk boo
 
 // Create implements gofs.NodeCreater: NAME.raw becomes a vDisk when it gets a
 // size, other names are small files.
-func (d *dirNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
+func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
 	dir, isDisk, err := d.free(ctx, name)
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
@@ -208,7 +212,7 @@ func (d *dirNode) Create(ctx context.Context, name string, flags, mode uint32, o
 	if isDisk {
 		kind = filetree.EmptyDisk
 	}
-	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.newAttr(ctx, mode)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.newAttr(ctx, d.where(), mode, false)})
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
@@ -217,9 +221,10 @@ func (d *dirNode) Create(ctx context.Context, name string, flags, mode uint32, o
 	if isDisk {
 		n := d.fs.emptyOf(strings.TrimSuffix(full, suffix), e)
 		n.opened()
-		n.show(&out.Attr, Info{})
-		return d.NewInode(ctx, n, stable), n.handle(ctx, flags), openFlags, 0
+		n.show(ctx, &out.Attr, Info{})
+		return d.NewInode(ctx, n, stable), &diskHandle{n}, openFlags, 0
 	}
+	out.SetAttrTimeout(attrTimeout)
 	n := d.fs.fileOf(e)
 	if err := n.open(ctx); err != nil {
 		return nil, nil, 0, errnoOf(err)
@@ -237,7 +242,7 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.newAttr(ctx, mode)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.newAttr(ctx, d.where(), mode, true)})
 	if err != nil {
 		return nil, errnoOf(err)
 	}
@@ -245,6 +250,7 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 	d.fs.touchDirs(d.where())
 	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0, 0)
 	out.Nlink = 2
+	out.SetAttrTimeout(attrTimeout)
 	return d.NewInode(ctx, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
@@ -338,6 +344,7 @@ func (d *dirNode) settled(ctx context.Context) string {
 
 // Getattr implements gofs.NodeGetattrer.
 func (d *dirNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	out.SetTimeout(attrTimeout)
 	return errnoOf(d.show(ctx, &out.Attr))
 }
 

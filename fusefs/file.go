@@ -2,6 +2,8 @@ package fusefs
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"sync"
 	"syscall"
 	"time"
@@ -163,6 +165,7 @@ func (n *fileNode) showLocked(out *fuse.Attr) {
 // Getattr implements gofs.NodeGetattrer.
 func (n *fileNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	n.show(&out.Attr)
+	out.SetTimeout(attrTimeout)
 	return 0
 }
 
@@ -195,8 +198,19 @@ func (n *fileNode) truncate(ctx context.Context, size uint64) error {
 	defer n.keep.give()
 	defer n.closed()
 	n.mu.Lock()
+	same := int64(size) == int64(len(n.content))
 	err := n.resize(int64(size))
 	n.mu.Unlock()
+	if same { // it counts as modified all the same
+		_, err = n.fs.tree.Set(ctx, n.node, func(a *filetree.Attr) {
+			a.Modified = time.Now().UnixNano()
+			a.Changed = a.Modified
+		})
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil // it was unlinked
+		}
+		return err
+	}
 	if n.opens > 1 || err != nil {
 		return err
 	}

@@ -27,7 +27,8 @@ import (
 const (
 	maxBackground = 256
 	maxWrite      = 1 << 20
-	attrTimeout   = 100 * time.Millisecond // NBD clients and commands change sizes and names too
+	entryTimeout  = 100 * time.Millisecond // commands change names too
+	attrTimeout   = 100 * time.Millisecond // of what only the mount changes, and of directories
 )
 
 const (
@@ -75,8 +76,8 @@ type FS struct {
 	empty map[uint64]*diskNode    // by node of the tree, files that have no vDisk yet
 	files map[uint64]*fileNode    // by node of the tree
 	dirs  map[string]*dirNode     // by path
-	// writers are the handles of vDisks' files that are open for writing, by process.
-	writers map[uint32]map[*diskHandle]bool
+
+	copiers copiers
 }
 
 // Mount mounts pool on dir, with what is kept beside it in keys, and serves it
@@ -85,7 +86,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	f := &FS{
 		pool: pool, dir: dir, opt: opt, start: time.Now(),
 		disks: map[uuid.UUID]*diskNode{}, empty: map[uint64]*diskNode{}, files: map[uint64]*fileNode{},
-		dirs: map[string]*dirNode{}, writers: map[uint32]map[*diskHandle]bool{},
+		dirs: map[string]*dirNode{}, copiers: copiers{sought: map[uint32]time.Time{}},
 	}
 	if f.opt.Logger == nil {
 		f.opt.Logger = slog.New(slog.DiscardHandler)
@@ -109,11 +110,12 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	if _, err := f.look(ctx); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	timeout := attrTimeout
+	// Attributes of vDisks are asked for each time: others change them.
+	timeout := entryTimeout
 	told := &notices{}
 	raw := gofs.NewNodeFS(f.dirOf(""), &gofs.Options{
 		ServerCallbacks: told,
-		EntryTimeout:    &timeout, AttrTimeout: &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
+		EntryTimeout:    &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
 	})
 	f.conn, err = transport.Mount(f.dir, raw, transport.Options{
 		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Self: opt.Self, Logger: opt.Logger,
@@ -154,8 +156,12 @@ func (f *FS) settle(ctx context.Context) error {
 	if err := f.tree.ForgetDisks(ctx, func(id [16]byte) bool { return ids[id] }); err != nil {
 		return err
 	}
-	// Of what was written to and nobody noted when, the time of opening stays.
-	return f.keepDisks(ctx, 0)
+	// Of what was written to and nobody noted when, the time of opening stays. A
+	// mount that cannot keep it, for want of room, is there all the same.
+	if err := f.keepDisks(ctx, 0); err != nil && ctx.Err() == nil {
+		f.opt.Logger.Warn("times of files are not kept yet", "mount", f.dir, "err", err)
+	}
+	return ctx.Err()
 }
 
 // Unmount takes the mount away. While it is in use it waits, until ctx ends;
@@ -226,6 +232,9 @@ func under(dir, name string) (string, bool) {
 // directory returns the attributes of a directory, made or implied by names
 // below it.
 func (f *FS) directory(ctx context.Context, dir string) (filetree.Attr, error) {
+	if _, err := f.look(ctx); err != nil {
+		return filetree.Attr{}, err
+	}
 	at := f.dirChanged(dir)
 	start := max(f.start.UnixNano(), at)
 	implied := filetree.Attr{Mode: dirMode, UID: f.opt.UID, GID: f.opt.GID, Modified: start, Changed: start}
@@ -307,11 +316,20 @@ func change(a *filetree.Attr, in *fuse.SetAttrIn) {
 }
 
 // newAttr is what somebody who makes something gives it.
-func (f *FS) newAttr(ctx context.Context, mode uint32) filetree.Attr {
+//
+// In a directory with the set-group-ID bit it is of that directory's group, and a
+// directory has the bit too.
+func (f *FS) newAttr(ctx context.Context, dir string, mode uint32, isDir bool) filetree.Attr {
 	now := time.Now().UnixNano()
 	a := filetree.Attr{Mode: mode & 0o7777, UID: f.opt.UID, GID: f.opt.GID, Modified: now, Changed: now}
 	if caller, ok := fuse.FromContext(ctx); ok {
 		a.UID, a.GID = caller.Uid, caller.Gid
+	}
+	if up, ok := f.tree.Get(dir); ok && up.Mode&syscall.S_ISGID != 0 {
+		a.GID = up.GID
+		if isDir {
+			a.Mode |= syscall.S_ISGID
+		}
 	}
 	return a
 }

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,7 +20,6 @@ type index struct {
 	mu     sync.Mutex
 	listed uint64
 	made   bool
-	infos  []Info
 	disks  map[string]*branch // of DIR
 	snaps  map[string]*branch // of .snapshots/DIR, by DIR
 
@@ -32,7 +32,7 @@ type index struct {
 type branch struct {
 	list   []entry // in order of names, no name twice
 	holds  map[entry]bool
-	digest uint64 // of what is there, in any order
+	digest uint64 // of the files, in any order
 }
 
 // dirTime is when a directory was changed.
@@ -51,7 +51,9 @@ func (b *branch) add(e entry, id ...string) {
 	if b.holds == nil {
 		b.holds = map[entry]bool{}
 	}
-	b.digest += maphash.String(digestSeed, e.name+"/"+strings.Join(id, "/"))
+	if !e.dir {
+		b.digest += maphash.String(digestSeed, e.name+"/"+strings.Join(id, "/"))
+	}
 	if !b.holds[e] {
 		b.holds[e] = true
 		b.list = append(b.list, e)
@@ -89,6 +91,7 @@ func (f *FS) look(ctx context.Context) (*index, error) {
 			up, name := splitPath(sub)
 			branchOf(snaps, up).add(entry{name, true})
 			if sub != i.Name {
+				branchOf(disks, sub)
 				branchOf(disks, up).add(entry{name, true})
 			}
 			if up == "" {
@@ -98,28 +101,46 @@ func (f *FS) look(ctx context.Context) (*index, error) {
 		}
 		of := branchOf(snaps, i.Name)
 		for _, s := range i.Snapshots {
-			of.add(entry{s.Name + suffix, false}, i.ID.String(), time.Unix(0, s.Created).String())
+			of.add(entry{s.Name + suffix, false}, i.ID.String(), strconv.FormatInt(s.Created, 10))
 		}
 	}
 	if x.made {
 		now := time.Now().UnixNano()
-		x.compare(x.disks, disks, "", now)
-		x.compare(x.snaps, snaps, snapshotsDir, now)
+		x.compare(x.disks, disks, "", now, func(dir string) bool {
+			_, kept := f.tree.Get(dir)
+			return kept // it is there whatever is below it
+		})
+		x.compare(x.snaps, snaps, snapshotsDir, now, func(string) bool { return false })
 	}
-	x.listed, x.made, x.infos, x.disks, x.snaps = listed, true, infos, disks, snaps
+	x.listed, x.made, x.disks, x.snaps = listed, true, disks, snaps
 	return x, nil
 }
 
-// compare gives directories that differ a time. x.mu is held.
-func (x *index) compare(old, now map[string]*branch, below string, at int64) {
-	for dir, b := range now {
-		if was := old[dir]; was == nil || was.digest != b.digest {
+// compare gives directories that differ a time, and those in which one has come or
+// gone, unless it stays anyway. x.mu is held.
+func (x *index) compare(old, now map[string]*branch, below string, at int64, stays func(dir string) bool) {
+	differs := func(dir string, was, is *branch) {
+		var before, after uint64
+		if was != nil {
+			before = was.digest
+		}
+		if is != nil {
+			after = is.digest
+		}
+		if before != after {
 			x.touch(at, join(below, dir))
 		}
+		if (was == nil || is == nil) && dir != "" && !stays(dir) {
+			up, _ := splitPath(dir)
+			x.touch(at, join(below, up))
+		}
 	}
-	for dir := range old {
+	for dir, is := range now {
+		differs(dir, old[dir], is)
+	}
+	for dir, was := range old {
 		if now[dir] == nil {
-			x.touch(at, join(below, dir)) // one that has an entry stays
+			differs(dir, was, nil)
 		}
 	}
 }

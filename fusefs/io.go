@@ -218,26 +218,19 @@ func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whe
 	if n.dev == nil {
 		return 0, n.noDevice(syscall.ENXIO)
 	}
-	return n.fs.seek(ctx, n.dev, off, whence)
+	return seekDevice(ctx, n.dev, off, whence)
 }
 
-// seek finds the next byte at or after off that is in data, or in a hole; the end
-// of the device is a hole, and so is what reads as zeros and takes no room: data is
-// what Info.Allocated counts. To who is about to copy to an empty file all is data,
-// so that he copies the whole at once, which makes a clone.
-func (f *FS) seek(ctx context.Context, dev Device, off uint64, whence uint32) (uint64, syscall.Errno) {
+// seekDevice finds the next byte at or after off that is in data, or in a hole; the
+// end of the device is a hole, and so is what reads as zeros and takes no room: data
+// is what Info.Allocated counts.
+func seekDevice(ctx context.Context, dev Device, off uint64, whence uint32) (uint64, syscall.Errno) {
 	if whence != seekData && whence != seekHole {
 		return 0, syscall.EINVAL
 	}
 	size := dev.Size()
 	if off >= uint64(size) {
 		return 0, syscall.ENXIO
-	}
-	if f.copies(ctx) {
-		if whence == seekData {
-			return off, 0
-		}
-		return uint64(size), 0
 	}
 	at, found := int64(off), false
 	err := dev.Extents(ctx, at, size-at, func(e Extent) bool {

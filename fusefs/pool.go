@@ -67,9 +67,10 @@ type Info struct {
 
 // Snapshot is a snapshot of a vDisk.
 type Snapshot struct {
-	Name    string
-	Size    int64
-	Created int64
+	Name      string
+	Size      int64
+	Created   int64
+	Allocated int64 // as of an Info
 }
 
 // Space is the room of the backend in bytes.

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/google/uuid"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -113,6 +112,7 @@ func (d *snapDir) list(ctx context.Context) ([]entry, error) {
 // snapDirOf returns the node of a directory of snapshots.
 func (f *FS) snapDirOf(ctx context.Context, parent *gofs.Inode, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	d := &snapDir{fs: f, path: name}
+	out.SetAttrTimeout(attrTimeout)
 	if err := d.show(ctx, &out.Attr); err != nil {
 		return nil, errnoOf(err)
 	}
@@ -127,7 +127,7 @@ func (d *snapDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	}
 	for _, s := range disk.Snapshots {
 		if s.Name+suffix == name {
-			attrs(&out.Attr, syscall.S_IFREG, d.fs.snapshotAttr(roFileMode, s.Created), s.Size, s.Size)
+			d.fs.showSnapshot(ctx, &out.Attr, s)
 			stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: snapIno(disk.ID, s.Name, s.Created)}
 			return d.NewInode(ctx, &snapFile{fs: d.fs, disk: disk.ID, snap: s}, stable), 0
 		}
@@ -163,6 +163,7 @@ func (d *snapDir) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 
 // Getattr implements gofs.NodeGetattrer.
 func (d *snapDir) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	out.SetTimeout(attrTimeout)
 	return errnoOf(d.show(ctx, &out.Attr))
 }
 
@@ -175,10 +176,26 @@ func (d *snapDir) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno
 func (d *snapDir) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 // Getattr implements gofs.NodeGetattrer.
-func (s *snapFile) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	attrs(&out.Attr, syscall.S_IFREG, s.fs.snapshotAttr(roFileMode, s.snap.Created), s.snap.Size, s.snap.Size)
-	out.SetTimeout(time.Second)
+func (s *snapFile) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	i, err := s.fs.pool.InfoOf(ctx, s.disk)
+	for _, now := range i.Snapshots {
+		if err == nil && now.Name == s.snap.Name && now.Created == s.snap.Created {
+			s.fs.showSnapshot(ctx, &out.Attr, now)
+			return 0
+		}
+	}
+	s.fs.showSnapshot(ctx, &out.Attr, s.snap)
+	out.Nlink = 0 // it was deleted
 	return 0
+}
+
+// showSnapshot fills in attributes.
+func (f *FS) showSnapshot(ctx context.Context, out *fuse.Attr, s Snapshot) {
+	used := s.Allocated
+	if f.copiers.copies(ctx) {
+		used = s.Size
+	}
+	attrs(out, syscall.S_IFREG, f.snapshotAttr(roFileMode, s.Created), s.Size, used)
 }
 
 // Statfs implements gofs.NodeStatfser.
@@ -218,7 +235,7 @@ func (s *snapFile) Read(ctx context.Context, f gofs.FileHandle, dest []byte, off
 
 // Lseek implements gofs.NodeLseeker.
 func (s *snapFile) Lseek(ctx context.Context, f gofs.FileHandle, off uint64, whence uint32) (uint64, syscall.Errno) {
-	return s.fs.seek(ctx, f.(*snapHandle).dev, off, whence)
+	return seekDevice(ctx, f.(*snapHandle).dev, off, whence)
 }
 
 // Release implements gofs.NodeReleaser.

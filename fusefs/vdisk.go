@@ -85,12 +85,13 @@ func (n *diskNode) touch() {
 }
 
 // Open implements gofs.NodeOpener. All opens of a file share one device.
-func (n *diskNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
-	if n.openedAgain() {
-		return n.handle(ctx, flags), openFlags, 0
-	}
-	if err := until(ctx, n.mu.TryLock); err != nil {
+func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	again := false
+	if err := until(ctx, func() bool { again = n.openedAgain(); return again || n.mu.TryLock() }); err != nil {
 		return nil, 0, errnoOf(err)
+	}
+	if again {
+		return &diskHandle{n}, openFlags, 0
 	}
 	defer n.mu.Unlock()
 	if n.made() && n.dev == nil {
@@ -99,7 +100,7 @@ func (n *diskNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uin
 		}
 	}
 	n.opened()
-	return n.handle(ctx, flags), openFlags, 0
+	return &diskHandle{n}, openFlags, 0
 }
 
 // openedAgain counts one more open, if there is one and all that it needs. That
@@ -119,20 +120,7 @@ func (n *diskNode) openedAgain() bool {
 }
 
 // diskHandle is an open file: the library tells of the release of handles only.
-type diskHandle struct {
-	node *diskNode
-	pid  uint32 // that opened it for writing; 0: for reading, or not known
-}
-
-// handle returns a handle of the file, which counts one more open already.
-func (n *diskNode) handle(ctx context.Context, flags uint32) *diskHandle {
-	h := &diskHandle{node: n}
-	if caller, ok := fuse.FromContext(ctx); ok && flags&syscall.O_ACCMODE != syscall.O_RDONLY {
-		h.pid = caller.Pid
-		n.fs.writes(h)
-	}
-	return h
-}
+type diskHandle struct{ node *diskNode }
 
 // opened counts one more open. n.mu is held for writing, or nobody knows n yet.
 func (n *diskNode) opened() {
@@ -202,8 +190,7 @@ func (n *diskNode) closed() bool {
 }
 
 // Release implements gofs.NodeReleaser.
-func (n *diskNode) Release(ctx context.Context, f gofs.FileHandle) syscall.Errno {
-	n.fs.writesNoMore(f.(*diskHandle))
+func (n *diskNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno {
 	if n.closed() {
 		return 0
 	}
@@ -272,11 +259,15 @@ func (n *diskNode) size(ctx context.Context) (int64, error) {
 
 // show fills in attributes of a vDisk's file, or of an empty one. It waits for
 // nobody.
-func (n *diskNode) show(out *fuse.Attr, i Info) {
+func (n *diskNode) show(ctx context.Context, out *fuse.Attr, i Info) {
 	kept := n.kept()
 	if n.made() {
 		a := settled(kept, i.Change).Attr
-		attrs(out, syscall.S_IFREG, n.fs.owned(a), i.Size, i.Allocated)
+		used := i.Allocated
+		if n.fs.copiers.copies(ctx) {
+			used = i.Size
+		}
+		attrs(out, syscall.S_IFREG, n.fs.owned(a), i.Size, used)
 		return
 	}
 	kept.Modified = max(kept.Modified, n.mtime.Load())
@@ -291,20 +282,20 @@ func (n *diskNode) show(out *fuse.Attr, i Info) {
 // links, to who still has its file.
 func (n *diskNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	if !n.made() {
-		n.show(&out.Attr, Info{})
+		n.show(ctx, &out.Attr, Info{})
 		return 0
 	}
 	i, err := n.info(ctx)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && n.made():
-		n.show(&out.Attr, Info{})
+		n.show(ctx, &out.Attr, Info{})
 		out.Nlink = 0
 	case errors.Is(err, fs.ErrNotExist):
-		n.show(&out.Attr, Info{}) // emptied meanwhile
+		n.show(ctx, &out.Attr, Info{}) // emptied meanwhile
 	case err != nil:
 		return errnoOf(err)
 	default:
-		n.show(&out.Attr, i)
+		n.show(ctx, &out.Attr, i)
 	}
 	return 0
 }

@@ -109,7 +109,15 @@ func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UU
 func (v *Volume) show(s *snapshot) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	s.hidden = false
+	v.hide(s, false)
+}
+
+// hide has nobody see a snapshot any more, or all. v.mu is held.
+func (v *Volume) hide(s *snapshot, hidden bool) {
+	if s.hidden != hidden {
+		s.hidden = hidden
+		v.host.listed.Add(1)
+	}
 }
 
 // hideChildless hides the snapshots that were made for clones and have none: they
@@ -121,7 +129,7 @@ func (v *Volume) hideChildless() {
 	defer v.mu.Unlock()
 	for _, s := range v.snapshots {
 		if s.Auto && len(v.cat.ChildrenOf(s.ID)) == 0 {
-			s.hidden = true
+			v.hide(s, true)
 		}
 	}
 }
@@ -135,7 +143,7 @@ func (v *Volume) hideLost(lost catalog.Child) {
 	if s := v.snapshot(lost.Snapshot); alone && s != nil && s.Auto {
 		v.mu.Lock()
 		defer v.mu.Unlock()
-		s.hidden = true
+		v.hide(s, true)
 	}
 }
 

@@ -174,8 +174,10 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	uncounted := v.countHeld(ctx)
-	more, err = v.m.Reap(ctx, reapPages)
-	return more || uncounted, err
+	if more, err = v.m.Reap(ctx, reapPages); more || uncounted || err != nil {
+		return true, err
+	}
+	return v.countBounds(ctx), nil
 }
 
 // reapPages bounds one step of the map's background work.

@@ -121,7 +121,7 @@ func fileInfo(s volumedriver.Stat) fusefs.Info {
 		Change: fusefs.Change{Epoch: s.Change.Epoch, Base: s.Change.Base, Seen: s.Change.Seen, Last: s.Change.Last, At: s.Change.At.UnixNano()},
 	}
 	for _, snap := range s.Snapshots {
-		out.Snapshots = append(out.Snapshots, fusefs.Snapshot{Name: snap.Name, Size: int64(snap.Size), Created: snap.Created.UnixNano()})
+		out.Snapshots = append(out.Snapshots, fusefs.Snapshot{Name: snap.Name, Size: int64(snap.Size), Created: snap.Created.UnixNano(), Allocated: int64(snap.Allocated)})
 	}
 	return out
 }

@@ -295,7 +295,7 @@ func (d *daemon) uris(vdisk string) []string {
 // Every step is taken, whatever the others say.
 func (d *daemon) stop() error {
 	d.stopping.Store(true)
-	var errs [7]error
+	var errs [6]error
 	if err := notify(stateStopping); err != nil {
 		d.logger.Warn("systemd was not told", "err", err)
 	}
@@ -334,8 +334,8 @@ func (d *daemon) stop() error {
 	}
 	if d.mount != nil { // nobody writes any more
 		keeping, cancel := context.WithTimeout(context.Background(), stopTimeout)
-		if err := d.mount.Keep(keeping); err != nil {
-			errs[6] = fmt.Errorf("keep the times of files: %w", err)
+		if err := d.mount.Keep(keeping); err != nil { // they are taken from the next start then
+			d.logger.Warn("times of files are not kept", "mount", d.flags.mount, "err", err)
 		}
 		cancel()
 	}

@@ -22,17 +22,18 @@ import (
 
 // Pool implements fusefs.Pool.
 type Pool struct {
-	keys   filetree.Keys
-	mu     sync.Mutex
-	disks  map[string]*Disk
-	next   int
-	clones int
-	listed atomic.Uint64
-	hold   atomic.Pointer[chan struct{}] // clones wait for it
-	refuse atomic.Pointer[error]
-	stall  atomic.Pointer[stall]
-	before atomic.Pointer[func()]
-	doubt  atomic.Pointer[bool]
+	keys    filetree.Keys
+	mu      sync.Mutex
+	disks   map[string]*Disk
+	next    int
+	clones  int
+	listed  atomic.Uint64
+	hold    atomic.Pointer[chan struct{}] // clones wait for it
+	cloning atomic.Int32
+	refuse  atomic.Pointer[error]
+	stall   atomic.Pointer[stall]
+	before  atomic.Pointer[func()]
+	doubt   atomic.Pointer[bool]
 }
 
 // stall is what writes wait for.
@@ -134,6 +135,9 @@ func (p *Pool) HoldClones() (over func()) {
 	p.hold.Store(&c)
 	return func() { p.hold.Store(nil); close(c) }
 }
+
+// Cloning is how many clones wait.
+func (p *Pool) Cloning() int { return int(p.cloning.Load()) }
 
 // Listed implements fusefs.Pool.
 func (p *Pool) Listed() uint64 { return p.listed.Load() }
@@ -266,6 +270,8 @@ func (p *Pool) Clone(ctx context.Context, from, name string) error {
 		return err
 	}
 	if c := p.hold.Load(); c != nil {
+		p.cloning.Add(1)
+		defer p.cloning.Add(-1)
 		select {
 		case <-*c:
 		case <-ctx.Done():
@@ -411,7 +417,7 @@ func (p *Pool) Snapshot(_ context.Context, name, snap string) error {
 	d.change.Seen++ // which changes nothing
 	p.listed.Add(1)
 	d.old[snap] = &Disk{pool: p, data: bytes.Clone(d.data)}
-	d.snaps = append(slices.Clone(d.snaps), fusefs.Snapshot{Name: snap, Size: int64(len(d.data))})
+	d.snaps = append(slices.Clone(d.snaps), fusefs.Snapshot{Name: snap, Size: int64(len(d.data)), Allocated: int64(len(d.data)) / 2})
 	return nil
 }
 
