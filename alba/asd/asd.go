@@ -25,9 +25,9 @@ type ASD struct {
 	lock io.Closer
 
 	claimMu   sync.Mutex
-	identity  Identity        // its Owner guarded by claimMu
-	claimed   generation.Mark // guarded by claimMu
-	claimTurn uint64          // of the block that holds it, 0: there is none yet; guarded by claimMu
+	identity  Identity                        // its Owner guarded by claimMu
+	claimed   atomic.Pointer[generation.Mark] // changed under claimMu
+	claimTurn uint64                          // of the block that holds it, 0: there is none yet; guarded by claimMu
 
 	// mu guards the index, what segment marks so, and the following. It is
 	// never held during I/O, and by the writer only as long as it takes to
@@ -122,9 +122,12 @@ func (a *ASD) open() (err error) {
 	if a.lock, err = a.opt.FS.Lock(path.Join(a.opt.Dir, LockName)); err != nil {
 		return err
 	}
-	if a.claimed, a.claimTurn, _, err = readClaim(a.opt.FS, a.opt.Dir); err != nil {
+	claimed, turn, _, err := readClaim(a.opt.FS, a.opt.Dir)
+	if err != nil {
 		return err
 	}
+	a.claimTurn = turn
+	a.claimed.Store(&claimed)
 	if err := a.replay(); err != nil {
 		return err
 	}
@@ -176,6 +179,9 @@ func (a *ASD) closeFiles() error {
 
 // ID implements osd.OSD.
 func (a *ASD) ID() uuid.UUID { return a.identity.ID }
+
+// Dir is the ASD's directory.
+func (a *ASD) Dir() string { return a.opt.Dir }
 
 // Damage returns what Open found bad that had been synced, the first 1000.
 func (a *ASD) Damage() []Damage {

@@ -104,11 +104,7 @@ func readClaim(fsys disk.FS, dir string) (newest generation.Mark, turn uint64, w
 }
 
 // Claimed is the newest generation that the ASD has seen.
-func (a *ASD) Claimed() generation.Mark {
-	a.claimMu.Lock()
-	defer a.claimMu.Unlock()
-	return a.claimed
-}
+func (a *ASD) Claimed() generation.Mark { return *a.claimed.Load() }
 
 // Raise has the ASD remember a generation, durably. The caller has judged that
 // Claimed is no newer one. A failed write or sync makes the ASD read-only, as
@@ -122,13 +118,14 @@ func (a *ASD) Raise(ctx context.Context, m generation.Mark) error {
 	if err := a.writable(); err != nil {
 		return err
 	}
-	if a.claimed == m {
+	if a.Claimed() == m {
 		return nil
 	}
 	if err := a.writeClaim(m); err != nil {
 		return fmt.Errorf("asd: raise %s to %v: %w", a.opt.Dir, m, err)
 	}
-	a.claimed, a.claimTurn = m, a.claimTurn+1
+	a.claimTurn++
+	a.claimed.Store(&m)
 	return nil
 }
 

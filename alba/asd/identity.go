@@ -23,6 +23,9 @@ const (
 	newName      = "new"
 )
 
+// IdentityName is the file that makes a directory an ASD's.
+const IdentityName = identityName
+
 // LockName is the file in an ASD's directory that the process holds which has it
 // open.
 const LockName = "lock"

@@ -289,6 +289,7 @@ func TestFailedPut(t *testing.T) {
 	}
 	one.Remove()
 	two.Remove()
+	b.Settle() // of the put that failed, what was under way
 	b.Return(1)
 	b.Return(2)
 	check(t, b.Work.Survey(ctx))

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"openvstorage/alba/abm"
@@ -20,9 +19,9 @@ import (
 	"openvstorage/alba/fragmentcache"
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/nsm"
-	"openvstorage/alba/osd"
 	"openvstorage/arakoon/groups"
 	"openvstorage/internal/datadir"
+	"openvstorage/internal/disk/stopdisk"
 
 	"github.com/google/uuid"
 )
@@ -44,8 +43,13 @@ type Backend struct {
 
 	mu     sync.Mutex // disks come and go one at a time
 	asds   map[uint64]*asd.ASD
-	files  *asd.Descriptors // of all of them
+	doors  map[uint64]*stopdisk.FS // what each of them is opened on
+	opens  map[uint64]*opening     // under way
+	files  *asd.Descriptors        // of all of them
 	expect func(context.Context) ([]string, error)
+
+	errandMu sync.Mutex
+	errands  map[string]*errand // by directory
 
 	seenMu     sync.Mutex
 	seen       disksSeen   // what ASDs were told to remember
@@ -77,7 +81,10 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors)}
+	b := &Backend{
+		opt: o, fleet: fleet.New(nil), groups: o.Groups, files: asd.NewDescriptors(o.Descriptors),
+		asds: make(map[uint64]*asd.ASD), doors: make(map[uint64]*stopdisk.FS), opens: make(map[uint64]*opening), errands: make(map[string]*errand),
+	}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -138,6 +145,7 @@ func (b *Backend) open(ctx context.Context) (err error) {
 	var background context.Context
 	background, b.stop = context.WithCancel(context.Background())
 	b.work.Start()
+	b.done.Go(func() { b.fleet.Watch(background, b.changed) })
 	b.done.Go(func() { b.lookOut(background) })
 	b.done.Go(func() { b.beats(background) })
 	return nil
@@ -193,8 +201,21 @@ func (b *Backend) hostOf(number uint64) (*nsm.Client, error) {
 	return b.nsm, nil
 }
 
+// changed tells of a disk that does otherwise than before.
+func (b *Backend) changed(d *fleet.Disk, before, after fleet.Condition) {
+	if after.State == fleet.Well {
+		b.opt.Logger.Info("a disk is well again", "disk", d.Number, "dir", b.path(d.Place), "was", before.State.String(), "for", time.Since(before.Since).Round(time.Second))
+	} else {
+		b.opt.Logger.Warn("a disk is "+after.State.String(), "disk", d.Number, "dir", b.path(d.Place), "reason", after.Reason, "since", after.Since)
+	}
+	if b.work != nil {
+		b.work.Wake()
+	}
+}
+
 // Close ends everything, what uses others first. Nothing may use the backend
-// any more.
+// any more. A disk that does not answer is left as it is, its lock given back, and
+// the error names it.
 func (b *Backend) Close() error {
 	var errs []error
 	if b.stop != nil {
@@ -219,12 +240,7 @@ func (b *Backend) Close() error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for number, a := range b.asds {
-		if d := b.fleet.Disk(number); d != nil {
-			d.Detach(errors.New("the backend is closed"))
-		}
-		errs = append(errs, a.Close())
-	}
+	errs = append(errs, b.closeDisks())
 	if b.alone != nil {
 		if b.groups != nil {
 			errs = append(errs, b.groups.Close())
@@ -253,62 +269,22 @@ func (b *Backend) refresh(ctx context.Context) error {
 		}
 		known[o.Number] = true
 		if o.State == abm.OSDLost {
-			b.drop(o.Number, errors.New("it is lost, and was given up"))
+			b.drop(ctx, o.Number, errors.New("it is lost, and was given up"))
 			continue
 		}
 		d := b.fleet.Add(o.Number, uuid.UUID(o.LongID), o.Node, string(o.Endpoint))
 		d.SetLeaving(o.State == abm.OSDDraining)
-		if d.Missing() != nil {
+		if d.Attached() != nil {
 			missing = append(missing, d)
 		}
 	}
 	for _, d := range b.fleet.All() {
 		if !known[d.Number] {
-			b.drop(d.Number, errors.New("it was forgotten"))
+			b.drop(ctx, d.Number, errors.New("it was forgotten"))
 		}
 	}
 	b.attach(ctx, missing...)
 	return nil
-}
-
-// drop takes a disk out of the fleet. b.mu is held.
-func (b *Backend) drop(number uint64, reason error) {
-	if d := b.fleet.Disk(number); d != nil {
-		d.Detach(reason)
-		b.fleet.Remove(number)
-	}
-	if a := b.asds[number]; a != nil {
-		delete(b.asds, number)
-		if err := a.Close(); err != nil {
-			b.opt.Logger.Warn("close of a disk that was given up", "disk", number, "err", err)
-		}
-	}
-}
-
-// attach opens disks of the fleet that are where they should be, side by side:
-// one that was not closed cleanly reads much of itself. b.mu is held.
-func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
-	asds, errs := make([]*asd.ASD, len(disks)), make([]error, len(disks))
-	var all sync.WaitGroup
-	for i, d := range disks {
-		all.Go(func() { asds[i], errs[i] = b.openASD(ctx, b.path(d.Place), d.UUID) })
-	}
-	all.Wait()
-	for i, d := range disks {
-		if err := errs[i]; err != nil {
-			b.cannotOpen(d, err)
-			continue
-		}
-		b.asds[d.Number] = asds[i]
-		d.Attach(asds[i])
-		if err := d.Refresh(ctx); err != nil {
-			b.opt.Logger.Warn("a disk does not tell how full it is", "disk", d.Number, "err", err)
-		}
-		b.opt.Logger.Info("disk is there", "disk", d.Number, "dir", b.path(d.Place))
-		if b.work != nil {
-			b.work.Wake()
-		}
-	}
 }
 
 // cannotOpen notes why a disk cannot be opened: it is missing, or it is there and
@@ -324,41 +300,6 @@ func (b *Backend) cannotOpen(d *fleet.Disk, err error) {
 	}
 	b.opt.Logger.Warn("disk is missing", "disk", d.Number, "dir", b.path(d.Place), "err", err)
 	d.Detach(err)
-}
-
-// openASD opens the ASD in a directory if it is the one that is wanted.
-func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.ASD, error) {
-	there, err := asd.ReadIdentity(b.opt.FS, dir)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case there.ID != id:
-		return nil, fmt.Errorf("%s holds another ASD, %s: put back the one that was here, or take that directory for `ovs alba osd replace`", dir, there.ID)
-	case there.Owner != uuid.Nil && there.Owner != b.opt.ID:
-		return nil, fmt.Errorf("the ASD in %s belongs to backend %s", dir, there.Owner)
-	}
-	if err := b.mayAttach(dir, id); err != nil {
-		return nil, err
-	}
-	a, err := asd.Open(asd.Options{
-		FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Descriptors: b.files, Logger: b.opt.Logger.With("asd", dir),
-	})
-	if err != nil {
-		return nil, err
-	}
-	// It remembers this start before it takes anything from it. One that is full
-	// can still be read and deleted from, one that takes no writes be read; either
-	// is told with the next beat that it takes.
-	m := b.groups.Mark()
-	if err := a.Raise(ctx, m); errors.Is(err, syscall.ENOSPC) || errors.Is(err, osd.ErrReadOnly) {
-		b.opt.Logger.Warn("a disk has not remembered this start yet", "dir", dir, "err", err)
-	} else if err != nil {
-		return nil, errors.Join(err, a.Close())
-	} else {
-		b.told(a, m)
-	}
-	return a, nil
 }
 
 // lookOut looks for missing disks until ctx ends, and gives memory back that
@@ -404,45 +345,4 @@ func (b *Backend) lookAll(ctx context.Context, reopened map[uint64]time.Time) {
 	for _, d := range b.fleet.All() {
 		b.look(ctx, d, reopened)
 	}
-}
-
-// reopenEvery is how often a disk is opened anew that takes no writes, or that is
-// there and could not be opened: an open may read much.
-const reopenEvery = 10 * time.Second
-
-// look opens a disk that is missing, if it is back, and one that takes no
-// writes or answers nothing: what made it so may be over, and if its directory
-// was taken away, or cannot be read, it is missing.
-func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]time.Time) {
-	reason := d.Refresh(ctx) // before the lock: a dying disk takes its time
-	if reason == nil {
-		reason = d.Known().ReadOnly
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.fleet.Disk(d.Number) != d {
-		return
-	}
-	if d.Missing() != nil {
-		if !errors.Is(d.Reason(), asd.ErrNoASD) {
-			if time.Since(reopened[d.Number]) < reopenEvery {
-				return
-			}
-			reopened[d.Number] = time.Now()
-		}
-		b.attach(ctx, d)
-		return
-	}
-	if reason == nil || errors.Is(reason, fleet.ErrMissing) || ctx.Err() != nil || time.Since(reopened[d.Number]) < reopenEvery {
-		return
-	}
-	reopened[d.Number] = time.Now()
-	b.opt.Logger.Warn("a disk takes no writes, or does not answer; it is opened anew", "disk", d.Number, "err", reason)
-	d.Detach(reason)
-	a := b.asds[d.Number]
-	delete(b.asds, d.Number)
-	if err := a.Close(); err != nil {
-		b.opt.Logger.Warn("close of a disk that took no writes", "disk", d.Number, "err", err)
-	}
-	b.attach(ctx, d)
 }

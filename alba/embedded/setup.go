@@ -13,6 +13,7 @@ import (
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
+	"openvstorage/internal/disk"
 
 	"github.com/google/uuid"
 )
@@ -96,23 +97,25 @@ func (b *Backend) create(ctx context.Context) error {
 // and gives it its owner.
 func (b *Backend) makeASD(ctx context.Context, id uuid.UUID, endpoint string) error {
 	dir := b.path(endpoint)
-	switch there, err := asd.ReadIdentity(b.opt.FS, dir); {
-	case err == nil && there.ID != id:
-		return fmt.Errorf("%s holds ASD %s already, not %s: give an empty directory", dir, there.ID, id)
-	case err == nil:
-		return nil
-	case !errors.Is(err, asd.ErrNoASD): // there may be one
-		return err
-	}
-	if !path.IsAbs(endpoint) {
-		if err := b.opt.FS.MkdirAll(path.Dir(dir), 0o700); err != nil {
+	return b.aside(ctx, dir, func(fsys disk.FS) error {
+		switch there, err := asd.ReadIdentity(fsys, dir); {
+		case err == nil && there.ID != id:
+			return fmt.Errorf("%s holds ASD %s already, not %s: give an empty directory", dir, there.ID, id)
+		case err == nil:
+			return nil
+		case !errors.Is(err, asd.ErrNoASD): // there may be one
 			return err
 		}
-		if err := b.opt.FS.SyncDir(b.opt.Dir); err != nil {
-			return err
+		if !path.IsAbs(endpoint) {
+			if err := fsys.MkdirAll(path.Dir(dir), 0o700); err != nil {
+				return err
+			}
+			if err := fsys.SyncDir(b.opt.Dir); err != nil {
+				return err
+			}
 		}
-	}
-	return asd.Create(b.opt.FS, dir, asd.Identity{ID: id, Owner: b.opt.ID, Node: b.node()})
+		return asd.Create(fsys, dir, asd.Identity{ID: id, Owner: b.opt.ID, Node: b.node()})
+	})
 }
 
 // endpoints are where the ASDs of a new backend are: relative to the data
@@ -184,6 +187,18 @@ func show(list []policy.Policy) string {
 	return strings.Join(s, " ")
 }
 
+// identityIn reads who the ASD in a directory is.
+func (b *Backend) identityIn(ctx context.Context, dir string) (id asd.Identity, err error) {
+	var there asd.Identity
+	if err = b.aside(ctx, dir, func(fsys disk.FS) (err error) {
+		there, err = asd.ReadIdentity(fsys, dir)
+		return err
+	}); err == nil {
+		id = there
+	}
+	return id, err
+}
+
 // move takes the directories of --asd as the places of the ASDs that are in
 // them: a disk may be mounted elsewhere. A directory that holds none of ours,
 // and is not one that is recorded, is refused.
@@ -192,7 +207,7 @@ func (b *Backend) move(ctx context.Context, all []abm.OSD) error {
 		if slices.ContainsFunc(all, func(o abm.OSD) bool { return string(o.Endpoint) == dir }) {
 			continue
 		}
-		id, err := asd.ReadIdentity(b.opt.FS, dir)
+		id, err := b.identityIn(ctx, dir)
 		if err != nil && !errors.Is(err, asd.ErrNoASD) {
 			return err // it may be one of them
 		}

@@ -1,6 +1,7 @@
 package osdisk
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -141,9 +142,14 @@ func (FS) Statfs(name string) (disk.Usage, error) {
 // Lock takes flock(2) on name, which it makes if it is absent, and leaves the
 // process id in it. The lock goes with Close or with the process. The file
 // stays: removing it would let two holders lock two files of one name. A
-// second Lock from this process is refused like any other.
+// second Lock from this process is refused like any other. On a file system that is
+// read-only a file that is there is locked all the same.
 func (FS) Lock(name string) (io.Closer, error) {
 	f, err := open(name, disk.Write|disk.Create, 0o644)
+	readOnly := errors.Is(err, unix.EROFS)
+	if readOnly {
+		f, err = open(name, 0, 0)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -153,17 +159,36 @@ func (FS) Lock(name string) (io.Closer, error) {
 		f.Close()
 		return nil, err
 	}
-	if err == nil {
+	if err == nil && !readOnly {
 		err = f.Truncate(0)
 	}
-	if err == nil {
+	if err == nil && !readOnly {
 		_, err = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
 	}
 	if err != nil {
 		f.Close()
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
 	}
-	return f, nil
+	return lockFile{f}, nil
+}
+
+// lockFile is a lock that is held.
+type lockFile struct{ *File }
+
+// Unlock gives the lock back and leaves the file open. It does not wait for the
+// disk, as Close may, which has to.
+func (l lockFile) Unlock() error {
+	if !l.d.acquire() {
+		return nil // closed: the number may be another file's
+	}
+	defer l.d.release()
+	return unix.Flock(l.d.fd, unix.LOCK_UN)
+}
+
+// Close gives the lock back.
+func (l lockFile) Close() error {
+	_ = l.Unlock() // what fails here the close does
+	return l.File.Close()
 }
 
 // lockError says who holds a lock; it is disk.ErrLocked.
