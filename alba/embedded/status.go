@@ -25,8 +25,9 @@ type OSD struct {
 	ID        uuid.UUID `json:"id"`
 	Dir       string    `json:"dir"`
 	Node      string    `json:"node"`
-	State     string    `json:"state"` // ok, missing, unopened, full, read-only, draining, lost
+	State     string    `json:"state"` // ok, slow, failing, missing, unopened, full, read-only, draining, lost
 	Reason    string    `json:"reason,omitempty"`
+	Since     time.Time `json:"since,omitzero"` // when that was first seen, of slow and failing
 	Used      uint64    `json:"used"`
 	Capacity  uint64    `json:"capacity"`
 	Fragments uint64    `json:"fragments"` // of objects
@@ -169,11 +170,18 @@ func (b *Backend) osd(ctx context.Context, o abm.OSD, held nsm.OSD) OSD {
 	c := d.Counts()
 	v.Reads, v.Writes, v.Errors, v.Corrupt = c.Reads, c.Writes, c.ReadErrors+c.WriteErrors, c.Corrupt
 	err := d.Refresh(ctx)
-	u := d.Known()
+	u, is := d.Known(), d.Condition()
 	if err == nil {
 		v.Used, v.Capacity = u.Used, u.Capacity
 	}
 	switch {
+	case is.State == fleet.Failing && d.Attached() == nil:
+		v.State, v.Reason, v.Since = "failing", is.Reason, is.Since
+	case errors.Is(err, fleet.ErrNotAnswering):
+		v.State, v.Reason = "failing", err.Error()
+		if why := d.Reason(); why != nil {
+			v.Reason = why.Error()
+		}
 	case errors.Is(err, fleet.ErrMissing):
 		v.State, v.Reason = "missing", err.Error()
 		if errors.Is(err, fleet.ErrUnopened) {
@@ -188,6 +196,8 @@ func (b *Backend) osd(ctx context.Context, o abm.OSD, held nsm.OSD) OSD {
 		v.State, v.Reason = "read-only", u.ReadOnly.Error()
 	case u.Full:
 		v.State = "full"
+	case is.State == fleet.Slow:
+		v.State, v.Reason, v.Since = "slow", is.Reason, is.Since
 	case o.State == abm.OSDDraining:
 		v.State, v.Reason = "draining", fmt.Sprintf("%d fragments are to be moved", held.Live.Fragments)
 	}
@@ -222,7 +232,7 @@ func (b *Backend) Status(ctx context.Context) (Status, error) {
 		case "ok", "draining":
 			s.Used, s.Capacity = s.Used+d.Used, s.Capacity+d.Capacity
 			continue
-		case "full", "read-only":
+		case "full", "read-only", "slow":
 			s.Used, s.Capacity = s.Used+d.Used, s.Capacity+d.Capacity
 		case "lost":
 			s.Disks--
@@ -233,7 +243,11 @@ func (b *Backend) Status(ctx context.Context) (Status, error) {
 				gone++
 			}
 		}
-		s.Reasons = append(s.Reasons, fmt.Sprintf("disk %d (%s) is %s: %s", d.Number, d.Dir, d.State, d.Reason))
+		why := d.Reason
+		if !d.Since.IsZero() {
+			why += ", since " + d.Since.UTC().Format(time.RFC3339)
+		}
+		s.Reasons = append(s.Reasons, fmt.Sprintf("disk %d (%s) is %s: %s", d.Number, d.Dir, d.State, why))
 	}
 	spaces, unknown, err := b.namespaces(ctx)
 	if err != nil {

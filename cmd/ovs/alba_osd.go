@@ -5,6 +5,7 @@ import (
 	"io"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,9 +45,17 @@ func writeOSDs(w io.Writer, list []albahere.OSD) {
 	}
 	for _, o := range list {
 		if o.Reason != "" {
-			fmt.Fprintf(w, "disk %d is %s: %s\n", o.Number, o.State, o.Reason)
+			fmt.Fprintf(w, "disk %d is %s: %s\n", o.Number, o.State, osdReason(o))
 		}
 	}
+}
+
+// osdReason is why a disk is in its state, and since when, if that is known.
+func osdReason(o albahere.OSD) string {
+	if o.Since.IsZero() {
+		return o.Reason
+	}
+	return o.Reason + ", since " + o.Since.UTC().Format(time.RFC3339)
 }
 
 func (a *app) osdShow() *cobra.Command {
@@ -178,7 +187,7 @@ func (a *app) printOSD(o albahere.OSD) error {
 		row("disk", fmt.Sprint(o.Number))
 		row("id", o.ID.String())
 		row("state", o.State)
-		row("reason", o.Reason)
+		row("reason", osdReason(o))
 		row("directory", o.Dir)
 		row("node", o.Node)
 		row("used", human(o.Used)+" of "+human(o.Capacity)+percent(o.Used, o.Capacity))
