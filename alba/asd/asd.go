@@ -24,10 +24,10 @@ type ASD struct {
 	opt  Options
 	lock io.Closer
 
-	claimMu   sync.Mutex
-	identity  Identity                        // its Owner guarded by claimMu
-	claimed   atomic.Pointer[generation.Mark] // changed under claimMu
-	claimTurn uint64                          // of the block that holds it, 0: there is none yet; guarded by claimMu
+	claiming  chan struct{}                   // holds one while a claim is written
+	identity  Identity                        // its Owner guarded by claiming
+	claimed   atomic.Pointer[generation.Mark] // changed under claiming
+	claimTurn uint64                          // of the block that holds it, 0: there is none yet; guarded by claiming
 
 	// mu guards the index, what segment marks so, and the following. It is
 	// never held during I/O, and by the writer only as long as it takes to
@@ -88,6 +88,7 @@ func Open(opt Options) (*ASD, error) {
 	opt = opt.withDefaults()
 	a := &ASD{
 		opt:      opt,
+		claiming: make(chan struct{}, 1),
 		segments: make(map[uint32]*segment),
 		nextSeq:  1,
 		scratch:  aligned(nil, blockSize),
@@ -147,8 +148,8 @@ func (a *ASD) Close() error {
 	}
 	a.closed = true
 	a.mu.Unlock()
-	a.claimMu.Lock() // a claim that is being written
-	a.claimMu.Unlock()
+	a.claiming <- struct{}{} // a claim that is being written
+	<-a.claiming
 	a.cancel()
 	close(a.stop)
 	<-a.stopped

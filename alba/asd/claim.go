@@ -113,8 +113,12 @@ func (a *ASD) Raise(ctx context.Context, m generation.Mark) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	a.claimMu.Lock()
-	defer a.claimMu.Unlock()
+	select {
+	case a.claiming <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-a.claiming }()
 	if err := a.writable(); err != nil {
 		return err
 	}
@@ -129,7 +133,7 @@ func (a *ASD) Raise(ctx context.Context, m generation.Mark) error {
 	return nil
 }
 
-// writeClaim puts a mark in the block whose turn it is. claimMu is held.
+// writeClaim puts a mark in the block whose turn it is. claiming is held.
 func (a *ASD) writeClaim(m generation.Mark) error {
 	turn := a.claimTurn + 1
 	block := appendClaim(nil, a.identity.ID, turn, m)

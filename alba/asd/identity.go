@@ -159,8 +159,8 @@ func ReadIdentity(fsys disk.FS, dir string) (Identity, error) {
 
 // Identity says who the ASD is.
 func (a *ASD) Identity() Identity {
-	a.claimMu.Lock()
-	defer a.claimMu.Unlock()
+	a.claiming <- struct{}{}
+	defer func() { <-a.claiming }()
 	return a.identity
 }
 
@@ -176,8 +176,8 @@ func (a *ASD) Claim(ctx context.Context, owner uuid.UUID) error {
 	if err := a.writable(); err != nil {
 		return err
 	}
-	a.claimMu.Lock()
-	defer a.claimMu.Unlock()
+	a.claiming <- struct{}{}
+	defer func() { <-a.claiming }()
 	switch a.identity.Owner {
 	case owner:
 		return nil

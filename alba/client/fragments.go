@@ -224,11 +224,13 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 // progress is how far the fragments of a chunk are.
 type progress struct {
 	done, left int
-	prompt     int // of left, on disks of which nothing is known that would hold them up
-	silent     int // of left, on disks that do not answer
-	overdue    bool
-	err        error
-	changed    chan struct{}
+	// Of left, on disks of which nothing is known that would hold them up: one that
+	// has had the patience of another put has not, until it has answered that.
+	prompt  int
+	silent  int // of left, on disks that do not answer
+	overdue bool
+	err     error
+	changed chan struct{}
 }
 
 func (w *chunkWrite) progress() progress {
@@ -248,7 +250,7 @@ func (w *chunkWrite) progress() progress {
 		case d.Silent() != nil:
 			p.silent++
 			errs = append(errs[:len(errs):len(errs)], d.Silent())
-		case !d.Late():
+		case !d.Late() && !w.c.overdue.has(n):
 			p.prompt++
 		}
 	}

@@ -88,7 +88,11 @@ func (b *Backend) begin(ctx context.Context, d *fleet.Disk) (*opening, error) {
 	o := new(opening)
 	door := stopdisk.New(b.opt.FS)
 	ctx = context.WithoutCancel(ctx)
-	e, err := b.errand(b.path(d.Place), door, func(fsys disk.FS) { o.asd, o.err = b.openASD(ctx, fsys, b.path(d.Place), d.UUID) })
+	e, err := b.errand(b.path(d.Place), door, func(fsys disk.FS) {
+		if o.asd, o.err = b.openASD(ctx, fsys, b.path(d.Place), d.UUID); o.asd != nil && door.Stopped() {
+			_ = o.asd.Close() // nobody waits for it
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -292,6 +296,7 @@ func (b *Backend) closeDisks() error {
 		e, begun := b.errand(a.Dir(), b.doors[number], func(disk.FS) { err = a.Close() })
 		if begun != nil {
 			b.doors[number].Stop()
+			go func() { _ = a.Close() }() // when what is under way has come back; it can do nothing
 			fail(silent)
 			continue
 		}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"openvstorage/alba/osd"
 )
 
 // ErrNotAnswering is matched, beside ErrMissing, by the error of calls on a disk
@@ -175,9 +177,9 @@ func (d *Disk) silentLocked() error {
 	return fmt.Errorf("disk %d (%s): %w: %s", d.Number, d.Place, ErrNotAnswering, d.health.condition.Reason)
 }
 
-// end notes that a request has come back. ok: it did what it was asked to, and
-// the time that it took counts.
-func (d *Disk) end(k kind, i int32, ok bool) {
+// end notes that a request has come back. One that was given up before its turn says
+// nothing of the disk; of one that did what it was asked to, the time counts.
+func (d *Disk) end(k kind, i int32, err error) {
 	h := &d.health
 	now := d.fleet.ticks.Load()
 	h.mu.Lock()
@@ -185,9 +187,12 @@ func (d *Disk) end(k kind, i int32, ok bool) {
 	c := &h.kinds[k]
 	began := c.list[i]
 	c.remove(i)
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return
+	}
 	c.done = now
 	h.busy = now
-	if !ok || k > writing {
+	if err != nil || k > writing {
 		return
 	}
 	took := d.now().Sub(began.at)
@@ -327,7 +332,8 @@ func (d *Disk) pace(k kind) string {
 func (d *Disk) refused() (why string, since time.Time) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	if d.failures < 2 || d.now().Sub(d.rest) > idleAfter {
+	// That it takes no writes it says itself (Usage.ReadOnly).
+	if d.failures < 2 || d.now().Sub(d.rest) > idleAfter || errors.Is(d.failure, osd.ErrReadOnly) {
 		return "", time.Time{}
 	}
 	return fmt.Sprintf("%d writes in a row have failed: %v", d.failures, d.failure), d.failing

@@ -302,7 +302,7 @@ func (d *Disk) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Up
 	err = o.Apply(ctx, asserts, updates)
 	stop()
 	cancel()
-	d.end(writing, i, err == nil)
+	d.end(writing, i, err)
 	if left(err, answers) {
 		err = fmt.Errorf("%w: %w", ErrNotAnswering, err)
 	}
@@ -349,7 +349,7 @@ func (d *Disk) read(ctx context.Context, o osd.OSD, i int32, key []byte, off uin
 	defer d.load.Add(-1)
 	d.counts.reads.Add(1)
 	err := o.Read(ctx, key, off, p, crcs)
-	d.end(reading, i, err == nil)
+	d.end(reading, i, err)
 	if err == nil {
 		return nil
 	}
@@ -380,7 +380,7 @@ func ask[T any](ctx context.Context, d *Disk, k kind, call func(context.Context,
 	}
 	v, err = aside(ctx, d, func(ctx context.Context) (T, error) {
 		v, err := call(ctx, o)
-		d.end(k, i, false)
+		d.end(k, i, err)
 		return v, d.name(err)
 	})
 	return v, err
@@ -433,6 +433,7 @@ type latency struct {
 }
 
 func (l *latency) note(took time.Duration) {
+	took = max(took, 1) // 0: nothing is known
 	mean := l.mean.Load()
 	if mean == 0 {
 		l.mean.Store(int64(took))
