@@ -144,11 +144,11 @@ func New(opt Options) *Client {
 	return c
 }
 
-// closePatience is how long Close waits for fragments that are late, and, once it has
-// given up those that were not begun, for the others.
+// closePatience is how long Close waits for fragments that are late, if all disks
+// answer, and closeMore, once it has given up those that were not begun, for the others.
 const (
 	closePatience = 2 * time.Second
-	closeMore     = time.Second
+	closeMore     = 500 * time.Millisecond
 )
 
 // Close waits for fragments that are still being written, for a while: what a disk
@@ -163,7 +163,13 @@ func (c *Client) Close() error {
 		c.Settle()
 		close(settled)
 	}()
-	for _, most := range []time.Duration{closePatience, closeMore} {
+	patience := closePatience
+	for _, d := range c.opt.Fleet.All() {
+		if d.Silent() != nil {
+			patience = closeMore
+		}
+	}
+	for _, most := range []time.Duration{patience, closeMore} {
 		t := time.NewTimer(most)
 		select {
 		case <-settled:

@@ -289,7 +289,11 @@ func (b *Backend) closeDisks() error {
 	var all sync.WaitGroup
 	for number, a := range b.asds {
 		silent := fmt.Errorf("disk %d (%s): %w: it was left as it is, and its lock given back", number, a.Dir(), fleet.ErrNotAnswering)
+		stall := closeStall
 		if d := b.fleet.Disk(number); d != nil {
+			if d.Silent() != nil {
+				stall = errandLook // it has had its time
+			}
 			d.Detach(errors.New("the backend is closed"))
 		}
 		var err error
@@ -301,7 +305,7 @@ func (b *Backend) closeDisks() error {
 			continue
 		}
 		all.Go(func() {
-			if e.waitFor(context.Background(), closeStall) != nil {
+			if e.waitFor(context.Background(), stall) != nil {
 				e.fs.Stop()
 				fail(silent)
 				return
