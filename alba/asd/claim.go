@@ -98,6 +98,7 @@ func readClaim(fsys disk.FS, dir string) (newest generation.Mark, turn uint64, w
 		}
 	}
 	if turn == 0 {
+		bad = append(bad, errors.New("it holds no generation"))
 		return newest, 0, false, fmt.Errorf("%s: %w; restore the file, or replace the disk", name, errors.Join(bad...))
 	}
 	return newest, turn, len(bad) == 0, nil
