@@ -25,10 +25,10 @@ type ASD struct {
 	opt  Options
 	lock io.Closer
 
-	claimMu   sync.Mutex
-	identity  Identity        // its Owner guarded by claimMu
-	claimed   generation.Mark // guarded by claimMu
-	claimTurn uint64          // of the block that holds it, 0: there is none yet; guarded by claimMu
+	claiming  chan struct{}                   // holds one while a claim is written
+	identity  Identity                        // its Owner guarded by claiming
+	claimed   atomic.Pointer[generation.Mark] // changed under claiming
+	claimTurn uint64                          // of the block that holds it, 0: there is none yet; guarded by claiming
 
 	// mu guards the index, what segment marks so, and the following. It is
 	// never held during I/O, and by the writer only as long as it takes to
@@ -90,6 +90,7 @@ func Open(opt Options) (*ASD, error) {
 	opt = opt.withDefaults()
 	a := &ASD{
 		opt:      opt,
+		claiming: make(chan struct{}, 1),
 		segments: make(map[uint32]*segment),
 		nextSeq:  1,
 		scratch:  aligned(nil, blockSize),
@@ -124,9 +125,12 @@ func (a *ASD) open() (err error) {
 	if a.lock, err = a.opt.FS.Lock(path.Join(a.opt.Dir, LockName)); err != nil {
 		return err
 	}
-	if a.claimed, a.claimTurn, _, err = readClaim(a.opt.FS, a.opt.Dir); err != nil {
+	claimed, turn, _, err := readClaim(a.opt.FS, a.opt.Dir)
+	if err != nil {
 		return err
 	}
+	a.claimTurn = turn
+	a.claimed.Store(&claimed)
 	if err := a.replay(); err != nil {
 		return err
 	}
@@ -166,8 +170,8 @@ func (a *ASD) Close() error {
 	}
 	a.closed = true
 	a.mu.Unlock()
-	a.claimMu.Lock() // a claim that is being written
-	a.claimMu.Unlock()
+	a.claiming <- struct{}{} // a claim that is being written
+	<-a.claiming
 	a.cancel()
 	close(a.stop)
 	<-a.stopped
@@ -198,6 +202,9 @@ func (a *ASD) closeFiles() error {
 
 // ID implements osd.OSD.
 func (a *ASD) ID() uuid.UUID { return a.identity.ID }
+
+// Dir is the ASD's directory.
+func (a *ASD) Dir() string { return a.opt.Dir }
 
 // Damage returns what Open found bad that had been synced, the first 1000.
 func (a *ASD) Damage() []Damage {

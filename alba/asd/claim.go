@@ -98,17 +98,14 @@ func readClaim(fsys disk.FS, dir string) (newest generation.Mark, turn uint64, w
 		}
 	}
 	if turn == 0 {
+		bad = append(bad, errors.New("it holds no generation"))
 		return newest, 0, false, fmt.Errorf("%s: %w; restore the file, or replace the disk", name, errors.Join(bad...))
 	}
 	return newest, turn, len(bad) == 0, nil
 }
 
 // Claimed is the newest generation that the ASD has seen.
-func (a *ASD) Claimed() generation.Mark {
-	a.claimMu.Lock()
-	defer a.claimMu.Unlock()
-	return a.claimed
-}
+func (a *ASD) Claimed() generation.Mark { return *a.claimed.Load() }
 
 // Raise has the ASD remember a generation, durably. The caller has judged that
 // Claimed is no newer one. A failed write or sync makes the ASD read-only, as
@@ -117,22 +114,27 @@ func (a *ASD) Raise(ctx context.Context, m generation.Mark) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	a.claimMu.Lock()
-	defer a.claimMu.Unlock()
+	select {
+	case a.claiming <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-a.claiming }()
 	if err := a.writable(); err != nil {
 		return err
 	}
-	if a.claimed == m {
+	if a.Claimed() == m {
 		return nil
 	}
 	if err := a.writeClaim(m); err != nil {
 		return fmt.Errorf("asd: raise %s to %v: %w", a.opt.Dir, m, err)
 	}
-	a.claimed, a.claimTurn = m, a.claimTurn+1
+	a.claimTurn++
+	a.claimed.Store(&m)
 	return nil
 }
 
-// writeClaim puts a mark in the block whose turn it is. claimMu is held.
+// writeClaim puts a mark in the block whose turn it is. claiming is held.
 func (a *ASD) writeClaim(m generation.Mark) error {
 	turn := a.claimTurn + 1
 	block := appendClaim(nil, a.identity.ID, turn, m)

@@ -23,6 +23,9 @@ const (
 	newName      = "new"
 )
 
+// IdentityName is the file that makes a directory an ASD's.
+const IdentityName = identityName
+
 // LockName is the file in an ASD's directory that the process holds which has it
 // open.
 const LockName = "lock"
@@ -160,8 +163,8 @@ func ReadIdentity(fsys disk.FS, dir string) (Identity, error) {
 
 // Identity says who the ASD is.
 func (a *ASD) Identity() Identity {
-	a.claimMu.Lock()
-	defer a.claimMu.Unlock()
+	a.claiming <- struct{}{}
+	defer func() { <-a.claiming }()
 	return a.identity
 }
 
@@ -177,8 +180,8 @@ func (a *ASD) Claim(ctx context.Context, owner uuid.UUID) error {
 	if err := a.writable(); err != nil {
 		return err
 	}
-	a.claimMu.Lock()
-	defer a.claimMu.Unlock()
+	a.claiming <- struct{}{}
+	defer func() { <-a.claiming }()
 	switch a.identity.Owner {
 	case owner:
 		return nil

@@ -301,6 +301,9 @@ func (a *ASD) append(b *batch, useReserve bool) error {
 			return nil
 		}
 		a.seal()
+		if errors.Is(err, unix.EROFS) {
+			return a.fail(err) // no other segment would do better
+		}
 		if isNoRoom(err) || try > 0 {
 			return fmt.Errorf("write: %w", err)
 		}

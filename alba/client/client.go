@@ -134,13 +134,16 @@ type Client struct {
 	chunks    chunkMemory
 	overdue   overdue
 	buffers   buffers
-	openers   sync.Pool // of *scratch: no payload
-	tasks     sync.Pool // of *task: no payload
+	openers   sync.Pool     // of *scratch: no payload
+	tasks     sync.Pool     // of *task: no payload
+	sparing   atomic.Uint32 // reads that would have gone to a disk that is slow
 
 	mu     sync.Mutex
 	spaces map[string]*space
 	late   sync.WaitGroup // puts, and fragments that are written after their put has returned
 	closed atomic.Bool
+	life   context.Context // of fragments that are being written
+	end    context.CancelFunc
 }
 
 var _ backend.Store = (*Client)(nil)
@@ -149,6 +152,7 @@ var _ backend.Store = (*Client)(nil)
 func New(opt Options) *Client {
 	opt.ensureDefaults()
 	c := &Client{opt: opt, changes: changes{seed: maphash.MakeSeed()}, spaces: make(map[string]*space)}
+	c.life, c.end = context.WithCancel(context.Background())
 	c.chunks.init(opt.Uploads, opt.LateBytes)
 	c.openers.New = func() any { return new(scratch) }
 	c.manifests = otter.Must(&otter.Options[objectKey, *entry]{
@@ -158,13 +162,40 @@ func New(opt Options) *Client {
 	return c
 }
 
-// Close waits for fragments that are still being written. Calls after it
+// closePatience is how long Close waits for fragments that are late, if all disks
+// answer, and closeMore, once it has given up those that were not begun, for the others.
+const (
+	closePatience = 2 * time.Second
+	closeMore     = 500 * time.Millisecond
+)
+
+// Close waits for fragments that are still being written, for a while: what a disk
+// does not write in time is not entered, and made again by a repair. Calls after it
 // return backend.ErrClosed.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed.Store(true)
 	c.mu.Unlock()
-	c.Settle()
+	settled := make(chan struct{})
+	go func() {
+		c.Settle()
+		close(settled)
+	}()
+	patience := closePatience
+	for _, d := range c.opt.Fleet.All() {
+		if d.Silent() != nil {
+			patience = closeMore
+		}
+	}
+	for _, most := range []time.Duration{patience, closeMore} {
+		t := time.NewTimer(most)
+		select {
+		case <-settled:
+		case <-t.C:
+		}
+		t.Stop()
+		c.end()
+	}
 	return nil
 }
 

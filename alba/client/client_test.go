@@ -289,6 +289,7 @@ func TestFailedPut(t *testing.T) {
 	}
 	one.Remove()
 	two.Remove()
+	b.Settle() // of the put that failed, what was under way
 	b.Return(1)
 	b.Return(2)
 	check(t, b.Work.Survey(ctx))
@@ -317,4 +318,17 @@ func TestEpochCloses(t *testing.T) {
 	check(t, b.Work.Collect(ctx, 0))
 	check(t, b.Work.Collect(ctx, 0))
 	b.Check()
+}
+
+// A put that no disk takes, without any having failed, says so.
+func TestNoDiskTakesWrites(t *testing.T) {
+	b := open(t, albatest.Small(twoOne))
+	check(t, b.CreateNamespace(ctx, "ns"))
+	for _, d := range b.Fleet.All() {
+		d.SetLeaving(true)
+	}
+	err := b.Namespace("ns").Put(ctx, "a", data(100_000, 6))
+	if err == nil || strings.Contains(err.Error(), "%!") {
+		t.Errorf("%v", err)
+	}
 }

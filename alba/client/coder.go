@@ -2,8 +2,10 @@ package client
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/object"
@@ -33,6 +35,7 @@ type coded struct {
 	coder *coder // whose it is; nil: it is lent, and collected at its end
 	lent  int64  // bytes
 	users int
+	write *chunkWrite // the fragments that are written from it, once they are
 }
 
 // size is the bytes of all fragments.
@@ -51,6 +54,7 @@ type chunkMemory struct {
 	limit  int64       // of late
 
 	mu      sync.Mutex
+	ended   []*coder      // that wait for late fragments
 	late    int64         // bytes lent
 	waiting int           // uploads that wait for changed
 	changed chan struct{} // closed and renewed when memory comes back
@@ -67,13 +71,38 @@ func (m *chunkMemory) init(uploads int, limit int64) {
 func (m *chunkMemory) coder(ctx context.Context) (*coder, error) {
 	select {
 	case x := <-m.coders:
-		if x == nil {
-			x = new(coder)
+		return fresh(x), nil
+	default:
+	}
+	look := time.NewTicker(lookEvery) // a disk may stop to answer meanwhile
+	defer look.Stop()
+	for {
+		select {
+		case x := <-m.coders:
+			return fresh(x), nil
+		case <-look.C:
+			m.lendEnded()
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		x.ended = false
-		return x, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	}
+}
+
+func fresh(x *coder) *coder {
+	if x == nil {
+		x = new(coder)
+	}
+	return x
+}
+
+// lendEnded lends what may be lent by now.
+func (m *chunkMemory) lendEnded() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, x := range slices.Clone(m.ended) {
+		for m.lendLocked(x) {
+		}
+		m.idleLocked(x)
 	}
 }
 
@@ -85,11 +114,14 @@ func (m *chunkMemory) end(x *coder) {
 	for m.lendLocked(x) {
 	}
 	x.ended = true
+	m.ended = append(m.ended, x)
 	m.idleLocked(x)
 }
 
 func (m *chunkMemory) idleLocked(x *coder) {
 	if x.ended && len(x.used) == 0 {
+		x.ended = false
+		m.ended = slices.DeleteFunc(m.ended, func(o *coder) bool { return o == x })
 		m.coders <- x // there is room for each
 	}
 }
@@ -105,11 +137,14 @@ func (m *chunkMemory) take(ctx context.Context, x *coder) (*coded, error) {
 		m.waiting++
 		m.mu.Unlock()
 		var err error
+		look := time.NewTimer(lookEvery)
 		select {
 		case <-changed:
+		case <-look.C: // a disk may have stopped to answer
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
+		look.Stop()
 		m.mu.Lock()
 		m.waiting--
 		if err != nil {
@@ -122,20 +157,23 @@ func (m *chunkMemory) take(ctx context.Context, x *coder) (*coded, error) {
 	} else {
 		u = &coded{coder: x}
 	}
-	u.users = 1
+	u.users, u.write = 1, nil
 	x.used = append(x.used, u)
 	return u, nil
 }
 
 // lendLocked leaves the oldest memory of a coder to those who still read it, and
-// reports whether it may. More than the bound at once is lent if nothing else is.
+// reports whether it may. More than the bound at once is lent if nothing else is,
+// and to disks that do not answer: such a disk gets nothing more, and what it has
+// begun to write is bounded (see asd.Options.BatchBytes), so that it keeps the
+// memory of few chunks, for as long as it hangs.
 func (m *chunkMemory) lendLocked(x *coder) bool {
 	if len(x.used) == 0 {
 		return false
 	}
 	u := x.used[0]
 	n := u.size()
-	if m.late > 0 && m.late+n > m.limit {
+	if m.late > 0 && m.late+n > m.limit && (u.write == nil || !u.write.stuck()) {
 		return false
 	}
 	x.used = append(x.used[:0], x.used[1:]...)
@@ -144,11 +182,12 @@ func (m *chunkMemory) lendLocked(x *coder) bool {
 	return true
 }
 
-// use adds n users.
-func (m *chunkMemory) use(u *coded, n int) {
+// use adds the users of a write that begins.
+func (m *chunkMemory) use(u *coded, w *chunkWrite) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	u.users += n
+	u.users += w.left
+	u.write = w
 }
 
 // release ends one use. With the last one the memory may be used again.
@@ -184,7 +223,11 @@ func (m *chunkMemory) lent() int64 {
 }
 
 func (x *coder) reset(m *manifest.Manifest, master []byte) error {
-	return x.encoder.Reset(object.Params{Namespace: m.Namespace, Object: m.Object, Policy: m.Policy, Scheme: m.Scheme, Master: master})
+	return x.encoder.Reset(params(m, master))
+}
+
+func params(m *manifest.Manifest, master []byte) object.Params {
+	return object.Params{Namespace: m.Namespace, Object: m.Object, Policy: m.Policy, Scheme: m.Scheme, Master: master}
 }
 
 // Trim gives idle memory back: that of coders and of read buffers.

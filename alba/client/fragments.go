@@ -25,25 +25,31 @@ type chunkWrite struct {
 	osds    []uint64 // of the fragments that are durable; policy.None: not yet, or never
 	targets []uint64 // on which they are being written; policy.None: on none any more
 	errs    []error
+	cancels []context.CancelFunc
 	left    int           // writes under way
 	overdue bool          // nobody waits for those any more
+	over    bool          // nor will what they write be used
 	changed chan struct{} // closed and renewed with each result
 }
 
 // writeChunk starts to write the fragments of a chunk, each to a disk of its own.
-func (c *Client) writeChunk(ctx context.Context, m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
+func (c *Client) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
 	places := policy.Place(m.Policy, disks, nil, chance{})
-	w := &chunkWrite{c: c, m: m, chunk: chunk, osds: make([]uint64, len(places)), targets: places, changed: make(chan struct{})}
+	w := &chunkWrite{
+		c: c, m: m, chunk: chunk, osds: make([]uint64, len(places)), targets: places,
+		cancels: make([]context.CancelFunc, len(places)), changed: make(chan struct{}),
+	}
 	spare := newSpares(m.Policy, disks, places)
 	// A fragment that is late is written to its end: only then may its memory
-	// be used again. Hence not ctx.
-	ctx = context.WithoutCancel(ctx)
-	for _, number := range places {
+	// be used again. One that its disk has not begun to write is given up if the
+	// disk is known to be late, the put has failed, or the client is closed.
+	for i, number := range places {
+		w.cancels[i] = func() {}
 		if number != policy.None {
 			w.left++ // before the first of them can end
 		}
 	}
-	c.chunks.use(from, w.left)
+	c.chunks.use(from, w)
 	c.late.Add(w.left)
 	for i, number := range slices.Clone(places) {
 		if number == policy.None {
@@ -56,18 +62,21 @@ func (c *Client) writeChunk(ctx context.Context, m *manifest.Manifest, chunk int
 		go func() {
 			defer c.late.Done()
 			defer c.chunks.release(from)
-			w.write(ctx, i, number, value, spare)
+			w.write(i, number, value, spare)
 		}()
 	}
 	return w
 }
 
 // write puts one fragment on a disk, or on a spare one if that fails.
-func (w *chunkWrite) write(ctx context.Context, i int, number uint64, value osd.Value, spare *spares) {
+func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares) {
 	key := w.m.Key(w.chunk, i).Append(nil)
 	var errs []error
 	for number != policy.None {
+		ctx, cancel := context.WithCancel(w.c.life)
+		w.aim(i, number, cancel)
 		err := w.writeTo(ctx, number, key, value)
+		cancel()
 		if err == nil {
 			err = w.unchanged(i, value)
 		}
@@ -75,8 +84,10 @@ func (w *chunkWrite) write(ctx context.Context, i int, number uint64, value osd.
 			break
 		}
 		errs = append(errs, err)
-		number = spare.take()
-		w.aim(i, number)
+		number = policy.None
+		if !w.given() {
+			number = spare.take()
+		}
 	}
 	if number != policy.None {
 		if i < int(w.m.Policy.K) {
@@ -85,7 +96,7 @@ func (w *chunkWrite) write(ctx context.Context, i int, number uint64, value osd.
 			w.c.stats.parity.Add(uint64(len(value.Data)))
 		}
 	}
-	w.aim(i, policy.None)
+	w.aim(i, policy.None, func() {})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.osds[i] = number
@@ -106,8 +117,8 @@ func (w *chunkWrite) unchanged(i int, value osd.Value) error {
 	return fmt.Errorf("%w: fragment %v: what was written is not what its manifest says", backend.ErrCorrupt, w.m.Key(w.chunk, i))
 }
 
-// aim notes on which disk a fragment is being written now.
-func (w *chunkWrite) aim(i int, number uint64) {
+// aim notes on which disk a fragment is being written now, and how to give it up.
+func (w *chunkWrite) aim(i int, number uint64, cancel context.CancelFunc) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.overdue {
@@ -118,22 +129,51 @@ func (w *chunkWrite) aim(i int, number uint64) {
 			w.c.overdue.add(number, 1)
 		}
 	}
-	w.targets[i] = number
+	w.targets[i], w.cancels[i] = number, cancel
+	if w.over {
+		cancel()
+	}
 }
 
-// leave ends the wait for what is still being written.
-func (w *chunkWrite) leave() {
+// given reports whether the chunk was given up.
+func (w *chunkWrite) given() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.overdue {
-		return
-	}
-	w.overdue = true
-	for _, number := range w.targets {
-		if number != policy.None {
+	return w.over || w.c.life.Err() != nil
+}
+
+// leave ends the wait for what is still being written. What a disk that is late has
+// not begun to write it does not write: a spare disk takes it, or a repair makes it
+// again. over: nor does any other.
+func (w *chunkWrite) leave(over bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = w.over || over
+	for i, number := range w.targets {
+		if number == policy.None {
+			continue
+		}
+		if !w.overdue {
 			w.c.overdue.add(number, 1)
 		}
+		if d := w.c.opt.Fleet.Disk(number); over || d == nil || d.Late() {
+			w.cancels[i]()
+		}
 	}
+	w.overdue = true
+}
+
+// stuck reports whether all that is still being written is on disks that do not
+// answer.
+func (w *chunkWrite) stuck() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, number := range w.targets {
+		if d := w.c.opt.Fleet.Disk(number); number != policy.None && d != nil && d.Silent() == nil {
+			return false
+		}
+	}
+	return true
 }
 
 func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, value osd.Value) error {
@@ -144,34 +184,36 @@ func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, val
 	return d.Apply(ctx, nil, []osd.Update{{Key: key, Value: value}})
 }
 
+// lookEvery is how often a put looks at the disks that it waits for.
+const lookEvery = 100 * time.Millisecond
+
 // wait returns when all fragments are written; or when policy c are, and the
-// others have had the client's patience. It fails when c cannot be reached.
+// others have had the client's patience, or are on disks that are known to be late.
+// It fails when c cannot be reached, with disks that answer.
 func (w *chunkWrite) wait(ctx context.Context) error {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	var enough <-chan time.Time
 	for {
-		w.mu.Lock()
-		done, left, overdue, changed := 0, w.left, w.overdue, w.changed
-		for _, n := range w.osds {
-			if n != policy.None {
-				done++
-			}
-		}
-		err := errors.Join(w.errs...)
-		w.mu.Unlock()
+		p := w.progress()
 		switch c := int(w.m.Policy.C); {
-		case done >= c && (left == 0 || overdue):
+		case p.done >= c && (p.left == 0 || p.overdue):
 			return nil
-		case done+left < c:
-			return w.short(done, err)
-		case done >= c && enough == nil:
+		case p.done >= c && p.prompt == 0:
+			w.leave(false)
+			return nil
+		case p.done+p.left-p.silent < c:
+			return w.short(p.done, p.err)
+		case p.done >= c && enough == nil:
 			t := time.NewTimer(w.c.opt.Patience)
 			defer t.Stop()
 			enough = t.C
 		}
 		select {
-		case <-changed:
+		case <-p.changed:
+		case <-look.C:
 		case <-enough:
-			w.leave()
+			w.leave(false)
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -179,8 +221,51 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 	}
 }
 
+// progress is how far the fragments of a chunk are.
+type progress struct {
+	done, left int
+	// Of left, on disks of which nothing is known that would hold them up: one that
+	// has had the patience of another put has not, until it has answered that.
+	prompt  int
+	silent  int // of left, on disks that do not answer
+	overdue bool
+	err     error
+	changed chan struct{}
+}
+
+func (w *chunkWrite) progress() progress {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := progress{left: w.left, overdue: w.overdue, changed: w.changed}
+	for _, n := range w.osds {
+		if n != policy.None {
+			p.done++
+		}
+	}
+	errs := w.errs
+	for _, n := range w.targets {
+		d := w.c.opt.Fleet.Disk(n)
+		switch {
+		case n == policy.None || d == nil:
+		case d.Silent() != nil:
+			p.silent++
+			errs = append(errs[:len(errs):len(errs)], d.Silent())
+		case !d.Late() && !w.c.overdue.has(n):
+			p.prompt++
+		}
+	}
+	p.err = errors.Join(errs...)
+	return p
+}
+
+// errFewDisks: nothing has failed, and there was no disk for more.
+var errFewDisks = errors.New("the disks that take writes are too few")
+
 // short says that too few fragments could be written.
 func (w *chunkWrite) short(done int, err error) error {
+	if err == nil {
+		err = errFewDisks
+	}
 	err = fmt.Errorf("object %s of namespace %d: chunk %d has %d of the %d fragments that it is accepted with: %w",
 		w.m.Name, w.m.Namespace, w.chunk, done, w.m.Policy.C, err)
 	if errors.Is(err, osd.ErrFull) {
@@ -257,6 +342,9 @@ func (c *Client) enterLate(s *space, m *manifest.Manifest, version uint64, chunk
 		defer c.late.Done()
 		for _, w := range chunks {
 			w.drain()
+		}
+		if c.life.Err() != nil {
+			return
 		}
 		if err := c.addLate(context.Background(), s, m, chunks); err != nil {
 			c.opt.Logger.Warn("late fragments were not entered in their manifest; maintenance will delete them and make others",

@@ -9,8 +9,10 @@ import (
 	"slices"
 	"time"
 
+	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/object"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
 	"openvstorage/backend"
@@ -189,16 +191,12 @@ func (u *upload) inline(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	m.Policy = u.preset.Policies[0]
-	x, err := u.c.chunks.coder(ctx)
+	// It needs no disk: it must not wait for those who do.
+	encoder, err := object.NewEncoder(params(m, master))
 	if err != nil {
 		return 0, err
 	}
-	err = x.reset(m, master)
-	if err == nil {
-		err = x.encoder.Inline(m, u.data)
-	}
-	u.c.chunks.end(x)
-	if err != nil {
+	if err := encoder.Inline(m, u.data); err != nil {
 		return 0, err
 	}
 	r, err := u.commit(ctx, m)
@@ -237,7 +235,7 @@ func (u *upload) coded(ctx context.Context) (uint64, error) {
 
 // write encodes the chunks of an object and writes their fragments, enough of
 // each chunk to be accepted, and enters in the manifest where they are.
-func (u *upload) write(ctx context.Context, m *manifest.Manifest, master []byte, disks []policy.Disk) ([]*chunkWrite, error) {
+func (u *upload) write(ctx context.Context, m *manifest.Manifest, master []byte, disks []policy.Disk) (chunks []*chunkWrite, err error) {
 	x, err := u.c.chunks.coder(ctx)
 	if err != nil {
 		return nil, err
@@ -248,7 +246,12 @@ func (u *upload) write(ctx context.Context, m *manifest.Manifest, master []byte,
 	}
 	size := chunkSize(len(u.data), int(u.preset.ChunkSize))
 	m.Chunks = make([]manifest.Chunk, (len(u.data)+size-1)/size)
-	chunks := make([]*chunkWrite, len(m.Chunks))
+	chunks = make([]*chunkWrite, len(m.Chunks))
+	defer func() {
+		if err != nil {
+			abandon(chunks)
+		}
+	}()
 	for i := range m.Chunks {
 		if i >= codedMax { // there is memory for so many
 			if err := chunks[i-codedMax].wait(ctx); err != nil {
@@ -269,6 +272,15 @@ func (u *upload) write(ctx context.Context, m *manifest.Manifest, master []byte,
 	return chunks, nil
 }
 
+// abandon gives up what is being written of an upload that has failed.
+func abandon(chunks []*chunkWrite) {
+	for _, w := range chunks {
+		if w != nil {
+			w.leave(true)
+		}
+	}
+}
+
 // chunk encodes a chunk and begins to write it.
 func (u *upload) chunk(ctx context.Context, x *coder, m *manifest.Manifest, i int, part []byte, disks []policy.Disk) (*chunkWrite, error) {
 	into, err := u.c.chunks.take(ctx, x)
@@ -281,19 +293,28 @@ func (u *upload) chunk(ctx context.Context, x *coder, m *manifest.Manifest, i in
 	}
 	m.Chunks[i] = into.Chunk
 	m.Chunks[i].Fragments = append([]manifest.Fragment(nil), into.Chunk.Fragments...)
-	return u.c.writeChunk(ctx, m, i, into, u.c.prompt(m.Policy, disks)), nil
+	return u.c.writeChunk(m, i, into, u.c.prompt(m.Policy, disks)), nil
 }
 
-// prompt returns the disks for a chunk. When much memory is lent to late fragments,
-// the disks that these are on are left out, if the policy can be kept without them:
-// a disk that hangs must not take the memory of all uploads.
+// prompt returns the disks for a chunk. Those that are slow and have something to
+// write still are left out, and when much memory is lent to late fragments also those
+// that these are on, if the policy can be kept without them: a disk that hangs must
+// not take the memory of all uploads.
 func (c *Client) prompt(p policy.Policy, disks []policy.Disk) []policy.Disk {
-	if c.overdue.disks.Load() == 0 || c.chunks.lent() <= c.opt.LateBytes/2 {
-		return disks
+	much := c.overdue.disks.Load() > 0 && c.chunks.lent() > c.opt.LateBytes/2
+	var some []policy.Disk
+	for i := range disks {
+		d := c.opt.Fleet.Disk(disks[i].OSD)
+		if d == nil || !d.Behind() && !(much && c.overdue.has(d.Number)) {
+			continue
+		}
+		if some == nil {
+			some = slices.Clone(disks)
+		}
+		some[i].Failing = true
 	}
-	some := slices.Clone(disks)
-	for i := range some {
-		some[i].Failing = some[i].Failing || c.overdue.has(some[i].OSD)
+	if some == nil {
+		return disks
 	}
 	if _, _, ok := policy.Choose([]policy.Policy{p}, some); !ok {
 		return disks
@@ -324,9 +345,14 @@ func (c *Client) noRoom(s *space, p preset.Preset, disks []policy.Disk) error {
 			errs = append(errs, fmt.Errorf("disk %d (%s) is full", d.Number, d.Place))
 		case u.ReadOnly != nil:
 			errs = append(errs, fmt.Errorf("disk %d (%s) takes no writes: %w", d.Number, d.Place, u.ReadOnly))
+		case d.Condition().State == fleet.Failing:
+			errs = append(errs, fmt.Errorf("disk %d (%s) is failing: %s", d.Number, d.Place, d.Condition().Reason))
 		}
 	}
-	err := fmt.Errorf("namespace %s: none of the policies of preset %s can be kept with the disks that take writes: %w", s.name, p.Name, errors.Join(errs...))
+	err := fmt.Errorf("namespace %s: none of the policies of preset %s can be kept with the disks that take writes", s.name, p.Name)
+	if len(errs) > 0 {
+		err = fmt.Errorf("%w: %w", err, errors.Join(errs...))
+	}
 	if full > 0 {
 		return fmt.Errorf("%w: %w", backend.ErrNoSpace, err)
 	}

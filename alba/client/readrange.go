@@ -25,31 +25,34 @@ func (c *Client) readRange(ctx context.Context, s *space, e *entry, r object.Ran
 	}
 	r = c.prefer(e, r)
 	d, err := c.diskOf(e, r.Chunk, r.Fragment)
+	others := c.others(e, r, r.Fragment) >= int(e.m.Policy.K)
 	switch {
 	case err != nil:
-	case c.others(e, r, r.Fragment) < int(e.m.Policy.K):
+		return c.fromOthers(ctx, s, e, r, dst, nil, err)
+	case !others:
 		// Nobody else could be asked, however long it takes.
-		t := c.newTask(e, r, 1)
-		t.buf = dst
-		t.run(ctx, d)
-		err = t.err
-		t.buf = nil
-		t.release()
-		if err == nil {
-			return nil
-		}
-		c.report(e, r, err)
-		return c.unreadable(s, e, r, errors.Join(err, c.absent(e, r.Chunk)))
+		return c.readAlone(ctx, s, e, r, d, dst)
+	case d.Silent() != nil:
+		err = d.Silent()
+	case rank(d) == fleet.Slow && c.sparing.Add(1)%sampleEvery != 0:
+		err = fmt.Errorf("disk %d (%s) is slow", d.Number, d.Place)
 	case d.Stuck(stuckReads):
 		err = fmt.Errorf("disk %d (%s): %d reads wait for it", d.Number, d.Place, stuckReads)
 	default:
 		return c.readHedged(ctx, s, e, r, d, dst)
 	}
-	return c.fromOthers(ctx, s, e, r, dst, err)
+	if c.gather(ctx, e, r, dst, nil, err) == nil {
+		return nil
+	}
+	return c.readAlone(ctx, s, e, r, d, dst)
 }
 
-// readHedged reads a range from its disk, and from others too if it is slow.
-func (c *Client) readHedged(ctx context.Context, s *space, e *entry, r object.Range, d *fleet.Disk, dst []byte) error {
+// sampleEvery: of so many reads one goes to a disk that is slow, so that it is seen
+// when it is well again.
+const sampleEvery = 32
+
+// begin starts the read of a range from its own disk.
+func (c *Client) begin(ctx context.Context, e *entry, r object.Range, d *fleet.Disk) *task {
 	t := c.newTask(e, r, 2)
 	t.buf = c.buffers.take(int(r.Len))
 	ctx = context.WithoutCancel(ctx) // its buffer must not be let go of half-way
@@ -58,29 +61,49 @@ func (c *Client) readHedged(ctx context.Context, s *space, e *entry, r object.Ra
 		t.done <- struct{}{}
 		t.release()
 	}()
-	timer := time.NewTimer(d.Patience())
-	defer timer.Stop()
+	return t
+}
+
+// readAlone reads a range from its disk, which is the only one that can give it.
+func (c *Client) readAlone(ctx context.Context, s *space, e *entry, r object.Range, d *fleet.Disk, dst []byte) error {
+	if err := d.Silent(); err != nil && d.Stuck(stuckReads) {
+		return c.unreadable(s, e, r, fmt.Errorf("%w; %d reads wait for it", err, stuckReads))
+	}
+	t := c.begin(ctx, e, r, d)
 	defer t.release()
-	slow := error(nil)
 	select {
 	case <-t.done:
-	case <-timer.C:
-		c.stats.hedged.Add(1)
-		slow = fmt.Errorf("disk %d (%s) is slow", d.Number, d.Place)
-		if c.fromOthers(ctx, s, e, r, dst, slow) == nil {
-			return nil
-		}
-		<-t.done
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	if t.err == nil {
 		copy(dst, t.buf)
 		return nil
 	}
 	c.report(e, r, t.err)
-	if slow != nil {
-		return c.unreadable(s, e, r, errors.Join(t.err, c.absent(e, r.Chunk)))
+	return c.unreadable(s, e, r, errors.Join(t.err, c.absent(e, r.Chunk)))
+}
+
+// readHedged reads a range from its disk, and from others too if it is slow.
+func (c *Client) readHedged(ctx context.Context, s *space, e *entry, r object.Range, d *fleet.Disk, dst []byte) error {
+	t := c.begin(ctx, e, r, d)
+	defer t.release()
+	timer := time.NewTimer(d.Patience(int(r.Len)))
+	defer timer.Stop()
+	select {
+	case <-t.done:
+	case <-timer.C:
+		c.stats.hedged.Add(1)
+		return c.fromOthers(ctx, s, e, r, dst, t, fmt.Errorf("disk %d (%s) is slow", d.Number, d.Place))
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return c.fromOthers(ctx, s, e, r, dst, t.err)
+	if t.err == nil {
+		copy(dst, t.buf)
+		return nil
+	}
+	c.report(e, r, t.err)
+	return c.fromOthers(ctx, s, e, r, dst, nil, t.err)
 }
 
 // task is one read of a range from one disk.
@@ -132,7 +155,7 @@ func (t *task) release() {
 func (t *task) run(ctx context.Context, d *fleet.Disk) {
 	c := t.c
 	t.key = t.e.m.Key(t.r.Chunk, t.r.Fragment).Append(t.key[:0])
-	if t.err = d.Read(ctx, t.key, t.r.Off, t.buf, t.crcs); t.err != nil {
+	if t.err = d.ReadWaiting(ctx, t.key, t.r.Off, t.buf, t.crcs); t.err != nil {
 		return
 	}
 	c.stats.reads.Add(1)
@@ -144,7 +167,8 @@ func (t *task) run(ctx context.Context, d *fleet.Disk) {
 	c.toCache(t.e, t.r, t.buf, t.crcs)
 }
 
-// diskOf returns the disk that has a fragment, or why it cannot be read.
+// diskOf returns the disk that has a fragment, or why it cannot be read. It may be one
+// that does not answer: that is asked last, and may yet.
 func (c *Client) diskOf(e *entry, chunk, fragment int) (*fleet.Disk, error) {
 	f := &e.m.Chunks[chunk].Fragments[fragment]
 	if f.OSD == policy.None {
@@ -154,7 +178,7 @@ func (c *Client) diskOf(e *entry, chunk, fragment int) (*fleet.Disk, error) {
 	if d == nil {
 		return nil, fmt.Errorf("disk %d: %w: it is lost", f.OSD, fleet.ErrMissing)
 	}
-	return d, d.Missing()
+	return d, d.Attached()
 }
 
 // prefer returns the range to read first: with k = 1 all fragments have the
@@ -163,23 +187,26 @@ func (c *Client) prefer(e *entry, r object.Range) object.Range {
 	if e.m.Policy.K > 1 {
 		return r
 	}
-	for i := range e.m.Policy.Width() {
-		if _, err := c.diskOf(e, r.Chunk, i); err == nil {
-			r.Fragment = i
-			return r
+	for _, worst := range []fleet.State{fleet.Well, fleet.Slow, fleet.Failing} {
+		for i := range e.m.Policy.Width() {
+			if d, err := c.diskOf(e, r.Chunk, i); err == nil && rank(d) <= worst {
+				r.Fragment = i
+				return r
+			}
 		}
 	}
 	return r
 }
 
-// others counts the fragments of a chunk, besides one, whose disks are there.
+// others counts the fragments of a chunk, besides one, whose disks are there and
+// answer.
 func (c *Client) others(e *entry, r object.Range, besides int) int {
 	n := 0
 	for i := range e.m.Policy.Width() {
 		if i == besides {
 			continue
 		}
-		if _, err := c.diskOf(e, r.Chunk, i); err == nil {
+		if d, err := c.diskOf(e, r.Chunk, i); err == nil && d.Silent() == nil {
 			n++
 		}
 	}
@@ -197,37 +224,67 @@ func (c *Client) absent(e *entry, chunk int) error {
 	return errors.Join(errs...)
 }
 
-// fromOthers makes a range from k other fragments. why is the reason why its
-// own cannot be read.
-func (c *Client) fromOthers(ctx context.Context, s *space, e *entry, r object.Range, dst []byte, why error) error {
-	k := int(e.m.Policy.K)
-	bad := make([]bool, e.m.Policy.Width())
-	bad[r.Fragment] = true
-	good := make([]*task, 0, k)
-	defer func() {
-		for _, t := range good {
-			t.release()
+// gathering is a range that is made from k fragments.
+type gathering struct {
+	c       *Client
+	e       *entry
+	r       object.Range
+	tried   []bool
+	waiting int        // for so many tasks
+	results chan *task // has room for all
+	good    []*task
+	errs    []error
+}
+
+// fromOthers is gather that says what cannot be read.
+func (c *Client) fromOthers(ctx context.Context, s *space, e *entry, r object.Range, dst []byte, own *task, why error) error {
+	err := c.gather(ctx, e, r, dst, own, why)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return c.unreadable(s, e, r, err)
+}
+
+// gather makes a range from k other fragments. own is the read of its own that is
+// under way still, nil if none is: the first that is done counts. why is the reason
+// why it cannot be read, or not soon.
+func (c *Client) gather(ctx context.Context, e *entry, r object.Range, dst []byte, own *task, why error) error {
+	k, width := int(e.m.Policy.K), e.m.Policy.Width()
+	g := &gathering{c: c, e: e, r: r, tried: make([]bool, width), results: make(chan *task, width), errs: []error{why}}
+	g.tried[r.Fragment] = true
+	defer g.release()
+	var ownDone <-chan struct{}
+	if own != nil {
+		ownDone = own.done
+	}
+	g.start(ctx, k)
+	patience := time.NewTimer(c.opt.Fleet.Patience(int(r.Len)))
+	defer patience.Stop()
+	for len(g.good) < k {
+		if g.waiting == 0 && g.start(ctx, k-len(g.good)) == 0 && ownDone == nil {
+			return errors.Join(append(g.errs, c.absent(e, r.Chunk))...)
 		}
-	}()
-	errs := []error{why}
-	for len(good) < k {
-		batch := c.startOthers(ctx, e, r, bad, k-len(good))
-		if len(batch) == 0 {
-			return c.unreadable(s, e, r, errors.Join(append(errs, c.absent(e, r.Chunk))...))
-		}
-		for _, t := range batch {
-			<-t.done
-			if t.err == nil {
-				good = append(good, t)
-				continue
+		select {
+		case t := <-g.results:
+			g.take(ctx, t, k)
+		case <-ownDone:
+			if own.err == nil {
+				copy(dst, own.buf)
+				return nil
 			}
-			errs = append(errs, t.err)
-			c.report(e, t.r, t.err)
-			t.release()
+			ownDone = nil
+			c.report(e, r, own.err)
+			g.errs = append(g.errs, own.err)
+		case <-patience.C:
+			// Those that were asked may be late too: others in their place.
+			g.start(ctx, g.waiting)
+			patience.Reset(c.opt.Fleet.Patience(int(r.Len)))
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 	from, parts := make([]object.Range, k), make([][]byte, k)
-	for i, t := range good {
+	for i, t := range g.good {
 		from[i], parts[i] = t.r, t.buf
 	}
 	if err := object.Recover(dst, e.m, r, from, parts); err != nil {
@@ -238,30 +295,70 @@ func (c *Client) fromOthers(ctx context.Context, s *space, e *entry, r object.Ra
 	return nil
 }
 
-// startOthers begins to read a range of up to n fragments that were not tried
-// yet, data before parity, and marks them as tried.
-func (c *Client) startOthers(ctx context.Context, e *entry, r object.Range, tried []bool, n int) []*task {
-	var batch []*task
-	for i := range tried {
-		if len(batch) == n {
-			break
+// take takes the result of a task.
+func (g *gathering) take(ctx context.Context, t *task, k int) {
+	g.waiting--
+	if t.err == nil {
+		if len(g.good) < k {
+			g.good = append(g.good, t)
+			return
 		}
-		d, err := c.diskOf(e, r.Chunk, i)
-		if tried[i] || err != nil {
-			continue
-		}
-		tried[i] = true
-		other := r
-		other.Fragment = i
-		t := c.newTask(e, other, 1)
-		t.buf = c.buffers.take(int(r.Len))
-		batch = append(batch, t)
-		go func() {
-			t.run(context.WithoutCancel(ctx), d)
-			t.done <- struct{}{}
-		}()
+		t.release()
+		return
 	}
-	return batch
+	g.errs = append(g.errs, t.err)
+	g.c.report(g.e, t.r, t.err)
+	t.release()
+	g.start(ctx, k-len(g.good)-g.waiting)
+}
+
+// release gives back what has been read. What is still being read is collected when
+// it has been.
+func (g *gathering) release() {
+	for _, t := range g.good {
+		t.release()
+	}
+}
+
+// start begins to read the range of up to n fragments that were not tried yet, those
+// of disks that are well before slow ones, and those before disks that do not
+// answer; data before parity. It returns how many.
+func (g *gathering) start(ctx context.Context, n int) (begun int) {
+	for _, worst := range []fleet.State{fleet.Well, fleet.Slow, fleet.Failing} {
+		for i := range g.tried {
+			if begun >= n {
+				return begun
+			}
+			if g.tried[i] {
+				continue
+			}
+			d, err := g.c.diskOf(g.e, g.r.Chunk, i)
+			if err != nil || rank(d) > worst || rank(d) == fleet.Failing && d.Stuck(stuckReads) {
+				continue
+			}
+			g.tried[i] = true
+			begun++
+			g.waiting++
+			other := g.r
+			other.Fragment = i
+			t := g.c.newTask(g.e, other, 1)
+			t.buf = g.c.buffers.take(int(g.r.Len))
+			go func() {
+				t.run(context.WithoutCancel(ctx), d)
+				g.results <- t
+			}()
+		}
+	}
+	return begun
+}
+
+// rank is how a disk does as far as reads go: that it takes no writes is nothing to
+// them.
+func rank(d *fleet.Disk) fleet.State {
+	if d.Silent() != nil {
+		return fleet.Failing
+	}
+	return min(d.Condition().State, fleet.Slow)
 }
 
 // report tells of a fragment that is not what its manifest says. A disk that

@@ -16,6 +16,7 @@ import (
 	"openvstorage/alba/maintenance"
 	"openvstorage/arakoon/groups"
 	"openvstorage/internal/disk"
+	"openvstorage/internal/disk/stopdisk"
 	"openvstorage/internal/generation"
 
 	"github.com/google/uuid"
@@ -105,17 +106,16 @@ func (b *Backend) judgeDisks(ctx context.Context) (newest uint64, err error) {
 		return 0, err
 	}
 	var ahead []aheadOf
-	for _, dir := range places {
-		m, ours, err := b.claimOf(dir)
-		if err != nil {
-			return 0, err
+	for i, c := range b.claims(ctx, places) {
+		if c.err != nil {
+			return 0, c.err
 		}
-		if !ours {
+		if !c.ours {
 			continue
 		}
-		newest = max(newest, m.Number)
-		if v := b.groups.Judge(m); v != generation.Ours {
-			ahead = append(ahead, aheadOf{dir, m, v})
+		newest = max(newest, c.mark.Number)
+		if v := b.groups.Judge(c.mark); v != generation.Ours {
+			ahead = append(ahead, aheadOf{places[i], c.mark, v})
 		}
 	}
 	switch {
@@ -147,30 +147,63 @@ func (b *Backend) places(ctx context.Context) ([]string, error) {
 	return slices.Compact(dirs), nil
 }
 
+// claimed is what the ASD in a directory has seen, if there is one and it is ours.
+type claimed struct {
+	mark generation.Mark
+	ours bool
+	err  error
+}
+
+// claims asks the ASDs in directories what they have seen, side by side. One that does
+// not answer is judged when it does.
+func (b *Backend) claims(ctx context.Context, dirs []string) []claimed {
+	list := make([]claimed, len(dirs))
+	var all sync.WaitGroup
+	for i, dir := range dirs {
+		all.Go(func() {
+			var c claimed
+			err := b.aside(ctx, dir, func(fsys disk.FS) error {
+				c.mark, c.ours, c.err = b.claimOf(fsys, dir)
+				return nil
+			})
+			switch {
+			case err == nil:
+				list[i] = c
+			case ctx.Err() != nil:
+				list[i].err = ctx.Err()
+			default:
+				b.opt.Logger.Warn("a disk does not answer; going on without it", "dir", dir, "err", err)
+			}
+		})
+	}
+	all.Wait()
+	return list
+}
+
 // claimOf reads what the ASD in a directory has seen, if there is one and it is
 // ours. One that cannot be read is missing, and is judged when it is back; one
 // that somebody has open is used by a copy of this data directory, whose own
 // lock is ours.
-func (b *Backend) claimOf(dir string) (m generation.Mark, ours bool, err error) {
-	id, err := asd.ReadIdentity(b.opt.FS, dir)
+func (b *Backend) claimOf(fsys disk.FS, dir string) (m generation.Mark, ours bool, err error) {
+	id, err := asd.ReadIdentity(fsys, dir)
 	if err != nil || id.Owner != b.opt.ID {
 		return m, false, nil
 	}
-	lock, err := b.opt.FS.Lock(path.Join(dir, asd.LockName))
+	lock, err := fsys.Lock(path.Join(dir, asd.LockName))
 	if errors.Is(err, disk.ErrLocked) {
 		return m, false, fmt.Errorf("%w: the ASD in %s is held by another process (%w), and %s by this one: stop the other, and start the one that ran last", ErrTwice, dir, err, b.opt.Dir)
 	}
 	if err != nil {
 		return m, false, nil
 	}
-	m, _, err = asd.ReadClaim(b.opt.FS, dir)
+	m, _, err = asd.ReadClaim(fsys, dir)
 	return m, err == nil, lock.Close()
 }
 
 // mayAttach judges a disk that is about to be attached: it may have been away
 // when the others were judged.
-func (b *Backend) mayAttach(dir string, id uuid.UUID) error {
-	m, whole, err := asd.ReadClaim(b.opt.FS, dir)
+func (b *Backend) mayAttach(fsys disk.FS, dir string, id uuid.UUID) error {
+	m, whole, err := asd.ReadClaim(fsys, dir)
 	if err != nil {
 		return err
 	}
@@ -196,24 +229,42 @@ func (b *Backend) Beat(ctx context.Context) error {
 	}
 	b.mu.Lock()
 	var behind []*asd.ASD
-	for _, a := range b.asds {
-		if a.Claimed() != m {
-			behind = append(behind, a)
+	var doors []*stopdisk.FS
+	for number, a := range b.asds {
+		// One that does not answer is told when it does.
+		if d := b.fleet.Disk(number); a.Claimed() != m && (d == nil || d.Silent() == nil) && !b.busy(a.Dir()) {
+			behind, doors = append(behind, a), append(doors, b.doors[number])
 		}
 	}
 	b.mu.Unlock()
 	errs := make([]error, len(behind))
 	var all sync.WaitGroup
 	for i, a := range behind {
-		all.Go(func() {
-			if errs[i] = a.Raise(ctx, m); errs[i] == nil {
-				b.told(a, m)
-			}
-		})
+		all.Go(func() { errs[i] = b.raise(ctx, a, doors[i], m) })
 	}
 	all.Wait()
 	return errors.Join(errs...)
 }
+
+// raise has an ASD remember a generation.
+func (b *Backend) raise(ctx context.Context, a *asd.ASD, door *stopdisk.FS, m generation.Mark) error {
+	var err error
+	e, begun := b.errand(a.Dir(), door, func(disk.FS) {
+		if err = a.Raise(context.WithoutCancel(ctx), m); err == nil {
+			b.told(a, m)
+		}
+	})
+	if begun != nil {
+		return begun
+	}
+	if left := e.waitFor(ctx, raiseStall); left != nil {
+		return left
+	}
+	return err
+}
+
+// raiseStall is how long a disk may take to remember a generation.
+const raiseStall = 2 * time.Second
 
 // beats beats until ctx ends.
 func (b *Backend) beats(ctx context.Context) {

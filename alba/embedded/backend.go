@@ -7,7 +7,6 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"openvstorage/alba/abm"
@@ -18,10 +17,9 @@ import (
 	"openvstorage/alba/fragmentcache"
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/nsm"
-	"openvstorage/alba/osd"
 	"openvstorage/arakoon/groups"
 	"openvstorage/internal/datadir"
-	"openvstorage/internal/disk"
+	"openvstorage/internal/disk/stopdisk"
 
 	"github.com/google/uuid"
 )
@@ -42,11 +40,16 @@ type Backend struct {
 	work  *maintenance.Maintenance
 	ring  keyring
 
-	mu       sync.Mutex // disks come and go one at a time
+	mu       sync.Mutex      // disks come and go one at a time
+	recorded map[string]bool // the directories that the ABM knows
 	asds     map[uint64]*asd.ASD
-	recorded map[string]bool  // the directories that the ABM knows
-	files    *asd.Descriptors // of all of them
+	doors    map[uint64]*stopdisk.FS // what each of them is opened on
+	opening  map[uint64]*opening     // under way
+	files    *asd.Descriptors        // of all of them
 	expect   func(context.Context) ([]string, error)
+
+	errandMu sync.Mutex
+	errands  map[string]*errand // by directory
 
 	seenMu     sync.Mutex
 	seen       disksSeen   // what ASDs were told to remember
@@ -80,7 +83,10 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, census: newCensus(), asds: make(map[uint64]*asd.ASD), recorded: make(map[string]bool), files: asd.NewDescriptors(o.Descriptors), ring: keyring{keys: o.Keys}}
+	b := &Backend{
+		opt: o, fleet: fleet.New(nil), groups: o.Groups, files: asd.NewDescriptors(o.Descriptors), census: newCensus(), ring: keyring{keys: o.Keys}, recorded: make(map[string]bool),
+		asds: make(map[uint64]*asd.ASD), doors: make(map[uint64]*stopdisk.FS), opening: make(map[uint64]*opening), errands: make(map[string]*errand),
+	}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -145,6 +151,7 @@ func (b *Backend) open(ctx context.Context) (err error) {
 	var background context.Context
 	background, b.stop = context.WithCancel(context.Background())
 	b.work.Start()
+	b.done.Go(func() { b.fleet.Watch(background, b.changed) })
 	b.done.Go(func() { b.lookOut(background) })
 	b.done.Go(func() { b.beats(background) })
 	return nil
@@ -195,8 +202,21 @@ func (b *Backend) hostOf(number uint64) (*nsm.Client, error) {
 	return b.nsm, nil
 }
 
+// changed tells of a disk that does otherwise than before.
+func (b *Backend) changed(d *fleet.Disk, before, after fleet.Condition) {
+	if after.State == fleet.Well {
+		b.opt.Logger.Info("a disk is well again", "disk", d.Number, "dir", b.path(d.Place), "was", before.State.String(), "for", time.Since(before.Since).Round(time.Second))
+	} else {
+		b.opt.Logger.Warn("a disk is "+after.State.String(), "disk", d.Number, "dir", b.path(d.Place), "reason", after.Reason, "since", after.Since)
+	}
+	if b.work != nil {
+		b.work.Wake()
+	}
+}
+
 // Close ends everything, what uses others first. Nothing may use the backend
-// any more.
+// any more. A disk that does not answer is left as it is, its lock given back, and
+// the error names it.
 func (b *Backend) Close() error {
 	var errs []error
 	if b.stop != nil {
@@ -221,12 +241,7 @@ func (b *Backend) Close() error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for number, a := range b.asds {
-		if d := b.fleet.Disk(number); d != nil {
-			d.Detach(errors.New("the backend is closed"))
-		}
-		errs = append(errs, a.Close())
-	}
+	errs = append(errs, b.closeDisks())
 	if b.alone != nil {
 		if b.groups != nil {
 			errs = append(errs, b.groups.Close())
@@ -257,63 +272,22 @@ func (b *Backend) refresh(ctx context.Context) error {
 		b.recorded[b.path(string(o.Endpoint))] = true
 		known[o.Number] = true
 		if o.State == abm.OSDLost {
-			b.drop(o.Number, errors.New("it is lost, and was given up"))
+			b.drop(ctx, o.Number, errors.New("it is lost, and was given up"))
 			continue
 		}
 		d := b.fleet.Add(o.Number, uuid.UUID(o.LongID), o.Node, string(o.Endpoint))
 		d.SetLeaving(o.State == abm.OSDDraining)
-		if d.Missing() != nil {
+		if d.Attached() != nil {
 			missing = append(missing, d)
 		}
 	}
 	for _, d := range b.fleet.All() {
 		if !known[d.Number] {
-			b.drop(d.Number, errors.New("it was forgotten"))
+			b.drop(ctx, d.Number, errors.New("it was forgotten"))
 		}
 	}
 	b.attach(ctx, missing...)
 	return nil
-}
-
-// drop takes a disk out of the fleet. b.mu is held.
-func (b *Backend) drop(number uint64, reason error) {
-	if d := b.fleet.Disk(number); d != nil {
-		d.Detach(reason)
-		b.fleet.Remove(number)
-	}
-	if a := b.asds[number]; a != nil {
-		delete(b.asds, number)
-		if err := a.Close(); err != nil {
-			b.opt.Logger.Warn("close of a disk that was given up", "disk", number, "err", err)
-		}
-	}
-}
-
-// attach opens disks of the fleet that are there, side by side: one that was not
-// closed cleanly reads much of itself. b.mu is held.
-func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
-	disks = b.find(disks)
-	asds, errs := make([]*asd.ASD, len(disks)), make([]error, len(disks))
-	var all sync.WaitGroup
-	for i, d := range disks {
-		all.Go(func() { asds[i], errs[i] = b.openASD(ctx, b.path(d.Place), d.UUID) })
-	}
-	all.Wait()
-	for i, d := range disks {
-		if err := errs[i]; err != nil {
-			b.cannotOpen(d, err)
-			continue
-		}
-		b.asds[d.Number] = asds[i]
-		d.Attach(asds[i])
-		if err := d.Refresh(ctx); err != nil {
-			b.opt.Logger.Warn("a disk does not tell how full it is", "disk", d.Number, "err", err)
-		}
-		b.opt.Logger.Info("disk is there", "disk", d.Number, "dir", b.path(d.Place))
-		if b.work != nil {
-			b.work.Wake()
-		}
-	}
 }
 
 // cannotOpen notes why a disk cannot be opened: it is missing, or it is there and
@@ -329,56 +303,6 @@ func (b *Backend) cannotOpen(d *fleet.Disk, err error) {
 	}
 	b.opt.Logger.Warn("disk is missing", "disk", d.Number, "dir", b.path(d.Place), "err", err)
 	d.Detach(err)
-}
-
-// openASD opens the ASD in a directory if it is the one that is wanted.
-func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.ASD, error) {
-	there, err := asd.ReadIdentity(b.opt.FS, dir)
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case there.ID != id:
-		return nil, fmt.Errorf("%s holds another ASD, %s: put back the one that was here, or take that directory for `ovs alba osd replace`", dir, there.ID)
-	case there.Owner != uuid.Nil && there.Owner != b.opt.ID:
-		return nil, fmt.Errorf("the ASD in %s belongs to backend %s", dir, there.Owner)
-	}
-	if err := b.mayAttach(dir, id); err != nil {
-		return nil, err
-	}
-	b.tighten(dir)
-	a, err := asd.Open(asd.Options{
-		FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Descriptors: b.files, Logger: b.opt.Logger.With("asd", dir),
-		Leave: b.leave(dir),
-	})
-	if err != nil {
-		return nil, err
-	}
-	// It remembers this start before it takes anything from it. One that is full
-	// can still be read and deleted from, one that takes no writes be read; either
-	// is told with the next beat that it takes.
-	m := b.groups.Mark()
-	if err := a.Raise(ctx, m); errors.Is(err, syscall.ENOSPC) || errors.Is(err, osd.ErrReadOnly) {
-		b.opt.Logger.Warn("a disk has not remembered this start yet", "dir", dir, "err", err)
-	} else if err != nil {
-		return nil, errors.Join(err, a.Close())
-	} else {
-		b.told(a, m)
-	}
-	return a, nil
-}
-
-// tighten makes an ASD its owner's alone: the mount point of a disk may be open to
-// all. One whose mode cannot be changed (its disk is read-only, say) is told, and
-// used: what is on it was there for others to read before.
-func (b *Backend) tighten(dir string) {
-	t := disk.TightenOnce(b.opt.FS, dir)
-	if t.Names > 0 {
-		b.opt.Logger.Warn("an ASD was open to other users of this machine; it is its owner's alone now", "dir", dir, "names", t.Names, "mode", fmt.Sprintf("%04o", t.Was))
-	}
-	if t.Failed > 0 {
-		b.opt.Logger.Warn("other users of this machine may read what is on an ASD: chmod -R go= it", "dir", dir, "err", t.Err)
-	}
 }
 
 // lookOut looks for missing disks until ctx ends, and gives memory back that
@@ -424,52 +348,4 @@ func (b *Backend) lookAll(ctx context.Context, reopened map[uint64]time.Time) {
 	for _, d := range b.fleet.All() {
 		b.look(ctx, d, reopened)
 	}
-}
-
-// reopenEvery is how often a disk is opened anew that takes no writes, or that is
-// there and could not be opened: an open may read much.
-const reopenEvery = 10 * time.Second
-
-// look opens a disk that is missing, if it is back, and one that takes no
-// writes or answers nothing: what made it so may be over, and if its directory
-// was taken away, or cannot be read, it is missing.
-func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]time.Time) {
-	reason := d.Refresh(ctx) // before the lock: a dying disk takes its time
-	if reason == nil {
-		reason = d.Known().ReadOnly
-	}
-	if errors.Is(reason, syscall.EROFS) {
-		// Until it is mounted for writing it would be no better, and could not be read
-		// meanwhile.
-		if on, err := b.opt.FS.Statfs(b.path(d.Place)); err == nil && on.ReadOnly {
-			return
-		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.fleet.Disk(d.Number) != d {
-		return
-	}
-	if d.Missing() != nil {
-		if !errors.Is(d.Reason(), asd.ErrNoASD) {
-			if time.Since(reopened[d.Number]) < reopenEvery {
-				return
-			}
-			reopened[d.Number] = time.Now()
-		}
-		b.attach(ctx, d)
-		return
-	}
-	if reason == nil || errors.Is(reason, fleet.ErrMissing) || ctx.Err() != nil || time.Since(reopened[d.Number]) < reopenEvery {
-		return
-	}
-	reopened[d.Number] = time.Now()
-	b.opt.Logger.Warn("a disk takes no writes, or does not answer; it is opened anew", "disk", d.Number, "err", reason)
-	d.Detach(reason)
-	a := b.asds[d.Number]
-	delete(b.asds, d.Number)
-	if err := a.Close(); err != nil {
-		b.opt.Logger.Warn("close of a disk that took no writes", "disk", d.Number, "err", err)
-	}
-	b.attach(ctx, d)
 }

@@ -116,7 +116,22 @@ func (b *Backend) observe(ctx context.Context, d *fleet.Disk, v *OSD, need uint6
 		v.Scrub = b.scrubOf(s, v.Bytes)
 	}
 	err := d.Refresh(ctx)
+	is := d.Condition()
+	switch trouble := (&health.Trouble{Reason: is.Reason, Since: is.Since}); {
+	case is.State == fleet.Failing && d.Attached() == nil:
+		v.known.Failing, v.known.Unread = trouble, d.Silent() != nil
+	case is.State == fleet.Slow:
+		v.known.Slow = trouble
+	}
 	switch {
+	case errors.Is(err, fleet.ErrNotAnswering): // which is ErrMissing as well
+		if v.known.Failing == nil {
+			v.known.Silent = err.Error()
+			if why := d.Reason(); why != nil {
+				v.known.Silent = why.Error()
+			}
+		}
+		return
 	case errors.Is(err, fleet.ErrMissing):
 		v.known.Missing, v.known.Unopened = err.Error(), errors.Is(err, fleet.ErrUnopened)
 		if why := d.Reason(); why != nil {

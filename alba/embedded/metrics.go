@@ -52,6 +52,7 @@ var (
 	descWaiting       = desc("maintenance_objects", "Objects that are not repaired, by what they wait for.", "for")
 
 	descDiskState     = desc("disk_state", "1 for the state that a disk is in.", "disk", "state")
+	descDiskSince     = desc("disk_trouble_seconds", "For how long a disk has been slow or failing; 0 if it is not.", "disk")
 	descDiskUsed      = desc("disk_used_bytes", "Bytes used of a disk.", "disk")
 	descDiskCapacity  = desc("disk_capacity_bytes", "Bytes that a disk has.", "disk")
 	descDiskFragments = desc("disk_fragments", "Fragments of objects on a disk.", "disk")
@@ -219,6 +220,11 @@ func collectDisk(s sink, d OSD) {
 	for _, state := range health.DiskStates {
 		s.flag(descDiskState, d.State == state, disk, string(state))
 	}
+	since := 0.0
+	if d.Since != nil {
+		since = time.Since(*d.Since).Seconds()
+	}
+	s.gauge(descDiskSince, since, disk)
 	s.gauge(descDiskUsed, float64(d.Used), disk)
 	s.gauge(descDiskCapacity, float64(d.Capacity), disk)
 	s.gauge(descDiskFragments, float64(d.Fragments), disk)

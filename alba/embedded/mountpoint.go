@@ -1,12 +1,15 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
+
+	"openvstorage/internal/disk"
 )
 
 // ErrUnmounted is matched by the error of Open, and of CheckPlace, for a directory
@@ -71,7 +74,11 @@ func (b *Backend) sharers(dir string, on uint64) (with []string) {
 // fileSystem identifies that of a directory, or of where it would be made.
 func (b *Backend) fileSystem(dir string) (id uint64, known bool) {
 	for {
-		u, err := b.opt.FS.Statfs(dir)
+		var u disk.Usage
+		err := b.aside(context.Background(), dir, func(fsys disk.FS) (err error) {
+			u, err = fsys.Statfs(dir)
+			return err
+		})
 		if err == nil {
 			return u.ID, u.ID != 0
 		}

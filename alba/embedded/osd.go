@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"openvstorage/alba/abm"
-	"openvstorage/alba/asd"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/maintenance"
 	"openvstorage/arakoon"
+	"openvstorage/internal/disk"
 
 	"github.com/google/uuid"
 )
@@ -64,6 +64,9 @@ func (b *Backend) ReplaceOSD(ctx context.Context, old uint64, dir string) (uint6
 	case missing == nil:
 		b.mu.Unlock()
 		return 0, fmt.Errorf("disk %d is there, in %s: take it away first, or move its data off with `ovs alba osd remove`", old, b.path(d.Place))
+	case dir == "" && errors.Is(d.Missing(), fleet.ErrNotAnswering):
+		b.mu.Unlock()
+		return 0, fmt.Errorf("disk %d does not answer: %s cannot be used; give another directory with --asd", old, b.path(d.Place))
 	case dir == "":
 		dir = b.path(d.Place)
 	}
@@ -155,10 +158,10 @@ func (b *Backend) register(ctx context.Context, dir string) (uuid.UUID, error) {
 	}
 	endpoint := b.endpoint(dir)
 	id, again := begun[endpoint]
-	if there, err := asd.ReadIdentity(b.opt.FS, dir); again && err == nil && there.ID == id {
+	if there, err := b.identityIn(ctx, dir); again && err == nil && there.ID == id {
 		return id, nil
 	}
-	if err := b.emptyDirectory(dir); err != nil {
+	if err := b.emptyDirectory(ctx, dir); err != nil {
 		return uuid.Nil, err
 	}
 	if !again {
@@ -222,18 +225,20 @@ func (b *Backend) endpoint(dir string) string {
 const unfinished = "new"
 
 // emptyDirectory refuses a directory that holds something.
-func (b *Backend) emptyDirectory(dir string) error {
+func (b *Backend) emptyDirectory(ctx context.Context, dir string) error {
 	if !path.IsAbs(dir) {
 		return fmt.Errorf("directory %q: give an absolute path", dir)
 	}
-	names, err := b.opt.FS.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, name := range names {
-		if name != "lost+found" && name != unfinished {
-			return fmt.Errorf("%s is not empty, it holds %q: give an empty directory", dir, name)
+	return b.aside(ctx, dir, func(fsys disk.FS) error {
+		names, err := fsys.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
-	}
-	return nil
+		for _, name := range names {
+			if name != "lost+found" && name != unfinished {
+				return fmt.Errorf("%s is not empty, it holds %q: give an empty directory", dir, name)
+			}
+		}
+		return nil
+	})
 }

@@ -24,7 +24,7 @@ func (b *Backend) move(ctx context.Context, all []abm.OSD) error {
 	var left []string              // directories that hold none of ours
 	for _, dir := range b.opt.Dirs {
 		recorded := slices.ContainsFunc(all, func(o abm.OSD) bool { return b.path(string(o.Endpoint)) == dir })
-		id, err := asd.ReadIdentity(b.opt.FS, dir)
+		id, err := b.identityIn(ctx, dir)
 		if err != nil && !errors.Is(err, asd.ErrNoASD) && !recorded {
 			return err // it may be one of them
 		}
@@ -89,15 +89,15 @@ func (b *Backend) recordPlaces(ctx context.Context, all []abm.OSD, in []string) 
 
 // find looks for disks that are missing. Those that are in the place of another one
 // get that place. b.mu is held.
-func (b *Backend) find(disks []*fleet.Disk) []*fleet.Disk {
+func (b *Backend) find(ctx context.Context, disks []*fleet.Disk) []*fleet.Disk {
 	disks = slices.Clone(disks)
 	var elsewhere map[uuid.UUID]string
 	for i, d := range disks {
-		if id, err := asd.ReadIdentity(b.opt.FS, b.path(d.Place)); err == nil && id.ID == d.UUID || err != nil && !errors.Is(err, asd.ErrNoASD) {
+		if id, err := b.identityIn(ctx, b.path(d.Place)); err == nil && id.ID == d.UUID || err != nil && !errors.Is(err, asd.ErrNoASD) {
 			continue // it is there, or nobody knows what is
 		}
 		if elsewhere == nil {
-			elsewhere = b.elsewhere()
+			elsewhere = b.elsewhere(ctx)
 		}
 		if dir, ok := elsewhere[d.UUID]; ok && dir != b.path(d.Place) {
 			b.opt.Logger.Warn("a disk is in the place of another one", "disk", d.Number, "dir", dir, "recorded", b.path(d.Place))
@@ -108,7 +108,7 @@ func (b *Backend) find(disks []*fleet.Disk) []*fleet.Disk {
 }
 
 // elsewhere says which ASDs are in the places where no disk is open. b.mu is held.
-func (b *Backend) elsewhere() map[uuid.UUID]string {
+func (b *Backend) elsewhere(ctx context.Context) map[uuid.UUID]string {
 	open := make(map[string]bool)
 	places := make(map[string]bool)
 	for dir := range b.recorded {
@@ -128,7 +128,7 @@ func (b *Backend) elsewhere() map[uuid.UUID]string {
 		if open[dir] {
 			continue // a disk that hangs is not asked
 		}
-		if id, err := asd.ReadIdentity(b.opt.FS, dir); err == nil && id.Owner == b.opt.ID {
+		if id, err := b.identityIn(ctx, dir); err == nil && id.Owner == b.opt.ID {
 			found[id.ID] = dir
 		}
 	}

@@ -1,26 +1,30 @@
 package embedded
 
-import "path"
+import (
+	"path"
+
+	"openvstorage/internal/disk"
+)
 
 // giveUpBytes is how much the fragment cache gives up at a time.
 const giveUpBytes = 64 << 20
 
 // leave returns what tells an ASD how much it leaves to others, nil for one that has a
 // file system of its own.
-func (b *Backend) leave(dir string) func() uint64 {
-	if b.opt.Leave == 0 || !b.beside(dir) {
+func (b *Backend) leave(fsys disk.FS, dir string) func() uint64 {
+	if b.opt.Leave == 0 || !b.beside(fsys, dir) {
 		return nil
 	}
 	return func() uint64 { return b.opt.Leave }
 }
 
 // beside reports whether a directory shares its room with the data directory.
-func (b *Backend) beside(dir string) bool {
+func (b *Backend) beside(fsys disk.FS, dir string) bool {
 	own, err := b.opt.FS.Statfs(b.opt.Dir)
 	if err != nil {
 		return false
 	}
-	there, err := b.opt.FS.Statfs(dir)
+	there, err := fsys.Statfs(dir)
 	if err != nil {
 		return false
 	}
@@ -33,7 +37,7 @@ func (b *Backend) beside(dir string) bool {
 // GiveUp has the fragment cache give something up, if it shares the file system of
 // the data directory, which lacks room. It does not wait.
 func (b *Backend) GiveUp() {
-	if b.cache != nil && b.beside(path.Join(b.opt.Dir, "cache")) {
+	if b.cache != nil && b.beside(b.opt.FS, path.Join(b.opt.Dir, "cache")) {
 		b.cache.GiveUp(giveUpBytes)
 	}
 }

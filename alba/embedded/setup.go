@@ -13,6 +13,7 @@ import (
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
+	"openvstorage/internal/disk"
 
 	"github.com/google/uuid"
 )
@@ -60,7 +61,7 @@ func (b *Backend) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := b.checkPlaces(); err != nil {
+	if err := b.checkPlaces(ctx); err != nil {
 		return err
 	}
 	for _, endpoint := range b.endpoints() {
@@ -97,12 +98,12 @@ func (b *Backend) create(ctx context.Context) error {
 
 // checkPlaces is CheckPlace for all that the first start is to make, before it makes
 // any. Those that an earlier one has made, which was cut short, are where they are.
-func (b *Backend) checkPlaces() error {
+func (b *Backend) checkPlaces(ctx context.Context) error {
 	if b.opt.AllowUnmounted {
 		return nil
 	}
 	for _, dir := range b.opt.Dirs {
-		if id, err := asd.ReadIdentity(b.opt.FS, dir); err == nil && id.Owner == b.opt.ID {
+		if id, err := b.identityIn(ctx, dir); err == nil && id.Owner == b.opt.ID {
 			continue
 		}
 		if err := b.CheckPlace(dir); err != nil {
@@ -116,23 +117,25 @@ func (b *Backend) checkPlaces() error {
 // and gives it its owner.
 func (b *Backend) makeASD(ctx context.Context, id uuid.UUID, endpoint string) error {
 	dir := b.path(endpoint)
-	switch there, err := asd.ReadIdentity(b.opt.FS, dir); {
-	case err == nil && there.ID != id:
-		return fmt.Errorf("%s holds ASD %s already, not %s: give an empty directory", dir, there.ID, id)
-	case err == nil:
-		return nil
-	case !errors.Is(err, asd.ErrNoASD): // there may be one
-		return err
-	}
-	if !path.IsAbs(endpoint) {
-		if err := b.opt.FS.MkdirAll(path.Dir(dir), 0o700); err != nil {
+	return b.aside(ctx, dir, func(fsys disk.FS) error {
+		switch there, err := asd.ReadIdentity(fsys, dir); {
+		case err == nil && there.ID != id:
+			return fmt.Errorf("%s holds ASD %s already, not %s: give an empty directory", dir, there.ID, id)
+		case err == nil:
+			return nil
+		case !errors.Is(err, asd.ErrNoASD): // there may be one
 			return err
 		}
-		if err := b.opt.FS.SyncDir(b.opt.Dir); err != nil {
-			return err
+		if !path.IsAbs(endpoint) {
+			if err := fsys.MkdirAll(path.Dir(dir), 0o700); err != nil {
+				return err
+			}
+			if err := fsys.SyncDir(b.opt.Dir); err != nil {
+				return err
+			}
 		}
-	}
-	return asd.Create(b.opt.FS, dir, asd.Identity{ID: id, Owner: b.opt.ID, Node: b.node()})
+		return asd.Create(fsys, dir, asd.Identity{ID: id, Owner: b.opt.ID, Node: b.node()})
+	})
 }
 
 // endpoints are where the ASDs of a new backend are: relative to the data
@@ -202,4 +205,16 @@ func show(list []policy.Policy) string {
 		s[i] = p.String()
 	}
 	return strings.Join(s, " ")
+}
+
+// identityIn reads who the ASD in a directory is.
+func (b *Backend) identityIn(ctx context.Context, dir string) (id asd.Identity, err error) {
+	var there asd.Identity
+	if err = b.aside(ctx, dir, func(fsys disk.FS) (err error) {
+		there, err = asd.ReadIdentity(fsys, dir)
+		return err
+	}); err == nil {
+		id = there
+	}
+	return id, err
 }

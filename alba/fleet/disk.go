@@ -36,9 +36,15 @@ type Disk struct {
 	Node   string // the machine that it is in
 	Place  string // where it should be, for people: its directory or address
 
+	fleet  *Fleet
 	now    func() time.Time
 	load   atomic.Int32
 	counts counts
+	health health
+	costs  [2]latency      // of reads and writes, for each unit
+	par    [2]atomic.Int64 // what they take on the other disks, nanoseconds; 0: not known
+
+	asked refresh
 
 	mu       sync.RWMutex
 	osd      osd.OSD // nil: missing
@@ -47,10 +53,10 @@ type Disk struct {
 	usage    osd.Usage
 	leaving  bool // takes no new fragments
 	failures int  // writes that failed in a row
+	failure  error
+	failing  time.Time // since when
 	rest     time.Time
 	refused  refusal
-
-	reads latency
 }
 
 type counts struct{ reads, writes, readErrors, writeErrors, refused, corrupt atomic.Uint64 }
@@ -95,8 +101,17 @@ func (d *Disk) SetLeaving(leaving bool) {
 	d.leaving = leaving
 }
 
-// Missing returns why the disk cannot be reached, nil if it can.
+// Missing returns why the disk cannot be reached, nil if it can. One that does not
+// answer cannot.
 func (d *Disk) Missing() error {
+	if _, err := d.target(); err != nil {
+		return err
+	}
+	return d.Silent()
+}
+
+// Attached is Missing of a disk from which an answer may yet come.
+func (d *Disk) Attached() error {
 	_, err := d.target()
 	return err
 }
@@ -118,11 +133,52 @@ func (d *Disk) Known() osd.Usage {
 	return d.usage
 }
 
-// Refresh asks the disk how full it is, for placement.
+// refreshMost is how long Refresh waits.
+const refreshMost = 2 * time.Second
+
+// refresh is a call of Refresh under way, which others share.
+type refresh struct {
+	mu   sync.Mutex
+	done chan struct{} // nil: none is
+	err  error
+}
+
+// Refresh asks the disk how full it is, for placement. It waits for two seconds: a
+// disk that takes longer is asked by one call only.
 func (d *Disk) Refresh(ctx context.Context) error {
-	u, err := d.Usage(ctx)
+	r := &d.asked
+	r.mu.Lock()
+	if r.done == nil {
+		r.done = make(chan struct{})
+		done := r.done
+		go func() {
+			err := d.refresh(context.WithoutCancel(ctx))
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.err, r.done = err, nil
+			close(done)
+		}()
+	}
+	done := r.done
+	r.mu.Unlock()
+	t := time.NewTimer(refreshMost)
+	defer t.Stop()
+	select {
+	case <-done:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.err
+	case <-ctx.Done():
+		return d.name(ctx.Err())
+	case <-t.C:
+		return d.name(fmt.Errorf("%w: it has not told how full it is for %v", ErrNotAnswering, refreshMost))
+	}
+}
+
+func (d *Disk) refresh(ctx context.Context) error {
+	u, err := d.usageOf(ctx)
 	if err != nil {
-		return err
+		return d.name(err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -139,9 +195,30 @@ func (d *Disk) TryAgain() {
 	d.failures, d.rest = 0, time.Time{}
 }
 
-// Patience is how long a read of this disk may take before it is worth while
-// to ask others: what reads took lately, and four times their spread more.
-func (d *Disk) Patience() time.Duration { return d.reads.bound() }
+// Patience is how long a read of so many bytes may take before it is worth while
+// to ask others: see Fleet.Patience. Where nothing is known of the fleet, what reads
+// of this disk took counts.
+func (d *Disk) Patience(bytes int) time.Duration {
+	bound := d.fleet.usual.Load()
+	if bound == 0 {
+		bound = int64(d.costs[reading].bound())
+	}
+	return patience(bound, bytes)
+}
+
+// Patience is how long a read of so many bytes should take: what reads took lately,
+// and four times their spread more. It is what the disks of the fleet take, the half
+// of them that is faster: one that has got slow must not make others wait for it.
+func (f *Fleet) Patience(bytes int) time.Duration {
+	if bound := f.usual.Load(); bound != 0 {
+		return patience(bound, bytes)
+	}
+	return patienceMax
+}
+
+func patience(bound int64, bytes int) time.Duration {
+	return min(max(time.Duration(float64(bound)*units(bytes)), patienceMin), patienceMax)
+}
 
 // Stuck reports whether so many requests wait for the disk.
 func (d *Disk) Stuck(requests int32) bool { return d.load.Load() >= requests }
@@ -170,11 +247,12 @@ func (d *Disk) why() error {
 var errUnseen = errors.New("it was not looked for yet")
 
 func (d *Disk) placement() policy.Disk {
+	silent := d.Silent() != nil
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return policy.Disk{
 		OSD: d.Number, Node: d.Node, Used: d.usage.Used, Capacity: d.usage.Capacity, Load: uint32(max(d.load.Load(), 0)),
-		Failing: d.osd == nil || d.leaving || d.usage.Full || d.usage.ReadOnly != nil || d.now().Before(d.rest),
+		Failing: d.osd == nil || d.leaving || d.usage.Full || d.usage.ReadOnly != nil || d.now().Before(d.rest) || silent,
 	}
 }
 
@@ -190,7 +268,7 @@ func (d *Disk) wrote(bytes uint64, err error) {
 			return
 		}
 		d.mu.Lock()
-		d.failures, d.rest = 0, time.Time{}
+		d.failures, d.failure, d.rest = 0, nil, time.Time{}
 		d.refused.took(bytes)
 		d.mu.Unlock()
 		return
@@ -210,24 +288,54 @@ func (d *Disk) wrote(bytes uint64, err error) {
 	d.counts.writeErrors.Add(1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.rest = d.now().Add(min(restMin<<min(d.failures, 10), restMax))
+	now := d.now()
+	if d.failures == 0 {
+		d.failing = now
+	}
+	d.rest = now.Add(min(restMin<<min(d.failures, 10), restMax))
 	d.failures++
+	d.failure = err
 }
 
 // ID implements osd.OSD.
 func (d *Disk) ID() uuid.UUID { return d.UUID }
 
-// Apply implements osd.OSD.
+// Apply implements osd.OSD. When the disk is seen not to answer, what still waits
+// for its turn is given up.
 func (d *Disk) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Update) error {
 	o, err := d.target()
 	if err != nil {
 		return err
 	}
+	bytes := 0
+	for i := range updates {
+		bytes += len(updates[i].Value.Data)
+	}
+	i, err := d.begin(writing, bytes)
+	if err != nil {
+		return err
+	}
 	d.load.Add(1)
 	defer d.load.Add(-1)
+	answers := d.Answers()
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(answers, cancel)
 	err = o.Apply(ctx, asserts, updates)
+	stop()
+	cancel()
+	d.end(writing, i, err)
+	if left(err, answers) {
+		err = fmt.Errorf("%w: %w", ErrNotAnswering, err)
+	}
 	d.wrote(putBytes(updates), err)
 	return d.name(err)
+}
+
+// ApplyAside is Apply for those who must not wait for a disk that does not answer.
+// They leave it what they pass: it may be read until they end.
+func (d *Disk) ApplyAside(ctx context.Context, asserts []osd.Assert, updates []osd.Update) error {
+	_, err := aside(ctx, d, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Apply(ctx, asserts, updates) })
+	return err
 }
 
 // Read implements osd.OSD.
@@ -236,12 +344,34 @@ func (d *Disk) Read(ctx context.Context, key []byte, off uint32, p []byte, crcs 
 	if err != nil {
 		return err
 	}
+	i, err := d.begin(reading, len(p))
+	if err != nil {
+		return err
+	}
+	return d.read(ctx, o, i, key, off, p, crcs)
+}
+
+// ReadWaiting is Read of a disk that may not answer, for those who have nobody else
+// to ask.
+func (d *Disk) ReadWaiting(ctx context.Context, key []byte, off uint32, p []byte, crcs []uint32) error {
+	o, err := d.target()
+	if err != nil {
+		return err
+	}
+	h := &d.health
+	h.mu.Lock()
+	i := h.kinds[reading].add(d.fleet.ticks.Load(), d.now(), len(p))
+	h.mu.Unlock()
+	return d.read(ctx, o, i, key, off, p, crcs)
+}
+
+func (d *Disk) read(ctx context.Context, o osd.OSD, i int32, key []byte, off uint32, p []byte, crcs []uint32) error {
 	d.load.Add(1)
 	defer d.load.Add(-1)
 	d.counts.reads.Add(1)
-	start := time.Now()
-	if err = o.Read(ctx, key, off, p, crcs); err == nil {
-		d.reads.note(time.Since(start))
+	err := o.Read(ctx, key, off, p, crcs)
+	d.end(reading, i, err)
+	if err == nil {
 		return nil
 	}
 	d.counts.readErrors.Add(1)
@@ -251,44 +381,62 @@ func (d *Disk) Read(ctx context.Context, key []byte, off uint32, p []byte, crcs 
 	return d.name(err)
 }
 
-// Stat implements osd.OSD.
-func (d *Disk) Stat(ctx context.Context, keys [][]byte) ([]osd.Info, error) {
+// ReadAside is Read for those who must not wait for a disk that does not answer, and
+// who leave it their memory.
+func (d *Disk) ReadAside(ctx context.Context, key []byte, off uint32, p []byte, crcs []uint32) error {
+	_, err := aside(ctx, d, func(ctx context.Context) (struct{}, error) { return struct{}{}, d.Read(ctx, key, off, p, crcs) })
+	return err
+}
+
+// ask makes a call that is neither, and that its caller leaves if the disk does not
+// answer.
+func ask[T any](ctx context.Context, d *Disk, k kind, call func(context.Context, osd.OSD) (T, error)) (v T, err error) {
 	o, err := d.target()
 	if err != nil {
-		return nil, err
+		return v, err
 	}
-	list, err := o.Stat(ctx, keys)
-	return list, d.name(err)
+	i, err := d.begin(k, 0)
+	if err != nil {
+		return v, err
+	}
+	v, err = aside(ctx, d, func(ctx context.Context) (T, error) {
+		v, err := call(ctx, o)
+		d.end(k, i, err)
+		return v, d.name(err)
+	})
+	return v, err
+}
+
+// Stat implements osd.OSD. Keys must not be changed after an error.
+func (d *Disk) Stat(ctx context.Context, keys [][]byte) ([]osd.Info, error) {
+	return ask(ctx, d, asking, func(ctx context.Context, o osd.OSD) ([]osd.Info, error) { return o.Stat(ctx, keys) })
 }
 
 // Range implements osd.OSD.
 func (d *Disk) Range(ctx context.Context, first, last []byte, limit int) ([]osd.Info, error) {
-	o, err := d.target()
-	if err != nil {
-		return nil, err
-	}
-	list, err := o.Range(ctx, first, last, limit)
-	return list, d.name(err)
+	return ask(ctx, d, asking, func(ctx context.Context, o osd.OSD) ([]osd.Info, error) { return o.Range(ctx, first, last, limit) })
 }
 
 // Verify implements osd.OSD.
 func (d *Disk) Verify(ctx context.Context, after []byte, limit int) ([]osd.Bad, []byte, error) {
-	o, err := d.target()
-	if err != nil {
-		return nil, nil, err
+	type found struct {
+		bad  []osd.Bad
+		next []byte
 	}
-	bad, next, err := o.Verify(ctx, after, limit)
-	return bad, next, d.name(err)
+	// It may read as many whole values as it is asked to: that it takes its time
+	// says nothing, unless nothing else comes back either.
+	v, err := ask(ctx, d, verifying, func(ctx context.Context, o osd.OSD) (v found, err error) {
+		v.bad, v.next, err = o.Verify(ctx, after, limit)
+		return v, err
+	})
+	return v.bad, v.next, err
 }
 
 // Usage implements osd.OSD.
-func (d *Disk) Usage(ctx context.Context) (osd.Usage, error) {
-	o, err := d.target()
-	if err != nil {
-		return osd.Usage{}, err
-	}
-	u, err := o.Usage(ctx)
-	return u, d.name(err)
+func (d *Disk) Usage(ctx context.Context) (osd.Usage, error) { return d.usageOf(ctx) }
+
+func (d *Disk) usageOf(ctx context.Context) (osd.Usage, error) {
+	return ask(ctx, d, asking, func(ctx context.Context, o osd.OSD) (osd.Usage, error) { return o.Usage(ctx) })
 }
 
 // name says in an error which disk it is of.
@@ -306,6 +454,7 @@ type latency struct {
 }
 
 func (l *latency) note(took time.Duration) {
+	took = max(took, 1) // 0: nothing is known
 	mean := l.mean.Load()
 	if mean == 0 {
 		l.mean.Store(int64(took))
@@ -318,6 +467,4 @@ func (l *latency) note(took time.Duration) {
 	l.spread.Store(spread + (max(off, -off)-spread)/4)
 }
 
-func (l *latency) bound() time.Duration {
-	return min(max(time.Duration(l.mean.Load()+4*l.spread.Load()), patienceMin), patienceMax)
-}
+func (l *latency) bound() time.Duration { return time.Duration(l.mean.Load() + 4*l.spread.Load()) }

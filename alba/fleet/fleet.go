@@ -2,10 +2,12 @@ package fleet
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/alba/osd"
@@ -34,7 +36,9 @@ func (unopened) Is(target error) bool { return target == ErrMissing }
 // Fleet is the disks of a backend, by number. All methods are safe for
 // concurrent use.
 type Fleet struct {
-	now func() time.Time
+	now   func() time.Time
+	ticks atomic.Int64 // of Watch
+	usual atomic.Int64 // what a read takes, for each unit, at most; nanoseconds, 0: not known
 
 	mu    sync.RWMutex
 	disks map[uint64]*Disk
@@ -48,6 +52,13 @@ func New(now func() time.Time) *Fleet {
 	return &Fleet{now: now, disks: make(map[uint64]*Disk)}
 }
 
+// disk is a disk of the fleet that is not in it yet.
+func (f *Fleet) disk(number uint64, id uuid.UUID, node, place string) *Disk {
+	d := &Disk{Number: number, UUID: id, Node: node, Place: place, now: f.now, fleet: f}
+	d.health.answers, d.health.silence = context.WithCancel(context.Background())
+	return d
+}
+
 // Add makes a disk known, missing until it is attached. Of one that is known
 // it returns what there is.
 func (f *Fleet) Add(number uint64, id uuid.UUID, node, place string) *Disk {
@@ -56,7 +67,7 @@ func (f *Fleet) Add(number uint64, id uuid.UUID, node, place string) *Disk {
 	if d := f.disks[number]; d != nil {
 		return d
 	}
-	d := &Disk{Number: number, UUID: id, Node: node, Place: place, now: f.now}
+	d := f.disk(number, id, node, place)
 	d.Detach(fmt.Errorf("it was not there at the start"))
 	f.disks[number] = d
 	return d
@@ -65,7 +76,7 @@ func (f *Fleet) Add(number uint64, id uuid.UUID, node, place string) *Disk {
 // Move gives a disk that is missing another place, and returns it as it is known
 // from now on; what it has counted begins anew.
 func (f *Fleet) Move(d *Disk, place string) *Disk {
-	moved := &Disk{Number: d.Number, UUID: d.UUID, Node: d.Node, Place: place, now: f.now}
+	moved := f.disk(d.Number, d.UUID, d.Node, place)
 	d.mu.RLock()
 	moved.reason, moved.unopened, moved.leaving = d.reason, d.unopened, d.leaving
 	d.mu.RUnlock()
@@ -134,15 +145,14 @@ func (f *Fleet) Takes(list []policy.Policy) (p policy.Policy, bytes uint64) {
 	return list[i], list[i].Takes(width, rooms)
 }
 
-// Alive reports the node of a disk and whether the disk is attached, as
+// Alive reports the node of a disk and whether the disk is there and answers, as
 // policy.SafetyOf asks.
 func (f *Fleet) Alive(number uint64) (node string, alive bool) {
 	d := f.Disk(number)
 	if d == nil {
 		return "", false
 	}
-	_, err := d.target()
-	return d.Node, err == nil
+	return d.Node, d.Missing() == nil
 }
 
 var _ osd.OSD = (*Disk)(nil)

@@ -60,7 +60,7 @@ func (m *Maintenance) deleteOn(ctx context.Context, host *nsm.Client, d *fleet.D
 		for i, k := range keys {
 			updates[i] = osd.Update{Key: diskKey(k).Append(nil), Delete: true}
 		}
-		if err := d.Apply(ctx, nil, updates); err != nil {
+		if err := d.ApplyAside(ctx, nil, updates); err != nil {
 			return err
 		}
 		if _, err := host.MarkDeleted(ctx, d.Number, keys); err != nil {

@@ -301,7 +301,7 @@ func (c *collection) delete(ctx context.Context, d *fleet.Disk, orphans []osd.In
 			asserts[i] = osd.Assert{Kind: osd.NotNewer, Key: info.Key, Epoch: info.Epoch}
 			updates[i] = osd.Update{Key: info.Key, Delete: true}
 		}
-		err := d.Apply(ctx, asserts, updates)
+		err := d.ApplyAside(ctx, asserts, updates)
 		var newer *osd.AssertError
 		if errors.As(err, &newer) {
 			left := len(orphans)

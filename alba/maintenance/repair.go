@@ -276,7 +276,7 @@ func (r *repair) fetch(ctx context.Context, chunk, i int) ([]byte, error) {
 	}
 	data := make([]byte, f.Length)
 	crcs := make([]uint32, osd.Blocks(len(data)))
-	if err := d.Read(ctx, r.mf.Key(chunk, i).Append(nil), 0, data, crcs); err != nil {
+	if err := d.ReadAside(ctx, r.mf.Key(chunk, i).Append(nil), 0, data, crcs); err != nil {
 		return nil, err
 	}
 	return data, object.VerifyFragment(r.mf, chunk, i, data)

@@ -138,7 +138,7 @@ func (w *rewrite) write(ctx context.Context, i int, number uint64) error {
 	was := *f
 	f.OSD, f.Version = number, w.next.Revision
 	key := w.next.Key(w.chunk, i).Append(nil)
-	err = d.Apply(ctx, []osd.Assert{{Kind: osd.NotNewer, Key: key, Epoch: w.epoch}}, []osd.Update{{Key: key, Value: osd.Value{
+	err = d.ApplyAside(ctx, []osd.Assert{{Kind: osd.NotNewer, Key: key, Epoch: w.epoch}}, []osd.Update{{Key: key, Value: osd.Value{
 		Data: data, CRCs: crcs, Epoch: w.epoch, Seed: manifest.Seed(w.mf.Object, uint32(w.chunk), uint32(i)),
 	}}})
 	if err != nil {

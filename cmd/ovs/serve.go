@@ -22,9 +22,10 @@ import (
 	"openvstorage/nbd"
 )
 
-// How long a stop waits for running management calls and metrics scrapes
-// before it cancels them. NBD has a drain timeout of its own.
-const stopTimeout = 10 * time.Second
+// How long a stop waits for requests of clients, management calls and metrics scrapes
+// before it cancels them: one that needs a disk which hangs does not end by itself,
+// and the locks of a data directory are given back within ten seconds.
+const stopTimeout = 4 * time.Second
 
 // daemon is a running `ovs up`. Each part that is set is running.
 type daemon struct {
@@ -42,7 +43,7 @@ type daemon struct {
 	metrics   *http.Server
 	mount     *fusefs.FS
 	devices   *devices
-	unfollow  func() // the memory of clients
+	unfollow  func()   // the memory of clients
 	links     []string // in the data directory, to sockets elsewhere
 
 	failed   chan error // a service that ended by itself
@@ -118,7 +119,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
 	}
 	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{
-		Logger: d.logger, Limits: nbd.Limits{Connections: d.flags.nbdClients, ServerBytes: int64(d.flags.nbdMemory)},
+		Logger: d.logger, Limits: nbd.Limits{Connections: d.flags.nbdClients, ServerBytes: int64(d.flags.nbdMemory), DrainTimeout: stopTimeout},
 	}); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ var allowed = []struct {
 	{"arakoon/groups", []string{"internal/datadir"}, "the record of a data directory says which groups were made"},
 	{"arakoon/registrykeys", []string{"volumedriver/registry"}, "the registry's keys on a group; here the two meet"},
 	{"arakoon/treekeys", []string{"fusefs/filetree"}, "a mount's tree on a group; here the two meet"},
-	{"alba/...", []string{"alba/...", "arakoon/...", "backend", "internal/disk/pebblefs"}, "never hears of SCO, TLog or volume"},
+	{"alba/...", []string{"alba/...", "arakoon/...", "backend", "internal/disk/pebblefs", "internal/disk/stopdisk"}, "never hears of SCO, TLog or volume"},
 	{"alba/embedded", []string{"internal/datadir"}, "a backend by itself has a data directory of its own"},
 	{"config/...", []string{"config/...", "arakoon/..."}, "only cmd imports it"},
 

@@ -224,7 +224,26 @@ func (FS) Lock(name string) (io.Closer, error) {
 		f.Close()
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
 	}
-	return f, nil
+	return lockFile{f}, nil
+}
+
+// lockFile is a lock that is held.
+type lockFile struct{ *File }
+
+// Unlock gives the lock back and leaves the file open. It does not wait for the
+// disk, as Close may, which has to.
+func (l lockFile) Unlock() error {
+	if !l.d.acquire() {
+		return nil // closed: the number may be another file's
+	}
+	defer l.d.release()
+	return unix.Flock(l.d.fd, unix.LOCK_UN)
+}
+
+// Close gives the lock back.
+func (l lockFile) Close() error {
+	_ = l.Unlock() // what fails here the close does
+	return l.File.Close()
 }
 
 // leavePid writes the process id over that of an earlier holder, in the room that
