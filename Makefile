@@ -6,6 +6,7 @@ BENCH     ?=
 GUARDTIME ?= 12m
 FIGURES   ?=
 GUARD     ?=
+HOSTILE   ?=
 GUESTDIR  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ovs-guest
 
 GO      ?= go
@@ -16,7 +17,7 @@ export CGO_ENABLED = 0
 export GO
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz soak e2e-vm bench bench-guard clean
+.PHONY: help build run test race lint fuzz soak e2e-vm bench bench-guard hostile clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,9 @@ bench-guard: ## compare this tree with BASE=COMMIT for GUARDTIME (12m); fails if
 	@test -n '$(BASE)' || { echo 'make bench-guard BASE=COMMIT: which commit is this tree to be compared with?' >&2; exit 2; }
 	$(GO) build -o bin/bench ./scripts/bench
 	bin/bench guard -base '$(BASE)' -time '$(GUARDTIME)' -figures '$(value FIGURES)' $(GUARD)
+
+hostile: ## a guest's fio beside every attack of nbd/hostile; fails if too little is left of it; HOSTILE= takes flags
+	$(GO) run ./scripts/hostile $(HOSTILE)
 
 clean: ## remove what make built; ./data stays
 	rm -rf bin bench.json guard.json

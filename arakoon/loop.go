@@ -271,14 +271,18 @@ func (n *Node) appendLoop() {
 	}
 }
 
-// storeAgain is how long the log waits for what hinders it.
-const storeAgain = 100 * time.Millisecond
+// storeAgain is how long the log waits for what hinders it, and tellFull how many
+// times before it says again that it has no room.
+const (
+	storeAgain = 100 * time.Millisecond
+	tellFull   = 5
+)
 
 // store appends rounds. While the log is as it was, and what hinders it may
 // pass, as a want of room or of descriptors for a new segment does, the group
 // waits, which is said once.
 func (n *Node) store(rounds []raftlog.Round) error {
-	for {
+	for try := 0; ; try++ {
 		err := n.log.Append(rounds...)
 		if err == nil {
 			if n.stalled.Load() != nil {
@@ -292,6 +296,9 @@ func (n *Node) store(rounds []raftlog.Round) error {
 		if n.stalled.Swap(&err) == nil {
 			n.opt.Logger.Error("arakoon node waits: it cannot store anything", slog.Any("error", err))
 		}
+		if disk.CauseOf(err) == disk.Full && try%tellFull == 0 {
+			n.opt.OnFull(err)
+		}
 		select {
 		case <-time.After(storeAgain):
 		case <-n.stop:
@@ -304,7 +311,7 @@ func (n *Node) store(rounds []raftlog.Round) error {
 
 // applyLoop applies what is committed: all that is queued as one batch.
 func (n *Node) applyLoop() {
-	behind := int64(0)
+	begun, replayed := uint64(0), false
 	for {
 		select {
 		case <-n.applies.wake:
@@ -331,11 +338,11 @@ func (n *Node) applyLoop() {
 					n.answer(a)
 				}
 			}
-			for _, e := range entries {
-				behind += int64(len(e.GetData()))
-			}
-			if behind > n.opt.CompactBytes/8 {
-				behind = 0
+			// What lies behind grows by whole segments, however little is in them, and
+			// all at once when what the log held at the start is applied.
+			end := !replayed && last.GetIndex() >= n.held
+			if b := n.log.Begun(); b != begun || end {
+				begun, replayed = b, replayed || end
 				n.kick(n.compact)
 			}
 		}
@@ -359,30 +366,54 @@ func (n *Node) changeMembers(e *pb.Entry) (*pb.ConfState, error) {
 	}
 }
 
-// compactLoop truncates the log behind a finished flush of the state.
-func (n *Node) compactLoop() {
+// compactLoop truncates the log behind a finished flush of the state. It closes
+// first when it has looked once.
+func (n *Node) compactLoop(first chan struct{}) {
+	var again <-chan time.Time // what failed and may pass is tried again, also when nothing is written
 	for {
+		passed, err := n.compactOnce()
+		if err != nil && !passed {
+			n.fail(err)
+			return
+		}
+		again = nil
+		if err != nil {
+			again = time.After(compactAgain)
+		}
+		if first != nil {
+			close(first)
+			first = nil
+		}
 		select {
 		case <-n.compact:
+		case <-again:
 		case <-n.stop:
 			return
 		case <-n.failed:
 			return
 		}
-		if n.log.Behind(n.Applied()) <= n.opt.CompactBytes {
-			continue
-		}
-		at, err := n.state.Flush()
-		if err == nil {
-			n.log.StateDurable(at.Index)
-			err = n.log.Compact(at.Index, at.Conf)
-			if err != nil && n.log.Err() == nil && disk.CauseOf(err).Passes() {
-				continue // nothing has changed; the next kick finds as much behind
-			}
-		}
-		if err != nil {
-			n.fail(err)
-			return
-		}
 	}
+}
+
+// compactAgain is how long after a failure that may pass the log is compacted
+// again, and compactPatience how long a start waits for it: on a full disk the
+// flush waits for room.
+const (
+	compactAgain    = 5 * time.Second
+	compactPatience = 2 * time.Second
+)
+
+// compactOnce truncates the log if enough lies behind. passed says of an error
+// that nothing has changed, and it may pass.
+func (n *Node) compactOnce() (passed bool, err error) {
+	if n.log.Behind(n.Applied()) <= n.opt.CompactBytes {
+		return false, nil
+	}
+	at, err := n.state.Flush()
+	if err != nil {
+		return false, err
+	}
+	n.log.StateDurable(at.Index)
+	err = n.log.Compact(at.Index, at.Conf)
+	return err != nil && n.log.Err() == nil && disk.CauseOf(err).Passes(), err
 }

@@ -10,6 +10,7 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"openvstorage/arakoon/raftlog"
 	"openvstorage/arakoon/state"
@@ -32,6 +33,7 @@ type Node struct {
 	appends *queue[*pb.Message] // for the log
 	applies *queue[*pb.Message] // for the state
 	compact chan struct{}
+	held    uint64 // the last entry that the log held when it was opened
 
 	progress progress
 	leading  atomic.Bool
@@ -140,7 +142,7 @@ func (n *Node) join() error {
 		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; restore both", ErrFailed, at.Index, m.Index+1, last)
 	}
 	n.log.StateDurable(at.Index)
-	n.progress.index, n.progress.term = at.Index, at.Term
+	n.progress.index, n.progress.term, n.held = at.Index, at.Term, last
 	var err error
 	n.raft, err = raft.NewRawNode(&raft.Config{
 		ID: n.opt.Member, ElectionTick: 10, HeartbeatTick: 1,
@@ -175,13 +177,31 @@ func (n *Node) start() error {
 			return err
 		}
 	}
-	for _, run := range []func(){n.loop, n.appendLoop, n.applyLoop, n.compactLoop} {
+	for _, run := range []func(){n.loop, n.appendLoop, n.applyLoop} {
 		n.running.Go(func() { n.guard(run) })
 	}
-	n.kick(n.compact)
 	if !alone {
+		n.running.Go(func() { n.guard(func() { n.compactLoop(nil) }) })
 		return nil
 	}
+	if err := n.replay(); err != nil {
+		return err
+	}
+	// Each opening begins a segment. Whatever ends this process soon after, as the
+	// one before it, the segments do not add up.
+	first := make(chan struct{})
+	n.running.Go(func() { n.guard(func() { n.compactLoop(first) }) })
+	select {
+	case <-first:
+	case <-time.After(compactPatience):
+	case <-n.failed:
+		return n.Err()
+	}
+	return nil
+}
+
+// replay waits until all is applied that the log held.
+func (n *Node) replay() error {
 	// The first entry of its own term says that all before it is applied.
 	read := &read{index: make(chan uint64, 1), err: make(chan error, 1)}
 	n.work.put(read)
@@ -220,8 +240,9 @@ func (n *Node) kick(c chan struct{}) {
 }
 
 // onFull notes that Pebble waits for room. Closing does not: the log has all.
-func (n *Node) onFull(error) {
+func (n *Node) onFull(err error) {
 	n.full.Store(true)
+	n.opt.OnFull(err)
 	select {
 	case <-n.stop:
 		n.state.Abandon()

@@ -55,6 +55,9 @@ type Options struct {
 	Now       func() time.Time // the proposer's time; default time.Now
 	Logger    *slog.Logger
 	OnFailure func(error) // called once when the node has failed; must not block
+	// OnFull is called again and again while the node waits for room; must not
+	// block. Whoever can give some up should.
+	OnFull func(error)
 }
 
 func (o Options) withDefaults() Options {
@@ -73,6 +76,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.OnFailure == nil {
 		o.OnFailure = func(error) {}
+	}
+	if o.OnFull == nil {
+		o.OnFull = func(error) {}
 	}
 	return o
 }

@@ -3,7 +3,6 @@ package nbd
 import (
 	"math/bits"
 	"sync"
-	"sync/atomic"
 )
 
 const (
@@ -24,7 +23,7 @@ type buffer struct {
 // collection and large buffers cost their page faults and zeroing again.
 type buffers struct {
 	idleMax int64
-	inUse   atomic.Int64 // bytes
+	memory  *memory // counts those in use
 
 	mu   sync.Mutex
 	idle int64 // bytes in free
@@ -44,9 +43,14 @@ func classOf(n int) int {
 // get returns a buffer of at least n bytes, n at most MaxPayload, with
 // arbitrary contents.
 func (p *buffers) get(n int) *buffer {
+	p.memory.buffers.Add(int64(classSize(n)))
+	return p.taken(n)
+}
+
+// taken is get for what memory.take has counted already.
+func (p *buffers) taken(n int) *buffer {
 	class := classOf(n)
 	size := int64(1) << class
-	p.inUse.Add(size)
 	p.mu.Lock()
 	if last := len(p.free[class]) - 1; last >= 0 {
 		b := p.free[class][last]
@@ -63,11 +67,17 @@ func (p *buffers) get(n int) *buffer {
 // put takes back a buffer that nobody uses any more.
 func (p *buffers) put(b *buffer) {
 	size := int64(1) << b.class
-	p.inUse.Add(-size)
+	p.memory.buffers.Add(-size)
+	if b.round != nil && size != ioBuffer {
+		p.memory.scratch.Add(-b.round.counted)
+		b.round = nil
+	}
 	p.mu.Lock()
 	if p.idle+size <= p.idleMax {
 		p.free[b.class] = append(p.free[b.class], b)
 		p.idle += size
+	} else if b.round != nil {
+		p.memory.scratch.Add(-b.round.counted)
 	}
 	p.mu.Unlock()
 }

@@ -20,6 +20,9 @@ type conn struct {
 	sock    *socket
 	session // set by the handshake
 	id      uint64
+	origin  origin
+	source  *source // nil: not counted by address
+	door    *door   // the listener it came by, or nil
 	since   time.Time
 	done    chan struct{} // closed when all is given back
 
@@ -36,11 +39,10 @@ type conn struct {
 	r, w     int     // in.b[r:w] is not parsed yet
 	limit    int     // how much to read at once
 	skip     int64   // payload bytes to throw away
-	big      *task   // WRITE whose payload is being received
-	bigN     int     // so much of it
-	received uint64
-	armed    bool // the stall deadline runs
-	armedAt  uint64
+	big      incoming
+	received uint64 // bytes
+	parsed   uint64 // requests that have come whole
+	pace
 
 	// Inline replies: out.b[:outN].
 	out  *buffer
@@ -57,21 +59,28 @@ type conn struct {
 		changed  sync.Cond
 		err      error // why nothing more is sent
 		inflight int   // tasks
-		bytes    int64 // charged to them
+		bytes    int64 // charged to them, and to queued replies
+		held     int64 // scratch memory, counted by memory.scratch
+		vecs     int64 // of it, what vecs has
 		waiting  int   // bytes in queue that no charge covers
 		sending  bool
 		drain    *time.Timer // once the end has begun
 		queue    *outbox
 		spare    *outbox
 		tasks    []*task // free
+
+		watching bool // the reader waits for something else than the socket
+		watch    *time.Timer
+		peer     peerLook // its own
 	}
 }
 
 var (
 	errDisc     = errors.New("client disconnected")
 	errStopping = errors.New("server closes the connection")
-	errStalled  = errors.New("client stopped in the middle of a request")
-	errUnread   = errors.New("client does not read its replies")
+	errStalled  = errors.New("client stopped in the middle of a request, or sends it too slowly")
+	errUnread   = errors.New("client does not read its replies, or too slowly")
+	errVanished = errors.New("client is gone, and left requests behind")
 
 	errHungUp = errors.New("client has hung up, and sends its requests elsewhere")
 
@@ -80,7 +89,8 @@ var (
 
 func newConn(srv *Server, nc net.Conn, id uint64) *conn {
 	c := &conn{srv: srv, id: id, since: time.Now(), done: make(chan struct{}), limit: ioBuffer}
-	c.sock = newSocket(nc, srv.limits.StallTimeout)
+	c.sock = newSocket(nc, srv.limits.StallTimeout, srv.limits.perStall())
+	c.trimmed = true
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mu.changed.L = &c.mu.Mutex
 	c.mu.queue, c.mu.spare = new(outbox), new(outbox)
@@ -89,7 +99,6 @@ func newConn(srv *Server, nc net.Conn, id uint64) *conn {
 
 // serve runs the connection to its end.
 func (c *conn) serve() error {
-	defer close(c.done)
 	defer c.cancel()
 	defer c.sock.conn.Close()
 	if err := c.handshake(); err != nil {
@@ -111,7 +120,8 @@ func (c *conn) handshake() error {
 	if err := c.sock.conn.SetDeadline(deadline); err != nil {
 		return err
 	}
-	h := handshake{rw: c.sock.conn, exports: c.srv.exports}
+	h := handshake{rw: c.sock.conn, exports: c.srv.exports, buffers: &c.srv.buffers}
+	defer h.close()
 	s, err := h.run(ctx)
 	if err != nil {
 		return err
@@ -168,20 +178,7 @@ func (c *conn) gaveUp() bool {
 }
 
 // partial tells whether a request has come in part.
-func (c *conn) partial() bool { return c.r < c.w || c.big != nil || c.skip > 0 }
-
-// deadline is called when the read deadline has passed: that of stop, or that
-// of a client which may have stalled.
-func (c *conn) deadline() error {
-	if c.stopping.Load() {
-		return errStopping
-	}
-	c.armed = false
-	if c.partial() && c.received == c.armedAt {
-		return errStalled
-	}
-	return c.setReadDeadline(time.Time{})
-}
+func (c *conn) partial() bool { return c.r < c.w || c.big.on || c.skip > 0 }
 
 // setReadDeadline keeps out of the way of stop, which wants it in the past.
 func (c *conn) setReadDeadline(t time.Time) error {
@@ -220,20 +217,24 @@ func (c *conn) drain(cause error) error {
 	// A client that was cut off in the middle of a request may read still: the
 	// kernel's does when its socket takes no more.
 	graceful := cause == errDisc || cause == errStopping || errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF)
+	// One that has closed both directions without a word reads nothing any more:
+	// what is under way for it is for nobody.
+	vanished := false
+	if cause != errDisc && cause != errStopping && graceful && c.sock.raw != nil {
+		vanished, _ = c.peer.look(c.sock)
+	}
 	c.mu.Lock()
+	if vanished && c.mu.inflight > 0 {
+		graceful, cause = false, errVanished
+	}
 	if !graceful {
 		c.failLocked(cause)
 	}
 	c.beginDrainLocked()
-	if c.big != nil {
-		c.abandonLocked(c.big)
-		c.big = nil
-	}
-	if c.outN > 0 { // replies waited for more requests
-		c.mu.Unlock()
-		c.flushOut()
-		c.mu.Lock()
-	}
+	c.mu.Unlock()
+	c.dropBig()
+	c.flushOut() // replies that waited for more requests
+	c.mu.Lock()
 	for c.mu.inflight > 0 || c.mu.sending || c.mu.err == nil && !c.mu.queue.empty() {
 		c.mu.changed.Wait()
 	}
@@ -241,6 +242,7 @@ func (c *conn) drain(cause error) error {
 	if err := c.mu.err; err != nil {
 		cause = err
 	}
+	c.trimLocked()
 	c.mu.Unlock()
 	for _, b := range []*buffer{c.in, c.out} {
 		if b != nil {
@@ -249,133 +251,6 @@ func (c *conn) drain(cause error) error {
 	}
 	c.in, c.out = nil, nil
 	return cause
-}
-
-// acquire makes a task that holds n payload bytes, in a buffer if n > 0. It
-// waits while the limits are reached; what was answered is sent and what was
-// tried is started first. Nil: the
-// connection is over.
-func (c *conn) acquire(n int) *task {
-	var ch charge
-	ch.conn = taskBytes
-	if n > 0 {
-		ch.conn += int64(classSize(n))
-	}
-	limits := &c.srv.limits
-	c.mu.Lock()
-	full := func() bool {
-		return c.mu.inflight >= limits.Requests ||
-			c.mu.bytes > 0 && c.mu.bytes+ch.conn > limits.RequestBytes ||
-			c.mu.waiting > limits.ReplyBytes
-	}
-	if c.mu.err == nil && full() {
-		c.awaitLocked(full)
-	}
-	if c.mu.err != nil {
-		c.mu.Unlock()
-		return nil
-	}
-	floor := c.mu.bytes == 0 && ch.conn <= floorBytes+taskBytes
-	c.mu.inflight++
-	c.mu.bytes += ch.conn
-	t := c.freeTaskLocked()
-	c.mu.Unlock()
-	c.srv.stats.inflight.Add(1)
-
-	switch {
-	case c.srv.memory.TryAcquire(ch.conn):
-		ch.server = ch.conn
-	case floor:
-	default:
-		c.flushOut()
-		c.startReads()
-		stop := c.watch()
-		err := c.srv.memory.Acquire(c.ctx, ch.conn)
-		stop()
-		if err != nil {
-			c.mu.Lock()
-			c.freeLocked(nil, ch)
-			c.finishLocked(t)
-			c.mu.Unlock()
-			return nil
-		}
-		ch.server = ch.conn
-	}
-	c.srv.stats.charged.Add(ch.server)
-	t.charge = ch
-	if n > 0 {
-		t.buf = c.srv.buffers.get(n)
-	}
-	return t
-}
-
-// awaitLocked waits while full, or until the connection is over.
-func (c *conn) awaitLocked(full func() bool) {
-	defer c.watch()()
-	for c.mu.err == nil && full() {
-		if c.outN > 0 || len(c.underway) > 0 {
-			c.mu.Unlock()
-			c.flushOut()
-			c.startReads()
-			c.mu.Lock()
-			continue
-		}
-		c.mu.changed.Wait()
-	}
-}
-
-func (c *conn) freeTaskLocked() *task {
-	if last := len(c.mu.tasks) - 1; last >= 0 {
-		t := c.mu.tasks[last]
-		c.mu.tasks = c.mu.tasks[:last]
-		return t
-	}
-	return &task{c: c}
-}
-
-// freeLocked gives back a buffer and what it was charged for.
-func (c *conn) freeLocked(buf *buffer, ch charge) {
-	if buf != nil {
-		c.srv.buffers.put(buf)
-	}
-	c.mu.bytes -= ch.conn
-	if ch.server > 0 {
-		c.srv.stats.charged.Add(-ch.server)
-		c.srv.memory.Release(ch.server)
-	}
-	c.mu.changed.Broadcast()
-}
-
-// abandon takes back a task that no worker has run, with its buffer.
-func (c *conn) abandon(t *task) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.abandonLocked(t)
-}
-
-func (c *conn) abandonLocked(t *task) {
-	c.freeLocked(t.buf, t.charge)
-	c.finishLocked(t)
-}
-
-// finishLocked takes back a task that has been served. Its scratch stays with
-// it unless it has grown beyond the usual.
-func (c *conn) finishLocked(t *task) {
-	c.srv.stats.inflight.Add(-1)
-	if t.changes {
-		c.changing.Add(-1)
-	}
-	clear(t.spans)
-	if cap(t.reqs) > 64 && len(c.mu.tasks) > idleTasks {
-		t.reqs, t.spans = nil, nil
-	}
-	if cap(t.head) > keepBytes {
-		t.head = nil
-	}
-	*t = task{c: c, reqs: t.reqs[:0], spans: t.spans[:0], head: t.head[:0], status: status{extent: t.status.extent}}
-	c.mu.tasks = append(c.mu.tasks, t)
-	c.mu.inflight--
-	c.mu.changed.Broadcast()
 }
 
 // count records how a request of a task went.
@@ -387,7 +262,8 @@ func (c *conn) count(err error) {
 
 // gone tells whether err is nothing but a client that went away.
 func gone(err error) bool {
-	return errors.Is(err, errDisc) || errors.Is(err, errStopping) || errors.Is(err, errHungUp) || errors.Is(err, errAborted) ||
+	return errors.Is(err, errDisc) || errors.Is(err, errStopping) || errors.Is(err, errHungUp) ||
+		errors.Is(err, errAborted) || errors.Is(err, errVanished) ||
 		errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }

@@ -236,29 +236,58 @@ func TestPayloadBeyondTheMostCloses(t *testing.T) {
 	}
 }
 
-// TestWriteWithoutThePayloadFlag: QEMU writes so. The length is that of a payload
-// all the same.
+// TestWriteWithoutThePayloadFlag: QEMU up to 10.0 sends such writes once extended
+// headers are agreed on. Their length is that of the payload all the same. The
+// flag is an error nowhere else than before, and the stream goes on.
 func TestWriteWithoutThePayloadFlag(t *testing.T) {
-	s := serve(t, nbdtest.NewMemory(64<<20), nbd.Limits{})
+	dev := nbdtest.NewMemory(64 << 20)
+	s := serve(t, dev, nbd.Limits{})
 	r := s.transmit(extended)
-	write := func(r *raw, n uint64, payload []byte) {
-		r.offset = 0
-		go r.send(append(nbd.AppendExtendedRequest(nil, nbd.Request{Type: nbd.CmdWrite, Cookie: 7, Length: n}), payload...)...)
+	write := func(off uint64, flags nbd.CommandFlags, n int) {
+		r.offset = off
+		req := nbd.Request{Type: nbd.CmdWrite, Flags: flags, Cookie: 7, Offset: off, Length: uint64(n)}
+		go r.send(append(nbd.AppendExtendedRequest(nil, req), bytes.Repeat([]byte{byte(n) | 1}, n)...)...)
 	}
-	for _, n := range []int{0, 1, 4096, 200 << 10, nbd.MaxPayload} {
-		write(r, uint64(n), bytes.Repeat([]byte{byte(n>>12) + 1}, n))
-		if e := r.errno(); e != nbd.OK {
-			t.Fatalf("length %d: %v", n, e)
-		}
-		got := make([]byte, n)
-		if _, err := s.client(nbdclient.Options{}).ReadAt(got, 0); n > 0 && (err != nil || got[0] != byte(n>>12)+1 || got[n-1] != got[0]) {
-			t.Fatalf("length %d: read back: %v", n, err)
+	for i, n := range []int{0, 1, 4096, 65535, 65536, 1 << 20, 1<<20 + 1, nbd.MaxPayload} {
+		for _, flags := range []nbd.CommandFlags{0, nbd.FlagFUA, nbd.FlagPayloadLen} {
+			off := uint64(i * 4096)
+			write(off, flags, n)
+			if e := r.errno(); e != nbd.OK {
+				t.Fatalf("%d bytes, flags %#x: %v", n, flags, e)
+			}
+			p := make([]byte, n)
+			if err := dev.Read(t.Context(), p, int64(off)); err != nil || !bytes.Equal(p, bytes.Repeat([]byte{byte(n) | 1}, n)) {
+				t.Fatalf("%d bytes, flags %#x: they are not there, %v", n, flags, err)
+			}
 		}
 	}
-	for _, n := range []uint64{nbd.MaxPayload + 1, 1 << 32, 1<<64 - 1} {
-		r := s.transmit(extended)
-		write(r, n, nil)
-		r.closed()
+	// What is refused is read away.
+	write(64<<20, 0, 100)
+	if e := r.errno(); e != nbd.ENOSPC {
+		t.Fatalf("beyond the end: %v", e)
+	}
+	write(0, nbd.FlagDF, 200<<10)
+	if e := r.errno(); e != nbd.EINVAL {
+		t.Fatalf("a flag of other commands: %v", e)
+	}
+	write(0, 0, nbd.MaxPayload+1)
+	if e := r.errno(); e != nbd.EINVAL {
+		t.Fatalf("over 32 MiB: %v", e)
+	}
+	r.request(nbd.CmdFlush, 0, 0, 0)
+	if e := r.errno(); e != nbd.OK {
+		t.Fatal(e)
+	}
+	write(0, 0, 1) // and one that nobody can mean ends the connection
+	r.errno()
+	r.send(nbd.AppendExtendedRequest(nil, nbd.Request{Type: nbd.CmdWrite, Cookie: 7, Length: 1 << 40})...)
+	r.closed()
+	ro := serve(t, nbdtest.NewReadOnly(make([]byte, testSize)), nbd.Limits{}).transmit(extended)
+	for range 2 {
+		ro.send(append(nbd.AppendExtendedRequest(nil, nbd.Request{Type: nbd.CmdWrite, Cookie: 7, Length: 4096}), make([]byte, 4096)...)...)
+		if e := ro.errno(); e != nbd.EPERM {
+			t.Fatalf("read-only: %v", e)
+		}
 	}
 }
 

@@ -151,7 +151,7 @@ func (m mode) next(in []byte) (req nbd.Request, rest []byte, ok bool) {
 		return req, nil, false
 	}
 	rest = in[size:]
-	if req.Type == nbd.CmdWrite || m == extended && req.Flags&nbd.FlagPayloadLen != 0 {
+	if m == extended && req.Flags&nbd.FlagPayloadLen != 0 || req.Type == nbd.CmdWrite {
 		rest = rest[min(uint64(len(rest)), req.Length):]
 	}
 	return req, rest, true

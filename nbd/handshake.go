@@ -15,6 +15,7 @@ import (
 type handshake struct {
 	rw      io.ReadWriter
 	exports Exports
+	buffers *buffers
 
 	fixed      bool // the client knows option replies
 	noZeroes   bool
@@ -23,7 +24,7 @@ type handshake struct {
 	meta       bool   // base:allocation was selected
 	metaName   string // for this export
 
-	scratch []byte
+	scratch *buffer
 }
 
 // session is what a handshake ends in.
@@ -300,7 +301,7 @@ func (h *handshake) open(ctx context.Context, name string) (session, error) {
 	}
 	dev, release, err := h.exports.Open(ctx, name)
 	if err != nil {
-		return session{}, fmt.Errorf("open export %q: %w", name, err)
+		return session{}, fmt.Errorf("open export %s: %w", shown(name), err)
 	}
 	return session{
 		name: name, dev: dev, release: release,
@@ -334,14 +335,34 @@ func (h *handshake) reply(opt Option, typ OptionReply, payload []byte) error {
 }
 
 // read returns the next n bytes, n at most maxOption, valid until the next
-// call.
+// call. The memory for them grows as they come.
 func (h *handshake) read(n int) ([]byte, error) {
-	if cap(h.scratch) < n {
-		h.scratch = make([]byte, n)
+	for got := 0; ; {
+		if h.scratch == nil {
+			h.scratch = h.buffers.get(1)
+		}
+		m := min(n, len(h.scratch.b))
+		k, err := io.ReadFull(h.rw, h.scratch.b[got:m])
+		if got += k; got == n {
+			return h.scratch.b[:n], nil
+		}
+		if err != nil {
+			if got > 0 && err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+		more := h.buffers.get(2 * len(h.scratch.b))
+		copy(more.b, h.scratch.b)
+		h.buffers.put(h.scratch)
+		h.scratch = more
 	}
-	b := h.scratch[:n]
-	if _, err := io.ReadFull(h.rw, b); err != nil {
-		return nil, err
+}
+
+// close gives back the memory.
+func (h *handshake) close() {
+	if h.scratch != nil {
+		h.buffers.put(h.scratch)
+		h.scratch = nil
 	}
-	return b, nil
 }

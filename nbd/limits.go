@@ -11,15 +11,24 @@ import (
 //
 // The most memory that clients can pin is
 //
-//	ServerBytes + Connections x (2 x 256 KiB + ReplyBytes + 1 MiB) + IdleBytes
+//	ServerBytes + Connections x (1 MiB + 2 x 256 KiB + ReplyBytes + 256 KiB) + IdleBytes
 //
-// where the 256 KiB are the receive and the reply buffer, held only by a
-// connection in the middle of something, and the 1 MiB lets a connection with
-// nothing in flight go on when others have used up ServerBytes.
+// where the 1 MiB is what a connection may always have in flight, whatever
+// others hold, so that it goes on; the 256 KiB twice are the receive and the
+// reply buffer, held only by a connection in the middle of something; and those
+// at the end are structures and stacks. All of it is counted as it comes and
+// goes: Stats.Held.
 type Limits struct {
-	// Connections is how many clients may be connected; more are hung up on.
-	// Default 1024.
+	// Connections is how many clients may be connected; more are told so and
+	// hung up on. Default 1024. A quarter of them is kept for clients on this
+	// machine: unix sockets and Resenders; a sixteenth for Resenders alone. The
+	// listeners of other networks share the rest in equal parts.
 	Connections int
+
+	// Address is how many connections one address may have (of IPv6: a network
+	// of 64 bits), but for unix sockets. Default half of what other networks
+	// may have together.
+	Address int
 
 	// Requests is how many blocking requests one connection may have in
 	// flight. At the limit the connection is not read from. Default 256.
@@ -29,8 +38,9 @@ type Limits struct {
 	// at least 32 MiB + 4 KiB. Default 64 MiB.
 	RequestBytes int64
 
-	// ServerBytes bounds the payload bytes of all connections together; at
-	// least RequestBytes. Default 1 GiB.
+	// ServerBytes bounds what all connections hold together, but for what each
+	// may always have; at least RequestBytes. Default 1 GiB. A connection, and
+	// all of one address together, may have as much as is left free then.
 	ServerBytes int64
 
 	// ReplyBytes is how much of replies without a payload of their own may
@@ -44,9 +54,14 @@ type Limits struct {
 	// HandshakeTimeout ends a handshake that takes longer. Default 10 s.
 	HandshakeTimeout time.Duration
 
-	// StallTimeout ends a connection whose client stops in the middle of a
-	// request, or takes none of its replies, for so long. Default 60 s.
+	// StallTimeout ends a connection whose client sends less of a request that
+	// it has begun, or takes less of the replies that it is sent, than Rate for
+	// so long. Default 60 s.
 	StallTimeout time.Duration
+
+	// Rate is the least that a client must move then, in bytes a second. Default
+	// 16 KiB.
+	Rate int64
 
 	// RangeTime is how long a BLOCK_STATUS or CACHE over more than 4 GiB may
 	// look around. It is then answered with what it has found, and the client
@@ -72,9 +87,15 @@ const (
 	inlineRead  = 64 << 10  // longest READ served by the reader itself
 	headRead    = 4 << 10   // read so little when a large payload may follow
 	roundMax    = 512       // requests that are answered together
-	taskBytes   = 4 << 10   // what a task counts for besides its payload
-	floorBytes  = 1 << 20   // what a connection may always have in flight
+	pieceMax    = 1 << 20   // longest WRITE that is given to the device as a whole
+	firstBuffer = 64 << 10  // for a payload of which nothing is known yet
+	floorBytes  = pieceMax  // what a connection may always have in flight
+	narrowBytes = 256 << 10 // of a READ that does not get memory for all of its data
 	maxStatus   = 32 << 10  // bytes of extents in one BLOCK_STATUS reply
+	copyReplies = 4 << 10   // replies that are shorter do not keep a buffer until they are sent
+	connBytes   = 4352      // measured: what a connection is counted for besides, its structures
+	workerBytes = 1 << 10   // and a worker
+	stackBytes  = 8 << 10   // and the goroutine of either
 	window      = 4 << 30   // bytes of a range that the device is asked about at once
 	maxMessage  = 512       // bytes of an error message to a client
 	idleWorkers = 256       // parked goroutines
@@ -99,6 +120,8 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	defInt(&l.Connections, 1024)
+	defInt(&l.Address, max(1, l.remote()/2))
+	def(&l.Rate, 16<<10)
 	defInt(&l.Requests, 256)
 	def(&l.RequestBytes, 64<<20)
 	def(&l.ServerBytes, 1<<30)
@@ -111,6 +134,11 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// perStall is how many bytes must move within the stall time.
+func (l Limits) perStall() uint64 {
+	return max(1, uint64(float64(l.Rate)*l.StallTimeout.Seconds()))
+}
+
 // Validate reports every limit that cannot work.
 func (l Limits) Validate() error {
 	l = l.withDefaults()
@@ -121,8 +149,10 @@ func (l Limits) Validate() error {
 		}
 	}
 	atLeast("Connections", int64(l.Connections), 1)
+	atLeast("Address", int64(l.Address), 1)
+	atLeast("Rate", l.Rate, 1)
 	atLeast("Requests", int64(l.Requests), 1)
-	atLeast("RequestBytes", l.RequestBytes, MaxPayload+taskBytes)
+	atLeast("RequestBytes", l.RequestBytes, MaxPayload)
 	atLeast("ServerBytes", l.ServerBytes, l.RequestBytes)
 	atLeast("ReplyBytes", int64(l.ReplyBytes), 4<<10)
 	atLeast("IdleBytes", l.IdleBytes, 0)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Payloads of options:
@@ -129,11 +131,22 @@ func (s session) flags(opt Option) TransmissionFlags {
 	return f | SendTrim | SendWriteZeroes | SendFastZero
 }
 
-// message makes text fit for a client: one line, valid UTF-8, bounded.
+// message makes text fit for a client and for a log: one line of what can be
+// printed, bounded. What it says of names that clients give may be long.
 func message(err error) string {
-	s := err.Error()
-	if len(s) > maxMessage {
-		s = s[:maxMessage]
+	if err == nil {
+		return ""
 	}
-	return strings.ToValidUTF8(strings.ReplaceAll(s, "\n", "; "), "")
+	s := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if len(s) > maxMessage {
+		const end = "..."
+		s = s[:maxMessage-len(end)] + end
+	}
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == utf8.RuneError || !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, s)
 }

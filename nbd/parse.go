@@ -111,14 +111,15 @@ func (c *conn) decode(p []byte) (Request, error) {
 }
 
 // payload is how many bytes follow the fixed part of req, or an error if they
-// are too many to be received or to be thrown away.
+// are too many to be received or to be thrown away. With extended headers the
+// flag tells; a WRITE has its payload without it too, as QEMU up to 10.0 sets the
+// flag on none.
 func (c *conn) payload(req Request) (n uint64, err error) {
 	most := uint64(maxSkip)
 	switch {
-	case !c.extended && req.Type == CmdWrite:
+	case req.Type == CmdWrite && (!c.extended || req.Flags&FlagPayloadLen == 0):
 		n = req.Length
-	// QEMU 8.2 and later leave the flag of a write out.
-	case c.extended && (req.Flags&FlagPayloadLen != 0 || req.Type == CmdWrite):
+	case c.extended && req.Flags&FlagPayloadLen != 0:
 		n, most = req.Length, MaxPayload
 	}
 	if n > most {
@@ -157,6 +158,7 @@ func (c *conn) parse() (stop, Request, error) {
 			c.r += head
 			return stopBig, req, nil
 		}
+		c.parsed++
 		if refused == nil && req.Type == CmdWrite {
 			c.addWrite(req, p[head:end])
 			c.r += end

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"unsafe"
 )
 
 // appendReply appends the reply to a request that carries no data: success, or
@@ -54,10 +55,26 @@ func (c *conn) appendReadHead(b []byte, req Request) []byte {
 	return binary.BigEndian.AppendUint64(b, req.Offset)
 }
 
+// appendPieceHead appends what goes before n bytes of the data of a READ, from
+// its byte at on: a chunk of several.
+func (c *conn) appendPieceHead(b []byte, req Request, at, n int, last bool) []byte {
+	flags := uint16(0)
+	if last {
+		flags = ChunkDone
+	}
+	if c.extended {
+		b = AppendExtendedChunk(b, flags, ChunkOffsetData, req.Cookie, req.Offset, uint64(8+n))
+	} else {
+		b = AppendChunk(b, flags, ChunkOffsetData, req.Cookie, uint32(8+n))
+	}
+	return binary.BigEndian.AppendUint64(b, req.Offset+uint64(at))
+}
+
 // outbox is the combining writer's queue: heads, with payloads in between.
 type outbox struct {
-	heads []byte
-	segs  []segment
+	heads   []byte
+	segs    []segment
+	counted int64 // of its memory, by memory.scratch
 }
 
 // segment is a payload that goes after heads[:end].
@@ -67,6 +84,8 @@ type segment struct {
 	buf     *buffer // goes back to the free list once sent
 	charge  charge  // is given back with it
 }
+
+const segmentSize = int(unsafe.Sizeof(segment{}))
 
 func (o *outbox) empty() bool { return len(o.heads) == 0 && len(o.segs) == 0 }
 
@@ -83,8 +102,20 @@ func (o *outbox) vectors(v [][]byte) [][]byte {
 func (o *outbox) reset() {
 	clear(o.segs)
 	o.heads, o.segs = o.heads[:0], o.segs[:0]
+	// A client that did not read made them grow.
 	if cap(o.heads) > keepBytes {
-		o.heads = nil // a client that did not read made it grow
+		o.heads = nil
+	}
+	if cap(o.segs)*segmentSize > keepBytes {
+		o.segs = nil
+	}
+}
+
+// countLocked counts the memory of an outbox.
+func (c *conn) countLocked(o *outbox) {
+	if n := int64(cap(o.heads) + cap(o.segs)*segmentSize); n != o.counted {
+		c.holdLocked(n - o.counted)
+		o.counted = n
 	}
 }
 
@@ -105,8 +136,9 @@ func (c *conn) enqueue(head, payload []byte, buf *buffer, ch charge, finished *t
 		c.mu.waiting += len(head)
 		if buf != nil {
 			q.segs = append(q.segs, segment{end: len(q.heads), payload: payload, buf: buf, charge: ch})
-			buf, ch = nil, charge{} // the segment's now
+			buf, ch = nil, 0 // the segment's now
 		}
+		c.countLocked(q)
 	}
 	c.freeLocked(buf, ch)
 	if finished != nil {
@@ -138,13 +170,14 @@ func (c *conn) sendLocked() {
 		c.mu.Lock()
 		c.mu.waiting -= len(q.heads)
 		for _, s := range q.segs {
-			if s.charge == (charge{}) {
-				c.mu.waiting -= len(s.payload) // the reader's own
+			if s.charge == 0 {
+				c.mu.waiting -= len(s.buf.b) // the reader's own
 			}
 			c.freeLocked(s.buf, s.charge)
 		}
 		q.reset()
 		c.mu.spare = q
+		c.sentLocked(q)
 		if err != nil {
 			c.failLocked(err)
 		}
@@ -152,6 +185,19 @@ func (c *conn) sendLocked() {
 	}
 	c.mu.sending = false
 	c.mu.changed.Broadcast()
+}
+
+// sentLocked counts what the sender needs, when it has sent an outbox.
+func (c *conn) sentLocked(q *outbox) {
+	const vector = int(unsafe.Sizeof([]byte{}))
+	if cap(c.vecs)*vector > keepBytes {
+		c.vecs = nil
+	}
+	c.countLocked(q)
+	if n := int64(cap(c.vecs) * vector); n != c.mu.vecs {
+		c.holdLocked(n - c.mu.vecs)
+		c.mu.vecs = n
+	}
 }
 
 // room makes place for n bytes of inline replies, n at most ioBuffer, and
@@ -194,9 +240,15 @@ func (c *conn) flushOut() {
 	}
 	if c.mu.sending {
 		q := c.mu.queue
-		q.segs = append(q.segs, segment{end: len(q.heads), payload: p, buf: c.out})
-		c.out = nil
-		c.mu.waiting += len(p)
+		if len(p) < copyReplies { // a few: they are not worth a buffer
+			q.heads = append(q.heads, p...)
+			c.mu.waiting += len(p)
+		} else {
+			q.segs = append(q.segs, segment{end: len(q.heads), payload: p, buf: c.out})
+			c.mu.waiting += len(c.out.b)
+			c.out = nil
+		}
+		c.countLocked(q)
 		for c.mu.err == nil && c.mu.waiting > c.srv.limits.ReplyBytes {
 			c.mu.changed.Wait()
 		}
@@ -227,6 +279,7 @@ func (c *conn) failLocked(err error) {
 			c.freeLocked(s.buf, s.charge)
 		}
 		c.mu.queue.reset()
+		c.countLocked(c.mu.queue)
 		c.mu.waiting = 0
 	}
 	c.mu.changed.Broadcast()

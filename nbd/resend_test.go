@@ -324,44 +324,49 @@ func TestRepetitionIsRepeated(t *testing.T) {
 }
 
 // A client that goes for good has no sibling that finds out: a reader that waits
-// for memory is looked after, and gives back what it holds.
+// for its own requests, for their number or for their memory, is looked after,
+// and gives back what it holds. So is one of an ordinary client.
 func TestHangUpWhileTheReaderWaits(t *testing.T) {
-	for name, limits := range map[string]nbd.Limits{
-		"connection": {Requests: 1},
-		"server":     {RequestBytes: 33 << 20, ServerBytes: 33 << 20},
+	const big = 30 << 20
+	for name, test := range map[string]struct {
+		limits nbd.Limits
+		pieces int // that are begun: of 1 MiB each
+	}{
+		"requests": {nbd.Limits{Requests: 1}, 30},
+		"memory":   {nbd.Limits{RequestBytes: 33 << 20, ServerBytes: 33 << 20}, 16},
 	} {
-		t.Run(name, func(t *testing.T) {
-			dev := nbdtest.NewMemory(64 << 20)
-			gate, _ := gated(dev, nbdtest.OpWrite)
-			s := serve(t, dev, limits)
-			a, done := resender(t, s, new(nbd.Resender))
-			big := make([]byte, 30<<20)
-			a.request(nbd.CmdWrite, 0, 0, uint64(len(big)), big...)
-			gate.Arrived(1)
-			other, otherDone := a, done
-			if name == "server" {
-				other, otherDone = resender(t, s, new(nbd.Resender))
-			}
-			sent := make(chan struct{})
-			go func() {
-				defer close(sent)
-				other.Write(other.frame(nbd.CmdWrite, 0, 0, uint64(len(big)), big...))
-			}()
-			for other == a && s.Stats().BufferBytes < 32<<20+256<<10 || other != a && s.Stats().Connections < 2 {
-				runtime.Gosched()
-			}
-			other.hangUp()
-			<-sent
-			left(t, otherDone)
-			gate.Open()
-			if other != a {
-				a.Close()
-				left(t, done)
-			}
-			if n := dev.Count(nbdtest.OpWrite); n != 1 {
-				t.Errorf("%d writes were begun", n)
-			}
-		})
+		for _, resends := range []bool{true, false} {
+			t.Run(name+map[bool]string{false: "/ordinary", true: "/resender"}[resends], func(t *testing.T) {
+				dev := nbdtest.NewMemory(64 << 20)
+				gate, _ := gated(dev, nbdtest.OpWrite)
+				s := serve(t, dev, test.limits)
+				r := (*raw)(nil)
+				if resends {
+					r, _ = resender(t, s, new(nbd.Resender))
+				} else {
+					r = s.transmit(simple)
+				}
+				sent := make(chan struct{})
+				go func() {
+					defer close(sent)
+					for range 2 {
+						r.Write(r.frame(nbd.CmdWrite, 0, 0, big, make([]byte, big)...))
+					}
+				}()
+				gate.Arrived(test.pieces)
+				r.hangUp()
+				<-sent
+				if err := s.Disconnect(t.Context(), "disk"); err != nil {
+					t.Error(err)
+				}
+				if n := dev.Count(nbdtest.OpWrite); n > test.pieces {
+					t.Errorf("%d pieces were begun", n)
+				}
+				if n := dev.Unflushed(); n != 0 {
+					t.Errorf("%d writes were done", n)
+				}
+			})
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -116,7 +115,14 @@ func (c *conn) outlive(s *conn) error {
 	s.mu.Unlock()
 	c.srv.stats.outliving.Add(1)
 	defer c.srv.stats.outliving.Add(-1)
-	defer c.watch()()
+	c.mu.Lock()
+	c.watchLocked()
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.unwatchLocked()
+		c.mu.Unlock()
+	}()
 	select {
 	case <-s.done:
 	case <-c.ctx.Done():
@@ -125,38 +131,6 @@ func (c *conn) outlive(s *conn) error {
 		return errHungUp
 	}
 	return nil
-}
-
-// lookEvery is how often a reader that waits is looked after. Nothing but how
-// soon it gives back what it holds depends on it.
-const lookEvery = 500 * time.Millisecond
-
-// watch ends the connection when its client hangs up while the reader waits for
-// something else than the socket, until stop is called.
-func (c *conn) watch() (stop func()) {
-	if c.resender == nil {
-		return func() {}
-	}
-	over := make(chan struct{})
-	first := time.AfterFunc(lookEvery, func() { // most waits are shorter
-		var peer peerLook
-		tick := time.NewTicker(lookEvery)
-		defer tick.Stop()
-		for {
-			if hungUp, _ := peer.look(c.sock); hungUp {
-				c.mu.Lock()
-				c.failLocked(errHungUp)
-				c.mu.Unlock()
-				return
-			}
-			select {
-			case <-over:
-				return
-			case <-tick.C:
-			}
-		}
-	})
-	return func() { first.Stop(); close(over) }
 }
 
 // change counts a task that changes the device, until it is finished. The reader
@@ -180,21 +154,35 @@ type peerLook struct {
 // reaches it, and whether nothing is there to be received. One that cannot be
 // asked is closed already, by this end.
 func (l *peerLook) look(s *socket) (hungUp, empty bool) {
+	events := l.ask(s, unix.POLLIN)
+	return events&lost != 0, events == 0
+}
+
+// lookClosely tells whether the peer is gone, and whether it sends no more: that
+// is all that a TCP peer shows when it is killed, until it is sent something.
+func (l *peerLook) lookClosely(s *socket) (hungUp, ended bool) {
+	events := l.ask(s, unix.POLLRDHUP)
+	return events&lost != 0, events&unix.POLLRDHUP != 0
+}
+
+const lost = unix.POLLHUP | unix.POLLERR | unix.POLLNVAL
+
+func (l *peerLook) ask(s *socket, events int16) int16 {
 	if s.raw == nil {
-		return true, false
+		return unix.POLLNVAL
 	}
 	if l.fn == nil {
 		l.fn = l.poll
 	}
+	l.fds[0].Events = events
 	if err := s.raw.Control(l.fn); err != nil || l.err != nil {
-		return true, false
+		return unix.POLLNVAL
 	}
-	events := l.fds[0].Revents
-	return events&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0, events == 0
+	return l.fds[0].Revents
 }
 
 func (l *peerLook) poll(fd uintptr) {
-	l.fds[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	l.fds[0] = unix.PollFd{Fd: int32(fd), Events: l.fds[0].Events}
 	for {
 		if _, l.err = unix.Poll(l.fds[:], 0); l.err != unix.EINTR {
 			return

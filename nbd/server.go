@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 )
 
 // ErrServerClosed is returned by Serve after Close.
@@ -29,10 +29,12 @@ type Server struct {
 	limits  Limits
 	log     *slog.Logger
 
+	memory  memory
 	buffers buffers
 	workers workers
-	memory  *semaphore.Weighted // Limits.ServerBytes
 	stats   stats
+
+	refusing sync.WaitGroup
 
 	mu struct {
 		sync.Mutex
@@ -40,6 +42,16 @@ type Server struct {
 		nextID    uint64
 		conns     map[*conn]struct{}
 		listeners map[net.Listener]struct{}
+
+		origins [origins]int // connections
+		sources map[netip.Addr]*source
+		doors   int // listeners of networks
+		lowered int // Limits.Connections for the time being, or 0
+		refused map[net.Conn]struct{}
+		toldAt  time.Time // that clients are refused
+
+		warnedAt       time.Time
+		warned, unsaid int // lines since then, and those that were left out
 	}
 }
 
@@ -52,8 +64,10 @@ func NewServer(exports Exports, opts Options) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.buffers.idleMax = s.limits.IdleBytes
-	s.memory = semaphore.NewWeighted(s.limits.ServerBytes)
+	s.memory.limit = s.limits.ServerBytes
+	s.buffers.idleMax, s.buffers.memory, s.workers.memory = s.limits.IdleBytes, &s.memory, &s.memory
+	s.mu.sources = make(map[netip.Addr]*source)
+	s.mu.refused = make(map[net.Conn]struct{})
 	s.mu.conns = make(map[*conn]struct{})
 	s.mu.listeners = make(map[net.Listener]struct{})
 	return s, nil
@@ -70,10 +84,18 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		return ErrServerClosed
 	}
 	s.mu.listeners[ln] = struct{}{}
+	_, remote := ln.Addr().(*net.TCPAddr)
+	d := &door{remote: remote}
+	if remote {
+		s.mu.doors++
+	}
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		delete(s.mu.listeners, ln)
+		if remote {
+			s.mu.doors--
+		}
 		s.mu.Unlock()
 		_ = ln.Close()
 	}()
@@ -85,7 +107,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = firstPause
-			go func() { _ = s.ServeConn(nc) }() // it has logged its error
+			go func() { _ = s.serveConn(nc, originOf(nc), d, nil) }() // it has logged its error
 			continue
 		}
 		switch {
@@ -109,37 +131,72 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // ServeConn serves one client until it leaves. Unix and TCP connections must
 // be given as such to be fast. Nil: the client left in good order, or Close
 // or Disconnect sent it away.
-func (s *Server) ServeConn(nc net.Conn) error { return s.serveConn(nc, nil) }
+func (s *Server) ServeConn(nc net.Conn) error { return s.serveConn(nc, originOf(nc), nil, nil) }
 
 // ServeResender serves one connection of a client that sends requests again, as
 // ServeConn does others. All connections of the client must be given with it,
 // also those that replace others.
 func (s *Server) ServeResender(nc *net.UnixConn, client *Resender) error {
-	return s.serveConn(nc, client)
+	return s.serveConn(nc, selfOrigin, nil, client)
 }
 
-func (s *Server) serveConn(nc net.Conn, client *Resender) error {
-	c, err := s.register(nc)
+func (s *Server) serveConn(nc net.Conn, from origin, by *door, client *Resender) error {
+	c, err := s.register(nc, from, by)
 	if err != nil {
-		_ = nc.Close()
+		s.refuse(nc, err)
 		return err
 	}
 	c.resender = client
 	err = c.serve()
 	s.mu.Lock()
 	delete(s.mu.conns, c)
+	s.leaveLocked(c)
 	s.mu.Unlock()
+	s.memory.scratch.Add(-connBytes)
+	s.memory.stacks.Add(-stackBytes)
+	close(c.done)
 	if errors.Is(err, errHungUp) {
 		s.stats.hungUp.Add(1)
 	}
-	attrs := []any{"remote", remote(nc), "export", c.name, "err", err}
+	attrs := []any{"remote", remote(nc), "export", shown(c.name), "err", message(err)}
 	if gone(err) {
 		s.log.Debug("nbd: client left", attrs...)
 		return nil
 	}
 	s.stats.failed.Add(1)
-	s.log.Warn("nbd: connection closed", attrs...)
-	return fmt.Errorf("nbd: client %s of export %q: %w", remote(nc), c.name, err)
+	s.warn("nbd: connection closed", attrs...)
+	return fmt.Errorf("nbd: client %s of export %s: %w", remote(nc), shown(c.name), err)
+}
+
+// warn logs what clients bring about, some lines a second: they are not to fill
+// a disk.
+func (s *Server) warn(text string, attrs ...any) {
+	const most = 10
+	s.mu.Lock()
+	if now := time.Now(); now.Sub(s.mu.warnedAt) >= time.Second {
+		s.mu.warnedAt, s.mu.warned = now, 0
+	}
+	s.mu.warned++
+	if s.mu.warned > most {
+		s.mu.unsaid++
+		s.mu.Unlock()
+		return
+	}
+	if s.mu.unsaid > 0 {
+		attrs = append(attrs, "lines_left_out", s.mu.unsaid)
+		s.mu.unsaid = 0
+	}
+	s.mu.Unlock()
+	s.log.Warn(text, attrs...)
+}
+
+// shown is a name that a client has given, fit for a line of text.
+func shown(name string) string {
+	const most = 64
+	if len(name) <= most {
+		return strconv.Quote(name)
+	}
+	return fmt.Sprintf("%s... (%d bytes)", strconv.Quote(name[:most]), len(name))
 }
 
 func remote(nc net.Conn) string {
@@ -149,23 +206,34 @@ func remote(nc net.Conn) string {
 	return "local"
 }
 
-func (s *Server) register(nc net.Conn) (*conn, error) {
+func (s *Server) register(nc net.Conn, from origin, by *door) (*conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.closed {
 		return nil, ErrServerClosed
 	}
-	if len(s.mu.conns) >= s.limits.Connections {
-		if s.stats.refused.Add(1) == 1 {
-			s.log.Warn("nbd: client refused: too many connections; raise the limit", "limit", s.limits.Connections)
-		}
-		return nil, fmt.Errorf("nbd: client refused: %d connections are the limit", s.limits.Connections)
+	c := newConn(s, nc, s.mu.nextID+1)
+	c.origin, c.door = from, by
+	if err := s.admitLocked(c); err != nil {
+		c.cancel()
+		s.tellRefusedLocked(nc, err)
+		return nil, err
 	}
 	s.stats.accepted.Add(1)
+	s.memory.scratch.Add(connBytes)
+	s.memory.stacks.Add(stackBytes)
 	s.mu.nextID++
-	c := newConn(s, nc, s.mu.nextID)
 	s.mu.conns[c] = struct{}{}
 	return c, nil
+}
+
+// tellRefusedLocked logs that clients are refused: one a minute.
+func (s *Server) tellRefusedLocked(nc net.Conn, err error) {
+	n := s.stats.refused.Add(1)
+	if now := time.Now(); now.Sub(s.mu.toldAt) >= time.Minute {
+		s.mu.toldAt = now
+		s.log.Warn("nbd: "+err.Error(), "remote", remote(nc), "refused", n)
+	}
 }
 
 // enter lets c into the transmission phase unless the server closes.
@@ -224,7 +292,11 @@ func (s *Server) Close() error {
 	for ln := range s.mu.listeners {
 		_ = ln.Close()
 	}
+	for nc := range s.mu.refused {
+		_ = nc.Close()
+	}
 	s.mu.Unlock()
+	s.refusing.Wait()
 	const grace = 5 * time.Second
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits.DrainTimeout+grace)
 	defer cancel()
@@ -262,7 +334,7 @@ func (s *Server) await(ctx context.Context, conns []*conn) error {
 		select {
 		case <-c.done:
 		case <-ctx.Done():
-			return fmt.Errorf("nbd: %d connections still wait for their devices, export %q first: %w", len(conns)-i, c.name, ctx.Err())
+			return fmt.Errorf("nbd: %d connections still wait for their devices, export %s first: %w", len(conns)-i, shown(c.name), ctx.Err())
 		}
 	}
 	return nil

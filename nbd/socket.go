@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"time"
 	"unsafe"
@@ -35,6 +36,7 @@ type socket struct {
 	conn  net.Conn
 	raw   syscall.RawConn // nil: not a system socket
 	stall time.Duration
+	least uint64 // bytes that the peer must take within stall
 
 	r struct {
 		into receiver
@@ -46,18 +48,20 @@ type socket struct {
 	w struct {
 		bufs  [][]byte // what is left to send
 		err   error
-		timed bool
+		timed bool   // the write deadline is set
+		sent  uint64 // since it was set
 		iov   [maxIovecs]unix.Iovec
 		fn    func(fd uintptr) bool
 	}
 }
 
-func newSocket(conn net.Conn, stall time.Duration) *socket {
-	s := &socket{conn: conn, stall: stall}
+func newSocket(conn net.Conn, stall time.Duration, least uint64) *socket {
+	s := &socket{conn: conn, stall: stall, least: least}
 	switch c := conn.(type) {
 	case *net.TCPConn:
 		_ = c.SetNoDelay(true) // a hint; the protocol works without it
 		s.raw, _ = c.SyscallConn()
+		s.noticeDeath(c)
 	case *net.UnixConn:
 		// The default holds less than one large reply. A hint as well.
 		_ = c.SetWriteBuffer(1 << 20)
@@ -65,6 +69,25 @@ func newSocket(conn net.Conn, stall time.Duration) *socket {
 	}
 	s.r.fn, s.w.fn = s.readReady, s.writeReady // once: method values allocate
 	return s
+}
+
+// Keepalive probes of an idle TCP connection: the first after keepIdle.
+const (
+	keepIdle     = 15 * time.Second
+	keepInterval = 5 * time.Second
+	keepCount    = 9
+)
+
+// noticeDeath has the kernel end a connection whose peer is gone without a word:
+// one that answers no probe while it is idle, or takes nothing that it was sent.
+// Hints, as the defaults notice too, after a quarter of an hour.
+func (s *socket) noticeDeath(c *net.TCPConn) {
+	_ = c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount})
+	if s.raw != nil {
+		_ = s.raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(s.stall.Milliseconds(), 1)))
+		})
+	}
 }
 
 // receive waits for bytes, fills into's target and returns their number.
@@ -116,14 +139,20 @@ func (s *socket) readReady(fd uintptr) bool {
 	}
 }
 
-// send sends all of bufs, which it consumes. It fails if the peer takes
-// nothing for the stall time.
+// send sends all of bufs, which it consumes. It fails if the peer takes less
+// than it must within the stall time.
 func (s *socket) send(bufs [][]byte) error {
 	if s.raw == nil {
 		return s.sendSlow(bufs)
 	}
 	s.w.bufs, s.w.err = bufs, nil
 	err := s.raw.Write(s.w.fn)
+	for errors.Is(err, os.ErrDeadlineExceeded) && s.w.sent >= s.least {
+		s.w.sent = 0
+		if err = s.conn.SetWriteDeadline(time.Now().Add(s.stall)); err == nil {
+			err = s.raw.Write(s.w.fn)
+		}
+	}
 	s.w.bufs = nil
 	if s.w.timed {
 		s.w.timed = false
@@ -151,10 +180,14 @@ func (s *socket) writeReady(fd uintptr) bool {
 		switch errno {
 		case 0:
 			s.w.bufs = consume(s.w.bufs, int(n))
+			s.w.sent += uint64(n)
 		case unix.EINTR:
 		case unix.EAGAIN:
 			// Setting a deadline has its price: only now is it needed.
-			s.w.timed = true
+			if s.w.timed {
+				return false
+			}
+			s.w.timed, s.w.sent = true, 0
 			s.w.err = s.conn.SetWriteDeadline(time.Now().Add(s.stall))
 			return s.w.err != nil
 		default:

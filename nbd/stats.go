@@ -22,9 +22,11 @@ type Stats struct {
 	Rounds       uint64 // groups of requests answered together
 
 	InFlight     int64 // requests and batches in workers, now
-	RequestBytes int64 // charged to Limits.ServerBytes, now
-	BufferBytes  int64 // payload, receive and reply buffers in use, now
+	RequestBytes int64 // buffers of requests and of replies that wait, now
+	BufferBytes  int64 // those, and receive and reply buffers, now
 	IdleBytes    int64 // free buffers, now
+	Held         int64 // all memory for clients: the two above, connections, workers, now
+	Stacks       int64 // and the stacks of their goroutines, about
 }
 
 // ConnectionInfo is what is known of one client past its handshake.
@@ -83,7 +85,7 @@ func (s *Server) Stats() Stats {
 		Rounds:       s.stats.rounds.Load(),
 		InFlight:     s.stats.inflight.Load(),
 		RequestBytes: s.stats.charged.Load(),
-		BufferBytes:  s.buffers.inUse.Load(),
+		BufferBytes:  s.memory.buffers.Load(),
 	}
 	for i := range st.Requests {
 		st.Requests[i] = s.stats.requests[i].Load()
@@ -91,6 +93,8 @@ func (s *Server) Stats() Stats {
 	s.buffers.mu.Lock()
 	st.IdleBytes = s.buffers.idle
 	s.buffers.mu.Unlock()
+	st.Held = s.memory.buffers.Load() + s.memory.scratch.Load() + st.IdleBytes
+	st.Stacks = s.memory.stacks.Load()
 	s.mu.Lock()
 	st.Connections = int64(len(s.mu.conns))
 	s.mu.Unlock()

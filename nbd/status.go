@@ -27,10 +27,11 @@ func (c *conn) statusRange(req Request, payload []byte, size uint64) (Request, *
 type status struct {
 	extent func(Extent) bool // addExtent, as a value made once
 
-	from  int    // where the extents begin in the task's head
+	out   []byte // extents as they are sent, in the task's buffer or in small
+	small [16]byte
 	left  int64  // of the window
 	one   bool   // no more than one is wanted
-	run   uint64 // length of the last extent, which is not in the head yet
+	run   uint64 // length of the last extent, which is not in out yet
 	state uint32
 }
 
@@ -42,7 +43,10 @@ func (t *task) runBlockStatus() {
 		s.extent = t.addExtent
 	}
 	s.one = req.Flags&FlagReqOne != 0
-	t.beginStatus()
+	s.out = s.small[:0]
+	if t.buf != nil {
+		s.out = t.buf.b[:0]
+	}
 	deadline := time.Now().Add(c.srv.limits.RangeTime)
 	for off, left := int64(req.Offset), int64(req.Length); left > 0; {
 		n := min(left, window)
@@ -58,32 +62,31 @@ func (t *task) runBlockStatus() {
 		off, left = off+n, left-n
 	}
 	t.endStatus()
-	t.end()
 }
 
-// beginStatus puts the chunk in the head as it is without extents.
-func (t *task) beginStatus() {
-	t.head = t.c.appendChunk(t.head[:0], t.req, ChunkBlockStatus, 0)
-	t.head = binary.BigEndian.AppendUint32(t.head, BaseAllocationID)
-	if t.c.extended {
-		t.head = binary.BigEndian.AppendUint32(t.head, 0) // count
-	}
-	t.status.from = len(t.head)
-}
-
-// endStatus adds the last extent and says how many there are.
+// endStatus adds the last extent and sends the answer. A long one is sent from
+// the buffer that it is in, and stays charged until then.
 func (t *task) endStatus() {
 	c, s := t.c, &t.status
-	if s.run == 0 && len(t.head) == s.from { // one there must be; 0 is always safe
+	if s.run == 0 && len(s.out) == 0 { // one there must be; 0 is always safe
 		s.run, s.state = t.req.Length, 0
 	}
 	t.putExtent()
-	if !c.extended {
-		c.appendChunk(t.head[:0], t.req, ChunkBlockStatus, len(t.head)-ChunkLen)
+	if c.extended {
+		t.head = c.appendChunk(t.head[:0], t.req, ChunkBlockStatusExt, 8+len(s.out))
+		t.head = binary.BigEndian.AppendUint32(t.head, BaseAllocationID)
+		t.head = binary.BigEndian.AppendUint32(t.head, uint32(len(s.out)/16))
+	} else {
+		t.head = c.appendChunk(t.head[:0], t.req, ChunkBlockStatus, 4+len(s.out))
+		t.head = binary.BigEndian.AppendUint32(t.head, BaseAllocationID)
+	}
+	if buf := t.buf; buf != nil && len(s.out) >= copyReplies {
+		t.buf = nil
+		c.post(t.head, s.out, buf, t.charge, t)
 		return
 	}
-	c.appendChunk(t.head[:0], t.req, ChunkBlockStatusExt, len(t.head)-ExtendedChunkLen)
-	binary.BigEndian.PutUint32(t.head[s.from-4:], uint32(len(t.head)-s.from)/16)
+	t.head = append(t.head, s.out...)
+	t.end()
 }
 
 // putExtent appends the last extent, if there is one.
@@ -92,11 +95,11 @@ func (t *task) putExtent() {
 	switch {
 	case s.run == 0:
 	case t.c.extended:
-		t.head = binary.BigEndian.AppendUint64(t.head, s.run)
-		t.head = binary.BigEndian.AppendUint64(t.head, uint64(s.state))
+		s.out = binary.BigEndian.AppendUint64(s.out, s.run)
+		s.out = binary.BigEndian.AppendUint64(s.out, uint64(s.state))
 	default:
-		t.head = binary.BigEndian.AppendUint32(t.head, uint32(s.run))
-		t.head = binary.BigEndian.AppendUint32(t.head, s.state)
+		s.out = binary.BigEndian.AppendUint32(s.out, uint32(s.run))
+		s.out = binary.BigEndian.AppendUint32(s.out, s.state)
 	}
 	s.run = 0
 }
@@ -117,7 +120,7 @@ func (t *task) addExtent(e Extent) bool {
 	}
 	if s.run > 0 && state != s.state {
 		t.putExtent()
-		if s.one || len(t.head)-s.from >= maxStatus {
+		if s.one || len(s.out) >= maxStatus {
 			return false
 		}
 	}

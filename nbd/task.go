@@ -1,6 +1,9 @@
 package nbd
 
-import "sync"
+import (
+	"sync"
+	"unsafe"
+)
 
 // task is work that may block: one request, or one batch of writes with the
 // flush that follows it. It belongs to its connection and is reused.
@@ -10,9 +13,20 @@ type task struct {
 	commit bool      // write spans, then flush for those of reqs that ask
 	reqs   []Request // WRITE and FLUSH, of a commit
 	spans  []Span
-	buf    *buffer // payload
+	buf    *buffer   // payload
+	bufs   []*buffer // and those of a WRITE that is received by and by
 	charge charge
 	head   []byte // scratch for replies
+
+	narrow bool // READ that has less memory than it is long: narrow.go
+
+	// Of a WRITE in pieces: receive.go. left, failed and dropped are under mu.
+	whole   *task // of a piece: who answers
+	left    int   // of who answers: pieces, and one for the reader
+	failed  error // of the first piece that failed
+	dropped bool  // not all came
+
+	counted int64 // of its memory, by memory.scratch
 
 	status status // of a BLOCK_STATUS
 
@@ -21,17 +35,43 @@ type task struct {
 	next *task // READ that is served after this one
 }
 
-// charge is what a task counts for: against the connection's bytes and against
-// the server's. The floor is not charged to the server.
-type charge struct{ conn, server int64 }
+// size is the memory of a task itself.
+func (t *task) size() int64 {
+	const request, span = int(unsafe.Sizeof(Request{})), int(unsafe.Sizeof(Span{}))
+	return int64(taskStruct + cap(t.reqs)*request + cap(t.spans)*span + cap(t.bufs)*8 + cap(t.head))
+}
+
+// taskStruct is the size of a task, and of the reference to it.
+const taskStruct = int(unsafe.Sizeof(task{})) + 16
+
+// release gives back the buffers of a task. Its charge is left.
+func (t *task) release() {
+	if t.buf != nil {
+		t.c.srv.buffers.put(t.buf)
+		t.buf = nil
+	}
+	for _, b := range t.bufs {
+		t.c.srv.buffers.put(b)
+	}
+	clear(t.bufs)
+	t.bufs = t.bufs[:0]
+}
 
 // run serves the task and posts its replies.
 func (t *task) run() {
 	switch {
-	case t.changes && t.c.ctx.Err() != nil:
-		t.c.abandon(t) // the client has sent it elsewhere
+	case t.c.ctx.Err() != nil: // nobody is there, or it was sent elsewhere since
+		for c := t.c; t != nil; {
+			next := t.next
+			c.abandon(t)
+			t = next
+		}
 	case t.commit:
 		t.runCommit()
+	case t.req.Type == CmdWrite:
+		t.runWhole()
+	case t.narrow:
+		t.runNarrow()
 	case t.req.Type == CmdRead:
 		t.runReads()
 	case t.req.Type == CmdBlockStatus:
@@ -50,10 +90,7 @@ func (t *task) finish(req Request, err error) {
 
 // end posts the replies in head and gives everything back.
 func (t *task) end() {
-	if t.buf != nil {
-		t.c.srv.buffers.put(t.buf)
-		t.buf = nil
-	}
+	t.release()
 	t.c.post(t.head, nil, nil, t.charge, t)
 }
 
@@ -125,10 +162,11 @@ func (t *task) runCommit() {
 	if len(t.spans) > 0 {
 		failed = c.dev.Write(c.ctx, t.spans)
 	}
-	if t.buf != nil {
-		clear(t.spans)
-		c.srv.buffers.put(t.buf)
-		t.buf = nil
+	clear(t.spans)
+	t.release()
+	if t.whole != nil {
+		t.endPiece(failed)
+		return
 	}
 	sync := 0
 	t.head = t.head[:0]
@@ -143,7 +181,7 @@ func (t *task) runCommit() {
 	}
 	if sync > 0 {
 		if len(t.head) > 0 {
-			c.post(t.head, nil, nil, charge{}, nil)
+			c.post(t.head, nil, nil, 0, nil)
 			t.head = t.head[:0]
 		}
 		err := c.dev.Flush(c.ctx)
@@ -158,7 +196,8 @@ func (t *task) runCommit() {
 // workers are parked goroutines that run tasks, the last parked first. They
 // are as many as tasks, which the limits bound; idleWorkers of them stay.
 type workers struct {
-	wg sync.WaitGroup
+	wg     sync.WaitGroup
+	memory *memory // counts them
 
 	mu     sync.Mutex
 	idle   []*worker
@@ -178,6 +217,8 @@ func (p *workers) run(t *task) {
 	}
 	p.wg.Add(1)
 	p.mu.Unlock()
+	p.memory.scratch.Add(workerBytes)
+	p.memory.stacks.Add(stackBytes)
 	w := &worker{tasks: make(chan *task, 1)}
 	w.tasks <- t
 	go p.loop(w)
@@ -185,6 +226,8 @@ func (p *workers) run(t *task) {
 
 func (p *workers) loop(w *worker) {
 	defer p.wg.Done()
+	defer p.memory.scratch.Add(-workerBytes)
+	defer p.memory.stacks.Add(-stackBytes)
 	for t := range w.tasks {
 		t.run()
 		p.mu.Lock()

@@ -1,6 +1,6 @@
 package nbd
 
-import "time"
+import "unsafe"
 
 // round is what was parsed from the receive buffer and is answered together.
 // Writes come first, as one batch, so that a flush of the same round covers
@@ -15,61 +15,25 @@ type round struct {
 	counts        [commands]uint64
 	read, written uint64
 	errors        uint64
+
+	counted int64 // of its memory, by memory.scratch
 }
 
 // holdReplies is how many bytes of inline replies wait for more requests to be
 // answered with them.
 const holdReplies = 64 << 10
 
-// target is where the socket puts what it receives: the payload being
-// received, then the receive buffer, which is held only while it has work.
-func (c *conn) target() (a, b []byte) {
-	if c.in == nil {
-		c.in = c.srv.buffers.get(ioBuffer)
-		c.r, c.w = 0, 0
-		if c.in.round == nil {
-			c.in.round = new(round)
-		}
-	}
-	if c.big != nil {
-		// Nothing is unparsed now. A little room takes the next head along.
-		return c.big.buf.b[c.bigN:c.big.reqs[0].Length], c.in.b[:headRead]
-	}
-	return c.in.b[c.w:min(c.w+c.limit, len(c.in.b))], nil
-}
-
-// held reports whether inline replies wait for the socket to run empty.
-func (c *conn) held() bool { return c.outN > 0 }
-
-// idle gives the buffers back before the reader waits, and starts the stall
-// clock if a request has come in part. The clock is not stopped when the rest
-// comes: it is looked at when it fires, which costs nothing per request.
-func (c *conn) idle() {
-	if c.r == c.w && c.in != nil {
-		c.srv.buffers.put(c.in)
-		c.in = nil
-	}
-	if c.out != nil { // empty: the round was sent
-		c.srv.buffers.put(c.out)
-		c.out = nil
-	}
-	if c.partial() && !c.armed {
-		c.armed, c.armedAt = true, c.received
-		_ = c.setReadDeadline(time.Now().Add(c.srv.limits.StallTimeout)) // if closed, the read tells
-	}
-}
-
 // serveReceived serves what n more bytes have completed.
 func (c *conn) serveReceived(n int) error {
-	if c.big != nil {
-		m := min(n, int(c.big.reqs[0].Length)-c.bigN)
-		c.bigN += m
-		c.w = n - m
-		if c.bigN < int(c.big.reqs[0].Length) {
-			return nil
-		}
-		if err := c.startBig(); err != nil {
+	c.trimmed = false
+	if c.big.on {
+		m := min(n, c.big.fill-c.big.n)
+		c.r, c.w = 0, n-m
+		if err := c.receivedBig(m); err != nil {
 			return err
+		}
+		if c.big.on {
+			return nil
 		}
 	} else {
 		if n == c.limit {
@@ -89,7 +53,7 @@ func (c *conn) serveReceived(n int) error {
 		case why == stopRound:
 			continue
 		case why == stopBig:
-			err = c.receiveBig(req)
+			err = c.beginBig(req)
 		}
 		// Inline replies are sent when the socket has no more requests, or when
 		// there are enough of them: one send serves many.
@@ -132,7 +96,7 @@ func (c *conn) add(req Request) {
 // client has hung up, and the round is dropped.
 func (c *conn) execute() error {
 	r := c.in.round
-	defer r.reset()
+	defer c.endRound(r)
 	if r.changes() {
 		if err := c.begin(); err != nil {
 			return err
@@ -142,7 +106,7 @@ func (c *conn) execute() error {
 		c.write()
 	}
 	if len(r.flushes) > 0 {
-		if t := c.acquire(0); t != nil {
+		if t := c.acquire(0, nil); t != nil {
 			t.commit = true
 			t.reqs = append(t.reqs, r.flushes...)
 			c.srv.workers.run(t)
@@ -162,6 +126,17 @@ func (c *conn) execute() error {
 		}
 	}
 	return nil
+}
+
+// endRound empties a round and counts the memory that it has come to need.
+func (c *conn) endRound(r *round) {
+	const request, span = int(unsafe.Sizeof(Request{})), int(unsafe.Sizeof(Span{}))
+	r.reset()
+	requests := cap(r.writes) + cap(r.flushes) + cap(r.tasks) + cap(r.reads)
+	if n := int64(requests*request + cap(r.spans)*span); n != r.counted {
+		c.srv.memory.scratch.Add(n - r.counted)
+		r.counted = n
+	}
 }
 
 // changes tells whether the round changes the device.
@@ -204,7 +179,7 @@ func (c *conn) writeLater() {
 	for _, s := range r.spans {
 		n += len(s.Data)
 	}
-	t := c.acquire(n)
+	t := c.acquire(n, nil)
 	if t == nil {
 		return
 	}
@@ -235,7 +210,7 @@ func (c *conn) read(req Request) {
 	case ErrWouldBlock:
 		c.start(req)
 	case ErrUnderWay:
-		if t := c.acquire(int(req.Length)); t != nil {
+		if t := c.acquire(int(req.Length), nil); t != nil {
 			t.req = req
 			c.underway = append(c.underway, t)
 		}
@@ -263,10 +238,13 @@ func (c *conn) startReads() {
 // start gives a request to a worker, or serves a large READ from memory.
 func (c *conn) start(req Request) {
 	n := 0
-	if req.Type == CmdRead {
+	switch {
+	case req.Type == CmdRead:
 		n = int(req.Length)
+	case req.Type == CmdBlockStatus && req.Flags&FlagReqOne == 0:
+		n = maxStatus
 	}
-	t := c.acquire(n)
+	t := c.acquire(n, nil)
 	if t == nil {
 		return
 	}
@@ -276,53 +254,9 @@ func (c *conn) start(req Request) {
 	}
 	// A large READ was not tried yet. Measured: the reader serves it at two
 	// thirds of what a worker costs, as the data stays in its cache.
-	if n > inlineRead && c.dev.TryRead(t.buf.b[:n], int64(req.Offset)) == nil {
+	if n > inlineRead && !t.narrow && c.dev.TryRead(t.buf.b[:n], int64(req.Offset)) == nil {
 		t.endRead(false)
 		return
 	}
 	c.srv.workers.run(t) // which also meets the error, if that was one
-}
-
-// receiveBig begins a WRITE whose payload is received into its own buffer,
-// with no copy but of what has come along with the head.
-func (c *conn) receiveBig(req Request) error {
-	t := c.acquire(int(req.Length))
-	if t == nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.mu.err
-	}
-	t.commit = true
-	t.reqs = append(t.reqs, req)
-	c.big = t
-	c.bigN = copy(t.buf.b, c.in.b[c.r:c.w])
-	c.r = c.w
-	c.limit = headRead // the next is likely to be large too
-	return nil
-}
-
-// startBig writes the received payload, or has a worker do it. An error: the
-// client has hung up, and the payload is dropped.
-func (c *conn) startBig() error {
-	t := c.big
-	c.big = nil
-	if err := c.begin(); err != nil {
-		c.abandon(t)
-		return err
-	}
-	req := t.reqs[0]
-	t.spans = append(t.spans, Span{Off: int64(req.Offset), Data: t.buf.b[:req.Length]})
-	c.in.round.counts[CmdWrite]++
-	c.in.round.written += req.Length
-	if req.Flags&FlagFUA == 0 {
-		// Measured: a payload is cheapest to copy where it is in the cache.
-		if err := c.dev.TryWrite(t.spans); err != ErrWouldBlock {
-			c.inline(req, err)
-			c.abandon(t)
-			return nil
-		}
-	}
-	t.change()
-	c.srv.workers.run(t)
-	return nil
 }

@@ -31,10 +31,11 @@ func (v *Volume) updateCatalog(ctx context.Context, fn func(c *catalog.Catalog) 
 // found out. known is called once, when it is known whether the put took effect,
 // if fn returned nil; nobody puts a catalog meanwhile.
 func (v *Volume) changeCatalog(ctx context.Context, fn func(c *catalog.Catalog) error, known func(took bool)) error {
-	if err := v.put.take(ctx); err != nil {
-		return err
-	}
-	defer v.put.give()
+	return v.holding(ctx, func(ctx context.Context, f *flight) error { return v.changeLocked(ctx, f, fn, known) })
+}
+
+// changeLocked is changeCatalog; put is held.
+func (v *Volume) changeLocked(ctx context.Context, f *flight, fn func(c *catalog.Catalog) error, known func(took bool)) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
@@ -51,10 +52,16 @@ func (v *Volume) changeCatalog(ctx context.Context, fn func(c *catalog.Catalog) 
 		known(false)
 		return err
 	}
-	version, unsure, err := putRoot(ctx, v.namespace(), next.root, version)
+	if !f.begin() {
+		known(false)
+		return ctx.Err()
+	}
+	version, unsure, err := v.putRoot(ctx, next.root, version)
 	switch {
 	case err == nil:
 		v.adopt(next, version)
+		ctx, cancel := v.putContext(ctx)
+		defer cancel()
 		v.deleteSegments(ctx, old)
 		return nil
 	case unsure:
@@ -151,6 +158,7 @@ type candidate struct {
 // taken effect, or a delete under the known version be under way still.
 type catalogDoubt struct {
 	cause      atomic.Pointer[error] // nil: there is none
+	flying     atomic.Bool           // a put goes on whose caller has gone; as a doubt it is until it ends
 	candidates []*candidate          // at most one, and what resolve puts; all put in place of the known one
 }
 
@@ -163,15 +171,14 @@ func (d *catalogDoubt) note(cause error, n ...*candidate) {
 // storer TLogs, pages and checkpoint, management snapshots and clones) settles
 // before it looks at that part: what it put itself may have taken effect.
 func (v *Volume) settle(ctx context.Context) error {
-	if v.doubt.cause.Load() == nil {
+	if !v.inDoubt() {
 		return nil
 	}
-	if err := v.put.take(ctx); err != nil {
-		return err
-	}
-	defer v.put.give()
-	return v.resolve(ctx)
+	return v.holding(ctx, func(ctx context.Context, _ *flight) error { return v.resolve(ctx) })
 }
+
+// inDoubt reports whether it is not known what the catalog in the backend is.
+func (v *Volume) inDoubt() bool { return v.doubt.flying.Load() || v.doubt.cause.Load() != nil }
 
 // resolve ends what is in doubt. The catalog itself tells if a put took effect. If
 // not, the put may take effect yet: so a catalog is put in the same place, with
@@ -202,7 +209,7 @@ func (v *Volume) resolve(ctx context.Context) (err error) {
 		v.doubt.note(*cause, fence)
 	}
 	_, version, old := v.known()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putMax)
+	ctx, cancel := v.putContext(ctx)
 	defer cancel()
 	version, err = v.namespace().PutIf(ctx, catalog.ObjectName, fence.root, version)
 	switch {
@@ -274,9 +281,10 @@ func holds(ctx context.Context, ns backend.Namespace, root []byte) (info backend
 // putRoot puts the catalog's root. When a put fails without telling whether it
 // took effect, it is asked again, and the object itself: unsure says that nobody
 // could tell.
-func putRoot(ctx context.Context, ns backend.Namespace, root []byte, version backend.Version) (next backend.Version, unsure bool, err error) {
+func (v *Volume) putRoot(ctx context.Context, root []byte, version backend.Version) (next backend.Version, unsure bool, err error) {
+	ns := v.namespace()
 	err = retry(ctx, func() (err error) {
-		put, cancel := context.WithTimeout(context.WithoutCancel(ctx), putMax)
+		put, cancel := v.putContext(ctx)
 		defer cancel()
 		next, err = ns.PutIf(put, catalog.ObjectName, root, version)
 		switch {

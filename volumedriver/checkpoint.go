@@ -234,12 +234,11 @@ func (v *Volume) objectNumber(ctx context.Context) (uint64, error) {
 // deleteObjects deletes objects that the catalog no longer needs, as its owner
 // (P4). What is left over is collected at the next start.
 func (v *Volume) deleteObjects(ctx context.Context, names []string) {
-	err := v.put.take(ctx)
-	if err == nil {
-		defer v.put.give()
-		err = v.deleteLocked(ctx, names)
+	if len(names) == 0 {
+		return
 	}
-	if err != nil && len(names) > 0 {
+	err := v.holding(ctx, func(ctx context.Context, _ *flight) error { return v.deleteLocked(ctx, names) })
+	if err != nil {
 		v.log.Warn("objects not deleted", "count", len(names), "first", names[0], "err", err)
 	}
 }

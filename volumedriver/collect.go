@@ -229,10 +229,11 @@ func firstError(errs ...error) error {
 func (v *Volume) deleteOrphans(ctx context.Context) error {
 	// No catalog is put between the list and the delete, and none was whose
 	// outcome is not known: it may name what the one before did not (O7).
-	if err := v.put.take(ctx); err != nil {
-		return err
-	}
-	defer v.put.give()
+	return v.holding(ctx, func(ctx context.Context, _ *flight) error { return v.deleteOrphansLocked(ctx) })
+}
+
+// deleteOrphansLocked is deleteOrphans; put is held.
+func (v *Volume) deleteOrphansLocked(ctx context.Context) error {
 	if err := v.resolve(ctx); err != nil {
 		return err
 	}

@@ -12,13 +12,23 @@ import (
 // Delete deletes a vDisk that has no clones and is not in use. Halted ones can
 // be deleted.
 func (h *Host) Delete(ctx context.Context, name string) error {
-	return h.DeleteIf(ctx, name, func(Info) error { return nil })
+	return h.delete(ctx, name, false, func(Info) error { return nil })
 }
 
-// DeleteIf deletes the vDisk that has the name as Delete does, unless check
+// ForceDelete is Delete also of a vDisk that is in use: all that its users ask for
+// from then on fails.
+func (h *Host) ForceDelete(ctx context.Context, name string) error {
+	return h.delete(ctx, name, true, func(Info) error { return nil })
+}
+
+// DeleteIf deletes the vDisk that has the name, if it is not in use, unless check
 // fails: it is asked when nothing any more gives the name to another vDisk, or
 // this one a snapshot.
 func (h *Host) DeleteIf(ctx context.Context, name string, check func(Info) error) error {
+	return h.delete(ctx, name, false, check)
+}
+
+func (h *Host) delete(ctx context.Context, name string, force bool, check func(Info) error) error {
 	if before, err := h.volume(name); err == nil && before.unsure.Load() != nil {
 		if err := h.settle(ctx, before); err != nil {
 			return err
@@ -27,10 +37,6 @@ func (h *Host) DeleteIf(ctx context.Context, name string, check func(Info) error
 			return nil // it was being deleted, and is gone
 		}
 	}
-	if err := h.structure.take(ctx); err != nil {
-		return err
-	}
-	defer h.structure.give()
 	v, err := h.volume(name)
 	if err != nil {
 		return err
@@ -38,28 +44,48 @@ func (h *Host) DeleteIf(ctx context.Context, name string, check func(Info) error
 	if err := v.admin.take(ctx); err != nil {
 		return err
 	}
-	defer v.admin.give()
-	if err := v.sure(); err != nil {
-		return err
-	}
-	if err := check(v.info()); err != nil {
-		return err
-	}
-	r, err := h.deletable(ctx, v)
+	marked, err := h.markDeleting(ctx, v, name, force, check)
+	v.admin.give()
 	if err != nil {
 		return err
 	}
+	return h.finishDeletion(ctx, marked)
+}
+
+// markDeleting marks a vDisk as being deleted, durably, and returns what is listed
+// in its place. v.admin is held.
+func (h *Host) markDeleting(ctx context.Context, v *Volume, name string, force bool, check func(Info) error) (*Volume, error) {
+	if err := h.structure.take(ctx); err != nil {
+		return nil, err
+	}
+	defer h.structure.give()
+	switch now, err := h.volume(name); {
+	case err != nil:
+		return nil, err
+	case now != v:
+		return nil, fmt.Errorf("vDisk %s has changed meanwhile; look again: %w", name, ErrBusy)
+	}
+	if err := v.sure(); err != nil {
+		return nil, err
+	}
+	if err := check(v.info()); err != nil {
+		return nil, err
+	}
+	r, err := h.deletable(ctx, v, force)
+	if err != nil {
+		return nil, err
+	}
 	err = h.opt.Registry.MarkDeleting(ctx, v.id)
 	if errors.Is(err, registry.ErrUnknownOutcome) {
-		return h.deletionUnknown(v, err)
+		return nil, h.deletionUnknown(v, err)
 	}
 	if err != nil {
 		v.mu.Lock()
 		v.deleted = false
 		v.mu.Unlock()
-		return fmt.Errorf("vDisk %q: %w", name, err)
+		return nil, fmt.Errorf("vDisk %q: %w", name, err)
 	}
-	return h.finishDeletion(ctx, v, r)
+	return h.deleting(r, v, errOngoing), nil
 }
 
 // leaving reports whether a deletion has claimed the vDisk.
@@ -71,7 +97,7 @@ func (v *Volume) leaving() bool {
 
 // deletable claims a vDisk for deletion and returns its record. A clone that may
 // get its name yet is in the list if it does: the registry finds out first.
-func (h *Host) deletable(ctx context.Context, v *Volume) (rec registry.Record, err error) {
+func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec registry.Record, err error) {
 	records, err := h.opt.Registry.List(ctx)
 	if err != nil {
 		return rec, err
@@ -91,9 +117,17 @@ func (h *Host) deletable(ctx context.Context, v *Volume) (rec registry.Record, e
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.refs > 0 {
-		return rec, fmt.Errorf("vDisk %s is in use by %d connections; disconnect them first: %w", v.name, v.refs, ErrBusy)
+	if v.clones > 0 {
+		return rec, fmt.Errorf("vDisk %s is being cloned; wait for it: %w", v.name, ErrBusy)
+	}
+	if v.refs > 0 && !force {
+		return rec, v.inUseLocked(v.refs)
 	}
 	v.deleted = true
 	return rec, nil
+}
+
+// inUseLocked refuses what users of the vDisk would not bear. v.mu is held.
+func (v *Volume) inUseLocked(users int) error {
+	return fmt.Errorf("vDisk %s is in use by %d connections; disconnect them first, or give --force: %w", v.name, users, ErrBusy)
 }

@@ -39,7 +39,9 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release
 	if v.buf == nil {
 		return nil, nil, fmt.Errorf("vDisk %s cannot be opened: %w", name, v.Err())
 	}
-	v.mu.Lock()
+	if err := v.lockOpenable(ctx, isSnap); err != nil {
+		return nil, nil, err
+	}
 	defer v.mu.Unlock()
 	if u := v.closedBy(); u != nil { // since then, before it was claimed
 		return nil, nil, u.refuse(v.name)
@@ -75,11 +77,44 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release
 	}, nil
 }
 
-// snapshotInUse reports whether somebody reads a snapshot.
-func (v *Volume) snapshotInUse(s *snapshot) bool {
+// lockOpenable takes v.mu when no rollback is under way, which a snapshot does not
+// mind.
+func (v *Volume) lockOpenable(ctx context.Context, isSnap bool) error {
+	for {
+		v.mu.Lock()
+		rolling := v.rolling
+		if rolling == nil || isSnap {
+			return nil
+		}
+		v.mu.Unlock()
+		select {
+		case <-rolling:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// keepOut has nobody begin to use the vDisk until opened is called. Unless force is
+// set nobody may use it now, but its snapshots. v.admin is held.
+func (v *Volume) keepOut(force bool) (opened func(), err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.readers[s.ID] > 0
+	users := v.refs
+	for _, n := range v.readers {
+		users -= n
+	}
+	if users > 0 && !force {
+		return nil, v.inUseLocked(users)
+	}
+	rolling := make(chan struct{})
+	v.rolling = rolling
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.rolling = nil
+		close(rolling)
+	}, nil
 }
 
 // Exports lists what OpenDevice opens, in order: vDisks, and after each its
@@ -93,7 +128,7 @@ func (h *Host) Exports(context.Context) ([]string, error) {
 		v.mu.Lock()
 		names = append(names, v.name)
 		for _, s := range v.snapshots {
-			if s.leaving {
+			if s.leaving || s.hidden {
 				continue
 			}
 			names = append(names, v.name+"@"+s.Name)

@@ -15,7 +15,7 @@ func (h *Host) Checkpoint(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer done()
+	done()
 	return v.checkpointTo(ctx, v.buf.Written())
 }
 

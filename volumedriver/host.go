@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/backend"
@@ -46,6 +47,7 @@ type Options struct {
 	WriteBuffer int64         // bytes; default 2 GiB, at least 64 MiB
 	MapCache    int64         // bytes of map pages in memory, for all vDisks; default 256 MiB
 	SumsCache   int64         // bytes of checksums of stored SCOs in memory; default 32 MiB
+	OpenFiles   int           // files of vDisks in the write buffer open at once; default 1024
 	UploadSlots int           // SCOs uploaded side by side, each in memory whole; default 4
 	IdleSeal    time.Duration // a vDisk not written for so long is uploaded; default 30 s
 	// WidthCheck is how often a vDisk asks whether objects whose bytes it keeps,
@@ -59,6 +61,9 @@ type Options struct {
 	Reached Reached
 	Random  func() uint64 // draws incarnations
 	Logger  *slog.Logger
+	// OnScarce is called each second while the file system of Dir has little room;
+	// must not block. Whoever can give some up should.
+	OnScarce func()
 }
 
 func (o *Options) ensureDefaults() {
@@ -91,6 +96,7 @@ func (o *Options) ensureDefaults() {
 type Host struct {
 	opt    Options
 	buffer *writebuffer.Buffer
+	room   atomic.Pointer[writebuffer.Buffer] // the same, for those who lack room, once it is open
 	cache  *metadata.Cache
 	store  *pebblestore.Store // local pages
 	pages  *pageStore         // local pages, with the backend behind them
@@ -102,7 +108,9 @@ type Host struct {
 	end        context.CancelFunc
 	background sync.WaitGroup
 
-	structure lock // create, clone, delete, rename: one at a time
+	structure lock // a vDisk gets its name, another one, or is marked as being deleted: one at a time
+
+	listed atomic.Uint64 // counts what comes, goes and gets another name
 
 	mu      sync.Mutex
 	volumes map[uuid.UUID]*Volume
@@ -132,6 +140,7 @@ func Open(ctx context.Context, opt Options) (*Host, error) {
 	if err := h.openVolumes(ctx); err != nil {
 		return nil, errors.Join(err, h.Close(ctx))
 	}
+	h.background.Go(h.lookForChanges)
 	return h, nil
 }
 
@@ -139,11 +148,12 @@ func Open(ctx context.Context, opt Options) (*Host, error) {
 func (h *Host) openVolumes(ctx context.Context) (err error) {
 	opt := &h.opt
 	h.buffer, err = writebuffer.Open(writebuffer.Options{
-		FS: opt.FS, Dir: path.Join(opt.Dir, "buffer"), Bytes: opt.WriteBuffer, Random: opt.Random, Logger: opt.Logger,
+		FS: opt.FS, Dir: path.Join(opt.Dir, "buffer"), Bytes: opt.WriteBuffer, Files: opt.OpenFiles, Random: opt.Random, Logger: opt.Logger, OnScarce: opt.OnScarce,
 	})
 	if err != nil {
 		return err
 	}
+	h.room.Store(h.buffer)
 	h.buffer.OnPressure(func() { h.pressure(nil) })
 	records, err := opt.Registry.List(ctx)
 	if err != nil {
@@ -158,7 +168,7 @@ func (h *Host) openVolumes(ctx context.Context) (err error) {
 func (h *Host) openPages() error {
 	dir := path.Join(h.opt.Dir, "map")
 	open := func() (err error) {
-		files := pebblefs.New(h.opt.FS, pebblefs.Options{OnFailure: h.pagesFailed})
+		files := pebblefs.New(h.opt.FS, pebblefs.Options{OnFailure: h.pagesFailed, OnFull: h.Lacks})
 		h.files = files
 		h.store, err = pebblestore.Open(files, dir, pebblestore.Options{Logger: h.opt.Logger, Fatal: h.pagesFailed})
 		return err
@@ -205,6 +215,16 @@ func (h *Host) pagesFailed(err error) {
 	h.files.Abandon()
 }
 
+// Lacks tells the host that something found no room on the file system of its
+// directory: the write buffer gives files up, before anybody fails.
+func (h *Host) Lacks(err error) {
+	if b := h.room.Load(); b != nil {
+		b.Lacks(err)
+		return
+	}
+	h.opt.Logger.Warn("the map lacks room, and the start waits for it. Make room, or raise the quota", "dir", h.opt.Dir, "err", err)
+}
+
 // openAll opens vDisks generation by generation: those whose parent is open
 // or who have none, side by side.
 func (h *Host) openAll(ctx context.Context, records []registry.Record) {
@@ -234,7 +254,7 @@ func (h *Host) openAll(ctx context.Context, records []registry.Record) {
 			}
 			side <- struct{}{}
 			all.Go(func() {
-				h.openOne(ctx, r, false)
+				h.openOne(ctx, r, nil)
 				<-side
 			})
 		}
@@ -246,9 +266,10 @@ func (h *Host) openAll(ctx context.Context, records []registry.Record) {
 // openSideBySide vDisks are recovered at a time.
 const openSideBySide = 8
 
-// openOne opens a vDisk and lists it, halted if that fails. born says that it
-// was made just now, with its first epoch claimed.
-func (h *Host) openOne(ctx context.Context, r registry.Record, born bool) *Volume {
+// openOne opens a vDisk and lists it, halted if that fails. One that was made just
+// now, with its first epoch claimed, is born: what is known of it, or an empty
+// value.
+func (h *Host) openOne(ctx context.Context, r registry.Record, born *unnamed) *Volume {
 	v := h.newVolume(r)
 	v.born, v.epoch = born, r.Epoch
 	h.mu.Lock()
@@ -258,7 +279,7 @@ func (h *Host) openOne(ctx context.Context, r registry.Record, born bool) *Volum
 	later := err != nil && v.buf == nil && h.openLater(r, err)
 	switch {
 	case later:
-		v.halted.Store(&haltError{r.Name, err})
+		v.halted.Store(&haltError{name: r.Name, cause: err})
 	case err != nil:
 		v.halt(err)
 	}
@@ -321,8 +342,8 @@ func (h *Host) finish(ctx context.Context, records []registry.Record) error {
 		}
 	}
 	for _, v := range h.all() {
-		h.dropLostChildren(ctx, v, known)
-		h.background.Go(func() { h.dropLostSnapshots(v) })
+		h.dropLostChildren(v, known)
+		h.dropAutomaticLater(v)
 	}
 	return nil
 }
@@ -364,58 +385,20 @@ func (v *Volume) unborn(ctx context.Context) (bool, error) {
 	return unborn, err
 }
 
-// dropLostSnapshots deletes snapshots that were made for clones that are gone.
-func (h *Host) dropLostSnapshots(v *Volume) {
-	if err := h.dropAutomatic(h.living, v); err != nil {
-		v.log.Warn("snapshots of lost clones not deleted", "err", err)
-	}
-}
-
-// dropAutomatic deletes the snapshots of v that were made for clones, and have
-// none.
-func (h *Host) dropAutomatic(ctx context.Context, v *Volume) error {
-	if err := v.admin.take(ctx); err != nil {
-		return err
-	}
-	defer v.admin.give()
-	if v.buf == nil || v.Err() != nil || v.closedBy() != nil {
-		return nil
-	}
-	if err := v.settle(ctx); err != nil {
-		return err
-	}
-	v.mu.Lock()
-	list := slices.Clone(v.snapshots)
-	v.mu.Unlock()
-	var errs []error
-	for _, s := range list {
-		v.cat.Lock()
-		children := len(v.cat.ChildrenOf(s.ID))
-		v.cat.Unlock()
-		if s.Auto && children == 0 {
-			errs = append(errs, v.deleteSnapshot(ctx, s))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// dropLostChildren removes references to clones that never became visible.
-func (h *Host) dropLostChildren(ctx context.Context, v *Volume, known map[uuid.UUID]bool) {
+// dropLostChildren removes references to clones that never became visible, and
+// the snapshots that were made for them: a start does not wait for it.
+func (h *Host) dropLostChildren(v *Volume, known map[uuid.UUID]bool) {
 	v.cat.Lock()
-	var lost []uuid.UUID
+	var lost []catalog.Child
 	for _, c := range v.cat.Children {
 		if !known[c.Volume] {
-			lost = append(lost, c.Volume)
+			lost = append(lost, c)
 		}
 	}
 	v.cat.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, settleMax)
-	defer cancel()
-	for _, id := range lost {
-		if err := h.dropChild(ctx, v, id); err != nil && v.Err() == nil {
-			h.opt.Logger.Warn("reference to a lost clone not removed", "vdisk", v.Name(), "clone", id, "err", err)
-			h.dropLater(v, id)
-		}
+	for _, c := range lost {
+		v.hideLost(c)
+		h.dropLater(v, c.Volume)
 	}
 }
 
@@ -561,6 +544,7 @@ func (h *Host) dropChild(ctx context.Context, v *Volume, child uuid.UUID) error 
 	if err := v.forgetChild(ctx, child); err != nil {
 		return err
 	}
+	v.hideChildless()
 	return h.dropAutomatic(ctx, v)
 }
 

@@ -60,6 +60,9 @@ func (v *Volume) tryRead(view *metadata.View, p []byte, off int64) error {
 	var buf [lookups]sco.Location
 	addr := uint64(off) / sco.ClusterSize
 	var waits error // errUnderWay: the rest is tried all the same, to start it too
+	if err := v.gone(); err != nil {
+		return err
+	}
 	for len(p) > 0 {
 		locs := buf[:min(len(p)/sco.ClusterSize, lookups)]
 		if !view.Lookup(addr, locs) {
@@ -143,6 +146,9 @@ func (v *Volume) readClusters(ctx context.Context, view *metadata.View, p []byte
 	n := 0 // locations in failed
 	var last error
 	for len(p) > 0 {
+		if err := v.gone(); err != nil {
+			return err
+		}
 		locs := buf[:min(len(p)/sco.ClusterSize, lookups)]
 		if err := view.Read(ctx, addr, locs); err != nil {
 			return fmt.Errorf("vDisk %s: %w", v.Name(), err)
@@ -424,6 +430,9 @@ func (v *Volume) extents(ctx context.Context, view *metadata.View, off, n int64,
 	first := uint64(off) / sco.ClusterSize
 	count := (uint64(off+n)+sco.ClusterSize-1)/sco.ClusterSize - first
 	skip, left := off%sco.ClusterSize, n
+	if err := v.gone(); err != nil {
+		return err
+	}
 	err := view.Extents(ctx, first, count, func(kind sco.Kind, run uint64) bool {
 		length := min(int64(run)*sco.ClusterSize-skip, left)
 		skip, left = 0, left-length

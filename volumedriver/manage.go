@@ -6,100 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
-	"openvstorage/backend"
-	"openvstorage/sco"
-	"openvstorage/volumedriver/catalog"
 	"openvstorage/volumedriver/registry"
-
-	"github.com/google/uuid"
 )
-
-// Create makes an empty vDisk of size bytes.
-func (h *Host) Create(ctx context.Context, name string, size uint64) (Info, error) {
-	if err := validateSize(size); err != nil {
-		return Info{}, fmt.Errorf("vDisk %q: %w", name, err)
-	}
-	if err := h.free(ctx, name); err != nil {
-		return Info{}, err
-	}
-	if err := h.structure.take(ctx); err != nil {
-		return Info{}, err
-	}
-	defer h.structure.give()
-	if err := h.nameIsFree(name); err != nil {
-		return Info{}, err
-	}
-	id := uuid.New()
-	c := &catalog.Catalog{
-		Volume: id, Size: size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
-		Origins:    []catalog.Origin{{Volume: id}},
-		Checkpoint: catalog.Checkpoint{NextPage: 1, Root: catalog.Root{Clusters: size / sco.ClusterSize}},
-	}
-	return h.bear(ctx, registry.Record{ID: id, Name: name, Created: c.Created}, c)
-}
-
-func (h *Host) nameIsFree(name string) error {
-	if err := registry.ValidateName(name); err != nil {
-		return fmt.Errorf("%w: %w", err, ErrInvalid)
-	}
-	if _, err := h.volume(name); err == nil {
-		return fmt.Errorf("vDisk %q: %w", name, ErrExists)
-	}
-	return nil
-}
-
-// bear makes the namespace with its first catalog, then the name, and opens
-// the vDisk. What a crash in between leaves has no name and goes at the next
-// start. While it is not known whether it got its name all stays: a vDisk that
-// the registry knows must have its namespace. h.structure is held.
-func (h *Host) bear(ctx context.Context, r registry.Record, c *catalog.Catalog) (Info, error) {
-	undo := func(err error) (Info, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleMax)
-		defer cancel()
-		derr := h.opt.Backend.DeleteNamespace(ctx, r.ID.String())
-		if errors.Is(derr, backend.ErrNamespaceNotFound) {
-			derr = nil
-		}
-		return Info{}, errors.Join(fmt.Errorf("vDisk %q: %w", r.Name, err), derr, h.buffer.Discard(r.ID))
-	}
-	if err := h.opt.Backend.CreateNamespace(ctx, r.ID.String()); err != nil {
-		return undo(err)
-	}
-	if err := h.buffer.Prepare(r.ID); err != nil {
-		return undo(err)
-	}
-	r.Epoch, r.Owner = 1, h.opt.Owner
-	c.Epoch, c.Epochs = r.Epoch, []catalog.EpochStart{{Epoch: r.Epoch}}
-	c.NextObject = 1 + reserveAhead
-	reserveNumbers(c, 1, 1)
-	root, segments, err := catalog.Encode(c)
-	if err != nil {
-		return undo(err)
-	}
-	ns := h.opt.Backend.Namespace(r.ID.String())
-	for _, s := range segments {
-		if err := ns.Put(ctx, s.Name, s.Data); err != nil {
-			return undo(err)
-		}
-	}
-	if _, err := ns.PutIf(ctx, catalog.ObjectName, root, 0); err != nil {
-		return undo(err)
-	}
-	err = h.opt.Registry.Register(ctx, r)
-	if errors.Is(err, registry.ErrUnknownOutcome) {
-		return h.birthUnknown(r, err)
-	}
-	if err != nil {
-		return undo(registryError(err))
-	}
-	v := h.openOne(ctx, r, true)
-	if v.unsure.Load() != nil {
-		return v.info(), nil // it is made, and opens by itself
-	}
-	return v.info(), v.Err()
-}
 
 // List returns all vDisks in order of name.
 func (h *Host) List(context.Context) ([]Info, error) {
@@ -125,6 +34,8 @@ func (v *Volume) info() Info {
 		i.State, i.Reason = StateHalted, h.Error()
 	} else if cause := v.doubt.cause.Load(); cause != nil {
 		i.Reason = fmt.Sprintf("management waits: whether the last change of its catalog took effect is not known: %v", *cause)
+	} else if v.inDoubt() {
+		i.Reason = "management waits: a change of its catalog is under way that nobody waited for"
 	}
 	if u := v.unsure.Load(); u != nil {
 		i.State, i.Reason = u.state, u.reason()
@@ -166,21 +77,36 @@ func (h *Host) managed(ctx context.Context, name string) (*Volume, func(), error
 }
 
 func (v *Volume) manage(ctx context.Context) (*Volume, func(), error) {
-	if err := v.admin.take(ctx); err != nil {
-		return nil, nil, err
-	}
-	err := v.sure()
-	if err == nil {
-		err = v.Err()
-	}
-	if err == nil {
-		err = v.settle(ctx)
-	}
-	if err != nil {
+	for {
+		if err := v.manageable(); err != nil {
+			return nil, nil, err
+		}
+		if err := v.settle(ctx); err != nil {
+			return nil, nil, err
+		}
+		if err := v.admin.take(ctx); err != nil {
+			return nil, nil, err
+		}
+		err := v.manageable()
+		if err == nil && !v.inDoubt() {
+			return v, v.admin.give, nil
+		}
 		v.admin.give()
-		return nil, nil, err
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	return v, v.admin.give, nil
+}
+
+// manageable says why a vDisk takes no management.
+func (v *Volume) manageable() error {
+	switch {
+	case v.sure() != nil:
+		return v.sure()
+	case v.leaving():
+		return fmt.Errorf("vDisk %q: %w", v.Name(), ErrNotFound)
+	}
+	return v.Err()
 }
 
 // Resize grows a vDisk to size bytes. Connected NBD clients see it when they
@@ -210,7 +136,7 @@ func (h *Host) Rename(ctx context.Context, old, name string) error {
 	if err != nil {
 		return err
 	}
-	return h.rename(ctx, []renaming{{v, old, name}}, nil)
+	return h.rename(ctx, []renaming{{v: v, old: old, new: name}}, nil)
 }
 
 // RenameBelow gives all vDisks whose names begin with from and a slash names
@@ -232,7 +158,7 @@ func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commi
 	for _, v := range h.all() {
 		name := v.Name()
 		if rest, ok := strings.CutPrefix(name, from+"/"); ok {
-			list = append(list, renaming{v, name, to + "/" + rest})
+			list = append(list, renaming{v, name, to + "/" + rest, to})
 		}
 	}
 	return with(func(along []registry.Swap) error { return h.rename(ctx, list, along) })
@@ -254,6 +180,22 @@ func (h *Host) below(dirs ...string) (list []*Volume) {
 type renaming struct {
 	v        *Volume
 	old, new string
+	dir      string // that the name begins with now, if it is a renaming of a directory
+}
+
+// validate returns nil if the vDisk may get the name. A name of an earlier release
+// that is not one any more stands in no way of its directory's renaming.
+func (r renaming) validate() error {
+	err := registry.ValidateName(r.new)
+	if err != nil && r.dir != "" && registry.ValidateName(r.old) != nil {
+		if err = registry.ValidateName(r.dir); err == nil && len(r.new) > registry.NameMax {
+			err = fmt.Errorf("%w: %.100q has %d bytes", registry.ErrName, r.new, len(r.new))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, ErrInvalid)
+	}
+	return nil
 }
 
 // rename makes renamings, durably first. h.structure is held.
@@ -263,7 +205,10 @@ func (h *Host) rename(ctx context.Context, list []renaming, along []registry.Swa
 		if err := r.v.sure(); err != nil {
 			return err
 		}
-		if err := h.nameIsFree(r.new); err != nil {
+		if err := r.validate(); err != nil {
+			return err
+		}
+		if err := h.notTaken(r.new); err != nil {
 			return err
 		}
 		records[i] = registry.Renaming{ID: r.v.id, Name: r.new}
@@ -285,6 +230,7 @@ func (h *Host) rename(ctx context.Context, list []renaming, along []registry.Swa
 	for _, r := range list {
 		r.v.setName(r.new)
 	}
+	h.listed.Add(1)
 	return nil
 }
 
@@ -356,28 +302,54 @@ func (h *Host) SnapshotDelete(ctx context.Context, name, snap string) error {
 	if err != nil {
 		return err
 	}
-	defer done()
 	s, err := v.snapshotNamed(snap)
+	done()
 	if err != nil {
 		return err
-	}
-	if v.snapshotInUse(s) {
-		return fmt.Errorf("snapshot %s@%s is in use; disconnect its readers first: %w", name, snap, ErrBusy)
 	}
 	return v.deleteSnapshot(ctx, s)
 }
 
-// Rollback makes a vDisk what a snapshot holds.
+// Rollback makes a vDisk what a snapshot holds. Nobody may use the vDisk, but its
+// snapshots: what a user has in a cache of its own is not what the vDisk holds
+// then.
 func (h *Host) Rollback(ctx context.Context, name, snap string) error {
-	v, done, err := h.managed(ctx, name)
+	return h.rollback(ctx, name, snap, false)
+}
+
+// ForceRollback is Rollback also of a vDisk that is in use. What is read from it
+// from then on is what the snapshot holds.
+func (h *Host) ForceRollback(ctx context.Context, name, snap string) error {
+	return h.rollback(ctx, name, snap, true)
+}
+
+func (h *Host) rollback(ctx context.Context, name, snap string, force bool) error {
+	v, err := h.find(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := v.Err(); err != nil {
+		return err
+	}
+	s, err := v.pinNamed(snap)
+	if err != nil {
+		return err
+	}
+	defer v.unpin(s)
+	if err := v.gc.take(ctx); err != nil {
+		return err
+	}
+	defer v.gc.give()
+	_, done, err := v.manage(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	s, err := v.snapshotNamed(snap)
+	opened, err := v.keepOut(force)
 	if err != nil {
 		return err
 	}
+	defer opened()
 	return v.rollback(ctx, s)
 }
 
@@ -391,80 +363,4 @@ func (h *Host) Sync(ctx context.Context, name string, progress func(done, total 
 		return err
 	}
 	return v.Sync(ctx, progress)
-}
-
-// Clone makes a vDisk that begins as a snapshot of another, or as what it
-// holds now if snap is "". No data is copied; what the snapshot holds must be
-// in the backend, which is waited for.
-func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (Info, error) {
-	if err := h.free(ctx, dst); err != nil {
-		return Info{}, err
-	}
-	if _, err := h.find(ctx, src); err != nil {
-		return Info{}, err
-	}
-	if err := h.structure.take(ctx); err != nil {
-		return Info{}, err
-	}
-	defer h.structure.give()
-	if err := h.nameIsFree(dst); err != nil {
-		return Info{}, err
-	}
-	v, err := h.volume(src)
-	if err != nil {
-		return Info{}, err
-	}
-	v, done, err := v.manage(ctx)
-	if err != nil {
-		return Info{}, err
-	}
-	defer done()
-	if len(v.origins) > int(sco.MaxOrigin) {
-		return Info{}, fmt.Errorf("vDisk %s is a clone of depth %d, the most there can be; copy it instead: %w", src, len(v.origins)-1, ErrInvalid)
-	}
-	id := uuid.New()
-	var s *snapshot
-	if snap != "" {
-		s, err = v.snapshotNamed(snap)
-	} else {
-		s, err = v.createSnapshot(ctx, "clone-"+id.String(), true)
-	}
-	if err != nil {
-		return Info{}, err
-	}
-	if err := v.syncTo(ctx, s.Seq, progress); err != nil {
-		return Info{}, err
-	}
-	// The child is in the parent's catalog before the clone is visible: from
-	// here on the snapshot stays.
-	err = v.updateCatalog(ctx, func(c *catalog.Catalog) error {
-		c.Children = append(c.Children, catalog.Child{Volume: id, Snapshot: s.ID})
-		return nil
-	})
-	if errors.Is(err, ErrUnknownOutcome) {
-		// Nobody can have seen the clone: it is known not to be there.
-		h.dropLater(v, id)
-		return Info{}, fmt.Errorf("clone of %s: its snapshot could not be held for sure: %v", src, err)
-	}
-	if err != nil {
-		return Info{}, err
-	}
-	v.cat.Lock()
-	origins := append([]catalog.Origin(nil), v.cat.Origins...)
-	v.cat.Unlock()
-	origins[len(origins)-1].Snapshot = s.ID
-	c := &catalog.Catalog{
-		Volume: id, Size: s.Size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
-		Origins:    append(origins, catalog.Origin{Volume: id}),
-		Checkpoint: catalog.Checkpoint{Root: catalog.Root{Clusters: s.Size / sco.ClusterSize}},
-	}
-	info, err := h.bear(ctx, registry.Record{ID: id, Name: dst, Created: c.Created, Parent: v.id}, c)
-	if err != nil && info.ID == uuid.Nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleMax)
-		defer cancel()
-		if v.forgetChild(ctx, id) != nil {
-			h.dropLater(v, id)
-		}
-	}
-	return info, err
 }

@@ -8,8 +8,10 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/disk"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
@@ -23,7 +25,7 @@ import (
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
 // What it finds wrong halts the vDisk rather than failing the host.
 func (h *Host) open(ctx context.Context, v *Volume) error {
-	if !v.born {
+	if v.born == nil {
 		epoch, err := h.opt.Registry.Claim(ctx, v.id, h.opt.Owner)
 		if err != nil {
 			return err
@@ -71,6 +73,7 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 		rmw:     make(chan struct{}, 1),
 	}
 	v.put, v.admin, v.gc = newLock(), newLock(), newLock()
+	v.living, v.end = context.WithCancel(context.Background())
 	v.store.wake = make(chan struct{}, 1)
 	v.store.stored = make(chan struct{})
 	v.store.sizes = make(map[sco.Number]int64)
@@ -81,6 +84,15 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 
 // loadCatalog reads the catalog and the origin table.
 func (v *Volume) loadCatalog(ctx context.Context) error {
+	if n := v.born; n != nil && n.root != nil {
+		return v.takeCatalog(n.root, n.version, func(name string) ([]byte, error) {
+			i := slices.IndexFunc(n.segments, func(s catalog.Segment) bool { return s.Name == name })
+			if i < 0 {
+				return nil, fmt.Errorf("%s: %w", name, backend.ErrNotFound)
+			}
+			return n.segments[i].Data, nil
+		})
+	}
 	ns := v.namespace()
 	info, err := ns.Stat(ctx, catalog.ObjectName)
 	if err != nil {
@@ -93,7 +105,7 @@ func (v *Volume) loadCatalog(ctx context.Context) error {
 	if err := get(ctx, ns, catalog.ObjectName, root, 0); err != nil {
 		return unanswered(err)
 	}
-	c, err := catalog.Decode(root, func(name string) ([]byte, error) {
+	return v.takeCatalog(root, info.Version, func(name string) ([]byte, error) {
 		info, err := ns.Stat(ctx, name)
 		if err != nil {
 			return nil, unanswered(err)
@@ -104,19 +116,24 @@ func (v *Volume) loadCatalog(ctx context.Context) error {
 		b := make([]byte, info.Size)
 		return b, unanswered(get(ctx, ns, name, b, 0))
 	})
+}
+
+// takeCatalog takes up a catalog of which segment returns the segments.
+func (v *Volume) takeCatalog(root []byte, version backend.Version, segment func(name string) ([]byte, error)) error {
+	c, err := catalog.Decode(root, segment)
 	if err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
 	if c.Volume != v.id {
 		return fmt.Errorf("catalog: %w: it is of %s", backend.ErrCorrupt, c.Volume)
 	}
-	if c.Epoch >= v.epoch && !v.born {
+	if c.Epoch >= v.epoch && v.born == nil {
 		return fmt.Errorf("catalog is of epoch %d, this owner has %d: the registry is older than the backend", c.Epoch, v.epoch)
 	}
 	if v.cat.segments, err = catalog.Segments(root); err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	v.cat.Catalog, v.cat.version = *c, info.Version
+	v.cat.Catalog, v.cat.version = *c, version
 	v.origins = v.origins[:0]
 	for _, o := range c.Origins {
 		v.origins = append(v.origins, origin{o.Volume, v.host.opt.Backend.Namespace(o.Volume.String())})
@@ -155,7 +172,9 @@ func (v *Volume) openMap(ctx context.Context) (err error) {
 	v.parent = c.Checkpoint.Parent
 	for _, s := range c.Snapshots {
 		if s.HasRoot {
-			v.snapshots = append(v.snapshots, &snapshot{Snapshot: s, view: v.m.ViewAt(mapRoot(s.Root))})
+			v.snapshots = append(v.snapshots, &snapshot{
+				Snapshot: s, view: v.m.ViewAt(mapRoot(s.Root)), hidden: s.Auto && len(c.ChildrenOf(s.ID)) == 0,
+			})
 		}
 	}
 	return nil
@@ -258,7 +277,7 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 	c := &v.cat.Catalog
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
-	if v.born { // its catalog says all this
+	if v.born != nil { // its catalog says all this
 		scos, tlogs, v.store.nextObject = 1, 1, 1
 		return v.start(found, scos, tlogs)
 	}
@@ -280,12 +299,19 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 
 // start opens the log of this epoch and begins to store.
 func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog.ID) (err error) {
+	v.changes.begin(v.epoch, found.Reached)
 	opt := v.logOptions(found.Reached+1, scos, tlogs)
 	opt.SCOLimit, opt.TLogLimit = v.reserved()
 	if v.buf, err = v.host.buffer.OpenLog(opt); err != nil {
 		return errors.Join(err, found.Release())
 	}
 	if err := v.buf.Resume(found); err != nil {
+		if disk.CauseOf(err).Passes() {
+			// The older files have all of it still: it is opened anew when there is
+			// room, and not halted until a restart.
+			err = errors.Join(err, v.buf.Close(nil))
+			v.buf = nil
+		}
 		return err
 	}
 	if found.Accepted {
@@ -307,6 +333,7 @@ func (v *Volume) inspect(found *writebuffer.Recovered) error {
 	if found.Incomplete {
 		return errors.Join(found.Damage, found.Release())
 	}
+	v.changes.begin(v.epoch, found.Reached)
 	buf, err := v.host.buffer.OpenLog(v.logOptions(found.Reached+1, found.NextSCO, found.NextTLog))
 	if err != nil {
 		return errors.Join(found.Damage, err, found.Release())
@@ -324,9 +351,16 @@ func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebu
 	}
 }
 
+// roomPatience is how long a vDisk that is being closed waits for room. What is
+// written and not flushed is in the kernel by then, and what is flushed is safe.
+const roomPatience = 10 * time.Second
+
 // close ends the vDisk cleanly: what is written is made durable.
 func (v *Volume) close(ctx context.Context) error {
 	v.stopStorer()
+	v.endFlights()
+	ctx, cancel := context.WithTimeout(ctx, roomPatience)
+	defer cancel()
 	var err error
 	if v.buf != nil {
 		err = v.buf.Close(func() error { return v.buf.Commit(ctx, v.buf.Written()) })

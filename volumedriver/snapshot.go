@@ -34,12 +34,13 @@ func ValidateSnapshotName(name string) error {
 
 // createSnapshot takes a snapshot of what is written now: an entry with a seq
 // like any other (O9), durable on return. It costs the same whatever the
-// vDisk's size. v.admin is held.
+// vDisk's size. One for a clone has a pin, also with an error, if it is there.
+// v.admin is held.
 func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*snapshot, error) {
 	if err := v.Err(); err != nil {
 		return nil, err
 	}
-	if _, err := v.snapshotNamed(name); err == nil {
+	if v.nameTaken(name) {
 		return nil, fmt.Errorf("vDisk %s has a snapshot %q: %w", v.Name(), name, ErrExists)
 	}
 	s := tlog.Snapshot{ID: uuid.New(), Created: time.Now().UnixNano(), Auto: auto, Name: name}
@@ -47,10 +48,48 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 	if err != nil {
 		return nil, v.writeError(err)
 	}
-	if err := v.commitEntry(ctx, seq); err != nil {
-		return nil, err
+	made := v.snapshot(s.ID)
+	if made != nil && auto {
+		v.mu.Lock()
+		v.pinLocked(made)
+		v.mu.Unlock()
 	}
-	return v.snapshot(s.ID), nil
+	return made, v.commitEntry(ctx, seq)
+}
+
+// nameTaken reports whether a snapshot has the name, a hidden one too.
+func (v *Volume) nameTaken(name string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.ContainsFunc(v.snapshots, func(s *snapshot) bool { return s.Name == name })
+}
+
+// pinNamed finds a snapshot and keeps it from going until unpin is called.
+func (v *Volume) pinNamed(name string) (*snapshot, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := v.namedLocked(name)
+	switch {
+	case s == nil:
+		return nil, fmt.Errorf("vDisk %s has no snapshot %q: %w", v.name, name, ErrNotFound)
+	case s.leaving:
+		return nil, fmt.Errorf("snapshot %s@%s is being deleted, or may be: %w", v.name, name, ErrBusy)
+	}
+	v.pinLocked(s)
+	return s, nil
+}
+
+// pinLocked keeps a snapshot from going, and its vDisk. v.mu is held.
+func (v *Volume) pinLocked(s *snapshot) {
+	s.pins++
+	v.clones++
+}
+
+func (v *Volume) unpin(s *snapshot) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s.pins--
+	v.clones--
 }
 
 // commitEntry makes an entry durable that is in the log and in the map: what it
@@ -64,8 +103,34 @@ func (v *Volume) commitEntry(ctx context.Context, seq uint64) error {
 
 // deleteSnapshot lets a snapshot go. It must be in the catalog first, so that a
 // replay knows that it is gone; and a rollback that went to it must be under a
-// checkpoint. v.admin is held.
+// checkpoint. Both are waited for in nobody's way.
 func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
+	for {
+		if err := v.stays(s); err != nil {
+			return err
+		}
+		if err := v.syncTo(ctx, s.Seq, nil); err != nil {
+			return err
+		}
+		if err := v.checkpointTo(ctx, v.rolledSeq()); err != nil {
+			return err
+		}
+		if err := v.settle(ctx); err != nil {
+			return err
+		}
+		if err := v.deleteCovered(ctx, s); !errors.Is(err, errRolledBack) {
+			return err
+		}
+	}
+}
+
+// errRolledBack: there was a rollback since the last checkpoint, maybe to the
+// snapshot that is to go.
+var errRolledBack = errors.New("rolled back meanwhile")
+
+// stays says why a snapshot cannot be deleted, as far as can be told before all is
+// waited for that its deletion needs.
+func (v *Volume) stays(s *snapshot) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
@@ -73,25 +138,39 @@ func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 	children := v.cat.ChildrenOf(s.ID)
 	v.cat.Unlock()
 	if len(children) > 0 {
-		return fmt.Errorf("snapshot %s@%s: %w: %s; delete them first", v.Name(), s.Name, ErrHasChildren, strings.Join(v.host.names(children), ", "))
-	}
-	if err := v.syncTo(ctx, s.Seq, nil); err != nil {
-		return err
+		return v.hasClones(s, children)
 	}
 	v.mu.Lock()
-	rolled := v.rolled
-	v.mu.Unlock()
-	if rolled > 0 {
-		if err := v.checkpointTo(ctx, rolled); err != nil {
-			return err
-		}
+	defer v.mu.Unlock()
+	return v.usedLocked(s)
+}
+
+func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
+	return fmt.Errorf("snapshot %s@%s: %w: %s; delete them first", v.Name(), s.Name, ErrHasChildren, strings.Join(v.host.names(children), ", "))
+}
+
+// usedLocked says who uses a snapshot. v.mu is held.
+func (v *Volume) usedLocked(s *snapshot) error {
+	switch {
+	case v.readers[s.ID] > 0:
+		return fmt.Errorf("snapshot %s@%s is in use; disconnect its readers first: %w", v.name, s.Name, ErrBusy)
+	case s.pins > 0:
+		return fmt.Errorf("snapshot %s@%s is being cloned, or rolled back to; wait for it: %w", v.name, s.Name, ErrBusy)
 	}
+	return nil
+}
+
+// deleteCovered takes a snapshot out of the catalog that lists it.
+func (v *Volume) deleteCovered(ctx context.Context, s *snapshot) error {
 	if err := v.gc.take(ctx); err != nil {
 		return err
 	}
 	defer v.gc.give()
 	return v.changeCatalog(ctx, func(c *catalog.Catalog) error {
-		if err := v.closeSnapshot(s); err != nil {
+		if children := c.ChildrenOf(s.ID); len(children) > 0 {
+			return v.hasClones(s, children)
+		}
+		if err := v.closeSnapshot(s, c.Checkpoint.Seq); err != nil {
 			return err
 		}
 		v.fillSnapshots(c)
@@ -104,12 +183,19 @@ func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 	}, func(took bool) { v.snapshotLeft(s, took) })
 }
 
-// closeSnapshot has nobody open a snapshot any more, unless somebody reads it.
-func (v *Volume) closeSnapshot(s *snapshot) error {
+// closeSnapshot has nobody open a snapshot any more, unless somebody uses it, or
+// the last rollback, which may have gone to it, is behind the checkpoint.
+func (v *Volume) closeSnapshot(s *snapshot, checkpoint uint64) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.readers[s.ID] > 0 {
-		return fmt.Errorf("snapshot %s@%s is in use; disconnect its readers first: %w", v.name, s.Name, ErrBusy)
+	if !slices.Contains(v.snapshots, s) {
+		return fmt.Errorf("vDisk %s has no snapshot %q any more: %w", v.name, s.Name, ErrNotFound)
+	}
+	if err := v.usedLocked(s); err != nil {
+		return err
+	}
+	if v.rolled > checkpoint {
+		return errRolledBack
 	}
 	s.leaving = true
 	return nil
@@ -138,21 +224,16 @@ func (v *Volume) snapshotLeft(s *snapshot, gone bool) {
 		bequeath(&a.parent, s)
 	}
 	bequeath(&v.parent, s)
+	v.host.listed.Add(1)
 	v.store.collectDue.Store(true)
 	v.store.sweepDue.Store(true)
 	v.wakeStorer()
 }
 
-// rollback makes the vDisk what a snapshot holds. Snapshots taken since stay.
-// The size stays too: what the snapshot did not have reads as zeros.
+// rollback makes the vDisk what a snapshot holds, which has a pin. Snapshots taken
+// since stay. The size stays too: what the snapshot did not have reads as zeros.
+// v.gc and v.admin are held.
 func (v *Volume) rollback(ctx context.Context, s *snapshot) error {
-	if err := v.Err(); err != nil {
-		return err
-	}
-	if err := v.gc.take(ctx); err != nil {
-		return err
-	}
-	defer v.gc.give()
 	id := s.ID
 	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindRollback, Payload: id[:]})
 	if err != nil {
@@ -280,13 +361,13 @@ func (v *Volume) snapshotInfos() []SnapshotInfo {
 	children := slices.Clone(v.cat.Children)
 	v.cat.Unlock()
 	v.mu.Lock()
-	list := slices.Clone(v.snapshots)
+	list := slices.DeleteFunc(slices.Clone(v.snapshots), func(s *snapshot) bool { return s.hidden })
 	leaving := make([]bool, len(list))
 	for i, s := range list {
 		leaving[i] = s.leaving
 	}
 	v.mu.Unlock()
-	doubt := v.doubt.cause.Load() != nil
+	doubt := v.inDoubt()
 	infos := make([]SnapshotInfo, 0, len(list))
 	for i, s := range list {
 		var of []catalog.Child

@@ -94,6 +94,7 @@ func (v *Volume) runStorer(ctx context.Context) {
 	tick := time.NewTicker(storerTick)
 	defer tick.Stop()
 	defer func() { _ = v.landAll(v.store.group) }() // ctx has ended: so will they
+	v.countHeld(ctx)
 	failures := 0
 	for {
 		select {
@@ -172,7 +173,9 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	if err := v.checkWidths(ctx); err != nil {
 		return false, err
 	}
-	return v.m.Reap(ctx, reapPages)
+	uncounted := v.countHeld(ctx)
+	more, err = v.m.Reap(ctx, reapPages)
+	return more || uncounted, err
 }
 
 // reapPages bounds one step of the map's background work.
@@ -310,11 +313,7 @@ func (v *Volume) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte) 
 		return err
 	}
 	if s.SameFile(head) {
-		if err := v.put.take(ctx); err != nil {
-			return err
-		}
-		err := v.deleteLocked(ctx, []string{name})
-		v.put.give()
+		err := v.holding(ctx, func(ctx context.Context, _ *flight) error { return v.deleteLocked(ctx, []string{name}) })
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/volumedriver/registry"
@@ -23,8 +25,40 @@ type unsure struct {
 	closed bool   // nobody may use the vDisk
 	cause  error
 	// settle finds out, and does what is left to do. It may be asked again after
-	// an error. h.structure is held.
+	// an error. One call of it runs at a time, and it holds no lock that others
+	// wait for: while the vDisk is unsure nobody else changes it, or its name.
 	settle func(ctx context.Context) error
+
+	mu      sync.Mutex
+	attempt *attempt              // under way, nil if there is none
+	last    atomic.Pointer[error] // of the last attempt
+}
+
+// attempt is one to find out, for all who wait for it.
+type attempt struct {
+	done chan struct{}
+	err  error // set when done is closed
+}
+
+// try joins the attempt that is under way, or has begin begin one.
+func (u *unsure) try(begin func(*attempt)) *attempt {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.attempt == nil {
+		u.attempt = &attempt{done: make(chan struct{})}
+		begin(u.attempt)
+	}
+	return u.attempt
+}
+
+func (u *unsure) tried(a *attempt, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if a.err = err; err != nil {
+		u.last.Store(&err)
+	}
+	u.attempt = nil
+	close(a.done)
 }
 
 // Waits for an outcome.
@@ -35,7 +69,11 @@ const (
 )
 
 func (u *unsure) reason() string {
-	return fmt.Sprintf("%s: %v; it is looked into all the time, wait for it", u.what, u.cause)
+	cause := u.cause
+	if last := u.last.Load(); last != nil {
+		cause = *last
+	}
+	return fmt.Sprintf("%s: %v; it is looked into all the time, wait for it", u.what, cause)
 }
 
 // refuse is the error of what must wait for the outcome. Nothing has begun.
@@ -47,6 +85,11 @@ func (u *unsure) refuse(name string) error {
 // until it has.
 func (h *Host) inDoubt(v *Volume, u *unsure) {
 	v.unsure.Store(u)
+	h.lookInto(v, u)
+}
+
+// lookInto settles u in the background.
+func (h *Host) lookInto(v *Volume, u *unsure) {
 	v.log.Warn("outcome unknown", "what", u.what, "err", u.cause)
 	h.persist(func(ctx context.Context) bool {
 		if v.unsure.Load() != u {
@@ -76,27 +119,41 @@ func (h *Host) persist(done func(ctx context.Context) bool) {
 	})
 }
 
-// settle finds out what became of an operation on v, if that is not known.
+// settle finds out what became of an operation on v, if that is not known. It
+// waits for one attempt, which has a bound, until ctx ends; the attempt goes on.
 func (h *Host) settle(ctx context.Context, v *Volume) error {
 	u := v.unsure.Load()
 	if u == nil {
 		return nil
 	}
-	// The registry finds out first, and may take its time: not under the lock.
-	if _, err := h.opt.Registry.Get(ctx, v.id); err != nil && !errors.Is(err, registry.ErrNotFound) {
-		return fmt.Errorf("%w: %w", u.refuse(v.Name()), err)
+	a := u.try(func(a *attempt) {
+		h.background.Go(func() { u.tried(a, h.settleNow(v, u)) })
+	})
+	select {
+	case <-a.done:
+		if a.err != nil {
+			return fmt.Errorf("%w: %w", u.refuse(v.Name()), a.err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", u.refuse(v.Name()), ctx.Err())
 	}
-	if err := h.structure.take(ctx); err != nil {
-		return err
-	}
-	defer h.structure.give()
+}
+
+// settleNow is one attempt to find out.
+func (h *Host) settleNow(v *Volume, u *unsure) error {
 	if v.unsure.Load() != u {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleMax)
+	ctx, cancel := context.WithTimeout(h.living, settleMax)
 	defer cancel()
-	if err := u.settle(ctx); err != nil {
-		return fmt.Errorf("%w: %w", u.refuse(v.Name()), err)
+	// The registry finds out first.
+	_, err := h.opt.Registry.Get(ctx, v.id)
+	if err == nil || errors.Is(err, registry.ErrNotFound) {
+		err = u.settle(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	v.unsure.CompareAndSwap(u, nil)
 	return nil
@@ -142,6 +199,7 @@ func (v *Volume) closedBy() *unsure {
 
 // list puts v into the lists, in the place of who has its id.
 func (h *Host) list(v *Volume) {
+	defer h.listed.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.volumes[v.id] = v
@@ -150,6 +208,7 @@ func (h *Host) list(v *Volume) {
 
 // unlist takes a vDisk out of the lists, under whatever names it is there.
 func (h *Host) unlist(id uuid.UUID) {
+	defer h.listed.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.volumes, id)
@@ -160,15 +219,34 @@ func (h *Host) unlist(id uuid.UUID) {
 	}
 }
 
-// standIn lists a vDisk that is not open, and says why: u.
+// relist has a vDisk answer to a name, and to no other.
+func (h *Host) relist(v *Volume, name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v.setName(name)
+	for old, o := range h.byName {
+		if o.id == v.id {
+			delete(h.byName, old)
+		}
+	}
+	h.byName[name] = v
+}
+
+// standIn lists a vDisk that is not open, and says why: u, which is looked into.
 func (h *Host) standIn(r registry.Record, u *unsure) *Volume {
+	v := h.listStandIn(r, u)
+	h.lookInto(v, u)
+	return v
+}
+
+// listStandIn is standIn for who looks into it himself.
+func (h *Host) listStandIn(r registry.Record, u *unsure) *Volume {
 	v := h.newVolume(r)
 	v.cat.Created = r.Created
-	v.halted.Store(&haltError{r.Name, errors.New(u.reason())})
+	v.halted.Store(&haltError{name: r.Name, cause: errors.New(u.reason())})
 	v.deleted = u.state == StateDeleting
 	v.unsure.Store(u)
 	h.list(v)
-	h.inDoubt(v, u)
 	return v
 }
 
@@ -182,7 +260,7 @@ func (h *Host) deletionUnknown(v *Volume, cause error) error {
 				return err // P8: that the registry does not know it is no reason to delete it
 			}
 			if r.Deleting {
-				_ = h.finishDeletion(ctx, v, r) // what is left of it is listed
+				_ = h.finishDeletion(ctx, h.deleting(r, v, errOngoing)) // what is left of it is listed
 				return nil
 			}
 			v.mu.Lock()
@@ -194,29 +272,16 @@ func (h *Host) deletionUnknown(v *Volume, cause error) error {
 	return fmt.Errorf("vDisk %s: deletion: %w: %w", v.Name(), ErrUnknownOutcome, cause)
 }
 
-// finishDeletion deletes a vDisk that is marked. What cannot be deleted now is
-// deleted later; it stays listed until then. h.structure is held.
-func (h *Host) finishDeletion(ctx context.Context, v *Volume, r registry.Record) error {
-	h.unlist(v.id)
-	v.stopStorer()
-	if v.buf != nil {
-		v.buf.Fail(fmt.Errorf("vDisk %s: %w", r.Name, errDeleted))
-	}
-	if err := v.close(ctx); err != nil {
-		h.opt.Logger.Warn("deleted vDisk not closed cleanly", "vdisk", r.Name, "err", err)
-	}
-	if err := h.remove(ctx, r.ID, r.Parent); err != nil {
-		h.deleteLater(r, err)
-		return fmt.Errorf("vDisk %s: its deletion has begun and goes on by itself: %w: %w", r.Name, ErrUnknownOutcome, err)
-	}
-	return nil
-}
-
-// deleteLater lists a vDisk that is marked as being deleted until it is deleted.
-func (h *Host) deleteLater(r registry.Record, cause error) {
-	h.standIn(r, &unsure{
+// deleting lists a vDisk that is marked as being deleted, in the place of open,
+// which is nil if it is not open.
+func (h *Host) deleting(r registry.Record, open *Volume, cause error) *Volume {
+	return h.listStandIn(r, &unsure{
 		state: StateDeleting, what: "its deletion has begun and did not finish", closed: true, cause: cause,
 		settle: func(ctx context.Context) error {
+			if open != nil {
+				open.closeDeleted(ctx)
+				open = nil
+			}
 			if err := h.remove(ctx, r.ID, r.Parent); err != nil {
 				return err
 			}
@@ -225,6 +290,37 @@ func (h *Host) deleteLater(r registry.Record, cause error) {
 		},
 	})
 }
+
+// closeDeleted closes a vDisk of which nothing is to stay.
+func (v *Volume) closeDeleted(ctx context.Context) {
+	v.stopStorer()
+	v.revoke()
+	if err := v.close(ctx); err != nil {
+		v.log.Warn("deleted vDisk not closed cleanly", "err", err)
+	}
+}
+
+// finishDeletion deletes a vDisk that deleting has listed. What cannot be deleted
+// now, or before ctx ends, is deleted later; it stays listed until then.
+func (h *Host) finishDeletion(ctx context.Context, v *Volume) error {
+	err := h.settle(ctx, v)
+	if err == nil {
+		return nil
+	}
+	if u := v.unsure.Load(); u != nil {
+		h.lookInto(v, u)
+	}
+	return fmt.Errorf("vDisk %s: its deletion has begun and goes on by itself: %w: %w", v.Name(), ErrUnknownOutcome, err)
+}
+
+// deleteLater lists a vDisk that is marked as being deleted until it is deleted.
+func (h *Host) deleteLater(r registry.Record, cause error) {
+	v := h.deleting(r, nil, cause)
+	h.lookInto(v, v.unsure.Load())
+}
+
+// errOngoing is the cause of a doubt of which nothing has failed yet.
+var errOngoing = errors.New("it is under way")
 
 // birthUnknown lists a vDisk that the registry may know: it is opened, or what
 // there is of it is removed.
@@ -243,7 +339,7 @@ func (h *Host) birthUnknown(r registry.Record, cause error) (Info, error) {
 			case err != nil:
 				return err
 			}
-			h.openOne(h.living, r, true)
+			h.openOne(h.living, r, &unnamed{})
 			return nil
 		},
 	})
@@ -264,9 +360,7 @@ func (h *Host) namesUnknown(list []renaming, cause error) {
 				if err != nil {
 					return err
 				}
-				h.unlist(r.v.id)
-				r.v.setName(rec.Name)
-				h.list(r.v)
+				h.relist(r.v, rec.Name)
 				return nil
 			},
 		})
@@ -288,15 +382,16 @@ func (h *Host) openUnknown(v *Volume, r registry.Record, cause error) {
 			if v.m != nil {
 				v.m.Close()
 			}
-			h.openOne(h.living, r, false) // whoever asks may give up, and it opens
+			h.openOne(h.living, r, nil) // whoever asks may give up, and it opens
 			return nil
 		},
 	})
 }
 
-// dropLater drops a clone that never was from its parent's catalog.
+// dropLater drops a clone that never was from its parent's catalog, and the
+// snapshot that was made for it.
 func (h *Host) dropLater(v *Volume, child uuid.UUID) {
-	h.persist(func(ctx context.Context) bool {
+	drop := func(ctx context.Context) bool {
 		ctx, cancel := context.WithTimeout(ctx, settleMax)
 		defer cancel()
 		if h.byID(v.id) != v || v.Err() != nil {
@@ -307,5 +402,10 @@ func (h *Host) dropLater(v *Volume, child uuid.UUID) {
 			v.log.Warn("reference to a lost clone not removed", "clone", child, "err", err)
 		}
 		return err == nil
+	}
+	h.background.Go(func() {
+		if !drop(h.living) {
+			h.persist(drop)
+		}
 	})
 }

@@ -25,16 +25,21 @@ import (
 //
 // Locks, in the order in which they may be taken:
 //
-//	structure of the host: create, clone, delete, rename
-//	admin     one management operation at a time
+//	gc        pages are swept; a snapshot goes; a rollback is made
+//	admin     one management operation at a time: entries of the log
+//	structure of the host: a vDisk gets its name, another one, or is marked as being deleted
 //	put       one catalog put, or delete of objects, at a time
 //	log       the append section (in writebuffer)
 //	cat, mu   the catalog; snapshots, the checkpoint on its way: for a moment
+//
+// Nobody waits for the backend with admin or structure held: who needs something
+// to be there waits first, with a pin on the snapshot that it needs. Each wait for
+// a lock ends with its caller.
 type Volume struct {
 	host  *Host
 	id    uuid.UUID
 	epoch uint64
-	born  bool // by this owner: its first catalog is of this epoch
+	born  *unnamed // by this owner: its first catalog is of this epoch; else nil
 	log   *slog.Logger
 
 	origins []origin // index is the origin of a location; the last is the vDisk itself
@@ -49,14 +54,17 @@ type Volume struct {
 	unsure  atomic.Pointer[unsure]  // an operation on it whose outcome is not known
 	batches chan *writebuffer.Batch // free ones
 	count   counters
+	changes changes
 
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
 	admin lock
 	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made
 
-	put   lock         // one catalog put, or delete of objects, at a time
-	doubt catalogDoubt // whoever has put
-	cat   struct {
+	put    lock            // one catalog put, or delete of objects, at a time
+	doubt  catalogDoubt    // whoever has put
+	living context.Context // ends with the vDisk; until then a put of the catalog goes on
+	end    context.CancelFunc
+	cat    struct {
 		sync.Mutex // for a moment only, never during I/O
 		catalog.Catalog
 		version  backend.Version
@@ -70,8 +78,10 @@ type Volume struct {
 	rolled    uint64            // seq of the newest rollback
 	ahead     []*ahead          // checkpoints frozen and not committed, oldest first
 	refs      int               // users of OpenDevice, of the vDisk and its snapshots
+	clones    int               // that are being made of it
 	readers   map[uuid.UUID]int // of them, those of each snapshot
 	deleted   bool
+	rolling   chan struct{} // closed at the end of a rollback under way, for which OpenDevice waits; else nil
 
 	store storer
 }
@@ -82,11 +92,14 @@ type origin struct {
 	ns backend.Namespace
 }
 
-// snapshot is one snapshot with the view that reads it.
+// snapshot is one snapshot with the view that reads it. mu of the vDisk guards what
+// changes.
 type snapshot struct {
 	catalog.Snapshot
 	view    *metadata.View
 	leaving bool // it is being deleted, or may be deleted: nobody opens it
+	pins    int  // who is about to clone it or to roll back to it; it cannot go meanwhile
+	hidden  bool // made for a clone that is not there, yet or any more: nobody sees it
 }
 
 // ahead is a checkpoint that was frozen when a TLog closed, and is committed
@@ -106,9 +119,13 @@ var errDeleted = errors.New("deleted")
 type haltError struct {
 	name  string
 	cause error
+	gone  bool // it is deleted: reads fail too
 }
 
 func (e *haltError) Error() string {
+	if e.gone {
+		return fmt.Sprintf("vDisk %s is deleted", e.name)
+	}
 	return fmt.Sprintf("vDisk %s is halted: %v; verified reads go on: copy out what you need, repair the cause and start again", e.name, e.cause)
 }
 
@@ -119,7 +136,7 @@ func (v *Volume) halt(cause error) {
 	if cause == nil || errors.Is(cause, writebuffer.ErrClosed) || errors.Is(cause, errDeleted) {
 		return
 	}
-	h := &haltError{v.Name(), cause}
+	h := &haltError{name: v.Name(), cause: cause}
 	if v.halted.CompareAndSwap(nil, h) {
 		v.log.Error("vDisk halted", "err", cause)
 		if v.buf != nil {
@@ -131,6 +148,24 @@ func (v *Volume) halt(cause error) {
 // Err is why the vDisk is halted, or nil.
 func (v *Volume) Err() error {
 	if h := v.halted.Load(); h != nil {
+		return h
+	}
+	return nil
+}
+
+// revoke has all that users of a deleted vDisk ask for fail. What runs ends as it
+// would.
+func (v *Volume) revoke() {
+	h := &haltError{name: v.Name(), cause: errDeleted, gone: true}
+	v.halted.Store(h)
+	if v.buf != nil {
+		v.buf.Fail(h)
+	}
+}
+
+// gone is why nothing can be read any more, or nil.
+func (v *Volume) gone() error {
+	if h := v.halted.Load(); h != nil && h.gone {
 		return h
 	}
 	return nil
@@ -180,13 +215,18 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 		return err
 	}
 	root, view := v.m.Snapshot(e.Seq)
+	v.cat.Lock()
+	hidden := s.Auto && len(v.cat.ChildrenOf(s.ID)) == 0
+	v.cat.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.snapshots = append(v.snapshots, &snapshot{view: view, Snapshot: catalog.Snapshot{
+	v.snapshots = append(v.snapshots, &snapshot{view: view, hidden: hidden, Snapshot: catalog.Snapshot{
 		ID: s.ID, Name: s.Name, Parent: v.parent, Seq: e.Seq, Created: time.Unix(0, s.Created).UTC(),
 		Size: v.size.Load(), NextSCO: sco.Number(e.Addr), Auto: s.Auto, Root: catalogRoot(root),
 	}})
 	v.parent = s.ID
+	v.changes.pass(e.Seq)
+	v.host.listed.Add(1)
 	return nil
 }
 
@@ -239,7 +279,7 @@ func (v *Volume) snapshot(id uuid.UUID) *snapshot {
 	return nil
 }
 
-// snapshotNamed finds a snapshot by name.
+// snapshotNamed finds a snapshot by name. Hidden ones are not there.
 func (v *Volume) snapshotNamed(name string) (*snapshot, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -250,7 +290,7 @@ func (v *Volume) snapshotNamed(name string) (*snapshot, error) {
 }
 
 func (v *Volume) namedLocked(name string) *snapshot {
-	if i := slices.IndexFunc(v.snapshots, func(s *snapshot) bool { return s.Name == name }); i >= 0 {
+	if i := slices.IndexFunc(v.snapshots, func(s *snapshot) bool { return s.Name == name && !s.hidden }); i >= 0 {
 		return v.snapshots[i]
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"path"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"openvstorage/internal/disk"
 	"openvstorage/sco"
@@ -25,6 +26,9 @@ const (
 	scoShare     = 16 // an SCO is at most this share of the buffer
 	tlogShare    = 8  // a TLog closes at this share of the buffer
 	pressureFill = 0.5
+
+	FilesDefault = 1024
+	FilesMin     = 16
 )
 
 // rawSuffix marks files of the pool that are not pre-written.
@@ -32,19 +36,27 @@ const rawSuffix = ".raw"
 
 // Options configure a Buffer.
 type Options struct {
-	FS     disk.FS
-	Dir    string
-	Bytes  int64 // bytes of SCO files on disk at most; default 2 GiB, at least 64 MiB
-	Ready  int   // free files kept pre-written ahead of need; default 8
+	FS    disk.FS
+	Dir   string
+	Bytes int64 // bytes of SCO files on disk at most; default 2 GiB, at least 64 MiB
+	Ready int   // free files kept pre-written ahead of need; default 8
+	// Files bounds how many files of vDisks are open; default 1024, at least 16. A
+	// vDisk that is being written needs two to four, one that rests none.
+	Files  int
 	Random func() uint64
 	Logger *slog.Logger
+	// OnScarce is called each second while the file system has little room; must
+	// not block.
+	OnScarce func()
 }
 
 // Buffer is the write buffer of one directory. Safe for concurrent use.
 type Buffer struct {
 	opt     Options
 	scoSize int64
-	max     int // files
+	max     int          // files, by Options.Bytes
+	limit   atomic.Int64 // files that its file system has room for, at most max
+	files   *openFiles
 
 	mu struct {
 		sync.Mutex
@@ -57,17 +69,21 @@ type Buffer struct {
 		evictedNarrow int64         // how many of those were evicted
 		changed       chan struct{} // closed and renewed when a waiter should look again
 		waiting       int
+		wanted        int // calls of acquire
 		logs          map[uuid.UUID]*Log
 		turns         map[string]*sync.Mutex // of those who make names, by directory
+		room          room
 		closed        bool
 	}
 	dirty   atomic.Int64 // SCO files that may not be evicted
 	pressed func()       // called, without locks, when somebody waits and nothing can be evicted
 
-	fill  chan struct{}
-	asked atomic.Bool // a file was asked for since the prewriter looked
-	stop  context.CancelFunc
-	done  sync.WaitGroup
+	fill      chan struct{}
+	look      chan struct{} // at the room that there is
+	asked     atomic.Bool   // a file was asked for since the prewriter looked
+	toldFiles atomic.Int64  // when it was logged that somebody waits for a descriptor, Unix nanoseconds
+	stop      context.CancelFunc
+	done      sync.WaitGroup
 }
 
 // ErrClosed is returned after Close.
@@ -88,14 +104,20 @@ func Open(opt Options) (*Buffer, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	opt.FS = patientFS{opt.FS}
-	size := min(scoSizeMax, opt.Bytes/scoShare) / sco.ClusterSize * sco.ClusterSize
-	b := &Buffer{opt: opt, scoSize: size, max: int(opt.Bytes / size), fill: make(chan struct{}, 1)}
+	if opt.Files == 0 {
+		opt.Files = FilesDefault
+	}
+	files := newOpenFiles(patientFS{opt.FS}, max(opt.Files, FilesMin))
+	opt.FS = files
+	b := &Buffer{opt: opt, files: files, fill: make(chan struct{}, 1), look: make(chan struct{}, 1)}
 	b.mu.evictable, b.mu.narrow = list.New(), list.New()
 	b.mu.changed = make(chan struct{})
 	b.mu.logs = make(map[uuid.UUID]*Log)
 	b.mu.turns = make(map[string]*sync.Mutex)
-	if err := opt.FS.MkdirAll(b.poolDir(), 0o755); err != nil {
+	if err := opt.FS.MkdirAll(b.poolDir(), 0o700); err != nil {
+		return nil, err
+	}
+	if err := b.shape(); err != nil {
 		return nil, err
 	}
 	// With a lost name of the buffer itself, all that was flushed to it is lost.
@@ -109,11 +131,15 @@ func Open(opt Options) (*Buffer, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
+	b.measure()
 	b.done.Go(func() { b.prewriter(ctx) })
+	b.done.Go(func() { b.keeper(ctx) })
 	return b, nil
 }
 
-func (b *Buffer) poolDir() string { return path.Join(b.opt.Dir, "pool") }
+const poolName = "pool"
+
+func (b *Buffer) poolDir() string { return path.Join(b.opt.Dir, poolName) }
 
 func (b *Buffer) volumeDir(v uuid.UUID) string { return path.Join(b.opt.Dir, v.String()) }
 
@@ -152,47 +178,67 @@ func (b *Buffer) SCOSize() int64 { return b.scoSize }
 // smaller steps and nobody waits long for one.
 func (b *Buffer) TLogBytes() int64 {
 	if b.Fill() >= pressureFill {
-		return b.opt.Bytes / tlogShare / 4
+		return b.Bytes() / tlogShare / 4
 	}
-	return b.opt.Bytes / tlogShare
+	return b.Bytes() / tlogShare
 }
 
-// Bytes is the buffer's size.
-func (b *Buffer) Bytes() int64 { return b.opt.Bytes }
+// Bytes is the buffer's size: what its file system has room for, at most
+// Options.Bytes.
+func (b *Buffer) Bytes() int64 {
+	if n := b.limit.Load(); n < int64(b.max) {
+		return n * b.scoSize
+	}
+	return b.opt.Bytes
+}
 
-// Fill is the share of the buffer, 0 to 1, that waits for the backend.
+// Fill is the share of the buffer that waits for the backend: 0 to 1, or more when
+// its file system has less room than it had.
 func (b *Buffer) Fill() float64 {
-	return float64(b.dirty.Load()) * float64(b.scoSize) / float64(b.opt.Bytes)
+	dirty := float64(b.dirty.Load()) * float64(b.scoSize)
+	return dirty / float64(max(b.Bytes(), b.scoSize))
 }
 
-// Waiting reports whether a writer waits for room.
+// Waiting reports whether a writer waits for room, or the file system lacks some.
 func (b *Buffer) Waiting() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.mu.waiting > 0
+	return b.mu.waiting > 0 || time.Since(b.mu.room.lackedAt) < b.mu.room.hold
 }
 
 // Usage is what the buffer holds now.
 type Usage struct {
 	Bytes     int64 // of SCO files on disk
-	Limit     int64
+	Limit     int64 // what the file system has room for, at most Wanted
+	Wanted    int64 // Options.Bytes
 	Dirty     int64 // of files that may not be evicted
 	Free      int64 // of files in the pool
 	Evictable int64
 	Narrow    int64 // of files whose objects are not at full width, evicted after all others
 	// EvictedNarrow is how many bytes of such files had to go all the same.
 	EvictedNarrow int64
+	// Lacks is why files cannot be made for want of room, nil if they can.
+	Lacks error
+
+	// Files are the files of vDisks that are open, FilesLimit how many may be, and
+	// FilesClosed how many were closed for the sake of others.
+	Files, FilesLimit int
+	FilesClosed       uint64
 }
 
 // Usage returns what the buffer holds now, in bytes.
 func (b *Buffer) Usage() Usage {
+	b.files.mu.Lock()
+	open, closed := len(b.files.open), b.files.again
+	b.files.mu.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return Usage{
-		Bytes: int64(b.mu.files) * b.scoSize, Limit: b.opt.Bytes,
+		Bytes: int64(b.mu.files) * b.scoSize, Limit: b.Bytes(), Wanted: b.opt.Bytes, Lacks: b.mu.room.lacked,
 		Dirty: b.dirty.Load() * b.scoSize,
 		Free:  int64(len(b.mu.free)+len(b.mu.raw)) * b.scoSize, Evictable: int64(b.mu.evictable.Len()) * b.scoSize,
 		Narrow: int64(b.mu.narrow.Len()) * b.scoSize, EvictedNarrow: b.mu.evictedNarrow * b.scoSize,
+		Files: open, FilesLimit: b.files.max, FilesClosed: closed,
 	}
 }
 
@@ -207,7 +253,10 @@ func (b *Buffer) wakeLocked() {
 // pre-written. It waits while the buffer is full of what is not stored (P6).
 func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err error) {
 	pressed := false
+	var lacked error
 	b.asked.Store(true)
+	b.want(1)
+	defer b.want(-1)
 	for {
 		b.mu.Lock()
 		if b.mu.closed {
@@ -227,24 +276,32 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 			}
 			return true, b.create(name)
 		}
-		if b.mu.files < b.max {
+		// One of the few that everybody needs is tried for, whatever lacks.
+		if b.mu.files < max(int(b.limit.Load()), b.fewLocked()) && lacked == nil {
 			b.mu.files++
 			b.mu.Unlock()
 			b.kickPrewriter()
-			return true, b.create(name)
+			if lacked = b.create(name); !full(lacked) {
+				return true, lacked
+			}
+			b.noFile(lacked) // from here on only what is evicted is taken
+			continue
 		}
 		if b.evictLocked() {
 			b.mu.Unlock()
 			continue
+		}
+		if lacked != nil {
+			b.mu.Unlock()
+			b.press()
+			return false, lacked // it is tried again
 		}
 		changed := b.mu.changed
 		b.mu.waiting++
 		b.mu.Unlock()
 		if !pressed {
 			pressed = true
-			if !b.steal() && b.pressed != nil {
-				b.pressed()
-			}
+			b.press()
 		}
 		select {
 		case <-changed:
@@ -257,6 +314,20 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 			return false, err
 		}
 	}
+}
+
+// press gets a file for somebody who waits: from an idle log, or by having more
+// stored.
+func (b *Buffer) press() {
+	if !b.steal() && b.pressed != nil {
+		b.pressed()
+	}
+}
+
+func (b *Buffer) want(n int) {
+	b.mu.Lock()
+	b.mu.wanted += n
+	b.mu.Unlock()
 }
 
 // evictLocked drops the oldest stored SCO, if there is no other one whose object
@@ -281,21 +352,25 @@ func (b *Buffer) evictLocked() bool {
 	return true
 }
 
-// steal takes a prepared file from a log that has not begun to use it.
+// steal takes the prepared SCO from a log that has not begun to use it.
 func (b *Buffer) steal() bool {
-	b.mu.Lock()
-	logs := make([]*Log, 0, len(b.mu.logs))
-	for _, l := range b.mu.logs {
-		logs = append(logs, l)
-	}
-	b.mu.Unlock()
-	for _, l := range logs {
+	for _, l := range b.allLogs() {
 		if s := l.giveNext(); s != nil {
 			s.release()
 			return true
 		}
 	}
 	return false
+}
+
+func (b *Buffer) allLogs() []*Log {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	logs := make([]*Log, 0, len(b.mu.logs))
+	for _, l := range b.mu.logs {
+		logs = append(logs, l)
+	}
+	return logs
 }
 
 // Close stops the background work. Logs must have been closed.
@@ -334,12 +409,14 @@ func (b *Buffer) Discard(v uuid.UUID) error {
 // its absence means that something was lost.
 func (b *Buffer) Prepare(v uuid.UUID) error {
 	dir, made := b.volumeDir(v), false
-	err := b.named(b.opt.Dir, func() error {
-		_, err := b.opt.FS.Stat(dir)
-		if made = errors.Is(err, fs.ErrNotExist); err != nil && !made {
-			return err
-		}
-		return b.opt.FS.MkdirAll(dir, 0o755)
+	err := b.withRoom(func() error {
+		return b.named(b.opt.Dir, func() error {
+			_, err := b.opt.FS.Stat(dir)
+			if made = made || errors.Is(err, fs.ErrNotExist); err != nil && !made {
+				return err
+			}
+			return b.opt.FS.MkdirAll(dir, 0o700)
+		})
 	})
 	if err != nil && made { // the next one makes the name anew
 		if rerr := b.opt.FS.Remove(dir); !errors.Is(rerr, fs.ErrNotExist) {

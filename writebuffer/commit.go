@@ -3,6 +3,7 @@ package writebuffer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"openvstorage/sco"
@@ -22,7 +23,7 @@ func (l *Log) Commit(ctx context.Context, seq uint64) error {
 	}
 	l.group.Lock()
 	defer l.group.Unlock()
-	for {
+	for try := 0; ; {
 		if l.durable.Load() >= seq {
 			return nil
 		}
@@ -39,6 +40,17 @@ func (l *Log) Commit(ctx context.Context, seq uint64) error {
 		l.group.Lock()
 		l.group.running = false
 		l.group.cond.Broadcast()
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil || !l.lacksRoom(err) {
+			return err
+		}
+		// A sync that found no room waits for some, as a write does (P6).
+		l.group.Unlock()
+		try++
+		err = l.waitForRoom(ctx, try, nil, err)
+		l.group.Lock()
 		if err != nil {
 			return err
 		}
@@ -180,6 +192,9 @@ func (l *Log) markDurable() {
 	if l.tl != nil {
 		l.leaveMark()
 	}
+	if l.allStored() {
+		return
+	}
 	if l.markNext() != nil || l.unmarked {
 		l.kick(l.prepare) // the one after it takes it
 	}
@@ -189,13 +204,21 @@ func (l *Log) markDurable() {
 // that is there.
 func (l *Log) markNext() error {
 	switch {
-	case !l.unmarked || l.nextTL == nil || l.Err() != nil:
+	case !l.unmarked || l.nextTL == nil || l.Err() != nil || l.allStored():
 		return nil
 	case l.tl == nil:
 		return l.beginTLog()
 	}
 	l.tlogReady() // moves on from the broken one
 	return nil
+}
+
+// allStored reports whether the catalog has every entry. No mark is needed then,
+// and a vDisk that rests keeps no TLog open for one: the first entry that comes
+// opens a TLog, which begins with the mark. l.mu is held.
+func (l *Log) allStored() bool {
+	return l.open == nil && len(l.pending)+len(l.sealed)+len(l.unstored) == 0 &&
+		(l.tl == nil || l.tl.FirstSeq == 0) && !slices.ContainsFunc(l.closed, func(t *TLog) bool { return !t.stored })
 }
 
 // leaveMark says in the open TLog what is durable. It is not synced, and later

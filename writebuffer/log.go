@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"openvstorage/internal/disk"
 	"openvstorage/sco"
@@ -82,6 +83,7 @@ type Log struct {
 	next         *SCO // prepared, its name durable
 	tl           *openTLog
 	nextTL       *openTLog
+	unbegun      int    // TLogs in a row that could not be begun
 	unmarked     bool   // a mark waits for nextTL
 	pending      []byte // entries that no commit block covers yet, as in the TLog
 	pendingFirst uint64
@@ -89,6 +91,7 @@ type Log struct {
 	sealed       []*SCO // sealed, of the open TLog, in order
 	unstored     []*SCO // sealed, of closed TLogs that are not stored, in order
 	wantFast     bool   // the open SCO is flushed and not pre-written
+	lacking      bool   // somebody waits for a prepared file
 	scratch      []byte
 	mark         []byte
 	closed       []*TLog
@@ -247,7 +250,43 @@ func (l *Log) TryAppend(b *Batch) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.appendLocked(b)
+	err := l.appendLocked(b)
+	if err != nil && l.lacksRoom(err) {
+		return disk.ErrWouldBlock // who can wait does
+	}
+	return err
+}
+
+// lacksRoom reports whether something was refused for want of room, which passes:
+// the file it was for is closed, and another is begun. The buffer is told.
+func (l *Log) lacksRoom(err error) bool {
+	if !full(err) || l.Err() != nil {
+		return false
+	}
+	l.buf.lacks(err)
+	l.kick(l.prepare)
+	return true
+}
+
+// roomWait is how long at most is waited before what lacked room is tried again.
+const roomWait = time.Second
+
+// waitForRoom waits before the given try of what lacked room, which cause says. It
+// returns an error if that is not to be tried again.
+func (l *Log) waitForRoom(ctx context.Context, try int, ready <-chan struct{}, cause error) error {
+	if p := l.refuse.Load(); p != nil {
+		return *p
+	}
+	timer := time.NewTimer(min(time.Millisecond<<min(try, 20), roomWait))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ready:
+	case <-l.ended:
+	case <-ctx.Done():
+		return fmt.Errorf("%w, while it waited for room: %v", ctx.Err(), cause)
+	}
+	return nil
 }
 
 // Append is TryAppend that waits for room.
@@ -259,13 +298,22 @@ func (l *Log) Append(ctx context.Context, b *Batch) error {
 	return l.whenReady(ctx, func() error { return l.appendLocked(b) })
 }
 
-// whenReady runs fn in the append section until it no longer lacks a file.
+// whenReady runs fn in the append section until it no longer lacks a file, or room
+// for what it writes (P6).
 func (l *Log) whenReady(ctx context.Context, fn func() error) error {
-	for {
+	for try := 0; ; {
 		l.mu.Lock()
 		err := fn()
 		ready := l.ready
+		l.lacking = err == disk.ErrWouldBlock
 		l.mu.Unlock()
+		if err != nil && err != disk.ErrWouldBlock && l.lacksRoom(err) {
+			try++
+			if err := l.waitForRoom(ctx, try, ready, err); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != disk.ErrWouldBlock {
 			return err
 		}

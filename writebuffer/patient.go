@@ -156,6 +156,10 @@ func (f *patientFile) Prewrite(off, n int64) error {
 	return again(func() error { return f.File.Prewrite(off, n) })
 }
 
+func (f *patientFile) Allocate(off, n int64) error {
+	return again(func() error { return f.File.Allocate(off, n) })
+}
+
 func (f *patientFile) Truncate(size int64) error {
 	return again(func() error { return f.File.Truncate(size) })
 }

@@ -54,12 +54,19 @@ func (b *Buffer) instead(from string, err error) bool {
 	b.opt.Logger.Warn("write buffer: file of the pool not taken", "file", path.Join(b.poolDir(), from), "err", err)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.mu.files >= b.max {
+	if b.mu.files >= int(b.limit.Load()) {
 		b.evictLocked()
 		return false
 	}
 	b.mu.files++
 	return true
+}
+
+// noFile notes that there cannot be more files than there are.
+func (b *Buffer) noFile(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lacksLocked(err, b.mu.files)
 }
 
 // pop takes the last of a list.
@@ -110,14 +117,18 @@ func (b *Buffer) take(from, name string, list *[]string) (moved bool, err error)
 }
 
 // create makes a file that is not pre-written: a writer is waiting. Its first
-// syncs are slower; from its second life on it is like the others.
+// syncs are slower; from its second life on it is like the others. It has its room
+// all the same, so that no write to it lacks any.
 func (b *Buffer) create(name string) error {
 	err := b.named(path.Dir(name), func() error {
-		f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+		f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o600)
 		if err != nil {
 			return err
 		}
-		return errors.Join(f.Truncate(b.scoSize), f.Close())
+		if err = f.Allocate(0, b.scoSize); err == nil {
+			err = f.Truncate(b.scoSize)
+		}
+		return errors.Join(err, f.Close())
 	})
 	if err != nil {
 		b.discardFile(name)
@@ -145,9 +156,9 @@ func (b *Buffer) discardFile(name string) {
 // Nothing reads or writes it any more.
 func (b *Buffer) recycle(name string, raw bool) {
 	b.mu.Lock()
-	if info, err := b.opt.FS.Stat(name); b.mu.files > b.max || err != nil || info.Size() != b.scoSize {
+	if info, err := b.opt.FS.Stat(name); !b.keepsLocked() || err != nil || info.Size() != b.scoSize {
 		b.mu.Unlock()
-		b.discardFile(name) // the buffer was larger, or its SCOs of another size
+		b.discardFile(name) // the buffer was larger, or its SCOs of another size, or there is no room
 		return
 	}
 	to := strconv.Itoa(b.mu.nextFree)
@@ -231,7 +242,7 @@ func (b *Buffer) nextPrewrite(calm bool) (name string, ok bool) {
 	if name, ok = pop(&b.mu.raw); ok {
 		return name, true
 	}
-	if b.mu.files >= b.max {
+	if b.mu.files >= int(b.limit.Load()) {
 		return "", false
 	}
 	b.mu.files++
@@ -248,8 +259,12 @@ func (b *Buffer) prewriteOne(name string) {
 		name = done
 	}
 	if err != nil {
-		b.opt.Logger.Warn("write buffer: no file pre-written", "file", name, "err", err)
 		b.discardFile(path.Join(b.poolDir(), name))
+		if full(err) {
+			b.noFile(err)
+			return
+		}
+		b.opt.Logger.Warn("write buffer: no file pre-written", "file", name, "err", err)
 		return
 	}
 	b.mu.Lock()
@@ -259,9 +274,12 @@ func (b *Buffer) prewriteOne(name string) {
 }
 
 func (b *Buffer) prewrite(name string) error {
-	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create, 0o644)
+	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create, 0o600)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Prewrite(0, b.scoSize), f.Close())
+	if err = f.Allocate(0, b.scoSize); err == nil {
+		err = f.Prewrite(0, b.scoSize)
+	}
+	return errors.Join(err, f.Close())
 }

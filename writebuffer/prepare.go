@@ -23,7 +23,9 @@ func (l *Log) preparer(ctx context.Context) {
 				break
 			}
 			// A full or failing disk makes writers wait (P6).
-			l.buf.opt.Logger.Warn("write buffer: no file ready", "vdisk", l.opt.Volume, "err", err)
+			if !l.lacksRoom(err) { // who does says so
+				l.buf.opt.Logger.Warn("write buffer: no file ready", "vdisk", l.opt.Volume, "err", err)
+			}
 			select {
 			case <-time.After(wait):
 			case <-ctx.Done():
@@ -34,7 +36,15 @@ func (l *Log) preparer(ctx context.Context) {
 }
 
 func (l *Log) prepareOnce(ctx context.Context) error {
+	places, err := l.buf.places(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer l.buf.files.unreserve(places)
 	n, id, err := l.reserve(ctx)
+	if err == nil && id != 0 {
+		err = l.restTLog(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -69,6 +79,22 @@ func (l *Log) prepareOnce(ctx context.Context) error {
 		l.mu.Unlock()
 	}
 	return l.swapNext()
+}
+
+// restTLog waits before another TLog is made if the newest could not be begun.
+func (l *Log) restTLog(ctx context.Context) error {
+	l.mu.Lock()
+	n := l.unbegun
+	l.mu.Unlock()
+	if n == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(min(time.Millisecond<<min(n, 20), roomWait)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // swapNext replaces a prepared SCO file that is not pre-written by one that is.
@@ -145,7 +171,7 @@ func (l *Log) wakeLocked() {
 func (l *Log) giveNext() *SCO {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open != nil || len(l.pending) > 0 {
+	if !l.rests() {
 		return nil
 	}
 	s := l.next

@@ -172,14 +172,18 @@ func (l *Log) rewrite(entries []tlog.Entry) error {
 	scos := slices.Clone(l.sealed)
 	l.mu.Unlock()
 	for _, s := range scos {
-		if err := s.sync(true); err != nil {
+		if err := l.buf.withRoom(func() error { return s.sync(true) }); err != nil {
 			return err
 		}
 	}
 	var tlogs []*TLog
 	for part := range parts(entries, tlogSizeMax) {
 		last := part[len(part)-1].Seq
-		t, err := l.rewritePart(part, last == entries[len(entries)-1].Seq)
+		var t *TLog
+		err := l.buf.withRoom(func() (err error) {
+			t, err = l.rewritePart(part, last == entries[len(entries)-1].Seq)
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -230,7 +234,8 @@ func (l *Log) rewritePart(entries []tlog.Entry, end bool) (*TLog, error) {
 		err = t.sync(l)
 	}
 	if err != nil {
-		return nil, errors.Join(err, t.file.Close())
+		// What it holds the older ones have, too.
+		return nil, errors.Join(err, t.file.Close(), l.buf.opt.FS.Remove(t.name))
 	}
 	return &t.TLog, nil
 }

@@ -25,6 +25,7 @@ type SCO struct {
 	// refs counts readers, plus one while the SCO is in its log's table. At
 	// zero the file is recycled: never under a reader (O11).
 	refs atomic.Int32
+	left atomic.Bool // the file stays when its last user has closed it
 
 	// Written in the append section; read by others only up to used.
 	header  sco.Header
@@ -77,6 +78,9 @@ func (s *SCO) release() {
 		b := s.log.buf
 		if err := s.file.Close(); err != nil {
 			b.opt.Logger.Warn("write buffer: SCO not closed", "file", s.name, "err", err)
+		}
+		if s.left.Load() {
+			return
 		}
 		b.recycle(s.name, s.sparse && s.early)
 	}
@@ -133,6 +137,9 @@ func (l *Log) newSCO(n sco.Number, name string, sparse bool) (*SCO, error) {
 	f, err := l.buf.opt.FS.OpenFile(name, disk.Write, 0)
 	if err != nil {
 		return nil, err
+	}
+	if err := pin(f); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	blocks := int(l.buf.scoSize / sco.ClusterSize)
 	room := sco.Room(blocks)

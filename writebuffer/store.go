@@ -151,6 +151,9 @@ func (l *Log) Stored(id tlog.ID, narrow func(sco.Number) bool) {
 	for _, t := range l.closed {
 		if t.ID <= id && !t.stored {
 			t.stored = true
+			if err := t.close(); err != nil { // nobody reads it any more
+				l.buf.opt.Logger.Warn("write buffer: stored TLog not closed", "file", t.name, "err", err)
+			}
 			last = max(last, t.LastSeq)
 			done = append(done, t.scos...)
 			t.scos = nil
@@ -165,6 +168,7 @@ func (l *Log) Stored(id tlog.ID, narrow func(sco.Number) bool) {
 	l.mu.Unlock()
 	l.advance(last)
 	for _, s := range done {
+		settle(s.file)
 		l.buf.offer(s, narrow != nil && narrow(s.Number))
 	}
 }
@@ -370,7 +374,12 @@ func (l *Log) closeFiles() error {
 			l.buf.dirty.Add(-1)
 		}
 		l.buf.mu.Unlock()
-		errs = append(errs, s.file.Close())
+		if s.refs.CompareAndSwap(1, 0) {
+			errs = append(errs, s.file.Close())
+			continue
+		}
+		s.left.Store(true) // who reads it closes it
+		s.release()
 	}
 	l.table.Store(&table{})
 	if l.next != nil {

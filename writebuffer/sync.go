@@ -87,6 +87,7 @@ func (s *SCO) sync(sealed bool) error {
 	if sealed {
 		s.syncing.whole = true
 		s.synced.Store(true)
+		settle(s.file)
 	}
 	return nil
 }

@@ -15,6 +15,10 @@ import (
 // read and uploaded as a whole.
 const tlogSizeMax = 16 << 20
 
+// tlogFirst is how many bytes a new TLog has room for on any disk. What it takes
+// beyond them may lack room.
+const tlogFirst = 16 << 10
+
 // openTLog is the TLog that entries go to.
 type openTLog struct {
 	TLog
@@ -39,12 +43,14 @@ type TLog struct {
 	syncing syncs
 }
 
-// close lets go of the file. One that an earlier process had stored has none.
+// close lets go of the file. One that is stored has none.
 func (t *TLog) close() error {
 	if t.file == nil {
 		return nil
 	}
-	return t.file.Close()
+	f := t.file
+	t.file = nil
+	return f.Close()
 }
 
 func (l *Log) tlogPath(id tlog.ID) string { return path.Join(l.dir, id.Name()) }
@@ -54,9 +60,15 @@ func (l *Log) newTLog(id tlog.ID) (*openTLog, error) {
 	name := l.tlogPath(id)
 	var f disk.File
 	err := l.buf.named(l.dir, func() (err error) {
-		f, err = l.buf.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+		f, err = l.buf.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o600)
+		if err == nil {
+			err = f.Allocate(0, tlogFirst) // with it, it can be begun
+		}
 		return err
 	})
+	if err == nil {
+		err = pin(f)
+	}
 	if err != nil && f != nil {
 		return nil, errors.Join(err, f.Close(), l.buf.opt.FS.Remove(name))
 	}
@@ -129,8 +141,11 @@ func (l *Log) beginTLog() error {
 	l.nextTL = nil
 	if err := t.begin(l); err != nil {
 		_ = errors.Join(t.file.Close(), l.buf.opt.FS.Remove(t.name)) // it never held anything
+		l.unbegun++
+		_ = l.lacksRoom(err)
 		return err
 	}
+	l.unbegun = 0
 	l.tl = t
 	l.leaveMark()
 	return nil

@@ -16,7 +16,7 @@ func Check(tx Tx) error {
 	if err != nil || !ok {
 		return err
 	}
-	for _, step := range []func() error{c.osds, c.allNamespaces, c.presets, c.hosts, c.leases} {
+	for _, step := range []func() error{c.osds, c.allNamespaces, c.presets, c.hosts, c.leases, c.keys} {
 		if err := step(); err != nil {
 			return err
 		}

@@ -31,4 +31,5 @@
 //	abm/G name          number of the NSM host with the name
 //	abm/M host8 number8 message (nsm.Message) that is not delivered yet
 //	abm/L name          lease: counter, holder
+//	abm/K key8          check value of the master key with the number
 package abm

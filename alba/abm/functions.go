@@ -19,6 +19,7 @@ const (
 	namePutHost       = "abm.put-host"
 	nameMarkDelivered = "abm.mark-delivered"
 	nameLease         = "abm.lease"
+	namePutKey        = "abm.put-key-check"
 )
 
 // functionVersion is the version of all functions.
@@ -41,5 +42,6 @@ func Functions() []Function {
 		userfn.Define(namePutHost, functionVersion, putHost),
 		userfn.Define(nameMarkDelivered, functionVersion, markDelivered),
 		userfn.Define(nameLease, functionVersion, lease),
+		userfn.Define(namePutKey, functionVersion, putKey),
 	}
 }

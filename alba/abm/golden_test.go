@@ -47,6 +47,9 @@ func TestGolden(t *testing.T) {
 	if _, err := c.TakeLease(ctx, "maintenance", 0, "holder"); err != nil {
 		t.Fatal(err)
 	}
+	if err := c.PutKeyCheck(ctx, abm.KeyCheck{Number: 7, Kind: abm.KeyCheckV1, Value: [32]byte{1, 2, 3}}); err != nil {
+		t.Fatal(err)
+	}
 	var got bytes.Buffer
 	_ = s.View(func(tx userfn.Tx) error {
 		tx.Range([]byte("abm/"), nil, 1000, func(k, v []byte) bool {
@@ -81,8 +84,8 @@ func TestGolden(t *testing.T) {
 		v, _ := hex.DecodeString(string(fields[2]))
 		old.Edit(func(tx userfn.Tx) { tx.Set(k, v) })
 	}
-	if len(kinds) != 10 {
-		t.Errorf("%d kinds of key, there are 10", len(kinds))
+	if len(kinds) != 11 {
+		t.Errorf("%d kinds of key, there are 11", len(kinds))
 	}
 	check(t, old)
 	o, err := abm.NewClient(old, old).OSD(ctx, [16]byte{2}, abm.Consistent)

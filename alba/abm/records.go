@@ -21,6 +21,7 @@ const (
 	MaxMessages = 256      // messages that one list returns or one call marks
 	MaxQueue    = 10000    // undelivered messages with which a host gets no new namespaces
 	MaxLeases   = 1000     // leases
+	MaxKeys     = 1000     // master keys
 )
 
 // recordVersion is the version of all records that are stored.
@@ -38,6 +39,7 @@ const (
 	tableHostName      = 'G'
 	tableMessage       = 'M'
 	tableLease         = 'L'
+	tableKey           = 'K'
 )
 
 const prefix = "abm/"

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/sys/unix"
 )
 
 // ASD is an open store. It implements osd.OSD; all methods are safe for
@@ -46,6 +47,7 @@ type ASD struct {
 	savedSize int64  // its length
 	appended  int64  // bytes of batches since then
 	died      uint64 // values that were deleted or replaced
+	absent    uint64 // values in the index whose segments are gone
 	damage    []Damage
 
 	// These are the writer's; the opener's before it runs.
@@ -128,10 +130,30 @@ func (a *ASD) open() (err error) {
 	if err := a.replay(); err != nil {
 		return err
 	}
+	if on, err := a.opt.FS.Statfs(a.opt.Dir); err == nil {
+		a.seeMount(on)
+	}
 	if a.reason == nil {
 		a.makeReserve()
 	}
 	return nil
+}
+
+// seeMount makes the ASD read-only if its file system is, or if its directory has
+// come to lead elsewhere: nobody should find out by a write.
+func (a *ASD) seeMount(on disk.Usage) {
+	if a.writable() != nil {
+		return
+	}
+	id, err := ReadIdentity(a.opt.FS, a.opt.Dir)
+	switch {
+	case errors.Is(err, ErrNoASD):
+		a.fail(fmt.Errorf("the ASD's files are gone: %w", err))
+	case err == nil && id.ID != a.identity.ID:
+		a.fail(fmt.Errorf("another ASD, %s, is in its place", id.ID))
+	case on.ReadOnly:
+		a.fail(fmt.Errorf("its file system is mounted read-only: %w", unix.EROFS))
+	}
 }
 
 // Close ends all work and writes a checkpoint of the index, so that the next
@@ -216,10 +238,7 @@ func (a *ASD) Usage(ctx context.Context) (osd.Usage, error) {
 	}
 	a.mu.RLock()
 	closed := a.closed
-	u := osd.Usage{Used: a.usedLocked(), Keys: uint64(a.index.keys)}
-	if a.reason != nil {
-		u.ReadOnly = a.reason
-	}
+	u := osd.Usage{Used: a.usedLocked(), Keys: uint64(a.index.keys), Absent: a.absent}
 	a.mu.RUnlock()
 	if closed {
 		return osd.Usage{}, osd.ErrClosed
@@ -228,6 +247,12 @@ func (a *ASD) Usage(ctx context.Context) (osd.Usage, error) {
 	if err != nil {
 		return osd.Usage{}, fmt.Errorf("asd: %s: %w", a.opt.Dir, err)
 	}
+	a.seeMount(on)
+	a.mu.RLock()
+	if a.reason != nil {
+		u.ReadOnly = a.reason
+	}
+	a.mu.RUnlock()
 	u.Capacity, u.Shared = capacity, on.ID
 	u.Full = u.ReadOnly != nil || u.Used+2*blockSize > limit || on.Free < 2*blockSize
 	if !u.Full {
@@ -258,6 +283,9 @@ func (a *ASD) limits(used uint64) (limit, capacity uint64, fs disk.Usage, err er
 		fs.Free += uint64(s.size)
 	}
 	a.mu.RUnlock()
+	if a.opt.Leave != nil {
+		fs.Free -= min(fs.Free, a.opt.Leave())
+	}
 	capacity = a.opt.Capacity
 	if capacity == 0 {
 		capacity = used + fs.Free

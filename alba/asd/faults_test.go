@@ -321,8 +321,20 @@ func TestMissingSegment(t *testing.T) {
 		_, err := get(b, keys[0])
 		switch what {
 		case "missing":
-			if !errors.Is(err, osd.ErrCorrupt) {
-				t.Fatal(what, err)
+			var crcs [1]uint32
+			read := b.Read(context.Background(), []byte(keys[0]), 0, make([]byte, min(len(data), 4096)), crcs[:])
+			if !errors.Is(err, osd.ErrNotFound) || !errors.Is(read, osd.ErrCorrupt) {
+				t.Fatal(what, err, read)
+			}
+			u, err := b.Usage(context.Background())
+			if err != nil || u.Absent == 0 || u.Absent > u.Keys {
+				t.Fatalf("%s: %+v, %v", what, u, err)
+			}
+			if err := b.Apply(context.Background(), nil, []osd.Update{{Key: []byte(keys[0]), Delete: true}}); err != nil {
+				t.Fatal(err)
+			}
+			if after, err := b.Usage(context.Background()); err != nil || after.Absent != u.Absent-1 {
+				t.Fatalf("%s: %+v, %v", what, after, err)
 			}
 		case "no header":
 			if !errors.Is(err, osd.ErrNotFound) {

@@ -91,6 +91,10 @@ func create(fsys disk.FS, dir string, id Identity) error {
 			return fmt.Errorf("it holds %q; name an empty directory", name)
 		}
 	}
+	// The mount point of a disk is open to all: fragments are what vDisks hold.
+	if _, err := fsys.Private(dir + "/."); err != nil {
+		return fmt.Errorf("other users may read what is in it: %w; chmod 700 %s, as the user whom it belongs to", err, dir)
+	}
 	if err := disk.SyncName(fsys, dir); err != nil {
 		return err
 	}

@@ -52,6 +52,9 @@ type Options struct {
 	// FullAt is the part of Capacity from which puts are refused. A segment's
 	// length stays free as well, so that compaction always has room.
 	FullAt float64
+	// Leave, if set, is asked how many bytes of the file system puts leave to
+	// others, which are worse off without room.
+	Leave func() uint64
 	// SegmentBytes is the length at which a segment is closed, up to 1 GiB. One
 	// that begins with a longer batch is as long as that.
 	SegmentBytes int64

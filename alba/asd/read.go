@@ -232,6 +232,9 @@ func (a *ASD) Stat(ctx context.Context, keys [][]byte) ([]osd.Info, error) {
 	}
 	for i, key := range keys {
 		p, ok := a.index.get(key)
+		if a.unread == nil && a.segments[p.segment] == nil {
+			ok = false
+		}
 		list[i] = osd.Info{Key: bytes.Clone(key), Found: ok, Size: p.size, Epoch: p.epoch}
 	}
 	return list, nil

@@ -418,6 +418,9 @@ func (r *recovery) reportLost() {
 		return true
 	})
 	for n, keys := range lost {
+		if r.unread == nil { // else they may be there
+			r.absent += uint64(keys)
+		}
 		r.damaged(Damage{File: path.Join(r.opt.Dir, segmentName(n)), What: fmt.Sprintf("the segment is missing or unreadable; %d keys are in it", keys)})
 	}
 }

@@ -457,6 +457,8 @@ func (a *ASD) diedLocked(p place, key int) {
 	a.died++
 	if s := a.segments[p.segment]; s != nil {
 		s.live -= p.cost(key)
+	} else if a.absent > 0 {
+		a.absent--
 	}
 }
 

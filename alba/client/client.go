@@ -18,6 +18,7 @@ import (
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/object"
 	"openvstorage/backend"
 
 	"github.com/maypok86/otter/v2"
@@ -33,8 +34,12 @@ type Options struct {
 	Refresh func(ctx context.Context) error
 	Cache   Cache                               // nil: none
 	Key     func(number uint64) ([]byte, error) // master keys; nil: there are none
-	Bad     func(Bad)                           // hears of bad fragments; must not block
-	Deleted func()                              // hears that there are fragments to delete; must not block
+	// Prove is asked before something is sealed with a master key: its error says
+	// that the key may be another than it was. nil: all are right.
+	Prove   func(ctx context.Context, number uint64) error
+	Bad     func(Bad)    // hears of bad fragments; must not block
+	Unread  func(Unread) // hears of ranges that can neither be read nor made; must not block
+	Deleted func()       // hears that there are fragments to delete; must not block
 	Logger  *slog.Logger
 
 	Uploads       int           // objects encoded side by side, each with its memory; default 4
@@ -63,6 +68,9 @@ func (o *Options) ensureDefaults() {
 	if o.Bad == nil {
 		o.Bad = func(Bad) {}
 	}
+	if o.Unread == nil {
+		o.Unread = func(Unread) {}
+	}
 	if o.Deleted == nil {
 		o.Deleted = func() {}
 	}
@@ -79,6 +87,16 @@ type Bad struct {
 	Chunk     int
 	Fragment  int
 	OSD       uint64
+	Err       error
+}
+
+// Unread is a range of an object that a read could neither get nor make from other
+// fragments.
+type Unread struct {
+	Namespace uint64
+	Name      string
+	Object    manifest.ObjectID
+	Range     object.Range
 	Err       error
 }
 

@@ -135,6 +135,9 @@ func (c *Client) readSpan(ctx context.Context, s *space, e *entry, x *scratch, s
 // unreadable says which disks a range would need.
 func (c *Client) unreadable(s *space, e *entry, r object.Range, err error) error {
 	c.stats.unreadable.Add(1)
+	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		c.opt.Unread(Unread{Namespace: e.m.Namespace, Name: e.m.Name, Object: e.m.Object, Range: r, Err: err})
+	}
 	return fmt.Errorf("object %s of namespace %s: chunk %d cannot be read: %d of its %d fragments are needed: %w",
 		e.m.Name, s.name, r.Chunk, e.m.Policy.K, e.m.Policy.Width(), err)
 }

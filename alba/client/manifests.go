@@ -81,6 +81,14 @@ func (c *Client) fetch(ctx context.Context, s *space, name string) (*entry, erro
 	if m.Object != manifest.ObjectID(o.ID) || m.Name != name || m.Namespace != s.number {
 		return nil, fmt.Errorf("%w: object %s of namespace %s has the manifest of object %s (%v) of namespace %d", backend.ErrCorrupt, name, s.name, m.Name, m.Object, m.Namespace)
 	}
+	// Who can write manifests could have a reader take what was never sealed.
+	demands, err := c.demands(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("object %s of namespace %s: %w", name, s.name, err)
+	}
+	if m.Scheme.Cipher < demands {
+		return nil, fmt.Errorf("%w: object %s of namespace %s: %w: its manifest says cipher %v, and preset %s demands %v", backend.ErrCorrupt, name, s.name, ErrWeaker, m.Scheme.Cipher, s.preset, demands)
+	}
 	master, err := c.master(m.Scheme)
 	if err != nil {
 		return nil, fmt.Errorf("object %s of namespace %s: %w", name, s.name, err)

@@ -131,6 +131,11 @@ func (u *upload) begin(ctx context.Context) (m *manifest.Manifest, master []byte
 	if master, err = u.c.master(u.preset.Scheme); err != nil {
 		return nil, nil, err
 	}
+	if master != nil && u.c.opt.Prove != nil {
+		if err := u.c.opt.Prove(ctx, u.preset.Scheme.Key); err != nil {
+			return nil, nil, err
+		}
+	}
 	m = &manifest.Manifest{
 		Namespace: u.s.number, Name: u.name, Object: id, Size: uint64(len(u.data)), Epoch: epoch, Scheme: u.preset.Scheme,
 		Time: time.Now().UnixNano(),

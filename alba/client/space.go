@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/alba/abm"
@@ -22,6 +23,8 @@ type space struct {
 	number uint64
 	nsm    *nsm.Client
 	preset string
+
+	demands atomic.Uint32 // the preset's cipher and one; 0: not asked for yet
 
 	mu       sync.Mutex
 	epoch    uint64
@@ -125,6 +128,24 @@ func (c *Client) storage(ctx context.Context, s *space) (preset.Preset, error) {
 		s.scheme, s.schemeAt = p, time.Now()
 	}
 	return s.scheme, nil
+}
+
+// ErrWeaker: an object is not sealed as its namespace demands. Nobody stores such a
+// one: its manifest was changed.
+var ErrWeaker = errors.New("its cipher is weaker than that of its namespace")
+
+// demands returns the cipher that objects of a namespace have at least. A namespace
+// keeps its preset, and a preset in use its cipher, so it is asked for once.
+func (c *Client) demands(ctx context.Context, s *space) (preset.Cipher, error) {
+	if known := s.demands.Load(); known != 0 {
+		return preset.Cipher(known - 1), nil
+	}
+	p, err := c.preset(ctx, s.preset)
+	if err != nil {
+		return 0, err
+	}
+	s.demands.Store(uint32(p.Scheme.Cipher) + 1)
+	return p.Scheme.Cipher, nil
 }
 
 // preset fetches a preset, "" being the default one.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +21,7 @@ import (
 	"openvstorage/alba/osd"
 	"openvstorage/arakoon/groups"
 	"openvstorage/internal/datadir"
+	"openvstorage/internal/disk"
 
 	"github.com/google/uuid"
 )
@@ -41,15 +40,19 @@ type Backend struct {
 	host  uint64 // the NSM host's number
 	cache *fragmentcache.Cache
 	work  *maintenance.Maintenance
+	ring  keyring
 
-	mu     sync.Mutex // disks come and go one at a time
-	asds   map[uint64]*asd.ASD
-	files  *asd.Descriptors // of all of them
-	expect func(context.Context) ([]string, error)
+	mu       sync.Mutex // disks come and go one at a time
+	asds     map[uint64]*asd.ASD
+	recorded map[string]bool  // the directories that the ABM knows
+	files    *asd.Descriptors // of all of them
+	expect   func(context.Context) ([]string, error)
 
 	seenMu     sync.Mutex
 	seen       disksSeen   // what ASDs were told to remember
 	fleetKnown atomic.Bool // the fleet has all disks that the ABM knows
+
+	census census // of what objects may lose
 
 	unsettled atomic.Bool // the ABM may have decided what the fleet does not follow yet
 
@@ -77,7 +80,7 @@ func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, asds: make(map[uint64]*asd.ASD), files: asd.NewDescriptors(o.Descriptors)}
+	b := &Backend{opt: o, fleet: fleet.New(nil), groups: o.Groups, census: newCensus(), asds: make(map[uint64]*asd.ASD), recorded: make(map[string]bool), files: asd.NewDescriptors(o.Descriptors), ring: keyring{keys: o.Keys}}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -130,8 +133,12 @@ func (b *Backend) open(ctx context.Context) (err error) {
 		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) }, MayDelete: b.mayDelete,
 		Tick: o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
 		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub, Retry: o.Maintain.Retry,
+		ScrubKept: b.scrubKept, ScrubKeep: b.scrubKeep,
 	})
 	b.Client = client.New(b.clientOptions())
+	if err := b.checkKeys(ctx); err != nil {
+		return err
+	}
 	if o.Maintain.ByHand {
 		return nil
 	}
@@ -170,18 +177,13 @@ func (b *Backend) manager(name string) *cluster.Client {
 func (b *Backend) clientOptions() client.Options {
 	o := client.Options{
 		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Refresh: b.refresh,
-		Bad: b.work.Bad, Deleted: b.work.Wake, Uploads: b.opt.Uploads, Logger: b.opt.Logger,
+		Bad: b.work.Bad, Unread: b.work.Unread, Deleted: b.work.Wake, Uploads: b.opt.Uploads, Logger: b.opt.Logger,
 	}
 	if b.cache != nil {
 		o.Cache = b.cache
 	}
-	if len(b.opt.Keys) > 0 {
-		o.Key = func(number uint64) ([]byte, error) {
-			if key := b.opt.Keys[number]; key != nil {
-				return key, nil
-			}
-			return nil, fmt.Errorf("master key %d is not in the key file, which has %v", number, slices.Sorted(maps.Keys(b.opt.Keys)))
-		}
+	if len(b.ring.keys) > 0 {
+		o.Key, o.Prove = b.ring.get, b.proveKey
 	}
 	return o
 }
@@ -247,10 +249,12 @@ func (b *Backend) refresh(ctx context.Context) error {
 	}
 	known := make(map[uint64]bool)
 	var missing []*fleet.Disk
+	clear(b.recorded)
 	for _, o := range all {
 		if o.Number == 0 {
 			continue
 		}
+		b.recorded[b.path(string(o.Endpoint))] = true
 		known[o.Number] = true
 		if o.State == abm.OSDLost {
 			b.drop(o.Number, errors.New("it is lost, and was given up"))
@@ -285,9 +289,10 @@ func (b *Backend) drop(number uint64, reason error) {
 	}
 }
 
-// attach opens disks of the fleet that are where they should be, side by side:
-// one that was not closed cleanly reads much of itself. b.mu is held.
+// attach opens disks of the fleet that are there, side by side: one that was not
+// closed cleanly reads much of itself. b.mu is held.
 func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
+	disks = b.find(disks)
 	asds, errs := make([]*asd.ASD, len(disks)), make([]error, len(disks))
 	var all sync.WaitGroup
 	for i, d := range disks {
@@ -341,8 +346,10 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 	if err := b.mayAttach(dir, id); err != nil {
 		return nil, err
 	}
+	b.tighten(dir)
 	a, err := asd.Open(asd.Options{
 		FS: b.opt.FS, Dir: dir, SegmentBytes: b.opt.SegmentBytes, Descriptors: b.files, Logger: b.opt.Logger.With("asd", dir),
+		Leave: b.leave(dir),
 	})
 	if err != nil {
 		return nil, err
@@ -359,6 +366,19 @@ func (b *Backend) openASD(ctx context.Context, dir string, id uuid.UUID) (*asd.A
 		b.told(a, m)
 	}
 	return a, nil
+}
+
+// tighten makes an ASD its owner's alone: the mount point of a disk may be open to
+// all. One whose mode cannot be changed (its disk is read-only, say) is told, and
+// used: what is on it was there for others to read before.
+func (b *Backend) tighten(dir string) {
+	t := disk.TightenOnce(b.opt.FS, dir)
+	if t.Names > 0 {
+		b.opt.Logger.Warn("an ASD was open to other users of this machine; it is its owner's alone now", "dir", dir, "names", t.Names, "mode", fmt.Sprintf("%04o", t.Was))
+	}
+	if t.Failed > 0 {
+		b.opt.Logger.Warn("other users of this machine may read what is on an ASD: chmod -R go= it", "dir", dir, "err", t.Err)
+	}
 }
 
 // lookOut looks for missing disks until ctx ends, and gives memory back that
@@ -417,6 +437,13 @@ func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]t
 	reason := d.Refresh(ctx) // before the lock: a dying disk takes its time
 	if reason == nil {
 		reason = d.Known().ReadOnly
+	}
+	if errors.Is(reason, syscall.EROFS) {
+		// Until it is mounted for writing it would be no better, and could not be read
+		// meanwhile.
+		if on, err := b.opt.FS.Statfs(b.path(d.Place)); err == nil && on.ReadOnly {
+			return
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

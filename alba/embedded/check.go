@@ -50,8 +50,8 @@ func (b *Backend) Check(ctx context.Context) (Check, error) {
 	if err != nil {
 		return c, err
 	}
-	for _, why := range lost {
-		c.problem("%s", why)
+	for i := range lost {
+		c.problem("%s", lost[i].Judge().Reason)
 	}
 	c.Namespaces = len(spaces)
 	named := uint64(0)

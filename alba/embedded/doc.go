@@ -9,6 +9,7 @@
 //	DIR/arakoon/nsm-0   objects
 //	DIR/asd/0..n        ASDs, unless they have directories elsewhere
 //	DIR/cache           fragment cache; may be deleted while nothing runs
+//	DIR/scrub           how far the scrub is; likewise
 //
 // The ABM is the record of which disks there are. At the first start they are
 // registered there, then made, then claimed, and the default preset is set last

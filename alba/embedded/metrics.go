@@ -9,6 +9,7 @@ import (
 
 	"openvstorage/alba/asd"
 	"openvstorage/alba/fragmentcache"
+	"openvstorage/alba/health"
 	"openvstorage/arakoon"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +31,11 @@ var (
 	descReadBytes  = desc("alba_read_bytes_total", "Bytes read from disks.")
 	descUnreadable = desc("alba_unreadable_total", "Ranges that could not be read or made.")
 
+	descHealth   = desc("alba_health", "1 for the state that the backend is in.", "state")
+	descUsed     = desc("alba_used_bytes", "Bytes used of the disks that are there.")
+	descCapacity = desc("alba_capacity_bytes", "Bytes that they have; a file system that several share counts once.")
+	descFailed   = desc("alba_failed_reads", "Objects that could not be read when that was tried last, though their disks are there.")
+
 	descObjects = desc("alba_objects", "Objects in the backend.")
 	descBelow   = desc("alba_objects_below_full_width", "Objects that lack a fragment.")
 	descMayDie  = desc("alba_disks_that_may_die", "Disks that may die more before an object is lost.")
@@ -39,6 +45,7 @@ var (
 	descDeleted       = desc("maintenance_deleted_fragments_total", "Fragments that no object named any more.")
 	descOrphans       = desc("maintenance_orphans_total", "Of them, those that no object ever named.")
 	descScrubbed      = desc("maintenance_scrubbed_fragments_total", "Fragments read back by the scrub.")
+	descScrubbedBytes = desc("maintenance_scrubbed_bytes_total", "Bytes of those.")
 	descBad           = desc("maintenance_bad_fragments_total", "Fragments found missing or bad.")
 	descFailures      = desc("maintenance_failures_total", "Steps of maintenance that failed.")
 	descDropped       = desc("maintenance_dropped_reports_total", "Reports of bad fragments that were dropped, too many being there.")
@@ -49,6 +56,7 @@ var (
 	descDiskCapacity  = desc("disk_capacity_bytes", "Bytes that a disk has.", "disk")
 	descDiskFragments = desc("disk_fragments", "Fragments of objects on a disk.", "disk")
 	descDiskErrors    = desc("disk_errors_total", "Reads and writes of a disk that failed.", "disk")
+	descDiskRefused   = desc("disk_refused_writes_total", "Writes that a disk had no room for.", "disk")
 	descDiskCorrupt   = desc("disk_corrupt_total", "Reads of a disk that found bad bytes.", "disk")
 
 	descASDWritten  = desc("asd_written_bytes_total", "Bytes written by an ASD, by cause.", "disk", "cause")
@@ -76,7 +84,13 @@ var (
 	descGroupProposals = desc("group_proposals", "Proposals to a group under way.", "group")
 	descGroupBytes     = desc("group_proposal_bytes", "Bytes of proposals under way.", "group")
 	descGroupReads     = desc("group_reads", "Reads of a group that wait.", "group")
-	descGroupFull      = desc("group_full", "1 if the group waits for room, or for what else its disk needs.", "group")
+	descScrubBytes     = desc("disk_scrub_bytes", "Bytes of a disk read back in this round of the scrub.", "disk")
+	descScrubOf        = desc("disk_scrub_of_bytes", "Bytes that there are to be read back.", "disk")
+	descScrubBegan     = desc("disk_scrub_began_timestamp_seconds", "When this round began.", "disk")
+	descScrubEnded     = desc("disk_scrub_ended_timestamp_seconds", "When the last whole round ended, 0: there was none.", "disk")
+
+	descGroupState = desc("group_state", "1 for the state that a group is in.", "group", "state")
+	descGroupFull  = desc("group_full", "1 if the group waits for room, or for what else its disk needs.", "group")
 )
 
 // statusTimeout bounds how long metrics wait for the groups. What they do not
@@ -127,12 +141,21 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
-	if disks, err := b.OSDs(ctx); err == nil {
+	if st, disks, err := b.status(ctx); err == nil {
 		for _, d := range disks {
 			collectDisk(s, d)
 		}
-	}
-	if st, err := b.Status(ctx); err == nil {
+		for _, state := range health.BackendStates {
+			s.flag(descHealth, st.Health == state, string(state))
+		}
+		for _, g := range st.Groups {
+			for _, state := range health.GroupStates {
+				s.flag(descGroupState, g.State == state, g.Name, string(state))
+			}
+		}
+		s.gauge(descUsed, float64(st.Used))
+		s.gauge(descCapacity, float64(st.Capacity))
+		s.gauge(descFailed, float64(st.Failed))
 		s.gauge(descObjects, float64(st.Objects))
 		s.gauge(descBelow, float64(st.Narrow))
 		s.gauge(descMayDie, float64(st.MayDie))
@@ -165,6 +188,7 @@ func (b *Backend) collectMaintenance(s sink) {
 	s.count(descDeleted, m.Deleted)
 	s.count(descOrphans, m.Orphans)
 	s.count(descScrubbed, m.Scrubbed)
+	s.count(descScrubbedBytes, m.ScrubbedBytes)
 	s.count(descBad, m.Bad)
 	s.count(descFailures, m.Failures)
 	s.count(descDropped, m.Dropped)
@@ -190,18 +214,26 @@ func (b *Backend) collectCache(s sink) {
 	s.flag(descCacheOff, c.Off)
 }
 
-// states are those that a disk can be in.
-var states = []string{"ok", "missing", "unopened", "full", "read-only", "failing", "draining", "lost"}
-
 func collectDisk(s sink, d OSD) {
 	disk := strconv.FormatUint(d.Number, 10)
-	for _, state := range states {
-		s.flag(descDiskState, d.State == state, disk, state)
+	for _, state := range health.DiskStates {
+		s.flag(descDiskState, d.State == state, disk, string(state))
 	}
 	s.gauge(descDiskUsed, float64(d.Used), disk)
 	s.gauge(descDiskCapacity, float64(d.Capacity), disk)
 	s.gauge(descDiskFragments, float64(d.Fragments), disk)
 	s.count(descDiskErrors, d.Errors, disk)
+	s.count(descDiskRefused, d.Refused, disk)
+	if r := d.Scrub; r != nil {
+		s.gauge(descScrubBytes, float64(r.Bytes), disk)
+		s.gauge(descScrubOf, float64(r.Of), disk)
+		s.gauge(descScrubBegan, float64(r.Began.Unix()), disk)
+		ended := 0.0
+		if r.Ended != nil {
+			ended = float64(r.Ended.Unix())
+		}
+		s.gauge(descScrubEnded, ended, disk)
+	}
 	s.count(descDiskCorrupt, d.Corrupt, disk)
 }
 

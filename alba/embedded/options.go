@@ -42,15 +42,24 @@ type Options struct {
 
 	// What a new backend is made with; of one that is there they must be what
 	// it was made with, or their zero values.
-	ASDs     int             // default 3, under DIR/asd; 0 with Dirs
-	Dirs     []string        // absolute paths of directories for ASDs, for real disks
-	Policies []policy.Policy // default policy.ForDisks
-	Preset   *preset.Preset  // all of a preset; default preset.Default
+	ASDs int      // default 3, under DIR/asd; 0 with Dirs
+	Dirs []string // absolute paths of directories for ASDs, for real disks
+	// Absent tells of mount points at or above a directory on which nothing is mounted
+	// though it is written down, and where; nil: none is known. New ASDs are refused
+	// there.
+	Absent func(dir string) (point, by string, ok bool)
+	// AllowUnmounted takes Dirs as they are.
+	AllowUnmounted bool
+	Policies       []policy.Policy // default policy.ForDisks
+	Preset         *preset.Preset  // all of a preset; default preset.Default
 
 	Keys       map[uint64][]byte // master keys by number
 	CacheBytes int64             // of the fragment cache; 0: none
 	Uploads    int               // objects uploaded side by side
 	Logger     *slog.Logger
+	// Leave is how many bytes ASDs on the file system of the data directory leave
+	// there for the groups and the write buffer; default none.
+	Leave uint64
 
 	SegmentBytes int64         // of ASD segments; default 32 MiB
 	Descriptors  int           // files of segments open at once, of all ASDs; default half of what the process may have
@@ -62,7 +71,10 @@ type Options struct {
 
 // Maintain are the times of maintenance; zero values are its defaults.
 type Maintain struct {
-	Tick, Survey, Collect, Grace, RebuildAfter, Scrub, Retry time.Duration
+	Tick, Survey, Collect, Grace, RebuildAfter, Retry time.Duration
+
+	// Scrub is in what time each disk is read back whole; negative: never.
+	Scrub time.Duration
 
 	// ByHand has nothing done in the background, not even looking for missing
 	// disks: it is all left to whoever calls Maintenance and Look.

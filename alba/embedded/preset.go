@@ -46,6 +46,20 @@ func (b *Backend) Preset(ctx context.Context, name string) (preset.Preset, error
 	return preset.Decode(rec.Data)
 }
 
+// PresetOf returns the preset of a namespace. It waits for nobody: a namespace keeps
+// its preset.
+func (b *Backend) PresetOf(ctx context.Context, namespace string) (preset.Preset, error) {
+	n, err := b.abm.Namespace(ctx, namespace, abm.Local)
+	if err != nil {
+		return preset.Preset{}, err
+	}
+	rec, err := b.abm.Preset(ctx, n.Preset, abm.Local)
+	if err != nil {
+		return preset.Preset{}, err
+	}
+	return preset.Decode(rec.Data)
+}
+
 // CreatePreset makes a preset, and the default one of namespaces to come if
 // asDefault says so. It refuses one that needs a key that is not there.
 func (b *Backend) CreatePreset(ctx context.Context, p preset.Preset, asDefault bool) error {
@@ -53,8 +67,13 @@ func (b *Backend) CreatePreset(ctx context.Context, p preset.Preset, asDefault b
 	if err != nil {
 		return err
 	}
-	if p.Scheme.Cipher != preset.CipherNone && b.opt.Keys[p.Scheme.Key] == nil {
+	if p.Scheme.Cipher != preset.CipherNone && b.ring.keys[p.Scheme.Key] == nil {
 		return fmt.Errorf("preset %q seals with master key %d, and the key file of `ovs up --keys` has none of that number", p.Name, p.Scheme.Key)
+	}
+	if p.Scheme.Cipher != preset.CipherNone {
+		if err := b.proveKey(ctx, p.Scheme.Key); err != nil {
+			return fmt.Errorf("preset %q: %w", p.Name, err)
+		}
 	}
 	err = b.decide(ctx, func(ctx context.Context) error {
 		_, err := b.abm.PutPreset(ctx, p.Name, 0, data)

@@ -60,6 +60,9 @@ func (b *Backend) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := b.checkPlaces(); err != nil {
+		return err
+	}
 	for _, endpoint := range b.endpoints() {
 		i := slices.IndexFunc(known, func(o abm.OSD) bool { return string(o.Endpoint) == endpoint })
 		if i < 0 {
@@ -90,6 +93,23 @@ func (b *Backend) create(ctx context.Context) error {
 		return err
 	}
 	return b.abm.SetDefaultPreset(ctx, p.Name)
+}
+
+// checkPlaces is CheckPlace for all that the first start is to make, before it makes
+// any. Those that an earlier one has made, which was cut short, are where they are.
+func (b *Backend) checkPlaces() error {
+	if b.opt.AllowUnmounted {
+		return nil
+	}
+	for _, dir := range b.opt.Dirs {
+		if id, err := asd.ReadIdentity(b.opt.FS, dir); err == nil && id.Owner == b.opt.ID {
+			continue
+		}
+		if err := b.CheckPlace(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeASD makes an ASD that the ABM has registered, unless it is made already,
@@ -182,32 +202,4 @@ func show(list []policy.Policy) string {
 		s[i] = p.String()
 	}
 	return strings.Join(s, " ")
-}
-
-// move takes the directories of --asd as the places of the ASDs that are in
-// them: a disk may be mounted elsewhere. A directory that holds none of ours,
-// and is not one that is recorded, is refused.
-func (b *Backend) move(ctx context.Context, all []abm.OSD) error {
-	for _, dir := range b.opt.Dirs {
-		if slices.ContainsFunc(all, func(o abm.OSD) bool { return string(o.Endpoint) == dir }) {
-			continue
-		}
-		id, err := asd.ReadIdentity(b.opt.FS, dir)
-		if err != nil && !errors.Is(err, asd.ErrNoASD) {
-			return err // it may be one of them
-		}
-		i := slices.IndexFunc(all, func(o abm.OSD) bool { return err == nil && uuid.UUID(o.LongID) == id.ID })
-		if i < 0 {
-			return fmt.Errorf("%w: %s is none of the %d ASDs of this data directory: leave --asd out, and add or replace disks with `ovs alba osd`", ErrOther, dir, len(all))
-		}
-		all[i].Endpoint = []byte(dir)
-		if err := b.abm.RegisterOSD(ctx, all[i]); err != nil {
-			return err
-		}
-		b.opt.Logger.Info("an ASD has moved", "disk", all[i].Number, "dir", dir)
-	}
-	if len(b.opt.Dirs) != len(all) {
-		return fmt.Errorf("%w: this data directory has %d ASDs, and --asd names %d: leave it out, and add or replace disks with `ovs alba osd`", ErrOther, len(all), len(b.opt.Dirs))
-	}
-	return nil
 }

@@ -1,71 +1,69 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
 	"openvstorage/alba/abm"
 	"openvstorage/alba/client"
-	"openvstorage/alba/fleet"
+	"openvstorage/alba/health"
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
-	"openvstorage/alba/osd"
+	"openvstorage/alba/policy"
+	"openvstorage/arakoon/groups"
 
 	"github.com/google/uuid"
 )
 
-// OSD is what people are told of a disk. Sizes are in bytes.
-type OSD struct {
-	Number    uint64    `json:"number"`
-	ID        uuid.UUID `json:"id"`
-	Dir       string    `json:"dir"`
-	Node      string    `json:"node"`
-	State     string    `json:"state"` // ok, missing, unopened, full, read-only, draining, lost
-	Reason    string    `json:"reason,omitempty"`
-	Used      uint64    `json:"used"`
-	Capacity  uint64    `json:"capacity"`
-	Fragments uint64    `json:"fragments"` // of objects
-	Bytes     uint64    `json:"bytes"`     // of those
-	Obsolete  uint64    `json:"obsolete"`  // fragments that are to be deleted
-	Replaces  uint64    `json:"replaces,omitempty"`
-	Reads     uint64    `json:"reads"` // since the start
-	Writes    uint64    `json:"writes"`
-	Errors    uint64    `json:"errors"`
-	Corrupt   uint64    `json:"corrupt"`
-}
-
 // Health of a backend.
 const (
-	HealthOK       = "ok"
-	HealthDegraded = "degraded"   // something is missing, nothing is lost
-	HealthBad      = "unreadable" // something cannot be read
+	HealthOK       = health.OK
+	HealthDegraded = health.Degraded   // something is not as it should be, nothing is lost
+	HealthBad      = health.Unreadable // something cannot be read
 )
 
 // Status is the state of a backend.
 type Status struct {
-	ID         uuid.UUID `json:"id"`
-	Health     string    `json:"health"`
-	Reasons    []string  `json:"reasons,omitempty"`
-	Disks      int       `json:"disks"`
-	Missing    int       `json:"missing"`
-	Used       uint64    `json:"used"` // of the disks that are there
-	Capacity   uint64    `json:"capacity"`
-	Namespaces int       `json:"namespaces"`
-	Objects    uint64    `json:"objects"`
-	Size       uint64    `json:"size"`   // bytes of objects
-	Stored     uint64    `json:"stored"` // bytes of their fragments
+	ID       uuid.UUID    `json:"id"`
+	Health   health.State `json:"health"`
+	Reasons  []string     `json:"reasons,omitempty"`
+	Disks    int          `json:"disks"`
+	Missing  int          `json:"missing"` // disks of which nothing can be read now
+	Used     uint64       `json:"used"`    // of the disks that are there
+	Capacity uint64       `json:"capacity"`
+	// FileSystems is how many file systems these disks are on: those that share one
+	// have its room together, and fail together.
+	FileSystems int     `json:"file_systems"`
+	Groups      []Group `json:"groups"`
+	Namespaces  int     `json:"namespaces"`
+	Objects     uint64  `json:"objects"`
+	Size        uint64  `json:"size"`   // bytes of objects
+	Stored      uint64  `json:"stored"` // bytes of their fragments
 	// Narrow is the number of objects below full width.
 	Narrow uint64 `json:"below_full_width"`
+	// Failed is the number of objects that could not be read when that was tried
+	// last, though their disks are there.
+	Failed uint64 `json:"failed_reads"`
 	// MayDie is how many more disks may die, whichever they are, before an
 	// object is lost; below zero, so many disks are missing to read all.
 	MayDie      int               `json:"disks_that_may_die"`
+	Scrub       Scrub             `json:"scrub"`
 	Maintenance maintenance.Stats `json:"maintenance"`
 	Client      client.Stats      `json:"client"`
+}
+
+// Group is what people are told of an Arakoon group.
+type Group struct {
+	Name   string       `json:"name"`
+	State  health.State `json:"state"`
+	Reason string       `json:"reason,omitempty"`
 }
 
 // Namespace is what people are told of a namespace.
@@ -74,6 +72,8 @@ type Namespace struct {
 	Number  uint64            `json:"number"`
 	Preset  string            `json:"preset"`
 	Host    uint64            `json:"nsm_host"`
+	State   health.State      `json:"state"`
+	Reason  string            `json:"reason,omitempty"`
 	Created time.Time         `json:"created"`
 	Objects uint64            `json:"objects"`
 	Size    uint64            `json:"size"`
@@ -94,7 +94,9 @@ type Object struct {
 	Policy  string    `json:"policy"` // "inline" for one in its manifest
 	Width   int       `json:"width"`  // fragments of its weakest chunk
 	Full    bool      `json:"full_width"`
-	Chunks  []Chunk   `json:"chunks,omitempty"`
+	// State counts the fragments that are on disks which can be read now.
+	State  health.State `json:"state"`
+	Chunks []Chunk      `json:"chunks,omitempty"`
 }
 
 // Chunk is a chunk of an object.
@@ -122,159 +124,165 @@ func (b *Backend) Err() error {
 	return errors.Join(errs...)
 }
 
-// OSDs returns all disks that are not forgotten, in order of number.
-func (b *Backend) OSDs(ctx context.Context) ([]OSD, error) {
-	all, err := maintenance.AllOSDs(ctx, b.abm)
-	if err != nil {
-		return nil, err
-	}
-	byNumber := make(map[uint64]nsm.OSD)
-	for after := uint64(0); ; {
-		page, err := b.nsm.OSDs(ctx, after, nsm.MaxKeys, nsm.Consistent)
-		if err != nil {
-			return nil, err
-		}
-		for _, o := range page {
-			byNumber[o.Number] = o
-			after = o.Number
-		}
-		if len(page) < nsm.MaxKeys {
-			break
-		}
-	}
-	list := make([]OSD, 0, len(all))
-	for _, o := range all {
-		if o.Number != 0 {
-			list = append(list, b.osd(ctx, o, byNumber[o.Number]))
-		}
-	}
-	sortOSDs(list)
-	return list, nil
-}
-
-func (b *Backend) osd(ctx context.Context, o abm.OSD, held nsm.OSD) OSD {
-	v := OSD{
-		Number: o.Number, ID: uuid.UUID(o.LongID), Dir: b.path(string(o.Endpoint)), Node: o.Node, State: "ok", Replaces: o.Replaces,
-		Capacity: o.Capacity, Used: o.Used, Fragments: held.Live.Fragments, Bytes: held.Live.Bytes, Obsolete: held.Obsolete.Fragments,
-	}
-	if o.State == abm.OSDLost {
-		v.State, v.Reason = "lost", "it was given up; what it held is made again elsewhere"
-		return v
-	}
-	d := b.fleet.Disk(o.Number)
-	if d == nil {
-		v.State = "missing"
-		return v
-	}
-	c := d.Counts()
-	v.Reads, v.Writes, v.Errors, v.Corrupt = c.Reads, c.Writes, c.ReadErrors+c.WriteErrors, c.Corrupt
-	err := d.Refresh(ctx)
-	u := d.Known()
-	if err == nil {
-		v.Used, v.Capacity = u.Used, u.Capacity
-	}
-	switch {
-	case errors.Is(err, fleet.ErrMissing):
-		v.State, v.Reason = "missing", err.Error()
-		if errors.Is(err, fleet.ErrUnopened) {
-			v.State = "unopened"
-		}
-		if why := d.Reason(); why != nil {
-			v.Reason = why.Error() // without what disk it is, which stands beside it
-		}
-	case err != nil:
-		v.State, v.Reason = "failing", err.Error()
-	case u.ReadOnly != nil:
-		v.State, v.Reason = "read-only", u.ReadOnly.Error()
-	case u.Full:
-		v.State = "full"
-	case o.State == abm.OSDDraining:
-		v.State, v.Reason = "draining", fmt.Sprintf("%d fragments are to be moved", held.Live.Fragments)
-	}
-	return v
-}
-
-// OSD returns one disk.
-func (b *Backend) OSD(ctx context.Context, number uint64) (OSD, error) {
-	all, err := b.OSDs(ctx)
-	for _, o := range all {
-		if o.Number == number {
-			return o, nil
-		}
-	}
-	if err == nil {
-		err = fmt.Errorf("disk %d: %w", number, ErrNoOSD)
-	}
-	return OSD{}, err
-}
-
-// Status returns the state of the whole.
+// Status returns the state of the whole. A group that has failed leaves the rest to
+// be told as far as it is known.
 func (b *Backend) Status(ctx context.Context) (Status, error) {
-	s := Status{ID: b.opt.ID, Health: HealthOK, Maintenance: b.work.Stats(), Client: b.Client.Stats(), MayDie: int(^uint(0) >> 1)}
-	disks, err := b.OSDs(ctx)
+	s, _, err := b.status(ctx)
+	return s, err
+}
+
+// status is Status, with the disks.
+func (b *Backend) status(ctx context.Context) (s Status, disks []OSD, err error) {
+	s = Status{ID: b.opt.ID, Maintenance: b.work.Stats(), Client: b.Client.Stats()}
+	var all health.Backend
+	all.Groups = b.groupsNow()
+	answers := true // the managers'
+	for i := range all.Groups {
+		is := all.Groups[i].Judge()
+		s.Groups = append(s.Groups, Group{Name: all.Groups[i].Name, State: is.State, Reason: is.Reason})
+		answers = answers && !(is.State == health.Failed && all.Groups[i].Reads)
+	}
+	if answers {
+		disks, err = b.OSDs(ctx)
+	} else {
+		disks = b.fleetOSDs(ctx)
+	}
 	if err != nil {
-		return s, err
+		return s, nil, err
 	}
-	gone := 0 // disks that hold fragments which cannot be read now
-	for _, d := range disks {
-		s.Disks++
-		switch d.State {
-		case "ok", "draining":
-			s.Used, s.Capacity = s.Used+d.Used, s.Capacity+d.Capacity
-			continue
-		case "full", "read-only":
-			s.Used, s.Capacity = s.Used+d.Used, s.Capacity+d.Capacity
-		case "lost":
-			s.Disks--
-			fallthrough
-		default:
-			s.Missing++
-			if d.Fragments > 0 {
-				gone++
-			}
+	gone := b.addDisks(&s, &all, disks)
+	if answers {
+		if err := b.addObjects(ctx, &s, &all, gone); err != nil {
+			return s, nil, err
 		}
-		s.Reasons = append(s.Reasons, fmt.Sprintf("disk %d (%s) is %s: %s", d.Number, d.Dir, d.State, d.Reason))
+		all.NoRoom = b.noRoom(ctx, disks)
 	}
+	s.Failed, all.Example = b.work.Failed()
+	all.Failed, all.NoPlace = s.Failed, s.Maintenance.NoPlace
+	if err := b.mayDelete(); err != nil {
+		all.Suspended = err.Error()
+	}
+	if err := b.work.Alarm(); err != nil {
+		all.Alarms = append(all.Alarms, err.Error())
+	}
+	is := all.Judge()
+	s.Health, s.Reasons = is.State, is.Reasons
+	return s, disks, nil
+}
+
+// groupsNow is what is known of the groups: the managers', and whose else there are.
+func (b *Backend) groupsNow() []health.Group {
+	var list []health.Group
+	older := !b.groups.Suspended().IsZero()
+	for _, name := range b.groups.Names() {
+		node := b.groups.Node(name)
+		g := health.Group{Name: name, Waits: node.Stats().Full, Older: older}
+		g.Reads = slices.ContainsFunc(Specs(), func(s groups.Spec) bool { return s.Name == name })
+		if err := node.Err(); err != nil {
+			g.Failed = err.Error()
+		}
+		list = append(list, g)
+	}
+	return list
+}
+
+// addDisks enters the disks, and returns those of which nothing can be read now.
+func (b *Backend) addDisks(s *Status, all *health.Backend, disks []OSD) (gone map[uint64]bool) {
+	gone = make(map[uint64]bool)
+	var rooms []health.Room
+	on := make(map[uint64]bool)
+	for _, d := range disks {
+		all.Disks = append(all.Disks, health.DiskNamed{Number: d.Number, Place: d.Dir, Disk: d.known})
+		if d.State != health.Lost {
+			s.Disks++
+		}
+		if d.is.Gone {
+			s.Missing++
+			gone[d.Number] = true
+			continue
+		}
+		rooms = append(rooms, health.Room{Used: d.Used, Capacity: d.Capacity, Shared: d.shared})
+		if d.shared == 0 {
+			s.FileSystems++
+		}
+		on[d.shared] = d.shared != 0
+	}
+	for _, shared := range on {
+		if shared {
+			s.FileSystems++
+		}
+	}
+	s.Used, s.Capacity = health.Total(rooms)
+	s.Scrub = b.scrubOfAll(disks)
+	return gone
+}
+
+// addObjects enters what the managers know of namespaces and objects.
+func (b *Backend) addObjects(ctx context.Context, s *Status, all *health.Backend, gone map[uint64]bool) error {
 	spaces, unknown, err := b.namespaces(ctx)
 	if err != nil {
-		return s, err
+		return err
 	}
 	lost, err := b.lostNamespaces(ctx, spaces, unknown)
 	if err != nil {
-		return s, err
+		return err
 	}
-	for _, n := range spaces {
+	all.Namespaces = lost
+	waiting, suspects, least, err := b.suspects(ctx, gone)
+	if err != nil {
+		return err
+	}
+	all.Waiting = suspects
+	s.MayDie = max(least, 0) // of those; what they cannot bear is in Failed
+	for i := range spaces {
+		n := &spaces[i]
 		s.Namespaces++
 		s.Objects, s.Size, s.Stored = s.Objects+n.Objects, s.Size+n.Size, s.Stored+n.Stored
-		for _, k := range n.Buckets {
-			if k.K == 0 {
-				continue // inline: as safe as the NSM
-			}
-			if !k.Full() {
-				s.Narrow += k.Objects
-			}
-			s.MayDie = min(s.MayDie, int(k.Present)-int(k.K)-gone)
+		of, err := b.judged(ctx, n, gone, waiting[n.Number])
+		if err != nil {
+			return err
+		}
+		all.Namespaces = append(all.Namespaces, of)
+		s.Narrow += of.Narrow
+		if of.Coded {
+			s.MayDie = min(s.MayDie, of.MayLose)
 		}
 	}
-	if s.MayDie > s.Disks { // nothing is stored yet
+	if s.MayDie == math.MaxInt { // nothing is stored yet
 		s.MayDie = b.promise(ctx)
 	}
-	if s.Narrow > 0 {
-		s.Reasons = append(s.Reasons, fmt.Sprintf("%d objects are below full width", s.Narrow))
-	}
-	for _, why := range []error{b.mayDelete(), b.work.Alarm()} {
-		if why != nil {
-			s.Reasons = append(s.Reasons, why.Error())
+	return nil
+}
+
+// judged is what is known of a namespace, and enters in it how it is.
+func (b *Backend) judged(ctx context.Context, n *Namespace, gone map[uint64]bool, waiting uint64) (of health.Namespace, err error) {
+	of = health.Namespace{Name: n.Name, Waiting: waiting}
+	for _, k := range n.Buckets {
+		of.Coded = of.Coded || k.K > 0
+		if k.K > 0 && !k.Full() {
+			of.Narrow += k.Objects
 		}
 	}
-	s.Reasons = append(s.Reasons, lost...)
-	switch {
-	case s.MayDie < 0 || len(lost) > 0:
-		s.Health = HealthBad
-	case len(s.Reasons) > 0:
-		s.Health = HealthDegraded
+	for _, u := range n.OSDs {
+		of.Spread = of.Spread || gone[u.OSD] && u.Fragments > 0
 	}
-	return s, nil
+	if of.MayLose, err = b.mayLose(ctx, n, gone); err != nil {
+		return of, fmt.Errorf("namespace %s: %w", n.Name, err)
+	}
+	is := of.Judge()
+	n.State, n.Reason = is.State, is.Reason
+	return of, nil
+}
+
+// goneNow is the disks of which nothing can be read, without asking any.
+func (b *Backend) goneNow(n *Namespace) map[uint64]bool {
+	gone := make(map[uint64]bool)
+	for _, u := range n.OSDs {
+		if _, there := b.fleet.Alive(u.OSD); !there {
+			gone[u.OSD] = true
+		}
+	}
+	return gone
 }
 
 // promise is how many disks may die of an object that is stored now.
@@ -283,17 +291,54 @@ func (b *Backend) promise(ctx context.Context) int {
 	if err != nil {
 		return 0
 	}
-	return int(p.Policies[0].M)
+	i, width, ok := policy.Choose(p.Policies, b.fleet.Disks())
+	if !ok {
+		return 0
+	}
+	return width - int(p.Policies[i].K)
+}
+
+// noRoom says why nothing more can be put under the default preset, "" if something
+// can.
+func (b *Backend) noRoom(ctx context.Context, disks []OSD) string {
+	p, err := b.Preset(ctx, "")
+	if err != nil {
+		return ""
+	}
+	takes := make(map[uint64]bool)
+	for _, d := range disks {
+		takes[d.Number] = d.is.Takes()
+	}
+	list := b.fleet.Disks()
+	for i := range list {
+		list[i].Failing = list[i].Failing || !takes[list[i].OSD]
+	}
+	if _, _, ok := policy.Choose(p.Policies, list); ok {
+		return ""
+	}
+	return fmt.Sprintf("too few disks take what is written to keep any of the policies %s: writes get ENOSPC or wait; make room, bring disks back, or add one with `ovs alba osd add`", show(p.Policies))
 }
 
 // Namespaces returns all namespaces, in order of name.
 func (b *Backend) Namespaces(ctx context.Context) ([]Namespace, error) {
-	list, _, err := b.namespaces(ctx)
+	list, unknown, err := b.namespaces(ctx)
+	for i := range list {
+		if err == nil {
+			_, err = b.judged(ctx, &list[i], b.goneNow(&list[i]), 0)
+		}
+	}
+	for _, name := range unknown {
+		n := Namespace{Name: name}
+		is := (&health.Namespace{Name: name, NoNSM: true}).Judge()
+		n.State, n.Reason = is.State, is.Reason
+		list = append(list, n)
+	}
+	slices.SortFunc(list, func(a, b Namespace) int { return cmp.Compare(a.Name, b.Name) })
 	return list, err
 }
 
 // namespaces returns all namespaces that both managers know, and the names of
-// those that the NSM does not know.
+// those that the NSM does not know. How they are is not in it.
 func (b *Backend) namespaces(ctx context.Context) (list []Namespace, unknown []string, err error) {
 	names, err := b.Client.ListNamespaces(ctx)
 	if err != nil {
@@ -301,7 +346,7 @@ func (b *Backend) namespaces(ctx context.Context) (list []Namespace, unknown []s
 	}
 	list = make([]Namespace, 0, len(names))
 	for _, name := range names {
-		n, err := b.NamespaceInfo(ctx, name)
+		n, err := b.namespace(ctx, name)
 		switch {
 		case err == nil:
 			list = append(list, n)
@@ -317,16 +362,17 @@ func (b *Backend) namespaces(ctx context.Context) (list []Namespace, unknown []s
 	return list, unknown, nil
 }
 
-// lostNamespaces says which namespaces somebody stands on and cannot be read.
-func (b *Backend) lostNamespaces(ctx context.Context, there []Namespace, unknown []string) (reasons []string, err error) {
+// lostNamespaces returns those that somebody stands on and that a manager does not
+// know.
+func (b *Backend) lostNamespaces(ctx context.Context, there []Namespace, unknown []string) (lost []health.Namespace, err error) {
 	for _, name := range unknown {
-		reasons = append(reasons, fmt.Sprintf("namespace %s is not known to the NSM: none of its objects can be read; stop, and restore %s/arakoon from one copy", name, b.opt.Dir))
+		lost = append(lost, health.Namespace{Name: name, NoNSM: true})
 	}
 	b.mu.Lock()
 	expect := b.expect
 	b.mu.Unlock()
 	if expect == nil {
-		return reasons, nil
+		return lost, nil
 	}
 	wanted, err := expect(ctx)
 	if err != nil {
@@ -338,12 +384,12 @@ func (b *Backend) lostNamespaces(ctx context.Context, there []Namespace, unknown
 			continue
 		}
 		if _, err := b.abm.Namespace(ctx, name, abm.Consistent); errors.Is(err, abm.ErrNamespaceNotFound) {
-			reasons = append(reasons, fmt.Sprintf("namespace %s is not known to the ABM, and there is a vDisk in it: stop, and restore %s/arakoon from one copy", name, b.opt.Dir))
+			lost = append(lost, health.Namespace{Name: name, Wanted: true, NoABM: true})
 		} else if err != nil {
 			return nil, err
 		}
 	}
-	return reasons, nil
+	return lost, nil
 }
 
 // Expect names who stands on the backend: of returns the namespaces that there
@@ -356,6 +402,15 @@ func (b *Backend) Expect(of func(context.Context) ([]string, error)) {
 
 // NamespaceInfo returns one namespace.
 func (b *Backend) NamespaceInfo(ctx context.Context, name string) (Namespace, error) {
+	n, err := b.namespace(ctx, name)
+	if err == nil {
+		_, err = b.judged(ctx, &n, b.goneNow(&n), 0)
+	}
+	return n, err
+}
+
+// namespace is NamespaceInfo without how it is.
+func (b *Backend) namespace(ctx context.Context, name string) (Namespace, error) {
 	rec, err := b.abm.Namespace(ctx, name, abm.Consistent)
 	if err != nil {
 		return Namespace{}, err
@@ -383,7 +438,7 @@ func (b *Backend) Objects(ctx context.Context, namespace, prefix, after string, 
 			return err
 		}
 		for i := range page {
-			if !fn(describe(&page[i])) {
+			if !fn(b.describe(&page[i])) {
 				return nil
 			}
 		}
@@ -394,12 +449,21 @@ func (b *Backend) Objects(ctx context.Context, namespace, prefix, after string, 
 	}
 }
 
-func describe(o *nsm.Object) Object {
+func (b *Backend) describe(o *nsm.Object) Object {
 	v := Object{
 		Name: o.Name, ID: hex.EncodeToString(o.ID[:]), Size: o.Size, Stored: o.Stored(), Version: o.Version,
-		Put: time.Unix(0, o.Time).UTC(), Policy: "inline", Full: true,
+		Put: time.Unix(0, o.Time).UTC(), Policy: "inline", Full: true, State: health.OK,
 	}
 	if len(o.Chunks) > 0 {
+		gone := make(map[uint64]bool)
+		for _, c := range o.Chunks {
+			for _, f := range c.Fragments {
+				if _, there := b.fleet.Alive(f.OSD); !there {
+					gone[f.OSD] = true
+				}
+			}
+		}
+		v.State = of(o, gone, nil).Judge()
 		k := o.Bucket()
 		v.Policy = fmt.Sprintf("%d,%d,%d,%d", o.Policy.K, o.Policy.M, o.Policy.C, o.Policy.X)
 		v.Width, v.Full = int(k.Present), k.Full()
@@ -417,41 +481,48 @@ func (b *Backend) Object(ctx context.Context, namespace, name string) (Object, e
 	if err != nil {
 		return Object{}, err
 	}
-	v := describe(o)
+	v := b.describe(o)
 	m, err := manifest.Decode(o.Manifest)
 	if err != nil {
 		return v, fmt.Errorf("manifest of object %s: %w", name, err)
 	}
+	least := math.MaxInt
 	for i, c := range m.Chunks {
 		k := Chunk{Plain: c.Plain, Stored: c.Stored}
+		good := 0
 		for j, f := range c.Fragments {
-			k.Fragments = append(k.Fragments, Fragment{OSD: f.OSD, Key: m.Key(i, j).String(), Length: f.Length, State: b.state(ctx, m, i, j)})
+			ok, text := b.fragment(ctx, m, i, j).Judge()
+			if ok {
+				good++
+			}
+			k.Fragments = append(k.Fragments, Fragment{OSD: f.OSD, Key: m.Key(i, j).String(), Length: f.Length, State: text})
 		}
+		least = min(least, good)
 		v.Chunks = append(v.Chunks, k)
+	}
+	if len(m.Chunks) > 0 { // asked, not only looked up
+		v.State = health.Object{K: int(o.Policy.K), Width: o.Policy.Width(), Readable: least}.Judge()
 	}
 	return v, nil
 }
 
-// state says how a fragment is, without reading it.
-func (b *Backend) state(ctx context.Context, m *manifest.Manifest, chunk, fragment int) string {
+// fragment says how a fragment is, without reading it.
+func (b *Backend) fragment(ctx context.Context, m *manifest.Manifest, chunk, fragment int) health.Fragment {
 	f := m.Chunks[chunk].Fragments[fragment]
-	if f.OSD == 0 {
-		return "not stored yet"
-	}
+	h := health.Fragment{Nowhere: f.OSD == 0, Want: f.Length}
 	d := b.fleet.Disk(f.OSD)
-	if d == nil {
-		return "its disk is lost"
+	if h.Nowhere || d == nil {
+		h.DiskLost = true
+		return h
 	}
 	info, err := d.Stat(ctx, [][]byte{m.Key(chunk, fragment).Append(nil)})
-	switch {
-	case err != nil:
-		return err.Error()
-	case !info[0].Found:
-		return osd.ErrNotFound.Error()
-	case info[0].Size != f.Length:
-		return fmt.Sprintf("it has %d bytes", info[0].Size)
+	if err != nil {
+		h.Err = err.Error()
+		return h
 	}
-	return "ok"
+	h.Found, h.Size = info[0].Found, info[0].Size
+	h.Bad = b.work.KnownBad(m.Namespace, m.Name, m.Object, chunk, fragment, f.OSD)
+	return h
 }
 
 // Manifest returns the encoded manifest of an object.

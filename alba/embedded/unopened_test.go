@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"openvstorage/alba/fleet"
+	"openvstorage/alba/health"
 	"openvstorage/internal/disk/faultdisk"
 )
 
@@ -18,7 +19,7 @@ import (
 // shown as that with the reason, is not given up, and is opened when the reason
 // has passed. One whose medium fails is missing.
 func TestUnopened(t *testing.T) {
-	for errno, state := range map[syscall.Errno]string{
+	for errno, state := range map[syscall.Errno]health.State{
 		syscall.EMFILE: "unopened", syscall.ENFILE: "unopened", syscall.ENOMEM: "unopened", syscall.EACCES: "unopened", syscall.EIO: "missing",
 	} {
 		mem := newDisk(t)

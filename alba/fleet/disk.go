@@ -48,19 +48,21 @@ type Disk struct {
 	leaving  bool // takes no new fragments
 	failures int  // writes that failed in a row
 	rest     time.Time
+	refused  refusal
 
 	reads latency
 }
 
-type counts struct{ reads, writes, readErrors, writeErrors, corrupt atomic.Uint64 }
+type counts struct{ reads, writes, readErrors, writeErrors, refused, corrupt atomic.Uint64 }
 
-// Counts says what was asked of a disk since it was added.
-type Counts struct{ Reads, Writes, ReadErrors, WriteErrors, Corrupt uint64 }
+// Counts says what was asked of a disk since it was added. Refused writes had no
+// room; they are no errors.
+type Counts struct{ Reads, Writes, ReadErrors, WriteErrors, Refused, Corrupt uint64 }
 
 // Counts returns the disk's counters.
 func (d *Disk) Counts() Counts {
 	c := &d.counts
-	return Counts{c.reads.Load(), c.writes.Load(), c.readErrors.Load(), c.writeErrors.Load(), c.corrupt.Load()}
+	return Counts{c.reads.Load(), c.writes.Load(), c.readErrors.Load(), c.writeErrors.Load(), c.refused.Load(), c.corrupt.Load()}
 }
 
 // Attach makes the disk reachable.
@@ -68,7 +70,7 @@ func (d *Disk) Attach(o osd.OSD) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.osd, d.reason, d.unopened, d.failures, d.rest = o, nil, false, 0, time.Time{}
-	d.usage = osd.Usage{Capacity: 1} // until Refresh
+	d.usage, d.refused = osd.Usage{Capacity: 1}, refusal{} // until Refresh
 }
 
 // Detach makes the disk missing. Calls under way end as they may.
@@ -125,6 +127,7 @@ func (d *Disk) Refresh(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.usage = u
+	d.refused.look(u.Room)
 	return nil
 }
 
@@ -175,19 +178,27 @@ func (d *Disk) placement() policy.Disk {
 	}
 }
 
-// wrote keeps the score of a write.
-func (d *Disk) wrote(err error) {
+// wrote keeps the score of a write of so many bytes of values.
+func (d *Disk) wrote(bytes uint64, err error) {
 	d.counts.writes.Add(1)
 	switch {
 	case err == nil:
 		d.mu.RLock()
-		clean := d.failures == 0
+		clean := d.failures == 0 && d.refused.need == 0
 		d.mu.RUnlock()
 		if clean {
 			return
 		}
 		d.mu.Lock()
 		d.failures, d.rest = 0, time.Time{}
+		d.refused.took(bytes)
+		d.mu.Unlock()
+		return
+	case errors.Is(err, osd.ErrFull):
+		d.counts.refused.Add(1)
+		d.mu.Lock()
+		d.usage.Full = true // until Refresh says otherwise
+		d.refused.refuse(bytes)
 		d.mu.Unlock()
 		return
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
@@ -199,10 +210,6 @@ func (d *Disk) wrote(err error) {
 	d.counts.writeErrors.Add(1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if errors.Is(err, osd.ErrFull) {
-		d.usage.Full = true // until Refresh says otherwise
-		return
-	}
 	d.rest = d.now().Add(min(restMin<<min(d.failures, 10), restMax))
 	d.failures++
 }
@@ -219,7 +226,7 @@ func (d *Disk) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Up
 	d.load.Add(1)
 	defer d.load.Add(-1)
 	err = o.Apply(ctx, asserts, updates)
-	d.wrote(err)
+	d.wrote(putBytes(updates), err)
 	return d.name(err)
 }
 

@@ -62,6 +62,19 @@ func (f *Fleet) Add(number uint64, id uuid.UUID, node, place string) *Disk {
 	return d
 }
 
+// Move gives a disk that is missing another place, and returns it as it is known
+// from now on; what it has counted begins anew.
+func (f *Fleet) Move(d *Disk, place string) *Disk {
+	moved := &Disk{Number: d.Number, UUID: d.UUID, Node: d.Node, Place: place, now: f.now}
+	d.mu.RLock()
+	moved.reason, moved.unopened, moved.leaving = d.reason, d.unopened, d.leaving
+	d.mu.RUnlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.disks[d.Number] = moved
+	return moved
+}
+
 // Remove forgets a disk that is lost or purged.
 func (f *Fleet) Remove(number uint64) {
 	f.mu.Lock()

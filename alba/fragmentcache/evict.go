@@ -18,6 +18,13 @@ func (w *writer) evict(s *segment, second bool) bool {
 	if w.c.off.Load() {
 		return false
 	}
+	w.shed()
+	return !w.c.off.Load()
+}
+
+// shed removes the oldest segment, of which nothing is in the index any more.
+func (w *writer) shed() {
+	s := w.sealed[0]
 	w.sealed = append(w.sealed[:0], w.sealed[1:]...)
 	w.bytes -= s.size
 	w.c.segments[s.slot].Store(nil)
@@ -26,7 +33,17 @@ func (w *writer) evict(s *segment, second bool) bool {
 	s.release()
 	w.remove(s.name)
 	w.count()
-	return !w.c.off.Load()
+}
+
+// yield removes the oldest segments, n bytes, whether anything may be written or
+// not. Nothing of them is kept.
+func (w *writer) yield(n int64) {
+	for n > 0 && len(w.sealed) > 0 {
+		s := w.sealed[0]
+		n -= s.size
+		w.c.index.sweep(s.slot)
+		w.shed()
+	}
 }
 
 // remove removes a file. If that fails, what is written further would be more

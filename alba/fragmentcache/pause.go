@@ -72,7 +72,7 @@ func (w *writer) resume() {
 // begin makes the directory the cache's, and finds what is in it.
 func (w *writer) begin() error {
 	c := w.c
-	if err := c.opt.FS.MkdirAll(c.opt.Dir, 0o755); err != nil {
+	if err := c.opt.FS.MkdirAll(c.opt.Dir, 0o700); err != nil {
 		return fmt.Errorf("fragment cache: %w", err)
 	}
 	lock, err := c.opt.FS.Lock(path.Join(c.opt.Dir, lockName))

@@ -41,6 +41,7 @@ type queue struct {
 	limit   int    // bytes of a batch
 	busy    bool   // the writer has a batch, or has not begun
 	closed  bool
+	owed    int64   // bytes that are to be given up
 	ghosts  *ghosts // nil: everything is admitted
 	room    int64   // bytes of segments up to which nothing need be evicted for more
 	stats   *counters
@@ -110,7 +111,7 @@ func (q *queue) take(done *batch) *batch {
 	}
 	q.busy = false
 	q.changed.Broadcast()
-	for len(q.filling.items) == 0 {
+	for len(q.filling.items) == 0 && q.owed == 0 {
 		if q.closed {
 			return nil
 		}
@@ -119,6 +120,27 @@ func (q *queue) take(done *batch) *batch {
 	b := q.filling
 	q.filling, q.spare, q.busy = q.spare, nil, true
 	return b
+}
+
+// GiveUp lets the cache give up about n bytes, the oldest, as its file system lacks
+// room for what matters more. It does not wait.
+func (c *Cache) GiveUp(n int64) {
+	q := c.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.owed = max(q.owed, n)
+		q.changed.Broadcast()
+	}
+}
+
+// owes returns what is to be given up, once.
+func (q *queue) owes() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := q.owed
+	q.owed = 0
+	return n
 }
 
 // wait returns when nothing is queued or being written.

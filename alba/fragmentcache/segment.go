@@ -63,7 +63,7 @@ func header(number, incarnation uint64) []byte {
 // createSegment begins a segment. Its slot and checksums are not set.
 func createSegment(fsys disk.FS, dir string, number, incarnation uint64) (*segment, error) {
 	name := segmentName(dir, number)
-	f, err := fsys.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o644)
+	f, err := fsys.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -53,6 +53,7 @@ func (w *writer) run() {
 
 // put appends what of a batch is not there.
 func (w *writer) put(b *batch) {
+	w.yield(w.c.queue.owes())
 	w.resume()
 	for i := range b.items {
 		it := &b.items[i]

@@ -27,6 +27,7 @@ func (m *Maintenance) refreshLocked(ctx context.Context) {
 	there := make(map[uint64]bool)
 	for _, d := range m.opt.Fleet.All() {
 		err := d.Refresh(ctx)
+		m.seeAbsent(d, err)
 		// One that is there, and cannot be opened as the machine lacks something,
 		// is not gone: it starts no rebuild.
 		if there[d.Number] = !errors.Is(err, fleet.ErrMissing) || errors.Is(err, fleet.ErrUnopened); there[d.Number] {
@@ -40,6 +41,21 @@ func (m *Maintenance) refreshLocked(ctx context.Context) {
 			delete(m.missing, number)
 		}
 	}
+}
+
+// seeAbsent has fragments looked for at once that a disk says it lacks.
+func (m *Maintenance) seeAbsent(d *fleet.Disk, err error) {
+	lacks := uint64(0)
+	if err == nil {
+		lacks = d.Known().Absent
+	}
+	if lacks > m.absent[d.Number] {
+		select {
+		case m.absentNow <- struct{}{}:
+		default:
+		}
+	}
+	m.absent[d.Number] = lacks
 }
 
 // between does what cannot wait for the end of a long work, which may take hours:
@@ -199,4 +215,33 @@ func forget(ctx context.Context, host *nsm.Client, number uint64) (bool, error) 
 			return false, nil
 		}
 	}
+}
+
+// heldBytes returns how many bytes disks hold, live and to be deleted, by number.
+func (m *Maintenance) heldBytes(ctx context.Context) (map[uint64]uint64, error) {
+	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	if err != nil {
+		return nil, err
+	}
+	held := make(map[uint64]uint64)
+	for _, h := range hosts {
+		host, err := m.opt.Host(h.Number)
+		if err != nil {
+			return nil, err
+		}
+		for after := uint64(0); ; {
+			page, err := host.OSDs(ctx, after, nsm.MaxKeys, nsm.Consistent)
+			if err != nil {
+				return nil, err
+			}
+			for _, o := range page {
+				held[o.Number] += o.Live.Bytes + o.Obsolete.Bytes
+				after = o.Number
+			}
+			if len(page) < nsm.MaxKeys {
+				break
+			}
+		}
+	}
+	return held, nil
 }

@@ -13,6 +13,8 @@ import (
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/nsm"
+
+	"github.com/google/uuid"
 )
 
 // Options configure Maintenance. ABM, Host and Fleet must be given.
@@ -29,10 +31,15 @@ type Options struct {
 	Collect      time.Duration // between collections of orphans; default 1 h
 	Grace        time.Duration // how long an upload may take before its epoch is closed; default 1 min
 	RebuildAfter time.Duration // how long a disk is missing before its fragments are made again elsewhere; default 15 min
-	Scrub        time.Duration // between two fragments of a disk that are read back; default 5 s, negative: never
+	Scrub        time.Duration // in which all of a disk is read back once; default ScrubTime, negative: never
 	QueueLength  int           // objects, and fragments reported bad, that wait for a repair; default 10,000
 	Retry        time.Duration // before a repair that failed is tried again, twice as long with each failure; default 1 s, negative: at once
 	RetryMax     time.Duration // at most; default 5 min
+
+	// ScrubKept returns what ScrubKeep was given last, nil if nothing; ScrubKeep keeps
+	// it over a restart. Default: nothing is kept.
+	ScrubKept func() ([]byte, error)
+	ScrubKeep func([]byte) error
 
 	Now func() time.Time // the clock; nil: the machine's
 }
@@ -43,7 +50,7 @@ func (o *Options) ensureDefaults() {
 		def time.Duration
 	}{
 		{&o.Tick, time.Second}, {&o.Survey, 30 * time.Second}, {&o.Collect, time.Hour}, {&o.Grace, time.Minute},
-		{&o.RebuildAfter, 15 * time.Minute}, {&o.Scrub, 5 * time.Second},
+		{&o.RebuildAfter, 15 * time.Minute}, {&o.Scrub, ScrubTime},
 		{&o.Retry, time.Second}, {&o.RetryMax, 5 * time.Minute},
 	} {
 		if *d.v == 0 {
@@ -58,6 +65,9 @@ func (o *Options) ensureDefaults() {
 	}
 	if o.Invalidate == nil {
 		o.Invalidate = func(uint64, string) {}
+	}
+	if o.ScrubKept == nil {
+		o.ScrubKept, o.ScrubKeep = func() ([]byte, error) { return nil, nil }, func([]byte) error { return nil }
 	}
 	if o.MayDelete == nil {
 		o.MayDelete = func() error { return nil }
@@ -74,6 +84,7 @@ type Stats struct {
 	Deleted       uint64 // fragments that no object named any more
 	Orphans       uint64 // of them, those that no object ever named
 	Scrubbed      uint64 // fragments read back
+	ScrubbedBytes uint64
 	Bad           uint64 // fragments found missing or bad, by reads and scrub
 	Dropped       uint64 // of them, those of which too many wait already: the next read or scrub finds them again
 	Failures      uint64 // steps that failed, and are tried again
@@ -84,7 +95,7 @@ type Stats struct {
 }
 
 type stats struct {
-	repaired, repairedBytes, deleted, orphans, scrubbed, bad, dropped, failures atomic.Uint64
+	repaired, repairedBytes, deleted, orphans, scrubbed, scrubbedBytes, bad, dropped, failures atomic.Uint64
 
 	noPlace, unreadable atomic.Uint64
 }
@@ -96,16 +107,19 @@ type Maintenance struct {
 	stats stats
 
 	pending    pending
+	unread     unread
+	scrubs     scrubs
 	wake       chan struct{}
 	woken      atomic.Bool // what a wake asks for besides deletion is still to be done
 	collectNow chan struct{}
+	absentNow  chan struct{}
 
 	mu        sync.Mutex           // one pass at a time
 	missing   map[uint64]time.Time // since when a disk cannot be reached
 	leave     map[uint64]bool      // disks whose fragments must be elsewhere
 	lost      []abm.OSD            // those of them that are to be forgotten when they hold nothing
 	hopeless  map[hope]hopeless    // what the disks did not allow at the last look
-	cursor    map[uint64][]byte    // of the scrub, by disk
+	absent    map[uint64]uint64    // what disks that are there lack of what they had
 	refreshed time.Time            // when the disks were asked last
 	surveyed  string               // the disks at the last survey
 	sighted   []byte               // memory of sight
@@ -124,9 +138,11 @@ type Maintenance struct {
 func New(opt Options) *Maintenance {
 	opt.ensureDefaults()
 	return &Maintenance{
-		opt: opt, wake: make(chan struct{}, 1), collectNow: make(chan struct{}, 1), closed: make(map[uint64]closed),
+		opt: opt, wake: make(chan struct{}, 1), collectNow: make(chan struct{}, 1), absentNow: make(chan struct{}, 1), closed: make(map[uint64]closed),
 		pending: pending{first: max(opt.Retry, 0), most: opt.RetryMax, limit: opt.QueueLength, objects: make(map[objectKey]*waiting)},
-		missing: make(map[uint64]time.Time), leave: make(map[uint64]bool), hopeless: make(map[hope]hopeless), cursor: make(map[uint64][]byte),
+		unread:  unread{objects: make(map[objectKey]*unreadObject)},
+		missing: make(map[uint64]time.Time), absent: make(map[uint64]uint64), leave: make(map[uint64]bool), hopeless: make(map[hope]hopeless),
+		scrubs: scrubs{disks: make(map[uuid.UUID]*scrubDisk)},
 	}
 }
 
@@ -136,14 +152,34 @@ func (m *Maintenance) Start() {
 	m.stop = cancel
 	m.done.Go(func() { m.run(ctx) })
 	m.done.Go(func() { m.collect(ctx) })
+	if m.opt.Scrub > 0 {
+		m.scrubs.load(m.opt)
+		for _, d := range m.opt.Fleet.All() {
+			m.scrubs.disk(d.UUID, m.opt.Now())
+		}
+		m.done.Go(func() { m.scrubAll(ctx) })
+	}
 }
 
-// Close ends what Start began.
+// Close ends what Start began. A disk that does not answer the scrub is not waited
+// for any longer than scrubPatience.
 func (m *Maintenance) Close() {
-	if m.stop != nil {
-		m.stop()
-		m.done.Wait()
+	if m.stop == nil {
+		return
 	}
+	m.stop()
+	m.done.Wait()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		m.scrubs.steps.Wait()
+	}()
+	select {
+	case <-read:
+	case <-time.After(scrubPatience):
+		m.opt.Logger.Warn("a disk does not answer the scrub; it is not waited for")
+	}
+	m.keepScrub()
 }
 
 // Stats returns the counters.
@@ -151,7 +187,7 @@ func (m *Maintenance) Stats() Stats {
 	s := &m.stats
 	return Stats{
 		Repaired: s.repaired.Load(), RepairedBytes: s.repairedBytes.Load(), Deleted: s.deleted.Load(), Orphans: s.orphans.Load(),
-		Scrubbed: s.scrubbed.Load(), Bad: s.bad.Load(), Dropped: s.dropped.Load(), Failures: s.failures.Load(),
+		Scrubbed: s.scrubbed.Load(), ScrubbedBytes: s.scrubbedBytes.Load(), Bad: s.bad.Load(), Dropped: s.dropped.Load(), Failures: s.failures.Load(),
 		Waiting: uint64(m.pending.count()), NoPlace: s.noPlace.Load(), Unreadable: s.unreadable.Load(),
 	}
 }
@@ -183,7 +219,7 @@ func (m *Maintenance) Wake() {
 func (m *Maintenance) run(ctx context.Context) {
 	tick := time.NewTicker(m.opt.Tick)
 	defer tick.Stop()
-	surveyed, scrubbed := time.Time{}, time.Now()
+	surveyed := time.Time{}
 	due := true
 	for {
 		select {
@@ -205,10 +241,6 @@ func (m *Maintenance) run(ctx context.Context) {
 			due, surveyed = false, time.Now()
 			m.try(ctx, "survey", m.Survey)
 		}
-		if m.opt.Scrub > 0 && time.Since(scrubbed) >= m.opt.Scrub {
-			m.try(ctx, "scrub", func(ctx context.Context) error { return m.ScrubSome(ctx, 1) })
-			scrubbed = time.Now()
-		}
 	}
 }
 
@@ -225,6 +257,9 @@ func (m *Maintenance) collect(ctx context.Context) {
 		case <-time.After(wait):
 		case <-m.collectNow:
 			patient = false
+		case <-m.absentNow:
+			m.try(ctx, "look for absent fragments", m.FindAbsent)
+			continue
 		}
 		m.try(ctx, "collect orphans", func(ctx context.Context) error { return m.collectOnce(ctx, m.opt.Grace, patient) })
 		m.try(ctx, "look for absent fragments", m.FindAbsent)

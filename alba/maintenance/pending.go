@@ -2,6 +2,7 @@ package maintenance
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ type waiting struct {
 	tries  int          // that failed
 	next   time.Time
 	beyond string // what the disks were when they did not allow it; "": they did
+	short  error  // too few of its fragments could be read at the last try, nil: enough
 }
 
 // due is an object to be repaired now.
@@ -117,13 +119,13 @@ func (p *pending) repaired(d due) {
 		delete(p.objects, d.objectKey)
 		return
 	}
-	w.tries, w.next, w.beyond = 0, time.Time{}, ""
+	w.tries, w.next, w.beyond, w.short = 0, time.Time{}, "", nil
 }
 
 // failed has an object tried again later, twice as late with each failure. beyond
 // is not "" if the disks, as they are, do not allow it. It returns how often it has
 // failed, 0 if there is no room to remember that.
-func (p *pending) failed(k objectKey, now time.Time, beyond string) (tries int) {
+func (p *pending) failed(k objectKey, now time.Time, beyond string, err error) (tries int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := p.objects[k]
@@ -142,8 +144,25 @@ func (p *pending) failed(k objectKey, now time.Time, beyond string) (tries int) 
 		wait = p.most
 	}
 	w.tries++
-	w.beyond, w.next = beyond, now.Add(wait)
+	w.beyond, w.next, w.short = beyond, now.Add(wait), nil
+	if errors.Is(err, errShort) {
+		w.short = err
+	}
 	return w.tries
+}
+
+// short returns the objects of which too few fragments could be read at the last
+// try, with the error.
+func (p *pending) short() map[objectKey]error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := make(map[objectKey]error)
+	for k, w := range p.objects {
+		if w.short != nil {
+			list[k] = w.short
+		}
+	}
+	return list
 }
 
 // count returns how many objects wait.

@@ -24,6 +24,10 @@ var (
 	errUnreadable = errors.New("too few of its fragments are on disks that are there")
 )
 
+// errShort is matched by the error of a repair that could not read enough good
+// fragments, though their disks are there.
+var errShort = errors.New("too few of its fragments can be read")
+
 // beyond is a repair that the disks do not allow. It is the only kind of failure
 // that does not pass by itself: the object is tried again when the disks, their
 // room, or what is to leave them has changed. Every other failure is tried again
@@ -41,11 +45,14 @@ func (e *beyond) Unwrap() error { return e.lack }
 const conflicts = 3
 
 // Repair repairs what reads and scrub have reported, and tries again what failed
-// when its time has come. One that fails leaves the others to be done.
+// when its time has come; reads that failed are made again. One that fails leaves
+// the others to be done.
 func (m *Maintenance) Repair(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.repairPending(ctx)
+	err := m.repairPending(ctx)
+	m.reread(ctx)
+	return err
 }
 
 func (m *Maintenance) repairPending(ctx context.Context) error {
@@ -249,7 +256,7 @@ func (r *repair) sources(ctx context.Context, chunk int, lost []lostFragment) ([
 	if there < k && ctx.Err() == nil {
 		return nil, &beyond{fmt.Errorf("%w: %w", errUnreadable, err), r.m.sight()}
 	}
-	return nil, err
+	return nil, fmt.Errorf("%w: %w", errShort, err)
 }
 
 // suspect reports a fragment that another one was to be made from.

@@ -174,7 +174,7 @@ func (m *Maintenance) putOff(k objectKey, err error) bool {
 	if errors.As(err, &b) {
 		sight = b.sight
 	}
-	tries := m.pending.failed(k, m.opt.Now(), sight)
+	tries := m.pending.failed(k, m.opt.Now(), sight, err)
 	if b == nil {
 		m.stats.failures.Add(1)
 		m.opt.Logger.Warn("repair of an object failed, to be tried again", "namespace", k.ns, "object", k.name, "failures", tries, "err", err)

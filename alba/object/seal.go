@@ -17,8 +17,13 @@ import (
 // MasterKeySize is the length of a master key in bytes.
 const MasterKeySize = 32
 
-// ErrKey: the master key is missing, or is none.
-var ErrKey = errors.New("no master key")
+var (
+	// ErrKey: the master key is missing, or is none.
+	ErrKey = errors.New("no master key")
+	// ErrSeal: a seal does not hold. The bytes are verified before, so it is the
+	// key that is another one, or somebody has made them.
+	ErrSeal = errors.New("the seal does not hold: other bytes, or another key")
+)
 
 // Kinds of block. Numbers are stored.
 const (
@@ -69,6 +74,24 @@ func (s *sealer) init(scheme preset.Scheme, namespace uint64, id manifest.Object
 	return nil
 }
 
+// KeyCheckSize is the length of a check value in bytes.
+const KeyCheckSize = 32
+
+// keyCheckInfo sets check values apart from the keys of objects.
+const keyCheckInfo = "openvstorage key check 1"
+
+// KeyCheck returns the check value of a master key in a backend: the same for the
+// same key, another for any other, and nothing that the key can be found by. Other
+// backends have other values of the key.
+func KeyCheck(master []byte, backend [16]byte) (check [KeyCheckSize]byte, err error) {
+	if len(master) != MasterKeySize {
+		return check, fmt.Errorf("%w: %d bytes, not %d", ErrKey, len(master), MasterKeySize)
+	}
+	b, err := hkdf.Key(sha256.New, master, backend[:], keyCheckInfo, len(check))
+	copy(check[:], b)
+	return check, err
+}
+
 // overhead returns what sealing adds to a block.
 func (s *sealer) overhead() uint32 {
 	if s.aead == nil {
@@ -105,7 +128,7 @@ func (s *sealer) open(dst, p []byte, chunk, block uint32, kind byte, length int)
 	s.place(chunk, block, kind, length)
 	out, err := s.aead.Open(dst, s.nonce[:], p, s.aad[:])
 	if err != nil {
-		return dst, fmt.Errorf("%w: the seal of block %d of chunk %d does not hold: other bytes, or another key", backend.ErrCorrupt, int32(block), chunk)
+		return dst, fmt.Errorf("%w: block %d of chunk %d: %w", backend.ErrCorrupt, int32(block), chunk, ErrSeal)
 	}
 	return out, nil
 }

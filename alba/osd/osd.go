@@ -117,9 +117,12 @@ type Usage struct {
 	// Room is how much puts may take before the disk is full. Disks of one
 	// machine with the same Shared, unless it is 0, are on one file system: what
 	// one takes the others do not have.
-	Room     uint64
-	Shared   uint64
-	Keys     uint64
+	Room   uint64
+	Shared uint64
+	Keys   uint64
+	// Absent is how many of the keys have values that are known to be gone. Stat does
+	// not find those.
+	Absent   uint64
 	Full     bool // it refuses puts
 	ReadOnly error
 }

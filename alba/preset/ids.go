@@ -19,7 +19,8 @@ const (
 	CompressionLZ4  Compression = 3
 )
 
-// Cipher names how a block is sealed. Numbers are stored.
+// Cipher names how a block is sealed. Numbers are stored, and grow with strength: a
+// manifest whose cipher is below that of its namespace's preset is refused.
 type Cipher uint8
 
 // Ciphers.

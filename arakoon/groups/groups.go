@@ -52,6 +52,8 @@ type Options struct {
 	ID     uuid.UUID
 	Ledger Ledger
 	Logger *slog.Logger
+	// OnFull is called again and again while a group waits for room; must not block.
+	OnFull func(error)
 }
 
 // Sizes of a group of one that runs beside others in a process: little memory,
@@ -161,7 +163,7 @@ func (g *Groups) openNodes(specs []Spec, existing bool) error {
 				FS: g.opt.FS, Dir: g.dir(s.Name), Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: 1,
 				Functions: s.Functions, Existing: existing,
 				SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
-				Logger: g.opt.Logger.With("group", s.Name),
+				Logger: g.opt.Logger.With("group", s.Name), OnFull: g.opt.OnFull,
 			})
 		})
 	}

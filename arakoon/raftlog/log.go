@@ -80,12 +80,16 @@ type Log struct {
 	unnamed bool  // changes of names have not been synced: what is called spare is not to be written
 	err     error // what made the log fail
 	syncs   atomic.Uint64
+	begun   atomic.Uint64 // segments
 
 	marks       disk.File
 	marksBroken bool // a write or a sync of it failed: another takes its place with the next segment
 	markBuf     []byte
 
 	stateDurable uint64 // as the marks say
+
+	// unsure is a segment that may have its name and was not gone on with.
+	unsure struct{ number, incarnation uint64 }
 
 	spare    spare
 	preparer sync.WaitGroup
@@ -362,6 +366,9 @@ func (l *Log) Behind(index uint64) (bytes int64) {
 
 // Syncs is how many rounds were made durable.
 func (l *Log) Syncs() uint64 { return l.syncs.Load() }
+
+// Begun is how many segments this opening of the log has begun.
+func (l *Log) Begun() uint64 { return l.begun.Load() }
 
 // Err is what made the log fail, or nil.
 func (l *Log) Err() error {

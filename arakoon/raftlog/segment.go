@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"openvstorage/internal/disk"
 	"openvstorage/internal/wal"
@@ -52,8 +53,10 @@ func roundUp(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize
 
 // spare is a file that waits to become a segment.
 type spare struct {
-	mu   sync.Mutex // held while the file is prepared
-	file disk.File
+	mu    sync.Mutex // held while the file is prepared
+	file  disk.File
+	lacks bool // it could not be made the last time
+	tried time.Time
 }
 
 func (s *spare) take() disk.File {
@@ -64,38 +67,50 @@ func (s *spare) take() disk.File {
 	return f
 }
 
-// prepareSpare begins, once the segment is half full, to write the next one's
-// file, so that no append waits for it.
+// prepareSpare begins to write the next segment's file, so that no append waits for
+// it. It is also the log's reserve on a full disk, so it is made as early as may be.
 func (l *Log) prepareSpare() {
-	if l.pos < l.current.size/2 || l.unnamed || !l.spare.mu.TryLock() {
+	if l.unnamed || !l.spare.mu.TryLock() {
 		return
 	}
 	if l.spare.file != nil {
 		l.spare.mu.Unlock()
 		return
 	}
+	if l.spare.lacks && l.pos < l.current.size/2 && time.Since(l.spare.tried) < spareAgain {
+		l.spare.mu.Unlock()
+		return
+	}
+	l.spare.tried = time.Now()
 	l.preparer.Go(func() {
 		defer l.spare.mu.Unlock()
 		// Without a spare the segment's file is made when it is needed.
-		if f, err := l.makeSpare(l.opt.SegmentBytes); err == nil {
-			l.spare.file = f
+		f, err := l.openSpare()
+		if err == nil {
+			if err = grow(f, l.opt.SegmentBytes); err != nil {
+				_ = f.Close() // it is opened again
+			} else {
+				l.spare.file = f
+			}
 		}
+		l.spare.lacks = err != nil
 	})
 }
 
-// makeSpare opens or makes the spare file and writes it up to a size. One that
-// is longer than any segment has nothing that anybody wants, and is cut.
-func (l *Log) makeSpare(size int64) (disk.File, error) {
+// spareAgain is how long no spare is tried for when one could not be made and is
+// not needed soon.
+const spareAgain = time.Second
+
+// openSpare opens or makes the spare file. One that is longer than any segment has
+// nothing that anybody wants, and is cut.
+func (l *Log) openSpare() (disk.File, error) {
 	f, err := l.opt.FS.OpenFile(path.Join(l.opt.Dir, spareName), disk.Write|disk.Create, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	have, err := f.Size()
 	if err == nil && have > SegmentMax {
-		err = f.Truncate(size)
-	}
-	if err == nil {
-		err = grow(f, size)
+		err = f.Truncate(l.opt.SegmentBytes)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -103,12 +118,20 @@ func (l *Log) makeSpare(size int64) (disk.File, error) {
 	return f, nil
 }
 
+// grow writes a file up to a size. If there is no room for that, it stays as long
+// as it was.
 func grow(f disk.File, size int64) error {
 	have, err := f.Size()
 	if err != nil || have >= size {
 		return err
 	}
-	return f.Prewrite(have, size-have)
+	if err = f.Allocate(have, size-have); err == nil {
+		err = f.Prewrite(have, size-have)
+	}
+	if disk.CauseOf(err) == disk.Full {
+		err = errors.Join(err, f.Truncate(have))
+	}
+	return err
 }
 
 // roll begins a new segment. If that fails before the file has its name, nothing
@@ -133,10 +156,22 @@ func (l *Log) roll(records []record) error {
 // rollOnce begins a new segment: what the log must know by itself, then records,
 // all synced before the file has its name.
 func (l *Log) rollOnce(records []record) (named bool, err error) {
-	number := uint64(1)
+	number, incarnation := uint64(1), rand.Uint64()
 	if l.current != nil {
 		number = l.current.number + 1
 	}
+	again := l.unsure.number == number
+	if again { // it may be noted, and the file of that name must be the one that is
+		incarnation = l.unsure.incarnation
+	}
+	defer func() {
+		// Nothing that a failed attempt has written may be taken for a later one's.
+		if err != nil && !named && again && disk.CauseOf(err).Passes() {
+			if e := l.opt.FS.Remove(path.Join(l.opt.Dir, spareName)); e != nil && !errors.Is(e, fs.ErrNotExist) {
+				named, err = true, errors.Join(err, e)
+			}
+		}
+	}()
 	marker := l.index.marker
 	known := []record{{kind: kindMark}, {kind: kindMarker, marker: &marker}}
 	if !raft.IsEmptyHardState(l.hard) {
@@ -148,15 +183,15 @@ func (l *Log) rollOnce(records []record) (named bool, err error) {
 	for _, r := range records {
 		size += int64(r.size())
 	}
-	size = max(roundUp(size)+blockSize, l.opt.SegmentBytes)
-	if size > SegmentMax {
-		return false, fmt.Errorf("%s: a segment of %d bytes is wanted, the limit is %d", l.opt.Dir, size, SegmentMax)
+	least := roundUp(size) + blockSize
+	if least > SegmentMax {
+		return false, fmt.Errorf("%s: a segment of %d bytes is wanted, the limit is %d", l.opt.Dir, least, SegmentMax)
 	}
-	f, err := l.begin(size)
+	f, size, err := l.begin(least)
 	if err != nil {
 		return false, err
 	}
-	s, places, err := l.fill(f, number, size, records)
+	s, places, err := l.fill(f, number, incarnation, size, records)
 	if err == nil {
 		err = l.opt.FS.Rename(path.Join(l.opt.Dir, spareName), s.path)
 	}
@@ -168,12 +203,14 @@ func (l *Log) rollOnce(records []record) (named bool, err error) {
 		// begins, so nothing more may go to the current one. If the sync has not
 		// begun, the next segment takes this one's name.
 		l.broken = true
-		return disk.SyncBegun(err), errors.Join(err, f.Close())
+		return disk.SyncBegun(err) && !l.againLater(s, err), errors.Join(err, f.Close())
 	}
 	if err := l.leaveNote(s, l.seq+1); err != nil {
-		return true, errors.Join(fmt.Errorf("%s: %w", l.opt.Marks, err), f.Close())
+		l.broken = true
+		return !l.againLater(s, err), errors.Join(fmt.Errorf("%s: %w", l.opt.Marks, err), f.Close())
 	}
 	l.current, l.broken, l.unnamed = s, false, false
+	l.begun.Add(1)
 	l.wrote(blockSize, len(records))
 	l.mu.Lock()
 	l.segments[number] = s
@@ -184,26 +221,55 @@ func (l *Log) rollOnce(records []record) (named bool, err error) {
 	return true, nil
 }
 
-// begin returns the file for a segment.
-func (l *Log) begin(size int64) (disk.File, error) {
+// againLater reports whether a segment that has its name is to be begun again, for
+// want of room: another file, whole, will take that name, durably, before anything in
+// it is answered for. Whichever of them a restart finds ends the current segment in
+// the same place.
+func (l *Log) againLater(s *segment, err error) bool {
+	if disk.CauseOf(err) != disk.Full {
+		return false
+	}
+	l.unsure.number, l.unsure.incarnation = s.number, s.incarnation
+	return true
+}
+
+// fewBytes is what a segment has beyond what it must have where there is no room
+// for a whole one.
+const fewBytes = 64 << 10
+
+// begin returns the file for a segment, and how long that is: as SegmentBytes says,
+// or on a full disk what there is, but no less than least.
+func (l *Log) begin(least int64) (f disk.File, size int64, err error) {
 	if l.unnamed {
 		if err := l.opt.FS.SyncDir(l.opt.Dir); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		l.unnamed = false
 	}
-	if f := l.spare.take(); f != nil {
-		if err := grow(f, size); err != nil {
-			return nil, errors.Join(err, f.Close())
+	if f = l.spare.take(); f == nil {
+		if f, err = l.openSpare(); err != nil {
+			return nil, 0, err
 		}
-		return f, nil
 	}
-	return l.makeSpare(size)
+	for _, want := range []int64{l.opt.SegmentBytes, least + fewBytes, least} {
+		size = max(want, least)
+		if err = grow(f, size); disk.CauseOf(err) != disk.Full {
+			break
+		}
+		if have, e := f.Size(); e == nil && have >= least+fewBytes {
+			size, err = have/blockSize*blockSize, nil // a part of a spare
+			break
+		}
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, size, nil
 }
 
 // fill makes a file a segment that has no name yet.
-func (l *Log) fill(f disk.File, number uint64, size int64, records []record) (*segment, []place, error) {
-	s := &segment{file: f, path: path.Join(l.opt.Dir, segmentName(number)), number: number, incarnation: rand.Uint64(), size: size, version: Version}
+func (l *Log) fill(f disk.File, number, incarnation uint64, size int64, records []record) (*segment, []place, error) {
+	s := &segment{file: f, path: path.Join(l.opt.Dir, segmentName(number)), number: number, incarnation: incarnation, size: size, version: Version}
 	places := l.encode(records, s, blockSize)
 	header := appendHeader(nil, headerOf{l.opt.Cluster, l.opt.Member, s.number, s.incarnation, s.size})
 	if _, err := f.WriteAt(header, 0); err != nil {
@@ -246,8 +312,18 @@ func (l *Log) recycle(gone []*segment) error {
 		}
 		return nil
 	}
+	free := kept == nil
 	if kept != nil {
 		_ = kept.Close()
+		if disk.CauseOf(err) == disk.Full {
+			e := l.opt.FS.Remove(path.Join(l.opt.Dir, spareName))
+			free = e == nil || errors.Is(e, fs.ErrNotExist)
+		}
+	}
+	if disk.CauseOf(err) == disk.Full && free {
+		// Old names may be there again after a power cut, and what they lead to is
+		// never written over.
+		return nil
 	}
 	if disk.SyncBegun(err) {
 		return l.fail(err)

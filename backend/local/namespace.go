@@ -203,7 +203,7 @@ const stageChunk = 1 << 20
 // it fails, nothing is left.
 func (n *namespace) stage(ctx context.Context, name string, data []byte, v backend.Version) (string, error) {
 	tmp := path.Join(n.s.dir, tmpName, strconv.FormatUint(n.s.temps.Add(1), 10))
-	f, err := n.s.fs.OpenFile(tmp, disk.Write|disk.Create|disk.Exclusive|direct(data), 0o644)
+	f, err := n.s.fs.OpenFile(tmp, disk.Write|disk.Create|disk.Exclusive|direct(data), 0o600)
 	if err != nil {
 		return "", err
 	}

@@ -91,7 +91,7 @@ func (s *Store) CreateNamespace(ctx context.Context, name string) error {
 	}
 	sp := s.newSpace(name)
 	sp.counted = true
-	if err := s.fs.MkdirAll(sp.dir, 0o755); err != nil {
+	if err := s.fs.MkdirAll(sp.dir, 0o700); err != nil {
 		return failure("create namespace "+name, err)
 	}
 	if err := s.syncDir(s.dir); err != nil {

@@ -101,7 +101,7 @@ func Open(fsys disk.FS, dir string, o Options) (*Store, error) {
 }
 
 func (s *Store) claim() error {
-	if err := s.fs.MkdirAll(s.dir, 0o755); err != nil {
+	if err := s.fs.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
 	if err := s.fs.SyncDir(path.Dir(s.dir)); err != nil {
@@ -115,7 +115,7 @@ func (s *Store) claim() error {
 	if err := s.fs.RemoveAll(path.Join(s.dir, tmpName)); err != nil {
 		return err
 	}
-	if err := s.fs.MkdirAll(path.Join(s.dir, tmpName), 0o755); err != nil {
+	if err := s.fs.MkdirAll(path.Join(s.dir, tmpName), 0o700); err != nil {
 		return err
 	}
 	entries, err := s.fs.ReadDir(s.dir)
@@ -175,7 +175,7 @@ func (s *Store) checkRecord() error {
 func (s *Store) writeRecord(name string) error {
 	b := format.AppendHeader(nil, format.Header{Kind: format.KindDirectory, Version: version, MinReader: version})
 	tmp := path.Join(s.dir, tmpName, "store")
-	f, err := s.fs.OpenFile(tmp, disk.Write|disk.Create|disk.Exclusive, 0o644)
+	f, err := s.fs.OpenFile(tmp, disk.Write|disk.Create|disk.Exclusive, 0o600)
 	if err != nil {
 		return err
 	}

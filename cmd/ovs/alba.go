@@ -24,10 +24,11 @@ func (a *app) albaStatus() *cobra.Command {
 		Short: "show disks, fill and health, and how many more disks may die",
 		Long: `ovs alba backend status says how the backend is.
 
-Health is "ok" if every disk is there and every object has its full width;
-"degraded" if something is missing and nothing is lost; "unreadable" if more
-disks are missing than an object can bear, or if one of the managers does not
-know a namespace that another knows. The reasons say what is missing.`,
+Health is "ok" if every disk is there and does what it should, and every object
+has its full width; "degraded" if something is not as it should be and all can be
+read; "unreadable" if something cannot be read now: an object has too few
+fragments on disks that are there, a read failed, or one of the managers does not
+know a namespace that another knows. The reasons say what.`,
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -54,9 +55,15 @@ func writeStatus(w io.Writer, s albahere.Status) {
 		row("reason", "%s", reason)
 	}
 	row("disks", "%d, %d missing", s.Disks, s.Missing)
+	if there := s.Disks - s.Missing; s.FileSystems > 0 && s.FileSystems < there {
+		row("file systems", "%d for %d disks: those on one are lost together", s.FileSystems, there)
+	}
 	row("disks that may die", "%s", mayDie(s.MayDie))
 	row("objects", "%d in %d namespaces", s.Objects, s.Namespaces)
 	row("objects below full width", "%d", s.Narrow)
+	for _, g := range s.Groups {
+		row("group", "%s: %s", g.Name, g.State)
+	}
 	row("size", "%s", human(s.Size))
 	row("stored", "%s in fragments", human(s.Stored))
 	row("used", "%s of %s%s", human(s.Used), human(s.Capacity), percent(s.Used, s.Capacity))
@@ -64,7 +71,24 @@ func writeStatus(w io.Writer, s albahere.Status) {
 	row("made again", "%d fragments, %s", m.Repaired, human(m.RepairedBytes))
 	row("to be made again", "%d objects wait for a repair, %d for a disk that can take a fragment, %d for disks to read from", m.Waiting, m.NoPlace, m.Unreadable)
 	row("deleted", "%d fragments, %d of them orphans", m.Deleted, m.Orphans)
-	row("scrubbed", "%d fragments, %d bad or missing, by reads too", m.Scrubbed, m.Bad)
+	row("scrubbed", "%d fragments, %s, %d bad or missing, by reads too", m.Scrubbed, human(m.ScrubbedBytes), m.Bad)
+	row("scrub", "%s", scrubText(s.Scrub))
+}
+
+// scrubText says how far the scrub is.
+func scrubText(s albahere.Scrub) string {
+	if s.Seconds == 0 {
+		return "off"
+	}
+	if s.Began == nil || s.Ends == nil {
+		return "not begun"
+	}
+	last := "none yet"
+	if s.Ended != nil {
+		last = when(*s.Ended)
+	}
+	return fmt.Sprintf("%s of %s%s, %d bad, since %s, to end by %s; last whole round: %s",
+		human(s.Bytes), human(s.Of), percent(s.Bytes, s.Of), s.Bad, when(*s.Began), when(*s.Ends), last)
 }
 
 // mayDie says what the number of disks that may die means.

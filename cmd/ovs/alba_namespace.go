@@ -29,9 +29,9 @@ func (a *app) namespaceList() *cobra.Command {
 				return err
 			}
 			return a.printShort(list, func(w io.Writer) {
-				fmt.Fprintln(w, "NAMESPACE\tVDISK\tPRESET\tOBJECTS\tSIZE\tSTORED")
+				fmt.Fprintln(w, "NAMESPACE\tVDISK\tPRESET\tOBJECTS\tSIZE\tSTORED\tSTATE")
 				for _, n := range list {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", n.Name, orDash(n.VDisk), n.Preset, n.Objects, human(n.Size), human(n.Stored))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", n.Name, orDash(n.VDisk), orDash(n.Preset), n.Objects, human(n.Size), human(n.Stored), n.State)
 				}
 			})
 		},
@@ -64,6 +64,10 @@ func writeNamespace(w io.Writer, n control.Namespace) {
 	}
 	row("namespace", "%s", n.Name)
 	row("vdisk", "%s", orDash(n.VDisk))
+	row("state", "%s", n.State)
+	if n.Reason != "" {
+		row("reason", "%s", n.Reason)
+	}
 	row("preset", "%s", n.Preset)
 	row("number", "%d, on NSM host %d", n.Number, n.Host)
 	row("created", "%s", when(n.Created))

@@ -105,6 +105,7 @@ func writeObject(w io.Writer, o albahere.Object) {
 	row("id", "%s", o.ID)
 	row("size", "%s (%d bytes)", human(o.Size), o.Size)
 	row("stored", "%s in fragments", human(o.Stored))
+	row("state", "%s", o.State)
 	row("policy", "%s", o.Policy)
 	row("width", "%s", width(o))
 	row("version", "%d", o.Version)

@@ -3,8 +3,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -44,9 +48,33 @@ func writeOSDs(w io.Writer, list []albahere.OSD) {
 	}
 	for _, o := range list {
 		if o.Reason != "" {
-			fmt.Fprintf(w, "disk %d is %s: %s\n", o.Number, o.State, o.Reason)
+			fmt.Fprintf(w, "disk %d is %s: %s%s\n", o.Number, o.State, o.Reason, since(o.Since))
 		}
 	}
+	writeShared(w, list)
+}
+
+// writeShared says which disks are on one file system.
+func writeShared(w io.Writer, list []albahere.OSD) {
+	on := make(map[string][]string)
+	for _, o := range list {
+		if o.FileSystem != "" {
+			on[o.FileSystem] = append(on[o.FileSystem], fmt.Sprint(o.Number))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(on)) {
+		if len(on[name]) > 1 {
+			fmt.Fprintf(w, "disks %s are on one file system: what is left of it they have together, and they are lost together\n", strings.Join(on[name], ", "))
+		}
+	}
+}
+
+// since says since when something is so, if that is known.
+func since(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return ", since " + when(*t)
 }
 
 func (a *app) osdShow() *cobra.Command {
@@ -73,8 +101,12 @@ func (a *app) osdShow() *cobra.Command {
 	}
 }
 
+// allowUnmountedUsage is what --allow-unmounted does for a new ASD.
+const allowUnmountedUsage = "make it also in a directory that looks like a mount point with nothing mounted"
+
 func (a *app) osdAdd() *cobra.Command {
-	return &cobra.Command{
+	allow := false
+	c := &cobra.Command{
 		Use:   "add [DIR]",
 		Short: "make an ASD in an empty directory and take it into the backend",
 		Long: `ovs alba osd add makes an ASD in DIR, the mount of a disk or another empty
@@ -95,17 +127,20 @@ directory. New fragments go where there is room; old ones stay where they are.`,
 			if err != nil {
 				return err
 			}
-			o, err := client.AddOSD(c.Context(), dir)
+			o, err := client.AddOSD(c.Context(), dir, allow)
 			if err != nil {
 				return err
 			}
 			return a.printOSD(o)
 		},
 	}
+	c.Flags().BoolVar(&allow, "allow-unmounted", false, allowUnmountedUsage)
+	return c
 }
 
 func (a *app) osdReplace() *cobra.Command {
 	var dir string
+	allow := false
 	c := &cobra.Command{
 		Use:   "replace DISK [--asd DIR]",
 		Short: "give a lost disk up for good and take an empty one in its place",
@@ -130,7 +165,7 @@ off first.`,
 			if err != nil {
 				return err
 			}
-			o, err := client.ReplaceOSD(c.Context(), number, dir)
+			o, err := client.ReplaceOSD(c.Context(), number, dir, allow)
 			if err != nil {
 				return err
 			}
@@ -139,6 +174,7 @@ off first.`,
 	}
 	c.Flags().StringVar(&dir, "asd", "", "make the new ASD in `DIR`, an empty directory (default: where the old one was)")
 	_ = c.MarkFlagDirname("asd")
+	c.Flags().BoolVar(&allow, "allow-unmounted", false, allowUnmountedUsage)
 	return c
 }
 
@@ -177,7 +213,7 @@ func (a *app) printOSD(o albahere.OSD) error {
 		}
 		row("disk", fmt.Sprint(o.Number))
 		row("id", o.ID.String())
-		row("state", o.State)
+		row("state", string(o.State)+since(o.Since))
 		row("reason", o.Reason)
 		row("directory", o.Dir)
 		row("node", o.Node)
@@ -186,7 +222,10 @@ func (a *app) printOSD(o albahere.OSD) error {
 		if o.Replaces != 0 {
 			row("replaces", fmt.Sprintf("disk %d", o.Replaces))
 		}
-		row("since the start", fmt.Sprintf("%d reads, %d writes, %d errors, %d corrupt", o.Reads, o.Writes, o.Errors, o.Corrupt))
+		row("since the start", fmt.Sprintf("%d reads, %d writes, %d errors, %d corrupt, %d writes refused for want of room", o.Reads, o.Writes, o.Errors, o.Corrupt, o.Refused))
+		if o.Scrub != nil {
+			row("scrub", scrubText(*o.Scrub))
+		}
 	})
 }
 

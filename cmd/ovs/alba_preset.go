@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/alba/policy"
+	"openvstorage/alba/preset"
 	"openvstorage/internal/control"
 	"openvstorage/volumedriver"
 )
@@ -85,11 +86,21 @@ func (a *app) presetShow() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = a.stdout.Write(b)
+				if _, err = a.stdout.Write(b); err == nil {
+					a.notePlain(p.Preset)
+				}
 				return err
 			}
 			return fmt.Errorf("preset %q: %w; see `ovs alba preset list`", args[0], volumedriver.ErrNotFound)
 		},
+	}
+}
+
+// notePlain says on standard error, for what is on standard output goes to a file,
+// what a preset with a cipher does not seal.
+func (a *app) notePlain(p preset.Preset) {
+	if p.Scheme.Cipher != preset.CipherNone {
+		fmt.Fprintf(a.stderr, "preset %s: %v seals what is stored; %s, in a directory that only its owner can read\n", p.Name, p.Scheme.Cipher, bufferPlain)
 	}
 }
 
@@ -115,6 +126,7 @@ those that are there keep theirs.`,
 			if err := client.CreatePreset(c.Context(), p, asDefault); err != nil {
 				return err
 			}
+			a.notePlain(p)
 			return a.done("created preset", p.Name)
 		},
 	}

@@ -84,7 +84,7 @@ func (a *app) completeOSDs() completer {
 	return a.completeFirst(func(ctx context.Context, client *control.Client) (offers []cobra.Completion) {
 		list, _ := client.OSDs(ctx) // none is offered without it
 		for _, o := range list {
-			offers = append(offers, cobra.CompletionWithDesc(strconv.FormatUint(o.Number, 10), o.State+" "+o.Dir))
+			offers = append(offers, cobra.CompletionWithDesc(strconv.FormatUint(o.Number, 10), string(o.State)+" "+o.Dir))
 		}
 		return offers
 	})

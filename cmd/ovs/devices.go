@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,8 +27,8 @@ import (
 // devices makes block devices of vDisks: NBD devices of the kernel on sockets
 // of our own server, or loop devices over the files of the mount. Which ones is
 // recorded in DIR/attachments, so that the next start makes them again, or gives
-// those that wait for it new sockets. DIR/dev/NAME is a symbolic link to the
-// device that vDisk NAME has now.
+// those that wait for it new sockets. In DIR/dev there is a symbolic link to the
+// device that a vDisk has now (linkName).
 //
 // Nothing here reads, writes or opens such a device: what waits for a device
 // waits for this process.
@@ -114,7 +113,7 @@ func (d *devices) open(ctx context.Context) error {
 		if vdisks[a.ID].Name != "" {
 			return false
 		}
-		d.unlink(a.Name) // the vDisk was deleted
+		// The vDisk was deleted.
 		if a.Kind != kindNBD {
 			d.loops.release(a)
 		} else if d.present(a) {
@@ -124,20 +123,19 @@ func (d *devices) open(ctx context.Context) error {
 		}
 		return true
 	})
+	d.sweepLinks() // directories of an older release would be in the way
 	for i := range d.list {
 		a := &d.list[i]
-		if name := vdisks[a.ID].Name; name != a.Name {
-			d.unlink(a.Name)
-			a.Name = name
-		}
+		a.Name = vdisks[a.ID].Name
 		a.size = vdisks[a.ID].Size
 		if err := d.attach(ctx, a, true); err != nil {
 			a.reason = err.Error()
 			d.logger.Error("vDisk is not attached", "vdisk", a.Name, "err", err)
 			continue
 		}
-		d.logger.Info("vDisk is attached again", "vdisk", a.Name, "device", a.Device)
+		d.logger.Info("vDisk is attached again", "vdisk", a.Name, "device", a.Device, "link", d.link(a.Name))
 	}
+	d.sweepLinks()
 	back, stop := context.WithCancel(context.WithoutCancel(ctx))
 	d.stop = stop
 	d.done.Go(func() { d.watch(back) })
@@ -164,7 +162,7 @@ func (d *devices) vdisks(ctx context.Context) (map[uuid.UUID]volumedriver.Info, 
 // recorded, and the device may be there still.
 func (d *devices) attach(ctx context.Context, a *attachment, again bool) (err error) {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("vDisk %s: block devices are made by root; start `ovs up` as root", a.Name)
+		return fmt.Errorf("vDisk %s: block devices are made by root; start `ovs up` as root (the service: with devices.conf)", a.Name)
 	}
 	if a.Kind == kindNBD {
 		err = d.kernel.attach(ctx, a, again)
@@ -174,13 +172,7 @@ func (d *devices) attach(ctx context.Context, a *attachment, again bool) (err er
 	if err != nil {
 		return fmt.Errorf("vDisk %s: %w", a.Name, err)
 	}
-	link := d.link(a.Name)
-	err = os.MkdirAll(filepath.Dir(link), 0o755)
-	if err == nil {
-		draft := link + ".new"
-		_ = os.Remove(draft)
-		err = cmp.Or(os.Symlink(a.Device, draft), os.Rename(draft, link))
-	}
+	err = d.setLink(*a)
 	if err != nil && !again { // one that is in use stays
 		err = errors.Join(err, d.take(*a))
 	}
@@ -201,18 +193,6 @@ func (d *devices) take(a attachment) error {
 	return d.loops.detach(a)
 }
 
-func (d *devices) link(name string) string { return filepath.Join(d.dir, linksDir, name) }
-
-// unlink removes a link, and the directories that are empty then.
-func (d *devices) unlink(name string) {
-	_ = os.Remove(d.link(name))
-	for dir := filepath.Dir(name); dir != "."; dir = filepath.Dir(dir) {
-		if os.Remove(d.link(dir)) != nil {
-			return
-		}
-	}
-}
-
 // Attach implements control.Devices. One that is attached is returned as it is,
 // if it is asked for in the same way.
 func (d *devices) Attach(ctx context.Context, name string, opt control.AttachOptions) (control.Attachment, error) {
@@ -228,6 +208,9 @@ func (d *devices) Attach(ctx context.Context, name string, opt control.AttachOpt
 	}
 	if d.stopped {
 		return control.Attachment{}, errDevicesStopped
+	}
+	if err := d.followAll(ctx); err != nil {
+		return control.Attachment{}, err
 	}
 	i := d.find(info.ID)
 	if i >= 0 {
@@ -259,8 +242,8 @@ func (d *devices) Attach(ctx context.Context, name string, opt control.AttachOpt
 	a.reason = ""
 	if err := d.write(); err != nil {
 		err = errors.Join(err, d.take(*a))
-		d.unlink(a.Name)
 		d.list = slices.Delete(d.list, i, i+1)
+		d.sweepLinks()
 		return control.Attachment{}, err
 	}
 	return d.show(*a), nil
@@ -303,6 +286,9 @@ func (d *devices) Detach(ctx context.Context, name string, force bool) error {
 	if d.stopped {
 		return errDevicesStopped
 	}
+	if err := d.followAll(ctx); err != nil {
+		return err
+	}
 	i := d.find(info.ID)
 	if i < 0 {
 		return fmt.Errorf("vDisk %s is not attached: %w", name, volumedriver.ErrNotFound)
@@ -316,8 +302,8 @@ func (d *devices) Detach(ctx context.Context, name string, force bool) error {
 			return err
 		}
 	}
-	d.unlink(a.Name)
 	d.list = slices.Delete(d.list, i, i+1)
+	d.sweepLinks()
 	return d.write()
 }
 
@@ -359,9 +345,12 @@ func usersText(users []blockdev.User) string {
 }
 
 // Attached implements control.Devices.
-func (d *devices) Attached(context.Context) ([]control.Attachment, error) {
+func (d *devices) Attached(ctx context.Context) ([]control.Attachment, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.followAll(ctx); err != nil {
+		d.logger.Warn("attached vDisks may have other names by now", "err", err)
+	}
 	list := make([]control.Attachment, len(d.list))
 	for i := range d.list {
 		d.notice(&d.list[i])

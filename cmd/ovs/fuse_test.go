@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openvstorage/backend"
+	"openvstorage/fusefs"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/volumedriver"
@@ -27,6 +28,19 @@ import (
 
 // mountWhole opens the system on a disk and mounts it, until end is called.
 func mountWhole(t *testing.T, d disk.FS) (h *whole, dir string, end func()) {
+	t.Helper()
+	h, m, dir := mountOf(t, d)
+	return h, dir, func() {
+		if err := m.Unmount(context.Background()); err != nil {
+			_ = unix.Unmount(dir, unix.MNT_DETACH)
+			t.Error(err)
+		}
+		_ = h.Close(context.Background())
+	}
+}
+
+// mountOf opens the system on a disk and mounts it.
+func mountOf(t *testing.T, d disk.FS) (h *whole, m *fusefs.FS, dir string) {
 	t.Helper()
 	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil || os.Geteuid() != 0 {
 		t.Skip("needs root and /dev/fuse")
@@ -38,17 +52,10 @@ func mountWhole(t *testing.T, d disk.FS) (h *whole, dir string, end func()) {
 		t.Fatal(err)
 	}
 	dir = t.TempDir()
-	m, err := mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil)
-	if err != nil {
+	if m, err = mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil); err != nil {
 		t.Fatal(errors.Join(err, h.Close(context.Background())))
 	}
-	return h, dir, func() {
-		if err := m.Unmount(context.Background()); err != nil {
-			_ = unix.Unmount(dir, unix.MNT_DETACH)
-			t.Error(err)
-		}
-		_ = h.Close(context.Background())
-	}
+	return h, m, dir
 }
 
 // A vDisk made, written and deleted through the mount, over all the layers.

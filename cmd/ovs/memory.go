@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"os"
 	"runtime/debug"
+	"time"
 )
 
 // Parts of the memory limit, in bytes.
@@ -20,6 +22,36 @@ const (
 // too low, and never makes anything fail. Who sets GOMEMLIMIT knows better.
 func limitMemory(f upFlags) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(int64(f.mapCache) + int64(f.uploads)*uploadMemory + otherMemory)
+		debug.SetMemoryLimit(memoryLimit(f, 0))
+	}
+}
+
+// memoryLimit is the limit while clients hold so much. It moves in steps, as to
+// set it stops the world for an instant.
+func memoryLimit(f upFlags, clients int64) int64 {
+	const step = 32 << 20
+	return int64(f.mapCache) + int64(f.uploads)*uploadMemory + otherMemory + clients/step*step
+}
+
+// followClients raises the limit by what clients of NBD hold, until ctx ends.
+// That is bounded by limits of its own, and no garbage: counted in, the limit
+// would be passed for as long as they hold it, and Go would collect without end.
+func followClients(ctx context.Context, f upFlags, held func() int64) {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	const every = time.Second
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for last := memoryLimit(f, 0); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if limit := memoryLimit(f, held()); limit != last {
+			debug.SetMemoryLimit(limit)
+			last = limit
+		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 
@@ -28,8 +29,10 @@ func newMetricsServer(list []prometheus.Collector, logger *slog.Logger) (*http.S
 		MaxRequestsInFlight: 4,
 		Timeout:             10 * time.Second,
 	}))
+	conns := scrapers{max: scrapersMax, conns: map[net.Conn]scraper{}}
 	return &http.Server{
 		Handler:           mux,
+		ConnState:         conns.state,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -61,17 +64,19 @@ var (
 	nbdInFlight    = nbdDesc("in_flight", "Requests that wait for something now.")
 	nbdBuffers     = nbdDesc("buffer_bytes", "Payload and socket buffers in use now.")
 	nbdIdle        = nbdDesc("idle_buffer_bytes", "Free buffers kept for later requests.")
+	nbdHeld        = nbdDesc("held_bytes", "All memory that is held for clients now: buffers in use and free, connections, workers.")
+	nbdStacks      = nbdDesc("stack_bytes", "About what the stacks of their goroutines take.")
 
 	nbdClientsLimit = nbdDesc("connections_limit", "Connections there may be.")
-	nbdMemoryLimit  = nbdDesc("request_bytes_limit", "Payload bytes that waiting requests may hold.")
-	nbdMemory       = nbdDesc("request_bytes", "Payload bytes that waiting requests hold now.")
+	nbdMemoryLimit  = nbdDesc("request_bytes_limit", "Bytes that all connections may hold, but for what each may always have.")
+	nbdMemory       = nbdDesc("request_bytes", "Bytes of buffers that requests under way and replies not taken hold now.")
 )
 
 // Describe implements prometheus.Collector.
 func (nbdCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		nbdAccepted, nbdRefused, nbdFailed, nbdHungUp, nbdOutliving, nbdConnections, nbdRequests, nbdRead, nbdWritten,
-		nbdErrors, nbdRounds, nbdInFlight, nbdBuffers, nbdIdle, nbdClientsLimit, nbdMemoryLimit, nbdMemory,
+		nbdErrors, nbdRounds, nbdInFlight, nbdBuffers, nbdIdle, nbdHeld, nbdStacks, nbdClientsLimit, nbdMemoryLimit, nbdMemory,
 	} {
 		out <- d
 	}
@@ -102,6 +107,8 @@ func (c nbdCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(nbdInFlight, s.InFlight)
 	gauge(nbdBuffers, s.BufferBytes)
 	gauge(nbdIdle, s.IdleBytes)
+	gauge(nbdHeld, s.Held)
+	gauge(nbdStacks, s.Stacks)
 	limits := c.server.Limits()
 	gauge(nbdClientsLimit, int64(limits.Connections))
 	gauge(nbdMemoryLimit, limits.ServerBytes)

@@ -3,9 +3,7 @@ package main
 import (
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -39,35 +37,5 @@ func TestNotify(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "none"))
 	if err := notify(stateReady); err == nil {
 		t.Error("nobody was told, and no error")
-	}
-}
-
-// The unit is one that systemd takes, but for where the program lies.
-func TestUnit(t *testing.T) {
-	analyze, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skip("no systemd here")
-	}
-	unit, err := os.ReadFile("../../scripts/systemd/ovs.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.ReplaceAll(string(unit), "/usr/local/bin/ovs", program)
-	name := filepath.Join(t.TempDir(), "ovs.service")
-	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command(analyze, "verify", "--man=no", name).CombinedOutput()
-	for _, line := range strings.Split(string(out), "\n") {
-		if strings.Contains(line, "ovs.service") {
-			t.Error(line)
-		}
-	}
-	if err != nil {
-		t.Logf("systemd-analyze: %v: %s", err, out)
 	}
 }

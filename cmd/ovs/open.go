@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/alba/preset"
 	"openvstorage/arakoon/groups"
 	"openvstorage/arakoon/registrykeys"
 	"openvstorage/arakoon/treekeys"
@@ -22,6 +24,7 @@ import (
 	"openvstorage/nbd"
 	"openvstorage/volumedriver"
 	"openvstorage/volumedriver/registry"
+	"openvstorage/writebuffer"
 )
 
 // openHost opens the vDisks of a data directory. A variable, so that tests of
@@ -38,6 +41,7 @@ type embedded struct {
 	fs       disk.FS
 	local    string // the backend's directory, if it is one
 	registry *registry.Registry
+	lacked   atomic.Pointer[volumedriver.Host] // who gives up room, once it is open
 }
 
 // store is a backend that can be closed.
@@ -53,6 +57,7 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 			err = errors.Join(err, e.closeStores())
 		}
 	}()
+	makeRoom(o.fs, o.dir, o.logger)
 	kind, err := backendKind(o)
 	if err != nil {
 		return nil, err
@@ -85,12 +90,15 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 	}
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
 		FS: o.fs, Dir: o.dir.Path,
-		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads,
+		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, OpenFiles: o.files.Buffer,
 		Backend: e.backend, Registry: e.registry, Owner: owner(), Reached: reached, Logger: o.logger,
+		OnScarce: e.giveUp,
 	})
 	if err != nil {
 		return nil, err
 	}
+	e.lacked.Store(e.Host)
+	keepReserve(o.dir, o.logger)
 	e.groups.Watch(groups.Witness{Group: registryGroup, Name: reachedWitness, Value: func() []byte { return e.Host.Reached().Append([]byte{}) }})
 	return e, e.settleReached(ctx, reached)
 }
@@ -175,7 +183,7 @@ func (e *embedded) openGroups(ctx context.Context, o hostOptions, kind string) (
 	if kind == backendALBA {
 		specs = append(specs, albahere.Specs()...)
 	}
-	e.groups, err = groups.Open(ctx, groups.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Ledger: o.dir, Logger: o.logger}, specs...)
+	e.groups, err = groups.Open(ctx, groups.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Ledger: o.dir, Logger: o.logger, OnFull: func(err error) { e.lacks(o, err) }}, specs...)
 	return err
 }
 
@@ -204,14 +212,37 @@ func (e *embedded) openALBA(ctx context.Context, o hostOptions) error {
 		return err
 	}
 	opt.Groups, opt.AcceptOlder = e.groups, o.acceptOlder
+	if u, err := o.fs.Statfs(o.dir.Path); err == nil {
+		opt.Leave = uint64(writebuffer.Reserve(u.Total) / 2) // the write buffer gives way before that
+	}
 	if o.tune != nil {
 		o.tune(&opt)
 	}
 	b, err := albahere.Open(ctx, opt)
-	if err == nil {
-		e.backend, e.alba = b, b
+	if err != nil {
+		return err
 	}
-	return err
+	e.backend, e.alba = b, b
+	return notePlain(ctx, b, o)
+}
+
+// notePlain tells whoever encrypts what is not: an administrator who sells or sends
+// in a disk must know that it matters which one.
+func notePlain(ctx context.Context, b *albahere.Backend, o hostOptions) error {
+	presets, err := b.Presets(ctx)
+	if err != nil {
+		return err
+	}
+	var sealed []string
+	for _, p := range presets {
+		if p.Scheme.Cipher != preset.CipherNone {
+			sealed = append(sealed, p.Name)
+		}
+	}
+	if len(sealed) > 0 {
+		o.logger.Warn("presets encrypt what is stored; "+bufferPlain, "presets", sealed, "dir", filepath.Join(o.dir.Path, "buffer"))
+	}
+	return nil
 }
 
 // openRegistry opens the registry on a group of its own. What an older release

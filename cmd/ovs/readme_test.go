@@ -185,6 +185,9 @@ func copyTree(t *testing.T, from, to string) {
 		}
 		switch top, _, _ := strings.Cut(name, "/"); {
 		case top == ".git", top == "bin", top == "data", d.Name() == "testdata":
+			if !d.IsDir() { // .git of a linked worktree
+				return nil
+			}
 			return filepath.SkipDir
 		case d.IsDir():
 			return os.MkdirAll(filepath.Join(to, name), 0o755)

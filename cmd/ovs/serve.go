@@ -13,9 +13,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/fusefs"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
+	"openvstorage/internal/descriptors"
 	"openvstorage/nbd"
 )
 
@@ -40,6 +43,7 @@ type daemon struct {
 	mount     *fusefs.FS
 	devices   *devices
 	links     []string // in the data directory, to sockets elsewhere
+	unfollow  func()   // the memory of clients
 
 	failed   chan error // a service that ended by itself
 	stopping atomic.Bool
@@ -69,21 +73,45 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(a.stderr, opt))
 }
 
+// checkMount refuses to make a data directory where something should be mounted: the
+// one that is meant is on that.
+func (d *daemon) checkMount(dir string) error {
+	point, by, ok := mountTable().Absent(dir)
+	if !ok || d.flags.alba.allowUnmounted {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, datadir.FormatFile)); err == nil {
+		return nil
+	}
+	return fmt.Errorf("data directory %s: nothing is mounted on %s, which is in %s: mount it, or make a new data directory on the disk below with --allow-unmounted", dir, point, by)
+}
+
 // start brings all up, from the directory to the services. All addresses are
 // taken before the vDisks are opened, so that a wrong one is told at once; who
 // connects early waits.
 func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	limitMemory(d.flags)
+	files, err := d.shareFiles()
+	if err != nil {
+		return err
+	}
 	written := newWritten(dir)
 	fsys := written.fs()
+	if err := d.checkMount(dir); err != nil {
+		return err
+	}
 	if d.dir, err = datadir.Open(fsys, dir); err != nil {
 		return err
 	}
+	if err := tighten(d.dir, d.logger); err != nil {
+		return err
+	}
+	makeRoom(fsys, d.dir, d.logger) // for sockets, too
 	if err := d.listen(); err != nil {
 		return err
 	}
 	d.host, err = openHost(ctx, hostOptions{
-		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads,
+		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads, files: files,
 		backend: d.flags.backend, alba: d.flags.alba, acceptOlder: d.flags.acceptOlder, logger: d.logger,
 	})
 	if err != nil {
@@ -94,6 +122,9 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}); err != nil {
 		return err
 	}
+	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
+	d.unfollow = unfollow
+	go followClients(following, d.flags, func() int64 { return d.nbd.Stats().Held })
 	d.devices = newDevices(d.host, fsys, dir, d.flags.mount, d.nbd, d.logger)
 	if d.flags.mount != "" {
 		if err := d.mountFiles(ctx); err != nil {
@@ -104,7 +135,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	d.control = control.NewServer(control.Options{
-		Host: d.host, ALBA: d.host.ALBA(), Devices: d.devices, Logger: d.logger, URIs: d.uris,
+		Host: rolledHost{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: d.devices, Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: dir, Release: release},
 	})
 	for _, l := range d.nbdLns {
@@ -118,6 +149,32 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })
 	}
 	return d.announce()
+}
+
+// shareFiles shares out how many files the process may have open, clients last.
+func (d *daemon) shareFiles() (descriptors.Budget, error) {
+	limit, err := descriptors.Raise()
+	if err != nil {
+		return descriptors.Budget{}, err
+	}
+	files, err := descriptors.Divide(limit)
+	if err != nil {
+		return files, err
+	}
+	if d.flags.nbdClients > files.Clients {
+		d.logger.Warn("fewer NBD clients than asked for: the limit of open files is low", "clients", files.Clients, "asked", d.flags.nbdClients, "limit", limit,
+			"cure", "LimitNOFILE in a unit, ulimit -n in a shell")
+		d.flags.nbdClients = files.Clients
+	}
+	return files, nil
+}
+
+// changed tells the mount that a vDisk may hold something else than before.
+func (d *daemon) changed(id uuid.UUID) error {
+	if d.mount == nil {
+		return nil
+	}
+	return d.mount.Changed(id)
 }
 
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
@@ -238,9 +295,12 @@ func (d *daemon) uris(vdisk string) []string {
 // Every step is taken, whatever the others say.
 func (d *daemon) stop() error {
 	d.stopping.Store(true)
-	var errs [6]error
+	var errs [7]error
 	if err := notify(stateStopping); err != nil {
 		d.logger.Warn("systemd was not told", "err", err)
+	}
+	if d.unfollow != nil {
+		d.unfollow()
 	}
 	if d.devices != nil { // they use the server and the mount
 		errs[5] = d.devices.close()
@@ -273,6 +333,13 @@ func (d *daemon) stop() error {
 		}
 	}
 	d.removeLinks()
+	if d.mount != nil { // nobody writes any more
+		keeping, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		if err := d.mount.Keep(keeping); err != nil {
+			errs[6] = fmt.Errorf("keep the times of files: %w", err)
+		}
+		cancel()
+	}
 	if d.host != nil {
 		// No time limit: a second signal is there for those in a hurry.
 		if err := d.host.Close(context.Background()); err != nil {

@@ -83,6 +83,7 @@ next start has to look at more.`,
 				}
 			}
 			setProcs()
+			ownersAlone()
 			return a.serve(c.Context(), dir, f)
 		},
 	}
@@ -95,8 +96,8 @@ next start has to look at more.`,
 	flags.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics on this TCP `address`, path /metrics")
 	flags.Var(&f.writeBuffer, "write-buffer", fmt.Sprintf("disk space for writes that are not in the backend yet, and for reads; at least %v", writeBufferMin))
 	flags.Var(&f.mapCache, "map-cache", fmt.Sprintf("memory for the maps of all vDisks; at least %v", mapCacheMin))
-	flags.Var(&f.nbdMemory, "nbd-memory", fmt.Sprintf("memory for requests of NBD clients that wait for something; at least %v", nbdMemoryMin))
-	flags.IntVar(&f.nbdClients, "nbd-clients", f.nbdClients, "NBD connections at once, `n` at most")
+	flags.Var(&f.nbdMemory, "nbd-memory", fmt.Sprintf("memory for NBD clients, beside 1 MiB that each may always have; at least %v", nbdMemoryMin))
+	flags.IntVar(&f.nbdClients, "nbd-clients", f.nbdClients, "NBD connections at once, `n` at most; a quarter is kept for this machine, TCP listeners share the rest, and one address has half of that")
 	flags.IntVar(&f.uploads, "uploads", f.uploads, "put `n` SCOs to the backend side by side, each of up to 16 MiB in memory")
 	flags.StringVar(&f.mount, "mount", "", "mount the vDisks as files NAME.raw on this empty `directory`, by FUSE")
 	flags.BoolVar(&f.allowOther, "allow-other", false, "let other users than the one of this process into the mount")
@@ -105,6 +106,7 @@ next start has to look at more.`,
 	flags.Lookup("fuse-memory").DefValue = "" // it is said
 	flags.StringVar(&f.backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
 	f.alba.add(flags)
+	flags.BoolVar(&f.alba.allowUnmounted, "allow-unmounted", false, "make what is new, the data directory or ASDs, also in directories that look like mount points with nothing mounted")
 	flags.BoolVar(&f.acceptOlder, "accept-older", false, "go on with a data directory that is an older copy than its disks have seen, as no newer one is left; nothing is deleted on disks until `ovs alba backend resume-deletion`")
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
 	return c

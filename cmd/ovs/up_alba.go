@@ -1,21 +1,18 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	albahere "openvstorage/alba/embedded"
-	albaobject "openvstorage/alba/object"
+	"openvstorage/alba/maintenance"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
+	"openvstorage/internal/mounts"
 	"openvstorage/internal/size"
 )
 
@@ -30,7 +27,16 @@ type albaFlags struct {
 	preset   string
 	keys     string
 	cache    size.Bytes
+	scrub    period
+
+	allowUnmounted bool
 }
+
+// mountTable reads what is mounted here. A variable, so that tests can say so.
+var mountTable = mounts.Read
+
+// scrubMin is the least that --scrub-time takes, unless it is 0.
+const scrubMin = time.Minute
 
 func (f *albaFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.asds, "asds", 0, fmt.Sprintf("make `n` ASDs under DIR/asd, in a new data directory (default %d)", albahere.DefaultASD))
@@ -38,12 +44,14 @@ func (f *albaFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.policies, "policy", nil, "`k,m,c,x` of a new data directory: k data and m parity fragments, accepted with c, at most x on a machine; may be given again, best first (default 2,1,2,3 for three disks)")
 	flags.StringVar(&f.preset, "preset", "", "`FILE` with the default preset of a new data directory, as ovs alba preset show prints one")
 	flags.StringVar(&f.keys, "keys", "", "`FILE` with master keys for presets that encrypt: lines of a number and 64 hexadecimal digits")
+	scrub := period(maintenance.ScrubTime)
+	flags.Var(&f.scrub, "scrub-time", fmt.Sprintf("read all that is on each disk back once in this `time`, such as 10d or 36h; 0 for never (default %v)", &scrub))
 	flags.Var(&f.cache, "cache", fmt.Sprintf("disk space in DIR/cache for fragments that were read, 0 for none; at least %v otherwise", cacheMin))
 }
 
 // set reports whether one was given that only a data directory with ALBA takes.
 func (f *albaFlags) set() bool {
-	return f.asds != 0 || len(f.dirs) > 0 || len(f.policies) > 0 || f.preset != "" || f.keys != "" || f.cache != 0
+	return f.asds != 0 || len(f.dirs) > 0 || len(f.policies) > 0 || f.preset != "" || f.keys != "" || f.cache != 0 || f.scrub != 0
 }
 
 func (f *albaFlags) check(command string) error {
@@ -52,6 +60,8 @@ func (f *albaFlags) check(command string) error {
 		return usagef("%s: --asds: give 1 to %d", command, albahere.MaxASDs)
 	case f.asds > 0 && len(f.dirs) > 0 && f.asds != len(f.dirs):
 		return usagef("%s: --asds %d and %d times --asd: give one of them", command, f.asds, len(f.dirs))
+	case f.scrub > 0 && time.Duration(f.scrub) < scrubMin:
+		return usagef("%s: --scrub-time %v is too short; give it at least 1m, or 0", command, &f.scrub)
 	case f.cache != 0 && f.cache < cacheMin:
 		return usagef("%s: --cache %v is too small; give it at least %v, or 0", command, f.cache, cacheMin)
 	}
@@ -66,8 +76,10 @@ func (f *albaFlags) check(command string) error {
 // options makes the backend's options of the flags.
 func (f *albaFlags) options(o hostOptions) (albahere.Options, error) {
 	opt := albahere.Options{
-		FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, ASDs: f.asds, CacheBytes: int64(f.cache), Uploads: o.uploads, Logger: o.logger,
+		FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, ASDs: f.asds, CacheBytes: int64(f.cache), Uploads: o.uploads, Descriptors: o.files.Segments, Logger: o.logger,
 	}
+	opt.Absent, opt.AllowUnmounted = mountTable().Absent, f.allowUnmounted
+	opt.Maintain.Scrub = time.Duration(f.scrub)
 	for _, dir := range f.dirs {
 		abs, err := filepath.Abs(dir)
 		if err != nil {
@@ -107,35 +119,4 @@ func readPreset(file string) (preset.Preset, error) {
 		return preset.Preset{}, fmt.Errorf("preset in %s: %w", file, err)
 	}
 	return p, nil
-}
-
-// readKeys reads master keys: lines of a number and 64 hexadecimal digits; what
-// follows a # is a comment.
-func readKeys(file string) (map[uint64][]byte, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("master keys: %w", err)
-	}
-	keys := make(map[uint64][]byte)
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	for n := 1; lines.Scan(); n++ {
-		text, _, _ := strings.Cut(lines.Text(), "#")
-		fields := strings.Fields(text)
-		if len(fields) == 0 {
-			continue
-		}
-		var number uint64
-		var key []byte
-		if len(fields) == 2 {
-			if number, err = strconv.ParseUint(fields[0], 10, 64); err == nil {
-				key, err = hex.DecodeString(fields[1])
-			}
-		}
-		if err != nil || len(key) != albaobject.MasterKeySize || number == 0 || keys[number] != nil {
-			// Not the line itself: it may be a key.
-			return nil, fmt.Errorf("master keys: %s:%d: not a new number above 0 and %d hexadecimal digits", file, n, 2*albaobject.MasterKeySize)
-		}
-		keys[number] = key
-	}
-	return keys, lines.Err()
 }

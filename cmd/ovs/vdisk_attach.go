@@ -24,7 +24,7 @@ root. The device is of one of two kinds:
         a file system on it must be mounted again.
 
 The vDisk stays attached over restarts of ` + "`ovs up`" + `, perhaps as another device:
-DIR/dev/NAME is a link to the one that it has now.`,
+DIR/dev/NAME is a link to the one that it has now ("/" in NAME is written %2F).`,
 		Args:              wants("NAME"),
 		ValidArgsFunction: a.completeNames(false),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -1,9 +1,14 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"openvstorage/internal/control"
+)
 
 func (a *app) vdiskDelete() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	c := &cobra.Command{
 		Use:               "delete NAME",
 		Short:             "remove a vDisk with its snapshots and data",
 		Args:              wants("NAME"),
@@ -13,10 +18,20 @@ func (a *app) vdiskDelete() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := client.Delete(c.Context(), args[0]); err != nil {
+			if err := forced(force, (*control.Client).Delete, (*control.Client).ForceDelete)(client, c.Context(), args[0]); err != nil {
 				return err
 			}
 			return a.done("deleted", args[0])
 		},
 	}
+	c.Flags().BoolVar(&force, "force", false, "also while it is in use: its users get errors from then on")
+	return c
+}
+
+// forced chooses between two methods.
+func forced[Method any](force bool, usual, forced Method) Method {
+	if force {
+		return forced
+	}
+	return usual
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/internal/control"
+	"openvstorage/internal/naming"
 	"openvstorage/volumedriver"
-	"openvstorage/volumedriver/registry"
 )
 
 func (a *app) vdiskImport() *cobra.Command {
@@ -48,7 +48,7 @@ that is written while it is read makes no vDisk.`,
 			if opt.format != formatAuto && opt.format != formatRaw {
 				return usagef("%s: --format %q: give auto or raw", c.CommandPath(), opt.format)
 			}
-			if err := registry.ValidateName(args[1]); err != nil {
+			if err := naming.Check(args[1]); err != nil {
 				return usagef("%s: %w", c.CommandPath(), err)
 			}
 			client, err := a.client()
@@ -83,11 +83,11 @@ const importing = ".importing"
 // leaves no room for the ending, a checksum stands for the rest of it.
 func importingName(name string) string {
 	dir, base := name[:strings.LastIndexByte(name, '/')+1], name[strings.LastIndexByte(name, '/')+1:]
-	if len(base)+len(importing) <= registry.ComponentMax && len(name)+len(importing) <= registry.NameMax {
+	if len(base)+len(importing) <= naming.ComponentMax && len(name)+len(importing) <= naming.NameMax {
 		return name + importing
 	}
 	sum := fmt.Sprintf("~%08x", crc32.Checksum([]byte(name), castagnoli))
-	keep := min(len(base), registry.ComponentMax-len(sum)-len(importing), registry.NameMax-len(dir)-len(sum)-len(importing))
+	keep := min(len(base), naming.ComponentMax-len(sum)-len(importing), naming.NameMax-len(dir)-len(sum)-len(importing))
 	if keep <= 0 {
 		return sum + importing
 	}

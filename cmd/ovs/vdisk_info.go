@@ -47,6 +47,10 @@ func writeInfo(w io.Writer, v control.VDisk) {
 	row("backlog", human(v.Backlog))
 	row("parent", v.Parent)
 	row("children", strings.Join(v.Children, ", "))
+	if s := v.Storage; s != nil {
+		row("preset", s.Preset)
+		row("encryption", encryption(s))
+	}
 	row("epoch", fmt.Sprint(v.Epoch))
 	row("created", when(v.Created))
 	for _, uri := range v.URIs {
@@ -56,6 +60,17 @@ func writeInfo(w io.Writer, v control.VDisk) {
 		row("snapshot", describeSnapshot(s))
 	}
 }
+
+// encryption says what is sealed, and what is not.
+func encryption(s *control.Storage) string {
+	if s.Key == 0 {
+		return s.Cipher
+	}
+	return fmt.Sprintf("%s with master key %d, of what is stored; %s", s.Cipher, s.Key, bufferPlain)
+}
+
+// bufferPlain is said wherever an encrypted vDisk is shown.
+const bufferPlain = "the write buffer holds plain text"
 
 func describeSnapshot(s volumedriver.SnapshotInfo) string {
 	text := fmt.Sprintf("%s (%s, %s", s.Name, human(s.Size), when(s.Created))

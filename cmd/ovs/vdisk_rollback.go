@@ -1,9 +1,14 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"openvstorage/internal/control"
+)
 
 func (a *app) vdiskRollback() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	c := &cobra.Command{
 		Use:               "rollback NAME SNAP",
 		Short:             "bring a vDisk back to a snapshot; what was written since is gone",
 		Args:              wants("NAME", "SNAP"),
@@ -13,10 +18,12 @@ func (a *app) vdiskRollback() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := client.Rollback(c.Context(), args[0], args[1]); err != nil {
+			if err := forced(force, (*control.Client).Rollback, (*control.Client).ForceRollback)(client, c.Context(), args[0], args[1]); err != nil {
 				return err
 			}
 			return a.done("rolled back", args[0])
 		},
 	}
+	c.Flags().BoolVar(&force, "force", false, "also while it is in use: what its users have in caches of their own is not what it holds then")
+	return c
 }

@@ -23,6 +23,7 @@ type ALBA interface {
 
 	OSDs(ctx context.Context) ([]embedded.OSD, error)
 	OSD(ctx context.Context, number uint64) (embedded.OSD, error)
+	CheckPlace(dir string) error // of a disk to be added
 	AddOSD(ctx context.Context, dir string) (uint64, error)
 	ReplaceOSD(ctx context.Context, number uint64, dir string) (uint64, error)
 	RemoveOSD(ctx context.Context, number uint64) error
@@ -34,6 +35,7 @@ type ALBA interface {
 	Manifest(ctx context.Context, namespace, name string) ([]byte, error)
 
 	Presets(ctx context.Context) ([]embedded.Preset, error)
+	PresetOf(ctx context.Context, namespace string) (preset.Preset, error)
 	CreatePreset(ctx context.Context, p preset.Preset, asDefault bool) error
 	DeletePreset(ctx context.Context, name string) error
 }
@@ -68,6 +70,8 @@ type (
 	osdRequest struct {
 		Number uint64 `json:"number,omitempty"`
 		Dir    string `json:"dir,omitempty"` // absolute; "": the server's choice
+		// AllowUnmounted takes it though it looks like a mount point with nothing mounted.
+		AllowUnmounted bool `json:"allow_unmounted,omitempty"`
 	}
 	objectRequest struct {
 		Namespace string `json:"namespace"` // or a vDisk's name
@@ -204,7 +208,18 @@ func (a albaServer) deletePreset(ctx context.Context, name string) error {
 	return a.DeletePreset(ctx, name)
 }
 
+// checkPlace refuses a directory that looks like a mount point with nothing mounted.
+func (a albaServer) checkPlace(dir string, allow bool) error {
+	if allow {
+		return nil
+	}
+	return a.CheckPlace(dir)
+}
+
 func (a albaServer) addOSD(ctx context.Context, r osdRequest) (embedded.OSD, error) {
+	if err := a.checkPlace(r.Dir, r.AllowUnmounted); err != nil {
+		return embedded.OSD{}, err
+	}
 	number, err := a.AddOSD(ctx, r.Dir)
 	if err != nil {
 		return embedded.OSD{}, err
@@ -213,6 +228,15 @@ func (a albaServer) addOSD(ctx context.Context, r osdRequest) (embedded.OSD, err
 }
 
 func (a albaServer) replaceOSD(ctx context.Context, r osdRequest) (embedded.OSD, error) {
+	dir := r.Dir
+	if dir == "" { // where the old one is
+		if old, err := a.OSD(ctx, r.Number); err == nil {
+			dir = old.Dir
+		}
+	}
+	if err := a.checkPlace(dir, r.AllowUnmounted); err != nil {
+		return embedded.OSD{}, err
+	}
 	number, err := a.ReplaceOSD(ctx, r.Number, r.Dir)
 	if err != nil {
 		return embedded.OSD{}, advise(err, "see `ovs alba osd list`")

@@ -37,15 +37,17 @@ func (c *Client) OSD(ctx context.Context, number uint64) (embedded.OSD, error) {
 }
 
 // AddOSD makes an ASD in an empty directory, an absolute path, and takes it into
-// the backend; "" is the next one in the data directory.
-func (c *Client) AddOSD(ctx context.Context, dir string) (embedded.OSD, error) {
-	return call[embedded.OSD](ctx, c, "alba/osd/add", osdRequest{Dir: dir}, nil)
+// the backend; "" is the next one in the data directory. One that looks like a mount
+// point with nothing mounted is refused unless that is allowed.
+func (c *Client) AddOSD(ctx context.Context, dir string, allowUnmounted bool) (embedded.OSD, error) {
+	return call[embedded.OSD](ctx, c, "alba/osd/add", osdRequest{Dir: dir, AllowUnmounted: allowUnmounted}, nil)
 }
 
 // ReplaceOSD gives a missing disk up for good and takes a new one for it, in an
-// empty directory, an absolute path; "" is where the old one was.
-func (c *Client) ReplaceOSD(ctx context.Context, number uint64, dir string) (embedded.OSD, error) {
-	return call[embedded.OSD](ctx, c, "alba/osd/replace", osdRequest{Number: number, Dir: dir}, nil)
+// empty directory, an absolute path; "" is where the old one was. One that looks
+// like a mount point with nothing mounted is refused unless that is allowed.
+func (c *Client) ReplaceOSD(ctx context.Context, number uint64, dir string, allowUnmounted bool) (embedded.OSD, error) {
+	return call[embedded.OSD](ctx, c, "alba/osd/replace", osdRequest{Number: number, Dir: dir, AllowUnmounted: allowUnmounted}, nil)
 }
 
 // RemoveOSD has a disk's fragments moved to others, after which it is forgotten.

@@ -62,7 +62,7 @@ func TestWithoutALBA(t *testing.T) {
 	if _, err := c.BackendStatus(t.Context()); !errors.Is(err, volumedriver.ErrInvalid) {
 		t.Errorf("status without ALBA: %v", err)
 	}
-	if _, err := c.AddOSD(t.Context(), "/x"); !errors.Is(err, volumedriver.ErrInvalid) {
+	if _, err := c.AddOSD(t.Context(), "/x", false); !errors.Is(err, volumedriver.ErrInvalid) {
 		t.Errorf("add without ALBA: %v", err)
 	}
 }

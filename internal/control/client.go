@@ -82,7 +82,13 @@ func (c *Client) Resize(ctx context.Context, name string, size uint64) error {
 
 // Delete removes a vDisk and its snapshots.
 func (c *Client) Delete(ctx context.Context, name string) error {
-	_, err := call[done](ctx, c, "vdisk/delete", nameRequest{Name: name}, nil)
+	_, err := call[done](ctx, c, "vdisk/delete", deleteRequest{Name: name}, nil)
+	return err
+}
+
+// ForceDelete removes a vDisk that may be in use.
+func (c *Client) ForceDelete(ctx context.Context, name string) error {
+	_, err := call[done](ctx, c, "vdisk/delete", deleteRequest{Name: name, Force: true}, nil)
 	return err
 }
 
@@ -110,7 +116,13 @@ func (c *Client) SnapshotDelete(ctx context.Context, name, snap string) error {
 
 // Rollback brings a vDisk back to what a snapshot holds.
 func (c *Client) Rollback(ctx context.Context, name, snap string) error {
-	_, err := call[done](ctx, c, "vdisk/rollback", snapshotRequest{Name: name, Snapshot: snap}, nil)
+	_, err := call[done](ctx, c, "vdisk/rollback", rollbackRequest{Name: name, Snapshot: snap}, nil)
+	return err
+}
+
+// ForceRollback is Rollback of a vDisk that may be in use.
+func (c *Client) ForceRollback(ctx context.Context, name, snap string) error {
+	_, err := call[done](ctx, c, "vdisk/rollback", rollbackRequest{Name: name, Snapshot: snap, Force: true}, nil)
 	return err
 }
 

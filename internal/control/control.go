@@ -47,13 +47,17 @@ type Host interface {
 	List(ctx context.Context) ([]volumedriver.Info, error)
 	Info(ctx context.Context, name string) (volumedriver.Info, error)
 	Resize(ctx context.Context, name string, size uint64) error
+	// Delete and Rollback refuse a vDisk that is in use. ForceDelete and
+	// ForceRollback do not: its users get errors, or read what the snapshot holds.
 	Delete(ctx context.Context, name string) error
+	ForceDelete(ctx context.Context, name string) error
 	Rename(ctx context.Context, oldName, newName string) error
 
 	SnapshotCreate(ctx context.Context, name, snap string) (volumedriver.SnapshotInfo, error)
 	SnapshotList(ctx context.Context, name string) ([]volumedriver.SnapshotInfo, error)
 	SnapshotDelete(ctx context.Context, name, snap string) error
 	Rollback(ctx context.Context, name, snap string) error
+	ForceRollback(ctx context.Context, name, snap string) error
 
 	// Clone makes dst of a snapshot, or with snap "" of the live vDisk.
 	Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (volumedriver.Info, error)
@@ -65,7 +69,18 @@ type Host interface {
 // where it is served.
 type VDisk struct {
 	volumedriver.Info
-	URIs []string `json:"uris"` // NBD URIs
+	URIs    []string `json:"uris"`              // NBD URIs
+	Storage *Storage `json:"storage,omitempty"` // of one, in an ALBA backend; not in lists
+}
+
+// Storage is how what a vDisk has stored is kept from other eyes.
+type Storage struct {
+	Preset string `json:"preset"`
+	Cipher string `json:"cipher"`        // of what is in the backend
+	Key    uint64 `json:"key,omitempty"` // number of the master key
+	// Buffer is the cipher of the write buffer: it holds what was written lately,
+	// as it was written, whatever Cipher says.
+	Buffer string `json:"bufferCipher"`
 }
 
 // Status is what the protocol tells about the server itself.
@@ -85,6 +100,15 @@ type Progress struct {
 type (
 	nameRequest struct {
 		Name string `json:"name"`
+	}
+	deleteRequest struct {
+		Name  string `json:"name"`
+		Force bool   `json:"force,omitempty"`
+	}
+	rollbackRequest struct {
+		Name     string `json:"name"`
+		Snapshot string `json:"snapshot"`
+		Force    bool   `json:"force,omitempty"`
 	}
 	sizeRequest struct {
 		Name string `json:"name"`

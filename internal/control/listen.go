@@ -27,7 +27,7 @@ func ListenUnix(path string) (net.Listener, error) {
 	// Made under another name, so that it has its mode before anybody can
 	// find it, and renamed, which replaces a stale socket.
 	draft := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if err := os.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeSocket(draft); err != nil {
 		return nil, err
 	}
 	l, err := bind(draft)
@@ -82,6 +82,22 @@ func checkStale(path string) error {
 		return fmt.Errorf("socket path %s: cannot tell if somebody listens: %w", path, err)
 	}
 	return nil
+}
+
+// removeSocket removes a socket that a killed process of the same number left. A
+// file that somebody gave that name stays.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && info.Mode()&fs.ModeSocket == 0 {
+		return fmt.Errorf("%s is in the way of a socket; move it", path)
+	}
+	if err == nil {
+		err = os.Remove(path)
+	}
+	return err
 }
 
 // unixListener removes its socket when it is closed.

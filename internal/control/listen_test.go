@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -191,4 +192,19 @@ func TestLoopbackOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
+}
+
+// A file that has the name under which a socket is made is not removed.
+func TestDraftOfSocketIsInTheWay(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	draft := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if err := os.WriteFile(draft, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := ListenUnix(path); err == nil || !strings.Contains(err.Error(), draft) {
+		t.Errorf("%v, %v", l, err)
+	}
+	if b, err := os.ReadFile(draft); err != nil || string(b) != "mine" {
+		t.Errorf("%q, %v", b, err)
+	}
 }

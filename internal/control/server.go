@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"openvstorage/alba/preset"
 	"openvstorage/volumedriver"
 )
 
@@ -123,7 +124,11 @@ func (s *Server) routes() http.Handler {
 		return list, err
 	})
 	handle(s, mux, "vdisk/info", func(ctx context.Context, r nameRequest, _ progressFunc) (VDisk, error) {
-		return s.vdisk(h.Info(ctx, r.Name))
+		v, err := s.vdisk(h.Info(ctx, r.Name))
+		if err == nil {
+			v.Storage = s.stored(ctx, v.Info)
+		}
+		return v, err
 	})
 	handle(s, mux, "vdisk/resize", func(ctx context.Context, r sizeRequest, _ progressFunc) (done, error) {
 		err := h.Resize(ctx, r.Name, r.Size)
@@ -132,7 +137,10 @@ func (s *Server) routes() http.Handler {
 		}
 		return done{}, err
 	})
-	handle(s, mux, "vdisk/delete", func(ctx context.Context, r nameRequest, _ progressFunc) (done, error) {
+	handle(s, mux, "vdisk/delete", func(ctx context.Context, r deleteRequest, _ progressFunc) (done, error) {
+		if r.Force {
+			return done{}, h.ForceDelete(ctx, r.Name)
+		}
 		return done{}, h.Delete(ctx, r.Name)
 	})
 	handle(s, mux, "vdisk/rename", func(ctx context.Context, r renameRequest, _ progressFunc) (done, error) {
@@ -151,7 +159,10 @@ func (s *Server) routes() http.Handler {
 	handle(s, mux, "vdisk/snapshot/delete", func(ctx context.Context, r snapshotRequest, _ progressFunc) (done, error) {
 		return done{}, h.SnapshotDelete(ctx, r.Name, r.Snapshot)
 	})
-	handle(s, mux, "vdisk/rollback", func(ctx context.Context, r snapshotRequest, _ progressFunc) (done, error) {
+	handle(s, mux, "vdisk/rollback", func(ctx context.Context, r rollbackRequest, _ progressFunc) (done, error) {
+		if r.Force {
+			return done{}, h.ForceRollback(ctx, r.Name, r.Snapshot)
+		}
 		return done{}, h.Rollback(ctx, r.Name, r.Snapshot)
 	})
 	handle(s, mux, "vdisk/clone", func(ctx context.Context, r cloneRequest, p progressFunc) (VDisk, error) {
@@ -173,6 +184,18 @@ type done struct{}
 
 func (s *Server) vdisk(info volumedriver.Info, err error) (VDisk, error) {
 	return VDisk{Info: info, URIs: s.opt.URIs(info.Name)}, err
+}
+
+// stored tells how a vDisk is stored; nil: that is not known, or there is no choice.
+func (s *Server) stored(ctx context.Context, info volumedriver.Info) *Storage {
+	if s.opt.ALBA == nil {
+		return nil
+	}
+	p, err := s.opt.ALBA.PresetOf(ctx, info.ID.String())
+	if err != nil {
+		return nil
+	}
+	return &Storage{Preset: p.Name, Cipher: p.Scheme.Cipher.String(), Key: p.Scheme.Key, Buffer: preset.CipherNone.String()}
 }
 
 type progressFunc = func(done, total int64)

@@ -46,6 +46,7 @@ type Directory struct {
 	Created time.Time
 	fs      disk.FS
 	lock    io.Closer
+	was     fs.FileMode
 
 	mu     sync.Mutex
 	record Record
@@ -57,7 +58,8 @@ type Directory struct {
 // something else (ErrNotOvs), or that a newer release wrote (format.ErrNewer),
 // and leaves all of them as they are. A record of which one copy is damaged is
 // rewritten from the other, and that of an older release to say what this one
-// makes. Everything it made is durable on return.
+// makes. Everything it made is durable on return. Other users have no rights to
+// the directory then, whatever mode it had.
 func Open(fsys disk.FS, path string) (*Directory, error) {
 	if err := disk.MakeDir(fsys, path, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
@@ -79,7 +81,12 @@ func Open(fsys disk.FS, path string) (*Directory, error) {
 		lock.Close()
 		return nil, err
 	}
-	return &Directory{Path: path, ID: r.ID, Created: r.Created, fs: fsys, lock: lock, record: r}, nil
+	was, err := makePrivate(fsys, path)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return &Directory{Path: path, ID: r.ID, Created: r.Created, fs: fsys, lock: lock, was: was, record: r}, nil
 }
 
 // Record returns what ovs.format says. The caller must not change the slices.

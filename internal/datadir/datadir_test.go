@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
+	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/disk/osdisk"
@@ -325,4 +326,78 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%+v reads back as %+v, %v, %v", r, again, damaged, err)
 		}
 	})
+}
+
+// A directory that was there, and open to others, is its owner's alone once it is
+// open, and so is what an older release made in it. One that is somebody else's,
+// in use, or of a newer release is left as it is.
+func TestOpenToOthers(t *testing.T) {
+	mode := func(name string) os.FileMode {
+		t.Helper()
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Mode().Perm()
+	}
+	dir, fast := t.TempDir(), t.TempDir()
+	must := func(errs ...error) {
+		t.Helper()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Chmod(dir, 0o755))
+	d := mustOpen(t, dir)
+	if was := d.Was(); was != 0o755 || mode(dir) != 0o700 {
+		t.Errorf("was %v, is %v", was, mode(dir))
+	}
+	for _, name := range []string{"arakoon/abm/log", "asd", "backend/x", "fast"} {
+		must(os.MkdirAll(filepath.Join(dir, name), 0o755))
+	}
+	must(os.Remove(filepath.Join(dir, "fast")), os.Chmod(fast, 0o755), os.Symlink(fast, filepath.Join(dir, "buffer")))
+	files := []string{"arakoon/abm/log/1", "backend/x/o", "buffer/sco", "attachments"}
+	for _, name := range files {
+		must(os.WriteFile(filepath.Join(dir, name), nil, 0o644))
+	}
+	got, err := d.Tighten()
+	if err != nil || got.Failed != 0 || got.Names < 9 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, name := range files {
+		if m := mode(filepath.Join(dir, name)); m != 0o600 {
+			t.Errorf("%s has mode %v", name, m)
+		}
+		if m := mode(filepath.Dir(filepath.Join(dir, name))); m != 0o700 {
+			t.Errorf("the directory of %s has mode %v", name, m)
+		}
+	}
+	if again, err := d.Tighten(); err != nil || again != (disk.Tightened{}) {
+		t.Errorf("a second time: %+v, %v", again, err)
+	}
+
+	must(os.Chmod(dir, 0o755))
+	if _, err := Open(osdisk.New(), dir); !errors.Is(err, ErrInUse) || mode(dir) != 0o755 {
+		t.Errorf("in use: %v, mode %v", err, mode(dir))
+	}
+	other := t.TempDir()
+	must(os.Chmod(other, 0o755), os.WriteFile(filepath.Join(other, "letter"), nil, 0o600))
+	if _, err := Open(osdisk.New(), other); !errors.Is(err, ErrNotOvs) || mode(other) != 0o755 {
+		t.Errorf("somebody else's: %v, mode %v", err, mode(other))
+	}
+}
+
+// A mode that cannot be changed ends the start, with what to do, unless nobody
+// else has rights anyway.
+func TestModeThatStays(t *testing.T) {
+	for _, errno := range []error{unix.EPERM, disk.ErrNotPrivate, unix.EIO} {
+		fsys := faultdisk.New(crashdisk.New())
+		if err := fsys.MkdirAll("/d", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		fsys.Inject(faultdisk.Rule{Ops: faultdisk.Private, Err: errno})
+		if _, err := Open(fsys, "/d"); !errors.Is(err, errno) || !strings.Contains(err.Error(), "/d") {
+			t.Errorf("%v: told as %v", errno, err)
+		}
+	}
 }

@@ -26,6 +26,8 @@ var (
 	ErrWouldBlock = errors.New("disk: would block")
 	// ErrLocked is returned by Lock when another process holds the lock.
 	ErrLocked = errors.New("disk: locked by another process")
+	// ErrNotPrivate is returned by Private when other users keep their rights.
+	ErrNotPrivate = errors.New("its file system keeps no modes of its own")
 )
 
 // Flag says how OpenFile opens.
@@ -50,10 +52,20 @@ type Usage struct {
 	// ID is that of the file system: names with the same one share its room. 0
 	// where it has none.
 	ID uint64
+	// ReadOnly: it is mounted so, or the kernel has made it so after errors.
+	ReadOnly bool
+	// Names is how many files and directories there may be, 0 where nothing but
+	// room bounds them, and FreeNames how many of them are left.
+	Names, FreeNames uint64
 }
 
+// FewNames reports whether fewer than n files can be made for another reason than
+// room.
+func (u Usage) FewNames(n uint64) bool { return u.Names > 0 && u.FreeNames < n }
+
 // FS is a file system. All methods are safe for concurrent use. Names are
-// slash-separated paths. Errors for a missing name match fs.ErrNotExist.
+// slash-separated paths. Errors for a missing name match fs.ErrNotExist. What is
+// made is its owner's alone: of perm only the owner's rights count.
 type FS interface {
 	OpenFile(name string, flag Flag, perm fs.FileMode) (File, error)
 	Rename(oldName, newName string) error // replaces newName atomically
@@ -66,6 +78,11 @@ type FS interface {
 	SyncDir(name string) error
 	Lock(name string) (io.Closer, error) // advisory, exclusive, gone with the process
 	Statfs(name string) (Usage, error)
+	// Private takes all rights of group and others off a file or a directory, and
+	// returns the mode that it had. A symbolic link is not followed: it, and
+	// what is neither file nor directory, stays as it is. ErrNotPrivate: the file
+	// system keeps the mode that it has.
+	Private(name string) (was fs.FileMode, err error)
 }
 
 // File is an open file. ReadAt, TryReadAt, WriteAt, WritevAt and Datasync may
@@ -96,6 +113,11 @@ type File interface {
 	// Prewrite fills [off, off+n) with zeros and syncs, so that later
 	// overwrites need no allocation and no metadata journal when synced.
 	Prewrite(off, n int64) error
+
+	// Allocate takes the room for [off, off+n) on the medium and changes nothing
+	// that is read: writes there do not run out of room later, where the file
+	// system can promise that. One that cannot is no error.
+	Allocate(off, n int64) error
 
 	// Writeback asks the kernel to start writing [off, off+n) to the medium
 	// without waiting. It promises nothing about durability.

@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"openvstorage/nbd"
 )
+
+// ErrNotTaken is what a server means that hangs up before its greeting.
+var ErrNotTaken = errors.New("the server hung up at once: it has as many connections as it takes, or it stops")
 
 // Handshake is the client's side of a handshake, step by step. It reads no more
 // than the server has to send, so that a transmission phase may follow.
@@ -21,7 +25,9 @@ func NewHandshake(rw io.ReadWriter) *Handshake { return &Handshake{rw} }
 // Start reads the greeting and sends the client flags.
 func (h *Handshake) Start(flags uint16) error {
 	var b [18]byte
-	if _, err := io.ReadFull(h.rw, b[:]); err != nil {
+	if n, err := io.ReadFull(h.rw, b[:]); n == 0 && (err == io.EOF || errors.Is(err, syscall.ECONNRESET)) {
+		return fmt.Errorf("%w (%w)", ErrNotTaken, err)
+	} else if err != nil {
 		return fmt.Errorf("greeting: %w", err)
 	}
 	if binary.BigEndian.Uint64(b[:]) != nbd.Magic || binary.BigEndian.Uint64(b[8:]) != nbd.OptionMagic {

@@ -141,6 +141,14 @@ func (f *File) Prewrite(off, n int64) error {
 	return nil
 }
 
+// Allocate does nothing: this disk has room.
+func (f *File) Allocate(off, n int64) error {
+	if n < 0 || off+n > maxFileSize {
+		return fail("allocate", f.name, unix.EINVAL)
+	}
+	return f.check("allocate", off, true)
+}
+
 // Writeback does nothing: what the kernel writes on its own promises nothing.
 func (f *File) Writeback(off, n int64) error {
 	if n <= 0 {

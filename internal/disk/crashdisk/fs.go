@@ -132,7 +132,7 @@ func (d *FS) open(name string, flag disk.Flag, perm fs.FileMode) (*node, error) 
 	case n == nil && flag&disk.Create == 0:
 		return nil, unix.ENOENT
 	case n == nil:
-		n = &node{id: d.number(), mode: perm.Perm(), changed: time.Now(), file: newContent()}
+		n = &node{id: d.number(), mode: perm & 0o700, changed: time.Now(), file: newContent()}
 		d.put(dir, base, n)
 	case flag&(disk.Create|disk.Exclusive) == disk.Create|disk.Exclusive:
 		return nil, unix.EEXIST
@@ -286,7 +286,7 @@ func (d *FS) MkdirAll(name string, perm fs.FileMode) error {
 		next := n.dir.names[part]
 		if next == nil {
 			id := d.number()
-			next = &node{id: id, mode: fs.ModeDir | perm.Perm(), changed: time.Now(), dir: newDirectory(id)}
+			next = &node{id: id, mode: fs.ModeDir | perm&0o700, changed: time.Now(), dir: newDirectory(id)}
 			d.put(n.dir, part, next)
 		}
 		n = next
@@ -334,6 +334,19 @@ func (d *FS) Stat(name string) (fs.FileInfo, error) {
 	return i, nil
 }
 
+// Private takes the rights of others off a name. Modes are durable at once.
+func (d *FS) Private(name string) (fs.FileMode, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, err := d.find(name)
+	if err != nil {
+		return 0, fail("stat", name, err)
+	}
+	was := n.mode
+	n.mode &^= 0o077
+	return was, nil
+}
+
 // SyncDir makes the names in a directory durable.
 func (d *FS) SyncDir(name string) error {
 	d.mu.Lock()
@@ -370,7 +383,7 @@ func (d *FS) Statfs(name string) (disk.Usage, error) {
 func (d *FS) Lock(name string) (io.Closer, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n, err := d.open(name, disk.Write|disk.Create, 0o644)
+	n, err := d.open(name, disk.Write|disk.Create, 0o600)
 	if err == nil && d.locks[n] {
 		err = disk.ErrLocked
 	}

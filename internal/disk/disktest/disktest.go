@@ -43,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) (fsys disk.FS, dir string)) {
 		{"RemovedButOpen", testRemovedButOpen},
 		{"Lock", testLock},
 		{"Stat", testStat},
+		{"Private", testPrivate},
 		{"Concurrent", testConcurrent},
 	}
 	for _, test := range tests {

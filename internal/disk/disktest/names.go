@@ -131,3 +131,24 @@ func testStat(t *testing.T, d *env) {
 	_, err = d.Stat(d.path("a/b"))
 	d.is(err, unix.ENOTDIR)
 }
+
+// Whatever mode is asked for, others get no rights; and Private says which mode it
+// found.
+func testPrivate(t *testing.T, d *env) {
+	f, err := d.OpenFile(d.path("f"), disk.Write|disk.Create, 0o666)
+	d.ok(err)
+	d.ok(f.Close())
+	d.ok(d.MkdirAll(d.path("x/y"), 0o777))
+	l, err := d.Lock(d.path("LOCK"))
+	d.ok(err)
+	defer l.Close()
+	for name, want := range map[string]fs.FileMode{"f": 0o600, "x": 0o700 | fs.ModeDir, "x/y": 0o700 | fs.ModeDir, "LOCK": 0o600} {
+		was, err := d.Private(d.path(name))
+		d.ok(err)
+		if was != want {
+			t.Errorf("%s was made with mode %v, not %v", name, was, want)
+		}
+	}
+	_, err = d.Private(d.path("no"))
+	d.is(err, fs.ErrNotExist)
+}

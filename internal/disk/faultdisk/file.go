@@ -184,6 +184,21 @@ func (f *File) writeZeros(off, n int64) (int64, error) {
 	return done, nil
 }
 
+// Allocate takes room of the quotas, all of it or none; see disk.File.
+func (f *File) Allocate(off, n int64) error {
+	r := f.begin(Allocate)
+	if r.Err != nil {
+		return fail(Allocate, f.name, r.Err)
+	}
+	if r.Drop {
+		return nil
+	}
+	if err := f.fs.room.allocate(f.extent, off+n); err != nil {
+		return fail(Allocate, f.name, err)
+	}
+	return f.under.Allocate(off, n)
+}
+
 // Writeback asks for writing; see disk.File.
 func (f *File) Writeback(off, n int64) error {
 	if r := f.begin(Writeback); r.Err != nil {

@@ -1,8 +1,10 @@
 package faultdisk
 
 import (
+	"errors"
 	"io"
 	"io/fs"
+	"path"
 	"sync"
 	"sync/atomic"
 
@@ -44,8 +46,17 @@ func (d *FS) OpenFile(name string, flag disk.Flag, perm fs.FileMode) (disk.File,
 	if _, err := d.begin(Open, name); err != nil {
 		return nil, err
 	}
+	made := flag&disk.Create != 0 && d.absent(name)
+	if made {
+		if err := d.room.claimNames(name, 1); err != nil {
+			return nil, fail(Open, name, err)
+		}
+	}
 	under, err := d.under.OpenFile(name, flag, perm)
 	if err != nil {
+		if made {
+			_ = d.room.claimNames(name, -1)
+		}
 		return nil, err
 	}
 	size, err := under.Size()
@@ -61,8 +72,12 @@ func (d *FS) Rename(oldName, newName string) error {
 	if drop, err := d.begin(Rename, oldName, newName); drop || err != nil {
 		return err
 	}
+	replaced := d.room.counts(newName) && oldName != newName && !d.absent(newName)
 	if err := d.under.Rename(oldName, newName); err != nil {
 		return err
+	}
+	if replaced {
+		_ = d.room.claimNames(newName, -1)
 	}
 	d.room.renamed(oldName, newName)
 	return nil
@@ -73,6 +88,7 @@ func (d *FS) Link(oldName, newName string) error {
 	if drop, err := d.begin(Link, oldName, newName); drop || err != nil {
 		return err
 	}
+	// A link takes no inode: nothing is counted.
 	if err := d.under.Link(oldName, newName); err != nil {
 		return err
 	}
@@ -94,6 +110,7 @@ func (d *FS) Remove(name string) error {
 		return err
 	}
 	d.room.removed(name)
+	_ = d.room.claimNames(name, -1)
 	return nil
 }
 
@@ -110,29 +127,54 @@ func (d *FS) RemoveAll(name string) error {
 	if drop, err := d.begin(RemoveAll, name); drop || err != nil {
 		return err
 	}
-	d.followAll(name)
+	n := d.followAll(name)
 	if err := d.under.RemoveAll(name); err != nil {
 		return err
 	}
 	d.room.removed(name)
+	_ = d.room.claimNames(name, -n)
 	return nil
 }
 
-func (d *FS) followAll(name string) {
+// followAll learns the sizes of all files of a tree, and returns how many names it
+// has.
+func (d *FS) followAll(name string) (n int64) {
+	if d.absent(name) {
+		return 0
+	}
 	d.follow(name)
 	names, err := d.under.ReadDir(name)
 	if err != nil {
-		return
+		return 1
 	}
-	for _, n := range names {
-		d.followAll(name + "/" + n)
+	for _, below := range names {
+		n += d.followAll(name + "/" + below)
 	}
+	return n + 1
+}
+
+// absent reports whether a name is not there, if anybody counts names there.
+func (d *FS) absent(name string) bool {
+	if !d.room.counts(name) {
+		return false
+	}
+	_, err := d.under.Stat(name)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // MkdirAll makes directories; see disk.FS.
 func (d *FS) MkdirAll(name string, perm fs.FileMode) error {
 	if drop, err := d.begin(Mkdir, name); drop || err != nil {
 		return err
+	}
+	made := int64(0)
+	for dir := path.Clean(name); dir != "/" && dir != "." && d.absent(dir); dir = path.Dir(dir) {
+		made++
+	}
+	if made > 0 {
+		if err := d.room.claimNames(name, made); err != nil {
+			return fail(Mkdir, name, err)
+		}
 	}
 	return d.under.MkdirAll(name, perm)
 }
@@ -151,6 +193,14 @@ func (d *FS) Stat(name string) (fs.FileInfo, error) {
 		return nil, err
 	}
 	return d.under.Stat(name)
+}
+
+// Private takes rights off; see disk.FS.
+func (d *FS) Private(name string) (fs.FileMode, error) {
+	if drop, err := d.begin(Private, name); drop || err != nil {
+		return 0, err
+	}
+	return d.under.Private(name)
 }
 
 // SyncDir syncs a directory; see disk.FS.
@@ -175,8 +225,14 @@ func (d *FS) Statfs(name string) (disk.Usage, error) {
 		return disk.Usage{}, err
 	}
 	u, err := d.under.Statfs(name)
-	if left, ok := d.room.left(name); ok && err == nil {
-		u.Free = min(u.Free, uint64(left))
+	if q, ok := d.room.narrowest(name); ok && err == nil {
+		u.Free = min(u.Free, uint64(max(0, q.left)))
+		if q.total > 0 {
+			u.Total = q.total
+		}
+		if q.named {
+			u.Names, u.FreeNames = manyNames, uint64(max(0, q.names))
+		}
 	}
 	return u, err
 }

@@ -10,9 +10,15 @@ import (
 // Quota is the room that is left below a directory. Files count by their
 // size; holes do too, once they lie below it.
 type Quota struct {
-	dir  string
-	fs   *FS
-	left int64 // guarded by fs.room.mu
+	dir string
+	fs  *FS
+	// Guarded by fs.room.mu.
+	left  int64
+	named bool // names are counted, too
+	names int64
+	err   unix.Errno
+	total uint64 // as Statfs says, 0: as the disk below says
+	quiet bool   // Statfs does not know of it
 }
 
 // Limit lets the files below dir grow by n bytes from now on; then growing
@@ -20,10 +26,36 @@ type Quota struct {
 // removing them gives room back, those made earlier too. Linked files count
 // once, until their last name goes.
 func (d *FS) Limit(dir string, n int64) *Quota {
-	q := &Quota{dir: path.Clean(dir), fs: d, left: n}
+	q := &Quota{dir: path.Clean(dir), fs: d, left: n, err: unix.ENOSPC}
 	d.room.mu.Lock()
 	defer d.room.mu.Unlock()
 	d.room.quotas = append(d.room.quotas, q)
+	return q
+}
+
+// Disk makes the quota a file system's: Statfs says that it has total bytes.
+func (q *Quota) Disk(total int64) *Quota {
+	q.fs.room.mu.Lock()
+	defer q.fs.room.mu.Unlock()
+	q.total = uint64(total)
+	return q
+}
+
+// User makes the quota a user's: what exceeds it fails with EDQUOT, and Statfs
+// does not know of it.
+func (q *Quota) User() *Quota {
+	q.fs.room.mu.Lock()
+	defer q.fs.room.mu.Unlock()
+	q.err, q.quiet = unix.EDQUOT, true
+	return q
+}
+
+// Names lets n more files and directories be made below the directory, as a file
+// system with so many inodes does. Those that go give theirs back.
+func (q *Quota) Names(n int64) *Quota {
+	q.fs.room.mu.Lock()
+	defer q.fs.room.mu.Unlock()
+	q.named, q.names = true, n
 	return q
 }
 
@@ -104,19 +136,67 @@ func (r *room) claim(e *extent, end int64) (int64, error) {
 	if end <= e.size {
 		return end, nil
 	}
-	allowed := end
+	allowed, err := r.allowed(e, end)
+	r.set(e, max(e.size, allowed))
+	return allowed, err
+}
+
+// allowed is how far up to end the quotas let a file grow, and the error of the one
+// that does not let it. mu is held.
+func (r *room) allowed(e *extent, end int64) (allowed int64, err error) {
+	allowed = end
 	if e.names > 0 {
 		for _, q := range r.quotas {
-			if below(q.dir, e.path) {
-				allowed = min(allowed, e.size+max(0, q.left))
+			if n := e.size + max(0, q.left); below(q.dir, e.path) && n < allowed {
+				allowed, err = n, q.err
 			}
 		}
 	}
-	r.set(e, max(e.size, allowed))
-	if allowed < end {
-		return allowed, unix.ENOSPC
+	return allowed, err
+}
+
+// allocate takes the room up to end, or none.
+func (r *room) allocate(e *extent, end int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if end <= e.size {
+		return nil
 	}
-	return end, nil
+	if _, err := r.allowed(e, end); err != nil {
+		return err
+	}
+	r.set(e, end)
+	return nil
+}
+
+// counts says whether names below a path are counted.
+func (r *room) counts(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, q := range r.quotas {
+		if q.named && below(q.dir, path.Clean(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// claimNames takes n names, or none; a negative n gives some back.
+func (r *room) claimNames(name string, n int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name = path.Clean(name)
+	for _, q := range r.quotas {
+		if q.named && below(q.dir, name) && q.names < n {
+			return q.err
+		}
+	}
+	for _, q := range r.quotas {
+		if q.named && below(q.dir, name) {
+			q.names -= n
+		}
+	}
+	return nil
 }
 
 // resize notes that a file has a new size.
@@ -187,17 +267,19 @@ func (r *room) linked(from, to string, size int64) {
 	r.files[path.Clean(to)] = e
 }
 
-// left returns what the narrowest quota over a path leaves, if there is one.
-func (r *room) left(name string) (int64, bool) {
+// manyNames is what Statfs says of how many names a disk with such a bound has.
+const manyNames = 1 << 20
+
+// narrowest returns a copy of the quota over a path that leaves least, of those that
+// Statfs knows of, if there is one.
+func (r *room) narrowest(name string) (least Quota, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	name = path.Clean(name)
-	var least int64
-	found := false
 	for _, q := range r.quotas {
-		if below(q.dir, name) && (!found || q.left < least) {
-			least, found = q.left, true
+		if below(q.dir, name) && !q.quiet && (!found || q.left < least.left) {
+			least, found = *q, true
 		}
 	}
-	return max(0, least), found
+	return least, found
 }

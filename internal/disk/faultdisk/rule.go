@@ -33,6 +33,8 @@ const (
 	SyncDir
 	Lock
 	Statfs
+	Private
+	Allocate
 
 	numOps = iota
 	Any    = Op(1<<numOps - 1)
@@ -40,7 +42,7 @@ const (
 
 var opNames = [numOps]string{
 	"open", "read", "tryread", "write", "datasync", "sync", "prewrite", "writeback", "truncate", "size", "close",
-	"rename", "link", "remove", "removeall", "mkdir", "readdir", "stat", "syncdir", "lock", "statfs",
+	"rename", "link", "remove", "removeall", "mkdir", "readdir", "stat", "syncdir", "lock", "statfs", "private", "allocate",
 }
 
 func (o Op) String() string {

@@ -199,6 +199,25 @@ func (f *File) Prewrite(off, n int64) error {
 	return f.Datasync()
 }
 
+// Allocate is fallocate(2). The file's length stays.
+func (f *File) Allocate(off, n int64) error {
+	if off < 0 || n < 0 {
+		return f.fail("allocate", unix.EINVAL)
+	}
+	if n == 0 {
+		return nil
+	}
+	if !f.d.acquire() {
+		return f.fail("allocate", fs.ErrClosed)
+	}
+	defer f.d.release()
+	err := retry(func() error { return unix.Fallocate(f.d.fd, unix.FALLOC_FL_KEEP_SIZE, off, n) })
+	if err != nil && err != unix.EOPNOTSUPP && err != unix.ENOSYS {
+		return f.fail("allocate", err)
+	}
+	return nil
+}
+
 // readahead starts reading [off, off+n) into the page cache. A hint: whoever
 // reads afterwards meets its errors.
 func (f *File) readahead(off, n int64) { _ = unix.Fadvise(f.d.fd, off, n, unix.FADV_WILLNEED) }

@@ -1,6 +1,7 @@
 package osdisk
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -72,9 +73,13 @@ func openMode(flag disk.Flag) int {
 	return mode
 }
 
+// owners are the rights that what is made has at most: the bytes of disks are in
+// it, and whoever can open a lock file can hold the lock.
+const owners fs.FileMode = 0o700
+
 func openRetry(name string, mode int, perm fs.FileMode) (fd int, err error) {
 	err = retry(func() (err error) {
-		fd, err = unix.Open(name, mode, uint32(perm.Perm()))
+		fd, err = unix.Open(name, mode, uint32(perm&owners))
 		return err
 	})
 	if err != nil {
@@ -97,7 +102,7 @@ func (FS) RemoveAll(name string) error { return os.RemoveAll(name) }
 
 // MkdirAll makes name and what is missing above it.
 func (FS) MkdirAll(name string, perm fs.FileMode) error {
-	if err := os.MkdirAll(name, perm); err != nil {
+	if err := os.MkdirAll(name, perm&owners); err != nil {
 		return explainLink(name, err)
 	}
 	return nil
@@ -140,35 +145,100 @@ func (FS) Statfs(name string) (disk.Usage, error) {
 	}
 	unit := uint64(st.Bsize)
 	id := uint64(uint32(st.Fsid.Val[0])) | uint64(uint32(st.Fsid.Val[1]))<<32
-	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit, ID: id}, nil
+	return disk.Usage{Total: st.Blocks * unit, Free: st.Bavail * unit, ID: id, Names: st.Files, FreeNames: st.Ffree, ReadOnly: st.Flags&unix.ST_RDONLY != 0}, nil
+}
+
+// Private takes the rights of others off a name; see disk.FS.
+func (FS) Private(name string) (fs.FileMode, error) {
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Fstatat(unix.AT_FDCWD, name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
+		return 0, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	was := modeOf(st.Mode)
+	if was.Perm()&^owners == 0 || !was.IsRegular() && !was.IsDir() {
+		return was, nil
+	}
+	// By a descriptor: what has the name meanwhile is not touched, and no link is
+	// followed.
+	fd, err := openRetry(name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return was, err
+	}
+	defer unix.Close(fd)
+	err = unix.Fstat(fd, &st)
+	if was = modeOf(st.Mode); err == nil && (was.IsRegular() || was.IsDir()) {
+		if err = unix.Fchmod(fd, uint32(was&owners)); err == nil {
+			err = unix.Fstat(fd, &st)
+		}
+		if err == nil && modeOf(st.Mode).Perm()&^owners != 0 {
+			err = disk.ErrNotPrivate
+		}
+	}
+	if err != nil {
+		return was, &fs.PathError{Op: "chmod", Path: name, Err: err}
+	}
+	return was, nil
+}
+
+// modeOf is the type and the rights of a mode of the kernel.
+func modeOf(mode uint32) fs.FileMode {
+	m := fs.FileMode(mode & 0o777)
+	switch mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return m
+	case unix.S_IFDIR:
+		return m | fs.ModeDir
+	case unix.S_IFLNK:
+		return m | fs.ModeSymlink
+	}
+	return m | fs.ModeIrregular
 }
 
 // Lock takes flock(2) on name, which it makes if it is absent, and leaves the
-// process id in it. The lock goes with Close or with the process. The file
+// process id in it, if there is room for that. The lock goes with Close or with the process. The file
 // stays: removing it would let two holders lock two files of one name. A
-// second Lock from this process is refused like any other.
+// second Lock from this process is refused like any other. On a file system that
+// takes no writes a file that is there is locked as it is.
 func (FS) Lock(name string) (io.Closer, error) {
-	f, err := open(name, disk.Write|disk.Create, 0o644)
+	f, err := open(name, disk.Write|disk.Create, 0o600)
+	readOnly := errors.Is(err, unix.EROFS)
+	if readOnly {
+		f, err = open(name, 0, 0)
+	}
 	if err != nil {
 		return nil, err
 	}
+	// Of an older release, it may be one that anybody could hold. That it stays
+	// so, where modes cannot be changed, is no reason not to lock it.
+	_ = unix.Fchmod(f.d.fd, 0o600)
 	err = retry(func() error { return unix.Flock(f.d.fd, unix.LOCK_EX|unix.LOCK_NB) })
 	if err == unix.EWOULDBLOCK {
 		err = lockedBy(f)
 		f.Close()
 		return nil, err
 	}
-	if err == nil {
-		err = f.Truncate(0)
-	}
-	if err == nil {
-		_, err = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
+	if err == nil && !readOnly {
+		err = leavePid(f)
 	}
 	if err != nil {
 		f.Close()
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
 	}
 	return f, nil
+}
+
+// leavePid writes the process id over that of an earlier holder, in the room that
+// it has. On a full disk the lock is held without it.
+func leavePid(f *File) error {
+	pid := strconv.AppendInt(nil, int64(os.Getpid()), 10)
+	_, err := f.WriteAt(append(pid, "          "...), 0)
+	if err == nil {
+		err = f.Truncate(int64(len(pid)))
+	}
+	if disk.CauseOf(err) == disk.Full {
+		return nil
+	}
+	return err
 }
 
 // lockError says who holds a lock; it is disk.ErrLocked.

@@ -6,11 +6,14 @@
 // our own rebuild, with its WAL off, so its disk may stand still:
 //
 //   - Disk full (ENOSPC, EDQUOT) on a write, a create or a name: the call waits
-//     and tries again until there is room. OnFull is told once for each wait.
+//     and tries again until there is room. OnFull is told, and again each second.
 //     Pebble's own back pressure then makes writers wait.
 //   - No descriptor, no memory, no right (disk.Scarce, disk.Denied): nothing was
 //     changed, and the call tries again, for 10 s.
-//   - Any other error of a change, and any failed sync, ENOSPC too: what the
+//   - Disk full in a sync of a file: what is not durable of it is read back,
+//     compared with the sum of what was written, written again, and synced
+//     again, until there is room. If it is gone, the store fails.
+//   - Any other error of a change, and any other failed sync: what the
 //     disk holds is not known any more, so the store has failed. OnFailure is
 //     told once, Failed is closed, and this call and every later change park:
 //     they neither return nor touch the disk. Reads go on.

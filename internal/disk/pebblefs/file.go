@@ -1,6 +1,8 @@
 package pebblefs
 
 import (
+	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"sync/atomic"
@@ -20,6 +22,51 @@ type file struct {
 	writeAt  int64        // where Write goes on
 	syncedTo int64        // up to where SyncTo has asked for writeback
 	dirty    atomic.Bool  // written since it was last synced
+	unsynced []span       // what, one behind the other where it can be
+}
+
+// span is a range that is not known to be durable, and the sum of what is in it.
+type span struct {
+	off, n int64
+	crc    uint32
+}
+
+// spanMax bounds what is read back at once, in bytes.
+const spanMax = 1 << 20
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// note remembers what was written.
+func (f *file) note(p []byte, off int64) {
+	for len(p) > 0 {
+		n := len(f.unsynced)
+		if n == 0 || f.unsynced[n-1].off+f.unsynced[n-1].n != off || f.unsynced[n-1].n >= spanMax {
+			f.unsynced = append(f.unsynced, span{off: off})
+			n++
+		}
+		s := &f.unsynced[n-1]
+		part := p[:min(int64(len(p)), spanMax-s.n)]
+		s.n, s.crc = s.n+int64(len(part)), crc32.Update(s.crc, castagnoli, part)
+		p, off = p[len(part):], off+int64(len(part))
+	}
+}
+
+// writeAgain writes what is not durable once more, verified: a sync that failed may
+// have dropped it.
+func (f *file) writeAgain() error {
+	for _, s := range f.unsynced {
+		p := make([]byte, s.n)
+		if n, err := f.under.ReadAt(p, s.off); int64(n) < s.n {
+			return fmt.Errorf("read %s again at %d: %w", f.under.Name(), s.off, err)
+		}
+		if crc32.Checksum(p, castagnoli) != s.crc {
+			return fmt.Errorf("%s at %d: what was written is gone", f.under.Name(), s.off)
+		}
+		if _, err := f.under.WriteAt(p, s.off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var _ vfs.File = (*file)(nil)
@@ -61,6 +108,7 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	if err != nil {
 		return done, err
 	}
+	f.note(p, off)
 	return len(p), nil
 }
 
@@ -70,7 +118,9 @@ func (f *file) SyncData() error { return f.sync(f.under.Datasync) }
 // sync syncs what one goroutine writes, and nobody else.
 func (f *file) sync(call func() error) error {
 	f.dirty.Store(false)
-	return f.fs.store.sync(call)
+	err := f.fs.store.sync(call, f.writeAgain)
+	f.unsynced = f.unsynced[:0]
+	return err
 }
 
 // SyncTo starts writing what has been added since the last time. It promises
@@ -107,7 +157,7 @@ type sized struct {
 
 func (s sized) Name() string       { return s.name }
 func (s sized) Size() int64        { return s.size }
-func (s sized) Mode() fs.FileMode  { return 0o644 }
+func (s sized) Mode() fs.FileMode  { return 0o600 }
 func (s sized) ModTime() time.Time { return time.Time{} }
 func (s sized) IsDir() bool        { return false }
 func (s sized) Sys() any           { return nil }
@@ -130,7 +180,7 @@ func (d *directory) Sync() error {
 		done = err
 		return nil
 	})
-	return d.fs.store.sync(func() error { return done })
+	return d.fs.store.sync(func() error { return done }, nil)
 }
 
 func (d *directory) SyncData() error             { return d.Sync() }

@@ -78,7 +78,7 @@ func (d *FS) Close(db *pebble.DB) error {
 func (d *FS) Create(name string, _ vfs.DiskWriteCategory) (vfs.File, error) {
 	return d.open(name, func() (disk.File, error) {
 		for {
-			f, err := d.under.OpenFile(name, disk.Write|disk.Create|disk.Exclusive, 0o644)
+			f, err := d.under.OpenFile(name, disk.Write|disk.Create|disk.Exclusive, 0o600)
 			if !errors.Is(err, fs.ErrExist) {
 				return f, err
 			}
@@ -110,7 +110,7 @@ func (d *FS) open(name string, open func() (disk.File, error)) (vfs.File, error)
 // OpenReadWrite opens a file, which it makes if it is absent.
 func (d *FS) OpenReadWrite(name string, _ vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
 	f, err := d.open(name, func() (disk.File, error) {
-		return d.under.OpenFile(name, disk.Write|disk.Create, 0o644)
+		return d.under.OpenFile(name, disk.Write|disk.Create, 0o600)
 	})
 	return applied(f, err, opts)
 }

@@ -18,7 +18,7 @@ var ErrAbandoned = errors.New("pebblefs: store abandoned")
 // Options says how a store waits and whom it tells. All may be left out.
 type Options struct {
 	// OnFull is called when a change first finds the disk full, before it
-	// waits. It must not block.
+	// waits, and every second while it does. It must not block.
 	OnFull func(err error)
 	// OnRoom is called when a change that has waited went through.
 	OnRoom func()
@@ -31,6 +31,8 @@ type Options struct {
 
 const (
 	retryAfter = 100 * time.Millisecond
+	// fullAgain is how often it is said that a change waits for room.
+	fullAgain = time.Second
 	// passingTries is how often a change is tried that the process may not make,
 	// or has no descriptor or memory for: for 10 s. Unlike for room, there is
 	// nobody to be told of the wait.
@@ -96,7 +98,7 @@ func (s *store) error() error {
 // is abandoned: the caller reports success. err is only what Pebble is to see:
 // see answer.
 func (s *store) change(try func() error) (ok bool, err error) {
-	waited := false
+	waited, told := false, time.Time{}
 	for passing := 0; !s.bad.Load(); {
 		err := try()
 		if err == nil || answer(err) {
@@ -107,7 +109,8 @@ func (s *store) change(try func() error) (ok bool, err error) {
 		}
 		switch disk.CauseOf(err) {
 		case disk.Full:
-			if !waited && s.opt.OnFull != nil {
+			if s.opt.OnFull != nil && time.Since(told) >= fullAgain {
+				told = time.Now()
 				s.opt.OnFull(err)
 			}
 			waited = true
@@ -140,12 +143,36 @@ func (s *store) closed(err error, dirty bool) error {
 	return nil
 }
 
-// sync makes a sync. There is no second try, not for want of room either: what
-// it was to write may be gone, and a success after that would lie.
-func (s *store) sync(sync func() error) error {
-	if !s.bad.Load() {
+// sync makes a sync. One that fails may have dropped what it was to write, and a
+// second one would succeed without it. For want of room, which says nothing bad about
+// the disk, all that is not durable is written again, verified, until there is some;
+// if again is nil, or finds that it is gone, the store fails, as after any other error.
+func (s *store) sync(sync, again func() error) error {
+	waited := false
+	for !s.bad.Load() {
 		err := sync()
+		for disk.CauseOf(err) == disk.Full && again != nil && !s.bad.Load() {
+			if s.opt.OnFull != nil {
+				s.opt.OnFull(err)
+			}
+			waited = true
+			select {
+			case <-s.opt.Retry():
+			case <-s.failed:
+				continue
+			}
+			if e := again(); disk.CauseOf(e) == disk.Full {
+				continue
+			} else if e != nil {
+				s.fail(fmt.Errorf("%w, after %w", e, err))
+				break
+			}
+			err = sync()
+		}
 		if err == nil {
+			if waited && s.opt.OnRoom != nil {
+				s.opt.OnRoom()
+			}
 			return nil
 		}
 		s.fail(err)

@@ -34,7 +34,7 @@ var _ registry.Keys = (*Files)(nil)
 // Open opens the store in dir, which it makes if it is absent.
 func Open(fsys disk.FS, dir string) (*Files, error) {
 	f := &Files{fs: fsys, dir: dir, all: map[string][]byte{}}
-	if err := errors.Join(fsys.MkdirAll(dir, 0o755), fsys.SyncDir(path.Dir(dir))); err != nil {
+	if err := errors.Join(fsys.MkdirAll(dir, 0o700), fsys.SyncDir(path.Dir(dir))); err != nil {
 		return nil, err
 	}
 	b, err := read(fsys, path.Join(dir, "keys"))
@@ -73,7 +73,7 @@ func (f *Files) write(all map[string][]byte) error {
 		return err
 	}
 	name := path.Join(f.dir, "keys")
-	file, err := f.fs.OpenFile(name+".tmp", disk.Write|disk.Create|disk.Truncate, 0o644)
+	file, err := f.fs.OpenFile(name+".tmp", disk.Write|disk.Create|disk.Truncate, 0o600)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,113 @@
+package health
+
+import "fmt"
+
+// States of an object, of a namespace and of a backend, besides ok.
+const (
+	Degraded   State = "degraded"   // something of it is not as it should be; all of it can be read
+	Unreadable State = "unreadable" // some of it cannot be read now
+)
+
+// Unknown is the state of a namespace that one of the managers does not know.
+const Unknown State = "unknown"
+
+// ObjectStates and NamespaceStates are all of them, from the best to the worst.
+var (
+	ObjectStates    = []State{OK, Degraded, Unreadable}
+	NamespaceStates = []State{OK, Degraded, Unreadable, Unknown}
+)
+
+// Fragment is what is known of a fragment without reading it.
+type Fragment struct {
+	Nowhere  bool   // no disk has it yet
+	DiskLost bool   // its disk was given up
+	Err      string // why its disk does not tell, "" if it does
+	Found    bool   // its disk has it
+	Size     uint32 // of what the disk has, in bytes
+	Want     uint32 // what it should be
+	Bad      bool   // a read found it bad
+}
+
+// Judge says how a fragment is: "ok", or why it cannot be read.
+func (f Fragment) Judge() (ok bool, text string) {
+	switch {
+	case f.Nowhere:
+		return false, "not stored yet"
+	case f.DiskLost:
+		return false, "its disk is lost"
+	case f.Err != "":
+		return false, f.Err
+	case !f.Found:
+		return false, "its disk does not have it"
+	case f.Size != f.Want:
+		return false, fmt.Sprintf("it has %d bytes", f.Size)
+	case f.Bad:
+		return false, "a read found it bad"
+	}
+	return true, string(OK)
+}
+
+// Object is what is known of an object.
+type Object struct {
+	K     int // fragments of a chunk that it takes to read it; 0: the object is in its manifest
+	Width int // fragments that each chunk is to have
+	// Readable is how many the weakest chunk has that are on disks which can be
+	// read, and that nobody has found bad.
+	Readable int
+}
+
+// Judge says how the object is.
+func (o Object) Judge() State {
+	switch {
+	case o.K == 0 || o.Readable >= o.Width:
+		return OK
+	case o.Readable >= o.K:
+		return Degraded
+	}
+	return Unreadable
+}
+
+// MayLose is how many fragments of its weakest chunk it may lose more; below zero:
+// so many have to come back.
+func (o Object) MayLose() int { return o.Readable - o.K }
+
+// Namespace is what is known of a namespace.
+type Namespace struct {
+	Name    string
+	Wanted  bool // a vDisk lives in it
+	NoABM   bool // the ABM does not know it
+	NoNSM   bool // the NSM does not know it
+	Coded   bool // it has objects with fragments; then
+	MayLose int  // what the object that can bear least may lose
+	Narrow  uint64
+	Failed  uint64 // objects of which a read failed for good
+	Waiting uint64 // objects with fragments that are known to be bad or absent
+	Spread  bool   // it has fragments on disks that are gone
+}
+
+// NamespaceIs is how a namespace is.
+type NamespaceIs struct {
+	State  State
+	Reason string // "" if it is ok
+}
+
+// Judge says how the namespace is.
+func (n *Namespace) Judge() NamespaceIs {
+	switch {
+	case n.NoNSM:
+		return NamespaceIs{Unknown, fmt.Sprintf("namespace %s is not known to the NSM: none of its objects can be read; stop, and restore arakoon/ of the data directory from one copy", n.Name)}
+	case n.NoABM && n.Wanted:
+		return NamespaceIs{Unknown, fmt.Sprintf("namespace %s is not known to the ABM, and there is a vDisk in it; stop, and restore arakoon/ of the data directory from one copy", n.Name)}
+	case n.Coded && n.MayLose < 0:
+		return NamespaceIs{Unreadable, fmt.Sprintf("namespace %s has objects with too few fragments on disks that are there", n.Name)}
+	case n.Failed > 0:
+		return NamespaceIs{Unreadable, fmt.Sprintf("namespace %s has %d objects that could not be read", n.Name, n.Failed)}
+	case n.Narrow > 0:
+		return NamespaceIs{Degraded, fmt.Sprintf("%d objects are below full width", n.Narrow)}
+	case n.Waiting > 0:
+		return NamespaceIs{Degraded, fmt.Sprintf("%d objects wait for a repair", n.Waiting)}
+	case n.Spread:
+		return NamespaceIs{Degraded, "some of its fragments are on disks that are gone"}
+	}
+	return NamespaceIs{State: OK}
+}

@@ -1,0 +1,172 @@
+package nbd
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// Who may connect. Connections are few, so strangers must not take them all:
+// each kind of client, each listener and each address has its part.
+
+// origin is where a client is.
+type origin uint8
+
+const (
+	remoteOrigin origin = iota // by a network, that of this machine too
+	localOrigin                // by a unix socket, or given to ServeConn
+	selfOrigin                 // a Resender: a block device of this machine
+	origins
+)
+
+// source is an address with the connections from there.
+type source struct {
+	addr  netip.Addr
+	conns int          // under Server.mu
+	bytes atomic.Int64 // charged to them
+}
+
+// door is a listener with its connections.
+type door struct {
+	remote bool
+	conns  int // under Server.mu
+}
+
+func originOf(nc net.Conn) origin {
+	if _, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return remoteOrigin
+	}
+	return localOrigin
+}
+
+// addressOf is what counts as one address: of IPv6 the network of a host.
+func addressOf(nc net.Conn) (netip.Addr, bool) {
+	tcp, ok := nc.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
+	if addr.Is6() && !addr.IsLoopback() {
+		if p, err := addr.Prefix(64); err == nil {
+			addr = p.Addr()
+		}
+	}
+	return addr, true
+}
+
+// self and local are how many of n connections are kept for Resenders, and for
+// them and local clients.
+func (l Limits) self() int   { return l.Connections / 16 }
+func (l Limits) local() int  { return l.Connections / 4 }
+func (l Limits) remote() int { return l.Connections - l.local() }
+
+// LimitConnections lowers Limits.Connections, and the parts of it, to n for the
+// time being: what descriptors there are may have to do for more than clients.
+// 0 lifts it. Clients that are connected stay.
+func (s *Server) LimitConnections(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.lowered = n
+}
+
+// partsLocked are the limits of connections that hold now.
+func (s *Server) partsLocked() Limits {
+	l := s.limits
+	if n := s.mu.lowered; n > 0 && n < l.Connections {
+		l.Address = max(1, l.Address*n/l.Connections)
+		l.Connections = n
+	}
+	return l
+}
+
+// admitLocked counts a client, or says what has none left.
+func (s *Server) admitLocked(c *conn) error {
+	l, n := s.partsLocked(), &s.mu.origins
+	total := n[remoteOrigin] + n[localOrigin] + n[selfOrigin]
+	if total >= l.Connections {
+		return fmt.Errorf("client refused: %d connections are the limit", l.Connections)
+	}
+	if most := l.Connections - l.self(); c.origin != selfOrigin && n[remoteOrigin]+n[localOrigin] >= most {
+		return fmt.Errorf("client refused: %d connections are the limit, others are kept for block devices", most)
+	}
+	addr, addressed := addressOf(c.sock.conn)
+	if c.origin == remoteOrigin && addressed {
+		if most := l.remote(); n[remoteOrigin] >= most {
+			return fmt.Errorf("client refused: %d connections by network are the limit, others are kept for this machine", most)
+		}
+		if c.door != nil {
+			if most := max(1, l.remote()/max(1, s.mu.doors)); c.door.conns >= most {
+				return fmt.Errorf("client refused: %d connections to one address of the server are the limit", most)
+			}
+		}
+		src := s.mu.sources[addr]
+		if src == nil {
+			src = &source{addr: addr}
+			s.mu.sources[addr] = src
+		}
+		if src.conns >= l.Address {
+			return fmt.Errorf("client refused: %d connections from one address are the limit", l.Address)
+		}
+		src.conns++
+		c.source = src
+	}
+	n[c.origin]++
+	if c.door != nil {
+		c.door.conns++
+	}
+	return nil
+}
+
+// leaveLocked takes back what admitLocked has counted.
+func (s *Server) leaveLocked(c *conn) {
+	s.mu.origins[c.origin]--
+	if c.door != nil {
+		c.door.conns--
+	}
+	if src := c.source; src != nil {
+		if src.conns--; src.conns == 0 {
+			delete(s.mu.sources, src.addr)
+		}
+	}
+}
+
+// Clients that are refused are told why, a few at a time and not for long.
+const (
+	refusals    = 16
+	refusalTime = 2 * time.Second
+)
+
+// refuse tells a client that it is not served: in a handshake that has no export
+// for it.
+func (s *Server) refuse(nc net.Conn, reason error) {
+	defer nc.Close()
+	s.mu.Lock()
+	if s.mu.closed || len(s.mu.refused) >= refusals {
+		s.mu.Unlock()
+		return
+	}
+	s.mu.refused[nc] = struct{}{}
+	s.refusing.Add(1)
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.mu.refused, nc)
+		s.mu.Unlock()
+		s.refusing.Done()
+	}()
+	if nc.SetDeadline(time.Now().Add(refusalTime)) != nil {
+		return
+	}
+	h := handshake{rw: nc, exports: noExports{reason}, buffers: &s.buffers}
+	defer h.close()
+	_, _ = h.run(context.Background()) // by an error, whichever
+}
+
+// noExports has nothing for anybody.
+type noExports struct{ reason error }
+
+func (n noExports) Open(context.Context, string) (Device, func(), error) { return nil, nil, n.reason }
+func (n noExports) List(context.Context) ([]Info, error)                 { return nil, n.reason }

@@ -1,0 +1,43 @@
+package nbd
+
+import "sync/atomic"
+
+// memory is what the server holds for its clients, in bytes, all of it: payloads,
+// receive and reply buffers, and what connections and workers need besides.
+//
+// Who may have more is decided without looking at others, so that nobody waits
+// for what a stranger holds: a client waits for its own requests only, and one
+// of its own is always small enough (floorBytes). Above that a connection may
+// have as much as is free, and so may all of one address together. A few that
+// take all they can leave as much free as each of them has; the more they are
+// the less each may have.
+type memory struct {
+	limit   int64
+	buffers atomic.Int64 // in use, of the free lists' classes
+	scratch atomic.Int64 // everything else on the heap
+	stacks  atomic.Int64 // of goroutines
+}
+
+// used is what is held now, but for free buffers.
+func (m *memory) used() int64 { return m.buffers.Load() + m.rest() }
+
+func (m *memory) rest() int64 { return m.scratch.Load() + m.stacks.Load() }
+
+// take counts a buffer of n bytes for a connection that has own bytes in
+// flight, unless that is more than its share.
+func (m *memory) take(from *source, own, n int64) bool {
+	if own+n <= floorBytes {
+		m.buffers.Add(n)
+		return true
+	}
+	for {
+		buffers := m.buffers.Load()
+		free := m.limit - buffers - m.rest()
+		if own+n > free || from != nil && from.bytes.Load()+n > free {
+			return false
+		}
+		if m.buffers.CompareAndSwap(buffers, buffers+n) {
+			return true
+		}
+	}
+}

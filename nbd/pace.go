@@ -1,0 +1,139 @@
+package nbd
+
+import "time"
+
+// What a connection holds while it waits for its client, and for how long. All
+// of it hangs on the read deadline, which is set once a second at most: a
+// request costs nothing.
+
+// tick is how long a connection that has gone quiet keeps its scratch memory,
+// and one that has sent a request in part the buffer for the rest.
+const tick = time.Second
+
+// pace is the reader's own.
+type pace struct {
+	armed   bool   // the read deadline is set
+	ticked  uint64 // conn.received when it was last looked at
+	trimmed bool   // there is no scratch memory
+
+	// The request that is under way since then, if one has come in part.
+	request  uint64 // conn.parsed: which one
+	until    time.Time
+	from     uint64 // conn.received at the start of this stall time
+	underWay bool
+}
+
+// target is where the socket puts what it receives: the payload being
+// received, then the receive buffer, which is held only while it has work.
+func (c *conn) target() (a, b []byte) {
+	if c.in == nil {
+		c.in = c.srv.buffers.get(ioBuffer)
+		c.r, c.w = 0, 0
+		if c.in.round == nil {
+			c.in.round = new(round)
+		}
+	}
+	if c.big.on {
+		// Nothing is unparsed now. A little room takes the next head along.
+		a = c.big.buf.b[c.big.n:c.big.fill]
+		if c.big.got-c.big.n+c.big.fill == int(c.big.req.Length) {
+			b = c.in.b[:min(headRead, len(c.in.b))]
+		}
+		return a, b
+	}
+	if c.w == len(c.in.b) && c.w < ioBuffer {
+		c.growIn()
+	}
+	return c.in.b[c.w:min(c.w+c.limit, len(c.in.b))], nil
+}
+
+// held reports whether inline replies wait for the socket to run empty.
+func (c *conn) held() bool { return c.outN > 0 }
+
+// idle gives the buffers back before the reader waits, and sets the deadline if
+// there is something left to be looked at later.
+func (c *conn) idle() {
+	if c.in != nil && (c.r == c.w || c.big.on) {
+		c.srv.buffers.put(c.in)
+		c.in = nil
+		c.r, c.w = 0, 0
+	}
+	if c.out != nil { // empty: the round was sent
+		c.srv.buffers.put(c.out)
+		c.out = nil
+	}
+	if !c.armed && (!c.trimmed || c.partial()) {
+		c.armed = true
+		_ = c.setReadDeadline(time.Now().Add(min(tick, c.srv.limits.StallTimeout))) // if closed, the read tells
+	}
+}
+
+// deadline is called when the read deadline has passed: that of stop, or the
+// tick.
+func (c *conn) deadline() error {
+	if c.stopping.Load() {
+		return errStopping
+	}
+	c.armed = false
+	quiet := c.received == c.ticked
+	c.ticked = c.received
+	if !c.partial() {
+		c.underWay = false
+		if quiet {
+			c.trim()
+		}
+		return c.setReadDeadline(time.Time{})
+	}
+	if c.stalled(time.Now()) {
+		return errStalled
+	}
+	c.shrinkIn()
+	c.shrinkBig()
+	return c.setReadDeadline(time.Time{})
+}
+
+// stalled tells whether the client has sent less of a request than it must
+// within the stall time.
+func (c *conn) stalled(now time.Time) bool {
+	switch {
+	case !c.underWay || c.request != c.parsed:
+		c.underWay, c.request = true, c.parsed
+	case now.Before(c.until):
+		return false
+	case c.received-c.from < c.srv.limits.perStall():
+		return true
+	}
+	c.from, c.until = c.received, now.Add(c.srv.limits.StallTimeout)
+	return false
+}
+
+// trim lets go of scratch memory, if nothing is under way.
+func (c *conn) trim() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.inflight == 0 && !c.mu.sending && c.mu.queue.empty() && c.mu.err == nil {
+		c.trimLocked()
+		c.trimmed = true
+	}
+}
+
+// shrinkIn gives a request of which little has come a small buffer.
+func (c *conn) shrinkIn() {
+	if c.in != nil && c.r < c.w && classSize(c.w-c.r) < len(c.in.b) {
+		c.moveIn(c.w - c.r)
+	}
+}
+
+// growIn gives a request that has filled its small buffer a larger one.
+func (c *conn) growIn() { c.moveIn(2 * len(c.in.b)) }
+
+// moveIn moves what is not parsed yet to a receive buffer for n bytes.
+func (c *conn) moveIn(n int) {
+	b := c.srv.buffers.get(n)
+	if b.round == nil {
+		b.round = new(round)
+	}
+	c.r, c.w = 0, copy(b.b, c.in.b[c.r:c.w])
+	c.srv.buffers.put(c.in)
+	c.in = b
+}

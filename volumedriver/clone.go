@@ -1,0 +1,195 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"openvstorage/sco"
+	"openvstorage/volumedriver/catalog"
+	"openvstorage/volumedriver/registry"
+
+	"github.com/google/uuid"
+)
+
+// Clone makes a vDisk that begins as a snapshot of another, or as what it
+// holds now if snap is "". No data is copied; what the snapshot holds must be
+// in the backend, which is waited for, in nobody's way: only the snapshot and its
+// vDisk cannot be deleted meanwhile.
+func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (Info, error) {
+	if err := h.nameable(ctx, dst); err != nil {
+		return Info{}, err
+	}
+	return h.CloneAs(ctx, src, snap, progress, named(dst))
+}
+
+// CloneAs is Clone with a name that is given when all is in the backend.
+func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done, total int64), naming Naming) (info Info, err error) {
+	id := uuid.New()
+	v, s, err := h.cloneSource(ctx, src, snap, id)
+	if s == nil {
+		return Info{}, err
+	}
+	defer func() {
+		v.unpin(s)
+		if s.Auto && info.ID == uuid.Nil {
+			h.dropAutomaticLater(v)
+		}
+	}()
+	if err != nil {
+		return Info{}, err
+	}
+	if err := v.syncTo(ctx, s.Seq, progress); err != nil {
+		return Info{}, err
+	}
+	// The child is in the parent's catalog before the clone is visible: from
+	// here on the snapshot stays.
+	err = v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+		c.Children = append(c.Children, catalog.Child{Volume: id, Snapshot: s.ID})
+		return nil
+	})
+	if errors.Is(err, ErrUnknownOutcome) {
+		// Nobody can have seen the clone: it is known not to be there.
+		h.dropLater(v, id)
+		return Info{}, fmt.Errorf("clone of %s: its snapshot could not be held for sure: %v", src, err)
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	info, err = h.bearClone(ctx, v, s, id, naming)
+	if err != nil && info.ID == uuid.Nil {
+		if v.forgetChild(ctx, id) != nil {
+			h.dropLater(v, id)
+		}
+		return info, err
+	}
+	v.show(s)
+	return info, err
+}
+
+// cloneSource finds what is to be cloned, or takes a snapshot for it. The snapshot
+// has a pin, and if it was taken here may be there with an error.
+func (h *Host) cloneSource(ctx context.Context, src, snap string, id uuid.UUID) (*Volume, *snapshot, error) {
+	v, done, err := h.managed(ctx, src)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer done()
+	if len(v.origins) > int(sco.MaxOrigin) {
+		return nil, nil, fmt.Errorf("vDisk %s is a clone of depth %d, the most there can be; copy it instead: %w", src, len(v.origins)-1, ErrInvalid)
+	}
+	var s *snapshot
+	if snap != "" {
+		s, err = v.pinNamed(snap)
+	} else {
+		s, err = v.createSnapshot(ctx, "clone-"+id.String(), true)
+	}
+	return v, s, err
+}
+
+// bearClone makes the clone id of a snapshot, which has it as a child.
+func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UUID, naming Naming) (Info, error) {
+	v.cat.Lock()
+	origins := append([]catalog.Origin(nil), v.cat.Origins...)
+	v.cat.Unlock()
+	origins[len(origins)-1].Snapshot = s.ID
+	n, err := h.prepare(ctx, registry.Record{ID: id, Parent: v.id}, &catalog.Catalog{
+		Volume: id, Size: s.Size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
+		Origins:    append(origins, catalog.Origin{Volume: id}),
+		Checkpoint: catalog.Checkpoint{Root: catalog.Root{Clusters: s.Size / sco.ClusterSize}},
+	})
+	if err != nil {
+		return Info{}, err
+	}
+	return h.bear(ctx, n, naming)
+}
+
+// show has all see a snapshot that was made for a clone: the clone is there.
+func (v *Volume) show(s *snapshot) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s.hidden = false
+}
+
+// hideChildless hides the snapshots that were made for clones and have none: they
+// go.
+func (v *Volume) hideChildless() {
+	v.cat.Lock()
+	defer v.cat.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, s := range v.snapshots {
+		if s.Auto && len(v.cat.ChildrenOf(s.ID)) == 0 {
+			s.hidden = true
+		}
+	}
+}
+
+// hideLost hides the snapshot that was made for a clone that never became visible,
+// if it has no other.
+func (v *Volume) hideLost(lost catalog.Child) {
+	v.cat.Lock()
+	alone := len(v.cat.ChildrenOf(lost.Snapshot)) == 1
+	v.cat.Unlock()
+	if s := v.snapshot(lost.Snapshot); alone && s != nil && s.Auto {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		s.hidden = true
+	}
+}
+
+// lostSnapshot is one that was made for a clone that is not there, nor being made.
+func (v *Volume) lostSnapshot() *snapshot {
+	v.hideChildless()
+	held := make(map[uuid.UUID]bool) // by a clone whose end is not known
+	v.cat.Lock()
+	for _, c := range v.cat.Children {
+		held[c.Snapshot] = true
+	}
+	v.cat.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, s := range v.snapshots {
+		if s.hidden && !s.leaving && s.pins == 0 && v.readers[s.ID] == 0 && !held[s.ID] {
+			return s
+		}
+	}
+	return nil
+}
+
+// dropAutomatic deletes the snapshots of v that were made for clones, and have
+// none. It waits until they are in the backend, in nobody's way.
+func (h *Host) dropAutomatic(ctx context.Context, v *Volume) error {
+	if v.buf == nil || v.Err() != nil || v.closedBy() != nil {
+		return nil
+	}
+	if err := v.settle(ctx); err != nil {
+		return err
+	}
+	for s := v.lostSnapshot(); s != nil; s = v.lostSnapshot() {
+		if err := v.deleteSnapshot(ctx, s); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropAutomaticLater is dropAutomatic in the background, until it is done.
+func (h *Host) dropAutomaticLater(v *Volume) {
+	h.background.Go(func() {
+		if h.dropAutomatic(h.living, v) == nil {
+			return
+		}
+		h.persist(func(ctx context.Context) bool {
+			if h.byID(v.id) != v || v.Err() != nil {
+				return true // the next start does it
+			}
+			err := h.dropAutomatic(ctx, v)
+			if err != nil && ctx.Err() == nil {
+				v.log.Warn("snapshots of lost clones not deleted", "err", err)
+			}
+			return err == nil
+		})
+	})
+}

@@ -1,0 +1,123 @@
+package writebuffer
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// pressEvery is how often who waits for a place asks the others for one again,
+// tellEvery how often that is logged at most.
+const (
+	pressEvery = time.Second
+	tellEvery  = time.Minute
+)
+
+// places waits until the files that l has to prepare may be open, and returns how
+// many places it took; who called gives them back when the files are open. Files
+// that hold nothing unsynced are closed, vDisks that rest give up what they have
+// prepared, and if that is not enough those that are written have to store: then
+// theirs can be closed.
+//
+// Nobody waits with one of the two files that a first write needs: each might hold
+// what another one lacks. So both places are taken at once, and a vDisk that has to
+// wait gives the one up that it has.
+func (b *Buffer) places(ctx context.Context, l *Log) (int, error) {
+	for waits := false; ; waits = true {
+		freed := b.files.wait()
+		n := l.missing(waits)
+		if n == 0 || b.files.reserve(n) {
+			return n, nil
+		}
+		if b.stealOpen() {
+			continue
+		}
+		b.tellFiles()
+		if err := b.pressForPlaces(ctx, freed); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// pressForPlaces asks for places and waits for one, or for a while.
+func (b *Buffer) pressForPlaces(ctx context.Context, freed <-chan struct{}) error {
+	b.addWaiting(1)
+	defer b.addWaiting(-1)
+	if b.pressed != nil {
+		b.pressed()
+	}
+	again := time.NewTimer(pressEvery)
+	defer again.Stop()
+	select {
+	case <-freed:
+	case <-again.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+func (b *Buffer) addWaiting(n int) {
+	b.mu.Lock()
+	b.mu.waiting += n
+	b.mu.Unlock()
+}
+
+func (b *Buffer) tellFiles() {
+	now, last := time.Now().UnixNano(), b.toldFiles.Load()
+	if now-last > int64(tellEvery) && b.toldFiles.CompareAndSwap(last, now) {
+		b.opt.Logger.Warn("write buffer: a vDisk waits until files of others can be closed",
+			"open", b.files.count(), "of", b.files.max, "cure", "a higher limit of open files (LimitNOFILE in a unit, ulimit -n in a shell)")
+	}
+}
+
+// stealOpen takes the prepared files from a log that has not begun to use them.
+func (b *Buffer) stealOpen() bool {
+	for _, l := range b.allLogs() {
+		if l.giveBack((*Log).rests) {
+			return true
+		}
+	}
+	return false
+}
+
+// missing returns how many files l has to prepare. One that waits and has nothing
+// open gives up the file that it has.
+func (l *Log) missing(waits bool) (n int) {
+	if waits {
+		l.giveBack(func(l *Log) bool { return l.open == nil && len(l.pending) == 0 && (l.next == nil || l.nextTL == nil) })
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next == nil {
+		n++
+	}
+	if l.nextTL == nil {
+		n++
+	}
+	return n
+}
+
+// giveBack closes what l has prepared, if it may, and reports whether there was
+// anything. may is asked with l.mu held.
+func (l *Log) giveBack(may func(*Log) bool) bool {
+	l.mu.Lock()
+	if !may(l) {
+		l.mu.Unlock()
+		return false
+	}
+	s, t := l.next, l.nextTL
+	l.next, l.nextTL = nil, nil
+	l.mu.Unlock()
+	if s != nil {
+		s.release()
+	}
+	if t != nil {
+		if err := errors.Join(t.file.Close(), l.buf.opt.FS.Remove(t.name)); err != nil {
+			l.buf.opt.Logger.Warn("write buffer: prepared TLog not removed", "file", t.name, "err", err)
+		}
+	}
+	return s != nil || t != nil
+}
+
+// rests reports whether nobody writes or is about to. l.mu is held.
+func (l *Log) rests() bool { return l.open == nil && len(l.pending) == 0 && !l.lacking }
