@@ -46,7 +46,7 @@ snapshot of it.`,
 			if err != nil {
 				return errors.Join(err, file.abandon())
 			}
-			result := exported{Done: "exported", Name: name, Snapshot: snap, File: file.name, Size: size}
+			result := exported{Done: "exported", Name: args[0], File: file.name, Size: size}
 			return a.print(result, func(w io.Writer) { fmt.Fprintf(w, "exported %s\n", args[0]) })
 		},
 	}
@@ -54,11 +54,10 @@ snapshot of it.`,
 
 // exported is what --json prints.
 type exported struct {
-	Done     string `json:"done"`
-	Name     string `json:"name"`
-	Snapshot string `json:"snapshot,omitempty"`
-	File     string `json:"file"` // that was written: not a symbolic link to it
-	Size     int64  `json:"size"` // bytes
+	Done string `json:"done"`
+	Name string `json:"name"` // NAME[@SNAP]
+	File string `json:"file"` // that was written: not a symbolic link to it
+	Size int64  `json:"size"` // bytes
 }
 
 // image is where an export goes.

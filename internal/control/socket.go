@@ -42,7 +42,9 @@ func LinkSocket(name, socket string) error {
 		}
 	}
 	draft := fmt.Sprintf("%s.%d", name, os.Getpid())
-	_ = os.Remove(draft) // of a process that was killed, with this number
+	if _, err := os.Readlink(draft); err == nil {
+		_ = os.Remove(draft) // of a process that was killed, with this number
+	}
 	err := os.Symlink(socket, draft)
 	if err == nil {
 		err = os.Rename(draft, name)
