@@ -60,6 +60,8 @@ type Options struct {
 	Reached Reached
 	Random  func() uint64 // draws incarnations
 	Logger  *slog.Logger
+	// OnFull is called again and again while Open waits for room; must not block.
+	OnFull func(error)
 	// OnScarce is called each second while the file system of Dir has little room;
 	// must not block. Whoever can give some up should.
 	OnScarce func()
@@ -159,18 +161,13 @@ func (h *Host) openVolumes(ctx context.Context) (err error) {
 	return h.finish(ctx, records)
 }
 
-// openPages opens the local page store. One that is damaged is thrown away:
-// the backend has every page that counts.
+// openPages opens the local page store. One that is damaged is thrown away, and one
+// that cannot be opened for want of room, so that it has the room of the old one: the
+// backend has every page that counts.
 func (h *Host) openPages() error {
 	dir := path.Join(h.opt.Dir, "map")
-	open := func() (err error) {
-		files := pebblefs.New(h.opt.FS, pebblefs.Options{OnFailure: h.pagesFailed, OnFull: h.Lacks})
-		h.files = files
-		h.store, err = pebblestore.Open(files, dir, pebblestore.Options{Logger: h.opt.Logger, Fatal: h.pagesFailed})
-		return err
-	}
-	err := open()
-	if disk.CauseOf(err) > disk.Answer {
+	err := h.openPagesOnce(dir, true)
+	if disk.CauseOf(err) > disk.Answer && !errors.Is(err, pebblefs.ErrAbandoned) {
 		return fmt.Errorf("page store: %w", err) // of the disk, and nothing that a new one would mend
 	}
 	if err != nil {
@@ -178,7 +175,7 @@ func (h *Host) openPages() error {
 		if err := h.opt.FS.RemoveAll(dir); err != nil {
 			return err
 		}
-		err = open()
+		err = h.openPagesOnce(dir, false)
 	}
 	h.pages = &pageStore{Store: h.store, log: h.opt.Logger, find: h.findPage}
 	return err
@@ -201,6 +198,30 @@ func (h *Host) findPage(owner uuid.UUID, page uint64) (backend.Namespace, catalo
 	return v.namespace(), obj, ok
 }
 
+// openPagesOnce opens the page store. impatient says that it is given up, with
+// pebblefs.ErrAbandoned, if it lacks room for longer than it takes to make some.
+func (h *Host) openPagesOnce(dir string, impatient bool) (err error) {
+	var told atomic.Int32
+	var opened atomic.Bool
+	var files *pebblefs.FS
+	files = pebblefs.New(h.opt.FS, pebblefs.Options{OnFailure: h.pagesFailed, OnFull: func(err error) {
+		h.Lacks(err)
+		if impatient && !opened.Load() && told.Add(1) > 1 {
+			files.Abandon()
+		}
+	}})
+	h.files = files
+	h.store, err = pebblestore.Open(files, dir, pebblestore.Options{Logger: h.opt.Logger, Fatal: h.pagesFailed})
+	opened.Store(true)
+	if given := files.Err(); errors.Is(given, pebblefs.ErrAbandoned) {
+		if err == nil {
+			_ = h.store.Close() // nothing of it is on the disk
+		}
+		return fmt.Errorf("page store %s: no room: %w", dir, given)
+	}
+	return err
+}
+
 // pagesFailed halts every vDisk: without a page store none can grow its map
 // beyond memory. The store holds nothing that the backend and the TLogs do
 // not, so it is given up rather than waited for.
@@ -218,7 +239,9 @@ func (h *Host) Lacks(err error) {
 		b.Lacks(err)
 		return
 	}
-	h.opt.Logger.Warn("the map lacks room, and the start waits for it. Make room, or raise the quota", "dir", h.opt.Dir, "err", err)
+	if h.opt.OnFull != nil {
+		h.opt.OnFull(err)
+	}
 }
 
 // openAll opens vDisks generation by generation: those whose parent is open
