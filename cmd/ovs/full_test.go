@@ -28,7 +28,7 @@ var fills = []struct {
 	{"all", func(fs *faultdisk.FS) *faultdisk.Quota { return fs.Limit("/data", 0).Disk(1 << 30) }},
 	{"a little left", func(fs *faultdisk.FS) *faultdisk.Quota { return fs.Limit("/data", 2<<20).Disk(1 << 30) }},
 	{"quota", func(fs *faultdisk.FS) *faultdisk.Quota { return fs.Limit("/data", 0).User() }},
-	{"names", func(fs *faultdisk.FS) *faultdisk.Quota { return fs.Limit("/data", 1<<40).Disk(1 << 40).Names(0) }},
+	{"names", func(fs *faultdisk.FS) *faultdisk.Quota { return fs.Limit("/data", 1<<40).Disk(1 << 40).Names(24) }},
 	{"buffer", func(fs *faultdisk.FS) *faultdisk.Quota { return fs.Limit("/data/buffer", 0) }},
 	{"arakoon", func(fs *faultdisk.FS) *faultdisk.Quota { return fs.Limit("/data/arakoon", 0) }},
 	{"map", func(fs *faultdisk.FS) *faultdisk.Quota { return fs.Limit("/data/map", 0) }},
