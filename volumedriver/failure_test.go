@@ -81,9 +81,9 @@ func TestFailedTLogWriteLosesNothing(t *testing.T) {
 	r, d := newRig(t, fs, modelDisk, nil)
 	write(t, d, 0, 4, 1)
 	must(t, d.Flush(ctx))
-	rule := fs.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: "tlog-*", Times: 1, Err: unix.ENOSPC})
-	if err := d.Write(ctx, []Span{{8 * 4096, pattern(2, 1)}}); !errors.Is(err, unix.ENOSPC) {
-		t.Fatalf("write to a TLog that is full: %v", err)
+	rule := fs.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: "tlog-*", Times: 1, Err: unix.EIO})
+	if err := d.Write(ctx, []Span{{8 * 4096, pattern(2, 1)}}); !errors.Is(err, unix.EIO) {
+		t.Fatalf("write to a TLog that fails: %v", err)
 	}
 	rule.Remove()
 	write(t, d, 8, 1, 3)

@@ -61,6 +61,8 @@ type Options struct {
 	Reached Reached
 	Random  func() uint64 // draws incarnations
 	Logger  *slog.Logger
+	// OnFull is called again and again while Open waits for room; must not block.
+	OnFull func(error)
 	// OnScarce is called each second while the file system of Dir has little room;
 	// must not block. Whoever can give some up should.
 	OnScarce func()
@@ -163,31 +165,6 @@ func (h *Host) openVolumes(ctx context.Context) (err error) {
 	return h.finish(ctx, records)
 }
 
-// openPages opens the local page store. One that is damaged is thrown away:
-// the backend has every page that counts.
-func (h *Host) openPages() error {
-	dir := path.Join(h.opt.Dir, "map")
-	open := func() (err error) {
-		files := pebblefs.New(h.opt.FS, pebblefs.Options{OnFailure: h.pagesFailed, OnFull: h.Lacks})
-		h.files = files
-		h.store, err = pebblestore.Open(files, dir, pebblestore.Options{Logger: h.opt.Logger, Fatal: h.pagesFailed})
-		return err
-	}
-	err := open()
-	if disk.CauseOf(err) > disk.Answer {
-		return fmt.Errorf("page store: %w", err) // of the disk, and nothing that a new one would mend
-	}
-	if err != nil {
-		h.opt.Logger.Warn("local page store is rebuilt from the backend", "dir", dir, "err", err)
-		if err := h.opt.FS.RemoveAll(dir); err != nil {
-			return err
-		}
-		err = open()
-	}
-	h.pages = &pageStore{Store: h.store, log: h.opt.Logger, find: h.findPage}
-	return err
-}
-
 // findPage finds the page object that holds a page of an open vDisk.
 func (h *Host) findPage(owner uuid.UUID, page uint64) (backend.Namespace, catalog.PageObject, bool) {
 	h.mu.Lock()
@@ -213,16 +190,6 @@ func (h *Host) pagesFailed(err error) {
 		v.halt(fmt.Errorf("page store %s: %w", path.Join(h.opt.Dir, "map"), err))
 	}
 	h.files.Abandon()
-}
-
-// Lacks tells the host that something found no room on the file system of its
-// directory: the write buffer gives files up, before anybody fails.
-func (h *Host) Lacks(err error) {
-	if b := h.room.Load(); b != nil {
-		b.Lacks(err)
-		return
-	}
-	h.opt.Logger.Warn("the map lacks room, and the start waits for it. Make room, or raise the quota", "dir", h.opt.Dir, "err", err)
 }
 
 // openAll opens vDisks generation by generation: those whose parent is open

@@ -30,7 +30,7 @@ func (r *rig) restarts(check func(name string, r *rig)) {
 func TestFailedAppend(t *testing.T) {
 	for _, pattern := range []string{"sco-*", "tlog-*"} {
 		for i, short := range []int64{0, 1, 40, 100, 4096, 8192} {
-			err := []error{unix.EIO, unix.ENOSPC}[i%2]
+			err := []error{unix.EIO, unix.EROFS}[i%2]
 			t.Run(fmt.Sprintf("%s %d %v", pattern, short, err), func(t *testing.T) {
 				failedAppend(t, pattern, short, err)
 			})

@@ -83,6 +83,9 @@ func (g *Groups) Claim(ctx context.Context, floor uint64, accept bool) error {
 		if !disk.CauseOf(err).Passes() || errors.Is(err, datadir.ErrInDoubt) {
 			return err
 		}
+		if g.opt.OnFull != nil && disk.CauseOf(err) == disk.Full {
+			g.opt.OnFull(err)
+		}
 		if !told { // P6
 			g.opt.Logger.Warn("the start waits until it can write its record", "err", err)
 		}

@@ -300,7 +300,7 @@ func TestFailures(t *testing.T) {
 // Power cuts in between, before every change of the disk, lose nothing that was
 // acknowledged.
 func TestOneErrorFailsNoLog(t *testing.T) {
-	passing := []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EACCES, unix.ENOSPC, unix.EINTR}
+	passing := []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EACCES, unix.ENOSPC, unix.EDQUOT, unix.EINTR}
 	any := append([]error{unix.EIO}, passing...)
 	for _, c := range []struct {
 		ops    faultdisk.Op
@@ -309,7 +309,8 @@ func TestOneErrorFailsNoLog(t *testing.T) {
 		{faultdisk.Write | faultdisk.Datasync, any},
 		{faultdisk.Open | faultdisk.Size | faultdisk.Prewrite | faultdisk.Rename, passing},
 		{faultdisk.Remove, any},
-		{faultdisk.SyncDir, []error{unix.EMFILE, unix.ENFILE, unix.EACCES}},
+		{faultdisk.SyncDir, []error{unix.EMFILE, unix.ENFILE, unix.EACCES, unix.ENOSPC, unix.EDQUOT}},
+		{faultdisk.Allocate, passing},
 	} {
 		for seed := range uint64(6) {
 			t.Run(fmt.Sprintf("%v %d", c.ops, seed), func(t *testing.T) {

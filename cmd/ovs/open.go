@@ -92,7 +92,7 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 		FS: o.fs, Dir: o.dir.Path,
 		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, OpenFiles: o.files.Buffer,
 		Backend: e.backend, Registry: e.registry, Owner: owner(), Reached: reached, Logger: o.logger,
-		OnScarce: e.giveUp,
+		OnScarce: e.giveUp, OnFull: func(err error) { e.lacks(o, err) },
 	})
 	if err != nil {
 		return nil, err

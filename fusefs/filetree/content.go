@@ -6,6 +6,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"openvstorage/internal/disk"
 )
 
 // pieceSize is the size in bytes of the pieces of a content.
@@ -18,7 +20,7 @@ func (t *Tree) Load(ctx context.Context, node uint64) ([]byte, error) {
 	// No change may come between the entry and its pieces.
 	end, err := t.begin(ctx)
 	if err != nil {
-		return nil, err
+		return nil, unread(err)
 	}
 	defer end()
 	name, e, ok := t.Path(node)
@@ -34,9 +36,18 @@ func (t *Tree) Load(ctx context.Context, node uint64) ([]byte, error) {
 		err = fmt.Errorf("%w: %d bytes of %d", errShort, len(content), e.Size)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("file %q: %w", name, err)
+		return nil, fmt.Errorf("file %q: %w", name, unread(err))
 	}
 	return content, nil
+}
+
+// unread makes of an error one of reading: whoever reads a file asks for no room,
+// whatever the keys lack.
+func unread(err error) error {
+	if disk.CauseOf(err) == disk.Full {
+		return fmt.Errorf("%w: %w", syscall.EIO, err)
+	}
+	return err
 }
 
 // Room returns nil if a file may grow from one size to another.

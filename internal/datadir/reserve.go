@@ -13,6 +13,7 @@ import (
 const (
 	reserveFile  = "reserve"
 	reserveBytes = 8 << 20
+	reserveStep  = 1 << 20 // is given up at a time
 	// reserveShare: there is none where it would be more than this share of what
 	// is free.
 	reserveShare = 16
@@ -44,12 +45,25 @@ func (d *Directory) KeepReserve() error {
 	return err
 }
 
-// GiveReserve gives the reserve up if the disk is full, or whatever it is if need
-// says so, and reports whether it did.
+// GiveReserve gives a part of the reserve up if the disk is full, or need says so, and
+// reports whether it did. A start takes little: the rest is for those after it.
 func (d *Directory) GiveReserve(need bool) bool {
 	u, err := d.fs.Statfs(d.Path)
-	if !need && err == nil && u.Free >= reserveBytes && !u.FewNames(fewNames) {
+	names := err == nil && u.FewNames(fewNames)
+	if !need && err == nil && u.Free >= reserveStep && !names {
 		return false
 	}
-	return d.fs.Remove(filepath.Join(d.Path, reserveFile)) == nil
+	name := filepath.Join(d.Path, reserveFile)
+	info, err := d.fs.Stat(name)
+	if err != nil {
+		return false
+	}
+	if names || info.Size() <= reserveStep {
+		return d.fs.Remove(name) == nil
+	}
+	f, err := d.fs.OpenFile(name, disk.Write, 0)
+	if err != nil {
+		return d.fs.Remove(name) == nil
+	}
+	return errors.Join(f.Truncate(info.Size()-reserveStep), f.Close()) == nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -223,6 +224,52 @@ func TestAbandonWhileFull(t *testing.T) {
 	d.Close(db)
 }
 
+// A sync that finds no room fails no store: what it was to make durable is written
+// again, and is durable when the flush has returned.
+func TestSyncWithoutRoom(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT} {
+		for _, pattern := range []string{"*.sst", "MANIFEST-*", ""} {
+			under := crashdisk.New()
+			faults := faultdisk.New(under)
+			crashDirs(t, faults, "/db")
+			d := New(faults, Options{Retry: atOnce})
+			db := openStore(t, d, "/db")
+			rule := faults.Inject(faultdisk.Rule{Ops: faultdisk.Datasync | faultdisk.Sync, Path: pattern, Err: errno, Times: 3})
+			put(t, db, 0, 5000)
+			if err := errors.Join(d.Flush(db), d.Err()); err != nil || rule.Fired() != 3 {
+				t.Fatalf("%v of %s: %v, fired %d times", errno, pattern, err, rule.Fired())
+			}
+			image := under.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll)
+			if err := d.Close(db); err != nil {
+				t.Fatal(err)
+			}
+			d = New(image, Options{})
+			db = openStore(t, d, "/db")
+			wantKeys(t, db, 5000)
+			if err := d.Close(db); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// If what a failed sync was to write is gone, no later one is believed.
+func TestSyncWithoutRoomLosesData(t *testing.T) {
+	faults := faultdisk.New(crashdisk.New())
+	crashDirs(t, faults, "/db")
+	d := New(faults, Options{Retry: atOnce})
+	db := openStore(t, d, "/db")
+	faults.Inject(faultdisk.Rule{Ops: faultdisk.Datasync | faultdisk.Sync, Path: "*.sst", Err: unix.ENOSPC, Times: 1})
+	faults.Inject(faultdisk.Rule{Ops: faultdisk.Read, Path: "*.sst", Corrupt: func(p []byte) { clear(p) }})
+	put(t, db, 0, 100)
+	if err := d.Flush(db); !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "is gone") {
+		t.Errorf("Flush: %v", err)
+	}
+	if err := d.Close(db); err == nil {
+		t.Error("closed without an error")
+	}
+}
+
 // Whatever change fails, Pebble does not end the process, a flush says so, the
 // store closes, and what was flushed before is there when it is opened again.
 func TestFailureParks(t *testing.T) {
@@ -236,7 +283,6 @@ func TestFailureParks(t *testing.T) {
 		{"sync directory", faultdisk.Rule{Ops: faultdisk.SyncDir}},
 		{"write manifest", faultdisk.Rule{Ops: faultdisk.Write, Path: "MANIFEST-*", Short: 7}},
 		{"sync manifest", faultdisk.Rule{Ops: faultdisk.Datasync | faultdisk.Sync, Path: "MANIFEST-*"}},
-		{"no room to sync", faultdisk.Rule{Ops: faultdisk.Datasync | faultdisk.Sync, Err: unix.ENOSPC}},
 		{"all but reads", faultdisk.Rule{Ops: faultdisk.Any &^ (faultdisk.Read | faultdisk.Stat)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
