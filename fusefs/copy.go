@@ -52,8 +52,10 @@ type copying struct {
 // range be: who copies a larger vDisk whole begins like this. What he asks for
 // next is there then. Every other range is copied, holes as holes.
 func (n *diskNode) CopyFileRange(ctx context.Context, _ gofs.FileHandle, offIn uint64, out *gofs.Inode, _ gofs.FileHandle, offOut, length, flags uint64) (uint32, syscall.Errno) {
-	n.mu.RLock()
-	made, id := n.made(), n.id
+	if err := n.share(ctx); err != nil {
+		return 0, errnoOf(err)
+	}
+	made, id := n.made(), n.which.Load().id
 	size, err := n.size(ctx)
 	n.mu.RUnlock()
 	if err != nil || !made {
@@ -64,7 +66,7 @@ func (n *diskNode) CopyFileRange(ctx context.Context, _ gofs.FileHandle, offIn u
 		// What was written to the source before is in the clone: a snapshot has
 		// all writes that returned (rule O9).
 		clone: func(ctx context.Context, to string) error {
-			return n.fs.named(ctx, id, *n.name.Load(), func(name string) error { return n.fs.pool.Clone(ctx, name, to) })
+			return n.fs.named(ctx, id, func(name string) error { return n.fs.pool.Clone(ctx, name, to) })
 		},
 	}
 	return from.copyRange(ctx, offIn, out, offOut, length, flags)
@@ -119,7 +121,11 @@ func (from source) copyRange(ctx context.Context, offIn uint64, out *gofs.Inode,
 // there before, or one after the last close, is copied: source and clone may have
 // changed, through this door or another.
 func (n *diskNode) cloneOf(ctx context.Context, from source, off, length int64, make bool) (bool, error) {
-	defer n.become()()
+	done, err := n.become(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer done()
 	if n.made() || !make {
 		goesOn := n.copying == copying{from.id, off} && off > 0 && n.pristine.Load()
 		n.copying.next += length
@@ -165,7 +171,9 @@ func (from source) copyTo(ctx context.Context, to *diskNode, offIn, offOut, leng
 // run reads up to length bytes that are one run of data into buf, or finds how
 // long a hole is.
 func (n *diskNode) run(ctx context.Context, off, length int64, buf []byte) (piece int64, hole bool, err error) {
-	n.mu.RLock()
+	if err := n.share(ctx); err != nil {
+		return 0, false, err
+	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {
 		return 0, false, syscall.EIO
@@ -193,7 +201,9 @@ func runOf(ctx context.Context, dev Device, off, length int64, buf []byte) (piec
 
 // put writes a run, a hole as one.
 func (n *diskNode) put(ctx context.Context, off int64, data []byte, hole bool) error {
-	n.mu.RLock()
+	if err := n.share(ctx); err != nil {
+		return err
+	}
 	defer n.mu.RUnlock()
 	if e := n.reach(ctx, off+int64(len(data))); e != 0 {
 		return e

@@ -7,13 +7,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
-	"unicode"
-	"unicode/utf8"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"openvstorage/fusefs/filetree"
+	"openvstorage/internal/naming"
 )
 
 // dirNode is a directory: one of the tree, or the components of vDisk names
@@ -22,6 +21,9 @@ type dirNode struct {
 	gofs.Inode
 	fs   *FS
 	path atomic.Pointer[string] // now, "" of the root
+
+	removed atomic.Bool // another one may have its path
+	last    atomic.Pointer[filetree.Attr]
 }
 
 var (
@@ -73,12 +75,12 @@ func (d *dirNode) child(name string) (full, disk string, isDisk bool) {
 func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	full, disk, isDisk := d.child(name)
 	if full == snapshotsDir {
-		return d.fs.snapDirOf(ctx, &d.Inode, "", out), 0
+		return d.fs.snapDirOf(ctx, &d.Inode, "", out)
 	}
 	if isDisk {
 		n, i, err := d.fs.find(ctx, disk)
 		if err == nil {
-			n.show(&out.Attr, i.Size)
+			n.show(ctx, &out.Attr, i)
 			return d.NewInode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
 		}
 		// A directory may be named so that leads to a vDisk NAME.raw/OTHER.
@@ -89,23 +91,61 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if len(name) > nameMax {
 		return nil, syscall.ENAMETOOLONG
 	}
+	out.SetAttrTimeout(attrTimeout)
 	if e, ok := d.fs.tree.Get(full); ok && e.Kind == filetree.File {
 		n := d.fs.fileOf(e)
 		n.show(&out.Attr)
 		return d.NewInode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
 	}
-	a, err := d.fs.directory(ctx, full)
-	if err != nil {
+	if _, err := d.fs.directory(ctx, full); err != nil {
+		if isDisk && errors.Is(err, fs.ErrNotExist) {
+			d.fs.copiers.seeks(ctx)
+		}
 		return nil, errnoOf(err)
 	}
-	attrs(&out.Attr, syscall.S_IFDIR, a, 0)
-	return d.NewInode(ctx, d.fs.dirOf(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	sub := d.fs.dirOf(full)
+	if err := sub.show(ctx, &out.Attr); err != nil {
+		return nil, errnoOf(err)
+	}
+	return d.NewInode(ctx, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+}
+
+// show fills in attributes. A directory that is removed has those that it had, and
+// no links.
+func (d *dirNode) show(ctx context.Context, out *fuse.Attr) error {
+	if !d.removed.Load() {
+		dir := d.where()
+		a, err := d.fs.directory(ctx, dir)
+		var links uint32
+		if err == nil {
+			links, err = d.fs.links(ctx, dir)
+		}
+		switch {
+		case err == nil:
+			d.last.Store(&a)
+			attrs(out, syscall.S_IFDIR, a, 0, 0)
+			out.Nlink = links
+			return nil
+		case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+			return err
+		}
+	}
+	a := filetree.Attr{Mode: dirMode, UID: d.fs.opt.UID, GID: d.fs.opt.GID}
+	if last := d.last.Load(); last != nil {
+		a = *last
+	}
+	attrs(out, syscall.S_IFDIR, a, 0, 0)
+	out.Nlink = 0
+	return nil
 }
 
 // Readdir implements gofs.NodeReaddirer.
 func (d *dirNode) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 	return stream(ctx, func(ctx context.Context) ([]entry, error) {
 		dir := d.where()
+		if d.removed.Load() {
+			return nil, nil
+		}
 		list, err := d.fs.entries(ctx, dir)
 		if dir == "" {
 			list = append(list, entry{snapshotsDir, true})
@@ -115,17 +155,16 @@ func (d *dirNode) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 }
 
 // nameMax is the longest name in a directory that can be made, in bytes.
-const nameMax = 255
+const nameMax = naming.ComponentMax
 
 // nameError refuses a path that nothing can have.
 func nameError(full, base string, isDisk bool) error {
-	disk := strings.TrimSuffix(full, suffix)
 	switch {
 	case len(base) > nameMax || len(full) > filetree.MaxPath:
 		return syscall.ENAMETOOLONG
 	case base == suffix, !filetree.Valid(full):
 		return syscall.EINVAL
-	case isDisk && (strings.ContainsRune(disk, '@') || !utf8.ValidString(disk) || strings.ContainsFunc(disk, unicode.IsControl)):
+	case isDisk && naming.Check(strings.TrimSuffix(full, suffix)) != nil:
 		return syscall.EINVAL // no vDisk can be named so
 	}
 	return nil
@@ -135,6 +174,9 @@ func nameError(full, base string, isDisk bool) error {
 // the node of the tree that the directory has.
 func (d *dirNode) free(ctx context.Context, name string) (dir uint64, isDisk bool, err error) {
 	full, disk, isDisk := d.child(name)
+	if d.removed.Load() {
+		return 0, isDisk, syscall.ENOENT
+	}
 	if full == snapshotsDir {
 		return 0, isDisk, syscall.EEXIST
 	}
@@ -170,17 +212,19 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 	if isDisk {
 		kind = filetree.EmptyDisk
 	}
-	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.newAttr(ctx, mode)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.newAttr(ctx, d.where(), mode, false)})
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
+	d.fs.touchDirs(d.where())
 	stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}
 	if isDisk {
 		n := d.fs.emptyOf(strings.TrimSuffix(full, suffix), e)
 		n.opened()
-		n.show(&out.Attr, 0)
+		n.show(ctx, &out.Attr, Info{})
 		return d.NewInode(ctx, n, stable), &diskHandle{n}, openFlags, 0
 	}
+	out.SetAttrTimeout(attrTimeout)
 	n := d.fs.fileOf(e)
 	if err := n.open(ctx); err != nil {
 		return nil, nil, 0, errnoOf(err)
@@ -198,11 +242,15 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.newAttr(ctx, mode)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.newAttr(ctx, d.where(), mode, true)})
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0)
+	d.fs.forgetTimes(full) // of one that had the name before
+	d.fs.touchDirs(d.where())
+	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0, 0)
+	out.Nlink = 2
+	out.SetAttrTimeout(attrTimeout)
 	return d.NewInode(ctx, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
@@ -228,8 +276,11 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 		return syscall.EBUSY
 	}
 	// Not while a file in it is made a vDisk, or it is moved.
-	d.fs.moving.RLock()
-	defer d.fs.moving.RUnlock()
+	if err := d.fs.moving.share(ctx); err != nil {
+		return errnoOf(err)
+	}
+	defer d.fs.moving.unshare()
+	full, _, _ = d.child(name)
 	list, err := d.fs.entries(ctx, full)
 	if err == nil && len(list) > 0 {
 		err = syscall.ENOTEMPTY
@@ -239,6 +290,8 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 	}
 	if err == nil {
 		d.fs.forgetDir(full)
+		d.fs.forgetTimes(full)
+		d.fs.touchDirs(d.where())
 	}
 	return errnoOf(err)
 }
@@ -248,7 +301,10 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	for tries := 1; ; tries++ {
 		dir, err := d.unlink(ctx, name)
-		if !errors.Is(err, fs.ErrNotExist) || tries == renamedMax || d.settled() == dir {
+		if err == nil {
+			d.fs.touchDirs(d.where())
+		}
+		if !errors.Is(err, fs.ErrNotExist) || tries == renamedMax || d.settled(ctx) == dir {
 			return errnoOf(err)
 		}
 	}
@@ -257,7 +313,9 @@ func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 // unlink deletes what has a name in the directory, and returns where that was
 // then: what fails for its moving is done again.
 func (d *dirNode) unlink(ctx context.Context, name string) (dir string, err error) {
-	d.fs.moving.RLock()
+	if err := d.fs.moving.share(ctx); err != nil {
+		return d.where(), err
+	}
 	dir = d.where()
 	full, disk, isDisk := d.child(name)
 	var n *diskNode
@@ -266,7 +324,7 @@ func (d *dirNode) unlink(ctx context.Context, name string) (dir string, err erro
 	} else {
 		err = d.fs.tree.Remove(ctx, full)
 	}
-	d.fs.moving.RUnlock()
+	d.fs.moving.unshare()
 	if err != nil || !isDisk {
 		return dir, err
 	}
@@ -277,19 +335,17 @@ func (d *dirNode) unlink(ctx context.Context, name string) (dir string, err erro
 }
 
 // settled is the path of the directory when a renaming under way has ended.
-func (d *dirNode) settled() string {
-	d.fs.moving.RLock()
-	defer d.fs.moving.RUnlock()
+func (d *dirNode) settled(ctx context.Context) string {
+	if d.fs.moving.share(ctx) == nil {
+		defer d.fs.moving.unshare()
+	}
 	return d.where()
 }
 
 // Getattr implements gofs.NodeGetattrer.
 func (d *dirNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	a, err := d.fs.directory(ctx, d.where())
-	if err == nil {
-		attrs(&out.Attr, syscall.S_IFDIR, a, 0)
-	}
-	return errnoOf(err)
+	out.SetTimeout(attrTimeout)
+	return errnoOf(d.show(ctx, &out.Attr))
 }
 
 // Setattr implements gofs.NodeSetattrer; the root is the mount's.
@@ -298,14 +354,32 @@ func (d *dirNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAt
 	if dir == "" {
 		return syscall.EPERM
 	}
+	if d.removed.Load() {
+		return errnoOf(d.setLast(ctx, in, &out.Attr))
+	}
 	node, err := d.fs.keep(ctx, dir)
 	if err != nil {
 		return errnoOf(err)
 	}
-	if _, err := d.fs.tree.Set(ctx, node, func(a *filetree.Attr) { change(a, in) }); err != nil {
+	at := d.fs.dirChanged(dir)
+	if _, err := d.fs.tree.Set(ctx, node, func(a *filetree.Attr) {
+		a.Modified, a.Changed = max(a.Modified, at), max(a.Changed, at)
+		change(a, in)
+	}); err != nil {
 		return errnoOf(err)
 	}
+	d.fs.keptTime(dir, at)
 	return d.Getattr(ctx, f, out)
+}
+
+// setLast changes a directory that is removed, for who has it still.
+func (d *dirNode) setLast(ctx context.Context, in *fuse.SetAttrIn, out *fuse.Attr) error {
+	if last := d.last.Load(); last != nil {
+		a := *last
+		change(&a, in)
+		d.last.Store(&a)
+	}
+	return d.show(ctx, out)
 }
 
 // Fsync implements gofs.NodeFsyncer: what a directory has is durable when the

@@ -53,8 +53,9 @@ func TestErrnoTable(t *testing.T) {
 // Without a device a file is an empty one, or a vDisk that could not be opened
 // again after something that failed.
 func TestNoDevice(t *testing.T) {
-	var empty diskNode
-	lost := diskNode{id: uuid.UUID{1}}
+	var empty, lost diskNode
+	empty.which.Store(&which{})
+	lost.which.Store(&which{id: uuid.UUID{1}})
 	if got := empty.noDevice(syscall.ENXIO); got != syscall.ENXIO {
 		t.Errorf("empty: %v", got)
 	}

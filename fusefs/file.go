@@ -2,6 +2,8 @@ package fusefs
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"sync"
 	"syscall"
 	"time"
@@ -24,7 +26,7 @@ type fileNode struct {
 	// keep is held over stores by who opens, changes or stores the content; it is
 	// taken before mu. What mu guards changes only while both are held, but for
 	// last: who looks takes mu alone, and waits for memory only.
-	keep sync.Mutex
+	keep lock
 
 	mu      sync.Mutex
 	last    filetree.Entry // as it was last seen, for when it is unlinked
@@ -61,7 +63,7 @@ func (f *FS) fileOf(e filetree.Entry) *fileNode {
 	defer f.mu.Unlock()
 	n := f.files[e.Node]
 	if n == nil {
-		n = &fileNode{fs: f, node: e.Node, last: e}
+		n = &fileNode{fs: f, node: e.Node, last: e, keep: newLock()}
 		f.files[e.Node] = n
 	}
 	return n
@@ -76,8 +78,10 @@ func (n *fileNode) OnForget() {
 
 // open reads the content, once for all who have the file open.
 func (n *fileNode) open(ctx context.Context) error {
-	n.keep.Lock()
-	defer n.keep.Unlock()
+	if err := n.keep.take(ctx); err != nil {
+		return err
+	}
+	defer n.keep.give()
 	content := n.content
 	if n.opens == 0 {
 		var err error
@@ -93,13 +97,15 @@ func (n *fileNode) open(ctx context.Context) error {
 }
 
 // change lets its caller alone change the content, until done is called.
-func (n *fileNode) change() (done func()) {
-	n.keep.Lock()
+func (n *fileNode) change(ctx context.Context) (done func(), err error) {
+	if err := n.keep.take(ctx); err != nil {
+		return nil, err
+	}
 	n.mu.Lock()
 	return func() {
 		n.mu.Unlock()
-		n.keep.Unlock()
-	}
+		n.keep.give()
+	}, nil
 }
 
 // Open implements gofs.NodeOpener.
@@ -113,8 +119,10 @@ func (n *fileNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 // Release implements gofs.NodeReleaser. What a close could not store, and said
 // so, is lost.
 func (n *fileNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno {
-	n.keep.Lock()
-	defer n.keep.Unlock()
+	if err := n.keep.take(context.WithoutCancel(ctx)); err != nil {
+		return errnoOf(err)
+	}
+	defer n.keep.give()
 	err := n.store(ctx)
 	n.closed()
 	return errnoOf(err)
@@ -137,7 +145,8 @@ func (n *fileNode) show(out *fuse.Attr) {
 }
 
 func (n *fileNode) showLocked(out *fuse.Attr) {
-	if _, e, ok := n.fs.tree.Path(n.node); ok {
+	_, e, there := n.fs.tree.Path(n.node)
+	if there {
 		if n.dirty {
 			e.Modified = max(e.Modified, n.last.Modified)
 		}
@@ -147,12 +156,16 @@ func (n *fileNode) showLocked(out *fuse.Attr) {
 	if n.opens > 0 {
 		size = int64(len(n.content))
 	}
-	attrs(out, syscall.S_IFREG, n.last.Attr, size)
+	attrs(out, syscall.S_IFREG, n.last.Attr, size, size)
+	if !there {
+		out.Nlink = 0
+	}
 }
 
 // Getattr implements gofs.NodeGetattrer.
 func (n *fileNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	n.show(&out.Attr)
+	out.SetTimeout(attrTimeout)
 	return 0
 }
 
@@ -179,12 +192,25 @@ func (n *fileNode) truncate(ctx context.Context, size uint64) error {
 	if err := n.open(ctx); err != nil {
 		return err
 	}
-	n.keep.Lock()
-	defer n.keep.Unlock()
+	if err := n.keep.take(context.WithoutCancel(ctx)); err != nil { // it is open
+		return err
+	}
+	defer n.keep.give()
 	defer n.closed()
 	n.mu.Lock()
+	same := int64(size) == int64(len(n.content))
 	err := n.resize(int64(size))
 	n.mu.Unlock()
+	if same { // it counts as modified all the same
+		_, err = n.fs.tree.Set(ctx, n.node, func(a *filetree.Attr) {
+			a.Modified = time.Now().UnixNano()
+			a.Changed = a.Modified
+		})
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil // it was unlinked
+		}
+		return err
+	}
 	if n.opens > 1 || err != nil {
 		return err
 	}
@@ -256,7 +282,11 @@ func (n *fileNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	if len(data) == 0 {
 		return 0, 0
 	}
-	defer n.change()()
+	done, err := n.change(ctx)
+	if err != nil {
+		return 0, errnoOf(err)
+	}
+	defer done()
 	end := off + int64(len(data))
 	if off < 0 || end > filetree.MaxFile {
 		return 0, syscall.EFBIG
@@ -273,8 +303,10 @@ func (n *fileNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 
 // Fsync implements gofs.NodeFsyncer.
 func (n *fileNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) syscall.Errno {
-	n.keep.Lock()
-	defer n.keep.Unlock()
+	if err := n.keep.take(ctx); err != nil {
+		return errnoOf(err)
+	}
+	defer n.keep.give()
 	return errnoOf(n.store(ctx))
 }
 
@@ -284,11 +316,15 @@ func (n *fileNode) Flush(ctx context.Context, f gofs.FileHandle) syscall.Errno {
 }
 
 // Allocate implements gofs.NodeAllocater: growing, and zeros.
-func (n *fileNode) Allocate(_ context.Context, _ gofs.FileHandle, off, size uint64, mode uint32) syscall.Errno {
+func (n *fileNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size uint64, mode uint32) syscall.Errno {
 	if off > filetree.MaxFile || size > filetree.MaxFile || off+size > filetree.MaxFile {
 		return syscall.EFBIG
 	}
-	defer n.change()()
+	done, err := n.change(ctx)
+	if err != nil {
+		return errnoOf(err)
+	}
+	defer done()
 	end := int64(off + size)
 	switch mode {
 	case 0, fallocZeroRange:

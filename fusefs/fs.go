@@ -19,6 +19,7 @@ import (
 
 	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/transport"
+	"openvstorage/internal/naming"
 )
 
 // Limits of a mount. All three of maxBackground, CAP_ASYNC_DIO and
@@ -26,12 +27,13 @@ import (
 const (
 	maxBackground = 256
 	maxWrite      = 1 << 20
-	attrTimeout   = 100 * time.Millisecond // NBD clients and commands change sizes and names too
+	entryTimeout  = 100 * time.Millisecond // commands change names too
+	attrTimeout   = 100 * time.Millisecond // of what only the mount changes, and of directories
 )
 
 const (
-	suffix       = ".raw"
-	snapshotsDir = ".snapshots"
+	suffix       = naming.Suffix
+	snapshotsDir = naming.Snapshots
 	clusterSize  = 4096
 	sizeMax      = 64 << 40
 )
@@ -59,16 +61,23 @@ type FS struct {
 	conn  *transport.Conn
 	start time.Time
 
-	// moving is held for writing while a directory is renamed, and for reading by
-	// what makes, empties or renames a vDisk's file: it changes the tree and the
-	// pool one after the other. It is taken after a node's mu.
-	moving sync.RWMutex
+	// moving is had alone while a directory is renamed, and shared by what makes,
+	// empties or renames a vDisk's file: it changes the tree and the pool one after
+	// the other. It is taken after a node's locks.
+	moving sharedLock
+
+	index index
+
+	endBeats context.CancelFunc
+	beating  chan struct{} // closed when the beats have ended
 
 	mu    sync.Mutex
 	disks map[uuid.UUID]*diskNode // vDisks that the kernel knows
 	empty map[uint64]*diskNode    // by node of the tree, files that have no vDisk yet
 	files map[uint64]*fileNode    // by node of the tree
 	dirs  map[string]*dirNode     // by path
+
+	copiers copiers
 }
 
 // Mount mounts pool on dir, with what is kept beside it in keys, and serves it
@@ -77,8 +86,12 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	f := &FS{
 		pool: pool, dir: dir, opt: opt, start: time.Now(),
 		disks: map[uuid.UUID]*diskNode{}, empty: map[uint64]*diskNode{}, files: map[uint64]*fileNode{},
-		dirs: map[string]*dirNode{},
+		dirs: map[string]*dirNode{}, copiers: copiers{sought: map[uint32]time.Time{}},
 	}
+	if f.opt.Logger == nil {
+		f.opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	f.index.times = map[string]dirTime{}
 	// As the kernel names it: who uses the mount is found by that.
 	real, err := filepath.EvalSymlinks(dir)
 	if err == nil {
@@ -93,11 +106,14 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	if err := f.settle(ctx); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	timeout := attrTimeout
-	told := &notices{}
+	// As they are at the mount: changes from here on are seen.
+	if _, err := f.look(ctx); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	// Attributes of vDisks are asked for each time: others change them.
+	timeout, told := entryTimeout, &notices{}
 	raw := gofs.NewNodeFS(f.dirOf(""), &gofs.Options{
-		ServerCallbacks: told,
-		EntryTimeout:    &timeout, AttrTimeout: &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
+		EntryTimeout: &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1}, ServerCallbacks: told,
 	})
 	f.conn, err = transport.Mount(f.dir, raw, transport.Options{
 		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Self: opt.Self, Logger: opt.Logger,
@@ -108,6 +124,13 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	told.conn.Store(f.conn)
+	var beats context.Context
+	beats, f.endBeats = context.WithCancel(context.Background())
+	f.beating = make(chan struct{})
+	go func() {
+		defer close(f.beating)
+		f.beats(beats)
+	}()
 	return f, nil
 }
 
@@ -128,13 +151,23 @@ func (f *FS) settle(ctx context.Context) error {
 			}
 		}
 	}
-	return f.tree.ForgetDisks(ctx, func(id [16]byte) bool { return ids[id] })
+	if err := f.tree.ForgetDisks(ctx, func(id [16]byte) bool { return ids[id] }); err != nil {
+		return err
+	}
+	// Of what was written to and nobody noted when, the time of opening stays. A
+	// mount that cannot keep it, for want of room, is there all the same.
+	if err := f.keepDisks(ctx, 0); err != nil && ctx.Err() == nil {
+		f.opt.Logger.Warn("times of files are not kept yet", "mount", f.dir, "err", err)
+	}
+	return ctx.Err()
 }
 
 // Unmount takes the mount away. While it is in use it waits, until ctx ends;
 // then it is taken out of sight, its users keep what they have open for as long
-// as the process serves it, and the error names them.
+// as the process serves it, and the error names them. Of a mount that somebody
+// else has taken away nothing is left to do.
 func (f *FS) Unmount(ctx context.Context) error {
+	defer f.stopBeats(ctx)
 	err := f.conn.Unmount(ctx)
 	for wait := unmountWait; err != nil; wait = min(2*wait, unmountWaitMax) {
 		if errors.Is(err, transport.ErrElsewhere) {
@@ -158,6 +191,15 @@ func (f *FS) Unmount(ctx context.Context) error {
 	return nil
 }
 
+// stopBeats ends what is done beside requests.
+func (f *FS) stopBeats(ctx context.Context) {
+	f.endBeats()
+	select {
+	case <-f.beating:
+	case <-ctx.Done(): // it keeps something, and the disk under that does not answer
+	}
+}
+
 // How long to wait before asking again whether a mount is in use: closes are
 // told to nobody.
 const (
@@ -177,36 +219,6 @@ type entry struct {
 	dir  bool
 }
 
-// entries lists a directory: what the tree has in it, vDisks, and what leads to
-// vDisks further below.
-func (f *FS) entries(ctx context.Context, dir string) ([]entry, error) {
-	infos, err := f.pool.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var list []entry
-	seen := map[entry]bool{}
-	add := func(e entry) {
-		if !seen[e] {
-			seen[e] = true
-			list = append(list, e)
-		}
-	}
-	for _, e := range f.tree.List(dir) {
-		add(entry{e.Name, e.Kind == filetree.Directory})
-	}
-	for _, i := range infos {
-		if rest, ok := under(dir, i.Name); ok {
-			first, _, deeper := strings.Cut(rest, "/")
-			if !deeper {
-				first += suffix
-			}
-			add(entry{first, deeper})
-		}
-	}
-	return list, nil
-}
-
 // under returns the path of what is below a directory from there.
 func under(dir, name string) (string, bool) {
 	if dir == "" {
@@ -215,24 +227,15 @@ func under(dir, name string) (string, bool) {
 	return strings.CutPrefix(name, dir+"/")
 }
 
-// leads reports whether vDisks are below a directory.
-func (f *FS) leads(ctx context.Context, dir string) (bool, error) {
-	infos, err := f.pool.List(ctx)
-	if err != nil {
-		return false, err
-	}
-	for _, i := range infos {
-		if rest, ok := under(dir, i.Name); ok && rest != "" {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // directory returns the attributes of a directory, made or implied by names
 // below it.
 func (f *FS) directory(ctx context.Context, dir string) (filetree.Attr, error) {
-	implied := filetree.Attr{Mode: dirMode, UID: f.opt.UID, GID: f.opt.GID, Modified: f.start.UnixNano(), Changed: f.start.UnixNano()}
+	if _, err := f.look(ctx); err != nil {
+		return filetree.Attr{}, err
+	}
+	at := f.dirChanged(dir)
+	start := max(f.start.UnixNano(), at)
+	implied := filetree.Attr{Mode: dirMode, UID: f.opt.UID, GID: f.opt.GID, Modified: start, Changed: start}
 	if dir == "" {
 		return implied, nil
 	}
@@ -240,6 +243,7 @@ func (f *FS) directory(ctx context.Context, dir string) (filetree.Attr, error) {
 		if e.Kind != filetree.Directory {
 			return implied, syscall.ENOTDIR
 		}
+		e.Modified, e.Changed = max(e.Modified, at), max(e.Changed, at)
 		return e.Attr, nil
 	}
 	there, err := f.leads(ctx, dir)
@@ -256,8 +260,10 @@ func (f *FS) keep(ctx context.Context, dir string) (uint64, error) {
 		return e.Node, nil
 	}
 	// It must not move away before it has an entry.
-	f.moving.RLock()
-	defer f.moving.RUnlock()
+	if err := f.moving.share(ctx); err != nil {
+		return 0, err
+	}
+	defer f.moving.unshare()
 	return f.keepLocked(ctx, dir)
 }
 
@@ -277,43 +283,51 @@ func (f *FS) keepLocked(ctx context.Context, dir string) (uint64, error) {
 
 func roundUp(n int64) int64 { return (n + clusterSize - 1) &^ (clusterSize - 1) }
 
-// attrs shows attributes. As many blocks as the size has are said to be in use:
-// cp copies a file with fewer piece by piece between its holes, and would never
-// ask for the whole, which is a clone.
-func attrs(out *fuse.Attr, kind uint32, a filetree.Attr, size int64) {
-	out.Mode, out.Size, out.Blocks, out.Blksize = kind|a.Mode, uint64(size), uint64(size+511)/512, clusterSize
+// attrs shows attributes of a file that has so many bytes, of which so many are in
+// use.
+func attrs(out *fuse.Attr, kind uint32, a filetree.Attr, size, used int64) {
+	out.Mode, out.Size, out.Blocks, out.Blksize = kind|a.Mode, uint64(size), uint64(used+511)/512, clusterSize
 	out.Uid, out.Gid, out.Nlink = a.UID, a.GID, 1
 	modified, changed := time.Unix(0, a.Modified), time.Unix(0, a.Changed)
 	out.SetTimes(&modified, &modified, &changed)
 }
 
-// change makes the changes of a setattr, but for the size.
+// change makes the changes of a setattr, but for the size. Who asks for one asks
+// for a new time of change, though all be as it was.
 func change(a *filetree.Attr, in *fuse.SetAttrIn) {
-	now := time.Now().UnixNano()
-	was := *a
-	if mode, ok := in.GetMode(); ok {
+	mode, asked := in.GetMode()
+	if asked {
 		a.Mode = mode & 0o7777
 	}
 	if uid, ok := in.GetUID(); ok {
-		a.UID = uid
+		a.UID, asked = uid, true
 	}
 	if gid, ok := in.GetGID(); ok {
-		a.GID = gid
+		a.GID, asked = gid, true
 	}
 	if t, ok := in.GetMTime(); ok {
-		a.Modified = t.UnixNano()
+		a.Modified, asked = t.UnixNano(), true
 	}
-	if *a != was {
-		a.Changed = now
+	if asked {
+		a.Changed = time.Now().UnixNano()
 	}
 }
 
 // newAttr is what somebody who makes something gives it.
-func (f *FS) newAttr(ctx context.Context, mode uint32) filetree.Attr {
+//
+// In a directory with the set-group-ID bit it is of that directory's group, and a
+// directory has the bit too.
+func (f *FS) newAttr(ctx context.Context, dir string, mode uint32, isDir bool) filetree.Attr {
 	now := time.Now().UnixNano()
 	a := filetree.Attr{Mode: mode & 0o7777, UID: f.opt.UID, GID: f.opt.GID, Modified: now, Changed: now}
 	if caller, ok := fuse.FromContext(ctx); ok {
 		a.UID, a.GID = caller.Uid, caller.Gid
+	}
+	if up, ok := f.tree.Get(dir); ok && up.Mode&syscall.S_ISGID != 0 {
+		a.GID = up.GID
+		if isDir {
+			a.Mode |= syscall.S_ISGID
+		}
 	}
 	return a
 }

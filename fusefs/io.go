@@ -40,19 +40,23 @@ func readDevice(ctx context.Context, dev Device, dest []byte, off int64) (fuse.R
 }
 
 // lockShared takes n.mu for reading, unless it would have to wait for it and may
-// not.
+// not, or not any more.
 func (n *diskNode) lockShared(ctx context.Context) bool {
+	return n.mu.TryRLock() || transport.MayWait(ctx) && n.share(ctx) == nil
+}
+
+// unshared is what a request answers for which lockShared took no lock.
+func (n *diskNode) unshared(ctx context.Context) syscall.Errno {
 	if !transport.MayWait(ctx) {
-		return n.mu.TryRLock()
+		return syscall.EAGAIN
 	}
-	n.mu.RLock()
-	return true
+	return errnoOf(ctx.Err())
 }
 
 // Read implements gofs.NodeReader.
 func (n *diskNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	if !n.lockShared(ctx) {
-		return nil, syscall.EAGAIN
+		return nil, n.unshared(ctx)
 	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {
@@ -77,7 +81,7 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 		return 0, 0
 	}
 	if !n.lockShared(ctx) {
-		return 0, syscall.EAGAIN
+		return 0, n.unshared(ctx)
 	}
 	defer n.mu.RUnlock()
 	if e := n.reach(ctx, off+int64(len(data))); e != 0 {
@@ -137,14 +141,7 @@ func (n *diskNode) reach(ctx context.Context, end int64) syscall.Errno {
 			return syscall.EAGAIN
 		}
 		n.mu.RUnlock()
-		done := n.become()
-		var err error
-		if size, serr := n.size(ctx); serr != nil {
-			err = serr
-		} else if size < end {
-			err = n.resize(ctx, roundUp(end))
-		}
-		done()
+		err := n.reachAlone(ctx, end)
 		n.mu.RLock()
 		if err != nil {
 			return errnoOf(err)
@@ -153,9 +150,24 @@ func (n *diskNode) reach(ctx context.Context, end int64) syscall.Errno {
 	return 0
 }
 
+// reachAlone makes the vDisk reach to end.
+func (n *diskNode) reachAlone(ctx context.Context, end int64) error {
+	done, err := n.become(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if size, err := n.size(ctx); err != nil || size >= end {
+		return err
+	}
+	return n.resize(ctx, roundUp(end))
+}
+
 // Fsync implements gofs.NodeFsyncer.
 func (n *diskNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) syscall.Errno {
-	n.mu.RLock()
+	if err := n.share(ctx); err != nil {
+		return errnoOf(err)
+	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {
 		return n.noDevice(0)
@@ -169,7 +181,9 @@ func (n *diskNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size ui
 	if off > sizeMax || size > sizeMax || off+size > sizeMax {
 		return syscall.EFBIG
 	}
-	n.mu.RLock()
+	if err := n.share(ctx); err != nil {
+		return errnoOf(err)
+	}
 	defer n.mu.RUnlock()
 	start, end := int64(off), int64(off+size)
 	switch mode {
@@ -197,7 +211,9 @@ func (n *diskNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size ui
 
 // Lseek implements gofs.NodeLseeker.
 func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whence uint32) (uint64, syscall.Errno) {
-	n.mu.RLock()
+	if err := n.share(ctx); err != nil {
+		return 0, errnoOf(err)
+	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {
 		return 0, n.noDevice(syscall.ENXIO)
@@ -205,8 +221,9 @@ func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whe
 	return seekDevice(ctx, n.dev, off, whence)
 }
 
-// seekDevice finds the next byte at or after off that is in data, or in a
-// hole; the end of the device is a hole.
+// seekDevice finds the next byte at or after off that is in data, or in a hole; the
+// end of the device is a hole, and so is what reads as zeros and takes no room: data
+// is what Info.Allocated counts.
 func seekDevice(ctx context.Context, dev Device, off uint64, whence uint32) (uint64, syscall.Errno) {
 	if whence != seekData && whence != seekHole {
 		return 0, syscall.EINVAL
@@ -217,7 +234,7 @@ func seekDevice(ctx context.Context, dev Device, off uint64, whence uint32) (uin
 	}
 	at, found := int64(off), false
 	err := dev.Extents(ctx, at, size-at, func(e Extent) bool {
-		if found = e.Hole == (whence == seekHole); found {
+		if found = (e.Hole || e.Zero) == (whence == seekHole); found {
 			return false
 		}
 		at += e.Length

@@ -7,8 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"syscall"
-
-	"github.com/google/uuid"
+	"time"
 
 	"openvstorage/fusefs/filetree"
 )
@@ -20,25 +19,37 @@ func (n *diskNode) truncate(ctx context.Context, size int64) error {
 	if done, err := n.grow(ctx, size); done {
 		return err
 	}
-	defer n.become()()
+	done, err := n.become(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	n.touch()
 	if size > 0 {
 		return n.resize(ctx, roundUp(size))
 	}
 	if !n.made() {
+		n.mtime.Store(time.Now().UnixNano())
 		return nil
 	}
-	n.fs.moving.RLock()
-	defer n.fs.moving.RUnlock()
+	if err := n.fs.moving.share(ctx); err != nil {
+		return err
+	}
+	defer n.fs.moving.unshare()
 	return n.named(ctx, func(name string) error { return n.empty(ctx, name) })
 }
 
 // grow sets the size of a vDisk, which waits for no I/O. It reports whether it
 // was for it to do.
 func (n *diskNode) grow(ctx context.Context, size int64) (done bool, err error) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
 	if size == 0 || !n.made() {
+		return false, nil
+	}
+	if err := n.share(ctx); err != nil {
+		return true, err
+	}
+	defer n.mu.RUnlock()
+	if !n.made() {
 		return false, nil
 	}
 	n.touch()
@@ -60,7 +71,10 @@ const (
 // deletion that may come yet; the vDisk hides the file as long as it is there.
 // Who calls has called become, and holds moving for reading.
 func (n *diskNode) empty(ctx context.Context, name string) error {
-	e, err := n.fs.tree.Make(ctx, name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: n.kept()})
+	a := n.fs.owned(n.kept().Attr)
+	a.Modified = time.Now().UnixNano()
+	a.Changed = a.Modified
+	e, err := n.fs.tree.Make(ctx, name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: a})
 	if have, there := n.fs.tree.Get(name + suffix); errors.Is(err, fs.ErrExist) && there && have.Kind == filetree.EmptyDisk {
 		e, err = have, nil // of a deletion that did not come
 	}
@@ -91,14 +105,17 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := n.fs.tree.ForgetDisk(ctx, n.id); err != nil {
+	id := n.which.Load().id
+	if err := n.fs.tree.ForgetDisk(ctx, id); err != nil {
 		return err
 	}
+	n.setKept(filetree.DiskAttr{Attr: e.Attr})
+	n.mtime.Store(0)
 	n.fs.mu.Lock()
 	defer n.fs.mu.Unlock()
-	delete(n.fs.disks, n.id)
+	delete(n.fs.disks, id)
 	n.fs.empty[e.Node] = n
-	n.id, n.node = uuid.Nil, e.Node
+	n.which.Store(&which{node: e.Node})
 	return nil
 }
 
@@ -124,9 +141,12 @@ func (n *diskNode) resize(ctx context.Context, size int64) error {
 // goes: a stop in between leaves both, and the vDisk counts. Who calls has called
 // become.
 func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
-	n.fs.moving.RLock()
-	defer n.fs.moving.RUnlock()
-	file, _, there := n.fs.tree.Path(n.node)
+	if err := n.fs.moving.share(ctx); err != nil {
+		return err
+	}
+	defer n.fs.moving.unshare()
+	node := n.which.Load().node
+	file, _, there := n.fs.tree.Path(node)
 	if !there {
 		return fmt.Errorf("file %s was deleted: %w", *n.name.Load(), fs.ErrNotExist)
 	}
@@ -139,14 +159,18 @@ func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
 	if err != nil {
 		return err
 	}
-	if err := n.fs.tree.KeepDisk(ctx, i.ID, n.kept(), file); err != nil {
+	kept := settled(n.kept(), i.Change) // it gets a size, which is a change
+	kept.Modified = max(kept.Modified, time.Now().UnixNano())
+	kept.Changed = max(kept.Changed, kept.Modified)
+	if err := n.fs.tree.KeepDisk(ctx, i.ID, kept, file); err != nil {
 		return err
 	}
+	n.setKept(kept)
 	n.fs.mu.Lock()
-	delete(n.fs.empty, n.node)
+	delete(n.fs.empty, node)
 	n.fs.disks[i.ID] = n
+	n.which.Store(&which{id: i.ID})
 	n.fs.mu.Unlock()
-	n.id, n.node = i.ID, 0
 	n.name.Store(&name)
 	if n.inUse() {
 		return n.attach(ctx)
@@ -156,7 +180,7 @@ func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
 
 // isThat fails if the vDisk is another one that has the name now.
 func (n *diskNode) isThat(i Info) error {
-	if i.ID != n.id {
+	if i.ID != n.which.Load().id {
 		return fmt.Errorf("vDisk %s is another one than before: %w", i.Name, fs.ErrNotExist)
 	}
 	return nil
@@ -165,19 +189,21 @@ func (n *diskNode) isThat(i Info) error {
 // remove deletes the file, and the vDisk if there is one and it has that name.
 func (n *diskNode) remove(ctx context.Context, name string) error {
 	n.waitIdle(ctx)
-	n.keep.Lock()
-	defer n.keep.Unlock()
-	n.mu.RLock()
-	defer n.mu.RUnlock()
+	if err := n.keep.take(ctx); err != nil {
+		return err
+	}
+	defer n.keep.give()
 	if n.made() {
 		if err := n.fs.pool.Delete(ctx, name, n.isThat); err != nil {
 			return err
 		}
 		n.gone = true
-		return n.fs.tree.ForgetDisk(context.WithoutCancel(ctx), n.id)
+		return n.fs.tree.ForgetDisk(context.WithoutCancel(ctx), n.which.Load().id)
 	}
-	n.fs.moving.RLock()
-	defer n.fs.moving.RUnlock()
-	file, _, _ := n.fs.tree.Path(n.node)
+	if err := n.fs.moving.share(ctx); err != nil {
+		return err
+	}
+	defer n.fs.moving.unshare()
+	file, _, _ := n.fs.tree.Path(n.which.Load().node)
 	return n.fs.tree.Remove(ctx, file)
 }

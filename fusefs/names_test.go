@@ -42,6 +42,13 @@ func TestNames(t *testing.T) {
 			{"no UTF-8 in a vDisk's", "a\xff.raw", syscall.EINVAL, syscall.EINVAL},
 			{"UTF-8", "名前.raw", 0, syscall.EINVAL},
 			{"blanks", " a b .raw", 0, syscall.EINVAL},
+			{"an option's", "-x", 0, 0},
+			{"an option's in a vDisk's", "-x.raw", syscall.EINVAL, syscall.EINVAL},
+			{"right to left in a vDisk's", "a\u202eb.raw", syscall.EINVAL, syscall.EINVAL},
+			{"no width in a vDisk's", "a\u200bb.raw", syscall.EINVAL, syscall.EINVAL},
+			{"no width", "a\u200bb", 0, 0},
+			{".raw twice", "a.raw.raw", syscall.EINVAL, syscall.EINVAL},
+			{".snapshots", ".snapshots.raw", syscall.EINVAL, syscall.EINVAL},
 			{"three dots", "...", 0, 0},
 			{"other cases", "A.RAW", 0, 0},
 		} {
@@ -65,9 +72,61 @@ func TestNames(t *testing.T) {
 			}
 		}
 		// A directory with a name that no vDisk may have refuses vDisks, not files.
-		check(t, "mkdir", os.Mkdir(filepath.Join(dir, "a@b"), 0o755), 0)
-		check(t, "file", os.WriteFile(filepath.Join(dir, "a@b/c"), nil, 0o600), 0)
-		check(t, "vDisk", os.WriteFile(filepath.Join(dir, "a@b/c.raw"), nil, 0o600), syscall.EINVAL)
+		check(t, "mkdir", os.Mkdir(filepath.Join(dir, "sub"), 0o755), 0)
+		for _, name := range []string{"a@b", "-x", "sub/.snapshots", "a\u202eb"} {
+			check(t, "mkdir", os.Mkdir(filepath.Join(dir, name), 0o755), 0)
+			check(t, "file", os.WriteFile(filepath.Join(dir, name, "c"), nil, 0o600), 0)
+			check(t, "vDisk", os.WriteFile(filepath.Join(dir, name, "c.raw"), nil, 0o600), syscall.EINVAL)
+			check(t, "rename to it", unix.Rename(filepath.Join(dir, "from.raw"), filepath.Join(dir, name, "c.raw")), syscall.EINVAL)
+		}
+	})
+}
+
+// vDisks that earlier releases gave names which none gets any more are there, each
+// name once, and can be opened and renamed; what cannot be shown has its other doors.
+func TestNamesOfEarlierReleases(t *testing.T) {
+	keys := treetest.New()
+	pool := memtest.New(keys)
+	for _, name := range []string{"a", "a.raw/b", "-x", "c\u202ed", ".snapshots/e", "dir/-y", "f", "f/s.raw"} {
+		check(t, "create", pool.Create(t.Context(), name, 4096), 0)
+	}
+	check(t, "snapshot", pool.Snapshot(t.Context(), "f", "s"), 0)
+	remount(t, pool, keys, func(dir string) {
+		at := func(name string) string { return filepath.Join(dir, name) }
+		for where, want := range map[string][]string{
+			"":             {"-x.raw", ".snapshots", "a.raw", "c\u202ed.raw", "dir", "f", "f.raw"},
+			"dir":          {"-y.raw"},
+			"f":            {"s.raw.raw"},
+			".snapshots/f": {"s.raw"},
+		} {
+			entries, err := os.ReadDir(at(where))
+			check(t, "readdir", err, 0)
+			var got []string
+			for _, e := range entries {
+				got = append(got, e.Name())
+				if i, err := os.Lstat(filepath.Join(at(where), e.Name())); err != nil || i.IsDir() != e.IsDir() {
+					t.Errorf("%s: %s is listed as another kind than it is: %v", where, e.Name(), err)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%q: %q, want %q", where, got, want)
+			}
+		}
+		for _, name := range []string{"-x", "c\u202ed", "dir/-y"} {
+			f, err := os.OpenFile(at(name+".raw"), os.O_RDWR, 0)
+			check(t, "open", err, 0)
+			_, err = f.WriteAt([]byte("x"), 0)
+			check(t, "write", err, 0)
+			f.Close()
+		}
+		check(t, "rename of its directory", unix.Rename(at("dir"), at("dir2")), 0)
+		check(t, "rename", unix.Rename(at("dir2/-y.raw"), at("y.raw")), 0)
+		check(t, "rename", unix.Rename(at("-x.raw"), at("x.raw")), 0)
+		check(t, "rename back", unix.Rename(at("x.raw"), at("-x.raw")), syscall.EINVAL)
+		check(t, "rename of what hid another", unix.Rename(at("a.raw"), at("a2.raw")), 0)
+		if s, err := os.Stat(at("a.raw/b.raw")); err != nil || s.Size() != 4096 {
+			t.Error(s, err)
+		}
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"strings"
@@ -21,12 +20,8 @@ func (f *FS) diskOf(i Info) *diskNode {
 	defer f.mu.Unlock()
 	n := f.disks[i.ID]
 	if n == nil {
-		n = &diskNode{fs: f, id: i.ID, ino: binary.BigEndian.Uint64(i.ID[8:]) | 1<<63}
-		n.attr = filetree.Attr{Mode: fileMode, UID: f.opt.UID, GID: f.opt.GID, Modified: i.Created, Changed: i.Created}
-		if kept, ok := f.tree.Disk(i.ID); ok {
-			n.attr = kept
-		}
-		n.mtime.Store(n.attr.Modified)
+		n = &diskNode{fs: f, ino: binary.BigEndian.Uint64(i.ID[8:]) | 1<<63, keep: newLock(), attr: f.keptOf(i)}
+		n.which.Store(&which{id: i.ID})
 		f.disks[i.ID] = n
 	}
 	n.name.Store(&i.Name)
@@ -65,7 +60,14 @@ func (f *FS) newDirLocked(name string) *dirNode {
 func (f *FS) forgetDir(name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.dirs, name)
+	f.forgetDirLocked(name)
+}
+
+func (f *FS) forgetDirLocked(name string) {
+	if d := f.dirs[name]; d != nil {
+		d.removed.Store(true)
+		delete(f.dirs, name)
+	}
 }
 
 // moved gives the nodes of all that was below a directory, and it itself, the
@@ -81,7 +83,8 @@ func (f *FS) moved(from, to string) {
 			}
 		}
 	}
-	delete(f.dirs, to) // it was replaced
+	f.timesMoved(from, to)
+	f.forgetDirLocked(to) // it was replaced
 	for name, d := range maps.Clone(f.dirs) {
 		if rest, ok := strings.CutPrefix(name, from); ok && (rest == "" || rest[0] == '/') {
 			now := to + rest
@@ -98,8 +101,8 @@ func (f *FS) emptyOf(name string, e filetree.Entry) *diskNode {
 	defer f.mu.Unlock()
 	n := f.empty[e.Node]
 	if n == nil {
-		n = &diskNode{fs: f, node: e.Node, ino: treeIno(e.Node), attr: e.Attr}
-		n.mtime.Store(e.Modified)
+		n = &diskNode{fs: f, ino: treeIno(e.Node), keep: newLock(), attr: filetree.DiskAttr{Attr: e.Attr}}
+		n.which.Store(&which{node: e.Node})
 		f.empty[e.Node] = n
 	}
 	n.name.Store(&name)
@@ -122,28 +125,11 @@ func (f *FS) find(ctx context.Context, name string) (*diskNode, Info, error) {
 	return nil, i, err
 }
 
-// infoOf returns what the pool knows of the vDisk with that id. It had a name
-// that others may have changed since, or given to another vDisk.
-func (f *FS) infoOf(ctx context.Context, id uuid.UUID, name string) (Info, error) {
-	if i, err := f.pool.Info(ctx, name); err == nil && i.ID == id || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return i, err
-	}
-	list, err := f.pool.List(ctx)
-	if err != nil {
-		return Info{}, err
-	}
-	for _, i := range list {
-		if i.ID == id {
-			return i, nil
-		}
-	}
-	return Info{}, fmt.Errorf("vDisk %s: %w", name, fs.ErrNotExist)
-}
-
-// named does something with a vDisk by the name that it has now.
-func (f *FS) named(ctx context.Context, id uuid.UUID, name string, do func(name string) error) error {
+// named does something with a vDisk by the name that it has now: others may rename
+// it, and give its name to another.
+func (f *FS) named(ctx context.Context, id uuid.UUID, do func(name string) error) error {
 	for tries := 1; ; tries++ {
-		i, err := f.infoOf(ctx, id, name)
+		i, err := f.pool.InfoOf(ctx, id)
 		if err != nil {
 			return err
 		}

@@ -58,9 +58,10 @@ type Info struct {
 	Name      string
 	ID        uuid.UUID // stays when the vDisk is renamed
 	Size      int64
-	Used      int64 // that it takes in the write buffer and the backend, with its snapshots
+	Allocated int64 // bytes that hold data, at least; up to Size
 	State     string
 	Created   int64
+	Change    Change
 	Snapshots []Snapshot
 }
 
@@ -77,10 +78,18 @@ type Space struct{ Total, Free int64 }
 // Pool is the vDisks that are mounted. Errors match a syscall.Errno or one of
 // io/fs; the table is in errno.go. All methods are safe for concurrent use.
 type Pool interface {
-	// List returns all vDisks in order of name.
+	// List returns all vDisks in order of name. It, Info, InfoOf and Listed wait for
+	// no I/O.
 	List(ctx context.Context) ([]Info, error)
-	// Info returns one vDisk.
+	// Info returns one vDisk, InfoOf that with the id, whatever its name is.
 	Info(ctx context.Context, name string) (Info, error)
+	InfoOf(ctx context.Context, id uuid.UUID) (Info, error)
+	// Listed is another number whenever a vDisk or a snapshot has come, gone or got
+	// another name, before the call that did it returns.
+	Listed() uint64
+	// Used is how many bytes a vDisk takes in the write buffer and the backend, with
+	// its snapshots.
+	Used(ctx context.Context, name string) (int64, error)
 	// Open returns the vDisk NAME or the snapshot NAME@SNAP; it is held until
 	// release is called, once.
 	Open(ctx context.Context, name string) (dev Device, release func(), err error)
@@ -91,7 +100,7 @@ type Pool interface {
 	Rename(ctx context.Context, old, name string) error
 	// Delete fails with EBUSY while the vDisk is open, and with the error of check,
 	// which is asked when the vDisk can get no snapshot any more, nor another one
-	// its name.
+	// its name: of its id, its state and how many snapshots it has.
 	Delete(ctx context.Context, name string, check func(Info) error) error
 	Snapshot(ctx context.Context, name, snap string) error
 	// RenameBelow gives all vDisks whose names begin with FROM/ names that begin

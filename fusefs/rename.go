@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"strings"
 	"syscall"
+	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 
@@ -50,6 +51,10 @@ func (d *dirNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder
 			if err == nil {
 				err = n.rename(ctx, ontoDisk)
 			}
+			if err == nil {
+				d.fs.touchDirs(d.where(), target.where())
+				_ = n.setAttr(ctx, renamed) // the renaming is done, whatever becomes of its time
+			}
 			return errnoOf(err)
 		case !errors.Is(err, fs.ErrNotExist):
 			return errnoOf(err)
@@ -58,8 +63,18 @@ func (d *dirNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder
 	if isOntoDisk {
 		return syscall.EPERM
 	}
-	return errnoOf(d.fs.move(ctx, from, onto, replace))
+	err := d.fs.move(ctx, from, onto, replace)
+	if err == nil {
+		d.fs.touchDirs(d.where(), target.where())
+		if e, ok := d.fs.tree.Get(onto); ok {
+			_, _ = d.fs.tree.Set(ctx, e.Node, renamed) // the renaming is done
+		}
+	}
+	return errnoOf(err)
 }
+
+// renamed gives what was renamed its time of change.
+func renamed(a *filetree.Attr) { a.Changed = time.Now().UnixNano() }
 
 // move moves a small file or a directory. The directories that it leaves and
 // comes to stay, though nothing else be in them.
@@ -73,8 +88,10 @@ func (f *FS) move(ctx context.Context, from, onto string, replace bool) error {
 	if e, there := f.tree.Get(from); there && e.Kind == filetree.File {
 		return f.moveFile(ctx, from, onto, replace)
 	}
-	f.moving.Lock()
-	defer f.moving.Unlock()
+	if err := f.moving.take(ctx); err != nil {
+		return err
+	}
+	defer f.moving.give()
 	return f.moveDir(ctx, from, onto, replace)
 }
 
@@ -160,10 +177,14 @@ func (f *FS) fits(ctx context.Context, from, onto string) error {
 
 // rename moves the file to a free name.
 func (n *diskNode) rename(ctx context.Context, name string) error {
-	n.mu.RLock() // it stays what it is, a vDisk or an empty file
-	defer n.mu.RUnlock()
-	n.fs.moving.RLock()
-	defer n.fs.moving.RUnlock()
+	if err := n.keep.take(ctx); err != nil { // it stays what it is, a vDisk or an empty file
+		return err
+	}
+	defer n.keep.give()
+	if err := n.fs.moving.share(ctx); err != nil {
+		return err
+	}
+	defer n.fs.moving.unshare()
 	switch _, _, err := n.fs.find(ctx, name); {
 	case err == nil:
 		return fmt.Errorf("%s: %w", name, fs.ErrExist)
@@ -174,7 +195,7 @@ func (n *diskNode) rename(ctx context.Context, name string) error {
 	if n.made() {
 		err = n.named(ctx, func(old string) error { return n.fs.pool.Rename(ctx, old, name) })
 	} else {
-		file, _, _ := n.fs.tree.Path(n.node)
+		file, _, _ := n.fs.tree.Path(n.which.Load().node)
 		err = n.fs.tree.Move(ctx, file, name+suffix, false, nil)
 	}
 	if err == nil {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"strings"
+	"io/fs"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -30,7 +32,6 @@ type snapFile struct {
 	gofs.Inode
 	fs   *FS
 	disk uuid.UUID
-	name string // that the vDisk had
 	snap Snapshot
 }
 
@@ -74,61 +75,70 @@ func snapIno(of ...any) uint64 {
 	return binary.BigEndian.Uint64(sum[:])&^(1<<63) | 1<<62
 }
 
-// list returns what is in the directory, and the vDisk whose snapshots are
-// among it.
-func (d *snapDir) list(ctx context.Context) ([]entry, Info, error) {
-	infos, err := d.fs.pool.List(ctx)
+// show fills in attributes. The time of a directory is that of the mount, or of
+// the last change since.
+func (d *snapDir) show(ctx context.Context, out *fuse.Attr) error {
+	b, err := d.fs.snapBranch(ctx, d.path)
+	if errors.Is(err, syscall.ENOENT) {
+		b, err = &branch{}, nil // it was there
+	}
 	if err != nil {
-		return nil, Info{}, err
+		return err
 	}
-	var out []entry
-	var disk Info
-	seen := map[entry]bool{}
-	add := func(e entry) {
-		if !seen[e] {
-			seen[e] = true
-			out = append(out, e)
+	at := max(d.fs.start.UnixNano(), d.fs.dirChanged(join(snapshotsDir, d.path)))
+	attrs(out, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, at), 0, 0)
+	if b.list == nil && d.path != "" {
+		out.Nlink = 0
+		return nil
+	}
+	out.Nlink = 2
+	for _, e := range b.list {
+		if e.dir && !b.holds[entry{e.name, false}] {
+			out.Nlink++
 		}
 	}
-	for _, i := range infos {
-		if i.Name == d.path {
-			disk = i
-			for _, s := range i.Snapshots {
-				add(entry{name: s.Name + suffix})
-			}
-			continue
-		}
-		if rest, ok := under(d.path, i.Name); ok {
-			first, _, _ := strings.Cut(rest, "/")
-			add(entry{first, true})
-		}
+	return nil
+}
+
+// list returns what is in the directory. A snapshot hides what a vDisk of an earlier
+// release implies by that name.
+func (d *snapDir) list(ctx context.Context) ([]entry, error) {
+	b, err := d.fs.snapBranch(ctx, d.path)
+	if err != nil {
+		return nil, err
 	}
-	return out, disk, nil
+	return slices.DeleteFunc(slices.Clone(b.list), func(e entry) bool { return e.dir && b.holds[entry{e.name, false}] }), nil
 }
 
 // snapDirOf returns the node of a directory of snapshots.
-func (f *FS) snapDirOf(ctx context.Context, parent *gofs.Inode, name string, out *fuse.EntryOut) *gofs.Inode {
-	attrs(&out.Attr, syscall.S_IFDIR, f.snapshotAttr(roDirMode, f.start.UnixNano()), 0)
-	return parent.NewInode(ctx, &snapDir{fs: f, path: name}, gofs.StableAttr{Mode: syscall.S_IFDIR, Ino: snapIno(name)})
+func (f *FS) snapDirOf(ctx context.Context, parent *gofs.Inode, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	d := &snapDir{fs: f, path: name}
+	out.SetAttrTimeout(attrTimeout)
+	if err := d.show(ctx, &out.Attr); err != nil {
+		return nil, errnoOf(err)
+	}
+	return parent.NewInode(ctx, d, gofs.StableAttr{Mode: syscall.S_IFDIR, Ino: snapIno(name)}), 0
 }
 
 // Lookup implements gofs.NodeLookuper.
 func (d *snapDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	list, disk, err := d.list(ctx)
+	disk, err := d.disk(ctx)
 	if err != nil {
 		return nil, errnoOf(err)
 	}
 	for _, s := range disk.Snapshots {
 		if s.Name+suffix == name {
-			attrs(&out.Attr, syscall.S_IFREG, d.fs.snapshotAttr(roFileMode, s.Created), s.Size)
+			attrs(&out.Attr, syscall.S_IFREG, d.fs.snapshotAttr(roFileMode, s.Created), s.Size, s.Size)
+			out.SetAttrTimeout(time.Second)
 			stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: snapIno(disk.ID, s.Name, s.Created)}
-			return d.NewInode(ctx, &snapFile{fs: d.fs, disk: disk.ID, name: disk.Name, snap: s}, stable), 0
+			return d.NewInode(ctx, &snapFile{fs: d.fs, disk: disk.ID, snap: s}, stable), 0
 		}
 	}
-	for _, e := range list {
-		if e.dir && e.name == name {
-			return d.fs.snapDirOf(ctx, &d.Inode, join(d.path, name), out), 0
-		}
+	switch _, err := d.fs.snapBranch(ctx, join(d.path, name)); {
+	case err == nil:
+		return d.fs.snapDirOf(ctx, &d.Inode, join(d.path, name), out)
+	case !errors.Is(err, syscall.ENOENT):
+		return nil, errnoOf(err)
 	}
 	if len(name) > nameMax {
 		return nil, syscall.ENAMETOOLONG
@@ -136,18 +146,27 @@ func (d *snapDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	return nil, syscall.ENOENT
 }
 
+// disk returns the vDisk whose snapshots are in the directory, if there is one.
+func (d *snapDir) disk(ctx context.Context) (Info, error) {
+	if d.path == "" {
+		return Info{}, nil
+	}
+	i, err := d.fs.pool.Info(ctx, d.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Info{}, nil
+	}
+	return i, err
+}
+
 // Readdir implements gofs.NodeReaddirer.
 func (d *snapDir) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
-	return stream(ctx, func(ctx context.Context) ([]entry, error) {
-		list, _, err := d.list(ctx)
-		return list, err
-	})
+	return stream(ctx, d.list)
 }
 
 // Getattr implements gofs.NodeGetattrer.
-func (d *snapDir) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	attrs(&out.Attr, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, d.fs.start.UnixNano()), 0)
-	return 0
+func (d *snapDir) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	out.SetTimeout(attrTimeout)
+	return errnoOf(d.show(ctx, &out.Attr))
 }
 
 // Statfs implements gofs.NodeStatfser.
@@ -160,7 +179,7 @@ func (d *snapDir) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno 
 
 // Getattr implements gofs.NodeGetattrer.
 func (s *snapFile) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	attrs(&out.Attr, syscall.S_IFREG, s.fs.snapshotAttr(roFileMode, s.snap.Created), s.snap.Size)
+	attrs(&out.Attr, syscall.S_IFREG, s.fs.snapshotAttr(roFileMode, s.snap.Created), s.snap.Size, s.snap.Size)
 	out.SetTimeout(time.Second)
 	return 0
 }
@@ -176,7 +195,7 @@ func (s *snapFile) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno
 // named does something with the snapshot by the name that it has now, as
 // NAME@SNAP.
 func (s *snapFile) named(ctx context.Context, do func(name string) error) error {
-	return s.fs.named(ctx, s.disk, s.name, func(name string) error { return do(name + "@" + s.snap.Name) })
+	return s.fs.named(ctx, s.disk, func(name string) error { return do(name + "@" + s.snap.Name) })
 }
 
 // Open implements gofs.NodeOpener: for reading only.

@@ -23,7 +23,8 @@ type diskNode struct {
 	fs     *FS
 	ino    uint64
 	name   atomic.Pointer[string]
-	mtime  atomic.Int64 // nanoseconds; kept at the last close
+	which  atomic.Pointer[which]
+	mtime  atomic.Int64 // nanoseconds since 1970; of an empty file, kept at the last close
 	labels labels
 
 	pristine atomic.Bool // nothing was written here since it was cloned
@@ -31,22 +32,21 @@ type diskNode struct {
 	// keep is held over stores of the tree by who changes the attributes, and by
 	// who makes or empties the file, or deletes it. It is taken before mu: who
 	// waits for it is in nobody's way, and who looks at the file does not need it.
-	keep sync.Mutex
+	keep lock
 	gone bool // the vDisk is deleted; guarded by keep
 
 	// mu is held for reading by I/O, which may wait long for room, and by what
 	// else must not see the device change; for writing by what makes, empties or
-	// copies to the file, opens it first and closes it last.
+	// copies to the file, opens it first and closes it last. Who only looks at the
+	// file takes neither it nor keep: which and state are all that is needed.
 	mu      sync.RWMutex
-	id      uuid.UUID // nil while the file is empty and there is no vDisk
-	node    uint64    // in the tree, while there is none
-	copying copying   // that made this a clone
-	dev     Device    // set while opens > 0 and id is set
+	copying copying // that made this a clone
+	dev     Device  // set while opens > 0 and id is set
 	release func()
 
 	// state is taken after mu, and held for a moment, never over I/O or a store.
 	state sync.Mutex
-	attr  filetree.Attr
+	attr  filetree.DiskAttr // as kept last
 	opens int
 	idle  chan struct{} // closed when opens is 0 again
 }
@@ -66,13 +66,19 @@ var (
 	_ gofs.NodeOnForgetter = (*diskNode)(nil)
 )
 
+// which is the vDisk that a file is, or the node of an empty one in the tree. It
+// changes while keep and mu are held alone.
+type which struct {
+	id   uuid.UUID // nil while the file is empty and there is no vDisk
+	node uint64
+}
+
 const (
 	openFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 )
 
-// touch notes that something is written.
+// touch notes that something is written. When that was the pool knows of a vDisk.
 func (n *diskNode) touch() {
-	n.mtime.Store(time.Now().UnixNano())
 	if n.pristine.Load() {
 		n.pristine.Store(false)
 	}
@@ -83,7 +89,9 @@ func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 	if n.openedAgain() {
 		return &diskHandle{n}, openFlags, 0
 	}
-	n.mu.Lock()
+	if err := until(ctx, n.mu.TryLock); err != nil {
+		return nil, 0, errnoOf(err)
+	}
 	defer n.mu.Unlock()
 	if n.made() && n.dev == nil {
 		if err := n.attach(ctx); err != nil {
@@ -97,7 +105,9 @@ func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 // openedAgain counts one more open, if there is one and all that it needs. That
 // waits for no I/O.
 func (n *diskNode) openedAgain() bool {
-	n.mu.RLock()
+	if !n.mu.TryRLock() {
+		return false
+	}
 	defer n.mu.RUnlock()
 	n.state.Lock()
 	defer n.state.Unlock()
@@ -157,8 +167,8 @@ func (n *diskNode) detach() {
 	}
 }
 
-// made reports whether there is a vDisk. n.mu is held.
-func (n *diskNode) made() bool { return n.id != uuid.Nil }
+// made reports whether there is a vDisk. It stays so while n.keep or n.mu is held.
+func (n *diskNode) made() bool { return n.which.Load().id != uuid.Nil }
 
 // inUse reports whether somebody has the file open.
 func (n *diskNode) inUse() bool {
@@ -209,31 +219,29 @@ func (n *diskNode) closedLast() bool {
 
 // OnForget implements gofs.NodeOnForgetter.
 func (n *diskNode) OnForget() {
-	n.mu.RLock()
-	id, node := n.id, n.node
-	n.mu.RUnlock()
 	n.fs.mu.Lock()
 	defer n.fs.mu.Unlock()
-	if n.fs.disks[id] == n {
-		delete(n.fs.disks, id)
+	which := n.which.Load()
+	if n.fs.disks[which.id] == n {
+		delete(n.fs.disks, which.id)
 	}
-	if n.fs.empty[node] == n {
-		delete(n.fs.empty, node)
+	if n.fs.empty[which.node] == n {
+		delete(n.fs.empty, which.node)
 	}
 }
 
-// info returns what the pool knows of the vDisk. n.mu is held.
+// info returns what the pool knows of the vDisk. It waits for no I/O.
 func (n *diskNode) info(ctx context.Context) (Info, error) {
-	i, err := n.fs.infoOf(ctx, n.id, *n.name.Load())
+	i, err := n.fs.pool.InfoOf(ctx, n.which.Load().id)
 	if err == nil {
 		n.name.Store(&i.Name)
 	}
 	return i, err
 }
 
-// named does something with the vDisk by the name that it has now. n.mu is held.
+// named does something with the vDisk by the name that it has now.
 func (n *diskNode) named(ctx context.Context, do func(name string) error) error {
-	return n.fs.named(ctx, n.id, *n.name.Load(), do)
+	return n.fs.named(ctx, n.which.Load().id, do)
 }
 
 // size is the current size. n.mu is held.
@@ -248,36 +256,46 @@ func (n *diskNode) size(ctx context.Context) (int64, error) {
 	return i.Size, err
 }
 
-// show fills in attributes.
-func (n *diskNode) show(out *fuse.Attr, size int64) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	n.showLocked(out, size)
-}
-
-func (n *diskNode) showLocked(out *fuse.Attr, size int64) {
-	n.state.Lock()
-	a := n.attr
-	n.state.Unlock()
-	a.Modified = n.mtime.Load()
-	a.Changed = max(a.Changed, a.Modified)
-	attrs(out, syscall.S_IFREG, a, size)
-	if !n.made() {
-		if _, _, there := n.fs.tree.Path(n.node); !there {
-			out.Nlink = 0
+// show fills in attributes of a vDisk's file, or of an empty one. It waits for
+// nobody.
+func (n *diskNode) show(ctx context.Context, out *fuse.Attr, i Info) {
+	kept := n.kept()
+	if n.made() {
+		a := settled(kept, i.Change).Attr
+		used := i.Allocated
+		if n.fs.copiers.copies(ctx) {
+			used = i.Size
 		}
+		attrs(out, syscall.S_IFREG, n.fs.owned(a), i.Size, used)
+		return
+	}
+	kept.Modified = max(kept.Modified, n.mtime.Load())
+	kept.Changed = max(kept.Changed, n.mtime.Load())
+	attrs(out, syscall.S_IFREG, kept.Attr, 0, 0)
+	if _, _, there := n.fs.tree.Path(n.which.Load().node); !there {
+		out.Nlink = 0
 	}
 }
 
-// Getattr implements gofs.NodeGetattrer.
+// Getattr implements gofs.NodeGetattrer. A vDisk that is deleted by others has no
+// links, to who still has its file.
 func (n *diskNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	size, err := n.size(ctx)
-	if err != nil {
-		return errnoOf(err)
+	if !n.made() {
+		n.show(ctx, &out.Attr, Info{})
+		return 0
 	}
-	n.showLocked(&out.Attr, size)
+	i, err := n.info(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && n.made():
+		n.show(ctx, &out.Attr, Info{})
+		out.Nlink = 0
+	case errors.Is(err, fs.ErrNotExist):
+		n.show(ctx, &out.Attr, Info{}) // emptied meanwhile
+	case err != nil:
+		return errnoOf(err)
+	default:
+		n.show(ctx, &out.Attr, i)
+	}
 	return 0
 }
 
@@ -299,54 +317,91 @@ func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 
 // setAttr changes the attributes and keeps them, with the time of the last
 // write. Who looks meanwhile sees those that were there before.
-func (n *diskNode) setAttr(ctx context.Context, change func(*filetree.Attr)) (err error) {
-	n.keep.Lock()
-	defer n.keep.Unlock()
-	n.mu.RLock()
-	made, id, node := n.made(), n.id, n.node // they stay, as n.keep is held
-	n.mu.RUnlock()
-	kept := n.kept()
-	a := kept
-	was := n.mtime.Load()
-	a.Modified = was
-	change(&a)
-	switch {
-	case a == kept:
+func (n *diskNode) setAttr(ctx context.Context, change func(*filetree.Attr)) error {
+	if err := n.keep.take(ctx); err != nil {
+		return err
+	}
+	defer n.keep.give()
+	if n.gone {
 		return nil
-	case n.gone:
-	case made:
-		err = n.fs.tree.KeepDisk(ctx, id, a, "")
-	default:
-		_, err = n.fs.tree.Set(ctx, node, func(kept *filetree.Attr) { *kept = a })
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil // it was unlinked
-		}
 	}
-	if err == nil {
-		// A write that came meanwhile is newer than what is kept.
-		n.mtime.CompareAndSwap(was, a.Modified)
-		n.state.Lock()
-		n.attr = a
-		n.state.Unlock()
+	if n.made() {
+		return n.setDiskAttr(ctx, change)
 	}
-	return err
+	// Who is emptying or making it has keep.
+	kept := n.kept()
+	now := kept
+	was := n.mtime.Load()
+	now.Modified, now.Changed = max(now.Modified, was), max(now.Changed, was)
+	change(&now.Attr)
+	if now == kept {
+		return nil
+	}
+	_, err := n.fs.tree.Set(ctx, n.which.Load().node, func(kept *filetree.Attr) { *kept = now.Attr })
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it was unlinked
+		return err
+	}
+	n.mtime.CompareAndSwap(was, 0)
+	n.setKept(now)
+	return nil
+}
+
+// setDiskAttr is setAttr of a vDisk. n.keep is held.
+func (n *diskNode) setDiskAttr(ctx context.Context, change func(*filetree.Attr)) error {
+	i, err := n.info(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // others have deleted it
+	}
+	if err != nil {
+		return err
+	}
+	kept := n.kept()
+	now := settled(kept, i.Change)
+	shown := n.fs.owned(now.Attr)
+	asked := shown
+	if change(&asked); asked != shown {
+		now.Attr = asked
+	}
+	if !stale(kept, now) {
+		return nil
+	}
+	if err := n.fs.tree.KeepDisk(ctx, i.ID, now, ""); err != nil {
+		return err
+	}
+	n.setKept(now)
+	return nil
 }
 
 // become lets its caller alone make or empty the file, until done is called.
-func (n *diskNode) become() (done func()) {
-	n.keep.Lock()
-	n.mu.Lock()
+func (n *diskNode) become(ctx context.Context) (done func(), err error) {
+	if err := n.keep.take(ctx); err != nil {
+		return nil, err
+	}
+	if err := until(ctx, n.mu.TryLock); err != nil {
+		n.keep.give()
+		return nil, err
+	}
 	return func() {
 		n.mu.Unlock()
-		n.keep.Unlock()
-	}
+		n.keep.give()
+	}, nil
 }
 
+// share takes n.mu for reading, or gives up when ctx ends: it may be held over the
+// making of a vDisk.
+func (n *diskNode) share(ctx context.Context) error { return until(ctx, n.mu.TryRLock) }
+
 // kept is the attributes as they were kept last.
-func (n *diskNode) kept() filetree.Attr {
+func (n *diskNode) kept() filetree.DiskAttr {
 	n.state.Lock()
 	defer n.state.Unlock()
 	return n.attr
+}
+
+func (n *diskNode) setKept(a filetree.DiskAttr) {
+	n.state.Lock()
+	defer n.state.Unlock()
+	n.attr = a
 }
 
 // Statfs implements gofs.NodeStatfser.

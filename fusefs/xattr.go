@@ -33,19 +33,13 @@ var (
 )
 
 // hasDisk reports whether there is a vDisk.
-func (n *diskNode) hasDisk() bool {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return n.made()
-}
+func (n *diskNode) hasDisk() bool { return n.made() }
 
 // Getxattr implements gofs.NodeGetxattrer.
 func (n *diskNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {
 	if !strings.HasPrefix(attr, xattrPrefix) {
 		return n.labels.Getxattr(ctx, attr, dest)
 	}
-	n.mu.RLock()
-	defer n.mu.RUnlock()
 	if !n.made() {
 		return 0, syscall.ENODATA
 	}
@@ -60,7 +54,11 @@ func (n *diskNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint
 	case xattrSize:
 		value = strconv.FormatInt(i.Size, 10)
 	case xattrUsed:
-		value = strconv.FormatInt(i.Used, 10)
+		used, err := n.fs.pool.Used(ctx, i.Name)
+		if err != nil {
+			return 0, errnoOf(err)
+		}
+		value = strconv.FormatInt(used, 10)
 	case xattrState:
 		value = i.State
 	case xattrSnapshots:
@@ -94,8 +92,6 @@ func (n *diskNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Er
 // Setxattr implements gofs.NodeSetxattrer. user.ovs.snapshot is never there: it
 // is always made, and cannot be replaced.
 func (n *diskNode) Setxattr(ctx context.Context, attr string, data []byte, flags uint32) syscall.Errno {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
 	switch {
 	case !strings.HasPrefix(attr, xattrPrefix):
 		return n.labels.Setxattr(ctx, attr, data, flags)

@@ -50,6 +50,7 @@ func (m *Map) counted(l sco.Location) bool {
 func (m *Map) resetLive() {
 	m.live.Store(&root{levels: 1, clusters: uint64(sco.MaxNumber) + 1})
 	m.liveRecent = nil
+	m.held = held{below: allCounted}
 }
 
 // ownCounter makes the counter page of n one that may be changed. m.mu held.
@@ -96,6 +97,7 @@ func (m *Map) adjust(n sco.Number, delta int64) {
 	w := &p.leaf.Load()[uint64(n)&(fanout-1)]
 	live, _, _ := counterOf(*w)
 	live += delta
+	m.held.follow(n, delta)
 	p.touch()
 	p.seq = m.seq
 	if live == 0 && !m.recount.running() {

@@ -63,6 +63,7 @@ type Map struct {
 	committed  State             // of the newest checkpoint
 	liveRecent *page             // counter page used last
 	liveBase   uint64            // its first SCO number
+	held       held
 }
 
 // New makes the map of a new, empty vDisk.
@@ -136,6 +137,9 @@ func newMap(o Options, s State, view *View) *Map {
 	}
 	if s.Live.Levels > 0 {
 		m.live.Store(m.rootAt(s.Live, TreeLive, nil))
+		if s.Live.Page.IsPage() {
+			m.held.below = 0
+		}
 	}
 	for _, d := range s.Drops {
 		m.drops[d.Level-1].reopen(m, d)

@@ -199,6 +199,8 @@ func (w *world) step() {
 		w.model.clusters = c
 	case k < 89:
 		w.must("reap", func() error { _, err := w.m.Reap(ctx, 1+w.rng.IntN(20)); return err })
+		w.must("count", func() error { _, err := w.m.CountHeld(ctx, w.rng.IntN(2)); return err })
+		w.held(false)
 	case k < 91:
 		w.checkpoint()
 	case k < 92:
@@ -328,6 +330,18 @@ func (w *world) look(v *metadata.View, want *model, n int) {
 	}
 }
 
+// held compares the sum of the counters, which may be too large unless exact.
+func (w *world) held(exact bool) {
+	w.t.Helper()
+	want := uint64(0)
+	for _, c := range w.model.live(w.self()) {
+		want += uint64(c)
+	}
+	if got, known := w.m.Held(); !known && exact || known && (got < want || exact && got != want) {
+		w.t.Errorf("seq %d: %d clusters are held, known %v, not %d", w.seq, got, known, want)
+	}
+}
+
 // all compares everything that extents and counters say.
 func (w *world) all() {
 	w.t.Helper()
@@ -355,6 +369,14 @@ func (w *world) all() {
 			return true
 		})
 	})
+	w.must("count all", func() error {
+		for {
+			if more, err := w.m.CountHeld(ctx, 1); err != nil || !more {
+				return err
+			}
+		}
+	})
+	w.held(true)
 	for n, c := range want {
 		if got[n] != c {
 			w.t.Errorf("seq %d: %s has %d live clusters, not %d", w.seq, n.Name(), got[n], c)

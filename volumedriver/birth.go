@@ -74,6 +74,10 @@ func (h *Host) nameIsFree(name string) error {
 	if err := registry.ValidateName(name); err != nil {
 		return fmt.Errorf("%w: %w", err, ErrInvalid)
 	}
+	return h.notTaken(name)
+}
+
+func (h *Host) notTaken(name string) error {
 	if _, err := h.volume(name); err == nil {
 		return fmt.Errorf("vDisk %q: %w", name, ErrExists)
 	}

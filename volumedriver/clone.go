@@ -107,6 +107,7 @@ func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UU
 
 // show has all see a snapshot that was made for a clone: the clone is there.
 func (v *Volume) show(s *snapshot) {
+	defer v.host.listed.Add(1)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s.hidden = false
@@ -120,8 +121,9 @@ func (v *Volume) hideChildless() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, s := range v.snapshots {
-		if s.Auto && len(v.cat.ChildrenOf(s.ID)) == 0 {
+		if s.Auto && !s.hidden && len(v.cat.ChildrenOf(s.ID)) == 0 {
 			s.hidden = true
+			v.host.listed.Add(1)
 		}
 	}
 }
@@ -136,6 +138,7 @@ func (v *Volume) hideLost(lost catalog.Child) {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		s.hidden = true
+		v.host.listed.Add(1)
 	}
 }
 

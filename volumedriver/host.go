@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/backend"
@@ -104,6 +105,8 @@ type Host struct {
 
 	structure lock // a vDisk gets its name, another one, or is marked as being deleted: one at a time
 
+	listed atomic.Uint64 // counts what comes, goes and gets another name
+
 	mu      sync.Mutex
 	volumes map[uuid.UUID]*Volume
 	byName  map[string]*Volume
@@ -132,6 +135,7 @@ func Open(ctx context.Context, opt Options) (*Host, error) {
 	if err := h.openVolumes(ctx); err != nil {
 		return nil, errors.Join(err, h.Close(ctx))
 	}
+	h.background.Go(h.lookForChanges)
 	return h, nil
 }
 

@@ -136,7 +136,7 @@ func (h *Host) Rename(ctx context.Context, old, name string) error {
 	if err != nil {
 		return err
 	}
-	return h.rename(ctx, []renaming{{v, old, name}}, nil)
+	return h.rename(ctx, []renaming{{v: v, old: old, new: name}}, nil)
 }
 
 // RenameBelow gives all vDisks whose names begin with from and a slash names
@@ -158,7 +158,7 @@ func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commi
 	for _, v := range h.all() {
 		name := v.Name()
 		if rest, ok := strings.CutPrefix(name, from+"/"); ok {
-			list = append(list, renaming{v, name, to + "/" + rest})
+			list = append(list, renaming{v, name, to + "/" + rest, to})
 		}
 	}
 	return with(func(along []registry.Swap) error { return h.rename(ctx, list, along) })
@@ -180,6 +180,22 @@ func (h *Host) below(dirs ...string) (list []*Volume) {
 type renaming struct {
 	v        *Volume
 	old, new string
+	dir      string // that the name begins with now, if it is a renaming of a directory
+}
+
+// validate returns nil if the vDisk may get the name. A name of an earlier release
+// that is not one any more stands in no way of its directory's renaming.
+func (r renaming) validate() error {
+	err := registry.ValidateName(r.new)
+	if err != nil && r.dir != "" && registry.ValidateName(r.old) != nil {
+		if err = registry.ValidateName(r.dir); err == nil && len(r.new) > registry.NameMax {
+			err = fmt.Errorf("%w: %.100q has %d bytes", registry.ErrName, r.new, len(r.new))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, ErrInvalid)
+	}
+	return nil
 }
 
 // rename makes renamings, durably first. h.structure is held.
@@ -189,7 +205,10 @@ func (h *Host) rename(ctx context.Context, list []renaming, along []registry.Swa
 		if err := r.v.sure(); err != nil {
 			return err
 		}
-		if err := h.nameIsFree(r.new); err != nil {
+		if err := r.validate(); err != nil {
+			return err
+		}
+		if err := h.notTaken(r.new); err != nil {
 			return err
 		}
 		records[i] = registry.Renaming{ID: r.v.id, Name: r.new}
@@ -211,6 +230,7 @@ func (h *Host) rename(ctx context.Context, list []renaming, along []registry.Swa
 	for _, r := range list {
 		r.v.setName(r.new)
 	}
+	h.listed.Add(1)
 	return nil
 }
 

@@ -159,7 +159,7 @@ func TestRenameBelowMany(t *testing.T) {
 	h := &Host{opt: Options{Registry: many{}}, byName: map[string]*Volume{}}
 	list := make([]renaming, registry.RenamesMax+1)
 	for i := range list {
-		list[i] = renaming{&Volume{}, fmt.Sprint("a/", i), fmt.Sprint("b/", i)}
+		list[i] = renaming{v: &Volume{}, old: fmt.Sprint("a/", i), new: fmt.Sprint("b/", i)}
 	}
 	if err := h.rename(context.Background(), list, nil); !errors.Is(err, ErrInvalid) || !errors.Is(err, registry.ErrMany) {
 		t.Error(err)

@@ -297,6 +297,7 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 
 // start opens the log of this epoch and begins to store.
 func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog.ID) (err error) {
+	v.changes.begin(v.epoch, found.Reached)
 	opt := v.logOptions(found.Reached+1, scos, tlogs)
 	opt.SCOLimit, opt.TLogLimit = v.reserved()
 	if v.buf, err = v.host.buffer.OpenLog(opt); err != nil {
@@ -324,6 +325,7 @@ func (v *Volume) inspect(found *writebuffer.Recovered) error {
 	if found.Incomplete {
 		return errors.Join(found.Damage, found.Release())
 	}
+	v.changes.begin(v.epoch, found.Reached)
 	buf, err := v.host.buffer.OpenLog(v.logOptions(found.Reached+1, found.NextSCO, found.NextTLog))
 	if err != nil {
 		return errors.Join(found.Damage, err, found.Release())

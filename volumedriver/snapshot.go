@@ -224,6 +224,7 @@ func (v *Volume) snapshotLeft(s *snapshot, gone bool) {
 		bequeath(&a.parent, s)
 	}
 	bequeath(&v.parent, s)
+	v.host.listed.Add(1)
 	v.store.collectDue.Store(true)
 	v.store.sweepDue.Store(true)
 	v.wakeStorer()

@@ -96,6 +96,7 @@ func (v *Volume) runStorer(ctx context.Context) {
 	tick := time.NewTicker(storerTick)
 	defer tick.Stop()
 	defer func() { _ = v.landAll(v.store.group) }() // ctx has ended: so will they
+	v.countHeld(ctx)
 	failures := 0
 	for {
 		select {
@@ -178,7 +179,9 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	if err := v.checkWidths(ctx); err != nil {
 		return false, err
 	}
-	return v.reap(ctx)
+	uncounted := v.countHeld(ctx)
+	more, err = v.reap(ctx)
+	return more || uncounted, err
 }
 
 // reap does a step of the map's background work. When it is done the counters may

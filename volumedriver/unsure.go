@@ -199,6 +199,7 @@ func (v *Volume) closedBy() *unsure {
 
 // list puts v into the lists, in the place of who has its id.
 func (h *Host) list(v *Volume) {
+	defer h.listed.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.volumes[v.id] = v
@@ -207,6 +208,7 @@ func (h *Host) list(v *Volume) {
 
 // unlist takes a vDisk out of the lists, under whatever names it is there.
 func (h *Host) unlist(id uuid.UUID) {
+	defer h.listed.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.volumes, id)
@@ -219,6 +221,7 @@ func (h *Host) unlist(id uuid.UUID) {
 
 // relist has a vDisk answer to a name, and to no other.
 func (h *Host) relist(v *Volume, name string) {
+	defer h.listed.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	v.setName(name)

@@ -54,6 +54,7 @@ type Volume struct {
 	unsure  atomic.Pointer[unsure]  // an operation on it whose outcome is not known
 	batches chan *writebuffer.Batch // free ones
 	count   counters
+	changes changes
 
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
 	admin lock
@@ -224,6 +225,8 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 		Size: v.size.Load(), NextSCO: sco.Number(e.Addr), Auto: s.Auto, Root: catalogRoot(root),
 	}})
 	v.parent = s.ID
+	v.changes.pass(e.Seq)
+	v.host.listed.Add(1)
 	return nil
 }
 

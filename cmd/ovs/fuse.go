@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/google/uuid"
+
 	"openvstorage/backend"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree"
@@ -113,32 +115,46 @@ func fileError(err error) error {
 	return err
 }
 
-func fileInfo(i volumedriver.Info) fusefs.Info {
-	out := fusefs.Info{Name: i.Name, ID: i.ID, Size: int64(i.Size), Used: int64(i.Local + i.Stored), State: i.State, Created: i.Created.UnixNano()}
-	for _, s := range i.Snapshots {
-		out.Snapshots = append(out.Snapshots, fusefs.Snapshot{Name: s.Name, Size: int64(s.Size), Created: s.Created.UnixNano()})
+func fileInfo(s volumedriver.Stat) fusefs.Info {
+	out := fusefs.Info{
+		Name: s.Name, ID: s.ID, Size: int64(s.Size), Allocated: int64(s.Allocated), State: s.State, Created: s.Created.UnixNano(),
+		Change: fusefs.Change{Epoch: s.Change.Epoch, Base: s.Change.Base, Seen: s.Change.Seen, Last: s.Change.Last, At: s.Change.At.UnixNano()},
+	}
+	for _, snap := range s.Snapshots {
+		out.Snapshots = append(out.Snapshots, fusefs.Snapshot{Name: snap.Name, Size: int64(snap.Size), Created: snap.Created.UnixNano()})
 	}
 	return out
 }
 
 // List implements fusefs.Pool.
 func (f files) List(ctx context.Context) ([]fusefs.Info, error) {
-	infos, err := f.host.List(ctx)
-	list := make([]fusefs.Info, len(infos))
-	for k, i := range infos {
-		list[k] = fileInfo(i)
+	stats := f.host.Stats(ctx)
+	list := make([]fusefs.Info, len(stats))
+	for k, s := range stats {
+		list[k] = fileInfo(s)
 	}
-	return list, fileError(err)
+	return list, nil
 }
 
-// Info implements fusefs.Pool. A name that no vDisk can have is one that none
-// has.
+// Info implements fusefs.Pool.
 func (f files) Info(ctx context.Context, name string) (fusefs.Info, error) {
+	s, err := f.host.Stat(ctx, name)
+	return fileInfo(s), fileError(err)
+}
+
+// InfoOf implements fusefs.Pool.
+func (f files) InfoOf(ctx context.Context, id uuid.UUID) (fusefs.Info, error) {
+	s, err := f.host.StatID(ctx, id)
+	return fileInfo(s), fileError(err)
+}
+
+// Listed implements fusefs.Pool.
+func (f files) Listed() uint64 { return f.host.Listed() }
+
+// Used implements fusefs.Pool.
+func (f files) Used(ctx context.Context, name string) (int64, error) {
 	i, err := f.host.Info(ctx, name)
-	if errors.Is(err, volumedriver.ErrInvalid) {
-		return fileInfo(i), &errnoError{syscall.ENOENT, err}
-	}
-	return fileInfo(i), fileError(err)
+	return int64(i.Local + i.Stored), fileError(err)
 }
 
 // Open implements fusefs.Pool.
@@ -168,7 +184,9 @@ func (f files) Rename(ctx context.Context, old, name string) error {
 
 // Delete implements fusefs.Pool.
 func (f files) Delete(ctx context.Context, name string, check func(fusefs.Info) error) error {
-	return fileError(f.host.DeleteIf(ctx, name, func(i volumedriver.Info) error { return check(fileInfo(i)) }))
+	return fileError(f.host.DeleteIf(ctx, name, func(i volumedriver.Info) error {
+		return check(fusefs.Info{Name: i.Name, ID: i.ID, State: i.State, Snapshots: make([]fusefs.Snapshot, len(i.Snapshots))})
+	}))
 }
 
 // Snapshot implements fusefs.Pool.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	albahere "openvstorage/alba/embedded"
@@ -30,6 +31,12 @@ type host interface {
 	OpenDevice(ctx context.Context, name string) (dev nbd.Device, release func(), err error)
 	// Exports returns the names that OpenDevice knows, sorted.
 	Exports(ctx context.Context) ([]string, error)
+	// Stat, StatID and Stats tell what a file system shows of vDisks, and Listed
+	// counts what makes others of their names. They wait for no I/O.
+	Stat(ctx context.Context, name string) (volumedriver.Stat, error)
+	StatID(ctx context.Context, id uuid.UUID) (volumedriver.Stat, error)
+	Stats(ctx context.Context) []volumedriver.Stat
+	Listed() uint64
 	Collectors() []prometheus.Collector
 	// DeleteIf deletes a vDisk unless check fails for what it is then.
 	DeleteIf(ctx context.Context, name string, check func(volumedriver.Info) error) error

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -76,6 +77,18 @@ func (h *fakeHost) Collectors() []prometheus.Collector {
 }
 
 func (h *fakeHost) ALBA() control.ALBA { return nil }
+
+func (h *fakeHost) Stat(context.Context, string) (volumedriver.Stat, error) {
+	return volumedriver.Stat{}, volumedriver.ErrNotFound
+}
+
+func (h *fakeHost) StatID(context.Context, uuid.UUID) (volumedriver.Stat, error) {
+	return volumedriver.Stat{}, volumedriver.ErrNotFound
+}
+
+func (h *fakeHost) Stats(context.Context) []volumedriver.Stat { return nil }
+
+func (h *fakeHost) Listed() uint64 { return 0 }
 
 func (h *fakeHost) DeleteIf(context.Context, string, func(volumedriver.Info) error) error {
 	return errors.New("nothing of the fake is mounted")

@@ -278,6 +278,13 @@ func (d *daemon) stop() error {
 			_ = l.Close()
 		}
 	}
+	if d.mount != nil { // nobody writes any more
+		keeping, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		if err := d.mount.Keep(keeping); err != nil { // they are taken from the next start then
+			d.logger.Warn("times of files are not kept", "mount", d.flags.mount, "err", err)
+		}
+		cancel()
+	}
 	if d.host != nil {
 		// No time limit: a second signal is there for those in a hurry.
 		if err := d.host.Close(context.Background()); err != nil {

@@ -16,7 +16,7 @@
 // Values of e and d are records:
 //
 //	at  size
-//	 0     1  version, 1
+//	 0     1  version: 1, or 2 of a vDisk
 //	 1     1  kind: 1 directory, 2 file, 3 vDisk without size, 4 vDisk
 //	 2     4  mode, the twelve low bits
 //	 6     4  owner
@@ -27,4 +27,13 @@
 //	          anything has it; 0 of a vDisk
 //	38     8  size of the file in bytes, else 0
 //	46
+//
+// and in version 2, which is of a vDisk,
+//
+//	46     8  epoch of the vDisk and
+//	54     8  seq in its order when "modified" was the time of its last change;
+//	          0 and 0: as far as is known nothing was ever written
+//	62
+//
+// The owner and group of a vDisk are all ones if it has none of its own.
 package filetree

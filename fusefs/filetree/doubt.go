@@ -21,16 +21,21 @@ const settleMax = time.Minute
 // begin begins a change, or what a change must not come into, until end. What
 // became of the one before is known.
 func (t *Tree) begin(ctx context.Context) (end func(), err error) {
-	t.change.Lock()
+	select {
+	case t.change <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	end = func() { <-t.change }
 	err = ctx.Err()
 	if err == nil {
 		err = t.settle(ctx)
 	}
 	if err != nil {
-		t.change.Unlock()
+		end()
 		return nil, err
 	}
-	return t.change.Unlock, nil
+	return end, nil
 }
 
 // write makes changes durable, and then has memory follow; change is held.

@@ -45,7 +45,7 @@ func TestDoubt(t *testing.T) {
 				return keys.Write(ctx, changes)
 			})
 		case 5:
-			err = tree.KeepDisk(ctx, [16]byte{byte(rng.IntN(3))}, filetree.Attr{UID: uint32(i)}, "")
+			err = tree.KeepDisk(ctx, [16]byte{byte(rng.IntN(3))}, filetree.DiskAttr{Attr: filetree.Attr{UID: uint32(i)}}, "")
 		default:
 			if there {
 				content := bytes.Repeat([]byte{byte(i)}, rng.IntN(200<<10))

@@ -32,14 +32,48 @@ type Entry struct {
 	Size int64  // of a file, in bytes
 }
 
+// DiskAttr is what is kept of a vDisk. Its time of modification is right as long as
+// the vDisk is as it was at Epoch and Seq: who writes to it does not come here.
+type DiskAttr struct {
+	Attr
+	Epoch, Seq uint64
+}
+
+// NoOwner is the owner and group of a vDisk that has none of its own, nor a mode.
+const NoOwner = 1<<32 - 1
+
 const (
 	recordVersion = 1
 	recordSize    = 46
+	diskVersion   = 2
+	diskSize      = 62
 	modeBits      = 0o7777
 )
 
+func encodeDisk(a DiskAttr) []byte {
+	b := encode(Entry{Kind: Disk, Attr: a.Attr})
+	b[0] = diskVersion
+	b = binary.BigEndian.AppendUint64(b, a.Epoch)
+	return binary.BigEndian.AppendUint64(b, a.Seq)
+}
+
+// decodeDisk reads what is kept of a vDisk. What an older release kept has no place
+// in the vDisk's order.
+func decodeDisk(b []byte) (a DiskAttr, err error) {
+	if len(b) == diskSize && b[0] == diskVersion {
+		a.Epoch, a.Seq = binary.BigEndian.Uint64(b[46:]), binary.BigEndian.Uint64(b[54:])
+		b = append([]byte{recordVersion}, b[1:recordSize]...)
+	}
+	e, err := decode(b)
+	if err == nil && e.Kind != Disk {
+		err = fmt.Errorf("corrupt record: a vDisk of kind %d", e.Kind)
+	}
+	a.Attr = e.Attr
+	return a, err
+}
+
 func encode(e Entry) []byte {
-	b := make([]byte, 0, recordSize)
+	b := make([]byte, 0, diskSize)
 	b = append(b, recordVersion, byte(e.Kind))
 	b = binary.BigEndian.AppendUint32(b, e.Mode)
 	b = binary.BigEndian.AppendUint32(b, e.UID)
@@ -53,8 +87,8 @@ func encode(e Entry) []byte {
 // decode checks all that a record can contradict.
 func decode(b []byte) (e Entry, err error) {
 	switch {
-	case len(b) > 0 && b[0] > recordVersion:
-		return e, fmt.Errorf("record of version %d: a newer release wrote it, this one reads up to %d", b[0], recordVersion)
+	case len(b) > 0 && b[0] > diskVersion:
+		return e, fmt.Errorf("record of version %d: a newer release wrote it, this one reads up to %d", b[0], diskVersion)
 	case len(b) != recordSize || b[0] != recordVersion:
 		return e, fmt.Errorf("corrupt record of %d bytes", len(b))
 	}

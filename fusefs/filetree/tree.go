@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -58,14 +59,15 @@ var ErrMany = errors.New("too many to be moved in one step; move them in parts")
 type Tree struct {
 	keys Keys
 
-	change sync.Mutex // held by what changes the tree, over the write to the store
-	doubt  *doubt     // the last change, if its outcome is not known
+	change chan struct{} // full while something changes the tree, over the write to the store
+	doubt  *doubt        // the last change, if its outcome is not known
 
 	mu      sync.RWMutex
 	entries map[string]*Entry
 	below   map[string]map[string]bool // names in a directory that has any
 	paths   map[uint64]string          // by node
-	disks   map[[16]byte]Attr
+	dirs    map[string]int             // directories in a directory that has any
+	disks   map[[16]byte]DiskAttr
 	bytes   int64
 	next    uint64 // node
 }
@@ -74,10 +76,14 @@ type Tree struct {
 // unlink and the last close, are deleted.
 func Open(ctx context.Context, keys Keys) (*Tree, error) {
 	t := &Tree{
-		keys: keys, next: 1,
-		entries: map[string]*Entry{}, below: map[string]map[string]bool{}, paths: map[uint64]string{}, disks: map[[16]byte]Attr{},
+		keys: keys, next: 1, change: make(chan struct{}, 1),
+		entries: map[string]*Entry{}, below: map[string]map[string]bool{}, paths: map[uint64]string{}, dirs: map[string]int{}, disks: map[[16]byte]DiskAttr{},
 	}
-	err := t.load(ctx, entryPrefix, func(name string, e Entry) error {
+	err := t.load(ctx, entryPrefix, func(name string, v []byte) error {
+		e, err := decode(v)
+		if err != nil {
+			return err
+		}
 		if other, twice := t.paths[e.Node]; e.Kind == Disk || twice || !Valid(name) {
 			return fmt.Errorf("file %q: an entry of kind %d and node %d, which is that of %q", name, e.Kind, e.Node, other)
 		}
@@ -88,12 +94,15 @@ func Open(ctx context.Context, keys Keys) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = t.load(ctx, diskPrefix, func(id string, e Entry) error {
-		if e.Kind != Disk || len(id) != 16 {
-			return fmt.Errorf("vDisk id %x: its attributes are of kind %d", id, e.Kind)
+	err = t.load(ctx, diskPrefix, func(id string, v []byte) error {
+		if len(id) != 16 {
+			return fmt.Errorf("vDisk id %x", id)
 		}
-		t.disks[[16]byte([]byte(id))] = e.Attr
-		return nil
+		a, err := decodeDisk(v)
+		if err == nil {
+			t.disks[[16]byte([]byte(id))] = a
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -101,15 +110,11 @@ func Open(ctx context.Context, keys Keys) (*Tree, error) {
 	return t, t.sweep(ctx)
 }
 
-func (t *Tree) load(ctx context.Context, prefix string, fn func(rest string, e Entry) error) (err error) {
+func (t *Tree) load(ctx context.Context, prefix string, fn func(rest string, v []byte) error) (err error) {
 	ranged := t.keys.Range(ctx, []byte(prefix), func(k, v []byte) bool {
-		var e Entry
-		rest := string(k[len(prefix):])
-		if e, err = decode(v); err != nil {
+		if err = fn(string(k[len(prefix):]), v); err != nil {
 			err = fmt.Errorf("file tree, key %q: %w", k, err)
-			return false
 		}
-		err = fn(rest, e)
 		return err == nil
 	})
 	return cmp.Or(err, ranged)
@@ -146,6 +151,9 @@ func (t *Tree) enter(name string, e Entry) {
 		t.below[dir] = map[string]bool{}
 	}
 	t.below[dir][base] = true
+	if e.Kind == Directory {
+		t.dirs[dir]++
+	}
 	t.bytes += e.Size
 }
 
@@ -157,6 +165,11 @@ func (t *Tree) leave(name string) {
 	dir, base := split(name)
 	if delete(t.below[dir], base); len(t.below[dir]) == 0 {
 		delete(t.below, dir)
+	}
+	if e.Kind == Directory {
+		if t.dirs[dir]--; t.dirs[dir] == 0 {
+			delete(t.dirs, dir)
+		}
 	}
 	t.bytes -= e.Size
 }
@@ -309,8 +322,44 @@ func drop(e Entry) (list []Change) {
 	return list
 }
 
+// Directories returns how many directories that have an entry are in a directory.
+func (t *Tree) Directories(dir string) int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.dirs[dir]
+}
+
+// Touch sets the times of modification and change of those directories that have an
+// entry and older times.
+func (t *Tree) Touch(ctx context.Context, times map[string]int64) error {
+	end, err := t.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	var changes []Change
+	newer := map[string]Attr{}
+	for name, at := range times {
+		e, ok := t.Get(name)
+		if !ok || e.Kind != Directory || e.Modified >= at && e.Changed >= at {
+			continue
+		}
+		e.Modified, e.Changed = max(e.Modified, at), max(e.Changed, at)
+		newer[name] = e.Attr
+		changes = append(changes, Change{entryKey(name), encode(e)})
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	return t.write(ctx, changes, func() {
+		for name, a := range newer {
+			t.entries[name].Attr = a
+		}
+	})
+}
+
 // Disk returns the attributes of a vDisk that were kept.
-func (t *Tree) Disk(id [16]byte) (Attr, bool) {
+func (t *Tree) Disk(id [16]byte) (DiskAttr, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	a, ok := t.disks[id]
@@ -319,14 +368,14 @@ func (t *Tree) Disk(id [16]byte) (Attr, bool) {
 
 // KeepDisk keeps attributes of a vDisk. If empty is not "", it is the path of
 // the EmptyDisk that the vDisk was, which goes.
-func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a Attr, empty string) error {
+func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a DiskAttr, empty string) error {
 	end, err := t.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
 	a.Mode &= modeBits
-	changes := []Change{{diskKey(id), encode(Entry{Kind: Disk, Attr: a})}}
+	changes := []Change{{diskKey(id), encodeDisk(a)}}
 	_, there := t.Get(empty)
 	if there {
 		changes = append(changes, Change{Key: entryKey(empty)})
@@ -340,6 +389,30 @@ func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a Attr, empty string) 
 			t.leave(empty)
 		}
 	})
+}
+
+// KeepDisks keeps attributes of many vDisks.
+func (t *Tree) KeepDisks(ctx context.Context, list map[[16]byte]DiskAttr) error {
+	end, err := t.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	for part := range slices.Chunk(slices.Collect(maps.Keys(list)), 1024) {
+		changes := make([]Change, len(part))
+		for i, id := range part {
+			changes[i] = Change{diskKey(id), encodeDisk(list[id])}
+		}
+		err := t.write(ctx, changes, func() {
+			for _, id := range part {
+				t.disks[id] = list[id]
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ForgetDisk forgets the attributes of a vDisk, if any are kept.

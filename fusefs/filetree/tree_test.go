@@ -22,7 +22,7 @@ import (
 	"openvstorage/fusefs/filetree/treetest"
 )
 
-var updateGolden = flag.Bool("update", false, "write testdata/keys-v1.txt anew; only ever before a release")
+var updateGolden = flag.Bool("update", false, "write testdata/keys-v2.txt anew; only ever before a release")
 
 var ctx = context.Background()
 
@@ -39,10 +39,77 @@ func attr(n int64) filetree.Attr {
 	return filetree.Attr{Mode: 0o640, UID: uint32(n), GID: uint32(n) + 1, Modified: n * 1000, Changed: n * 2000}
 }
 
-// What is stored is never to change: keys-v1.txt holds every kind of key and
+func disk(n int64) filetree.DiskAttr {
+	return filetree.DiskAttr{Attr: attr(n), Epoch: uint64(n) + 10, Seq: uint64(n) + 1<<40}
+}
+
+// What an older release kept is read. It has no place in the order of a vDisk.
+func TestOldKeys(t *testing.T) {
+	text, err := os.ReadFile("testdata/keys-v1.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := treetest.New()
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		k, err := hex.DecodeString(f[0])
+		v, verr := hex.DecodeString(f[2])
+		if errors.Join(err, verr) != nil {
+			t.Fatal(err, verr)
+		}
+		if !strings.HasPrefix(string(k), "files/c/") { // contents are cut short in the file
+			if err := keys.Write(ctx, []filetree.Change{{Key: k, Value: v}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	tree := open(t, keys)
+	if a, ok := tree.Disk([16]byte{1, 2, 3}); !ok || a != (filetree.DiskAttr{Attr: attr(7)}) {
+		t.Errorf("vDisk: %+v, %v", a, ok)
+	}
+	for i, kind := range []filetree.Kind{filetree.Directory, filetree.File, filetree.EmptyDisk} {
+		if e, ok := tree.Get(fmt.Sprintf("d%d", i)); !ok || e.Kind != kind || e.UID != uint32(i)+1 {
+			t.Errorf("d%d: %+v, %v", i, e, ok)
+		}
+	}
+}
+
+// Many vDisks are kept at once, and directories get newer times, never older ones.
+func TestKeepMany(t *testing.T) {
+	keys := treetest.New()
+	tree := open(t, keys)
+	list := map[[16]byte]filetree.DiskAttr{}
+	for i := range 3000 {
+		list[[16]byte{byte(i), byte(i >> 8), 1}] = disk(int64(i))
+	}
+	d, err := tree.Make(ctx, "d", filetree.Entry{Kind: filetree.Directory, Attr: attr(5)})
+	f, ferr := tree.Make(ctx, "f", filetree.Entry{Kind: filetree.File, Attr: attr(5)})
+	if err = errors.Join(err, ferr, tree.KeepDisks(ctx, list)); err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int64{20_000, 7_000} {
+		if err := tree.Touch(ctx, map[string]int64{"d": at, "f": at, "absent": at}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree = open(t, keys)
+	for id, want := range list {
+		if a, ok := tree.Disk(id); !ok || a != want {
+			t.Fatalf("%x: %+v, %v", id, a, ok)
+		}
+	}
+	if _, e, _ := tree.Path(d.Node); e.Modified != 20_000 || e.Changed != 20_000 {
+		t.Errorf("directory: %+v", e)
+	}
+	if _, e, _ := tree.Path(f.Node); e != f {
+		t.Errorf("file: %+v", e)
+	}
+}
+
+// What is stored is never to change: keys-v2.txt holds every kind of key and
 // value.
 func TestGolden(t *testing.T) {
-	const file = "testdata/keys-v1.txt"
+	const file = "testdata/keys-v2.txt"
 	keys := treetest.New()
 	tree := open(t, keys)
 	for i, kind := range []filetree.Kind{filetree.Directory, filetree.File, filetree.EmptyDisk} {
@@ -56,7 +123,7 @@ func TestGolden(t *testing.T) {
 			}
 		}
 	}
-	if err := tree.KeepDisk(ctx, [16]byte{1, 2, 3}, attr(7), ""); err != nil {
+	if err := tree.KeepDisk(ctx, [16]byte{1, 2, 3}, disk(7), ""); err != nil {
 		t.Fatal(err)
 	}
 	var got bytes.Buffer
@@ -363,14 +430,14 @@ func TestDisks(t *testing.T) {
 	keys := treetest.New()
 	tree := open(t, keys)
 	for i := range byte(3) {
-		if err := tree.KeepDisk(ctx, [16]byte{i}, attr(int64(i)), ""); err != nil {
+		if err := tree.KeepDisk(ctx, [16]byte{i}, disk(int64(i)), ""); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := tree.Make(ctx, "x.raw", filetree.Entry{Kind: filetree.EmptyDisk}); err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.KeepDisk(ctx, [16]byte{9}, attr(9), "x.raw"); err != nil {
+	if err := tree.KeepDisk(ctx, [16]byte{9}, disk(9), "x.raw"); err != nil {
 		t.Fatal(err)
 	}
 	if _, there := tree.Get("x.raw"); there {
@@ -381,7 +448,7 @@ func TestDisks(t *testing.T) {
 	}
 	tree = open(t, keys)
 	for i := range byte(10) {
-		if a, ok := tree.Disk([16]byte{i}); ok != (i == 9 || i == 1) || ok && a != attr(int64(i)) {
+		if a, ok := tree.Disk([16]byte{i}); ok != (i == 9 || i == 1) || ok && a != disk(int64(i)) {
 			t.Errorf("vDisk %d: %+v, %v", i, a, ok)
 		}
 	}

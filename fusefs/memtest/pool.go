@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -21,15 +22,18 @@ import (
 
 // Pool implements fusefs.Pool.
 type Pool struct {
-	keys   filetree.Keys
-	mu     sync.Mutex
-	disks  map[string]*Disk
-	next   int
-	clones int
-	refuse atomic.Pointer[error]
-	stall  atomic.Pointer[stall]
-	before atomic.Pointer[func()]
-	doubt  atomic.Pointer[bool]
+	keys    filetree.Keys
+	mu      sync.Mutex
+	disks   map[string]*Disk
+	next    int
+	clones  int
+	listed  atomic.Uint64
+	hold    atomic.Pointer[chan struct{}] // clones wait for it
+	cloning atomic.Int32
+	refuse  atomic.Pointer[error]
+	stall   atomic.Pointer[stall]
+	before  atomic.Pointer[func()]
+	doubt   atomic.Pointer[bool]
 }
 
 // stall is what writes wait for.
@@ -85,16 +89,75 @@ func (p *Pool) Stall() (over func(), waiting func() int) {
 
 // Disk is a vDisk or a snapshot in memory.
 type Disk struct {
-	pool  *Pool
-	id    uuid.UUID
-	refs  int
-	snaps []fusefs.Snapshot
-	old   map[string]*Disk
+	pool    *Pool
+	id      uuid.UUID
+	created int64
+	refs    int
+	snaps   []fusefs.Snapshot
+	old     map[string]*Disk
 
 	halted atomic.Bool
 
-	mu   sync.RWMutex
-	data []byte
+	mu     sync.RWMutex
+	data   []byte
+	held   []bool // by cluster, whether it was written
+	change fusefs.Change
+}
+
+// changed notes a change. d.mu is held.
+func (d *Disk) changed() {
+	d.change.Seen++
+	d.change.Last, d.change.At = d.change.Seen, time.Now().UnixNano()
+}
+
+// Reopen has all vDisks be opened again, as a start of the process does.
+func (p *Pool) Reopen() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range p.disks {
+		d.mu.Lock()
+		c := &d.change
+		*c = fusefs.Change{Epoch: c.Epoch + 1, Base: c.Seen, Seen: c.Seen, Last: c.Seen, At: time.Now().UnixNano()}
+		d.mu.Unlock()
+	}
+}
+
+// Get returns a vDisk, as another front end has it.
+func (p *Pool) Get(name string) *Disk {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.disks[name]
+}
+
+// HoldClones makes clones wait until over is called, or they are cancelled.
+func (p *Pool) HoldClones() (over func()) {
+	c := make(chan struct{})
+	p.hold.Store(&c)
+	return func() { p.hold.Store(nil); close(c) }
+}
+
+// Cloning is how many clones wait.
+func (p *Pool) Cloning() int { return int(p.cloning.Load()) }
+
+// Listed implements fusefs.Pool.
+func (p *Pool) Listed() uint64 { return p.listed.Load() }
+
+// Used implements fusefs.Pool.
+func (p *Pool) Used(ctx context.Context, name string) (int64, error) {
+	i, err := p.Info(ctx, name)
+	return i.Size, err
+}
+
+// InfoOf implements fusefs.Pool.
+func (p *Pool) InfoOf(_ context.Context, id uuid.UUID) (fusefs.Info, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, d := range p.disks {
+		if d.id == id {
+			return p.info(name, d), nil
+		}
+	}
+	return fusefs.Info{}, fmt.Errorf("vDisk %v: %w", id, fs.ErrNotExist)
 }
 
 // failure is why the vDisk takes no changes.
@@ -118,7 +181,16 @@ func (p *Pool) info(name string, d *Disk) fusefs.Info {
 	if d.halted.Load() {
 		state = "halted"
 	}
-	return fusefs.Info{Name: name, ID: d.id, Size: d.Size(), Used: d.Size(), State: state, Snapshots: d.snaps}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	held := int64(0)
+	for _, is := range d.held {
+		if is {
+			held += 4096
+		}
+	}
+	size := int64(len(d.data))
+	return fusefs.Info{Name: name, ID: d.id, Size: size, Allocated: min(held, size), State: state, Change: d.change, Created: d.created, Snapshots: d.snaps}
 }
 
 // List implements fusefs.Pool.
@@ -175,6 +247,8 @@ func (p *Pool) Create(_ context.Context, name string, size int64) error {
 	}
 	p.next++
 	p.disks[name] = &Disk{pool: p, id: uuid.UUID{15: byte(p.next), 14: byte(p.next >> 8)}, data: make([]byte, size), old: map[string]*Disk{}}
+	p.disks[name].created, p.disks[name].change = time.Now().UnixNano(), fusefs.Change{Epoch: 1, At: time.Now().UnixNano()}
+	p.listed.Add(1)
 	return nil
 }
 
@@ -195,6 +269,15 @@ func (p *Pool) Clone(ctx context.Context, from, name string) error {
 	if err := d.failure(); err != nil {
 		return err
 	}
+	if c := p.hold.Load(); c != nil {
+		p.cloning.Add(1)
+		defer p.cloning.Add(-1)
+		select {
+		case <-*c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	if err := p.Create(ctx, name, 0); err != nil {
 		return err
 	}
@@ -203,6 +286,7 @@ func (p *Pool) Clone(ctx context.Context, from, name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.disks[name].data = bytes.Clone(d.data)
+	p.disks[name].held = slices.Repeat([]bool{true}, (len(d.data)+4095)/4096)
 	p.clones++
 	return nil
 }
@@ -231,6 +315,7 @@ func (p *Pool) Resize(_ context.Context, name string, size int64) error {
 		return fs.ErrInvalid
 	}
 	d.data = append(d.data, make([]byte, size-int64(len(d.data)))...)
+	d.changed()
 	return nil
 }
 
@@ -247,6 +332,7 @@ func (p *Pool) Rename(_ context.Context, old, name string) error {
 	}
 	delete(p.disks, old)
 	p.disks[name] = d
+	p.listed.Add(1)
 	return nil
 }
 
@@ -276,6 +362,7 @@ func (p *Pool) RenameBelow(_ context.Context, from, to string, with func(commit 
 			p.disks[name] = p.disks[old]
 			delete(p.disks, old)
 		}
+		p.listed.Add(1)
 		return nil
 	})
 }
@@ -303,6 +390,7 @@ func (p *Pool) Delete(_ context.Context, name string, check func(fusefs.Info) er
 	made := p.doubt.Swap(nil)
 	if made == nil || *made {
 		delete(p.disks, name)
+		p.listed.Add(1)
 	}
 	if made != nil {
 		return fmt.Errorf("vDisk %s: %w: %w", name, fusefs.ErrUnknownOutcome, syscall.EIO)
@@ -324,8 +412,10 @@ func (p *Pool) Snapshot(_ context.Context, name, snap string) error {
 	if d.old[snap] != nil {
 		return fs.ErrExist
 	}
-	d.mu.RLock()
-	defer d.mu.RUnlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.change.Seen++ // which changes nothing
+	p.listed.Add(1)
 	d.old[snap] = &Disk{pool: p, data: bytes.Clone(d.data)}
 	d.snaps = append(slices.Clone(d.snaps), fusefs.Snapshot{Name: snap, Size: int64(len(d.data))})
 	return nil
@@ -385,7 +475,9 @@ func (d *Disk) Write(ctx context.Context, batch []fusefs.Span) error {
 	defer d.mu.Unlock()
 	for _, s := range batch {
 		copy(d.data[s.Off:], s.Data)
+		d.hold(s.Off, int64(len(s.Data)), true)
 	}
+	d.changed()
 	return nil
 }
 
@@ -403,6 +495,8 @@ func (d *Disk) Zero(_ context.Context, off, n int64, _ bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.data[off : off+n])
+	d.hold((off+4095)&^4095, n-n%4096, false)
+	d.changed()
 	return nil
 }
 
@@ -419,4 +513,14 @@ func (d *Disk) Extents(_ context.Context, off, n int64, fn func(fusefs.Extent) b
 		off = next
 	}
 	return nil
+}
+
+// hold notes whether clusters hold data. d.mu is held.
+func (d *Disk) hold(off, n int64, yes bool) {
+	for len(d.held) < (len(d.data)+4095)/4096 {
+		d.held = append(d.held, false)
+	}
+	for c := off / 4096; c*4096 < min(off+n, int64(len(d.data))); c++ {
+		d.held[c] = yes
+	}
 }

@@ -45,6 +45,7 @@ type Conn struct {
 	proto  *fuse.ProtocolServer
 	opt    Options
 	dir    string
+	device string // number of the mount, as the mount table has it; "" if it is not known
 	fd     int
 	logger *slog.Logger
 
@@ -115,6 +116,7 @@ func connect(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.device = deviceOn(dir)
 	return c, nil
 }
 
@@ -169,9 +171,17 @@ func (c *Conn) finish() {
 var ErrElsewhere = errors.New("another mount namespace still has it")
 
 // Unmount takes the mount away, and waits until it is, or until ctx ends and it is
-// so here only. It fails with EBUSY while somebody uses it.
+// so here only. It fails with EBUSY while somebody uses it. If somebody else has
+// taken it away there is nothing to do: those who have something of it open keep
+// that for as long as this process lives.
 func (c *Conn) Unmount(ctx context.Context) error {
+	if !c.mounted() {
+		return nil
+	}
 	if err := unmount(c.dir, c.opt.Direct); err != nil {
+		if !c.mounted() {
+			return nil // meanwhile
+		}
 		return err
 	}
 	select {
@@ -187,6 +197,21 @@ func (c *Conn) Unmount(ctx context.Context) error {
 	case <-late.C:
 		return ErrElsewhere
 	}
+}
+
+// mounted reports whether the mount may be there still: by the mount table, which
+// asks no file system.
+func (c *Conn) mounted() bool {
+	select {
+	case <-c.ended:
+		return false
+	default:
+	}
+	if c.device == "" {
+		return true
+	}
+	there, err := mountedOn(c.dir, c.device)
+	return there || err != nil
 }
 
 // endMax is what the end of a mount may take if nobody has it any more.

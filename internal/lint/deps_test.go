@@ -7,7 +7,7 @@ import (
 )
 
 // everybody may import these: they know nothing of the product.
-var everybody = []string{"internal/disk", "internal/format", "internal/generation", "internal/size", "internal/wal"}
+var everybody = []string{"internal/disk", "internal/format", "internal/generation", "internal/naming", "internal/size", "internal/wal"}
 
 // allowed is the table of who may import whom, besides everybody. Imports
 // point down only. A pattern that ends in "/..." means a package and all below
@@ -60,6 +60,7 @@ var allowed = []struct {
 	{"backend/fault", []string{"internal/gate"}, "holds calls"},
 	{"alba/osd/osdtest", []string{"internal/gate"}, "holds calls"},
 	{"internal/wal", nil, "framing of records, no files"},
+	{"internal/naming", nil, "what vDisks may be called"},
 	{"internal/generation", nil, "older copies told from newer ones, no files"},
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},

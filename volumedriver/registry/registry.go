@@ -11,20 +11,18 @@ package registry
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
+
+	"openvstorage/internal/naming"
 )
 
 // Bounds.
 const (
-	NameMax      = 1024  // bytes of a name
-	ComponentMax = 255   // bytes between two slashes of it
-	OwnerMax     = 255   // bytes of an owner
-	RecordsMax   = 65536 // vDisks in one registry
+	NameMax    = naming.NameMax // bytes of a name
+	OwnerMax   = 255            // bytes of an owner
+	RecordsMax = 65536          // vDisks in one registry
 )
 
 // Errors that callers match with errors.Is.
@@ -61,33 +59,17 @@ type Record struct {
 	Deleting bool      // being deleted: it keeps its name until that is finished
 }
 
-// ValidateName returns nil if name can name a vDisk: path components divided
-// by slashes, each 1 to ComponentMax bytes and neither "." nor "..", in all
-// at most NameMax bytes of UTF-8 with no '@' and no control characters. Other
-// names are refused with ErrName and the reason.
-func ValidateName(name string) error {
-	bad := func(why string) error { return fmt.Errorf("%w: %.100q %s", ErrName, name, why) }
-	switch {
-	case name == "":
-		return bad("is empty")
-	case len(name) > NameMax:
-		return bad(fmt.Sprintf("has %d bytes, %d are allowed", len(name), NameMax))
-	case !utf8.ValidString(name):
-		return bad("is not UTF-8")
-	case strings.ContainsRune(name, '@'):
-		return bad("contains '@', which divides a vDisk's name from a snapshot's")
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return bad("contains a control character")
-	}
-	for part := range strings.SplitSeq(name, "/") {
-		switch {
-		case part == "":
-			return bad("begins or ends with a slash, or has two in a row")
-		case part == "." || part == "..":
-			return bad("has a component " + part)
-		case len(part) > ComponentMax:
-			return bad(fmt.Sprintf("has a component of %d bytes, %d are allowed", len(part), ComponentMax))
-		}
+// ValidateName returns nil if a vDisk may get the name, by the rule of package
+// naming. Other names are refused with ErrName and the reason.
+func ValidateName(name string) error { return named(naming.Check(name)) }
+
+// validateKept returns nil if name may be one that a vDisk has: earlier releases
+// gave names that none gets any more.
+func validateKept(name string) error { return named(naming.CheckKept(name)) }
+
+func named(err error) error {
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrName, err)
 	}
 	return nil
 }
@@ -100,5 +82,5 @@ func (r *Record) validate() error {
 	if len(r.Owner) > OwnerMax {
 		return fmt.Errorf("vDisk %q has an owner of %d bytes, %d are allowed", r.Name, len(r.Owner), OwnerMax)
 	}
-	return ValidateName(r.Name)
+	return validateKept(r.Name)
 }

@@ -297,7 +297,7 @@ func (r *Registry) RenameAll(ctx context.Context, list []Renaming, along []Swap)
 	}
 	names := make(map[string]bool, len(list))
 	for _, n := range list {
-		if err := ValidateName(n.Name); err != nil {
+		if err := validateKept(n.Name); err != nil {
 			return err
 		}
 		if names[n.Name] {

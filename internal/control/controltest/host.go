@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"openvstorage/internal/naming"
 	"openvstorage/volumedriver"
 )
 
@@ -38,13 +39,8 @@ const (
 )
 
 func checkName(name string) error {
-	for part := range strings.SplitSeq(name, "/") {
-		if part == "" || part == "." || part == ".." {
-			return fmt.Errorf("%w: vDisk name %q has an empty or dotted part; choose another", volumedriver.ErrInvalid, name)
-		}
-	}
-	if strings.ContainsAny(name, "@\n\x00") {
-		return fmt.Errorf("%w: vDisk name %q holds '@' or a control character; choose another", volumedriver.ErrInvalid, name)
+	if err := naming.Check(name); err != nil {
+		return fmt.Errorf("%w: vDisk name %w; choose another", volumedriver.ErrInvalid, err)
 	}
 	return nil
 }

@@ -1,0 +1,195 @@
+package volumedriver
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"openvstorage/sco"
+
+	"github.com/google/uuid"
+)
+
+// Stat is what a file system shows of a vDisk. It is found out without waiting for
+// management, an upload or any other I/O, and costs the same whatever the size of
+// the vDisk.
+type Stat struct {
+	Name    string
+	ID      uuid.UUID
+	Size    uint64 // bytes
+	State   string
+	Created time.Time
+	Change  Change
+	// Allocated is how many bytes of the newest state are stored as data of the
+	// vDisk's own: never less than the truth, and Size where it is not known, as of
+	// a clone.
+	Allocated uint64
+	Snapshots []SnapshotStat // oldest first
+}
+
+// SnapshotStat is what a file system shows of a snapshot.
+type SnapshotStat struct {
+	Name    string
+	Size    uint64
+	Created time.Time
+}
+
+// Change says when a vDisk was last changed by writes, trims, zeroes, growth or
+// rollback; snapshots change nothing. Seqs are those of its order (O9).
+type Change struct {
+	Epoch uint64    // of this opening; 0: the vDisk is not open, and nothing is known
+	Base  uint64    // seq that it had reached when it was opened
+	Seen  uint64    // seq up to which changes were looked for
+	Last  uint64    // seq at which one was found last; Base: none since the opening
+	At    time.Time // when that was; of the opening if there was none since
+}
+
+// lookEvery is how often it is looked whether vDisks were changed: a time of change
+// is so much too late at most, and never too early.
+const lookEvery = 500 * time.Millisecond
+
+// changes tells when a vDisk was changed last, at no cost to who changes it: the
+// order has a count of all changes already.
+type changes struct {
+	sync.Mutex // for a moment
+	Change
+}
+
+// begin begins with what was recovered.
+func (c *changes) begin(epoch, reached uint64) {
+	c.Lock()
+	defer c.Unlock()
+	c.Change = Change{Epoch: epoch, Base: reached, Seen: reached, Last: reached, At: time.Now()}
+}
+
+// look notes that all up to seq is written.
+func (c *changes) look(seq uint64) Change {
+	c.Lock()
+	defer c.Unlock()
+	if c.Epoch > 0 && seq > c.Seen {
+		c.Seen, c.Last, c.At = seq, seq, time.Now()
+	}
+	return c.Change
+}
+
+// pass notes that the entry with the seq changes nothing.
+func (c *changes) pass(seq uint64) {
+	c.look(seq - 1)
+	c.Lock()
+	defer c.Unlock()
+	if c.Epoch > 0 {
+		c.Seen = max(c.Seen, seq)
+	}
+}
+
+// changed is when the vDisk was changed last. A change that was acknowledged before
+// the call is in it.
+func (v *Volume) changed() Change {
+	seq := uint64(0)
+	if v.buf != nil {
+		seq = v.buf.Written()
+	}
+	return v.changes.look(seq)
+}
+
+// lookForChanges looks at all vDisks every now and then.
+func (h *Host) lookForChanges() {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var list []*Volume
+	for {
+		select {
+		case <-tick.C:
+		case <-h.living.Done():
+			return
+		}
+		list = list[:0]
+		h.mu.Lock()
+		for _, v := range h.volumes {
+			list = append(list, v)
+		}
+		h.mu.Unlock()
+		for _, v := range list {
+			v.changed()
+		}
+		clear(list)
+	}
+}
+
+// allocated is Stat.Allocated.
+func (v *Volume) allocated(size uint64) uint64 {
+	if v.m == nil || v.self > 0 {
+		return size // what is of ancestors has no counters
+	}
+	clusters, known := v.m.Held()
+	if !known {
+		return size
+	}
+	return min(size, clusters*sco.ClusterSize)
+}
+
+// countHeld has the map count what its last checkpoint holds. It is tried again by
+// each step of the storer.
+func (v *Volume) countHeld(ctx context.Context) (more bool) {
+	more, err := v.m.CountHeld(ctx, reapPages)
+	return more && err == nil
+}
+
+// Stat returns what a file system shows of the vDisk with the name.
+func (h *Host) Stat(_ context.Context, name string) (Stat, error) {
+	v, err := h.volume(name)
+	if err != nil {
+		return Stat{}, err
+	}
+	return v.stat(), nil
+}
+
+// StatID is Stat of the vDisk with the id, whatever its name is.
+func (h *Host) StatID(_ context.Context, id uuid.UUID) (Stat, error) {
+	if v := h.byID(id); v != nil {
+		return v.stat(), nil
+	}
+	return Stat{}, fmt.Errorf("vDisk %s: %w", id, ErrNotFound)
+}
+
+// Stats returns all vDisks in order of name.
+func (h *Host) Stats(context.Context) []Stat {
+	list := h.all()
+	stats := make([]Stat, len(list))
+	for i, v := range list {
+		stats[i] = v.stat()
+	}
+	return stats
+}
+
+// Listed is another number whenever a vDisk or a snapshot has come, gone or got
+// another name, before the call that did it returns.
+func (h *Host) Listed() uint64 { return h.listed.Load() }
+
+func (v *Volume) stat() Stat {
+	s := Stat{ID: v.id, Size: v.size.Load(), State: StateRunning, Change: v.changed()}
+	if v.halted.Load() != nil {
+		s.State = StateHalted
+	}
+	if u := v.unsure.Load(); u != nil {
+		s.State = u.state
+	}
+	v.cat.Lock()
+	s.Created = v.cat.Created
+	if s.Size == 0 {
+		s.Size = v.cat.Size
+	}
+	v.cat.Unlock()
+	s.Allocated = v.allocated(s.Size)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s.Name = v.name
+	for _, snap := range v.snapshots {
+		if snap.hidden {
+			continue
+		}
+		s.Snapshots = append(s.Snapshots, SnapshotStat{Name: snap.Name, Size: snap.Size, Created: snap.Created})
+	}
+	return s
+}
