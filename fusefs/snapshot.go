@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/google/uuid"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -128,8 +127,7 @@ func (d *snapDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	}
 	for _, s := range disk.Snapshots {
 		if s.Name+suffix == name {
-			attrs(&out.Attr, syscall.S_IFREG, d.fs.snapshotAttr(roFileMode, s.Created), s.Size, s.Size)
-			out.SetAttrTimeout(time.Second)
+			d.fs.showSnapshot(ctx, &out.Attr, s)
 			stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: snapIno(disk.ID, s.Name, s.Created)}
 			return d.NewInode(ctx, &snapFile{fs: d.fs, disk: disk.ID, snap: s}, stable), 0
 		}
@@ -178,10 +176,26 @@ func (d *snapDir) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno
 func (d *snapDir) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 // Getattr implements gofs.NodeGetattrer.
-func (s *snapFile) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	attrs(&out.Attr, syscall.S_IFREG, s.fs.snapshotAttr(roFileMode, s.snap.Created), s.snap.Size, s.snap.Size)
-	out.SetTimeout(time.Second)
+func (s *snapFile) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	i, err := s.fs.pool.InfoOf(ctx, s.disk)
+	for _, now := range i.Snapshots {
+		if err == nil && now.Name == s.snap.Name && now.Created == s.snap.Created {
+			s.fs.showSnapshot(ctx, &out.Attr, now)
+			return 0
+		}
+	}
+	s.fs.showSnapshot(ctx, &out.Attr, s.snap)
+	out.Nlink = 0 // it was deleted
 	return 0
+}
+
+// showSnapshot fills in attributes.
+func (f *FS) showSnapshot(ctx context.Context, out *fuse.Attr, s Snapshot) {
+	used := s.Allocated
+	if f.copiers.copies(ctx) {
+		used = s.Size
+	}
+	attrs(out, syscall.S_IFREG, f.snapshotAttr(roFileMode, s.Created), s.Size, used)
 }
 
 // Statfs implements gofs.NodeStatfser.

@@ -77,3 +77,61 @@ func (m *Map) countHeld() (done bool, missing *page) {
 	h.below = end
 	return false, nil
 }
+
+// Bound is how many clusters of what the view shows may hold data, at most: all of a
+// leaf page count if there is one. It reads the pages above leaves, one for each GiB,
+// and keeps none of them in memory.
+func (v *View) Bound(ctx context.Context) (clusters uint64, err error) {
+	r := v.st.Load()
+	if r.page == nil {
+		return 0, nil
+	}
+	leaves, err := v.m.leaves(ctx, r.page, r.ref, r.levels-1)
+	return leaves * fanout, err
+}
+
+// leaves counts the leaves of the subtree whose page has the level. p is its handle,
+// nil if there is none in memory.
+func (m *Map) leaves(ctx context.Context, p *page, ref PageRef, level uint8) (n uint64, err error) {
+	if err := ctx.Err(); err != nil || level == 0 {
+		return 1, err
+	}
+	var refs words
+	var kids [fanout]*page
+	if in := resident(p); in != nil {
+		m.cache.mu.Lock()
+		for i := range refs {
+			refs[i], kids[i] = uint64(slot{in: in, i: i}.ref()), in.kids[i].Load()
+		}
+		m.cache.mu.Unlock()
+	} else {
+		_, w, err := m.read(ctx, ref, level, TreeMap)
+		if err != nil {
+			return 0, err
+		}
+		refs = *w
+	}
+	for i, word := range refs {
+		if !PageRef(word).IsPage() {
+			continue
+		}
+		if level == 1 {
+			n++
+			continue
+		}
+		below, err := m.leaves(ctx, kids[i], PageRef(word), level-1)
+		if err != nil {
+			return 0, err
+		}
+		n += below
+	}
+	return n, nil
+}
+
+// resident returns the content of a page above leaves that is in memory, else nil.
+func resident(p *page) *inner {
+	if p == nil {
+		return nil
+	}
+	return p.inner.Load()
+}

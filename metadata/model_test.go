@@ -342,6 +342,22 @@ func (w *world) held(exact bool) {
 	}
 }
 
+// bound compares how much a view may hold at most.
+func (w *world) bound(v *metadata.View, want *model) {
+	w.t.Helper()
+	leaves := map[uint64]bool{}
+	for addr, l := range want.locs {
+		if l.Kind() == sco.KindData {
+			leaves[uint64(addr)/512] = true
+		}
+	}
+	var got uint64
+	w.must("bound", func() (err error) { got, err = v.Bound(ctx); return err })
+	if got < uint64(len(leaves))*512 || got%512 != 0 {
+		w.t.Errorf("seq %d: at most %d clusters hold data, and %d leaves do", w.seq, got, len(leaves))
+	}
+}
+
 // all compares everything that extents and counters say.
 func (w *world) all() {
 	w.t.Helper()
@@ -377,6 +393,12 @@ func (w *world) all() {
 		}
 	})
 	w.held(true)
+	w.bound(w.m.View(), w.model)
+	for _, s := range w.snaps {
+		if s.view != nil {
+			w.bound(s.view, s.model)
+		}
+	}
 	for n, c := range want {
 		if got[n] != c {
 			w.t.Errorf("seq %d: %s has %d live clusters, not %d", w.seq, n.Name(), got[n], c)

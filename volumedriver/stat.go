@@ -21,18 +21,20 @@ type Stat struct {
 	State   string
 	Created time.Time
 	Change  Change
-	// Allocated is how many bytes of the newest state are stored as data of the
-	// vDisk's own: never less than the truth, and Size where it is not known, as of
-	// a clone.
+	// Allocated is how many bytes of the newest state hold data: never less than the
+	// truth, and Size while it is not known. What a clone has of its ancestors is
+	// counted once, by 2 MiB that hold any; and so is what snapshots hold that an
+	// earlier process took.
 	Allocated uint64
 	Snapshots []SnapshotStat // oldest first
 }
 
 // SnapshotStat is what a file system shows of a snapshot.
 type SnapshotStat struct {
-	Name    string
-	Size    uint64
-	Created time.Time
+	Name      string
+	Size      uint64
+	Created   time.Time
+	Allocated uint64 // as Stat's
 }
 
 // Change says when a vDisk was last changed by writes, trims, zeroes, growth or
@@ -119,12 +121,15 @@ func (h *Host) lookForChanges() {
 
 // allocated is Stat.Allocated.
 func (v *Volume) allocated(size uint64) uint64 {
-	if v.m == nil || v.self > 0 {
-		return size // what is of ancestors has no counters
+	if v.m == nil {
+		return size
 	}
 	clusters, known := v.m.Held()
-	if !known {
+	switch {
+	case !known:
 		return size
+	case v.self > 0:
+		return v.inherited.bytes(size, clusters) // ancestors' have no counters
 	}
 	return min(size, clusters*sco.ClusterSize)
 }
@@ -189,7 +194,7 @@ func (v *Volume) stat() Stat {
 		if snap.hidden {
 			continue
 		}
-		s.Snapshots = append(s.Snapshots, SnapshotStat{Name: snap.Name, Size: snap.Size, Created: snap.Created})
+		s.Snapshots = append(s.Snapshots, SnapshotStat{Name: snap.Name, Size: snap.Size, Created: snap.Created, Allocated: snap.held.bytes(snap.Size, 0)})
 	}
 	return s
 }

@@ -154,11 +154,49 @@ func TestAllocated(t *testing.T) {
 		must(t, open(t, r.host, "a").Write(ctx, []Span{{Off: 3<<20 + int64(i)*4096, Data: data[:4096]}}))
 		exact("written again", 18+uint64(i))
 	}
-	_, err = r.host.Clone(ctx, "a", "s", "clone", nil)
+	// Of a clone, and of a snapshot of an earlier process, 2 MiB count that hold any.
+	_, err = r.host.Create(ctx, "wide", 64<<20)
 	must(t, err)
-	if s := statOf(t, r.host, "clone"); s.Allocated != s.Size {
-		t.Errorf("a clone has %d bytes of %d", s.Allocated, s.Size)
+	wide := open(t, r.host, "wide")
+	must(t, wide.Write(ctx, []Span{{Off: 0, Data: data}, {Off: 33 << 20, Data: data[:4096]}}))
+	_, err = r.host.SnapshotCreate(ctx, "wide", "s")
+	must(t, err)
+	if got := statOf(t, r.host, "wide").Snapshots[0].Allocated; got != 17*4096 {
+		t.Errorf("the snapshot has %d bytes", got)
 	}
+	_, err = r.host.Clone(ctx, "wide", "s", "clone", nil)
+	must(t, err)
+	reaches := func(what string, want uint64, get func() uint64) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); get() != want && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			for _, v := range r.host.all() {
+				v.wakeStorer()
+			}
+		}
+		if got := get(); got != want {
+			t.Errorf("%s: %d bytes, not %d", what, got, want)
+		}
+	}
+	clone := func() uint64 { return statOf(t, r.host, "clone").Allocated }
+	reaches("clone", 4<<20, clone)
+	must(t, open(t, r.host, "clone").Write(ctx, []Span{{Off: 50 << 20, Data: data}}))
+	reaches("clone, written to", 4<<20+16*4096, clone)
+	must(t, r.close())
+	r, err = openRig(d, nil)
+	must(t, err)
+	// It is in no checkpoint, so replay has counted what it holds.
+	reaches("snapshot of an earlier process", 17*4096, func() uint64 { return statOf(t, r.host, "wide").Snapshots[0].Allocated })
+	v, err := r.host.volume("wide")
+	must(t, err)
+	v.snapshots[0].held.forget()
+	reaches("snapshot that a checkpoint holds", 4<<20, func() uint64 { return statOf(t, r.host, "wide").Snapshots[0].Allocated })
+	reaches("clone of an earlier process", 6<<20+16*4096, clone)
+	_, err = r.host.SnapshotCreate(ctx, "clone", "s")
+	must(t, err)
+	must(t, open(t, r.host, "clone").Trim(ctx, 0, 64<<20))
+	must(t, r.host.Rollback(ctx, "clone", "s"))
+	reaches("clone, rolled back", 6<<20+16*4096, clone)
+	reaches("snapshot of a clone", 6<<20, func() uint64 { return statOf(t, r.host, "clone").Snapshots[0].Allocated })
 	must(t, r.close())
 }
 

@@ -180,8 +180,10 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	uncounted := v.countHeld(ctx)
-	more, err = v.reap(ctx)
-	return more || uncounted, err
+	if more, err = v.reap(ctx); more || uncounted || err != nil {
+		return true, err
+	}
+	return v.countBounds(ctx), nil
 }
 
 // reap does a step of the map's background work. When it is done the counters may

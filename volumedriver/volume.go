@@ -56,6 +56,9 @@ type Volume struct {
 	count   counters
 	changes changes
 
+	inherited bound         // what a clone has of its ancestors
+	heads     atomic.Uint64 // counts rollbacks
+
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
 	admin lock
 	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made
@@ -97,6 +100,7 @@ type origin struct {
 type snapshot struct {
 	catalog.Snapshot
 	view    *metadata.View
+	held    bound
 	leaving bool // it is being deleted, or may be deleted: nobody opens it
 	pins    int  // who is about to clone it or to roll back to it; it cannot go meanwhile
 	hidden  bool // made for a clone that is not there, yet or any more: nobody sees it
@@ -220,10 +224,15 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 	v.cat.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.snapshots = append(v.snapshots, &snapshot{view: view, hidden: hidden, Snapshot: catalog.Snapshot{
+	held, known := v.m.Held()
+	taken := &snapshot{view: view, hidden: hidden, Snapshot: catalog.Snapshot{
 		ID: s.ID, Name: s.Name, Parent: v.parent, Seq: e.Seq, Created: time.Unix(0, s.Created).UTC(),
 		Size: v.size.Load(), NextSCO: sco.Number(e.Addr), Auto: s.Auto, Root: catalogRoot(root),
-	}})
+	}}
+	if known && v.self == 0 {
+		taken.held.set(held)
+	}
+	v.snapshots = append(v.snapshots, taken)
 	v.parent = s.ID
 	v.changes.pass(e.Seq)
 	v.host.listed.Add(1)
@@ -238,7 +247,10 @@ func (v *Volume) applyRollback(e tlog.Entry) error {
 	v.mu.Lock()
 	v.parent, v.rolled = s.ID, e.Seq // before the map: mark relies on it
 	v.mu.Unlock()
+	v.inherited.forget()
 	v.m.Rollback(e.Seq, mapRoot(s.Root), s.view)
+	v.heads.Add(1)
+	v.inherited.forget()
 	// The size stays: a disk never shrinks under its user.
 	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
 }
