@@ -30,7 +30,7 @@ type source struct {
 	disk  *diskNode // nil if it is a snapshot
 	size  int64
 	run   func(ctx context.Context, off, length int64, buf []byte) (piece int64, hole bool, err error)
-	clone func(ctx context.Context, to string) error
+	clone func(ctx context.Context, naming Naming) error
 }
 
 // content is what a clone begins as: a vDisk, or with a name a snapshot of it.
@@ -65,8 +65,8 @@ func (n *diskNode) CopyFileRange(ctx context.Context, _ gofs.FileHandle, offIn u
 		id: content{disk: id}, disk: n, size: size, run: n.run,
 		// What was written to the source before is in the clone: a snapshot has
 		// all writes that returned (rule O9).
-		clone: func(ctx context.Context, to string) error {
-			return n.fs.named(ctx, id, func(name string) error { return n.fs.pool.Clone(ctx, name, to) })
+		clone: func(ctx context.Context, naming Naming) error {
+			return n.fs.named(ctx, id, func(name string) error { return n.fs.pool.CloneAs(ctx, name, naming) })
 		},
 	}
 	return from.copyRange(ctx, offIn, out, offOut, length, flags)
@@ -81,8 +81,8 @@ func (s *snapFile) CopyFileRange(ctx context.Context, f gofs.FileHandle, offIn u
 		run: func(ctx context.Context, off, length int64, buf []byte) (int64, bool, error) {
 			return runOf(ctx, dev, off, length, buf)
 		},
-		clone: func(ctx context.Context, to string) error {
-			return s.named(ctx, func(name string) error { return s.fs.pool.Clone(ctx, name, to) })
+		clone: func(ctx context.Context, naming Naming) error {
+			return s.named(ctx, func(name string) error { return s.fs.pool.CloneAs(ctx, name, naming) })
 		},
 	}
 	return from.copyRange(ctx, offIn, out, offOut, length, flags)
@@ -134,7 +134,7 @@ func (n *diskNode) cloneOf(ctx context.Context, from source, off, length int64, 
 		}
 		return goesOn, nil
 	}
-	if err := n.make(ctx, func(name string) error { return from.clone(ctx, name) }); err != nil {
+	if err := n.make(ctx, func(naming Naming) error { return from.clone(ctx, naming) }); err != nil {
 		return false, err
 	}
 	n.copying = copying{}

@@ -125,6 +125,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
+	told.conn.Store(f.conn)
 	var beats context.Context
 	beats, f.endBeats = context.WithCancel(context.Background())
 	f.beating = make(chan struct{})
@@ -132,7 +133,6 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		defer close(f.beating)
 		f.beats(beats)
 	}()
-	told.conn.Store(f.conn)
 	return f, nil
 }
 

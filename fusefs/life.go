@@ -125,7 +125,7 @@ func (n *diskNode) resize(ctx context.Context, size int64) error {
 		return syscall.EFBIG
 	}
 	if !n.made() {
-		return n.make(ctx, func(name string) error { return n.fs.pool.Create(ctx, name, size) })
+		return n.make(ctx, func(naming Naming) error { return n.fs.pool.CreateAs(ctx, size, naming) })
 	}
 	have, err := n.size(ctx)
 	switch {
@@ -137,24 +137,37 @@ func (n *diskNode) resize(ctx context.Context, size int64) error {
 	return n.named(ctx, func(name string) error { return n.fs.pool.Resize(ctx, name, size) })
 }
 
-// make makes the vDisk of an empty file. It is there before the file's entry
-// goes: a stop in between leaves both, and the vDisk counts. Who calls has called
-// become.
-func (n *diskNode) make(ctx context.Context, do func(name string) error) error {
-	if err := n.fs.moving.share(ctx); err != nil {
-		return err
+// make makes the vDisk of an empty file. What that waits for it waits for before the
+// vDisk has its name: a directory may be moved meanwhile. The vDisk is there before
+// the file's entry goes: a stop in between leaves both, and the vDisk counts. Who
+// calls has called become.
+func (n *diskNode) make(ctx context.Context, do func(Naming) error) error {
+	if _, _, there := n.fs.tree.Path(n.which.Load().node); !there {
+		return n.deleted()
 	}
-	defer n.fs.moving.unshare()
-	node := n.which.Load().node
-	file, _, there := n.fs.tree.Path(node)
-	if !there {
-		return fmt.Errorf("file %s was deleted: %w", *n.name.Load(), fs.ErrNotExist)
-	}
-	name := strings.TrimSuffix(file, suffix)
-	if err := do(name); err != nil {
-		return err
-	}
-	ctx = context.WithoutCancel(ctx) // the vDisk is there: the file must become it
+	return do(func(commit func(name string) error) error {
+		if err := n.fs.moving.share(ctx); err != nil {
+			return err
+		}
+		defer n.fs.moving.unshare()
+		file, _, there := n.fs.tree.Path(n.which.Load().node)
+		if !there {
+			return n.deleted()
+		}
+		if err := commit(strings.TrimSuffix(file, suffix)); err != nil {
+			return err
+		}
+		return n.becomes(context.WithoutCancel(ctx), file) // the vDisk is there
+	})
+}
+
+func (n *diskNode) deleted() error {
+	return fmt.Errorf("file %s was deleted: %w", *n.name.Load(), fs.ErrNotExist)
+}
+
+// becomes makes an empty file that of the vDisk that was made for it.
+func (n *diskNode) becomes(ctx context.Context, file string) error {
+	name, node := strings.TrimSuffix(file, suffix), n.which.Load().node
 	i, err := n.fs.pool.Info(ctx, name)
 	if err != nil {
 		return err

@@ -76,6 +76,10 @@ type Snapshot struct {
 // Space is the room of the backend in bytes.
 type Space struct{ Total, Free int64 }
 
+// Naming gives a new vDisk its name: it calls commit with it, once, and returns an
+// error if commit does. An alias, as Span is.
+type Naming = func(commit func(name string) error) error
+
 // Pool is the vDisks that are mounted. Errors match a syscall.Errno or one of
 // io/fs; the table is in errno.go. All methods are safe for concurrent use.
 type Pool interface {
@@ -94,7 +98,9 @@ type Pool interface {
 	// Open returns the vDisk NAME or the snapshot NAME@SNAP; it is held until
 	// release is called, once.
 	Open(ctx context.Context, name string) (dev Device, release func(), err error)
-	Create(ctx context.Context, name string, size int64) error
+	// CreateAs makes a vDisk of size bytes. When all is there but its name it calls
+	// naming, and nothing waits for a backend any more.
+	CreateAs(ctx context.Context, size int64, naming Naming) error
 	// Resize grows a vDisk.
 	Resize(ctx context.Context, name string, size int64) error
 	// Rename fails with fs.ErrExist if the name is taken.
@@ -109,8 +115,8 @@ type Pool interface {
 	// with, which calls commit, once: the swaps of the mount's keys are made in the
 	// same step. It returns what with does; commit's errors are those of a Commit.
 	RenameBelow(ctx context.Context, from, to string, with func(commit filetree.Commit) error) error
-	// Clone makes vDisk NAME of what FROM is now: a vDisk, or a snapshot
-	// NAME@SNAP.
-	Clone(ctx context.Context, from, name string) error
+	// CloneAs makes a vDisk of what FROM is now: a vDisk, or a snapshot NAME@SNAP.
+	// It waits for what that needs before it calls naming.
+	CloneAs(ctx context.Context, from string, naming Naming) error
 	Space(ctx context.Context) (Space, error)
 }

@@ -84,6 +84,10 @@ func TestCloneWaits(t *testing.T) {
 		within("stat", func() { statx(t, at("b.raw")) })
 		within("create", func() { check(t, "create", os.WriteFile(at("d/c.raw"), make([]byte, 4096), 0o600), 0) })
 		within("unlink", func() { check(t, "unlink", os.Remove(at("d/c.raw")), 0) })
+		within("mv of a directory", func() {
+			check(t, "mv", os.Rename(at("d"), at("e")), 0)
+			check(t, "mv back", os.Rename(at("e"), at("d")), 0)
+		})
 		within("write", func() {
 			f, err := os.OpenFile(at("a.raw"), os.O_RDWR, 0)
 			check(t, "open", err, 0)
@@ -93,7 +97,7 @@ func TestCloneWaits(t *testing.T) {
 		})
 		// These wait for the clone, and for nothing else.
 		for _, c := range [][]string{
-			{"cat", at("b.raw")}, {"mv", at("d"), at("e")}, {"chmod", "640", at("b.raw")}, {"truncate", "-s", "4096", at("b.raw")},
+			{"cat", at("b.raw")}, {"chmod", "640", at("b.raw")}, {"truncate", "-s", "4096", at("b.raw")},
 		} {
 			p := exec.Command(c[0], c[1:]...)
 			check(t, c[0], p.Start(), 0)

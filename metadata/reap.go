@@ -49,14 +49,19 @@ func (m *Map) Reap(ctx context.Context, budget int) (more bool, err error) {
 			return true, err
 		}
 	}
+	return m.Reapable(), nil
+}
+
+// Reapable reports whether Reap has anything to do.
+func (m *Map) Reapable() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.drops {
 		if m.drops[i].st.Load().ref != HoleRef {
-			return true, nil
+			return true
 		}
 	}
-	return m.recount.seq != 0, nil
+	return m.recount.seq != 0
 }
 
 // reapPage does one page of work. m.mu held.

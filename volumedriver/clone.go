@@ -107,6 +107,7 @@ func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UU
 
 // show has all see a snapshot that was made for a clone: the clone is there.
 func (v *Volume) show(s *snapshot) {
+	defer v.host.listed.Add(1)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.hide(s, false)

@@ -75,7 +75,14 @@ func (v *Volume) collect(ctx context.Context) (err error) {
 		return nil
 	}
 	if v.store.listDue {
-		if err := v.markUnknown(ctx); err != nil {
+		if !v.gc.try() {
+			// A rollback may bring back what the counters do not know yet.
+			v.store.collectDue.Store(true)
+			return nil
+		}
+		err := v.markUnknown(ctx)
+		v.gc.give()
+		if err != nil {
 			return err
 		}
 		v.store.listDue = false
@@ -83,7 +90,22 @@ func (v *Volume) collect(ctx context.Context) (err error) {
 	if err := v.collectSCOs(ctx); err != nil {
 		return err
 	}
+	if v.store.freeDue.Load() && v.store.checkpointDue.Load() {
+		if err := v.freeAtRest(ctx); err != nil {
+			return err
+		}
+	}
 	return v.sweep(ctx)
+}
+
+// freeAtRest makes the checkpoint that what is to be freed waits for, if everything
+// written is stored, and frees it.
+func (v *Volume) freeAtRest(ctx context.Context) error {
+	v.freezeAtRest()
+	if err := v.commitCheckpoint(ctx); err != nil {
+		return err
+	}
+	return v.collectSCOs(ctx)
 }
 
 // findDead looks at the counters of all SCOs.
@@ -129,6 +151,9 @@ func (v *Volume) collectSCOs(ctx context.Context) error {
 		}
 	}
 	v.wantCheckpoint(d)
+	if d.waiting == 0 && !v.m.Reapable() {
+		v.store.freeDue.Store(false)
+	}
 	return nil
 }
 
@@ -166,13 +191,17 @@ func (v *Volume) wantCheckpoint(d *dead) {
 		}
 		worth = stored > v.manyStored() || stored+local > v.host.buffer.Bytes()/aheadMax
 	}
+	if v.store.freeDue.Load() {
+		worth = len(d.unfrozen) > 0 // one ahead lets the others go
+	}
 	if worth {
 		v.store.checkpointDue.Store(true)
 	}
 }
 
 // markUnknown tells the counters of SCOs in the backend that they do not know:
-// those that a rollback left behind, and orphans of an owner that died.
+// those that a rollback left behind, and orphans of an owner that died. What is in
+// one is counted before it is sealed, and it is there only after. v.gc is held.
 func (v *Volume) markUnknown(ctx context.Context) error {
 	pending := make(map[sco.Number]bool)
 	for _, s := range v.buf.Work().SCOs {
@@ -185,7 +214,7 @@ func (v *Volume) markUnknown(ctx context.Context) error {
 		if err == nil {
 			v.noteStored(n, i.Size)
 		}
-		if err != nil || pending[n] || n >= v.store.firstSCO && v.buf.Has(n) {
+		if err != nil || pending[n] {
 			return true
 		}
 		if _, known, err := v.m.Live(ctx, n); err != nil {

@@ -41,6 +41,9 @@ func (h *Host) delete(ctx context.Context, name string, force bool, check func(I
 	if err != nil {
 		return err
 	}
+	if !force {
+		v.waitUnused(ctx, true)
+	}
 	if err := v.admin.take(ctx); err != nil {
 		return err
 	}

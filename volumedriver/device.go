@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Device is what a front end serves: a vDisk, or a snapshot of one.
@@ -68,6 +69,10 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release
 			v.mu.Lock()
 			defer v.mu.Unlock()
 			v.refs--
+			if v.left != nil {
+				close(v.left)
+				v.left = nil
+			}
 			if d, ok := dev.(*SnapshotDevice); ok {
 				if v.readers[d.s.ID]--; v.readers[d.s.ID] == 0 {
 					delete(v.readers, d.s.ID)
@@ -95,16 +100,52 @@ func (v *Volume) lockOpenable(ctx context.Context, isSnap bool) error {
 	}
 }
 
+// leaveWait is how long it is waited for users of which nobody knows yet that they
+// have gone: a client is told that its connection is closed before this side is.
+const leaveWait = 500 * time.Millisecond
+
+// waitUnused waits for the last user of the vDisk, or with its snapshots of those
+// too, but not for long.
+func (v *Volume) waitUnused(ctx context.Context, snapshots bool) {
+	ctx, cancel := context.WithTimeout(ctx, leaveWait)
+	defer cancel()
+	for {
+		v.mu.Lock()
+		if v.usersLocked(snapshots) == 0 {
+			v.mu.Unlock()
+			return
+		}
+		if v.left == nil {
+			v.left = make(chan struct{})
+		}
+		left := v.left
+		v.mu.Unlock()
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// usersLocked counts the users of the vDisk, or with its snapshots of those too.
+// v.mu is held.
+func (v *Volume) usersLocked(snapshots bool) int {
+	users := v.refs
+	if !snapshots {
+		for _, n := range v.readers {
+			users -= n
+		}
+	}
+	return users
+}
+
 // keepOut has nobody begin to use the vDisk until opened is called. Unless force is
 // set nobody may use it now, but its snapshots. v.admin is held.
 func (v *Volume) keepOut(force bool) (opened func(), err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	users := v.refs
-	for _, n := range v.readers {
-		users -= n
-	}
-	if users > 0 && !force {
+	if users := v.usersLocked(false); users > 0 && !force {
 		return nil, v.inUseLocked(users)
 	}
 	rolling := make(chan struct{})

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/sco"
@@ -67,6 +69,28 @@ func TestOpenWaitsForRollback(t *testing.T) {
 	opened()
 	waits.Wait()
 	must(t, r.close())
+}
+
+// Users that are just going are waited for.
+func TestUsersThatGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := newRig(t, crashdisk.New(), modelDisk, nil)
+		ctx := t.Context()
+		_, err := r.host.SnapshotCreate(ctx, "v", "s")
+		must(t, err)
+		going := func(name string) {
+			t.Helper()
+			_, release, err := r.host.OpenDevice(ctx, name)
+			must(t, err)
+			time.AfterFunc(leaveWait/2, release)
+		}
+		going("v")
+		must(t, r.host.Rollback(ctx, "v", "s"))
+		going("v")
+		going("v@s")
+		must(t, r.host.Delete(ctx, "v"))
+		must(t, r.close())
+	})
 }
 
 // A deletion that is forced has all fail that users ask for, at any moment of it,

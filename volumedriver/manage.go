@@ -336,6 +336,9 @@ func (h *Host) rollback(ctx context.Context, name, snap string, force bool) erro
 		return err
 	}
 	defer v.unpin(s)
+	if !force {
+		v.waitUnused(ctx, false)
+	}
 	if err := v.gc.take(ctx); err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ type storer struct {
 	failing       atomic.Bool  // the last attempt failed
 	checkpointDue atomic.Bool  // freeze the map when the next TLog closes
 	collectDue    atomic.Bool  // look for dead SCOs and pages
+	freeDue       atomic.Bool  // free all that can be, though it be little
 	listDue       bool         // list the backend for SCOs that the counters do not know
 	sweepDue      atomic.Bool
 
@@ -34,6 +35,7 @@ type storer struct {
 	since      time.Time            // when it was first seen so
 	covered    int64                // TLog bytes stored since the checkpoint
 	looked     uint64               // bytes written when dead SCOs were last looked for
+	freed      uint64               // the log's activity when freeDue was last set for being idle
 	swept      uint64               // pages in the store after the last sweep
 	firstSCO   sco.Number           // of this owner's
 	nextObject uint64               // next page object number
@@ -145,6 +147,10 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	}
 	if idle >= v.host.opt.IdleSeal {
 		v.buf.CloseTLog()
+		if v.store.freed != v.store.active {
+			v.store.freed = v.store.active
+			v.freeAll()
+		}
 	}
 	fill := v.host.buffer.Fill()
 	parallel, rest := pace(fill, idle, v.host.opt.IdleSeal, urgent, v.host.opt.UploadSlots)
@@ -174,10 +180,23 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	uncounted := v.countHeld(ctx)
-	if more, err = v.m.Reap(ctx, reapPages); more || uncounted || err != nil {
+	if more, err = v.reap(ctx); more || uncounted || err != nil {
 		return true, err
 	}
 	return v.countBounds(ctx), nil
+}
+
+// reap does a step of the map's background work. When it is done the counters may
+// tell of more that nobody can reach.
+func (v *Volume) reap(ctx context.Context) (more bool, err error) {
+	if !v.m.Reapable() {
+		return false, nil
+	}
+	if more, err = v.m.Reap(ctx, reapPages); err == nil && !more {
+		v.store.collectDue.Store(true)
+		more = true
+	}
+	return more, err
 }
 
 // reapPages bounds one step of the map's background work.
@@ -501,12 +520,24 @@ func (v *Volume) waitStored(ctx context.Context, seq uint64, reached func() bool
 }
 
 // Sync returns when everything written so far is in the backend and named by
-// the catalog. progress, if not nil, hears of bytes done and in total.
+// the catalog, and what it lets go is about to be deleted. progress, if not nil,
+// hears of bytes done and in total.
 func (v *Volume) Sync(ctx context.Context, progress func(done, total int64)) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
-	return v.syncTo(ctx, v.buf.Written(), progress)
+	err := v.syncTo(ctx, v.buf.Written(), progress)
+	if err == nil {
+		v.freeAll()
+		v.wakeStorer()
+	}
+	return err
+}
+
+// freeAll has all be freed that can be, though it be little.
+func (v *Volume) freeAll() {
+	v.store.freeDue.Store(true)
+	v.store.collectDue.Store(true)
 }
 
 func (v *Volume) syncTo(ctx context.Context, seq uint64, progress func(done, total int64)) error {

@@ -221,6 +221,7 @@ func (h *Host) unlist(id uuid.UUID) {
 
 // relist has a vDisk answer to a name, and to no other.
 func (h *Host) relist(v *Volume, name string) {
+	defer h.listed.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	v.setName(name)

@@ -82,6 +82,7 @@ type Volume struct {
 	ahead     []*ahead          // checkpoints frozen and not committed, oldest first
 	refs      int               // users of OpenDevice, of the vDisk and its snapshots
 	clones    int               // that are being made of it
+	left      chan struct{}     // closed when a user goes, if somebody waits for that; else nil
 	readers   map[uuid.UUID]int // of them, those of each snapshot
 	deleted   bool
 	rolling   chan struct{} // closed at the end of a rollback under way, for which OpenDevice waits; else nil

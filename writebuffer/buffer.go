@@ -299,14 +299,19 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 		changed := b.mu.changed
 		b.mu.waiting++
 		b.mu.Unlock()
-		if !pressed {
-			pressed = true
-			b.press()
+		// Others may take what was given up for this one, and logs that idle prepare
+		// files while it waits: so it looks for those again.
+		if !b.steal() && !pressed && b.pressed != nil {
+			b.pressed()
 		}
+		pressed = true
+		again := time.NewTimer(stealAgain)
 		select {
 		case <-changed:
+		case <-again.C:
 		case <-ctx.Done():
 		}
+		again.Stop()
 		b.mu.Lock()
 		b.mu.waiting--
 		b.mu.Unlock()
@@ -329,6 +334,10 @@ func (b *Buffer) want(n int) {
 	b.mu.wanted += n
 	b.mu.Unlock()
 }
+
+// stealAgain is how often who waits for a file looks for one that a log has
+// prepared and does not use.
+const stealAgain = 100 * time.Millisecond
 
 // evictLocked drops the oldest stored SCO, if there is no other one whose object
 // has only its accepted width (O5). Its file reaches the pool when its last

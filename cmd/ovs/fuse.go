@@ -166,9 +166,9 @@ func (f files) Open(ctx context.Context, name string) (fusefs.Device, func(), er
 	return dev, release, nil
 }
 
-// Create implements fusefs.Pool.
-func (f files) Create(ctx context.Context, name string, size int64) error {
-	_, err := f.host.Create(ctx, name, uint64(size))
+// CreateAs implements fusefs.Pool.
+func (f files) CreateAs(ctx context.Context, size int64, naming fusefs.Naming) error {
+	_, err := f.host.CreateAs(ctx, uint64(size), naming)
 	return fileError(err)
 }
 
@@ -213,10 +213,10 @@ func (f files) RenameBelow(ctx context.Context, from, to string, with func(commi
 	}))
 }
 
-// Clone implements fusefs.Pool.
-func (f files) Clone(ctx context.Context, from, name string) error {
+// CloneAs implements fusefs.Pool.
+func (f files) CloneAs(ctx context.Context, from string, naming fusefs.Naming) error {
 	from, snap, _ := strings.Cut(from, "@")
-	_, err := f.host.Clone(ctx, from, snap, name, nil)
+	_, err := f.host.CloneAs(ctx, from, snap, nil, naming)
 	return fileError(err)
 }
 

@@ -39,6 +39,9 @@ type host interface {
 	Stats(ctx context.Context) []volumedriver.Stat
 	Listed() uint64
 	Collectors() []prometheus.Collector
+	// CreateAs and CloneAs make a vDisk whose name is given when it is needed.
+	CreateAs(ctx context.Context, size uint64, naming volumedriver.Naming) (volumedriver.Info, error)
+	CloneAs(ctx context.Context, src, snap string, progress func(done, total int64), naming volumedriver.Naming) (volumedriver.Info, error)
 	// DeleteIf deletes a vDisk unless check fails for what it is then.
 	DeleteIf(ctx context.Context, name string, check func(volumedriver.Info) error) error
 	// RenameBelow renames all vDisks below a directory in one step, with keys that

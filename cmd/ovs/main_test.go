@@ -44,6 +44,22 @@ type fakeHost struct {
 	disks map[string]*memory
 }
 
+func (h *fakeHost) CreateAs(ctx context.Context, size uint64, naming volumedriver.Naming) (info volumedriver.Info, err error) {
+	err = naming(func(name string) (err error) {
+		info, err = h.Create(ctx, name, size)
+		return err
+	})
+	return info, err
+}
+
+func (h *fakeHost) CloneAs(ctx context.Context, src, snap string, progress func(done, total int64), naming volumedriver.Naming) (info volumedriver.Info, err error) {
+	err = naming(func(name string) (err error) {
+		info, err = h.Clone(ctx, src, snap, name, progress)
+		return err
+	})
+	return info, err
+}
+
 func (h *fakeHost) OpenDevice(ctx context.Context, name string) (nbd.Device, func(), error) {
 	info, err := h.Info(ctx, name)
 	if err != nil {

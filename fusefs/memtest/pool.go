@@ -235,7 +235,12 @@ func (p *Pool) Open(_ context.Context, name string) (fusefs.Device, func(), erro
 	return dev, func() { p.mu.Lock(); d.refs--; p.mu.Unlock() }, nil
 }
 
-// Create implements fusefs.Pool.
+// CreateAs implements fusefs.Pool.
+func (p *Pool) CreateAs(ctx context.Context, size int64, naming fusefs.Naming) error {
+	return naming(func(name string) error { return p.Create(ctx, name, size) })
+}
+
+// Create makes a vDisk.
 func (p *Pool) Create(_ context.Context, name string, size int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -252,8 +257,8 @@ func (p *Pool) Create(_ context.Context, name string, size int64) error {
 	return nil
 }
 
-// Clone implements fusefs.Pool.
-func (p *Pool) Clone(ctx context.Context, from, name string) error {
+// CloneAs implements fusefs.Pool.
+func (p *Pool) CloneAs(ctx context.Context, from string, naming fusefs.Naming) error {
 	p.mu.Lock()
 	from, snap, isSnap := strings.Cut(from, "@")
 	d, err := p.get(from)
@@ -278,6 +283,10 @@ func (p *Pool) Clone(ctx context.Context, from, name string) error {
 			return ctx.Err()
 		}
 	}
+	return naming(func(name string) error { return p.cloneOf(ctx, d, name) })
+}
+
+func (p *Pool) cloneOf(ctx context.Context, d *Disk, name string) error {
 	if err := p.Create(ctx, name, 0); err != nil {
 		return err
 	}
