@@ -86,11 +86,17 @@ func (b *Backend) begin(ctx context.Context, d *fleet.Disk) (*opening, error) {
 	if o := b.opening[d.Number]; o != nil {
 		return o, nil
 	}
+	dir := b.path(d.Place)
+	for number, other := range b.opening {
+		if other.dir == dir { // they changed places; each is looked for again
+			return nil, fmt.Errorf("%w in %s: disk %d is being opened there", asd.ErrNoASD, dir, number)
+		}
+	}
 	o := new(opening)
 	door := stopdisk.New(b.opt.FS)
 	ctx = context.WithoutCancel(ctx)
-	e, err := b.errand(b.path(d.Place), door, func(fsys disk.FS) {
-		if o.asd, o.err = b.openASD(ctx, fsys, b.path(d.Place), d.UUID); o.asd != nil && door.Stopped() {
+	e, err := b.errand(dir, door, func(fsys disk.FS) {
+		if o.asd, o.err = b.openASD(ctx, fsys, dir, d.UUID); o.asd != nil && door.Stopped() {
 			_ = o.asd.Close() // nobody waits for it
 		}
 	})

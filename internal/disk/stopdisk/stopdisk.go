@@ -123,6 +123,16 @@ func (d *FS) SyncDir(name string) error {
 	return d.do("syncdir", name, func() error { return d.under.SyncDir(name) })
 }
 
+// SyncAll makes all of a file system durable, where the disk below can; see
+// disk.SyncName.
+func (d *FS) SyncAll(name string) error {
+	all, ok := d.under.(interface{ SyncAll(name string) error })
+	if !ok {
+		return &fs.PathError{Op: "syncall", Path: name, Err: errors.ErrUnsupported}
+	}
+	return d.do("syncall", name, func() error { return all.SyncAll(name) })
+}
+
 func (d *FS) do(op, name string, call func() error) error {
 	if err := d.begin(op, name); err != nil {
 		return err
