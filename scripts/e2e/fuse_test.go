@@ -387,7 +387,7 @@ func TestAttachMoved(t *testing.T) {
 		t.Errorf("after a clean stop: %s", out)
 	}
 	s.start()
-	if _, err := os.Readlink(filepath.Join(s.Data, "dev", "moved", "disk")); err != nil {
+	if _, err := os.Readlink(filepath.Join(s.Data, "dev", "moved%2Fdisk")); err != nil {
 		t.Error(err)
 	}
 	s.ovs("vdisk", "detach", "moved/disk")

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -301,16 +302,21 @@ func TestNoSpace(t *testing.T) {
 	st.verify(true)
 }
 
-// fillUp waits until the file system has been full, or nearly, for a second,
-// during which a writer of its own adds to the load.
+// fillUp waits until the file system has been full, or nearly, for a second. What
+// ovs leaves of it to others, others take.
 func fillUp(t *testing.T, s *system) {
 	t.Helper()
+	others, err := os.Create(filepath.Join(filepath.Dir(s.Data), "others"))
+	must(t, err)
+	defer others.Close()
 	var fs syscall.Statfs_t
 	full := 0
 	eventually(t, 20*time.Second, "the file system is full", func() bool {
 		must(t, syscall.Statfs(s.Data, &fs))
 		if int64(fs.Bavail)*fs.Bsize < 8*mib {
 			full++
+		} else if _, err := others.Write(make([]byte, mib)); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
 		}
 		return full > 20
 	})

@@ -72,7 +72,14 @@ func TestOverwrite(t *testing.T) {
 	s.ovs("vdisk", "sync", "disk")
 	s.ovs("vdisk", "delete", "disk")
 	const left = 64 * mib // metadata
-	eventually(t, 20*time.Second, fmt.Sprintf("the deleted vDisk's space is back; outside the write buffer %d MiB are in use", diskUsage(t, s.Data, "buffer")/mib), func() bool {
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, part := range []string{"asd", "arakoon", "map"} {
+				t.Logf("%s has %d MiB", part, diskUsage(t, filepath.Join(s.Data, part))/mib)
+			}
+		}
+	})
+	eventually(t, 20*time.Second, "the deleted vDisk's space is back", func() bool {
 		return diskUsage(t, s.Data, "buffer") < left
 	})
 }
