@@ -31,6 +31,7 @@ func dial(t *testing.T, socket, export string) stamp.Client {
 func content(t *testing.T, socket, export string) []byte {
 	t.Helper()
 	c := dial(t, socket, export)
+	defer stamp.Hangup([]stamp.Client{c}) // who stays is in the way of a rollback
 	p := make([]byte, c.Size())
 	for off := 0; off < len(p); off += mib {
 		_, err := c.ReadAt(p[off:min(off+mib, len(p))], int64(off))
@@ -43,6 +44,7 @@ func content(t *testing.T, socket, export string) []byte {
 func scribble(t *testing.T, socket, export string, seed uint64, off int64, n int) []byte {
 	t.Helper()
 	c := dial(t, socket, export)
+	defer stamp.Hangup([]stamp.Client{c})
 	var key [32]byte
 	copy(key[:], strconv.FormatUint(seed, 36))
 	p := make([]byte, n)
