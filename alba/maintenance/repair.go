@@ -106,6 +106,7 @@ func (m *Maintenance) hostOf(ctx context.Context, ns uint64) (*nsm.Client, error
 // ago, nil if it is to be fetched. The error is a *beyond if the disks do not allow
 // some of it, and all else was done.
 func (m *Maintenance) repairObject(ctx context.Context, host *nsm.Client, d due, o *nsm.Object) (err error) {
+	listed := o != nil
 	for again := 0; ; again++ {
 		if o == nil {
 			o, err = host.Get(ctx, d.ns, d.name, nsm.Consistent)
@@ -127,6 +128,10 @@ func (m *Maintenance) repairObject(ctx context.Context, host *nsm.Client, d due,
 		err = r.run(ctx)
 		if again < conflicts && (errors.Is(err, nsm.ErrConflict) || errors.Is(err, nsm.ErrEpoch) || errors.Is(err, osd.ErrAssert)) {
 			o = nil
+			continue
+		}
+		if listed && errors.Is(err, errShort) { // perhaps it was deleted since it was listed
+			o, listed = nil, false
 			continue
 		}
 		return err
