@@ -85,6 +85,11 @@ func (l *Log) commitRound(ctx context.Context) error {
 			open = l.open
 			open.refs.Add(1) // it may be sealed, stored and evicted before it is synced here
 		}
+		if open == nil && l.open != nil && l.open.covers > l.durable.Load() {
+			// An earlier round has written its commit block, and its sync has failed.
+			open = l.open
+			open.refs.Add(1)
+		}
 		target = l.nextSeq - 1
 		for _, s := range l.unsynced { // held: stored, they might be evicted meanwhile
 			if s.acquire() {

@@ -91,7 +91,7 @@ type Log struct {
 	sealed       []*SCO // sealed, of the open TLog, in order
 	unstored     []*SCO // sealed, of closed TLogs that are not stored, in order
 	wantFast     bool   // the open SCO is flushed and not pre-written
-	lacking      bool   // somebody waits for a prepared file
+	lacking      int    // how many wait for a prepared file
 	scratch      []byte
 	mark         []byte
 	closed       []*TLog
@@ -301,11 +301,22 @@ func (l *Log) Append(ctx context.Context, b *Batch) error {
 // whenReady runs fn in the append section until it no longer lacks a file, or room
 // for what it writes (P6).
 func (l *Log) whenReady(ctx context.Context, fn func() error) error {
+	lacks := false
+	defer func() {
+		if lacks {
+			l.mu.Lock()
+			l.lacking--
+			l.mu.Unlock()
+		}
+	}()
 	for try := 0; ; {
 		l.mu.Lock()
 		err := fn()
 		ready := l.ready
-		l.lacking = err == disk.ErrWouldBlock
+		if err == disk.ErrWouldBlock && !lacks {
+			lacks = true
+			l.lacking++
+		}
 		l.mu.Unlock()
 		if err != nil && err != disk.ErrWouldBlock && l.lacksRoom(err) {
 			try++

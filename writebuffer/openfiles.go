@@ -143,7 +143,7 @@ func (o *openFiles) unreserve(n int) {
 
 // shed closes up to n files, and returns how many.
 func (o *openFiles) shed(n int) (closed int) {
-	for closed < n {
+	for tries := o.count(); closed < n && tries > 0; tries-- {
 		h := o.victim()
 		if h == nil {
 			break
@@ -309,6 +309,7 @@ func (f *openFile) Close() error {
 	if h == nil {
 		return nil
 	}
+	h.users.Add(closedBit) // nobody else tries to
 	err := h.file.Close()
 	f.all.remove(h, false)
 	return err
@@ -329,7 +330,9 @@ func (f *openFile) ReadAt(p []byte, off int64) (int, error) {
 func (f *openFile) TryReadAt(p []byte, off int64) (int, error) {
 	h := f.handle.Load()
 	if h == nil || !h.acquire() {
-		f.opening.Lock()
+		if !f.opening.TryLock() {
+			return 0, disk.ErrWouldBlock // it is being opened
+		}
 		defer f.opening.Unlock()
 		if f.closed {
 			return 0, f.errClosed()

@@ -120,4 +120,4 @@ func (l *Log) giveBack(may func(*Log) bool) bool {
 }
 
 // rests reports whether nobody writes or is about to. l.mu is held.
-func (l *Log) rests() bool { return l.open == nil && len(l.pending) == 0 && !l.lacking }
+func (l *Log) rests() bool { return l.open == nil && len(l.pending) == 0 && l.lacking == 0 }

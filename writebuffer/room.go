@@ -48,6 +48,7 @@ const scoSizeMin = BytesMin / scoShare
 
 // room is what the buffer knows of its file system. Guarded by Buffer.mu.
 type room struct {
+	most     int // files that leave a quarter of the reserve
 	cap      int // files at most until hold has passed since lackedAt
 	lackedAt time.Time
 	hold     time.Duration
@@ -88,8 +89,8 @@ func (b *Buffer) measure() {
 		reserve, free := Reserve(u.Total), int64(u.Free)
 		b.mu.room.scarce = free < reserve/2
 		// Writers get a few files out of the reserve, but not all of it.
-		few := min(b.fewLocked(), b.mu.files+files(free-reserve/4, b.scoSize))
-		limit = max(b.mu.files+files(free-reserve, b.scoSize), few)
+		b.mu.room.most = max(0, b.mu.files+files(free-reserve/4, b.scoSize))
+		limit = max(b.mu.files+files(free-reserve, b.scoSize), b.fewLocked())
 		if u.FewNames(namesReserve) { // each file that goes gives one back
 			limit = min(limit, b.mu.files+int(u.FreeNames)-namesReserve)
 			b.mu.room.scarce = b.mu.room.scarce || u.FreeNames < namesReserve/2
@@ -115,7 +116,11 @@ func files(n, size int64) int {
 
 // fewLocked is how many files let every vDisk go on: one that is written, the next
 // one, and some that are on their way to the backend. b.mu is held.
-func (b *Buffer) fewLocked() int { return min(b.max, 2*len(b.mu.logs)+2) }
+// They come out of the reserve, but do not take all of it: what the groups need must
+// be there, or nothing reaches the backend any more.
+func (b *Buffer) fewLocked() int {
+	return min(b.max, 2*len(b.mu.logs)+2, b.mu.room.most)
+}
 
 // limitLocked lets there be so many files. b.mu is held.
 func (b *Buffer) limitLocked(limit int) {
@@ -242,6 +247,7 @@ func (b *Buffer) shape() error {
 	}
 	b.scoSize, b.max = size, int(b.opt.Bytes/size)
 	b.limit.Store(int64(b.max))
+	b.mu.room.most = b.max // until it is measured
 	return nil
 }
 

@@ -167,10 +167,28 @@ func (l *Log) Stored(id tlog.ID, narrow func(sco.Number) bool) {
 	l.unsynced = slices.DeleteFunc(l.unsynced, func(s *SCO) bool { return s.stored })
 	l.mu.Unlock()
 	l.advance(last)
+	l.rest()
 	for _, s := range done {
 		settle(s.file)
 		l.buf.offer(s, narrow != nil && narrow(s.Number))
 	}
+}
+
+// rest closes the open TLog of a log that has nothing to store: it holds a mark at
+// most. It stays, as those that are stored do, until Free.
+func (l *Log) rest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tl == nil || !l.allStored() {
+		return
+	}
+	t := l.tl
+	l.tl = nil
+	t.stored = true
+	if err := t.close(); err != nil {
+		l.buf.opt.Logger.Warn("write buffer: TLog of a vDisk that rests not closed", "file", t.name, "err", err)
+	}
+	l.closed = append(l.closed, &t.TLog)
 }
 
 // offer makes a stored SCO evictable, a narrow one after all others.

@@ -99,7 +99,10 @@ const rewriteBlocks = 64
 // bytes are the same, in the same place, so that nobody sees it; those of which
 // the sum is known are verified (P2).
 func (s *SCO) writeAgain() error {
+	// A write under way is in the file before it is in used: it may be lost as well.
+	s.log.mu.Lock()
 	used := int(s.used.Load())
+	s.log.mu.Unlock()
 	first := s.durable + 1
 	if first == 1 {
 		first = 0 // the header goes with the first block

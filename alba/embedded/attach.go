@@ -30,6 +30,9 @@ type opening struct {
 	*errand
 	asd *asd.ASD
 	err error
+
+	calls int64     // of it that had come back when it was looked at
+	moved time.Time // when they were fewer
 }
 
 // openEnough is after how long a disk that is still being opened is not waited for,
@@ -41,7 +44,15 @@ const openEnough = 8 * time.Second
 // that was not closed cleanly reads much of itself. One that does not answer is
 // missing, and attached by a later call, when it has answered. b.mu is held.
 func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
-	disks = b.find(ctx, disks)
+	later := b.attachSome(ctx, b.find(ctx, disks))
+	for _, d := range b.attachSome(ctx, later) {
+		b.cannotOpen(d, fmt.Errorf("%w in %s: another one is being opened there", asd.ErrNoASD, b.path(d.Place)))
+	}
+}
+
+// attachSome is attach, but for disks in whose places others are being opened, which
+// it returns: some have changed places. b.mu is held.
+func (b *Backend) attachSome(ctx context.Context, disks []*fleet.Disk) (later []*fleet.Disk) {
 	type result struct {
 		d   *fleet.Disk
 		o   *opening
@@ -53,6 +64,10 @@ func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
 	left := 0
 	for _, d := range disks {
 		o, err := b.begin(ctx, d)
+		if errors.Is(err, errTaken) {
+			later = append(later, d)
+			continue
+		}
 		if err != nil {
 			b.cannotOpen(d, err)
 			continue
@@ -67,7 +82,7 @@ func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
 		case r := <-results:
 			left--
 			if errors.Is(r.err, context.Canceled) && ctx.Err() == nil {
-				r.d.Unopened(fmt.Errorf("%s is being opened since %s", r.o.dir, r.o.since.UTC().Format(time.RFC3339)))
+				r.d.Unopened(r.o.underWay())
 			} else if r.err != nil {
 				b.cannotOpen(r.d, r.err)
 			} else {
@@ -79,7 +94,10 @@ func (b *Backend) attach(ctx context.Context, disks ...*fleet.Disk) {
 			}
 		}
 	}
+	return later
 }
+
+var errTaken = errors.New("another disk is being opened there")
 
 // begin opens a disk, or returns the open of it that is under way.
 func (b *Backend) begin(ctx context.Context, d *fleet.Disk) (*opening, error) {
@@ -87,9 +105,9 @@ func (b *Backend) begin(ctx context.Context, d *fleet.Disk) (*opening, error) {
 		return o, nil
 	}
 	dir := b.path(d.Place)
-	for number, other := range b.opening {
-		if other.dir == dir { // they changed places; each is looked for again
-			return nil, fmt.Errorf("%w in %s: disk %d is being opened there", asd.ErrNoASD, dir, number)
+	for _, other := range b.opening {
+		if other.dir == dir {
+			return nil, errTaken
 		}
 	}
 	o := new(opening)
@@ -200,7 +218,14 @@ func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]t
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	dir := b.path(d.Place)
-	if b.fleet.Disk(d.Number) != d || b.busy(dir) {
+	if b.fleet.Disk(d.Number) != d {
+		return
+	}
+	if o := b.opening[d.Number]; o != nil && b.busy(dir) {
+		b.watchOpening(d, o)
+		return
+	}
+	if b.busy(dir) {
 		return
 	}
 	again := time.Since(reopened[d.Number]) >= reopenEvery
@@ -218,8 +243,8 @@ func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]t
 		return
 	}
 	reopened[d.Number] = time.Now()
-	if b.readOnly(ctx, dir) {
-		return // it can be read, and would be no better
+	if b.readOnly(ctx, dir) || b.busy(dir) || ctx.Err() != nil {
+		return // it can be read, and would be no better; or nobody knows
 	}
 	b.opt.Logger.Warn("a disk takes no writes, or does not answer; it is opened anew", "disk", d.Number, "err", reason)
 	d.Detach(reason)
@@ -238,6 +263,25 @@ func (b *Backend) tighten(fsys disk.FS, dir string) {
 	if t.Failed > 0 {
 		b.opt.Logger.Warn("other users of this machine may read what is on an ASD: chmod -R go= it", "dir", dir, "err", t.Err)
 	}
+}
+
+// watchOpening looks at an open that goes on without its caller. When its calls do
+// not come back any more its disk does not answer, like any other that hangs. b.mu
+// is held.
+func (b *Backend) watchOpening(d *fleet.Disk, o *opening) {
+	n, now := int64(o.fs.Done()), time.Now()
+	switch {
+	case n != o.calls || o.moved.IsZero():
+		o.calls, o.moved = n, now
+		d.Unopened(o.underWay())
+	case now.Sub(o.moved) >= errandStall:
+		b.cannotOpen(d, o.silent())
+	}
+}
+
+// underWay is why a disk that is being opened is not there yet.
+func (o *opening) underWay() error {
+	return fmt.Errorf("%s is being opened since %s", o.dir, o.since.UTC().Format(time.RFC3339))
 }
 
 // readOnly reports whether the file system of an ASD takes no writes, whoever asks.
@@ -267,6 +311,9 @@ func (b *Backend) closeASD(ctx context.Context, number uint64) {
 		if begun = e.wait(ctx); begun == nil {
 			begun = err
 		}
+	} else { // something is under way there: its lock must be free all the same
+		door.Stop()
+		go func() { _ = a.Close() }()
 	}
 	if begun != nil {
 		b.opt.Logger.Warn("close of a disk", "disk", number, "dir", a.Dir(), "err", begun)
@@ -283,6 +330,13 @@ func (b *Backend) drop(ctx context.Context, number uint64, reason error) {
 	if o := b.opening[number]; o != nil {
 		delete(b.opening, number)
 		door = o.fs
+		select {
+		case <-o.done: // it has ended, and nobody has taken it
+			if o.asd != nil {
+				b.asds[number], b.doors[number] = o.asd, o.fs
+			}
+		default:
+		}
 	}
 	b.closeASD(ctx, number)
 	if door != nil {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"openvstorage/alba/abm"
 	"openvstorage/alba/nsm"
@@ -184,7 +185,9 @@ func (b *Backend) tryKey(ctx context.Context, number uint64) error {
 		}
 		var any bool
 		if err == nil {
-			any, err = b.opens(ctx, n)
+			looking, cancel := context.WithTimeout(ctx, keyPatience)
+			any, err = b.opens(looking, n)
+			cancel()
 		}
 		switch {
 		case errors.Is(err, object.ErrSeal):
@@ -209,6 +212,9 @@ func (b *Backend) tryKey(ctx context.Context, number uint64) error {
 
 // keyTries is how many objects of a namespace are tried, as long as none can be read.
 const keyTries = 4
+
+// keyPatience is how long objects of a namespace are tried: a disk may hang.
+const keyPatience = 5 * time.Second
 
 // opens reads an object of a namespace, one that needs no disk if there is any. It
 // reports whether there was one with something in it.

@@ -143,7 +143,7 @@ func (m *Maintenance) readFragment(ctx context.Context, mf *manifest.Manifest, r
 	}
 	data := make([]byte, r.Len)
 	crcs := make([]uint32, osd.Blocks(len(data)))
-	if err := d.Read(ctx, mf.Key(r.Chunk, r.Fragment).Append(nil), r.Off, data, crcs); err != nil {
+	if err := d.ReadAside(ctx, mf.Key(r.Chunk, r.Fragment).Append(nil), r.Off, data, crcs); err != nil {
 		return err
 	}
 	return object.Verify(mf, r, data, crcs)
