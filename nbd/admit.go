@@ -83,6 +83,7 @@ func (c *conn) awaitLocked(ready func() bool) bool {
 	if ready() {
 		return true
 	}
+	defer c.ownTime()
 	c.watchLocked()
 	defer c.unwatchLocked()
 	for c.mu.err == nil {

@@ -60,7 +60,9 @@ type Limits struct {
 	StallTimeout time.Duration
 
 	// Rate is the least that a client must move then, in bytes a second. Default
-	// 16 KiB.
+	// 16 KiB. Of replies through a unix socket it may have to take more, with the
+	// defaults up to 26 KiB a second: Linux lets the server send, and see that some
+	// were taken, only when three quarters of the socket's buffer (2 MiB) are empty.
 	Rate int64
 
 	// RangeTime is how long a BLOCK_STATUS or CACHE over more than 4 GiB may

@@ -17,11 +17,16 @@ type pace struct {
 	trimmed bool   // there is no scratch memory
 
 	// The request that is under way since then, if one has come in part.
-	request  uint64 // conn.parsed: which one
-	until    time.Time
-	from     uint64 // conn.received at the start of this stall time
+	request  uint64        // conn.parsed: which one
+	waited   time.Duration // for its client, of this stall time
+	from     uint64        // conn.received at the start of it
 	underWay bool
 }
+
+// ownTime is called by the reader when it has waited for something else than its
+// client. Of that time the client is owed all: what it sends comes no further
+// than the socket.
+func (p *pace) ownTime() { p.underWay = false }
 
 // target is where the socket puts what it receives: the payload being
 // received, then the receive buffer, which is held only while it has work.
@@ -64,7 +69,7 @@ func (c *conn) idle() {
 	}
 	if !c.armed && (!c.trimmed || c.partial()) {
 		c.armed = true
-		_ = c.setReadDeadline(time.Now().Add(min(tick, c.srv.limits.StallTimeout))) // if closed, the read tells
+		_ = c.setReadDeadline(time.Now().Add(c.tick())) // if closed, the read tells
 	}
 }
 
@@ -84,7 +89,7 @@ func (c *conn) deadline() error {
 		}
 		return c.setReadDeadline(time.Time{})
 	}
-	if c.stalled(time.Now()) {
+	if c.stalled() {
 		return errStalled
 	}
 	c.shrinkIn()
@@ -92,19 +97,36 @@ func (c *conn) deadline() error {
 	return c.setReadDeadline(time.Time{})
 }
 
-// stalled tells whether the client has sent less of a request than it must
-// within the stall time.
-func (c *conn) stalled(now time.Time) bool {
+// tick is how far away the read deadline is set.
+func (c *conn) tick() time.Duration { return min(tick, c.srv.limits.StallTimeout) }
+
+// stalled tells, at a tick, whether the client has sent less of a request than it
+// must within the stall time. Ticks are counted, not the time between them: the
+// rest of that was the server's. And while there is something in the socket the
+// client is not what is waited for: the deadline passes for a reader that is
+// elsewhere too.
+func (c *conn) stalled() bool {
+	stall := c.srv.limits.StallTimeout
+	c.waited += c.tick()
 	switch {
 	case !c.underWay || c.request != c.parsed:
 		c.underWay, c.request = true, c.parsed
-	case now.Before(c.until):
+	case c.waited < stall:
 		return false
-	case c.received-c.from < c.srv.limits.perStall():
+	case c.received-c.from < c.srv.limits.perStall() && !c.unread():
 		return true
 	}
-	c.from, c.until = c.received, now.Add(c.srv.limits.StallTimeout)
+	c.from, c.waited = c.received, 0
 	return false
+}
+
+// unread tells whether there is something in the socket, if that can be told.
+func (c *conn) unread() bool {
+	if c.sock.raw == nil {
+		return false
+	}
+	_, empty := c.peer.look(c.sock)
+	return !empty
 }
 
 // trim lets go of scratch memory, if nothing is under way.

@@ -134,6 +134,7 @@ func (c *conn) startPiece(t *task) error {
 		c.abandon(t)
 		return err
 	}
+	defer c.ownTime() // the device's
 	// Measured: a payload is cheapest to copy where it is in the cache.
 	if t.whole != nil || t.reqs[0].Flags&FlagFUA == 0 {
 		if err := c.dev.TryWrite(t.spans); err != ErrWouldBlock {

@@ -233,6 +233,7 @@ func (c *conn) flushOut() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.ownTime()
 	p := c.out.b[:c.outN]
 	c.outN = 0
 	if c.mu.err != nil {

@@ -109,6 +109,7 @@ func (c *conn) ended() {
 // outlive ends a sibling that was hung up, and waits until nothing of it is
 // under way. Two that are hung up and find each other end both.
 func (c *conn) outlive(s *conn) error {
+	defer c.ownTime()
 	c.flushOut() // what was answered need not wait
 	s.mu.Lock()
 	s.failLocked(errHungUp)

@@ -40,7 +40,7 @@ func newImage(name string) (*imageFile, error) {
 		return nil, usagef("%s is no plain file: give another name, or \"-\" and write it with dd", name)
 	}
 	// A short name, whatever the image's is.
-	f, err := os.CreateTemp(filepath.Dir(name), ".ovs-export-*.part")
+	f, err := os.CreateTemp(dirOf(name), ".ovs-export-*.part")
 	if err != nil {
 		return nil, explainDir(name, err)
 	}
@@ -53,11 +53,20 @@ func newImage(name string) (*imageFile, error) {
 	return image, nil
 }
 
+// dirOf is the directory of a name, not cleaned as filepath.Dir has it: "..",
+// behind a symbolic link, is not where it seems to be.
+func dirOf(name string) string {
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		return name[:max(i, 1)]
+	}
+	return "."
+}
+
 // explainDir says of a file that cannot be made what is wrong with its directory.
 func explainDir(name string, err error) error {
 	var e *fs.PathError
 	if errors.As(err, &e) {
-		return fmt.Errorf("no file can be made in %s: %w", filepath.Dir(name), e.Err)
+		return fmt.Errorf("no file can be made in %s: %w", dirOf(name), e.Err)
 	}
 	return err
 }
@@ -72,8 +81,9 @@ func target(name string) (string, error) {
 		case err != nil:
 			return "", err
 		case !filepath.IsAbs(to):
-			// Not cleaned: "..", behind a link, is not where it seems to be.
-			to = filepath.Dir(name) + "/" + to
+			if dir := dirOf(name); dir != "." {
+				to = dir + "/" + to
+			}
 		}
 		name = to
 	}
@@ -160,7 +170,7 @@ func (f *imageFile) end(size int64) error {
 // syncName makes the image's name durable. A directory that may be written and not
 // read cannot be opened to be synced: then all of its file system is.
 func (f *imageFile) syncName() error {
-	dir, err := os.Open(filepath.Dir(f.name))
+	dir, err := os.Open(dirOf(f.name))
 	if errors.Is(err, fs.ErrPermission) {
 		return unix.Syncfs(int(f.Fd()))
 	}

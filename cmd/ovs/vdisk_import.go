@@ -110,6 +110,10 @@ func (a *app) importImage(ctx context.Context, client *control.Client, from *ima
 	if errors.Is(err, volumedriver.ErrExists) {
 		return v, fmt.Errorf("import %s: %w: another import is filling it, or one was killed; if none runs: ovs vdisk delete %s", name, err, quote(importingName(name)))
 	}
+	if errors.Is(err, volumedriver.ErrUnknownOutcome) {
+		return v, fmt.Errorf("import %s: vDisk %q may appear, empty: look with ovs vdisk list, and if it is there: ovs vdisk delete %s; then import again: %w",
+			name, importingName(name), quote(importingName(name)), err)
+	}
 	if err != nil {
 		return v, err
 	}
@@ -121,9 +125,9 @@ func (a *app) importImage(ctx context.Context, client *control.Client, from *ima
 		if errors.Is(err, volumedriver.ErrUnknownOutcome) {
 			err = named(ctx, client, v, name)
 		}
-	}
-	if errors.Is(err, volumedriver.ErrUnknownOutcome) {
-		return control.VDisk{}, fmt.Errorf("import %s: all of it is on vDisk %s, which may be named %q still: %w", name, v.ID, v.Name, err)
+		if errors.Is(err, volumedriver.ErrUnknownOutcome) {
+			return control.VDisk{}, fmt.Errorf("import %s: all of it is on vDisk %s, which may be named %q still: %w", name, v.ID, v.Name, err)
+		}
 	}
 	if err != nil {
 		if ctx.Err() != nil {
