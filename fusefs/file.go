@@ -176,12 +176,29 @@ func (n *fileNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 			return errnoOf(err)
 		}
 	}
-	if _, _, there := n.fs.tree.Path(n.node); there {
-		if _, err := n.fs.tree.Set(ctx, n.node, func(a *filetree.Attr) { change(a, in) }); err != nil {
-			return errnoOf(err)
-		}
+	if err := n.setAttr(ctx, in); err != nil {
+		return errnoOf(err)
 	}
 	return n.Getattr(ctx, f, out)
+}
+
+// setAttr changes the attributes. A time of modification that is asked for is that
+// of what was written before: that is stored first, so that no close sets it anew.
+func (n *fileNode) setAttr(ctx context.Context, in *fuse.SetAttrIn) error {
+	if err := n.keep.take(ctx); err != nil {
+		return err
+	}
+	defer n.keep.give()
+	if _, _, there := n.fs.tree.Path(n.node); !there {
+		return nil
+	}
+	if _, ok := in.GetMTime(); ok {
+		if err := n.store(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := n.fs.tree.Set(ctx, n.node, func(a *filetree.Attr) { change(a, in) })
+	return err
 }
 
 // truncate sets the size; of a file that is not open it is stored at once.

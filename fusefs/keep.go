@@ -67,7 +67,7 @@ func (f *FS) keepDisks(ctx context.Context, idle time.Duration) error {
 		return err
 	}
 	before := time.Now().Add(-idle).UnixNano()
-	due := map[[16]byte]filetree.DiskAttr{}
+	due := map[[16]byte]filetree.Keeping{}
 	var errs []error
 	for _, i := range infos {
 		if i.Change.At > before {
@@ -77,9 +77,13 @@ func (f *FS) keepDisks(ctx context.Context, idle time.Duration) error {
 			errs = append(errs, n.setAttr(ctx, func(*filetree.Attr) {}))
 			continue
 		}
-		kept := f.keptOf(i)
-		if now := settled(kept, i.Change); stale(kept, now) {
-			due[i.ID] = now
+		was, kept := f.tree.Disk(i.ID)
+		counts := was
+		if !kept {
+			counts = unkept(i)
+		}
+		if now := settled(counts, i.Change); stale(counts, now) {
+			due[i.ID] = filetree.Keeping{Was: was, Kept: kept, Now: now}
 		}
 	}
 	if len(due) > 0 {
@@ -93,6 +97,11 @@ func (f *FS) keptOf(i Info) filetree.DiskAttr {
 	if kept, ok := f.tree.Disk(i.ID); ok {
 		return kept
 	}
+	return unkept(i)
+}
+
+// unkept is what counts as kept of a vDisk of which nothing is.
+func unkept(i Info) filetree.DiskAttr {
 	return filetree.DiskAttr{Attr: filetree.Attr{
 		Mode: fileMode, UID: filetree.NoOwner, GID: filetree.NoOwner, Modified: i.Created, Changed: i.Created,
 	}}

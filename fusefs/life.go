@@ -95,8 +95,10 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 		return nil
 	})
 	if err != nil {
-		ctx = context.WithoutCancel(ctx) // all must be as it was
+		// All must be as it was. After an unknown outcome opening it waits for that,
+		// which may take long: whoever is killed gives up.
 		if !errors.Is(err, ErrUnknownOutcome) {
+			ctx = context.WithoutCancel(ctx)
 			err = errors.Join(err, n.fs.tree.Remove(ctx, name+suffix))
 		}
 		if n.inUse() {

@@ -229,3 +229,30 @@ func TestSizeOfOthers(t *testing.T) {
 		check(t, "a size that is too small now", f.Truncate(8192), syscall.EINVAL)
 	})
 }
+
+// A time that is set while the file is open, with all written, is that after the
+// close: cp -p and tar do so.
+func TestTimeBeforeClose(t *testing.T) {
+	keys := treetest.New()
+	remount(t, memtest.New(keys), keys, func(dir string) {
+		name := filepath.Join(dir, "copied")
+		f, err := os.Create(name)
+		check(t, "create", err, 0)
+		_, err = f.WriteString("what is copied")
+		check(t, "write", err, 0)
+		then := time.Unix(1_000_000_000, 5)
+		at := []unix.Timeval{unix.NsecToTimeval(then.UnixNano()), unix.NsecToTimeval(then.UnixNano())}
+		check(t, "futimes", unix.Futimes(int(f.Fd()), at), 0)
+		check(t, "chmod", f.Chmod(0o640), 0)
+		check(t, "close", f.Close(), 0)
+		i, err := os.Stat(name)
+		check(t, "stat", err, 0)
+		if i.ModTime().Unix() != then.Unix() || i.Mode().Perm() != 0o640 {
+			t.Errorf("after the close: %v, %v", i.ModTime(), i.Mode())
+		}
+		b, err := os.ReadFile(name)
+		if check(t, "read", err, 0); string(b) != "what is copied" {
+			t.Errorf("read %q", b)
+		}
+	})
+}

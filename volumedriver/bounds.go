@@ -39,6 +39,9 @@ func (v *Volume) countBounds(ctx context.Context) (more bool) {
 		n, ok := v.countBound(ctx, v.head, v.size.Load())
 		if ok && v.heads.Load() == before {
 			v.inherited.set(n)
+			if v.heads.Load() != before { // a rollback has forgotten it before it was set
+				v.inherited.forget()
+			}
 		}
 		return ok
 	}

@@ -33,7 +33,7 @@ func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done
 	}
 	defer func() {
 		v.unpin(s)
-		if s.Auto && info.ID == uuid.Nil {
+		if s.Auto { // the clone may be deleted by now
 			h.dropAutomaticLater(v)
 		}
 	}()
@@ -105,12 +105,16 @@ func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UU
 	return h.bear(ctx, n, naming)
 }
 
-// show has all see a snapshot that was made for a clone: the clone is there.
+// show has all see a snapshot that was made for a clone, if that is there still.
 func (v *Volume) show(s *snapshot) {
 	defer v.host.listed.Add(1)
+	v.cat.Lock()
+	defer v.cat.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.hide(s, false)
+	if !s.Auto || len(v.cat.ChildrenOf(s.ID)) > 0 {
+		v.hide(s, false)
+	}
 }
 
 // hide has nobody see a snapshot any more, or all. v.mu is held.
@@ -146,6 +150,12 @@ func (v *Volume) hideLost(lost catalog.Child) {
 		defer v.mu.Unlock()
 		v.hide(s, true)
 	}
+}
+
+// unusedLocked reports whether a hidden snapshot has lost its last pin or reader: it is to
+// go, and was passed over while it had one. v.mu is held.
+func (v *Volume) unusedLocked(s *snapshot) bool {
+	return s.hidden && s.pins == 0 && v.readers[s.ID] == 0 && !v.deleted && v.host.living.Err() == nil
 }
 
 // lostSnapshot is one that was made for a clone that is not there, nor being made.

@@ -77,6 +77,9 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release
 				if v.readers[d.s.ID]--; v.readers[d.s.ID] == 0 {
 					delete(v.readers, d.s.ID)
 				}
+				if v.unusedLocked(d.s) {
+					h.dropAutomaticLater(v)
+				}
 			}
 		})
 	}, nil

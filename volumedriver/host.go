@@ -253,9 +253,14 @@ func (h *Host) openOne(ctx context.Context, r registry.Record, born *unnamed) *V
 	h.mu.Lock()
 	delete(h.opening, r.ID)
 	h.mu.Unlock()
+	var u *unsure
+	if later { // before it is listed: nobody is to rename or delete it as if it was known
+		u = h.openUnknown(v, r, err)
+		v.unsure.Store(u)
+	}
 	h.list(v)
 	if later {
-		h.openUnknown(v, r, err)
+		h.lookInto(v, u)
 	}
 	return v
 }

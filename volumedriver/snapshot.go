@@ -90,6 +90,9 @@ func (v *Volume) unpin(s *snapshot) {
 	defer v.mu.Unlock()
 	s.pins--
 	v.clones--
+	if v.unusedLocked(s) {
+		v.host.dropAutomaticLater(v)
+	}
 }
 
 // commitEntry makes an entry durable that is in the log and in the map: what it

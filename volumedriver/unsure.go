@@ -368,9 +368,10 @@ func (h *Host) namesUnknown(list []renaming, cause error) {
 	}
 }
 
-// openUnknown opens a vDisk again whose opening ended without an answer.
-func (h *Host) openUnknown(v *Volume, r registry.Record, cause error) {
-	h.inDoubt(v, &unsure{
+// openUnknown is for a vDisk whose opening ended without an answer: it opens it
+// again.
+func (h *Host) openUnknown(v *Volume, r registry.Record, cause error) *unsure {
+	return &unsure{
 		state: StateUnsure, what: "it could not be opened yet", closed: true, cause: cause,
 		settle: func(ctx context.Context) error {
 			if h.parentLater(r) {
@@ -386,7 +387,7 @@ func (h *Host) openUnknown(v *Volume, r registry.Record, cause error) {
 			h.openOne(h.living, r, nil) // whoever asks may give up, and it opens
 			return nil
 		},
-	})
+	}
 }
 
 // dropLater drops a clone that never was from its parent's catalog, and the

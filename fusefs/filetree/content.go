@@ -92,7 +92,7 @@ func (t *Tree) Store(ctx context.Context, node uint64, content []byte, first, la
 	for ; i < pieces(e.Size); i++ {
 		changes = append(changes, Change{Key: pieceKey(node, uint32(i))})
 	}
-	e.Size, e.Modified, e.Changed = size, now.UnixNano(), now.UnixNano()
+	e.Size, e.Modified, e.Changed = size, now.UnixNano(), max(e.Changed, now.UnixNano())
 	return t.write(ctx, append(changes, Change{entryKey(name), encode(e)}), func() {
 		t.bytes += size - t.entries[name].Size
 		*t.entries[name] = e

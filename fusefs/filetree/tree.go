@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -391,21 +390,36 @@ func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a DiskAttr, empty stri
 	})
 }
 
-// KeepDisks keeps attributes of many vDisks.
-func (t *Tree) KeepDisks(ctx context.Context, list map[[16]byte]DiskAttr) error {
+// Keeping is what is to be kept of a vDisk, if what is kept still is what it was
+// made from.
+type Keeping struct {
+	Was  DiskAttr // what was kept
+	Kept bool     // something was
+	Now  DiskAttr
+}
+
+// KeepDisks keeps attributes of many vDisks, but for those of which something else is
+// kept, or forgotten, since: who asked for that is not to lose it.
+func (t *Tree) KeepDisks(ctx context.Context, list map[[16]byte]Keeping) error {
 	end, err := t.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	for part := range slices.Chunk(slices.Collect(maps.Keys(list)), 1024) {
+	var due [][16]byte
+	for id, k := range list {
+		if was, kept := t.Disk(id); kept == k.Kept && (!kept || was == k.Was) {
+			due = append(due, id)
+		}
+	}
+	for part := range slices.Chunk(due, 1024) {
 		changes := make([]Change, len(part))
 		for i, id := range part {
-			changes[i] = Change{diskKey(id), encodeDisk(list[id])}
+			changes[i] = Change{diskKey(id), encodeDisk(list[id].Now)}
 		}
 		err := t.write(ctx, changes, func() {
 			for _, id := range part {
-				t.disks[id] = list[id]
+				t.disks[id] = list[id].Now
 			}
 		})
 		if err != nil {

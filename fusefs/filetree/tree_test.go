@@ -84,7 +84,11 @@ func TestKeepMany(t *testing.T) {
 	}
 	d, err := tree.Make(ctx, "d", filetree.Entry{Kind: filetree.Directory, Attr: attr(5)})
 	f, ferr := tree.Make(ctx, "f", filetree.Entry{Kind: filetree.File, Attr: attr(5)})
-	if err = errors.Join(err, ferr, tree.KeepDisks(ctx, list)); err != nil {
+	due := map[[16]byte]filetree.Keeping{}
+	for id, a := range list {
+		due[id] = filetree.Keeping{Now: a}
+	}
+	if err = errors.Join(err, ferr, tree.KeepDisks(ctx, due)); err != nil {
 		t.Fatal(err)
 	}
 	for _, at := range []int64{20_000, 7_000} {
@@ -103,6 +107,40 @@ func TestKeepMany(t *testing.T) {
 	}
 	if _, e, _ := tree.Path(f.Node); e != f {
 		t.Errorf("file: %+v", e)
+	}
+}
+
+// What was asked for since is not written over by who keeps times of many, nor does
+// what was forgotten come back.
+func TestKeepManyLate(t *testing.T) {
+	keys := treetest.New()
+	tree := open(t, keys)
+	ids := [4][16]byte{{1}, {2}, {3}, {4}}
+	changed, forgotten, same, first := ids[0], ids[1], ids[2], ids[3]
+	for _, id := range [][16]byte{changed, forgotten, same} {
+		if err := tree.KeepDisk(ctx, id, disk(1), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	due := map[[16]byte]filetree.Keeping{first: {Now: disk(2)}}
+	for _, id := range [][16]byte{changed, forgotten, same} {
+		due[id] = filetree.Keeping{Was: disk(1), Kept: true, Now: disk(2)}
+	}
+	if err := errors.Join(tree.KeepDisk(ctx, changed, disk(5), ""), tree.KeepDisk(ctx, first, disk(5), ""), tree.ForgetDisk(ctx, forgotten)); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.KeepDisks(ctx, due); err != nil {
+		t.Fatal(err)
+	}
+	for _, tree := range []*filetree.Tree{tree, open(t, keys)} {
+		for id, want := range map[[16]byte]filetree.DiskAttr{changed: disk(5), first: disk(5), same: disk(2)} {
+			if a, ok := tree.Disk(id); !ok || a != want {
+				t.Errorf("vDisk %d: %+v, %v", id[0], a, ok)
+			}
+		}
+		if a, ok := tree.Disk(forgotten); ok {
+			t.Errorf("what was forgotten is back: %+v", a)
+		}
 	}
 }
 

@@ -1,0 +1,69 @@
+package volumedriver
+
+import (
+	"testing"
+
+	"openvstorage/internal/disk/crashdisk"
+)
+
+// The snapshot that was made for a clone goes with it, if it is read then as soon as
+// nobody does any more, and without a start.
+func TestAutomaticReadWhenCloneGoes(t *testing.T) {
+	ctx := soon(t)
+	r, d := newRig(t, crashdisk.New(), modelDisk, nil)
+	write(t, d, 0, 8, 1)
+	_, err := r.host.Clone(ctx, "v", "", "c", nil)
+	must(t, err)
+	list, err := r.host.SnapshotList(ctx, "v")
+	must(t, err)
+	if len(list) != 1 {
+		t.Fatalf("snapshots: %+v", list)
+	}
+	read, release, err := r.host.OpenDevice(ctx, "v@"+list[0].Name)
+	must(t, err)
+	must(t, r.host.Delete(ctx, "c"))
+	noCloneSnapshot(t, r.host, "v")
+	holdsPattern(t, read, 0, 8, 1)
+	release()
+	noneLeft(t, r.host, "v")
+	must(t, r.close())
+}
+
+// So it does if somebody clones it, or rolls back to it, when the clone goes.
+func TestAutomaticPinnedWhenCloneGoes(t *testing.T) {
+	ctx := soon(t)
+	r, d := newRig(t, crashdisk.New(), modelDisk, nil)
+	write(t, d, 0, 8, 1)
+	_, err := r.host.Clone(ctx, "v", "", "c", nil)
+	must(t, err)
+	list, err := r.host.SnapshotList(ctx, "v")
+	must(t, err)
+	v := volumeOf(t, r, "v")
+	s, err := v.pinNamed(list[0].Name)
+	must(t, err)
+	must(t, r.host.Delete(ctx, "c"))
+	noCloneSnapshot(t, r.host, "v")
+	v.unpin(s)
+	noneLeft(t, r.host, "v")
+	must(t, r.close())
+}
+
+// A clone that is deleted as soon as it has its name, before who made it hears of
+// that, leaves nothing.
+func TestCloneDeletedAtOnce(t *testing.T) {
+	ctx := soon(t)
+	r, d := newRig(t, crashdisk.New(), modelDisk, nil)
+	write(t, d, 0, 8, 1)
+	_, err := r.host.CloneAs(ctx, "v", "", nil, func(commit func(name string) error) error {
+		if err := commit("c"); err != nil {
+			return err
+		}
+		return r.host.Delete(ctx, "c")
+	})
+	if err != nil {
+		t.Logf("clone: %v", err)
+	}
+	noCloneSnapshot(t, r.host, "v")
+	noneLeft(t, r.host, "v")
+	must(t, r.close())
+}
