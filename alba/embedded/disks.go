@@ -174,7 +174,7 @@ func (b *Backend) OSD(ctx context.Context, number uint64) (OSD, error) {
 		}
 	}
 	if err == nil {
-		err = fmt.Errorf("disk %d: %w", number, ErrNoOSD)
+		err = b.gone(ctx, number)
 	}
 	return OSD{}, err
 }
