@@ -369,6 +369,13 @@ func (n *Node) changeMembers(e *pb.Entry) (*pb.ConfState, error) {
 // compactLoop truncates the log behind a finished flush of the state. It closes
 // first when it has looked once.
 func (n *Node) compactLoop(first chan struct{}) {
+	select {
+	case <-n.compactable:
+	case <-n.stop:
+		return
+	case <-n.failed:
+		return
+	}
 	var again <-chan time.Time // what failed and may pass is tried again, also when nothing is written
 	for {
 		passed, err := n.compactOnce()

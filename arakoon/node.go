@@ -29,11 +29,13 @@ type Node struct {
 	raft      *raft.RawNode // the loop's
 	origin    uint64        // of what this start proposes
 
-	work    *queue[any]         // for the loop: see turn
-	appends *queue[*pb.Message] // for the log
-	applies *queue[*pb.Message] // for the state
-	compact chan struct{}
-	held    uint64 // the last entry that the log held when it was opened
+	work        *queue[any]         // for the loop: see turn
+	appends     *queue[*pb.Message] // for the log
+	applies     *queue[*pb.Message] // for the state
+	compact     chan struct{}
+	compactable chan struct{} // closed when the log may be truncated
+	release     sync.Once
+	held        uint64 // the last entry that the log held when it was opened
 
 	progress progress
 	leading  atomic.Bool
@@ -59,7 +61,7 @@ func Open(opt Options) (*Node, error) {
 	n := &Node{
 		opt: opt, origin: rand.Uint64(),
 		work: newQueue[any](), appends: newQueue[*pb.Message](), applies: newQueue[*pb.Message](),
-		compact: make(chan struct{}, 1), stop: make(chan struct{}), failed: make(chan struct{}),
+		compact: make(chan struct{}, 1), compactable: make(chan struct{}), stop: make(chan struct{}), failed: make(chan struct{}),
 		progress: progress{waiters: map[chan struct{}]uint64{}}, batches: map[uint64][]*proposal{},
 	}
 	if err := n.open(); err != nil {
@@ -169,7 +171,13 @@ func (s storage) InitialState() (*pb.HardState, *pb.ConfState, error) {
 	return hard, s.at.Conf, err
 }
 
+// MayCompact ends Options.HoldCompaction.
+func (n *Node) MayCompact() { n.release.Do(func() { close(n.compactable) }) }
+
 func (n *Node) start() error {
+	if !n.opt.HoldCompaction {
+		n.MayCompact()
+	}
 	conf := n.state.Applied().Conf
 	alone := len(conf.GetVoters()) == 1 && conf.GetVoters()[0] == n.opt.Member && len(conf.GetVotersOutgoing()) == 0
 	if alone {
@@ -186,6 +194,10 @@ func (n *Node) start() error {
 	}
 	if err := n.replay(); err != nil {
 		return err
+	}
+	if n.opt.HoldCompaction {
+		n.running.Go(func() { n.guard(func() { n.compactLoop(nil) }) })
+		return nil
 	}
 	// Each opening begins a segment. Whatever ends this process soon after, as the
 	// one before it, the segments do not add up.
@@ -339,14 +351,26 @@ func (n *Node) Close() (err error) {
 	return err
 }
 
+// closeState flushes the state, unless nobody has said that these are the newest
+// files (Options.HoldCompaction): what an older log was applied to would not fit
+// the newest one, should that be put back.
+func (n *Node) closeState() error {
+	select {
+	case <-n.compactable:
+	default:
+		return n.state.Leave()
+	}
+	err := n.state.Close()
+	if err == nil && n.log != nil {
+		n.log.StateDurable(n.state.Durable().Index)
+	}
+	return err
+}
+
 func (n *Node) closeStores() error {
 	var errs []error
 	if n.state != nil {
-		err := n.state.Close()
-		if err == nil && n.log != nil {
-			n.log.StateDurable(n.state.Durable().Index)
-		}
-		errs = append(errs, err)
+		errs = append(errs, n.closeState())
 	}
 	if n.log != nil {
 		errs = append(errs, n.log.Close())

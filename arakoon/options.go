@@ -45,8 +45,12 @@ type Options struct {
 	Reads         int   // waiting for their index, then ErrBusy; default 16384
 	EntryBytes    int   // about how much is harvested into an entry; default 1 MiB
 
-	SegmentBytes    int64  // of the log; default 64 MiB
-	LogCacheBytes   int    // entries kept in memory; default 16 MiB
+	SegmentBytes  int64 // of the log; default 64 MiB
+	LogCacheBytes int   // entries kept in memory; default 16 MiB
+	// HoldCompaction: the log is not truncated, and the state not flushed for that,
+	// before Node.MayCompact. Whoever still has to find out whether these are the
+	// newest files must not change them.
+	HoldCompaction  bool
 	CompactBytes    int64  // the log is truncated when more than this lies behind; default 64 MiB
 	StateCacheBytes int64  // default 16 MiB
 	MemTableBytes   uint64 // default 16 MiB, up to four of them

@@ -1,6 +1,7 @@
 package writebuffer
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -23,6 +24,7 @@ type syncs struct {
 	whole bool  // all that the file will ever hold is durable
 	lost  bool  // what is not durable must be written again before a sync counts
 	err   error // why it never will be
+	bad   bool  // the last error is for good
 }
 
 // syncTries is how often a sync that fails for what may pass is made before its
@@ -45,27 +47,34 @@ func (y *syncs) run(l *Log, f disk.File, w rewriter) error {
 		if err == nil {
 			return nil
 		}
-		err = fmt.Errorf("sync %s: %w", f.Name(), err)
-		if !passing(err) {
+		if y.bad {
 			y.err = err
 			l.fail(err)
 			return err
 		}
-		if try == syncTries {
+		if try == syncTries || !passing(err) {
 			return err
 		}
 	}
 }
 
+// once writes what is lost again and syncs. That it cannot be written again, or read
+// for that, is nobody's loss yet: no sync has been told of it, and the next one
+// begins with it again. Bytes that do not match are bad for good, and so is a sync
+// that failed for what does not pass.
 func (y *syncs) once(f disk.File, w rewriter) error {
 	if y.lost {
 		if err := w.writeAgain(); err != nil {
-			return err
+			y.bad = errors.Is(err, sco.ErrCorrupt)
+			return fmt.Errorf("sync %s: %w", f.Name(), err)
 		}
 	}
 	err := f.Datasync()
-	y.lost = err != nil
-	return err
+	if y.lost = err != nil; !y.lost {
+		return nil
+	}
+	y.bad = !passing(err)
+	return fmt.Errorf("sync %s: %w", f.Name(), err)
 }
 
 // Sync returns when a sealed SCO is durable.

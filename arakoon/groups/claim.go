@@ -198,6 +198,9 @@ func (g *Groups) claim(ctx context.Context, m generation.Mark, also func(*datadi
 	for _, w := range g.witnesses {
 		w.told = w.now
 	}
+	for _, node := range g.nodes {
+		node.MayCompact() // these are the newest files that there are
+	}
 	if err := g.opt.Ledger.Change(func(r *datadir.Record) { r.Settled = m.Number }); err != nil {
 		return err
 	}

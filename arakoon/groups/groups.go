@@ -162,7 +162,7 @@ func (g *Groups) openNodes(specs []Spec, existing bool) error {
 			nodes[i], errs[i] = arakoon.Open(arakoon.Options{
 				FS: g.opt.FS, Dir: g.dir(s.Name), Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: 1,
 				Functions: s.Functions, Existing: existing,
-				SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
+				SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, HoldCompaction: true, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
 				Logger: g.opt.Logger.With("group", s.Name), OnFull: g.opt.OnFull,
 			})
 		})

@@ -260,6 +260,13 @@ func (s *State) Abandon() { s.fs.Abandon() }
 // the log has. No other method may be at work.
 func (s *State) Close() error {
 	_, err := s.Flush()
+	return s.close(err)
+}
+
+// Leave closes it without a flush, as it is on disk.
+func (s *State) Leave() error { return s.close(nil) }
+
+func (s *State) close(err error) error {
 	if e := s.fs.Close(s.db); err == nil {
 		err = e
 	}

@@ -301,7 +301,7 @@ func (m *model) step(r *rand.Rand, tree *filetree.Tree) (err, want error) {
 			content[first]++
 		}
 		err = tree.Store(ctx, e.Node, content, first>>16, first>>16, time.Unix(int64(size), 0))
-		e.Size, e.Modified, e.Changed = int64(size), int64(size)*1e9, int64(size)*1e9
+		e.Size, e.Modified, e.Changed = int64(size), int64(size)*1e9, max(e.Changed, int64(size)*1e9)
 		m.entries[name], m.content[e.Node] = e, content
 	}
 	return err, nil

@@ -39,13 +39,35 @@ func dial(t Target) (*link, error) {
 		}
 	}
 	if err == nil {
-		err = unix.Connect(fd, addr)
+		err = connect(fd, addr)
 	}
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("connect to %s: %w", t.Address, err)
 	}
 	return &link{fd: fd}, nil
+}
+
+// connect goes on where a signal has interrupted it: the kernel does.
+func connect(fd int, addr unix.Sockaddr) error {
+	err := unix.Connect(fd, addr)
+	if err != unix.EINTR {
+		return err
+	}
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, patience*1000)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && code != 0 {
+			err = unix.Errno(code)
+		}
+		return err
+	}
 }
 
 func (l *link) close() { _ = unix.Close(l.fd) }
