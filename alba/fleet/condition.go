@@ -405,22 +405,30 @@ func (f *Fleet) Judge(changed func(d *Disk, before, after Condition)) {
 }
 
 // compare tells each disk what the others take, and the fleet what reads should.
+// Those on its own file system are no others: they wait for the same medium, and
+// what one of them is spared the next one gets.
 func (f *Fleet) compare(all []*Disk, k kind) {
-	var means, bounds []time.Duration
-	of := make(map[*Disk]time.Duration)
+	type pace struct {
+		of     *Disk
+		shared uint64
+		mean   time.Duration
+	}
+	var paces []pace
+	var bounds []time.Duration
 	for _, d := range all {
 		if mean := time.Duration(d.costs[k].mean.Load()); mean > 0 && d.Silent() == nil {
-			of[d] = mean
-			means = append(means, mean)
+			paces = append(paces, pace{d, d.Known().Shared, mean})
 			bounds = append(bounds, d.costs[k].bound())
 		}
 	}
-	slices.Sort(means)
+	slices.SortFunc(paces, func(a, b pace) int { return cmp.Compare(a.mean, b.mean) })
 	for _, d := range all {
-		others := means
-		if mean, ok := of[d]; ok {
-			at, _ := slices.BinarySearch(means, mean)
-			others = slices.Delete(slices.Clone(means), at, at+1)
+		shared := d.Known().Shared
+		var others []time.Duration
+		for _, p := range paces {
+			if p.of != d && (shared == 0 || p.shared != shared) {
+				others = append(others, p.mean)
+			}
 		}
 		d.par[k].Store(int64(lowerMedian(others)))
 	}
