@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"openvstorage/backend"
+	"openvstorage/volumedriver/registry"
 )
 
 // Kinds of error, matched with errors.Is. What a method returns wraps one of
@@ -46,3 +47,15 @@ func unanswered(err error) error {
 
 // errParentClosed: a clone cannot be opened before its parent.
 var errParentClosed = errors.New("its parent is not open")
+
+// earlier is why something else failed that an operation has waited for. What
+// became of that one says nothing of this: it does not match ErrUnknownOutcome.
+type earlier struct{ err error }
+
+func (e earlier) Error() string { return e.err.Error() }
+
+func (e earlier) Is(target error) bool {
+	return target != ErrUnknownOutcome && target != registry.ErrUnknownOutcome && errors.Is(e.err, target)
+}
+
+func (e earlier) As(target any) bool { return errors.As(e.err, target) }

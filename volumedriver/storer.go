@@ -514,7 +514,10 @@ func (v *Volume) waitStored(ctx context.Context, seq uint64, reached func() bool
 		case <-ctx.Done():
 			v.store.mu.Lock()
 			defer v.store.mu.Unlock()
-			return errors.Join(ctx.Err(), v.store.failed)
+			if v.store.failed != nil {
+				return fmt.Errorf("%w: storing fails: %w", ctx.Err(), earlier{v.store.failed})
+			}
+			return ctx.Err()
 		}
 	}
 }

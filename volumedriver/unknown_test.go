@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"openvstorage/backend/fault"
 	"openvstorage/internal/disk/crashdisk"
@@ -293,6 +294,37 @@ func TestOpensByItself(t *testing.T) {
 				holdsPattern(t, d, 0, 1, 1)
 				write(t, d, 1, 1, 2)
 				release()
+			}
+		})
+	}
+}
+
+// What has not begun, as it waits for something else, has no unknown outcome:
+// whoever is told so would look for it.
+func TestNotBegunIsKnown(t *testing.T) {
+	lost := fmt.Errorf("catalog: %w", ErrUnknownOutcome)
+	for name, wait := range map[string]func(v *Volume){
+		"an earlier operation": func(v *Volume) {
+			v.unsure.Store(&unsure{state: StateUnsure, cause: lost, settle: func(context.Context) error { return lost }})
+		},
+		"storing": func(v *Volume) {
+			v.stopStorer()
+			v.store.mu.Lock()
+			v.store.failed = lost
+			v.store.mu.Unlock()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, d := newRig(t, crashdisk.New(), modelDisk, nil)
+			write(t, d, 0, 1, 1)
+			wait(volumeOf(t, r, "v"))
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+			defer cancel()
+			_, clone := r.host.Clone(ctx, "v", "", "w", nil)
+			for what, err := range map[string]error{"clone": clone, "sync": r.host.Sync(ctx, "v", nil)} {
+				if err == nil || errors.Is(err, ErrUnknownOutcome) {
+					t.Errorf("%s: %v", what, err)
+				}
 			}
 		})
 	}

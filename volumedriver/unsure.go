@@ -132,7 +132,7 @@ func (h *Host) settle(ctx context.Context, v *Volume) error {
 	select {
 	case <-a.done:
 		if a.err != nil {
-			return fmt.Errorf("%w: %w", u.refuse(v.Name()), a.err)
+			return fmt.Errorf("%w: %w", u.refuse(v.Name()), earlier{a.err})
 		}
 		return nil
 	case <-ctx.Done():

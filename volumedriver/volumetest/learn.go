@@ -99,10 +99,7 @@ func (p *pool) opened(cut bool) {
 		}
 	}
 	for _, d := range slices.Clone(p.disks) {
-		i, err := p.host.Info(context.Background(), d.names[0])
-		if err != nil && len(d.names) > 1 {
-			i, err = p.host.Info(context.Background(), d.names[1])
-		}
+		i, err := p.info(d)
 		if err != nil && d.maybe {
 			p.forget(d)
 			continue
@@ -113,6 +110,16 @@ func (p *pool) opened(cut bool) {
 		d.maybe, d.names = false, []string{i.Name}
 		p.matches(d, i, cut)
 	}
+}
+
+// info is what the host says of a vDisk under one of the names that it may have.
+func (p *pool) info(d *poolDisk) (i volumedriver.Info, err error) {
+	for _, name := range d.names {
+		if i, err = p.host.Info(context.Background(), name); err == nil {
+			break
+		}
+	}
+	return i, err
 }
 
 // matches demands that a vDisk holds what was acknowledged, after a power cut a

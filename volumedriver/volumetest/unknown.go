@@ -92,7 +92,7 @@ type pool struct {
 // poolDisk is one vDisk of the model.
 type poolDisk struct {
 	id    uuid.UUID
-	names []string // one, or two while nobody knows
+	names []string // one, or while nobody knows all that it may have
 	maybe bool     // it may be there or not
 	hist  *history
 	doubt map[string]bool // snapshots that may be there or not
@@ -160,6 +160,9 @@ func (p *pool) create(ctx context.Context) {
 	name := p.fresh("v")
 	info, err := p.host.Create(ctx, name, poolSize)
 	if happened, known := p.outcome("create", err); happened || !known {
+		if info.ID == uuid.Nil {
+			p.t.Fatalf("vDisk %s: something has begun, and nobody is told what: %v", name, err)
+		}
 		p.disks = append(p.disks, &poolDisk{id: info.ID, names: []string{name}, maybe: !known, hist: newHistory(poolSize), doubt: map[string]bool{}})
 	}
 }
@@ -297,6 +300,9 @@ func (p *pool) clone(ctx context.Context, d *poolDisk, name string) {
 	happened, known := p.outcome("clone", err)
 	if !happened && known {
 		return
+	}
+	if info.ID == uuid.Nil {
+		p.t.Fatalf("clone of %s: something has begun, and nobody is told what: %v", name, err)
 	}
 	p.acknowledged(d)
 	s := d.hist.after(len(d.hist.ops))
