@@ -246,7 +246,7 @@ func (h *Host) openOne(ctx context.Context, r registry.Record, born *unnamed) *V
 	later := err != nil && v.buf == nil && h.openLater(r, err)
 	switch {
 	case later:
-		v.halted.Store(&haltError{name: r.Name, cause: err})
+		v.halted.Store(&haltError{name: r.Name, cause: err, shut: StateUnsure})
 	case err != nil:
 		v.halt(err)
 	}

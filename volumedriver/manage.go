@@ -31,7 +31,7 @@ func (h *Host) Info(_ context.Context, name string) (Info, error) {
 func (v *Volume) info() Info {
 	i := Info{Name: v.Name(), ID: v.id, Size: v.size.Load(), State: StateRunning, Epoch: v.epoch}
 	if h := v.halted.Load(); h != nil {
-		i.State, i.Reason = StateHalted, h.Error()
+		i.State, i.Reason = h.state(), h.Error()
 	} else if cause := v.doubt.cause.Load(); cause != nil {
 		i.Reason = fmt.Sprintf("management waits: whether the last change of its catalog took effect is not known: %v", *cause)
 	} else if v.inDoubt() {

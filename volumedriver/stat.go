@@ -174,8 +174,8 @@ func (h *Host) Listed() uint64 { return h.listed.Load() }
 
 func (v *Volume) stat() Stat {
 	s := Stat{ID: v.id, Size: v.size.Load(), State: StateRunning, Change: v.changed()}
-	if v.halted.Load() != nil {
-		s.State = StateHalted
+	if h := v.halted.Load(); h != nil {
+		s.State = h.state()
 	}
 	if u := v.unsure.Load(); u != nil {
 		s.State = u.state

@@ -10,6 +10,7 @@ import (
 	"openvstorage/backend/fault"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/volumedriver/catalog"
+	"openvstorage/volumedriver/registry"
 	"openvstorage/volumedriver/registry/registrytest"
 )
 
@@ -327,5 +328,24 @@ func TestNotBegunIsKnown(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Whoever still holds what stood for a vDisk in doubt is not told that the vDisk
+// is halted: nothing is wrong with it.
+func TestStandInIsNotHalted(t *testing.T) {
+	ctx := context.Background()
+	r, _ := newRig(t, crashdisk.New(), modelDisk, nil)
+	v := volumeOf(t, r, "v")
+	s := r.host.listStandIn(registry.Record{ID: v.id, Name: "v"}, &unsure{state: StateUnsure, cause: errOngoing})
+	defer r.host.list(v)
+	s.unsure.Store(nil) // it is found out, and not relisted yet
+	for what, err := range map[string]error{"rollback": r.host.Rollback(ctx, "v", "s"), "sync": r.host.Sync(ctx, "v", nil), "resize": r.host.Resize(ctx, "v", 2*modelDisk)} {
+		if !errors.Is(err, ErrBusy) || errors.Is(err, ErrHalted) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if i, err := r.host.Info(ctx, "v"); err != nil || i.State != StateUnsure {
+		t.Errorf("%+v, %v", i, err)
 	}
 }

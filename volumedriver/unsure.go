@@ -244,7 +244,7 @@ func (h *Host) standIn(r registry.Record, u *unsure) *Volume {
 func (h *Host) listStandIn(r registry.Record, u *unsure) *Volume {
 	v := h.newVolume(r)
 	v.cat.Created = r.Created
-	v.halted.Store(&haltError{name: r.Name, cause: errors.New(u.reason())})
+	v.halted.Store(&haltError{name: r.Name, cause: errors.New(u.reason()), shut: u.state})
 	v.deleted = u.state == StateDeleting
 	v.unsure.Store(u)
 	h.list(v)

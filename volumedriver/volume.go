@@ -1,6 +1,7 @@
 package volumedriver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,17 +125,29 @@ var errDeleted = errors.New("deleted")
 type haltError struct {
 	name  string
 	cause error
-	gone  bool // it is deleted: reads fail too
+	gone  bool   // it is deleted: reads fail too
+	shut  string // not halted, but not open for now: the state in which it is listed
 }
 
 func (e *haltError) Error() string {
 	if e.gone {
 		return fmt.Sprintf("vDisk %s is deleted", e.name)
 	}
+	if e.shut != "" {
+		return fmt.Sprintf("vDisk %s is not open: %v", e.name, e.cause)
+	}
 	return fmt.Sprintf("vDisk %s is halted: %v; verified reads go on: copy out what you need, repair the cause and start again", e.name, e.cause)
 }
 
-func (e *haltError) Unwrap() []error { return []error{ErrHalted, syscall.EIO, e.cause} }
+func (e *haltError) Unwrap() []error {
+	if e.shut != "" {
+		return []error{ErrBusy, earlier{e.cause}}
+	}
+	return []error{ErrHalted, syscall.EIO, e.cause}
+}
+
+// state is how a vDisk is listed.
+func (e *haltError) state() string { return cmp.Or(e.shut, StateHalted) }
 
 // halt stops writes and management of this vDisk, and of no other.
 func (v *Volume) halt(cause error) {
