@@ -26,6 +26,7 @@ type diskNode struct {
 	which  atomic.Pointer[which]
 	mtime  atomic.Int64 // nanoseconds since 1970; of an empty file, kept at the last close
 	labels labels
+	cached cached
 
 	pristine atomic.Bool // nothing was written here since it was cloned
 

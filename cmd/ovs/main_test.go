@@ -110,6 +110,10 @@ func (h *fakeHost) DeleteIf(context.Context, string, func(volumedriver.Info) err
 	return errors.New("nothing of the fake is mounted")
 }
 
+func (h *fakeHost) RollbackTold(context.Context, string, string, bool, func(context.Context, uuid.UUID) error) error {
+	return errors.ErrUnsupported
+}
+
 func (h *fakeHost) RenameBelow(context.Context, string, string, func(func([]registry.Swap) error) error) error {
 	return errors.New("the fake renames vDisks one by one")
 }
