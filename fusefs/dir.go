@@ -23,6 +23,7 @@ type dirNode struct {
 	path atomic.Pointer[string] // now, "" of the root
 
 	removed atomic.Bool // another one may have its path
+	sought  int         // FS.prunings when it was looked for last; guarded by fs.mu
 	last    atomic.Pointer[filetree.Attr]
 }
 
@@ -42,8 +43,7 @@ var (
 	_ gofs.NodeSetattrer = (*dirNode)(nil)
 	_ gofs.NodeFsyncer   = (*dirNode)(nil)
 
-	_ gofs.NodeSetxattrer  = (*dirNode)(nil)
-	_ gofs.NodeOnForgetter = (*dirNode)(nil)
+	_ gofs.NodeSetxattrer = (*dirNode)(nil)
 )
 
 const (
@@ -53,15 +53,6 @@ const (
 
 // where is the path of the directory now, "" for the root.
 func (d *dirNode) where() string { return *d.path.Load() }
-
-// OnForget implements gofs.NodeOnForgetter.
-func (d *dirNode) OnForget() {
-	d.fs.mu.Lock()
-	defer d.fs.mu.Unlock()
-	if name := d.where(); d.fs.dirs[name] == d {
-		delete(d.fs.dirs, name)
-	}
-}
 
 // child returns the path of a name in the directory, and the vDisk's name if
 // it is that of one's file.

@@ -38,17 +38,16 @@ type fileNode struct {
 }
 
 var (
-	_ gofs.NodeOpener      = (*fileNode)(nil)
-	_ gofs.NodeReleaser    = (*fileNode)(nil)
-	_ gofs.NodeFlusher     = (*fileNode)(nil)
-	_ gofs.NodeGetattrer   = (*fileNode)(nil)
-	_ gofs.NodeSetattrer   = (*fileNode)(nil)
-	_ gofs.NodeReader      = (*fileNode)(nil)
-	_ gofs.NodeWriter      = (*fileNode)(nil)
-	_ gofs.NodeFsyncer     = (*fileNode)(nil)
-	_ gofs.NodeAllocater   = (*fileNode)(nil)
-	_ gofs.NodeStatfser    = (*fileNode)(nil)
-	_ gofs.NodeOnForgetter = (*fileNode)(nil)
+	_ gofs.NodeOpener    = (*fileNode)(nil)
+	_ gofs.NodeReleaser  = (*fileNode)(nil)
+	_ gofs.NodeFlusher   = (*fileNode)(nil)
+	_ gofs.NodeGetattrer = (*fileNode)(nil)
+	_ gofs.NodeSetattrer = (*fileNode)(nil)
+	_ gofs.NodeReader    = (*fileNode)(nil)
+	_ gofs.NodeWriter    = (*fileNode)(nil)
+	_ gofs.NodeFsyncer   = (*fileNode)(nil)
+	_ gofs.NodeAllocater = (*fileNode)(nil)
+	_ gofs.NodeStatfser  = (*fileNode)(nil)
 )
 
 // fileHandle is an open small file: the library tells of the release of handles
@@ -67,13 +66,6 @@ func (f *FS) fileOf(e filetree.Entry) *fileNode {
 		f.files[e.Node] = n
 	}
 	return n
-}
-
-// OnForget implements gofs.NodeOnForgetter.
-func (n *fileNode) OnForget() {
-	n.fs.mu.Lock()
-	defer n.fs.mu.Unlock()
-	delete(n.fs.files, n.node)
 }
 
 // open reads the content, once for all who have the file open.

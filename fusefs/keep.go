@@ -66,6 +66,7 @@ func (f *FS) keepDisks(ctx context.Context, idle time.Duration) error {
 	if err != nil {
 		return err
 	}
+	f.prune(ctx, infos)
 	before := time.Now().Add(-idle).UnixNano()
 	due := map[[16]byte]filetree.Keeping{}
 	var errs []error
@@ -115,7 +116,7 @@ func (f *FS) owned(a filetree.Attr) filetree.Attr {
 	return a
 }
 
-// known returns the node of a vDisk that the kernel knows, else nil.
+// known returns the node of a vDisk that was looked up, else nil.
 func (f *FS) known(i Info) *diskNode {
 	f.mu.Lock()
 	defer f.mu.Unlock()

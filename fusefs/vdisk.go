@@ -53,18 +53,17 @@ type diskNode struct {
 }
 
 var (
-	_ gofs.NodeOpener      = (*diskNode)(nil)
-	_ gofs.NodeReleaser    = (*diskNode)(nil)
-	_ gofs.NodeGetattrer   = (*diskNode)(nil)
-	_ gofs.NodeSetattrer   = (*diskNode)(nil)
-	_ gofs.NodeReader      = (*diskNode)(nil)
-	_ gofs.NodeWriter      = (*diskNode)(nil)
-	_ transport.Writer     = (*diskNode)(nil)
-	_ gofs.NodeFsyncer     = (*diskNode)(nil)
-	_ gofs.NodeAllocater   = (*diskNode)(nil)
-	_ gofs.NodeLseeker     = (*diskNode)(nil)
-	_ gofs.NodeStatfser    = (*diskNode)(nil)
-	_ gofs.NodeOnForgetter = (*diskNode)(nil)
+	_ gofs.NodeOpener    = (*diskNode)(nil)
+	_ gofs.NodeReleaser  = (*diskNode)(nil)
+	_ gofs.NodeGetattrer = (*diskNode)(nil)
+	_ gofs.NodeSetattrer = (*diskNode)(nil)
+	_ gofs.NodeReader    = (*diskNode)(nil)
+	_ gofs.NodeWriter    = (*diskNode)(nil)
+	_ transport.Writer   = (*diskNode)(nil)
+	_ gofs.NodeFsyncer   = (*diskNode)(nil)
+	_ gofs.NodeAllocater = (*diskNode)(nil)
+	_ gofs.NodeLseeker   = (*diskNode)(nil)
+	_ gofs.NodeStatfser  = (*diskNode)(nil)
 )
 
 // which is the vDisk that a file is, or the node of an empty one in the tree. It
@@ -217,19 +216,6 @@ func (n *diskNode) closedLast() bool {
 		n.detach()
 	}
 	return last
-}
-
-// OnForget implements gofs.NodeOnForgetter.
-func (n *diskNode) OnForget() {
-	n.fs.mu.Lock()
-	defer n.fs.mu.Unlock()
-	which := n.which.Load()
-	if n.fs.disks[which.id] == n {
-		delete(n.fs.disks, which.id)
-	}
-	if n.fs.empty[which.node] == n {
-		delete(n.fs.empty, which.node)
-	}
 }
 
 // info returns what the pool knows of the vDisk. It waits for no I/O.

@@ -3,6 +3,8 @@ package volumedriver
 import (
 	"testing"
 
+	"github.com/google/uuid"
+
 	"openvstorage/internal/disk/crashdisk"
 )
 
@@ -54,7 +56,7 @@ func TestCloneDeletedAtOnce(t *testing.T) {
 	ctx := soon(t)
 	r, d := newRig(t, crashdisk.New(), modelDisk, nil)
 	write(t, d, 0, 8, 1)
-	_, err := r.host.CloneAs(ctx, "v", "", nil, func(commit func(name string) error) error {
+	_, err := r.host.CloneAs(ctx, "v", "", nil, func(_ uuid.UUID, commit func(name string) error) error {
 		if err := commit("c"); err != nil {
 			return err
 		}

@@ -45,7 +45,7 @@ type fakeHost struct {
 }
 
 func (h *fakeHost) CreateAs(ctx context.Context, size uint64, naming volumedriver.Naming) (info volumedriver.Info, err error) {
-	err = naming(func(name string) (err error) {
+	err = naming(uuid.New(), func(name string) (err error) {
 		info, err = h.Create(ctx, name, size)
 		return err
 	})
@@ -53,7 +53,7 @@ func (h *fakeHost) CreateAs(ctx context.Context, size uint64, naming volumedrive
 }
 
 func (h *fakeHost) CloneAs(ctx context.Context, src, snap string, progress func(done, total int64), naming volumedriver.Naming) (info volumedriver.Info, err error) {
-	err = naming(func(name string) (err error) {
+	err = naming(uuid.New(), func(name string) (err error) {
 		info, err = h.Clone(ctx, src, snap, name, progress)
 		return err
 	})
