@@ -49,6 +49,22 @@ func (b *Bridge) Nodes() int {
 	return len(b.disks) + len(b.empty) + len(b.files) + len(b.dirs) - 1
 }
 
+// Empty is the file that has no vDisk yet, the only one.
+func (b *Bridge) Empty() *diskNode {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.empty {
+		return n
+	}
+	return nil
+}
+
+// Become lets its caller alone make the file.
+func (n *diskNode) Become(ctx context.Context) (done func(), err error) { return n.become(ctx) }
+
+// Becoming reports whether somebody is about to make the file, or does.
+func (n *diskNode) Becoming() bool { return len(n.keep) > 0 }
+
 // racingRoot is a root in whose lookups something happens.
 type racingRoot struct {
 	*dirNode

@@ -2,9 +2,12 @@ package fusefs_test
 
 import (
 	"context"
+	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -192,5 +195,60 @@ func TestLookedUpWhileMade(t *testing.T) {
 	})
 	if out := k.lookup(1, "a.raw"); out.NodeId != f.NodeId || out.Size != 0 {
 		t.Errorf("emptied: %+v", out.Attr)
+	}
+}
+
+// hookContext calls hook when it is asked for its end for the first time.
+type hookContext struct {
+	context.Context
+	once sync.Once
+	hook func()
+}
+
+func (c *hookContext) Done() <-chan struct{} {
+	c.once.Do(c.hook)
+	return c.Context.Done()
+}
+
+// Of two first writes to an empty file one waits for the backend: the other one, which
+// had begun before, ends when it is killed.
+func TestFirstWriteKilled(t *testing.T) {
+	for name, do := range map[string]func(ctx context.Context, k *kernel) syscall.Errno{
+		"write": func(ctx context.Context, k *kernel) syscall.Errno {
+			_, e := k.Empty().Write(ctx, nil, []byte("12345"), 0)
+			return e
+		},
+		"fallocate": func(ctx context.Context, k *kernel) syscall.Errno {
+			return k.Empty().Allocate(ctx, nil, 0, 4096, 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKernel(t)
+			k.create(1, "a.raw")
+			n := k.Empty()
+			alone := make(chan func(), 1)
+			ctx, cancel := context.WithCancel(t.Context())
+			killed := &hookContext{Context: ctx, hook: func() {
+				go func() {
+					done, err := n.Become(t.Context())
+					check(t, "become", err, 0)
+					alone <- done
+				}()
+				for !n.Becoming() {
+					runtime.Gosched()
+				}
+			}}
+			ended := make(chan syscall.Errno, 1)
+			go func() { ended <- do(killed, k) }()
+			done := <-alone
+			defer done()
+			cancel()
+			select {
+			case e := <-ended:
+				check(t, name, e, syscall.EINTR)
+			case <-time.After(20 * time.Second):
+				t.Error("it goes on waiting")
+			}
+		})
 	}
 }
