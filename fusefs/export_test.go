@@ -8,6 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"openvstorage/fusefs/filetree"
+	"openvstorage/internal/gate"
 )
 
 // Since is Change.since.
@@ -17,8 +18,9 @@ func Since(c Change, epoch, seq uint64) bool { return c.since(epoch, seq) }
 type Bridge struct {
 	*FS
 	Raw   fuse.RawFileSystem
-	After func()   // is called by the next lookup in the root that finds something, before it is answered
-	Told  []uint64 // nodes of which the kernel was told that their pages are not right any more
+	After func()     // is called by the next lookup in the root that finds something, before it is answered
+	Hold  *gate.Gate // holds what the kernel is told; nil: nothing
+	Told  []uint64   // nodes of which the kernel was told that their pages are not right any more
 }
 
 // NewBridge returns a Bridge of a pool.
@@ -59,6 +61,31 @@ func (b *Bridge) Empty() *diskNode {
 	return nil
 }
 
+// Disk is the file of a vDisk that was looked up.
+func (b *Bridge) Disk(name string) *diskNode {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.disks {
+		if *n.name.Load() == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// File is the small file, the only one.
+func (b *Bridge) File() *fileNode {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.files {
+		return n
+	}
+	return nil
+}
+
+// Beat keeps times as it is done beside requests.
+func (b *Bridge) Beat(ctx context.Context) error { return b.keepDisks(ctx, 1) }
+
 // Become lets its caller alone make the file.
 func (n *diskNode) Become(ctx context.Context) (done func(), err error) { return n.become(ctx) }
 
@@ -94,6 +121,9 @@ type listener struct {
 }
 
 func (t *listener) InodeNotify(node uint64, _, _ int64) fuse.Status {
+	if g := t.b.Hold; g != nil {
+		_ = g.Hold(context.Background())
+	}
 	t.b.Told = append(t.b.Told, node)
 	return fuse.OK
 }

@@ -74,6 +74,11 @@ func (n *fileNode) open(ctx context.Context) error {
 		return err
 	}
 	defer n.keep.give()
+	return n.openKept(ctx)
+}
+
+// openKept is open; n.keep is held.
+func (n *fileNode) openKept(ctx context.Context) error {
 	content := n.content
 	if n.opens == 0 {
 		var err error
@@ -198,13 +203,13 @@ func (n *fileNode) truncate(ctx context.Context, size uint64) error {
 	if size > filetree.MaxFile {
 		return syscall.EFBIG
 	}
-	if err := n.open(ctx); err != nil {
-		return err
-	}
-	if err := n.keep.take(context.WithoutCancel(ctx)); err != nil { // it is open
+	if err := n.keep.take(ctx); err != nil {
 		return err
 	}
 	defer n.keep.give()
+	if err := n.openKept(ctx); err != nil {
+		return err
+	}
 	defer n.closed()
 	n.mu.Lock()
 	same := int64(size) == int64(len(n.content))

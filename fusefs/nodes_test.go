@@ -2,9 +2,12 @@ package fusefs_test
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree/treetest"
 	"openvstorage/fusefs/memtest"
+	"openvstorage/internal/gate"
 )
 
 // kernel does what the kernel does, one request at a time.
@@ -198,15 +202,19 @@ func TestLookedUpWhileMade(t *testing.T) {
 	}
 }
 
-// hookContext calls hook when it is asked for its end for the first time.
+// hookContext calls hook when it is asked for its end, for the first time after skip
+// others.
 type hookContext struct {
 	context.Context
-	once sync.Once
-	hook func()
+	skip  int32
+	asked atomic.Int32
+	hook  func()
 }
 
 func (c *hookContext) Done() <-chan struct{} {
-	c.once.Do(c.hook)
+	if c.asked.Add(1) == c.skip+1 {
+		c.hook()
+	}
 	return c.Context.Done()
 }
 
@@ -251,4 +259,135 @@ func TestFirstWriteKilled(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who truncates a small file that somebody else is storing meanwhile ends when he is
+// killed.
+func TestTruncateKilled(t *testing.T) {
+	k := newKernel(t)
+	f := k.create(1, "small")
+	if s := k.write(f.NodeId, f.Fh, []byte("12345"), 0); !s.Ok() {
+		t.Fatal(s)
+	}
+	k.Raw.Release(nil, &fuse.ReleaseIn{InHeader: header(f.NodeId), Fh: f.Fh})
+	g := gate.New()
+	defer g.Open()
+	k.keys.Hold(g.Hold)
+	n := k.File()
+	set := func(ctx context.Context, valid uint32) syscall.Errno {
+		in := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(f.NodeId), Valid: valid, Size: 1, Mode: 0o640}}
+		return n.Setattr(ctx, nil, &in, &fuse.AttrOut{})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	truncated, changed := make(chan syscall.Errno, 1), make(chan syscall.Errno, 1)
+	// It looks at its context for the file's lock, and then, with that, to read it.
+	looks := &hookContext{Context: ctx, skip: 1, hook: func() {
+		waits := make(chan struct{})
+		chmod := &hookContext{Context: t.Context(), hook: func() { close(waits) }}
+		go func() { changed <- set(chmod, fuse.FATTR_MODE) }()
+		<-waits
+	}}
+	go func() { truncated <- set(looks, fuse.FATTR_SIZE) }()
+	check(t, "store", g.Arrived(t.Context(), 1), 0)
+	cancel()
+	select {
+	case <-truncated:
+	case <-time.After(20 * time.Second):
+		t.Error("it goes on waiting")
+	}
+	g.Open()
+	if e := <-changed; e != 0 {
+		t.Error(e)
+	}
+}
+
+// A file in whose way something is does not keep the times of others from being kept.
+func TestTimesKeptBesideWaits(t *testing.T) {
+	k := newKernel(t)
+	for _, name := range []string{"a", "b"} {
+		check(t, "create", k.pool.Create(t.Context(), name, 4096), 0)
+		k.lookup(1, name+".raw")
+	}
+	done, err := k.Disk("a").Become(t.Context())
+	check(t, "become", err, 0)
+	defer done()
+	check(t, "write", k.pool.Get("b").Write(t.Context(), []fusefs.Span{{Data: make([]byte, 4096)}}), 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	check(t, "keep", k.Beat(ctx), 0)
+	if len(k.keys.All()) != 1 {
+		t.Errorf("kept: %d", len(k.keys.All()))
+	}
+}
+
+// Who tells of a change while the kernel writes pages back, which waits, can give up;
+// and who tells meanwhile is told that the kernel has heard of it since.
+func TestChangedGivenUp(t *testing.T) {
+	k := newKernel(t)
+	check(t, "create", k.pool.Create(t.Context(), "a", 4096), 0)
+	node := k.lookup(1, "a.raw").NodeId
+	info, err := k.pool.Info(t.Context(), "a")
+	check(t, "info", err, 0)
+	g := gate.New()
+	defer g.Open()
+	k.Hold = g
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- k.Changed(ctx, info.ID) }()
+	check(t, "notice", g.Arrived(t.Context(), 1), 0)
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+	if err := k.Changed(ctx, info.ID); !errors.Is(err, context.Canceled) {
+		t.Errorf("who has given up before: %v", err)
+	}
+	go func() { second <- k.Changed(t.Context(), info.ID) }()
+	g.Open()
+	check(t, "changed", <-second, 0)
+	if !slices.Equal(k.Told, []uint64{node, node}) && !slices.Equal(k.Told, []uint64{node, node, node}) {
+		t.Errorf("told %v", k.Told)
+	}
+}
+
+// A vDisk that has the name of one that is gone is found by whoever opens it, though
+// the kernel remember the other one for a moment.
+func TestOpenOfNameGivenAnew(t *testing.T) {
+	dir, pool := mount(t)
+	name := filepath.Join(dir, "a.raw")
+	for i := range 5 {
+		check(t, "create", pool.Create(t.Context(), "a", 4096), 0)
+		check(t, "write", pool.Get("a").Write(t.Context(), []fusefs.Span{{Data: []byte{byte('0' + i)}}}), 0)
+		f, err := os.Open(name)
+		check(t, "open", err, 0)
+		b := make([]byte, 1)
+		_, err = f.ReadAt(b, 0)
+		check(t, "read", err, 0)
+		if b[0] != byte('0'+i) {
+			t.Errorf("it is %s", b)
+		}
+		check(t, "close", f.Close(), 0)
+		for { // the kernel tells of the close after it
+			err := pool.Delete(t.Context(), "a", func(fusefs.Info) error { return nil })
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, syscall.EBUSY) {
+				t.Fatal(err)
+			}
+			runtime.Gosched()
+		}
+	}
+	// What is done by name finds the one that has it, too.
+	check(t, "create", pool.Create(t.Context(), "a", 4096), 0)
+	statx(t, name)
+	check(t, "delete", pool.Delete(t.Context(), "a", func(fusefs.Info) error { return nil }), 0)
+	check(t, "create", pool.Create(t.Context(), "a", 8192), 0)
+	check(t, "chmod", os.Chmod(name, 0o640), 0)
+	if now := statx(t, name); now.Size != 8192 || now.Mode&0o777 != 0o640 {
+		t.Errorf("changed by its name: %d bytes, mode %o", now.Size, now.Mode)
+	}
+	check(t, "delete", pool.Delete(t.Context(), "a", func(fusefs.Info) error { return nil }), 0)
+	_, err := os.Open(name)
+	check(t, "open of what is gone", err, syscall.ENOENT)
 }

@@ -96,11 +96,21 @@ func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 	defer n.mu.Unlock()
 	if n.made() && n.dev == nil {
 		if err := n.attach(ctx); err != nil {
-			return nil, 0, errnoOf(err)
+			return nil, 0, n.errnoAt(err)
 		}
 	}
 	n.opened()
 	return &diskHandle{n}, openFlags, 0
+}
+
+// errnoAt is the errno of an error of a file that was found by a name a moment ago. A
+// vDisk that is gone is ESTALE: the kernel, which remembers names for a moment, looks
+// that one up again then, as another vDisk may have it by now.
+func (n *diskNode) errnoAt(err error) syscall.Errno {
+	if errors.Is(err, fs.ErrNotExist) && n.made() {
+		return syscall.ESTALE
+	}
+	return errnoOf(err)
 }
 
 // openedAgain counts one more open, if there is one and all that it needs. That
@@ -293,8 +303,14 @@ func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 		if size > sizeMax {
 			return syscall.EFBIG
 		}
+		// Not ESTALE, whatever the file was found by: another vDisk that has its name
+		// now must not be emptied in its place.
 		if err := n.truncate(ctx, int64(size)); err != nil {
 			return errnoOf(err)
+		}
+	} else if f == nil && n.made() {
+		if _, err := n.info(ctx); err != nil {
+			return n.errnoAt(err)
 		}
 	}
 	if err := n.setAttr(ctx, func(a *filetree.Attr) { change(a, in) }); err != nil {
@@ -310,6 +326,11 @@ func (n *diskNode) setAttr(ctx context.Context, change func(*filetree.Attr)) err
 		return err
 	}
 	defer n.keep.give()
+	return n.setAttrKept(ctx, change)
+}
+
+// setAttrKept is setAttr; n.keep is held.
+func (n *diskNode) setAttrKept(ctx context.Context, change func(*filetree.Attr)) error {
 	if n.gone {
 		return nil
 	}
