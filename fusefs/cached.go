@@ -23,7 +23,7 @@ func (f *FS) Changed(ctx context.Context, id uuid.UUID) error {
 	f.mu.Lock()
 	n := f.disks[id]
 	f.mu.Unlock()
-	if n == nil {
+	if n == nil || !n.born.Load() {
 		return nil // the kernel does not know it
 	}
 	t := n.cached.tell(n.drop)

@@ -79,6 +79,8 @@ type FS struct {
 
 	prunings int // counts calls of prune
 
+	births sync.Mutex // held while a node gets the library's part
+
 	copiers copiers
 }
 

@@ -84,7 +84,7 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 		return err
 	}
 	// Who looks the name up when the vDisk is gone finds this file, and no other.
-	n.fs.setEmpty(e.Node, n)
+	was := n.fs.setEmpty(e.Node, n)
 	n.detach()
 	err = n.fs.pool.Delete(ctx, name, func(i Info) error {
 		if err := n.isThat(i); err != nil {
@@ -99,7 +99,7 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 		return nil
 	})
 	if err != nil {
-		n.fs.setEmpty(e.Node, nil)
+		n.fs.setEmpty(e.Node, was)
 		// All must be as it was. After an unknown outcome opening it waits for that,
 		// which may take long: whoever is killed gives up.
 		if !errors.Is(err, ErrUnknownOutcome) {
@@ -114,7 +114,7 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 	ctx = context.WithoutCancel(ctx)
 	id := n.which.Load().id
 	if err := n.fs.tree.ForgetDisk(ctx, id); err != nil {
-		n.fs.setEmpty(e.Node, nil)
+		n.fs.setEmpty(e.Node, was)
 		return err
 	}
 	n.setKept(filetree.DiskAttr{Attr: e.Attr})

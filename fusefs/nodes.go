@@ -115,15 +115,16 @@ func (f *FS) emptyOf(name string, e filetree.Entry) *diskNode {
 	return n
 }
 
-// setEmpty makes n the node of a file that has no vDisk; nil: it has none.
-func (f *FS) setEmpty(node uint64, n *diskNode) {
+// setEmpty makes n the node of a file that has no vDisk, nil: it has none. It returns
+// the one that it had.
+func (f *FS) setEmpty(node uint64, n *diskNode) (was *diskNode) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n == nil {
+	was = f.empty[node]
+	if f.empty[node] = n; n == nil {
 		delete(f.empty, node)
-		return
 	}
-	f.empty[node] = n
+	return was
 }
 
 // treeIno is the inode number of an entry of the tree: 1 is the root.

@@ -350,6 +350,24 @@ func TestChangedGivenUp(t *testing.T) {
 	}
 }
 
+// A change of a vDisk whose file nobody has looked up, though somebody came upon it, is
+// told to nobody.
+func TestChangedNotLookedUp(t *testing.T) {
+	k := newKernel(t)
+	check(t, "create", k.pool.Create(t.Context(), "a", 4096), 0)
+	check(t, "create", k.pool.Create(t.Context(), "b", 4096), 0)
+	k.lookup(1, "a.raw")
+	if s := k.Raw.Rename(nil, &fuse.RenameIn{InHeader: header(1), Newdir: 1}, "a.raw", "b.raw"); s != fuse.Status(syscall.EEXIST) {
+		t.Errorf("rename onto a vDisk: %v", s)
+	}
+	info, err := k.pool.Info(t.Context(), "b")
+	check(t, "info", err, 0)
+	check(t, "changed", k.Changed(t.Context(), info.ID), 0)
+	if len(k.Told) != 0 {
+		t.Errorf("told %v", k.Told)
+	}
+}
+
 // A vDisk that has the name of one that is gone is found by whoever opens it, though
 // the kernel remember the other one for a moment.
 func TestOpenOfNameGivenAnew(t *testing.T) {

@@ -27,6 +27,7 @@ type diskNode struct {
 	mtime  atomic.Int64 // nanoseconds since 1970; of an empty file, kept at the last close
 	labels labels
 	cached cached
+	born   atomic.Bool // the kernel may know it: it has the library's part
 
 	pristine atomic.Bool // nothing was written here since it was cloned
 
