@@ -201,13 +201,10 @@ func runOf(ctx context.Context, dev Device, off, length int64, buf []byte) (piec
 
 // put writes a run, a hole as one.
 func (n *diskNode) put(ctx context.Context, off int64, data []byte, hole bool) error {
-	if err := n.share(ctx); err != nil {
-		return err
-	}
-	defer n.mu.RUnlock()
-	if e := n.reach(ctx, off+int64(len(data))); e != 0 {
+	if e := n.shareTo(ctx, off+int64(len(data))); e != 0 {
 		return e
 	}
+	defer n.mu.RUnlock()
 	n.touch()
 	if hole {
 		return n.dev.Trim(ctx, off, int64(len(data)))

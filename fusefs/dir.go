@@ -23,6 +23,7 @@ type dirNode struct {
 	path atomic.Pointer[string] // now, "" of the root
 
 	removed atomic.Bool // another one may have its path
+	sought  int         // FS.prunings when it was looked for last; guarded by fs.mu
 	last    atomic.Pointer[filetree.Attr]
 }
 
@@ -42,8 +43,7 @@ var (
 	_ gofs.NodeSetattrer = (*dirNode)(nil)
 	_ gofs.NodeFsyncer   = (*dirNode)(nil)
 
-	_ gofs.NodeSetxattrer  = (*dirNode)(nil)
-	_ gofs.NodeOnForgetter = (*dirNode)(nil)
+	_ gofs.NodeSetxattrer = (*dirNode)(nil)
 )
 
 const (
@@ -53,15 +53,6 @@ const (
 
 // where is the path of the directory now, "" for the root.
 func (d *dirNode) where() string { return *d.path.Load() }
-
-// OnForget implements gofs.NodeOnForgetter.
-func (d *dirNode) OnForget() {
-	d.fs.mu.Lock()
-	defer d.fs.mu.Unlock()
-	if name := d.where(); d.fs.dirs[name] == d {
-		delete(d.fs.dirs, name)
-	}
-}
 
 // child returns the path of a name in the directory, and the vDisk's name if
 // it is that of one's file.
@@ -81,7 +72,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 		n, i, err := d.fs.find(ctx, disk)
 		if err == nil {
 			n.show(ctx, &out.Attr, i)
-			return d.NewInode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
+			return d.inode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
 		}
 		// A directory may be named so that leads to a vDisk NAME.raw/OTHER.
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -95,7 +86,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if e, ok := d.fs.tree.Get(full); ok && e.Kind == filetree.File {
 		n := d.fs.fileOf(e)
 		n.show(&out.Attr)
-		return d.NewInode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
+		return d.inode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
 	}
 	if _, err := d.fs.directory(ctx, full); err != nil {
 		if isDisk && errors.Is(err, fs.ErrNotExist) {
@@ -107,7 +98,19 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if err := sub.show(ctx, &out.Attr); err != nil {
 		return nil, errnoOf(err)
 	}
-	return d.NewInode(ctx, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.inode(ctx, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+}
+
+// inode is the library's part of a node in the directory. One node may be looked up by
+// several at once, but be given that part once.
+func (d *dirNode) inode(ctx context.Context, node gofs.InodeEmbedder, id gofs.StableAttr) *gofs.Inode {
+	d.fs.births.Lock()
+	defer d.fs.births.Unlock()
+	i := d.NewInode(ctx, node, id)
+	if n, ok := node.(*diskNode); ok {
+		n.born.Store(true)
+	}
+	return i
 }
 
 // show fills in attributes. A directory that is removed has those that it had, and
@@ -222,7 +225,7 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 		n := d.fs.emptyOf(strings.TrimSuffix(full, suffix), e)
 		n.opened()
 		n.show(ctx, &out.Attr, Info{})
-		return d.NewInode(ctx, n, stable), &diskHandle{n}, openFlags, 0
+		return d.inode(ctx, n, stable), &diskHandle{n}, openFlags, 0
 	}
 	out.SetAttrTimeout(attrTimeout)
 	n := d.fs.fileOf(e)
@@ -230,7 +233,7 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 		return nil, nil, 0, errnoOf(err)
 	}
 	n.show(&out.Attr)
-	return d.NewInode(ctx, n, stable), &fileHandle{n}, 0, 0
+	return d.inode(ctx, n, stable), &fileHandle{n}, 0, 0
 }
 
 // Mkdir implements gofs.NodeMkdirer.
@@ -251,7 +254,7 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0, 0)
 	out.Nlink = 2
 	out.SetAttrTimeout(attrTimeout)
-	return d.NewInode(ctx, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.inode(ctx, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
 // Mknod implements gofs.NodeMknoder: pipes, sockets and devices are not kept.

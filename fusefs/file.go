@@ -38,17 +38,16 @@ type fileNode struct {
 }
 
 var (
-	_ gofs.NodeOpener      = (*fileNode)(nil)
-	_ gofs.NodeReleaser    = (*fileNode)(nil)
-	_ gofs.NodeFlusher     = (*fileNode)(nil)
-	_ gofs.NodeGetattrer   = (*fileNode)(nil)
-	_ gofs.NodeSetattrer   = (*fileNode)(nil)
-	_ gofs.NodeReader      = (*fileNode)(nil)
-	_ gofs.NodeWriter      = (*fileNode)(nil)
-	_ gofs.NodeFsyncer     = (*fileNode)(nil)
-	_ gofs.NodeAllocater   = (*fileNode)(nil)
-	_ gofs.NodeStatfser    = (*fileNode)(nil)
-	_ gofs.NodeOnForgetter = (*fileNode)(nil)
+	_ gofs.NodeOpener    = (*fileNode)(nil)
+	_ gofs.NodeReleaser  = (*fileNode)(nil)
+	_ gofs.NodeFlusher   = (*fileNode)(nil)
+	_ gofs.NodeGetattrer = (*fileNode)(nil)
+	_ gofs.NodeSetattrer = (*fileNode)(nil)
+	_ gofs.NodeReader    = (*fileNode)(nil)
+	_ gofs.NodeWriter    = (*fileNode)(nil)
+	_ gofs.NodeFsyncer   = (*fileNode)(nil)
+	_ gofs.NodeAllocater = (*fileNode)(nil)
+	_ gofs.NodeStatfser  = (*fileNode)(nil)
 )
 
 // fileHandle is an open small file: the library tells of the release of handles
@@ -69,19 +68,17 @@ func (f *FS) fileOf(e filetree.Entry) *fileNode {
 	return n
 }
 
-// OnForget implements gofs.NodeOnForgetter.
-func (n *fileNode) OnForget() {
-	n.fs.mu.Lock()
-	defer n.fs.mu.Unlock()
-	delete(n.fs.files, n.node)
-}
-
 // open reads the content, once for all who have the file open.
 func (n *fileNode) open(ctx context.Context) error {
 	if err := n.keep.take(ctx); err != nil {
 		return err
 	}
 	defer n.keep.give()
+	return n.openKept(ctx)
+}
+
+// openKept is open; n.keep is held.
+func (n *fileNode) openKept(ctx context.Context) error {
 	content := n.content
 	if n.opens == 0 {
 		var err error
@@ -206,13 +203,13 @@ func (n *fileNode) truncate(ctx context.Context, size uint64) error {
 	if size > filetree.MaxFile {
 		return syscall.EFBIG
 	}
-	if err := n.open(ctx); err != nil {
-		return err
-	}
-	if err := n.keep.take(context.WithoutCancel(ctx)); err != nil { // it is open
+	if err := n.keep.take(ctx); err != nil {
 		return err
 	}
 	defer n.keep.give()
+	if err := n.openKept(ctx); err != nil {
+		return err
+	}
 	defer n.closed()
 	n.mu.Lock()
 	same := int64(size) == int64(len(n.content))

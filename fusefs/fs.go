@@ -72,10 +72,14 @@ type FS struct {
 	beating  chan struct{} // closed when the beats have ended
 
 	mu    sync.Mutex
-	disks map[uuid.UUID]*diskNode // vDisks that the kernel knows
+	disks map[uuid.UUID]*diskNode // vDisks that were looked up, and are there
 	empty map[uint64]*diskNode    // by node of the tree, files that have no vDisk yet
 	files map[uint64]*fileNode    // by node of the tree
 	dirs  map[string]*dirNode     // by path
+
+	prunings int // counts calls of prune
+
+	births sync.Mutex // held while a node gets the library's part
 
 	copiers copiers
 }
@@ -83,15 +87,7 @@ type FS struct {
 // Mount mounts pool on dir, with what is kept beside it in keys, and serves it
 // until Unmount. Nothing else may write these keys.
 func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt Options) (*FS, error) {
-	f := &FS{
-		pool: pool, dir: dir, opt: opt, start: time.Now(),
-		disks: map[uuid.UUID]*diskNode{}, empty: map[uint64]*diskNode{}, files: map[uint64]*fileNode{},
-		dirs: map[string]*dirNode{}, copiers: copiers{sought: map[uint32]time.Time{}},
-	}
-	if f.opt.Logger == nil {
-		f.opt.Logger = slog.New(slog.DiscardHandler)
-	}
-	f.index.times = map[string]dirTime{}
+	f := newFS(pool, dir, opt)
 	// As the kernel names it: who uses the mount is found by that.
 	real, err := filepath.EvalSymlinks(dir)
 	if err == nil {
@@ -110,13 +106,8 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	if _, err := f.look(ctx); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	// Attributes of vDisks are asked for each time: others change them.
-	timeout := entryTimeout
 	told := &notices{}
-	raw := gofs.NewNodeFS(f.dirOf(""), &gofs.Options{
-		ServerCallbacks: told,
-		EntryTimeout:    &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
-	})
+	raw := bridge(f.dirOf(""), told)
 	f.conn, err = transport.Mount(f.dir, raw, transport.Options{
 		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Self: opt.Self, Logger: opt.Logger,
 		MaxWrite: maxWrite, Background: maxBackground, Memory: opt.Memory,
@@ -134,6 +125,29 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 		f.beats(beats)
 	}()
 	return f, nil
+}
+
+func newFS(pool Pool, dir string, opt Options) *FS {
+	f := &FS{
+		pool: pool, dir: dir, opt: opt, start: time.Now(),
+		disks: map[uuid.UUID]*diskNode{}, empty: map[uint64]*diskNode{}, files: map[uint64]*fileNode{},
+		dirs: map[string]*dirNode{}, copiers: copiers{sought: map[uint32]time.Time{}},
+	}
+	if f.opt.Logger == nil {
+		f.opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	f.index.times = map[string]dirTime{}
+	return f
+}
+
+// bridge is the library's tree of nodes. Attributes of vDisks are asked for each time:
+// others change them.
+func bridge(root gofs.InodeEmbedder, told gofs.ServerCallbacks) fuse.RawFileSystem {
+	timeout := entryTimeout
+	return gofs.NewNodeFS(root, &gofs.Options{
+		ServerCallbacks: told,
+		EntryTimeout:    &timeout, NullPermissions: true, RootStableAttr: &gofs.StableAttr{Ino: 1},
+	})
 }
 
 // settle takes out of the tree what vDisks made or deleted by others, or a stop

@@ -80,13 +80,10 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	if len(data) == 0 {
 		return 0, 0
 	}
-	if !n.lockShared(ctx) {
-		return 0, n.unshared(ctx)
-	}
-	defer n.mu.RUnlock()
-	if e := n.reach(ctx, off+int64(len(data))); e != 0 {
+	if e := n.shareTo(ctx, off+int64(len(data))); e != 0 {
 		return 0, e
 	}
+	defer n.mu.RUnlock()
 	if off%clusterSize == 0 && len(data)%clusterSize == 0 && transport.Gather(ctx, n, off, data) {
 		return 0, transport.Gathered
 	}
@@ -127,27 +124,31 @@ func (n *diskNode) WriteGathered(batch []transport.Span) syscall.Errno {
 	return errnoOf(err)
 }
 
-// reach makes the device reach to end. n.mu is held for reading, and let go
-// for a moment if the device has to grow.
-func (n *diskNode) reach(ctx context.Context, end int64) syscall.Errno {
+// shareTo takes n.mu for reading, when there is a device and it reaches to end: it is
+// made to. After an error n.mu is not held.
+func (n *diskNode) shareTo(ctx context.Context, end int64) syscall.Errno {
 	if end > sizeMax {
 		return syscall.EFBIG
 	}
-	for n.dev == nil || n.dev.Size() < end {
-		if n.dev == nil && n.made() {
-			return syscall.EIO
+	for {
+		if !n.lockShared(ctx) {
+			return n.unshared(ctx)
 		}
-		if !transport.MayWait(ctx) {
+		if n.dev != nil && n.dev.Size() >= end {
+			return 0
+		}
+		lost := n.dev == nil && n.made()
+		n.mu.RUnlock()
+		switch {
+		case lost:
+			return syscall.EIO
+		case !transport.MayWait(ctx):
 			return syscall.EAGAIN
 		}
-		n.mu.RUnlock()
-		err := n.reachAlone(ctx, end)
-		n.mu.RLock()
-		if err != nil {
+		if err := n.reachAlone(ctx, end); err != nil {
 			return errnoOf(err)
 		}
 	}
-	return 0
 }
 
 // reachAlone makes the vDisk reach to end.
@@ -181,17 +182,18 @@ func (n *diskNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size ui
 	if off > sizeMax || size > sizeMax || off+size > sizeMax {
 		return syscall.EFBIG
 	}
-	if err := n.share(ctx); err != nil {
-		return errnoOf(err)
-	}
-	defer n.mu.RUnlock()
 	start, end := int64(off), int64(off+size)
 	switch mode {
 	case 0, fallocZeroRange:
-		if e := n.reach(ctx, end); e != 0 {
+		if e := n.shareTo(ctx, end); e != 0 {
 			return e
 		}
+		defer n.mu.RUnlock()
 	case fallocKeepSize, fallocKeepSize | fallocPunchHole, fallocKeepSize | fallocZeroRange:
+		if err := n.share(ctx); err != nil {
+			return errnoOf(err)
+		}
+		defer n.mu.RUnlock()
 		if n.dev == nil {
 			return n.noDevice(0)
 		}

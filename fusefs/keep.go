@@ -66,6 +66,7 @@ func (f *FS) keepDisks(ctx context.Context, idle time.Duration) error {
 	if err != nil {
 		return err
 	}
+	f.prune(ctx, infos)
 	before := time.Now().Add(-idle).UnixNano()
 	due := map[[16]byte]filetree.Keeping{}
 	var errs []error
@@ -74,7 +75,11 @@ func (f *FS) keepDisks(ctx context.Context, idle time.Duration) error {
 			continue
 		}
 		if n := f.known(i); n != nil {
-			errs = append(errs, n.setAttr(ctx, func(*filetree.Attr) {}))
+			// Somebody may have its lock for as long as he waits for the backend. There
+			// is a next time, but not when it is the last.
+			if idle == 0 || n.keep.try() {
+				errs = append(errs, n.keepTime(ctx, idle > 0))
+			}
 			continue
 		}
 		was, kept := f.tree.Disk(i.ID)
@@ -90,6 +95,17 @@ func (f *FS) keepDisks(ctx context.Context, idle time.Duration) error {
 		errs = append(errs, f.tree.KeepDisks(ctx, due))
 	}
 	return errors.Join(errs...)
+}
+
+// keepTime keeps the time of a vDisk. taken says that n.keep is held; it is given back.
+func (n *diskNode) keepTime(ctx context.Context, taken bool) error {
+	if !taken {
+		if err := n.keep.take(ctx); err != nil {
+			return err
+		}
+	}
+	defer n.keep.give()
+	return n.setAttrKept(ctx, func(*filetree.Attr) {})
 }
 
 // keptOf is what is kept of a vDisk, or what counts as such.
@@ -115,7 +131,7 @@ func (f *FS) owned(a filetree.Attr) filetree.Attr {
 	return a
 }
 
-// known returns the node of a vDisk that the kernel knows, else nil.
+// known returns the node of a vDisk that was looked up, else nil.
 func (f *FS) known(i Info) *diskNode {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -21,9 +21,8 @@ const (
 )
 
 // labels are these attributes of one file. They are kept in memory, as long as
-// the kernel knows the file, and it does while QEMU has it open: who stops this
-// process takes the disk from the VM too, and without a label libvirt gives the
-// file to root.
+// the file is there: who stops this process takes the disk from the VM too, and
+// without a label libvirt gives the file to root.
 type labels struct {
 	mu  sync.Mutex
 	set map[string]string

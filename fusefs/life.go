@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/fusefs/filetree"
 )
 
@@ -81,6 +83,8 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	// Who looks the name up when the vDisk is gone finds this file, and no other.
+	was := n.fs.setEmpty(e.Node, n)
 	n.detach()
 	err = n.fs.pool.Delete(ctx, name, func(i Info) error {
 		if err := n.isThat(i); err != nil {
@@ -95,6 +99,7 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 		return nil
 	})
 	if err != nil {
+		n.fs.setEmpty(e.Node, was)
 		// All must be as it was. After an unknown outcome opening it waits for that,
 		// which may take long: whoever is killed gives up.
 		if !errors.Is(err, ErrUnknownOutcome) {
@@ -109,6 +114,7 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 	ctx = context.WithoutCancel(ctx)
 	id := n.which.Load().id
 	if err := n.fs.tree.ForgetDisk(ctx, id); err != nil {
+		n.fs.setEmpty(e.Node, was)
 		return err
 	}
 	n.setKept(filetree.DiskAttr{Attr: e.Attr})
@@ -116,7 +122,6 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 	n.fs.mu.Lock()
 	defer n.fs.mu.Unlock()
 	delete(n.fs.disks, id)
-	n.fs.empty[e.Node] = n
 	n.which.Store(&which{node: e.Node})
 	return nil
 }
@@ -147,7 +152,7 @@ func (n *diskNode) make(ctx context.Context, do func(Naming) error) error {
 	if _, _, there := n.fs.tree.Path(n.which.Load().node); !there {
 		return n.deleted()
 	}
-	return do(func(commit func(name string) error) error {
+	return do(func(id uuid.UUID, commit func(name string) error) error {
 		if err := n.fs.moving.share(ctx); err != nil {
 			return err
 		}
@@ -156,10 +161,20 @@ func (n *diskNode) make(ctx context.Context, do func(Naming) error) error {
 		if !there {
 			return n.deleted()
 		}
-		if err := commit(strings.TrimSuffix(file, suffix)); err != nil {
-			return err
+		// Who looks it up as soon as it has its name finds this file, and no other.
+		n.fs.mu.Lock()
+		n.fs.disks[id] = n
+		n.fs.mu.Unlock()
+		err := commit(strings.TrimSuffix(file, suffix))
+		if err == nil {
+			err = n.becomes(context.WithoutCancel(ctx), file) // the vDisk is there
 		}
-		return n.becomes(context.WithoutCancel(ctx), file) // the vDisk is there
+		if n.which.Load().id != id {
+			n.fs.mu.Lock()
+			delete(n.fs.disks, id)
+			n.fs.mu.Unlock()
+		}
+		return err
 	})
 }
 

@@ -22,6 +22,16 @@ func (l lock) take(ctx context.Context) error {
 	}
 }
 
+// try takes the lock if nobody has it.
+func (l lock) try() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 func (l lock) give() { <-l }
 
 // sharedLock is the same for one or many. Who waits to have it alone is in nobody's

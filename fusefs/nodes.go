@@ -13,8 +13,13 @@ import (
 	"openvstorage/fusefs/filetree"
 )
 
-// diskOf returns the node of a vDisk, the one that there is if the kernel
-// knows it, under the name that it has now.
+// The kernel tells when it does not need a node any more, but a lookup that is under
+// way may have found the node just before that, and be answered with it after: then the
+// kernel knows it again, and nobody is told. A second node of the same thing would get
+// what is meant for the one that the kernel has. So nodes stay as long as what they are
+// nodes of is there: see FS.prune.
+
+// diskOf returns the node of a vDisk, under the name that it has now.
 func (f *FS) diskOf(i Info) *diskNode {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -28,8 +33,8 @@ func (f *FS) diskOf(i Info) *diskNode {
 	return n
 }
 
-// dirOf returns the node of a directory, the one that there is if the kernel
-// knows it: who is in a directory stays there.
+// dirOf returns the node of a directory, which is there: who is in a directory stays
+// there.
 func (f *FS) dirOf(name string) *dirNode {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -37,6 +42,7 @@ func (f *FS) dirOf(name string) *dirNode {
 	if d == nil {
 		d = f.newDirLocked(name)
 	}
+	d.sought = f.prunings
 	return d
 }
 
@@ -49,7 +55,7 @@ func (f *FS) newDir(name string) *dirNode {
 }
 
 func (f *FS) newDirLocked(name string) *dirNode {
-	d := &dirNode{fs: f}
+	d := &dirNode{fs: f, sought: f.prunings}
 	d.path.Store(&name)
 	f.dirs[name] = d
 	return d
@@ -107,6 +113,18 @@ func (f *FS) emptyOf(name string, e filetree.Entry) *diskNode {
 	}
 	n.name.Store(&name)
 	return n
+}
+
+// setEmpty makes n the node of a file that has no vDisk, nil: it has none. It returns
+// the one that it had.
+func (f *FS) setEmpty(node uint64, n *diskNode) (was *diskNode) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was = f.empty[node]
+	if f.empty[node] = n; n == nil {
+		delete(f.empty, node)
+	}
+	return was
 }
 
 // treeIno is the inode number of an entry of the tree: 1 is the root.

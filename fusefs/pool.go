@@ -76,9 +76,9 @@ type Snapshot struct {
 // Space is the room of the backend in bytes.
 type Space struct{ Total, Free int64 }
 
-// Naming gives a new vDisk its name: it calls commit with it, once, and returns an
-// error if commit does. An alias, as Span is.
-type Naming = func(commit func(name string) error) error
+// Naming gives a new vDisk, which has that id and is not found by it yet, its name: it
+// calls commit with it, once, and returns an error if commit does. An alias, as Span is.
+type Naming = func(id uuid.UUID, commit func(name string) error) error
 
 // Pool is the vDisks that are mounted. Errors match a syscall.Errno or one of
 // io/fs; the table is in errno.go. All methods are safe for concurrent use.

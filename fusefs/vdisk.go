@@ -26,6 +26,8 @@ type diskNode struct {
 	which  atomic.Pointer[which]
 	mtime  atomic.Int64 // nanoseconds since 1970; of an empty file, kept at the last close
 	labels labels
+	cached cached
+	born   atomic.Bool // the kernel may know it: it has the library's part
 
 	pristine atomic.Bool // nothing was written here since it was cloned
 
@@ -52,18 +54,17 @@ type diskNode struct {
 }
 
 var (
-	_ gofs.NodeOpener      = (*diskNode)(nil)
-	_ gofs.NodeReleaser    = (*diskNode)(nil)
-	_ gofs.NodeGetattrer   = (*diskNode)(nil)
-	_ gofs.NodeSetattrer   = (*diskNode)(nil)
-	_ gofs.NodeReader      = (*diskNode)(nil)
-	_ gofs.NodeWriter      = (*diskNode)(nil)
-	_ transport.Writer     = (*diskNode)(nil)
-	_ gofs.NodeFsyncer     = (*diskNode)(nil)
-	_ gofs.NodeAllocater   = (*diskNode)(nil)
-	_ gofs.NodeLseeker     = (*diskNode)(nil)
-	_ gofs.NodeStatfser    = (*diskNode)(nil)
-	_ gofs.NodeOnForgetter = (*diskNode)(nil)
+	_ gofs.NodeOpener    = (*diskNode)(nil)
+	_ gofs.NodeReleaser  = (*diskNode)(nil)
+	_ gofs.NodeGetattrer = (*diskNode)(nil)
+	_ gofs.NodeSetattrer = (*diskNode)(nil)
+	_ gofs.NodeReader    = (*diskNode)(nil)
+	_ gofs.NodeWriter    = (*diskNode)(nil)
+	_ transport.Writer   = (*diskNode)(nil)
+	_ gofs.NodeFsyncer   = (*diskNode)(nil)
+	_ gofs.NodeAllocater = (*diskNode)(nil)
+	_ gofs.NodeLseeker   = (*diskNode)(nil)
+	_ gofs.NodeStatfser  = (*diskNode)(nil)
 )
 
 // which is the vDisk that a file is, or the node of an empty one in the tree. It
@@ -96,11 +97,21 @@ func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 	defer n.mu.Unlock()
 	if n.made() && n.dev == nil {
 		if err := n.attach(ctx); err != nil {
-			return nil, 0, errnoOf(err)
+			return nil, 0, n.errnoAt(err)
 		}
 	}
 	n.opened()
 	return &diskHandle{n}, openFlags, 0
+}
+
+// errnoAt is the errno of an error of a file that was found by a name a moment ago. A
+// vDisk that is gone is ESTALE: the kernel, which remembers names for a moment, looks
+// that one up again then, as another vDisk may have it by now.
+func (n *diskNode) errnoAt(err error) syscall.Errno {
+	if errors.Is(err, fs.ErrNotExist) && n.made() {
+		return syscall.ESTALE
+	}
+	return errnoOf(err)
 }
 
 // openedAgain counts one more open, if there is one and all that it needs. That
@@ -218,19 +229,6 @@ func (n *diskNode) closedLast() bool {
 	return last
 }
 
-// OnForget implements gofs.NodeOnForgetter.
-func (n *diskNode) OnForget() {
-	n.fs.mu.Lock()
-	defer n.fs.mu.Unlock()
-	which := n.which.Load()
-	if n.fs.disks[which.id] == n {
-		delete(n.fs.disks, which.id)
-	}
-	if n.fs.empty[which.node] == n {
-		delete(n.fs.empty, which.node)
-	}
-}
-
 // info returns what the pool knows of the vDisk. It waits for no I/O.
 func (n *diskNode) info(ctx context.Context) (Info, error) {
 	i, err := n.fs.pool.InfoOf(ctx, n.which.Load().id)
@@ -306,8 +304,14 @@ func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 		if size > sizeMax {
 			return syscall.EFBIG
 		}
+		// Not ESTALE, whatever the file was found by: another vDisk that has its name
+		// now must not be emptied in its place.
 		if err := n.truncate(ctx, int64(size)); err != nil {
 			return errnoOf(err)
+		}
+	} else if f == nil && n.made() {
+		if _, err := n.info(ctx); err != nil {
+			return n.errnoAt(err)
 		}
 	}
 	if err := n.setAttr(ctx, func(a *filetree.Attr) { change(a, in) }); err != nil {
@@ -323,6 +327,11 @@ func (n *diskNode) setAttr(ctx context.Context, change func(*filetree.Attr)) err
 		return err
 	}
 	defer n.keep.give()
+	return n.setAttrKept(ctx, change)
+}
+
+// setAttrKept is setAttr; n.keep is held.
+func (n *diskNode) setAttrKept(ctx context.Context, change func(*filetree.Attr)) error {
 	if n.gone {
 		return nil
 	}

@@ -1,7 +1,10 @@
 package volumedriver
 
 import (
+	"errors"
 	"testing"
+
+	"github.com/google/uuid"
 
 	"openvstorage/internal/disk/crashdisk"
 )
@@ -54,14 +57,26 @@ func TestCloneDeletedAtOnce(t *testing.T) {
 	ctx := soon(t)
 	r, d := newRig(t, crashdisk.New(), modelDisk, nil)
 	write(t, d, 0, 8, 1)
-	_, err := r.host.CloneAs(ctx, "v", "", nil, func(commit func(name string) error) error {
+	var id uuid.UUID
+	info, err := r.host.CloneAs(ctx, "v", "", nil, func(its uuid.UUID, commit func(name string) error) error {
+		id = its
 		if err := commit("c"); err != nil {
 			return err
 		}
 		return r.host.Delete(ctx, "c")
 	})
-	if err != nil {
-		t.Logf("clone: %v", err)
+	// It was made: who asked for it is told so, whatever others have done since.
+	must(t, err)
+	if info.ID != id || info.Name != "c" {
+		t.Errorf("made: %q, %v; it is %v", info.Name, info.ID, id)
+	}
+	if _, err := r.host.Info(ctx, "c"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the clone that was deleted: %v", err)
+	}
+	names, err := r.back.ListNamespaces(ctx)
+	must(t, err)
+	if len(names) != 1 {
+		t.Errorf("namespaces: %v", names)
 	}
 	noCloneSnapshot(t, r.host, "v")
 	noneLeft(t, r.host, "v")

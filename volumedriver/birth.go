@@ -22,15 +22,15 @@ type unnamed struct {
 	version  backend.Version
 }
 
-// Naming is what who makes a vDisk does when all is there but its name. It calls
-// commit, once, with the name; what commit returns it returns. So what must not
+// Naming is what who makes a vDisk does when all is there but its name: nobody finds
+// the vDisk by its id yet. It calls commit, once, with the name; what commit returns it returns. So what must not
 // change between the choice of a name and its use is held for a moment only, not
 // while the backend is waited for.
-type Naming func(commit func(name string) error) error
+type Naming func(id uuid.UUID, commit func(name string) error) error
 
 // named is a Naming with a name that is known beforehand.
 func named(name string) Naming {
-	return func(commit func(name string) error) error { return commit(name) }
+	return func(_ uuid.UUID, commit func(name string) error) error { return commit(name) }
 }
 
 // Create makes an empty vDisk of size bytes.
@@ -151,7 +151,7 @@ func (h *Host) discard(ctx context.Context, n *unnamed) error {
 // its name all stays: a vDisk that the registry knows must have its namespace.
 func (h *Host) bear(ctx context.Context, n *unnamed, naming Naming) (info Info, err error) {
 	called, kept := false, false
-	err = naming(func(name string) error {
+	err = naming(n.record.ID, func(name string) error {
 		if called {
 			return fmt.Errorf("vDisk %q: its maker gives it a second name: %w", name, ErrInvalid)
 		}

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/sco"
 )
@@ -40,6 +42,47 @@ func TestRollbackInUse(t *testing.T) {
 	must(t, r.host.Rollback(ctx, "v", "s"))
 	readNoMore()
 	must(t, r.host.SnapshotDelete(ctx, "v", "s"))
+	must(t, r.close())
+}
+
+// Who keeps something of the vDisk in memory is told before a rollback, when all that
+// its writes and growth need can be had, and once more after it; by id, as the vDisk
+// may get another name meanwhile. If it cannot be told before, nothing happens.
+func TestRollbackTold(t *testing.T) {
+	ctx := soon(t)
+	r, d := newRig(t, crashdisk.New(), modelDisk, nil)
+	v, err := r.host.volume("v")
+	must(t, err)
+	write(t, d, 0, 4, 1)
+	_, err = r.host.SnapshotCreate(ctx, "v", "s")
+	must(t, err)
+	write(t, d, 0, 4, 2)
+
+	deaf := errors.New("deaf")
+	if err := r.host.RollbackTold(ctx, "v", "s", true, func(context.Context, uuid.UUID) error { return deaf }); !errors.Is(err, deaf) {
+		t.Errorf("a rollback of which nobody can be told: %v", err)
+	}
+	holdsPattern(t, d, 0, 4, 2)
+
+	told := 0
+	must(t, r.host.RollbackTold(ctx, "v", "s", true, func(_ context.Context, id uuid.UUID) error {
+		if told++; id != v.id {
+			t.Errorf("told of %v", id)
+		}
+		if told > 1 {
+			holdsPattern(t, d, 0, 4, 1)
+			return nil
+		}
+		must(t, r.host.Rename(ctx, "v", "w"))
+		must(t, r.host.Resize(ctx, "w", 2*modelDisk))
+		write(t, d, 0, 4, 3)
+		must(t, d.Flush(ctx))
+		return nil
+	}))
+	if told != 2 {
+		t.Errorf("told %d times", told)
+	}
+	holdsPattern(t, d, 0, 4, 1)
 	must(t, r.close())
 }
 

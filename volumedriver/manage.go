@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"openvstorage/volumedriver/registry"
 )
 
@@ -77,11 +79,20 @@ func (h *Host) managed(ctx context.Context, name string) (*Volume, func(), error
 }
 
 func (v *Volume) manage(ctx context.Context) (*Volume, func(), error) {
+	return v.manageAfter(ctx, func() error { return nil })
+}
+
+// manageAfter is manage, which calls ready each time that nothing has to be waited
+// for any more but others who have the lock.
+func (v *Volume) manageAfter(ctx context.Context, ready func() error) (*Volume, func(), error) {
 	for {
 		if err := v.manageable(); err != nil {
 			return nil, nil, err
 		}
 		if err := v.settle(ctx); err != nil {
+			return nil, nil, err
+		}
+		if err := ready(); err != nil {
 			return nil, nil, err
 		}
 		if err := v.admin.take(ctx); err != nil {
@@ -314,16 +325,22 @@ func (h *Host) SnapshotDelete(ctx context.Context, name, snap string) error {
 // snapshots: what a user has in a cache of its own is not what the vDisk holds
 // then.
 func (h *Host) Rollback(ctx context.Context, name, snap string) error {
-	return h.rollback(ctx, name, snap, false)
+	return h.RollbackTold(ctx, name, snap, false, nil)
 }
 
 // ForceRollback is Rollback also of a vDisk that is in use. What is read from it
 // from then on is what the snapshot holds.
 func (h *Host) ForceRollback(ctx context.Context, name, snap string) error {
-	return h.rollback(ctx, name, snap, true)
+	return h.RollbackTold(ctx, name, snap, true, nil)
 }
 
-func (h *Host) rollback(ctx context.Context, name, snap string, force bool) error {
+// RollbackTold is Rollback, or with force ForceRollback, which has those told of it
+// who keep something of the vDisk in memory. tell is called with the vDisk's id when
+// the rollback waits for nothing any more but room and other management, and no lock
+// is held that a write, a flush or a growth of the vDisk needs: what it has written is
+// written before the rollback. If it fails nothing is changed. It is called again, with
+// all locks given back, when the rollback is done or may be: ctx may have ended then.
+func (h *Host) RollbackTold(ctx context.Context, name, snap string, force bool, tell func(ctx context.Context, id uuid.UUID) error) error {
 	v, err := h.find(ctx, name)
 	if err != nil {
 		return err
@@ -331,29 +348,56 @@ func (h *Host) rollback(ctx context.Context, name, snap string, force bool) erro
 	if err := v.Err(); err != nil {
 		return err
 	}
+	made, err := h.rollback(ctx, v, snap, force, func() error {
+		if tell == nil {
+			return nil
+		}
+		return tell(ctx, v.id)
+	})
+	if tell == nil || !made {
+		return err
+	}
+	switch again := tell(ctx, v.id); {
+	case again == nil:
+		return err
+	case err == nil:
+		return fmt.Errorf("vDisk %s is rolled back, but who maps its file may see what it held before; unmap it: %w", v.Name(), again)
+	default:
+		return errors.Join(err, again)
+	}
+}
+
+// rollback rolls a vDisk back, and reports whether it may have done so. It calls
+// ready as manageAfter does.
+func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool, ready func() error) (made bool, err error) {
 	s, err := v.pinNamed(snap)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer v.unpin(s)
 	if !force {
 		v.waitUnused(ctx, false)
 	}
 	if err := v.gc.take(ctx); err != nil {
-		return err
+		return false, err
 	}
 	defer v.gc.give()
-	_, done, err := v.manage(ctx)
+	_, done, err := v.manageAfter(ctx, func() error {
+		if err := v.buf.WaitEntry(ctx, len(s.ID)); err != nil {
+			return v.writeError(err)
+		}
+		return ready()
+	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer done()
 	opened, err := v.keepOut(force)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer opened()
-	return v.rollback(ctx, s)
+	return true, v.rollback(ctx, s)
 }
 
 // Sync returns when everything written to a vDisk so far is in the backend.

@@ -490,15 +490,33 @@ func (l *Log) AppendEntry(ctx context.Context, e tlog.Entry) (uint64, error) {
 	return seq, err
 }
 
-func (l *Log) appendEntryLocked(e tlog.Entry) (uint64, error) {
+// WaitEntry waits until there is room for an entry without data, with so many bytes
+// of payload: AppendEntry does not wait then, unless others are faster.
+func (l *Log) WaitEntry(ctx context.Context, payload int) error {
+	return l.whenReady(ctx, func() error {
+		_, err := l.entryFits(tlog.EntrySize + payload)
+		return err
+	})
+}
+
+// entryFits returns nil if n bytes of entry find room, in the open SCO or, if that is
+// full, in the next one; ErrWouldBlock if there is none yet. l.mu is held.
+func (l *Log) entryFits(n int) (full bool, err error) {
 	if err := l.Err(); err != nil {
-		return 0, err
+		return false, err
 	}
-	n := tlog.EntrySize + len(e.Payload)
-	full := l.open == nil || l.open.broken || l.space(l.open, n) < 0
+	full = l.open == nil || l.open.broken || l.space(l.open, n) < 0
 	if !l.tlogReady() || (full && l.next == nil) {
 		l.kick(l.prepare)
-		return 0, disk.ErrWouldBlock
+		return full, disk.ErrWouldBlock
+	}
+	return full, nil
+}
+
+func (l *Log) appendEntryLocked(e tlog.Entry) (uint64, error) {
+	full, err := l.entryFits(tlog.EntrySize + len(e.Payload))
+	if err != nil {
+		return 0, err
 	}
 	if full {
 		if err := l.roll(); err != nil {

@@ -44,6 +44,9 @@ type host interface {
 	CloneAs(ctx context.Context, src, snap string, progress func(done, total int64), naming volumedriver.Naming) (volumedriver.Info, error)
 	// DeleteIf deletes a vDisk unless check fails for what it is then.
 	DeleteIf(ctx context.Context, name string, check func(volumedriver.Info) error) error
+	// RollbackTold is Rollback or, with force, ForceRollback, which tells before and
+	// after those who keep something of the vDisk in memory.
+	RollbackTold(ctx context.Context, name, snap string, force bool, tell func(ctx context.Context, id uuid.UUID) error) error
 	// RenameBelow renames all vDisks below a directory in one step, with keys that
 	// are kept beside the registry.
 	RenameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error

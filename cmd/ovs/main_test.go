@@ -45,7 +45,7 @@ type fakeHost struct {
 }
 
 func (h *fakeHost) CreateAs(ctx context.Context, size uint64, naming volumedriver.Naming) (info volumedriver.Info, err error) {
-	err = naming(func(name string) (err error) {
+	err = naming(uuid.New(), func(name string) (err error) {
 		info, err = h.Create(ctx, name, size)
 		return err
 	})
@@ -53,7 +53,7 @@ func (h *fakeHost) CreateAs(ctx context.Context, size uint64, naming volumedrive
 }
 
 func (h *fakeHost) CloneAs(ctx context.Context, src, snap string, progress func(done, total int64), naming volumedriver.Naming) (info volumedriver.Info, err error) {
-	err = naming(func(name string) (err error) {
+	err = naming(uuid.New(), func(name string) (err error) {
 		info, err = h.Clone(ctx, src, snap, name, progress)
 		return err
 	})
@@ -108,6 +108,10 @@ func (h *fakeHost) Listed() uint64 { return 0 }
 
 func (h *fakeHost) DeleteIf(context.Context, string, func(volumedriver.Info) error) error {
 	return errors.New("nothing of the fake is mounted")
+}
+
+func (h *fakeHost) RollbackTold(context.Context, string, string, bool, func(context.Context, uuid.UUID) error) error {
+	return errors.ErrUnsupported
 }
 
 func (h *fakeHost) RenameBelow(context.Context, string, string, func(func([]registry.Swap) error) error) error {

@@ -9,12 +9,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/faultdisk"
+	"openvstorage/internal/gate"
 	"openvstorage/volumedriver"
 )
 
@@ -27,7 +34,7 @@ const mapperFile = "OVS_TEST_MAPPER"
 func TestMapper(t *testing.T) {
 	name := os.Getenv(mapperFile)
 	if name == "" {
-		t.Skip("runs for TestRollbackUnderUsers")
+		t.Skip("runs for tests of rollbacks")
 	}
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
@@ -129,5 +136,96 @@ func TestRollbackUnderUsers(t *testing.T) {
 	}
 	if got := do("4096=4"); got != "4" {
 		t.Errorf("mapped and written again: %s", got)
+	}
+}
+
+// waitsContext tells when somebody waits for its end for the first time.
+type waitsContext struct {
+	context.Context
+	once  sync.Once
+	waits chan struct{}
+}
+
+func (c *waitsContext) Done() <-chan struct{} {
+	c.once.Do(func() { close(c.waits) })
+	return c.Context.Done()
+}
+
+// What is written to mapped pages while a rollback waits for the backend is written
+// before it, and not over what it brings back.
+func TestRollbackWaitsUnderMapping(t *testing.T) {
+	d := faultdisk.New(crashdisk.New())
+	h, m, dir := mountOf(t, d)
+	t.Cleanup(func() {
+		if err := m.Unmount(context.Background()); err != nil {
+			_ = unix.Unmount(dir, unix.MNT_DETACH)
+			t.Error(err)
+		}
+		_ = h.Close(context.Background())
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	name := filepath.Join(dir, "a.raw")
+	if err := os.WriteFile(name, []byte(strings.Repeat("1", 2*4096)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, snap := range []string{"s", "gone"} {
+		if _, err := h.SnapshotCreate(ctx, "a", snap); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Sync(ctx, "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if _, err := f.WriteAt([]byte(strings.Repeat("2", 2*4096)), 0); err != nil {
+		t.Fatal(err)
+	}
+	do := mapper(t, name)
+
+	// A deletion of a snapshot, for which a rollback waits, waits for the
+	// group that keeps its catalog.
+	away := gate.New()
+	defer away.Open()
+	var hanging atomic.Bool
+	d.Inject(faultdisk.Rule{Ops: faultdisk.Write, Before: func(_ faultdisk.Op, name string) {
+		if hanging.Load() && strings.HasPrefix(name, "/data/arakoon/nsm-") {
+			_ = away.Hold(context.Background())
+		}
+	}})
+	hanging.Store(true)
+	deleted, rolled := make(chan error, 1), make(chan error, 1)
+	go func() { deleted <- h.SnapshotDelete(ctx, "a", "gone") }()
+	for { // until it keeps rollbacks out
+		names, err := h.Exports(ctx)
+		if err := errors.Join(err, ctx.Err()); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(names, "a@gone") {
+			break
+		}
+		runtime.Gosched()
+	}
+	waits := &waitsContext{Context: ctx, waits: make(chan struct{})}
+	go func() { rolled <- rolledHost{h, m.Changed}.ForceRollback(waits, "a", "s") }()
+	<-waits.waits
+	if got := do("0=3") + do("4096"); got != "32" {
+		t.Errorf("mapped, while the rollback waits: %s", got)
+	}
+	hanging.Store(false)
+	away.Open()
+	if err := errors.Join(<-deleted, <-rolled); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 2*4096)
+	if _, err := f.ReadAt(b, 0); err != nil || strings.Trim(string(b), "1") != "" {
+		t.Errorf("read after the rollback: %.8q, %.8q, %v", b, b[4096:], err)
+	}
+	if got := do("0") + do("4096"); got != "11" {
+		t.Errorf("mapped, after the rollback: %s", got)
 	}
 }

@@ -171,11 +171,11 @@ func (d *daemon) shareFiles() (descriptors.Budget, error) {
 }
 
 // changed tells the mount that a vDisk may hold something else than before.
-func (d *daemon) changed(id uuid.UUID) error {
+func (d *daemon) changed(ctx context.Context, id uuid.UUID) error {
 	if d.mount == nil {
 		return nil
 	}
-	return d.mount.Changed(id)
+	return d.mount.Changed(ctx, id)
 }
 
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as

@@ -237,11 +237,24 @@ func (p *Pool) Open(_ context.Context, name string) (fusefs.Device, func(), erro
 
 // CreateAs implements fusefs.Pool.
 func (p *Pool) CreateAs(ctx context.Context, size int64, naming fusefs.Naming) error {
-	return naming(func(name string) error { return p.Create(ctx, name, size) })
+	id := p.newID()
+	return naming(id, func(name string) error { return p.create(ctx, name, id, size) })
+}
+
+// newID returns an id that no vDisk has.
+func (p *Pool) newID() uuid.UUID {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next++
+	return uuid.UUID{15: byte(p.next), 14: byte(p.next >> 8)}
 }
 
 // Create makes a vDisk.
-func (p *Pool) Create(_ context.Context, name string, size int64) error {
+func (p *Pool) Create(ctx context.Context, name string, size int64) error {
+	return p.create(ctx, name, p.newID(), size)
+}
+
+func (p *Pool) create(_ context.Context, name string, id uuid.UUID, size int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.failure(); err != nil {
@@ -250,8 +263,7 @@ func (p *Pool) Create(_ context.Context, name string, size int64) error {
 	if p.disks[name] != nil {
 		return fs.ErrExist
 	}
-	p.next++
-	p.disks[name] = &Disk{pool: p, id: uuid.UUID{15: byte(p.next), 14: byte(p.next >> 8)}, data: make([]byte, size), old: map[string]*Disk{}}
+	p.disks[name] = &Disk{pool: p, id: id, data: make([]byte, size), old: map[string]*Disk{}}
 	p.disks[name].created, p.disks[name].change = time.Now().UnixNano(), fusefs.Change{Epoch: 1, At: time.Now().UnixNano()}
 	p.listed.Add(1)
 	return nil
@@ -283,11 +295,12 @@ func (p *Pool) CloneAs(ctx context.Context, from string, naming fusefs.Naming) e
 			return ctx.Err()
 		}
 	}
-	return naming(func(name string) error { return p.cloneOf(ctx, d, name) })
+	id := p.newID()
+	return naming(id, func(name string) error { return p.cloneOf(ctx, d, name, id) })
 }
 
-func (p *Pool) cloneOf(ctx context.Context, d *Disk, name string) error {
-	if err := p.Create(ctx, name, 0); err != nil {
+func (p *Pool) cloneOf(ctx context.Context, d *Disk, name string, id uuid.UUID) error {
+	if err := p.create(ctx, name, id, 0); err != nil {
 		return err
 	}
 	d.mu.RLock()
