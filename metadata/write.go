@@ -116,6 +116,13 @@ func (m *Map) setLeaf(seq, addr uint64, n int, loc sco.Location) (missing *page)
 	return nil
 }
 
+// Pass notes that seq was an entry that changes nothing.
+func (m *Map) Pass(seq uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.advance(seq)
+}
+
 // advance notes that seq is being applied. m.mu held.
 func (m *Map) advance(seq uint64) {
 	if seq > m.seq {

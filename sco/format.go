@@ -68,8 +68,19 @@ import (
 //	 44      4  data clusters among the n blocks
 //	 48      8  lowest seq, 0 if there is no data
 //	 56      8  highest seq
-//	 64     60  zero
+//	 64     16  form
+//	 80     44  zero
 //	124      4  seeded CRC-32C of bytes 0..123
+//
+// Form: what a reader must know to read a commit block or a trailer. It is all
+// zeros today, and anything else is refused as of a newer release; so is what is
+// not zero in the rest of a trailer.
+//
+//	0      2  version; 0 stands for 1
+//	2      2  minimum reader; 0 stands for 1
+//	4      4  incompatible features
+//	8      1  log2 of the cluster size; 0 stands for 12
+//	9      7  zero
 const (
 	Version      = 1
 	HeaderSize   = ClusterSize
@@ -139,6 +150,9 @@ func DecodeHeader(b []byte) (Header, error) {
 	if size := binary.LittleEndian.Uint32(b[64:]); size != ClusterSize {
 		return Header{}, fmt.Errorf("%w: SCO with clusters of %d bytes", ErrNewer, size)
 	}
+	if binary.LittleEndian.Uint32(b[88:]) != 0 {
+		return Header{}, fmt.Errorf("%w: SCO header with a field at 88 that this release does not know", ErrNewer)
+	}
 	h := Header{
 		Volume: c.Owner, Number: Number(c.Number), Incarnation: c.Incarnation,
 		Capacity: int(binary.LittleEndian.Uint32(b[68:])),
@@ -184,6 +198,17 @@ func AppendCommit(dst []byte, incarnation uint64, c Commit) []byte {
 	return append(dst, make([]byte, CommitBlocks(len(c.Entries))*ClusterSize-(len(dst)-at))...)
 }
 
+// checkForm refuses what is not of this release's form. The CRC is right: whoever
+// wrote it meant it.
+func checkForm(b []byte) error {
+	for _, c := range b {
+		if c != 0 {
+			return fmt.Errorf("%w: its form is %x, this release reads zeros", ErrNewer, b)
+		}
+	}
+	return nil
+}
+
 // IsCommit reports whether the block looks like the first of a commit; only
 // DecodeCommit tells whether it is one.
 func IsCommit(block []byte) bool { return len(block) >= 4 && string(block[:4]) == commitMagic }
@@ -208,6 +233,9 @@ func DecodeCommit(b []byte, incarnation uint64, index int) (Commit, error) {
 		Seq:      binary.LittleEndian.Uint64(b[32:]),
 		Durable:  binary.LittleEndian.Uint64(b[40:]),
 		Entries:  b[commitHeader : commitHeader+n],
+	}
+	if err := checkForm(b[48:commitHeader]); err != nil {
+		return Commit{}, fmt.Errorf("commit at block %d: %w", index, err)
 	}
 	if c.Index != index {
 		return Commit{}, fmt.Errorf("%w: commit of block %d found at block %d", ErrCorrupt, c.Index, index)
@@ -305,7 +333,9 @@ func (t Trailer) Size() int64 {
 	return int64(t.First+FooterBlocks(t.Blocks)) * ClusterSize
 }
 
-// DecodeTrailer reads the last TrailerSize bytes of an SCO of that size.
+// DecodeTrailer reads the last TrailerSize bytes of an SCO of that size. With
+// ErrNewer it returns the number and the incarnation: the caller can tell if the
+// trailer is of this SCO, or of one that had the file before.
 func DecodeTrailer(b []byte, size int64) (Trailer, error) {
 	if len(b) != TrailerSize || string(b[:8]) != trailerMagic {
 		return Trailer{}, fmt.Errorf("%w: no SCO trailer", ErrCorrupt)
@@ -324,6 +354,9 @@ func DecodeTrailer(b []byte, size int64) (Trailer, error) {
 	}
 	if got, want := format.SeededCRC(t.Incarnation, b[:124]), binary.LittleEndian.Uint32(b[124:]); got != want {
 		return Trailer{}, fmt.Errorf("%w: SCO trailer CRC is %08x, not %08x", ErrCorrupt, got, want)
+	}
+	if err := checkForm(b[64:124]); err != nil {
+		return t, fmt.Errorf("trailer of SCO %d: %w", t.Number, err)
 	}
 	if t.Blocks > MaxIndex || t.First <= t.Blocks || t.First > MaxIndex+1 || t.Size() != size {
 		return Trailer{}, fmt.Errorf("%w: SCO trailer speaks of %d blocks in %d bytes", ErrCorrupt, t.Blocks, size)

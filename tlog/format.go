@@ -29,15 +29,20 @@ import (
 //	 0      4  seeded CRC-32C of bytes 4..length-1
 //	 4      2  length in bytes, payload included
 //	 6      1  kind
-//	 7      1  flags; bit 0: a reader that does not know the kind skips the entry
+//	 7      1  flags; bit 0: a reader that does not know the kind skips the entry;
+//	           it has its seq, and changes nothing. Other bits are refused.
 //	 8      8  seq
 //	16      8  address: the first cluster (write, trim, zero); bytes (resize)
 //	24      8  location of the first cluster (write)
 //	32      4  run: number of clusters (write, trim, zero)
 //	36      -  payload
 //
+// Of a snapshot the address is the number of the next SCO, as it was then: it is
+// above all that the snapshot can name.
+//
 // Payloads: write: CRC-32C of each cluster, 4 bytes each. snapshot: UUID (16),
-// creation time in Unix nanoseconds (8), flags (4; bit 0: made for a clone),
+// creation time in Unix nanoseconds (8), flags (4; bit 0: made for a clone;
+// others are refused),
 // length of the name (4), the name, zeros to a multiple of 4. rollback: UUID
 // of the snapshot. Other kinds have none.
 //
@@ -75,11 +80,18 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// Ordered reports whether entries of this kind have a seq of their own.
+// Ordered reports whether entries of this kind have a seq of their own. Those that
+// may be skipped have.
 func (k Kind) Ordered() bool { return k != KindDurable && k != KindSeal && k != KindCommit }
 
 // FlagSkippable marks an entry that readers may skip if they do not know it.
 const FlagSkippable = 1
+
+// Skipped reports whether the entry is of a kind that this release does not know,
+// and may pass over.
+func (e Entry) Skipped() bool { return e.Flags&FlagSkippable != 0 && !e.Kind.known() }
+
+func (k Kind) known() bool { return k >= KindWrite && k <= KindSeal }
 
 // ErrCorrupt and ErrNewer are matched by what this package returns.
 var (
@@ -249,7 +261,13 @@ func parse(b []byte) (Entry, int, error) {
 	return e, len(b), e.validate()
 }
 
+// validate refuses what this release does not know. The CRC has been found to be
+// right: whoever wrote the entry meant it, so no such entry is a torn end of the
+// log, behind which there is nothing.
 func (e Entry) validate() error {
+	if other := e.Flags &^ FlagSkippable; other != 0 {
+		return fmt.Errorf("%w: entry of %v with flags %#x", ErrNewer, e.Kind, other)
+	}
 	bad := false
 	switch e.Kind {
 	case KindWrite:
@@ -258,7 +276,7 @@ func (e Entry) validate() error {
 		bad = e.Run == 0 || len(e.Payload) != 0
 	case KindSnapshot:
 		_, err := e.Snapshot()
-		bad = err != nil
+		return err
 	case KindRollback:
 		bad = len(e.Payload) != 16
 	case KindResize, KindDurable, KindSeal, KindCommit:
@@ -269,7 +287,7 @@ func (e Entry) validate() error {
 		}
 	}
 	if bad {
-		return fmt.Errorf("%w: %v entry contradicts itself", ErrCorrupt, e.Kind)
+		return fmt.Errorf("%w: %v entry of a form that this release does not know", ErrNewer, e.Kind)
 	}
 	return nil
 }
@@ -291,7 +309,7 @@ func (s Snapshot) Payload() []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(s.Created))
 	var flags uint32
 	if s.Auto {
-		flags = 1
+		flags = snapshotAuto
 	}
 	b = binary.LittleEndian.AppendUint32(b, flags)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(s.Name)))
@@ -302,19 +320,26 @@ func (s Snapshot) Payload() []byte {
 	return b
 }
 
-// Snapshot decodes the payload of a snapshot entry.
+// snapshotAuto is the flag of a snapshot that was made for a clone.
+const snapshotAuto = 1
+
+// Snapshot decodes the payload of a snapshot entry. What this release does not
+// know in it is refused with ErrNewer.
 func (e Entry) Snapshot() (Snapshot, error) {
 	b := e.Payload
 	if len(b) < 32 {
-		return Snapshot{}, fmt.Errorf("%w: snapshot entry with %d bytes", ErrCorrupt, len(b))
+		return Snapshot{}, fmt.Errorf("%w: snapshot entry with %d bytes", ErrNewer, len(b))
 	}
-	n := binary.LittleEndian.Uint32(b[28:])
+	n, flags := binary.LittleEndian.Uint32(b[28:]), binary.LittleEndian.Uint32(b[24:])
 	if uint64(n) > uint64(len(b)-32) || len(b)-32-int(n) > 3 {
-		return Snapshot{}, fmt.Errorf("%w: snapshot entry with a name of %d bytes", ErrCorrupt, n)
+		return Snapshot{}, fmt.Errorf("%w: snapshot entry with a name of %d bytes", ErrNewer, n)
+	}
+	if other := flags &^ snapshotAuto; other != 0 {
+		return Snapshot{}, fmt.Errorf("%w: snapshot entry with flags %#x", ErrNewer, other)
 	}
 	s := Snapshot{
 		Created: int64(binary.LittleEndian.Uint64(b[16:])),
-		Auto:    binary.LittleEndian.Uint32(b[24:])&1 != 0,
+		Auto:    flags&snapshotAuto != 0,
 		Name:    string(b[32 : 32+n]),
 	}
 	copy(s.ID[:], b)

@@ -224,6 +224,11 @@ func (v *Volume) ApplyEntry(e tlog.Entry) error {
 	case tlog.KindRollback:
 		return v.applyRollback(e)
 	}
+	if e.Skipped() {
+		v.m.Pass(e.Seq)
+		v.changes.pass(e.Seq)
+		return nil
+	}
 	return fmt.Errorf("%w: entry of kind %v at seq %d", tlog.ErrNewer, e.Kind, e.Seq)
 }
 

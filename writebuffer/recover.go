@@ -306,6 +306,9 @@ func (s *foundSCO) readFooter() error {
 		return fmt.Errorf("read %s: %w", s.name, err)
 	}
 	t, err := sco.DecodeTrailer(tail, s.size)
+	if errors.Is(err, sco.ErrNewer) && t.Number == s.number && t.Incarnation == s.header.Incarnation {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
 	if err != nil || t.Number != s.number || t.Incarnation != s.header.Incarnation {
 		return nil
 	}
@@ -332,6 +335,9 @@ func (m *merge) readCommits(s *foundSCO) error {
 	for i := 1; i <= room; {
 		b := m.data[i*sco.ClusterSize : (room+1)*sco.ClusterSize]
 		c, err := sco.DecodeCommit(b, s.header.Incarnation, i)
+		if errors.Is(err, sco.ErrNewer) { // its CRC is right: no guest writes one
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
 		if err != nil {
 			i++
 			continue

@@ -286,23 +286,55 @@ func (s *scriptRun) listing() string {
 
 // Files of a newer release are refused by name, and stay as they are (P7).
 func TestRecoverNewer(t *testing.T) {
-	for _, kind := range []string{"sco-1", "tlog-1"} {
-		s := &scriptRun{rig: newRig(t)}
-		s.rig.write(1, 1, 1)
-		s.run("kill", nil, "")
-		s.change(s.file(kind), func(b []byte) []byte {
-			binary.LittleEndian.PutUint16(b[12:], 2)
-			binary.LittleEndian.PutUint32(b[60:], format.CRC(b[:60]))
-			return b
+	put := binary.LittleEndian.PutUint32
+	header := func(b []byte) {
+		binary.LittleEndian.PutUint16(b[12:], 2)
+		put(b[60:], format.CRC(b[:60]))
+	}
+	for name, c := range map[string]struct {
+		file   string
+		change func(b []byte)
+	}{
+		"SCO":  {"sco-1", header},
+		"TLog": {"tlog-1", header},
+		"commit block": {"sco-1", func(b []byte) {
+			at := sco.ClusterSize
+			for !sco.IsCommit(b[at:]) {
+				at += sco.ClusterSize
+			}
+			b[at+56] = 16 // clusters of 64 KiB
+			put(b[at+4:], format.SeededCRC(binary.LittleEndian.Uint64(b[48:]), b[at+8:at+64+int(binary.LittleEndian.Uint32(b[at+8:]))]))
+		}},
+		"trailer": {"sco-1", func(b []byte) {
+			h, err := sco.DecodeHeader(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			footer := sco.AppendFooter(nil, h, sco.Blocks{Sums: make([]uint32, 1), Addrs: make([]uint64, 1), Seqs: []uint64{1}}, 1, len(b)/sco.ClusterSize-1)
+			tail := footer[len(footer)-sco.TrailerSize:]
+			put(tail[68:], 1) // an incompatible feature
+			put(tail[124:], format.SeededCRC(h.Incarnation, tail[:124]))
+			copy(b[len(b)-len(footer):], footer)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &scriptRun{rig: newRig(t)}
+			s.rig.write(1, 1, 1)
+			s.commit()
+			s.run("kill", nil, "")
+			s.change(s.file(c.file), func(b []byte) []byte {
+				c.change(b)
+				return b
+			})
+			before := s.listing()
+			_, err := s.buf.Recover(s.vol.recoverOptions())
+			if !errors.Is(err, format.ErrNewer) || !strings.Contains(err.Error(), s.file(c.file)) {
+				t.Errorf("%v", err)
+			}
+			if s.listing() != before {
+				t.Error("files have changed")
+			}
 		})
-		before := s.listing()
-		_, err := s.buf.Recover(s.vol.recoverOptions())
-		if !errors.Is(err, format.ErrNewer) || !strings.Contains(err.Error(), s.file(kind)) {
-			t.Errorf("%s: %v", kind, err)
-		}
-		if s.listing() != before {
-			t.Errorf("%s: files have changed", kind)
-		}
 	}
 }
 

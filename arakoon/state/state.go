@@ -152,7 +152,7 @@ func (o Options) pebble(fs vfs.FS) (po *pebble.Options, done func()) {
 		FS:                          fs,
 		Cache:                       cache,
 		DisableWAL:                  true,
-		FormatMajorVersion:          pebble.FormatNewest,
+		FormatMajorVersion:          pebblefs.Format,
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
 		MaxOpenFiles:                o.OpenFiles,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -87,6 +88,9 @@ func checkSCO(b []byte, stored bool) (*scoReport, error) {
 	if len(b) >= sco.HeaderSize+sco.TrailerSize {
 		t, err = sco.DecodeTrailer(b[len(b)-sco.TrailerSize:], int64(len(b)))
 	}
+	if errors.Is(err, sco.ErrNewer) && t.Incarnation == h.Incarnation {
+		return nil, err
+	}
 	// A recycled file may end with the trailer of the SCO that it was.
 	r.Sealed = err == nil && t.Incarnation == h.Incarnation && t.Blocks > 0
 	if !r.Sealed {
@@ -125,6 +129,9 @@ func (r *scoReport) walk(b []byte, h sco.Header, end int, covered func(sco.Commi
 			continue
 		}
 		c, err := sco.DecodeCommit(b[at:], h.Incarnation, i)
+		if errors.Is(err, sco.ErrNewer) {
+			r.fault("%v", err)
+		}
 		if err != nil {
 			continue // data that looks like one, or a leftover of the file's last use
 		}

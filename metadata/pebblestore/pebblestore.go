@@ -86,7 +86,7 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 		FS:                          fs,
 		Cache:                       cache,
 		DisableWAL:                  true,
-		FormatMajorVersion:          pebble.FormatNewest,
+		FormatMajorVersion:          pebblefs.Format,
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
 		MaxOpenFiles:                o.OpenFiles,

@@ -92,7 +92,7 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	d = New(faults, Options{})
-	db, err := pebble.Open("/db", &pebble.Options{FS: d, DisableWAL: true, Logger: logger{t}, FormatMajorVersion: pebble.FormatNewest})
+	db, err := pebble.Open("/db", &pebble.Options{FS: d, DisableWAL: true, Logger: logger{t}, FormatMajorVersion: Format})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ func TestFailedOpenWithCompactionsDue(t *testing.T) {
 	mem := crashdisk.New()
 	opt := func(d *FS, idle bool) *pebble.Options {
 		return &pebble.Options{
-			FS: d, DisableWAL: true, FormatMajorVersion: pebble.FormatNewest, MemTableSize: 64 << 10, Logger: logger{t},
+			FS: d, DisableWAL: true, FormatMajorVersion: Format, MemTableSize: 64 << 10, Logger: logger{t},
 			L0CompactionThreshold: 1, L0CompactionFileThreshold: 1, DisableAutomaticCompactions: idle,
 		}
 	}

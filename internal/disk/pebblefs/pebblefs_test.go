@@ -31,7 +31,7 @@ func openStore(t *testing.T, d *FS, dir string) *pebble.DB {
 	db, err := pebble.Open(dir, &pebble.Options{
 		FS:                          d,
 		DisableWAL:                  true,
-		FormatMajorVersion:          pebble.FormatNewest,
+		FormatMajorVersion:          Format,
 		MemTableSize:                64 << 10,
 		MemTableStopWritesThreshold: 2,
 		Logger:                      logger{t},
