@@ -42,6 +42,7 @@ type embedded struct {
 	local    string // the backend's directory, if it is one
 	registry *registry.Registry
 	lacked   atomic.Pointer[volumedriver.Host] // who gives up room, once it is open
+	spare    spare                             // what gives way before that
 }
 
 // store is a backend that can be closed.
@@ -52,6 +53,7 @@ type store interface {
 
 func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 	e := &embedded{fs: o.fs}
+	e.spare.dirs = []string{"cache", "map"}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.closeStores())
@@ -88,6 +90,7 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 	if err != nil {
 		return nil, err
 	}
+	e.spare.needs("map")
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
 		FS: o.fs, Dir: o.dir.Path,
 		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, OpenFiles: o.files.Buffer,
@@ -218,6 +221,7 @@ func (e *embedded) openALBA(ctx context.Context, o hostOptions) error {
 	if o.tune != nil {
 		o.tune(&opt)
 	}
+	e.spare.needs("cache")
 	b, err := albahere.Open(ctx, opt)
 	if err != nil {
 		return err

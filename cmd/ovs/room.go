@@ -3,6 +3,9 @@ package main
 import (
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"sync"
+	"time"
 
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
@@ -19,6 +22,25 @@ func makeRoom(fsys disk.FS, dir *datadir.Directory, logger *slog.Logger) {
 	}
 }
 
+// spare is what a start can do without and nobody has opened yet. It goes at last,
+// when a start lacks room.
+type spare struct {
+	sync.Mutex
+	gave time.Time // when something was given up last
+	dirs []string  // names in the data directory
+}
+
+// sparePace is how often something is given up at most: what that makes is to be used
+// first.
+const sparePace = time.Second
+
+// needs says that a directory is about to be opened.
+func (s *spare) needs(name string) {
+	s.Lock()
+	defer s.Unlock()
+	s.dirs = slices.DeleteFunc(s.dirs, func(n string) bool { return n == name })
+}
+
 // lacks makes room for a group that waits for some: the write buffer gives way, or
 // before that is open all that a start can do without.
 func (e *embedded) lacks(o hostOptions, err error) {
@@ -26,9 +48,37 @@ func (e *embedded) lacks(o hostOptions, err error) {
 		h.Lacks(err)
 		return
 	}
+	e.spare.Lock()
+	defer e.spare.Unlock()
+	if time.Since(e.spare.gave) < sparePace {
+		return
+	}
+	e.spare.gave = time.Now()
 	o.logger.Warn("the start lacks room, and waits for some. Make room, or raise the quota", "dir", o.dir.Path, "err", err)
-	writebuffer.MakeRoom(o.fs, filepath.Join(o.dir.Path, "buffer"), true)
-	o.dir.GiveReserve(true)
+	gave := writebuffer.MakeRoom(o.fs, filepath.Join(o.dir.Path, "buffer"), true) > 0
+	gave = o.dir.GiveReserve(true) || gave
+	for len(e.spare.dirs) > 0 && !gave {
+		name := filepath.Join(o.dir.Path, e.spare.dirs[0])
+		e.spare.dirs = e.spare.dirs[1:]
+		if gave = empty(o.fs, name, o.dir.Path); gave {
+			o.logger.Warn("a directory was emptied for want of room: the backend has what was in it", "dir", name)
+		}
+	}
+}
+
+// empty removes all that is in a directory, if that has the room of another one's file
+// system, and reports whether there was anything.
+func empty(fsys disk.FS, name, of string) (some bool) {
+	mine, err := fsys.Statfs(name)
+	its, e := fsys.Statfs(of)
+	if err != nil || e != nil || mine.ID != its.ID {
+		return false
+	}
+	names, _ := fsys.ReadDir(name) // what cannot be read stays
+	for _, n := range names {
+		some = fsys.RemoveAll(filepath.Join(name, n)) == nil || some
+	}
+	return some
 }
 
 // giveUp has the fragment cache give way, too.
