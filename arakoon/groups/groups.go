@@ -197,7 +197,7 @@ func (g *Groups) openNode(ctx context.Context, opt arakoon.Options) (*arakoon.No
 		select {
 		case <-time.After(claimAgain):
 		case <-ctx.Done():
-			return nil, err
+			return nil, fmt.Errorf("%w, while it waited for room: %w", ctx.Err(), err)
 		}
 	}
 }

@@ -42,7 +42,7 @@ type embedded struct {
 	local    string // the backend's directory, if it is one
 	registry *registry.Registry
 	lacked   atomic.Pointer[volumedriver.Host] // who gives up room, once it is open
-	spare    spare                             // what gives way before that
+	spare    *spare                            // what gives way before that
 }
 
 // store is a backend that can be closed.
@@ -52,8 +52,10 @@ type store interface {
 }
 
 func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
-	e := &embedded{fs: o.fs}
-	e.spare.dirs = []string{"cache", "map"}
+	e := &embedded{fs: o.fs, spare: o.spare}
+	if e.spare == nil {
+		e.spare = newSpare(o.fs, o.dir, o.logger)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.closeStores())
@@ -95,7 +97,7 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 		FS: o.fs, Dir: o.dir.Path,
 		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, OpenFiles: o.files.Buffer,
 		Backend: e.backend, Registry: e.registry, Owner: owner(), Reached: reached, Logger: o.logger,
-		OnScarce: e.giveUp, OnFull: func(err error) { e.lacks(o, err) },
+		OnScarce: e.giveUp, OnFull: e.lacks,
 	})
 	if err != nil {
 		return nil, err
@@ -186,7 +188,7 @@ func (e *embedded) openGroups(ctx context.Context, o hostOptions, kind string) (
 	if kind == backendALBA {
 		specs = append(specs, albahere.Specs()...)
 	}
-	e.groups, err = groups.Open(ctx, groups.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Ledger: o.dir, Logger: o.logger, OnFull: func(err error) { e.lacks(o, err) }}, specs...)
+	e.groups, err = groups.Open(ctx, groups.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Ledger: o.dir, Logger: o.logger, OnFull: e.lacks}, specs...)
 	return err
 }
 

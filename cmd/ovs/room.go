@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -22,12 +24,20 @@ func makeRoom(fsys disk.FS, dir *datadir.Directory, logger *slog.Logger) {
 	}
 }
 
-// spare is what a start can do without and nobody has opened yet. It goes at last,
-// when a start lacks room.
+// spare is what a start can do without. It goes, a step at a time, when something lacks
+// room before the write buffer is open, which gives way after that.
 type spare struct {
-	sync.Mutex
+	fs     disk.FS
+	dir    *datadir.Directory
+	logger *slog.Logger
+
+	mu   sync.Mutex
 	gave time.Time // when something was given up last
-	dirs []string  // names in the data directory
+	dirs []string  // names in the data directory of what nobody has opened yet
+}
+
+func newSpare(fsys disk.FS, dir *datadir.Directory, logger *slog.Logger) *spare {
+	return &spare{fs: fsys, dir: dir, logger: logger, dirs: []string{"cache", "map"}}
 }
 
 // sparePace is how often something is given up at most: what that makes is to be used
@@ -36,34 +46,55 @@ const sparePace = time.Second
 
 // needs says that a directory is about to be opened.
 func (s *spare) needs(name string) {
-	s.Lock()
-	defer s.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.dirs = slices.DeleteFunc(s.dirs, func(n string) bool { return n == name })
+}
+
+// give makes some room for somebody who waits for it, and says so.
+func (s *spare) give(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.gave) < sparePace {
+		return
+	}
+	s.gave = time.Now()
+	s.logger.Warn("the start lacks room, and waits for some. Make room, or raise the quota", "dir", s.dir.Path, "err", err)
+	gave := writebuffer.MakeRoom(s.fs, filepath.Join(s.dir.Path, "buffer"), true) > 0
+	gave = s.dir.GiveReserve(true) || gave
+	for len(s.dirs) > 0 && !gave {
+		name := filepath.Join(s.dir.Path, s.dirs[0])
+		s.dirs = s.dirs[1:]
+		if gave = empty(s.fs, name, s.dir.Path); gave {
+			s.logger.Warn("a directory was emptied for want of room: the backend has what was in it", "dir", name)
+		}
+	}
+}
+
+// await does something until it lacks no room, or ctx ends.
+func (s *spare) await(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if disk.CauseOf(err) != disk.Full {
+			return err
+		}
+		s.give(err)
+		select {
+		case <-time.After(sparePace):
+		case <-ctx.Done():
+			return fmt.Errorf("%w, while it waited for room: %w", ctx.Err(), err)
+		}
+	}
 }
 
 // lacks makes room for a group that waits for some: the write buffer gives way, or
 // before that is open all that a start can do without.
-func (e *embedded) lacks(o hostOptions, err error) {
+func (e *embedded) lacks(err error) {
 	if h := e.lacked.Load(); h != nil {
 		h.Lacks(err)
 		return
 	}
-	e.spare.Lock()
-	defer e.spare.Unlock()
-	if time.Since(e.spare.gave) < sparePace {
-		return
-	}
-	e.spare.gave = time.Now()
-	o.logger.Warn("the start lacks room, and waits for some. Make room, or raise the quota", "dir", o.dir.Path, "err", err)
-	gave := writebuffer.MakeRoom(o.fs, filepath.Join(o.dir.Path, "buffer"), true) > 0
-	gave = o.dir.GiveReserve(true) || gave
-	for len(e.spare.dirs) > 0 && !gave {
-		name := filepath.Join(o.dir.Path, e.spare.dirs[0])
-		e.spare.dirs = e.spare.dirs[1:]
-		if gave = empty(o.fs, name, o.dir.Path); gave {
-			o.logger.Warn("a directory was emptied for want of room: the backend has what was in it", "dir", name)
-		}
-	}
+	e.spare.give(err)
 }
 
 // empty removes all that is in a directory, if that has the room of another one's file

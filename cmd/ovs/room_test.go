@@ -43,9 +43,7 @@ func TestStartGivesUpInOrder(t *testing.T) {
 			}
 			return list
 		}
-		e := &embedded{fs: fsys}
-		e.spare.dirs = []string{"cache", "map"}
-		o := hostOptions{fs: fsys, dir: dir, logger: slog.New(slog.DiscardHandler)}
+		e := &embedded{fs: fsys, spare: newSpare(fsys, dir, slog.New(slog.DiscardHandler))}
 		for step, want := range [][4]bool{
 			{false, true, true, true}, {false, false, true, true}, {false, false, false, true}, {false, false, false, true},
 		} {
@@ -53,7 +51,7 @@ func TestStartGivesUpInOrder(t *testing.T) {
 				e.spare.needs("map") // it is open
 			}
 			for range 5 {
-				e.lacks(o, unix.ENOSPC)
+				e.lacks(unix.ENOSPC)
 			}
 			if got := there(); got != want {
 				t.Errorf("step %d: %v, want %v", step, got, want)
