@@ -33,7 +33,7 @@ func (v *Volume) info() Info {
 	if h := v.halted.Load(); h != nil {
 		i.State, i.Reason = StateHalted, h.Error()
 	} else if cause := v.waits.Load(); cause != nil {
-		i.Reason = fmt.Sprintf("reads go on; writes, flushes and management wait until what was recovered at the start can be written, by themselves: %v", *cause)
+		i.Reason = fmt.Sprintf("reads go on; writes, flushes and management wait, and go on by themselves when what was recovered at the start can be written: %v", *cause)
 	} else if cause := v.doubt.cause.Load(); cause != nil {
 		i.Reason = fmt.Sprintf("management waits: whether the last change of its catalog took effect is not known: %v", *cause)
 	} else if v.inDoubt() {

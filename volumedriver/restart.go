@@ -323,7 +323,8 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 	case disk.CauseOf(err).Passes():
 		// What was recovered can be read, and the older files have all of it still.
 		v.log.Warn("vDisk is open for reading; writes and flushes wait until what was recovered can be written", "err", err)
-		v.waits.Store(&err)
+		cause := err
+		v.waits.Store(&cause)
 		v.startStorer(func(ctx context.Context) bool { return v.takeUp(ctx, found.Accepted) })
 	default:
 		return err

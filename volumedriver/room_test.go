@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -85,7 +86,7 @@ func TestResumeWaitsForRoom(t *testing.T) {
 				}
 				holds(d)
 				i, err := r.host.Info(ctx, "v")
-				if must(t, err); i.State != StateRunning || i.Reason == "" {
+				if must(t, err); i.State != StateRunning || !strings.Contains(i.Reason, errno.Error()) {
 					t.Fatalf("state %s, reason %q", i.State, i.Reason)
 				}
 				written, flushed := make(chan error, 1), make(chan error, 1)
