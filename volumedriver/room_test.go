@@ -132,11 +132,11 @@ func TestResumeWaitsForRoom(t *testing.T) {
 				holds(d)
 				write(t, d, 12, 1, 5)
 				must(t, d.Flush(ctx))
+				cut := image.Crash(rand.New(rand.NewPCG(3, 1)), crashdisk.LoseAll)
+				must(t, r.host.Sync(ctx, "v", nil))
 				if i, err = r.host.Info(ctx, "v"); err != nil || i.Reason != "" {
 					t.Errorf("with room again: %q, %v", i.Reason, err)
 				}
-				cut := image.Crash(rand.New(rand.NewPCG(3, 1)), crashdisk.LoseAll)
-				must(t, r.host.Sync(ctx, "v", nil))
 				must(t, r.close())
 				for _, left := range []*crashdisk.FS{cut, image} {
 					after, err := openRig(left, nil)
