@@ -34,6 +34,8 @@ func (v *Volume) info() Info {
 	i := Info{Name: v.Name(), ID: v.id, Size: v.size.Load(), State: StateRunning, Epoch: v.epoch}
 	if h := v.halted.Load(); h != nil {
 		i.State, i.Reason = h.state(), h.Error()
+	} else if cause := v.waits.Load(); cause != nil {
+		i.Reason = fmt.Sprintf("reads go on; writes, flushes and management wait, and go on by themselves when what was recovered at the start can be written: %v", *cause)
 	} else if cause := v.doubt.cause.Load(); cause != nil {
 		i.Reason = fmt.Sprintf("management waits: whether the last change of its catalog took effect is not known: %v", *cause)
 	} else if v.inDoubt() {

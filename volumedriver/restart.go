@@ -305,26 +305,74 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 	if v.buf, err = v.host.buffer.OpenLog(opt); err != nil {
 		return errors.Join(err, found.Release())
 	}
-	if err := v.buf.Resume(found); err != nil {
-		if disk.CauseOf(err).Passes() {
-			// The older files have all of it still: it is opened anew when there is
-			// room, and not halted until a restart.
-			err = errors.Join(err, v.buf.Close(nil))
-			v.buf = nil
-		}
+	v.store.firstSCO = scos
+	v.store.listDue = true
+	v.store.collectDue.Store(true)
+	err = v.buf.Resume(found)
+	if err == nil {
+		err = v.took(found.Accepted)
+	}
+	switch {
+	case err == nil:
+		v.startStorer(nil)
+	case disk.CauseOf(err).Passes() && v.buf.Err() != nil:
+		// The older files have all of it still: it is opened anew.
+		err = errors.Join(err, v.buf.Close(nil))
+		v.buf = nil
+		return err
+	case disk.CauseOf(err).Passes():
+		// What was recovered can be read, and the older files have all of it still.
+		v.log.Warn("vDisk is open for reading; writes and flushes wait until what was recovered can be written", "err", err)
+		cause := err
+		v.waits.Store(&cause)
+		v.startStorer(func(ctx context.Context) bool { return v.takeUp(ctx, found.Accepted) })
+	default:
 		return err
 	}
-	if found.Accepted {
+	return nil
+}
+
+// took ends the opening: all that was recovered is in files of this epoch.
+func (v *Volume) took(accepted bool) error {
+	if accepted {
 		if err := v.host.buffer.LossAccepted(v.id); err != nil {
 			return err
 		}
 	}
 	v.opened.Store(true)
-	v.store.firstSCO = scos
-	v.store.listDue = true
-	v.store.collectDue.Store(true)
-	v.startStorer()
+	v.waits.Store(nil)
 	return nil
+}
+
+// takeUpAgain is how often what waits for room at the end of an opening is tried.
+const takeUpAgain = time.Second
+
+// takeUp tries to end the opening until it has, and reports whether it has: not if
+// ctx ends or the vDisk halts.
+func (v *Volume) takeUp(ctx context.Context, accepted bool) bool {
+	for v.Err() == nil {
+		select {
+		case <-time.After(takeUpAgain):
+		case <-ctx.Done():
+			return false
+		}
+		err := v.buf.GoOn(ctx)
+		if err == nil {
+			err = v.took(accepted)
+		}
+		switch {
+		case err == nil:
+			v.log.Info("what was recovered is written, and writes go on")
+			return true
+		case ctx.Err() != nil:
+			return false
+		case disk.CauseOf(err) > disk.Answer && !disk.CauseOf(err).Passes():
+			v.halt(err)
+			return false
+		}
+		v.waits.Store(&err)
+	}
+	return false
 }
 
 // inspect opens a damaged vDisk for reading what is whole. If it cannot be
@@ -363,7 +411,12 @@ func (v *Volume) close(ctx context.Context) error {
 	defer cancel()
 	var err error
 	if v.buf != nil {
-		err = v.buf.Close(func() error { return v.buf.Commit(ctx, v.buf.Written()) })
+		err = v.buf.Close(func() error {
+			if err := v.buf.GoOn(ctx); err != nil {
+				return fmt.Errorf("vDisk %s: what was recovered is where it was found, and not written again: %w", v.Name(), err)
+			}
+			return v.buf.Commit(ctx, v.buf.Written())
+		})
 	}
 	if v.m != nil {
 		v.m.Close()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"sync/atomic"
+	"time"
 
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/pebblefs"
@@ -31,15 +32,27 @@ func (h *Host) openPages() error {
 	return err
 }
 
+// pagesPatience is how long the page store lacks room while it is opened, until that
+// of an older one is taken for a new one: what gives way has done so by then.
+const pagesPatience = 2 * time.Second
+
+func lackedFor(since *time.Time, now time.Time) time.Duration {
+	if since == nil {
+		return 0 // there was room meanwhile
+	}
+	return now.Sub(*since)
+}
+
 // openPagesOnce opens the page store. impatient says that it is given up, with
 // pebblefs.ErrAbandoned, if it lacks room for longer than it takes to make some.
 func (h *Host) openPagesOnce(dir string, impatient bool) (err error) {
-	var told atomic.Int32
+	var lacks atomic.Pointer[time.Time] // since when, nil if it does not
 	var opened atomic.Bool
 	var files *pebblefs.FS
-	files = pebblefs.New(h.opt.FS, pebblefs.Options{OnFailure: h.pagesFailed, OnFull: func(err error) {
+	files = pebblefs.New(h.opt.FS, pebblefs.Options{OnFailure: h.pagesFailed, OnRoom: func() { lacks.Store(nil) }, OnFull: func(err error) {
 		h.Lacks(err)
-		if impatient && !opened.Load() && told.Add(1) > 1 {
+		now := time.Now()
+		if !lacks.CompareAndSwap(nil, &now) && impatient && !opened.Load() && lackedFor(lacks.Load(), now) >= pagesPatience {
 			files.Abandon()
 		}
 	}})

@@ -55,10 +55,15 @@ const storerTick = time.Second
 // checkpointBytes of TLogs are replayed at a restart at most, or so.
 const checkpointBytes = 64 << 20
 
-func (v *Volume) startStorer() {
+// startStorer begins to store, after first, unless that is nil, has reported true.
+func (v *Volume) startStorer(first func(ctx context.Context) bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	v.store.cancel = cancel
-	v.store.done.Go(func() { v.runStorer(ctx) })
+	v.store.done.Go(func() {
+		if first == nil || first(ctx) {
+			v.runStorer(ctx)
+		}
+	})
 }
 
 func (v *Volume) stopStorer() {

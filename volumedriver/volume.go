@@ -48,7 +48,8 @@ type Volume struct {
 	m       *metadata.Map
 	head    *metadata.View
 	buf     *writebuffer.Log
-	opened  atomic.Bool // buf is this epoch's, and takes writes unless halted
+	opened  atomic.Bool           // buf is this epoch's, and takes writes unless halted
+	waits   atomic.Pointer[error] // why it does not yet, though it is read; nil if it does
 
 	size    atomic.Uint64 // bytes
 	halted  atomic.Pointer[haltError]

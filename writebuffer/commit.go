@@ -43,6 +43,15 @@ func (l *Log) Commit(ctx context.Context, seq uint64) error {
 		if err == nil {
 			continue
 		}
+		if err == errResuming { // each waits by itself, until its own ctx ends
+			l.group.Unlock()
+			err = l.waitResumed(ctx)
+			l.group.Lock()
+			if err != nil {
+				return err
+			}
+			continue
+		}
 		if ctx.Err() != nil || !l.lacksRoom(err) {
 			return err
 		}
@@ -70,6 +79,9 @@ func (l *Log) commitRound(ctx context.Context) error {
 	}()
 	l.flushed.Store(time.Now().UnixNano())
 	err := l.whenReady(ctx, func() error {
+		if l.resuming != nil {
+			return errResuming
+		}
 		if len(l.pending) > 0 {
 			l.preferPrewritten()
 		}

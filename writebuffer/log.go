@@ -95,6 +95,7 @@ type Log struct {
 	scratch      []byte
 	mark         []byte
 	closed       []*TLog
+	resuming     *resuming // nil: what was recovered is in files of this epoch
 	numbers      struct {
 		sco, scoLimit   sco.Number
 		tlog, tlogLimit tlog.ID

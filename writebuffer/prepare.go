@@ -36,6 +36,12 @@ func (l *Log) preparer(ctx context.Context) {
 }
 
 func (l *Log) prepareOnce(ctx context.Context) error {
+	l.mu.Lock()
+	early := l.resuming != nil
+	l.mu.Unlock()
+	if early {
+		return nil // who waits asks again then: its TLogs have lower numbers than those to come
+	}
 	places, err := l.buf.places(ctx, l)
 	if err != nil {
 		return err

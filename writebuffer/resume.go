@@ -1,6 +1,7 @@
 package writebuffer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -22,13 +23,48 @@ import (
 //     newer one, durable.
 //
 // So a restart leaves no less than it found, and any number of them do.
+//
+// After an error that passes (disk.Cause) nothing is lost, since older files stay
+// until the end: what was recovered can be read, and GoOn goes on where this came
+// to. Until then appends and commits wait, and the log has nothing to store: nothing
+// of this epoch is acknowledged before what came before it is in files of this epoch.
 func (l *Log) Resume(r *Recovered) error {
 	l.durable.Store(min(r.Durable, r.Reached))
 	l.adopt(r, true)
-	if err := l.rewrite(r.Entries); err != nil {
+	l.mu.Lock()
+	l.resuming = &resuming{found: r, entries: r.Entries, scos: slices.Clone(l.sealed), part: tlogSizeMax}
+	l.mu.Unlock()
+	return l.GoOn(context.Background())
+}
+
+// resuming is how far Resume has come. Only who calls it and GoOn, one after the
+// other, changes it.
+type resuming struct {
+	found   *Recovered
+	entries []tlog.Entry // that are in no TLog of this epoch yet
+	scos    []*SCO       // whose entries are among them
+	tlogs   []*TLog      // made so far, durable
+	part    int          // bytes of entries that a TLog takes, or so
+	cause   error        // of the last attempt, guarded by Log.mu
+}
+
+// GoOn goes on with a Resume that has returned an error. ctx bounds how long it
+// waits for numbers of TLogs, of which each attempt may take one.
+func (l *Log) GoOn(ctx context.Context) error {
+	l.mu.Lock()
+	w := l.resuming
+	l.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	if err := l.rewrite(ctx, w); err != nil {
+		l.mu.Lock()
+		w.cause = err
+		l.mu.Unlock()
 		return err
 	}
-	l.durable.Store(r.Reached)
+	r := w.found
+	l.resumed(w)
 	for _, t := range slices.Backward(r.tlogs) {
 		if t.err == nil && r.opt.Keep(t.id) {
 			l.mu.Lock()
@@ -43,6 +79,57 @@ func (l *Log) Resume(r *Recovered) error {
 	}
 	l.changed()
 	return nil
+}
+
+// Resuming is why a Resume has not come to its end, or nil if it has.
+func (l *Log) Resuming() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.resuming == nil {
+		return nil
+	}
+	return l.resuming.cause
+}
+
+// errResuming is the answer to a commit round until Resume has come to its end.
+var errResuming = errors.New("what was recovered is not in files of this epoch yet")
+
+// waitResumed waits until that is done.
+func (l *Log) waitResumed(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		w, ready := l.resuming, l.ready
+		l.mu.Unlock()
+		if w == nil {
+			return nil
+		}
+		select {
+		case <-ready:
+		case <-l.ended:
+			return l.Err()
+		case <-ctx.Done():
+			return fmt.Errorf("%w, while it waited for room: %w: %v", ctx.Err(), errResuming, l.Resuming())
+		}
+	}
+}
+
+// resumed lets appends and commits begin: all that was recovered is durable in
+// files of this epoch.
+func (l *Log) resumed(w *resuming) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.durable.Store(w.found.Reached)
+	for _, t := range w.tlogs {
+		l.unstored = append(l.unstored, t.scos...)
+	}
+	if n := len(w.tlogs); n > 0 {
+		l.sealed = nil
+		l.closed = append(l.closed, w.tlogs...)
+		end := w.tlogs[n-1] // the map has all of it: a checkpoint may be there only
+		l.opt.Applier.ClosedTLog(end.ID, end.LastSeq)
+	}
+	l.resuming = nil
+	l.wakeLocked()
 }
 
 // Inspect takes what Recover found for reading only: the vDisk is halted, and
@@ -163,61 +250,53 @@ func (f *foundSCO) restore(l *Log, r *Recovered) (s *SCO, stored bool) {
 }
 
 // rewrite puts the recovered entries into closed TLogs of this epoch, when their
-// data is durable.
-func (l *Log) rewrite(entries []tlog.Entry) error {
-	if len(entries) == 0 {
+// data is durable. What an earlier call has done stays done.
+func (l *Log) rewrite(ctx context.Context, w *resuming) error {
+	if len(w.entries) == 0 {
 		return nil
 	}
-	l.mu.Lock()
-	scos := slices.Clone(l.sealed)
-	l.mu.Unlock()
-	for _, s := range scos {
+	for _, s := range w.scos {
 		if err := l.buf.withRoom(func() error { return s.sync(true) }); err != nil {
 			return err
 		}
 	}
-	var tlogs []*TLog
-	for part := range parts(entries, tlogSizeMax) {
+	end := w.entries[len(w.entries)-1].Seq
+	for part := range parts(w.entries, w.part) {
 		last := part[len(part)-1].Seq
 		var t *TLog
 		err := l.buf.withRoom(func() (err error) {
-			t, err = l.rewritePart(part, last == entries[len(entries)-1].Seq)
+			t, err = l.rewritePart(ctx, part, last == end)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		scos = slices.DeleteFunc(scos, func(s *SCO) bool {
+		w.scos = slices.DeleteFunc(w.scos, func(s *SCO) bool {
 			mine := s.lastSeq <= last
 			if mine {
 				t.scos = append(t.scos, s)
 			}
 			return mine
 		})
-		tlogs = append(tlogs, t)
+		w.tlogs = append(w.tlogs, t)
+		w.entries = w.entries[len(part):]
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, t := range tlogs {
-		l.unstored = append(l.unstored, t.scos...)
-	}
-	l.sealed = nil
-	l.closed = append(l.closed, tlogs...)
-	end := tlogs[len(tlogs)-1] // the map has all of it: a checkpoint may be there only
-	l.opt.Applier.ClosedTLog(end.ID, end.LastSeq)
 	return nil
 }
 
 // rewritePart makes a TLog of recovered entries, durable on return.
-func (l *Log) rewritePart(entries []tlog.Entry, end bool) (*TLog, error) {
-	l.mu.Lock()
-	id := l.numbers.tlog
-	l.numbers.tlog++
-	l.mu.Unlock()
-	t, err := l.newTLog(id)
+func (l *Log) rewritePart(ctx context.Context, entries []tlog.Entry, end bool) (*TLog, error) {
+	id, err := l.freeTLog(ctx)
 	if err != nil {
 		return nil, err
 	}
+	t, err := l.newTLog(id)
+	if err != nil {
+		return nil, err // nothing was written under the number
+	}
+	l.mu.Lock()
+	l.numbers.tlog++
+	l.mu.Unlock()
 	h := tlog.Header{Volume: l.opt.Volume, ID: id, Incarnation: l.buf.opt.Random(), Epoch: l.opt.Epoch, FirstSeq: entries[0].Seq}
 	t.seed = tlog.SeedOf(h.Incarnation)
 	b := tlog.AppendHeader(nil, h)
@@ -238,6 +317,23 @@ func (l *Log) rewritePart(entries []tlog.Entry, end bool) (*TLog, error) {
 		return nil, errors.Join(err, t.file.Close(), l.buf.opt.FS.Remove(t.name))
 	}
 	return &t.TLog, nil
+}
+
+// freeTLog is the next TLog number, reserved. One in which something was written is
+// never used again, though it failed (O11).
+func (l *Log) freeTLog(ctx context.Context) (tlog.ID, error) {
+	l.mu.Lock()
+	n := l.numbers
+	l.mu.Unlock()
+	if n.tlogLimit > 0 && n.tlog >= n.tlogLimit {
+		scos, tlogs, err := l.opt.Reserve(ctx, n.sco, n.tlog)
+		if err != nil {
+			// Whatever it says of disks, it says nothing of this one.
+			return 0, fmt.Errorf("no numbers of TLogs could be reserved: %v", err)
+		}
+		l.SetLimits(scos, tlogs)
+	}
+	return n.tlog, nil
 }
 
 // parts cuts entries into rows of not much more than size bytes, each the content

@@ -228,6 +228,15 @@ func (r *rig) openLog() {
 // resume makes a writable log of what was found.
 func (r *rig) resume(found *Recovered) {
 	r.t.Helper()
+	r.begin(found)
+	if err := r.log.Resume(found); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// begin opens the log of the next epoch, for Resume.
+func (r *rig) begin(found *Recovered) {
+	r.t.Helper()
 	v := r.vol
 	r.found = found
 	v.epoch++
@@ -248,9 +257,6 @@ func (r *rig) resume(found *Recovered) {
 			_ = log.Close(nil)
 		}
 	})
-	if err := log.Resume(found); err != nil {
-		r.t.Fatal(err)
-	}
 }
 
 func replay(v *volume, e tlog.Entry) error {

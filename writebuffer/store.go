@@ -331,7 +331,7 @@ func (l *Log) Close(commit func() error) error {
 	}
 	l.stop()
 	l.done.Wait()
-	if commit != nil && l.Err() == nil {
+	if commit != nil && l.Err() == nil && l.Resuming() == nil {
 		if err := l.syncMark(); err != nil {
 			// All that was flushed is there. Only damage below it would not be told
 			// from the end of the log.
@@ -407,6 +407,11 @@ func (l *Log) closeFiles() error {
 	for _, t := range l.closed {
 		errs = append(errs, t.close())
 	}
+	if l.resuming != nil {
+		for _, t := range l.resuming.tlogs {
+			errs = append(errs, t.close())
+		}
+	}
 	if l.tl != nil {
 		errs = append(errs, l.tl.file.Close())
 	}
@@ -439,7 +444,7 @@ func (l *Log) SetLimits(scos sco.Number, tlogs tlog.ID) {
 func (l *Log) AtRest(fn func(lastSeq uint64)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if (l.tl == nil || l.tl.FirstSeq == 0) && l.Err() == nil {
+	if (l.tl == nil || l.tl.FirstSeq == 0) && l.resuming == nil && l.Err() == nil {
 		fn(l.nextSeq - 1)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"openvstorage/arakoon"
 	"openvstorage/arakoon/state"
@@ -110,7 +111,7 @@ func (g *Groups) open(ctx context.Context) error {
 		return err
 	}
 	// Those that are there first: they may know of the others.
-	if err := g.openNodes(there, true); err != nil {
+	if err := g.openNodes(ctx, there, true); err != nil {
 		return err
 	}
 	if err := g.check(ctx); err != nil {
@@ -127,10 +128,10 @@ func (g *Groups) open(ctx context.Context) error {
 	}
 	// What is made only after another must not be there before it.
 	first, then := inOrder(absent)
-	if err := g.openNodes(first, false); err != nil {
+	if err := g.openNodes(ctx, first, false); err != nil {
 		return err
 	}
-	if err := g.openNodes(then, false); err != nil {
+	if err := g.openNodes(ctx, then, false); err != nil {
 		return err
 	}
 	return g.record()
@@ -154,12 +155,12 @@ func (g *Groups) dir(name string) string { return path.Join(g.opt.Dir, "arakoon"
 
 // openNodes opens some groups side by side: most of the time they wait for the
 // disk.
-func (g *Groups) openNodes(specs []Spec, existing bool) error {
+func (g *Groups) openNodes(ctx context.Context, specs []Spec, existing bool) error {
 	nodes, errs := make([]*arakoon.Node, len(specs)), make([]error, len(specs))
 	var all sync.WaitGroup
 	for i, s := range specs {
 		all.Go(func() {
-			nodes[i], errs[i] = arakoon.Open(arakoon.Options{
+			nodes[i], errs[i] = g.openNode(ctx, arakoon.Options{
 				FS: g.opt.FS, Dir: g.dir(s.Name), Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: 1,
 				Functions: s.Functions, Existing: existing,
 				SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, HoldCompaction: true, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
@@ -177,6 +178,28 @@ func (g *Groups) openNodes(specs []Spec, existing bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// openNode opens a group's member. Its log begins a segment at each opening, and waits
+// until there is room for it (P6).
+func (g *Groups) openNode(ctx context.Context, opt arakoon.Options) (*arakoon.Node, error) {
+	for told := false; ; told = true {
+		n, err := arakoon.Open(opt)
+		if disk.CauseOf(err) != disk.Full {
+			return n, err
+		}
+		if opt.OnFull != nil {
+			opt.OnFull(err)
+		}
+		if !told {
+			opt.Logger.Warn("the group waits until it can be opened", "err", err)
+		}
+		select {
+		case <-time.After(claimAgain):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w, while it waited for room: %w", ctx.Err(), err)
+		}
+	}
 }
 
 // Node is a group's member, nil for one that was not asked for.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"openvstorage/arakoon"
 	"openvstorage/internal/datadir"
@@ -323,4 +325,38 @@ func TestClaimInDoubt(t *testing.T) {
 		}
 		must(t, s.Close())
 	}
+}
+
+// A group whose log finds no room for the segment that each opening begins, with its
+// spare used up, makes the start wait, and not fail; and opens when there is room.
+func TestOpenWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := crashdisk.New()
+		s := mustOpen(t, mem)
+		s.change(t, "a", "x")
+		must(t, s.Close())
+		faulty := faultdisk.New(mem)
+		for _, of := range specs {
+			must(t, faulty.Remove(path.Join(dir, "arakoon", of.Name, "log", "spare")))
+		}
+		q := faulty.Limit(path.Join(dir, "arakoon"), 0)
+		opened := make(chan error, 1)
+		go func() {
+			var err error
+			s, err = open(faulty)
+			opened <- err
+		}()
+		time.Sleep(time.Minute)
+		select {
+		case err := <-opened:
+			t.Fatalf("it did not wait: %v", err)
+		default:
+		}
+		q.Remove()
+		must(t, <-opened)
+		if v := s.value(t, "a"); v != "x" {
+			t.Errorf("a holds %q", v)
+		}
+		must(t, s.Close())
+	})
 }

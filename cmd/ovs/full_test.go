@@ -6,7 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"math/rand/v2"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -59,10 +63,18 @@ func newFullRig(t *testing.T) *fullRig {
 
 func (r *fullRig) open() {
 	r.t.Helper()
+	r.await(r.begin(nil))
+}
+
+// begin begins a start, which logs to logger unless that is nil.
+func (r *fullRig) begin(logger *slog.Logger) <-chan error {
 	opened := make(chan error, 1)
 	go func() {
 		w, err := openWholeWith(r.fs, func(o *hostOptions) {
 			o.writeBuffer = 64 * size.MiB
+			if logger != nil {
+				o.logger = logger
+			}
 			sizes := o.tune
 			o.tune = func(a *albahere.Options) {
 				sizes(a)
@@ -72,6 +84,12 @@ func (r *fullRig) open() {
 		r.w = w
 		opened <- err
 	}()
+	return opened
+}
+
+// await waits for the end of a start.
+func (r *fullRig) await(opened <-chan error) {
+	r.t.Helper()
 	select {
 	case err := <-opened:
 		must(r.t, err)
@@ -212,6 +230,95 @@ func TestFullStart(t *testing.T) {
 			}
 			must(t, r.w.Close(context.Background()))
 		})
+	}
+}
+
+// heard is a log that tells when a start says that it waits.
+type heard struct {
+	slog.Handler
+	once sync.Once
+	said chan struct{}
+}
+
+func (h *heard) Handle(_ context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, "waits") {
+		h.once.Do(func() { close(h.said) })
+	}
+	return nil
+}
+func (h *heard) Enabled(context.Context, slog.Level) bool { return true }
+func (h *heard) WithAttrs([]slog.Attr) slog.Handler       { return h }
+
+// A start on a full disk that finds nothing to give up any more is ready all the same
+// and serves reads, unless the groups themselves have no room at all: then it says
+// what it waits for. With room all goes on by itself.
+func TestFullStartWithNothingLeft(t *testing.T) {
+	for _, f := range fills {
+		for _, spares := range []bool{true, false} {
+			t.Run(fmt.Sprint(f.name, ", spares ", spares), func(t *testing.T) {
+				t.Parallel()
+				r := newFullRig(t)
+				must(t, r.write(context.Background(), 300))
+				image := r.mem.Kill()
+				must(t, r.w.Close(context.Background()))
+				r.mem, r.fs = image, faultdisk.New(image)
+				gone := []string{"/data/reserve"}
+				names, err := r.fs.ReadDir("/data/buffer/pool")
+				must(t, err)
+				for _, name := range names {
+					gone = append(gone, "/data/buffer/pool/"+name)
+				}
+				for _, group := range []string{"registry", "abm", "nsm-0"} {
+					if !spares {
+						gone = append(gone, "/data/arakoon/"+group+"/log/spare")
+					}
+				}
+				for _, name := range gone {
+					if err := r.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+						t.Fatal(err)
+					}
+				}
+				q := f.fill(r.fs)
+				switch f.name {
+				case "names":
+					q.Names(0)
+				case "a little left":
+					q.Grow(-q.Left())
+				}
+				log := &heard{said: make(chan struct{})}
+				opened := r.begin(slog.New(log))
+				alone := f.name == "buffer" || f.name == "map" || f.name == "cache" // the groups have room
+				if alone {
+					r.await(opened)
+					r.read()
+				} else {
+					select {
+					case <-log.said:
+					case err := <-opened: // it has said so, and emptied DIR/map
+						must(t, err)
+						<-log.said
+						alone = true
+						r.read()
+					case <-time.After(time.Minute):
+						t.Fatal("it waits, and does not say so")
+					}
+				}
+				written := make(chan error, 1)
+				if f.name == "buffer" {
+					go func() { written <- r.write(context.Background(), 20) }()
+				} else {
+					written <- nil
+				}
+				q.Remove()
+				must(t, <-written)
+				if !alone {
+					r.await(opened)
+				}
+				must(t, r.write(context.Background(), 50))
+				r.read()
+				must(t, r.w.Close(context.Background()))
+			})
+		}
 	}
 }
 

@@ -65,6 +65,7 @@ type host interface {
 type hostOptions struct {
 	fs          disk.FS
 	dir         *datadir.Directory
+	spare       *spare // what gives way; nil: what there is
 	writeBuffer size.Bytes
 	mapCache    size.Bytes
 	uploads     int

@@ -42,6 +42,7 @@ type embedded struct {
 	local    string // the backend's directory, if it is one
 	registry *registry.Registry
 	lacked   atomic.Pointer[volumedriver.Host] // who gives up room, once it is open
+	spare    *spare                            // what gives way before that
 }
 
 // store is a backend that can be closed.
@@ -51,7 +52,10 @@ type store interface {
 }
 
 func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
-	e := &embedded{fs: o.fs}
+	e := &embedded{fs: o.fs, spare: o.spare}
+	if e.spare == nil {
+		e.spare = newSpare(o.fs, o.dir, o.logger)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.closeStores())
@@ -88,11 +92,12 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 	if err != nil {
 		return nil, err
 	}
+	e.spare.needs("map")
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
 		FS: o.fs, Dir: o.dir.Path,
 		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, OpenFiles: o.files.Buffer,
 		Backend: e.backend, Registry: e.registry, Owner: owner(), Reached: reached, Logger: o.logger,
-		OnScarce: e.giveUp, OnFull: func(err error) { e.lacks(o, err) },
+		OnScarce: e.giveUp, OnFull: e.lacks,
 	})
 	if err != nil {
 		return nil, err
@@ -183,7 +188,7 @@ func (e *embedded) openGroups(ctx context.Context, o hostOptions, kind string) (
 	if kind == backendALBA {
 		specs = append(specs, albahere.Specs()...)
 	}
-	e.groups, err = groups.Open(ctx, groups.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Ledger: o.dir, Logger: o.logger, OnFull: func(err error) { e.lacks(o, err) }}, specs...)
+	e.groups, err = groups.Open(ctx, groups.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Ledger: o.dir, Logger: o.logger, OnFull: e.lacks}, specs...)
 	return err
 }
 
@@ -218,6 +223,7 @@ func (e *embedded) openALBA(ctx context.Context, o hostOptions) error {
 	if o.tune != nil {
 		o.tune(&opt)
 	}
+	e.spare.needs("cache")
 	b, err := albahere.Open(ctx, opt)
 	if err != nil {
 		return err

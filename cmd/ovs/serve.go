@@ -34,6 +34,7 @@ type daemon struct {
 	logger *slog.Logger
 
 	dir       *datadir.Directory
+	spare     *spare
 	nbdLns    []net.Listener
 	metricsLn net.Listener
 	controlLn net.Listener
@@ -108,11 +109,12 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	makeRoom(fsys, d.dir, d.logger) // for sockets, too
-	if err := d.listen(); err != nil {
+	d.spare = newSpare(fsys, d.dir, d.logger)
+	if err := d.listen(ctx); err != nil {
 		return err
 	}
 	d.host, err = openHost(ctx, hostOptions{
-		fs: fsys, dir: d.dir, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads, files: files,
+		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads, files: files,
 		backend: d.flags.backend, alba: d.flags.alba, acceptOlder: d.flags.acceptOlder, logger: d.logger,
 	})
 	if err != nil {
@@ -200,11 +202,11 @@ func (d *daemon) mountFiles(ctx context.Context) (err error) {
 }
 
 // listen takes all addresses.
-func (d *daemon) listen() error {
+func (d *daemon) listen(ctx context.Context) error {
 	if err := d.prepareSockets(); err != nil {
 		return err
 	}
-	l, err := d.listenUnix(d.flags.nbdUnix)
+	l, err := d.listenUnix(ctx, d.flags.nbdUnix)
 	if err != nil {
 		return fmt.Errorf("NBD: %w", err)
 	}
@@ -232,7 +234,7 @@ func (d *daemon) listen() error {
 			return fmt.Errorf("mount: %w", err)
 		}
 	}
-	if d.controlLn, err = d.listenUnix(d.managementSocket()); err != nil {
+	if d.controlLn, err = d.listenUnix(ctx, d.managementSocket()); err != nil {
 		return fmt.Errorf("management: %w", err)
 	}
 	return nil

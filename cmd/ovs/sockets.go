@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -61,9 +62,22 @@ func isLink(name string) bool {
 	return err == nil
 }
 
-// listenUnix takes a socket, and has a link in the data directory lead to it if it
+// listenUnix takes a socket. In a data directory on a full disk its name may lack room,
+// and waits for some.
+func (d *daemon) listenUnix(ctx context.Context, path string) (l net.Listener, err error) {
+	if filepath.Dir(path) != d.dir.Path {
+		return d.listenOnce(path)
+	}
+	err = d.spare.await(ctx, func() (err error) {
+		l, err = d.listenOnce(path)
+		return err
+	})
+	return l, err
+}
+
+// listenOnce takes a socket, and has a link in the data directory lead to it if it
 // is in that of --socket-dir.
-func (d *daemon) listenUnix(path string) (net.Listener, error) {
+func (d *daemon) listenOnce(path string) (net.Listener, error) {
 	l, err := control.ListenUnix(path)
 	name := filepath.Base(path)
 	if err != nil || d.flags.socketDir == "" || filepath.Dir(path) != d.flags.socketDir || name != nbdSocketName && name != control.SocketName {

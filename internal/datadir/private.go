@@ -11,12 +11,12 @@ import (
 )
 
 // Directories in a data directory that hold what others must not read. Each may
-// be a symbolic link to a faster or a larger disk. One that is large is looked into
+// be a symbolic link to a faster or a larger disk. One that has many files is looked into
 // only if others have rights to it. ASDs are not looked into here: each may be a
 // disk of its own that does not answer, and is tightened when it is opened.
 var (
 	trees = []string{"arakoon", "buffer", "map", "cache", "dev", "registry"}
-	large = []string{"backend"}
+	large = []string{"backend", namesDir}
 )
 
 // makePrivate takes all rights of others off the data directory itself: the bytes

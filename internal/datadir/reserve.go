@@ -2,13 +2,15 @@ package datadir
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 
 	"openvstorage/internal/disk"
 )
 
-// The reserve, DIR/reserve, is a file of zeros that takes room which a start may
-// need: on a full disk it is given up, so that what is there can be read, and what
+// The reserve takes room that a start may need: DIR/reserve is a file of zeros, and
+// the files in DIR/reserve.names are empty, where files are what a file system may run
+// out of. On a full disk it is given up, so that what is there can be read, and what
 // goes can go.
 const (
 	reserveFile  = "reserve"
@@ -17,20 +19,30 @@ const (
 	// reserveShare: there is none where it would be more than this share of what
 	// is free.
 	reserveShare = 16
+
+	namesDir   = "reserve.names"
+	namesKept  = 64 // a start makes about a dozen: sockets, and files of each group
+	namesStep  = 16
+	namesShare = 4
+
 	// fewNames is how few files a file system may have left to make before that
 	// counts as full.
 	fewNames = 16
 )
 
-// KeepReserve makes the reserve if it is not there, and there is much room.
+// KeepReserve makes of the reserve what is not there, if there is much room.
 func (d *Directory) KeepReserve() error {
-	name := filepath.Join(d.Path, reserveFile)
-	if info, err := d.fs.Stat(name); err == nil && info.Size() >= reserveBytes {
-		return nil
-	}
 	u, err := d.fs.Statfs(d.Path)
-	if err != nil || u.Free < reserveBytes*reserveShare {
+	if err != nil {
 		return err
+	}
+	return errors.Join(d.keepBytes(u), d.keepNames(u))
+}
+
+func (d *Directory) keepBytes(u disk.Usage) error {
+	name := filepath.Join(d.Path, reserveFile)
+	if info, err := d.fs.Stat(name); err == nil && info.Size() >= reserveBytes || u.Free < reserveBytes*reserveShare {
+		return nil
 	}
 	f, err := d.fs.OpenFile(name, disk.Write|disk.Create, 0o600)
 	if err != nil {
@@ -45,6 +57,46 @@ func (d *Directory) KeepReserve() error {
 	return err
 }
 
+func (d *Directory) keepNames(u disk.Usage) error {
+	if u.Names == 0 || u.FreeNames < namesKept*namesShare {
+		return nil
+	}
+	dir := filepath.Join(d.Path, namesDir)
+	if err := d.fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for i := range namesKept {
+		name := filepath.Join(dir, fmt.Sprintf("%02d", i))
+		if _, err := d.fs.Stat(name); err == nil {
+			continue
+		}
+		f, err := d.fs.OpenFile(name, disk.Write|disk.Create, 0o600)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveNames gives a part of the files up, and reports whether there were any.
+func (d *Directory) giveNames() bool {
+	dir := filepath.Join(d.Path, namesDir)
+	names, _ := d.fs.ReadDir(dir) // there may be none
+	gave := 0
+	for _, name := range names {
+		if gave == namesStep {
+			break
+		}
+		if d.fs.Remove(filepath.Join(dir, name)) == nil {
+			gave++
+		}
+	}
+	return gave > 0
+}
+
 // GiveReserve gives a part of the reserve up if the disk is full, or need says so, and
 // reports whether it did. A start takes little: the rest is for those after it.
 func (d *Directory) GiveReserve(need bool) bool {
@@ -53,10 +105,13 @@ func (d *Directory) GiveReserve(need bool) bool {
 	if !need && err == nil && u.Free >= reserveStep && !names {
 		return false
 	}
+	if names && d.giveNames() {
+		return true
+	}
 	name := filepath.Join(d.Path, reserveFile)
 	info, err := d.fs.Stat(name)
 	if err != nil {
-		return false
+		return d.giveNames() // a quota need not show
 	}
 	if names || info.Size() <= reserveStep {
 		return d.fs.Remove(name) == nil

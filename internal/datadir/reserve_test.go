@@ -53,3 +53,46 @@ func TestReserve(t *testing.T) {
 		t.Fatalf("no name left: %d bytes", size())
 	}
 }
+
+// Where files are what runs out, some are kept too, and given up in steps before the
+// reserve of room is.
+func TestReserveOfNames(t *testing.T) {
+	faults := faultdisk.New(crashdisk.New())
+	d, err := Open(faults, "/data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	kept := func() int {
+		names, _ := faults.ReadDir("/data/" + namesDir)
+		return len(names)
+	}
+	q := faults.Limit("/data", 1<<40).Disk(1 << 40).Names(namesKept*namesShare - 1)
+	if err := d.KeepReserve(); err != nil || kept() != 0 {
+		t.Fatalf("with few names: %v, %d", err, kept())
+	}
+	q.Names(1 << 20)
+	for range 2 {
+		if err := d.KeepReserve(); err != nil || kept() != namesKept {
+			t.Fatalf("with many names: %v, %d", err, kept())
+		}
+	}
+	for n := namesKept - namesStep; n >= 0; n -= namesStep {
+		q.Names(0) // somebody takes them
+		if _, err := faults.Stat("/data/reserve"); !d.GiveReserve(false) || kept() != n || err != nil {
+			t.Fatalf("%d are left, not %d: %v", kept(), n, err)
+		}
+	}
+	q.Names(0)
+	if _, err := faults.Stat("/data/reserve"); !d.GiveReserve(false) || err != nil {
+		t.Fatalf("the last name: %v", err)
+	}
+	q.Names(0)
+	if d.GiveReserve(false) {
+		t.Fatal("given up twice")
+	}
+	q.Names(1 << 20)
+	if err := d.KeepReserve(); err != nil || kept() != namesKept {
+		t.Fatalf("made again: %v, %d", err, kept())
+	}
+}

@@ -6,7 +6,7 @@
 // our own rebuild, with its WAL off, so its disk may stand still:
 //
 //   - Disk full (ENOSPC, EDQUOT) on a write, a create or a name: the call waits
-//     and tries again until there is room. OnFull is told, and again each second.
+//     and tries again until there is room. OnFull is told, once a second however many wait.
 //     Pebble's own back pressure then makes writers wait.
 //   - No descriptor, no memory, no right (disk.Scarce, disk.Denied): nothing was
 //     changed, and the call tries again, for 10 s.

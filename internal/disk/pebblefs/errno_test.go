@@ -2,8 +2,11 @@ package pebblefs
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"openvstorage/internal/disk/crashdisk"
@@ -118,5 +121,48 @@ func TestClose(t *testing.T) {
 	unsynced.Abandon()
 	if err := <-closed; err != nil {
 		t.Error(err)
+	}
+}
+
+// Who waits for room is heard once a second, whatever it waits for and however many
+// do: each time something is given up.
+func TestFullIsToldOnceASecond(t *testing.T) {
+	for _, op := range []faultdisk.Op{faultdisk.Datasync | faultdisk.Sync, faultdisk.Write, faultdisk.Rename} {
+		synctest.Test(t, func(t *testing.T) {
+			faults := faultdisk.New(crashdisk.New())
+			crashDirs(t, faults, "/db")
+			var told []time.Time
+			d := New(faults, Options{OnFull: func(error) { told = append(told, time.Now()) }})
+			const side = 3
+			var done sync.WaitGroup
+			rule := faults.Inject(faultdisk.Rule{Ops: op, Err: unix.ENOSPC})
+			begun := time.Now()
+			for i := range side {
+				f, err := d.Create(fmt.Sprintf("/db/%d", i), "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				done.Go(func() {
+					_, werr := f.Write([]byte("x"))
+					rerr := d.Rename(fmt.Sprintf("/db/%d", i), fmt.Sprintf("/db/%d.new", i))
+					if err := errors.Join(werr, f.Sync(), rerr, f.Close()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			time.Sleep(5*time.Second - time.Millisecond)
+			synctest.Wait()
+			if n := len(told); n < 4 || n > 5 {
+				t.Errorf("%v: told %d times in 5 s: %v", op, n, told)
+			}
+			if len(told) > 0 && told[0].Sub(begun) > time.Second/10 {
+				t.Errorf("%v: told after %v", op, told[0].Sub(begun))
+			}
+			rule.Remove()
+			done.Wait()
+			if err := d.Err(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -17,8 +17,9 @@ var ErrAbandoned = errors.New("pebblefs: store abandoned")
 
 // Options says how a store waits and whom it tells. All may be left out.
 type Options struct {
-	// OnFull is called when a change first finds the disk full, before it
-	// waits, and every second while it does. It must not block.
+	// OnFull is called when a change or a sync first finds the disk full, before it
+	// waits, and every second while any does; at most once a second, however many
+	// wait. It must not block.
 	OnFull func(err error)
 	// OnRoom is called when a change that has waited went through.
 	OnRoom func()
@@ -47,8 +48,9 @@ type store struct {
 	failed    chan struct{}
 	abandoned chan struct{}
 
-	mu  sync.Mutex
-	err error
+	mu   sync.Mutex
+	err  error
+	told time.Time // when OnFull was called last
 }
 
 func newStore(opt Options) *store {
@@ -98,7 +100,7 @@ func (s *store) error() error {
 // is abandoned: the caller reports success. err is only what Pebble is to see:
 // see answer.
 func (s *store) change(try func() error) (ok bool, err error) {
-	waited, told := false, time.Time{}
+	waited := false
 	for passing := 0; !s.bad.Load(); {
 		err := try()
 		if err == nil || answer(err) {
@@ -109,10 +111,7 @@ func (s *store) change(try func() error) (ok bool, err error) {
 		}
 		switch disk.CauseOf(err) {
 		case disk.Full:
-			if s.opt.OnFull != nil && time.Since(told) >= fullAgain {
-				told = time.Now()
-				s.opt.OnFull(err)
-			}
+			s.tellFull(err)
 			waited = true
 		case disk.Scarce, disk.Denied:
 			if passing++; passing > passingTries {
@@ -130,6 +129,24 @@ func (s *store) change(try func() error) (ok bool, err error) {
 	}
 	<-s.abandoned
 	return false, nil
+}
+
+// tellFull calls OnFull, unless that was done within the second: who is told gives
+// something up each time, and what that makes is to be used first.
+func (s *store) tellFull(err error) {
+	if s.opt.OnFull == nil {
+		return
+	}
+	s.mu.Lock()
+	now := time.Now()
+	due := s.told.IsZero() || now.Sub(s.told) >= fullAgain
+	if due {
+		s.told = now
+	}
+	s.mu.Unlock()
+	if due {
+		s.opt.OnFull(err)
+	}
 }
 
 // closed takes up how a file was closed. An error says that what was not synced
@@ -152,9 +169,7 @@ func (s *store) sync(sync, again func() error) error {
 	for !s.bad.Load() {
 		err := sync()
 		for disk.CauseOf(err) == disk.Full && again != nil && !s.bad.Load() {
-			if s.opt.OnFull != nil {
-				s.opt.OnFull(err)
-			}
+			s.tellFull(err)
 			waited = true
 			select {
 			case <-s.opt.Retry():
