@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -82,42 +83,119 @@ func (s *Server) partsLocked() Limits {
 	return l
 }
 
-// admitLocked counts a client, or says what has none left.
+// full is a limit of connections that is reached.
+type full struct {
+	err   error
+	over  bool             // by more than one: that another one leaves does not help
+	among func(*conn) bool // whose leaving would help, and who may be made to
+}
+
+// admitLocked counts a client, or says what has none left. Where there is none,
+// one that is not through with its handshake goes first, the oldest: who says
+// nothing must not keep out those who do.
 func (s *Server) admitLocked(c *conn) error {
-	l, n := s.partsLocked(), &s.mu.origins
-	total := n[remoteOrigin] + n[localOrigin] + n[selfOrigin]
-	if total >= l.Connections {
-		return fmt.Errorf("client refused: %d connections are the limit", l.Connections)
+	for {
+		f := s.roomLocked(c)
+		if f == nil {
+			break
+		}
+		if f.over || !s.sendAwayLocked(f.among) {
+			return f.err
+		}
 	}
-	if most := l.Connections - l.self(); c.origin != selfOrigin && n[remoteOrigin]+n[localOrigin] >= most {
-		return fmt.Errorf("client refused: %d connections are the limit, others are kept for block devices", most)
+	if addr, ok := addressOf(c.sock.conn); ok && c.origin == remoteOrigin {
+		c.source = s.mu.sources[addr]
+		if c.source == nil {
+			c.source = &source{addr: addr}
+			s.mu.sources[addr] = c.source
+		}
+		c.source.conns++
 	}
-	addr, addressed := addressOf(c.sock.conn)
-	if c.origin == remoteOrigin && addressed {
-		if most := l.remote(); n[remoteOrigin] >= most {
-			return fmt.Errorf("client refused: %d connections by network are the limit, others are kept for this machine", most)
-		}
-		if c.door != nil {
-			if most := max(1, l.remote()/max(1, s.mu.doors)); c.door.conns >= most {
-				return fmt.Errorf("client refused: %d connections to one address of the server are the limit", most)
-			}
-		}
-		src := s.mu.sources[addr]
-		if src == nil {
-			src = &source{addr: addr}
-			s.mu.sources[addr] = src
-		}
-		if src.conns >= l.Address {
-			return fmt.Errorf("client refused: %d connections from one address are the limit", l.Address)
-		}
-		src.conns++
-		c.source = src
-	}
-	n[c.origin]++
+	s.mu.origins[c.origin]++
 	if c.door != nil {
 		c.door.conns++
 	}
 	return nil
+}
+
+// roomLocked returns the first limit that c would exceed, or nil.
+func (s *Server) roomLocked(c *conn) *full {
+	l, n := s.partsLocked(), &s.mu.origins
+	// A network's clients are not to send away those of this machine.
+	others := func(o *conn) bool {
+		return o.origin == remoteOrigin || o.origin == localOrigin && c.origin != remoteOrigin
+	}
+	if have := n[remoteOrigin] + n[localOrigin] + n[selfOrigin]; have >= l.Connections {
+		return &full{fmt.Errorf("client refused: %d connections are the limit", l.Connections), have > l.Connections, others}
+	}
+	if have, most := n[remoteOrigin]+n[localOrigin], l.Connections-l.self(); c.origin != selfOrigin && have >= most {
+		return &full{fmt.Errorf("client refused: %d connections are the limit, others are kept for block devices", most), have > most, others}
+	}
+	addr, addressed := addressOf(c.sock.conn)
+	if c.origin != remoteOrigin || !addressed {
+		return nil
+	}
+	if have, most := n[remoteOrigin], l.remote(); have >= most {
+		return &full{fmt.Errorf("client refused: %d connections by network are the limit, others are kept for this machine", most), have > most,
+			func(o *conn) bool { return o.origin == remoteOrigin }}
+	}
+	if c.door != nil {
+		if have, most := c.door.conns, max(1, l.remote()/max(1, s.mu.doors)); have >= most {
+			return &full{fmt.Errorf("client refused: %d connections to one address of the server are the limit", most), have > most,
+				func(o *conn) bool { return o.door == c.door }}
+		}
+	}
+	if src := s.mu.sources[addr]; src != nil && src.conns >= l.Address {
+		return &full{fmt.Errorf("client refused: %d connections from one address are the limit", l.Address), src.conns > l.Address,
+			func(o *conn) bool { return o.source == src }}
+	}
+	return nil
+}
+
+// leavers is how many clients may be on their way out: their places are given to
+// others at once, and what they still do (an export may be opened for one) ends
+// soon, but it is not to pile up.
+const leavers = 64
+
+// sendAwayLocked sends away the oldest of those that are still in their
+// handshakes, and gives its place back.
+func (s *Server) sendAwayLocked(among func(*conn) bool) bool {
+	if s.mu.leaving >= leavers {
+		return false
+	}
+	for e := s.mu.greeting.Front(); e != nil; e = e.Next() {
+		c := e.Value.(*conn)
+		if !among(c) {
+			continue
+		}
+		s.greetedLocked(c)
+		s.leaveLocked(c)
+		c.sentAway = true
+		s.mu.leaving++
+		c.cancel()
+		_ = c.sock.conn.Close() // its reader reports what comes of it
+		s.tellRefusedLocked(c.sock.conn, errNoPlace)
+		return true
+	}
+	return false
+}
+
+var errNoPlace = errors.New("client sent away in its handshake: there is no place left, and others have come")
+
+// settle makes the place of c its own, unless it has been given to another.
+func (c *conn) settle() bool {
+	c.srv.mu.Lock()
+	defer c.srv.mu.Unlock()
+	c.srv.greetedLocked(c)
+	return !c.sentAway
+}
+
+// greetedLocked takes c from those in their handshakes, if it is there.
+func (s *Server) greetedLocked(c *conn) {
+	if c.greeting != nil {
+		s.mu.greeting.Remove(c.greeting)
+		c.greeting = nil
+	}
 }
 
 // leaveLocked takes back what admitLocked has counted.

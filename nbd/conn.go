@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +31,10 @@ type conn struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	serving  bool        // past the handshake; under srv.mu
-	stopping atomic.Bool // read no more requests
+	serving  bool          // past the handshake; under srv.mu
+	greeting *list.Element // of srv.mu.greeting until then
+	sentAway bool          // its place has been given to another; under srv.mu
+	stopping atomic.Bool   // read no more requests
 	requests atomic.Uint64
 
 	// The reader's own: transmission.go.
@@ -120,7 +123,7 @@ func (c *conn) handshake() error {
 	if err := c.sock.conn.SetDeadline(deadline); err != nil {
 		return err
 	}
-	h := handshake{rw: c.sock.conn, exports: c.srv.exports, buffers: &c.srv.buffers}
+	h := handshake{rw: c.sock.conn, exports: c.srv.exports, buffers: &c.srv.buffers, settle: c.settle}
 	defer h.close()
 	s, err := h.run(ctx)
 	if err != nil {
@@ -263,7 +266,7 @@ func (c *conn) count(err error) {
 // gone tells whether err is nothing but a client that went away.
 func gone(err error) bool {
 	return errors.Is(err, errDisc) || errors.Is(err, errStopping) || errors.Is(err, errHungUp) ||
-		errors.Is(err, errAborted) || errors.Is(err, errVanished) ||
+		errors.Is(err, errAborted) || errors.Is(err, errVanished) || errors.Is(err, errNoPlace) ||
 		errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }

@@ -16,6 +16,9 @@ type handshake struct {
 	rw      io.ReadWriter
 	exports Exports
 	buffers *buffers
+	// settle is called once the client has found its export, before it is told: it
+	// is not to be sent away for others any more. False: it has been.
+	settle func() bool
 
 	fixed      bool // the client knows option replies
 	noZeroes   bool
@@ -148,6 +151,10 @@ func (h *handshake) exportName(ctx context.Context, n uint32) (session, error) {
 	if err != nil {
 		return session{}, err
 	}
+	if !h.settle() {
+		s.release()
+		return session{}, errNoPlace
+	}
 	b := binary.BigEndian.AppendUint64(nil, uint64(s.dev.Size()))
 	b = binary.BigEndian.AppendUint16(b, uint16(s.flags(OptExportName)))
 	if !h.noZeroes {
@@ -169,6 +176,10 @@ func (h *handshake) infoOrGo(ctx context.Context, opt Option, payload []byte) (s
 	s, err := h.open(ctx, req.name)
 	if err != nil {
 		return session{}, false, h.refuse(opt, optionError(err), err)
+	}
+	if opt == OptGo && !h.settle() {
+		s.release()
+		return session{}, false, errNoPlace
 	}
 	err = h.describe(ctx, opt, req, s)
 	if err == nil {

@@ -22,7 +22,8 @@ type Limits struct {
 	// Connections is how many clients may be connected; more are told so and
 	// hung up on. Default 1024. A quarter of them is kept for clients on this
 	// machine: unix sockets and Resenders; a sixteenth for Resenders alone. The
-	// listeners of other networks share the rest in equal parts.
+	// listeners of other networks share the rest in equal parts. Where none are
+	// left, the oldest client that is not through with its handshake makes room.
 	Connections int
 
 	// Address is how many connections one address may have (of IPv6: a network

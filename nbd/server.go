@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"cmp"
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,10 @@ type Server struct {
 		origins [origins]int // connections
 		sources map[netip.Addr]*source
 		doors   int // listeners of networks
+
+		greeting list.List // *conn in their handshakes, the oldest first
+		leaving  int       // conns that were sent away from there, and are not gone
+
 		lowered int // Limits.Connections for the time being, or 0
 		refused map[net.Conn]struct{}
 		toldAt  time.Time // that clients are refused
@@ -150,7 +155,12 @@ func (s *Server) serveConn(nc net.Conn, from origin, by *door, client *Resender)
 	err = c.serve()
 	s.mu.Lock()
 	delete(s.mu.conns, c)
-	s.leaveLocked(c)
+	s.greetedLocked(c)
+	if c.sentAway {
+		s.mu.leaving--
+	} else {
+		s.leaveLocked(c)
+	}
 	s.mu.Unlock()
 	s.memory.scratch.Add(-connBytes)
 	s.memory.stacks.Add(-stackBytes)
@@ -224,6 +234,7 @@ func (s *Server) register(nc net.Conn, from origin, by *door) (*conn, error) {
 	s.memory.stacks.Add(stackBytes)
 	s.mu.nextID++
 	s.mu.conns[c] = struct{}{}
+	c.greeting = s.mu.greeting.PushBack(c)
 	return c, nil
 }
 

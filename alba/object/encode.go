@@ -179,7 +179,9 @@ func (e *Encoder) block(out, p []byte, chunk, block uint32) ([]byte, byte) {
 		return out, kindZero
 	}
 	if e.p.Scheme.Compression == preset.CompressionS2 && e.probe.worth() {
+		takeTurn()
 		packed := s2.Encode(e.packed, p)
+		endTurn()
 		packs := len(packed) <= packedWorth(len(p))
 		e.probe.found(packs)
 		if packs {

@@ -18,7 +18,15 @@ type Opener struct {
 	sealer  sealer
 	scratch []byte // an opened block that is still compressed
 	whole   []byte // a block of which a part is wanted
+	kept    kept   // which one that is
 	buf     []byte // the stored bytes of a chunk
+}
+
+// kept is a block of an object that has been opened. What lies apart on a disk often
+// lies together in an object: whoever reads its blocks in parts gets it once.
+type kept struct {
+	m            *manifest.Manifest // nil: none
+	chunk, block int
 }
 
 // NewOpener returns an opener of the object of a valid manifest, which it
@@ -35,8 +43,12 @@ func (o *Opener) Reset(m *manifest.Manifest, master []byte) error {
 	if err := m.Scheme.Validate(); err != nil {
 		return err
 	}
+	if o.kept.m != m {
+		o.kept = kept{}
+	}
 	o.m = m
 	if n := m.Scheme.BlockSize(); len(o.whole) < n {
+		o.kept = kept{}
 		o.scratch, o.whole = make([]byte, 0, n+tagSize), make([]byte, n)
 	}
 	return o.sealer.init(m.Scheme, m.Namespace, m.Object, master)
@@ -88,9 +100,13 @@ func (o *Opener) open(dst []byte, s Span, table *Table, p []byte) error {
 				return err
 			}
 		default:
-			whole := o.whole[:g.plain(i)]
-			if err := o.block(whole, p[from-s.From:to-s.From], s.Chunk, i, kind); err != nil {
-				return err
+			whole, want := o.whole[:g.plain(i)], kept{o.m, s.Chunk, i}
+			if o.kept != want {
+				o.kept = kept{} // also if it fails in the middle
+				if err := o.block(whole, p[from-s.From:to-s.From], s.Chunk, i, kind); err != nil {
+					return err
+				}
+				o.kept = want
 			}
 			copy(out, whole[lo:hi])
 		}
@@ -100,6 +116,8 @@ func (o *Opener) open(dst []byte, s Span, table *Table, p []byte) error {
 
 // block opens one whole block into dst, which has its plain length.
 func (o *Opener) block(dst, p []byte, chunk, block int, kind byte) error {
+	takeTurn()
+	defer endTurn()
 	if kind == kindRaw {
 		_, err := o.sealer.open(dst[:0], p, uint32(chunk), uint32(block), kind, len(dst))
 		return err

@@ -85,7 +85,7 @@ var attacks = []Attack{
 		open:  startOption,
 		nag:   sendByte,
 	}, {
-		Name: "idle", Connections: 1024,
+		Name: "idle", Connections: 1024, Stays: true,
 		About: "connections that are through with the handshake and do nothing",
 		open:  sends(0, nil),
 	}, {

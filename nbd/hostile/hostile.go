@@ -32,6 +32,10 @@ type Attack struct {
 	// Metrics is set for an attack on the metrics port, which is not NBD's.
 	Metrics bool
 
+	// Stays is set where the connections are such as an ordinary client has: no
+	// server can tell whom to send away when there is no place left.
+	Stays bool
+
 	open func(l *link, t Target) error // brings a fresh connection into its state
 	nag  func(l *link) error           // keeps it there; nil: it stays by itself
 }
@@ -77,6 +81,16 @@ func (h *Held) fill() error {
 		h.links = append(h.links, l)
 	}
 	return nil
+}
+
+// Release ends the last n connections, for good: their places are for others.
+func (h *Held) Release(n int) {
+	n = min(n, len(h.links))
+	for _, l := range h.links[len(h.links)-n:] {
+		l.close()
+	}
+	h.links = h.links[:len(h.links)-n]
+	h.want = len(h.links)
 }
 
 // Connections is how many there are now.

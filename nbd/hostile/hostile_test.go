@@ -142,7 +142,9 @@ func TestWhatIsChargedIsHeld(t *testing.T) {
 	if testing.Short() {
 		connections = 8
 	}
-	limits := nbd.Limits{ServerBytes: 96 << 20, IdleBytes: 16 << 20, RangeTime: time.Minute}
+	// Nobody is sent away, however busy the machine is: what the strangers hold is
+	// to be seen.
+	limits := nbd.Limits{ServerBytes: 96 << 20, IdleBytes: 16 << 20, RangeTime: time.Minute, HandshakeTimeout: time.Hour, StallTimeout: time.Hour}
 	for _, a := range hostile.Attacks() {
 		if a.Name == "churn" || a.Metrics { // holds nothing
 			continue
@@ -166,22 +168,20 @@ func TestWhatIsChargedIsHeld(t *testing.T) {
 				if n, ok := settled[a.Name]; ok {
 					most = n
 				}
-				var grown, charged, each int64
-				truth := func() bool {
+				// A byte more must not make it hold more, so it is asked again.
+				for range 3 {
 					if err := h.Nag(); err != nil {
 						t.Fatal(err)
 					}
-					st := s.Stats()
-					grown, charged = heap()-before, st.Held-held
-					each = (st.Held - st.IdleBytes) / int64(connections)
-					return abs(grown-charged)*10 <= grown && each <= most
-				}
-				// What has been asked for comes by and by, and goes after a second.
-				for deadline := time.Now().Add(15 * time.Second); !testing.Short() && !truth() && time.Now().Before(deadline); {
-					runtime.Gosched()
-				}
-				if !testing.Short() && !truth() {
-					t.Errorf("the heap has grown by %d, charged are %d; %d for each connection, which should be %d at most", grown, charged, each, most)
+					if testing.Short() {
+						continue
+					}
+					m := measurement{before: before, held: held}
+					if !m.within(s, int64(connections), most) {
+						t.Errorf("the heap has grown by %d, charged are %d; %d for each connection, which should be %d at most",
+							m.grown, m.charged, m.each, most)
+						break
+					}
 				}
 				if d := rounds(t, s.guest(t)); d > 10*time.Second {
 					t.Errorf("the guest has waited for %v", d)
@@ -189,6 +189,34 @@ func TestWhatIsChargedIsHeld(t *testing.T) {
 			})
 		}
 	}
+}
+
+// measurement is what the heap has grown by, and what of it is charged.
+type measurement struct {
+	before, held         int64 // of the server without clients
+	grown, charged, each int64
+}
+
+// within waits until both are the same within 10 %, and a connection has no more
+// than most. What has been asked for comes by and by, and goes after a second, in
+// which nothing new is asked for. That is waited for, however long it takes on a
+// busy machine; what the server does meanwhile is no measurement, as a receive
+// buffer that is taken or given back is a good part of the whole.
+func (m *measurement) within(s *served, connections, most int64) bool {
+	const patience = time.Minute
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
+		st := s.Stats()
+		grown := heap() - m.before
+		if s.Stats() != st {
+			continue
+		}
+		m.grown, m.charged = grown, st.Held-m.held
+		m.each = (st.Held - st.IdleBytes) / connections
+		if abs(m.grown-m.charged)*10 <= m.grown && m.each <= most {
+			return true
+		}
+	}
+	return false
 }
 
 // sum is the most that the documentation of nbd.Limits allows.
