@@ -24,8 +24,11 @@ type Opener struct {
 
 // kept is a block of an object that has been opened. What lies apart on a disk often
 // lies together in an object: whoever reads its blocks in parts gets it once.
+// An object's id is used once, so the block is never another one.
 type kept struct {
-	m            *manifest.Manifest // nil: none
+	is           bool
+	namespace    uint64
+	object       manifest.ObjectID
 	chunk, block int
 }
 
@@ -42,9 +45,6 @@ func NewOpener(m *manifest.Manifest, master []byte) (*Opener, error) {
 func (o *Opener) Reset(m *manifest.Manifest, master []byte) error {
 	if err := m.Scheme.Validate(); err != nil {
 		return err
-	}
-	if o.kept.m != m {
-		o.kept = kept{}
 	}
 	o.m = m
 	if n := m.Scheme.BlockSize(); len(o.whole) < n {
@@ -100,7 +100,7 @@ func (o *Opener) open(dst []byte, s Span, table *Table, p []byte) error {
 				return err
 			}
 		default:
-			whole, want := o.whole[:g.plain(i)], kept{o.m, s.Chunk, i}
+			whole, want := o.whole[:g.plain(i)], kept{true, o.m.Namespace, o.m.Object, s.Chunk, i}
 			if o.kept != want {
 				o.kept = kept{} // also if it fails in the middle
 				if err := o.block(whole, p[from-s.From:to-s.From], s.Chunk, i, kind); err != nil {
