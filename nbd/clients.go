@@ -158,13 +158,17 @@ func (s *Server) roomLocked(c *conn) *full {
 const leavers = 64
 
 // sendAwayLocked sends away the oldest of those that are still in their
-// handshakes, and gives its place back.
+// handshakes, and gives its place back. Those that have just come stay: a flood of
+// connections is not to end the handshakes of others.
 func (s *Server) sendAwayLocked(among func(*conn) bool) bool {
 	if s.mu.leaving >= leavers {
 		return false
 	}
 	for e := s.mu.greeting.Front(); e != nil; e = e.Next() {
 		c := e.Value.(*conn)
+		if time.Since(c.since) < s.limits.HandshakeGrace {
+			return false
+		}
 		if !among(c) {
 			continue
 		}

@@ -23,7 +23,8 @@ type Limits struct {
 	// hung up on. Default 1024. A quarter of them is kept for clients on this
 	// machine: unix sockets and Resenders; a sixteenth for Resenders alone. The
 	// listeners of other networks share the rest in equal parts. Where none are
-	// left, the oldest client that is not through with its handshake makes room.
+	// left, the oldest client that is not through with its handshake makes room,
+	// unless it came less than HandshakeGrace ago.
 	Connections int
 
 	// Address is how many connections one address may have (of IPv6: a network
@@ -54,6 +55,10 @@ type Limits struct {
 
 	// HandshakeTimeout ends a handshake that takes longer. Default 10 s.
 	HandshakeTimeout time.Duration
+
+	// HandshakeGrace is how long nobody in a handshake is sent away for others.
+	// Default 1 s.
+	HandshakeGrace time.Duration
 
 	// StallTimeout ends a connection whose client sends less of a request that
 	// it has begun, or takes less of the replies that it is sent, than Rate for
@@ -131,6 +136,7 @@ func (l Limits) withDefaults() Limits {
 	defInt(&l.ReplyBytes, 1<<20)
 	def(&l.IdleBytes, 64<<20)
 	defTime(&l.HandshakeTimeout, 10*time.Second)
+	defTime(&l.HandshakeGrace, time.Second)
 	defTime(&l.StallTimeout, 60*time.Second)
 	defTime(&l.RangeTime, 500*time.Millisecond)
 	defTime(&l.DrainTimeout, 30*time.Second)
@@ -160,6 +166,7 @@ func (l Limits) Validate() error {
 	atLeast("ReplyBytes", int64(l.ReplyBytes), 4<<10)
 	atLeast("IdleBytes", l.IdleBytes, 0)
 	atLeast("HandshakeTimeout", int64(l.HandshakeTimeout), 1)
+	atLeast("HandshakeGrace", int64(l.HandshakeGrace), 1)
 	atLeast("StallTimeout", int64(l.StallTimeout), 1)
 	atLeast("RangeTime", int64(l.RangeTime), 1)
 	atLeast("DrainTimeout", int64(l.DrainTimeout), 1)

@@ -39,7 +39,7 @@ func hungUp(c net.Conn, wait time.Duration) bool {
 // TestSilentClientsMakeRoom: whoever takes all places and says nothing keeps out
 // nobody, the oldest go first, and who is through with the handshake stays.
 func TestSilentClientsMakeRoom(t *testing.T) {
-	limits := nbd.Limits{Connections: 64, HandshakeTimeout: time.Hour}
+	limits := nbd.Limits{Connections: 64, HandshakeTimeout: time.Hour, HandshakeGrace: 1}
 	local := func(s *served) net.Addr { return &net.UnixAddr{Net: "unix", Name: s.addr} }
 	remote := func(s *served) net.Addr { return s.listen("tcp", "127.0.0.1:0") }
 	for name, tt := range map[string]struct {
@@ -91,7 +91,7 @@ func TestSilentClientsMakeRoom(t *testing.T) {
 // TestSilentClientsOfThisMachineStay: strangers by network send away only each
 // other.
 func TestSilentClientsOfThisMachineStay(t *testing.T) {
-	s := serve(t, nbdtest.NewMemory(testSize), nbd.Limits{Connections: 64, Address: 64, HandshakeTimeout: time.Hour})
+	s := serve(t, nbdtest.NewMemory(testSize), nbd.Limits{Connections: 64, Address: 64, HandshakeTimeout: time.Hour, HandshakeGrace: 1})
 	silent := s.silent(&net.UnixAddr{Net: "unix", Name: s.addr}, 30)
 	if n, told := s.full(s.listen("tcp", "127.0.0.1:0")); n != 30 {
 		t.Errorf("%d connections, then %v", n, told)
@@ -99,6 +99,22 @@ func TestSilentClientsOfThisMachineStay(t *testing.T) {
 	for _, c := range silent {
 		if hungUp(c, time.Millisecond) {
 			t.Fatal("a stranger by network took the place of a local client")
+		}
+	}
+}
+
+// TestFloodEndsNoHandshakes: whoever has just come is not sent away, however many
+// others come.
+func TestFloodEndsNoHandshakes(t *testing.T) {
+	s := serve(t, nbdtest.NewMemory(testSize), nbd.Limits{Connections: 64, HandshakeTimeout: time.Hour, HandshakeGrace: time.Hour})
+	addr := &net.UnixAddr{Net: "unix", Name: s.addr}
+	first := s.silent(addr, 60)
+	if _, err := nbdclient.Dial(t.Context(), addr.Network(), addr.String(), nbdclient.Options{Export: "disk"}); err == nil {
+		t.Error("one more than there are places")
+	}
+	for _, c := range first {
+		if hungUp(c, time.Millisecond) {
+			t.Fatal("one was sent away that had just come")
 		}
 	}
 }
