@@ -14,6 +14,7 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 )
 
@@ -578,4 +579,59 @@ func TestTailOnFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	apply(t, b, del("before"))
+}
+
+// To be asked how full it is costs an ASD two calls on its file system, each of which
+// may take long; and that its directory leads elsewhere, or to nothing, is seen all the
+// same.
+func TestUsageMakesFewCalls(t *testing.T) {
+	elsewhere := map[string]func(disk.FS) error{
+		"another in its place": func(fs disk.FS) error {
+			return errors.Join(fs.Rename("disk", "away"), Create(fs, "disk", Identity{ID: uuid.New()}))
+		},
+		"another over it": func(fs disk.FS) error { return writeIdentity(fs, "disk", Identity{ID: uuid.New()}) },
+		"gone":            func(fs disk.FS) error { return fs.Rename("disk", "away") },
+		"emptied":         func(fs disk.FS) error { return fs.Remove("disk/" + identityName) },
+	}
+	for what, happen := range elsewhere {
+		fs := faultdisk.New(crashdisk.New())
+		a := openNew(t, small(fs))
+		apply(t, a, put("k", []byte("v"), 1))
+		usage := func() osd.Usage {
+			t.Helper()
+			u, err := a.Usage(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return u
+		}
+		usage()
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(a.Claim(ctx, uuid.New())) // the file is another one from now on
+		if u := usage(); u.ReadOnly != nil {
+			t.Fatal(u.ReadOnly)
+		}
+		before := fs.Count(faultdisk.Any, "")
+		if u := usage(); u.ReadOnly != nil {
+			t.Fatal(u.ReadOnly)
+		}
+		if n := fs.Count(faultdisk.Any, "") - before; n > 2 {
+			t.Errorf("%d calls", n)
+		}
+		must(happen(fs))
+		if what == "gone" {
+			must(fs.MkdirAll("disk", 0o700)) // the mount point below
+		}
+		if u := usage(); u.ReadOnly == nil || !u.Full {
+			t.Errorf("%s: it takes writes: %+v", what, u)
+		}
+		if err := a.Apply(ctx, nil, []osd.Update{put("l", []byte("w"), 1)}); !errors.Is(err, osd.ErrReadOnly) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 }
