@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"openvstorage/alba/osd"
@@ -633,5 +634,67 @@ func TestUsageMakesFewCalls(t *testing.T) {
 		if err := a.Apply(ctx, nil, []osd.Update{put("l", []byte("w"), 1)}); !errors.Is(err, osd.ErrReadOnly) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// What an ASD is to leave to others on its file system is no room for puts, and it says
+// so; deletes are served, and when others need less it takes puts again.
+func TestLeavesRoomToOthers(t *testing.T) {
+	const room, leave = 24 << 20, 16 << 20
+	fs := faultdisk.New(crashdisk.New())
+	opt := small(fs)
+	var others atomic.Uint64
+	others.Store(leave)
+	opt.Leave = others.Load
+	a := openNew(t, opt)
+	quota := fs.Limit("disk", room).Disk(32 << 20)
+	usage := func() osd.Usage {
+		t.Helper()
+		u, err := a.Usage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	if u := usage(); u.Room > room-leave || u.Room < (room-leave)/2 || u.Capacity > u.Used+room-leave {
+		t.Errorf("empty: %+v", u)
+	}
+	data, n := make([]byte, 64<<10), 0
+	fill := func() {
+		t.Helper()
+		for ; ; n++ {
+			err := a.Apply(ctx, nil, []osd.Update{put(fmt.Sprint("k", n), data, 1)})
+			if errors.Is(err, osd.ErrFull) {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill()
+	if left := quota.Left(); left < leave || n == 0 {
+		t.Errorf("after %d puts %d bytes are left to others, not %d", n, left, leave)
+	}
+	if u := usage(); u.Room >= 1<<20 || u.ReadOnly != nil {
+		t.Errorf("full: %+v", u)
+	}
+	apply(t, a, del("k0"))
+	if _, err := get(a, "k0"); !errors.Is(err, osd.ErrNotFound) {
+		t.Errorf("deleted: %v", err)
+	}
+	others.Store(0)
+	before := n
+	if u := usage(); u.Full || u.Room < 8<<20 {
+		t.Errorf("others need nothing: %+v", u)
+	}
+	fill()
+	if n < before+32 {
+		t.Errorf("others need nothing, and only %d puts more were taken", n-before)
+	}
+	mustGet(t, a, "k1", data)
+	others.Store(1 << 62) // more than there is
+	if u := usage(); !u.Full || u.Room != 0 {
+		t.Errorf("others need all: %+v", u)
 	}
 }
