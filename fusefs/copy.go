@@ -175,6 +175,9 @@ func (n *diskNode) run(ctx context.Context, off, length int64, buf []byte) (piec
 		return 0, false, err
 	}
 	defer n.mu.RUnlock()
+	if e := n.device(ctx); e != 0 {
+		return 0, false, e
+	}
 	if n.dev == nil {
 		return 0, false, syscall.EIO
 	}

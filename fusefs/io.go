@@ -59,14 +59,54 @@ func (n *diskNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off
 		return nil, n.unshared(ctx)
 	}
 	defer n.mu.RUnlock()
+	if e := n.device(ctx); e != 0 {
+		return nil, e
+	}
 	if n.dev == nil {
 		return nil, n.noDevice(0)
 	}
 	return readDevice(ctx, n.dev, dest, off)
 }
 
-// noDevice is what an empty file answers, or EIO of a vDisk that could not be
-// opened again. n.mu is held.
+// device opens a vDisk that is not open: it could not be opened again when somebody
+// gave up emptying the file, and is there all the same. n.mu is held for reading, and
+// let go meanwhile.
+func (n *diskNode) device(ctx context.Context) syscall.Errno {
+	for n.dev == nil && n.made() {
+		if !transport.MayWait(ctx) {
+			return syscall.EAGAIN
+		}
+		n.mu.RUnlock()
+		err := n.reopen(ctx)
+		n.mu.RLock()
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return errnoOf(ctx.Err())
+		default:
+			return syscall.EIO
+		}
+	}
+	return 0
+}
+
+// reopen opens the vDisk for those who have the file open.
+func (n *diskNode) reopen(ctx context.Context) error {
+	if err := until(ctx, n.mu.TryLock); err != nil {
+		return err
+	}
+	defer n.mu.Unlock()
+	switch {
+	case n.dev != nil || !n.made():
+		return nil
+	case !n.inUse():
+		return syscall.EIO // nobody would close it
+	}
+	return n.attach(ctx)
+}
+
+// noDevice is what an empty file answers, or EIO of a vDisk that cannot be opened.
+// n.mu is held.
 func (n *diskNode) noDevice(empty syscall.Errno) syscall.Errno {
 	if n.made() {
 		return syscall.EIO
@@ -135,7 +175,10 @@ func (n *diskNode) reach(ctx context.Context, end int64) syscall.Errno {
 	}
 	for n.dev == nil || n.dev.Size() < end {
 		if n.dev == nil && n.made() {
-			return syscall.EIO
+			if e := n.device(ctx); e != 0 {
+				return e
+			}
+			continue
 		}
 		if !transport.MayWait(ctx) {
 			return syscall.EAGAIN
@@ -169,6 +212,9 @@ func (n *diskNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) sysca
 		return errnoOf(err)
 	}
 	defer n.mu.RUnlock()
+	if e := n.device(ctx); e != 0 {
+		return e
+	}
 	if n.dev == nil {
 		return n.noDevice(0)
 	}
@@ -192,6 +238,9 @@ func (n *diskNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size ui
 			return e
 		}
 	case fallocKeepSize, fallocKeepSize | fallocPunchHole, fallocKeepSize | fallocZeroRange:
+		if e := n.device(ctx); e != 0 {
+			return e
+		}
 		if n.dev == nil {
 			return n.noDevice(0)
 		}
@@ -215,6 +264,9 @@ func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whe
 		return 0, errnoOf(err)
 	}
 	defer n.mu.RUnlock()
+	if e := n.device(ctx); e != 0 {
+		return 0, e
+	}
 	if n.dev == nil {
 		return 0, n.noDevice(syscall.ENXIO)
 	}
