@@ -424,3 +424,51 @@ func BenchmarkSet(b *testing.B) {
 		})
 	}
 }
+
+// Of a node whose files may not be the newest the state stays on disk as it was, until
+// somebody says that they are: when an older log was applied to it and the newest one is
+// put back, that fits, and nothing of the older one is in the place of its own.
+func TestStateOfAnOlderLogIsLeft(t *testing.T) {
+	for _, newest := range []bool{false, true} {
+		d := crashdisk.New()
+		o := testOptions(d)
+		n := open(t, o)
+		set(t, n, "base", "1")
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		was := d.Kill()
+		o.HoldCompaction = true
+		n = open(t, o)
+		set(t, n, "mine", "1")
+		if newest {
+			n.MayCompact()
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		at := func(fs disk.FS) (durable uint64) {
+			t.Helper()
+			s, err := state.Open(state.Options{FS: fs, Dir: "/node/state", Cluster: testCluster, Member: 3, Functions: n.functions})
+			if err != nil {
+				t.Fatal(err)
+			}
+			durable = s.Durable().Index
+			if err := s.Leave(); err != nil {
+				t.Fatal(err)
+			}
+			return durable
+		}
+		before, after := at(was), at(d.Kill())
+		if moved := after > before; moved != newest {
+			t.Errorf("newest %v: the state on disk went from %d to %d", newest, before, after)
+		}
+		o.HoldCompaction = false
+		n = open(t, o) // the log has it all
+		has(t, n, "base", "1")
+		has(t, n, "mine", "1")
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -171,8 +171,8 @@ func (from source) copyTo(ctx context.Context, to *diskNode, offIn, offOut, leng
 // run reads up to length bytes that are one run of data into buf, or finds how
 // long a hole is.
 func (n *diskNode) run(ctx context.Context, off, length int64, buf []byte) (piece int64, hole bool, err error) {
-	if err := n.share(ctx); err != nil {
-		return 0, false, err
+	if e := n.use(ctx); e != 0 {
+		return 0, false, e
 	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {

@@ -53,10 +53,49 @@ func (n *diskNode) unshared(ctx context.Context) syscall.Errno {
 	return errnoOf(ctx.Err())
 }
 
+// use takes n.mu for reading, with the vDisk open: where it is not, an emptying of
+// the file was given up that had closed it, and the vDisk is there all the same.
+// There is no device then if the file is empty. After an error n.mu is not held.
+func (n *diskNode) use(ctx context.Context) syscall.Errno {
+	for {
+		if !n.lockShared(ctx) {
+			return n.unshared(ctx)
+		}
+		if n.dev != nil || !n.made() {
+			return 0
+		}
+		n.mu.RUnlock()
+		if !transport.MayWait(ctx) {
+			return syscall.EAGAIN
+		}
+		if err := n.reopen(ctx); err != nil {
+			if ctx.Err() != nil {
+				return errnoOf(ctx.Err())
+			}
+			return syscall.EIO
+		}
+	}
+}
+
+// reopen opens the vDisk for those who have the file open.
+func (n *diskNode) reopen(ctx context.Context) error {
+	if err := until(ctx, n.mu.TryLock); err != nil {
+		return err
+	}
+	defer n.mu.Unlock()
+	switch {
+	case n.dev != nil || !n.made():
+		return nil
+	case !n.inUse():
+		return syscall.EIO // nobody would close it
+	}
+	return n.attach(ctx)
+}
+
 // Read implements gofs.NodeReader.
 func (n *diskNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	if !n.lockShared(ctx) {
-		return nil, n.unshared(ctx)
+	if e := n.use(ctx); e != 0 {
+		return nil, e
 	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {
@@ -65,8 +104,8 @@ func (n *diskNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off
 	return readDevice(ctx, n.dev, dest, off)
 }
 
-// noDevice is what an empty file answers, or EIO of a vDisk that could not be
-// opened again. n.mu is held.
+// noDevice is what an empty file answers, or EIO of a vDisk that cannot be opened.
+// n.mu is held.
 func (n *diskNode) noDevice(empty syscall.Errno) syscall.Errno {
 	if n.made() {
 		return syscall.EIO
@@ -131,18 +170,14 @@ func (n *diskNode) shareTo(ctx context.Context, end int64) syscall.Errno {
 		return syscall.EFBIG
 	}
 	for {
-		if !n.lockShared(ctx) {
-			return n.unshared(ctx)
+		if e := n.use(ctx); e != 0 {
+			return e
 		}
 		if n.dev != nil && n.dev.Size() >= end {
 			return 0
 		}
-		lost := n.dev == nil && n.made()
 		n.mu.RUnlock()
-		switch {
-		case lost:
-			return syscall.EIO
-		case !transport.MayWait(ctx):
+		if !transport.MayWait(ctx) {
 			return syscall.EAGAIN
 		}
 		if err := n.reachAlone(ctx, end); err != nil {
@@ -166,8 +201,8 @@ func (n *diskNode) reachAlone(ctx context.Context, end int64) error {
 
 // Fsync implements gofs.NodeFsyncer.
 func (n *diskNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) syscall.Errno {
-	if err := n.share(ctx); err != nil {
-		return errnoOf(err)
+	if e := n.use(ctx); e != 0 {
+		return e
 	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {
@@ -190,8 +225,8 @@ func (n *diskNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size ui
 		}
 		defer n.mu.RUnlock()
 	case fallocKeepSize, fallocKeepSize | fallocPunchHole, fallocKeepSize | fallocZeroRange:
-		if err := n.share(ctx); err != nil {
-			return errnoOf(err)
+		if e := n.use(ctx); e != 0 {
+			return e
 		}
 		defer n.mu.RUnlock()
 		if n.dev == nil {
@@ -213,8 +248,8 @@ func (n *diskNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size ui
 
 // Lseek implements gofs.NodeLseeker.
 func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whence uint32) (uint64, syscall.Errno) {
-	if err := n.share(ctx); err != nil {
-		return 0, errnoOf(err)
+	if e := n.use(ctx); e != 0 {
+		return 0, e
 	}
 	defer n.mu.RUnlock()
 	if n.dev == nil {

@@ -1,6 +1,7 @@
 package fusefs_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -110,6 +111,65 @@ func TestCloneWaits(t *testing.T) {
 		within("kill of cp", func() { _ = cp.Wait() })
 		if pool.Cloning() != 0 {
 			t.Error("the clone goes on")
+		}
+	})
+}
+
+// Whoever empties a file whose vDisk may have been deleted, as nobody answered, and is
+// killed while it is opened again, goes. The file is whole, to those who have it open
+// too, and can be emptied.
+func TestEmptyingIsGivenUp(t *testing.T) {
+	keys := treetest.New()
+	pool := memtest.New(keys)
+	remount(t, pool, keys, func(dir string) {
+		name := filepath.Join(dir, "a.raw")
+		data := bytes.Repeat([]byte("whole"), 4096)[:8192]
+		check(t, "write", os.WriteFile(name, data, 0o600), 0)
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		check(t, "open", err, 0)
+		pool.DoubtDelete(false)
+		over := pool.HoldOpens()
+		p := exec.Command("truncate", "-s", "0", name)
+		check(t, "truncate", p.Start(), 0)
+		until(t, func() bool { return pool.Opening() == 1 })
+		check(t, "kill", p.Process.Kill(), 0)
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			_ = p.Wait()
+		}()
+		select {
+		case <-gone:
+		case <-time.After(20 * time.Second):
+			t.Error("it waits, though it was killed")
+		}
+		over()
+		<-gone
+		if i, err := os.Stat(name); err != nil || i.Size() != int64(len(data)) {
+			t.Errorf("afterwards: %v, %v", i, err)
+		}
+		got := make([]byte, len(data))
+		_, err = f.ReadAt(got, 0)
+		check(t, "read of the file that is open", err, 0)
+		if !bytes.Equal(got, data) {
+			t.Error("the file that is open has other bytes")
+		}
+		_, err = f.WriteAt([]byte("W"), 0)
+		check(t, "write of the file that is open", err, 0)
+		check(t, "sync", f.Sync(), 0)
+		check(t, "close", f.Close(), 0)
+		data[0] = 'W'
+		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("opened again: other bytes, or %v", err)
+		}
+		check(t, "truncate again", os.Truncate(name, 0), 0)
+		if i, err := os.Stat(name); err != nil || i.Size() != 0 {
+			t.Errorf("emptied: %v, %v", i, err)
+		}
+	})
+	remount(t, pool, keys, func(dir string) {
+		if i, err := os.Stat(filepath.Join(dir, "a.raw")); err != nil || i.Size() != 0 {
+			t.Errorf("after a restart: %v, %v", i, err)
 		}
 	})
 }

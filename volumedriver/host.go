@@ -109,6 +109,7 @@ type Host struct {
 	living     context.Context // ends with Close
 	end        context.CancelFunc
 	background sync.WaitGroup
+	watchList  atomic.Pointer[func(*Volume)] // of tests: sees what has just been listed
 
 	structure lock // a vDisk gets its name, another one, or is marked as being deleted: one at a time
 

@@ -43,6 +43,9 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 	if v.nameTaken(name) {
 		return nil, fmt.Errorf("vDisk %s has a snapshot %q: %w", v.Name(), name, ErrExists)
 	}
+	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
+		return nil, err
+	}
 	s := tlog.Snapshot{ID: uuid.New(), Created: time.Now().UnixNano(), Auto: auto, Name: name}
 	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindSnapshot, Payload: s.Payload()})
 	if err != nil {
@@ -96,9 +99,18 @@ func (v *Volume) unpin(s *snapshot) {
 }
 
 // commitEntry makes an entry durable that is in the log and in the map: what it
-// asks for is done, and only a power cut can undo it.
+// asks for is done, and only a power cut can undo it. A sync cannot be given up: it
+// goes on without a caller whose ctx ends.
 func (v *Volume) commitEntry(ctx context.Context, seq uint64) error {
-	if err := v.buf.Commit(ctx, seq); err != nil {
+	done := make(chan error, 1)
+	v.host.background.Go(func() { done <- v.buf.Commit(v.host.living, seq) })
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
 		return fmt.Errorf("%w: it is done, and may not be durable: %w", ErrUnknownOutcome, v.writeError(err))
 	}
 	return nil
@@ -237,6 +249,9 @@ func (v *Volume) snapshotLeft(s *snapshot, gone bool) {
 // since stay. The size stays too: what the snapshot did not have reads as zeros.
 // v.gc and v.admin are held.
 func (v *Volume) rollback(ctx context.Context, s *snapshot) error {
+	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
+		return err
+	}
 	id := s.ID
 	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindRollback, Payload: id[:]})
 	if err != nil {
@@ -257,10 +272,13 @@ func (v *Volume) resize(ctx context.Context, size uint64) error {
 	if err := validateSize(size); err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
+		return err
+	}
 	if have := v.size.Load(); size < have {
 		return fmt.Errorf("vDisk %s has %d bytes and cannot shrink to %d: %w", v.Name(), have, size, ErrInvalid)
 	} else if size == have {
-		return nil
+		return v.commitEntry(ctx, v.buf.Written()) // it may be of one that was given up
 	}
 	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindResize, Addr: size})
 	if err != nil {

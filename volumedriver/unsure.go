@@ -199,6 +199,9 @@ func (v *Volume) closedBy() *unsure {
 
 // list puts v into the lists, in the place of who has its id.
 func (h *Host) list(v *Volume) {
+	if watch := h.watchList.Load(); watch != nil {
+		defer (*watch)(v)
+	}
 	defer h.listed.Add(1)
 	h.mu.Lock()
 	defer h.mu.Unlock()

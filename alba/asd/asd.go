@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"slices"
 	"sync"
@@ -28,6 +29,7 @@ type ASD struct {
 	claiming  chan struct{}                   // holds one while a claim is written
 	identity  Identity                        // its Owner guarded by claiming
 	claimed   atomic.Pointer[generation.Mark] // changed under claiming
+	seen      atomic.Pointer[fs.FileInfo]     // the identity file when it was read last
 	claimTurn uint64                          // of the block that holds it, 0: there is none yet; guarded by claiming
 
 	// mu guards the index, what segment marks so, and the following. It is
@@ -149,15 +151,32 @@ func (a *ASD) seeMount(on disk.Usage) {
 	if a.writable() != nil {
 		return
 	}
-	id, err := ReadIdentity(a.opt.FS, a.opt.Dir)
-	switch {
-	case errors.Is(err, ErrNoASD):
-		a.fail(fmt.Errorf("the ASD's files are gone: %w", err))
-	case err == nil && id.ID != a.identity.ID:
-		a.fail(fmt.Errorf("another ASD, %s, is in its place", id.ID))
+	switch err := a.seeIdentity(); {
+	case err != nil:
+		a.fail(err)
 	case on.ReadOnly:
 		a.fail(fmt.Errorf("its file system is mounted read-only: %w", unix.EROFS))
 	}
+}
+
+// seeIdentity fails if the directory holds another ASD now, or none. The file is read
+// if it is another one than before: where every call takes long, whoever asks how full
+// the disk is waits for each.
+func (a *ASD) seeIdentity() error {
+	is, statErr := a.opt.FS.Stat(path.Join(a.opt.Dir, identityName))
+	if was := a.seen.Load(); statErr == nil && was != nil && disk.SameFile(*was, is) {
+		return nil
+	}
+	id, err := ReadIdentity(a.opt.FS, a.opt.Dir)
+	switch {
+	case errors.Is(err, ErrNoASD):
+		return fmt.Errorf("the ASD's files are gone: %w", err)
+	case err == nil && id.ID != a.identity.ID:
+		return fmt.Errorf("another ASD, %s, is in its place", id.ID)
+	case err == nil && statErr == nil:
+		a.seen.Store(&is)
+	}
+	return nil
 }
 
 // Close ends all work and writes a checkpoint of the index, so that the next

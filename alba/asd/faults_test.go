@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"openvstorage/alba/osd"
@@ -14,6 +15,7 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 )
 
@@ -578,4 +580,121 @@ func TestTailOnFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	apply(t, b, del("before"))
+}
+
+// To be asked how full it is costs an ASD two calls on its file system, each of which
+// may take long; and that its directory leads elsewhere, or to nothing, is seen all the
+// same.
+func TestUsageMakesFewCalls(t *testing.T) {
+	elsewhere := map[string]func(disk.FS) error{
+		"another in its place": func(fs disk.FS) error {
+			return errors.Join(fs.Rename("disk", "away"), Create(fs, "disk", Identity{ID: uuid.New()}))
+		},
+		"another over it": func(fs disk.FS) error { return writeIdentity(fs, "disk", Identity{ID: uuid.New()}) },
+		"gone":            func(fs disk.FS) error { return fs.Rename("disk", "away") },
+		"emptied":         func(fs disk.FS) error { return fs.Remove("disk/" + identityName) },
+	}
+	for what, happen := range elsewhere {
+		fs := faultdisk.New(crashdisk.New())
+		a := openNew(t, small(fs))
+		apply(t, a, put("k", []byte("v"), 1))
+		usage := func() osd.Usage {
+			t.Helper()
+			u, err := a.Usage(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return u
+		}
+		usage()
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(a.Claim(ctx, uuid.New())) // the file is another one from now on
+		if u := usage(); u.ReadOnly != nil {
+			t.Fatal(u.ReadOnly)
+		}
+		before := fs.Count(faultdisk.Any, "")
+		if u := usage(); u.ReadOnly != nil {
+			t.Fatal(u.ReadOnly)
+		}
+		if n := fs.Count(faultdisk.Any, "") - before; n > 2 {
+			t.Errorf("%d calls", n)
+		}
+		must(happen(fs))
+		if what == "gone" {
+			must(fs.MkdirAll("disk", 0o700)) // the mount point below
+		}
+		if u := usage(); u.ReadOnly == nil || !u.Full {
+			t.Errorf("%s: it takes writes: %+v", what, u)
+		}
+		if err := a.Apply(ctx, nil, []osd.Update{put("l", []byte("w"), 1)}); !errors.Is(err, osd.ErrReadOnly) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// What an ASD is to leave to others on its file system is no room for puts, and it says
+// so; deletes are served, and when others need less it takes puts again.
+func TestLeavesRoomToOthers(t *testing.T) {
+	const room, leave = 24 << 20, 16 << 20
+	fs := faultdisk.New(crashdisk.New())
+	opt := small(fs)
+	var others atomic.Uint64
+	others.Store(leave)
+	opt.Leave = others.Load
+	a := openNew(t, opt)
+	quota := fs.Limit("disk", room).Disk(32 << 20)
+	usage := func() osd.Usage {
+		t.Helper()
+		u, err := a.Usage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	if u := usage(); u.Room > room-leave || u.Room < (room-leave)/2 || u.Capacity > u.Used+room-leave {
+		t.Errorf("empty: %+v", u)
+	}
+	data, n := make([]byte, 64<<10), 0
+	fill := func() {
+		t.Helper()
+		for ; ; n++ {
+			err := a.Apply(ctx, nil, []osd.Update{put(fmt.Sprint("k", n), data, 1)})
+			if errors.Is(err, osd.ErrFull) {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill()
+	if left := quota.Left(); left < leave || n == 0 {
+		t.Errorf("after %d puts %d bytes are left to others, not %d", n, left, leave)
+	}
+	if u := usage(); u.Room >= 1<<20 || u.ReadOnly != nil {
+		t.Errorf("full: %+v", u)
+	}
+	apply(t, a, del("k0"))
+	if _, err := get(a, "k0"); !errors.Is(err, osd.ErrNotFound) {
+		t.Errorf("deleted: %v", err)
+	}
+	others.Store(0)
+	before := n
+	if u := usage(); u.Full || u.Room < 8<<20 {
+		t.Errorf("others need nothing: %+v", u)
+	}
+	fill()
+	if n < before+32 {
+		t.Errorf("others need nothing, and only %d puts more were taken", n-before)
+	}
+	mustGet(t, a, "k1", data)
+	others.Store(1 << 62) // more than there is
+	if u := usage(); !u.Full || u.Room != 0 {
+		t.Errorf("others need all: %+v", u)
+	}
 }

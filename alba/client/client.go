@@ -240,11 +240,7 @@ func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 	if used, err = c.stored(ctx); err != nil {
 		return 0, 0, err
 	}
-	for _, d := range c.opt.Fleet.All() {
-		if err := d.Refresh(ctx); err != nil {
-			continue // missing: nothing can be put there
-		}
-	}
+	_ = c.opt.Fleet.Refresh(ctx) // of one that is missing nothing counts
 	p, err := c.preset(ctx, "")
 	if err != nil {
 		return used, 0, err

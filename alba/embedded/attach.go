@@ -135,6 +135,7 @@ func (b *Backend) opened(ctx context.Context, d *fleet.Disk, o *opening) {
 	}
 	b.asds[d.Number], b.doors[d.Number] = o.asd, o.fs
 	d.Attach(o.asd)
+	d.Follow(o.fs.Turn)
 	if err := d.Refresh(ctx); err != nil {
 		b.opt.Logger.Warn("a disk does not tell how full it is", "disk", d.Number, "err", err)
 	}
@@ -206,10 +207,10 @@ const reopenEvery = 5 * time.Second
 // look opens a disk that is missing, if it is back, and one that takes no
 // writes or answers with errors only: what made it so may be over, and if its
 // directory was taken away, or cannot be read, it is missing. One that does not
-// answer is left alone: it is there again when it does.
+// answer, or not yet, is left alone: it is there again when it does.
 func (b *Backend) look(ctx context.Context, d *fleet.Disk, reopened map[uint64]time.Time) {
 	reason := d.Refresh(ctx) // before the lock: a dying disk takes its time
-	if errors.Is(reason, fleet.ErrNotAnswering) && d.Attached() == nil {
+	if d.Attached() == nil && (errors.Is(reason, fleet.ErrNotAnswering) || errors.Is(reason, fleet.ErrLate)) {
 		return
 	}
 	if reason == nil {

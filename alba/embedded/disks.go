@@ -68,10 +68,11 @@ func (b *Backend) OSDs(ctx context.Context) ([]OSD, error) {
 		}
 	}
 	need := b.largestFragment(ctx)
+	said := b.fleet.Refresh(ctx)
 	list := make([]OSD, 0, len(all))
 	for _, o := range all {
 		if o.Number != 0 {
-			list = append(list, b.osd(ctx, o, byNumber[o.Number], need))
+			list = append(list, b.osd(ctx, o, byNumber[o.Number], need, said))
 		}
 	}
 	sortOSDs(list)
@@ -81,21 +82,26 @@ func (b *Backend) OSDs(ctx context.Context) ([]OSD, error) {
 // fleetOSDs are the disks as far as they are known without the managers.
 func (b *Backend) fleetOSDs(ctx context.Context) []OSD {
 	list := []OSD{}
+	said := b.fleet.Refresh(ctx)
 	for _, d := range b.fleet.All() {
-		list = append(list, b.osd(ctx, abm.OSD{LongID: d.UUID, Node: d.Node, Endpoint: []byte(d.Place), Number: d.Number}, nsm.OSD{}, 0))
+		list = append(list, b.osd(ctx, abm.OSD{LongID: d.UUID, Node: d.Node, Endpoint: []byte(d.Place), Number: d.Number}, nsm.OSD{}, 0, said))
 	}
 	sortOSDs(list)
 	return list
 }
 
-func (b *Backend) osd(ctx context.Context, o abm.OSD, held nsm.OSD, need uint64) OSD {
+func (b *Backend) osd(ctx context.Context, o abm.OSD, held nsm.OSD, need uint64, said map[*fleet.Disk]error) OSD {
 	v := OSD{
 		Number: o.Number, ID: uuid.UUID(o.LongID), Dir: b.path(string(o.Endpoint)), Node: o.Node, Replaces: o.Replaces,
 		Capacity: o.Capacity, Used: o.Used, Fragments: held.Live.Fragments, Bytes: held.Live.Bytes, Obsolete: held.Obsolete.Fragments,
 	}
 	v.known = health.Disk{Lost: o.State == abm.OSDLost, Draining: o.State == abm.OSDDraining, Fragments: held.Live.Fragments}
 	if d := b.fleet.Disk(o.Number); d != nil {
-		b.observe(ctx, d, &v, need)
+		err, asked := said[d]
+		if !asked { // it has come meanwhile
+			err = d.Refresh(ctx)
+		}
+		b.observe(d, &v, need, err)
 	} else if !v.known.Lost {
 		v.known.Missing = "it is not followed yet"
 	}
@@ -107,15 +113,15 @@ func (b *Backend) osd(ctx context.Context, o abm.OSD, held nsm.OSD, need uint64)
 	return v
 }
 
-// observe adds what the disk itself, and those who use it, tell of it.
-func (b *Backend) observe(ctx context.Context, d *fleet.Disk, v *OSD, need uint64) {
+// observe adds what the disk itself, and those who use it, tell of it. err is what it
+// said when it was asked how full it is.
+func (b *Backend) observe(d *fleet.Disk, v *OSD, need uint64, err error) {
 	c := d.Counts()
 	v.Dir = b.path(d.Place)
 	v.Reads, v.Writes, v.Errors, v.Refused, v.Corrupt = c.Reads, c.Writes, c.ReadErrors+c.WriteErrors, c.Refused, c.Corrupt
 	if s, ok := b.work.ScrubOf(d.Number); ok {
 		v.Scrub = b.scrubOf(s, v.Bytes)
 	}
-	err := d.Refresh(ctx)
 	is := d.Condition()
 	switch trouble := (&health.Trouble{Reason: is.Reason, Since: is.Since}); {
 	case is.State == fleet.Failing && d.Attached() == nil:
@@ -132,12 +138,24 @@ func (b *Backend) observe(ctx context.Context, d *fleet.Disk, v *OSD, need uint6
 			}
 		}
 		return
+	case errors.Is(err, fleet.ErrLate):
+		if v.known.Slow == nil {
+			v.known.Slow = &health.Trouble{Reason: err.Error()}
+		}
+		if d.Known().Capacity <= 1 {
+			return // it has told nothing yet
+		}
 	case errors.Is(err, fleet.ErrMissing):
 		v.known.Missing, v.known.Unopened = err.Error(), errors.Is(err, fleet.ErrUnopened)
 		if why := d.Reason(); why != nil {
 			v.known.Missing = why.Error() // without what disk it is, which stands beside it
 		}
 		return
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		// Whoever asks had no time for an answer, which says nothing of the disk.
+		if d.Known().Capacity <= 1 {
+			return
+		}
 	case err != nil:
 		v.known.Silent = err.Error()
 		return

@@ -50,6 +50,10 @@ var troubles = []trouble{
 		i := fs.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: dir + "/...", Before: func(faultdisk.Op, string) { time.Sleep(700 * time.Millisecond) }})
 		return i.Remove
 	}},
+	{"calls", "slow", func(fs *faultdisk.FS, dir string) func() {
+		i := fs.Inject(faultdisk.Rule{Path: dir + "/...", Before: func(faultdisk.Op, string) { time.Sleep(600 * time.Millisecond) }})
+		return i.Remove
+	}},
 	{"read-only", "read-only", func(fs *faultdisk.FS, dir string) func() {
 		i := fs.Inject(faultdisk.Rule{Ops: changing, Path: dir + "/...", Err: unix.EROFS})
 		j := fs.Inject(faultdisk.Rule{Ops: faultdisk.Open, Path: path.Join(dir, asd.IdentityName), Err: unix.EROFS})
@@ -136,13 +140,15 @@ func TestTroubles(t *testing.T) {
 			number := uint64(disk + 1)
 			end := what.begin(fs, asdDir(disk))
 			time.Sleep(10 * time.Second)
-			if o := b.stateOf(t, number); string(o.State) != what.state || o.Reason == "" {
-				t.Errorf("round %d: after 10 s of %s disk %d is %s: %s", i, what.name, number, o.State, o.Reason)
+			for range 5 { // and it stays so
+				if o := b.stateOf(t, number); string(o.State) != what.state || o.Reason == "" {
+					t.Errorf("round %d: after 10 s of %s disk %d is %s: %s", i, what.name, number, o.State, o.Reason)
+				}
+				time.Sleep(time.Second)
 			}
 			if s, err := b.Status(ctx); err != nil || s.Health == HealthOK || len(s.Reasons) == 0 {
 				t.Errorf("round %d: the backend is %s, %v, %v", i, s.Health, s.Reasons, err)
 			}
-			time.Sleep(5 * time.Second)
 			end()
 			time.Sleep(10 * time.Second)
 			if o := b.stateOf(t, number); o.State != "ok" {
@@ -244,4 +250,40 @@ func TestFirstStartWithAHangingDisk(t *testing.T) {
 		}
 		door.Open()
 	})
+}
+
+// Where all disks take their time, so that nobody has the time to ask one after the
+// other, none of them is failing, and whoever asks waits as for one.
+func TestAskedSideBySide(t *testing.T) {
+	for _, call := range []time.Duration{900 * time.Millisecond, 1500 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			fs := faultdisk.New(newDisk(t))
+			b, err := Open(ctx, background(fs))
+			must(t, err)
+			fill(t, b, "ns", 0, 4)
+			fs.Inject(faultdisk.Rule{Path: "/data/asd/...", Before: func(faultdisk.Op, string) { time.Sleep(call) }})
+			for range 5 {
+				begin := time.Now()
+				asking, cancel := context.WithTimeout(ctx, statusTimeout)
+				s, disks, err := b.status(asking)
+				cancel()
+				if err != nil || time.Since(begin) > 3*time.Second {
+					t.Errorf("the status took %v: %v", time.Since(begin), err)
+				}
+				for _, d := range disks {
+					if !d.is.Takes() || d.is.Gone {
+						t.Errorf("with %v a call disk %d is %s: %s (%v)", call, d.Number, d.State, d.Reason, s.Reasons)
+					}
+				}
+				begin = time.Now()
+				if _, free, err := b.Usage(ctx); err != nil || free == 0 || time.Since(begin) > 3*time.Second {
+					t.Errorf("usage: %d free, %v, after %v", free, err, time.Since(begin))
+				}
+				time.Sleep(700 * time.Millisecond)
+			}
+			fs.Clear()
+			time.Sleep(10 * time.Second)
+			must(t, b.Close())
+		})
+	}
 }

@@ -56,6 +56,9 @@ const (
 	hangAfter = 4 * time.Second
 	hangRate  = 6 << 20 // bytes a second
 	hangMost  = 8 * time.Second
+	// As long as calls on its file system come back (see Disk.Follow), a request that
+	// makes many of them may take callsTimes as long.
+	callsTimes = 8
 	// So long may reading values back take.
 	verifyMost = 30 * time.Second
 
@@ -155,6 +158,7 @@ type health struct {
 	mu        sync.Mutex
 	kinds     [kinds]calls
 	busy      int64 // last tick at which something was under way
+	turned    int64 // no call on the medium that began before this tick's has not come back; 0: not known
 	condition Condition
 	silent    bool // it does not answer
 
@@ -222,9 +226,16 @@ func (c *calls) strike(now int64) {
 // judge looks at what is under way. It returns the condition before and after.
 func (d *Disk) judge(now int64) (before, after Condition) {
 	h := &d.health
+	turn := d.turns()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before = h.condition
+	switch {
+	case turn == nil:
+		h.turned = 0
+	case turn():
+		h.turned = now
+	}
 	after = d.conditionLocked(now)
 	if after.State == before.State && after.State != Well {
 		after.Since = before.Since
@@ -262,6 +273,21 @@ func (d *Disk) conditionLocked(now int64) Condition {
 	return d.slowLocked(now)
 }
 
+// Follow tells the disk, once it is attached, how to find out whether calls on its
+// file system come back: turn is asked now and then, and true if all have that began
+// before the time before last that it was.
+func (d *Disk) Follow(turn func() bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.turn = turn
+}
+
+func (d *Disk) turns() func() bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.turn
+}
+
 // hung says which request has not come back, and since when that is under way.
 func (h *health) hung(now int64) (why string, since time.Time) {
 	bytes := h.kinds[reading].bytes + h.kinds[writing].bytes
@@ -280,7 +306,10 @@ func (h *health) hung(now int64) (why string, since time.Time) {
 		if kind(k) == verifying {
 			most = verifyMost
 		}
-		if now-from >= ticks(most) {
+		// Of one whose calls come back it is the calls that must not take so long: it
+		// may make many. One that has not answered must have come back all the same.
+		stuck := h.silent || now-h.turned+1 >= ticks(most)
+		if over := now - from; over >= ticks(most) && (stuck || over >= ticks(callsTimes*most)) {
 			return kindNames[k] + " has not come back", o.at
 		}
 	}

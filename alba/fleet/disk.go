@@ -47,9 +47,10 @@ type Disk struct {
 	asked refresh
 
 	mu       sync.RWMutex
-	osd      osd.OSD // nil: missing
-	reason   error   // why it is missing
-	unopened bool    // it is missing, and there
+	osd      osd.OSD     // nil: missing
+	turn     func() bool // see Follow; nil: nobody has told
+	reason   error       // why it is missing
+	unopened bool        // it is missing, and there
 	usage    osd.Usage
 	leaving  bool // takes no new fragments
 	failures int  // writes that failed in a row
@@ -75,7 +76,7 @@ func (d *Disk) Counts() Counts {
 func (d *Disk) Attach(o osd.OSD) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.osd, d.reason, d.unopened, d.failures, d.rest = o, nil, false, 0, time.Time{}
+	d.osd, d.turn, d.reason, d.unopened, d.failures, d.rest = o, nil, nil, false, 0, time.Time{}
 	d.usage, d.refused = osd.Usage{Capacity: 1}, refusal{} // until Refresh
 }
 
@@ -83,14 +84,14 @@ func (d *Disk) Attach(o osd.OSD) {
 func (d *Disk) Detach(reason error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.osd, d.reason, d.unopened = nil, reason, false
+	d.osd, d.turn, d.reason, d.unopened = nil, nil, reason, false
 }
 
 // Unopened is Detach of a disk that is where it should be: see ErrUnopened.
 func (d *Disk) Unopened(reason error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.osd, d.reason, d.unopened = nil, reason, true
+	d.osd, d.turn, d.reason, d.unopened = nil, nil, reason, true
 }
 
 // SetLeaving says whether the disk is on its way out: it is read, and gets no
@@ -126,7 +127,8 @@ func (d *Disk) Reason() error {
 	return d.why()
 }
 
-// Known returns the usage that Refresh saw last.
+// Known returns the usage that Refresh saw last; its Capacity is 1 as long as that has
+// seen none.
 func (d *Disk) Known() osd.Usage {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -142,6 +144,11 @@ type refresh struct {
 	done chan struct{} // nil: none is
 	err  error
 }
+
+// ErrLate is matched by the error of Refresh for a disk that has not told in time how
+// full it is, and of which nobody can say yet that it does not answer. What it told
+// last is Known.
+var ErrLate = errors.New("disk takes its time")
 
 // Refresh asks the disk how full it is, for placement. It waits for two seconds: a
 // disk that takes longer is asked by one call only.
@@ -171,7 +178,10 @@ func (d *Disk) Refresh(ctx context.Context) error {
 	case <-ctx.Done():
 		return d.name(ctx.Err())
 	case <-t.C:
-		return d.name(fmt.Errorf("%w: it has not told how full it is for %v", ErrNotAnswering, refreshMost))
+		if err := d.Silent(); err != nil {
+			return err
+		}
+		return d.name(fmt.Errorf("%w: it has not told how full it is for %v", ErrLate, refreshMost))
 	}
 }
 

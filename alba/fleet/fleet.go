@@ -112,6 +112,23 @@ func (f *Fleet) All() []*Disk {
 	return list
 }
 
+// Refresh is Disk.Refresh of all disks, side by side: where each takes its time,
+// nobody waits for the sum. It returns what each said.
+func (f *Fleet) Refresh(ctx context.Context) map[*Disk]error {
+	all := f.All()
+	errs := make([]error, len(all))
+	var asked sync.WaitGroup
+	for i, d := range all {
+		asked.Go(func() { errs[i] = d.Refresh(ctx) })
+	}
+	asked.Wait()
+	said := make(map[*Disk]error, len(all))
+	for i, d := range all {
+		said[d] = errs[i]
+	}
+	return said
+}
+
 // Disks returns what placement needs to know, in order of number. Disks that
 // are missing, full, or that failed a write a moment ago are failing.
 func (f *Fleet) Disks() []policy.Disk {

@@ -5,9 +5,13 @@ import (
 	"path"
 	"sync"
 	"testing"
+	"time"
 
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/faultdisk"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestHitNeedsAllBlocks(t *testing.T) {
@@ -280,5 +284,86 @@ func TestAdmissionWithRoom(t *testing.T) {
 	}
 	if s := c.Stats(); s.Evicted > 0 || s.Written > 4<<20 {
 		t.Errorf("a scan evicted: %+v", s)
+	}
+}
+
+// What the cache is to give up are its oldest segments, about as many bytes and their
+// files with them; the newest stay, also while nothing may be written, and whoever asks
+// does not wait. What it gave up it takes again.
+func TestGiveUp(t *testing.T) {
+	for _, off := range []bool{false, true} {
+		fsys := faultdisk.New(crashdisk.New())
+		o := options(fsys)
+		c := open(t, o)
+		const n = 60 // of 64 KiB: fifteen of the sixteen segments
+		for i := range n {
+			put(c, key(i, 0), 0, 64<<10)
+			c.Flush()
+		}
+		_, before := files(t, fsys)
+		if off {
+			fsys.Inject(faultdisk.Rule{Ops: faultdisk.Write, Err: unix.ENOSPC})
+			put(c, key(n, 0), 0, 64<<10)
+			c.Flush()
+			_, before = files(t, fsys)
+		}
+		const owed = 1 << 20
+		if !off { // they come while it is busy
+			writes := faultdisk.NewGate()
+			rule := fsys.Inject(faultdisk.Rule{Ops: faultdisk.Write, Before: writes.Wait})
+			put(c, key(n, 0), 0, 64<<10)
+			<-writes.Arrived()
+			c.GiveUp(owed / 2)
+			c.GiveUp(owed) // not both
+			rule.Remove()
+			defer writes.Open()
+			c.GiveUp(owed / 4)
+			_, before = files(t, fsys)
+			before += 64 << 10
+			writes.Open()
+		}
+		door := faultdisk.NewGate()
+		fsys.Inject(faultdisk.Rule{Ops: faultdisk.Remove, Before: door.Wait})
+		if off {
+			c.GiveUp(owed)
+		}
+		<-door.Arrived()
+		want(t, c, true, key(n-2, 0), 0, 4096) // it is read while a file goes
+		door.Open()
+		left := func() int64 { _, bytes := files(t, fsys); return bytes }
+		for deadline := time.Now().Add(20 * time.Second); left() > before-owed && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		c.Flush()
+		after := left()
+		if gone := before - after; gone < owed || gone > owed+2*o.SegmentBytes {
+			t.Errorf("off %v: %d bytes are gone, and %d were to go", off, gone, owed)
+		}
+		if s := c.Stats(); s.Bytes > after+o.SegmentBytes || s.Evicted < owed/2 {
+			t.Errorf("off %v: %d bytes in files, and %+v", off, after, s)
+		}
+		want(t, c, false, key(0, 0), 0, 4096)
+		for i := n - 20; i < n-1; i++ {
+			want(t, c, true, key(i, 0), 0, 64<<10)
+		}
+		fsys.Clear()
+		if !off {
+			put(c, key(0, 0), 0, 64<<10)
+			c.Flush()
+			want(t, c, true, key(0, 0), 0, 64<<10)
+			for i := range 15 { // in the places of those that went
+				put(c, key(n+1+i, 0), 0, 64<<10)
+				c.Flush()
+			}
+			for i := range 12 {
+				want(t, c, false, key(1+i, 0), 0, 64<<10)
+			}
+		}
+		c.GiveUp(1 << 40) // more than there is
+		c.Flush()
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c.GiveUp(owed) // of one that is closed nothing
 	}
 }

@@ -81,6 +81,8 @@ func TestObject(t *testing.T) {
 		mayLose int
 	}{
 		{Object{}, OK, 0},
+		{Object{Width: 3}, OK, 0}, // it is in its manifest
+		{Object{K: 2, Width: 3, Readable: 4}, OK, 2},
 		{Object{K: 2, Width: 3, Readable: 3}, OK, 1},
 		{Object{K: 2, Width: 3, Readable: 2}, Degraded, 0},
 		{Object{K: 2, Width: 3, Readable: 1}, Unreadable, -1},
@@ -159,6 +161,7 @@ func TestBackend(t *testing.T) {
 		{"the registry has failed", group(Group{Name: "g", Failed: "r"}), Degraded, "group g has failed"},
 		{"a group waits", group(Group{Name: "g", Waits: true, Reads: true}), Degraded, "waits for room"},
 		{"an older copy was accepted", Backend{Groups: []Group{{Older: true}}, Suspended: "s"}, Degraded, "s"},
+		{"an older copy, and nothing is suspended", group(Group{Name: "g", Older: true}), OK, ""},
 		{"fragments are known to be absent", Backend{Waiting: 1}, Degraded, "known to be bad or absent"},
 		{"no disk takes a fragment", Backend{NoPlace: 1, Namespaces: []Namespace{{Narrow: 1}}}, Degraded, "lack a disk"},
 		{"nor of a disk that is drained", Backend{NoPlace: 1, Disks: []DiskNamed{{Disk: Disk{Draining: true}}}}, Degraded, "lack a disk"},

@@ -25,8 +25,7 @@ func (m *Maintenance) refresh(ctx context.Context) {
 func (m *Maintenance) refreshLocked(ctx context.Context) {
 	m.refreshed = m.opt.Now()
 	there := make(map[uint64]bool)
-	for _, d := range m.opt.Fleet.All() {
-		err := d.Refresh(ctx)
+	for d, err := range m.opt.Fleet.Refresh(ctx) {
 		m.seeAbsent(d, err)
 		// One that is there, and cannot be opened as the machine lacks something,
 		// is not gone: it starts no rebuild.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,7 @@ const day = 24 * time.Hour
 type scrubbed struct {
 	*albatest.Backend
 	t     *testing.T
+	mu    sync.Mutex // of the following while maintenance runs
 	kept  []byte
 	saves int
 	fail  error // of keeping
@@ -42,12 +44,25 @@ func newScrubbed(t *testing.T, objects int) *scrubbed {
 	return s
 }
 
+// fails has what is to be kept be refused.
+func (s *scrubbed) fails(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
 // start runs maintenance, with what was kept before.
 func (s *scrubbed) start(period time.Duration) *maintenance.Maintenance {
 	o := s.WorkOptions()
 	o.Now, o.Tick, o.Survey, o.Collect, o.Scrub, o.Retry = time.Now, time.Minute, day, 100*day, period, time.Second
-	o.ScrubKept = func() ([]byte, error) { return s.kept, nil }
+	o.ScrubKept = func() ([]byte, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.kept, nil
+	}
 	o.ScrubKeep = func(b []byte) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		if s.fail != nil {
 			return s.fail
 		}
@@ -163,7 +178,7 @@ func TestScrubOfOthersGoesOn(t *testing.T) {
 		block := make(chan struct{})
 		s.Fleet.Disk(1).Attach(hanging{s.Faults[1], block})
 		s.Faults[2].Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Verify}, Err: errBroken})
-		s.fail = errors.New("no room")
+		s.fails(errors.New("no room"))
 		w := s.start(10 * day)
 		time.Sleep(5 * day)
 		if p, _ := w.ScrubOf(3); p.Bytes < s.total/3*45/100 {
@@ -175,7 +190,7 @@ func TestScrubOfOthersGoesOn(t *testing.T) {
 		if n := w.Stats().Failures; n == 0 || n > 5*24*60+10 {
 			t.Errorf("%d failures were told", n)
 		}
-		s.fail = nil
+		s.fails(nil)
 		began := time.Now()
 		w.Close()
 		if took := time.Since(began); took > time.Minute {

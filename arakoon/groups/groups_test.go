@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -259,10 +260,13 @@ func TestPowerCuts(t *testing.T) {
 		written := ""
 		for round := range 40 {
 			faulty := faultdisk.New(mem)
+			var mu sync.Mutex // groups work side by side
 			var image *crashdisk.FS
 			left := rng.IntN(60)
 			faulty.Inject(faultdisk.Rule{Ops: faultdisk.Write | faultdisk.Datasync | faultdisk.Rename | faultdisk.SyncDir,
 				Before: func(faultdisk.Op, string) {
+					mu.Lock()
+					defer mu.Unlock()
 					if left--; left == 0 {
 						image = mem.Crash(rng, modes[rng.IntN(len(modes))])
 					}
@@ -276,9 +280,11 @@ func TestPowerCuts(t *testing.T) {
 			}
 			value := fmt.Sprintf("%03d", round)
 			s.change(t, "a", value)
+			mu.Lock()
 			if image == nil {
 				written = value
 			}
+			mu.Unlock()
 			_, _, err = s.Beat(ctx)
 			must(t, errors.Join(err, s.Close()))
 			if image == nil {

@@ -51,6 +51,14 @@ func testFunctions(t testing.TB) *Registry {
 
 func open(t testing.TB, fsys disk.FS) *State {
 	t.Helper()
+	s := openOnly(t, fsys)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// openOnly is open for those who close it themselves.
+func openOnly(t testing.TB, fsys disk.FS) *State {
+	t.Helper()
 	s, err := Open(Options{
 		FS: fsys, Dir: "/state", Cluster: testCluster, Member: 3, Functions: testFunctions(t), MemTableBytes: 256 << 10, CacheBytes: 1 << 20,
 		Begin: Position{Index: 1, Term: 1, Conf: &pb.ConfState{Voters: []uint64{3}}},
@@ -58,7 +66,6 @@ func open(t testing.TB, fsys disk.FS) *State {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
@@ -438,5 +445,49 @@ func TestCheckpoint(t *testing.T) {
 	}
 	if _, err := Open(Options{FS: d.Kill(), Dir: "/copy", Cluster: testCluster, Member: 4}); !errors.Is(err, ErrIdentity) {
 		t.Fatal(err)
+	}
+}
+
+// Leave keeps on disk what was there: nothing that was applied since the last flush.
+// Close flushes it.
+func TestLeave(t *testing.T) {
+	for _, leave := range []bool{false, true} {
+		d := crashdisk.New()
+		s := openOnly(t, d)
+		set := func(key string) {
+			t.Helper()
+			if out := apply(t, s, Command{Body: body(t, new(Sequence).Set([]byte(key), []byte("v")))}); out.Err != nil {
+				t.Fatal(out.Err)
+			}
+		}
+		set("flushed")
+		durable, err := s.Flush()
+		if err != nil {
+			t.Fatal(err)
+		}
+		set("later")
+		applied := s.Applied().Index
+		if leave {
+			err = s.Leave()
+		} else {
+			err = s.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for what, image := range map[string]*crashdisk.FS{"as it is": d, "killed": d.Kill()} {
+			s := openOnly(t, image)
+			got, want := dump(t, s), map[string]string{"flushed": "v"}
+			at := durable.Index
+			if !leave {
+				want["later"], at = "v", applied
+			}
+			if !maps.Equal(got, want) || s.Applied().Index != at || applied == durable.Index {
+				t.Errorf("%s, left %v: %v at %d, not %v at %d", what, leave, got, s.Applied().Index, want, at)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

@@ -30,6 +30,8 @@ type Pool struct {
 	listed  atomic.Uint64
 	hold    atomic.Pointer[chan struct{}] // clones wait for it
 	cloning atomic.Int32
+	shut    atomic.Pointer[chan struct{}] // opens wait for it
+	opening atomic.Int32
 	refuse  atomic.Pointer[error]
 	stall   atomic.Pointer[stall]
 	before  atomic.Pointer[func()]
@@ -139,6 +141,16 @@ func (p *Pool) HoldClones() (over func()) {
 // Cloning is how many clones wait.
 func (p *Pool) Cloning() int { return int(p.cloning.Load()) }
 
+// HoldOpens makes opens wait until over is called, or they are cancelled.
+func (p *Pool) HoldOpens() (over func()) {
+	c := make(chan struct{})
+	p.shut.Store(&c)
+	return func() { p.shut.Store(nil); close(c) }
+}
+
+// Opening is how many opens wait.
+func (p *Pool) Opening() int { return int(p.opening.Load()) }
+
 // Listed implements fusefs.Pool.
 func (p *Pool) Listed() uint64 { return p.listed.Load() }
 
@@ -217,7 +229,16 @@ func (p *Pool) Info(_ context.Context, name string) (fusefs.Info, error) {
 }
 
 // Open implements fusefs.Pool.
-func (p *Pool) Open(_ context.Context, name string) (fusefs.Device, func(), error) {
+func (p *Pool) Open(ctx context.Context, name string) (fusefs.Device, func(), error) {
+	if shut := p.shut.Load(); shut != nil {
+		p.opening.Add(1)
+		defer p.opening.Add(-1)
+		select {
+		case <-*shut:
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	name, snap, isSnap := strings.Cut(name, "@")

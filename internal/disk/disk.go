@@ -17,6 +17,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 )
 
 // Errors that callers match with errors.Is. Everything else is the
@@ -62,6 +63,13 @@ type Usage struct {
 // FewNames reports whether fewer than n files can be made for another reason than
 // room.
 func (u Usage) FewNames(n uint64) bool { return u.Names > 0 && u.FreeNames < n }
+
+// SameFile reports whether two results of Stat are of one file, which was not written
+// in between.
+func SameFile(a, b fs.FileInfo) bool {
+	one := os.SameFile(a, b) || a.Sys() != nil && a.Sys() == b.Sys()
+	return one && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}
 
 // FS is a file system. All methods are safe for concurrent use. Names are
 // slash-separated paths. Errors for a missing name match fs.ErrNotExist. What is

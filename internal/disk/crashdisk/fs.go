@@ -327,7 +327,7 @@ func (d *FS) Stat(name string) (fs.FileInfo, error) {
 	if err != nil {
 		return nil, fail("stat", name, err)
 	}
-	i := info{name: path.Base(path.Clean("/" + name)), mode: n.mode, changed: n.changed}
+	i := info{name: path.Base(path.Clean("/" + name)), mode: n.mode, changed: n.changed, node: n}
 	if n.file != nil {
 		i.size = n.file.size
 	}
@@ -416,6 +416,7 @@ type info struct {
 	size    int64
 	mode    fs.FileMode
 	changed time.Time
+	node    *node
 }
 
 func (i info) Name() string       { return i.name }
@@ -423,4 +424,4 @@ func (i info) Size() int64        { return i.size }
 func (i info) Mode() fs.FileMode  { return i.mode }
 func (i info) ModTime() time.Time { return i.changed }
 func (i info) IsDir() bool        { return i.mode.IsDir() }
-func (i info) Sys() any           { return nil }
+func (i info) Sys() any           { return i.node } // the same one of the same file

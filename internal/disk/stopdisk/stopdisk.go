@@ -4,8 +4,8 @@
 // It passes everything on. After Stop no call reaches the disk any more, whoever
 // makes it, and its locks are given back: another process, or this one, may open
 // what was open here. What is in the kernel then ends there as it may: each is one
-// call that the caller made before, and nothing follows it. Done tells a disk that
-// is slow from one that hangs.
+// call that the caller made before, and nothing follows it. Done and Turn tell a disk
+// that is slow from one that hangs.
 package stopdisk
 
 import (
@@ -27,6 +27,8 @@ type FS struct {
 	under   disk.FS
 	stopped atomic.Bool
 	done    atomic.Uint64
+	turn    atomic.Uint32
+	way     [2]atomic.Int64 // calls under way that began in an even turn, and in an odd one
 
 	mu    sync.Mutex
 	locks map[*lock]struct{}
@@ -37,6 +39,15 @@ func New(under disk.FS) *FS { return &FS{under: under, locks: make(map[*lock]str
 
 // Done is how many calls have come back.
 func (d *FS) Done() uint64 { return d.done.Load() }
+
+// Turn begins another turn and reports true, if all calls have come back that began
+// before this one. So who asks at intervals knows that a call has been under way since
+// before it last was true: a request of many calls may take long on a disk that does
+// not hang.
+func (d *FS) Turn() bool {
+	t := d.turn.Load()
+	return d.way[(t+1)&1].Load() == 0 && d.turn.CompareAndSwap(t, t+1)
+}
 
 // Stopped reports whether the disk was given up.
 func (d *FS) Stopped() bool { return d.stopped.Load() }
@@ -59,24 +70,30 @@ func (d *FS) Stop() {
 	clear(d.locks)
 }
 
-// begin refuses a call after Stop.
-func (d *FS) begin(op, name string) error {
+// begin refuses a call after Stop. One that it lets through is of a turn.
+func (d *FS) begin(op, name string) (turn uint32, err error) {
 	if d.stopped.Load() {
-		return &fs.PathError{Op: op, Path: name, Err: ErrStopped}
+		return 0, &fs.PathError{Op: op, Path: name, Err: ErrStopped}
 	}
-	return nil
+	turn = d.turn.Load()
+	d.way[turn&1].Add(1)
+	return turn, nil
 }
 
 // end notes that a call has come back.
-func (d *FS) end() { d.done.Add(1) }
+func (d *FS) end(turn uint32) {
+	d.way[turn&1].Add(-1)
+	d.done.Add(1)
+}
 
 // OpenFile opens a file; see disk.FS. One that is opened while the disk is given up
 // stays unused.
 func (d *FS) OpenFile(name string, flag disk.Flag, perm fs.FileMode) (disk.File, error) {
-	if err := d.begin("open", name); err != nil {
+	turn, err := d.begin("open", name)
+	if err != nil {
 		return nil, err
 	}
-	defer d.end()
+	defer d.end(turn)
 	f, err := d.under.OpenFile(name, flag, perm)
 	if err != nil {
 		return nil, err
@@ -134,10 +151,11 @@ func (d *FS) SyncAll(name string) error {
 }
 
 func (d *FS) do(op, name string, call func() error) error {
-	if err := d.begin(op, name); err != nil {
+	turn, err := d.begin(op, name)
+	if err != nil {
 		return err
 	}
-	defer d.end()
+	defer d.end(turn)
 	return call()
 }
 
@@ -188,10 +206,11 @@ func (l *lock) Close() error {
 
 // Lock locks a file; see disk.FS.
 func (d *FS) Lock(name string) (io.Closer, error) {
-	if err := d.begin("lock", name); err != nil {
+	turn, err := d.begin("lock", name)
+	if err != nil {
 		return nil, err
 	}
-	defer d.end()
+	defer d.end(turn)
 	under, err := d.under.Lock(name)
 	if err != nil {
 		return nil, err
@@ -216,41 +235,45 @@ type file struct {
 	under disk.File
 }
 
-func (f *file) begin(op string) error { return f.fs.begin(op, f.under.Name()) }
+func (f *file) begin(op string) (turn uint32, err error) { return f.fs.begin(op, f.under.Name()) }
 
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
-	if err := f.begin("read"); err != nil {
+	turn, err := f.begin("read")
+	if err != nil {
 		return 0, err
 	}
 	n, err := f.under.ReadAt(p, off)
-	f.fs.end()
+	f.fs.end(turn)
 	return n, err
 }
 
 func (f *file) TryReadAt(p []byte, off int64) (int, error) {
-	if err := f.begin("read"); err != nil {
+	turn, err := f.begin("read")
+	if err != nil {
 		return 0, err
 	}
 	n, err := f.under.TryReadAt(p, off)
-	f.fs.end()
+	f.fs.end(turn)
 	return n, err
 }
 
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
-	if err := f.begin("write"); err != nil {
+	turn, err := f.begin("write")
+	if err != nil {
 		return 0, err
 	}
 	n, err := f.under.WriteAt(p, off)
-	f.fs.end()
+	f.fs.end(turn)
 	return n, err
 }
 
 func (f *file) WritevAt(bufs [][]byte, off int64) (int, error) {
-	if err := f.begin("write"); err != nil {
+	turn, err := f.begin("write")
+	if err != nil {
 		return 0, err
 	}
 	n, err := f.under.WritevAt(bufs, off)
-	f.fs.end()
+	f.fs.end(turn)
 	return n, err
 }
 

@@ -2,6 +2,7 @@ package stopdisk
 
 import (
 	"errors"
+	"io/fs"
 	"testing"
 
 	"openvstorage/internal/disk"
@@ -79,5 +80,45 @@ func TestStopWhileACallHangs(t *testing.T) {
 	door.Open()
 	if err := <-synced; err != nil {
 		t.Errorf("the call that hung: %v", err)
+	}
+}
+
+// A turn ends when what began before it has come back: calls that each come back let
+// turns pass, one that hangs does not, whatever comes and goes beside it.
+func TestTurn(t *testing.T) {
+	under := faultdisk.New(crashdisk.New())
+	d := New(under)
+	for range 3 {
+		if !d.Turn() {
+			t.Fatal("a turn of no calls does not end")
+		}
+	}
+	door := faultdisk.NewGate()
+	under.Inject(faultdisk.Rule{Ops: faultdisk.Stat, Path: "/hangs", Before: door.Wait})
+	stat := make(chan error, 1)
+	go func() {
+		_, err := d.Stat("/hangs")
+		stat <- err
+	}()
+	<-door.Arrived()
+	if !d.Turn() {
+		t.Error("the turn in which it began does not end")
+	}
+	for range 3 {
+		if _, err := d.Stat("/"); err != nil {
+			t.Fatal(err)
+		}
+		if d.Turn() {
+			t.Error("a turn ends with a call under way that began before it")
+		}
+	}
+	door.Open()
+	if err := <-stat; !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	for range 3 {
+		if !d.Turn() {
+			t.Error("a turn does not end though all have come back")
+		}
 	}
 }
