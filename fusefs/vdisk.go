@@ -97,7 +97,7 @@ func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 	defer n.mu.Unlock()
 	if n.made() && n.dev == nil {
 		if err := n.attach(ctx); err != nil {
-			return nil, 0, n.errnoAt(err)
+			return nil, 0, n.errnoAt(ctx, err)
 		}
 	}
 	n.opened()
@@ -106,12 +106,16 @@ func (n *diskNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 
 // errnoAt is the errno of an error of a file that was found by a name a moment ago. A
 // vDisk that is gone is ESTALE: the kernel, which remembers names for a moment, looks
-// that one up again then, as another vDisk may have it by now.
-func (n *diskNode) errnoAt(err error) syscall.Errno {
-	if errors.Is(err, fs.ErrNotExist) && n.made() {
-		return syscall.ESTALE
+// that one up again then, as another vDisk may have it by now. One that is listed and
+// cannot be found is being deleted by others, who may fail yet.
+func (n *diskNode) errnoAt(ctx context.Context, err error) syscall.Errno {
+	if !errors.Is(err, fs.ErrNotExist) || !n.made() {
+		return errnoOf(err)
 	}
-	return errnoOf(err)
+	if _, err := n.info(ctx); err == nil {
+		return syscall.EBUSY
+	}
+	return syscall.ESTALE
 }
 
 // openedAgain counts one more open, if there is one and all that it needs. That
@@ -300,7 +304,8 @@ func (n *diskNode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.Att
 
 // Setattr implements gofs.NodeSetattrer.
 func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
-	if size, ok := in.GetSize(); ok {
+	size, sized := in.GetSize()
+	if sized {
 		if size > sizeMax {
 			return syscall.EFBIG
 		}
@@ -309,15 +314,28 @@ func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 		if err := n.truncate(ctx, int64(size)); err != nil {
 			return errnoOf(err)
 		}
-	} else if f == nil && n.made() {
-		if _, err := n.info(ctx); err != nil {
-			return n.errnoAt(err)
-		}
 	}
-	if err := n.setAttr(ctx, func(a *filetree.Attr) { change(a, in) }); err != nil {
-		return errnoOf(err)
+	if e := n.setFound(ctx, f != nil || sized, func(a *filetree.Attr) { change(a, in) }); e != 0 {
+		return e
 	}
 	return n.Getattr(ctx, f, out)
+}
+
+// setFound is setAttr of a file that was found by a name a moment ago, or, if held,
+// otherwise.
+func (n *diskNode) setFound(ctx context.Context, held bool, change func(*filetree.Attr)) syscall.Errno {
+	// Who is emptying or making it has keep: its vDisk is not there then, and the
+	// file is.
+	if err := n.keep.take(ctx); err != nil {
+		return errnoOf(err)
+	}
+	defer n.keep.give()
+	if !held && !n.gone && n.made() {
+		if _, err := n.info(ctx); err != nil {
+			return n.errnoAt(ctx, err)
+		}
+	}
+	return errnoOf(n.setAttrKept(ctx, change))
 }
 
 // setAttr changes the attributes and keeps them, with the time of the last
