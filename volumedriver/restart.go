@@ -309,11 +309,9 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 	v.store.listDue = true
 	v.store.collectDue.Store(true)
 	err = v.buf.Resume(found)
-	if err == nil {
-		err = v.took(found.Accepted)
-	}
 	switch {
 	case err == nil:
+		v.took()
 		v.startStorer(nil)
 	case disk.CauseOf(err).Passes() && v.buf.Err() != nil:
 		// The older files have all of it still: it is opened anew.
@@ -325,7 +323,7 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 		v.log.Warn("vDisk is open for reading; writes and flushes wait until what was recovered can be written", "err", err)
 		cause := err
 		v.waits.Store(&cause)
-		v.startStorer(func(ctx context.Context) bool { return v.takeUp(ctx, found.Accepted) })
+		v.startStorer(v.takeUp)
 	default:
 		return err
 	}
@@ -333,15 +331,9 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 }
 
 // took ends the opening: all that was recovered is in files of this epoch.
-func (v *Volume) took(accepted bool) error {
-	if accepted {
-		if err := v.host.buffer.LossAccepted(v.id); err != nil {
-			return err
-		}
-	}
+func (v *Volume) took() {
 	v.opened.Store(true)
 	v.waits.Store(nil)
-	return nil
 }
 
 // takeUpAgain is how often what waits for room at the end of an opening is tried.
@@ -349,7 +341,7 @@ const takeUpAgain = time.Second
 
 // takeUp tries to end the opening until it has, and reports whether it has: not if
 // ctx ends or the vDisk halts.
-func (v *Volume) takeUp(ctx context.Context, accepted bool) bool {
+func (v *Volume) takeUp(ctx context.Context) bool {
 	for v.Err() == nil {
 		select {
 		case <-time.After(takeUpAgain):
@@ -357,11 +349,9 @@ func (v *Volume) takeUp(ctx context.Context, accepted bool) bool {
 			return false
 		}
 		err := v.buf.GoOn(ctx)
-		if err == nil {
-			err = v.took(accepted)
-		}
 		switch {
 		case err == nil:
+			v.took()
 			v.log.Info("what was recovered is written, and writes go on")
 			return true
 		case ctx.Err() != nil:

@@ -14,6 +14,7 @@ import (
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
+	"openvstorage/writebuffer"
 
 	"golang.org/x/sys/unix"
 )
@@ -181,5 +182,40 @@ func TestStopWhileResumeWaits(t *testing.T) {
 		must(t, errors.Join(r.reg.Close(), r.keys.Close(), r.back.Close()))
 		after := reopen(t, image.Kill(), nil)
 		holdsPattern(t, open(t, after.host, "v"), 0, 4, 1)
+	}
+}
+
+// Nothing new is acknowledged while the word of a person who accepts a loss cannot be
+// taken away: it would hold for what is written after it, too.
+func TestAcceptedLossEndsFirst(t *testing.T) {
+	ctx := context.Background()
+	mem := crashdisk.New()
+	r, d := newRig(t, mem, modelDisk, nil)
+	write(t, d, 0, 4, 1)
+	must(t, d.Flush(ctx))
+	word := r.host.buffer.Dir(volumeOf(t, r, "v").id) + "/" + writebuffer.AcceptLoss
+	image := mem.Kill()
+	must(t, r.close())
+	f, err := image.OpenFile(word, disk.Write|disk.Create, 0o600)
+	must(t, err)
+	must(t, f.Close())
+	faults := faultdisk.New(image)
+	rule := faults.Inject(faultdisk.Rule{Ops: faultdisk.Remove, Path: writebuffer.AcceptLoss, Err: unix.ENOSPC})
+	after := reopen(t, faults, nil)
+	d = open(t, after.host, "v")
+	holdsPattern(t, d, 0, 4, 1)
+	if i, err := after.host.Info(ctx, "v"); err != nil || i.State != StateRunning || i.Reason == "" {
+		t.Errorf("state %s, reason %q, %v", i.State, i.Reason, err)
+	}
+	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer cancel()
+	if err := d.Write(short, []Span{{10 * 4096, pattern(3, 1)}}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a write: %v", err)
+	}
+	rule.Remove()
+	write(t, d, 10, 1, 3)
+	must(t, after.host.Sync(ctx, "v", nil))
+	if _, err := image.Stat(word); err == nil {
+		t.Error("the word stays")
 	}
 }

@@ -438,9 +438,9 @@ func (b *Buffer) Prepare(v uuid.UUID) error {
 // Dir is where the local files of a vDisk are.
 func (b *Buffer) Dir(v uuid.UUID) string { return b.volumeDir(v) }
 
-// LossAccepted takes the file AcceptLoss away, durably: a new epoch has begun with
+// lossAccepted takes the file AcceptLoss away, durably: a new epoch has begun with
 // what there was.
-func (b *Buffer) LossAccepted(v uuid.UUID) error {
+func (b *Buffer) lossAccepted(v uuid.UUID) error {
 	if err := b.opt.FS.Remove(path.Join(b.volumeDir(v), AcceptLoss)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

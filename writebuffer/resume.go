@@ -29,7 +29,9 @@ import (
 // to. Until then appends and commits wait, and the log has nothing to store: nothing
 // of this epoch is acknowledged before what came before it is in files of this epoch.
 func (l *Log) Resume(r *Recovered) error {
-	l.durable.Store(min(r.Durable, r.Reached))
+	// Not what a mark says: a TLog of a Resume that was cut short says so of entries
+	// before its sync. Until this one has come to its end flushes wait for it.
+	l.durable.Store(r.opt.StoredSeq)
 	l.adopt(r, true)
 	l.mu.Lock()
 	l.resuming = &resuming{found: r, entries: r.Entries, scos: slices.Clone(l.sealed), part: tlogSizeMax}
@@ -57,13 +59,17 @@ func (l *Log) GoOn(ctx context.Context) error {
 	if w == nil {
 		return nil
 	}
-	if err := l.rewrite(ctx, w); err != nil {
+	r := w.found
+	err := l.rewrite(ctx, w)
+	if err == nil && r.Accepted { // before anything new is acknowledged
+		err = l.buf.withRoom(func() error { return l.buf.lossAccepted(r.opt.Volume) })
+	}
+	if err != nil {
 		l.mu.Lock()
 		w.cause = err
 		l.mu.Unlock()
 		return err
 	}
-	r := w.found
 	l.resumed(w)
 	for _, t := range slices.Backward(r.tlogs) {
 		if t.err == nil && r.opt.Keep(t.id) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
@@ -114,4 +115,51 @@ func TestResumeGoesOn(t *testing.T) {
 			holds("stopped and cut", r.cut(crashdisk.LoseAll))
 		})
 	}
+}
+
+// A mark says nothing of what no sync has covered: the TLog of a Resume that was
+// killed before its sync calls all of it durable. So no flush returns before the next
+// Resume has come to its end, whatever marks say (O2, P1).
+func TestNoFlushWhileResumeWaits(t *testing.T) {
+	first := newRig(t)
+	first.write(0, 3, 1)
+	first.commit()
+	first.write(10, 3, 2) // never flushed
+	// restart 1: killed between the append of its TLog and the sync of it.
+	p1 := prepareRig(t, first.under.Kill(), first.vol.copy())
+	found, err := p1.buf.Recover(p1.vol.recoverOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var image *crashdisk.FS
+	p1.disk.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Path: "tlog-*", Times: 1, Before: func(faultdisk.Op, string) { image = p1.under.Kill() }})
+	p1.begin(found)
+	vol := p1.vol.copy()
+	if err := p1.log.Resume(found); err != nil {
+		t.Fatal(err)
+	}
+	if image == nil {
+		t.Fatal("no image")
+	}
+	// restart 2: no room.
+	p2 := prepareRig(t, image, vol)
+	found, err = p2.buf.Recover(p2.vol.recoverOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found.Durable != found.Reached {
+		t.Fatalf("the mark says %d of %d", found.Durable, found.Reached)
+	}
+	p2.disk.Inject(faultdisk.Rule{Ops: faultdisk.Allocate, Path: "/buffer/...", Err: unix.ENOSPC})
+	p2.begin(found)
+	if err := p2.log.Resume(found); !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(p2.ctx, 100*time.Millisecond)
+	defer cancel()
+	if err := p2.log.Commit(ctx, p2.log.Written()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a flush before what was recovered is durable: %v", err)
+	}
+	p3 := p2.cut(crashdisk.LoseAll)
+	p3.check(0, 3, 1)
 }

@@ -66,10 +66,10 @@ func isLink(name string) bool {
 // and waits for some.
 func (d *daemon) listenUnix(ctx context.Context, path string) (l net.Listener, err error) {
 	if filepath.Dir(path) != d.dir.Path {
-		return d.listenOnce(path)
+		return d.listenOnce(ctx, path)
 	}
 	err = d.spare.await(ctx, func() (err error) {
-		l, err = d.listenOnce(path)
+		l, err = d.listenOnce(ctx, path)
 		return err
 	})
 	return l, err
@@ -77,7 +77,7 @@ func (d *daemon) listenUnix(ctx context.Context, path string) (l net.Listener, e
 
 // listenOnce takes a socket, and has a link in the data directory lead to it if it
 // is in that of --socket-dir.
-func (d *daemon) listenOnce(path string) (net.Listener, error) {
+func (d *daemon) listenOnce(ctx context.Context, path string) (net.Listener, error) {
 	l, err := control.ListenUnix(path)
 	name := filepath.Base(path)
 	if err != nil || d.flags.socketDir == "" || filepath.Dir(path) != d.flags.socketDir || name != nbdSocketName && name != control.SocketName {
@@ -89,7 +89,7 @@ func (d *daemon) listenOnce(path string) (net.Listener, error) {
 			return l, nil // --socket-dir is the data directory, by another path
 		}
 	}
-	if err := control.LinkSocket(link, path); err != nil {
+	if err := d.spare.await(ctx, func() error { return control.LinkSocket(link, path) }); err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("link from %s to %s: %w", link, path, err)
 	}
