@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -129,8 +130,13 @@ func TestScrubGoesOnAfterRestart(t *testing.T) {
 		sum := w.Stats().ScrubbedBytes
 
 		time.Sleep(5 * day) // nothing runs
+		first := &noted{OSD: s.Faults[1]}
+		s.Fleet.Disk(1).Attach(first)
 		w = s.start(14 * day)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Hour)
+		if list := first.list(); len(list) == 0 || list[0] == "" {
+			t.Errorf("it does not go on behind what it has read: %q", list)
+		}
 		if p, ok := w.ScrubOf(1); !ok || p.Bytes < s.total/3*3/10 {
 			t.Errorf("%+v", p)
 		}
@@ -139,7 +145,7 @@ func TestScrubGoesOnAfterRestart(t *testing.T) {
 		if p < 8 || p > 8*8 {
 			t.Errorf("%d %% were read back in a day", p)
 		}
-		time.Sleep(3*day - time.Hour)
+		time.Sleep(3*day - 2*time.Hour)
 		sum += w.Stats().ScrubbedBytes
 		if sum < s.total*97/100 || sum > s.total*105/100 {
 			t.Errorf("%d of %d bytes were read back in one round", sum, s.total)
@@ -157,6 +163,26 @@ func TestScrubGoesOnAfterRestart(t *testing.T) {
 			w.Close()
 		}
 	})
+}
+
+// noted is a disk that notes behind which keys it is asked to read back.
+type noted struct {
+	osd.OSD
+	mu    sync.Mutex
+	after []string
+}
+
+func (n *noted) Verify(ctx context.Context, after []byte, limit int) ([]osd.Bad, []byte, error) {
+	n.mu.Lock()
+	n.after = append(n.after, string(after))
+	n.mu.Unlock()
+	return n.OSD.Verify(ctx, after, limit)
+}
+
+func (n *noted) list() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.after)
 }
 
 // hanging is a disk whose Verify does not return, whatever becomes of its context.

@@ -65,3 +65,86 @@ func TestScrubStateStays(t *testing.T) {
 		}
 	}
 }
+
+// A start goes on behind the key that was read back last, on each disk; one that rests
+// has none. What is known already stays.
+func TestScrubLoads(t *testing.T) {
+	b, err := encodeScrub(sampleScrub())
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := &scrubDisk{cursor: []byte("known")}
+	s := scrubs{disks: map[uuid.UUID]*scrubDisk{{2}: known}}
+	s.load(Options{Now: time.Now, ScrubKept: func() ([]byte, error) { return b, nil }})
+	want := sampleScrub()[0]
+	d := s.disk(uuid.UUID{1}, time.Now())
+	if string(d.cursor) != "o\x00\xff" || !d.Began.Equal(want.Began) || !d.Ended.Equal(want.Ended) || d.Bytes != 7 || d.Fragments != 3 || d.Bad != 1 || d.Resting {
+		t.Errorf("%x, %+v", d.cursor, d.ScrubProgress)
+	}
+	if s.disk(uuid.UUID{2}, time.Now()) != known || !s.loaded {
+		t.Error("what was known is no longer")
+	}
+}
+
+// At what pace a disk is read back: what is left in the time that is left, no slower
+// than a whole round takes, no faster than what catches up may.
+func TestScrubPace(t *testing.T) {
+	const period, total = 100 * time.Second, 1000
+	began := time.Unix(1000, 0)
+	for _, row := range []struct {
+		what string
+		at   time.Duration
+		read uint64
+		want float64
+	}{
+		{"it begins", 0, 0, 10},
+		{"as it should", 50 * time.Second, 500, 10},
+		{"ahead", 50 * time.Second, 900, 10},
+		{"behind", 50 * time.Second, 0, 20},
+		{"more was read than there is", 50 * time.Second, 5000, 10},
+		{"far behind", 99 * time.Second, 0, 10 * scrubCatchUp},
+		{"late", 500 * time.Second, 999, 10 * scrubCatchUp},
+	} {
+		if got := pace(began.Add(row.at), began, period, row.read, total); got != row.want {
+			t.Errorf("%s: %v bytes a second, not %v", row.what, got, row.want)
+		}
+	}
+}
+
+// What a disk is due after a long time of nothing is a burst at most, and after a clock
+// that was set back no more than before; a round that has ended rests until its time is
+// over.
+func TestScrubDue(t *testing.T) {
+	const period, total = 1000 * time.Second, 1 << 40
+	s := scrubs{disks: map[uuid.UUID]*scrubDisk{}}
+	now := time.Unix(100_000, 0)
+	d := s.disk(uuid.UUID{1}, now)
+	if !s.due(d, now, period, total) {
+		t.Error("the first fragment is not due at once")
+	}
+	now = now.Add(500 * time.Second) // a suspended machine
+	s.due(d, now, period, total)
+	if d.credit > scrubBurst {
+		t.Errorf("%v bytes are due at once", d.credit)
+	}
+	now = now.Add(-400_000 * time.Second)
+	d.credit = 0
+	if s.due(d, now, period, total); d.credit > 1 || d.Began.After(now) {
+		t.Errorf("the clock was set back: %v bytes are due, of a round from %v on", d.credit, d.Began)
+	}
+	now = now.Add(time.Second)
+	d.rest = now.Add(time.Second)
+	if s.due(d, now, period, total) {
+		t.Error("it is due while it is left alone")
+	}
+	d.rest = time.Time{}
+	s.pass(d, []byte("k"), 1, 1, 0)
+	s.end(d, now)
+	if s.due(d, now.Add(period/2), period, total) || d.cursor != nil || !d.Resting {
+		t.Errorf("a round that has ended: %+v", d.ScrubProgress)
+	}
+	now = now.Add(2 * period)
+	if !s.due(d, now, period, total) || d.Resting || d.Bytes != 0 || !d.Began.Equal(now) || d.Ended.IsZero() {
+		t.Errorf("the next round: %+v", d.ScrubProgress)
+	}
+}

@@ -1,0 +1,200 @@
+package writebuffer
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"openvstorage/internal/disk"
+	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/faultdisk"
+
+	"github.com/google/uuid"
+)
+
+// system is a file system that says what a test wants.
+type system struct {
+	disk.FS
+	usage disk.Usage
+	err   error
+}
+
+func (s *system) Statfs(string) (disk.Usage, error) { return s.usage, s.err }
+
+// How many files there may be, by what the file system has left.
+func TestMeasure(t *testing.T) {
+	const (
+		mib     = int64(1) << 20
+		total   = 8 << 30
+		most    = 100
+		reserve = 192 * mib // of so much
+	)
+	if got := Reserve(total); got != reserve {
+		t.Fatalf("the reserve is %d MiB", got/mib)
+	}
+	for _, row := range []struct {
+		what   string
+		files  int // there are
+		logs   int
+		free   int64
+		names  uint64 // 0: nothing but room bounds them
+		err    error
+		limit  int
+		scarce bool
+	}{
+		{what: "plenty", files: 10, logs: 3, free: 4 << 30, limit: most},
+		{what: "five more", files: 10, logs: 3, free: reserve + 5*mib, limit: 15},
+		{what: "not quite five more", files: 10, logs: 3, free: reserve + 5*mib - 1, limit: 14},
+		{what: "none more", files: 10, logs: 3, free: reserve, limit: 10},
+		{what: "too many by three", files: 10, free: reserve - 3*mib, limit: 7},
+		{what: "by three and a half", files: 10, free: reserve - 3*mib - mib/2, limit: 6},
+		{what: "every vDisk goes on", files: 10, logs: 3, free: reserve - 4*mib, limit: 8},
+		{what: "out of the reserve", files: 2, logs: 6, free: reserve - 4*mib, limit: 14},
+		{what: "but not all of it", files: 10, logs: 30, free: reserve/4 - 3*mib, limit: 7, scarce: true},
+		{what: "nor more than there may be", files: 10, logs: 300, free: reserve - 4*mib, limit: most},
+		{what: "half of the reserve", files: 10, logs: 3, free: reserve / 2, limit: 8},
+		{what: "not even half of it", files: 10, logs: 3, free: reserve/2 - 1, limit: 8, scarce: true},
+		{what: "three names", files: 10, logs: 3, free: 4 << 30, names: namesReserve - 3, limit: 7},
+		{what: "names enough", files: 10, logs: 3, free: 4 << 30, names: namesReserve, limit: most},
+		{what: "few names", files: 70, logs: 3, free: 4 << 30, names: namesReserve/2 - 1, limit: 37, scarce: true},
+		{what: "no names", files: 10, logs: 3, free: 4 << 30, names: 1, limit: 0, scarce: true},
+		{what: "it does not say", files: 10, logs: 3, err: errors.New("EIO"), limit: most},
+	} {
+		fs := &system{usage: disk.Usage{Total: total, Free: uint64(row.free)}, err: row.err}
+		if row.names > 0 {
+			fs.usage.Names, fs.usage.FreeNames = 1<<20, row.names
+		}
+		b := &Buffer{opt: Options{FS: fs, Dir: "/data", Logger: slog.New(slog.DiscardHandler)}, scoSize: mib, max: most, fill: make(chan struct{}, 1)}
+		b.mu.files, b.mu.changed, b.mu.logs = row.files, make(chan struct{}), make(map[uuid.UUID]*Log)
+		for range row.logs {
+			b.mu.logs[uuid.New()] = nil
+		}
+		b.measure()
+		if got := int(b.limit.Load()); got != row.limit || b.mu.room.scarce != row.scarce {
+			t.Errorf("%s: %d files, scarce %v; want %d, %v", row.what, got, b.mu.room.scarce, row.limit, row.scarce)
+		}
+		if row.err != nil || row.limit < 5 {
+			continue
+		}
+		// Something had no room all the same: a user's quota, say.
+		b.mu.room.lacked, b.mu.room.lackedAt, b.mu.room.hold, b.mu.room.cap = errors.New("EDQUOT"), time.Now(), time.Hour, 4
+		if b.measure(); b.limit.Load() != 4 || b.mu.room.lacked == nil {
+			t.Errorf("%s: something lacked room, and there may be %d files", row.what, b.limit.Load())
+		}
+		b.mu.room.lackedAt = time.Now().Add(-2 * time.Hour)
+		if b.measure(); int(b.limit.Load()) != row.limit || (b.mu.room.lacked == nil) == row.scarce {
+			t.Errorf("%s: that is over, and there may be %d files: %v", row.what, b.limit.Load(), b.mu.room.lacked)
+		}
+	}
+}
+
+// bubbleRig is a rig for a bubble of synctest.
+func bubbleRig(t *testing.T) *rig {
+	under := crashdisk.New()
+	r := &rig{t: t, under: under, disk: faultdisk.New(under), changed: make(chan struct{}, 1), pressed: make(chan struct{}, 1), vol: newVolume(testVolume), ctx: t.Context()}
+	r.openBuffer(bufferOptions(r.disk))
+	return r
+}
+
+// Who waits for the files that it lacks does not keep the one that it has, unless it is
+// written to; and it waits until there are places, for both at once.
+func TestWhoWaitsKeepsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := bubbleRig(t)
+		l := otherLog(t, r)
+		if err := l.Append(t.Context(), batch(1, 1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		half := func() {
+			t.Helper()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.nextTL == nil || l.next == nil {
+				t.Fatal("nothing is prepared")
+			}
+			if err := errors.Join(l.nextTL.file.Close(), r.buf.opt.FS.Remove(l.nextTL.name)); err != nil {
+				t.Fatal(err)
+			}
+			l.nextTL = nil
+		}
+		half()
+		if n := l.missing(false); n != 1 || l.next == nil {
+			t.Errorf("%d are missing before it waits", n)
+		}
+		if n := l.missing(true); n != 1 || l.next == nil {
+			t.Errorf("it is written to, waits, and lacks %d", n)
+		}
+		if l.rests() {
+			t.Error("it rests, though it is written to")
+		}
+		if err := l.Commit(t.Context(), l.Written()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // the flush may have had something prepared
+		if l.missing(false) == 0 {
+			half()
+		}
+		l.mu.Lock()
+		open, pending := l.open, l.pending
+		l.open, l.pending = nil, nil
+		l.mu.Unlock()
+		l.lacking++
+		if l.rests() {
+			t.Error("it rests, though a write waits")
+		}
+		l.lacking--
+		if !l.rests() {
+			t.Error("it does not rest")
+		}
+		count := r.buf.files.count()
+		if n := l.missing(true); n != 2 || l.next != nil || r.buf.files.count() != count-1 {
+			t.Errorf("it waits, lacks %d, and %d of %d files are open", n, r.buf.files.count(), count)
+		}
+		l.mu.Lock()
+		l.open, l.pending = open, pending
+		l.mu.Unlock()
+
+		free := 0
+		for r.buf.files.reserve(1) { // which closes what can be closed
+			free++
+		}
+		if free < 2 {
+			t.Fatalf("%d places", free)
+		}
+		r.buf.files.unreserve(1)
+		type result struct {
+			n   int
+			err error
+		}
+		done := make(chan result, 1)
+		go func() {
+			n, err := r.buf.places(t.Context(), l)
+			done <- result{n, err}
+		}()
+		time.Sleep(10 * pressEvery)
+		synctest.Wait()
+		select {
+		case got := <-done:
+			t.Fatalf("with one place for two it got %d, %v", got.n, got.err)
+		default:
+		}
+		r.buf.files.unreserve(1)
+		if got := <-done; got.n != 2 || got.err != nil {
+			t.Errorf("with both places it got %d, %v", got.n, got.err)
+		}
+		r.buf.files.unreserve(2) // as whoever called places does
+		for r.buf.files.reserve(1) {
+			free++
+		}
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if n, err := r.buf.places(ended, l); n != 0 || !errors.Is(err, context.Canceled) {
+			t.Errorf("given up: %d, %v", n, err)
+		}
+		r.buf.files.unreserve(free - 2)
+	})
+}
