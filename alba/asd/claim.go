@@ -14,6 +14,7 @@ import (
 	"openvstorage/internal/generation"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -139,11 +140,11 @@ func (a *ASD) writeClaim(m generation.Mark) error {
 	turn := a.claimTurn + 1
 	block := appendClaim(nil, a.identity.ID, turn, m)
 	if a.claimTurn == 0 { // there is no file yet
-		return replace(a.opt.FS, a.opt.Dir, claimNew, claimName, append(block, block...))
+		return a.readable(replace(a.opt.FS, a.opt.Dir, claimNew, claimName, append(block, block...)))
 	}
 	f, err := a.openFile(path.Join(a.opt.Dir, claimName), disk.Write)
 	if err != nil {
-		return err
+		return a.readable(err)
 	}
 	_, err = f.WriteAt(block, int64(turn%claimBlocks)*blockSize)
 	if err == nil {
@@ -153,4 +154,14 @@ func (a *ASD) writeClaim(m generation.Mark) error {
 		err = a.fail(err)
 	}
 	return errors.Join(err, f.Close())
+}
+
+// readable makes the ASD read-only if that is what its file system is, whether it is
+// mounted so or not: some that have failed say so by refusing writes alone. What is
+// on it can be read.
+func (a *ASD) readable(err error) error {
+	if errors.Is(err, unix.EROFS) {
+		return a.fail(err)
+	}
+	return err
 }

@@ -306,6 +306,7 @@ func TestFailingReadsAreShown(t *testing.T) {
 type mounted struct {
 	disk.FS
 	readOnly atomic.Pointer[string]
+	silent   atomic.Bool // it says so by refusing writes alone, as ext4 does after an error
 }
 
 func (m *mounted) on(name string) bool {
@@ -315,7 +316,7 @@ func (m *mounted) on(name string) bool {
 
 func (m *mounted) Statfs(name string) (disk.Usage, error) {
 	u, err := m.FS.Statfs(name)
-	u.ReadOnly = m.on(name)
+	u.ReadOnly = m.on(name) && !m.silent.Load()
 	return u, err
 }
 
@@ -354,6 +355,28 @@ func TestReadOnlyIsShown(t *testing.T) {
 	b.Look(ctx)
 	settled(t, b)
 	holds(t, b, "ns", 12)
+	must(t, b.Close())
+}
+
+// A file system that has failed and refuses writes need not be mounted read-only. A
+// start finds it so, and reads what is on it.
+func TestReadOnlyThatIsNotToldIsRead(t *testing.T) {
+	fs := &mounted{FS: newDisk(t)}
+	b := open(t, fs)
+	fill(t, b, "ns", 0, 8)
+	must(t, b.Close())
+	dir := asdDir(1)
+	fs.silent.Store(true)
+	fs.readOnly.Store(&dir)
+	b = open(t, fs)
+	diskStates(t, b, health.OK, health.ReadOnly, health.OK)
+	if s := status(t, b, health.Degraded, "disk 2 "); s.Missing != 0 || s.MayDie != 1 {
+		t.Errorf("%d missing, %d may die", s.Missing, s.MayDie)
+	}
+	holds(t, b, "ns", 8)
+	fs.readOnly.Store(nil)
+	b.Look(ctx)
+	settled(t, b)
 	must(t, b.Close())
 }
 

@@ -26,6 +26,13 @@ const linksMax = 40
 // its place has its mode, its owner and its access list; where that cannot be,
 // nothing is begun.
 func newImage(name string) (*imageFile, error) {
+	if name == "" {
+		return nil, usagef("the name of the image is empty")
+	}
+	// Before its links are read: those of /dev/stdout lead to no name.
+	if there, err := os.Stat(name); err == nil && !there.Mode().IsRegular() {
+		return nil, noFile(name)
+	}
 	name, err := target(name)
 	if err != nil {
 		return nil, err
@@ -37,7 +44,7 @@ func newImage(name string) (*imageFile, error) {
 	case err != nil:
 		return nil, err
 	case !old.Mode().IsRegular():
-		return nil, usagef("%s is no plain file: give another name, or \"-\" and write it with dd", name)
+		return nil, noFile(name)
 	}
 	// A short name, whatever the image's is.
 	f, err := os.CreateTemp(dirOf(name), ".ovs-export-*.part")
@@ -51,6 +58,10 @@ func newImage(name string) (*imageFile, error) {
 		}
 	}
 	return image, nil
+}
+
+func noFile(name string) error {
+	return usagef("%s is no plain file: give another name, or \"-\" and write it with dd", name)
 }
 
 // dirOf is the directory of a name, not cleaned as filepath.Dir has it: "..",
@@ -145,15 +156,23 @@ const attributesMax = 64 << 10
 func (f *imageFile) put(off int64, p []byte) error {
 	for at, run := range dataRuns(p) {
 		if _, err := f.WriteAt(run, off+int64(at)); err != nil {
-			return err
+			return f.explainSize(err)
 		}
 	}
 	return nil
 }
 
+// explainSize says of what a file system takes no files of that size.
+func (f *imageFile) explainSize(err error) error {
+	if errors.Is(err, unix.EFBIG) {
+		return fmt.Errorf("%w: the file system of %s takes none that large (in a mount of vDisks `ovs vdisk clone` makes NAME.raw of one)", unix.EFBIG, f.name)
+	}
+	return err
+}
+
 func (f *imageFile) end(size int64) error {
 	if err := f.Truncate(size); err != nil {
-		return err
+		return f.explainSize(err)
 	}
 	if err := f.Sync(); err != nil {
 		return err

@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math"
+	"math/bits"
 	"strings"
 )
 
@@ -58,6 +61,9 @@ var heads = []magic{
 	{0, "\xfd7zXZ\x00", imageFormat{name: "xz", pipe: "xz -dc"}},
 	{0, "LZIP\x01", imageFormat{name: "lzip", pipe: "lzip -dc"}},
 	{0, "\x04\x22\x4d\x18", imageFormat{name: "lz4", pipe: "lz4 -dc"}},
+	{0, "\x02\x21\x4c\x18", imageFormat{name: "lz4", pipe: "lz4 -dc"}}, // of its first releases
+	{0, "\x1f\x9d\x90", imageFormat{name: "compress", pipe: "gzip -dc"}},
+	{0, "Rar!\x1a\x07", imageFormat{name: "RAR", how: "unpack it with unrar, and import the image that was in it"}},
 	{0, "\x89LZO\x00\x0d\x0a\x1a\x0a", imageFormat{name: "lzop", pipe: "lzop -dc"}},
 	{0, "PK\x03\x04", imageFormat{name: "zip", pipe: "unzip -p"}},
 	{0, "7z\xbc\xaf\x27\x1c", imageFormat{name: "7z", pipe: "7z x -so"}},
@@ -85,7 +91,21 @@ func notRaw(magics []magic, p []byte) *imageFormat {
 	if len(p) >= 10 && string(p[:3]) == "BZh" && string(p[4:10]) == "1AY&SY" {
 		return &imageFormat{name: "bzip2", pipe: "bzip2 -dc"}
 	}
+	if lzma(p) {
+		return &imageFormat{name: "lzma", pipe: "xz -dc"}
+	}
 	return nil
+}
+
+// lzma says whether these may be the first bytes of the format before xz. It has no
+// magic: the properties that programs give it, a dictionary as they take them, and
+// a length that is not known or could be.
+func lzma(p []byte) bool {
+	if len(p) < 13 || p[0] != 0x5d {
+		return false
+	}
+	dictionary, length := binary.LittleEndian.Uint32(p[1:]), binary.LittleEndian.Uint64(p[5:])
+	return bits.OnesCount32(dictionary) == 1 && dictionary >= 4096 && (length == math.MaxUint64 || length < 1<<48)
 }
 
 // refuse says that an image is not raw, and how to make it so. name is that of

@@ -43,11 +43,16 @@ func partitionTable(p []byte) (end int64) {
 	return end
 }
 
-// superblock is the length of an ext2, 3, 4 or XFS file system.
+// superblock is the length of an ext2, 3, 4, XFS or Btrfs file system.
 func superblock(p []byte) int64 {
-	const ext = 1024
+	const (
+		ext   = 1024
+		btrfs = 64 << 10
+	)
 	var blocks, size uint64
 	switch {
+	case len(p) >= btrfs+4096 && bytes.HasPrefix(p[btrfs+64:], []byte("_BHRfS_M")):
+		size, blocks = 1, binary.LittleEndian.Uint64(p[btrfs+209:]) // of this device
 	case bytes.HasPrefix(p, []byte("XFSB")) && len(p) >= 16:
 		size, blocks = uint64(binary.BigEndian.Uint32(p[4:])), binary.BigEndian.Uint64(p[8:])
 	case len(p) >= 2*ext && binary.LittleEndian.Uint16(p[ext+56:]) == 0xef53:

@@ -124,7 +124,7 @@ func TestImportingName(t *testing.T) {
 // TestPromised: what an image says about its own length, and that nothing in it
 // makes that fail.
 func TestPromised(t *testing.T) {
-	p := make([]byte, 4096)
+	p := make([]byte, 72<<10)
 	for _, c := range []struct {
 		name string
 		set  func()
@@ -143,6 +143,11 @@ func TestPromised(t *testing.T) {
 		{"ext4 of nonsense", func() { p[1048] = 200 }, 0},
 		{"XFS", func() { copy(p, "XFSB\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x07") }, 7 * 4096},
 		{"XFS of nonsense", func() { copy(p[8:], "\xff\xff") }, 0},
+		{"Btrfs", func() {
+			copy(p[64<<10+64:], "_BHRfS_M")
+			copy(p[64<<10+209:], "\x00\x00\x80\x0c\x00\x00\x00\x00")
+		}, 200 << 20},
+		{"Btrfs of nonsense", func() { p[64<<10+216] = 0xff }, 0},
 	} {
 		c.set()
 		if got, _ := promised(p); got != c.want {
@@ -150,7 +155,9 @@ func TestPromised(t *testing.T) {
 		}
 	}
 	for n := range p {
-		promised(p[:n])
+		if n <= 4096 || n >= 64<<10 {
+			promised(p[:n])
+		}
 	}
 }
 

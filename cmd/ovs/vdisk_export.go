@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"openvstorage/internal/control"
+	"openvstorage/volumedriver"
 )
 
 func (a *app) vdiskExport() *cobra.Command {
@@ -18,7 +20,8 @@ func (a *app) vdiskExport() *cobra.Command {
 		Long: `ovs vdisk export copies a vDisk, or a snapshot of it, to a raw image with holes
 where nothing but zeros is. FILE appears when all of it is there, and keeps the
 owner and the mode of one that was there before; if it is a symbolic link, what
-that leads to is written. "-" is standard output, which gets every byte.
+that leads to is written. Other hard links to a file that was there keep what it
+had. "-" is standard output, which gets every byte.
 
 Of a vDisk that is being written the image is of no one moment: export a
 snapshot of it.`,
@@ -79,6 +82,12 @@ func (a *app) export(ctx context.Context, client *control.Client, name, snap str
 		what += "@" + snap
 	}
 	disk, err := dialNBD(ctx, v, what)
+	if err != nil && snap != "" {
+		err = orNoSnapshot(ctx, client, name, snap, err)
+		if errors.Is(err, volumedriver.ErrNotFound) {
+			return 0, err
+		}
+	}
 	if err != nil {
 		return 0, fmt.Errorf("export %s: %w", what, err)
 	}
@@ -101,6 +110,16 @@ func (a *app) export(ctx context.Context, client *control.Client, name, snap str
 		return 0, fmt.Errorf("export %s: %w", what, err)
 	}
 	return disk.Size(), nil
+}
+
+// orNoSnapshot is why a snapshot could not be opened: as the server says it, or as
+// every other command does that it is not there.
+func orNoSnapshot(ctx context.Context, client *control.Client, name, snap string, err error) error {
+	list, failed := client.SnapshotList(ctx, name)
+	if failed != nil || slices.ContainsFunc(list, func(s volumedriver.SnapshotInfo) bool { return s.Name == snap }) {
+		return err
+	}
+	return fmt.Errorf("vDisk %s has no snapshot %q: %w", name, snap, volumedriver.ErrNotFound)
 }
 
 // stream is an image on what cannot be sought.

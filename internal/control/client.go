@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"openvstorage/volumedriver"
 )
@@ -149,6 +150,11 @@ func call[Result any](ctx context.Context, c *Client, name string, request any, 
 
 func exchange[Result any](ctx context.Context, c *Client, name string, request any, progress func(done, total int64)) (Result, error) {
 	var none Result
+	// JSON would put other characters in the place of what is not UTF-8: another
+	// vDisk's name, or another directory's.
+	if text := fmt.Sprint(request); !utf8.ValidString(text) {
+		return none, fmt.Errorf("%w: names and paths are UTF-8, and one in %.1000q is not", volumedriver.ErrInvalid, text)
+	}
 	body, err := json.Marshal(request)
 	if err != nil {
 		return none, err

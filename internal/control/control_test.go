@@ -295,6 +295,7 @@ func TestBadRequests(t *testing.T) {
 		kind               string
 	}{
 		{"not JSON", "POST", "/v1/vdisk/info", strings.NewReader("{"), 400, "invalid"},
+		{"not UTF-8", "POST", "/v1/vdisk/info", strings.NewReader("{\"name\":\"a\xff\"}"), 400, "invalid"},
 		{"wrong type", "POST", "/v1/vdisk/info", strings.NewReader(`{"name":7}`), 400, "invalid"},
 		{"negative size", "POST", "/v1/vdisk/create", strings.NewReader(`{"name":"a","size":-1}`), 400, "invalid"},
 		{"too long", "POST", "/v1/vdisk/info", strings.NewReader(`{"name":"` + strings.Repeat("x", control.RequestMax) + `"}`), 400, "invalid"},
@@ -306,6 +307,29 @@ func TestBadRequests(t *testing.T) {
 		if status, kind := raw(t, dir, c.method, c.path, c.body); status != c.status || kind != c.kind {
 			t.Errorf("%s: %d %q; want %d %q", c.what, status, kind, c.status, c.kind)
 		}
+	}
+}
+
+// JSON has U+FFFD for what is not UTF-8: a name would become another one's.
+func TestWhatIsNotUTF8NamesNothing(t *testing.T) {
+	host := &controltest.Host{}
+	_, c, _ := serve(t, host, nil)
+	ctx := context.Background()
+	if _, err := c.Create(ctx, "a", 4096); err != nil {
+		t.Fatal(err)
+	}
+	_, create := c.Create(ctx, "b\xff", 4096)
+	_, clone := c.Clone(ctx, "a", "", "b\xff", nil)
+	_, info := c.Info(ctx, "a\xff")
+	for what, err := range map[string]error{
+		"create": create, "clone": clone, "info": info, "delete": c.ForceDelete(ctx, "a\xff"), "rename": c.Rename(ctx, "a", "b\xc0\xaf"),
+	} {
+		if !errors.Is(err, volumedriver.ErrInvalid) || !strings.Contains(err.Error(), "UTF-8") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if list, err := c.List(ctx); err != nil || len(list) != 1 || list[0].Name != "a" {
+		t.Error(list, err)
 	}
 }
 

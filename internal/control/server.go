@@ -12,6 +12,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"openvstorage/alba/preset"
 	"openvstorage/volumedriver"
@@ -243,6 +244,9 @@ func (s *Server) readRequest(w http.ResponseWriter, r *http.Request, into any) e
 	}
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
 		return err
+	}
+	if !utf8.Valid(body) { // which Unmarshal would make another name of
+		return fmt.Errorf("%w: request is not UTF-8", volumedriver.ErrInvalid)
 	}
 	if err := json.Unmarshal(body, into); err != nil {
 		return fmt.Errorf("%w: request: %w", volumedriver.ErrInvalid, err)

@@ -13,6 +13,8 @@
 //   - it does not begin with "-", as an option does
 //   - characters that are seen, and blanks: no control characters, nothing of
 //     zero width, nothing that turns the direction of text
+//   - not U+FFFD, which programs put in the place of what they cannot read: many
+//     names would become one
 //   - no "@", which divides a vDisk's name from a snapshot's
 //
 // Earlier releases allowed more. What they named is still opened, listed, deleted
@@ -81,6 +83,9 @@ func Check(name string) error {
 	if i := strings.IndexFunc(name, unseen); i >= 0 {
 		r, _ := utf8.DecodeRuneInString(name[i:])
 		return bad("contains %U, a character that is not seen", r)
+	}
+	if strings.ContainsRune(name, utf8.RuneError) {
+		return bad("contains %U, which stands for what was not UTF-8", utf8.RuneError)
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		switch {

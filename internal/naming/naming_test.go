@@ -58,6 +58,7 @@ func TestCheck(t *testing.T) {
 		{"a\U000e0041", false, true},
 		{"a\u2028b", false, true},
 		{"a\ue000", false, true},
+		{"a\ufffdb", false, true},
 		{"a\u0378", false, true},
 
 		{"", false, false},
