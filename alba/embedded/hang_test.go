@@ -287,3 +287,37 @@ func TestAskedSideBySide(t *testing.T) {
 		})
 	}
 }
+
+// So is one that hangs where mount points are looked for, and links in its path followed.
+func TestNewDiskHangsWhereItsMountIsLookedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newDisk(t)
+		for _, dir := range []string{"/mnt/0", "/mnt/1", "/mnt/2"} {
+			must(t, fs.MkdirAll(dir, 0o700))
+		}
+		o := background(&systems{fs, map[string]uint64{"/mnt/0": 10, "/mnt/1": 11, "/mnt/2": 12}})
+		o.Dirs = []string{"/mnt/0", "/mnt/1", "/mnt/2"}
+		hung := ""
+		door := faultdisk.NewGate()
+		o.Absent = func(dir string) (string, string, bool) {
+			if dir == hung {
+				door.Wait(0, dir)
+			}
+			return "", "", false
+		}
+		hung = "/mnt/1"
+		if _, err := Open(ctx, o); !errors.Is(err, fleet.ErrNotAnswering) || !strings.Contains(err.Error(), hung) {
+			t.Errorf("the start says: %v", err)
+		}
+		door.Open()
+		synctest.Wait()
+		b, err := Open(ctx, o)
+		must(t, err)
+		door, hung = faultdisk.NewGate(), "/mnt/3" // of a disk to be added
+		if err := b.CheckPlace(hung); !errors.Is(err, fleet.ErrNotAnswering) {
+			t.Error(err)
+		}
+		door.Open()
+		must(t, b.Close())
+	})
+}

@@ -29,7 +29,11 @@ func (b *Backend) CheckPlace(dir string) error {
 		return nil
 	}
 	if b.opt.Absent != nil {
-		if point, by, ok := b.opt.Absent(dir); ok {
+		point, by, ok, err := b.absent(dir)
+		if err != nil {
+			return err
+		}
+		if ok {
 			return fmt.Errorf("%w: %s (%s is in %s): mount it, or say that it is meant so with --allow-unmounted", ErrUnmounted, dir, point, by)
 		}
 	}
@@ -48,6 +52,19 @@ func (b *Backend) CheckPlace(dir string) error {
 			"dir", dir, "with", with)
 	}
 	return nil
+}
+
+// absent asks Options.Absent, which follows links in a directory that may be on a disk
+// that hangs.
+func (b *Backend) absent(dir string) (point, by string, ok bool, err error) {
+	err = b.aside(context.Background(), dir, func(disk.FS) error {
+		point, by, ok = b.opt.Absent(dir)
+		return nil
+	})
+	if err != nil { // it may be asking still
+		return "", "", false, err
+	}
+	return point, by, ok, nil
 }
 
 // sharers are the directories that are on a file system besides one.

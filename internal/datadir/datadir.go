@@ -37,6 +37,9 @@ var (
 	// records is on the disk.
 	ErrInDoubt = errors.New("not known to be written")
 	ErrNotOvs  = errors.New("not an ovs data directory")
+	// ErrReplaced is matched by the error of Change if there is another data
+	// directory now where this one was.
+	ErrReplaced = errors.New("was replaced while it was in use")
 )
 
 // Directory is a claimed data directory. Its methods are safe for concurrent use.
@@ -99,7 +102,9 @@ func (d *Directory) Record() Record {
 // Change changes the record. It is durable when Change returns nil. A change
 // that could not even be written down is as if it had not been asked for. One
 // that failed while it took the old record's place may be on the disk or not;
-// every later Change fails with its error, and the next start finds out.
+// every later Change fails with its error, and the next start finds out. Where
+// another data directory lies now, which was moved or mounted there meanwhile,
+// nothing is changed (ErrReplaced).
 func (d *Directory) Change(change func(*Record)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -112,6 +117,9 @@ func (d *Directory) Change(change func(*Record)) error {
 	if err := r.validate(); err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(d.Path, FormatFile), err)
 	}
+	if err := d.ours(); err != nil {
+		return err
+	}
 	if err := draft(d.fs, d.Path, r); err != nil {
 		return explainWrite(d.Path, err)
 	}
@@ -119,6 +127,21 @@ func (d *Directory) Change(change func(*Record)) error {
 		return fmt.Errorf("%w: %w", ErrInDoubt, explainWrite(d.Path, d.failed))
 	}
 	d.record = r
+	return nil
+}
+
+// ours refuses to write over the record of another directory, or one that cannot be
+// read. One that is gone or damaged is made again: nothing says that it is not ours.
+func (d *Directory) ours() error {
+	there, _, err := read(d.fs, filepath.Join(d.Path, FormatFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, format.ErrCorrupt):
+		return nil
+	case err != nil:
+		return explainWrite(d.Path, err)
+	case there.ID != d.ID:
+		return fmt.Errorf("data directory %s %w: it was %s, and is %s; stop this ovs up, and start it where its own is now", d.Path, ErrReplaced, d.ID, there.ID)
+	}
 	return nil
 }
 

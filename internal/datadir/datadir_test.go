@@ -401,3 +401,34 @@ func TestModeThatStays(t *testing.T) {
 		}
 	}
 }
+
+// What was put where a data directory is in use, by a rename or a mount, is somebody
+// else's: its record is not written over. A record that is gone is made again.
+func TestReplacedIsLeftAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	first := mustOpen(t, dir)
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	second := mustOpen(t, dir)
+	was, err := os.ReadFile(filepath.Join(dir, FormatFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	beat := func(r *Record) { r.Generation++ }
+	if err := first.Change(beat); !errors.Is(err, ErrReplaced) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("the change says: %v", err)
+	}
+	if now, err := os.ReadFile(filepath.Join(dir, FormatFile)); err != nil || !bytes.Equal(was, now) {
+		t.Errorf("the other one's record was changed: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, draftFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a draft was left with the other one: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, FormatFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Change(beat); err != nil {
+		t.Errorf("the record that was removed: %v", err)
+	}
+}
