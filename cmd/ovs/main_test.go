@@ -110,8 +110,9 @@ func (h *fakeHost) DeleteIf(context.Context, string, func(volumedriver.Info) err
 	return errors.New("nothing of the fake is mounted")
 }
 
-func (h *fakeHost) RollbackTold(context.Context, string, string, bool, func(context.Context, uuid.UUID) error) error {
-	return errors.ErrUnsupported
+// RollbackTold tells nobody: nothing of the fake is mounted.
+func (h *fakeHost) RollbackTold(ctx context.Context, name, snap string, _ bool, _ func(context.Context, uuid.UUID) error) error {
+	return h.Rollback(ctx, name, snap)
 }
 
 func (h *fakeHost) RenameBelow(context.Context, string, string, func(func([]registry.Swap) error) error) error {
