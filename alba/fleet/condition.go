@@ -335,7 +335,8 @@ func (d *Disk) slowLocked(now int64) Condition {
 		case c.strikes == 0:
 			continue
 		case now-h.busy >= ticks(idleAfter),
-			now-c.lastStrike >= ticks(wellAfter) && (c.samples >= wellSamples || c.count == 0 && now-c.done >= ticks(idleAfter)):
+			now-c.lastStrike >= ticks(wellAfter) && (c.samples >= wellSamples || c.count == 0 && now-c.done >= ticks(idleAfter)),
+			now-c.lastStrike >= ticks(idleAfter) && c.samples > 0: // whoever is read from last is read from seldom
 			c.strikes = 0
 			continue
 		}

@@ -300,3 +300,28 @@ func TestWritesFail(t *testing.T) {
 	b.pass(tick)
 	is("it takes no writes, as it says itself", Well)
 }
+
+// A disk that was slow and is asked seldom, as those are that are slow, is well again
+// when nothing was slow for a while and something was not.
+func TestWellThoughSeldomAsked(t *testing.T) {
+	b := newBench(t, 0, 0)
+	slow, other := b.disks[0], b.disks[1]
+	for range 20 {
+		b.takes(other, reading, time.Millisecond)
+	}
+	b.pass(tick)
+	for range slowStrikes {
+		b.takes(slow, reading, time.Second)
+		b.pass(slowSpan)
+	}
+	if is := slow.Condition(); is.State != Slow {
+		t.Fatalf("%+v", is)
+	}
+	for range 3 {
+		b.pass(2 * time.Second)
+		b.takes(slow, reading, time.Millisecond)
+	}
+	if is := slow.Condition(); is.State != Well {
+		t.Errorf("6 s after the last slow request it is %+v", is)
+	}
+}
