@@ -42,8 +42,12 @@ func (b *Backend) CheckPlace(dir string) error {
 		return nil
 	}
 	root, _ := b.fileSystem("/")
+	real := dir
+	if b.opt.Resolve != nil {
+		real = b.opt.Resolve(dir)
+	}
 	for _, c := range conventional {
-		if on == root && strings.HasPrefix(dir, c+"/") {
+		if on == root && strings.HasPrefix(real, c+"/") {
 			return fmt.Errorf("%w: %s (%s is for mounts, and it is on the file system of /): mount its disk, or say that it is meant so with --allow-unmounted", ErrUnmounted, dir, c)
 		}
 	}

@@ -46,19 +46,26 @@ func TestFirstStartOnUnmounted(t *testing.T) {
 		{what: "one above it is", dirs: []string{"/mnt/0", "/mnt/1", "/disks/2/asd"}, absent: "/disks/2", refuse: "/disks/2 is in"},
 		{what: "it is meant so", dirs: []string{"/mnt/0", "/mnt/1", "/disks/2"}, absent: "/disks/2", allow: true},
 		{what: "one below /mnt is on the file system of /", dirs: []string{"/mnt/0", "/mnt/1", "/mnt/3"}, refuse: "/mnt/3"},
+		{what: "a link leads there", dirs: []string{"/mnt/0", "/mnt/1", "/srv/link"}, refuse: "/srv/link"},
 		{what: "plain directories", dirs: []string{"/srv/0", "/srv/1", "/srv/2"}, warn: "/srv/1"},
 		{what: "two on one mount", dirs: []string{"/mnt/raid/0", "/mnt/raid/1", "/mnt/2"}, warn: "/mnt/raid/1"},
 	} {
 		t.Run(row.what, func(t *testing.T) {
 			mem := newDisk(t)
 			fs := &systems{mem, own}
-			for _, dir := range []string{"/mnt/0", "/mnt/1", "/mnt/2", "/mnt/3", "/mnt/raid", "/srv", "/disks/2"} {
+			for _, dir := range []string{"/mnt/0", "/mnt/1", "/mnt/2", "/mnt/3", "/mnt/raid", "/srv", "/srv/link", "/disks/2"} {
 				must(t, fs.MkdirAll(dir, 0o700))
 			}
 			var log bytes.Buffer
 			o := options(fs)
 			o.Dirs, o.AllowUnmounted = row.dirs, row.allow
 			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			o.Resolve = func(dir string) string {
+				if dir == "/srv/link" {
+					return "/mnt/3"
+				}
+				return dir
+			}
 			o.Absent = func(dir string) (string, string, bool) {
 				return row.absent, "/etc/fstab", row.absent != "" && strings.HasPrefix(dir, row.absent)
 			}
@@ -73,7 +80,7 @@ func TestFirstStartOnUnmounted(t *testing.T) {
 					}
 				}
 				o.Absent = nil // it is mounted now
-				fs.of = map[string]uint64{"/mnt/0": 10, "/mnt/1": 11, "/mnt/3": 14, "/disks/2": 15}
+				fs.of = map[string]uint64{"/mnt/0": 10, "/mnt/1": 11, "/mnt/3": 14, "/disks/2": 15, "/srv/link": 14}
 				b, err = Open(ctx, o)
 			}
 			must(t, err)

@@ -48,6 +48,8 @@ type Options struct {
 	// though it is written down, and where; nil: none is known. New ASDs are refused
 	// there.
 	Absent func(dir string) (point, by string, ok bool)
+	// Resolve follows the symbolic links of a directory. Nil: there are none.
+	Resolve func(dir string) string
 	// AllowUnmounted takes Dirs as they are.
 	AllowUnmounted bool
 	Policies       []policy.Policy // default policy.ForDisks

@@ -117,7 +117,9 @@ directory. New fragments go where there is room; old ones stay where they are.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := ""
 			if len(args) == 1 {
-				dir = args[0]
+				if dir = args[0]; dir == "" {
+					return usagef("%s: the name of the directory is empty", c.CommandPath())
+				}
 			}
 			dir, err := absolute(dir)
 			if err != nil {
@@ -157,6 +159,9 @@ off first.`,
 			number, err := osdNumber(c, args[0])
 			if err != nil {
 				return err
+			}
+			if c.Flags().Changed("asd") && dir == "" {
+				return usagef("%s: --asd: the name of the directory is empty", c.CommandPath())
 			}
 			if dir, err = absolute(dir); err != nil {
 				return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	albahere "openvstorage/alba/embedded"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/transport"
 	"openvstorage/internal/control"
@@ -67,6 +68,9 @@ next start has to look at more.`,
 			dir, err := a.directory()
 			if err != nil {
 				return err
+			}
+			if c.Flags().Changed("asds") && f.alba.asds == 0 {
+				return usagef("%s: --asds: give 1 to %d", c.CommandPath(), albahere.MaxASDs)
 			}
 			if err := f.check(c.CommandPath()); err != nil {
 				return err

@@ -70,7 +70,35 @@ func (f *albaFlags) check(command string) error {
 			return usagef("%s: --policy: %w", command, err)
 		}
 	}
+	return f.checkDirs(command)
+}
+
+// checkDirs refuses what names no directory, as an empty variable of a shell does,
+// and one directory by two names: it would be one ASD.
+func (f *albaFlags) checkDirs(command string) error {
+	for i, dir := range f.dirs {
+		if dir == "" {
+			return usagef("%s: --asd: the name of the directory is empty", command)
+		}
+		for _, before := range f.dirs[:i] {
+			if sameDir(before, dir) {
+				return usagef("%s: --asd: %s and %s are one directory: give each ASD one of its own", command, before, dir)
+			}
+		}
+	}
 	return nil
+}
+
+// sameDir says whether two names lead to one directory, there or not yet.
+func sameDir(a, b string) bool {
+	at, err := os.Stat(a)
+	bt, err2 := os.Stat(b)
+	if err == nil && err2 == nil {
+		return os.SameFile(at, bt)
+	}
+	a, err = filepath.Abs(a)
+	b, err2 = filepath.Abs(b)
+	return err == nil && err2 == nil && mounts.Resolve(a) == mounts.Resolve(b)
 }
 
 // options makes the backend's options of the flags.
@@ -78,7 +106,7 @@ func (f *albaFlags) options(o hostOptions) (albahere.Options, error) {
 	opt := albahere.Options{
 		FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, ASDs: f.asds, CacheBytes: int64(f.cache), Uploads: o.uploads, Descriptors: o.files.Segments, Logger: o.logger,
 	}
-	opt.Absent, opt.AllowUnmounted = mountTable().Absent, f.allowUnmounted
+	opt.Absent, opt.Resolve, opt.AllowUnmounted = mountTable().Absent, mounts.Resolve, f.allowUnmounted
 	opt.Maintain.Scrub = time.Duration(f.scrub)
 	for _, dir := range f.dirs {
 		abs, err := filepath.Abs(dir)

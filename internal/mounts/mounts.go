@@ -86,7 +86,7 @@ func (t Table) Absent(dir string) (point, by string, ok bool) {
 	if len(t.Mounted) == 0 {
 		return "", "", false
 	}
-	for _, at := range []string{filepath.Clean(dir), resolve(filepath.Clean(dir))} {
+	for _, at := range []string{filepath.Clean(dir), Resolve(dir)} {
 		for ; at != "/" && at != "."; at = filepath.Dir(at) {
 			if t.Mounted[at] {
 				break // what is above it does not matter
@@ -99,14 +99,15 @@ func (t Table) Absent(dir string) (point, by string, ok bool) {
 	return "", "", false
 }
 
-// resolve follows symbolic links as far as a directory is there.
-func resolve(dir string) string {
+// Resolve follows symbolic links as far as a directory is there.
+func Resolve(dir string) string {
+	dir = filepath.Clean(dir)
 	real, err := filepath.EvalSymlinks(dir)
 	switch {
 	case err == nil:
 		return real
 	case errors.Is(err, fs.ErrNotExist) && dir != "/" && dir != ".":
-		return filepath.Join(resolve(filepath.Dir(dir)), filepath.Base(dir))
+		return filepath.Join(Resolve(filepath.Dir(dir)), filepath.Base(dir))
 	}
 	return dir
 }
