@@ -27,6 +27,7 @@ var (
 	ErrNoSpace           = errors.New("backend is out of space")
 	ErrName              = errors.New("not a name for an object or namespace")
 	ErrClosed            = errors.New("backend is closed")
+	ErrKey               = errors.New("it is sealed with a key that is not there")
 )
 
 // Unknown reports whether a change that returned err may have taken effect, or
@@ -36,7 +37,7 @@ var (
 // older version.
 func Unknown(err error) bool {
 	for _, refused := range []error{
-		ErrNotFound, ErrExists, ErrConflict, ErrNamespaceNotFound, ErrNamespaceExists, ErrName, ErrClosed,
+		ErrNotFound, ErrExists, ErrConflict, ErrNamespaceNotFound, ErrNamespaceExists, ErrName, ErrClosed, ErrKey,
 	} {
 		if errors.Is(err, refused) {
 			return false

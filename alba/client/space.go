@@ -167,9 +167,13 @@ func (c *Client) master(s preset.Scheme) ([]byte, error) {
 		return nil, nil
 	}
 	if c.opt.Key == nil {
-		return nil, fmt.Errorf("master key %d is needed and no key file was given", s.Key)
+		return nil, fmt.Errorf("%w: master key %d is needed and no key file was given", backend.ErrKey, s.Key)
 	}
-	return c.opt.Key(s.Key)
+	key, err := c.opt.Key(s.Key)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", backend.ErrKey, err)
+	}
+	return key, nil
 }
 
 // CreateNamespace implements backend.Store: under the default preset.

@@ -363,3 +363,20 @@ func TestCutAnswer(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// JSON has no bytes that are no UTF-8: a name with such would arrive as another one,
+// and that vDisk be made, or deleted.
+func TestNameThatIsNotText(t *testing.T) {
+	_, c, _ := serve(t, &controltest.Host{}, nil)
+	ctx := t.Context()
+	_, createErr := c.Create(ctx, "a\xff", 1<<20)
+	_, cloneErr := c.Clone(ctx, "\ufffd", "", "\xff", nil)
+	for i, err := range []error{createErr, cloneErr, c.Delete(ctx, "\xff"), c.Rename(ctx, "\xff", "b")} {
+		if !errors.Is(err, volumedriver.ErrInvalid) || !strings.Contains(err.Error(), `\xff`) {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+	if _, err := c.Create(ctx, "\ufffd", 1<<20); errors.Is(err, volumedriver.ErrInvalid) {
+		t.Errorf("a name that is text: %v", err)
+	}
+}
