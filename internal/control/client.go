@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -148,12 +149,37 @@ func call[Result any](ctx context.Context, c *Client, name string, request any, 
 	return exchange[Result](ctx, c, name, request, progress)
 }
 
+// checkText refuses a request with bytes that are no UTF-8. JSON would have others in
+// their place, and what is done be done to what has that name.
+func checkText(v reflect.Value) error {
+	switch v.Kind() {
+	case reflect.String:
+		if !utf8.ValidString(v.String()) {
+			return fmt.Errorf("%.128q is not UTF-8: %w", v.String(), volumedriver.ErrInvalid)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if err := checkText(v.Field(i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() != reflect.String {
+			return nil
+		}
+		for i := range v.Len() {
+			if err := checkText(v.Index(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func exchange[Result any](ctx context.Context, c *Client, name string, request any, progress func(done, total int64)) (Result, error) {
 	var none Result
-	// JSON would put other characters in the place of what is not UTF-8: another
-	// vDisk's name, or another directory's.
-	if text := fmt.Sprint(request); !utf8.ValidString(text) {
-		return none, fmt.Errorf("%w: names and paths are UTF-8, and one in %.1000q is not", volumedriver.ErrInvalid, text)
+	if err := checkText(reflect.ValueOf(request)); err != nil {
+		return none, err
 	}
 	body, err := json.Marshal(request)
 	if err != nil {

@@ -324,7 +324,7 @@ func TestWhatIsNotUTF8NamesNothing(t *testing.T) {
 	for what, err := range map[string]error{
 		"create": create, "clone": clone, "info": info, "delete": c.ForceDelete(ctx, "a\xff"), "rename": c.Rename(ctx, "a", "b\xc0\xaf"),
 	} {
-		if !errors.Is(err, volumedriver.ErrInvalid) || !strings.Contains(err.Error(), "UTF-8") {
+		if !errors.Is(err, volumedriver.ErrInvalid) || !strings.Contains(err.Error(), "UTF-8") || !strings.Contains(err.Error(), `\x`) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -361,22 +361,5 @@ func TestCutAnswer(t *testing.T) {
 	err = control.NewClient(dir).Sync(t.Context(), "a", nil)
 	if err == nil || !strings.Contains(err.Error(), "may or may not") {
 		t.Errorf("%v", err)
-	}
-}
-
-// JSON has no bytes that are no UTF-8: a name with such would arrive as another one,
-// and that vDisk be made, or deleted.
-func TestNameThatIsNotText(t *testing.T) {
-	_, c, _ := serve(t, &controltest.Host{}, nil)
-	ctx := t.Context()
-	_, createErr := c.Create(ctx, "a\xff", 1<<20)
-	_, cloneErr := c.Clone(ctx, "\ufffd", "", "\xff", nil)
-	for i, err := range []error{createErr, cloneErr, c.Delete(ctx, "\xff"), c.Rename(ctx, "\xff", "b")} {
-		if !errors.Is(err, volumedriver.ErrInvalid) || !strings.Contains(err.Error(), `\xff`) {
-			t.Errorf("call %d: %v", i, err)
-		}
-	}
-	if _, err := c.Create(ctx, "\ufffd", 1<<20); errors.Is(err, volumedriver.ErrInvalid) {
-		t.Errorf("a name that is text: %v", err)
 	}
 }
