@@ -14,8 +14,8 @@ import (
 )
 
 // newMetricsServer returns the server of --metrics: /metrics, from a registry
-// of its own.
-func newMetricsServer(list []prometheus.Collector, logger *slog.Logger) (*http.Server, error) {
+// of its own, with most connections at once.
+func newMetricsServer(list []prometheus.Collector, most int, logger *slog.Logger) (*http.Server, error) {
 	registry := prometheus.NewRegistry()
 	for _, c := range append(list, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) {
 		if err := registry.Register(c); err != nil {
@@ -29,7 +29,7 @@ func newMetricsServer(list []prometheus.Collector, logger *slog.Logger) (*http.S
 		MaxRequestsInFlight: 4,
 		Timeout:             10 * time.Second,
 	}))
-	conns := scrapers{max: scrapersMax, conns: map[net.Conn]scraper{}}
+	conns := scrapers{max: most, conns: map[net.Conn]scraper{}}
 	return &http.Server{
 		Handler:           mux,
 		ConnState:         conns.state,

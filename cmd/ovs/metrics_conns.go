@@ -7,15 +7,11 @@ import (
 	"time"
 )
 
-// scrapersMax is how many connections the metrics port has at once: each costs
-// a descriptor.
-const scrapersMax = 64
-
 // scrapers are the connections of the metrics port. When there are too many the
 // one that has waited longest for a request is closed, or else the oldest: so
 // whoever holds connections and asks for nothing keeps nobody out.
 type scrapers struct {
-	max   int
+	max   int // each costs a descriptor
 	mu    sync.Mutex
 	conns map[net.Conn]scraper
 }

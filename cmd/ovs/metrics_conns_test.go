@@ -14,9 +14,10 @@ import (
 // Connections to the metrics port that ask for nothing, or in part, are bounded,
 // and keep nobody out.
 func TestMetricsConnectionsAreBounded(t *testing.T) {
+	const scrapersMax = 16
 	for what, sent := range map[string]string{"silent": "", "half a request": "GET /metrics HTTP/1.1\r\nHost: x\r\n"} {
 		t.Run(what, func(t *testing.T) {
-			server, err := newMetricsServer(nil, slog.New(slog.DiscardHandler))
+			server, err := newMetricsServer(nil, scrapersMax, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -138,7 +138,8 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	d.control = control.NewServer(control.Options{
-		Host: rolledHost{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: d.devices, Logger: d.logger, URIs: d.uris,
+		Calls: files.Calls,
+		Host:  rolledHost{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: d.devices, Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: dir, Release: release},
 	})
 	for _, l := range d.nbdLns {
@@ -146,7 +147,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
 	if d.metricsLn != nil {
-		if d.metrics, err = newMetricsServer(append(d.host.Collectors(), nbdCollector{d.nbd}, fuseCollector{d.mount}, written), d.logger); err != nil {
+		if d.metrics, err = newMetricsServer(append(d.host.Collectors(), nbdCollector{d.nbd}, fuseCollector{d.mount}, written), files.Scrapers, d.logger); err != nil {
 			return err
 		}
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })

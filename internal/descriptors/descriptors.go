@@ -19,6 +19,8 @@ type Budget struct {
 	Segments int // segments of ASDs that are open for reading, of all ASDs
 	Clients  int // connections of NBD
 	Reserve  int // all else: groups, the map, management, block devices, the mount
+	Calls    int // of the reserve: management calls at once, each of two connections
+	Scrapers int // of the reserve: connections of metrics
 }
 
 // Plenty is where segments get half: they are what grows with the data.
@@ -34,6 +36,7 @@ func Divide(limit int) (Budget, error) {
 		b.Buffer, b.Segments, b.Clients = limit/8, limit/2, limit/8
 	}
 	b.Reserve = limit - b.Buffer - b.Segments - b.Clients
+	b.Calls, b.Scrapers = min(64, b.Reserve/16), min(64, b.Reserve/8)
 	return b, nil
 }
 
