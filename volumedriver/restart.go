@@ -321,7 +321,7 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 	}
 	v.opened.Store(true)
 	v.store.firstSCO = scos
-	v.store.listDue = true
+	v.store.listDue.Store(true)
 	v.store.collectDue.Store(true)
 	v.startStorer()
 	return nil
