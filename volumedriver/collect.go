@@ -70,22 +70,27 @@ func (v *Volume) collect(ctx context.Context) (err error) {
 		}
 	}()
 	if v.m.Recounting() {
-		v.store.listDue = true
 		v.store.collectDue.Store(true) // when Reap is done
 		return nil
 	}
-	if v.store.listDue {
+	if v.store.listDue.Load() {
 		if !v.gc.try() {
 			// A rollback may bring back what the counters do not know yet.
 			v.store.collectDue.Store(true)
 			return nil
 		}
+		if v.m.Recounting() { // since a rollback that has ended in between
+			v.gc.give()
+			v.store.collectDue.Store(true)
+			return nil
+		}
+		v.store.listDue.Store(false)
 		err := v.markUnknown(ctx)
 		v.gc.give()
 		if err != nil {
+			v.store.listDue.Store(true)
 			return err
 		}
-		v.store.listDue = false
 	}
 	if err := v.collectSCOs(ctx); err != nil {
 		return err

@@ -2,6 +2,7 @@ package volumedriver
 
 import (
 	"testing"
+	"time"
 
 	"openvstorage/internal/disk/crashdisk"
 )
@@ -81,4 +82,47 @@ func TestIdleFrees(t *testing.T) {
 	must(t, d.Trim(ctx, 0, modelDisk))
 	storedGets(t, r, none)
 	must(t, r.close())
+}
+
+// What a rollback leaves behind is freed, though the counters are whole again before
+// anybody has looked for what is dead; and what was not stored yet when it was made.
+func TestRollbackFrees(t *testing.T) {
+	const clusters = 12 << 20 / 4096
+	for _, stored := range []bool{true, false} {
+		ctx := soon(t)
+		r, d := newRig(t, crashdisk.New(), clusters*4096, nil)
+		write(t, d, 0, 1, 1)
+		_, err := r.host.SnapshotCreate(ctx, "v", "little")
+		must(t, err)
+		must(t, r.host.Sync(ctx, "v", nil))
+		v := volumeOf(t, r, "v")
+		if !stored {
+			v.stopStorer()
+		}
+		for at := 0; at < clusters; at += 256 {
+			write(t, d, at, 256, 2)
+		}
+		if stored {
+			must(t, r.host.Sync(ctx, "v", nil))
+			storedGets(t, r, func(bytes uint64) bool { return bytes >= clusters*4096 })
+			v.stopStorer()
+			for v.store.collectDue.Load() {
+				must(t, v.collect(ctx))
+			}
+		}
+		before := v.heads.Load()
+		must(t, r.host.ForceRollback(ctx, "v", "little"))
+		for v.heads.Load() == before {
+			time.Sleep(time.Millisecond)
+		}
+		for more := true; more && v.m.Reapable(); {
+			more, err = v.m.Reap(ctx, reapPages)
+			must(t, err)
+		}
+		v.startStorer()
+		must(t, r.host.Sync(ctx, "v", nil))
+		storedGets(t, r, func(bytes uint64) bool { return bytes <= 8<<20 })
+		holdsPattern(t, d, 0, 1, 1)
+		must(t, r.close())
+	}
 }

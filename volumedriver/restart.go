@@ -306,7 +306,7 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 		return errors.Join(err, found.Release())
 	}
 	v.store.firstSCO = scos
-	v.store.listDue = true
+	v.store.listDue.Store(true)
 	v.store.collectDue.Store(true)
 	err = v.buf.Resume(found)
 	switch {

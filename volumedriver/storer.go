@@ -26,7 +26,7 @@ type storer struct {
 	checkpointDue atomic.Bool  // freeze the map when the next TLog closes
 	collectDue    atomic.Bool  // look for dead SCOs and pages
 	freeDue       atomic.Bool  // free all that can be, though it be little
-	listDue       bool         // list the backend for SCOs that the counters do not know
+	listDue       atomic.Bool  // list the backend for SCOs that the counters do not know
 	sweepDue      atomic.Bool
 
 	group      *group               // on its way to the backend

@@ -269,6 +269,10 @@ func (v *Volume) applyRollback(e tlog.Entry) error {
 	v.mu.Unlock()
 	v.inherited.forget()
 	v.m.Rollback(e.Seq, mapRoot(s.Root), s.view)
+	// The counters know nothing of what it leaves behind, and may be whole again
+	// before anybody looks.
+	v.store.listDue.Store(true)
+	v.store.collectDue.Store(true)
 	v.heads.Add(1)
 	v.inherited.forget()
 	// The size stays: a disk never shrinks under its user.
