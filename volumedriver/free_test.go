@@ -119,7 +119,7 @@ func TestRollbackFrees(t *testing.T) {
 			more, err = v.m.Reap(ctx, reapPages)
 			must(t, err)
 		}
-		v.startStorer()
+		v.startStorer(nil)
 		must(t, r.host.Sync(ctx, "v", nil))
 		storedGets(t, r, func(bytes uint64) bool { return bytes <= 8<<20 })
 		holdsPattern(t, d, 0, 1, 1)
