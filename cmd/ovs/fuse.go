@@ -84,6 +84,7 @@ var fileErrors = []struct {
 }{
 	{volumedriver.ErrHalted, syscall.EIO}, // whatever the reason is
 	{backend.ErrNoSpace, syscall.ENOSPC},
+	{backend.ErrKey, syscall.ENOKEY},
 	{registry.ErrFull, syscall.ENOSPC},
 	{registry.ErrMany, syscall.EOPNOTSUPP},
 	{volumedriver.ErrNotFound, syscall.ENOENT},

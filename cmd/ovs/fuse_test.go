@@ -103,6 +103,7 @@ func TestFileErrors(t *testing.T) {
 		volumedriver.ErrNotFound: syscall.ENOENT, volumedriver.ErrExists: syscall.EEXIST, volumedriver.ErrHasChildren: syscall.EBUSY,
 		volumedriver.ErrInvalid: syscall.EINVAL, volumedriver.ErrHalted: eio, volumedriver.ErrBusy: syscall.EBUSY,
 		volumedriver.ErrUnknownOutcome: eio,
+		backend.ErrKey:                 syscall.ENOKEY,
 		backend.ErrNoSpace:             syscall.ENOSPC, registry.ErrFull: syscall.ENOSPC, registry.ErrMany: syscall.EOPNOTSUPP,
 		// The volume driver gives these a kind of its own, or nobody is to see them.
 		registry.ErrNotFound: eio, registry.ErrNameTaken: eio, registry.ErrIDTaken: eio, registry.ErrName: eio,
@@ -111,7 +112,7 @@ func TestFileErrors(t *testing.T) {
 		backend.ErrNotFound: eio, backend.ErrExists: eio, backend.ErrConflict: eio, backend.ErrNamespaceNotFound: eio,
 		backend.ErrNamespaceExists: eio, backend.ErrCorrupt: eio, backend.ErrName: eio, backend.ErrClosed: eio,
 	}
-	for dir, count := range map[string]int{"volumedriver": 7, "volumedriver/registry": 11, "backend": 9} {
+	for dir, count := range map[string]int{"volumedriver": 7, "volumedriver/registry": 11, "backend": 10} {
 		if n := exportedErrors(t, filepath.Join("../..", dir)); n != count {
 			t.Errorf("package %s exports %d errors, this test knows %d: say what errno the new one is", dir, n, count)
 		}
