@@ -56,8 +56,9 @@ type Limits struct {
 	// HandshakeTimeout ends a handshake that takes longer. Default 10 s.
 	HandshakeTimeout time.Duration
 
-	// HandshakeGrace is how long nobody in a handshake is sent away for others.
-	// Default 1 s.
+	// HandshakeGrace is how long nobody in a handshake is sent away for others: as
+	// long as an honest one takes, and no longer, since whoever fills the places
+	// keeps others out for so long. Default 20 ms.
 	HandshakeGrace time.Duration
 
 	// StallTimeout ends a connection whose client sends less of a request that
@@ -136,7 +137,7 @@ func (l Limits) withDefaults() Limits {
 	defInt(&l.ReplyBytes, 1<<20)
 	def(&l.IdleBytes, 64<<20)
 	defTime(&l.HandshakeTimeout, 10*time.Second)
-	defTime(&l.HandshakeGrace, time.Second)
+	defTime(&l.HandshakeGrace, 20*time.Millisecond)
 	defTime(&l.StallTimeout, 60*time.Second)
 	defTime(&l.RangeTime, 500*time.Millisecond)
 	defTime(&l.DrainTimeout, 30*time.Second)
