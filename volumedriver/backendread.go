@@ -46,6 +46,43 @@ func (v *Volume) readBackend(ctx context.Context, p []byte, loc sco.Location) er
 	return nil
 }
 
+// spreadOf is how many of the locations one read of the backend can serve, the
+// first being one of data: blocks that follow one another in one SCO, with
+// clusters between them that read as zeros. A disk with holes is written so.
+func spreadOf(locs []sco.Location) int {
+	n, last := 1, locs[0]
+	for i, loc := range locs[1:] {
+		if loc.Kind() != sco.KindData {
+			continue
+		}
+		if loc != last+1 || loc.Number() != last.Number() {
+			break
+		}
+		n, last = i+2, loc
+	}
+	return n
+}
+
+// readSpread reads a spread into p. Its blocks are read side by side into the
+// first part of p, and moved from there to their places, the last one first: none
+// is moved to a place where one is that has yet to be moved.
+func (v *Volume) readSpread(ctx context.Context, p []byte, locs []sco.Location) error {
+	blocks := int(locs[len(locs)-1]-locs[0]) + 1
+	if err := v.readBackend(ctx, p[:blocks*sco.ClusterSize], locs[0]); err != nil {
+		return err
+	}
+	cluster := func(i int) []byte { return p[i*sco.ClusterSize : (i+1)*sco.ClusterSize] }
+	for i := len(locs) - 1; i > blocks-1; i-- {
+		if locs[i].Kind() != sco.KindData {
+			clear(cluster(i))
+			continue
+		}
+		blocks--
+		copy(cluster(i), cluster(blocks))
+	}
+	return nil
+}
+
 // sumsOf returns the checksums of a stored SCO, from the cache or its footer.
 func (h *Host) sumsOf(ctx context.Context, o origin, n sco.Number) (sums, error) {
 	key := sumsKey{o.id, n}

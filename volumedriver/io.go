@@ -172,11 +172,8 @@ func (v *Volume) readClusters(ctx context.Context, view *metadata.View, p []byte
 // readLocations reads the clusters of locs into p and returns how many it did.
 func (v *Volume) readLocations(ctx context.Context, p []byte, locs []sco.Location) (done int, err error) {
 	for done < len(locs) {
-		n := runOf(locs[done:])
-		part := p[done*sco.ClusterSize : (done+n)*sco.ClusterSize]
-		if loc := locs[done]; loc.Kind() != sco.KindData {
-			clear(part)
-		} else if err := v.readRun(ctx, part, loc); err != nil {
+		n, err := v.readSome(ctx, p[done*sco.ClusterSize:], locs[done:])
+		if err != nil {
 			return done, err
 		}
 		done += n
@@ -184,24 +181,36 @@ func (v *Volume) readLocations(ctx context.Context, p []byte, locs []sco.Locatio
 	return done, nil
 }
 
-// readRun reads consecutive blocks of one SCO: from the write buffer, else
-// from the backend.
-func (v *Volume) readRun(ctx context.Context, p []byte, loc sco.Location) error {
+// readSome reads the first clusters of locs into p and returns how many: a run at
+// least, from the write buffer, else from the backend. If it fails, the run is
+// what failed.
+func (v *Volume) readSome(ctx context.Context, p []byte, locs []sco.Location) (int, error) {
+	n, loc := runOf(locs), locs[0]
+	run := p[:n*sco.ClusterSize]
+	if loc.Kind() != sco.KindData {
+		clear(run)
+		return n, nil
+	}
 	if loc.Origin() == v.self {
-		found, err := v.buf.Read(loc, p, true)
+		found, err := v.buf.Read(loc, run, true)
 		if found && err == nil {
-			return nil
+			return n, nil
 		}
 		if found {
 			// The buffer's copy is bad. If the SCO is stored, the backend's is good.
 			v.log.Error("write buffer copy is bad", "location", loc, "err", err)
-			if berr := v.readBackend(ctx, p, loc); berr == nil {
-				return nil
+			if berr := v.readBackend(ctx, run, loc); berr == nil {
+				return n, nil
 			}
-			return err
+			return 0, err
 		}
 	}
-	return v.readBackend(ctx, p, loc)
+	// Whatever is wrong with a spread, its runs are read by themselves: one of them
+	// may have been overwritten and its SCO collected.
+	if spread := spreadOf(locs); spread > n && v.readSpread(ctx, p, locs[:spread]) == nil {
+		return spread, nil
+	}
+	return n, v.readBackend(ctx, run, loc)
 }
 
 // TryWrite writes the batch, all of it or none, if nothing slower than memory
