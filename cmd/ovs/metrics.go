@@ -13,9 +13,18 @@ import (
 	"openvstorage/nbd"
 )
 
+// metricsServer is the server of --metrics.
+type metricsServer struct {
+	*http.Server
+	conns *scrapers
+}
+
+// Serve answers those who connect to l until the server is closed.
+func (s *metricsServer) Serve(l net.Listener) error { return s.Server.Serve(s.conns.listen(l)) }
+
 // newMetricsServer returns the server of --metrics: /metrics, from a registry
 // of its own, with most connections at once.
-func newMetricsServer(list []prometheus.Collector, most int, logger *slog.Logger) (*http.Server, error) {
+func newMetricsServer(list []prometheus.Collector, most int, logger *slog.Logger) (*metricsServer, error) {
 	registry := prometheus.NewRegistry()
 	for _, c := range append(list, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) {
 		if err := registry.Register(c); err != nil {
@@ -29,8 +38,8 @@ func newMetricsServer(list []prometheus.Collector, most int, logger *slog.Logger
 		MaxRequestsInFlight: 4,
 		Timeout:             10 * time.Second,
 	}))
-	conns := scrapers{max: most, conns: map[net.Conn]scraper{}}
-	return &http.Server{
+	conns := &scrapers{max: most, conns: map[net.Conn]scraper{}}
+	return &metricsServer{conns: conns, Server: &http.Server{
 		Handler:           mux,
 		ConnState:         conns.state,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -39,7 +48,7 @@ func newMetricsServer(list []prometheus.Collector, most int, logger *slog.Logger
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}, nil
+	}}, nil
 }
 
 // nbdCollector turns the NBD server's counters into metrics.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -70,4 +71,45 @@ func TestMetricsConnectionsAreBounded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// hasty connects as often as the listener accepts.
+type hasty struct{ net.Listener }
+
+type silent struct{ net.Conn }
+
+func (hasty) Accept() (net.Conn, error) { return new(silent), nil }
+func (hasty) Close() error              { return nil }
+func (*silent) Close() error            { return nil }
+
+// Whoever takes all places again and again costs no more than a round of accepts a
+// grace.
+func TestMetricsConnectionsHaveAGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const places, rounds = 8, 100
+		s := &scrapers{max: places, conns: map[net.Conn]scraper{}}
+		l := s.listen(hasty{})
+		begin := time.Now()
+		for range places * (rounds + 1) {
+			c, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.state(c, http.StateNew)
+		}
+		if d := time.Since(begin); d != rounds*scraperGrace {
+			t.Errorf("%d connections took %v, not %v", places*(rounds+1), d, rounds*scraperGrace)
+		}
+		if n := len(s.conns); n != places {
+			t.Errorf("%d connections", n)
+		}
+		// A listener that is closed does not wait.
+		before := time.Now()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Accept(); err != nil || time.Since(before) != 0 {
+			t.Errorf("%v, after %v", err, time.Since(before))
+		}
+	})
 }

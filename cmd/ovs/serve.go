@@ -41,7 +41,7 @@ type daemon struct {
 	host      host
 	nbd       *nbd.Server
 	control   *control.Server
-	metrics   *http.Server
+	metrics   *metricsServer
 	mount     *fusefs.FS
 	devices   *devices
 	unfollow  func()   // the memory of clients
