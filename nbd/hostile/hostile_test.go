@@ -65,8 +65,7 @@ func serve(t *testing.T, limits nbd.Limits) *served {
 				t.Error(err)
 			}
 		}
-		const rounds = 256 << 10 // free receive buffers keep a little with them
-		if st := server.Stats(); st.Held-st.IdleBytes > rounds || st.Stacks != 0 {
+		if st := server.Stats(); st.Held != st.IdleBytes || st.Stacks != 0 {
 			t.Errorf("%d bytes are held for nobody, and stacks of %d", st.Held-st.IdleBytes, st.Stacks)
 		}
 	})
