@@ -78,7 +78,7 @@ func (c *conn) check(req Request, size uint64) *refusal {
 			return errNoLength
 		}
 	case CmdWrite, CmdTrim, CmdWriteZeroes:
-		if c.dev.ReadOnly() {
+		if c.disk == nil {
 			return errReadOnly
 		}
 		writes = req.Type != CmdTrim

@@ -1,5 +1,7 @@
 package nbd
 
+import "openvstorage/device"
+
 // Payloads of WRITEs that get memory of their own. It is taken as they arrive,
 // not as they are announced: a client that sends heads alone makes the server
 // hold next to nothing. A long one is given to the device in pieces, so that
@@ -111,7 +113,7 @@ func (c *conn) receivedBig(n int) error {
 		return nil
 	}
 	t := w.part
-	t.spans = append(t.spans, Span{Off: int64(w.req.Offset) + int64(w.got-w.fill), Data: w.buf.b[:w.fill]})
+	t.spans = append(t.spans, device.Span{Off: int64(w.req.Offset) + int64(w.got-w.fill), Data: w.buf.b[:w.fill]})
 	t.bufs = append(t.bufs, w.buf)
 	w.buf = nil
 	switch {
@@ -137,7 +139,7 @@ func (c *conn) startPiece(t *task) error {
 	defer c.ownTime() // the device's
 	// Measured: a payload is cheapest to copy where it is in the cache.
 	if t.whole != nil || t.reqs[0].Flags&FlagFUA == 0 {
-		if err := c.dev.TryWrite(t.spans); err != ErrWouldBlock {
+		if err := c.disk.TryWrite(t.spans); err != device.ErrWouldBlock {
 			if t.whole == nil {
 				c.inline(t.reqs[0], err)
 				c.abandon(t)
@@ -242,7 +244,7 @@ func (t *task) endPiece(err error) {
 func (t *task) runWhole() {
 	err := t.failed
 	if err == nil && t.req.Flags&FlagFUA != 0 {
-		err = t.c.dev.Flush(t.c.ctx)
+		err = t.c.flushDisk()
 	}
 	t.finish(t.req, err)
 }

@@ -1,16 +1,20 @@
 package nbd
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"openvstorage/device"
+)
 
 // round is what was parsed from the receive buffer and is answered together.
 // Writes come first, as one batch, so that a flush of the same round covers
 // them too; the protocol leaves the order of requests in flight to the server.
 type round struct {
 	writes  []Request
-	spans   []Span    // their payloads, in the receive buffer
-	flushes []Request // FLUSH, and later the FUA writes that are done
-	tasks   []Request // what always goes to a worker
-	reads   []Request // served inline if the device can
+	spans   []device.Span // their payloads, in the receive buffer
+	flushes []Request     // FLUSH, and later the FUA writes that are done
+	tasks   []Request     // what always goes to a worker
+	reads   []Request     // served inline if the device can
 
 	counts        [commands]uint64
 	read, written uint64
@@ -71,7 +75,7 @@ func (c *conn) addWrite(req Request, payload []byte) {
 	r.written += req.Length
 	r.writes = append(r.writes, req)
 	if len(payload) > 0 {
-		r.spans = append(r.spans, Span{Off: int64(req.Offset), Data: payload})
+		r.spans = append(r.spans, device.Span{Off: int64(req.Offset), Data: payload})
 	}
 }
 
@@ -130,7 +134,7 @@ func (c *conn) execute() error {
 
 // endRound empties a round and counts the memory that it has come to need.
 func (c *conn) endRound(r *round) {
-	const request, span = int(unsafe.Sizeof(Request{})), int(unsafe.Sizeof(Span{}))
+	const request, span = int(unsafe.Sizeof(Request{})), int(unsafe.Sizeof(device.Span{}))
 	r.reset()
 	requests := cap(r.writes) + cap(r.flushes) + cap(r.tasks) + cap(r.reads)
 	if n := int64(requests*request + cap(r.spans)*span); n != r.counted {
@@ -157,9 +161,9 @@ func (c *conn) write() {
 	r := c.in.round
 	var err error
 	if len(r.spans) > 0 {
-		err = c.dev.TryWrite(r.spans)
+		err = c.disk.TryWrite(r.spans)
 	}
-	if err == ErrWouldBlock {
+	if err == device.ErrWouldBlock {
 		c.writeLater()
 		return
 	}
@@ -190,7 +194,7 @@ func (c *conn) writeLater() {
 	for _, s := range r.spans {
 		start := len(p)
 		p = append(p, s.Data...)
-		t.spans = append(t.spans, Span{Off: s.Off, Data: p[start:]})
+		t.spans = append(t.spans, device.Span{Off: s.Off, Data: p[start:]})
 	}
 	r.flushes = r.flushes[:0]
 	c.srv.workers.run(t)
@@ -207,9 +211,9 @@ func (c *conn) read(req Request) {
 	switch err {
 	case nil:
 		c.filled(b[:end])
-	case ErrWouldBlock:
+	case device.ErrWouldBlock:
 		c.start(req)
-	case ErrUnderWay:
+	case device.ErrUnderWay:
 		if t := c.acquire(int(req.Length), nil); t != nil {
 			t.req = req
 			c.underway = append(c.underway, t)
