@@ -16,7 +16,7 @@ import (
 const statusPayload = 8 + 4
 
 // statusRange makes the request that a BLOCK_STATUS with a payload stands for.
-func (c *conn) statusRange(req Request, payload []byte, size uint64) (Request, *refusal) {
+func (c *session) statusRange(req Request, payload []byte, size uint64) (Request, *refusal) {
 	if binary.BigEndian.Uint32(payload[8:]) != BaseAllocationID {
 		return req, errContexts
 	}
