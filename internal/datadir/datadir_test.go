@@ -217,6 +217,9 @@ func TestChange(t *testing.T) {
 	if err := d.Change(func(r *Record) { r.Settled = 4 }); err == nil {
 		t.Error("more is settled than was claimed")
 	}
+	if err := d.Change(func(r *Record) { r.Life = 4 }); err == nil {
+		t.Error("an earlier life comes after a later one")
+	}
 	d.Close()
 	r := mustOpen(t, dir).Record()
 	if r.Generation != 3 || r.Life != 5 || r.Settled != 0 || !r.Made("abm") || r.Made("nsm-0") || r.ID != was.ID || !r.Created.Equal(was.Created) {

@@ -164,10 +164,10 @@ func (c *Catalog) decodeConfig(r *reader, size int) {
 
 // decodeLists reads the lists, which are in order of their ids.
 func (c *Catalog) decodeLists(r *reader, lists int, version uint16, segment func(*Catalog, place, ref) error) error {
+	if lists < int(listEnd-1) {
+		return fmt.Errorf("%w: a root with %d lists, not %d", format.ErrCorrupt, lists, listEnd-1)
+	}
 	for want := listID(1); want < listEnd; want++ {
-		if lists < int(listEnd-1) {
-			return fmt.Errorf("%w: a root with %d lists, not %d", format.ErrCorrupt, lists, listEnd-1)
-		}
 		if err := c.decodeList(r, place{want, version}, segment); err != nil {
 			return fmt.Errorf("%v: %w", want, err)
 		}

@@ -48,7 +48,7 @@ import (
 //
 // A setting:
 //
-//	0      2  id
+//	0      2  id, above that of the one before
 //	2      2  flags: bit 0 Optional
 //	4      2  length of the value
 //	6      .  value
