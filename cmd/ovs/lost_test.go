@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path"
@@ -131,6 +132,8 @@ func live(t *testing.T, rng *rand.Rand) *past {
 	p.now = fs.Kill()
 	return p
 }
+
+var quiet = slog.New(slog.DiscardHandler)
 
 func must(t testing.TB, err error) {
 	t.Helper()

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/fusefs"
+	"openvstorage/host/attach"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/descriptors"
@@ -43,7 +44,7 @@ type daemon struct {
 	control   *control.Server
 	metrics   *metricsServer
 	mount     *fusefs.FS
-	devices   *devices
+	devices   *attach.Devices
 	unfollow  func()   // the memory of clients
 	links     []string // in the data directory, to sockets elsewhere
 
@@ -128,18 +129,20 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
 	d.unfollow = unfollow
 	go followClients(following, d.flags, func() int64 { return d.nbd.Stats().Held })
-	d.devices = newDevices(d.host, fsys, dir, d.flags.mount, d.nbd, d.logger)
+	d.devices = attach.New(attach.Config{
+		VDisks: attachable{d.host}, FS: fsys, Dir: dir, Server: d.nbd, Mount: d.flags.mount, Loop: runLoop, Logger: d.logger,
+	})
 	if d.flags.mount != "" {
 		if err := d.mountFiles(ctx); err != nil {
 			return err
 		}
 	}
-	if err := d.devices.open(ctx); err != nil {
+	if err := d.devices.Open(ctx); err != nil {
 		return err
 	}
 	d.control = control.NewServer(control.Options{
 		Calls: files.Calls,
-		Host:  rolledHost{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: d.devices, Logger: d.logger, URIs: d.uris,
+		Host:  rolledHost{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: dir, Release: release},
 	})
 	for _, l := range d.nbdLns {
@@ -184,7 +187,7 @@ func (d *daemon) changed(ctx context.Context, id uuid.UUID) error {
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
 // a listener that fails.
 func (d *daemon) mountFiles(ctx context.Context) (err error) {
-	if d.mount, err = mountFiles(ctx, grownHost{d.host, d.devices.look}, d.flags, d.logger); err != nil {
+	if d.mount, err = mountFiles(ctx, grownHost{d.host, d.devices.Look}, d.flags, d.logger); err != nil {
 		return err
 	}
 	way := "device"
@@ -307,7 +310,7 @@ func (d *daemon) stop() error {
 		d.unfollow()
 	}
 	if d.devices != nil { // they use the server and the mount
-		errs[5] = d.devices.close()
+		errs[5] = d.devices.Close()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()

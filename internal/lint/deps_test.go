@@ -67,6 +67,8 @@ var allowed = []struct {
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
 
+	{"host/attach", []string{"blockdev", "nbd", "nbd/nbdclient"}, "block devices of vDisks, of which it knows names and sizes"},
+
 	{"cmd/...", []string{"..."}, "wiring"},
 	{"scripts/bench", []string{
 		"scripts/...", "nbd/...", "internal/control", "internal/datadir", "alba/...", "arakoon", "arakoon/groups", "backend", "internal/disk/osdisk",
@@ -168,6 +170,8 @@ func TestNeverImports(t *testing.T) {
 		{"fusefs", "volumedriver"},
 		{"blockdev", "volumedriver"},
 		{"blockdev", "nbd"},
+		{"host/attach", "volumedriver"},
+		{"host/attach", "internal/control"},
 		{"fusefs", "arakoon/treekeys"},
 		{"arakoon", "fusefs/filetree"},
 		{"volumedriver", "alba/client"},

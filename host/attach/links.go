@@ -1,4 +1,4 @@
-package main
+package attach
 
 import (
 	"cmp"
@@ -13,8 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
-
-	"openvstorage/volumedriver"
 )
 
 // linkMax is the longest name that a file has, in bytes.
@@ -50,10 +48,10 @@ func linkName(name string) string {
 	return head + hash
 }
 
-func (d *devices) link(name string) string { return filepath.Join(d.dir, linksDir, linkName(name)) }
+func (d *Devices) link(name string) string { return filepath.Join(d.dir, linksDir, linkName(name)) }
 
 // setLink makes the link of an attachment lead to its device.
-func (d *devices) setLink(a attachment) error {
+func (d *Devices) setLink(a attachment) error {
 	dir := filepath.Join(d.dir, linksDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -66,7 +64,7 @@ func (d *devices) setLink(a attachment) error {
 // sweepLinks removes the links that no attachment has: of what was detached,
 // deleted or renamed, and those of older releases, which had directories. What is
 // no link is somebody else's, and stays.
-func (d *devices) sweepLinks() {
+func (d *Devices) sweepLinks() {
 	wanted := make(map[string]bool)
 	for _, a := range d.list {
 		if a.reason == "" {
@@ -103,7 +101,7 @@ func removeLinks(dir string) {
 
 // follow gives attachments the names that their vDisks have now, and their links
 // with them. It reports whether one was renamed: that is to be recorded.
-func (d *devices) follow(vdisks map[uuid.UUID]volumedriver.Info) (renamed bool) {
+func (d *Devices) follow(vdisks map[uuid.UUID]VDisk) (renamed bool) {
 	for i := range d.list {
 		a := &d.list[i]
 		if now := vdisks[a.ID].Name; now != "" && now != a.Name {
@@ -128,7 +126,7 @@ func (d *devices) follow(vdisks map[uuid.UUID]volumedriver.Info) (renamed bool) 
 
 // followAll is follow of what there is now. What cannot be looked up is left for
 // the next time.
-func (d *devices) followAll(ctx context.Context) error {
+func (d *Devices) followAll(ctx context.Context) error {
 	if len(d.list) == 0 {
 		return nil
 	}

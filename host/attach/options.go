@@ -1,54 +1,51 @@
-package main
+package attach
 
 import (
 	"cmp"
 	"fmt"
 	"math"
 	"time"
-
-	"openvstorage/internal/control"
-	"openvstorage/volumedriver"
 )
 
-// Kinds of block devices.
+// Kinds of block devices, as Options and Attachment name them.
 const (
-	kindAuto = "auto"
-	kindNBD  = "nbd"
-	kindLoop = "loop"
+	KindAuto = "auto"
+	KindNBD  = "nbd"
+	KindLoop = "loop"
 )
 
-// What `ovs vdisk attach` takes.
+// What Options may be, and what is taken for what they leave open.
 const (
 	// Two or four connections are worth it, more are not.
-	connectionsDefault = 4
+	ConnectionsDefault = 4
 	connectionsMax     = 16
 	// A request that a killed process had is sent again after timeout; a shorter
 	// one makes that wait shorter, and gives up connections whose backend is
 	// slow, for new ones.
-	timeoutDefault = 30 * time.Second
+	TimeoutDefault = 30 * time.Second
 	// Long enough for a restart of the machine's services, or for somebody to
 	// come and look.
-	deadTimeoutDefault = 5 * time.Minute
+	DeadTimeoutDefault = 5 * time.Minute
 	// Images of disks are partitioned in blocks of 512 bytes, and the kernel
 	// reads a partition table in blocks of the device.
-	blockSizeDefault = 512
+	BlockSizeDefault = 512
 	blockSizeMax     = 4096
 )
 
 // asked returns an attachment with what was asked for, and defaults.
-func asked(opt control.AttachOptions) (attachment, error) {
-	a := attachment{Kind: cmp.Or(opt.Kind, kindAuto), ReadOnly: opt.ReadOnly, BlockSize: cmp.Or(opt.BlockSize, blockSizeDefault)}
+func asked(opt Options) (attachment, error) {
+	a := attachment{Kind: cmp.Or(opt.Kind, KindAuto), ReadOnly: opt.ReadOnly, BlockSize: cmp.Or(opt.BlockSize, BlockSizeDefault)}
 	timed := opt.Connections != 0 || opt.Timeout != 0 || opt.DeadTimeout != 0
-	if a.Kind == kindLoop && timed {
-		return attachment{}, fmt.Errorf("%w: a loop device has no connections and no timeouts", volumedriver.ErrInvalid)
+	if a.Kind == KindLoop && timed {
+		return attachment{}, fmt.Errorf("%w: a loop device has no connections and no timeouts", ErrInvalid)
 	}
-	if a.Kind != kindLoop {
-		a.Connections = cmp.Or(opt.Connections, connectionsDefault)
-		a.Timeout = seconds(cmp.Or(opt.Timeout, timeoutDefault))
-		a.DeadTimeout = seconds(cmp.Or(opt.DeadTimeout, deadTimeoutDefault))
+	if a.Kind != KindLoop {
+		a.Connections = cmp.Or(opt.Connections, ConnectionsDefault)
+		a.Timeout = seconds(cmp.Or(opt.Timeout, TimeoutDefault))
+		a.DeadTimeout = seconds(cmp.Or(opt.DeadTimeout, DeadTimeoutDefault))
 	}
 	if err := a.check(); err != nil {
-		return attachment{}, fmt.Errorf("%w: %w", volumedriver.ErrInvalid, err)
+		return attachment{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return a, nil
 }
@@ -61,14 +58,19 @@ func seconds(d time.Duration) uint32 {
 	return uint32(d / time.Second)
 }
 
+// Check refuses what no device can be; nothing is left open but the block size.
+func (o Options) Check() error {
+	return attachment{Kind: o.Kind, BlockSize: o.BlockSize, Connections: o.Connections, Timeout: seconds(o.Timeout), DeadTimeout: seconds(o.DeadTimeout)}.check()
+}
+
 // check refuses what no device can be.
 func (a attachment) check() error {
 	switch b := a.blockSize(); {
-	case b < blockSizeDefault || b > blockSizeMax || b&(b-1) != 0:
+	case b < BlockSizeDefault || b > blockSizeMax || b&(b-1) != 0:
 		return fmt.Errorf("block size %d: give 512, 1024, 2048 or 4096", b)
-	case a.Kind == kindLoop:
+	case a.Kind == KindLoop:
 		return nil
-	case a.Kind != kindNBD && a.Kind != kindAuto:
+	case a.Kind != KindNBD && a.Kind != KindAuto:
 		return fmt.Errorf("kind %q: give auto, nbd or loop", a.Kind)
 	case a.Connections < 1 || a.Connections > connectionsMax:
 		return fmt.Errorf("%d connections: give 1 to %d", a.Connections, connectionsMax)
@@ -78,13 +80,13 @@ func (a attachment) check() error {
 	return nil
 }
 
-func (a attachment) blockSize() uint32 { return cmp.Or(a.BlockSize, blockSizeDefault) }
+func (a attachment) blockSize() uint32 { return cmp.Or(a.BlockSize, BlockSizeDefault) }
 
 // like tells whether what is asked for is what there is. What is left open is
 // as it is.
-func (a attachment) like(opt control.AttachOptions) bool {
+func (a attachment) like(opt Options) bool {
 	return a.ReadOnly == opt.ReadOnly &&
-		(opt.Kind == "" || opt.Kind == kindAuto || opt.Kind == a.Kind) &&
+		(opt.Kind == "" || opt.Kind == KindAuto || opt.Kind == a.Kind) &&
 		(opt.BlockSize == 0 || opt.BlockSize == a.blockSize()) &&
 		(opt.Connections == 0 || opt.Connections == a.Connections) &&
 		(opt.Timeout == 0 || seconds(opt.Timeout) == a.Timeout) &&

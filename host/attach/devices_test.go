@@ -1,4 +1,4 @@
-package main
+package attach
 
 import (
 	"bytes"
@@ -19,40 +19,47 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/blockdev"
-	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/disk/osdisk"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdtest"
-	"openvstorage/volumedriver"
 )
 
-// vdisks is a host that lists what it is and does nothing else.
-type vdisks struct {
-	host
-	list []volumedriver.Info
-}
+// vdisks are those that there are.
+type vdisks struct{ list []VDisk }
 
-func (v vdisks) List(context.Context) ([]volumedriver.Info, error) { return v.list, nil }
+func (v vdisks) List(context.Context) ([]VDisk, error) { return v.list, nil }
 
-func (v vdisks) Info(_ context.Context, name string) (volumedriver.Info, error) {
+func (v vdisks) Info(_ context.Context, name string) (VDisk, error) {
 	for _, i := range v.list {
 		if i.Name == name {
 			return i, nil
 		}
 	}
-	return volumedriver.Info{}, volumedriver.ErrNotFound
+	return VDisk{}, errors.New("no such vDisk")
 }
 
 var quiet = slog.New(slog.DiscardHandler)
 
-func devicesIn(t *testing.T, dir string, list ...volumedriver.Info) *devices {
+// noLoop is what makes loop devices where there are none.
+func noLoop(context.Context, ...string) (string, error) {
+	return "", errors.New("no loop devices here")
+}
+
+func must(t testing.TB, err error) {
 	t.Helper()
-	d := newDevices(vdisks{list: list}, osdisk.FS{}, dir, "", nil, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func devicesIn(t *testing.T, dir string, list ...VDisk) *Devices {
+	t.Helper()
+	d := New(Config{VDisks: vdisks{list}, FS: osdisk.FS{}, Dir: dir, Loop: noLoop, Logger: quiet})
 	t.Cleanup(func() {
-		if err := d.close(); err != nil {
+		if err := d.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -64,11 +71,11 @@ func devicesIn(t *testing.T, dir string, list ...volumedriver.Info) *devices {
 // one after.
 func TestAttachmentsErrnos(t *testing.T) {
 	record := func(fs disk.FS, name string) error {
-		d := newDevices(vdisks{}, fs, "/data", "", nil, quiet)
+		d := New(Config{FS: fs, Dir: "/data", Logger: quiet})
 		if err := d.read(); err != nil {
 			return err
 		}
-		d.list = []attachment{{ID: uuid.UUID{1}, Name: name, Kind: kindLoop, Device: "/dev/loop0"}}
+		d.list = []attachment{{ID: uuid.UUID{1}, Name: name, Kind: KindLoop, Device: "/dev/loop0"}}
 		return d.write()
 	}
 	base := crashdisk.New()
@@ -87,7 +94,7 @@ func TestAttachmentsErrnos(t *testing.T) {
 			if err != nil && (!errors.Is(err, errno) || !strings.Contains(err.Error(), attachmentsFile)) {
 				t.Errorf("%v of call %d: %v", errno, turn, err)
 			}
-			d := newDevices(vdisks{}, mem.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll), "/data", "", nil, quiet)
+			d := New(Config{FS: mem.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll), Dir: "/data", Logger: quiet})
 			if e := d.read(); e != nil || len(d.list) != 1 || d.list[0].Name != "before" && err != nil || d.list[0].Name != "after" && err == nil {
 				t.Errorf("%v of call %d, told as %v: afterwards %v, %v", errno, turn, err, d.list, e)
 			}
@@ -124,7 +131,7 @@ func memoryOf(call func() error) (uint64, error) {
 // of version 2, which opens too. A newer one is refused by its number.
 func TestAttachmentsRecord(t *testing.T) {
 	id := uuid.MustParse("4d2f0f4e-98a5-4a10-9f5a-0f60f1d36c11")
-	web := volumedriver.Info{ID: id, Name: "web", Size: 1 << 30}
+	web := VDisk{ID: id, Name: "web", Size: 1 << 30}
 	dir := t.TempDir()
 	file := filepath.Join(dir, attachmentsFile)
 	write := func(text string) {
@@ -138,11 +145,11 @@ func TestAttachmentsRecord(t *testing.T) {
 		{"id": "00000000-0000-4000-8000-000000000001", "name": "deleted", "device": "/dev/loop998"}]}`)
 	for round := range 2 {
 		d := devicesIn(t, dir, web)
-		if err := d.open(t.Context()); err != nil {
+		if err := d.Open(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		list, err := d.Attached(t.Context())
-		if err != nil || len(list) != 1 || list[0].VDisk != "web" || list[0].Kind != kindLoop || !list[0].ReadOnly || list[0].BlockSize != 512 {
+		if err != nil || len(list) != 1 || list[0].VDisk != "web" || list[0].Kind != KindLoop || !list[0].ReadOnly || list[0].BlockSize != 512 {
 			t.Errorf("round %d: %+v, %v", round, list, err)
 		}
 		if list[0].Device != "" || !strings.Contains(list[0].Reason, "web") {
@@ -162,40 +169,40 @@ func TestAttachmentsRecord(t *testing.T) {
 		`{"version": 2, "attachments": [{"name": "web", "kind": "loop", "blockSize": 8192}]}`: "block size 8192",
 	} {
 		write(text)
-		if err := devicesIn(t, dir, web).open(t.Context()); err == nil || !strings.Contains(err.Error(), says) {
+		if err := devicesIn(t, dir, web).Open(t.Context()); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
 }
 
 func TestAttachOptions(t *testing.T) {
-	a, err := asked(control.AttachOptions{Kind: kindNBD})
+	a, err := asked(Options{Kind: KindNBD})
 	if err != nil || a.Connections != 4 || a.Timeout != 30 || a.DeadTimeout != 300 || a.BlockSize != 512 {
 		t.Fatalf("%+v, %v", a, err)
 	}
-	for _, opt := range []control.AttachOptions{
-		{}, {Kind: kindAuto}, {Kind: kindNBD}, {Connections: 4}, {Timeout: 30 * time.Second}, {DeadTimeout: 5 * time.Minute}, {BlockSize: 512},
+	for _, opt := range []Options{
+		{}, {Kind: KindAuto}, {Kind: KindNBD}, {Connections: 4}, {Timeout: 30 * time.Second}, {DeadTimeout: 5 * time.Minute}, {BlockSize: 512},
 	} {
 		if !a.like(opt) {
 			t.Errorf("%+v is not like %+v", a, opt)
 		}
 	}
-	for _, opt := range []control.AttachOptions{
-		{ReadOnly: true}, {Kind: kindLoop}, {Connections: 3}, {Timeout: time.Second}, {DeadTimeout: time.Second}, {BlockSize: 4096},
+	for _, opt := range []Options{
+		{ReadOnly: true}, {Kind: KindLoop}, {Connections: 3}, {Timeout: time.Second}, {DeadTimeout: time.Second}, {BlockSize: 4096},
 	} {
 		if a.like(opt) {
 			t.Errorf("%+v is like %+v", a, opt)
 		}
 	}
-	for _, opt := range []control.AttachOptions{
+	for _, opt := range []Options{
 		{Kind: "tape"}, {Connections: -1}, {Connections: 17}, {Timeout: 1500 * time.Millisecond}, {Timeout: -time.Second},
-		{DeadTimeout: time.Millisecond}, {BlockSize: 256}, {BlockSize: 1000}, {BlockSize: 8192}, {Kind: kindLoop, Connections: 4},
+		{DeadTimeout: time.Millisecond}, {BlockSize: 256}, {BlockSize: 1000}, {BlockSize: 8192}, {Kind: KindLoop, Connections: 4},
 	} {
-		if a, err := asked(opt); !errors.Is(err, volumedriver.ErrInvalid) {
+		if a, err := asked(opt); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: %+v, %v", opt, a, err)
 		}
 	}
-	if a, err := asked(control.AttachOptions{Kind: kindLoop}); err != nil || a.Connections != 0 {
+	if a, err := asked(Options{Kind: KindLoop}); err != nil || a.Connections != 0 {
 		t.Errorf("%+v, %v", a, err)
 	}
 }
@@ -210,21 +217,21 @@ func TestNoKindOfDevice(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("not root")
 	}
-	d := devicesIn(t, t.TempDir(), volumedriver.Info{ID: uuid.New(), Name: "web", Size: 1 << 20})
-	if err := d.open(t.Context()); err != nil {
+	d := devicesIn(t, t.TempDir(), VDisk{ID: uuid.New(), Name: "web", Size: 1 << 20})
+	if err := d.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	_, err := d.Attach(t.Context(), "web", control.AttachOptions{})
-	if !errors.Is(err, volumedriver.ErrInvalid) || !strings.Contains(err.Error(), "modprobe nbd") || !strings.Contains(err.Error(), "--mount DIR") {
+	_, err := d.Attach(t.Context(), "web", Options{})
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "modprobe nbd") || !strings.Contains(err.Error(), "--mount DIR") {
 		t.Error(err)
 	}
 	if list, err := d.Attached(t.Context()); err != nil || len(list) != 0 {
 		t.Error(list, err)
 	}
-	if err := d.Detach(t.Context(), "web", true); !errors.Is(err, volumedriver.ErrNotFound) {
+	if err := d.Detach(t.Context(), "web", true); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
 	}
-	a, want := attachment{Kind: kindAuto, Connections: 4}, attachment{Kind: kindLoop}
+	a, want := attachment{Kind: KindAuto, Connections: 4}, attachment{Kind: KindLoop}
 	d.loops.mount = "/mnt"
 	if err := d.choose(t.Context(), &a); err != nil || !strings.Contains(a.why, "modprobe nbd") {
 		t.Errorf("%+v, %v", a, err)

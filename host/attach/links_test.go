@@ -1,4 +1,4 @@
-package main
+package attach
 
 import (
 	"fmt"
@@ -10,8 +10,6 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
-
-	"openvstorage/volumedriver"
 )
 
 // oddNames are names that vDisks may have, among them what temporary names, escapes
@@ -65,11 +63,11 @@ func FuzzLinkName(f *testing.F) {
 // of what is attached, and each leads to its own device.
 func TestLinksFollow(t *testing.T) {
 	names, rng := oddNames(), rand.New(rand.NewPCG(14, 1))
-	host := &vdisks{}
+	all := &vdisks{}
 	d := devicesIn(t, t.TempDir())
-	d.host = host
+	d.of = all
 	for i, name := range names {
-		host.list = append(host.list, volumedriver.Info{ID: uuid.UUID{15: byte(i)}, Name: name})
+		all.list = append(all.list, VDisk{ID: uuid.UUID{15: byte(i)}, Name: name})
 	}
 	check := func(when string) {
 		t.Helper()
@@ -78,22 +76,22 @@ func TestLinksFollow(t *testing.T) {
 			t.Fatalf("%s: %d links of %d, %v", when, len(entries), len(d.list), err)
 		}
 		for _, a := range d.list {
-			i := slices.IndexFunc(host.list, func(v volumedriver.Info) bool { return v.ID == a.ID })
-			if to, err := os.Readlink(d.link(host.list[i].Name)); err != nil || to != a.Device {
-				t.Fatalf("%s: the link of %.40q leads to %s, %v; not to %s", when, host.list[i].Name, to, err, a.Device)
+			i := slices.IndexFunc(all.list, func(v VDisk) bool { return v.ID == a.ID })
+			if to, err := os.Readlink(d.link(all.list[i].Name)); err != nil || to != a.Device {
+				t.Fatalf("%s: the link of %.40q leads to %s, %v; not to %s", when, all.list[i].Name, to, err, a.Device)
 			}
 		}
 	}
 	for step := range 600 {
-		v := &host.list[rng.IntN(len(host.list))]
+		v := &all.list[rng.IntN(len(all.list))]
 		i := d.find(v.ID)
 		switch {
 		case step%3 == 2: // exchange two names
-			w := &host.list[rng.IntN(len(host.list))]
+			w := &all.list[rng.IntN(len(all.list))]
 			v.Name, w.Name = w.Name, v.Name
 			must(t, d.followAll(t.Context()))
 		case i < 0:
-			a := attachment{ID: v.ID, Name: v.Name, Kind: kindLoop, Device: fmt.Sprintf("/nowhere/%v", v.ID), BlockSize: 512}
+			a := attachment{ID: v.ID, Name: v.Name, Kind: KindLoop, Device: fmt.Sprintf("/nowhere/%v", v.ID), BlockSize: 512}
 			must(t, d.setLink(a))
 			d.list = append(d.list, a)
 		default:
@@ -120,7 +118,7 @@ func TestLinksOfOlderRelease(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dev, name), nil, 0o600))
 	}
 	d := devicesIn(t, dir)
-	must(t, d.open(t.Context()))
+	must(t, d.Open(t.Context()))
 	var left []string
 	must(t, filepath.WalkDir(dev, func(name string, _ os.DirEntry, err error) error {
 		left = append(left, strings.TrimPrefix(name, dev))

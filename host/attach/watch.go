@@ -1,4 +1,4 @@
-package main
+package attach
 
 import (
 	"context"
@@ -14,7 +14,7 @@ const mendPause = 5 * time.Second
 
 // watch replaces connections that died, and shows devices what size their
 // vDisks have, until ctx ends.
-func (d *devices) watch(ctx context.Context) {
+func (d *Devices) watch(ctx context.Context) {
 	var again <-chan time.Time
 	for {
 		select {
@@ -30,9 +30,9 @@ func (d *devices) watch(ctx context.Context) {
 	}
 }
 
-// look has all devices looked at soon. It waits for nothing, so it may be
+// Look has all devices looked at soon. It waits for nothing, so it may be
 // called by what a device waits for.
-func (d *devices) look() {
+func (d *Devices) Look() {
 	select {
 	case d.grown <- struct{}{}:
 	default: // it will be done
@@ -42,19 +42,19 @@ func (d *devices) look() {
 // died is told that a connection of a device is dead, "" for any. The kernel
 // sends the requests on others, or keeps them: while this process lives they
 // must not run into the time that the kernel waits for it.
-func (d *devices) died(device string) {
+func (d *Devices) died(device string) {
 	d.mu.Lock()
 	for i := range d.list {
-		if a := &d.list[i]; a.Kind == kindNBD && (device == "" || a.Device == device) {
+		if a := &d.list[i]; a.Kind == KindNBD && (device == "" || a.Device == device) {
 			a.dead = true
 		}
 	}
 	d.mu.Unlock()
-	d.look()
+	d.Look()
 }
 
 // mend brings all devices up to date, and reports whether all are.
-func (d *devices) mend(ctx context.Context) (all bool) {
+func (d *Devices) mend(ctx context.Context) (all bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopped {
@@ -87,11 +87,11 @@ func (d *devices) mend(ctx context.Context) (all bool) {
 }
 
 // refresh mends one device, if it needs it.
-func (d *devices) refresh(ctx context.Context, a *attachment, size uint64) error {
+func (d *Devices) refresh(ctx context.Context, a *attachment, size uint64) error {
 	if size == a.size && !a.dead {
 		return nil
 	}
-	if a.Kind != kindNBD {
+	if a.Kind != KindNBD {
 		if err := d.loops.grow(ctx, *a, size); err != nil {
 			return err
 		}
@@ -104,11 +104,11 @@ func (d *devices) refresh(ctx context.Context, a *attachment, size uint64) error
 	return d.kernel.mend(ctx, a)
 }
 
-// Resized implements control.Devices.
-func (d *devices) Resized(ctx context.Context, name string) error {
+// Resized shows the device of a vDisk, if it has one, its new size.
+func (d *Devices) Resized(ctx context.Context, name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	info, err := d.host.Info(ctx, name)
+	info, err := d.of.Info(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -126,24 +126,10 @@ func (d *devices) Resized(ctx context.Context, name string) error {
 	return nil
 }
 
-// grownHost tells the devices when the mount makes a vDisk grow.
-type grownHost struct {
-	host
-	look func()
-}
-
-func (g grownHost) Resize(ctx context.Context, name string, size uint64) error {
-	err := g.host.Resize(ctx, name, size)
-	if err == nil {
-		g.look()
-	}
-	return err
-}
-
-// close ends what can be ended; all stay recorded. Loop devices go with the
+// Close ends what can be ended; all stay recorded. Loop devices go with the
 // mount. NBD devices that nobody uses go too; others keep their users waiting
 // for the next start, for as long as they were told.
-func (d *devices) close() error {
+func (d *Devices) Close() error {
 	d.mu.Lock()
 	d.stopped = true
 	list := slices.Clone(d.list)
@@ -152,7 +138,7 @@ func (d *devices) close() error {
 	errs := make([]error, len(list))
 	for i, a := range list {
 		switch {
-		case a.Kind != kindNBD:
+		case a.Kind != KindNBD:
 			if a.reason == "" {
 				d.loops.release(a)
 			}
@@ -176,7 +162,7 @@ func (d *devices) close() error {
 	return errors.Join(errs...)
 }
 
-func (d *devices) closeNBD(a attachment) error {
+func (d *Devices) closeNBD(a attachment) error {
 	if users := lastingUsers(context.Background(), a.Device, usersWait); len(users) > 0 {
 		d.logger.Warn("a block device is in use: its users wait for the next start",
 			"vdisk", a.Name, "device", a.Device, "wait", time.Duration(a.DeadTimeout)*time.Second, "users", usersText(users))

@@ -1,4 +1,4 @@
-package main
+package attach
 
 import (
 	"context"
@@ -13,9 +13,16 @@ import (
 	"openvstorage/blockdev"
 )
 
-// loopDevices makes loop devices over the files of the mount, by `ovs loop`.
+// loopDevices makes loop devices over the files of the mount.
+//
+// Whatever touches a file of the mount, or a loop device over one, waits for the
+// process that serves it. If that is this one and it is killed meanwhile, it never
+// ends: the kernel keeps a process until its requests are answered, and the mount
+// until the process has ended. So another process does it, whose requests fail
+// when this one has gone.
 type loopDevices struct {
 	mount  string // as the kernel names it; "": there is none
+	run    func(ctx context.Context, args ...string) (string, error)
 	logger *slog.Logger
 }
 
@@ -28,7 +35,7 @@ func (l loopDevices) attach(ctx context.Context, a *attachment) error {
 		return errors.New("loop devices are made over the files of a mount; start `ovs up` with --mount DIR")
 	}
 	l.release(*a)
-	device, err := runLoop(ctx, "attach", l.file(a.Name), "--device="+a.Device, fmt.Sprint("--read-only=", a.ReadOnly), fmt.Sprint("--block-size=", a.blockSize()))
+	device, err := l.run(ctx, "attach", l.file(a.Name), "--device="+a.Device, fmt.Sprint("--read-only=", a.ReadOnly), fmt.Sprint("--block-size=", a.blockSize()))
 	if err != nil {
 		return err
 	}
@@ -58,7 +65,7 @@ func (l loopDevices) release(a attachment) {
 }
 
 func (l loopDevices) detach(a attachment) error {
-	_, err := runLoop(context.Background(), "detach", a.Device)
+	_, err := l.run(context.Background(), "detach", a.Device)
 	return err
 }
 
@@ -67,12 +74,14 @@ const sizeWait = 2 * time.Second
 
 // grow shows the device its file's new size, when the mount's file has it.
 func (l loopDevices) grow(ctx context.Context, a attachment, size uint64) error {
-	_, err := runLoop(ctx, "grow", a.Device, l.file(a.Name), fmt.Sprint(size))
+	_, err := l.run(ctx, "grow", a.Device, l.file(a.Name), fmt.Sprint(size))
 	return err
 }
 
-// growLoop waits until a file has a size, and shows it to the device.
-func growLoop(ctx context.Context, device, file string, size int64) error {
+// Grow waits until a file has a size, for 2 s, and shows it to the loop device over it.
+func Grow(ctx context.Context, device, file string, size int64) error {
+	ctx, cancel := context.WithTimeout(ctx, sizeWait)
+	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {

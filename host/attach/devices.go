@@ -1,4 +1,4 @@
-package main
+package attach
 
 import (
 	"context"
@@ -18,22 +18,21 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/blockdev"
-	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
 	"openvstorage/nbd"
-	"openvstorage/volumedriver"
 )
 
-// devices makes block devices of vDisks: NBD devices of the kernel on sockets
+// Devices makes block devices of vDisks: NBD devices of the kernel on sockets
 // of our own server, or loop devices over the files of the mount. Which ones is
 // recorded in DIR/attachments, so that the next start makes them again, or gives
 // those that wait for it new sockets. In DIR/dev there is a symbolic link to the
 // device that a vDisk has now (linkName).
 //
 // Nothing here reads, writes or opens such a device: what waits for a device
-// waits for this process.
-type devices struct {
-	host   host
+// waits for this process. All methods are safe for concurrent use, but for Open,
+// which comes first.
+type Devices struct {
+	of     VDisks
 	fs     disk.FS
 	dir    string // the data directory
 	loops  loopDevices
@@ -84,21 +83,34 @@ const (
 	linksDir           = "dev"
 )
 
-var _ control.Devices = (*devices)(nil)
+var errDevicesStopped = fmt.Errorf("%w: ovs up is stopping", ErrBusy)
 
-var errDevicesStopped = fmt.Errorf("%w: ovs up is stopping", volumedriver.ErrBusy)
+// Config is what Devices stand on.
+type Config struct {
+	VDisks VDisks
+	FS     disk.FS
+	Dir    string      // the data directory
+	Server *nbd.Server // that serves the vDisks by their names
+	// Mount is where the vDisks are files NAME.raw, as the kernel names it; "": nowhere.
+	Mount string
+	// Loop has another process do something with a loop device, and returns what
+	// that prints: attach FILE --device=DEVICE --read-only=BOOL --block-size=N,
+	// detach DEVICE, or grow DEVICE FILE SIZE (Grow).
+	Loop   func(ctx context.Context, args ...string) (string, error)
+	Logger *slog.Logger
+}
 
-// newDevices makes devices that know of none yet. mount is "" if there is none.
-func newDevices(h host, fsys disk.FS, dir, mount string, server *nbd.Server, logger *slog.Logger) *devices {
-	return &devices{
-		host: h, fs: fsys, dir: dir, loops: loopDevices{mount, logger}, kernel: newNBDDevices(dir, server, logger),
-		logger: logger, grown: make(chan struct{}, 1),
+// New makes devices that know of none yet.
+func New(c Config) *Devices {
+	return &Devices{
+		of: c.VDisks, fs: c.FS, dir: c.Dir, loops: loopDevices{c.Mount, c.Loop, c.Logger}, kernel: newNBDDevices(c.Dir, c.Server, c.Logger),
+		logger: c.Logger, grown: make(chan struct{}, 1),
 	}
 }
 
-// open reads what was attached, and attaches it again. That one cannot be
+// Open reads what was attached, and attaches it again. That one cannot be
 // attached keeps nothing else from starting: it is listed with the reason.
-func (d *devices) open(ctx context.Context) error {
+func (d *Devices) Open(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.read(); err != nil {
@@ -114,7 +126,7 @@ func (d *devices) open(ctx context.Context) error {
 			return false
 		}
 		// The vDisk was deleted.
-		if a.Kind != kindNBD {
+		if a.Kind != KindNBD {
 			d.loops.release(a)
 		} else if d.present(a) {
 			if err := d.take(a); err != nil {
@@ -146,25 +158,25 @@ func (d *devices) open(ctx context.Context) error {
 }
 
 // vdisks are all that there are.
-func (d *devices) vdisks(ctx context.Context) (map[uuid.UUID]volumedriver.Info, error) {
-	infos, err := d.host.List(ctx)
+func (d *Devices) vdisks(ctx context.Context) (map[uuid.UUID]VDisk, error) {
+	list, err := d.of.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	all := make(map[uuid.UUID]volumedriver.Info, len(infos))
-	for _, i := range infos {
-		all[i.ID] = i
+	all := make(map[uuid.UUID]VDisk, len(list))
+	for _, v := range list {
+		all[v.ID] = v
 	}
 	return all, nil
 }
 
 // attach makes the device of an attachment, and the link to it. Again: it is
 // recorded, and the device may be there still.
-func (d *devices) attach(ctx context.Context, a *attachment, again bool) (err error) {
+func (d *Devices) attach(ctx context.Context, a *attachment, again bool) (err error) {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("vDisk %s: block devices are made by root; start `ovs up` as root (the service: with devices.conf)", a.Name)
 	}
-	if a.Kind == kindNBD {
+	if a.Kind == KindNBD {
 		err = d.kernel.attach(ctx, a, again)
 	} else {
 		err = d.loops.attach(ctx, a)
@@ -179,38 +191,38 @@ func (d *devices) attach(ctx context.Context, a *attachment, again bool) (err er
 	if err != nil {
 		return fmt.Errorf("vDisk %s: %w", a.Name, err)
 	}
-	if a.Kind == kindNBD {
+	if a.Kind == KindNBD {
 		d.kernel.listen(d.done.Go, d.died)
 	}
 	return nil
 }
 
 // take takes the device of an attachment away.
-func (d *devices) take(a attachment) error {
-	if a.Kind == kindNBD {
+func (d *Devices) take(a attachment) error {
+	if a.Kind == KindNBD {
 		return d.kernel.detach(a)
 	}
 	return d.loops.detach(a)
 }
 
-// Attach implements control.Devices. One that is attached is returned as it is,
-// if it is asked for in the same way.
-func (d *devices) Attach(ctx context.Context, name string, opt control.AttachOptions) (control.Attachment, error) {
+// Attach makes a block device of a vDisk. One that is attached is returned as it
+// is, if it is asked for in the same way.
+func (d *Devices) Attach(ctx context.Context, name string, opt Options) (Attachment, error) {
 	want, err := asked(opt)
 	if err != nil {
-		return control.Attachment{}, err
+		return Attachment{}, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	info, err := d.host.Info(ctx, name)
+	info, err := d.of.Info(ctx, name)
 	if err != nil {
-		return control.Attachment{}, err
+		return Attachment{}, err
 	}
 	if d.stopped {
-		return control.Attachment{}, errDevicesStopped
+		return Attachment{}, errDevicesStopped
 	}
 	if err := d.followAll(ctx); err != nil {
-		return control.Attachment{}, err
+		return Attachment{}, err
 	}
 	i := d.find(info.ID)
 	if i >= 0 {
@@ -220,12 +232,12 @@ func (d *devices) Attach(ctx context.Context, name string, opt control.AttachOpt
 	case i < 0:
 		want.ID, want.Name = info.ID, name
 		if err := d.choose(ctx, &want); err != nil {
-			return control.Attachment{}, fmt.Errorf("vDisk %s: %w", name, err)
+			return Attachment{}, fmt.Errorf("vDisk %s: %w", name, err)
 		}
 		d.list = append(d.list, want)
 		i = len(d.list) - 1
 	case !d.list[i].like(opt):
-		return control.Attachment{}, fmt.Errorf("vDisk %s is attached as %s already, in another way; detach it first: %w", name, d.list[i].Device, volumedriver.ErrInvalid)
+		return Attachment{}, fmt.Errorf("vDisk %s is attached as %s already, in another way; detach it first: %w", name, d.list[i].Device, ErrInvalid)
 	case d.list[i].reason == "":
 		return d.show(d.list[i]), nil
 	}
@@ -237,37 +249,37 @@ func (d *devices) Attach(ctx context.Context, name string, opt control.AttachOpt
 		} else {
 			d.list = slices.Delete(d.list, i, i+1)
 		}
-		return control.Attachment{}, err
+		return Attachment{}, err
 	}
 	a.reason = ""
 	if err := d.write(); err != nil {
 		err = errors.Join(err, d.take(*a))
 		d.list = slices.Delete(d.list, i, i+1)
 		d.sweepLinks()
-		return control.Attachment{}, err
+		return Attachment{}, err
 	}
 	return d.show(*a), nil
 }
 
 // choose picks the kind of a device if that was left to us.
-func (d *devices) choose(ctx context.Context, a *attachment) error {
-	if a.Kind != kindAuto {
+func (d *Devices) choose(ctx context.Context, a *attachment) error {
+	if a.Kind != KindAuto {
 		return nil
 	}
 	err := d.kernel.available(ctx)
 	switch {
 	case err == nil:
-		a.Kind = kindNBD
+		a.Kind = KindNBD
 	case d.loops.mount == "":
-		return fmt.Errorf("%w: no block device can be made: either load the module nbd (modprobe nbd), or start `ovs up` with --mount DIR for loop devices: %w", volumedriver.ErrInvalid, err)
+		return fmt.Errorf("%w: no block device can be made: either load the module nbd (modprobe nbd), or start `ovs up` with --mount DIR for loop devices: %w", ErrInvalid, err)
 	default:
-		a.Kind, a.why = kindLoop, err.Error()
+		a.Kind, a.why = KindLoop, err.Error()
 		a.Connections, a.Timeout, a.DeadTimeout = 0, 0, 0
 	}
 	return nil
 }
 
-func (d *devices) find(id uuid.UUID) int {
+func (d *Devices) find(id uuid.UUID) int {
 	return slices.IndexFunc(d.list, func(a attachment) bool { return a.ID == id })
 }
 
@@ -275,11 +287,12 @@ func (d *devices) find(id uuid.UUID) int {
 // programs look at a disk when it was written.
 const usersWait = 2 * time.Second
 
-// Detach implements control.Devices.
-func (d *devices) Detach(ctx context.Context, name string, force bool) error {
+// Detach takes a vDisk's block device away. One that is in use stays, with ErrBusy,
+// unless it is forced.
+func (d *Devices) Detach(ctx context.Context, name string, force bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	info, err := d.host.Info(ctx, name)
+	info, err := d.of.Info(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -291,12 +304,12 @@ func (d *devices) Detach(ctx context.Context, name string, force bool) error {
 	}
 	i := d.find(info.ID)
 	if i < 0 {
-		return fmt.Errorf("vDisk %s is not attached: %w", name, volumedriver.ErrNotFound)
+		return fmt.Errorf("vDisk %s is not attached: %w", name, ErrNotFound)
 	}
 	a := d.list[i]
 	if d.present(a) {
 		if users := lastingUsers(ctx, a.Device, usersWait); len(users) > 0 && !force {
-			return fmt.Errorf("vDisk %s: %w: %s is in use: %s; end that first", name, volumedriver.ErrBusy, a.Device, usersText(users))
+			return fmt.Errorf("vDisk %s: %w: %s is in use: %s; end that first", name, ErrBusy, a.Device, usersText(users))
 		}
 		if err := d.take(a); err != nil {
 			return err
@@ -309,8 +322,8 @@ func (d *devices) Detach(ctx context.Context, name string, force bool) error {
 
 // present tells whether the kernel has the device of an attachment, be it one
 // that does not work.
-func (d *devices) present(a attachment) bool {
-	if a.Kind == kindNBD {
+func (d *Devices) present(a attachment) bool {
+	if a.Kind == KindNBD {
 		return a.Device != "" && d.kernel.ours(a)
 	}
 	return a.reason == "" && d.loops.ours(a)
@@ -344,31 +357,31 @@ func usersText(users []blockdev.User) string {
 	return strings.Join(texts, ", ")
 }
 
-// Attached implements control.Devices.
-func (d *devices) Attached(ctx context.Context) ([]control.Attachment, error) {
+// Attached returns all vDisks that are attached, in order of name.
+func (d *Devices) Attached(ctx context.Context) ([]Attachment, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.followAll(ctx); err != nil {
 		d.logger.Warn("attached vDisks may have other names by now", "err", err)
 	}
-	list := make([]control.Attachment, len(d.list))
+	list := make([]Attachment, len(d.list))
 	for i := range d.list {
 		d.notice(&d.list[i])
 		list[i] = d.show(d.list[i])
 	}
-	slices.SortFunc(list, func(a, b control.Attachment) int { return strings.Compare(a.VDisk, b.VDisk) })
+	slices.SortFunc(list, func(a, b Attachment) int { return strings.Compare(a.VDisk, b.VDisk) })
 	return list, nil
 }
 
 // notice looks whether somebody else took a device away.
-func (d *devices) notice(a *attachment) {
+func (d *Devices) notice(a *attachment) {
 	if a.reason == "" && !d.present(*a) {
 		a.reason = fmt.Sprintf("somebody else has taken %s away; attach the vDisk again, or detach it", a.Device)
 	}
 }
 
-func (d *devices) show(a attachment) control.Attachment {
-	out := control.Attachment{
+func (d *Devices) show(a attachment) Attachment {
+	out := Attachment{
 		VDisk: a.Name, ID: a.ID, Kind: a.Kind, Device: a.Device, Link: d.link(a.Name), ReadOnly: a.ReadOnly, Reason: a.reason, Why: a.why,
 		BlockSize: a.blockSize(), Connections: a.Connections, Timeout: a.Timeout, DeadTimeout: a.DeadTimeout,
 	}
@@ -378,7 +391,7 @@ func (d *devices) show(a attachment) control.Attachment {
 	return out
 }
 
-func (d *devices) read() error {
+func (d *Devices) read() error {
 	name := filepath.Join(d.dir, attachmentsFile)
 	f, err := d.fs.OpenFile(name, 0, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -405,7 +418,7 @@ func (d *devices) read() error {
 	for i := range a.Attachments {
 		at := &a.Attachments[i]
 		if a.Version == 1 {
-			at.Kind = kindLoop
+			at.Kind = KindLoop
 		}
 		if err := at.check(); err != nil {
 			return fmt.Errorf("read %s: vDisk %s: %w; remove it, and attach the vDisks again", name, at.Name, err)
@@ -416,7 +429,7 @@ func (d *devices) read() error {
 }
 
 // write puts the record in place of the one before, durably.
-func (d *devices) write() error {
+func (d *Devices) write() error {
 	raw, err := json.MarshalIndent(attachments{attachmentsVersion, d.list}, "", "\t")
 	if err != nil {
 		return err
