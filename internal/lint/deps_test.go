@@ -65,6 +65,7 @@ var allowed = []struct {
 	{"internal/generation", nil, "older copies told from newer ones, no files"},
 	{"internal/mounts", nil, "what is mounted on a machine, and what should be"},
 	{"internal/datadir", nil, "the layout of a data directory"},
+	{"internal/image", []string{"internal/control", "nbd", "nbd/nbdclient", "volumedriver"}, "a client of ovs up, as those of guests are"},
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
 
 	{"host/attach", []string{"blockdev", "nbd", "nbd/nbdclient"}, "block devices of vDisks, of which it knows names and sizes"},

@@ -1,4 +1,4 @@
-package main
+package image
 
 import (
 	"os"
@@ -21,7 +21,7 @@ func TestImageBehindLinkedDirectory(t *testing.T) {
 		"near/linked":          "far/linked",
 		"plain":                "plain",
 	} {
-		f, err := newImage(name)
+		f, err := Create(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +31,7 @@ func TestImageBehindLinkedDirectory(t *testing.T) {
 		}
 		if err := f.end(4096); err != nil {
 			t.Error(err)
-			must(t, f.abandon())
+			must(t, f.Abandon())
 		}
 		if st, err := os.Lstat(want); err != nil || st.Size() != 4096 {
 			t.Errorf("%s: %v", name, err)

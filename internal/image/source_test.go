@@ -1,4 +1,4 @@
-package main
+package image
 
 import (
 	"context"
@@ -47,7 +47,7 @@ func TestSourceThatChanges(t *testing.T) {
 		if _, err := f.Write(data); err != nil || f.Truncate(4*pieceSize) != nil {
 			t.Fatal(err)
 		}
-		s, err := openSource(t.Context(), path, sourceOptions{})
+		s, err := Open(t.Context(), path, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestWaitForPipeIsCancelled(t *testing.T) {
 	stopped := errors.New("stopped")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(stopped)
-	if _, err := openSource(ctx, path, sourceOptions{}); !errors.Is(err, stopped) {
+	if _, err := Open(ctx, path, Options{}); !errors.Is(err, stopped) {
 		t.Errorf("open: %v", err)
 	}
 	writer, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -90,7 +90,7 @@ func TestWaitForPipeIsCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	s := &imageSource{File: f, name: path}
+	s := &Source{File: f, name: path}
 	if err := s.openPipe(ctx); !errors.Is(err, stopped) {
 		t.Errorf("first read: %v", err)
 	}

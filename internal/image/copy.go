@@ -1,4 +1,4 @@
-package main
+package image
 
 import (
 	"bytes"
@@ -7,15 +7,11 @@ import (
 	"fmt"
 	"iter"
 	"net/url"
-	"strings"
 
 	"openvstorage/internal/control"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 )
-
-// Images are copied by NBD clients of the running `ovs up`, as any guest is one:
-// the management socket has no calls that carry data, and needs none.
 
 const (
 	pieceSize  = 1 << 20 // bytes of one request
@@ -186,12 +182,3 @@ var zeros [clusterLen]byte
 
 // isZero tells of at most a cluster.
 func isZero(p []byte) bool { return bytes.Equal(p, zeros[:len(p)]) }
-
-// nameAndSnapshot splits NAME[@SNAP].
-func nameAndSnapshot(command, text string) (name, snap string, err error) {
-	name, snap, named := strings.Cut(text, "@")
-	if named && snap == "" {
-		return "", "", usagef("%s: %q names no snapshot after the '@'", command, text)
-	}
-	return name, snap, nil
-}

@@ -1,4 +1,4 @@
-package main
+package image
 
 import (
 	"errors"
@@ -12,22 +12,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// imageFile is an image that gets its name when it is whole.
-type imageFile struct {
+// File is an image that gets its name when it is whole.
+type File struct {
 	*os.File
 	name string // without symbolic links
 }
 
+// Target is the name that the image gets, without symbolic links.
+func (f *File) Target() string { return f.name }
+
 // linksMax is how many symbolic links a name may lead over, as in Linux.
 const linksMax = 40
 
-// newImage begins the image of a name. Only a plain file is put in the place of
+// Create begins the image of a name. Only a plain file is put in the place of
 // another: of the one that a symbolic link leads to, there or not yet. What takes
 // its place has its mode, its owner and its access list; where that cannot be,
 // nothing is begun.
-func newImage(name string) (*imageFile, error) {
+func Create(name string) (*File, error) {
 	if name == "" {
-		return nil, usagef("the name of the image is empty")
+		return nil, refusef("the name of the image is empty")
 	}
 	// Before its links are read: those of /dev/stdout lead to no name.
 	if there, err := os.Stat(name); err == nil && !there.Mode().IsRegular() {
@@ -51,17 +54,17 @@ func newImage(name string) (*imageFile, error) {
 	if err != nil {
 		return nil, explainDir(name, err)
 	}
-	image := &imageFile{f, name}
+	image := &File{f, name}
 	if old != nil {
 		if err := image.resemble(old); err != nil {
-			return nil, errors.Join(err, image.abandon())
+			return nil, errors.Join(err, image.Abandon())
 		}
 	}
 	return image, nil
 }
 
 func noFile(name string) error {
-	return usagef("%s is no plain file: give another name, or \"-\" and write it with dd", name)
+	return refusef("%s is no plain file: give another name, or \"-\" and write it with dd", name)
 }
 
 // dirOf is the directory of a name, not cleaned as filepath.Dir has it: "..",
@@ -103,7 +106,7 @@ func target(name string) (string, error) {
 
 // resemble gives the image what makes another file usable for others: owner,
 // mode, and access list.
-func (f *imageFile) resemble(old fs.FileInfo) error {
+func (f *File) resemble(old fs.FileInfo) error {
 	was, now := old.Sys().(*syscall.Stat_t), &syscall.Stat_t{}
 	if err := syscall.Fstat(int(f.Fd()), now); err != nil {
 		return err
@@ -124,7 +127,7 @@ func (f *imageFile) resemble(old fs.FileInfo) error {
 // copyAttributes copies the extended attributes of the file whose place the image
 // takes: access list, label, and those of users. Of these only the access list has
 // to be there: it says who may.
-func (f *imageFile) copyAttributes() error {
+func (f *File) copyAttributes() error {
 	const accessList, label, ofUsers = "system.posix_acl_access", "security.selinux", "user."
 	names := make([]byte, attributesMax)
 	n, err := unix.Llistxattr(f.name, names)
@@ -153,7 +156,7 @@ func (f *imageFile) copyAttributes() error {
 // attributesMax is how long a list of names, and a value, are at most in Linux.
 const attributesMax = 64 << 10
 
-func (f *imageFile) put(off int64, p []byte) error {
+func (f *File) put(off int64, p []byte) error {
 	for at, run := range dataRuns(p) {
 		if _, err := f.WriteAt(run, off+int64(at)); err != nil {
 			return f.explainSize(err)
@@ -163,14 +166,14 @@ func (f *imageFile) put(off int64, p []byte) error {
 }
 
 // explainSize says of what a file system takes no files of that size.
-func (f *imageFile) explainSize(err error) error {
+func (f *File) explainSize(err error) error {
 	if errors.Is(err, unix.EFBIG) {
 		return fmt.Errorf("%w: the file system of %s takes none that large (in a mount of vDisks `ovs vdisk clone` makes NAME.raw of one)", unix.EFBIG, f.name)
 	}
 	return err
 }
 
-func (f *imageFile) end(size int64) error {
+func (f *File) end(size int64) error {
 	if err := f.Truncate(size); err != nil {
 		return f.explainSize(err)
 	}
@@ -188,7 +191,7 @@ func (f *imageFile) end(size int64) error {
 
 // syncName makes the image's name durable. A directory that may be written and not
 // read cannot be opened to be synced: then all of its file system is.
-func (f *imageFile) syncName() error {
+func (f *File) syncName() error {
 	dir, err := os.Open(dirOf(f.name))
 	if errors.Is(err, fs.ErrPermission) {
 		return unix.Syncfs(int(f.Fd()))
@@ -199,8 +202,8 @@ func (f *imageFile) syncName() error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// abandon removes what is there of an image that did not get its name.
-func (f *imageFile) abandon() error {
+// Abandon removes what is there of an image that did not get its name.
+func (f *File) Abandon() error {
 	_ = f.Close()
 	if err := os.Remove(f.File.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -1,4 +1,4 @@
-package main
+package image
 
 import (
 	"context"
@@ -66,10 +66,9 @@ func TestImportUnknownOutcome(t *testing.T) {
 			must(t, err)
 			_, err = w.Write(make([]byte, 16<<10))
 			must(t, errors.Join(err, w.Close()))
-			image := &imageSource{File: r, name: "-", raw: true}
+			image := &Source{File: r, name: "-", raw: true}
 			defer image.Close()
-			a := &app{stderr: io.Discard}
-			_, err = a.importImage(t.Context(), control.NewClient(dir), image, "disk")
+			_, err = Import(t.Context(), control.NewClient(dir), image, "disk", nil)
 			if !errors.Is(err, volumedriver.ErrUnknownOutcome) || !strings.HasPrefix(err.Error(), test.says) {
 				t.Errorf("%v\nwant %s", err, test.says)
 			}
@@ -77,5 +76,12 @@ func TestImportUnknownOutcome(t *testing.T) {
 				t.Errorf("vDisk deleted: %v", deleted)
 			}
 		})
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package image
 
 import (
 	"bytes"
@@ -14,23 +14,23 @@ import (
 	"openvstorage/internal/size"
 )
 
-// sourceOptions say what is expected of an image.
-type sourceOptions struct {
-	size   size.Bytes // that it has; 0: nobody said
-	format string
+// Options say what is expected of an image.
+type Options struct {
+	Size   size.Bytes // that it has; 0: nobody said
+	Format string     // FormatAuto or FormatRaw
 }
 
 // Formats that --format takes.
 const (
-	formatAuto = "auto"
-	formatRaw  = "raw"
+	FormatAuto = "auto"
+	FormatRaw  = "raw"
 )
 
 // sectorLen is what the length of any disk is a multiple of.
 const sectorLen = 512
 
-// imageSource is an image to be read: a file, a disk, or a pipe.
-type imageSource struct {
+// Source is an image to be read: a file, a disk, or a pipe.
+type Source struct {
 	*os.File
 	name  string // as it was given
 	size  int64  // 0 if nobody knows it
@@ -42,7 +42,7 @@ type imageSource struct {
 }
 
 // String is how the source is called in messages.
-func (s *imageSource) String() string { return sourceName(s.name) }
+func (s *Source) String() string { return sourceName(s.name) }
 
 func sourceName(name string) string {
 	if name == "-" {
@@ -51,13 +51,16 @@ func sourceName(name string) string {
 	return name
 }
 
-// known says whether anybody has said how long the image is.
-func (s *imageSource) known() bool { return s.size > 0 }
+// Taken is how many bytes of a pipe were read.
+func (s *Source) Taken() int64 { return s.taken }
 
-// openSource opens an image, "-" being standard input, and refuses one that is no
+// Known says whether anybody has said how long the image is.
+func (s *Source) Known() bool { return s.size > 0 }
+
+// Open opens an image, "-" being standard input, and refuses one that is no
 // raw image or has another size than is expected. It waits for the first bytes of
 // a pipe, until ctx ends.
-func openSource(ctx context.Context, name string, opt sourceOptions) (*imageSource, error) {
+func Open(ctx context.Context, name string, opt Options) (*Source, error) {
 	f := os.Stdin
 	if name != "-" {
 		// The open of a pipe waits for who writes to it.
@@ -69,8 +72,8 @@ func openSource(ctx context.Context, name string, opt sourceOptions) (*imageSour
 			return nil, err
 		}
 	}
-	s := &imageSource{File: f, name: name, raw: opt.format == formatRaw}
-	if err := s.open(ctx, int64(opt.size)); err != nil {
+	s := &Source{File: f, name: name, raw: opt.Format == FormatRaw}
+	if err := s.open(ctx, int64(opt.Size)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return s, nil
@@ -89,15 +92,15 @@ func await(ctx context.Context, fn func() error) error {
 	}
 }
 
-func (s *imageSource) open(ctx context.Context, expected int64) (err error) {
+func (s *Source) open(ctx context.Context, expected int64) (err error) {
 	if s.was, err = s.Stat(); err != nil {
 		return err
 	}
 	switch kind := s.was.Mode(); {
 	case kind.IsDir():
-		return usagef("%v is a directory, not an image", s)
+		return refusef("%v is a directory, not an image", s)
 	case kind&fs.ModeCharDevice != 0 && s.name != "-":
-		return usagef("%v is a character device, not an image; if it is what you want, pipe as much of it as the vDisk is to hold", s)
+		return refusef("%v is a character device, not an image; if it is what you want, pipe as much of it as the vDisk is to hold", s)
 	case kind.IsRegular(), kind&(fs.ModeDevice|fs.ModeCharDevice) == fs.ModeDevice:
 		// Of standard input somebody may have read a part.
 		at, err := s.Seek(0, io.SeekCurrent)
@@ -114,10 +117,10 @@ func (s *imageSource) open(ctx context.Context, expected int64) (err error) {
 		return err
 	}
 	if s.size == 0 {
-		return usagef("%v is empty; for an empty vDisk: ovs vdisk create NAME --size SIZE", s)
+		return refusef("%v is empty; for an empty vDisk: ovs vdisk create NAME --size SIZE", s)
 	}
 	if expected > 0 && s.size != expected {
-		return usagef("%v has %d bytes, and not the %d of --size; ovs vdisk resize makes a vDisk larger", s, s.size, expected)
+		return refusef("%v has %d bytes, and not the %d of --size; ovs vdisk resize makes a vDisk larger", s, s.size, expected)
 	}
 	head, tail := make([]byte, min(headLen, s.size)), make([]byte, min(tailLen, s.size))
 	if _, err := s.ReadAt(head, 0); err != nil {
@@ -130,7 +133,7 @@ func (s *imageSource) open(ctx context.Context, expected int64) (err error) {
 }
 
 // openPipe reads what tells the format of what comes through a pipe.
-func (s *imageSource) openPipe(ctx context.Context) error {
+func (s *Source) openPipe(ctx context.Context) error {
 	head := make([]byte, headLen)
 	n := 0
 	err := await(ctx, func() (err error) {
@@ -148,7 +151,7 @@ func (s *imageSource) openPipe(ctx context.Context) error {
 }
 
 // check refuses an image that is not raw.
-func (s *imageSource) check(magics []magic, p []byte) error {
+func (s *Source) check(magics []magic, p []byte) error {
 	if s.raw {
 		return nil
 	}
@@ -165,7 +168,7 @@ const growStep = 32 << 20
 // each calls fn with the image's bytes, in order, without the holes that the
 // file system tells of. It fails if the image is not what it was, or not as long
 // as is expected.
-func (s *imageSource) each(ctx context.Context, fn func(off int64, p []byte) error) error {
+func (s *Source) each(ctx context.Context, fn func(off int64, p []byte) error) error {
 	if !s.seek {
 		return s.eachOfPipe(ctx, fn)
 	}
@@ -191,7 +194,7 @@ func (s *imageSource) each(ctx context.Context, fn func(off int64, p []byte) err
 
 // unchanged fails if the image was written since it was opened: what was read is
 // of no one moment.
-func (s *imageSource) unchanged() error {
+func (s *Source) unchanged() error {
 	now, err := s.Stat()
 	if err != nil {
 		return fmt.Errorf("%v: %w", s, err)
@@ -208,7 +211,7 @@ func (s *imageSource) unchanged() error {
 	return nil
 }
 
-func (s *imageSource) eachOfPipe(ctx context.Context, fn func(off int64, p []byte) error) error {
+func (s *Source) eachOfPipe(ctx context.Context, fn func(off int64, p []byte) error) error {
 	in := io.MultiReader(bytes.NewReader(s.head), s.File)
 	buf, tail := make([]byte, growStep), []byte(nil)
 	least, says := int64(0), ""
@@ -223,7 +226,7 @@ func (s *imageSource) eachOfPipe(ctx context.Context, fn func(off int64, p []byt
 			return fmt.Errorf("%v: read at offset %d: %w", s, s.taken, err)
 		}
 		p := buf[:n]
-		if s.known() && s.taken+int64(n) > s.size {
+		if s.Known() && s.taken+int64(n) > s.size {
 			return fmt.Errorf("%v has more than the %d bytes of --size", s, s.size)
 		}
 		if s.taken == 0 {
@@ -239,11 +242,11 @@ func (s *imageSource) eachOfPipe(ctx context.Context, fn func(off int64, p []byt
 		tail = tail[max(0, len(tail)-tailLen):]
 	}
 	switch {
-	case s.known() && s.taken < s.size:
+	case s.Known() && s.taken < s.size:
 		return fmt.Errorf("%v ended after %d bytes, and --size says %d: what fills it was cut short, or --size is wrong", s, s.taken, s.size)
-	case !s.known() && s.taken < least:
+	case !s.Known() && s.taken < least:
 		return fmt.Errorf("%v ended after %d bytes, and its %s goes on to %d: what fills it was cut short; if it was not, say so with --size %d", s, s.taken, says, least, s.taken)
-	case !s.known() && s.taken%sectorLen != 0:
+	case !s.Known() && s.taken%sectorLen != 0:
 		return fmt.Errorf("%v ended after %d bytes, within a sector: what fills it was cut short; if it was not, say so with --size %d", s, s.taken, s.taken)
 	}
 	return s.check(tails, tail)
@@ -251,7 +254,7 @@ func (s *imageSource) eachOfPipe(ctx context.Context, fn func(off int64, p []byt
 
 // data returns where data begins at or behind an offset, and where it ends. Of
 // what cannot tell, all is data.
-func (s *imageSource) data(off int64) (begin, end int64) {
+func (s *Source) data(off int64) (begin, end int64) {
 	begin, err := unix.Seek(int(s.Fd()), off, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {
 		return s.size, s.size

@@ -1,4 +1,4 @@
-package main
+package image
 
 import (
 	"bytes"
@@ -19,8 +19,8 @@ const (
 	tailLen = 512
 )
 
-// imageFormat is a format that is not raw, and what makes raw bytes of it.
-type imageFormat struct {
+// foreign is a format that is not raw, and what makes raw bytes of it.
+type foreign struct {
 	name string
 	// qemu is how qemu-img calls it, pipe a program that unpacks it to standard
 	// output. Without either, how says what to do.
@@ -31,45 +31,45 @@ type imageFormat struct {
 type magic struct {
 	at    int
 	bytes string
-	imageFormat
+	foreign
 }
 
 var (
-	vmdk      = imageFormat{name: "VMDK", qemu: "vmdk"}
-	vhd       = imageFormat{name: "VHD", qemu: "vpc"}
-	parallels = imageFormat{name: "Parallels", qemu: "parallels"}
-	bochs     = imageFormat{name: "Bochs", qemu: "bochs"}
-	dmg       = imageFormat{name: "DMG", qemu: "dmg"}
+	vmdk      = foreign{name: "VMDK", qemu: "vmdk"}
+	vhd       = foreign{name: "VHD", qemu: "vpc"}
+	parallels = foreign{name: "Parallels", qemu: "parallels"}
+	bochs     = foreign{name: "Bochs", qemu: "bochs"}
+	dmg       = foreign{name: "DMG", qemu: "dmg"}
 )
 
 // heads are at the beginning of an image.
 var heads = []magic{
-	{0, "QFI\xfb\x00\x00\x00\x01", imageFormat{name: "qcow", qemu: "qcow"}},
-	{0, "QFI\xfb", imageFormat{name: "qcow2", qemu: "qcow2"}},
-	{0, "QED\x00", imageFormat{name: "QED", qemu: "qed"}},
+	{0, "QFI\xfb\x00\x00\x00\x01", foreign{name: "qcow", qemu: "qcow"}},
+	{0, "QFI\xfb", foreign{name: "qcow2", qemu: "qcow2"}},
+	{0, "QED\x00", foreign{name: "QED", qemu: "qed"}},
 	{0, "KDMV", vmdk},
 	{0, "COWD", vmdk},
 	{0, "# Disk DescriptorFile", vmdk},
-	{0, "vhdxfile", imageFormat{name: "VHDX", qemu: "vhdx"}},
+	{0, "vhdxfile", foreign{name: "VHDX", qemu: "vhdx"}},
 	{0, "conectix", vhd},
-	{64, "\x7f\x10\xda\xbe", imageFormat{name: "VDI", qemu: "vdi"}},
+	{64, "\x7f\x10\xda\xbe", foreign{name: "VDI", qemu: "vdi"}},
 	{0, "WithoutFreeSpace", parallels},
 	{0, "WithouFreSpacExt", parallels},
 	{0, "Bochs Virtual HD Image", bochs},
-	{0, "\x1f\x8b\x08", imageFormat{name: "gzip", pipe: "gzip -dc"}},
-	{0, "\x28\xb5\x2f\xfd", imageFormat{name: "zstd", pipe: "zstd -dc"}},
-	{0, "\xfd7zXZ\x00", imageFormat{name: "xz", pipe: "xz -dc"}},
-	{0, "LZIP\x01", imageFormat{name: "lzip", pipe: "lzip -dc"}},
-	{0, "\x04\x22\x4d\x18", imageFormat{name: "lz4", pipe: "lz4 -dc"}},
-	{0, "\x02\x21\x4c\x18", imageFormat{name: "lz4", pipe: "lz4 -dc"}}, // of its first releases
-	{0, "\x1f\x9d\x90", imageFormat{name: "compress", pipe: "gzip -dc"}},
-	{0, "Rar!\x1a\x07", imageFormat{name: "RAR", how: "unpack it with unrar, and import the image that was in it"}},
-	{0, "\x89LZO\x00\x0d\x0a\x1a\x0a", imageFormat{name: "lzop", pipe: "lzop -dc"}},
-	{0, "PK\x03\x04", imageFormat{name: "zip", pipe: "unzip -p"}},
-	{0, "7z\xbc\xaf\x27\x1c", imageFormat{name: "7z", pipe: "7z x -so"}},
-	{257, "ustar", imageFormat{name: "tar (OVA files are that too)", how: "unpack it with tar -xf, and import the image that was in it"}},
-	{0, "\x3a\xff\x26\xed", imageFormat{name: "Android sparse", how: "make a raw image of it with simg2img"}},
-	{0, "partclone-image", imageFormat{name: "partclone", how: "make a raw image of it with partclone.restore"}},
+	{0, "\x1f\x8b\x08", foreign{name: "gzip", pipe: "gzip -dc"}},
+	{0, "\x28\xb5\x2f\xfd", foreign{name: "zstd", pipe: "zstd -dc"}},
+	{0, "\xfd7zXZ\x00", foreign{name: "xz", pipe: "xz -dc"}},
+	{0, "LZIP\x01", foreign{name: "lzip", pipe: "lzip -dc"}},
+	{0, "\x04\x22\x4d\x18", foreign{name: "lz4", pipe: "lz4 -dc"}},
+	{0, "\x02\x21\x4c\x18", foreign{name: "lz4", pipe: "lz4 -dc"}}, // of its first releases
+	{0, "\x1f\x9d\x90", foreign{name: "compress", pipe: "gzip -dc"}},
+	{0, "Rar!\x1a\x07", foreign{name: "RAR", how: "unpack it with unrar, and import the image that was in it"}},
+	{0, "\x89LZO\x00\x0d\x0a\x1a\x0a", foreign{name: "lzop", pipe: "lzop -dc"}},
+	{0, "PK\x03\x04", foreign{name: "zip", pipe: "unzip -p"}},
+	{0, "7z\xbc\xaf\x27\x1c", foreign{name: "7z", pipe: "7z x -so"}},
+	{257, "ustar", foreign{name: "tar (OVA files are that too)", how: "unpack it with tar -xf, and import the image that was in it"}},
+	{0, "\x3a\xff\x26\xed", foreign{name: "Android sparse", how: "make a raw image of it with simg2img"}},
+	{0, "partclone-image", foreign{name: "partclone", how: "make a raw image of it with partclone.restore"}},
 }
 
 // tails are at the end of an image: of the formats that begin with raw bytes.
@@ -81,18 +81,18 @@ var tails = []magic{
 
 // notRaw returns the format of which these are the first or the last bytes, nil
 // for one that may be raw.
-func notRaw(magics []magic, p []byte) *imageFormat {
+func notRaw(magics []magic, p []byte) *foreign {
 	for i, m := range magics {
 		if len(p) >= m.at && bytes.HasPrefix(p[m.at:], []byte(m.bytes)) {
-			return &magics[i].imageFormat
+			return &magics[i].foreign
 		}
 	}
 	// bzip2 has the size of its blocks in between.
 	if len(p) >= 10 && string(p[:3]) == "BZh" && string(p[4:10]) == "1AY&SY" {
-		return &imageFormat{name: "bzip2", pipe: "bzip2 -dc"}
+		return &foreign{name: "bzip2", pipe: "bzip2 -dc"}
 	}
 	if lzma(p) {
-		return &imageFormat{name: "lzma", pipe: "xz -dc"}
+		return &foreign{name: "lzma", pipe: "xz -dc"}
 	}
 	return nil
 }
@@ -110,7 +110,7 @@ func lzma(p []byte) bool {
 
 // refuse says that an image is not raw, and how to make it so. name is that of
 // its file, "-" for a pipe.
-func (f *imageFormat) refuse(name string) error {
+func (f *foreign) refuse(name string) error {
 	how := f.how
 	switch piped := name == "-"; {
 	case f.qemu != "" && piped:
@@ -125,7 +125,7 @@ func (f *imageFormat) refuse(name string) error {
 	case f.pipe != "":
 		how = fmt.Sprintf("unpack it on the way: %s %s | ovs vdisk import - NAME", f.pipe, quote(name))
 	}
-	return usagef("%s is no raw image but %s; %s (with --format raw it is copied as it is)", sourceName(name), f.name, how)
+	return refusef("%s is no raw image but %s; %s (with --format raw it is copied as it is)", sourceName(name), f.name, how)
 }
 
 // quote writes a word so that a shell takes it as one.

@@ -1,4 +1,4 @@
-package main
+package image
 
 import (
 	"bytes"
@@ -46,7 +46,7 @@ func TestDataRuns(t *testing.T) {
 // TestStream: an image on what cannot be sought gets every byte.
 func TestStream(t *testing.T) {
 	var out bytes.Buffer
-	s := &stream{out: &out}
+	s := NewStream(&out)
 	for _, c := range []struct {
 		off  int64
 		data string
