@@ -66,6 +66,7 @@ var allowed = []struct {
 	{"internal/mounts", nil, "what is mounted on a machine, and what should be"},
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/image", []string{"internal/control", "nbd", "nbd/nbdclient", "volumedriver"}, "a client of ovs up, as those of guests are"},
+	{"internal/inspect/...", []string{"sco", "tlog", "volumedriver/catalog", "alba/asd", "alba/osd", "alba/manifest", "arakoon/raftlog", "backend/local", "internal/disk/osdisk", "internal/inspect/..."}, "formats of files, whoever writes them"},
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
 
 	{"host/attach", []string{"blockdev", "nbd", "nbd/nbdclient"}, "block devices of vDisks, of which it knows names and sizes"},

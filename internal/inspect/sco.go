@@ -1,61 +1,29 @@
-package main
+package inspect
 
 import (
 	"errors"
 	"fmt"
 	"io"
 
-	"github.com/spf13/cobra"
-
 	"openvstorage/sco"
 	"openvstorage/tlog"
 )
 
-func (a *app) inspectSCO() *cobra.Command {
-	var blocks bool
-	c := &cobra.Command{
-		Use:   "sco FILE",
-		Short: "verify an SCO: header, every commit block, every cluster, footer",
-		Args:  wants("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			b, stored, err := readObject(args[0], sco.SizeMax)
-			if err != nil {
-				return err
-			}
-			r, err := checkSCO(b, stored)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			if !blocks {
-				r.Blocks = nil
-			}
-			if err := a.printShort(r, func(w io.Writer) { writeSCO(w, r) }); err != nil {
-				return err
-			}
-			if len(r.Damage) > 0 {
-				return fmt.Errorf("%s: %d faults, the first: %s", args[0], len(r.Damage), r.Damage[0])
-			}
-			return nil
-		},
-	}
-	c.Flags().BoolVar(&blocks, "blocks", false, "list every cluster")
-	return c
-}
-
-// scoReport is what inspection finds in an SCO.
-type scoReport struct {
+// SCOReport is what inspection finds in an SCO.
+type SCOReport struct {
 	Name     string      `json:"name"`
 	Header   sco.Header  `json:"header"`
 	Sealed   bool        `json:"sealed"`
 	LowSeq   uint64      `json:"lowSeq"`
 	HighSeq  uint64      `json:"highSeq"`
 	Clusters int         `json:"clusters"` // verified
-	Commits  []scoCommit `json:"commits"`
-	Blocks   []scoBlock  `json:"blocks,omitempty"`
-	Damage   []string    `json:"damage"`
+	Commits  []SCOCommit `json:"commits"`
+	Blocks   []SCOBlock  `json:"blocks,omitempty"`
+	Damage   Damage      `json:"damage"`
 }
 
-type scoCommit struct {
+// SCOCommit is a commit block.
+type SCOCommit struct {
 	Index    int    `json:"index"`
 	Round    uint64 `json:"round"`
 	FirstSeq uint64 `json:"firstSeq"`
@@ -64,26 +32,37 @@ type scoCommit struct {
 	Entries  int    `json:"entries"`
 }
 
-type scoBlock struct {
+// SCOBlock is a cluster that verifies.
+type SCOBlock struct {
 	Index int    `json:"index"`
 	Addr  uint64 `json:"addr"` // cluster of the vDisk
 	Seq   uint64 `json:"seq"`
 	CRC   uint32 `json:"crc"`
 }
 
-func (r *scoReport) fault(format string, args ...any) {
-	r.Damage = append(r.Damage, fmt.Sprintf(format, args...))
+// SCO verifies an SCO: header, every commit block, every cluster, footer. An error
+// says that the file is none; what is wrong in one is in the report.
+func SCO(file string) (*SCOReport, error) {
+	b, stored, err := readObject(file, sco.SizeMax)
+	if err != nil {
+		return nil, err
+	}
+	r, err := checkSCO(b, stored)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
 }
 
 // checkSCO verifies all that an SCO's bytes can tell. A sealed one is held
 // against its footer; of one that is open, what its commits cover is, and what
 // lies behind the last commit means nothing yet. An object has to be sealed.
-func checkSCO(b []byte, stored bool) (*scoReport, error) {
+func checkSCO(b []byte, stored bool) (*SCOReport, error) {
 	h, err := sco.DecodeHeader(b)
 	if err != nil {
 		return nil, err
 	}
-	r := &scoReport{Name: h.Number.Name(), Header: h, Commits: []scoCommit{}}
+	r := &SCOReport{Name: h.Number.Name(), Header: h, Commits: []SCOCommit{}}
 	var t sco.Trailer
 	if len(b) >= sco.HeaderSize+sco.TrailerSize {
 		t, err = sco.DecodeTrailer(b[len(b)-sco.TrailerSize:], int64(len(b)))
@@ -95,18 +74,18 @@ func checkSCO(b []byte, stored bool) (*scoReport, error) {
 	r.Sealed = err == nil && t.Incarnation == h.Incarnation && t.Blocks > 0
 	if !r.Sealed {
 		if stored {
-			r.fault("an object without a trailer (%v)", err)
+			r.Damage.fault("an object without a trailer (%v)", err)
 		}
 		r.walk(b, h, len(b)/sco.ClusterSize, r.checkCovered(b))
 		return r, nil
 	}
 	r.LowSeq, r.HighSeq = t.LowSeq, t.HighSeq
 	if t.Number != h.Number {
-		r.fault("the trailer is that of %s", t.Number.Name())
+		r.Damage.fault("the trailer is that of %s", t.Number.Name())
 	}
 	footer, err := t.DecodeFooter(b[t.FooterOffset():])
 	if err != nil {
-		r.fault("%v", err)
+		r.Damage.fault("%v", err)
 		return r, nil
 	}
 	for i, addr := range footer.Addrs {
@@ -116,13 +95,13 @@ func checkSCO(b []byte, stored bool) (*scoReport, error) {
 	}
 	r.walk(b, h, t.Blocks+1, nil)
 	if r.Clusters != t.Data && len(r.Damage) == 0 {
-		r.fault("%d clusters, the trailer says %d", r.Clusters, t.Data)
+		r.Damage.fault("%d clusters, the trailer says %d", r.Clusters, t.Data)
 	}
 	return r, nil
 }
 
 // walk lists the commits in blocks 1..end-1 and hands each on.
-func (r *scoReport) walk(b []byte, h sco.Header, end int, covered func(sco.Commit)) {
+func (r *SCOReport) walk(b []byte, h sco.Header, end int, covered func(sco.Commit)) {
 	for i := 1; i < end; i++ {
 		at := i * sco.ClusterSize
 		if at+sco.ClusterSize > len(b) || !sco.IsCommit(b[at:]) {
@@ -130,14 +109,14 @@ func (r *scoReport) walk(b []byte, h sco.Header, end int, covered func(sco.Commi
 		}
 		c, err := sco.DecodeCommit(b[at:], h.Incarnation, i)
 		if errors.Is(err, sco.ErrNewer) {
-			r.fault("%v", err)
+			r.Damage.fault("%v", err)
 		}
 		if err != nil {
 			continue // data that looks like one, or a leftover of the file's last use
 		}
-		line := scoCommit{Index: i, Round: c.Round, FirstSeq: c.FirstSeq, Seq: c.Seq, Durable: c.Durable}
+		line := SCOCommit{Index: i, Round: c.Round, FirstSeq: c.FirstSeq, Seq: c.Seq, Durable: c.Durable}
 		if err := tlog.ScanCovered(c.Entries, func(tlog.Entry) error { line.Entries++; return nil }); err != nil {
-			r.fault("commit at block %d: %v", i, err)
+			r.Damage.fault("commit at block %d: %v", i, err)
 		}
 		r.Commits = append(r.Commits, line)
 		if covered != nil {
@@ -148,7 +127,7 @@ func (r *scoReport) walk(b []byte, h sco.Header, end int, covered func(sco.Commi
 }
 
 // checkCovered verifies the clusters that a commit's entries put in this SCO.
-func (r *scoReport) checkCovered(b []byte) func(sco.Commit) {
+func (r *SCOReport) checkCovered(b []byte) func(sco.Commit) {
 	return func(c sco.Commit) {
 		if r.LowSeq == 0 {
 			r.LowSeq = c.FirstSeq
@@ -165,21 +144,22 @@ func (r *scoReport) checkCovered(b []byte) func(sco.Commit) {
 	}
 }
 
-func (r *scoReport) checkCluster(b []byte, index int, addr, seq uint64, sum uint32) {
+func (r *SCOReport) checkCluster(b []byte, index int, addr, seq uint64, sum uint32) {
 	at := index * sco.ClusterSize
 	if at+sco.ClusterSize > len(b) {
-		r.fault("cluster at block %d lies behind the end", index)
+		r.Damage.fault("cluster at block %d lies behind the end", index)
 		return
 	}
 	if got := sco.Sum(b[at : at+sco.ClusterSize]); got != sum {
-		r.fault("cluster at block %d (offset %d): CRC is %08x, not %08x", index, at, got, sum)
+		r.Damage.fault("cluster at block %d (offset %d): CRC is %08x, not %08x", index, at, got, sum)
 		return
 	}
 	r.Clusters++
-	r.Blocks = append(r.Blocks, scoBlock{Index: index, Addr: addr, Seq: seq, CRC: sum})
+	r.Blocks = append(r.Blocks, SCOBlock{Index: index, Addr: addr, Seq: seq, CRC: sum})
 }
 
-func writeSCO(w io.Writer, r *scoReport) {
+// Write writes the report for people.
+func (r *SCOReport) Write(w io.Writer) {
 	state := "open"
 	if r.Sealed {
 		state = "sealed"

@@ -1,4 +1,4 @@
-package main
+package inspecttest
 
 import (
 	"bytes"
@@ -7,8 +7,8 @@ import (
 	"openvstorage/internal/format"
 )
 
-// newerRecord raises the version of a file that begins with the common header.
-func newerRecord(b []byte) []byte {
+// Newer raises the version of a file that begins with the common header.
+func Newer(b []byte) []byte {
 	b = bytes.Clone(b)
 	binary.LittleEndian.PutUint16(b[10:], 99)
 	binary.LittleEndian.PutUint16(b[12:], 99)

@@ -1,52 +1,26 @@
-package main
+package inspect
 
 import (
 	"fmt"
 	"io"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"openvstorage/tlog"
 )
 
-func (a *app) inspectTLog() *cobra.Command {
-	return &cobra.Command{
-		Use:   "tlog FILE",
-		Short: "verify a TLog and list its entries",
-		Args:  wants("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			o, err := openObject(args[0])
-			if err != nil {
-				return err
-			}
-			defer o.Close()
-			r, err := checkTLog(o, o.size)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			if err := a.printShort(r, func(w io.Writer) { writeTLog(w, r) }); err != nil {
-				return err
-			}
-			// One that is open may end anywhere; an object may not.
-			if o.stored && !r.Sealed {
-				return fmt.Errorf("%s: no good entry at offset %d, and no seal before", args[0], r.End)
-			}
-			return nil
-		},
-	}
-}
-
-// tlogReport is what inspection finds in a TLog.
-type tlogReport struct {
+// TLogReport is what inspection finds in a TLog.
+type TLogReport struct {
 	Name    string      `json:"name"`
 	Header  tlog.Header `json:"header"`
 	Sealed  bool        `json:"sealed"`
 	End     int64       `json:"end"` // offset behind the last good entry
-	Entries []tlogEntry `json:"entries"`
+	Entries []TLogEntry `json:"entries"`
+
+	stored bool
 }
 
-type tlogEntry struct {
+// TLogEntry is an entry that verifies.
+type TLogEntry struct {
 	Offset   int64  `json:"offset"`
 	Kind     string `json:"kind"`
 	Seq      uint64 `json:"seq"`
@@ -56,11 +30,35 @@ type tlogEntry struct {
 	Detail   string `json:"detail,omitempty"`
 }
 
-func checkTLog(f io.ReaderAt, size int64) (*tlogReport, error) {
-	r := &tlogReport{Entries: []tlogEntry{}}
+// TLog verifies a TLog as far as it is one. An error says that the file is none.
+func TLog(file string) (*TLogReport, error) {
+	o, err := openObject(file)
+	if err != nil {
+		return nil, err
+	}
+	defer o.Close()
+	r, err := checkTLog(o, o.size)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	r.stored = o.stored
+	return r, nil
+}
+
+// Err is an error if the TLog has no end: one that is open may end anywhere, an
+// object may not.
+func (r *TLogReport) Err(file string) error {
+	if r.stored && !r.Sealed {
+		return fmt.Errorf("%s: no good entry at offset %d, and no seal before", file, r.End)
+	}
+	return nil
+}
+
+func checkTLog(f io.ReaderAt, size int64) (*TLogReport, error) {
+	r := &TLogReport{Entries: []TLogEntry{}}
 	var err error
 	r.Header, r.End, r.Sealed, err = tlog.ScanAt(f, size, func(at int64, e tlog.Entry) error {
-		line := tlogEntry{Offset: at, Kind: e.Kind.String(), Seq: e.Seq, Addr: e.Addr, Run: e.Run}
+		line := TLogEntry{Offset: at, Kind: e.Kind.String(), Seq: e.Seq, Addr: e.Addr, Run: e.Run}
 		switch e.Kind {
 		case tlog.KindWrite:
 			line.Location = e.Location.String()
@@ -83,7 +81,8 @@ func checkTLog(f io.ReaderAt, size int64) (*tlogReport, error) {
 	return r, nil
 }
 
-func writeTLog(w io.Writer, r *tlogReport) {
+// Write writes the report for people.
+func (r *TLogReport) Write(w io.Writer) {
 	state := "open"
 	if r.Sealed {
 		state = "sealed"

@@ -1,38 +1,31 @@
-package main
+package inspect
 
 import (
 	"fmt"
 	"io"
 	"path/filepath"
 
-	"github.com/spf13/cobra"
-
 	"openvstorage/volumedriver/catalog"
 )
 
-func (a *app) inspectCatalog() *cobra.Command {
-	return &cobra.Command{
-		Use:   "catalog FILE",
-		Short: "verify a catalog, with the segments beside it, and show what it lists",
-		Args:  wants("FILE"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			root, _, err := readObject(args[0], catalog.RootMax)
-			if err != nil {
-				return err
-			}
-			c, err := catalog.Decode(root, func(name string) ([]byte, error) {
-				segment, _, err := readObject(filepath.Join(filepath.Dir(args[0]), filepath.Base(name)), catalog.SegmentMax)
-				return segment, err
-			})
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			return a.print(c, func(w io.Writer) { writeCatalog(w, c) })
-		},
+// Catalog verifies a catalog, with the segments beside it.
+func Catalog(file string) (*catalog.Catalog, error) {
+	root, _, err := readObject(file, catalog.RootMax)
+	if err != nil {
+		return nil, err
 	}
+	c, err := catalog.Decode(root, func(name string) ([]byte, error) {
+		segment, _, err := readObject(filepath.Join(filepath.Dir(file), filepath.Base(name)), catalog.SegmentMax)
+		return segment, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return c, nil
 }
 
-func writeCatalog(w io.Writer, c *catalog.Catalog) {
+// WriteCatalog writes what a catalog lists for people.
+func WriteCatalog(w io.Writer, c *catalog.Catalog) {
 	fmt.Fprintf(w, "vdisk\t%s\n", c.Volume)
 	fmt.Fprintf(w, "epoch\t%d\n", c.Epoch)
 	fmt.Fprintf(w, "generation\t%d\n", c.Generation)
