@@ -17,6 +17,7 @@ import (
 
 	"openvstorage/fusefs"
 	"openvstorage/host/attach"
+	"openvstorage/host/metrics"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/descriptors"
@@ -42,7 +43,7 @@ type daemon struct {
 	host      host
 	nbd       *nbd.Server
 	control   *control.Server
-	metrics   *metricsServer
+	metrics   *metrics.Server
 	mount     *fusefs.FS
 	devices   *attach.Devices
 	unfollow  func()   // the memory of clients
@@ -98,8 +99,8 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	written := newWritten(dir)
-	fsys := written.fs()
+	written := metrics.NewWritten(dir)
+	fsys := written.FS()
 	if err := d.checkMount(dir); err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
 	if d.metricsLn != nil {
-		if d.metrics, err = newMetricsServer(append(d.host.Collectors(), nbdCollector{d.nbd}, fuseCollector{d.mount}, written), files.Scrapers, d.logger); err != nil {
+		if d.metrics, err = metrics.NewServer(append(d.host.Collectors(), metrics.NBD{Server: d.nbd}, metrics.Mount{FS: d.mount}, written), files.Scrapers, d.logger); err != nil {
 			return err
 		}
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })

@@ -70,6 +70,7 @@ var allowed = []struct {
 	{"internal/control/...", []string{"volumedriver", "alba/embedded", "alba/abm", "alba/policy", "alba/preset", "internal/control/..."}, "management calls on vDisks and their backend"},
 
 	{"host/attach", []string{"blockdev", "nbd", "nbd/nbdclient"}, "block devices of vDisks, of which it knows names and sizes"},
+	{"host/metrics", []string{"nbd", "fusefs", "fusefs/transport", "internal/disk/osdisk"}, "counters"},
 
 	{"cmd/...", []string{"..."}, "wiring"},
 	{"scripts/bench", []string{

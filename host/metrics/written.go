@@ -1,4 +1,4 @@
-package main
+package metrics
 
 import (
 	"path/filepath"
@@ -22,28 +22,29 @@ const (
 	causeOther   = "other"
 )
 
-// written counts the bytes that a server writes, by cause.
-type written struct {
+// Written counts the bytes that a server writes, by cause.
+type Written struct {
 	dir    string
 	counts map[string]*atomic.Uint64
 }
 
-func newWritten(dir string) *written {
-	w := &written{dir: dir, counts: map[string]*atomic.Uint64{}}
+// NewWritten counts what is written by a server of a data directory.
+func NewWritten(dir string) *Written {
+	w := &Written{dir: dir, counts: map[string]*atomic.Uint64{}}
 	for _, cause := range []string{causeBuffer, causeMap, causeBackend, causeCache, causeRaft, causeState, causeOther} {
 		w.counts[cause] = new(atomic.Uint64)
 	}
 	return w
 }
 
-// fs is the host's file system, counted.
-func (w *written) fs() disk.FS {
+// FS is the host's file system, counted.
+func (w *Written) FS() disk.FS {
 	return osdisk.Counted(func(name string) *atomic.Uint64 { return w.counts[w.cause(name)] })
 }
 
 // cause of a file. ASDs may be anywhere: what is not below the data directory
 // is theirs.
-func (w *written) cause(name string) string {
+func (w *Written) cause(name string) string {
 	below, err := filepath.Rel(w.dir, name)
 	if err != nil || below == ".." || strings.HasPrefix(below, "../") {
 		return causeBackend
@@ -66,13 +67,13 @@ func (w *written) cause(name string) string {
 var descDiskWritten = prometheus.NewDesc("ovs_disk_written_bytes_total", "Bytes written to files, by what they are for.", []string{"cause"}, nil)
 
 // Describe implements prometheus.Collector.
-func (w *written) Describe(ch chan<- *prometheus.Desc) { ch <- descDiskWritten }
+func (w *Written) Describe(ch chan<- *prometheus.Desc) { ch <- descDiskWritten }
 
 // Collect implements prometheus.Collector.
-func (w *written) Collect(ch chan<- prometheus.Metric) {
+func (w *Written) Collect(ch chan<- prometheus.Metric) {
 	for cause, n := range w.counts {
 		ch <- prometheus.MustNewConstMetric(descDiskWritten, prometheus.CounterValue, float64(n.Load()), cause)
 	}
 }
 
-var _ prometheus.Collector = (*written)(nil)
+var _ prometheus.Collector = (*Written)(nil)

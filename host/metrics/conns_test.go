@@ -1,4 +1,4 @@
-package main
+package metrics
 
 import (
 	"bufio"
@@ -18,7 +18,7 @@ func TestMetricsConnectionsAreBounded(t *testing.T) {
 	const scrapersMax = 16
 	for what, sent := range map[string]string{"silent": "", "half a request": "GET /metrics HTTP/1.1\r\nHost: x\r\n"} {
 		t.Run(what, func(t *testing.T) {
-			server, err := newMetricsServer(nil, scrapersMax, slog.New(slog.DiscardHandler))
+			server, err := NewServer(nil, scrapersMax, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,4 +1,4 @@
-package main
+package metrics
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -7,9 +7,8 @@ import (
 	"openvstorage/fusefs/transport"
 )
 
-// fuseCollector turns the mount's counters into metrics; without a mount they
-// are 0.
-type fuseCollector struct{ mount *fusefs.FS }
+// Mount are the counters of a mount as metrics; without one they are 0.
+type Mount struct{ FS *fusefs.FS }
 
 func fuseDesc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("ovs_fuse_"+name, help, labels, nil)
@@ -28,17 +27,17 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (fuseCollector) Describe(out chan<- *prometheus.Desc) {
+func (Mount) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{fuseRequests, fuseWaited, fuseWaiting, fuseWaitingMax, fuseWaitingBytes, fuseWaitingLimit, fuseStalled, fuseQueues, fuseRingBytes} {
 		out <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (c fuseCollector) Collect(out chan<- prometheus.Metric) {
+func (c Mount) Collect(out chan<- prometheus.Metric) {
 	var s transport.Stats
-	if c.mount != nil {
-		s = c.mount.Stats()
+	if c.FS != nil {
+		s = c.FS.Stats()
 	}
 	metric := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, kind, v, labels...)

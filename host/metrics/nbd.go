@@ -1,58 +1,13 @@
-package main
+package metrics
 
 import (
-	"log/slog"
-	"net"
-	"net/http"
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"openvstorage/nbd"
 )
 
-// metricsServer is the server of --metrics.
-type metricsServer struct {
-	*http.Server
-	conns *scrapers
-}
-
-// Serve answers those who connect to l until the server is closed.
-func (s *metricsServer) Serve(l net.Listener) error { return s.Server.Serve(s.conns.listen(l)) }
-
-// newMetricsServer returns the server of --metrics: /metrics, from a registry
-// of its own, with most connections at once.
-func newMetricsServer(list []prometheus.Collector, most int, logger *slog.Logger) (*metricsServer, error) {
-	registry := prometheus.NewRegistry()
-	for _, c := range append(list, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) {
-		if err := registry.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: 4,
-		Timeout:             10 * time.Second,
-	}))
-	conns := &scrapers{max: most, conns: map[net.Conn]scraper{}}
-	return &metricsServer{conns: conns, Server: &http.Server{
-		Handler:           mux,
-		ConnState:         conns.state,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}}, nil
-}
-
-// nbdCollector turns the NBD server's counters into metrics.
-type nbdCollector struct{ server *nbd.Server }
+// NBD are the counters of an NBD server as metrics.
+type NBD struct{ Server *nbd.Server }
 
 func nbdDesc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("ovs_nbd_"+name, help, labels, nil)
@@ -82,7 +37,7 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (nbdCollector) Describe(out chan<- *prometheus.Desc) {
+func (NBD) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		nbdAccepted, nbdRefused, nbdFailed, nbdHungUp, nbdOutliving, nbdConnections, nbdRequests, nbdRead, nbdWritten,
 		nbdErrors, nbdRounds, nbdInFlight, nbdBuffers, nbdIdle, nbdHeld, nbdStacks, nbdClientsLimit, nbdMemoryLimit, nbdMemory,
@@ -92,8 +47,8 @@ func (nbdCollector) Describe(out chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector.
-func (c nbdCollector) Collect(out chan<- prometheus.Metric) {
-	s := c.server.Stats()
+func (c NBD) Collect(out chan<- prometheus.Metric) {
+	s := c.Server.Stats()
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
@@ -118,7 +73,7 @@ func (c nbdCollector) Collect(out chan<- prometheus.Metric) {
 	gauge(nbdIdle, s.IdleBytes)
 	gauge(nbdHeld, s.Held)
 	gauge(nbdStacks, s.Stacks)
-	limits := c.server.Limits()
+	limits := c.Server.Limits()
 	gauge(nbdClientsLimit, int64(limits.Connections))
 	gauge(nbdMemoryLimit, limits.ServerBytes)
 	gauge(nbdMemory, s.RequestBytes)

@@ -1,4 +1,4 @@
-package main
+package metrics
 
 import "testing"
 
@@ -16,7 +16,7 @@ func TestCauses(t *testing.T) {
 		{"/d", "/d/ovs.format", causeOther},
 		{"/d", "/dd/ovs.format", causeBackend},
 	} {
-		if got := newWritten(c.dir).cause(c.name); got != c.cause {
+		if got := NewWritten(c.dir).cause(c.name); got != c.cause {
 			t.Errorf("%s in %s is written for %s, not %s", c.name, c.dir, got, c.cause)
 		}
 	}
