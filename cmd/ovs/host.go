@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	albahere "openvstorage/alba/embedded"
-	"openvstorage/arakoon/registrykeys"
 	"openvstorage/fusefs/filetree"
+	"openvstorage/host/registrykeys"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/descriptors"

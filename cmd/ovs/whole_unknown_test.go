@@ -13,7 +13,7 @@ import (
 	"openvstorage/alba/cluster"
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/arakoon"
-	"openvstorage/arakoon/registrykeys"
+	"openvstorage/host/registrykeys"
 	"openvstorage/internal/disk"
 	"openvstorage/volumedriver/volumetest"
 )

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 
 	"openvstorage/arakoon"
-	"openvstorage/arakoon/registrykeys"
+	"openvstorage/host/registrykeys"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
