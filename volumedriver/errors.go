@@ -32,6 +32,18 @@ var (
 	ErrBusy = errors.New("busy")
 )
 
+// kinded is an error whose text says all, and whose kind is known besides.
+type kinded struct{ err, kind error }
+
+func (k kinded) Error() string   { return k.err.Error() }
+func (k kinded) Unwrap() []error { return []error{k.kind, k.err} }
+
+// invalidf is an error of kind ErrInvalid. "Invalid request" would add nothing to a
+// text that says what is wrong.
+func invalidf(format string, args ...any) error {
+	return kinded{err: fmt.Errorf(format, args...), kind: ErrInvalid}
+}
+
 // errUnanswered: the backend has not told what is in it. That is no damage: the
 // vDisk is opened when it does.
 var errUnanswered = errors.New("the backend has not answered")

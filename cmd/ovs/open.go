@@ -27,10 +27,6 @@ import (
 	"openvstorage/writebuffer"
 )
 
-// openHost opens the vDisks of a data directory. A variable, so that tests of
-// the command line can put another host in its place.
-var openHost = openEmbedded
-
 // embedded is the whole system in one process: the volume driver over a
 // backend and a registry in the same data directory.
 type embedded struct {

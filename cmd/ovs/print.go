@@ -86,6 +86,15 @@ func (a *app) done(what, name string) error {
 
 func human(bytes uint64) string { return size.Bytes(bytes).Human() }
 
+// orUnknown is the size of a vDisk: none has 0 bytes, but those whose catalog was
+// not read.
+func orUnknown(bytes uint64) string {
+	if bytes == 0 {
+		return "unknown"
+	}
+	return human(bytes)
+}
+
 func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
 // progress returns a function that draws a bar on standard error, and one that

@@ -115,7 +115,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err := d.listen(ctx); err != nil {
 		return err
 	}
-	d.host, err = openHost(ctx, hostOptions{
+	d.host, err = openEmbedded(ctx, hostOptions{
 		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads, files: files,
 		backend: d.flags.backend, alba: d.flags.alba, acceptOlder: d.flags.acceptOlder, logger: d.logger,
 	})

@@ -39,7 +39,11 @@ func writeInfo(w io.Writer, v control.VDisk) {
 	}
 	row("name", v.Name)
 	row("id", v.ID.String())
-	row("size", fmt.Sprintf("%s (%d bytes)", human(v.Size), v.Size))
+	if v.Size > 0 {
+		row("size", fmt.Sprintf("%s (%d bytes)", human(v.Size), v.Size))
+	} else {
+		row("size", orUnknown(v.Size))
+	}
 	row("state", v.State)
 	row("reason", v.Reason)
 	row("local", human(v.Local))

@@ -38,7 +38,7 @@ func writeList(w io.Writer, list []control.VDisk) {
 			parent = "-"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n",
-			v.Name, human(v.Size), v.State, human(v.Local), human(v.Stored), human(v.Backlog), len(v.Snapshots), parent)
+			v.Name, orUnknown(v.Size), v.State, human(v.Local), human(v.Stored), human(v.Backlog), len(v.Snapshots), parent)
 	}
 	for _, v := range list {
 		switch {

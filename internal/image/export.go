@@ -66,7 +66,7 @@ func orNoSnapshot(ctx context.Context, client *control.Client, name, snap string
 	if failed != nil || slices.ContainsFunc(list, func(s volumedriver.SnapshotInfo) bool { return s.Name == snap }) {
 		return err
 	}
-	return fmt.Errorf("vDisk %s has no snapshot %q: %w", name, snap, volumedriver.ErrNotFound)
+	return fmt.Errorf("snapshot %q of vDisk %q: %w", snap, name, volumedriver.ErrNotFound)
 }
 
 // Stream is an image on what cannot be sought.

@@ -47,7 +47,8 @@ func Import(ctx context.Context, client *control.Client, from *Source, name stri
 	}
 	v, err := client.Create(ctx, importingName(name), max(clusterLen, roundUp(from.size)))
 	if errors.Is(err, volumedriver.ErrExists) {
-		return v, fmt.Errorf("import %s: %w: another import is filling it, or one was killed; if none runs: ovs vdisk delete %s", name, err, quote(importingName(name)))
+		return v, fmt.Errorf("import %s: vDisk %q %w: another import is filling it, or one was killed; if none runs: ovs vdisk delete %s",
+			name, importingName(name), volumedriver.ErrExists, quote(importingName(name)))
 	}
 	if errors.Is(err, volumedriver.ErrUnknownOutcome) {
 		return v, fmt.Errorf("import %s: vDisk %q may appear, empty: look with ovs vdisk list, and if it is there: ovs vdisk delete %s; then import again: %w",

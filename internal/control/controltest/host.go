@@ -1,6 +1,7 @@
 // Package controltest is a control.Host made of a map: vDisks with names,
-// sizes, snapshots and children, but no data. Tests of the protocol and of the
-// command line run against it.
+// sizes, snapshots and children, but no data. Tests of the protocol run against
+// it. What it says of an error is nobody's text: what users read is pinned by
+// scripts on a real host.
 package controltest
 
 import (
@@ -20,8 +21,6 @@ import (
 
 // Host is the fake. The zero value is empty and ready.
 type Host struct {
-	// Halted makes a vDisk of this name refuse what writes.
-	Halted string
 	// Step, if set, is called before each step of a clone and of a sync; an
 	// error ends the call.
 	Step func(ctx context.Context, step int) error
@@ -45,14 +44,10 @@ func checkName(name string) error {
 	return nil
 }
 
-// getLocked returns a vDisk, to be changed if change.
-func (h *Host) getLocked(name string, change bool) (*volumedriver.Info, error) {
+func (h *Host) getLocked(name string) (*volumedriver.Info, error) {
 	v := h.mu.vdisks[name]
 	if v == nil {
 		return nil, fmt.Errorf("vDisk %q: %w", name, volumedriver.ErrNotFound)
-	}
-	if change && h.Halted == name {
-		return nil, fmt.Errorf("vDisk %q is %w: its disk is gone; restore it", name, volumedriver.ErrHalted)
 	}
 	return v, nil
 }
@@ -68,9 +63,6 @@ func (h *Host) addLocked(name string, size uint64, parent string) (volumedriver.
 		return volumedriver.Info{}, fmt.Errorf("%w: vDisk %q cannot have %d bytes: the size is a multiple of 4096", volumedriver.ErrInvalid, name, size)
 	}
 	v := volumedriver.Info{Name: name, ID: uuid.New(), Size: size, State: volumedriver.StateRunning, Parent: parent, Epoch: 1, Created: time.Unix(1_700_000_000, 0).UTC()}
-	if name == h.Halted {
-		v.State, v.Reason = volumedriver.StateHalted, "its disk is gone; restore it"
-	}
 	if h.mu.vdisks == nil {
 		h.mu.vdisks = map[string]*volumedriver.Info{}
 	}
@@ -98,7 +90,7 @@ func (h *Host) List(context.Context) ([]volumedriver.Info, error) {
 func (h *Host) Info(_ context.Context, name string) (volumedriver.Info, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, false)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return volumedriver.Info{}, err
 	}
@@ -108,7 +100,7 @@ func (h *Host) Info(_ context.Context, name string) (volumedriver.Info, error) {
 func (h *Host) Resize(_ context.Context, name string, size uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, true)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return err
 	}
@@ -128,7 +120,7 @@ func (h *Host) ForceRollback(ctx context.Context, name, snap string) error {
 func (h *Host) Delete(_ context.Context, name string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, true)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return err
 	}
@@ -149,7 +141,7 @@ func (h *Host) Delete(_ context.Context, name string) error {
 func (h *Host) Rename(_ context.Context, oldName, newName string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(oldName, true)
+	v, err := h.getLocked(oldName)
 	if err != nil {
 		return err
 	}
@@ -176,7 +168,7 @@ func snapshotIndex(v *volumedriver.Info, snap string) (int, error) {
 func (h *Host) SnapshotCreate(_ context.Context, name, snap string) (volumedriver.SnapshotInfo, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, true)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return volumedriver.SnapshotInfo{}, err
 	}
@@ -194,7 +186,7 @@ func (h *Host) SnapshotCreate(_ context.Context, name, snap string) (volumedrive
 func (h *Host) SnapshotList(_ context.Context, name string) ([]volumedriver.SnapshotInfo, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, false)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +196,7 @@ func (h *Host) SnapshotList(_ context.Context, name string) ([]volumedriver.Snap
 func (h *Host) SnapshotDelete(_ context.Context, name, snap string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, true)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return err
 	}
@@ -222,7 +214,7 @@ func (h *Host) SnapshotDelete(_ context.Context, name, snap string) error {
 func (h *Host) Rollback(_ context.Context, name, snap string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, true)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return err
 	}
@@ -248,7 +240,7 @@ func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(d
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(src, true)
+	v, err := h.getLocked(src)
 	if err != nil {
 		return volumedriver.Info{}, err
 	}
