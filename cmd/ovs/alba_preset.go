@@ -9,6 +9,7 @@ import (
 
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
+	"openvstorage/host"
 	"openvstorage/internal/control"
 	"openvstorage/volumedriver"
 )
@@ -100,7 +101,7 @@ func (a *app) presetShow() *cobra.Command {
 // what a preset with a cipher does not seal.
 func (a *app) notePlain(p preset.Preset) {
 	if p.Scheme.Cipher != preset.CipherNone {
-		fmt.Fprintf(a.stderr, "preset %s: %v seals what is stored; %s, in a directory that only its owner can read\n", p.Name, p.Scheme.Cipher, bufferPlain)
+		fmt.Fprintf(a.stderr, "preset %s: %v seals what is stored; %s, in a directory that only its owner can read\n", p.Name, p.Scheme.Cipher, host.BufferPlain)
 	}
 }
 
@@ -115,7 +116,7 @@ those that are there keep theirs.`,
 		Example: "  ovs alba preset show default > fast.json\n  (change its name, and what else is to differ)\n  ovs alba preset create fast.json --default",
 		Args:    wants("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
-			p, err := readPreset(args[0])
+			p, err := host.ReadPreset(args[0])
 			if err != nil {
 				return err
 			}

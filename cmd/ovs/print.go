@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
+	"openvstorage/host"
 	"openvstorage/internal/control"
 	"openvstorage/internal/size"
 )
@@ -122,7 +124,7 @@ func (a *app) progress(what string) (draw func(done, total int64), end func()) {
 }
 
 // announce prints one service of `ovs up`, a line each, under --json too.
-func (a *app) announce(s service) error {
+func (a *app) announce(s host.Service) error {
 	if a.json {
 		return json.NewEncoder(a.stdout).Encode(s)
 	}
@@ -137,4 +139,13 @@ func (a *app) announceReady(dir string) error {
 	}
 	_, err := fmt.Fprintln(a.stdout, "ready")
 	return err
+}
+
+// logger writes what `ovs up` logs.
+func (a *app) logger(level slog.Level) *slog.Logger {
+	opt := &slog.HandlerOptions{Level: level}
+	if a.json {
+		return slog.New(slog.NewJSONHandler(a.stderr, opt))
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, opt))
 }

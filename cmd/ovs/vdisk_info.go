@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openvstorage/host"
 	"openvstorage/internal/control"
 	"openvstorage/volumedriver"
 )
@@ -70,11 +71,8 @@ func encryption(s *control.Storage) string {
 	if s.Key == 0 {
 		return s.Cipher
 	}
-	return fmt.Sprintf("%s with master key %d, of what is stored; %s", s.Cipher, s.Key, bufferPlain)
+	return fmt.Sprintf("%s with master key %d, of what is stored; %s", s.Cipher, s.Key, host.BufferPlain)
 }
-
-// bufferPlain is said wherever an encrypted vDisk is shown.
-const bufferPlain = "the write buffer holds plain text"
 
 func describeSnapshot(s volumedriver.SnapshotInfo) string {
 	text := fmt.Sprintf("%s (%s, %s", s.Name, human(s.Size), when(s.Created))

@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"context"
@@ -123,7 +123,7 @@ func TestWholeUnknown(t *testing.T) {
 		n++
 		some := &fates{one: 20, rng: rand.New(rand.NewPCG(n, 1))}
 		few := &fates{one: 4, rng: rand.New(rand.NewPCG(n, 2))} // a registry is seldom asked
-		e, err := openWholeWith(fs, func(o *hostOptions) {
+		e, err := openWholeWith(fs, func(o *openOptions) {
 			tune := o.tune
 			o.tune = func(a *albahere.Options) {
 				tune(a)

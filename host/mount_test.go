@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"os"
@@ -22,11 +22,11 @@ func TestDataDirectoryOnUnmounted(t *testing.T) {
 	if err := d.checkMount(dir); err == nil || !strings.Contains(err.Error(), "--allow-unmounted") {
 		t.Error(err)
 	}
-	d.flags.alba.allowUnmounted = true
+	d.opt.ALBA.AllowUnmounted = true
 	if err := d.checkMount(dir); err != nil {
 		t.Error(err)
 	}
-	d.flags.alba.allowUnmounted = false
+	d.opt.ALBA.AllowUnmounted = false
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"context"
@@ -47,7 +47,7 @@ type store interface {
 	Close() error
 }
 
-func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
+func openEmbedded(ctx context.Context, o openOptions) (_ host, err error) {
 	e := &embedded{fs: o.fs, spare: o.spare}
 	if e.spare == nil {
 		e.spare = newSpare(o.fs, o.dir, o.logger)
@@ -63,7 +63,7 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 		return nil, err
 	}
 	// A directory of objects says which backend it is, so it comes before groups.
-	if kind == backendLocal {
+	if kind == BackendLocal {
 		if err = e.openLocal(o); err != nil {
 			return nil, err
 		}
@@ -71,7 +71,7 @@ func openEmbedded(ctx context.Context, o hostOptions) (_ host, err error) {
 	if err = e.openGroups(ctx, o, kind); err != nil {
 		return nil, err
 	}
-	if kind == backendLocal {
+	if kind == BackendLocal {
 		if err = e.groups.Claim(ctx, 0, false); err == nil {
 			e.groups.Start()
 		}
@@ -116,10 +116,10 @@ func (e *embedded) settleReached(ctx context.Context, before volumedriver.Reache
 	return nil
 }
 
-// Kinds of backend, as --backend names them.
+// Kinds of backend, as Options name them.
 const (
-	backendALBA  = "alba"
-	backendLocal = "local"
+	BackendALBA  = "alba"
+	BackendLocal = "local"
 )
 
 // Names of groups, and of directories in the data directory.
@@ -130,13 +130,13 @@ const (
 )
 
 // backendKind tells which backend the data directory has, or is to get.
-func backendKind(o hostOptions) (string, error) {
+func backendKind(o openOptions) (string, error) {
 	kind, err := recordedBackend(o)
 	switch {
 	case err != nil:
 		return "", err
 	case kind == "" && o.backend == "":
-		return backendALBA, nil
+		return BackendALBA, nil
 	case kind == "":
 		return o.backend, nil
 	case o.backend != "" && o.backend != kind:
@@ -147,15 +147,15 @@ func backendKind(o hostOptions) (string, error) {
 
 // recordedBackend tells which backend a data directory has, "" for none yet. What
 // its record says counts, whatever is there.
-func recordedBackend(o hostOptions) (string, error) {
+func recordedBackend(o openOptions) (string, error) {
 	record := o.dir.Record()
 	switch {
 	case record.Made(albahere.Specs()[0].Name):
-		return backendALBA, nil
+		return BackendALBA, nil
 	case record.Made(registryGroup):
-		return backendLocal, nil
+		return BackendLocal, nil
 	}
-	for kind, name := range map[string]string{backendLocal: localDir, backendALBA: filepath.Join("arakoon", "abm")} {
+	for kind, name := range map[string]string{BackendLocal: localDir, BackendALBA: filepath.Join("arakoon", "abm")} {
 		_, err := o.fs.Stat(filepath.Join(o.dir.Path, name))
 		switch {
 		case err == nil:
@@ -169,7 +169,7 @@ func recordedBackend(o hostOptions) (string, error) {
 
 // openGroups opens the groups of the data directory. None is made that was made
 // before.
-func (e *embedded) openGroups(ctx context.Context, o hostOptions, kind string) (err error) {
+func (e *embedded) openGroups(ctx context.Context, o openOptions, kind string) (err error) {
 	// The vDisks' own directories come after the registry; but one release made
 	// them without it, and kept it in files that are yet to be imported.
 	of := groups.Spec{Name: registryGroup, After: []string{"buffer", "map"}}
@@ -181,7 +181,7 @@ func (e *embedded) openGroups(ctx context.Context, o hostOptions, kind string) (
 		of.After = nil
 	}
 	specs := []groups.Spec{of}
-	if kind == backendALBA {
+	if kind == BackendALBA {
 		specs = append(specs, albahere.Specs()...)
 	}
 	e.groups, err = groups.Open(ctx, groups.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Ledger: o.dir, Logger: o.logger, OnFull: e.lacks}, specs...)
@@ -189,9 +189,9 @@ func (e *embedded) openGroups(ctx context.Context, o hostOptions, kind string) (
 }
 
 // openLocal opens the backend in a directory.
-func (e *embedded) openLocal(o hostOptions) error {
+func (e *embedded) openLocal(o openOptions) error {
 	if o.alba.set() {
-		return fmt.Errorf("data directory %s has the backend %q, and flags of %q were given: leave them out", o.dir.Path, backendLocal, backendALBA)
+		return fmt.Errorf("data directory %s has the backend %q, and flags of %q were given: leave them out", o.dir.Path, BackendLocal, BackendALBA)
 	}
 	e.local = filepath.Join(o.dir.Path, localDir)
 	if record := o.dir.Record(); record.Settled > 0 {
@@ -207,7 +207,7 @@ func (e *embedded) openLocal(o hostOptions) error {
 }
 
 // openALBA opens the backend of disks, or makes it.
-func (e *embedded) openALBA(ctx context.Context, o hostOptions) error {
+func (e *embedded) openALBA(ctx context.Context, o openOptions) error {
 	opt, err := o.alba.options(o)
 	if err != nil {
 		return err
@@ -228,9 +228,12 @@ func (e *embedded) openALBA(ctx context.Context, o hostOptions) error {
 	return notePlain(ctx, b, o)
 }
 
+// BufferPlain is said wherever an encrypted vDisk is shown.
+const BufferPlain = "the write buffer holds plain text"
+
 // notePlain tells whoever encrypts what is not: an administrator who sells or sends
 // in a disk must know that it matters which one.
-func notePlain(ctx context.Context, b *albahere.Backend, o hostOptions) error {
+func notePlain(ctx context.Context, b *albahere.Backend, o openOptions) error {
 	presets, err := b.Presets(ctx)
 	if err != nil {
 		return err
@@ -242,14 +245,14 @@ func notePlain(ctx context.Context, b *albahere.Backend, o hostOptions) error {
 		}
 	}
 	if len(sealed) > 0 {
-		o.logger.Warn("presets encrypt what is stored; "+bufferPlain, "presets", sealed, "dir", filepath.Join(o.dir.Path, "buffer"))
+		o.logger.Warn("presets encrypt what is stored; "+BufferPlain, "presets", sealed, "dir", filepath.Join(o.dir.Path, "buffer"))
 	}
 	return nil
 }
 
 // openRegistry opens the registry on a group of its own. What an older release
 // kept in DIR/registry is imported.
-func (e *embedded) openRegistry(ctx context.Context, o hostOptions) error {
+func (e *embedded) openRegistry(ctx context.Context, o openOptions) error {
 	var node registrykeys.Node = e.groups.Node(registryGroup)
 	if o.node != nil {
 		node = o.node(node)

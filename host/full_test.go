@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"bytes"
@@ -70,7 +70,7 @@ func (r *fullRig) open() {
 func (r *fullRig) begin(logger *slog.Logger) <-chan error {
 	opened := make(chan error, 1)
 	go func() {
-		w, err := openWholeWith(r.fs, func(o *hostOptions) {
+		w, err := openWholeWith(r.fs, func(o *openOptions) {
 			o.writeBuffer = 64 * size.MiB
 			if logger != nil {
 				o.logger = logger

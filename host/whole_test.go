@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"context"
@@ -36,7 +36,7 @@ func (w *whole) Close(ctx context.Context) error {
 
 // openWhole opens the process's insides on a disk.
 func openWhole(fs disk.FS, tune func(*albahere.Options)) (*whole, error) {
-	return openWholeWith(fs, func(o *hostOptions) {
+	return openWholeWith(fs, func(o *openOptions) {
 		sizes := o.tune
 		o.tune = func(a *albahere.Options) {
 			sizes(a)
@@ -48,7 +48,7 @@ func openWhole(fs disk.FS, tune func(*albahere.Options)) (*whole, error) {
 }
 
 // openWholeWith is openWhole with options that change makes its own.
-func openWholeWith(fs disk.FS, change func(*hostOptions)) (*whole, error) {
+func openWholeWith(fs disk.FS, change func(*openOptions)) (*whole, error) {
 	dir, err := datadir.Open(fs, "/data")
 	if err != nil {
 		return nil, err
@@ -60,15 +60,15 @@ func openWholeWith(fs disk.FS, change func(*hostOptions)) (*whole, error) {
 	return &whole{e, dir}, nil
 }
 
-func openInside(fs disk.FS, dir *datadir.Directory, change func(*hostOptions)) (*embedded, error) {
+func openInside(fs disk.FS, dir *datadir.Directory, change func(*openOptions)) (*embedded, error) {
 	logger := slog.New(slog.DiscardHandler)
 	if os.Getenv("OVS_TEST_LOG") != "" {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	opt := hostOptions{
+	opt := openOptions{
 		fs: fs, dir: dir,
-		writeBuffer: 64 * size.MiB, mapCache: size.MiB, uploads: 2, backend: backendALBA,
-		alba: albaFlags{cache: cacheMin}, logger: logger,
+		writeBuffer: 64 * size.MiB, mapCache: size.MiB, uploads: 2, backend: BackendALBA,
+		alba: ALBA{Cache: CacheMin}, logger: logger,
 		tune: func(o *albahere.Options) { o.SegmentBytes = 4 << 20 },
 	}
 	change(&opt)

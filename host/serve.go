@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"context"
@@ -31,8 +31,7 @@ const stopTimeout = 4 * time.Second
 
 // daemon is a running `ovs up`. Each part that is set is running.
 type daemon struct {
-	app    *app
-	flags  upFlags
+	opt    Options
 	logger *slog.Logger
 
 	dir       *datadir.Directory
@@ -53,10 +52,14 @@ type daemon struct {
 	stopping atomic.Bool
 }
 
-// serve runs `ovs up` on dir until ctx ends or a service fails.
-func (a *app) serve(ctx context.Context, dir string, flags upFlags) error {
-	d := &daemon{app: a, flags: flags, logger: a.logger(flags.logLevel), failed: make(chan error, 16)}
-	err := d.start(ctx, dir)
+// Serve serves a data directory until ctx ends, or a service fails. It has the
+// process for itself: it sets the process's umask, its limit of open files, and, if
+// the environment does not, its processors and its limit of memory.
+func Serve(ctx context.Context, o Options) error {
+	setProcs()
+	ownersAlone()
+	d := &daemon{opt: o, logger: o.Logger, failed: make(chan error, 16)}
+	err := d.start(ctx, o.Dir)
 	if err == nil {
 		select {
 		case <-ctx.Done():
@@ -69,19 +72,11 @@ func (a *app) serve(ctx context.Context, dir string, flags upFlags) error {
 	return errors.Join(err, d.stop())
 }
 
-func (a *app) logger(level slog.Level) *slog.Logger {
-	opt := &slog.HandlerOptions{Level: level}
-	if a.json {
-		return slog.New(slog.NewJSONHandler(a.stderr, opt))
-	}
-	return slog.New(slog.NewTextHandler(a.stderr, opt))
-}
-
 // checkMount refuses to make a data directory where something should be mounted: the
 // one that is meant is on that.
 func (d *daemon) checkMount(dir string) error {
 	point, by, ok := mountTable().Absent(dir)
-	if !ok || d.flags.alba.allowUnmounted {
+	if !ok || d.opt.ALBA.AllowUnmounted {
 		return nil
 	}
 	if _, err := os.Stat(filepath.Join(dir, datadir.FormatFile)); err == nil {
@@ -94,7 +89,7 @@ func (d *daemon) checkMount(dir string) error {
 // taken before the vDisks are opened, so that a wrong one is told at once; who
 // connects early waits.
 func (d *daemon) start(ctx context.Context, dir string) (err error) {
-	limitMemory(d.flags)
+	limitMemory(d.opt)
 	files, err := d.shareFiles()
 	if err != nil {
 		return err
@@ -115,25 +110,25 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err := d.listen(ctx); err != nil {
 		return err
 	}
-	d.host, err = openEmbedded(ctx, hostOptions{
-		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads, files: files,
-		backend: d.flags.backend, alba: d.flags.alba, acceptOlder: d.flags.acceptOlder, logger: d.logger,
+	d.host, err = openEmbedded(ctx, openOptions{
+		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.opt.WriteBuffer, mapCache: d.opt.MapCache, uploads: d.opt.Uploads, files: files,
+		backend: d.opt.Backend, alba: d.opt.ALBA, acceptOlder: d.opt.AcceptOlder, logger: d.logger,
 	})
 	if err != nil {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
 	}
 	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{
-		Logger: d.logger, Limits: nbd.Limits{Connections: d.flags.nbdClients, ServerBytes: int64(d.flags.nbdMemory), DrainTimeout: stopTimeout},
+		Logger: d.logger, Limits: nbd.Limits{Connections: d.opt.NBDClients, ServerBytes: int64(d.opt.NBDMemory), DrainTimeout: stopTimeout},
 	}); err != nil {
 		return err
 	}
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
 	d.unfollow = unfollow
-	go followClients(following, d.flags, func() int64 { return d.nbd.Stats().Held })
+	go followClients(following, d.opt, func() int64 { return d.nbd.Stats().Held })
 	d.devices = attach.New(attach.Config{
-		VDisks: attachable{d.host}, FS: fsys, Dir: dir, Server: d.nbd, Mount: d.flags.mount, Loop: runLoop, Logger: d.logger,
+		VDisks: attachable{d.host}, FS: fsys, Dir: dir, Server: d.nbd, Mount: d.opt.Mount, Loop: d.opt.Loop, Logger: d.logger,
 	})
-	if d.flags.mount != "" {
+	if d.opt.Mount != "" {
 		if err := d.mountFiles(ctx); err != nil {
 			return err
 		}
@@ -144,7 +139,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	d.control = control.NewServer(control.Options{
 		Calls: files.Calls,
 		Host:  rolledHost{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Logger: d.logger, URIs: d.uris,
-		Status: control.Status{PID: os.Getpid(), Data: dir, Release: release},
+		Status: control.Status{PID: os.Getpid(), Data: dir, Release: d.opt.Release},
 	})
 	for _, l := range d.nbdLns {
 		d.run("NBD on "+show(l.Addr()), func() error { return d.nbd.Serve(context.WithoutCancel(ctx), l) })
@@ -169,10 +164,10 @@ func (d *daemon) shareFiles() (descriptors.Budget, error) {
 	if err != nil {
 		return files, err
 	}
-	if d.flags.nbdClients > files.Clients {
-		d.logger.Warn("fewer NBD clients than asked for: the limit of open files is low", "clients", files.Clients, "asked", d.flags.nbdClients, "limit", limit,
+	if d.opt.NBDClients > files.Clients {
+		d.logger.Warn("fewer NBD clients than asked for: the limit of open files is low", "clients", files.Clients, "asked", d.opt.NBDClients, "limit", limit,
 			"cure", "LimitNOFILE in a unit, ulimit -n in a shell")
-		d.flags.nbdClients = files.Clients
+		d.opt.NBDClients = files.Clients
 	}
 	return files, nil
 }
@@ -188,15 +183,15 @@ func (d *daemon) changed(ctx context.Context, id uuid.UUID) error {
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
 // a listener that fails.
 func (d *daemon) mountFiles(ctx context.Context) (err error) {
-	if d.mount, err = mountFiles(ctx, grownHost{d.host, d.devices.Look}, d.flags, d.logger); err != nil {
+	if d.mount, err = mountFiles(ctx, grownHost{d.host, d.devices.Look}, d.opt); err != nil {
 		return err
 	}
 	way := "device"
 	if d.mount.Stats().Queues > 0 {
 		way = "ring"
 	}
-	d.logger.Info("the mount is served", "mount", d.flags.mount, "fuse", way)
-	d.run("the mount on "+d.flags.mount, func() error {
+	d.logger.Info("the mount is served", "mount", d.opt.Mount, "fuse", way)
+	d.run("the mount on "+d.opt.Mount, func() error {
 		d.mount.Wait()
 		if d.stopping.Load() {
 			return nil
@@ -211,31 +206,31 @@ func (d *daemon) listen(ctx context.Context) error {
 	if err := d.prepareSockets(); err != nil {
 		return err
 	}
-	l, err := d.listenUnix(ctx, d.flags.nbdUnix)
+	l, err := d.listenUnix(ctx, d.opt.NBDUnix)
 	if err != nil {
 		return fmt.Errorf("NBD: %w", err)
 	}
 	d.nbdLns = append(d.nbdLns, l)
-	for _, address := range d.flags.nbdTCP {
-		if l, err = control.ListenTCP(address, d.flags.insecure); err != nil {
+	for _, address := range d.opt.NBDTCP {
+		if l, err = control.ListenTCP(address, d.opt.Insecure); err != nil {
 			return fmt.Errorf("NBD: %w", err)
 		}
 		d.nbdLns = append(d.nbdLns, l)
 	}
-	if d.flags.metrics != "" {
-		if d.metricsLn, err = control.ListenTCP(d.flags.metrics, d.flags.insecure); err != nil {
+	if d.opt.Metrics != "" {
+		if d.metricsLn, err = control.ListenTCP(d.opt.Metrics, d.opt.Insecure); err != nil {
 			return fmt.Errorf("metrics: %w", err)
 		}
 	}
-	if d.flags.mount != "" {
-		if err := fusefs.Prepare(d.flags.mount, d.flags.allowOther); err != nil {
+	if d.opt.Mount != "" {
+		if err := fusefs.Prepare(d.opt.Mount, d.opt.AllowOther); err != nil {
 			return err
 		}
-		if err := apart(d.dir.Path, d.flags.mount); err != nil {
+		if err := apart(d.dir.Path, d.opt.Mount); err != nil {
 			return err
 		}
 		// As the kernel names it, found out before anything is mounted there.
-		if d.flags.mount, err = filepath.EvalSymlinks(d.flags.mount); err != nil {
+		if d.opt.Mount, err = filepath.EvalSymlinks(d.opt.Mount); err != nil {
 			return fmt.Errorf("mount: %w", err)
 		}
 	}
@@ -259,31 +254,25 @@ func (d *daemon) run(what string, serve func() error) {
 	}()
 }
 
-// service is one line that `ovs up` prints.
-type service struct {
-	Service string `json:"service"`
-	Address string `json:"address"`
-}
-
-// announce prints a line for each service, then "ready".
+// announce tells where each service is, and that all are up.
 func (d *daemon) announce() error {
-	var lines []service
+	var lines []Service
 	for _, l := range d.nbdLns {
-		lines = append(lines, service{"nbd", show(l.Addr())})
+		lines = append(lines, Service{"nbd", show(l.Addr())})
 	}
-	lines = append(lines, service{"manage", show(d.controlLn.Addr())})
+	lines = append(lines, Service{"manage", show(d.controlLn.Addr())})
 	if d.metricsLn != nil {
-		lines = append(lines, service{"metrics", "http://" + d.metricsLn.Addr().String() + "/metrics"})
+		lines = append(lines, Service{"metrics", "http://" + d.metricsLn.Addr().String() + "/metrics"})
 	}
 	if d.mount != nil {
-		lines = append(lines, service{"mount", d.flags.mount})
+		lines = append(lines, Service{"mount", d.opt.Mount})
 	}
 	for _, s := range lines {
-		if err := d.app.announce(s); err != nil {
+		if err := d.opt.Announce(s); err != nil {
 			return err
 		}
 	}
-	if err := d.app.announceReady(d.dir.Path); err != nil {
+	if err := d.opt.Ready(); err != nil {
 		return err
 	}
 	return notify(stateReady)
@@ -343,7 +332,7 @@ func (d *daemon) stop() error {
 	if d.mount != nil { // nobody writes any more
 		keeping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		if err := d.mount.Keep(keeping); err != nil { // they are taken from the next start then
-			d.logger.Warn("times of files are not kept", "mount", d.flags.mount, "err", err)
+			d.logger.Warn("times of files are not kept", "mount", d.opt.Mount, "err", err)
 		}
 		cancel()
 	}

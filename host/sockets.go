@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"context"
@@ -10,48 +10,27 @@ import (
 	"openvstorage/internal/control"
 )
 
-// nbdSocketName is the NBD socket's name in its directory.
-const nbdSocketName = "nbd.sock"
+// NBDSocketName is the NBD socket's name in Options.SocketDir, or else in the data
+// directory.
+const NBDSocketName = "nbd.sock"
 
 // Sockets are in the data directory, or in that of --socket-dir; then links lead
 // to them from the data directory, where the command line looks for them.
 
-// socketsFor fills in where the sockets are. A path that no NBD client could name is
-// refused; our own commands find the management socket whatever its length is.
-func (f *upFlags) socketsFor(command, data string) (err error) {
-	dir := data
-	if f.socketDir != "" {
-		if f.socketDir, err = filepath.Abs(f.socketDir); err != nil {
-			return err
-		}
-		dir = f.socketDir
-	}
-	if f.nbdUnix == "" {
-		f.nbdUnix = filepath.Join(dir, nbdSocketName)
-	}
-	if f.nbdUnix, err = filepath.Abs(f.nbdUnix); err != nil {
-		return err
-	}
-	if n := len(f.nbdUnix); n > control.PathMax {
-		return usagef("%s: socket path %s is too long: it has %d bytes, and NBD clients take %d; give --socket-dir a shorter directory", command, f.nbdUnix, n, control.PathMax)
-	}
-	return nil
-}
-
 // prepareSockets makes the directory of sockets, and removes the links of an
 // earlier start.
 func (d *daemon) prepareSockets() error {
-	for _, name := range []string{nbdSocketName, control.SocketName} {
+	for _, name := range []string{NBDSocketName, control.SocketName} {
 		if link := filepath.Join(d.dir.Path, name); isLink(link) {
 			if err := os.Remove(link); err != nil {
 				return err
 			}
 		}
 	}
-	if d.flags.socketDir == "" {
+	if d.opt.SocketDir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(d.flags.socketDir, 0o700); err != nil {
+	if err := os.MkdirAll(d.opt.SocketDir, 0o700); err != nil {
 		return fmt.Errorf("--socket-dir: %w", err)
 	}
 	return nil
@@ -80,7 +59,7 @@ func (d *daemon) listenUnix(ctx context.Context, path string) (l net.Listener, e
 func (d *daemon) listenOnce(ctx context.Context, path string) (net.Listener, error) {
 	l, err := control.ListenUnix(path)
 	name := filepath.Base(path)
-	if err != nil || d.flags.socketDir == "" || filepath.Dir(path) != d.flags.socketDir || name != nbdSocketName && name != control.SocketName {
+	if err != nil || d.opt.SocketDir == "" || filepath.Dir(path) != d.opt.SocketDir || name != NBDSocketName && name != control.SocketName {
 		return l, err
 	}
 	link := filepath.Join(d.dir.Path, name)
@@ -99,8 +78,8 @@ func (d *daemon) listenOnce(ctx context.Context, path string) (net.Listener, err
 
 // managementSocket is where the management socket is.
 func (d *daemon) managementSocket() string {
-	if d.flags.socketDir != "" {
-		return filepath.Join(d.flags.socketDir, control.SocketName)
+	if d.opt.SocketDir != "" {
+		return filepath.Join(d.opt.SocketDir, control.SocketName)
 	}
 	return filepath.Join(d.dir.Path, control.SocketName)
 }

@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"context"
@@ -18,14 +18,14 @@ import (
 // flags, as nobody remembers what the first was told.
 func TestFirstStartCutAnywhere(t *testing.T) {
 	kinds := []crashdisk.Options{crashdisk.KeepAll, crashdisk.LoseAll, crashdisk.Mixed, crashdisk.Torn}
-	for _, backend := range []string{backendALBA, backendLocal} {
+	for _, backend := range []string{BackendALBA, BackendLocal} {
 		rng := rand.New(rand.NewPCG(1, 1))
 		start := func(fs disk.FS, kind string) error {
 			dir, err := datadir.Open(fs, "/data")
 			if err != nil {
 				return err
 			}
-			h, err := openEmbedded(context.Background(), hostOptions{
+			h, err := openEmbedded(context.Background(), openOptions{
 				fs: fs, dir: dir, writeBuffer: 64 * size.MiB, mapCache: size.MiB, uploads: 2, backend: kind, logger: quiet,
 			})
 			if err != nil {
@@ -48,8 +48,8 @@ func TestFirstStartCutAnywhere(t *testing.T) {
 		must(t, start(fs, backend))
 		for i, image := range images {
 			kind := ""
-			if _, err := image.Stat("/data/backend"); backend == backendLocal && err != nil {
-				kind = backendLocal // nothing says yet what it is to be
+			if _, err := image.Stat("/data/backend"); backend == BackendLocal && err != nil {
+				kind = BackendLocal // nothing says yet what it is to be
 			}
 			if err := start(image, kind); err != nil {
 				t.Errorf("%s, image %d of %d: %v", backend, i, len(images), err)

@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"bytes"
@@ -52,7 +52,7 @@ func mountOf(t *testing.T, d disk.FS) (h *whole, m *fusefs.FS, dir string) {
 		t.Fatal(err)
 	}
 	dir = t.TempDir()
-	if m, err = mountFiles(context.Background(), h, upFlags{mount: dir, self: true}, nil); err != nil {
+	if m, err = mountFiles(context.Background(), h, Options{Mount: dir, self: true}); err != nil {
 		t.Fatal(errors.Join(err, h.Close(context.Background())))
 	}
 	return h, m, dir

@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"context"
@@ -20,36 +20,36 @@ const (
 // mostly by its caches; left to itself Go would let as much again pile up before
 // it looks for garbage. The limit is soft: it costs processor time when it is
 // too low, and never makes anything fail. Who sets GOMEMLIMIT knows better.
-func limitMemory(f upFlags) {
+func limitMemory(o Options) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit(f, 0))
+		debug.SetMemoryLimit(memoryLimit(o, 0))
 	}
 }
 
 // memoryLimit is the limit while clients hold so much. It moves in steps, as to
 // set it stops the world for an instant.
-func memoryLimit(f upFlags, clients int64) int64 {
+func memoryLimit(o Options, clients int64) int64 {
 	const step = 32 << 20
-	return int64(f.mapCache) + int64(f.uploads)*uploadMemory + otherMemory + clients/step*step
+	return int64(o.MapCache) + int64(o.Uploads)*uploadMemory + otherMemory + clients/step*step
 }
 
 // followClients raises the limit by what clients of NBD hold, until ctx ends.
 // That is bounded by limits of its own, and no garbage: counted in, the limit
 // would be passed for as long as they hold it, and Go would collect without end.
-func followClients(ctx context.Context, f upFlags, held func() int64) {
+func followClients(ctx context.Context, o Options, held func() int64) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
 	const every = time.Second
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for last := memoryLimit(f, 0); ; {
+	for last := memoryLimit(o, 0); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if limit := memoryLimit(f, held()); limit != last {
+		if limit := memoryLimit(o, held()); limit != last {
 			debug.SetMemoryLimit(limit)
 			last = limit
 		}

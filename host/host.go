@@ -1,4 +1,10 @@
-package main
+// Package host is what runs on a host: `ovs up` serves the vDisks of one data
+// directory. It opens what they stand on, backend, registry and groups, and ties
+// them to NBD, the mount, block devices, metrics and the management socket.
+//
+// Everything meets here, so it may import all that is below, and only the command
+// line imports it.
+package host
 
 import (
 	"context"
@@ -61,8 +67,8 @@ type host interface {
 	Close(ctx context.Context) error
 }
 
-// hostOptions say how a host is opened.
-type hostOptions struct {
+// openOptions say how a host is opened.
+type openOptions struct {
 	fs          disk.FS
 	dir         *datadir.Directory
 	spare       *spare // what gives way; nil: what there is
@@ -71,7 +77,7 @@ type hostOptions struct {
 	uploads     int
 	files       descriptors.Budget // who may have how many files open; zero: defaults
 	backend     string             // kind, "" for what the directory has
-	alba        albaFlags
+	alba        ALBA
 	acceptOlder bool // go on with a data directory that is older than its disks
 	logger      *slog.Logger
 	tune        func(*albahere.Options) // sizes and times of tests; nil: none

@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"bytes"
@@ -120,10 +120,10 @@ func openErrno(kind string, maintain albahere.Maintain, closing func(*whole) err
 		if err != nil {
 			return nil, err
 		}
-		h, err := openEmbedded(context.Background(), hostOptions{
+		h, err := openEmbedded(context.Background(), openOptions{
 			fs: fs, dir: dir, writeBuffer: 64 * size.MiB, mapCache: size.MiB, uploads: 2, backend: kind, logger: quiet,
 			tune: func(o *albahere.Options) {
-				o.SegmentBytes, o.CacheBytes = 4<<20, int64(cacheMin)
+				o.SegmentBytes, o.CacheBytes = 4<<20, int64(CacheMin)
 				o.Look, o.Maintain = 5*time.Millisecond, maintain
 			},
 		})
@@ -148,7 +148,7 @@ func openErrno(kind string, maintain albahere.Maintain, closing func(*whole) err
 // What a first start made, and a flush, outlive a power cut that takes all names
 // and bytes that nobody has synced.
 func TestPowerCutAfterTheFirstFlush(t *testing.T) {
-	for _, kind := range []string{backendALBA, backendLocal} {
+	for _, kind := range []string{BackendALBA, BackendLocal} {
 		t.Run(kind, func(t *testing.T) {
 			open := openErrno(kind, albahere.Maintain{ByHand: true}, func(e *whole) error { return e.Close(context.Background()) })
 			mem := crashdisk.New()
@@ -200,14 +200,14 @@ func TestErrnos(t *testing.T) {
 		Tick: time.Millisecond, Survey: 10 * time.Millisecond, Collect: 10 * time.Millisecond, Grace: 5 * time.Millisecond,
 		RebuildAfter: time.Hour, Scrub: time.Millisecond,
 	}
-	for kind, cases := range map[string]int{backendALBA: 300, backendLocal: 150} {
+	for kind, cases := range map[string]int{BackendALBA: 300, BackendLocal: 150} {
 		t.Run(kind, func(t *testing.T) {
 			if n, err := strconv.Atoi(os.Getenv("OVS_ERRNOS")); err == nil {
 				cases = n
 			}
 			closing := func(e *whole) error { return e.Close(context.Background()) }
 			judging := closing
-			if kind == backendALBA {
+			if kind == BackendALBA {
 				judging = func(e *whole) error { return closeWhole(e, false) }
 			}
 			volumetest.Errnos(t, volumetest.ErrnoSuite{

@@ -1,13 +1,11 @@
-package main
+package host
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -16,7 +14,6 @@ import (
 	"openvstorage/backend"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree"
-	"openvstorage/fusefs/transport"
 	"openvstorage/volumedriver"
 	"openvstorage/volumedriver/registry"
 )
@@ -26,37 +23,13 @@ type files struct{ host host }
 
 var _ fusefs.Pool = files{}
 
-// mountFiles mounts a host's vDisks on the directory of the flags, which is
+// mountFiles mounts a host's vDisks on the directory of the options, which is
 // prepared.
-func mountFiles(ctx context.Context, h host, flags upFlags, logger *slog.Logger) (*fusefs.FS, error) {
-	return fusefs.Mount(ctx, files{h}, h.FileKeys(), flags.mount, fusefs.Options{
-		AllowOther: flags.allowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
-		Ways: flags.fuse.ways, Memory: int64(flags.fuseMemory), Self: flags.self, Logger: logger,
+func mountFiles(ctx context.Context, h host, o Options) (*fusefs.FS, error) {
+	return fusefs.Mount(ctx, files{h}, h.FileKeys(), o.Mount, fusefs.Options{
+		AllowOther: o.AllowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
+		Ways: o.Ways, Memory: int64(o.FUSEMemory), Self: o.self, Logger: o.Logger,
 	})
-}
-
-// fuseWays is the flag --fuse.
-type fuseWays struct {
-	ways transport.Ways
-	set  bool
-}
-
-var fuseWayNames = []string{transport.BestWay: "auto", transport.NoRing: "device", transport.RingOnly: "ring"}
-
-// String implements pflag.Value.
-func (w *fuseWays) String() string { return fuseWayNames[w.ways] }
-
-// Type implements pflag.Value.
-func (w *fuseWays) Type() string { return "way" }
-
-// Set implements pflag.Value.
-func (w *fuseWays) Set(s string) error {
-	i := slices.Index(fuseWayNames, s)
-	if i < 0 {
-		return fmt.Errorf("give auto, device or ring")
-	}
-	w.ways, w.set = transport.Ways(i), true
-	return nil
 }
 
 // apart refuses a mount that would hide the data directory, or be in it: what
