@@ -2,11 +2,9 @@ package host
 
 import (
 	"context"
-	"errors"
 
 	"openvstorage/host/attach"
 	"openvstorage/internal/control"
-	"openvstorage/volumedriver"
 )
 
 // attachments shows block devices to the management socket.
@@ -17,12 +15,17 @@ var _ control.Devices = attachments{}
 // Attach implements control.Devices.
 func (a attachments) Attach(ctx context.Context, vdisk string, opt control.AttachOptions) (control.Attachment, error) {
 	at, err := a.Devices.Attach(ctx, vdisk, attach.Options(opt))
-	return control.Attachment(at), deviceError(err)
+	return control.Attachment(at), Kind(err)
 }
 
 // Detach implements control.Devices.
 func (a attachments) Detach(ctx context.Context, vdisk string, force bool) error {
-	return deviceError(a.Devices.Detach(ctx, vdisk, force))
+	return Kind(a.Devices.Detach(ctx, vdisk, force))
+}
+
+// Resized implements control.Devices.
+func (a attachments) Resized(ctx context.Context, vdisk string) error {
+	return Kind(a.Devices.Resized(ctx, vdisk))
 }
 
 // Attached implements control.Devices.
@@ -32,39 +35,15 @@ func (a attachments) Attached(ctx context.Context) ([]control.Attachment, error)
 	for i, at := range all {
 		list[i] = control.Attachment(at)
 	}
-	return list, err
+	return list, Kind(err)
 }
 
-// deviceErrors are the kinds of errors of block devices, as the socket knows them.
-var deviceErrors = []struct{ of, is error }{
-	{attach.ErrNotFound, volumedriver.ErrNotFound},
-	{attach.ErrInvalid, volumedriver.ErrInvalid},
-	{attach.ErrBusy, volumedriver.ErrBusy},
-}
-
-// kindError is an error of another kind, too.
-type kindError struct {
-	error
-	is error
-}
-
-func (e *kindError) Unwrap() []error { return []error{e.error, e.is} }
-
-func deviceError(err error) error {
-	for _, row := range deviceErrors {
-		if errors.Is(err, row.of) {
-			return &kindError{err, row.is}
-		}
-	}
-	return err
-}
-
-// attachable are the vDisks of a host that can be attached: all.
-type attachable struct{ host host }
+// attachable are the vDisks that can be attached: all.
+type attachable struct{ of *embedded }
 
 // List implements attach.VDisks.
 func (a attachable) List(ctx context.Context) ([]attach.VDisk, error) {
-	infos, err := a.host.List(ctx)
+	infos, err := a.of.List(ctx)
 	list := make([]attach.VDisk, len(infos))
 	for i, v := range infos {
 		list[i] = attach.VDisk{ID: v.ID, Name: v.Name, Size: v.Size}
@@ -74,20 +53,6 @@ func (a attachable) List(ctx context.Context) ([]attach.VDisk, error) {
 
 // Info implements attach.VDisks.
 func (a attachable) Info(ctx context.Context, name string) (attach.VDisk, error) {
-	v, err := a.host.Info(ctx, name)
+	v, err := a.of.Info(ctx, name)
 	return attach.VDisk{ID: v.ID, Name: v.Name, Size: v.Size}, err
-}
-
-// grownHost tells the devices when the mount makes a vDisk grow.
-type grownHost struct {
-	host
-	look func()
-}
-
-func (g grownHost) Resize(ctx context.Context, name string, size uint64) error {
-	err := g.host.Resize(ctx, name, size)
-	if err == nil {
-		g.look()
-	}
-	return err
 }

@@ -130,7 +130,7 @@ func openErrno(kind string, maintain albahere.Maintain, closing func(*whole) err
 		if err != nil {
 			return nil, errors.Join(err, dir.Close())
 		}
-		e := &whole{h.(*embedded), dir}
+		e := &whole{h, dir}
 		return &volumetest.System{
 			Host:  e.Host,
 			Close: func() error { return closing(e) },

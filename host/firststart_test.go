@@ -31,7 +31,7 @@ func TestFirstStartCutAnywhere(t *testing.T) {
 			if err != nil {
 				return fmt.Errorf("open: %w", err)
 			}
-			return (&whole{h.(*embedded), dir}).Close(context.Background())
+			return (&whole{h, dir}).Close(context.Background())
 		}
 		mem := crashdisk.New()
 		fs := faultdisk.New(mem)

@@ -18,15 +18,19 @@ import (
 	"openvstorage/volumedriver/registry"
 )
 
-// files shows a host's vDisks and snapshots to the mount.
-type files struct{ host host }
+// files shows the vDisks and snapshots to the mount. grown, if there is one, is told
+// that the mount made a vDisk grow.
+type files struct {
+	of    *embedded
+	grown func()
+}
 
 var _ fusefs.Pool = files{}
 
-// mountFiles mounts a host's vDisks on the directory of the options, which is
+// mountFiles mounts the vDisks on the directory of the options, which is
 // prepared.
-func mountFiles(ctx context.Context, h host, o Options) (*fusefs.FS, error) {
-	return fusefs.Mount(ctx, files{h}, h.FileKeys(), o.Mount, fusefs.Options{
+func mountFiles(ctx context.Context, h *embedded, grown func(), o Options) (*fusefs.FS, error) {
+	return fusefs.Mount(ctx, files{h, grown}, h.FileKeys(), o.Mount, fusefs.Options{
 		AllowOther: o.AllowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
 		Ways: o.Ways, Memory: int64(o.FUSEMemory), Self: o.self, Logger: o.Logger,
 	})
@@ -102,7 +106,7 @@ func fileInfo(s volumedriver.Stat) fusefs.Info {
 
 // List implements fusefs.Pool.
 func (f files) List(ctx context.Context) ([]fusefs.Info, error) {
-	stats := f.host.Stats(ctx)
+	stats := f.of.Stats(ctx)
 	list := make([]fusefs.Info, len(stats))
 	for k, s := range stats {
 		list[k] = fileInfo(s)
@@ -112,28 +116,28 @@ func (f files) List(ctx context.Context) ([]fusefs.Info, error) {
 
 // Info implements fusefs.Pool.
 func (f files) Info(ctx context.Context, name string) (fusefs.Info, error) {
-	s, err := f.host.Stat(ctx, name)
+	s, err := f.of.Stat(ctx, name)
 	return fileInfo(s), fileError(err)
 }
 
 // InfoOf implements fusefs.Pool.
 func (f files) InfoOf(ctx context.Context, id uuid.UUID) (fusefs.Info, error) {
-	s, err := f.host.StatID(ctx, id)
+	s, err := f.of.StatID(ctx, id)
 	return fileInfo(s), fileError(err)
 }
 
 // Listed implements fusefs.Pool.
-func (f files) Listed() uint64 { return f.host.Listed() }
+func (f files) Listed() uint64 { return f.of.Listed() }
 
 // Used implements fusefs.Pool.
 func (f files) Used(ctx context.Context, name string) (int64, error) {
-	i, err := f.host.Info(ctx, name)
+	i, err := f.of.Info(ctx, name)
 	return int64(i.Local + i.Stored), fileError(err)
 }
 
 // Open implements fusefs.Pool.
 func (f files) Open(ctx context.Context, name string) (fusefs.Device, func(), error) {
-	dev, release, err := f.host.OpenDevice(ctx, name)
+	dev, release, err := f.of.OpenDevice(ctx, name)
 	if err != nil {
 		return nil, nil, fileError(err)
 	}
@@ -142,37 +146,41 @@ func (f files) Open(ctx context.Context, name string) (fusefs.Device, func(), er
 
 // CreateAs implements fusefs.Pool.
 func (f files) CreateAs(ctx context.Context, size int64, naming fusefs.Naming) error {
-	_, err := f.host.CreateAs(ctx, uint64(size), naming)
+	_, err := f.of.CreateAs(ctx, uint64(size), naming)
 	return fileError(err)
 }
 
 // Resize implements fusefs.Pool.
 func (f files) Resize(ctx context.Context, name string, size int64) error {
-	return fileError(f.host.Resize(ctx, name, uint64(size)))
+	err := f.of.Resize(ctx, name, uint64(size))
+	if err == nil && f.grown != nil {
+		f.grown()
+	}
+	return fileError(err)
 }
 
 // Rename implements fusefs.Pool.
 func (f files) Rename(ctx context.Context, old, name string) error {
-	return fileError(f.host.Rename(ctx, old, name))
+	return fileError(f.of.Rename(ctx, old, name))
 }
 
 // Delete implements fusefs.Pool.
 func (f files) Delete(ctx context.Context, name string, check func(fusefs.Info) error) error {
-	return fileError(f.host.DeleteIf(ctx, name, func(i volumedriver.Info) error {
+	return fileError(f.of.DeleteIf(ctx, name, func(i volumedriver.Info) error {
 		return check(fusefs.Info{Name: i.Name, ID: i.ID, State: i.State, Snapshots: make([]fusefs.Snapshot, len(i.Snapshots))})
 	}))
 }
 
 // Snapshot implements fusefs.Pool.
 func (f files) Snapshot(ctx context.Context, name, snap string) error {
-	_, err := f.host.SnapshotCreate(ctx, name, snap)
+	_, err := f.of.SnapshotCreate(ctx, name, snap)
 	return fileError(err)
 }
 
 // RenameBelow implements fusefs.Pool: names of vDisks and the mount's tree are on
 // one group, and change in one sequence of it.
 func (f files) RenameBelow(ctx context.Context, from, to string, with func(commit filetree.Commit) error) error {
-	return fileError(f.host.RenameBelow(ctx, from, to, func(commit func([]registry.Swap) error) error {
+	return fileError(f.of.RenameBelow(ctx, from, to, func(commit func([]registry.Swap) error) error {
 		return with(func(_ context.Context, swaps []filetree.Swap) error {
 			along := make([]registry.Swap, len(swaps))
 			for i, s := range swaps {
@@ -190,12 +198,12 @@ func (f files) RenameBelow(ctx context.Context, from, to string, with func(commi
 // CloneAs implements fusefs.Pool.
 func (f files) CloneAs(ctx context.Context, from string, naming fusefs.Naming) error {
 	from, snap, _ := strings.Cut(from, "@")
-	_, err := f.host.CloneAs(ctx, from, snap, nil, naming)
+	_, err := f.of.CloneAs(ctx, from, snap, nil, naming)
 	return fileError(err)
 }
 
 // Space implements fusefs.Pool.
 func (f files) Space(ctx context.Context) (fusefs.Space, error) {
-	used, free, err := f.host.Space(ctx)
+	used, free, err := f.of.Space(ctx)
 	return fusefs.Space{Total: int64(used + free), Free: int64(free)}, fileError(err)
 }

@@ -52,7 +52,7 @@ func mountOf(t *testing.T, d disk.FS) (h *whole, m *fusefs.FS, dir string) {
 		t.Fatal(err)
 	}
 	dir = t.TempDir()
-	if m, err = mountFiles(context.Background(), h, Options{Mount: dir, self: true}); err != nil {
+	if m, err = mountFiles(context.Background(), h.embedded, nil, Options{Mount: dir, self: true}); err != nil {
 		t.Fatal(errors.Join(err, h.Close(context.Background())))
 	}
 	return h, m, dir
@@ -113,7 +113,7 @@ func TestFileErrors(t *testing.T) {
 		backend.ErrNamespaceExists: eio, backend.ErrCorrupt: eio, backend.ErrName: eio, backend.ErrClosed: eio,
 	}
 	for dir, count := range map[string]int{"volumedriver": 7, "volumedriver/registry": 11, "backend": 10} {
-		if n := exportedErrors(t, filepath.Join("../..", dir)); n != count {
+		if n := exportedErrors(t, filepath.Join("..", dir)); n != count {
 			t.Errorf("package %s exports %d errors, this test knows %d: say what errno the new one is", dir, n, count)
 		}
 	}

@@ -21,7 +21,6 @@ import (
 	"openvstorage/host/treekeys"
 	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
-	"openvstorage/nbd"
 	"openvstorage/volumedriver"
 	"openvstorage/volumedriver/registry"
 	"openvstorage/writebuffer"
@@ -47,7 +46,7 @@ type store interface {
 	Close() error
 }
 
-func openEmbedded(ctx context.Context, o openOptions) (_ host, err error) {
+func openEmbedded(ctx context.Context, o openOptions) (_ *embedded, err error) {
 	e := &embedded{fs: o.fs, spare: o.spare}
 	if e.spare == nil {
 		e.spare = newSpare(o.fs, o.dir, o.logger)
@@ -304,12 +303,7 @@ func owner() string {
 	return fmt.Sprintf("%.200s pid %d", name, os.Getpid())
 }
 
-// OpenDevice implements host.
-func (e *embedded) OpenDevice(ctx context.Context, name string) (nbd.Device, func(), error) {
-	return e.Host.OpenDevice(ctx, name)
-}
-
-// Collectors implements host.
+// Collectors count what the vDisks and what they stand on do.
 func (e *embedded) Collectors() []prometheus.Collector {
 	list := []prometheus.Collector{e.Host.Collector(), albahere.GroupCollector{Name: registryGroup, Node: e.groups.Node(registryGroup)}}
 	if e.alba != nil {
@@ -318,10 +312,10 @@ func (e *embedded) Collectors() []prometheus.Collector {
 	return list
 }
 
-// FileKeys implements host.
+// FileKeys are the keys of what a mount keeps beside the vDisks.
 func (e *embedded) FileKeys() filetree.Keys { return treekeys.New(e.groups.Node(registryGroup)) }
 
-// Space implements host. A backend in a directory has what its file system has,
+// Space is the room for data in bytes, parity not counted. A backend in a directory has what its file system has,
 // whoever takes it.
 func (e *embedded) Space(ctx context.Context) (used, free uint64, err error) {
 	if e.alba != nil {
@@ -331,15 +325,15 @@ func (e *embedded) Space(ctx context.Context) (used, free uint64, err error) {
 	return u.Total - u.Free, u.Free, err
 }
 
-// ALBA implements host.
+// ALBA is the backend of disks as it is managed, nil if it is of another kind.
 func (e *embedded) ALBA() control.ALBA {
 	if e.alba == nil {
 		return nil // not an interface that holds nil
 	}
-	return e.alba
+	return managedALBA{e.alba}
 }
 
-// Close implements host: the vDisks first, then what they rest on.
+// Close ends all of it: the vDisks first, then what they rest on.
 func (e *embedded) Close(ctx context.Context) error {
 	return errors.Join(e.Host.Close(ctx), e.closeStores())
 }

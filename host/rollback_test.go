@@ -98,7 +98,7 @@ func TestRollbackUnderUsers(t *testing.T) {
 		_ = h.Close(context.Background())
 	})
 	ctx := context.Background()
-	served := rolledHost{h, m.Changed}
+	served := managed{h.embedded, m.Changed}
 	name := filepath.Join(dir, "a.raw")
 	if err := os.WriteFile(name, []byte(strings.Repeat("1", 2*4096)), 0o600); err != nil {
 		t.Fatal(err)
@@ -211,7 +211,7 @@ func TestRollbackWaitsUnderMapping(t *testing.T) {
 		runtime.Gosched()
 	}
 	waits := &waitsContext{Context: ctx, waits: make(chan struct{})}
-	go func() { rolled <- rolledHost{h, m.Changed}.ForceRollback(waits, "a", "s") }()
+	go func() { rolled <- managed{h.embedded, m.Changed}.ForceRollback(waits, "a", "s") }()
 	<-waits.waits
 	if got := do("0=3") + do("4096"); got != "32" {
 		t.Errorf("mapped, while the rollback waits: %s", got)

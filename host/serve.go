@@ -39,7 +39,7 @@ type daemon struct {
 	nbdLns    []net.Listener
 	metricsLn net.Listener
 	controlLn net.Listener
-	host      host
+	host      *embedded
 	nbd       *nbd.Server
 	control   *control.Server
 	metrics   *metrics.Server
@@ -69,7 +69,7 @@ func Serve(ctx context.Context, o Options) error {
 	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil // told to stop before it was up
 	}
-	return errors.Join(err, d.stop())
+	return Kind(errors.Join(err, d.stop()))
 }
 
 // checkMount refuses to make a data directory where something should be mounted: the
@@ -138,7 +138,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	d.control = control.NewServer(control.Options{
 		Calls: files.Calls,
-		Host:  rolledHost{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Logger: d.logger, URIs: d.uris,
+		Host:  managed{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: dir, Release: d.opt.Release},
 	})
 	for _, l := range d.nbdLns {
@@ -183,7 +183,7 @@ func (d *daemon) changed(ctx context.Context, id uuid.UUID) error {
 // mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
 // a listener that fails.
 func (d *daemon) mountFiles(ctx context.Context) (err error) {
-	if d.mount, err = mountFiles(ctx, grownHost{d.host, d.devices.Look}, d.opt); err != nil {
+	if d.mount, err = mountFiles(ctx, d.host, d.devices.Look, d.opt); err != nil {
 		return err
 	}
 	way := "device"

@@ -76,7 +76,7 @@ func openInside(fs disk.FS, dir *datadir.Directory, change func(*openOptions)) (
 	if err != nil {
 		return nil, err
 	}
-	return h.(*embedded), nil
+	return h, nil
 }
 
 // closeWhole ends it, and with nobody writing any more looks at what is on the

@@ -10,8 +10,8 @@ import (
 )
 
 // Kinds of error, matched with errors.Is. What a method returns wraps one of
-// them with the object and what to do. They cross the management socket
-// (package internal/control holds the table) and decide the exit code.
+// them with the object and what to do. Package host says what kind
+// of error each is to those who manage vDisks.
 var (
 	// ErrNotFound: there is no vDisk or snapshot of that name.
 	ErrNotFound = errors.New("not found")

@@ -57,7 +57,7 @@ func (a *app) printError(err error) {
 		fmt.Fprintf(a.stderr, "ovs: %s\n", oneLine(err))
 		return
 	}
-	f := failure{Error: oneLine(err), Kind: control.Kind(err), Code: exitCode(err)}
+	f := failure{Error: oneLine(err), Kind: control.Kind(host.Kind(err)), Code: exitCode(err)}
 	if f.Code == exitUsage {
 		f.Kind = "usage"
 	}

@@ -9,7 +9,6 @@ import (
 
 	"openvstorage/host"
 	"openvstorage/internal/control"
-	"openvstorage/volumedriver"
 )
 
 func (a *app) vdiskInfo() *cobra.Command {
@@ -74,7 +73,7 @@ func encryption(s *control.Storage) string {
 	return fmt.Sprintf("%s with master key %d, of what is stored; %s", s.Cipher, s.Key, host.BufferPlain)
 }
 
-func describeSnapshot(s volumedriver.SnapshotInfo) string {
+func describeSnapshot(s control.SnapshotInfo) string {
 	text := fmt.Sprintf("%s (%s, %s", s.Name, human(s.Size), when(s.Created))
 	if s.Stored {
 		text += ", stored"

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/internal/control"
-	"openvstorage/volumedriver"
 )
 
 func (a *app) vdiskList() *cobra.Command {
@@ -43,7 +42,7 @@ func writeList(w io.Writer, list []control.VDisk) {
 	for _, v := range list {
 		switch {
 		case v.Reason == "":
-		case v.State == volumedriver.StateRunning:
+		case v.State == control.StateRunning:
 			fmt.Fprintf(w, "%s: %s\n", v.Name, v.Reason)
 		default:
 			fmt.Fprintf(w, "%s is %s: %s\n", v.Name, v.State, v.Reason)

@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"time"
 	"unicode/utf8"
-
-	"openvstorage/volumedriver"
 )
 
 // ErrNotRunning is matched by what a Client returns when no `ovs up` serves
@@ -27,7 +25,7 @@ var ErrNotRunning = errors.New("ovs up is not running")
 
 // Client speaks to the `ovs up` of one data directory. It is a Host but for
 // the vDisks it returns, which say where they are served too. Safe for
-// concurrent use. Errors match the kinds of package volumedriver. A call whose
+// concurrent use. Errors match the kinds of this package. A call whose
 // ctx ends is canceled at the server.
 type Client struct {
 	data   string
@@ -101,13 +99,13 @@ func (c *Client) Rename(ctx context.Context, oldName, newName string) error {
 }
 
 // SnapshotCreate takes a snapshot.
-func (c *Client) SnapshotCreate(ctx context.Context, name, snap string) (volumedriver.SnapshotInfo, error) {
-	return call[volumedriver.SnapshotInfo](ctx, c, "vdisk/snapshot/create", snapshotRequest{Name: name, Snapshot: snap}, nil)
+func (c *Client) SnapshotCreate(ctx context.Context, name, snap string) (SnapshotInfo, error) {
+	return call[SnapshotInfo](ctx, c, "vdisk/snapshot/create", snapshotRequest{Name: name, Snapshot: snap}, nil)
 }
 
 // SnapshotList returns the snapshots of a vDisk, oldest first.
-func (c *Client) SnapshotList(ctx context.Context, name string) ([]volumedriver.SnapshotInfo, error) {
-	return call[[]volumedriver.SnapshotInfo](ctx, c, "vdisk/snapshot/list", nameRequest{Name: name}, nil)
+func (c *Client) SnapshotList(ctx context.Context, name string) ([]SnapshotInfo, error) {
+	return call[[]SnapshotInfo](ctx, c, "vdisk/snapshot/list", nameRequest{Name: name}, nil)
 }
 
 // SnapshotDelete removes a snapshot.
@@ -155,7 +153,7 @@ func checkText(v reflect.Value) error {
 	switch v.Kind() {
 	case reflect.String:
 		if !utf8.ValidString(v.String()) {
-			return fmt.Errorf("%.128q is not UTF-8: %w", v.String(), volumedriver.ErrInvalid)
+			return fmt.Errorf("%.128q is not UTF-8: %w", v.String(), ErrInvalid)
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {

@@ -20,8 +20,6 @@ package control
 
 import (
 	"context"
-
-	"openvstorage/volumedriver"
 )
 
 // Version is the protocol's version, the first part of every path.
@@ -39,13 +37,12 @@ const (
 
 // Host is what the server manages: the vDisks of one data directory. All
 // methods are safe for concurrent use. What has changed is durable when a
-// method returns nil. Errors match a kind of package volumedriver or are
-// failures. Sizes are in bytes. Progress functions are called one at a time, from the
+// method returns nil. Errors match a kind of this package or are failures. Sizes are in bytes. Progress functions are called one at a time, from the
 // method's own goroutines, never after it has returned.
 type Host interface {
-	Create(ctx context.Context, name string, size uint64) (volumedriver.Info, error)
-	List(ctx context.Context) ([]volumedriver.Info, error)
-	Info(ctx context.Context, name string) (volumedriver.Info, error)
+	Create(ctx context.Context, name string, size uint64) (Info, error)
+	List(ctx context.Context) ([]Info, error)
+	Info(ctx context.Context, name string) (Info, error)
 	Resize(ctx context.Context, name string, size uint64) error
 	// Delete and Rollback refuse a vDisk that is in use. ForceDelete and
 	// ForceRollback do not: its users get errors, or read what the snapshot holds.
@@ -53,34 +50,16 @@ type Host interface {
 	ForceDelete(ctx context.Context, name string) error
 	Rename(ctx context.Context, oldName, newName string) error
 
-	SnapshotCreate(ctx context.Context, name, snap string) (volumedriver.SnapshotInfo, error)
-	SnapshotList(ctx context.Context, name string) ([]volumedriver.SnapshotInfo, error)
+	SnapshotCreate(ctx context.Context, name, snap string) (SnapshotInfo, error)
+	SnapshotList(ctx context.Context, name string) ([]SnapshotInfo, error)
 	SnapshotDelete(ctx context.Context, name, snap string) error
 	Rollback(ctx context.Context, name, snap string) error
 	ForceRollback(ctx context.Context, name, snap string) error
 
 	// Clone makes dst of a snapshot, or with snap "" of the live vDisk.
-	Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (volumedriver.Info, error)
+	Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (Info, error)
 	// Sync returns when all that was written before is in the backend.
 	Sync(ctx context.Context, name string, progress func(done, total int64)) error
-}
-
-// VDisk is what the protocol tells about a vDisk: what the driver knows, and
-// where it is served.
-type VDisk struct {
-	volumedriver.Info
-	URIs    []string `json:"uris"`              // NBD URIs
-	Storage *Storage `json:"storage,omitempty"` // of one, in an ALBA backend; not in lists
-}
-
-// Storage is how what a vDisk has stored is kept from other eyes.
-type Storage struct {
-	Preset string `json:"preset"`
-	Cipher string `json:"cipher"`        // of what is in the backend
-	Key    uint64 `json:"key,omitempty"` // number of the master key
-	// Buffer is the cipher of the write buffer: it holds what was written lately,
-	// as it was written, whatever Cipher says.
-	Buffer string `json:"bufferCipher"`
 }
 
 // Status is what the protocol tells about the server itself.

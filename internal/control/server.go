@@ -13,9 +13,6 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
-
-	"openvstorage/alba/preset"
-	"openvstorage/volumedriver"
 )
 
 // Options of a Server. The zero value of each field but Host has a meaning.
@@ -62,7 +59,7 @@ type Server struct {
 	stop  context.CancelCauseFunc
 }
 
-var errStopping = fmt.Errorf("%w: ovs up is stopping", volumedriver.ErrBusy)
+var errStopping = fmt.Errorf("%w: ovs up is stopping", ErrBusy)
 
 // NewServer returns a server that does not listen yet.
 func NewServer(opt Options) *Server {
@@ -147,13 +144,13 @@ func (s *Server) routes() http.Handler {
 	handle(s, mux, "vdisk/rename", func(ctx context.Context, r renameRequest, _ progressFunc) (done, error) {
 		return done{}, h.Rename(ctx, r.Name, r.NewName)
 	})
-	handle(s, mux, "vdisk/snapshot/create", func(ctx context.Context, r snapshotRequest, _ progressFunc) (volumedriver.SnapshotInfo, error) {
+	handle(s, mux, "vdisk/snapshot/create", func(ctx context.Context, r snapshotRequest, _ progressFunc) (SnapshotInfo, error) {
 		return h.SnapshotCreate(ctx, r.Name, r.Snapshot)
 	})
-	handle(s, mux, "vdisk/snapshot/list", func(ctx context.Context, r nameRequest, _ progressFunc) ([]volumedriver.SnapshotInfo, error) {
+	handle(s, mux, "vdisk/snapshot/list", func(ctx context.Context, r nameRequest, _ progressFunc) ([]SnapshotInfo, error) {
 		list, err := h.SnapshotList(ctx, r.Name)
 		if list == nil {
-			list = []volumedriver.SnapshotInfo{} // [] in JSON, not null
+			list = []SnapshotInfo{} // [] in JSON, not null
 		}
 		return list, err
 	})
@@ -175,7 +172,7 @@ func (s *Server) routes() http.Handler {
 	s.albaRoutes(mux)
 	s.deviceRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		newAnswer(w).fail(fmt.Errorf("%w: this release has no call %s %s: client and ovs up differ in release", volumedriver.ErrInvalid, r.Method, r.URL.Path))
+		newAnswer(w).fail(fmt.Errorf("%w: this release has no call %s %s: client and ovs up differ in release", ErrInvalid, r.Method, r.URL.Path))
 	})
 	return mux
 }
@@ -183,20 +180,20 @@ func (s *Server) routes() http.Handler {
 // done is the result of a call that has none.
 type done struct{}
 
-func (s *Server) vdisk(info volumedriver.Info, err error) (VDisk, error) {
+func (s *Server) vdisk(info Info, err error) (VDisk, error) {
 	return VDisk{Info: info, URIs: s.opt.URIs(info.Name)}, err
 }
 
 // stored tells how a vDisk is stored; nil: that is not known, or there is no choice.
-func (s *Server) stored(ctx context.Context, info volumedriver.Info) *Storage {
+func (s *Server) stored(ctx context.Context, info Info) *Storage {
 	if s.opt.ALBA == nil {
 		return nil
 	}
-	p, err := s.opt.ALBA.PresetOf(ctx, info.ID.String())
+	storage, err := s.opt.ALBA.StorageOf(ctx, info.ID.String())
 	if err != nil {
 		return nil
 	}
-	return &Storage{Preset: p.Name, Cipher: p.Scheme.Cipher.String(), Key: p.Scheme.Key, Buffer: preset.CipherNone.String()}
+	return &storage
 }
 
 type progressFunc = func(done, total int64)
@@ -209,7 +206,7 @@ func handle[Request, Result any](s *Server, mux *http.ServeMux, call string, fn 
 		case s.slots <- struct{}{}:
 			defer func() { <-s.slots }()
 		default:
-			out.fail(fmt.Errorf("%w: %d management calls are running; try again later", volumedriver.ErrBusy, s.opt.Calls))
+			out.fail(fmt.Errorf("%w: %d management calls are running; try again later", ErrBusy, s.opt.Calls))
 			return
 		}
 		var request Request
@@ -240,16 +237,16 @@ func (s *Server) readRequest(w http.ResponseWriter, r *http.Request, into any) e
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, RequestMax))
 	if err != nil {
-		return fmt.Errorf("%w: read request: %w", volumedriver.ErrInvalid, err)
+		return fmt.Errorf("%w: read request: %w", ErrInvalid, err)
 	}
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
 	if !utf8.Valid(body) { // which Unmarshal would make another name of
-		return fmt.Errorf("%w: request is not UTF-8", volumedriver.ErrInvalid)
+		return fmt.Errorf("%w: request is not UTF-8", ErrInvalid)
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("%w: request: %w", volumedriver.ErrInvalid, err)
+		return fmt.Errorf("%w: request: %w", ErrInvalid, err)
 	}
 	return nil
 }

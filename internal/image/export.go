@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"openvstorage/internal/control"
-	"openvstorage/volumedriver"
 )
 
 // Destination is where an export goes: a File or a Stream.
@@ -33,7 +32,7 @@ func Export(ctx context.Context, client *control.Client, name, snap string, to D
 	disk, err := dialNBD(ctx, v, what)
 	if err != nil && snap != "" {
 		err = orNoSnapshot(ctx, client, name, snap, err)
-		if errors.Is(err, volumedriver.ErrNotFound) {
+		if errors.Is(err, control.ErrNotFound) {
 			return 0, err
 		}
 	}
@@ -63,10 +62,10 @@ func Export(ctx context.Context, client *control.Client, name, snap string, to D
 // every other command does that it is not there.
 func orNoSnapshot(ctx context.Context, client *control.Client, name, snap string, err error) error {
 	list, failed := client.SnapshotList(ctx, name)
-	if failed != nil || slices.ContainsFunc(list, func(s volumedriver.SnapshotInfo) bool { return s.Name == snap }) {
+	if failed != nil || slices.ContainsFunc(list, func(s control.SnapshotInfo) bool { return s.Name == snap }) {
 		return err
 	}
-	return fmt.Errorf("snapshot %q of vDisk %q: %w", snap, name, volumedriver.ErrNotFound)
+	return fmt.Errorf("snapshot %q of vDisk %q: %w", snap, name, control.ErrNotFound)
 }
 
 // Stream is an image on what cannot be sought.

@@ -11,7 +11,6 @@ import (
 
 	"openvstorage/internal/control"
 	"openvstorage/internal/naming"
-	"openvstorage/volumedriver"
 )
 
 // importing is what the name of a vDisk ends with that is not whole yet.
@@ -39,18 +38,18 @@ func importingName(name string) string {
 // compares, and gives its name. One that is not whole it deletes. draw, if there is
 // one, is told how far it has come in bytes, of which each is written and read back.
 func Import(ctx context.Context, client *control.Client, from *Source, name string, draw func(done, total int64)) (control.VDisk, error) {
-	if _, err := client.Info(ctx, name); !errors.Is(err, volumedriver.ErrNotFound) {
+	if _, err := client.Info(ctx, name); !errors.Is(err, control.ErrNotFound) {
 		if err == nil {
-			err = fmt.Errorf("vDisk %q %w; choose another name", name, volumedriver.ErrExists)
+			err = fmt.Errorf("vDisk %q %w; choose another name", name, control.ErrExists)
 		}
 		return control.VDisk{}, err
 	}
 	v, err := client.Create(ctx, importingName(name), max(clusterLen, roundUp(from.size)))
-	if errors.Is(err, volumedriver.ErrExists) {
+	if errors.Is(err, control.ErrExists) {
 		return v, fmt.Errorf("import %s: vDisk %q %w: another import is filling it, or one was killed; if none runs: ovs vdisk delete %s",
-			name, importingName(name), volumedriver.ErrExists, quote(importingName(name)))
+			name, importingName(name), control.ErrExists, quote(importingName(name)))
 	}
-	if errors.Is(err, volumedriver.ErrUnknownOutcome) {
+	if errors.Is(err, control.ErrUnknownOutcome) {
 		return v, fmt.Errorf("import %s: vDisk %q may appear, empty: look with ovs vdisk list, and if it is there: ovs vdisk delete %s; then import again: %w",
 			name, importingName(name), quote(importingName(name)), err)
 	}
@@ -60,10 +59,10 @@ func Import(ctx context.Context, client *control.Client, from *Source, name stri
 	err = fill(ctx, client, v, from, draw)
 	if err == nil {
 		err = client.Rename(ctx, v.Name, name)
-		if errors.Is(err, volumedriver.ErrUnknownOutcome) {
+		if errors.Is(err, control.ErrUnknownOutcome) {
 			err = named(ctx, client, v, name)
 		}
-		if errors.Is(err, volumedriver.ErrUnknownOutcome) {
+		if errors.Is(err, control.ErrUnknownOutcome) {
 			return control.VDisk{}, fmt.Errorf("import %s: all of it is on vDisk %s, which may be named %q still: %w", name, v.ID, v.Name, err)
 		}
 	}
@@ -84,9 +83,9 @@ func Import(ctx context.Context, client *control.Client, from *Source, name stri
 // named finds out whether an import got its name, and gives it the name if not.
 func named(ctx context.Context, client *control.Client, v control.VDisk, name string) error {
 	err := client.Rename(ctx, v.Name, name)
-	if !errors.Is(err, volumedriver.ErrNotFound) {
+	if !errors.Is(err, control.ErrNotFound) {
 		if err != nil {
-			err = fmt.Errorf("%w: %w", volumedriver.ErrUnknownOutcome, err)
+			err = fmt.Errorf("%w: %w", control.ErrUnknownOutcome, err)
 		}
 		return err
 	}
@@ -95,7 +94,7 @@ func named(ctx context.Context, client *control.Client, v control.VDisk, name st
 		err = fmt.Errorf("vDisk %q is another", name)
 	}
 	if err != nil {
-		err = fmt.Errorf("%w: %w", volumedriver.ErrUnknownOutcome, err)
+		err = fmt.Errorf("%w: %w", control.ErrUnknownOutcome, err)
 	}
 	return err
 }
@@ -107,7 +106,7 @@ func undo(ctx context.Context, client *control.Client, name string) error {
 	defer cancel()
 	for {
 		err := client.Delete(ctx, name)
-		if !errors.Is(err, volumedriver.ErrBusy) {
+		if !errors.Is(err, control.ErrBusy) {
 			return err
 		}
 		select {

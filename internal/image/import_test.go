@@ -15,7 +15,6 @@ import (
 	"openvstorage/internal/control"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdtest"
-	"openvstorage/volumedriver"
 )
 
 // TestImportUnknownOutcome: what an import says and undoes when a change is not
@@ -69,7 +68,7 @@ func TestImportUnknownOutcome(t *testing.T) {
 			image := &Source{File: r, name: "-", raw: true}
 			defer image.Close()
 			_, err = Import(t.Context(), control.NewClient(dir), image, "disk", nil)
-			if !errors.Is(err, volumedriver.ErrUnknownOutcome) || !strings.HasPrefix(err.Error(), test.says) {
+			if !errors.Is(err, control.ErrUnknownOutcome) || !strings.HasPrefix(err.Error(), test.says) {
 				t.Errorf("%v\nwant %s", err, test.says)
 			}
 			if deleted != test.deleted {

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openvstorage/volumedriver/registry"
+	"openvstorage/internal/naming"
 )
 
 // TestSourceThatChanges: an image that is written while it is read is of no one
@@ -112,7 +112,7 @@ func TestImportingName(t *testing.T) {
 		strings.Repeat("e/", 511) + "yz":                       "",
 	} {
 		got := importingName(name)
-		if err := registry.ValidateName(got); registry.ValidateName(name) != nil || err != nil || !utf8.ValidString(got) || !strings.HasSuffix(got, importing) || want != "" && got != want {
+		if err := naming.Check(got); naming.Check(name) != nil || err != nil || !utf8.ValidString(got) || !strings.HasSuffix(got, importing) || want != "" && got != want {
 			t.Errorf("%q is imported as %q: %v", name, got, err)
 		}
 	}
