@@ -18,10 +18,6 @@
 // a client that asks for one that the server lacks is told so by name.
 package control
 
-import (
-	"context"
-)
-
 // Version is the protocol's version, the first part of every path.
 const Version = "v1"
 
@@ -34,33 +30,6 @@ const (
 	RequestMax  = 64 << 10 // bytes of a request's body
 	responseMax = 64 << 20 // bytes of one line of an answer, as the client takes it
 )
-
-// Host is what the server manages: the vDisks of one data directory. All
-// methods are safe for concurrent use. What has changed is durable when a
-// method returns nil. Errors match a kind of this package or are failures. Sizes are in bytes. Progress functions are called one at a time, from the
-// method's own goroutines, never after it has returned.
-type Host interface {
-	Create(ctx context.Context, name string, size uint64) (Info, error)
-	List(ctx context.Context) ([]Info, error)
-	Info(ctx context.Context, name string) (Info, error)
-	Resize(ctx context.Context, name string, size uint64) error
-	// Delete and Rollback refuse a vDisk that is in use. ForceDelete and
-	// ForceRollback do not: its users get errors, or read what the snapshot holds.
-	Delete(ctx context.Context, name string) error
-	ForceDelete(ctx context.Context, name string) error
-	Rename(ctx context.Context, oldName, newName string) error
-
-	SnapshotCreate(ctx context.Context, name, snap string) (SnapshotInfo, error)
-	SnapshotList(ctx context.Context, name string) ([]SnapshotInfo, error)
-	SnapshotDelete(ctx context.Context, name, snap string) error
-	Rollback(ctx context.Context, name, snap string) error
-	ForceRollback(ctx context.Context, name, snap string) error
-
-	// Clone makes dst of a snapshot, or with snap "" of the live vDisk.
-	Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (Info, error)
-	// Sync returns when all that was written before is in the backend.
-	Sync(ctx context.Context, name string, progress func(done, total int64)) error
-}
 
 // Status is what the protocol tells about the server itself.
 type Status struct {
@@ -75,35 +44,12 @@ type Progress struct {
 	Total int64 `json:"total"`
 }
 
-// Requests. Every call takes one, of the fields that it needs.
-type (
-	nameRequest struct {
-		Name string `json:"name"`
-	}
-	deleteRequest struct {
-		Name  string `json:"name"`
-		Force bool   `json:"force,omitempty"`
-	}
-	rollbackRequest struct {
-		Name     string `json:"name"`
-		Snapshot string `json:"snapshot"`
-		Force    bool   `json:"force,omitempty"`
-	}
-	sizeRequest struct {
-		Name string `json:"name"`
-		Size uint64 `json:"size"`
-	}
-	renameRequest struct {
-		Name    string `json:"name"`
-		NewName string `json:"newName"`
-	}
-	snapshotRequest struct {
-		Name     string `json:"name"`
-		Snapshot string `json:"snapshot"`
-	}
-	cloneRequest struct {
-		Name     string `json:"name"`
-		Snapshot string `json:"snapshot,omitempty"`
-		NewName  string `json:"newName"`
-	}
-)
+// Host is what the server manages: the vDisks of one data directory. All
+// methods are safe for concurrent use. What has changed is durable when a
+// method returns nil. Errors match a kind of this package or are failures. Sizes are
+// in bytes. Progress functions are called one at a time, from the method's own
+// goroutines, never after it has returned.
+type Host interface {
+	VDisks
+	Snapshots
+}

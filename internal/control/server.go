@@ -106,69 +106,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 func (s *Server) routes() http.Handler {
-	h, mux := s.opt.Host, http.NewServeMux()
+	mux := http.NewServeMux()
 	handle(s, mux, "status", func(context.Context, struct{}, progressFunc) (Status, error) {
 		return s.opt.Status, nil
 	})
-	handle(s, mux, "vdisk/create", func(ctx context.Context, r sizeRequest, _ progressFunc) (VDisk, error) {
-		return s.vdisk(h.Create(ctx, r.Name, r.Size))
-	})
-	handle(s, mux, "vdisk/list", func(ctx context.Context, _ struct{}, _ progressFunc) ([]VDisk, error) {
-		infos, err := h.List(ctx)
-		list := make([]VDisk, len(infos))
-		for i, info := range infos {
-			list[i] = VDisk{Info: info, URIs: s.opt.URIs(info.Name)}
-		}
-		return list, err
-	})
-	handle(s, mux, "vdisk/info", func(ctx context.Context, r nameRequest, _ progressFunc) (VDisk, error) {
-		v, err := s.vdisk(h.Info(ctx, r.Name))
-		if err == nil {
-			v.Storage = s.stored(ctx, v.Info)
-		}
-		return v, err
-	})
-	handle(s, mux, "vdisk/resize", func(ctx context.Context, r sizeRequest, _ progressFunc) (done, error) {
-		err := h.Resize(ctx, r.Name, r.Size)
-		if err == nil && s.opt.Devices != nil {
-			err = s.opt.Devices.Resized(ctx, r.Name)
-		}
-		return done{}, err
-	})
-	handle(s, mux, "vdisk/delete", func(ctx context.Context, r deleteRequest, _ progressFunc) (done, error) {
-		if r.Force {
-			return done{}, h.ForceDelete(ctx, r.Name)
-		}
-		return done{}, h.Delete(ctx, r.Name)
-	})
-	handle(s, mux, "vdisk/rename", func(ctx context.Context, r renameRequest, _ progressFunc) (done, error) {
-		return done{}, h.Rename(ctx, r.Name, r.NewName)
-	})
-	handle(s, mux, "vdisk/snapshot/create", func(ctx context.Context, r snapshotRequest, _ progressFunc) (SnapshotInfo, error) {
-		return h.SnapshotCreate(ctx, r.Name, r.Snapshot)
-	})
-	handle(s, mux, "vdisk/snapshot/list", func(ctx context.Context, r nameRequest, _ progressFunc) ([]SnapshotInfo, error) {
-		list, err := h.SnapshotList(ctx, r.Name)
-		if list == nil {
-			list = []SnapshotInfo{} // [] in JSON, not null
-		}
-		return list, err
-	})
-	handle(s, mux, "vdisk/snapshot/delete", func(ctx context.Context, r snapshotRequest, _ progressFunc) (done, error) {
-		return done{}, h.SnapshotDelete(ctx, r.Name, r.Snapshot)
-	})
-	handle(s, mux, "vdisk/rollback", func(ctx context.Context, r rollbackRequest, _ progressFunc) (done, error) {
-		if r.Force {
-			return done{}, h.ForceRollback(ctx, r.Name, r.Snapshot)
-		}
-		return done{}, h.Rollback(ctx, r.Name, r.Snapshot)
-	})
-	handle(s, mux, "vdisk/clone", func(ctx context.Context, r cloneRequest, p progressFunc) (VDisk, error) {
-		return s.vdisk(h.Clone(ctx, r.Name, r.Snapshot, r.NewName, p))
-	})
-	handle(s, mux, "vdisk/sync", func(ctx context.Context, r nameRequest, p progressFunc) (done, error) {
-		return done{}, h.Sync(ctx, r.Name, p)
-	})
+	s.vdiskRoutes(mux)
+	s.snapshotRoutes(mux)
 	s.albaRoutes(mux)
 	s.deviceRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -179,22 +122,6 @@ func (s *Server) routes() http.Handler {
 
 // done is the result of a call that has none.
 type done struct{}
-
-func (s *Server) vdisk(info Info, err error) (VDisk, error) {
-	return VDisk{Info: info, URIs: s.opt.URIs(info.Name)}, err
-}
-
-// stored tells how a vDisk is stored; nil: that is not known, or there is no choice.
-func (s *Server) stored(ctx context.Context, info Info) *Storage {
-	if s.opt.ALBA == nil {
-		return nil
-	}
-	storage, err := s.opt.ALBA.StorageOf(ctx, info.ID.String())
-	if err != nil {
-		return nil
-	}
-	return &storage
-}
 
 type progressFunc = func(done, total int64)
 

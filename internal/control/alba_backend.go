@@ -1,14 +1,12 @@
 package control
 
 import (
-	"encoding/json"
+	"context"
+	"net/http"
 	"time"
 
 	"github.com/google/uuid"
 )
-
-// What people are told of an ALBA backend. Sizes are in bytes; a state is one of
-// those that package alba/health names.
 
 // BackendStatus is the state of a backend.
 type BackendStatus struct {
@@ -108,114 +106,32 @@ type Check struct {
 	Problems   []string `json:"problems,omitempty"`
 }
 
-// OSD is a disk.
-type OSD struct {
-	Number uint64     `json:"number"`
-	ID     uuid.UUID  `json:"id"`
-	Dir    string     `json:"dir"`
-	Node   string     `json:"node"`
-	State  string     `json:"state"`
-	Reason string     `json:"reason,omitempty"`
-	Since  *time.Time `json:"since,omitempty"` // when that was first seen, if it is known
-	Used   uint64     `json:"used"`
-	// Capacity is what it takes and what its file system has left, which others on
-	// it may take too: see FileSystem.
-	Capacity uint64 `json:"capacity"`
-	// FileSystem names what it is on, "" if that is not known. Disks with the same
-	// one have its room together.
-	FileSystem string `json:"file_system,omitempty"`
-	Fragments  uint64 `json:"fragments"` // of objects
-	Bytes      uint64 `json:"bytes"`     // of those
-	Obsolete   uint64 `json:"obsolete"`  // fragments that are to be deleted
-	Replaces   uint64 `json:"replaces,omitempty"`
-	Reads      uint64 `json:"reads"` // since the start
-	Writes     uint64 `json:"writes"`
-	Errors     uint64 `json:"errors"`
-	Refused    uint64 `json:"refused"` // writes for which there was no room; they are no errors
-	Corrupt    uint64 `json:"corrupt"`
-	Scrub      *Scrub `json:"scrub,omitempty"`
+// Backend is the backend as a whole.
+type Backend interface {
+	Status(ctx context.Context) (BackendStatus, error)
+	Check(ctx context.Context) (Check, error)
+	Resume(ctx context.Context) (Check, error)
 }
 
-// Namespace is a namespace and the vDisk that lives in it, "" for none.
-type Namespace struct {
-	VDisk string `json:"vdisk"`
-	NamespaceInfo
+func (s *Server) backendRoutes(mux *http.ServeMux) {
+	type none = struct{}
+	handleALBA(s, mux, "status", func(a albaServer, ctx context.Context, _ none) (BackendStatus, error) { return a.Status(ctx) })
+	handleALBA(s, mux, "check", func(a albaServer, ctx context.Context, _ none) (Check, error) { return a.Check(ctx) })
+	handleALBA(s, mux, "resume-deletion", func(a albaServer, ctx context.Context, _ none) (Check, error) { return a.Resume(ctx) })
 }
 
-// NamespaceInfo is a namespace.
-type NamespaceInfo struct {
-	Name    string        `json:"name"`
-	Number  uint64        `json:"number"`
-	Preset  string        `json:"preset"`
-	Host    uint64        `json:"nsm_host"`
-	State   string        `json:"state"`
-	Reason  string        `json:"reason,omitempty"`
-	Created time.Time     `json:"created"`
-	Objects uint64        `json:"objects"`
-	Size    uint64        `json:"size"`
-	Stored  uint64        `json:"stored"`
-	Buckets []BucketCount `json:"buckets,omitempty"`
-	OSDs    []OSDUsage    `json:"osds,omitempty"`
-	Epochs  *Epochs       `json:"epochs,omitempty"`
+// BackendStatus returns how the backend is.
+func (c *Client) BackendStatus(ctx context.Context) (BackendStatus, error) {
+	return call[BackendStatus](ctx, c, "alba/status", struct{}{}, nil)
 }
 
-// BucketCount counts objects of K data and M parity fragments, of which Present are
-// there.
-type BucketCount struct {
-	K, M, Present uint8
-	Objects       uint64
+// BackendCheck compares what the managers know with what is on the disks. It
+// changes nothing.
+func (c *Client) BackendCheck(ctx context.Context) (Check, error) {
+	return call[Check](ctx, c, "alba/check", struct{}{}, nil)
 }
 
-// Full reports whether no fragment is missing.
-func (b BucketCount) Full() bool { return int(b.Present) >= int(b.K)+int(b.M) }
-
-// OSDUsage is what a namespace has on a disk.
-type OSDUsage struct{ OSD, Fragments, Bytes uint64 }
-
-// Epochs are the gc epochs that are open: from Minimum, up to but not with Next.
-type Epochs struct{ Minimum, Next uint64 }
-
-// Object is an object.
-type Object struct {
-	Name    string    `json:"name"`
-	ID      string    `json:"id"`
-	Size    uint64    `json:"size"`
-	Stored  uint64    `json:"stored"`
-	Version uint64    `json:"version"`
-	Put     time.Time `json:"put"`
-	Policy  string    `json:"policy"` // "inline" for one in its manifest
-	Width   int       `json:"width"`  // fragments of its weakest chunk
-	Full    bool      `json:"full_width"`
-	// State counts the fragments that are on disks which can be read now.
-	State  string  `json:"state"`
-	Chunks []Chunk `json:"chunks,omitempty"`
-}
-
-// Chunk is a chunk of an object.
-type Chunk struct {
-	Plain     uint32     `json:"plain"`
-	Stored    uint32     `json:"stored"`
-	Fragments []Fragment `json:"fragments"`
-}
-
-// Fragment is a fragment and how it is.
-type Fragment struct {
-	OSD    uint64 `json:"osd"`
-	Key    string `json:"key"`
-	Length uint32 `json:"length"`
-	State  string `json:"state"` // ok, or why it cannot be read
-}
-
-// ObjectPage is a part of a list of objects.
-type ObjectPage struct {
-	Objects []Object `json:"objects"`
-	// More: there are others behind the last.
-	More bool `json:"more"`
-}
-
-// Preset is a preset and who uses it.
-type Preset struct {
-	Default    bool            `json:"default"`
-	Namespaces uint64          `json:"namespaces"` // that have it
-	Preset     json.RawMessage `json:"preset"`     // as package alba/preset reads it
+// ResumeDeletion lets deletion on disks go on, if the check passes.
+func (c *Client) ResumeDeletion(ctx context.Context) (Check, error) {
+	return call[Check](ctx, c, "alba/resume-deletion", struct{}{}, nil)
 }
