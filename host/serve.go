@@ -136,10 +136,15 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err := d.devices.Open(ctx); err != nil {
 		return err
 	}
+	return d.serve(ctx, files, written)
+}
+
+// serve begins to answer at all addresses, and tells where they are.
+func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *metrics.Written) (err error) {
 	d.control = control.NewServer(control.Options{
 		Calls: files.Calls,
 		Host:  managed{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Logger: d.logger, URIs: d.uris,
-		Status: control.Status{PID: os.Getpid(), Data: dir, Release: d.opt.Release},
+		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
 	})
 	for _, l := range d.nbdLns {
 		d.run("NBD on "+show(l.Addr()), func() error { return d.nbd.Serve(context.WithoutCancel(ctx), l) })

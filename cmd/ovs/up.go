@@ -79,6 +79,11 @@ next start has to look at more.`,
 			return host.Serve(c.Context(), f.Options)
 		},
 	}
+	f.add(c)
+	return c
+}
+
+func (f *upFlags) add(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.NBDUnix, "nbd-unix", "", "NBD unix socket `path` (default nbd.sock in --socket-dir)")
 	flags.StringVar(&f.SocketDir, "socket-dir", "", "make the sockets in this `directory`, and links to them in the data directory: for one with a path of more than 98 bytes, which leave no room for the name of a socket (default: the data directory)")
@@ -101,7 +106,6 @@ next start has to look at more.`,
 	flags.BoolVar(&f.ALBA.AllowUnmounted, "allow-unmounted", false, "make what is new, the data directory or ASDs, also in directories that look like mount points with nothing mounted")
 	flags.BoolVar(&f.AcceptOlder, "accept-older", false, "go on with a data directory that is an older copy than its disks have seen, as no newer one is left; nothing is deleted on disks until `ovs alba backend resume-deletion`")
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
-	return c
 }
 
 // check refuses flags that cannot work.
