@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -301,5 +302,52 @@ func TestSuspend(t *testing.T) {
 	cancel()
 	if _, _, err := k.config(gone, a); err == nil {
 		t.Error("connected for nobody")
+	}
+}
+
+// A loop device is made by another process, which is told all that was asked for;
+// its link leads to it. When the record cannot be written the device goes again.
+func TestAttachLoop(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("block devices are made by root")
+	}
+	var ran []string
+	fs := faultdisk.New(osdisk.FS{})
+	d := New(Config{
+		VDisks: vdisks{[]VDisk{{ID: uuid.New(), Name: "team/web", Size: 1 << 20}}}, FS: fs, Dir: t.TempDir(), Mount: "/nowhere", Logger: quiet,
+		Loop: func(_ context.Context, args ...string) (string, error) {
+			ran = append(ran, strings.Join(args, " "))
+			return "/nowhere/loop7", nil
+		},
+	})
+	must(t, d.Open(t.Context()))
+	defer func() { must(t, d.Close()) }()
+	asked := Options{Kind: KindLoop, ReadOnly: true, BlockSize: 4096}
+
+	rule := fs.Inject(faultdisk.Rule{Times: 1, Err: syscall.EIO})
+	if _, err := d.Attach(t.Context(), "team/web", asked); !errors.Is(err, syscall.EIO) || rule.Fired() == 0 {
+		t.Errorf("the record was not written: %v", err)
+	}
+	want := []string{"attach /nowhere/team/web.raw --device= --read-only=true --block-size=4096", "detach /nowhere/loop7"}
+	if list, err := d.Attached(t.Context()); err != nil || len(list) != 0 || !slices.Equal(ran, want) {
+		t.Errorf("it is not recorded: %+v, %v, ran %q", list, err, ran)
+	}
+	if _, err := os.Lstat(d.link("team/web")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its link: %v", err)
+	}
+
+	ran = nil
+	at, err := d.Attach(t.Context(), "team/web", asked)
+	if err != nil || at.Device != "/nowhere/loop7" || !at.ReadOnly || at.BlockSize != 4096 || at.Connections != 0 || !slices.Equal(ran, want[:1]) {
+		t.Errorf("%+v, %v, ran %q", at, err, ran)
+	}
+	if to, err := os.Readlink(at.Link); err != nil || to != at.Device {
+		t.Errorf("its link leads to %s, %v", to, err)
+	}
+	if err := d.Detach(t.Context(), "team/web", false); err != nil {
+		t.Error(err)
+	}
+	if err := d.Detach(t.Context(), "team/web", false); !errors.Is(err, ErrNotFound) {
+		t.Errorf("detached twice: %v", err)
 	}
 }
