@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/backend"
+	"openvstorage/device"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/volumedriver"
@@ -136,7 +137,7 @@ func (f files) Used(ctx context.Context, name string) (int64, error) {
 }
 
 // Open implements fusefs.Pool.
-func (f files) Open(ctx context.Context, name string) (fusefs.Device, func(), error) {
+func (f files) Open(ctx context.Context, name string) (device.Reader, func(), error) {
 	dev, release, err := f.of.OpenDevice(ctx, name)
 	if err != nil {
 		return nil, nil, fileError(err)

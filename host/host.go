@@ -14,6 +14,7 @@ import (
 	"log/slog"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/device"
 	"openvstorage/host/registrykeys"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/descriptors"
@@ -48,7 +49,7 @@ var _ nbd.Exports = exports{}
 
 // Open implements nbd.Exports. An absent vDisk and a name that no vDisk can
 // have are the same to an NBD client.
-func (e exports) Open(ctx context.Context, name string) (nbd.Device, func(), error) {
+func (e exports) Open(ctx context.Context, name string) (device.Reader, func(), error) {
 	dev, release, err := e.of.OpenDevice(ctx, name)
 	switch {
 	case errors.Is(err, volumedriver.ErrNotFound), errors.Is(err, volumedriver.ErrInvalid):
