@@ -69,7 +69,7 @@ func Serve(ctx context.Context, o Options) error {
 	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil // told to stop before it was up
 	}
-	return Kind(errors.Join(err, d.stop()))
+	return errors.Join(err, d.stop())
 }
 
 // checkMount refuses to make a data directory where something should be mounted: the

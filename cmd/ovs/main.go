@@ -17,6 +17,7 @@ import (
 
 	"openvstorage/internal/control"
 	"openvstorage/internal/image"
+	"openvstorage/volumedriver"
 )
 
 // release is the version of this binary; the Makefile sets it.
@@ -75,7 +76,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // exitCode says what an error means to a script.
 func exitCode(err error) int {
 	var usage usageError
-	if errors.As(err, &usage) || image.Refused(err) || errors.Is(err, control.ErrInvalid) {
+	if errors.As(err, &usage) || image.Refused(err) || errors.Is(err, control.ErrInvalid) || errors.Is(err, volumedriver.ErrInvalid) {
 		return exitUsage
 	}
 	return exitFailed
