@@ -7,7 +7,7 @@ import (
 )
 
 // Keys is the replicated store that a registry keeps its records in: an
-// Arakoon group, through package arakoon/registrykeys. Its methods are safe for
+// Arakoon group, through package host/registrykeys. Its methods are safe for
 // concurrent use, and reads see every swap that was answered before.
 //
 // Errors match ErrFailed when nobody can tell any more what is stored, and

@@ -1,0 +1,92 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"openvstorage/internal/control"
+)
+
+// NBDSocketName is the NBD socket's name in Options.SocketDir, or else in the data
+// directory.
+const NBDSocketName = "nbd.sock"
+
+// Sockets are in the data directory, or in that of --socket-dir; then links lead
+// to them from the data directory, where the command line looks for them.
+
+// prepareSockets makes the directory of sockets, and removes the links of an
+// earlier start.
+func (d *daemon) prepareSockets() error {
+	for _, name := range []string{NBDSocketName, control.SocketName} {
+		if link := filepath.Join(d.dir.Path, name); isLink(link) {
+			if err := os.Remove(link); err != nil {
+				return err
+			}
+		}
+	}
+	if d.opt.SocketDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(d.opt.SocketDir, 0o700); err != nil {
+		return fmt.Errorf("--socket-dir: %w", err)
+	}
+	return nil
+}
+
+func isLink(name string) bool {
+	_, err := os.Readlink(name)
+	return err == nil
+}
+
+// listenUnix takes a socket. In a data directory on a full disk its name may lack room,
+// and waits for some.
+func (d *daemon) listenUnix(ctx context.Context, path string) (l net.Listener, err error) {
+	if filepath.Dir(path) != d.dir.Path {
+		return d.listenOnce(ctx, path)
+	}
+	err = d.spare.await(ctx, func() (err error) {
+		l, err = d.listenOnce(ctx, path)
+		return err
+	})
+	return l, err
+}
+
+// listenOnce takes a socket, and has a link in the data directory lead to it if it
+// is in that of --socket-dir.
+func (d *daemon) listenOnce(ctx context.Context, path string) (net.Listener, error) {
+	l, err := control.ListenUnix(path)
+	name := filepath.Base(path)
+	if err != nil || d.opt.SocketDir == "" || filepath.Dir(path) != d.opt.SocketDir || name != NBDSocketName && name != control.SocketName {
+		return l, err
+	}
+	link := filepath.Join(d.dir.Path, name)
+	if there, err := os.Stat(link); err == nil {
+		if here, err := os.Stat(path); err == nil && os.SameFile(here, there) {
+			return l, nil // --socket-dir is the data directory, by another path
+		}
+	}
+	if err := d.spare.await(ctx, func() error { return control.LinkSocket(link, path) }); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("link from %s to %s: %w", link, path, err)
+	}
+	d.links = append(d.links, link)
+	return l, nil
+}
+
+// managementSocket is where the management socket is.
+func (d *daemon) managementSocket() string {
+	if d.opt.SocketDir != "" {
+		return filepath.Join(d.opt.SocketDir, control.SocketName)
+	}
+	return filepath.Join(d.dir.Path, control.SocketName)
+}
+
+// removeLinks removes the links to sockets that are closed.
+func (d *daemon) removeLinks() {
+	for _, link := range d.links {
+		_ = os.Remove(link) // the next start replaces one that stays
+	}
+}
