@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"openvstorage/alba/albatest"
 	"openvstorage/alba/client"
@@ -90,69 +91,74 @@ func (o *opened) reads() (n int) {
 // What was read once is read from the cache: no disk is asked, and none needs to be
 // there.
 func TestCacheServesWithoutDisks(t *testing.T) {
-	o, _ := withCache(t, nil)
-	same(t, o.Namespace("ns"), "o", o.want)
-	before, hits := o.reads(), o.Stats().CacheHits
-	for number := range o.Disks {
-		o.Take(number)
-	}
-	same(t, o.Namespace("ns"), "o", o.want)
-	if o.reads() != before || o.Stats().CacheHits == hits {
-		t.Errorf("disks were read %d times, the cache %d times", o.reads()-before, o.Stats().CacheHits-hits)
-	}
-	for number := range o.Disks {
-		o.Return(number)
-	}
+	synctest.Test(t, func(t *testing.T) { // in which no read is slow
+		o, _ := withCache(t, nil)
+		same(t, o.Namespace("ns"), "o", o.want)
+		before, hits := o.reads(), o.Stats().CacheHits
+		for number := range o.Disks {
+			o.Take(number)
+		}
+		same(t, o.Namespace("ns"), "o", o.want)
+		if o.reads() != before || o.Stats().CacheHits == hits {
+			t.Errorf("disks were read %d times, the cache %d times", o.reads()-before, o.Stats().CacheHits-hits)
+		}
+		for number := range o.Disks {
+			o.Return(number)
+		}
+	})
 }
 
 // What the cache gives is checked as what a disk gives is: bad bytes are dropped,
 // and read again where they come from. They are no news of a fragment.
 func TestCacheWithBadBytes(t *testing.T) {
-	o, c := withCache(t, nil)
-	same(t, o.Namespace("ns"), "o", o.want)
-	c.spoil = true
-	before := o.reads()
-	same(t, o.Namespace("ns"), "o", o.want)
-	if c.bad == 0 || o.reads() == before {
-		t.Errorf("%d ranges were dropped, disks read %d times", c.bad, o.reads()-before)
-	}
-	if bad, unread := o.heard.takeAll(); len(bad)+len(unread) != 0 {
-		t.Errorf("heard of it: %v, %v", bad, unread)
-	}
-	c.spoil = false
-	before = o.reads()
-	same(t, o.Namespace("ns"), "o", o.want)
-	if o.reads() != before {
-		t.Error("what was read again is not kept")
-	}
+	synctest.Test(t, func(t *testing.T) { // in which no read is slow
+		o, c := withCache(t, nil)
+		same(t, o.Namespace("ns"), "o", o.want)
+		c.spoil = true
+		before := o.reads()
+		same(t, o.Namespace("ns"), "o", o.want)
+		if c.bad == 0 || o.reads() == before {
+			t.Errorf("%d ranges were dropped, disks read %d times", c.bad, o.reads()-before)
+		}
+		if bad, unread := o.heard.takeAll(); len(bad)+len(unread) != 0 {
+			t.Errorf("heard of it: %v, %v", bad, unread)
+		}
+		c.spoil = false
+		before = o.reads()
+		same(t, o.Namespace("ns"), "o", o.want)
+		if o.reads() != before {
+			t.Error("what was read again is not kept")
+		}
+	})
 }
 
 // What was made of other fragments is kept with the checksums that its own disk would
 // have given; what was bad on a disk is not kept.
 func TestCacheKeepsWhatWasMade(t *testing.T) {
-	o, c := withCache(t, nil)
-	o.fault(0, 0, osdtest.Rule{Flip: true})
-	o.Take(o.disk(1, 0))
-	same(t, o.Namespace("ns"), "o", o.want)
-	if o.Stats().Degraded == 0 {
-		t.Fatal("nothing was made of others")
-	}
-	o.Return(o.disk(1, 0))
-	c.mu.Lock()
-	for chunk := range o.m.Chunks {
-		key := o.m.Key(chunk, 0)
-		r, ok := c.ranges[c.at(key, 0)]
-		seed := manifest.Seed(o.m.Object, uint32(chunk), 0)
-		if !ok || fmt.Sprint(r.crcs) != fmt.Sprint(osd.AppendCRCs(nil, seed, 0, r.p)) {
-			t.Errorf("chunk %d: kept: %v, with checksums %x", chunk, ok, r.crcs)
+	synctest.Test(t, func(t *testing.T) { // in which no read is slow
+		o, c := withCache(t, nil)
+		o.fault(0, 0, osdtest.Rule{Flip: true})
+		o.fault(1, 0, osdtest.Rule{Err: errDisk})
+		same(t, o.Namespace("ns"), "o", o.want)
+		if o.Stats().Degraded == 0 {
+			t.Fatal("nothing was made of others")
 		}
-	}
-	c.mu.Unlock()
-	before := o.reads()
-	same(t, o.Namespace("ns"), "o", o.want)
-	if o.reads() != before {
-		t.Error("it is read again")
-	}
+		c.mu.Lock()
+		for chunk := range o.m.Chunks {
+			key := o.m.Key(chunk, 0)
+			r, ok := c.ranges[c.at(key, 0)]
+			seed := manifest.Seed(o.m.Object, uint32(chunk), 0)
+			if !ok || fmt.Sprint(r.crcs) != fmt.Sprint(osd.AppendCRCs(nil, seed, 0, r.p)) {
+				t.Errorf("chunk %d: kept: %v, with checksums %x", chunk, ok, r.crcs)
+			}
+		}
+		c.mu.Unlock()
+		before := o.reads()
+		same(t, o.Namespace("ns"), "o", o.want)
+		if o.reads() != before {
+			t.Error("it is read again")
+		}
+	})
 }
 
 // A new object of a name has nothing of the one before it, though all of that is in
