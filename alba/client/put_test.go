@@ -1,10 +1,10 @@
 package client_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,6 +14,7 @@ import (
 	"openvstorage/alba/client"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/nsmtest"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/osd/osdtest"
 	"openvstorage/alba/policy"
@@ -349,32 +350,49 @@ func TestPutOnReplacedDisk(t *testing.T) {
 	}
 }
 
+// fewNames is a manager that takes no more than a few bytes of names in a call of
+// delete, as if the objects had too many fragments.
+type fewNames struct {
+	*nsmtest.Store
+	refused int
+}
+
+func (s *fewNames) Call(ctx context.Context, name string, version uint32, arg []byte) ([]byte, error) {
+	if name == "nsm.delete" && len(arg) > 60 {
+		s.refused++
+		return nil, nsm.ErrInvalid
+	}
+	return s.Store.Call(ctx, name, version, arg)
+}
+
 // Objects of more fragments than the manager takes in one call are deleted in several.
 func TestDeleteOfManyFragments(t *testing.T) {
-	b := open(t, albatest.Small(twoOne))
-	check(t, b.CreateNamespace(ctx, "ns"))
-	epochs, err := b.NSM.Epochs(ctx, 1, nsm.Consistent)
-	check(t, err)
-	chunk := nsm.Chunk{Length: 4096, Fragments: []nsm.Fragment{{OSD: 1}, {OSD: 2}, {OSD: 3}}}
-	var names []string
-	for i := range 6 {
-		names = append(names, fmt.Sprint("o", i))
-		o := &nsm.Object{
-			Name: names[i], ID: manifest.ObjectID{1, byte(i)}, Epoch: epochs.Next - 1, Size: 1, Manifest: []byte("m"),
-			Policy: nsm.Policy(twoOne), Chunks: slices.Repeat([]nsm.Chunk{chunk}, 1000),
+	var manager *fewNames
+	var b *albatest.Backend
+	b = albatest.New(t, 3, albatest.Small(twoOne), func(o *client.Options) {
+		o.Host = func(uint64) (*nsm.Client, error) {
+			manager = cmp.Or(manager, &fewNames{Store: b.States[1]})
+			return nsm.NewClient(manager, manager), nil
 		}
-		_, err := b.NSM.Put(ctx, 1, nsm.Create, 0, o)
-		check(t, err)
+	})
+	check(t, b.CreateNamespace(ctx, "ns"))
+	ns := b.Namespace("ns")
+	var names []string
+	for i := range 20 {
+		names = append(names, fmt.Sprint("o", i))
+		check(t, ns.Put(ctx, names[i], data(20_000, uint64(i))))
 	}
-	if _, err := b.NSM.Delete(ctx, 1, names, nil); !errors.Is(err, nsm.ErrInvalid) {
-		t.Fatalf("in one call: %v", err)
+	check(t, ns.Delete(ctx, names, nil))
+	if manager.refused == 0 {
+		t.Error("all were deleted in one call")
 	}
-	check(t, b.Namespace("ns").Delete(ctx, names, nil))
 	for _, name := range names {
-		if _, err := b.Namespace("ns").Stat(ctx, name); !errors.Is(err, backend.ErrNotFound) {
+		if _, err := ns.Stat(ctx, name); !errors.Is(err, backend.ErrNotFound) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	check(t, b.Work.Survey(ctx))
+	b.Check()
 }
 
 // A namespace whose name was given to another is found again: what is put and read

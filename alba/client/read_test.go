@@ -315,7 +315,7 @@ func (s *scribbler) Read(ctx context.Context, key []byte, off uint32, p []byte, 
 	if err := s.door.Hold(ctx); err != nil {
 		return err
 	}
-	for range 50 {
+	for range 5 {
 		for i := range p {
 			p[i] = 0xee
 		}
@@ -348,7 +348,7 @@ func TestLateReadKeepsItsMemory(t *testing.T) {
 	for i := range 4 {
 		all.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(i), 33))
-			for range 60 {
+			for range 30 {
 				off := r.IntN(len(o.want) - 1)
 				p := make([]byte, 1+r.IntN(min(len(o.want)-off, 128<<10)))
 				if _, err := o.Namespace("ns").Get(ctx, "o", p, int64(off)); err != nil || !bytes.Equal(p, o.want[off:off+len(p)]) {
