@@ -16,6 +16,7 @@ import (
 
 	"openvstorage/backend"
 	"openvstorage/backend/fault"
+	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/writebuffer"
@@ -96,7 +97,7 @@ func (s *lifeScript) stop() error {
 }
 
 // device opens a vDisk or a snapshot for a moment.
-func (s *lifeScript) device(name string, use func(d Device) error) error {
+func (s *lifeScript) device(name string, use func(d device.Reader) error) error {
 	d, release, err := s.rig.host.OpenDevice(s.ctx, name)
 	if err != nil {
 		return err
@@ -209,20 +210,26 @@ func (s *lifeScript) try(command string, args []string) error {
 		v := volumeOf(s.t, s.rig, name)
 		return cmp.Or(v.Sync(s.ctx, nil), v.checkpointTo(s.ctx, v.buf.Written()))
 	}
-	return s.device(args[0], func(d Device) error {
+	return s.device(args[0], func(d device.Reader) error {
 		switch command {
 		case "open":
 			return nil
-		case "write":
-			return d.Write(s.ctx, []Span{{int64(n(1)) * 4096, content(n(1), n(2), n(3))}})
-		case "flush":
-			return d.Flush(s.ctx)
-		case "trim":
-			return d.Trim(s.ctx, int64(n(1))*4096, int64(n(2))*4096)
-		case "zero":
-			return d.Zero(s.ctx, int64(n(1))*4096, int64(n(2))*4096, false)
 		case "read":
 			return d.Read(s.ctx, make([]byte, n(2)*4096), int64(n(1))*4096)
+		}
+		w, ok := d.(device.Device)
+		if !ok {
+			s.fatal("it cannot be written to")
+		}
+		switch command {
+		case "write":
+			return w.Write(s.ctx, []device.Span{{int64(n(1)) * 4096, content(n(1), n(2), n(3))}})
+		case "flush":
+			return w.Flush(s.ctx)
+		case "trim":
+			return w.Trim(s.ctx, int64(n(1))*4096, int64(n(2))*4096)
+		case "zero":
+			return w.Zero(s.ctx, int64(n(1))*4096, int64(n(2))*4096, false)
 		}
 		s.fatal("no such command")
 		return nil
@@ -235,7 +242,7 @@ func (s *lifeScript) look(command string, args []string) bool {
 	switch command {
 	case "reads":
 		p := make([]byte, n(2)*4096)
-		s.must(s.device(args[0], func(d Device) error { return d.Read(s.ctx, p, int64(n(1))*4096) }))
+		s.must(s.device(args[0], func(d device.Reader) error { return d.Read(s.ctx, p, int64(n(1))*4096) }))
 		want := make([]byte, len(p))
 		if args[3] != "zeros" {
 			want = content(n(1), n(2), n(3))
@@ -250,8 +257,8 @@ func (s *lifeScript) look(command string, args []string) bool {
 		}
 	case "extents":
 		var got []string
-		s.must(s.device(args[0], func(d Device) error {
-			return d.Extents(s.ctx, 0, d.Size(), func(e Extent) bool {
+		s.must(s.device(args[0], func(d device.Reader) error {
+			return d.Extents(s.ctx, 0, d.Size(), func(e device.Extent) bool {
 				kind := "data"
 				if e.Hole {
 					kind = "hole"
