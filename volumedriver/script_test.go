@@ -223,7 +223,7 @@ func (s *lifeScript) try(command string, args []string) error {
 		}
 		switch command {
 		case "write":
-			return w.Write(s.ctx, []device.Span{{int64(n(1)) * 4096, content(n(1), n(2), n(3))}})
+			return w.Write(s.ctx, []device.Span{{Off: int64(n(1)) * 4096, Data: content(n(1), n(2), n(3))}})
 		case "flush":
 			return w.Flush(s.ctx)
 		case "trim":
