@@ -18,9 +18,6 @@ type memory struct {
 	stacks  atomic.Int64 // of goroutines
 }
 
-// used is what is held now, but for free buffers.
-func (m *memory) used() int64 { return m.buffers.Load() + m.rest() }
-
 func (m *memory) rest() int64 { return m.scratch.Load() + m.stacks.Load() }
 
 // take counts a buffer of n bytes for a connection that has own bytes in

@@ -41,7 +41,7 @@ func (b *buffers) take(n int) []byte {
 // give returns a buffer that take returned and nobody uses any more.
 func (b *buffers) give(p []byte) {
 	class := bits.Len(uint(cap(p))) - 1
-	if cap(p) != 1<<class || class < bufferMin || class > bufferMax {
+	if class < bufferMin || class > bufferMax || cap(p) != 1<<class {
 		return
 	}
 	b.mu.Lock()

@@ -84,9 +84,10 @@ func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares)
 			break
 		}
 		errs = append(errs, err)
+		failed := number
 		number = policy.None
 		if !w.given() {
-			number = spare.take()
+			number = spare.take(failed)
 		}
 	}
 	if number != policy.None {
@@ -285,42 +286,44 @@ func (w *chunkWrite) settle(c *manifest.Chunk) {
 
 // spares are disks that may take a fragment whose own disk has failed.
 type spares struct {
-	mu    sync.Mutex
-	disks []uint64
+	most  int               // fragments of a chunk on one node
+	nodes map[uint64]string // of all disks
+
+	mu      sync.Mutex
+	perNode map[string]int // fragments of the chunk
+	disks   []uint64
 }
 
-// newSpares finds disks besides those of places on which a fragment would keep
-// the policy: no node may get more than x, whichever fragment fails.
+// newSpares finds disks besides those of places.
 func newSpares(p policy.Policy, disks []policy.Disk, places []uint64) *spares {
-	used := make(map[uint64]bool)
-	for _, n := range places {
-		used[n] = true
-	}
-	perNode := make(map[string]int)
+	s := &spares{most: int(p.X), nodes: make(map[uint64]string, len(disks)), perNode: make(map[string]int)}
 	for _, d := range disks {
-		if used[d.OSD] {
-			perNode[d.Node]++
-		}
-	}
-	s := new(spares)
-	for _, d := range disks {
-		if d.Usable() && !used[d.OSD] && perNode[d.Node] < int(p.X) {
-			perNode[d.Node]++
+		s.nodes[d.OSD] = d.Node
+		switch {
+		case slices.Contains(places, d.OSD):
+			s.perNode[d.Node]++
+		case d.Usable():
 			s.disks = append(s.disks, d.OSD)
 		}
 	}
 	return s
 }
 
-func (s *spares) take() uint64 {
+// take returns a disk for the fragment of one that has failed, policy.None if there
+// is none that keeps the policy: no node gets more than x. The one that failed makes
+// room on its own node.
+func (s *spares) take(failed uint64) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.disks) == 0 {
-		return policy.None
+	s.perNode[s.nodes[failed]]--
+	for i, n := range s.disks {
+		if node := s.nodes[n]; s.perNode[node] < s.most {
+			s.perNode[node]++
+			s.disks = slices.Delete(s.disks, i, i+1)
+			return n
+		}
 	}
-	n := s.disks[0]
-	s.disks = s.disks[1:]
-	return n
+	return policy.None
 }
 
 // enterLate waits in the background for fragments that were not there at the

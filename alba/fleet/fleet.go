@@ -162,8 +162,7 @@ func (f *Fleet) Takes(list []policy.Policy) (p policy.Policy, bytes uint64) {
 	return list[i], list[i].Takes(width, rooms)
 }
 
-// Alive reports the node of a disk and whether the disk is there and answers, as
-// policy.SafetyOf asks.
+// Alive reports the node of a disk and whether the disk is there and answers.
 func (f *Fleet) Alive(number uint64) (node string, alive bool) {
 	d := f.Disk(number)
 	if d == nil {

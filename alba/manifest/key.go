@@ -40,18 +40,6 @@ func (k Key) Append(dst []byte) []byte {
 	return binary.BigEndian.AppendUint32(dst, k.Version)
 }
 
-// AppendNamespacePrefix appends what the keys of a namespace's fragments, and
-// no others, begin with.
-func AppendNamespacePrefix(dst []byte, namespace uint64) []byte {
-	return binary.BigEndian.AppendUint64(append(dst, keyFragment), namespace)
-}
-
-// AppendObjectPrefix appends what the keys of an object's fragments, and no
-// others, begin with.
-func AppendObjectPrefix(dst []byte, namespace uint64, id ObjectID) []byte {
-	return append(AppendNamespacePrefix(dst, namespace), id[:]...)
-}
-
 // ParseKey reads what Append wrote.
 func ParseKey(b []byte) (Key, error) {
 	if len(b) != KeySize || b[0] != keyFragment {

@@ -237,34 +237,3 @@ func (e *Encoder) appendTable(out []byte, chunk uint32) []byte {
 	e.table = binary.LittleEndian.AppendUint32(e.table, crc)
 	return e.sealer.seal(out, e.table, chunk, tableBlock, kindTable, len(e.table))
 }
-
-// Split encodes a whole object under a preset, whose scheme and limits hold:
-// it overrides params.Scheme. It returns the manifest, without name, version,
-// time, epoch and OSDs, and the chunks; an object that stays in its manifest
-// has none. Large objects are better encoded a chunk at a time.
-func Split(data []byte, p preset.Preset, params Params) (*manifest.Manifest, []Coded, error) {
-	if uint64(len(data)) > p.ObjectMax {
-		return nil, nil, fmt.Errorf("%w: %d bytes; preset %s takes %d", manifest.ErrManifest, len(data), p.Name, p.ObjectMax)
-	}
-	params.Scheme = p.Scheme
-	e, err := NewEncoder(params)
-	if err != nil {
-		return nil, nil, err
-	}
-	m := &manifest.Manifest{
-		Namespace: params.Namespace, Object: params.Object, Size: uint64(len(data)), Policy: params.Policy, Scheme: params.Scheme,
-	}
-	if len(data) <= int(p.InlineMax) {
-		return m, nil, e.Inline(m, data)
-	}
-	coded := make([]Coded, (len(data)+int(p.ChunkSize)-1)/int(p.ChunkSize))
-	m.Chunks = make([]manifest.Chunk, len(coded))
-	for i := range coded {
-		part := data[i*int(p.ChunkSize):]
-		if err := e.Chunk(&coded[i], i, part[:min(len(part), int(p.ChunkSize))]); err != nil {
-			return nil, nil, err
-		}
-		m.Chunks[i] = coded[i].Chunk
-	}
-	return m, coded, nil
-}

@@ -67,6 +67,58 @@ func noise(n int) []byte {
 	return b
 }
 
+// encode encodes a whole object under a preset, whose scheme and limits hold. It
+// returns the manifest, without name, version, time, epoch and OSDs, and the chunks;
+// an object that stays in its manifest has none.
+func encode(data []byte, p preset.Preset, params object.Params) (*manifest.Manifest, []object.Coded, error) {
+	params.Scheme = p.Scheme
+	e, err := object.NewEncoder(params)
+	if err != nil {
+		return nil, nil, err
+	}
+	m := &manifest.Manifest{
+		Namespace: params.Namespace, Object: params.Object, Size: uint64(len(data)), Policy: params.Policy, Scheme: params.Scheme,
+	}
+	if len(data) <= int(p.InlineMax) {
+		return m, nil, e.Inline(m, data)
+	}
+	coded := make([]object.Coded, (len(data)+int(p.ChunkSize)-1)/int(p.ChunkSize))
+	m.Chunks = make([]manifest.Chunk, len(coded))
+	for i := range coded {
+		part := data[i*int(p.ChunkSize):]
+		if err := e.Chunk(&coded[i], i, part[:min(len(part), int(p.ChunkSize))]); err != nil {
+			return nil, nil, err
+		}
+		m.Chunks[i] = coded[i].Chunk
+	}
+	return m, coded, nil
+}
+
+// newOpener returns an opener of the object of a manifest.
+func newOpener(m *manifest.Manifest, master []byte) (*object.Opener, error) {
+	o := new(object.Opener)
+	return o, o.Reset(m, master)
+}
+
+// substitutes are the ranges to read in place of r, whose fragment cannot be read:
+// the same bytes of k other fragments, data before parity.
+func substitutes(t testing.TB, m *manifest.Manifest, r object.Range, usable func(fragment int) bool) (from []object.Range) {
+	t.Helper()
+	k, n := int(m.Policy.K), 0
+	for i := 0; i < m.Policy.Width() && n < k; i++ {
+		if i != r.Fragment && usable(i) {
+			other := r
+			other.Fragment = i
+			from = append(from, other)
+			n++
+		}
+	}
+	if n < k {
+		t.Fatalf("chunk %d of object %v: %d fragments besides %d, %d are needed", r.Chunk, m.Object, n, r.Fragment, k)
+	}
+	return from
+}
+
 // stored is an object with its fragments.
 type stored struct {
 	m     *manifest.Manifest
@@ -79,7 +131,7 @@ func split(t testing.TB, data []byte, p preset.Preset, q object.Params) stored {
 	if p.Scheme.Cipher == preset.CipherNone {
 		q.Master = nil
 	}
-	m, coded, err := object.Split(data, p, q)
+	m, coded, err := encode(data, p, q)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +158,7 @@ func (s stored) opener(t testing.TB) *object.Opener {
 	if s.m.Scheme.Cipher == preset.CipherNone {
 		key = nil
 	}
-	o, err := object.NewOpener(s.m, key)
+	o, err := newOpener(s.m, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,10 +183,7 @@ func (s stored) fetch(t testing.TB, span object.Span, lost []int) (buf []byte, f
 			buf = append(buf, read(r)...)
 			continue
 		}
-		from, err := object.Substitutes(nil, s.m, r, func(f int) bool { return !slices.Contains(lost, f) })
-		if err != nil {
-			t.Fatal(err)
-		}
+		from := substitutes(t, s.m, r, func(f int) bool { return !slices.Contains(lost, f) })
 		var parts [][]byte
 		for _, o := range from {
 			parts = append(parts, read(o))

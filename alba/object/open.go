@@ -32,14 +32,6 @@ type kept struct {
 	chunk, block int
 }
 
-// NewOpener returns an opener of the object of a valid manifest, which it
-// keeps and which must not change. master is the manifest's key, nil with no
-// cipher.
-func NewOpener(m *manifest.Manifest, master []byte) (*Opener, error) {
-	o := new(Opener)
-	return o, o.Reset(m, master)
-}
-
 // Reset makes the opener one for another object, with the scratch memory that
 // it has. After an error it must be reset again before use.
 func (o *Opener) Reset(m *manifest.Manifest, master []byte) error {

@@ -30,7 +30,7 @@ func (s stored) sums(chunk int) {
 
 func refused(t *testing.T, name string, s stored, key []byte) {
 	t.Helper()
-	o, err := object.NewOpener(s.m, key)
+	o, err := newOpener(s.m, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestSealHolds(t *testing.T) {
 	}
 	s := split(t, noise(9), testPreset(0, true), params(1, 0))
 	for _, key := range [][]byte{nil, master[1:], append(master[:32:32], 1)} {
-		if _, err := object.NewOpener(s.m, key); !errors.Is(err, object.ErrKey) {
+		if _, err := newOpener(s.m, key); !errors.Is(err, object.ErrKey) {
 			t.Errorf("a key of %d bytes: %v", len(key), err)
 		}
 	}
@@ -210,17 +210,11 @@ func TestMisuse(t *testing.T) {
 	}
 	err9 := e.Chunk(new(object.Coded), 0, nil)
 	err10 := e.Inline(new(manifest.Manifest), make([]byte, 64<<10+1))
-	small := testPreset(0, false)
-	small.ObjectMax = 256 << 10
-	_, _, err11 := object.Split(make([]byte, 256<<10+1), small, params(2, 1))
-	_, err12 := object.NewEncoder(object.Params{Policy: policy.Default, Scheme: testPreset(0, false).Scheme})
-	for i, err := range []error{err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11, err12} {
+	_, err11 := object.NewEncoder(object.Params{Policy: policy.Default, Scheme: testPreset(0, false).Scheme})
+	for i, err := range []error{err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11} {
 		if !errors.Is(err, manifest.ErrManifest) {
 			t.Errorf("%d: %v", i+1, err)
 		}
-	}
-	if _, err := object.Substitutes(nil, s.m, object.Range{}, func(f int) bool { return f < 2 }); err == nil {
-		t.Error("one substitute was enough for k = 2")
 	}
 }
 
@@ -259,7 +253,7 @@ func TestGoldenCompressed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := object.NewOpener(m, master)
+	o, err := newOpener(m, master)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +304,7 @@ func FuzzOpen(f *testing.F) {
 		if m.Validate() != nil {
 			return
 		}
-		o, err := object.NewOpener(m, nil)
+		o, err := newOpener(m, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

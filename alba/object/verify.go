@@ -41,25 +41,6 @@ func VerifyFragment(m *manifest.Manifest, chunk, fragment int, data []byte) erro
 	return nil
 }
 
-// Substitutes appends to dst the ranges to read in place of r, whose fragment
-// cannot be read: the same bytes of k other fragments, data before parity.
-// usable tells which fragments can be read.
-func Substitutes(dst []Range, m *manifest.Manifest, r Range, usable func(fragment int) bool) ([]Range, error) {
-	k, n := int(m.Policy.K), 0
-	for i := 0; i < m.Policy.Width() && n < k; i++ {
-		if i != r.Fragment && usable(i) {
-			other := r
-			other.Fragment = i
-			dst = append(dst, other)
-			n++
-		}
-	}
-	if n < k {
-		return dst, fmt.Errorf("chunk %d of object %v: %w: %d besides fragment %d, %d are needed", r.Chunk, m.Object, ec.ErrTooFew, n, r.Fragment, k)
-	}
-	return dst, nil
-}
-
 // Recover fills dst with the bytes of r from those of its substitutes: parts[i]
 // are the verified bytes of from[i]. dst is not checked against anything; the
 // parts were.

@@ -1,8 +1,7 @@
 // Package policy is how far an object is spread: k data and m parity
 // fragments, accepted when c of them are stored, at most x on one node; and
 // the decisions that follow from it: which policy of a list can be kept with the
-// disks at hand ([Choose]), which disk takes which fragment ([Place]), how many
-// more disks may die ([SafetyOf]).
+// disks at hand ([Choose]), and which disk takes which fragment ([Place]).
 //
 // Everything here is a pure function of values; chance is passed in.
 //

@@ -250,33 +250,6 @@ func TestPlaceIsAFunction(t *testing.T) {
 	}
 }
 
-func TestSafety(t *testing.T) {
-	node := func(osd uint64) (string, bool) { return fmt.Sprint(osd / 10), osd < 90 }
-	for _, c := range []struct {
-		k     int
-		osds  []uint64
-		disks int
-		nodes int
-	}{
-		{2, []uint64{11, 21, 31}, 1, 1},
-		{2, []uint64{11, 12, 13}, 1, 0},
-		{4, []uint64{11, 12, 21, 22, 31, 32}, 2, 1},
-		{4, []uint64{11, 12, 13, 22, 31, 32}, 2, 0},
-		{2, []uint64{11, 0, 31}, 0, 0},
-		{2, []uint64{11, 91, 31}, 0, 0},
-		{2, []uint64{11, 91, 0}, -1, -1},
-		{2, []uint64{0, 0, 0}, -2, -2},
-		{1, []uint64{11, 21, 31, 41}, 3, 3},
-	} {
-		if s := policy.SafetyOf(c.k, c.osds, node); s.Disks != c.disks || s.Nodes != c.nodes {
-			t.Errorf("k=%d on %v: %+v", c.k, c.osds, s)
-		}
-	}
-	if s := (policy.Safety{1, 3}).Least(policy.Safety{2, 0}); s != (policy.Safety{1, 0}) {
-		t.Error(s)
-	}
-}
-
 func FuzzParse(f *testing.F) {
 	f.Add("2,1,2,3")
 	f.Fuzz(func(t *testing.T, s string) {
