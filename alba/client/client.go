@@ -18,6 +18,7 @@ import (
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/backend"
 
@@ -251,7 +252,7 @@ func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 
 // stored adds up what all namespaces take.
 func (c *Client) stored(ctx context.Context) (sum uint64, err error) {
-	hosts, err := c.opt.ABM.Hosts(ctx, abm.Consistent)
+	hosts, err := c.opt.ABM.Hosts(ctx, userfn.Consistent)
 	if err != nil {
 		return 0, err
 	}
@@ -261,7 +262,7 @@ func (c *Client) stored(ctx context.Context) (sum uint64, err error) {
 			return 0, err
 		}
 		for after := uint64(0); ; {
-			page, err := host.Namespaces(ctx, after, nsm.MaxKeys, nsm.Consistent)
+			page, err := host.Namespaces(ctx, after, nsm.MaxKeys, userfn.Consistent)
 			if err != nil {
 				return 0, err
 			}

@@ -13,6 +13,7 @@ import (
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 
 	"github.com/google/uuid"
 )
@@ -281,7 +282,7 @@ func (m *Maintenance) try(ctx context.Context, what string, step func(context.Co
 func (m *Maintenance) Survey(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
 	if err != nil {
 		return err
 	}
@@ -359,7 +360,7 @@ func (m *Maintenance) surveyHost(ctx context.Context, number uint64, host *nsm.C
 func (m *Maintenance) spaces(ctx context.Context, host *nsm.Client) ([]nsm.NamespaceInfo, error) {
 	var all []nsm.NamespaceInfo
 	for after := uint64(0); ; {
-		page, err := host.Namespaces(ctx, after, nsm.MaxKeys, nsm.Consistent)
+		page, err := host.Namespaces(ctx, after, nsm.MaxKeys, userfn.Consistent)
 		if err != nil {
 			return nil, err
 		}

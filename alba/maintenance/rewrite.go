@@ -10,6 +10,7 @@ import (
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
 
@@ -113,7 +114,7 @@ func (w *rewrite) prepare(ctx context.Context) error {
 	if w.shards != nil {
 		return nil
 	}
-	epochs, err := w.host.Epochs(ctx, w.ns, nsm.Consistent)
+	epochs, err := w.host.Epochs(ctx, w.ns, userfn.Consistent)
 	if err != nil {
 		return err
 	}
