@@ -47,9 +47,7 @@ var allowed = []struct {
 	{"nbd/*", []string{"nbd", "nbd/*"}, "clients, suites, another server"},
 	{"fusefs/...", []string{"fusefs/...", "internal/uring"}, "a front end over an interface of its own; never volumedriver"},
 
-	{"blockdev", []string{"blockdev/*"}, "files and sockets as block devices; what is served on them is not its affair"},
-	{"blockdev/genl", nil, "how the kernel is spoken to"},
-	{"blockdev/genl/genltest", []string{"blockdev/genl"}, "a kernel for tests"},
+	{"blockdev", nil, "files and sockets as block devices; what is served on them is not its affair"},
 
 	{"internal/disk/*", []string{"internal/disk/*", "internal/uring"}, "disks and their suite"},
 	{"internal/uring", nil, "memory shared with the kernel"},
