@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/descriptors"
+	"openvstorage/internal/systemd"
 	"openvstorage/nbd"
 )
 
@@ -44,7 +46,8 @@ type daemon struct {
 	metrics   *metricsServer
 	mount     *fusefs.FS
 	devices   *devices
-	unfollow  func()   // the memory of clients
+	unfollow  func() // the memory of clients
+	watchdog  *systemd.Watchdog
 	links     []string // in the data directory, to sockets elsewhere
 
 	failed   chan error // a service that ended by itself
@@ -207,17 +210,24 @@ func (d *daemon) listen(ctx context.Context) error {
 	if err := d.prepareSockets(); err != nil {
 		return err
 	}
-	l, err := d.listenUnix(ctx, d.flags.nbdUnix)
-	if err != nil {
-		return fmt.Errorf("NBD: %w", err)
+	if err := d.takeSockets(); err != nil {
+		return err
 	}
-	d.nbdLns = append(d.nbdLns, l)
+	if !d.hasNBD(d.flags.nbdUnix) {
+		l, err := d.listenUnix(ctx, d.flags.nbdUnix)
+		if err != nil {
+			return fmt.Errorf("NBD: %w", err)
+		}
+		d.nbdLns = slices.Insert(d.nbdLns, 0, l) // the one that clients are told of first
+	}
 	for _, address := range d.flags.nbdTCP {
-		if l, err = control.ListenTCP(address, d.flags.insecure); err != nil {
+		l, err := control.ListenTCP(address, d.flags.insecure)
+		if err != nil {
 			return fmt.Errorf("NBD: %w", err)
 		}
 		d.nbdLns = append(d.nbdLns, l)
 	}
+	var err error
 	if d.flags.metrics != "" {
 		if d.metricsLn, err = control.ListenTCP(d.flags.metrics, d.flags.insecure); err != nil {
 			return fmt.Errorf("metrics: %w", err)
@@ -282,7 +292,10 @@ func (d *daemon) announce() error {
 	if err := d.app.announceReady(d.dir.Path); err != nil {
 		return err
 	}
-	return notify(stateReady)
+	d.watchdog = systemd.Watch(d.logger,
+		systemd.Check{Name: "vDisks", Do: func() { _, _ = d.host.Exports(context.Background()) }},
+		systemd.Check{Name: "NBD", Do: func() { d.nbd.Connections() }})
+	return systemd.Ready()
 }
 
 // uris returns where a vDisk is served.
@@ -300,7 +313,7 @@ func (d *daemon) uris(vdisk string) []string {
 func (d *daemon) stop() error {
 	d.stopping.Store(true)
 	var errs [6]error
-	if err := notify(stateStopping); err != nil {
+	if err := systemd.Stopping(); err != nil {
 		d.logger.Warn("systemd was not told", "err", err)
 	}
 	if d.unfollow != nil {
@@ -352,6 +365,9 @@ func (d *daemon) stop() error {
 	}
 	if d.dir != nil {
 		errs[3] = d.dir.Close()
+	}
+	if d.watchdog != nil {
+		d.watchdog.Close()
 	}
 	return errors.Join(errs[:]...)
 }

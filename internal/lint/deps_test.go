@@ -54,6 +54,7 @@ var allowed = []struct {
 	{"internal/gate", nil, "a door for tests"},
 	{"backend/fault", []string{"internal/gate"}, "holds calls"},
 	{"alba/osd/osdtest", []string{"internal/gate"}, "holds calls"},
+	{"internal/systemd", nil, "the service manager, which knows nothing of the product"},
 	{"internal/wal", nil, "framing of records, no files"},
 	{"internal/descriptors", nil, "shares of what a process may have open"},
 	{"internal/naming", nil, "what vDisks may be called"},
