@@ -7,7 +7,6 @@ import (
 	"hash/maphash"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -285,13 +284,6 @@ func newObjectID() (id manifest.ObjectID, err error) {
 	_, err = io.ReadFull(crand.Reader, id[:])
 	return id, err
 }
-
-// chance is the chance that placement needs. The functions of the package
-// are safe for concurrent use, a rand.Rand is not.
-type chance struct{}
-
-func (chance) Float64() float64                   { return rand.Float64() }
-func (chance) Shuffle(n int, swap func(i, j int)) { rand.Shuffle(n, swap) }
 
 // translate makes the contract's errors of the managers' ones.
 func translate(err error) error {

@@ -50,10 +50,7 @@ func (m *Maintenance) seeAbsent(d *fleet.Disk, err error) {
 		lacks = d.Known().Absent
 	}
 	if lacks > m.absent[d.Number] {
-		select {
-		case m.absentNow <- struct{}{}:
-		default:
-		}
+		m.absentNow.Ring()
 	}
 	m.absent[d.Number] = lacks
 }
@@ -67,7 +64,7 @@ func (m *Maintenance) between(ctx context.Context) bool {
 	}
 	m.refreshLocked(ctx)
 	select {
-	case <-m.wake:
+	case <-m.wake.Rung():
 		m.woken.Store(true) // the run of all that this one woke is still due
 		m.try(ctx, "delete fragments", m.deleteAllLocked)
 	default:

@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/blockdev"
+	"openvstorage/internal/bell"
 	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
 	"openvstorage/nbd"
@@ -44,7 +45,7 @@ type devices struct {
 	list    []attachment
 	stopped bool
 
-	grown chan struct{} // holds a token while sizes are to be looked at
+	grown bell.Bell // sizes are to be looked at
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 }
@@ -92,7 +93,7 @@ var errDevicesStopped = fmt.Errorf("%w: ovs up is stopping", volumedriver.ErrBus
 func newDevices(h host, fsys disk.FS, dir, mount string, server *nbd.Server, logger *slog.Logger) *devices {
 	return &devices{
 		host: h, fs: fsys, dir: dir, loops: loopDevices{mount, logger}, kernel: newNBDDevices(dir, server, logger),
-		logger: logger, grown: make(chan struct{}, 1),
+		logger: logger,
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"openvstorage/internal/keyswap"
 )
 
 // Bounds of a tree.
@@ -37,9 +39,8 @@ type Keys interface {
 	Settle(ctx context.Context) error
 }
 
-// Swap changes a key whose value is Old, nil for none, which is not to be
-// changed otherwise.
-type Swap struct{ Key, Old, New []byte }
+// Swap gives a key a new value in place of the old one.
+type Swap = keyswap.Swap
 
 // Commit makes all swaps at once, with something of its own that is to happen
 // together with them. Its errors are those of Keys.Write.
