@@ -54,8 +54,9 @@ var allowed = []struct {
 	{"internal/disk/*", []string{"internal/disk/*", "internal/uring"}, "disks and their suite"},
 	{"internal/uring", nil, "memory shared with the kernel"},
 	{"internal/gate", nil, "a door for tests"},
-	{"backend/fault", []string{"internal/gate"}, "holds calls"},
-	{"alba/osd/osdtest", []string{"internal/gate"}, "holds calls"},
+	{"internal/faults", []string{"internal/gate"}, "faults for tests"},
+	{"backend/fault", []string{"internal/faults", "internal/gate"}, "holds calls"},
+	{"alba/osd/osdtest", []string{"internal/faults", "internal/gate"}, "holds calls"},
 	{"internal/systemd", nil, "the service manager, which knows nothing of the product"},
 	{"internal/wal", nil, "framing of records, no files"},
 	{"internal/descriptors", nil, "shares of what a process may have open"},
@@ -224,7 +225,7 @@ func TestNeverImports(t *testing.T) {
 
 // Doubles that break things on purpose stay out of the product.
 func TestNoTestDiskInProduct(t *testing.T) {
-	doubles := []string{"internal/disk/crashdisk", "internal/disk/faultdisk", "internal/disk/disktest", "internal/gate", "backend/fault"}
+	doubles := []string{"internal/disk/crashdisk", "internal/disk/faultdisk", "internal/disk/disktest", "internal/gate", "internal/faults", "backend/fault"}
 	for _, s := range sources(t) {
 		if s.test || slices.Contains(doubles, s.pkg) || strings.HasSuffix(s.pkg, "test") {
 			continue
