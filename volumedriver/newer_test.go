@@ -86,7 +86,7 @@ func TestEntriesOfLaterReleases(t *testing.T) {
 			if i.State != StateRunning {
 				t.Fatalf("state %s, reason %q", i.State, i.Reason)
 			}
-			again, release, err := after.host.OpenDevice(ctx, "v")
+			again, release, err := openDisk(ctx, after.host, "v")
 			must(t, err)
 			defer release()
 			holdsPattern(t, again, 0, 1, 1)

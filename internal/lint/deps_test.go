@@ -26,15 +26,17 @@ var allowed = []struct {
 	{"writebuffer", []string{"sco", "tlog"}, "it owns the files of both"},
 
 	{"backend", nil, "a contract"},
+	{"device", nil, "a contract"},
+	{"device/devicetest", []string{"device"}, "its suite"},
 	{"backend/*", []string{"backend"}, "stores, decorators and the suite"},
 
 	{"volumedriver/catalog", []string{"sco"}, "it lists origins and locations"},
 	{"volumedriver/pageobject", []string{"sco"}, "map pages as backend objects"},
 	{"volumedriver/registry", nil, "names, owners and epochs, no data"},
 	{"volumedriver/registry/registrytest", []string{"volumedriver/registry", "internal/disk/*"}, "the suite of a registry over a store of keys"},
-	{"volumedriver/volumetest", []string{"volumedriver", "internal/disk/*"}, "the tests of vDisks over any backend"},
+	{"volumedriver/volumetest", []string{"volumedriver", "device", "device/devicetest", "internal/disk/*"}, "the tests of vDisks over any backend"},
 	{"volumedriver", []string{
-		"sco", "tlog", "metadata/...", "writebuffer", "backend", "volumedriver/*", "internal/disk/pebblefs",
+		"sco", "tlog", "metadata/...", "writebuffer", "backend", "device", "volumedriver/*", "internal/disk/pebblefs",
 	}, "a volume's life; never alba, arakoon, or a front end"},
 
 	{"arakoon/...", []string{"arakoon/...", "internal/disk/pebblefs"}, "a store of its own"},
@@ -45,9 +47,9 @@ var allowed = []struct {
 	{"host/registrykeys", []string{"arakoon", "volumedriver/registry"}, "the registry's keys on a group; here the two meet"},
 	{"host/treekeys", []string{"arakoon", "fusefs/filetree"}, "a mount's tree on a group; here the two meet"},
 
-	{"nbd", nil, "a front end over an interface of its own; never volumedriver"},
-	{"nbd/*", []string{"nbd", "nbd/*"}, "clients, suites, another server"},
-	{"fusefs/...", []string{"fusefs/...", "internal/uring"}, "a front end over an interface of its own; never volumedriver"},
+	{"nbd", []string{"device"}, "a front end; never volumedriver"},
+	{"nbd/*", []string{"device", "nbd", "nbd/*"}, "clients, suites, another server"},
+	{"fusefs/...", []string{"device", "fusefs/...", "internal/uring"}, "a front end; never volumedriver"},
 
 	{"blockdev", nil, "files and sockets as block devices; what is served on them is not its affair"},
 
@@ -70,7 +72,7 @@ var allowed = []struct {
 	{"scripts/bench", []string{
 		"scripts/...", "nbd/...", "internal/control", "internal/datadir", "alba/...", "arakoon", "arakoon/groups", "backend", "internal/disk/osdisk",
 	}, "measures the server, and the backend by itself"},
-	{"scripts/...", []string{"scripts/...", "nbd/...", "internal/control", "fusefs/transport/ringtest"}, "real clients against the binary"},
+	{"scripts/...", []string{"scripts/...", "device", "nbd/...", "internal/control", "fusefs/transport/ringtest"}, "real clients against the binary"},
 }
 
 // matches reports whether a package matches a pattern of the table.
@@ -207,6 +209,7 @@ func TestNeverImports(t *testing.T) {
 		{"alba/embedded", "fusefs/filetree"},
 		{"volumedriver", "nbd"},
 		{"writebuffer", "backend"},
+		{"writebuffer", "device"},
 		{"metadata", "backend"},
 		{"backend/local", "sco"},
 		{"alba/asd", "sco"},
