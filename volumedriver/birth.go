@@ -72,14 +72,14 @@ func (h *Host) nameable(ctx context.Context, name string) error {
 
 func (h *Host) nameIsFree(name string) error {
 	if err := registry.ValidateName(name); err != nil {
-		return fmt.Errorf("%w: %w", err, ErrInvalid)
+		return kinded{err: err, kind: ErrInvalid}
 	}
 	return h.notTaken(name)
 }
 
 func (h *Host) notTaken(name string) error {
 	if _, err := h.volume(name); err == nil {
-		return fmt.Errorf("vDisk %q: %w", name, ErrExists)
+		return fmt.Errorf("vDisk %q %w; choose another name", name, ErrExists)
 	}
 	return nil
 }
@@ -153,7 +153,7 @@ func (h *Host) bear(ctx context.Context, n *unnamed, naming Naming) (info Info, 
 	called, kept := false, false
 	err = naming(n.record.ID, func(name string) error {
 		if called {
-			return fmt.Errorf("vDisk %q: its maker gives it a second name: %w", name, ErrInvalid)
+			return invalidf("vDisk %q: its maker gives it a second name", name)
 		}
 		called = true
 		var err error
@@ -164,7 +164,7 @@ func (h *Host) bear(ctx context.Context, n *unnamed, naming Naming) (info Info, 
 		return info, err
 	}
 	if err == nil {
-		err = fmt.Errorf("vDisk got no name: %w", ErrInvalid)
+		err = invalidf("vDisk got no name")
 	}
 	return Info{}, errors.Join(err, h.discard(ctx, n))
 }

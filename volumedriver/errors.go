@@ -10,8 +10,8 @@ import (
 )
 
 // Kinds of error, matched with errors.Is. What a method returns wraps one of
-// them with the object and what to do. They cross the management socket
-// (package internal/control holds the table) and decide the exit code.
+// them with the object and what to do. Package host says what kind
+// of error each is to those who manage vDisks.
 var (
 	// ErrNotFound: there is no vDisk or snapshot of that name.
 	ErrNotFound = errors.New("not found")
@@ -31,6 +31,18 @@ var (
 	// attempt may succeed.
 	ErrBusy = errors.New("busy")
 )
+
+// kinded is an error whose text says all, and whose kind is known besides.
+type kinded struct{ err, kind error }
+
+func (k kinded) Error() string   { return k.err.Error() }
+func (k kinded) Unwrap() []error { return []error{k.kind, k.err} }
+
+// invalidf is an error of kind ErrInvalid. "Invalid request" would add nothing to a
+// text that says what is wrong.
+func invalidf(format string, args ...any) error {
+	return kinded{err: fmt.Errorf(format, args...), kind: ErrInvalid}
+}
 
 // errUnanswered: the backend has not told what is in it. That is no damage: the
 // vDisk is opened when it does.

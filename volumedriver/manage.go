@@ -33,7 +33,7 @@ func (h *Host) Info(_ context.Context, name string) (Info, error) {
 func (v *Volume) info() Info {
 	i := Info{Name: v.Name(), ID: v.id, Size: v.size.Load(), State: StateRunning, Epoch: v.epoch}
 	if h := v.halted.Load(); h != nil {
-		i.State, i.Reason = h.state(), h.Error()
+		i.State, i.Reason = h.state(), h.reason()
 	} else if cause := v.waits.Load(); cause != nil {
 		i.Reason = fmt.Sprintf("reads go on; writes, flushes and management wait, and go on by themselves when what was recovered at the start can be written: %v", *cause)
 	} else if cause := v.doubt.cause.Load(); cause != nil {
@@ -206,7 +206,7 @@ func (r renaming) validate() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", err, ErrInvalid)
+		return kinded{err: err, kind: ErrInvalid}
 	}
 	return nil
 }
@@ -277,7 +277,7 @@ var registryKinds = []struct{ err, kind error }{
 func registryError(err error) error {
 	for _, k := range registryKinds {
 		if errors.Is(err, k.err) {
-			return fmt.Errorf("%w: %w", err, k.kind)
+			return kinded{err: err, kind: k.kind}
 		}
 	}
 	return err
@@ -363,7 +363,7 @@ func (h *Host) RollbackTold(ctx context.Context, name, snap string, force bool, 
 	case again == nil:
 		return err
 	case err == nil:
-		return fmt.Errorf("vDisk %s is rolled back, but who maps its file may see what it held before; unmap it: %w", v.Name(), again)
+		return fmt.Errorf("vDisk %q is rolled back, but who maps its file may see what it held before; unmap it: %w", v.Name(), again)
 	default:
 		return errors.Join(err, again)
 	}

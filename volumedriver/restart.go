@@ -77,6 +77,7 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 	v.store.sizes = make(map[sco.Number]int64)
 	v.readers = make(map[uuid.UUID]int)
 	v.origins = []origin{{r.ID, h.opt.Backend.Namespace(r.ID.String())}}
+	v.cat.Created = r.Created // known before the catalog is read, and if it cannot be
 	return v
 }
 
@@ -401,7 +402,7 @@ func (v *Volume) close(ctx context.Context) error {
 	if v.buf != nil {
 		err = v.buf.Close(func() error {
 			if err := v.buf.GoOn(ctx); err != nil {
-				return fmt.Errorf("vDisk %s: what was recovered is where it was found, and not written again: %w", v.Name(), err)
+				return fmt.Errorf("vDisk %q: what was recovered is where it was found, and not written again: %w", v.Name(), err)
 			}
 			return v.buf.Commit(ctx, v.buf.Written())
 		})

@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"openvstorage/device"
+	"openvstorage/internal/naming"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
-	"openvstorage/volumedriver/registry"
 
 	"github.com/google/uuid"
 )
@@ -24,11 +24,11 @@ const snapshotNameMax = 255
 // ValidateSnapshotName returns nil if name can name a snapshot: one path
 // component as of a vDisk's name.
 func ValidateSnapshotName(name string) error {
-	if err := registry.ValidateName(name); err != nil {
-		return fmt.Errorf("snapshot name: %w: %w", err, ErrInvalid)
+	if err := naming.Check(name); err != nil {
+		return invalidf("not a name for a snapshot: %w", err)
 	}
 	if strings.Contains(name, "/") {
-		return fmt.Errorf("snapshot name %q contains '/': %w", name, ErrInvalid)
+		return invalidf("not a name for a snapshot: %.100q contains '/'", name)
 	}
 	return nil
 }
@@ -42,7 +42,7 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 		return nil, err
 	}
 	if v.nameTaken(name) {
-		return nil, fmt.Errorf("vDisk %s has a snapshot %q: %w", v.Name(), name, ErrExists)
+		return nil, fmt.Errorf("snapshot %q of vDisk %q %w; choose another name", name, v.Name(), ErrExists)
 	}
 	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
 		return nil, err
@@ -75,9 +75,9 @@ func (v *Volume) pinNamed(name string) (*snapshot, error) {
 	s := v.namedLocked(name)
 	switch {
 	case s == nil:
-		return nil, fmt.Errorf("vDisk %s has no snapshot %q: %w", v.name, name, ErrNotFound)
+		return nil, fmt.Errorf("snapshot %q of vDisk %q: %w", name, v.name, ErrNotFound)
 	case s.leaving:
-		return nil, fmt.Errorf("snapshot %s@%s is being deleted, or may be: %w", v.name, name, ErrBusy)
+		return nil, fmt.Errorf("snapshot %q of vDisk %q is being deleted, or may be: %w", name, v.name, ErrBusy)
 	}
 	v.pinLocked(s)
 	return s, nil
@@ -162,16 +162,16 @@ func (v *Volume) stays(s *snapshot) error {
 }
 
 func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
-	return fmt.Errorf("snapshot %s@%s: %w: %s; delete them first", v.Name(), s.Name, ErrHasChildren, strings.Join(v.host.names(children), ", "))
+	return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.names(children), ", "))
 }
 
 // usedLocked says who uses a snapshot. v.mu is held.
 func (v *Volume) usedLocked(s *snapshot) error {
 	switch {
 	case v.readers[s.ID] > 0:
-		return fmt.Errorf("snapshot %s@%s is in use; disconnect its readers first: %w", v.name, s.Name, ErrBusy)
+		return fmt.Errorf("snapshot %q of vDisk %q is in use; disconnect its readers first: %w", s.Name, v.name, ErrBusy)
 	case s.pins > 0:
-		return fmt.Errorf("snapshot %s@%s is being cloned, or rolled back to; wait for it: %w", v.name, s.Name, ErrBusy)
+		return fmt.Errorf("snapshot %q of vDisk %q is being cloned, or rolled back to; wait for it: %w", s.Name, v.name, ErrBusy)
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ func (v *Volume) closeSnapshot(s *snapshot, checkpoint uint64) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !slices.Contains(v.snapshots, s) {
-		return fmt.Errorf("vDisk %s has no snapshot %q any more: %w", v.name, s.Name, ErrNotFound)
+		return fmt.Errorf("snapshot %q of vDisk %q: %w any more", s.Name, v.name, ErrNotFound)
 	}
 	if err := v.usedLocked(s); err != nil {
 		return err
@@ -271,13 +271,13 @@ func (v *Volume) resize(ctx context.Context, size uint64) error {
 		return err
 	}
 	if err := validateSize(size); err != nil {
-		return err
+		return fmt.Errorf("vDisk %q: %w", v.Name(), err)
 	}
 	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
 		return err
 	}
 	if have := v.size.Load(); size < have {
-		return fmt.Errorf("vDisk %s has %d bytes and cannot shrink to %d: %w", v.Name(), have, size, ErrInvalid)
+		return invalidf("vDisk %q has %d bytes and cannot shrink to %d", v.Name(), have, size)
 	} else if size == have {
 		return v.commitEntry(ctx, v.buf.Written()) // it may be of one that was given up
 	}
@@ -296,7 +296,7 @@ const SizeMax = 64 << 40
 
 func validateSize(size uint64) error {
 	if size == 0 || size%sco.ClusterSize != 0 || size > SizeMax {
-		return fmt.Errorf("size of %d bytes: it must be a multiple of %d, more than 0 and at most 64 TiB: %w", size, sco.ClusterSize, ErrInvalid)
+		return invalidf("size of %d bytes: it must be a multiple of %d, more than 0 and at most 64 TiB", size, sco.ClusterSize)
 	}
 	return nil
 }
@@ -308,11 +308,11 @@ func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
 	v.cat.Unlock()
 	parent := v.host.byID(o.Volume)
 	if parent == nil || parent.m == nil {
-		return nil, nil, fmt.Errorf("vDisk %s is a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
+		return nil, nil, fmt.Errorf("vDisk %q is a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
 	}
 	s := parent.snapshot(o.Snapshot)
 	if s == nil {
-		return nil, nil, fmt.Errorf("vDisk %s is a clone of snapshot %s of vDisk %s, which is not there", v.Name(), o.Snapshot, parent.Name())
+		return nil, nil, fmt.Errorf("vDisk %q is a clone of snapshot %s of vDisk %q, which is not there", v.Name(), o.Snapshot, parent.Name())
 	}
 	return parent, s, nil
 }

@@ -78,7 +78,7 @@ func (u *unsure) reason() string {
 
 // refuse is the error of what must wait for the outcome. Nothing has begun.
 func (u *unsure) refuse(name string) error {
-	return fmt.Errorf("vDisk %s: %s: %w", name, u.reason(), ErrBusy)
+	return fmt.Errorf("vDisk %q: %s: %w", name, u.reason(), ErrBusy)
 }
 
 // inDoubt notes that an operation on v has no known outcome, and looks into it
@@ -246,7 +246,6 @@ func (h *Host) standIn(r registry.Record, u *unsure) *Volume {
 // listStandIn is standIn for who looks into it himself.
 func (h *Host) listStandIn(r registry.Record, u *unsure) *Volume {
 	v := h.newVolume(r)
-	v.cat.Created = r.Created
 	v.halted.Store(&haltError{name: r.Name, cause: errors.New(u.reason()), shut: u.state})
 	v.deleted = u.state == StateDeleting
 	v.unsure.Store(u)
@@ -273,7 +272,7 @@ func (h *Host) deletionUnknown(v *Volume, cause error) error {
 			return nil
 		},
 	})
-	return fmt.Errorf("vDisk %s: deletion: %w: %w", v.Name(), ErrUnknownOutcome, cause)
+	return fmt.Errorf("vDisk %q: deletion: %w: %w", v.Name(), ErrUnknownOutcome, cause)
 }
 
 // deleting lists a vDisk that is marked as being deleted, in the place of open,
@@ -314,7 +313,7 @@ func (h *Host) finishDeletion(ctx context.Context, v *Volume) error {
 	if u := v.unsure.Load(); u != nil {
 		h.lookInto(v, u)
 	}
-	return fmt.Errorf("vDisk %s: its deletion has begun and goes on by itself: %w: %w", v.Name(), ErrUnknownOutcome, err)
+	return fmt.Errorf("vDisk %q: its deletion has begun and goes on by itself: %w: %w", v.Name(), ErrUnknownOutcome, err)
 }
 
 // deleteLater lists a vDisk that is marked as being deleted until it is deleted.

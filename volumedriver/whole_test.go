@@ -11,7 +11,7 @@ import (
 )
 
 // openLocal opens vDisks over the local backend. The same tests run over ALBA
-// in cmd/ovs.
+// in package host.
 func openLocal(fs disk.FS) (*volumetest.System, error) {
 	h, stop, err := volumedriver.OpenForTest(fs)
 	if err != nil {
@@ -25,7 +25,7 @@ func TestModel(t *testing.T) { volumetest.Model(t, openLocal, 12, 150) }
 // The bar is 500 cuts.
 func TestPowerCut(t *testing.T) { volumetest.PowerCuts(t, openLocal, volumetest.Cuts(500)) }
 
-// The bar of unknown outcomes; those of a whole process are in cmd/ovs.
+// The bar of unknown outcomes; those of a whole process are in package host.
 func TestUnknown(t *testing.T) {
 	seed := volumetest.Seed(t)
 	for lane := range uint64(4) {

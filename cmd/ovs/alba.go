@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	albahere "openvstorage/alba/embedded"
+	"openvstorage/internal/control"
 )
 
 func (a *app) alba() *cobra.Command {
@@ -45,7 +45,7 @@ know a namespace that another knows. The reasons say what.`,
 	}
 }
 
-func writeStatus(w io.Writer, s albahere.Status) {
+func writeStatus(w io.Writer, s control.BackendStatus) {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
@@ -76,7 +76,7 @@ func writeStatus(w io.Writer, s albahere.Status) {
 }
 
 // scrubText says how far the scrub is.
-func scrubText(s albahere.Scrub) string {
+func scrubText(s control.Scrub) string {
 	if s.Seconds == 0 {
 		return "off"
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/internal/control"
 )
 
 func (a *app) albaCheck() *cobra.Command {
@@ -69,7 +70,7 @@ does, and refuses if something cannot be read.`,
 	}
 }
 
-func writeCheck(w io.Writer, r albahere.Check) {
+func writeCheck(w io.Writer, r control.Check) {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}

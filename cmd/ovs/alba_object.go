@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	albahere "openvstorage/alba/embedded"
 	"openvstorage/internal/control"
 )
 
@@ -37,7 +36,7 @@ func (a *app) objectList() *cobra.Command {
 			if len(args) == 2 {
 				prefix = args[1]
 			}
-			page := control.ObjectPage{Objects: []albahere.Object{}, More: true}
+			page := control.ObjectPage{Objects: []control.Object{}, More: true}
 			for next := after; page.More && len(page.Objects) < limit; {
 				p, err := client.Objects(c.Context(), args[0], prefix, next, limit-len(page.Objects))
 				if err != nil {
@@ -67,7 +66,7 @@ func writeObjects(w io.Writer, page control.ObjectPage) {
 }
 
 // width says how many fragments an object's weakest chunk has.
-func width(o albahere.Object) string {
+func width(o control.Object) string {
 	switch {
 	case o.Width == 0:
 		return "-"
@@ -97,7 +96,7 @@ func (a *app) objectShow() *cobra.Command {
 	}
 }
 
-func writeObject(w io.Writer, o albahere.Object) {
+func writeObject(w io.Writer, o control.Object) {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}

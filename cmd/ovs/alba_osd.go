@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	albahere "openvstorage/alba/embedded"
+	"openvstorage/internal/control"
 )
 
 func (a *app) albaOSD() *cobra.Command {
@@ -40,7 +40,7 @@ func (a *app) osdList() *cobra.Command {
 	}
 }
 
-func writeOSDs(w io.Writer, list []albahere.OSD) {
+func writeOSDs(w io.Writer, list []control.OSD) {
 	fmt.Fprintln(w, "DISK\tSTATE\tUSED\tCAPACITY\tFRAGMENTS\tBYTES\tERRORS\tDIRECTORY")
 	for _, o := range list {
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%d\t%s\n",
@@ -55,7 +55,7 @@ func writeOSDs(w io.Writer, list []albahere.OSD) {
 }
 
 // writeShared says which disks are on one file system.
-func writeShared(w io.Writer, list []albahere.OSD) {
+func writeShared(w io.Writer, list []control.OSD) {
 	on := make(map[string][]string)
 	for _, o := range list {
 		if o.FileSystem != "" {
@@ -209,7 +209,7 @@ that. With too few disks left it stays "draining", and nothing is given up.`,
 	}
 }
 
-func (a *app) printOSD(o albahere.OSD) error {
+func (a *app) printOSD(o control.OSD) error {
 	return a.print(o, func(w io.Writer) {
 		row := func(name, value string) {
 			if value != "" {

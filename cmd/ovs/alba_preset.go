@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -9,8 +11,8 @@ import (
 
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
+	"openvstorage/host"
 	"openvstorage/internal/control"
-	"openvstorage/volumedriver"
 )
 
 func (a *app) albaPreset() *cobra.Command {
@@ -18,12 +20,35 @@ func (a *app) albaPreset() *cobra.Command {
 		a.presetList(), a.presetShow(), a.presetCreate(), a.presetDelete())
 }
 
-func (a *app) presets(c *cobra.Command) ([]control.Preset, error) {
+// usedPreset is a preset and who uses it, as it is printed.
+type usedPreset struct {
+	Default    bool          `json:"default"`
+	Namespaces uint64        `json:"namespaces"`
+	Preset     preset.Preset `json:"preset"`
+}
+
+func (a *app) presets(c *cobra.Command) ([]usedPreset, error) {
 	client, err := a.client()
 	if err != nil {
 		return nil, err
 	}
-	return client.Presets(c.Context())
+	return presetsOf(c.Context(), client)
+}
+
+// presetsOf asks for the presets, and reads them.
+func presetsOf(ctx context.Context, client *control.Client) ([]usedPreset, error) {
+	all, err := client.Presets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]usedPreset, len(all))
+	for i, p := range all {
+		list[i] = usedPreset{Default: p.Default, Namespaces: p.Namespaces}
+		if err := json.Unmarshal(p.Preset, &list[i].Preset); err != nil {
+			return nil, fmt.Errorf("preset of ovs up: %w", err)
+		}
+	}
+	return list, nil
 }
 
 func (a *app) presetList() *cobra.Command {
@@ -42,7 +67,7 @@ func (a *app) presetList() *cobra.Command {
 	}
 }
 
-func writePresets(w io.Writer, list []control.Preset) {
+func writePresets(w io.Writer, list []usedPreset) {
 	fmt.Fprintln(w, "PRESET\tDEFAULT\tVDISKS\tPOLICIES\tCOMPRESSION\tCIPHER\tCHUNK")
 	for _, p := range list {
 		chosen := "-"
@@ -91,7 +116,7 @@ func (a *app) presetShow() *cobra.Command {
 				}
 				return err
 			}
-			return fmt.Errorf("preset %q: %w; see `ovs alba preset list`", args[0], volumedriver.ErrNotFound)
+			return fmt.Errorf("preset %q: %w; see `ovs alba preset list`", args[0], control.ErrNotFound)
 		},
 	}
 }
@@ -100,7 +125,7 @@ func (a *app) presetShow() *cobra.Command {
 // what a preset with a cipher does not seal.
 func (a *app) notePlain(p preset.Preset) {
 	if p.Scheme.Cipher != preset.CipherNone {
-		fmt.Fprintf(a.stderr, "preset %s: %v seals what is stored; %s, in a directory that only its owner can read\n", p.Name, p.Scheme.Cipher, bufferPlain)
+		fmt.Fprintf(a.stderr, "preset %s: %v seals what is stored; %s, in a directory that only its owner can read\n", p.Name, p.Scheme.Cipher, host.BufferPlain)
 	}
 }
 
@@ -115,7 +140,7 @@ those that are there keep theirs.`,
 		Example: "  ovs alba preset show default > fast.json\n  (change its name, and what else is to differ)\n  ovs alba preset create fast.json --default",
 		Args:    wants("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
-			p, err := readPreset(args[0])
+			p, err := host.ReadPreset(args[0])
 			if err != nil {
 				return err
 			}
@@ -123,7 +148,11 @@ those that are there keep theirs.`,
 			if err != nil {
 				return err
 			}
-			if err := client.CreatePreset(c.Context(), p, asDefault); err != nil {
+			text, err := json.Marshal(p)
+			if err != nil {
+				return err
+			}
+			if err := client.CreatePreset(c.Context(), text, asDefault); err != nil {
 				return err
 			}
 			a.notePlain(p)

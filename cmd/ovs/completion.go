@@ -93,7 +93,7 @@ func (a *app) completeOSDs() completer {
 // completePresets offers presets for the first argument.
 func (a *app) completePresets() completer {
 	return a.completeFirst(func(ctx context.Context, client *control.Client) (offers []cobra.Completion) {
-		list, _ := client.Presets(ctx) // none is offered without it
+		list, _ := presetsOf(ctx, client) // none is offered without it
 		for _, p := range list {
 			offers = append(offers, p.Preset.Name)
 		}

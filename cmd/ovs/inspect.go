@@ -1,15 +1,14 @@
 package main
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
-	"openvstorage/internal/format"
+	"openvstorage/internal/inspect"
 )
 
 func (a *app) inspect() *cobra.Command {
@@ -17,72 +16,153 @@ func (a *app) inspect() *cobra.Command {
 		a.inspectSCO(), a.inspectTLog(), a.inspectCatalog(), a.inspectManifest(), a.inspectSegment(), a.inspectRaftLog())
 }
 
-// object is a file of the write buffer or of the local backend. stored tells
-// which: the backend puts checksums behind the object (package backend/local),
-// which are left off here, every format having its own.
-type object struct {
-	*os.File
-	size   int64
-	stored bool
+func (a *app) inspectSCO() *cobra.Command {
+	var blocks bool
+	c := &cobra.Command{
+		Use:   "sco FILE",
+		Short: "verify an SCO: header, every commit block, every cluster, footer",
+		Args:  wants("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := inspect.SCO(args[0])
+			if err != nil {
+				return err
+			}
+			if !blocks {
+				r.Blocks = nil
+			}
+			if err := a.printShort(r, r.Write); err != nil {
+				return err
+			}
+			return r.Damage.Err(args[0])
+		},
+	}
+	c.Flags().BoolVar(&blocks, "blocks", false, "list every cluster")
+	return c
 }
 
-// openObject opens a file that is to be read in pieces.
-func openObject(name string) (*object, error) {
-	f, err := os.Open(name)
+func (a *app) inspectTLog() *cobra.Command {
+	return &cobra.Command{
+		Use:   "tlog FILE",
+		Short: "verify a TLog and list its entries",
+		Args:  wants("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := inspect.TLog(args[0])
+			if err != nil {
+				return err
+			}
+			if err := a.printShort(r, r.Write); err != nil {
+				return err
+			}
+			return r.Err(args[0])
+		},
+	}
+}
+
+func (a *app) inspectCatalog() *cobra.Command {
+	return &cobra.Command{
+		Use:   "catalog FILE",
+		Short: "verify a catalog, with the segments beside it, and show what it lists",
+		Args:  wants("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, err := inspect.Catalog(args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(c, func(w io.Writer) { inspect.WriteCatalog(w, c) })
+		},
+	}
+}
+
+func (a *app) inspectManifest() *cobra.Command {
+	raw := false
+	c := &cobra.Command{
+		Use:   "manifest FILE|NAMESPACE/OBJECT",
+		Short: "verify and dump the manifest of an object, of a file or of the running ovs up",
+		Long: `ovs inspect manifest verifies and dumps a manifest: which OSD has which fragment
+of an object. It reads FILE if there is one; else it asks the running ovs up for
+that of NAMESPACE/OBJECT, the namespace being named by its vDisk too.`,
+		Example:           "  ovs inspect manifest disk1/sco-000000001\n  ovs inspect manifest disk1/catalog --raw > catalog.manifest",
+		Args:              wants("FILE|NAMESPACE/OBJECT"),
+		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
+		RunE: func(c *cobra.Command, args []string) error {
+			b, err := a.readManifest(c, args[0])
+			if err != nil {
+				return err
+			}
+			if raw {
+				_, err := a.stdout.Write(b)
+				return err
+			}
+			m, err := inspect.DecodeManifest(b, args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(m, m.Write)
+		},
+	}
+	c.Flags().BoolVar(&raw, "raw", false, "write the manifest as it is, unverified")
+	return c
+}
+
+// readManifest reads an encoded manifest, of a file or else of the running ovs up.
+func (a *app) readManifest(c *cobra.Command, from string) ([]byte, error) {
+	b, err := inspect.ManifestFile(from)
+	// Names of vDisks may have slashes in them, names of objects may not.
+	slash := strings.LastIndex(from, "/")
+	if !errors.Is(err, os.ErrNotExist) || slash < 1 {
+		return b, err
+	}
+	client, err := a.client()
 	if err != nil {
 		return nil, err
 	}
-	o := &object{File: f}
-	if err := o.measure(); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
-	}
-	return o, nil
+	return client.Manifest(c.Context(), from[:slash], from[slash+1:])
 }
 
-// readObject reads a file of at most limit bytes: no larger one holds what is
-// asked for.
-func readObject(name string, limit int64) (b []byte, stored bool, err error) {
-	o, err := openObject(name)
-	if err != nil {
-		return nil, false, err
+func (a *app) inspectSegment() *cobra.Command {
+	entries := false
+	c := &cobra.Command{
+		Use:   "segment FILE",
+		Short: "verify a segment of an ASD: header, every batch, every value and its checksums",
+		Long: `ovs inspect segment verifies all that a segment of an ASD (DIR/asd/N/*.seg)
+holds. It goes on behind what is damaged, and ends with exit code 1 if there was
+any. Of a segment that is being written the last batch may be incomplete.`,
+		Args: wants("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := inspect.Segment(args[0])
+			if err != nil {
+				return err
+			}
+			if !entries {
+				r.Entries = nil
+			}
+			if err := a.printShort(r, r.Write); err != nil {
+				return err
+			}
+			return r.Damage.Err(args[0])
+		},
 	}
-	defer o.Close()
-	if o.size > limit {
-		return nil, false, fmt.Errorf("%s: %w: it has %d bytes, more than the %d that are possible; is it the right file?", name, format.ErrCorrupt, o.size, limit)
-	}
-	b = make([]byte, o.size)
-	if _, err := io.ReadFull(io.NewSectionReader(o, 0, o.size), b); err != nil {
-		return nil, false, fmt.Errorf("%s: %w", name, err)
-	}
-	return b, o.stored, nil
+	c.Flags().BoolVar(&entries, "entries", false, "list every put and delete")
+	return c
 }
 
-// measure finds what the local backend has put behind an object: a table of
-// checksums and 80 bytes that begin with a header and end with the object's size
-// (8), two CRCs (4 each).
-func (o *object) measure() error {
-	const trailer, version = format.HeaderSize + 16, 1
-	info, err := o.Stat()
-	if err != nil {
-		return err
+func (a *app) inspectRaftLog() *cobra.Command {
+	return &cobra.Command{
+		Use:   "raftlog FILE",
+		Short: "verify a segment of a raft log: header, every record",
+		Long: `ovs inspect raftlog verifies a segment of an Arakoon group's log
+(DIR/arakoon/GROUP/log/*.raft). Damage behind the last record that is known to have
+been synced is what a power cut leaves, and not told.`,
+		Args: wants("FILE"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			r, err := inspect.RaftLog(args[0])
+			if err != nil {
+				return err
+			}
+			if err := a.printShort(r, r.Write); err != nil {
+				return err
+			}
+			return r.Damage.Err(args[0])
+		},
 	}
-	if o.size = info.Size(); o.size < trailer {
-		return nil
-	}
-	tail := make([]byte, trailer)
-	if _, err := o.ReadAt(tail, o.size-trailer); err != nil {
-		return err
-	}
-	if h, err := format.Peek(tail); err != nil || h.Kind != format.KindObject {
-		return nil
-	}
-	if _, err := format.DecodeHeader(tail, format.KindObject, version, 0); err != nil {
-		return err
-	}
-	size := binary.LittleEndian.Uint64(tail[format.HeaderSize:])
-	if size > uint64(o.size-trailer) {
-		return fmt.Errorf("%w: an object of %d bytes in a file of %d", format.ErrCorrupt, size, o.size)
-	}
-	o.size, o.stored = int64(size), true
-	return nil
 }

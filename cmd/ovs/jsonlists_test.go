@@ -12,23 +12,21 @@ import (
 
 	"github.com/google/uuid"
 
-	albahere "openvstorage/alba/embedded"
 	"openvstorage/alba/preset"
 	"openvstorage/internal/control"
-	"openvstorage/volumedriver"
 )
 
 // TestListsAreArrays: in everything that is printed, an empty list is an array.
 // What is written is what package json reads back.
 func TestListsAreArrays(t *testing.T) {
-	full := control.VDisk{Info: volumedriver.Info{
+	full := control.VDisk{Info: control.Info{
 		ID: uuid.New(), Name: "a <b>&\u2028", Size: 1 << 60, State: "running", Created: time.Now().UTC().Round(0),
-		Children: []string{"c"}, Snapshots: []volumedriver.SnapshotInfo{{Name: "s"}, {Name: "t", Children: []string{"d"}}},
+		Children: []string{"c"}, Snapshots: []control.SnapshotInfo{{Name: "s"}, {Name: "t", Children: []string{"d"}}},
 	}, URIs: []string{"nbd://x"}}
 	for _, v := range []any{
-		control.VDisk{}, full, []control.VDisk(nil), []control.VDisk{{}, full}, volumedriver.SnapshotInfo{}, []volumedriver.SnapshotInfo{{}},
-		albahere.Status{}, []albahere.OSD{{}}, albahere.Check{}, control.Namespace{}, control.ObjectPage{}, albahere.Object{Chunks: []albahere.Chunk{{}}},
-		[]control.Preset(nil), []control.Preset{{Preset: preset.Default(3)}}, []control.Attachment(nil), map[string]string{"done": "x"}, "text", []byte("abc"), 7, nil,
+		control.VDisk{}, full, []control.VDisk(nil), []control.VDisk{{}, full}, control.SnapshotInfo{}, []control.SnapshotInfo{{}},
+		control.BackendStatus{}, []control.OSD{{}}, control.Check{}, control.Namespace{}, control.ObjectPage{}, control.Object{Chunks: []control.Chunk{{}}},
+		[]usedPreset(nil), []usedPreset{{Preset: preset.Default(3)}}, []control.Attachment(nil), map[string]string{"done": "x"}, "text", []byte("abc"), 7, nil,
 	} {
 		b, err := listsJSON(v, false)
 		if err != nil {
@@ -117,7 +115,7 @@ func TestErrorsAsJSON(t *testing.T) {
 		}
 	}
 	a := &app{json: true, stderr: new(bytes.Buffer)}
-	a.printError(errors.Join(fmt.Errorf("vDisk %q: %w", "a<b>", volumedriver.ErrNotFound), errors.New("two")))
+	a.printError(errors.Join(fmt.Errorf("vDisk %q: %w", "a<b>", control.ErrNotFound), errors.New("two")))
 	if got := fmt.Sprint(a.stderr); got != `{"error":"vDisk \"a<b>\": not found; two","kind":"not-found","code":1}`+"\n" {
 		t.Error(got)
 	}

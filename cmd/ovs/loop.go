@@ -14,15 +14,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/blockdev"
+	"openvstorage/host/attach"
 )
 
-// Whatever touches a file of the mount, or a loop device over one, waits for the
-// process that serves it. If that is this one and it is killed meanwhile, it never
-// ends: the kernel keeps a process until its requests are answered, and the mount
-// until the process has ended. So `ovs up` has `ovs loop` do it, whose requests
-// fail when `ovs up` has gone.
-
-// loop is what `ovs up` calls.
+// loop is what `ovs up` calls: package attach says why it is a process of its own.
 func (a *app) loop() *cobra.Command {
 	c := group("loop", "what ovs up has a process of its own do with loop devices",
 		a.loopAttach(), a.loopDetach(), a.loopGrow())
@@ -63,9 +58,7 @@ func (a *app) loopGrow() *cobra.Command {
 			if err != nil {
 				return usagef("%s: %w", c.CommandPath(), err)
 			}
-			ctx, cancel := context.WithTimeout(c.Context(), sizeWait)
-			defer cancel()
-			return growLoop(ctx, args[0], args[1], size)
+			return attach.Grow(c.Context(), args[0], args[1], size)
 		},
 	}
 }

@@ -15,7 +15,8 @@ import (
 	"strings"
 	"syscall"
 
-	"openvstorage/volumedriver"
+	"openvstorage/internal/control"
+	"openvstorage/internal/image"
 )
 
 // release is the version of this binary; the Makefile sets it.
@@ -74,7 +75,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // exitCode says what an error means to a script.
 func exitCode(err error) int {
 	var usage usageError
-	if errors.As(err, &usage) || errors.Is(err, volumedriver.ErrInvalid) {
+	if errors.As(err, &usage) || image.Refused(err) || errors.Is(err, control.ErrInvalid) {
 		return exitUsage
 	}
 	return exitFailed

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
+	"openvstorage/host"
 	"openvstorage/internal/control"
 	"openvstorage/internal/size"
 )
@@ -55,7 +57,7 @@ func (a *app) printError(err error) {
 		fmt.Fprintf(a.stderr, "ovs: %s\n", oneLine(err))
 		return
 	}
-	f := failure{Error: oneLine(err), Kind: control.Kind(err), Code: exitCode(err)}
+	f := failure{Error: oneLine(err), Kind: control.Kind(host.Kind(err)), Code: exitCode(err)}
 	if f.Code == exitUsage {
 		f.Kind = "usage"
 	}
@@ -86,6 +88,15 @@ func (a *app) done(what, name string) error {
 
 func human(bytes uint64) string { return size.Bytes(bytes).Human() }
 
+// orUnknown is the size of a vDisk: none has 0 bytes, but those whose catalog was
+// not read.
+func orUnknown(bytes uint64) string {
+	if bytes == 0 {
+		return "unknown"
+	}
+	return human(bytes)
+}
+
 func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
 // progress returns a function that draws a bar on standard error, and one that
@@ -113,7 +124,7 @@ func (a *app) progress(what string) (draw func(done, total int64), end func()) {
 }
 
 // announce prints one service of `ovs up`, a line each, under --json too.
-func (a *app) announce(s service) error {
+func (a *app) announce(s host.Service) error {
 	if a.json {
 		return json.NewEncoder(a.stdout).Encode(s)
 	}
@@ -128,4 +139,13 @@ func (a *app) announceReady(dir string) error {
 	}
 	_, err := fmt.Fprintln(a.stdout, "ready")
 	return err
+}
+
+// logger writes what `ovs up` logs.
+func (a *app) logger(level slog.Level) *slog.Logger {
+	opt := &slog.HandlerOptions{Level: level}
+	if a.json {
+		return slog.New(slog.NewJSONHandler(a.stderr, opt))
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, opt))
 }

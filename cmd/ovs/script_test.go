@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"openvstorage/internal/inspect/inspecttest"
 )
 
 // The scripts in testdata/script run the real binary. Beside testscript's own
@@ -35,7 +37,7 @@ import (
 //	json stdout|stderr|FILE  it is JSON, one or more values, with no null in it
 //
 // A script's $SHORT is a new directory with a short name, for sockets; in $WORK
-// there is a file of each format (writeSamples).
+// there is a file of each format (inspecttest.Write).
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -49,7 +51,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("SHORT", short)
 			env.Setenv("OVS_DATA", "")
 			env.Values[daemonsKey] = new([]*process)
-			return writeSamples(env.WorkDir, t)
+			return inspecttest.Write(env.WorkDir, t)
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
@@ -226,7 +228,7 @@ func cmdNewer(ts *testscript.TestScript, _ bool, args []string) {
 	name := filepath.Join(ts.MkAbs(args[0]), "ovs.format")
 	b, err := os.ReadFile(name)
 	ts.Check(err)
-	ts.Check(os.WriteFile(name, newerRecord(b), 0o600))
+	ts.Check(os.WriteFile(name, inspecttest.Newer(b), 0o600))
 }
 
 // cmdJSON checks that an output is JSON for those who read it: a list that is

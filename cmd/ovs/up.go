@@ -3,15 +3,15 @@ package main
 import (
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"runtime"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/transport"
+	"openvstorage/host"
 	"openvstorage/internal/control"
 	"openvstorage/internal/size"
 )
@@ -29,29 +29,16 @@ const (
 
 // upFlags are the flags of `ovs up`.
 type upFlags struct {
-	nbdUnix     string
-	socketDir   string // "": the data directory
-	nbdTCP      []string
-	insecure    bool
-	metrics     string
-	writeBuffer size.Bytes
-	mapCache    size.Bytes
-	nbdMemory   size.Bytes
-	nbdClients  int
-	uploads     int
-	backend     string
-	alba        albaFlags
-	acceptOlder bool
-	mount       string
-	allowOther  bool
-	fuse        fuseWays
-	fuseMemory  size.Bytes // 0: the default of the mount
-	self        bool       // tests open files of the mount in this process
-	logLevel    slog.Level
+	host.Options
+	fuse     fuseWays
+	scrub    period
+	logLevel slog.Level
 }
 
 func (a *app) up() *cobra.Command {
-	f := upFlags{writeBuffer: writeBufferDefault, mapCache: mapCacheDefault, nbdMemory: nbdMemoryDefault, nbdClients: 1024, uploads: 4, logLevel: slog.LevelInfo}
+	f := upFlags{logLevel: slog.LevelInfo, Options: host.Options{
+		WriteBuffer: writeBufferDefault, MapCache: mapCacheDefault, NBDMemory: nbdMemoryDefault, NBDClients: 1024, Uploads: 4,
+	}}
 	c := &cobra.Command{
 		Use:   "up --data DIR",
 		Short: "serve the vDisks of a data directory, in the foreground",
@@ -69,7 +56,7 @@ next start has to look at more.`,
 			if err != nil {
 				return err
 			}
-			if c.Flags().Changed("asds") && f.alba.asds == 0 {
+			if c.Flags().Changed("asds") && f.ALBA.ASDs == 0 {
 				return usagef("%s: --asds: give 1 to %d", c.CommandPath(), albahere.MaxASDs)
 			}
 			if err := f.check(c.CommandPath()); err != nil {
@@ -81,96 +68,115 @@ next start has to look at more.`,
 			if err := f.socketsFor(c.CommandPath(), dir); err != nil {
 				return err
 			}
-			if f.mount != "" {
-				if f.mount, err = filepath.Abs(f.mount); err != nil {
+			if f.Mount != "" {
+				if f.Mount, err = filepath.Abs(f.Mount); err != nil {
 					return err
 				}
 			}
-			setProcs()
-			ownersAlone()
-			return a.serve(c.Context(), dir, f)
+			f.Dir, f.Release, f.Logger, f.Loop = dir, release, a.logger(f.logLevel), runLoop
+			f.Ways, f.ALBA.Scrub = f.fuse.ways, time.Duration(f.scrub)
+			f.Announce, f.Ready = a.announce, func() error { return a.announceReady(dir) }
+			return host.Serve(c.Context(), f.Options)
 		},
 	}
-	flags := c.Flags()
-	flags.StringVar(&f.nbdUnix, "nbd-unix", "", "NBD unix socket `path` (default nbd.sock in --socket-dir)")
-	flags.StringVar(&f.socketDir, "socket-dir", "", "make the sockets in this `directory`, and links to them in the data directory: for one with a path of more than 98 bytes, which leave no room for the name of a socket (default: the data directory)")
-	_ = c.MarkFlagDirname("socket-dir")
-	flags.StringSliceVar(&f.nbdTCP, "nbd-tcp", nil, "serve NBD on this TCP `address` too; may be given again")
-	flags.BoolVar(&f.insecure, "insecure", false, "allow TCP addresses that other machines can reach: nothing is encrypted, nobody is asked who they are")
-	flags.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics on this TCP `address`, path /metrics")
-	flags.Var(&f.writeBuffer, "write-buffer", fmt.Sprintf("disk space for writes that are not in the backend yet, and for reads; at least %v", writeBufferMin))
-	flags.Var(&f.mapCache, "map-cache", fmt.Sprintf("memory for the maps of all vDisks; at least %v", mapCacheMin))
-	flags.Var(&f.nbdMemory, "nbd-memory", fmt.Sprintf("memory for NBD clients, beside 1 MiB that each may always have; at least %v", nbdMemoryMin))
-	flags.IntVar(&f.nbdClients, "nbd-clients", f.nbdClients, "NBD connections at once, `n` at most; a quarter is kept for this machine, TCP listeners share the rest, and one address has half of that")
-	flags.IntVar(&f.uploads, "uploads", f.uploads, "put `n` SCOs to the backend side by side, each of up to 16 MiB in memory")
-	flags.StringVar(&f.mount, "mount", "", "mount the vDisks as files NAME.raw on this empty `directory`, by FUSE")
-	flags.BoolVar(&f.allowOther, "allow-other", false, "let other users than the one of this process into the mount")
-	flags.Var(&f.fuse, "fuse", "`way` of the mount's requests: ring (an io_uring; as root, echo Y > /sys/module/fuse/parameters/enable_uring), device, or auto: ring if the kernel offers it")
-	flags.Var(&f.fuseMemory, "fuse-memory", fmt.Sprintf("memory for requests of the mount that wait for something, and for its rings; at least %v (default %v, or what its rings need, if more)", size.Bytes(fusefs.MemoryMin), size.Bytes(transport.MemoryDefault)))
-	flags.Lookup("fuse-memory").DefValue = "" // it is said
-	flags.StringVar(&f.backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
-	f.alba.add(flags)
-	flags.BoolVar(&f.alba.allowUnmounted, "allow-unmounted", false, "make what is new, the data directory or ASDs, also in directories that look like mount points with nothing mounted")
-	flags.BoolVar(&f.acceptOlder, "accept-older", false, "go on with a data directory that is an older copy than its disks have seen, as no newer one is left; nothing is deleted on disks until `ovs alba backend resume-deletion`")
-	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
+	f.add(c)
 	return c
+}
+
+func (f *upFlags) add(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&f.NBDUnix, "nbd-unix", "", "NBD unix socket `path` (default nbd.sock in --socket-dir)")
+	flags.StringVar(&f.SocketDir, "socket-dir", "", "make the sockets in this `directory`, and links to them in the data directory: for one with a path of more than 98 bytes, which leave no room for the name of a socket (default: the data directory)")
+	_ = c.MarkFlagDirname("socket-dir")
+	flags.StringSliceVar(&f.NBDTCP, "nbd-tcp", nil, "serve NBD on this TCP `address` too; may be given again")
+	flags.BoolVar(&f.Insecure, "insecure", false, "allow TCP addresses that other machines can reach: nothing is encrypted, nobody is asked who they are")
+	flags.StringVar(&f.Metrics, "metrics", "", "serve Prometheus metrics on this TCP `address`, path /metrics")
+	flags.Var(&f.WriteBuffer, "write-buffer", fmt.Sprintf("disk space for writes that are not in the backend yet, and for reads; at least %v", writeBufferMin))
+	flags.Var(&f.MapCache, "map-cache", fmt.Sprintf("memory for the maps of all vDisks; at least %v", mapCacheMin))
+	flags.Var(&f.NBDMemory, "nbd-memory", fmt.Sprintf("memory for NBD clients, beside 1 MiB that each may always have; at least %v", nbdMemoryMin))
+	flags.IntVar(&f.NBDClients, "nbd-clients", f.NBDClients, "NBD connections at once, `n` at most; a quarter is kept for this machine, TCP listeners share the rest, and one address has half of that")
+	flags.IntVar(&f.Uploads, "uploads", f.Uploads, "put `n` SCOs to the backend side by side, each of up to 16 MiB in memory")
+	flags.StringVar(&f.Mount, "mount", "", "mount the vDisks as files NAME.raw on this empty `directory`, by FUSE")
+	flags.BoolVar(&f.AllowOther, "allow-other", false, "let other users than the one of this process into the mount")
+	flags.Var(&f.fuse, "fuse", "`way` of the mount's requests: ring (an io_uring; as root, echo Y > /sys/module/fuse/parameters/enable_uring), device, or auto: ring if the kernel offers it")
+	flags.Var(&f.FUSEMemory, "fuse-memory", fmt.Sprintf("memory for requests of the mount that wait for something, and for its rings; at least %v (default %v, or what its rings need, if more)", size.Bytes(fusefs.MemoryMin), size.Bytes(transport.MemoryDefault)))
+	flags.Lookup("fuse-memory").DefValue = "" // it is said
+	flags.StringVar(&f.Backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
+	f.addALBA(flags)
+	flags.BoolVar(&f.ALBA.AllowUnmounted, "allow-unmounted", false, "make what is new, the data directory or ASDs, also in directories that look like mount points with nothing mounted")
+	flags.BoolVar(&f.AcceptOlder, "accept-older", false, "go on with a data directory that is an older copy than its disks have seen, as no newer one is left; nothing is deleted on disks until `ovs alba backend resume-deletion`")
+	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
 }
 
 // check refuses flags that cannot work.
 func (f *upFlags) check(command string) error {
-	if f.writeBuffer < writeBufferMin {
-		return usagef("%s: --write-buffer %v is too small; give it at least %v", command, f.writeBuffer, writeBufferMin)
+	if f.WriteBuffer < writeBufferMin {
+		return usagef("%s: --write-buffer %v is too small; give it at least %v", command, f.WriteBuffer, writeBufferMin)
 	}
-	if f.mapCache < mapCacheMin {
-		return usagef("%s: --map-cache %v is too small; give it at least %v", command, f.mapCache, mapCacheMin)
+	if f.MapCache < mapCacheMin {
+		return usagef("%s: --map-cache %v is too small; give it at least %v", command, f.MapCache, mapCacheMin)
 	}
-	if f.nbdMemory < nbdMemoryMin {
-		return usagef("%s: --nbd-memory %v is too small; give it at least %v", command, f.nbdMemory, nbdMemoryMin)
+	if f.NBDMemory < nbdMemoryMin {
+		return usagef("%s: --nbd-memory %v is too small; give it at least %v", command, f.NBDMemory, nbdMemoryMin)
 	}
-	if f.nbdClients < 1 {
-		return usagef("%s: --nbd-clients %d: nobody could connect; give it at least 1", command, f.nbdClients)
+	if f.NBDClients < 1 {
+		return usagef("%s: --nbd-clients %d: nobody could connect; give it at least 1", command, f.NBDClients)
 	}
-	if f.uploads < 1 || f.uploads > uploadsMax {
-		return usagef("%s: --uploads %d: give it 1 to %d", command, f.uploads, uploadsMax)
+	if f.Uploads < 1 || f.Uploads > uploadsMax {
+		return usagef("%s: --uploads %d: give it 1 to %d", command, f.Uploads, uploadsMax)
 	}
-	if f.backend != "" && f.backend != backendALBA && f.backend != backendLocal {
-		return usagef("%s: --backend %q: give alba or local", command, f.backend)
+	if f.Backend != "" && f.Backend != host.BackendALBA && f.Backend != host.BackendLocal {
+		return usagef("%s: --backend %q: give alba or local", command, f.Backend)
 	}
-	if err := f.alba.check(command); err != nil {
+	if err := f.checkALBA(command); err != nil {
 		return err
 	}
-	if f.allowOther && f.mount == "" {
+	if f.AllowOther && f.Mount == "" {
 		return usagef("%s: --allow-other says who may use the mount; give --mount DIR too", command)
 	}
-	if f.fuse.set && f.mount == "" {
+	if f.fuse.set && f.Mount == "" {
 		return usagef("%s: --fuse is about the mount; give --mount DIR too", command)
 	}
-	if f.fuseMemory != 0 && f.mount == "" {
+	if f.FUSEMemory != 0 && f.Mount == "" {
 		return usagef("%s: --fuse-memory is about the mount; give --mount DIR too", command)
 	}
-	if f.fuseMemory != 0 && int64(f.fuseMemory) < fusefs.MemoryMin {
-		return usagef("%s: --fuse-memory %v is too small; give it at least %v", command, f.fuseMemory, size.Bytes(fusefs.MemoryMin))
+	if f.FUSEMemory != 0 && int64(f.FUSEMemory) < fusefs.MemoryMin {
+		return usagef("%s: --fuse-memory %v is too small; give it at least %v", command, f.FUSEMemory, size.Bytes(fusefs.MemoryMin))
 	}
-	if f.insecure {
+	if f.Insecure {
 		return nil
 	}
-	for _, address := range f.nbdTCP {
+	for _, address := range f.NBDTCP {
 		if err := control.CheckLoopback(address); err != nil {
 			return usagef("%s: --nbd-tcp: %w", command, err)
 		}
 	}
-	if f.metrics != "" {
-		if err := control.CheckLoopback(f.metrics); err != nil {
+	if f.Metrics != "" {
+		if err := control.CheckLoopback(f.Metrics); err != nil {
 			return usagef("%s: --metrics: %w", command, err)
 		}
 	}
 	return nil
 }
 
-// setProcs lets more goroutines run than there are cores: one that waits for a
-// sync keeps its processor for a while. The environment has the last word.
-func setProcs() {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(4, 2*runtime.GOMAXPROCS(0)))
+// socketsFor fills in where the sockets are. A path that no NBD client could name is
+// refused; our own commands find the management socket whatever its length is.
+func (f *upFlags) socketsFor(command, data string) (err error) {
+	dir := data
+	if f.SocketDir != "" {
+		if f.SocketDir, err = filepath.Abs(f.SocketDir); err != nil {
+			return err
+		}
+		dir = f.SocketDir
 	}
+	if f.NBDUnix == "" {
+		f.NBDUnix = filepath.Join(dir, host.NBDSocketName)
+	}
+	if f.NBDUnix, err = filepath.Abs(f.NBDUnix); err != nil {
+		return err
+	}
+	if n := len(f.NBDUnix); n > control.PathMax {
+		return usagef("%s: socket path %s is too long: it has %d bytes, and NBD clients take %d; give --socket-dir a shorter directory", command, f.NBDUnix, n, control.PathMax)
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openvstorage/host/attach"
 	"openvstorage/internal/control"
 )
 
@@ -28,8 +29,7 @@ DIR/dev/NAME is a link to the one that it has now ("/" in NAME is written %2F).`
 		Args:              wants("NAME"),
 		ValidArgsFunction: a.completeNames(false),
 		RunE: func(c *cobra.Command, args []string) error {
-			asks := attachment{Kind: opt.Kind, BlockSize: opt.BlockSize, Connections: opt.Connections, Timeout: seconds(opt.Timeout), DeadTimeout: seconds(opt.DeadTimeout)}
-			if err := asks.check(); err != nil {
+			if err := attach.Options(opt).Check(); err != nil {
 				return usagef("%s: %w", c.CommandPath(), err)
 			}
 			for flag, unset := range map[string]func(){
@@ -59,11 +59,11 @@ DIR/dev/NAME is a link to the one that it has now ("/" in NAME is written %2F).`
 	}
 	flags := c.Flags()
 	flags.BoolVar(&opt.ReadOnly, "read-only", false, "make the device read-only")
-	flags.StringVar(&opt.Kind, "kind", kindAuto, "`kind` of device: nbd, loop, or auto: nbd if the kernel has it")
-	flags.Uint32Var(&opt.BlockSize, "block-size", blockSizeDefault, "smallest request in `bytes`, up to 4096; partition tables are in blocks of this size")
-	flags.IntVar(&opt.Connections, "connections", connectionsDefault, "nbd: `n` sockets")
-	flags.DurationVar(&opt.Timeout, "timeout", timeoutDefault, "nbd: send a request on another connection after this `time`")
-	flags.DurationVar(&opt.DeadTimeout, "reconnect-timeout", deadTimeoutDefault, "nbd: requests wait for an ovs up that is away for this `time`, then fail")
+	flags.StringVar(&opt.Kind, "kind", attach.KindAuto, "`kind` of device: nbd, loop, or auto: nbd if the kernel has it")
+	flags.Uint32Var(&opt.BlockSize, "block-size", attach.BlockSizeDefault, "smallest request in `bytes`, up to 4096; partition tables are in blocks of this size")
+	flags.IntVar(&opt.Connections, "connections", attach.ConnectionsDefault, "nbd: `n` sockets")
+	flags.DurationVar(&opt.Timeout, "timeout", attach.TimeoutDefault, "nbd: send a request on another connection after this `time`")
+	flags.DurationVar(&opt.DeadTimeout, "reconnect-timeout", attach.DeadTimeoutDefault, "nbd: requests wait for an ovs up that is away for this `time`, then fail")
 	return c
 }
 

@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openvstorage/host"
 	"openvstorage/internal/control"
-	"openvstorage/volumedriver"
 )
 
 func (a *app) vdiskInfo() *cobra.Command {
@@ -39,7 +39,11 @@ func writeInfo(w io.Writer, v control.VDisk) {
 	}
 	row("name", v.Name)
 	row("id", v.ID.String())
-	row("size", fmt.Sprintf("%s (%d bytes)", human(v.Size), v.Size))
+	if v.Size > 0 {
+		row("size", fmt.Sprintf("%s (%d bytes)", human(v.Size), v.Size))
+	} else {
+		row("size", orUnknown(v.Size))
+	}
 	row("state", v.State)
 	row("reason", v.Reason)
 	row("local", human(v.Local))
@@ -66,13 +70,10 @@ func encryption(s *control.Storage) string {
 	if s.Key == 0 {
 		return s.Cipher
 	}
-	return fmt.Sprintf("%s with master key %d, of what is stored; %s", s.Cipher, s.Key, bufferPlain)
+	return fmt.Sprintf("%s with master key %d, of what is stored; %s", s.Cipher, s.Key, host.BufferPlain)
 }
 
-// bufferPlain is said wherever an encrypted vDisk is shown.
-const bufferPlain = "the write buffer holds plain text"
-
-func describeSnapshot(s volumedriver.SnapshotInfo) string {
+func describeSnapshot(s control.SnapshotInfo) string {
 	text := fmt.Sprintf("%s (%s, %s", s.Name, human(s.Size), when(s.Created))
 	if s.Stored {
 		text += ", stored"

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/internal/control"
-	"openvstorage/volumedriver"
 )
 
 func (a *app) vdiskList() *cobra.Command {
@@ -38,12 +37,12 @@ func writeList(w io.Writer, list []control.VDisk) {
 			parent = "-"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n",
-			v.Name, human(v.Size), v.State, human(v.Local), human(v.Stored), human(v.Backlog), len(v.Snapshots), parent)
+			v.Name, orUnknown(v.Size), v.State, human(v.Local), human(v.Stored), human(v.Backlog), len(v.Snapshots), parent)
 	}
 	for _, v := range list {
 		switch {
 		case v.Reason == "":
-		case v.State == volumedriver.StateRunning:
+		case v.State == control.StateRunning:
 			fmt.Fprintf(w, "%s: %s\n", v.Name, v.Reason)
 		default:
 			fmt.Fprintf(w, "%s is %s: %s\n", v.Name, v.State, v.Reason)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"openvstorage/volumedriver"
+	"openvstorage/internal/control"
 )
 
 func (a *app) vdiskSnapshotList() *cobra.Command {
@@ -30,7 +30,7 @@ func (a *app) vdiskSnapshotList() *cobra.Command {
 	}
 }
 
-func writeSnapshots(w io.Writer, list []volumedriver.SnapshotInfo) {
+func writeSnapshots(w io.Writer, list []control.SnapshotInfo) {
 	fmt.Fprintln(w, "SNAPSHOT\tSIZE\tCREATED\tSTORED\tCLONES")
 	for _, s := range list {
 		stored, children := "no", "-"

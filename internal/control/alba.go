@@ -5,89 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
-
-	"openvstorage/alba/abm"
-	"openvstorage/alba/embedded"
-	"openvstorage/alba/preset"
-	"openvstorage/volumedriver"
 )
 
-// ALBA is what the server manages of an ALBA backend; *embedded.Backend is one.
-// All methods are safe for concurrent use. What has changed is durable when a
-// method returns nil.
+// ALBA is what the server manages of an ALBA backend. All methods are safe for
+// concurrent use. What has changed is durable when a method returns nil. Errors
+// match a kind of this package or are failures.
+//
+// Whoever asks a data directory without ALBA gets an error that matches ErrInvalid
+// and says so. In calls a namespace may be named by its vDisk too.
 type ALBA interface {
-	Status(ctx context.Context) (embedded.Status, error)
-	Check(ctx context.Context) (embedded.Check, error)
-	Resume(ctx context.Context) (embedded.Check, error)
-
-	OSDs(ctx context.Context) ([]embedded.OSD, error)
-	OSD(ctx context.Context, number uint64) (embedded.OSD, error)
-	CheckPlace(dir string) error // of a disk to be added
-	AddOSD(ctx context.Context, dir string) (uint64, error)
-	ReplaceOSD(ctx context.Context, number uint64, dir string) (uint64, error)
-	RemoveOSD(ctx context.Context, number uint64) error
-
-	Namespaces(ctx context.Context) ([]embedded.Namespace, error)
-	NamespaceInfo(ctx context.Context, name string) (embedded.Namespace, error)
-	Objects(ctx context.Context, namespace, prefix, after string, fn func(embedded.Object) bool) error
-	Object(ctx context.Context, namespace, name string) (embedded.Object, error)
-	Manifest(ctx context.Context, namespace, name string) ([]byte, error)
-
-	Presets(ctx context.Context) ([]embedded.Preset, error)
-	PresetOf(ctx context.Context, namespace string) (preset.Preset, error)
-	CreatePreset(ctx context.Context, p preset.Preset, asDefault bool) error
-	DeletePreset(ctx context.Context, name string) error
+	Backend
+	Disks
+	Namespaces
+	Objects
+	Presets
 }
-
-var _ ALBA = (*embedded.Backend)(nil)
-
-// Namespace is a namespace and the vDisk that lives in it, "" for none.
-type Namespace struct {
-	VDisk string `json:"vdisk"`
-	embedded.Namespace
-}
-
-// Preset is a preset and who uses it.
-type Preset struct {
-	Default    bool          `json:"default"`
-	Namespaces uint64        `json:"namespaces"` // that have it
-	Preset     preset.Preset `json:"preset"`
-}
-
-// ObjectPage is a part of a list of objects.
-type ObjectPage struct {
-	Objects []embedded.Object `json:"objects"`
-	// More: there are others behind the last.
-	More bool `json:"more"`
-}
-
-// objectsMax bounds the objects of one answer.
-const objectsMax = 1000
-
-// Requests of ALBA calls.
-type (
-	osdRequest struct {
-		Number uint64 `json:"number,omitempty"`
-		Dir    string `json:"dir,omitempty"` // absolute; "": the server's choice
-		// AllowUnmounted takes it though it looks like a mount point with nothing mounted.
-		AllowUnmounted bool `json:"allow_unmounted,omitempty"`
-	}
-	objectRequest struct {
-		Namespace string `json:"namespace"` // or a vDisk's name
-		Name      string `json:"name,omitempty"`
-		Prefix    string `json:"prefix,omitempty"`
-		After     string `json:"after,omitempty"`
-		Limit     int    `json:"limit,omitempty"`
-	}
-	presetRequest struct {
-		Preset  preset.Preset `json:"preset"`
-		Default bool          `json:"default,omitempty"`
-	}
-)
 
 // errNotALBA is what ALBA calls get when there is none.
-var errNotALBA = fmt.Errorf("%w: this data directory has the backend \"local\", which has no disks, namespaces, objects or presets", volumedriver.ErrInvalid)
+var errNotALBA = fmt.Errorf("%w: this data directory has the backend \"local\", which has no disks, namespaces, objects or presets", ErrInvalid)
 
 // albaServer answers the ALBA calls.
 type albaServer struct {
@@ -124,140 +59,12 @@ func (a albaServer) namespace(ctx context.Context, name string) (namespace, vdis
 	return name, "", nil
 }
 
-func (a albaServer) namespaceList(ctx context.Context) ([]Namespace, error) {
-	names, err := a.vdisks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	all, err := a.Namespaces(ctx)
-	list := make([]Namespace, len(all))
-	for i, n := range all {
-		n.Buckets, n.OSDs, n.Epochs = nil, nil, nil // for those who ask for one
-		list[i] = Namespace{VDisk: names[n.Name], Namespace: n}
-	}
-	return list, err
-}
-
-func (a albaServer) namespaceShow(ctx context.Context, name string) (Namespace, error) {
-	namespace, vdisk, err := a.namespace(ctx, name)
-	if err != nil {
-		return Namespace{}, err
-	}
-	n, err := a.NamespaceInfo(ctx, namespace)
-	return Namespace{VDisk: vdisk, Namespace: n}, advise(err, "see `ovs alba namespace list`")
-}
-
-func (a albaServer) objectList(ctx context.Context, r objectRequest) (ObjectPage, error) {
-	namespace, _, err := a.namespace(ctx, r.Namespace)
-	if err != nil {
-		return ObjectPage{}, err
-	}
-	limit := objectsMax
-	if r.Limit > 0 {
-		limit = min(r.Limit, limit)
-	}
-	page := ObjectPage{Objects: []embedded.Object{}}
-	err = a.Objects(ctx, namespace, r.Prefix, r.After, func(o embedded.Object) bool {
-		if len(page.Objects) == limit {
-			page.More = true
-			return false
-		}
-		page.Objects = append(page.Objects, o)
-		return true
-	})
-	return page, advise(err, "see `ovs alba namespace list`")
-}
-
-func (a albaServer) object(ctx context.Context, r objectRequest) (embedded.Object, error) {
-	namespace, _, err := a.namespace(ctx, r.Namespace)
-	if err != nil {
-		return embedded.Object{}, err
-	}
-	o, err := a.Object(ctx, namespace, r.Name)
-	return o, advise(err, seeObjects(err, r.Namespace))
-}
-
-func (a albaServer) manifest(ctx context.Context, r objectRequest) ([]byte, error) {
-	namespace, _, err := a.namespace(ctx, r.Namespace)
-	if err != nil {
-		return nil, err
-	}
-	b, err := a.Manifest(ctx, namespace, r.Name)
-	return b, advise(err, seeObjects(err, r.Namespace))
-}
-
-func (a albaServer) presetList(ctx context.Context) ([]Preset, error) {
-	all, err := a.Presets(ctx)
-	list := make([]Preset, len(all))
-	for i, p := range all {
-		list[i] = Preset{Default: p.Default, Namespaces: p.Namespaces, Preset: p.Preset}
-	}
-	return list, err
-}
-
-// deletePreset deletes a preset. To the ABM one that is not there is deleted
-// already; who names it by hand has misspelt it.
-func (a albaServer) deletePreset(ctx context.Context, name string) error {
-	all, err := a.Presets(ctx)
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(all, func(p embedded.Preset) bool { return p.Name == name }) {
-		return fmt.Errorf("preset %q: %w", name, volumedriver.ErrNotFound)
-	}
-	return a.DeletePreset(ctx, name)
-}
-
-// checkPlace refuses a directory that looks like a mount point with nothing mounted.
-func (a albaServer) checkPlace(dir string, allow bool) error {
-	if allow {
-		return nil
-	}
-	return a.CheckPlace(dir)
-}
-
-func (a albaServer) addOSD(ctx context.Context, r osdRequest) (embedded.OSD, error) {
-	if err := a.checkPlace(r.Dir, r.AllowUnmounted); err != nil {
-		return embedded.OSD{}, err
-	}
-	number, err := a.AddOSD(ctx, r.Dir)
-	if err != nil {
-		return embedded.OSD{}, err
-	}
-	return a.OSD(ctx, number)
-}
-
-func (a albaServer) replaceOSD(ctx context.Context, r osdRequest) (embedded.OSD, error) {
-	dir := r.Dir
-	if dir == "" { // where the old one is
-		if old, err := a.OSD(ctx, r.Number); err == nil {
-			dir = old.Dir
-		}
-	}
-	if err := a.checkPlace(dir, r.AllowUnmounted); err != nil {
-		return embedded.OSD{}, err
-	}
-	number, err := a.ReplaceOSD(ctx, r.Number, r.Dir)
-	if err != nil {
-		return embedded.OSD{}, advise(err, "see `ovs alba osd list`")
-	}
-	return a.OSD(ctx, number)
-}
-
-// seeObjects is advice to who named an object that is not there.
-func seeObjects(err error, namespace string) string {
-	if errors.Is(err, abm.ErrNamespaceNotFound) {
-		return "see `ovs alba namespace list`"
-	}
-	return "see `ovs alba object list " + namespace + "`"
-}
-
 // advise says what to do about an object that is not there, or not any more.
 func advise(err error, what string) error {
 	if err == nil {
 		return nil
 	}
-	if wire, _ := toWire(err); wire.Kind != "not-found" && !errors.Is(err, embedded.ErrReplaced) {
+	if wire, _ := toWire(err); wire.Kind != "not-found" && !errors.Is(err, ErrReplaced) {
 		return err
 	}
 	return fmt.Errorf("%w; %s", err, what)
@@ -275,36 +82,9 @@ func handleALBA[Request, Result any](s *Server, mux *http.ServeMux, call string,
 }
 
 func (s *Server) albaRoutes(mux *http.ServeMux) {
-	type none = struct{}
-	handleALBA(s, mux, "status", func(a albaServer, ctx context.Context, _ none) (embedded.Status, error) { return a.Status(ctx) })
-
-	handleALBA(s, mux, "check", func(a albaServer, ctx context.Context, _ none) (embedded.Check, error) { return a.Check(ctx) })
-	handleALBA(s, mux, "resume-deletion", func(a albaServer, ctx context.Context, _ none) (embedded.Check, error) { return a.Resume(ctx) })
-
-	handleALBA(s, mux, "osd/list", func(a albaServer, ctx context.Context, _ none) ([]embedded.OSD, error) { return a.OSDs(ctx) })
-	handleALBA(s, mux, "osd/show", func(a albaServer, ctx context.Context, r osdRequest) (embedded.OSD, error) {
-		o, err := a.OSD(ctx, r.Number)
-		return o, advise(err, "see `ovs alba osd list`")
-	})
-	handleALBA(s, mux, "osd/add", albaServer.addOSD)
-	handleALBA(s, mux, "osd/replace", albaServer.replaceOSD)
-	handleALBA(s, mux, "osd/remove", func(a albaServer, ctx context.Context, r osdRequest) (done, error) {
-		return done{}, advise(a.RemoveOSD(ctx, r.Number), "see `ovs alba osd list`")
-	})
-
-	handleALBA(s, mux, "namespace/list", func(a albaServer, ctx context.Context, _ none) ([]Namespace, error) { return a.namespaceList(ctx) })
-	handleALBA(s, mux, "namespace/show", func(a albaServer, ctx context.Context, r nameRequest) (Namespace, error) {
-		return a.namespaceShow(ctx, r.Name)
-	})
-	handleALBA(s, mux, "object/list", albaServer.objectList)
-	handleALBA(s, mux, "object/show", albaServer.object)
-	handleALBA(s, mux, "object/manifest", albaServer.manifest)
-
-	handleALBA(s, mux, "preset/list", func(a albaServer, ctx context.Context, _ none) ([]Preset, error) { return a.presetList(ctx) })
-	handleALBA(s, mux, "preset/create", func(a albaServer, ctx context.Context, r presetRequest) (done, error) {
-		return done{}, a.CreatePreset(ctx, r.Preset, r.Default)
-	})
-	handleALBA(s, mux, "preset/delete", func(a albaServer, ctx context.Context, r nameRequest) (done, error) {
-		return done{}, advise(a.deletePreset(ctx, r.Name), "see `ovs alba preset list`")
-	})
+	s.backendRoutes(mux)
+	s.osdRoutes(mux)
+	s.namespaceRoutes(mux)
+	s.objectRoutes(mux)
+	s.presetRoutes(mux)
 }

@@ -2,16 +2,14 @@ package control_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
-	"openvstorage/alba/abm"
-	"openvstorage/alba/embedded"
-	"openvstorage/alba/preset"
 	"openvstorage/internal/control"
 	"openvstorage/internal/control/controltest"
-	"openvstorage/volumedriver"
 )
 
 // fakeALBA answers what the test asks for; all else is nobody's business here.
@@ -21,48 +19,59 @@ type fakeALBA struct {
 	asked   string // the namespace
 }
 
-func (f *fakeALBA) Namespaces(context.Context) ([]embedded.Namespace, error) {
-	return []embedded.Namespace{{Name: "loose"}}, nil
+func (f *fakeALBA) Namespaces(context.Context) ([]control.NamespaceInfo, error) {
+	return []control.NamespaceInfo{{Name: "loose"}}, nil
 }
 
-func (f *fakeALBA) NamespaceInfo(_ context.Context, name string) (embedded.Namespace, error) {
+func (f *fakeALBA) NamespaceInfo(_ context.Context, name string) (control.NamespaceInfo, error) {
 	f.asked = name
 	if name == "none" {
-		return embedded.Namespace{}, fmt.Errorf("namespace %q: %w", name, abm.ErrNamespaceNotFound)
+		return control.NamespaceInfo{}, fmt.Errorf("namespace %q: %w", name, control.ErrNoNamespace)
 	}
-	return embedded.Namespace{Name: name}, nil
+	return control.NamespaceInfo{Name: name}, nil
 }
 
-func (f *fakeALBA) Objects(_ context.Context, _, _, after string, fn func(embedded.Object) bool) error {
+func (f *fakeALBA) Objects(_ context.Context, _, _, after string, fn func(control.Object) bool) error {
 	for i := range f.objects {
 		name := fmt.Sprintf("o%05d", i)
-		if name > after && !fn(embedded.Object{Name: name}) {
+		if name > after && !fn(control.Object{Name: name}) {
 			return nil
 		}
 	}
 	return nil
 }
 
-func (f *fakeALBA) OSD(context.Context, uint64) (embedded.OSD, error) {
-	return embedded.OSD{}, fmt.Errorf("disk 9: %w", embedded.ErrNoOSD)
+func (f *fakeALBA) OSD(context.Context, uint64) (control.OSD, error) {
+	return control.OSD{}, fmt.Errorf("disk 9: %w", control.ErrNotFound)
 }
 
-func (f *fakeALBA) CreatePreset(_ context.Context, p preset.Preset, _ bool) error {
-	if _, err := p.Append(nil); err != nil {
-		return err
+func (f *fakeALBA) CreatePreset(_ context.Context, text json.RawMessage, _ bool) error {
+	f.asked = string(text)
+	return fmt.Errorf("preset: %w", control.ErrBusy)
+}
+
+func (f *fakeALBA) DeletePreset(_ context.Context, name string) error {
+	return fmt.Errorf("preset %q: %w", name, control.ErrNotFound)
+}
+
+func (f *fakeALBA) ReplaceOSD(context.Context, uint64, string) (uint64, error) {
+	return 0, fmt.Errorf("disk 9: %w", control.ErrReplaced)
+}
+
+func (f *fakeALBA) Object(_ context.Context, namespace, _ string) (control.Object, error) {
+	if namespace == "none" {
+		return control.Object{}, fmt.Errorf("%w", control.ErrNoNamespace)
 	}
-	return fmt.Errorf("preset %q: %w", p.Name, abm.ErrInUse)
+	return control.Object{}, fmt.Errorf("object: %w", control.ErrNotFound)
 }
-
-func (f *fakeALBA) Presets(context.Context) ([]embedded.Preset, error) { return nil, nil }
 
 // TestWithoutALBA: the other backend says so, in a kind of its own.
 func TestWithoutALBA(t *testing.T) {
 	_, c, _ := serve(t, &controltest.Host{}, nil)
-	if _, err := c.BackendStatus(t.Context()); !errors.Is(err, volumedriver.ErrInvalid) {
+	if _, err := c.BackendStatus(t.Context()); !errors.Is(err, control.ErrInvalid) {
 		t.Errorf("status without ALBA: %v", err)
 	}
-	if _, err := c.AddOSD(t.Context(), "/x", false); !errors.Is(err, volumedriver.ErrInvalid) {
+	if _, err := c.AddOSD(t.Context(), "/x", false); !errors.Is(err, control.ErrInvalid) {
 		t.Errorf("add without ALBA: %v", err)
 	}
 }
@@ -99,21 +108,25 @@ func TestALBA(t *testing.T) {
 	}
 
 	// Errors keep their kind.
-	if _, err := c.Namespace(ctx, "none"); !errors.Is(err, volumedriver.ErrNotFound) {
+	if _, err := c.Namespace(ctx, "none"); !errors.Is(err, control.ErrNotFound) {
 		t.Errorf("namespace that is not there: %v", err)
 	}
-	if _, err := c.OSD(ctx, 9); !errors.Is(err, volumedriver.ErrNotFound) {
+	if _, err := c.OSD(ctx, 9); !errors.Is(err, control.ErrNotFound) {
 		t.Errorf("disk that is not there: %v", err)
 	}
-	if err := c.DeletePreset(ctx, "none"); !errors.Is(err, volumedriver.ErrNotFound) {
+	if err := c.DeletePreset(ctx, "none"); !errors.Is(err, control.ErrNotFound) {
 		t.Errorf("delete a preset that is not there: %v", err)
 	}
-	p := preset.Default(3)
-	if err := c.CreatePreset(ctx, p, false); !errors.Is(err, volumedriver.ErrBusy) {
-		t.Errorf("preset in use: %v", err)
+	if err := c.CreatePreset(ctx, json.RawMessage(`{"name":"p"}`), false); !errors.Is(err, control.ErrBusy) || fake.asked != `{"name":"p"}` {
+		t.Errorf("preset in use: %v, asked for %s", err, fake.asked)
 	}
-	p.Name = "Bad Name"
-	if err := c.CreatePreset(ctx, p, false); !errors.Is(err, volumedriver.ErrInvalid) {
-		t.Errorf("bad preset: %v", err)
+	// Advice goes with what is not there, or was replaced before, and says where to look.
+	if _, err := c.ReplaceOSD(ctx, 9, "/x", true); !errors.Is(err, control.ErrExists) || !strings.HasSuffix(err.Error(), "; see `ovs alba osd list`") {
+		t.Errorf("disk that was replaced before: %v", err)
+	}
+	for name, says := range map[string]string{"none": "; see `ovs alba namespace list`", "disk1": "; see `ovs alba object list disk1`"} {
+		if _, err := c.Object(ctx, name, "o"); !errors.Is(err, control.ErrNotFound) || !strings.HasSuffix(err.Error(), says) {
+			t.Errorf("object of %s: %v", name, err)
+		}
 	}
 }

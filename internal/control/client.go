@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"time"
 	"unicode/utf8"
-
-	"openvstorage/volumedriver"
 )
 
 // ErrNotRunning is matched by what a Client returns when no `ovs up` serves
@@ -27,7 +25,7 @@ var ErrNotRunning = errors.New("ovs up is not running")
 
 // Client speaks to the `ovs up` of one data directory. It is a Host but for
 // the vDisks it returns, which say where they are served too. Safe for
-// concurrent use. Errors match the kinds of package volumedriver. A call whose
+// concurrent use. Errors match the kinds of this package. A call whose
 // ctx ends is canceled at the server.
 type Client struct {
 	data   string
@@ -61,84 +59,6 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return call[Status](ctx, c, "status", struct{}{}, nil)
 }
 
-// Create makes a vDisk of size bytes.
-func (c *Client) Create(ctx context.Context, name string, size uint64) (VDisk, error) {
-	return call[VDisk](ctx, c, "vdisk/create", sizeRequest{Name: name, Size: size}, nil)
-}
-
-// List returns all vDisks, in order of name.
-func (c *Client) List(ctx context.Context) ([]VDisk, error) {
-	return call[[]VDisk](ctx, c, "vdisk/list", struct{}{}, nil)
-}
-
-// Info returns one vDisk.
-func (c *Client) Info(ctx context.Context, name string) (VDisk, error) {
-	return call[VDisk](ctx, c, "vdisk/info", nameRequest{Name: name}, nil)
-}
-
-// Resize grows a vDisk to size bytes.
-func (c *Client) Resize(ctx context.Context, name string, size uint64) error {
-	_, err := call[done](ctx, c, "vdisk/resize", sizeRequest{Name: name, Size: size}, nil)
-	return err
-}
-
-// Delete removes a vDisk and its snapshots.
-func (c *Client) Delete(ctx context.Context, name string) error {
-	_, err := call[done](ctx, c, "vdisk/delete", deleteRequest{Name: name}, nil)
-	return err
-}
-
-// ForceDelete removes a vDisk that may be in use.
-func (c *Client) ForceDelete(ctx context.Context, name string) error {
-	_, err := call[done](ctx, c, "vdisk/delete", deleteRequest{Name: name, Force: true}, nil)
-	return err
-}
-
-// Rename gives a vDisk another name.
-func (c *Client) Rename(ctx context.Context, oldName, newName string) error {
-	_, err := call[done](ctx, c, "vdisk/rename", renameRequest{Name: oldName, NewName: newName}, nil)
-	return err
-}
-
-// SnapshotCreate takes a snapshot.
-func (c *Client) SnapshotCreate(ctx context.Context, name, snap string) (volumedriver.SnapshotInfo, error) {
-	return call[volumedriver.SnapshotInfo](ctx, c, "vdisk/snapshot/create", snapshotRequest{Name: name, Snapshot: snap}, nil)
-}
-
-// SnapshotList returns the snapshots of a vDisk, oldest first.
-func (c *Client) SnapshotList(ctx context.Context, name string) ([]volumedriver.SnapshotInfo, error) {
-	return call[[]volumedriver.SnapshotInfo](ctx, c, "vdisk/snapshot/list", nameRequest{Name: name}, nil)
-}
-
-// SnapshotDelete removes a snapshot.
-func (c *Client) SnapshotDelete(ctx context.Context, name, snap string) error {
-	_, err := call[done](ctx, c, "vdisk/snapshot/delete", snapshotRequest{Name: name, Snapshot: snap}, nil)
-	return err
-}
-
-// Rollback brings a vDisk back to what a snapshot holds.
-func (c *Client) Rollback(ctx context.Context, name, snap string) error {
-	_, err := call[done](ctx, c, "vdisk/rollback", rollbackRequest{Name: name, Snapshot: snap}, nil)
-	return err
-}
-
-// ForceRollback is Rollback of a vDisk that may be in use.
-func (c *Client) ForceRollback(ctx context.Context, name, snap string) error {
-	_, err := call[done](ctx, c, "vdisk/rollback", rollbackRequest{Name: name, Snapshot: snap, Force: true}, nil)
-	return err
-}
-
-// Clone makes vDisk dst of a snapshot of src, or with snap "" of src as it is now.
-func (c *Client) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (VDisk, error) {
-	return call[VDisk](ctx, c, "vdisk/clone", cloneRequest{Name: src, Snapshot: snap, NewName: dst}, progress)
-}
-
-// Sync returns when all that was written to the vDisk is in the backend.
-func (c *Client) Sync(ctx context.Context, name string, progress func(done, total int64)) error {
-	_, err := call[done](ctx, c, "vdisk/sync", nameRequest{Name: name}, progress)
-	return err
-}
-
 // call sends one request, to who serves the directory, and reads its answer to the
 // end.
 func call[Result any](ctx context.Context, c *Client, name string, request any, progress func(done, total int64)) (Result, error) {
@@ -155,7 +75,7 @@ func checkText(v reflect.Value) error {
 	switch v.Kind() {
 	case reflect.String:
 		if !utf8.ValidString(v.String()) {
-			return fmt.Errorf("%.128q is not UTF-8: %w", v.String(), volumedriver.ErrInvalid)
+			return fmt.Errorf("%.128q is not UTF-8: %w", v.String(), ErrInvalid)
 		}
 	case reflect.Struct:
 		for i := range v.NumField() {

@@ -18,12 +18,6 @@
 // a client that asks for one that the server lacks is told so by name.
 package control
 
-import (
-	"context"
-
-	"openvstorage/volumedriver"
-)
-
 // Version is the protocol's version, the first part of every path.
 const Version = "v1"
 
@@ -36,52 +30,6 @@ const (
 	RequestMax  = 64 << 10 // bytes of a request's body
 	responseMax = 64 << 20 // bytes of one line of an answer, as the client takes it
 )
-
-// Host is what the server manages: the vDisks of one data directory. All
-// methods are safe for concurrent use. What has changed is durable when a
-// method returns nil. Errors match a kind of package volumedriver or are
-// failures. Sizes are in bytes. Progress functions are called one at a time, from the
-// method's own goroutines, never after it has returned.
-type Host interface {
-	Create(ctx context.Context, name string, size uint64) (volumedriver.Info, error)
-	List(ctx context.Context) ([]volumedriver.Info, error)
-	Info(ctx context.Context, name string) (volumedriver.Info, error)
-	Resize(ctx context.Context, name string, size uint64) error
-	// Delete and Rollback refuse a vDisk that is in use. ForceDelete and
-	// ForceRollback do not: its users get errors, or read what the snapshot holds.
-	Delete(ctx context.Context, name string) error
-	ForceDelete(ctx context.Context, name string) error
-	Rename(ctx context.Context, oldName, newName string) error
-
-	SnapshotCreate(ctx context.Context, name, snap string) (volumedriver.SnapshotInfo, error)
-	SnapshotList(ctx context.Context, name string) ([]volumedriver.SnapshotInfo, error)
-	SnapshotDelete(ctx context.Context, name, snap string) error
-	Rollback(ctx context.Context, name, snap string) error
-	ForceRollback(ctx context.Context, name, snap string) error
-
-	// Clone makes dst of a snapshot, or with snap "" of the live vDisk.
-	Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (volumedriver.Info, error)
-	// Sync returns when all that was written before is in the backend.
-	Sync(ctx context.Context, name string, progress func(done, total int64)) error
-}
-
-// VDisk is what the protocol tells about a vDisk: what the driver knows, and
-// where it is served.
-type VDisk struct {
-	volumedriver.Info
-	URIs    []string `json:"uris"`              // NBD URIs
-	Storage *Storage `json:"storage,omitempty"` // of one, in an ALBA backend; not in lists
-}
-
-// Storage is how what a vDisk has stored is kept from other eyes.
-type Storage struct {
-	Preset string `json:"preset"`
-	Cipher string `json:"cipher"`        // of what is in the backend
-	Key    uint64 `json:"key,omitempty"` // number of the master key
-	// Buffer is the cipher of the write buffer: it holds what was written lately,
-	// as it was written, whatever Cipher says.
-	Buffer string `json:"bufferCipher"`
-}
 
 // Status is what the protocol tells about the server itself.
 type Status struct {
@@ -96,35 +44,12 @@ type Progress struct {
 	Total int64 `json:"total"`
 }
 
-// Requests. Every call takes one, of the fields that it needs.
-type (
-	nameRequest struct {
-		Name string `json:"name"`
-	}
-	deleteRequest struct {
-		Name  string `json:"name"`
-		Force bool   `json:"force,omitempty"`
-	}
-	rollbackRequest struct {
-		Name     string `json:"name"`
-		Snapshot string `json:"snapshot"`
-		Force    bool   `json:"force,omitempty"`
-	}
-	sizeRequest struct {
-		Name string `json:"name"`
-		Size uint64 `json:"size"`
-	}
-	renameRequest struct {
-		Name    string `json:"name"`
-		NewName string `json:"newName"`
-	}
-	snapshotRequest struct {
-		Name     string `json:"name"`
-		Snapshot string `json:"snapshot"`
-	}
-	cloneRequest struct {
-		Name     string `json:"name"`
-		Snapshot string `json:"snapshot,omitempty"`
-		NewName  string `json:"newName"`
-	}
-)
+// Host is what the server manages: the vDisks of one data directory. All
+// methods are safe for concurrent use. What has changed is durable when a
+// method returns nil. Errors match a kind of this package or are failures. Sizes are
+// in bytes. Progress functions are called one at a time, from the method's own
+// goroutines, never after it has returned.
+type Host interface {
+	VDisks
+	Snapshots
+}

@@ -20,7 +20,6 @@ import (
 
 	"openvstorage/internal/control"
 	"openvstorage/internal/control/controltest"
-	"openvstorage/volumedriver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -122,16 +121,16 @@ type errorHost struct {
 	err error
 }
 
-func (h *errorHost) Info(context.Context, string) (volumedriver.Info, error) {
-	return volumedriver.Info{}, h.err
+func (h *errorHost) Info(context.Context, string) (control.Info, error) {
+	return control.Info{}, h.err
 }
 
 func TestErrorKindsSurviveTheWire(t *testing.T) {
 	h := &errorHost{}
 	_, c, _ := serve(t, h, nil)
 	kinds := []error{
-		volumedriver.ErrNotFound, volumedriver.ErrExists, volumedriver.ErrHasChildren, volumedriver.ErrInvalid,
-		volumedriver.ErrHalted, volumedriver.ErrBusy, volumedriver.ErrUnknownOutcome, context.Canceled, errors.New("of no kind"),
+		control.ErrNotFound, control.ErrExists, control.ErrHasChildren, control.ErrInvalid,
+		control.ErrHalted, control.ErrBusy, control.ErrUnknownOutcome, context.Canceled, errors.New("of no kind"),
 	}
 	for i, kind := range kinds {
 		h.err = fmt.Errorf("vDisk \"d\": %w; do this", kind)
@@ -224,7 +223,7 @@ func TestShutdownCancelsWhatDoesNotEnd(t *testing.T) {
 	if err := s.Shutdown(over); err != nil {
 		t.Error(err)
 	}
-	if err := <-answer; !errors.Is(err, volumedriver.ErrBusy) || !strings.Contains(err.Error(), "stopping") {
+	if err := <-answer; !errors.Is(err, control.ErrBusy) || !strings.Contains(err.Error(), "stopping") {
 		t.Errorf("the client is told %v; want that ovs up is stopping", err)
 	}
 }
@@ -245,14 +244,14 @@ func TestTooManyCallsAreBusy(t *testing.T) {
 	}
 	answer := make(chan error, 1)
 	go func() {
-		err := volumedriver.ErrBusy
-		for errors.Is(err, volumedriver.ErrBusy) { // the call before may not have ended yet
+		err := control.ErrBusy
+		for errors.Is(err, control.ErrBusy) { // the call before may not have ended yet
 			err = c.Sync(context.Background(), "a", nil)
 		}
 		answer <- err
 	}()
 	<-begun
-	if _, err := c.List(t.Context()); !errors.Is(err, volumedriver.ErrBusy) {
+	if _, err := c.List(t.Context()); !errors.Is(err, control.ErrBusy) {
 		t.Errorf("a second call gets %v; want ErrBusy", err)
 	}
 	close(release)
@@ -324,7 +323,7 @@ func TestWhatIsNotUTF8NamesNothing(t *testing.T) {
 	for what, err := range map[string]error{
 		"create": create, "clone": clone, "info": info, "delete": c.ForceDelete(ctx, "a\xff"), "rename": c.Rename(ctx, "a", "b\xc0\xaf"),
 	} {
-		if !errors.Is(err, volumedriver.ErrInvalid) || !strings.Contains(err.Error(), "UTF-8") || !strings.Contains(err.Error(), `\x`) {
+		if !errors.Is(err, control.ErrInvalid) || !strings.Contains(err.Error(), "UTF-8") || !strings.Contains(err.Error(), `\x`) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

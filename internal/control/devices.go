@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-
-	"openvstorage/volumedriver"
 )
 
 // Attachment is a vDisk that is a block device of this machine.
@@ -46,7 +44,7 @@ type AttachOptions struct {
 // restarts, until it is detached. All methods are safe for concurrent use.
 type Devices interface {
 	Attach(ctx context.Context, vdisk string, opt AttachOptions) (Attachment, error)
-	// Detach refuses with volumedriver.ErrBusy while somebody uses the device,
+	// Detach refuses with ErrBusy while somebody uses the device,
 	// unless it is forced.
 	Detach(ctx context.Context, vdisk string, force bool) error
 	Attached(ctx context.Context) ([]Attachment, error)
@@ -64,7 +62,7 @@ type detachRequest struct {
 	Force bool   `json:"force,omitempty"`
 }
 
-var errNoDevices = fmt.Errorf("%w: this server makes no block devices", volumedriver.ErrInvalid)
+var errNoDevices = fmt.Errorf("%w: this server makes no block devices", ErrInvalid)
 
 func (s *Server) deviceRoutes(mux *http.ServeMux) {
 	d := s.opt.Devices

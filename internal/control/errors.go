@@ -3,13 +3,32 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+)
 
-	"openvstorage/alba/abm"
-	"openvstorage/alba/embedded"
-	"openvstorage/alba/policy"
-	"openvstorage/alba/preset"
-	"openvstorage/volumedriver"
+// Kinds of error, matched with errors.Is on both sides of the socket. A Host's
+// errors wrap one of them, with the object and what to do, or are failures.
+var (
+	// ErrNotFound: what is named is not there.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: the name is taken, or it was done before.
+	ErrExists = errors.New("exists already")
+	// ErrHasChildren: clones hang off it; they have to go first.
+	ErrHasChildren = errors.New("has clones")
+	// ErrInvalid: the request can never succeed, whatever the state.
+	ErrInvalid = errors.New("invalid request")
+	// ErrHalted: the vDisk is halted (rule P3).
+	ErrHalted = errors.New("halted")
+	// ErrUnknownOutcome: whether it was done is not known yet.
+	ErrUnknownOutcome = errors.New("the outcome is not known yet")
+	// ErrBusy: somebody uses it, or a limit is reached; a later attempt may succeed.
+	ErrBusy = errors.New("busy")
+
+	// ErrNoNamespace is ErrNotFound of a namespace, ErrReplaced is ErrExists of a
+	// disk's replacement: the server advises differently. A client sees the wider.
+	ErrNoNamespace = fmt.Errorf("namespace: %w", ErrNotFound)
+	ErrReplaced    = fmt.Errorf("replacement: %w", ErrExists)
 )
 
 // kinds is the one table by which an error crosses the socket: the name on the
@@ -20,25 +39,14 @@ var kinds = []struct {
 	status int
 	err    error
 }{
-	{"unknown-outcome", http.StatusGatewayTimeout, volumedriver.ErrUnknownOutcome}, // whatever the cause is
-	{"not-found", http.StatusNotFound, volumedriver.ErrNotFound},
-	{"exists", http.StatusConflict, volumedriver.ErrExists},
-	{"has-children", http.StatusConflict, volumedriver.ErrHasChildren},
-	{"invalid", http.StatusBadRequest, volumedriver.ErrInvalid},
-	{"halted", http.StatusLocked, volumedriver.ErrHalted},
-	{"busy", http.StatusServiceUnavailable, volumedriver.ErrBusy},
+	{"unknown-outcome", http.StatusGatewayTimeout, ErrUnknownOutcome}, // whatever the cause is
+	{"not-found", http.StatusNotFound, ErrNotFound},
+	{"exists", http.StatusConflict, ErrExists},
+	{"has-children", http.StatusConflict, ErrHasChildren},
+	{"invalid", http.StatusBadRequest, ErrInvalid},
+	{"halted", http.StatusLocked, ErrHalted},
+	{"busy", http.StatusServiceUnavailable, ErrBusy},
 	{"canceled", 499, context.Canceled},
-
-	// Those of ALBA. A client sees the kinds above: the first of a name counts.
-	{"not-found", http.StatusNotFound, embedded.ErrNoOSD},
-	{"not-found", http.StatusNotFound, abm.ErrNotFound},
-	{"not-found", http.StatusNotFound, abm.ErrNamespaceNotFound},
-	{"exists", http.StatusConflict, abm.ErrExists},
-	{"exists", http.StatusConflict, abm.ErrConflict},
-	{"exists", http.StatusConflict, embedded.ErrReplaced},
-	{"busy", http.StatusServiceUnavailable, abm.ErrInUse},
-	{"invalid", http.StatusBadRequest, preset.ErrPreset},
-	{"invalid", http.StatusBadRequest, policy.ErrPolicy},
 }
 
 const failed = "failed"

@@ -13,9 +13,6 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
-
-	"openvstorage/alba/preset"
-	"openvstorage/volumedriver"
 )
 
 // Options of a Server. The zero value of each field but Host has a meaning.
@@ -62,7 +59,7 @@ type Server struct {
 	stop  context.CancelCauseFunc
 }
 
-var errStopping = fmt.Errorf("%w: ovs up is stopping", volumedriver.ErrBusy)
+var errStopping = fmt.Errorf("%w: ovs up is stopping", ErrBusy)
 
 // NewServer returns a server that does not listen yet.
 func NewServer(opt Options) *Server {
@@ -109,95 +106,22 @@ func (s *Server) Shutdown(ctx context.Context) error {
 }
 
 func (s *Server) routes() http.Handler {
-	h, mux := s.opt.Host, http.NewServeMux()
+	mux := http.NewServeMux()
 	handle(s, mux, "status", func(context.Context, struct{}, progressFunc) (Status, error) {
 		return s.opt.Status, nil
 	})
-	handle(s, mux, "vdisk/create", func(ctx context.Context, r sizeRequest, _ progressFunc) (VDisk, error) {
-		return s.vdisk(h.Create(ctx, r.Name, r.Size))
-	})
-	handle(s, mux, "vdisk/list", func(ctx context.Context, _ struct{}, _ progressFunc) ([]VDisk, error) {
-		infos, err := h.List(ctx)
-		list := make([]VDisk, len(infos))
-		for i, info := range infos {
-			list[i] = VDisk{Info: info, URIs: s.opt.URIs(info.Name)}
-		}
-		return list, err
-	})
-	handle(s, mux, "vdisk/info", func(ctx context.Context, r nameRequest, _ progressFunc) (VDisk, error) {
-		v, err := s.vdisk(h.Info(ctx, r.Name))
-		if err == nil {
-			v.Storage = s.stored(ctx, v.Info)
-		}
-		return v, err
-	})
-	handle(s, mux, "vdisk/resize", func(ctx context.Context, r sizeRequest, _ progressFunc) (done, error) {
-		err := h.Resize(ctx, r.Name, r.Size)
-		if err == nil && s.opt.Devices != nil {
-			err = s.opt.Devices.Resized(ctx, r.Name)
-		}
-		return done{}, err
-	})
-	handle(s, mux, "vdisk/delete", func(ctx context.Context, r deleteRequest, _ progressFunc) (done, error) {
-		if r.Force {
-			return done{}, h.ForceDelete(ctx, r.Name)
-		}
-		return done{}, h.Delete(ctx, r.Name)
-	})
-	handle(s, mux, "vdisk/rename", func(ctx context.Context, r renameRequest, _ progressFunc) (done, error) {
-		return done{}, h.Rename(ctx, r.Name, r.NewName)
-	})
-	handle(s, mux, "vdisk/snapshot/create", func(ctx context.Context, r snapshotRequest, _ progressFunc) (volumedriver.SnapshotInfo, error) {
-		return h.SnapshotCreate(ctx, r.Name, r.Snapshot)
-	})
-	handle(s, mux, "vdisk/snapshot/list", func(ctx context.Context, r nameRequest, _ progressFunc) ([]volumedriver.SnapshotInfo, error) {
-		list, err := h.SnapshotList(ctx, r.Name)
-		if list == nil {
-			list = []volumedriver.SnapshotInfo{} // [] in JSON, not null
-		}
-		return list, err
-	})
-	handle(s, mux, "vdisk/snapshot/delete", func(ctx context.Context, r snapshotRequest, _ progressFunc) (done, error) {
-		return done{}, h.SnapshotDelete(ctx, r.Name, r.Snapshot)
-	})
-	handle(s, mux, "vdisk/rollback", func(ctx context.Context, r rollbackRequest, _ progressFunc) (done, error) {
-		if r.Force {
-			return done{}, h.ForceRollback(ctx, r.Name, r.Snapshot)
-		}
-		return done{}, h.Rollback(ctx, r.Name, r.Snapshot)
-	})
-	handle(s, mux, "vdisk/clone", func(ctx context.Context, r cloneRequest, p progressFunc) (VDisk, error) {
-		return s.vdisk(h.Clone(ctx, r.Name, r.Snapshot, r.NewName, p))
-	})
-	handle(s, mux, "vdisk/sync", func(ctx context.Context, r nameRequest, p progressFunc) (done, error) {
-		return done{}, h.Sync(ctx, r.Name, p)
-	})
+	s.vdiskRoutes(mux)
+	s.snapshotRoutes(mux)
 	s.albaRoutes(mux)
 	s.deviceRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		newAnswer(w).fail(fmt.Errorf("%w: this release has no call %s %s: client and ovs up differ in release", volumedriver.ErrInvalid, r.Method, r.URL.Path))
+		newAnswer(w).fail(fmt.Errorf("%w: this release has no call %s %s: client and ovs up differ in release", ErrInvalid, r.Method, r.URL.Path))
 	})
 	return mux
 }
 
 // done is the result of a call that has none.
 type done struct{}
-
-func (s *Server) vdisk(info volumedriver.Info, err error) (VDisk, error) {
-	return VDisk{Info: info, URIs: s.opt.URIs(info.Name)}, err
-}
-
-// stored tells how a vDisk is stored; nil: that is not known, or there is no choice.
-func (s *Server) stored(ctx context.Context, info volumedriver.Info) *Storage {
-	if s.opt.ALBA == nil {
-		return nil
-	}
-	p, err := s.opt.ALBA.PresetOf(ctx, info.ID.String())
-	if err != nil {
-		return nil
-	}
-	return &Storage{Preset: p.Name, Cipher: p.Scheme.Cipher.String(), Key: p.Scheme.Key, Buffer: preset.CipherNone.String()}
-}
 
 type progressFunc = func(done, total int64)
 
@@ -209,7 +133,7 @@ func handle[Request, Result any](s *Server, mux *http.ServeMux, call string, fn 
 		case s.slots <- struct{}{}:
 			defer func() { <-s.slots }()
 		default:
-			out.fail(fmt.Errorf("%w: %d management calls are running; try again later", volumedriver.ErrBusy, s.opt.Calls))
+			out.fail(fmt.Errorf("%w: %d management calls are running; try again later", ErrBusy, s.opt.Calls))
 			return
 		}
 		var request Request
@@ -240,16 +164,16 @@ func (s *Server) readRequest(w http.ResponseWriter, r *http.Request, into any) e
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, RequestMax))
 	if err != nil {
-		return fmt.Errorf("%w: read request: %w", volumedriver.ErrInvalid, err)
+		return fmt.Errorf("%w: read request: %w", ErrInvalid, err)
 	}
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
 	if !utf8.Valid(body) { // which Unmarshal would make another name of
-		return fmt.Errorf("%w: request is not UTF-8", volumedriver.ErrInvalid)
+		return fmt.Errorf("%w: request is not UTF-8", ErrInvalid)
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("%w: request: %w", volumedriver.ErrInvalid, err)
+		return fmt.Errorf("%w: request: %w", ErrInvalid, err)
 	}
 	return nil
 }

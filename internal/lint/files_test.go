@@ -14,6 +14,29 @@ var (
 	generated = regexp.MustCompile(`(?m)^// Code generated .* DO NOT EDIT\.$`)
 )
 
+// maxCommandLines is for cmd/ovs, without tests: flags, exit codes and printing.
+const maxCommandLines = 3000
+
+// TestCommandIsThin: what cmd/ovs does it has others do; it holds no state that
+// two goroutines share.
+func TestCommandIsThin(t *testing.T) {
+	lines := 0
+	for _, s := range sources(t) {
+		if s.pkg != "cmd/ovs" || s.test {
+			continue
+		}
+		lines += strings.Count(s.text, "\n")
+		for _, i := range s.file.Imports {
+			if p := strings.Trim(i.Path.Value, `"`); p == "sync" || p == "sync/atomic" {
+				t.Errorf("%s: imports %s; state that is shared belongs to host, or to what it serves", s.path, p)
+			}
+		}
+	}
+	if lines == 0 || lines > maxCommandLines {
+		t.Errorf("cmd/ovs has %d lines without tests; move what is over %d to the package whose noun it is", lines, maxCommandLines)
+	}
+}
+
 func TestFiles(t *testing.T) {
 	for _, s := range sources(t) {
 		if generated.MatchString(s.text) {

@@ -29,7 +29,8 @@ var bands = []struct {
 }{
 	{"program", []string{"cmd"}},
 	{"what runs on a host", []string{"host"}},
-	{"management, and tools for files", []string{"internal/control", "internal/image", "internal/inspect"}},
+	{"tools for files", []string{"internal/image", "internal/inspect"}},
+	{"management", []string{"internal/control"}},
 	{"front ends", []string{"nbd", "fusefs", "blockdev"}},
 	{"a vDisk's life", []string{"volumedriver"}},
 	{"local logs and maps", []string{"writebuffer", "metadata"}},

@@ -1,6 +1,7 @@
 // Package controltest is a control.Host made of a map: vDisks with names,
-// sizes, snapshots and children, but no data. Tests of the protocol and of the
-// command line run against it.
+// sizes, snapshots and children, but no data. Tests of the protocol run against
+// it. What it says of an error is nobody's text: what users read is pinned by
+// scripts on a real host.
 package controltest
 
 import (
@@ -14,21 +15,19 @@ import (
 
 	"github.com/google/uuid"
 
+	"openvstorage/internal/control"
 	"openvstorage/internal/naming"
-	"openvstorage/volumedriver"
 )
 
 // Host is the fake. The zero value is empty and ready.
 type Host struct {
-	// Halted makes a vDisk of this name refuse what writes.
-	Halted string
 	// Step, if set, is called before each step of a clone and of a sync; an
 	// error ends the call.
 	Step func(ctx context.Context, step int) error
 
 	mu struct {
 		sync.Mutex
-		vdisks map[string]*volumedriver.Info
+		vdisks map[string]*control.Info
 	}
 }
 
@@ -40,67 +39,60 @@ const (
 
 func checkName(name string) error {
 	if err := naming.Check(name); err != nil {
-		return fmt.Errorf("%w: vDisk name %w; choose another", volumedriver.ErrInvalid, err)
+		return fmt.Errorf("%w: vDisk name %w; choose another", control.ErrInvalid, err)
 	}
 	return nil
 }
 
-// getLocked returns a vDisk, to be changed if change.
-func (h *Host) getLocked(name string, change bool) (*volumedriver.Info, error) {
+func (h *Host) getLocked(name string) (*control.Info, error) {
 	v := h.mu.vdisks[name]
 	if v == nil {
-		return nil, fmt.Errorf("vDisk %q: %w", name, volumedriver.ErrNotFound)
-	}
-	if change && h.Halted == name {
-		return nil, fmt.Errorf("vDisk %q is %w: its disk is gone; restore it", name, volumedriver.ErrHalted)
+		return nil, fmt.Errorf("vDisk %q: %w", name, control.ErrNotFound)
 	}
 	return v, nil
 }
 
-func (h *Host) addLocked(name string, size uint64, parent string) (volumedriver.Info, error) {
+func (h *Host) addLocked(name string, size uint64, parent string) (control.Info, error) {
 	if err := checkName(name); err != nil {
-		return volumedriver.Info{}, err
+		return control.Info{}, err
 	}
 	if h.mu.vdisks[name] != nil {
-		return volumedriver.Info{}, fmt.Errorf("vDisk %q %w; choose another name", name, volumedriver.ErrExists)
+		return control.Info{}, fmt.Errorf("vDisk %q %w; choose another name", name, control.ErrExists)
 	}
 	if size == 0 || size%4096 != 0 {
-		return volumedriver.Info{}, fmt.Errorf("%w: vDisk %q cannot have %d bytes: the size is a multiple of 4096", volumedriver.ErrInvalid, name, size)
+		return control.Info{}, fmt.Errorf("%w: vDisk %q cannot have %d bytes: the size is a multiple of 4096", control.ErrInvalid, name, size)
 	}
-	v := volumedriver.Info{Name: name, ID: uuid.New(), Size: size, State: volumedriver.StateRunning, Parent: parent, Epoch: 1, Created: time.Unix(1_700_000_000, 0).UTC()}
-	if name == h.Halted {
-		v.State, v.Reason = volumedriver.StateHalted, "its disk is gone; restore it"
-	}
+	v := control.Info{Name: name, ID: uuid.New(), Size: size, State: control.StateRunning, Parent: parent, Epoch: 1, Created: time.Unix(1_700_000_000, 0).UTC()}
 	if h.mu.vdisks == nil {
-		h.mu.vdisks = map[string]*volumedriver.Info{}
+		h.mu.vdisks = map[string]*control.Info{}
 	}
 	h.mu.vdisks[name] = &v
 	return v, nil
 }
 
 // Create implements control.Host, as the methods below do.
-func (h *Host) Create(_ context.Context, name string, size uint64) (volumedriver.Info, error) {
+func (h *Host) Create(_ context.Context, name string, size uint64) (control.Info, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.addLocked(name, size, "")
 }
 
-func (h *Host) List(context.Context) ([]volumedriver.Info, error) {
+func (h *Host) List(context.Context) ([]control.Info, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var list []volumedriver.Info
+	var list []control.Info
 	for _, name := range slices.Sorted(maps.Keys(h.mu.vdisks)) {
 		list = append(list, *h.mu.vdisks[name])
 	}
 	return list, nil
 }
 
-func (h *Host) Info(_ context.Context, name string) (volumedriver.Info, error) {
+func (h *Host) Info(_ context.Context, name string) (control.Info, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, false)
+	v, err := h.getLocked(name)
 	if err != nil {
-		return volumedriver.Info{}, err
+		return control.Info{}, err
 	}
 	return *v, nil
 }
@@ -108,12 +100,12 @@ func (h *Host) Info(_ context.Context, name string) (volumedriver.Info, error) {
 func (h *Host) Resize(_ context.Context, name string, size uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, true)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return err
 	}
 	if size < v.Size {
-		return fmt.Errorf("%w: vDisk %q has %d bytes and cannot shrink to %d", volumedriver.ErrInvalid, name, v.Size, size)
+		return fmt.Errorf("%w: vDisk %q has %d bytes and cannot shrink to %d", control.ErrInvalid, name, v.Size, size)
 	}
 	v.Size = size
 	return nil
@@ -128,12 +120,12 @@ func (h *Host) ForceRollback(ctx context.Context, name, snap string) error {
 func (h *Host) Delete(_ context.Context, name string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, true)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return err
 	}
 	if len(v.Children) > 0 {
-		return fmt.Errorf("vDisk %q %w: %s; delete those first", name, volumedriver.ErrHasChildren, strings.Join(v.Children, ", "))
+		return fmt.Errorf("vDisk %q %w: %s; delete those first", name, control.ErrHasChildren, strings.Join(v.Children, ", "))
 	}
 	delete(h.mu.vdisks, name)
 	for _, other := range h.mu.vdisks {
@@ -149,7 +141,7 @@ func (h *Host) Delete(_ context.Context, name string) error {
 func (h *Host) Rename(_ context.Context, oldName, newName string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(oldName, true)
+	v, err := h.getLocked(oldName)
 	if err != nil {
 		return err
 	}
@@ -157,7 +149,7 @@ func (h *Host) Rename(_ context.Context, oldName, newName string) error {
 		return err
 	}
 	if h.mu.vdisks[newName] != nil {
-		return fmt.Errorf("vDisk %q %w; choose another name", newName, volumedriver.ErrExists)
+		return fmt.Errorf("vDisk %q %w; choose another name", newName, control.ErrExists)
 	}
 	delete(h.mu.vdisks, oldName)
 	v.Name = newName
@@ -165,36 +157,36 @@ func (h *Host) Rename(_ context.Context, oldName, newName string) error {
 	return nil
 }
 
-func snapshotIndex(v *volumedriver.Info, snap string) (int, error) {
-	i := slices.IndexFunc(v.Snapshots, func(s volumedriver.SnapshotInfo) bool { return s.Name == snap })
+func snapshotIndex(v *control.Info, snap string) (int, error) {
+	i := slices.IndexFunc(v.Snapshots, func(s control.SnapshotInfo) bool { return s.Name == snap })
 	if i < 0 {
-		return 0, fmt.Errorf("snapshot %q of vDisk %q: %w", snap, v.Name, volumedriver.ErrNotFound)
+		return 0, fmt.Errorf("snapshot %q of vDisk %q: %w", snap, v.Name, control.ErrNotFound)
 	}
 	return i, nil
 }
 
-func (h *Host) SnapshotCreate(_ context.Context, name, snap string) (volumedriver.SnapshotInfo, error) {
+func (h *Host) SnapshotCreate(_ context.Context, name, snap string) (control.SnapshotInfo, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, true)
+	v, err := h.getLocked(name)
 	if err != nil {
-		return volumedriver.SnapshotInfo{}, err
+		return control.SnapshotInfo{}, err
 	}
 	if err := checkName(snap); err != nil {
-		return volumedriver.SnapshotInfo{}, err
+		return control.SnapshotInfo{}, err
 	}
 	if _, err := snapshotIndex(v, snap); err == nil {
-		return volumedriver.SnapshotInfo{}, fmt.Errorf("snapshot %q of vDisk %q %w; choose another name", snap, name, volumedriver.ErrExists)
+		return control.SnapshotInfo{}, fmt.Errorf("snapshot %q of vDisk %q %w; choose another name", snap, name, control.ErrExists)
 	}
-	s := volumedriver.SnapshotInfo{Name: snap, ID: uuid.New(), Size: v.Size, Created: v.Created}
+	s := control.SnapshotInfo{Name: snap, ID: uuid.New(), Size: v.Size, Created: v.Created}
 	v.Snapshots = append(slices.Clone(v.Snapshots), s)
 	return s, nil
 }
 
-func (h *Host) SnapshotList(_ context.Context, name string) ([]volumedriver.SnapshotInfo, error) {
+func (h *Host) SnapshotList(_ context.Context, name string) ([]control.SnapshotInfo, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, false)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +196,7 @@ func (h *Host) SnapshotList(_ context.Context, name string) ([]volumedriver.Snap
 func (h *Host) SnapshotDelete(_ context.Context, name, snap string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, true)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return err
 	}
@@ -213,7 +205,7 @@ func (h *Host) SnapshotDelete(_ context.Context, name, snap string) error {
 		return err
 	}
 	if children := v.Snapshots[i].Children; len(children) > 0 {
-		return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete those first", snap, name, volumedriver.ErrHasChildren, strings.Join(children, ", "))
+		return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete those first", snap, name, control.ErrHasChildren, strings.Join(children, ", "))
 	}
 	v.Snapshots = slices.Delete(slices.Clone(v.Snapshots), i, i+1)
 	return nil
@@ -222,7 +214,7 @@ func (h *Host) SnapshotDelete(_ context.Context, name, snap string) error {
 func (h *Host) Rollback(_ context.Context, name, snap string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(name, true)
+	v, err := h.getLocked(name)
 	if err != nil {
 		return err
 	}
@@ -242,26 +234,26 @@ func (h *Host) steps(ctx context.Context, progress func(done, total int64)) erro
 	return ctx.Err()
 }
 
-func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (volumedriver.Info, error) {
+func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (control.Info, error) {
 	if err := h.steps(ctx, progress); err != nil {
-		return volumedriver.Info{}, err
+		return control.Info{}, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	v, err := h.getLocked(src, true)
+	v, err := h.getLocked(src)
 	if err != nil {
-		return volumedriver.Info{}, err
+		return control.Info{}, err
 	}
 	i, parent := -1, src
 	if snap != "" {
 		if i, err = snapshotIndex(v, snap); err != nil {
-			return volumedriver.Info{}, err
+			return control.Info{}, err
 		}
 		parent += "@" + snap
 	}
 	child, err := h.addLocked(dst, v.Size, parent)
 	if err != nil {
-		return volumedriver.Info{}, err
+		return control.Info{}, err
 	}
 	v.Children = append(slices.Clone(v.Children), dst)
 	if i >= 0 {

@@ -1,0 +1,458 @@
+package attach
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"openvstorage/blockdev"
+	"openvstorage/internal/bell"
+	"openvstorage/internal/disk"
+	"openvstorage/nbd"
+)
+
+// Devices makes block devices of vDisks: NBD devices of the kernel on sockets
+// of our own server, or loop devices over the files of the mount. Which ones is
+// recorded in DIR/attachments, so that the next start makes them again, or gives
+// those that wait for it new sockets. In DIR/dev there is a symbolic link to the
+// device that a vDisk has now (linkName).
+//
+// Nothing here reads, writes or opens such a device: what waits for a device
+// waits for this process. All methods are safe for concurrent use, but for Open,
+// which comes first.
+type Devices struct {
+	of     VDisks
+	fs     disk.FS
+	dir    string // the data directory
+	loops  loopDevices
+	kernel *nbdDevices
+	logger *slog.Logger
+
+	mu      sync.Mutex
+	list    []attachment
+	stopped bool
+
+	grown bell.Bell // sizes are to be looked at
+	stop  context.CancelFunc
+	done  sync.WaitGroup
+}
+
+// attachment is what is recorded of one, as JSON.
+type attachment struct {
+	ID       uuid.UUID `json:"id"`             // of the vDisk
+	Name     string    `json:"name"`           // that the link has
+	Kind     string    `json:"kind,omitempty"` // since version 2; before, all are loops
+	Device   string    `json:"device"`         // that it had last
+	ReadOnly bool      `json:"readOnly,omitempty"`
+
+	// Of NBD devices, since version 2. BlockSize of both.
+	BlockSize   uint32 `json:"blockSize,omitempty"` // 0: 512
+	Connections int    `json:"connections,omitempty"`
+	Timeout     uint32 `json:"timeout,omitempty"`     // seconds
+	DeadTimeout uint32 `json:"deadTimeout,omitempty"` // seconds
+	Boot        string `json:"boot,omitempty"`        // of the machine, in which
+	PID         string `json:"pid,omitempty"`         // this process connected it
+
+	size   uint64 // that the device was told
+	dead   bool   // a connection of it died and was not replaced
+	reason string // why it is not attached
+	why    string // why it is a loop, though nobody asked for one
+}
+
+// attachments is the file. Version 2; version 1 knows loop devices only.
+type attachments struct {
+	Version     int          `json:"version"`
+	Attachments []attachment `json:"attachments"`
+}
+
+const (
+	attachmentsVersion = 2
+	attachmentsFile    = "attachments"
+	attachmentsMax     = 1 << 20 // bytes
+	linksDir           = "dev"
+)
+
+var errDevicesStopped = fmt.Errorf("%w: ovs up is stopping", ErrBusy)
+
+// Config is what Devices stand on.
+type Config struct {
+	VDisks VDisks
+	FS     disk.FS
+	Dir    string      // the data directory
+	Server *nbd.Server // that serves the vDisks by their names
+	// Mount is where the vDisks are files NAME.raw, as the kernel names it; "": nowhere.
+	Mount string
+	// Loop has another process do something with a loop device, and returns what
+	// that prints: attach FILE --device=DEVICE --read-only=BOOL --block-size=N,
+	// detach DEVICE, or grow DEVICE FILE SIZE (Grow).
+	Loop   func(ctx context.Context, args ...string) (string, error)
+	Logger *slog.Logger
+}
+
+// New makes devices that know of none yet.
+func New(c Config) *Devices {
+	return &Devices{
+		of: c.VDisks, fs: c.FS, dir: c.Dir, loops: loopDevices{c.Mount, c.Loop, c.Logger}, kernel: newNBDDevices(c.Dir, c.Server, c.Logger),
+		logger: c.Logger,
+	}
+}
+
+// Open reads what was attached, and attaches it again. That one cannot be
+// attached keeps nothing else from starting: it is listed with the reason.
+func (d *Devices) Open(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.read(); err != nil {
+		return err
+	}
+	vdisks, err := d.vdisks(ctx)
+	if err != nil {
+		return err
+	}
+	was := slices.Clone(d.list)
+	d.list = slices.DeleteFunc(d.list, func(a attachment) bool {
+		if vdisks[a.ID].Name != "" {
+			return false
+		}
+		// The vDisk was deleted.
+		if a.Kind != KindNBD {
+			d.loops.release(a)
+		} else if d.present(a) {
+			if err := d.take(a); err != nil {
+				d.logger.Warn("an old block device stays", "device", a.Device, "err", err)
+			}
+		}
+		return true
+	})
+	d.sweepLinks() // directories of an older release would be in the way
+	for i := range d.list {
+		a := &d.list[i]
+		a.Name = vdisks[a.ID].Name
+		a.size = vdisks[a.ID].Size
+		if err := d.attach(ctx, a, true); err != nil {
+			a.reason = err.Error()
+			d.logger.Error("vDisk is not attached", "vdisk", a.Name, "err", err)
+			continue
+		}
+		d.logger.Info("vDisk is attached again", "vdisk", a.Name, "device", a.Device, "link", d.link(a.Name))
+	}
+	d.sweepLinks()
+	back, stop := context.WithCancel(context.WithoutCancel(ctx))
+	d.stop = stop
+	d.done.Go(func() { d.watch(back) })
+	if slices.Equal(was, d.list) {
+		return nil
+	}
+	return d.write()
+}
+
+// vdisks are all that there are.
+func (d *Devices) vdisks(ctx context.Context) (map[uuid.UUID]VDisk, error) {
+	list, err := d.of.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[uuid.UUID]VDisk, len(list))
+	for _, v := range list {
+		all[v.ID] = v
+	}
+	return all, nil
+}
+
+// attach makes the device of an attachment, and the link to it. Again: it is
+// recorded, and the device may be there still.
+func (d *Devices) attach(ctx context.Context, a *attachment, again bool) (err error) {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("vDisk %s: block devices are made by root; start `ovs up` as root (the service: with devices.conf)", a.Name)
+	}
+	if a.Kind == KindNBD {
+		err = d.kernel.attach(ctx, a, again)
+	} else {
+		err = d.loops.attach(ctx, a)
+	}
+	if err != nil {
+		return fmt.Errorf("vDisk %s: %w", a.Name, err)
+	}
+	err = d.setLink(*a)
+	if err != nil && !again { // one that is in use stays
+		err = errors.Join(err, d.take(*a))
+	}
+	if err != nil {
+		return fmt.Errorf("vDisk %s: %w", a.Name, err)
+	}
+	if a.Kind == KindNBD {
+		d.kernel.listen(d.done.Go, d.died)
+	}
+	return nil
+}
+
+// take takes the device of an attachment away.
+func (d *Devices) take(a attachment) error {
+	if a.Kind == KindNBD {
+		return d.kernel.detach(a)
+	}
+	return d.loops.detach(a)
+}
+
+// Attach makes a block device of a vDisk. One that is attached is returned as it
+// is, if it is asked for in the same way.
+func (d *Devices) Attach(ctx context.Context, name string, opt Options) (Attachment, error) {
+	want, err := asked(opt)
+	if err != nil {
+		return Attachment{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	info, err := d.of.Info(ctx, name)
+	if err != nil {
+		return Attachment{}, err
+	}
+	if d.stopped {
+		return Attachment{}, errDevicesStopped
+	}
+	if err := d.followAll(ctx); err != nil {
+		return Attachment{}, err
+	}
+	i := d.find(info.ID)
+	if i >= 0 {
+		d.notice(&d.list[i])
+	}
+	switch {
+	case i < 0:
+		want.ID, want.Name = info.ID, name
+		if err := d.choose(ctx, &want); err != nil {
+			return Attachment{}, fmt.Errorf("vDisk %s: %w", name, err)
+		}
+		d.list = append(d.list, want)
+		i = len(d.list) - 1
+	case !d.list[i].like(opt):
+		return Attachment{}, fmt.Errorf("vDisk %s is attached as %s already, in another way; detach it first: %w", name, d.list[i].Device, ErrInvalid)
+	case d.list[i].reason == "":
+		return d.show(d.list[i]), nil
+	}
+	a := &d.list[i]
+	a.size = info.Size
+	if err := d.attach(ctx, a, a.reason != ""); err != nil {
+		if a.reason != "" {
+			a.reason = err.Error() // it is recorded, and stays so
+		} else {
+			d.list = slices.Delete(d.list, i, i+1)
+		}
+		return Attachment{}, err
+	}
+	a.reason = ""
+	if err := d.write(); err != nil {
+		err = errors.Join(err, d.take(*a))
+		d.list = slices.Delete(d.list, i, i+1)
+		d.sweepLinks()
+		return Attachment{}, err
+	}
+	return d.show(*a), nil
+}
+
+// choose picks the kind of a device if that was left to us.
+func (d *Devices) choose(ctx context.Context, a *attachment) error {
+	if a.Kind != KindAuto {
+		return nil
+	}
+	err := d.kernel.available(ctx)
+	switch {
+	case err == nil:
+		a.Kind = KindNBD
+	case d.loops.mount == "":
+		return fmt.Errorf("%w: no block device can be made: either load the module nbd (modprobe nbd), or start `ovs up` with --mount DIR for loop devices: %w", ErrInvalid, err)
+	default:
+		a.Kind, a.why = KindLoop, err.Error()
+		a.Connections, a.Timeout, a.DeadTimeout = 0, 0, 0
+	}
+	return nil
+}
+
+func (d *Devices) find(id uuid.UUID) int {
+	return slices.IndexFunc(d.list, func(a attachment) bool { return a.ID == id })
+}
+
+// usersWait is how long a detach waits for who is about to close the device:
+// programs look at a disk when it was written.
+const usersWait = 2 * time.Second
+
+// Detach takes a vDisk's block device away. One that is in use stays, with ErrBusy,
+// unless it is forced.
+func (d *Devices) Detach(ctx context.Context, name string, force bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	info, err := d.of.Info(ctx, name)
+	if err != nil {
+		return err
+	}
+	if d.stopped {
+		return errDevicesStopped
+	}
+	if err := d.followAll(ctx); err != nil {
+		return err
+	}
+	i := d.find(info.ID)
+	if i < 0 {
+		return fmt.Errorf("vDisk %s is not attached: %w", name, ErrNotFound)
+	}
+	a := d.list[i]
+	if d.present(a) {
+		if users := lastingUsers(ctx, a.Device, usersWait); len(users) > 0 && !force {
+			return fmt.Errorf("vDisk %s: %w: %s is in use: %s; end that first", name, ErrBusy, a.Device, usersText(users))
+		}
+		if err := d.take(a); err != nil {
+			return err
+		}
+	}
+	d.list = slices.Delete(d.list, i, i+1)
+	d.sweepLinks()
+	return d.write()
+}
+
+// present tells whether the kernel has the device of an attachment, be it one
+// that does not work.
+func (d *Devices) present(a attachment) bool {
+	if a.Kind == KindNBD {
+		return a.Device != "" && d.kernel.ours(a)
+	}
+	return a.reason == "" && d.loops.ours(a)
+}
+
+// lastingUsers are those that use a device and do not go within a time.
+func lastingUsers(ctx context.Context, device string, wait time.Duration) []blockdev.User {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		users := blockdev.Users(device)
+		lasts := slices.ContainsFunc(users, func(u blockdev.User) bool { return !u.Passing })
+		if lasts || len(users) == 0 {
+			return users
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return users
+		}
+	}
+}
+
+func usersText(users []blockdev.User) string {
+	texts := make([]string, len(users))
+	for i, u := range users {
+		texts[i] = u.What
+	}
+	return strings.Join(texts, ", ")
+}
+
+// Attached returns all vDisks that are attached, in order of name.
+func (d *Devices) Attached(ctx context.Context) ([]Attachment, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.followAll(ctx); err != nil {
+		d.logger.Warn("attached vDisks may have other names by now", "err", err)
+	}
+	list := make([]Attachment, len(d.list))
+	for i := range d.list {
+		d.notice(&d.list[i])
+		list[i] = d.show(d.list[i])
+	}
+	slices.SortFunc(list, func(a, b Attachment) int { return strings.Compare(a.VDisk, b.VDisk) })
+	return list, nil
+}
+
+// notice looks whether somebody else took a device away.
+func (d *Devices) notice(a *attachment) {
+	if a.reason == "" && !d.present(*a) {
+		a.reason = fmt.Sprintf("somebody else has taken %s away; attach the vDisk again, or detach it", a.Device)
+	}
+}
+
+func (d *Devices) show(a attachment) Attachment {
+	out := Attachment{
+		VDisk: a.Name, ID: a.ID, Kind: a.Kind, Device: a.Device, Link: d.link(a.Name), ReadOnly: a.ReadOnly, Reason: a.reason, Why: a.why,
+		BlockSize: a.blockSize(), Connections: a.Connections, Timeout: a.Timeout, DeadTimeout: a.DeadTimeout,
+	}
+	if a.reason != "" {
+		out.Device = ""
+	}
+	return out
+}
+
+func (d *Devices) read() error {
+	name := filepath.Join(d.dir, attachmentsFile)
+	f, err := d.fs.OpenFile(name, 0, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.NewSectionReader(f, 0, attachmentsMax+1))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if len(raw) > attachmentsMax {
+		return fmt.Errorf("read %s: longer than the %d bytes that it may have; remove it, and attach the vDisks again", name, attachmentsMax)
+	}
+	var a attachments
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return fmt.Errorf("read %s: %w; remove it, and attach the vDisks again", name, err)
+	}
+	if a.Version < 1 || a.Version > attachmentsVersion {
+		return fmt.Errorf("read %s: version %d, this release reads up to %d", name, a.Version, attachmentsVersion)
+	}
+	for i := range a.Attachments {
+		at := &a.Attachments[i]
+		if a.Version == 1 {
+			at.Kind = KindLoop
+		}
+		if err := at.check(); err != nil {
+			return fmt.Errorf("read %s: vDisk %s: %w; remove it, and attach the vDisks again", name, at.Name, err)
+		}
+	}
+	d.list = a.Attachments
+	return nil
+}
+
+// write puts the record in place of the one before, durably.
+func (d *Devices) write() error {
+	raw, err := json.MarshalIndent(attachments{attachmentsVersion, d.list}, "", "\t")
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(d.dir, attachmentsFile)
+	draft := name + ".new"
+	f, err := d.fs.OpenFile(draft, disk.Write|disk.Create|disk.Truncate, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	_, err = f.WriteAt(append(raw, '\n'), 0)
+	if err == nil {
+		err = f.Datasync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = d.fs.Rename(draft, name)
+	}
+	if err == nil {
+		err = d.fs.SyncDir(d.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,331 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"openvstorage/blockdev"
+	"openvstorage/nbd"
+	"openvstorage/nbd/nbdclient"
+)
+
+// nbdDevices makes NBD devices of the kernel, each on pairs of sockets of which
+// our own server has one end. Its methods are called under devices.mu.
+type nbdDevices struct {
+	dir    string
+	server *nbd.Server
+	logger *slog.Logger
+	boot   string // of the machine: what was recorded in another is gone
+
+	orders  *blockdev.NBD // nil until they are needed
+	news    *blockdev.DeadLinks
+	flusher sync.Once
+	links   links
+}
+
+func newNBDDevices(dir string, server *nbd.Server, logger *slog.Logger) *nbdDevices {
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return &nbdDevices{dir: dir, server: server, logger: logger, boot: strings.TrimSpace(string(boot))}
+}
+
+// available tells whether the kernel has NBD devices; it loads their module.
+func (k *nbdDevices) available(ctx context.Context) (err error) {
+	if k.orders == nil {
+		if os.Geteuid() != 0 {
+			return errors.New("NBD devices are made by root; start `ovs up` as root")
+		}
+		k.orders, err = blockdev.OpenNBD(ctx)
+	}
+	return err
+}
+
+// backend names the server of a vDisk to the kernel. A copy of a data directory
+// is another one: it must not take the device of the original.
+func (k *nbdDevices) backend(id uuid.UUID) string { return "ovs:" + id.String() + ":" + k.dir }
+
+// ours tells whether the device of an attachment is connected, and was by us.
+// Before Linux 5.14 the kernel does not say what it was named; then the process
+// is what tells.
+func (k *nbdDevices) ours(a attachment) bool {
+	s := blockdev.StateOfNBD(a.Device)
+	return s.PID != "" && (s.Backend == k.backend(a.ID) || s.Backend == "" && s.PID == a.PID && k.boot == a.Boot)
+}
+
+// find returns the device that is connected for a vDisk, "" if none is.
+func (k *nbdDevices) find(a attachment) string {
+	if device := blockdev.NBDOf(k.backend(a.ID)); device != "" {
+		return device
+	}
+	if a.Device != "" && k.ours(a) {
+		return a.Device
+	}
+	return ""
+}
+
+// attach makes the device of an attachment. Again: it may be there, waiting for
+// us with requests of its users; then it gets new sockets. One that is there
+// and is not recorded is left of an attach that was cut short.
+func (k *nbdDevices) attach(ctx context.Context, a *attachment, again bool) error {
+	if err := k.available(ctx); err != nil {
+		return err
+	}
+	waits := k.find(*a)
+	if waits != "" && !again {
+		if users := blockdev.Users(waits); len(users) > 0 {
+			return fmt.Errorf("%s was made for it before and is in use: %s", waits, usersText(users))
+		}
+		if err := k.orders.Disconnect(waits); err != nil {
+			return err
+		}
+		waits = ""
+	}
+	k.flusher.Do(k.ioFlusher)
+	if waits != "" {
+		a.Device = waits
+		return k.mend(ctx, a)
+	}
+	c, ends, err := k.config(ctx, *a)
+	if err != nil {
+		return err
+	}
+	defer closeAll(ends)
+	device, err := k.orders.Connect(a.Device, c)
+	if err != nil {
+		return err
+	}
+	a.Device, a.size = device, c.Size
+	a.PID, a.Boot = blockdev.StateOfNBD(device).PID, k.boot
+	return nil
+}
+
+// mend gives a device that is connected sockets for those that are dead, and
+// the size that the vDisk has.
+func (k *nbdDevices) mend(ctx context.Context, a *attachment) error {
+	c, ends, err := k.config(ctx, *a)
+	if err != nil {
+		return err
+	}
+	defer closeAll(ends)
+	if err := k.orders.Reconfigure(a.Device, c); err != nil {
+		return err
+	}
+	a.size = c.Size
+	return nil
+}
+
+// config opens connections to the vDisk, and says what the kernel is told with
+// them. The caller closes the ends that the kernel gets; it holds those that it
+// takes itself.
+func (k *nbdDevices) config(ctx context.Context, a attachment) (c blockdev.NBDConfig, ends []*os.File, err error) {
+	c = blockdev.NBDConfig{
+		BlockSize: uint64(a.blockSize()), Backend: k.backend(a.ID),
+		Timeout: time.Duration(a.Timeout) * time.Second, DeadTimeout: time.Duration(a.DeadTimeout) * time.Second,
+	}
+	for range a.Connections {
+		end, fd, info, err := k.link(ctx, a)
+		if err != nil {
+			closeAll(ends)
+			return c, nil, err
+		}
+		ends, c.Sockets = append(ends, end), append(c.Sockets, fd)
+		c.Size, c.ServerFlags = uint64(info.Size), uint64(info.Flags)
+	}
+	if a.ReadOnly {
+		c.ServerFlags = c.ServerFlags&^uint64(nbd.SendTrim|nbd.SendWriteZeroes|nbd.SendFastZero) | uint64(nbd.ReadOnly)
+	}
+	return c, ends, nil
+}
+
+// handshakeMax bounds a handshake with the server of this process.
+const handshakeMax = 10 * time.Second
+
+// link opens one connection and goes through its handshake: without structured
+// replies, which the kernel does not know.
+func (k *nbdDevices) link(ctx context.Context, a attachment) (end *os.File, fd int, info nbdclient.ExportInfo, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, info, fmt.Errorf("sockets of an NBD device: %w", err)
+	}
+	served := os.NewFile(uintptr(pair[0]), "nbd device")
+	defer served.Close()
+	fd, end = pair[1], os.NewFile(uintptr(pair[1]), "nbd device")
+	conn, err := net.FileConn(served)
+	if err != nil {
+		_ = end.Close()
+		return nil, 0, info, fmt.Errorf("sockets of an NBD device: %w", err)
+	}
+	k.links.serve(k.server, a.ID, conn.(*net.UnixConn))
+	stop := context.AfterFunc(ctx, func() { _ = end.SetDeadline(time.Unix(1, 0)) })
+	err = end.SetDeadline(time.Now().Add(handshakeMax))
+	if err == nil {
+		h := nbdclient.NewHandshake(end)
+		if err = h.Start(nbd.FlagFixedNewstyle | nbd.FlagNoZeroes); err == nil {
+			info, err = h.Go(a.Name)
+		}
+	}
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		_ = end.Close()
+		return nil, 0, info, fmt.Errorf("connect to the NBD server: %w", err)
+	}
+	return end, fd, info, nil
+}
+
+// closeAll closes our copies of what the kernel has. Until here they had to
+// stay open: it was told their numbers.
+func closeAll(ends []*os.File) {
+	for _, e := range ends {
+		_ = e.Close()
+	}
+	runtime.KeepAlive(ends)
+}
+
+// detach takes a device away. Its connections end, and are waited for, so that
+// the vDisk is free then.
+func (k *nbdDevices) detach(a attachment) error {
+	if err := k.available(context.Background()); err != nil {
+		return err
+	}
+	if err := k.orders.Disconnect(a.Device); err != nil {
+		return err
+	}
+	k.links.wait(a.ID)
+	if on, err := k.orders.Connected(); err == nil && slices.Contains(on, a.Device) {
+		k.logger.Warn("a block device has no vDisk any more and stays until its last user closes it", "vdisk", a.Name, "device", a.Device)
+	}
+	return nil
+}
+
+// suspend stops serving a device that its users hold on to. Requests that were
+// sent are answered, others wait in the kernel, for the next start.
+func (k *nbdDevices) suspend(a attachment) {
+	k.links.halfClose(a.ID)
+	k.links.wait(a.ID)
+}
+
+// listen takes the news of connections that died, once there is one.
+func (k *nbdDevices) listen(run func(func()), died func(device string)) {
+	if k.news != nil {
+		return
+	}
+	news, err := k.orders.Listen()
+	if err != nil {
+		k.logger.Warn("connections that the kernel gives up will not be replaced", "err", err)
+		return
+	}
+	k.news = news
+	run(func() {
+		for {
+			device, err := news.Next()
+			if errors.Is(err, os.ErrClosed) {
+				return
+			}
+			if err != nil {
+				k.logger.Warn("connections that the kernel gives up will not be replaced any more", "err", err)
+				return
+			}
+			died(device)
+		}
+	})
+}
+
+func (k *nbdDevices) close() {
+	if k.orders != nil {
+		_ = k.orders.Close()
+	}
+}
+
+// ioFlusher tells the kernel that its block devices need this process: memory
+// that it asks for is not made free by writing to them, and its own writes do
+// not wait until theirs are done.
+func (k *nbdDevices) ioFlusher() {
+	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0, 0); errno != 0 {
+		k.logger.Warn("without PR_SET_IO_FLUSHER a machine that is out of memory may stand still", "err", errno)
+	}
+}
+
+// links are the connections of devices, as our server has them, by vDisk.
+type links struct {
+	mu   sync.Mutex
+	open map[uuid.UUID]*deviceLinks
+}
+
+// deviceLinks are those of one vDisk. A device that is made while connections
+// of the one before live is one client with it: what it writes must outlive
+// what they hold.
+type deviceLinks struct {
+	client nbd.Resender
+	conns  map[*net.UnixConn]chan struct{} // closed at its end
+}
+
+// serve serves a connection in the background.
+func (l *links) serve(server *nbd.Server, id uuid.UUID, conn *net.UnixConn) {
+	done := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open == nil {
+		l.open = map[uuid.UUID]*deviceLinks{}
+	}
+	d := l.open[id]
+	if d == nil {
+		d = &deviceLinks{conns: map[*net.UnixConn]chan struct{}{}}
+		l.open[id] = d
+	}
+	d.conns[conn] = done
+	go func() {
+		defer close(done)
+		_ = server.ServeResender(conn, &d.client) // it has logged its error
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(d.conns, conn)
+		if len(d.conns) == 0 {
+			delete(l.open, id)
+		}
+	}()
+}
+
+// conns are the connections of a vDisk. It is called under mu.
+func (l *links) conns(id uuid.UUID) map[*net.UnixConn]chan struct{} {
+	if d := l.open[id]; d != nil {
+		return d.conns
+	}
+	return nil
+}
+
+// halfClose lets no more requests in; those that were sent are served.
+func (l *links) halfClose(id uuid.UUID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for conn := range l.conns(id) {
+		_ = conn.CloseRead() // fails only if it has ended
+	}
+}
+
+// wait waits for the end of connections that were told to go. The server's
+// drain timeout bounds it.
+func (l *links) wait(id uuid.UUID) {
+	l.mu.Lock()
+	var ends []chan struct{}
+	for _, done := range l.conns(id) {
+		ends = append(ends, done)
+	}
+	l.mu.Unlock()
+	for _, done := range ends {
+		<-done
+	}
+}

@@ -1,0 +1,171 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// mendPause is the time after which what could not be mended is tried again.
+const mendPause = 5 * time.Second
+
+// watch replaces connections that died, and shows devices what size their
+// vDisks have, until ctx ends.
+func (d *Devices) watch(ctx context.Context) {
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.grown.Rung():
+		case <-again:
+		}
+		again = nil
+		if !d.mend(ctx) {
+			again = time.After(mendPause)
+		}
+	}
+}
+
+// Look has all devices looked at soon. It waits for nothing, so it may be
+// called by what a device waits for.
+func (d *Devices) Look() { d.grown.Ring() }
+
+// died is told that a connection of a device is dead, "" for any. The kernel
+// sends the requests on others, or keeps them: while this process lives they
+// must not run into the time that the kernel waits for it.
+func (d *Devices) died(device string) {
+	d.mu.Lock()
+	for i := range d.list {
+		if a := &d.list[i]; a.Kind == KindNBD && (device == "" || a.Device == device) {
+			a.dead = true
+		}
+	}
+	d.mu.Unlock()
+	d.Look()
+}
+
+// mend brings all devices up to date, and reports whether all are.
+func (d *Devices) mend(ctx context.Context) (all bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped {
+		return true
+	}
+	vdisks, err := d.vdisks(ctx)
+	if err != nil {
+		d.logger.Warn("block devices are not looked at", "err", err)
+		return false
+	}
+	all = true
+	for i := range d.list {
+		a := &d.list[i]
+		if a.reason != "" {
+			continue
+		}
+		now := *a // its name may be another one since; the link is not
+		now.Name = vdisks[a.ID].Name
+		if now.Name == "" {
+			continue
+		}
+		if err := d.refresh(ctx, &now, vdisks[a.ID].Size); err != nil {
+			d.logger.Error("block device is not as it should be", "vdisk", now.Name, "device", a.Device, "err", err)
+			all = false
+			continue
+		}
+		a.size, a.dead = now.size, false
+	}
+	return all
+}
+
+// refresh mends one device, if it needs it.
+func (d *Devices) refresh(ctx context.Context, a *attachment, size uint64) error {
+	if size == a.size && !a.dead {
+		return nil
+	}
+	if a.Kind != KindNBD {
+		if err := d.loops.grow(ctx, *a, size); err != nil {
+			return err
+		}
+		a.size = size
+		return nil
+	}
+	if !d.kernel.ours(*a) {
+		return nil // somebody disconnected it; attached and detached by hand it works again
+	}
+	return d.kernel.mend(ctx, a)
+}
+
+// Resized shows the device of a vDisk, if it has one, its new size.
+func (d *Devices) Resized(ctx context.Context, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	info, err := d.of.Info(ctx, name)
+	if err != nil {
+		return err
+	}
+	i := d.find(info.ID)
+	if i < 0 || d.list[i].reason != "" || d.stopped {
+		return nil
+	}
+	a := &d.list[i]
+	now := *a
+	now.Name = name
+	if err := d.refresh(ctx, &now, info.Size); err != nil {
+		return fmt.Errorf("vDisk %s has grown, its block device %s has not: %w", name, a.Device, err)
+	}
+	a.size, a.dead = now.size, false
+	return nil
+}
+
+// Close ends what can be ended; all stay recorded. Loop devices go with the
+// mount. NBD devices that nobody uses go too; others keep their users waiting
+// for the next start, for as long as they were told.
+func (d *Devices) Close() error {
+	d.mu.Lock()
+	d.stopped = true
+	list := slices.Clone(d.list)
+	d.mu.Unlock()
+	var all sync.WaitGroup
+	errs := make([]error, len(list))
+	for i, a := range list {
+		switch {
+		case a.Kind != KindNBD:
+			if a.reason == "" {
+				d.loops.release(a)
+			}
+		case a.Device == "" || !d.kernel.ours(a):
+		default:
+			if errs[i] = d.kernel.available(context.Background()); errs[i] != nil {
+				continue
+			}
+			all.Go(func() { errs[i] = d.closeNBD(a) })
+		}
+	}
+	all.Wait()
+	if d.stop != nil {
+		d.stop()
+	}
+	if d.kernel.news != nil {
+		_ = d.kernel.news.Close()
+	}
+	d.done.Wait()
+	d.kernel.close()
+	return errors.Join(errs...)
+}
+
+func (d *Devices) closeNBD(a attachment) error {
+	if users := lastingUsers(context.Background(), a.Device, usersWait); len(users) > 0 {
+		d.logger.Warn("a block device is in use: its users wait for the next start",
+			"vdisk", a.Name, "device", a.Device, "wait", time.Duration(a.DeadTimeout)*time.Second, "users", usersText(users))
+		d.kernel.suspend(a)
+		return nil
+	}
+	if err := d.kernel.detach(a); err != nil {
+		return fmt.Errorf("vDisk %s: %w", a.Name, err)
+	}
+	return nil
+}

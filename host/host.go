@@ -1,0 +1,74 @@
+// Package host is what runs on a host: `ovs up` serves the vDisks of one data
+// directory. It opens what they stand on, backend, registry and groups, and ties
+// them to NBD, the mount, block devices, metrics and the management socket.
+//
+// Everything meets here, so it may import all that is below, and only the command
+// line imports it.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	albahere "openvstorage/alba/embedded"
+	"openvstorage/device"
+	"openvstorage/host/registrykeys"
+	"openvstorage/internal/datadir"
+	"openvstorage/internal/descriptors"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/size"
+	"openvstorage/nbd"
+	"openvstorage/volumedriver"
+)
+
+// openOptions say how the vDisks of a data directory are opened.
+type openOptions struct {
+	fs          disk.FS
+	dir         *datadir.Directory
+	spare       *spare // what gives way; nil: what there is
+	writeBuffer size.Bytes
+	mapCache    size.Bytes
+	uploads     int
+	files       descriptors.Budget // who may have how many files open; zero: defaults
+	backend     string             // kind, "" for what the directory has
+	alba        ALBA
+	acceptOlder bool // go on with a data directory that is older than its disks
+	logger      *slog.Logger
+	tune        func(*albahere.Options) // sizes and times of tests; nil: none
+	// node is put between the registry and its group; nil: nothing is. For tests.
+	node func(registrykeys.Node) registrykeys.Node
+}
+
+// exports shows the vDisks and snapshots to the NBD server.
+type exports struct{ of *embedded }
+
+var _ nbd.Exports = exports{}
+
+// Open implements nbd.Exports. An absent vDisk and a name that no vDisk can
+// have are the same to an NBD client.
+func (e exports) Open(ctx context.Context, name string) (device.Reader, func(), error) {
+	dev, release, err := e.of.OpenDevice(ctx, name)
+	switch {
+	case errors.Is(err, volumedriver.ErrNotFound), errors.Is(err, volumedriver.ErrInvalid):
+		return nil, nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	case err != nil:
+		return nil, nil, err
+	}
+	return dev, release, nil
+}
+
+// List implements nbd.Exports.
+func (e exports) List(ctx context.Context) ([]nbd.Info, error) {
+	names, err := e.of.Exports(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]nbd.Info, len(names))
+	for i, name := range names {
+		list[i].Name = name
+	}
+	return list, nil
+}

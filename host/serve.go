@@ -1,0 +1,371 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"openvstorage/fusefs"
+	"openvstorage/host/attach"
+	"openvstorage/host/metrics"
+	"openvstorage/internal/control"
+	"openvstorage/internal/datadir"
+	"openvstorage/internal/descriptors"
+	"openvstorage/internal/systemd"
+	"openvstorage/nbd"
+)
+
+// How long a stop waits for requests of clients, management calls and metrics scrapes
+// before it cancels them: one that needs a disk which hangs does not end by itself,
+// and the locks of a data directory are given back within ten seconds.
+const stopTimeout = 4 * time.Second
+
+// daemon is a running `ovs up`. Each part that is set is running.
+type daemon struct {
+	opt    Options
+	logger *slog.Logger
+
+	dir       *datadir.Directory
+	spare     *spare
+	nbdLns    []net.Listener
+	metricsLn net.Listener
+	controlLn net.Listener
+	host      *embedded
+	nbd       *nbd.Server
+	control   *control.Server
+	metrics   *metrics.Server
+	mount     *fusefs.FS
+	devices   *attach.Devices
+	unfollow  func() // the memory of clients
+	watchdog  *systemd.Watchdog
+	links     []string // in the data directory, to sockets elsewhere
+
+	failed   chan error // a service that ended by itself
+	stopping atomic.Bool
+}
+
+// Serve serves a data directory until ctx ends, or a service fails. It has the
+// process for itself: it sets the process's umask, its limit of open files, and, if
+// the environment does not, its processors and its limit of memory.
+func Serve(ctx context.Context, o Options) error {
+	setProcs()
+	ownersAlone()
+	d := &daemon{opt: o, logger: o.Logger, failed: make(chan error, 16)}
+	err := d.start(ctx, o.Dir)
+	if err == nil {
+		select {
+		case <-ctx.Done():
+			d.logger.Info("stopping", "cause", context.Cause(ctx))
+		case err = <-d.failed:
+		}
+	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // told to stop before it was up
+	}
+	return Kind(errors.Join(err, d.stop()))
+}
+
+// checkMount refuses to make a data directory where something should be mounted: the
+// one that is meant is on that.
+func (d *daemon) checkMount(dir string) error {
+	point, by, ok := mountTable().Absent(dir)
+	if !ok || d.opt.ALBA.AllowUnmounted {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, datadir.FormatFile)); err == nil {
+		return nil
+	}
+	return fmt.Errorf("data directory %s: nothing is mounted on %s, which is in %s: mount it, or make a new data directory on the disk below with --allow-unmounted", dir, point, by)
+}
+
+// start brings all up, from the directory to the services. All addresses are
+// taken before the vDisks are opened, so that a wrong one is told at once; who
+// connects early waits.
+func (d *daemon) start(ctx context.Context, dir string) (err error) {
+	limitMemory(d.opt)
+	files, err := d.shareFiles()
+	if err != nil {
+		return err
+	}
+	written := metrics.NewWritten(dir)
+	fsys := written.FS()
+	if err := d.checkMount(dir); err != nil {
+		return err
+	}
+	if d.dir, err = datadir.Open(fsys, dir); err != nil {
+		return err
+	}
+	if err := tighten(d.dir, d.logger); err != nil {
+		return err
+	}
+	makeRoom(fsys, d.dir, d.logger) // for sockets, too
+	d.spare = newSpare(fsys, d.dir, d.logger)
+	if err := d.listen(ctx); err != nil {
+		return err
+	}
+	d.host, err = openEmbedded(ctx, openOptions{
+		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.opt.WriteBuffer, mapCache: d.opt.MapCache, uploads: d.opt.Uploads, files: files,
+		backend: d.opt.Backend, alba: d.opt.ALBA, acceptOlder: d.opt.AcceptOlder, logger: d.logger,
+	})
+	if err != nil {
+		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
+	}
+	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{
+		Logger: d.logger, Limits: nbd.Limits{Connections: d.opt.NBDClients, ServerBytes: int64(d.opt.NBDMemory), DrainTimeout: stopTimeout},
+	}); err != nil {
+		return err
+	}
+	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
+	d.unfollow = unfollow
+	go followClients(following, d.opt, func() int64 { return d.nbd.Stats().Held })
+	d.devices = attach.New(attach.Config{
+		VDisks: attachable{d.host}, FS: fsys, Dir: dir, Server: d.nbd, Mount: d.opt.Mount, Loop: d.opt.Loop, Logger: d.logger,
+	})
+	if d.opt.Mount != "" {
+		if err := d.mountFiles(ctx); err != nil {
+			return err
+		}
+	}
+	if err := d.devices.Open(ctx); err != nil {
+		return err
+	}
+	return d.serve(ctx, files, written)
+}
+
+// serve begins to answer at all addresses, and tells where they are.
+func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *metrics.Written) (err error) {
+	d.control = control.NewServer(control.Options{
+		Calls: files.Calls,
+		Host:  managed{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Logger: d.logger, URIs: d.uris,
+		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
+	})
+	for _, l := range d.nbdLns {
+		d.run("NBD on "+show(l.Addr()), func() error { return d.nbd.Serve(context.WithoutCancel(ctx), l) })
+	}
+	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
+	if d.metricsLn != nil {
+		if d.metrics, err = metrics.NewServer(append(d.host.Collectors(), metrics.NBD{Server: d.nbd}, metrics.Mount{FS: d.mount}, written), files.Scrapers, d.logger); err != nil {
+			return err
+		}
+		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })
+	}
+	return d.announce()
+}
+
+// shareFiles shares out how many files the process may have open, clients last.
+func (d *daemon) shareFiles() (descriptors.Budget, error) {
+	limit, err := descriptors.Raise()
+	if err != nil {
+		return descriptors.Budget{}, err
+	}
+	files, err := descriptors.Divide(limit)
+	if err != nil {
+		return files, err
+	}
+	if d.opt.NBDClients > files.Clients {
+		d.logger.Warn("fewer NBD clients than asked for: the limit of open files is low", "clients", files.Clients, "asked", d.opt.NBDClients, "limit", limit,
+			"cure", "LimitNOFILE in a unit, ulimit -n in a shell")
+		d.opt.NBDClients = files.Clients
+	}
+	return files, nil
+}
+
+// changed tells the mount that a vDisk may hold something else than before.
+func (d *daemon) changed(ctx context.Context, id uuid.UUID) error {
+	if d.mount == nil {
+		return nil
+	}
+	return d.mount.Changed(ctx, id)
+}
+
+// mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
+// a listener that fails.
+func (d *daemon) mountFiles(ctx context.Context) (err error) {
+	if d.mount, err = mountFiles(ctx, d.host, d.devices.Look, d.opt); err != nil {
+		return err
+	}
+	way := "device"
+	if d.mount.Stats().Queues > 0 {
+		way = "ring"
+	}
+	d.logger.Info("the mount is served", "mount", d.opt.Mount, "fuse", way)
+	d.run("the mount on "+d.opt.Mount, func() error {
+		d.mount.Wait()
+		if d.stopping.Load() {
+			return nil
+		}
+		return errors.New("somebody unmounted it; start again to mount it again")
+	})
+	return nil
+}
+
+// listen takes all addresses.
+func (d *daemon) listen(ctx context.Context) error {
+	if err := d.prepareSockets(); err != nil {
+		return err
+	}
+	if err := d.takeSockets(); err != nil {
+		return err
+	}
+	if !d.hasNBD(d.opt.NBDUnix) {
+		l, err := d.listenUnix(ctx, d.opt.NBDUnix)
+		if err != nil {
+			return fmt.Errorf("NBD: %w", err)
+		}
+		d.nbdLns = slices.Insert(d.nbdLns, 0, l) // the one that clients are told of first
+	}
+	for _, address := range d.opt.NBDTCP {
+		l, err := control.ListenTCP(address, d.opt.Insecure)
+		if err != nil {
+			return fmt.Errorf("NBD: %w", err)
+		}
+		d.nbdLns = append(d.nbdLns, l)
+	}
+	var err error
+	if d.opt.Metrics != "" {
+		if d.metricsLn, err = control.ListenTCP(d.opt.Metrics, d.opt.Insecure); err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+	}
+	if d.opt.Mount != "" {
+		if err := fusefs.Prepare(d.opt.Mount, d.opt.AllowOther); err != nil {
+			return err
+		}
+		if err := apart(d.dir.Path, d.opt.Mount); err != nil {
+			return err
+		}
+		// As the kernel names it, found out before anything is mounted there.
+		if d.opt.Mount, err = filepath.EvalSymlinks(d.opt.Mount); err != nil {
+			return fmt.Errorf("mount: %w", err)
+		}
+	}
+	if d.controlLn, err = d.listenUnix(ctx, d.managementSocket()); err != nil {
+		return fmt.Errorf("management: %w", err)
+	}
+	return nil
+}
+
+// run serves in the background; an end that nobody asked for is a failure.
+func (d *daemon) run(what string, serve func() error) {
+	go func() {
+		err := serve()
+		if err == nil || errors.Is(err, nbd.ErrServerClosed) || errors.Is(err, http.ErrServerClosed) {
+			return
+		}
+		select {
+		case d.failed <- fmt.Errorf("%s: %w", what, err):
+		default: // a failure is being handled
+		}
+	}()
+}
+
+// announce tells where each service is, and that all are up.
+func (d *daemon) announce() error {
+	var lines []Service
+	for _, l := range d.nbdLns {
+		lines = append(lines, Service{"nbd", show(l.Addr())})
+	}
+	lines = append(lines, Service{"manage", show(d.controlLn.Addr())})
+	if d.metricsLn != nil {
+		lines = append(lines, Service{"metrics", "http://" + d.metricsLn.Addr().String() + "/metrics"})
+	}
+	if d.mount != nil {
+		lines = append(lines, Service{"mount", d.opt.Mount})
+	}
+	for _, s := range lines {
+		if err := d.opt.Announce(s); err != nil {
+			return err
+		}
+	}
+	if err := d.opt.Ready(); err != nil {
+		return err
+	}
+	d.watchdog = systemd.Watch(d.logger,
+		systemd.Check{Name: "vDisks", Do: func() { _, _ = d.host.Exports(context.Background()) }},
+		systemd.Check{Name: "NBD", Do: func() { d.nbd.Connections() }})
+	return systemd.Ready()
+}
+
+// uris returns where a vDisk is served.
+func (d *daemon) uris(vdisk string) []string {
+	uris := make([]string, len(d.nbdLns))
+	for i, l := range d.nbdLns {
+		uris[i] = nbdURI(l.Addr(), vdisk)
+	}
+	return uris
+}
+
+// stop takes all down in the order in which they use each other: no new
+// clients, requests in flight answered, then the vDisks, then the directory.
+// Every step is taken, whatever the others say.
+func (d *daemon) stop() error {
+	d.stopping.Store(true)
+	var errs [6]error
+	if err := systemd.Stopping(); err != nil {
+		d.logger.Warn("systemd was not told", "err", err)
+	}
+	if d.unfollow != nil {
+		d.unfollow()
+	}
+	if d.devices != nil { // they use the server and the mount
+		errs[5] = d.devices.Close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	// Side by side: each refuses new clients at once and then waits.
+	var services sync.WaitGroup
+	if d.control != nil {
+		services.Go(func() { errs[0] = d.control.Shutdown(ctx) })
+	}
+	if d.nbd != nil {
+		services.Go(func() { errs[1] = d.nbd.Close() })
+	}
+	if d.metrics != nil {
+		services.Go(func() {
+			if d.metrics.Shutdown(ctx) != nil {
+				_ = d.metrics.Close() // scrapes that do not end harm nobody
+			}
+		})
+	}
+	if d.mount != nil {
+		services.Go(func() { errs[4] = d.mount.Unmount(ctx) })
+	}
+	services.Wait()
+	// Those that no server has taken over; closing twice is harmless.
+	for _, l := range append([]net.Listener{d.controlLn, d.metricsLn}, d.nbdLns...) {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+	if d.mount != nil { // nobody writes any more
+		keeping, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		if err := d.mount.Keep(keeping); err != nil { // they are taken from the next start then
+			d.logger.Warn("times of files are not kept", "mount", d.opt.Mount, "err", err)
+		}
+		cancel()
+	}
+	d.removeLinks()
+	if d.host != nil {
+		// No time limit: a second signal is there for those in a hurry.
+		if err := d.host.Close(context.Background()); err != nil {
+			errs[2] = fmt.Errorf("close the vDisks: %w", err)
+		}
+	}
+	if d.dir != nil {
+		errs[3] = d.dir.Close()
+	}
+	if d.watchdog != nil {
+		d.watchdog.Close()
+	}
+	return errors.Join(errs[:]...)
+}

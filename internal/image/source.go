@@ -1,0 +1,271 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"openvstorage/internal/size"
+)
+
+// Options say what is expected of an image.
+type Options struct {
+	Size   size.Bytes // that it has; 0: nobody said
+	Format string     // FormatAuto or FormatRaw
+}
+
+// Formats that --format takes.
+const (
+	FormatAuto = "auto"
+	FormatRaw  = "raw"
+)
+
+// sectorLen is what the length of any disk is a multiple of.
+const sectorLen = 512
+
+// Source is an image to be read: a file, a disk, or a pipe.
+type Source struct {
+	*os.File
+	name  string // as it was given
+	size  int64  // 0 if nobody knows it
+	seek  bool   // it is a file or a disk
+	raw   bool   // whatever it looks like
+	was   fs.FileInfo
+	head  []byte // of a pipe, read already
+	taken int64  // bytes of a pipe that were read
+}
+
+// String is how the source is called in messages.
+func (s *Source) String() string { return sourceName(s.name) }
+
+func sourceName(name string) string {
+	if name == "-" {
+		return "standard input"
+	}
+	return name
+}
+
+// Taken is how many bytes of a pipe were read.
+func (s *Source) Taken() int64 { return s.taken }
+
+// Known says whether anybody has said how long the image is.
+func (s *Source) Known() bool { return s.size > 0 }
+
+// Open opens an image, "-" being standard input, and refuses one that is no
+// raw image or has another size than is expected. It waits for the first bytes of
+// a pipe, until ctx ends.
+func Open(ctx context.Context, name string, opt Options) (*Source, error) {
+	f := os.Stdin
+	if name != "-" {
+		// The open of a pipe waits for who writes to it.
+		var err error
+		if err = await(ctx, func() (err error) {
+			f, err = os.Open(name)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	s := &Source{File: f, name: name, raw: opt.Format == FormatRaw}
+	if err := s.open(ctx, int64(opt.Size)); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return s, nil
+}
+
+// await returns what fn does, or the cause of ctx's end. fn may then go on, and
+// what it fills must not be used any more.
+func await(ctx context.Context, fn func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Source) open(ctx context.Context, expected int64) (err error) {
+	if s.was, err = s.Stat(); err != nil {
+		return err
+	}
+	switch kind := s.was.Mode(); {
+	case kind.IsDir():
+		return refusef("%v is a directory, not an image", s)
+	case kind&fs.ModeCharDevice != 0 && s.name != "-":
+		return refusef("%v is a character device, not an image; if it is what you want, pipe as much of it as the vDisk is to hold", s)
+	case kind.IsRegular(), kind&(fs.ModeDevice|fs.ModeCharDevice) == fs.ModeDevice:
+		// Of standard input somebody may have read a part.
+		at, err := s.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return err
+		}
+		s.seek = at == 0
+	}
+	if !s.seek {
+		s.size = expected
+		return s.openPipe(ctx)
+	}
+	if s.size, err = s.Seek(0, io.SeekEnd); err != nil { // of a disk too
+		return err
+	}
+	if s.size == 0 {
+		return refusef("%v is empty; for an empty vDisk: ovs vdisk create NAME --size SIZE", s)
+	}
+	if expected > 0 && s.size != expected {
+		return refusef("%v has %d bytes, and not the %d of --size; ovs vdisk resize makes a vDisk larger", s, s.size, expected)
+	}
+	head, tail := make([]byte, min(headLen, s.size)), make([]byte, min(tailLen, s.size))
+	if _, err := s.ReadAt(head, 0); err != nil {
+		return fmt.Errorf("%v: %w", s, err)
+	}
+	if _, err := s.ReadAt(tail, s.size-int64(len(tail))); err != nil {
+		return fmt.Errorf("%v: %w", s, err)
+	}
+	return errors.Join(s.check(heads, head), s.check(tails, tail))
+}
+
+// openPipe reads what tells the format of what comes through a pipe.
+func (s *Source) openPipe(ctx context.Context) error {
+	head := make([]byte, headLen)
+	n := 0
+	err := await(ctx, func() (err error) {
+		n, err = io.ReadFull(s.File, head)
+		return err
+	})
+	switch {
+	case errors.Is(err, io.EOF):
+		return fmt.Errorf("%v is empty: what was to fill it has failed, or ended early", s)
+	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
+		return err
+	}
+	s.head = head[:n]
+	return s.check(heads, s.head)
+}
+
+// check refuses an image that is not raw.
+func (s *Source) check(magics []magic, p []byte) error {
+	if s.raw {
+		return nil
+	}
+	if f := notRaw(magics, p); f != nil {
+		return f.refuse(s.name)
+	}
+	return nil
+}
+
+// growStep is how much is read of an image of unknown length before the vDisk
+// grows by it.
+const growStep = 32 << 20
+
+// each calls fn with the image's bytes, in order, without the holes that the
+// file system tells of. It fails if the image is not what it was, or not as long
+// as is expected.
+func (s *Source) each(ctx context.Context, fn func(off int64, p []byte) error) error {
+	if !s.seek {
+		return s.eachOfPipe(ctx, fn)
+	}
+	buf := make([]byte, pieceSize)
+	for off := int64(0); off < s.size; {
+		data, end := s.data(off)
+		for off = data; off < end; {
+			p := buf[:min(pieceSize, end-off)]
+			if _, err := io.ReadFull(io.NewSectionReader(s.File, off, int64(len(p))), p); err != nil {
+				if changed := s.unchanged(); changed != nil {
+					return changed
+				}
+				return fmt.Errorf("%v: read at offset %d: %w", s, off, err)
+			}
+			if err := fn(off, p); err != nil {
+				return err
+			}
+			off += int64(len(p))
+		}
+	}
+	return s.unchanged()
+}
+
+// unchanged fails if the image was written since it was opened: what was read is
+// of no one moment.
+func (s *Source) unchanged() error {
+	now, err := s.Stat()
+	if err != nil {
+		return fmt.Errorf("%v: %w", s, err)
+	}
+	end, err := s.Seek(0, io.SeekEnd)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%v: %w", s, err)
+	case end != s.size:
+		return fmt.Errorf("%v changed while it was read: it had %d bytes, and has %d; import it when nobody writes it", s, s.size, end)
+	case s.was.Mode().IsRegular() && !now.ModTime().Equal(s.was.ModTime()):
+		return fmt.Errorf("%v was written while it was read; import it when nobody writes it", s)
+	}
+	return nil
+}
+
+func (s *Source) eachOfPipe(ctx context.Context, fn func(off int64, p []byte) error) error {
+	in := io.MultiReader(bytes.NewReader(s.head), s.File)
+	buf, tail := make([]byte, growStep), []byte(nil)
+	least, says := int64(0), ""
+	for ended := false; !ended; {
+		n := 0
+		err := await(ctx, func() (err error) {
+			n, err = io.ReadFull(in, buf)
+			return err
+		})
+		ended = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !ended {
+			return fmt.Errorf("%v: read at offset %d: %w", s, s.taken, err)
+		}
+		p := buf[:n]
+		if s.Known() && s.taken+int64(n) > s.size {
+			return fmt.Errorf("%v has more than the %d bytes of --size", s, s.size)
+		}
+		if s.taken == 0 {
+			least, says = promised(p)
+		}
+		if n > 0 {
+			if err := fn(s.taken, p); err != nil {
+				return err
+			}
+		}
+		s.taken += int64(n)
+		tail = append(tail, p[max(0, n-tailLen):]...)
+		tail = tail[max(0, len(tail)-tailLen):]
+	}
+	switch {
+	case s.Known() && s.taken < s.size:
+		return fmt.Errorf("%v ended after %d bytes, and --size says %d: what fills it was cut short, or --size is wrong", s, s.taken, s.size)
+	case !s.Known() && s.taken < least:
+		return fmt.Errorf("%v ended after %d bytes, and its %s goes on to %d: what fills it was cut short; if it was not, say so with --size %d", s, s.taken, says, least, s.taken)
+	case !s.Known() && s.taken%sectorLen != 0:
+		return fmt.Errorf("%v ended after %d bytes, within a sector: what fills it was cut short; if it was not, say so with --size %d", s, s.taken, s.taken)
+	}
+	return s.check(tails, tail)
+}
+
+// data returns where data begins at or behind an offset, and where it ends. Of
+// what cannot tell, all is data.
+func (s *Source) data(off int64) (begin, end int64) {
+	begin, err := unix.Seek(int(s.Fd()), off, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		return s.size, s.size
+	}
+	if err != nil {
+		return off, s.size
+	}
+	begin &^= clusterLen - 1
+	begin = max(begin, off)
+	if end, err = unix.Seek(int(s.Fd()), begin, unix.SEEK_HOLE); err != nil || end <= begin {
+		end = s.size
+	}
+	return begin, min(end, s.size)
+}

@@ -1,0 +1,36 @@
+// Package inspect verifies files and objects by themselves, for `ovs inspect`, and
+// describes what is in them: as values, which become JSON, and as tables for people.
+// It changes nothing, and needs no running `ovs up`.
+package inspect
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"openvstorage/internal/size"
+)
+
+// Damage is what an inspection finds wrong, a line for each fault.
+type Damage []string
+
+// Err is an error that says so of a file, nil if nothing is wrong.
+func (d Damage) Err(file string) error {
+	if len(d) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: %d faults, the first: %s", file, len(d), d[0])
+}
+
+func (d *Damage) fault(format string, args ...any) { *d = append(*d, fmt.Sprintf(format, args...)) }
+
+// table returns what writes a row of a table with tabs: a name, and what it is.
+func table(w io.Writer) func(name, format string, args ...any) {
+	return func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+}
+
+func human(bytes uint64) string { return size.Bytes(bytes).Human() }
+
+func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
