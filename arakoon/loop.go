@@ -46,7 +46,7 @@ func (n *Node) loop() {
 	s.ready()
 	for {
 		select {
-		case <-n.work.wake:
+		case <-n.work.wake.Rung():
 		case <-tick.C:
 			s.raft.Tick()
 		case <-n.stop:
@@ -239,7 +239,7 @@ func (n *Node) appendLoop() {
 	hard, _, _ := n.log.InitialState()
 	for {
 		select {
-		case <-n.appends.wake:
+		case <-n.appends.wake.Rung():
 		case <-n.stop:
 			return
 		case <-n.failed:
@@ -314,7 +314,7 @@ func (n *Node) applyLoop() {
 	begun, replayed := uint64(0), false
 	for {
 		select {
-		case <-n.applies.wake:
+		case <-n.applies.wake.Rung():
 		case <-n.stop:
 			return
 		case <-n.failed:
@@ -343,12 +343,12 @@ func (n *Node) applyLoop() {
 			end := !replayed && last.GetIndex() >= n.held
 			if b := n.log.Begun(); b != begun || end {
 				begun, replayed = b, replayed || end
-				n.kick(n.compact)
+				n.compact.Ring()
 			}
 		}
 		n.respond(messages, 0)
 		if len(messages) > 0 {
-			n.kick(n.work.wake) // reads may wait for the first entry of a term
+			n.work.wake.Ring() // reads may wait for the first entry of a term
 		}
 	}
 }
@@ -392,7 +392,7 @@ func (n *Node) compactLoop(first chan struct{}) {
 			first = nil
 		}
 		select {
-		case <-n.compact:
+		case <-n.compact.Rung():
 		case <-again:
 		case <-n.stop:
 			return

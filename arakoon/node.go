@@ -17,6 +17,8 @@ import (
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
+
+	"openvstorage/internal/bell"
 )
 
 // Node is one member. All methods are safe for concurrent use.
@@ -32,7 +34,7 @@ type Node struct {
 	work        *queue[any]         // for the loop: see turn
 	appends     *queue[*pb.Message] // for the log
 	applies     *queue[*pb.Message] // for the state
-	compact     chan struct{}
+	compact     bell.Bell
 	compactable chan struct{} // closed when the log may be truncated
 	release     sync.Once
 	held        uint64 // the last entry that the log held when it was opened
@@ -61,7 +63,7 @@ func Open(opt Options) (*Node, error) {
 	n := &Node{
 		opt: opt, origin: rand.Uint64(),
 		work: newQueue[any](), appends: newQueue[*pb.Message](), applies: newQueue[*pb.Message](),
-		compact: make(chan struct{}, 1), compactable: make(chan struct{}), stop: make(chan struct{}), failed: make(chan struct{}),
+		compactable: make(chan struct{}), stop: make(chan struct{}), failed: make(chan struct{}),
 		progress: progress{waiters: map[chan struct{}]uint64{}}, batches: map[uint64][]*proposal{},
 	}
 	if err := n.open(); err != nil {
@@ -242,13 +244,6 @@ func (n *Node) guard(run func()) {
 		}
 	}()
 	run()
-}
-
-func (n *Node) kick(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // onFull notes that Pebble waits for room. Closing does not: the log has all.

@@ -1,16 +1,20 @@
 package arakoon
 
-import "sync"
+import (
+	"sync"
+
+	"openvstorage/internal/bell"
+)
 
 // queue hands what several goroutines put to one that takes all there is. Its
 // length is bounded by what may be under way.
 type queue[T any] struct {
 	mu    sync.Mutex
 	items []T
-	wake  chan struct{}
+	wake  bell.Bell
 }
 
-func newQueue[T any]() *queue[T] { return &queue[T]{wake: make(chan struct{}, 1)} }
+func newQueue[T any]() *queue[T] { return &queue[T]{} }
 
 func (q *queue[T]) put(items ...T) {
 	if len(items) == 0 {
@@ -19,10 +23,7 @@ func (q *queue[T]) put(items ...T) {
 	q.mu.Lock()
 	q.items = append(q.items, items...)
 	q.mu.Unlock()
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
+	q.wake.Ring()
 }
 
 func (q *queue[T]) take() []T {

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"openvstorage/blockdev/genl"
+	"github.com/mdlayher/netlink"
 )
 
 // What the kernel's module calls them in linux/nbd-netlink.h.
@@ -75,13 +75,13 @@ type NBDConfig struct {
 
 // NBD gives orders to the kernel's NBD devices.
 type NBD struct {
-	conn   *genl.Conn
-	family genl.Family
+	conn   *kernelConn
+	family family
 }
 
 // OpenNBD finds the kernel's NBD devices, and loads their module if need be.
 func OpenNBD(ctx context.Context) (*NBD, error) {
-	conn, err := genl.Dial()
+	conn, err := dialKernel()
 	if err != nil {
 		return nil, fmt.Errorf("NBD devices: %w", err)
 	}
@@ -93,13 +93,13 @@ func OpenNBD(ctx context.Context) (*NBD, error) {
 	return n, nil
 }
 
-func newNBD(conn *genl.Conn, load func() error) (*NBD, error) {
-	family, err := conn.Family(nbdFamily)
+func newNBD(conn *kernelConn, load func() error) (*NBD, error) {
+	family, err := conn.family(nbdFamily)
 	if errors.Is(err, syscall.ENOENT) {
 		if loadErr := load(); loadErr != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoNBD, loadErr)
 		}
-		if family, err = conn.Family(nbdFamily); errors.Is(err, syscall.ENOENT) {
+		if family, err = conn.family(nbdFamily); errors.Is(err, syscall.ENOENT) {
 			return nil, ErrNoNBD
 		}
 	}
@@ -139,32 +139,37 @@ func NBDIndex(device string) (index uint32, ok bool) {
 // Connect makes a device of a server: the one asked for, or if that is "" or
 // taken one that the kernel picks.
 func (n *NBD) Connect(device string, c NBDConfig) (string, error) {
-	var attrs []byte
-	if index, ok := NBDIndex(device); ok {
-		attrs = genl.AppendUint32(nil, nbdIndex, index)
-	}
-	rest := n.config(c)
-	m, err := n.conn.Do(n.family, nbdConnect, append(attrs, rest...))
-	if errors.Is(err, syscall.EBUSY) && attrs != nil {
-		device = ""
-		m, err = n.conn.Do(n.family, nbdConnect, rest)
+	index, asked := NBDIndex(device)
+	made, err := n.conn.ask(n.family, nbdConnect, func(e *netlink.AttributeEncoder) {
+		if asked {
+			e.Uint32(nbdIndex, index)
+		}
+		n.config(e, c)
+	})
+	if errors.Is(err, syscall.EBUSY) && asked {
+		made, err = n.conn.ask(n.family, nbdConnect, func(e *netlink.AttributeEncoder) { n.config(e, c) })
 	}
 	if err != nil {
 		return "", nbdError("make an NBD device", err)
 	}
-	list, err := genl.Attrs(m.Attrs)
-	for _, a := range list {
-		if a.Type == nbdIndex {
-			var index uint32
-			if index, err = a.Uint32(); err == nil {
-				return NBDDevice(index), nil
-			}
-		}
-	}
-	if err == nil {
+	index, ok, err := decodeIndex(made)
+	if err == nil && !ok {
 		err = errors.New("the kernel does not say which it is")
 	}
-	return "", fmt.Errorf("make an NBD device: %w", err)
+	if err != nil {
+		return "", fmt.Errorf("make an NBD device: %w", err)
+	}
+	return NBDDevice(index), nil
+}
+
+// decodeIndex finds the number of a device in an answer or in news.
+func decodeIndex(b []byte) (index uint32, ok bool, err error) {
+	err = decode(b, func(d *netlink.AttributeDecoder) {
+		if d.Type() == nbdIndex {
+			index, ok = d.Uint32(), true
+		}
+	})
+	return index, ok && err == nil, err
 }
 
 // Reconfigure gives a device that is connected other sockets for those that
@@ -174,8 +179,10 @@ func (n *NBD) Reconfigure(device string, c NBDConfig) error {
 	if !ok {
 		return fmt.Errorf("%q is no NBD device", device)
 	}
-	attrs := append(genl.AppendUint32(nil, nbdIndex, index), n.config(c)...)
-	_, err := n.conn.Do(n.family, nbdReconfigure, attrs)
+	_, err := n.conn.ask(n.family, nbdReconfigure, func(e *netlink.AttributeEncoder) {
+		e.Uint32(nbdIndex, index)
+		n.config(e, c)
+	})
 	return nbdError("connect "+device+" again", err)
 }
 
@@ -185,59 +192,59 @@ func (n *NBD) Disconnect(device string) error {
 	if !ok {
 		return fmt.Errorf("%q is no NBD device", device)
 	}
-	_, err := n.conn.Do(n.family, nbdDisconnect, genl.AppendUint32(nil, nbdIndex, index))
+	_, err := n.conn.ask(n.family, nbdDisconnect, func(e *netlink.AttributeEncoder) { e.Uint32(nbdIndex, index) })
 	return nbdError("disconnect "+device, err)
 }
 
 // Connected tells which devices have a server, dead or alive.
 func (n *NBD) Connected() (devices []string, err error) {
-	m, err := n.conn.Do(n.family, nbdStatus, nil)
+	answer, err := n.conn.ask(n.family, nbdStatus, nil)
 	if err != nil {
 		return nil, nbdError("list NBD devices", err)
 	}
-	attrs, err := genl.Attrs(m.Attrs)
-	for _, a := range attrs {
-		if a.Type == nbdDeviceList && err == nil {
-			devices, err = connected(a.Value)
-		}
-	}
-	if err != nil {
+	if devices, err = decodeConnected(answer); err != nil {
 		return nil, fmt.Errorf("list NBD devices: %w", err)
 	}
 	return devices, nil
 }
 
-func connected(list []byte) (devices []string, err error) {
-	items, err := genl.Attrs(list)
-	for _, item := range items {
-		attrs, err := genl.Attrs(item.Value)
-		if err != nil {
-			return nil, err
-		}
+func decodeConnected(answer []byte) (devices []string, err error) {
+	item := func(d *netlink.AttributeDecoder) error {
 		index, on := uint32(0), uint8(0)
-		for _, a := range attrs {
-			switch a.Type {
+		for d.Next() {
+			switch d.Type() {
 			case nbdDevIndex:
-				index, err = a.Uint32()
+				index = d.Uint32()
 			case nbdDevConnect:
-				on, err = a.Uint8()
-			}
-			if err != nil {
-				return nil, err
+				on = d.Uint8()
 			}
 		}
 		if on != 0 {
 			devices = append(devices, NBDDevice(index))
 		}
+		return nil // the library asks d for its error
 	}
-	return devices, err
+	err = decode(answer, func(d *netlink.AttributeDecoder) {
+		if d.Type() == nbdDeviceList {
+			d.Nested(func(list *netlink.AttributeDecoder) error {
+				for list.Next() {
+					list.Nested(item)
+				}
+				return nil
+			})
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return devices, nil
 }
 
-// config encodes what is not zero.
-func (n *NBD) config(c NBDConfig) (b []byte) {
+// config writes what is not zero.
+func (n *NBD) config(e *netlink.AttributeEncoder, c NBDConfig) {
 	put := func(typ uint16, v uint64) {
 		if v != 0 {
-			b = genl.AppendUint64(b, typ, v)
+			e.Uint64(typ, v)
 		}
 	}
 	put(nbdSize, c.Size)
@@ -245,17 +252,20 @@ func (n *NBD) config(c NBDConfig) (b []byte) {
 	put(nbdTimeout, seconds(c.Timeout))
 	put(nbdDeadTimeout, seconds(c.DeadTimeout))
 	put(nbdServerFlags, c.ServerFlags)
-	if c.Backend != "" && n.family.MaxAttr >= nbdBackend {
-		b = genl.AppendString(b, nbdBackend, c.Backend)
+	if c.Backend != "" && n.family.maxAttr >= nbdBackend {
+		e.String(nbdBackend, c.Backend)
 	}
 	if len(c.Sockets) > 0 {
-		var list []byte
-		for _, fd := range c.Sockets {
-			list = genl.AppendNested(list, nbdItem, genl.AppendUint32(nil, nbdSocketFD, uint32(fd)))
-		}
-		b = genl.AppendNested(b, nbdSockets, list)
+		e.Nested(nbdSockets, func(list *netlink.AttributeEncoder) error {
+			for _, fd := range c.Sockets {
+				list.Nested(nbdItem, func(item *netlink.AttributeEncoder) error {
+					item.Uint32(nbdSocketFD, uint32(fd))
+					return nil
+				})
+			}
+			return nil
+		})
 	}
-	return b
 }
 
 // seconds rounds up: a short time must not become none.
@@ -275,47 +285,48 @@ func nbdError(what string, err error) error {
 
 // DeadLinks is the news of connections that died.
 type DeadLinks struct {
-	conn   *genl.Conn
-	family genl.Family
+	conn   *kernelConn
+	family family
+	came   []string // devices of news that came along with what Next has told
 }
 
 // Listen begins to take the news.
 func (n *NBD) Listen() (*DeadLinks, error) {
-	group, ok := n.family.Groups[nbdGroup]
+	group, ok := n.family.groups[nbdGroup]
 	if !ok {
 		return nil, fmt.Errorf("NBD devices: the kernel has no group %s", nbdGroup)
 	}
-	conn, err := genl.Listen(group)
+	conn, err := listen(group)
 	if err != nil {
 		return nil, fmt.Errorf("NBD devices: %w", err)
 	}
-	return &DeadLinks{conn, n.family}, nil
+	return &DeadLinks{conn: conn, family: n.family}, nil
 }
 
 // Next waits until a connection dies and returns its device, "" if news was
-// lost: then it may have been any.
+// lost: then it may have been any. After Close the error matches os.ErrClosed.
+// Not for use by more than one goroutine.
 func (d *DeadLinks) Next() (device string, err error) {
-	for {
-		m, err := d.conn.Receive(d.family)
-		if errors.Is(err, genl.ErrOverflow) {
-			return "", nil
-		}
-		if err != nil {
+	for len(d.came) == 0 {
+		news, lost, err := d.conn.next(d.family)
+		if lost || err != nil {
 			return "", err
 		}
-		if m.Command != nbdLinkDead {
-			continue
-		}
-		attrs, err := genl.Attrs(m.Attrs)
-		if err != nil {
-			return "", err
-		}
-		for _, a := range attrs {
-			if index, err := a.Uint32(); err == nil && a.Type == nbdIndex {
-				return NBDDevice(index), nil
+		for _, m := range news {
+			if m.Header.Command != nbdLinkDead {
+				continue
+			}
+			index, ok, err := decodeIndex(m.Data)
+			if err != nil {
+				return "", fmt.Errorf("news of %s: %w", d.family.name, err)
+			}
+			if ok {
+				d.came = append(d.came, NBDDevice(index))
 			}
 		}
 	}
+	device, d.came = d.came[0], d.came[1:]
+	return device, nil
 }
 
 // Close ends the news; a Next that waits returns an error.

@@ -14,10 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"openvstorage/blockdev/genl"
-	"openvstorage/blockdev/genl/genltest"
 )
 
 // kernel is the module nbd, as far as its messages go.
@@ -27,62 +25,68 @@ type kernel struct {
 	maxAttr   uint32
 	refuse    map[uint8]syscall.Errno // by command
 	busy      map[uint32]bool         // devices that are taken
-	questions []genl.Message          // to the module
+	questions []netlink.Message       // to the module
 }
 
 const moduleID = 33
 
-func (k *kernel) answer(q genl.Message) genltest.Answer {
-	if q.Type == unix.GENL_ID_CTRL {
+func (k *kernel) answer(q netlink.Message) reply {
+	if q.Header.Type == unix.GENL_ID_CTRL {
 		if !k.loaded {
-			return genltest.Answer{Errno: syscall.ENOENT}
+			return reply{errno: syscall.ENOENT}
 		}
-		b := genl.AppendUint16(nil, unix.CTRL_ATTR_FAMILY_ID, moduleID)
-		b = genl.AppendUint32(b, unix.CTRL_ATTR_VERSION, 1)
-		b = genl.AppendUint32(b, unix.CTRL_ATTR_MAXATTR, k.maxAttr)
-		return genltest.Answer{Messages: []genl.Message{{Type: unix.GENL_ID_CTRL, Command: unix.CTRL_CMD_NEWFAMILY, Attrs: b}}}
+		return reply{answers: []netlink.Message{describe(k.t, moduleID, k.maxAttr, nil)}}
 	}
-	q.Attrs = bytes.Clone(q.Attrs)
 	k.questions = append(k.questions, q)
-	if errno := k.refuse[q.Command]; errno != 0 {
-		return genltest.Answer{Errno: errno}
+	command := q.Data[0]
+	if errno := k.refuse[command]; errno != 0 {
+		return reply{errno: errno}
 	}
-	attrs, err := genl.Attrs(q.Attrs)
-	if err != nil {
-		k.t.Error(err)
-	}
-	switch q.Command {
+	switch command {
 	case nbdConnect:
-		index := uint32(5)
-		if len(attrs) > 0 && attrs[0].Type == nbdIndex {
-			index, _ = attrs[0].Uint32()
+		index, ok, err := decodeIndex(q.Data[4:])
+		if err != nil {
+			k.t.Error(err)
+		}
+		if !ok {
+			index = 5
 		}
 		if k.busy[index] {
-			return genltest.Answer{Errno: syscall.EBUSY}
+			return reply{errno: syscall.EBUSY}
 		}
-		return genltest.Answer{Messages: []genl.Message{{Type: moduleID, Command: nbdConnect, Attrs: genl.AppendUint32(nil, nbdIndex, index)}}}
+		return reply{answers: []netlink.Message{message(moduleID, nbdConnect, ofDevice(k.t, index))}}
 	case nbdStatus:
-		var list []byte
-		for index, on := range []uint8{1, 0, 1} {
-			item := genl.AppendUint8(genl.AppendUint32(nil, nbdDevIndex, uint32(index)), nbdDevConnect, on)
-			list = genl.AppendNested(list, nbdItem, item)
-		}
-		return genltest.Answer{Messages: []genl.Message{{Type: moduleID, Command: nbdStatus, Attrs: genl.AppendNested(nil, nbdDeviceList, list)}}}
+		return reply{answers: []netlink.Message{message(moduleID, nbdStatus, encode(k.t, func(e *netlink.AttributeEncoder) {
+			e.Nested(nbdDeviceList, func(list *netlink.AttributeEncoder) error {
+				for index, on := range []uint8{1, 0, 1} {
+					list.Nested(nbdItem, func(item *netlink.AttributeEncoder) error {
+						item.Uint32(nbdDevIndex, uint32(index))
+						item.Uint8(nbdDevConnect, on)
+						return nil
+					})
+				}
+				return nil
+			})
+		}))}}
 	}
-	return genltest.Answer{}
+	return reply{}
 }
 
-func (k *kernel) open(t *testing.T) (*NBD, *genltest.Peer) {
+// ofDevice is the attributes of what is about one device.
+func ofDevice(t *testing.T, index uint32) []byte {
+	return encode(t, func(e *netlink.AttributeEncoder) { e.Uint32(nbdIndex, index) })
+}
+
+func (k *kernel) open(t *testing.T) (*NBD, *peer) {
 	t.Helper()
 	k.t = t
-	port, peer := genltest.New(t, k.answer)
-	conn := genl.NewConn(port)
+	conn, p := newPeer(t, k.answer)
 	n, err := newNBD(conn, func() error { return errors.New("no such module") })
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = n.Close() })
-	return n, peer
+	return n, p
 }
 
 var config = NBDConfig{
@@ -137,8 +141,9 @@ func TestNBDBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 		q := k.questions[i]
-		if q.Type != moduleID || q.Version != 1 || q.Flags != 5 || q.Command != want.command || !bytes.Equal(q.Attrs, b) {
-			t.Errorf("question %d:\ngot  %d %x\nwant %d %x", i, q.Command, q.Attrs, want.command, b)
+		b = append([]byte{want.command, 1, 0, 0}, b...)
+		if q.Header.Type != moduleID || q.Header.Flags != 5 || !bytes.Equal(q.Data, b) {
+			t.Errorf("question %d:\ngot  %v %x\nwant %x", i, q.Header, q.Data, b)
 		}
 	}
 }
@@ -150,9 +155,12 @@ func TestNBDOfOlderKernel(t *testing.T) {
 	if _, err := n.Connect("", config); err != nil {
 		t.Fatal(err)
 	}
-	attrs, err := genl.Attrs(k.questions[0].Attrs)
-	if err != nil || slices.ContainsFunc(attrs, func(a genl.Attr) bool { return a.Type == nbdBackend }) {
-		t.Error(attrs, err)
+	if err := decode(k.questions[0].Data[4:], func(d *netlink.AttributeDecoder) {
+		if d.Type() == nbdBackend {
+			t.Errorf("it is told %q", d.String())
+		}
+	}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -180,13 +188,19 @@ func TestNBDRefused(t *testing.T) {
 	}}
 	n, _ := k.open(t)
 	_, connect := n.Connect("", config)
+	k.refuse[nbdConnect] = syscall.EBADF // a socket that is none
+	_, socket := n.Connect("", config)
+	if errors.Is(socket, os.ErrClosed) {
+		t.Errorf("it is said to be over: %v", socket)
+	}
 	_, status := n.Connected()
 	for _, c := range []struct {
 		err   error
 		errno syscall.Errno
 		says  string
 	}{
-		{connect, syscall.EPERM, "root"},
+		{connect, syscall.EPERM, "make an NBD device: the kernel lets only root (CAP_SYS_ADMIN) do it: operation not permitted"},
+		{socket, syscall.EBADF, "make an NBD device: bad file descriptor"},
 		{n.Reconfigure("/dev/nbd2", config), syscall.EINVAL, "dmesg"},
 		{n.Disconnect("/dev/nbd2"), syscall.ENOENT, "/dev/nbd2"},
 		{status, syscall.EIO, "list"},
@@ -200,8 +214,7 @@ func TestNBDRefused(t *testing.T) {
 // Without the module the error says how to load it, and why that failed.
 func TestNBDWithoutModule(t *testing.T) {
 	k := &kernel{t: t, maxAttr: 10}
-	port, _ := genltest.New(t, k.answer)
-	conn := genl.NewConn(port)
+	conn, _ := newPeer(t, k.answer)
 	defer conn.Close()
 	if _, err := newNBD(conn, func() error { return errors.New("no such module") }); !errors.Is(err, ErrNoNBD) ||
 		!strings.Contains(err.Error(), "no such module") || !strings.Contains(err.Error(), "modprobe nbd") {
@@ -218,16 +231,25 @@ func TestNBDWithoutModule(t *testing.T) {
 // News of dead connections: that of other commands is left aside.
 func TestDeadLinks(t *testing.T) {
 	k := &kernel{loaded: true, maxAttr: 10}
-	n, peer := k.open(t)
-	news := &DeadLinks{n.conn, n.family}
-	peer.Send(genl.Append(nil, genl.Message{Type: moduleID, Command: nbdStatus}))
-	peer.Send(genl.Append(nil, genl.Message{Type: moduleID, Command: nbdLinkDead, Attrs: genl.AppendUint32(nil, nbdIndex, 3)}))
-	if device, err := news.Next(); err != nil || device != "/dev/nbd3" {
+	n, p := k.open(t)
+	news := &DeadLinks{conn: n.conn, family: n.family}
+	p.say(message(moduleID, nbdStatus, nil))
+	p.say(message(moduleID+1, nbdLinkDead, ofDevice(t, 9)))
+	p.say(message(moduleID, nbdLinkDead, nil))
+	p.say(message(moduleID, nbdLinkDead, ofDevice(t, 3)))
+	p.say(message(moduleID, nbdLinkDead, ofDevice(t, 4)), message(moduleID, nbdLinkDead, ofDevice(t, 5)))
+	for _, want := range []string{"/dev/nbd3", "/dev/nbd4", "/dev/nbd5"} {
+		if device, err := news.Next(); err != nil || device != want {
+			t.Error(device, err)
+		}
+	}
+	p.say(message(moduleID, nbdLinkDead, []byte{1, 2, 3}))
+	if device, err := news.Next(); !errors.Is(err, errMalformed) {
 		t.Error(device, err)
 	}
-	peer.Send(genl.Append(nil, genl.Message{Type: moduleID, Command: nbdLinkDead, Attrs: []byte{1, 2, 3}}))
-	if device, err := news.Next(); !errors.Is(err, genl.ErrMalformed) {
-		t.Error(device, err)
+	p.fail <- syscall.ENOBUFS
+	if device, err := news.Next(); err != nil || device != "" {
+		t.Error("news was lost:", device, err)
 	}
 	if _, err := n.Listen(); err == nil {
 		t.Error("listens to a group that the kernel does not have")

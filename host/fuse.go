@@ -183,11 +183,7 @@ func (f files) Snapshot(ctx context.Context, name, snap string) error {
 func (f files) RenameBelow(ctx context.Context, from, to string, with func(commit filetree.Commit) error) error {
 	return fileError(f.of.RenameBelow(ctx, from, to, func(commit func([]registry.Swap) error) error {
 		return with(func(_ context.Context, swaps []filetree.Swap) error {
-			along := make([]registry.Swap, len(swaps))
-			for i, s := range swaps {
-				along[i] = registry.Swap(s)
-			}
-			err := commit(along)
+			err := commit(swaps)
 			if err != nil && !errors.Is(err, volumedriver.ErrUnknownOutcome) {
 				err = fmt.Errorf("%w: %w", filetree.ErrNotWritten, err)
 			}

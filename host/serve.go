@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/descriptors"
+	"openvstorage/internal/systemd"
 	"openvstorage/nbd"
 )
 
@@ -45,7 +47,8 @@ type daemon struct {
 	metrics   *metrics.Server
 	mount     *fusefs.FS
 	devices   *attach.Devices
-	unfollow  func()   // the memory of clients
+	unfollow  func() // the memory of clients
+	watchdog  *systemd.Watchdog
 	links     []string // in the data directory, to sockets elsewhere
 
 	failed   chan error // a service that ended by itself
@@ -211,17 +214,24 @@ func (d *daemon) listen(ctx context.Context) error {
 	if err := d.prepareSockets(); err != nil {
 		return err
 	}
-	l, err := d.listenUnix(ctx, d.opt.NBDUnix)
-	if err != nil {
-		return fmt.Errorf("NBD: %w", err)
+	if err := d.takeSockets(); err != nil {
+		return err
 	}
-	d.nbdLns = append(d.nbdLns, l)
+	if !d.hasNBD(d.opt.NBDUnix) {
+		l, err := d.listenUnix(ctx, d.opt.NBDUnix)
+		if err != nil {
+			return fmt.Errorf("NBD: %w", err)
+		}
+		d.nbdLns = slices.Insert(d.nbdLns, 0, l) // the one that clients are told of first
+	}
 	for _, address := range d.opt.NBDTCP {
-		if l, err = control.ListenTCP(address, d.opt.Insecure); err != nil {
+		l, err := control.ListenTCP(address, d.opt.Insecure)
+		if err != nil {
 			return fmt.Errorf("NBD: %w", err)
 		}
 		d.nbdLns = append(d.nbdLns, l)
 	}
+	var err error
 	if d.opt.Metrics != "" {
 		if d.metricsLn, err = control.ListenTCP(d.opt.Metrics, d.opt.Insecure); err != nil {
 			return fmt.Errorf("metrics: %w", err)
@@ -280,7 +290,10 @@ func (d *daemon) announce() error {
 	if err := d.opt.Ready(); err != nil {
 		return err
 	}
-	return notify(stateReady)
+	d.watchdog = systemd.Watch(d.logger,
+		systemd.Check{Name: "vDisks", Do: func() { _, _ = d.host.Exports(context.Background()) }},
+		systemd.Check{Name: "NBD", Do: func() { d.nbd.Connections() }})
+	return systemd.Ready()
 }
 
 // uris returns where a vDisk is served.
@@ -298,7 +311,7 @@ func (d *daemon) uris(vdisk string) []string {
 func (d *daemon) stop() error {
 	d.stopping.Store(true)
 	var errs [6]error
-	if err := notify(stateStopping); err != nil {
+	if err := systemd.Stopping(); err != nil {
 		d.logger.Warn("systemd was not told", "err", err)
 	}
 	if d.unfollow != nil {
@@ -350,6 +363,9 @@ func (d *daemon) stop() error {
 	}
 	if d.dir != nil {
 		errs[3] = d.dir.Close()
+	}
+	if d.watchdog != nil {
+		d.watchdog.Close()
 	}
 	return errors.Join(errs[:]...)
 }

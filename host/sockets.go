@@ -2,12 +2,15 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"openvstorage/internal/control"
+	"openvstorage/internal/systemd"
 )
 
 // NBDSocketName is the NBD socket's name in Options.SocketDir, or else in the data
@@ -74,6 +77,54 @@ func (d *daemon) listenOnce(ctx context.Context, path string) (net.Listener, err
 	}
 	d.links = append(d.links, link)
 	return l, nil
+}
+
+// Names of sockets that systemd may have opened, in FileDescriptorName= of their
+// units. The management socket is not among them: that nobody listens on it is how
+// a command knows that nothing is running, instead of waiting.
+const (
+	inheritedNBD     = "nbd"
+	inheritedMetrics = "metrics"
+)
+
+// takeSockets takes those that systemd has opened. Who may use one is what its unit
+// says, but for TCP addresses that other machines can reach.
+func (d *daemon) takeSockets() error {
+	inherited, err := systemd.Listeners(inheritedNBD, inheritedMetrics)
+	if err != nil {
+		return err
+	}
+	d.nbdLns = append(d.nbdLns, inherited[inheritedNBD]...)
+	if list := inherited[inheritedMetrics]; len(list) > 0 {
+		d.metricsLn = list[0] // closed by the stop if what follows is an error
+		if len(list) > 1 || d.opt.Metrics != "" {
+			for _, l := range list[1:] {
+				_ = l.Close()
+			}
+			return errors.New("metrics: they are served on one address; systemd has opened more, or --metrics names one too")
+		}
+		if list[0].Addr().Network() != "tcp" {
+			return fmt.Errorf("metrics: socket %s from systemd is none of TCP", list[0].Addr())
+		}
+	}
+	for name, list := range inherited {
+		for _, l := range list {
+			if l.Addr().Network() != "tcp" || d.opt.Insecure {
+				continue
+			}
+			if err := control.CheckLoopback(l.Addr().String()); err != nil {
+				return fmt.Errorf("%s: socket from systemd: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// hasNBD reports whether NBD is served on that path already.
+func (d *daemon) hasNBD(path string) bool {
+	return slices.ContainsFunc(d.nbdLns, func(l net.Listener) bool {
+		return l.Addr().Network() == "unix" && l.Addr().String() == path
+	})
 }
 
 // managementSocket is where the management socket is.

@@ -56,10 +56,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 			v.mu.Lock()
 			defer v.mu.Unlock()
 			v.refs--
-			if v.left != nil {
-				close(v.left)
-				v.left = nil
-			}
+			v.left.Send()
 			if d, ok := dev.(*SnapshotDevice); ok {
 				if v.readers[d.s.ID]--; v.readers[d.s.ID] == 0 {
 					delete(v.readers, d.s.ID)
@@ -105,10 +102,7 @@ func (v *Volume) waitUnused(ctx context.Context, snapshots bool) {
 			v.mu.Unlock()
 			return
 		}
-		if v.left == nil {
-			v.left = make(chan struct{})
-		}
-		left := v.left
+		left := v.left.Next()
 		v.mu.Unlock()
 		select {
 		case <-left:

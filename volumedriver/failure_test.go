@@ -382,7 +382,7 @@ func TestSpaceComesBack(t *testing.T) {
 		must(t, r.host.Sync(ctx, "v", nil))
 		v.wakeStorer()
 		select {
-		case <-v.stored():
+		case <-v.store.stored.Next():
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -397,7 +397,7 @@ func TestIdleIsStored(t *testing.T) {
 	v := volumeOf(t, r, "v")
 	written := v.buf.Written()
 	for v.storedSeq() < written {
-		<-v.stored()
+		<-v.store.stored.Next()
 	}
 }
 

@@ -74,8 +74,6 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 	}
 	v.put, v.admin, v.gc = newLock(), newLock(), newLock()
 	v.living, v.end = context.WithCancel(context.Background())
-	v.store.wake = make(chan struct{}, 1)
-	v.store.stored = make(chan struct{})
 	v.store.sizes = make(map[sco.Number]int64)
 	v.readers = make(map[uuid.UUID]int)
 	v.origins = []origin{{r.ID, h.opt.Backend.Namespace(r.ID.String())}}

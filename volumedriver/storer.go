@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/bell"
+	"openvstorage/internal/broadcast"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
@@ -20,7 +22,7 @@ import (
 // and does what follows from it: checkpoints, collection of dead SCOs, and the
 // map's background work. One goroutine a vDisk runs it.
 type storer struct {
-	wake          chan struct{}
+	wake          bell.Bell
 	urgent        atomic.Int32 // how many wait for the upload
 	failing       atomic.Bool  // the last attempt failed
 	checkpointDue atomic.Bool  // freeze the map when the next TLog closes
@@ -42,8 +44,8 @@ type storer struct {
 	widths     time.Time            // when widths of objects were last asked for
 
 	mu     sync.Mutex
-	stored chan struct{} // closed and renewed when StoredSeq or the checkpoint moves
-	failed error         // of the last attempt, for who waits
+	stored broadcast.Broadcast // StoredSeq or the checkpoint moves, or an attempt to move them fails
+	failed error               // of the last attempt, for who waits
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -73,28 +75,14 @@ func (v *Volume) stopStorer() {
 	}
 }
 
-func (v *Volume) wakeStorer() {
-	select {
-	case v.store.wake <- struct{}{}:
-	default:
-	}
-}
-
-// stored is closed when StoredSeq or the checkpoint has moved, or an attempt to
-// move them has failed.
-func (v *Volume) stored() <-chan struct{} {
-	v.store.mu.Lock()
-	defer v.store.mu.Unlock()
-	return v.store.stored
-}
+func (v *Volume) wakeStorer() { v.store.wake.Ring() }
 
 // announce lets those that wait for the upload look again.
 func (v *Volume) announce(err error) {
 	v.store.mu.Lock()
 	defer v.store.mu.Unlock()
 	v.store.failed = err
-	close(v.store.stored)
-	v.store.stored = make(chan struct{})
+	v.store.stored.Send()
 }
 
 func (v *Volume) runStorer(ctx context.Context) {
@@ -105,7 +93,7 @@ func (v *Volume) runStorer(ctx context.Context) {
 	failures := 0
 	for {
 		select {
-		case <-v.store.wake:
+		case <-v.store.wake.Rung():
 		case <-tick.C:
 		case <-ctx.Done():
 			return
@@ -501,7 +489,7 @@ func (v *Volume) waitStored(ctx context.Context, seq uint64, reached func() bool
 	v.store.urgent.Add(1)
 	defer v.store.urgent.Add(-1)
 	for {
-		stored := v.stored()
+		stored := v.store.stored.Next()
 		if reached() {
 			return nil
 		}

@@ -20,6 +20,8 @@ import (
 	"openvstorage/writebuffer"
 
 	"github.com/google/uuid"
+
+	"openvstorage/internal/broadcast"
 )
 
 // Volume is one open vDisk. All methods are safe for concurrent use.
@@ -78,14 +80,14 @@ type Volume struct {
 
 	mu        sync.Mutex
 	name      string
-	parent    uuid.UUID         // the snapshot that the live state grew from
-	snapshots []*snapshot       // oldest first
-	rolled    uint64            // seq of the newest rollback
-	ahead     []*ahead          // checkpoints frozen and not committed, oldest first
-	refs      int               // users of OpenDevice, of the vDisk and its snapshots
-	clones    int               // that are being made of it
-	left      chan struct{}     // closed when a user goes, if somebody waits for that; else nil
-	readers   map[uuid.UUID]int // of them, those of each snapshot
+	parent    uuid.UUID           // the snapshot that the live state grew from
+	snapshots []*snapshot         // oldest first
+	rolled    uint64              // seq of the newest rollback
+	ahead     []*ahead            // checkpoints frozen and not committed, oldest first
+	refs      int                 // users of OpenDevice, of the vDisk and its snapshots
+	clones    int                 // that are being made of it
+	left      broadcast.Broadcast // a user goes
+	readers   map[uuid.UUID]int   // of them, those of each snapshot
 	deleted   bool
 	rolling   chan struct{} // closed at the end of a rollback under way, for which OpenDevice waits; else nil
 

@@ -16,6 +16,9 @@ import (
 	"openvstorage/sco"
 
 	"github.com/google/uuid"
+
+	"openvstorage/internal/bell"
+	"openvstorage/internal/broadcast"
 )
 
 // Limits of Options.Bytes and of the SCO size that follows from it.
@@ -60,14 +63,14 @@ type Buffer struct {
 
 	mu struct {
 		sync.Mutex
-		raw           []string      // names in the pool, to be pre-written
-		free          []string      // names in the pool
-		files         int           // SCO-sized files in existence, in whatever state
-		nextFree      int           // next name in the pool
-		evictable     *list.List    // of *SCO: stored, oldest first
-		narrow        *list.List    // of *SCO: stored, their objects not at full width yet
-		evictedNarrow int64         // how many of those were evicted
-		changed       chan struct{} // closed and renewed when a waiter should look again
+		raw           []string            // names in the pool, to be pre-written
+		free          []string            // names in the pool
+		files         int                 // SCO-sized files in existence, in whatever state
+		nextFree      int                 // next name in the pool
+		evictable     *list.List          // of *SCO: stored, oldest first
+		narrow        *list.List          // of *SCO: stored, their objects not at full width yet
+		evictedNarrow int64               // how many of those were evicted
+		changed       broadcast.Broadcast // a waiter should look again
 		waiting       int
 		wanted        int // calls of acquire
 		logs          map[uuid.UUID]*Log
@@ -78,10 +81,10 @@ type Buffer struct {
 	dirty   atomic.Int64 // SCO files that may not be evicted
 	pressed func()       // called, without locks, when somebody waits and nothing can be evicted
 
-	fill      chan struct{}
-	look      chan struct{} // at the room that there is
-	asked     atomic.Bool   // a file was asked for since the prewriter looked
-	toldFiles atomic.Int64  // when it was logged that somebody waits for a descriptor, Unix nanoseconds
+	fill      bell.Bell
+	look      bell.Bell    // at the room that there is
+	asked     atomic.Bool  // a file was asked for since the prewriter looked
+	toldFiles atomic.Int64 // when it was logged that somebody waits for a descriptor, Unix nanoseconds
 	stop      context.CancelFunc
 	done      sync.WaitGroup
 }
@@ -109,9 +112,8 @@ func Open(opt Options) (*Buffer, error) {
 	}
 	files := newOpenFiles(patientFS{opt.FS}, max(opt.Files, FilesMin))
 	opt.FS = files
-	b := &Buffer{opt: opt, files: files, fill: make(chan struct{}, 1), look: make(chan struct{}, 1)}
+	b := &Buffer{opt: opt, files: files}
 	b.mu.evictable, b.mu.narrow = list.New(), list.New()
-	b.mu.changed = make(chan struct{})
 	b.mu.logs = make(map[uuid.UUID]*Log)
 	b.mu.turns = make(map[string]*sync.Mutex)
 	if err := opt.FS.MkdirAll(b.poolDir(), 0o700); err != nil {
@@ -242,12 +244,6 @@ func (b *Buffer) Usage() Usage {
 	}
 }
 
-// wakeLocked lets all waiters look again. b.mu is held.
-func (b *Buffer) wakeLocked() {
-	close(b.mu.changed)
-	b.mu.changed = make(chan struct{})
-}
-
 // acquire makes the file name of SCO size, from the pool, new, or from an
 // evicted SCO, with the name durable on return; sparse says that it is not
 // pre-written. It waits while the buffer is full of what is not stored (P6).
@@ -269,7 +265,7 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 		}
 		if from, ok := pop(list); ok {
 			b.mu.Unlock()
-			b.kickPrewriter()
+			b.fill.Ring()
 			moved, err := b.take(from, name, list)
 			if err == nil || moved || !b.instead(from, err) {
 				return sparse, err
@@ -280,7 +276,7 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 		if b.mu.files < max(int(b.limit.Load()), b.fewLocked()) && lacked == nil {
 			b.mu.files++
 			b.mu.Unlock()
-			b.kickPrewriter()
+			b.fill.Ring()
 			if lacked = b.create(name); !full(lacked) {
 				return true, lacked
 			}
@@ -296,7 +292,7 @@ func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err err
 			b.press()
 			return false, lacked // it is tried again
 		}
-		changed := b.mu.changed
+		changed := b.mu.changed.Next()
 		b.mu.waiting++
 		b.mu.Unlock()
 		// Others may take what was given up for this one, and logs that idle prepare
@@ -386,7 +382,7 @@ func (b *Buffer) allLogs() []*Log {
 func (b *Buffer) Close() error {
 	b.mu.Lock()
 	b.mu.closed = true
-	b.wakeLocked()
+	b.mu.changed.Send()
 	b.mu.Unlock()
 	b.stop()
 	b.done.Wait()

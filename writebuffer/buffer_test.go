@@ -151,7 +151,7 @@ func TestFailWakesWaiters(t *testing.T) {
 			full = true
 		default:
 			r.log.mu.Lock()
-			ready := r.log.ready
+			ready := r.log.ready.Next()
 			full = r.log.next != nil && r.log.nextTL != nil
 			r.log.mu.Unlock()
 			if full {
@@ -165,8 +165,9 @@ func TestFailWakesWaiters(t *testing.T) {
 			}
 		}
 	}
-	for len(r.log.prepare) > 0 {
-		<-r.log.prepare
+	select {
+	case <-r.log.prepare.Rung():
+	default:
 	}
 	result := make(chan error, 1)
 	go func() {
@@ -177,7 +178,7 @@ func TestFailWakesWaiters(t *testing.T) {
 			}
 		}
 	}()
-	<-r.log.prepare // asked for a file: the next thing it does is wait
+	<-r.log.prepare.Rung() // asked for a file: the next thing it does is wait
 	halted := errors.New("halted")
 	r.log.Fail(halted)
 	mustBe(t, r.wait(result), halted)
@@ -341,7 +342,7 @@ func TestSteal(t *testing.T) {
 // storeFailed lets a writer of a failed log end.
 func (r *rig) storeFailed(w *writer) {
 	r.log.mu.Lock()
-	r.log.wakeLocked()
+	r.log.ready.Send()
 	r.log.mu.Unlock()
 	if err := r.wait(w.done); err == nil {
 		r.t.Error("an append to a failed log succeeded")
@@ -390,7 +391,7 @@ func TestPrewriterDiskFull(t *testing.T) {
 	<-removed
 	r.untilBuffer("the place is given up", func() bool { return r.buf.mu.files == 0 })
 	rule.Remove()
-	r.buf.kickPrewriter()
+	r.buf.fill.Ring()
 	r.untilBuffer("a file is ready", func() bool { return len(r.buf.mu.free) == 1 })
 	if names, err := d.ReadDir("/buffer/pool"); err != nil || len(names) != 1 {
 		t.Errorf("pool holds %v, %v", names, err)

@@ -140,7 +140,7 @@ func (l *Log) preferPrewritten() {
 	}
 	l.wantFast = true
 	if l.next == nil || l.next.sparse {
-		l.kick(l.prepare)
+		l.prepare.Ring()
 		return
 	}
 	s.early = true
@@ -213,7 +213,7 @@ func (l *Log) markDurable() {
 		return
 	}
 	if l.markNext() != nil || l.unmarked {
-		l.kick(l.prepare) // the one after it takes it
+		l.prepare.Ring() // the one after it takes it
 	}
 }
 
@@ -262,7 +262,7 @@ func (l *Log) backgroundSync(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		select {
-		case <-l.syncer:
+		case <-l.syncer.Rung():
 		case <-tick.C:
 		case <-ctx.Done():
 			return

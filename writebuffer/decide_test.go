@@ -67,8 +67,8 @@ func TestMeasure(t *testing.T) {
 		if row.names > 0 {
 			fs.usage.Names, fs.usage.FreeNames = 1<<20, row.names
 		}
-		b := &Buffer{opt: Options{FS: fs, Dir: "/data", Logger: slog.New(slog.DiscardHandler)}, scoSize: mib, max: most, fill: make(chan struct{}, 1)}
-		b.mu.files, b.mu.changed, b.mu.logs = row.files, make(chan struct{}), make(map[uuid.UUID]*Log)
+		b := &Buffer{opt: Options{FS: fs, Dir: "/data", Logger: slog.New(slog.DiscardHandler)}, scoSize: mib, max: most}
+		b.mu.files, b.mu.logs = row.files, make(map[uuid.UUID]*Log)
 		for range row.logs {
 			b.mu.logs[uuid.New()] = nil
 		}

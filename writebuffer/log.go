@@ -14,6 +14,9 @@ import (
 	"openvstorage/tlog"
 
 	"github.com/google/uuid"
+
+	"openvstorage/internal/bell"
+	"openvstorage/internal/broadcast"
 )
 
 // Applier is the volume above a Log. Its methods are called in the append
@@ -100,8 +103,8 @@ type Log struct {
 		sco, scoLimit   sco.Number
 		tlog, tlogLimit tlog.ID
 	}
-	ready  chan struct{} // closed and renewed when next or nextTL has come
-	active uint64        // counts appends: who looks twice sees whether it is idle
+	ready  broadcast.Broadcast // next or nextTL has come
+	active uint64              // counts appends: who looks twice sees whether it is idle
 
 	group struct {
 		sync.Mutex
@@ -110,8 +113,8 @@ type Log struct {
 	}
 
 	ended   chan struct{} // closed when the log has failed
-	prepare chan struct{}
-	syncer  chan struct{}
+	prepare bell.Bell
+	syncer  bell.Bell
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 }
@@ -129,10 +132,7 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.durable.Store(opt.NextSeq - 1)
 	l.numbers.sco, l.numbers.scoLimit = opt.NextSCO, opt.SCOLimit
 	l.numbers.tlog, l.numbers.tlogLimit = opt.NextTLog, opt.TLogLimit
-	l.ready = make(chan struct{})
 	l.ended = make(chan struct{})
-	l.prepare = make(chan struct{}, 1)
-	l.syncer = make(chan struct{}, 1)
 	l.group.cond = sync.NewCond(&l.group.Mutex)
 	if _, err := b.opt.FS.Stat(l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -190,7 +190,7 @@ func (l *Log) Refuse(err error) {
 	}
 	l.refuse.Store(&err)
 	l.mu.Lock()
-	l.wakeLocked()
+	l.ready.Send()
 	l.mu.Unlock()
 }
 
@@ -265,7 +265,7 @@ func (l *Log) lacksRoom(err error) bool {
 		return false
 	}
 	l.buf.lacks(err)
-	l.kick(l.prepare)
+	l.prepare.Ring()
 	return true
 }
 
@@ -313,7 +313,10 @@ func (l *Log) whenReady(ctx context.Context, fn func() error) error {
 	for try := 0; ; {
 		l.mu.Lock()
 		err := fn()
-		ready := l.ready
+		var ready <-chan struct{}
+		if err != nil {
+			ready = l.ready.Next()
+		}
 		if err == disk.ErrWouldBlock && !lacks {
 			lacks = true
 			l.lacking++
@@ -329,7 +332,7 @@ func (l *Log) whenReady(ctx context.Context, fn func() error) error {
 		if err != disk.ErrWouldBlock {
 			return err
 		}
-		l.kick(l.prepare)
+		l.prepare.Ring()
 		if p := l.refuse.Load(); p != nil && l.buf.Waiting() {
 			return *p
 		}
@@ -339,13 +342,6 @@ func (l *Log) whenReady(ctx context.Context, fn func() error) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-func (l *Log) kick(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }
 
@@ -368,7 +364,7 @@ func (l *Log) appendLocked(b *Batch) error {
 	}
 	bytes := (tlog.EntrySize+4)*len(b.Spans) + 4*b.clusters + 2*tlog.EntrySize
 	if !l.tlogReady() || (l.space(l.open, bytes) < b.clusters && l.next == nil) {
-		l.kick(l.prepare)
+		l.prepare.Ring()
 		return disk.ErrWouldBlock
 	}
 	l.active++
@@ -508,7 +504,7 @@ func (l *Log) entryFits(n int) (full bool, err error) {
 	}
 	full = l.open == nil || l.open.broken || l.space(l.open, n) < 0
 	if !l.tlogReady() || (full && l.next == nil) {
-		l.kick(l.prepare)
+		l.prepare.Ring()
 		return full, disk.ErrWouldBlock
 	}
 	return full, nil

@@ -86,7 +86,7 @@ func (b *Buffer) swap(name string) (bool, error) {
 	from, ok := pop(&b.mu.free)
 	b.mu.Unlock()
 	if !ok {
-		b.kickPrewriter()
+		b.fill.Ring()
 		return false, nil
 	}
 	_, err := b.take(from, name, &b.mu.free)
@@ -140,7 +140,7 @@ func (b *Buffer) create(name string) error {
 func (b *Buffer) forget() {
 	b.mu.Lock()
 	b.mu.files--
-	b.wakeLocked()
+	b.mu.changed.Send()
 	b.mu.Unlock()
 }
 
@@ -175,19 +175,12 @@ func (b *Buffer) recycle(name string, raw bool) {
 	b.mu.Lock()
 	if raw {
 		b.mu.raw = append(b.mu.raw, to)
-		defer b.kickPrewriter()
+		defer b.fill.Ring()
 	} else {
 		b.mu.free = append(b.mu.free, to)
 	}
-	b.wakeLocked()
+	b.mu.changed.Send()
 	b.mu.Unlock()
-}
-
-func (b *Buffer) kickPrewriter() {
-	select {
-	case b.fill <- struct{}{}:
-	default:
-	}
 }
 
 // quiet is how long no SCO file may have been asked for before the prewriter
@@ -206,7 +199,7 @@ func (b *Buffer) prewriter(ctx context.Context) {
 			b.prewriteOne(name)
 			calm = false
 			select {
-			case <-b.fill:
+			case <-b.fill.Rung():
 				continue
 			case <-ctx.Done():
 				return
@@ -216,7 +209,7 @@ func (b *Buffer) prewriter(ctx context.Context) {
 			continue
 		}
 		select {
-		case <-b.fill:
+		case <-b.fill.Rung():
 			calm = false
 		case <-tick.C:
 			calm = !b.asked.Swap(false)
@@ -269,7 +262,7 @@ func (b *Buffer) prewriteOne(name string) {
 	}
 	b.mu.Lock()
 	b.mu.free = append(b.mu.free, name)
-	b.wakeLocked()
+	b.mu.changed.Send()
 	b.mu.Unlock()
 }
 

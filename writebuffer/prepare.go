@@ -13,7 +13,7 @@ import (
 func (l *Log) preparer(ctx context.Context) {
 	for {
 		select {
-		case <-l.prepare:
+		case <-l.prepare.Rung():
 		case <-ctx.Done():
 			return
 		}
@@ -62,7 +62,7 @@ func (l *Log) prepareOnce(ctx context.Context) error {
 		l.mu.Lock()
 		l.nextTL = t
 		err = l.markNext()
-		l.wakeLocked()
+		l.ready.Send()
 		l.mu.Unlock()
 		if err != nil {
 			return err
@@ -81,7 +81,7 @@ func (l *Log) prepareOnce(ctx context.Context) error {
 		}
 		l.mu.Lock()
 		l.next = s
-		l.wakeLocked()
+		l.ready.Send()
 		l.mu.Unlock()
 	}
 	return l.swapNext()
@@ -165,12 +165,6 @@ func (l *Log) reserve(ctx context.Context) (sco.Number, tlog.ID, error) {
 		l.numbers.tlog++
 	}
 	return n, id, nil
-}
-
-// wakeLocked lets those that lack a file look again. l.mu is held.
-func (l *Log) wakeLocked() {
-	close(l.ready)
-	l.ready = make(chan struct{})
 }
 
 // giveNext hands over a prepared SCO that an idle log does not need.

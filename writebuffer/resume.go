@@ -104,7 +104,7 @@ var errResuming = errors.New("what was recovered is not in files of this epoch y
 func (l *Log) waitResumed(ctx context.Context) error {
 	for {
 		l.mu.Lock()
-		w, ready := l.resuming, l.ready
+		w, ready := l.resuming, l.ready.Next()
 		l.mu.Unlock()
 		if w == nil {
 			return nil
@@ -135,7 +135,7 @@ func (l *Log) resumed(w *resuming) {
 		l.opt.Applier.ClosedTLog(end.ID, end.LastSeq)
 	}
 	l.resuming = nil
-	l.wakeLocked()
+	l.ready.Send()
 }
 
 // Inspect takes what Recover found for reading only: the vDisk is halted, and

@@ -404,7 +404,7 @@ func (r *rig) untilBuffer(what string, ok func() bool) {
 	r.t.Helper()
 	for {
 		r.buf.mu.Lock()
-		changed, done := r.buf.mu.changed, ok()
+		changed, done := r.buf.mu.changed.Next(), ok()
 		r.buf.mu.Unlock()
 		if done {
 			return
@@ -428,12 +428,12 @@ func (r *rig) untilReady() {
 	r.t.Helper()
 	for {
 		r.log.mu.Lock()
-		ready, done := r.log.ready, r.log.next != nil && r.log.nextTL != nil
+		ready, done := r.log.ready.Next(), r.log.next != nil && r.log.nextTL != nil
 		r.log.mu.Unlock()
 		if done {
 			return
 		}
-		r.log.kick(r.log.prepare)
+		r.log.prepare.Ring()
 		select {
 		case <-ready:
 		case <-r.ctx.Done():
@@ -452,7 +452,7 @@ func (r *rig) untilSwapped() {
 		if done {
 			return
 		}
-		r.log.kick(r.log.prepare)
+		r.log.prepare.Ring()
 		if r.ctx.Err() != nil {
 			r.t.Fatal("never: the next SCO is a pre-written one")
 		}

@@ -67,7 +67,7 @@ func (b *Buffer) keeper(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		select {
-		case <-b.look:
+		case <-b.look.Rung():
 		case <-tick.C:
 		case <-ctx.Done():
 			return
@@ -127,8 +127,8 @@ func (b *Buffer) limitLocked(limit int) {
 	limit = min(max(limit, 0), b.max)
 	old := int(b.limit.Swap(int64(limit)))
 	if limit > old {
-		b.wakeLocked()
-		b.kickPrewriter()
+		b.mu.changed.Send()
+		b.fill.Ring()
 	}
 	r := &b.mu.room
 	switch {
@@ -167,10 +167,7 @@ func (b *Buffer) lacksLocked(err error, files int) {
 	}
 	r.lackedAt, r.lacked, r.cap = now, err, max(files, 0)
 	b.limitLocked(min(r.cap, int(b.limit.Load())))
-	select {
-	case b.look <- struct{}{}:
-	default:
-	}
+	b.look.Ring()
 }
 
 // Lacks tells the buffer that somebody else found no room on its file system: it

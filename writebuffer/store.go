@@ -196,7 +196,7 @@ func (b *Buffer) offer(s *SCO, narrow bool) {
 	b.dirty.Add(-1)
 	b.mu.Lock()
 	b.listLocked(s, narrow)
-	b.wakeLocked()
+	b.mu.changed.Send()
 	b.mu.Unlock()
 }
 

@@ -35,7 +35,7 @@ func TestSyncErrorIsToldOnce(t *testing.T) {
 			case "storer":
 				go func() { _, err := s.Object(nil, nil); other <- err }()
 			case "background":
-				r.log.kick(r.log.syncer)
+				r.log.syncer.Ring()
 				go func() { other <- r.log.Commit(r.ctx, 1) }()
 			case "close":
 				go func() { other <- s.Sync() }()
@@ -273,7 +273,7 @@ func TestResumeBesideTheBackground(t *testing.T) {
 	stop := make(chan struct{})
 	var others sync.WaitGroup
 	for _, do := range []func(){
-		func() { next.log.kick(next.log.syncer) },
+		func() { next.log.syncer.Ring() },
 		func() { next.log.Work(); next.log.Backlog(); next.log.TLogBytes() },
 		func() {
 			next.buf.mu.Lock()

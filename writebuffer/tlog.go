@@ -122,7 +122,7 @@ func (l *Log) tlogReady() bool {
 		l.retireTLog()
 	}
 	if l.openTLog() != nil || l.tl.broken {
-		l.kick(l.prepare)
+		l.prepare.Ring()
 		return false
 	}
 	return true
@@ -130,7 +130,7 @@ func (l *Log) tlogReady() bool {
 
 // openTLog begins the prepared TLog, and has the next one prepared.
 func (l *Log) openTLog() error {
-	l.kick(l.prepare)
+	l.prepare.Ring()
 	return l.beginTLog()
 }
 
@@ -218,13 +218,13 @@ func (l *Log) roll() error {
 		}
 	}
 	if l.next == nil {
-		l.kick(l.prepare)
+		l.prepare.Ring()
 		return disk.ErrWouldBlock
 	}
 	s := l.next
 	l.next = nil
 	l.open = s
-	l.kick(l.prepare)
+	l.prepare.Ring()
 	l.table.Store(l.table.Load().with(s.Number, s))
 	l.buf.dirty.Add(1)
 	return nil
@@ -237,7 +237,7 @@ func (l *Log) roll() error {
 func (l *Log) seal() bool {
 	s := l.open
 	if s.broken && len(l.pending) > 0 && l.next == nil {
-		l.kick(l.prepare)
+		l.prepare.Ring()
 		return false // pending entries would have no home
 	}
 	if !s.broken {
@@ -252,7 +252,7 @@ func (l *Log) seal() bool {
 	}
 	l.unsynced = append(l.unsynced, s)
 	l.sealed = append(l.sealed, s)
-	l.kick(l.syncer)
+	l.syncer.Ring()
 	l.changed()
 	if s.broken && len(l.pending) > 0 {
 		return l.roll() == nil

@@ -72,10 +72,10 @@ func TestNamespaceLife(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err = c.Namespace(ctx, "vdisk", abm.Consistent); err != nil || n.State != abm.NamespaceActive {
+	if n, err = c.Namespace(ctx, "vdisk", userfn.Consistent); err != nil || n.State != abm.NamespaceActive {
 		t.Fatal(n, err)
 	}
-	if _, err := h.Namespace(ctx, 1, nsm.Consistent); err != nil {
+	if _, err := h.Namespace(ctx, 1, userfn.Consistent); err != nil {
 		t.Fatal(err)
 	}
 	check(t, s)
@@ -84,7 +84,7 @@ func TestNamespaceLife(t *testing.T) {
 	}
 	_, err = c.DeleteNamespace(ctx, "vdisk")
 	want(t, "delete twice", err, abm.ErrNamespaceNotFound)
-	_, err = c.Namespace(ctx, "vdisk", abm.Consistent)
+	_, err = c.Namespace(ctx, "vdisk", userfn.Consistent)
 	want(t, "one that is gone", err, abm.ErrNamespaceNotFound)
 	// The name is free at once, for another number.
 	if n, err = c.CreateNamespace(ctx, "vdisk", ""); err != nil || n.Number != 2 {
@@ -94,10 +94,10 @@ func TestNamespaceLife(t *testing.T) {
 	if err := c.Carry(ctx, 1, h); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := c.Namespaces(ctx, 0, 10, abm.Consistent); err != nil || len(list) != 1 || list[0].Number != 2 {
+	if list, err := c.Namespaces(ctx, 0, 10, userfn.Consistent); err != nil || len(list) != 1 || list[0].Number != 2 {
 		t.Fatal(list, err)
 	}
-	if names, err := c.NamespaceNames(ctx, "", 10, abm.Consistent); err != nil || !slices.Equal(names, []string{"vdisk"}) {
+	if names, err := c.NamespaceNames(ctx, "", 10, userfn.Consistent); err != nil || !slices.Equal(names, []string{"vdisk"}) {
 		t.Fatal(names, err)
 	}
 	if step, err := h.Cleanup(ctx, 1, 10); err != nil || !step.Done {
@@ -134,7 +134,7 @@ func TestOSDLife(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	o, err := c.OSD(ctx, long(1), abm.Consistent)
+	o, err := c.OSD(ctx, long(1), userfn.Consistent)
 	if err != nil || o.Health != (abm.Health{Capacity: 200, Used: 50, LastRead: 5, LastWrite: 9, Errors: 3}) {
 		t.Fatal(o, err)
 	}
@@ -154,11 +154,11 @@ func TestOSDLife(t *testing.T) {
 	if err := c.Carry(ctx, 1, h); err != nil {
 		t.Fatal(err)
 	}
-	osds, err := h.OSDs(ctx, 0, 10, nsm.Consistent)
+	osds, err := h.OSDs(ctx, 0, 10, userfn.Consistent)
 	if err != nil || len(osds) != 3 || osds[0].State != nsm.OSDDraining || osds[1].State != nsm.OSDLost || osds[2].State != nsm.OSDLinked {
 		t.Fatal(osds, err)
 	}
-	if first, list, err := c.Messages(ctx, 2, abm.Consistent); err != nil || first != 1 || len(list) != 1 || list[0].OSD != 3 {
+	if first, list, err := c.Messages(ctx, 2, userfn.Consistent); err != nil || first != 1 || len(list) != 1 || list[0].OSD != 3 {
 		t.Fatal(first, list, err)
 	}
 	check(t, s)
@@ -202,7 +202,7 @@ func TestPresetsAndLeases(t *testing.T) {
 	}
 	_, err = c.TakeLease(ctx, "maintenance", 0, "b")
 	want(t, "a lease that moved", err, abm.ErrLease)
-	if l, err = c.Lease(ctx, "maintenance", abm.Consistent); err != nil || l.Holder != "a" {
+	if l, err = c.Lease(ctx, "maintenance", userfn.Consistent); err != nil || l.Holder != "a" {
 		t.Fatal(l, err)
 	}
 	want(t, "another id", c.Init(ctx, [16]byte{2}), abm.ErrExists)
@@ -246,13 +246,13 @@ func TestRandomCalls(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			var known *abm.Error
+			var known *userfn.Error
 			if err != nil && (!errors.As(err, &known) || known.Code == userfn.CodeCorrupt || known.Code == userfn.CodeInvalid) {
 				t.Fatal(err)
 			}
 			check(t, s)
 		}
-		list, err := c.Hosts(ctx, abm.Consistent)
+		list, err := c.Hosts(ctx, userfn.Consistent)
 		if err != nil || len(list) != 2 || list[0].Namespaces > list[1].Namespaces+10 {
 			t.Fatal(list, err)
 		}
@@ -261,12 +261,12 @@ func TestRandomCalls(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		names, err := c.Namespaces(ctx, 0, abm.MaxPage, abm.Consistent)
+		names, err := c.Namespaces(ctx, 0, abm.MaxPage, userfn.Consistent)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, n := range names {
-			if _, err := hosts[n.Host].Namespace(ctx, n.Number, nsm.Consistent); n.State != abm.NamespaceActive || err != nil {
+			if _, err := hosts[n.Host].Namespace(ctx, n.Number, userfn.Consistent); n.State != abm.NamespaceActive || err != nil {
 				t.Fatal(n, err)
 			}
 		}

@@ -10,7 +10,7 @@ import (
 
 // Check verifies that names, numbers, counters and queues agree. It reads all
 // keys: it is for tests and for offline checks. The error names what is wrong.
-func Check(tx Tx) error {
+func Check(tx userfn.Tx) error {
 	c := &checker{tx: tx, uses: map[string]uint64{}, namespaces: map[uint64]uint64{}}
 	ok, err := load(tx, backendKey(), &c.backend)
 	if err != nil || !ok {
@@ -25,7 +25,7 @@ func Check(tx Tx) error {
 }
 
 type checker struct {
-	tx         Tx
+	tx         userfn.Tx
 	backend    Backend
 	uses       map[string]uint64 // namespaces of each preset
 	namespaces map[uint64]uint64 // namespaces of each host
@@ -35,7 +35,7 @@ type checker struct {
 func all[T any, R interface {
 	*T
 	record.Record
-}](tx Tx, base []byte, fn func(k []byte, v R) error) (uint64, error) {
+}](tx userfn.Tx, base []byte, fn func(k []byte, v R) error) (uint64, error) {
 	n := uint64(0)
 	err := each(tx, base, 1<<30, func(k, raw []byte) error {
 		n++

@@ -26,8 +26,8 @@ const (
 const functionVersion = 1
 
 // Functions returns the functions that the cluster of the ABM runs.
-func Functions() []Function {
-	return []Function{
+func Functions() []userfn.Function {
+	return []userfn.Function{
 		userfn.Define(nameInit, functionVersion, initialise),
 		userfn.Define(nameRegister, functionVersion, register),
 		userfn.Define(nameClaim, functionVersion, claim),

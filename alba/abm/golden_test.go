@@ -88,7 +88,7 @@ func TestGolden(t *testing.T) {
 		t.Errorf("%d kinds of key, there are 11", len(kinds))
 	}
 	check(t, old)
-	o, err := abm.NewClient(old, old).OSD(ctx, [16]byte{2}, abm.Consistent)
+	o, err := abm.NewClient(old, old).OSD(ctx, [16]byte{2}, userfn.Consistent)
 	if err != nil || o.Number != 2 || o.Replaces != 1 || o.ChecksumErrors != 5 || o.Capacity != 1<<40 {
 		t.Fatal(o, err)
 	}

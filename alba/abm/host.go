@@ -8,7 +8,7 @@ import (
 
 func hostKey(h uint64) []byte { return key(tableHost, h) }
 
-func loadHost(tx Tx, n uint64) (*Host, error) {
+func loadHost(tx userfn.Tx, n uint64) (*Host, error) {
 	var h Host
 	ok, err := load(tx, hostKey(n), &h)
 	if err != nil {
@@ -21,7 +21,7 @@ func loadHost(tx Tx, n uint64) (*Host, error) {
 }
 
 // eachHost calls fn with every host, in order of number.
-func eachHost(tx Tx, fn func(h *Host) error) error {
+func eachHost(tx userfn.Tx, fn func(h *Host) error) error {
 	return each(tx, key(tableHost), MaxHosts, func(k, v []byte) error {
 		var h Host
 		if err := record.Decode(v, recordVersion, &h); err != nil {
@@ -33,7 +33,7 @@ func eachHost(tx Tx, fn func(h *Host) error) error {
 
 // pickHost returns the host with the fewest namespaces that takes more, the
 // oldest of equals.
-func pickHost(tx Tx) (*Host, error) {
+func pickHost(tx userfn.Tx) (*Host, error) {
 	var best *Host
 	err := eachHost(tx, func(h *Host) error {
 		behind := h.NextMessage-1-h.Delivered >= MaxQueue
@@ -63,7 +63,7 @@ func (a *hostArg) Fields(c *record.Codec) {
 
 // putHost adds an NSM host, or changes one, and returns its number. A new one
 // is told of all OSDs.
-func putHost(tx Tx, a *hostArg) (*number, error) {
+func putHost(tx userfn.Tx, a *hostArg) (*number, error) {
 	if err := validLabel("NSM host", a.name); err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func putHost(tx Tx, a *hostArg) (*number, error) {
 }
 
 // send appends a message to a host's queue and stores the host.
-func send(tx Tx, h *Host, m nsm.Message) error {
+func send(tx userfn.Tx, h *Host, m nsm.Message) error {
 	if err := store(tx, messageKey(h.Number, h.NextMessage), &m); err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func send(tx Tx, h *Host, m nsm.Message) error {
 }
 
 // broadcast sends a message to all hosts.
-func broadcast(tx Tx, m nsm.Message) error {
+func broadcast(tx userfn.Tx, m nsm.Message) error {
 	return eachHost(tx, func(h *Host) error { return send(tx, h, m) })
 }
 
@@ -132,7 +132,7 @@ func (a *deliveredArg) Fields(c *record.Codec) {
 
 // markDelivered takes up to MaxMessages messages off a host's queue, does what
 // follows from them, and returns the number of the last one off it.
-func markDelivered(tx Tx, a *deliveredArg) (*number, error) {
+func markDelivered(tx userfn.Tx, a *deliveredArg) (*number, error) {
 	h, err := loadHost(tx, a.host)
 	if err != nil {
 		return nil, err
@@ -163,7 +163,7 @@ func markDelivered(tx Tx, a *deliveredArg) (*number, error) {
 }
 
 // followUp does what a message's delivery changes here.
-func followUp(tx Tx, h *Host, m nsm.Message) error {
+func followUp(tx userfn.Tx, h *Host, m nsm.Message) error {
 	switch m.Kind {
 	case nsm.MessageCreateNamespace:
 		n, err := loadNamespace(tx, m.Namespace)
@@ -195,7 +195,7 @@ func (a *leaseArg) Fields(c *record.Codec) {
 }
 
 // lease moves a lease on, if its counter is the one named.
-func lease(tx Tx, a *leaseArg) (*Lease, error) {
+func lease(tx userfn.Tx, a *leaseArg) (*Lease, error) {
 	if err := validLabel("lease", a.name); err != nil {
 		return nil, err
 	}

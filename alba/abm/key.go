@@ -37,7 +37,7 @@ func keyCheckKey(number uint64) []byte { return key(tableKey, number) }
 
 // putKey records the check value of a key. It stays for good: repeating it is no
 // error, another value is refused.
-func putKey(tx Tx, a *keyArg) (*userfn.Empty, error) {
+func putKey(tx userfn.Tx, a *keyArg) (*userfn.Empty, error) {
 	if a.Number == 0 || a.Kind == 0 {
 		return nil, invalid("master key %d: check value of kind %d", a.Number, a.Kind)
 	}
@@ -68,7 +68,7 @@ func (c *Client) PutKeyCheck(ctx context.Context, k KeyCheck) error {
 }
 
 // KeyChecks returns what all master keys are recognised by, in order of number.
-func (c *Client) KeyChecks(ctx context.Context, how Consistency) ([]KeyCheck, error) {
+func (c *Client) KeyChecks(ctx context.Context, how userfn.Consistency) ([]KeyCheck, error) {
 	base := key(tableKey)
 	pairs, err := c.list(ctx, base, nil, MaxKeys, how)
 	if err != nil {

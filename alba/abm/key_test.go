@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"openvstorage/alba/abm"
+	"openvstorage/alba/nsm/userfn"
 )
 
 // The check value of a master key stays: the same again is no error, another one is.
@@ -27,7 +28,7 @@ func TestKeyChecks(t *testing.T) {
 			t.Errorf("%+v: %v", k, err)
 		}
 	}
-	list, err := c.KeyChecks(ctx, abm.Consistent)
+	list, err := c.KeyChecks(ctx, userfn.Consistent)
 	if err != nil || len(list) != 2 || list[0] != one || list[1] != two {
 		t.Errorf("%+v, %v", list, err)
 	}

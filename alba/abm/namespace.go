@@ -19,7 +19,7 @@ func namespaceKey(n uint64) []byte { return key(tableNamespace, n) }
 
 // create gives a namespace its number, preset and host. It is of use once its
 // host has the message.
-func create(tx Tx, a *createArg) (*Namespace, error) {
+func create(tx userfn.Tx, a *createArg) (*Namespace, error) {
 	if a.name == "" {
 		return nil, invalid("namespace: its name is empty")
 	}
@@ -61,7 +61,7 @@ func create(tx Tx, a *createArg) (*Namespace, error) {
 	return n, store(tx, namespaceKey(n.Number), n)
 }
 
-func loadNamespace(tx Tx, n uint64) (*Namespace, error) {
+func loadNamespace(tx userfn.Tx, n uint64) (*Namespace, error) {
 	var rec Namespace
 	ok, err := load(tx, namespaceKey(n), &rec)
 	if err != nil {
@@ -75,7 +75,7 @@ func loadNamespace(tx Tx, n uint64) (*Namespace, error) {
 
 // remove frees a namespace's name and preset at once, and tells its host to
 // remove what is in it.
-func remove(tx Tx, a *nameArg) (*Namespace, error) {
+func remove(tx userfn.Tx, a *nameArg) (*Namespace, error) {
 	var at number
 	ok, err := load(tx, nameKey(a.name), &at)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 // initialise gives the backend its id. Doing it again with the same id does
 // nothing.
-func initialise(tx Tx, a *idArg) (*userfn.Empty, error) {
+func initialise(tx userfn.Tx, a *idArg) (*userfn.Empty, error) {
 	if a.id == [16]byte{} {
 		return nil, invalid("backend: its id is zero")
 	}
@@ -33,7 +33,7 @@ func (a *idArg) Fields(c *record.Codec) { c.ID(&a.id) }
 // register makes an OSD known, or brings node, endpoint and capacity of a
 // known one up to date. The node of one that is claimed stays: objects rely
 // on it.
-func register(tx Tx, a *OSD) (*userfn.Empty, error) {
+func register(tx userfn.Tx, a *OSD) (*userfn.Empty, error) {
 	if err := validLabel("OSD: node", a.Node); err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func register(tx Tx, a *OSD) (*userfn.Empty, error) {
 	return &userfn.Empty{}, store(tx, backendKey(), b)
 }
 
-func loadOSD(tx Tx, long [16]byte) (*OSD, error) {
+func loadOSD(tx userfn.Tx, long [16]byte) (*OSD, error) {
 	var o OSD
 	ok, err := load(tx, osdKey(long), &o)
 	if err != nil {
@@ -79,7 +79,7 @@ func loadOSD(tx Tx, long [16]byte) (*OSD, error) {
 	return &o, nil
 }
 
-func loadOSDByNumber(tx Tx, n uint64) (*OSD, error) {
+func loadOSDByNumber(tx userfn.Tx, n uint64) (*OSD, error) {
 	long, ok := tx.Get(key(tableOSDNumber, n))
 	if !ok || len(long) != 16 {
 		return nil, userfn.Errorf(userfn.CodeNotFound, "OSD %d: not found", n)
@@ -100,7 +100,7 @@ func (a *claimArg) Fields(c *record.Codec) {
 
 // claim makes an available OSD ours and returns its number. One that was
 // claimed by the same call before keeps it.
-func claim(tx Tx, a *claimArg) (*number, error) {
+func claim(tx userfn.Tx, a *claimArg) (*number, error) {
 	b, err := loadBackend(tx)
 	if err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func (a *retireArg) Fields(c *record.Codec) {
 }
 
 // retire drains an OSD, or gives it up.
-func retire(tx Tx, a *retireArg) (*userfn.Empty, error) {
+func retire(tx userfn.Tx, a *retireArg) (*userfn.Empty, error) {
 	if a.lost {
 		return &userfn.Empty{}, lose(tx, a.osd)
 	}
@@ -162,7 +162,7 @@ func retire(tx Tx, a *retireArg) (*userfn.Empty, error) {
 	return &userfn.Empty{}, broadcast(tx, nsm.Message{Kind: nsm.MessageUnlinkOSD, OSD: a.osd})
 }
 
-func lose(tx Tx, n uint64) error {
+func lose(tx userfn.Tx, n uint64) error {
 	o, err := loadOSDByNumber(tx, n)
 	if err != nil {
 		return err
@@ -179,7 +179,7 @@ func lose(tx Tx, n uint64) error {
 
 // purge forgets an OSD that is draining or lost. Who calls it has seen every
 // NSM host forget it. One that is forgotten is done.
-func purge(tx Tx, a *number) (*userfn.Empty, error) {
+func purge(tx userfn.Tx, a *number) (*userfn.Empty, error) {
 	if _, ok := tx.Get(key(tableOSDNumber, a.v)); !ok {
 		return &userfn.Empty{}, nil
 	}
@@ -219,7 +219,7 @@ type healthArg struct{ updates []HealthUpdate }
 func (a *healthArg) Fields(c *record.Codec) { record.Records(c, &a.updates, MaxUpdates) }
 
 // updateHealth passes over OSDs that are gone.
-func updateHealth(tx Tx, a *healthArg) (*userfn.Empty, error) {
+func updateHealth(tx userfn.Tx, a *healthArg) (*userfn.Empty, error) {
 	for _, u := range a.updates {
 		var o OSD
 		ok, err := load(tx, osdKey(u.LongID), &o)

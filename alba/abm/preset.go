@@ -27,7 +27,7 @@ func (a *nameArg) Fields(c *record.Codec) { c.String(&a.name, MaxName) }
 
 func presetKey(name string) []byte { return named(tablePreset, name) }
 
-func loadPreset(tx Tx, name string) (*Preset, error) {
+func loadPreset(tx userfn.Tx, name string) (*Preset, error) {
 	p := &Preset{Name: name}
 	ok, err := load(tx, presetKey(name), p)
 	if err != nil {
@@ -42,7 +42,7 @@ func loadPreset(tx Tx, name string) (*Preset, error) {
 // putPreset creates a preset (version 0) or replaces the data of one that has
 // the version given. One that has the data is left as it is. It returns the
 // version.
-func putPreset(tx Tx, a *presetArg) (*number, error) {
+func putPreset(tx userfn.Tx, a *presetArg) (*number, error) {
 	if err := validLabel("preset", a.name); err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func putPreset(tx Tx, a *presetArg) (*number, error) {
 }
 
 // deletePreset refuses one that is in use. An absent one is no error.
-func deletePreset(tx Tx, a *nameArg) (*userfn.Empty, error) {
+func deletePreset(tx userfn.Tx, a *nameArg) (*userfn.Empty, error) {
 	b, err := loadBackend(tx)
 	if err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func deletePreset(tx Tx, a *nameArg) (*userfn.Empty, error) {
 	return &userfn.Empty{}, store(tx, backendKey(), b)
 }
 
-func setDefault(tx Tx, a *nameArg) (*userfn.Empty, error) {
+func setDefault(tx userfn.Tx, a *nameArg) (*userfn.Empty, error) {
 	b, err := loadBackend(tx)
 	if err != nil {
 		return nil, err

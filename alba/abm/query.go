@@ -12,7 +12,7 @@ import (
 )
 
 // one reads one record; false: it is absent.
-func (c *Client) one(ctx context.Context, k []byte, how Consistency, v record.Record) (bool, error) {
+func (c *Client) one(ctx context.Context, k []byte, how userfn.Consistency, v record.Record) (bool, error) {
 	values, err := c.reader.MultiGet(ctx, [][]byte{k}, how)
 	if err != nil || values[0] == nil {
 		return false, err
@@ -29,7 +29,7 @@ func decode(k, value []byte, v record.Record) error {
 
 // list reads a page of a table. after is the key behind which it begins, in
 // its table; nil: the first.
-func (c *Client) list(ctx context.Context, base, after []byte, limit int, how Consistency) ([]userfn.Pair, error) {
+func (c *Client) list(ctx context.Context, base, after []byte, limit int, how userfn.Consistency) ([]userfn.Pair, error) {
 	first := base
 	if len(after) > 0 {
 		first = userfn.After(append(bytes.Clone(base), after...))
@@ -38,7 +38,7 @@ func (c *Client) list(ctx context.Context, base, after []byte, limit int, how Co
 }
 
 // Backend returns the backend's record; ErrNotFound before Init.
-func (c *Client) Backend(ctx context.Context, how Consistency) (Backend, error) {
+func (c *Client) Backend(ctx context.Context, how userfn.Consistency) (Backend, error) {
 	var b Backend
 	ok, err := c.one(ctx, backendKey(), how, &b)
 	if err == nil && !ok {
@@ -49,7 +49,7 @@ func (c *Client) Backend(ctx context.Context, how Consistency) (Backend, error) 
 
 // OSDs returns up to limit OSDs (at most MaxPage), in order of long id, from
 // the one behind after (nil: the first).
-func (c *Client) OSDs(ctx context.Context, after *[16]byte, limit int, how Consistency) ([]OSD, error) {
+func (c *Client) OSDs(ctx context.Context, after *[16]byte, limit int, how userfn.Consistency) ([]OSD, error) {
 	var from []byte
 	if after != nil {
 		from = after[:]
@@ -68,7 +68,7 @@ func (c *Client) OSDs(ctx context.Context, after *[16]byte, limit int, how Consi
 }
 
 // OSD returns the OSD with a long id, or ErrNotFound.
-func (c *Client) OSD(ctx context.Context, long [16]byte, how Consistency) (OSD, error) {
+func (c *Client) OSD(ctx context.Context, long [16]byte, how userfn.Consistency) (OSD, error) {
 	var o OSD
 	ok, err := c.one(ctx, osdKey(long), how, &o)
 	if err == nil && !ok {
@@ -78,7 +78,7 @@ func (c *Client) OSD(ctx context.Context, long [16]byte, how Consistency) (OSD, 
 }
 
 // Preset returns a preset ("": the default), or ErrNotFound.
-func (c *Client) Preset(ctx context.Context, name string, how Consistency) (Preset, error) {
+func (c *Client) Preset(ctx context.Context, name string, how userfn.Consistency) (Preset, error) {
 	if name == "" {
 		b, err := c.Backend(ctx, how)
 		if err != nil {
@@ -95,7 +95,7 @@ func (c *Client) Preset(ctx context.Context, name string, how Consistency) (Pres
 }
 
 // Presets returns all presets, in order of name.
-func (c *Client) Presets(ctx context.Context, how Consistency) ([]Preset, error) {
+func (c *Client) Presets(ctx context.Context, how userfn.Consistency) ([]Preset, error) {
 	base := key(tablePreset)
 	pairs, err := c.list(ctx, base, nil, MaxPresets, how)
 	if err != nil {
@@ -112,7 +112,7 @@ func (c *Client) Presets(ctx context.Context, how Consistency) ([]Preset, error)
 }
 
 // Namespace returns the namespace that has a name, or ErrNamespaceNotFound.
-func (c *Client) Namespace(ctx context.Context, name string, how Consistency) (Namespace, error) {
+func (c *Client) Namespace(ctx context.Context, name string, how userfn.Consistency) (Namespace, error) {
 	var at number
 	ok, err := c.one(ctx, nameKey(name), how, &at)
 	if err != nil {
@@ -130,7 +130,7 @@ func (c *Client) Namespace(ctx context.Context, name string, how Consistency) (N
 
 // NamespaceNames returns up to limit names of namespaces (at most MaxPage) from
 // the one behind after, in order. A page shorter than its limit is the last.
-func (c *Client) NamespaceNames(ctx context.Context, after string, limit int, how Consistency) ([]string, error) {
+func (c *Client) NamespaceNames(ctx context.Context, after string, limit int, how userfn.Consistency) ([]string, error) {
 	base := key(tableNamespaceName)
 	pairs, err := c.list(ctx, base, []byte(after), limit, how)
 	if err != nil {
@@ -145,7 +145,7 @@ func (c *Client) NamespaceNames(ctx context.Context, after string, limit int, ho
 
 // Namespaces returns up to limit namespaces (at most MaxPage), those that are
 // being removed among them, from the one behind after, in order of number.
-func (c *Client) Namespaces(ctx context.Context, after uint64, limit int, how Consistency) ([]Namespace, error) {
+func (c *Client) Namespaces(ctx context.Context, after uint64, limit int, how userfn.Consistency) ([]Namespace, error) {
 	pairs, err := c.list(ctx, key(tableNamespace), binary.BigEndian.AppendUint64(nil, after), limit, how)
 	if err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func (c *Client) Namespaces(ctx context.Context, after uint64, limit int, how Co
 }
 
 // Hosts returns all NSM hosts, in order of number.
-func (c *Client) Hosts(ctx context.Context, how Consistency) ([]Host, error) {
+func (c *Client) Hosts(ctx context.Context, how userfn.Consistency) ([]Host, error) {
 	pairs, err := c.list(ctx, key(tableHost), nil, MaxHosts, how)
 	if err != nil {
 		return nil, err
@@ -176,7 +176,7 @@ func (c *Client) Hosts(ctx context.Context, how Consistency) ([]Host, error) {
 
 // Messages returns the oldest messages of a host's queue, at most MaxMessages,
 // and the number of the first; the others follow it without a gap.
-func (c *Client) Messages(ctx context.Context, host uint64, how Consistency) (first uint64, messages []nsm.Message, err error) {
+func (c *Client) Messages(ctx context.Context, host uint64, how userfn.Consistency) (first uint64, messages []nsm.Message, err error) {
 	base := key(tableMessage, host)
 	pairs, err := c.list(ctx, base, nil, MaxMessages, how)
 	if err != nil {
@@ -202,7 +202,7 @@ func (c *Client) Messages(ctx context.Context, host uint64, how Consistency) (fi
 }
 
 // Lease returns a lease; a zero one was never taken.
-func (c *Client) Lease(ctx context.Context, name string, how Consistency) (Lease, error) {
+func (c *Client) Lease(ctx context.Context, name string, how userfn.Consistency) (Lease, error) {
 	var l Lease
 	_, err := c.one(ctx, named(tableLease, name), how, &l)
 	return l, err
@@ -217,7 +217,7 @@ type Carrier interface {
 // each message is applied once.
 func (c *Client) Carry(ctx context.Context, host uint64, to Carrier) error {
 	for {
-		first, messages, err := c.Messages(ctx, host, Consistent)
+		first, messages, err := c.Messages(ctx, host, userfn.Consistent)
 		if err != nil || len(messages) == 0 {
 			return err
 		}

@@ -246,16 +246,16 @@ type number struct{ v uint64 }
 
 func (n *number) Fields(c *record.Codec) { c.U64(&n.v) }
 
-func load(tx Tx, key []byte, v record.Record) (bool, error) {
+func load(tx userfn.Tx, key []byte, v record.Record) (bool, error) {
 	return userfn.Load(tx, key, recordVersion, v)
 }
 
-func store(tx Tx, key []byte, v record.Record) error {
+func store(tx userfn.Tx, key []byte, v record.Record) error {
 	return userfn.Store(tx, key, recordVersion, v)
 }
 
 // loadBackend returns the backend's record, which Init must have made.
-func loadBackend(tx Tx) (*Backend, error) {
+func loadBackend(tx userfn.Tx) (*Backend, error) {
 	var b Backend
 	ok, err := load(tx, backendKey(), &b)
 	if err != nil {
@@ -278,7 +278,7 @@ func validLabel(what, s string) error {
 
 // each calls fn with up to limit values of a table, in order of key. fn may use
 // the Tx.
-func each(tx Tx, base []byte, limit int, fn func(k, v []byte) error) error {
+func each(tx userfn.Tx, base []byte, limit int, fn func(k, v []byte) error) error {
 	var pairs []userfn.Pair
 	tx.Range(base, userfn.PrefixEnd(base), limit, func(k, v []byte) bool {
 		pairs = append(pairs, userfn.Pair{Key: append([]byte(nil), k...), Value: append([]byte(nil), v...)})

@@ -15,6 +15,7 @@ import (
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/nsmtest"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd/osdtest"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
@@ -137,8 +138,8 @@ func (b *Backend) hostOf(number uint64) (*nsm.Client, error) {
 // names is on its disk and no disk has another.
 func (b *Backend) Check() {
 	b.t.Helper()
-	b.must(b.States[0].View(func(tx nsm.Tx) error { return abm.Check(tx) }))
-	b.must(b.States[1].View(func(tx nsm.Tx) error { return nsm.Check(tx) }))
+	b.must(b.States[0].View(func(tx userfn.Tx) error { return abm.Check(tx) }))
+	b.must(b.States[1].View(func(tx userfn.Tx) error { return nsm.Check(tx) }))
 	b.must(b.Work.Audit(context.Background()))
 }
 

@@ -18,6 +18,8 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
+
+	"openvstorage/internal/bell"
 )
 
 // ASD is an open store. It implements osd.OSD; all methods are safe for
@@ -70,7 +72,7 @@ type ASD struct {
 	room    *semaphore.Weighted
 	stop    chan struct{}
 	stopped chan struct{} // the writer has ended
-	compact chan struct{} // there may be something to compact
+	compact bell.Bell     // there may be something to compact
 	tasks   sync.WaitGroup
 	spared  int             // names of spares that were used; maintain's
 	ctx     context.Context // of background tasks
@@ -102,7 +104,6 @@ func Open(opt Options) (*ASD, error) {
 		room:     semaphore.NewWeighted(opt.QueueBytes),
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
-		compact:  make(chan struct{}, 1),
 		files:    opt.Descriptors,
 	}
 	a.tables.init(opt.TableCacheBytes)
@@ -114,7 +115,7 @@ func Open(opt Options) (*ASD, error) {
 	}
 	go a.run()
 	a.tasks.Go(a.maintain)
-	a.compact <- struct{}{}
+	a.compact.Ring()
 	return a, nil
 }
 

@@ -44,7 +44,7 @@ func (a *ASD) maintain() {
 			seen, rested = a.seq, a.seq
 			a.mu.RUnlock()
 			continue
-		case <-a.compact:
+		case <-a.compact.Rung():
 		}
 		if err := a.keep(); err != nil && a.ctx.Err() == nil {
 			a.opt.Logger.Warn("asd: maintenance", "asd", a.identity.ID, "dir", a.opt.Dir, "err", err)

@@ -392,10 +392,7 @@ func (a *ASD) publish(b *batch) {
 	if !work {
 		return
 	}
-	select {
-	case a.compact <- struct{}{}:
-	default:
-	}
+	a.compact.Ring()
 }
 
 func (a *ASD) count(b *batch) {

@@ -7,7 +7,6 @@ import (
 	"hash/maphash"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/backend"
 
@@ -251,7 +251,7 @@ func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 
 // stored adds up what all namespaces take.
 func (c *Client) stored(ctx context.Context) (sum uint64, err error) {
-	hosts, err := c.opt.ABM.Hosts(ctx, abm.Consistent)
+	hosts, err := c.opt.ABM.Hosts(ctx, userfn.Consistent)
 	if err != nil {
 		return 0, err
 	}
@@ -261,7 +261,7 @@ func (c *Client) stored(ctx context.Context) (sum uint64, err error) {
 			return 0, err
 		}
 		for after := uint64(0); ; {
-			page, err := host.Namespaces(ctx, after, nsm.MaxKeys, nsm.Consistent)
+			page, err := host.Namespaces(ctx, after, nsm.MaxKeys, userfn.Consistent)
 			if err != nil {
 				return 0, err
 			}
@@ -284,13 +284,6 @@ func newObjectID() (id manifest.ObjectID, err error) {
 	_, err = io.ReadFull(crand.Reader, id[:])
 	return id, err
 }
-
-// chance is the chance that placement needs. The functions of the package
-// are safe for concurrent use, a rand.Rand is not.
-type chance struct{}
-
-func (chance) Float64() float64                   { return rand.Float64() }
-func (chance) Shuffle(n int, swap func(i, j int)) { rand.Shuffle(n, swap) }
 
 // translate makes the contract's errors of the managers' ones.
 func translate(err error) error {

@@ -14,7 +14,7 @@ import (
 	"openvstorage/alba/albatest"
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
-	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd/osdtest"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
@@ -264,7 +264,7 @@ func TestSlowDisk(t *testing.T) {
 	}
 	check(t, b.Work.Survey(ctx))
 	b.Check()
-	o, err := b.NSM.Degraded(ctx, 1, 10, nsm.Consistent)
+	o, err := b.NSM.Degraded(ctx, 1, 10, userfn.Consistent)
 	if err != nil || len(o) != 0 {
 		t.Errorf("below full width: %v, %v", o, err)
 	}

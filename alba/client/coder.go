@@ -9,6 +9,7 @@ import (
 
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/object"
+	"openvstorage/internal/broadcast"
 )
 
 // codedMax is how many chunks of an upload are in memory: one is encoded while
@@ -54,14 +55,13 @@ type chunkMemory struct {
 	limit  int64       // of late
 
 	mu      sync.Mutex
-	ended   []*coder      // that wait for late fragments
-	late    int64         // bytes lent
-	waiting int           // uploads that wait for changed
-	changed chan struct{} // closed and renewed when memory comes back
+	ended   []*coder            // that wait for late fragments
+	late    int64               // bytes lent
+	changed broadcast.Broadcast // memory comes back
 }
 
 func (m *chunkMemory) init(uploads int, limit int64) {
-	m.coders, m.limit, m.changed = make(chan *coder, uploads), limit, make(chan struct{})
+	m.coders, m.limit = make(chan *coder, uploads), limit
 	for range uploads {
 		m.coders <- nil
 	}
@@ -133,8 +133,7 @@ func (m *chunkMemory) take(ctx context.Context, x *coder) (*coded, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for len(x.free) == 0 && len(x.used) == codedMax && !m.lendLocked(x) {
-		changed := m.changed
-		m.waiting++
+		changed := m.changed.Next()
 		m.mu.Unlock()
 		var err error
 		look := time.NewTimer(lookEvery)
@@ -146,7 +145,6 @@ func (m *chunkMemory) take(ctx context.Context, x *coder) (*coded, error) {
 		}
 		look.Stop()
 		m.mu.Lock()
-		m.waiting--
 		if err != nil {
 			return nil, err
 		}
@@ -209,10 +207,7 @@ func (m *chunkMemory) release(u *coded) {
 		x.free = append(x.free, u)
 		m.idleLocked(x)
 	}
-	if m.waiting > 0 {
-		close(m.changed)
-		m.changed = make(chan struct{})
-	}
+	m.changed.Send()
 }
 
 // lent is the bytes that late fragments keep from their coders.

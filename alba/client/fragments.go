@@ -13,6 +13,8 @@ import (
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
 	"openvstorage/backend"
+	"openvstorage/internal/broadcast"
+	"openvstorage/internal/chance"
 )
 
 // chunkWrite is the fragments of one chunk on their way to disks.
@@ -26,18 +28,18 @@ type chunkWrite struct {
 	targets []uint64 // on which they are being written; policy.None: on none any more
 	errs    []error
 	cancels []context.CancelFunc
-	left    int           // writes under way
-	overdue bool          // nobody waits for those any more
-	over    bool          // nor will what they write be used
-	changed chan struct{} // closed and renewed with each result
+	left    int                 // writes under way
+	overdue bool                // nobody waits for those any more
+	over    bool                // nor will what they write be used
+	changed broadcast.Broadcast // with each result
 }
 
 // writeChunk starts to write the fragments of a chunk, each to a disk of its own.
 func (c *Client) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
-	places := policy.Place(m.Policy, disks, nil, chance{})
+	places := policy.Place(m.Policy, disks, nil, chance.Chance{})
 	w := &chunkWrite{
 		c: c, m: m, chunk: chunk, osds: make([]uint64, len(places)), targets: places,
-		cancels: make([]context.CancelFunc, len(places)), changed: make(chan struct{}),
+		cancels: make([]context.CancelFunc, len(places)),
 	}
 	spare := newSpares(m.Policy, disks, places)
 	// A fragment that is late is written to its end: only then may its memory
@@ -103,8 +105,7 @@ func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares)
 	w.osds[i] = number
 	w.errs = append(w.errs, errs...)
 	w.left--
-	close(w.changed)
-	w.changed = make(chan struct{})
+	w.changed.Send()
 }
 
 // unchanged refuses a fragment whose checksums, as they lie in the memory that it
@@ -231,13 +232,13 @@ type progress struct {
 	silent  int // of left, on disks that do not answer
 	overdue bool
 	err     error
-	changed chan struct{}
+	changed <-chan struct{}
 }
 
 func (w *chunkWrite) progress() progress {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := progress{left: w.left, overdue: w.overdue, changed: w.changed}
+	p := progress{left: w.left, overdue: w.overdue, changed: w.changed.Next()}
 	for _, n := range w.osds {
 		if n != policy.None {
 			p.done++
@@ -360,7 +361,7 @@ func (c *Client) enterLate(s *space, m *manifest.Manifest, version uint64, chunk
 func (w *chunkWrite) drain() {
 	for {
 		w.mu.Lock()
-		left, changed := w.left, w.changed
+		left, changed := w.left, w.changed.Next()
 		w.mu.Unlock()
 		if left == 0 {
 			return

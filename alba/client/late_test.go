@@ -10,7 +10,7 @@ import (
 	"openvstorage/alba/albatest"
 	"openvstorage/alba/client"
 	"openvstorage/alba/manifest"
-	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/osd/osdtest"
 	"openvstorage/alba/policy"
@@ -47,7 +47,7 @@ func (q *queued) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.
 // with the manifest. It returns how many there are.
 func verifyFragments(t *testing.T, b *albatest.Backend, ns uint64, name string) (present int) {
 	t.Helper()
-	o, err := b.NSM.Get(ctx, ns, name, nsm.Consistent)
+	o, err := b.NSM.Get(ctx, ns, name, userfn.Consistent)
 	check(t, err)
 	m, err := manifest.Decode(o.Manifest)
 	check(t, err)

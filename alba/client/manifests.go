@@ -9,6 +9,7 @@ import (
 
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/backend"
 )
@@ -70,7 +71,7 @@ func (c *Client) entry(ctx context.Context, s *space, name string) (*entry, erro
 func (c *Client) fetch(ctx context.Context, s *space, name string) (*entry, error) {
 	key := objectKey{s.number, name}
 	seen := c.changes.seen(key)
-	o, err := s.nsm.Get(ctx, s.number, name, nsm.Consistent)
+	o, err := s.nsm.Get(ctx, s.number, name, userfn.Consistent)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"openvstorage/alba/policy"
+	"openvstorage/internal/chance"
 )
 
 // A buffer that was given back is taken again, by whoever wants as much; one that is
@@ -100,7 +101,7 @@ func TestSparesKeepThePolicy(t *testing.T) {
 			disks = append(disks, d)
 			node[d.OSD] = d.Node
 		}
-		places := policy.Place(p, disks, nil, chance{})
+		places := policy.Place(p, disks, nil, chance.Chance{})
 		s := newSpares(p, disks, places)
 		for range 10 {
 			i := r.IntN(len(places))

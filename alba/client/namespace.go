@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/backend"
 )
 
@@ -89,7 +90,7 @@ func (n *namespace) Stat(ctx context.Context, name string) (info backend.Info, e
 		return info, err
 	}
 	err = n.with(ctx, func(s *space) error {
-		o, err := s.nsm.Stat(ctx, s.number, name, nsm.Consistent)
+		o, err := s.nsm.Stat(ctx, s.number, name, userfn.Consistent)
 		if err != nil {
 			return err
 		}
@@ -104,7 +105,7 @@ func (n *namespace) Narrow(ctx context.Context, names []string) (narrow []string
 	err = n.with(ctx, func(s *space) error {
 		narrow = narrow[:0]
 		for _, name := range names {
-			o, err := s.nsm.Stat(ctx, s.number, name, nsm.Consistent)
+			o, err := s.nsm.Stat(ctx, s.number, name, userfn.Consistent)
 			if errors.Is(err, nsm.ErrNotFound) {
 				continue
 			}
@@ -172,7 +173,7 @@ func (n *namespace) List(ctx context.Context, prefix string, fn func(backend.Inf
 	for {
 		var page []nsm.Object
 		err := n.with(ctx, func(s *space) (err error) {
-			page, err = s.nsm.List(ctx, s.number, prefix, after, nsm.MaxPage, nsm.Consistent)
+			page, err = s.nsm.List(ctx, s.number, prefix, after, nsm.MaxPage, userfn.Consistent)
 			return err
 		})
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
@@ -67,7 +68,7 @@ func (c *Client) put(ctx context.Context, s *space, name string, data []byte, mo
 	inline := len(data) <= int(p.InlineMax) || mode == nsm.ReplaceIf && len(data) <= manifest.InlineLimit
 	if mode == nsm.CreateOrEqual && !inline {
 		// A name that is taken is seen before anything is written.
-		if o, err := s.nsm.Stat(ctx, s.number, name, nsm.Consistent); err == nil {
+		if o, err := s.nsm.Stat(ctx, s.number, name, userfn.Consistent); err == nil {
 			if o.Size == uint64(len(data)) && o.Hash == contentHash(data) {
 				return o.Version, nil
 			}

@@ -15,6 +15,7 @@ import (
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/nsmtest"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/osd/osdtest"
 	"openvstorage/alba/policy"
@@ -93,7 +94,7 @@ func TestSpareDiskTakesTheFragment(t *testing.T) {
 				for _, r := range rules {
 					hits += r.Hits()
 				}
-				o, err := b.NSM.Get(ctx, 1, fmt.Sprint("o", i), nsm.Consistent)
+				o, err := b.NSM.Get(ctx, 1, fmt.Sprint("o", i), userfn.Consistent)
 				check(t, err)
 				m, err := manifest.Decode(o.Manifest)
 				check(t, err)

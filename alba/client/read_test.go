@@ -102,7 +102,7 @@ func withObject(t *testing.T, p preset.Preset, size int) *opened {
 
 func (o *opened) manifest(t *testing.T, name string) *manifest.Manifest {
 	t.Helper()
-	rec, err := o.NSM.Get(ctx, 1, name, nsm.Consistent)
+	rec, err := o.NSM.Get(ctx, 1, name, userfn.Consistent)
 	check(t, err)
 	m, err := manifest.Decode(rec.Manifest)
 	check(t, err)

@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/alba/abm"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/preset"
 	"openvstorage/backend"
 )
@@ -50,7 +51,7 @@ func (c *Client) space(ctx context.Context, name string) (*space, error) {
 	if err := backend.CheckName(name); err != nil {
 		return nil, err
 	}
-	n, err := c.opt.ABM.Namespace(ctx, name, abm.Consistent)
+	n, err := c.opt.ABM.Namespace(ctx, name, userfn.Consistent)
 	if err != nil {
 		return nil, fmt.Errorf("namespace %s: %w", name, translate(err))
 	}
@@ -100,7 +101,7 @@ func (c *Client) currentEpoch(ctx context.Context, s *space) (uint64, error) {
 	defer s.mu.Unlock()
 	if s.asked.IsZero() || time.Since(s.asked) > c.opt.EpochAge {
 		at := time.Now()
-		e, err := s.nsm.Epochs(ctx, s.number, nsm.Consistent)
+		e, err := s.nsm.Epochs(ctx, s.number, userfn.Consistent)
 		if err != nil {
 			return 0, err
 		}
@@ -150,7 +151,7 @@ func (c *Client) demands(ctx context.Context, s *space) (preset.Cipher, error) {
 
 // preset fetches a preset, "" being the default one.
 func (c *Client) preset(ctx context.Context, name string) (preset.Preset, error) {
-	rec, err := c.opt.ABM.Preset(ctx, name, abm.Consistent)
+	rec, err := c.opt.ABM.Preset(ctx, name, userfn.Consistent)
 	if err != nil {
 		return preset.Preset{}, fmt.Errorf("preset %q: %w", name, err)
 	}
@@ -243,7 +244,7 @@ func (c *Client) ListNamespaces(ctx context.Context) ([]string, error) {
 	}
 	var all []string
 	for after := ""; ; {
-		page, err := c.opt.ABM.NamespaceNames(ctx, after, abm.MaxPage, abm.Consistent)
+		page, err := c.opt.ABM.NamespaceNames(ctx, after, abm.MaxPage, userfn.Consistent)
 		if err != nil {
 			return nil, err
 		}

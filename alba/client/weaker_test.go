@@ -7,6 +7,7 @@ import (
 	"openvstorage/alba/client"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/alba/policy"
 	"openvstorage/backend"
@@ -26,7 +27,7 @@ func TestWeakerCipherIsRefused(t *testing.T) {
 	check(t, b.CreateWithPreset(ctx, "plain", plain.Name))
 	forge := func(namespace, name string, params object.Params, mode nsm.Mode) {
 		t.Helper()
-		rec, err := b.ABM.Namespace(ctx, namespace, nsm.Consistent)
+		rec, err := b.ABM.Namespace(ctx, namespace, userfn.Consistent)
 		check(t, err)
 		id := manifest.ObjectID{byte(len(name)), 1}
 		params.Namespace, params.Object, params.Policy = rec.Number, id, policy.Default

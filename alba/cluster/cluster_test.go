@@ -170,7 +170,7 @@ func TestNSM(t *testing.T) {
 	link(t, c)
 	for n := uint64(1); n <= 600; n++ {
 		w.tick()
-		e, err := c.Epochs(ctx, 1, nsm.Consistent)
+		e, err := c.Epochs(ctx, 1, userfn.Consistent)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,14 +184,14 @@ func TestNSM(t *testing.T) {
 		case 5:
 			_, _ = c.Delete(ctx, 1, []string{fmt.Sprintf("n%02d", r.IntN(12)), fmt.Sprintf("n%02d", r.IntN(12))}, nil)
 		case 6:
-			if o, err := c.Get(ctx, 1, fmt.Sprintf("n%02d", r.IntN(12)), nsm.Consistent); err == nil {
+			if o, err := c.Get(ctx, 1, fmt.Sprintf("n%02d", r.IntN(12)), userfn.Consistent); err == nil {
 				_, _ = c.Update(ctx, 1, nsm.Update{
 					Name: o.Name, ID: o.ID, Revision: o.Revision, Epoch: e.Next - 1, Manifest: fmt.Appendf(nil, "repaired %d", n),
 					Changes: []nsm.Change{{Fragment: uint16(r.IntN(3)), To: nsm.Fragment{OSD: 1 + r.Uint64N(9), Version: o.Revision + 1}}},
 				})
 			}
 		case 7:
-			keys, err := c.ListObsolete(ctx, 1+r.Uint64N(9), nil, 20, nsm.Local)
+			keys, err := c.ListObsolete(ctx, 1+r.Uint64N(9), nil, 20, userfn.Local)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -255,7 +255,7 @@ func TestABM(t *testing.T) {
 // begin initialises an ABM with a default preset and one NSM host.
 func begin(t testing.TB, c *abm.Client) {
 	t.Helper()
-	_, err := c.Backend(ctx, abm.Consistent)
+	_, err := c.Backend(ctx, userfn.Consistent)
 	if !errors.Is(err, abm.ErrNotFound) {
 		t.Fatal(err)
 	}
@@ -335,16 +335,16 @@ func TestCarry(t *testing.T) {
 	}
 	manager.compare(abm.Check)
 	host.compare(nsm.Check)
-	list, err := a.Namespaces(ctx, 0, abm.MaxPage, abm.Consistent)
+	list, err := a.Namespaces(ctx, 0, abm.MaxPage, userfn.Consistent)
 	if err != nil || len(list) != 80 {
 		t.Fatal(len(list), err)
 	}
 	for _, n := range list {
-		if _, err := h.Namespace(ctx, n.Number, nsm.Consistent); n.State != abm.NamespaceActive || err != nil {
+		if _, err := h.Namespace(ctx, n.Number, userfn.Consistent); n.State != abm.NamespaceActive || err != nil {
 			t.Fatal(n, err)
 		}
 	}
-	if osds, err := h.OSDs(ctx, 0, nsm.MaxKeys, nsm.Consistent); err != nil || len(osds) != 120 {
+	if osds, err := h.OSDs(ctx, 0, nsm.MaxKeys, userfn.Consistent); err != nil || len(osds) != 120 {
 		t.Fatal(len(osds), err)
 	}
 }

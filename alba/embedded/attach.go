@@ -11,9 +11,9 @@ import (
 	"syscall"
 	"time"
 
-	"openvstorage/alba/abm"
 	"openvstorage/alba/asd"
 	"openvstorage/alba/fleet"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
@@ -148,11 +148,11 @@ func (b *Backend) opened(ctx context.Context, d *fleet.Disk, o *opening) {
 // enough reports whether the disks that are attached can keep one of the policies of
 // the default preset.
 func (b *Backend) enough(ctx context.Context) bool {
-	rec, err := b.abm.Backend(ctx, abm.Consistent)
+	rec, err := b.abm.Backend(ctx, userfn.Consistent)
 	if err != nil {
 		return false
 	}
-	r, err := b.abm.Preset(ctx, rec.Default, abm.Consistent)
+	r, err := b.abm.Preset(ctx, rec.Default, userfn.Consistent)
 	if err != nil {
 		return false
 	}

@@ -13,6 +13,7 @@ import (
 	"openvstorage/alba/health"
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 )
 
 // census finds out how many more disks may die before an object is lost, from what
@@ -101,7 +102,7 @@ func (b *Backend) countBucket(ctx context.Context, n *Namespace, bucket nsm.Buck
 	}
 	least := int(bucket.Present) - int(bucket.K)
 	for after := ""; least > floor; {
-		page, next, err := b.nsm.ListByBucket(ctx, n.Number, bucket, after, nsm.MaxPage, nsm.Consistent)
+		page, next, err := b.nsm.ListByBucket(ctx, n.Number, bucket, after, nsm.MaxPage, userfn.Consistent)
 		if err != nil {
 			return 0, err
 		}
@@ -157,7 +158,7 @@ func (b *Backend) suspects(ctx context.Context, gone map[uint64]bool) (waiting m
 			for i, s := range page {
 				names[i] = s.Name
 			}
-			objects, err := b.nsm.MultiGet(ctx, ns, names, nsm.Consistent)
+			objects, err := b.nsm.MultiGet(ctx, ns, names, userfn.Consistent)
 			if errors.Is(err, nsm.ErrNamespaceNotFound) {
 				continue
 			}

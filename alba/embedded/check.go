@@ -7,6 +7,7 @@ import (
 
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 )
 
@@ -57,7 +58,7 @@ func (b *Backend) Check(ctx context.Context) (Check, error) {
 	named := uint64(0)
 	for _, n := range spaces {
 		for after := ""; ; {
-			page, err := b.nsm.List(ctx, n.Number, "", after, nsm.MaxPage, nsm.Consistent)
+			page, err := b.nsm.List(ctx, n.Number, "", after, nsm.MaxPage, userfn.Consistent)
 			if err != nil {
 				return c, fmt.Errorf("namespace %s: %w", n.Name, err)
 			}

@@ -11,6 +11,7 @@ import (
 	"openvstorage/alba/health"
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 
 	"github.com/google/uuid"
 )
@@ -55,7 +56,7 @@ func (b *Backend) OSDs(ctx context.Context) ([]OSD, error) {
 	}
 	byNumber := make(map[uint64]nsm.OSD)
 	for after := uint64(0); ; {
-		page, err := b.nsm.OSDs(ctx, after, nsm.MaxKeys, nsm.Consistent)
+		page, err := b.nsm.OSDs(ctx, after, nsm.MaxKeys, userfn.Consistent)
 		if err != nil {
 			return nil, err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"openvstorage/alba/abm"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/alba/preset"
 	"openvstorage/internal/format"
@@ -66,7 +67,7 @@ func (b *Backend) checkKeys(ctx context.Context) error {
 	if len(b.ring.keys) == 0 {
 		return nil
 	}
-	checks, err := b.abm.KeyChecks(ctx, abm.Consistent)
+	checks, err := b.abm.KeyChecks(ctx, userfn.Consistent)
 	if err != nil {
 		return err
 	}
@@ -130,7 +131,7 @@ func (b *Backend) proveKey(ctx context.Context, number uint64) error {
 	if err != nil {
 		return err
 	}
-	checks, err := b.abm.KeyChecks(ctx, abm.Consistent)
+	checks, err := b.abm.KeyChecks(ctx, userfn.Consistent)
 	if err != nil {
 		return err
 	}
@@ -179,7 +180,7 @@ func (b *Backend) tryKey(ctx context.Context, number uint64) error {
 	var foreign []string // namespaces that the key does not open
 	var unread error
 	for _, name := range names {
-		n, err := b.abm.Namespace(ctx, name, abm.Consistent)
+		n, err := b.abm.Namespace(ctx, name, userfn.Consistent)
 		if errors.Is(err, abm.ErrNamespaceNotFound) || err == nil && !sealed[n.Preset] {
 			continue
 		}
@@ -219,7 +220,7 @@ const keyPatience = 5 * time.Second
 // opens reads an object of a namespace, one that needs no disk if there is any. It
 // reports whether there was one with something in it.
 func (b *Backend) opens(ctx context.Context, n abm.Namespace) (any bool, err error) {
-	page, err := b.nsm.List(ctx, n.Number, "", "", nsm.MaxPage, nsm.Consistent)
+	page, err := b.nsm.List(ctx, n.Number, "", "", nsm.MaxPage, userfn.Consistent)
 	if errors.Is(err, nsm.ErrNamespaceNotFound) {
 		return false, nil // it is being made, or was just removed
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"openvstorage/alba/abm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/alba/preset"
 	"openvstorage/backend"
@@ -34,7 +35,7 @@ func openSealing(t *testing.T, fs disk.FS, keys map[uint64][]byte) *Backend {
 // checks are the numbers of which the ABM has a check value.
 func checks(t *testing.T, b *Backend) (numbers []uint64) {
 	t.Helper()
-	list, err := b.abm.KeyChecks(ctx, abm.Consistent)
+	list, err := b.abm.KeyChecks(ctx, userfn.Consistent)
 	must(t, err)
 	for _, c := range list {
 		numbers = append(numbers, c.Number)

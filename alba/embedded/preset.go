@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"openvstorage/alba/abm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/preset"
 )
 
@@ -19,11 +19,11 @@ type Preset struct {
 
 // Presets returns all presets, in order of name.
 func (b *Backend) Presets(ctx context.Context) ([]Preset, error) {
-	rec, err := b.abm.Backend(ctx, abm.Consistent)
+	rec, err := b.abm.Backend(ctx, userfn.Consistent)
 	if err != nil {
 		return nil, err
 	}
-	all, err := b.abm.Presets(ctx, abm.Consistent)
+	all, err := b.abm.Presets(ctx, userfn.Consistent)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func (b *Backend) Presets(ctx context.Context) ([]Preset, error) {
 
 // Preset returns one preset, "" being the default.
 func (b *Backend) Preset(ctx context.Context, name string) (preset.Preset, error) {
-	rec, err := b.abm.Preset(ctx, name, abm.Consistent)
+	rec, err := b.abm.Preset(ctx, name, userfn.Consistent)
 	if err != nil {
 		return preset.Preset{}, err
 	}
@@ -49,11 +49,11 @@ func (b *Backend) Preset(ctx context.Context, name string) (preset.Preset, error
 // PresetOf returns the preset of a namespace. It waits for nobody: a namespace keeps
 // its preset.
 func (b *Backend) PresetOf(ctx context.Context, namespace string) (preset.Preset, error) {
-	n, err := b.abm.Namespace(ctx, namespace, abm.Local)
+	n, err := b.abm.Namespace(ctx, namespace, userfn.Local)
 	if err != nil {
 		return preset.Preset{}, err
 	}
-	rec, err := b.abm.Preset(ctx, n.Preset, abm.Local)
+	rec, err := b.abm.Preset(ctx, n.Preset, userfn.Local)
 	if err != nil {
 		return preset.Preset{}, err
 	}

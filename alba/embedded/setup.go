@@ -11,6 +11,7 @@ import (
 	"openvstorage/alba/abm"
 	"openvstorage/alba/asd"
 	"openvstorage/alba/maintenance"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
 	"openvstorage/internal/disk"
@@ -24,7 +25,7 @@ const hostName = "nsm-0"
 // setUp makes the backend at the first start, goes on with one that was cut
 // short, and compares the options with one that is there.
 func (b *Backend) setUp(ctx context.Context) error {
-	rec, err := b.abm.Backend(ctx, abm.Consistent)
+	rec, err := b.abm.Backend(ctx, userfn.Consistent)
 	switch {
 	case errors.Is(err, abm.ErrNotFound):
 		if err := b.abm.Init(ctx, b.opt.ID); err != nil {
@@ -83,7 +84,7 @@ func (b *Backend) create(ctx context.Context) error {
 	if len(known) > len(b.endpoints()) {
 		return fmt.Errorf("%w: the first start was cut short after it had registered %d disks, and %d are wanted now: give the flags that it had, or an empty data directory", ErrOther, len(known), len(b.endpoints()))
 	}
-	if old, err := b.abm.Preset(ctx, p.Name, abm.Consistent); err == nil {
+	if old, err := b.abm.Preset(ctx, p.Name, userfn.Consistent); err == nil {
 		if string(old.Data) != string(data) {
 			_, err = b.abm.PutPreset(ctx, p.Name, old.Version, data)
 		}
@@ -177,7 +178,7 @@ func (b *Backend) compare(ctx context.Context, rec abm.Backend) error {
 			return err
 		}
 	}
-	record, err := b.abm.Preset(ctx, rec.Default, abm.Consistent)
+	record, err := b.abm.Preset(ctx, rec.Default, userfn.Consistent)
 	if err != nil {
 		return err
 	}

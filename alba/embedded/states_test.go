@@ -13,6 +13,7 @@ import (
 	"openvstorage/alba/health"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/backend"
 	"openvstorage/internal/disk"
@@ -181,13 +182,13 @@ func TestMayDieIsCounted(t *testing.T) {
 	must(t, err)
 	defer func() { must(t, b.Close()) }()
 	fill(t, b, "ns", 0, 12)
-	rec, err := b.abm.Namespace(ctx, "ns", nsm.Consistent)
+	rec, err := b.abm.Namespace(ctx, "ns", userfn.Consistent)
 	must(t, err)
 	for i := range uint64(9) {
 		for j := range i {
 			gone := map[uint64]bool{i + 1: true, j + 1: true}
 			want := 1
-			page, err := b.nsm.List(ctx, rec.Number, "", "", nsm.MaxPage, nsm.Consistent)
+			page, err := b.nsm.List(ctx, rec.Number, "", "", nsm.MaxPage, userfn.Consistent)
 			must(t, err)
 			for k := range page {
 				for _, c := range page[k].Chunks {
@@ -220,9 +221,9 @@ func TestMayDieIsCounted(t *testing.T) {
 // drop has disks forget fragments of an object's first chunk.
 func drop(t *testing.T, b *Backend, namespace, name string, fragments ...int) {
 	t.Helper()
-	rec, err := b.abm.Namespace(ctx, namespace, nsm.Consistent)
+	rec, err := b.abm.Namespace(ctx, namespace, userfn.Consistent)
 	must(t, err)
-	o, err := b.nsm.Get(ctx, rec.Number, name, nsm.Consistent)
+	o, err := b.nsm.Get(ctx, rec.Number, name, userfn.Consistent)
 	must(t, err)
 	m, err := manifest.Decode(o.Manifest)
 	must(t, err)

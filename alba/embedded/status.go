@@ -16,6 +16,7 @@ import (
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/policy"
 	"openvstorage/arakoon/groups"
 
@@ -354,7 +355,7 @@ func (b *Backend) namespaces(ctx context.Context) (list []Namespace, unknown []s
 			return nil, nil, err
 		default:
 			// Deleted since, being made just now, or lost.
-			if rec, err := b.abm.Namespace(ctx, name, abm.Consistent); err == nil && rec.State == abm.NamespaceActive {
+			if rec, err := b.abm.Namespace(ctx, name, userfn.Consistent); err == nil && rec.State == abm.NamespaceActive {
 				unknown = append(unknown, name)
 			}
 		}
@@ -383,7 +384,7 @@ func (b *Backend) lostNamespaces(ctx context.Context, there []Namespace, unknown
 		if known {
 			continue
 		}
-		if _, err := b.abm.Namespace(ctx, name, abm.Consistent); errors.Is(err, abm.ErrNamespaceNotFound) {
+		if _, err := b.abm.Namespace(ctx, name, userfn.Consistent); errors.Is(err, abm.ErrNamespaceNotFound) {
 			lost = append(lost, health.Namespace{Name: name, Wanted: true, NoABM: true})
 		} else if err != nil {
 			return nil, err
@@ -411,11 +412,11 @@ func (b *Backend) NamespaceInfo(ctx context.Context, name string) (Namespace, er
 
 // namespace is NamespaceInfo without how it is.
 func (b *Backend) namespace(ctx context.Context, name string) (Namespace, error) {
-	rec, err := b.abm.Namespace(ctx, name, abm.Consistent)
+	rec, err := b.abm.Namespace(ctx, name, userfn.Consistent)
 	if err != nil {
 		return Namespace{}, err
 	}
-	st, err := b.nsm.Statistics(ctx, rec.Number, nsm.Consistent)
+	st, err := b.nsm.Statistics(ctx, rec.Number, userfn.Consistent)
 	if err != nil {
 		return Namespace{}, fmt.Errorf("namespace %s: %w", name, err)
 	}
@@ -428,12 +429,12 @@ func (b *Backend) namespace(ctx context.Context, name string) (Namespace, error)
 // Objects calls fn for each object of a namespace whose name begins with prefix
 // and is above after, in order of name, until fn returns false.
 func (b *Backend) Objects(ctx context.Context, namespace, prefix, after string, fn func(Object) bool) error {
-	rec, err := b.abm.Namespace(ctx, namespace, abm.Consistent)
+	rec, err := b.abm.Namespace(ctx, namespace, userfn.Consistent)
 	if err != nil {
 		return err
 	}
 	for {
-		page, err := b.nsm.List(ctx, rec.Number, prefix, after, nsm.MaxPage, nsm.Consistent)
+		page, err := b.nsm.List(ctx, rec.Number, prefix, after, nsm.MaxPage, userfn.Consistent)
 		if err != nil {
 			return err
 		}
@@ -473,11 +474,11 @@ func (b *Backend) describe(o *nsm.Object) Object {
 
 // Object returns an object with its chunks and how their fragments are.
 func (b *Backend) Object(ctx context.Context, namespace, name string) (Object, error) {
-	rec, err := b.abm.Namespace(ctx, namespace, abm.Consistent)
+	rec, err := b.abm.Namespace(ctx, namespace, userfn.Consistent)
 	if err != nil {
 		return Object{}, err
 	}
-	o, err := b.nsm.Get(ctx, rec.Number, name, nsm.Consistent)
+	o, err := b.nsm.Get(ctx, rec.Number, name, userfn.Consistent)
 	if err != nil {
 		return Object{}, err
 	}
@@ -527,11 +528,11 @@ func (b *Backend) fragment(ctx context.Context, m *manifest.Manifest, chunk, fra
 
 // Manifest returns the encoded manifest of an object.
 func (b *Backend) Manifest(ctx context.Context, namespace, name string) ([]byte, error) {
-	rec, err := b.abm.Namespace(ctx, namespace, abm.Consistent)
+	rec, err := b.abm.Namespace(ctx, namespace, userfn.Consistent)
 	if err != nil {
 		return nil, err
 	}
-	o, err := b.nsm.Get(ctx, rec.Number, name, nsm.Consistent)
+	o, err := b.nsm.Get(ctx, rec.Number, name, userfn.Consistent)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"openvstorage/alba/client"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 )
 
@@ -18,7 +19,7 @@ var errAbsent = errors.New("the disk does not have it")
 // nobody reads parity until it is too late. What is found is repaired.
 // A disk or a namespace that fails leaves the others to be looked at.
 func (m *Maintenance) FindAbsent(ctx context.Context) error {
-	hosts, err := m.opt.ABM.Hosts(ctx, nsm.Consistent)
+	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
 	if err != nil {
 		return err
 	}
@@ -36,7 +37,7 @@ func (m *Maintenance) FindAbsent(ctx context.Context) error {
 func (m *Maintenance) findAbsent(ctx context.Context, host *nsm.Client, ns uint64, failed map[uint64]bool) error {
 	var errs []error
 	for after := ""; ; {
-		page, err := host.List(ctx, ns, "", after, nsm.MaxPage, nsm.Consistent)
+		page, err := host.List(ctx, ns, "", after, nsm.MaxPage, userfn.Consistent)
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}

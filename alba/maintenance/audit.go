@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 
-	"openvstorage/alba/abm"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 )
 
 // Audit compares what the NSMs say with what is on the disks that are there: it
@@ -19,13 +19,13 @@ import (
 func (m *Maintenance) Audit(ctx context.Context) error {
 	named := make(map[manifest.Key]uint64)
 	var errs []error
-	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
 	if err != nil {
 		return err
 	}
 	err = m.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
 		for after := ""; ; {
-			page, err := host.List(ctx, ns.Number, "", after, nsm.MaxPage, nsm.Consistent)
+			page, err := host.List(ctx, ns.Number, "", after, nsm.MaxPage, userfn.Consistent)
 			if err != nil {
 				return err
 			}

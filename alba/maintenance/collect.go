@@ -9,6 +9,7 @@ import (
 	"openvstorage/alba/abm"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 )
 
 // ErrTooMany is matched by the error of Collect when so many fragments seem to be
@@ -40,7 +41,7 @@ func (m *Maintenance) collectOnce(ctx context.Context, grace time.Duration, pati
 	if err := m.opt.MayDelete(); err != nil {
 		return err
 	}
-	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
 	if err != nil {
 		return err
 	}

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 
-	"openvstorage/alba/abm"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 )
 
@@ -32,7 +32,7 @@ func (m *Maintenance) deleteAll(ctx context.Context) error {
 }
 
 func (m *Maintenance) deleteAllLocked(ctx context.Context) error {
-	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (m *Maintenance) deleteOn(ctx context.Context, host *nsm.Client, d *fleet.D
 		if m.opt.MayDelete() != nil {
 			return nil // it stays listed
 		}
-		keys, err := host.ListObsolete(ctx, d.Number, nil, nsm.MaxKeys, nsm.Consistent)
+		keys, err := host.ListObsolete(ctx, d.Number, nil, nsm.MaxKeys, userfn.Consistent)
 		if err != nil || len(keys) == 0 {
 			return err
 		}

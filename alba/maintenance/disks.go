@@ -11,6 +11,7 @@ import (
 	"openvstorage/alba/abm"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/policy"
 )
 
@@ -49,10 +50,7 @@ func (m *Maintenance) seeAbsent(d *fleet.Disk, err error) {
 		lacks = d.Known().Absent
 	}
 	if lacks > m.absent[d.Number] {
-		select {
-		case m.absentNow <- struct{}{}:
-		default:
-		}
+		m.absentNow.Ring()
 	}
 	m.absent[d.Number] = lacks
 }
@@ -66,7 +64,7 @@ func (m *Maintenance) between(ctx context.Context) bool {
 	}
 	m.refreshLocked(ctx)
 	select {
-	case <-m.wake:
+	case <-m.wake.Rung():
 		m.woken.Store(true) // the run of all that this one woke is still due
 		m.try(ctx, "delete fragments", m.deleteAllLocked)
 	default:
@@ -151,7 +149,7 @@ func AllOSDs(ctx context.Context, c *abm.Client) ([]abm.OSD, error) {
 	var all []abm.OSD
 	var after *[16]byte
 	for {
-		page, err := c.OSDs(ctx, after, abm.MaxPage, abm.Consistent)
+		page, err := c.OSDs(ctx, after, abm.MaxPage, userfn.Consistent)
 		if err != nil {
 			return nil, err
 		}
@@ -218,7 +216,7 @@ func forget(ctx context.Context, host *nsm.Client, number uint64) (bool, error) 
 
 // heldBytes returns how many bytes disks hold, live and to be deleted, by number.
 func (m *Maintenance) heldBytes(ctx context.Context) (map[uint64]uint64, error) {
-	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +227,7 @@ func (m *Maintenance) heldBytes(ctx context.Context) (map[uint64]uint64, error) 
 			return nil, err
 		}
 		for after := uint64(0); ; {
-			page, err := host.OSDs(ctx, after, nsm.MaxKeys, nsm.Consistent)
+			page, err := host.OSDs(ctx, after, nsm.MaxKeys, userfn.Consistent)
 			if err != nil {
 				return nil, err
 			}

@@ -20,11 +20,11 @@ type deletes struct {
 	gone func()
 }
 
-func (d *deletes) MultiGet(ctx context.Context, keys [][]byte, c nsm.Consistency) ([][]byte, error) {
+func (d *deletes) MultiGet(ctx context.Context, keys [][]byte, c userfn.Consistency) ([][]byte, error) {
 	return d.States[1].MultiGet(ctx, keys, c)
 }
 
-func (d *deletes) Range(ctx context.Context, first, last []byte, limit int, c nsm.Consistency) ([]userfn.Pair, error) {
+func (d *deletes) Range(ctx context.Context, first, last []byte, limit int, c userfn.Consistency) ([]userfn.Pair, error) {
 	p, err := d.States[1].Range(ctx, first, last, limit, c)
 	if strings.HasPrefix(string(first), "nsm/B") {
 		d.once.Do(d.gone)

@@ -13,8 +13,11 @@ import (
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 
 	"github.com/google/uuid"
+
+	"openvstorage/internal/bell"
 )
 
 // Options configure Maintenance. ABM, Host and Fleet must be given.
@@ -109,10 +112,10 @@ type Maintenance struct {
 	pending    pending
 	unread     unread
 	scrubs     scrubs
-	wake       chan struct{}
+	wake       bell.Bell
 	woken      atomic.Bool // what a wake asks for besides deletion is still to be done
-	collectNow chan struct{}
-	absentNow  chan struct{}
+	collectNow bell.Bell
+	absentNow  bell.Bell
 
 	mu        sync.Mutex           // one pass at a time
 	missing   map[uint64]time.Time // since when a disk cannot be reached
@@ -138,7 +141,7 @@ type Maintenance struct {
 func New(opt Options) *Maintenance {
 	opt.ensureDefaults()
 	return &Maintenance{
-		opt: opt, wake: make(chan struct{}, 1), collectNow: make(chan struct{}, 1), absentNow: make(chan struct{}, 1), closed: make(map[uint64]closed),
+		opt: opt, closed: make(map[uint64]closed),
 		pending: pending{first: max(opt.Retry, 0), most: opt.RetryMax, limit: opt.QueueLength, objects: make(map[objectKey]*waiting)},
 		unread:  unread{objects: make(map[objectKey]*unreadObject)},
 		missing: make(map[uint64]time.Time), absent: make(map[uint64]uint64), leave: make(map[uint64]bool), hopeless: make(map[hope]hopeless),
@@ -209,12 +212,7 @@ func (m *Maintenance) report(b client.Bad) bool {
 
 // Wake has it delete at once what is to be deleted, and look at the next tick
 // for what else there is to do. It does not block.
-func (m *Maintenance) Wake() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-}
+func (m *Maintenance) Wake() { m.wake.Ring() }
 
 func (m *Maintenance) run(ctx context.Context) {
 	tick := time.NewTicker(m.opt.Tick)
@@ -225,7 +223,7 @@ func (m *Maintenance) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.wake:
+		case <-m.wake.Rung():
 			// Room that waits to be given back cannot wait for the next tick: a
 			// vDisk that is written over makes it as fast as disks write. The rest
 			// can.
@@ -255,9 +253,9 @@ func (m *Maintenance) collect(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
-		case <-m.collectNow:
+		case <-m.collectNow.Rung():
 			patient = false
-		case <-m.absentNow:
+		case <-m.absentNow.Rung():
 			m.try(ctx, "look for absent fragments", m.FindAbsent)
 			continue
 		}
@@ -281,7 +279,7 @@ func (m *Maintenance) try(ctx context.Context, what string, step func(context.Co
 func (m *Maintenance) Survey(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	hosts, err := m.opt.ABM.Hosts(ctx, abm.Consistent)
+	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
 	if err != nil {
 		return err
 	}
@@ -321,10 +319,7 @@ func (m *Maintenance) Alarm() error {
 // Allow has orphans collected now, however many there are: a person has said so.
 func (m *Maintenance) Allow() {
 	m.allowed.Store(true)
-	select {
-	case m.collectNow <- struct{}{}:
-	default:
-	}
+	m.collectNow.Ring()
 }
 
 // Narrow is the number of objects below full width at the last survey.
@@ -359,7 +354,7 @@ func (m *Maintenance) surveyHost(ctx context.Context, number uint64, host *nsm.C
 func (m *Maintenance) spaces(ctx context.Context, host *nsm.Client) ([]nsm.NamespaceInfo, error) {
 	var all []nsm.NamespaceInfo
 	for after := uint64(0); ; {
-		page, err := host.Namespaces(ctx, after, nsm.MaxKeys, nsm.Consistent)
+		page, err := host.Namespaces(ctx, after, nsm.MaxKeys, userfn.Consistent)
 		if err != nil {
 			return nil, err
 		}

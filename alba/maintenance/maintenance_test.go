@@ -7,9 +7,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"openvstorage/alba/abm"
 	"openvstorage/alba/albatest"
-	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd/osdtest"
 	"openvstorage/alba/policy"
 )
@@ -69,7 +68,7 @@ func TestDrain(t *testing.T) {
 	if b.Fleet.Disk(2) != nil {
 		t.Error("the fleet has it still")
 	}
-	list, err := b.ABM.OSDs(ctx, nil, 10, abm.Consistent)
+	list, err := b.ABM.OSDs(ctx, nil, 10, userfn.Consistent)
 	if err != nil || len(list) != 3 {
 		t.Errorf("the ABM has %d OSDs, %v", len(list), err)
 	}
@@ -112,7 +111,7 @@ func TestLost(t *testing.T) {
 	if n := b.Work.Narrow(); n != 0 {
 		t.Errorf("%d objects are below full width", n)
 	}
-	list, err := b.ABM.OSDs(ctx, nil, 10, abm.Consistent)
+	list, err := b.ABM.OSDs(ctx, nil, 10, userfn.Consistent)
 	if err != nil || len(list) != 4 {
 		t.Errorf("the ABM has %d OSDs, %v", len(list), err)
 	}
@@ -218,7 +217,7 @@ func TestInterrupted(t *testing.T) {
 		check(t, b.Work.Survey(ctx))
 		verify(t, b, "ns", 3)
 		b.Check()
-		if list, err := b.NSM.Degraded(ctx, 1, 10, nsm.Consistent); err != nil || len(list) != 0 {
+		if list, err := b.NSM.Degraded(ctx, 1, 10, userfn.Consistent); err != nil || len(list) != 0 {
 			t.Fatalf("seed %d: %d objects are below full width, %v", seed, len(list), err)
 		}
 	}

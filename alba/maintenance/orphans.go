@@ -11,6 +11,7 @@ import (
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 )
 
@@ -137,7 +138,7 @@ func (c *collection) judge(ctx context.Context, ns uint64) (*space, error) {
 	s := new(space)
 	var state nsm.NamespaceState
 	for _, host := range c.hosts {
-		info, err := host.Namespaces(ctx, ns-1, 1, nsm.Consistent)
+		info, err := host.Namespaces(ctx, ns-1, 1, userfn.Consistent)
 		if err != nil {
 			return nil, err
 		}
@@ -173,14 +174,14 @@ var errDisagree = errors.New("one of the groups under arakoon/ is not what it wa
 // inABM returns the ABM's record of a namespace, if it has one, and the number
 // that it will give away next.
 func (m *Maintenance) inABM(ctx context.Context, ns uint64) (rec abm.Namespace, known bool, next uint64, err error) {
-	page, err := m.opt.ABM.Namespaces(ctx, ns-1, 1, abm.Consistent)
+	page, err := m.opt.ABM.Namespaces(ctx, ns-1, 1, userfn.Consistent)
 	if err != nil {
 		return rec, false, 0, err
 	}
 	if len(page) == 1 && page[0].Number == ns {
 		rec, known = page[0], true
 	}
-	b, err := m.opt.ABM.Backend(ctx, abm.Consistent)
+	b, err := m.opt.ABM.Backend(ctx, userfn.Consistent)
 	return rec, known, b.NextNamespace, err
 }
 
@@ -323,7 +324,7 @@ func (c *collection) delete(ctx context.Context, d *fleet.Disk, orphans []osd.In
 
 // lookup returns the object with an id; one without chunks if there is none.
 func lookup(ctx context.Context, host *nsm.Client, k manifest.Key) (*nsm.Object, error) {
-	o, err := host.GetByID(ctx, k.Namespace, k.Object, nsm.Consistent)
+	o, err := host.GetByID(ctx, k.Namespace, k.Object, userfn.Consistent)
 	if errors.Is(err, nsm.ErrNotFound) || errors.Is(err, nsm.ErrNamespaceNotFound) {
 		return new(nsm.Object), nil
 	}

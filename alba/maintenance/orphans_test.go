@@ -8,7 +8,7 @@ import (
 	"openvstorage/alba/albatest"
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/manifest"
-	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/osd/osdtest"
 )
@@ -58,7 +58,7 @@ func TestTooManyOrphans(t *testing.T) {
 func TestManagersDisagree(t *testing.T) {
 	for name, change := range map[string]func(b *albatest.Backend){
 		"NSM empty": func(b *albatest.Backend) {
-			b.States[1].Edit(func(tx nsm.Tx) {
+			b.States[1].Edit(func(tx userfn.Tx) {
 				var all [][]byte
 				tx.Range(nil, nil, 1e6, func(k, _ []byte) bool {
 					all = append(all, bytes.Clone(k))

@@ -10,6 +10,7 @@ import (
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
@@ -83,7 +84,7 @@ func (m *Maintenance) repairPending(ctx context.Context) error {
 
 // hostOf finds the NSM host of a namespace, nil if it is gone.
 func (m *Maintenance) hostOf(ctx context.Context, ns uint64) (*nsm.Client, error) {
-	hosts, err := m.opt.ABM.Hosts(ctx, nsm.Consistent)
+	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func (m *Maintenance) hostOf(ctx context.Context, ns uint64) (*nsm.Client, error
 		if err != nil {
 			return nil, err
 		}
-		if _, err = host.Namespace(ctx, ns, nsm.Consistent); err == nil {
+		if _, err = host.Namespace(ctx, ns, userfn.Consistent); err == nil {
 			return host, nil
 		} else if !errors.Is(err, nsm.ErrNamespaceNotFound) {
 			return nil, err
@@ -109,7 +110,7 @@ func (m *Maintenance) repairObject(ctx context.Context, host *nsm.Client, d due,
 	listed := o != nil
 	for again := 0; ; again++ {
 		if o == nil {
-			o, err = host.Get(ctx, d.ns, d.name, nsm.Consistent)
+			o, err = host.Get(ctx, d.ns, d.name, userfn.Consistent)
 			if errors.Is(err, nsm.ErrNotFound) {
 				return nil
 			}

@@ -134,7 +134,7 @@ func TestUnknownOutcomeOfRepair(t *testing.T) {
 func TestReportOutlivesItsFailure(t *testing.T) {
 	b := albatest.New(t, 4, twoOne, nil)
 	fill(t, b, "ns", 1)
-	o, err := b.NSM.Get(ctx, 1, "o0", nsm.Consistent)
+	o, err := b.NSM.Get(ctx, 1, "o0", userfn.Consistent)
 	check(t, err)
 	f := o.Chunks[0].Fragments[0]
 	k := manifest.Key{Namespace: 1, Object: o.ID}
@@ -173,7 +173,7 @@ func TestReportOutlivesItsFailure(t *testing.T) {
 func TestErrorIsNotDamage(t *testing.T) {
 	b := albatest.New(t, 4, twoOne, nil)
 	fill(t, b, "ns", 1)
-	o, err := b.NSM.Get(ctx, 1, "o0", nsm.Consistent)
+	o, err := b.NSM.Get(ctx, 1, "o0", userfn.Consistent)
 	check(t, err)
 	f := o.Chunks[0].Fragments[0]
 	b.Faults[f.OSD].Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Read}, Err: errBroken, Count: 1})
@@ -206,7 +206,7 @@ func TestBackOff(t *testing.T) {
 	opt := b.WorkOptions()
 	opt.Now, opt.Retry, opt.RetryMax = c.Now, time.Second, 8*time.Second
 	b.Work = maintenance.New(opt)
-	o, err := b.NSM.Get(ctx, 1, "o2", nsm.Consistent)
+	o, err := b.NSM.Get(ctx, 1, "o2", userfn.Consistent)
 	check(t, err)
 	rule := b.Faults[3].Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Apply}, Match: of(string(o.ID[:])), Err: errBroken})
 	survey := func(narrow, hits int) {
@@ -241,11 +241,11 @@ type lists struct {
 	n atomic.Int32
 }
 
-func (l *lists) MultiGet(ctx context.Context, keys [][]byte, c nsm.Consistency) ([][]byte, error) {
+func (l *lists) MultiGet(ctx context.Context, keys [][]byte, c userfn.Consistency) ([][]byte, error) {
 	return l.States[1].MultiGet(ctx, keys, c)
 }
 
-func (l *lists) Range(ctx context.Context, first, last []byte, limit int, c nsm.Consistency) (p []userfn.Pair, err error) {
+func (l *lists) Range(ctx context.Context, first, last []byte, limit int, c userfn.Consistency) (p []userfn.Pair, err error) {
 	if strings.HasPrefix(string(first), "nsm/B") {
 		l.n.Add(1)
 	}
@@ -329,7 +329,7 @@ func TestOneDiskTakesOneFragment(t *testing.T) {
 	}
 	check(t, b.CreateNamespace(ctx, "ns"))
 	check(t, b.Namespace("ns").Put(ctx, "o", osdtest.Data(50_000, 1)))
-	o, err := b.NSM.Get(ctx, 1, "o", nsm.Consistent)
+	o, err := b.NSM.Get(ctx, 1, "o", userfn.Consistent)
 	check(t, err)
 	for _, r := range rules {
 		r.Remove()

@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
 
 	"golang.org/x/sys/unix"
+
+	"openvstorage/internal/chance"
 )
 
 // chunk makes lost fragments of a chunk again, as many as there are disks for, and
@@ -96,7 +98,7 @@ func (w *rewrite) made(i int) bool {
 }
 
 func (w *rewrite) place(i int) uint64 {
-	return place(w.mf.Policy, w.disks, w.have, i, chance{})
+	return place(w.mf.Policy, w.disks, w.have, i, chance.Chance{})
 }
 
 // leaveOut has a disk that did not take a fragment get no other one.
@@ -113,7 +115,7 @@ func (w *rewrite) prepare(ctx context.Context) error {
 	if w.shards != nil {
 		return nil
 	}
-	epochs, err := w.host.Epochs(ctx, w.ns, nsm.Consistent)
+	epochs, err := w.host.Epochs(ctx, w.ns, userfn.Consistent)
 	if err != nil {
 		return err
 	}
@@ -174,9 +176,3 @@ func (w *rewrite) commit(ctx context.Context) error {
 	w.m.stats.repairedBytes.Add(uint64(len(w.changes)) * uint64(w.next.Chunks[w.chunk].Shard))
 	return nil
 }
-
-// chance is the chance that placement needs.
-type chance struct{}
-
-func (chance) Float64() float64                   { return rand.Float64() }
-func (chance) Shuffle(n int, swap func(i, j int)) { rand.Shuffle(n, swap) }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 )
 
 // An object that the disks do not allow to be repaired is looked at again when
@@ -54,7 +55,7 @@ func (t *tally) all() uint64 { return t.noPlace + t.unreadable + t.waiting + t.u
 // can bear least, and moves what is on disks that are lost, leaving, or missing for
 // long. What fails in one part leaves the others to be done.
 func (m *Maintenance) repairSpace(ctx context.Context, host *nsm.Client, ns uint64, sum *survey) error {
-	buckets, err := host.Buckets(ctx, ns, nsm.Consistent)
+	buckets, err := host.Buckets(ctx, ns, userfn.Consistent)
 	if err != nil {
 		return ignoreGone(err)
 	}
@@ -67,7 +68,7 @@ func (m *Maintenance) repairSpace(ctx context.Context, host *nsm.Client, ns uint
 			continue
 		}
 		t, err := m.look(ctx, host, hope{ns: ns, bucket: b.Bucket}, func(after string) ([]*nsm.Object, string, error) {
-			return host.ListByBucket(ctx, ns, b.Bucket, after, nsm.MaxPage, nsm.Consistent)
+			return host.ListByBucket(ctx, ns, b.Bucket, after, nsm.MaxPage, userfn.Consistent)
 		})
 		sum.add(t)
 		sum.narrow += t.all()
@@ -78,7 +79,7 @@ func (m *Maintenance) repairSpace(ctx context.Context, host *nsm.Client, ns uint
 	}
 	for _, number := range m.leaving() {
 		t, err := m.look(ctx, host, hope{ns: ns, disk: number}, func(after string) ([]*nsm.Object, string, error) {
-			return host.ListByOSD(ctx, ns, number, after, nsm.MaxPage, nsm.Consistent)
+			return host.ListByOSD(ctx, ns, number, after, nsm.MaxPage, userfn.Consistent)
 		})
 		sum.add(t)
 		errs = append(errs, ignoreGone(err))

@@ -11,6 +11,7 @@ import (
 	"openvstorage/alba/client"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/alba/osd"
 )
@@ -104,7 +105,7 @@ func (m *Maintenance) readAgain(ctx context.Context, u *client.Unread) error {
 	if err != nil || host == nil {
 		return err
 	}
-	o, err := host.Get(ctx, u.Namespace, u.Name, nsm.Consistent)
+	o, err := host.Get(ctx, u.Namespace, u.Name, userfn.Consistent)
 	if errors.Is(err, nsm.ErrNotFound) || errors.Is(err, nsm.ErrNamespaceNotFound) {
 		return nil
 	}

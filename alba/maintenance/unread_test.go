@@ -9,7 +9,7 @@ import (
 	"openvstorage/alba/albatest"
 	"openvstorage/alba/client"
 	"openvstorage/alba/manifest"
-	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/osd/osdtest"
 )
@@ -50,7 +50,7 @@ func failed(t *testing.T, b *albatest.Backend, want uint64, says ...string) {
 
 func manifestOf(t *testing.T, b *albatest.Backend, name string) *manifest.Manifest {
 	t.Helper()
-	o, err := b.NSM.Get(ctx, 1, name, nsm.Consistent)
+	o, err := b.NSM.Get(ctx, 1, name, userfn.Consistent)
 	check(t, err)
 	m, err := manifest.Decode(o.Manifest)
 	check(t, err)

@@ -13,7 +13,7 @@ import (
 // and that no fragment is both live and to be deleted. It reads all keys, and
 // keeps an entry for each fragment: it is for tests and for offline checks.
 // The error names the first key that is wrong.
-func Check(tx Tx) error {
+func Check(tx userfn.Tx) error {
 	c := &checker{
 		tx: tx, values: make(map[string][]byte), spaces: make(map[uint64]*Namespace), counts: make(map[string]uint64),
 		usage: make(map[string]*Usage), totals: make(map[uint64]*Totals), live: make(map[string]bool), versions: make(map[[2]uint64]bool),
@@ -27,7 +27,7 @@ func Check(tx Tx) error {
 }
 
 type checker struct {
-	tx       Tx
+	tx       userfn.Tx
 	values   map[string][]byte     // key: what it must hold; nil: anything
 	spaces   map[uint64]*Namespace // totals as counted
 	counts   map[string]uint64     // by key
@@ -38,7 +38,7 @@ type checker struct {
 }
 
 // walk calls fn for each key that begins with base. fn may use the Tx.
-func walk(tx Tx, base []byte, fn func(k, v []byte) error) error {
+func walk(tx userfn.Tx, base []byte, fn func(k, v []byte) error) error {
 	last := userfn.PrefixEnd(base)
 	for first := base; ; {
 		var pairs []userfn.Pair

@@ -15,13 +15,13 @@ import (
 // which may report ErrConflict unless the caller's session recognises it.
 // Safe for concurrent use if the Caller and the Reader are.
 type Client struct {
-	caller Caller
-	reader Reader
+	caller userfn.Caller
+	reader userfn.Reader
 	puts   puts
 }
 
 // NewClient makes a client of one host.
-func NewClient(c Caller, r Reader) *Client { return &Client{caller: c, reader: r} }
+func NewClient(c userfn.Caller, r userfn.Reader) *Client { return &Client{caller: c, reader: r} }
 
 func (c *Client) call(ctx context.Context, name string, arg, result record.Record) error {
 	return userfn.Invoke(ctx, c.caller, name, functionVersion, arg, result)

@@ -42,7 +42,7 @@ func (r *Removed) Fields(c *record.Codec) {
 	c.U64(&r.Stored)
 }
 
-func remove(tx Tx, a *deleteArg) (*Removed, error) {
+func remove(tx userfn.Tx, a *deleteArg) (*Removed, error) {
 	s, err := openSpace(tx, a.ns, false)
 	if err != nil {
 		return nil, err
@@ -121,7 +121,7 @@ func (s *Step) Fields(c *record.Codec) {
 
 // cleanup takes objects out of a namespace that is being removed, and at last
 // the namespace. One that is gone is done.
-func cleanup(tx Tx, a *cleanupArg) (*Step, error) {
+func cleanup(tx userfn.Tx, a *cleanupArg) (*Step, error) {
 	if a.limit == 0 || a.limit > MaxNames {
 		return nil, userfn.Errorf(userfn.CodeInvalid, "namespace %d: a cleanup step takes 1 to %d objects, not %d", a.ns, MaxNames, a.limit)
 	}

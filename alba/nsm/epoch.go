@@ -15,7 +15,7 @@ func (a *epochArg) Fields(c *record.Codec) {
 
 // openEpoch opens the named epoch, which must be the next one. One that was
 // opened before is no error: a retry opens no second one.
-func openEpoch(tx Tx, a *epochArg) (*Epochs, error) {
+func openEpoch(tx userfn.Tx, a *epochArg) (*Epochs, error) {
 	s, err := openSpace(tx, a.ns, false)
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func openEpoch(tx Tx, a *epochArg) (*Epochs, error) {
 
 // closeEpoch closes the named epoch and all before it. At least one stays
 // open. Closing a closed one sweeps on.
-func closeEpoch(tx Tx, a *epochArg) (*Epochs, error) {
+func closeEpoch(tx userfn.Tx, a *epochArg) (*Epochs, error) {
 	s, err := openSpace(tx, a.ns, false)
 	if err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func (a *doneArg) Fields(c *record.Codec) {
 
 // markDeleted forgets fragments that were deleted on their OSD. Those that
 // are not waited for are passed over.
-func markDeleted(tx Tx, a *doneArg) (*Step, error) {
+func markDeleted(tx userfn.Tx, a *doneArg) (*Step, error) {
 	var step Step
 	var gone Usage
 	for _, f := range a.keys {
@@ -122,7 +122,7 @@ func markDeleted(tx Tx, a *doneArg) (*Step, error) {
 }
 
 // settle takes deleted fragments off an OSD's totals; done when none waits.
-func settle(tx Tx, osd uint64, gone Usage, step *Step) error {
+func settle(tx userfn.Tx, osd uint64, gone Usage, step *Step) error {
 	key := totalsKey(osd)
 	var t Totals
 	if _, err := load(tx, key, &t); err != nil {
@@ -144,7 +144,7 @@ func settle(tx Tx, osd uint64, gone Usage, step *Step) error {
 // it first forgets, in bounded steps, the fragments that were to be deleted on
 // it. It is done when the OSD is forgotten; until then objects have fragments
 // on it that must be repaired.
-func forgetOSD(tx Tx, a *number) (*Step, error) {
+func forgetOSD(tx userfn.Tx, a *number) (*Step, error) {
 	osd := a.v
 	var rec osdRecord
 	ok, err := load(tx, osdKey(osd), &rec)
@@ -171,7 +171,7 @@ func forgetOSD(tx Tx, a *number) (*Step, error) {
 	return &step, nil
 }
 
-func dropObsolete(tx Tx, osd uint64, step *Step) error {
+func dropObsolete(tx userfn.Tx, osd uint64, step *Step) error {
 	var keys []FragmentKey
 	var bad error
 	first := key(tableObsolete, osd)

@@ -21,8 +21,8 @@ const (
 const functionVersion = 1
 
 // Functions returns the functions that an NSM host runs.
-func Functions() []Function {
-	return []Function{
+func Functions() []userfn.Function {
+	return []userfn.Function{
 		userfn.Define(namePut, functionVersion, put),
 		userfn.Define(namePutMany, functionVersion, putMany),
 		userfn.Define(nameDelete, functionVersion, remove),

@@ -66,7 +66,7 @@ func TestGolden(t *testing.T) {
 		old.Edit(func(tx userfn.Tx) { tx.Set(k, v) })
 	}
 	check(t, old)
-	o, err := nsm.NewClient(old, old).Get(ctx, 1, "b", nsm.Consistent)
+	o, err := nsm.NewClient(old, old).Get(ctx, 1, "b", userfn.Consistent)
 	if err != nil || string(o.Manifest) != "repaired" || o.Chunks[0].Fragments[0] != (nsm.Fragment{OSD: 7, Version: 1}) {
 		t.Fatal(o, err)
 	}

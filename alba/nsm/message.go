@@ -50,7 +50,7 @@ func (a *deliverArg) Fields(c *record.Codec) {
 
 // deliver applies the messages that were not applied before, and returns the
 // number of the last one applied.
-func deliver(tx Tx, a *deliverArg) (*number, error) {
+func deliver(tx userfn.Tx, a *deliverArg) (*number, error) {
 	var applied number
 	if _, err := load(tx, hostKey(), &applied); err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func deliver(tx Tx, a *deliverArg) (*number, error) {
 
 // apply makes a message true. What is true already is no error: a message that
 // could not be applied would hold up all behind it for ever.
-func apply(tx Tx, m Message) error {
+func apply(tx userfn.Tx, m Message) error {
 	switch m.Kind {
 	case MessageCreateNamespace:
 		if _, ok := tx.Get(namespaceKey(m.Namespace)); ok {
@@ -102,7 +102,7 @@ func apply(tx Tx, m Message) error {
 	return userfn.Errorf(userfn.CodeNewer, "message of kind %d: this release does not know it; update this NSM host", m.Kind)
 }
 
-func unlinkOSD(tx Tx, m Message) error {
+func unlinkOSD(tx userfn.Tx, m Message) error {
 	var rec osdRecord
 	ok, err := load(tx, osdKey(m.OSD), &rec)
 	if !ok || err != nil {

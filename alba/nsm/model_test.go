@@ -12,6 +12,7 @@ import (
 
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/nsmtest"
+	"openvstorage/alba/nsm/userfn"
 )
 
 // model is the manager with maps and no indexes.
@@ -103,7 +104,7 @@ func (m *model) compare(t *testing.T, c *nsm.Client) {
 	t.Helper()
 	var names []string
 	for after := ""; ; {
-		list, err := c.List(ctx, 1, "n", after, 3, nsm.Consistent)
+		list, err := c.List(ctx, 1, "n", after, 3, userfn.Consistent)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +121,7 @@ func (m *model) compare(t *testing.T, c *nsm.Client) {
 	}
 	onOSD := map[uint64][]string{}
 	for _, name := range names {
-		o, err := c.Get(ctx, 1, name, nsm.Consistent)
+		o, err := c.Get(ctx, 1, name, userfn.Consistent)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +140,7 @@ func (m *model) compare(t *testing.T, c *nsm.Client) {
 	for osd := uint64(1); osd <= 9; osd++ {
 		var listed []string
 		for after, first := "", true; first || after != ""; first = false {
-			list, next, err := c.ListByOSD(ctx, 1, osd, after, 2, nsm.Consistent)
+			list, next, err := c.ListByOSD(ctx, 1, osd, after, 2, userfn.Consistent)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -151,7 +152,7 @@ func (m *model) compare(t *testing.T, c *nsm.Client) {
 		if !slices.Equal(listed, onOSD[osd]) {
 			t.Fatalf("on OSD %d: %v, the model has %v", osd, listed, onOSD[osd])
 		}
-		dead, err := c.ListObsolete(ctx, osd, nil, nsm.MaxKeys, nsm.Consistent)
+		dead, err := c.ListObsolete(ctx, osd, nil, nsm.MaxKeys, userfn.Consistent)
 		if err != nil || len(dead) != len(m.dead[osd]) {
 			t.Fatalf("to delete on OSD %d: %d, the model has %d (%v)", osd, len(dead), len(m.dead[osd]), err)
 		}
@@ -167,11 +168,11 @@ func (m *model) compare(t *testing.T, c *nsm.Client) {
 			degraded++
 		}
 	}
-	list, err := c.Degraded(ctx, 1, nsm.MaxPage, nsm.Consistent)
+	list, err := c.Degraded(ctx, 1, nsm.MaxPage, userfn.Consistent)
 	if err != nil || len(list) != degraded {
 		t.Fatalf("%d objects below full width, the model has %d (%v)", len(list), degraded, err)
 	}
-	s, err := c.Statistics(ctx, 1, nsm.Consistent)
+	s, err := c.Statistics(ctx, 1, userfn.Consistent)
 	if err != nil || s.Objects != uint64(len(m.objects)) || s.Epochs != m.epochs {
 		t.Fatalf("%+v, %v", s, err)
 	}
@@ -252,7 +253,7 @@ func run(t *testing.T, seed uint64, steps int) string {
 		case 8:
 			osd := 1 + r.Uint64N(9)
 			var keys []nsm.FragmentKey
-			if keys, err = c.ListObsolete(ctx, osd, nil, 1+r.IntN(20), nsm.Consistent); err != nil {
+			if keys, err = c.ListObsolete(ctx, osd, nil, 1+r.IntN(20), userfn.Consistent); err != nil {
 				t.Fatal(err)
 			}
 			_, err = c.MarkDeleted(ctx, osd, keys)
@@ -354,7 +355,7 @@ func FuzzFunctions(f *testing.F) {
 	// Whole arguments to begin with: those of calls on another host.
 	s, c := host(f)
 	seeds := nsm.NewClient(tap{s, func(name string, arg []byte) {
-		f.Add(uint8(slices.IndexFunc(nsm.Functions(), func(fn nsm.Function) bool { return fn.Name == name })), arg)
+		f.Add(uint8(slices.IndexFunc(nsm.Functions(), func(fn userfn.Function) bool { return fn.Name == name })), arg)
 	}}, s)
 	if _, err := c.Put(ctx, 1, nsm.Create, 0, object("a", 1, "one", 1, 2, 3)); err != nil {
 		f.Fatal(err)
@@ -394,5 +395,5 @@ func (t tap) Call(ctx context.Context, name string, version uint32, arg []byte) 
 	return t.Store.Call(ctx, name, version, arg)
 }
 
-var _ nsm.Caller = (*nsmtest.Store)(nil)
-var _ nsm.Reader = (*nsmtest.Store)(nil)
+var _ userfn.Caller = (*nsmtest.Store)(nil)
+var _ userfn.Reader = (*nsmtest.Store)(nil)

@@ -91,7 +91,7 @@ func TestPutModes(t *testing.T) {
 			t.Fatal(r, err)
 		}
 	}
-	if keys, err := c.ListObsolete(ctx, 5, nil, 10, nsm.Consistent); err != nil || len(keys) != 1 || keys[0].ID != id(3) {
+	if keys, err := c.ListObsolete(ctx, 5, nil, 10, userfn.Consistent); err != nil || len(keys) != 1 || keys[0].ID != id(3) {
 		t.Fatal(keys, err)
 	}
 	_, err = c.Put(ctx, 1, nsm.Create, 0, object("b", 3, "one", 4, 5, 6))
@@ -117,14 +117,14 @@ func TestPutModes(t *testing.T) {
 	if err != nil || r.Version != 3 {
 		t.Fatal(r, err)
 	}
-	o, err := c.Get(ctx, 1, "a", nsm.Consistent)
+	o, err := c.Get(ctx, 1, "a", userfn.Consistent)
 	if err != nil || string(o.Manifest) != "manifest of a 5" || o.Stored() != uint64(len(o.Manifest)) {
 		t.Fatal(o, err)
 	}
-	if o, err = c.GetByID(ctx, 1, id(5), nsm.Consistent); err != nil || o.Name != "a" {
+	if o, err = c.GetByID(ctx, 1, id(5), userfn.Consistent); err != nil || o.Name != "a" {
 		t.Fatal(o, err)
 	}
-	_, err = c.GetByID(ctx, 1, id(1), nsm.Consistent)
+	_, err = c.GetByID(ctx, 1, id(1), userfn.Consistent)
 	want(t, "an id that is gone", err, nsm.ErrNotFound)
 	check(t, s)
 }
@@ -179,7 +179,7 @@ func TestConditionalDelete(t *testing.T) {
 	want(t, "stale condition", err, nsm.ErrConflict)
 	_, err = c.Delete(ctx, 1, []string{"x", "y"}, &nsm.Condition{Name: "cat"})
 	want(t, "absent condition", err, nsm.ErrConflict)
-	if list, _ := c.List(ctx, 1, "", "", 10, nsm.Consistent); len(list) != 3 {
+	if list, _ := c.List(ctx, 1, "", "", 10, userfn.Consistent); len(list) != 3 {
 		t.Fatal("a refused delete removed something")
 	}
 	r, err := c.Delete(ctx, 1, []string{"x", "gone", "y", "x"}, &nsm.Condition{Name: "cat", Version: 1})
@@ -222,7 +222,7 @@ func TestUpdate(t *testing.T) {
 	if _, err := c.Put(ctx, 1, nsm.Create, 0, object("a", 1, "one", 1, 2, 0)); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := c.Degraded(ctx, 1, 10, nsm.Consistent); err != nil || len(list) != 1 {
+	if list, err := c.Degraded(ctx, 1, 10, userfn.Consistent); err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
 	update := func(rev uint32, changes ...nsm.Change) (uint32, error) {
@@ -263,11 +263,11 @@ func TestUpdate(t *testing.T) {
 	_, err = update(3, at(2, 3, 0))
 	want(t, "late into a dropped place", err, nsm.ErrConflict)
 	check(t, s)
-	keys, err := c.ListObsolete(ctx, 3, nil, 10, nsm.Consistent)
+	keys, err := c.ListObsolete(ctx, 3, nil, 10, userfn.Consistent)
 	if err != nil || len(keys) != 2 || keys[0].Version != 0 || keys[1].Version != 2 {
 		t.Fatal(keys, err)
 	}
-	if o, err := c.Get(ctx, 1, "a", nsm.Consistent); err != nil || o.Version != 1 || o.Revision != 3 {
+	if o, err := c.Get(ctx, 1, "a", userfn.Consistent); err != nil || o.Version != 1 || o.Revision != 3 {
 		t.Fatal(o, err)
 	}
 	if step, err := c.MarkDeleted(ctx, 3, append(keys, keys...)); err != nil || step.Removed != 2 || !step.Done {
@@ -286,7 +286,7 @@ func TestMessagesOnceInOrder(t *testing.T) {
 	want(t, "a gap", err, nsm.ErrGap)
 	_, err = c.Deliver(ctx, 11, []nsm.Message{{Kind: 99}})
 	want(t, "an unknown kind", err, userfn.Errorf(userfn.CodeNewer, ""))
-	if n, err := c.Applied(ctx, nsm.Consistent); err != nil || n != 10 {
+	if n, err := c.Applied(ctx, userfn.Consistent); err != nil || n != 10 {
 		t.Fatal(n, err)
 	}
 }
@@ -318,7 +318,7 @@ func TestRemoveNamespaceAndOSD(t *testing.T) {
 	if _, err := c.Deliver(ctx, 14, []nsm.Message{{Kind: nsm.MessageDeleteNamespace, Namespace: 1}}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.Get(ctx, 1, "3", nsm.Consistent)
+	_, err = c.Get(ctx, 1, "3", userfn.Consistent)
 	want(t, "a namespace being removed", err, nsm.ErrNamespaceNotFound)
 	steps := 0
 	for done := false; !done; steps++ {
@@ -335,7 +335,7 @@ func TestRemoveNamespaceAndOSD(t *testing.T) {
 	if step, err := c.ForgetOSD(ctx, 1); err != nil || step.Done {
 		t.Fatal("fragments are to be deleted on it still", step, err)
 	}
-	keys, err := c.ListObsolete(ctx, 1, nil, 100, nsm.Consistent)
+	keys, err := c.ListObsolete(ctx, 1, nil, 100, userfn.Consistent)
 	if err != nil || len(keys) != 20 {
 		t.Fatal(len(keys), err)
 	}
@@ -348,7 +348,7 @@ func TestRemoveNamespaceAndOSD(t *testing.T) {
 		}
 	}
 	check(t, s)
-	if osds, err := c.OSDs(ctx, 0, 100, nsm.Consistent); err != nil || len(osds) != 7 || osds[0].Number != 3 || osds[0].Obsolete.Fragments != 20 {
+	if osds, err := c.OSDs(ctx, 0, 100, userfn.Consistent); err != nil || len(osds) != 7 || osds[0].Number != 3 || osds[0].Obsolete.Fragments != 20 {
 		t.Fatal(osds, err)
 	}
 }

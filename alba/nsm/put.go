@@ -74,7 +74,7 @@ func (r *PutResult) Fields(c *record.Codec) {
 	r.Replaced.Fields(c)
 }
 
-func put(tx Tx, a *putArg) (*PutResult, error) {
+func put(tx userfn.Tx, a *putArg) (*PutResult, error) {
 	s, err := openSpace(tx, a.ns, false)
 	if err != nil {
 		return nil, err

@@ -37,7 +37,7 @@ func (o *Outcome) Fields(c *record.Codec) {
 	var code uint32
 	var reason string
 	if o.Err != nil {
-		e := o.Err.(*Error)
+		e := o.Err.(*userfn.Error)
 		code, reason = uint32(e.Code), e.Message
 	}
 	c.U32(&code)
@@ -47,7 +47,7 @@ func (o *Outcome) Fields(c *record.Codec) {
 	}
 	c.String(&reason, maxRefusal)
 	if c.Decoding() {
-		o.Err = &Error{Code: userfn.Code(code), Message: reason}
+		o.Err = &userfn.Error{Code: userfn.Code(code), Message: reason}
 	}
 }
 
@@ -60,7 +60,7 @@ func (o *outcomes) Fields(c *record.Codec) { record.Records(c, &o.list, MaxPuts)
 // refused leaves nothing, and does not keep the others from being put. The
 // namespace and the counters are read and written once for all of them. A
 // record of the store that contradicts the others fails the whole call.
-func putMany(tx Tx, a *putManyArg) (*outcomes, error) {
+func putMany(tx userfn.Tx, a *putManyArg) (*outcomes, error) {
 	s, err := openSpace(tx, a.ns, false)
 	if err != nil {
 		return nil, err
@@ -91,13 +91,13 @@ func putMany(tx Tx, a *putManyArg) (*outcomes, error) {
 }
 
 // refusal is an error as a result carries it.
-func refusal(err error) *Error {
-	var e *Error
+func refusal(err error) *userfn.Error {
+	var e *userfn.Error
 	if !errors.As(err, &e) {
 		e = userfn.Errorf(userfn.CodeInvalid, "%v", err)
 	}
 	if len(e.Message) > maxRefusal {
-		e = &Error{Code: e.Code, Message: e.Message[:maxRefusal]}
+		e = &userfn.Error{Code: e.Code, Message: e.Message[:maxRefusal]}
 	}
 	return e
 }

@@ -146,7 +146,7 @@ func (c *Client) putTogether(ns uint64, list []*waitingPut) {
 			bodies[i] = w.body
 		}
 		result, err := c.putAll(ctx, ns, bodies)
-		var refused *Error
+		var refused *userfn.Error
 		switch {
 		case err == nil:
 			for i, w := range list {

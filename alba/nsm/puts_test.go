@@ -44,7 +44,7 @@ func TestPutManyEachForItself(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	check(t, s)
-	list, err := c.List(ctx, 1, "", "", 10, nsm.Consistent)
+	list, err := c.List(ctx, 1, "", "", 10, userfn.Consistent)
 	if err != nil || len(list) != 2 || list[0].ID != id(4) || list[1].Version != 3 {
 		t.Fatal(list, err)
 	}
@@ -172,10 +172,10 @@ func TestPutsGivenUp(t *testing.T) {
 	if errs[2] != nil && !errors.Is(errs[2], context.Canceled) { // it may have been answered first
 		t.Fatal(errs[2])
 	}
-	if _, err := c.Stat(ctx, 1, "b", nsm.Consistent); !errors.Is(err, nsm.ErrNotFound) {
+	if _, err := c.Stat(ctx, 1, "b", userfn.Consistent); !errors.Is(err, nsm.ErrNotFound) {
 		t.Fatal("a put that was given up was made:", err)
 	}
-	if _, err := c.Stat(ctx, 1, "c", nsm.Consistent); err != nil {
+	if _, err := c.Stat(ctx, 1, "c", userfn.Consistent); err != nil {
 		t.Fatal("a put that was under way was not made:", err)
 	}
 }

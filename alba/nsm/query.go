@@ -25,7 +25,7 @@ func decode(key, value []byte, v record.Record) error {
 }
 
 // get reads keys of a namespace, which must be active, in one read.
-func (c *Client) get(ctx context.Context, ns uint64, how Consistency, keys ...[]byte) ([][]byte, error) {
+func (c *Client) get(ctx context.Context, ns uint64, how userfn.Consistency, keys ...[]byte) ([][]byte, error) {
 	values, err := c.reader.MultiGet(ctx, append([][]byte{namespaceKey(ns)}, keys...), how)
 	if err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func noObject(ns uint64, name string) error {
 }
 
 // Stat returns an object without its manifest, or ErrNotFound.
-func (c *Client) Stat(ctx context.Context, ns uint64, name string, how Consistency) (*Object, error) {
+func (c *Client) Stat(ctx context.Context, ns uint64, name string, how userfn.Consistency) (*Object, error) {
 	o, err := c.Get(ctx, ns, name, how)
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (c *Client) Stat(ctx context.Context, ns uint64, name string, how Consisten
 }
 
 // Get returns an object with its manifest, or ErrNotFound.
-func (c *Client) Get(ctx context.Context, ns uint64, name string, how Consistency) (*Object, error) {
+func (c *Client) Get(ctx context.Context, ns uint64, name string, how userfn.Consistency) (*Object, error) {
 	list, err := c.MultiGet(ctx, ns, []string{name}, how)
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (c *Client) Get(ctx context.Context, ns uint64, name string, how Consistenc
 
 // MultiGet returns up to MaxPage objects with their manifests, nil for those
 // that are absent.
-func (c *Client) MultiGet(ctx context.Context, ns uint64, names []string, how Consistency) ([]*Object, error) {
+func (c *Client) MultiGet(ctx context.Context, ns uint64, names []string, how userfn.Consistency) ([]*Object, error) {
 	if len(names) > MaxPage {
 		return nil, userfn.Errorf(userfn.CodeInvalid, "%d names exceed %d", len(names), MaxPage)
 	}
@@ -108,7 +108,7 @@ func (c *Client) MultiGet(ctx context.Context, ns uint64, names []string, how Co
 
 // GetByID returns the object with an id, or ErrNotFound: no object of the
 // namespace has it now.
-func (c *Client) GetByID(ctx context.Context, ns uint64, id [16]byte, how Consistency) (*Object, error) {
+func (c *Client) GetByID(ctx context.Context, ns uint64, id [16]byte, how userfn.Consistency) (*Object, error) {
 	for range tries {
 		values, err := c.get(ctx, ns, how, idKey(ns, id))
 		if err != nil {
@@ -138,7 +138,7 @@ func (c *Client) GetByID(ctx context.Context, ns uint64, id [16]byte, how Consis
 // List returns up to limit objects (at most MaxPage) whose names begin with
 // prefix, from the one behind after ("": the first), in order of name,
 // without their manifests. A page shorter than its limit is the last.
-func (c *Client) List(ctx context.Context, ns uint64, prefix, after string, limit int, how Consistency) ([]Object, error) {
+func (c *Client) List(ctx context.Context, ns uint64, prefix, after string, limit int, how userfn.Consistency) ([]Object, error) {
 	if _, err := c.get(ctx, ns, how); err != nil {
 		return nil, err
 	}
@@ -181,13 +181,13 @@ const (
 // objects of the namespace in turn, up to 2000 in one call: the list may be
 // short or empty with more to come. If the OSD has nothing of the namespace it
 // looks at none.
-func (c *Client) ListByOSD(ctx context.Context, ns, osd uint64, after string, limit int, how Consistency) (list []*Object, next string, err error) {
+func (c *Client) ListByOSD(ctx context.Context, ns, osd uint64, after string, limit int, how userfn.Consistency) (list []*Object, next string, err error) {
 	return c.scan(ctx, ns, usageKey(ns, osd), after, limit, how, func(o *Object) bool { return o.on(osd) })
 }
 
 // ListByBucket is ListByOSD for the objects of a bucket. Those below full width
 // have an index; no others are looked at.
-func (c *Client) ListByBucket(ctx context.Context, ns uint64, b Bucket, after string, limit int, how Consistency) (list []*Object, next string, err error) {
+func (c *Client) ListByBucket(ctx context.Context, ns uint64, b Bucket, after string, limit int, how userfn.Consistency) (list []*Object, next string, err error) {
 	if b.Full() {
 		return c.scan(ctx, ns, countKey(ns, b), after, limit, how, func(o *Object) bool { return o.Bucket() == b })
 	}
@@ -195,7 +195,7 @@ func (c *Client) ListByBucket(ctx context.Context, ns uint64, b Bucket, after st
 }
 
 // scan looks for objects that are wanted. Without the counter there are none.
-func (c *Client) scan(ctx context.Context, ns uint64, counter []byte, after string, limit int, how Consistency, want func(o *Object) bool) (list []*Object, next string, err error) {
+func (c *Client) scan(ctx context.Context, ns uint64, counter []byte, after string, limit int, how userfn.Consistency, want func(o *Object) bool) (list []*Object, next string, err error) {
 	values, err := c.get(ctx, ns, how, counter)
 	if err != nil || values[0] == nil {
 		return nil, "", err
@@ -231,7 +231,7 @@ func (c *Client) scan(ctx context.Context, ns uint64, counter []byte, after stri
 	return list, next, nil
 }
 
-func (c *Client) listIndex(ctx context.Context, ns uint64, base []byte, after string, limit int, how Consistency) (list []*Object, next string, err error) {
+func (c *Client) listIndex(ctx context.Context, ns uint64, base []byte, after string, limit int, how userfn.Consistency) (list []*Object, next string, err error) {
 	first := base
 	if after != "" {
 		first = userfn.After(append(append([]byte(nil), base...), after...))
@@ -261,7 +261,7 @@ func (c *Client) listIndex(ctx context.Context, ns uint64, base []byte, after st
 
 // ListObsolete returns up to limit fragments (at most MaxKeys) to be deleted on
 // an OSD, from the one behind after (nil: the first), in order of key.
-func (c *Client) ListObsolete(ctx context.Context, osd uint64, after *FragmentKey, limit int, how Consistency) ([]FragmentKey, error) {
+func (c *Client) ListObsolete(ctx context.Context, osd uint64, after *FragmentKey, limit int, how userfn.Consistency) ([]FragmentKey, error) {
 	base := key(tableObsolete, osd)
 	first := base
 	if after != nil {
@@ -281,7 +281,7 @@ func (c *Client) ListObsolete(ctx context.Context, osd uint64, after *FragmentKe
 }
 
 // Applied returns the number of the last message of the ABM that was applied.
-func (c *Client) Applied(ctx context.Context, how Consistency) (uint64, error) {
+func (c *Client) Applied(ctx context.Context, how userfn.Consistency) (uint64, error) {
 	values, err := c.reader.MultiGet(ctx, [][]byte{hostKey()}, how)
 	if err != nil || values[0] == nil {
 		return 0, err

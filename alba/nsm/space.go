@@ -6,7 +6,7 @@ import (
 
 // space is one namespace within one call.
 type space struct {
-	tx   Tx
+	tx   userfn.Tx
 	id   uint64
 	rec  Namespace
 	was  Namespace // as it is stored
@@ -23,7 +23,7 @@ type bucketCount struct {
 
 // openSpace loads a namespace; removing says whether one that is being removed
 // will do.
-func openSpace(tx Tx, ns uint64, removing bool) (*space, error) {
+func openSpace(tx userfn.Tx, ns uint64, removing bool) (*space, error) {
 	s := &space{tx: tx, id: ns}
 	ok, err := load(tx, namespaceKey(ns), &s.rec)
 	switch {

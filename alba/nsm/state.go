@@ -127,11 +127,11 @@ func (r *idRecord) Fields(c *record.Codec) {
 // empty is the value of keys that say all themselves.
 var empty = []byte{recordVersion}
 
-func load(tx Tx, key []byte, v record.Record) (bool, error) {
+func load(tx userfn.Tx, key []byte, v record.Record) (bool, error) {
 	return userfn.Load(tx, key, recordVersion, v)
 }
 
-func store(tx Tx, key []byte, v record.Record) error {
+func store(tx userfn.Tx, key []byte, v record.Record) error {
 	return userfn.Store(tx, key, recordVersion, v)
 }
 
@@ -157,7 +157,7 @@ func (u *Usage) shift(up bool, by Usage, ns, osd uint64) error {
 	return nil
 }
 
-func storeUnless(tx Tx, key []byte, zero bool, v record.Record) error {
+func storeUnless(tx userfn.Tx, key []byte, zero bool, v record.Record) error {
 	if zero {
 		tx.Delete(key)
 		return nil

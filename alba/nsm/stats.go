@@ -28,7 +28,7 @@ type Statistics struct {
 }
 
 // Namespace returns the record of an active namespace: totals and gc epochs.
-func (c *Client) Namespace(ctx context.Context, ns uint64, how Consistency) (Namespace, error) {
+func (c *Client) Namespace(ctx context.Context, ns uint64, how userfn.Consistency) (Namespace, error) {
 	values, err := c.reader.MultiGet(ctx, [][]byte{namespaceKey(ns)}, how)
 	if err != nil {
 		return Namespace{}, err
@@ -41,7 +41,7 @@ func (c *Client) Namespace(ctx context.Context, ns uint64, how Consistency) (Nam
 }
 
 // Epochs returns the open gc epochs. An upload uses Next-1.
-func (c *Client) Epochs(ctx context.Context, ns uint64, how Consistency) (Epochs, error) {
+func (c *Client) Epochs(ctx context.Context, ns uint64, how userfn.Consistency) (Epochs, error) {
 	rec, err := c.Namespace(ctx, ns, how)
 	return rec.Epochs, err
 }
@@ -54,7 +54,7 @@ const (
 
 // Statistics returns the totals of an active namespace. They are read one
 // after the other: under load they may be a few objects apart.
-func (c *Client) Statistics(ctx context.Context, ns uint64, how Consistency) (Statistics, error) {
+func (c *Client) Statistics(ctx context.Context, ns uint64, how userfn.Consistency) (Statistics, error) {
 	var s Statistics
 	var err error
 	if s.Namespace, err = c.Namespace(ctx, ns, how); err != nil {
@@ -81,7 +81,7 @@ func (c *Client) Statistics(ctx context.Context, ns uint64, how Consistency) (St
 }
 
 // Buckets returns the buckets that have objects, in order of K, M, Present.
-func (c *Client) Buckets(ctx context.Context, ns uint64, how Consistency) ([]BucketCount, error) {
+func (c *Client) Buckets(ctx context.Context, ns uint64, how userfn.Consistency) ([]BucketCount, error) {
 	base := key(tableCount, ns)
 	pairs, err := c.reader.Range(ctx, base, userfn.PrefixEnd(base), maxBuckets, how)
 	if err != nil {
@@ -104,7 +104,7 @@ func (c *Client) Buckets(ctx context.Context, ns uint64, how Consistency) ([]Buc
 
 // Degraded returns up to limit objects below full width with their manifests,
 // those first of which the fewest fragments more may be lost.
-func (c *Client) Degraded(ctx context.Context, ns uint64, limit int, how Consistency) ([]*Object, error) {
+func (c *Client) Degraded(ctx context.Context, ns uint64, limit int, how userfn.Consistency) ([]*Object, error) {
 	buckets, err := c.Buckets(ctx, ns, how)
 	if err != nil {
 		return nil, err
@@ -139,7 +139,7 @@ type OSD struct {
 
 // OSDs returns up to limit OSDs (at most MaxKeys) with what they hold, from the
 // one behind after, in order of number.
-func (c *Client) OSDs(ctx context.Context, after uint64, limit int, how Consistency) ([]OSD, error) {
+func (c *Client) OSDs(ctx context.Context, after uint64, limit int, how userfn.Consistency) ([]OSD, error) {
 	base := key(tableOSD)
 	pairs, err := c.reader.Range(ctx, userfn.After(osdKey(after)), userfn.PrefixEnd(base), min(max(limit, 1), MaxKeys), how)
 	if err != nil {
@@ -182,7 +182,7 @@ type NamespaceInfo struct {
 
 // Namespaces returns up to limit namespaces of the host (at most MaxKeys), from
 // the one behind after, in order of number.
-func (c *Client) Namespaces(ctx context.Context, after uint64, limit int, how Consistency) ([]NamespaceInfo, error) {
+func (c *Client) Namespaces(ctx context.Context, after uint64, limit int, how userfn.Consistency) ([]NamespaceInfo, error) {
 	base := key(tableNamespace)
 	pairs, err := c.reader.Range(ctx, userfn.After(namespaceKey(after)), userfn.PrefixEnd(base), min(max(limit, 1), MaxKeys), how)
 	if err != nil {

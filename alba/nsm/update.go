@@ -57,7 +57,7 @@ type revision struct{ v uint32 }
 
 func (r *revision) Fields(c *record.Codec) { c.U32(&r.v) }
 
-func update(tx Tx, a *updateArg) (*revision, error) {
+func update(tx userfn.Tx, a *updateArg) (*revision, error) {
 	if err := validName(a.Name); err != nil {
 		return nil, err
 	}

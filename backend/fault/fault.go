@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"openvstorage/backend"
+	"openvstorage/internal/faults"
 	"openvstorage/internal/gate"
 )
 
@@ -52,19 +53,13 @@ type Rule struct {
 }
 
 // Injected is a rule at work.
-type Injected struct {
-	rule Rule
-	s    *Store
-	seen int // matching calls; guarded by s.mu
-	hits int // calls hit; guarded by s.mu
-}
+type Injected = faults.Injected[Rule]
 
 // Store decorates a store. Safe for concurrent use.
 type Store struct {
 	inner backend.Store
 
-	mu    sync.Mutex
-	rules []*Injected // in order; the first that hits a call decides
+	rules faults.Rules[Rule] // the first that hits a call decides
 
 	order sync.Mutex // held while late changes are made
 	late  []func()
@@ -80,25 +75,7 @@ func (s *Store) Add(r Rule) *Injected {
 			panic("fault: bad pattern " + pattern)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := &Injected{rule: r, s: s}
-	s.rules = append(s.rules, i)
-	return i
-}
-
-// Remove takes the rule away. Calls that its gate holds stay held.
-func (i *Injected) Remove() {
-	i.s.mu.Lock()
-	defer i.s.mu.Unlock()
-	i.s.rules = slices.DeleteFunc(i.s.rules, func(r *Injected) bool { return r == i })
-}
-
-// Hits returns how many calls the rule has hit.
-func (i *Injected) Hits() int {
-	i.s.mu.Lock()
-	defer i.s.mu.Unlock()
-	return i.hits
+	return s.rules.Add(r, r.Skip, r.Count)
 }
 
 func match(pattern, name string) bool {
@@ -115,19 +92,9 @@ func (r *Rule) matches(op Op, namespace string, objects []string) bool {
 
 // hit returns the rule for a call, the zero rule if there is none.
 func (s *Store) hit(op Op, namespace string, objects []string) Rule {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, i := range s.rules {
-		if !i.rule.matches(op, namespace, objects) || i.rule.Draw != nil && !i.rule.Draw() {
-			continue
-		}
-		i.seen++
-		if i.seen > i.rule.Skip && (i.rule.Count == 0 || i.hits < i.rule.Count) {
-			i.hits++
-			return i.rule
-		}
-	}
-	return Rule{}
+	return s.rules.Hit(func(r *Rule) bool {
+		return r.matches(op, namespace, objects) && (r.Draw == nil || r.Draw())
+	})
 }
 
 // do runs a call under the rules. An error of the call itself goes first.
@@ -137,16 +104,7 @@ func (s *Store) do(ctx context.Context, op Op, namespace string, objects []strin
 }
 
 func (r *Rule) around(ctx context.Context, call func() error) error {
-	if !r.After {
-		if err := r.act(ctx); err != nil {
-			return err
-		}
-	}
-	err := call()
-	if err == nil && r.After {
-		return r.act(ctx)
-	}
-	return err
+	return faults.Effect{Gate: r.Gate, Err: r.Err, After: r.After}.Around(ctx, call)
 }
 
 // change is do of a call that changes the store. keep makes a call that is made
@@ -173,15 +131,6 @@ func (s *Store) Land() {
 		call()
 	}
 	s.late = nil
-}
-
-func (r *Rule) act(ctx context.Context) error {
-	if r.Gate != nil {
-		if err := r.Gate.Hold(ctx); err != nil {
-			return err
-		}
-	}
-	return r.Err
 }
 
 // CreateNamespace implements backend.Store.

@@ -28,6 +28,7 @@ func unit(t *testing.T, devices bool) (analyze func(args ...string) (string, err
 		must(t, os.WriteFile(filepath.Join(dir, to), []byte(strings.ReplaceAll(string(b), "/usr/local/bin/ovs", self)), 0o644))
 	}
 	install("ovs.service", "ovs.service")
+	install("ovs.socket", "ovs.socket")
 	if devices {
 		install("devices.conf", "ovs.service.d/devices.conf")
 	}
@@ -52,9 +53,9 @@ func TestUnit(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			analyze := unit(t, c.devices)
-			out, err := analyze("verify", "--man=no")
+			out, err := analyze("verify", "--man=no", "ovs.socket")
 			for line := range strings.Lines(out) {
-				if strings.Contains(line, "ovs.service") || strings.Contains(line, "devices.conf") {
+				if strings.Contains(line, "ovs.s") || strings.Contains(line, "devices.conf") {
 					t.Error(strings.TrimSpace(line))
 				}
 			}

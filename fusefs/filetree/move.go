@@ -104,15 +104,15 @@ func (t *Tree) moving(moves []move, to string, other Entry, taking bool) (swaps 
 	for _, m := range moves {
 		record := encode(m.e)
 		changes = append(changes, Change{Key: entryKey(m.from)}, Change{entryKey(m.to), record})
-		swaps = append(swaps, Swap{entryKey(m.from), record, nil})
+		swaps = append(swaps, Swap{Key: entryKey(m.from), Old: record, New: nil})
 		if m.to == to {
-			swaps = append(swaps, Swap{entryKey(m.to), replaced, record})
+			swaps = append(swaps, Swap{Key: entryKey(m.to), Old: replaced, New: record})
 			continue
 		}
-		swaps = append(swaps, Swap{entryKey(m.to), nil, record})
+		swaps = append(swaps, Swap{Key: entryKey(m.to), Old: nil, New: record})
 	}
 	if taking && !slices.ContainsFunc(moves, func(m move) bool { return m.to == to }) {
-		swaps = append(swaps, Swap{entryKey(to), replaced, nil})
+		swaps = append(swaps, Swap{Key: entryKey(to), Old: replaced, New: nil})
 	}
 	return swaps, changes
 }

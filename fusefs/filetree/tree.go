@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"openvstorage/internal/format"
+	"openvstorage/internal/keyswap"
 )
 
 // Bounds of a tree.
@@ -39,9 +40,8 @@ type Keys interface {
 	Settle(ctx context.Context) error
 }
 
-// Swap changes a key whose value is Old, nil for none, which is not to be
-// changed otherwise.
-type Swap struct{ Key, Old, New []byte }
+// Swap gives a key a new value in place of the old one.
+type Swap = keyswap.Swap
 
 // Commit makes all swaps at once, with something of its own that is to happen
 // together with them. Its errors are those of Keys.Write.

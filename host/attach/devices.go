@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/blockdev"
+	"openvstorage/internal/bell"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/format"
 	"openvstorage/nbd"
@@ -45,7 +46,7 @@ type Devices struct {
 	list    []attachment
 	stopped bool
 
-	grown chan struct{} // holds a token while sizes are to be looked at
+	grown bell.Bell // sizes are to be looked at
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 }
@@ -106,7 +107,7 @@ type Config struct {
 func New(c Config) *Devices {
 	return &Devices{
 		of: c.VDisks, fs: c.FS, dir: c.Dir, loops: loopDevices{c.Mount, c.Loop, c.Logger}, kernel: newNBDDevices(c.Dir, c.Server, c.Logger),
-		logger: c.Logger, grown: make(chan struct{}, 1),
+		logger: c.Logger,
 	}
 }
 

@@ -20,7 +20,7 @@ func (d *Devices) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-d.grown:
+		case <-d.grown.Rung():
 		case <-again:
 		}
 		again = nil
@@ -32,12 +32,7 @@ func (d *Devices) watch(ctx context.Context) {
 
 // Look has all devices looked at soon. It waits for nothing, so it may be
 // called by what a device waits for.
-func (d *Devices) Look() {
-	select {
-	case d.grown <- struct{}{}:
-	default: // it will be done
-	}
-}
+func (d *Devices) Look() { d.grown.Ring() }
 
 // died is told that a connection of a device is dead, "" for any. The kernel
 // sends the requests on others, or keeps them: while this process lives they

@@ -5,26 +5,28 @@ package gate
 import (
 	"context"
 	"sync"
+
+	"openvstorage/internal/broadcast"
 )
 
 // Gate holds the calls that reach it until it is opened.
 type Gate struct {
 	mu      sync.Mutex
 	arrived int
-	changed chan struct{} // closed and replaced when arrived grows
+	changed broadcast.Broadcast // arrived grows
 	open    chan struct{}
 }
 
 // New returns a closed gate.
 func New() *Gate {
-	return &Gate{changed: make(chan struct{}), open: make(chan struct{})}
+	return &Gate{open: make(chan struct{})}
 }
 
 // Arrived waits until n calls in all have reached the gate.
 func (g *Gate) Arrived(ctx context.Context, n int) error {
 	for {
 		g.mu.Lock()
-		arrived, changed := g.arrived, g.changed
+		arrived, changed := g.arrived, g.changed.Next()
 		g.mu.Unlock()
 		if arrived >= n {
 			return nil
@@ -53,8 +55,7 @@ func (g *Gate) Open() {
 func (g *Gate) Hold(ctx context.Context) error {
 	g.mu.Lock()
 	g.arrived++
-	close(g.changed)
-	g.changed = make(chan struct{})
+	g.changed.Send()
 	g.mu.Unlock()
 	select {
 	case <-g.open:

@@ -7,7 +7,9 @@ import (
 )
 
 // everybody may import these: they know nothing of the product.
-var everybody = []string{"internal/disk", "internal/format", "internal/generation", "internal/naming", "internal/size", "internal/wal"}
+var everybody = []string{
+	"internal/bell", "internal/broadcast", "internal/chance", "internal/disk", "internal/format", "internal/generation", "internal/keyswap", "internal/naming", "internal/size", "internal/wal",
+}
 
 // allowed is the table of who may import whom, besides everybody. Imports
 // point down only. A pattern that ends in "/..." means a package and all below
@@ -49,15 +51,15 @@ var allowed = []struct {
 	{"nbd/*", []string{"device", "nbd", "nbd/*"}, "clients, suites, another server"},
 	{"fusefs/...", []string{"device", "fusefs/...", "internal/uring"}, "a front end; never volumedriver"},
 
-	{"blockdev", []string{"blockdev/*"}, "files and sockets as block devices; what is served on them is not its affair"},
-	{"blockdev/genl", nil, "how the kernel is spoken to"},
-	{"blockdev/genl/genltest", []string{"blockdev/genl"}, "a kernel for tests"},
+	{"blockdev", nil, "files and sockets as block devices; what is served on them is not its affair"},
 
 	{"internal/disk/*", []string{"internal/disk/*", "internal/uring"}, "disks and their suite"},
 	{"internal/uring", nil, "memory shared with the kernel"},
 	{"internal/gate", nil, "a door for tests"},
-	{"backend/fault", []string{"internal/gate"}, "holds calls"},
-	{"alba/osd/osdtest", []string{"internal/gate"}, "holds calls"},
+	{"internal/faults", []string{"internal/gate"}, "faults for tests"},
+	{"backend/fault", []string{"internal/faults", "internal/gate"}, "holds calls"},
+	{"alba/osd/osdtest", []string{"internal/faults", "internal/gate"}, "holds calls"},
+	{"internal/systemd", nil, "the service manager, which knows nothing of the product"},
 	{"internal/wal", nil, "framing of records, no files"},
 	{"internal/descriptors", nil, "shares of what a process may have open"},
 	{"internal/naming", nil, "what vDisks may be called"},
@@ -243,7 +245,7 @@ func TestNeverImports(t *testing.T) {
 
 // Doubles that break things on purpose stay out of the product.
 func TestNoTestDiskInProduct(t *testing.T) {
-	doubles := []string{"internal/disk/crashdisk", "internal/disk/faultdisk", "internal/disk/disktest", "internal/gate", "backend/fault"}
+	doubles := []string{"internal/disk/crashdisk", "internal/disk/faultdisk", "internal/disk/disktest", "internal/gate", "internal/faults", "backend/fault"}
 	for _, s := range sources(t) {
 		if s.test || slices.Contains(doubles, s.pkg) || strings.HasSuffix(s.pkg, "test") {
 			continue

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"openvstorage/internal/broadcast"
 )
 
 // Machine is a running QEMU and what it says on its console.
@@ -25,7 +27,7 @@ type Machine struct {
 	mu      sync.Mutex
 	console strings.Builder
 	steps   []Step
-	more    chan struct{} // closed and replaced when there is another step
+	more    broadcast.Broadcast // there is another step
 }
 
 // Step is a line "STEP ..." of a guest.
@@ -54,7 +56,7 @@ var number int
 // Start starts a guest.
 func Start(c Config) (*Machine, error) {
 	number++
-	m := &Machine{qmp: filepath.Join(c.Temp, fmt.Sprintf("qmp%d", number)), done: make(chan struct{}), more: make(chan struct{})}
+	m := &Machine{qmp: filepath.Join(c.Temp, fmt.Sprintf("qmp%d", number)), done: make(chan struct{})}
 	if c.Initrd == "" {
 		c.Initrd = filepath.Join(c.Dir, "initrd.gz")
 	}
@@ -104,8 +106,7 @@ func (m *Machine) read(out io.Reader) {
 		m.console.WriteString(line)
 		if _, text, ok := strings.Cut(strings.TrimRight(line, "\r\n"), "STEP "); ok {
 			m.steps = append(m.steps, Step{text, time.Since(m.begun)})
-			close(m.more)
-			m.more = make(chan struct{})
+			m.more.Send()
 		}
 		m.mu.Unlock()
 		if err != nil {
@@ -123,7 +124,7 @@ func (m *Machine) Await(text string, from int, limit time.Duration) (Step, error
 	defer late.Stop()
 	for ended := false; ; {
 		m.mu.Lock()
-		more := m.more
+		more := m.more.Next()
 		for _, s := range m.steps[min(from, len(m.steps)):] {
 			if strings.HasPrefix(s.Text, text) {
 				m.mu.Unlock()

@@ -112,7 +112,7 @@ func importFiles(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int,
 		return 0, fmt.Errorf("%w: the registry has %d vDisks of its own; move the files away", ErrImport, m.records)
 	}
 	begun := meta{state: importing, generation: generation}.encode()
-	if err := swap(ctx, keys, []Swap{{[]byte(metaKey), raw, begun}, features}); err != nil {
+	if err := swap(ctx, keys, []Swap{{Key: []byte(metaKey), Old: raw, New: begun}, features}); err != nil {
 		return 0, err
 	}
 	if raw != nil {
@@ -124,7 +124,7 @@ func importFiles(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int,
 		return 0, err
 	}
 	done := meta{state: imported, records: uint32(len(records)), generation: generation}.encode()
-	return len(records), swap(ctx, keys, []Swap{{[]byte(metaKey), begun, done}, features})
+	return len(records), swap(ctx, keys, []Swap{{Key: []byte(metaKey), Old: begun, New: done}, features})
 }
 
 // undoImport takes out what an import has put in that was cut short, by this

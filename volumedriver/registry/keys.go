@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/google/uuid"
+
+	"openvstorage/internal/keyswap"
 )
 
 // Keys is the replicated store that a registry keeps its records in: an
@@ -28,11 +30,8 @@ type Keys interface {
 	Settle(ctx context.Context) error
 }
 
-// Swap gives a key a new value in place of the old one. Nil is none: the key is
-// absent, or goes.
-type Swap struct {
-	Key, Old, New []byte
-}
+// Swap gives a key a new value in place of the old one.
+type Swap = keyswap.Swap
 
 // Keys of a registry. Numbers are in the values; see record.go.
 //

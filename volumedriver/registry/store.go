@@ -152,7 +152,7 @@ func (r *Registry) changeOne(ctx context.Context, id uuid.UUID, edit func(*Recor
 		if err := rec.validate(); err != nil {
 			return nil, err
 		}
-		return []Swap{{idKey(id), raw, encodeValue(&rec)}}, nil
+		return []Swap{{Key: idKey(id), Old: raw, New: encodeValue(&rec)}}, nil
 	})
 }
 
@@ -187,7 +187,7 @@ func (r *Registry) Register(ctx context.Context, rec Record) error {
 			return nil, fmt.Errorf("%w: %d vDisks", ErrFull, RecordsMax)
 		}
 		m.records++
-		return append(adds(&rec), Swap{[]byte(metaKey), raw, m.encode()}), nil
+		return append(adds(&rec), Swap{Key: []byte(metaKey), Old: raw, New: m.encode()}), nil
 	})
 }
 
@@ -362,9 +362,9 @@ func (r *Registry) renaming(ctx context.Context, n Renaming) ([]Swap, error) {
 	old := rec.Name
 	rec.Name = n.Name
 	return []Swap{
-		{idKey(n.ID), raw, encodeValue(&rec)},
-		{nameKey(old), n.ID[:], nil},
-		{nameKey(n.Name), nil, n.ID[:]},
+		{Key: idKey(n.ID), Old: raw, New: encodeValue(&rec)},
+		{Key: nameKey(old), Old: n.ID[:], New: nil},
+		{Key: nameKey(n.Name), Old: nil, New: n.ID[:]},
 	}, nil
 }
 
@@ -412,9 +412,9 @@ func (r *Registry) Remove(ctx context.Context, id uuid.UUID) error {
 		}
 		m.records--
 		return []Swap{
-			{idKey(id), raw, nil},
-			{nameKey(rec.Name), id[:], nil},
-			{[]byte(metaKey), rawMeta, m.encode()},
+			{Key: idKey(id), Old: raw, New: nil},
+			{Key: nameKey(rec.Name), Old: id[:], New: nil},
+			{Key: []byte(metaKey), Old: rawMeta, New: m.encode()},
 		}, nil
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/faults"
 	"openvstorage/internal/gate"
 
 	"github.com/google/uuid"
@@ -42,12 +43,7 @@ type Rule struct {
 }
 
 // Injected is a rule at work.
-type Injected struct {
-	rule Rule
-	f    *Faulty
-	seen int // both guarded by f.mu
-	hits int
-}
+type Injected = faults.Injected[Rule]
 
 // Count is what was asked of an OSD.
 type Count struct {
@@ -58,9 +54,9 @@ type Count struct {
 // Faulty decorates an OSD. Without rules it does what that does.
 type Faulty struct {
 	inner osd.OSD
+	rules faults.Rules[Rule]
 
 	mu     sync.Mutex // guards all below
-	rules  []*Injected
 	down   error
 	counts map[Op]Count
 }
@@ -72,27 +68,7 @@ func NewFaulty(inner osd.OSD) *Faulty {
 
 // Add puts a rule behind those that are there. The first that hits a call
 // decides.
-func (f *Faulty) Add(r Rule) *Injected {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	i := &Injected{rule: r, f: f}
-	f.rules = append(f.rules, i)
-	return i
-}
-
-// Remove takes the rule away. Calls that its gate holds stay held.
-func (i *Injected) Remove() {
-	i.f.mu.Lock()
-	defer i.f.mu.Unlock()
-	i.f.rules = slices.DeleteFunc(i.f.rules, func(r *Injected) bool { return r == i })
-}
-
-// Hits returns how many calls the rule has hit.
-func (i *Injected) Hits() int {
-	i.f.mu.Lock()
-	defer i.f.mu.Unlock()
-	return i.hits
-}
+func (f *Faulty) Add(r Rule) *Injected { return f.rules.Add(r, r.Skip, r.Count) }
 
 // Down makes every call that begins from now on fail with err before it has
 // any effect, whatever the rules say; nil brings the OSD back.
@@ -128,64 +104,35 @@ func (r *Rule) matches(op Op, keys [][]byte) bool {
 	})
 }
 
-// begin counts a call and returns the rule for it, the zero rule if there is
-// none.
-func (f *Faulty) begin(op Op, keys [][]byte) (Rule, error) {
+// begin counts a call. The error is that of an OSD that is down.
+func (f *Faulty) begin(op Op) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.counts[op]
 	c.Calls++
 	f.counts[op] = c
-	if f.down != nil {
-		return Rule{}, f.down
-	}
-	for _, i := range f.rules {
-		if !i.rule.matches(op, keys) {
-			continue
-		}
-		i.seen++
-		if i.seen > i.rule.Skip && (i.rule.Count == 0 || i.hits < i.rule.Count) {
-			i.hits++
-			return i.rule, nil
-		}
-	}
-	return Rule{}, nil
+	return f.down
 }
 
-// do makes a call under the rules. call returns the bytes of values that it
-// moved. The call's own error goes before that of a rule with After.
+// do makes a call under the rules, and returns the one that hit it. call returns the
+// bytes of values that it moved.
 func (f *Faulty) do(ctx context.Context, op Op, keys [][]byte, call func() (int, error)) (Rule, error) {
-	r, err := f.begin(op, keys)
-	if err != nil {
-		return r, err
+	if err := f.begin(op); err != nil {
+		return Rule{}, err
 	}
-	if !r.After {
-		if err := r.act(ctx); err != nil {
-			return r, err
-		}
-	}
-	n, err := call()
-	if err != nil {
-		return r, err
-	}
-	f.mu.Lock()
-	c := f.counts[op]
-	c.Bytes += uint64(n)
-	f.counts[op] = c
-	f.mu.Unlock()
-	if r.After {
-		return r, r.act(ctx)
-	}
-	return r, nil
-}
-
-func (r *Rule) act(ctx context.Context) error {
-	if r.Gate != nil {
-		if err := r.Gate.Hold(ctx); err != nil {
+	r := f.rules.Hit(func(r *Rule) bool { return r.matches(op, keys) })
+	return r, faults.Effect{Gate: r.Gate, Err: r.Err, After: r.After}.Around(ctx, func() error {
+		n, err := call()
+		if err != nil {
 			return err
 		}
-	}
-	return r.Err
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		c := f.counts[op]
+		c.Bytes += uint64(n)
+		f.counts[op] = c
+		return nil
+	})
 }
 
 // ID implements osd.OSD. It never fails.

@@ -5,6 +5,8 @@ import (
 	"path"
 	"strings"
 	"sync"
+
+	"openvstorage/internal/bell"
 )
 
 // Op is a set of kinds of operation.
@@ -211,27 +213,24 @@ func (r *Rule) concerns(names []string) bool {
 
 // Gate holds operations up: use its Wait as a rule's Before.
 type Gate struct {
-	arrived  chan struct{}
+	arrived  bell.Bell
 	released chan struct{}
 	once     sync.Once
 }
 
 // NewGate returns a closed gate.
 func NewGate() *Gate {
-	return &Gate{arrived: make(chan struct{}, 1), released: make(chan struct{})}
+	return &Gate{released: make(chan struct{})}
 }
 
 // Wait returns when the gate has been opened.
 func (g *Gate) Wait(Op, string) {
-	select {
-	case g.arrived <- struct{}{}:
-	default:
-	}
+	g.arrived.Ring()
 	<-g.released
 }
 
 // Arrived delivers a value once an operation waits at the gate, or has passed it.
-func (g *Gate) Arrived() <-chan struct{} { return g.arrived }
+func (g *Gate) Arrived() <-chan struct{} { return g.arrived.Rung() }
 
 // Open lets all operations pass, now and later.
 func (g *Gate) Open() { g.once.Do(func() { close(g.released) }) }

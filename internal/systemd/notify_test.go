@@ -1,6 +1,7 @@
-package host
+package systemd
 
 import (
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,7 +10,7 @@ import (
 
 func TestNotify(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	if err := notify(stateReady); err != nil {
+	if err := Ready(); err != nil {
 		t.Error(err)
 	}
 	dir, err := os.MkdirTemp("", "ovs") // the paths of sockets are short
@@ -23,8 +24,8 @@ func TestNotify(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv("NOTIFY_SOCKET", name)
-		for _, state := range []string{stateReady, stateStopping} {
-			if err := notify(state); err != nil {
+		for state, tell := range map[string]func() error{"READY=1": Ready, "STOPPING=1": Stopping} {
+			if err := tell(); err != nil {
 				t.Error(err)
 			}
 			b := make([]byte, 64)
@@ -35,7 +36,18 @@ func TestNotify(t *testing.T) {
 		l.Close()
 	}
 	t.Setenv("NOTIFY_SOCKET", filepath.Join(dir, "none"))
-	if err := notify(stateReady); err == nil {
+	if err := Ready(); err == nil {
 		t.Error("nobody was told, and no error")
+	}
+}
+
+// Whoever is started without a watchdog has none, and neither has one whose
+// environment makes no sense, or is that of another process.
+func TestNoWatchdog(t *testing.T) {
+	for _, c := range []struct{ limit, pid string }{{"", ""}, {"soon", ""}, {"-1", ""}, {"1000", "1"}} {
+		t.Setenv("WATCHDOG_USEC", c.limit)
+		t.Setenv("WATCHDOG_PID", c.pid)
+		w := Watch(slog.New(slog.DiscardHandler), Check{"never", func() { t.Error("asked") }})
+		w.Close()
 	}
 }

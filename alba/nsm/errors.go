@@ -2,22 +2,6 @@ package nsm
 
 import "openvstorage/alba/nsm/userfn"
 
-// What the functions run on and the client calls; see package userfn.
-type (
-	Tx          = userfn.Tx
-	Function    = userfn.Function
-	Caller      = userfn.Caller
-	Reader      = userfn.Reader
-	Consistency = userfn.Consistency
-	Error       = userfn.Error
-)
-
-// How much a read must have seen.
-const (
-	Consistent = userfn.Consistent
-	Local      = userfn.Local
-)
-
 // Errors of calls, for errors.Is. Their message is only what the code means;
 // one that a call returns says more.
 var (

@@ -1,0 +1,91 @@
+package systemd
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// opened is a socket as systemd hands it over, under a name.
+func opened(t *testing.T, name string, s interface{ File() (*os.File, error) }) *os.File {
+	t.Helper()
+	f, err := s.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), name)
+}
+
+func TestListeners(t *testing.T) {
+	dir, err := os.MkdirTemp("", "ovs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "nbd.sock")
+	unix, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close()
+	tcp, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+
+	got, err := listeners([]*os.File{opened(t, "nbd", unix), opened(t, "metrics", tcp), opened(t, "nbd", tcp)}, []string{"nbd", "metrics"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got["nbd"]) != 2 || len(got["metrics"]) != 1 || got["nbd"][0].Addr().String() != path {
+		t.Errorf("%v", got)
+	}
+	for _, list := range got {
+		for _, l := range list {
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	// systemd has it still, with its path: who connects now waits.
+	if c, err := net.Dial("unix", path); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+
+	datagrams, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "d"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+	abstract, err := net.ListenUnix("unix", &net.UnixAddr{Name: "@" + filepath.Base(dir), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer abstract.Close()
+	for _, c := range []struct {
+		file *os.File
+		says string
+	}{
+		{opened(t, "ovs.socket", unix), "FileDescriptorName= in its unit to one of: nbd, metrics"},
+		{opened(t, "nbd", datagrams), "ListenStream="},
+		{opened(t, "nbd", abstract), "no path"},
+	} {
+		if got, err := listeners([]*os.File{opened(t, "nbd", tcp), c.file}, []string{"nbd", "metrics"}); err == nil || !strings.Contains(err.Error(), c.says) || got != nil {
+			t.Errorf("%v, %v; want an error that says %q", got, err, c.says)
+		}
+	}
+	if got, err := listeners(nil, []string{"nbd"}); err != nil || len(got) != 0 {
+		t.Error(got, err)
+	}
+}
