@@ -140,6 +140,9 @@ func DecodeHeader(b []byte, want Kind, version uint16, features uint32) (Header,
 	if unknown := h.Incompatible &^ features; unknown != 0 {
 		return h, fmt.Errorf("%w: %v with features %#x", ErrNewer, h.Kind, unknown)
 	}
+	if reserved := uint32(binary.LittleEndian.Uint16(b[14:])) | binary.LittleEndian.Uint32(b[56:]); reserved != 0 {
+		return h, fmt.Errorf("%w: %v with %#x in bytes that are zero today", ErrNewer, h.Kind, reserved)
+	}
 	return h, nil
 }
 

@@ -144,7 +144,7 @@ func TestVersions(t *testing.T) {
 	}
 	for in, want := range map[string]error{
 		"0302": record.ErrNewer, "0002": record.ErrCorrupt, "0104": record.ErrNewer, "0100": record.ErrCorrupt, "01ff": record.ErrNewer,
-		"020200000000": record.ErrCorrupt, // version 1 has room for it
+		"020200000000":     record.ErrCorrupt, // version 1 has room for it
 		"0203010000006c00": record.ErrCorrupt, "0102010000006c": record.ErrCorrupt, "": record.ErrCorrupt, "02": record.ErrCorrupt,
 	} {
 		b, _ := hex.DecodeString(in)
