@@ -54,9 +54,6 @@ func decodeClaim(b []byte) (id uuid.UUID, turn uint64, m generation.Mark, err er
 	if got, want := format.SeededCRC(claimIncarnation, b[format.HeaderSize:end]), binary.LittleEndian.Uint32(b[end:]); got != want {
 		return id, 0, m, fmt.Errorf("%w: CRC of the claim is %08x, not %08x", format.ErrCorrupt, got, want)
 	}
-	if !allZero(b[end+4 : blockSize]) {
-		return id, 0, m, fmt.Errorf("%w: a claim with bytes that are zero today", format.ErrNewer)
-	}
 	m, err = generation.Decode(b[format.HeaderSize:end])
 	return h.Owner, h.Number, m, err
 }
