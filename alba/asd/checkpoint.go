@@ -178,6 +178,9 @@ func (a *ASD) loadCheckpoint() (*checkpointed, error) {
 	if r.err != nil {
 		return nil, r.err // not what was made of it
 	}
+	if isNewer(err) {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	if err != nil {
 		return nil, err
 	}

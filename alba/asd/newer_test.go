@@ -13,6 +13,7 @@ import (
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/format"
 	"openvstorage/internal/format/golden"
+	"openvstorage/internal/format/unknown"
 	"openvstorage/internal/generation"
 	"openvstorage/internal/wal"
 
@@ -69,65 +70,101 @@ func segmentChanges() []segmentChange {
 		return func(b []byte, _ uint64) { change(b) }
 	}
 	return []segmentChange{
-		{"kind of record", head(func(b []byte) { le.PutUint16(b[24:], 7) }), "record of kind 7"},
-		{"flag of a record", head(func(b []byte) { le.PutUint16(b[26:], 2) }), "flags 0x2"},
-		{"reserved in the head", head(func(b []byte) { b[28] = 1 }), "zero today"},
-		{"reserved behind the CRC", head(func(b []byte) { b[36] = 1 }), "zero today"},
-		{"operation", entry(9, 3), "operation 3"},
-		{"reserved behind the operation", entry(10, 1), "zero today"},
-		{"reserved in the middle of an entry", entry(28, 1), "zero today"},
-		{"skippable kind", head(func(b []byte) { le.PutUint16(b[24:], 7); le.PutUint16(b[26:], wal.FlagSkippable) }), ""},
+		{"a kind of record", head(func(b []byte) { le.PutUint16(b[24:], 7) }), "record of kind 7"},
+		{"a flag of a record", head(func(b []byte) { le.PutUint16(b[26:], 2) }), "flags 0x2"},
+		{"a field in the head of a record", head(func(b []byte) { b[28] = 1 }), "zero today"},
+		{"a field behind the CRC of a record", head(func(b []byte) { b[36] = 1 }), "zero today"},
+		{"an operation", entry(9, 3), "operation 3"},
+		{"a field behind the operation", entry(10, 1), "zero today"},
+		{"a field in the middle of an entry", entry(28, 1), "zero today"},
+		{"a kind of record that may be skipped", head(func(b []byte) { le.PutUint16(b[24:], 7); le.PutUint16(b[26:], wal.FlagSkippable) }), ""},
 	}
+}
+
+// openChanged has a segment changed and opens the ASD; last: no batch follows the one
+// that is changed. What it refuses it must leave as it is.
+func (c *segmentChange) openChanged(t *testing.T, last bool) error {
+	fsys := crashdisk.New()
+	a := openNew(t, small(fsys))
+	apply(t, a, put("k", make([]byte, 500), 1))
+	p, _ := a.place([]byte("k"))
+	if !last {
+		apply(t, a, put("other", make([]byte, 5000), 2))
+	}
+	a.Close()
+	if err := fsys.Remove("disk/" + indexName); err != nil { // else nobody reads the segment
+		t.Fatal(err)
+	}
+	name := "disk/" + segmentName(p.segment)
+	b := readAll(t, fsys, name)
+	h, err := decodeHeader(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.change(b[blockSize:], h.Incarnation)
+	reseal(b[blockSize:], h.Incarnation)
+	write(t, fsys, name, b)
+	if a, err = Open(small(fsys)); err == nil {
+		if len(a.Damage()) != 0 {
+			t.Errorf("%s: %v", c.name, a.Damage())
+		}
+		return a.Close()
+	}
+	if !strings.Contains(err.Error(), name) || isDamage(err) {
+		t.Errorf("%s: %v", c.name, err)
+	}
+	if !bytes.Equal(readAll(t, fsys, name), b) {
+		t.Errorf("%s: the segment was changed", c.name)
+	}
+	return err
 }
 
 // What a newer release wrote into a segment is refused by name or passed over, and
 // is neither damage nor cut nor deleted, wherever it lies.
-func TestNewerRecords(t *testing.T) {
+func TestUnknownInSegment(t *testing.T) {
+	cases := map[string]unknown.Case{}
 	for _, c := range segmentChanges() {
-		for _, last := range []bool{false, true} {
-			t.Run(c.name, func(t *testing.T) {
-				fsys := crashdisk.New()
-				a := openNew(t, small(fsys))
-				apply(t, a, put("k", make([]byte, 500), 1))
-				p, _ := a.place([]byte("k"))
-				if !last {
-					apply(t, a, put("other", make([]byte, 5000), 2))
-				}
-				a.Close()
-				if err := fsys.Remove("disk/" + indexName); err != nil { // else nobody reads the segment
-					t.Fatal(err)
-				}
-				name := "disk/" + segmentName(p.segment)
-				b := readAll(t, fsys, name)
-				h, err := decodeHeader(b)
-				if err != nil {
-					t.Fatal(err)
-				}
-				c.change(b[blockSize:], h.Incarnation)
-				reseal(b[blockSize:], h.Incarnation)
-				write(t, fsys, name, b)
-				a, err = Open(small(fsys))
-				if c.says == "" {
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer a.Close()
-					if len(a.Damage()) != 0 && last {
-						t.Error(a.Damage())
-					}
-					return
-				}
-				if err == nil {
-					a.Close()
-				}
-				if !errors.Is(err, format.ErrNewer) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), name) || isDamage(err) {
-					t.Fatalf("%v", err)
-				}
-				if !bytes.Equal(readAll(t, fsys, name), b) {
-					t.Error("the segment was changed")
-				}
-			})
+		cases[c.name] = unknown.Case{Says: c.says, Read: func() error { return c.openChanged(t, true) }}
+		if c.says != "" {
+			if err := c.openChanged(t, false); !errors.Is(err, format.ErrNewer) {
+				t.Errorf("%s, with a batch behind: %v", c.name, err)
+			}
 		}
+	}
+	for what, c := range headerChanges() {
+		if what == "a later minimum reader" || what == "an incompatible feature" || what == "a field in the header" {
+			cases[what] = unknown.Case{Read: func() error {
+				b := sampleSegment()
+				c(b)
+				_, err := decodeHeader(b)
+				return err
+			}}
+		}
+	}
+	unknown.Walk(t, "Segment of an ASD", cases)
+}
+
+// headerChanges change a common header into what another release might have written.
+func headerChanges() map[string]func(b []byte) {
+	header := func(change func(h *format.Header)) func(b []byte) {
+		return func(b []byte) {
+			h, err := format.Peek(b)
+			if err != nil {
+				panic(err)
+			}
+			change(&h)
+			copy(b, format.AppendHeader(nil, h))
+		}
+	}
+	return map[string]func(b []byte){
+		"a later version, which this one may read": header(func(h *format.Header) { h.Version = 9 }),
+		"a later minimum reader":                   header(func(h *format.Header) { h.Version, h.MinReader = 9, 9 }),
+		"a compatible feature":                     header(func(h *format.Header) { h.Compatible = 4 }),
+		"an incompatible feature":                  header(func(h *format.Header) { h.Incompatible = 4 }),
+		"a field in the header": func(b []byte) {
+			b[57] = 1
+			binary.LittleEndian.PutUint32(b[60:], format.CRC(b[:60]))
+		},
 	}
 }
 
@@ -157,73 +194,69 @@ func TestSkippableRecord(t *testing.T) {
 
 // A checkpoint with flags, an identity and a claim of a newer release are refused,
 // though their minimum reader is today's: this release would write them anew.
-func TestNewerFiles(t *testing.T) {
-	header := func(change func(h *format.Header)) func(b []byte) []byte {
+func TestUnknownInFiles(t *testing.T) {
+	body := func(change func(b []byte) []byte) func(b []byte) []byte {
 		return func(b []byte) []byte {
-			h, err := format.Peek(b)
-			if err != nil {
-				t.Fatal(err)
-			}
-			change(&h)
-			copy(b, format.AppendHeader(nil, h))
-			return b
+			h, _ := format.Peek(b)
+			b = change(b[:len(b)-4])
+			return binary.LittleEndian.AppendUint32(b, format.SeededCRC(h.Incarnation, b[format.HeaderSize:]))
 		}
 	}
-	raw := func(at int, with byte) func(b []byte) []byte {
-		return func(b []byte) []byte {
-			b[at] = with
-			binary.LittleEndian.PutUint32(b[60:], format.CRC(b[:60]))
-			return b
-		}
-	}
-	newer := header(func(h *format.Header) { h.Version = 9 })
-	refuses := header(func(h *format.Header) { h.Version, h.MinReader = 9, 9 })
-	compatible := header(func(h *format.Header) { h.Compatible = 4 })
-	incompatible := header(func(h *format.Header) { h.Incompatible = 4 })
-	longer := func(b []byte) []byte {
-		h, _ := format.Peek(b)
-		b = append(b[:len(b)-4], 1, 2, 3)
-		return binary.LittleEndian.AppendUint32(b, format.SeededCRC(h.Incarnation, b[format.HeaderSize:]))
-	}
-	flags := func(b []byte) []byte {
-		h, _ := format.Peek(b)
-		b = b[:len(b)-4]
-		b[68] = 1
-		return binary.LittleEndian.AppendUint32(b, format.SeededCRC(h.Incarnation, b[format.HeaderSize:]))
-	}
-	for _, c := range []struct {
-		file, name string
-		change     func(b []byte) []byte
+	for _, f := range []struct {
+		name, title string
+		rewritten   bool // by its reader
+		own         map[string]func(b []byte) []byte
 	}{
-		{identityName, "version", newer}, {identityName, "minimum reader", refuses}, {identityName, "compatible", compatible},
-		{identityName, "incompatible", incompatible}, {identityName, "longer", longer}, {identityName, "reserved", raw(14, 1)}, {identityName, "reserved, end", raw(56, 1)},
-		{claimName, "version", newer}, {claimName, "minimum reader", refuses}, {claimName, "compatible", compatible},
-		{claimName, "incompatible", incompatible},
-		{indexName, "minimum reader", refuses}, {indexName, "incompatible", incompatible}, {indexName, "flags", flags},
+		{identityName, "Identity of an ASD", true, map[string]func(b []byte) []byte{
+			"a field behind the node": body(func(b []byte) []byte { return append(b, 1, 2, 3) })}},
+		{claimName, "Claim of an ASD", true, nil},
+		{indexName, "Checkpoint of an ASD's index", false, map[string]func(b []byte) []byte{
+			"a flag": body(func(b []byte) []byte { b[68] = 1; return b })}},
 	} {
-		t.Run(c.file+" "+c.name, func(t *testing.T) {
-			fsys := crashdisk.New()
-			a := openNew(t, small(fsys))
-			apply(t, a, put("k", make([]byte, 5000), 1))
-			if err := a.Raise(ctx, generation.Mark{Number: 5, Start: 6}); err != nil {
-				t.Fatal(err)
+		cases := map[string]unknown.Case{}
+		open := func(change func(b []byte) []byte) unknown.Case {
+			return unknown.Case{Says: f.name, Read: func() error { return openFile(t, f.name, change) }}
+		}
+		for what, change := range headerChanges() {
+			if f.rewritten || what != "a compatible feature" && what != "a later version, which this one may read" {
+				cases[what] = open(func(b []byte) []byte {
+					change(b)
+					if f.name == claimName {
+						change(b[blockSize:])
+					}
+					return b
+				})
 			}
-			a.Close()
-			name := path.Join("disk", c.file)
-			b := c.change(readAll(t, fsys, name))
-			write(t, fsys, name, b)
-			a, err := Open(small(fsys))
-			if err == nil {
-				a.Close()
-			}
-			if !errors.Is(err, format.ErrNewer) || isDamage(err) {
-				t.Fatalf("%v", err)
-			}
-			if !bytes.Equal(readAll(t, fsys, name), b) {
-				t.Error("it was changed")
-			}
-		})
+		}
+		for what, change := range f.own {
+			cases[what] = open(change)
+		}
+		unknown.Walk(t, f.title, cases)
 	}
+}
+
+// openFile opens an ASD of which a file was changed, which must stay as it is.
+func openFile(t *testing.T, file string, change func(b []byte) []byte) error {
+	fsys := crashdisk.New()
+	a := openNew(t, small(fsys))
+	apply(t, a, put("k", make([]byte, 5000), 1))
+	for n := range uint64(2) {
+		if err := a.Raise(ctx, generation.Mark{Number: 5 + n, Start: 6}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.Close()
+	name := path.Join("disk", file)
+	b := change(readAll(t, fsys, name))
+	write(t, fsys, name, b)
+	a, err := Open(small(fsys))
+	if err == nil {
+		a.Close()
+	}
+	if isDamage(err) || !bytes.Equal(readAll(t, fsys, name), b) {
+		t.Errorf("%s: it was changed, or is damage: %v", name, err)
+	}
+	return err
 }
 
 // An identity of version 1 becomes one of version 2 at the next opening, whole,

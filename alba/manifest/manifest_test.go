@@ -17,6 +17,7 @@ import (
 	"openvstorage/alba/preset"
 	"openvstorage/internal/format"
 	"openvstorage/internal/format/golden"
+	"openvstorage/internal/format/unknown"
 )
 
 func id(n byte) (o manifest.ObjectID) {
@@ -214,6 +215,12 @@ func TestDamage(t *testing.T) {
 
 // With a CRC that fits, what is not canonical is still refused.
 func TestCanonical(t *testing.T) {
+	cases := map[string]unknown.Case{}
+	rows := map[string]string{
+		"newer format": "a later version", "layout": "a layout", "code": "a code", "compression": "a compression", "cipher": "a cipher", "checksum": "a checksum",
+		"zero": "a field behind the block size", "second zero": "a field behind the name's length", "flags": "a flag of a chunk",
+		"zero of a chunk": "a field of a chunk", "second zero of a chunk": "a second field of a chunk",
+	}
 	for name, c := range map[string]struct {
 		at    int
 		value byte
@@ -228,10 +235,15 @@ func TestCanonical(t *testing.T) {
 		b := encode(t, coded())
 		b[c.at] = c.value
 		fix(b)
-		if _, err := manifest.Decode(b); !errors.Is(err, c.want) {
+		_, err := manifest.Decode(b)
+		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if c.want == format.ErrNewer {
+			cases[rows[name]] = unknown.Case{Read: func() error { return err }}
+		}
 	}
+	unknown.Walk(t, "Manifest of an object", cases)
 }
 
 func fix(b []byte) {

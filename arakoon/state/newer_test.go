@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/format/unknown"
 
 	"github.com/google/uuid"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -25,18 +26,19 @@ func with(b []byte, at int, to byte) []byte {
 func TestUnreadableEntriesStop(t *testing.T) {
 	head, first := entryHead, entryHead+commandHead
 	set := AppendBatch(nil, Batch{Origin: 1, Number: 1, Commands: []Command{{Body: body(t, new(Sequence).Set([]byte("k"), []byte("v")).Replace([]byte("k"), []byte("w")))}}})
+	cases := map[string]unknown.Case{}
 	replace := first + 1 + 4 + 1 + 4 + 1 // its kind
 	for _, c := range []struct {
 		name, says string
 		data       []byte
 		newer      bool
 	}{
-		{"version of an entry", "entry of format 2", with(set, 0, 2), true},
-		{"flags of an entry", "flags 0x1", with(set, 2, 1), true},
+		{"a later version", "entry of format 2", with(set, 0, 2), true},
+		{"a flag", "flags 0x1", with(set, 2, 1), true},
 		{"version 0", "format 0", with(set, 0, 0), false},
-		{"version of a command", "format 2", with(set, head, 2), true},
-		{"kind of a command", "command of kind 3", with(set, head+2, 3), true},
-		{"kind of a step", "step of kind 10", with(set, replace, 10), true},
+		{"a later version of a command", "format 2", with(set, head, 2), true},
+		{"a kind of command", "command of kind 3", with(set, head+2, 3), true},
+		{"a kind of step", "step of kind 10", with(set, replace, 10), true},
 		{"option of a step", "option", with(set, replace+1+4+1, 2), false},
 		{"length of a step", "bytes are needed", with(set, replace+1, 99), false},
 		{"bytes behind", "bytes too many", append(bytes.Clone(set), 0), false},
@@ -49,6 +51,9 @@ func TestUnreadableEntriesStop(t *testing.T) {
 				e := entryOf(s.Applied().Index + 1)
 				e.Data = c.data
 				_, err := s.Apply([]*pb.Entry{e}, nil)
+				if c.newer {
+					cases[c.name] = unknown.Case{Says: c.says, Read: func() error { return err }}
+				}
 				if !errors.Is(err, ErrStopped) || !strings.Contains(err.Error(), c.says) || errors.Is(err, ErrNewer) != c.newer {
 					t.Fatalf("%v", err)
 				}
@@ -64,22 +69,21 @@ func TestUnreadableEntriesStop(t *testing.T) {
 			_ = s.Close()
 		})
 	}
+	unknown.Walk(t, "Entry of a raft log", cases)
 }
 
 // What is stored under the keys m and s is refused when it is a newer release's.
 func TestNewerValues(t *testing.T) {
 	m := appendMeta(nil, meta{at: Position{Conf: &pb.ConfState{Voters: []uint64{3}}}})
-	for says, b := range map[string][]byte{
-		"format 3": with(m, 0, 3), "features 0x1": with(m, 2, 1), "flags 0x2": with(m, 52, 2), "behind its fields": append(bytes.Clone(m), 0),
-	} {
-		if _, err := decodeMeta(b); !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v", says, err)
-		}
+	session := appendSession(nil, session{request: 4}, lastOpened, Outcome{})
+	value := func(says string, b []byte) unknown.Case {
+		return unknown.Case{Says: says, Read: func() error { _, err := decodeMeta(b); return err }}
 	}
-	s := appendSession(nil, session{request: 4}, lastOpened, Outcome{})
-	if _, _, _, err := decodeSession(with(s, len(s)-1, 4)); !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "kind 4") {
-		t.Errorf("a session: %v", err)
-	}
+	unknown.Walk(t, "State of a group", map[string]unknown.Case{
+		"a later version": value("format 3", with(m, 0, 3)), "an incompatible feature": value("features 0x1", with(m, 2, 1)),
+		"a flag": value("flags 0x2", with(m, 52, 2)), "a field behind the generation": value("behind its fields", append(bytes.Clone(m), 0)),
+		"a kind of session": {Says: "kind 4", Read: func() error { _, _, _, err := decodeSession(with(session, len(session)-1, 4)); return err }},
+	})
 	for i := range m {
 		if _, err := decodeMeta(m[:i]); err == nil {
 			t.Errorf("%d bytes are taken for whole", i)

@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/google/uuid"
 )
@@ -140,10 +141,44 @@ func DecodeHeader(b []byte, want Kind, version uint16, features uint32) (Header,
 	if unknown := h.Incompatible &^ features; unknown != 0 {
 		return h, fmt.Errorf("%w: %v with features %#x", ErrNewer, h.Kind, unknown)
 	}
-	if reserved := uint32(binary.LittleEndian.Uint16(b[14:])) | binary.LittleEndian.Uint32(b[56:]); reserved != 0 {
-		return h, fmt.Errorf("%w: %v with %#x in bytes that are zero today", ErrNewer, h.Kind, reserved)
+	for _, room := range [...][2]int{{14, 16}, {56, 60}} {
+		if at := NotZero(b[room[0]:room[1]]); at >= 0 {
+			at += room[0]
+			return h, fmt.Errorf("%w: %v whose header has %#x at offset %d, where this release has zero", ErrNewer, h.Kind, b[at], at)
+		}
 	}
 	return h, nil
+}
+
+// DecodeRewritten is DecodeHeader for what is rewritten whole by its reader. It
+// refuses everything that the reader would lose by that: any newer version, though
+// its minimum reader be older, compatible features that it does not know (it knows
+// none), and bytes that are in use where this release has zeros.
+func DecodeRewritten(b []byte, want Kind, version uint16, features uint32) (Header, error) {
+	h, err := DecodeHeader(b, want, version, features)
+	switch {
+	case err != nil:
+		return h, err
+	case h.Version > version:
+		return h, fmt.Errorf("%w: %v format %d, this release rewrites up to %d", ErrNewer, h.Kind, h.Version, version)
+	case h.Version == 0:
+		return h, fmt.Errorf("%w: %v format 0 does not exist", ErrCorrupt, h.Kind)
+	case h.Compatible != 0:
+		return h, fmt.Errorf("%w: %v with compatible features %#x, which this release would lose", ErrNewer, h.Kind, h.Compatible)
+	}
+	if at := NotZero(b[14:16]); at >= 0 {
+		return h, fmt.Errorf("%w: %v whose header has %#x at offset %d, where this release has zero", ErrNewer, h.Kind, b[14+at], 14+at)
+	}
+	if at := NotZero(b[56:60]); at >= 0 {
+		return h, fmt.Errorf("%w: %v whose header has %#x at offset %d, where this release has zero", ErrNewer, h.Kind, b[56+at], 56+at)
+	}
+	return h, nil
+}
+
+// NotZero returns the index of the first byte that is not zero, -1 if all are.
+// Room for later releases is zeros: what is there is a field that they have.
+func NotZero(b []byte) int {
+	return slices.IndexFunc(b, func(c byte) bool { return c != 0 })
 }
 
 // Peek reads a header of any kind and version.

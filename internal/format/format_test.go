@@ -150,3 +150,37 @@ func FuzzDecodeHeader(f *testing.F) {
 		}
 	})
 }
+
+// What is rewritten by its reader refuses everything that the reader would lose.
+func TestRewritten(t *testing.T) {
+	known := sample()
+	known.Version, known.Compatible = 2, 0
+	if h, err := format.DecodeRewritten(format.AppendHeader(nil, known), format.KindTLog, 2, 4); err != nil || h != known {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	for name, c := range map[string]struct {
+		change func(h *format.Header)
+		at     int // of a byte that is not zero, 0: none
+		want   error
+	}{
+		"newer writer that we can read": {func(h *format.Header) { h.Version = 3 }, 0, format.ErrNewer},
+		"minimum reader":                {func(h *format.Header) { h.MinReader = 3 }, 0, format.ErrNewer},
+		"compatible feature":            {func(h *format.Header) { h.Compatible = 1 << 31 }, 0, format.ErrNewer},
+		"incompatible feature":          {func(h *format.Header) { h.Incompatible |= 8 }, 0, format.ErrNewer},
+		"first zeros":                   {func(*format.Header) {}, 14, format.ErrNewer},
+		"last zeros":                    {func(*format.Header) {}, 59, format.ErrNewer},
+		"no version":                    {func(h *format.Header) { h.Version, h.MinReader = 0, 0 }, 0, format.ErrCorrupt},
+		"another kind":                  {func(h *format.Header) { h.Kind = format.KindSCO }, 0, format.ErrCorrupt},
+	} {
+		h := known
+		c.change(&h)
+		b := format.AppendHeader(nil, h)
+		if c.at > 0 {
+			b[c.at] = 1
+			binary.LittleEndian.PutUint32(b[60:], format.CRC(b[:60]))
+		}
+		if _, err := format.DecodeRewritten(b, format.KindTLog, 2, 4); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, not %v", name, err, c.want)
+		}
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"openvstorage/internal/format"
 )
 
 // Errors of Encode and Decode. ErrCorrupt: the bytes are not a whole record.
@@ -12,7 +14,7 @@ import (
 // its format.
 var (
 	ErrCorrupt  = errors.New("corrupt record")
-	ErrNewer    = errors.New("record of a newer release")
+	ErrNewer    = fmt.Errorf("record: %w", format.ErrNewer)
 	ErrTooLarge = errors.New("record too large")
 )
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"openvstorage/alba/nsm/record"
+	"openvstorage/internal/format"
 )
 
 // Tx is the replicated state as one call of a function sees it, its own
@@ -104,10 +105,11 @@ type Error struct {
 // Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
-// Is reports whether target is an *Error of the same code.
+// Is reports whether target is an *Error of the same code. One of CodeNewer is
+// format.ErrNewer, too.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
-	return ok && t.Code == e.Code
+	return ok && t.Code == e.Code || target == format.ErrNewer && e.Code == CodeNewer
 }
 
 // Errorf makes an Error.
