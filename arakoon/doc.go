@@ -7,7 +7,7 @@
 // write and one sync. A third applies, many entries a batch. A write is
 // answered when it is durable in the log and applied; what Pebble has not
 // flushed yet, a restart applies again from the log, which is truncated only
-// behind a finished flush.
+// behind a finished flush; a fourth goroutine sees to that.
 //
 // The disk (rule P6): after a write or sync of the log that fails, what it was to
 // make durable is written once more, in a new segment; if that fails too, the

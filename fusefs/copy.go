@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/uuid"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
+
+	"openvstorage/device"
 )
 
 var (
@@ -182,8 +184,8 @@ func (n *diskNode) run(ctx context.Context, off, length int64, buf []byte) (piec
 }
 
 // runOf is run for a device.
-func runOf(ctx context.Context, dev Device, off, length int64, buf []byte) (piece int64, hole bool, err error) {
-	err = dev.Extents(ctx, off, length, func(e Extent) bool {
+func runOf(ctx context.Context, dev device.Reader, off, length int64, buf []byte) (piece int64, hole bool, err error) {
+	err = dev.Extents(ctx, off, length, func(e device.Extent) bool {
 		if piece == 0 {
 			hole = e.Hole
 		}
@@ -209,9 +211,9 @@ func (n *diskNode) put(ctx context.Context, off int64, data []byte, hole bool) e
 	if hole {
 		return n.dev.Trim(ctx, off, int64(len(data)))
 	}
-	batch := [1]Span{{Off: off, Data: data}}
+	batch := [1]device.Span{{Off: off, Data: data}}
 	err := n.dev.TryWrite(batch[:])
-	if errors.Is(err, ErrWouldBlock) || errors.Is(err, ErrUnderWay) {
+	if errors.Is(err, device.ErrWouldBlock) || errors.Is(err, device.ErrUnderWay) {
 		err = n.dev.Write(ctx, batch[:])
 	}
 	return err

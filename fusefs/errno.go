@@ -9,12 +9,6 @@ import (
 	"openvstorage/fusefs/filetree"
 )
 
-// What TryRead and TryWrite return, unwrapped, when the request has to wait.
-const (
-	ErrWouldBlock = syscall.EAGAIN
-	ErrUnderWay   = syscall.EINPROGRESS
-)
-
 // errnos is the table from errors to what a program sees. The first row that
 // matches counts: EIO, whatever it comes from, and an errno before what package
 // io/fs makes of several of them. What is not in it is EIO. Errors of the library's calls that are a bare

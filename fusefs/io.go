@@ -7,6 +7,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"openvstorage/device"
 	"openvstorage/fusefs/transport"
 )
 
@@ -21,13 +22,13 @@ const (
 )
 
 // readDevice fills dest, shorter at the end of the device.
-func readDevice(ctx context.Context, dev Device, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+func readDevice(ctx context.Context, dev device.Reader, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	dest = dest[:max(0, min(int64(len(dest)), dev.Size()-off))]
 	if len(dest) == 0 {
 		return fuse.ReadResultData(nil), 0
 	}
 	err := dev.TryRead(dest, off)
-	if err == ErrWouldBlock || err == ErrUnderWay {
+	if err == device.ErrWouldBlock || err == device.ErrUnderWay {
 		if !transport.MayWait(ctx) {
 			return nil, syscall.EAGAIN
 		}
@@ -126,9 +127,9 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	if off%clusterSize == 0 && len(data)%clusterSize == 0 && transport.Gather(ctx, n, off, data) {
 		return 0, transport.Gathered
 	}
-	batch := [1]Span{{Off: off, Data: data}}
+	batch := [1]device.Span{{Off: off, Data: data}}
 	err := n.dev.TryWrite(batch[:])
-	if err == ErrWouldBlock || err == ErrUnderWay {
+	if err == device.ErrWouldBlock || err == device.ErrUnderWay {
 		if !transport.MayWait(ctx) {
 			return 0, syscall.EAGAIN
 		}
@@ -143,7 +144,7 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 
 // WriteGathered implements transport.Writer: writes of a round, whole clusters,
 // are one append.
-func (n *diskNode) WriteGathered(batch []transport.Span) syscall.Errno {
+func (n *diskNode) WriteGathered(batch []device.Span) syscall.Errno {
 	if !n.mu.TryRLock() {
 		return syscall.EAGAIN
 	}
@@ -154,7 +155,7 @@ func (n *diskNode) WriteGathered(batch []transport.Span) syscall.Errno {
 		}
 	}
 	err := n.dev.TryWrite(batch)
-	if err == ErrWouldBlock || err == ErrUnderWay {
+	if err == device.ErrWouldBlock || err == device.ErrUnderWay {
 		return syscall.EAGAIN
 	}
 	if err == nil {
@@ -261,7 +262,7 @@ func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whe
 // seekDevice finds the next byte at or after off that is in data, or in a hole; the
 // end of the device is a hole, and so is what reads as zeros and takes no room: data
 // is what Info.Allocated counts.
-func seekDevice(ctx context.Context, dev Device, off uint64, whence uint32) (uint64, syscall.Errno) {
+func seekDevice(ctx context.Context, dev device.Reader, off uint64, whence uint32) (uint64, syscall.Errno) {
 	if whence != seekData && whence != seekHole {
 		return 0, syscall.EINVAL
 	}
@@ -270,7 +271,7 @@ func seekDevice(ctx context.Context, dev Device, off uint64, whence uint32) (uin
 		return 0, syscall.ENXIO
 	}
 	at, found := int64(off), false
-	err := dev.Extents(ctx, at, size-at, func(e Extent) bool {
+	err := dev.Extents(ctx, at, size-at, func(e device.Extent) bool {
 		if found = (e.Hole || e.Zero) == (whence == seekHole); found {
 			return false
 		}

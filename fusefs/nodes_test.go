@@ -14,6 +14,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"openvstorage/device"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree/treetest"
 	"openvstorage/fusefs/memtest"
@@ -311,7 +312,7 @@ func TestTimesKeptBesideWaits(t *testing.T) {
 	done, err := k.Disk("a").Become(t.Context())
 	check(t, "become", err, 0)
 	defer done()
-	check(t, "write", k.pool.Get("b").Write(t.Context(), []fusefs.Span{{Data: make([]byte, 4096)}}), 0)
+	check(t, "write", k.pool.Get("b").Write(t.Context(), []device.Span{{Data: make([]byte, 4096)}}), 0)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	check(t, "keep", k.Beat(ctx), 0)
@@ -375,7 +376,7 @@ func TestOpenOfNameGivenAnew(t *testing.T) {
 	name := filepath.Join(dir, "a.raw")
 	for i := range 5 {
 		check(t, "create", pool.Create(t.Context(), "a", 4096), 0)
-		check(t, "write", pool.Get("a").Write(t.Context(), []fusefs.Span{{Data: []byte{byte('0' + i)}}}), 0)
+		check(t, "write", pool.Get("a").Write(t.Context(), []device.Span{{Data: []byte{byte('0' + i)}}}), 0)
 		f, err := os.Open(name)
 		check(t, "open", err, 0)
 		b := make([]byte, 1)

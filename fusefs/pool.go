@@ -6,51 +6,13 @@ import (
 
 	"github.com/google/uuid"
 
+	"openvstorage/device"
 	"openvstorage/fusefs/filetree"
 )
-
-// ErrWouldBlock and ErrUnderWay in errno.go are what TryRead and TryWrite
-// return when memory is not enough.
 
 // ErrUnknownOutcome is what an error of a Pool also matches if what was asked for
 // may have happened, or may happen yet.
 var ErrUnknownOutcome = errors.New("the outcome is not known yet")
-
-// Span is one write: Data goes to byte offset Off. An alias of an unnamed
-// type, so that a Device need not import this package.
-type Span = struct {
-	Off  int64
-	Data []byte
-}
-
-// Extent is a run of bytes of one allocation status. An alias, as Span is.
-type Extent = struct {
-	Length int64
-	Hole   bool // not allocated
-	Zero   bool // reads as zeros
-}
-
-// Device is the disk behind one file. All methods are safe for concurrent
-// use; ranges lie within Size; buffers are used only until the call returns.
-// The order of requests is that of rule O9.
-type Device interface {
-	// Size is the current size in bytes.
-	Size() int64
-	// TryRead fills p without waiting for anything slower than memory, or
-	// returns ErrWouldBlock or ErrUnderWay, having perhaps scribbled on p.
-	TryRead(p []byte, off int64) error
-	Read(ctx context.Context, p []byte, off int64) error
-	// TryWrite writes all of the batch without waiting, or nothing.
-	TryWrite(batch []Span) error
-	Write(ctx context.Context, batch []Span) error
-	// Flush makes all writes that returned before the call durable.
-	Flush(ctx context.Context) error
-	// Trim and Zero make the range read as zeros.
-	Trim(ctx context.Context, off, n int64) error
-	Zero(ctx context.Context, off, n int64, allocate bool) error
-	// Extents reports the allocation of a range, in order, until fn is false.
-	Extents(ctx context.Context, off, n int64, fn func(Extent) bool) error
-}
 
 // Info is what the mount shows of a vDisk. Sizes are in bytes, times in
 // nanoseconds since 1970.
@@ -77,7 +39,7 @@ type Snapshot struct {
 type Space struct{ Total, Free int64 }
 
 // Naming gives a new vDisk, which has that id and is not found by it yet, its name: it
-// calls commit with it, once, and returns an error if commit does. An alias, as Span is.
+// calls commit with it, once, and returns an error if commit does. An alias, as device.Span is.
 type Naming = func(id uuid.UUID, commit func(name string) error) error
 
 // Pool is the vDisks that are mounted. Errors match a syscall.Errno or one of
@@ -95,9 +57,9 @@ type Pool interface {
 	// Used is how many bytes a vDisk takes in the write buffer and the backend, with
 	// its snapshots.
 	Used(ctx context.Context, name string) (int64, error)
-	// Open returns the vDisk NAME or the snapshot NAME@SNAP; it is held until
-	// release is called, once.
-	Open(ctx context.Context, name string) (dev Device, release func(), err error)
+	// Open returns the vDisk NAME, which is a device.Device, or the snapshot
+	// NAME@SNAP; it is held until release is called, once.
+	Open(ctx context.Context, name string) (dev device.Reader, release func(), err error)
 	// CreateAs makes a vDisk of size bytes. When all is there but its name it calls
 	// naming, and nothing waits for a backend any more.
 	CreateAs(ctx context.Context, size int64, naming Naming) error

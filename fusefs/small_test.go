@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openvstorage/device"
 	"openvstorage/fusefs/filetree/treetest"
 	"openvstorage/fusefs/memtest"
 )
@@ -204,10 +205,7 @@ func TestSizeOfOthers(t *testing.T) {
 		dev, release, err := pool.Open(t.Context(), "a")
 		check(t, "open by another", err, 0)
 		defer release()
-		check(t, "write by another", dev.Write(t.Context(), []struct {
-			Off  int64
-			Data []byte
-		}{{0, []byte("theirs")}}), 0)
+		check(t, "write by another", dev.(device.Device).Write(t.Context(), []device.Span{{Off: 0, Data: []byte("theirs")}}), 0)
 		check(t, "resize by another", pool.Resize(t.Context(), "a", 1<<20), 0)
 		until(t, func() bool {
 			byName, err := os.Stat(name)

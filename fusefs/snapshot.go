@@ -15,6 +15,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"openvstorage/device"
 	"openvstorage/fusefs/filetree"
 )
 
@@ -36,7 +37,7 @@ type snapFile struct {
 
 // snapHandle is an open snapshot.
 type snapHandle struct {
-	dev     Device
+	dev     device.Reader
 	release func()
 	once    sync.Once
 }

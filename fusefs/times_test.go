@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openvstorage/device"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree/treetest"
 	"openvstorage/fusefs/memtest"
@@ -26,9 +27,10 @@ func TestTimesOfOthers(t *testing.T) {
 	check(t, "create", pool.Create(t.Context(), "d/a", 1<<20), 0)
 	remount(t, pool, keys, func(dir string) {
 		name := filepath.Join(dir, "d/a.raw")
-		dev, release, err := pool.Open(t.Context(), "d/a")
+		disk, release, err := pool.Open(t.Context(), "d/a")
 		check(t, "open by another", err, 0)
 		defer release()
+		dev := disk.(device.Device)
 		open, err := os.Open(name)
 		check(t, "open", err, 0)
 		defer open.Close()
@@ -37,7 +39,7 @@ func TestTimesOfOthers(t *testing.T) {
 			do    func() error
 			moves bool
 		}{
-			{"write", func() error { return dev.Write(t.Context(), []fusefs.Span{{Off: 4096, Data: []byte("x")}}) }, true},
+			{"write", func() error { return dev.Write(t.Context(), []device.Span{{Off: 4096, Data: []byte("x")}}) }, true},
 			{"nothing", func() error { return nil }, false},
 			{"read", func() error { return dev.Read(t.Context(), make([]byte, 4096), 0) }, false},
 			{"flush", func() error { return dev.Flush(t.Context()) }, false},
@@ -46,7 +48,7 @@ func TestTimesOfOthers(t *testing.T) {
 			{"resize", func() error { return pool.Resize(t.Context(), "d/a", 2<<20) }, true},
 			{"snapshot", func() error { return pool.Snapshot(t.Context(), "d/a", "s") }, false},
 			{"rename", func() error { return pool.Rename(t.Context(), "d/a", "d/b") }, false},
-			{"write after", func() error { return dev.Write(t.Context(), []fusefs.Span{{Off: 0, Data: []byte("x")}}) }, true},
+			{"write after", func() error { return dev.Write(t.Context(), []device.Span{{Off: 0, Data: []byte("x")}}) }, true},
 		} {
 			before := statx(t, name)
 			now := time.Now().UnixNano()
@@ -83,7 +85,7 @@ func TestTimesOverRestarts(t *testing.T) {
 			}
 			write := func(name string) {
 				t.Helper()
-				check(t, "write", pool.Get(name).Write(t.Context(), []fusefs.Span{{Off: 0, Data: []byte("x")}}), 0)
+				check(t, "write", pool.Get(name).Write(t.Context(), []device.Span{{Off: 0, Data: []byte("x")}}), 0)
 			}
 			times := func() map[string]int64 {
 				m := map[string]int64{}
@@ -214,7 +216,7 @@ func TestDirectories(t *testing.T) {
 			{"renaming by others", func() error { return pool.Rename(t.Context(), "e/y", "d/y") }, []string{"e", "d"}, []uint32{3, 3}, []string{"", "other"}},
 			{"deletion by others", func() error { return pool.Delete(t.Context(), "e/deep/er/y", func(fusefs.Info) error { return nil }) }, []string{"e"}, []uint32{2}, []string{"", "d"}},
 			{"writing by others", func() error {
-				return pool.Get("top").Write(t.Context(), []fusefs.Span{{Off: 0, Data: []byte("x")}})
+				return pool.Get("top").Write(t.Context(), []device.Span{{Off: 0, Data: []byte("x")}})
 			}, nil, nil, []string{"", "d", "e"}},
 			{"snapshot", func() error { return pool.Snapshot(t.Context(), "top", "s") }, []string{".snapshots/top"}, []uint32{2}, []string{"", "d", ".snapshots", ".snapshots/d"}},
 		} {

@@ -13,6 +13,7 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"openvstorage/device"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/transport"
 )
@@ -42,8 +43,8 @@ type diskNode struct {
 	// copies to the file, opens it first and closes it last. Who only looks at the
 	// file takes neither it nor keep: which and state are all that is needed.
 	mu      sync.RWMutex
-	copying copying // that made this a clone
-	dev     Device  // set while opens > 0 and id is set
+	copying copying       // that made this a clone
+	dev     device.Device // set while opens > 0 and id is set
 	release func()
 
 	// state is taken after mu, and held for a moment, never over I/O or a store.
@@ -168,10 +169,19 @@ func (n *diskNode) waitIdle(ctx context.Context) {
 }
 
 // attach opens the device. n.mu is held for writing.
-func (n *diskNode) attach(ctx context.Context) (err error) {
+func (n *diskNode) attach(ctx context.Context) error {
 	return n.named(ctx, func(name string) error {
-		n.dev, n.release, err = n.fs.pool.Open(ctx, name)
-		return err
+		dev, release, err := n.fs.pool.Open(ctx, name)
+		if err != nil {
+			return err
+		}
+		disk, may := dev.(device.Device)
+		if !may {
+			release()
+			return syscall.EROFS
+		}
+		n.dev, n.release = disk, release
+		return nil
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openvstorage/device"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree/treetest"
 	"openvstorage/fusefs/memtest"
@@ -288,7 +289,7 @@ func TestBackupsSeeWritesOfOthers(t *testing.T) {
 				}
 				backup("0")
 				time.Sleep(1100 * time.Millisecond) // tools may tell seconds apart, no less
-				check(t, "write", pool.Get("d/a").Write(t.Context(), []fusefs.Span{{Off: 4096, Data: []byte("theirs")}}), 0)
+				check(t, "write", pool.Get("d/a").Write(t.Context(), []device.Span{{Off: 4096, Data: []byte("theirs")}}), 0)
 				_ = statx(t, filepath.Join(dir, "d/a.raw"))
 				said := backup("1")
 				if !strings.Contains(said, "a.raw") || strings.Contains(said, "same.raw") {

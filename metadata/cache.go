@@ -74,7 +74,7 @@ func (m *Map) Stats() Stats {
 	defer c.mu.Unlock()
 	s := Stats{LimitBytes: c.limit}
 	for _, p := range c.ring {
-		if p.m != m {
+		if p.m != &m.pager {
 			continue
 		}
 		s.Pages++
@@ -106,7 +106,7 @@ func (c *Cache) remove(p *page) {
 }
 
 // forget takes all pages of m out of memory, unsaved ones too.
-func (c *Cache) forget(m *Map) {
+func (c *Cache) forget(m *pager) {
 	c.trimming.Lock() // no save of m's pages is under way
 	defer c.trimming.Unlock()
 	m.mu.Lock()
@@ -209,7 +209,7 @@ func (c *Cache) save(ctx context.Context, batch []*page) error {
 	return nil
 }
 
-func (m *Map) save(ctx context.Context, pages []*page) error {
+func (m *pager) save(ctx context.Context, pages []*page) error {
 	c := m.cache
 	m.mu.Lock()
 	c.mu.Lock()
@@ -255,6 +255,6 @@ func (m *Map) save(ctx context.Context, pages []*page) error {
 }
 
 // encode returns p's bytes appended to dst. p is in memory and does not change.
-func (m *Map) encode(dst []byte, p *page) []byte {
+func (m *pager) encode(dst []byte, p *page) []byte {
 	return AppendPage(dst, m.volume, p.ref.Number(), PageHeader{Kind: p.kind, Level: p.level, Birth: p.birth, Seq: p.seq}, (*[fanout]uint64)(p.content()))
 }

@@ -82,7 +82,7 @@ func (m *Map) fillSlot(s slot, level uint8, base, from, to uint64, word sco.Loca
 // page that holds s is owned.
 func (m *Map) detach(s slot, level uint8, word sco.Location) (missing *page) {
 	m.cache.mu.Lock()
-	p := s.handle(m, level, TreeMap)
+	p := s.handle(&m.pager, level, TreeMap)
 	m.cache.mu.Unlock()
 	// M4: a page of an ancestor holds nothing that is counted here.
 	if p != nil && p.ref.Origin() == m.self {
@@ -95,7 +95,7 @@ func (m *Map) detach(s slot, level uint8, word sco.Location) (missing *page) {
 }
 
 // hang is slot.set with the cache's mutex.
-func (m *Map) hang(s slot, ref PageRef, p *page) {
+func (m *pager) hang(s slot, ref PageRef, p *page) {
 	m.cache.mu.Lock()
 	s.set(ref, p)
 	m.cache.mu.Unlock()
@@ -116,7 +116,7 @@ func (d *drops) init(level uint8) {
 	d.n = 0
 }
 
-func (d *drops) reopen(m *Map, s Drop) {
+func (d *drops) reopen(m *pager, s Drop) {
 	d.st.Store(&root{ref: s.Page, page: m.newHandle(s.Page, s.Level, TreeMap), levels: s.Level + 1})
 	d.n = -1
 }
@@ -168,7 +168,7 @@ func (m *Map) eat(s slot, level uint8) (missing *page) {
 	}
 	if level == 0 {
 		m.cache.mu.Lock()
-		p := s.handle(m, 0, TreeMap)
+		p := s.handle(&m.pager, 0, TreeMap)
 		m.cache.mu.Unlock()
 		w := p.leaf.Load()
 		if w == nil {

@@ -92,7 +92,7 @@ func (v *View) Bound(ctx context.Context) (clusters uint64, err error) {
 
 // leaves counts the leaves of the subtree whose page has the level. p is its handle,
 // nil if there is none in memory.
-func (m *Map) leaves(ctx context.Context, p *page, ref PageRef, level uint8) (n uint64, err error) {
+func (m *pager) leaves(ctx context.Context, p *page, ref PageRef, level uint8) (n uint64, err error) {
 	if err := ctx.Err(); err != nil || level == 0 {
 		return 1, err
 	}

@@ -41,20 +41,34 @@ func counterOf(w uint64) (live int64, deadSeq uint64, kind uint8) {
 	return 0, 0, kind
 }
 
+// counters count, for each SCO of the vDisk's own, the clusters of the head that are
+// in it. They are a tree of pages as the map is.
+type counters struct {
+	*pager
+
+	live stem
+
+	// Under pager.mu.
+	liveRecent *page  // counter page used last
+	liveBase   uint64 // its first SCO number
+	recount    recount
+	held       held
+}
+
 // counted reports whether l is in an SCO of the vDisk's own.
-func (m *Map) counted(l sco.Location) bool {
+func (m *pager) counted(l sco.Location) bool {
 	return l.Kind() == sco.KindData && l.Origin() == m.self
 }
 
 // resetLive empties the tree of counters. m.mu held.
-func (m *Map) resetLive() {
+func (m *counters) resetLive() {
 	m.live.Store(&root{levels: 1, clusters: uint64(sco.MaxNumber) + 1})
 	m.liveRecent = nil
 	m.held = held{below: allCounted}
 }
 
 // ownCounter makes the counter page of n one that may be changed. m.mu held.
-func (m *Map) ownCounter(n sco.Number) (p, missing *page) {
+func (m *counters) ownCounter(n sco.Number) (p, missing *page) {
 	base := uint64(n) &^ (fanout - 1)
 	if p = m.liveRecent; p != nil && m.liveBase == base && p.state == stateDirty && m.mutable(p) {
 		return p, nil
@@ -71,7 +85,7 @@ func (m *Map) ownCounter(n sco.Number) (p, missing *page) {
 
 // ownCounters makes all counters that replacing the words by loc adjusts ones
 // that may be changed, so that adjust misses none. m.mu held.
-func (m *Map) ownCounters(old []uint64, loc sco.Location) (missing *page) {
+func (m *counters) ownCounters(old []uint64, loc sco.Location) (missing *page) {
 	if m.counted(loc) {
 		if _, missing = m.ownCounter(loc.Number()); missing != nil {
 			return missing
@@ -92,7 +106,7 @@ func (m *Map) ownCounters(old []uint64, loc sco.Location) (missing *page) {
 }
 
 // adjust adds delta to n's counter, whose page is owned. m.mu held.
-func (m *Map) adjust(n sco.Number, delta int64) {
+func (m *counters) adjust(n sco.Number, delta int64) {
 	p, _ := m.ownCounter(n)
 	w := &p.leaf.Load()[uint64(n)&(fanout-1)]
 	live, _, _ := counterOf(*w)
@@ -108,11 +122,11 @@ func (m *Map) adjust(n sco.Number, delta int64) {
 }
 
 // uncount takes the words' locations from the counters. m.mu held.
-func (m *Map) uncount(old []uint64) { m.count(old, -1) }
+func (m *counters) uncount(old []uint64) { m.count(old, -1) }
 
 // count adds sign for every location of the words to its SCO's counter. Runs
 // in one SCO cost one adjustment. m.mu held.
-func (m *Map) count(old []uint64, sign int64) {
+func (m *counters) count(old []uint64, sign int64) {
 	var n sco.Number
 	var run int64
 	for _, w := range old {
@@ -133,7 +147,7 @@ func (m *Map) count(old []uint64, sign int64) {
 }
 
 // setCounter changes n's word to what f makes of it.
-func (m *Map) setCounter(seq uint64, n sco.Number, f func(w uint64) uint64) error {
+func (m *counters) setCounter(seq uint64, n sco.Number, f func(w uint64) uint64) error {
 	if n > sco.MaxNumber {
 		return fmt.Errorf("metadata: vDisk %s: SCO number %d is too large", m.volume, n)
 	}

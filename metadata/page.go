@@ -43,7 +43,7 @@ type page struct {
 	level uint8
 	kind  TreeKind
 	ref   PageRef
-	m     *Map // the map that made the handle; the page's own map if unsaved
+	m     *pager // of the map that made the handle; the page's own if unsaved
 
 	birth uint64 // generation; 0 until first in memory, then never changed
 	seq   uint64 // newest that changed it; guarded by m.mu while mutable
@@ -149,7 +149,7 @@ func (s slot) set(ref PageRef, p *page) {
 
 // handle returns the handle of the slot's page, made if there is none, or nil
 // if the slot holds no page. The cache's mutex held.
-func (s slot) handle(m *Map, level uint8, kind TreeKind) *page {
+func (s slot) handle(m *pager, level uint8, kind TreeKind) *page {
 	if s.in == nil {
 		return s.st.Load().page
 	}

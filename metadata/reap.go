@@ -137,7 +137,7 @@ func (m *Map) tellDead() (missing *page) {
 
 // seek finds the leaf of addr, or the end of the subtree there that has
 // nothing of the vDisk's own. m.mu held.
-func (m *Map) seek(r *root, addr uint64, kind TreeKind) (w *words, end uint64, missing *page) {
+func (m *pager) seek(r *root, addr uint64, kind TreeKind) (w *words, end uint64, missing *page) {
 	p, level := r.page, r.levels-1
 	end = span(r.levels)
 	for p != nil && p.ref.Origin() == m.self {

@@ -190,7 +190,7 @@ func (v *View) Extents(ctx context.Context, addr, n uint64, fn func(kind sco.Kin
 // find is descend from what hangs on st now. A reader that was slow may follow
 // a reference that the head no longer has to a page that Sweep has deleted
 // since; from the top it finds another.
-func (m *Map) find(ctx context.Context, st *stem, addr uint64, kind TreeKind) (w *words, ref PageRef, end uint64, err error) {
+func (m *pager) find(ctx context.Context, st *stem, addr uint64, kind TreeKind) (w *words, ref PageRef, end uint64, err error) {
 	for range 3 {
 		w, ref, end, err = m.descend(ctx, st.Load(), addr, kind)
 		if err == nil || !errors.Is(err, ErrPageNotFound) {
@@ -203,7 +203,7 @@ func (m *Map) find(ctx context.Context, st *stem, addr uint64, kind TreeKind) (w
 // descend finds what holds addr: the words of its leaf, or the uniform
 // reference above it, and the address where that ends. It loads what is not
 // in memory. The words stay good to read even if the page leaves memory.
-func (m *Map) descend(ctx context.Context, r *root, addr uint64, kind TreeKind) (w *words, ref PageRef, end uint64, err error) {
+func (m *pager) descend(ctx context.Context, r *root, addr uint64, kind TreeKind) (w *words, ref PageRef, end uint64, err error) {
 	if !r.holds(addr) {
 		return nil, HoleRef, ^uint64(0), nil
 	}
@@ -228,7 +228,7 @@ func (m *Map) descend(ctx context.Context, r *root, addr uint64, kind TreeKind) 
 }
 
 // kid returns the handle of a child, or nil and its uniform reference.
-func (m *Map) kid(in *inner, i int, level uint8, kind TreeKind) (*page, PageRef) {
+func (m *pager) kid(in *inner, i int, level uint8, kind TreeKind) (*page, PageRef) {
 	if p := in.kids[i].Load(); p != nil {
 		return p, p.ref
 	}
@@ -240,7 +240,7 @@ func (m *Map) kid(in *inner, i int, level uint8, kind TreeKind) (*page, PageRef)
 
 // innerOf returns p's content, loaded if need be. Whoever holds it may read
 // on when the page leaves memory.
-func innerOf(ctx context.Context, m *Map, p *page) (*inner, error) {
+func innerOf(ctx context.Context, m *pager, p *page) (*inner, error) {
 	for {
 		if in := p.inner.Load(); in != nil {
 			p.touch()
@@ -253,7 +253,7 @@ func innerOf(ctx context.Context, m *Map, p *page) (*inner, error) {
 }
 
 // leafOf is innerOf at level 0.
-func leafOf(ctx context.Context, m *Map, p *page) (*words, error) {
+func leafOf(ctx context.Context, m *pager, p *page) (*words, error) {
 	for {
 		if w := p.leaf.Load(); w != nil {
 			p.touch()
@@ -267,7 +267,7 @@ func leafOf(ctx context.Context, m *Map, p *page) (*words, error) {
 
 // faultAndTrim is fault for readers. That the cache could not be brought back
 // within its budget is no reason to refuse a read: Prepare says it to writers.
-func (m *Map) faultAndTrim(ctx context.Context, p *page) error {
+func (m *pager) faultAndTrim(ctx context.Context, p *page) error {
 	if err := m.fault(ctx, p); err != nil {
 		return err
 	}

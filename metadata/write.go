@@ -124,7 +124,7 @@ func (m *Map) Pass(seq uint64) {
 }
 
 // advance notes that seq is being applied. m.mu held.
-func (m *Map) advance(seq uint64) {
+func (m *pager) advance(seq uint64) {
 	if seq > m.seq {
 		m.seq = seq
 	}
@@ -146,7 +146,7 @@ func (m *Map) Grow(seq, clusters uint64) error {
 }
 
 // raise puts pages above a root until the tree has the height. m.mu held.
-func (m *Map) raise(st *stem, kind TreeKind, levels uint8) {
+func (m *pager) raise(st *stem, kind TreeKind, levels uint8) {
 	m.cache.mu.Lock()
 	defer m.cache.mu.Unlock()
 	r := *st.Load()

@@ -10,7 +10,7 @@ type charge int64
 // sent and what was tried is started first. It waits for nobody else's requests:
 // without memory a long READ gets a task that is narrow. part is set for a piece
 // of a WRITE that has a task already. Nil: the connection is over.
-func (c *conn) acquire(n int, whole *task) *task {
+func (c *reader) acquire(n int, whole *task) *task {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	narrow := false
@@ -42,7 +42,7 @@ func (c *conn) acquire(n int, whole *task) *task {
 }
 
 // more gets another buffer for a task, of n bytes. Nil: the connection is over.
-func (c *conn) more(t *task, n int) *buffer {
+func (c *reader) more(t *task, n int) *buffer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.awaitLocked(func() bool { return c.chargeLocked(n) }) {
@@ -76,7 +76,7 @@ func (c *conn) unchargeLocked(ch charge) {
 }
 
 // awaitLocked waits until ready says so, or the connection is over: false.
-func (c *conn) awaitLocked(ready func() bool) bool {
+func (c *reader) awaitLocked(ready func() bool) bool {
 	if c.mu.err != nil {
 		return false
 	}
@@ -183,7 +183,7 @@ func (c *conn) holdLocked(n int64) {
 
 // trimLocked lets go of the scratch memory of a connection that has nothing
 // under way.
-func (c *conn) trimLocked() {
+func (c *reader) trimLocked() {
 	c.mu.tasks = nil
 	*c.mu.queue, *c.mu.spare = outbox{}, outbox{}
 	c.vecs, c.underway, c.mu.vecs = nil, nil, 0

@@ -19,15 +19,19 @@ type buffer struct {
 
 // buffers keeps free buffers in classes of powers of two, the last used first
 // as it is the likeliest to be in a cache of the CPU. What exceeds idleMax is
-// left to the garbage collector. No sync.Pool: it would empty itself at each
-// collection and large buffers cost their page faults and zeroing again.
+// left to the garbage collector, the class first that nobody has asked for for
+// longest: what clients of long requests leave behind must not keep out what is
+// needed now. No sync.Pool: it would empty itself at each collection and large
+// buffers cost their page faults and zeroing again.
 type buffers struct {
 	idleMax int64
 	memory  *memory // counts those in use
 
-	mu   sync.Mutex
-	idle int64 // bytes in free
-	free [maxClass + 1][]*buffer
+	mu    sync.Mutex
+	idle  int64 // bytes in free, with what goes with them
+	gets  uint64
+	asked [maxClass + 1]uint64 // the number of the last get
+	free  [maxClass + 1][]*buffer
 }
 
 // classSize is the capacity of the buffer that get(n) returns.
@@ -50,34 +54,70 @@ func (p *buffers) get(n int) *buffer {
 // taken is get for what memory.take has counted already.
 func (p *buffers) taken(n int) *buffer {
 	class := classOf(n)
-	size := int64(1) << class
 	p.mu.Lock()
-	if last := len(p.free[class]) - 1; last >= 0 {
-		b := p.free[class][last]
-		p.free[class][last] = nil
-		p.free[class] = p.free[class][:last]
-		p.idle -= size
+	p.gets++
+	p.asked[class] = p.gets
+	if len(p.free[class]) > 0 {
+		b := p.popLocked(class)
 		p.mu.Unlock()
+		p.memory.scratch.Add(b.scratch())
 		return b
 	}
 	p.mu.Unlock()
-	return &buffer{b: make([]byte, size), class: class}
+	return &buffer{b: make([]byte, 1<<class), class: class}
 }
 
 // put takes back a buffer that nobody uses any more.
 func (p *buffers) put(b *buffer) {
 	size := int64(1) << b.class
 	p.memory.buffers.Add(-size)
+	p.memory.scratch.Add(-b.scratch())
 	if b.round != nil && size != ioBuffer {
-		p.memory.scratch.Add(-b.round.counted)
 		b.round = nil
 	}
+	size += b.scratch()
 	p.mu.Lock()
-	if p.idle+size <= p.idleMax {
-		p.free[b.class] = append(p.free[b.class], b)
-		p.idle += size
-	} else if b.round != nil {
-		p.memory.scratch.Add(-b.round.counted)
+	defer p.mu.Unlock()
+	for p.idle+size > p.idleMax {
+		if size > p.idleMax || !p.dropLocked(b.class) {
+			return
+		}
 	}
-	p.mu.Unlock()
+	p.free[b.class] = append(p.free[b.class], b)
+	p.idle += size
+}
+
+// dropLocked leaves a free buffer to the collector: of the class that nobody has
+// asked for for longest. It reports whether there is one that was asked for before
+// this class was.
+func (p *buffers) dropLocked(class int) bool {
+	oldest := class
+	for c := range p.free {
+		if len(p.free[c]) > 0 && p.asked[c] < p.asked[oldest] {
+			oldest = c
+		}
+	}
+	if oldest == class {
+		return false
+	}
+	p.popLocked(oldest)
+	return true
+}
+
+// popLocked takes the last free buffer of a class, which has one.
+func (p *buffers) popLocked(class int) *buffer {
+	last := len(p.free[class]) - 1
+	b := p.free[class][last]
+	p.free[class][last] = nil
+	p.free[class] = p.free[class][:last]
+	p.idle -= int64(1)<<class + b.scratch()
+	return b
+}
+
+// scratch is how many bytes go with the buffer.
+func (b *buffer) scratch() int64 {
+	if b.round == nil {
+		return 0
+	}
+	return b.round.counted
 }

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"openvstorage/device"
 )
 
 // Who may connect. Connections are few, so strangers must not take them all:
@@ -250,5 +252,7 @@ func (s *Server) refuse(nc net.Conn, reason error) {
 // noExports has nothing for anybody.
 type noExports struct{ reason error }
 
-func (n noExports) Open(context.Context, string) (Device, func(), error) { return nil, nil, n.reason }
-func (n noExports) List(context.Context) ([]Info, error)                 { return nil, n.reason }
+func (n noExports) Open(context.Context, string) (device.Reader, func(), error) {
+	return nil, nil, n.reason
+}
+func (n noExports) List(context.Context) ([]Info, error) { return nil, n.reason }

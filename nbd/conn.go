@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// conn is one client. The goroutine that runs it is its reader; tasks run in
-// workers and meet it under mu.
+// conn is one client: what its reader, the goroutine that runs it, and its tasks,
+// which run in workers, have in common. They meet under mu.
 type conn struct {
 	srv     *Server
 	sock    *socket
@@ -37,25 +37,10 @@ type conn struct {
 	stopping atomic.Bool   // read no more requests
 	requests atomic.Uint64
 
-	// The reader's own: transmission.go.
-	in       *buffer // receive buffer, nil while idle
-	r, w     int     // in.b[r:w] is not parsed yet
-	limit    int     // how much to read at once
-	skip     int64   // payload bytes to throw away
-	big      incoming
-	received uint64 // bytes
-	parsed   uint64 // requests that have come whole
-	pace
-
-	// Inline replies: out.b[:outN].
-	out  *buffer
-	outN int
-
-	underway []*task // READs of the round that wait for a medium
-
 	vecs [][]byte // of whoever has set sending
 
-	resending
+	resender *Resender    // nil: the connection of an ordinary client
+	changing atomic.Int32 // its requests that may change the device
 
 	mu struct {
 		sync.Mutex
@@ -78,6 +63,27 @@ type conn struct {
 	}
 }
 
+// reader is what only the goroutine of a connection touches.
+type reader struct {
+	*conn
+
+	in       *buffer // receive buffer, nil while idle
+	r, w     int     // in.b[r:w] is not parsed yet
+	limit    int     // how much to read at once
+	skip     int64   // payload bytes to throw away
+	big      incoming
+	received uint64 // bytes
+	parsed   uint64 // requests that have come whole
+	pace
+	resending
+
+	// Inline replies: out.b[:outN].
+	out  *buffer
+	outN int
+
+	underway []*task // READs of the round that wait for a medium
+}
+
 var (
 	errDisc     = errors.New("client disconnected")
 	errStopping = errors.New("server closes the connection")
@@ -91,9 +97,8 @@ var (
 )
 
 func newConn(srv *Server, nc net.Conn, id uint64) *conn {
-	c := &conn{srv: srv, id: id, since: time.Now(), done: make(chan struct{}), limit: ioBuffer}
+	c := &conn{srv: srv, id: id, since: time.Now(), done: make(chan struct{})}
 	c.sock = newSocket(nc, srv.limits.StallTimeout, srv.limits.perStall())
-	c.trimmed = true
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.mu.changed.L = &c.mu.Mutex
 	c.mu.queue, c.mu.spare = new(outbox), new(outbox)
@@ -112,8 +117,8 @@ func (c *conn) serve() error {
 		c.resender.join(c)
 		defer c.resender.leave(c)
 	}
-	err := c.loop()
-	return c.drain(err)
+	r := &reader{conn: c, limit: ioBuffer, pace: pace{trimmed: true}}
+	return r.drain(r.loop())
 }
 
 func (c *conn) handshake() error {
@@ -140,7 +145,7 @@ func (c *conn) handshake() error {
 }
 
 // loop receives and serves until the client or the server ends it.
-func (c *conn) loop() error {
+func (c *reader) loop() error {
 	for {
 		if c.sock.raw == nil { // such a connection does not say when it is idle
 			c.flushOut()
@@ -172,7 +177,7 @@ func (c *conn) loop() error {
 
 // gaveUp tells whether the client expects no replies: it has sent its requests
 // elsewhere.
-func (c *conn) gaveUp() bool {
+func (c *reader) gaveUp() bool {
 	if c.resender == nil {
 		return false
 	}
@@ -181,7 +186,7 @@ func (c *conn) gaveUp() bool {
 }
 
 // partial tells whether a request has come in part.
-func (c *conn) partial() bool { return c.r < c.w || c.big.on || c.skip > 0 }
+func (c *reader) partial() bool { return c.r < c.w || c.big.on || c.skip > 0 }
 
 // setReadDeadline keeps out of the way of stop, which wants it in the past.
 func (c *conn) setReadDeadline(t time.Time) error {
@@ -216,7 +221,7 @@ func (c *conn) beginDrainLocked() {
 
 // drain waits for the requests in flight, cancelled at once if the client is
 // lost, else after the drain timeout, and gives back all buffers.
-func (c *conn) drain(cause error) error {
+func (c *reader) drain(cause error) error {
 	// A client that was cut off in the middle of a request may read still: the
 	// kernel's does when its socket takes no more.
 	graceful := cause == errDisc || cause == errStopping || errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -282,7 +283,7 @@ func TestWriteWithoutThePayloadFlag(t *testing.T) {
 	r.errno()
 	r.send(nbd.AppendExtendedRequest(nil, nbd.Request{Type: nbd.CmdWrite, Cookie: 7, Length: 1 << 40})...)
 	r.closed()
-	ro := serve(t, nbdtest.NewReadOnly(make([]byte, testSize)), nbd.Limits{}).transmit(extended)
+	ro := serve(t, nbdtest.ReadOnly(nbdtest.Holding(make([]byte, testSize))), nbd.Limits{}).transmit(extended)
 	for range 2 {
 		ro.send(append(nbd.AppendExtendedRequest(nil, nbd.Request{Type: nbd.CmdWrite, Cookie: 7, Length: 4096}), make([]byte, 4096)...)...)
 		if e := ro.errno(); e != nbd.EPERM {
@@ -347,19 +348,19 @@ func TestBlockStatusThatNamesContexts(t *testing.T) {
 // connection: then the other requests fail too.
 func TestClientAndExtendedReplies(t *testing.T) {
 	const trim = " 6e8a278c 0001 0000 0000000000000002 0000010000000000 0000000000000000"
-	hole, data := nbd.Extent{Length: 4096, Hole: true, Zero: true}, nbd.Extent{Length: 1 << 45}
+	hole, data := device.Extent{Length: 4096, Hole: true, Zero: true}, device.Extent{Length: 1 << 45}
 	for _, test := range []struct {
 		what, in string
-		extents  []nbd.Extent
+		extents  []device.Extent
 		broken   bool
 	}{
 		{"count", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000000000028 00000001 00000002 " +
-			"0000000000001000 0000000000000003 0000200000000000 0000000000000000" + trim, []nbd.Extent{hole, data}, false},
+			"0000000000001000 0000000000000003 0000200000000000 0000000000000000" + trim, []device.Extent{hole, data}, false},
 		{"no count", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000000000028 00000001 00000000 " +
-			"0000000000001000 0000000000000003 0000200000000000 ffffffff00000000" + trim, []nbd.Extent{hole, data}, false},
+			"0000000000001000 0000000000000003 0000200000000000 ffffffff00000000" + trim, []device.Extent{hole, data}, false},
 		{"wrong count", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000000000018 00000001 00000002 " +
 			"0000000000001000 0000000000000003" + trim, nil, true},
-		{"the 32-bit form", "6e8a278c 0001 0005 0000000000000001 0000000000000000 000000000000000c 00000001 00001000 00000003" + trim, []nbd.Extent{hole}, false},
+		{"the 32-bit form", "6e8a278c 0001 0005 0000000000000001 0000000000000000 000000000000000c 00000001 00001000 00000003" + trim, []device.Extent{hole}, false},
 		{"not whole", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000000000010 00000001 00000000 0000000000001000" + trim, nil, true},
 		{"an extent too long", "6e8a278c 0001 0006 0000000000000001 0000000000000000 0000000000000018 00000001 00000001 " +
 			"8000000000000000 0000000000000003" + trim, nil, true},

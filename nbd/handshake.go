@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+
+	"openvstorage/device"
 )
 
 // handshake is the state of a client before the transmission phase. It reads
@@ -33,7 +35,8 @@ type handshake struct {
 // session is what a handshake ends in.
 type session struct {
 	name       string
-	dev        Device
+	dev        device.Reader
+	disk       device.Device // dev, if it may be written
 	release    func()
 	structured bool
 	extended   bool
@@ -314,8 +317,9 @@ func (h *handshake) open(ctx context.Context, name string) (session, error) {
 	if err != nil {
 		return session{}, fmt.Errorf("open export %s: %w", shown(name), err)
 	}
+	disk, _ := dev.(device.Device)
 	return session{
-		name: name, dev: dev, release: release,
+		name: name, dev: dev, disk: disk, release: release,
 		structured: h.structured, extended: h.extended,
 		meta: h.meta && h.metaName == name,
 	}, nil

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -54,7 +55,7 @@ func gated(dev *nbdtest.Memory, at nbdtest.Op) (gate *nbdtest.Gate, most *atomic
 	dev.Hook = func(ctx context.Context, op nbdtest.Op, _, _ int64) error {
 		switch op {
 		case nbdtest.OpTryRead, nbdtest.OpTryWrite:
-			return nbd.ErrWouldBlock
+			return device.ErrWouldBlock
 		case at:
 			n := now.Add(1)
 			defer now.Add(-1)
@@ -134,7 +135,7 @@ func TestOneStuckExportDoesNotStopTheOthers(t *testing.T) {
 	gate, _ := gated(stuck, nbdtest.OpRead)
 	fine.Hook = func(_ context.Context, op nbdtest.Op, _, _ int64) error {
 		if op == nbdtest.OpTryRead || op == nbdtest.OpTryWrite {
-			return nbd.ErrWouldBlock
+			return device.ErrWouldBlock
 		}
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -30,7 +31,7 @@ type served struct {
 }
 
 // serve serves dev as "disk" on a unix socket.
-func serve(t testing.TB, dev nbd.Device, limits nbd.Limits) *served {
+func serve(t testing.TB, dev device.Reader, limits nbd.Limits) *served {
 	return serveExports(t, nbdtest.Exports{"disk": dev}, limits)
 }
 

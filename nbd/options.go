@@ -125,7 +125,7 @@ func (s session) flags(opt Option) TransmissionFlags {
 	if s.extended && (s.meta || opt == OptInfo) {
 		f |= BlockStatusPayload
 	}
-	if s.dev.ReadOnly() {
+	if s.disk == nil {
 		return f | ReadOnly
 	}
 	return f | SendTrim | SendWriteZeroes | SendFastZero

@@ -13,13 +13,13 @@ const tick = time.Second
 // pace is the reader's own.
 type pace struct {
 	armed   bool   // the read deadline is set
-	ticked  uint64 // conn.received when it was last looked at
+	ticked  uint64 // reader.received when it was last looked at
 	trimmed bool   // there is no scratch memory
 
 	// The request that is under way since then, if one has come in part.
-	request  uint64        // conn.parsed: which one
+	request  uint64        // reader.parsed: which one
 	waited   time.Duration // for its client, of this stall time
-	from     uint64        // conn.received at the start of it
+	from     uint64        // reader.received at the start of it
 	underWay bool
 }
 
@@ -30,7 +30,7 @@ func (p *pace) ownTime() { p.underWay = false }
 
 // target is where the socket puts what it receives: the payload being
 // received, then the receive buffer, which is held only while it has work.
-func (c *conn) target() (a, b []byte) {
+func (c *reader) target() (a, b []byte) {
 	if c.in == nil {
 		c.in = c.srv.buffers.get(ioBuffer)
 		c.r, c.w = 0, 0
@@ -53,11 +53,11 @@ func (c *conn) target() (a, b []byte) {
 }
 
 // held reports whether inline replies wait for the socket to run empty.
-func (c *conn) held() bool { return c.outN > 0 }
+func (c *reader) held() bool { return c.outN > 0 }
 
 // idle gives the buffers back before the reader waits, and sets the deadline if
 // there is something left to be looked at later.
-func (c *conn) idle() {
+func (c *reader) idle() {
 	if c.in != nil && (c.r == c.w || c.big.on) {
 		c.srv.buffers.put(c.in)
 		c.in = nil
@@ -75,7 +75,7 @@ func (c *conn) idle() {
 
 // deadline is called when the read deadline has passed: that of stop, or the
 // tick.
-func (c *conn) deadline() error {
+func (c *reader) deadline() error {
 	if c.stopping.Load() {
 		return errStopping
 	}
@@ -105,7 +105,7 @@ func (c *conn) tick() time.Duration { return min(tick, c.srv.limits.StallTimeout
 // rest of that was the server's. And while there is something in the socket the
 // client is not what is waited for: the deadline passes for a reader that is
 // elsewhere too.
-func (c *conn) stalled() bool {
+func (c *reader) stalled() bool {
 	stall := c.srv.limits.StallTimeout
 	c.waited += c.tick()
 	switch {
@@ -121,7 +121,7 @@ func (c *conn) stalled() bool {
 }
 
 // unread tells whether there is something in the socket, if that can be told.
-func (c *conn) unread() bool {
+func (c *reader) unread() bool {
 	if c.sock.raw == nil {
 		return false
 	}
@@ -130,7 +130,7 @@ func (c *conn) unread() bool {
 }
 
 // trim lets go of scratch memory, if nothing is under way.
-func (c *conn) trim() {
+func (c *reader) trim() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.inflight == 0 && !c.mu.sending && c.mu.queue.empty() && c.mu.err == nil {
@@ -140,17 +140,17 @@ func (c *conn) trim() {
 }
 
 // shrinkIn gives a request of which little has come a small buffer.
-func (c *conn) shrinkIn() {
+func (c *reader) shrinkIn() {
 	if c.in != nil && c.r < c.w && classSize(c.w-c.r) < len(c.in.b) {
 		c.moveIn(c.w - c.r)
 	}
 }
 
 // growIn gives a request that has filled its small buffer a larger one.
-func (c *conn) growIn() { c.moveIn(2 * len(c.in.b)) }
+func (c *reader) growIn() { c.moveIn(2 * len(c.in.b)) }
 
 // moveIn moves what is not parsed yet to a receive buffer for n bytes.
-func (c *conn) moveIn(n int) {
+func (c *reader) moveIn(n int) {
 	b := c.srv.buffers.get(n)
 	if b.round == nil {
 		b.round = new(round)

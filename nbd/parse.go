@@ -36,7 +36,7 @@ var (
 )
 
 // check refuses what is wrong in a request, or returns nil.
-func (c *conn) check(req Request, size uint64) *refusal {
+func (c *session) check(req Request, size uint64) *refusal {
 	if req.Type >= commands || req.Type == CmdDisc {
 		return errCommand
 	}
@@ -78,7 +78,7 @@ func (c *conn) check(req Request, size uint64) *refusal {
 			return errNoLength
 		}
 	case CmdWrite, CmdTrim, CmdWriteZeroes:
-		if c.dev.ReadOnly() {
+		if c.disk == nil {
 			return errReadOnly
 		}
 		writes = req.Type != CmdTrim
@@ -96,14 +96,14 @@ func (c *conn) check(req Request, size uint64) *refusal {
 }
 
 // headLen is the length of the fixed part of a request.
-func (c *conn) headLen() int {
+func (c *session) headLen() int {
 	if c.extended {
 		return ExtendedRequestLen
 	}
 	return RequestLen
 }
 
-func (c *conn) decode(p []byte) (Request, error) {
+func (c *session) decode(p []byte) (Request, error) {
 	if c.extended {
 		return DecodeExtendedRequest(p)
 	}
@@ -114,7 +114,7 @@ func (c *conn) decode(p []byte) (Request, error) {
 // are too many to be received or to be thrown away. With extended headers the
 // flag tells; a WRITE has its payload without it too, as QEMU up to 10.0 sets the
 // flag on none.
-func (c *conn) payload(req Request) (n uint64, err error) {
+func (c *session) payload(req Request) (n uint64, err error) {
 	most := uint64(maxSkip)
 	switch {
 	case req.Type == CmdWrite && (!c.extended || req.Flags&FlagPayloadLen == 0):
@@ -130,7 +130,7 @@ func (c *conn) payload(req Request) (n uint64, err error) {
 
 // parse collects whole requests into the round and answers those that are
 // wrong. An error means that the stream cannot be followed any further.
-func (c *conn) parse() (stop, Request, error) {
+func (c *reader) parse() (stop, Request, error) {
 	size, head := uint64(c.dev.Size()), c.headLen()
 	for range roundMax {
 		c.skipReceived()
@@ -182,7 +182,7 @@ func (c *conn) parse() (stop, Request, error) {
 }
 
 // skipReceived throws away a payload that is used up or was refused.
-func (c *conn) skipReceived() {
+func (c *reader) skipReceived() {
 	if c.skip > 0 {
 		n := min(c.skip, int64(c.w-c.r))
 		c.r += int(n)

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -122,7 +123,7 @@ func TestOptionList(t *testing.T) {
 }
 
 func TestOptionInfoAndGo(t *testing.T) {
-	exports := nbdtest.Exports{"rw": nbdtest.NewMemory(12345), "ro": nbdtest.NewReadOnly(make([]byte, 99))}
+	exports := nbdtest.Exports{"rw": nbdtest.NewMemory(12345), "ro": nbdtest.ReadOnly(nbdtest.Holding(make([]byte, 99)))}
 	s := serveExports(t, exports, nbd.Limits{})
 	r := s.options()
 	e, err := r.Info("ro")
@@ -403,9 +404,9 @@ func TestRefusedRequestsKeepTheStream(t *testing.T) {
 	}
 	modes(t, func(t *testing.T, m mode) {
 		for name, tests := range map[string][]test{"rw": rw, "ro": ro} {
-			dev := nbdtest.NewMemory(testSize)
+			var dev device.Reader = nbdtest.NewMemory(testSize)
 			if name == "ro" {
-				dev = nbdtest.NewReadOnly(make([]byte, testSize))
+				dev = nbdtest.ReadOnly(nbdtest.Holding(make([]byte, testSize)))
 			}
 			r := serve(t, dev, nbd.Limits{}).transmit(m)
 			for _, test := range tests {
@@ -531,7 +532,7 @@ func TestBatchOfFUAWritesIsOneWriteAndOneFlush(t *testing.T) {
 		dev := nbdtest.NewMemory(testSize)
 		dev.Hook = func(_ context.Context, op nbdtest.Op, _, _ int64) error {
 			if op == nbdtest.OpTryWrite && blocked {
-				return nbd.ErrWouldBlock
+				return device.ErrWouldBlock
 			}
 			return nil
 		}
@@ -612,7 +613,7 @@ func TestDeviceErrors(t *testing.T) {
 		dev := nbdtest.NewMemory(4 << 20)
 		dev.Hook = func(_ context.Context, op nbdtest.Op, _, _ int64) error {
 			if blocked && (op == nbdtest.OpTryRead || op == nbdtest.OpTryWrite) {
-				return nbd.ErrWouldBlock
+				return device.ErrWouldBlock
 			}
 			return fmt.Errorf("write buffer: %w", syscall.EDQUOT)
 		}
@@ -654,19 +655,19 @@ func TestBlockStatus(t *testing.T) {
 
 // checkBlockStatus knows that one cluster of the disk is used, at 8192.
 func checkBlockStatus(t *testing.T, c *nbdclient.Client) {
-	hole := nbd.Extent{Hole: true, Zero: true}
-	ext := func(e nbd.Extent, n int64) nbd.Extent { e.Length = n; return e }
+	hole := device.Extent{Hole: true, Zero: true}
+	ext := func(e device.Extent, n int64) device.Extent { e.Length = n; return e }
 	for _, test := range []struct {
 		off   int64
 		n     uint64
 		flags nbd.CommandFlags
-		want  []nbd.Extent
+		want  []device.Extent
 	}{
-		{0, testSize, 0, []nbd.Extent{ext(hole, 8192), {Length: 4096}, ext(hole, testSize-12288)}},
-		{0, testSize, nbd.FlagReqOne, []nbd.Extent{ext(hole, 8192)}},
-		{9000, 100, 0, []nbd.Extent{{Length: 100}}},
-		{8191, 2, 0, []nbd.Extent{ext(hole, 1), {Length: 1}}},
-		{testSize - 1, 1, nbd.FlagReqOne, []nbd.Extent{ext(hole, 1)}},
+		{0, testSize, 0, []device.Extent{ext(hole, 8192), {Length: 4096}, ext(hole, testSize-12288)}},
+		{0, testSize, nbd.FlagReqOne, []device.Extent{ext(hole, 8192)}},
+		{9000, 100, 0, []device.Extent{{Length: 100}}},
+		{8191, 2, 0, []device.Extent{ext(hole, 1), {Length: 1}}},
+		{testSize - 1, 1, nbd.FlagReqOne, []device.Extent{ext(hole, 1)}},
 	} {
 		r := &nbdclient.Request{Type: nbd.CmdBlockStatus, Flags: test.flags, Offset: uint64(test.off), Length: test.n}
 		if err := c.Do(r); err != nil || !slices.Equal(r.Extents, test.want) {
@@ -686,7 +687,7 @@ func TestBlockStatusIsBounded(t *testing.T) {
 	dev := nbdtest.NewMemory(clusters * 4096)
 	s := serve(t, dev, nbd.Limits{})
 	for i := int64(0); i < clusters; i += 2 {
-		dev.Write(t.Context(), []nbd.Span{{Off: i * 4096, Data: []byte{1}}})
+		dev.Write(t.Context(), []device.Span{{Off: i * 4096, Data: []byte{1}}})
 	}
 	for m, want := range map[mode]int{structured: 4096, extended: 2048} { // the same in bytes
 		es, err := s.client(m.client()).BlockStatus(0, clusters*4096)

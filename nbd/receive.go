@@ -1,5 +1,7 @@
 package nbd
 
+import "openvstorage/device"
+
 // Payloads of WRITEs that get memory of their own. It is taken as they arrive,
 // not as they are announced: a client that sends heads alone makes the server
 // hold next to nothing. A long one is given to the device in pieces, so that
@@ -24,7 +26,7 @@ func (w *incoming) done() bool { return w.got == int(w.req.Length) }
 
 // beginBig begins a WRITE whose payload is received into buffers of its own,
 // with no copy but of what has come along with the head.
-func (c *conn) beginBig(req Request) error {
+func (c *reader) beginBig(req Request) error {
 	w := &c.big
 	*w = incoming{on: true, req: req}
 	if req.Length+req.Offset%PreferredBlock > pieceMax { // with what setFill leaves out
@@ -50,7 +52,7 @@ func (c *conn) beginBig(req Request) error {
 
 // nextBuffer gets the memory for the next bytes: as much as has come of the
 // payload already, or on this connection within the second.
-func (c *conn) nextBuffer() error {
+func (c *reader) nextBuffer() error {
 	w := &c.big
 	left, n := int(w.req.Length)-w.got, firstBuffer
 	if come := max(w.got, int(min(c.received-c.ticked, pieceMax))); come > n {
@@ -90,7 +92,7 @@ func floorPower(n int) int {
 
 // setFill makes all buffers but the last end where a cluster of the device
 // does: no cluster is written in two parts.
-func (c *conn) setFill() {
+func (c *reader) setFill() {
 	w := &c.big
 	start := w.got - w.n
 	w.fill = len(w.buf.b)
@@ -103,7 +105,7 @@ func (c *conn) setFill() {
 
 // receivedBig takes n more bytes in the buffer. With the last one of a piece the
 // piece is written.
-func (c *conn) receivedBig(n int) error {
+func (c *reader) receivedBig(n int) error {
 	w := &c.big
 	w.n += n
 	w.got += n
@@ -111,7 +113,7 @@ func (c *conn) receivedBig(n int) error {
 		return nil
 	}
 	t := w.part
-	t.spans = append(t.spans, Span{Off: int64(w.req.Offset) + int64(w.got-w.fill), Data: w.buf.b[:w.fill]})
+	t.spans = append(t.spans, device.Span{Off: int64(w.req.Offset) + int64(w.got-w.fill), Data: w.buf.b[:w.fill]})
 	t.bufs = append(t.bufs, w.buf)
 	w.buf = nil
 	switch {
@@ -129,7 +131,7 @@ func (c *conn) receivedBig(n int) error {
 
 // startPiece writes a piece, or has a worker do it. An error: the client has
 // hung up, and the piece is dropped.
-func (c *conn) startPiece(t *task) error {
+func (c *reader) startPiece(t *task) error {
 	if err := c.begin(); err != nil {
 		c.abandon(t)
 		return err
@@ -137,7 +139,7 @@ func (c *conn) startPiece(t *task) error {
 	defer c.ownTime() // the device's
 	// Measured: a payload is cheapest to copy where it is in the cache.
 	if t.whole != nil || t.reqs[0].Flags&FlagFUA == 0 {
-		if err := c.dev.TryWrite(t.spans); err != ErrWouldBlock {
+		if err := c.disk.TryWrite(t.spans); err != device.ErrWouldBlock {
 			if t.whole == nil {
 				c.inline(t.reqs[0], err)
 				c.abandon(t)
@@ -153,7 +155,7 @@ func (c *conn) startPiece(t *task) error {
 }
 
 // endBig writes the last piece.
-func (c *conn) endBig() error {
+func (c *reader) endBig() error {
 	w := c.big
 	c.big = incoming{}
 	c.parsed++
@@ -182,7 +184,7 @@ func (c *conn) endBig() error {
 }
 
 // dropBig gives up a WRITE of which not all has come.
-func (c *conn) dropBig() {
+func (c *reader) dropBig() {
 	w := c.big
 	c.big = incoming{}
 	if !w.on {
@@ -242,14 +244,14 @@ func (t *task) endPiece(err error) {
 func (t *task) runWhole() {
 	err := t.failed
 	if err == nil && t.req.Flags&FlagFUA != 0 {
-		err = t.c.dev.Flush(t.c.ctx)
+		err = t.c.flushDisk()
 	}
 	t.finish(t.req, err)
 }
 
 // shrinkBig copies the little that has come of a payload out of a buffer that
 // is much larger, as its client takes its time.
-func (c *conn) shrinkBig() {
+func (c *reader) shrinkBig() {
 	w := &c.big
 	need := w.n + PreferredBlock // setFill must leave room for a byte
 	if !w.on || w.buf == nil || classSize(need) >= len(w.buf.b) {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -278,7 +279,7 @@ func TestLogOfNamesIsBounded(t *testing.T) {
 // longNames are exports that repeat the name in their errors, as it is.
 type longNames struct{ nbdtest.Exports }
 
-func (longNames) Open(_ context.Context, name string) (nbd.Device, func(), error) {
+func (longNames) Open(_ context.Context, name string) (device.Reader, func(), error) {
 	return nil, nil, errors.New("no vDisk " + name)
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 
+	"openvstorage/device"
+	"openvstorage/device/devicetest"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -14,16 +16,16 @@ type remote struct{ *nbdclient.Client }
 
 func (r remote) ReadOnly() bool { return r.Flags()&nbd.ReadOnly != 0 }
 
-func (r remote) TryRead([]byte, int64) error { return nbd.ErrWouldBlock }
+func (r remote) TryRead([]byte, int64) error { return device.ErrWouldBlock }
 
 func (r remote) Read(_ context.Context, p []byte, off int64) error {
 	_, err := r.ReadAt(p, off)
 	return err
 }
 
-func (r remote) TryWrite([]nbd.Span) error { return nbd.ErrWouldBlock }
+func (r remote) TryWrite([]device.Span) error { return device.ErrWouldBlock }
 
-func (r remote) Write(_ context.Context, batch []nbd.Span) error {
+func (r remote) Write(_ context.Context, batch []device.Span) error {
 	for _, s := range batch {
 		if _, err := r.WriteAt(s.Data, s.Off); err != nil {
 			return err
@@ -44,9 +46,9 @@ func (r remote) Zero(_ context.Context, off, n int64, allocate bool) error {
 }
 
 // Extents needs one answer only: the suite's devices are small.
-func (r remote) Extents(_ context.Context, off, n int64, fn func(nbd.Extent) bool) error {
+func (r remote) Extents(_ context.Context, off, n int64, fn func(device.Extent) bool) error {
 	if !r.HasExtents() {
-		fn(nbd.Extent{Length: n})
+		fn(device.Extent{Length: n})
 		return nil
 	}
 	es, err := r.BlockStatus(off, n)
@@ -63,7 +65,7 @@ func (r remote) Prefetch(_ context.Context, off, n int64) error { return r.Cache
 // TestDeviceOverTheWire: a device keeps its contract through server and client.
 func TestDeviceOverTheWire(t *testing.T) {
 	modes(t, func(t *testing.T, m mode) {
-		nbdtest.TestDevice(t, func(t testing.TB, size int64) nbd.Device {
+		devicetest.Run(t, devicetest.Odd, func(t testing.TB, size int64) device.Device {
 			return remote{serve(t, nbdtest.NewMemory(size), nbd.Limits{}).client(m.client())}
 		})
 	})

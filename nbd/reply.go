@@ -11,7 +11,7 @@ import (
 // err. Only READ and BLOCK_STATUS must be answered with chunks once structured
 // replies were negotiated; errors are, for the sake of the message. With
 // extended headers all replies are chunks.
-func (c *conn) appendReply(b []byte, req Request, err error) []byte {
+func (c *session) appendReply(b []byte, req Request, err error) []byte {
 	switch {
 	case err != nil && c.structured:
 		return c.appendError(b, req, err)
@@ -23,7 +23,7 @@ func (c *conn) appendReply(b []byte, req Request, err error) []byte {
 
 // appendChunk appends the head of the only chunk of the reply to req, whose
 // payload has length bytes. It takes at most chunkMax bytes.
-func (c *conn) appendChunk(b []byte, req Request, typ ChunkType, length int) []byte {
+func (c *session) appendChunk(b []byte, req Request, typ ChunkType, length int) []byte {
 	if c.extended {
 		return AppendExtendedChunk(b, ChunkDone, typ, req.Cookie, req.Offset, uint64(length))
 	}
@@ -31,7 +31,7 @@ func (c *conn) appendChunk(b []byte, req Request, typ ChunkType, length int) []b
 }
 
 // appendError appends an error chunk. It takes at most errorMax bytes.
-func (c *conn) appendError(b []byte, req Request, err error) []byte {
+func (c *session) appendError(b []byte, req Request, err error) []byte {
 	text := message(err)
 	b = c.appendChunk(b, req, ChunkError, 6+len(text))
 	b = binary.BigEndian.AppendUint32(b, uint32(ErrnoOf(err)))
@@ -47,7 +47,7 @@ const (
 
 // appendReadHead appends what goes before the data of a READ. A data chunk may
 // not be empty.
-func (c *conn) appendReadHead(b []byte, req Request) []byte {
+func (c *session) appendReadHead(b []byte, req Request) []byte {
 	if !c.structured || req.Length == 0 {
 		return c.appendReply(b, req, nil)
 	}
@@ -57,7 +57,7 @@ func (c *conn) appendReadHead(b []byte, req Request) []byte {
 
 // appendPieceHead appends what goes before n bytes of the data of a READ, from
 // its byte at on: a chunk of several.
-func (c *conn) appendPieceHead(b []byte, req Request, at, n int, last bool) []byte {
+func (c *session) appendPieceHead(b []byte, req Request, at, n int, last bool) []byte {
 	flags := uint16(0)
 	if last {
 		flags = ChunkDone
@@ -202,7 +202,7 @@ func (c *conn) sentLocked(q *outbox) {
 
 // room makes place for n bytes of inline replies, n at most ioBuffer, and
 // returns what is there already, to be appended to and given to filled.
-func (c *conn) room(n int) []byte {
+func (c *reader) room(n int) []byte {
 	if c.out != nil && c.outN+n > len(c.out.b) {
 		c.flushOut()
 	}
@@ -212,10 +212,10 @@ func (c *conn) room(n int) []byte {
 	return c.out.b[:c.outN]
 }
 
-func (c *conn) filled(b []byte) { c.outN = len(b) }
+func (c *reader) filled(b []byte) { c.outN = len(b) }
 
 // inline answers a request from the reader.
-func (c *conn) inline(req Request, err error) {
+func (c *reader) inline(req Request, err error) {
 	if err != nil {
 		c.in.round.errors++
 		c.filled(c.appendReply(c.room(errorMax), req, err))
@@ -227,7 +227,7 @@ func (c *conn) inline(req Request, err error) {
 // flushOut sends the inline replies, directly if nobody else is sending. Else
 // they join the queue and the reader waits while that is too long: a client
 // that does not read its replies is not read from.
-func (c *conn) flushOut() {
+func (c *reader) flushOut() {
 	if c.outN == 0 {
 		return
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -170,7 +171,7 @@ func testOldRequest(t *testing.T, old func(r *raw) []byte, reconnect bool) {
 	dev.Hook = func(ctx context.Context, op nbdtest.Op, _, _ int64) error {
 		switch {
 		case op == nbdtest.OpTryWrite && !room.Load():
-			return nbd.ErrWouldBlock
+			return device.ErrWouldBlock
 		case op == nbdtest.OpWrite && !begun.Swap(true):
 			return gate.Wait(ctx)
 		}
@@ -248,7 +249,7 @@ func stubborn(inline bool) (*nbdtest.Memory, *nbdtest.Gate) {
 	dev.Hook = func(_ context.Context, op nbdtest.Op, off, _ int64) error {
 		switch {
 		case op == nbdtest.OpTryWrite && !inline && !begun.Swap(true):
-			return nbd.ErrWouldBlock
+			return device.ErrWouldBlock
 		case op == nbdtest.OpWrite, op == nbdtest.OpTryWrite && inline && !begun.Swap(true):
 			return gate.Wait(context.Background())
 		}

@@ -55,17 +55,15 @@ func (r *Resender) leave(c *conn) {
 
 // resending is what the connection of a Resender has beside others.
 type resending struct {
-	resender *Resender // nil: the connection of an ordinary client
-	changing atomic.Int32
-	began    bool // the reader is counted in changing
-	empty    bool // it has found the socket empty since it has received
-	peer     peerLook
+	began bool // the reader is counted in conn.changing
+	empty bool // it has found the socket empty since it has received
+	peer  peerLook
 }
 
 // begin is called by the reader before it changes the device. It takes the two
 // steps, once for all that was received together. An error: the client has hung
 // up, nothing more may be changed.
-func (c *conn) begin() error {
+func (c *reader) begin() error {
 	if c.resender == nil {
 		return nil
 	}
@@ -83,7 +81,7 @@ func (c *conn) begin() error {
 	}
 	c.empty = empty
 	for _, s := range *c.resender.conns.Load() {
-		if s == c || s.changing.Load() == 0 {
+		if s == c.conn || s.changing.Load() == 0 {
 			continue
 		}
 		if hungUp, _ := c.peer.look(s.sock); !hungUp {
@@ -98,7 +96,7 @@ func (c *conn) begin() error {
 
 // ended is called by the reader when it has served what it received. Tasks that
 // it has started count themselves.
-func (c *conn) ended() {
+func (c *reader) ended() {
 	c.empty = false
 	if c.began {
 		c.began = false
@@ -108,7 +106,7 @@ func (c *conn) ended() {
 
 // outlive ends a sibling that was hung up, and waits until nothing of it is
 // under way. Two that are hung up and find each other end both.
-func (c *conn) outlive(s *conn) error {
+func (c *reader) outlive(s *conn) error {
 	defer c.ownTime()
 	c.flushOut() // what was answered need not wait
 	s.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -155,9 +156,9 @@ func TestModel(t *testing.T) {
 		defer mu.Unlock()
 		switch n := r.IntN(6); {
 		case op == nbdtest.OpTryRead && n < 2:
-			return nbd.ErrUnderWay
+			return device.ErrUnderWay
 		case (op == nbdtest.OpTryRead || op == nbdtest.OpTryWrite) && n < 4:
-			return nbd.ErrWouldBlock
+			return device.ErrWouldBlock
 		}
 		return nil
 	}

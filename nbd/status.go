@@ -3,6 +3,8 @@ package nbd
 import (
 	"encoding/binary"
 	"time"
+
+	"openvstorage/device"
 )
 
 // Commands that look at a range and change nothing. With extended headers that
@@ -14,7 +16,7 @@ import (
 const statusPayload = 8 + 4
 
 // statusRange makes the request that a BLOCK_STATUS with a payload stands for.
-func (c *conn) statusRange(req Request, payload []byte, size uint64) (Request, *refusal) {
+func (c *session) statusRange(req Request, payload []byte, size uint64) (Request, *refusal) {
 	if binary.BigEndian.Uint32(payload[8:]) != BaseAllocationID {
 		return req, errContexts
 	}
@@ -25,7 +27,7 @@ func (c *conn) statusRange(req Request, payload []byte, size uint64) (Request, *
 
 // status collects the extents of a BLOCK_STATUS.
 type status struct {
-	extent func(Extent) bool // addExtent, as a value made once
+	extent func(device.Extent) bool // addExtent, as a value made once
 
 	out   []byte // extents as they are sent, in the task's buffer or in small
 	small [16]byte
@@ -105,7 +107,7 @@ func (t *task) putExtent() {
 }
 
 // addExtent takes an extent of the window and tells whether more are wanted.
-func (t *task) addExtent(e Extent) bool {
+func (t *task) addExtent(e device.Extent) bool {
 	s := &t.status
 	n := min(e.Length, s.left)
 	if n <= 0 {
@@ -128,6 +130,14 @@ func (t *task) addExtent(e Extent) bool {
 	s.run += uint64(n)
 	s.state = state
 	return s.left > 0
+}
+
+// flushDisk makes durable what was written: nothing, if nothing may be.
+func (c *conn) flushDisk() error {
+	if c.disk == nil {
+		return nil
+	}
+	return c.disk.Flush(c.ctx)
 }
 
 // prefetch has the device bring a range near, as far as there is time: it is a

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -50,7 +51,7 @@ func crowded(t *testing.T, dev *nbdtest.Memory) (s *served, open func()) {
 func blocking(dev *nbdtest.Memory, then func(op nbdtest.Op, off int64) error) {
 	dev.Hook = func(_ context.Context, op nbdtest.Op, off, _ int64) error {
 		if op == nbdtest.OpTryRead || op == nbdtest.OpTryWrite {
-			return nbd.ErrWouldBlock
+			return device.ErrWouldBlock
 		}
 		if then != nil {
 			return then(op, off)
@@ -163,7 +164,7 @@ func TestWriteInPiecesFails(t *testing.T) {
 		dev.Hook = func(_ context.Context, op nbdtest.Op, off, _ int64) error {
 			switch {
 			case op == nbdtest.OpTryWrite && !inline:
-				return nbd.ErrWouldBlock
+				return device.ErrWouldBlock
 			case (op == nbdtest.OpWrite || op == nbdtest.OpTryWrite) && off == 2<<20:
 				return syscall.ENOSPC
 			}

@@ -3,6 +3,8 @@ package nbd
 import (
 	"sync"
 	"unsafe"
+
+	"openvstorage/device"
 )
 
 // task is work that may block: one request, or one batch of writes with the
@@ -12,7 +14,7 @@ type task struct {
 	req    Request   // of a task that is not a commit
 	commit bool      // write spans, then flush for those of reqs that ask
 	reqs   []Request // WRITE and FLUSH, of a commit
-	spans  []Span
+	spans  []device.Span
 	buf    *buffer   // payload
 	bufs   []*buffer // and those of a WRITE that is received by and by
 	charge charge
@@ -37,7 +39,7 @@ type task struct {
 
 // size is the memory of a task itself.
 func (t *task) size() int64 {
-	const request, span = int(unsafe.Sizeof(Request{})), int(unsafe.Sizeof(Span{}))
+	const request, span = int(unsafe.Sizeof(Request{})), int(unsafe.Sizeof(device.Span{}))
 	return int64(taskStruct + cap(t.reqs)*request + cap(t.spans)*span + cap(t.bufs)*8 + cap(t.head))
 }
 
@@ -100,11 +102,11 @@ func (t *task) runReads() {
 	c, held := t.c, false
 	for t != nil {
 		next, req := t.next, t.req
-		p, err := t.buf.b[:req.Length], error(ErrWouldBlock)
+		p, err := t.buf.b[:req.Length], error(device.ErrWouldBlock)
 		if held {
 			err = c.dev.TryRead(p, int64(req.Offset))
 		}
-		if err == ErrWouldBlock || err == ErrUnderWay {
+		if err == device.ErrWouldBlock || err == device.ErrUnderWay {
 			if held {
 				c.sendQueue()
 			}
@@ -142,13 +144,13 @@ func (t *task) runRange() error {
 	switch {
 	case n == 0:
 	case req.Type == CmdTrim:
-		err = c.dev.Trim(c.ctx, off, n)
+		err = c.disk.Trim(c.ctx, off, n)
 	case req.Type == CmdWriteZeroes:
 		// Zeroing never writes data here, so it is always fast.
-		err = c.dev.Zero(c.ctx, off, n, req.Flags&FlagNoHole != 0)
+		err = c.disk.Zero(c.ctx, off, n, req.Flags&FlagNoHole != 0)
 	}
 	if err == nil && req.Flags&FlagFUA != 0 {
-		err = c.dev.Flush(c.ctx)
+		err = c.flushDisk()
 	}
 	return err
 }
@@ -160,7 +162,7 @@ func (t *task) runCommit() {
 	c := t.c
 	var failed error
 	if len(t.spans) > 0 {
-		failed = c.dev.Write(c.ctx, t.spans)
+		failed = c.disk.Write(c.ctx, t.spans)
 	}
 	clear(t.spans)
 	t.release()
@@ -184,7 +186,7 @@ func (t *task) runCommit() {
 			c.post(t.head, nil, nil, 0, nil)
 			t.head = t.head[:0]
 		}
-		err := c.dev.Flush(c.ctx)
+		err := c.flushDisk()
 		for _, req := range t.reqs[:sync] {
 			c.count(err)
 			t.head = c.appendReply(t.head, req, err)

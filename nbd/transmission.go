@@ -1,16 +1,20 @@
 package nbd
 
-import "unsafe"
+import (
+	"unsafe"
+
+	"openvstorage/device"
+)
 
 // round is what was parsed from the receive buffer and is answered together.
 // Writes come first, as one batch, so that a flush of the same round covers
 // them too; the protocol leaves the order of requests in flight to the server.
 type round struct {
 	writes  []Request
-	spans   []Span    // their payloads, in the receive buffer
-	flushes []Request // FLUSH, and later the FUA writes that are done
-	tasks   []Request // what always goes to a worker
-	reads   []Request // served inline if the device can
+	spans   []device.Span // their payloads, in the receive buffer
+	flushes []Request     // FLUSH, and later the FUA writes that are done
+	tasks   []Request     // what always goes to a worker
+	reads   []Request     // served inline if the device can
 
 	counts        [commands]uint64
 	read, written uint64
@@ -24,7 +28,7 @@ type round struct {
 const holdReplies = 64 << 10
 
 // serveReceived serves what n more bytes have completed.
-func (c *conn) serveReceived(n int) error {
+func (c *reader) serveReceived(n int) error {
 	c.trimmed = false
 	if c.big.on {
 		m := min(n, c.big.fill-c.big.n)
@@ -65,17 +69,17 @@ func (c *conn) serveReceived(n int) error {
 	}
 }
 
-func (c *conn) addWrite(req Request, payload []byte) {
+func (c *reader) addWrite(req Request, payload []byte) {
 	r := c.in.round
 	r.counts[CmdWrite]++
 	r.written += req.Length
 	r.writes = append(r.writes, req)
 	if len(payload) > 0 {
-		r.spans = append(r.spans, Span{Off: int64(req.Offset), Data: payload})
+		r.spans = append(r.spans, device.Span{Off: int64(req.Offset), Data: payload})
 	}
 }
 
-func (c *conn) add(req Request) {
+func (c *reader) add(req Request) {
 	r := c.in.round
 	r.counts[req.Type]++
 	switch {
@@ -94,7 +98,7 @@ func (c *conn) add(req Request) {
 
 // execute serves the round. What may block is started first. An error: the
 // client has hung up, and the round is dropped.
-func (c *conn) execute() error {
+func (c *reader) execute() error {
 	r := c.in.round
 	defer c.endRound(r)
 	if r.changes() {
@@ -129,8 +133,8 @@ func (c *conn) execute() error {
 }
 
 // endRound empties a round and counts the memory that it has come to need.
-func (c *conn) endRound(r *round) {
-	const request, span = int(unsafe.Sizeof(Request{})), int(unsafe.Sizeof(Span{}))
+func (c *reader) endRound(r *round) {
+	const request, span = int(unsafe.Sizeof(Request{})), int(unsafe.Sizeof(device.Span{}))
 	r.reset()
 	requests := cap(r.writes) + cap(r.flushes) + cap(r.tasks) + cap(r.reads)
 	if n := int64(requests*request + cap(r.spans)*span); n != r.counted {
@@ -153,13 +157,13 @@ func (r *round) reset() {
 
 // write gives the batch to the device straight from the receive buffer. If
 // that would block, the payloads are copied out, so that the reader can go on.
-func (c *conn) write() {
+func (c *reader) write() {
 	r := c.in.round
 	var err error
 	if len(r.spans) > 0 {
-		err = c.dev.TryWrite(r.spans)
+		err = c.disk.TryWrite(r.spans)
 	}
-	if err == ErrWouldBlock {
+	if err == device.ErrWouldBlock {
 		c.writeLater()
 		return
 	}
@@ -173,7 +177,7 @@ func (c *conn) write() {
 }
 
 // writeLater makes a task of the batch and of the flushes behind it.
-func (c *conn) writeLater() {
+func (c *reader) writeLater() {
 	r := c.in.round
 	n := 0
 	for _, s := range r.spans {
@@ -190,14 +194,14 @@ func (c *conn) writeLater() {
 	for _, s := range r.spans {
 		start := len(p)
 		p = append(p, s.Data...)
-		t.spans = append(t.spans, Span{Off: s.Off, Data: p[start:]})
+		t.spans = append(t.spans, device.Span{Off: s.Off, Data: p[start:]})
 	}
 	r.flushes = r.flushes[:0]
 	c.srv.workers.run(t)
 }
 
 // read serves a READ inline if the device can.
-func (c *conn) read(req Request) {
+func (c *reader) read(req Request) {
 	b := c.appendReadHead(c.room(readHeadMax+int(req.Length)), req)
 	end := len(b) + int(req.Length)
 	var err error
@@ -207,9 +211,9 @@ func (c *conn) read(req Request) {
 	switch err {
 	case nil:
 		c.filled(b[:end])
-	case ErrWouldBlock:
+	case device.ErrWouldBlock:
 		c.start(req)
-	case ErrUnderWay:
+	case device.ErrUnderWay:
 		if t := c.acquire(int(req.Length), nil); t != nil {
 			t.req = req
 			c.underway = append(c.underway, t)
@@ -222,7 +226,7 @@ func (c *conn) read(req Request) {
 // startReads has workers wait for the READs of the round that are under way.
 // Measured: a worker for each costs half as much again as one for eight, and
 // one for all of them leaves the client idle too long.
-func (c *conn) startReads() {
+func (c *reader) startReads() {
 	for list := c.underway; len(list) > 0; {
 		chain := list[:min(readChain, len(list))]
 		list = list[len(chain):]
@@ -236,7 +240,7 @@ func (c *conn) startReads() {
 }
 
 // start gives a request to a worker, or serves a large READ from memory.
-func (c *conn) start(req Request) {
+func (c *reader) start(req Request) {
 	n := 0
 	switch {
 	case req.Type == CmdRead:

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -21,11 +22,11 @@ func TestReadsUnderWay(t *testing.T) {
 		data[i] = byte(i / block)
 	}
 	gate := nbdtest.NewGate()
-	dev := nbdtest.NewReadOnly(data)
+	dev := nbdtest.Holding(data)
 	dev.Hook = func(ctx context.Context, op nbdtest.Op, off, _ int64) error {
 		switch {
 		case op == nbdtest.OpTryRead:
-			return nbd.ErrUnderWay
+			return device.ErrUnderWay
 		case off == slow*block:
 			return gate.Wait(ctx)
 		case off == bad*block:
@@ -81,7 +82,7 @@ func TestReadsUnderWayCountAsTasks(t *testing.T) {
 	dev := nbdtest.NewMemory(testSize)
 	dev.Hook = func(_ context.Context, op nbdtest.Op, _, _ int64) error {
 		if op == nbdtest.OpTryRead {
-			return nbd.ErrUnderWay
+			return device.ErrUnderWay
 		}
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 	"openvstorage/nbd/nbdtest"
@@ -99,8 +100,8 @@ func TestVastBlockStatus(t *testing.T) {
 	dev := nbdtest.NewVast(vast)
 	s := serve(t, dev, nbd.Limits{RangeTime: time.Hour})
 	c := s.client(nbdclient.Options{})
-	hole := nbd.Extent{Length: vast, Hole: true, Zero: true}
-	status := func(what string, r nbdclient.Request, want ...nbd.Extent) {
+	hole := device.Extent{Length: vast, Hole: true, Zero: true}
+	status := func(what string, r nbdclient.Request, want ...device.Extent) {
 		t.Helper()
 		r.Type = nbd.CmdBlockStatus
 		if err := c.Do(&r); err != nil || !slices.Equal(r.Extents, want) {
@@ -110,7 +111,7 @@ func TestVastBlockStatus(t *testing.T) {
 	status("empty", nbdclient.Request{Length: vast}, hole)
 	c.WriteAt([]byte("x"), 9*tib)
 	c.Zero(10*tib, 5*tib, nbd.FlagNoHole)
-	want := []nbd.Extent{
+	want := []device.Extent{
 		{Length: 9 * tib, Hole: true, Zero: true}, {Length: 1}, {Length: tib - 1, Hole: true, Zero: true},
 		{Length: 5 * tib, Zero: true}, {Length: tib, Hole: true, Zero: true},
 	}
@@ -119,7 +120,7 @@ func TestVastBlockStatus(t *testing.T) {
 	status("one", nbdclient.Request{Length: vast, Flags: nbd.FlagReqOne}, want[0])
 	status("one of its context", nbdclient.Request{Length: vast, Flags: nbd.FlagReqOne, Contexts: []uint32{nbd.BaseAllocationID}}, want[0])
 	status("a part", nbdclient.Request{Offset: 9*tib - 1, Length: 5 * gib},
-		nbd.Extent{Length: 1, Hole: true, Zero: true}, nbd.Extent{Length: 1}, nbd.Extent{Length: 5*gib - 2, Hole: true, Zero: true})
+		device.Extent{Length: 1, Hole: true, Zero: true}, device.Extent{Length: 1}, device.Extent{Length: 5*gib - 2, Hole: true, Zero: true})
 	if es, err := c.BlockStatus(8*tib, 8*tib); err != nil || !slices.Equal(es[1:], want[1:]) || es[0].Length != tib {
 		t.Fatalf("the upper half: %+v, %v", es, err)
 	}
@@ -232,7 +233,7 @@ func TestVastModel(t *testing.T) {
 		default:
 			p := make([]byte, min(n, 9000))
 			_, err = c.WriteAt(p, off)
-			err = errors.Join(err, model.TryWrite([]nbd.Span{{Off: off, Data: p}}))
+			err = errors.Join(err, model.TryWrite([]device.Span{{Off: off, Data: p}}))
 		}
 		if err != nil {
 			t.Fatalf("step %d: %v", step, err)
@@ -246,7 +247,7 @@ func TestVastModel(t *testing.T) {
 }
 
 // extents asks for all from off on.
-func extents(t *testing.T, c *nbdclient.Client, off int64) (all []nbd.Extent) {
+func extents(t *testing.T, c *nbdclient.Client, off int64) (all []device.Extent) {
 	t.Helper()
 	for off < c.Size() {
 		es, err := c.BlockStatus(off, c.Size()-off)
@@ -265,9 +266,9 @@ func extents(t *testing.T, c *nbdclient.Client, off int64) (all []nbd.Extent) {
 	return all
 }
 
-func modelExtents(t *testing.T, dev nbd.Device, off int64) (all []nbd.Extent) {
+func modelExtents(t *testing.T, dev device.Reader, off int64) (all []device.Extent) {
 	t.Helper()
-	err := dev.Extents(t.Context(), off, dev.Size()-off, func(e nbd.Extent) bool {
+	err := dev.Extents(t.Context(), off, dev.Size()-off, func(e device.Extent) bool {
 		all = append(all, e)
 		return true
 	})

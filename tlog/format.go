@@ -32,7 +32,8 @@ import (
 //	 7      1  flags; bit 0: a reader that does not know the kind skips the entry;
 //	           it has its seq, and changes nothing. Other bits are refused.
 //	 8      8  seq
-//	16      8  address: the first cluster (write, trim, zero); bytes (resize)
+//	16      8  address: the first cluster (write, trim, zero); bytes (resize);
+//	           the next SCO (snapshot)
 //	24      8  location of the first cluster (write)
 //	32      4  run: number of clusters (write, trim, zero)
 //	36      -  payload

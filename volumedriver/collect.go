@@ -164,7 +164,7 @@ func (v *Volume) collectSCOs(ctx context.Context) error {
 
 // lookForDead has a checkpoint made in the midst of a group if it is worth one.
 func (v *Volume) lookForDead(ctx context.Context) error {
-	if v.count.writeBytes.Load()-v.store.looked < uint64(v.manyStored())/4 || v.m.Recounting() {
+	if !timeToLook(v.count.writeBytes.Load()-v.store.looked, v.count.stored.Load()) || v.m.Recounting() {
 		return nil
 	}
 	d, err := v.findDead(ctx)
@@ -174,32 +174,17 @@ func (v *Volume) lookForDead(ctx context.Context) error {
 	return err
 }
 
-// manyStored is how many bytes of garbage in the backend are worth a checkpoint.
-func (v *Volume) manyStored() int64 { return max(64<<20, v.count.stored.Load()/8) }
-
-// wantCheckpoint has a checkpoint made if the garbage that waits for one is worth
-// it: an eighth of the SCOs, or 8. It is let go when all is stored that the buffer
-// had by then, and more may die until then. Where there is one ahead already,
-// another one is made for an eighth of what is stored, or an eighth of the buffer
-// with what died there: some of that will be stored by a group that ends before,
-// and a checkpoint is only made where the vDisk is now.
+// wantCheckpoint has a checkpoint made if the garbage that waits for one is worth it.
 func (v *Volume) wantCheckpoint(d *dead) {
-	worth := d.waiting > max(8, (d.known-len(d.gone))/8)
-	if d.ahead {
-		var stored, local int64 // bytes in the backend, in the buffer
-		for _, n := range d.unfrozen {
-			size, there := v.store.sizes[n]
-			if !there {
-				local += v.host.buffer.SCOSize()
-			}
-			stored += size
+	g := garbage{waiting: d.waiting, left: d.known - len(d.gone), ahead: d.ahead, unfrozen: len(d.unfrozen)}
+	for _, n := range d.unfrozen {
+		size, there := v.store.sizes[n]
+		if !there {
+			g.local += v.host.buffer.SCOSize()
 		}
-		worth = stored > v.manyStored() || stored+local > v.host.buffer.Bytes()/aheadMax
+		g.stored += size
 	}
-	if v.store.freeDue.Load() {
-		worth = len(d.unfrozen) > 0 // one ahead lets the others go
-	}
-	if worth {
+	if worthCheckpoint(g, v.count.stored.Load(), v.host.buffer.Bytes(), v.store.freeDue.Load()) {
 		v.store.checkpointDue.Store(true)
 	}
 }

@@ -6,26 +6,13 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"openvstorage/device"
 )
 
-// Device is what a front end serves: a vDisk, or a snapshot of one.
-type Device interface {
-	Size() int64
-	ReadOnly() bool
-	TryRead(p []byte, off int64) error
-	Read(ctx context.Context, p []byte, off int64) error
-	TryWrite(batch []Span) error
-	Write(ctx context.Context, batch []Span) error
-	Flush(ctx context.Context) error
-	Trim(ctx context.Context, off, n int64) error
-	Zero(ctx context.Context, off, n int64, allocate bool) error
-	Extents(ctx context.Context, off, n int64, fn func(Extent) bool) error
-	Prefetch(ctx context.Context, off, n int64) error
-}
-
-// OpenDevice returns the vDisk NAME, or the snapshot NAME@SNAP for reading.
+// OpenDevice returns the vDisk NAME, a device.Device, or the snapshot NAME@SNAP.
 // It cannot be deleted until release is called, once.
-func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release func(), err error) {
+func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, release func(), err error) {
 	name, snap, isSnap := strings.Cut(name, "@")
 	v, err := h.volume(name)
 	if err == nil && v.closedBy() != nil {

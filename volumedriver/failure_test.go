@@ -14,6 +14,7 @@ import (
 
 	"openvstorage/backend"
 	"openvstorage/backend/fault"
+	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
@@ -33,12 +34,12 @@ func pattern(i, n int) []byte {
 	return bytes.Repeat([]byte(fmt.Sprintf("%07d.", i)), n*512)
 }
 
-func write(t *testing.T, d Device, cluster, n, i int) {
+func write(t *testing.T, d device.Device, cluster, n, i int) {
 	t.Helper()
-	must(t, d.Write(context.Background(), []Span{{int64(cluster) * 4096, pattern(i, n)}}))
+	must(t, d.Write(context.Background(), []device.Span{{Off: int64(cluster) * 4096, Data: pattern(i, n)}}))
 }
 
-func holdsPattern(t *testing.T, d Device, cluster, n, i int) {
+func holdsPattern(t *testing.T, d device.Reader, cluster, n, i int) {
 	t.Helper()
 	p := make([]byte, n*4096)
 	must(t, d.Read(context.Background(), p, int64(cluster)*4096))
@@ -48,7 +49,7 @@ func holdsPattern(t *testing.T, d Device, cluster, n, i int) {
 }
 
 // newRig opens a host with a vDisk "v" of size bytes.
-func newRig(t *testing.T, fs disk.FS, size uint64, change func(*Options)) (*rig, Device) {
+func newRig(t *testing.T, fs disk.FS, size uint64, change func(*Options)) (*rig, device.Device) {
 	t.Helper()
 	r, err := openRig(fs, change)
 	must(t, err)
@@ -82,7 +83,7 @@ func TestFailedTLogWriteLosesNothing(t *testing.T) {
 	write(t, d, 0, 4, 1)
 	must(t, d.Flush(ctx))
 	rule := fs.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: "tlog-*", Times: 1, Err: unix.EIO})
-	if err := d.Write(ctx, []Span{{8 * 4096, pattern(2, 1)}}); !errors.Is(err, unix.EIO) {
+	if err := d.Write(ctx, []device.Span{{Off: 8 * 4096, Data: pattern(2, 1)}}); !errors.Is(err, unix.EIO) {
 		t.Fatalf("write to a TLog that fails: %v", err)
 	}
 	rule.Remove()
@@ -219,7 +220,7 @@ func TestDamagedCluster(t *testing.T) {
 	if err := d.Read(ctx, make([]byte, 4096), 3*4096); !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), file) {
 		t.Errorf("the damaged cluster reads: %v", err)
 	}
-	if err := d.Write(ctx, []Span{{0, pattern(1, 1)}}); !errors.Is(err, ErrHalted) || !errors.Is(err, syscall.EIO) {
+	if err := d.Write(ctx, []device.Span{{Off: 0, Data: pattern(1, 1)}}); !errors.Is(err, ErrHalted) || !errors.Is(err, syscall.EIO) {
 		t.Errorf("a halted vDisk takes a write: %v", err)
 	}
 	if _, err := after.host.SnapshotCreate(ctx, "v", "s"); !errors.Is(err, ErrHalted) {
@@ -284,7 +285,7 @@ func TestBackendFull(t *testing.T) {
 	rule := back.Add(fault.Rule{Ops: []fault.Op{fault.Put}, Err: backend.ErrNoSpace})
 	refused := -1
 	for i := range 256 {
-		if err := d.Write(ctx, []Span{{int64(i) << 20, pattern(i, 256)}}); err != nil {
+		if err := d.Write(ctx, []device.Span{{Off: int64(i) << 20, Data: pattern(i, 256)}}); err != nil {
 			if !errors.Is(err, syscall.ENOSPC) {
 				t.Fatalf("write %d: %v", i, err)
 			}
@@ -299,7 +300,7 @@ func TestBackendFull(t *testing.T) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
-		err := d.Write(ctx, []Span{{int64(refused) << 20, pattern(refused, 256)}})
+		err := d.Write(ctx, []device.Span{{Off: int64(refused) << 20, Data: pattern(refused, 256)}})
 		if err == nil {
 			break
 		} else if !errors.Is(err, syscall.ENOSPC) {
@@ -322,7 +323,7 @@ func TestCloneTree(t *testing.T) {
 	_, err := r.host.SnapshotCreate(ctx, "v", "base")
 	must(t, err)
 	write(t, d, 1, 1, 2)
-	clone := func(src, snap, dst string) Device {
+	clone := func(src, snap, dst string) device.Device {
 		_, err := r.host.Clone(ctx, src, snap, dst, nil)
 		must(t, err)
 		return open(t, r.host, dst)

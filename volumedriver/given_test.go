@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"openvstorage/backend/fault"
+	"openvstorage/device"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 )
@@ -137,7 +138,7 @@ func TestBoundOverRollback(t *testing.T) {
 	must(t, err)
 	wide := open(t, r.host, "wide")
 	for off := int64(0); off < 64<<20; off += 8 << 20 {
-		must(t, wide.Write(ctx, []Span{{off, pattern(1, 1)}}))
+		must(t, wide.Write(ctx, []device.Span{{Off: off, Data: pattern(1, 1)}}))
 	}
 	_, err = r.host.SnapshotCreate(ctx, "wide", "s")
 	must(t, err)
@@ -255,7 +256,7 @@ func TestListedInDoubt(t *testing.T) {
 		t.Error("it was not listed")
 	}
 	silence.Remove()
-	d, release, err := h.OpenDevice(ctx, "v")
+	d, release, err := openDisk(ctx, h, "v")
 	must(t, err)
 	holdsPattern(t, d, 0, 4, 1)
 	release()

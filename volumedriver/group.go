@@ -26,15 +26,8 @@ type group struct {
 // last is the newest TLog of the group.
 func (g *group) last() tlog.ID { return g.tlogs[len(g.tlogs)-1].ID }
 
-// chooseGroup takes the oldest TLogs: one at least, more as long as little of
-// them is live, so that no group keeps the buffer's files for long, and the
-// garbage that it makes in the backend is soon collected.
-//
-// It ends where the next checkpoint waits, which lets garbage go. If little of all
-// of them is live, it takes all, to the last checkpoint: most was overwritten, and
-// a group that ended earlier would store what the TLogs behind it overwrite.
-//
-// With patience it takes none while the buffer has room for more overwrites.
+// chooseGroup makes a group of the oldest TLogs. With patience it makes none while the
+// buffer has room for more overwrites.
 func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, patient bool) (*group, error) {
 	if len(closed) == 0 {
 		return nil, nil
@@ -55,38 +48,31 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 	if patient && v.young(closed) && early(v.host.buffer.Fill(), written, total) {
 		return nil, nil
 	}
-	limit, frozen := v.host.buffer.TLogBytes(), v.frozenAt(false)
-	if little := v.host.buffer.Bytes() / 4; total <= little {
-		limit, frozen = max(limit, little), v.frozenAt(true)
-	}
-	g := &group{landed: make(chan landing, v.host.opt.UploadSlots)}
-	var sum int64
-	for i, t := range closed {
-		if sum += live[i]; i > 0 && sum > limit {
-			break
-		}
-		g.tlogs = append(g.tlogs, t)
+	next, last := v.checkpointsAt(closed)
+	n := groupLen(live, next, last, v.host.buffer.TLogBytes(), v.host.buffer.Bytes())
+	g := &group{tlogs: closed[:n:n], landed: make(chan landing, v.host.opt.UploadSlots)}
+	for _, t := range g.tlogs {
 		g.scos = append(g.scos, t.SCOs()...)
-		if t.ID == frozen {
-			break
-		}
 	}
 	v.mark(g)
 	return g, nil
 }
 
-// frozenAt is the TLog at whose end the next checkpoint waits to be committed, or
-// the last, or 0.
-func (v *Volume) frozenAt(last bool) tlog.ID {
+// checkpointsAt are the indexes of the TLogs at whose ends the next checkpoint waits
+// to be committed, and the last one; len(closed) where there is none.
+func (v *Volume) checkpointsAt(closed []*writebuffer.TLog) (next, last int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	at := func(id tlog.ID) int {
+		if i := slices.IndexFunc(closed, func(t *writebuffer.TLog) bool { return t.ID == id }); i >= 0 {
+			return i
+		}
+		return len(closed)
+	}
 	if len(v.ahead) == 0 {
-		return 0
+		return len(closed), len(closed)
 	}
-	if last {
-		return v.ahead[len(v.ahead)-1].tlog
-	}
-	return v.ahead[0].tlog
+	return at(v.ahead[0].tlog), at(v.ahead[len(v.ahead)-1].tlog)
 }
 
 // young reports whether even the oldest SCO is one that may wait for overwrites:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/sco"
 )
@@ -28,7 +29,7 @@ func TestRollbackInUse(t *testing.T) {
 	must(t, r.host.Rollback(ctx, "v", "s"))
 	holdsPattern(t, d, 0, 4, 1)
 	write(t, d, 0, 4, 3)
-	used, useNoMore, err := r.host.OpenDevice(ctx, "v")
+	used, useNoMore, err := openDisk(ctx, r.host, "v")
 	must(t, err)
 	if err := r.host.Rollback(ctx, "v", "s"); !errors.Is(err, ErrBusy) {
 		t.Errorf("rollback under a user: %v", err)
@@ -144,7 +145,7 @@ func TestForceDelete(t *testing.T) {
 	write(t, d, 0, 64, 1)
 	must(t, r.host.Sync(ctx, "v", nil))
 	write(t, d, 64, 64, 2)
-	used, release, err := r.host.OpenDevice(ctx, "v")
+	used, release, err := openDisk(ctx, r.host, "v")
 	must(t, err)
 	if err := r.host.Delete(ctx, "v"); !errors.Is(err, ErrBusy) {
 		t.Fatalf("delete under a user: %v", err)
@@ -172,11 +173,11 @@ func TestForceDelete(t *testing.T) {
 	for what, do := range map[string]func() error{
 		"read":     func() error { return used.Read(ctx, p, 0) },
 		"try read": func() error { return used.TryRead(p, 0) },
-		"write":    func() error { return used.Write(ctx, []Span{{Data: p}}) },
-		"try":      func() error { return used.TryWrite([]Span{{Data: p}}) },
+		"write":    func() error { return used.Write(ctx, []device.Span{{Data: p}}) },
+		"try":      func() error { return used.TryWrite([]device.Span{{Data: p}}) },
 		"flush":    func() error { return used.Flush(ctx) },
 		"trim":     func() error { return used.Trim(ctx, 0, sco.ClusterSize) },
-		"extents":  func() error { return used.Extents(ctx, 0, modelDisk, func(Extent) bool { return true }) },
+		"extents":  func() error { return used.Extents(ctx, 0, modelDisk, func(device.Extent) bool { return true }) },
 	} {
 		if err := do(); !errors.Is(err, ErrHalted) {
 			t.Errorf("%s of a deleted vDisk: %v", what, err)

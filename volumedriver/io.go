@@ -7,32 +7,12 @@ import (
 	"slices"
 	"syscall"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 	"openvstorage/writebuffer"
-)
-
-// Span is one write of a batch: Data goes to byte offset Off. An alias of an
-// unnamed type, so that front ends need not import this package.
-type Span = struct {
-	Off  int64
-	Data []byte
-}
-
-// Extent is a run of bytes of one allocation status. An alias, as Span is.
-type Extent = struct {
-	Length int64
-	Hole   bool
-	Zero   bool
-}
-
-// What the Try methods return when they would have to wait: for anything, or
-// for nothing but what the kernel is reading from the write buffer's medium.
-const (
-	errWait     = syscall.EAGAIN
-	errUnderWay = syscall.EINPROGRESS
 )
 
 // lookups is how many locations are looked up at a time: 1 MiB of clusters.
@@ -41,13 +21,10 @@ const lookups = 256
 // Size is the vDisk's size in bytes.
 func (v *Volume) Size() int64 { return int64(v.size.Load()) }
 
-// ReadOnly is false: writes of a halted vDisk fail with a reason instead.
-func (v *Volume) ReadOnly() bool { return false }
-
 // TryRead fills p from off if nothing slower than memory is needed.
 func (v *Volume) TryRead(p []byte, off int64) error {
 	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
-		return errWait
+		return device.ErrWouldBlock
 	}
 	if err := v.tryRead(v.head, p, off); err != nil {
 		return err
@@ -59,14 +36,14 @@ func (v *Volume) TryRead(p []byte, off int64) error {
 func (v *Volume) tryRead(view *metadata.View, p []byte, off int64) error {
 	var buf [lookups]sco.Location
 	addr := uint64(off) / sco.ClusterSize
-	var waits error // errUnderWay: the rest is tried all the same, to start it too
+	var waits error // device.ErrUnderWay: the rest is tried all the same, to start it too
 	if err := v.gone(); err != nil {
 		return err
 	}
 	for len(p) > 0 {
 		locs := buf[:min(len(p)/sco.ClusterSize, lookups)]
 		if !view.Lookup(addr, locs) {
-			return errWait
+			return device.ErrWouldBlock
 		}
 		addr += uint64(len(locs))
 		for len(locs) > 0 {
@@ -75,11 +52,11 @@ func (v *Volume) tryRead(view *metadata.View, p []byte, off int64) error {
 			if locs[0].Kind() != sco.KindData {
 				clear(part)
 			} else if locs[0].Origin() != v.self {
-				return errWait
+				return device.ErrWouldBlock
 			} else if found, err := v.buf.Read(locs[0], part, false); found && err == disk.ErrWouldBlock {
-				waits = errUnderWay
+				waits = device.ErrUnderWay
 			} else if !found || err != nil {
-				return errWait // whatever it is, Read deals with it
+				return device.ErrWouldBlock // whatever it is, Read deals with it
 			}
 			p, locs = p[n*sco.ClusterSize:], locs[n:]
 		}
@@ -215,7 +192,7 @@ func (v *Volume) readSome(ctx context.Context, p []byte, locs []sco.Location) (i
 
 // TryWrite writes the batch, all of it or none, if nothing slower than memory
 // is needed.
-func (v *Volume) TryWrite(batch []Span) error {
+func (v *Volume) TryWrite(batch []device.Span) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
@@ -225,14 +202,14 @@ func (v *Volume) TryWrite(batch []Span) error {
 	for _, s := range batch {
 		addr, n := uint64(s.Off)/sco.ClusterSize, len(s.Data)/sco.ClusterSize
 		if s.Off%sco.ClusterSize != 0 || len(s.Data)%sco.ClusterSize != 0 || !v.m.Resident(addr, n) {
-			return errWait
+			return device.ErrWouldBlock
 		}
 		b.Spans = append(b.Spans, writebuffer.Span{Addr: addr, Data: s.Data})
 		bytes += len(s.Data)
 	}
 	if err := v.buf.TryAppend(b); err != nil {
 		if err == disk.ErrWouldBlock {
-			return errWait
+			return device.ErrWouldBlock
 		}
 		return v.writeError(err)
 	}
@@ -241,7 +218,7 @@ func (v *Volume) TryWrite(batch []Span) error {
 }
 
 // Write writes the batch in order, waiting for room (P6).
-func (v *Volume) Write(ctx context.Context, batch []Span) error {
+func (v *Volume) Write(ctx context.Context, batch []device.Span) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
@@ -427,15 +404,15 @@ func (v *Volume) zeroPart(ctx context.Context, off, n int64) error {
 	if loc[0].Kind() != sco.KindData {
 		return nil
 	}
-	return v.Write(ctx, []Span{{Off: off, Data: make([]byte, n)}})
+	return v.Write(ctx, []device.Span{{Off: off, Data: make([]byte, n)}})
 }
 
 // Extents reports the allocation of [off, off+n) in order.
-func (v *Volume) Extents(ctx context.Context, off, n int64, fn func(Extent) bool) error {
+func (v *Volume) Extents(ctx context.Context, off, n int64, fn func(device.Extent) bool) error {
 	return v.extents(ctx, v.head, off, n, fn)
 }
 
-func (v *Volume) extents(ctx context.Context, view *metadata.View, off, n int64, fn func(Extent) bool) error {
+func (v *Volume) extents(ctx context.Context, view *metadata.View, off, n int64, fn func(device.Extent) bool) error {
 	first := uint64(off) / sco.ClusterSize
 	count := (uint64(off+n)+sco.ClusterSize-1)/sco.ClusterSize - first
 	skip, left := off%sco.ClusterSize, n
@@ -445,7 +422,7 @@ func (v *Volume) extents(ctx context.Context, view *metadata.View, off, n int64,
 	err := view.Extents(ctx, first, count, func(kind sco.Kind, run uint64) bool {
 		length := min(int64(run)*sco.ClusterSize-skip, left)
 		skip, left = 0, left-length
-		return fn(Extent{Length: length, Hole: kind == sco.KindHole, Zero: kind != sco.KindData})
+		return fn(device.Extent{Length: length, Hole: kind == sco.KindHole, Zero: kind != sco.KindData})
 	})
 	if err != nil {
 		return fmt.Errorf("vDisk %s: %w", v.Name(), err)

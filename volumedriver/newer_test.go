@@ -2,14 +2,18 @@ package volumedriver
 
 import (
 	"context"
+	"encoding/binary"
 	"slices"
 	"strings"
 	"testing"
 
+	"openvstorage/backend/local"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/format"
 	"openvstorage/sco"
 	"openvstorage/tlog"
+	"openvstorage/volumedriver/catalog"
 )
 
 // newestTLog is the file of a vDisk's newest TLog, and the seq of its last entry.
@@ -86,7 +90,7 @@ func TestEntriesOfLaterReleases(t *testing.T) {
 			if i.State != StateRunning {
 				t.Fatalf("state %s, reason %q", i.State, i.Reason)
 			}
-			again, release, err := after.host.OpenDevice(ctx, "v")
+			again, release, err := openDisk(ctx, after.host, "v")
 			must(t, err)
 			defer release()
 			holdsPattern(t, again, 0, 1, 1)
@@ -103,5 +107,67 @@ func TestEntriesOfLaterReleases(t *testing.T) {
 			third := reopen(t, image.Kill(), nil)
 			holdsPattern(t, open(t, third.host, "v"), 8, 2, 3)
 		})
+	}
+}
+
+// A catalog that a later release has written halts its vDisk, by name, and stays as it
+// is; the other vDisks are served. Once that release is back nothing is missing.
+func TestCatalogOfLaterRelease(t *testing.T) {
+	ctx := context.Background()
+	for what, edit := range map[string]func(h []byte){
+		"format 9":              func(h []byte) { h[10] = 9 },
+		"features 0x10":         func(h []byte) { h[20] = 0x10 },
+		"compatible features 0": func(h []byte) { h[17] = 1 },
+	} {
+		fs := crashdisk.New()
+		r, d := newRig(t, fs, modelDisk, nil)
+		write(t, d, 0, 4, 1)
+		must(t, r.host.Sync(ctx, "v", nil))
+		_, err := r.host.Create(ctx, "other", modelDisk)
+		must(t, err)
+		id := volumeOf(t, r, "v").id
+		must(t, r.close())
+
+		back, err := local.Open(fs, "/data/backend", local.Options{})
+		must(t, err)
+		ns := back.Namespace(id.String())
+		put := func(edit func(b []byte)) []byte {
+			t.Helper()
+			info, err := ns.Stat(ctx, catalog.ObjectName)
+			must(t, err)
+			b := make([]byte, info.Size)
+			must(t, get(ctx, ns, catalog.ObjectName, b, 0))
+			if edit != nil {
+				edit(b)
+				binary.LittleEndian.PutUint32(b[60:], format.CRC(b[:60]))
+				binary.LittleEndian.PutUint32(b[len(b)-4:], format.CRC(b[:len(b)-4]))
+				_, err = ns.PutIf(ctx, catalog.ObjectName, b, info.Version)
+				must(t, err)
+			}
+			return b
+		}
+		good := put(nil)
+		newer := put(edit)
+		must(t, back.Close())
+
+		after, err := openRig(fs, nil)
+		must(t, err)
+		i, err := after.host.Info(ctx, "v")
+		must(t, err)
+		if i.State != StateHalted || !strings.Contains(i.Reason, "written by a newer release") || !strings.Contains(i.Reason, what) {
+			t.Errorf("%s: state %s, reason %q", what, i.State, i.Reason)
+		}
+		write(t, open(t, after.host, "other"), 0, 1, 2)
+		must(t, after.close())
+
+		back, err = local.Open(fs, "/data/backend", local.Options{})
+		must(t, err)
+		ns = back.Namespace(id.String())
+		if !slices.Equal(put(nil), newer) {
+			t.Errorf("%s: the catalog was changed", what)
+		}
+		put(func(b []byte) { copy(b, good) })
+		must(t, back.Close())
+		holdsPattern(t, open(t, reopen(t, fs, nil).host, "v"), 0, 4, 1)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 )
@@ -67,8 +68,8 @@ func TestManyVolumesOnFewDescriptors(t *testing.T) {
 	must(t, r.close())
 }
 
-func writeAndFlush(ctx context.Context, d Device, round, i int) error {
-	if err := d.Write(ctx, []Span{{int64(round) * 8 * 4096, pattern(i*10+round, 4)}}); err != nil {
+func writeAndFlush(ctx context.Context, d device.Device, round, i int) error {
+	if err := d.Write(ctx, []device.Span{{Off: int64(round) * 8 * 4096, Data: pattern(i*10+round, 4)}}); err != nil {
 		return err
 	}
 	return d.Flush(ctx)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"openvstorage/backend/fault"
+	"openvstorage/device"
 	"openvstorage/internal/disk/crashdisk"
 )
 
@@ -27,7 +28,7 @@ func TestStorersRestWhileAWriterWaits(t *testing.T) {
 		defer cancel()
 		writes := 0
 		for ; ; writes++ {
-			if err := d.Write(ctx, []Span{{int64(writes) << 20, pattern(writes, 256)}}); err != nil {
+			if err := d.Write(ctx, []device.Span{{Off: int64(writes) << 20, Data: pattern(writes, 256)}}); err != nil {
 				if !errors.Is(err, context.DeadlineExceeded) {
 					t.Fatalf("write %d: %v", writes, err)
 				}
@@ -38,7 +39,7 @@ func TestStorersRestWhileAWriterWaits(t *testing.T) {
 			t.Fatalf("write %d was the first to wait, the buffer has 64 MiB", writes)
 		}
 		away.Remove()
-		must(t, d.Write(t.Context(), []Span{{int64(writes) << 20, pattern(writes, 256)}}))
+		must(t, d.Write(t.Context(), []device.Span{{Off: int64(writes) << 20, Data: pattern(writes, 256)}}))
 		must(t, r.close())
 	})
 }

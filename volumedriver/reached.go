@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"openvstorage/internal/format"
 	"openvstorage/writebuffer"
 
 	"github.com/google/uuid"
@@ -20,7 +21,8 @@ type Point struct{ Epoch, Seq uint64 }
 // everything is durable. Somebody outside of the write buffer remembers it from
 // time to time (Options.Reached), so that local files that were put back from an
 // older copy are not taken for all that was ever flushed (O2, P8). Its bytes are,
-// in order of id, 16 of the id, 8 of the epoch and 8 of the seq, little-endian.
+// in order of id, 16 of the id, 8 of the epoch and 8 of the seq, little-endian. An id
+// of zeros, which no vDisk has, begins the form of a later release.
 type Reached map[uuid.UUID]Point
 
 const reachedSize = 32
@@ -35,14 +37,18 @@ func (r Reached) Append(dst []byte) []byte {
 	return dst
 }
 
-// DecodeReached reads what Append made.
+// DecodeReached reads what Append made. It is rewritten whole: what a later release
+// made is refused (format.ErrNewer).
 func DecodeReached(b []byte) (Reached, error) {
+	if len(b) >= 16 && uuid.UUID(b[:16]) == uuid.Nil {
+		return nil, fmt.Errorf("how far vDisks were flushed: %w: a form that this release does not know", format.ErrNewer)
+	}
 	r := make(Reached, len(b)/reachedSize)
 	for ; len(b) >= reachedSize; b = b[reachedSize:] {
 		r[uuid.UUID(b[:16])] = Point{binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])}
 	}
 	if len(b) > 0 {
-		return nil, fmt.Errorf("how far vDisks were flushed: %d bytes behind the last", len(b))
+		return nil, fmt.Errorf("how far vDisks were flushed: %w: %d bytes behind the last", format.ErrNewer, len(b))
 	}
 	return r, nil
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/volumedriver/registry"
@@ -33,10 +34,10 @@ func TestRenameBelow(t *testing.T) {
 	}
 	_, err = r.host.SnapshotCreate(ctx, "vm/a", "s")
 	must(err)
-	dev, release, err := r.host.OpenDevice(ctx, "vm/a")
+	dev, release, err := openDisk(ctx, r.host, "vm/a")
 	must(err)
 	data := bytes.Repeat([]byte("held"), 1024)
-	must(dev.Write(ctx, []Span{{Off: 0, Data: data}}))
+	must(dev.Write(ctx, []device.Span{{Off: 0, Data: data}}))
 
 	names := func(h *Host) (list []string) {
 		infos, err := h.List(ctx)
@@ -74,7 +75,7 @@ func TestRenameBelow(t *testing.T) {
 	if got := names(r.host); !slices.Equal(got, after) || calls != 1 {
 		t.Errorf("the names are %v, after %d calls", got, calls)
 	}
-	must(dev.Write(ctx, []Span{{Off: 4096, Data: data}}))
+	must(dev.Write(ctx, []device.Span{{Off: 4096, Data: data}}))
 	must(dev.Flush(ctx))
 	got := make([]byte, 8192)
 	must(dev.Read(ctx, got, 0))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"openvstorage/backend/local"
+	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/volumedriver/registry"
 	"openvstorage/volumedriver/registry/registrytest"
@@ -77,14 +78,23 @@ func (r *rig) close() error {
 	return r.back.Close()
 }
 
-func open(t *testing.T, h *Host, name string) Device {
+func open(t *testing.T, h *Host, name string) device.Device {
 	t.Helper()
-	d, release, err := h.OpenDevice(context.Background(), name)
+	d, release, err := openDisk(context.Background(), h, name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	release()
 	return d
+}
+
+// openDisk is OpenDevice of a vDisk.
+func openDisk(ctx context.Context, h *Host, name string) (device.Device, func(), error) {
+	d, release, err := h.OpenDevice(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return d.(device.Device), release, nil
 }
 
 func diff(a, b []byte) int {

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
@@ -80,7 +81,7 @@ func TestResumeWaitsForRoom(t *testing.T) {
 				r, err := openRig(faults, nil)
 				must(t, err)
 				d = open(t, r.host, "v")
-				holds := func(d Device) {
+				holds := func(d device.Device) {
 					t.Helper()
 					holdsPattern(t, d, 0, 2, 1)
 					holdsPattern(t, d, 2, 4, 2)
@@ -91,13 +92,13 @@ func TestResumeWaitsForRoom(t *testing.T) {
 					t.Fatalf("state %s, reason %q", i.State, i.Reason)
 				}
 				written, flushed := make(chan error, 1), make(chan error, 1)
-				go func() { written <- d.Write(ctx, []Span{{10 * 4096, pattern(3, 1)}}) }()
+				go func() { written <- d.Write(ctx, []device.Span{{Off: 10 * 4096, Data: pattern(3, 1)}}) }()
 				go func() { flushed <- d.Flush(ctx) }()
 				short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 				if err := d.Flush(short); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("a flush that gave up: %v", err)
 				}
-				if err := d.Write(short, []Span{{11 * 4096, pattern(4, 1)}}); !errors.Is(err, context.DeadlineExceeded) {
+				if err := d.Write(short, []device.Span{{Off: 11 * 4096, Data: pattern(4, 1)}}); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("a write that gave up: %v", err)
 				}
 				cancel()
@@ -209,7 +210,7 @@ func TestAcceptedLossEndsFirst(t *testing.T) {
 	}
 	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
-	if err := d.Write(short, []Span{{10 * 4096, pattern(3, 1)}}); !errors.Is(err, context.DeadlineExceeded) {
+	if err := d.Write(short, []device.Span{{Off: 10 * 4096, Data: pattern(3, 1)}}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a write: %v", err)
 	}
 	rule.Remove()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
@@ -316,25 +317,20 @@ func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
 	return parent, s, nil
 }
 
-// SnapshotDevice reads one snapshot. It is read-only.
+// SnapshotDevice is the device of a snapshot, which is read-only.
 type SnapshotDevice struct {
 	v    *Volume
 	s    *snapshot
 	view *metadata.View
 }
 
-var errReadOnly = errors.New("a snapshot is read-only")
-
 // Size is the size of the vDisk when the snapshot was taken, in bytes.
 func (d *SnapshotDevice) Size() int64 { return int64(d.s.Size) }
-
-// ReadOnly is true.
-func (d *SnapshotDevice) ReadOnly() bool { return true }
 
 // TryRead is Volume.TryRead of the snapshot.
 func (d *SnapshotDevice) TryRead(p []byte, off int64) error {
 	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
-		return errWait
+		return device.ErrWouldBlock
 	}
 	if err := d.v.tryRead(d.view, p, off); err != nil {
 		return err
@@ -349,23 +345,8 @@ func (d *SnapshotDevice) Read(ctx context.Context, p []byte, off int64) error {
 	return d.v.read(ctx, d.view, p, off)
 }
 
-// TryWrite fails.
-func (d *SnapshotDevice) TryWrite([]Span) error { return errReadOnly }
-
-// Write fails.
-func (d *SnapshotDevice) Write(context.Context, []Span) error { return errReadOnly }
-
-// Flush does nothing: a snapshot is durable.
-func (d *SnapshotDevice) Flush(context.Context) error { return nil }
-
-// Trim fails.
-func (d *SnapshotDevice) Trim(context.Context, int64, int64) error { return errReadOnly }
-
-// Zero fails.
-func (d *SnapshotDevice) Zero(context.Context, int64, int64, bool) error { return errReadOnly }
-
 // Extents reports the snapshot's allocation.
-func (d *SnapshotDevice) Extents(ctx context.Context, off, n int64, fn func(Extent) bool) error {
+func (d *SnapshotDevice) Extents(ctx context.Context, off, n int64, fn func(device.Extent) bool) error {
 	return d.v.extents(ctx, d.view, off, n, fn)
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/volumedriver/registry"
 )
@@ -37,23 +38,25 @@ func TestChange(t *testing.T) {
 		size := uint64(modelDisk)
 		for _, c := range []struct {
 			what  string
-			do    func(v Device) error
+			do    func(v device.Device) error
 			moves bool
 		}{
-			{"nothing", func(Device) error { return nil }, false},
-			{"write", func(v Device) error { return v.Write(ctx, []Span{{Off: 0, Data: data}}) }, true},
-			{"write that may not wait", func(v Device) error { return v.TryWrite([]Span{{Off: 0, Data: data}}) }, true},
-			{"write of a part", func(v Device) error { return v.Write(ctx, []Span{{Off: 100, Data: data[:10]}}) }, true},
-			{"flush", func(v Device) error { return v.Flush(ctx) }, false},
-			{"read", func(v Device) error { return v.Read(ctx, make([]byte, 4096), 0) }, false},
-			{"snapshot", func(Device) error { _, err := r.host.SnapshotCreate(ctx, "a", "s"); return err }, false},
-			{"trim", func(v Device) error { return v.Trim(ctx, 0, 4096) }, true},
-			{"zeroes", func(v Device) error { return v.Zero(ctx, 0, 8192, true) }, true},
-			{"resize", func(Device) error { size += 4096; return r.host.Resize(ctx, "a", size) }, true},
-			{"rollback", func(Device) error { return r.host.Rollback(ctx, "a", "s") }, true},
-			{"upload", func(Device) error { return r.host.Sync(ctx, "a", nil) }, false},
-			{"deletion of the snapshot", func(Device) error { return r.host.SnapshotDelete(ctx, "a", "s") }, false},
-			{"rename", func(Device) error { return errors.Join(r.host.Rename(ctx, "a", "b"), r.host.Rename(ctx, "b", "a")) }, false},
+			{"nothing", func(device.Device) error { return nil }, false},
+			{"write", func(v device.Device) error { return v.Write(ctx, []device.Span{{Off: 0, Data: data}}) }, true},
+			{"write that may not wait", func(v device.Device) error { return v.TryWrite([]device.Span{{Off: 0, Data: data}}) }, true},
+			{"write of a part", func(v device.Device) error { return v.Write(ctx, []device.Span{{Off: 100, Data: data[:10]}}) }, true},
+			{"flush", func(v device.Device) error { return v.Flush(ctx) }, false},
+			{"read", func(v device.Device) error { return v.Read(ctx, make([]byte, 4096), 0) }, false},
+			{"snapshot", func(device.Device) error { _, err := r.host.SnapshotCreate(ctx, "a", "s"); return err }, false},
+			{"trim", func(v device.Device) error { return v.Trim(ctx, 0, 4096) }, true},
+			{"zeroes", func(v device.Device) error { return v.Zero(ctx, 0, 8192, true) }, true},
+			{"resize", func(device.Device) error { size += 4096; return r.host.Resize(ctx, "a", size) }, true},
+			{"rollback", func(device.Device) error { return r.host.Rollback(ctx, "a", "s") }, true},
+			{"upload", func(device.Device) error { return r.host.Sync(ctx, "a", nil) }, false},
+			{"deletion of the snapshot", func(device.Device) error { return r.host.SnapshotDelete(ctx, "a", "s") }, false},
+			{"rename", func(device.Device) error {
+				return errors.Join(r.host.Rename(ctx, "a", "b"), r.host.Rename(ctx, "b", "a"))
+			}, false},
 		} {
 			before := statOf(t, r.host, "a").Change
 			time.Sleep(time.Minute)
@@ -73,7 +76,7 @@ func TestChange(t *testing.T) {
 		}
 		// Who looks sees what was acknowledged before, to the moment.
 		now := time.Now()
-		must(t, open(t, r.host, "a").Write(ctx, []Span{{Off: 0, Data: data}}))
+		must(t, open(t, r.host, "a").Write(ctx, []device.Span{{Off: 0, Data: data}}))
 		if c := statOf(t, r.host, "a").Change; !c.At.Equal(now) {
 			t.Errorf("%v after the write", c.At.Sub(now))
 		}
@@ -130,11 +133,11 @@ func TestAllocated(t *testing.T) {
 	now("new", 0)
 	data := bytes.Repeat([]byte{7}, 16*4096)
 	a := open(t, r.host, "a")
-	must(t, a.Write(ctx, []Span{{Off: 0, Data: data}, {Off: 1 << 20, Data: data[:4096]}}))
+	must(t, a.Write(ctx, []device.Span{{Off: 0, Data: data}, {Off: 1 << 20, Data: data[:4096]}}))
 	now("written", 17)
-	must(t, a.Write(ctx, []Span{{Off: 4096, Data: data}}))
+	must(t, a.Write(ctx, []device.Span{{Off: 4096, Data: data}}))
 	now("overwritten", 18)
-	must(t, a.Write(ctx, []Span{{Off: 2<<20 + 100, Data: data[:10]}}))
+	must(t, a.Write(ctx, []device.Span{{Off: 2<<20 + 100, Data: data[:10]}}))
 	now("a part of a cluster", 19)
 	must(t, a.Trim(ctx, 0, 4096))
 	now("trimmed", 18)
@@ -151,14 +154,14 @@ func TestAllocated(t *testing.T) {
 		r, err = openRig(d, nil)
 		must(t, err)
 		exact("opened again", 17+uint64(i))
-		must(t, open(t, r.host, "a").Write(ctx, []Span{{Off: 3<<20 + int64(i)*4096, Data: data[:4096]}}))
+		must(t, open(t, r.host, "a").Write(ctx, []device.Span{{Off: 3<<20 + int64(i)*4096, Data: data[:4096]}}))
 		exact("written again", 18+uint64(i))
 	}
 	// Of a clone, and of a snapshot of an earlier process, 2 MiB count that hold any.
 	_, err = r.host.Create(ctx, "wide", 64<<20)
 	must(t, err)
 	wide := open(t, r.host, "wide")
-	must(t, wide.Write(ctx, []Span{{Off: 0, Data: data}, {Off: 33 << 20, Data: data[:4096]}}))
+	must(t, wide.Write(ctx, []device.Span{{Off: 0, Data: data}, {Off: 33 << 20, Data: data[:4096]}}))
 	_, err = r.host.SnapshotCreate(ctx, "wide", "s")
 	must(t, err)
 	if got := statOf(t, r.host, "wide").Snapshots[0].Allocated; got != 17*4096 {
@@ -179,7 +182,7 @@ func TestAllocated(t *testing.T) {
 	}
 	clone := func() uint64 { return statOf(t, r.host, "clone").Allocated }
 	reaches("clone", 4<<20, clone)
-	must(t, open(t, r.host, "clone").Write(ctx, []Span{{Off: 50 << 20, Data: data}}))
+	must(t, open(t, r.host, "clone").Write(ctx, []device.Span{{Off: 50 << 20, Data: data}}))
 	reaches("clone, written to", 4<<20+16*4096, clone)
 	must(t, r.close())
 	r, err = openRig(d, nil)
@@ -211,7 +214,9 @@ func TestListed(t *testing.T) {
 		moves bool
 	}{
 		{"create", func() error { _, err := r.host.Create(ctx, "a", modelDisk); return err }, true},
-		{"write", func() error { return open(t, r.host, "a").Write(ctx, []Span{{Off: 0, Data: make([]byte, 4096)}}) }, false},
+		{"write", func() error {
+			return open(t, r.host, "a").Write(ctx, []device.Span{{Off: 0, Data: make([]byte, 4096)}})
+		}, false},
 		{"snapshot", func() error { _, err := r.host.SnapshotCreate(ctx, "a", "s"); return err }, true},
 		{"resize", func() error { return r.host.Resize(ctx, "a", modelDisk+4096) }, false},
 		{"rollback", func() error { return r.host.Rollback(ctx, "a", "s") }, false},
@@ -259,7 +264,7 @@ func TestNamesGiven(t *testing.T) {
 				t.Errorf("%s of %q: %v", what, name, err)
 			}
 		}
-		must(t, open(t, r.host, name).Write(ctx, []Span{{Off: 0, Data: make([]byte, 4096)}}))
+		must(t, open(t, r.host, name).Write(ctx, []device.Span{{Off: 0, Data: make([]byte, 4096)}}))
 		_, err := r.host.SnapshotCreate(ctx, name, "s")
 		must(t, err)
 		_, err = r.host.Clone(ctx, name, "s", "clone", nil)

@@ -38,7 +38,7 @@ func TestDeleteOfUnknownOutcome(t *testing.T) {
 				t.Fatal("a deletion that nobody answered is reported as done")
 			}
 			written := false
-			if d, release, err := r.host.OpenDevice(ctx, "v"); err == nil {
+			if d, release, err := openDisk(ctx, r.host, "v"); err == nil {
 				write(t, d, 0, 4, 2)
 				must(t, d.Flush(ctx))
 				release()
@@ -95,7 +95,7 @@ func TestCreateOfUnknownOutcome(t *testing.T) {
 			}
 			image := fs.Kill()
 			r.doubt.Heal()
-			d, release, err := r.host.OpenDevice(ctx, "v")
+			d, release, err := openDisk(ctx, r.host, "v")
 			if (err == nil) != made || namespaces(t, r) != made {
 				t.Errorf("when all is answered: %v", err)
 			}
@@ -290,7 +290,7 @@ func TestOpensByItself(t *testing.T) {
 			}
 			rule.Remove()
 			for _, name := range []string{"v", "w"} {
-				d, release, err := after.host.OpenDevice(ctx, name)
+				d, release, err := openDisk(ctx, after.host, name)
 				must(t, err)
 				holdsPattern(t, d, 0, 1, 1)
 				write(t, d, 1, 1, 2)

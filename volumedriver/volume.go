@@ -279,10 +279,6 @@ func (v *Volume) applyRollback(e tlog.Entry) error {
 	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
 }
 
-// aheadMax bounds the checkpoints that wait, each of which keeps the map's pages
-// that changed since.
-const aheadMax = 8
-
 // ClosedTLog implements writebuffer.Applier: a checkpoint that is due freezes
 // the map exactly where a TLog ends.
 func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"openvstorage/blockdev"
 	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
+	"openvstorage/internal/format"
 	"openvstorage/nbd"
 	"openvstorage/volumedriver"
 )
@@ -395,24 +397,57 @@ func (d *devices) read() error {
 	if len(raw) > attachmentsMax {
 		return fmt.Errorf("read %s: longer than the %d bytes that it may have; remove it, and attach the vDisks again", name, attachmentsMax)
 	}
-	var a attachments
-	if err := json.Unmarshal(raw, &a); err != nil {
+	list, err := decodeAttachments(raw)
+	if errors.Is(err, format.ErrNewer) {
+		return fmt.Errorf("read %s: %w; nothing was changed: use that release", name, err)
+	}
+	if err != nil {
 		return fmt.Errorf("read %s: %w; remove it, and attach the vDisks again", name, err)
 	}
-	if a.Version < 1 || a.Version > attachmentsVersion {
-		return fmt.Errorf("read %s: version %d, this release reads up to %d", name, a.Version, attachmentsVersion)
+	d.list = list
+	return nil
+}
+
+// decodeAttachments reads the file. It is rewritten whole: a version or a field that
+// this release does not know is refused, not lost.
+func decodeAttachments(raw []byte) ([]attachment, error) {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return nil, err
+	}
+	switch {
+	case v.Version > attachmentsVersion:
+		return nil, fmt.Errorf("%w: version %d, this release reads up to %d", format.ErrNewer, v.Version, attachmentsVersion)
+	case v.Version < 1:
+		return nil, fmt.Errorf("version %d, which does not exist", v.Version)
+	}
+	var a attachments
+	known := json.NewDecoder(bytes.NewReader(raw))
+	known.DisallowUnknownFields()
+	if err := known.Decode(&a); err != nil {
+		if field, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
+			return nil, fmt.Errorf("%w: field %s, which this release does not know", format.ErrNewer, field)
+		}
+		return nil, err
 	}
 	for i := range a.Attachments {
 		at := &a.Attachments[i]
 		if a.Version == 1 {
+			if at.Kind != "" || at.BlockSize != 0 || at.Connections != 0 || at.Timeout != 0 || at.DeadTimeout != 0 || at.Boot != "" || at.PID != "" {
+				return nil, fmt.Errorf("%w: vDisk %s has fields of version 2 in a file of version 1", format.ErrNewer, at.Name)
+			}
 			at.Kind = kindLoop
 		}
+		if !slices.Contains([]string{kindNBD, kindLoop, kindAuto, ""}, at.Kind) {
+			return nil, fmt.Errorf("%w: vDisk %s is attached as kind %q, which this release does not know", format.ErrNewer, at.Name, at.Kind)
+		}
 		if err := at.check(); err != nil {
-			return fmt.Errorf("read %s: vDisk %s: %w; remove it, and attach the vDisks again", name, at.Name, err)
+			return nil, fmt.Errorf("vDisk %s: %w", at.Name, err)
 		}
 	}
-	d.list = a.Attachments
-	return nil
+	return a.Attachments, nil
 }
 
 // write puts the record in place of the one before, durably.

@@ -24,6 +24,7 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/disk/osdisk"
+	"openvstorage/internal/format/unknown"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdtest"
 	"openvstorage/volumedriver"
@@ -154,10 +155,9 @@ func TestAttachmentsRecord(t *testing.T) {
 		}
 	}
 	for text, says := range map[string]string{
-		`{"version": 3}`: "version 3, this release reads up to 2",
-		`{"version": 0}`: "version 0",
-		`{`:              "remove it",
-		`{"version": 2, "attachments": [{"name": "web", "kind": "tape"}]}`:                    `kind "tape"`,
+		`{"version": 0}`:                       "version 0",
+		`{`:                                    "remove it",
+		`{"version": 2, "attachments": []} {}`: "remove it",
 		`{"version": 2, "attachments": [{"name": "web", "kind": "nbd"}]}`:                     "0 connections",
 		`{"version": 2, "attachments": [{"name": "web", "kind": "loop", "blockSize": 8192}]}`: "block size 8192",
 	} {
@@ -166,6 +166,35 @@ func TestAttachmentsRecord(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
+}
+
+// What a later release may put into the file, one thing at a time. The file stays as
+// it is.
+func TestAttachmentsUnknown(t *testing.T) {
+	dir := t.TempDir()
+	of := func(says, text string) unknown.Case {
+		return unknown.Case{Says: says, Read: func() error {
+			file := filepath.Join(dir, attachmentsFile)
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			err := devicesIn(t, dir).open(t.Context())
+			if now, rerr := os.ReadFile(file); rerr != nil || string(now) != text {
+				t.Errorf("%s was changed: %s, %v", text, now, rerr)
+			}
+			if err != nil && (!strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "remove it")) {
+				t.Errorf("%s: %v", text, err)
+			}
+			return err
+		}}
+	}
+	unknown.Walk(t, "Attached block devices", map[string]unknown.Case{
+		"a later version":             of("version 3, this release reads up to 2", `{"version": 3, "all": []}`),
+		"a field":                     of(`field "bits"`, `{"version": 2, "bits": 1, "attachments": []}`),
+		"a field of an attachment":    of(`field "cache"`, `{"version": 2, "attachments": [{"name": "web", "kind": "loop", "cache": true}]}`),
+		"a kind of device":            of(`kind "tape"`, `{"version": 2, "attachments": [{"name": "web", "kind": "tape"}]}`),
+		"a later field, in version 1": of("fields of version 2", `{"version": 1, "attachments": [{"name": "web", "kind": "nbd"}]}`),
+	})
 }
 
 func TestAttachOptions(t *testing.T) {

@@ -15,12 +15,12 @@ import (
 	"time"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/device"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/size"
-	"openvstorage/volumedriver"
 	"openvstorage/volumedriver/volumetest"
 )
 
@@ -160,11 +160,11 @@ func TestPowerCutAfterTheFirstFlush(t *testing.T) {
 			if _, err := s.Host.Create(t.Context(), "v", 1<<20); err != nil {
 				t.Fatal(err)
 			}
-			d, release, err := s.Host.OpenDevice(t.Context(), "v")
+			d, release, err := openDisk(t.Context(), s.Host, "v")
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(d.Write(t.Context(), []volumedriver.Span{{Data: want}}), d.Flush(t.Context())); err != nil {
+			if err := errors.Join(d.Write(t.Context(), []device.Span{{Data: want}}), d.Flush(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			image := mem.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll)
@@ -175,7 +175,7 @@ func TestPowerCutAfterTheFirstFlush(t *testing.T) {
 			if s, err = open(image); err != nil {
 				t.Fatal(err)
 			}
-			if d, release, err = s.Host.OpenDevice(t.Context(), "v"); err != nil {
+			if d, release, err = openDisk(t.Context(), s.Host, "v"); err != nil {
 				t.Fatal(err)
 			}
 			got := make([]byte, len(want))
@@ -219,4 +219,15 @@ func TestErrnos(t *testing.T) {
 			})
 		})
 	}
+}
+
+// openDisk is OpenDevice of a vDisk.
+func openDisk(ctx context.Context, h interface {
+	OpenDevice(context.Context, string) (device.Reader, func(), error)
+}, name string) (device.Device, func(), error) {
+	d, release, err := h.OpenDevice(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return d.(device.Device), release, nil
 }

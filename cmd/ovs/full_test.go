@@ -16,6 +16,7 @@ import (
 	"time"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/device"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/size"
@@ -101,7 +102,7 @@ func (r *fullRig) await(opened <-chan error) {
 // write writes n ranges, flushing now and then. What it is told of no error is
 // demanded ever after.
 func (r *fullRig) write(ctx context.Context, n int) error {
-	dev, release, err := r.w.Host.OpenDevice(ctx, "v")
+	dev, release, err := openDisk(ctx, r.w.Host, "v")
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (r *fullRig) write(ctx context.Context, n int) error {
 		for i := 0; i < len(p); i += 8 {
 			binary.LittleEndian.PutUint64(p[i:], r.ops<<16+uint64(i))
 		}
-		if err := dev.Write(ctx, []volumedriver.Span{{Off: int64(at), Data: p}}); err != nil {
+		if err := dev.Write(ctx, []device.Span{{Off: int64(at), Data: p}}); err != nil {
 			return fmt.Errorf("write %d: %w", r.ops, err)
 		}
 		copy(r.want[at:], p)
@@ -131,9 +132,9 @@ func (r *fullRig) read() {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	var dev volumedriver.Device
+	var dev device.Device
 	for { // a vDisk that met no room while it was opened opens by itself
-		d, release, err := r.w.Host.OpenDevice(ctx, "v")
+		d, release, err := openDisk(ctx, r.w.Host, "v")
 		if err == nil {
 			defer release()
 			dev = d
@@ -342,7 +343,7 @@ func TestFullStop(t *testing.T) {
 					t.Fatal(err)
 				}
 				// What was under way was done or not.
-				dev, release, err := r.w.Host.OpenDevice(context.Background(), "v")
+				dev, release, err := openDisk(context.Background(), r.w.Host, "v")
 				must(t, err)
 				must(t, dev.Read(context.Background(), r.want, 0))
 				release()

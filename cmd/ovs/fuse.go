@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/backend"
+	"openvstorage/device"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/transport"
@@ -159,7 +160,7 @@ func (f files) Used(ctx context.Context, name string) (int64, error) {
 }
 
 // Open implements fusefs.Pool.
-func (f files) Open(ctx context.Context, name string) (fusefs.Device, func(), error) {
+func (f files) Open(ctx context.Context, name string) (device.Reader, func(), error) {
 	dev, release, err := f.host.OpenDevice(ctx, name)
 	if err != nil {
 		return nil, nil, fileError(err)

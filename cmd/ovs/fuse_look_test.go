@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 )
@@ -62,15 +63,12 @@ func TestMountLooksWhileCloneWaits(t *testing.T) {
 		}
 	}
 	// Others change things meanwhile: what is shown is not what the kernel knows.
-	dev, free, err := h.OpenDevice(context.Background(), "vm/a")
+	dev, free, err := openDisk(context.Background(), h, "vm/a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := time.Now()
-	if err := dev.Write(context.Background(), []struct {
-		Off  int64
-		Data []byte
-	}{{0, make([]byte, 4096)}}); err != nil {
+	if err := dev.Write(context.Background(), []device.Span{{Data: make([]byte, 4096)}}); err != nil {
 		t.Fatal(err)
 	}
 	free()

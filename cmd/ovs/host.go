@@ -12,6 +12,7 @@ import (
 
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/arakoon/registrykeys"
+	"openvstorage/device"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
@@ -29,7 +30,7 @@ type host interface {
 	control.Host
 	// OpenDevice returns the vDisk NAME, or the snapshot NAME@SNAP (read-only).
 	// It is held until release is called, once.
-	OpenDevice(ctx context.Context, name string) (dev nbd.Device, release func(), err error)
+	OpenDevice(ctx context.Context, name string) (dev device.Reader, release func(), err error)
 	// Exports returns the names that OpenDevice knows, sorted.
 	Exports(ctx context.Context) ([]string, error)
 	// Stat, StatID and Stats tell what a file system shows of vDisks, and Listed
@@ -86,7 +87,7 @@ var _ nbd.Exports = exports{}
 
 // Open implements nbd.Exports. An absent vDisk and a name that no vDisk can
 // have are the same to an NBD client.
-func (e exports) Open(ctx context.Context, name string) (nbd.Device, func(), error) {
+func (e exports) Open(ctx context.Context, name string) (device.Reader, func(), error) {
 	dev, release, err := e.host.OpenDevice(ctx, name)
 	switch {
 	case errors.Is(err, volumedriver.ErrNotFound), errors.Is(err, volumedriver.ErrInvalid):

@@ -43,6 +43,9 @@ func writeCatalog(w io.Writer, c *catalog.Catalog) {
 	if c.Deleting {
 		fmt.Fprintln(w, "state\tbeing deleted")
 	}
+	for _, s := range c.Config {
+		fmt.Fprintf(w, "setting %d\t%q, not known to this release\n", s.ID, s.Value)
+	}
 	p := c.Checkpoint
 	fmt.Fprintf(w, "checkpoint\tseq %d, TLog %d, page generation %d, root page %#x of %d levels over %d clusters\n",
 		p.Seq, p.TLog, p.Generation, p.Root.Page, p.Root.Levels, p.Root.Clusters)
@@ -51,9 +54,16 @@ func writeCatalog(w io.Writer, c *catalog.Catalog) {
 	}
 	for _, s := range c.Snapshots {
 		fmt.Fprintf(w, "snapshot\t%q %s: seq %d, %s, %s\n", s.Name, s.ID, s.Seq, human(s.Size), when(s.Created))
+		if s.Meta != "" {
+			fmt.Fprintf(w, "metadata\t%q\n", s.Meta)
+		}
 	}
 	for _, ch := range c.Children {
-		fmt.Fprintf(w, "child\t%s of snapshot %s\n", ch.Volume, ch.Snapshot)
+		stored := ""
+		if ch.Unstored {
+			stored = ", which was not stored then"
+		}
+		fmt.Fprintf(w, "child\t%s of snapshot %s%s\n", ch.Volume, ch.Snapshot, stored)
 	}
 	for _, e := range c.Epochs {
 		fmt.Fprintf(w, "epoch start\t%d after seq %d\n", e.Epoch, e.Base)

@@ -58,7 +58,9 @@ func sampleCatalog(t interface{ Fatal(...any) }) []byte {
 		Epochs:    []catalog.EpochStart{{Epoch: 2, Base: 40}},
 		Origins:   []catalog.Origin{{Volume: sampleVolume}},
 		TLogs:     []catalog.TLog{{Number: 3, FirstSeq: 1, LastSeq: 43, Size: 4096}},
-		Snapshots: []catalog.Snapshot{{ID: uuid.UUID{1}, Name: "monday", Seq: 43, Created: time.Unix(1_700_000_000, 0).UTC(), Size: 10 << 30, NextSCO: 8}},
+		Snapshots: []catalog.Snapshot{{ID: uuid.UUID{1}, Name: "monday", Seq: 43, Created: time.Unix(1_700_000_000, 0).UTC(), Size: 10 << 30, NextSCO: 8, Meta: "by=hand"}},
+		Children:  []catalog.Child{{Volume: uuid.UUID{2}, Snapshot: uuid.UUID{1}, Unstored: true}},
+		Config:    []catalog.Setting{{ID: 7, Optional: true, Value: "on"}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/volumedriver"
@@ -62,7 +63,7 @@ func live(t *testing.T, rng *rand.Rand) *past {
 	// write changes a vDisk here and there and flushes it.
 	write := func(h *whole, name string, n int) {
 		t.Helper()
-		d, release, err := h.Host.OpenDevice(ctx, name)
+		d, release, err := openDisk(ctx, h.Host, name)
 		must(t, err)
 		defer release()
 		for range n {
@@ -71,7 +72,7 @@ func live(t *testing.T, rng *rand.Rand) *past {
 				data[i] = byte(rng.Uint32())
 			}
 			off := 4096 * rng.IntN((lossDisk-len(data))/4096)
-			must(t, d.Write(ctx, []volumedriver.Span{{Off: int64(off), Data: data}}))
+			must(t, d.Write(ctx, []device.Span{{Off: int64(off), Data: data}}))
 			copy(p.content[name][off:], data)
 		}
 		must(t, d.Flush(ctx))
@@ -228,10 +229,10 @@ func (p *past) reads(t *testing.T, h *whole) (bad []string) {
 		if err == nil && info.State != volumedriver.StateRunning {
 			err = fmt.Errorf("%s: %s", info.State, info.Reason)
 		}
-		var d volumedriver.Device
+		var d device.Device
 		var release func()
 		if err == nil {
-			d, release, err = h.Host.OpenDevice(ctx, name)
+			d, release, err = openDisk(ctx, h.Host, name)
 		}
 		if err == nil {
 			got := make([]byte, len(want))

@@ -14,11 +14,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"openvstorage/device"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/filetree/treetest"
 	"openvstorage/internal/control"
 	"openvstorage/internal/control/controltest"
-	"openvstorage/nbd"
 	"openvstorage/volumedriver"
 	"openvstorage/volumedriver/registry"
 )
@@ -60,7 +60,7 @@ func (h *fakeHost) CloneAs(ctx context.Context, src, snap string, progress func(
 	return info, err
 }
 
-func (h *fakeHost) OpenDevice(ctx context.Context, name string) (nbd.Device, func(), error) {
+func (h *fakeHost) OpenDevice(ctx context.Context, name string) (device.Reader, func(), error) {
 	info, err := h.Info(ctx, name)
 	if err != nil {
 		return nil, nil, err
@@ -127,14 +127,13 @@ func (h *fakeHost) FileKeys() filetree.Keys { return treetest.New() }
 
 func (h *fakeHost) Close(context.Context) error { return nil }
 
-// memory is a nbd.Device.
+// memory is a device.Device.
 type memory struct {
 	mu   sync.Mutex
 	data []byte
 }
 
-func (m *memory) Size() int64    { return int64(len(m.data)) }
-func (m *memory) ReadOnly() bool { return false }
+func (m *memory) Size() int64 { return int64(len(m.data)) }
 
 func (m *memory) TryRead(p []byte, off int64) error {
 	m.mu.Lock()
@@ -145,7 +144,7 @@ func (m *memory) TryRead(p []byte, off int64) error {
 
 func (m *memory) Read(_ context.Context, p []byte, off int64) error { return m.TryRead(p, off) }
 
-func (m *memory) TryWrite(batch []nbd.Span) error {
+func (m *memory) TryWrite(batch []device.Span) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range batch {
@@ -154,8 +153,8 @@ func (m *memory) TryWrite(batch []nbd.Span) error {
 	return nil
 }
 
-func (m *memory) Write(_ context.Context, batch []nbd.Span) error { return m.TryWrite(batch) }
-func (m *memory) Flush(context.Context) error                     { return nil }
+func (m *memory) Write(_ context.Context, batch []device.Span) error { return m.TryWrite(batch) }
+func (m *memory) Flush(context.Context) error                        { return nil }
 
 func (m *memory) Trim(ctx context.Context, off, n int64) error { return m.Zero(ctx, off, n, false) }
 
@@ -166,14 +165,14 @@ func (m *memory) Zero(_ context.Context, off, n int64, _ bool) error {
 	return nil
 }
 
-func (m *memory) Extents(_ context.Context, _, n int64, fn func(nbd.Extent) bool) error {
-	fn(nbd.Extent{Length: n})
+func (m *memory) Extents(_ context.Context, _, n int64, fn func(device.Extent) bool) error {
+	fn(device.Extent{Length: n})
 	return nil
 }
 
 func (m *memory) Prefetch(context.Context, int64, int64) error { return syscall.EOPNOTSUPP }
 
 var (
-	_ host       = (*fakeHost)(nil)
-	_ nbd.Device = (*memory)(nil)
+	_ host          = (*fakeHost)(nil)
+	_ device.Device = (*memory)(nil)
 )

@@ -18,10 +18,10 @@ import (
 	"openvstorage/arakoon/treekeys"
 	"openvstorage/backend"
 	"openvstorage/backend/local"
+	"openvstorage/device"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
-	"openvstorage/nbd"
 	"openvstorage/volumedriver"
 	"openvstorage/volumedriver/registry"
 	"openvstorage/writebuffer"
@@ -306,7 +306,7 @@ func owner() string {
 }
 
 // OpenDevice implements host.
-func (e *embedded) OpenDevice(ctx context.Context, name string) (nbd.Device, func(), error) {
+func (e *embedded) OpenDevice(ctx context.Context, name string) (device.Reader, func(), error) {
 	return e.Host.OpenDevice(ctx, name)
 }
 

@@ -13,7 +13,8 @@
 //	files/c/ node8 piece4   64 KiB of the content of a file, the last piece less
 //	files/d/ id16           attributes of the vDisk with that id
 //
-// Values of e and d are records:
+// A key below files/ that is none of these is a later release's: the tree is not
+// opened, and nothing in it is deleted. Values of e and d are records:
 //
 //	at  size
 //	 0     1  version: 1, or 2 of a vDisk

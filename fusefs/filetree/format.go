@@ -3,6 +3,8 @@ package filetree
 import (
 	"encoding/binary"
 	"fmt"
+
+	"openvstorage/internal/format"
 )
 
 // Kind says what an entry is. Numbers are stored.
@@ -60,7 +62,12 @@ func encodeDisk(a DiskAttr) []byte {
 // decodeDisk reads what is kept of a vDisk. What an older release kept has no place
 // in the vDisk's order.
 func decodeDisk(b []byte) (a DiskAttr, err error) {
-	if len(b) == diskSize && b[0] == diskVersion {
+	switch {
+	case len(b) > 0 && b[0] > diskVersion:
+		return a, fmt.Errorf("%w: record of version %d, this release reads up to %d", format.ErrNewer, b[0], diskVersion)
+	case len(b) > diskSize && b[0] == diskVersion:
+		return a, fmt.Errorf("%w: record of %d bytes, this release knows %d", format.ErrNewer, len(b), diskSize)
+	case len(b) == diskSize && b[0] == diskVersion:
 		a.Epoch, a.Seq = binary.BigEndian.Uint64(b[46:]), binary.BigEndian.Uint64(b[54:])
 		b = append([]byte{recordVersion}, b[1:recordSize]...)
 	}
@@ -84,11 +91,14 @@ func encode(e Entry) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(e.Size))
 }
 
-// decode checks all that a record can contradict.
+// decode checks all that a record can contradict. Records are rewritten by whoever
+// reads them: what is unknown in one is refused.
 func decode(b []byte) (e Entry, err error) {
 	switch {
-	case len(b) > 0 && b[0] > diskVersion:
-		return e, fmt.Errorf("record of version %d: a newer release wrote it, this one reads up to %d", b[0], diskVersion)
+	case len(b) > 0 && b[0] > recordVersion:
+		return e, fmt.Errorf("%w: record of version %d, this release reads up to %d", format.ErrNewer, b[0], recordVersion)
+	case len(b) > recordSize:
+		return e, fmt.Errorf("%w: record of %d bytes, this release knows %d", format.ErrNewer, len(b), recordSize)
 	case len(b) != recordSize || b[0] != recordVersion:
 		return e, fmt.Errorf("corrupt record of %d bytes", len(b))
 	}
@@ -101,10 +111,12 @@ func decode(b []byte) (e Entry, err error) {
 		Node: binary.BigEndian.Uint64(b[30:]), Size: int64(binary.BigEndian.Uint64(b[38:])),
 	}
 	switch {
-	case e.Kind < Directory || e.Kind > Disk:
+	case e.Kind > Disk:
+		return e, fmt.Errorf("%w: record of kind %d", format.ErrNewer, e.Kind)
+	case e.Kind < Directory:
 		return e, fmt.Errorf("corrupt record: kind %d", e.Kind)
 	case e.Mode&^modeBits != 0:
-		return e, fmt.Errorf("corrupt record: mode %o", e.Mode)
+		return e, fmt.Errorf("%w: record with mode %o", format.ErrNewer, e.Mode)
 	case e.Size < 0 || e.Size > MaxFile || e.Size != 0 && e.Kind != File:
 		return e, fmt.Errorf("corrupt record: size %d of kind %d", e.Size, e.Kind)
 	case (e.Kind == Disk) != (e.Node == 0):
@@ -133,7 +145,7 @@ func pieceKey(node uint64, piece uint32) []byte {
 }
 
 func parsePieceKey(k []byte) (node uint64, piece uint32, ok bool) {
-	if len(k) != len(contentPrefix)+12 {
+	if len(k) != len(contentPrefix)+12 || string(k[:len(contentPrefix)]) != contentPrefix {
 		return 0, 0, false
 	}
 	k = k[len(contentPrefix):]

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"openvstorage/internal/format"
 )
 
 // Bounds of a tree.
@@ -119,18 +121,30 @@ func (t *Tree) load(ctx context.Context, prefix string, fn func(rest string, v [
 	return cmp.Or(err, ranged)
 }
 
-// sweep deletes contents that no file has.
+// sweep deletes contents that no file has. A key that is none of this release's ends
+// it before that: whoever wrote it knows better what belongs together.
 func (t *Tree) sweep(ctx context.Context) error {
 	var gone []Change
-	err := t.keys.Range(ctx, []byte(contentPrefix), func(k, _ []byte) bool {
+	var unknown error
+	err := t.keys.Range(ctx, []byte(prefix), func(k, _ []byte) bool {
+		if key := string(k); strings.HasPrefix(key, entryPrefix) || strings.HasPrefix(key, diskPrefix) {
+			return true
+		}
 		node, piece, ok := parsePieceKey(k)
+		if !ok {
+			unknown = fmt.Errorf("file tree: %w: key %q, which this release does not know", format.ErrNewer, k)
+			return false
+		}
 		e := t.entries[t.paths[node]]
-		if !ok || e == nil || e.Kind != File || int64(piece)*pieceSize >= e.Size {
+		if e == nil || e.Kind != File || int64(piece)*pieceSize >= e.Size {
 			gone = append(gone, Change{Key: k})
 		}
 		t.next = max(t.next, node+1)
 		return true
 	})
+	if err = cmp.Or(unknown, err); err != nil {
+		return err
+	}
 	for part := range slices.Chunk(gone, 1024) {
 		err = cmp.Or(err, t.keys.Write(ctx, part))
 	}

@@ -20,9 +20,10 @@ import (
 
 	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/filetree/treetest"
+	"openvstorage/internal/format/unknown"
 )
 
-var updateGolden = flag.Bool("update", false, "write testdata/keys-v2.txt anew; only ever before a release")
+var updateGolden = flag.Bool("update", false, "write golden files that are absent")
 
 var ctx = context.Background()
 
@@ -170,7 +171,7 @@ func TestGolden(t *testing.T) {
 		v := all[k]
 		fmt.Fprintf(&got, "%s %d %s\n", hex.EncodeToString([]byte(k)), len(v), hex.EncodeToString(v[:min(len(v), 64)]))
 	}
-	if *updateGolden {
+	if _, err := os.Stat(file); *updateGolden && err != nil {
 		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(file, got.Bytes(), 0o644)); err != nil {
 			t.Fatal(err)
 		}
@@ -540,6 +541,49 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: taken", what)
 		}
 	}
+}
+
+// What a later release may put into a tree, one thing at a time. Nothing is deleted.
+func TestUnknown(t *testing.T) {
+	keys := treetest.New()
+	tree := open(t, keys)
+	if _, err := tree.Make(ctx, "a", filetree.Entry{Kind: filetree.File, Attr: attr(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.KeepDisk(ctx, [16]byte{1}, disk(7), ""); err != nil {
+		t.Fatal(err)
+	}
+	const entry, vdisk = "files/e/a", "files/d/\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	lost := append([]byte("files/c/"), 0, 0, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0) // of no file: it would be swept
+	of := func(says, key string, edit func(b []byte) []byte) unknown.Case {
+		return unknown.Case{Says: says, Read: func() error {
+			next := treetest.New()
+			all := keys.All()
+			all[key], all[string(lost)] = edit(bytes.Clone(all[key])), []byte("x")
+			for k, v := range all {
+				if err := next.Write(ctx, []filetree.Change{{Key: []byte(k), Value: v}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := filetree.Open(ctx, next)
+			if err != nil && next.All()[string(lost)] == nil {
+				t.Errorf("%s: swept", says)
+			}
+			return err
+		}}
+	}
+	set := func(at int, v byte) func([]byte) []byte { return func(b []byte) []byte { b[at] = v; return b } }
+	more := func(b []byte) []byte { return append(b, 0) }
+	unknown.Walk(t, "Tree of a mount", map[string]unknown.Case{
+		"a later version of an entry":    of("version 2", entry, set(0, 2)),
+		"a longer entry":                 of("47 bytes", entry, more),
+		"a kind of entry":                of("kind 5", entry, set(1, 5)),
+		"a bit of the mode":              of("mode", entry, set(2, 1)),
+		"a later version of a vDisk":     of("version 3", vdisk, set(0, 3)),
+		"a longer vDisk":                 of("63 bytes", vdisk, more),
+		"a kind of key":                  of(`key "files/x/1"`, "files/x/1", more),
+		"a form of the key of a content": of(`key "files/c/long`, "files/c/longer than any", more),
+	})
 }
 
 // No record may panic; what is taken is written back as it was.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"openvstorage/device"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree"
 )
@@ -229,7 +230,7 @@ func (p *Pool) Info(_ context.Context, name string) (fusefs.Info, error) {
 }
 
 // Open implements fusefs.Pool.
-func (p *Pool) Open(ctx context.Context, name string) (fusefs.Device, func(), error) {
+func (p *Pool) Open(ctx context.Context, name string) (device.Reader, func(), error) {
 	if shut := p.shut.Load(); shut != nil {
 		p.opening.Add(1)
 		defer p.opening.Add(-1)
@@ -329,7 +330,7 @@ func (p *Pool) cloneOf(ctx context.Context, d *Disk, name string, id uuid.UUID) 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.disks[name].data = bytes.Clone(d.data)
-	p.disks[name].held = slices.Repeat([]bool{true}, (len(d.data)+4095)/4096)
+	p.disks[name].held = slices.Clone(d.held)
 	p.clones++
 	return nil
 }
@@ -459,7 +460,7 @@ func (p *Pool) Snapshot(_ context.Context, name, snap string) error {
 	defer d.mu.Unlock()
 	d.change.Seen++ // which changes nothing
 	p.listed.Add(1)
-	d.old[snap] = &Disk{pool: p, data: bytes.Clone(d.data)}
+	d.old[snap] = &Disk{pool: p, data: bytes.Clone(d.data), held: slices.Clone(d.held)}
 	d.snaps = append(slices.Clone(d.snaps), fusefs.Snapshot{Name: snap, Size: int64(len(d.data)), Allocated: int64(len(d.data)) / 2})
 	return nil
 }
@@ -469,22 +470,22 @@ func (p *Pool) Space(context.Context) (fusefs.Space, error) {
 	return fusefs.Space{Total: 1 << 30, Free: 1 << 29}, nil
 }
 
-// Size implements fusefs.Device.
+// Size implements device.Device.
 func (d *Disk) Size() int64 {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return int64(len(d.data))
 }
 
-// TryRead implements fusefs.Device; what is not aligned has to wait.
+// TryRead implements device.Device; what is not aligned has to wait.
 func (d *Disk) TryRead(p []byte, off int64) error {
 	if off%4096 != 0 {
-		return fusefs.ErrWouldBlock
+		return device.ErrWouldBlock
 	}
 	return d.Read(context.Background(), p, off)
 }
 
-// Read implements fusefs.Device.
+// Read implements device.Device.
 func (d *Disk) Read(_ context.Context, p []byte, off int64) error {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -492,16 +493,16 @@ func (d *Disk) Read(_ context.Context, p []byte, off int64) error {
 	return d.pool.failure()
 }
 
-// TryWrite implements fusefs.Device; what is not aligned has to wait.
-func (d *Disk) TryWrite(batch []fusefs.Span) error {
+// TryWrite implements device.Device; what is not aligned has to wait.
+func (d *Disk) TryWrite(batch []device.Span) error {
 	if batch[0].Off%4096 != 0 || d.pool.stall.Load() != nil {
-		return fusefs.ErrWouldBlock
+		return device.ErrWouldBlock
 	}
 	return d.Write(context.Background(), batch)
 }
 
-// Write implements fusefs.Device.
-func (d *Disk) Write(ctx context.Context, batch []fusefs.Span) error {
+// Write implements device.Device.
+func (d *Disk) Write(ctx context.Context, batch []device.Span) error {
 	if s := d.pool.stall.Load(); s != nil {
 		s.waiting.Add(1)
 		defer s.waiting.Add(-1)
@@ -524,38 +525,57 @@ func (d *Disk) Write(ctx context.Context, batch []fusefs.Span) error {
 	return nil
 }
 
-// Flush implements fusefs.Device.
+// Flush implements device.Device.
 func (d *Disk) Flush(context.Context) error { return d.failure() }
 
-// Trim implements fusefs.Device.
+// Trim implements device.Device.
 func (d *Disk) Trim(ctx context.Context, off, n int64) error { return d.Zero(ctx, off, n, false) }
 
-// Zero implements fusefs.Device.
-func (d *Disk) Zero(_ context.Context, off, n int64, _ bool) error {
+// Zero implements device.Device.
+func (d *Disk) Zero(_ context.Context, off, n int64, allocate bool) error {
 	if err := d.failure(); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.data[off : off+n])
-	d.hold((off+4095)&^4095, n-n%4096, false)
+	if allocate {
+		d.hold(off, n, true)
+	} else if first, end := (off+4095)&^4095, d.whole(off+n); first < end {
+		d.hold(first, end-first, false)
+	}
 	d.changed()
 	return nil
 }
 
-// Extents implements fusefs.Device: clusters of zeros are holes.
-func (d *Disk) Extents(_ context.Context, off, n int64, fn func(fusefs.Extent) bool) error {
+// Prefetch implements device.Reader: all is near.
+func (d *Disk) Prefetch(context.Context, int64, int64) error { return nil }
+
+// Extents implements device.Device: what holds no data is a hole.
+func (d *Disk) Extents(_ context.Context, off, n int64, fn func(device.Extent) bool) error {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	hole := func(at int64) bool { return at/4096 >= int64(len(d.held)) || !d.held[at/4096] }
 	for end := off + n; off < end; {
-		next := min(end, off&^4095+4096)
-		hole := len(bytes.Trim(d.data[off&^4095:next], "\x00")) == 0
-		if !fn(fusefs.Extent{Length: next - off, Hole: hole, Zero: hole}) {
+		is, next := hole(off), off
+		for next < end && hole(next) == is {
+			next = min(next&^4095+4096, end)
+		}
+		if !fn(device.Extent{Length: next - off, Hole: is, Zero: is}) {
 			break
 		}
 		off = next
 	}
 	return nil
+}
+
+// whole is the end of the whole clusters before end; the last one of the disk may be
+// short. d.mu is held.
+func (d *Disk) whole(end int64) int64 {
+	if end == int64(len(d.data)) {
+		return end
+	}
+	return end &^ 4095
 }
 
 // hold notes whether clusters hold data. d.mu is held.

@@ -4,21 +4,16 @@ import (
 	"context"
 	"sync"
 	"syscall"
-)
 
-// Span is one write: Data goes to byte offset Off. An alias of an unnamed type,
-// so that nobody need convert one.
-type Span = struct {
-	Off  int64
-	Data []byte
-}
+	"openvstorage/device"
+)
 
 // Writer takes writes that came together.
 type Writer interface {
 	// WriteGathered makes all writes of a batch, in order, or returns EAGAIN if
 	// it would have to wait, and nothing has happened. Data is valid until it
 	// returns.
-	WriteGathered(batch []Span) syscall.Errno
+	WriteGathered(batch []device.Span) syscall.Errno
 }
 
 // Gathered is what a write returns that Gather has taken.
@@ -35,15 +30,15 @@ const (
 type round struct {
 	tried    chan struct{} // the cancel channel of its requests; never closed
 	writes   []gathered
-	spans    []Span // scratch
-	batch    []int  // scratch: entries whose writes are in spans
+	spans    []device.Span // scratch
+	batch    []int         // scratch: entries whose writes are in spans
 	finished func(entry int, n uint32, e syscall.Errno)
 }
 
 type gathered struct {
 	entry int
 	to    Writer // nil once it is made
-	span  Span
+	span  device.Span
 }
 
 // tried is the cancel channel of requests of the device that must not wait. It
@@ -71,7 +66,7 @@ func Gather(ctx context.Context, to Writer, off int64, data []byte) bool {
 	if r == nil || len(data) > gatherWrite {
 		return false
 	}
-	r.writes = append(r.writes, gathered{to: to, span: Span{Off: off, Data: data}})
+	r.writes = append(r.writes, gathered{to: to, span: device.Span{Off: off, Data: data}})
 	return true
 }
 

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"openvstorage/device"
 )
 
 func TestLayouts(t *testing.T) {
@@ -133,7 +135,7 @@ type tape struct {
 	errno   syscall.Errno
 }
 
-func (w *tape) WriteGathered(batch []Span) syscall.Errno {
+func (w *tape) WriteGathered(batch []device.Span) syscall.Errno {
 	var offsets []int64
 	for _, s := range batch {
 		offsets = append(offsets, s.Off)

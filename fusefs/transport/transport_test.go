@@ -20,6 +20,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"openvstorage/device"
 	"openvstorage/fusefs/transport"
 	"openvstorage/fusefs/transport/ringtest"
 )
@@ -96,7 +97,7 @@ func (f *file) Write(ctx context.Context, _ gofs.FileHandle, data []byte, off in
 	return uint32(copy(f.data[off:], data)), 0
 }
 
-func (f *file) WriteGathered(batch []transport.Span) syscall.Errno {
+func (f *file) WriteGathered(batch []device.Span) syscall.Errno {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.turn++; f.gate != nil || f.turn%3 == 0 {

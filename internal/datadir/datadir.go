@@ -114,7 +114,11 @@ func (d *Directory) Change(change func(*Record)) error {
 	r := d.record
 	r.Groups, r.History = slices.Clone(r.Groups), slices.Clone(r.History)
 	change(&r)
-	if err := r.validate(); err != nil {
+	err := r.validate()
+	if err == nil && r.Life < d.record.Life {
+		err = fmt.Errorf("life %d comes after life %d", r.Life, d.record.Life)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", filepath.Join(d.Path, FormatFile), err)
 	}
 	if err := d.ours(); err != nil {

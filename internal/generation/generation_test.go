@@ -1,6 +1,11 @@
 package generation
 
-import "testing"
+import (
+	"errors"
+	"testing"
+
+	"openvstorage/internal/format"
+)
 
 // Three starts claimed 1-3, 4 and 5-9.
 var line = History{{1, 100}, {4, 400}, {5, 500}}
@@ -52,5 +57,8 @@ func TestCodec(t *testing.T) {
 	}
 	if _, err := Decode(b[:15]); err == nil {
 		t.Error("15 bytes are a mark")
+	}
+	if _, err := Decode(append(b, 0)); !errors.Is(err, format.ErrNewer) {
+		t.Errorf("17 bytes: %v", err)
 	}
 }

@@ -24,6 +24,8 @@ var allowed = []struct {
 	{"writebuffer", []string{"sco", "tlog"}, "it owns the files of both"},
 
 	{"backend", nil, "a contract"},
+	{"device", nil, "a contract"},
+	{"device/devicetest", []string{"device"}, "its suite"},
 	{"backend/*", []string{"backend"}, "stores, decorators and the suite"},
 
 	{"volumedriver/catalog", []string{"sco"}, "it lists origins and locations"},
@@ -33,9 +35,9 @@ var allowed = []struct {
 	{"volumedriver/snapshot", []string{"sco", "tlog", "metadata", "volumedriver/catalog"}, "decisions over these"},
 	{"volumedriver/dtl", []string{"sco", "tlog"}, "copies of what the buffer holds"},
 	{"volumedriver/scrub", []string{"sco", "tlog", "metadata", "backend", "volumedriver/catalog"}, "rewrites SCOs"},
-	{"volumedriver/volumetest", []string{"volumedriver", "internal/disk/*"}, "the tests of vDisks over any backend"},
+	{"volumedriver/volumetest", []string{"volumedriver", "device", "device/devicetest", "internal/disk/*"}, "the tests of vDisks over any backend"},
 	{"volumedriver", []string{
-		"sco", "tlog", "metadata/...", "writebuffer", "backend", "volumedriver/*", "internal/disk/pebblefs",
+		"sco", "tlog", "metadata/...", "writebuffer", "backend", "device", "volumedriver/*", "internal/disk/pebblefs",
 	}, "a volume's life; never alba, arakoon, or a front end"},
 
 	{"arakoon/...", []string{"arakoon/...", "internal/disk/pebblefs"}, "a store of its own"},
@@ -46,9 +48,9 @@ var allowed = []struct {
 	{"alba/embedded", []string{"internal/datadir"}, "a backend by itself has a data directory of its own"},
 	{"config/...", []string{"config/...", "arakoon/..."}, "only cmd imports it"},
 
-	{"nbd", nil, "a front end over an interface of its own; never volumedriver"},
-	{"nbd/*", []string{"nbd", "nbd/*"}, "clients, suites, another server"},
-	{"fusefs/...", []string{"fusefs/...", "internal/uring"}, "a front end over an interface of its own; never volumedriver"},
+	{"nbd", []string{"device"}, "a front end; never volumedriver"},
+	{"nbd/*", []string{"device", "nbd", "nbd/*"}, "clients, suites, another server"},
+	{"fusefs/...", []string{"device", "fusefs/...", "internal/uring"}, "a front end; never volumedriver"},
 
 	{"blockdev", []string{"blockdev/*"}, "files and sockets as block devices; what is served on them is not its affair"},
 	{"blockdev/genl", nil, "how the kernel is spoken to"},
@@ -72,7 +74,7 @@ var allowed = []struct {
 	{"scripts/bench", []string{
 		"scripts/...", "nbd/...", "internal/control", "internal/datadir", "alba/...", "arakoon", "arakoon/groups", "backend", "internal/disk/osdisk",
 	}, "measures the server, and the backend by itself"},
-	{"scripts/...", []string{"scripts/...", "nbd/...", "internal/control", "fusefs/transport/ringtest"}, "real clients against the binary"},
+	{"scripts/...", []string{"scripts/...", "device", "nbd/...", "internal/control", "fusefs/transport/ringtest"}, "real clients against the binary"},
 }
 
 // matches reports whether a package matches a pattern of the table.
@@ -179,6 +181,7 @@ func TestNeverImports(t *testing.T) {
 		{"volumedriver", "config"},
 		{"volumedriver", "nbd"},
 		{"writebuffer", "backend"},
+		{"writebuffer", "device"},
 		{"metadata", "backend"},
 		{"backend/local", "sco"},
 		{"alba/asd", "sco"},

@@ -1,4 +1,4 @@
-// Package gonbd makes an nbd.Device of a backend in the shape of
+// Package gonbd makes an device.Device of a backend in the shape of
 // github.com/pojntfx/go-nbd, whose four methods many small programs have.
 //
 // That module's server is not used, nor is the module: the module proxy that
@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"io"
 
-	"openvstorage/nbd"
+	"openvstorage/device"
 )
 
 // Backend is the shape of go-nbd's backend. It must be safe for concurrent
@@ -33,7 +33,7 @@ type Device struct {
 	size    int64
 }
 
-var _ nbd.Device = (*Device)(nil)
+var _ device.Device = (*Device)(nil)
 
 // New returns a device on b of the size that b has now.
 func New(b Backend) (*Device, error) {
@@ -44,11 +44,10 @@ func New(b Backend) (*Device, error) {
 	return &Device{b, size}, nil
 }
 
-func (d *Device) Size() int64    { return d.size }
-func (d *Device) ReadOnly() bool { return false }
+func (d *Device) Size() int64 { return d.size }
 
-func (d *Device) TryRead([]byte, int64) error { return nbd.ErrWouldBlock }
-func (d *Device) TryWrite([]nbd.Span) error   { return nbd.ErrWouldBlock }
+func (d *Device) TryRead([]byte, int64) error  { return device.ErrWouldBlock }
+func (d *Device) TryWrite([]device.Span) error { return device.ErrWouldBlock }
 
 func (d *Device) Read(_ context.Context, p []byte, off int64) error {
 	n, err := d.backend.ReadAt(p, off)
@@ -61,7 +60,7 @@ func (d *Device) Read(_ context.Context, p []byte, off int64) error {
 	return fmt.Errorf("gonbd: read %d bytes at %d: got %d: %w", len(p), off, n, err)
 }
 
-func (d *Device) Write(_ context.Context, batch []nbd.Span) error {
+func (d *Device) Write(_ context.Context, batch []device.Span) error {
 	for _, s := range batch {
 		if err := d.writeAt(s.Data, s.Off); err != nil {
 			return err
@@ -109,9 +108,9 @@ func (d *Device) Zero(ctx context.Context, off, n int64, _ bool) error {
 }
 
 // Extents reports data everywhere: the backend cannot tell.
-func (d *Device) Extents(_ context.Context, _, n int64, fn func(nbd.Extent) bool) error {
+func (d *Device) Extents(_ context.Context, _, n int64, fn func(device.Extent) bool) error {
 	if n > 0 {
-		fn(nbd.Extent{Length: n})
+		fn(device.Extent{Length: n})
 	}
 	return nil
 }

@@ -7,9 +7,9 @@ import (
 	"syscall"
 	"testing"
 
-	"openvstorage/nbd"
+	"openvstorage/device"
+	"openvstorage/device/devicetest"
 	"openvstorage/nbd/gonbd"
-	"openvstorage/nbd/nbdtest"
 )
 
 // backend is the smallest of its kind.
@@ -46,7 +46,7 @@ func (b *backend) Sync() error {
 }
 
 func TestDevice(t *testing.T) {
-	nbdtest.TestDevice(t, func(t testing.TB, size int64) nbd.Device {
+	devicetest.Run(t, devicetest.Odd, func(t testing.TB, size int64) device.Device {
 		d, err := gonbd.New(&backend{data: make([]byte, size)})
 		if err != nil {
 			t.Fatal(err)
@@ -68,7 +68,7 @@ func TestErrorsAndSync(t *testing.T) {
 	if err := d.Read(t.Context(), make([]byte, 10), 45); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("short read: %v", err)
 	}
-	if err := d.Write(t.Context(), []nbd.Span{{Off: 45, Data: make([]byte, 10)}}); !errors.Is(err, io.ErrShortWrite) {
+	if err := d.Write(t.Context(), []device.Span{{Off: 45, Data: make([]byte, 10)}}); !errors.Is(err, io.ErrShortWrite) {
 		t.Errorf("short write: %v", err)
 	}
 	b.err = syscall.ENOSPC

@@ -11,6 +11,7 @@ import (
 	"net"
 	"sync"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 )
 
@@ -26,7 +27,7 @@ type Options struct {
 var ErrClosed = errors.New("nbdclient: connection closed")
 
 // Extent is a run of bytes of one allocation status.
-type Extent = nbd.Extent
+type Extent = device.Extent
 
 // Request is one command. The client uses it and its Data from Start until
 // Done is called or Do returns; then it may be used again.

@@ -1,6 +1,6 @@
 // Package nbdtest has what tests of NBD servers and devices need: a device in
 // memory and one of any size, with hooks for faults and delays, exports of such
-// devices, and the conformance suite of nbd.Device.
+// devices. The suite of devices is in package devicetest.
 package nbdtest
 
 import (
@@ -10,8 +10,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 )
 
@@ -39,10 +39,8 @@ const (
 type Memory struct {
 	// Hook, if set, is called at the start of every operation, for a batch
 	// with its first offset and the sum of its lengths. What it returns fails
-	// the operation: nbd.ErrWouldBlock sends a Try away. It may wait: see Gate.
+	// the operation: device.ErrWouldBlock sends a Try away. It may wait: see Gate.
 	Hook func(ctx context.Context, op Op, off, n int64) error
-
-	readOnly bool
 
 	mu      sync.RWMutex
 	data    []byte
@@ -59,13 +57,15 @@ func NewMemory(size int64) *Memory {
 	return &Memory{data: make([]byte, size), used: make([]bool, (size+Cluster-1)/Cluster)}
 }
 
-// NewReadOnly returns a device that holds data.
-func NewReadOnly(data []byte) *Memory {
+// Holding returns a device that holds data.
+func Holding(data []byte) *Memory {
 	m := NewMemory(int64(len(data)))
 	m.put(0, data)
-	m.readOnly = true
 	return m
 }
+
+// ReadOnly is what can be read of a device.
+func ReadOnly(d device.Reader) device.Reader { return struct{ device.Reader }{d} }
 
 // Count tells how often an operation was called.
 func (m *Memory) Count(op Op) int {
@@ -104,7 +104,7 @@ func (m *Memory) enter(ctx context.Context, op Op, off, n int64) error {
 // Count all without a fault: a hook that does nothing.
 func CountOnly(context.Context, Op, int64, int64) error { return nil }
 
-func batchRange(batch []nbd.Span) (off, n int64) {
+func batchRange(batch []device.Span) (off, n int64) {
 	for _, s := range batch {
 		n += int64(len(s.Data))
 	}
@@ -116,8 +116,6 @@ func (m *Memory) Size() int64 {
 	defer m.mu.RUnlock()
 	return int64(len(m.data))
 }
-
-func (m *Memory) ReadOnly() bool { return m.readOnly }
 
 func (m *Memory) TryRead(p []byte, off int64) error {
 	if err := m.enter(context.Background(), OpTryRead, off, int64(len(p))); err != nil {
@@ -135,30 +133,28 @@ func (m *Memory) Read(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-func (m *Memory) TryWrite(batch []nbd.Span) error {
+func (m *Memory) TryWrite(batch []device.Span) error {
 	off, n := batchRange(batch)
 	if err := m.enter(context.Background(), OpTryWrite, off, n); err != nil {
 		return err
 	}
-	return m.write(batch)
+	m.write(batch)
+	return nil
 }
 
-func (m *Memory) Write(ctx context.Context, batch []nbd.Span) error {
+func (m *Memory) Write(ctx context.Context, batch []device.Span) error {
 	off, n := batchRange(batch)
 	if err := m.enter(ctx, OpWrite, off, n); err != nil {
 		return err
 	}
-	return m.write(batch)
+	m.write(batch)
+	return nil
 }
 
-func (m *Memory) write(batch []nbd.Span) error {
-	if m.readOnly {
-		return syscall.EROFS
-	}
+func (m *Memory) write(batch []device.Span) {
 	for _, s := range batch {
 		m.put(s.Off, s.Data)
 	}
-	return nil
 }
 
 func (m *Memory) get(p []byte, off int64) {
@@ -198,27 +194,26 @@ func (m *Memory) Trim(ctx context.Context, off, n int64) error {
 	if err := m.enter(ctx, OpTrim, off, n); err != nil {
 		return err
 	}
-	return m.zero(off, n, false)
+	m.zero(off, n, false)
+	return nil
 }
 
 func (m *Memory) Zero(ctx context.Context, off, n int64, allocate bool) error {
 	if err := m.enter(ctx, OpZero, off, n); err != nil {
 		return err
 	}
-	return m.zero(off, n, allocate)
+	m.zero(off, n, allocate)
+	return nil
 }
 
-func (m *Memory) zero(off, n int64, allocate bool) error {
-	if m.readOnly {
-		return syscall.EROFS
-	}
+func (m *Memory) zero(off, n int64, allocate bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	clear(m.data[off : off+n])
 	m.written++
 	if allocate {
 		m.use(off, n, true)
-		return nil
+		return
 	}
 	// Whole clusters; the last one of the device may be short.
 	end := off + n
@@ -228,10 +223,9 @@ func (m *Memory) zero(off, n int64, allocate bool) error {
 	if first := (off + Cluster - 1) / Cluster * Cluster; first < end {
 		m.use(first, end-first, false)
 	}
-	return nil
 }
 
-func (m *Memory) Extents(ctx context.Context, off, n int64, fn func(nbd.Extent) bool) error {
+func (m *Memory) Extents(ctx context.Context, off, n int64, fn func(device.Extent) bool) error {
 	if err := m.enter(ctx, OpExtents, off, n); err != nil {
 		return err
 	}
@@ -243,7 +237,7 @@ func (m *Memory) Extents(ctx context.Context, off, n int64, fn func(nbd.Extent) 
 		for next < end && used[next/Cluster] == state {
 			next = min((next/Cluster+1)*Cluster, end)
 		}
-		if !fn(nbd.Extent{Length: next - off, Hole: !state, Zero: !state}) {
+		if !fn(device.Extent{Length: next - off, Hole: !state, Zero: !state}) {
 			break
 		}
 		off = next
@@ -256,10 +250,10 @@ func (m *Memory) Prefetch(ctx context.Context, off, n int64) error {
 }
 
 // Exports serves a fixed set of devices.
-type Exports map[string]nbd.Device
+type Exports map[string]device.Reader
 
 // Open finds a device.
-func (e Exports) Open(_ context.Context, name string) (nbd.Device, func(), error) {
+func (e Exports) Open(_ context.Context, name string) (device.Reader, func(), error) {
 	dev, ok := e[name]
 	if !ok {
 		return nil, nil, fmt.Errorf("no device %q: %w", name, fs.ErrNotExist)

@@ -3,10 +3,11 @@ package nbdtest_test
 import (
 	"testing"
 
-	"openvstorage/nbd"
+	"openvstorage/device"
+	"openvstorage/device/devicetest"
 	"openvstorage/nbd/nbdtest"
 )
 
 func TestMemory(t *testing.T) {
-	nbdtest.TestDevice(t, func(_ testing.TB, size int64) nbd.Device { return nbdtest.NewMemory(size) })
+	devicetest.Run(t, devicetest.Odd, func(_ testing.TB, size int64) device.Device { return nbdtest.NewMemory(size) })
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"sync"
 
-	"openvstorage/nbd"
+	"openvstorage/device"
 )
 
 // Vast is a device of any size that keeps no data, only what is allocated, to
@@ -18,7 +18,7 @@ type Vast struct {
 	size int64
 
 	mu    sync.Mutex
-	runs  []nbd.Extent // in order, neighbours differ
+	runs  []device.Extent // in order, neighbours differ
 	calls []Call
 }
 
@@ -30,7 +30,7 @@ type Call struct {
 
 // NewVast returns a device of holes.
 func NewVast(size int64) *Vast {
-	return &Vast{size: size, runs: []nbd.Extent{{Length: size, Hole: true, Zero: true}}}
+	return &Vast{size: size, runs: []device.Extent{{Length: size, Hole: true, Zero: true}}}
 }
 
 // Calls returns the calls since the last time, but those that read or write.
@@ -56,8 +56,8 @@ func (v *Vast) enter(ctx context.Context, op Op, off, n int64) error {
 func (v *Vast) set(off, n int64, hole, zero bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	var runs []nbd.Extent
-	add := func(e nbd.Extent) {
+	var runs []device.Extent
+	add := func(e device.Extent) {
 		if last := len(runs) - 1; last >= 0 && runs[last].Hole == e.Hole && runs[last].Zero == e.Zero {
 			runs[last].Length += e.Length
 		} else if e.Length > 0 {
@@ -71,7 +71,7 @@ func (v *Vast) set(off, n int64, hole, zero bool) {
 		e.Length = max(0, min(end, off)-start)
 		add(e)
 		if end > off && !put {
-			add(nbd.Extent{Length: n, Hole: hole, Zero: zero})
+			add(device.Extent{Length: n, Hole: hole, Zero: zero})
 			put = true
 		}
 		e.Length = max(0, end-max(start, off+n))
@@ -81,8 +81,6 @@ func (v *Vast) set(off, n int64, hole, zero bool) {
 }
 
 func (v *Vast) Size() int64 { return v.size }
-
-func (v *Vast) ReadOnly() bool { return false }
 
 func (v *Vast) TryRead(p []byte, _ int64) error {
 	clear(p)
@@ -94,14 +92,14 @@ func (v *Vast) Read(_ context.Context, p []byte, _ int64) error {
 	return nil
 }
 
-func (v *Vast) TryWrite(batch []nbd.Span) error {
+func (v *Vast) TryWrite(batch []device.Span) error {
 	for _, s := range batch {
 		v.set(s.Off, int64(len(s.Data)), false, false)
 	}
 	return nil
 }
 
-func (v *Vast) Write(_ context.Context, batch []nbd.Span) error { return v.TryWrite(batch) }
+func (v *Vast) Write(_ context.Context, batch []device.Span) error { return v.TryWrite(batch) }
 
 func (v *Vast) Flush(context.Context) error { return nil }
 
@@ -121,7 +119,7 @@ func (v *Vast) Zero(ctx context.Context, off, n int64, allocate bool) error {
 	return nil
 }
 
-func (v *Vast) Extents(ctx context.Context, off, n int64, fn func(nbd.Extent) bool) error {
+func (v *Vast) Extents(ctx context.Context, off, n int64, fn func(device.Extent) bool) error {
 	if err := v.enter(ctx, OpExtents, off, n); err != nil {
 		return err
 	}

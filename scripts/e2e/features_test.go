@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/nbd"
 	"openvstorage/nbd/nbdclient"
 )
@@ -132,7 +133,7 @@ func TestVastRequests(t *testing.T) {
 	}
 	check := func(what string, left []int64, want ...extent) {
 		t.Helper()
-		var es []nbd.Extent
+		var es []device.Extent
 		quick(what+": block status of 16 TiB", func() (err error) {
 			es, err = c.BlockStatus(0, 16*tib)
 			return err

@@ -31,7 +31,26 @@ type Origin struct {
 type Child struct {
 	Volume   uuid.UUID
 	Snapshot uuid.UUID
+	// Unstored: the snapshot was not known to be in the backend when the clone was
+	// made. This release makes no such clone, and keeps what another has noted.
+	Unstored bool
 }
+
+// Setting is one setting of the vDisk. This release knows none: one that is
+// Optional is kept as it is, any other refused.
+type Setting struct {
+	ID       uint16 // not 0
+	Optional bool   // a reader that does not know it may go on without it
+	Value    string // bytes, at most SettingMax
+}
+
+// Bounds in bytes.
+const (
+	SettingMax = 1024 // of the value of one setting
+	configMax  = 4096 // of all settings, encoded
+	MetaMax    = 4096 // of a snapshot's metadata
+	nameMax    = 1024 // of a snapshot's name
+)
 
 // EpochStart says that the owner with this epoch began to write after seq
 // Base: entries above Base in files of older epochs are dead (rule O11).
@@ -68,6 +87,7 @@ type Snapshot struct {
 	Auto    bool       // made by a clone of the live vDisk; goes with its last child
 	HasRoot bool
 	Root    Root
+	Meta    string // bytes that belong to who made it, at most MetaMax; kept as they are
 }
 
 // Drop is a subtree that a trim detached from the map and whose locations are
@@ -107,6 +127,7 @@ type Catalog struct {
 	Generation uint64 // +1 with every put
 	Size       uint64 // bytes, as of the newest stored entry
 	Created    time.Time
+	Config     []Setting  // in order of id
 	NextSCO    sco.Number // numbers below may be in use
 	NextTLog   uint64
 	NextObject uint64 // next page object number

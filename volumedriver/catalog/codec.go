@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"openvstorage/internal/format"
-	"openvstorage/sco"
 )
 
 // Segment is an immutable object that a root names. Its name is made from its
@@ -31,7 +30,11 @@ func (c *Catalog) encode(rootMax int) (root []byte, segments []Segment, err erro
 	}
 	var lists [listEnd][]byte // what follows each list's header
 	var forms [listEnd]byte
-	size := rootFixed + crcSize
+	var config []byte
+	for _, v := range c.Config {
+		config = appendSetting(config, v)
+	}
+	size := rootFixed + len(config) + crcSize
 	for l := listID(1); l < listEnd; l++ {
 		for i := range c.listLen(l) {
 			lists[l] = c.appendEntry(lists[l], l, i)
@@ -48,7 +51,7 @@ func (c *Catalog) encode(rootMax int) (root []byte, segments []Segment, err erro
 		lists[l], forms[l] = refs, formSegments
 		segments = append(segments, segs...)
 	}
-	return c.appendRootObject(make([]byte, 0, size), size, &lists, &forms), segments, nil
+	return c.appendRootObject(make([]byte, 0, size), size, config, &lists, &forms), segments, nil
 }
 
 // largestInline returns the list to move to segments next: the largest one
@@ -62,7 +65,7 @@ func largestInline(lists *[listEnd][]byte, forms *[listEnd]byte) (largest listID
 	return largest
 }
 
-func (c *Catalog) appendRootObject(b []byte, size int, lists *[listEnd][]byte, forms *[listEnd]byte) []byte {
+func (c *Catalog) appendRootObject(b []byte, size int, config []byte, lists *[listEnd][]byte, forms *[listEnd]byte) []byte {
 	b = format.AppendHeader(b, format.Header{
 		Kind: format.KindCatalog, Version: version, MinReader: version, Owner: c.Volume, Number: c.Generation,
 	})
@@ -72,8 +75,13 @@ func (c *Catalog) appendRootObject(b []byte, size int, lists *[listEnd][]byte, f
 	}
 	b = binary.LittleEndian.AppendUint32(b, uint32(size))
 	b = binary.LittleEndian.AppendUint32(b, flags)
+	b = binary.LittleEndian.AppendUint16(b, rootFixed)
+	b = append(b, clusterLog2, 0)
+	b = binary.LittleEndian.AppendUint16(b, uint16(listEnd-1))
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(config)))
 	b = appendU64(b, c.Epoch, c.Size)
 	b = appendTime(b, c.Created)
+	b = binary.LittleEndian.AppendUint32(b, 0)
 	b = appendU64(b, uint64(c.NextSCO), c.NextTLog, c.NextObject, c.StoredSeq)
 	k := &c.Checkpoint
 	b = appendU64(b, k.Seq, k.TLog, k.NextPage, k.Generation)
@@ -81,9 +89,11 @@ func (c *Catalog) appendRootObject(b []byte, size int, lists *[listEnd][]byte, f
 	b = appendRoot(b, k.Root)
 	b = appendRoot(b, k.Live)
 	b = appendU64(b, k.Recount)
-	b = binary.LittleEndian.AppendUint16(b, uint16(listEnd-1))
+	b = append(b, make([]byte, rootFixed-len(b))...)
+	b = append(b, config...)
 	for l := listID(1); l < listEnd; l++ {
-		b = append(b, byte(l), forms[l], 0, 0)
+		b = append(b, byte(l), forms[l])
+		b = binary.LittleEndian.AppendUint16(b, uint16(l.entrySize()))
 		b = binary.LittleEndian.AppendUint32(b, uint32(c.listLen(l)))
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(lists[l])))
 		b = append(b, lists[l]...)
@@ -118,6 +128,8 @@ func (c *Catalog) segment(l listID, count int, entries []byte) Segment {
 	})
 	b = binary.LittleEndian.AppendUint32(b, uint32(count))
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(entries)))
+	b = binary.LittleEndian.AppendUint16(b, uint16(l.entrySize()))
+	b = append(b, make([]byte, segFixed-len(b))...)
 	b = append(b, entries...)
 	b = binary.LittleEndian.AppendUint32(b, format.CRC(b))
 	return Segment{Name: segmentName(b), Data: b}
@@ -132,210 +144,8 @@ func appendRef(b []byte, s Segment, count int) []byte {
 	return binary.LittleEndian.AppendUint32(b, 0)
 }
 
-// ref is a decoded reference to a segment.
-type ref struct {
-	name   string
-	length uint32
-	crc    uint32
-	count  uint32
-}
-
-func (r *reader) ref() ref {
-	v := ref{name: SegmentPrefix + hex.EncodeToString(r.take(16)), length: r.u32(), crc: r.u32(), count: r.u32()}
-	if zero := r.u32(); zero != 0 {
-		r.fail("a reference to a segment with %#x where zero belongs", zero)
-	}
-	if v.length > SegmentMax {
-		r.fail("a reference to a segment of %d bytes", v.length)
-	}
-	return v
-}
-
 // segmentOver is by how much the entry that reaches segmentMax may exceed it.
-const segmentOver = 88 + nameMax
+const segmentOver = snapFixed + nameMax + MetaMax
 
 // SegmentMax is the largest encoded segment in bytes.
 const SegmentMax = segFixed + segmentMax + segmentOver + crcSize
-
-// Decode reads what Encode wrote. fetch returns the segment object of that
-// name; its error is passed on. What is damaged gives format.ErrCorrupt, what
-// a newer release wrote format.ErrNewer, what contradicts itself ErrInvalid;
-// in all cases nothing of it is returned.
-func Decode(root []byte, fetch func(name string) ([]byte, error)) (*Catalog, error) {
-	c, err := decode(root, fetch)
-	if err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
-	}
-	return c, nil
-}
-
-// Segments returns the names of the segment objects that a root names, so
-// that those of older generations can be told apart and deleted.
-func Segments(root []byte) ([]string, error) {
-	var names []string
-	_, err := walk(root, func(_ *Catalog, _ listID, r ref) error {
-		names = append(names, r.name)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
-	}
-	return names, nil
-}
-
-func decode(root []byte, fetch func(name string) ([]byte, error)) (*Catalog, error) {
-	c, err := walk(root, func(c *Catalog, l listID, r ref) error {
-		data, err := fetch(r.name)
-		if err != nil {
-			return fmt.Errorf("segment %s: %w", r.name, err)
-		}
-		if err := c.decodeSegment(l, r, data); err != nil {
-			return fmt.Errorf("segment %s: %w", r.name, err)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return c, c.Validate()
-}
-
-// walk decodes the root and calls segment for every reference, in order.
-func walk(root []byte, segment func(*Catalog, listID, ref) error) (*Catalog, error) {
-	h, err := format.DecodeHeader(root, format.KindCatalog, version, 0)
-	if err != nil {
-		return nil, err
-	}
-	if len(root) < rootFixed+crcSize || len(root) > RootMax {
-		return nil, fmt.Errorf("%w: a root of %d bytes", format.ErrCorrupt, len(root))
-	}
-	if n := binary.LittleEndian.Uint32(root[64:]); int64(n) != int64(len(root)) {
-		return nil, fmt.Errorf("%w: a root of %d bytes says that it has %d", format.ErrCorrupt, len(root), n)
-	}
-	body, err := checkCRC(root)
-	if err != nil {
-		return nil, err
-	}
-	r := &reader{b: body[68:]}
-	c := &Catalog{Volume: h.Owner, Generation: h.Number}
-	c.decodeFixed(r)
-	if n := r.u16(); r.err == nil && n != uint16(listEnd-1) {
-		return nil, fmt.Errorf("%w: a root with %d lists", format.ErrNewer, n)
-	}
-	for l := listID(1); l < listEnd; l++ {
-		if err := c.decodeList(r, l, segment); err != nil {
-			return nil, fmt.Errorf("%v: %w", l, err)
-		}
-	}
-	if len(r.b) != 0 {
-		return nil, fmt.Errorf("%w: %d bytes behind the last list", format.ErrCorrupt, len(r.b))
-	}
-	return c, nil
-}
-
-func checkCRC(b []byte) (body []byte, err error) {
-	body = b[:len(b)-crcSize]
-	if got, want := format.CRC(body), binary.LittleEndian.Uint32(b[len(body):]); got != want {
-		return nil, fmt.Errorf("%w: CRC is %08x, not %08x", format.ErrCorrupt, got, want)
-	}
-	return body, nil
-}
-
-func (c *Catalog) decodeFixed(r *reader) {
-	flags := r.u32()
-	if flags&^flagDeleting != 0 {
-		r.fail("unknown flags %#x", flags)
-	}
-	c.Deleting = flags&flagDeleting != 0
-	c.Epoch, c.Size, c.Created = r.u64(), r.u64(), r.time()
-	c.NextSCO, c.NextTLog, c.NextObject, c.StoredSeq = sco.Number(r.u64()), r.u64(), r.u64(), r.u64()
-	k := &c.Checkpoint
-	k.Seq, k.TLog, k.NextPage, k.Generation = r.u64(), r.u64(), r.u64(), r.u64()
-	k.Parent = r.uuid()
-	k.Root, k.Live = r.root(), r.root()
-	k.Recount = r.u64()
-}
-
-func (c *Catalog) decodeList(r *reader, want listID, segment func(*Catalog, listID, ref) error) error {
-	id, form, zero := listID(r.u8()), r.u8(), r.u16()
-	count, length := r.u32(), r.u32()
-	if r.err != nil {
-		return r.err
-	}
-	if id != want || zero != 0 || uint64(length) > uint64(len(r.b)) {
-		return fmt.Errorf("%w: list %d of %d bytes (%#x)", format.ErrCorrupt, id, length, zero)
-	}
-	part := &reader{b: r.take(int(length))}
-	var total uint64
-	switch form {
-	case formInline:
-		c.decodeEntries(part, want, count)
-		total = uint64(count)
-	case formSegments:
-		for len(part.b) > 0 {
-			v := part.ref()
-			if part.err != nil {
-				break
-			}
-			if err := segment(c, want, v); err != nil {
-				return err
-			}
-			total += uint64(v.count)
-		}
-	default:
-		return fmt.Errorf("%w: a list of form %d", format.ErrNewer, form)
-	}
-	if part.err != nil {
-		return part.err
-	}
-	if len(part.b) != 0 || total != uint64(count) {
-		return fmt.Errorf("%w: %d entries of %d, %d bytes left", format.ErrCorrupt, total, count, len(part.b))
-	}
-	return nil
-}
-
-// decodeEntries reads count entries, which must use up part.
-func (c *Catalog) decodeEntries(part *reader, l listID, count uint32) {
-	if uint64(count)*uint64(l.entryMin()) > uint64(len(part.b)) {
-		part.fail("%d entries in %d bytes", count, len(part.b))
-	}
-	for range count {
-		if part.err != nil {
-			return
-		}
-		c.decodeEntry(part, l)
-	}
-	if part.err == nil && len(part.b) != 0 {
-		part.fail("%d bytes behind the last of %d entries", len(part.b), count)
-	}
-}
-
-func (c *Catalog) decodeSegment(l listID, want ref, data []byte) error {
-	if uint64(len(data)) != uint64(want.length) || len(data) < segFixed+crcSize {
-		return fmt.Errorf("%w: it has %d bytes, the root says %d", format.ErrCorrupt, len(data), want.length)
-	}
-	if got := format.CRC(data); got != want.crc {
-		return fmt.Errorf("%w: CRC is %08x, the root says %08x", format.ErrCorrupt, got, want.crc)
-	}
-	if name := segmentName(data); name != want.name {
-		return fmt.Errorf("%w: its bytes belong to %s", format.ErrCorrupt, name)
-	}
-	h, err := format.DecodeHeader(data, format.KindSegment, version, 0)
-	if err != nil {
-		return err
-	}
-	if h.Owner != c.Volume || h.Number != uint64(l) {
-		return fmt.Errorf("%w: it holds %v of vDisk %s", format.ErrCorrupt, listID(min(h.Number, 255)), h.Owner)
-	}
-	body, err := checkCRC(data)
-	if err != nil {
-		return err
-	}
-	count, length := binary.LittleEndian.Uint32(body[64:]), binary.LittleEndian.Uint32(body[68:])
-	if count != want.count || uint64(length) != uint64(len(body)-segFixed) {
-		return fmt.Errorf("%w: %d entries in %d bytes, the root says %d entries", format.ErrCorrupt, count, length, want.count)
-	}
-	part := &reader{b: body[segFixed:]}
-	c.decodeEntries(part, l, count)
-	return part.err
-}

@@ -60,6 +60,7 @@ func (c *Catalog) Self() sco.Origin { return sco.Origin(len(c.Origins) - 1) }
 // and take it in c's place once the put has returned.
 func (c *Catalog) Clone() *Catalog {
 	n := *c
+	n.Config = slices.Clone(c.Config)
 	n.Epochs = slices.Clone(c.Epochs)
 	n.Origins = slices.Clone(c.Origins)
 	n.Children = slices.Clone(c.Children)

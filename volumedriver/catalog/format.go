@@ -6,38 +6,52 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/bits"
 	"time"
 
-	"openvstorage/internal/format"
 	"openvstorage/sco"
-
-	"github.com/google/uuid"
 )
 
+// Version 2, which is written. What version 1 looked like is in format1.go.
+//
 // The root, object "catalog". Values are little-endian.
 //
 //	offset size field
 //	  0     64  common header: kind catalog, owner = Volume, number = Generation
 //	 64      4  length of the whole root, CRC included
 //	 68      4  flags: bit 0 Deleting
-//	 72      8  Epoch
-//	 80      8  Size
-//	 88     12  Created: seconds since 1970 (8, signed), nanoseconds (4)
-//	100      8  NextSCO
-//	108      8  NextTLog
-//	116      8  NextObject
-//	124      8  StoredSeq
-//	132      8  checkpoint: Seq
-//	140      8  TLog
-//	148      8  NextPage
-//	156      8  Generation
-//	164     16  Parent
-//	180     17  Root: page (8), clusters (8), levels (1)
-//	197     17  Live: the same
-//	214      8  Recount
-//	222      2  number of lists: 7
-//	224      .  the lists, in order of their ids
+//	 72      2  length of what is fixed, 256: where the settings begin
+//	 74      1  binary logarithm of the cluster size: 12
+//	 75      1  zero
+//	 76      2  number of lists: 7
+//	 78      2  bytes of settings
+//	 80      8  Epoch
+//	 88      8  Size
+//	 96     12  Created: seconds since 1970 (8, signed), nanoseconds (4)
+//	108      4  zero
+//	112      8  NextSCO
+//	120      8  NextTLog
+//	128      8  NextObject
+//	136      8  StoredSeq
+//	144      8  checkpoint: Seq
+//	152      8  TLog
+//	160      8  NextPage
+//	168      8  Generation
+//	176     16  Parent
+//	192     17  Root: page (8), clusters (8), levels (1)
+//	209     17  Live: the same
+//	226      8  Recount
+//	234     22  zero: room for later releases
+//	256      .  the settings, in order of their ids
+//	  .      .  the lists, in order of their ids
 //	end-4    4  CRC-32C of all that comes before
+//
+// A setting:
+//
+//	0      2  id, above that of the one before
+//	2      2  flags: bit 0 Optional
+//	4      2  length of the value
+//	6      .  value
 //
 // A list:
 //
@@ -45,7 +59,7 @@ import (
 //	  0      1  id: 1 epochs, 2 origins, 3 children, 4 TLogs, 5 snapshots,
 //	            6 page objects, 7 drops
 //	  1      1  form: 0 the entries follow; 1 references to segments follow
-//	  2      2  zero
+//	  2      2  bytes of an entry; 0: each begins with its length
 //	  4      4  number of entries in all
 //	  8      4  bytes that follow
 //
@@ -57,39 +71,58 @@ import (
 //	24      4  number of entries in it
 //	28      4  zero
 //
-// A segment, object "catalog-seg-" and 32 hexadecimal digits:
+// A segment, object "catalog-seg-" and 32 hexadecimal digits, is of the version of
+// the root that names it:
 //
 //	  0     64  common header: kind segment, owner = Volume, number = list id
 //	 64      4  number of entries
 //	 68      4  bytes of entries
-//	 72      .  entries
+//	 72      2  bytes of an entry, as in the list
+//	 74      6  zero
+//	 80      .  entries
 //	end-4    4  CRC-32C of all that comes before
 //
 // Entries:
 //
 //	epoch       16  Epoch (8), Base (8)
-//	origin      32  Volume (16), Snapshot (16)
-//	child       32  Volume (16), Snapshot (16)
+//	origin      36  Volume (16), Snapshot (16), number that locations have for it
+//	                (2): its place in the list; flags (1): none are known;
+//	                zero (1)
+//	child       36  Volume (16), Snapshot (16), flags (4: bit 0 Unstored)
 //	TLog        32  Number (8), FirstSeq (8), LastSeq (8), Size (8)
 //	page object 36  Number (8), First (8), End (8), Pages (4), Size (8)
 //	drop         9  Page (8), Level (1)
-//	snapshot     .  ID (16), Parent (16), Seq (8), Created (12), Size (8),
-//	                NextSCO (8), flags (1: bit 0 Auto, bit 1 HasRoot),
-//	                Root (17), length of the name (2), the name
+//	snapshot     .  length of the entry (2), ID (16), Parent (16), Seq (8),
+//	                Created (12), Size (8), NextSCO (8), flags (1: bit 0 Auto,
+//	                bit 1 HasRoot), Root (17), length of the name (2), the name,
+//	                length of the metadata (2), the metadata
 //
-// A catalog is rewritten by whoever reads it, so that a reader that skipped
-// what it does not know would lose it: unknown lists, forms and flags are
-// refused. These bytes are on disk. They never change.
+// Bit 0 of an origin's flags is taken for tombstones: nothing refers to it any more
+// (a clone that was made whole), and its number is not free yet. Numbers that are
+// not the places are taken for tables that were compacted. This release makes
+// neither, and refuses both.
+//
+// A catalog is rewritten by whoever reads it, so that a reader that skipped what it
+// does not know would lose it: what is unknown, or not zero where zeros belong, is
+// refused as of a newer release. CRCs have no seed: a segment's name is a hash of
+// its bytes, equal entries have equal names in every generation, and an object that
+// is put whole holds nothing of an older one. These bytes are on disk. They never
+// change.
 const (
-	version    = 1 // of both the root and the segments
-	rootFixed  = 224
-	crcSize    = 4
-	listHeader = 12
-	refSize    = 32
-	segFixed   = 72
-	nameMax    = 1024 // bytes of a snapshot's name
+	version      = 2 // of both the root and the segments
+	rootFixed    = 256
+	crcSize      = 4
+	settingFixed = 6
+	listHeader   = 12
+	refSize      = 32
+	segFixed     = 80
+	snapFixed    = 92 // bytes of a snapshot without name and metadata
 
 	flagDeleting = 1 << 0
+
+	settingOptional = 1 << 0
+
+	childUnstored = 1 << 0
 
 	snapAuto    = 1 << 0
 	snapHasRoot = 1 << 1
@@ -97,6 +130,9 @@ const (
 	formInline   = 0
 	formSegments = 1
 )
+
+// clusterLog2 is 12.
+var clusterLog2 = uint8(bits.TrailingZeros(sco.ClusterSize))
 
 // Segments are cut where the content says so, so that an entry put in or
 // taken out changes the segment it is in and leaves the others their names.
@@ -140,10 +176,15 @@ func (l listID) String() string {
 	return fmt.Sprintf("list %d", uint8(l))
 }
 
-// entryMin is the least number of bytes that an entry takes; it bounds what a
-// count can make a decoder allocate.
+// entrySize is how many bytes each entry takes, 0 if that differs.
+func (l listID) entrySize() int {
+	return [...]int{0, 16, 36, 36, 32, 0, 36, 9}[l]
+}
+
+// entryMin is the least number of bytes that an entry of any version takes; it
+// bounds what a count can make a decoder allocate.
 func (l listID) entryMin() int {
-	return [...]int{0, 16, 32, 32, 32, 88, 36, 9}[l]
+	return [...]int{0, 16, 32, 32, 32, snapFixed1, 36, 9}[l]
 }
 
 func segmentName(data []byte) string {
@@ -169,6 +210,7 @@ func appendU64(b []byte, vs ...uint64) []byte {
 }
 
 func appendSnapshot(b []byte, s *Snapshot) []byte {
+	b = binary.LittleEndian.AppendUint16(b, uint16(snapFixed+len(s.Name)+len(s.Meta)))
 	b = append(b, s.ID[:]...)
 	b = append(b, s.Parent[:]...)
 	b = appendU64(b, s.Seq)
@@ -184,7 +226,20 @@ func appendSnapshot(b []byte, s *Snapshot) []byte {
 	b = append(b, flags)
 	b = appendRoot(b, s.Root)
 	b = binary.LittleEndian.AppendUint16(b, uint16(len(s.Name)))
-	return append(b, s.Name...)
+	b = append(b, s.Name...)
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(s.Meta)))
+	return append(b, s.Meta...)
+}
+
+func appendSetting(b []byte, s Setting) []byte {
+	var flags uint16
+	if s.Optional {
+		flags |= settingOptional
+	}
+	for _, v := range []uint16{s.ID, flags, uint16(len(s.Value))} {
+		b = binary.LittleEndian.AppendUint16(b, v)
+	}
+	return append(b, s.Value...)
 }
 
 // listLen returns the number of entries of a list.
@@ -214,10 +269,17 @@ func (c *Catalog) appendEntry(b []byte, l listID, i int) []byte {
 		return appendU64(b, c.Epochs[i].Epoch, c.Epochs[i].Base)
 	case listOrigins:
 		b = append(b, c.Origins[i].Volume[:]...)
-		return append(b, c.Origins[i].Snapshot[:]...)
+		b = append(b, c.Origins[i].Snapshot[:]...)
+		return append(binary.LittleEndian.AppendUint16(b, uint16(i)), 0, 0)
 	case listChildren:
-		b = append(b, c.Children[i].Volume[:]...)
-		return append(b, c.Children[i].Snapshot[:]...)
+		k := &c.Children[i]
+		b = append(b, k.Volume[:]...)
+		b = append(b, k.Snapshot[:]...)
+		var flags uint32
+		if k.Unstored {
+			flags |= childUnstored
+		}
+		return binary.LittleEndian.AppendUint32(b, flags)
 	case listTLogs:
 		t := &c.TLogs[i]
 		return appendU64(b, t.Number, t.FirstSeq, t.LastSeq, uint64(t.Size))
@@ -232,108 +294,4 @@ func (c *Catalog) appendEntry(b []byte, l listID, i int) []byte {
 		b = appendU64(b, c.Checkpoint.Drops[i].Page)
 		return append(b, c.Checkpoint.Drops[i].Level)
 	}
-}
-
-// decodeEntry reads one entry and appends it to its list.
-func (c *Catalog) decodeEntry(r *reader, l listID) {
-	switch l {
-	case listEpochs:
-		c.Epochs = append(c.Epochs, EpochStart{Epoch: r.u64(), Base: r.u64()})
-	case listOrigins:
-		c.Origins = append(c.Origins, Origin{Volume: r.uuid(), Snapshot: r.uuid()})
-	case listChildren:
-		c.Children = append(c.Children, Child{Volume: r.uuid(), Snapshot: r.uuid()})
-	case listTLogs:
-		c.TLogs = append(c.TLogs, TLog{Number: r.u64(), FirstSeq: r.u64(), LastSeq: r.u64(), Size: int64(r.u64())})
-	case listSnapshots:
-		c.Snapshots = append(c.Snapshots, r.snapshot())
-	case listPages:
-		c.Pages = append(c.Pages, PageObject{Number: r.u64(), First: r.u64(), End: r.u64(), Pages: r.u32(), Size: int64(r.u64())})
-	default:
-		c.Checkpoint.Drops = append(c.Checkpoint.Drops, Drop{Page: r.u64(), Level: r.u8()})
-	}
-}
-
-// reader takes values off the front of b. After the first shortfall every
-// value is zero and err says so; the caller checks it once.
-type reader struct {
-	b   []byte
-	err error
-}
-
-func (r *reader) fail(text string, args ...any) {
-	if r.err == nil {
-		r.err = fmt.Errorf("%w: "+text, append([]any{format.ErrCorrupt}, args...)...)
-	}
-	r.b = nil
-}
-
-func (r *reader) take(n int) []byte {
-	if r.err != nil || len(r.b) < n {
-		r.fail("it ends in the middle of a value")
-		return nil
-	}
-	v := r.b[:n]
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) u8() uint8 {
-	if v := r.take(1); v != nil {
-		return v[0]
-	}
-	return 0
-}
-
-func (r *reader) u16() uint16 {
-	if v := r.take(2); v != nil {
-		return binary.LittleEndian.Uint16(v)
-	}
-	return 0
-}
-
-func (r *reader) u32() uint32 {
-	if v := r.take(4); v != nil {
-		return binary.LittleEndian.Uint32(v)
-	}
-	return 0
-}
-
-func (r *reader) u64() uint64 {
-	if v := r.take(8); v != nil {
-		return binary.LittleEndian.Uint64(v)
-	}
-	return 0
-}
-
-func (r *reader) uuid() (id uuid.UUID) {
-	copy(id[:], r.take(16))
-	return id
-}
-
-func (r *reader) time() time.Time {
-	sec, nsec := int64(r.u64()), r.u32()
-	if nsec >= 1e9 {
-		r.fail("a time with %d nanoseconds", nsec)
-	}
-	return time.Unix(sec, int64(nsec)).UTC()
-}
-
-func (r *reader) root() Root {
-	return Root{Page: r.u64(), Clusters: r.u64(), Levels: r.u8()}
-}
-
-func (r *reader) snapshot() Snapshot {
-	s := Snapshot{
-		ID: r.uuid(), Parent: r.uuid(), Seq: r.u64(), Created: r.time(), Size: r.u64(),
-		NextSCO: sco.Number(r.u64()),
-	}
-	flags := r.u8()
-	if flags&^(snapAuto|snapHasRoot) != 0 {
-		r.fail("a snapshot with unknown flags %#x", flags)
-	}
-	s.Auto, s.HasRoot = flags&snapAuto != 0, flags&snapHasRoot != 0
-	s.Root = r.root()
-	s.Name = string(r.take(int(r.u16())))
-	return s
 }

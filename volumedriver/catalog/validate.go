@@ -35,6 +35,7 @@ func (c *Catalog) Validate() error {
 	if c.NextSCO > sco.MaxNumber+1 {
 		f.add("next SCO number %d is above the largest, %d", c.NextSCO, sco.MaxNumber)
 	}
+	c.validateConfig(&f)
 	c.validateOrigins(&f)
 	c.validateEpochs(&f)
 	c.validateTLogs(&f)
@@ -47,6 +48,26 @@ func (c *Catalog) Validate() error {
 		f.list = append(f.list, fmt.Errorf("and %d more", f.total-len(f.list)))
 	}
 	return fmt.Errorf("%w: vDisk %s, generation %d: %w", ErrInvalid, c.Volume, c.Generation, errors.Join(f.list...))
+}
+
+func (c *Catalog) validateConfig(f *faults) {
+	var last uint16
+	size := 0
+	for _, s := range c.Config {
+		if s.ID <= last {
+			f.add("setting %d comes after setting %d", s.ID, last)
+		}
+		if !s.Optional {
+			f.add("setting %d must be known, and is not", s.ID)
+		}
+		if len(s.Value) > SettingMax {
+			f.add("setting %d has %d bytes, %d are allowed", s.ID, len(s.Value), SettingMax)
+		}
+		last, size = s.ID, size+settingFixed+len(s.Value)
+	}
+	if size > configMax {
+		f.add("settings of %d bytes, %d are allowed", size, configMax)
+	}
 }
 
 func (c *Catalog) validateOrigins(f *faults) {
@@ -128,6 +149,9 @@ func (c *Catalog) validateSnapshots(f *faults) {
 			f.add("snapshot %s: name %.40q of %d bytes is empty, too long or used twice", s.ID, s.Name, len(s.Name))
 		}
 		names[s.Name] = true
+		if len(s.Meta) > MetaMax {
+			f.add("snapshot %q has %d bytes of metadata, %d are allowed", s.Name, len(s.Meta), MetaMax)
+		}
 		if s.NextSCO > c.NextSCO {
 			f.add("snapshot %q sees SCOs up to number %d, the vDisk has used %d", s.Name, s.NextSCO, c.NextSCO)
 		}

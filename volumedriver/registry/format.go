@@ -48,7 +48,7 @@ func corrupt(text string, args ...any) error {
 
 // decode reads a registry file.
 func decode(b []byte) (generation uint64, records []Record, err error) {
-	h, err := format.DecodeHeader(b, format.KindRegistry, version, 0)
+	h, err := format.DecodeRewritten(b, format.KindRegistry, version, 0)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -96,8 +96,11 @@ func decodeRecord(r *Record, b []byte) (rest []byte, err error) {
 	r.Created = time.Unix(int64(binary.LittleEndian.Uint64(b[40:])), int64(nanoseconds)).UTC()
 	r.Deleting = b[52]&flagDeleting != 0
 	name, owner := int(binary.LittleEndian.Uint16(b[53:])), int(b[55])
-	if b[52]&^flagDeleting != 0 || nanoseconds >= 1e9 || len(b) < recordFixed+name+owner {
-		return nil, corrupt("record of vDisk %s: flags %#x, %d nanoseconds, %d bytes of name", r.ID, b[52], nanoseconds, name)
+	if err := checkFlags(b[52]); err != nil {
+		return nil, fmt.Errorf("record of vDisk %s: %w", r.ID, err)
+	}
+	if nanoseconds >= 1e9 || len(b) < recordFixed+name+owner {
+		return nil, corrupt("record of vDisk %s: %d nanoseconds, %d bytes of name", r.ID, nanoseconds, name)
 	}
 	b = b[recordFixed:]
 	r.Name, r.Owner = string(b[:name]), string(b[name:name+owner])

@@ -92,6 +92,10 @@ func presentCopies(fsys disk.FS, dir string) (names []string, err error) {
 }
 
 func importFiles(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int, error) {
+	features, err := unchanged(ctx, keys)
+	if err != nil {
+		return 0, err
+	}
 	m, raw, err := loadMeta(ctx, keys)
 	if err != nil {
 		return 0, err
@@ -108,7 +112,7 @@ func importFiles(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int,
 		return 0, fmt.Errorf("%w: the registry has %d vDisks of its own; move the files away", ErrImport, m.records)
 	}
 	begun := meta{state: importing, generation: generation}.encode()
-	if err := swap(ctx, keys, []Swap{{[]byte(metaKey), raw, begun}}); err != nil {
+	if err := swap(ctx, keys, []Swap{{[]byte(metaKey), raw, begun}, features}); err != nil {
 		return 0, err
 	}
 	if raw != nil {
@@ -120,21 +124,25 @@ func importFiles(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int,
 		return 0, err
 	}
 	done := meta{state: imported, records: uint32(len(records)), generation: generation}.encode()
-	return len(records), swap(ctx, keys, []Swap{{[]byte(metaKey), begun, done}})
+	return len(records), swap(ctx, keys, []Swap{{[]byte(metaKey), begun, done}, features})
 }
 
-// undoImport takes out what an import has put in that was cut short.
+// undoImport takes out what an import has put in that was cut short, by this
+// release or by the one before, which wrote other values.
 func undoImport(ctx context.Context, keys Keys) error {
-	records, err := list(ctx, keys)
+	var records []Record
+	raw := make(map[uuid.UUID][]byte)
+	err := each(ctx, keys, func(rec Record, value []byte) {
+		records, raw[rec.ID] = append(records, rec), value
+	})
 	if err != nil {
 		return err
 	}
 	return swapEach(ctx, keys, records, func(rec *Record) []Swap {
-		swaps := adds(rec)
-		for i := range swaps {
-			swaps[i].Old, swaps[i].New = swaps[i].New, nil
+		return []Swap{
+			{Key: idKey(rec.ID), Old: raw[rec.ID]},
+			{Key: nameKey(rec.Name), Old: rec.ID[:]},
 		}
-		return swaps
 	})
 }
 
@@ -144,7 +152,7 @@ func swapEach(ctx context.Context, keys Keys, records []Record, of func(*Record)
 	size := 0
 	for i := range records {
 		swaps = append(swaps, of(&records[i])...)
-		size += 2 * (recordFixed + len(records[i].Name) + len(records[i].Owner))
+		size += 2 * (valueFixed + len(records[i].Name) + len(records[i].Owner))
 		if i+1 < len(records) && len(swaps) < 2*importRecords && size < importBytes {
 			continue
 		}

@@ -34,15 +34,17 @@ type Swap struct {
 	Key, Old, New []byte
 }
 
-// Keys of a registry. Numbers are in the values; see format.go.
+// Keys of a registry. Numbers are in the values; see record.go.
 //
+//	vdisk/F          features: what a release must know to change anything
 //	vdisk/M          meta: how many records there are
 //	vdisk/I id16     record of the vDisk
 //	vdisk/N name     id of the vDisk with the name (bare)
 const (
-	metaKey    = "vdisk/M"
-	idPrefix   = "vdisk/I"
-	namePrefix = "vdisk/N"
+	featuresKey = "vdisk/F"
+	metaKey     = "vdisk/M"
+	idPrefix    = "vdisk/I"
+	namePrefix  = "vdisk/N"
 )
 
 func idKey(id uuid.UUID) []byte  { return append([]byte(idPrefix), id[:]...) }

@@ -11,83 +11,175 @@ import (
 )
 
 // Values in the store, little-endian. They are rewritten by whoever reads them:
-// what a reader does not know it refuses. These bytes are on disk. They never
-// change.
+// what a reader does not know it refuses, as of a newer release. These bytes are
+// on disk. They never change.
 //
 // A record, under the vDisk's id:
 //
 //	offset size field
-//	  0      1  version, 1
+//	  0      1  version, 2
 //	  1      1  flags: bit 0 Deleting
-//	  2      8  Epoch
-//	 10     12  Created: seconds since 1970 (8, signed), nanoseconds (4)
-//	 22     16  Parent
-//	 38      1  length of Owner
-//	 39      .  Owner, then Name to the end
+//	  2      2  length of Name
+//	  4      1  length of Owner
+//	  5      3  zero
+//	  8      8  Epoch
+//	 16     12  Created: seconds since 1970 (8, signed), nanoseconds (4)
+//	 28      4  incompatible features: none are known
+//	 32     16  Parent
+//	 48     16  owner host, zero
+//	 64     16  DTL host, zero
+//	 80      8  DTL incarnation, zero
+//	 88      1  DTL state, zero: there is no DTL
+//	 89     39  zero: room for later releases
+//	128      .  Owner, Name, and nothing behind them
 //
-// The meta value:
+// The hosts and the DTL have their places, and nobody fills them in yet: a release
+// that does not know of them must neither claim nor change a vDisk that has one.
+//
+// The meta value changes with the number of vDisks:
+//
+//	 0      1  version, 2
+//	 1      1  state: 0, 1 while files are being imported, 2 when they were
+//	 2      2  zero
+//	 4      4  number of records, 0 while they are being imported
+//	 8      8  generation of those files
+//	16     16  zero: room for later releases
+//
+// The features value says what a release must know to change anything here. It
+// has a key of its own, because each change of the registry compares it, and none
+// is to collide with another for that. No value is one without features.
 //
 //	0      1  version, 1
-//	1      1  state: 0, 1 while files are being imported, 2 when they were
-//	2      4  number of records, 0 while they are being imported
-//	6      8  generation of those files
+//	1      3  zero
+//	4      4  incompatible features: none are known
+//	8      8  zero: room for later releases
+//
+// What version 1 wrote is in record1.go.
 const (
-	valueVersion = 1
-	valueFixed   = 39
-	metaSize     = 14
+	valueVersion = 2
+	valueFixed   = 128
+	metaSize     = 32
+
+	featuresVersion = 1
+	featuresSize    = 16
 
 	importing = 1
 	imported  = 2
 )
 
 func encodeValue(r *Record) []byte {
-	b := make([]byte, 0, valueFixed+len(r.Owner)+len(r.Name))
-	var flags byte
+	b := make([]byte, valueFixed, valueFixed+len(r.Owner)+len(r.Name))
+	le := binary.LittleEndian
+	b[0] = valueVersion
 	if r.Deleting {
-		flags |= flagDeleting
+		b[1] |= flagDeleting
 	}
-	b = append(b, valueVersion, flags)
-	b = binary.LittleEndian.AppendUint64(b, r.Epoch)
-	b = binary.LittleEndian.AppendUint64(b, uint64(r.Created.Unix()))
-	b = binary.LittleEndian.AppendUint32(b, uint32(r.Created.Nanosecond()))
-	b = append(b, r.Parent[:]...)
-	b = append(b, byte(len(r.Owner)))
+	le.PutUint16(b[2:], uint16(len(r.Name)))
+	b[4] = byte(len(r.Owner))
+	le.PutUint64(b[8:], r.Epoch)
+	le.PutUint64(b[16:], uint64(r.Created.Unix()))
+	le.PutUint32(b[24:], uint32(r.Created.Nanosecond()))
+	copy(b[32:], r.Parent[:])
 	b = append(b, r.Owner...)
 	return append(b, r.Name...)
 }
 
-// decodeValue reads the record of a vDisk.
+// decodeValue reads the record of a vDisk, of any version.
 func decodeValue(id uuid.UUID, b []byte) (Record, error) {
-	if err := checkVersion(b); err != nil {
+	r := Record{ID: id}
+	err := checkVersion(b, valueVersion)
+	if err == nil {
+		err = r.decode(b)
+	}
+	if err != nil {
 		return Record{}, fmt.Errorf("record of vDisk %s: %w", id, err)
 	}
-	r := Record{ID: id}
-	if len(b) < valueFixed || len(b) < valueFixed+int(b[38]) {
-		return Record{}, corrupt("record of vDisk %s has %d bytes", id, len(b))
-	}
-	nanoseconds := binary.LittleEndian.Uint32(b[18:])
-	if b[1]&^flagDeleting != 0 || nanoseconds >= 1e9 {
-		return Record{}, corrupt("record of vDisk %s: flags %#x, %d nanoseconds", id, b[1], nanoseconds)
-	}
-	r.Deleting = b[1]&flagDeleting != 0
-	r.Epoch = binary.LittleEndian.Uint64(b[2:])
-	r.Created = time.Unix(int64(binary.LittleEndian.Uint64(b[10:])), int64(nanoseconds)).UTC()
-	copy(r.Parent[:], b[22:])
-	owner := valueFixed + int(b[38])
-	r.Owner, r.Name = string(b[valueFixed:owner]), string(b[owner:])
 	if err := r.validate(); err != nil {
 		return Record{}, corrupt("record of vDisk %s: %v", id, err)
 	}
 	return r, nil
 }
 
-func checkVersion(b []byte) error {
+func (r *Record) decode(b []byte) error {
+	if b[0] == 1 {
+		return r.decode1(b)
+	}
+	if len(b) < valueFixed {
+		return corrupt("it has %d bytes", len(b))
+	}
+	le := binary.LittleEndian
+	name, owner := int(le.Uint16(b[2:])), int(b[4])
+	if len(b) < valueFixed+owner+name {
+		return corrupt("it has %d bytes, and a name of %d", len(b), name)
+	}
+	if err := checkFields(b, valueFields); err != nil {
+		return err
+	}
+	if err := checkFlags(b[1]); err != nil {
+		return err
+	}
+	if rest := len(b) - valueFixed - owner - name; rest > 0 {
+		return newer("%d bytes behind the name", rest)
+	}
+	r.Deleting = b[1]&flagDeleting != 0
+	r.Epoch = le.Uint64(b[8:])
+	copy(r.Parent[:], b[32:])
+	r.Owner, r.Name = string(b[valueFixed:valueFixed+owner]), string(b[valueFixed+owner:])
+	return r.decodeCreated(b[16:])
+}
+
+func (r *Record) decodeCreated(b []byte) error {
+	nanoseconds := binary.LittleEndian.Uint32(b[8:])
+	if nanoseconds >= 1e9 {
+		return corrupt("%d nanoseconds", nanoseconds)
+	}
+	r.Created = time.Unix(int64(binary.LittleEndian.Uint64(b)), int64(nanoseconds)).UTC()
+	return nil
+}
+
+// field is a place in a value that is zero as far as this release knows.
+type field struct {
+	from, to int
+	name     string
+}
+
+var valueFields = []field{
+	{5, 8, "a field behind the lengths"}, {28, 32, "incompatible features"}, {48, 64, "an owner host"}, {64, 80, "a DTL host"},
+	{80, 88, "a DTL incarnation"}, {88, 89, "a DTL state"}, {89, valueFixed, "a field behind the DTL state"},
+}
+
+var metaFields = []field{{2, 4, "a field behind the state"}, {16, metaSize, "a field behind the generation"}}
+
+var featuresFields = []field{{1, 4, "a field behind the version"}, {4, 8, "incompatible features"}, {8, featuresSize, "a field behind the features"}}
+
+// checkFields refuses a value with a field that this release does not know.
+func checkFields(b []byte, fields []field) error {
+	for _, f := range fields {
+		if format.NotZero(b[f.from:f.to]) >= 0 {
+			return newer("it has %s, %x", f.name, b[f.from:f.to])
+		}
+	}
+	return nil
+}
+
+func checkFlags(flags byte) error {
+	if unknown := flags &^ flagDeleting; unknown != 0 {
+		return newer("flags %#x", unknown)
+	}
+	return nil
+}
+
+func newer(text string, args ...any) error {
+	return fmt.Errorf("%w: "+text, append([]any{format.ErrNewer}, args...)...)
+}
+
+func checkVersion(b []byte, most byte) error {
 	switch {
 	case len(b) == 0:
 		return corrupt("it has no bytes")
-	case b[0] > valueVersion:
-		return fmt.Errorf("%w: version %d, this release reads up to %d", format.ErrNewer, b[0], valueVersion)
-	case b[0] != valueVersion:
+	case b[0] > most:
+		return newer("version %d, this release reads up to %d", b[0], most)
+	case b[0] == 0:
 		return corrupt("version %d does not exist", b[0])
 	}
 	return nil
@@ -101,24 +193,71 @@ type meta struct {
 }
 
 func (m meta) encode() []byte {
-	b := binary.LittleEndian.AppendUint32([]byte{valueVersion, m.state}, m.records)
-	return binary.LittleEndian.AppendUint64(b, m.generation)
+	b := binary.LittleEndian.AppendUint32([]byte{valueVersion, m.state, 0, 0}, m.records)
+	b = binary.LittleEndian.AppendUint64(b, m.generation)
+	return append(b, make([]byte, metaSize-len(b))...)
 }
 
-// decodeMeta reads the meta value; nil is that of an empty registry.
+// decodeMeta reads the meta value, of any version; nil is that of an empty registry.
 func decodeMeta(b []byte) (m meta, err error) {
 	if b == nil {
 		return m, nil
 	}
-	if err := checkVersion(b); err != nil {
-		return m, fmt.Errorf("registry: %w", err)
+	if err = checkVersion(b, valueVersion); err == nil {
+		err = m.decode(b)
 	}
-	if len(b) != metaSize {
-		return m, corrupt("registry: meta value of %d bytes", len(b))
-	}
-	m = meta{state: b[1], records: binary.LittleEndian.Uint32(b[2:]), generation: binary.LittleEndian.Uint64(b[6:])}
-	if m.state > imported || m.records > RecordsMax || m.state == 0 && m.generation != 0 {
-		return m, corrupt("registry: state %d, %d records, generation %d", m.state, m.records, m.generation)
+	if err != nil {
+		return meta{}, fmt.Errorf("registry: %w", err)
 	}
 	return m, nil
+}
+
+func (m *meta) decode(b []byte) error {
+	if b[0] == 1 {
+		if err := m.decode1(b); err != nil {
+			return err
+		}
+	} else {
+		if len(b) < metaSize {
+			return corrupt("meta value of %d bytes", len(b))
+		}
+		if len(b) > metaSize {
+			return newer("meta value of %d bytes", len(b))
+		}
+		if err := checkFields(b, metaFields); err != nil {
+			return err
+		}
+		*m = meta{state: b[1], records: binary.LittleEndian.Uint32(b[4:]), generation: binary.LittleEndian.Uint64(b[8:])}
+	}
+	switch {
+	case m.state > imported:
+		return newer("state %d", m.state)
+	case m.records > RecordsMax:
+		return newer("%d vDisks, this release knows up to %d", m.records, RecordsMax)
+	case m.state == 0 && m.generation != 0:
+		return corrupt("generation %d of files, and none were imported", m.generation)
+	}
+	return nil
+}
+
+// checkFeatures refuses what a release must know that this one does not. b is the
+// features value, nil if there is none.
+func checkFeatures(b []byte) error {
+	if b == nil {
+		return nil
+	}
+	err := checkVersion(b, featuresVersion)
+	switch {
+	case err != nil:
+	case len(b) < featuresSize:
+		err = corrupt("it has %d bytes", len(b))
+	case len(b) > featuresSize:
+		err = newer("it has %d bytes", len(b))
+	default:
+		err = checkFields(b, featuresFields)
+	}
+	if err != nil {
+		return fmt.Errorf("registry: features value: %w", err)
+	}
+	return nil
 }

@@ -26,8 +26,12 @@ type Registry struct {
 
 // Open opens the registry that is kept in keys; none is an empty one. It
 // returns ErrImport if an import was begun and not finished, format.ErrNewer if
-// a newer release wrote it, and format.ErrCorrupt.
+// a newer release wrote it, and format.ErrCorrupt. What an older release wrote is
+// left as it is, and written anew with the next change of it.
 func Open(ctx context.Context, keys Keys) (*Registry, error) {
+	if _, err := unchanged(ctx, keys); err != nil {
+		return nil, fmt.Errorf("open registry: %w", err)
+	}
 	m, _, err := loadMeta(ctx, keys)
 	if err == nil && m.state == importing {
 		err = ErrImport
@@ -73,6 +77,17 @@ func loadMeta(ctx context.Context, keys Keys) (m meta, raw []byte, err error) {
 	return m, raw, err
 }
 
+// unchanged is a swap that holds the features as they are, or format.ErrNewer if
+// this release does not know one. With it in every change, none passes one that
+// another release begins to use meanwhile.
+func unchanged(ctx context.Context, keys Keys) (Swap, error) {
+	raw, err := keys.Get(ctx, []byte(featuresKey))
+	if err == nil {
+		err = checkFeatures(raw)
+	}
+	return Swap{Key: []byte(featuresKey), Old: raw, New: raw}, err
+}
+
 // record returns a record with its bytes, or ErrNotFound.
 func (r *Registry) record(ctx context.Context, id uuid.UUID) (Record, []byte, error) {
 	raw, err := r.keys.Get(ctx, idKey(id))
@@ -94,10 +109,15 @@ const attempts = 100
 // swap that was not answered, and proves not to have been made, is made again.
 func (r *Registry) change(ctx context.Context, plan func() ([]Swap, error)) error {
 	for unanswered, try := 0, 0; try < attempts; try++ {
+		features, err := unchanged(ctx, r.keys)
+		if err != nil {
+			return fmt.Errorf("change registry: %w", err)
+		}
 		swaps, err := plan()
 		if err != nil || len(swaps) == 0 {
 			return err
 		}
+		swaps = append(swaps, features)
 		done, err := r.keys.Swap(ctx, swaps)
 		if err != nil && !errors.Is(err, ErrNotSwapped) {
 			if done, err = r.findOut(ctx, swaps, err); err == nil && !done {
@@ -248,6 +268,16 @@ func (r *Registry) List(ctx context.Context) ([]Record, error) {
 // list returns all records, in order of id.
 func list(ctx context.Context, keys Keys) ([]Record, error) {
 	records := []Record{}
+	err := each(ctx, keys, func(rec Record, _ []byte) { records = append(records, rec) })
+	if err != nil {
+		return nil, err
+	}
+	return records, nil
+}
+
+// each calls fn with all records as they are at one moment, in order of id, and
+// with their values, which fn may keep.
+func each(ctx context.Context, keys Keys, fn func(rec Record, raw []byte)) error {
 	var failed error
 	err := keys.Range(ctx, []byte(idPrefix), func(key, value []byte) bool {
 		id, err := uuid.FromBytes(key[len(idPrefix):])
@@ -260,13 +290,10 @@ func list(ctx context.Context, keys Keys) ([]Record, error) {
 			failed = err
 			return false
 		}
-		records = append(records, rec)
+		fn(rec, value)
 		return true
 	})
-	if err = errors.Join(err, failed); err != nil {
-		return nil, err
-	}
-	return records, nil
+	return errors.Join(err, failed)
 }
 
 func byName(a, b Record) int { return strings.Compare(a.Name, b.Name) }

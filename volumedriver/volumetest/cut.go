@@ -9,8 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk/crashdisk"
-	"openvstorage/volumedriver"
 )
 
 // kinds are the power cuts that are drawn from.
@@ -106,7 +106,7 @@ func ManyWriters(t *testing.T, open Opener, rounds int) {
 		if _, err := s.Host.Create(context.Background(), "v", 4<<20); err != nil {
 			t.Fatal(err)
 		}
-		w := &writers{t: t, d: device(t, s.Host, "v"), fs: fs, rng: rng, at: rng.IntN(2000)}
+		w := &writers{t: t, d: writable(t, s.Host, "v"), fs: fs, rng: rng, at: rng.IntN(2000)}
 		var all sync.WaitGroup
 		for i := range w.durable {
 			all.Go(func() { w.write(i) })
@@ -119,7 +119,7 @@ func ManyWriters(t *testing.T, open Opener, rounds int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := readAll(t, device(t, after.Host, "v"))
+		got := readAll(t, opened(t, after.Host, "v"))
 		for i, durable := range w.durable {
 			checkWriter(t, got[i*clusters*4096:(i+1)*clusters*4096], durable, clusters)
 		}
@@ -138,7 +138,7 @@ const clusters = 64
 // power is cut.
 type writers struct {
 	t   *testing.T
-	d   volumedriver.Device
+	d   device.Device
 	fs  *crashdisk.FS
 	rng *rand.Rand
 	at  int
@@ -154,7 +154,7 @@ func (w *writers) write(me int) {
 	for i := 1; ; i++ {
 		data := bytes.Repeat([]byte(fmt.Sprintf("%07d.", i)), 512)
 		off := int64(me*clusters+i%clusters) * 4096
-		if err := w.d.Write(ctx, []volumedriver.Span{{Off: off, Data: data}}); err != nil {
+		if err := w.d.Write(ctx, []device.Span{{Off: off, Data: data}}); err != nil {
 			w.t.Error(err)
 			return
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
@@ -209,14 +210,14 @@ func (r *errnoRun) failed() error {
 }
 
 // with calls fn with a vDisk's device.
-func (r *errnoRun) with(d *errnoDisk, what string, fn func(context.Context, volumedriver.Device) error) bool {
+func (r *errnoRun) with(d *errnoDisk, what string, fn func(context.Context, device.Device) error) bool {
 	return r.do(d, what+" "+d.name, func(ctx context.Context) error {
 		dev, release, err := r.sys.Host.OpenDevice(ctx, d.name)
 		if err != nil {
 			return err
 		}
 		defer release()
-		return fn(ctx, dev)
+		return fn(ctx, dev.(device.Device))
 	})
 }
 
@@ -229,15 +230,15 @@ func (r *errnoRun) write(d *errnoDisk, cluster, n int64) {
 	off, size := cluster*4096, min(n*4096, errnoSize-cluster*4096)
 	data := bytes.Repeat(fmt.Appendf(nil, "%07d.", r.n), int(size)/8)
 	d.h.addRange(off, size, func(s *modelState, from, to int64) { copy(s.data[from:to], data[from-off:]) })
-	if r.with(d, "write", func(ctx context.Context, dev volumedriver.Device) error {
-		return dev.Write(ctx, []volumedriver.Span{{Off: off, Data: data}})
+	if r.with(d, "write", func(ctx context.Context, dev device.Device) error {
+		return dev.Write(ctx, []device.Span{{Off: off, Data: data}})
 	}) {
 		d.acked = len(d.h.ops)
 	}
 }
 
 func (r *errnoRun) flush(d *errnoDisk) {
-	if r.with(d, "flush", func(ctx context.Context, dev volumedriver.Device) error { return dev.Flush(ctx) }) {
+	if r.with(d, "flush", func(ctx context.Context, dev device.Device) error { return dev.Flush(ctx) }) {
 		d.h.flushed = d.acked
 	}
 }

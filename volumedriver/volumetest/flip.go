@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
-	"openvstorage/volumedriver"
 )
 
 // BitFlips turns bits of every file below /data, one at a time, of a system that
@@ -34,7 +34,7 @@ func BitFlips(t *testing.T, open Opener, flips int) {
 	for range 150 {
 		w.step()
 	}
-	if err := device(t, s.Host, "v").Flush(ctx); err != nil {
+	if err := writable(t, s.Host, "v").Flush(ctx); err != nil {
 		t.Fatal(err)
 	}
 	want := hist.after(len(hist.ops))
@@ -83,7 +83,7 @@ func survives(open Opener, fs disk.FS, file string, want []byte) error {
 }
 
 // compare reads a vDisk, cluster by cluster where it must.
-func compare(d volumedriver.Device, want []byte) error {
+func compare(d device.Reader, want []byte) error {
 	const step = 64 << 10
 	got := make([]byte, step)
 	for off := 0; off < len(want); off += step {

@@ -70,7 +70,7 @@ func (h *history) addRange(off, n int64, op func(s *modelState, from, to int64))
 // exactly some prefix of the history, snapshots included.
 func prefix(t *testing.T, h *volumedriver.Host, hist *history, least int) int {
 	t.Helper()
-	got := readAll(t, device(t, h, "v"))
+	got := readAll(t, opened(t, h, "v"))
 	list, err := h.SnapshotList(context.Background(), "v")
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func prefix(t *testing.T, h *volumedriver.Host, hist *history, least int) int {
 	for n := least; ; n++ {
 		if bytes.Equal(s.data, got) && hist.live(s) == len(list) {
 			for _, i := range list {
-				if b := readAll(t, device(t, h, "v@"+i.Name)); !bytes.Equal(b, s.snaps[i.Name]) {
+				if b := readAll(t, opened(t, h, "v@"+i.Name)); !bytes.Equal(b, s.snaps[i.Name]) {
 					t.Fatalf("snapshot %s differs at %d", i.Name, diff(b, s.snaps[i.Name]))
 				}
 			}

@@ -129,7 +129,7 @@ func (p *pool) matches(d *poolDisk, i volumedriver.Info, cut bool) {
 	if cut {
 		least = d.hist.flushed
 	}
-	got := readAll(p.t, device(p.t, p.host, i.Name))
+	got := readAll(p.t, opened(p.t, p.host, i.Name))
 	var there []string
 	for _, s := range i.Snapshots {
 		if !strings.HasPrefix(s.Name, "clone-") {
@@ -142,7 +142,7 @@ func (p *pool) matches(d *poolDisk, i volumedriver.Info, cut bool) {
 			continue
 		}
 		for _, snap := range there {
-			if b := readAll(p.t, device(p.t, p.host, i.Name+"@"+snap)); !bytes.Equal(b, s.snaps[snap]) {
+			if b := readAll(p.t, opened(p.t, p.host, i.Name+"@"+snap)); !bytes.Equal(b, s.snaps[snap]) {
 				p.t.Fatalf("snapshot %s@%s differs at %d", i.Name, snap, diff(b, s.snaps[snap]))
 			}
 		}

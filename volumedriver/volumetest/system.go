@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"testing"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/volumedriver"
 )
@@ -47,8 +48,14 @@ func Cuts(usual int) int {
 	return usual
 }
 
-// device opens a vDisk or a snapshot.
-func device(t *testing.T, h *volumedriver.Host, name string) volumedriver.Device {
+// writable is a vDisk.
+func writable(t *testing.T, h *volumedriver.Host, name string) device.Device {
+	t.Helper()
+	return opened(t, h, name).(device.Device)
+}
+
+// opened is a vDisk or a snapshot.
+func opened(t *testing.T, h *volumedriver.Host, name string) device.Reader {
 	t.Helper()
 	d, release, err := h.OpenDevice(context.Background(), name)
 	if err != nil {
@@ -59,7 +66,7 @@ func device(t *testing.T, h *volumedriver.Host, name string) volumedriver.Device
 }
 
 // readAll reads a whole device.
-func readAll(t *testing.T, d volumedriver.Device) []byte {
+func readAll(t *testing.T, d device.Reader) []byte {
 	t.Helper()
 	b := make([]byte, d.Size())
 	for off := 0; off < len(b); off += 1 << 20 {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/device"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/volumedriver"
 
@@ -169,7 +170,7 @@ func (p *pool) create(ctx context.Context) {
 
 // use opens a vDisk, which must be possible unless it is in doubt, or what it
 // rests on did not answer when it was to be opened.
-func (p *pool) use(ctx context.Context, d *poolDisk, name string) (volumedriver.Device, func()) {
+func (p *pool) use(ctx context.Context, d *poolDisk, name string) (device.Device, func()) {
 	dev, release, err := p.host.OpenDevice(ctx, name)
 	if err != nil {
 		if !d.maybe && len(d.names) == 1 && !errors.Is(err, volumedriver.ErrBusy) {
@@ -177,7 +178,7 @@ func (p *pool) use(ctx context.Context, d *poolDisk, name string) (volumedriver.
 		}
 		return nil, nil
 	}
-	return dev, release
+	return dev.(device.Device), release
 }
 
 func (p *pool) write(ctx context.Context, d *poolDisk, name string) {
@@ -190,7 +191,7 @@ func (p *pool) write(ctx context.Context, d *poolDisk, name string) {
 	n := min(4096*(1+p.rng.Int64N(8)), dev.Size()-off)
 	p.n++
 	data := bytes.Repeat([]byte(fmt.Sprintf("%07d.", p.n)), int(n)/8)
-	if err := dev.Write(ctx, []volumedriver.Span{{Off: off, Data: data}}); err != nil {
+	if err := dev.Write(ctx, []device.Span{{Off: off, Data: data}}); err != nil {
 		p.t.Fatalf("write to vDisk %s: %v", name, err)
 	}
 	p.acknowledged(d)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"openvstorage/device"
 	"openvstorage/volumedriver"
 )
 
@@ -26,7 +27,7 @@ type worker struct {
 
 func (w *worker) step() {
 	ctx := context.Background()
-	d := device(w.t, w.host, "v")
+	d := writable(w.t, w.host, "v")
 	off := w.rng.Int64N(int64(w.h.size))
 	n := min(1+w.rng.Int64N(256<<10), int64(w.h.size)-off)
 	if w.rng.IntN(3) > 0 { // aligned, mostly small
@@ -43,8 +44,8 @@ func (w *worker) step() {
 	case k < 69:
 		w.n++
 		data := bytes.Repeat([]byte(fmt.Sprintf("%07d.", w.n)), int(n)/8+1)[:n]
-		if d.TryWrite([]volumedriver.Span{{Off: off, Data: data}}) != nil {
-			check(d.Write(ctx, []volumedriver.Span{{Off: off, Data: data}}))
+		if d.TryWrite([]device.Span{{Off: off, Data: data}}) != nil {
+			check(d.Write(ctx, []device.Span{{Off: off, Data: data}}))
 		}
 		w.h.addRange(off, n, func(s *modelState, from, to int64) { copy(s.data[from:to], data[from-off:]) })
 	case k < 77:

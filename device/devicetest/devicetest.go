@@ -1,4 +1,6 @@
-package nbdtest
+// Package devicetest is the conformance suite of package device: against a slice of
+// bytes, one caller and many.
+package devicetest
 
 import (
 	"bytes"
@@ -9,29 +11,35 @@ import (
 	"sync"
 	"testing"
 
-	"openvstorage/nbd"
+	"openvstorage/device"
 )
 
-// TestDevice checks that a device keeps the contract of nbd.Device, against a
-// slice of bytes. newDevice returns a writable device of size zeros and sees
-// to its end by t.Cleanup.
-func TestDevice(t *testing.T, newDevice func(t testing.TB, size int64) nbd.Device) {
-	const size = 1<<20 + 512 // the last cluster is short
+// cluster is the likeliest unit of allocation, in bytes.
+const cluster = 4096
+
+// Odd is a size whose last cluster is short, Even one that is whole clusters.
+const (
+	Odd  = 1<<20 + 512
+	Even = 1 << 20
+)
+
+// Run checks that a device keeps the contract of package device, against a slice of
+// bytes. newDevice returns a device of bytes zeros, Odd or Even, and sees to its end
+// by t.Cleanup.
+func Run(t *testing.T, bytes int64, newDevice func(t testing.TB, size int64) device.Device) {
+	size := int(bytes)
 	run := func(name string, test func(t *testing.T, d *checked)) {
 		t.Run(name, func(t *testing.T) {
-			dev := newDevice(t, size)
-			test(t, &checked{t: t, dev: dev, model: make([]byte, size)})
+			dev := newDevice(t, bytes)
+			test(t, &checked{t: t, r: dev, dev: dev, model: make([]byte, size)})
 		})
 	}
 	run("Empty", func(t *testing.T, d *checked) {
-		if got := d.dev.Size(); got != size {
-			t.Fatalf("size is %d, want %d", got, size)
-		}
-		if d.dev.ReadOnly() {
-			t.Fatal("a new device is read-only")
+		if got := d.r.Size(); got != bytes {
+			t.Fatalf("size is %d, want %d", got, bytes)
 		}
 		d.check()
-		d.extents(0, size)
+		d.extents(0, bytes)
 	})
 	run("Unaligned", func(t *testing.T, d *checked) {
 		for _, at := range []struct{ off, n int }{
@@ -50,18 +58,18 @@ func TestDevice(t *testing.T, newDevice func(t testing.TB, size int64) nbd.Devic
 	run("WholeDevice", func(t *testing.T, d *checked) {
 		d.write(span(0, size))
 		d.check()
-		d.trim(0, size)
+		d.trim(0, bytes)
 		d.check()
-		d.extents(0, size)
+		d.extents(0, bytes)
 	})
 	run("ZeroLength", func(t *testing.T, d *checked) {
 		d.write(span(0, 4096))
 		d.read(0, 0)
-		d.read(size, 0)
+		d.read(bytes, 0)
 		d.check()
 	})
 	run("TrimAndZero", func(t *testing.T, d *checked) {
-		d.holeless = !d.extents(0, size)[0].Hole
+		d.holeless = !d.extents(0, bytes)[0].Hole
 		d.write(span(0, 64<<10))
 		d.trim(4096, 8192)
 		d.check()
@@ -85,7 +93,7 @@ func TestDevice(t *testing.T, newDevice func(t testing.TB, size int64) nbd.Devic
 				t.Fatalf("flush: %v", err)
 			}
 		}
-		if err := d.dev.Prefetch(t.Context(), 0, size); err != nil {
+		if err := d.r.Prefetch(t.Context(), 0, bytes); err != nil {
 			t.Fatalf("prefetch: %v", err)
 		}
 		d.check()
@@ -93,19 +101,38 @@ func TestDevice(t *testing.T, newDevice func(t testing.TB, size int64) nbd.Devic
 	run("Concurrent", func(t *testing.T, d *checked) { d.concurrent() })
 }
 
-func span(off, n int) nbd.Span {
+// Read checks a device that can only be read, and holds what is given.
+func Read(t *testing.T, r device.Reader, holds []byte) {
+	d := &checked{t: t, r: r, model: holds}
+	size := int64(len(holds))
+	if r.Size() != size {
+		t.Fatalf("size is %d, want %d", r.Size(), size)
+	}
+	if err := r.Prefetch(t.Context(), 0, size); err != nil {
+		t.Fatalf("prefetch: %v", err)
+	}
+	d.check()
+	d.extents(0, size)
+	d.extents(size/3, size/3)
+	if _, is := r.(device.Device); is {
+		t.Error("it can be written")
+	}
+}
+
+func span(off, n int) device.Span {
 	p := make([]byte, n)
 	r := rand.New(rand.NewPCG(uint64(off), uint64(n)))
 	for i := range p {
 		p[i] = byte(r.Uint32()) | 1
 	}
-	return nbd.Span{Off: int64(off), Data: p}
+	return device.Span{Off: int64(off), Data: p}
 }
 
 // checked is a device beside its model.
 type checked struct {
 	t     testing.TB
-	dev   nbd.Device
+	r     device.Reader
+	dev   device.Device // nil: it can only be read
 	model []byte
 	tries int
 
@@ -114,17 +141,17 @@ type checked struct {
 
 // write writes by Try and waits only if it must, as the server does. The
 // device must not keep the buffers: they are overwritten afterwards.
-func (d *checked) write(batch ...nbd.Span) {
+func (d *checked) write(batch ...device.Span) {
 	d.t.Helper()
 	for _, s := range batch {
 		copy(d.model[s.Off:], s.Data)
 	}
 	d.tries++
-	var err error = nbd.ErrWouldBlock
+	var err error = device.ErrWouldBlock
 	if d.tries%3 != 0 { // the blocking way must work by itself too
 		err = d.dev.TryWrite(batch)
 	}
-	if err == nbd.ErrWouldBlock {
+	if err == device.ErrWouldBlock {
 		err = d.dev.Write(d.t.Context(), batch)
 	}
 	if err != nil {
@@ -141,12 +168,12 @@ func (d *checked) read(off, n int64) []byte {
 	d.t.Helper()
 	p := bytes.Repeat([]byte{0xdd}, int(n))
 	d.tries++
-	var err error = nbd.ErrWouldBlock
+	var err error = device.ErrWouldBlock
 	if d.tries%2 == 0 {
-		err = d.dev.TryRead(p, off)
+		err = d.r.TryRead(p, off)
 	}
-	if err == nbd.ErrWouldBlock || err == nbd.ErrUnderWay {
-		err = d.dev.Read(d.t.Context(), p, off)
+	if err == device.ErrWouldBlock || err == device.ErrUnderWay {
+		err = d.r.Read(d.t.Context(), p, off)
 	}
 	if err != nil {
 		d.t.Fatalf("read of %d at %d: %v", n, off, err)
@@ -188,17 +215,18 @@ func (d *checked) check() {
 
 // extents checks that the extents of a range cover it, are merged, and that
 // what is said to be zero is.
-func (d *checked) extents(off, n int64) []nbd.Extent {
+func (d *checked) extents(off, n int64) []device.Extent {
 	d.t.Helper()
-	var all []nbd.Extent
+	var all []device.Extent
 	at := off
-	err := d.dev.Extents(d.t.Context(), off, n, func(e nbd.Extent) bool {
+	err := d.r.Extents(d.t.Context(), off, n, func(e device.Extent) bool {
 		if e.Length <= 0 || at+e.Length > off+n {
 			d.t.Errorf("extent of %d at %d goes beyond [%d, %d)", e.Length, at, off, off+n)
 			return false
 		}
 		if len(all) > 0 && all[len(all)-1].Hole == e.Hole && all[len(all)-1].Zero == e.Zero {
 			d.t.Errorf("extent at %d is not merged with the one before", at)
+			return false
 		}
 		if e.Zero {
 			for i, b := range d.model[at : at+e.Length] {
@@ -219,7 +247,7 @@ func (d *checked) extents(off, n int64) []nbd.Extent {
 		d.t.Errorf("extents of [%d, %d) end at %d", off, off+n, at)
 	}
 	calls := 0
-	if err := d.dev.Extents(d.t.Context(), off, n, func(nbd.Extent) bool { calls++; return false }); err != nil || calls != 1 {
+	if err := d.r.Extents(d.t.Context(), off, n, func(device.Extent) bool { calls++; return false }); err != nil || calls != 1 {
 		d.t.Errorf("extents that were stopped after the first: %d calls, %v", calls, err)
 	}
 	return all
@@ -245,7 +273,7 @@ func (d *checked) random(steps int) {
 		off = r.Int64N(size)
 		n = 1 + r.Int64N(min(size-off, 1<<(1+r.IntN(17))))
 		if r.IntN(2) == 0 {
-			off -= off % Cluster
+			off -= off % cluster
 		}
 		return off, min(n, size-off)
 	}
@@ -263,7 +291,7 @@ func (d *checked) random(steps int) {
 				d.t.Fatalf("step %d: read of %d at %d differs", i, n, off)
 			}
 		default:
-			var batch []nbd.Span
+			var batch []device.Span
 			for range 1 + r.IntN(6) {
 				batch = append(batch, span(int(off), int(n)))
 				off, n = at()
@@ -295,12 +323,12 @@ func (d *checked) concurrent() {
 			p := make([]byte, region)
 			for i := range 20 {
 				s := span(w*region+i*7, 5000+i)
-				if err := d.dev.Write(ctx, []nbd.Span{s}); err != nil {
+				if err := d.dev.Write(ctx, []device.Span{s}); err != nil {
 					errs <- fmt.Errorf("write: %w", err)
 					return
 				}
 				copy(d.model[s.Off:], s.Data)
-				if err := d.dev.Read(ctx, p, int64(w*region)); err != nil {
+				if err := d.r.Read(ctx, p, int64(w*region)); err != nil {
 					errs <- fmt.Errorf("read: %w", err)
 					return
 				}
