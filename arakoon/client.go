@@ -48,6 +48,9 @@ func (n *Node) write(ctx context.Context, seq *Sequence, session uuid.UUID, requ
 	if err == nil {
 		err = seq.Check(n.functions)
 	}
+	if err == nil && seq.MayStop(n.functions) {
+		err = n.try(ctx, body)
+	}
 	if err != nil {
 		return 0, nil, err
 	}
@@ -56,6 +59,20 @@ func (n *Node) write(ctx context.Context, seq *Sequence, session uuid.UUID, requ
 		return 0, nil, err
 	}
 	return out.Index, out.Results, translate(out.Err)
+}
+
+// try refuses what would stop the members: once it is in the log, there is no way
+// past it.
+func (n *Node) try(ctx context.Context, body []byte) error {
+	end, err := n.begin(ctx, Local)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := n.state.Try(body); err != nil {
+		return fmt.Errorf("arakoon: %s: not proposed, as it would stop every member: %w", n.opt.Dir, err)
+	}
+	return nil
 }
 
 // propose has a command applied.

@@ -102,7 +102,7 @@ func (n *Node) open() (err error) {
 	begin := raftlog.Marker{Index: 1, Term: 1, Conf: &pb.ConfState{Voters: []uint64{o.Member}}}
 	log := raftlog.Options{
 		FS: o.FS, Dir: path.Join(o.Dir, "log"), Marks: o.Dir + ".marks", Cluster: o.Cluster, Member: o.Member,
-		SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes,
+		SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes, Life: o.Life, Generation: o.Generation,
 	}
 	if !o.Existing {
 		log.Begin = begin
@@ -116,7 +116,7 @@ func (n *Node) open() (err error) {
 	}
 	of := state.Options{
 		FS: o.FS, Dir: path.Join(o.Dir, "state"), Cluster: o.Cluster, Member: o.Member,
-		Begin: state.Position(begin), Functions: n.functions,
+		Begin: state.Position(begin), Functions: n.functions, Life: o.Life, Generation: o.Generation,
 		CacheBytes: o.StateCacheBytes, MemTableBytes: o.MemTableBytes,
 		OnFailure: n.fail, OnFull: n.onFull, OnRoom: func() { n.full.Store(false) },
 	}

@@ -29,12 +29,16 @@ type Transport interface {
 // Options for Open. FS, Dir, Cluster and Member must be given; zero values of
 // the others get the defaults.
 type Options struct {
-	FS        disk.FS
-	Dir       string // holds log/ and state/; beside it Dir.marks, see package raftlog
-	Cluster   uuid.UUID
-	Member    uint64 // used once in the cluster's life; not 0
-	Functions []Function
-	Transport Transport // none: a cluster of one
+	FS      disk.FS
+	Dir     string // holds log/ and state/; beside it Dir.marks, see package raftlog
+	Cluster uuid.UUID
+	Member  uint64 // used once in the cluster's life; not 0
+	// Life is the group's, raised by each recovery; 0: whatever log and state have.
+	// Those of a later life are refused. Generation is the newest of the host. Log and
+	// state remember the highest that they were told.
+	Life, Generation uint64
+	Functions        []Function
+	Transport        Transport // none: a cluster of one
 
 	// Existing says that this member was made before: if it is not there, Open
 	// fails with ErrMissing and makes nothing (rule P8).

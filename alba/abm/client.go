@@ -35,10 +35,10 @@ func (c *Client) Init(ctx context.Context, id [16]byte) error {
 }
 
 // RegisterOSD makes an OSD known by its LongID, Node, Endpoint, Capacity and
-// Used; of one that is known it brings Endpoint and Capacity up to date, and
-// Node until it is claimed (ErrConflict).
+// Used, and Zone if that is told; of one that is known it brings Endpoint, Capacity
+// and a Zone up to date, and Node until it is claimed (ErrConflict).
 func (c *Client) RegisterOSD(ctx context.Context, o OSD) error {
-	return c.do(ctx, nameRegister, &OSD{LongID: o.LongID, Node: o.Node, Endpoint: o.Endpoint, Health: o.Health})
+	return c.do(ctx, nameRegister, &OSD{LongID: o.LongID, Node: o.Node, Endpoint: o.Endpoint, Zone: o.Zone, Health: o.Health})
 }
 
 // ClaimOSD takes an available OSD into the backend and returns its number.

@@ -24,8 +24,8 @@ func loadHost(tx userfn.Tx, n uint64) (*Host, error) {
 func eachHost(tx userfn.Tx, fn func(h *Host) error) error {
 	return each(tx, key(tableHost), MaxHosts, func(k, v []byte) error {
 		var h Host
-		if err := record.Decode(v, recordVersion, &h); err != nil {
-			return userfn.FromRecord(userfn.CodeCorrupt, string(k), err)
+		if err := userfn.Read(k, v, &h); err != nil {
+			return err
 		}
 		return fn(&h)
 	})
@@ -175,6 +175,10 @@ func followUp(tx userfn.Tx, h *Host, m nsm.Message) error {
 		}
 		return store(tx, namespaceKey(n.Number), n)
 	case nsm.MessageDeleteNamespace:
+		var n Namespace // whatever this release cannot read is not deleted
+		if _, err := load(tx, namespaceKey(m.Namespace), &n); err != nil {
+			return err
+		}
 		tx.Delete(namespaceKey(m.Namespace))
 		h.Namespaces--
 	}

@@ -1,6 +1,8 @@
 package abm
 
 import (
+	"fmt"
+
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/record"
 	"openvstorage/alba/nsm/userfn"
@@ -37,6 +39,9 @@ func register(tx userfn.Tx, a *OSD) (*userfn.Empty, error) {
 	if err := validLabel("OSD: node", a.Node); err != nil {
 		return nil, err
 	}
+	if len(a.Zone) > MaxLabel {
+		return nil, invalid("OSD: a zone of %d bytes, it takes up to %d", len(a.Zone), MaxLabel)
+	}
 	if a.LongID == [16]byte{} {
 		return nil, invalid("OSD: its long id is zero")
 	}
@@ -54,13 +59,16 @@ func register(tx userfn.Tx, a *OSD) (*userfn.Empty, error) {
 			return nil, userfn.Errorf(userfn.CodeConflict, "OSD %x: it is claimed on node %q and cannot move to %q; decommission it first", a.LongID, o.Node, a.Node)
 		}
 		o.Node, o.Endpoint, o.Capacity = a.Node, a.Endpoint, a.Capacity
+		if a.Zone != "" {
+			o.Zone = a.Zone
+		}
 		return &userfn.Empty{}, store(tx, osdKey(a.LongID), &o)
 	}
 	if b.OSDs >= MaxOSDs {
 		return nil, userfn.Errorf(userfn.CodeFull, "OSD %x: there are %d OSDs, the most that there may be; purge some", a.LongID, b.OSDs)
 	}
 	b.OSDs++
-	o = OSD{LongID: a.LongID, State: OSDAvailable, Node: a.Node, Endpoint: a.Endpoint, Health: Health{Capacity: a.Capacity, Used: a.Used}}
+	o = OSD{LongID: a.LongID, State: OSDAvailable, Node: a.Node, Endpoint: a.Endpoint, Zone: a.Zone, Health: Health{Capacity: a.Capacity, Used: a.Used}}
 	if err := store(tx, osdKey(a.LongID), &o); err != nil {
 		return nil, err
 	}
@@ -80,9 +88,13 @@ func loadOSD(tx userfn.Tx, long [16]byte) (*OSD, error) {
 }
 
 func loadOSDByNumber(tx userfn.Tx, n uint64) (*OSD, error) {
-	long, ok := tx.Get(key(tableOSDNumber, n))
-	if !ok || len(long) != 16 {
+	k := key(tableOSDNumber, n)
+	long, ok := tx.Get(k)
+	if !ok {
 		return nil, userfn.Errorf(userfn.CodeNotFound, "OSD %d: not found", n)
+	}
+	if len(long) != 16 {
+		return nil, userfn.Stop(fmt.Sprintf("key %q", k), fmt.Errorf("%w: a long id of %d bytes", record.ErrCorrupt, len(long)))
 	}
 	return loadOSD(tx, [16]byte(long))
 }

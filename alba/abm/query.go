@@ -21,7 +21,7 @@ func (c *Client) one(ctx context.Context, k []byte, how userfn.Consistency, v re
 }
 
 func decode(k, value []byte, v record.Record) error {
-	if err := record.Decode(value, recordVersion, v); err != nil {
+	if err := record.Decode(value, record.Newest(v), v); err != nil {
 		return userfn.FromRecord(userfn.CodeCorrupt, fmt.Sprintf("key %q", k), err)
 	}
 	return nil

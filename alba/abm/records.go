@@ -24,9 +24,6 @@ const (
 	MaxKeys     = 1000     // master keys
 )
 
-// recordVersion is the version of all records that are stored.
-const recordVersion = 1
-
 // Tables: the byte behind "abm/".
 const (
 	tableBackend       = 'B'
@@ -116,6 +113,7 @@ type OSD struct {
 	Node     string
 	Endpoint []byte // how to reach it; opaque here
 	Replaces uint64 // number of the lost OSD in whose place it came, 0: none
+	Zone     string // where the node is; "": it was not told
 	Health
 }
 
@@ -130,18 +128,35 @@ type Health struct {
 	ChecksumErrors uint64
 }
 
-// Fields implements record.Record: ID long id, U64 number, U8 state, String
-// node, Bytes endpoint, U64 replaces, then its health.
+// Fields implements record.Record: ID long id, U64 number, Enum state, String
+// node, Bytes endpoint, U64 replaces, then its health; version 2: String zone.
 func (o *OSD) Fields(c *record.Codec) {
 	c.ID(&o.LongID)
 	c.U64(&o.Number)
 	s := uint8(o.State)
-	c.U8(&s)
+	c.Enum(&s, 0, uint8(OSDLost), "OSD state") // 0 in calls that register one
 	o.State = OSDState(s)
 	c.String(&o.Node, MaxLabel)
 	c.Bytes(&o.Endpoint, MaxInfo)
 	c.U64(&o.Replaces)
 	o.Health.Fields(c)
+	if c.Version() >= osdZone {
+		c.String(&o.Zone, MaxLabel)
+	}
+}
+
+// osdZone is the version of an OSD's record that has its zone.
+const osdZone = 2
+
+// Newest implements record.Versioned.
+func (o *OSD) Newest() uint8 { return osdZone }
+
+// Needs implements record.Versioned.
+func (o *OSD) Needs() uint8 {
+	if o.Zone != "" {
+		return osdZone
+	}
+	return 1
 }
 
 // Fields implements record.Record: U64 capacity, U64 used, Time last read,
@@ -192,13 +207,13 @@ type Namespace struct {
 	Created int64
 }
 
-// Fields implements record.Record: U64 number, String name, U8 state, String
+// Fields implements record.Record: U64 number, String name, Enum state, String
 // preset, U64 host, Time created.
 func (n *Namespace) Fields(c *record.Codec) {
 	c.U64(&n.Number)
 	c.String(&n.Name, MaxName)
 	s := uint8(n.State)
-	c.U8(&s)
+	c.Enum(&s, uint8(NamespaceCreating), uint8(NamespaceRemoving), "namespace state")
 	n.State = NamespaceState(s)
 	c.String(&n.Preset, MaxLabel)
 	c.U64(&n.Host)
@@ -247,11 +262,11 @@ type number struct{ v uint64 }
 func (n *number) Fields(c *record.Codec) { c.U64(&n.v) }
 
 func load(tx userfn.Tx, key []byte, v record.Record) (bool, error) {
-	return userfn.Load(tx, key, recordVersion, v)
+	return userfn.Load(tx, key, v)
 }
 
 func store(tx userfn.Tx, key []byte, v record.Record) error {
-	return userfn.Store(tx, key, recordVersion, v)
+	return userfn.Store(tx, key, v)
 }
 
 // loadBackend returns the backend's record, which Init must have made.

@@ -13,6 +13,7 @@ import (
 
 	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
+	"openvstorage/internal/format"
 	"openvstorage/internal/generation"
 
 	"github.com/google/uuid"
@@ -29,7 +30,7 @@ type ASD struct {
 	lock io.Closer
 
 	claiming  chan struct{}                   // holds one while a claim is written
-	identity  Identity                        // its Owner guarded by claiming
+	identity  Identity                        // its Owner and Generation guarded by claiming
 	claimed   atomic.Pointer[generation.Mark] // changed under claiming
 	seen      atomic.Pointer[fs.FileInfo]     // the identity file when it was read last
 	claimTurn uint64                          // of the block that holds it, 0: there is none yet; guarded by claiming
@@ -122,15 +123,20 @@ func Open(opt Options) (*ASD, error) {
 func (a *ASD) open() (err error) {
 	// First of all: locking would make a file in the directory that an
 	// unmounted disk leaves behind.
-	if a.identity, err = ReadIdentity(a.opt.FS, a.opt.Dir); err != nil {
+	id, version, err := readIdentity(a.opt.FS, a.opt.Dir)
+	if err != nil {
 		return err
 	}
+	a.identity = id
 	if a.lock, err = a.opt.FS.Lock(path.Join(a.opt.Dir, LockName)); err != nil {
 		return err
 	}
 	claimed, turn, _, err := readClaim(a.opt.FS, a.opt.Dir)
 	if err != nil {
 		return err
+	}
+	if turn == 0 && id.Generation > 0 {
+		return fmt.Errorf("%s is missing, and by its identity the ASD has seen generation %d; restore the file, or replace the disk", path.Join(a.opt.Dir, claimName), id.Generation)
 	}
 	a.claimTurn = turn
 	a.claimed.Store(&claimed)
@@ -140,6 +146,7 @@ func (a *ASD) open() (err error) {
 	if on, err := a.opt.FS.Statfs(a.opt.Dir); err == nil {
 		a.seeMount(on)
 	}
+	a.migrate(version)
 	if a.reason == nil {
 		a.makeReserve()
 	}
@@ -174,6 +181,8 @@ func (a *ASD) seeIdentity() error {
 		return fmt.Errorf("the ASD's files are gone: %w", err)
 	case err == nil && id.ID != a.identity.ID:
 		return fmt.Errorf("another ASD, %s, is in its place", id.ID)
+	case errors.Is(err, format.ErrNewer):
+		return err
 	case err == nil && statErr == nil:
 		a.seen.Store(&is)
 	}

@@ -178,6 +178,9 @@ func (a *ASD) loadCheckpoint() (*checkpointed, error) {
 	if r.err != nil {
 		return nil, r.err // not what was made of it
 	}
+	if isNewer(err) {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -230,6 +233,7 @@ func decodeIndex(src io.Reader, asd [16]byte) (*checkpointed, *index, error) {
 	le := binary.LittleEndian
 	c := &checkpointed{seq: h.Number}
 	head := next(8)
+	flags := le.Uint32(head[4:])
 	for range le.Uint32(head) {
 		b := next(indexSegment)
 		if r.err != nil {
@@ -271,6 +275,8 @@ func decodeIndex(src io.Reader, asd [16]byte) (*checkpointed, *index, error) {
 		return nil, nil, fmt.Errorf("%w: %w", errIndex, r.err)
 	case got != want:
 		return nil, nil, fmt.Errorf("%w: CRC is %08x, not %08x", errIndex, got, want)
+	case flags != 0:
+		return nil, nil, fmt.Errorf("%w: flags %#x in the checkpoint of the index", format.ErrNewer, flags)
 	case keys != uint64(x.keys):
 		return nil, nil, fmt.Errorf("%w: %d keys of %d", errIndex, x.keys, keys)
 	}

@@ -47,7 +47,7 @@ func decodeClaim(b []byte) (id uuid.UUID, turn uint64, m generation.Mark, err er
 	if len(b) < blockSize {
 		return id, 0, m, fmt.Errorf("%w: a claim of %d bytes", format.ErrCorrupt, len(b))
 	}
-	h, err := format.DecodeHeader(b, format.KindASDClaim, claimVersion, 0)
+	h, err := format.DecodeRewritten(b, format.KindASDClaim, claimVersion, 0)
 	if err != nil {
 		return id, 0, m, err
 	}

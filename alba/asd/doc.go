@@ -66,6 +66,13 @@
 // a batch when its sync has returned and not synced itself; its durable says
 // so. The next batch takes its place.
 //
+// A record of any other kind is passed over if its flags say that it may be: it
+// begins on a block and ends on one, has the seq of the batch that follows, its
+// durable counts, and it may be gone when its segment is. One that may not be passed
+// over, and an operation or a set byte in an entry that this release does not know,
+// are of a newer release: Open refuses (format.ErrNewer), and compaction leaves the
+// segment.
+//
 // # Restart
 //
 // Seqs rise by one from batch to batch. Each start, and each segment that had
@@ -146,11 +153,17 @@
 //
 // # Identity
 //
-// The file identity: the common header (kind 11, owner the ASD), then
+// The file identity: the common header (kind 11, version 2, owner the ASD), then
 //
 //	offset size field
 //	 64     16   backend that claimed the ASD, zero: none
-//	 80      2   length of the node's name, n
-//	 82      n   node (at most 255 bytes)
+//	 80      8   life of that backend, zero: it was never recovered
+//	 88      8   newest generation of it that the claim said when this was written
+//	 96      2   length of the node's name, n
+//	 98      n   node (at most 255 bytes)
 //	  ..     4   CRC-32C of all from 64 on, seeded with the incarnation
+//
+// Version 1 has no life and no generation: the length is at 80. Open writes it anew
+// as version 2. Since the file is written anew as a whole, everything in it that is
+// not known is refused.
 package asd

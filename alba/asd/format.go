@@ -12,9 +12,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// Version is the newest format of segments, checkpoints and identities that
-// this release reads, and the one it writes.
-const Version = 1
+// Version is the newest format of segments and checkpoints that this release
+// reads, and the one it writes; identityVersion that of identities.
+const (
+	Version         = 1
+	identityVersion = 2
+)
 
 // blockSize is what batches and large values are aligned to.
 const blockSize = osd.BlockSize
@@ -39,7 +42,8 @@ const (
 // entriesMax bounds a batch: what one Apply may have, several times.
 const entriesMax = 8 * osd.UpdatesMax
 
-// ErrFormat is matched by the error for bytes that are no batch.
+// ErrFormat is matched by the error for bytes that are no batch. Those whose CRC is
+// right, and that say what this release does not know, are format.ErrNewer.
 var ErrFormat = errors.New("not a batch of a disk segment")
 
 // packed reports whether a value of so many bytes lies in the head of its
@@ -143,13 +147,14 @@ func decodeEntry(body []byte, i int, size int64, incarnation uint64) (entry, err
 	if got, want := entryCRC(b, e.Key, incarnation), le.Uint32(b); got != want {
 		return entry{}, fmt.Errorf("%w: entry %d: CRC is %08x, not %08x", ErrFormat, i, got, want)
 	}
-	switch b[9] {
-	case opDelete:
+	switch op := b[9]; {
+	case op != opPut && op != opDelete:
+		return entry{}, fmt.Errorf("%w: entry %d: operation %d", format.ErrNewer, i, op)
+	case !allZero(b[10:12]) || !allZero(b[28:32]) || op == opDelete && !(allZero(b[12:28]) && allZero(b[40:48])):
+		return entry{}, fmt.Errorf("%w: entry %d: bytes that are zero today are not", format.ErrNewer, i)
+	case op == opDelete:
 		e.Delete, e.Since = true, le.Uint64(b[32:])
 		return e, nil
-	case opPut:
-	default:
-		return entry{}, fmt.Errorf("%w: entry %d: operation %d", ErrFormat, i, b[9])
 	}
 	e.Size, e.Data, e.Table, e.TableCRC = le.Uint32(b[12:]), le.Uint32(b[16:]), le.Uint32(b[20:]), le.Uint32(b[24:])
 	e.Seed, e.Epoch = le.Uint64(b[32:]), le.Uint64(b[40:])
@@ -161,6 +166,15 @@ func decodeEntry(body []byte, i int, size int64, incarnation uint64) (entry, err
 		return entry{}, fmt.Errorf("%w: entry %d: %d bytes at %d, CRCs at %d, of %d", ErrFormat, i, e.Size, e.Data, e.Table, size)
 	}
 	return e, nil
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // headerOf is a segment's header.

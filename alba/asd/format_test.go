@@ -11,6 +11,7 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/format"
 	"openvstorage/internal/format/golden"
+	"openvstorage/internal/generation"
 
 	"github.com/google/uuid"
 )
@@ -139,10 +140,24 @@ func TestGoldenIndex(t *testing.T) {
 func TestGoldenIdentity(t *testing.T) {
 	f := func(n int, name string) golden.Field { return golden.Field{Size: n, Name: name} }
 	id := Identity{ID: testID.ID, Owner: uuid.UUID{5, 6}, Node: "node-a"}
-	fields := append(header(), f(16, "owner"), f(2, "length of the node"), f(6, "node"), f(4, "CRC"))
-	b := golden.Check(t, "testdata/identity-v1.hex", "identity of a claimed ASD", appendIdentity(nil, id, testIncarnation), fields...)
-	if got, err := decodeIdentity(b); err != nil || got != id {
-		t.Fatal(got, err)
+	if got, version, err := decodeIdentity(golden.Read(t, "testdata/identity-v1.hex")); err != nil || got != id || version != 1 {
+		t.Fatal(got, version, err)
+	}
+	id.Life, id.Generation = 3, 0x1234
+	fields := append(header(), f(16, "owner"), f(8, "life"), f(8, "generation"), f(2, "length of the node"), f(6, "node"), f(4, "CRC"))
+	b := golden.Check(t, "testdata/identity-v2.hex", "identity of a claimed ASD", appendIdentity(nil, id, testIncarnation), fields...)
+	if got, version, err := decodeIdentity(b); err != nil || got != id || version != 2 {
+		t.Fatal(got, version, err)
+	}
+}
+
+func TestGoldenClaim(t *testing.T) {
+	f := func(n int, name string) golden.Field { return golden.Field{Size: n, Name: name} }
+	m := generation.Mark{Number: 0x1234, Start: 0x5678}
+	fields := append(header(), f(8, "generation"), f(8, "start"), f(4, "CRC"), f(blockSize-84, "zero"))
+	b := golden.Check(t, "testdata/claim-v1.hex", "a block of a claim", appendClaim(nil, testID.ID, 9, m), fields...)
+	if id, turn, got, err := decodeClaim(b); err != nil || id != testID.ID || turn != 9 || got != m {
+		t.Fatal(id, turn, got, err)
 	}
 }
 
@@ -165,7 +180,7 @@ func TestNewer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.Version, h.MinReader = Version+1, Version+1
+		h.Version, h.MinReader = 99, 99
 		f.WriteAt(format.AppendHeader(nil, h), 0)
 		opt := small(image)
 		if _, err := Open(opt); !errors.Is(err, format.ErrNewer) {
@@ -213,9 +228,10 @@ func FuzzDecodeIndex(f *testing.F) {
 
 func FuzzDecodeIdentity(f *testing.F) {
 	f.Add(appendIdentity(nil, testID, testIncarnation))
+	f.Add(golden.Read(f, "testdata/identity-v1.hex"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		id, err := decodeIdentity(b)
-		if err == nil && len(appendIdentity(nil, id, 0)) != len(b) {
+		id, version, err := decodeIdentity(b)
+		if err == nil && version == identityVersion && len(appendIdentity(nil, id, 0)) != len(b) {
 			t.Fatal("what was read writes otherwise")
 		}
 	})

@@ -38,34 +38,56 @@ var ErrNoASD = errors.New("no ASD here")
 // has claimed.
 var ErrClaimed = errors.New("ASD is claimed by another backend")
 
-// identityMax is the longest identity file in bytes.
-const identityMax = format.HeaderSize + 18 + NodeMax + 4
+// identityMax is the longest identity file that is read, in bytes: one of a newer
+// release may be longer than ours.
+const identityMax = 4096
+
+// identityFixed is the length of an identity's fields before the node, by version.
+var identityFixed = [...]int{1: 18, identityVersion: 34}
 
 func appendIdentity(dst []byte, id Identity, incarnation uint64) []byte {
 	dst = format.AppendHeader(dst, format.Header{
-		Kind: format.KindASD, Version: Version, MinReader: Version, Owner: id.ID, Incarnation: incarnation,
+		Kind: format.KindASD, Version: identityVersion, MinReader: identityVersion, Owner: id.ID, Incarnation: incarnation,
 	})
 	at := len(dst)
 	dst = append(dst, id.Owner[:]...)
+	dst = binary.LittleEndian.AppendUint64(dst, id.Life)
+	dst = binary.LittleEndian.AppendUint64(dst, id.Generation)
 	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(id.Node)))
 	dst = append(dst, id.Node...)
 	return binary.LittleEndian.AppendUint32(dst, format.SeededCRC(incarnation, dst[at:]))
 }
 
-func decodeIdentity(b []byte) (Identity, error) {
-	h, err := format.DecodeHeader(b, format.KindASD, Version, 0)
+// decodeIdentity reads an identity and its version. The file is written anew as a
+// whole, so everything that is not known is refused.
+func decodeIdentity(b []byte) (Identity, uint16, error) {
+	h, err := format.DecodeRewritten(b, format.KindASD, identityVersion, 0)
 	if err != nil {
-		return Identity{}, err
+		return Identity{}, 0, err
 	}
 	b = b[format.HeaderSize:]
-	if len(b) < 22 || len(b) != 22+int(binary.LittleEndian.Uint16(b[16:])) {
-		return Identity{}, fmt.Errorf("%w: identity of %d bytes", format.ErrCorrupt, len(b))
+	fixed := 0
+	if h.Version > 0 {
+		fixed = identityFixed[h.Version]
 	}
 	at := len(b) - 4
-	if got, want := format.SeededCRC(h.Incarnation, b[:at]), binary.LittleEndian.Uint32(b[at:]); got != want {
-		return Identity{}, fmt.Errorf("%w: CRC of the identity is %08x, not %08x", format.ErrCorrupt, got, want)
+	if fixed == 0 || at < fixed {
+		return Identity{}, 0, fmt.Errorf("%w: identity of version %d, %d bytes", format.ErrCorrupt, h.Version, len(b))
 	}
-	return Identity{ID: h.Owner, Owner: uuid.UUID(b[:16]), Node: string(b[18:at])}, nil
+	if got, want := format.SeededCRC(h.Incarnation, b[:at]), binary.LittleEndian.Uint32(b[at:]); got != want {
+		return Identity{}, 0, fmt.Errorf("%w: CRC of the identity is %08x, not %08x", format.ErrCorrupt, got, want)
+	}
+	switch node := fixed + int(binary.LittleEndian.Uint16(b[fixed-2:])); {
+	case node < at:
+		return Identity{}, 0, fmt.Errorf("%w: disk identity with %d bytes behind the node", format.ErrNewer, at-node)
+	case node > at || node-fixed > NodeMax:
+		return Identity{}, 0, fmt.Errorf("%w: identity with a node of %d bytes", format.ErrCorrupt, node-fixed)
+	}
+	id := Identity{ID: h.Owner, Owner: uuid.UUID(b[:16]), Node: string(b[fixed:at])}
+	if h.Version > 1 {
+		id.Life, id.Generation = binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])
+	}
+	return id, h.Version, nil
 }
 
 // Create makes an ASD in a directory, which must be empty, or absent under a
@@ -138,13 +160,19 @@ var errNameNotSynced = errors.New("a new name may not outlive a power cut")
 
 // ReadIdentity says who the ASD in a directory is. It opens nothing else.
 func ReadIdentity(fsys disk.FS, dir string) (Identity, error) {
+	id, _, err := readIdentity(fsys, dir)
+	return id, err
+}
+
+// readIdentity is ReadIdentity with the version of the file.
+func readIdentity(fsys disk.FS, dir string) (Identity, uint16, error) {
 	name := path.Join(dir, identityName)
 	f, err := fsys.OpenFile(name, 0, 0)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w: %w; mount its disk, or make an ASD", ErrNoASD, err)
 		}
-		return Identity{}, err
+		return Identity{}, 0, err
 	}
 	b := make([]byte, identityMax+1)
 	n, err := f.ReadAt(b, 0)
@@ -152,13 +180,16 @@ func ReadIdentity(fsys disk.FS, dir string) (Identity, error) {
 		err = nil
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return Identity{}, err
+		return Identity{}, 0, err
 	}
-	id, err := decodeIdentity(b[:n])
-	if err != nil {
-		return Identity{}, fmt.Errorf("%s: %w; restore the file", name, err)
+	id, version, err := decodeIdentity(b[:n])
+	switch {
+	case errors.Is(err, format.ErrNewer):
+		return Identity{}, 0, fmt.Errorf("%s: %w; open it with that release", name, err)
+	case err != nil:
+		return Identity{}, 0, fmt.Errorf("%s: %w; restore the file", name, err)
 	}
-	return id, nil
+	return id, version, nil
 }
 
 // Identity says who the ASD is.
@@ -191,14 +222,35 @@ func (a *ASD) Claim(ctx context.Context, owner uuid.UUID) error {
 	}
 	id := a.identity
 	id.Owner = owner
+	if err := a.rewriteIdentity(id); err != nil {
+		return fmt.Errorf("asd: claim %s: %w", a.opt.Dir, err)
+	}
+	return nil
+}
+
+// rewriteIdentity puts an identity in the place of the one that is there, as of the
+// newest generation that the ASD has seen. claiming is held, or nobody else is there.
+func (a *ASD) rewriteIdentity(id Identity) error {
+	id.Generation = max(id.Generation, a.Claimed().Number)
 	// Under a name of its own: a segment may be on its way under newName.
 	err := replace(a.opt.FS, a.opt.Dir, identityNew, identityName, appendIdentity(nil, id, rand.Uint64()))
 	if errors.Is(err, errNameNotSynced) && !noDescriptor(err) {
-		err = a.fail(err) // whose it is is seen when it is opened anew (rule P6)
+		return a.fail(err) // whose it is is seen when it is opened anew (rule P6)
 	}
-	if err != nil {
-		return fmt.Errorf("asd: claim %s: %w", a.opt.Dir, err)
+	if err == nil {
+		a.identity.Owner, a.identity.Generation = id.Owner, id.Generation // the rest never changes
 	}
-	a.identity.Owner = owner // the rest never changes
-	return nil
+	return err
+}
+
+// migrate writes an identity of an older version as of today's. It is whole before
+// it gets the name, so a power cut leaves the one or the other. Where that cannot be
+// done now, the next Open does it: nothing else depends on it.
+func (a *ASD) migrate(version uint16) {
+	if version == identityVersion || a.reason != nil {
+		return
+	}
+	if err := a.rewriteIdentity(a.identity); err != nil {
+		a.opt.Logger.Warn("asd: its identity stays in its older format", "asd", a.identity.ID, "dir", a.opt.Dir, "version", version, "err", err)
+	}
 }

@@ -15,6 +15,11 @@ type Identity struct {
 	ID    uuid.UUID
 	Owner uuid.UUID // backend that has claimed it, zero: none
 	Node  string    // machine that it is in, at most NodeMax bytes
+	// Life is that of its backend, raised by each recovery, from zero. Generation
+	// is the newest of its backend that it had seen when its identity was written;
+	// Claimed tells what it has seen since.
+	Life       uint64
+	Generation uint64
 }
 
 // NodeMax bounds Identity.Node, in bytes.

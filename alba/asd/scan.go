@@ -8,6 +8,7 @@ import (
 
 	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
+	"openvstorage/internal/format"
 	"openvstorage/internal/wal"
 
 	"github.com/google/uuid"
@@ -20,6 +21,9 @@ type Record struct {
 	Seq     uint64
 	Durable uint64
 	Mark    bool
+	// Kind is zero, or that of a record that this release does not know and that
+	// may be skipped. It is a Mark, too: its durable counts, and it holds nothing.
+	Kind uint16
 	// Gap: there is no batch here, but there is one behind it, or a mark that
 	// speaks of one; or it cannot be read whether there is one. Err says why.
 	Gap     bool
@@ -163,6 +167,9 @@ func (s *scanner) scan(from int64, last, limit uint64, fn func(*Record) error) (
 		if why != nil && !isDamage(why) && !isUnreadable(why) {
 			return end, why
 		}
+		if r != nil && isNewer(r.Err) && (limit == 0 || r.Seq < limit) {
+			return end, r.Err
+		}
 		if r == nil || !r.Mark && r.Seq <= last {
 			next, err := s.gap(end, last, why, fn)
 			if next == 0 || err != nil {
@@ -218,7 +225,10 @@ func (s *scanner) search(from int64, last uint64) (int64, error) {
 			return 0, err
 		}
 		h, ok, err := wal.DecodeHead(b, s.incarnation)
-		if err != nil || !ok || h.Seq <= last || h.Kind == kindMark && h.Durable <= last {
+		if err != nil || !ok || h.Seq <= last || h.Kind != kindBatch && h.Flags&wal.FlagSkippable != 0 && h.Durable <= last {
+			if isNewer(err) {
+				return 0, s.newer(at, err)
+			}
 			continue
 		}
 		r, err := s.record(at)
@@ -239,6 +249,9 @@ func (s *scanner) record(at int64) (*Record, error) {
 		return nil, err
 	}
 	h, ok, err := wal.DecodeHead(b, s.incarnation)
+	if isNewer(err) {
+		return nil, s.newer(at, err)
+	}
 	if err != nil || !ok {
 		return nil, err
 	}
@@ -248,7 +261,7 @@ func (s *scanner) record(at int64) (*Record, error) {
 		r.Mark, r.Length = true, blockSize
 		return r, nil
 	case h.Kind != kindBatch:
-		return nil, fmt.Errorf("%w: kind %d", ErrFormat, h.Kind)
+		return s.unknown(r, h)
 	case at+int64(h.Size()) > s.size:
 		return nil, fmt.Errorf("%w: batch %d ends behind the file", ErrFormat, h.Seq)
 	}
@@ -266,6 +279,9 @@ func (s *scanner) record(at int64) (*Record, error) {
 	r.Err = errors.Join(r.Err, h.Check(body, s.incarnation))
 	for i := range int(p.Entries) {
 		e, err := decodeEntry(body, i, p.size(), s.incarnation)
+		if isNewer(err) {
+			err = s.newer(at, err)
+		}
 		if err != nil {
 			r.Err = errors.Join(r.Err, err)
 			continue
@@ -277,6 +293,35 @@ func (s *scanner) record(at int64) (*Record, error) {
 	}
 	return r, nil
 }
+
+// unknown takes a record of a kind that this release does not know for a mark, if
+// it says that it may be skipped.
+func (s *scanner) unknown(r *Record, h wal.Head) (*Record, error) {
+	if h.Flags&wal.FlagSkippable == 0 {
+		r.Length, r.Err = blockSize, s.newer(r.Offset, fmt.Errorf("%w: record of kind %d", format.ErrNewer, h.Kind))
+		return r, nil
+	}
+	b, err := s.bytes(r.Offset, h.Size(), windowSize)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(b) < h.Size():
+		return nil, fmt.Errorf("%w: record %d of kind %d ends behind the file", ErrFormat, h.Seq, h.Kind)
+	}
+	if err := h.Check(b[wal.HeadSize:][:h.Length], s.incarnation); err != nil {
+		return nil, err
+	}
+	r.Mark, r.Kind, r.Length = true, h.Kind, roundUp(int64(h.Size()))
+	return r, nil
+}
+
+// newer says where something is that this release does not know. It is no damage:
+// nothing is cut, deleted or compacted for it.
+func (s *scanner) newer(at int64, err error) error {
+	return fmt.Errorf("%s, offset %d: %w; open it with the release that wrote it", s.name, at, err)
+}
+
+func isNewer(err error) bool { return errors.Is(err, format.ErrNewer) }
 
 // value reads an entry's value and verifies it and its CRC table. buf, if it
 // is long enough, becomes the memory of the data.

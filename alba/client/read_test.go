@@ -17,7 +17,7 @@ import (
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
-	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/osd/osdtest"
 	"openvstorage/alba/policy"

@@ -18,7 +18,7 @@ func Functions(list []userfn.Function) []state.Function {
 				return nil, toState(err)
 			}
 			return result, nil
-		}}
+		}, Check: f.Check}
 	}
 	return out
 }
@@ -44,8 +44,13 @@ func (t tx) Reverse(first, last []byte, limit int, fn func(key, value []byte) bo
 	}
 }
 
-// toState gives a manager's error a code that replicas store and send.
+// toState gives a manager's error a code that replicas store and send. What the
+// manager cannot read is no result: it stops the member.
 func toState(err error) error {
+	var stop *userfn.StopError
+	if errors.As(err, &stop) {
+		return state.Stop(err)
+	}
 	var e *userfn.Error
 	if !errors.As(err, &e) {
 		return err // Arakoon gives it CodeFunction

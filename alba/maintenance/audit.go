@@ -92,6 +92,9 @@ func auditDisk(ctx context.Context, d *fleet.Disk, named map[manifest.Key]uint64
 			return errs, err
 		}
 		for _, info := range page {
+			if _, _, err := manifest.ParseRecoveryKey(info.Key); err == nil {
+				continue // a newer release's, which no object names
+			}
 			k, err := manifest.ParseKey(info.Key)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("disk %d: key %x: %w", d.Number, info.Key, err))

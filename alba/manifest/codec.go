@@ -93,6 +93,12 @@ func corrupt(text string, args ...any) error {
 	return fmt.Errorf("%w: manifest: %s", format.ErrCorrupt, fmt.Sprintf(text, args...))
 }
 
+// newer is the error for bytes whose CRC is right and that this release would lose
+// when it writes the manifest anew.
+func newer(text string, args ...any) error {
+	return fmt.Errorf("%w: manifest: %s", format.ErrNewer, fmt.Sprintf(text, args...))
+}
+
 // Decode reads an encoded manifest, which is all of b; it keeps nothing of b.
 // It refuses with format.ErrCorrupt what Append would not have written, and
 // with format.ErrNewer a newer format or ids that this release does not know.
@@ -125,7 +131,7 @@ func Decode(b []byte) (*Manifest, error) {
 	}
 	name, chunks, inline := int(b[80]), int(le.Uint16(b[82:])), int(le.Uint32(b[84:]))
 	if b[1] > layoutEC || b[11] != 0 || b[81] != 0 {
-		return nil, corrupt("layout %d, or bytes that are not zero", b[1])
+		return nil, newer("layout %d, %#x and %#x in bytes that are zero today", b[1], b[11], b[81])
 	}
 	if err := m.Scheme.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %v", format.ErrNewer, err)
@@ -167,8 +173,11 @@ func (m *Manifest) decodeChunks(b []byte, n int) (rest []byte, err error) {
 	le := binary.LittleEndian
 	for i := range m.Chunks {
 		c := b[i*each : (i+1)*each]
-		if c[12]&^flagDense != 0 || int(c[13]) != width || c[14] != 0 || c[15] != 0 {
-			return nil, corrupt("chunk %d has flags %#x and %d fragments", i, c[12], c[13])
+		if unknown := c[12] &^ flagDense; unknown != 0 || c[14] != 0 || c[15] != 0 {
+			return nil, newer("chunk %d has flags %#x, and %#x and %#x in bytes that are zero today", i, unknown, c[14], c[15])
+		}
+		if int(c[13]) != width {
+			return nil, corrupt("chunk %d has %d fragments", i, c[13])
 		}
 		m.Chunks[i] = Chunk{Plain: le.Uint32(c), Stored: le.Uint32(c[4:]), Shard: le.Uint32(c[8:]), Dense: c[12]&flagDense != 0}
 		if width == 0 {

@@ -93,5 +93,9 @@
 //	 29     1   fragment
 //	 30     4   version
 //
+// Under 'r', which is reserved, the same fields and the hash of the object's bytes
+// (32 bytes, at 34) will be the key of a recovery record, of at most 512 bytes. This
+// release writes none, and leaves what is there alone.
+//
 // These bytes are in the store. They never change.
 package manifest

@@ -9,9 +9,18 @@ import (
 // KeySize is the length of a fragment's key.
 const KeySize = 34
 
-// keyFragment begins the keys of fragments; other letters are free for what
-// else an OSD may hold.
-const keyFragment = 'o'
+// Letters that begin keys; others are free for what else an OSD may hold, and
+// whoever does not know one leaves what is under it alone. Under r, which this
+// release reserves and does not write, will be recovery records: beside a fragment
+// what it takes to rebuild its manifest.
+const (
+	keyFragment = 'o'
+	keyRecovery = 'r'
+)
+
+// RecoveryKeySize is the length of a recovery record's key: that of a fragment's
+// with the object's hash behind it.
+const RecoveryKeySize = KeySize + 32
 
 // ErrKey: it is no fragment's key.
 var ErrKey = errors.New("not a fragment key")
@@ -52,4 +61,17 @@ func ParseKey(b []byte) (Key, error) {
 		Fragment:  b[29],
 		Version:   binary.BigEndian.Uint32(b[30:]),
 	}, nil
+}
+
+// ParseRecoveryKey reads the key of a recovery record: the fragment that it lies
+// beside, and the hash of the object's bytes.
+func ParseRecoveryKey(b []byte) (k Key, hash [32]byte, err error) {
+	if len(b) != RecoveryKeySize || b[0] != keyRecovery {
+		return Key{}, hash, fmt.Errorf("%w of a recovery record: % .80x", ErrKey, b)
+	}
+	var of [KeySize]byte
+	copy(of[:], b)
+	of[0] = keyFragment
+	k, err = ParseKey(of[:])
+	return k, [32]byte(b[KeySize:]), err
 }

@@ -11,19 +11,21 @@ import (
 	"openvstorage/backend"
 )
 
-// Bounds of a manifest.
+// Bounds of a manifest. The managers that keep manifests have the same: what can be
+// encoded can be kept.
 const (
 	// ShardAlign is what shard lengths are rounded up to, and what a block
 	// checksum covers.
 	ShardAlign = 4096
-	// MaxChunks bounds the chunks of an object.
-	MaxChunks = 1024
+	// MaxChunks bounds the chunks of an object, MaxFragments their fragments.
+	MaxChunks    = 1024
+	MaxFragments = 4096
 	// InlineLimit bounds the plain bytes of an inline object.
 	InlineLimit = preset.InlineLimit
 	// SealOverhead is what sealing adds to a block.
 	SealOverhead = 16
 	// EncodedMax bounds the encoded form in bytes.
-	EncodedMax = 1 << 20
+	EncodedMax = 256 << 10
 )
 
 // ErrManifest: the values of a manifest contradict each other.
@@ -135,6 +137,9 @@ func (m *Manifest) Validate() error {
 	}
 	if len(m.Chunks) > MaxChunks {
 		return bad("%d chunks; at most %d", len(m.Chunks), MaxChunks)
+	}
+	if n := len(m.Chunks) * m.Policy.Width(); !m.Inlined && n > MaxFragments {
+		return bad("%d fragments; at most %d: take larger chunks", n, MaxFragments)
 	}
 	if m.Size == 0 != (len(m.Chunks) == 0) || !m.Inlined && m.Size == 0 {
 		return bad("%d bytes in %d chunks", m.Size, len(m.Chunks))

@@ -11,11 +11,13 @@ import (
 	"testing"
 
 	"openvstorage/alba/manifest"
+	"openvstorage/alba/nsm"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
 	"openvstorage/internal/format"
 	"openvstorage/internal/format/golden"
+	"openvstorage/internal/format/unknown"
 )
 
 func id(n byte) (o manifest.ObjectID) {
@@ -213,24 +215,35 @@ func TestDamage(t *testing.T) {
 
 // With a CRC that fits, what is not canonical is still refused.
 func TestCanonical(t *testing.T) {
+	cases := map[string]unknown.Case{}
+	rows := map[string]string{
+		"newer format": "a later version", "layout": "a layout", "code": "a code", "compression": "a compression", "cipher": "a cipher", "checksum": "a checksum",
+		"zero": "a field behind the block size", "second zero": "a field behind the name's length", "flags": "a flag of a chunk",
+		"zero of a chunk": "a field of a chunk", "second zero of a chunk": "a second field of a chunk",
+	}
 	for name, c := range map[string]struct {
 		at    int
 		value byte
 		want  error
 	}{
-		"newer format": {0, 2, format.ErrNewer}, "layout": {1, 2, format.ErrCorrupt}, "code": {6, 2, format.ErrNewer},
+		"newer format": {0, 2, format.ErrNewer}, "layout": {1, 2, format.ErrNewer}, "code": {6, 2, format.ErrNewer},
 		"compression": {7, 2, format.ErrNewer}, "cipher": {8, 2, format.ErrNewer}, "checksum": {9, 2, format.ErrNewer},
-		"zero": {11, 1, format.ErrCorrupt}, "second zero": {81, 1, format.ErrCorrupt}, "chunks": {83, 0xff, format.ErrCorrupt},
-		"inline": {84, 1, format.ErrCorrupt}, "flags": {88 + 5 + 12, 2, format.ErrCorrupt}, "fragments": {88 + 5 + 13, 2, format.ErrCorrupt},
-		"zero of a chunk": {88 + 5 + 14, 1, format.ErrCorrupt}, "k": {2, 200, format.ErrCorrupt}, "name": {88, 'A', format.ErrCorrupt},
+		"zero": {11, 1, format.ErrNewer}, "second zero": {81, 1, format.ErrNewer}, "chunks": {83, 0xff, format.ErrCorrupt},
+		"inline": {84, 1, format.ErrCorrupt}, "flags": {88 + 5 + 12, 2, format.ErrNewer}, "fragments": {88 + 5 + 13, 2, format.ErrCorrupt},
+		"zero of a chunk": {88 + 5 + 14, 1, format.ErrNewer}, "second zero of a chunk": {88 + 5 + 15, 1, format.ErrNewer}, "k": {2, 200, format.ErrCorrupt}, "name": {88, 'A', format.ErrCorrupt},
 	} {
 		b := encode(t, coded())
 		b[c.at] = c.value
 		fix(b)
-		if _, err := manifest.Decode(b); !errors.Is(err, c.want) {
+		_, err := manifest.Decode(b)
+		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if c.want == format.ErrNewer {
+			cases[rows[name]] = unknown.Case{Read: func() error { return err }}
+		}
 	}
+	unknown.Walk(t, "Manifest of an object", cases)
 }
 
 func fix(b []byte) {
@@ -346,6 +359,49 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("% x became % x, %v", b, again, err)
 		}
 	})
+}
+
+// The key of a recovery record is that of the fragment, under its own letter, with
+// the object's hash; it is no fragment's key, and no fragment's key is one.
+func TestRecoveryKey(t *testing.T) {
+	m := coded()
+	of := m.Key(1, 2)
+	b := of.Append(nil)
+	b[0] = 'r'
+	var hash [32]byte
+	for i := range hash {
+		hash[i] = byte(i)
+	}
+	b = append(b, hash[:]...)
+	got, h, err := manifest.ParseRecoveryKey(b)
+	if err != nil || got != of || h != hash || len(b) != manifest.RecoveryKeySize || len(b) > osd.KeyMax {
+		t.Errorf("%v, %x, %v", got, h, err)
+	}
+	if _, err := manifest.ParseKey(b); !errors.Is(err, manifest.ErrKey) {
+		t.Errorf("a fragment's: %v", err)
+	}
+	for _, bad := range [][]byte{nil, of.Append(nil), b[:len(b)-1], append(bytes.Clone(b), 0)} {
+		if _, _, err := manifest.ParseRecoveryKey(bad); !errors.Is(err, manifest.ErrKey) {
+			t.Errorf("%x: %v", bad, err)
+		}
+	}
+}
+
+// What can be encoded can be kept by an NSM: they have one set of bounds.
+func TestBounds(t *testing.T) {
+	if manifest.EncodedMax != nsm.MaxManifest || manifest.MaxChunks != nsm.MaxChunks || manifest.MaxFragments != nsm.MaxFragments {
+		t.Error("the codec and the NSM have other bounds")
+	}
+	// The widest that is taken fits, inline bytes and the longest name included.
+	if most := 88 + nsm.MaxName + manifest.MaxChunks*16 + manifest.MaxFragments*20 + manifest.InlineLimit + manifest.InlineLimit/4096*4 + 4; most > manifest.EncodedMax {
+		t.Errorf("%d bytes can be wanted, %d are allowed", most, manifest.EncodedMax)
+	}
+	m := coded()
+	m.Policy = policy.Policy{K: 50, M: 14, C: 50, X: 1}
+	m.Chunks = make([]manifest.Chunk, manifest.MaxFragments/64+1)
+	if err := m.Validate(); !errors.Is(err, manifest.ErrManifest) || !strings.Contains(err.Error(), "4160 fragments; at most 4096") {
+		t.Error(err)
+	}
 }
 
 func FuzzParseKey(f *testing.F) {

@@ -237,7 +237,7 @@ func (c *checker) counters() error {
 }
 
 func (c *checker) want(k string, v record.Record) error {
-	raw, err := record.Encode(recordVersion, v)
+	raw, err := record.Encode(record.Needs(v), v)
 	c.values[k] = raw
 	return err
 }

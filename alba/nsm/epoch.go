@@ -62,7 +62,7 @@ func (s *space) forgetIDs(limit int) (int, error) {
 	for _, k := range keys {
 		epoch, id, err := parseUsedIDKey(k)
 		if err != nil {
-			return 0, userfn.Errorf(userfn.CodeCorrupt, "%v", err)
+			return 0, userfn.Stop("used ids", err)
 		}
 		s.tx.Delete(k)
 		// An object may have the id again, and may have left again.
@@ -184,7 +184,7 @@ func dropObsolete(tx userfn.Tx, osd uint64, step *Step) error {
 		return true
 	})
 	if bad != nil {
-		return userfn.Errorf(userfn.CodeCorrupt, "%v", bad)
+		return userfn.Stop("fragments to delete", bad)
 	}
 	removed, err := markDeleted(tx, &doneArg{osd: osd, keys: keys})
 	if err != nil {

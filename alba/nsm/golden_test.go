@@ -3,17 +3,14 @@ package nsm_test
 import (
 	"bytes"
 	"encoding/hex"
-	"flag"
 	"fmt"
-	"os"
 	"testing"
 
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/nsmtest"
 	"openvstorage/alba/nsm/userfn"
+	"openvstorage/internal/format/golden"
 )
-
-var updateGolden = flag.Bool("update", false, "write testdata/state-v1.txt anew; only ever before a release")
 
 // What is stored is never to change: state-v1.txt holds every kind of key and
 // value, one to a line.
@@ -41,21 +38,7 @@ func TestGolden(t *testing.T) {
 		})
 		return nil
 	})
-	if *updateGolden {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got.Bytes(), want) {
-		t.Fatalf("the stored bytes changed:\n%s", got.Bytes())
-	}
+	want := golden.CheckText(t, file, got.Bytes())
 
 	// And what is in the file is read by this release.
 	old := nsmtest.New(nsm.Functions()...)

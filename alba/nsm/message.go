@@ -1,6 +1,8 @@
 package nsm
 
 import (
+	"fmt"
+
 	"openvstorage/alba/nsm/record"
 	"openvstorage/alba/nsm/userfn"
 )
@@ -25,11 +27,11 @@ type Message struct {
 	Lost      bool
 }
 
-// Fields implements record.Record: U8 kind, U64 namespace, U64 OSD, String
+// Fields implements record.Record: Enum kind, U64 namespace, U64 OSD, String
 // node, Bool lost.
 func (m *Message) Fields(c *record.Codec) {
 	k := uint8(m.Kind)
-	c.U8(&k)
+	c.Enum(&k, uint8(MessageCreateNamespace), uint8(MessageUnlinkOSD), "message kind")
 	m.Kind = MessageKind(k)
 	c.U64(&m.Namespace)
 	c.U64(&m.OSD)
@@ -99,7 +101,7 @@ func apply(tx userfn.Tx, m Message) error {
 	case MessageUnlinkOSD:
 		return unlinkOSD(tx, m)
 	}
-	return userfn.Errorf(userfn.CodeNewer, "message of kind %d: this release does not know it; update this NSM host", m.Kind)
+	return userfn.Stop(fmt.Sprintf("message of kind %d", m.Kind), record.ErrNewer)
 }
 
 func unlinkOSD(tx userfn.Tx, m Message) error {

@@ -3,25 +3,26 @@ package nsm
 import (
 	"fmt"
 
+	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm/record"
 	"openvstorage/alba/nsm/userfn"
 )
 
 // Bounds.
 const (
-	MaxName      = 255       // bytes of an object's name
-	MaxSize      = 1 << 42   // bytes of an object
-	MaxManifest  = 256 << 10 // bytes of a manifest
-	MaxChunks    = 1024      // chunks of an object
-	MaxFragments = 4096      // fragments of an object, over all chunks
-	MaxShard     = 1 << 30   // bytes of a fragment
-	MaxNode      = 255       // bytes of a node's name
-	MaxPage      = 200       // objects that a list returns at once
-	MaxKeys      = 1000      // keys that one call lists or removes
-	MaxNames     = 256       // names that one call deletes
-	MaxMessages  = 256       // messages that one call applies
-	MaxChanges   = 4096      // fragments that one call changes
-	MaxEpochs    = 16        // gc epochs that are open at once
+	MaxName      = 255                   // bytes of an object's name
+	MaxSize      = 1 << 42               // bytes of an object
+	MaxManifest  = manifest.EncodedMax   // bytes of a manifest
+	MaxChunks    = manifest.MaxChunks    // chunks of an object
+	MaxFragments = manifest.MaxFragments // fragments of an object, over all chunks
+	MaxShard     = 1 << 30               // bytes of a fragment
+	MaxNode      = 255                   // bytes of a node's name
+	MaxPage      = 200                   // objects that a list returns at once
+	MaxKeys      = 1000                  // keys that one call lists or removes
+	MaxNames     = 256                   // names that one call deletes
+	MaxMessages  = 256                   // messages that one call applies
+	MaxChanges   = 4096                  // fragments that one call changes
+	MaxEpochs    = 16                    // gc epochs that are open at once
 )
 
 // Policy says how an object is coded: K data and M parity fragments for each

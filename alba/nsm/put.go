@@ -28,7 +28,7 @@ func (a *putArg) Fields(c *record.Codec) {
 	a.putBody.Fields(c)
 }
 
-// putBody: U8 mode, U64 version, String name, object, Bytes manifest.
+// putBody: Enum mode, U64 version, String name, object, Bytes manifest.
 type putBody struct {
 	mode   Mode
 	ifIs   uint64
@@ -37,7 +37,7 @@ type putBody struct {
 
 func (a *putBody) Fields(c *record.Codec) {
 	m := uint8(a.mode)
-	c.U8(&m)
+	c.Enum(&m, 0, uint8(ReplaceIf), "put mode")
 	a.mode = Mode(m)
 	c.U64(&a.ifIs)
 	c.String(&a.object.Name, MaxName)

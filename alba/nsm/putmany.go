@@ -70,6 +70,9 @@ func putMany(tx userfn.Tx, a *putManyArg) (*outcomes, error) {
 	for i := range a.puts {
 		p := &a.puts[i]
 		v, err := s.judge(p)
+		if stop := (*userfn.StopError)(nil); errors.As(err, &stop) {
+			return nil, err
+		}
 		if err != nil {
 			result.list[i].Err = refusal(err)
 			continue
@@ -90,7 +93,7 @@ func putMany(tx userfn.Tx, a *putManyArg) (*outcomes, error) {
 	return &result, s.save()
 }
 
-// refusal is an error as a result carries it.
+// refusal is an error as a result carries it. A *userfn.StopError is none.
 func refusal(err error) *userfn.Error {
 	var e *userfn.Error
 	if !errors.As(err, &e) {

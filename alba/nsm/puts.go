@@ -192,6 +192,9 @@ type Put struct {
 }
 
 func (p *Put) encode() ([]byte, error) {
+	if p.Mode > ReplaceIf { // a manager would take it for a newer release's, and the whole call
+		return nil, userfn.Errorf(userfn.CodeInvalid, "object %q: put mode %d does not exist", p.Object.Name, p.Mode)
+	}
 	body := putBody{mode: p.Mode, ifIs: p.Version, object: *p.Object}
 	body.object.ManifestSize = uint32(len(p.Object.Manifest))
 	body.object.Version, body.object.Revision, body.object.Time = 0, 0, 0
@@ -206,12 +209,26 @@ func (p *Put) encode() ([]byte, error) {
 // itself: an outcome says what became of each. An error is one of the call's,
 // or says that they are too much for one; an *Error says that nothing was put.
 func (c *Client) PutMany(ctx context.Context, ns uint64, puts []Put) ([]Outcome, error) {
-	bodies := make([][]byte, len(puts))
+	outcomes := make([]Outcome, len(puts))
+	var bodies [][]byte
+	var sent []int
 	for i := range puts {
-		var err error
-		if bodies[i], err = puts[i].encode(); err != nil {
-			return nil, err
+		body, err := puts[i].encode()
+		if err != nil {
+			outcomes[i].Err = err
+			continue
 		}
+		bodies, sent = append(bodies, body), append(sent, i)
 	}
-	return c.putAll(ctx, ns, bodies)
+	if len(sent) == 0 && len(puts) > 0 {
+		return outcomes, ctx.Err()
+	}
+	told, err := c.putAll(ctx, ns, bodies)
+	if err != nil {
+		return nil, err
+	}
+	for k, i := range sent {
+		outcomes[i] = told[k]
+	}
+	return outcomes, nil
 }

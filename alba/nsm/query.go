@@ -18,7 +18,7 @@ const tries = 16
 var errUnsettled = errors.New("objects are replaced faster than they can be read")
 
 func decode(key, value []byte, v record.Record) error {
-	if err := record.Decode(value, recordVersion, v); err != nil {
+	if err := record.Decode(value, record.Newest(v), v); err != nil {
 		return userfn.FromRecord(userfn.CodeCorrupt, fmt.Sprintf("key %q", key), err)
 	}
 	return nil

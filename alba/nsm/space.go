@@ -87,7 +87,7 @@ func (s *space) object(name string) (*Object, error) {
 		return nil, nil
 	}
 	o := &Object{Name: name}
-	if err := decode(k, raw, &stored{o}); err != nil {
+	if err := userfn.Read(k, raw, &stored{o}); err != nil {
 		return nil, err
 	}
 	return o, nil

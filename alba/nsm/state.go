@@ -5,9 +5,6 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// recordVersion is the version of all records that are stored.
-const recordVersion = 1
-
 // NamespaceState says what may be done to a namespace.
 type NamespaceState uint8
 
@@ -41,11 +38,11 @@ type Namespace struct {
 
 // Fields implements record.Record:
 //
-//	U8 state, Time created, U64 minimum, U64 next, U64 next version,
+//	Enum state, Time created, U64 minimum, U64 next, U64 next version,
 //	U64 objects, U64 size, U64 stored
 func (n *Namespace) Fields(c *record.Codec) {
 	s := uint8(n.State)
-	c.U8(&s)
+	c.Enum(&s, uint8(NamespaceActive), uint8(NamespaceRemoving), "namespace state")
 	n.State = NamespaceState(s)
 	c.Time(&n.Created)
 	n.Epochs.Fields(c)
@@ -71,10 +68,10 @@ type osdRecord struct {
 	node  string
 }
 
-// Fields implements record.Record: U8 state, String node.
+// Fields implements record.Record: Enum state, String node.
 func (o *osdRecord) Fields(c *record.Codec) {
 	s := uint8(o.state)
-	c.U8(&s)
+	c.Enum(&s, uint8(OSDLinked), uint8(OSDLost), "OSD state")
 	o.state = OSDState(s)
 	c.String(&o.node, MaxNode)
 }
@@ -125,14 +122,14 @@ func (r *idRecord) Fields(c *record.Codec) {
 }
 
 // empty is the value of keys that say all themselves.
-var empty = []byte{recordVersion}
+var empty = []byte{1}
 
 func load(tx userfn.Tx, key []byte, v record.Record) (bool, error) {
-	return userfn.Load(tx, key, recordVersion, v)
+	return userfn.Load(tx, key, v)
 }
 
 func store(tx userfn.Tx, key []byte, v record.Record) error {
-	return userfn.Store(tx, key, recordVersion, v)
+	return userfn.Store(tx, key, v)
 }
 
 // shift moves a counter; false if it would fall below zero: then the indexes

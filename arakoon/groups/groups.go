@@ -162,7 +162,7 @@ func (g *Groups) openNodes(ctx context.Context, specs []Spec, existing bool) err
 		all.Go(func() {
 			nodes[i], errs[i] = g.openNode(ctx, arakoon.Options{
 				FS: g.opt.FS, Dir: g.dir(s.Name), Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: 1,
-				Functions: s.Functions, Existing: existing,
+				Functions: s.Functions, Existing: existing, Generation: g.opt.Ledger.Record().Generation,
 				SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, HoldCompaction: true, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
 				Logger: g.opt.Logger.With("group", s.Name), OnFull: g.opt.OnFull,
 			})

@@ -11,13 +11,21 @@
 //	76      4   CRC-32C of bytes 64..75, seeded with the incarnation
 //	80      8   length of the file in bytes; version 1: zero
 //	88      4   CRC-32C of bytes 64..87, seeded with the incarnation; version 1: zero
-//	92    4004  zero
+//	92      4   zero
+//	96      8   life of the group, raised by each recovery; versions 1 and 2: zero
+//	104     8   newest generation of the host that the member was told of when it
+//	            opened the log; versions 1 and 2: zero
+//	112     4   CRC-32C of bytes 64..111, seeded with the incarnation; versions 1
+//	            and 2: zero
+//	116   3980  zero
 //
 // and then records as package wal frames them. The seqs of a segment's
 // records have no gaps. What one sync makes durable is a round: it begins on a block
 // (behind the mark, see below) and is filled up with zeros to the next, so a
 // synced block is never written again. Behind each sync goes an unsynced mark,
-// first in the block of the next round, whose durable says so.
+// first in the block of the next round, whose durable says so. A segment's first
+// round begins with a mark, too: its body says how many records the round has, and
+// its durable is that of the segment before.
 //
 // Bodies of records, little-endian:
 //
@@ -27,7 +35,8 @@
 //	kind 3, snapshot marker index u64, term u64, auto leave u32, then four
 //	                        lists: voters, learners, outgoing voters, next
 //	                        learners, each its length u32 and members u64
-//	kind 4, mark            nothing
+//	kind 4, mark            nothing; the first of a segment: records of its first
+//	                        round, itself among them, u32
 //
 // Entries at an index that the log has take its place and that of all behind.
 // Entries up to the newest marker's index are gone; the marker keeps the term
@@ -38,6 +47,11 @@
 // go all records above the highest durable mark too: nothing is appended to a
 // file of which it is not known what the medium holds (rules O11, P6). Where
 // the next segment's first seq is, the one before ends, whatever it holds.
+//
+// A record whose CRCs are right and that this release cannot read (another kind
+// without the flag that it may be skipped, a flag, a type of entry, bytes where there
+// are zeros or nothing today) is of a newer release: Open refuses with
+// format.ErrNewer, wherever it lies, and cuts nothing.
 //
 // Bad bytes at or below the highest durable mark are damage: Open refuses with
 // ErrDamaged, the file and the offset. Above it the log is cut (rule O2).

@@ -13,7 +13,7 @@ import (
 
 // Version is the newest format of a segment that this release reads and the
 // one it writes.
-const Version = 2
+const Version = 3
 
 // blockSize is what rounds are aligned to; the header takes one.
 const blockSize = 4096
@@ -36,6 +36,9 @@ type headerOf struct {
 	Number      uint64
 	Incarnation uint64
 	Length      int64 // of the file, in bytes; 0: version 1 does not say
+	Life        uint64
+	Generation  uint64
+	version     uint16 // as it was read
 }
 
 func appendHeader(dst []byte, h headerOf) []byte {
@@ -49,6 +52,10 @@ func appendHeader(dst []byte, h headerOf) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, 0)
 	dst = binary.LittleEndian.AppendUint32(dst, format.SeededCRC(h.Incarnation, dst[at:]))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(h.Length))
+	dst = binary.LittleEndian.AppendUint32(dst, format.SeededCRC(h.Incarnation, dst[at:]))
+	dst = binary.LittleEndian.AppendUint32(dst, 0)
+	dst = binary.LittleEndian.AppendUint64(dst, h.Life)
+	dst = binary.LittleEndian.AppendUint64(dst, h.Generation)
 	dst = binary.LittleEndian.AppendUint32(dst, format.SeededCRC(h.Incarnation, dst[at:]))
 	return append(dst, make([]byte, blockSize-(len(dst)-start))...)
 }
@@ -65,7 +72,10 @@ func decodeHeader(b []byte) (headerOf, error) {
 	if got, want := format.SeededCRC(f.Incarnation, rest[:12]), binary.LittleEndian.Uint32(rest[12:]); got != want {
 		return headerOf{}, fmt.Errorf("%w: CRC of the member is %08x, not %08x", ErrCorrupt, got, want)
 	}
-	h := headerOf{Cluster: f.Owner, Member: binary.LittleEndian.Uint64(rest), Number: f.Number, Incarnation: f.Incarnation}
+	h := headerOf{Cluster: f.Owner, Member: binary.LittleEndian.Uint64(rest), Number: f.Number, Incarnation: f.Incarnation, version: min(f.Version, Version)}
+	if binary.LittleEndian.Uint32(rest[8:]) != 0 {
+		return headerOf{}, fmt.Errorf("%w: bytes behind the member that are zero today", format.ErrNewer)
+	}
 	if f.Version < 2 {
 		return h, nil
 	}
@@ -76,6 +86,16 @@ func decodeHeader(b []byte) (headerOf, error) {
 	if h.Length < 2*blockSize || h.Length > SegmentMax || h.Length%blockSize != 0 {
 		return headerOf{}, fmt.Errorf("%w: a length of %d bytes", ErrCorrupt, h.Length)
 	}
+	if f.Version < 3 {
+		return h, nil
+	}
+	if got, want := format.SeededCRC(f.Incarnation, rest[:48]), binary.LittleEndian.Uint32(rest[48:]); got != want {
+		return headerOf{}, fmt.Errorf("%w: CRC of life and generation is %08x, not %08x", ErrCorrupt, got, want)
+	}
+	if !zeros(rest[28:32]) {
+		return headerOf{}, fmt.Errorf("%w: bytes of the header that are zero today", format.ErrNewer)
+	}
+	h.Life, h.Generation = binary.LittleEndian.Uint64(rest[32:]), binary.LittleEndian.Uint64(rest[40:])
 	return h, nil
 }
 
@@ -111,7 +131,10 @@ func decodeEntries(b []byte) ([]*pb.Entry, error) {
 		return nil, fmt.Errorf("%w: entries of %d bytes", ErrCorrupt, len(b))
 	}
 	first, n := le.Uint64(b), le.Uint32(b[8:])
-	if first == 0 || n == 0 || first+uint64(n) < first || le.Uint32(b[12:]) != 0 || uint64(n)*entryHead > uint64(len(b)-entriesHead) {
+	if flags := le.Uint32(b[12:]); flags != 0 {
+		return nil, fmt.Errorf("%w: flags %#x of the entries from %d", format.ErrNewer, flags, first)
+	}
+	if first == 0 || n == 0 || first+uint64(n) < first || uint64(n)*entryHead > uint64(len(b)-entriesHead) {
 		return nil, fmt.Errorf("%w: %d entries from %d in %d bytes", ErrCorrupt, n, first, len(b))
 	}
 	b = append([]byte(nil), b[entriesHead:]...)
@@ -121,7 +144,10 @@ func decodeEntries(b []byte) ([]*pb.Entry, error) {
 			return nil, fmt.Errorf("%w: entry %d: %d bytes are left", ErrCorrupt, first+i, len(b))
 		}
 		term, size, kind := le.Uint64(b), le.Uint32(b[8:]), pb.EntryType(le.Uint16(b[12:]))
-		if uint64(size) > uint64(len(b)-entryHead) || le.Uint16(b[14:]) != 0 || kind > pb.EntryConfChangeV2 {
+		if flags := le.Uint16(b[14:]); flags != 0 || kind > pb.EntryConfChangeV2 {
+			return nil, fmt.Errorf("%w: entry %d: type %d, flags %#x", format.ErrNewer, first+i, kind, flags)
+		}
+		if uint64(size) > uint64(len(b)-entryHead) {
 			return nil, fmt.Errorf("%w: entry %d: type %d, %d of %d bytes", ErrCorrupt, first+i, kind, size, len(b))
 		}
 		e := &pb.Entry{Term: new(term), Index: new(first + i), Type: kind.Enum()}
@@ -132,7 +158,7 @@ func decodeEntries(b []byte) ([]*pb.Entry, error) {
 		b = b[entryHead+size:]
 	}
 	if len(b) != 0 {
-		return nil, fmt.Errorf("%w: %d bytes behind the entries", ErrCorrupt, len(b))
+		return nil, fmt.Errorf("%w: %d bytes behind the entries", format.ErrNewer, len(b))
 	}
 	return entries, nil
 }
@@ -144,6 +170,9 @@ func appendHardState(dst []byte, s *pb.HardState) []byte {
 }
 
 func decodeHardState(b []byte) (*pb.HardState, error) {
+	if len(b) > 24 {
+		return nil, fmt.Errorf("%w: hard state of %d bytes, this release knows 24", format.ErrNewer, len(b))
+	}
 	if len(b) != 24 {
 		return nil, fmt.Errorf("%w: hard state of %d bytes", ErrCorrupt, len(b))
 	}
@@ -179,7 +208,10 @@ func appendMarker(dst []byte, m Marker) []byte {
 
 func decodeMarker(b []byte) (Marker, error) {
 	le := binary.LittleEndian
-	if len(b) < 20 || le.Uint32(b[16:]) > 1 {
+	if len(b) >= 20 && le.Uint32(b[16:]) > 1 {
+		return Marker{}, fmt.Errorf("%w: flags %#x of a snapshot marker", format.ErrNewer, le.Uint32(b[16:]))
+	}
+	if len(b) < 20 {
 		return Marker{}, fmt.Errorf("%w: snapshot marker of %d bytes", ErrCorrupt, len(b))
 	}
 	m := Marker{Index: le.Uint64(b), Term: le.Uint64(b[8:]), Conf: &pb.ConfState{}}
@@ -199,7 +231,7 @@ func decodeMarker(b []byte) (Marker, error) {
 		}
 	}
 	if len(b) != 0 {
-		return Marker{}, fmt.Errorf("%w: %d bytes behind the snapshot marker at %d", ErrCorrupt, len(b), m.Index)
+		return Marker{}, fmt.Errorf("%w: %d bytes behind the snapshot marker at %d", format.ErrNewer, len(b), m.Index)
 	}
 	return m, nil
 }

@@ -1,9 +1,11 @@
 package raftlog
 
 import (
+	"errors"
 	"fmt"
 
 	"openvstorage/internal/disk"
+	"openvstorage/internal/format"
 
 	"github.com/google/uuid"
 )
@@ -15,6 +17,8 @@ type Segment struct {
 	Number      uint64
 	Incarnation uint64
 	Size        int64
+	Life        uint64 // of the group
+	Generation  uint64 // newest of the host, when the log was opened
 }
 
 // Record is what inspection finds in a segment.
@@ -46,14 +50,21 @@ func Inspect(fsys disk.FS, name string, fn func(Record) error) (Segment, error) 
 	if err != nil {
 		return Segment{}, err
 	}
-	s := Segment{h.Cluster, h.Member, h.Number, h.Incarnation, int64(len(b))}
+	s := Segment{h.Cluster, h.Member, h.Number, h.Incarnation, int64(len(b)), h.Life, h.Generation}
 	records, end, why := scan(b, h.Incarnation, 0, 0)
-	last, durable := uint64(0), laterMark(b, h.Incarnation, end)
+	last := uint64(0)
+	durable, err := laterMark(b, h.Incarnation, end)
+	if err != nil {
+		why = err
+	}
 	for _, r := range records {
 		last, durable = r.Seq, max(durable, r.Durable)
 		if err := fn(describeRecord(&segment{path: name}, r)); err != nil {
 			return s, err
 		}
+	}
+	if errors.Is(why, format.ErrNewer) {
+		return s, fn(Record{Offset: end, Err: newer(name, end, why)})
 	}
 	if durable > last || len(records) == 0 {
 		return s, fn(Record{Offset: end, Err: damage(&segment{path: name}, end, why)})

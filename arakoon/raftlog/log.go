@@ -49,6 +49,10 @@ type Options struct {
 
 	SegmentBytes int64 // default 64 MiB
 	CacheBytes   int   // newest entries kept in memory; default 16 MiB
+
+	// Life is the group's, 0: whatever the log has. A log of a later life is refused.
+	// Generation is the newest of the host. The log keeps the highest of either.
+	Life, Generation uint64
 }
 
 func (o Options) withDefaults() Options {
@@ -81,6 +85,8 @@ type Log struct {
 	err     error // what made the log fail
 	syncs   atomic.Uint64
 	begun   atomic.Uint64 // segments
+
+	life, generation uint64 // of the segments to come
 
 	marks       disk.File
 	marksBroken bool // a write or a sync of it failed: another takes its place with the next segment

@@ -61,7 +61,7 @@ func (o Options) appendNote(dst []byte, n note) []byte {
 // decodeNote reads a block. One that is torn or empty is no note; one of a newer
 // release, or of another member, is an error.
 func (o Options) decodeNote(b []byte) (note, error) {
-	h, err := format.DecodeHeader(b, format.KindRaftMarks, marksVersion, 0)
+	h, err := format.DecodeRewritten(b, format.KindRaftMarks, marksVersion, 0)
 	if errors.Is(err, format.ErrNewer) {
 		return note{}, err
 	}

@@ -19,7 +19,7 @@ import (
 // is the caller's.
 func Open(opt Options) (*Log, error) {
 	opt = opt.withDefaults()
-	l := &Log{opt: opt, segments: map[uint64]*segment{}, tail: tail{limit: opt.CacheBytes}}
+	l := &Log{opt: opt, segments: map[uint64]*segment{}, tail: tail{limit: opt.CacheBytes}, life: opt.Life, generation: opt.Generation}
 	if err := l.open(); err != nil {
 		for _, s := range l.segments {
 			err = errors.Join(err, s.file.Close())
@@ -45,6 +45,9 @@ func (l *Log) open() error {
 	if err != nil {
 		return err
 	}
+	if err := l.comeTo(l.current); err != nil {
+		return err
+	}
 	notes, err := l.openMarks(l.current.version > 1)
 	if err != nil {
 		return err
@@ -58,6 +61,16 @@ func (l *Log) open() error {
 	if x := &l.index; len(x.parts) > 0 && x.parts[0].first > x.first() {
 		return fmt.Errorf("%w: %s: entries %d to %d are missing; restore the directory", ErrDamaged, l.opt.Dir, x.first(), x.parts[0].first-1)
 	}
+	return nil
+}
+
+// comeTo takes over life and generation from the newest segment, which the next one
+// has too, unless it was told of newer ones.
+func (l *Log) comeTo(newest *segment) error {
+	if life := l.opt.Life; life != 0 && newest.life > life {
+		return fmt.Errorf("%w: %s is of life %d, and is to be opened as of life %d, which is older", ErrIdentity, newest.path, newest.life, life)
+	}
+	l.life, l.generation = max(l.life, newest.life), max(l.generation, newest.generation)
 	return nil
 }
 
@@ -122,6 +135,9 @@ func firstHead(s *segment, b []byte) (*wal.Head, error) {
 		return nil, fmt.Errorf("%w: %s: %d bytes", ErrDamaged, s.path, len(b))
 	}
 	h, ok, err := wal.DecodeHead(b[blockSize:], s.incarnation)
+	if errors.Is(err, format.ErrNewer) {
+		return nil, newer(s.path, blockSize, err)
+	}
 	if err != nil || !ok {
 		return nil, damage(s, blockSize, errors.Join(errors.New("no first record"), err))
 	}
@@ -135,6 +151,11 @@ func damage(s *segment, off int64, err error) error {
 	return fmt.Errorf("%w: %s, offset %d: %w", ErrDamaged, s.path, off, err)
 }
 
+// newer says where something is that this release does not know.
+func newer(name string, off int64, err error) error {
+	return fmt.Errorf("%s, offset %d: %w; open it with the release that wrote it", name, off, err)
+}
+
 // take takes up the records of a segment up to next, the head that the next
 // segment begins with, and returns the seq of its last record. Of the last segment
 // (next is nil) it also returns those that may be on no medium.
@@ -144,6 +165,9 @@ func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, last u
 		limit = next.Seq
 	}
 	records, end, why := scan(b, s.incarnation, 0, limit)
+	if errors.Is(why, format.ErrNewer) {
+		return nil, 0, newer(s.path, end, why)
+	}
 	if len(records) == 0 {
 		return nil, 0, damage(s, end, why)
 	}
@@ -158,7 +182,11 @@ func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, last u
 		for _, r := range records {
 			durable = max(durable, r.Durable)
 		}
-		durable = max(durable, laterMark(b, s.incarnation, end))
+		later, err := laterMark(b, s.incarnation, end)
+		if err != nil {
+			return nil, 0, newer(s.path, end, err)
+		}
+		durable = max(durable, later)
 	}
 	if durable > last {
 		return nil, 0, damage(s, end, why)
@@ -215,13 +243,18 @@ func decode(s *segment, r found) (rec record, err error) {
 		m, err = decodeMarker(r.Body)
 		rec.marker = &m
 	case kindMark:
+		if n := len(r.Body); n != 0 && n != 4 {
+			err = fmt.Errorf("%w: a mark of %d bytes", format.ErrNewer, n)
+		}
 	default:
 		if r.Flags&wal.FlagSkippable == 0 {
-			return rec, fmt.Errorf("%w: %s, offset %d: record of kind %d; open it with that release", format.ErrNewer, s.path, r.off, r.Kind)
+			return rec, newer(s.path, r.off, fmt.Errorf("%w: record of kind %d", format.ErrNewer, r.Kind))
 		}
 		rec.body = append([]byte(nil), r.Body...)
 	}
-	if err != nil {
+	if errors.Is(err, format.ErrNewer) {
+		err = newer(s.path, r.off, err)
+	} else if err != nil {
 		err = damage(s, r.off, err)
 	}
 	return rec, err

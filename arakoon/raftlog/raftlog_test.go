@@ -441,7 +441,7 @@ func TestGrownSegment(t *testing.T) {
 		t.Error(err)
 	}
 	change(t, opt.FS, name, func(f disk.File) error {
-		_, err := f.WriteAt(oldHeader(headerOf{testCluster, 7, l.current.number - 1, 1, 0}), 0)
+		_, err := f.WriteAt(oldHeader(headerOf{Cluster: testCluster, Member: 7, Number: l.current.number - 1, Incarnation: 1}), 0)
 		return err
 	})
 	_, opened := Open(opt)

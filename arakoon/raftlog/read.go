@@ -1,8 +1,10 @@
 package raftlog
 
 import (
+	"errors"
 	"fmt"
 
+	"openvstorage/internal/format"
 	"openvstorage/internal/wal"
 
 	"go.etcd.io/raft/v3"
@@ -111,6 +113,9 @@ func (l *Log) read(p stretch) ([]*pb.Entry, error) {
 		return nil, damage(s, p.off, err)
 	}
 	entries, err := decodeEntries(body)
+	if errors.Is(err, format.ErrNewer) {
+		return nil, newer(s.path, p.off, err)
+	}
 	if err != nil {
 		return nil, damage(s, p.off, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"openvstorage/internal/disk"
+	"openvstorage/internal/format"
 	"openvstorage/internal/wal"
 
 	"go.etcd.io/raft/v3"
@@ -27,6 +28,8 @@ type segment struct {
 	incarnation uint64
 	size        int64
 	version     uint16 // of its format
+
+	life, generation uint64 // as its header says
 }
 
 const (
@@ -269,9 +272,11 @@ func (l *Log) begin(least int64) (f disk.File, size int64, err error) {
 
 // fill makes a file a segment that has no name yet.
 func (l *Log) fill(f disk.File, number, incarnation uint64, size int64, records []record) (*segment, []place, error) {
-	s := &segment{file: f, path: path.Join(l.opt.Dir, segmentName(number)), number: number, incarnation: incarnation, size: size, version: Version}
+	s := &segment{file: f, path: path.Join(l.opt.Dir, segmentName(number)), number: number, incarnation: incarnation, size: size, version: Version, life: l.life, generation: l.generation}
 	places := l.encode(records, s, blockSize)
-	header := appendHeader(nil, headerOf{l.opt.Cluster, l.opt.Member, s.number, s.incarnation, s.size})
+	header := appendHeader(nil, headerOf{
+		Cluster: l.opt.Cluster, Member: l.opt.Member, Number: s.number, Incarnation: s.incarnation, Length: s.size, Life: l.life, Generation: l.generation,
+	})
 	if _, err := f.WriteAt(header, 0); err != nil {
 		return nil, nil, err
 	}
@@ -382,10 +387,7 @@ func (o Options) readSegment(number uint64, buf []byte) (*segment, []byte, error
 	if err != nil {
 		return nil, buf, errors.Join(err, f.Close())
 	}
-	s := &segment{file: f, path: name, number: number, incarnation: h.Incarnation, size: int64(len(buf)) / blockSize * blockSize, version: 1}
-	if h.Length > 0 {
-		s.version = 2
-	}
+	s := &segment{file: f, path: name, number: number, incarnation: h.Incarnation, size: int64(len(buf)) / blockSize * blockSize, version: h.version, life: h.Life, generation: h.Generation}
 	return s, buf, nil
 }
 
@@ -398,6 +400,9 @@ func readFile(f disk.File, name string, buf []byte) (headerOf, []byte, error) {
 		return headerOf{}, buf, fmt.Errorf("read %s: %w", name, err)
 	}
 	h, err := decodeHeader(head[:n])
+	if errors.Is(err, format.ErrNewer) {
+		return h, buf, newer(name, 0, err)
+	}
 	if err != nil {
 		return h, buf, fmt.Errorf("%w: %s: header: %w", ErrDamaged, name, err)
 	}
@@ -465,17 +470,22 @@ func scan(b []byte, incarnation, seq, limit uint64) (records []found, end int64,
 }
 
 // laterMark is the highest durable mark of the rounds that begin behind the
-// place where the records ended.
-func laterMark(b []byte, incarnation uint64, from int64) (durable uint64) {
+// place where the records ended. The error is that there is one which this release
+// does not know.
+func laterMark(b []byte, incarnation uint64, from int64) (durable uint64, err error) {
 	for at := from / blockSize * blockSize; at+wal.HeadSize <= int64(len(b)); at += blockSize {
 		if at < blockSize {
 			continue
 		}
-		if h, ok, err := wal.DecodeHead(b[at:], incarnation); err == nil && ok {
+		h, ok, err := wal.DecodeHead(b[at:], incarnation)
+		if errors.Is(err, format.ErrNewer) {
+			return durable, err
+		}
+		if err == nil && ok {
 			durable = max(durable, h.Durable)
 		}
 	}
-	return durable
+	return durable, nil
 }
 
 func zeros(b []byte) bool {

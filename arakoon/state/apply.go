@@ -170,7 +170,7 @@ func (s *State) run(b *writes, body []byte, index uint64, time int64) (out Outco
 				p.result.Step = step
 			}
 		default:
-			err = fmt.Errorf("step %d: panic: %v", step, p)
+			err = Stop(fmt.Errorf("step %d: panic: %v", step, p))
 		}
 	}()
 	results, failed := t.run(body, s.opt.Functions, &step)

@@ -67,11 +67,10 @@ func AppendBatch(dst []byte, b Batch) []byte {
 // DecodeBatch decodes the data of an entry. The bodies are parts of b.
 func DecodeBatch(b []byte) (Batch, error) {
 	r := &reader{b: b}
-	if v := r.u16(); r.err == nil && v != version {
-		return Batch{}, fmt.Errorf("%w: entry format %d, this release reads up to %d", ErrNewer, v, version)
-	}
-	if r.u16() != 0 {
-		r.fail("its reserved bytes are not zero")
+	if v, flags := r.u16(), r.u16(); v > version || flags != 0 {
+		return Batch{}, fmt.Errorf("%w: entry of format %d with flags %#x, this release reads up to %d; run a release that reads it", ErrNewer, v, flags, version)
+	} else if v == 0 {
+		r.fail("entry of format 0")
 	}
 	n := r.u32()
 	out := Batch{Origin: r.u64(), Number: r.u64()}
@@ -94,7 +93,7 @@ func (r *reader) command() (c Command, err error) {
 	c.Request = r.u64()
 	c.Time = int64(r.u64())
 	if r.err == nil && (v != version || kind != kindSequence && kind != kindSession) {
-		return c, fmt.Errorf("%w: command of kind %d, format %d", ErrNewer, kind, v)
+		return c, fmt.Errorf("%w: command of kind %d, format %d; run a release that knows it", ErrNewer, kind, v)
 	}
 	c.Open = kind == kindSession
 	c.Body = r.take(uint64(size))

@@ -64,12 +64,25 @@ type Tx interface {
 // and its argument, which it must not change: no clock, no randomness, no order
 // of a map. An *Error that
 // it returns is the command's result; any other error becomes one with
-// CodeFunction and its text. A version that a log mentions must stay registered.
+// CodeFunction and its text, and one of Stop stops the member. A version that a
+// log mentions must stay registered.
 type Function struct {
 	Name    string
 	Version uint32
 	Run     func(tx Tx, arg []byte) ([]byte, error)
+	// Check, if there is one, refuses an argument on which Run would stop the
+	// member. It sees no state. Whoever proposes a call asks it first.
+	Check func(arg []byte) error
 }
+
+// Stop is for a function that meets what its release cannot read, in its argument
+// or in the database: members of different releases would go on differently. The
+// member stops, with nothing of the entry applied, and err says what to do.
+func Stop(err error) error { return &stopError{err} }
+
+type stopError struct{ error }
+
+func (e *stopError) Unwrap() error { return e.error }
 
 // ErrUnknownFunction is matched by the error of a member that met a call of a
 // function or version that it does not have. It has stopped: start it with a
@@ -110,6 +123,19 @@ func NewRegistry(functions ...Function) (*Registry, error) {
 		r.functions[k] = f
 	}
 	return r, nil
+}
+
+// check refuses a call on which this member would stop: of a function that it does
+// not have, or with an argument that it cannot read.
+func (r *Registry) check(k functionKey, arg []byte) error {
+	f, ok := r.functions[k]
+	if !ok {
+		return &UnknownFunctionError{k.name, k.version}
+	}
+	if f.Check == nil {
+		return nil
+	}
+	return f.Check(arg)
 }
 
 // Has says whether a version of a function is registered.

@@ -15,21 +15,29 @@ type Position struct {
 	Conf  *pb.ConfState
 }
 
-// meta is the value of key "m", little-endian: version u16, zero u16, cluster,
-// member u64, index u64, term u64, newest time i64, auto leave u32, then voters,
-// learners, outgoing voters and next learners, each its number u32 and ids u64.
+// metaVersion is that of the value of key "m".
+const metaVersion = 2
+
+// meta is the value of key "m", little-endian: version u16, incompatible features
+// u16 (none yet), cluster, member u64, index u64, term u64, newest time i64, auto
+// leave u32, then voters, learners, outgoing voters and next learners, each its
+// number u32 and ids u64; version 2: life of the group u64, newest generation of
+// the host u64. It is written anew with each batch: all that is not known is refused.
 type meta struct {
 	cluster uuid.UUID
 	member  uint64
 	at      Position
 	time    int64
+
+	life       uint64 // raised by each recovery, from zero
+	generation uint64 // that the member was told of
 }
 
 var metaKey = []byte("m")
 
 func appendMeta(dst []byte, m meta) []byte {
 	le := binary.LittleEndian
-	dst = le.AppendUint16(dst, version)
+	dst = le.AppendUint16(dst, metaVersion)
 	dst = le.AppendUint16(dst, 0)
 	dst = append(dst, m.cluster[:]...)
 	dst = le.AppendUint64(dst, m.member)
@@ -48,33 +56,40 @@ func appendMeta(dst []byte, m meta) []byte {
 			dst = le.AppendUint64(dst, id)
 		}
 	}
-	return dst
+	return le.AppendUint64(le.AppendUint64(dst, m.life), m.generation)
 }
 
 func decodeMeta(b []byte) (m meta, err error) {
 	r := &reader{b: b}
-	if v := r.u16(); r.err == nil && v != version {
-		return m, fmt.Errorf("%w: state format %d, this release reads up to %d", ErrNewer, v, version)
+	v, features := r.u16(), r.u16()
+	if v > metaVersion || features != 0 {
+		return m, fmt.Errorf("%w: state of format %d with features %#x, this release reads up to %d; run a release that reads it", ErrNewer, v, features, metaVersion)
 	}
-	if r.u16() != 0 {
-		r.fail("its reserved bytes are not zero")
+	if v == 0 {
+		r.fail("state of format 0")
 	}
 	copy(m.cluster[:], r.take(16))
 	m.member = r.u64()
 	m.at = Position{Index: r.u64(), Term: r.u64(), Conf: &pb.ConfState{}}
 	m.time = int64(r.u64())
-	switch r.u32() {
+	switch flags := r.u32(); flags {
 	case 0:
 	case 1:
 		m.at.Conf.AutoLeave = new(true)
 	default:
-		r.fail("bad flag")
+		return m, fmt.Errorf("%w: state with flags %#x; run a release that reads it", ErrNewer, flags)
 	}
 	c := m.at.Conf
 	for _, list := range []*[]uint64{&c.Voters, &c.Learners, &c.VotersOutgoing, &c.LearnersNext} {
 		for n := r.u32(); n > 0 && r.err == nil; n-- {
 			*list = append(*list, r.u64())
 		}
+	}
+	if v > 1 {
+		m.life, m.generation = r.u64(), r.u64()
+	}
+	if r.err == nil && len(r.b) > 0 {
+		return m, fmt.Errorf("%w: state with %d bytes behind its fields; run a release that reads it", ErrNewer, len(r.b))
 	}
 	return m, r.end()
 }

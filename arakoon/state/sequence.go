@@ -24,16 +24,23 @@ const (
 type Sequence struct {
 	body  []byte
 	steps int
-	calls []functionKey
+	calls []call
 	err   error
 }
 
+// call is a step that calls a function, with where its argument is in the body.
+type call struct {
+	functionKey
+	arg, end int
+}
+
 // Check returns an *UnknownFunctionError if a function that the sequence calls
-// is not registered. A member must not propose it: it would stop.
+// is not registered, or what a function has against its argument. A member must
+// not propose it: it would stop.
 func (s *Sequence) Check(r *Registry) error {
 	for _, c := range s.calls {
-		if !r.Has(c.name, c.version) {
-			return &UnknownFunctionError{c.name, c.version}
+		if err := r.check(c.functionKey, s.body[c.arg:c.end]); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -130,9 +137,9 @@ func (s *Sequence) Replace(key, wanted []byte) *Sequence {
 // Call calls a user function; the result's Value is what it returns.
 func (s *Sequence) Call(name string, version uint32, arg []byte) *Sequence {
 	s.step(opCall, []byte(name))
-	s.calls = append(s.calls, functionKey{name, version})
 	s.body = binary.LittleEndian.AppendUint32(s.body, version)
 	s.body = appendBytes(s.body, arg)
+	s.calls = append(s.calls, call{functionKey{name, version}, len(s.body) - len(arg), len(s.body)})
 	return s
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -59,7 +60,9 @@ func decodeSession(b []byte) (s session, kind byte, o Outcome, err error) {
 		o.Err = &Error{Code: r.u32(), Step: int(r.u32()), Key: r.bytes(), Message: string(r.bytes())}
 	case lastOpened, lastLost:
 	default:
-		r.fail("session of kind %d", kind)
+		if r.err == nil {
+			return s, kind, o, fmt.Errorf("%w: session of kind %d, this release knows up to %d; run a release that knows it", ErrNewer, kind, lastLost)
+		}
 	}
 	return s, kind, o, r.end()
 }

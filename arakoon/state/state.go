@@ -31,11 +31,17 @@ var (
 // Options for Open. FS, Dir, Cluster, Member and Begin must be given; zero
 // values of the others get the defaults.
 type Options struct {
-	FS        disk.FS
-	Dir       string
-	Cluster   uuid.UUID
-	Member    uint64
-	Begin     Position  // of a new state
+	FS      disk.FS
+	Dir     string
+	Cluster uuid.UUID
+	Member  uint64
+	Begin   Position // of a new state
+
+	// Life is the group's, 0: whatever the state has. A state of a later life is
+	// refused. Generation is the newest of the host. The state keeps the highest of
+	// either from its next change on.
+	Life, Generation uint64
+
 	Functions *Registry // default none
 
 	CacheBytes    int64  // Pebble's block cache; default 16 MiB
@@ -138,6 +144,10 @@ func (s *State) open() error {
 	if s.meta.cluster != s.opt.Cluster || s.meta.member != s.opt.Member {
 		return fmt.Errorf("%w: it is member %d of cluster %v, not member %d of %v", ErrIdentity, s.meta.member, s.meta.cluster, s.opt.Member, s.opt.Cluster)
 	}
+	if was := s.meta.life; s.opt.Life != 0 && was > s.opt.Life {
+		return fmt.Errorf("%w: it is of life %d, and is to be opened as of life %d, which is older", ErrIdentity, was, s.opt.Life)
+	}
+	s.meta.life, s.meta.generation = max(s.meta.life, s.opt.Life), max(s.meta.generation, s.opt.Generation)
 	s.durable = s.meta.at
 	s.sessions, err = loadSessions(db)
 	return err

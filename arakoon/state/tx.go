@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"time"
 
@@ -159,7 +160,7 @@ func (t *tx) run(body []byte, functions *Registry, step *int) (results []Result,
 	for ; len(r.b) > 0; *step++ {
 		result, failed := t.step(r, functions)
 		if r.err != nil {
-			return nil, &Error{Code: CodeBadCommand, Message: r.err.Error()}
+			fatal(r.err) // another release may read it
 		}
 		if failed != nil {
 			return nil, failed
@@ -192,7 +193,7 @@ func (t *tx) step(r *reader, functions *Registry) (result Result, failed *Error)
 		number, value = r.u32(), r.bytes()
 	default:
 		if r.err == nil {
-			fatal(fmt.Errorf("%w: step of kind %d", ErrNewer, op))
+			fatal(fmt.Errorf("%w: step of kind %d, this release knows up to %d; run a release that knows it", ErrNewer, op, opCall))
 		}
 	}
 	if r.err != nil {
@@ -271,6 +272,10 @@ func (t *tx) call(functions *Registry, name string, version uint32, arg []byte) 
 	out, err := f.Run(t, arg)
 	if err == nil {
 		return out, nil
+	}
+	var stop *stopError
+	if errors.As(err, &stop) {
+		fatal(fmt.Errorf("function %s, version %d: %w", name, version, err))
 	}
 	if e, ok := err.(*Error); ok {
 		failed := *e

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"openvstorage/internal/format"
 )
 
 // Limits in bytes, the same on every member.
@@ -19,9 +21,9 @@ const (
 // ErrCorrupt is matched by the error for bytes that are no command.
 var ErrCorrupt = errors.New("command corrupt")
 
-// ErrNewer is matched by the error for a command of a newer release: the
-// member stops and must be upgraded.
-var ErrNewer = errors.New("command of a newer release")
+// ErrNewer is matched by the error for a command, or something stored, of a newer
+// release: the member stops and must be upgraded.
+var ErrNewer = fmt.Errorf("command or state: %w", format.ErrNewer)
 
 func appendBytes(dst, b []byte) []byte {
 	return append(binary.LittleEndian.AppendUint32(dst, uint32(len(b))), b...)

@@ -13,7 +13,7 @@ import (
 // as a counter, only the last value reaches Pebble. Keys are Pebble's.
 type writes struct {
 	db     *pebble.DB
-	recent *recent
+	recent *recent          // nil for a trial
 	gets   int              // that have come to Pebble
 	seeker *pebble.Iterator // made by the first gets
 
@@ -58,6 +58,9 @@ const keepEntries = 4096
 func (w *writes) get(key []byte) ([]byte, error) {
 	if i, ok := w.at[string(key)]; ok && !w.entries[i].dropped {
 		return w.entries[i].value, nil
+	}
+	if w.recent == nil {
+		return w.stored(key)
 	}
 	if v, ok := w.recent.get(key); ok {
 		return v, nil
@@ -230,7 +233,7 @@ func (w *writes) close() {
 		_ = w.seeker.Close()
 	}
 	if len(w.entries) > keepEntries || cap(w.journal) > keepEntries {
-		*w = writes{}
+		*w = writes{at: map[string]int{}}
 		return
 	}
 	clear(w.at)

@@ -141,6 +141,12 @@ func DecodeHeader(b []byte, want Kind, version uint16, features uint32) (Header,
 	if unknown := h.Incompatible &^ features; unknown != 0 {
 		return h, fmt.Errorf("%w: %v with features %#x", ErrNewer, h.Kind, unknown)
 	}
+	for _, room := range [...][2]int{{14, 16}, {56, 60}} {
+		if at := NotZero(b[room[0]:room[1]]); at >= 0 {
+			at += room[0]
+			return h, fmt.Errorf("%w: %v whose header has %#x at offset %d, where this release has zero", ErrNewer, h.Kind, b[at], at)
+		}
+	}
 	return h, nil
 }
 

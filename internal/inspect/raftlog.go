@@ -47,6 +47,7 @@ func (r *RaftLogReport) Write(w io.Writer) {
 	row := table(w)
 	row("segment", "%016x, %s", r.Segment.Number, human(uint64(r.Segment.Size)))
 	row("cluster", "%s, member %d", r.Segment.Cluster, r.Segment.Member)
+	row("life", "%d, generation %d", r.Segment.Life, r.Segment.Generation)
 	row("incarnation", "%016x", r.Segment.Incarnation)
 	row("verified", "%d records", len(r.Records))
 	for _, rec := range r.Records {

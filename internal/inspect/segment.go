@@ -3,6 +3,7 @@ package inspect
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 
 	"openvstorage/alba/asd"
@@ -81,10 +82,14 @@ func (r *SegmentReport) record(b *asd.Record) {
 	}
 }
 
-// showKey writes a key for people: that of a fragment by its parts.
+// showKey writes a key for people: that of a fragment, or of what lies beside one, by
+// its parts.
 func showKey(b []byte) string {
 	if k, err := manifest.ParseKey(b); err == nil {
 		return k.String()
+	}
+	if k, hash, err := manifest.ParseRecoveryKey(b); err == nil {
+		return fmt.Sprintf("recovery of %v, hash %x", k, hash)
 	}
 	return hex.EncodeToString(b)
 }

@@ -114,7 +114,8 @@ func (h Head) put(b []byte, incarnation uint64) {
 }
 
 // DecodeHead decodes the head at the start of b. Zeros are no record and no
-// error: then ok is false.
+// error: then ok is false. The error is ErrCorrupt, or format.ErrNewer for a head
+// that is whole and says what this release does not know: that is never a log's end.
 func DecodeHead(b []byte, incarnation uint64) (h Head, ok bool, err error) {
 	if len(b) < HeadSize {
 		return Head{}, false, fmt.Errorf("%w: %d bytes are left", ErrCorrupt, len(b))
@@ -131,7 +132,11 @@ func DecodeHead(b []byte, incarnation uint64) (h Head, ok bool, err error) {
 		Length: int(le.Uint32(b[4:])), Seq: le.Uint64(b[8:]), Durable: le.Uint64(b[16:]),
 		Kind: le.Uint16(b[24:]), Flags: le.Uint16(b[26:]), sum: le.Uint32(b[32:]),
 	}
-	if h.Length > BodyMax || h.Kind == 0 || h.Durable >= h.Seq || le.Uint32(b[28:]) != 0 || le.Uint32(b[36:]) != 0 {
+	if unknown := h.Flags &^ FlagSkippable; unknown != 0 || le.Uint32(b[28:]) != 0 || le.Uint32(b[36:]) != 0 {
+		return Head{}, false, fmt.Errorf("%w: record %d of kind %d: flags %#x, and %#x and %#x in bytes that are zero today",
+			format.ErrNewer, h.Seq, h.Kind, unknown, le.Uint32(b[28:]), le.Uint32(b[36:]))
+	}
+	if h.Length > BodyMax || h.Kind == 0 || h.Durable >= h.Seq {
 		return Head{}, false, fmt.Errorf("%w: seq %d, durable %d, kind %d, %d bytes", ErrCorrupt, h.Seq, h.Durable, h.Kind, h.Length)
 	}
 	return h, true, nil

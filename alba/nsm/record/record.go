@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+
+	"openvstorage/internal/format"
 )
 
 // Errors of Encode and Decode. ErrCorrupt: the bytes are not a whole record.
@@ -12,7 +14,7 @@ import (
 // its format.
 var (
 	ErrCorrupt  = errors.New("corrupt record")
-	ErrNewer    = errors.New("record of a newer release")
+	ErrNewer    = fmt.Errorf("record: %w", format.ErrNewer)
 	ErrTooLarge = errors.New("record too large")
 )
 
@@ -22,12 +24,39 @@ type Record interface {
 	Fields(c *Codec)
 }
 
+// Versioned is a record of a type that has had more than one version. Any other
+// is of version 1. Needs is the oldest version that has room for the value, and
+// the one that it is written in: what nobody uses yet keeps no older release from
+// reading the rest. Newest is the highest version that this release reads.
+type Versioned interface {
+	Record
+	Needs() uint8
+	Newest() uint8
+}
+
+// Needs is the version that r is written in.
+func Needs(r Record) uint8 {
+	if v, ok := r.(Versioned); ok {
+		return v.Needs()
+	}
+	return 1
+}
+
+// Newest is the highest version of r's type that this release reads.
+func Newest(r Record) uint8 {
+	if v, ok := r.(Versioned); ok {
+		return v.Newest()
+	}
+	return 1
+}
+
 // Codec passes over the fields of a record, appending them or filling them.
 // Its first error ends it: later calls do nothing. It is Fields' only while it
 // runs.
 type Codec struct {
 	buf      []byte // appended to, or what is left to read
 	decoding bool
+	version  uint8
 	err      error
 }
 
@@ -62,7 +91,7 @@ const bufferMax = 256 << 10
 func Append(dst []byte, version uint8, r Record) ([]byte, error) {
 	c := codecs.Get().(*Codec)
 	defer c.free()
-	c.buf = append(dst, version)
+	c.buf, c.version = append(dst, version), version
 	r.Fields(c)
 	if c.err != nil {
 		return nil, c.err
@@ -79,21 +108,21 @@ func (c *Codec) free() {
 	codecs.Put(c)
 }
 
-// Decode fills r from b, all of it. Slices of bytes in r are copies. On an
-// error r holds nothing of use.
-func Decode(b []byte, version uint8, r Record) error {
+// Decode fills r from b, all of it; newest is the highest version that is read,
+// from 1 on. Slices of bytes in r are copies. On an error r holds nothing of use.
+func Decode(b []byte, newest uint8, r Record) error {
 	if len(b) == 0 {
 		return fmt.Errorf("%w: no bytes", ErrCorrupt)
 	}
-	if b[0] > version {
-		return fmt.Errorf("%w: version %d, this release reads up to %d", ErrNewer, b[0], version)
+	if b[0] > newest {
+		return fmt.Errorf("%w: version %d, this release reads up to %d", ErrNewer, b[0], newest)
 	}
-	if b[0] != version {
-		return fmt.Errorf("%w: version %d does not exist", ErrCorrupt, b[0])
+	if b[0] == 0 {
+		return fmt.Errorf("%w: version 0 does not exist", ErrCorrupt)
 	}
 	c := codecs.Get().(*Codec)
 	defer c.free()
-	c.buf, c.decoding = b[1:], true
+	c.buf, c.decoding, c.version = b[1:], true, b[0]
 	r.Fields(c)
 	if c.err != nil {
 		return c.err
@@ -101,8 +130,14 @@ func Decode(b []byte, version uint8, r Record) error {
 	if len(c.buf) != 0 {
 		return fmt.Errorf("%w: %d bytes are left over", ErrCorrupt, len(c.buf))
 	}
+	if v, ok := r.(Versioned); ok && v.Needs() != b[0] {
+		return fmt.Errorf("%w: version %d where version %d has room for all of it", ErrCorrupt, b[0], v.Needs())
+	}
 	return nil
 }
+
+// Version is that of the record whose fields are passed.
+func (c *Codec) Version() uint8 { return c.version }
 
 // Decoding reports whether fields are being filled.
 func (c *Codec) Decoding() bool { return c.decoding }
@@ -133,6 +168,20 @@ func (c *Codec) U8(v *uint8) {
 		c.buf = append(c.buf, *v)
 	} else if b := c.take(1); b != nil {
 		*v = b[0]
+	}
+}
+
+// Enum passes a byte that is one of first to last. One above is of a newer release,
+// whatever it means there: it must not be taken for one of these. what names it. Encoding checks nothing:
+// whoever decodes refuses.
+func (c *Codec) Enum(v *uint8, first, last uint8, what string) {
+	c.U8(v)
+	switch {
+	case !c.decoding || c.err != nil || *v >= first && *v <= last:
+	case *v > last:
+		c.fail(ErrNewer, "%s %d, this release knows up to %d", what, *v, last)
+	default:
+		c.fail(ErrCorrupt, "%s %d does not exist", what, *v)
 	}
 }
 
@@ -271,7 +320,7 @@ func (c *Codec) Encoded(b []byte) {
 // EncodeFields returns the bytes of r without its version, for Encoded. The
 // error is ErrTooLarge.
 func EncodeFields(r Record) (b []byte, err error) {
-	err = With(0, r, func(raw []byte) { b = append(make([]byte, 0, len(raw)), raw[1:]...) })
+	err = With(Needs(r), r, func(raw []byte) { b = append(make([]byte, 0, len(raw)), raw[1:]...) })
 	return b, err
 }
 

@@ -107,6 +107,57 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+// grown is a record that got a field in version 2, and an Enum.
+type grown struct {
+	Kind uint8
+	Late string
+}
+
+func (g *grown) Fields(c *record.Codec) {
+	c.Enum(&g.Kind, 1, 3, "kind")
+	if c.Version() >= 2 {
+		c.String(&g.Late, 8)
+	}
+}
+
+func (g *grown) Newest() uint8 { return 2 }
+
+func (g *grown) Needs() uint8 {
+	if g.Late != "" {
+		return 2
+	}
+	return 1
+}
+
+// Each type has its own versions: all of them are read, and the oldest that has
+// room is written.
+func TestVersions(t *testing.T) {
+	for want, g := range map[string]grown{"0102": {Kind: 2}, "0203010000006c": {Kind: 3, Late: "l"}} {
+		b, err := record.Encode(record.Needs(&g), &g)
+		if err != nil || hex.EncodeToString(b) != want {
+			t.Errorf("%+v: %x, %v", g, b, err)
+		}
+		var back grown
+		if err := record.Decode(b, record.Newest(&back), &back); err != nil || back != g {
+			t.Errorf("%s: %+v, %v", want, back, err)
+		}
+	}
+	for in, want := range map[string]error{
+		"0302": record.ErrNewer, "0002": record.ErrCorrupt, "0104": record.ErrNewer, "0100": record.ErrCorrupt, "01ff": record.ErrNewer,
+		"020200000000":     record.ErrCorrupt, // version 1 has room for it
+		"0203010000006c00": record.ErrCorrupt, "0102010000006c": record.ErrCorrupt, "": record.ErrCorrupt, "02": record.ErrCorrupt,
+	} {
+		b, _ := hex.DecodeString(in)
+		var g grown
+		if err := record.Decode(b, record.Newest(&g), &g); !errors.Is(err, want) {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+	if record.Needs(&full) != 1 || record.Newest(&full) != 1 {
+		t.Error("a type without versions is not of version 1")
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	whole, _ := hex.DecodeString(golden)
 	f.Add(whole)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"openvstorage/alba/nsm/record"
+	"openvstorage/internal/format"
 )
 
 // Tx is the replicated state as one call of a function sees it, its own
@@ -30,11 +31,15 @@ type Tx interface {
 }
 
 // Function is a user function. If Run returns an error, none of its writes
-// take effect; the error is the result of the call, the same everywhere.
+// take effect; the error is the result of the call, the same everywhere. But one
+// that matches *StopError is no result: the replica stops.
 type Function struct {
 	Name    string
 	Version uint32
 	Run     func(tx Tx, arg []byte) ([]byte, error)
+	// Check, if there is one, says why Run would stop replicas that are given
+	// arg. Whoever is to propose a call asks first, and refuses it.
+	Check func(arg []byte) error
 }
 
 // Caller runs a user function on the cluster and returns its result once it
@@ -100,16 +105,37 @@ type Error struct {
 // Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
-// Is reports whether target is an *Error of the same code.
+// Is reports whether target is an *Error of the same code. One of CodeNewer is
+// format.ErrNewer, too.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
-	return ok && t.Code == e.Code
+	return ok && t.Code == e.Code || target == format.ErrNewer && e.Code == CodeNewer
 }
 
 // Errorf makes an Error.
 func Errorf(code Code, msg string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(msg, args...)}
 }
+
+// StopError is the error of a function that met a record, in its argument or
+// stored, that its release cannot read. Another release may read it, and do more:
+// if this one went on, replicas would differ. So the replica stops, with nothing
+// done, until it runs a release that reads the record, or has its data restored.
+type StopError struct{ Err *Error }
+
+// Error says which record, and what to do.
+func (e *StopError) Error() string {
+	if e.Err.Code == CodeNewer {
+		return e.Err.Message + "; run a release that reads it"
+	}
+	return e.Err.Message + "; restore this member's data, or run a release that reads it"
+}
+
+// Unwrap returns the error that says what it met.
+func (e *StopError) Unwrap() error { return e.Err }
+
+// Stop makes a StopError of an error of package record; what names the bytes.
+func Stop(what string, err error) error { return &StopError{FromRecord(CodeCorrupt, what, err)} }
 
 // FromRecord makes an Error of one that package record returned; what names
 // the bytes. Those that a caller sent are invalid where stored ones are
@@ -127,32 +153,37 @@ type encodable[T any] interface {
 	record.Record
 }
 
-// format is the version of arguments and results. The version of the
-// function is raised when what it does to the keys changes.
-const format = 1
-
-// Define makes a Function of one over records.
+// Define makes a Function of one over records. Arguments and results have their
+// types' versions; that of the function is raised when what it does to the keys
+// changes.
 func Define[A, R any, PA encodable[A], PR encodable[R]](name string, version uint32, run func(tx Tx, arg PA) (PR, error)) Function {
+	what := fmt.Sprintf("%s, version %d: argument", name, version)
 	return Function{Name: name, Version: version, Run: func(tx Tx, raw []byte) ([]byte, error) {
 		var arg A
-		if err := record.Decode(raw, format, PA(&arg)); err != nil {
-			return nil, FromRecord(CodeInvalid, name+": argument", err)
+		if err := record.Decode(raw, record.Newest(PA(&arg)), PA(&arg)); err != nil {
+			return nil, Stop("argument", err)
 		}
 		result, err := run(tx, &arg)
 		if err != nil {
 			return nil, err
 		}
-		b, err := record.Encode(format, result)
+		b, err := record.Encode(record.Needs(result), result)
 		if err != nil {
 			return nil, FromRecord(CodeInvalid, name+": result", err)
 		}
 		return b, nil
+	}, Check: func(raw []byte) error {
+		var arg A
+		if err := record.Decode(raw, record.Newest(PA(&arg)), PA(&arg)); err != nil {
+			return FromRecord(CodeInvalid, what, err)
+		}
+		return nil
 	}}
 }
 
 // Invoke calls a function made with Define and fills result.
 func Invoke(ctx context.Context, c Caller, name string, version uint32, arg, result record.Record) error {
-	raw, err := record.Encode(format, arg)
+	raw, err := record.Encode(record.Needs(arg), arg)
 	if err != nil {
 		return FromRecord(CodeInvalid, name+": argument", err)
 	}
@@ -160,7 +191,7 @@ func Invoke(ctx context.Context, c Caller, name string, version uint32, arg, res
 	if err != nil {
 		return err
 	}
-	if err := record.Decode(raw, format, result); err != nil {
+	if err := record.Decode(raw, record.Newest(result), result); err != nil {
 		return fmt.Errorf("%s: result: %w", name, err)
 	}
 	return nil
@@ -173,21 +204,28 @@ type Empty struct{}
 func (*Empty) Fields(*record.Codec) {}
 
 // Load fills v from the stored record of key and reports whether there is
-// one.
-func Load(tx Tx, key []byte, version uint8, v record.Record) (bool, error) {
+// one. The error is a *StopError.
+func Load(tx Tx, key []byte, v record.Record) (bool, error) {
 	raw, ok := tx.Get(key)
 	if !ok {
 		return false, nil
 	}
-	if err := record.Decode(raw, version, v); err != nil {
-		return false, FromRecord(CodeCorrupt, fmt.Sprintf("key %q", key), err)
+	err := Read(key, raw, v)
+	return err == nil, err
+}
+
+// Read fills v from the stored record that a function has found under key. The
+// error is a *StopError.
+func Read(key, raw []byte, v record.Record) error {
+	if err := record.Decode(raw, record.Newest(v), v); err != nil {
+		return Stop(fmt.Sprintf("key %q", key), err)
 	}
-	return true, nil
+	return nil
 }
 
 // Store sets key to v.
-func Store(tx Tx, key []byte, version uint8, v record.Record) error {
-	err := record.With(version, v, func(raw []byte) { tx.Set(key, raw) })
+func Store(tx Tx, key []byte, v record.Record) error {
+	err := record.With(record.Needs(v), v, func(raw []byte) { tx.Set(key, raw) })
 	if err != nil {
 		return FromRecord(CodeInvalid, fmt.Sprintf("key %q", key), err)
 	}

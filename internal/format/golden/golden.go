@@ -41,6 +41,26 @@ func Check(t testing.TB, file, title string, sample []byte, fields ...Field) []b
 	return b
 }
 
+// CheckText is Check for samples that are text already, and returns the file's.
+func CheckText(t testing.TB, file string, sample []byte) []byte {
+	t.Helper()
+	if *rewrite {
+		if _, err := os.Stat(file); err != nil {
+			if err := os.WriteFile(file, sample, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b, sample) {
+		t.Errorf("%s: today's release writes otherwise:\n%s", file, sample)
+	}
+	return b
+}
+
 // Annotate returns b as text: a comment with the title, then the fields, 16
 // bytes a line, a run of equal bytes as XX*N.
 func Annotate(t testing.TB, title string, b []byte, fields []Field) []byte {
