@@ -140,6 +140,11 @@ var errNameNotSynced = errors.New("a new name may not outlive a power cut")
 func ReadIdentity(fsys disk.FS, dir string) (Identity, error) {
 	name := path.Join(dir, identityName)
 	f, err := fsys.OpenFile(name, 0, 0)
+	return readIdentity(f, name, err)
+}
+
+// readIdentity reads and closes what was opened under a name, or was not with err.
+func readIdentity(f disk.File, name string, err error) (Identity, error) {
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w: %w; mount its disk, or make an ASD", ErrNoASD, err)
