@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,6 +70,7 @@ type hostOptions struct {
 	writeBuffer size.Bytes
 	mapCache    size.Bytes
 	uploads     int
+	readWait    time.Duration      // as volumedriver.Options have it
 	files       descriptors.Budget // who may have how many files open; zero: defaults
 	backend     string             // kind, "" for what the directory has
 	alba        albaFlags

@@ -114,7 +114,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	d.host, err = openHost(ctx, hostOptions{
-		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads, files: files,
+		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.flags.writeBuffer, mapCache: d.flags.mapCache, uploads: d.flags.uploads, readWait: time.Duration(d.flags.readWait), files: files,
 		backend: d.flags.backend, alba: d.flags.alba, acceptOlder: d.flags.acceptOlder, logger: d.logger,
 	})
 	if err != nil {

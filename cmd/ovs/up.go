@@ -39,6 +39,7 @@ type upFlags struct {
 	nbdMemory   size.Bytes
 	nbdClients  int
 	uploads     int
+	readWait    period // 0: for ever
 	backend     string
 	alba        albaFlags
 	acceptOlder bool
@@ -103,6 +104,7 @@ next start has to look at more.`,
 	flags.Var(&f.nbdMemory, "nbd-memory", fmt.Sprintf("memory for NBD clients, beside 1 MiB that each may always have; at least %v", nbdMemoryMin))
 	flags.IntVar(&f.nbdClients, "nbd-clients", f.nbdClients, "NBD connections at once, `n` at most; a quarter is kept for this machine, TCP listeners share the rest, and one address has half of that")
 	flags.IntVar(&f.uploads, "uploads", f.uploads, "put `n` SCOs to the backend side by side, each of up to 16 MiB in memory")
+	flags.Var(&f.readWait, "read-wait", "fail a read after this `time`, such as 90s or 1h, if all the while too few disks answer to make what it reads; 0 for at once (default: it waits until they do)")
 	flags.StringVar(&f.mount, "mount", "", "mount the vDisks as files NAME.raw on this empty `directory`, by FUSE")
 	flags.BoolVar(&f.allowOther, "allow-other", false, "let other users than the one of this process into the mount")
 	flags.Var(&f.fuse, "fuse", "`way` of the mount's requests: ring (an io_uring; as root, echo Y > /sys/module/fuse/parameters/enable_uring), device, or auto: ring if the kernel offers it")
