@@ -36,24 +36,31 @@ func silentNow(d *fleet.Disk) error {
 }
 
 // lacking is the error of a range that cannot be made. failed is why each fragment that
-// was tried was not good, nil for those that were not, nil if none was; more comes beside
-// it. If the fragments that are not known to be bad would do, it is
-// backend.ErrUnavailable.
-func (c *Client) lacking(ctx context.Context, e *entry, r object.Range, failed []error, more ...error) error {
-	left := 0
+// was tried was not good, nil for those that were not. If its own fragment, or k of all,
+// may yet be good, it is backend.ErrUnavailable.
+func (c *Client) lacking(ctx context.Context, e *entry, r object.Range, failed []error) error {
+	var why []error
+	left, own := 0, false
 	for i, f := range e.m.Chunks[r.Chunk].Fragments {
 		d := c.opt.Fleet.Disk(f.OSD)
-		if f.OSD != policy.None && d != nil && (failed == nil || !isBad(ctx, d, failed[i])) {
+		if f.OSD == policy.None || d == nil {
+			continue // absent tells
+		}
+		err := failed[i]
+		if !isBad(ctx, d, err) {
 			left++
+			own = own || i == r.Fragment
+		}
+		switch silent := d.Silent(); {
+		case d.Attached() != nil: // absent tells
+		case err != nil:
+			why = append(why, err)
+		case silent != nil:
+			why = append(why, silent)
 		}
 	}
-	for i, err := range failed {
-		if _, gone := c.diskOf(e, r.Chunk, i); gone == nil { // of those absent tells
-			more = append(more, err)
-		}
-	}
-	err := errors.Join(append(more, c.absent(e, r.Chunk))...)
-	if left < int(e.m.Policy.K) {
+	err := errors.Join(append(why, c.absent(e, r.Chunk))...)
+	if !own && left < int(e.m.Policy.K) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", backend.ErrUnavailable, err)

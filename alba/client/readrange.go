@@ -65,8 +65,13 @@ func (c *Client) begin(ctx context.Context, e *entry, r object.Range, d *fleet.D
 
 // readAlone reads a range from its disk, which is the only one that can give it.
 func (c *Client) readAlone(ctx context.Context, s *space, e *entry, r object.Range, d *fleet.Disk, dst []byte) error {
+	lacks := func(err error) error {
+		failed := make([]error, e.m.Policy.Width())
+		failed[r.Fragment] = err
+		return c.unreadable(s, e, r, c.lacking(ctx, e, r, failed))
+	}
 	if err := d.Silent(); err != nil && notAsked(d) {
-		return c.unreadable(s, e, r, c.lacking(ctx, e, r, nil, err))
+		return lacks(err)
 	}
 	answers := d.Answers()
 	t := c.begin(ctx, e, r, d)
@@ -83,7 +88,7 @@ func (c *Client) readAlone(ctx context.Context, s *space, e *entry, r object.Ran
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-late.C:
-			return c.unreadable(s, e, r, c.lacking(ctx, e, r, nil, silentNow(d)))
+			return lacks(silentNow(d))
 		}
 	}
 	if t.err == nil {
@@ -91,9 +96,7 @@ func (c *Client) readAlone(ctx context.Context, s *space, e *entry, r object.Ran
 		return nil
 	}
 	c.report(e, r, t.err)
-	failed := make([]error, e.m.Policy.Width())
-	failed[r.Fragment] = t.err
-	return c.unreadable(s, e, r, c.lacking(ctx, e, r, failed))
+	return lacks(t.err)
 }
 
 // readHedged reads a range from its disk, and from others too if it is slow.
