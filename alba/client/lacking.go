@@ -53,10 +53,10 @@ func (c *Client) lacking(ctx context.Context, e *entry, r object.Range, failed [
 		}
 		switch silent := d.Silent(); {
 		case d.Attached() != nil: // absent tells
-		case err != nil:
-			why = append(why, err)
 		case silent != nil:
 			why = append(why, silent)
+		case err != nil:
+			why = append(why, err)
 		}
 	}
 	err := errors.Join(append(why, c.absent(e, r.Chunk))...)
