@@ -94,7 +94,7 @@ func (m *Maintenance) scrubAll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-m.scrubs.stepped:
-			if m.scrubs.saveDue(m.opt.Now()) {
+			if m.scrubs.saveDue(m.opt.Now(), true) {
 				m.keepScrub()
 			}
 			continue
@@ -109,7 +109,7 @@ func (m *Maintenance) scrubAll(ctx context.Context) {
 				m.scrubDue(ctx, d)
 			}
 		}
-		if m.scrubs.saveDue(m.opt.Now()) {
+		if m.scrubs.saveDue(m.opt.Now(), false) {
 			m.keepScrub()
 		}
 	}

@@ -60,7 +60,8 @@ func (s *scrubs) disk(id uuid.UUID, now time.Time) *scrubDisk {
 	d := s.disks[id]
 	if d == nil {
 		d = &scrubDisk{ScrubProgress: ScrubProgress{Began: now}}
-		s.disks[id] = d // to be written down with its first step
+		s.disks[id] = d
+		s.dirty = true
 	}
 	return d
 }
@@ -238,10 +239,15 @@ func (s *scrubs) load(o Options) {
 }
 
 // saveDue reports whether how far the scrub is should be written down, if it has
-// changed. A clock that was set back does not put that off.
-func (s *scrubs) saveDue(now time.Time) bool {
+// changed; stepped says that something was read back just now. A clock that was set back
+// does not put that off.
+func (s *scrubs) saveDue(now time.Time, stepped bool) bool {
+	pause := s.pause
+	if pause == 0 && !stepped { // that is kept for the first step
+		pause = scrubSaveEvery
+	}
 	passed := now.Sub(s.saved)
-	return passed >= s.pause || passed < 0
+	return passed >= pause || passed < 0
 }
 
 // keepScrub writes down how far the scrub is, if that has changed.
