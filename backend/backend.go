@@ -28,6 +28,9 @@ var (
 	ErrName              = errors.New("not a name for an object or namespace")
 	ErrClosed            = errors.New("backend is closed")
 	ErrKey               = errors.New("it is sealed with a key that is not there")
+	// ErrUnavailable: it is there for all that anyone knows, and too few of the disks
+	// that it is on answer now. A Get may succeed when they do.
+	ErrUnavailable = errors.New("too few of its disks answer now")
 )
 
 // Unknown reports whether a change that returned err may have taken effect, or

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"time"
 
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/device"
@@ -32,6 +33,7 @@ type openOptions struct {
 	writeBuffer size.Bytes
 	mapCache    size.Bytes
 	uploads     int
+	readWait    time.Duration      // as volumedriver.Options have it
 	files       descriptors.Budget // who may have how many files open; zero: defaults
 	backend     string             // kind, "" for what the directory has
 	alba        ALBA

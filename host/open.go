@@ -90,7 +90,7 @@ func openEmbedded(ctx context.Context, o openOptions) (_ *embedded, err error) {
 	e.spare.needs("map")
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
 		FS: o.fs, Dir: o.dir.Path,
-		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, OpenFiles: o.files.Buffer,
+		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, ReadWait: o.readWait, OpenFiles: o.files.Buffer,
 		Backend: e.backend, Registry: e.registry, Owner: owner(), Reached: reached, Logger: o.logger,
 		OnScarce: e.giveUp, OnFull: e.lacks,
 	})

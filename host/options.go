@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"time"
 
 	"openvstorage/fusefs/transport"
 	"openvstorage/internal/size"
@@ -22,11 +23,12 @@ type Options struct {
 	Metrics   string   // address to serve metrics on; "": nowhere
 	Insecure  bool     // addresses may be such that other machines reach
 
-	WriteBuffer size.Bytes // bytes on disk
-	MapCache    size.Bytes // bytes in memory
-	NBDMemory   size.Bytes // bytes in memory, beside what each client may always have
-	NBDClients  int        // connections at once
-	Uploads     int        // SCOs put to the backend side by side
+	WriteBuffer size.Bytes    // bytes on disk
+	MapCache    size.Bytes    // bytes in memory
+	NBDMemory   size.Bytes    // bytes in memory, beside what each client may always have
+	NBDClients  int           // connections at once
+	Uploads     int           // SCOs put to the backend side by side
+	ReadWait    time.Duration // reads wait so long for disks; 0: for ever, below 0: not at all
 
 	Backend     string // BackendALBA, BackendLocal, or "": what Dir has, or else ALBA
 	ALBA        ALBA

@@ -114,7 +114,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	d.host, err = openEmbedded(ctx, openOptions{
-		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.opt.WriteBuffer, mapCache: d.opt.MapCache, uploads: d.opt.Uploads, files: files,
+		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.opt.WriteBuffer, mapCache: d.opt.MapCache, uploads: d.opt.Uploads, readWait: d.opt.ReadWait, files: files,
 		backend: d.opt.Backend, alba: d.opt.ALBA, acceptOlder: d.opt.AcceptOlder, logger: d.logger,
 	})
 	if err != nil {

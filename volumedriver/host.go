@@ -53,9 +53,12 @@ type Options struct {
 	// WidthCheck is how often a vDisk asks whether objects whose bytes it keeps,
 	// because they were below full width, have it by now; default 5 s.
 	WidthCheck time.Duration
-	Backend    backend.Store
-	Registry   Registry
-	Owner      string // says in the registry who opened a vDisk
+	// ReadWait is how long a read waits, at most, for disks without which it cannot be
+	// made, until it fails; 0: for ever; negative: not at all.
+	ReadWait time.Duration
+	Backend  backend.Store
+	Registry Registry
+	Owner    string // says in the registry who opened a vDisk
 	// Reached is what Host.Reached said some time ago. A vDisk that does not reach
 	// as far has lost something, and is not opened as if it had not.
 	Reached Reached
@@ -273,7 +276,7 @@ func (h *Host) openLater(r registry.Record, err error) bool {
 	if errors.Is(err, errParentClosed) {
 		return h.parentLater(r)
 	}
-	for _, later := range []error{ErrUnknownOutcome, registry.ErrUnknownOutcome, registry.ErrNotSwapped, errUnanswered} {
+	for _, later := range []error{ErrUnknownOutcome, registry.ErrUnknownOutcome, registry.ErrNotSwapped, errUnanswered, backend.ErrUnavailable} {
 		if errors.Is(err, later) {
 			return true
 		}

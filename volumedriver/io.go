@@ -7,6 +7,7 @@ import (
 	"slices"
 	"syscall"
 
+	"openvstorage/backend"
 	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/metadata"
@@ -117,33 +118,51 @@ func (v *Volume) readEdge(ctx context.Context, view *metadata.View, p []byte, of
 
 // readClusters fills p, whole clusters from addr on. A cluster that cannot be
 // read may have been overwritten since its location was looked up, and its SCO
-// collected: if the map has moved on, it is read where it is now.
+// collected: if the map has moved on, it is read where it is now. What too few disks
+// answer for is waited for.
 func (v *Volume) readClusters(ctx context.Context, view *metadata.View, p []byte, addr uint64) error {
 	var buf, failed [lookups]sco.Location
 	n := 0 // locations in failed
 	var last error
+	var h hunger
+	defer v.fed(&h)
 	for len(p) > 0 {
 		if err := v.gone(); err != nil {
 			return err
 		}
 		locs := buf[:min(len(p)/sco.ClusterSize, lookups)]
 		if err := view.Read(ctx, addr, locs); err != nil {
-			return fmt.Errorf("vDisk %q: %w", v.Name(), err)
+			if err = v.await(ctx, &h, err); err != nil {
+				return fmt.Errorf("vDisk %q: %w", v.Name(), err)
+			}
+			last = nil
+			continue
 		}
-		if err := ctx.Err(); last != nil && err != nil {
-			return fmt.Errorf("vDisk %q: read at %d: %w", v.Name(), addr*sco.ClusterSize, err)
-		}
-		if last != nil && len(locs) >= n && slices.Equal(locs[:n], failed[:n]) {
-			v.log.Error("read failed", "offset", addr*sco.ClusterSize, "location", failed[0], "err", last)
-			return fmt.Errorf("vDisk %q: read at %d: %w", v.Name(), addr*sco.ClusterSize, errors.Join(syscall.EIO, last))
+		if last != nil && (ctx.Err() != nil || len(locs) >= n && slices.Equal(locs[:n], failed[:n])) {
+			return v.readError(ctx, addr, failed[0], last)
 		}
 		done, err := v.readLocations(ctx, p, locs)
 		p, addr = p[done*sco.ClusterSize:], addr+uint64(done)
 		if last = err; err != nil {
+			if errors.Is(err, backend.ErrUnavailable) {
+				if last = v.await(ctx, &h, err); last != nil {
+					return v.readError(ctx, addr, locs[done], last)
+				}
+				continue
+			}
 			n = copy(failed[:], locs[done:done+runOf(locs[done:])])
 		}
 	}
 	return nil
+}
+
+// readError is the error of a read that failed at a cluster, or was given up.
+func (v *Volume) readError(ctx context.Context, addr uint64, loc sco.Location, cause error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("vDisk %q: read at %d: %w", v.Name(), addr*sco.ClusterSize, err)
+	}
+	v.log.Error("read failed", "offset", addr*sco.ClusterSize, "location", loc, "err", cause)
+	return fmt.Errorf("vDisk %q: read at %d: %w", v.Name(), addr*sco.ClusterSize, errors.Join(syscall.EIO, cause))
 }
 
 // readLocations reads the clusters of locs into p and returns how many it did.
@@ -176,8 +195,12 @@ func (v *Volume) readSome(ctx context.Context, p []byte, locs []sco.Location) (i
 		if found {
 			// The buffer's copy is bad. If the SCO is stored, the backend's is good.
 			v.log.Error("write buffer copy is bad", "location", loc, "err", err)
-			if berr := v.readBackend(ctx, run, loc); berr == nil {
+			berr := v.readBackend(ctx, run, loc)
+			switch {
+			case berr == nil:
 				return n, nil
+			case errors.Is(berr, backend.ErrUnavailable):
+				return 0, errors.Join(err, berr)
 			}
 			return 0, err
 		}
@@ -224,6 +247,8 @@ func (v *Volume) Write(ctx context.Context, batch []device.Span) error {
 	}
 	b := v.batch()
 	defer v.free(b)
+	var h hunger
+	defer v.fed(&h)
 	clusters, bytes := 0, 0
 	flush := func() error {
 		if clusters == 0 {
@@ -243,7 +268,10 @@ func (v *Volume) Write(ctx context.Context, batch []device.Span) error {
 				n = min(len(data)/sco.ClusterSize, v.buf.BatchMax()-clusters)
 				addr := uint64(off) / sco.ClusterSize
 				if err := v.m.Prepare(ctx, addr, n); err != nil {
-					return v.writeError(err)
+					if err = v.await(ctx, &h, err); err != nil {
+						return v.writeError(err)
+					}
+					continue
 				}
 				b.Spans = append(b.Spans, writebuffer.Span{Addr: addr, Data: data[:n*sco.ClusterSize]})
 				clusters += n
@@ -258,7 +286,10 @@ func (v *Volume) Write(ctx context.Context, batch []device.Span) error {
 					return v.writeError(err)
 				}
 				if err := v.writePartial(ctx, off, data[:n]); err != nil {
-					return v.writeError(err)
+					if err = v.await(ctx, &h, err); err != nil {
+						return v.writeError(err)
+					}
+					continue
 				}
 			}
 			off, data = off+int64(n), data[n:]
@@ -379,7 +410,7 @@ func (v *Volume) fill(ctx context.Context, kind tlog.Kind, off, n int64) error {
 		// The entry costs the pages at its edges. One that cannot be read fails
 		// the request here; in the append section it would halt the vDisk.
 		for _, edge := range []uint64{addr, addr + uint64(run) - 1} {
-			if err := v.head.Load(ctx, edge, 1); err != nil {
+			if err := v.load(ctx, edge); err != nil {
 				return v.writeError(err)
 			}
 		}
@@ -392,14 +423,37 @@ func (v *Volume) fill(ctx context.Context, kind tlog.Kind, off, n int64) error {
 	return v.zeroPart(ctx, last, end-last)
 }
 
+// load brings the page of a cluster into memory.
+func (v *Volume) load(ctx context.Context, addr uint64) error {
+	var h hunger
+	defer v.fed(&h)
+	for {
+		err := v.head.Load(ctx, addr, 1)
+		if err == nil {
+			return nil
+		}
+		if err = v.await(ctx, &h, err); err != nil {
+			return err
+		}
+	}
+}
+
 // zeroPart writes zeros to less than a cluster. A hole stays a hole.
 func (v *Volume) zeroPart(ctx context.Context, off, n int64) error {
 	if n <= 0 {
 		return nil
 	}
 	var loc [1]sco.Location
-	if err := v.head.Read(ctx, uint64(off)/sco.ClusterSize, loc[:]); err != nil {
-		return v.writeError(err)
+	var h hunger
+	defer v.fed(&h)
+	for {
+		err := v.head.Read(ctx, uint64(off)/sco.ClusterSize, loc[:])
+		if err == nil {
+			break
+		}
+		if err = v.await(ctx, &h, err); err != nil {
+			return v.writeError(err)
+		}
 	}
 	if loc[0].Kind() != sco.KindData {
 		return nil
@@ -419,15 +473,23 @@ func (v *Volume) extents(ctx context.Context, view *metadata.View, off, n int64,
 	if err := v.gone(); err != nil {
 		return err
 	}
-	err := view.Extents(ctx, first, count, func(kind sco.Kind, run uint64) bool {
-		length := min(int64(run)*sco.ClusterSize-skip, left)
-		skip, left = 0, left-length
-		return fn(device.Extent{Length: length, Hole: kind == sco.KindHole, Zero: kind != sco.KindData})
-	})
-	if err != nil {
-		return fmt.Errorf("vDisk %q: %w", v.Name(), err)
+	var h hunger
+	defer v.fed(&h)
+	for {
+		err := view.Extents(ctx, first, count, func(kind sco.Kind, run uint64) bool {
+			first, count = first+run, count-run
+			length := min(int64(run)*sco.ClusterSize-skip, left)
+			skip, left = 0, left-length
+			return fn(device.Extent{Length: length, Hole: kind == sco.KindHole, Zero: kind != sco.KindData})
+		})
+		if err == nil {
+			return nil
+		}
+		// What fn has had it does not get again.
+		if err = v.await(ctx, &h, err); err != nil {
+			return fmt.Errorf("vDisk %q: %w", v.Name(), err)
+		}
 	}
-	return nil
 }
 
 // Prefetch brings the map of the range into memory.

@@ -41,6 +41,9 @@ func (v *Volume) info() Info {
 	} else if v.inDoubt() {
 		i.Reason = "management waits: a change of its catalog is under way that nobody waited for"
 	}
+	if i.Reason == "" {
+		i.Reason = v.starvingReason()
+	}
 	if u := v.unsure.Load(); u != nil {
 		i.State, i.Reason = u.state, u.reason()
 	}

@@ -45,6 +45,7 @@ var (
 	descBacklog      = desc("vdisk_backlog_bytes", "Bytes written and not in the backend yet.", perVolume...)
 	descHalted       = desc("vdisk_halted", "1 if the vDisk is halted.", perVolume...)
 	descUnsure       = desc("vdisk_unsure", "1 if the outcome of an operation on the vDisk is not known yet.", perVolume...)
+	descStarving     = desc("vdisk_reads_waiting", "Requests that wait for disks of the backend, without which what they read cannot be made.", perVolume...)
 	descTLogs        = desc("vdisk_tlog_bytes", "Bytes of TLogs on the local disk.", perVolume...)
 	descSlots        = desc("upload_slots", "SCOs that may be uploaded side by side.")
 	descSlotsUsed    = desc("upload_slots_in_use", "SCOs being uploaded.")
@@ -128,6 +129,8 @@ func (v *Volume) collectMetrics(put func(*prometheus.Desc, prometheus.ValueType,
 		backlog, _ = v.buf.Backlog()
 		tlogs = v.buf.TLogBytes()
 	}
+	starving, _, _ := v.starving()
+	put(descStarving, prometheus.GaugeValue, float64(starving), labels...)
 	put(descTLogs, prometheus.GaugeValue, float64(tlogs), labels...)
 	put(descHalted, prometheus.GaugeValue, halted, labels...)
 	put(descUnsure, prometheus.GaugeValue, unsure, labels...)

@@ -63,6 +63,8 @@ type Volume struct {
 	inherited bound         // what a clone has of its ancestors
 	heads     atomic.Uint64 // counts rollbacks
 
+	starved starved // who waits for disks of the backend
+
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
 	admin lock
 	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made

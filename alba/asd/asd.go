@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path"
 	"slices"
 	"sync"
@@ -13,12 +12,10 @@ import (
 
 	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
-	"openvstorage/internal/format"
 	"openvstorage/internal/generation"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/sys/unix"
 
 	"openvstorage/internal/bell"
 )
@@ -32,7 +29,6 @@ type ASD struct {
 	claiming  chan struct{}                   // holds one while a claim is written
 	identity  Identity                        // its Owner and Generation guarded by claiming
 	claimed   atomic.Pointer[generation.Mark] // changed under claiming
-	seen      atomic.Pointer[fs.FileInfo]     // the identity file when it was read last
 	claimTurn uint64                          // of the block that holds it, 0: there is none yet; guarded by claiming
 
 	// mu guards the index, what segment marks so, and the following. It is
@@ -78,6 +74,8 @@ type ASD struct {
 	spared  int             // names of spares that were used; maintain's
 	ctx     context.Context // of background tasks
 	cancel  context.CancelFunc
+
+	inspection inspection
 
 	stats counters
 }
@@ -143,48 +141,15 @@ func (a *ASD) open() (err error) {
 	if err := a.replay(); err != nil {
 		return err
 	}
+	if held, err := a.opt.FS.Stat(path.Join(a.opt.Dir, LockName)); err == nil {
+		a.inspection.lock = held
+	}
 	if on, err := a.opt.FS.Statfs(a.opt.Dir); err == nil {
-		a.seeMount(on)
+		a.look(on)
 	}
 	a.migrate(version)
 	if a.reason == nil {
 		a.makeReserve()
-	}
-	return nil
-}
-
-// seeMount makes the ASD read-only if its file system is, or if its directory has
-// come to lead elsewhere: nobody should find out by a write.
-func (a *ASD) seeMount(on disk.Usage) {
-	if a.writable() != nil {
-		return
-	}
-	switch err := a.seeIdentity(); {
-	case err != nil:
-		a.fail(err)
-	case on.ReadOnly:
-		a.fail(fmt.Errorf("its file system is mounted read-only: %w", unix.EROFS))
-	}
-}
-
-// seeIdentity fails if the directory holds another ASD now, or none. The file is read
-// if it is another one than before: where every call takes long, whoever asks how full
-// the disk is waits for each.
-func (a *ASD) seeIdentity() error {
-	is, statErr := a.opt.FS.Stat(path.Join(a.opt.Dir, identityName))
-	if was := a.seen.Load(); statErr == nil && was != nil && disk.SameFile(*was, is) {
-		return nil
-	}
-	id, err := ReadIdentity(a.opt.FS, a.opt.Dir)
-	switch {
-	case errors.Is(err, ErrNoASD):
-		return fmt.Errorf("the ASD's files are gone: %w", err)
-	case err == nil && id.ID != a.identity.ID:
-		return fmt.Errorf("another ASD, %s, is in its place", id.ID)
-	case errors.Is(err, format.ErrNewer):
-		return err
-	case err == nil && statErr == nil:
-		a.seen.Store(&is)
 	}
 	return nil
 }
@@ -279,11 +244,12 @@ func (a *ASD) Usage(ctx context.Context) (osd.Usage, error) {
 	if closed {
 		return osd.Usage{}, osd.ErrClosed
 	}
-	limit, capacity, on, err := a.limits(u.Used)
+	on, err := a.opt.FS.Statfs(a.opt.Dir)
 	if err != nil {
 		return osd.Usage{}, fmt.Errorf("asd: %s: %w", a.opt.Dir, err)
 	}
-	a.seeMount(on)
+	on, u.Trouble = a.look(on)
+	limit, capacity, on := a.limitsOn(u.Used, on)
 	a.mu.RLock()
 	if a.reason != nil {
 		u.ReadOnly = a.reason
@@ -314,6 +280,12 @@ func (a *ASD) limits(used uint64) (limit, capacity uint64, fs disk.Usage, err er
 	if err != nil {
 		return 0, 0, fs, err
 	}
+	limit, capacity, fs = a.limitsOn(used, fs)
+	return limit, capacity, fs, nil
+}
+
+// limitsOn is limits with what the file system says.
+func (a *ASD) limitsOn(used uint64, fs disk.Usage) (limit, capacity uint64, left disk.Usage) {
 	a.mu.RLock()
 	for _, s := range a.spares {
 		fs.Free += uint64(s.size)
@@ -331,7 +303,7 @@ func (a *ASD) limits(used uint64) (limit, capacity uint64, fs disk.Usage, err er
 	if segment := uint64(a.opt.SegmentBytes); capacity >= 8*segment {
 		limit = min(limit, capacity-segment)
 	}
-	return limit, capacity, fs, nil
+	return limit, capacity, fs
 }
 
 // Stats is what an ASD has done since it was opened, and what it holds.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
@@ -596,7 +597,9 @@ func TestUsageMakesFewCalls(t *testing.T) {
 	}
 	for what, happen := range elsewhere {
 		fs := faultdisk.New(crashdisk.New())
-		a := openNew(t, small(fs))
+		opt := small(fs)
+		opt.inspect = time.Hour
+		a := openNew(t, opt)
 		apply(t, a, put("k", []byte("v"), 1))
 		usage := func() osd.Usage {
 			t.Helper()

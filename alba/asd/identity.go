@@ -168,6 +168,12 @@ func ReadIdentity(fsys disk.FS, dir string) (Identity, error) {
 func readIdentity(fsys disk.FS, dir string) (Identity, uint16, error) {
 	name := path.Join(dir, identityName)
 	f, err := fsys.OpenFile(name, 0, 0)
+	return readOpened(f, name, err)
+}
+
+// readIdentity reads and closes what was opened under a name, or was not with err.
+// readOpened is readIdentity of what an open has given: the file, or why there is none.
+func readOpened(f disk.File, name string, err error) (Identity, uint16, error) {
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w: %w; mount its disk, or make an ASD", ErrNoASD, err)

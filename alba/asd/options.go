@@ -94,6 +94,7 @@ type Options struct {
 	OnCorrupt func(key []byte, err error)
 
 	patience time.Duration // for a descriptor; 0: patienceFor
+	inspect  time.Duration // between looks at files that have not changed; 0: inspectEvery
 }
 
 func (o Options) withDefaults() Options {
@@ -123,6 +124,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.patience == 0 {
 		o.patience = patienceFor
+	}
+	if o.inspect == 0 {
+		o.inspect = inspectEvery
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

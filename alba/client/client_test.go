@@ -238,6 +238,7 @@ func TestSlowDisk(t *testing.T) {
 	ns := b.Namespace("ns")
 	want := data(200_000, 5)
 	check(t, ns.Put(ctx, "a", want))
+	b.Settle()                // what came late is where it should be, too
 	for i := range b.Faults { // which of them is read depends on how quick they were
 		door := gate.New()
 		rule := b.Faults[i].Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Read}, Gate: door})

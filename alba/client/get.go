@@ -7,7 +7,9 @@ import (
 	"io"
 
 	"openvstorage/alba/manifest"
+	"openvstorage/alba/nsm"
 	"openvstorage/alba/object"
+	"openvstorage/backend"
 )
 
 // scratch is what a read needs besides its buffers. It is for one read at a
@@ -31,6 +33,8 @@ func (c *Client) get(ctx context.Context, s *space, name string, p []byte, off u
 	// The object may be another by now, or its fragments elsewhere.
 	fresh, changed, again := c.refresh(ctx, s, e)
 	switch {
+	case again != nil && errors.Is(err, backend.ErrUnavailable) && !errors.Is(again, nsm.ErrNotFound) && !errors.Is(again, nsm.ErrNamespaceNotFound):
+		return n, errors.Join(err, again) // neither is known
 	case again != nil:
 		return 0, again
 	case changed:

@@ -29,8 +29,7 @@ func (c *Client) readRange(ctx context.Context, s *space, e *entry, r object.Ran
 	switch {
 	case err != nil:
 		return c.fromOthers(ctx, s, e, r, dst, nil, err)
-	case !others:
-		// Nobody else could be asked, however long it takes.
+	case !others: // nobody else could be asked
 		return c.readAlone(ctx, s, e, r, d, dst)
 	case d.Silent() != nil:
 		err = d.Silent()
@@ -66,22 +65,38 @@ func (c *Client) begin(ctx context.Context, e *entry, r object.Range, d *fleet.D
 
 // readAlone reads a range from its disk, which is the only one that can give it.
 func (c *Client) readAlone(ctx context.Context, s *space, e *entry, r object.Range, d *fleet.Disk, dst []byte) error {
-	if err := d.Silent(); err != nil && d.Stuck(stuckReads) {
-		return c.unreadable(s, e, r, fmt.Errorf("%w; %d reads wait for it", err, stuckReads))
+	lacks := func(err error) error {
+		failed := make([]error, e.m.Policy.Width())
+		failed[r.Fragment] = err
+		return c.unreadable(s, e, r, c.lacking(ctx, e, r, failed))
 	}
+	if err := d.Silent(); err != nil && notAsked(d) {
+		return lacks(err)
+	}
+	answers := d.Answers()
 	t := c.begin(ctx, e, r, d)
 	defer t.release()
 	select {
 	case <-t.done:
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-answers.Done():
+		late := time.NewTimer(silentPatience)
+		defer late.Stop()
+		select {
+		case <-t.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late.C:
+			return lacks(silentNow(d))
+		}
 	}
 	if t.err == nil {
 		copy(dst, t.buf)
 		return nil
 	}
 	c.report(e, r, t.err)
-	return c.unreadable(s, e, r, errors.Join(t.err, c.absent(e, r.Chunk)))
+	return lacks(t.err)
 }
 
 // readHedged reads a range from its disk, and from others too if it is slow.
@@ -230,10 +245,11 @@ type gathering struct {
 	e       *entry
 	r       object.Range
 	tried   []bool
-	waiting int        // for so many tasks
-	results chan *task // has room for all
+	waiting int           // for so many tasks
+	asked   []*fleet.Disk // for whose tasks, by fragment; nil: not waited for
+	failed  []error       // why each was not good
+	results chan *task    // has room for all
 	good    []*task
-	errs    []error
 }
 
 // fromOthers is gather that says what cannot be read.
@@ -250,7 +266,11 @@ func (c *Client) fromOthers(ctx context.Context, s *space, e *entry, r object.Ra
 // why it cannot be read, or not soon.
 func (c *Client) gather(ctx context.Context, e *entry, r object.Range, dst []byte, own *task, why error) error {
 	k, width := int(e.m.Policy.K), e.m.Policy.Width()
-	g := &gathering{c: c, e: e, r: r, tried: make([]bool, width), results: make(chan *task, width), errs: []error{why}}
+	g := &gathering{
+		c: c, e: e, r: r, tried: make([]bool, width), asked: make([]*fleet.Disk, width), failed: make([]error, width),
+		results: make(chan *task, width),
+	}
+	g.failed[r.Fragment] = why
 	g.tried[r.Fragment] = true
 	defer g.release()
 	var ownDone <-chan struct{}
@@ -260,9 +280,10 @@ func (c *Client) gather(ctx context.Context, e *entry, r object.Range, dst []byt
 	g.start(ctx, k)
 	patience := time.NewTimer(c.opt.Fleet.Patience(int(r.Len)))
 	defer patience.Stop()
+	var silent time.Time // since when nobody is waited for who answers; zero: somebody is
 	for len(g.good) < k {
 		if g.waiting == 0 && g.start(ctx, k-len(g.good)) == 0 && ownDone == nil {
-			return errors.Join(append(g.errs, c.absent(e, r.Chunk))...)
+			return g.lacking(ctx)
 		}
 		select {
 		case t := <-g.results:
@@ -274,10 +295,17 @@ func (c *Client) gather(ctx context.Context, e *entry, r object.Range, dst []byt
 			}
 			ownDone = nil
 			c.report(e, r, own.err)
-			g.errs = append(g.errs, own.err)
+			g.failed[r.Fragment] = own.err
 		case <-patience.C:
 			// Those that were asked may be late too: others in their place.
-			g.start(ctx, g.waiting)
+			switch begun := g.start(ctx, g.waiting); {
+			case begun > 0 || g.answers() || ownDone != nil && c.answers(e, r):
+				silent = time.Time{}
+			case silent.IsZero():
+				silent = time.Now()
+			case time.Since(silent) >= silentPatience:
+				return g.lacking(ctx)
+			}
 			patience.Reset(c.opt.Fleet.Patience(int(r.Len)))
 		case <-ctx.Done():
 			return ctx.Err()
@@ -295,9 +323,30 @@ func (c *Client) gather(ctx context.Context, e *entry, r object.Range, dst []byt
 	return nil
 }
 
+// answers reports whether a disk that is waited for answers.
+func (g *gathering) answers() bool {
+	for _, d := range g.asked {
+		if d != nil && d.Silent() == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// lacking is why the range cannot be made.
+func (g *gathering) lacking(ctx context.Context) error {
+	for i, d := range g.asked {
+		if d != nil {
+			g.failed[i] = silentNow(d)
+		}
+	}
+	return g.c.lacking(ctx, g.e, g.r, g.failed)
+}
+
 // take takes the result of a task.
 func (g *gathering) take(ctx context.Context, t *task, k int) {
 	g.waiting--
+	g.asked[t.r.Fragment] = nil
 	if t.err == nil {
 		if len(g.good) < k {
 			g.good = append(g.good, t)
@@ -306,7 +355,7 @@ func (g *gathering) take(ctx context.Context, t *task, k int) {
 		t.release()
 		return
 	}
-	g.errs = append(g.errs, t.err)
+	g.failed[t.r.Fragment] = t.err
 	g.c.report(g.e, t.r, t.err)
 	t.release()
 	g.start(ctx, k-len(g.good)-g.waiting)
@@ -333,10 +382,10 @@ func (g *gathering) start(ctx context.Context, n int) (begun int) {
 				continue
 			}
 			d, err := g.c.diskOf(g.e, g.r.Chunk, i)
-			if err != nil || rank(d) > worst || rank(d) == fleet.Failing && d.Stuck(stuckReads) {
+			if err != nil || rank(d) > worst || rank(d) == fleet.Failing && notAsked(d) {
 				continue
 			}
-			g.tried[i] = true
+			g.tried[i], g.asked[i] = true, d
 			begun++
 			g.waiting++
 			other := g.r

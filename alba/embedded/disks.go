@@ -171,6 +171,9 @@ func (b *Backend) observe(d *fleet.Disk, v *OSD, need uint64, err error) {
 	if u.ReadOnly != nil {
 		v.known.ReadOnly = u.ReadOnly.Error()
 	}
+	if u.Trouble != nil {
+		v.known.Trouble = u.Trouble.Error()
+	}
 }
 
 // largestFragment is how much room a put under the default preset may want on one

@@ -386,6 +386,16 @@ func (d *Disk) Silent() error {
 	return d.silentLocked()
 }
 
+// ReadsHang reports whether the disk does not answer and its reads are why: whoever
+// reads from it waits, too. Of one whose writes alone do not come back reads may.
+func (d *Disk) ReadsHang() bool {
+	h := &d.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	o := h.kinds[reading].oldest()
+	return h.silent && o != nil && d.fleet.ticks.Load()-o.begun >= ticks(hangAfter)
+}
+
 // Answers ends as soon as the disk is seen not to answer.
 func (d *Disk) Answers() context.Context {
 	d.health.mu.Lock()

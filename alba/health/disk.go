@@ -8,7 +8,7 @@ import (
 // States of a disk.
 const (
 	Slow     State = "slow"      // it answers, and others would be done long before
-	Damaged  State = "damaged"   // it lacks fragments that it had
+	Damaged  State = "damaged"   // it lacks fragments that it had, or what a start needs of it
 	Draining State = "draining"  // its fragments are being moved, as somebody wished
 	Full     State = "full"      // it refuses what puts would give it
 	ReadOnly State = "read-only" // it is read, and takes no writes
@@ -55,6 +55,7 @@ type Disk struct {
 	Room     uint64 // bytes that it has for puts
 	Absent   uint64 // fragments that it had, and that are gone from it
 	Need     uint64 // bytes of the largest fragment that a put may bring; 0: not known
+	Trouble  string // what the next start would meet, "" if nothing is known
 }
 
 // DiskIs is how a disk is.
@@ -85,6 +86,8 @@ func (d *Disk) Judge() DiskIs {
 		return DiskIs{State: Draining, Reason: fmt.Sprintf("%d fragments are to be moved", d.Fragments)}
 	case d.Full, d.Refused, d.Room < d.Need:
 		return DiskIs{State: Full, Reason: d.fullReason()}
+	case d.Trouble != "":
+		return DiskIs{State: Damaged, Reason: "the next start would not open it: " + d.Trouble}
 	case d.Absent > 0:
 		return DiskIs{State: Damaged, Reason: fmt.Sprintf("%d fragments that it had are gone from it; they are made again", d.Absent)}
 	case d.Slow != nil:

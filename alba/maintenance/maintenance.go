@@ -145,7 +145,7 @@ func New(opt Options) *Maintenance {
 		pending: pending{first: max(opt.Retry, 0), most: opt.RetryMax, limit: opt.QueueLength, objects: make(map[objectKey]*waiting)},
 		unread:  unread{objects: make(map[objectKey]*unreadObject)},
 		missing: make(map[uint64]time.Time), absent: make(map[uint64]uint64), leave: make(map[uint64]bool), hopeless: make(map[hope]hopeless),
-		scrubs: scrubs{disks: make(map[uuid.UUID]*scrubDisk)},
+		scrubs: scrubs{disks: make(map[uuid.UUID]*scrubDisk), stepped: make(chan struct{}, 1)},
 	}
 }
 

@@ -93,6 +93,11 @@ func (m *Maintenance) scrubAll(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-m.scrubs.stepped:
+			if m.scrubs.saveDue(m.opt.Now(), true) {
+				m.keepScrub()
+			}
+			continue
 		case <-tick.C:
 		}
 		if now := m.opt.Now(); asked.IsZero() || now.Sub(asked) >= heldEvery {
@@ -104,7 +109,7 @@ func (m *Maintenance) scrubAll(ctx context.Context) {
 				m.scrubDue(ctx, d)
 			}
 		}
-		if m.opt.Now().Sub(m.scrubs.saved) >= scrubSaveEvery {
+		if m.scrubs.saveDue(m.opt.Now(), false) {
 			m.keepScrub()
 		}
 	}
@@ -123,6 +128,7 @@ func (m *Maintenance) scrubDue(ctx context.Context, d *fleet.Disk) {
 		return
 	}
 	m.scrubs.steps.Go(func() {
+		defer m.scrubs.step()
 		defer s.turn.Unlock()
 		m.try(ctx, "scrub", func(ctx context.Context) error {
 			for begin := time.Now(); s.credit > 0 && time.Since(begin) < m.opt.Tick; {
@@ -138,6 +144,14 @@ func (m *Maintenance) scrubDue(ctx context.Context, d *fleet.Disk) {
 			return nil
 		})
 	})
+}
+
+// step tells that one has ended.
+func (s *scrubs) step() {
+	select {
+	case s.stepped <- struct{}{}:
+	default:
+	}
 }
 
 // askHeld asks the NSM hosts how much disks hold.

@@ -1,6 +1,7 @@
 package maintenance_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,8 @@ type scrubbed struct {
 	mu    sync.Mutex // of the following while maintenance runs
 	kept  []byte
 	saves int
-	fail  error // of keeping
+	fail  error         // of keeping
+	tick  time.Duration // of maintenance, 0: a minute
 	total uint64
 }
 
@@ -55,7 +57,7 @@ func (s *scrubbed) fails(err error) {
 // start runs maintenance, with what was kept before.
 func (s *scrubbed) start(period time.Duration) *maintenance.Maintenance {
 	o := s.WorkOptions()
-	o.Now, o.Tick, o.Survey, o.Collect, o.Scrub, o.Retry = time.Now, time.Minute, day, 100*day, period, time.Second
+	o.Now, o.Tick, o.Survey, o.Collect, o.Scrub, o.Retry = time.Now, cmp.Or(s.tick, time.Minute), day, 100*day, period, time.Second
 	o.ScrubKept = func() ([]byte, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -113,8 +115,8 @@ func TestScrubTakesItsTime(t *testing.T) {
 	}
 }
 
-// A restart goes on where the scrub was: after a clean stop, and but for a minute
-// after a kill. What fell behind is caught up with, in bounds.
+// A restart goes on where the scrub was: after a clean stop, and but for a minute at
+// most after a kill. What fell behind is caught up with, in bounds.
 func TestScrubGoesOnAfterRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScrubbed(t, 80)
@@ -162,6 +164,49 @@ func TestScrubGoesOnAfterRestart(t *testing.T) {
 			}
 			w.Close()
 		}
+	})
+}
+
+// A process that is killed again and again, a moment after each start, reads back what it
+// has not read before, and comes to the end.
+func TestScrubGetsOnThoughKilled(t *testing.T) {
+	for _, life := range []time.Duration{1500 * time.Millisecond, 5 * time.Second, 59 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newScrubbed(t, 20)
+			s.tick = time.Second
+			var ended bool
+			var p maintenance.ScrubProgress
+			for kills := 0; !ended; kills++ {
+				if kills == 1000 {
+					t.Fatalf("killed every %v, the scrub does not come to its end: %+v %s", life, p, s.kept)
+				}
+				w := s.start(14 * day)
+				time.Sleep(life)
+				s.mu.Lock()
+				kept := s.kept
+				s.mu.Unlock()
+				p, _ = w.ScrubOf(1)
+				ended = !p.Ended.IsZero()
+				w.Close()
+				s.kept = kept // as a kill leaves it
+			}
+		})
+	}
+}
+
+// What a process writes down soon after its start it writes down less and less often.
+func TestScrubIsWrittenDownSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScrubbed(t, 80)
+		s.tick = time.Second
+		w := s.start(time.Hour)
+		time.Sleep(30 * time.Minute)
+		s.mu.Lock()
+		if s.saves < 20 || s.saves > 40 {
+			t.Errorf("it was written down %d times in 30 minutes", s.saves)
+		}
+		s.mu.Unlock()
+		w.Close()
 	})
 }
 

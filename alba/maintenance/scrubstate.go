@@ -18,20 +18,28 @@ import (
 	"github.com/google/uuid"
 )
 
-// scrubSaveEvery is how often is written down, at most, how far the scrub is: so
-// much of a round is read again after a kill.
-const scrubSaveEvery = time.Minute
+// How often is written down, at most, how far the scrub is: so much of a round is read
+// again after a kill. A process that was started a moment ago may be killed in a moment,
+// again and again, and the scrub must get on all the same. So the first step after a
+// start is written down as soon as it is made, the next a second later, and each that
+// follows after twice the time, up to scrubSaveEvery.
+const (
+	scrubSaveFirst = time.Second
+	scrubSaveEvery = time.Minute
+)
 
 // scrubs is how far the scrub is on each disk.
 type scrubs struct {
-	steps sync.WaitGroup // under way
+	steps   sync.WaitGroup // under way
+	stepped chan struct{}  // holds one if one has ended; nil: nobody asks
 
 	mu     sync.Mutex
 	disks  map[uuid.UUID]*scrubDisk
 	held   map[uint64]uint64 // bytes that disks hold, by number
 	loaded bool
 	dirty  bool
-	saved  time.Time // scrubAll's
+	saved  time.Time     // scrubAll's, as what follows
+	pause  time.Duration // before it is written down again; 0: it was not since the start
 }
 
 // scrubDisk is how far it is on one.
@@ -230,10 +238,21 @@ func (s *scrubs) load(o Options) {
 	}
 }
 
+// saveDue reports whether how far the scrub is should be written down, if it has
+// changed; stepped says that something was read back just now. A clock that was set back
+// does not put that off.
+func (s *scrubs) saveDue(now time.Time, stepped bool) bool {
+	pause := s.pause
+	if pause == 0 && !stepped { // that is kept for the first step
+		pause = scrubSaveEvery
+	}
+	passed := now.Sub(s.saved)
+	return passed >= pause || passed < 0
+}
+
 // keepScrub writes down how far the scrub is, if that has changed.
 func (m *Maintenance) keepScrub() {
 	s := &m.scrubs
-	s.saved = m.opt.Now()
 	known := make(map[uuid.UUID]bool)
 	for _, d := range m.opt.Fleet.All() {
 		known[d.UUID] = true
@@ -250,6 +269,7 @@ func (m *Maintenance) keepScrub() {
 	}
 	s.dirty = false
 	s.mu.Unlock()
+	s.saved, s.pause = m.opt.Now(), min(max(2*s.pause, scrubSaveFirst), scrubSaveEvery)
 	slices.SortFunc(list, func(a, b scrubRecord) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	b, err := encodeScrub(list)
 	if err == nil {

@@ -125,6 +125,9 @@ type Usage struct {
 	Absent   uint64
 	Full     bool // it refuses puts
 	ReadOnly error
+	// Trouble is what an open of it would meet now, nil: nothing that is known. It is
+	// read and written all the same.
+	Trouble error
 }
 
 // OSD is one disk's store. All methods are safe for concurrent use. Slices that

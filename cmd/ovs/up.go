@@ -32,6 +32,7 @@ type upFlags struct {
 	host.Options
 	fuse     fuseWays
 	scrub    period
+	readWait period // 0: for ever
 	logLevel slog.Level
 }
 
@@ -74,7 +75,7 @@ next start has to look at more.`,
 				}
 			}
 			f.Dir, f.Release, f.Logger, f.Loop = dir, release, a.logger(f.logLevel), runLoop
-			f.Ways, f.ALBA.Scrub = f.fuse.ways, time.Duration(f.scrub)
+			f.Ways, f.ALBA.Scrub, f.ReadWait = f.fuse.ways, time.Duration(f.scrub), time.Duration(f.readWait)
 			f.Announce, f.Ready = a.announce, func() error { return a.announceReady(dir) }
 			return host.Serve(c.Context(), f.Options)
 		},
@@ -96,6 +97,7 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.Var(&f.NBDMemory, "nbd-memory", fmt.Sprintf("memory for NBD clients, beside 1 MiB that each may always have; at least %v", nbdMemoryMin))
 	flags.IntVar(&f.NBDClients, "nbd-clients", f.NBDClients, "NBD connections at once, `n` at most; a quarter is kept for this machine, TCP listeners share the rest, and one address has half of that")
 	flags.IntVar(&f.Uploads, "uploads", f.Uploads, "put `n` SCOs to the backend side by side, each of up to 16 MiB in memory")
+	flags.Var(&f.readWait, "read-wait", "fail a read after this `time`, such as 90s or 1h, if all the while too few disks answer to make what it reads; 0 for at once (default: it waits until they do)")
 	flags.StringVar(&f.Mount, "mount", "", "mount the vDisks as files NAME.raw on this empty `directory`, by FUSE")
 	flags.BoolVar(&f.AllowOther, "allow-other", false, "let other users than the one of this process into the mount")
 	flags.Var(&f.fuse, "fuse", "`way` of the mount's requests: ring (an io_uring; as root, echo Y > /sys/module/fuse/parameters/enable_uring), device, or auto: ring if the kernel offers it")
