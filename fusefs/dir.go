@@ -72,7 +72,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 		n, i, err := d.fs.find(ctx, disk)
 		if err == nil {
 			n.show(ctx, &out.Attr, i)
-			return d.inode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
+			return d.inode(ctx, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
 		}
 		// A directory may be named so that leads to a vDisk NAME.raw/OTHER.
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -86,7 +86,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if e, ok := d.fs.tree.Get(full); ok && e.Kind == filetree.File {
 		n := d.fs.fileOf(e)
 		n.show(&out.Attr)
-		return d.inode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
+		return d.inode(ctx, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
 	}
 	if _, err := d.fs.directory(ctx, full); err != nil {
 		if isDisk && errors.Is(err, fs.ErrNotExist) {
@@ -98,14 +98,18 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if err := sub.show(ctx, &out.Attr); err != nil {
 		return nil, errnoOf(err)
 	}
-	return d.inode(ctx, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.inode(ctx, name, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
-// inode is the library's part of a node in the directory. One node may be looked up by
-// several at once, but be given that part once.
-func (d *dirNode) inode(ctx context.Context, node gofs.InodeEmbedder, id gofs.StableAttr) *gofs.Inode {
+// inode is the library's part of a node that has a name in the directory. One node may
+// be looked up by several at once, but be given that part once.
+func (d *dirNode) inode(ctx context.Context, name string, node gofs.InodeEmbedder, id gofs.StableAttr) *gofs.Inode {
 	d.fs.births.Lock()
 	defer d.fs.births.Unlock()
+	// The library would leave the name with the node that had it, too: never forgotten.
+	if was := d.GetChild(name); was != nil && was.Operations() != node {
+		d.RmChild(name)
+	}
 	i := d.NewInode(ctx, node, id)
 	if n, ok := node.(*diskNode); ok {
 		n.born.Store(true)
@@ -225,7 +229,7 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 		n := d.fs.emptyOf(strings.TrimSuffix(full, suffix), e)
 		n.opened()
 		n.show(ctx, &out.Attr, Info{})
-		return d.inode(ctx, n, stable), &diskHandle{n}, openFlags, 0
+		return d.inode(ctx, name, n, stable), &diskHandle{n}, openFlags, 0
 	}
 	out.SetAttrTimeout(attrTimeout)
 	n := d.fs.fileOf(e)
@@ -233,7 +237,7 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 		return nil, nil, 0, errnoOf(err)
 	}
 	n.show(&out.Attr)
-	return d.inode(ctx, n, stable), &fileHandle{n}, 0, 0
+	return d.inode(ctx, name, n, stable), &fileHandle{n}, 0, 0
 }
 
 // Mkdir implements gofs.NodeMkdirer.
@@ -254,7 +258,7 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0, 0)
 	out.Nlink = 2
 	out.SetAttrTimeout(attrTimeout)
-	return d.inode(ctx, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.inode(ctx, name, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
 // Mknod implements gofs.NodeMknoder: pipes, sockets and devices are not kept.
