@@ -164,15 +164,24 @@ func (d *dirNode) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 // nameMax is the longest name in a directory that can be made, in bytes.
 const nameMax = naming.ComponentMax
 
-// nameError refuses a path that nothing can have.
+// nameError refuses a path that nothing can get. What a small file was called, or a
+// directory, by an earlier release it is called still: only what is new is asked for.
 func nameError(full, base string, isDisk bool) error {
 	switch {
 	case len(base) > nameMax || len(full) > filetree.MaxPath:
 		return syscall.ENAMETOOLONG
-	case base == suffix, !filetree.Valid(full):
+	case base == suffix, !filetree.Valid(full), naming.CheckText(base) != nil:
 		return syscall.EINVAL
 	case isDisk && naming.Check(strings.TrimSuffix(full, suffix)) != nil:
 		return syscall.EINVAL // no vDisk can be named so
+	}
+	return nil
+}
+
+// dirNameError refuses the name of a directory in which no vDisk could be.
+func dirNameError(base string) error {
+	if naming.Check(base) != nil {
+		return syscall.EINVAL
 	}
 	return nil
 }
@@ -242,9 +251,9 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 
 // Mkdir implements gofs.NodeMkdirer.
 func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	dir, isDisk, err := d.free(ctx, name)
-	if isDisk && err == nil {
-		err = syscall.EINVAL
+	dir, _, err := d.free(ctx, name)
+	if err == nil {
+		err = dirNameError(name)
 	}
 	if err != nil {
 		return nil, errnoOf(err)

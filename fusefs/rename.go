@@ -92,6 +92,12 @@ func (f *FS) move(ctx context.Context, from, onto string, replace bool) error {
 		return err
 	}
 	defer f.moving.give()
+	if _, err := f.directory(ctx, from); err != nil {
+		return err
+	}
+	if _, base := splitPath(onto); dirNameError(base) != nil {
+		return syscall.EINVAL
+	}
 	return f.moveDir(ctx, from, onto, replace)
 }
 
