@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -232,7 +233,7 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
-	d.fs.touchDirs(d.where())
+	d.fs.touchDirs(e.Modified, d.where())
 	stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}
 	if isDisk {
 		n := d.fs.emptyOf(strings.TrimSuffix(full, suffix), e)
@@ -263,7 +264,7 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 		return nil, errnoOf(err)
 	}
 	d.fs.forgetTimes(full) // of one that had the name before
-	d.fs.touchDirs(d.where())
+	d.fs.touchDirs(e.Modified, d.where())
 	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0, 0)
 	out.Nlink = 2
 	out.SetAttrTimeout(attrTimeout)
@@ -301,13 +302,14 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 	if err == nil && len(list) > 0 {
 		err = syscall.ENOTEMPTY
 	}
+	at := time.Now().UnixNano()
 	if err == nil {
-		err = d.fs.tree.Remove(ctx, full)
+		err = d.fs.tree.Remove(ctx, full, at)
 	}
 	if err == nil {
 		d.fs.forgetDir(full)
 		d.fs.forgetTimes(full)
-		d.fs.touchDirs(d.where())
+		d.fs.touchDirs(at, d.where())
 	}
 	return errnoOf(err)
 }
@@ -316,9 +318,11 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 // EBUSY while it is open or has clones.
 func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	for tries := 1; ; tries++ {
-		dir, err := d.unlink(ctx, name)
+		at := time.Now().UnixNano()
+		dir, err := d.unlink(ctx, name, at)
 		if err == nil {
-			d.fs.touchDirs(d.where())
+			d.fs.touchDirs(at, d.where())
+			d.fs.keepDirsSoon(ctx)
 		}
 		if !errors.Is(err, fs.ErrNotExist) || tries == renamedMax || d.settled(ctx) == dir {
 			return errnoOf(err)
@@ -326,9 +330,9 @@ func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	}
 }
 
-// unlink deletes what has a name in the directory, and returns where that was
-// then: what fails for its moving is done again.
-func (d *dirNode) unlink(ctx context.Context, name string) (dir string, err error) {
+// unlink deletes what has a name in the directory, at a time, and returns where that
+// was then: what fails for its moving is done again.
+func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string, err error) {
 	if err := d.fs.moving.share(ctx); err != nil {
 		return d.where(), err
 	}
@@ -338,7 +342,7 @@ func (d *dirNode) unlink(ctx context.Context, name string) (dir string, err erro
 	if isDisk {
 		n, _, err = d.fs.find(ctx, disk)
 	} else {
-		err = d.fs.tree.Remove(ctx, full)
+		err = d.fs.tree.Remove(ctx, full, at)
 	}
 	d.fs.moving.unshare()
 	if err != nil || !isDisk {
@@ -347,7 +351,7 @@ func (d *dirNode) unlink(ctx context.Context, name string) (dir string, err erro
 	if _, err := d.fs.keep(ctx, dir); err != nil {
 		return dir, err
 	}
-	return dir, n.remove(ctx, disk)
+	return dir, n.remove(ctx, disk, at)
 }
 
 // settled is the path of the directory when a renaming under way has ended.
