@@ -119,14 +119,20 @@ func (s *imageSource) open(ctx context.Context, expected int64) (err error) {
 	if expected > 0 && s.size != expected {
 		return usagef("%v has %d bytes, and not the %d of --size; ovs vdisk resize makes a vDisk larger", s, s.size, expected)
 	}
-	head, tail := make([]byte, min(headLen, s.size)), make([]byte, min(tailLen, s.size))
+	head, tail := make([]byte, min(lengthLen, s.size)), make([]byte, min(tailLen, s.size))
 	if _, err := s.ReadAt(head, 0); err != nil {
 		return fmt.Errorf("%v: %w", s, err)
 	}
 	if _, err := s.ReadAt(tail, s.size-int64(len(tail))); err != nil {
 		return fmt.Errorf("%v: %w", s, err)
 	}
-	return errors.Join(s.check(heads, head), s.check(tails, tail))
+	if err := errors.Join(s.check(heads, head[:min(headLen, len(head))]), s.check(tails, tail)); err != nil {
+		return err
+	}
+	if least, says := promised(head); expected == 0 && s.size < least {
+		return fmt.Errorf("%v has %d bytes, and its %s goes on to %d: it was cut short, or not copied whole; if it is to be so, say so with --size %d", s, s.size, says, least, s.size)
+	}
+	return nil
 }
 
 // openPipe reads what tells the format of what comes through a pipe.
