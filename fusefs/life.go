@@ -118,10 +118,10 @@ func (n *diskNode) mayEmpty(i Info) error {
 		return err
 	}
 	if i.State == stateHalted {
-		return fmt.Errorf("vDisk %q is halted and cannot be emptied; unlink its file to delete it: %w", i.Name, syscall.EIO)
+		return fmt.Errorf("vDisk %q: is halted and cannot be emptied; unlink its file to delete it: %w", i.Name, syscall.EIO)
 	}
 	if len(i.Snapshots) > 0 {
-		return fmt.Errorf("vDisk %q has snapshots and cannot be emptied: %w", i.Name, syscall.EBUSY)
+		return fmt.Errorf("vDisk %q: has snapshots and cannot be emptied: %w", i.Name, syscall.EBUSY)
 	}
 	return nil
 }
@@ -139,7 +139,7 @@ func (n *diskNode) resize(ctx context.Context, size int64) error {
 	case err != nil || size == have:
 		return err
 	case size < have:
-		return fmt.Errorf("vDisk %s cannot shrink: %w", *n.name.Load(), fs.ErrInvalid)
+		return fmt.Errorf("vDisk %q: cannot shrink: %w", *n.name.Load(), fs.ErrInvalid)
 	}
 	return n.named(ctx, func(name string) error { return n.fs.pool.Resize(ctx, name, size) })
 }
@@ -227,7 +227,7 @@ func (n *diskNode) becomes(ctx context.Context, id uuid.UUID, name string) {
 // isThat fails if the vDisk is another one that has the name now.
 func (n *diskNode) isThat(i Info) error {
 	if i.ID != n.which.Load().id {
-		return fmt.Errorf("vDisk %s is another one than before: %w", i.Name, fs.ErrNotExist)
+		return fmt.Errorf("vDisk %q: is another one than before: %w", i.Name, fs.ErrNotExist)
 	}
 	return nil
 }

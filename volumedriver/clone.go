@@ -77,7 +77,7 @@ func (h *Host) cloneSource(ctx context.Context, src, snap string, id uuid.UUID) 
 	}
 	defer done()
 	if len(v.origins) > int(sco.MaxOrigin) {
-		return nil, nil, fmt.Errorf("vDisk %s is a clone of depth %d, the most there can be; copy it instead: %w", src, len(v.origins)-1, ErrInvalid)
+		return nil, nil, fmt.Errorf("vDisk %q: is a clone of depth %d, the most there can be; copy it instead: %w", src, len(v.origins)-1, ErrInvalid)
 	}
 	var s *snapshot
 	if snap != "" {

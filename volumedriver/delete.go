@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"openvstorage/internal/counted"
 	"openvstorage/volumedriver/registry"
 )
 
@@ -66,7 +67,7 @@ func (h *Host) markDeleting(ctx context.Context, v *Volume, name string, force b
 	case err != nil:
 		return nil, err
 	case now != v:
-		return nil, fmt.Errorf("vDisk %s has changed meanwhile; look again: %w", name, ErrBusy)
+		return nil, fmt.Errorf("vDisk %q: has changed meanwhile; look again: %w", name, ErrBusy)
 	}
 	if err := v.sure(); err != nil {
 		return nil, err
@@ -116,12 +117,12 @@ func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec regist
 		}
 	}
 	if len(children) > 0 {
-		return rec, fmt.Errorf("vDisk %s: %w: %s; delete them first", v.Name(), ErrHasChildren, strings.Join(children, ", "))
+		return rec, fmt.Errorf("vDisk %q: %w: %s; delete them first", v.Name(), ErrHasChildren, strings.Join(children, ", "))
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.clones > 0 {
-		return rec, fmt.Errorf("vDisk %s is being cloned; wait for it: %w", v.name, ErrBusy)
+		return rec, fmt.Errorf("vDisk %q: is being cloned; wait for it: %w", v.name, ErrBusy)
 	}
 	if v.refs > 0 && !force {
 		return rec, v.inUseLocked(v.refs)
@@ -132,5 +133,5 @@ func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec regist
 
 // inUseLocked refuses what users of the vDisk would not bear. v.mu is held.
 func (v *Volume) inUseLocked(users int) error {
-	return fmt.Errorf("vDisk %s is in use by %d connections; disconnect them first, or give --force: %w", v.name, users, ErrBusy)
+	return fmt.Errorf("vDisk %q: is in use by %s; disconnect first, or give --force: %w", v.name, counted.Of(users, "connection", "connections"), ErrBusy)
 }

@@ -38,7 +38,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release
 		return nil, nil, u.refuse(name)
 	}
 	if v.buf == nil {
-		return nil, nil, fmt.Errorf("vDisk %s cannot be opened: %w", name, v.Err())
+		return nil, nil, fmt.Errorf("vDisk %q: cannot be opened: %w", name, v.Err())
 	}
 	if err := v.lockOpenable(ctx, isSnap); err != nil {
 		return nil, nil, err
@@ -54,10 +54,10 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev Device, release
 	if isSnap {
 		s := v.namedLocked(snap)
 		if s == nil {
-			return nil, nil, fmt.Errorf("vDisk %s has no snapshot %q: %w", name, snap, ErrNotFound)
+			return nil, nil, fmt.Errorf("vDisk %q: has no snapshot %q: %w", name, snap, ErrNotFound)
 		}
 		if s.leaving {
-			return nil, nil, fmt.Errorf("snapshot %s@%s is being deleted, or may be: %w", name, snap, ErrBusy)
+			return nil, nil, fmt.Errorf("snapshot %q: is being deleted, or may be: %w", name+"@"+snap, ErrBusy)
 		}
 		dev = &SnapshotDevice{v: v, s: s, view: s.view}
 		v.readers[s.ID]++

@@ -498,7 +498,7 @@ func (h *Host) remove(ctx context.Context, id, parent uuid.UUID) error {
 	}
 	v := h.byID(parent)
 	if v != nil && v.closedBy() != nil {
-		return fmt.Errorf("clone of vDisk %s: %w", v.Name(), v.sure())
+		return fmt.Errorf("clone of vDisk %q: %w", v.Name(), v.sure())
 	}
 	if v != nil && v.Err() == nil {
 		if err := h.dropChild(ctx, v, id); err != nil {

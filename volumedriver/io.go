@@ -151,14 +151,14 @@ func (v *Volume) readClusters(ctx context.Context, view *metadata.View, p []byte
 		}
 		locs := buf[:min(len(p)/sco.ClusterSize, lookups)]
 		if err := view.Read(ctx, addr, locs); err != nil {
-			return fmt.Errorf("vDisk %s: %w", v.Name(), err)
+			return fmt.Errorf("vDisk %q: %w", v.Name(), err)
 		}
 		if err := ctx.Err(); last != nil && err != nil {
-			return fmt.Errorf("vDisk %s: read at %d: %w", v.Name(), addr*sco.ClusterSize, err)
+			return fmt.Errorf("vDisk %q: read at %d: %w", v.Name(), addr*sco.ClusterSize, err)
 		}
 		if last != nil && len(locs) >= n && slices.Equal(locs[:n], failed[:n]) {
 			v.log.Error("read failed", "offset", addr*sco.ClusterSize, "location", failed[0], "err", last)
-			return fmt.Errorf("vDisk %s: read at %d: %w", v.Name(), addr*sco.ClusterSize, errors.Join(syscall.EIO, last))
+			return fmt.Errorf("vDisk %q: read at %d: %w", v.Name(), addr*sco.ClusterSize, errors.Join(syscall.EIO, last))
 		}
 		done, err := v.readLocations(ctx, p, locs)
 		p, addr = p[done*sco.ClusterSize:], addr+uint64(done)
@@ -298,7 +298,7 @@ func (v *Volume) writeError(err error) error {
 	if h := v.Err(); h != nil {
 		return h
 	}
-	return fmt.Errorf("vDisk %s: %w", v.Name(), err)
+	return fmt.Errorf("vDisk %q: %w", v.Name(), err)
 }
 
 // writePartial merges data into the cluster at off: the old cluster is read
@@ -448,7 +448,7 @@ func (v *Volume) extents(ctx context.Context, view *metadata.View, off, n int64,
 		return fn(Extent{Length: length, Hole: kind == sco.KindHole, Zero: kind != sco.KindData})
 	})
 	if err != nil {
-		return fmt.Errorf("vDisk %s: %w", v.Name(), err)
+		return fmt.Errorf("vDisk %q: %w", v.Name(), err)
 	}
 	return nil
 }

@@ -403,7 +403,7 @@ func (v *Volume) close(ctx context.Context) error {
 	if v.buf != nil {
 		err = v.buf.Close(func() error {
 			if err := v.buf.GoOn(ctx); err != nil {
-				return fmt.Errorf("vDisk %s: what was recovered is where it was found, and not written again: %w", v.Name(), err)
+				return fmt.Errorf("vDisk %q: what was recovered is where it was found, and not written again: %w", v.Name(), err)
 			}
 			return v.buf.Commit(ctx, v.buf.Written())
 		})

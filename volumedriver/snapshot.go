@@ -41,7 +41,7 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 		return nil, err
 	}
 	if v.nameTaken(name) {
-		return nil, fmt.Errorf("vDisk %s has a snapshot %q: %w", v.Name(), name, ErrExists)
+		return nil, fmt.Errorf("vDisk %q: has a snapshot %q: %w", v.Name(), name, ErrExists)
 	}
 	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
 		return nil, err
@@ -74,9 +74,9 @@ func (v *Volume) pinNamed(name string) (*snapshot, error) {
 	s := v.namedLocked(name)
 	switch {
 	case s == nil:
-		return nil, fmt.Errorf("vDisk %s has no snapshot %q: %w", v.name, name, ErrNotFound)
+		return nil, fmt.Errorf("vDisk %q: has no snapshot %q: %w", v.name, name, ErrNotFound)
 	case s.leaving:
-		return nil, fmt.Errorf("snapshot %s@%s is being deleted, or may be: %w", v.name, name, ErrBusy)
+		return nil, fmt.Errorf("snapshot %q: is being deleted, or may be: %w", v.name+"@"+name, ErrBusy)
 	}
 	v.pinLocked(s)
 	return s, nil
@@ -161,16 +161,16 @@ func (v *Volume) stays(s *snapshot) error {
 }
 
 func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
-	return fmt.Errorf("snapshot %s@%s: %w: %s; delete them first", v.Name(), s.Name, ErrHasChildren, strings.Join(v.host.names(children), ", "))
+	return fmt.Errorf("snapshot %q: %w: %s; delete them first", v.Name()+"@"+s.Name, ErrHasChildren, strings.Join(v.host.names(children), ", "))
 }
 
 // usedLocked says who uses a snapshot. v.mu is held.
 func (v *Volume) usedLocked(s *snapshot) error {
 	switch {
 	case v.readers[s.ID] > 0:
-		return fmt.Errorf("snapshot %s@%s is in use; disconnect its readers first: %w", v.name, s.Name, ErrBusy)
+		return fmt.Errorf("snapshot %q: is in use; disconnect its readers first: %w", v.name+"@"+s.Name, ErrBusy)
 	case s.pins > 0:
-		return fmt.Errorf("snapshot %s@%s is being cloned, or rolled back to; wait for it: %w", v.name, s.Name, ErrBusy)
+		return fmt.Errorf("snapshot %q: is being cloned, or rolled back to; wait for it: %w", v.name+"@"+s.Name, ErrBusy)
 	}
 	return nil
 }
@@ -204,7 +204,7 @@ func (v *Volume) closeSnapshot(s *snapshot, checkpoint uint64) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !slices.Contains(v.snapshots, s) {
-		return fmt.Errorf("vDisk %s has no snapshot %q any more: %w", v.name, s.Name, ErrNotFound)
+		return fmt.Errorf("vDisk %q: has no snapshot %q any more: %w", v.name, s.Name, ErrNotFound)
 	}
 	if err := v.usedLocked(s); err != nil {
 		return err
@@ -276,7 +276,7 @@ func (v *Volume) resize(ctx context.Context, size uint64) error {
 		return err
 	}
 	if have := v.size.Load(); size < have {
-		return fmt.Errorf("vDisk %s has %d bytes and cannot shrink to %d: %w", v.Name(), have, size, ErrInvalid)
+		return fmt.Errorf("vDisk %q: has %d bytes and cannot shrink to %d: %w", v.Name(), have, size, ErrInvalid)
 	} else if size == have {
 		return v.commitEntry(ctx, v.buf.Written()) // it may be of one that was given up
 	}
@@ -307,11 +307,11 @@ func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
 	v.cat.Unlock()
 	parent := v.host.byID(o.Volume)
 	if parent == nil || parent.m == nil {
-		return nil, nil, fmt.Errorf("vDisk %s is a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
+		return nil, nil, fmt.Errorf("vDisk %q: is a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
 	}
 	s := parent.snapshot(o.Snapshot)
 	if s == nil {
-		return nil, nil, fmt.Errorf("vDisk %s is a clone of snapshot %s of vDisk %s, which is not there", v.Name(), o.Snapshot, parent.Name())
+		return nil, nil, fmt.Errorf("vDisk %q: is a clone of snapshot %s of vDisk %q, which is not there", v.Name(), o.Snapshot, parent.Name())
 	}
 	return parent, s, nil
 }

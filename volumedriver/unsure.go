@@ -78,7 +78,7 @@ func (u *unsure) reason() string {
 
 // refuse is the error of what must wait for the outcome. Nothing has begun.
 func (u *unsure) refuse(name string) error {
-	return fmt.Errorf("vDisk %s: %s: %w", name, u.reason(), ErrBusy)
+	return fmt.Errorf("vDisk %q: %s: %w", name, u.reason(), ErrBusy)
 }
 
 // inDoubt notes that an operation on v has no known outcome, and looks into it
@@ -273,7 +273,7 @@ func (h *Host) deletionUnknown(v *Volume, cause error) error {
 			return nil
 		},
 	})
-	return fmt.Errorf("vDisk %s: deletion: %w: %w", v.Name(), ErrUnknownOutcome, cause)
+	return fmt.Errorf("vDisk %q: deletion: %w: %w", v.Name(), ErrUnknownOutcome, cause)
 }
 
 // deleting lists a vDisk that is marked as being deleted, in the place of open,
@@ -314,7 +314,7 @@ func (h *Host) finishDeletion(ctx context.Context, v *Volume) error {
 	if u := v.unsure.Load(); u != nil {
 		h.lookInto(v, u)
 	}
-	return fmt.Errorf("vDisk %s: its deletion has begun and goes on by itself: %w: %w", v.Name(), ErrUnknownOutcome, err)
+	return fmt.Errorf("vDisk %q: its deletion has begun and goes on by itself: %w: %w", v.Name(), ErrUnknownOutcome, err)
 }
 
 // deleteLater lists a vDisk that is marked as being deleted until it is deleted.

@@ -132,12 +132,12 @@ type haltError struct {
 
 func (e *haltError) Error() string {
 	if e.gone {
-		return fmt.Sprintf("vDisk %s is deleted", e.name)
+		return fmt.Sprintf("vDisk %q: is deleted", e.name)
 	}
 	if e.shut != "" {
-		return fmt.Sprintf("vDisk %s is not open: %v", e.name, e.cause)
+		return fmt.Sprintf("vDisk %q: is not open: %v", e.name, e.cause)
 	}
-	return fmt.Sprintf("vDisk %s is halted: %v; verified reads go on: copy out what you need, repair the cause and start again", e.name, e.cause)
+	return fmt.Sprintf("vDisk %q: is halted: %v; verified reads go on: copy out what you need, repair the cause and start again", e.name, e.cause)
 }
 
 func (e *haltError) Unwrap() []error {
@@ -322,7 +322,7 @@ func (v *Volume) snapshotNamed(name string) (*snapshot, error) {
 	if s := v.namedLocked(name); s != nil {
 		return s, nil
 	}
-	return nil, fmt.Errorf("vDisk %s has no snapshot %q: %w", v.name, name, ErrNotFound)
+	return nil, fmt.Errorf("vDisk %q: has no snapshot %q: %w", v.name, name, ErrNotFound)
 }
 
 func (v *Volume) namedLocked(name string) *snapshot {

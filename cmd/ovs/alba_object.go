@@ -8,6 +8,7 @@ import (
 
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/internal/control"
+	"openvstorage/internal/counted"
 )
 
 // objectsMax bounds what `ovs alba object list` gathers before it prints.
@@ -124,6 +125,6 @@ func oneOrTwo(needed, optional string) cobra.PositionalArgs {
 		if len(args) == 1 || len(args) == 2 {
 			return nil
 		}
-		return usagef("%s wants %s [%s], got %d arguments; see %s --help", c.CommandPath(), needed, optional, len(args), c.CommandPath())
+		return usagef("%s wants %s [%s], got %s; see %s --help", c.CommandPath(), needed, optional, counted.Of(len(args), "argument", "arguments"), c.CommandPath())
 	}
 }

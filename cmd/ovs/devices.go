@@ -162,7 +162,7 @@ func (d *devices) vdisks(ctx context.Context) (map[uuid.UUID]volumedriver.Info, 
 // recorded, and the device may be there still.
 func (d *devices) attach(ctx context.Context, a *attachment, again bool) (err error) {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("vDisk %s: block devices are made by root; start `ovs up` as root (the service: with devices.conf)", a.Name)
+		return fmt.Errorf("vDisk %q: block devices are made by root; start `ovs up` as root (the service: with devices.conf)", a.Name)
 	}
 	if a.Kind == kindNBD {
 		err = d.kernel.attach(ctx, a, again)
@@ -170,14 +170,14 @@ func (d *devices) attach(ctx context.Context, a *attachment, again bool) (err er
 		err = d.loops.attach(ctx, a)
 	}
 	if err != nil {
-		return fmt.Errorf("vDisk %s: %w", a.Name, err)
+		return fmt.Errorf("vDisk %q: %w", a.Name, err)
 	}
 	err = d.setLink(*a)
 	if err != nil && !again { // one that is in use stays
 		err = errors.Join(err, d.take(*a))
 	}
 	if err != nil {
-		return fmt.Errorf("vDisk %s: %w", a.Name, err)
+		return fmt.Errorf("vDisk %q: %w", a.Name, err)
 	}
 	if a.Kind == kindNBD {
 		d.kernel.listen(d.done.Go, d.died)
@@ -220,12 +220,12 @@ func (d *devices) Attach(ctx context.Context, name string, opt control.AttachOpt
 	case i < 0:
 		want.ID, want.Name = info.ID, name
 		if err := d.choose(ctx, &want); err != nil {
-			return control.Attachment{}, fmt.Errorf("vDisk %s: %w", name, err)
+			return control.Attachment{}, fmt.Errorf("vDisk %q: %w", name, err)
 		}
 		d.list = append(d.list, want)
 		i = len(d.list) - 1
 	case !d.list[i].like(opt):
-		return control.Attachment{}, fmt.Errorf("vDisk %s is attached as %s already, in another way; detach it first: %w", name, d.list[i].Device, volumedriver.ErrInvalid)
+		return control.Attachment{}, fmt.Errorf("vDisk %q: is attached as %s already, in another way; detach it first: %w", name, d.list[i].Device, volumedriver.ErrInvalid)
 	case d.list[i].reason == "":
 		return d.show(d.list[i]), nil
 	}
@@ -291,12 +291,12 @@ func (d *devices) Detach(ctx context.Context, name string, force bool) error {
 	}
 	i := d.find(info.ID)
 	if i < 0 {
-		return fmt.Errorf("vDisk %s is not attached: %w", name, volumedriver.ErrNotFound)
+		return fmt.Errorf("vDisk %q: is not attached: %w", name, volumedriver.ErrNotFound)
 	}
 	a := d.list[i]
 	if d.present(a) {
 		if users := lastingUsers(ctx, a.Device, usersWait); len(users) > 0 && !force {
-			return fmt.Errorf("vDisk %s: %w: %s is in use: %s; end that first", name, volumedriver.ErrBusy, a.Device, usersText(users))
+			return fmt.Errorf("vDisk %q: %w: %s is in use: %s; end that first", name, volumedriver.ErrBusy, a.Device, usersText(users))
 		}
 		if err := d.take(a); err != nil {
 			return err
@@ -408,7 +408,7 @@ func (d *devices) read() error {
 			at.Kind = kindLoop
 		}
 		if err := at.check(); err != nil {
-			return fmt.Errorf("read %s: vDisk %s: %w; remove it, and attach the vDisks again", name, at.Name, err)
+			return fmt.Errorf("read %s: vDisk %q: %w; remove it, and attach the vDisks again", name, at.Name, err)
 		}
 	}
 	d.list = a.Attachments

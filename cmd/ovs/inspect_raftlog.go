@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/arakoon/raftlog"
+	"openvstorage/internal/counted"
 	"openvstorage/internal/disk/osdisk"
 )
 
@@ -36,7 +37,7 @@ been synced is what a power cut leaves, and not told.`,
 				return err
 			}
 			if len(r.Damage) > 0 {
-				return fmt.Errorf("%s: %d faults, the first: %s", args[0], len(r.Damage), r.Damage[0])
+				return fmt.Errorf("%s: %s, the first: %s", args[0], counted.Of(len(r.Damage), "fault", "faults"), r.Damage[0])
 			}
 			return nil
 		},

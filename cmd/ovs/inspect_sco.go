@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openvstorage/internal/counted"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 )
@@ -33,7 +34,7 @@ func (a *app) inspectSCO() *cobra.Command {
 				return err
 			}
 			if len(r.Damage) > 0 {
-				return fmt.Errorf("%s: %d faults, the first: %s", args[0], len(r.Damage), r.Damage[0])
+				return fmt.Errorf("%s: %s, the first: %s", args[0], counted.Of(len(r.Damage), "fault", "faults"), r.Damage[0])
 			}
 			return nil
 		},

@@ -11,6 +11,7 @@ import (
 	"openvstorage/alba/asd"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/osd"
+	"openvstorage/internal/counted"
 	"openvstorage/internal/disk/osdisk"
 )
 
@@ -35,7 +36,7 @@ any. Of a segment that is being written the last batch may be incomplete.`,
 				return err
 			}
 			if len(r.Damage) > 0 {
-				return fmt.Errorf("%s: %d faults, the first: %s", args[0], len(r.Damage), r.Damage[0])
+				return fmt.Errorf("%s: %s, the first: %s", args[0], counted.Of(len(r.Damage), "fault", "faults"), r.Damage[0])
 			}
 			return nil
 		},

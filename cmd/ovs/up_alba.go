@@ -12,6 +12,7 @@ import (
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
+	"openvstorage/internal/counted"
 	"openvstorage/internal/mounts"
 	"openvstorage/internal/size"
 )
@@ -59,7 +60,7 @@ func (f *albaFlags) check(command string) error {
 	case f.asds < 0 || f.asds > albahere.MaxASDs || len(f.dirs) > albahere.MaxASDs:
 		return usagef("%s: --asds: give 1 to %d", command, albahere.MaxASDs)
 	case f.asds > 0 && len(f.dirs) > 0 && f.asds != len(f.dirs):
-		return usagef("%s: --asds %d and %d times --asd: give one of them", command, f.asds, len(f.dirs))
+		return usagef("%s: --asds %d and %s --asd: give one of them", command, f.asds, counted.Of(len(f.dirs), "time", "times"))
 	case f.scrub > 0 && time.Duration(f.scrub) < scrubMin:
 		return usagef("%s: --scrub-time %v is too short; give it at least 1m, or 0", command, &f.scrub)
 	case f.cache != 0 && f.cache < cacheMin:

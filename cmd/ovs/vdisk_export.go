@@ -119,7 +119,7 @@ func orNoSnapshot(ctx context.Context, client *control.Client, name, snap string
 	if failed != nil || slices.ContainsFunc(list, func(s volumedriver.SnapshotInfo) bool { return s.Name == snap }) {
 		return err
 	}
-	return fmt.Errorf("vDisk %s has no snapshot %q: %w", name, snap, volumedriver.ErrNotFound)
+	return fmt.Errorf("vDisk %q: has no snapshot %q: %w", name, snap, volumedriver.ErrNotFound)
 }
 
 // stream is an image on what cannot be sought.

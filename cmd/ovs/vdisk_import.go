@@ -156,7 +156,7 @@ func named(ctx context.Context, client *control.Client, v control.VDisk, name st
 	}
 	now, err := client.Info(ctx, name)
 	if err == nil && now.ID != v.ID {
-		err = fmt.Errorf("vDisk %q is another", name)
+		err = fmt.Errorf("vDisk %q: is another one now", name)
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: %w", volumedriver.ErrUnknownOutcome, err)

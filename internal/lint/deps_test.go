@@ -7,7 +7,7 @@ import (
 )
 
 // everybody may import these: they know nothing of the product.
-var everybody = []string{"internal/disk", "internal/format", "internal/generation", "internal/naming", "internal/size", "internal/wal"}
+var everybody = []string{"internal/counted", "internal/disk", "internal/format", "internal/generation", "internal/naming", "internal/size", "internal/wal"}
 
 // allowed is the table of who may import whom, besides everybody. Imports
 // point down only. A pattern that ends in "/..." means a package and all below

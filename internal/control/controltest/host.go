@@ -52,7 +52,7 @@ func (h *Host) getLocked(name string, change bool) (*volumedriver.Info, error) {
 		return nil, fmt.Errorf("vDisk %q: %w", name, volumedriver.ErrNotFound)
 	}
 	if change && h.Halted == name {
-		return nil, fmt.Errorf("vDisk %q is %w: its disk is gone; restore it", name, volumedriver.ErrHalted)
+		return nil, fmt.Errorf("vDisk %q: is %w: its disk is gone; restore it", name, volumedriver.ErrHalted)
 	}
 	return v, nil
 }
