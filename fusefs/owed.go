@@ -74,10 +74,11 @@ func (f *FS) payOwed(ctx context.Context) error {
 // dropEmpty removes a file without a vDisk, unless somebody has found it since: its
 // vDisk has got another name, or has gone, and it is a file as any other.
 func (f *FS) dropEmpty(ctx context.Context, node uint64) error {
-	if err := f.moving.share(ctx); err != nil {
+	// Alone: nobody empties the vDisk of that name meanwhile, and needs the entry.
+	if err := f.moving.take(ctx); err != nil {
 		return err
 	}
-	defer f.moving.unshare()
+	defer f.moving.give()
 	file, e, there := f.tree.Path(node)
 	f.mu.Lock()
 	found := f.empty[node] != nil

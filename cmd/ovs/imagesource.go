@@ -59,6 +59,9 @@ func (s *imageSource) known() bool { return s.size > 0 }
 // a pipe, until ctx ends.
 func openSource(ctx context.Context, name string, opt sourceOptions) (*imageSource, error) {
 	f := os.Stdin
+	if name == "" {
+		return nil, usagef("the name of the image is empty")
+	}
 	if name != "-" {
 		// The open of a pipe waits for who writes to it.
 		var err error
@@ -66,6 +69,9 @@ func openSource(ctx context.Context, name string, opt sourceOptions) (*imageSour
 			f, err = os.Open(name)
 			return err
 		}); err != nil {
+			if i, again := os.Stat(name); again == nil && i.Mode()&fs.ModeSocket != 0 {
+				err = usagef("%s is a socket, not an image; if a server gives one there, copy that to standard input", name)
+			}
 			return nil, err
 		}
 	}
@@ -110,7 +116,12 @@ func (s *imageSource) open(ctx context.Context, expected int64) (err error) {
 		s.size = expected
 		return s.openPipe(ctx)
 	}
-	if s.size, err = s.Seek(0, io.SeekEnd); err != nil { // of a disk too
+	s.size, err = s.Seek(0, io.SeekEnd) // of a disk too
+	if errors.Is(err, unix.EINVAL) {    // a file of the kernel, such as those of /proc: it is read as a pipe is
+		s.seek, s.size = false, expected
+		return s.openPipe(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	if s.size == 0 {
