@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -72,7 +73,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 		n, i, err := d.fs.find(ctx, disk)
 		if err == nil {
 			n.show(ctx, &out.Attr, i)
-			return d.inode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
+			return d.inode(ctx, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
 		}
 		// A directory may be named so that leads to a vDisk NAME.raw/OTHER.
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -86,7 +87,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if e, ok := d.fs.tree.Get(full); ok && e.Kind == filetree.File {
 		n := d.fs.fileOf(e)
 		n.show(&out.Attr)
-		return d.inode(ctx, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
+		return d.inode(ctx, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
 	}
 	if _, err := d.fs.directory(ctx, full); err != nil {
 		if isDisk && errors.Is(err, fs.ErrNotExist) {
@@ -98,14 +99,18 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if err := sub.show(ctx, &out.Attr); err != nil {
 		return nil, errnoOf(err)
 	}
-	return d.inode(ctx, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.inode(ctx, name, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
-// inode is the library's part of a node in the directory. One node may be looked up by
-// several at once, but be given that part once.
-func (d *dirNode) inode(ctx context.Context, node gofs.InodeEmbedder, id gofs.StableAttr) *gofs.Inode {
+// inode is the library's part of a node that has a name in the directory. One node may
+// be looked up by several at once, but be given that part once.
+func (d *dirNode) inode(ctx context.Context, name string, node gofs.InodeEmbedder, id gofs.StableAttr) *gofs.Inode {
 	d.fs.births.Lock()
 	defer d.fs.births.Unlock()
+	// The library would leave the name with the node that had it, too: never forgotten.
+	if was := d.GetChild(name); was != nil && was.Operations() != node {
+		d.RmChild(name)
+	}
 	i := d.NewInode(ctx, node, id)
 	if n, ok := node.(*diskNode); ok {
 		n.born.Store(true)
@@ -160,15 +165,24 @@ func (d *dirNode) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 // nameMax is the longest name in a directory that can be made, in bytes.
 const nameMax = naming.ComponentMax
 
-// nameError refuses a path that nothing can have.
+// nameError refuses a path that nothing can get. What a small file was called, or a
+// directory, by an earlier release it is called still: only what is new is asked for.
 func nameError(full, base string, isDisk bool) error {
 	switch {
 	case len(base) > nameMax || len(full) > filetree.MaxPath:
 		return syscall.ENAMETOOLONG
-	case base == suffix, !filetree.Valid(full):
+	case base == suffix, !filetree.Valid(full), naming.CheckText(base) != nil:
 		return syscall.EINVAL
 	case isDisk && naming.Check(strings.TrimSuffix(full, suffix)) != nil:
 		return syscall.EINVAL // no vDisk can be named so
+	}
+	return nil
+}
+
+// dirNameError refuses the name of a directory in which no vDisk could be.
+func dirNameError(base string) error {
+	if naming.Check(base) != nil {
+		return syscall.EINVAL
 	}
 	return nil
 }
@@ -219,13 +233,13 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
-	d.fs.touchDirs(d.where())
+	d.fs.touchDirs(e.Modified, d.where())
 	stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}
 	if isDisk {
 		n := d.fs.emptyOf(strings.TrimSuffix(full, suffix), e)
 		n.opened()
 		n.show(ctx, &out.Attr, Info{})
-		return d.inode(ctx, n, stable), &diskHandle{n}, openFlags, 0
+		return d.inode(ctx, name, n, stable), &diskHandle{n}, openFlags, 0
 	}
 	out.SetAttrTimeout(attrTimeout)
 	n := d.fs.fileOf(e)
@@ -233,14 +247,14 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 		return nil, nil, 0, errnoOf(err)
 	}
 	n.show(&out.Attr)
-	return d.inode(ctx, n, stable), &fileHandle{n}, 0, 0
+	return d.inode(ctx, name, n, stable), &fileHandle{n}, 0, 0
 }
 
 // Mkdir implements gofs.NodeMkdirer.
 func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	dir, isDisk, err := d.free(ctx, name)
-	if isDisk && err == nil {
-		err = syscall.EINVAL
+	dir, _, err := d.free(ctx, name)
+	if err == nil {
+		err = dirNameError(name)
 	}
 	if err != nil {
 		return nil, errnoOf(err)
@@ -250,11 +264,11 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 		return nil, errnoOf(err)
 	}
 	d.fs.forgetTimes(full) // of one that had the name before
-	d.fs.touchDirs(d.where())
+	d.fs.touchDirs(e.Modified, d.where())
 	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0, 0)
 	out.Nlink = 2
 	out.SetAttrTimeout(attrTimeout)
-	return d.inode(ctx, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.inode(ctx, name, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
 // Mknod implements gofs.NodeMknoder: pipes, sockets and devices are not kept.
@@ -288,13 +302,14 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 	if err == nil && len(list) > 0 {
 		err = syscall.ENOTEMPTY
 	}
+	at := time.Now().UnixNano()
 	if err == nil {
-		err = d.fs.tree.Remove(ctx, full)
+		err = d.fs.tree.Remove(ctx, full, at)
 	}
 	if err == nil {
 		d.fs.forgetDir(full)
 		d.fs.forgetTimes(full)
-		d.fs.touchDirs(d.where())
+		d.fs.touchDirs(at, d.where())
 	}
 	return errnoOf(err)
 }
@@ -303,9 +318,11 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 // EBUSY while it is open or has clones.
 func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	for tries := 1; ; tries++ {
-		dir, err := d.unlink(ctx, name)
+		at := time.Now().UnixNano()
+		dir, err := d.unlink(ctx, name, at)
 		if err == nil {
-			d.fs.touchDirs(d.where())
+			d.fs.touchDirs(at, d.where())
+			d.fs.keepDirsSoon(ctx)
 		}
 		if !errors.Is(err, fs.ErrNotExist) || tries == renamedMax || d.settled(ctx) == dir {
 			return errnoOf(err)
@@ -313,9 +330,9 @@ func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	}
 }
 
-// unlink deletes what has a name in the directory, and returns where that was
-// then: what fails for its moving is done again.
-func (d *dirNode) unlink(ctx context.Context, name string) (dir string, err error) {
+// unlink deletes what has a name in the directory, at a time, and returns where that
+// was then: what fails for its moving is done again.
+func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string, err error) {
 	if err := d.fs.moving.share(ctx); err != nil {
 		return d.where(), err
 	}
@@ -325,7 +342,7 @@ func (d *dirNode) unlink(ctx context.Context, name string) (dir string, err erro
 	if isDisk {
 		n, _, err = d.fs.find(ctx, disk)
 	} else {
-		err = d.fs.tree.Remove(ctx, full)
+		err = d.fs.tree.Remove(ctx, full, at)
 	}
 	d.fs.moving.unshare()
 	if err != nil || !isDisk {
@@ -334,7 +351,7 @@ func (d *dirNode) unlink(ctx context.Context, name string) (dir string, err erro
 	if _, err := d.fs.keep(ctx, dir); err != nil {
 		return dir, err
 	}
-	return dir, n.remove(ctx, disk)
+	return dir, n.remove(ctx, disk, at)
 }
 
 // settled is the path of the directory when a renaming under way has ended.

@@ -44,6 +44,12 @@ func (b *Bridge) Prune(ctx context.Context) error {
 	return nil
 }
 
+// Pay has the tree lose what it is to lose.
+func (b *Bridge) Pay(ctx context.Context) error { return b.payOwed(ctx) }
+
+// Root is the root.
+func (b *Bridge) Root() *dirNode { return b.dirOf("") }
+
 // Nodes is how many nodes there are, but for the root.
 func (b *Bridge) Nodes() int {
 	b.mu.Lock()

@@ -82,6 +82,8 @@ type FS struct {
 	births sync.Mutex // held while a node gets the library's part
 
 	copiers copiers
+
+	owed owed
 }
 
 // Mount mounts pool on dir, with what is kept beside it in keys, and serves it
@@ -136,7 +138,7 @@ func newFS(pool Pool, dir string, opt Options) *FS {
 	if f.opt.Logger == nil {
 		f.opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	f.index.times = map[string]dirTime{}
+	f.index.times, f.index.stay = map[string]dirTime{}, map[uuid.UUID]bool{}
 	return f
 }
 
@@ -162,12 +164,15 @@ func (f *FS) settle(ctx context.Context) error {
 		ids[i.ID] = true
 		e, ok := f.tree.Get(i.Name + suffix)
 		if ok && e.Kind == filetree.EmptyDisk && i.State != stateDeleting && i.State != stateUnsure {
-			if err := f.tree.Remove(ctx, i.Name+suffix); err != nil {
+			if err := f.tree.Remove(ctx, i.Name+suffix, 0); err != nil {
 				return err
 			}
 		}
 	}
 	if err := f.tree.ForgetDisks(ctx, func(id [16]byte) bool { return ids[id] }); err != nil {
+		return err
+	}
+	if err := f.settleDirs(ctx, infos); err != nil {
 		return err
 	}
 	// Of what was written to and nobody noted when, the time of opening stays. A
@@ -176,6 +181,20 @@ func (f *FS) settle(ctx context.Context) error {
 		f.opt.Logger.Warn("times of files are not kept yet", "mount", f.dir, "err", err)
 	}
 	return ctx.Err()
+}
+
+// settleDirs has directories be modified when the last vDisk in them was made: a kill
+// may have come before that was kept. Whoever set their times since has changed them
+// after it.
+func (f *FS) settleDirs(ctx context.Context, infos []Info) error {
+	made := map[string]int64{}
+	for _, i := range infos {
+		dir, _ := splitPath(i.Name)
+		if e, ok := f.tree.Get(dir); ok && i.Created > max(e.Changed, made[dir]) {
+			made[dir] = i.Created
+		}
+	}
+	return f.tree.Touch(ctx, made)
 }
 
 // Unmount takes the mount away. While it is in use it waits, until ctx ends;

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/fusefs/filetree"
 )
 
@@ -22,6 +24,11 @@ type index struct {
 	made   bool
 	disks  map[string]*branch // of DIR
 	snaps  map[string]*branch // of .snapshots/DIR, by DIR
+	names  map[uuid.UUID]string
+
+	// stay are vDisks that come to a file which is there, or go from one that stays:
+	// to its directory nothing happens. true: it has happened.
+	stay map[uuid.UUID]bool
 
 	// times of directories that were changed since the mount, by path; they are
 	// kept in the tree soon after.
@@ -52,12 +59,17 @@ func (b *branch) add(e entry, id ...string) {
 		b.holds = map[entry]bool{}
 	}
 	if !e.dir {
-		b.digest += maphash.String(digestSeed, e.name+"/"+strings.Join(id, "/"))
+		b.digest += digest(e.name, id...)
 	}
 	if !b.holds[e] {
 		b.holds[e] = true
 		b.list = append(b.list, e)
 	}
+}
+
+// digest is what a file adds to that of its directory.
+func digest(name string, id ...string) uint64 {
+	return maphash.String(digestSeed, name+"/"+strings.Join(id, "/"))
 }
 
 func branchOf(all map[string]*branch, dir string) *branch {
@@ -83,8 +95,9 @@ func (f *FS) look(ctx context.Context) (*index, error) {
 	if err != nil {
 		return nil, err
 	}
-	disks, snaps := map[string]*branch{"": {}}, map[string]*branch{"": {}}
+	disks, snaps, names := map[string]*branch{"": {}}, map[string]*branch{"": {}}, make(map[uuid.UUID]string, len(infos))
 	for _, i := range infos {
+		names[i.ID] = i.Name
 		dir, base := splitPath(i.Name)
 		branchOf(disks, dir).add(entry{base + suffix, false}, i.ID.String())
 		for sub := i.Name; ; {
@@ -106,14 +119,53 @@ func (f *FS) look(ctx context.Context) (*index, error) {
 	}
 	if x.made {
 		now := time.Now().UnixNano()
+		x.settleStay(names)
 		x.compare(x.disks, disks, "", now, func(dir string) bool {
 			_, kept := f.tree.Get(dir)
 			return kept // it is there whatever is below it
 		})
 		x.compare(x.snaps, snaps, snapshotsDir, now, func(string) bool { return false })
 	}
-	x.listed, x.made, x.disks, x.snaps = listed, true, disks, snaps
+	x.listed, x.made, x.disks, x.snaps, x.names = listed, true, disks, snaps, names
 	return x, nil
+}
+
+// settleStay has those vDisks be there before, or not, whose coming or going is none of
+// a file. x.mu is held.
+func (x *index) settleStay(names map[uuid.UUID]string) {
+	for id, happened := range x.stay {
+		was, had := x.names[id]
+		is, has := names[id]
+		if had != has {
+			dir, base := splitPath(was + is) // one of them is ""
+			sum := digest(base+suffix, id.String())
+			if had {
+				sum = -sum
+			}
+			branchOf(x.disks, dir).digest += sum
+		}
+		if had != has || happened {
+			delete(x.stay, id)
+		}
+	}
+}
+
+// stays notes that a vDisk will come to a file that is there, or go from one that
+// stays. done is called when that has happened, or has not.
+func (f *FS) stays(id uuid.UUID) (done func(happened bool)) {
+	f.index.mu.Lock()
+	defer f.index.mu.Unlock()
+	f.index.stay[id] = false
+	return func(happened bool) {
+		f.index.mu.Lock()
+		defer f.index.mu.Unlock()
+		if _, due := f.index.stay[id]; !due {
+			return
+		}
+		if delete(f.index.stay, id); happened {
+			f.index.stay[id] = true
+		}
+	}
 }
 
 // compare gives directories that differ a time, and those in which one has come or
@@ -152,11 +204,11 @@ func (x *index) touch(at int64, dirs ...string) {
 	}
 }
 
-// touchDirs notes that something was made, removed or renamed in directories.
-func (f *FS) touchDirs(dirs ...string) {
+// touchDirs notes that something was made, removed or renamed in directories at a time.
+func (f *FS) touchDirs(at int64, dirs ...string) {
 	f.index.mu.Lock()
 	defer f.index.mu.Unlock()
-	f.index.touch(time.Now().UnixNano(), dirs...)
+	f.index.touch(at, dirs...)
 }
 
 // dirChanged is when a directory was changed since the mount, 0 if it was not.

@@ -27,7 +27,7 @@ func (f *FS) beats(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		err := f.keepDirs(ctx)
+		err := errors.Join(f.keepDirs(ctx), f.payOwed(ctx))
 		if time.Since(last) >= keepEvery {
 			last = time.Now()
 			err = errors.Join(err, f.keepDisks(ctx, idleKept))
@@ -41,8 +41,13 @@ func (f *FS) beats(ctx context.Context) {
 // Keep keeps the times of all files. It is called when nobody writes any more, by
 // whatever door, before the vDisks are closed; the mount may be gone.
 func (f *FS) Keep(ctx context.Context) error {
-	return errors.Join(f.keepDirs(ctx), f.keepDisks(ctx, 0))
+	return errors.Join(f.keepDirs(ctx), f.payOwed(ctx), f.keepDisks(ctx, 0))
 }
+
+// keepDirsSoon keeps the times of directories now, after a change of vDisks that was
+// made here: no store of that has them. If it cannot be, or who asked is killed, it is
+// done when it is the time for it.
+func (f *FS) keepDirsSoon(ctx context.Context) { _ = f.keepDirs(ctx) }
 
 // keepDirs keeps the times of directories.
 func (f *FS) keepDirs(ctx context.Context) error {

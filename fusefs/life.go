@@ -84,45 +84,45 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 		return err
 	}
 	// Who looks the name up when the vDisk is gone finds this file, and no other.
-	was := n.fs.setEmpty(e.Node, n)
+	was, id := n.fs.setEmpty(e.Node, n), n.which.Load().id
 	n.detach()
-	err = n.fs.pool.Delete(ctx, name, func(i Info) error {
-		if err := n.isThat(i); err != nil {
-			return err
-		}
-		if i.State == stateHalted {
-			return fmt.Errorf("vDisk %s is halted and cannot be emptied; unlink its file to delete it: %w", name, syscall.EIO)
-		}
-		if len(i.Snapshots) > 0 {
-			return fmt.Errorf("vDisk %s has snapshots and cannot be emptied: %w", name, syscall.EBUSY)
-		}
-		return nil
-	})
+	gone := n.fs.stays(id)
+	err = n.fs.pool.Delete(ctx, name, n.mayEmpty)
+	// Of an unknown outcome nobody knows yet.
+	gone(err == nil || errors.Is(err, ErrUnknownOutcome))
 	if err != nil {
 		n.fs.setEmpty(e.Node, was)
-		// All must be as it was. After an unknown outcome opening it waits for that,
-		// which may take long: whoever is killed gives up.
-		if !errors.Is(err, ErrUnknownOutcome) {
-			ctx = context.WithoutCancel(ctx)
-			err = errors.Join(err, n.fs.tree.Remove(ctx, name+suffix))
+		// All must be as it was, or will be: whoever is killed gives up.
+		if !errors.Is(err, ErrUnknownOutcome) && n.fs.tree.Remove(ctx, name+suffix, 0) != nil {
+			n.fs.oweEmpty(e.Node)
 		}
 		if n.inUse() {
 			err = errors.Join(err, n.attach(ctx))
 		}
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
-	id := n.which.Load().id
-	if err := n.fs.tree.ForgetDisk(ctx, id); err != nil {
-		n.fs.setEmpty(e.Node, was)
-		return err
-	}
+	// It is done, whatever becomes of what is kept of the vDisk.
 	n.setKept(filetree.DiskAttr{Attr: e.Attr})
 	n.mtime.Store(0)
 	n.fs.mu.Lock()
-	defer n.fs.mu.Unlock()
 	delete(n.fs.disks, id)
 	n.which.Store(&which{node: e.Node})
+	n.fs.mu.Unlock()
+	n.fs.forgetDisk(ctx, id)
+	return nil
+}
+
+// mayEmpty is why the vDisk must not be deleted for its file to be empty, nil: it may.
+func (n *diskNode) mayEmpty(i Info) error {
+	if err := n.isThat(i); err != nil {
+		return err
+	}
+	if i.State == stateHalted {
+		return fmt.Errorf("vDisk %q: is halted and cannot be emptied; unlink its file to delete it: %w", i.Name, syscall.EIO)
+	}
+	if len(i.Snapshots) > 0 {
+		return fmt.Errorf("vDisk %q: has snapshots and cannot be emptied: %w", i.Name, syscall.EBUSY)
+	}
 	return nil
 }
 
@@ -139,85 +139,101 @@ func (n *diskNode) resize(ctx context.Context, size int64) error {
 	case err != nil || size == have:
 		return err
 	case size < have:
-		return fmt.Errorf("vDisk %s cannot shrink: %w", *n.name.Load(), fs.ErrInvalid)
+		return fmt.Errorf("vDisk %q: cannot shrink: %w", *n.name.Load(), fs.ErrInvalid)
 	}
 	return n.named(ctx, func(name string) error { return n.fs.pool.Resize(ctx, name, size) })
 }
 
 // make makes the vDisk of an empty file. What that waits for it waits for before the
-// vDisk has its name: a directory may be moved meanwhile. The vDisk is there before
-// the file's entry goes: a stop in between leaves both, and the vDisk counts. Who
-// calls has called become.
+// vDisk has its name: a directory may be moved meanwhile. Owner and mode are kept before
+// that, too: no stop loses them. Then the vDisk is there, and whoever is killed while
+// the file's entry goes leaves both, where the vDisk counts. Who calls has called
+// become.
 func (n *diskNode) make(ctx context.Context, do func(Naming) error) error {
-	if _, _, there := n.fs.tree.Path(n.which.Load().node); !there {
+	node := n.which.Load().node
+	if _, _, there := n.fs.tree.Path(node); !there {
 		return n.deleted()
 	}
-	return do(func(id uuid.UUID, commit func(name string) error) error {
-		if err := n.fs.moving.share(ctx); err != nil {
-			return err
-		}
-		defer n.fs.moving.unshare()
-		file, _, there := n.fs.tree.Path(n.which.Load().node)
-		if !there {
-			return n.deleted()
-		}
-		// Who looks it up as soon as it has its name finds this file, and no other.
-		n.fs.mu.Lock()
-		n.fs.disks[id] = n
-		n.fs.mu.Unlock()
-		err := commit(strings.TrimSuffix(file, suffix))
+	err := do(func(id uuid.UUID, commit func(name string) error) error {
+		err := n.fs.tree.KeepDisk(ctx, id, n.kept(), 0)
 		if err == nil {
-			err = n.becomes(context.WithoutCancel(ctx), file) // the vDisk is there
+			err = n.give(ctx, id, commit)
 		}
-		if n.which.Load().id != id {
-			n.fs.mu.Lock()
-			delete(n.fs.disks, id)
-			n.fs.mu.Unlock()
+		if err != nil && !errors.Is(err, ErrUnknownOutcome) {
+			n.fs.oweDisk(id)
 		}
 		return err
 	})
+	if !n.made() {
+		return err
+	}
+	if n.fs.tree.KeepDisk(ctx, n.which.Load().id, n.kept(), node) != nil {
+		n.fs.oweEmpty(node)
+	}
+	if err == nil && n.inUse() {
+		err = n.attach(ctx)
+	}
+	return err
+}
+
+// give gives a new vDisk the name of the file, which it is then.
+func (n *diskNode) give(ctx context.Context, id uuid.UUID, commit func(name string) error) error {
+	if err := n.fs.moving.share(ctx); err != nil {
+		return err
+	}
+	defer n.fs.moving.unshare()
+	file, _, there := n.fs.tree.Path(n.which.Load().node)
+	if !there {
+		return n.deleted()
+	}
+	// Who looks it up as soon as it has its name finds this file, and no other.
+	n.fs.mu.Lock()
+	n.fs.disks[id] = n
+	n.fs.mu.Unlock()
+	came := n.fs.stays(id)
+	err := commit(strings.TrimSuffix(file, suffix))
+	came(err == nil || errors.Is(err, ErrUnknownOutcome))
+	if err == nil {
+		n.becomes(context.WithoutCancel(ctx), id, strings.TrimSuffix(file, suffix)) // it is there, whoever is killed
+		return nil
+	}
+	n.fs.mu.Lock()
+	defer n.fs.mu.Unlock()
+	delete(n.fs.disks, id)
+	return err
 }
 
 func (n *diskNode) deleted() error {
 	return fmt.Errorf("file %s was deleted: %w", *n.name.Load(), fs.ErrNotExist)
 }
 
-// becomes makes an empty file that of the vDisk that was made for it.
-func (n *diskNode) becomes(ctx context.Context, file string) error {
-	name, node := strings.TrimSuffix(file, suffix), n.which.Load().node
-	i, err := n.fs.pool.Info(ctx, name)
-	if err != nil {
-		return err
+// becomes makes an empty file that of the vDisk that was made for it. It waits for
+// nothing.
+func (n *diskNode) becomes(ctx context.Context, id uuid.UUID, name string) {
+	kept := n.kept()
+	if i, err := n.fs.pool.InfoOf(ctx, id); err == nil { // others may have deleted it
+		kept = settled(kept, i.Change)
 	}
-	kept := settled(n.kept(), i.Change) // it gets a size, which is a change
-	kept.Modified = max(kept.Modified, time.Now().UnixNano())
+	kept.Modified = max(kept.Modified, time.Now().UnixNano()) // it gets a size, which is a change
 	kept.Changed = max(kept.Changed, kept.Modified)
-	if err := n.fs.tree.KeepDisk(ctx, i.ID, kept, file); err != nil {
-		return err
-	}
 	n.setKept(kept)
 	n.fs.mu.Lock()
-	delete(n.fs.empty, node)
-	n.fs.disks[i.ID] = n
-	n.which.Store(&which{id: i.ID})
+	delete(n.fs.empty, n.which.Load().node)
+	n.which.Store(&which{id: id})
 	n.fs.mu.Unlock()
 	n.name.Store(&name)
-	if n.inUse() {
-		return n.attach(ctx)
-	}
-	return nil
 }
 
 // isThat fails if the vDisk is another one that has the name now.
 func (n *diskNode) isThat(i Info) error {
 	if i.ID != n.which.Load().id {
-		return fmt.Errorf("vDisk %s is another one than before: %w", i.Name, fs.ErrNotExist)
+		return fmt.Errorf("vDisk %q: is another one than before: %w", i.Name, fs.ErrNotExist)
 	}
 	return nil
 }
 
-// remove deletes the file, and the vDisk if there is one and it has that name.
-func (n *diskNode) remove(ctx context.Context, name string) error {
+// remove deletes the file at a time, and the vDisk if there is one and it has that name.
+func (n *diskNode) remove(ctx context.Context, name string, at int64) error {
 	n.waitIdle(ctx)
 	if err := n.keep.take(ctx); err != nil {
 		return err
@@ -228,12 +244,13 @@ func (n *diskNode) remove(ctx context.Context, name string) error {
 			return err
 		}
 		n.gone = true
-		return n.fs.tree.ForgetDisk(context.WithoutCancel(ctx), n.which.Load().id)
+		n.fs.forgetDisk(ctx, n.which.Load().id)
+		return nil
 	}
 	if err := n.fs.moving.share(ctx); err != nil {
 		return err
 	}
 	defer n.fs.moving.unshare()
 	file, _, _ := n.fs.tree.Path(n.which.Load().node)
-	return n.fs.tree.Remove(ctx, file)
+	return n.fs.tree.Remove(ctx, file, at)
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/filetree/treetest"
 	"openvstorage/fusefs/memtest"
 )
@@ -32,21 +33,25 @@ func TestNames(t *testing.T) {
 			{"NAME.raw of 256 bytes", long(256, ".raw"), syscall.ENAMETOOLONG, syscall.ENAMETOOLONG},
 			{"more than FUSE takes", long(1025, ""), syscall.ENAMETOOLONG, syscall.ENAMETOOLONG},
 			{"no name before .raw", ".raw", syscall.EINVAL, syscall.EINVAL},
-			{"@", "@", 0, 0},
+			{"@", "@", 0, syscall.EINVAL},
 			{"@.raw", "@.raw", syscall.EINVAL, syscall.EINVAL},
 			{"a snapshot's", "a@b.raw", syscall.EINVAL, syscall.EINVAL},
-			{"a control character", "a\tb", 0, 0},
+			{"a control character", "a\tb", syscall.EINVAL, syscall.EINVAL},
+			{"a newline", "a\nb", syscall.EINVAL, syscall.EINVAL},
+			{"a control character of more bytes", "a\u0085b", syscall.EINVAL, syscall.EINVAL},
 			{"a control character in a vDisk's", "a\tb.raw", syscall.EINVAL, syscall.EINVAL},
 			{"a newline in a vDisk's", "a\nb.raw", syscall.EINVAL, syscall.EINVAL},
-			{"no UTF-8", "a\xff", 0, 0},
+			{"no UTF-8", "a\xff", syscall.EINVAL, syscall.EINVAL},
+			{"what was no UTF-8", "a\ufffd", syscall.EINVAL, syscall.EINVAL},
 			{"no UTF-8 in a vDisk's", "a\xff.raw", syscall.EINVAL, syscall.EINVAL},
 			{"UTF-8", "名前.raw", 0, syscall.EINVAL},
 			{"blanks", " a b .raw", 0, syscall.EINVAL},
-			{"an option's", "-x", 0, 0},
+			{"an option's", "-x", 0, syscall.EINVAL},
 			{"an option's in a vDisk's", "-x.raw", syscall.EINVAL, syscall.EINVAL},
 			{"right to left in a vDisk's", "a\u202eb.raw", syscall.EINVAL, syscall.EINVAL},
 			{"no width in a vDisk's", "a\u200bb.raw", syscall.EINVAL, syscall.EINVAL},
-			{"no width", "a\u200bb", 0, 0},
+			{"no width", "a\u200bb", syscall.EINVAL, syscall.EINVAL},
+			{"right to left", "a\u202eb", syscall.EINVAL, syscall.EINVAL},
 			{".raw twice", "a.raw.raw", syscall.EINVAL, syscall.EINVAL},
 			{".snapshots", ".snapshots.raw", syscall.EINVAL, syscall.EINVAL},
 			{"three dots", "...", 0, 0},
@@ -71,13 +76,50 @@ func TestNames(t *testing.T) {
 				_ = unix.Unlink(name)
 			}
 		}
-		// A directory with a name that no vDisk may have refuses vDisks, not files.
+		// No directory gets a name below which there can be no vDisk, by no way.
 		check(t, "mkdir", os.Mkdir(filepath.Join(dir, "sub"), 0o755), 0)
-		for _, name := range []string{"a@b", "-x", "sub/.snapshots", "a\u202eb"} {
-			check(t, "mkdir", os.Mkdir(filepath.Join(dir, name), 0o755), 0)
-			check(t, "file", os.WriteFile(filepath.Join(dir, name, "c"), nil, 0o600), 0)
-			check(t, "vDisk", os.WriteFile(filepath.Join(dir, name, "c.raw"), nil, 0o600), syscall.EINVAL)
-			check(t, "rename to it", unix.Rename(filepath.Join(dir, "from.raw"), filepath.Join(dir, name, "c.raw")), syscall.EINVAL)
+		check(t, "file", os.WriteFile(filepath.Join(dir, "small"), nil, 0o600), 0)
+		for _, name := range []string{"a@b", "-x", "sub/.snapshots", "a\u202eb", "a\x01b", "a\xffb", "d.raw"} {
+			onto := filepath.Join(dir, name)
+			check(t, "mkdir "+name, os.Mkdir(onto, 0o755), syscall.EINVAL)
+			want := syscall.EINVAL
+			if name == "d.raw" {
+				want = syscall.EPERM // a directory does not become a vDisk's file
+			}
+			check(t, "rename of a directory to "+name, unix.Rename(filepath.Join(dir, "sub"), onto), want)
+		}
+		for _, name := range []string{"a\u202eb", "a\x01b", "a\nb", "a\xffb"} {
+			check(t, "rename of a file to "+name, unix.Rename(filepath.Join(dir, "small"), filepath.Join(dir, name)), syscall.EINVAL)
+		}
+		check(t, "rename of a file to -x", unix.Rename(filepath.Join(dir, "small"), filepath.Join(dir, "-x")), 0)
+	})
+}
+
+// Files and directories that earlier releases took names for which nothing gets any
+// more are there: they can be used, filled, and given other names.
+func TestFileNamesOfEarlierReleases(t *testing.T) {
+	keys := treetest.New()
+	pool := memtest.New(keys)
+	tree, err := filetree.Open(t.Context(), keys)
+	check(t, "open", err, 0)
+	for name, kind := range map[string]filetree.Kind{"a\tb": filetree.Directory, "a\tb/c\nd": filetree.File, "x@y": filetree.Directory, "\xff": filetree.File} {
+		_, err := tree.Make(t.Context(), name, filetree.Entry{Kind: kind, Attr: filetree.Attr{Mode: 0o700}})
+		check(t, "make", err, 0)
+	}
+	remount(t, pool, keys, func(dir string) {
+		at := func(name string) string { return filepath.Join(dir, name) }
+		for _, name := range []string{"a\tb/c\nd", "\xff", "a\tb/new", "x@y/new"} {
+			check(t, "write", os.WriteFile(at(name), []byte("x"), 0o600), 0)
+			_, err := os.ReadFile(at(name))
+			check(t, "read", err, 0)
+		}
+		check(t, "vDisk", os.WriteFile(at("x@y/c.raw"), nil, 0o600), syscall.EINVAL)
+		check(t, "rename", os.Rename(at("a\tb/c\nd"), at("a\tb/cd")), 0)
+		check(t, "rename", os.Rename(at("a\tb"), at("ab")), 0)
+		check(t, "rename", os.Rename(at("x@y"), at("xy")), 0)
+		check(t, "unlink", os.Remove(at("\xff")), 0)
+		for _, name := range []string{"ab/cd", "ab/new", "xy/new"} {
+			statx(t, at(name))
 		}
 	})
 }

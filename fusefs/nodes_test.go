@@ -32,7 +32,11 @@ type kernel struct {
 func newKernel(t *testing.T) *kernel {
 	t.Helper()
 	keys := treetest.New()
-	pool := memtest.New(keys)
+	return newKernelOf(t, memtest.New(keys), keys)
+}
+
+func newKernelOf(t *testing.T, pool *memtest.Pool, keys *treetest.Keys) *kernel {
+	t.Helper()
 	b, err := fusefs.NewBridge(t.Context(), pool, keys)
 	check(t, "open", err, 0)
 	return &kernel{t, b, pool, keys}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"syscall"
 
 	"github.com/google/uuid"
 )
@@ -77,7 +78,8 @@ func (f *FS) pruneDirs(ctx context.Context) {
 		if !d.Forgotten() {
 			continue
 		}
-		if _, err := f.directory(ctx, name); !errors.Is(err, fs.ErrNotExist) {
+		// ENOTDIR: a file has the name, and the directory is as gone as without one.
+		if _, err := f.directory(ctx, name); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 			continue
 		}
 		f.mu.Lock()

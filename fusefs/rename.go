@@ -39,6 +39,7 @@ func (d *dirNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder
 		return errnoOf(err)
 	}
 	replace := flags&renameNoReplace == 0
+	at := time.Now().UnixNano()
 	if isDisk {
 		n, _, err := d.fs.find(ctx, disk)
 		switch {
@@ -49,10 +50,11 @@ func (d *dirNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder
 				_, err = d.fs.keep(ctx, target.where())
 			}
 			if err == nil {
-				err = n.rename(ctx, ontoDisk)
+				err = n.rename(ctx, ontoDisk, at)
 			}
 			if err == nil {
-				d.fs.touchDirs(d.where(), target.where())
+				d.fs.touchDirs(at, d.where(), target.where())
+				d.fs.keepDirsSoon(ctx)
 				_ = n.setAttr(ctx, renamed) // the renaming is done, whatever becomes of its time
 			}
 			return errnoOf(err)
@@ -63,9 +65,9 @@ func (d *dirNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder
 	if isOntoDisk {
 		return syscall.EPERM
 	}
-	err := d.fs.move(ctx, from, onto, replace)
+	err := d.fs.move(ctx, from, onto, replace, at)
 	if err == nil {
-		d.fs.touchDirs(d.where(), target.where())
+		d.fs.touchDirs(at, d.where(), target.where())
 		if e, ok := d.fs.tree.Get(onto); ok {
 			_, _ = d.fs.tree.Set(ctx, e.Node, renamed) // the renaming is done
 		}
@@ -76,9 +78,9 @@ func (d *dirNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder
 // renamed gives what was renamed its time of change.
 func renamed(a *filetree.Attr) { a.Changed = time.Now().UnixNano() }
 
-// move moves a small file or a directory. The directories that it leaves and
+// move moves a small file or a directory, at a time. The directories that it leaves and
 // comes to stay, though nothing else be in them.
-func (f *FS) move(ctx context.Context, from, onto string, replace bool) error {
+func (f *FS) move(ctx context.Context, from, onto string, replace bool, at int64) error {
 	for _, name := range []string{from, onto} {
 		dir, _ := splitPath(name)
 		if _, err := f.keep(ctx, dir); err != nil {
@@ -86,13 +88,19 @@ func (f *FS) move(ctx context.Context, from, onto string, replace bool) error {
 		}
 	}
 	if e, there := f.tree.Get(from); there && e.Kind == filetree.File {
-		return f.moveFile(ctx, from, onto, replace)
+		return f.moveFile(ctx, from, onto, replace, at)
 	}
 	if err := f.moving.take(ctx); err != nil {
 		return err
 	}
 	defer f.moving.give()
-	return f.moveDir(ctx, from, onto, replace)
+	if _, err := f.directory(ctx, from); err != nil {
+		return err
+	}
+	if _, base := splitPath(onto); dirNameError(base) != nil {
+		return syscall.EINVAL
+	}
+	return f.moveDir(ctx, from, onto, replace, at)
 }
 
 func splitPath(name string) (dir, base string) {
@@ -103,7 +111,7 @@ func splitPath(name string) (dir, base string) {
 }
 
 // moveFile moves a small file.
-func (f *FS) moveFile(ctx context.Context, from, onto string, replace bool) error {
+func (f *FS) moveFile(ctx context.Context, from, onto string, replace bool, at int64) error {
 	switch _, err := f.directory(ctx, onto); {
 	case err == nil && replace:
 		return syscall.EISDIR
@@ -112,14 +120,14 @@ func (f *FS) moveFile(ctx context.Context, from, onto string, replace bool) erro
 	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
 		return err
 	}
-	return f.tree.Move(ctx, from, onto, replace, nil)
+	return f.tree.Move(ctx, from, onto, replace, at, nil)
 }
 
 // moveDir moves a directory: the vDisks below it get their names and the entries
 // of the tree their paths in one step of the group that keeps both. A stop in
 // between leaves all as it was, or all moved. Nothing that is open notices.
 // f.moving is held.
-func (f *FS) moveDir(ctx context.Context, from, onto string, replace bool) error {
+func (f *FS) moveDir(ctx context.Context, from, onto string, replace bool, at int64) error {
 	if err := f.vacant(ctx, onto, replace); err != nil {
 		return err
 	}
@@ -130,11 +138,11 @@ func (f *FS) moveDir(ctx context.Context, from, onto string, replace bool) error
 	if !disks {
 		// One that nothing but entries below it imply has none of its own.
 		if _, err = f.keepLocked(ctx, from); err == nil {
-			err = f.tree.Move(ctx, from, onto, replace, nil)
+			err = f.tree.Move(ctx, from, onto, replace, at, nil)
 		}
 	} else if err = f.fits(ctx, from, onto); err == nil {
 		err = f.pool.RenameBelow(ctx, from, onto, func(commit filetree.Commit) error {
-			return f.tree.Move(ctx, from, onto, replace, commit)
+			return f.tree.Move(ctx, from, onto, replace, at, commit)
 		})
 	}
 	if err == nil {
@@ -175,8 +183,8 @@ func (f *FS) fits(ctx context.Context, from, onto string) error {
 	return nil
 }
 
-// rename moves the file to a free name.
-func (n *diskNode) rename(ctx context.Context, name string) error {
+// rename moves the file to a free name, at a time.
+func (n *diskNode) rename(ctx context.Context, name string, at int64) error {
 	if err := n.keep.take(ctx); err != nil { // it stays what it is, a vDisk or an empty file
 		return err
 	}
@@ -196,7 +204,7 @@ func (n *diskNode) rename(ctx context.Context, name string) error {
 		err = n.named(ctx, func(old string) error { return n.fs.pool.Rename(ctx, old, name) })
 	} else {
 		file, _, _ := n.fs.tree.Path(n.which.Load().node)
-		err = n.fs.tree.Move(ctx, file, name+suffix, false, nil)
+		err = n.fs.tree.Move(ctx, file, name+suffix, false, at, nil)
 	}
 	if err == nil {
 		n.name.Store(&name)

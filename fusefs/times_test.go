@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"openvstorage/device"
@@ -209,6 +211,14 @@ func TestDirectories(t *testing.T) {
 			{"rmdir", func() error { return unix.Rmdir(at("e/new")) }, []string{"e"}, []uint32{2}, []string{"", "d"}},
 			{"create of a vDisk's file", func() error { return os.WriteFile(at("e/v.raw"), nil, 0o600) }, []string{"e"}, []uint32{2}, []string{"", "d"}},
 			{"its unlink", func() error { return os.Remove(at("e/v.raw")) }, []string{"e"}, []uint32{2}, []string{"", "d"}},
+			{"create of another", func() error { return os.WriteFile(at("e/w.raw"), nil, 0o600) }, []string{"e"}, []uint32{2}, []string{"", "d"}},
+			{"truncate of an empty file", func() error { return os.Truncate(at("e/w.raw"), 0) }, nil, nil, []string{"", "e", "d"}},
+			{"open of it with O_TRUNC", func() error { return os.WriteFile(at("e/w.raw"), nil, 0o600) }, nil, nil, []string{"", "e", "d"}},
+			{"its first write", func() error { return os.WriteFile(at("e/w.raw"), []byte("x"), 0o600) }, []string{".snapshots"}, []uint32{6}, []string{"", "e", "d"}},
+			{"truncate to nothing", func() error { return os.Truncate(at("e/w.raw"), 0) }, []string{".snapshots"}, []uint32{5}, []string{"", "e", "d"}},
+			{"truncate of an empty file again", func() error { return os.Truncate(at("e/w.raw"), 0) }, nil, nil, []string{"", "e", "d", ".snapshots"}},
+			{"truncate to more", func() error { return os.Truncate(at("e/w.raw"), 8192) }, []string{".snapshots"}, []uint32{6}, []string{"", "e", "d"}},
+			{"unlink of it", func() error { return os.Remove(at("e/w.raw")) }, []string{"e"}, []uint32{2}, []string{"", "d"}},
 			{"rename of a vDisk", func() error { return os.Rename(at("d/x.raw"), at("e/x.raw")) }, []string{"d", "e", ".snapshots/d"}, []uint32{3, 2, 3}, []string{"", "other"}},
 			{"unlink of a vDisk", func() error { return os.Remove(at("e/x.raw")) }, []string{"e"}, []uint32{2}, []string{"", "d"}},
 			{"creation by others", func() error { return pool.Create(t.Context(), "e/y", 4096) }, []string{"e", ".snapshots", ".snapshots/e"}, []uint32{2, 6, 3}, []string{"", "d", ".snapshots/d"}},
@@ -372,4 +382,67 @@ func TestGroupsAndTruncation(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What was done in a directory just before a kill is in its time of modification after
+// it; and a time that somebody has set stays.
+func TestDirectoryTimesAfterKill(t *testing.T) {
+	k := newKernel(t)
+	dir := func(name string) uint64 {
+		var out fuse.EntryOut
+		if s := k.Raw.Mkdir(nil, &fuse.MkdirIn{InHeader: header(1), Mode: 0o755}, name, &out); !s.Ok() {
+			t.Fatal(s)
+		}
+		return out.NodeId
+	}
+	dir("d")
+	dir("e")
+	for _, c := range []struct {
+		what string
+		do   func(d, e uint64) fuse.Status
+		dirs []string
+	}{
+		{"create", func(d, _ uint64) fuse.Status { k.create(d, "f"); k.create(d, "v.raw"); return fuse.OK }, []string{"d"}},
+		{"rename", func(d, e uint64) fuse.Status {
+			return k.Raw.Rename(nil, &fuse.RenameIn{InHeader: header(d), Newdir: e}, "f", "g")
+		}, []string{"d", "e"}},
+		{"unlink", func(_, e uint64) fuse.Status { h := header(e); return k.Raw.Unlink(nil, &h, "g") }, []string{"e"}},
+		{"mkdir", func(_, e uint64) fuse.Status {
+			return k.Raw.Mkdir(nil, &fuse.MkdirIn{InHeader: header(e), Mode: 0o755}, "sub", &fuse.EntryOut{})
+		}, []string{"e"}},
+		{"rename of a directory", func(d, e uint64) fuse.Status {
+			return k.Raw.Rename(nil, &fuse.RenameIn{InHeader: header(e), Newdir: d}, "sub", "sub")
+		}, []string{"d", "e"}},
+		{"rmdir", func(d, _ uint64) fuse.Status { h := header(d); return k.Raw.Rmdir(nil, &h, "sub") }, []string{"d"}},
+		{"unlink of an empty file", func(d, _ uint64) fuse.Status { h := header(d); return k.Raw.Unlink(nil, &h, "v.raw") }, []string{"d"}},
+		{"creation by others", func(_, _ uint64) fuse.Status {
+			return fuse.ToStatus(k.pool.Create(t.Context(), "d/x", 4096))
+		}, []string{"d"}},
+		{"rename of a vDisk", func(d, e uint64) fuse.Status {
+			k.lookup(d, "x.raw")
+			return k.Raw.Rename(nil, &fuse.RenameIn{InHeader: header(d), Newdir: e}, "x.raw", "y.raw")
+		}, []string{"d", "e"}},
+		{"unlink of a vDisk", func(_, e uint64) fuse.Status { h := header(e); return k.Raw.Unlink(nil, &h, "y.raw") }, []string{"e"}},
+		{"utimes", func(d, _ uint64) fuse.Status {
+			check(t, "create", k.pool.Create(t.Context(), "d/z", 4096), 0)
+			return k.Raw.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: header(d), Valid: fuse.FATTR_MTIME, Mtime: 1000}}, &fuse.AttrOut{})
+		}, nil},
+	} {
+		d, e := k.lookup(1, "d"), k.lookup(1, "e")
+		before := map[string]fuse.EntryOut{"d": d, "e": e}
+		now := time.Now()
+		if s := c.do(d.NodeId, e.NodeId); !s.Ok() {
+			t.Fatalf("%s: %v", c.what, s)
+		}
+		k = newKernelOf(t, k.pool, k.keys) // the one before keeps nothing any more
+		for name, was := range before {
+			out := k.lookup(1, name)
+			if out.ModTime() == was.ModTime() == slices.Contains(c.dirs, name) || slices.Contains(c.dirs, name) && out.ModTime().Before(now) {
+				if c.what == "utimes" && name == "d" && out.Mtime == 1000 {
+					continue
+				}
+				t.Errorf("%s: %q was modified at %v, and after a kill at %v", c.what, name, was.ModTime(), out.ModTime())
+			}
+		}
+	}
 }

@@ -403,7 +403,7 @@ func (n *diskNode) setDiskAttr(ctx context.Context, change func(*filetree.Attr))
 	if !stale(kept, now) {
 		return nil
 	}
-	if err := n.fs.tree.KeepDisk(ctx, i.ID, now, ""); err != nil {
+	if err := n.fs.tree.KeepDisk(ctx, i.ID, now, 0); err != nil {
 		return err
 	}
 	n.setKept(now)

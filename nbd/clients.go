@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"openvstorage/device"
+	"openvstorage/internal/counted"
 )
 
 // Who may connect. Connections are few, so strangers must not take them all:
@@ -128,27 +129,27 @@ func (s *Server) roomLocked(c *conn) *full {
 		return o.origin == remoteOrigin || o.origin == localOrigin && c.origin != remoteOrigin
 	}
 	if have := n[remoteOrigin] + n[localOrigin] + n[selfOrigin]; have >= l.Connections {
-		return &full{fmt.Errorf("client refused: %d connections are the limit", l.Connections), have > l.Connections, others}
+		return &full{fmt.Errorf("client refused: %s the limit", counted.Of(l.Connections, "connection is", "connections are")), have > l.Connections, others}
 	}
 	if have, most := n[remoteOrigin]+n[localOrigin], l.Connections-l.self(); c.origin != selfOrigin && have >= most {
-		return &full{fmt.Errorf("client refused: %d connections are the limit, others are kept for block devices", most), have > most, others}
+		return &full{fmt.Errorf("client refused: %s the limit, others are kept for block devices", counted.Of(most, "connection is", "connections are")), have > most, others}
 	}
 	addr, addressed := addressOf(c.sock.conn)
 	if c.origin != remoteOrigin || !addressed {
 		return nil
 	}
 	if have, most := n[remoteOrigin], l.remote(); have >= most {
-		return &full{fmt.Errorf("client refused: %d connections by network are the limit, others are kept for this machine", most), have > most,
+		return &full{fmt.Errorf("client refused: %s the limit, others are kept for this machine", counted.Of(most, "connection by network is", "connections by network are")), have > most,
 			func(o *conn) bool { return o.origin == remoteOrigin }}
 	}
 	if c.door != nil {
 		if have, most := c.door.conns, max(1, l.remote()/max(1, s.mu.doors)); have >= most {
-			return &full{fmt.Errorf("client refused: %d connections to one address of the server are the limit", most), have > most,
+			return &full{fmt.Errorf("client refused: %s the limit", counted.Of(most, "connection to one address of the server is", "connections to one address of the server are")), have > most,
 				func(o *conn) bool { return o.door == c.door }}
 		}
 	}
 	if src := s.mu.sources[addr]; src != nil && src.conns >= l.Address {
-		return &full{fmt.Errorf("client refused: %d connections from one address are the limit", l.Address), src.conns > l.Address,
+		return &full{fmt.Errorf("client refused: %s the limit", counted.Of(l.Address, "connection from one address is", "connections from one address are")), src.conns > l.Address,
 			func(o *conn) bool { return o.source == src }}
 	}
 	return nil

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"openvstorage/internal/counted"
 )
 
 // ErrServerClosed is returned by Serve after Close.
@@ -345,7 +347,7 @@ func (s *Server) await(ctx context.Context, conns []*conn) error {
 		select {
 		case <-c.done:
 		case <-ctx.Done():
-			return fmt.Errorf("nbd: %d connections still wait for their devices, export %s first: %w", len(conns)-i, shown(c.name), ctx.Err())
+			return fmt.Errorf("nbd: %s for a device, export %s first: %w", counted.Of(len(conns)-i, "connection still waits", "connections still wait"), shown(c.name), ctx.Err())
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"openvstorage/internal/counted"
 	"openvstorage/volumedriver/registry"
 )
 
@@ -132,5 +133,5 @@ func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec regist
 
 // inUseLocked refuses what users of the vDisk would not bear. v.mu is held.
 func (v *Volume) inUseLocked(users int) error {
-	return fmt.Errorf("vDisk %q is in use by %d connections; disconnect them first, or give --force: %w", v.name, users, ErrBusy)
+	return fmt.Errorf("vDisk %q is in use by %s; disconnect first, or give --force: %w", v.name, counted.Of(users, "connection", "connections"), ErrBusy)
 }

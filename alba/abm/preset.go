@@ -5,6 +5,7 @@ import (
 
 	"openvstorage/alba/nsm/record"
 	"openvstorage/alba/nsm/userfn"
+	"openvstorage/internal/counted"
 )
 
 // presetArg: String name, U64 version, Bytes data.
@@ -91,7 +92,7 @@ func deletePreset(tx userfn.Tx, a *nameArg) (*userfn.Empty, error) {
 	case !ok:
 		return &userfn.Empty{}, nil
 	case p.Uses > 0:
-		return nil, userfn.Errorf(userfn.CodeInUse, "preset %q: %d namespaces have it", a.name, p.Uses)
+		return nil, userfn.Errorf(userfn.CodeInUse, "preset %q: %s it", a.name, counted.Of(p.Uses, "namespace has", "namespaces have"))
 	case b.Default == a.name:
 		return nil, userfn.Errorf(userfn.CodeInUse, "preset %q: it is the default; make another the default first", a.name)
 	}

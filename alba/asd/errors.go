@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/disk"
 )
 
 // A CorruptError says of which value, and where on the disk, a checksum did not
@@ -39,7 +40,7 @@ func (d Damage) String() string {
 type readOnly struct{ cause error }
 
 func (e *readOnly) Error() string {
-	return fmt.Sprintf("%v: %v; check the disk and restart", osd.ErrReadOnly, e.cause)
+	return fmt.Sprintf("%v: %v; %s", osd.ErrReadOnly, e.cause, disk.Cure(e.cause))
 }
 func (e *readOnly) Is(target error) bool { return target == osd.ErrReadOnly }
 func (e *readOnly) Unwrap() error        { return e.cause }

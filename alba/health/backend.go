@@ -1,6 +1,10 @@
 package health
 
-import "fmt"
+import (
+	"fmt"
+
+	"openvstorage/internal/counted"
+)
 
 // States of a group, besides ok and full. Full: it waits for room, or for what
 // else its disk lacks.
@@ -114,19 +118,19 @@ func (b *Backend) Judge() BackendIs {
 		}
 	}
 	if short > 0 {
-		say(Unreadable, fmt.Sprintf("objects in %d namespaces have too few fragments on disks that are there", short))
+		say(Unreadable, "objects in "+counted.Of(short, "namespace", "namespaces")+" have too few fragments on disks that are there")
 	}
 	if b.Failed > 0 {
-		say(Unreadable, fmt.Sprintf("%d objects could not be read, one of them: %s", b.Failed, b.Example))
+		say(Unreadable, fmt.Sprintf("%s could not be read, one of them: %s", counted.Of(b.Failed, "object", "objects"), b.Example))
 	}
 	if narrow > 0 {
-		say(Degraded, fmt.Sprintf("%d objects are below full width", narrow))
+		say(Degraded, counted.Of(narrow, "object is", "objects are")+" below full width")
 	}
 	if b.Waiting > 0 {
-		say(Degraded, fmt.Sprintf("%d objects have fragments that are known to be bad or absent, and wait for a repair", b.Waiting))
+		say(Degraded, counted.Of(b.Waiting, "object has fragments that are known to be bad or absent, and waits", "objects have fragments that are known to be bad or absent, and wait")+" for a repair")
 	}
 	if b.NoPlace > 0 && (moving || narrow > 0) { // it was so at the last survey
-		say(Degraded, fmt.Sprintf("%d objects lack a disk that can take a fragment", b.NoPlace))
+		say(Degraded, counted.Of(b.NoPlace, "object lacks", "objects lack")+" a disk that can take a fragment")
 	}
 	for _, why := range append([]string{b.NoRoom, b.Suspended}, b.Alarms...) {
 		if why != "" {

@@ -3,6 +3,8 @@ package health
 import (
 	"fmt"
 	"time"
+
+	"openvstorage/internal/counted"
 )
 
 // States of a disk.
@@ -83,13 +85,13 @@ func (d *Disk) Judge() DiskIs {
 	case d.ReadOnly != "":
 		return DiskIs{State: ReadOnly, Reason: d.ReadOnly}
 	case d.Draining:
-		return DiskIs{State: Draining, Reason: fmt.Sprintf("%d fragments are to be moved", d.Fragments)}
+		return DiskIs{State: Draining, Reason: counted.Of(d.Fragments, "fragment is", "fragments are") + " to be moved"}
 	case d.Full, d.Refused, d.Room < d.Need:
 		return DiskIs{State: Full, Reason: d.fullReason()}
 	case d.Trouble != "":
 		return DiskIs{State: Damaged, Reason: "the next start would not open it: " + d.Trouble}
 	case d.Absent > 0:
-		return DiskIs{State: Damaged, Reason: fmt.Sprintf("%d fragments that it had are gone from it; they are made again", d.Absent)}
+		return DiskIs{State: Damaged, Reason: counted.Of(d.Absent, "fragment that it had is gone from it; it is", "fragments that it had are gone from it; they are") + " made again"}
 	case d.Slow != nil:
 		return DiskIs{State: Slow, Reason: d.Slow.Reason, Since: d.Slow.Since}
 	}

@@ -1,6 +1,10 @@
 package health
 
-import "fmt"
+import (
+	"fmt"
+
+	"openvstorage/internal/counted"
+)
 
 // States of an object, of a namespace and of a backend, besides ok.
 const (
@@ -101,11 +105,11 @@ func (n *Namespace) Judge() NamespaceIs {
 	case n.Coded && n.MayLose < 0:
 		return NamespaceIs{Unreadable, fmt.Sprintf("namespace %s has objects with too few fragments on disks that are there", n.Name)}
 	case n.Failed > 0:
-		return NamespaceIs{Unreadable, fmt.Sprintf("namespace %s has %d objects that could not be read", n.Name, n.Failed)}
+		return NamespaceIs{Unreadable, fmt.Sprintf("namespace %s has %s that could not be read", n.Name, counted.Of(n.Failed, "object", "objects"))}
 	case n.Narrow > 0:
-		return NamespaceIs{Degraded, fmt.Sprintf("%d objects are below full width", n.Narrow)}
+		return NamespaceIs{Degraded, counted.Of(n.Narrow, "object is", "objects are") + " below full width"}
 	case n.Waiting > 0:
-		return NamespaceIs{Degraded, fmt.Sprintf("%d objects wait for a repair", n.Waiting)}
+		return NamespaceIs{Degraded, counted.Of(n.Waiting, "object waits", "objects wait") + " for a repair"}
 	case n.Spread:
 		return NamespaceIs{Degraded, "some of its fragments are on disks that are gone"}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/internal/control"
+	"openvstorage/internal/counted"
 )
 
 func (a *app) alba() *cobra.Command {
@@ -56,10 +57,10 @@ func writeStatus(w io.Writer, s control.BackendStatus) {
 	}
 	row("disks", "%d, %d missing", s.Disks, s.Missing)
 	if there := s.Disks - s.Missing; s.FileSystems > 0 && s.FileSystems < there {
-		row("file systems", "%d for %d disks: those on one are lost together", s.FileSystems, there)
+		row("file systems", "%d for %s: those on one are lost together", s.FileSystems, counted.Of(there, "disk", "disks"))
 	}
 	row("disks that may die", "%s", mayDie(s.MayDie))
-	row("objects", "%d in %d namespaces", s.Objects, s.Namespaces)
+	row("objects", "%d in %s", s.Objects, counted.Of(s.Namespaces, "namespace", "namespaces"))
 	row("objects below full width", "%d", s.Narrow)
 	for _, g := range s.Groups {
 		row("group", "%s: %s", g.Name, g.State)
@@ -68,10 +69,10 @@ func writeStatus(w io.Writer, s control.BackendStatus) {
 	row("stored", "%s in fragments", human(s.Stored))
 	row("used", "%s of %s%s", human(s.Used), human(s.Capacity), percent(s.Used, s.Capacity))
 	m := s.Maintenance
-	row("made again", "%d fragments, %s", m.Repaired, human(m.RepairedBytes))
-	row("to be made again", "%d objects wait for a repair, %d for a disk that can take a fragment, %d for disks to read from", m.Waiting, m.NoPlace, m.Unreadable)
-	row("deleted", "%d fragments, %d of them orphans", m.Deleted, m.Orphans)
-	row("scrubbed", "%d fragments, %s, %d bad or missing, by reads too", m.Scrubbed, human(m.ScrubbedBytes), m.Bad)
+	row("made again", "%s, %s", counted.Of(m.Repaired, "fragment", "fragments"), human(m.RepairedBytes))
+	row("to be made again", "%s for a repair, %d for a disk that can take a fragment, %d for disks to read from", counted.Of(m.Waiting, "object waits", "objects wait"), m.NoPlace, m.Unreadable)
+	row("deleted", "%s, %s", counted.Of(m.Deleted, "fragment", "fragments"), counted.Of(m.Orphans, "of them an orphan", "of them orphans"))
+	row("scrubbed", "%s, %s, %d bad or missing, by reads too", counted.Of(m.Scrubbed, "fragment", "fragments"), human(m.ScrubbedBytes), m.Bad)
 	row("scrub", "%s", scrubText(s.Scrub))
 }
 

@@ -8,6 +8,7 @@ import (
 
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/internal/control"
+	"openvstorage/internal/counted"
 )
 
 func (a *app) albaCheck() *cobra.Command {
@@ -79,7 +80,7 @@ func writeCheck(w io.Writer, r control.Check) {
 		passed = "yes"
 	}
 	row("passed", "%s", passed)
-	row("objects", "%d in %d namespaces", r.Objects, r.Namespaces)
+	row("objects", "%d in %s", r.Objects, counted.Of(r.Namespaces, "namespace", "namespaces"))
 	row("unreadable", "%d", r.Unreadable)
 	row("weak", "%d", r.Weak)
 	row("fragments", "%d, %d of them named by no object", r.Fragments, r.Unnamed)

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/internal/control"
+	"openvstorage/internal/counted"
 )
 
 func (a *app) albaNamespace() *cobra.Command {
@@ -85,7 +86,7 @@ func writeNamespace(w io.Writer, n control.Namespace) {
 		}
 	}
 	for _, o := range n.OSDs {
-		row("disk", "%d: %d fragments, %s", o.OSD, o.Fragments, human(o.Bytes))
+		row("disk", "%d: %s, %s", o.OSD, counted.Of(o.Fragments, "fragment", "fragments"), human(o.Bytes))
 	}
 	if n.Epochs != nil {
 		row("gc epochs", "%d to %d are open", n.Epochs.Minimum, n.Epochs.Next-1)

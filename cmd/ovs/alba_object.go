@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/internal/control"
+	"openvstorage/internal/counted"
 )
 
 // objectsMax bounds what `ovs alba object list` gathers before it prints.
@@ -123,6 +124,6 @@ func oneOrTwo(needed, optional string) cobra.PositionalArgs {
 		if len(args) == 1 || len(args) == 2 {
 			return nil
 		}
-		return usagef("%s wants %s [%s], got %d arguments; see %s --help", c.CommandPath(), needed, optional, len(args), c.CommandPath())
+		return usagef("%s wants %s [%s], got %s; see %s --help", c.CommandPath(), needed, optional, counted.Of(len(args), "argument", "arguments"), c.CommandPath())
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/internal/control"
+	"openvstorage/internal/counted"
 )
 
 func (a *app) albaOSD() *cobra.Command {
@@ -227,7 +228,8 @@ func (a *app) printOSD(o control.OSD) error {
 		if o.Replaces != 0 {
 			row("replaces", fmt.Sprintf("disk %d", o.Replaces))
 		}
-		row("since the start", fmt.Sprintf("%d reads, %d writes, %d errors, %d corrupt, %d writes refused for want of room", o.Reads, o.Writes, o.Errors, o.Corrupt, o.Refused))
+		row("since the start", fmt.Sprintf("%s, %s, %s, %d corrupt, %s refused for want of room",
+			counted.Of(o.Reads, "read", "reads"), counted.Of(o.Writes, "write", "writes"), counted.Of(o.Errors, "error", "errors"), o.Corrupt, counted.Of(o.Refused, "write", "writes")))
 		if o.Scrub != nil {
 			row("scrub", scrubText(*o.Scrub))
 		}
@@ -257,6 +259,6 @@ func atMost(names ...string) cobra.PositionalArgs {
 		if len(args) <= len(names) {
 			return nil
 		}
-		return usagef("%s wants %d arguments at most, got %d; see %s --help", c.CommandPath(), len(names), len(args), c.CommandPath())
+		return usagef("%s wants %s at most, got %d; see %s --help", c.CommandPath(), counted.Of(len(names), "argument", "arguments"), len(args), c.CommandPath())
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/internal/control"
+	"openvstorage/internal/counted"
 )
 
 // app is what all commands share: the flags that stand before them and where
@@ -83,7 +84,7 @@ func wants(names ...string) cobra.PositionalArgs {
 		if want == "" {
 			want = "no arguments"
 		}
-		return usagef("%s wants %s, got %d arguments; see %s --help", c.CommandPath(), want, len(args), c.CommandPath())
+		return usagef("%s wants %s, got %s; see %s --help", c.CommandPath(), want, counted.Of(len(args), "argument", "arguments"), c.CommandPath())
 	}
 }
 

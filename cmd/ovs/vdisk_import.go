@@ -19,9 +19,11 @@ func (a *app) vdiskImport() *cobra.Command {
 Zeros are not stored. FILE may be "-", standard input. A size that is no multiple
 of 4096 bytes is filled up with zeros.
 
-Nobody can tell a pipe that is cut from one that ends: with --size an import fails
-that gets fewer bytes, or more. Without it, one fails that gets none, ends within
-a sector of 512 bytes, or before its own partition table or file system does.
+An image that ends before its own partition table, file system, volume of LVM or
+swap area does was cut short, and is refused; with --size, and the bytes that it
+has, it is taken. Nobody can tell any other pipe that is cut from one that ends:
+with --size an import fails that gets fewer bytes, or more. Without it, one fails
+that gets none, or ends within a sector of 512 bytes.
 
 Images in other formats (qcow2, VMDK, VHDX, VDI, gzip and the like) are refused;
 the error says how to make a raw one. --format raw takes every byte as it is.

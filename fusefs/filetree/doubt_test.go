@@ -33,11 +33,11 @@ func TestDoubt(t *testing.T) {
 		case 0, 1:
 			_, err = tree.Make(ctx, name(), filetree.Entry{Kind: filetree.File})
 		case 2:
-			err = tree.Remove(ctx, name())
+			err = tree.Remove(ctx, name(), 0)
 		case 3:
-			err = tree.Move(ctx, name(), name(), rng.IntN(2) == 0, nil)
+			err = tree.Move(ctx, name(), name(), rng.IntN(2) == 0, 0, nil)
 		case 4:
-			err = tree.Move(ctx, name(), name(), true, func(ctx context.Context, swaps []filetree.Swap) error {
+			err = tree.Move(ctx, name(), name(), true, 0, func(ctx context.Context, swaps []filetree.Swap) error {
 				var changes []filetree.Change
 				for _, s := range swaps {
 					changes = append(changes, filetree.Change{Key: s.Key, Value: s.New})
@@ -45,7 +45,7 @@ func TestDoubt(t *testing.T) {
 				return keys.Write(ctx, changes)
 			})
 		case 5:
-			err = tree.KeepDisk(ctx, [16]byte{byte(rng.IntN(3))}, filetree.DiskAttr{Attr: filetree.Attr{UID: uint32(i)}}, "")
+			err = tree.KeepDisk(ctx, [16]byte{byte(rng.IntN(3))}, filetree.DiskAttr{Attr: filetree.Attr{UID: uint32(i)}}, 0)
 		default:
 			if there {
 				content := bytes.Repeat([]byte{byte(i)}, rng.IntN(200<<10))
@@ -55,7 +55,7 @@ func TestDoubt(t *testing.T) {
 		doubt := errors.Is(err, noAnswer) && !errors.Is(err, filetree.ErrNotWritten)
 		if doubt {
 			unknown++
-			if err := tree.Remove(ctx, "absent"); !errors.Is(err, filetree.ErrNotWritten) {
+			if err := tree.Remove(ctx, "absent", 0); !errors.Is(err, filetree.ErrNotWritten) {
 				t.Fatalf("change %d: the next does not wait for it: %v", i, err)
 			}
 		}

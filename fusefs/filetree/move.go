@@ -20,11 +20,12 @@ const (
 // a file may take the place of a file, and a directory that of an empty one;
 // nothing else is replaced. A directory may be one that only vDisks below it
 // imply: then it has no entry, and commit is to be given, which moves these in
-// the same step.
+// the same step. The directories that it leaves and comes to are modified at a time,
+// in nanoseconds since 1970, or not if that is 0.
 //
 // Errors: fs.ErrNotExist, fs.ErrExist, fs.ErrInvalid for a path that cannot be,
 // ENAMETOOLONG for one that gets too long, ErrMany.
-func (t *Tree) Move(ctx context.Context, from, to string, replace bool, commit Commit) error {
+func (t *Tree) Move(ctx context.Context, from, to string, replace bool, at int64, commit Commit) error {
 	end, err := t.begin(ctx)
 	if err != nil {
 		return err
@@ -50,7 +51,12 @@ func (t *Tree) Move(ctx context.Context, from, to string, replace bool, commit C
 	if err := t.fits(moves, to); err != nil {
 		return err
 	}
+	times := t.touched(at, from, to)
 	swaps, changes := t.moving(moves, to, other, taking)
+	changes = append(changes, changesOf(times)...)
+	for _, d := range times {
+		swaps = append(swaps, Swap{Key: entryKey(d.name), Old: encode(d.old), New: encode(d.now)})
+	}
 	write := func() error { return t.keys.Write(ctx, changes) }
 	if commit != nil {
 		write = func() error { return commit(ctx, swaps) }
@@ -67,6 +73,7 @@ func (t *Tree) Move(ctx context.Context, from, to string, replace bool, commit C
 			t.leave(m.from)
 			t.enter(m.to, m.e)
 		}
+		t.retime(times)
 	}, write)
 }
 

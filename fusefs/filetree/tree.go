@@ -256,7 +256,7 @@ func (t *Tree) Make(ctx context.Context, name string, e Entry) (Entry, error) {
 }
 
 // MakeIn makes an entry in a directory, wherever that was moved to, and returns
-// its path. Node 0 is the root.
+// its path. The directory is modified when the entry is. Node 0 is the root.
 func (t *Tree) MakeIn(ctx context.Context, dir uint64, base string, e Entry) (string, Entry, error) {
 	end, err := t.begin(ctx)
 	if err != nil {
@@ -271,12 +271,12 @@ func (t *Tree) MakeIn(ctx context.Context, dir uint64, base string, e Entry) (st
 		}
 		name = parent + "/" + base
 	}
-	e, err = t.make(ctx, name, e)
+	e, err = t.make(ctx, name, e, t.touched(e.Modified, name)...)
 	return name, e, err
 }
 
-// make makes an entry; change is held.
-func (t *Tree) make(ctx context.Context, name string, e Entry) (Entry, error) {
+// make makes an entry, and changes times with it; change is held.
+func (t *Tree) make(ctx context.Context, name string, e Entry, times ...timed) (Entry, error) {
 	switch _, there := t.Get(name); {
 	case there:
 		return e, taken(name)
@@ -287,9 +287,10 @@ func (t *Tree) make(ctx context.Context, name string, e Entry) (Entry, error) {
 	}
 	e.Node, e.Size, e.Mode = t.next, 0, e.Mode&modeBits
 	node := e.Node
-	return e, t.write(ctx, []Change{{entryKey(name), encode(e)}}, func() {
+	return e, t.write(ctx, append(changesOf(times), Change{entryKey(name), encode(e)}), func() {
 		t.next = max(t.next, node+1)
 		t.enter(name, e)
+		t.retime(times)
 	})
 }
 
@@ -313,8 +314,9 @@ func (t *Tree) Set(ctx context.Context, node uint64, change func(*Attr)) (Entry,
 }
 
 // Remove removes an entry, and a file's content. That of a directory goes
-// though there be others below it: who calls looks.
-func (t *Tree) Remove(ctx context.Context, name string) error {
+// though there be others below it: who calls looks. The directory that it was in is
+// modified at a time, in nanoseconds since 1970, or not if that is 0.
+func (t *Tree) Remove(ctx context.Context, name string, at int64) error {
 	end, err := t.begin(ctx)
 	if err != nil {
 		return err
@@ -324,7 +326,11 @@ func (t *Tree) Remove(ctx context.Context, name string) error {
 	if !ok {
 		return absent(name)
 	}
-	return t.write(ctx, append(drop(e), Change{Key: entryKey(name)}), func() { t.leave(name) })
+	times := t.touched(at, name)
+	return t.write(ctx, append(append(drop(e), changesOf(times)...), Change{Key: entryKey(name)}), func() {
+		t.leave(name)
+		t.retime(times)
+	})
 }
 
 // drop deletes the content of a file.
@@ -342,35 +348,6 @@ func (t *Tree) Directories(dir string) int {
 	return t.dirs[dir]
 }
 
-// Touch sets the times of modification and change of those directories that have an
-// entry and older times.
-func (t *Tree) Touch(ctx context.Context, times map[string]int64) error {
-	end, err := t.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	var changes []Change
-	newer := map[string]Attr{}
-	for name, at := range times {
-		e, ok := t.Get(name)
-		if !ok || e.Kind != Directory || e.Modified >= at && e.Changed >= at {
-			continue
-		}
-		e.Modified, e.Changed = max(e.Modified, at), max(e.Changed, at)
-		newer[name] = e.Attr
-		changes = append(changes, Change{entryKey(name), encode(e)})
-	}
-	if len(changes) == 0 {
-		return nil
-	}
-	return t.write(ctx, changes, func() {
-		for name, a := range newer {
-			t.entries[name].Attr = a
-		}
-	})
-}
-
 // Disk returns the attributes of a vDisk that were kept.
 func (t *Tree) Disk(id [16]byte) (DiskAttr, bool) {
 	t.mu.RLock()
@@ -379,9 +356,9 @@ func (t *Tree) Disk(id [16]byte) (DiskAttr, bool) {
 	return a, ok
 }
 
-// KeepDisk keeps attributes of a vDisk. If empty is not "", it is the path of
-// the EmptyDisk that the vDisk was, which goes.
-func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a DiskAttr, empty string) error {
+// KeepDisk keeps attributes of a vDisk. If empty is not 0, it is the node of the
+// EmptyDisk that the vDisk was, which goes.
+func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a DiskAttr, empty uint64) error {
 	end, err := t.begin(ctx)
 	if err != nil {
 		return err
@@ -389,9 +366,9 @@ func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a DiskAttr, empty stri
 	defer end()
 	a.Mode &= modeBits
 	changes := []Change{{diskKey(id), encodeDisk(a)}}
-	_, there := t.Get(empty)
-	if there {
-		changes = append(changes, Change{Key: entryKey(empty)})
+	name, e, there := t.Path(empty)
+	if there = there && e.Kind == EmptyDisk; there {
+		changes = append(changes, Change{Key: entryKey(name)})
 	}
 	if was, ok := t.Disk(id); ok && was == a && !there {
 		return nil
@@ -399,7 +376,7 @@ func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a DiskAttr, empty stri
 	return t.write(ctx, changes, func() {
 		t.disks[id] = a
 		if there {
-			t.leave(empty)
+			t.leave(name)
 		}
 	})
 }

@@ -119,7 +119,7 @@ func TestKeepManyLate(t *testing.T) {
 	ids := [4][16]byte{{1}, {2}, {3}, {4}}
 	changed, forgotten, same, first := ids[0], ids[1], ids[2], ids[3]
 	for _, id := range [][16]byte{changed, forgotten, same} {
-		if err := tree.KeepDisk(ctx, id, disk(1), ""); err != nil {
+		if err := tree.KeepDisk(ctx, id, disk(1), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -127,7 +127,7 @@ func TestKeepManyLate(t *testing.T) {
 	for _, id := range [][16]byte{changed, forgotten, same} {
 		due[id] = filetree.Keeping{Was: disk(1), Kept: true, Now: disk(2)}
 	}
-	if err := errors.Join(tree.KeepDisk(ctx, changed, disk(5), ""), tree.KeepDisk(ctx, first, disk(5), ""), tree.ForgetDisk(ctx, forgotten)); err != nil {
+	if err := errors.Join(tree.KeepDisk(ctx, changed, disk(5), 0), tree.KeepDisk(ctx, first, disk(5), 0), tree.ForgetDisk(ctx, forgotten)); err != nil {
 		t.Fatal(err)
 	}
 	if err := tree.KeepDisks(ctx, due); err != nil {
@@ -162,7 +162,7 @@ func TestGolden(t *testing.T) {
 			}
 		}
 	}
-	if err := tree.KeepDisk(ctx, [16]byte{1, 2, 3}, disk(7), ""); err != nil {
+	if err := tree.KeepDisk(ctx, [16]byte{1, 2, 3}, disk(7), 0); err != nil {
 		t.Fatal(err)
 	}
 	var got bytes.Buffer
@@ -248,14 +248,14 @@ func (m *model) step(r *rand.Rand, tree *filetree.Tree) (err, want error) {
 		}
 		m.entries[name] = e
 	case 2:
-		if err = tree.Remove(ctx, name); !there {
+		if err = tree.Remove(ctx, name, 0); !there {
 			return err, fs.ErrNotExist
 		}
 		delete(m.entries, name)
 	case 3:
 		onto, taken := m.entries[other]
 		replace := r.IntN(2) == 0
-		err = tree.Move(ctx, name, other, replace, nil)
+		err = tree.Move(ctx, name, other, replace, 0, nil)
 		switch {
 		case !there:
 			return err, fs.ErrNotExist
@@ -329,7 +329,7 @@ func TestModel(t *testing.T) {
 			}
 		}
 		for name := range m.entries {
-			if err := tree.Remove(ctx, name); err != nil {
+			if err := tree.Remove(ctx, name, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -381,7 +381,7 @@ func TestMoveWith(t *testing.T) {
 		made[name] = e
 	}
 	refused := fmt.Errorf("a vDisk is in the way: %w: %w", fs.ErrExist, filetree.ErrNotWritten)
-	if err := tree.Move(ctx, "vm", "to", true, func(context.Context, []filetree.Swap) error { return refused }); !errors.Is(err, fs.ErrExist) {
+	if err := tree.Move(ctx, "vm", "to", true, 0, func(context.Context, []filetree.Swap) error { return refused }); !errors.Is(err, fs.ErrExist) {
 		t.Fatal(err)
 	}
 	for name, e := range made {
@@ -400,16 +400,16 @@ func TestMoveWith(t *testing.T) {
 		}
 		return keys.Write(ctx, changes)
 	}
-	if err := tree.Move(ctx, "vm", "to", true, apply); err != nil {
+	if err := tree.Move(ctx, "vm", "to", true, 0, apply); err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.Move(ctx, "implied", "elsewhere", true, apply); err != nil {
+	if err := tree.Move(ctx, "implied", "elsewhere", true, 0, apply); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := tree.Make(ctx, "gone", filetree.Entry{Kind: filetree.Directory}); err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.Move(ctx, "implied", "gone", true, apply); err != nil {
+	if err := tree.Move(ctx, "implied", "gone", true, 0, apply); err != nil {
 		t.Fatal(err)
 	}
 	for _, tree := range []*filetree.Tree{tree, open(t, keys)} {
@@ -428,13 +428,13 @@ func TestMoveWith(t *testing.T) {
 	}
 	tree = open(t, keys)
 	doubt := errors.New("no answer")
-	if err := tree.Move(ctx, "to", "vm", false, func(context.Context, []filetree.Swap) error { return doubt }); !errors.Is(err, doubt) {
+	if err := tree.Move(ctx, "to", "vm", false, 0, func(context.Context, []filetree.Swap) error { return doubt }); !errors.Is(err, doubt) {
 		t.Fatal(err)
 	}
 	if _, there := tree.Get("to/sub/x"); !there {
 		t.Error("a move in doubt has moved something")
 	}
-	if err := tree.Remove(ctx, "to/sub/x"); err != nil {
+	if err := tree.Remove(ctx, "to/sub/x", 0); err != nil {
 		t.Error("a change after one that proves not to have been made: ", err)
 	}
 }
@@ -448,19 +448,19 @@ func TestMoveBounds(t *testing.T) {
 		}
 	}
 	nothing := func(context.Context, []filetree.Swap) error { return nil }
-	if err := tree.Move(ctx, "d", "e", false, nothing); !errors.Is(err, filetree.ErrMany) {
+	if err := tree.Move(ctx, "d", "e", false, 0, nothing); !errors.Is(err, filetree.ErrMany) {
 		t.Error(err)
 	}
-	if err := tree.Remove(ctx, "d/0"); err != nil {
+	if err := tree.Remove(ctx, "d/0", 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.Move(ctx, "d", strings.Repeat("e", 1023), false, nothing); !errors.Is(err, syscall.ENAMETOOLONG) {
+	if err := tree.Move(ctx, "d", strings.Repeat("e", 1023), false, 0, nothing); !errors.Is(err, syscall.ENAMETOOLONG) {
 		t.Error(err)
 	}
-	if err := tree.Move(ctx, "d", strings.Repeat("e", 900), false, nothing); !errors.Is(err, filetree.ErrMany) {
+	if err := tree.Move(ctx, "d", strings.Repeat("e", 900), false, 0, nothing); !errors.Is(err, filetree.ErrMany) {
 		t.Error(err)
 	}
-	if err := tree.Move(ctx, "d", "e", false, nothing); err != nil {
+	if err := tree.Move(ctx, "d", "e", false, 0, nothing); err != nil {
 		t.Error(err)
 	}
 }
@@ -469,17 +469,21 @@ func TestDisks(t *testing.T) {
 	keys := treetest.New()
 	tree := open(t, keys)
 	for i := range byte(3) {
-		if err := tree.KeepDisk(ctx, [16]byte{i}, disk(int64(i)), ""); err != nil {
+		if err := tree.KeepDisk(ctx, [16]byte{i}, disk(int64(i)), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := tree.Make(ctx, "x.raw", filetree.Entry{Kind: filetree.EmptyDisk}); err != nil {
+	x, err := tree.Make(ctx, "x.raw", filetree.Entry{Kind: filetree.EmptyDisk})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.KeepDisk(ctx, [16]byte{9}, disk(9), "x.raw"); err != nil {
+	if err := tree.Move(ctx, "x.raw", "y.raw", false, 0, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, there := tree.Get("x.raw"); there {
+	if err := tree.KeepDisk(ctx, [16]byte{9}, disk(9), x.Node); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := tree.Get("y.raw"); there {
 		t.Error("the file without a size is there still")
 	}
 	if err := tree.ForgetDisks(ctx, func(id [16]byte) bool { return id[0] == 9 || id[0] == 1 }); err != nil {
@@ -550,7 +554,7 @@ func TestUnknown(t *testing.T) {
 	if _, err := tree.Make(ctx, "a", filetree.Entry{Kind: filetree.File, Attr: attr(1)}); err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.KeepDisk(ctx, [16]byte{1}, disk(7), ""); err != nil {
+	if err := tree.KeepDisk(ctx, [16]byte{1}, disk(7), 0); err != nil {
 		t.Fatal(err)
 	}
 	const entry, vdisk = "files/e/a", "files/d/\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
@@ -602,7 +606,7 @@ func FuzzRecord(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if err := tree.Move(ctx, "a", "b", false, nil); err != nil {
+		if err := tree.Move(ctx, "a", "b", false, 0, nil); err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(keys.All()["files/e/b"], record) {

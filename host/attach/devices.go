@@ -177,7 +177,7 @@ func (d *Devices) vdisks(ctx context.Context) (map[uuid.UUID]VDisk, error) {
 // recorded, and the device may be there still.
 func (d *Devices) attach(ctx context.Context, a *attachment, again bool) (err error) {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("vDisk %s: block devices are made by root; start `ovs up` as root (the service: with devices.conf)", a.Name)
+		return fmt.Errorf("vDisk %q: block devices are made by root; start `ovs up` as root (the service: with devices.conf)", a.Name)
 	}
 	if a.Kind == KindNBD {
 		err = d.kernel.attach(ctx, a, again)
@@ -185,14 +185,14 @@ func (d *Devices) attach(ctx context.Context, a *attachment, again bool) (err er
 		err = d.loops.attach(ctx, a)
 	}
 	if err != nil {
-		return fmt.Errorf("vDisk %s: %w", a.Name, err)
+		return fmt.Errorf("vDisk %q: %w", a.Name, err)
 	}
 	err = d.setLink(*a)
 	if err != nil && !again { // one that is in use stays
 		err = errors.Join(err, d.take(*a))
 	}
 	if err != nil {
-		return fmt.Errorf("vDisk %s: %w", a.Name, err)
+		return fmt.Errorf("vDisk %q: %w", a.Name, err)
 	}
 	if a.Kind == KindNBD {
 		d.kernel.listen(d.done.Go, d.died)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"openvstorage/internal/counted"
 )
 
 // Kinds of block devices, as Options and Attachment name them.
@@ -73,7 +75,7 @@ func (a attachment) check() error {
 	case a.Kind != KindNBD && a.Kind != KindAuto:
 		return fmt.Errorf("kind %q: give auto, nbd or loop", a.Kind)
 	case a.Connections < 1 || a.Connections > connectionsMax:
-		return fmt.Errorf("%d connections: give 1 to %d", a.Connections, connectionsMax)
+		return fmt.Errorf("%s: give 1 to %d", counted.Of(a.Connections, "connection", "connections"), connectionsMax)
 	case a.Timeout == 0 || a.DeadTimeout == 0:
 		return fmt.Errorf("a timeout is whole seconds, 1s at least")
 	}

@@ -115,7 +115,7 @@ func (d *Devices) Resized(ctx context.Context, name string) error {
 	now := *a
 	now.Name = name
 	if err := d.refresh(ctx, &now, info.Size); err != nil {
-		return fmt.Errorf("vDisk %s has grown, its block device %s has not: %w", name, a.Device, err)
+		return fmt.Errorf("vDisk %q: has grown, its block device %s has not: %w", name, a.Device, err)
 	}
 	a.size, a.dead = now.size, false
 	return nil
@@ -165,7 +165,7 @@ func (d *Devices) closeNBD(a attachment) error {
 		return nil
 	}
 	if err := d.kernel.detach(a); err != nil {
-		return fmt.Errorf("vDisk %s: %w", a.Name, err)
+		return fmt.Errorf("vDisk %q: %w", a.Name, err)
 	}
 	return nil
 }

@@ -50,6 +50,22 @@ func (c Cause) String() string { return causeNames[c] }
 // succeed when it is made again: somebody makes room, or lets go of descriptors.
 func (c Cause) Passes() bool { return c == Scarce || c == Full || c == Denied }
 
+// Cure says what to do about an error after which nothing is done until a restart: the
+// disk is only to be checked where it may be at fault.
+func Cure(err error) string {
+	switch CauseOf(err) {
+	case BadDisk:
+		return "check the disk and restart"
+	case Full:
+		return "make room and restart"
+	case Denied:
+		return "see that this process may do so, and restart"
+	case Scarce:
+		return "the disk is not at fault: see that this process gets files and memory, and restart"
+	}
+	return "restart"
+}
+
 // causes is the decision about each errno; those that it does not have are Other.
 var causes = map[unix.Errno]Cause{
 	unix.ENOENT:       Answer,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -94,5 +95,18 @@ func TestSyncBegun(t *testing.T) {
 	}
 	if !SyncBegun(errors.Join(unix.EMFILE, unix.EIO)) {
 		t.Error("a bad disk is overlooked")
+	}
+}
+
+// The disk is to be checked where it may be at fault, and nowhere else.
+func TestCure(t *testing.T) {
+	for err, want := range map[error]string{
+		unix.EIO: "check the disk", unix.EROFS: "check the disk", unix.ENOSPC: "make room", unix.EDQUOT: "make room",
+		unix.EMFILE: "not at fault", unix.ENOMEM: "not at fault", unix.EPERM: "may do so", errors.New("its CRC"): "restart", nil: "restart",
+	} {
+		got := Cure(fmt.Errorf("sync: %w", err))
+		if !strings.Contains(got, want) || strings.Contains(got, "check the disk") != (want == "check the disk") || !strings.HasSuffix(got, "restart") {
+			t.Errorf("%v: %q", err, got)
+		}
 	}
 }

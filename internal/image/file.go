@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"openvstorage/internal/naming"
 )
 
 // File is an image that gets its name when it is whole.
@@ -181,6 +183,9 @@ func (f *File) end(size int64) error {
 		return err
 	}
 	if err := os.Rename(f.File.Name(), f.name); err != nil {
+		if errors.Is(err, unix.EPERM) && strings.HasSuffix(f.name, naming.Suffix) {
+			return fmt.Errorf("%w (in a mount of vDisks `ovs vdisk clone` makes NAME.raw of one)", err)
+		}
 		return err
 	}
 	if err := f.syncName(); err != nil {

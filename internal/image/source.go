@@ -62,6 +62,9 @@ func (s *Source) Known() bool { return s.size > 0 }
 // a pipe, until ctx ends.
 func Open(ctx context.Context, name string, opt Options) (*Source, error) {
 	f := os.Stdin
+	if name == "" {
+		return nil, refusef("the name of the image is empty")
+	}
 	if name != "-" {
 		// The open of a pipe waits for who writes to it.
 		var err error
@@ -69,6 +72,9 @@ func Open(ctx context.Context, name string, opt Options) (*Source, error) {
 			f, err = os.Open(name)
 			return err
 		}); err != nil {
+			if i, again := os.Stat(name); again == nil && i.Mode()&fs.ModeSocket != 0 {
+				err = refusef("%s is a socket, not an image; if a server gives one there, copy that to standard input", name)
+			}
 			return nil, err
 		}
 	}
@@ -113,7 +119,12 @@ func (s *Source) open(ctx context.Context, expected int64) (err error) {
 		s.size = expected
 		return s.openPipe(ctx)
 	}
-	if s.size, err = s.Seek(0, io.SeekEnd); err != nil { // of a disk too
+	s.size, err = s.Seek(0, io.SeekEnd) // of a disk too
+	if errors.Is(err, unix.EINVAL) {    // a file of the kernel, such as those of /proc: it is read as a pipe is
+		s.seek, s.size = false, expected
+		return s.openPipe(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	if s.size == 0 {
@@ -122,14 +133,20 @@ func (s *Source) open(ctx context.Context, expected int64) (err error) {
 	if expected > 0 && s.size != expected {
 		return refusef("%v has %d bytes, and not the %d of --size; ovs vdisk resize makes a vDisk larger", s, s.size, expected)
 	}
-	head, tail := make([]byte, min(headLen, s.size)), make([]byte, min(tailLen, s.size))
+	head, tail := make([]byte, min(lengthLen, s.size)), make([]byte, min(tailLen, s.size))
 	if _, err := s.ReadAt(head, 0); err != nil {
 		return fmt.Errorf("%v: %w", s, err)
 	}
 	if _, err := s.ReadAt(tail, s.size-int64(len(tail))); err != nil {
 		return fmt.Errorf("%v: %w", s, err)
 	}
-	return errors.Join(s.check(heads, head), s.check(tails, tail))
+	if err := errors.Join(s.check(heads, head[:min(headLen, len(head))]), s.check(tails, tail)); err != nil {
+		return err
+	}
+	if least, says := promised(head); expected == 0 && s.size < least {
+		return fmt.Errorf("%v has %d bytes, and its %s goes on to %d: it was cut short, or not copied whole; if it is to be so, say so with --size %d", s, s.size, says, least, s.size)
+	}
+	return nil
 }
 
 // openPipe reads what tells the format of what comes through a pipe.

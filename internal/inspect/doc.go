@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"openvstorage/internal/counted"
 	"openvstorage/internal/size"
 )
 
@@ -19,7 +20,7 @@ func (d Damage) Err(file string) error {
 	if len(d) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s: %d faults, the first: %s", file, len(d), d[0])
+	return fmt.Errorf("%s: %s, the first: %s", file, counted.Of(len(d), "fault", "faults"), d[0])
 }
 
 func (d *Damage) fault(format string, args ...any) { *d = append(*d, fmt.Sprintf(format, args...)) }

@@ -8,7 +8,7 @@ import (
 
 // everybody may import these: they know nothing of the product.
 var everybody = []string{
-	"internal/bell", "internal/broadcast", "internal/chance", "internal/disk", "internal/format", "internal/generation", "internal/keyswap", "internal/naming", "internal/size", "internal/wal",
+	"internal/bell", "internal/broadcast", "internal/chance", "internal/counted", "internal/disk", "internal/format", "internal/generation", "internal/keyswap", "internal/naming", "internal/size", "internal/wal",
 }
 
 // allowed is the table of who may import whom, besides everybody. Imports

@@ -17,6 +17,10 @@
 //     names would become one
 //   - no "@", which divides a vDisk's name from a snapshot's
 //
+// The directories of the mount, in which vDisks get names, have components of such a
+// name. Its small files are not vDisks': of them only the characters are asked for, see
+// CheckText.
+//
 // Earlier releases allowed more. What they named is still opened, listed, deleted
 // and renamed: nothing but the giving of a name asks Check.
 package naming
@@ -80,12 +84,8 @@ func Check(name string) error {
 	bad := func(why string, args ...any) error {
 		return fmt.Errorf("%.100q %s", name, fmt.Sprintf(why, args...))
 	}
-	if i := strings.IndexFunc(name, unseen); i >= 0 {
-		r, _ := utf8.DecodeRuneInString(name[i:])
-		return bad("contains %U, a character that is not seen", r)
-	}
-	if strings.ContainsRune(name, utf8.RuneError) {
-		return bad("contains %U, which stands for what was not UTF-8", utf8.RuneError)
+	if err := CheckText(name); err != nil {
+		return err
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		switch {
@@ -96,6 +96,26 @@ func Check(name string) error {
 		case part[0] == '-':
 			return bad("has a component that begins with '-', as an option does")
 		}
+	}
+	return nil
+}
+
+// CheckText returns nil if a name can be read and is told from every other: it is
+// UTF-8, of characters that are seen, and blanks. All names that are given are so.
+func CheckText(name string) error {
+	bad := func(why string, args ...any) error {
+		return fmt.Errorf("%.100q %s", name, fmt.Sprintf(why, args...))
+	}
+	switch i := strings.IndexFunc(name, unseen); {
+	case !utf8.ValidString(name):
+		return bad("is not UTF-8")
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return bad("contains a control character")
+	case i >= 0:
+		r, _ := utf8.DecodeRuneInString(name[i:])
+		return bad("contains %U, a character that is not seen", r)
+	case strings.ContainsRune(name, utf8.RuneError):
+		return bad("contains %U, which stands for what was not UTF-8", utf8.RuneError)
 	}
 	return nil
 }

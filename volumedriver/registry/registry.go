@@ -36,7 +36,7 @@ var (
 	ErrClosed    = errors.New("registry is closed")
 	// ErrFailed: a sync failed and nobody can tell what is on the medium. No
 	// change is taken until the registry is opened anew.
-	ErrFailed = errors.New("registry takes no changes after a failed sync, check the disk and restart")
+	ErrFailed = errors.New("registry takes no changes after a failed sync, restart")
 	// ErrNotSwapped: a swap was not made and never will be. Keys return it.
 	ErrNotSwapped = errors.New("nothing was changed")
 	// ErrUnknownOutcome: nobody can tell yet whether the change was made, or may
