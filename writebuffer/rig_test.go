@@ -166,14 +166,21 @@ func newFastRig(t testing.TB) *rig {
 // prepareRig opens the buffer alone, on a disk that obeys rules from the start.
 func prepareRig(t testing.TB, under *crashdisk.FS, v *volume, rules ...faultdisk.Rule) *rig {
 	t.Helper()
-	r := &rig{t: t, under: under, disk: faultdisk.New(under), vol: v, changed: make(chan struct{}, 1), pressed: make(chan struct{}, 1)}
-	var cancel context.CancelFunc
-	r.ctx, cancel = context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
+	r := makeRig(t, under, v)
 	for _, rule := range rules {
 		r.disk.Inject(rule)
 	}
 	r.openBuffer(bufferOptions(r.disk))
+	return r
+}
+
+// makeRig is a rig whose buffer is not open yet.
+func makeRig(t testing.TB, under *crashdisk.FS, v *volume) *rig {
+	t.Helper()
+	r := &rig{t: t, under: under, disk: faultdisk.New(under), vol: v, changed: make(chan struct{}, 1), pressed: make(chan struct{}, 1)}
+	var cancel context.CancelFunc
+	r.ctx, cancel = context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
 	return r
 }
 
