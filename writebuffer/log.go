@@ -103,11 +103,7 @@ type Log struct {
 	ready  chan struct{} // closed and renewed when next or nextTL has come
 	active uint64        // counts appends: who looks twice sees whether it is idle
 
-	group struct {
-		sync.Mutex
-		cond    *sync.Cond
-		running bool
-	}
+	group rounds
 
 	ended   chan struct{} // closed when the log has failed
 	prepare chan struct{}
@@ -133,7 +129,6 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.ended = make(chan struct{})
 	l.prepare = make(chan struct{}, 1)
 	l.syncer = make(chan struct{}, 1)
-	l.group.cond = sync.NewCond(&l.group.Mutex)
 	if _, err := b.opt.FS.Stat(l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	} else if err != nil {
@@ -174,7 +169,7 @@ func (l *Log) fail(err error) {
 		}
 	}
 	l.group.Lock()
-	l.group.cond.Broadcast()
+	l.group.tellLocked()
 	l.group.Unlock()
 }
 
