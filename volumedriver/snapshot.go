@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"openvstorage/metadata"
@@ -333,6 +334,9 @@ func (d *SnapshotDevice) ReadOnly() bool { return true }
 
 // TryRead is Volume.TryRead of the snapshot.
 func (d *SnapshotDevice) TryRead(p []byte, off int64) error {
+	if err := d.v.within(off, int64(len(p)), d.s.Size, syscall.EINVAL); err != nil {
+		return err
+	}
 	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
 		return errWait
 	}
@@ -345,6 +349,9 @@ func (d *SnapshotDevice) TryRead(p []byte, off int64) error {
 
 // Read is Volume.Read of the snapshot.
 func (d *SnapshotDevice) Read(ctx context.Context, p []byte, off int64) error {
+	if err := d.v.within(off, int64(len(p)), d.s.Size, syscall.EINVAL); err != nil {
+		return err
+	}
 	d.v.count.read(len(p))
 	return d.v.read(ctx, d.view, p, off)
 }
@@ -366,13 +373,12 @@ func (d *SnapshotDevice) Zero(context.Context, int64, int64, bool) error { retur
 
 // Extents reports the snapshot's allocation.
 func (d *SnapshotDevice) Extents(ctx context.Context, off, n int64, fn func(Extent) bool) error {
-	return d.v.extents(ctx, d.view, off, n, fn)
+	return d.v.extents(ctx, d.view, d.s.Size, off, n, fn)
 }
 
 // Prefetch brings the snapshot's map of the range into memory.
 func (d *SnapshotDevice) Prefetch(ctx context.Context, off, n int64) error {
-	first := uint64(off) / sco.ClusterSize
-	return d.view.Load(ctx, first, (uint64(off+n)+sco.ClusterSize-1)/sco.ClusterSize-first)
+	return d.v.prefetch(ctx, d.view, d.s.Size, off, n)
 }
 
 // snapshotInfos lists the snapshots, oldest first.
