@@ -67,8 +67,13 @@ func (u Usage) FewNames(n uint64) bool { return u.Names > 0 && u.FreeNames < n }
 // SameFile reports whether two results of Stat are of one file, which was not written
 // in between.
 func SameFile(a, b fs.FileInfo) bool {
-	one := os.SameFile(a, b) || a.Sys() != nil && a.Sys() == b.Sys()
-	return one && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+	return SameInode(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}
+
+// SameInode reports whether two results of Stat are of one file or directory, whatever
+// became of it in between.
+func SameInode(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) || a.Sys() != nil && a.Sys() == b.Sys()
 }
 
 // FS is a file system. All methods are safe for concurrent use. Names are
