@@ -108,6 +108,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err := tighten(d.dir, d.logger); err != nil {
 		return err
 	}
+	fsys = d.dir.Guard()
 	makeRoom(fsys, d.dir, d.logger) // for sockets, too
 	d.spare = newSpare(fsys, d.dir, d.logger)
 	if err := d.listen(ctx); err != nil {
@@ -120,6 +121,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
 	}
+	d.host = heldHost{d.host, d.dir.Check}
 	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{
 		Logger: d.logger, Limits: nbd.Limits{Connections: d.flags.nbdClients, ServerBytes: int64(d.flags.nbdMemory), DrainTimeout: stopTimeout},
 	}); err != nil {
@@ -127,6 +129,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
 	d.unfollow = unfollow
+	go watchHeld(following, d.dir, d.logger)
 	go followClients(following, d.flags, func() int64 { return d.nbd.Stats().Held })
 	d.devices = newDevices(d.host, fsys, dir, d.flags.mount, d.nbd, d.logger)
 	if d.flags.mount != "" {

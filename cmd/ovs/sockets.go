@@ -107,6 +107,9 @@ func (d *daemon) managementSocket() string {
 
 // removeLinks removes the links to sockets that are closed.
 func (d *daemon) removeLinks() {
+	if d.dir == nil || d.dir.Check() != nil {
+		return // they are not there any more, or another's are
+	}
 	for _, link := range d.links {
 		_ = os.Remove(link) // the next start replaces one that stays
 	}
