@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,9 +20,11 @@ import (
 // heldHost is a host whose data directory may be replaced under it. Then nothing is
 // begun that makes, names or removes vDisks and snapshots, and all that is listed says
 // why. What is open goes on: writes wait when they need another file.
+//
+// It goes by what was seen last, and asks no disk: that might hang.
 type heldHost struct {
 	host
-	check func() error // of the data directory
+	check func() error // why not, by the last look at the data directory
 }
 
 func (h heldHost) refuse(do func() error) error {
@@ -183,13 +186,30 @@ const (
 	heldTell = time.Minute
 )
 
-// watchHeld says when the data directory is replaced, and when it is back.
-func watchHeld(ctx context.Context, dir *datadir.Directory, logger *slog.Logger) {
+// held is what was seen of a data directory last.
+type held struct{ replaced atomic.Pointer[error] }
+
+func (h *held) check() error {
+	if err := h.replaced.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// watch looks at the data directory until ctx ends, and says when it is replaced, and
+// when it is back.
+func (h *held) watch(ctx context.Context, dir *datadir.Directory, logger *slog.Logger) {
 	tick := time.NewTicker(heldLook)
 	defer tick.Stop()
 	var said time.Time
 	for {
-		switch err := dir.Check(); {
+		err := dir.Check()
+		if err == nil {
+			h.replaced.Store(nil)
+		} else {
+			h.replaced.Store(&err)
+		}
+		switch {
 		case err != nil && time.Since(said) >= heldTell:
 			said = time.Now()
 			logger.Error("the data directory was replaced; writes wait when they need another file", "dir", dir.Path, "err", err)

@@ -34,6 +34,7 @@ type daemon struct {
 	logger *slog.Logger
 
 	dir       *datadir.Directory
+	held      held
 	spare     *spare
 	nbdLns    []net.Listener
 	metricsLn net.Listener
@@ -121,7 +122,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
 	}
-	d.host = heldHost{d.host, d.dir.Check}
+	d.host = heldHost{d.host, d.held.check}
 	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{
 		Logger: d.logger, Limits: nbd.Limits{Connections: d.flags.nbdClients, ServerBytes: int64(d.flags.nbdMemory), DrainTimeout: stopTimeout},
 	}); err != nil {
@@ -129,7 +130,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
 	d.unfollow = unfollow
-	go watchHeld(following, d.dir, d.logger)
+	go d.held.watch(following, d.dir, d.logger)
 	go followClients(following, d.flags, func() int64 { return d.nbd.Stats().Held })
 	d.devices = newDevices(d.host, fsys, dir, d.flags.mount, d.nbd, d.logger)
 	if d.flags.mount != "" {

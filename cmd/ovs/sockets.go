@@ -107,7 +107,7 @@ func (d *daemon) managementSocket() string {
 
 // removeLinks removes the links to sockets that are closed.
 func (d *daemon) removeLinks() {
-	if d.dir == nil || d.dir.Check() != nil {
+	if len(d.links) == 0 || d.held.check() != nil {
 		return // they are not there any more, or another's are
 	}
 	for _, link := range d.links {
