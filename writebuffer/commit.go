@@ -57,8 +57,11 @@ func (l *Log) Commit(ctx context.Context, seq uint64) error {
 			}
 			continue
 		}
-		if ctx.Err() != nil || !l.lacksRoom(err) {
+		if !l.lacksRoom(err) {
 			return err
+		}
+		if gone := ctx.Err(); gone != nil {
+			return fmt.Errorf("%w, while it waited for room: %v", gone, err)
 		}
 		// A sync that found no room waits for some, as a write does (P6).
 		l.group.Unlock()
