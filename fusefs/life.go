@@ -118,7 +118,7 @@ func (n *diskNode) mayEmpty(i Info) error {
 		return err
 	}
 	if i.State == stateHalted {
-		return fmt.Errorf("vDisk %q: is halted and cannot be emptied; unlink its file to delete it: %w", i.Name, syscall.EIO)
+		return fmt.Errorf("vDisk %q: halted and cannot be emptied; unlink its file to delete it: %w", i.Name, syscall.EIO)
 	}
 	if len(i.Snapshots) > 0 {
 		return fmt.Errorf("vDisk %q: has snapshots and cannot be emptied: %w", i.Name, syscall.EBUSY)
@@ -227,7 +227,7 @@ func (n *diskNode) becomes(ctx context.Context, id uuid.UUID, name string) {
 // isThat fails if the vDisk is another one that has the name now.
 func (n *diskNode) isThat(i Info) error {
 	if i.ID != n.which.Load().id {
-		return fmt.Errorf("vDisk %q: is another one than before: %w", i.Name, fs.ErrNotExist)
+		return fmt.Errorf("vDisk %q: another one than before: %w", i.Name, fs.ErrNotExist)
 	}
 	return nil
 }

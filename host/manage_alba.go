@@ -7,18 +7,28 @@ import (
 	"slices"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/alba/health"
 	"openvstorage/alba/preset"
 	"openvstorage/internal/control"
 )
 
 // managedALBA shows the backend of disks to the management socket.
-type managedALBA struct{ of *albahere.Backend }
+type managedALBA struct {
+	of       *albahere.Backend
+	replaced func() error // why the data directory is not what it was
+}
 
 var _ control.ALBA = managedALBA{}
 
 // Status implements control.ALBA, as the methods below do.
 func (m managedALBA) Status(ctx context.Context) (control.BackendStatus, error) {
 	s, err := m.of.Status(ctx)
+	if replaced := m.replaced(); err == nil && replaced != nil {
+		s.Reasons = append([]string{replaced.Error()}, s.Reasons...)
+		if s.Health == health.OK {
+			s.Health = health.Degraded
+		}
+	}
 	return backendStatus(s), Kind(err)
 }
 

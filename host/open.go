@@ -38,6 +38,7 @@ type embedded struct {
 	registry *registry.Registry
 	lacked   atomic.Pointer[volumedriver.Host] // who gives up room, once it is open
 	spare    *spare                            // what gives way before that
+	held     held                              // what became of the data directory
 }
 
 // store is a backend that can be closed.
@@ -309,7 +310,7 @@ func (e *embedded) Collectors() []prometheus.Collector {
 	if e.alba != nil {
 		list = append(list, e.alba)
 	}
-	return list
+	return append(list, e.held.gauge())
 }
 
 // FileKeys are the keys of what a mount keeps beside the vDisks.
@@ -330,7 +331,7 @@ func (e *embedded) ALBA() control.ALBA {
 	if e.alba == nil {
 		return nil // not an interface that holds nil
 	}
-	return managedALBA{e.alba}
+	return managedALBA{e.alba, e.held.check}
 }
 
 // Close ends all of it: the vDisks first, then what they rest on.

@@ -108,6 +108,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err := tighten(d.dir, d.logger); err != nil {
 		return err
 	}
+	fsys = d.dir.Guard()
 	makeRoom(fsys, d.dir, d.logger) // for sockets, too
 	d.spare = newSpare(fsys, d.dir, d.logger)
 	if err := d.listen(ctx); err != nil {
@@ -127,6 +128,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
 	d.unfollow = unfollow
+	go d.host.held.watch(following, d.dir, d.logger)
 	go followClients(following, d.opt, func() int64 { return d.nbd.Stats().Held })
 	d.devices = attach.New(attach.Config{
 		VDisks: attachable{d.host}, FS: fsys, Dir: dir, Server: d.nbd, Mount: d.opt.Mount, Loop: d.opt.Loop, Logger: d.logger,

@@ -137,6 +137,9 @@ func (d *daemon) managementSocket() string {
 
 // removeLinks removes the links to sockets that are closed.
 func (d *daemon) removeLinks() {
+	if len(d.links) == 0 || d.host != nil && d.host.held.check() != nil {
+		return // they are not there any more, or another's are
+	}
 	for _, link := range d.links {
 		_ = os.Remove(link) // the next start replaces one that stays
 	}

@@ -77,7 +77,7 @@ func (h *Host) cloneSource(ctx context.Context, src, snap string, id uuid.UUID) 
 	}
 	defer done()
 	if len(v.origins) > int(sco.MaxOrigin) {
-		return nil, nil, invalidf("vDisk %q is a clone of depth %d, the most there can be; copy it instead", src, len(v.origins)-1)
+		return nil, nil, invalidf("vDisk %q: it would be a clone of depth %d, the most there can be; copy it instead", src, len(v.origins)-1)
 	}
 	var s *snapshot
 	if snap != "" {

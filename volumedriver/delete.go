@@ -67,7 +67,7 @@ func (h *Host) markDeleting(ctx context.Context, v *Volume, name string, force b
 	case err != nil:
 		return nil, err
 	case now != v:
-		return nil, fmt.Errorf("vDisk %q has changed meanwhile; look again: %w", name, ErrBusy)
+		return nil, fmt.Errorf("vDisk %q: changed meanwhile; look again: %w", name, ErrBusy)
 	}
 	if err := v.sure(); err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec regist
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.clones > 0 {
-		return rec, fmt.Errorf("vDisk %q is being cloned; wait for it: %w", v.name, ErrBusy)
+		return rec, fmt.Errorf("vDisk %q: being cloned; wait for it: %w", v.name, ErrBusy)
 	}
 	if v.refs > 0 && !force {
 		return rec, v.inUseLocked(v.refs)
@@ -133,5 +133,5 @@ func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec regist
 
 // inUseLocked refuses what users of the vDisk would not bear. v.mu is held.
 func (v *Volume) inUseLocked(users int) error {
-	return fmt.Errorf("vDisk %q is in use by %s; disconnect first, or give --force: %w", v.name, counted.Of(users, "connection", "connections"), ErrBusy)
+	return fmt.Errorf("vDisk %q: in use by %s; disconnect first, or give --force: %w", v.name, counted.Of(users, "connection", "connections"), ErrBusy)
 }

@@ -44,7 +44,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 			return nil, nil, fmt.Errorf("snapshot %q of vDisk %q: %w", snap, name, ErrNotFound)
 		}
 		if s.leaving {
-			return nil, nil, fmt.Errorf("snapshot %q of vDisk %q is being deleted, or may be: %w", snap, name, ErrBusy)
+			return nil, nil, fmt.Errorf("snapshot %q of vDisk %q: being deleted, or may be: %w", snap, name, ErrBusy)
 		}
 		dev = &SnapshotDevice{v: v, s: s, view: s.view}
 		v.readers[s.ID]++

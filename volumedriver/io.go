@@ -22,8 +22,40 @@ const lookups = 256
 // Size is the vDisk's size in bytes.
 func (v *Volume) Size() int64 { return int64(v.size.Load()) }
 
+// within returns nil if n bytes at off lie within a device of size bytes, else an
+// error that is EINVAL, or errno for what goes beyond the end. Front ends check that
+// too: what reaches here all the same must change nothing, and never the map, which
+// would halt the vDisk. A vDisk never shrinks, so what was within stays so.
+func (v *Volume) within(off, n int64, size uint64, errno syscall.Errno) error {
+	if off >= 0 && n >= 0 && uint64(off) <= size && uint64(n) <= size-uint64(off) {
+		return nil
+	}
+	return v.outside(off, n, size, errno)
+}
+
+func (v *Volume) outside(off, n int64, size uint64, errno syscall.Errno) error {
+	if off < 0 || n < 0 {
+		return fmt.Errorf("vDisk %q: %d bytes at %d: no such range: %w", v.Name(), n, off, syscall.EINVAL)
+	}
+	return fmt.Errorf("vDisk %q: %d bytes at %d go beyond its end at %d: %w", v.Name(), n, off, size, errno)
+}
+
+// allWithin is within for a batch to be written.
+func (v *Volume) allWithin(batch []device.Span) error {
+	size := v.size.Load()
+	for _, s := range batch {
+		if err := v.within(s.Off, int64(len(s.Data)), size, syscall.ENOSPC); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // TryRead fills p from off if nothing slower than memory is needed.
 func (v *Volume) TryRead(p []byte, off int64) error {
+	if err := v.within(off, int64(len(p)), v.size.Load(), syscall.EINVAL); err != nil {
+		return err
+	}
 	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
 		return device.ErrWouldBlock
 	}
@@ -84,6 +116,9 @@ func runOf(locs []sco.Location) int {
 // Read fills p from off, waiting for what it takes. Every byte was verified
 // against the checksum made when it was written (P2).
 func (v *Volume) Read(ctx context.Context, p []byte, off int64) error {
+	if err := v.within(off, int64(len(p)), v.size.Load(), syscall.EINVAL); err != nil {
+		return err
+	}
 	v.count.read(len(p))
 	return v.read(ctx, v.head, p, off)
 }
@@ -219,10 +254,16 @@ func (v *Volume) TryWrite(batch []device.Span) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
+	if err := v.allWithin(batch); err != nil {
+		return err
+	}
 	b := v.batch()
 	defer v.free(b)
 	bytes := 0
 	for _, s := range batch {
+		if len(s.Data) == 0 {
+			continue // it would be an entry of nothing, which the map refuses
+		}
 		addr, n := uint64(s.Off)/sco.ClusterSize, len(s.Data)/sco.ClusterSize
 		if s.Off%sco.ClusterSize != 0 || len(s.Data)%sco.ClusterSize != 0 || !v.m.Resident(addr, n) {
 			return device.ErrWouldBlock
@@ -240,9 +281,13 @@ func (v *Volume) TryWrite(batch []device.Span) error {
 	return nil
 }
 
-// Write writes the batch in order, waiting for room (P6).
+// Write writes the batch in order, waiting for room (P6). Nothing of it is written if
+// a part goes beyond the end: ENOSPC.
 func (v *Volume) Write(ctx context.Context, batch []device.Span) error {
 	if err := v.Err(); err != nil {
+		return err
+	}
+	if err := v.allWithin(batch); err != nil {
 		return err
 	}
 	b := v.batch()
@@ -379,20 +424,24 @@ func (v *Volume) Flush(ctx context.Context) error {
 
 // Trim makes the whole clusters of the range unallocated and zeroes the rest.
 func (v *Volume) Trim(ctx context.Context, off, n int64) error {
-	return v.fill(ctx, tlog.KindTrim, off, n)
+	return v.fill(ctx, tlog.KindTrim, off, n, syscall.EINVAL)
 }
 
 // Zero makes the range read as zeros; with allocate it counts as allocated.
 func (v *Volume) Zero(ctx context.Context, off, n int64, allocate bool) error {
 	if allocate {
-		return v.fill(ctx, tlog.KindZero, off, n)
+		return v.fill(ctx, tlog.KindZero, off, n, syscall.ENOSPC)
 	}
-	return v.fill(ctx, tlog.KindTrim, off, n)
+	return v.fill(ctx, tlog.KindTrim, off, n, syscall.ENOSPC)
 }
 
-// fill appends one entry for the whole clusters, however many there are.
-func (v *Volume) fill(ctx context.Context, kind tlog.Kind, off, n int64) error {
+// fill appends one entry for the whole clusters, however many there are. beyond is
+// what a range is refused with that goes beyond the end.
+func (v *Volume) fill(ctx context.Context, kind tlog.Kind, off, n int64, beyond syscall.Errno) error {
 	if err := v.Err(); err != nil {
+		return err
+	}
+	if err := v.within(off, n, v.size.Load(), beyond); err != nil {
 		return err
 	}
 	end := off + n
@@ -463,10 +512,13 @@ func (v *Volume) zeroPart(ctx context.Context, off, n int64) error {
 
 // Extents reports the allocation of [off, off+n) in order.
 func (v *Volume) Extents(ctx context.Context, off, n int64, fn func(device.Extent) bool) error {
-	return v.extents(ctx, v.head, off, n, fn)
+	return v.extents(ctx, v.head, v.size.Load(), off, n, fn)
 }
 
-func (v *Volume) extents(ctx context.Context, view *metadata.View, off, n int64, fn func(device.Extent) bool) error {
+func (v *Volume) extents(ctx context.Context, view *metadata.View, size uint64, off, n int64, fn func(device.Extent) bool) error {
+	if err := v.within(off, n, size, syscall.EINVAL); err != nil {
+		return err
+	}
 	first := uint64(off) / sco.ClusterSize
 	count := (uint64(off+n)+sco.ClusterSize-1)/sco.ClusterSize - first
 	skip, left := off%sco.ClusterSize, n
@@ -494,6 +546,13 @@ func (v *Volume) extents(ctx context.Context, view *metadata.View, off, n int64,
 
 // Prefetch brings the map of the range into memory.
 func (v *Volume) Prefetch(ctx context.Context, off, n int64) error {
+	return v.prefetch(ctx, v.head, v.size.Load(), off, n)
+}
+
+func (v *Volume) prefetch(ctx context.Context, view *metadata.View, size uint64, off, n int64) error {
+	if err := v.within(off, n, size, syscall.EINVAL); err != nil {
+		return err
+	}
 	first := uint64(off) / sco.ClusterSize
-	return v.head.Load(ctx, first, (uint64(off+n)+sco.ClusterSize-1)/sco.ClusterSize-first)
+	return view.Load(ctx, first, (uint64(off+n)+sco.ClusterSize-1)/sco.ClusterSize-first)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"openvstorage/device"
@@ -77,7 +78,7 @@ func (v *Volume) pinNamed(name string) (*snapshot, error) {
 	case s == nil:
 		return nil, fmt.Errorf("snapshot %q of vDisk %q: %w", name, v.name, ErrNotFound)
 	case s.leaving:
-		return nil, fmt.Errorf("snapshot %q of vDisk %q is being deleted, or may be: %w", name, v.name, ErrBusy)
+		return nil, fmt.Errorf("snapshot %q of vDisk %q: being deleted, or may be: %w", name, v.name, ErrBusy)
 	}
 	v.pinLocked(s)
 	return s, nil
@@ -169,9 +170,9 @@ func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
 func (v *Volume) usedLocked(s *snapshot) error {
 	switch {
 	case v.readers[s.ID] > 0:
-		return fmt.Errorf("snapshot %q of vDisk %q is in use; disconnect its readers first: %w", s.Name, v.name, ErrBusy)
+		return fmt.Errorf("snapshot %q of vDisk %q: in use; disconnect its readers first: %w", s.Name, v.name, ErrBusy)
 	case s.pins > 0:
-		return fmt.Errorf("snapshot %q of vDisk %q is being cloned, or rolled back to; wait for it: %w", s.Name, v.name, ErrBusy)
+		return fmt.Errorf("snapshot %q of vDisk %q: being cloned, or rolled back to; wait for it: %w", s.Name, v.name, ErrBusy)
 	}
 	return nil
 }
@@ -277,7 +278,7 @@ func (v *Volume) resize(ctx context.Context, size uint64) error {
 		return err
 	}
 	if have := v.size.Load(); size < have {
-		return invalidf("vDisk %q has %d bytes and cannot shrink to %d", v.Name(), have, size)
+		return invalidf("vDisk %q: %d bytes, cannot shrink to %d", v.Name(), have, size)
 	} else if size == have {
 		return v.commitEntry(ctx, v.buf.Written()) // it may be of one that was given up
 	}
@@ -308,11 +309,11 @@ func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
 	v.cat.Unlock()
 	parent := v.host.byID(o.Volume)
 	if parent == nil || parent.m == nil {
-		return nil, nil, fmt.Errorf("vDisk %q is a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
+		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
 	}
 	s := parent.snapshot(o.Snapshot)
 	if s == nil {
-		return nil, nil, fmt.Errorf("vDisk %q is a clone of snapshot %s of vDisk %q, which is not there", v.Name(), o.Snapshot, parent.Name())
+		return nil, nil, fmt.Errorf("vDisk %q: a clone of snapshot %s of vDisk %q, which is not there", v.Name(), o.Snapshot, parent.Name())
 	}
 	return parent, s, nil
 }
@@ -329,6 +330,9 @@ func (d *SnapshotDevice) Size() int64 { return int64(d.s.Size) }
 
 // TryRead is Volume.TryRead of the snapshot.
 func (d *SnapshotDevice) TryRead(p []byte, off int64) error {
+	if err := d.v.within(off, int64(len(p)), d.s.Size, syscall.EINVAL); err != nil {
+		return err
+	}
 	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
 		return device.ErrWouldBlock
 	}
@@ -341,19 +345,21 @@ func (d *SnapshotDevice) TryRead(p []byte, off int64) error {
 
 // Read is Volume.Read of the snapshot.
 func (d *SnapshotDevice) Read(ctx context.Context, p []byte, off int64) error {
+	if err := d.v.within(off, int64(len(p)), d.s.Size, syscall.EINVAL); err != nil {
+		return err
+	}
 	d.v.count.read(len(p))
 	return d.v.read(ctx, d.view, p, off)
 }
 
 // Extents reports the snapshot's allocation.
 func (d *SnapshotDevice) Extents(ctx context.Context, off, n int64, fn func(device.Extent) bool) error {
-	return d.v.extents(ctx, d.view, off, n, fn)
+	return d.v.extents(ctx, d.view, d.s.Size, off, n, fn)
 }
 
 // Prefetch brings the snapshot's map of the range into memory.
 func (d *SnapshotDevice) Prefetch(ctx context.Context, off, n int64) error {
-	first := uint64(off) / sco.ClusterSize
-	return d.view.Load(ctx, first, (uint64(off+n)+sco.ClusterSize-1)/sco.ClusterSize-first)
+	return d.v.prefetch(ctx, d.view, d.s.Size, off, n)
 }
 
 // snapshotInfos lists the snapshots, oldest first.

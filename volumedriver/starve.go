@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/counted"
 )
 
 // A read for which too few disks of the backend answer waits for them, as a write waits
@@ -119,6 +120,6 @@ func (v *Volume) starvingReason() string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d reads wait since %s, and go on by themselves when the disks are back; those of disks that are given up fail: %v",
-		n, since.UTC().Format(time.RFC3339), cause)
+	return fmt.Sprintf("%s since %s; what waits goes on by itself when the disks are back, and fails when they are given up: %v",
+		counted.Of(n, "read waits", "reads wait"), since.UTC().Format(time.RFC3339), cause)
 }

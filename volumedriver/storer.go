@@ -457,7 +457,7 @@ func (v *Volume) reserved() (sco.Number, tlog.ID) {
 // reserve implements writebuffer.LogOptions.Reserve.
 func (v *Volume) reserve(ctx context.Context, scos sco.Number, tlogs tlog.ID) (sco.Number, tlog.ID, error) {
 	if scos > sco.MaxNumber {
-		return 0, 0, fmt.Errorf("vDisk %q has used up its SCO numbers", v.Name())
+		return 0, 0, fmt.Errorf("vDisk %q: used up its SCO numbers", v.Name())
 	}
 	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
 		reserveNumbers(c, scos, tlogs)

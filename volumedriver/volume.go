@@ -136,12 +136,12 @@ type haltError struct {
 
 func (e *haltError) Error() string {
 	if e.gone {
-		return fmt.Sprintf("vDisk %q is deleted", e.name)
+		return fmt.Sprintf("vDisk %q: deleted", e.name)
 	}
 	if e.shut != "" {
-		return fmt.Sprintf("vDisk %q is not open: %s", e.name, e.reason())
+		return fmt.Sprintf("vDisk %q: not open: %s", e.name, e.reason())
 	}
-	return fmt.Sprintf("vDisk %q is halted: %s", e.name, e.reason())
+	return fmt.Sprintf("vDisk %q: halted: %s", e.name, e.reason())
 }
 
 // reason is the error beside the name and the state of the vDisk, which say the rest.

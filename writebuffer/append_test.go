@@ -267,7 +267,7 @@ func TestBatchSplit(t *testing.T) {
 		r.untilReady()
 		b := &Batch{Spans: []Span{{1000, data(1000, 80, 2)}, {2000, data(2000, 80, 2)}, {1040, data(1040, 80, 3)}}}
 		before, _ := r.vol.at(0)
-		if err := r.log.TryAppend(b); err != nil {
+		if err := r.log.Append(r.ctx, b); err != nil {
 			t.Fatalf("%d left: %v", left, err)
 		}
 		r.check(1000, 40, 2)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,6 +76,7 @@ type Buffer struct {
 		wanted        int // calls of acquire
 		logs          map[uuid.UUID]*Log
 		turns         map[string]*sync.Mutex // of those who make names, by directory
+		owed          map[string]bool        // names that were taken away, perhaps not durably
 		room          room
 		closed        bool
 	}
@@ -116,6 +118,7 @@ func Open(opt Options) (*Buffer, error) {
 	b.mu.evictable, b.mu.narrow = list.New(), list.New()
 	b.mu.logs = make(map[uuid.UUID]*Log)
 	b.mu.turns = make(map[string]*sync.Mutex)
+	b.mu.owed = make(map[string]bool)
 	if err := opt.FS.MkdirAll(b.poolDir(), 0o700); err != nil {
 		return nil, err
 	}
@@ -389,25 +392,35 @@ func (b *Buffer) Close() error {
 	return nil
 }
 
-// Discard removes everything that a vDisk left in the buffer. Its Log must be
-// closed, or never have been opened.
+// Discard removes everything that a vDisk left in the buffer, durably. Its Log must
+// be closed, or never have been opened. After an error it may be called again.
 func (b *Buffer) Discard(v uuid.UUID) error {
 	dir := b.volumeDir(v)
 	names, err := b.opt.FS.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !b.owes(dir) {
 		return nil
-	} else if err != nil {
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	err = b.withRoom(func() error {
+		return b.unnamed(dir, b.opt.FS.RemoveAll, func() error { return b.opt.FS.MkdirAll(dir, 0o700) })
+	})
+	left, lerr := b.opt.FS.ReadDir(dir)
+	if lerr != nil && !errors.Is(lerr, fs.ErrNotExist) {
+		left = names // nothing is known to have come free
+	}
 	for _, name := range names {
-		if _, err := sco.ParseName(name); err == nil {
+		if _, err := sco.ParseName(name); err == nil && !slices.Contains(left, name) {
 			b.forget()
 		}
 	}
-	b.mu.Lock()
-	delete(b.mu.turns, dir)
-	b.mu.Unlock()
-	return b.named(b.opt.Dir, func() error { return b.opt.FS.RemoveAll(dir) })
+	if err == nil {
+		b.mu.Lock()
+		delete(b.mu.turns, dir)
+		delete(b.mu.owed, path.Join(dir, AcceptLoss))
+		b.mu.Unlock()
+	}
+	return err
 }
 
 // Prepare makes the directory of a new vDisk, durable on return: from then on
@@ -437,10 +450,7 @@ func (b *Buffer) Dir(v uuid.UUID) string { return b.volumeDir(v) }
 // lossAccepted takes the file AcceptLoss away, durably: a new epoch has begun with
 // what there was.
 func (b *Buffer) lossAccepted(v uuid.UUID) error {
-	if err := b.opt.FS.Remove(path.Join(b.volumeDir(v), AcceptLoss)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return b.opt.FS.SyncDir(b.volumeDir(v))
+	return b.unnamed(path.Join(b.volumeDir(v), AcceptLoss), b.opt.FS.Remove, nil)
 }
 
 // Holds reports whether the vDisk has files in the buffer, or may have some: what

@@ -154,8 +154,9 @@ func TestFailWakesWaiters(t *testing.T) {
 			ready := r.log.ready.Next()
 			full = r.log.next != nil && r.log.nextTL != nil
 			r.log.mu.Unlock()
-			if full {
+			if full { // of the open SCO too little is left for the whole batch
 				full = false
+				r.write(0, n, 1)
 				continue
 			}
 			select {

@@ -13,6 +13,9 @@ import (
 // Commit returns when every entry up to seq survives a power cut. Calls that
 // arrive while a round runs share the next one (group commit, O2).
 //
+// Each caller waits until its own ctx ends, whoever runs the round. Who runs it and
+// has asked the disk for a sync waits for the disk's answer.
+//
 // What is durable is asked before what has failed, and that is the right order:
 // durable moves only when every sync that it rests on has returned, each by the
 // one owner of its file's syncs, and no later failure takes that back. Who asks
@@ -31,7 +34,9 @@ func (l *Log) Commit(ctx context.Context, seq uint64) error {
 			return err
 		}
 		if l.group.running {
-			l.group.cond.Wait()
+			if err := l.group.waitLocked(ctx); err != nil {
+				return fmt.Errorf("%w, while it waited for the commit of others", err)
+			}
 			continue
 		}
 		l.group.running = true
@@ -39,7 +44,7 @@ func (l *Log) Commit(ctx context.Context, seq uint64) error {
 		err := l.commitRound(ctx)
 		l.group.Lock()
 		l.group.running = false
-		l.group.cond.Broadcast()
+		l.group.tellLocked()
 		if err == nil {
 			continue
 		}
@@ -52,8 +57,11 @@ func (l *Log) Commit(ctx context.Context, seq uint64) error {
 			}
 			continue
 		}
-		if ctx.Err() != nil || !l.lacksRoom(err) {
+		if !l.lacksRoom(err) {
 			return err
+		}
+		if gone := ctx.Err(); gone != nil {
+			return fmt.Errorf("%w, while it waited for room: %v", gone, err)
 		}
 		// A sync that found no room waits for some, as a write does (P6).
 		l.group.Unlock()

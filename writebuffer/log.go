@@ -106,11 +106,7 @@ type Log struct {
 	ready  broadcast.Broadcast // next or nextTL has come
 	active uint64              // counts appends: who looks twice sees whether it is idle
 
-	group struct {
-		sync.Mutex
-		cond    *sync.Cond
-		running bool
-	}
+	group rounds
 
 	ended   chan struct{} // closed when the log has failed
 	prepare bell.Bell
@@ -133,7 +129,6 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.numbers.sco, l.numbers.scoLimit = opt.NextSCO, opt.SCOLimit
 	l.numbers.tlog, l.numbers.tlogLimit = opt.NextTLog, opt.TLogLimit
 	l.ended = make(chan struct{})
-	l.group.cond = sync.NewCond(&l.group.Mutex)
 	if _, err := b.opt.FS.Stat(l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	} else if err != nil {
@@ -174,7 +169,7 @@ func (l *Log) fail(err error) {
 		}
 	}
 	l.group.Lock()
-	l.group.cond.Broadcast()
+	l.group.tellLocked()
 	l.group.Unlock()
 }
 
@@ -244,6 +239,9 @@ func (b *Batch) sum() {
 // TryAppend writes the batch and applies it, all of it or none, without
 // waiting for room: it returns disk.ErrWouldBlock instead. On return the data
 // and its entries are in the kernel (P1).
+//
+// All or none, because it goes to one SCO by one write, and to the TLog by one: of a
+// batch over two SCOs the first part would be there when the second fails.
 func (l *Log) TryAppend(b *Batch) error {
 	b.sum()
 	if b.clusters > l.BatchMax() {
@@ -251,7 +249,7 @@ func (l *Log) TryAppend(b *Batch) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := l.appendLocked(b)
+	err := l.appendLocked(b, true)
 	if err != nil && l.lacksRoom(err) {
 		return disk.ErrWouldBlock // who can wait does
 	}
@@ -290,13 +288,14 @@ func (l *Log) waitForRoom(ctx context.Context, try int, ready <-chan struct{}, c
 	return nil
 }
 
-// Append is TryAppend that waits for room.
+// Append is TryAppend that waits for room, and fills each SCO to its end: after an
+// error a first part of the batch may be written, in order.
 func (l *Log) Append(ctx context.Context, b *Batch) error {
 	b.sum()
 	if b.clusters > l.BatchMax() {
 		return fmt.Errorf("writebuffer: batch of %d clusters, at most %d", b.clusters, l.BatchMax())
 	}
-	return l.whenReady(ctx, func() error { return l.appendLocked(b) })
+	return l.whenReady(ctx, func() error { return l.appendLocked(b, false) })
 }
 
 // whenReady runs fn in the append section until it no longer lacks a file, or room
@@ -354,8 +353,13 @@ func (l *Log) space(s *SCO, entries int) int {
 	return l.room - int(s.used.Load()) - sco.CommitBlocks(len(l.pending)+entries)
 }
 
-// appendLocked is the append section for data.
-func (l *Log) appendLocked(b *Batch) error {
+// wasteShare is what of an SCO is left unused at most for a batch that does not fit
+// into the rest of it. If more is left the batch is split, by who can wait.
+const wasteShare = 32
+
+// appendLocked is the append section for data. whole: all goes to one SCO, or nothing
+// is written.
+func (l *Log) appendLocked(b *Batch, whole bool) error {
 	if err := l.Err(); err != nil {
 		return err
 	}
@@ -366,6 +370,11 @@ func (l *Log) appendLocked(b *Batch) error {
 	if !l.tlogReady() || (l.space(l.open, bytes) < b.clusters && l.next == nil) {
 		l.prepare.Ring()
 		return disk.ErrWouldBlock
+	}
+	if whole && l.space(l.open, bytes) < b.clusters {
+		if err := l.beginWhole(b.clusters, bytes); err != nil {
+			return err
+		}
 	}
 	l.active++
 	for at := (position{}); at.span < len(b.Spans); {
@@ -379,6 +388,21 @@ func (l *Log) appendLocked(b *Batch) error {
 		if err := l.appendTo(l.open, b, &at, n); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// beginWhole moves on to an SCO that takes so many clusters, with bytes of entries,
+// if little is lost by that.
+func (l *Log) beginWhole(clusters, bytes int) error {
+	if l.space(l.open, bytes) > l.room/wasteShare {
+		return disk.ErrWouldBlock
+	}
+	if err := l.roll(); err != nil {
+		return err
+	}
+	if l.space(l.open, bytes) < clusters {
+		return disk.ErrWouldBlock // what no commit block covers yet takes the room
 	}
 	return nil
 }

@@ -194,9 +194,12 @@ func (b *Buffer) prewriter(ctx context.Context) {
 	tick := time.NewTicker(quiet)
 	defer tick.Stop()
 	calm := false
+	var failed failures
 	for {
 		if name, ok := b.nextPrewrite(calm); ok {
-			b.prewriteOne(name)
+			if failed.rest(ctx, b.prewriteOne(name, &failed)) != nil {
+				return
+			}
 			calm = false
 			select {
 			case <-b.fill.Rung():
@@ -244,26 +247,56 @@ func (b *Buffer) nextPrewrite(calm bool) (name string, ok bool) {
 	return name, true
 }
 
+// failures are those of the prewriter, one after the other.
+type failures struct {
+	n    int
+	said time.Time
+}
+
+// prewriteRest is how long the prewriter rests at most after a failure.
+const prewriteRest = time.Second
+
+// rest rests after a failure, longer each time: what fails at once would be tried
+// without end. It returns an error when ctx ends.
+func (f *failures) rest(ctx context.Context, err error) error {
+	if err == nil {
+		f.n = 0
+		return nil
+	}
+	f.n++
+	select {
+	case <-time.After(min(time.Millisecond<<min(f.n, 20), prewriteRest)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // prewriteOne pre-writes a file and puts it into the pool.
-func (b *Buffer) prewriteOne(name string) {
+func (b *Buffer) prewriteOne(name string, failed *failures) error {
 	err := b.prewrite(path.Join(b.poolDir(), name))
 	if done, raw := strings.CutSuffix(name, rawSuffix); raw && err == nil {
 		err = b.opt.FS.Rename(path.Join(b.poolDir(), name), path.Join(b.poolDir(), done))
 		name = done
 	}
 	if err != nil {
-		b.discardFile(path.Join(b.poolDir(), name))
+		if rerr := b.opt.FS.Remove(path.Join(b.poolDir(), name)); !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+		b.forget()
 		if full(err) {
 			b.noFile(err)
-			return
+		} else if time.Since(failed.said) >= sayAgain {
+			failed.said = time.Now()
+			b.opt.Logger.Warn("write buffer: no file pre-written", "file", name, "err", err)
 		}
-		b.opt.Logger.Warn("write buffer: no file pre-written", "file", name, "err", err)
-		return
+		return err
 	}
 	b.mu.Lock()
 	b.mu.free = append(b.mu.free, name)
 	b.mu.changed.Send()
 	b.mu.Unlock()
+	return nil
 }
 
 func (b *Buffer) prewrite(name string) error {

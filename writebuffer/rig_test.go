@@ -166,14 +166,21 @@ func newFastRig(t testing.TB) *rig {
 // prepareRig opens the buffer alone, on a disk that obeys rules from the start.
 func prepareRig(t testing.TB, under *crashdisk.FS, v *volume, rules ...faultdisk.Rule) *rig {
 	t.Helper()
-	r := &rig{t: t, under: under, disk: faultdisk.New(under), vol: v, changed: make(chan struct{}, 1), pressed: make(chan struct{}, 1)}
-	var cancel context.CancelFunc
-	r.ctx, cancel = context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
+	r := makeRig(t, under, v)
 	for _, rule := range rules {
 		r.disk.Inject(rule)
 	}
 	r.openBuffer(bufferOptions(r.disk))
+	return r
+}
+
+// makeRig is a rig whose buffer is not open yet.
+func makeRig(t testing.TB, under *crashdisk.FS, v *volume) *rig {
+	t.Helper()
+	r := &rig{t: t, under: under, disk: faultdisk.New(under), vol: v, changed: make(chan struct{}, 1), pressed: make(chan struct{}, 1)}
+	var cancel context.CancelFunc
+	r.ctx, cancel = context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
 	return r
 }
 
@@ -365,8 +372,20 @@ func (r *rig) absent(addr uint64) {
 	}
 }
 
-// files counts the SCO-sized files on disk.
+// files counts the SCO-sized files on disk. One that goes from a directory to another
+// while they are read would count twice.
 func (r *rig) files() int {
+	r.t.Helper()
+	for n := r.listed(); ; {
+		again := r.listed()
+		if again == n {
+			return n
+		}
+		n = again
+	}
+}
+
+func (r *rig) listed() int {
 	r.t.Helper()
 	n := 0
 	top, err := r.under.ReadDir("/buffer")

@@ -63,7 +63,7 @@ func (c *Client) lacking(ctx context.Context, e *entry, r object.Range, failed [
 	if !own && left < int(e.m.Policy.K) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", backend.ErrUnavailable, err)
+	return lacking{err}
 }
 
 // isBad reports whether a read of a disk that failed with err says that the fragment is
@@ -84,3 +84,9 @@ func (c *Client) answers(e *entry, r object.Range) bool {
 	d, err := c.diskOf(e, r.Chunk, r.Fragment)
 	return err == nil && d.Silent() == nil
 }
+
+// lacking is backend.ErrUnavailable, for a reason that says it all by itself: NBD
+// clients are told little of a long text.
+type lacking struct{ error }
+
+func (l lacking) Unwrap() []error { return []error{backend.ErrUnavailable, l.error} }

@@ -233,12 +233,20 @@ func (g *Groups) Close() error {
 	return g.closeNodes()
 }
 
+// closeNodes closes all side by side: each may wait a while for a disk that is full.
 func (g *Groups) closeNodes() error {
-	var errs []error
+	var all sync.WaitGroup
+	errs := make(chan error, len(g.nodes))
 	for _, n := range g.nodes {
-		errs = append(errs, n.Close())
+		all.Go(func() { errs <- n.Close() })
 	}
-	return errors.Join(errs...)
+	all.Wait()
+	close(errs)
+	var joined []error
+	for err := range errs {
+		joined = append(joined, err)
+	}
+	return errors.Join(joined...)
 }
 
 func (g *Groups) missing(name string, err error) error {

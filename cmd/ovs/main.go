@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 
+	"openvstorage/host"
 	"openvstorage/internal/control"
 	"openvstorage/internal/image"
 	"openvstorage/volumedriver"
@@ -34,7 +35,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // run is main with its world passed in.
 func run(args []string, stdout, stderr io.Writer) int {
 	// The first signal cancels what runs; `ovs up` makes that a clean stop.
-	// The second ends the process at once.
+	// The second ends the process at once, whatever it waits for.
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)
@@ -44,6 +45,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		s := <-signals
 		cancel(signalError{s})
 		<-signals
+		host.Leave(stderr)
 		os.Exit(exitFailed)
 	}()
 

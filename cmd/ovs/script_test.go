@@ -64,7 +64,7 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"up": cmdUp, "down": cmdDown, "crash": cmdCrash, "upout": cmdUpOut, "newer": cmdNewer,
+			"up": cmdUp, "down": cmdDown, "crash": cmdCrash, "upout": cmdUpOut, "swap": cmdSwap, "newer": cmdNewer,
 			"await": cmdAwait, "json": cmdJSON,
 		},
 	})
@@ -187,6 +187,14 @@ func cmdDown(ts *testscript.TestScript, neg bool, _ []string) {
 	p := last(ts)
 	if err := p.signal(syscall.SIGTERM); (err != nil) != neg {
 		ts.Fatalf("ovs up ended with %v:\n%s", err, p.out.String())
+	}
+}
+
+// cmdSwap has the daemon before the last one be the last.
+func cmdSwap(ts *testscript.TestScript, _ bool, _ []string) {
+	list := *daemons(ts)
+	if n := len(list); n >= 2 {
+		list[n-1], list[n-2] = list[n-2], list[n-1]
 	}
 }
 

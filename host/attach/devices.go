@@ -235,12 +235,12 @@ func (d *Devices) Attach(ctx context.Context, name string, opt Options) (Attachm
 	case i < 0:
 		want.ID, want.Name = info.ID, name
 		if err := d.choose(ctx, &want); err != nil {
-			return Attachment{}, fmt.Errorf("vDisk %s: %w", name, err)
+			return Attachment{}, fmt.Errorf("vDisk %q: %w", name, err)
 		}
 		d.list = append(d.list, want)
 		i = len(d.list) - 1
 	case !d.list[i].like(opt):
-		return Attachment{}, fmt.Errorf("vDisk %s is attached as %s already, in another way; detach it first: %w", name, d.list[i].Device, ErrInvalid)
+		return Attachment{}, fmt.Errorf("vDisk %q: attached as %s already, in another way; detach it first: %w", name, d.list[i].Device, ErrInvalid)
 	case d.list[i].reason == "":
 		return d.show(d.list[i]), nil
 	}
@@ -307,12 +307,12 @@ func (d *Devices) Detach(ctx context.Context, name string, force bool) error {
 	}
 	i := d.find(info.ID)
 	if i < 0 {
-		return fmt.Errorf("vDisk %s is not attached: %w", name, ErrNotFound)
+		return fmt.Errorf("vDisk %q: not attached: %w", name, ErrNotFound)
 	}
 	a := d.list[i]
 	if d.present(a) {
 		if users := lastingUsers(ctx, a.Device, usersWait); len(users) > 0 && !force {
-			return fmt.Errorf("vDisk %s: %w: %s is in use: %s; end that first", name, ErrBusy, a.Device, usersText(users))
+			return fmt.Errorf("vDisk %q: %w: %s is in use: %s; end that first", name, ErrBusy, a.Device, usersText(users))
 		}
 		if err := d.take(a); err != nil {
 			return err
@@ -450,15 +450,15 @@ func decodeAttachments(raw []byte) ([]attachment, error) {
 		at := &a.Attachments[i]
 		if a.Version == 1 {
 			if at.Kind != "" || at.BlockSize != 0 || at.Connections != 0 || at.Timeout != 0 || at.DeadTimeout != 0 || at.Boot != "" || at.PID != "" {
-				return nil, fmt.Errorf("%w: vDisk %s has fields of version 2 in a file of version 1", format.ErrNewer, at.Name)
+				return nil, fmt.Errorf("%w: vDisk %q has fields of version 2 in a file of version 1", format.ErrNewer, at.Name)
 			}
 			at.Kind = KindLoop
 		}
 		if !slices.Contains([]string{KindNBD, KindLoop, KindAuto, ""}, at.Kind) {
-			return nil, fmt.Errorf("%w: vDisk %s is attached as kind %q, which this release does not know", format.ErrNewer, at.Name, at.Kind)
+			return nil, fmt.Errorf("%w: vDisk %q is attached as kind %q, which this release does not know", format.ErrNewer, at.Name, at.Kind)
 		}
 		if err := at.check(); err != nil {
-			return nil, fmt.Errorf("vDisk %s: %w", at.Name, err)
+			return nil, fmt.Errorf("vDisk %q: %w", at.Name, err)
 		}
 	}
 	return a.Attachments, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+
+	"openvstorage/internal/datadir"
 )
 
 // linkMax is the longest name that a file has, in bytes.
@@ -50,8 +53,19 @@ func linkName(name string) string {
 
 func (d *Devices) link(name string) string { return filepath.Join(d.dir, linksDir, linkName(name)) }
 
+// replaced is an error if there is another data directory now where this one was.
+func (d *Devices) replaced() error {
+	if _, err := d.fs.Stat(d.dir); errors.Is(err, datadir.ErrReplaced) {
+		return err
+	}
+	return nil
+}
+
 // setLink makes the link of an attachment lead to its device.
 func (d *Devices) setLink(a attachment) error {
+	if err := d.replaced(); err != nil {
+		return err
+	}
 	dir := filepath.Join(d.dir, linksDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -65,6 +79,9 @@ func (d *Devices) setLink(a attachment) error {
 // deleted or renamed, and those of older releases, which had directories. What is
 // no link is somebody else's, and stays.
 func (d *Devices) sweepLinks() {
+	if d.replaced() != nil {
+		return
+	}
 	wanted := make(map[string]bool)
 	for _, a := range d.list {
 		if a.reason == "" {

@@ -44,7 +44,12 @@ func ListenUnix(path string) (net.Listener, error) {
 		os.Remove(draft)
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	return &unixListener{Listener: l, path: path}, nil
+	made, err := os.Lstat(path)
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return &unixListener{Listener: l, path: path, made: made}, nil
 }
 
 func bind(path string) (*net.UnixListener, error) {
@@ -100,17 +105,21 @@ func removeSocket(path string) error {
 	return err
 }
 
-// unixListener removes its socket when it is closed.
+// unixListener removes its socket when it is closed, and nobody else's that has its
+// path then: the directory may have been replaced.
 type unixListener struct {
 	net.Listener
 	path string
+	made fs.FileInfo
 	once sync.Once
 	err  error
 }
 
 func (l *unixListener) Close() error {
 	l.once.Do(func() {
-		os.Remove(l.path) // first: no client finds a socket that nobody serves
+		if there, err := os.Lstat(l.path); err == nil && os.SameFile(there, l.made) {
+			os.Remove(l.path) // first: no client finds a socket that nobody serves
+		}
 		l.err = l.Listener.Close()
 	})
 	return l.err

@@ -48,8 +48,16 @@ type Directory struct {
 	ID      uuid.UUID // drawn when the directory was made; never changes
 	Created time.Time
 	fs      disk.FS
-	lock    io.Closer
 	was     fs.FileMode
+
+	held struct { // what says that the directory is this one
+		sync.Mutex
+		locks  []io.Closer // the last one is that of file
+		file   fs.FileInfo // the lock
+		dir    fs.FileInfo
+		older  error // what the last Check has found in the record
+		closed bool
+	}
 
 	mu     sync.Mutex
 	record Record
@@ -89,7 +97,16 @@ func Open(fsys disk.FS, path string) (*Directory, error) {
 		lock.Close()
 		return nil, err
 	}
-	return &Directory{Path: path, ID: r.ID, Created: r.Created, fs: fsys, lock: lock, was: was, record: r}, nil
+	d := &Directory{Path: path, ID: r.ID, Created: r.Created, fs: fsys, was: was, record: r}
+	d.held.locks = []io.Closer{lock}
+	if d.held.file, err = fsys.Stat(filepath.Join(path, LockFile)); err == nil {
+		d.held.dir, err = fsys.Stat(path)
+	}
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("data directory %s: %w", path, err)
+	}
+	return d, nil
 }
 
 // Record returns what ovs.format says. The caller must not change the slices.
@@ -134,23 +151,35 @@ func (d *Directory) Change(change func(*Record)) error {
 	return nil
 }
 
-// ours refuses to write over the record of another directory, or one that cannot be
-// read. One that is gone or damaged is made again: nothing says that it is not ours.
+// ours refuses to write over the record of another directory, or of an older copy of
+// this one, or one that cannot be read. One that is gone or damaged is made again:
+// nothing says that it is not ours.
 func (d *Directory) ours() error {
+	if err := d.here(); err != nil {
+		return err
+	}
 	there, _, err := read(d.fs, filepath.Join(d.Path, FormatFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, format.ErrCorrupt):
 		return nil
 	case err != nil:
 		return explainWrite(d.Path, err)
-	case there.ID != d.ID:
-		return fmt.Errorf("data directory %s %w: it was %s, and is %s; stop this ovs up, and start it where its own is now", d.Path, ErrReplaced, d.ID, there.ID)
 	}
-	return nil
+	return d.sameRecord(there)
 }
 
 // Close gives the directory up. Nothing in it may be in use any more.
-func (d *Directory) Close() error { return d.lock.Close() }
+func (d *Directory) Close() error {
+	d.held.Lock()
+	defer d.held.Unlock()
+	d.held.closed = true
+	var errs []error
+	for _, lock := range d.held.locks {
+		errs = append(errs, lock.Close())
+	}
+	d.held.locks = nil
+	return errors.Join(errs...)
+}
 
 // claim reads the record, or makes it, under the lock.
 func claim(fsys disk.FS, path string) (Record, error) {

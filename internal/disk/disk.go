@@ -70,7 +70,8 @@ func SameFile(a, b fs.FileInfo) bool {
 	return SameInode(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-// SameInode reports whether two results of Stat are of one file.
+// SameInode reports whether two results of Stat are of one file or directory, whatever
+// became of it in between.
 func SameInode(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) || a.Sys() != nil && a.Sys() == b.Sys()
 }

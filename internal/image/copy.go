@@ -35,7 +35,7 @@ func dialNBD(ctx context.Context, v control.VDisk, export string) (*nbdclient.Cl
 		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
-		return nil, fmt.Errorf("vDisk %q: is not served over NBD", v.Name)
+		return nil, fmt.Errorf("vDisk %q: not served over NBD", v.Name)
 	}
 	return nil, errors.Join(errs...)
 }

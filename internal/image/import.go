@@ -91,7 +91,7 @@ func named(ctx context.Context, client *control.Client, v control.VDisk, name st
 	}
 	now, err := client.Info(ctx, name)
 	if err == nil && now.ID != v.ID {
-		err = fmt.Errorf("vDisk %q is another", name)
+		err = fmt.Errorf("vDisk %q: another", name)
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: %w", control.ErrUnknownOutcome, err)

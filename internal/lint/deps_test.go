@@ -71,7 +71,7 @@ var allowed = []struct {
 	{"internal/inspect/...", []string{"sco", "tlog", "volumedriver/catalog", "alba/asd", "alba/osd", "alba/manifest", "arakoon/raftlog", "backend/local", "internal/disk/osdisk", "internal/inspect/..."}, "formats of files, whoever writes them"},
 	{"internal/control/...", []string{"internal/control/..."}, "a protocol: it declares what it needs of whoever is managed"},
 
-	{"host/attach", []string{"blockdev", "nbd", "nbd/nbdclient"}, "block devices of vDisks, of which it knows names and sizes"},
+	{"host/attach", []string{"blockdev", "internal/datadir", "nbd", "nbd/nbdclient"}, "block devices of vDisks, of which it knows names and sizes"},
 	{"host/metrics", []string{"nbd", "fusefs", "fusefs/transport", "internal/disk/osdisk"}, "counters"},
 
 	{"host", []string{"..."}, "wiring: everything meets here, and nothing imports it but cmd"},

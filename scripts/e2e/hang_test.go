@@ -232,3 +232,48 @@ func (s *system) stopAndStartHanging(z *frozen, dir string) {
 		t.Error("the old process has not ended")
 	}
 }
+
+// TestSecondSignal: while a disk hangs, a second signal ends the process at once: its
+// locks and addresses are free, though the kernel may keep it, and the next one is
+// ready within ten seconds with all that was acknowledged.
+func TestSecondSignal(t *testing.T) {
+	need(t, "fio")
+	z := newFrozen(t, gib)
+	dir := t.TempDir()
+	asds := []string{filepath.Join(dir, "a"), filepath.Join(z.Dir, "asd"), filepath.Join(dir, "c")}
+	for _, name := range asds {
+		must(t, os.Mkdir(name, 0o700))
+	}
+	s := up(t, "--asd", asds[0], "--asd", asds[1], "--asd", asds[2], "--write-buffer", "64MiB")
+	s.create("disk", 256*mib)
+	pid := s.PID()
+	z.hang()
+	// More than the buffer holds: the disk that hangs is written to.
+	write := []string{"fio", "--name=w", "--ioengine=nbd", "--uri=" + s.URI("disk"), "--rw=write", "--bs=256k", "--size=96m", "--end_fsync=1", "--verify=crc32c", "--do_verify=0"}
+	sh(t, write...)
+	must(t, syscall.Kill(pid, syscall.SIGTERM))
+	must(t, syscall.Kill(pid, syscall.SIGTERM))
+	eventually(t, 5*time.Second, "the locks are given back", func() bool {
+		locks, err := os.ReadFile("/proc/locks")
+		return err == nil && !strings.Contains(string(locks), " "+strconv.Itoa(pid)+" ")
+	})
+	old := s.Process
+	select {
+	case <-old.Done():
+		t.Log("the process has ended: the kernel kept none of its threads")
+	default:
+	}
+	began := time.Now()
+	s.start()
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("the start took %v", took)
+	}
+	sh(t, "fio", "--name=w", "--ioengine=nbd", "--uri="+s.URI("disk"), "--rw=write", "--bs=256k", "--size=96m", "--verify=crc32c", "--verify_only=1")
+	z.answer()
+	eventually(t, 10*time.Second, "the disk is back", func() bool { return s.disks()[1] == "ok" })
+	select {
+	case <-old.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("the old process has not ended")
+	}
+}

@@ -77,10 +77,10 @@ func named(err error) error {
 // validate checks a record by itself.
 func (r *Record) validate() error {
 	if r.ID == uuid.Nil {
-		return fmt.Errorf("vDisk %q has no id", r.Name)
+		return fmt.Errorf("vDisk %q: no id", r.Name)
 	}
 	if len(r.Owner) > OwnerMax {
-		return fmt.Errorf("vDisk %q has an owner of %d bytes, %d are allowed", r.Name, len(r.Owner), OwnerMax)
+		return fmt.Errorf("vDisk %q: an owner of %d bytes, %d are allowed", r.Name, len(r.Owner), OwnerMax)
 	}
 	return validateKept(r.Name)
 }

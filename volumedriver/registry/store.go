@@ -408,7 +408,7 @@ func (r *Registry) Remove(ctx context.Context, id uuid.UUID) error {
 			return nil, err
 		}
 		if m.records == 0 {
-			return nil, corrupt("vDisk %q is there and the number of vDisks is 0", rec.Name)
+			return nil, corrupt("vDisk %q: there, and the number of vDisks is 0", rec.Name)
 		}
 		m.records--
 		return []Swap{

@@ -105,7 +105,7 @@ func (h *Host) Resize(_ context.Context, name string, size uint64) error {
 		return err
 	}
 	if size < v.Size {
-		return fmt.Errorf("%w: vDisk %q has %d bytes and cannot shrink to %d", control.ErrInvalid, name, v.Size, size)
+		return fmt.Errorf("%w: vDisk %q: %d bytes, cannot shrink to %d", control.ErrInvalid, name, v.Size, size)
 	}
 	v.Size = size
 	return nil

@@ -117,6 +117,7 @@ func (f *File) TryReadAt(p []byte, off int64) (int, error) {
 // WriteAt writes all of p at off. With an error, the count says how much
 // reached the kernel.
 func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	stay()
 	if !f.d.acquire() {
 		return 0, f.fail("write", fs.ErrClosed)
 	}
@@ -141,6 +142,7 @@ func (f *File) WriteAt(p []byte, off int64) (int, error) {
 // WritevAt writes the concatenation of bufs at off with one system call for
 // every 1024 buffers.
 func (f *File) WritevAt(bufs [][]byte, off int64) (int, error) {
+	stay()
 	if len(bufs) == 1 {
 		return f.WriteAt(bufs[0], off)
 	}
@@ -173,6 +175,7 @@ func (f *File) Datasync() error { return f.sync("datasync", unix.Fdatasync) }
 func (f *File) Sync() error { return f.sync("sync", unix.Fsync) }
 
 func (f *File) sync(op string, call func(int) error) error {
+	stay()
 	if !f.d.acquire() {
 		return f.fail(op, fs.ErrClosed)
 	}
@@ -201,6 +204,7 @@ func (f *File) Prewrite(off, n int64) error {
 
 // Allocate is fallocate(2). The file's length stays.
 func (f *File) Allocate(off, n int64) error {
+	stay()
 	if off < 0 || n < 0 {
 		return f.fail("allocate", unix.EINVAL)
 	}
@@ -243,6 +247,7 @@ func (f *File) Writeback(off, n int64) error {
 
 // Truncate sets the file's length; a longer file reads as zeros there.
 func (f *File) Truncate(size int64) error {
+	stay()
 	if !f.d.acquire() {
 		return f.fail("truncate", fs.ErrClosed)
 	}

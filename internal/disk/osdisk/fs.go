@@ -78,6 +78,7 @@ func openMode(flag disk.Flag) int {
 const owners fs.FileMode = 0o700
 
 func openRetry(name string, mode int, perm fs.FileMode) (fd int, err error) {
+	stay()
 	err = retry(func() (err error) {
 		fd, err = unix.Open(name, mode, uint32(perm&owners))
 		return err
@@ -89,19 +90,32 @@ func openRetry(name string, mode int, perm fs.FileMode) (fd int, err error) {
 }
 
 // Rename gives oldName's file the name newName, in place of what had it.
-func (FS) Rename(oldName, newName string) error { return os.Rename(oldName, newName) }
+func (FS) Rename(oldName, newName string) error {
+	stay()
+	return os.Rename(oldName, newName)
+}
 
 // Link gives oldName's file a second name.
-func (FS) Link(oldName, newName string) error { return os.Link(oldName, newName) }
+func (FS) Link(oldName, newName string) error {
+	stay()
+	return os.Link(oldName, newName)
+}
 
 // Remove removes a file or an empty directory.
-func (FS) Remove(name string) error { return os.Remove(name) }
+func (FS) Remove(name string) error {
+	stay()
+	return os.Remove(name)
+}
 
 // RemoveAll removes name and what is below it.
-func (FS) RemoveAll(name string) error { return os.RemoveAll(name) }
+func (FS) RemoveAll(name string) error {
+	stay()
+	return os.RemoveAll(name)
+}
 
 // MkdirAll makes name and what is missing above it.
 func (FS) MkdirAll(name string, perm fs.FileMode) error {
+	stay()
 	if err := os.MkdirAll(name, perm&owners); err != nil {
 		return explainLink(name, err)
 	}
@@ -224,7 +238,9 @@ func (FS) Lock(name string) (io.Closer, error) {
 		f.Close()
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
 	}
-	return lockFile{f}, nil
+	l := &lockFile{f}
+	l.note()
+	return l, nil
 }
 
 // lockFile is a lock that is held.
@@ -232,7 +248,7 @@ type lockFile struct{ *File }
 
 // Unlock gives the lock back and leaves the file open. It does not wait for the
 // disk, as Close may, which has to.
-func (l lockFile) Unlock() error {
+func (l *lockFile) Unlock() error {
 	if !l.d.acquire() {
 		return nil // closed: the number may be another file's
 	}
@@ -241,7 +257,8 @@ func (l lockFile) Unlock() error {
 }
 
 // Close gives the lock back.
-func (l lockFile) Close() error {
+func (l *lockFile) Close() error {
+	l.forget()
 	_ = l.Unlock() // what fails here the close does
 	return l.File.Close()
 }
