@@ -1,0 +1,113 @@
+package lint
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path"
+	"strings"
+	"testing"
+)
+
+// What fits a head, a screen, and a sitting. Tests and what only tests import may be
+// longer.
+const (
+	mostMethods   = 45 // of a type
+	mostLines     = 60 // of a function
+	mostFileLines = 450
+)
+
+// larger are those that are over, and by how much they may be: no more than they are.
+// Whoever mends one takes it from the table; none is added.
+var larger = map[string]int{
+	"alba/asd.ASD":                  102,
+	"alba/asd/recover.go":           487,
+	"alba/asd/writer.go":            471,
+	"alba/client.Client":            55,
+	"alba/embedded.Backend":         129,
+	"alba/embedded/status.go":       539,
+	"alba/fleet.Disk":               49,
+	"alba/fleet/condition.go":       525,
+	"alba/fleet/disk.go":            479,
+	"alba/maintenance.Maintenance":  66,
+	"arakoon.Node":                  50,
+	"arakoon/raftlog/segment.go":    497,
+	"asd.decodeIndex()":             76,
+	"cmd/ovs.app":                   80,
+	"embedded.Backend.open()":       63,
+	"fusefs.FS":                     63,
+	"fusefs.diskNode":               64,
+	"fusefs/filetree/tree.go":       459,
+	"host.daemon.stop()":            61,
+	"host/attach/devices.go":        492,
+	"ovs.app.vdiskImport()":         62,
+	"raftlog.Log.rollOnce()":        65,
+	"state.tx.step()":               66,
+	"volumedriver.Host":             95,
+	"volumedriver.Volume":           190,
+	"volumedriver.Volume.Write()":   63,
+	"volumedriver/host.go":          532,
+	"volumedriver/io.go":            557,
+	"volumedriver/storer.go":        568,
+	"writebuffer.Buffer":            63,
+	"writebuffer.Buffer.acquire()":  69,
+	"writebuffer.Log":               88,
+	"writebuffer.Log.commitRound()": 61,
+	"writebuffer/buffer.go":         475,
+	"writebuffer/log.go":            569,
+	"writebuffer/recover.go":        474,
+}
+
+// TestSizes: no type of the product has more methods than a reader can keep in mind,
+// no function is longer than a screen, no file longer than is read at a sitting.
+func TestSizes(t *testing.T) {
+	methods := map[string]int{}
+	over := map[string]int{}
+	note := func(what string, size, most int) {
+		if size > most {
+			over[what] = size
+		}
+	}
+	for _, s := range sources(t) {
+		if s.test || strings.HasSuffix(s.pkg, "test") || strings.HasPrefix(s.pkg, "scripts") {
+			continue
+		}
+		fset := token.NewFileSet()
+		f, err := parser.ParseFile(fset, s.path, s.text, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		note(s.path, fset.File(f.Pos()).LineCount()-1, mostFileLines)
+		for _, d := range f.Decls {
+			d, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			name := path.Base(s.pkg) + "."
+			if d.Recv != nil {
+				typ := receiver(d.Recv.List[0].Type)
+				methods[s.pkg+"."+typ]++
+				name += typ + "."
+			}
+			note(name+d.Name.Name+"()", fset.Position(d.End()).Line-fset.Position(d.Pos()).Line+1, mostLines)
+		}
+	}
+	for typ, n := range methods {
+		note(typ, n, mostMethods)
+	}
+	for what, size := range over {
+		switch may, known := larger[what]; {
+		case !known:
+			t.Errorf("%s is too large: %d", what, size)
+		case size > may:
+			t.Errorf("%s has grown from %d to %d", what, may, size)
+		case size < may:
+			t.Errorf("%s has shrunk from %d to %d: say so in the table", what, may, size)
+		}
+	}
+	for what := range larger {
+		if over[what] == 0 {
+			t.Errorf("%s is no longer too large: take it from the table", what)
+		}
+	}
+}
