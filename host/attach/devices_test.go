@@ -353,7 +353,7 @@ func TestAttachLoop(t *testing.T) {
 	defer func() { must(t, d.Close()) }()
 	asked := Options{Kind: KindLoop, ReadOnly: true, BlockSize: 4096}
 
-	rule := fs.Inject(faultdisk.Rule{Times: 1, Err: syscall.EIO})
+	rule := fs.Inject(faultdisk.Rule{Ops: faultdisk.Open, Times: 1, Err: syscall.EIO})
 	if _, err := d.Attach(t.Context(), "team/web", asked); !errors.Is(err, syscall.EIO) || rule.Fired() == 0 {
 		t.Errorf("the record was not written: %v", err)
 	}
