@@ -3,40 +3,12 @@ package e2e
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"openvstorage/scripts/server"
 )
-
-// beforeLife is the last commit whose raft logs, states and identities of disks know
-// no life.
-const beforeLife = "dd43ef0ad49b92585af89514bc6baaf4bd61823e"
-
-// ovsBeforeLife builds ovs of that commit from the history. A clone without it, as a
-// shallow one is, skips the test.
-func ovsBeforeLife(t *testing.T) string {
-	t.Helper()
-	need(t, "git", "tar", "go")
-	top, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
-	repo := strings.TrimSpace(string(top))
-	if err != nil || exec.Command("git", "-C", repo, "cat-file", "-e", beforeLife+"^{commit}").Run() != nil {
-		t.Skipf("needs commit %.12s, which is not in a history here", beforeLife)
-	}
-	dir := t.TempDir()
-	archive := filepath.Join(dir, "tree.tar")
-	sh(t, "git", "-C", repo, "archive", "--format=tar", "--output="+archive, beforeLife)
-	sh(t, "tar", "-x", "-f", archive, "-C", dir)
-	program := filepath.Join(dir, "ovs-before")
-	build := exec.Command("go", "build", "-o", program, "./cmd/ovs")
-	build.Dir, build.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build ovs of %.12s: %v\n%s", beforeLife, err, out)
-	}
-	return program
-}
 
 // The groups and disks that the release before has made open and are used. Each part
 // that this release has written is refused by that one, put among its own.
@@ -47,7 +19,7 @@ func TestPartsOfReleaseBefore(t *testing.T) {
 	}
 	dir := t.TempDir()
 	before, now := filepath.Join(dir, "before"), filepath.Join(dir, "now")
-	s := &system{t: t, Ovs: server.Ovs{Bin: ovsBeforeLife(t), Data: before}}
+	s := &system{t: t, Ovs: server.Ovs{Bin: olderOvs(t), Data: before}}
 	s.command = s.Up()
 	s.start()
 	s.create("disk", 16*mib)

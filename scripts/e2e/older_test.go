@@ -3,48 +3,62 @@ package e2e
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"openvstorage/internal/format"
 	"openvstorage/scripts/server"
 )
 
-// olderCommit is the last one whose catalogs, registry values and record of the data
-// directory are of the versions before.
-const olderCommit = "dd43ef0ad49b92585af89514bc6baaf4bd61823e"
+// olderCommit is the last release whose catalogs, registry values and record of the
+// data directory are of the versions before, and whose raft logs, states and
+// identities of disks know no life.
+const olderCommit = "af2fd56b017582f730e7ca3cf3f625e5d31c7141"
+
+// older is ovs of that commit, which is built once.
+var older struct {
+	once sync.Once
+	bin  []byte
+	err  error
+}
 
 // olderOvs builds ovs of that commit from the history. Where there is none, as in a
 // shallow clone, the test is skipped.
 func olderOvs(t *testing.T) string {
 	t.Helper()
 	need(t, "git", "tar", "go")
-	dir := t.TempDir()
-	tree := filepath.Join(dir, "older")
-	must(t, os.Mkdir(tree, 0o700))
 	top, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
-	if err != nil {
-		t.Skip("needs the history of the source: this is no clone of it")
-	}
 	repo := strings.TrimSpace(string(top))
-	if exec.Command("git", "-C", repo, "cat-file", "-e", olderCommit+"^{commit}").Run() != nil {
-		t.Skipf("needs commit %.12s, which this clone has not (a shallow one?)", olderCommit)
+	if err != nil || exec.Command("git", "-C", repo, "cat-file", "-e", olderCommit+"^{commit}").Run() != nil {
+		t.Skipf("needs commit %.12s, which is in no history here (a shallow clone?)", olderCommit)
 	}
-	archive := filepath.Join(dir, "older.tar")
-	sh(t, "git", "-C", repo, "archive", "--format=tar", "--output="+archive, olderCommit)
-	sh(t, "tar", "-x", "-f", archive, "-C", tree)
-	bin := filepath.Join(dir, "ovs-older")
-	build := exec.Command("go", "build", "-o", bin, "./cmd/ovs")
-	build.Dir, build.Env = tree, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build ovs of %.12s: %v\n%s", olderCommit, err, out)
+	older.once.Do(func() { older.bin, older.err = buildOlder(t, repo) })
+	if older.err != nil {
+		t.Fatalf("build ovs of %.12s: %v", olderCommit, older.err)
 	}
+	bin := filepath.Join(t.TempDir(), "ovs-older")
+	must(t, os.WriteFile(bin, older.bin, 0o700))
 	return bin
+}
+
+func buildOlder(t *testing.T, repo string) ([]byte, error) {
+	dir := t.TempDir()
+	archive, bin := filepath.Join(dir, "tree.tar"), filepath.Join(dir, "ovs-older")
+	sh(t, "git", "-C", repo, "archive", "--format=tar", "--output="+archive, olderCommit)
+	sh(t, "tar", "-x", "-f", archive, "-C", dir)
+	build := exec.Command("go", "build", "-o", bin, "./cmd/ovs")
+	build.Dir, build.Env = dir, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, out)
+	}
+	return os.ReadFile(bin)
 }
 
 // TestOlderRelease: what the release before has made opens and is used, be it stopped
@@ -55,12 +69,12 @@ func TestOlderRelease(t *testing.T) {
 	if *standIn != "" {
 		t.Skip("needs the management of ovs")
 	}
-	older := olderOvs(t)
+	before := olderOvs(t)
 	for name, end := range map[string]func(*testing.T, *system){
 		"stopped": func(t *testing.T, s *system) { must(t, s.Stop(stopMax)) },
 		"killed":  func(_ *testing.T, s *system) { s.Kill() },
 	} {
-		t.Run(name, func(t *testing.T) { testOlder(t, older, end) })
+		t.Run(name, func(t *testing.T) { testOlder(t, before, end) })
 	}
 }
 
