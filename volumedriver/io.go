@@ -292,7 +292,7 @@ func (v *Volume) Write(ctx context.Context, batch []device.Span) error {
 	}
 	b := v.batch()
 	defer v.free(b)
-	var h hunger
+	h := hunger{writes: true}
 	defer v.fed(&h)
 	clusters, bytes := 0, 0
 	flush := func() error {
@@ -474,7 +474,7 @@ func (v *Volume) fill(ctx context.Context, kind tlog.Kind, off, n int64, beyond 
 
 // load brings the page of a cluster into memory.
 func (v *Volume) load(ctx context.Context, addr uint64) error {
-	var h hunger
+	h := hunger{writes: true}
 	defer v.fed(&h)
 	for {
 		err := v.head.Load(ctx, addr, 1)
@@ -493,7 +493,7 @@ func (v *Volume) zeroPart(ctx context.Context, off, n int64) error {
 		return nil
 	}
 	var loc [1]sco.Location
-	var h hunger
+	h := hunger{writes: true}
 	defer v.fed(&h)
 	for {
 		err := v.head.Read(ctx, uint64(off)/sco.ClusterSize, loc[:])

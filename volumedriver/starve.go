@@ -38,8 +38,9 @@ type starved struct {
 
 // hunger is the wait of one request. Its zero value has not waited.
 type hunger struct {
-	since time.Time
-	pause time.Duration
+	writes bool // it is of a request that changes something
+	since  time.Time
+	pause  time.Duration
 }
 
 // await returns nil if a call that failed with err is to be made again, after a while;
@@ -72,6 +73,9 @@ func (v *Volume) await(ctx context.Context, h *hunger, err error) error {
 		return err
 	}
 	h.pause = min(2*pause, starveLast)
+	if h.writes {
+		return v.Err() // a halted vDisk is read all the same, and not written
+	}
 	return v.gone()
 }
 
@@ -101,8 +105,10 @@ func (v *Volume) fed(h *hunger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.n--; s.n == 0 {
-		v.log.Info("no read waits for disks of the backend any more", "waited", time.Since(s.since).Round(time.Second))
-		s.cause, s.told = nil, time.Time{}
+		if s.told.After(s.since) || s.told.Equal(s.since) {
+			v.log.Info("no read waits for disks of the backend any more", "waited", time.Since(s.since).Round(time.Second))
+		}
+		s.cause = nil
 	}
 }
 

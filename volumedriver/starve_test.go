@@ -269,3 +269,26 @@ func TestMapWaitsForDisks(t *testing.T) {
 	holdsPattern(t, open(t, r.host, "v"), 20_000, 4, 1)
 	must(t, r.close())
 }
+
+// A write that waits for disks ends when its vDisk halts, though they stay away: reads
+// of what is halted go on waiting.
+func TestHaltedWriteDoesNotWait(t *testing.T) {
+	r, back := cloned(t, nil)
+	d := open(t, r.host, "c")
+	away := back.Add(fault.Rule{Ops: []fault.Op{fault.Get}, Object: "sco-*", Err: errAway})
+	for what, do := range map[string]func() error{
+		"write": func() error { return d.Write(soon(t), []device.Span{{Off: 4096 + 512, Data: []byte("new")}}) },
+		"zero":  func() error { return d.Zero(soon(t), 4096+512, 100, true) },
+	} {
+		done := make(chan error, 1)
+		go func() { done <- do() }()
+		starves(t, r.host, "c", 1)
+		volumeOf(t, r, "c").halt(errors.New("sync failed"))
+		if err := <-done; !errors.Is(err, ErrHalted) {
+			t.Errorf("%s: %v", what, err)
+		}
+		volumeOf(t, r, "c").halted.Store(nil)
+	}
+	away.Remove()
+	_ = r.close()
+}

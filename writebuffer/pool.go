@@ -276,8 +276,9 @@ func (f *failures) rest(ctx context.Context, err error) error {
 func (b *Buffer) prewriteOne(name string, failed *failures) error {
 	err := b.prewrite(path.Join(b.poolDir(), name))
 	if done, raw := strings.CutSuffix(name, rawSuffix); raw && err == nil {
-		err = b.opt.FS.Rename(path.Join(b.poolDir(), name), path.Join(b.poolDir(), done))
-		name = done
+		if err = b.opt.FS.Rename(path.Join(b.poolDir(), name), path.Join(b.poolDir(), done)); err == nil {
+			name = done
+		}
 	}
 	if err != nil {
 		if rerr := b.opt.FS.Remove(path.Join(b.poolDir(), name)); !errors.Is(rerr, fs.ErrNotExist) {

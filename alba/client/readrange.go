@@ -30,7 +30,7 @@ func (c *Client) readRange(ctx context.Context, s *space, e *entry, r object.Ran
 	case err != nil:
 		return c.fromOthers(ctx, s, e, r, dst, nil, err)
 	case !others: // nobody else could be asked
-		return c.readAlone(ctx, s, e, r, d, dst)
+		return c.readAlone(ctx, s, e, r, d, dst, make([]error, e.m.Policy.Width()))
 	case d.Silent() != nil:
 		err = d.Silent()
 	case rank(d) == fleet.Slow && c.sparing.Add(1)%sampleEvery != 0:
@@ -40,10 +40,11 @@ func (c *Client) readRange(ctx context.Context, s *space, e *entry, r object.Ran
 	default:
 		return c.readHedged(ctx, s, e, r, d, dst)
 	}
-	if c.gather(ctx, e, r, dst, nil, err) == nil {
+	failed := make([]error, e.m.Policy.Width())
+	if c.gather(ctx, e, r, dst, nil, err, failed) == nil {
 		return nil
 	}
-	return c.readAlone(ctx, s, e, r, d, dst)
+	return c.readAlone(ctx, s, e, r, d, dst, failed)
 }
 
 // sampleEvery: of so many reads one goes to a disk that is slow, so that it is seen
@@ -64,9 +65,8 @@ func (c *Client) begin(ctx context.Context, e *entry, r object.Range, d *fleet.D
 }
 
 // readAlone reads a range from its disk, which is the only one that can give it.
-func (c *Client) readAlone(ctx context.Context, s *space, e *entry, r object.Range, d *fleet.Disk, dst []byte) error {
+func (c *Client) readAlone(ctx context.Context, s *space, e *entry, r object.Range, d *fleet.Disk, dst []byte, failed []error) error {
 	lacks := func(err error) error {
-		failed := make([]error, e.m.Policy.Width())
 		failed[r.Fragment] = err
 		return c.unreadable(s, e, r, c.lacking(ctx, e, r, failed))
 	}
@@ -254,7 +254,7 @@ type gathering struct {
 
 // fromOthers is gather that says what cannot be read.
 func (c *Client) fromOthers(ctx context.Context, s *space, e *entry, r object.Range, dst []byte, own *task, why error) error {
-	err := c.gather(ctx, e, r, dst, own, why)
+	err := c.gather(ctx, e, r, dst, own, why, make([]error, e.m.Policy.Width()))
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
@@ -264,10 +264,10 @@ func (c *Client) fromOthers(ctx context.Context, s *space, e *entry, r object.Ra
 // gather makes a range from k other fragments. own is the read of its own that is
 // under way still, nil if none is: the first that is done counts. why is the reason
 // why it cannot be read, or not soon.
-func (c *Client) gather(ctx context.Context, e *entry, r object.Range, dst []byte, own *task, why error) error {
+func (c *Client) gather(ctx context.Context, e *entry, r object.Range, dst []byte, own *task, why error, failed []error) error {
 	k, width := int(e.m.Policy.K), e.m.Policy.Width()
 	g := &gathering{
-		c: c, e: e, r: r, tried: make([]bool, width), asked: make([]*fleet.Disk, width), failed: make([]error, width),
+		c: c, e: e, r: r, tried: make([]bool, width), asked: make([]*fleet.Disk, width), failed: failed,
 		results: make(chan *task, width),
 	}
 	g.failed[r.Fragment] = why

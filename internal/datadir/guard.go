@@ -33,7 +33,7 @@ func (e *replacedError) Error() string {
 	return fmt.Sprintf("data directory %s %v: %s. Nothing is changed in it: put the directory back that was there, or stop this ovs up, and start it where that one is now", e.dir, ErrReplaced, e.how)
 }
 
-func (e *replacedError) Unwrap() []error { return []error{ErrReplaced, unix.EACCES} }
+func (e *replacedError) Unwrap() []error { return []error{ErrReplaced, disk.ErrAside, unix.EACCES} }
 
 func (d *Directory) replaced(format string, args ...any) error {
 	return &replacedError{d.Path, fmt.Sprintf(format, args...)}
@@ -124,6 +124,9 @@ func (d *Directory) relock(name string) error {
 		return nil
 	case !disk.SameInode(info, d.held.dir):
 		return d.replaced("another directory is there")
+	}
+	if _, err := d.fs.Stat(filepath.Join(d.Path, FormatFile)); errors.Is(err, fs.ErrNotExist) {
+		return d.replaced("it was emptied")
 	}
 	lock, err := d.fs.Lock(name)
 	switch {

@@ -52,6 +52,24 @@ var replaceds = map[string]struct {
 			check(t, os.Rename(dir+".old", dir))
 		},
 	},
+	"emptied where it is": {
+		do: func(t *testing.T, dir string) {
+			check(t, os.Mkdir(dir+".old", 0o700))
+			list, err := os.ReadDir(dir)
+			check(t, err)
+			for _, e := range list {
+				check(t, os.Rename(filepath.Join(dir, e.Name()), filepath.Join(dir+".old", e.Name())))
+			}
+		},
+		back: func(t *testing.T, dir string) {
+			list, err := os.ReadDir(dir + ".old")
+			check(t, err)
+			for _, e := range list {
+				check(t, os.Rename(filepath.Join(dir+".old", e.Name()), filepath.Join(dir, e.Name())))
+			}
+			check(t, os.Remove(dir+".old"))
+		},
+	},
 	"renamed, another one in use": {
 		do: func(t *testing.T, dir string) { check(t, os.Rename(dir, dir+".old")); mustOpen(t, dir) },
 		back: func(t *testing.T, dir string) {

@@ -25,6 +25,11 @@ import (
 var (
 	// ErrWouldBlock is returned by TryReadAt when the bytes are not all in memory.
 	ErrWouldBlock = errors.New("disk: would block")
+
+	// ErrAside is matched by the refusal of a call that would change something else
+	// than what was opened, as it has been moved aside. It says nothing of the disk,
+	// and passes when that is put back: whoever can wait does, for as long as it takes.
+	ErrAside = errors.New("it was moved aside")
 	// ErrLocked is returned by Lock when another process holds the lock.
 	ErrLocked = errors.New("disk: locked by another process")
 	// ErrNotPrivate is returned by Private when other users keep their rights.

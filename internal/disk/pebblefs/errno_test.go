@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 
@@ -72,6 +73,23 @@ func TestWhatDoesNotPass(t *testing.T) {
 		t.Errorf("%d tries", n)
 	}
 	if err := d.Close(db); !errors.Is(err, unix.EMFILE) {
+		t.Fatal(err)
+	}
+}
+
+// What was moved aside comes back when somebody puts it back, however long that takes.
+func TestMovedAside(t *testing.T) {
+	faults := faultdisk.New(crashdisk.New())
+	crashDirs(t, faults, "/db")
+	d := New(faults, Options{Retry: atOnce})
+	db := openStore(t, d, "/db")
+	put(t, db, 0, 100)
+	const tries = 10 * passingTries
+	rule := faults.Inject(faultdisk.Rule{Ops: faultdisk.Open, Path: "*.sst", Times: tries, Err: errors.Join(disk.ErrAside, unix.EACCES)})
+	if err := d.Flush(db); err != nil || rule.Fired() != tries {
+		t.Fatalf("Flush: %v, after %d refusals of %d", err, rule.Fired(), tries)
+	}
+	if err := d.Close(db); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -114,7 +114,7 @@ func (s *store) change(try func() error) (ok bool, err error) {
 			s.tellFull(err)
 			waited = true
 		case disk.Scarce, disk.Denied:
-			if passing++; passing > passingTries {
+			if passing++; passing > passingTries && !errors.Is(err, disk.ErrAside) {
 				s.fail(err)
 				continue
 			}
