@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openvstorage/internal/disk/osdisk"
+	"openvstorage/internal/systemd"
 )
 
 // leavePatience is how long a process that ends at once waits for its locks to be
@@ -41,7 +42,7 @@ func hangUp() {
 			continue
 		}
 		var st unix.Stat_t
-		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK && !systemd.Inherited(st.Ino) {
 			_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 		}
 	}
@@ -51,6 +52,5 @@ func hangUp() {
 // this one: what this one opened is closed when it starts a program.
 func passedOn(fd int) bool {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-	passed, _ := strconv.Atoi(os.Getenv("LISTEN_FDS")) // by systemd, from 3 on
-	return err != nil || flags&unix.FD_CLOEXEC == 0 || fd < 3+passed
+	return err != nil || flags&unix.FD_CLOEXEC == 0
 }

@@ -38,6 +38,9 @@ func (m managedALBA) Check(ctx context.Context) (control.Check, error) {
 }
 
 func (m managedALBA) Resume(ctx context.Context) (control.Check, error) {
+	if err := m.replaced(); err != nil {
+		return control.Check{}, Kind(err)
+	}
 	c, err := m.of.Resume(ctx)
 	return control.Check(c), Kind(err)
 }
@@ -59,16 +62,25 @@ func (m managedALBA) OSD(ctx context.Context, number uint64) (control.OSD, error
 func (m managedALBA) CheckPlace(dir string) error { return Kind(m.of.CheckPlace(dir)) }
 
 func (m managedALBA) AddOSD(ctx context.Context, dir string) (uint64, error) {
+	if err := m.replaced(); err != nil {
+		return 0, Kind(err)
+	}
 	number, err := m.of.AddOSD(ctx, dir)
 	return number, Kind(err)
 }
 
 func (m managedALBA) ReplaceOSD(ctx context.Context, number uint64, dir string) (uint64, error) {
+	if err := m.replaced(); err != nil {
+		return 0, Kind(err)
+	}
 	number, err := m.of.ReplaceOSD(ctx, number, dir)
 	return number, Kind(err)
 }
 
 func (m managedALBA) RemoveOSD(ctx context.Context, number uint64) error {
+	if err := m.replaced(); err != nil {
+		return Kind(err)
+	}
 	return Kind(m.of.RemoveOSD(ctx, number))
 }
 
@@ -122,6 +134,9 @@ func (m managedALBA) StorageOf(ctx context.Context, namespace string) (control.S
 }
 
 func (m managedALBA) CreatePreset(ctx context.Context, text json.RawMessage, asDefault bool) error {
+	if err := m.replaced(); err != nil {
+		return Kind(err)
+	}
 	var p preset.Preset
 	if len(text) > 0 { // else it is refused as what it is: nothing
 		if err := json.Unmarshal(text, &p); err != nil {
@@ -134,6 +149,9 @@ func (m managedALBA) CreatePreset(ctx context.Context, text json.RawMessage, asD
 // DeletePreset deletes a preset. To the ABM one that is not there is deleted
 // already; who names it by hand has misspelt it.
 func (m managedALBA) DeletePreset(ctx context.Context, name string) error {
+	if err := m.replaced(); err != nil {
+		return Kind(err)
+	}
 	all, err := m.of.Presets(ctx)
 	if err != nil {
 		return Kind(err)

@@ -154,7 +154,9 @@ func (b *Backend) register(ctx context.Context, dir string) (uuid.UUID, error) {
 		return uuid.Nil, err
 	}
 	if dir == "" {
-		dir = b.freePlace(begun)
+		if dir, err = b.freePlace(begun); err != nil {
+			return uuid.Nil, err
+		}
 	}
 	endpoint := b.endpoint(dir)
 	id, again := begun[endpoint]
@@ -190,7 +192,7 @@ func (b *Backend) unclaimed(ctx context.Context) (map[string]uuid.UUID, error) {
 }
 
 // freePlace is the first directory under DIR/asd that no disk has.
-func (b *Backend) freePlace(begun map[string]uuid.UUID) string {
+func (b *Backend) freePlace(begun map[string]uuid.UUID) (string, error) {
 	for i := 0; ; i++ {
 		endpoint := fmt.Sprintf("asd/%d", i)
 		if b.placed(endpoint) {
@@ -198,7 +200,10 @@ func (b *Backend) freePlace(begun map[string]uuid.UUID) string {
 		}
 		_, err := b.opt.FS.Stat(b.path(endpoint))
 		if _, again := begun[endpoint]; again || errors.Is(err, fs.ErrNotExist) {
-			return b.path(endpoint)
+			return b.path(endpoint), nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("find a place for a disk: %w", err)
 		}
 	}
 }

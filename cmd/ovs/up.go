@@ -106,8 +106,8 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.StringVar(&f.Backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
 	f.addALBA(flags)
 	flags.BoolVar(&f.ALBA.AllowUnmounted, "allow-unmounted", false, "make what is new, the data directory or ASDs, also in directories that look like mount points with nothing mounted")
-	flags.BoolVar(&f.AcceptOlder, "accept-older", false, "go on with a data directory that is an older copy than its disks have seen, as no newer one is left; nothing is deleted on disks until `ovs alba backend resume-deletion`")
-	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log this and what is worse: debug, info, warn, error")
+	flags.BoolVar(&f.AcceptOlder, "accept-older", false, "go on with a data directory that is an older copy than its disks have seen, as no newer one is left; nothing is deleted on disks until 'ovs alba backend resume-deletion'")
+	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log what is of this `level` and what is worse: debug, info, warn, error")
 }
 
 // check refuses flags that cannot work.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
@@ -46,6 +47,15 @@ func listeners(files []*os.File, names []string) (map[string][]net.Listener, err
 	return nil, errors.Join(errs...)
 }
 
+// Inherited reports whether a socket, by its inode, is one that Listeners has
+// returned: systemd has it too, and goes on with it.
+func Inherited(inode uint64) bool {
+	_, is := inherited.Load(inode)
+	return is
+}
+
+var inherited sync.Map // inodes
+
 // listener makes one of a file, which it closes.
 func listener(f *os.File, names []string) (net.Listener, error) {
 	defer f.Close()
@@ -66,5 +76,11 @@ func listener(f *os.File, names []string) (net.Listener, error) {
 		_ = l.Close()
 		return nil, fmt.Errorf("socket %q from systemd: it has no path by which a client could name it", f.Name())
 	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("socket %q from systemd: %w", f.Name(), err)
+	}
+	inherited.Store(st.Ino, true)
 	return l, nil
 }

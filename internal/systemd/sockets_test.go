@@ -49,6 +49,14 @@ func TestListeners(t *testing.T) {
 	if len(got["nbd"]) != 2 || len(got["metrics"]) != 1 || got["nbd"][0].Addr().String() != path {
 		t.Errorf("%v", got)
 	}
+	for _, s := range []struct {
+		conn syscall.Conn
+		is   bool
+	}{{unix, true}, {tcp, true}, {stranger(t), false}} {
+		if is := Inherited(inodeOf(t, s.conn)); is != s.is {
+			t.Errorf("%v: inherited: %v", s.conn.(net.Listener).Addr(), is)
+		}
+	}
 	for _, list := range got {
 		for _, l := range list {
 			if err := l.Close(); err != nil {
@@ -88,4 +96,31 @@ func TestListeners(t *testing.T) {
 	if got, err := listeners(nil, []string{"nbd"}); err != nil || len(got) != 0 {
 		t.Error(got, err)
 	}
+}
+
+// stranger is a socket that this process has opened itself.
+func stranger(t *testing.T) *net.TCPListener {
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func inodeOf(t *testing.T, c syscall.Conn) (inode uint64) {
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			var st syscall.Stat_t
+			if err := syscall.Fstat(int(fd), &st); err != nil {
+				t.Error(err)
+			}
+			inode = st.Ino
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inode
 }
