@@ -111,7 +111,7 @@ func TestFileErrors(t *testing.T) {
 		registry.ErrNotSwapped: eio, registry.ErrUnknownOutcome: eio,
 		backend.ErrNotFound: eio, backend.ErrExists: eio, backend.ErrConflict: eio, backend.ErrNamespaceNotFound: eio,
 		backend.ErrNamespaceExists: eio, backend.ErrCorrupt: eio, backend.ErrName: eio, backend.ErrClosed: eio,
-		backend.ErrUnavailable: eio, // waited for as long as it may
+		backend.ErrFailed: eio, backend.ErrUnavailable: eio, // waited for as long as it may
 	}
 	for dir, count := range map[string]int{"volumedriver": 7, "volumedriver/registry": 11, "backend": 11} {
 		if n := exportedErrors(t, filepath.Join("..", dir)); n != count {

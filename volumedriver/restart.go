@@ -317,8 +317,9 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 		err = errors.Join(err, v.buf.Close(nil))
 		v.buf = nil
 		return err
-	case disk.CauseOf(err).Passes():
-		// What was recovered can be read, and the older files have all of it still.
+	case v.buf.Err() == nil && disk.CauseOf(err) > disk.Answer:
+		// What was recovered can be read, and the older files have all of it still: a
+		// new one that was refused, or whose name was, is nobody's loss.
 		v.log.Warn("vDisk is open for reading; writes and flushes wait until what was recovered can be written", "err", err)
 		cause := err
 		v.waits.Store(&cause)
@@ -335,12 +336,20 @@ func (v *Volume) took() {
 	v.waits.Store(nil)
 }
 
-// takeUpAgain is how often what waits for room at the end of an opening is tried.
-const takeUpAgain = time.Second
+const (
+	// takeUpAgain is how often what cannot be written at the end of an opening is tried.
+	takeUpAgain = time.Second
+	// takeUpBad is how long that goes on, at most, while each try says that the disk is
+	// bad. A path to a disk that fails over takes seconds; writes to a disk that stays
+	// bad are to fail, not to hang.
+	takeUpBad = time.Minute
+)
 
 // takeUp tries to end the opening until it has, and reports whether it has: not if
-// ctx ends or the vDisk halts.
+// ctx ends or the vDisk halts. Want of room or of descriptors is waited out, and so is
+// a bad disk, for takeUpBad.
 func (v *Volume) takeUp(ctx context.Context) bool {
+	bad := time.Now() // since when each try has said that the disk is bad
 	for v.Err() == nil {
 		select {
 		case <-time.After(takeUpAgain):
@@ -355,7 +364,12 @@ func (v *Volume) takeUp(ctx context.Context) bool {
 			return true
 		case ctx.Err() != nil:
 			return false
-		case disk.CauseOf(err) > disk.Answer && !disk.CauseOf(err).Passes():
+		case v.buf.Err() != nil:
+			v.halt(err)
+			return false
+		case disk.CauseOf(err) <= disk.Answer || disk.CauseOf(err).Passes():
+			bad = time.Now()
+		case time.Since(bad) >= takeUpBad:
 			v.halt(err)
 			return false
 		}
