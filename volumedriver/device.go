@@ -14,9 +14,9 @@ import (
 // It cannot be deleted until release is called, once.
 func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, release func(), err error) {
 	name, snap, isSnap := strings.Cut(name, "@")
-	v, err := h.volume(name)
+	v, err := h.table.named(name)
 	if err == nil && v.closedBy() != nil {
-		v, err = h.find(ctx, name)
+		v, err = h.doubts.find(ctx, name)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -62,7 +62,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 					delete(v.readers, d.s.ID)
 				}
 				if v.unusedLocked(d.s) {
-					h.dropAutomaticLater(v)
+					h.lineage.dropAutomaticLater(v)
 				}
 			}
 		})
@@ -146,7 +146,7 @@ func (v *Volume) keepOut(force bool) (opened func(), err error) {
 // snapshots.
 func (h *Host) Exports(context.Context) ([]string, error) {
 	var names []string
-	for _, v := range h.all() {
+	for _, v := range h.table.all() {
 		if v.buf == nil || v.closedBy() != nil {
 			continue
 		}

@@ -71,3 +71,22 @@ func (e earlier) Is(target error) bool {
 }
 
 func (e earlier) As(target any) bool { return errors.As(e.err, target) }
+
+// registryKinds are the kinds of the registry's errors.
+var registryKinds = []struct{ err, kind error }{
+	{registry.ErrNameTaken, ErrExists},
+	{registry.ErrNotFound, ErrNotFound},
+	{registry.ErrName, ErrInvalid},
+	{registry.ErrMany, ErrInvalid},
+	{registry.ErrFull, ErrBusy},
+}
+
+// registryError gives an error of the registry its kind.
+func registryError(err error) error {
+	for _, k := range registryKinds {
+		if errors.Is(err, k.err) {
+			return kinded{err: err, kind: k.kind}
+		}
+	}
+	return err
+}

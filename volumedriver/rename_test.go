@@ -157,12 +157,12 @@ func TestDeleteIf(t *testing.T) {
 
 // More vDisks than one step takes are refused whole.
 func TestRenameBelowMany(t *testing.T) {
-	h := &Host{opt: Options{Registry: many{}}, byName: map[string]*Volume{}}
+	n := &names{registry: many{}, table: newTable()}
 	list := make([]renaming, registry.RenamesMax+1)
 	for i := range list {
 		list[i] = renaming{v: &Volume{}, old: fmt.Sprint("a/", i), new: fmt.Sprint("b/", i)}
 	}
-	if err := h.rename(context.Background(), list, nil); !errors.Is(err, ErrInvalid) || !errors.Is(err, registry.ErrMany) {
+	if err := n.apply(context.Background(), list, nil); !errors.Is(err, ErrInvalid) || !errors.Is(err, registry.ErrMany) {
 		t.Error(err)
 	}
 }

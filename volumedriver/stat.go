@@ -103,15 +103,10 @@ func (h *Host) lookForChanges() {
 	for {
 		select {
 		case <-tick.C:
-		case <-h.living.Done():
+		case <-h.background.living().Done():
 			return
 		}
-		list = list[:0]
-		h.mu.Lock()
-		for _, v := range h.volumes {
-			list = append(list, v)
-		}
-		h.mu.Unlock()
+		list = h.table.appendTo(list[:0])
 		for _, v := range list {
 			v.changed()
 		}
@@ -143,7 +138,7 @@ func (v *Volume) countHeld(ctx context.Context) (more bool) {
 
 // Stat returns what a file system shows of the vDisk with the name.
 func (h *Host) Stat(_ context.Context, name string) (Stat, error) {
-	v, err := h.volume(name)
+	v, err := h.table.named(name)
 	if err != nil {
 		return Stat{}, err
 	}
@@ -152,7 +147,7 @@ func (h *Host) Stat(_ context.Context, name string) (Stat, error) {
 
 // StatID is Stat of the vDisk with the id, whatever its name is.
 func (h *Host) StatID(_ context.Context, id uuid.UUID) (Stat, error) {
-	if v := h.byID(id); v != nil {
+	if v := h.table.byID(id); v != nil {
 		return v.stat(), nil
 	}
 	return Stat{}, fmt.Errorf("vDisk %s: %w", id, ErrNotFound)
@@ -160,7 +155,7 @@ func (h *Host) StatID(_ context.Context, id uuid.UUID) (Stat, error) {
 
 // Stats returns all vDisks in order of name.
 func (h *Host) Stats(context.Context) []Stat {
-	list := h.all()
+	list := h.table.all()
 	stats := make([]Stat, len(list))
 	for i, v := range list {
 		stats[i] = v.stat()
@@ -170,7 +165,7 @@ func (h *Host) Stats(context.Context) []Stat {
 
 // Listed is another number whenever a vDisk or a snapshot has come, gone or got
 // another name, before the call that did it returns.
-func (h *Host) Listed() uint64 { return h.listed.Load() }
+func (h *Host) Listed() uint64 { return h.table.version() }
 
 func (v *Volume) stat() Stat {
 	s := Stat{ID: v.id, Size: v.size.Load(), State: StateRunning, Change: v.changed()}

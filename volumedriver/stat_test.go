@@ -115,7 +115,7 @@ func TestAllocated(t *testing.T) {
 				t.Fatalf("%s: %d bytes, and %d clusters hold data", what, got, clusters)
 			}
 			must(t, r.host.Sync(ctx, "a", nil)) // the storer counts in the background
-			v, err := r.host.volume("a")
+			v, err := r.host.table.named("a")
 			must(t, err)
 			v.wakeStorer()
 			time.Sleep(time.Millisecond)
@@ -172,7 +172,7 @@ func TestAllocated(t *testing.T) {
 	reaches := func(what string, want uint64, get func() uint64) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); get() != want && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			for _, v := range r.host.all() {
+			for _, v := range r.host.table.all() {
 				v.wakeStorer()
 			}
 		}
@@ -189,7 +189,7 @@ func TestAllocated(t *testing.T) {
 	must(t, err)
 	// It is in no checkpoint, so replay has counted what it holds.
 	reaches("snapshot of an earlier process", 17*4096, func() uint64 { return statOf(t, r.host, "wide").Snapshots[0].Allocated })
-	v, err := r.host.volume("wide")
+	v, err := r.host.table.named("wide")
 	must(t, err)
 	v.snapshots[0].held.forget()
 	reaches("snapshot that a checkpoint holds", 4<<20, func() uint64 { return statOf(t, r.host, "wide").Snapshots[0].Allocated })

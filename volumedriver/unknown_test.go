@@ -337,8 +337,8 @@ func TestStandInIsNotHalted(t *testing.T) {
 	ctx := context.Background()
 	r, _ := newRig(t, crashdisk.New(), modelDisk, nil)
 	v := volumeOf(t, r, "v")
-	s := r.host.listStandIn(registry.Record{ID: v.id, Name: "v"}, &unsure{state: StateUnsure, cause: errOngoing})
-	defer r.host.list(v)
+	s := r.host.opener.listStandIn(registry.Record{ID: v.id, Name: "v"}, &unsure{state: StateUnsure, cause: errOngoing})
+	defer r.host.table.list(v)
 	s.unsure.Store(nil) // it is found out, and not relisted yet
 	for what, err := range map[string]error{"rollback": r.host.Rollback(ctx, "v", "s"), "sync": r.host.Sync(ctx, "v", nil), "resize": r.host.Resize(ctx, "v", 2*modelDisk)} {
 		if !errors.Is(err, ErrBusy) || errors.Is(err, ErrHalted) {

@@ -267,7 +267,7 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 	v.snapshots = append(v.snapshots, taken)
 	v.parent = s.ID
 	v.changes.pass(e.Seq)
-	v.host.listed.Add(1)
+	v.host.table.changed()
 	return nil
 }
 

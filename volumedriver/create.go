@@ -10,6 +10,7 @@ import (
 	"openvstorage/sco"
 	"openvstorage/volumedriver/catalog"
 	"openvstorage/volumedriver/registry"
+	"openvstorage/writebuffer"
 
 	"github.com/google/uuid"
 )
@@ -33,24 +34,28 @@ func named(name string) Naming {
 	return func(_ uuid.UUID, commit func(name string) error) error { return commit(name) }
 }
 
-// Create makes an empty vDisk of size bytes.
-func (h *Host) Create(ctx context.Context, name string, size uint64) (Info, error) {
-	if err := validateSize(size); err != nil {
-		return Info{}, fmt.Errorf("vDisk %q: %w", name, err)
-	}
-	if err := h.nameable(ctx, name); err != nil {
-		return Info{}, err
-	}
-	return h.CreateAs(ctx, size, named(name))
+// creation makes vDisks, clones too.
+type creation struct {
+	owner      string // that the registry gets
+	registry   Registry
+	backend    backend.Store
+	buffer     *writebuffer.Buffer
+	table      *table
+	names      *names
+	doubts     *doubts
+	opener     *opener
+	deletion   *deletion
+	lineage    *lineage
+	background *background
 }
 
-// CreateAs is Create with a name that is given when it is needed.
-func (h *Host) CreateAs(ctx context.Context, size uint64, naming Naming) (Info, error) {
+// create is Create with a name that is given when it is needed.
+func (c *creation) create(ctx context.Context, size uint64, naming Naming) (Info, error) {
 	if err := validateSize(size); err != nil {
 		return Info{}, err
 	}
 	id := uuid.New()
-	n, err := h.prepare(ctx, registry.Record{ID: id}, &catalog.Catalog{
+	n, err := c.prepare(ctx, registry.Record{ID: id}, &catalog.Catalog{
 		Volume: id, Size: size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
 		Origins:    []catalog.Origin{{Volume: id}},
 		Checkpoint: catalog.Checkpoint{NextPage: 1, Root: catalog.Root{Clusters: size / sco.ClusterSize}},
@@ -58,58 +63,35 @@ func (h *Host) CreateAs(ctx context.Context, size uint64, naming Naming) (Info, 
 	if err != nil {
 		return Info{}, err
 	}
-	return h.bear(ctx, n, naming)
-}
-
-// nameable refuses a name that cannot be given, when it is known what became of
-// the operation that may have taken it.
-func (h *Host) nameable(ctx context.Context, name string) error {
-	if err := h.free(ctx, name); err != nil {
-		return err
-	}
-	return h.nameIsFree(name)
-}
-
-func (h *Host) nameIsFree(name string) error {
-	if err := registry.ValidateName(name); err != nil {
-		return kinded{err: err, kind: ErrInvalid}
-	}
-	return h.notTaken(name)
-}
-
-func (h *Host) notTaken(name string) error {
-	if _, err := h.volume(name); err == nil {
-		return fmt.Errorf("vDisk %q %w; choose another name", name, ErrExists)
-	}
-	return nil
+	return c.name(ctx, n, naming)
 }
 
 // prepare makes the namespace of a vDisk with its first catalog. What a crash
 // leaves of it has no name and goes at the next start.
-func (h *Host) prepare(ctx context.Context, r registry.Record, c *catalog.Catalog) (*unnamed, error) {
-	r.Epoch, r.Owner, r.Created = 1, h.opt.Owner, c.Created
-	c.Epoch, c.Epochs = r.Epoch, []catalog.EpochStart{{Epoch: r.Epoch}}
-	c.NextObject = 1 + reserveAhead
-	reserveNumbers(c, 1, 1)
+func (c *creation) prepare(ctx context.Context, r registry.Record, first *catalog.Catalog) (*unnamed, error) {
+	r.Epoch, r.Owner, r.Created = 1, c.owner, first.Created
+	first.Epoch, first.Epochs = r.Epoch, []catalog.EpochStart{{Epoch: r.Epoch}}
+	first.NextObject = 1 + reserveAhead
+	reserveNumbers(first, 1, 1)
 	n := &unnamed{record: r}
 	var err error
-	if n.root, n.segments, err = catalog.Encode(c); err != nil {
+	if n.root, n.segments, err = catalog.Encode(first); err != nil {
 		return nil, fmt.Errorf("new vDisk: %w", err)
 	}
-	if err := h.putUnnamed(ctx, n); err != nil {
-		return nil, errors.Join(fmt.Errorf("new vDisk: %w", err), h.discard(ctx, n))
+	if err := c.put(ctx, n); err != nil {
+		return nil, errors.Join(fmt.Errorf("new vDisk: %w", err), c.discard(ctx, n))
 	}
 	return n, nil
 }
 
-func (h *Host) putUnnamed(ctx context.Context, n *unnamed) (err error) {
-	if err := h.opt.Backend.CreateNamespace(ctx, n.record.ID.String()); err != nil {
+func (c *creation) put(ctx context.Context, n *unnamed) (err error) {
+	if err := c.backend.CreateNamespace(ctx, n.record.ID.String()); err != nil {
 		return err
 	}
-	if err := h.buffer.Prepare(n.record.ID); err != nil {
+	if err := c.buffer.Prepare(n.record.ID); err != nil {
 		return err
 	}
-	ns := h.opt.Backend.Namespace(n.record.ID.String())
+	ns := c.backend.Namespace(n.record.ID.String())
 	for _, s := range n.segments {
 		if err := ns.Put(ctx, s.Name, s.Data); err != nil {
 			return err
@@ -121,22 +103,22 @@ func (h *Host) putUnnamed(ctx context.Context, n *unnamed) (err error) {
 
 // discard removes what prepare has made, and goes on with it when ctx ends. The
 // registry never heard of it, or has refused it.
-func (h *Host) discard(ctx context.Context, n *unnamed) error {
+func (c *creation) discard(ctx context.Context, n *unnamed) error {
 	remove := func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, settleMax)
 		defer cancel()
-		err := h.opt.Backend.DeleteNamespace(ctx, n.record.ID.String())
+		err := c.backend.DeleteNamespace(ctx, n.record.ID.String())
 		if errors.Is(err, backend.ErrNamespaceNotFound) {
 			err = nil
 		}
-		return errors.Join(err, h.buffer.Discard(n.record.ID))
+		return errors.Join(err, c.buffer.Discard(n.record.ID))
 	}
 	done := make(chan error, 1)
-	h.background.Go(func() {
-		err := remove(h.living)
+	c.background.Go(func() {
+		err := remove(c.background.living())
 		done <- err
 		if err != nil {
-			h.persist(func(ctx context.Context) bool { return remove(ctx) == nil })
+			c.background.persist(func(ctx context.Context) bool { return remove(ctx) == nil })
 		}
 	})
 	select {
@@ -147,9 +129,9 @@ func (h *Host) discard(ctx context.Context, n *unnamed) error {
 	}
 }
 
-// bear gives a vDisk its name and opens it. While it is not known whether it got
+// name gives a vDisk its name and opens it. While it is not known whether it got
 // its name all stays: a vDisk that the registry knows must have its namespace.
-func (h *Host) bear(ctx context.Context, n *unnamed, naming Naming) (info Info, err error) {
+func (c *creation) name(ctx context.Context, n *unnamed, naming Naming) (info Info, err error) {
 	called, kept := false, false
 	err = naming(n.record.ID, func(name string) error {
 		if called {
@@ -157,7 +139,7 @@ func (h *Host) bear(ctx context.Context, n *unnamed, naming Naming) (info Info, 
 		}
 		called = true
 		var err error
-		info, kept, err = h.register(ctx, n, name)
+		info, kept, err = c.register(ctx, n, name)
 		return err
 	})
 	if kept {
@@ -166,24 +148,25 @@ func (h *Host) bear(ctx context.Context, n *unnamed, naming Naming) (info Info, 
 	if err == nil {
 		err = invalidf("vDisk got no name")
 	}
-	return Info{}, errors.Join(err, h.discard(ctx, n))
+	return Info{}, errors.Join(err, c.discard(ctx, n))
 }
 
 // register gives a vDisk its name and opens it. kept says that it is there, or may
 // be.
-func (h *Host) register(ctx context.Context, n *unnamed, name string) (info Info, kept bool, err error) {
-	if err := h.structure.take(ctx); err != nil {
+func (c *creation) register(ctx context.Context, n *unnamed, name string) (info Info, kept bool, err error) {
+	release, err := c.names.hold(ctx)
+	if err != nil {
 		return Info{}, false, err
 	}
-	defer h.structure.give()
-	if err := h.nameIsFree(name); err != nil {
+	defer release()
+	if err := c.names.isFree(name); err != nil {
 		return Info{}, false, err
 	}
 	r := n.record
 	r.Name = name
-	err = h.opt.Registry.Register(ctx, r)
+	err = c.registry.Register(ctx, r)
 	if errors.Is(err, registry.ErrUnknownOutcome) {
-		info, err = h.birthUnknown(r, err)
+		info, err = c.unknown(r, err)
 		return info, true, err
 	}
 	if err != nil {
@@ -191,9 +174,33 @@ func (h *Host) register(ctx context.Context, n *unnamed, name string) (info Info
 	}
 	// From memory and local files: nobody waits for the backend here. It is there,
 	// whether its maker waits for it or not.
-	v := h.openOne(h.living, r, n)
+	v := c.opener.openListed(c.background.living(), r, n)
 	if v.unsure.Load() != nil {
 		return v.info(), true, nil // it is made, and opens by itself
 	}
 	return v.info(), true, v.Err()
+}
+
+// unknown lists a vDisk that the registry may know: it is opened, or what
+// there is of it is removed.
+func (c *creation) unknown(r registry.Record, cause error) (Info, error) {
+	v := c.opener.standIn(r, &unsure{
+		state: StateUnsure, what: "whether it was made is not known", closed: true, cause: cause,
+		settle: func(ctx context.Context) error {
+			switch _, err := c.registry.Get(ctx, r.ID); {
+			case errors.Is(err, registry.ErrNotFound):
+				// Only the first catalog is there, which nobody has opened (P8).
+				if err := c.deletion.remove(ctx, r.ID, r.Parent); err != nil {
+					return err
+				}
+				c.table.unlist(r.ID)
+				return nil
+			case err != nil:
+				return err
+			}
+			c.opener.openListed(c.background.living(), r, &unnamed{})
+			return nil
+		},
+	})
+	return v.info(), fmt.Errorf("vDisk %q: %w: %w", r.Name, ErrUnknownOutcome, cause)
 }

@@ -1,0 +1,177 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"openvstorage/volumedriver/registry"
+)
+
+// names decides which vDisk has which name: in the registry first, then in the table.
+type names struct {
+	// structure is held while a vDisk gets its name, gets another one, or is marked as
+	// being deleted: one at a time. Whoever holds it waits for the registry, never for
+	// the backend.
+	structure lock
+	registry  Registry
+	table     *table
+	doubts    *doubts
+}
+
+// hold has nobody else give or take names until release is called.
+func (n *names) hold(ctx context.Context) (release func(), err error) {
+	if err := n.structure.take(ctx); err != nil {
+		return nil, err
+	}
+	return n.structure.give, nil
+}
+
+// available refuses a name that cannot be given, when it is known what became of
+// the operation that may have taken it.
+func (n *names) available(ctx context.Context, name string) error {
+	if err := n.doubts.settleName(ctx, name); err != nil {
+		return err
+	}
+	return n.isFree(name)
+}
+
+func (n *names) isFree(name string) error {
+	if err := registry.ValidateName(name); err != nil {
+		return kinded{err: err, kind: ErrInvalid}
+	}
+	return n.notTaken(name)
+}
+
+func (n *names) notTaken(name string) error {
+	if _, err := n.table.named(name); err == nil {
+		return fmt.Errorf("vDisk %q %w; choose another name", name, ErrExists)
+	}
+	return nil
+}
+
+// rename gives a vDisk another name.
+func (n *names) rename(ctx context.Context, old, name string) error {
+	if _, err := n.doubts.find(ctx, old); err != nil {
+		return err
+	}
+	if err := n.doubts.settleName(ctx, name); err != nil {
+		return err
+	}
+	release, err := n.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	v, err := n.table.named(old)
+	if err != nil {
+		return err
+	}
+	return n.apply(ctx, []renaming{{v: v, old: old, new: name}}, nil)
+}
+
+// renameBelow gives all vDisks whose names begin with from and a slash names
+// that begin with to instead, in one step that is durable on return; users of
+// the vDisks notice nothing. A name that is taken refuses all. It calls with,
+// which is to call commit, once, with what is to be swapped in the same step of
+// what others keep beside the registry.
+func (n *names) renameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error {
+	for _, v := range n.table.below(from, to) {
+		if err := n.doubts.settle(ctx, v); err != nil {
+			return err
+		}
+	}
+	release, err := n.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var list []renaming
+	for _, v := range n.table.all() {
+		name := v.Name()
+		if rest, ok := strings.CutPrefix(name, from+"/"); ok {
+			list = append(list, renaming{v, name, to + "/" + rest, to})
+		}
+	}
+	return with(func(along []registry.Swap) error { return n.apply(ctx, list, along) })
+}
+
+// renaming gives a vDisk another name.
+type renaming struct {
+	v        *Volume
+	old, new string
+	dir      string // that the name begins with now, if it is a renaming of a directory
+}
+
+// validate returns nil if the vDisk may get the name. A name of an earlier release
+// that is not one any more stands in no way of its directory's renaming.
+func (r renaming) validate() error {
+	err := registry.ValidateName(r.new)
+	if err != nil && r.dir != "" && registry.ValidateName(r.old) != nil {
+		if err = registry.ValidateName(r.dir); err == nil && len(r.new) > registry.NameMax {
+			err = fmt.Errorf("%w: %.100q has %d bytes", registry.ErrName, r.new, len(r.new))
+		}
+	}
+	if err != nil {
+		return kinded{err: err, kind: ErrInvalid}
+	}
+	return nil
+}
+
+// apply makes renamings, durably first. n.structure is held.
+func (n *names) apply(ctx context.Context, list []renaming, along []registry.Swap) error {
+	records := make([]registry.Renaming, len(list))
+	for i, r := range list {
+		if err := r.v.sure(); err != nil {
+			return err
+		}
+		if err := r.validate(); err != nil {
+			return err
+		}
+		if err := n.notTaken(r.new); err != nil {
+			return err
+		}
+		records[i] = registry.Renaming{ID: r.v.id, Name: r.new}
+	}
+	err := n.registry.RenameAll(ctx, records, along)
+	if errors.Is(err, registry.ErrUnknownOutcome) {
+		n.unknown(list, err)
+		return fmt.Errorf("rename of %s: %w: %w", renamed(list), ErrUnknownOutcome, err)
+	}
+	if err != nil {
+		return fmt.Errorf("rename of %s: %w", renamed(list), registryError(err))
+	}
+	n.table.rename(list)
+	return nil
+}
+
+// renamed says what is renamed.
+func renamed(list []renaming) string {
+	switch len(list) {
+	case 0:
+		return "no vDisk"
+	case 1:
+		return fmt.Sprintf("vDisk %q", list[0].old)
+	}
+	return fmt.Sprintf("%d vDisks, the first %q", len(list), list[0].old)
+}
+
+// unknown has vDisks answer to both names until it is known which they have.
+// Their users go on: whatever the name, it is the same vDisk.
+func (n *names) unknown(list []renaming, cause error) {
+	for _, r := range list {
+		n.table.answer(r.v, r.new)
+		n.doubts.note(r.v, &unsure{
+			state: StateUnsure, what: fmt.Sprintf("whether it is named %q or %q is not known", r.old, r.new), cause: cause,
+			settle: func(ctx context.Context) error {
+				rec, err := n.registry.Get(ctx, r.v.id)
+				if err != nil {
+					return err
+				}
+				n.table.settleName(r.v, rec.Name)
+				return nil
+			},
+		})
+	}
+}

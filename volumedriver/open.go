@@ -1,0 +1,156 @@
+package volumedriver
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"openvstorage/backend"
+	"openvstorage/internal/disk"
+	"openvstorage/volumedriver/registry"
+	"openvstorage/writebuffer"
+
+	"github.com/google/uuid"
+)
+
+// opener opens vDisks that the registry knows, and lists them: those that cannot be
+// opened too, with the reason. It has no lock: nobody else opens a vDisk meanwhile.
+type opener struct {
+	host       *Host // of the vDisks
+	opt        *Options
+	buffer     *writebuffer.Buffer
+	table      *table
+	doubts     *doubts
+	background *background
+}
+
+// openAll opens vDisks generation by generation: those whose parent is open
+// or who have none, side by side.
+func (o *opener) openAll(ctx context.Context, records []registry.Record) {
+	known := make(map[uuid.UUID]bool, len(records))
+	for _, r := range records {
+		known[r.ID] = true
+	}
+	opened := make(map[uuid.UUID]bool, len(records))
+	for len(records) > 0 {
+		var now, later []registry.Record
+		for _, r := range records {
+			if r.Parent == uuid.Nil || opened[r.Parent] || !known[r.Parent] {
+				now = append(now, r)
+			} else {
+				later = append(later, r)
+			}
+		}
+		if len(now) == 0 {
+			now, later = later, nil // a circle: each will say that its parent is not open
+		}
+		var all sync.WaitGroup
+		side := make(chan struct{}, openSideBySide)
+		for _, r := range now {
+			opened[r.ID] = true
+			if r.Deleting {
+				continue
+			}
+			side <- struct{}{}
+			all.Go(func() {
+				o.openListed(ctx, r, nil)
+				<-side
+			})
+		}
+		all.Wait()
+		records = later
+	}
+}
+
+// openSideBySide vDisks are recovered at a time.
+const openSideBySide = 8
+
+// openListed opens a vDisk and lists it, halted if that fails. One that was made just
+// now, with its first epoch claimed, is born: what is known of it, or an empty
+// value.
+func (o *opener) openListed(ctx context.Context, r registry.Record, born *unnamed) *Volume {
+	v := o.newVolume(r)
+	v.born, v.epoch = born, r.Epoch
+	o.table.open(v)
+	err := o.open(ctx, v)
+	later := err != nil && v.buf == nil && o.openLater(r, err)
+	switch {
+	case later:
+		v.halted.Store(&haltError{name: r.Name, cause: err, shut: StateUnsure})
+	case err != nil:
+		v.halt(err)
+	}
+	o.table.opened(v)
+	var u *unsure
+	if later { // before it is listed: nobody is to rename or delete it as if it was known
+		u = o.again(v, r, err)
+		v.unsure.Store(u)
+	}
+	o.table.list(v)
+	if later {
+		o.doubts.pursue(v, u)
+	}
+	return v
+}
+
+// openLater reports whether a vDisk that could not be opened is to be opened by
+// itself: nobody answered, or a file could not be read, which says nothing of the
+// vDisk's data.
+func (o *opener) openLater(r registry.Record, err error) bool {
+	if errors.Is(err, errParentClosed) {
+		return o.parentLater(r)
+	}
+	for _, later := range []error{ErrUnknownOutcome, registry.ErrUnknownOutcome, registry.ErrNotSwapped, errUnanswered, backend.ErrUnavailable} {
+		if errors.Is(err, later) {
+			return true
+		}
+	}
+	// No errno is damage: a file that was not read may be read yet.
+	cause := disk.CauseOf(err)
+	return cause.Passes() || cause == disk.BadDisk
+}
+
+// parentLater reports whether the parent of a clone is not open, and may be yet.
+func (o *opener) parentLater(r registry.Record) bool {
+	p := o.table.byID(r.Parent)
+	return p != nil && p.closedBy() != nil
+}
+
+// again is for a vDisk whose opening ended without an answer: it opens it
+// again.
+func (o *opener) again(v *Volume, r registry.Record, cause error) *unsure {
+	return &unsure{
+		state: StateUnsure, what: "it could not be opened yet", closed: true, cause: cause,
+		settle: func(ctx context.Context) error {
+			if o.parentLater(r) {
+				return errParentClosed
+			}
+			// What the earlier attempt put must not come behind this one.
+			if err := v.settle(ctx); err != nil {
+				return err
+			}
+			if v.m != nil {
+				v.m.Close()
+			}
+			o.openListed(o.background.living(), r, nil) // whoever asks may give up, and it opens
+			return nil
+		},
+	}
+}
+
+// standIn lists a vDisk that is not open, and says why: u, which is looked into.
+func (o *opener) standIn(r registry.Record, u *unsure) *Volume {
+	v := o.listStandIn(r, u)
+	o.doubts.pursue(v, u)
+	return v
+}
+
+// listStandIn is standIn for who looks into it himself.
+func (o *opener) listStandIn(r registry.Record, u *unsure) *Volume {
+	v := o.newVolume(r)
+	v.halted.Store(&haltError{name: r.Name, cause: errors.New(u.reason()), shut: u.state})
+	v.deleted = u.state == StateDeleting
+	v.unsure.Store(u)
+	o.table.list(v)
+	return v
+}
