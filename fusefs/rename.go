@@ -141,14 +141,23 @@ func (f *FS) moveDir(ctx context.Context, from, onto string, replace bool, at in
 			err = f.tree.Move(ctx, from, onto, replace, at, nil)
 		}
 	} else if err = f.fits(ctx, from, onto); err == nil {
-		err = f.pool.RenameBelow(ctx, from, onto, func(commit filetree.Commit) error {
-			return f.tree.Move(ctx, from, onto, replace, at, commit)
-		})
+		err = f.moveDisks(ctx, from, onto, replace, at)
 	}
 	if err == nil {
 		f.moved(from, onto)
 	}
 	return err
+}
+
+// moveDisks moves a directory with vDisks below it. Whatever may take long is waited
+// for before the tree is held, which others change meanwhile.
+func (f *FS) moveDisks(ctx context.Context, from, onto string, replace bool, at int64) error {
+	if err := f.pool.SettleBelow(ctx, from, onto); err != nil {
+		return err
+	}
+	return f.tree.Move(ctx, from, onto, replace, at, func(ctx context.Context, swaps []filetree.Swap) error {
+		return f.pool.RenameBelow(ctx, from, onto, swaps)
+	})
 }
 
 // vacant returns nil if a directory may get the path.

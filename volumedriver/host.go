@@ -26,7 +26,7 @@ type Registry interface {
 	Get(ctx context.Context, id uuid.UUID) (registry.Record, error)
 	List(ctx context.Context) ([]registry.Record, error)
 	Register(ctx context.Context, r registry.Record) error
-	RenameAll(ctx context.Context, list []registry.Renaming, along []registry.Swap) error
+	RenameAll(ctx context.Context, list []registry.Renaming, beside registry.Beside) error
 	Claim(ctx context.Context, id uuid.UUID, owner string) (epoch uint64, err error)
 	MarkDeleting(ctx context.Context, id uuid.UUID) error
 	Remove(ctx context.Context, id uuid.UUID) error

@@ -85,13 +85,19 @@ func (h *Host) Rename(ctx context.Context, old, name string) error {
 	return h.names.rename(ctx, old, name)
 }
 
-// RenameBelow gives all vDisks whose names begin with from and a slash names
-// that begin with to instead, in one step that is durable on return; users of
-// the vDisks notice nothing. A name that is taken refuses all. It calls with,
-// which is to call commit, once, with what is to be swapped in the same step of
-// what others keep beside the registry.
-func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error {
-	return h.names.renameBelow(ctx, from, to, with)
+// RenameBelow gives all vDisks whose names begin with from and a slash names that
+// begin with to instead, and makes the change of what others keep beside the registry:
+// all in one step that is durable on return, or nothing. A name that is taken refuses
+// all. Users of the vDisks notice nothing.
+func (h *Host) RenameBelow(ctx context.Context, from, to string, beside registry.Beside) error {
+	return h.names.renameBelow(ctx, from, to, beside)
+}
+
+// SettleBelow returns when the outcome of each operation on a vDisk with a name below
+// one of dirs is known. RenameBelow waits for the same: whoever holds something that
+// others need waits here, before taking it.
+func (h *Host) SettleBelow(ctx context.Context, dirs ...string) error {
+	return h.names.settleBelow(ctx, dirs...)
 }
 
 // Resize grows a vDisk to size bytes. Connected NBD clients see it when they

@@ -68,19 +68,13 @@ func (n *names) rename(ctx context.Context, old, name string) error {
 	if err != nil {
 		return err
 	}
-	return n.apply(ctx, []renaming{{v: v, old: old, new: name}}, nil)
+	return n.apply(ctx, []renaming{{v: v, old: old, new: name}}, registry.Beside{})
 }
 
-// renameBelow gives all vDisks whose names begin with from and a slash names
-// that begin with to instead, in one step that is durable on return; users of
-// the vDisks notice nothing. A name that is taken refuses all. It calls with,
-// which is to call commit, once, with what is to be swapped in the same step of
-// what others keep beside the registry.
-func (n *names) renameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error {
-	for _, v := range n.table.below(from, to) {
-		if err := n.doubts.settle(ctx, v); err != nil {
-			return err
-		}
+// renameBelow is Host.RenameBelow.
+func (n *names) renameBelow(ctx context.Context, from, to string, beside registry.Beside) error {
+	if err := n.settleBelow(ctx, from, to); err != nil {
+		return err
 	}
 	release, err := n.hold(ctx)
 	if err != nil {
@@ -94,7 +88,17 @@ func (n *names) renameBelow(ctx context.Context, from, to string, with func(comm
 			list = append(list, renaming{v, name, to + "/" + rest, to})
 		}
 	}
-	return with(func(along []registry.Swap) error { return n.apply(ctx, list, along) })
+	return n.apply(ctx, list, beside)
+}
+
+// settleBelow is Host.SettleBelow.
+func (n *names) settleBelow(ctx context.Context, dirs ...string) error {
+	for _, v := range n.table.below(dirs...) {
+		if err := n.doubts.settle(ctx, v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // renaming gives a vDisk another name.
@@ -120,7 +124,7 @@ func (r renaming) validate() error {
 }
 
 // apply makes renamings, durably first. n.structure is held.
-func (n *names) apply(ctx context.Context, list []renaming, along []registry.Swap) error {
+func (n *names) apply(ctx context.Context, list []renaming, beside registry.Beside) error {
 	records := make([]registry.Renaming, len(list))
 	for i, r := range list {
 		if err := r.v.sure(); err != nil {
@@ -134,7 +138,7 @@ func (n *names) apply(ctx context.Context, list []renaming, along []registry.Swa
 		}
 		records[i] = registry.Renaming{ID: r.v.id, Name: r.new}
 	}
-	err := n.registry.RenameAll(ctx, records, along)
+	err := n.registry.RenameAll(ctx, records, beside)
 	if errors.Is(err, registry.ErrUnknownOutcome) {
 		n.unknown(list, err)
 		return fmt.Errorf("rename of %s: %w: %w", renamed(list), ErrUnknownOutcome, err)

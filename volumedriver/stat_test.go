@@ -293,13 +293,12 @@ func TestNamesGiven(t *testing.T) {
 	if len(names) != 2*len(old) {
 		t.Errorf("exports: %q", names)
 	}
-	plain := func(commit func([]registry.Swap) error) error { return commit(nil) }
-	if err := r.host.RenameBelow(ctx, "dir", "new\u202e", plain); !errors.Is(err, ErrInvalid) {
+	if err := r.host.RenameBelow(ctx, "dir", "new\u202e", registry.Beside{}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("directory: %v", err)
 	}
-	must(t, r.host.RenameBelow(ctx, "dir", "new", plain))
+	must(t, r.host.RenameBelow(ctx, "dir", "new", registry.Beside{}))
 	must(t, r.host.Rename(ctx, "new/-y", "new/y"))
-	if err := r.host.RenameBelow(ctx, "new", "-new", plain); !errors.Is(err, ErrInvalid) {
+	if err := r.host.RenameBelow(ctx, "new", "-new", registry.Beside{}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("directory: %v", err)
 	}
 	for _, name := range []string{"-x", "a.raw/b", ".snapshots/e"} {

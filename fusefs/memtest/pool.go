@@ -23,23 +23,24 @@ import (
 
 // Pool implements fusefs.Pool.
 type Pool struct {
-	keys    filetree.Keys
-	mu      sync.Mutex
-	disks   map[string]*Disk
-	next    int
-	clones  int
-	listed  atomic.Uint64
-	hold    atomic.Pointer[chan struct{}] // clones wait for it
-	cloning atomic.Int32
-	shut    atomic.Pointer[chan struct{}] // opens wait for it
-	opening atomic.Int32
-	refuse  atomic.Pointer[error]
-	stall   atomic.Pointer[stall]
-	before  atomic.Pointer[func()]
-	doubt   atomic.Pointer[bool]
+	keys     filetree.Keys
+	mu       sync.Mutex
+	disks    map[string]*Disk
+	next     int
+	clones   int
+	listed   atomic.Uint64
+	hold     atomic.Pointer[chan struct{}] // clones wait for it
+	cloning  atomic.Int32
+	shut     atomic.Pointer[chan struct{}] // opens wait for it
+	opening  atomic.Int32
+	refuse   atomic.Pointer[error]
+	stall    atomic.Pointer[stall]
+	settling atomic.Pointer[stall]
+	before   atomic.Pointer[func()]
+	doubt    atomic.Pointer[bool]
 }
 
-// stall is what writes wait for.
+// stall is what writes, or renamings of directories, wait for.
 type stall struct {
 	over    chan struct{}
 	waiting atomic.Int32
@@ -381,34 +382,55 @@ func (p *Pool) Rename(_ context.Context, old, name string) error {
 }
 
 // RenameBelow implements fusefs.Pool.
-func (p *Pool) RenameBelow(_ context.Context, from, to string, with func(commit filetree.Commit) error) error {
-	return with(func(ctx context.Context, swaps []filetree.Swap) error {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		names := map[string]string{}
-		for name := range p.disks {
-			rest, ok := strings.CutPrefix(name, from+"/")
-			if !ok {
-				continue
-			}
-			if names[name] = to + "/" + rest; p.disks[names[name]] != nil {
-				return fmt.Errorf("%w: vDisk %s: %w", filetree.ErrNotWritten, names[name], fs.ErrExist)
-			}
+func (p *Pool) RenameBelow(ctx context.Context, from, to string, swaps []filetree.Swap) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	names := map[string]string{}
+	for name := range p.disks {
+		rest, ok := strings.CutPrefix(name, from+"/")
+		if !ok {
+			continue
 		}
-		changes := make([]filetree.Change, len(swaps))
-		for i, s := range swaps {
-			changes[i] = filetree.Change{Key: s.Key, Value: s.New}
+		if names[name] = to + "/" + rest; p.disks[names[name]] != nil {
+			return fmt.Errorf("%w: vDisk %s: %w", filetree.ErrNotWritten, names[name], fs.ErrExist)
 		}
-		if err := p.keys.Write(ctx, changes); err != nil {
-			return err
-		}
-		for old, name := range names {
-			p.disks[name] = p.disks[old]
-			delete(p.disks, old)
-		}
-		p.listed.Add(1)
+	}
+	changes := make([]filetree.Change, len(swaps))
+	for i, s := range swaps {
+		changes[i] = filetree.Change{Key: s.Key, Value: s.New}
+	}
+	if err := p.keys.Write(ctx, changes); err != nil {
+		return err
+	}
+	for old, name := range names {
+		p.disks[name] = p.disks[old]
+		delete(p.disks, old)
+	}
+	p.listed.Add(1)
+	return nil
+}
+
+// HoldSettling has SettleBelow wait until over is called. waiting counts those that do.
+func (p *Pool) HoldSettling() (over func(), waiting func() int) {
+	s := &stall{over: make(chan struct{})}
+	p.settling.Store(s)
+	return func() { p.settling.Store(nil); close(s.over) }, func() int { return int(s.waiting.Load()) }
+}
+
+// SettleBelow implements fusefs.Pool.
+func (p *Pool) SettleBelow(ctx context.Context, _ ...string) error {
+	s := p.settling.Load()
+	if s == nil {
 		return nil
-	})
+	}
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	select {
+	case <-s.over:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // DoubtDelete has the next deletion not be answered, whether it is made or not.
