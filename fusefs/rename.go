@@ -141,23 +141,18 @@ func (f *FS) moveDir(ctx context.Context, from, onto string, replace bool, at in
 			err = f.tree.Move(ctx, from, onto, replace, at, nil)
 		}
 	} else if err = f.fits(ctx, from, onto); err == nil {
-		err = f.moveDisks(ctx, from, onto, replace, at)
+		// Whatever may take long is waited for before the tree is held: others change it.
+		if err = f.pool.SettleBelow(ctx, from, onto); err != nil {
+			return err
+		}
+		err = f.tree.Move(ctx, from, onto, replace, at, func(ctx context.Context, swaps []filetree.Swap) error {
+			return f.pool.RenameBelow(ctx, from, onto, swaps)
+		})
 	}
 	if err == nil {
 		f.moved(from, onto)
 	}
 	return err
-}
-
-// moveDisks moves a directory with vDisks below it. Whatever may take long is waited
-// for before the tree is held, which others change meanwhile.
-func (f *FS) moveDisks(ctx context.Context, from, onto string, replace bool, at int64) error {
-	if err := f.pool.SettleBelow(ctx, from, onto); err != nil {
-		return err
-	}
-	return f.tree.Move(ctx, from, onto, replace, at, func(ctx context.Context, swaps []filetree.Swap) error {
-		return f.pool.RenameBelow(ctx, from, onto, swaps)
-	})
 }
 
 // vacant returns nil if a directory may get the path.

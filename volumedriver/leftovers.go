@@ -51,7 +51,7 @@ func (d *deletion) leftovers(ctx context.Context, records []registry.Record) err
 func (d *deletion) removeUnwritten(ctx context.Context, id uuid.UUID) bool {
 	v := d.opener.newVolume(registry.Record{ID: id, Name: id.String()})
 	v.epoch = math.MaxUint64
-	if unborn, err := v.unwritten(ctx); !unborn || err != nil {
+	if unwritten, err := v.unwritten(ctx); !unwritten || err != nil {
 		d.log.Warn("namespace of a vDisk that the registry does not know: left as it is", "namespace", id, "err", err)
 		return false
 	}

@@ -66,11 +66,11 @@ func (o *opener) openAll(ctx context.Context, records []registry.Record) {
 const openSideBySide = 8
 
 // openListed opens a vDisk and lists it, halted if that fails. One that was made just
-// now, with its first epoch claimed, is born: what is known of it, or an empty
-// value.
-func (o *opener) openListed(ctx context.Context, r registry.Record, born *unnamed) *Volume {
+// now has its first epoch already: created is what is known of it, or an empty value.
+// Otherwise created is nil, and the next epoch is claimed.
+func (o *opener) openListed(ctx context.Context, r registry.Record, created *unnamed) *Volume {
 	v := o.newVolume(r)
-	v.born, v.epoch = born, r.Epoch
+	v.created, v.epoch = created, r.Epoch
 	o.table.open(v)
 	err := o.open(ctx, v)
 	later := err != nil && v.buf == nil && o.openLater(r, err)

@@ -25,7 +25,7 @@ import (
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
 // What it finds wrong halts the vDisk rather than failing the host.
 func (o *opener) open(ctx context.Context, v *Volume) error {
-	if v.born == nil {
+	if v.created == nil {
 		epoch, err := o.opt.Registry.Claim(ctx, v.id, o.opt.Owner)
 		if err != nil {
 			return err
@@ -83,7 +83,7 @@ func (o *opener) newVolume(r registry.Record) *Volume {
 
 // loadCatalog reads the catalog and the origin table.
 func (v *Volume) loadCatalog(ctx context.Context) error {
-	if n := v.born; n != nil && n.root != nil {
+	if n := v.created; n != nil && n.root != nil {
 		return v.takeCatalog(n.root, n.version, func(name string) ([]byte, error) {
 			i := slices.IndexFunc(n.segments, func(s catalog.Segment) bool { return s.Name == name })
 			if i < 0 {
@@ -126,7 +126,7 @@ func (v *Volume) takeCatalog(root []byte, version backend.Version, segment func(
 	if c.Volume != v.id {
 		return fmt.Errorf("catalog: %w: it is of %s", backend.ErrCorrupt, c.Volume)
 	}
-	if c.Epoch >= v.epoch && v.born == nil {
+	if c.Epoch >= v.epoch && v.created == nil {
 		return fmt.Errorf("catalog is of epoch %d, this owner has %d: the registry is older than the backend", c.Epoch, v.epoch)
 	}
 	if v.cat.segments, err = catalog.Segments(root); err != nil {
@@ -276,7 +276,7 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 	c := &v.cat.Catalog
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
-	if v.born != nil { // its catalog says all this
+	if v.created != nil { // its catalog says all this
 		scos, tlogs, v.store.nextObject = 1, 1, 1
 		return v.start(found, scos, tlogs)
 	}
