@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// background is what a host does by itself, besides what it is asked for. All of it
-// ends with the host.
+// background runs what a host does on its own, outside of any call. All of it ends
+// with the host.
 type background struct {
 	alive context.Context
 	end   context.CancelFunc

@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// clone is Clone with a name that is given when all is in the backend.
+// clone is Host.CloneAs.
 func (c *creation) clone(ctx context.Context, src, snap string, progress func(done, total int64), naming Naming) (info Info, err error) {
 	id := uuid.New()
 	v, s, err := c.source(ctx, src, snap, id)
@@ -39,7 +39,8 @@ func (c *creation) clone(ctx context.Context, src, snap string, progress func(do
 		return nil
 	})
 	if errors.Is(err, ErrUnknownOutcome) {
-		// Nobody can have seen the clone: it is known not to be there.
+		// The clone has no name yet, so that it is certain that nobody uses it: its
+		// entry in the catalog may go.
 		c.lineage.dropLater(v, id)
 		return Info{}, fmt.Errorf("clone of %s: its snapshot could not be held for sure: %v", src, err)
 	}
@@ -57,8 +58,9 @@ func (c *creation) clone(ctx context.Context, src, snap string, progress func(do
 	return info, err
 }
 
-// source finds what is to be cloned, or takes a snapshot for it. The snapshot
-// has a pin, and if it was taken here may be there with an error.
+// source finds the snapshot that is to be cloned, or takes one for the clone id if snap
+// is "". The snapshot has a pin. One that was taken here may be returned along with an
+// error.
 func (c *creation) source(ctx context.Context, src, snap string, id uuid.UUID) (*Volume, *snapshot, error) {
 	v, err := c.doubts.find(ctx, src)
 	if err != nil {
@@ -81,7 +83,7 @@ func (c *creation) source(ctx context.Context, src, snap string, id uuid.UUID) (
 	return v, s, err
 }
 
-// child makes the clone id of a snapshot, which has it as a child.
+// child makes the clone id of a snapshot of v. The catalog of v lists the clone already.
 func (c *creation) child(ctx context.Context, v *Volume, s *snapshot, id uuid.UUID, naming Naming) (Info, error) {
 	v.cat.Lock()
 	origins := append([]catalog.Origin(nil), v.cat.Origins...)

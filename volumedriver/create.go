@@ -23,10 +23,11 @@ type unnamed struct {
 	version  backend.Version
 }
 
-// Naming is what who makes a vDisk does when all is there but its name: nobody finds
-// the vDisk by its id yet. It calls commit, once, with the name; what commit returns it returns. So what must not
-// change between the choice of a name and its use is held for a moment only, not
-// while the backend is waited for.
+// Naming gives a new vDisk its name. It is called when everything but the name is made:
+// the backend is waited for before, and nobody finds the vDisk by its id yet. It calls
+// commit once, with the name, and returns what commit returns. A caller that must keep
+// something unchanged between the choice of the name and its use holds that for the
+// time of Naming only.
 type Naming func(id uuid.UUID, commit func(name string) error) error
 
 // named is a Naming with a name that is known beforehand.
@@ -34,7 +35,8 @@ func named(name string) Naming {
 	return func(_ uuid.UUID, commit func(name string) error) error { return commit(name) }
 }
 
-// creation makes vDisks, clones too.
+// creation makes vDisks, clones among them. A new vDisk belongs to its maker alone
+// until it has its name, so that no lock is needed before that.
 type creation struct {
 	owner      string // that the registry gets
 	registry   Registry
@@ -49,7 +51,7 @@ type creation struct {
 	background *background
 }
 
-// create is Create with a name that is given when it is needed.
+// create is Host.CreateAs.
 func (c *creation) create(ctx context.Context, size uint64, naming Naming) (Info, error) {
 	if err := validateSize(size); err != nil {
 		return Info{}, err
@@ -66,8 +68,8 @@ func (c *creation) create(ctx context.Context, size uint64, naming Naming) (Info
 	return c.name(ctx, n, naming)
 }
 
-// prepare makes the namespace of a vDisk with its first catalog. What a crash
-// leaves of it has no name and goes at the next start.
+// prepare makes the namespace of a vDisk with its first catalog. If the process ends
+// before the vDisk has its name, the next start removes the namespace.
 func (c *creation) prepare(ctx context.Context, r registry.Record, first *catalog.Catalog) (*unnamed, error) {
 	r.Epoch, r.Owner, r.Created = 1, c.owner, first.Created
 	first.Epoch, first.Epochs = r.Epoch, []catalog.EpochStart{{Epoch: r.Epoch}}
@@ -84,6 +86,8 @@ func (c *creation) prepare(ctx context.Context, r registry.Record, first *catalo
 	return n, nil
 }
 
+// put makes the namespace and the local directory, and puts the catalog: segments
+// before the root that names them (O3).
 func (c *creation) put(ctx context.Context, n *unnamed) (err error) {
 	if err := c.backend.CreateNamespace(ctx, n.record.ID.String()); err != nil {
 		return err
@@ -101,8 +105,9 @@ func (c *creation) put(ctx context.Context, n *unnamed) (err error) {
 	return err
 }
 
-// discard removes what prepare has made, and goes on with it when ctx ends. The
-// registry never heard of it, or has refused it.
+// discard removes what prepare has made. When ctx ends it returns, and the removal goes
+// on. The registry has never heard of the vDisk, or has refused it: nobody can have
+// used it.
 func (c *creation) discard(ctx context.Context, n *unnamed) error {
 	remove := func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, settleMax)
@@ -125,12 +130,12 @@ func (c *creation) discard(ctx context.Context, n *unnamed) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return nil // ctx's error is why it is discarded
+		return nil // the caller reports ctx's error
 	}
 }
 
-// name gives a vDisk its name and opens it. While it is not known whether it got
-// its name all stays: a vDisk that the registry knows must have its namespace.
+// name gives a vDisk its name and opens it. If it may have got its name, everything
+// stays: a vDisk that the registry knows must have its namespace.
 func (c *creation) name(ctx context.Context, n *unnamed, naming Naming) (info Info, err error) {
 	called, kept := false, false
 	err = naming(n.record.ID, func(name string) error {
@@ -151,8 +156,8 @@ func (c *creation) name(ctx context.Context, n *unnamed, naming Naming) (info In
 	return Info{}, errors.Join(err, c.discard(ctx, n))
 }
 
-// register gives a vDisk its name and opens it. kept says that it is there, or may
-// be.
+// register enters a vDisk in the registry and opens it. kept says that the registry
+// knows it, or may know it.
 func (c *creation) register(ctx context.Context, n *unnamed, name string) (info Info, kept bool, err error) {
 	release, err := c.names.hold(ctx)
 	if err != nil {
@@ -172,17 +177,17 @@ func (c *creation) register(ctx context.Context, n *unnamed, name string) (info 
 	if err != nil {
 		return Info{}, false, fmt.Errorf("vDisk %q: %w", name, registryError(err))
 	}
-	// From memory and local files: nobody waits for the backend here. It is there,
-	// whether its maker waits for it or not.
+	// It opens from memory and local files: nobody waits for the backend with the lock.
+	// The vDisk exists now, so that its opening does not end with the caller.
 	v := c.opener.openListed(c.background.living(), r, n)
 	if v.unsure.Load() != nil {
-		return v.info(), true, nil // it is made, and opens by itself
+		return v.info(), true, nil // it is made, and will be opened in the background
 	}
 	return v.info(), true, v.Err()
 }
 
-// unknown lists a vDisk that the registry may know: it is opened, or what
-// there is of it is removed.
+// unknown lists a vDisk that the registry may know. When the outcome is known, the vDisk
+// is opened, or what was made of it is removed.
 func (c *creation) unknown(r registry.Record, cause error) (Info, error) {
 	v := c.opener.standIn(r, &unsure{
 		state: StateUnsure, what: "whether it was made is not known", closed: true, cause: cause,

@@ -17,7 +17,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// deletion deletes vDisks, and what was left of vDisks by a start before.
+// deletion deletes vDisks, and removes what earlier processes left of them. Two of one
+// vDisk exclude each other by its admin lock up to the mark; from there on the vDisk is
+// unsure, and one attempt to settle it runs at a time.
 type deletion struct {
 	registry Registry
 	backend  backend.Store
@@ -31,6 +33,7 @@ type deletion struct {
 	lineage  *lineage
 }
 
+// delete is Host.DeleteIf, or with force that of a vDisk that is in use.
 func (d *deletion) delete(ctx context.Context, name string, force bool, check func(Info) error) error {
 	if before, err := d.table.named(name); err == nil && before.unsure.Load() != nil {
 		if err := d.doubts.settle(ctx, before); err != nil {
@@ -58,7 +61,7 @@ func (d *deletion) delete(ctx context.Context, name string, force bool, check fu
 	return d.finish(ctx, marked)
 }
 
-// mark marks a vDisk as being deleted, durably, and returns what is listed
+// mark marks a vDisk durably as being deleted, and returns the stand-in that is listed
 // in its place. v.admin is held.
 func (d *deletion) mark(ctx context.Context, v *Volume, name string, force bool, check func(Info) error) (*Volume, error) {
 	release, err := d.names.hold(ctx)
@@ -95,8 +98,8 @@ func (d *deletion) mark(ctx context.Context, v *Volume, name string, force bool,
 	return d.list(r, v, errOngoing), nil
 }
 
-// claim claims a vDisk for deletion and returns its record. A clone that may
-// get its name yet is in the list if it does: the registry finds out first.
+// claim claims a vDisk for deletion and returns its record. Clones are asked of the
+// registry, which first finds out what became of one that may have got its name.
 func (d *deletion) claim(ctx context.Context, v *Volume, force bool) (rec registry.Record, err error) {
 	records, err := d.registry.List(ctx)
 	if err != nil {
@@ -127,7 +130,7 @@ func (d *deletion) claim(ctx context.Context, v *Volume, force bool) (rec regist
 	return rec, nil
 }
 
-// unknown closes a vDisk that may be marked as being deleted.
+// unknown closes a vDisk that may be marked as being deleted, until that is known.
 func (d *deletion) unknown(v *Volume, cause error) error {
 	d.doubts.note(v, &unsure{
 		state: StateUnsure, what: "whether its deletion has begun is not known", closed: true, cause: cause,
@@ -149,8 +152,8 @@ func (d *deletion) unknown(v *Volume, cause error) error {
 	return fmt.Errorf("vDisk %q: deletion: %w: %w", v.Name(), ErrUnknownOutcome, cause)
 }
 
-// list lists a vDisk that is marked as being deleted, in the place of open,
-// which is nil if it is not open.
+// list lists a stand-in for a vDisk that is marked as being deleted, in the place of
+// open, which is nil if the vDisk is not open. Settling it deletes the vDisk.
 func (d *deletion) list(r registry.Record, open *Volume, cause error) *Volume {
 	return d.opener.listStandIn(r, &unsure{
 		state: StateDeleting, what: "its deletion has begun and did not finish", closed: true, cause: cause,
@@ -168,8 +171,8 @@ func (d *deletion) list(r registry.Record, open *Volume, cause error) *Volume {
 	})
 }
 
-// finish deletes a vDisk that deleting has listed. What cannot be deleted
-// now, or before ctx ends, is deleted later; it stays listed until then.
+// finish deletes a vDisk that list has listed. If that fails, or ctx ends before, the
+// deletion goes on in the background, and the vDisk stays listed until it is done.
 func (d *deletion) finish(ctx context.Context, v *Volume) error {
 	err := d.doubts.settle(ctx, v)
 	if err == nil {
@@ -181,13 +184,15 @@ func (d *deletion) finish(ctx context.Context, v *Volume) error {
 	return fmt.Errorf("vDisk %q: its deletion has begun and goes on by itself: %w: %w", v.Name(), ErrUnknownOutcome, err)
 }
 
-// later lists a vDisk that is marked as being deleted until it is deleted.
-func (d *deletion) later(r registry.Record, cause error) {
+// deleteLater lists a vDisk that is marked as being deleted, and deletes it in the
+// background.
+func (d *deletion) deleteLater(r registry.Record, cause error) {
 	v := d.list(r, nil, cause)
 	d.doubts.pursue(v, v.unsure.Load())
 }
 
-// remove deletes everything of a vDisk, in an order that can be repeated.
+// remove deletes everything of a vDisk. Its steps may be repeated in this order after an
+// error or a crash; the registry forgets the vDisk last (P8).
 func (d *deletion) remove(ctx context.Context, id, parent uuid.UUID) error {
 	if err := d.buffer.Discard(id); err != nil {
 		return err

@@ -17,14 +17,13 @@ type doubts struct {
 	background *background
 }
 
-// note notes that an operation on v has no known outcome, and looks into it
-// until it has.
+// note notes that an operation on v has no known outcome, and pursues it.
 func (d *doubts) note(v *Volume, u *unsure) {
 	v.unsure.Store(u)
 	d.pursue(v, u)
 }
 
-// pursue settles u in the background.
+// pursue settles u in the background, however often that has to be tried.
 func (d *doubts) pursue(v *Volume, u *unsure) {
 	v.log.Warn("outcome unknown", "what", u.what, "err", u.cause)
 	d.background.persist(func(ctx context.Context) bool {
@@ -39,8 +38,9 @@ func (d *doubts) pursue(v *Volume, u *unsure) {
 	})
 }
 
-// settle finds out what became of an operation on v, if that is not known. It
-// waits for one attempt, which has a bound, until ctx ends; the attempt goes on.
+// settle finds out what became of an operation on v, if that is not known. It waits
+// for one attempt, which takes settleMax at most. When ctx ends settle returns, and the
+// attempt goes on for others.
 func (d *doubts) settle(ctx context.Context, v *Volume) error {
 	u := v.unsure.Load()
 	if u == nil {
@@ -79,7 +79,8 @@ func (d *doubts) settleNow(v *Volume, u *unsure) error {
 	return nil
 }
 
-// find is the vDisk that has the name, with all that was done to it known.
+// find returns the vDisk that has the name, when the outcome of all that was done to it
+// is known.
 func (d *doubts) find(ctx context.Context, name string) (*Volume, error) {
 	v, err := d.table.named(name)
 	if err != nil || v.unsure.Load() == nil {

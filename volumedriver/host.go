@@ -19,9 +19,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// Registry is where names, owners and epochs are kept. Methods are durable on
-// return. After registry.ErrUnknownOutcome each later call finds out first what
-// became of the earlier one.
+// Registry keeps names, owners and epochs. What a method changes is durable when it
+// returns. After registry.ErrUnknownOutcome the next call, whatever it is, first finds
+// out what became of the earlier one.
 type Registry interface {
 	Get(ctx context.Context, id uuid.UUID) (registry.Record, error)
 	List(ctx context.Context) ([]registry.Record, error)
@@ -42,24 +42,24 @@ type Options struct {
 	OpenFiles   int           // files of vDisks in the write buffer open at once; default 1024
 	UploadSlots int           // SCOs uploaded side by side, each in memory whole; default 4
 	IdleSeal    time.Duration // a vDisk not written for so long is uploaded; default 30 s
-	// WidthCheck is how often a vDisk asks whether objects whose bytes it keeps,
-	// because they were below full width, have it by now; default 5 s.
+	// WidthCheck is how often a vDisk asks the backend about narrow objects, whose
+	// bytes it keeps in the write buffer until they are at full width; default 5 s.
 	WidthCheck time.Duration
-	// ReadWait is how long a read waits, at most, for disks without which it cannot be
-	// made, until it fails; 0: for ever; negative: not at all.
+	// ReadWait is how long a read waits at most for disks that it needs, before it
+	// fails; 0: for ever; negative: not at all.
 	ReadWait time.Duration
 	Backend  backend.Store
 	Registry Registry
-	Owner    string // says in the registry who opened a vDisk
-	// Reached is what Host.Reached said some time ago. A vDisk that does not reach
-	// as far has lost something, and is not opened as if it had not.
+	Owner    string // noted in the registry as the one that opened a vDisk
+	// Reached is what Host.Reached returned some time ago. A vDisk whose local files
+	// do not reach that far has lost writes: it is halted.
 	Reached Reached
 	Random  func() uint64 // draws incarnations
 	Logger  *slog.Logger
-	// OnFull is called again and again while Open waits for room; must not block.
+	// OnFull is called again and again while Open waits for room. It must not block.
 	OnFull func(error)
-	// OnScarce is called each second while the file system of Dir has little room;
-	// must not block. Whoever can give some up should.
+	// OnScarce is called each second while the file system of Dir has little room.
+	// It must not block. Whatever can free space should do so then.
 	OnScarce func()
 }
 
@@ -89,13 +89,13 @@ func (o *Options) ensureDefaults() {
 
 // Host is the open vDisks of one data directory. All methods are safe for
 // concurrent use. A vDisk that cannot be opened, or that halts, is listed with
-// the reason and leaves the others alone (P3).
+// the reason and does not affect the others (P3).
 //
-// It ties its parts: each has its own state and its own file.
+// Host ties its parts together; each part has its own state and its own file.
 type Host struct {
 	opt    Options
 	buffer *writebuffer.Buffer
-	room   atomic.Pointer[writebuffer.Buffer] // the same, for those who lack room, once it is open
+	room   atomic.Pointer[writebuffer.Buffer] // the same, once it is open, for Lacks
 	cache  *metadata.Cache
 	pages  *pageStore
 	sums   sumsCache
@@ -111,8 +111,8 @@ type Host struct {
 	creation   *creation
 }
 
-// Open opens every vDisk of the registry, side by side, clones after their
-// parents, and finishes what an earlier process had begun to delete.
+// Open opens every vDisk of the registry, several at a time, clones after their
+// parents. It finishes the deletions that an earlier process has begun.
 func Open(ctx context.Context, opt Options) (*Host, error) {
 	opt.ensureDefaults()
 	h := &Host{opt: opt, background: newBackground(), table: newTable(), cache: metadata.NewCache(opt.MapCache)}
@@ -152,7 +152,7 @@ func (h *Host) openVolumes(ctx context.Context) (err error) {
 	return h.deletion.leftovers(ctx, records)
 }
 
-// tie makes the parts that rest on the write buffer.
+// tie makes the parts that need the write buffer.
 func (h *Host) tie() {
 	opt, t, b := &h.opt, h.table, h.background
 	h.doubts = &doubts{registry: opt.Registry, table: t, background: b}
@@ -169,8 +169,8 @@ func (h *Host) tie() {
 	}
 }
 
-// haltAll halts every vDisk: without a page store none can grow its map beyond
-// memory.
+// haltAll halts every vDisk. It is called when the page store is lost: without one no
+// map can grow beyond memory.
 func (h *Host) haltAll(err error) {
 	for _, v := range h.table.all() {
 		v.halt(err)
@@ -178,7 +178,7 @@ func (h *Host) haltAll(err error) {
 }
 
 // Lacks tells the host that something found no room on the file system of its
-// directory: the write buffer gives files up, before anybody fails.
+// directory. The write buffer then gives files up, so that nothing has to fail.
 func (h *Host) Lacks(err error) {
 	if b := h.room.Load(); b != nil {
 		b.Lacks(err)

@@ -13,8 +13,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// leftovers ends deletions that were begun, and removes what no vDisk owns: left
-// over from creations that never became visible.
+// leftovers finishes deletions that an earlier process has begun, and removes what
+// creations have left that never became visible. records are all that the registry has.
 func (d *deletion) leftovers(ctx context.Context, records []registry.Record) error {
 	known := make(map[uuid.UUID]bool)
 	for _, r := range records {
@@ -23,7 +23,7 @@ func (d *deletion) leftovers(ctx context.Context, records []registry.Record) err
 	for _, r := range records {
 		if r.Deleting {
 			if err := d.remove(ctx, r.ID, r.Parent); err != nil {
-				d.later(r, err)
+				d.deleteLater(r, err)
 			}
 		}
 	}
@@ -33,8 +33,8 @@ func (d *deletion) leftovers(ctx context.Context, records []registry.Record) err
 	}
 	for _, name := range namespaces {
 		if id, err := uuid.Parse(name); err == nil && !known[id] {
-			// While it is there the clone may be, too: the registry alone is no
-			// witness that it never was (P8).
+			// While the namespace is there, the parent keeps the clone's entry: the
+			// registry alone is no proof that the clone never existed (P8).
 			known[id] = !d.removeUnwritten(ctx, id)
 		}
 	}
@@ -45,9 +45,9 @@ func (d *deletion) leftovers(ctx context.Context, records []registry.Record) err
 	return nil
 }
 
-// removeUnwritten removes a namespace whose creation never became visible, and
-// reports whether it has. Any other that the registry does not know stays: the
-// registry may be the one that is wrong.
+// removeUnwritten removes a namespace that the registry does not know, if nothing was
+// ever written to it, and reports whether it is gone. Any other namespace stays: it may
+// be the registry that is wrong.
 func (d *deletion) removeUnwritten(ctx context.Context, id uuid.UUID) bool {
 	v := d.opener.newVolume(registry.Record{ID: id, Name: id.String()})
 	v.epoch = math.MaxUint64
@@ -63,9 +63,9 @@ func (d *deletion) removeUnwritten(ctx context.Context, id uuid.UUID) bool {
 	return true
 }
 
-// unwritten reports whether nothing was ever written to a vDisk: it has no local
-// files, and either its first catalog, or no catalog and no object but parts of
-// that.
+// unwritten reports whether nothing was ever written to a vDisk. Then it has no local
+// files; its catalog is the first one, or there is no catalog and no object but segments
+// of one.
 func (v *Volume) unwritten(ctx context.Context) (bool, error) {
 	if v.host.buffer.Holds(v.id) {
 		return false, nil

@@ -10,16 +10,16 @@ import (
 	"github.com/google/uuid"
 )
 
-// lineage is what parents keep for their clones: the children in their catalogs, and
-// snapshots that were made for clones. It has no lock of its own: what it changes is
-// the parent's, under the parent's locks.
+// lineage removes what parents keep for their clones: the children in their catalogs,
+// and automatic snapshots, which were made for a clone. It has no lock of its own: all of
+// that is the parent's, under the parent's locks.
 type lineage struct {
 	table      *table
 	background *background
 }
 
-// drop removes a clone from its parent's catalog, and the snapshot with
-// it if that was made for the clone.
+// drop removes a clone from the catalog of its parent v, and with its last clone an
+// automatic snapshot.
 func (l *lineage) drop(ctx context.Context, v *Volume, child uuid.UUID) error {
 	if err := v.forgetChild(ctx, child); err != nil {
 		return err
@@ -36,8 +36,7 @@ func (v *Volume) forgetChild(ctx context.Context, child uuid.UUID) error {
 	})
 }
 
-// dropLater drops a clone that never was from its parent's catalog, and the
-// snapshot that was made for it.
+// dropLater is drop of a clone that was never made, in the background, until it is done.
 func (l *lineage) dropLater(v *Volume, child uuid.UUID) {
 	drop := func(ctx context.Context) bool {
 		ctx, cancel := context.WithTimeout(ctx, settleMax)
@@ -58,8 +57,8 @@ func (l *lineage) dropLater(v *Volume, child uuid.UUID) {
 	})
 }
 
-// dropLost removes references to clones that never became visible, and
-// the snapshots that were made for them: a start does not wait for it.
+// dropLost drops, in the background, the children of v that are not known: those clones
+// were never made. A start does not wait for it.
 func (l *lineage) dropLost(v *Volume, known map[uuid.UUID]bool) {
 	v.cat.Lock()
 	var lost []catalog.Child
@@ -75,8 +74,8 @@ func (l *lineage) dropLost(v *Volume, known map[uuid.UUID]bool) {
 	}
 }
 
-// dropAutomatic deletes the snapshots of v that were made for clones, and have
-// none. It waits until they are in the backend, in nobody's way.
+// dropAutomatic deletes the automatic snapshots of v that have no clone. It waits until
+// they are in the backend, without a lock.
 func (l *lineage) dropAutomatic(ctx context.Context, v *Volume) error {
 	if v.buf == nil || v.Err() != nil || v.closedBy() != nil {
 		return nil

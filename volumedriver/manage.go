@@ -40,15 +40,15 @@ func (h *Host) Create(ctx context.Context, name string, size uint64) (Info, erro
 	return h.creation.create(ctx, size, named(name))
 }
 
-// CreateAs is Create with a name that is given when it is needed.
+// CreateAs is Create with a name that naming gives when everything else is made.
 func (h *Host) CreateAs(ctx context.Context, size uint64, naming Naming) (Info, error) {
 	return h.creation.create(ctx, size, naming)
 }
 
-// Clone makes a vDisk that begins as a snapshot of another, or as what it
-// holds now if snap is "". No data is copied; what the snapshot holds must be
-// in the backend, which is waited for, in nobody's way: only the snapshot and its
-// vDisk cannot be deleted meanwhile.
+// Clone makes a vDisk that begins as a snapshot of src, or as what src holds now if
+// snap is "". No data is copied. What the snapshot holds must be in the backend: Clone
+// waits for that without a lock. Meanwhile only the deletion of the snapshot and of src
+// is refused.
 func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (Info, error) {
 	if err := h.names.available(ctx, dst); err != nil {
 		return Info{}, err
@@ -56,26 +56,25 @@ func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(d
 	return h.creation.clone(ctx, src, snap, progress, named(dst))
 }
 
-// CloneAs is Clone with a name that is given when all is in the backend.
+// CloneAs is Clone with a name that naming gives when all is in the backend.
 func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done, total int64), naming Naming) (Info, error) {
 	return h.creation.clone(ctx, src, snap, progress, naming)
 }
 
-// Delete deletes a vDisk that has no clones and is not in use. Halted ones can
-// be deleted.
+// Delete deletes a vDisk that has no clones and is not in use. A halted vDisk can be
+// deleted.
 func (h *Host) Delete(ctx context.Context, name string) error {
 	return h.deletion.delete(ctx, name, false, func(Info) error { return nil })
 }
 
-// ForceDelete is Delete also of a vDisk that is in use: all that its users ask for
-// from then on fails.
+// ForceDelete is Delete of a vDisk that may be in use: every later request of its users
+// fails.
 func (h *Host) ForceDelete(ctx context.Context, name string) error {
 	return h.deletion.delete(ctx, name, true, func(Info) error { return nil })
 }
 
-// DeleteIf deletes the vDisk that has the name, if it is not in use, unless check
-// fails: it is asked when nothing any more gives the name to another vDisk, or
-// this one a snapshot.
+// DeleteIf is Delete, unless check returns an error. check is called when the name cannot
+// pass to another vDisk any more, and the vDisk cannot get a snapshot.
 func (h *Host) DeleteIf(ctx context.Context, name string, check func(Info) error) error {
 	return h.deletion.delete(ctx, name, false, check)
 }
@@ -151,25 +150,29 @@ func (h *Host) SnapshotDelete(ctx context.Context, name, snap string) error {
 	return v.deleteSnapshot(ctx, s)
 }
 
-// Rollback makes a vDisk what a snapshot holds. Nobody may use the vDisk, but its
-// snapshots: what a user has in a cache of its own is not what the vDisk holds
-// then.
+// Rollback makes a vDisk what a snapshot holds. It is refused while the vDisk is in use,
+// since a cache of its user would not match the vDisk afterwards. Its snapshots may be in
+// use.
 func (h *Host) Rollback(ctx context.Context, name, snap string) error {
 	return h.RollbackTold(ctx, name, snap, false, nil)
 }
 
-// ForceRollback is Rollback also of a vDisk that is in use. What is read from it
-// from then on is what the snapshot holds.
+// ForceRollback is Rollback of a vDisk that may be in use. Every later read returns what
+// the snapshot holds.
 func (h *Host) ForceRollback(ctx context.Context, name, snap string) error {
 	return h.RollbackTold(ctx, name, snap, true, nil)
 }
 
-// RollbackTold is Rollback, or with force ForceRollback, which has those told of it
-// who keep something of the vDisk in memory. tell is called with the vDisk's id when
-// the rollback waits for nothing any more but room and other management, and no lock
-// is held that a write, a flush or a growth of the vDisk needs: what it has written is
-// written before the rollback. If it fails nothing is changed. It is called again, with
-// all locks given back, when the rollback is done or may be: ctx may have ended then.
+// RollbackTold is Rollback, or with force ForceRollback, for callers that cache parts of
+// the vDisk. It calls tell with the vDisk's id twice.
+//
+// The first call comes when the rollback waits for nothing any more but room and other
+// management. No lock is held that a write, a flush or a growth of the vDisk needs, so
+// that tell can write the cache back: those writes come before the rollback. If tell
+// fails, nothing is changed.
+//
+// The second call comes when the rollback is made, or may have been made, and no lock is
+// held. ctx may have ended by then.
 func (h *Host) RollbackTold(ctx context.Context, name, snap string, force bool, tell func(ctx context.Context, id uuid.UUID) error) error {
 	v, err := h.doubts.find(ctx, name)
 	if err != nil {
@@ -197,7 +200,7 @@ func (h *Host) RollbackTold(ctx context.Context, name, snap string, force bool, 
 	}
 }
 
-// rollback rolls a vDisk back, and reports whether it may have done so. It calls
+// rollback rolls a vDisk back, and reports whether it may have been rolled back. It calls
 // ready as manageAfter does.
 func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool, ready func() error) (made bool, err error) {
 	s, err := v.pinNamed(snap)
@@ -242,8 +245,8 @@ func (h *Host) Sync(ctx context.Context, name string, progress func(done, total 
 	return v.Sync(ctx, progress)
 }
 
-// Checkpoint returns when the map of everything written to a vDisk so far is in
-// the backend: a restart then reads no TLog for it.
+// Checkpoint returns when a map that covers everything written to a vDisk so far is in
+// the backend: a restart then reads no TLog for that.
 func (h *Host) Checkpoint(ctx context.Context, name string) error {
 	v, done, err := h.managed(ctx, name)
 	if err != nil {
@@ -253,8 +256,8 @@ func (h *Host) Checkpoint(ctx context.Context, name string) error {
 	return v.checkpointTo(ctx, v.buf.Written())
 }
 
-// CloseTLog has what was written to a vDisk so far go to the backend next, and
-// does not wait for it.
+// CloseTLog lets the storer store what was written to a vDisk so far. It does not wait
+// for that.
 func (h *Host) CloseTLog(name string) error {
 	v, err := h.table.named(name)
 	if err == nil {
@@ -267,8 +270,8 @@ func (h *Host) CloseTLog(name string) error {
 	return nil
 }
 
-// managed finds a vDisk and takes its management lock. What became of earlier
-// operations on it is known.
+// managed finds a vDisk and takes its admin lock, which done gives back. The outcome of
+// each earlier operation on the vDisk is known then.
 func (h *Host) managed(ctx context.Context, name string) (*Volume, func(), error) {
 	v, err := h.doubts.find(ctx, name)
 	if err != nil {

@@ -48,12 +48,14 @@ func (v *Volume) info() Info {
 	return i
 }
 
+// manage takes the admin lock, which the returned function gives back, when the outcome
+// of each earlier operation on the vDisk is known.
 func (v *Volume) manage(ctx context.Context) (*Volume, func(), error) {
 	return v.manageAfter(ctx, func() error { return nil })
 }
 
-// manageAfter is manage, which calls ready each time that nothing has to be waited
-// for any more but others who have the lock.
+// manageAfter is manage, but calls ready before it takes the admin lock: each time that
+// it has to wait for nothing but other holders of that lock.
 func (v *Volume) manageAfter(ctx context.Context, ready func() error) (*Volume, func(), error) {
 	for {
 		if err := v.manageable(); err != nil {
@@ -79,7 +81,7 @@ func (v *Volume) manageAfter(ctx context.Context, ready func() error) (*Volume, 
 	}
 }
 
-// manageable says why a vDisk takes no management.
+// manageable returns why no management operation is allowed on the vDisk, or nil.
 func (v *Volume) manageable() error {
 	switch {
 	case v.sure() != nil:

@@ -20,7 +20,7 @@ type names struct {
 	doubts    *doubts
 }
 
-// hold has nobody else give or take names until release is called.
+// hold keeps everybody else from giving and taking names until release is called.
 func (n *names) hold(ctx context.Context) (release func(), err error) {
 	if err := n.structure.take(ctx); err != nil {
 		return nil, err
@@ -28,8 +28,8 @@ func (n *names) hold(ctx context.Context) (release func(), err error) {
 	return n.structure.give, nil
 }
 
-// available refuses a name that cannot be given, when it is known what became of
-// the operation that may have taken it.
+// available refuses a name that cannot be given. Before that it finds out what became
+// of an operation that may have taken the name.
 func (n *names) available(ctx context.Context, name string) error {
 	if err := n.doubts.settleName(ctx, name); err != nil {
 		return err
@@ -37,6 +37,7 @@ func (n *names) available(ctx context.Context, name string) error {
 	return n.isFree(name)
 }
 
+// isFree refuses a name that is not valid (ErrInvalid) or is taken (ErrExists).
 func (n *names) isFree(name string) error {
 	if err := registry.ValidateName(name); err != nil {
 		return kinded{err: err, kind: ErrInvalid}
@@ -108,8 +109,9 @@ type renaming struct {
 	dir      string // that the name begins with now, if it is a renaming of a directory
 }
 
-// validate returns nil if the vDisk may get the name. A name of an earlier release
-// that is not one any more stands in no way of its directory's renaming.
+// validate returns nil if the vDisk may get the name. Earlier releases allowed names
+// that are not valid any more: a vDisk with such a name may keep its part of it when
+// its directory is renamed.
 func (r renaming) validate() error {
 	err := registry.ValidateName(r.new)
 	if err != nil && r.dir != "" && registry.ValidateName(r.old) != nil {
@@ -123,7 +125,8 @@ func (r renaming) validate() error {
 	return nil
 }
 
-// apply makes renamings, durably first. n.structure is held.
+// apply makes renamings: durably in the registry first, then in the table.
+// n.structure is held.
 func (n *names) apply(ctx context.Context, list []renaming, beside registry.Beside) error {
 	records := make([]registry.Renaming, len(list))
 	for i, r := range list {
@@ -161,8 +164,8 @@ func renamed(list []renaming) string {
 	return fmt.Sprintf("%d vDisks, the first %q", len(list), list[0].old)
 }
 
-// unknown has vDisks answer to both names until it is known which they have.
-// Their users go on: whatever the name, it is the same vDisk.
+// unknown lists vDisks under both names until it is known which name they have. Their
+// users go on: whatever its name, it is the same vDisk.
 func (n *names) unknown(list []renaming, cause error) {
 	for _, r := range list {
 		n.table.answer(r.v, r.new)

@@ -13,8 +13,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// opener opens vDisks that the registry knows, and lists them: those that cannot be
-// opened too, with the reason. It has no lock: nobody else opens a vDisk meanwhile.
+// opener opens the vDisks that the registry knows, and lists them. A vDisk that cannot
+// be opened is listed too, with the reason. It needs no lock: each vDisk is opened by
+// one caller, at the start, at its creation, or while it is unsure.
 type opener struct {
 	host       *Host // of the vDisks
 	opt        *Options
@@ -24,8 +25,8 @@ type opener struct {
 	background *background
 }
 
-// openAll opens vDisks generation by generation: those whose parent is open
-// or who have none, side by side.
+// openAll opens vDisks generation by generation. A generation is those whose parent was
+// opened, or that have none; they are opened several at a time.
 func (o *opener) openAll(ctx context.Context, records []registry.Record) {
 	known := make(map[uuid.UUID]bool, len(records))
 	for _, r := range records {
@@ -82,7 +83,7 @@ func (o *opener) openListed(ctx context.Context, r registry.Record, created *unn
 	}
 	o.table.opened(v)
 	var u *unsure
-	if later { // before it is listed: nobody is to rename or delete it as if it was known
+	if later { // before it is listed, so that nobody renames or deletes it meanwhile
 		u = o.again(v, r, err)
 		v.unsure.Store(u)
 	}
@@ -93,9 +94,8 @@ func (o *opener) openListed(ctx context.Context, r registry.Record, created *unn
 	return v
 }
 
-// openLater reports whether a vDisk that could not be opened is to be opened by
-// itself: nobody answered, or a file could not be read, which says nothing of the
-// vDisk's data.
+// openLater reports whether opening a vDisk is tried again in the background: nobody
+// answered, or a file could not be read. Neither is evidence against the vDisk's data.
 func (o *opener) openLater(r registry.Record, err error) bool {
 	if errors.Is(err, errParentClosed) {
 		return o.parentLater(r)
@@ -110,14 +110,14 @@ func (o *opener) openLater(r registry.Record, err error) bool {
 	return cause.Passes() || cause == disk.BadDisk
 }
 
-// parentLater reports whether the parent of a clone is not open, and may be yet.
+// parentLater reports whether the parent of a clone is not open now, but may open later.
 func (o *opener) parentLater(r registry.Record) bool {
 	p := o.table.byID(r.Parent)
 	return p != nil && p.closedBy() != nil
 }
 
-// again is for a vDisk whose opening ended without an answer: it opens it
-// again.
+// again is the doubt of a vDisk whose opening failed for now. Settling it opens the
+// vDisk once more.
 func (o *opener) again(v *Volume, r registry.Record, cause error) *unsure {
 	return &unsure{
 		state: StateUnsure, what: "it could not be opened yet", closed: true, cause: cause,
@@ -138,14 +138,14 @@ func (o *opener) again(v *Volume, r registry.Record, cause error) *unsure {
 	}
 }
 
-// standIn lists a vDisk that is not open, and says why: u, which is looked into.
+// standIn lists a vDisk that is not open, with u as the reason, and pursues u.
 func (o *opener) standIn(r registry.Record, u *unsure) *Volume {
 	v := o.listStandIn(r, u)
 	o.doubts.pursue(v, u)
 	return v
 }
 
-// listStandIn is standIn for who looks into it himself.
+// listStandIn is standIn for a caller that settles u itself.
 func (o *opener) listStandIn(r registry.Record, u *unsure) *Volume {
 	v := o.newVolume(r)
 	v.halted.Store(&haltError{name: r.Name, cause: errors.New(u.reason()), shut: u.state})

@@ -90,21 +90,22 @@ func (t *table) namesOf(children []catalog.Child) []string {
 	return names
 }
 
-// open has v found by owner while it is opened.
+// open makes owner find v while v is being opened.
 func (t *table) open(v *Volume) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.opening[v.id] = v
 }
 
-// opened ends open.
+// opened ends what open began.
 func (t *table) opened(v *Volume) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.opening, v.id)
 }
 
-// owner returns the vDisk whose map pages have the id, listed or being opened.
+// owner returns the vDisk with the id, listed or being opened, nil if there is none: it
+// knows where its map pages are.
 func (t *table) owner(id uuid.UUID) *Volume {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -144,7 +145,7 @@ func (t *table) dropNames(id uuid.UUID) {
 	}
 }
 
-// answer has v answer to a name too, which it may have got.
+// answer lists v under one more name, which it may have got.
 func (t *table) answer(v *Volume, name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -9,20 +9,19 @@ import (
 	"time"
 )
 
-// unsure is an operation on a vDisk of which it is not known whether it happened,
-// or one that has begun and must be finished. An unknown outcome is neither
-// success nor failure: the operation counts as still under way. Until its outcome
-// is known nothing is acknowledged that it would undo, nor any other operation
-// on the vDisk begun. It is found out in the background, and by who asks for the
-// next operation.
+// unsure is an operation on a vDisk whose outcome is not known, or that has begun and
+// must be finished. An unknown outcome is neither success nor failure: the operation
+// counts as still under way. Until the outcome is known, nothing is acknowledged that
+// the operation would undo, and no other operation on the vDisk begins. The outcome is
+// found out in the background, and by whoever asks for the next operation.
 type unsure struct {
 	state  string // StateUnsure or StateDeleting
 	what   string // for people: what is not known
 	closed bool   // nobody may use the vDisk
 	cause  error
-	// settle finds out, and does what is left to do. It may be asked again after
-	// an error. One call of it runs at a time, and it holds no lock that others
-	// wait for: while the vDisk is unsure nobody else changes it, or its name.
+	// settle finds out, and does what is left to do. After an error it may be called
+	// again. One call of it runs at a time. It needs no lock: while the vDisk is unsure
+	// nobody else changes it, or its name.
 	settle func(ctx context.Context) error
 
 	mu      sync.Mutex
@@ -30,13 +29,13 @@ type unsure struct {
 	last    atomic.Pointer[error] // of the last attempt
 }
 
-// attempt is one to find out, for all who wait for it.
+// attempt is one attempt to find out, shared by all that wait for it.
 type attempt struct {
 	done chan struct{}
 	err  error // set when done is closed
 }
 
-// try joins the attempt that is under way, or has begin begin one.
+// try returns the attempt that is under way. If there is none, begin begins one.
 func (u *unsure) try(begin func(*attempt)) *attempt {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -47,6 +46,7 @@ func (u *unsure) try(begin func(*attempt)) *attempt {
 	return u.attempt
 }
 
+// tried ends an attempt, with err if the outcome is still not known.
 func (u *unsure) tried(a *attempt, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -72,13 +72,14 @@ func (u *unsure) reason() string {
 	return fmt.Sprintf("%s: %v; it is looked into all the time, wait for it", u.what, cause)
 }
 
-// refuse is the error of what must wait for the outcome. Nothing has begun.
+// refuse returns the error of an operation that must wait for the outcome, and has not
+// begun.
 func (u *unsure) refuse(name string) error {
 	return fmt.Errorf("vDisk %q: %s: %w", name, u.reason(), ErrBusy)
 }
 
-// sure refuses an operation on a vDisk that is in doubt. Who calls it keeps others
-// from putting it in doubt.
+// sure refuses an operation on a vDisk that is unsure. The caller holds what keeps
+// others from making it unsure meanwhile.
 func (v *Volume) sure() error {
 	if u := v.unsure.Load(); u != nil {
 		return u.refuse(v.Name())
@@ -86,8 +87,8 @@ func (v *Volume) sure() error {
 	return nil
 }
 
-// closedBy is the operation for which nobody may use the vDisk, nil if there is
-// none.
+// closedBy returns the operation because of which nobody may use the vDisk, nil if
+// there is none.
 func (v *Volume) closedBy() *unsure {
 	if u := v.unsure.Load(); u != nil && u.closed {
 		return u
@@ -95,7 +96,7 @@ func (v *Volume) closedBy() *unsure {
 	return nil
 }
 
-// closeDeleted closes a vDisk of which nothing is to stay.
+// closeDeleted closes a vDisk that is deleted: none of its data is needed any more.
 func (v *Volume) closeDeleted(ctx context.Context) {
 	v.stopStorer()
 	v.revoke()

@@ -2,8 +2,8 @@ package volumedriver
 
 import "context"
 
-// uploads is what the storers of all vDisks share: a bounded number of slots, each with
-// the buffer of one SCO in memory, and the call for room in the write buffer.
+// uploads is what the storers of all vDisks share: a bounded number of slots (P5), each
+// with a buffer that holds one SCO, and the reaction to a full write buffer.
 type uploads struct {
 	slots chan []byte // free ones
 	table *table
@@ -27,17 +27,20 @@ func (u *uploads) take(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// give gives a slot back with its buffer, which may be another one by now.
+// give gives a slot back with its buffer, which need not be the one that take returned.
 func (u *uploads) give(b []byte) { u.slots <- b }
 
 // used returns how many slots there are, and how many are in use.
 func (u *uploads) used() (all, used int) { return cap(u.slots), cap(u.slots) - len(u.slots) }
 
-// pressure is called while a writer waits and nothing can be evicted: if no TLog
-// is on its way to the backend, all are closed so that they are. from is the vDisk
-// whose storer calls, nil if it is the writer. A storer wakes only others that
-// have something to store: storers that have nothing would else wake each other
-// without end, on all processors, for as long as the backend is away.
+// pressure is called while a writer waits for room in the write buffer and nothing can
+// be evicted. If no closed TLog is on its way to the backend, it closes the TLogs of all
+// vDisks, since only closed ones are stored. from is the vDisk whose storer calls, nil if
+// the writer does.
+//
+// A storer wakes only those other storers that have something to store. Otherwise storers
+// that have nothing would wake each other without end, on all processors, for as long as
+// the backend is away.
 func (u *uploads) pressure(from *Volume) {
 	list := u.table.all()
 	pending := false
