@@ -24,9 +24,9 @@ import (
 
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
 // What it finds wrong halts the vDisk rather than failing the host.
-func (h *Host) open(ctx context.Context, v *Volume) error {
-	if v.born == nil {
-		epoch, err := h.opt.Registry.Claim(ctx, v.id, h.opt.Owner)
+func (o *opener) open(ctx context.Context, v *Volume) error {
+	if v.created == nil {
+		epoch, err := o.opt.Registry.Claim(ctx, v.id, o.opt.Owner)
 		if err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 	if err := v.replayStored(ctx, opt); err != nil {
 		return err
 	}
-	found, err := h.buffer.Recover(opt)
+	found, err := o.buffer.Recover(opt)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 		found.Incomplete = found.Damage != nil // nobody can tell what any block held
 	}
 	if found.Damage != nil {
-		if dir := h.buffer.Dir(v.id); !strings.Contains(found.Damage.Error(), dir) {
+		if dir := o.buffer.Dir(v.id); !strings.Contains(found.Damage.Error(), dir) {
 			found.Damage = fmt.Errorf("%w (local files in %s)", found.Damage, dir)
 		}
 		return v.inspect(found)
@@ -65,10 +65,10 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 	return v.resume(ctx, found)
 }
 
-func (h *Host) newVolume(r registry.Record) *Volume {
+func (o *opener) newVolume(r registry.Record) *Volume {
 	v := &Volume{
-		host: h, id: r.ID, name: r.Name,
-		log:     h.opt.Logger.With("vdisk", r.Name),
+		host: o.host, id: r.ID, name: r.Name,
+		log:     o.opt.Logger.With("vdisk", r.Name),
 		batches: make(chan *writebuffer.Batch, 64),
 		rmw:     make(chan struct{}, 1),
 	}
@@ -76,14 +76,14 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 	v.living, v.end = context.WithCancel(context.Background())
 	v.store.sizes = make(map[sco.Number]int64)
 	v.readers = make(map[uuid.UUID]int)
-	v.origins = []origin{{r.ID, h.opt.Backend.Namespace(r.ID.String())}}
+	v.origins = []origin{{r.ID, o.opt.Backend.Namespace(r.ID.String())}}
 	v.cat.Created = r.Created // known before the catalog is read, and if it cannot be
 	return v
 }
 
 // loadCatalog reads the catalog and the origin table.
 func (v *Volume) loadCatalog(ctx context.Context) error {
-	if n := v.born; n != nil && n.root != nil {
+	if n := v.created; n != nil && n.root != nil {
 		return v.takeCatalog(n.root, n.version, func(name string) ([]byte, error) {
 			i := slices.IndexFunc(n.segments, func(s catalog.Segment) bool { return s.Name == name })
 			if i < 0 {
@@ -126,7 +126,7 @@ func (v *Volume) takeCatalog(root []byte, version backend.Version, segment func(
 	if c.Volume != v.id {
 		return fmt.Errorf("catalog: %w: it is of %s", backend.ErrCorrupt, c.Volume)
 	}
-	if c.Epoch >= v.epoch && v.born == nil {
+	if c.Epoch >= v.epoch && v.created == nil {
 		return fmt.Errorf("catalog is of epoch %d, this owner has %d: the registry is older than the backend", c.Epoch, v.epoch)
 	}
 	if v.cat.segments, err = catalog.Segments(root); err != nil {
@@ -276,7 +276,7 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 	c := &v.cat.Catalog
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
-	if v.born != nil { // its catalog says all this
+	if v.created != nil { // its catalog says all this
 		scos, tlogs, v.store.nextObject = 1, 1, 1
 		return v.start(found, scos, tlogs)
 	}

@@ -39,11 +39,11 @@ import (
 // to be there waits first, with a pin on the snapshot that it needs. Each wait for
 // a lock ends with its caller.
 type Volume struct {
-	host  *Host
-	id    uuid.UUID
-	epoch uint64
-	born  *unnamed // by this owner: its first catalog is of this epoch; else nil
-	log   *slog.Logger
+	host    *Host
+	id      uuid.UUID
+	epoch   uint64
+	created *unnamed // by this owner, with this epoch in its first catalog; nil if it was only opened
+	log     *slog.Logger
 
 	origins []origin // index is the origin of a location; the last is the vDisk itself
 	self    sco.Origin
@@ -267,7 +267,7 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 	v.snapshots = append(v.snapshots, taken)
 	v.parent = s.ID
 	v.changes.pass(e.Seq)
-	v.host.listed.Add(1)
+	v.host.table.changed()
 	return nil
 }
 
