@@ -225,13 +225,12 @@ func params(m *manifest.Manifest, master []byte) object.Params {
 	return object.Params{Namespace: m.Namespace, Object: m.Object, Policy: m.Policy, Scheme: m.Scheme, Master: master}
 }
 
-// Trim gives idle memory back: that of coders and of read buffers.
-func (c *Client) Trim() {
-	c.buffers.drop()
-	for range cap(c.chunks.coders) {
+// trim gives the memory of idle coders back.
+func (m *chunkMemory) trim() {
+	for range cap(m.coders) {
 		select {
-		case <-c.chunks.coders:
-			c.chunks.coders <- nil
+		case <-m.coders:
+			m.coders <- nil
 		default:
 			return
 		}

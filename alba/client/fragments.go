@@ -19,7 +19,7 @@ import (
 
 // chunkWrite is the fragments of one chunk on their way to disks.
 type chunkWrite struct {
-	c     *Client
+	by    *writer
 	m     *manifest.Manifest // only what does not change: key, policy, checksums
 	chunk int
 
@@ -35,10 +35,10 @@ type chunkWrite struct {
 }
 
 // writeChunk starts to write the fragments of a chunk, each to a disk of its own.
-func (c *Client) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
+func (wr *writer) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
 	places := policy.Place(m.Policy, disks, nil, chance.Chance{})
 	w := &chunkWrite{
-		c: c, m: m, chunk: chunk, osds: make([]uint64, len(places)), targets: places,
+		by: wr, m: m, chunk: chunk, osds: make([]uint64, len(places)), targets: places,
 		cancels: make([]context.CancelFunc, len(places)),
 	}
 	spare := newSpares(m.Policy, disks, places)
@@ -51,8 +51,8 @@ func (c *Client) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks 
 			w.left++ // before the first of them can end
 		}
 	}
-	c.chunks.use(from, w)
-	c.late.Add(w.left)
+	wr.chunks.use(from, w)
+	wr.late.Add(w.left)
 	for i, number := range slices.Clone(places) {
 		if number == policy.None {
 			continue
@@ -62,8 +62,8 @@ func (c *Client) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks 
 			Seed: manifest.Seed(m.Object, uint32(chunk), uint32(i)),
 		}
 		go func() {
-			defer c.late.Done()
-			defer c.chunks.release(from)
+			defer wr.late.Done()
+			defer wr.chunks.release(from)
 			w.write(i, number, value, spare)
 		}()
 	}
@@ -75,7 +75,7 @@ func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares)
 	key := w.m.Key(w.chunk, i).Append(nil)
 	var errs []error
 	for number != policy.None {
-		ctx, cancel := context.WithCancel(w.c.life)
+		ctx, cancel := context.WithCancel(w.by.life)
 		w.aim(i, number, cancel)
 		err := w.writeTo(ctx, number, key, value)
 		cancel()
@@ -94,9 +94,9 @@ func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares)
 	}
 	if number != policy.None {
 		if i < int(w.m.Policy.K) {
-			w.c.stats.data.Add(uint64(len(value.Data)))
+			w.by.counts.data.Add(uint64(len(value.Data)))
 		} else {
-			w.c.stats.parity.Add(uint64(len(value.Data)))
+			w.by.counts.parity.Add(uint64(len(value.Data)))
 		}
 	}
 	w.aim(i, policy.None, func() {})
@@ -125,10 +125,10 @@ func (w *chunkWrite) aim(i int, number uint64, cancel context.CancelFunc) {
 	defer w.mu.Unlock()
 	if w.overdue {
 		if old := w.targets[i]; old != policy.None {
-			w.c.overdue.add(old, -1)
+			w.by.overdue.add(old, -1)
 		}
 		if number != policy.None {
-			w.c.overdue.add(number, 1)
+			w.by.overdue.add(number, 1)
 		}
 	}
 	w.targets[i], w.cancels[i] = number, cancel
@@ -141,7 +141,7 @@ func (w *chunkWrite) aim(i int, number uint64, cancel context.CancelFunc) {
 func (w *chunkWrite) given() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.over || w.c.life.Err() != nil
+	return w.over || w.by.life.Err() != nil
 }
 
 // leave ends the wait for what is still being written. What a disk that is late has
@@ -156,9 +156,9 @@ func (w *chunkWrite) leave(over bool) {
 			continue
 		}
 		if !w.overdue {
-			w.c.overdue.add(number, 1)
+			w.by.overdue.add(number, 1)
 		}
-		if d := w.c.opt.Fleet.Disk(number); over || d == nil || d.Late() {
+		if d := w.by.fleet.Disk(number); over || d == nil || d.Late() {
 			w.cancels[i]()
 		}
 	}
@@ -171,7 +171,7 @@ func (w *chunkWrite) stuck() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, number := range w.targets {
-		if d := w.c.opt.Fleet.Disk(number); number != policy.None && d != nil && d.Silent() == nil {
+		if d := w.by.fleet.Disk(number); number != policy.None && d != nil && d.Silent() == nil {
 			return false
 		}
 	}
@@ -179,7 +179,7 @@ func (w *chunkWrite) stuck() bool {
 }
 
 func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, value osd.Value) error {
-	d := w.c.opt.Fleet.Disk(number)
+	d := w.by.fleet.Disk(number)
 	if d == nil {
 		return fmt.Errorf("disk %d left", number)
 	}
@@ -207,7 +207,7 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 		case p.done+p.left-p.silent < c:
 			return w.short(p.done, p.err)
 		case p.done >= c && enough == nil:
-			t := time.NewTimer(w.c.opt.Patience)
+			t := time.NewTimer(w.by.patience)
 			defer t.Stop()
 			enough = t.C
 		}
@@ -246,13 +246,13 @@ func (w *chunkWrite) progress() progress {
 	}
 	errs := w.errs
 	for _, n := range w.targets {
-		d := w.c.opt.Fleet.Disk(n)
+		d := w.by.fleet.Disk(n)
 		switch {
 		case n == policy.None || d == nil:
 		case d.Silent() != nil:
 			p.silent++
 			errs = append(errs[:len(errs):len(errs)], d.Silent())
-		case !d.Late() && !w.c.overdue.has(n):
+		case !d.Late() && !w.by.overdue.has(n):
 			p.prompt++
 		}
 	}
@@ -329,7 +329,7 @@ func (s *spares) take(failed uint64) uint64 {
 
 // enterLate waits in the background for fragments that were not there at the
 // commit, and enters them in the manifest. If that fails they are garbage.
-func (c *Client) enterLate(s *space, m *manifest.Manifest, version uint64, chunks []*chunkWrite) {
+func (wr *writer) enterLate(s *space, m *manifest.Manifest, version uint64, chunks []*chunkWrite) {
 	waiting := false
 	for i, w := range chunks {
 		w.mu.Lock()
@@ -341,17 +341,17 @@ func (c *Client) enterLate(s *space, m *manifest.Manifest, version uint64, chunk
 	if !waiting {
 		return
 	}
-	c.late.Add(1)
+	wr.late.Add(1)
 	go func() {
-		defer c.late.Done()
+		defer wr.late.Done()
 		for _, w := range chunks {
 			w.drain()
 		}
-		if c.life.Err() != nil {
+		if wr.life.Err() != nil {
 			return
 		}
-		if err := c.addLate(context.Background(), s, m, chunks); err != nil {
-			c.opt.Logger.Warn("late fragments were not entered in their manifest; maintenance will delete them and make others",
+		if err := wr.addLate(context.Background(), s, m, chunks); err != nil {
+			wr.log.Warn("late fragments were not entered in their manifest; maintenance will delete them and make others",
 				"namespace", s.name, "object", m.Name, "version", version, "err", err)
 		}
 	}()
@@ -371,7 +371,7 @@ func (w *chunkWrite) drain() {
 }
 
 // addLate enters what came in since the commit of m.
-func (c *Client) addLate(ctx context.Context, s *space, m *manifest.Manifest, chunks []*chunkWrite) error {
+func (wr *writer) addLate(ctx context.Context, s *space, m *manifest.Manifest, chunks []*chunkWrite) error {
 	next := *m
 	next.Revision++
 	next.Chunks = make([]manifest.Chunk, len(m.Chunks))
@@ -402,7 +402,7 @@ func (c *Client) addLate(ctx context.Context, s *space, m *manifest.Manifest, ch
 	case err != nil:
 		return err
 	}
-	c.stats.late.Add(uint64(len(changes)))
-	c.Invalidate(s.number, m.Name)
+	wr.counts.late.Add(uint64(len(changes)))
+	wr.manifests.forget(s.number, m.Name)
 	return nil
 }

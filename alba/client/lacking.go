@@ -38,11 +38,11 @@ func silentNow(d *fleet.Disk) error {
 // lacking is the error of a range that cannot be made. failed is why each fragment that
 // was tried was not good, nil for those that were not. If its own fragment, or k of all,
 // may yet be good, it is backend.ErrUnavailable.
-func (c *Client) lacking(ctx context.Context, e *entry, r object.Range, failed []error) error {
+func (rd *reader) lacking(ctx context.Context, e *entry, r object.Range, failed []error) error {
 	var why []error
 	left, own := 0, false
 	for i, f := range e.m.Chunks[r.Chunk].Fragments {
-		d := c.opt.Fleet.Disk(f.OSD)
+		d := rd.fleet.Disk(f.OSD)
 		if f.OSD == policy.None || d == nil {
 			continue // absent tells
 		}
@@ -59,7 +59,7 @@ func (c *Client) lacking(ctx context.Context, e *entry, r object.Range, failed [
 			why = append(why, err)
 		}
 	}
-	err := errors.Join(append(why, c.absent(e, r.Chunk))...)
+	err := errors.Join(append(why, rd.absent(e, r.Chunk))...)
 	if !own && left < int(e.m.Policy.K) {
 		return err
 	}
@@ -80,8 +80,8 @@ func isBad(ctx context.Context, d *fleet.Disk, err error) bool {
 }
 
 // answers reports whether the disk of a fragment is there and answers.
-func (c *Client) answers(e *entry, r object.Range) bool {
-	d, err := c.diskOf(e, r.Chunk, r.Fragment)
+func (rd *reader) answers(e *entry, r object.Range) bool {
+	d, err := rd.diskOf(e, r.Chunk, r.Fragment)
 	return err == nil && d.Silent() == nil
 }
 

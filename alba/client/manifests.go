@@ -12,6 +12,8 @@ import (
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/backend"
+
+	"github.com/maypok86/otter/v2"
 )
 
 // objectKey names an object in the cache of manifests.
@@ -58,19 +60,37 @@ func (e *entry) setTable(chunk int, t *object.Table) {
 	e.tables[chunk] = t
 }
 
+// manifests is the manifests that the client has, and the way to get others.
+type manifests struct {
+	keys    *keys
+	cache   *otter.Cache[objectKey, *entry]
+	changes changes
+}
+
+// newManifests returns an empty cache for so many bytes.
+func newManifests(bytes int64, keys *keys) *manifests {
+	return &manifests{
+		keys: keys, changes: changes{seed: maphash.MakeSeed()},
+		cache: otter.Must(&otter.Options[objectKey, *entry]{
+			MaximumWeight: uint64(bytes),
+			Weigher:       func(k objectKey, e *entry) uint32 { return uint32(len(k.name)) + e.size() },
+		}),
+	}
+}
+
 // entry returns an object's manifest, from memory if it is there.
-func (c *Client) entry(ctx context.Context, s *space, name string) (*entry, error) {
-	if e, ok := c.manifests.GetIfPresent(objectKey{s.number, name}); ok {
+func (k *manifests) entry(ctx context.Context, s *space, name string) (*entry, error) {
+	if e, ok := k.cache.GetIfPresent(objectKey{s.number, name}); ok {
 		return e, nil
 	}
-	return c.fetch(ctx, s, name)
+	return k.fetch(ctx, s, name)
 }
 
 // fetch asks the NSM for a manifest. What is inline is not kept: reading it
 // needs the NSM and nothing else, and it may be the one kind that changes.
-func (c *Client) fetch(ctx context.Context, s *space, name string) (*entry, error) {
+func (k *manifests) fetch(ctx context.Context, s *space, name string) (*entry, error) {
 	key := objectKey{s.number, name}
-	seen := c.changes.seen(key)
+	seen := k.changes.seen(key)
 	o, err := s.nsm.Get(ctx, s.number, name, userfn.Consistent)
 	if err != nil {
 		return nil, err
@@ -83,20 +103,20 @@ func (c *Client) fetch(ctx context.Context, s *space, name string) (*entry, erro
 		return nil, fmt.Errorf("%w: object %s of namespace %s has the manifest of object %s (%v) of namespace %d", backend.ErrCorrupt, name, s.name, m.Name, m.Object, m.Namespace)
 	}
 	// Who can write manifests could have a reader take what was never sealed.
-	demands, err := c.demands(ctx, s)
+	demands, err := s.demanded(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("object %s of namespace %s: %w", name, s.name, err)
 	}
 	if m.Scheme.Cipher < demands {
 		return nil, fmt.Errorf("%w: object %s of namespace %s: %w: its manifest says cipher %v, and preset %s demands %v", backend.ErrCorrupt, name, s.name, ErrWeaker, m.Scheme.Cipher, s.preset, demands)
 	}
-	master, err := c.master(m.Scheme)
+	master, err := k.keys.master(m.Scheme)
 	if err != nil {
 		return nil, fmt.Errorf("object %s of namespace %s: %w", name, s.name, err)
 	}
 	e := &entry{m: m, master: master, tables: make([]*object.Table, len(m.Chunks))}
 	if !m.Inlined && !replaceable(m) {
-		c.changes.unless(key, seen, func() { c.manifests.Set(key, e) })
+		k.changes.unless(key, seen, func() { k.cache.Set(key, e) })
 	}
 	return e, nil
 }
@@ -109,21 +129,21 @@ func replaceable(m *manifest.Manifest) bool { return m.Version != 0 }
 
 // refresh returns the manifest as it is now, and whether that is another one.
 // It is for reads that failed: their manifest may be of the past.
-func (c *Client) refresh(ctx context.Context, s *space, e *entry) (*entry, bool, error) {
-	fresh, err := c.fetch(ctx, s, e.m.Name)
+func (k *manifests) refresh(ctx context.Context, s *space, e *entry) (*entry, bool, error) {
+	fresh, err := k.fetch(ctx, s, e.m.Name)
 	if err != nil {
 		if errors.Is(err, nsm.ErrNotFound) {
-			c.Invalidate(s.number, e.m.Name)
+			k.forget(s.number, e.m.Name)
 		}
 		return nil, false, err
 	}
 	return fresh, fresh.m.Object != e.m.Object || fresh.m.Revision != e.m.Revision, nil
 }
 
-// Invalidate forgets an object's manifest. Who changes one says so.
-func (c *Client) Invalidate(namespace uint64, name string) {
+// forget drops an object's manifest: whoever changes the object says so.
+func (k *manifests) forget(namespace uint64, name string) {
 	key := objectKey{namespace, name}
-	c.changes.note(key, func() { c.manifests.Invalidate(key) })
+	k.changes.note(key, func() { k.cache.Invalidate(key) })
 }
 
 // changes keeps a manifest that was asked for before a change from being kept

@@ -31,7 +31,7 @@ func (n *namespace) with(ctx context.Context, call func(s *space) error) error {
 		if err == nil {
 			return nil
 		}
-		if !n.c.lost(s, err) || !again {
+		if !n.c.spaces.lost(s, err) || !again {
 			return translate(err)
 		}
 	}
@@ -43,7 +43,7 @@ func (n *namespace) Put(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	return n.with(ctx, func(s *space) error {
-		_, err := n.c.put(ctx, s, name, data, nsm.CreateOrEqual, 0)
+		_, err := n.c.writer.put(ctx, s, name, data, nsm.CreateOrEqual, 0)
 		return err
 	})
 }
@@ -55,8 +55,8 @@ func (n *namespace) PutIf(ctx context.Context, name string, data []byte, version
 		return 0, err
 	}
 	err = n.with(ctx, func(s *space) error {
-		got, err := n.c.put(ctx, s, name, data, nsm.ReplaceIf, uint64(version))
-		n.c.Invalidate(s.number, name)
+		got, err := n.c.writer.put(ctx, s, name, data, nsm.ReplaceIf, uint64(version))
+		n.c.manifests.forget(s.number, name)
 		v = backend.Version(got)
 		return err
 	})
@@ -72,7 +72,7 @@ func (n *namespace) Get(ctx context.Context, name string, p []byte, off int64) (
 		return 0, fmt.Errorf("object %s: read at %d", name, off)
 	}
 	err = n.with(ctx, func(s *space) error {
-		got, err = n.c.get(ctx, s, name, p, uint64(off))
+		got, err = n.c.reader.get(ctx, s, name, p, uint64(off))
 		if err == io.EOF {
 			return nil // not an error of the call
 		}
@@ -141,7 +141,7 @@ func (n *namespace) Delete(ctx context.Context, names []string, cond *backend.Co
 		}
 		for rest := names; ; {
 			part := rest[:min(len(rest), nsm.MaxNames)]
-			if err := n.c.remove(ctx, s, part, c); err != nil {
+			if err := n.remove(ctx, s, part, c); err != nil {
 				return err
 			}
 			if rest = rest[len(part):]; len(rest) == 0 {
@@ -153,16 +153,16 @@ func (n *namespace) Delete(ctx context.Context, names []string, cond *backend.Co
 }
 
 // remove deletes some objects, fewer at once if they have too many fragments.
-func (c *Client) remove(ctx context.Context, s *space, names []string, cond *nsm.Condition) error {
+func (n *namespace) remove(ctx context.Context, s *space, names []string, cond *nsm.Condition) error {
 	_, err := s.nsm.Delete(ctx, s.number, names, cond)
 	if errors.Is(err, nsm.ErrInvalid) && len(names) > 1 {
-		if err := c.remove(ctx, s, names[:len(names)/2], cond); err != nil {
+		if err := n.remove(ctx, s, names[:len(names)/2], cond); err != nil {
 			return err
 		}
-		return c.remove(ctx, s, names[len(names)/2:], cond)
+		return n.remove(ctx, s, names[len(names)/2:], cond)
 	}
 	for _, name := range names { // whatever became of it
-		c.Invalidate(s.number, name)
+		n.c.manifests.forget(s.number, name)
 	}
 	return err
 }
