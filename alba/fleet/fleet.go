@@ -54,7 +54,11 @@ func New(now func() time.Time) *Fleet {
 
 // disk is a disk of the fleet that is not in it yet.
 func (f *Fleet) disk(number uint64, id uuid.UUID, node, place string) *Disk {
-	d := &Disk{Number: number, UUID: id, Node: node, Place: place, now: f.now, fleet: f}
+	d := &Disk{Number: number, UUID: id, Node: node, Place: place, fleet: f}
+	of := fmt.Sprintf("disk %d (%s)", number, place)
+	d.attached.of, d.record.now = of, f.now
+	d.health.of, d.health.now, d.health.ticks = of, f.now, &f.ticks
+	d.attached.drop(nil, false)
 	d.health.answers, d.health.silence = context.WithCancel(context.Background())
 	return d
 }
@@ -77,9 +81,8 @@ func (f *Fleet) Add(number uint64, id uuid.UUID, node, place string) *Disk {
 // from now on; what it has counted begins anew.
 func (f *Fleet) Move(d *Disk, place string) *Disk {
 	moved := f.disk(d.Number, d.UUID, d.Node, place)
-	d.mu.RLock()
-	moved.reason, moved.unopened, moved.leaving = d.reason, d.unopened, d.leaving
-	d.mu.RUnlock()
+	moved.attached.inherit(&d.attached)
+	moved.record.setLeaving(d.record.isLeaving())
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.disks[d.Number] = moved

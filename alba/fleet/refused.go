@@ -48,11 +48,3 @@ func (r *refusal) look(room uint64) {
 		r.room = min(r.room, room)
 	}
 }
-
-// Refused reports whether the disk refused a put for want of room, and has not
-// taken one as large nor got as much more room since.
-func (d *Disk) Refused() bool {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.refused.need > 0
-}
