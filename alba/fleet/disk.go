@@ -146,7 +146,7 @@ func (d *Disk) Refresh(ctx context.Context) error {
 func (d *Disk) refresh(ctx context.Context) error {
 	u, err := d.Usage(ctx)
 	if err != nil {
-		return d.name(err)
+		return err
 	}
 	d.record.saw(u)
 	return nil
