@@ -9,21 +9,21 @@ import (
 	"openvstorage/backend"
 )
 
-// Cache keeps ranges of fragments near. Package fragmentcache implements it.
-// Version and namespace of a key do not matter: a fragment that is made again
-// has the same bytes, and an object id is used once.
+// Cache keeps ranges of fragments near. Package fragmentcache implements it. It may
+// ignore version and namespace of a key: a fragment that is made again has the same
+// bytes, and an object id is used once.
 type Cache interface {
-	// Get fills p with a fragment's bytes from off, and crcs with their
-	// checksums, or reports that it does not have them all.
+	// Get fills p with a fragment's bytes from off, and crcs with their checksums. It
+	// returns false if the cache does not have all of them.
 	Get(key manifest.Key, off uint32, p []byte, crcs []uint32) bool
-	// Put offers bytes and checksums, of which it keeps nothing after return.
+	// Put offers bytes and checksums. The cache keeps neither slice after Put returns.
 	Put(key manifest.Key, off uint32, p []byte, crcs []uint32)
-	// Bad drops what Get gave and the caller's check refused.
+	// Bad drops what Get returned and the caller's check refused.
 	Bad(key manifest.Key, off uint32)
 }
 
-// fromCache fills dst with a range of a fragment if the cache has it. What it
-// has is checked as what a disk has: its checksums are the writer's.
+// fromCache fills dst with a range of a fragment if the cache has it. The bytes are
+// checked against the writer's checksums, as those from a disk are.
 func (rd *reader) fromCache(e *entry, r object.Range, dst []byte) bool {
 	if rd.cache == nil {
 		return false

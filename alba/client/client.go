@@ -29,8 +29,8 @@ type Options struct {
 	Refresh func(ctx context.Context) error
 	Cache   Cache                               // nil: none
 	Key     func(number uint64) ([]byte, error) // master keys; nil: there are none
-	// Prove is asked before something is sealed with a master key: its error says
-	// that the key may be another than it was. nil: all are right.
+	// Prove is asked before something is sealed with a master key. Its error says that
+	// the key may have changed since it was used last. nil: all keys are right.
 	Prove   func(ctx context.Context, number uint64) error
 	Bad     func(Bad)    // hears of bad fragments; must not block
 	Unread  func(Unread) // hears of ranges that can neither be read nor made; must not block
@@ -38,7 +38,7 @@ type Options struct {
 	Logger  *slog.Logger
 
 	Uploads       int           // objects encoded side by side, each with its memory; default 4
-	LateBytes     int64         // of chunks that late fragments keep in memory beyond those of Uploads; default 128 MiB
+	LateBytes     int64         // of chunks that late fragments keep in memory, beyond what Uploads takes; default 128 MiB
 	ManifestBytes int64         // of manifests in memory; default 64 MiB
 	Patience      time.Duration // how long a put waits for fragments beyond c; default 2 s
 	EpochAge      time.Duration // how long a gc epoch is used before it is asked for again; default 15 s
@@ -149,20 +149,20 @@ func New(opt Options) *Client {
 	return c
 }
 
-// Close waits for fragments that are still being written, for a while: what a disk
-// does not write in time is not entered, and made again by a repair. Calls after it
-// return backend.ErrClosed.
+// Close waits a while for fragments that are still being written. A fragment that its disk
+// does not write in time is not entered in the manifest, and a repair makes it again.
+// Calls after Close return backend.ErrClosed.
 func (c *Client) Close() error {
 	c.closed.Store(true)
 	c.writer.close()
 	return nil
 }
 
-// Settle waits for puts that are under way, and for fragments that
-// puts which have returned are still writing. New ones must not begin meanwhile.
+// Settle waits for puts that are under way, and for late fragments of puts that have
+// returned. No put may begin meanwhile.
 func (c *Client) Settle() { c.writer.late.Wait() }
 
-// Trim gives idle memory back: that of coders and of read buffers.
+// Trim gives back the memory of idle coders and of read buffers.
 func (c *Client) Trim() {
 	c.reader.buffers.drop()
 	c.writer.chunks.trim()
@@ -188,7 +188,7 @@ func newObjectID() (id manifest.ObjectID, err error) {
 	return id, err
 }
 
-// translate makes the contract's errors of the managers' ones.
+// translate adds the error of package backend that an error of a manager stands for.
 func translate(err error) error {
 	for _, t := range []struct{ from, to error }{
 		{nsm.ErrNotFound, backend.ErrNotFound},

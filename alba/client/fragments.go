@@ -42,9 +42,9 @@ func (wr *writer) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks
 		cancels: make([]context.CancelFunc, len(places)),
 	}
 	spare := newSpares(m.Policy, disks, places)
-	// A fragment that is late is written to its end: only then may its memory
-	// be used again. One that its disk has not begun to write is given up if the
-	// disk is known to be late, the put has failed, or the client is closed.
+	// A late fragment is written to its end: only then may its memory be used again.
+	// A fragment that its disk has not begun to write is given up if the disk is
+	// known to be late, the put has failed, or the client is closed.
 	for i, number := range places {
 		w.cancels[i] = func() {}
 		if number != policy.None {
@@ -108,9 +108,9 @@ func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares)
 	w.changed.Send()
 }
 
-// unchanged refuses a fragment whose checksums, as they lie in the memory that it
-// was written from, are not those of the manifest: the disk has checked it against
-// the former, readers will against the latter (P2).
+// unchanged refuses a fragment whose checksums in memory are not those of the manifest.
+// The disk has checked the fragment against the checksums in memory, and readers will
+// check it against those of the manifest (P2).
 func (w *chunkWrite) unchanged(i int, value osd.Value) error {
 	f := &w.m.Chunks[w.chunk].Fragments[i] // its disk is being entered, maybe
 	if len(value.Data) == int(f.Length) && osd.TableCRC(value.CRCs) == f.CRC {
@@ -144,9 +144,9 @@ func (w *chunkWrite) given() bool {
 	return w.over || w.by.life.Err() != nil
 }
 
-// leave ends the wait for what is still being written. What a disk that is late has
-// not begun to write it does not write: a spare disk takes it, or a repair makes it
-// again. over: nor does any other.
+// leave ends the wait for what is still being written. A fragment that a late disk has not
+// begun to write is taken from it: a spare disk gets the fragment, or a repair makes it
+// again. If over, the whole chunk is given up: no disk begins to write any more of it.
 func (w *chunkWrite) leave(over bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -189,9 +189,9 @@ func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, val
 // lookEvery is how often a put looks at the disks that it waits for.
 const lookEvery = 100 * time.Millisecond
 
-// wait returns when all fragments are written; or when policy c are, and the
-// others have had the client's patience, or are on disks that are known to be late.
-// It fails when c cannot be reached, with disks that answer.
+// wait returns when all fragments are written. It also returns when as many as the
+// policy's c are, and the others have had the client's patience or are on disks that are
+// known to be late. It fails when the disks that answer cannot bring the fragments to c.
 func (w *chunkWrite) wait(ctx context.Context) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -226,10 +226,10 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 // progress is how far the fragments of a chunk are.
 type progress struct {
 	done, left int
-	// Of left, on disks of which nothing is known that would hold them up: one that
-	// has had the patience of another put has not, until it has answered that.
+	// Of left, those on disks that nothing is known to hold up. A disk that still has an
+	// overdue fragment of another put is not such a disk.
 	prompt  int
-	silent  int // of left, on disks that do not answer
+	silent  int // of left, those on disks that do not answer
 	overdue bool
 	err     error
 	changed <-chan struct{}
@@ -310,9 +310,8 @@ func newSpares(p policy.Policy, disks []policy.Disk, places []uint64) *spares {
 	return s
 }
 
-// take returns a disk for the fragment of one that has failed, policy.None if there
-// is none that keeps the policy: no node gets more than x. The one that failed makes
-// room on its own node.
+// take returns a disk for the fragment of a disk that has failed, or policy.None if no disk
+// keeps the policy: no node gets more than x. The failed disk makes room on its own node.
 func (s *spares) take(failed uint64) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -327,8 +326,9 @@ func (s *spares) take(failed uint64) uint64 {
 	return policy.None
 }
 
-// enterLate waits in the background for fragments that were not there at the
-// commit, and enters them in the manifest. If that fails they are garbage.
+// enterLate waits in the background for fragments that were not durable at the commit,
+// and enters them in the manifest. If that fails, they are garbage, which maintenance
+// collects.
 func (wr *writer) enterLate(s *space, m *manifest.Manifest, version uint64, chunks []*chunkWrite) {
 	waiting := false
 	for i, w := range chunks {

@@ -52,7 +52,7 @@ func (rd *reader) get(ctx context.Context, s *space, name string, p []byte, off 
 	if err == nil || errors.Is(err, io.EOF) || ctx.Err() != nil {
 		return n, err
 	}
-	// The object may be another by now, or its fragments elsewhere.
+	// Another object may have the name by now, or the fragments may have moved.
 	fresh, changed, again := rd.manifests.refresh(ctx, s, e)
 	switch {
 	case again != nil && errors.Is(err, backend.ErrUnavailable) && !errors.Is(again, nsm.ErrNotFound) && !errors.Is(again, nsm.ErrNamespaceNotFound):
@@ -158,7 +158,8 @@ func (rd *reader) readSpan(ctx context.Context, s *space, e *entry, x *scratch, 
 	return errors.Join(all...)
 }
 
-// unreadable says which disks a range would need.
+// unreadable is the error of a range that can be neither read nor made. It counts the range
+// and reports it, unless the read was given up.
 func (rd *reader) unreadable(s *space, e *entry, r object.Range, err error) error {
 	rd.counts.unreadable.Add(1)
 	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {

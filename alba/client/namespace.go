@@ -19,8 +19,8 @@ type namespace struct {
 
 var _ backend.Namespace = (*namespace)(nil)
 
-// with runs a call on the namespace that has the name now. If the one that the
-// client knew is gone, another may have its name: the call is made once more.
+// with runs a call on the namespace that has the name now. If the namespace that the client
+// knew is gone, another may have its name, and the call is made once more.
 func (n *namespace) with(ctx context.Context, call func(s *space) error) error {
 	for again := true; ; again = false {
 		s, err := n.c.space(ctx, n.name)
@@ -48,8 +48,8 @@ func (n *namespace) Put(ctx context.Context, name string, data []byte) error {
 	})
 }
 
-// PutIf implements backend.Namespace. An object of up to 64 KiB stays in its
-// manifest, so that reading it needs no disk.
+// PutIf implements backend.Namespace. An object of up to 64 KiB stays in its manifest:
+// reading it needs no disk.
 func (n *namespace) PutIf(ctx context.Context, name string, data []byte, version backend.Version) (v backend.Version, err error) {
 	if err := backend.CheckName(name); err != nil {
 		return 0, err
@@ -121,8 +121,7 @@ func (n *namespace) Narrow(ctx context.Context, names []string) (narrow []string
 	return narrow, err
 }
 
-// Delete implements backend.Namespace. The fragments are deleted by
-// maintenance.
+// Delete implements backend.Namespace. Maintenance deletes the fragments.
 func (n *namespace) Delete(ctx context.Context, names []string, cond *backend.Condition) error {
 	for _, name := range names {
 		if err := backend.CheckName(name); err != nil {
@@ -161,7 +160,7 @@ func (n *namespace) remove(ctx context.Context, s *space, names []string, cond *
 		}
 		return n.remove(ctx, s, names[len(names)/2:], cond)
 	}
-	for _, name := range names { // whatever became of it
+	for _, name := range names { // also after an error: some may be deleted
 		n.c.manifests.forget(s.number, name)
 	}
 	return err

@@ -28,10 +28,10 @@ const attempts = 8
 // hashBlock is what one word of contentHash covers, in bytes.
 const hashBlock = 4096
 
-// contentHash tells objects of different bytes apart: SHA-256 over the size and
-// the 64-bit xxHash of each 4 KiB, little-endian. It decides only whether a put
-// of a name that is taken repeats one that had succeeded; what is read back is
-// checked against the checksums of its fragments.
+// contentHash tells objects of different bytes apart: SHA-256 over the size and the 64-bit
+// xxHash of each 4 KiB, little-endian. It only decides whether a put of a name that is
+// taken repeats a put that succeeded. What is read back is checked against the checksums
+// of its fragments.
 func contentHash(data []byte) [32]byte {
 	h := sha256.New()
 	var b [1024]byte
@@ -94,8 +94,8 @@ func (wr *writer) put(ctx context.Context, s *space, name string, data []byte, m
 	}
 }
 
-// mayRepeat reports whether another attempt may do better, after it has
-// brought up to date what was not.
+// mayRepeat brings up to date what an attempt failed of, and reports whether another
+// attempt may succeed.
 func (wr *writer) mayRepeat(ctx context.Context, s *space, err error) bool {
 	switch {
 	case errors.Is(err, nsm.ErrEpoch):
@@ -190,7 +190,7 @@ func (u *upload) inline(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	m.Policy = u.preset.Policies[0]
-	// It needs no disk: it must not wait for those who do.
+	// It needs no disk, and so must not wait for a coder, which uploads to disks hold.
 	encoder, err := object.NewEncoder(params(m, master))
 	if err != nil {
 		return 0, err
@@ -295,10 +295,10 @@ func (u *upload) chunk(ctx context.Context, x *coder, m *manifest.Manifest, i in
 	return u.by.writeChunk(m, i, into, u.by.prompt(m.Policy, disks)), nil
 }
 
-// prompt returns the disks for a chunk. Those that are slow and have something to
-// write still are left out, and when much memory is lent to late fragments also those
-// that these are on, if the policy can be kept without them: a disk that hangs must
-// not take the memory of all uploads.
+// prompt returns the disks for a chunk. If the policy can be kept without them, it leaves
+// out slow disks that still have something to write. When much memory is lent to late
+// fragments, it also leaves out the disks of those fragments: a disk that hangs must not
+// take the memory of all uploads.
 func (wr *writer) prompt(p policy.Policy, disks []policy.Disk) []policy.Disk {
 	much := wr.overdue.disks.Load() > 0 && wr.chunks.lent() > wr.chunks.limit/2
 	var some []policy.Disk
@@ -321,8 +321,8 @@ func (wr *writer) prompt(p policy.Policy, disks []policy.Disk) []policy.Disk {
 	return some
 }
 
-// chunkSize returns the plain bytes of a chunk: a little more than one chunk's
-// worth stays in one.
+// chunkSize returns the plain bytes of a chunk. An object that is up to a quarter larger
+// than a chunk stays in one.
 func chunkSize(size, chunk int) int {
 	if size <= min(chunk+chunk/4, preset.ChunkMax) {
 		return size

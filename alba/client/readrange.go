@@ -182,8 +182,8 @@ func (t *task) run(ctx context.Context, d *fleet.Disk) {
 	rd.toCache(t.e, t.r, t.buf, t.crcs)
 }
 
-// diskOf returns the disk that has a fragment, or why it cannot be read. It may be one
-// that does not answer: that is asked last, and may yet.
+// diskOf returns the disk that has a fragment, or why it cannot be read. The disk may be
+// one that does not answer now: that is asked last, and may answer yet.
 func (rd *reader) diskOf(e *entry, chunk, fragment int) (*fleet.Disk, error) {
 	f := &e.m.Chunks[chunk].Fragments[fragment]
 	if f.OSD == policy.None {
@@ -196,8 +196,8 @@ func (rd *reader) diskOf(e *entry, chunk, fragment int) (*fleet.Disk, error) {
 	return d, d.Attached()
 }
 
-// prefer returns the range to read first: with k = 1 all fragments have the
-// same bytes, and one whose disk is there will do.
+// prefer returns the range to read first. With k = 1 all fragments have the same bytes, and
+// the one on the best disk is chosen.
 func (rd *reader) prefer(e *entry, r object.Range) object.Range {
 	if e.m.Policy.K > 1 {
 		return r
@@ -213,8 +213,8 @@ func (rd *reader) prefer(e *entry, r object.Range) object.Range {
 	return r
 }
 
-// others counts the fragments of a chunk, besides one, whose disks are there and
-// answer.
+// others counts the fragments of a chunk whose disks are there and answer, but for one
+// fragment.
 func (rd *reader) others(e *entry, r object.Range, besides int) int {
 	n := 0
 	for i := range e.m.Policy.Width() {
@@ -252,7 +252,7 @@ type gathering struct {
 	good    []*task
 }
 
-// fromOthers is gather that says what cannot be read.
+// fromOthers is gather whose error says which range of which object cannot be read.
 func (rd *reader) fromOthers(ctx context.Context, s *space, e *entry, r object.Range, dst []byte, own *task, why error) error {
 	err := rd.gather(ctx, e, r, dst, own, why, make([]error, e.m.Policy.Width()))
 	if err == nil || ctx.Err() != nil {
@@ -261,9 +261,9 @@ func (rd *reader) fromOthers(ctx context.Context, s *space, e *entry, r object.R
 	return rd.unreadable(s, e, r, err)
 }
 
-// gather makes a range from k other fragments. own is the read of its own that is
-// under way still, nil if none is: the first that is done counts. why is the reason
-// why it cannot be read, or not soon.
+// gather makes a range from k other fragments. own is the read of the range's own fragment
+// if it is still under way, else nil; whichever is done first counts. why is why the own
+// fragment cannot be read, or not soon. failed takes why each fragment was not good.
 func (rd *reader) gather(ctx context.Context, e *entry, r object.Range, dst []byte, own *task, why error, failed []error) error {
 	k, width := int(e.m.Policy.K), e.m.Policy.Width()
 	g := &gathering{
@@ -280,7 +280,7 @@ func (rd *reader) gather(ctx context.Context, e *entry, r object.Range, dst []by
 	g.start(ctx, k)
 	patience := time.NewTimer(rd.fleet.Patience(int(r.Len)))
 	defer patience.Stop()
-	var silent time.Time // since when nobody is waited for who answers; zero: somebody is
+	var silent time.Time // since when no disk that is waited for answers; zero: one does
 	for len(g.good) < k {
 		if g.waiting == 0 && g.start(ctx, k-len(g.good)) == 0 && ownDone == nil {
 			return g.lacking(ctx)
@@ -297,7 +297,7 @@ func (rd *reader) gather(ctx context.Context, e *entry, r object.Range, dst []by
 			rd.report(e, r, own.err)
 			g.failed[r.Fragment] = own.err
 		case <-patience.C:
-			// Those that were asked may be late too: others in their place.
+			// The disks that were asked may be late too: others are asked in their place.
 			switch begun := g.start(ctx, g.waiting); {
 			case begun > 0 || g.answers() || ownDone != nil && rd.answers(e, r):
 				silent = time.Time{}
@@ -361,17 +361,17 @@ func (g *gathering) take(ctx context.Context, t *task, k int) {
 	g.start(ctx, k-len(g.good)-g.waiting)
 }
 
-// release gives back what has been read. What is still being read is collected when
-// it has been.
+// release gives back the memory of what has been read. Reads under way keep theirs until
+// they have ended.
 func (g *gathering) release() {
 	for _, t := range g.good {
 		t.release()
 	}
 }
 
-// start begins to read the range of up to n fragments that were not tried yet, those
-// of disks that are well before slow ones, and those before disks that do not
-// answer; data before parity. It returns how many.
+// start begins to read the range of up to n fragments that were not tried yet, and returns
+// how many. Disks that are well come before slow ones, those before disks that do not
+// answer, and data before parity.
 func (g *gathering) start(ctx context.Context, n int) (begun int) {
 	for _, worst := range []fleet.State{fleet.Well, fleet.Slow, fleet.Failing} {
 		for i := range g.tried {
@@ -401,8 +401,7 @@ func (g *gathering) start(ctx context.Context, n int) (begun int) {
 	return begun
 }
 
-// rank is how a disk does as far as reads go: that it takes no writes is nothing to
-// them.
+// rank is how well a disk serves reads. That it takes no writes does not count.
 func rank(d *fleet.Disk) fleet.State {
 	if d.Silent() != nil {
 		return fleet.Failing
@@ -410,8 +409,8 @@ func rank(d *fleet.Disk) fleet.State {
 	return min(d.Condition().State, fleet.Slow)
 }
 
-// report tells of a fragment that is not what its manifest says. A disk that
-// does not answer is not news of a fragment.
+// report tells of a fragment that is not what its manifest says. The error of a disk that
+// does not answer says nothing of the fragment, and is not reported.
 func (rd *reader) report(e *entry, r object.Range, err error) {
 	if !errors.Is(err, osd.ErrNotFound) && !errors.Is(err, osd.ErrCorrupt) && !errors.Is(err, osd.ErrUnreadable) && !errors.Is(err, osd.ErrInvalid) && !isCorrupt(err) {
 		return

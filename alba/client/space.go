@@ -64,7 +64,7 @@ func (a *spaces) find(ctx context.Context, name string) (*space, error) {
 	if err != nil {
 		return nil, fmt.Errorf("namespace %s: %w", name, err)
 	}
-	if n.State == abm.NamespaceCreating { // whoever made it did not get to that
+	if n.State == abm.NamespaceCreating { // whoever created it has not told the host
 		if err := a.abm.Carry(ctx, n.Host, host); err != nil {
 			return nil, fmt.Errorf("namespace %s: %w", name, err)
 		}
@@ -86,8 +86,8 @@ func (a *spaces) forget(name string) {
 	delete(a.known, name)
 }
 
-// lost reports whether err says that s is not there any more: its name may
-// stand for another by now.
+// lost reports whether err says that s is gone, and forgets it then: another namespace may
+// have its name by now.
 func (a *spaces) lost(s *space, err error) bool {
 	if !errors.Is(err, nsm.ErrNamespaceNotFound) {
 		return false
@@ -115,14 +115,14 @@ func (s *space) currentEpoch(ctx context.Context) (uint64, error) {
 	return s.epoch, nil
 }
 
-// staleEpoch has the epoch asked for again.
+// staleEpoch has the next upload ask for the epoch again.
 func (s *space) staleEpoch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = time.Time{}
 }
 
-// storage returns the preset of a namespace.
+// storage returns the preset of a namespace, at most presetAge old.
 func (s *space) storage(ctx context.Context) (preset.Preset, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,12 +136,12 @@ func (s *space) storage(ctx context.Context) (preset.Preset, error) {
 	return s.scheme, nil
 }
 
-// ErrWeaker: an object is not sealed as its namespace demands. Nobody stores such a
-// one: its manifest was changed.
+// ErrWeaker is matched by the error of reading an object that is not sealed as its
+// namespace demands. No client stores such an object: its manifest was changed.
 var ErrWeaker = errors.New("its cipher is weaker than that of its namespace")
 
-// demanded returns the cipher that objects of a namespace have at least. A namespace
-// keeps its preset, and a preset in use its cipher, so it is asked for once.
+// demanded returns the weakest cipher that objects of a namespace may have. It is asked for
+// once: a namespace keeps its preset, and a preset in use its cipher.
 func (s *space) demanded(ctx context.Context) (preset.Cipher, error) {
 	if known := s.demands.Load(); known != 0 {
 		return preset.Cipher(known - 1), nil

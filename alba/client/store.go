@@ -27,8 +27,7 @@ func (c *Client) CreateWithPreset(ctx context.Context, name, preset string) erro
 	return c.carry(ctx, n)
 }
 
-// check refuses calls on a closed client, with an ended context, or with what
-// is no name.
+// check refuses calls on a closed client, with an ended context, or with an invalid name.
 func (c *Client) check(ctx context.Context, name string) error {
 	if err := c.open(ctx); err != nil {
 		return err
@@ -64,14 +63,14 @@ func (c *Client) carry(ctx context.Context, n abm.Namespace) error {
 	return nil
 }
 
-// DeleteNamespace implements backend.Store. What was in it is deleted by
-// maintenance.
+// DeleteNamespace implements backend.Store. Maintenance deletes the objects that were in
+// the namespace.
 func (c *Client) DeleteNamespace(ctx context.Context, name string) error {
 	if err := c.check(ctx, name); err != nil {
 		return err
 	}
 	n, err := c.opt.ABM.DeleteNamespace(ctx, name)
-	c.spaces.forget(name) // whatever became of it: the ABM is asked again
+	c.spaces.forget(name) // also after an error: the next call asks the ABM again
 	if err != nil {
 		return fmt.Errorf("delete namespace %s: %w", name, translate(err))
 	}
@@ -102,11 +101,11 @@ func (c *Client) ListNamespaces(ctx context.Context) ([]string, error) {
 // Namespace implements backend.Store.
 func (c *Client) Namespace(name string) backend.Namespace { return &namespace{c: c, name: name} }
 
-// Usage implements backend.Store. Used is the fragments of objects and what is
-// inline; free is what the disks that can be reached can still take, in bytes of
-// objects at the width of the default preset: where that is more disks than have
-// room, the room of the others counts for nothing. What was deleted is not used, and
-// is free again once maintenance has taken it off the disks.
+// Usage implements backend.Store. used is the bytes of all fragments and of what is
+// inline. free is how many bytes of objects the disks that can be reached can still take
+// at the width of the default preset. If that width needs more disks than have room, their
+// room counts for nothing. What was deleted is no longer used; it is free once maintenance
+// has taken it off the disks.
 func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 	if err := c.open(ctx); err != nil {
 		return 0, 0, err
@@ -114,7 +113,7 @@ func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 	if used, err = c.stored(ctx); err != nil {
 		return 0, 0, err
 	}
-	_ = c.opt.Fleet.Refresh(ctx) // of one that is missing nothing counts
+	_ = c.opt.Fleet.Refresh(ctx) // the room of a missing disk counts for nothing
 	p, err := c.spaces.preset(ctx, "")
 	if err != nil {
 		return used, 0, err
