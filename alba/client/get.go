@@ -158,8 +158,8 @@ func (rd *reader) readSpan(ctx context.Context, s *space, e *entry, x *scratch, 
 	return errors.Join(all...)
 }
 
-// unreadable is the error of a range that can be neither read nor made. It counts the range
-// and reports it, unless the read was given up.
+// unreadable is the error of a range that can be neither read nor made. It counts the
+// range, and reports it unless the read was given up.
 func (rd *reader) unreadable(s *space, e *entry, r object.Range, err error) error {
 	rd.counts.unreadable.Add(1)
 	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {

@@ -94,8 +94,8 @@ func (wr *writer) put(ctx context.Context, s *space, name string, data []byte, m
 	}
 }
 
-// mayRepeat brings up to date what an attempt failed of, and reports whether another
-// attempt may succeed.
+// mayRepeat reports whether another attempt may succeed. It first brings up to date what
+// the attempt found to be out of date.
 func (wr *writer) mayRepeat(ctx context.Context, s *space, err error) bool {
 	switch {
 	case errors.Is(err, nsm.ErrEpoch):

@@ -2,7 +2,7 @@ package fleet
 
 import "time"
 
-// units make requests of different size comparable: one for the request, and one
+// units makes requests of different size comparable: it counts one for the request, and one
 // for each MiB.
 func units(bytes int) float64 { return 1 + float64(bytes)/(1<<20) }
 
@@ -19,7 +19,7 @@ const (
 
 var kindNames = [kinds]string{"a read", "a write", "a request", "a scrub"}
 
-// call is a request under way. They are linked in the order in which they began.
+// call is a request under way. Calls are linked in the order in which they began.
 type call struct {
 	prev, next int32
 	begun      int64 // tick
@@ -27,8 +27,8 @@ type call struct {
 	bytes      int
 }
 
-// calls are the requests of one kind under way. Places are used again: in steady
-// state nothing is allocated.
+// calls is the requests of one kind under way. Places in list are used again, so that in
+// steady state nothing is allocated.
 type calls struct {
 	list        []call // 0 is the head of the ring
 	free        []int32

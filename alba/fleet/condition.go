@@ -2,10 +2,10 @@ package fleet
 
 import "time"
 
-// ErrNotAnswering is matched, beside ErrMissing, by the error of calls on a disk
-// that is attached and does not answer: a request has been under way for longer
-// than any disk takes that is well. Nothing more is asked of it until what it was
-// asked has come back; then it is there again, by itself.
+// ErrNotAnswering is matched, beside ErrMissing, by the error of calls on a disk that is
+// attached and does not answer: a request has been under way for longer than a disk takes
+// that is well. Nothing more is asked of the disk until that request has come back; then
+// the disk is there again by itself.
 var ErrNotAnswering error = notAnswering{}
 
 type notAnswering struct{}
@@ -15,7 +15,7 @@ func (notAnswering) Error() string { return "disk does not answer" }
 // Is reports whether target is ErrMissing.
 func (notAnswering) Is(target error) bool { return target == ErrMissing }
 
-// State is how a disk does, as far as those who use it can tell.
+// State is how a disk does, as its users see it.
 type State int
 
 // The states, the worst last.
@@ -27,8 +27,8 @@ const (
 
 func (s State) String() string { return [...]string{"ok", "slow", "failing"}[s] }
 
-// Condition is a state, why, and since when. Of a disk that is well the last two
-// are their zero values.
+// Condition is the state of a disk, why, and since when. If the disk is well, Reason and
+// Since are zero.
 type Condition struct {
 	State  State
 	Reason string

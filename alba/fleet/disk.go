@@ -40,8 +40,8 @@ type Disk struct {
 
 type counts struct{ reads, writes, readErrors, writeErrors, refused, corrupt atomic.Uint64 }
 
-// Counts says what was asked of a disk since it was added. Refused writes had no
-// room; they are no errors.
+// Counts says what was asked of a disk since it was added. Refused counts writes that the
+// disk had no room for, which are no errors.
 type Counts struct{ Reads, Writes, ReadErrors, WriteErrors, Refused, Corrupt uint64 }
 
 // Counts returns the disk's counters.
@@ -63,8 +63,8 @@ func (d *Disk) Detach(reason error) { d.attached.drop(reason, false) }
 func (d *Disk) Unopened(reason error) { d.attached.drop(reason, true) }
 
 // Follow tells the disk, once it is attached, how to find out whether calls on its file
-// system come back. turn is called again and again; it returns true if all calls have
-// come back that began before its call before last.
+// system come back. turn is called again and again. It returns true if every call on the
+// file system that began before turn's call before last has come back.
 func (d *Disk) Follow(turn func() bool) { d.attached.follow(turn) }
 
 // SetLeaving says whether the disk is on its way out: it is read, and gets no
@@ -103,13 +103,12 @@ type refresh struct {
 	err  error
 }
 
-// ErrLate is matched by the error of Refresh for a disk that has not told in time how
-// full it is, and of which nobody can say yet that it does not answer. What it told
-// last is Known.
+// ErrLate is matched by the error of Refresh for a disk that has not told in time how full
+// it is, though it still counts as answering. Known is what it told last.
 var ErrLate = errors.New("disk takes its time")
 
-// Refresh asks the disk how full it is, for placement. It waits for two seconds: a
-// disk that takes longer is asked by one call only.
+// Refresh asks the disk how full it is, for placement. It waits for refreshMost at most.
+// Callers share one request: a disk that takes longer is asked only once.
 func (d *Disk) Refresh(ctx context.Context) error {
 	r := &d.asked
 	r.mu.Lock()
@@ -152,8 +151,8 @@ func (d *Disk) refresh(ctx context.Context) error {
 	return nil
 }
 
-// TryAgain ends the time for which the disk is left alone after failures:
-// somebody knows that it is well.
+// TryAgain ends the time for which the disk is left alone after failures. It is for a caller
+// that knows that the disk is well.
 func (d *Disk) TryAgain() { d.record.tryAgain() }
 
 // Refused reports whether the disk refused a put for want of room, and has since neither
@@ -173,7 +172,7 @@ func (d *Disk) ReadsHang() bool { return d.health.readsHang() }
 // Answers ends as soon as the disk is seen not to answer.
 func (d *Disk) Answers() context.Context { return d.health.answering() }
 
-// Late reports whether nobody should wait for the disk who can do without it.
+// Late reports whether a caller that can do without the disk should not wait for it.
 func (d *Disk) Late() bool { return d.Condition().State != Well }
 
 // Behind reports whether the disk is not well and has something to write. What it cannot
@@ -183,9 +182,8 @@ func (d *Disk) Behind() bool { return d.health.behind() }
 // Stuck reports whether so many requests wait for the disk.
 func (d *Disk) Stuck(requests int32) bool { return d.load.Load() >= requests }
 
-// Patience is how long a read of so many bytes may take before it is worth while
-// to ask others: see Fleet.Patience. Where nothing is known of the fleet, what reads
-// of this disk took counts.
+// Patience is how long a read of so many bytes may take before others should be asked: see
+// Fleet.Patience. If nothing is known of the fleet, what reads of this disk took counts.
 func (d *Disk) Patience(bytes int) time.Duration {
 	bound := d.fleet.usual.Load()
 	if bound == 0 {
@@ -223,7 +221,7 @@ func (d *Disk) wrote(bytes uint64, err error) {
 	d.record.note(bytes, o, err)
 }
 
-// name says in an error which disk it is of.
+// name adds to an error which disk it is of.
 func (d *Disk) name(err error) error {
 	if err == nil {
 		return nil

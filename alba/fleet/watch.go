@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Watch follows how the disks do until ctx ends. changed, if not nil, hears of each
-// condition that is another than before.
+// Watch follows how the disks do until ctx ends. changed, if not nil, is called for each
+// disk whose state has changed.
 func (f *Fleet) Watch(ctx context.Context, changed func(d *Disk, before, after Condition)) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
@@ -38,9 +38,9 @@ func (f *Fleet) Judge(changed func(d *Disk, before, after Condition)) {
 	}
 }
 
-// compare tells each disk what the others take, and the fleet what reads should.
-// Those on its own file system are no others: they wait for the same medium, and
-// what one of them is spared the next one gets.
+// compare tells each disk how long requests take on the others, and the fleet how long a
+// read should take. Disks on the disk's own file system do not count as others: they wait
+// for the same medium, and a request that one of them is spared goes to the next.
 func (f *Fleet) compare(all []*Disk, k kind) {
 	type pace struct {
 		of     *Disk
@@ -72,7 +72,8 @@ func (f *Fleet) compare(all []*Disk, k kind) {
 	}
 }
 
-// lowerMedian of a sorted list; 0 of none. Of two disks the faster one counts.
+// lowerMedian returns the lower median of a sorted list, so that of two disks the faster
+// counts; 0 for an empty list.
 func lowerMedian[T cmp.Ordered](list []T) (m T) {
 	if len(list) > 0 {
 		m = list[(len(list)-1)/2]
@@ -80,9 +81,9 @@ func lowerMedian[T cmp.Ordered](list []T) (m T) {
 	return m
 }
 
-// Patience is how long a read of so many bytes should take: what reads took lately,
-// and four times their spread more. It is what the disks of the fleet take, the half
-// of them that is faster: one that has got slow must not make others wait for it.
+// Patience is how long a read of so many bytes should take: as long as reads took lately
+// plus four times their spread. It is the lower median over the disks of the fleet: a disk
+// that has become slow must not make readers wait longer.
 func (f *Fleet) Patience(bytes int) time.Duration {
 	if bound := f.usual.Load(); bound != 0 {
 		return patience(bound, bytes)
@@ -94,8 +95,8 @@ func patience(bound int64, bytes int) time.Duration {
 	return min(max(time.Duration(float64(bound)*units(bytes)), patienceMin), patienceMax)
 }
 
-// latency follows how long reads take, as TCP follows its round trips (RFC
-// 6298): a mean and a mean deviation, each moved a little by every read.
+// latency follows how long requests take, as TCP follows its round trips (RFC 6298): a mean
+// and a mean deviation, each moved a little by every request.
 type latency struct {
 	mean, spread atomic.Int64 // nanoseconds
 }
