@@ -149,7 +149,7 @@ func New(opt Options) *Maintenance {
 	return m
 }
 
-// Start runs it in the background until Close.
+// Start runs all of the work in the background until Close.
 func (m *Maintenance) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.stop = cancel
@@ -161,8 +161,8 @@ func (m *Maintenance) Start() {
 	}
 }
 
-// Close ends what Start began. A disk that does not answer the scrub is not waited
-// for any longer than scrubPatience.
+// Close ends what Start began. It waits for a disk that does not answer the scrub for
+// scrubPatience at most.
 func (m *Maintenance) Close() {
 	if m.stop == nil {
 		return
@@ -185,8 +185,8 @@ func (m *Maintenance) Stats() Stats {
 	}
 }
 
-// Bad takes a report of a bad fragment. It does not block; a report that does not
-// fit is counted as dropped, and made again by the next read or scrub.
+// Bad takes a report of a bad fragment. It does not block. A report that does not fit is
+// counted as dropped, and the next read or scrub makes it again.
 func (m *Maintenance) Bad(b client.Bad) { m.report(b) }
 
 // report is Bad, and reports whether there was room.
@@ -199,8 +199,7 @@ func (m *Maintenance) report(b client.Bad) bool {
 // Unread takes a report of a range that could be neither read nor made. It does not block.
 func (m *Maintenance) Unread(u client.Unread) { m.unread.report(u) }
 
-// KnownBad reports whether a fragment was reported bad where it is, and not repaired
-// since.
+// KnownBad reports whether a fragment was reported bad on a disk and not repaired since.
 func (m *Maintenance) KnownBad(ns uint64, name string, id manifest.ObjectID, chunk, fragment int, disk uint64) bool {
 	return m.pending.knownBad(ns, name, id, chunk, fragment, disk)
 }
@@ -211,8 +210,8 @@ func (m *Maintenance) Suspects(limit int) (list []Suspect, all uint64) {
 	return m.pending.suspects(limit)
 }
 
-// Failed is how many objects could not be read or repaired for want of good
-// fragments when that was tried last, and one of them with its error.
+// Failed is how many objects had too few good fragments to be read or repaired at the last
+// try, and one of them with its error.
 func (m *Maintenance) Failed() (n uint64, example string) {
 	failed := m.pending.short()
 	m.unread.failed(failed)
@@ -239,9 +238,8 @@ func (m *Maintenance) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-m.wake.Rung():
-			// Room that waits to be given back cannot wait for the next tick: a
-			// vDisk that is written over makes it as fast as disks write. The rest
-			// can.
+			// Deletion cannot wait for the next tick: overwriting a vDisk leaves
+			// fragments to delete as fast as disks write. The rest can wait.
 			due = true
 			m.tried.try(ctx, "delete fragments", m.deletion.all)
 			continue

@@ -198,8 +198,7 @@ type Suspect struct {
 	Bad       []client.Bad
 }
 
-// knownBad reports whether a fragment was reported bad where it is, and not repaired
-// since.
+// knownBad reports whether a fragment was reported bad on a disk and not repaired since.
 func (p *pending) knownBad(ns uint64, name string, id manifest.ObjectID, chunk, fragment int, disk uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -152,8 +152,8 @@ func (s *scrubState) pass(d *scrubDisk, cursor []byte, fragments, bytes, bad uin
 	s.dirty = true
 }
 
-// end ends a round. If the disk held nothing, the round goes on: what is written next
-// must not wait for the round after it.
+// end ends a round. If the round met nothing on the disk, it begins anew instead: what is
+// written next must not wait for the round after it.
 func (s *scrubState) end(d *scrubDisk, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
