@@ -63,6 +63,9 @@ type closed struct {
 	gone    bool // both managers know that it was deleted
 }
 
+// both is how far a namespace was closed at two collections.
+func (c closed) both(o closed) closed { return closed{min(c.minimum, o.minimum), c.gone && o.gone} }
+
 // space is a namespace as a collection found it.
 type space struct {
 	host  *nsm.Client // nil: no NSM host knows it
@@ -111,49 +114,66 @@ func (c *collection) space(ctx context.Context, ns uint64) (*space, error) {
 	}
 	s.may = s.now
 	if c.patient {
-		before := c.by.closedBefore(ns)
-		s.may = closed{min(s.now.minimum, before.minimum), s.now.gone && before.gone}
+		s.may = s.now.both(c.by.closedBefore(ns))
 	}
 	c.spaces[ns] = s
 	return s, nil
 }
 
-// judge asks both managers about a namespace. If an NSM host serves the namespace, the
-// ABM must know it. If no host does, the namespace is gone only if the ABM once gave its
-// number away and has deleted it or is removing it: a number is not used again.
-// Everything else is a doubt: one of the managers is not what it was.
+// judge asks both managers about a namespace.
 func (c *collection) judge(ctx context.Context, ns uint64) (*space, error) {
 	s := new(space)
-	var state nsm.NamespaceState
+	var a answers
 	for _, host := range c.hosts {
 		info, err := host.Namespaces(ctx, ns-1, 1, userfn.Consistent)
 		if err != nil {
 			return nil, err
 		}
 		if len(info) == 1 && info[0].Number == ns {
-			s.host, s.next, s.now.minimum, state = host, info[0].Epochs.Next, info[0].Epochs.Minimum, info[0].State
+			s.host, s.next = host, info[0].Epochs.Next
+			a.nsm = &info[0].Namespace
 			break
 		}
 	}
-	// After the NSM: what it has forgotten, the ABM was told to forget before.
+	// The ABM is asked after the NSM: it was told first to forget what the NSM has
+	// forgotten.
 	rec, known, next, err := c.by.namespace(ctx, ns)
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case s.host != nil && !known && state == nsm.NamespaceActive:
-		s.doubt = fmt.Errorf("namespace %d has objects at its NSM host, and the ABM does not know it: %w", ns, errDisagree)
-	case s.host != nil && state != nsm.NamespaceActive:
-		s.now.minimum = 0 // its cleanup comes first
-	case s.host != nil:
-	case ns >= next:
-		s.doubt = fmt.Errorf("there are fragments of namespace %d, and the ABM has not got that far (%d is its next): %w", ns, next, errDisagree)
-	case known && rec.State != abm.NamespaceRemoving:
-		s.doubt = fmt.Errorf("namespace %d (%s) is not known to any NSM host: %w", ns, rec.Name, errDisagree)
-	default:
-		s.now.gone = true
+	if known {
+		a.abm = &rec
 	}
+	a.next = next
+	s.now, s.doubt = settle(ns, a)
 	return s, nil
+}
+
+// answers is what the managers say of a namespace.
+type answers struct {
+	nsm  *nsm.Namespace // nil: no NSM host has it
+	abm  *abm.Namespace // nil: the ABM does not have it
+	next uint64         // the number that the ABM gives to the next namespace
+}
+
+// settle decides how far a namespace is closed. If an NSM host has the namespace, the ABM
+// must know it. If no host does, the namespace is gone only if the ABM once gave its number
+// away and has deleted it or is removing it: a number is not used again. Everything else
+// is a doubt: one of the managers is not what it was.
+func settle(ns uint64, a answers) (closed, error) {
+	switch {
+	case a.nsm != nil && a.nsm.State != nsm.NamespaceActive:
+		return closed{}, nil // its cleanup comes first
+	case a.nsm != nil && a.abm == nil:
+		return closed{}, fmt.Errorf("namespace %d has objects at its NSM host, and the ABM does not know it: %w", ns, errDisagree)
+	case a.nsm != nil:
+		return closed{minimum: a.nsm.Epochs.Minimum}, nil
+	case ns >= a.next:
+		return closed{}, fmt.Errorf("there are fragments of namespace %d, and the ABM has not got that far (%d is its next): %w", ns, a.next, errDisagree)
+	case a.abm != nil && a.abm.State != abm.NamespaceRemoving:
+		return closed{}, fmt.Errorf("namespace %d (%s) is not known to any NSM host: %w", ns, a.abm.Name, errDisagree)
+	}
+	return closed{gone: true}, nil
 }
 
 // errDisagree is what the managers' disagreement on a namespace means.

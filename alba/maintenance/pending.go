@@ -155,12 +155,9 @@ func (p *pending) failed(k objectKey, now time.Time, beyond string, err error) (
 		w = new(waiting)
 		p.objects[k] = w
 	}
-	wait := p.most
-	if w.tries < 30 && p.first<<w.tries < p.most {
-		wait = p.first << w.tries
-	}
+	wait := backoff(p.first, p.most, w.tries)
 	if beyond != "" {
-		wait = p.most
+		wait = p.most // it is tried before that if the disks change
 	}
 	w.tries++
 	w.beyond, w.next, w.short = beyond, now.Add(wait), nil
@@ -168,6 +165,15 @@ func (p *pending) failed(k objectKey, now time.Time, beyond string, err error) (
 		w.short = err
 	}
 	return w.tries
+}
+
+// backoff is how long a repair waits after its first failure and so many more: twice as
+// long with each, most at most.
+func backoff(first, most time.Duration, tries int) time.Duration {
+	if tries < 30 && first<<tries < most {
+		return first << tries
+	}
+	return most
 }
 
 // short returns the objects of which too few fragments could be read at the last
