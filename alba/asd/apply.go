@@ -42,7 +42,7 @@ func (a *ASD) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Upd
 	r := &request{asserts: asserts, updates: updates, done: make(chan error, 1)}
 	bytes, err := r.check()
 	if err == nil {
-		err = a.submit(ctx, r, bytes)
+		err = a.writer.submit(ctx, r, bytes)
 	}
 	if err != nil {
 		return fmt.Errorf("asd: apply: %w", err)
@@ -118,51 +118,5 @@ func (r *request) dedupe() {
 			r.skip = make([]bool, len(r.updates))
 		}
 		r.skip[i] = true
-	}
-}
-
-// submit passes a request to the writer and waits for what becomes of it. The
-// caller's memory is not used any more when it returns.
-func (a *ASD) submit(ctx context.Context, r *request, bytes int64) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := a.writable(); err != nil {
-		return err
-	}
-	// Of every request the writer's own work counts too. One that is larger
-	// than the queue goes alone.
-	bytes = min(bytes+int64(len(r.updates)+len(r.moves))*256, a.opt.QueueBytes)
-	if err := a.room.Acquire(ctx, bytes); err != nil {
-		return err
-	}
-	defer a.room.Release(bytes)
-	select {
-	case a.queue <- r:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-a.stop:
-		return osd.ErrClosed
-	}
-	select {
-	case err := <-r.done:
-		return err
-	case <-ctx.Done():
-		if r.state.CompareAndSwap(waiting, left) {
-			return ctx.Err()
-		}
-	case <-a.stopped:
-	}
-	// The writer has it, or has ended. It does not end with a request in hand.
-	select {
-	case err := <-r.done:
-		return err
-	case <-a.stopped:
-		select {
-		case err := <-r.done:
-			return err
-		default:
-			return osd.ErrClosed
-		}
 	}
 }

@@ -3,7 +3,6 @@ package asd
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"openvstorage/internal/disk"
 
@@ -171,85 +170,4 @@ func (d *Descriptors) victim() *handle {
 		}
 	}
 	return nil
-}
-
-// file returns the segment's file, for reading, until the handle is released.
-func (a *ASD) file(s *segment) (*handle, error) {
-	if h := s.handle.Load(); h != nil && h.acquire() {
-		return h, nil
-	}
-	s.opening.Lock()
-	defer s.opening.Unlock()
-	if h := s.handle.Load(); h != nil && h.acquire() {
-		return h, nil
-	}
-	f, err := a.openFile(s.path, 0)
-	if err != nil {
-		return nil, err
-	}
-	h := &handle{segment: s, file: f}
-	h.users.Store(1)
-	s.handle.Store(h)
-	if s.gone.Load() {
-		h.doomed.Store(true)
-	}
-	a.files.add(h)
-	return h, nil
-}
-
-// segmentReader reads a segment's file, and has it open only meanwhile.
-type segmentReader struct {
-	a *ASD
-	s *segment
-}
-
-func (r segmentReader) ReadAt(p []byte, off int64) (int, error) {
-	h, err := r.a.file(r.s)
-	if err != nil {
-		return 0, err
-	}
-	defer h.release(r.a.files)
-	return h.file.ReadAt(p, off)
-}
-
-// scanner returns a scanner of a segment. size is its length.
-func (a *ASD) scanner(s *segment, size int64, bad *int) *scanner {
-	return newScanner(segmentReader{a, s}, s.path, s.incarnation, size, bad)
-}
-
-// patienceFor is how long a call waits for a descriptor, when the process or the
-// machine has none left.
-const patienceFor = 2 * time.Second
-
-// openFile opens a file. Where too many are open, which is no fault of the disk,
-// it closes some of its own that nobody reads, and waits a while for others.
-func (a *ASD) openFile(name string, flag disk.Flag) (f disk.File, err error) {
-	err = a.withDescriptor(func() error {
-		f, err = a.opt.FS.OpenFile(name, flag, 0o600)
-		return err
-	})
-	return f, err
-}
-
-// syncDir makes the names in the directory durable.
-func (a *ASD) syncDir() error {
-	return a.withDescriptor(func() error { return a.opt.FS.SyncDir(a.opt.Dir) })
-}
-
-func (a *ASD) withDescriptor(call func() error) error {
-	waited := time.Duration(0)
-	for rest := time.Millisecond; ; rest *= 2 {
-		err := call()
-		if err == nil || !noDescriptor(err) && !interrupted(err) || waited >= a.opt.patience {
-			return err
-		}
-		if a.files.shed(1+a.files.max/8) > 0 {
-			waited += time.Millisecond // others may take what is given up here, again and again
-			continue
-		}
-		rest = min(rest, a.opt.patience-waited)
-		if waited += rest; pause(a.ctx, rest) != nil {
-			return err
-		}
-	}
 }

@@ -3,7 +3,6 @@ package asd
 import (
 	"errors"
 	"fmt"
-	"path"
 )
 
 // acceptName is the file by which people say that an ASD is to go on without what
@@ -35,12 +34,12 @@ func (r *recovery) accept() error {
 		return nil
 	}
 	if r.hole != nil {
-		if err := r.checkpoint(); err != nil {
+		if err := r.checkpoints.write(); err != nil {
 			return err
 		}
 	}
-	if err := r.opt.FS.Remove(path.Join(r.opt.Dir, acceptName)); err != nil {
+	if err := r.dir.fs.Remove(r.dir.join(acceptName)); err != nil {
 		return err
 	}
-	return r.syncDir()
+	return r.dir.sync()
 }
