@@ -46,10 +46,15 @@ type segment struct {
 	gone atomic.Bool
 }
 
-// idle reports whether nobody reads the file, or is about to.
+// idle reports whether nobody reads the file, or is about to. Nothing in the segment is
+// found any more, so whoever has not come yet does not come.
 func (s *segment) idle() bool {
+	// In this order: whoever no longer waits has acquired a handle before.
+	if s.waiting.Load() != 0 {
+		return false
+	}
 	h := s.handle.Load()
-	return s.waiting.Load() == 0 && (h == nil || h.users.Load() == 0)
+	return h == nil || h.users.Load() == 0
 }
 
 // place is where a value lies that an entry of the segment put. Of two puts of a
