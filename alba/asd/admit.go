@@ -6,8 +6,8 @@ import (
 	"openvstorage/alba/osd"
 )
 
-// admit checks the asserts of a request as they are behind what the batch has
-// already, and adds its updates.
+// admit checks the asserts of a request and adds its updates to the batch. What the
+// batch holds already counts as applied.
 func (w *writer) admit(b *batch, r *request) error {
 	for i := range r.asserts {
 		s := &r.asserts[i]
@@ -49,7 +49,8 @@ func (w *writer) addDelete(b *batch, key []byte) {
 	b.add(entry{Key: key, Delete: true}, osd.Value{})
 }
 
-// addMove adds what compaction writes again, if it still counts.
+// addMove adds an entry that compaction writes again, if it still counts: nobody has
+// put or deleted the key since.
 func (w *writer) addMove(b *batch, m *move) {
 	key := m.update.Key
 	if _, ok := b.overlay[string(key)]; ok {

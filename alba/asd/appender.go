@@ -228,7 +228,7 @@ func (l *appender) giveUp() {
 
 // abandon closes and removes a segment that has no name yet.
 func (l *appender) abandon(s *segment) {
-	l.dir.leave(s)
+	l.dir.giveUp(s)
 	if err := l.dir.fs.Remove(s.temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.dir.log.Warn("asd: cannot remove a file", "file", s.temp, "err", err)
 	}

@@ -12,7 +12,7 @@ import (
 type request struct {
 	asserts []osd.Assert
 	updates []osd.Update
-	skip    []bool // beside updates, if not nil: a later one of that key counts
+	skip    []bool // by update: a later one of the same key counts; nil: none is skipped
 	moves   []move // instead of asserts and updates
 	puts    bool
 	roll    bool // instead of all that: begin a new segment
@@ -22,15 +22,16 @@ type request struct {
 	err error // the writer's
 }
 
-// States of a request: who gets it out of waiting decides what becomes of it.
+// States of a request. The writer takes it, or the caller leaves it: whichever changes
+// the state first decides what becomes of it.
 const (
 	waiting = iota
 	taken
 	left
 )
 
-// move is an entry of a segment that compaction writes again, if it still
-// counts.
+// move is an entry of a segment. Compaction asks the writer to write it again, if it
+// still counts by then.
 type move struct {
 	update osd.Update
 	from   place  // where the index must say that the value is
@@ -102,7 +103,7 @@ func checkKey(key []byte) error {
 	return nil
 }
 
-// dedupe marks updates of a key that a later one follows.
+// dedupe sets skip for each update that a later one of the same key follows.
 func (r *request) dedupe() {
 	if len(r.updates) < 2 {
 		return

@@ -119,7 +119,7 @@ func (a *ASD) open() (err error) {
 		a.inspection.hold(held)
 	}
 	if on, err := a.dir.fs.Statfs(a.dir.path); err == nil {
-		a.inspection.look(on)
+		a.inspection.check(on)
 	}
 	a.ownership.migrate(version)
 	if a.health.readOnly() == nil {
@@ -153,7 +153,7 @@ func (a *ASD) Close() error {
 // read, and the lock.
 func (a *ASD) closeFiles() error {
 	for _, s := range a.contents.all() {
-		a.dir.leave(s)
+		a.dir.giveUp(s)
 	}
 	a.appender.giveUp()
 	if a.lock == nil {
@@ -241,7 +241,7 @@ func (a *ASD) Usage(ctx context.Context) (osd.Usage, error) {
 	if err != nil {
 		return osd.Usage{}, fmt.Errorf("asd: %s: %w", a.opt.Dir, err)
 	}
-	on, u.Trouble = a.inspection.look(on)
+	on, u.Trouble = a.inspection.check(on)
 	limit, capacity, on := a.space.limitsOn(u.Used, on)
 	u.ReadOnly = a.health.readOnly()
 	u.Capacity, u.Shared = capacity, on.ID

@@ -88,7 +88,7 @@ func (k *checkpoints) load() (*checkpointed, error) {
 		return nil, err
 	}
 	bad := 0
-	r := &patient{file: f, name: name, bad: &bad}
+	r := &retryingReader{file: f, name: name, bad: &bad}
 	c, x, err := decodeIndex(io.NewSectionReader(r, 0, size), k.dir.id)
 	if r.err != nil {
 		return nil, r.err // not what was made of it

@@ -20,7 +20,8 @@ const (
 	claimNew  = "claim.new"
 )
 
-// claimBlocks are written by turns, so that a torn one leaves the one before.
+// claimBlocks is the number of blocks, which are written in turn: a torn write leaves
+// the one before whole.
 const claimBlocks = 2
 
 const claimVersion = 1
@@ -56,10 +57,10 @@ func decodeClaim(b []byte) (id uuid.UUID, turn uint64, m generation.Mark, err er
 	return h.Owner, h.Number, m, err
 }
 
-// ReadClaim returns the newest generation of its backend that the ASD in a
-// directory has seen; the zero mark if it has seen none. Not whole: one of the two
-// places where that is written cannot be read, and it may have seen a newer one.
-// It opens nothing else.
+// ReadClaim returns the newest generation of its backend that the ASD in a directory
+// has seen; the zero mark if it has seen none. whole is false if one of the claim's two
+// blocks cannot be used: the ASD may have seen a newer generation then. ReadClaim opens
+// nothing else.
 func ReadClaim(fsys disk.FS, dir string) (m generation.Mark, whole bool, err error) {
 	m, _, whole, err = readClaim(fsys, dir)
 	return m, whole, err

@@ -61,15 +61,15 @@ func (c *compactor) compact(ctx context.Context, s *segment, hurry bool) error {
 // name cannot be taken away it is tried another time; whether it has gone after
 // all is seen then.
 func (c *compactor) retire(s *segment) error {
-	spare, keep := c.wantsSpare(s)
+	spare, reuse := c.wantsSpare(s)
 	var err error
-	if keep {
+	if reuse {
 		err = c.dir.fs.Rename(s.path, c.dir.join(spare.name))
 	} else {
 		err = c.dir.fs.Remove(s.path)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		keep, err = false, nil
+		reuse, err = false, nil
 	}
 	if err != nil {
 		return err
@@ -78,10 +78,10 @@ func (c *compactor) retire(s *segment) error {
 		return c.health.fail(err) // nobody may sync again and believe it (rule P6)
 	}
 	c.contents.forget(s)
-	if keep {
+	if reuse {
 		c.spares.add(spare)
 	}
-	c.dir.leave(s)
+	c.dir.giveUp(s)
 	return nil
 }
 

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Descriptors bounds how many files of segments that are not written to are
-// open, of all the ASDs that share it. Of more segments than that, those that
-// were read least lately are closed and opened again when they are read (a
-// clock: one bit for each says whether it was read since the hand passed).
+// Descriptors bounds how many segment files are open for reading, over all the ASDs
+// that share it. When there are more segments than that, it closes those that were not
+// read lately; they are opened again when they are read. It chooses by a clock: one bit
+// for each file says whether the file was read since the hand passed.
 //
-// Reads under way keep their file. When all that are open are being read,
-// another is opened all the same, and closed with its last read: waiting would
-// have one read wait for another, which may wait for the first.
+// A read under way keeps its file open. If all open files are being read, one more is
+// opened all the same, and closed with its last read. To wait instead could deadlock:
+// one read would wait for another, which may wait for the first.
 type Descriptors struct {
 	max  int
 	over atomic.Bool // more are open than max
@@ -31,8 +31,8 @@ type Descriptors struct {
 // DescriptorsMin is the least of NewDescriptors.
 const DescriptorsMin = 1
 
-// NewDescriptors returns a bound of so many open files, 0: half of what the
-// process may have open, which is RLIMIT_NOFILE; LimitNOFILE in a unit.
+// NewDescriptors returns a bound of so many open files. 0 stands for half of what the
+// process may have open (RLIMIT_NOFILE, set by LimitNOFILE in a unit).
 func NewDescriptors(most int) *Descriptors {
 	if most <= 0 {
 		most = OpenFilesMax() / 2
@@ -68,8 +68,8 @@ func (d *Descriptors) Stats() DescriptorStats {
 type handle struct {
 	segment *segment
 	file    disk.File
-	// users counts the reads under way, closedBit is added once, when there
-	// were none, by whoever closes the file.
+	// users counts the reads under way. Whoever closes the file sets it from zero to
+	// closedBit.
 	users  atomic.Int64
 	read   atomic.Bool // since the hand passed
 	doomed atomic.Bool // it is closed with its last read

@@ -87,7 +87,7 @@ func TestDescriptorsAreBounded(t *testing.T) {
 	}
 	for _, a := range asds {
 		quiet(a)
-		if err := a.upkeep.keep(ctx); err != nil {
+		if err := a.upkeep.pass(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if bad, next, err := a.Verify(ctx, nil, 1000); len(bad) > 0 || next != nil || err != nil {
@@ -197,7 +197,7 @@ func TestReadKeepsItsFile(t *testing.T) {
 	for _, op := range []faultdisk.Op{faultdisk.Read, faultdisk.Open} {
 		p, _ := a.contents.place([]byte(keys[0]))
 		s := a.contents.segments[p.segment]
-		a.dir.leave(s) // so that it is opened
+		a.dir.giveUp(s) // so that it is opened
 		s.gone.Store(false)
 		gate := faultdisk.NewGate()
 		rule := fsys.Inject(faultdisk.Rule{Ops: op, Path: segmentName(p.segment), Times: 1, Before: gate.Wait})

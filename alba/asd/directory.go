@@ -30,9 +30,9 @@ type directory struct {
 // join returns the path of a file in the directory.
 func (d *directory) join(name string) string { return path.Join(d.path, name) }
 
-// there reports whether the directory still leads to an ASD. If its disk has gone from
+// holdsASD reports whether the directory still leads to an ASD. If its disk has gone from
 // under it, a file that is missing says nothing about the ASD.
-func (d *directory) there() bool {
+func (d *directory) holdsASD() bool {
 	_, err := d.fs.Stat(d.join(identityName))
 	return err == nil
 }
@@ -126,8 +126,8 @@ func (d *directory) acquire(s *segment) (*handle, error) {
 	return h, nil
 }
 
-// leave gives a segment up. Its file is closed with its last read.
-func (d *directory) leave(s *segment) {
+// giveUp gives a segment up. Its file is closed with its last read.
+func (d *directory) giveUp(s *segment) {
 	s.gone.Store(true)
 	if h := s.handle.Load(); h != nil {
 		h.doom(d.files)

@@ -245,7 +245,7 @@ func errnoRunning(t *testing.T, op faultdisk.Op, errno unix.Errno, skip, times i
 		case 4:
 			_ = a.checkpoints.write()
 		case 7:
-			_ = a.upkeep.keep(ctx)
+			_ = a.upkeep.pass(ctx)
 		case 9:
 			get(a, key)
 			if _, _, err := a.Verify(ctx, nil, 100); err != nil && !errors.Is(err, errno) {

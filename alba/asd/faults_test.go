@@ -173,14 +173,14 @@ func waitFor(t *testing.T, a *ASD, done func(Stats) bool) {
 		if done(a.Stats()) {
 			return
 		}
-		if err := a.upkeep.keep(ctx); err != nil {
+		if err := a.upkeep.pass(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Fatalf("%+v", a.Stats())
 }
 
-// quiet stops an ASD's own maintenance, so that a test can call keep.
+// quiet stops an ASD's own maintenance, so that a test can call pass.
 func quiet(a *ASD) {
 	a.cancel()
 	a.tasks.Wait()
@@ -277,7 +277,7 @@ func TestCompactionMeetsCorruption(t *testing.T) {
 	for _, key := range keys[2:] {
 		apply(t, a, del(key))
 	}
-	if err := a.upkeep.keep(ctx); err != nil {
+	if err := a.upkeep.pass(ctx); err != nil {
 		t.Fatal(err)
 	}
 	mustGet(t, a, keys[1], data)
@@ -549,7 +549,7 @@ func TestFailedSyncIsNotAskedAgain(t *testing.T) {
 	} else if err := b.Apply(ctx, nil, []osd.Update{put("more", data, 1)}); !errors.Is(err, unix.EIO) {
 		t.Fatal(err)
 	}
-	if err := b.upkeep.keep(ctx); err != nil {
+	if err := b.upkeep.pass(ctx); err != nil {
 		t.Fatal(err)
 	}
 	opt.FS = fsys.mem.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll)

@@ -25,12 +25,12 @@ const (
 // IdentityName is the file that makes a directory an ASD's.
 const IdentityName = identityName
 
-// LockName is the file in an ASD's directory that the process holds which has it
-// open.
+// LockName is the lock file in an ASD's directory. The process that has the ASD open
+// holds it.
 const LockName = "lock"
 
-// ErrNoASD is matched by the error of Open for a directory that holds no ASD,
-// or no longer: it is never made one without Create.
+// ErrNoASD is matched by the error of Open for a directory that holds no ASD, or none
+// any more. Only Create makes an ASD of a directory.
 var ErrNoASD = errors.New("no ASD here")
 
 // ErrClaimed is matched by the error of Claim for an ASD that another backend
@@ -57,8 +57,8 @@ func appendIdentity(dst []byte, id Identity, incarnation uint64) []byte {
 	return binary.LittleEndian.AppendUint32(dst, format.SeededCRC(incarnation, dst[at:]))
 }
 
-// decodeIdentity reads an identity and its version. The file is written anew as a
-// whole, so everything that is not known is refused.
+// decodeIdentity reads an identity and its version. It refuses whatever it does not
+// know: a rewrite of the file would drop it.
 func decodeIdentity(b []byte) (Identity, uint16, error) {
 	h, err := format.DecodeRewritten(b, format.KindASD, identityVersion, 0)
 	if err != nil {
@@ -89,8 +89,8 @@ func decodeIdentity(b []byte) (Identity, uint16, error) {
 	return id, h.Version, nil
 }
 
-// Create makes an ASD in a directory, which must be empty, or absent under a
-// directory that is there. It is durable when Create returns nil.
+// Create makes an ASD in a directory. The directory must be empty; if it is absent,
+// its parent must be there. The ASD is durable when Create returns nil.
 func Create(fsys disk.FS, dir string, id Identity) error {
 	if err := create(fsys, dir, id); err != nil {
 		return fmt.Errorf("asd: create %s: %w", dir, err)
@@ -153,8 +153,8 @@ func replace(fsys disk.FS, dir, temp, name string, b []byte) error {
 	return nil
 }
 
-// errNameNotSynced is matched by the error of replace if the file has its name,
-// and it is not known whether the medium knows that.
+// errNameNotSynced is matched by the error of replace if the file has its new name, but
+// the sync of the directory failed.
 var errNameNotSynced = errors.New("a new name may not outlive a power cut")
 
 // ReadIdentity says who the ASD in a directory is. It opens nothing else.

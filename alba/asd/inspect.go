@@ -14,16 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Nobody should find out by a write, or at the next start, that a disk is not as it
-// should be. So whoever asks how full an ASD is has it look, without changing anything,
-// whether its directory still leads to the disk that was opened, whether the file system
-// takes writes, and whether the files that an open needs say what they should. What is
-// wrong is told, and nothing is done about it (P8).
+// A disk that is not as it should be must be noticed before a write or the next start
+// meets it. So each call of Usage checks three things, without changing anything: whether
+// the directory still leads to the disk that was opened, whether the file system takes
+// writes, and whether the files that an Open needs say what they should. What is wrong is
+// reported, and nothing is deleted or made anew (rule P8).
 
 // inspectEvery is how long an identity file that has not changed is believed.
 const inspectEvery = 5 * time.Second
 
-// inspection is what is known of an ASD's place.
+// inspection checks the disk of an open ASD, and knows what it found last.
 type inspection struct {
 	dir       *directory
 	health    *health
@@ -41,14 +41,14 @@ type inspection struct {
 // hold notes which lock file the ASD holds. It is called before anybody else inspects.
 func (i *inspection) hold(lock fs.FileInfo) { i.lock = lock }
 
-// look takes what the file system says to which the directory leads now, and returns what
-// that of the ASD says: if it is another one, what it said last. The ASD takes no more
-// writes then, nor if its file system takes none. trouble is what the next open would
-// meet.
+// check inspects the disk. on is the usage of the file system that the directory leads to
+// now. If that is another disk than the one that was opened, the ASD becomes read-only, and
+// check returns the usage from before. The ASD also becomes read-only if its file system
+// takes no writes. trouble is what the next Open would meet.
 //
-// On a slow disk every call takes long, and whoever asks how full it is waits for each
-// of them: an identity file that has not changed is believed for a while.
-func (i *inspection) look(on disk.Usage) (_ disk.Usage, trouble error) {
+// On a slow disk each call takes long, and whoever asks for the usage waits for all of
+// them. So an identity file that has not changed is believed for a while.
+func (i *inspection) check(on disk.Usage) (_ disk.Usage, trouble error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	is, statErr := i.dir.fs.Stat(i.dir.join(identityName))
@@ -83,10 +83,10 @@ func (i *inspection) look(on disk.Usage) (_ disk.Usage, trouble error) {
 	return on, i.trouble
 }
 
-// inspect looks at the place of the ASD, and at the files that an open needs. elsewhere
-// is not nil if the directory holds another ASD now, or none; refused if the file system
-// does not let a file be opened to be written: one that has failed may say so in no other
-// way. mu is held.
+// inspect reads the files that an Open needs, and sets trouble. elsewhere is not nil if
+// the directory holds another ASD now, or none. refused is not nil if the file system does
+// not let a file be opened for writing: a file system that has failed may not show it in
+// any other way. mu is held.
 func (i *inspection) inspect() (elsewhere, refused error) {
 	flag := disk.Flag(0)
 	if i.health.writable() == nil {
@@ -124,13 +124,13 @@ func (i *inspection) inspect() (elsewhere, refused error) {
 		return nil, refused
 	}
 	if (err == nil) != (i.trouble == nil) {
-		i.tellTrouble(err)
+		i.logTrouble(err)
 	}
 	i.trouble = err
 	return nil, refused
 }
 
-func (i *inspection) tellTrouble(err error) {
+func (i *inspection) logTrouble(err error) {
 	if err == nil {
 		i.dir.log.Info("asd: its files are as they should be again", "asd", i.dir.id, "dir", i.dir.path)
 		return
@@ -138,7 +138,7 @@ func (i *inspection) tellTrouble(err error) {
 	i.dir.log.Error("asd: it is read and written, and the next start would not open it", "asd", i.dir.id, "dir", i.dir.path, "err", err)
 }
 
-// checkClaim reads the claim. One block of it may be bad: the other one says it all.
+// checkClaim compares the claim with what it should say. One good block is enough.
 func (i *inspection) checkClaim(want generation.Mark) error {
 	m, _, _, err := readClaim(i.dir.fs, i.dir.path)
 	if err == nil && m != want {
@@ -147,8 +147,8 @@ func (i *inspection) checkClaim(want generation.Mark) error {
 	return err
 }
 
-// isCopied reports whether the directory leads to another lock file than the one that is
-// held: to a copy of the disk, which is mounted over it.
+// isCopied reports whether the directory leads to another lock file than the one that
+// this process holds. Then a copy of the disk is mounted over it.
 func (i *inspection) isCopied() bool {
 	if i.lock == nil {
 		return false

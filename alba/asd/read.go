@@ -39,7 +39,7 @@ func (r *reader) putBuffer(b []byte) {
 	}
 }
 
-// lookup returns where a value is, and the file, which is to be released.
+// lookup returns where a value is, and the open file. The caller releases it.
 func (r *reader) lookup(key []byte) (place, *handle, error) {
 	for {
 		if r.health.closed() {
@@ -56,7 +56,7 @@ func (r *reader) lookup(key []byte) (place, *handle, error) {
 			return p, h, nil
 		case errors.Is(err, fs.ErrNotExist) && r.contents.moved(key, p):
 			continue // the segment has been compacted meanwhile
-		case errors.Is(err, fs.ErrNotExist) && r.dir.there():
+		case errors.Is(err, fs.ErrNotExist) && r.dir.holdsASD():
 			return p, nil, s.corrupt(key, 0, "the segment is gone")
 		}
 		return p, nil, s.readError(key, err)
@@ -127,9 +127,9 @@ func (r *reader) readPacked(h *handle, where place, key, p []byte, crcs []uint32
 	return nil
 }
 
-// readError is for a read that came back short. That the file ends is damage of
-// the value; that the medium does not give it is osd.ErrUnreadable; anything else
-// may pass.
+// readError returns the error of a value that could not be read whole. If the file
+// ends before it, the value is corrupt. If the medium does not give it, it is
+// osd.ErrUnreadable. Any other error says nothing about the value.
 func (s *segment) readError(key []byte, err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):

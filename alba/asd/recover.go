@@ -19,19 +19,19 @@ type recovery struct {
 	contents    *contents
 	checkpoints *checkpoints
 	log         *appender
-	accepting   bool // people say that the ASD is to go on without what cannot be read
+	accepting   bool // an operator says to go on without what cannot be read
 
 	damage  []Damage
 	last    uint64 // seq of the newest batch seen
 	durable uint64 // highest mark seen
-	// tail is the batches of which no mark says yet that they were synced.
+	// tail holds the batches above durable: it is not known whether they were synced.
 	tail []pending
 
 	// What the medium does not give, and damage that may hide batches: see
 	// unreadable.go.
 	bad   int         // blocks that could not be read
 	hole  *unreadable // the first that batches may be in
-	floor uint64      // a seq that may have been used in what was seen last
+	floor uint64      // highest seq that may have been used in what could not be read last; 0: none
 	blind uint32      // highest segment of which nothing could be read
 }
 
@@ -72,7 +72,7 @@ func (a *ASD) recover() ([]Damage, error) {
 		if !r.matches(c) {
 			r.dir.log.Warn("asd: the checkpoint of the index is of other segments; reading all of them", "asd", r.dir.id, "dir", r.dir.path)
 			for _, s := range r.contents.reset() {
-				r.dir.leave(s)
+				r.dir.giveUp(s)
 			}
 			c = nil
 			r = begin()
@@ -103,8 +103,8 @@ func (r *recovery) loadCheckpoint() (*checkpointed, error) {
 	return c, err
 }
 
-// openSegments opens the segments. One whose bytes are wrong is left alone and
-// reported, and so are the values in it.
+// openSegments opens the segments. A file whose header is wrong is reported and left
+// alone; reportLost reports the values in it.
 func (r *recovery) openSegments(numbers []uint32, c *checkpointed) error {
 	for _, n := range numbers {
 		r.log.used(n)
@@ -116,7 +116,7 @@ func (r *recovery) openSegments(numbers []uint32, c *checkpointed) error {
 			return fmt.Errorf("%s: %w", segmentName(n), err)
 		case isUnreadable(err):
 			r.blind = n
-			r.lacks(err, 0)
+			r.noteUnreadable(err, 0)
 		case isDamage(err):
 			r.blind = n
 			r.damaged(Damage{File: r.dir.join(segmentName(n)), What: "the segment is none: " + err.Error()})
@@ -140,7 +140,7 @@ func (r *recovery) openSegment(n uint32, c *checkpointed) (*segment, error) {
 	}
 	defer h.release(r.dir.files)
 	if s.size, err = h.file.Size(); err != nil {
-		r.dir.leave(s)
+		r.dir.giveUp(s)
 		return nil, err
 	}
 	err = r.identify(s, h.file)
@@ -151,7 +151,7 @@ func (r *recovery) openSegment(n uint32, c *checkpointed) (*segment, error) {
 	}
 	if err != nil {
 		r.contents.unopened(s.size)
-		r.dir.leave(s)
+		r.dir.giveUp(s)
 		return nil, err
 	}
 	return s, nil
@@ -231,8 +231,9 @@ func (r *recovery) scan(c *checkpointed) error {
 	return nil
 }
 
-// firstSeq is that of the first batch of a segment, which was synced before the
-// segment had its name; zero if it is damaged or the medium does not give it.
+// firstSeq returns the seq of a segment's first batch, zero if that is damaged or the
+// medium does not give it. A segment gets its name after that batch was synced, so
+// there was one.
 func (r *recovery) firstSeq(s *segment) (uint64, error) {
 	rec, err := r.dir.scanner(s, s.size, new(int)).record(blockSize)
 	if err != nil && !isDamage(err) && !isUnreadable(err) {
@@ -244,15 +245,16 @@ func (r *recovery) firstSeq(s *segment) (uint64, error) {
 	return rec.Seq, nil
 }
 
-// scanSegment reads a segment's batches up to limit, zero: to its end. adjacent:
-// those with seqs up to limit are in it, or were.
+// scanSegment reads a segment's batches with seqs below limit, all of them if that is
+// zero. adjacent: limit is the first seq of the very next segment, so all seqs below it
+// were in this one or before.
 func (r *recovery) scanSegment(s *segment, limit uint64, adjacent bool) error {
 	end, err := r.dir.scanner(s, s.size, &r.bad).scan(s.done, r.last, limit, func(rec *Record) error {
 		switch {
 		case isUnreadable(rec.Err) && limit != 0 && r.last+1 >= limit:
 			return nil // all that counts of this segment has been read
 		case rec.Gap && isUnreadable(rec.Err):
-			r.lacks(rec.Err, uint64(rec.Length/blockSize))
+			r.noteUnreadable(rec.Err, uint64(rec.Length/blockSize))
 			return nil
 		case rec.Gap:
 			r.damaged(Damage{File: s.path, Offset: rec.Offset, Length: rec.Length, What: fmt.Sprintf("batches behind %d are lost: %v", r.last, rec.Err)})
@@ -261,7 +263,7 @@ func (r *recovery) scanSegment(s *segment, limit uint64, adjacent bool) error {
 			r.last, r.floor = rec.Seq, 0
 			r.tail = append(r.tail, pending{s, rec})
 			if isUnreadable(rec.Err) {
-				r.lacks(rec.Err, 0)
+				r.noteUnreadable(rec.Err, 0)
 			}
 		}
 		r.settle(rec.Durable)
@@ -275,13 +277,13 @@ func (r *recovery) scanSegment(s *segment, limit uint64, adjacent bool) error {
 		r.damaged(Damage{File: s.path, Offset: end, Length: s.size - end, What: fmt.Sprintf("batches %d to %d are lost", r.last+1, limit-1)})
 	}
 	if limit != 0 {
-		// What is there of these was synced before the next segment began.
+		// The next segment began after the last sync of this one.
 		r.settle(limit - 1)
 	}
 	return nil
 }
 
-// settle enters the batches that are known to have been synced.
+// settle enters the batches up to durable into the index: they were synced.
 func (r *recovery) settle(durable uint64) {
 	r.durable = max(r.durable, durable)
 	for len(r.tail) > 0 && r.tail[0].Seq <= r.durable {

@@ -83,9 +83,9 @@ func (c *contents) resume(seq uint64) {
 	c.seq = seq
 }
 
-// lack notes that batches could not be read: a key that is not in the index may be there
+// setUnread notes that batches could not be read: a key that is not in the index may be there
 // all the same.
-func (c *contents) lack(u *unreadable) {
+func (c *contents) setUnread(u *unreadable) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.unread = u

@@ -39,8 +39,8 @@ type segment struct {
 	// handle is the open file, nil: it is closed, and opened when it is read.
 	handle  atomic.Pointer[handle]
 	opening sync.Mutex
-	// waiting counts those who are about to open it; contents.mu is held when one is
-	// added.
+	// waiting counts the readers that are about to open the file. It is raised under
+	// contents.mu only.
 	waiting atomic.Int32
 	// gone: the segment is retired, or the ASD closed.
 	gone atomic.Bool
@@ -57,9 +57,9 @@ func (s *segment) idle() bool {
 	return h == nil || h.users.Load() == 0
 }
 
-// place is where a value lies that an entry of the segment put. Of two puts of a
-// key the place differs if what they put does; an empty value takes no room, so
-// that its offset alone does not tell.
+// place returns where the value of an entry lies, and what it takes to read it. Two
+// puts of a key have different places unless they put the same: empty values take no
+// room and may share an offset, but differ in seed or epoch then.
 func (s *segment) place(e *Entry) place {
 	return place{segment: s.number, data: uint32(e.Offset), table: uint32(e.Table), size: e.Size, seed: e.Seed, epoch: e.Epoch}
 }

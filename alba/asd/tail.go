@@ -6,7 +6,8 @@ import (
 	"openvstorage/alba/osd"
 )
 
-// finish deals with the tail and with what was cut.
+// finish brings the ASD from what was scanned to where it can be written to: it cuts
+// the tail at the first bad batch, writes the rest again, and reports what is lost.
 func (r *recovery) finish() error {
 	r.log.resume(r.durable)
 	r.contents.resume(r.durable)
@@ -16,7 +17,7 @@ func (r *recovery) finish() error {
 	r.log.used(r.contents.highest()) // the checkpoint may speak of a segment that is gone
 	switch {
 	case r.hole != nil && !r.accepting:
-		r.contents.lack(r.hole)
+		r.contents.setUnread(r.hole)
 		r.showTail(fmt.Errorf("%w; if that lasts, replace the disk, or make the file %s to go on without what lies there", r.hole, r.dir.join(acceptName)))
 	case len(r.tail) > 0:
 		if err := r.writeTail(); err != nil {
@@ -51,8 +52,8 @@ func (r *recovery) cutTail() error {
 		case err == nil:
 			continue
 		case isUnreadable(err):
-			// It may have been, and been acknowledged.
-			r.lacks(err, 0)
+			// The batch may have been whole, and acknowledged.
+			r.noteUnreadable(err, 0)
 			r.floor = max(r.floor, r.last)
 		case !isDamage(err):
 			return err
@@ -71,10 +72,10 @@ func (r *recovery) reportLost() {
 	}
 }
 
-// writeTail writes the tail again, to a new segment that gets its name when it
-// has all of it. A sync of the file where it is would tell nothing: one may have
-// failed before, in this process or another, and the next succeeds all the same
-// (rule P6). On a disk without room it goes to the reserve.
+// writeTail writes the tail again, to a new segment that gets its name when it has all
+// of it. To sync the file where the tail is would prove nothing: if an earlier sync has
+// failed, in this process or another, the next one succeeds all the same (rule P6). On a
+// disk without room the tail goes to the reserve.
 func (r *recovery) writeTail() error {
 	err := r.copyTail(false)
 	if isNoRoom(err) && r.health.readOnly() == nil {
@@ -91,9 +92,9 @@ func (r *recovery) writeTail() error {
 	return nil
 }
 
-// showTail makes the ASD read-only, with the tail in the index: nobody knows
-// whether it was acknowledged, nor whether the medium has it. It is decided when
-// the ASD is opened anew.
+// showTail makes the ASD read-only, with the tail in the index. The tail may have been
+// acknowledged, so it is served; the medium may not have it, so nothing is built on it.
+// The next Open tries again.
 func (r *recovery) showTail(why error) {
 	r.health.fail(why)
 	for _, p := range r.tail {

@@ -148,7 +148,7 @@ func badSector(t *testing.T, mem *crashdisk.FS, have outcomes, name string, bloc
 		after.applied(u, err)
 	}
 	for range 3 {
-		if err := a.upkeep.keep(ctx); err != nil {
+		if err := a.upkeep.pass(ctx); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}

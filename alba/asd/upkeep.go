@@ -49,7 +49,7 @@ func (u *upkeep) run(ctx context.Context) {
 			seen = u.contents.newest()
 			rested = seen
 		case <-u.work.Rung():
-			u.warn(ctx, u.keep(ctx))
+			u.warn(ctx, u.pass(ctx))
 		}
 	}
 }
@@ -79,13 +79,14 @@ func (u *upkeep) rest(ctx context.Context) error {
 			return err
 		}
 	}
-	err := u.keep(ctx)
+	err := u.pass(ctx)
 	u.spares.drop()
 	return err
 }
 
-// keep does what there is to do.
-func (u *upkeep) keep(ctx context.Context) error {
+// pass writes a checkpoint if one is due, compacts until no segment is worth it, and makes
+// the reserve again.
+func (u *upkeep) pass(ctx context.Context) error {
 	for ctx.Err() == nil && u.health.writable() == nil {
 		if u.checkpoints.due(u.opt.SegmentBytes) {
 			if err := u.checkpoints.write(); err != nil {

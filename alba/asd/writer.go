@@ -47,8 +47,8 @@ func (w *writer) submit(ctx context.Context, r *request, bytes int64) error {
 	if err := w.health.writable(); err != nil {
 		return err
 	}
-	// Of every request the writer's own work counts too. One that is larger
-	// than the queue goes alone.
+	// Each update takes memory of the writer too. A request that is larger than the
+	// queue goes alone.
 	bytes = min(bytes+int64(len(r.updates)+len(r.moves))*256, w.opt.QueueBytes)
 	if err := w.room.Acquire(ctx, bytes); err != nil {
 		return err
@@ -84,9 +84,9 @@ func (w *writer) submit(ctx context.Context, r *request, bytes int64) error {
 	}
 }
 
-// run is the writer: the only goroutine that appends. One batch is under way at
-// a time: while it is synced the next one gathers. Writing that one already was
-// measured to be no faster when the data goes past the page cache.
+// run is the only goroutine that appends, until end. One batch is under way at a
+// time; the next one gathers while it is synced. To write the next one during that
+// sync was measured to be no faster: the data goes past the page cache.
 func (w *writer) run() {
 	defer close(w.stopped)
 	var list []*request
@@ -108,7 +108,7 @@ func (w *writer) end() {
 	<-w.stopped
 }
 
-// gather takes what waits, as much as goes into a batch.
+// gather takes requests that wait, as many as go into a batch.
 func (w *writer) gather(list []*request, r *request) []*request {
 	var size int64
 	entries := 0
@@ -141,7 +141,7 @@ func (r *request) bytes() (n int64) {
 	return n
 }
 
-// commit makes the requests durable, those that may be, and answers all.
+// commit makes the requests durable that are granted, and answers all.
 func (w *writer) commit(list []*request) {
 	w.write(list, false)
 	for _, r := range list {
@@ -149,8 +149,8 @@ func (w *writer) commit(list []*request) {
 	}
 }
 
-// write enters the requests into a batch and writes it. On a disk that has no
-// room, those that only delete are written once more, to the reserve.
+// write enters the requests into a batch and writes it. If the disk has no room, it
+// tries once more with those that only delete, and writes them to the reserve.
 func (w *writer) write(list []*request, useReserve bool) {
 	b := &w.batch
 	b.reset()
@@ -183,7 +183,7 @@ func (w *writer) write(list []*request, useReserve bool) {
 		w.log.leaveMark()
 		return
 	}
-	// What was decided about a request rested on those before it.
+	// Each request was granted on top of those before it in the batch, so none counts.
 	noRoom := isNoRoom(err)
 	var again []*request
 	if noRoom {
@@ -202,21 +202,21 @@ func (w *writer) write(list []*request, useReserve bool) {
 
 func isNoRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-// length is about what a request adds to a batch, rather more.
+// length is what a request adds to a batch at most, in bytes.
 func (r *request) length() int64 {
 	n := r.bytes()
 	return n + n/512 + int64(len(r.updates)+len(r.moves))*(blockSize+512) + blockSize
 }
 
-// roomFor returns how many bytes of puts there is room for, and how many of what
-// compaction writes: that may exceed the limit, but is not tried in vain, as a
-// segment is given up when it cannot grow.
+// roomFor returns how many bytes of puts there is room for, and how many bytes
+// compaction may write. Compaction may exceed the limit of puts, since it makes room.
+// It may not exceed what the file system has: a failed write costs a segment.
 func (w *writer) roomFor(list []*request) (room, physical int64, err error) {
 	if err := w.health.readOnly(); err != nil {
 		return 0, 0, err
 	}
-	// The name that is written to must still lead to a disk: one that is gone
-	// from under the directory would swallow all that follows.
+	// The name that is written to must still lead to the disk. If the disk is gone
+	// from under the directory, the open file would swallow all that follows.
 	switch _, err := w.dir.fs.Stat(w.log.path()); {
 	case errors.Is(err, fs.ErrNotExist):
 		return 0, 0, w.health.fail(fmt.Errorf("the ASD's files are gone: %w", err))
