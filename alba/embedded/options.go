@@ -65,7 +65,7 @@ type Options struct {
 
 	SegmentBytes int64         // of ASD segments; default 32 MiB
 	Descriptors  int           // files of segments open at once, of all ASDs; default half of what the process may have
-	Look         time.Duration // between looks for missing disks; default 1 s
+	ReopenEvery  time.Duration // between looks for missing disks that are back; default 1 s
 	// Node is put between a manager and its group; nil: nothing is. For tests.
 	Node     func(name string, n cluster.Node) cluster.Node
 	Maintain Maintain
@@ -78,8 +78,8 @@ type Maintain struct {
 	// Scrub is in what time each disk is read back whole; negative: never.
 	Scrub time.Duration
 
-	// ByHand has nothing done in the background, not even looking for missing
-	// disks: it is all left to whoever calls Maintenance and Look.
+	// ByHand has nothing done in the background, not even the opening of disks that
+	// are back: whoever calls Maintenance and ReopenDisks does it.
 	ByHand bool
 }
 
@@ -90,8 +90,8 @@ func (o *Options) ensureDefaults() error {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 32 << 20
 	}
-	if o.Look == 0 {
-		o.Look = time.Second
+	if o.ReopenEvery == 0 {
+		o.ReopenEvery = time.Second
 	}
 	if o.Uploads == 0 {
 		o.Uploads = 4
