@@ -111,7 +111,8 @@ func (p *places) move(ctx context.Context, all []abm.OSD) error {
 func expectedIn(recorded, in, left []string) []string {
 	for i, dir := range recorded {
 		if at := slices.Index(left, dir); in[i] == "" && at >= 0 {
-			in[i], left = left[at], slices.Delete(left, at, at+1)
+			in[i] = left[at]
+			left = slices.Delete(left, at, at+1)
 		}
 	}
 	for i := range in {
