@@ -16,7 +16,7 @@ var ErrReplaced = errors.New("was replaced before")
 func whatBecame(at layout, all []abm.OSD, number uint64) error {
 	newest, lost := uint64(0), false
 	for _, o := range all {
-		if o.Replaces == number && o.Number != 0 {
+		if number != 0 && o.Replaces == number && o.Number != 0 { // most replace none, which is 0
 			return fmt.Errorf("disk %d %w, by disk %d in %s", number, ErrReplaced, o.Number, at.path(string(o.Endpoint)))
 		}
 		newest = max(newest, o.Number)

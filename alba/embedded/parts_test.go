@@ -71,6 +71,7 @@ func TestWhatBecame(t *testing.T) {
 		{3, ErrNoOSD, "any more"},
 		{5, ErrNoOSD, "any more"},
 		{7, ErrNoOSD, "disk 7: no such disk"},
+		{0, ErrNoOSD, "disk 0: no such disk"},
 	} {
 		err := whatBecame(layout{dir: "/data"}, all, row.number)
 		if row.is != nil && !errors.Is(err, row.is) || !strings.Contains(err.Error(), row.says) {
