@@ -42,7 +42,7 @@ type censusKey struct {
 	gone   string
 }
 
-// counted is what was found in a bucket while some disks were gone.
+// counted is the result of a count.
 type counted struct {
 	counters string // of the namespace, as they were
 	mayLose  int

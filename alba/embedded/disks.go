@@ -18,7 +18,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// OSD is what people are told of a disk. Sizes are in bytes.
+// OSD is the state of a disk, for people. Sizes are in bytes.
 type OSD struct {
 	Number uint64       `json:"number"`
 	ID     uuid.UUID    `json:"id"`

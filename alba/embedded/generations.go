@@ -22,13 +22,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// Errors of Open about which of two copies is the newer one.
+// Errors about which of two copies is the newer one, and about what follows.
 var (
-	// ErrOlder: disks have seen a newer generation than this data directory.
+	// ErrOlder says that disks have seen a newer generation than this data directory.
 	ErrOlder = errors.New("this data directory is an older copy")
-	// ErrTwice: somebody else has a disk of this backend open.
+	// ErrTwice says that another process has a disk of this backend open.
 	ErrTwice = errors.New("a copy of this data directory is in use")
-	// ErrSuspended: nothing is deleted on disks until a person has confirmed it.
+	// ErrSuspended says that nothing is deleted on disks until a person confirms it.
 	ErrSuspended = errors.New("deletion is suspended")
 )
 
@@ -143,7 +143,7 @@ func (g *generations) witness() []byte {
 func (g *generations) judge(ctx context.Context, dirs []string, accept bool) (newest uint64, accepted bool, err error) {
 	var against []contradiction
 	for i, c := range g.claims(ctx, dirs) {
-		if c.err != nil {
+		if c.err != nil { // in use elsewhere: nothing can be told from it
 			return 0, false, c.err
 		}
 		if !c.ours {

@@ -24,9 +24,10 @@ import (
 
 // Errors about master keys.
 var (
-	// ErrWrongKey: under the number of a key there was another one before.
+	// ErrWrongKey says that another key had the number of this one before.
 	ErrWrongKey = errors.New("it is another key than the one that had this number before")
-	// ErrUnproven: nobody can tell yet whether a key is the one that it was.
+	// ErrUnproven says that it is not known yet whether a key is the one that had its
+	// number before.
 	ErrUnproven = errors.New("it cannot be told yet whether it is the key that had this number before")
 )
 
@@ -228,7 +229,8 @@ func (k *keyring) try(ctx context.Context, number uint64) error {
 	}
 	switch {
 	case opened > 0 && len(foreign) > 0:
-		// An older release took both. This one cannot read what is in those.
+		// An older release took two keys under one number. This release goes on with
+		// one of them, and cannot read the namespaces of the other.
 		k.logger.Error("namespaces are sealed with another key of the same number, and cannot be read", "key", number, "namespaces", foreign)
 	case len(foreign) > 0:
 		return wrongKey(number)

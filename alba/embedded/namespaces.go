@@ -18,7 +18,7 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// Namespace is what people are told of a namespace.
+// Namespace is the state of a namespace, for people. Sizes are in bytes.
 type Namespace struct {
 	Name    string            `json:"name"`
 	Number  uint64            `json:"number"`

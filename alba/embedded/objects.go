@@ -13,7 +13,7 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// Object is what people are told of an object.
+// Object is the state of an object, for people. Sizes are in bytes.
 type Object struct {
 	Name    string    `json:"name"`
 	ID      string    `json:"id"`
@@ -21,7 +21,7 @@ type Object struct {
 	Stored  uint64    `json:"stored"`
 	Version uint64    `json:"version"`
 	Put     time.Time `json:"put"`
-	Policy  string    `json:"policy"` // "inline" for one in its manifest
+	Policy  string    `json:"policy"` // "inline" if its manifest holds it
 	Width   int       `json:"width"`  // fragments of its weakest chunk
 	Full    bool      `json:"full_width"`
 	// State counts the fragments that are on disks which can be read now.

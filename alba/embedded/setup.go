@@ -85,6 +85,7 @@ func (s *setup) create(ctx context.Context) error {
 	if len(known) > len(s.endpoints()) {
 		return fmt.Errorf("%w: the first start was cut short after it had registered %d disks, and %d are wanted now: give the flags that it had, or an empty data directory", ErrOther, len(known), len(s.endpoints()))
 	}
+	// A start that was cut short may have left the preset, made with other flags.
 	if old, err := s.abm.Preset(ctx, p.Name, userfn.Consistent); err == nil {
 		if string(old.Data) != string(data) {
 			_, err = s.abm.PutPreset(ctx, p.Name, old.Version, data)

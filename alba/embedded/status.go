@@ -54,7 +54,7 @@ type Status struct {
 	Client      client.Stats      `json:"client"`
 }
 
-// Group is what people are told of an Arakoon group.
+// Group is the state of an Arakoon group, for people.
 type Group struct {
 	Name   string       `json:"name"`
 	State  health.State `json:"state"`
