@@ -30,7 +30,6 @@ var larger = map[string]int{
 	"alba/fleet/condition.go":       525,
 	"alba/fleet/disk.go":            479,
 	"alba/maintenance.Maintenance":  66,
-	"arakoon.Node":                  50,
 	"arakoon/raftlog/segment.go":    497,
 	"asd.decodeIndex()":             76,
 	"embedded.Backend.open()":       63,
