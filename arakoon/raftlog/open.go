@@ -34,7 +34,7 @@ func Open(opt Options) (*Log, error) {
 }
 
 func (l *Log) open() error {
-	numbers, err := list(l.opt.FS, l.opt.Dir)
+	numbers, err := listSegments(l.opt.FS, l.opt.Dir)
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, last u
 		return nil, 0, damage(s, end, why)
 	}
 	last = records[len(records)-1].Seq
-	durable, err := firstRound(s, records[0])
+	durable, err := lastOfFirstRound(s, records[0])
 	if err != nil {
 		return nil, 0, err
 	}
@@ -210,8 +210,8 @@ func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, last u
 	return again, last, nil
 }
 
-// firstRound is the seq of the last record of a segment's first round.
-func firstRound(s *segment, r found) (uint64, error) {
+// lastOfFirstRound is the seq of the last record of a segment's first round.
+func lastOfFirstRound(s *segment, r found) (uint64, error) {
 	if r.Kind != kindMark || len(r.Body) != 4 {
 		return 0, damage(s, r.off, errors.New("a segment does not begin with this"))
 	}

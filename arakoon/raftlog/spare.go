@@ -1,0 +1,157 @@
+package raftlog
+
+import (
+	"errors"
+	"io/fs"
+	"path"
+	"sync"
+	"time"
+
+	"openvstorage/internal/disk"
+)
+
+// spare is a file that waits to become a segment.
+type spare struct {
+	mu    sync.Mutex // held while the file is prepared
+	file  disk.File
+	lacks bool // it could not be made the last time
+	tried time.Time
+}
+
+func (s *spare) take() disk.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.file
+	s.file = nil
+	return f
+}
+
+// prepareSpare begins to write the next segment's file, so that no append waits for
+// it. It is also the log's reserve on a full disk, so it is made as early as may be.
+func (l *Log) prepareSpare() {
+	if l.unnamed || !l.spare.mu.TryLock() {
+		return
+	}
+	if l.spare.file != nil {
+		l.spare.mu.Unlock()
+		return
+	}
+	if l.spare.lacks && l.pos < l.current.size/2 && time.Since(l.spare.tried) < spareAgain {
+		l.spare.mu.Unlock()
+		return
+	}
+	l.spare.tried = time.Now()
+	l.preparer.Go(func() {
+		defer l.spare.mu.Unlock()
+		// Without a spare the segment's file is made when it is needed.
+		f, err := l.openSpare()
+		if err == nil {
+			if err = grow(f, l.opt.SegmentBytes); err != nil {
+				_ = f.Close() // it is opened again
+			} else {
+				l.spare.file = f
+			}
+		}
+		l.spare.lacks = err != nil
+	})
+}
+
+// spareAgain is how long no spare is tried for when one could not be made and is
+// not needed soon.
+const spareAgain = time.Second
+
+// openSpare opens or makes the spare file. One that is longer than any segment has
+// nothing that anybody wants, and is cut.
+func (l *Log) openSpare() (disk.File, error) {
+	f, err := l.opt.FS.OpenFile(path.Join(l.opt.Dir, spareName), disk.Write|disk.Create, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	have, err := f.Size()
+	if err == nil && have > SegmentMax {
+		err = f.Truncate(l.opt.SegmentBytes)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// grow writes a file up to a size. If there is no room for that, it stays as long
+// as it was.
+func grow(f disk.File, size int64) error {
+	have, err := f.Size()
+	if err != nil || have >= size {
+		return err
+	}
+	if err = f.Allocate(have, size-have); err == nil {
+		err = f.Prewrite(have, size-have)
+	}
+	if disk.CauseOf(err) == disk.Full {
+		err = errors.Join(err, f.Truncate(have))
+	}
+	return err
+}
+
+// recycle keeps one of the segments, given oldest first, as the spare and
+// removes the others. The names change in that order, so that whatever a power
+// cut keeps has no gap: where one cannot be changed, it and those behind it are
+// left to the next time. What the spare was is written over only when its old
+// name is durably gone.
+func (l *Log) recycle(gone []*segment) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	l.spare.mu.Lock()
+	defer l.spare.mu.Unlock()
+	var kept disk.File
+	for i, s := range gone {
+		if l.spare.file == nil && kept == nil && s.size == l.opt.SegmentBytes {
+			if l.opt.FS.Rename(s.path, path.Join(l.opt.Dir, spareName)) != nil {
+				l.takeBack(gone[i:])
+				break
+			}
+			kept = s.file
+			continue
+		}
+		if l.opt.FS.Remove(s.path) != nil {
+			l.takeBack(gone[i:])
+			break
+		}
+		_ = s.file.Close() // nobody wants it any more
+	}
+	err := l.opt.FS.SyncDir(l.opt.Dir)
+	if err == nil {
+		if kept != nil {
+			l.spare.file = kept
+		}
+		return nil
+	}
+	free := kept == nil
+	if kept != nil {
+		_ = kept.Close()
+		if disk.CauseOf(err) == disk.Full {
+			e := l.opt.FS.Remove(path.Join(l.opt.Dir, spareName))
+			free = e == nil || errors.Is(e, fs.ErrNotExist)
+		}
+	}
+	if disk.CauseOf(err) == disk.Full && free {
+		// Old names may be there again after a power cut, and what they lead to is
+		// never written over.
+		return nil
+	}
+	if disk.SyncBegun(err) {
+		return l.fail(err)
+	}
+	l.unnamed = true
+	return nil
+}
+
+// takeBack takes segments back that were to go.
+func (l *Log) takeBack(list []*segment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range list {
+		l.segments[s.number] = s
+	}
+}
