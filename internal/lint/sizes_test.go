@@ -37,7 +37,6 @@ var larger = map[string]int{
 	"fusefs/filetree/tree.go":       459,
 	"host.daemon.stop()":            61,
 	"host/attach/devices.go":        492,
-	"state.tx.step()":               66,
 	"volumedriver.Host":             95,
 	"volumedriver.Volume":           190,
 	"volumedriver.Volume.Write()":   63,
