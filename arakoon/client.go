@@ -9,9 +9,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// Write does a sequence and returns the index of the entry that it happened
-// in, for AtLeast. A failed step is *ErrAssert, *ErrNotFound or *Error, and
-// then nothing was done. It returns when the effects are durable and visible.
+// Write does a sequence, and returns when its effects are durable and visible. index is
+// that of its entry, for AtLeast. If a step fails the error is *ErrAssert, *ErrNotFound
+// or *Error, and the sequence has had no effect.
 func (n *Node) Write(ctx context.Context, seq *Sequence) (index uint64, results []Result, err error) {
 	return n.write(ctx, seq, uuid.Nil, 0)
 }

@@ -9,7 +9,7 @@ import (
 	"openvstorage/arakoon/state"
 )
 
-// read is a reader that waits to be told which index it must see.
+// read waits to be told which index it must see.
 type read struct {
 	index chan uint64
 	err   chan error
@@ -21,15 +21,15 @@ type Consistency struct {
 	index uint64
 }
 
-// Consistent reads see every write that was answered before they began, and
-// only the leader serves them. Local reads see this member's state as it is.
+// Consistent reads see every write that was answered before they began; only the
+// leader serves them. Local reads see this member's state as it is.
 var (
 	Consistent = Consistency{}
 	Local      = Consistency{kind: 1}
 )
 
-// AtLeast reads see the write that returned this index, and all before it, on
-// any member; they wait until it is applied.
+// AtLeast reads see the write that returned this index, and all writes before it. Any
+// member serves them, once it has applied that write.
 func AtLeast(index uint64) Consistency { return Consistency{kind: 2, index: index} }
 
 // readers are the reads that wait until the state may be read.
@@ -160,9 +160,9 @@ func (n *Node) MultiGet(ctx context.Context, c Consistency, keys ...[]byte) ([][
 	return n.state.MultiGet(keys)
 }
 
-// Range calls fn with the keys in [first, last) at one moment, ascending, at
-// most limit of them if it is above 0, until fn returns false. last nil means
-// to the end. fn may keep the slices, and must not close the node.
+// Range calls fn with the keys in [first, last), ascending, as they are at one moment.
+// It ends when fn returns false, and after limit keys if limit is above 0. A last of nil
+// means to the end. fn may keep the slices, and must not close the node.
 func (n *Node) Range(ctx context.Context, c Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error {
 	return n.scan(ctx, c, first, last, limit, false, fn)
 }

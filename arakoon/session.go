@@ -9,9 +9,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// Session makes writes that can be asked for again: a retry is applied once
-// and gets the same result. The cluster keeps the newest 4096 sessions by their
-// last write, each with the result of its last write up to 64 KiB.
+// Session makes writes that can be repeated: however often one is, it is applied once,
+// and each time the result is the same. The cluster keeps 4096 sessions, those that
+// wrote last, each with the result of its last write if that has at most 64 KiB.
 type Session struct {
 	node    *Node
 	id      uuid.UUID
@@ -53,7 +53,7 @@ func (s *Session) Do(ctx context.Context, seq *Sequence) (index uint64, results 
 	return s.node.write(ctx, seq, s.id, s.request)
 }
 
-// Retry is the session's last write again. It happens if it had not.
+// Retry repeats the session's last write, which happens now if it had not before.
 func (s *Session) Retry(ctx context.Context, seq *Sequence) (index uint64, results []Result, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,9 +13,10 @@ import (
 	"go.etcd.io/raft/v3"
 )
 
-// roll begins a new segment. If that fails before the file has its name, nothing
-// has changed: what passes is left to be tried again, and in place of a file that
-// cannot be written another one is tried, once.
+// roll begins a new segment with records. If that fails before the file has its name,
+// nothing has changed. A failure that may pass is then left to the caller to try again.
+// After any other the file is replaced by another one, once. If that does not help, or the
+// name may be there, the log has failed.
 func (l *Log) roll(records []record) error {
 	named, err := l.rollOnce(records)
 	if err != nil && !named && !disk.CauseOf(err).Passes() {
@@ -120,10 +121,10 @@ func (l *Log) settleName(s *segment) (named bool, err error) {
 	return true, nil
 }
 
-// againLater reports whether a segment that has its name is to be begun again, for
-// want of room: another file, whole, will take that name, durably, before anything in
-// it is answered for. Whichever of them a restart finds ends the current segment in
-// the same place.
+// againLater reports whether a segment that may have its name is to be begun again, as
+// there was no room to make the name durable. Another whole file will take that name,
+// under the same incarnation, before anything in it is answered for. Whichever of the two
+// a restart finds, the current segment ends in the same place.
 func (l *Log) againLater(s *segment, err error) bool {
 	if disk.CauseOf(err) != disk.Full {
 		return false
@@ -132,12 +133,12 @@ func (l *Log) againLater(s *segment, err error) bool {
 	return true
 }
 
-// fewBytes is what a segment has beyond what it must have where there is no room
-// for a whole one.
+// fewBytes is how much longer than necessary a segment is made if there is no room for a
+// whole one: a segment for each append would cost a sync of the directory each time.
 const fewBytes = 64 << 10
 
-// takeFile returns the file for a segment, and how long that is: as SegmentBytes says,
-// or on a full disk what there is, but no less than least.
+// takeFile returns the file for a segment, and its length: SegmentBytes, or on a full disk
+// as much as there is, but at least least.
 func (l *Log) takeFile(least int64) (f disk.File, size int64, err error) {
 	if l.unnamed {
 		if err := l.opt.FS.SyncDir(l.opt.Dir); err != nil {
@@ -166,7 +167,8 @@ func (l *Log) takeFile(least int64) (f disk.File, size int64, err error) {
 	return f, size, nil
 }
 
-// fill makes a file a segment that has no name yet.
+// fill writes header and records into a file and syncs it. It has no name as a segment
+// yet.
 func (l *Log) fill(f disk.File, number, incarnation uint64, size int64, records []record) (*segment, []place, error) {
 	s := &segment{file: f, path: path.Join(l.opt.Dir, segmentName(number)), number: number, incarnation: incarnation, size: size, version: Version, life: l.life, generation: l.generation}
 	places := l.encode(records, s, blockSize)

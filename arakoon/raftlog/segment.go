@@ -30,8 +30,8 @@ const (
 	suffix    = ".raft"
 	spareName = "spare"
 
-	// SegmentMax is how long a segment file gets at most: as SegmentBytes says, or
-	// as long as one append takes.
+	// SegmentMax is the longest that a segment file gets, in bytes. Its usual length is
+	// SegmentBytes; one append that needs more gets a longer file.
 	SegmentMax = 256 << 20
 )
 
@@ -48,8 +48,8 @@ func parseName(name string) (number uint64, ok bool) {
 
 func roundUp(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize }
 
-// listSegments returns the numbers of the segments in a directory, which follow each
-// other.
+// listSegments returns the numbers of the segments in a directory. They must follow each
+// other: segments go from the oldest on, so a gap is a file that was lost.
 func listSegments(fsys disk.FS, dir string) (numbers []uint64, err error) {
 	names, err := fsys.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -93,8 +93,8 @@ func (o Options) readSegment(number uint64, buf []byte) (*segment, []byte, error
 	return s, buf, nil
 }
 
-// readFile reads a segment file into buf: as much as was written to it, whatever
-// its length may have become.
+// readFile reads a segment file into buf: as much as its header says that it was made
+// with. What is behind that was never written by a log.
 func readFile(f disk.File, name string, buf []byte) (headerOf, []byte, error) {
 	head := make([]byte, blockSize)
 	n, err := f.ReadAt(head, 0)
@@ -135,9 +135,9 @@ type found struct {
 	wal.Record
 }
 
-// scan reads the records of a segment, of which the first is to be seq (0: any)
-// and none reaches limit (0: none does). why is what ended it, nil for zeros;
-// end is where.
+// scan reads the records of a segment. The first must have this seq, unless seq is 0. The
+// records end before the seq limit, unless that is 0. end is the offset where they end,
+// and why is what ended them: nil for limit, zeros, or the end of the file.
 func scan(b []byte, incarnation, seq, limit uint64) (records []found, end int64, why error) {
 	end = blockSize
 	for end+wal.HeadSize <= int64(len(b)) {
@@ -171,9 +171,9 @@ func scan(b []byte, incarnation, seq, limit uint64) (records []found, end int64,
 	return records, end, nil
 }
 
-// laterMark is the highest durable mark of the rounds that begin behind the
-// place where the records ended. The error is that there is one which this release
-// does not know.
+// laterMark is the highest durable of the rounds that begin behind the offset where the
+// records ended: if one of them says that more was synced, what ended the records is
+// damage. The error is of a record that a newer release has written.
 func laterMark(b []byte, incarnation uint64, from int64) (durable uint64, err error) {
 	for at := from / blockSize * blockSize; at+wal.HeadSize <= int64(len(b)); at += blockSize {
 		if at < blockSize {

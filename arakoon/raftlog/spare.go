@@ -26,8 +26,9 @@ func (s *spare) take() disk.File {
 	return f
 }
 
-// prepareSpare begins to write the next segment's file, so that no append waits for
-// it. It is also the log's reserve on a full disk, so it is made as early as may be.
+// prepareSpare begins to write the next segment's file in the background, so that no
+// append waits for it. The file is also the log's reserve for a full disk, and is
+// therefore made as early as possible.
 func (l *Log) prepareSpare() {
 	if l.unnamed || !l.spare.mu.TryLock() {
 		return
@@ -43,7 +44,8 @@ func (l *Log) prepareSpare() {
 	l.spare.tried = time.Now()
 	l.preparer.Go(func() {
 		defer l.spare.mu.Unlock()
-		// Without a spare the segment's file is made when it is needed.
+		// An error is no failure: without a spare, the file is made when the segment
+		// is begun.
 		f, err := l.openSpare()
 		if err == nil {
 			if err = grow(f, l.opt.SegmentBytes); err != nil {
@@ -56,12 +58,11 @@ func (l *Log) prepareSpare() {
 	})
 }
 
-// spareAgain is how long no spare is tried for when one could not be made and is
-// not needed soon.
+// spareAgain is the time between two attempts to make a spare that is not needed soon.
 const spareAgain = time.Second
 
-// openSpare opens or makes the spare file. One that is longer than any segment has
-// nothing that anybody wants, and is cut.
+// openSpare opens or makes the spare file. A file that is longer than any segment holds
+// nothing of value, and is cut.
 func (l *Log) openSpare() (disk.File, error) {
 	f, err := l.opt.FS.OpenFile(path.Join(l.opt.Dir, spareName), disk.Write|disk.Create, 0o600)
 	if err != nil {
@@ -77,8 +78,8 @@ func (l *Log) openSpare() (disk.File, error) {
 	return f, nil
 }
 
-// grow writes a file up to a size. If there is no room for that, it stays as long
-// as it was.
+// grow writes a file up to a size. If the disk has no room for that, the file stays as
+// long as it was.
 func grow(f disk.File, size int64) error {
 	have, err := f.Size()
 	if err != nil || have >= size {
@@ -93,11 +94,11 @@ func grow(f disk.File, size int64) error {
 	return err
 }
 
-// recycle keeps one of the segments, given oldest first, as the spare and
-// removes the others. The names change in that order, so that whatever a power
-// cut keeps has no gap: where one cannot be changed, it and those behind it are
-// left to the next time. What the spare was is written over only when its old
-// name is durably gone.
+// recycle takes one of the segments as the spare and removes the others. They are given
+// oldest first, and their names change in that order, so that a power cut leaves no gap.
+// If a name cannot be changed, that segment and those behind it stay until the next time.
+// The spare is written over only when its old name is durably gone: a restart must not
+// find other bytes under that name.
 func (l *Log) recycle(gone []*segment) error {
 	if len(gone) == 0 {
 		return nil
@@ -136,8 +137,8 @@ func (l *Log) recycle(gone []*segment) error {
 		}
 	}
 	if disk.CauseOf(err) == disk.Full && free {
-		// Old names may be there again after a power cut, and what they lead to is
-		// never written over.
+		// A power cut may bring old names back. That is harmless: no file that such a
+		// name leads to is written over.
 		return nil
 	}
 	if disk.SyncBegun(err) {

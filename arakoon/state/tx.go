@@ -9,16 +9,17 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// tx is one command. It writes into the batch, which takes its writes back if
-// the command fails.
+// tx is one command that is being run. It writes into the batch, and if the command fails
+// the batch takes those writes back.
 type tx struct {
 	under *writes
 	bytes int
 	time  int64
 }
 
-// abort leaves a command by panic; apply catches it. result is the command's
-// result, failure what stops the member.
+// abort is the value of a panic that ends a command: user functions have no way to return
+// a failed read. State.run() catches it. result is the command's result, or failure is
+// what stops the member.
 type abort struct {
 	result  *Error
 	failure error
@@ -154,7 +155,8 @@ func scan(r pebble.Reader, first, last []byte, reverse bool, fn func(key, value 
 	return it.Error()
 }
 
-// run runs the steps of a sequence. Panics of type abort leave it.
+// run runs the steps of a sequence. at is the one that is being run, also when a panic of
+// type abort ends it.
 func (t *tx) run(body []byte, functions *Registry, at *int) (results []Result, failed *Error) {
 	r := &reader{b: body}
 	for ; len(r.b) > 0; *at++ {
