@@ -293,10 +293,10 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 		return syscall.EBUSY
 	}
 	// Not while a file in it is made a vDisk, or it is moved.
-	if err := d.fs.moving.share(ctx); err != nil {
+	if err := d.fs.moving.Share(ctx); err != nil {
 		return errnoOf(err)
 	}
-	defer d.fs.moving.unshare()
+	defer d.fs.moving.Unshare()
 	full, _, _ = d.child(name)
 	list, err := d.fs.entries(ctx, full)
 	if err == nil && len(list) > 0 {
@@ -333,7 +333,7 @@ func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 // unlink deletes what has a name in the directory, at a time, and returns where that
 // was then: what fails for its moving is done again.
 func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string, err error) {
-	if err := d.fs.moving.share(ctx); err != nil {
+	if err := d.fs.moving.Share(ctx); err != nil {
 		return d.where(), err
 	}
 	dir = d.where()
@@ -344,7 +344,7 @@ func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string
 	} else {
 		err = d.fs.tree.Remove(ctx, full, at)
 	}
-	d.fs.moving.unshare()
+	d.fs.moving.Unshare()
 	if err != nil || !isDisk {
 		return dir, err
 	}
@@ -356,8 +356,8 @@ func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string
 
 // settled is the path of the directory when a renaming under way has ended.
 func (d *dirNode) settled(ctx context.Context) string {
-	if d.fs.moving.share(ctx) == nil {
-		defer d.fs.moving.unshare()
+	if d.fs.moving.Share(ctx) == nil {
+		defer d.fs.moving.Unshare()
 	}
 	return d.where()
 }

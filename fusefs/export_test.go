@@ -96,7 +96,13 @@ func (b *Bridge) Beat(ctx context.Context) error { return b.keepDisks(ctx, 1) }
 func (n *diskNode) Become(ctx context.Context) (done func(), err error) { return n.become(ctx) }
 
 // Becoming reports whether somebody is about to make the file, or does.
-func (n *diskNode) Becoming() bool { return len(n.keep) > 0 }
+func (n *diskNode) Becoming() bool {
+	if n.keep.Try() {
+		n.keep.Give()
+		return false
+	}
+	return true
+}
 
 // racingRoot is a root in whose lookups something happens.
 type racingRoot struct {

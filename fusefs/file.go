@@ -13,6 +13,7 @@ import (
 
 	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/transport"
+	"openvstorage/internal/ctxlock"
 )
 
 // fileNode is a small file. While it is open its content is in memory, as
@@ -26,7 +27,7 @@ type fileNode struct {
 	// keep is held over stores by who opens, changes or stores the content; it is
 	// taken before mu. What mu guards changes only while both are held, but for
 	// last: who looks takes mu alone, and waits for memory only.
-	keep lock
+	keep ctxlock.Lock
 
 	mu      sync.Mutex
 	last    filetree.Entry // as it was last seen, for when it is unlinked
@@ -62,7 +63,7 @@ func (f *FS) fileOf(e filetree.Entry) *fileNode {
 	defer f.mu.Unlock()
 	n := f.files[e.Node]
 	if n == nil {
-		n = &fileNode{fs: f, node: e.Node, last: e, keep: newLock()}
+		n = &fileNode{fs: f, node: e.Node, last: e, keep: ctxlock.New()}
 		f.files[e.Node] = n
 	}
 	return n
@@ -70,10 +71,10 @@ func (f *FS) fileOf(e filetree.Entry) *fileNode {
 
 // open reads the content, once for all who have the file open.
 func (n *fileNode) open(ctx context.Context) error {
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.keep.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.give()
+	defer n.keep.Give()
 	return n.openKept(ctx)
 }
 
@@ -95,13 +96,13 @@ func (n *fileNode) openKept(ctx context.Context) error {
 
 // change lets its caller alone change the content, until done is called.
 func (n *fileNode) change(ctx context.Context) (done func(), err error) {
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.keep.Take(ctx); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	return func() {
 		n.mu.Unlock()
-		n.keep.give()
+		n.keep.Give()
 	}, nil
 }
 
@@ -116,10 +117,10 @@ func (n *fileNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 // Release implements gofs.NodeReleaser. What a close could not store, and said
 // so, is lost.
 func (n *fileNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno {
-	if err := n.keep.take(context.WithoutCancel(ctx)); err != nil {
+	if err := n.keep.Take(context.WithoutCancel(ctx)); err != nil {
 		return errnoOf(err)
 	}
-	defer n.keep.give()
+	defer n.keep.Give()
 	err := n.store(ctx)
 	n.closed()
 	return errnoOf(err)
@@ -182,10 +183,10 @@ func (n *fileNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 // setAttr changes the attributes. A time of modification that is asked for is that
 // of what was written before: that is stored first, so that no close sets it anew.
 func (n *fileNode) setAttr(ctx context.Context, in *fuse.SetAttrIn) error {
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.keep.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.give()
+	defer n.keep.Give()
 	if _, _, there := n.fs.tree.Path(n.node); !there {
 		return nil
 	}
@@ -203,10 +204,10 @@ func (n *fileNode) truncate(ctx context.Context, size uint64) error {
 	if size > filetree.MaxFile {
 		return syscall.EFBIG
 	}
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.keep.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.give()
+	defer n.keep.Give()
 	if err := n.openKept(ctx); err != nil {
 		return err
 	}
@@ -317,10 +318,10 @@ func (n *fileNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 
 // Fsync implements gofs.NodeFsyncer.
 func (n *fileNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) syscall.Errno {
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.keep.Take(ctx); err != nil {
 		return errnoOf(err)
 	}
-	defer n.keep.give()
+	defer n.keep.Give()
 	return errnoOf(n.store(ctx))
 }
 

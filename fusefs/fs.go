@@ -19,6 +19,7 @@ import (
 
 	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/transport"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/naming"
 )
 
@@ -64,7 +65,7 @@ type FS struct {
 	// moving is had alone while a directory is renamed, and shared by what makes,
 	// empties or renames a vDisk's file: it changes the tree and the pool one after
 	// the other. It is taken after a node's locks.
-	moving sharedLock
+	moving ctxlock.Shared
 
 	index index
 
@@ -295,10 +296,10 @@ func (f *FS) keep(ctx context.Context, dir string) (uint64, error) {
 		return e.Node, nil
 	}
 	// It must not move away before it has an entry.
-	if err := f.moving.share(ctx); err != nil {
+	if err := f.moving.Share(ctx); err != nil {
 		return 0, err
 	}
-	defer f.moving.unshare()
+	defer f.moving.Unshare()
 	return f.keepLocked(ctx, dir)
 }
 

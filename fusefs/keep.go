@@ -82,7 +82,7 @@ func (f *FS) keepDisks(ctx context.Context, idle time.Duration) error {
 		if n := f.known(i); n != nil {
 			// Somebody may have its lock for as long as he waits for the backend. There
 			// is a next time, but not when it is the last.
-			if idle == 0 || n.keep.try() {
+			if idle == 0 || n.keep.Try() {
 				errs = append(errs, n.keepTime(ctx, idle > 0))
 			}
 			continue
@@ -105,11 +105,11 @@ func (f *FS) keepDisks(ctx context.Context, idle time.Duration) error {
 // keepTime keeps the time of a vDisk. taken says that n.keep is held; it is given back.
 func (n *diskNode) keepTime(ctx context.Context, taken bool) error {
 	if !taken {
-		if err := n.keep.take(ctx); err != nil {
+		if err := n.keep.Take(ctx); err != nil {
 			return err
 		}
 	}
-	defer n.keep.give()
+	defer n.keep.Give()
 	return n.setAttrKept(ctx, func(*filetree.Attr) {})
 }
 

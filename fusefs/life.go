@@ -34,10 +34,10 @@ func (n *diskNode) truncate(ctx context.Context, size int64) error {
 		n.mtime.Store(time.Now().UnixNano())
 		return nil
 	}
-	if err := n.fs.moving.share(ctx); err != nil {
+	if err := n.fs.moving.Share(ctx); err != nil {
 		return err
 	}
-	defer n.fs.moving.unshare()
+	defer n.fs.moving.Unshare()
 	return n.named(ctx, func(name string) error { return n.empty(ctx, name) })
 }
 
@@ -178,10 +178,10 @@ func (n *diskNode) make(ctx context.Context, do func(Naming) error) error {
 
 // give gives a new vDisk the name of the file, which it is then.
 func (n *diskNode) give(ctx context.Context, id uuid.UUID, commit func(name string) error) error {
-	if err := n.fs.moving.share(ctx); err != nil {
+	if err := n.fs.moving.Share(ctx); err != nil {
 		return err
 	}
-	defer n.fs.moving.unshare()
+	defer n.fs.moving.Unshare()
 	file, _, there := n.fs.tree.Path(n.which.Load().node)
 	if !there {
 		return n.deleted()
@@ -235,10 +235,10 @@ func (n *diskNode) isThat(i Info) error {
 // remove deletes the file at a time, and the vDisk if there is one and it has that name.
 func (n *diskNode) remove(ctx context.Context, name string, at int64) error {
 	n.waitIdle(ctx)
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.keep.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.give()
+	defer n.keep.Give()
 	if n.made() {
 		if err := n.fs.pool.Delete(ctx, name, n.isThat); err != nil {
 			return err
@@ -247,10 +247,10 @@ func (n *diskNode) remove(ctx context.Context, name string, at int64) error {
 		n.fs.forgetDisk(ctx, n.which.Load().id)
 		return nil
 	}
-	if err := n.fs.moving.share(ctx); err != nil {
+	if err := n.fs.moving.Share(ctx); err != nil {
 		return err
 	}
-	defer n.fs.moving.unshare()
+	defer n.fs.moving.Unshare()
 	file, _, _ := n.fs.tree.Path(n.which.Load().node)
 	return n.fs.tree.Remove(ctx, file, at)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/fusefs/filetree"
+	"openvstorage/internal/ctxlock"
 )
 
 // The kernel tells when it does not need a node any more, but a lookup that is under
@@ -25,7 +26,7 @@ func (f *FS) diskOf(i Info) *diskNode {
 	defer f.mu.Unlock()
 	n := f.disks[i.ID]
 	if n == nil {
-		n = &diskNode{fs: f, ino: binary.BigEndian.Uint64(i.ID[8:]) | 1<<63, keep: newLock(), attr: f.keptOf(i)}
+		n = &diskNode{fs: f, ino: binary.BigEndian.Uint64(i.ID[8:]) | 1<<63, keep: ctxlock.New(), attr: f.keptOf(i)}
 		n.which.Store(&which{id: i.ID})
 		f.disks[i.ID] = n
 	}
@@ -107,7 +108,7 @@ func (f *FS) emptyOf(name string, e filetree.Entry) *diskNode {
 	defer f.mu.Unlock()
 	n := f.empty[e.Node]
 	if n == nil {
-		n = &diskNode{fs: f, ino: treeIno(e.Node), keep: newLock(), attr: filetree.DiskAttr{Attr: e.Attr}}
+		n = &diskNode{fs: f, ino: treeIno(e.Node), keep: ctxlock.New(), attr: filetree.DiskAttr{Attr: e.Attr}}
 		n.which.Store(&which{node: e.Node})
 		f.empty[e.Node] = n
 	}

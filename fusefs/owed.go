@@ -75,10 +75,10 @@ func (f *FS) payOwed(ctx context.Context) error {
 // vDisk has got another name, or has gone, and it is a file as any other.
 func (f *FS) dropEmpty(ctx context.Context, node uint64) error {
 	// Alone: nobody empties the vDisk of that name meanwhile, and needs the entry.
-	if err := f.moving.take(ctx); err != nil {
+	if err := f.moving.Take(ctx); err != nil {
 		return err
 	}
-	defer f.moving.give()
+	defer f.moving.Give()
 	file, e, there := f.tree.Path(node)
 	f.mu.Lock()
 	found := f.empty[node] != nil

@@ -90,10 +90,10 @@ func (f *FS) move(ctx context.Context, from, onto string, replace bool, at int64
 	if e, there := f.tree.Get(from); there && e.Kind == filetree.File {
 		return f.moveFile(ctx, from, onto, replace, at)
 	}
-	if err := f.moving.take(ctx); err != nil {
+	if err := f.moving.Take(ctx); err != nil {
 		return err
 	}
-	defer f.moving.give()
+	defer f.moving.Give()
 	if _, err := f.directory(ctx, from); err != nil {
 		return err
 	}
@@ -185,14 +185,14 @@ func (f *FS) fits(ctx context.Context, from, onto string) error {
 
 // rename moves the file to a free name, at a time.
 func (n *diskNode) rename(ctx context.Context, name string, at int64) error {
-	if err := n.keep.take(ctx); err != nil { // it stays what it is, a vDisk or an empty file
+	if err := n.keep.Take(ctx); err != nil { // it stays what it is, a vDisk or an empty file
 		return err
 	}
-	defer n.keep.give()
-	if err := n.fs.moving.share(ctx); err != nil {
+	defer n.keep.Give()
+	if err := n.fs.moving.Share(ctx); err != nil {
 		return err
 	}
-	defer n.fs.moving.unshare()
+	defer n.fs.moving.Unshare()
 	switch _, _, err := n.fs.find(ctx, name); {
 	case err == nil:
 		return fmt.Errorf("%s: %w", name, fs.ErrExist)

@@ -16,6 +16,7 @@ import (
 	"openvstorage/device"
 	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/transport"
+	"openvstorage/internal/ctxlock"
 )
 
 // diskNode is the file of a vDisk.
@@ -35,7 +36,7 @@ type diskNode struct {
 	// keep is held over stores of the tree by who changes the attributes, and by
 	// who makes or empties the file, or deletes it. It is taken before mu: who
 	// waits for it is in nobody's way, and who looks at the file does not need it.
-	keep lock
+	keep ctxlock.Lock
 	gone bool // the vDisk is deleted; guarded by keep
 
 	// mu is held for reading by I/O, which may wait long for room, and by what
@@ -336,10 +337,10 @@ func (n *diskNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 func (n *diskNode) setFound(ctx context.Context, held bool, change func(*filetree.Attr)) syscall.Errno {
 	// Who is emptying or making it has keep: its vDisk is not there then, and the
 	// file is.
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.keep.Take(ctx); err != nil {
 		return errnoOf(err)
 	}
-	defer n.keep.give()
+	defer n.keep.Give()
 	if !held && !n.gone && n.made() {
 		if _, err := n.info(ctx); err != nil {
 			return n.errnoAt(ctx, err)
@@ -351,10 +352,10 @@ func (n *diskNode) setFound(ctx context.Context, held bool, change func(*filetre
 // setAttr changes the attributes and keeps them, with the time of the last
 // write. Who looks meanwhile sees those that were there before.
 func (n *diskNode) setAttr(ctx context.Context, change func(*filetree.Attr)) error {
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.keep.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.give()
+	defer n.keep.Give()
 	return n.setAttrKept(ctx, change)
 }
 
@@ -412,16 +413,16 @@ func (n *diskNode) setDiskAttr(ctx context.Context, change func(*filetree.Attr))
 
 // become lets its caller alone make or empty the file, until done is called.
 func (n *diskNode) become(ctx context.Context) (done func(), err error) {
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.keep.Take(ctx); err != nil {
 		return nil, err
 	}
 	if err := until(ctx, n.mu.TryLock); err != nil {
-		n.keep.give()
+		n.keep.Give()
 		return nil, err
 	}
 	return func() {
 		n.mu.Unlock()
-		n.keep.give()
+		n.keep.Give()
 	}, nil
 }
 
