@@ -172,10 +172,10 @@ func (h *Host) bear(ctx context.Context, n *unnamed, naming Naming) (info Info, 
 // register gives a vDisk its name and opens it. kept says that it is there, or may
 // be.
 func (h *Host) register(ctx context.Context, n *unnamed, name string) (info Info, kept bool, err error) {
-	if err := h.structure.take(ctx); err != nil {
+	if err := h.structure.Take(ctx); err != nil {
 		return Info{}, false, err
 	}
-	defer h.structure.give()
+	defer h.structure.Give()
 	if err := h.nameIsFree(name); err != nil {
 		return Info{}, false, err
 	}

@@ -45,11 +45,11 @@ func (h *Host) delete(ctx context.Context, name string, force bool, check func(I
 	if !force {
 		v.waitUnused(ctx, true)
 	}
-	if err := v.admin.take(ctx); err != nil {
+	if err := v.admin.Take(ctx); err != nil {
 		return err
 	}
 	marked, err := h.markDeleting(ctx, v, name, force, check)
-	v.admin.give()
+	v.admin.Give()
 	if err != nil {
 		return err
 	}
@@ -59,10 +59,10 @@ func (h *Host) delete(ctx context.Context, name string, force bool, check func(I
 // markDeleting marks a vDisk as being deleted, durably, and returns what is listed
 // in its place. v.admin is held.
 func (h *Host) markDeleting(ctx context.Context, v *Volume, name string, force bool, check func(Info) error) (*Volume, error) {
-	if err := h.structure.take(ctx); err != nil {
+	if err := h.structure.Take(ctx); err != nil {
 		return nil, err
 	}
-	defer h.structure.give()
+	defer h.structure.Give()
 	switch now, err := h.volume(name); {
 	case err != nil:
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/pebblefs"
 	"openvstorage/metadata"
@@ -114,9 +115,8 @@ type Host struct {
 	background sync.WaitGroup
 	watchList  atomic.Pointer[func(*Volume)] // of tests: sees what has just been listed
 
-	structure lock // a vDisk gets its name, another one, or is marked as being deleted: one at a time
-
-	listed atomic.Uint64 // counts what comes, goes and gets another name
+	structure ctxlock.Lock  // a vDisk gets its name, another one, or is marked as being deleted: one at a time
+	listed    atomic.Uint64 // counts what comes, goes and gets another name
 
 	mu      sync.Mutex
 	volumes map[uuid.UUID]*Volume
@@ -128,7 +128,7 @@ type Host struct {
 // parents, and finishes what an earlier process had begun to delete.
 func Open(ctx context.Context, opt Options) (*Host, error) {
 	opt.ensureDefaults()
-	h := &Host{opt: opt, structure: newLock(), volumes: make(map[uuid.UUID]*Volume), byName: make(map[string]*Volume)}
+	h := &Host{opt: opt, structure: ctxlock.New(), volumes: make(map[uuid.UUID]*Volume), byName: make(map[string]*Volume)}
 	h.living, h.end = context.WithCancel(context.Background())
 	h.opening = make(map[uuid.UUID]*Volume)
 	h.slots = make(chan []byte, opt.UploadSlots)

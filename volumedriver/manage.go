@@ -100,14 +100,14 @@ func (v *Volume) manageAfter(ctx context.Context, ready func() error) (*Volume, 
 		if err := ready(); err != nil {
 			return nil, nil, err
 		}
-		if err := v.admin.take(ctx); err != nil {
+		if err := v.admin.Take(ctx); err != nil {
 			return nil, nil, err
 		}
 		err := v.manageable()
 		if err == nil && !v.inDoubt() {
-			return v, v.admin.give, nil
+			return v, v.admin.Give, nil
 		}
-		v.admin.give()
+		v.admin.Give()
 		if err != nil {
 			return nil, nil, err
 		}
@@ -144,10 +144,10 @@ func (h *Host) Rename(ctx context.Context, old, name string) error {
 	if err := h.free(ctx, name); err != nil {
 		return err
 	}
-	if err := h.structure.take(ctx); err != nil {
+	if err := h.structure.Take(ctx); err != nil {
 		return err
 	}
-	defer h.structure.give()
+	defer h.structure.Give()
 	v, err := h.volume(old)
 	if err != nil {
 		return err
@@ -166,10 +166,10 @@ func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commi
 			return err
 		}
 	}
-	if err := h.structure.take(ctx); err != nil {
+	if err := h.structure.Take(ctx); err != nil {
 		return err
 	}
-	defer h.structure.give()
+	defer h.structure.Give()
 	var list []renaming
 	for _, v := range h.all() {
 		name := v.Name()
@@ -383,10 +383,10 @@ func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool,
 	if !force {
 		v.waitUnused(ctx, false)
 	}
-	if err := v.gc.take(ctx); err != nil {
+	if err := v.gc.Take(ctx); err != nil {
 		return false, err
 	}
-	defer v.gc.give()
+	defer v.gc.Give()
 	_, done, err := v.manageAfter(ctx, func() error {
 		if err := v.buf.WaitEntry(ctx, len(s.ID)); err != nil {
 			return v.writeError(err)
