@@ -24,7 +24,7 @@ type dirNode struct {
 	path atomic.Pointer[string] // now, "" of the root
 
 	removed atomic.Bool // another one may have its path
-	sought  int         // FS.prunings when it was looked for last; guarded by fs.mu
+	sought  int         // nodes.prunings when it was looked for last; guarded by nodes.mu
 	last    atomic.Pointer[filetree.Attr]
 }
 
@@ -72,8 +72,8 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if isDisk {
 		n, i, err := d.fs.find(ctx, disk)
 		if err == nil {
-			n.show(ctx, &out.Attr, i)
-			return d.inode(ctx, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
+			n.attrs.show(ctx, &out.Attr, i)
+			return d.fs.nodes.link(ctx, &d.Inode, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
 		}
 		// A directory may be named so that leads to a vDisk NAME.raw/OTHER.
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -85,37 +85,21 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	}
 	out.SetAttrTimeout(attrTimeout)
 	if e, ok := d.fs.tree.Get(full); ok && e.Kind == filetree.File {
-		n := d.fs.fileOf(e)
+		n := d.fs.nodes.file(e)
 		n.show(&out.Attr)
-		return d.inode(ctx, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
+		return d.fs.nodes.link(ctx, &d.Inode, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
 	}
-	if _, err := d.fs.directory(ctx, full); err != nil {
+	if _, err := d.fs.dirs.attr(ctx, full); err != nil {
 		if isDisk && errors.Is(err, fs.ErrNotExist) {
 			d.fs.copiers.seeks(ctx)
 		}
 		return nil, errnoOf(err)
 	}
-	sub := d.fs.dirOf(full)
+	sub := d.fs.nodes.dir(full)
 	if err := sub.show(ctx, &out.Attr); err != nil {
 		return nil, errnoOf(err)
 	}
-	return d.inode(ctx, name, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
-}
-
-// inode is the library's part of a node that has a name in the directory. One node may
-// be looked up by several at once, but be given that part once.
-func (d *dirNode) inode(ctx context.Context, name string, node gofs.InodeEmbedder, id gofs.StableAttr) *gofs.Inode {
-	d.fs.births.Lock()
-	defer d.fs.births.Unlock()
-	// The library would leave the name with the node that had it, too: never forgotten.
-	if was := d.GetChild(name); was != nil && was.Operations() != node {
-		d.RmChild(name)
-	}
-	i := d.NewInode(ctx, node, id)
-	if n, ok := node.(*diskNode); ok {
-		n.born.Store(true)
-	}
-	return i
+	return d.fs.nodes.link(ctx, &d.Inode, name, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
 // show fills in attributes. A directory that is removed has those that it had, and
@@ -123,10 +107,10 @@ func (d *dirNode) inode(ctx context.Context, name string, node gofs.InodeEmbedde
 func (d *dirNode) show(ctx context.Context, out *fuse.Attr) error {
 	if !d.removed.Load() {
 		dir := d.where()
-		a, err := d.fs.directory(ctx, dir)
+		a, err := d.fs.dirs.attr(ctx, dir)
 		var links uint32
 		if err == nil {
-			links, err = d.fs.links(ctx, dir)
+			links, err = d.fs.dirs.links(ctx, dir)
 		}
 		switch {
 		case err == nil:
@@ -138,7 +122,7 @@ func (d *dirNode) show(ctx context.Context, out *fuse.Attr) error {
 			return err
 		}
 	}
-	a := filetree.Attr{Mode: dirMode, UID: d.fs.opt.UID, GID: d.fs.opt.GID}
+	a := d.fs.owner.attr(dirMode, 0)
 	if last := d.last.Load(); last != nil {
 		a = *last
 	}
@@ -154,7 +138,7 @@ func (d *dirNode) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 		if d.removed.Load() {
 			return nil, nil
 		}
-		list, err := d.fs.entries(ctx, dir)
+		list, err := d.fs.dirs.entries(ctx, dir)
 		if dir == "" {
 			list = append(list, entry{snapshotsDir, true})
 		}
@@ -207,13 +191,13 @@ func (d *dirNode) free(ctx context.Context, name string) (dir uint64, isDisk boo
 		if _, ok := d.fs.tree.Get(full); ok {
 			return 0, isDisk, syscall.EEXIST
 		}
-		_, err = d.fs.directory(ctx, full)
+		_, err = d.fs.dirs.attr(ctx, full)
 	}
 	switch {
 	case err == nil:
 		return 0, isDisk, syscall.EEXIST
 	case errors.Is(err, fs.ErrNotExist):
-		dir, err = d.fs.keep(ctx, d.where())
+		dir, err = d.fs.dirs.persist(ctx, d.where())
 	}
 	return dir, isDisk, err
 }
@@ -229,25 +213,25 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 	if isDisk {
 		kind = filetree.EmptyDisk
 	}
-	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.newAttr(ctx, d.where(), mode, false)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.dirs.newAttr(ctx, d.where(), mode, false)})
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
-	d.fs.touchDirs(e.Modified, d.where())
+	d.fs.times.touch(e.Modified, d.where())
 	stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}
 	if isDisk {
-		n := d.fs.emptyOf(strings.TrimSuffix(full, suffix), e)
-		n.opened()
-		n.show(ctx, &out.Attr, Info{})
-		return d.inode(ctx, name, n, stable), &diskHandle{n}, openFlags, 0
+		n := d.fs.nodes.emptyDisk(strings.TrimSuffix(full, suffix), e)
+		n.open.opens.add() // nobody knows it yet
+		n.attrs.show(ctx, &out.Attr, Info{})
+		return d.fs.nodes.link(ctx, &d.Inode, name, n, stable), &diskHandle{n}, openFlags, 0
 	}
 	out.SetAttrTimeout(attrTimeout)
-	n := d.fs.fileOf(e)
+	n := d.fs.nodes.file(e)
 	if err := n.open(ctx); err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
 	n.show(&out.Attr)
-	return d.inode(ctx, name, n, stable), &fileHandle{n}, 0, 0
+	return d.fs.nodes.link(ctx, &d.Inode, name, n, stable), &fileHandle{n}, 0, 0
 }
 
 // Mkdir implements gofs.NodeMkdirer.
@@ -259,16 +243,16 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.newAttr(ctx, d.where(), mode, true)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.dirs.newAttr(ctx, d.where(), mode, true)})
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	d.fs.forgetTimes(full) // of one that had the name before
-	d.fs.touchDirs(e.Modified, d.where())
+	d.fs.times.forget(full) // of one that had the name before
+	d.fs.times.touch(e.Modified, d.where())
 	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0, 0)
 	out.Nlink = 2
 	out.SetAttrTimeout(attrTimeout)
-	return d.inode(ctx, name, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.fs.nodes.link(ctx, &d.Inode, name, d.fs.nodes.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
 // Mknod implements gofs.NodeMknoder: pipes, sockets and devices are not kept.
@@ -293,12 +277,12 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 		return syscall.EBUSY
 	}
 	// Not while a file in it is made a vDisk, or it is moved.
-	if err := d.fs.moving.Share(ctx); err != nil {
+	if err := d.fs.dirs.moving.Share(ctx); err != nil {
 		return errnoOf(err)
 	}
-	defer d.fs.moving.Unshare()
+	defer d.fs.dirs.moving.Unshare()
 	full, _, _ = d.child(name)
-	list, err := d.fs.entries(ctx, full)
+	list, err := d.fs.dirs.entries(ctx, full)
 	if err == nil && len(list) > 0 {
 		err = syscall.ENOTEMPTY
 	}
@@ -307,9 +291,9 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 		err = d.fs.tree.Remove(ctx, full, at)
 	}
 	if err == nil {
-		d.fs.forgetDir(full)
-		d.fs.forgetTimes(full)
-		d.fs.touchDirs(at, d.where())
+		d.fs.nodes.forgetDir(full)
+		d.fs.times.forget(full)
+		d.fs.times.touch(at, d.where())
 	}
 	return errnoOf(err)
 }
@@ -321,8 +305,8 @@ func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 		at := time.Now().UnixNano()
 		dir, err := d.unlink(ctx, name, at)
 		if err == nil {
-			d.fs.touchDirs(at, d.where())
-			d.fs.keepDirsSoon(ctx)
+			d.fs.times.touch(at, d.where())
+			d.fs.keeper.storeDirsSoon(ctx)
 		}
 		if !errors.Is(err, fs.ErrNotExist) || tries == renamedMax || d.settled(ctx) == dir {
 			return errnoOf(err)
@@ -333,7 +317,7 @@ func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 // unlink deletes what has a name in the directory, at a time, and returns where that
 // was then: what fails for its moving is done again.
 func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string, err error) {
-	if err := d.fs.moving.Share(ctx); err != nil {
+	if err := d.fs.dirs.moving.Share(ctx); err != nil {
 		return d.where(), err
 	}
 	dir = d.where()
@@ -344,11 +328,11 @@ func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string
 	} else {
 		err = d.fs.tree.Remove(ctx, full, at)
 	}
-	d.fs.moving.Unshare()
+	d.fs.dirs.moving.Unshare()
 	if err != nil || !isDisk {
 		return dir, err
 	}
-	if _, err := d.fs.keep(ctx, dir); err != nil {
+	if _, err := d.fs.dirs.persist(ctx, dir); err != nil {
 		return dir, err
 	}
 	return dir, n.remove(ctx, disk, at)
@@ -356,8 +340,8 @@ func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string
 
 // settled is the path of the directory when a renaming under way has ended.
 func (d *dirNode) settled(ctx context.Context) string {
-	if d.fs.moving.Share(ctx) == nil {
-		defer d.fs.moving.Unshare()
+	if d.fs.dirs.moving.Share(ctx) == nil {
+		defer d.fs.dirs.moving.Unshare()
 	}
 	return d.where()
 }
@@ -377,18 +361,18 @@ func (d *dirNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAt
 	if d.removed.Load() {
 		return errnoOf(d.setLast(ctx, in, &out.Attr))
 	}
-	node, err := d.fs.keep(ctx, dir)
+	node, err := d.fs.dirs.persist(ctx, dir)
 	if err != nil {
 		return errnoOf(err)
 	}
-	at := d.fs.dirChanged(dir)
+	at := d.fs.times.changed(dir)
 	if _, err := d.fs.tree.Set(ctx, node, func(a *filetree.Attr) {
 		a.Modified, a.Changed = max(a.Modified, at), max(a.Changed, at)
 		change(a, in)
 	}); err != nil {
 		return errnoOf(err)
 	}
-	d.fs.keptTime(dir, at)
+	d.fs.times.stored(dir, at)
 	return d.Getattr(ctx, f, out)
 }
 

@@ -24,10 +24,10 @@ type fileNode struct {
 	fs   *FS
 	node uint64
 
-	// keep is held over stores by who opens, changes or stores the content; it is
+	// storing is held over stores by who opens, changes or stores the content; it is
 	// taken before mu. What mu guards changes only while both are held, but for
 	// last: who looks takes mu alone, and waits for memory only.
-	keep ctxlock.Lock
+	storing ctxlock.Lock
 
 	mu      sync.Mutex
 	last    filetree.Entry // as it was last seen, for when it is unlinked
@@ -58,27 +58,16 @@ type fileHandle struct{ node *fileNode }
 // filePiece is the unit in which changes of a content are noted.
 const filePiece = 64 << 10
 
-func (f *FS) fileOf(e filetree.Entry) *fileNode {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.files[e.Node]
-	if n == nil {
-		n = &fileNode{fs: f, node: e.Node, last: e, keep: ctxlock.New()}
-		f.files[e.Node] = n
-	}
-	return n
-}
-
 // open reads the content, once for all who have the file open.
 func (n *fileNode) open(ctx context.Context) error {
-	if err := n.keep.Take(ctx); err != nil {
+	if err := n.storing.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.Give()
+	defer n.storing.Give()
 	return n.openKept(ctx)
 }
 
-// openKept is open; n.keep is held.
+// openKept is open; n.storing is held.
 func (n *fileNode) openKept(ctx context.Context) error {
 	content := n.content
 	if n.opens == 0 {
@@ -96,13 +85,13 @@ func (n *fileNode) openKept(ctx context.Context) error {
 
 // change lets its caller alone change the content, until done is called.
 func (n *fileNode) change(ctx context.Context) (done func(), err error) {
-	if err := n.keep.Take(ctx); err != nil {
+	if err := n.storing.Take(ctx); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	return func() {
 		n.mu.Unlock()
-		n.keep.Give()
+		n.storing.Give()
 	}, nil
 }
 
@@ -117,16 +106,16 @@ func (n *fileNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 // Release implements gofs.NodeReleaser. What a close could not store, and said
 // so, is lost.
 func (n *fileNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno {
-	if err := n.keep.Take(context.WithoutCancel(ctx)); err != nil {
+	if err := n.storing.Take(context.WithoutCancel(ctx)); err != nil {
 		return errnoOf(err)
 	}
-	defer n.keep.Give()
+	defer n.storing.Give()
 	err := n.store(ctx)
 	n.closed()
 	return errnoOf(err)
 }
 
-// closed counts one open less; the last drops the content. n.keep is held.
+// closed counts one open less; the last drops the content. n.storing is held.
 func (n *fileNode) closed() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -183,10 +172,10 @@ func (n *fileNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 // setAttr changes the attributes. A time of modification that is asked for is that
 // of what was written before: that is stored first, so that no close sets it anew.
 func (n *fileNode) setAttr(ctx context.Context, in *fuse.SetAttrIn) error {
-	if err := n.keep.Take(ctx); err != nil {
+	if err := n.storing.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.Give()
+	defer n.storing.Give()
 	if _, _, there := n.fs.tree.Path(n.node); !there {
 		return nil
 	}
@@ -204,10 +193,10 @@ func (n *fileNode) truncate(ctx context.Context, size uint64) error {
 	if size > filetree.MaxFile {
 		return syscall.EFBIG
 	}
-	if err := n.keep.Take(ctx); err != nil {
+	if err := n.storing.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.Give()
+	defer n.storing.Give()
 	if err := n.openKept(ctx); err != nil {
 		return err
 	}
@@ -262,7 +251,7 @@ func (n *fileNode) differs(from, to int64) {
 	n.last.Modified = time.Now().UnixNano()
 }
 
-// store stores what differs. After an error it still differs. n.keep is held.
+// store stores what differs. After an error it still differs. n.storing is held.
 func (n *fileNode) store(ctx context.Context) error {
 	if !n.dirty {
 		return nil
@@ -318,10 +307,10 @@ func (n *fileNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 
 // Fsync implements gofs.NodeFsyncer.
 func (n *fileNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) syscall.Errno {
-	if err := n.keep.Take(ctx); err != nil {
+	if err := n.storing.Take(ctx); err != nil {
 		return errnoOf(err)
 	}
-	defer n.keep.Give()
+	defer n.storing.Give()
 	return errnoOf(n.store(ctx))
 }
 

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"context"
 	"errors"
+	"io/fs"
 
 	"github.com/google/uuid"
 
@@ -38,8 +39,9 @@ type Snapshot struct {
 // Space is the room of the backend in bytes.
 type Space struct{ Total, Free int64 }
 
-// Naming gives a new vDisk, which has that id and is not found by it yet, its name: it
-// calls commit with it, once, and returns an error if commit does. An alias, as device.Span is.
+// Naming gives a new vDisk its name. The vDisk has that id, and is not found by it yet.
+// Naming calls commit with the name, once, and returns an error if commit does. An
+// alias: it is handed on to a package that does not import this one.
 type Naming = func(id uuid.UUID, commit func(name string) error) error
 
 // Pool is the vDisks that are mounted. Errors match a syscall.Errno or one of
@@ -81,4 +83,24 @@ type Pool interface {
 	// It waits for what that needs before it calls naming.
 	CloneAs(ctx context.Context, from string, naming Naming) error
 	Space(ctx context.Context) (Space, error)
+}
+
+// vDisks is a Pool whose vDisks are found by id, too.
+type vDisks struct{ Pool }
+
+// renamedMax bounds how often a vDisk is looked for that others rename.
+const renamedMax = 3
+
+// named does something with a vDisk by the name that it has now: others may rename
+// it, and give its name to another.
+func (p vDisks) named(ctx context.Context, id uuid.UUID, do func(name string) error) error {
+	for tries := 1; ; tries++ {
+		i, err := p.InfoOf(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err = do(i.Name); !errors.Is(err, fs.ErrNotExist) || tries == renamedMax {
+			return err
+		}
+	}
 }
