@@ -309,65 +309,79 @@ func (d *daemon) uris(vdisk string) []string {
 
 // stop takes all down in the order in which they use each other: no new
 // clients, requests in flight answered, then the vDisks, then the directory.
-// Every step is taken, whatever the others say.
+// Every step is taken, even if others fail.
 func (d *daemon) stop() error {
 	d.stopping.Store(true)
-	var errs [6]error
 	if err := systemd.Stopping(); err != nil {
 		d.logger.Warn("systemd was not told", "err", err)
 	}
 	if d.unfollow != nil {
 		d.unfollow()
 	}
+	var devices error
 	if d.devices != nil { // they use the server and the mount
-		errs[5] = d.devices.Close()
+		devices = d.devices.Close()
 	}
+	services, mount := d.stopServices()
+	d.storeTimes()
+	d.removeLinks()
+	var vdisks, dir error
+	if d.host != nil {
+		// No time limit: a second signal is there for those in a hurry.
+		if err := d.host.Close(context.Background()); err != nil {
+			vdisks = fmt.Errorf("close the vDisks: %w", err)
+		}
+	}
+	if d.dir != nil {
+		dir = d.dir.Close()
+	}
+	if d.watchdog != nil {
+		d.watchdog.Close()
+	}
+	return errors.Join(services, vdisks, dir, mount, devices)
+}
+
+// stopServices stops what clients use, side by side: each service refuses new clients at
+// once and then waits, for up to stopTimeout. What the mount says is told apart.
+func (d *daemon) stopServices() (services, mount error) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	// Side by side: each refuses new clients at once and then waits.
-	var services sync.WaitGroup
+	var all sync.WaitGroup
+	var control, nbd error
 	if d.control != nil {
-		services.Go(func() { errs[0] = d.control.Shutdown(ctx) })
+		all.Go(func() { control = d.control.Shutdown(ctx) })
 	}
 	if d.nbd != nil {
-		services.Go(func() { errs[1] = d.nbd.Close() })
+		all.Go(func() { nbd = d.nbd.Close() })
 	}
 	if d.metrics != nil {
-		services.Go(func() {
+		all.Go(func() {
 			if d.metrics.Shutdown(ctx) != nil {
 				_ = d.metrics.Close() // scrapes that do not end harm nobody
 			}
 		})
 	}
 	if d.mount != nil {
-		services.Go(func() { errs[4] = d.mount.Unmount(ctx) })
+		all.Go(func() { mount = d.mount.Unmount(ctx) })
 	}
-	services.Wait()
+	all.Wait()
 	// Those that no server has taken over; closing twice is harmless.
 	for _, l := range append([]net.Listener{d.controlLn, d.metricsLn}, d.nbdLns...) {
 		if l != nil {
 			_ = l.Close()
 		}
 	}
-	if d.mount != nil { // nobody writes any more
-		keeping, cancel := context.WithTimeout(context.Background(), stopTimeout)
-		if err := d.mount.Keep(keeping); err != nil { // they are taken from the next start then
-			d.logger.Warn("times of files are not kept", "mount", d.opt.Mount, "err", err)
-		}
-		cancel()
+	return errors.Join(control, nbd), mount
+}
+
+// storeTimes stores the times of the mount's files, which nobody writes any more.
+func (d *daemon) storeTimes() {
+	if d.mount == nil {
+		return
 	}
-	d.removeLinks()
-	if d.host != nil {
-		// No time limit: a second signal is there for those in a hurry.
-		if err := d.host.Close(context.Background()); err != nil {
-			errs[2] = fmt.Errorf("close the vDisks: %w", err)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := d.mount.Keep(ctx); err != nil { // the next start tells them from the vDisks' seqs
+		d.logger.Warn("times of files are not kept", "mount", d.opt.Mount, "err", err)
 	}
-	if d.dir != nil {
-		errs[3] = d.dir.Close()
-	}
-	if d.watchdog != nil {
-		d.watchdog.Close()
-	}
-	return errors.Join(errs[:]...)
 }

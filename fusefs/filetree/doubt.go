@@ -21,21 +21,18 @@ const settleMax = time.Minute
 // begin begins a change, or what a change must not come into, until end. What
 // became of the one before is known.
 func (t *Tree) begin(ctx context.Context) (end func(), err error) {
-	select {
-	case t.change <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := t.change.Take(ctx); err != nil {
+		return nil, err
 	}
-	end = func() { <-t.change }
-	err = ctx.Err()
+	err = ctx.Err() // a free lock is taken even after the end of ctx
 	if err == nil {
 		err = t.settle(ctx)
 	}
 	if err != nil {
-		end()
+		t.change.Give()
 		return nil, err
 	}
-	return end, nil
+	return t.change.Give, nil
 }
 
 // write makes changes durable, and then has memory follow; change is held.

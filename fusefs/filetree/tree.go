@@ -1,7 +1,6 @@
 package filetree
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,7 @@ import (
 	"sync"
 	"syscall"
 
-	"openvstorage/internal/format"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/keyswap"
 )
 
@@ -60,8 +59,8 @@ var ErrMany = errors.New("too many to be moved in one step; move them in parts")
 type Tree struct {
 	keys Keys
 
-	change chan struct{} // full while something changes the tree, over the write to the store
-	doubt  *doubt        // the last change, if its outcome is not known
+	change ctxlock.Lock // held by whoever changes the tree, over the write to the store
+	doubt  *doubt       // the last change, if its outcome is not known
 
 	mu      sync.RWMutex
 	entries map[string]*Entry
@@ -71,84 +70,6 @@ type Tree struct {
 	disks   map[[16]byte]DiskAttr
 	bytes   int64
 	next    uint64 // node
-}
-
-// Open reads a tree. Contents that no file has, left by a stop between an
-// unlink and the last close, are deleted.
-func Open(ctx context.Context, keys Keys) (*Tree, error) {
-	t := &Tree{
-		keys: keys, next: 1, change: make(chan struct{}, 1),
-		entries: map[string]*Entry{}, below: map[string]map[string]bool{}, paths: map[uint64]string{}, dirs: map[string]int{}, disks: map[[16]byte]DiskAttr{},
-	}
-	err := t.load(ctx, entryPrefix, func(name string, v []byte) error {
-		e, err := decode(v)
-		if err != nil {
-			return err
-		}
-		if other, twice := t.paths[e.Node]; e.Kind == Disk || twice || !Valid(name) {
-			return fmt.Errorf("file %q: an entry of kind %d and node %d, which is that of %q", name, e.Kind, e.Node, other)
-		}
-		t.enter(name, e)
-		t.next = max(t.next, e.Node+1)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = t.load(ctx, diskPrefix, func(id string, v []byte) error {
-		if len(id) != 16 {
-			return fmt.Errorf("vDisk id %x", id)
-		}
-		a, err := decodeDisk(v)
-		if err == nil {
-			t.disks[[16]byte([]byte(id))] = a
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return t, t.sweep(ctx)
-}
-
-func (t *Tree) load(ctx context.Context, prefix string, fn func(rest string, v []byte) error) (err error) {
-	ranged := t.keys.Range(ctx, []byte(prefix), func(k, v []byte) bool {
-		if err = fn(string(k[len(prefix):]), v); err != nil {
-			err = fmt.Errorf("file tree, key %q: %w", k, err)
-		}
-		return err == nil
-	})
-	return cmp.Or(err, ranged)
-}
-
-// sweep deletes contents that no file has. A key that is none of this release's ends
-// it before that: whoever wrote it knows better what belongs together.
-func (t *Tree) sweep(ctx context.Context) error {
-	var gone []Change
-	var unknown error
-	err := t.keys.Range(ctx, []byte(prefix), func(k, _ []byte) bool {
-		if key := string(k); strings.HasPrefix(key, entryPrefix) || strings.HasPrefix(key, diskPrefix) {
-			return true
-		}
-		node, piece, ok := parsePieceKey(k)
-		if !ok {
-			unknown = fmt.Errorf("file tree: %w: key %q, which this release does not know", format.ErrNewer, k)
-			return false
-		}
-		e := t.entries[t.paths[node]]
-		if e == nil || e.Kind != File || int64(piece)*pieceSize >= e.Size {
-			gone = append(gone, Change{Key: k})
-		}
-		t.next = max(t.next, node+1)
-		return true
-	})
-	if err = cmp.Or(unknown, err); err != nil {
-		return err
-	}
-	for part := range slices.Chunk(gone, 1024) {
-		err = cmp.Or(err, t.keys.Write(ctx, part))
-	}
-	return err
 }
 
 // Valid reports whether a path can be an entry's.
@@ -346,115 +267,6 @@ func (t *Tree) Directories(dir string) int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.dirs[dir]
-}
-
-// Disk returns the attributes of a vDisk that were kept.
-func (t *Tree) Disk(id [16]byte) (DiskAttr, bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	a, ok := t.disks[id]
-	return a, ok
-}
-
-// KeepDisk keeps attributes of a vDisk. If empty is not 0, it is the node of the
-// EmptyDisk that the vDisk was, which goes.
-func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a DiskAttr, empty uint64) error {
-	end, err := t.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	a.Mode &= modeBits
-	changes := []Change{{diskKey(id), encodeDisk(a)}}
-	name, e, there := t.Path(empty)
-	if there = there && e.Kind == EmptyDisk; there {
-		changes = append(changes, Change{Key: entryKey(name)})
-	}
-	if was, ok := t.Disk(id); ok && was == a && !there {
-		return nil
-	}
-	return t.write(ctx, changes, func() {
-		t.disks[id] = a
-		if there {
-			t.leave(name)
-		}
-	})
-}
-
-// Keeping is what is to be kept of a vDisk, if what is kept still is what it was
-// made from.
-type Keeping struct {
-	Was  DiskAttr // what was kept
-	Kept bool     // something was
-	Now  DiskAttr
-}
-
-// KeepDisks keeps attributes of many vDisks, but for those of which something else is
-// kept, or forgotten, since: who asked for that is not to lose it.
-func (t *Tree) KeepDisks(ctx context.Context, list map[[16]byte]Keeping) error {
-	end, err := t.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	var due [][16]byte
-	for id, k := range list {
-		if was, kept := t.Disk(id); kept == k.Kept && (!kept || was == k.Was) {
-			due = append(due, id)
-		}
-	}
-	for part := range slices.Chunk(due, 1024) {
-		changes := make([]Change, len(part))
-		for i, id := range part {
-			changes[i] = Change{diskKey(id), encodeDisk(list[id].Now)}
-		}
-		err := t.write(ctx, changes, func() {
-			for _, id := range part {
-				t.disks[id] = list[id].Now
-			}
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// ForgetDisk forgets the attributes of a vDisk, if any are kept.
-func (t *Tree) ForgetDisk(ctx context.Context, id [16]byte) error {
-	return t.ForgetDisks(ctx, func(other [16]byte) bool { return other != id })
-}
-
-// ForgetDisks forgets the attributes of vDisks that are no more.
-func (t *Tree) ForgetDisks(ctx context.Context, there func(id [16]byte) bool) error {
-	end, err := t.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	var gone [][16]byte
-	t.mu.RLock()
-	for id := range t.disks {
-		if !there(id) {
-			gone = append(gone, id)
-		}
-	}
-	t.mu.RUnlock()
-	for part := range slices.Chunk(gone, 1024) {
-		var changes []Change
-		for _, id := range part {
-			changes = append(changes, Change{Key: diskKey(id)})
-		}
-		err := t.write(ctx, changes, func() {
-			for _, id := range part {
-				delete(t.disks, id)
-			}
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 var errShort = errors.New("its content is not whole")
