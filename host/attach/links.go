@@ -18,6 +18,9 @@ import (
 	"openvstorage/internal/datadir"
 )
 
+// linksDir is where links are in the data directory.
+const linksDir = "dev"
+
 // linkMax is the longest name that a file has, in bytes.
 const linkMax = 255
 
@@ -152,7 +155,7 @@ func (d *Devices) followAll(ctx context.Context) error {
 		return fmt.Errorf("names of attached vDisks: %w", err)
 	}
 	if d.follow(vdisks) {
-		if err := d.write(); err != nil { // the next start finds the names, too
+		if err := d.record.write(d.list); err != nil { // the next start finds the names, too
 			d.logger.Warn("names of attached vDisks were not recorded", "err", err)
 		}
 	}

@@ -33,7 +33,7 @@ type nbdDevices struct {
 	orders  *blockdev.NBD // nil until they are needed
 	news    *blockdev.DeadLinks
 	flusher sync.Once
-	links   links
+	conns   connections
 }
 
 func newNBDDevices(dir string, server *nbd.Server, logger *slog.Logger) *nbdDevices {
@@ -167,7 +167,7 @@ func (k *nbdDevices) link(ctx context.Context, a attachment) (end *os.File, fd i
 		_ = end.Close()
 		return nil, 0, info, fmt.Errorf("sockets of an NBD device: %w", err)
 	}
-	k.links.serve(k.server, a.ID, conn.(*net.UnixConn))
+	k.conns.serve(k.server, a.ID, conn.(*net.UnixConn))
 	stop := context.AfterFunc(ctx, func() { _ = end.SetDeadline(time.Unix(1, 0)) })
 	err = end.SetDeadline(time.Now().Add(handshakeMax))
 	if err == nil {
@@ -204,7 +204,7 @@ func (k *nbdDevices) detach(a attachment) error {
 	if err := k.orders.Disconnect(a.Device); err != nil {
 		return err
 	}
-	k.links.wait(a.ID)
+	k.conns.wait(a.ID)
 	if on, err := k.orders.Connected(); err == nil && slices.Contains(on, a.Device) {
 		k.logger.Warn("a block device has no vDisk any more and stays until its last user closes it", "vdisk", a.Name, "device", a.Device)
 	}
@@ -214,8 +214,8 @@ func (k *nbdDevices) detach(a attachment) error {
 // suspend stops serving a device that its users hold on to. Requests that were
 // sent are answered, others wait in the kernel, for the next start.
 func (k *nbdDevices) suspend(a attachment) {
-	k.links.halfClose(a.ID)
-	k.links.wait(a.ID)
+	k.conns.halfClose(a.ID)
+	k.conns.wait(a.ID)
 }
 
 // listen takes the news of connections that died, once there is one.
@@ -259,31 +259,31 @@ func (k *nbdDevices) ioFlusher() {
 	}
 }
 
-// links are the connections of devices, as our server has them, by vDisk.
-type links struct {
+// connections are those of devices, as our server has them, by vDisk.
+type connections struct {
 	mu   sync.Mutex
-	open map[uuid.UUID]*deviceLinks
+	open map[uuid.UUID]*diskConns
 }
 
-// deviceLinks are those of one vDisk. A device that is made while connections
+// diskConns are the connections of one vDisk. A device that is made while connections
 // of the one before live is one client with it: what it writes must outlive
 // what they hold.
-type deviceLinks struct {
+type diskConns struct {
 	client nbd.Resender
 	conns  map[*net.UnixConn]chan struct{} // closed at its end
 }
 
 // serve serves a connection in the background.
-func (l *links) serve(server *nbd.Server, id uuid.UUID, conn *net.UnixConn) {
+func (l *connections) serve(server *nbd.Server, id uuid.UUID, conn *net.UnixConn) {
 	done := make(chan struct{})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open == nil {
-		l.open = map[uuid.UUID]*deviceLinks{}
+		l.open = map[uuid.UUID]*diskConns{}
 	}
 	d := l.open[id]
 	if d == nil {
-		d = &deviceLinks{conns: map[*net.UnixConn]chan struct{}{}}
+		d = &diskConns{conns: map[*net.UnixConn]chan struct{}{}}
 		l.open[id] = d
 	}
 	d.conns[conn] = done
@@ -299,8 +299,8 @@ func (l *links) serve(server *nbd.Server, id uuid.UUID, conn *net.UnixConn) {
 	}()
 }
 
-// conns are the connections of a vDisk. It is called under mu.
-func (l *links) conns(id uuid.UUID) map[*net.UnixConn]chan struct{} {
+// of returns the connections of a vDisk. l.mu is held.
+func (l *connections) of(id uuid.UUID) map[*net.UnixConn]chan struct{} {
 	if d := l.open[id]; d != nil {
 		return d.conns
 	}
@@ -308,20 +308,20 @@ func (l *links) conns(id uuid.UUID) map[*net.UnixConn]chan struct{} {
 }
 
 // halfClose lets no more requests in; those that were sent are served.
-func (l *links) halfClose(id uuid.UUID) {
+func (l *connections) halfClose(id uuid.UUID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for conn := range l.conns(id) {
+	for conn := range l.of(id) {
 		_ = conn.CloseRead() // fails only if it has ended
 	}
 }
 
 // wait waits for the end of connections that were told to go. The server's
 // drain timeout bounds it.
-func (l *links) wait(id uuid.UUID) {
+func (l *connections) wait(id uuid.UUID) {
 	l.mu.Lock()
 	var ends []chan struct{}
-	for _, done := range l.conns(id) {
+	for _, done := range l.of(id) {
 		ends = append(ends, done)
 	}
 	l.mu.Unlock()
