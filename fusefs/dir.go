@@ -102,7 +102,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	return d.fs.nodes.link(ctx, &d.Inode, name, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
-// show fills in attributes. A directory that is removed has those that it had, and
+// show fills in attributes. A directory that is removed has those that it had last, and
 // no links.
 func (d *dirNode) show(ctx context.Context, out *fuse.Attr) error {
 	if !d.removed.Load() {
@@ -149,8 +149,8 @@ func (d *dirNode) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 // nameMax is the longest name in a directory that can be made, in bytes.
 const nameMax = naming.ComponentMax
 
-// nameError refuses a path that nothing can get. What a small file was called, or a
-// directory, by an earlier release it is called still: only what is new is asked for.
+// nameError refuses a path for something new that nothing can get. It is not asked about
+// small files and directories that an earlier release made: they keep their names.
 func nameError(full, base string, isDisk bool) error {
 	switch {
 	case len(base) > nameMax || len(full) > filetree.MaxPath:
@@ -171,8 +171,8 @@ func dirNameError(base string) error {
 	return nil
 }
 
-// free refuses a name that something has, or that nothing can have, and returns
-// the node of the tree that the directory has.
+// free refuses a name that something has, or that nothing can have. It returns the
+// directory's node of the tree.
 func (d *dirNode) free(ctx context.Context, name string) (dir uint64, isDisk bool, err error) {
 	full, disk, isDisk := d.child(name)
 	if d.removed.Load() {
@@ -314,8 +314,9 @@ func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	}
 }
 
-// unlink deletes what has a name in the directory, at a time, and returns where that
-// was then: what fails for its moving is done again.
+// unlink deletes what has a name in the directory, at a time, and returns where the
+// directory was then: if it fails because the directory was moved meanwhile, Unlink does
+// it again.
 func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string, err error) {
 	if err := d.fs.dirs.moving.Share(ctx); err != nil {
 		return d.where(), err
@@ -338,7 +339,7 @@ func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string
 	return dir, n.remove(ctx, disk, at)
 }
 
-// settled is the path of the directory when a renaming under way has ended.
+// settled is the path of the directory after any renaming that is under way has ended.
 func (d *dirNode) settled(ctx context.Context) string {
 	if d.fs.dirs.moving.Share(ctx) == nil {
 		defer d.fs.dirs.moving.Unshare()
@@ -376,7 +377,7 @@ func (d *dirNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAt
 	return d.Getattr(ctx, f, out)
 }
 
-// setLast changes a directory that is removed, for who has it still.
+// setLast changes a directory that is removed, for those who still have it.
 func (d *dirNode) setLast(ctx context.Context, in *fuse.SetAttrIn, out *fuse.Attr) error {
 	if last := d.last.Load(); last != nil {
 		a := *last

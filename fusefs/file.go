@@ -24,9 +24,9 @@ type fileNode struct {
 	fs   *FS
 	node uint64
 
-	// storing is held over stores by who opens, changes or stores the content; it is
-	// taken before mu. What mu guards changes only while both are held, but for
-	// last: who looks takes mu alone, and waits for memory only.
+	// storing is held over stores by whoever opens, changes or stores the content. It is
+	// taken before mu. What mu guards, last apart, changes only while both are held.
+	// Whoever looks takes mu alone, and waits for memory only.
 	storing ctxlock.Lock
 
 	mu      sync.Mutex
@@ -64,11 +64,11 @@ func (n *fileNode) open(ctx context.Context) error {
 		return err
 	}
 	defer n.storing.Give()
-	return n.openKept(ctx)
+	return n.openLocked(ctx)
 }
 
-// openKept is open; n.storing is held.
-func (n *fileNode) openKept(ctx context.Context) error {
+// openLocked is open; n.storing is held.
+func (n *fileNode) openLocked(ctx context.Context) error {
 	content := n.content
 	if n.opens == 0 {
 		var err error
@@ -83,7 +83,7 @@ func (n *fileNode) openKept(ctx context.Context) error {
 	return nil
 }
 
-// change lets its caller alone change the content, until done is called.
+// change lets only its caller change the content, until done is called.
 func (n *fileNode) change(ctx context.Context) (done func(), err error) {
 	if err := n.storing.Take(ctx); err != nil {
 		return nil, err
@@ -103,8 +103,8 @@ func (n *fileNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 	return &fileHandle{n}, 0, 0
 }
 
-// Release implements gofs.NodeReleaser. What a close could not store, and said
-// so, is lost.
+// Release implements gofs.NodeReleaser. What no close could store is lost: each of them
+// has said so.
 func (n *fileNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno {
 	if err := n.storing.Take(context.WithoutCancel(ctx)); err != nil {
 		return errnoOf(err)
@@ -115,7 +115,7 @@ func (n *fileNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno
 	return errnoOf(err)
 }
 
-// closed counts one open less; the last drops the content. n.storing is held.
+// closed counts one open less. The last one drops the content. n.storing is held.
 func (n *fileNode) closed() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -169,8 +169,8 @@ func (n *fileNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 	return n.Getattr(ctx, f, out)
 }
 
-// setAttr changes the attributes. A time of modification that is asked for is that
-// of what was written before: that is stored first, so that no close sets it anew.
+// setAttr changes the attributes. If a time of modification is asked for, what was
+// written before is stored first: otherwise the next close would set the time anew.
 func (n *fileNode) setAttr(ctx context.Context, in *fuse.SetAttrIn) error {
 	if err := n.storing.Take(ctx); err != nil {
 		return err
@@ -188,7 +188,7 @@ func (n *fileNode) setAttr(ctx context.Context, in *fuse.SetAttrIn) error {
 	return err
 }
 
-// truncate sets the size; of a file that is not open it is stored at once.
+// truncate sets the size. If the file is not open the new size is stored at once.
 func (n *fileNode) truncate(ctx context.Context, size uint64) error {
 	if size > filetree.MaxFile {
 		return syscall.EFBIG
@@ -197,7 +197,7 @@ func (n *fileNode) truncate(ctx context.Context, size uint64) error {
 		return err
 	}
 	defer n.storing.Give()
-	if err := n.openKept(ctx); err != nil {
+	if err := n.openLocked(ctx); err != nil {
 		return err
 	}
 	defer n.closed()
@@ -240,8 +240,7 @@ func (n *fileNode) resize(size int64) error {
 	return nil
 }
 
-// differs notes that bytes from..to are not as they are stored. Both locks are
-// held.
+// differs notes that the bytes from..to differ from what is stored. Both locks are held.
 func (n *fileNode) differs(from, to int64) {
 	first, end := int(from/filePiece), int((to-1)/filePiece)
 	if !n.dirty {

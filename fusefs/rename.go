@@ -15,9 +15,9 @@ import (
 
 const renameNoReplace = 1 // RENAME_NOREPLACE of renameat2(2)
 
-// Rename implements gofs.NodeRenamer. A vDisk takes names that are free only:
-// it is never deleted by a rename (EEXIST). Small files replace each other. A
-// directory moves with all that is below it, in one step, vDisks as well.
+// Rename implements gofs.NodeRenamer. A vDisk takes only a name that is free (EEXIST):
+// no rename ever deletes a vDisk. Small files replace each other. A directory moves with
+// all that is below it, vDisks as well, in one step.
 func (d *dirNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
 	if flags&^renameNoReplace != 0 {
 		return syscall.EINVAL

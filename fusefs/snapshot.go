@@ -63,15 +63,15 @@ const (
 	roFileMode = 0o400
 )
 
-// snapIno makes an inode number of what stays the same as long as the node is
-// the same: who has it open or is in it stays there.
+// snapIno makes an inode number of what stays the same as long as the node is the same:
+// whoever has it open, or is in it, stays there.
 func snapIno(of ...any) uint64 {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q", of))
 	return binary.BigEndian.Uint64(sum[:])&^(1<<63) | 1<<62
 }
 
-// show fills in attributes. The time of a directory is that of the mount, or of
-// the last change since.
+// show fills in attributes. The time of a directory is that of the mount, or of the last
+// change since.
 func (d *snapDir) show(ctx context.Context, out *fuse.Attr) error {
 	b, err := d.fs.index.snapshotsIn(ctx, d.path)
 	if errors.Is(err, syscall.ENOENT) {
@@ -95,8 +95,8 @@ func (d *snapDir) show(ctx context.Context, out *fuse.Attr) error {
 	return nil
 }
 
-// list returns what is in the directory. A snapshot hides what a vDisk of an earlier
-// release implies by that name.
+// list returns what is in the directory. If an earlier release made a vDisk whose name
+// implies a directory of a snapshot's name, the snapshot is listed.
 func (d *snapDir) list(ctx context.Context) ([]entry, error) {
 	b, err := d.fs.index.snapshotsIn(ctx, d.path)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Disk returns the attributes of a vDisk that were kept.
+// Disk returns the attributes that are kept of a vDisk.
 func (t *Tree) Disk(id [16]byte) (DiskAttr, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -14,7 +14,7 @@ func (t *Tree) Disk(id [16]byte) (DiskAttr, bool) {
 }
 
 // KeepDisk keeps attributes of a vDisk. If empty is not 0, it is the node of the
-// EmptyDisk that the vDisk was, which goes.
+// EmptyDisk that the vDisk was, and that entry is removed.
 func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a DiskAttr, empty uint64) error {
 	end, err := t.begin(ctx)
 	if err != nil {
@@ -38,16 +38,16 @@ func (t *Tree) KeepDisk(ctx context.Context, id [16]byte, a DiskAttr, empty uint
 	})
 }
 
-// Keeping is what is to be kept of a vDisk, if what is kept still is what it was
-// made from.
+// Keeping is what is to be kept of a vDisk. It counts only while what is kept is what
+// Now was made from.
 type Keeping struct {
 	Was  DiskAttr // what was kept
 	Kept bool     // something was
 	Now  DiskAttr
 }
 
-// KeepDisks keeps attributes of many vDisks, but for those of which something else is
-// kept, or forgotten, since: who asked for that is not to lose it.
+// KeepDisks keeps attributes of many vDisks. It leaves out those of which something else
+// was kept, or forgotten, since: whoever asked for that must not lose it.
 func (t *Tree) KeepDisks(ctx context.Context, list map[[16]byte]Keeping) error {
 	end, err := t.begin(ctx)
 	if err != nil {
@@ -82,7 +82,7 @@ func (t *Tree) ForgetDisk(ctx context.Context, id [16]byte) error {
 	return t.ForgetDisks(ctx, func(other [16]byte) bool { return other != id })
 }
 
-// ForgetDisks forgets the attributes of vDisks that are no more.
+// ForgetDisks forgets the attributes of the vDisks that are not there any more.
 func (t *Tree) ForgetDisks(ctx context.Context, there func(id [16]byte) bool) error {
 	end, err := t.begin(ctx)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"openvstorage/internal/format"
 )
 
-// Open reads a tree. Contents that no file has, left by a stop between an
-// unlink and the last close, are deleted.
+// Open reads a tree. It deletes contents that no file has: a stop between an unlink and
+// the last close leaves them.
 func Open(ctx context.Context, keys Keys) (*Tree, error) {
 	t := &Tree{
 		keys: keys, next: 1, change: ctxlock.New(),
@@ -59,8 +59,8 @@ func (t *Tree) load(ctx context.Context, prefix string, fn func(rest string, v [
 	return cmp.Or(err, ranged)
 }
 
-// sweep deletes contents that no file has. A key that is none of this release's ends
-// it before that: whoever wrote it knows better what belongs together.
+// sweep deletes contents that no file has. If it meets a key that this release does not
+// know it deletes nothing: whoever wrote that key knows better what belongs together.
 func (t *Tree) sweep(ctx context.Context) error {
 	var gone []Change
 	var unknown error

@@ -31,19 +31,19 @@ type Keys interface {
 	// Range calls fn with all keys that begin with prefix, in order, until it
 	// returns false. fn may keep the slices.
 	Range(ctx context.Context, prefix []byte, fn func(key, value []byte) bool) error
-	// Write makes all changes at once, durable on return, or none. After an
-	// error they may or may not be made, unless it is ErrNotWritten.
+	// Write makes all changes at once, durable on return, or none. After an error other
+	// than ErrNotWritten the changes may or may not be made.
 	Write(ctx context.Context, changes []Change) error
-	// Settle returns when every write that was begun before is made or never will
-	// be: reads then tell which.
+	// Settle returns when every write that was begun before is made or never will be.
+	// Reads then tell which.
 	Settle(ctx context.Context) error
 }
 
 // Swap gives a key a new value in place of the old one.
 type Swap = keyswap.Swap
 
-// Commit makes all swaps at once, with something of its own that is to happen
-// together with them. Its errors are those of Keys.Write.
+// Commit makes all swaps at once, together with something of its own. Its errors are
+// those of Keys.Write.
 type Commit func(ctx context.Context, swaps []Swap) error
 
 // ErrNotWritten says that a write has not happened and will not.
@@ -52,10 +52,10 @@ var ErrNotWritten = errors.New("nothing was changed")
 // ErrMany says that more is below a directory than moves in one step.
 var ErrMany = errors.New("too many to be moved in one step; move them in parts")
 
-// Tree is safe for concurrent use. Reads wait for nothing but memory; changes
-// are made one after the other. After a change whose outcome is unknown the next
-// one, and the next that needs a content, finds out first whether it was made;
-// until then the change counts as under way, and memory has not followed it.
+// Tree is safe for concurrent use. Reads wait for nothing but memory. Changes are made
+// one after the other. While the outcome of a change is unknown the change counts as
+// under way, and memory has not followed it: the next change, or the next call that
+// needs a content, first finds out whether it was made.
 type Tree struct {
 	keys Keys
 
@@ -77,7 +77,7 @@ func Valid(p string) bool {
 	return p != "" && len(p) <= MaxPath && path.Clean(p) == p && p[0] != '/' && p != "." && p != ".." && !strings.HasPrefix(p, "../")
 }
 
-// enter puts an entry into memory; mu is held, or nobody knows the tree.
+// enter puts an entry into memory. t.mu is held, or nobody knows the tree yet.
 func (t *Tree) enter(name string, e Entry) {
 	t.entries[name], t.paths[e.Node] = &e, name
 	dir, base := split(name)
@@ -91,7 +91,7 @@ func (t *Tree) enter(name string, e Entry) {
 	t.bytes += e.Size
 }
 
-// leave takes an entry out of memory; mu is held.
+// leave takes an entry out of memory. t.mu is held.
 func (t *Tree) leave(name string) {
 	e := t.entries[name]
 	delete(t.entries, name)
@@ -125,7 +125,7 @@ func (t *Tree) Get(name string) (Entry, bool) {
 	return *e, true
 }
 
-// Path returns where an entry is now, and the entry.
+// Path returns where an entry is now, and the entry itself.
 func (t *Tree) Path(node uint64) (string, Entry, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -142,8 +142,8 @@ type Named struct {
 	Entry
 }
 
-// List returns the entries in a directory, in order; there need be none of the
-// directory.
+// List returns the entries in a directory, in order of name. The directory itself need
+// not have an entry.
 func (t *Tree) List(dir string) []Named {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -166,7 +166,7 @@ func taken(name string) error { return fmt.Errorf("file %q: %w", name, fs.ErrExi
 
 func absent(name string) error { return fmt.Errorf("file %q: %w", name, fs.ErrNotExist) }
 
-// Make makes an entry, whose Node it gives. Its size is 0.
+// Make makes an entry, and gives it a Node. Its size is 0.
 func (t *Tree) Make(ctx context.Context, name string, e Entry) (Entry, error) {
 	end, err := t.begin(ctx)
 	if err != nil {
@@ -176,8 +176,9 @@ func (t *Tree) Make(ctx context.Context, name string, e Entry) (Entry, error) {
 	return t.make(ctx, name, e)
 }
 
-// MakeIn makes an entry in a directory, wherever that was moved to, and returns
-// its path. The directory is modified when the entry is. Node 0 is the root.
+// MakeIn makes an entry in a directory, wherever the directory was moved to, and returns
+// the entry's path. The directory gets the entry's time of modification. Node 0 is the
+// root.
 func (t *Tree) MakeIn(ctx context.Context, dir uint64, base string, e Entry) (string, Entry, error) {
 	end, err := t.begin(ctx)
 	if err != nil {
@@ -196,7 +197,7 @@ func (t *Tree) MakeIn(ctx context.Context, dir uint64, base string, e Entry) (st
 	return name, e, err
 }
 
-// make makes an entry, and changes times with it; change is held.
+// make makes an entry, and changes times of directories with it. t.change is held.
 func (t *Tree) make(ctx context.Context, name string, e Entry, times ...timed) (Entry, error) {
 	switch _, there := t.Get(name); {
 	case there:
@@ -234,9 +235,9 @@ func (t *Tree) Set(ctx context.Context, node uint64, change func(*Attr)) (Entry,
 	return e, t.write(ctx, []Change{{entryKey(name), encode(e)}}, func() { t.entries[name].Attr = e.Attr })
 }
 
-// Remove removes an entry, and a file's content. That of a directory goes
-// though there be others below it: who calls looks. The directory that it was in is
-// modified at a time, in nanoseconds since 1970, or not if that is 0.
+// Remove removes an entry, and a file's content. The entry of a directory is removed
+// even if others are below it: the caller checks that. The directory that the entry was
+// in is modified at a time, in nanoseconds since 1970; at 0 it is not.
 func (t *Tree) Remove(ctx context.Context, name string, at int64) error {
 	end, err := t.begin(ctx)
 	if err != nil {

@@ -17,15 +17,15 @@ import (
 	"openvstorage/nbd"
 )
 
-// Devices makes block devices of vDisks: NBD devices of the kernel on sockets
-// of our own server, or loop devices over the files of the mount. Which ones is
-// recorded in DIR/attachments, so that the next start makes them again, or gives
-// those that wait for it new sockets. In DIR/dev there is a symbolic link to the
-// device that a vDisk has now (linkName).
+// Devices makes block devices of vDisks: NBD devices of the kernel on sockets of our own
+// server, or loop devices over the files of the mount. The file DIR/attachments records
+// which vDisks have one. The next start makes these devices again, or gives new sockets
+// to those that wait for it. In DIR/dev there is a symbolic link to the device that a
+// vDisk has now (linkName).
 //
-// Nothing here reads, writes or opens such a device: what waits for a device
-// waits for this process. All methods are safe for concurrent use, but for Open,
-// which comes first.
+// No method reads, writes or opens such a device: whoever waits for a device waits for
+// this process. All methods are safe for concurrent use, except Open, which is called
+// first.
 type Devices struct {
 	of     VDisks
 	fs     disk.FS
@@ -61,7 +61,7 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// New makes devices that know of none yet.
+// New returns Devices that know of no attachment yet.
 func New(c Config) *Devices {
 	return &Devices{
 		of: c.VDisks, fs: c.FS, dir: c.Dir, record: recordFile{c.FS, c.Dir}, loops: loopDevices{c.Mount, c.Loop, c.Logger}, kernel: newNBDDevices(c.Dir, c.Server, c.Logger),
@@ -69,8 +69,8 @@ func New(c Config) *Devices {
 	}
 }
 
-// Open reads what was attached, and attaches it again. That one cannot be
-// attached keeps nothing else from starting: it is listed with the reason.
+// Open reads what was attached, and attaches it again. A vDisk that cannot be attached
+// keeps nothing else from starting: it is listed with the reason.
 func (d *Devices) Open(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -119,7 +119,7 @@ func (d *Devices) Open(ctx context.Context) error {
 	return d.record.write(d.list)
 }
 
-// vdisks are all that there are.
+// vdisks are all vDisks, by id.
 func (d *Devices) vdisks(ctx context.Context) (map[uuid.UUID]VDisk, error) {
 	list, err := d.of.List(ctx)
 	if err != nil {
@@ -132,8 +132,8 @@ func (d *Devices) vdisks(ctx context.Context) (map[uuid.UUID]VDisk, error) {
 	return all, nil
 }
 
-// attach makes the device of an attachment, and the link to it. Again: it is
-// recorded, and the device may be there still.
+// attach makes the device of an attachment, and the link to it. again says that the
+// attachment is recorded, so its device may be there still.
 func (d *Devices) attach(ctx context.Context, a *attachment, again bool) (err error) {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("vDisk %q: block devices are made by root; start `ovs up` as root (the service: with devices.conf)", a.Name)
@@ -167,8 +167,8 @@ func (d *Devices) take(a attachment) error {
 	return d.loops.detach(a)
 }
 
-// Attach makes a block device of a vDisk. One that is attached is returned as it
-// is, if it is asked for in the same way.
+// Attach makes a block device of a vDisk. If the vDisk is attached already, in the way
+// that is asked for, its attachment is returned as it is.
 func (d *Devices) Attach(ctx context.Context, name string, opt Options) (Attachment, error) {
 	want, err := asked(opt)
 	if err != nil {
@@ -223,7 +223,7 @@ func (d *Devices) Attach(ctx context.Context, name string, opt Options) (Attachm
 	return d.show(*a), nil
 }
 
-// choose picks the kind of a device if that was left to us.
+// choose picks the kind of device if that was left to us: NBD where the kernel has it.
 func (d *Devices) choose(ctx context.Context, a *attachment) error {
 	if a.Kind != KindAuto {
 		return nil
@@ -245,8 +245,8 @@ func (d *Devices) find(id uuid.UUID) int {
 	return slices.IndexFunc(d.list, func(a attachment) bool { return a.ID == id })
 }
 
-// Detach takes a vDisk's block device away. One that is in use stays, with ErrBusy,
-// unless it is forced.
+// Detach takes away the block device of a vDisk. A device that is in use stays, with
+// ErrBusy, unless force is set.
 func (d *Devices) Detach(ctx context.Context, name string, force bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -278,8 +278,8 @@ func (d *Devices) Detach(ctx context.Context, name string, force bool) error {
 	return d.record.write(d.list)
 }
 
-// present tells whether the kernel has the device of an attachment, be it one
-// that does not work.
+// present reports whether the kernel has the device of an attachment, even if the device
+// does not work.
 func (d *Devices) present(a attachment) bool {
 	if a.Kind == KindNBD {
 		return a.Device != "" && d.kernel.ours(a)
@@ -303,7 +303,7 @@ func (d *Devices) Attached(ctx context.Context) ([]Attachment, error) {
 	return list, nil
 }
 
-// notice looks whether somebody else took a device away.
+// notice finds out whether somebody else took a device away.
 func (d *Devices) notice(a *attachment) {
 	if a.reason == "" && !d.present(*a) {
 		a.reason = fmt.Sprintf("somebody else has taken %s away; attach the vDisk again, or detach it", a.Device)

@@ -17,7 +17,7 @@ import (
 	"openvstorage/internal/format"
 )
 
-// attachment is what is recorded of one, as JSON.
+// attachment is a vDisk that is attached. Its exported fields are recorded, as JSON.
 type attachment struct {
 	ID       uuid.UUID `json:"id"`             // of the vDisk
 	Name     string    `json:"name"`           // that the link has
@@ -39,7 +39,7 @@ type attachment struct {
 	why    string // why it is a loop, though nobody asked for one
 }
 
-// attachments is the file. Version 2; version 1 knows loop devices only.
+// attachments is the content of DIR/attachments. Version 1 knows loop devices only.
 type attachments struct {
 	Version     int          `json:"version"`
 	Attachments []attachment `json:"attachments"`
@@ -51,7 +51,7 @@ const (
 	attachmentsMax     = 1 << 20 // bytes
 )
 
-// recordFile is DIR/attachments.
+// recordFile is the file DIR/attachments.
 type recordFile struct {
 	fs  disk.FS
 	dir string // the data directory
@@ -59,7 +59,7 @@ type recordFile struct {
 
 func (r recordFile) name() string { return filepath.Join(r.dir, attachmentsFile) }
 
-// read returns what is recorded: nothing, if there is no file.
+// read returns what is recorded. Without a file that is nothing.
 func (r recordFile) read() ([]attachment, error) {
 	name := r.name()
 	f, err := r.fs.OpenFile(name, 0, 0)
@@ -87,8 +87,8 @@ func (r recordFile) read() ([]attachment, error) {
 	return list, nil
 }
 
-// decodeAttachments reads the file. It is rewritten whole: a version or a field that
-// this release does not know is refused, not lost.
+// decodeAttachments decodes the file. It refuses a version or a field that this release
+// does not know: the file is written anew as a whole, and the field would be lost.
 func decodeAttachments(raw []byte) ([]attachment, error) {
 	var v struct {
 		Version int `json:"version"`
@@ -129,7 +129,7 @@ func decodeAttachments(raw []byte) ([]attachment, error) {
 	return a.Attachments, nil
 }
 
-// write puts what is recorded now in place of the one before, durably.
+// write puts the record in place of the one before, durably.
 func (r recordFile) write(list []attachment) error {
 	raw, err := json.MarshalIndent(attachments{attachmentsVersion, list}, "", "\t")
 	if err != nil {

@@ -9,11 +9,11 @@ import (
 	"openvstorage/blockdev"
 )
 
-// usersWait is how long a detach waits for who is about to close the device:
-// programs look at a disk when it was written.
+// usersWait is how long a detach waits for whoever is about to close the device:
+// programs look at a disk after it was written.
 const usersWait = 2 * time.Second
 
-// lastingUsers are those that use a device and do not go within a time.
+// lastingUsers are those that use a device and do not end within wait.
 func lastingUsers(ctx context.Context, device string, wait time.Duration) []blockdev.User {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -33,6 +33,7 @@ func lastingUsers(ctx context.Context, device string, wait time.Duration) []bloc
 	}
 }
 
+// usersText lists users in a message.
 func usersText(users []blockdev.User) string {
 	texts := make([]string, len(users))
 	for i, u := range users {
