@@ -2,10 +2,10 @@ package fusefs
 
 import "sync/atomic"
 
-// copied says whether a file was made a clone by the first range of a copy, whose next
-// ranges are there then. Ranges of a copy follow each other. Any other range is copied,
-// and so is every range after a write to the file, or after the copy has reached the
-// end: source and clone may have changed, through this door or another.
+// copied says whether the first range of a copy has made the file a clone. Then the next
+// ranges of that copy, which follow each other, are in the file already. Every other
+// range must be copied. So must every range after a write to the file, or after the end
+// of the copy: source and clone may have changed since, through this door or another.
 type copied struct {
 	// Guarded by the lock of the open device, held for writing.
 	from content

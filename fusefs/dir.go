@@ -16,8 +16,8 @@ import (
 	"openvstorage/internal/naming"
 )
 
-// dirNode is a directory: one of the tree, or the components of vDisk names
-// before the last.
+// dirNode is a directory. It has an entry in the tree, or names of vDisks below it imply
+// it.
 type dirNode struct {
 	gofs.Inode
 	fs   *FS
@@ -55,8 +55,8 @@ const (
 // where is the path of the directory now, "" for the root.
 func (d *dirNode) where() string { return *d.path.Load() }
 
-// child returns the path of a name in the directory, and the vDisk's name if
-// it is that of one's file.
+// child returns the path of a name in the directory. If that is the path of a vDisk's
+// file, it also returns the name of the vDisk.
 func (d *dirNode) child(name string) (full, disk string, isDisk bool) {
 	full = join(d.where(), name)
 	disk, isDisk = strings.CutSuffix(full, suffix)
@@ -75,7 +75,7 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 			n.attrs.show(ctx, &out.Attr, i)
 			return d.fs.nodes.link(ctx, &d.Inode, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
 		}
-		// A directory may be named so that leads to a vDisk NAME.raw/OTHER.
+		// A directory may have that name: it leads to a vDisk NAME.raw/OTHER.
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, errnoOf(err)
 		}
@@ -221,7 +221,7 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 	stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}
 	if isDisk {
 		n := d.fs.nodes.emptyDisk(strings.TrimSuffix(full, suffix), e)
-		n.open.opens.add() // nobody knows it yet
+		n.open.openEmpty()
 		n.attrs.show(ctx, &out.Attr, Info{})
 		return d.fs.nodes.link(ctx, &d.Inode, name, n, stable), &diskHandle{n}, openFlags, 0
 	}
@@ -276,7 +276,7 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 	if full == snapshotsDir {
 		return syscall.EBUSY
 	}
-	// Not while a file in it is made a vDisk, or it is moved.
+	// No file in it becomes a vDisk meanwhile, and it is not moved.
 	if err := d.fs.dirs.moving.Share(ctx); err != nil {
 		return errnoOf(err)
 	}
@@ -298,8 +298,8 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 	return errnoOf(err)
 }
 
-// Unlink implements gofs.NodeUnlinker. Of a vDisk's file it deletes the vDisk,
-// EBUSY while it is open or has clones.
+// Unlink implements gofs.NodeUnlinker. For the file of a vDisk it deletes the vDisk:
+// EBUSY while that is open or has clones.
 func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	for tries := 1; ; tries++ {
 		at := time.Now().UnixNano()
@@ -387,8 +387,8 @@ func (d *dirNode) setLast(ctx context.Context, in *fuse.SetAttrIn, out *fuse.Att
 	return d.show(ctx, out)
 }
 
-// Fsync implements gofs.NodeFsyncer: what a directory has is durable when the
-// call that made it returns.
+// Fsync implements gofs.NodeFsyncer. Nothing is left to do: every change of a directory
+// is durable when its call returns.
 func (d *dirNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 // Statfs implements gofs.NodeStatfser.

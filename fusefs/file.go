@@ -16,8 +16,8 @@ import (
 	"openvstorage/internal/ctxlock"
 )
 
-// fileNode is a small file. While it is open its content is in memory, as
-// written so far; fsync and every close store what differs.
+// fileNode is a small file. While it is open its content is in memory. fsync and every
+// close store what differs from what is stored.
 type fileNode struct {
 	gofs.Inode
 	labels
@@ -280,7 +280,7 @@ func (n *fileNode) Read(_ context.Context, _ gofs.FileHandle, dest []byte, off i
 // Write implements gofs.NodeWriter.
 func (n *fileNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
 	if !transport.MayWait(ctx) {
-		return 0, syscall.EAGAIN // a store may hold n.keep
+		return 0, syscall.EAGAIN // a store may hold n.storing
 	}
 	if len(data) == 0 {
 		return 0, 0
@@ -313,7 +313,7 @@ func (n *fileNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) sysca
 	return errnoOf(n.store(ctx))
 }
 
-// Flush implements gofs.NodeFlusher: every close stores.
+// Flush implements gofs.NodeFlusher. Every close stores.
 func (n *fileNode) Flush(ctx context.Context, f gofs.FileHandle) syscall.Errno {
 	return n.Fsync(ctx, f, 0)
 }

@@ -78,7 +78,7 @@ func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 }
 
 func mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt Options) (*FS, error) {
-	// As the kernel names it: its users are found by that name.
+	// The kernel's name of the directory is needed: users of the mount are found by it.
 	real, err := filepath.EvalSymlinks(dir)
 	if err == nil {
 		real, err = filepath.Abs(real)
@@ -94,7 +94,7 @@ func mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt O
 	if err := f.settle(ctx); err != nil {
 		return nil, err
 	}
-	// As they are at the mount: changes from here on are seen.
+	// The index is made now, so that changes from here on are seen.
 	if err := f.index.refresh(ctx); err != nil {
 		return nil, err
 	}
@@ -134,8 +134,8 @@ func newFS(pool Pool, tree *filetree.Tree, dir string, opt Options) *FS {
 	return f
 }
 
-// bridge is the library's tree of nodes. Attributes of vDisks are asked for each time:
-// others change them.
+// bridge is the library's tree of nodes. The kernel does not remember attributes of
+// vDisks, because others change them.
 func bridge(root gofs.InodeEmbedder, told gofs.ServerCallbacks) fuse.RawFileSystem {
 	timeout := entryTimeout
 	return gofs.NewNodeFS(root, &gofs.Options{
@@ -144,8 +144,10 @@ func bridge(root gofs.InodeEmbedder, told gofs.ServerCallbacks) fuse.RawFileSyst
 	})
 }
 
-// settle removes from the tree what is there only because others made or deleted a
-// vDisk, or because the process ended in the middle of something.
+// settle removes from the tree what does not belong there any more: entries of empty
+// files whose vDisk was made, and attributes of vDisks that are gone. Others made or
+// deleted these vDisks, or the process ended in the middle of that. settle also brings
+// times up to date.
 func (f *FS) settle(ctx context.Context) error {
 	infos, err := f.pool.List(ctx)
 	if err != nil {
@@ -232,8 +234,8 @@ func (f *FS) Keep(ctx context.Context) error { return f.keeper.storeAll(ctx) }
 // Wait returns when nothing is mounted any more.
 func (f *FS) Wait() { f.conn.Wait() }
 
-// find returns the file of vDisk name, made or not, and what is known of the
-// vDisk.
+// find returns the file of the vDisk of a name, or an empty file of that name, and what
+// is known of the vDisk.
 func (f *FS) find(ctx context.Context, name string) (*diskNode, Info, error) {
 	i, err := f.pool.Info(ctx, name)
 	if err == nil {

@@ -82,8 +82,8 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	return uint32(len(data)), 0
 }
 
-// WriteGathered implements transport.Writer: writes of a round, whole clusters,
-// are one append.
+// WriteGathered implements transport.Writer. The writes of a round, all of whole
+// clusters, are one append.
 func (n *diskNode) WriteGathered(batch []device.Span) syscall.Errno {
 	dev, ok := n.open.tryUse()
 	if !ok {
@@ -105,8 +105,8 @@ func (n *diskNode) WriteGathered(batch []device.Span) syscall.Errno {
 	return errnoOf(err)
 }
 
-// useTo is openDevice.use of a vDisk that reaches to end: it is made to. There is a
-// device after it, and the caller calls unshare, but not after an error.
+// useTo makes the vDisk reach to end, if it does not, and is openDevice.use then: there
+// is always a device. The caller calls unshare, but not after an error.
 func (n *diskNode) useTo(ctx context.Context, end int64) (device.Device, syscall.Errno) {
 	if end > sizeMax {
 		return nil, syscall.EFBIG
@@ -202,9 +202,9 @@ func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whe
 	return seekDevice(ctx, dev, off, whence)
 }
 
-// seekDevice finds the next byte at or after off that is in data, or in a hole; the
-// end of the device is a hole, and so is what reads as zeros and takes no room: data
-// is what Info.Allocated counts.
+// seekDevice finds the next byte at or after off that is in data, or in a hole. The end
+// of the device is a hole, and so is what reads as zeros and takes no room: data is what
+// Info.Allocated counts.
 func seekDevice(ctx context.Context, dev device.Reader, off uint64, whence uint32) (uint64, syscall.Errno) {
 	if whence != seekData && whence != seekHole {
 		return 0, syscall.EINVAL

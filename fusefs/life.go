@@ -56,8 +56,8 @@ func (n *diskNode) become(ctx context.Context) (done func(), err error) {
 	}, nil
 }
 
-// grow sets the size of a vDisk, which waits for no I/O. done is false if that is not
-// what truncate was asked for.
+// grow sets the size of a vDisk, which waits for no I/O. If the file is to be emptied,
+// or has no vDisk, it does nothing and done is false.
 func (n *diskNode) grow(ctx context.Context, size int64) (done bool, err error) {
 	if size == 0 || !n.file.made() {
 		return false, nil
@@ -103,7 +103,7 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 	n.open.detach()
 	gone := n.fs.index.keepsFile(id)
 	err = n.fs.pool.Delete(ctx, name, n.file.mayEmpty)
-	// Of an unknown outcome nobody knows yet.
+	// A deletion of unknown outcome counts as having happened: nobody knows yet.
 	gone(err == nil || errors.Is(err, ErrUnknownOutcome))
 	if err != nil {
 		n.fs.nodes.setEmpty(e.Node, was)
@@ -111,7 +111,10 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 		if !errors.Is(err, ErrUnknownOutcome) && n.fs.tree.Remove(ctx, name+suffix, 0) != nil {
 			n.fs.leftovers.addEmpty(e.Node)
 		}
-		return errors.Join(err, n.open.attachUsed(ctx))
+		if again := n.open.attachUsed(ctx); again != nil {
+			err = errors.Join(err, again)
+		}
+		return err
 	}
 	// It is done, whatever becomes of what is kept of the vDisk.
 	n.attrs.becomesEmpty(e.Attr)
@@ -193,7 +196,7 @@ func (n *diskNode) give(ctx context.Context, id uuid.UUID, commit func(name stri
 	return err
 }
 
-// becomes makes an empty file that of the vDisk that was made for it. It waits for
+// becomes turns an empty file into that of the vDisk that was made for it. It waits for
 // nothing.
 func (n *diskNode) becomes(ctx context.Context, id uuid.UUID, name string) {
 	i, _ := n.fs.pool.InfoOf(ctx, id) // nothing, if others have deleted it

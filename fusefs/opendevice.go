@@ -53,6 +53,10 @@ func (o *openDevice) open(ctx context.Context) error {
 	return nil
 }
 
+// openEmpty counts one more open of a file that was created just now, which needs no
+// device.
+func (o *openDevice) openEmpty() { o.opens.add() }
+
 // openAgain counts one more open, if somebody has the file open with all that it needs.
 // That waits for no I/O.
 func (o *openDevice) openAgain() bool {

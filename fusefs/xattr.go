@@ -86,8 +86,8 @@ func (n *diskNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Er
 	return fill(dest, names)
 }
 
-// Setxattr implements gofs.NodeSetxattrer. user.ovs.snapshot is never there: it
-// is always made, and cannot be replaced.
+// Setxattr implements gofs.NodeSetxattrer. user.ovs.snapshot can be set, which takes a
+// snapshot, but never exists: so it is never replaced.
 func (n *diskNode) Setxattr(ctx context.Context, attr string, data []byte, flags uint32) syscall.Errno {
 	switch {
 	case !strings.HasPrefix(attr, xattrPrefix):

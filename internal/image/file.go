@@ -169,7 +169,7 @@ func (f *File) put(off int64, p []byte) error {
 	return nil
 }
 
-// explainSize adds to the error of a file system that takes no file so large what to do.
+// explainSize adds to an error what to do if the file system takes no file of that size.
 func (f *File) explainSize(err error) error {
 	if errors.Is(err, unix.EFBIG) {
 		return fmt.Errorf("%w: the file system of %s takes none that large (in a mount of vDisks `ovs vdisk clone` makes NAME.raw of one)", unix.EFBIG, f.name)
