@@ -31,6 +31,9 @@ var (
 	// ErrUnavailable: it is there for all that anyone knows, and too few of the disks
 	// that it is on answer now. A Get may succeed when they do.
 	ErrUnavailable = errors.New("too few of its disks answer now")
+	// ErrFailed: the backend takes no changes until it is opened again. The call has
+	// changed nothing, and so will every later one.
+	ErrFailed = errors.New("backend takes no changes any more")
 )
 
 // Unknown reports whether a change that returned err may have taken effect, or
@@ -40,7 +43,7 @@ var (
 // older version.
 func Unknown(err error) bool {
 	for _, refused := range []error{
-		ErrNotFound, ErrExists, ErrConflict, ErrNamespaceNotFound, ErrNamespaceExists, ErrName, ErrClosed, ErrKey,
+		ErrNotFound, ErrExists, ErrConflict, ErrNamespaceNotFound, ErrNamespaceExists, ErrName, ErrClosed, ErrKey, ErrFailed,
 	} {
 		if errors.Is(err, refused) {
 			return false

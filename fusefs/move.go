@@ -67,8 +67,12 @@ func (d *directories) moveDir(ctx context.Context, from, onto string, replace bo
 			err = d.tree.Move(ctx, from, onto, replace, at, nil)
 		}
 	} else if err = d.fits(ctx, from, onto); err == nil {
-		err = d.pool.RenameBelow(ctx, from, onto, func(commit filetree.Commit) error {
-			return d.tree.Move(ctx, from, onto, replace, at, commit)
+		// Whatever may take long is waited for before the tree is held: others change it.
+		if err = d.pool.SettleBelow(ctx, from, onto); err != nil {
+			return err
+		}
+		err = d.tree.Move(ctx, from, onto, replace, at, func(ctx context.Context, swaps []filetree.Swap) error {
+			return d.pool.RenameBelow(ctx, from, onto, swaps)
 		})
 	}
 	if err == nil {

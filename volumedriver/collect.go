@@ -149,7 +149,7 @@ func (v *Volume) collectSCOs(ctx context.Context) error {
 		for _, n := range d.gone {
 			v.noteStored(n, 0)
 			v.buf.Forget(n)
-			v.host.sums.Invalidate(sumsKey{v.id, n})
+			v.host.sums.forget(v.id, n)
 			if err := v.m.Forget(n); err != nil {
 				return err
 			}

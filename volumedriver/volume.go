@@ -40,11 +40,11 @@ import (
 // to be there waits first, with a pin on the snapshot that it needs. Each wait for
 // a lock ends with its caller.
 type Volume struct {
-	host  *Host
-	id    uuid.UUID
-	epoch uint64
-	born  *unnamed // by this owner: its first catalog is of this epoch; else nil
-	log   *slog.Logger
+	host    *Host
+	id      uuid.UUID
+	epoch   uint64
+	created *unnamed // by this owner, with this epoch in its first catalog; nil if it was only opened
+	log     *slog.Logger
 
 	origins []origin // index is the origin of a location; the last is the vDisk itself
 	self    sco.Origin
@@ -268,7 +268,7 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 	v.snapshots = append(v.snapshots, taken)
 	v.parent = s.ID
 	v.changes.pass(e.Seq)
-	v.host.listed.Add(1)
+	v.host.table.changed()
 	return nil
 }
 
@@ -351,7 +351,7 @@ func mapRoot(r catalog.Root) metadata.Root {
 
 // final reports whether retrying cannot help.
 func final(err error) bool {
-	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrExists) ||
+	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrFailed) || errors.Is(err, backend.ErrExists) ||
 		errors.Is(err, backend.ErrNotFound) || errors.Is(err, backend.ErrNamespaceNotFound) ||
 		errors.Is(err, backend.ErrCorrupt) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -234,7 +234,7 @@ func (s *Store) ready(ctx context.Context) error {
 // writable refuses a change to a store that has failed.
 func (s *Store) writable(ctx context.Context) error {
 	if err := s.failed.Load(); err != nil {
-		return fmt.Errorf("object store %s takes no changes after a failed sync, %s: %w", s.dir, disk.Cure(*err), *err)
+		return fmt.Errorf("object store %s: %w, %s: a sync has failed: %w", s.dir, backend.ErrFailed, disk.Cure(*err), *err)
 	}
 	return s.ready(ctx)
 }
