@@ -211,10 +211,10 @@ func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool,
 	if !force {
 		v.waitUnused(ctx, false)
 	}
-	if err := v.gc.take(ctx); err != nil {
+	if err := v.gc.Take(ctx); err != nil {
 		return false, err
 	}
-	defer v.gc.give()
+	defer v.gc.Give()
 	_, done, err := v.manageAfter(ctx, func() error {
 		if err := v.buf.WaitEntry(ctx, len(s.ID)); err != nil {
 			return v.writeError(err)

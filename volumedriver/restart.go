@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/disk"
 	"openvstorage/metadata"
 	"openvstorage/sco"
@@ -72,7 +73,7 @@ func (o *opener) newVolume(r registry.Record) *Volume {
 		batches: make(chan *writebuffer.Batch, 64),
 		rmw:     make(chan struct{}, 1),
 	}
-	v.put, v.admin, v.gc = newLock(), newLock(), newLock()
+	v.put, v.admin, v.gc = ctxlock.New(), ctxlock.New(), ctxlock.New()
 	v.living, v.end = context.WithCancel(context.Background())
 	v.store.sizes = make(map[sco.Number]int64)
 	v.readers = make(map[uuid.UUID]int)

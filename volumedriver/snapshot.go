@@ -179,10 +179,10 @@ func (v *Volume) usedLocked(s *snapshot) error {
 
 // deleteCovered takes a snapshot out of the catalog that lists it.
 func (v *Volume) deleteCovered(ctx context.Context, s *snapshot) error {
-	if err := v.gc.take(ctx); err != nil {
+	if err := v.gc.Take(ctx); err != nil {
 		return err
 	}
-	defer v.gc.give()
+	defer v.gc.Give()
 	return v.changeCatalog(ctx, func(c *catalog.Catalog) error {
 		if children := c.ChildrenOf(s.ID); len(children) > 0 {
 			return v.hasClones(s, children)

@@ -22,6 +22,7 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/internal/broadcast"
+	"openvstorage/internal/ctxlock"
 )
 
 // Volume is one open vDisk. All methods are safe for concurrent use.
@@ -66,10 +67,10 @@ type Volume struct {
 	starved starved // who waits for disks of the backend
 
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
-	admin lock
-	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made
+	admin ctxlock.Lock
+	gc    ctxlock.Lock // held while pages are swept, and while a snapshot goes or a rollback is made
 
-	put    lock            // one catalog put, or delete of objects, at a time
+	put    ctxlock.Lock    // one catalog put, or delete of objects, at a time
 	doubt  catalogDoubt    // whoever has put
 	living context.Context // ends with the vDisk; until then a put of the catalog goes on
 	end    context.CancelFunc
