@@ -277,7 +277,7 @@ func leavePid(f *File) error {
 	return err
 }
 
-// lockError says who holds a lock; it is disk.ErrLocked.
+// lockError names the process that holds a lock. It is disk.ErrLocked.
 type lockError struct{ pid string }
 
 func (e lockError) Error() string { return disk.ErrLocked.Error() + " (pid " + e.pid + ")" }
