@@ -10,7 +10,7 @@ import (
 	"openvstorage/internal/counted"
 )
 
-// albaCommands are the nouns of the backend, `ovs alba`.
+// albaCommands are the commands of `ovs alba`: a noun of the backend each.
 type albaCommands struct{ *app }
 
 func (cmds albaCommands) group() *cobra.Command {
@@ -18,7 +18,7 @@ func (cmds albaCommands) group() *cobra.Command {
 		backendCommands{cmds.app}.group(), osdCommands{cmds.app}.group(), namespaceCommands{cmds.app}.group(), objectCommands{cmds.app}.group(), presetCommands{cmds.app}.group())
 }
 
-// backendCommands are those of `ovs alba backend`.
+// backendCommands are the commands of `ovs alba backend`.
 type backendCommands struct{ *app }
 
 func (cmds backendCommands) group() *cobra.Command {
@@ -58,6 +58,7 @@ func writeStatus(w io.Writer, s control.BackendStatus) {
 		row("reason", "%s", reason)
 	}
 	row("disks", "%d, %d missing", s.Disks, s.Missing)
+	// "Disks" that share a file system die together, which the count of disks hides.
 	if there := s.Disks - s.Missing; s.FileSystems > 0 && s.FileSystems < there {
 		row("file systems", "%d for %s: those on one are lost together", s.FileSystems, counted.Of(there, "disk", "disks"))
 	}
@@ -94,7 +95,8 @@ func scrubText(s control.Scrub) string {
 		human(s.Bytes), human(s.Of), percent(s.Bytes, s.Of), s.Bad, when(*s.Began), when(*s.Ends), last)
 }
 
-// mayDie says what the number of disks that may die means.
+// mayDie says in words how many more disks may die before data is lost. Below zero, some
+// data cannot be read already.
 func mayDie(n int) string {
 	switch {
 	case n > 0:
@@ -105,7 +107,7 @@ func mayDie(n int) string {
 	return fmt.Sprintf("%d: so many have to come back to read all", n)
 }
 
-// percent says how full something is, "" if nobody knows how large it is.
+// percent says how full something is; "" if its capacity is not known.
 func percent(used, capacity uint64) string {
 	if capacity == 0 {
 		return ""

@@ -31,6 +31,8 @@ made whole by itself.`,
 			if err := cmds.print(r, func(w io.Writer) { writeCheck(w, r) }); err != nil {
 				return err
 			}
+			// A check that has not passed is printed in full, and fails: scripts go by the
+			// exit code.
 			if !r.Passed {
 				return fmt.Errorf("%w: restore what is missing", albahere.ErrCheck)
 			}

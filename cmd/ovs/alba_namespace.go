@@ -10,7 +10,7 @@ import (
 	"openvstorage/internal/counted"
 )
 
-// namespaceCommands are those of `ovs alba namespace`.
+// namespaceCommands are the commands of `ovs alba namespace`.
 type namespaceCommands struct{ *app }
 
 func (cmds namespaceCommands) group() *cobra.Command {

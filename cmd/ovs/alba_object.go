@@ -10,10 +10,11 @@ import (
 	"openvstorage/internal/counted"
 )
 
-// objectsMax bounds what `ovs alba object list` gathers before it prints.
+// objectsMax bounds what `ovs alba object list` holds in memory: columns have one width, so
+// all rows are gathered before the first is printed.
 const objectsMax = 1_000_000
 
-// objectCommands are those of `ovs alba object`.
+// objectCommands are the commands of `ovs alba object`.
 type objectCommands struct{ *app }
 
 func (cmds objectCommands) group() *cobra.Command {
@@ -41,6 +42,8 @@ func (cmds objectCommands) list() *cobra.Command {
 				prefix = args[1]
 			}
 			page := control.ObjectPage{Objects: []control.Object{}, More: true}
+			// The server gives pages of a size of its own, so it is asked until the limit is
+			// reached.
 			for next := after; page.More && len(page.Objects) < limit; {
 				p, err := client.Objects(c.Context(), args[0], prefix, next, limit-len(page.Objects))
 				if err != nil {
@@ -117,7 +120,7 @@ func writeObject(w io.Writer, o control.Object) {
 	}
 }
 
-// oneOrTwo is a check that the first argument is there, and the second perhaps.
+// oneOrTwo checks that there is one argument, or two.
 func oneOrTwo(needed, optional string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == 1 || len(args) == 2 {

@@ -16,7 +16,7 @@ import (
 	"openvstorage/internal/counted"
 )
 
-// osdCommands are those of `ovs alba osd`.
+// osdCommands are the commands of `ovs alba osd`.
 type osdCommands struct{ *app }
 
 func (cmds osdCommands) group() *cobra.Command {
@@ -54,7 +54,8 @@ func writeOSDs(w io.Writer, list []control.OSD) {
 	writeShared(w, list)
 }
 
-// writeShared says which disks are on one file system.
+// writeShared says which disks are on one file system: policies count on them as separate
+// disks, and are wrong then.
 func writeShared(w io.Writer, list []control.OSD) {
 	on := make(map[string][]string)
 	for _, o := range list {
@@ -101,7 +102,8 @@ func (cmds osdCommands) show() *cobra.Command {
 	}
 }
 
-// allowUnmountedUsage is what --allow-unmounted does for a new ASD.
+// allowUnmountedUsage is the text of --allow-unmounted. By default such a directory is refused,
+// as a disk that is not mounted would otherwise silently fill the file system below it.
 const allowUnmountedUsage = "make it also in a directory that looks like a mount point with nothing mounted"
 
 func (cmds osdCommands) add() *cobra.Command {
@@ -244,7 +246,8 @@ func osdNumber(c *cobra.Command, text string) (uint64, error) {
 	return n, nil
 }
 
-// absolute makes a directory one that the server understands; "" stays.
+// absolute returns a directory as the server must be told of it: the server has another working
+// directory. "" stays.
 func absolute(dir string) (string, error) {
 	if dir == "" {
 		return "", nil
@@ -252,7 +255,7 @@ func absolute(dir string) (string, error) {
 	return filepath.Abs(dir)
 }
 
-// atMost is a check that only the named arguments are there, or fewer.
+// atMost checks that there are no more arguments than names.
 func atMost(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) <= len(names) {

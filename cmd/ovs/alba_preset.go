@@ -15,7 +15,7 @@ import (
 	"openvstorage/internal/control"
 )
 
-// presetCommands are those of `ovs alba preset`.
+// presetCommands are the commands of `ovs alba preset`.
 type presetCommands struct{ *app }
 
 func (cmds presetCommands) group() *cobra.Command {
@@ -23,7 +23,7 @@ func (cmds presetCommands) group() *cobra.Command {
 		cmds.list(), cmds.show(), cmds.create(), cmds.delete())
 }
 
-// usedPreset is a preset and who uses it, as it is printed.
+// usedPreset is a preset as it is printed, with the number of namespaces that have it.
 type usedPreset struct {
 	Default    bool          `json:"default"`
 	Namespaces uint64        `json:"namespaces"`
@@ -38,7 +38,7 @@ func (cmds presetCommands) ask(c *cobra.Command) ([]usedPreset, error) {
 	return presetsOf(c.Context(), client)
 }
 
-// presetsOf asks for the presets, and reads them.
+// presetsOf asks for the presets and decodes them.
 func presetsOf(ctx context.Context, client *control.Client) ([]usedPreset, error) {
 	all, err := client.Presets(ctx)
 	if err != nil {
@@ -124,8 +124,8 @@ func (cmds presetCommands) show() *cobra.Command {
 	}
 }
 
-// notePlain says on standard error, for what is on standard output goes to a file,
-// what a preset with a cipher does not seal.
+// notePlain says what a preset with a cipher leaves unsealed. It says so on standard error, as
+// standard output is the preset, and goes to a file.
 func (cmds presetCommands) notePlain(p preset.Preset) {
 	if p.Scheme.Cipher != preset.CipherNone {
 		fmt.Fprintf(cmds.stderr, "preset %s: %v seals what is stored; %s, in a directory that only its owner can read\n", p.Name, p.Scheme.Cipher, host.BufferPlain)

@@ -10,8 +10,9 @@ import (
 	"openvstorage/internal/control"
 )
 
-// Shell completion of names asks the running `ovs up`; when there is none, or
-// it is slow, nothing is offered.
+// completionTimeout bounds the wait for names from the running `ovs up`. If there is none, or it
+// is slow, nothing is offered: an error message would garble the command line that is being
+// typed.
 const completionTimeout = time.Second
 
 // offers answers what a shell asks to complete, by asking `ovs up` with client.

@@ -11,7 +11,8 @@ import (
 	"openvstorage/internal/inspect"
 )
 
-// inspectCommands are those of `ovs inspect`, one for each format.
+// inspectCommands are the commands of `ovs inspect`, one for each format. Damage is
+// what they are called for, so they print what could be read, and fail after that.
 type inspectCommands struct{ *app }
 
 func (cmds inspectCommands) group() *cobra.Command {
@@ -107,10 +108,12 @@ that of NAMESPACE/OBJECT, the namespace being named by its vDisk too.`,
 	return c
 }
 
-// readManifest reads an encoded manifest, of a file or else of the running ovs up.
+// readManifest reads an encoded manifest: from a file, or if there is none, from the running
+// `ovs up`.
 func (cmds inspectCommands) readManifest(c *cobra.Command, from string) ([]byte, error) {
 	b, err := inspect.ManifestFile(from)
-	// Names of vDisks may have slashes in them, names of objects may not.
+	// Names of vDisks may have slashes in them and names of objects may not, so the last
+	// slash separates the two.
 	slash := strings.LastIndex(from, "/")
 	if !errors.Is(err, os.ErrNotExist) || slash < 1 {
 		return b, err

@@ -17,8 +17,8 @@ import (
 	"openvstorage/host/attach"
 )
 
-// loopCommands are those of `ovs loop`, which `ovs up` calls: package attach says why
-// they are a process of their own.
+// loopCommands are the commands of `ovs loop`. `ovs up` runs them as processes of their own;
+// package attach says why.
 type loopCommands struct{ *app }
 
 func (cmds loopCommands) group() *cobra.Command {
@@ -66,15 +66,16 @@ func (cmds loopCommands) grow() *cobra.Command {
 	}
 }
 
-// loopMax is how long a call may take that asks a mount that is alive.
+// loopMax bounds a run of `ovs loop`, which asks the mount. A mount that answers is much faster.
 const loopMax = time.Minute
 
-// runLoop runs `ovs loop` and returns what it prints.
+// runLoop runs `ovs loop` and returns its output. It runs this very program, also if the file
+// was replaced by another release meanwhile.
 func runLoop(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, loopMax)
 	defer cancel()
 	c := exec.CommandContext(ctx, "/proc/self/exe", append([]string{"loop"}, args...)...)
-	c.Args[0] = "ovs"
+	c.Args[0] = "ovs" // as it is shown in lists of processes
 	var out, said bytes.Buffer
 	c.Stdout, c.Stderr = &out, &said
 	if err := c.Run(); err != nil {

@@ -17,7 +17,8 @@ import (
 	"openvstorage/internal/size"
 )
 
-// print writes v as JSON under --json, with every list an array, else as text does.
+// print writes v as JSON if --json was given, with every list an array. Otherwise text writes it,
+// into columns.
 func (a *app) print(v any, text func(w io.Writer)) error { return a.printLists(v, false, text) }
 
 // printShort is print, and leaves out the lists that are printed only when a flag asks
@@ -46,8 +47,8 @@ func (a *app) printLists(v any, short bool, text func(w io.Writer)) error {
 // failure is an error as --json prints it.
 type failure struct {
 	Error string `json:"error"`
-	Kind  string `json:"kind"` // "usage", or what kind the server says it is; "failed": no other
-	Code  int    `json:"code"` // that the process exits with
+	Kind  string `json:"kind"` // "usage", the kind that the server has given, or "failed"
+	Code  int    `json:"code"` // exit code of the process
 }
 
 // printError writes an error to standard error, on one line.
@@ -87,8 +88,8 @@ func (a *app) done(what, name string) error {
 
 func human(bytes uint64) string { return size.Bytes(bytes).Human() }
 
-// orUnknown is the size of a vDisk: none has 0 bytes, but those whose catalog was
-// not read.
+// orUnknown is the size of a vDisk in words. No vDisk has 0 bytes: that is one whose catalog could
+// not be read.
 func orUnknown(bytes uint64) string {
 	if bytes == 0 {
 		return "unknown"
@@ -98,8 +99,8 @@ func orUnknown(bytes uint64) string {
 
 func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
-// progress returns a function that draws a bar on standard error, and one that
-// takes it away; off a terminal both do nothing.
+// progress returns a function that draws a bar on standard error, and one that takes it away. If
+// that is no terminal draw is nil, and end does nothing: a bar in a log is noise.
 func (a *app) progress(what string) (draw func(done, total int64), end func()) {
 	f, ok := a.stderr.(*os.File)
 	if !ok || a.json || !term.IsTerminal(int(f.Fd())) {

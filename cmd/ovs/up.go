@@ -17,7 +17,7 @@ import (
 	"openvstorage/internal/size"
 )
 
-// Sizes that --write-buffer and --map-cache take.
+// Defaults and limits of flags.
 const (
 	writeBufferDefault = 2 * size.GiB
 	writeBufferMin     = 64 * size.MiB
@@ -37,7 +37,7 @@ type upFlags struct {
 	logLevel slog.Level
 }
 
-// upCommand is `ovs up`: its flags, and what it prints while it starts.
+// upCommand is `ovs up`: its flags, and the lines that it prints when it has started.
 type upCommand struct{ *app }
 
 func (u upCommand) command() *cobra.Command {
@@ -73,7 +73,7 @@ next start has to look at more.`,
 			if err := f.socketsFor(c.CommandPath(), dir); err != nil {
 				return err
 			}
-			if f.Mount != "" {
+			if f.Mount != "" { // absolute, as errors and attachments name it to other processes
 				if f.Mount, err = filepath.Abs(f.Mount); err != nil {
 					return err
 				}
@@ -106,7 +106,7 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.BoolVar(&f.AllowOther, "allow-other", false, "let other users than the one of this process into the mount")
 	flags.Var(&f.fuse, "fuse", "`way` of the mount's requests: ring (an io_uring; as root, echo Y > /sys/module/fuse/parameters/enable_uring), device, or auto: ring if the kernel offers it")
 	flags.Var(&f.FUSEMemory, "fuse-memory", fmt.Sprintf("memory for requests of the mount that wait for something, and for its rings; at least %v (default %v, or what its rings need, if more)", size.Bytes(fusefs.MemoryMin), size.Bytes(transport.MemoryDefault)))
-	flags.Lookup("fuse-memory").DefValue = "" // it is said
+	flags.Lookup("fuse-memory").DefValue = "" // the text above says it
 	flags.StringVar(&f.Backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
 	f.addALBA(flags)
 	flags.BoolVar(&f.ALBA.AllowUnmounted, "allow-unmounted", false, "make what is new, the data directory or ASDs, also in directories that look like mount points with nothing mounted")
@@ -114,7 +114,7 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log what is of this `level` and what is worse: debug, info, warn, error")
 }
 
-// check refuses flags that cannot work.
+// check refuses flags that cannot work, before anything is opened or made.
 func (f *upFlags) check(command string) error {
 	if f.WriteBuffer < writeBufferMin {
 		return usagef("%s: --write-buffer %v is too small; give it at least %v", command, f.WriteBuffer, writeBufferMin)
@@ -149,6 +149,8 @@ func (f *upFlags) check(command string) error {
 	if f.FUSEMemory != 0 && int64(f.FUSEMemory) < fusefs.MemoryMin {
 		return usagef("%s: --fuse-memory %v is too small; give it at least %v", command, f.FUSEMemory, size.Bytes(fusefs.MemoryMin))
 	}
+	// Neither NBD nor the metrics ask for a password, so other machines reach them only if
+	// somebody says so.
 	if f.Insecure {
 		return nil
 	}
@@ -165,8 +167,8 @@ func (f *upFlags) check(command string) error {
 	return nil
 }
 
-// socketsFor fills in where the sockets are. A path that no NBD client could name is
-// refused; our own commands find the management socket whatever its length is.
+// socketsFor fills in where the sockets are. It refuses a path of the NBD socket that is too long
+// for clients. The path of the management socket may be longer: our own commands find it anyway.
 func (f *upFlags) socketsFor(command, data string) (err error) {
 	dir := data
 	if f.SocketDir != "" {
@@ -187,7 +189,8 @@ func (f *upFlags) socketsFor(command, data string) (err error) {
 	return nil
 }
 
-// announce prints one service of `ovs up`, a line each, under --json too.
+// announce prints a line for one service of `ovs up`. With --json it is a line too: programs read
+// lines while the process runs.
 func (u upCommand) announce(s host.Service) error {
 	if u.json {
 		return json.NewEncoder(u.stdout).Encode(s)

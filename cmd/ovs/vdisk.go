@@ -2,7 +2,7 @@ package main
 
 import "github.com/spf13/cobra"
 
-// vdiskCommands are those of `ovs vdisk`, a file for each.
+// vdiskCommands are the commands of `ovs vdisk`, most of them in a file of their own.
 type vdiskCommands struct{ *app }
 
 func (cmds vdiskCommands) group() *cobra.Command {

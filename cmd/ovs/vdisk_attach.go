@@ -39,7 +39,9 @@ DIR/dev/NAME is a link to the one that it has now ("/" in NAME is written %2F).`
 				"reconnect-timeout": func() { opt.DeadTimeout = 0 },
 			} {
 				if !c.Flags().Changed(flag) {
-					unset() // it is attached already, perhaps, in another way
+					// A vDisk that is attached already keeps what it has; a flag that
+					// was given and differs is refused.
+					unset()
 				}
 			}
 			client, err := cmds.client()
@@ -67,9 +69,9 @@ DIR/dev/NAME is a link to the one that it has now ("/" in NAME is written %2F).`
 	return c
 }
 
-// showPartitions has the kernel read the partition table, which it does when a
-// device is opened for the first time. On most machines udev did. ovs up does not:
-// it would wait for itself.
+// showPartitions has the kernel read the partition table, which the kernel does when a device is
+// opened for the first time. On most machines udev has opened it before. `ovs up` cannot do it: it
+// would wait for itself.
 func showPartitions(device string) {
 	if f, err := os.Open(device); err == nil {
 		_ = f.Close()

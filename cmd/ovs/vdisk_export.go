@@ -46,7 +46,7 @@ snapshot of it.`,
 				return err
 			}
 			size, err := cmds.copyTo(c.Context(), client, name, snap, file)
-			if err != nil {
+			if err != nil { // a file that is not whole must not get the name
 				return errors.Join(err, file.Abandon())
 			}
 			result := exported{Done: "exported", Name: args[0], File: file.Target(), Size: size}
@@ -59,7 +59,7 @@ snapshot of it.`,
 type exported struct {
 	Done string `json:"done"`
 	Name string `json:"name"` // NAME[@SNAP]
-	File string `json:"file"` // that was written: not a symbolic link to it
+	File string `json:"file"` // the file that was written, if FILE is a symbolic link to it
 	Size int64  `json:"size"` // bytes
 }
 

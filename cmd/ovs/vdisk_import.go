@@ -44,6 +44,8 @@ that is written while it is read makes no vDisk.`,
 			if opt.Format != image.FormatAuto && opt.Format != image.FormatRaw {
 				return usagef("%s: --format %q: give auto or raw", c.CommandPath(), opt.Format)
 			}
+			// The vDisk gets this name only when all of the image is in it: too late to
+			// find that it cannot be one.
 			if err := naming.Check(args[1]); err != nil {
 				return usagef("%s: %w", c.CommandPath(), err)
 			}
@@ -73,6 +75,7 @@ func (cmds vdiskCommands) importFrom(ctx context.Context, file, name string, opt
 	if err != nil {
 		return err
 	}
+	// A pipe that broke looks like one that ended.
 	if !source.Known() && !cmds.json {
 		fmt.Fprintf(cmds.stderr, "%v ended after %d bytes, and nothing said how many there are; --size does\n", source, source.Taken())
 	}

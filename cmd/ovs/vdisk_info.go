@@ -61,7 +61,7 @@ func writeInfo(w io.Writer, v control.VDisk) {
 	}
 }
 
-// encryption says what is sealed, and what is not.
+// encryption says what is sealed, and that the write buffer is not.
 func encryption(s *control.Storage) string {
 	if s.Key == 0 {
 		return s.Cipher

@@ -2,7 +2,7 @@ package main
 
 import "github.com/spf13/cobra"
 
-// snapshotCommands are those of `ovs vdisk snapshot`.
+// snapshotCommands are the commands of `ovs vdisk snapshot`.
 type snapshotCommands struct{ *app }
 
 func (cmds snapshotCommands) group() *cobra.Command {
