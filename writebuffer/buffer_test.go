@@ -150,10 +150,10 @@ func TestFailWakesWaiters(t *testing.T) {
 		case <-r.pressed: // the preparer waits: no file will come
 			full = true
 		default:
-			r.log.mu.Lock()
-			ready := r.log.ready.Next()
-			full = r.log.next != nil && r.log.nextTL != nil
-			r.log.mu.Unlock()
+			a := r.log.section.enter()
+			ready := a.ready.Next()
+			full = a.next != nil && a.nextTL != nil
+			a.leave()
 			if full { // of the open SCO too little is left for the whole batch
 				full = false
 				r.write(0, n, 1)
@@ -167,7 +167,7 @@ func TestFailWakesWaiters(t *testing.T) {
 		}
 	}
 	select {
-	case <-r.log.prepare.Rung():
+	case <-r.log.preparer.bell.Rung():
 	default:
 	}
 	result := make(chan error, 1)
@@ -179,7 +179,7 @@ func TestFailWakesWaiters(t *testing.T) {
 			}
 		}
 	}()
-	<-r.log.prepare.Rung() // asked for a file: the next thing it does is wait
+	<-r.log.preparer.bell.Rung() // asked for a file: the next thing it does is wait
 	halted := errors.New("halted")
 	r.log.Fail(halted)
 	mustBe(t, r.wait(result), halted)
@@ -191,7 +191,7 @@ func TestReaderKeepsItsFile(t *testing.T) {
 	r := newRig(t)
 	r.write(1, 2, 1)
 	loc, _ := r.vol.at(1)
-	name := r.log.scoPath(loc.Number())
+	name := r.log.folder.scoPath(loc.Number())
 	r.storeAll()
 	gate := faultdisk.NewGate()
 	defer gate.Open()
@@ -327,9 +327,9 @@ func TestSteal(t *testing.T) {
 	(&rig{t: t, log: idle, ctx: r.ctx}).untilReady()
 	w := r.startWriter(r.ctx, 1000)
 	<-r.pressed
-	idle.mu.Lock()
-	stolen := idle.next == nil
-	idle.mu.Unlock()
+	a := idle.section.enter()
+	stolen := a.next == nil
+	a.leave()
 	if !stolen {
 		t.Error("a prepared file lies idle while a writer waits")
 	}
@@ -342,9 +342,9 @@ func TestSteal(t *testing.T) {
 
 // storeFailed lets a writer of a failed log end.
 func (r *rig) storeFailed(w *writer) {
-	r.log.mu.Lock()
-	r.log.ready.Send()
-	r.log.mu.Unlock()
+	a := r.log.section.enter()
+	a.ready.Send()
+	a.leave()
 	if err := r.wait(w.done); err == nil {
 		r.t.Error("an append to a failed log succeeded")
 	}
@@ -544,14 +544,14 @@ func TestReserve(t *testing.T) {
 	}
 	var calls []asked
 	refuse := 1
-	opt.Reserve = func(_ context.Context, s sco.Number, id tlog.ID) (sco.Number, tlog.ID, error) {
+	opt.Owner = logOwner{volume: r.vol, r: r, reserve: func(_ context.Context, s sco.Number, id tlog.ID) (sco.Number, tlog.ID, error) {
 		if refuse > 0 {
 			refuse--
 			return 0, 0, errors.New("the catalog is not there")
 		}
 		calls = append(calls, asked{s, id})
 		return s + 2, id + 1, nil
-	}
+	}}
 	log, err := r.buf.OpenLog(opt)
 	if err != nil {
 		t.Fatal(err)
@@ -594,9 +594,9 @@ func TestSetLimits(t *testing.T) {
 	r.vol.reset(1)
 	opt := r.logOptions(1, 5, 7)
 	opt.SCOLimit, opt.TLogLimit = 8, 10
-	opt.Reserve = func(context.Context, sco.Number, tlog.ID) (sco.Number, tlog.ID, error) {
+	opt.Owner = logOwner{volume: r.vol, r: r, reserve: func(context.Context, sco.Number, tlog.ID) (sco.Number, tlog.ID, error) {
 		panic("asked although the limits are far")
-	}
+	}}
 	log, err := r.buf.OpenLog(opt)
 	if err != nil {
 		t.Fatal(err)
@@ -645,12 +645,12 @@ func TestPrepareFails(t *testing.T) {
 			r.check(1, 2, 1)
 			r.settle()
 			r.consistent()
-			names, err := r.under.ReadDir(r.log.dir)
+			names, err := r.under.ReadDir(r.log.folder.dir)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range names {
-				if n, err := sco.ParseName(name); err == nil && !r.log.Has(n) && n != r.log.next.Number {
+				if n, err := sco.ParseName(name); err == nil && !r.log.Has(n) && n != r.log.section.inside.next.Number {
 					t.Errorf("%s belongs to nobody", name)
 				}
 			}

@@ -111,52 +111,52 @@ func TestWhoWaitsKeepsNothing(t *testing.T) {
 		synctest.Wait()
 		half := func() {
 			t.Helper()
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.nextTL == nil || l.next == nil {
+			a := l.section.enter()
+			defer a.leave()
+			if a.nextTL == nil || a.next == nil {
 				t.Fatal("nothing is prepared")
 			}
-			if err := errors.Join(l.nextTL.file.Close(), r.buf.opt.FS.Remove(l.nextTL.name)); err != nil {
+			if err := errors.Join(a.nextTL.file.Close(), r.buf.opt.FS.Remove(a.nextTL.name)); err != nil {
 				t.Fatal(err)
 			}
-			l.nextTL = nil
+			a.nextTL = nil
 		}
 		half()
-		if n := l.missing(false); n != 1 || l.next == nil {
+		if n := l.lackedFiles(false); n != 1 || l.section.inside.next == nil {
 			t.Errorf("%d are missing before it waits", n)
 		}
-		if n := l.missing(true); n != 1 || l.next == nil {
+		if n := l.lackedFiles(true); n != 1 || l.section.inside.next == nil {
 			t.Errorf("it is written to, waits, and lacks %d", n)
 		}
-		if l.rests() {
+		if l.section.inside.rests() {
 			t.Error("it rests, though it is written to")
 		}
 		if err := l.Commit(t.Context(), l.Written()); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait() // the flush may have had something prepared
-		if l.missing(false) == 0 {
+		if l.lackedFiles(false) == 0 {
 			half()
 		}
-		l.mu.Lock()
-		open, pending := l.open, l.pending
-		l.open, l.pending = nil, nil
-		l.mu.Unlock()
-		l.lacking++
-		if l.rests() {
+		a := l.section.enter()
+		open, pending := a.open, a.pending
+		a.open, a.pending = nil, nil
+		a.leave()
+		l.section.inside.lacking++
+		if l.section.inside.rests() {
 			t.Error("it rests, though a write waits")
 		}
-		l.lacking--
-		if !l.rests() {
+		l.section.inside.lacking--
+		if !l.section.inside.rests() {
 			t.Error("it does not rest")
 		}
 		count := r.buf.files.count()
-		if n := l.missing(true); n != 2 || l.next != nil || r.buf.files.count() != count-1 {
+		if n := l.lackedFiles(true); n != 2 || l.section.inside.next != nil || r.buf.files.count() != count-1 {
 			t.Errorf("it waits, lacks %d, and %d of %d files are open", n, r.buf.files.count(), count)
 		}
-		l.mu.Lock()
-		l.open, l.pending = open, pending
-		l.mu.Unlock()
+		a = l.section.enter()
+		a.open, a.pending = open, pending
+		a.leave()
 
 		free := 0
 		for r.buf.files.reserve(1) { // which closes what can be closed

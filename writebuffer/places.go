@@ -2,7 +2,6 @@ package writebuffer
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
@@ -25,7 +24,7 @@ const (
 func (b *Buffer) places(ctx context.Context, l *Log) (int, error) {
 	for waits := false; ; waits = true {
 		freed := b.files.wait()
-		n := l.missing(waits)
+		n := l.lackedFiles(waits)
 		if n == 0 || b.files.reserve(n) {
 			return n, nil
 		}
@@ -73,51 +72,52 @@ func (b *Buffer) tellFiles() {
 // stealOpen takes the prepared files from a log that has not begun to use them.
 func (b *Buffer) stealOpen() bool {
 	for _, l := range b.allLogs() {
-		if l.giveBack((*Log).rests) {
+		if l.giveBack((*section).rests) {
 			return true
 		}
 	}
 	return false
 }
 
-// missing returns how many files l has to prepare. One that waits and has nothing
+// lackedFiles returns how many files l has to prepare. One that waits and has nothing
 // open gives up the file that it has.
-func (l *Log) missing(waits bool) (n int) {
+func (l *Log) lackedFiles(waits bool) int {
 	if waits {
-		l.giveBack(func(l *Log) bool { return l.open == nil && len(l.pending) == 0 && (l.next == nil || l.nextTL == nil) })
+		l.giveBack((*section).half)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.next == nil {
-		n++
-	}
-	if l.nextTL == nil {
-		n++
-	}
-	return n
+	a := l.section.enter()
+	defer a.leave()
+	return a.missing()
 }
 
 // giveBack closes what l has prepared, if it may, and reports whether there was
-// anything. may is asked with l.mu held.
-func (l *Log) giveBack(may func(*Log) bool) bool {
-	l.mu.Lock()
-	if !may(l) {
-		l.mu.Unlock()
+// anything.
+func (l *Log) giveBack(may func(*section) bool) bool {
+	a := l.section.enter()
+	if !may(a) {
+		a.leave()
 		return false
 	}
-	s, t := l.next, l.nextTL
-	l.next, l.nextTL = nil, nil
-	l.mu.Unlock()
+	s, t := a.takePrepared()
+	a.leave()
 	if s != nil {
 		s.release()
 	}
 	if t != nil {
-		if err := errors.Join(t.file.Close(), l.buf.opt.FS.Remove(t.name)); err != nil {
+		if err := l.folder.removeTLog(t); err != nil {
 			l.buf.opt.Logger.Warn("write buffer: prepared TLog not removed", "file", t.name, "err", err)
 		}
 	}
 	return s != nil || t != nil
 }
 
-// rests reports whether nobody writes or is about to. l.mu is held.
-func (l *Log) rests() bool { return l.open == nil && len(l.pending) == 0 && l.lacking == 0 }
+// giveNext hands over a prepared SCO that an idle log does not need, nil if there is
+// none.
+func (l *Log) giveNext() *SCO {
+	a := l.section.enter()
+	defer a.leave()
+	if !a.rests() {
+		return nil
+	}
+	return a.takeNext()
+}

@@ -44,9 +44,9 @@ type rig struct {
 	found *Recovered
 	ctx   context.Context
 
-	changed chan struct{} // OnChange
+	changed chan struct{} // Owner.Changed
 	pressed chan struct{} // OnPressure
-	fails   atomic.Int32  // calls of OnFail
+	fails   atomic.Int32  // calls of Owner.Failed
 }
 
 // volume stands for the volume above a log and its catalog: it survives restarts.
@@ -210,14 +210,27 @@ func signal(c chan struct{}) {
 
 func (r *rig) logOptions(next uint64, s sco.Number, id tlog.ID) LogOptions {
 	return LogOptions{
-		Volume: r.vol.id, Epoch: r.vol.epoch, Applier: r.vol, NextSeq: next, NextSCO: s, NextTLog: id,
-		Reserve: func(_ context.Context, s sco.Number, id tlog.ID) (sco.Number, tlog.ID, error) {
-			return s + 100, id + 100, nil
-		},
-		OnFail:   func(error) { r.fails.Add(1) },
-		OnChange: func() { signal(r.changed) },
+		Volume: r.vol.id, Epoch: r.vol.epoch, Owner: logOwner{volume: r.vol, r: r}, NextSeq: next, NextSCO: s, NextTLog: id,
 	}
 }
+
+// logOwner is the vDisk of a rig as its log calls it.
+type logOwner struct {
+	*volume
+	r       *rig
+	reserve func(context.Context, sco.Number, tlog.ID) (sco.Number, tlog.ID, error) // nil: 100 more
+}
+
+func (o logOwner) Reserve(ctx context.Context, s sco.Number, id tlog.ID) (sco.Number, tlog.ID, error) {
+	if o.reserve != nil {
+		return o.reserve(ctx, s, id)
+	}
+	return s + 100, id + 100, nil
+}
+
+func (o logOwner) Failed(error) { o.r.fails.Add(1) }
+
+func (o logOwner) Changed() { signal(o.r.changed) }
 
 // openLog recovers and begins the next epoch.
 func (r *rig) openLog() {
@@ -406,7 +419,7 @@ func (r *rig) listed() int {
 	return n
 }
 
-// until waits for a condition that the log's OnChange announces.
+// until waits for a condition that the log's Owner.Changed announces.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
 	for !ok() {
@@ -446,13 +459,13 @@ func (r *rig) untilPrewritten() {
 func (r *rig) untilReady() {
 	r.t.Helper()
 	for {
-		r.log.mu.Lock()
-		ready, done := r.log.ready.Next(), r.log.next != nil && r.log.nextTL != nil
-		r.log.mu.Unlock()
+		a := r.log.section.enter()
+		ready, done := a.ready.Next(), a.next != nil && a.nextTL != nil
+		a.leave()
 		if done {
 			return
 		}
-		r.log.prepare.Ring()
+		r.log.preparer.bell.Ring()
 		select {
 		case <-ready:
 		case <-r.ctx.Done():
@@ -465,13 +478,13 @@ func (r *rig) untilReady() {
 func (r *rig) untilSwapped() {
 	r.t.Helper()
 	for {
-		r.log.mu.Lock()
-		done := r.log.next != nil && !r.log.next.sparse
-		r.log.mu.Unlock()
+		a := r.log.section.enter()
+		done := a.next != nil && !a.next.sparse
+		a.leave()
 		if done {
 			return
 		}
-		r.log.prepare.Ring()
+		r.log.preparer.bell.Ring()
 		if r.ctx.Err() != nil {
 			r.t.Fatal("never: the next SCO is a pre-written one")
 		}

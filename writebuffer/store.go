@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/bits"
 	"slices"
 
@@ -22,15 +21,9 @@ type Work struct {
 
 // Work returns what waits to be stored now.
 func (l *Log) Work() Work {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	w := Work{SCOs: append(slices.Clone(l.unstored), l.sealed...)}
-	for _, t := range l.closed {
-		if !t.stored {
-			w.TLogs = append(w.TLogs, t)
-		}
-	}
-	return w
+	a := l.section.enter()
+	defer a.leave()
+	return a.backlog.work()
 }
 
 // SCOs are those that the TLog's entries name, in order.
@@ -122,7 +115,7 @@ func (s *SCO) SameFile(head []byte) bool {
 // Object returns the bytes of the TLog's object: synced first, every entry
 // verified.
 func (t *TLog) Object(l *Log) ([]byte, error) {
-	if err := t.sync(l); err != nil {
+	if err := t.sync(&l.fate); err != nil {
 		return nil, err
 	}
 	return t.read()
@@ -145,50 +138,40 @@ func readFull(f disk.File, p []byte, off int64) error {
 // may be nil, says that their object is not at full width yet leave it only
 // under pressure, until Widened.
 func (l *Log) Stored(id tlog.ID, narrow func(sco.Number) bool) {
-	l.mu.Lock()
-	var done []*SCO
-	var last uint64
-	for _, t := range l.closed {
-		if t.ID <= id && !t.stored {
-			t.stored = true
-			if err := t.close(); err != nil { // nobody reads it any more
-				l.buf.opt.Logger.Warn("write buffer: stored TLog not closed", "file", t.name, "err", err)
-			}
-			last = max(last, t.LastSeq)
-			done = append(done, t.scos...)
-			t.scos = nil
-		}
+	a := l.section.enter()
+	tlogs, scos := a.backlog.stored(id)
+	last := uint64(0)
+	for _, t := range tlogs {
+		last = max(last, t.LastSeq)
+		a.closeStored(t)
 	}
-	l.unstored = slices.DeleteFunc(l.unstored, func(s *SCO) bool { return slices.Contains(done, s) })
-	for _, s := range done {
-		s.stored = true
-	}
-	// The catalog has their entries: nobody needs these files to be durable.
-	l.unsynced = slices.DeleteFunc(l.unsynced, func(s *SCO) bool { return s.stored })
-	l.mu.Unlock()
-	l.advance(last)
-	l.rest()
-	for _, s := range done {
+	a.advance(last)
+	a.rest()
+	a.leave()
+	for _, s := range scos {
 		settle(s.file)
 		l.buf.offer(s, narrow != nil && narrow(s.Number))
 	}
 }
 
+// closeStored closes the file of a stored TLog: nobody reads it any more.
+func (a *section) closeStored(t *TLog) {
+	if err := t.close(); err != nil {
+		a.log.buf.opt.Logger.Warn("write buffer: stored TLog not closed", "file", t.name, "err", err)
+	}
+}
+
 // rest closes the open TLog of a log that has nothing to store: it holds a mark at
 // most. It stays, as those that are stored do, until Free.
-func (l *Log) rest() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.tl == nil || !l.allStored() {
+func (a *section) rest() {
+	if a.tl == nil || !a.allStored() {
 		return
 	}
-	t := l.tl
-	l.tl = nil
+	t := &a.tl.TLog
+	a.tl = nil
 	t.stored = true
-	if err := t.close(); err != nil {
-		l.buf.opt.Logger.Warn("write buffer: TLog of a vDisk that rests not closed", "file", t.name, "err", err)
-	}
-	l.closed = append(l.closed, &t.TLog)
+	a.closeStored(t)
+	a.backlog.closed = append(a.backlog.closed, t)
 }
 
 // offer makes a stored SCO evictable, a narrow one after all others.
@@ -236,11 +219,10 @@ func (l *Log) Narrow() []sco.Number {
 
 // Widened records that the objects of SCOs are at full width.
 func (l *Log) Widened(numbers []sco.Number) {
-	t := l.table.Load()
 	l.buf.mu.Lock()
 	defer l.buf.mu.Unlock()
 	for _, n := range numbers {
-		if s := t.find(n); s != nil && s.list == l.buf.mu.narrow && l.buf.unlistLocked(s) {
+		if s := l.present.find(n); s != nil && s.list == l.buf.mu.narrow && l.buf.unlistLocked(s) {
 			l.buf.listLocked(s, false)
 		}
 	}
@@ -248,7 +230,7 @@ func (l *Log) Widened(numbers []sco.Number) {
 
 // Forget drops a stored SCO whose object was deleted.
 func (l *Log) Forget(n sco.Number) {
-	s := l.table.Load().find(n)
+	s := l.present.find(n)
 	if s == nil {
 		return
 	}
@@ -262,16 +244,9 @@ func (l *Log) Forget(n sco.Number) {
 
 // Free removes the closed, stored TLogs up to id: a checkpoint covers them (O4).
 func (l *Log) Free(id tlog.ID) error {
-	l.mu.Lock()
-	var gone []*TLog
-	l.closed = slices.DeleteFunc(l.closed, func(t *TLog) bool {
-		if t.ID <= id && t.stored {
-			gone = append(gone, t)
-			return true
-		}
-		return false
-	})
-	l.mu.Unlock()
+	a := l.section.enter()
+	gone := a.backlog.free(id)
+	a.leave()
 	var errs []error
 	for _, t := range gone {
 		errs = append(errs, t.close(), l.buf.opt.FS.Remove(t.name))
@@ -283,168 +258,52 @@ func (l *Log) Free(id tlog.ID) error {
 // Local how many are in the buffer at all. Both count whole SCO files' used
 // blocks.
 func (l *Log) Backlog() (backlog, local int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open != nil {
-		backlog += int64(l.open.used.Load()) * sco.ClusterSize
+	a := l.section.enter()
+	defer a.leave()
+	backlog = a.backlog.bytes()
+	if a.open != nil {
+		backlog += int64(a.open.used.Load()) * sco.ClusterSize
 	}
-	for _, s := range l.unstored {
-		backlog += int64(s.used.Load()) * sco.ClusterSize
-	}
-	for _, s := range l.sealed {
-		backlog += int64(s.used.Load()) * sco.ClusterSize
-	}
-	for _, s := range l.table.Load().scos {
-		if s != nil {
-			local += int64(s.used.Load()) * sco.ClusterSize
-		}
+	for s := range l.present.all() {
+		local += int64(s.used.Load()) * sco.ClusterSize
 	}
 	return backlog, local
 }
 
 // TLogBytes is how many bytes of TLogs the vDisk has in the buffer.
 func (l *Log) TLogBytes() (n int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, t := range l.closed {
-		n += t.Size
-	}
-	if l.tl != nil {
-		n += l.tl.Size
+	a := l.section.enter()
+	defer a.leave()
+	n = a.backlog.tlogBytes()
+	if a.tl != nil {
+		n += a.tl.Size
 	}
 	return n
 }
 
 // Activity changes with every append.
 func (l *Log) Activity() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.active
-}
-
-// Close commits what is written, unless the log has failed, and lets go of
-// all files. Nobody may use the log any more.
-func (l *Log) Close(commit func() error) error {
-	var errs []error
-	if commit != nil && l.Err() == nil {
-		errs = append(errs, commit())
-	}
-	l.stop()
-	l.done.Wait()
-	if commit != nil && l.Err() == nil && l.Resuming() == nil {
-		if err := l.syncMark(); err != nil {
-			// All that was flushed is there. Only damage below it would not be told
-			// from the end of the log.
-			l.buf.opt.Logger.Warn("write buffer: the mark of the last flush is not durable", "vdisk", l.opt.Volume, "err", err)
-		}
-	}
-	l.fail(ErrClosed)
-	l.buf.mu.Lock()
-	delete(l.buf.mu.logs, l.opt.Volume)
-	l.buf.mu.Unlock()
-	return errors.Join(append(errs, l.closeFiles())...)
-}
-
-// syncMark makes the newest mark durable: a clean stop may be followed by a power
-// cut. Nothing else of the log runs any more.
-func (l *Log) syncMark() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.markNext(); err != nil {
-		return err
-	}
-	if l.unmarked && l.nextTL == nil && l.numbers.tlog < l.numbers.tlogLimit {
-		next, err := l.newTLog(l.numbers.tlog)
-		l.numbers.tlog++
-		if err != nil {
-			return err
-		}
-		l.nextTL = next
-		if err := l.markNext(); err != nil {
-			return err
-		}
-	}
-	switch n := len(l.closed); {
-	case l.tl != nil:
-		return l.tl.sync(l)
-	case n > 0 && !l.closed[n-1].stored:
-		return l.closed[n-1].sync(l)
-	}
-	return nil
-}
-
-// closeFiles closes what is open. SCOs stay as files, and in the buffer's
-// count, for the next start to find, or Discard.
-func (l *Log) closeFiles() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var errs []error
-	for _, s := range l.table.Load().scos {
-		if s == nil {
-			continue
-		}
-		l.buf.mu.Lock()
-		if s.stored && s.element == nil { // being evicted: that closes it
-			l.buf.mu.Unlock()
-			continue
-		}
-		if !l.buf.unlistLocked(s) {
-			l.buf.dirty.Add(-1)
-		}
-		l.buf.mu.Unlock()
-		if s.refs.CompareAndSwap(1, 0) {
-			errs = append(errs, s.file.Close())
-			continue
-		}
-		s.left.Store(true) // who reads it closes it
-		s.release()
-	}
-	l.table.Store(&table{})
-	if l.next != nil {
-		l.next.release()
-		l.next = nil
-	}
-	for _, t := range l.closed {
-		errs = append(errs, t.close())
-	}
-	if l.resuming != nil {
-		for _, t := range l.resuming.tlogs {
-			errs = append(errs, t.close())
-		}
-	}
-	if l.tl != nil {
-		errs = append(errs, l.tl.file.Close())
-	}
-	if l.nextTL != nil {
-		errs = append(errs, l.nextTL.file.Close())
-		if err := l.buf.opt.FS.Remove(l.nextTL.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	a := l.section.enter()
+	defer a.leave()
+	return a.active
 }
 
 // Numbers are the next SCO and TLog numbers to be used.
 func (l *Log) Numbers() (sco.Number, tlog.ID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.numbers.sco, l.numbers.tlog
+	return l.numbers.next()
 }
 
 // SetLimits raises the numbers below which SCOs and TLogs may be opened.
 func (l *Log) SetLimits(scos sco.Number, tlogs tlog.ID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.numbers.scoLimit = max(l.numbers.scoLimit, scos)
-	l.numbers.tlogLimit = max(l.numbers.tlogLimit, tlogs)
+	l.numbers.raise(scos, tlogs)
 }
 
 // AtRest calls fn in the append section with the last seq, if every entry is
 // in a closed TLog.
 func (l *Log) AtRest(fn func(lastSeq uint64)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if (l.tl == nil || l.tl.FirstSeq == 0) && l.resuming == nil && l.Err() == nil {
-		fn(l.nextSeq - 1)
+	a := l.section.enter()
+	defer a.leave()
+	if a.tlogEmpty() && a.resuming == nil && l.fate.err() == nil {
+		fn(a.nextSeq - 1)
 	}
 }

@@ -37,11 +37,11 @@ const syncTries = 3
 type rewriter interface{ writeAgain() error }
 
 // run returns nil when all that was written to the file before is durable.
-func (y *syncs) run(l *Log, f disk.File, w rewriter) error {
+func (y *syncs) run(t *fate, f disk.File, w rewriter) error {
 	if y.err != nil {
 		return y.err
 	}
-	if err := l.Err(); err != nil {
+	if err := t.err(); err != nil {
 		return err
 	}
 	for try := 1; ; try++ {
@@ -51,7 +51,7 @@ func (y *syncs) run(l *Log, f disk.File, w rewriter) error {
 		}
 		if y.bad {
 			y.err = err
-			l.fail(err)
+			t.fail(err)
 			return err
 		}
 		if try == syncTries || !passing(err) {
@@ -91,7 +91,7 @@ func (s *SCO) sync(sealed bool) error {
 		return nil
 	}
 	used := int(s.used.Load())
-	if err := s.syncing.run(s.log, s.file, s); err != nil {
+	if err := s.syncing.run(&s.log.fate, s.file, s); err != nil {
 		return err
 	}
 	s.durable = used
@@ -111,9 +111,9 @@ const rewriteBlocks = 64
 // the sum is known are verified (P2).
 func (s *SCO) writeAgain() error {
 	// A write under way is in the file before it is in used: it may be lost as well.
-	s.log.mu.Lock()
+	a := s.log.section.enter()
 	used := int(s.used.Load())
-	s.log.mu.Unlock()
+	a.leave()
 	first := s.durable + 1
 	if first == 1 {
 		first = 0 // the header goes with the first block
@@ -162,13 +162,13 @@ func (s *SCO) verify(b []byte, index int) error {
 }
 
 // sync makes a TLog to which nothing is appended any more durable (O10).
-func (t *TLog) sync(l *Log) error {
+func (t *TLog) sync(f *fate) error {
 	t.syncing.Lock()
 	defer t.syncing.Unlock()
 	if t.syncing.whole {
 		return nil
 	}
-	err := t.syncing.run(l, t.file, t)
+	err := t.syncing.run(f, t.file, t)
 	t.syncing.whole = err == nil
 	return err
 }

@@ -18,9 +18,9 @@ func nearlyFull(t *testing.T, left int) *rig {
 	r.write(0, 1, 1)
 	r.untilReady()
 	for addr := uint64(1000); ; {
-		r.log.mu.Lock()
-		space := r.log.space(r.log.open, 4096)
-		r.log.mu.Unlock()
+		a := r.log.section.enter()
+		space := a.space(a.open, 4096)
+		a.leave()
 		if space <= left {
 			return r
 		}
@@ -39,9 +39,9 @@ func TestTryAppendIsWhole(t *testing.T) {
 		if left == 200 {
 			n = 250
 		}
-		r.log.mu.Lock()
-		share, room, open := r.log.room/wasteShare, r.log.space(r.log.open, 4096), r.log.open.name
-		r.log.mu.Unlock()
+		a := r.log.section.enter()
+		share, room, open := r.log.room/wasteShare, a.space(a.open, 4096), a.open.name
+		a.leave()
 		before := r.log.Written()
 		// A second SCO that cannot be written: nothing of the batch may be there.
 		rule := r.disk.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: "sco-*", Err: unix.EIO, Where: func(name string) bool {
