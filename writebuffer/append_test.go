@@ -469,7 +469,6 @@ func osLog(t testing.TB) (*rig, *Log) {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, buf: buf, vol: newVolume(testVolume), ctx: context.Background(), changed: make(chan struct{}, 1)}
-	buf.OnPressure(func() {})
 	r.vol.reset(1)
 	r.log, err = buf.OpenLog(r.logOptions(1, 1, 1))
 	if err != nil {

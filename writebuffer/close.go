@@ -16,24 +16,26 @@ func (l *Log) Close(commit func() error) error {
 	l.stop()
 	l.done.Wait()
 	if commit != nil && l.fate.err() == nil && l.Resuming() == nil {
-		if err := l.syncMark(); err != nil {
+		a := l.section.enter()
+		err := a.syncMark()
+		a.leave()
+		if err != nil {
 			// All that was flushed is there. Only damage below it would not be told
 			// from the end of the log.
 			l.buf.opt.Logger.Warn("write buffer: the mark of the last flush is not durable", "vdisk", l.opt.Volume, "err", err)
 		}
 	}
 	l.fate.fail(ErrClosed)
-	l.buf.mu.Lock()
-	delete(l.buf.mu.logs, l.opt.Volume)
-	l.buf.mu.Unlock()
-	return errors.Join(append(errs, l.closeSCOs(), l.closeTLogs())...)
+	l.buf.logs.remove(l)
+	a := l.section.enter()
+	defer a.leave()
+	return errors.Join(append(errs, a.closeSCOs(), a.closeTLogs())...)
 }
 
 // syncMark makes the newest mark durable: a clean stop may be followed by a power
 // cut. Nothing else of the log runs any more.
-func (l *Log) syncMark() error {
-	a := l.section.enter()
-	defer a.leave()
+func (a *section) syncMark() error {
+	l := a.log
 	if err := a.markNext(); err != nil {
 		return err
 	}
@@ -59,13 +61,16 @@ func (l *Log) syncMark() error {
 
 // closeSCOs closes the SCOs. They stay as files, and in the buffer's count, for the
 // next start to find, or Discard.
-func (l *Log) closeSCOs() error {
-	a := l.section.enter()
-	defer a.leave()
+func (a *section) closeSCOs() error {
+	l := a.log
 	var errs []error
 	for s := range l.present.all() {
-		if !l.buf.takeOut(s) { // being evicted: that closes it
+		listed := l.buf.evictable.remove(s)
+		if !listed && s.stored { // being evicted: that closes it
 			continue
+		}
+		if !listed {
+			l.buf.dirty.Add(-1)
 		}
 		if s.refs.CompareAndSwap(1, 0) {
 			errs = append(errs, s.file.Close())
@@ -81,24 +86,9 @@ func (l *Log) closeSCOs() error {
 	return errors.Join(errs...)
 }
 
-// takeOut takes an SCO of a log that is being closed out of the buffer's books. It
-// returns false if the SCO is being evicted.
-func (b *Buffer) takeOut(s *SCO) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if s.stored && s.element == nil {
-		return false
-	}
-	if !b.unlistLocked(s) {
-		b.dirty.Add(-1)
-	}
-	return true
-}
-
 // closeTLogs closes the TLogs, and removes the prepared one, which holds nothing.
-func (l *Log) closeTLogs() error {
-	a := l.section.enter()
-	defer a.leave()
+func (a *section) closeTLogs() error {
+	l := a.log
 	var errs []error
 	closed := a.backlog.closed
 	if a.resuming != nil {

@@ -67,26 +67,26 @@ func TestMeasure(t *testing.T) {
 		if row.names > 0 {
 			fs.usage.Names, fs.usage.FreeNames = 1<<20, row.names
 		}
-		b := &Buffer{opt: Options{FS: fs, Dir: "/data", Logger: slog.New(slog.DiscardHandler)}, scoSize: mib, max: most}
-		b.mu.files, b.mu.logs = row.files, make(map[uuid.UUID]*Log)
+		b := &pool{fs: fs, dir: "/data/pool", logs: &logs{open: make(map[uuid.UUID]*Log)}, files: row.files}
+		b.room.begin("/data", mib, most*mib, slog.New(slog.DiscardHandler))
 		for range row.logs {
-			b.mu.logs[uuid.New()] = nil
+			b.logs.open[uuid.New()] = nil
 		}
 		b.measure()
-		if got := int(b.limit.Load()); got != row.limit || b.mu.room.scarce != row.scarce {
-			t.Errorf("%s: %d files, scarce %v; want %d, %v", row.what, got, b.mu.room.scarce, row.limit, row.scarce)
+		if got := int(b.room.limit.Load()); got != row.limit || b.room.scarce != row.scarce {
+			t.Errorf("%s: %d files, scarce %v; want %d, %v", row.what, got, b.room.scarce, row.limit, row.scarce)
 		}
 		if row.err != nil || row.limit < 5 {
 			continue
 		}
 		// Something had no room all the same: a user's quota, say.
-		b.mu.room.lacked, b.mu.room.lackedAt, b.mu.room.hold, b.mu.room.cap = errors.New("EDQUOT"), time.Now(), time.Hour, 4
-		if b.measure(); b.limit.Load() != 4 || b.mu.room.lacked == nil {
-			t.Errorf("%s: something lacked room, and there may be %d files", row.what, b.limit.Load())
+		b.room.lacked, b.room.lackedAt, b.room.hold, b.room.cap = errors.New("EDQUOT"), time.Now(), time.Hour, 4
+		if b.measure(); b.room.limit.Load() != 4 || b.room.lacked == nil {
+			t.Errorf("%s: something lacked room, and there may be %d files", row.what, b.room.limit.Load())
 		}
-		b.mu.room.lackedAt = time.Now().Add(-2 * time.Hour)
-		if b.measure(); int(b.limit.Load()) != row.limit || (b.mu.room.lacked == nil) == row.scarce {
-			t.Errorf("%s: that is over, and there may be %d files: %v", row.what, b.limit.Load(), b.mu.room.lacked)
+		b.room.lackedAt = time.Now().Add(-2 * time.Hour)
+		if b.measure(); int(b.room.limit.Load()) != row.limit || (b.room.lacked == nil) == row.scarce {
+			t.Errorf("%s: that is over, and there may be %d files: %v", row.what, b.room.limit.Load(), b.room.lacked)
 		}
 	}
 }

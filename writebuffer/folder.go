@@ -34,7 +34,7 @@ func (d *folder) newSCO(n sco.Number, name string, sparse bool) (*SCO, error) {
 	if err := pin(f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	blocks := int(d.buf.scoSize / sco.ClusterSize)
+	blocks := int(d.buf.SCOSize() / sco.ClusterSize)
 	room := sco.Room(blocks)
 	s := &SCO{Number: n, log: d.log, file: f, name: name, sparse: sparse}
 	s.refs.Store(1)
@@ -50,7 +50,7 @@ func (d *folder) newSCO(n sco.Number, name string, sparse bool) (*SCO, error) {
 func (d *folder) newTLog(id tlog.ID) (*openTLog, error) {
 	name := d.tlogPath(id)
 	var f disk.File
-	err := d.buf.named(d.dir, func() (err error) {
+	err := d.buf.names.add(d.dir, func() (err error) {
 		f, err = d.buf.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o600)
 		if err == nil {
 			err = f.Allocate(0, tlogFirst) // with it, it can be begun

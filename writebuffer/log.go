@@ -68,7 +68,7 @@ var ErrChanged = errors.New("writebuffer: changed meanwhile")
 
 // OpenLog begins a new log for a vDisk after recovery (see Recover).
 func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
-	l := &Log{buf: b, opt: opt, room: sco.Room(int(b.scoSize / sco.ClusterSize))}
+	l := &Log{buf: b, opt: opt, room: sco.Room(int(b.SCOSize() / sco.ClusterSize))}
 	l.folder = folder{log: l, buf: b, dir: b.volumeDir(opt.Volume), volume: opt.Volume, epoch: opt.Epoch}
 	l.section.inside.begin(l, opt.NextSeq)
 	l.present.clear()
@@ -89,9 +89,7 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.stop = stop
 	l.done.Go(func() { l.preparer.run(ctx) })
 	l.done.Go(func() { l.syncer.run(ctx) })
-	b.mu.Lock()
-	b.mu.logs[opt.Volume] = l
-	b.mu.Unlock()
+	b.logs.add(l)
 	return l, nil
 }
 
@@ -149,7 +147,7 @@ func (l *Log) lacksRoom(err error) bool {
 	if !full(err) || l.fate.err() != nil {
 		return false
 	}
-	l.buf.lacks(err)
+	l.buf.pool.lacks(err)
 	l.preparer.bell.Ring()
 	return true
 }

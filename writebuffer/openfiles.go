@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"openvstorage/internal/broadcast"
 	"openvstorage/internal/disk"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,7 @@ import (
 //
 // A read never waits for a place: it opens its file all the same, and another one
 // is closed when that can be. Who prepares files for writers waits (see
-// Buffer.descriptor).
+// Buffer.places).
 type openFiles struct {
 	disk.FS // through which files are opened
 	max     int
@@ -27,15 +28,15 @@ type openFiles struct {
 	open  []*handle
 	taken int // places of files that are about to be opened
 	hand  int
-	again uint64        // files that were closed here
-	freed chan struct{} // closed and renewed when a place may have come free
+	again uint64              // files that were closed here
+	freed broadcast.Broadcast // a place may have come free
 }
 
 // dirsAtOnce is how many directories are open at once, to be listed or synced.
 const dirsAtOnce = 16
 
 func newOpenFiles(under disk.FS, most int) *openFiles {
-	return &openFiles{FS: under, max: most, dirs: make(chan struct{}, dirsAtOnce), freed: make(chan struct{})}
+	return &openFiles{FS: under, max: most, dirs: make(chan struct{}, dirsAtOnce)}
 }
 
 // SyncDir syncs a directory; see disk.FS.
@@ -137,7 +138,7 @@ func (o *openFiles) reserve(n int) bool {
 func (o *openFiles) unreserve(n int) {
 	o.mu.Lock()
 	o.taken -= n
-	o.wakeLocked()
+	o.freed.Send()
 	o.mu.Unlock()
 }
 
@@ -181,19 +182,18 @@ func (o *openFiles) remove(h *handle, shed bool) {
 	if shed {
 		o.again++
 	}
-	o.wakeLocked()
+	o.freed.Send()
 }
 
-func (o *openFiles) wakeLocked() {
-	close(o.freed)
-	o.freed = make(chan struct{})
-}
+// wait returns a channel that is closed when a place may have come free.
+func (o *openFiles) wait() <-chan struct{} { return o.freed.Next() }
 
-// wait is closed when a place may have come free.
-func (o *openFiles) wait() <-chan struct{} {
+// usage is how many files are open, how many may be, and how many were closed for the
+// sake of others.
+func (o *openFiles) usage() (open, limit int, closed uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.freed
+	return len(o.open), o.max, o.again
 }
 
 func (o *openFiles) count() int {
@@ -272,9 +272,7 @@ func (f *openFile) settle() {
 	f.opening.Lock()
 	f.pinned.Store(false)
 	f.opening.Unlock()
-	f.all.mu.Lock()
-	f.all.wakeLocked()
-	f.all.mu.Unlock()
+	f.all.freed.Send()
 }
 
 // pin and settle are for the buffer's own files, which are all of this type.

@@ -28,7 +28,7 @@ func (b *Buffer) places(ctx context.Context, l *Log) (int, error) {
 		if n == 0 || b.files.reserve(n) {
 			return n, nil
 		}
-		if b.stealOpen() {
+		if b.logs.stealOpen() {
 			continue
 		}
 		b.tellFiles()
@@ -40,11 +40,9 @@ func (b *Buffer) places(ctx context.Context, l *Log) (int, error) {
 
 // pressForPlaces asks for places and waits for one, or for a while.
 func (b *Buffer) pressForPlaces(ctx context.Context, freed <-chan struct{}) error {
-	b.addWaiting(1)
-	defer b.addWaiting(-1)
-	if b.pressed != nil {
-		b.pressed()
-	}
+	b.pool.addWaiting(1)
+	defer b.pool.addWaiting(-1)
+	b.logs.press()
 	again := time.NewTimer(pressEvery)
 	defer again.Stop()
 	select {
@@ -55,28 +53,12 @@ func (b *Buffer) pressForPlaces(ctx context.Context, freed <-chan struct{}) erro
 	return ctx.Err()
 }
 
-func (b *Buffer) addWaiting(n int) {
-	b.mu.Lock()
-	b.mu.waiting += n
-	b.mu.Unlock()
-}
-
 func (b *Buffer) tellFiles() {
 	now, last := time.Now().UnixNano(), b.toldFiles.Load()
 	if now-last > int64(tellEvery) && b.toldFiles.CompareAndSwap(last, now) {
 		b.opt.Logger.Warn("write buffer: a vDisk waits until files of others can be closed",
 			"open", b.files.count(), "of", b.files.max, "cure", "a higher limit of open files (LimitNOFILE in a unit, ulimit -n in a shell)")
 	}
-}
-
-// stealOpen takes the prepared files from a log that has not begun to use them.
-func (b *Buffer) stealOpen() bool {
-	for _, l := range b.allLogs() {
-		if l.giveBack((*section).rests) {
-			return true
-		}
-	}
-	return false
 }
 
 // lackedFiles returns how many files l has to prepare. One that waits and has nothing

@@ -89,13 +89,13 @@ func (p *preparer) makeTLog(id tlog.ID) error {
 func (p *preparer) makeSCO(ctx context.Context, n sco.Number) error {
 	l := p.log
 	name := l.folder.scoPath(n)
-	sparse, err := l.buf.acquire(ctx, name)
+	sparse, err := l.buf.pool.acquire(ctx, name)
 	if err != nil {
 		return err
 	}
 	s, err := l.folder.newSCO(n, name, sparse)
 	if err != nil {
-		l.buf.discardFile(name)
+		l.buf.pool.discard(name)
 		return err
 	}
 	a := l.section.enter()
@@ -136,13 +136,13 @@ func (p *preparer) swap() error {
 		return nil // it is not worth a catalog put
 	}
 	name := l.folder.scoPath(n)
-	ok, err := l.buf.swap(name)
+	ok, err := l.buf.pool.swap(name)
 	if !ok || err != nil {
 		return err
 	}
 	s, err := l.folder.newSCO(n, name, false)
 	if err != nil {
-		l.buf.discardFile(name)
+		l.buf.pool.discard(name)
 		return err
 	}
 	a = l.section.enter()

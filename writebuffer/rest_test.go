@@ -99,7 +99,7 @@ func TestWhoGaveUpLacksNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if !r.buf.stealOpen() {
+		if !r.buf.logs.stealOpen() {
 			t.Error("what it has prepared is nobody's")
 		}
 	})

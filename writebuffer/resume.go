@@ -70,7 +70,7 @@ func (w *resuming) goOn(ctx context.Context) error {
 	l, r := w.log, w.found
 	err := w.rewrite(ctx)
 	if err == nil && r.Accepted { // before anything new is acknowledged
-		err = l.buf.withRoom(func() error { return l.buf.lossAccepted(r.opt.Volume) })
+		err = l.buf.pool.withRoom(func() error { return l.buf.lossAccepted(r.opt.Volume) })
 	}
 	if err != nil {
 		a := l.section.enter()
@@ -196,10 +196,10 @@ func (f *foundSCO) giveUp(b *Buffer, volume uuid.UUID) {
 	f.file = nil
 	if f.header.Volume != volume {
 		// Another vDisk's before: a crash may have left it two names.
-		b.discardFile(f.name)
+		b.pool.discard(f.name)
 		return
 	}
-	b.recycle(f.name, true)
+	b.pool.recycle(f.name, true)
 }
 
 // restoreEntry takes what a recovered entry says of the SCO's blocks. From the
@@ -265,7 +265,7 @@ func (w *resuming) rewrite(ctx context.Context) error {
 		return nil
 	}
 	for _, s := range w.scos {
-		if err := w.log.buf.withRoom(func() error { return s.sync(true) }); err != nil {
+		if err := w.log.buf.pool.withRoom(func() error { return s.sync(true) }); err != nil {
 			return err
 		}
 	}
@@ -273,7 +273,7 @@ func (w *resuming) rewrite(ctx context.Context) error {
 	for part := range parts(w.entries, w.part) {
 		last := part[len(part)-1].Seq
 		var t *TLog
-		err := w.log.buf.withRoom(func() (err error) {
+		err := w.log.buf.pool.withRoom(func() (err error) {
 			t, err = w.rewritePart(ctx, part, last == end)
 			return err
 		})

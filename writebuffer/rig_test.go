@@ -45,7 +45,7 @@ type rig struct {
 	ctx   context.Context
 
 	changed chan struct{} // Owner.Changed
-	pressed chan struct{} // OnPressure
+	pressed chan struct{} // Options.OnPressure
 	fails   atomic.Int32  // calls of Owner.Failed
 }
 
@@ -192,11 +192,11 @@ func (r *rig) openBuffer(opt Options) {
 	if err := r.disk.SyncDir("/"); err != nil {
 		r.t.Fatal(err)
 	}
+	opt.OnPressure = func() { signal(r.pressed) }
 	buf, err := Open(opt)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	buf.OnPressure(func() { signal(r.pressed) })
 	r.buf = buf
 	r.t.Cleanup(func() { _ = buf.Close() })
 }
@@ -435,9 +435,9 @@ func (r *rig) until(what string, ok func() bool) {
 func (r *rig) untilBuffer(what string, ok func() bool) {
 	r.t.Helper()
 	for {
-		r.buf.mu.Lock()
-		changed, done := r.buf.mu.changed.Next(), ok()
-		r.buf.mu.Unlock()
+		r.buf.pool.mu.Lock()
+		changed, done := r.buf.pool.changed.Next(), ok()
+		r.buf.pool.mu.Unlock()
 		if done {
 			return
 		}
@@ -452,7 +452,7 @@ func (r *rig) untilBuffer(what string, ok func() bool) {
 // untilPrewritten waits until the pool has a pre-written file.
 func (r *rig) untilPrewritten() {
 	r.t.Helper()
-	r.untilBuffer("a file is pre-written", func() bool { return len(r.buf.mu.free) > 0 })
+	r.untilBuffer("a file is pre-written", func() bool { return len(r.buf.pool.free) > 0 })
 }
 
 // untilReady waits until the files that come next are there.

@@ -47,7 +47,7 @@ type SCO struct {
 	footed  atomic.Bool // it has a footer
 
 	stored  bool          // guarded by log.mu
-	list    *list.List    // Buffer.mu.evictable or narrow, guarded by Buffer.mu
+	list    *list.List    // of evictable, which guards it
 	element *list.Element // in it
 }
 
@@ -81,7 +81,7 @@ func (s *SCO) release() {
 		if s.left.Load() {
 			return
 		}
-		b.recycle(s.name, s.sparse && s.early)
+		b.pool.recycle(s.name, s.sparse && s.early)
 	}
 }
 

@@ -177,67 +177,26 @@ func (a *section) rest() {
 // offer makes a stored SCO evictable, a narrow one after all others.
 func (b *Buffer) offer(s *SCO, narrow bool) {
 	b.dirty.Add(-1)
-	b.mu.Lock()
-	b.listLocked(s, narrow)
-	b.mu.changed.Send()
-	b.mu.Unlock()
-}
-
-// listLocked puts a stored SCO behind the others of its list. b.mu is held.
-func (b *Buffer) listLocked(s *SCO, narrow bool) {
-	s.list = b.mu.evictable
-	if narrow {
-		s.list = b.mu.narrow
-	}
-	s.element = s.list.PushBack(s)
-}
-
-// unlistLocked takes an SCO off its list, and reports whether it was on one.
-// b.mu is held.
-func (b *Buffer) unlistLocked(s *SCO) bool {
-	if s.element == nil {
-		return false
-	}
-	s.list.Remove(s.element)
-	s.element, s.list = nil, nil
-	return true
+	b.evictable.add(s, narrow)
+	b.pool.wake() // after it is there: whoever has not seen it waits already
 }
 
 // Narrow returns the SCOs of the vDisk that are kept because their objects are
 // not at full width.
-func (l *Log) Narrow() []sco.Number {
-	l.buf.mu.Lock()
-	defer l.buf.mu.Unlock()
-	var list []sco.Number
-	for e := l.buf.mu.narrow.Front(); e != nil; e = e.Next() {
-		if s := e.Value.(*SCO); s.log == l {
-			list = append(list, s.Number)
-		}
-	}
-	return list
-}
+func (l *Log) Narrow() []sco.Number { return l.buf.evictable.narrowOf(l) }
 
 // Widened records that the objects of SCOs are at full width.
 func (l *Log) Widened(numbers []sco.Number) {
-	l.buf.mu.Lock()
-	defer l.buf.mu.Unlock()
 	for _, n := range numbers {
-		if s := l.present.find(n); s != nil && s.list == l.buf.mu.narrow && l.buf.unlistLocked(s) {
-			l.buf.listLocked(s, false)
+		if s := l.present.find(n); s != nil {
+			l.buf.evictable.widen(s)
 		}
 	}
 }
 
 // Forget drops a stored SCO whose object was deleted.
 func (l *Log) Forget(n sco.Number) {
-	s := l.present.find(n)
-	if s == nil {
-		return
-	}
-	l.buf.mu.Lock()
-	listed := l.buf.unlistLocked(s)
-	l.buf.mu.Unlock()
-	if listed {
+	if s := l.present.find(n); s != nil && l.buf.evictable.remove(s) {
 		l.drop(s)
 	}
 }

@@ -3,8 +3,6 @@ package writebuffer
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"path"
 	"sync"
 
 	"openvstorage/internal/disk"
@@ -200,73 +198,4 @@ func (t *TLog) read() ([]byte, error) {
 		return nil, &CorruptError{t.name, end, fmt.Sprintf("entries end at seq %d, not %d: %v", last, t.LastSeq, err)}
 	}
 	return b, nil
-}
-
-// named makes a name in a directory, durable on return. One at a time does that in
-// a directory: a sync that fails is told to one caller, and counts for every name
-// that was waiting for it. Who is told takes the name away again.
-func (b *Buffer) named(dir string, do func() error) error {
-	b.mu.Lock()
-	turn := b.mu.turns[dir]
-	if turn == nil {
-		turn = new(sync.Mutex)
-		b.mu.turns[dir] = turn
-	}
-	b.mu.Unlock()
-	turn.Lock()
-	defer turn.Unlock()
-	if err := do(); err != nil {
-		return err
-	}
-	return b.opt.FS.SyncDir(dir)
-}
-
-// unnamed takes a name away, durably on return. It may be gone already. After a
-// failed sync the removal may be lost although nobody sees the name any more, and no
-// later sync brings it back (P6): so the name is made again, for there to be something
-// to remove that the next sync is about. anew makes it, nil: as an empty file. What is
-// made again is what a crash would have left, without its content.
-func (b *Buffer) unnamed(name string, remove func(string) error, anew func() error) error {
-	if anew == nil {
-		anew = func() error {
-			f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create, 0o600)
-			if err != nil {
-				return err
-			}
-			return f.Close()
-		}
-	}
-	err := b.named(path.Dir(name), func() error {
-		if b.owes(name) {
-			if err := anew(); err != nil {
-				return err
-			}
-		}
-		b.owe(name, true)
-		if err := remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
-	})
-	if err == nil {
-		b.owe(name, false)
-	}
-	return err
-}
-
-// owes reports whether the removal of a name is perhaps not durable.
-func (b *Buffer) owes(name string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.mu.owed[name]
-}
-
-func (b *Buffer) owe(name string, owed bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if owed {
-		b.mu.owed[name] = true
-	} else {
-		delete(b.mu.owed, name)
-	}
 }

@@ -276,9 +276,7 @@ func TestResumeBesideTheBackground(t *testing.T) {
 		func() { next.log.syncer.bell.Ring() },
 		func() { next.log.Work(); next.log.Backlog(); next.log.TLogBytes() },
 		func() {
-			next.buf.mu.Lock()
-			next.buf.evictLocked()
-			next.buf.mu.Unlock()
+			next.buf.pool.evict()
 		},
 	} {
 		others.Go(func() {
