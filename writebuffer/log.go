@@ -70,7 +70,7 @@ var ErrChanged = errors.New("writebuffer: changed meanwhile")
 func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l := &Log{buf: b, opt: opt, room: sco.Room(int(b.SCOSize() / sco.ClusterSize))}
 	l.folder = folder{log: l, buf: b, dir: b.volumeDir(opt.Volume), volume: opt.Volume, epoch: opt.Epoch}
-	l.section.inside.begin(l, opt.NextSeq)
+	l.section.begin(l, opt.NextSeq)
 	l.present.clear()
 	l.written.Store(opt.NextSeq - 1)
 	l.durable.Store(opt.NextSeq - 1)

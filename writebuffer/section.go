@@ -42,13 +42,11 @@ type section struct {
 	active       uint64              // counts appends: whoever looks twice sees whether it is idle
 }
 
-// begin makes the section of a log whose next seq is nextSeq.
-func (a *section) begin(l *Log, nextSeq uint64) {
-	a.log, a.nextSeq = l, nextSeq
-}
-
 // entrance is the only way into a section.
 type entrance struct{ inside section }
+
+// begin makes the section of a new log whose next seq is nextSeq.
+func (e *entrance) begin(l *Log, nextSeq uint64) { e.inside.log, e.inside.nextSeq = l, nextSeq }
 
 // enter waits until nobody else is in the section, and returns it. It is not used
 // after leave.
