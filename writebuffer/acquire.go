@@ -23,7 +23,7 @@ const stealAgain = 100 * time.Millisecond
 
 // acquire makes the file name of SCO size, from the pool, new, or from an
 // evicted SCO, with the name durable on return; sparse says that it is not
-// pre-written. It waits while the buffer is full of what is not stored (P6).
+// pre-written. It waits while the buffer is full of data that is not stored (P6).
 func (p *pool) acquire(ctx context.Context, name string) (sparse bool, err error) {
 	p.prewriter.asked.Store(true)
 	p.want(1)
@@ -56,8 +56,8 @@ func (p *pool) acquire(ctx context.Context, name string) (sparse bool, err error
 		case stepClosed:
 			return false, ErrClosed
 		case stepWait:
-			// Others may take what was given up for this one, and logs that idle prepare
-			// files while it waits: so it looks for those again.
+			// Another writer may take the file that was given up for this one, and idle
+			// logs prepare files while this one waits: so each turn looks for one again.
 			if !p.logs.steal() && !pressed {
 				p.logs.press()
 			}
@@ -71,8 +71,8 @@ func (p *pool) acquire(ctx context.Context, name string) (sparse bool, err error
 
 // choose says how a call of acquire goes on. With stepTake comes a file of the pool
 // and the list that it is from, with stepWait the channel to wait for, and the
-// caller counts among those who wait. lacked: a file could not be made, so none is
-// made and nothing is waited for.
+// caller counts among those that wait. lacked says that a file could not be made: then
+// the caller neither makes another one nor waits.
 func (p *pool) choose(lacked bool) (how step, from string, list *[]string, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -100,7 +100,7 @@ func (p *pool) choose(lacked bool) (how step, from string, list *[]string, chang
 	return stepWait, "", nil, p.changed.Next()
 }
 
-// waitFile waits until something has changed, or for a while, as one of those who
+// waitFile waits until something has changed, or for a while, as one of those that
 // wait.
 func (p *pool) waitFile(ctx context.Context, changed <-chan struct{}) error {
 	defer p.addWaiting(-1)

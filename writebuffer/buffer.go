@@ -72,8 +72,8 @@ type Buffer struct {
 // ErrClosed is returned after Close.
 var ErrClosed = errors.New("writebuffer: closed")
 
-// Open takes the directory. What is left of vDisks in it stays until OpenLog
-// or Discard is called for them.
+// Open takes the directory. Files that vDisks left in it stay until OpenLog or Discard
+// is called for the vDisk.
 func Open(opt Options) (*Buffer, error) {
 	if opt.Bytes == 0 {
 		opt.Bytes = BytesDefault
@@ -101,11 +101,11 @@ func Open(opt Options) (*Buffer, error) {
 	b.stop = stop
 	b.pool.measure()
 	b.done.Go(func() { b.pool.prewriter.run(ctx) })
-	b.done.Go(func() { b.pool.keep(ctx, opt.OnScarce) })
+	b.done.Go(func() { b.pool.watchRoom(ctx, opt.OnScarce) })
 	return b, nil
 }
 
-// openPool makes the directories, durably, and the pool of what is in them.
+// openPool makes the directories, durably, and a pool that knows the files in them.
 func (b *Buffer) openPool() error {
 	fsys, dir := b.opt.FS, b.opt.Dir
 	if err := fsys.MkdirAll(path.Join(dir, poolName), 0o700); err != nil {
@@ -161,7 +161,7 @@ func (b *Buffer) TLogBytes() int64 {
 	return b.Bytes() / tlogShare
 }
 
-// Bytes is the buffer's size: what its file system has room for, at most
+// Bytes is the buffer's size: as much as its file system has room for, at most
 // Options.Bytes.
 func (b *Buffer) Bytes() int64 {
 	if n := b.pool.room.limit.Load(); n < int64(b.pool.room.max) {

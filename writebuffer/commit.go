@@ -9,13 +9,13 @@ import (
 // Commit returns when every entry up to seq survives a power cut. Calls that
 // arrive while a round runs share the next one (group commit, O2).
 //
-// Each caller waits until its own ctx ends, whoever runs the round. Who runs it and
-// has asked the disk for a sync waits for the disk's answer.
+// A caller that waits for another's round waits until its own ctx ends. The caller
+// that runs the round waits for the answer of the disk, once it has asked for a sync.
 //
-// What is durable is asked before what has failed, and that is the right order:
-// durable moves only when every sync that it rests on has returned, each by the
-// one owner of its file's syncs, and no later failure takes that back. Who asks
-// for more after a failure gets the failure.
+// Commit looks at what is durable before it looks for a failure. That is the right
+// order: durable moves only when every sync that it rests on has returned, each by
+// the one owner of its file's syncs, and no later failure takes that back. A caller
+// that asks for more after a failure gets the failure.
 func (l *Log) Commit(ctx context.Context, seq uint64) error {
 	if l.durable.Load() >= seq {
 		return nil
@@ -94,7 +94,8 @@ func (l *Log) commitRound(ctx context.Context) error {
 }
 
 // beginRound writes the commit block of a round, and says what is to be synced. Each
-// SCO of the round is held: it may be sealed, stored and evicted before it is synced.
+// SCO of the round keeps a reference: it may be sealed, stored and evicted before it
+// is synced.
 func (a *section) beginRound(r *round) error {
 	if a.resuming != nil {
 		return errResuming

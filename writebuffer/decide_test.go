@@ -99,7 +99,7 @@ func bubbleRig(t *testing.T) *rig {
 	return r
 }
 
-// Who waits for the files that it lacks does not keep the one that it has, unless it is
+// A log that waits for files that it lacks does not keep the one that it has, unless it is
 // written to; and it waits until there are places, for both at once.
 func TestWhoWaitsKeepsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -28,12 +28,13 @@ type LogOptions struct {
 	NextSCO  sco.Number
 	NextTLog tlog.ID
 
-	// SCOLimit and TLogLimit are what Reserve returned last, if it was asked.
+	// SCOLimit and TLogLimit are the numbers that Owner.Reserve returned last, 0 if it
+	// has not been called.
 	SCOLimit  sco.Number
 	TLogLimit tlog.ID
 
-	// HoldStored: of SCOs that an earlier process had stored it is not known
-	// whether their objects are at full width; Widened tells.
+	// HoldStored says that SCOs which an earlier process has stored may have objects
+	// below full width. They are narrow ones until Widened is called for them.
 	HoldStored bool
 }
 
@@ -125,8 +126,8 @@ func (l *Log) BatchMax() int { return l.room / 4 }
 // waiting for room: it returns disk.ErrWouldBlock instead. On return the data
 // and its entries are in the kernel (P1).
 //
-// All or none, because it goes to one SCO by one write, and to the TLog by one: of a
-// batch over two SCOs the first part would be there when the second fails.
+// It is all or none because the batch goes to one SCO by one write, and to the TLog by
+// one write. Of a batch over two SCOs the first part would stay when the second fails.
 func (l *Log) TryAppend(b *Batch) error {
 	b.sum()
 	if b.clusters > l.BatchMax() {
@@ -141,8 +142,8 @@ func (l *Log) TryAppend(b *Batch) error {
 	return err
 }
 
-// lacksRoom reports whether something was refused for want of room, which passes:
-// the file it was for is closed, and another is begun. The buffer is told.
+// lacksRoom reports whether err is a want of room, which passes: the file that lacked it
+// takes no more, and another one is begun. It tells the buffer, which gives files up.
 func (l *Log) lacksRoom(err error) bool {
 	if !full(err) || l.fate.err() != nil {
 		return false
@@ -152,8 +153,8 @@ func (l *Log) lacksRoom(err error) bool {
 	return true
 }
 
-// Append is TryAppend that waits for room, and fills each SCO to its end: after an
-// error a first part of the batch may be written, in order.
+// Append is TryAppend that waits for room and may split the batch over two SCOs. So
+// after an error a first part of the batch may be written, in order.
 func (l *Log) Append(ctx context.Context, b *Batch) error {
 	b.sum()
 	if b.clusters > l.BatchMax() {
@@ -162,8 +163,8 @@ func (l *Log) Append(ctx context.Context, b *Batch) error {
 	return l.whenReady(ctx, func(a *section) error { return a.append(b, false) })
 }
 
-// whenReady runs fn in the append section until it no longer lacks a file, or room
-// for what it writes (P6).
+// whenReady runs fn in the append section, again and again until it lacks neither a
+// prepared file nor room to write (P6). Between two runs it waits, outside the section.
 func (l *Log) whenReady(ctx context.Context, fn func(a *section) error) error {
 	lacks := false
 	defer func() {
@@ -220,7 +221,8 @@ func (l *Log) AppendEntry(ctx context.Context, e tlog.Entry) (uint64, error) {
 }
 
 // WaitEntry waits until there is room for an entry without data, with so many bytes
-// of payload: AppendEntry does not wait then, unless others are faster.
+// of payload. An AppendEntry that follows does not wait, unless another append takes
+// the room first.
 func (l *Log) WaitEntry(ctx context.Context, payload int) error {
 	return l.whenReady(ctx, func(a *section) error {
 		_, err := a.entryFits(tlog.EntrySize + payload)

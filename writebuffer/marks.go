@@ -62,8 +62,8 @@ func (a *section) commitBlock(s *SCO) error {
 }
 
 // advance records that everything up to seq is durable, and leaves a mark in
-// the TLog, unsynced, that says so: a restart takes damage below it for what
-// it is.
+// the TLog, unsynced, that says so: a restart then knows that whatever is missing
+// below the mark is damage, and not the end of the log.
 func (a *section) advance(seq uint64) {
 	if a.log.durable.Load() >= seq {
 		return
@@ -73,10 +73,10 @@ func (a *section) advance(seq uint64) {
 	a.backlog.passSynced()
 }
 
-// markDurable leaves the mark in the open TLog. If that was closed since the
-// last write, the next one is opened for it: without a mark a restart would
-// take damage of what was flushed for the end of the log. One that is not there
-// yet gets the mark when it comes.
+// markDurable leaves the mark in the open TLog. If no TLog is open, it opens the
+// prepared one for the mark: without a mark a restart would take damage to flushed
+// data for the end of the log. If no TLog is prepared yet, the mark goes to the next
+// one, when that comes.
 func (a *section) markDurable() {
 	a.unmarked = true
 	if a.tl != nil {
@@ -90,8 +90,8 @@ func (a *section) markDurable() {
 	}
 }
 
-// markNext leaves a mark that the open TLog could not take in the one after it, if
-// that is there.
+// markNext leaves a mark that still waits for a TLog in the prepared one, if there is
+// one.
 func (a *section) markNext() error {
 	switch {
 	case !a.unmarked || a.nextTL == nil || a.log.fate.err() != nil || a.allStored():
@@ -113,8 +113,9 @@ func (a *section) allStored() bool {
 // tlogEmpty reports whether no entry is in the open TLog.
 func (a *section) tlogEmpty() bool { return a.tl == nil || a.tl.FirstSeq == 0 }
 
-// leaveMark says in the open TLog what is durable. It is not synced, and later
-// commit blocks carry the figure too. If it cannot, the next TLog does.
+// leaveMark appends to the open TLog up to which seq all is durable. The mark is not
+// synced: later commit blocks carry the figure too. If the append fails, the mark
+// waits for the next TLog.
 func (a *section) leaveMark() {
 	if a.tl.broken {
 		return

@@ -16,7 +16,7 @@ type names struct {
 	fs disk.FS
 
 	mu    sync.Mutex
-	turns map[string]*sync.Mutex // of those who make names, by directory
+	turns map[string]*sync.Mutex // one caller of add at a time, by directory
 	owed  map[string]bool        // names that were taken away, perhaps not durably
 }
 
@@ -24,8 +24,9 @@ func newNames(fsys disk.FS) *names {
 	return &names{fs: fsys, turns: make(map[string]*sync.Mutex), owed: make(map[string]bool)}
 }
 
-// add makes a name in a directory by do, durable on return. Whoever is told that it
-// may not be durable takes the name away again.
+// add calls do, which makes a name in the directory, and returns when that is durable.
+// After an error the name may be there without being durable: the caller takes it
+// away again.
 func (m *names) add(dir string, do func() error) error {
 	m.mu.Lock()
 	turn := m.turns[dir]
@@ -42,11 +43,14 @@ func (m *names) add(dir string, do func() error) error {
 	return m.fs.SyncDir(dir)
 }
 
-// remove takes a name away, durably on return. It may be gone already. After a
-// failed sync the removal may be lost although nobody sees the name any more, and no
-// later sync brings it back (P6): so the name is made again, for there to be something
-// to remove that the next sync is about. anew makes it, nil: as an empty file. What is
-// made again is what a crash would have left, without its content.
+// remove takes a name away, by the function remove, and returns when that is durable.
+// The name may be gone already.
+//
+// After a failed sync the removal may be lost although the name is not seen any more,
+// and no later sync makes it durable (P6). So the next call makes the name again, by
+// anew, and then has something to remove that its own sync makes durable. If anew is
+// nil, the name is made as an empty file. A crash would have left the name as well, so
+// nobody is misled by it.
 func (m *names) remove(name string, remove func(string) error, anew func() error) error {
 	if anew == nil {
 		anew = func() error {

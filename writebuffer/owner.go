@@ -13,7 +13,8 @@ import (
 // LogOptions.NextSeq. What a call of Append, TryAppend or AppendEntry has written is
 // applied before that call returns, and before the next seq is handed out (O9).
 // ClosedTLog comes between the last entry of a TLog and the first one of the next.
-// Failed comes once; what was under way may still be applied after it.
+// Failed comes once; a call that was under way may
+// still apply its entries after it.
 //
 // Locks. ApplyWrite, ApplyEntry and ClosedTLog run in the append section, Changed
 // and Failed there or elsewhere: none of the five may wait for anything, or call the

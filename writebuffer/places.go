@@ -5,22 +5,23 @@ import (
 	"time"
 )
 
-// pressEvery is how often who waits for a place asks the others for one again,
-// tellEvery how often that is logged at most.
+// pressEvery is how often a preparer that waits for places has more stored, so that
+// files can be closed. tellEvery is how often the wait is logged at most.
 const (
 	pressEvery = time.Second
 	tellEvery  = time.Minute
 )
 
-// places waits until the files that l has to prepare may be open, and returns how
-// many places it took; who called gives them back when the files are open. Files
-// that hold nothing unsynced are closed, vDisks that rest give up what they have
-// prepared, and if that is not enough those that are written have to store: then
-// theirs can be closed.
+// places waits until the files that l has to prepare may be open. It returns how many
+// places it took: the caller gives them back when the files are open.
 //
-// Nobody waits with one of the two files that a first write needs: each might hold
-// what another one lacks. So both places are taken at once, and a vDisk that has to
-// wait gives the one up that it has.
+// To get places, the buffer closes files that hold nothing unsynced; then vDisks that
+// rest give up their prepared files; then vDisks that are written store theirs, which
+// can be closed after that.
+//
+// A first write needs two files. No log waits while it has one of them: two logs might
+// each hold the place that the other lacks. So both places are taken at once, and a
+// log that has to wait gives up the file that it has.
 func (b *Buffer) places(ctx context.Context, l *Log) (int, error) {
 	for waits := false; ; waits = true {
 		freed := b.files.wait()

@@ -27,7 +27,7 @@ type pool struct {
 	evictable *evictable
 	log       *slog.Logger
 	prewriter prewriter
-	look      bell.Bell // at the room that there is
+	remeasure bell.Bell // something lacked room
 
 	// mu comes after the append section of every log, and before the locks of logs
 	// and evictable.
@@ -37,7 +37,7 @@ type pool struct {
 	files    int                 // SCO-sized files in existence, in whatever state
 	nextFree int                 // next name in the pool
 	changed  broadcast.Broadcast // a waiter should look again
-	waiting  int                 // who waits for a file, or for a place of an open one
+	waiting  int                 // writers that wait for a file, and preparers that wait for places
 	wanted   int                 // calls of acquire
 	closed   bool
 	room     room
@@ -63,7 +63,7 @@ func (p *pool) adopt() error {
 			}
 		}
 		if serr != nil {
-			// Nothing is in it that anybody misses. It takes its room all the same.
+			// A file of the pool holds no data. It takes its room, so it counts.
 			p.log.Warn("write buffer: file of the pool is left as it is", "file", at, "err", serr)
 			p.files++
 			continue
@@ -86,7 +86,7 @@ func (p *pool) close() {
 	p.changed.Send()
 }
 
-// wake has those who wait look again.
+// wake makes all that wait look again.
 func (p *pool) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,7 +106,7 @@ func (p *pool) evict() bool {
 }
 
 // instead reports whether a new file may be made in the place of one of the pool
-// that cannot be taken. If not, the next attempt takes what is evicted.
+// that could not be taken. If not, it evicts an SCO, for the next attempt to take.
 func (p *pool) instead(from string, err error) bool {
 	p.log.Warn("write buffer: file of the pool not taken", "file", path.Join(p.dir, from), "err", err)
 	p.mu.Lock()
@@ -168,9 +168,9 @@ func (p *pool) take(from, name string, list *[]string) (moved bool, err error) {
 	return moved, err
 }
 
-// create makes a file that is not pre-written: a writer is waiting. Its first
-// syncs are slower; from its second life on it is like the others. It has its room
-// all the same, so that no write to it lacks any.
+// create makes a file that is not pre-written, for a writer that waits. Its first
+// syncs are slower; when it has been recycled it is like the others. It is allocated,
+// so that no write to it lacks room.
 func (p *pool) create(name string) error {
 	err := p.names.add(path.Dir(name), func() error {
 		f, err := p.fs.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o600)

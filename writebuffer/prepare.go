@@ -51,7 +51,9 @@ func (p *preparer) once(ctx context.Context) error {
 	early := a.resuming != nil
 	a.leave()
 	if early {
-		return nil // writers ask again later: TLogs of Resume have lower numbers than those to come
+		// TLogs of Resume get lower numbers than those to come. Writers that wait ring
+		// again when it is done.
+		return nil
 	}
 	places, err := l.buf.places(ctx, l)
 	if err != nil {
@@ -60,7 +62,7 @@ func (p *preparer) once(ctx context.Context) error {
 	defer l.buf.files.unreserve(places)
 	n, id, err := p.reserve(ctx)
 	if err == nil && id != 0 {
-		err = p.restTLog(ctx)
+		err = p.pauseTLog(ctx)
 	}
 	if err == nil && id != 0 {
 		err = p.makeTLog(id)
@@ -104,8 +106,8 @@ func (p *preparer) makeSCO(ctx context.Context, n sco.Number) error {
 	return nil
 }
 
-// restTLog waits before another TLog is made if the newest could not be begun.
-func (p *preparer) restTLog(ctx context.Context) error {
+// pauseTLog waits before another TLog is made if the newest could not be begun.
+func (p *preparer) pauseTLog(ctx context.Context) error {
 	a := p.log.section.enter()
 	n := a.unbegun
 	a.leave()
@@ -120,9 +122,8 @@ func (p *preparer) restTLog(ctx context.Context) error {
 	}
 }
 
-// swap replaces a prepared SCO file that is not pre-written by one that is.
-// What is flushed often is worth it: syncing a pre-written file costs a half to
-// a fifth.
+// swap replaces a prepared SCO file that is not pre-written by one that is. It does
+// so for a vDisk that is flushed: syncing a pre-written file costs a half to a fifth.
 func (p *preparer) swap() error {
 	l := p.log
 	a := l.section.enter()
@@ -153,7 +154,8 @@ func (p *preparer) swap() error {
 	return nil
 }
 
-// reserve takes the numbers of what is to be prepared, 0 for nothing.
+// reserve takes the numbers of the files that are to be prepared. A number of 0 says
+// that the file is there already.
 func (p *preparer) reserve(ctx context.Context) (n sco.Number, id tlog.ID, err error) {
 	l := p.log
 	needSCO, needTLog := p.missing()

@@ -1,7 +1,7 @@
 package writebuffer
 
-// What the append section does with the files that are prepared for it. Others ask
-// it for them: a buffer that lacks files or descriptors takes them back.
+// The append section keeps the files that are prepared for it. A buffer that lacks
+// files or descriptors takes them back from a log that rests.
 
 // offerSCO takes a prepared SCO.
 func (a *section) offerSCO(s *SCO) {

@@ -69,8 +69,8 @@ type failures struct {
 // prewriteRest is how long the prewriter rests at most after a failure.
 const prewriteRest = time.Second
 
-// rest rests after a failure, longer each time: what fails at once would be tried
-// without end. It returns an error when ctx ends.
+// rest waits after a failure, longer each time: else the prewriter would spin on a call
+// that fails at once. It returns an error when ctx ends.
 func (f *failures) rest(ctx context.Context, err error) error {
 	if err == nil {
 		f.n = 0

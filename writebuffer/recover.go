@@ -49,10 +49,11 @@ type Recovered struct {
 	// whose data is bad are among Entries: reading them fails, by file and
 	// offset, and everything else reads right.
 	Damage error
-	// Accepted: a person goes on with what there is, whatever is known to be lost.
+	// Accepted: an operator has said that the vDisk goes on with what is left, although
+	// flushed data is known to be lost (see AcceptLoss).
 	Accepted bool
-	// Incomplete is set with Damage if an entry at or below Durable is missing:
-	// nobody can tell what any cluster holds.
+	// Incomplete is set with Damage if an entry at or below Durable is missing. It may
+	// have been a write to any cluster, so no cluster can be read.
 	Incomplete bool
 	// NextSCO and NextTLog are above every number found.
 	NextSCO  sco.Number
@@ -84,9 +85,9 @@ type foundSCO struct {
 	live   bool // entries beyond StoredSeq have their data here
 }
 
-// AcceptLoss is a file that a person puts into the directory of a vDisk to go on
-// with what is in it, although more is known to have been there. It goes when that
-// is done.
+// AcceptLoss is the name of a file that an operator puts into the directory of a vDisk
+// to go on with the data that is left, although more is known to have been there. It is
+// removed when the vDisk has gone on.
 const AcceptLoss = "accept-loss"
 
 // Recover reads a vDisk's local files. It changes nothing on disk; OpenLog
@@ -164,7 +165,7 @@ func (r *Recovered) OldestEpoch() uint64 {
 type merge struct {
 	r        *Recovered
 	entries  map[uint64]tlog.Entry
-	clash    error // two sources disagree about clashSeq
+	clash    error // two files disagree about clashSeq
 	clashSeq uint64
 	ends     string // where the newest TLog ends
 
@@ -211,8 +212,8 @@ func (m *merge) readTLog(d disk.FS, id tlog.ID, name string) error {
 	return nil
 }
 
-// scanTLog reads a TLog as far as it is one. Only what its bytes say is damage: an
-// error of the disk is returned.
+// scanTLog reads a TLog up to its last good entry. Bytes that are no entry are noted
+// in found; an error of the disk is not damage, and is returned.
 func (m *merge) scanTLog(f disk.File, id tlog.ID, name string) (foundTLog, error) {
 	found := foundTLog{id: id, name: name}
 	size, err := f.Size()
@@ -239,9 +240,10 @@ func (m *merge) scanTLog(f disk.File, id tlog.ID, name string) (foundTLog, error
 	return found, nil
 }
 
-// addTLogs takes the entries of the TLogs. Where one ends because a write to
-// it failed, whole entries of refused requests may follow the last good one:
-// their seqs were handed out again, in the next TLog of the same owner.
+// addTLogs takes the entries of the TLogs. In a TLog that ends because a write to it
+// failed, whole entries of refused requests may follow the last good one. Their seqs
+// were handed out again, in the next TLog of the same owner: so a TLog counts only up
+// to the first seq of the next one.
 func (m *merge) addTLogs() {
 	tlogs := m.r.tlogs
 	slices.SortFunc(tlogs, func(a, b foundTLog) int { return cmp.Compare(a.id, b.id) })

@@ -85,7 +85,7 @@ func TestRestingVolumesHaveNothingOpen(t *testing.T) {
 	})
 }
 
-// Who gave up waiting for a file leaves a log that rests: others may have what it has
+// An append that gave up waiting for a file leaves a log that rests: others may have what it has
 // prepared.
 func TestWhoGaveUpLacksNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,26 +13,28 @@ import (
 	"github.com/google/uuid"
 )
 
-// Resume takes over what Recover found, once the new epoch is in the catalog. Call
-// it before the first append. The order, which may be cut at any step:
+// Resume takes over the files and entries that Recover found. It is called when the
+// new epoch is in the catalog, before the first append. Its steps, of which a crash
+// may leave any number undone:
 //
 //  1. The SCOs with data that no mark calls durable are written again, and all are
 //     synced.
-//  2. The entries go to TLogs of this epoch, behind the last of them a mark that
-//     calls them all durable, which they are then; and synced (O11). Who reads the
-//     mark has read every entry before it.
-//  3. Older TLogs are removed: the mark that one of them alone had (O2) is in a
-//     newer one, durable.
+//  2. The entries are written to TLogs of this epoch, followed by a mark that calls
+//     them all durable, and the TLogs are synced (O11). A restart that reads the mark
+//     has read every entry before it.
+//  3. Older TLogs are removed. A mark that only one of them had (O2) is not lost: the
+//     mark of step 2 covers it, and is durable.
 //
-// So a restart leaves no less than it found, and any number of them do.
+// So a restart leaves no less than it found, however many follow one another.
 //
 // After an error that passes (disk.Cause) nothing is lost, since older files stay
-// until the end: what was recovered can be read, and GoOn goes on where this came
-// to. Until then appends and commits wait, and the log has nothing to store: nothing
-// of this epoch is acknowledged before what came before it is in files of this epoch.
+// until the end. Recovered data can be read, and GoOn continues at the step that
+// failed. Until it is done appends and commits wait, and the log has nothing to store:
+// nothing of this epoch is acknowledged before all earlier entries are in files of
+// this epoch.
 func (l *Log) Resume(r *Recovered) error {
-	// Not what a mark says: a TLog of a Resume that was cut short says so of entries
-	// before its sync. Until this one has come to its end flushes wait for it.
+	// A mark is not believed here: a Resume that was cut short may have left one that
+	// calls entries durable which it had not synced yet. Flushes wait for this Resume.
 	l.durable.Store(r.opt.StoredSeq)
 	l.adopt(r, true)
 	a := l.section.enter()
@@ -41,8 +43,8 @@ func (l *Log) Resume(r *Recovered) error {
 	return l.GoOn(context.Background())
 }
 
-// resuming is how far Resume has come. Only who calls it and GoOn, one after the
-// other, changes it.
+// resuming is how far Resume has come. Resume and GoOn change it, of which one runs at
+// a time; cause is read by others.
 type resuming struct {
 	log     *Log
 	found   *Recovered
@@ -143,14 +145,14 @@ func (w *resuming) end() {
 	a.ready.Send()
 }
 
-// Inspect takes what Recover found for reading only: the vDisk is halted, and
-// its files stay as they are for whoever repairs it.
+// Inspect takes the files that Recover found for reading only: the vDisk is halted,
+// and its files stay as they are for whoever repairs it.
 func (l *Log) Inspect(r *Recovered) { l.adopt(r, false) }
 
-// adopt puts the SCOs that hold something into the table. The others are
-// recycled, if that is allowed. Those with data beyond what is stored become
-// sealed ones. Other vDisks' writers, who may evict what is stored, and the
-// background are at work already.
+// adopt makes the SCOs that hold data readable. SCOs with data that is not stored
+// become sealed ones, the others may be evicted. Files without data are recycled, if
+// recycle says so. Writers of other vDisks, which may evict stored SCOs, and the
+// background goroutines of this log run already.
 func (l *Log) adopt(r *Recovered, recycle bool) {
 	blocks := make(map[sco.Number]*SCO)
 	var stored, sealed []*SCO
@@ -158,7 +160,7 @@ func (l *Log) adopt(r *Recovered, recycle bool) {
 		s, isStored := f.restore(l, r)
 		if s == nil {
 			if recycle {
-				f.giveUp(l.buf, r.opt.Volume)
+				f.recycle(l.buf, r.opt.Volume)
 			}
 			continue
 		}
@@ -190,8 +192,8 @@ func (l *Log) adopt(r *Recovered, recycle bool) {
 	}
 }
 
-// giveUp recycles a file in which there is nothing.
-func (f *foundSCO) giveUp(b *Buffer, volume uuid.UUID) {
+// recycle gives a file that holds nothing back to the pool.
+func (f *foundSCO) recycle(b *Buffer, volume uuid.UUID) {
 	_ = f.file.Close() // nothing was written to it
 	f.file = nil
 	if f.header.Volume != volume {
@@ -202,10 +204,10 @@ func (f *foundSCO) giveUp(b *Buffer, volume uuid.UUID) {
 	b.pool.recycle(f.name, true)
 }
 
-// restoreEntry takes what a recovered entry says of the SCO's blocks. From the
-// first one on that is not known to be durable, they are written again before the
-// SCO is synced: a process before this one may have been told of a failed sync, and
-// then a second one means nothing (P6).
+// restoreEntry notes the blocks of the SCO that a recovered entry names. From the first
+// block on that is not known to be durable, they are written again before the SCO is
+// synced: an earlier process may have been told of a failed sync, and after that the
+// success of a second sync means nothing (P6).
 func (s *SCO) restoreEntry(e tlog.Entry, durable uint64) {
 	first := e.Location.Index()
 	for i := range int(e.Run) {
@@ -258,8 +260,8 @@ func (f *foundSCO) restore(l *Log, r *Recovered) (s *SCO, stored bool) {
 	return s, true
 }
 
-// rewrite puts the recovered entries into closed TLogs of this epoch, when their
-// data is durable. What an earlier call has done stays done.
+// rewrite syncs the data of the recovered entries and then writes these to closed
+// TLogs of this epoch. It goes on where an earlier call ended.
 func (w *resuming) rewrite(ctx context.Context) error {
 	if len(w.entries) == 0 {
 		return nil
@@ -321,14 +323,15 @@ func (w *resuming) rewritePart(ctx context.Context, entries []tlog.Entry, end bo
 		err = t.sync(&l.fate)
 	}
 	if err != nil {
-		// What it holds the older ones have, too.
+		// Its entries are in the older TLogs, too.
 		return nil, errors.Join(err, l.folder.removeTLog(t))
 	}
 	return &t.TLog, nil
 }
 
-// freeTLog is the next TLog number, reserved. One in which something was written is
-// never used again, though it failed (O11).
+// freeTLog returns the next TLog number, reserved. The caller says when it has made a
+// file of it: from then on the number is never used again, even if a write to that
+// file fails (O11).
 func (w *resuming) freeTLog(ctx context.Context) (tlog.ID, error) {
 	l := w.log
 	id, reserved := l.numbers.freeTLog()
@@ -345,9 +348,9 @@ func (w *resuming) freeTLog(ctx context.Context) (tlog.ID, error) {
 	return id, nil
 }
 
-// parts cuts entries into rows of not much more than size bytes, each the content
-// of a TLog: where no SCO has data on both sides, since a TLog is stored with
-// every SCO that it names, whole (O3).
+// parts cuts entries into rows of not much more than size bytes, each the content of a
+// TLog. It cuts only where no SCO has data on both sides: a TLog is stored with every
+// SCO that it names, and an SCO is stored whole (O3).
 func parts(entries []tlog.Entry, size int) iter.Seq[[]tlog.Entry] {
 	last := make(map[sco.Number]int)
 	for i, e := range entries {
@@ -373,8 +376,8 @@ func parts(entries []tlog.Entry, size int) iter.Seq[[]tlog.Entry] {
 	}
 }
 
-// LocalTLog returns the entries of a local TLog that the catalog has too, if it
-// is there and whole, so that replay need not fetch it.
+// LocalTLog returns the entries of the local copy of a TLog that is in the backend, so
+// that replay need not fetch it. It fails if the copy is missing or not whole.
 func (b *Buffer) LocalTLog(opt RecoverOptions, id tlog.ID, lastSeq uint64) ([]tlog.Entry, error) {
 	name := b.volumeDir(opt.Volume) + "/" + id.Name()
 	f, err := b.opt.FS.OpenFile(name, 0, 0)

@@ -16,8 +16,8 @@ func (a *section) roll() error {
 			return disk.ErrWouldBlock
 		}
 		if t := a.tl; t != nil && a.nextTL != nil && (t.bytes >= a.log.buf.TLogBytes() || t.Size >= tlogSizeMax) {
-			// One that cannot be closed, for want of an SCO for its last entries,
-			// stays open and is due at the next roll.
+			// A TLog that cannot be closed, for want of an SCO for its last entries,
+			// stays open; the next roll tries again.
 			if a.closeTLog() {
 				if err := a.openTLog(); err != nil {
 					return err
@@ -43,8 +43,8 @@ func (a *section) roll() error {
 
 // seal ends the open SCO: a commit block that covers what no earlier one does,
 // and the footer, so that the file can be read without the TLog. It returns
-// false if the entries must first be committed in another SCO that is not
-// there yet.
+// false if a write to the SCO has failed and no other SCO is there yet for its last
+// entries.
 func (a *section) seal() bool {
 	s := a.open
 	if s.broken && len(a.pending) > 0 && a.next == nil {
@@ -128,9 +128,10 @@ func (a *section) beginTLog() error {
 	return nil
 }
 
-// retireTLog moves the open TLog to the closed ones with the SCOs sealed since. One
-// without entries too: it may hold the newest mark, and goes when all that was
-// written before it is stored, and no mark below that is needed.
+// retireTLog moves the open TLog to the closed ones, with the SCOs that were sealed
+// since it was opened. It does so with a TLog without entries, too: that one may hold
+// the newest mark. It goes when everything written before it is stored, since then no
+// mark is needed.
 func (a *section) retireTLog() {
 	t := a.tl
 	a.tl = nil

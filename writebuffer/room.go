@@ -11,10 +11,10 @@ import (
 )
 
 // The buffer shares its file system with others: the logs and states of groups,
-// the map, TLogs, and whatever a person put there. It takes what it may have
-// (Options.Bytes) only as long as a reserve stays for them, and gives files up
-// when it does not: pre-written ones first, then stored ones, which the backend
-// has. So a full disk reaches the buffer first, where writes can wait (P6).
+// the map, TLogs, and files of the operator. It takes Options.Bytes only as long as a
+// reserve stays for them. When it does not, the buffer gives files up: pre-written ones
+// first, then stored ones, which the backend has. So a full disk reaches the buffer
+// first, where writes can wait (P6).
 
 // Bounds of Reserve, in bytes.
 const (
@@ -34,9 +34,9 @@ func Reserve(total uint64) int64 {
 // how many there may be.
 const namesReserve = 64
 
-// How often the buffer looks at its file system, and for how long after something
-// had no room it does not believe that there is more: the first time, and at most,
-// doubled each time. A user's quota shows only that way.
+// roomTick is how often the buffer looks at its file system. After a call had no room,
+// the buffer does not believe for a while that there is any: a user's quota shows in
+// failed calls only. That while is holdMin at first, then doubles up to holdMax.
 const (
 	roomTick = time.Second
 	holdMin  = time.Second
@@ -69,7 +69,8 @@ type room struct {
 // sayAgain is how long a log line of the room is not repeated.
 const sayAgain = time.Minute
 
-// begin sets what does not change, and lets there be all files until it is measured.
+// begin sets the fields that do not change, and allows all files until the room is
+// measured.
 func (r *room) begin(dir string, scoSize, bytes int64, log *slog.Logger) {
 	r.dir, r.scoSize, r.bytes, r.log = dir, scoSize, bytes, log
 	r.max = int(bytes / scoSize)
@@ -86,8 +87,8 @@ func (r *room) few(logs int) int { return min(r.max, 2*logs+2, r.most) }
 // lacking reports whether something found no room a short while ago.
 func (r *room) lacking() bool { return time.Since(r.lackedAt) < r.hold }
 
-// measured takes what the file system says, and returns how many files there may be
-// of those that are there and more. err: it says nothing.
+// measured takes the answer of the file system, and returns how many files there may
+// be, when have of them are there. With an error it knows nothing new.
 func (r *room) measured(u disk.Usage, err error, have, logs int) (limit int) {
 	limit = r.max
 	if err == nil {

@@ -16,8 +16,8 @@ import (
 // methods has it.
 //
 // Lock order: the section comes before the locks of Buffer, and before those of the
-// Owner. Nothing in it waits: what lacks a file or room returns disk.ErrWouldBlock
-// or the disk's error, and Log.whenReady waits outside.
+// Owner. Nothing in it waits for a file or for room: a method that lacks one returns
+// disk.ErrWouldBlock or the disk's error, and Log.whenReady waits outside.
 type section struct {
 	mu  sync.Mutex
 	log *Log
@@ -67,8 +67,9 @@ func (a *section) space(s *SCO, entries int) int {
 	return a.log.room - int(s.used.Load()) - sco.CommitBlocks(len(a.pending)+entries)
 }
 
-// wasteShare is what of an SCO is left unused at most for a batch that does not fit
-// into the rest of it. If more is left the batch is split, by an append that can wait.
+// wasteShare bounds how much of an SCO stays unused because a batch does not fit into
+// the rest of it: 1/wasteShare of its room. If more is left, the batch is split, by an
+// append that can wait.
 const wasteShare = 32
 
 // append is the append section for data. whole: all goes to one SCO, or nothing
@@ -116,7 +117,7 @@ func (a *section) beginWhole(clusters, bytes int) error {
 		return err
 	}
 	if a.space(a.open, bytes) < clusters {
-		return disk.ErrWouldBlock // what no commit block covers yet takes the room
+		return disk.ErrWouldBlock // entries that no commit block covers yet take the room
 	}
 	return nil
 }
@@ -135,8 +136,8 @@ func (a *section) appendTo(s *SCO, b *Batch, at *position, room int) error {
 		return fmt.Errorf("append to %s at %d: %w", s.name, off, err)
 	}
 	if err := a.tl.append(b.entries); err != nil {
-		// The blocks are written and nobody refers to them. They may have been
-		// synced: they are not written again.
+		// The blocks are written, and nothing refers to them. They may have been synced,
+		// and a synced block is never written again (O2): so they are passed over.
 		a.skip(s, b)
 		return err
 	}
@@ -177,7 +178,8 @@ func (a *section) gather(s *SCO, b *Batch, at *position, room, first int) {
 	}
 }
 
-// apply makes what was written visible, in the order of seq.
+// apply has the owner apply what was written, in the order of seq: from then on reads
+// find it.
 func (a *section) apply(s *SCO, b *Batch, first int) error {
 	end := b.runs[len(b.runs)-1]
 	s.used.Store(int32(end.loc.Index() + end.n - 1))
@@ -196,7 +198,7 @@ func (a *section) apply(s *SCO, b *Batch, first int) error {
 	return nil
 }
 
-// skip marks blocks as written and belonging to nobody. Their sums stay true.
+// skip marks blocks as written, and as the data of no cluster. Their sums stay true.
 func (a *section) skip(s *SCO, b *Batch) {
 	for _, r := range b.runs {
 		for i := range r.n {

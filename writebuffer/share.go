@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// keep keeps the buffer's share of its file system, until ctx ends. scarce, which may
-// be nil, is called while there is little room.
-func (p *pool) keep(ctx context.Context, scarce func()) {
+// watchRoom measures the room on the file system and keeps the buffer to its share of
+// it, until ctx ends. scarce, which may be nil, is called while there is little room.
+func (p *pool) watchRoom(ctx context.Context, scarce func()) {
 	tick := time.NewTicker(roomTick)
 	defer tick.Stop()
 	for {
 		select {
-		case <-p.look.Rung():
+		case <-p.remeasure.Rung():
 		case <-tick.C:
 		case <-ctx.Done():
 			return
@@ -45,7 +45,7 @@ func (p *pool) lacks(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.room.lacks(err, min(p.files, int(p.room.limit.Load()))-1)
-	p.look.Ring()
+	p.remeasure.Ring()
 }
 
 // noFile notes that there cannot be more files than there are.
@@ -53,7 +53,7 @@ func (p *pool) noFile(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.room.lacks(err, p.files)
-	p.look.Ring()
+	p.remeasure.Ring()
 }
 
 // usage is what the pool knows of what the buffer holds, in bytes.
@@ -80,7 +80,7 @@ func (p *pool) giveUp() (urgent bool) {
 	over := p.files - int(p.room.limit.Load())
 	urgent = p.room.scarce || p.room.lacking()
 	p.mu.Unlock()
-	for range over { // what is read goes later, and counts until then
+	for range over { // an SCO that is being read counts until its last reader lets go
 		name, done := p.surplus()
 		if done {
 			return urgent
@@ -116,8 +116,8 @@ func (p *pool) surplus() (name string, done bool) {
 // roomTries is how often withRoom makes room.
 const roomTries = 4
 
-// withRoom does something that must not wait for room: the buffer gives up what it
-// can. It is not called in the append section.
+// withRoom calls do, which must not wait for room. While do finds none, the buffer
+// gives files up and withRoom calls it again. It is not called in the append section.
 func (p *pool) withRoom(do func() error) error {
 	err := do()
 	for try := 0; try < roomTries && full(err); try++ {

@@ -12,8 +12,8 @@ import (
 	"openvstorage/tlog"
 )
 
-// Work is what waits to be stored: upload SCOs (in any order, several at a
-// time), then the TLogs in order, then the catalog (O3).
+// Work is what waits to be stored. The SCOs are uploaded first, in any order and
+// several at a time; then the TLogs, in order; then the catalog is put (O3).
 type Work struct {
 	SCOs  []*SCO  // sealed, of TLogs closed and open, in order
 	TLogs []*TLog // closed, in order
@@ -106,7 +106,7 @@ func (s *SCO) Object(buf []byte, marks Marks) ([]byte, error) {
 }
 
 // SameFile reports whether head, the first block of an object, is of this very
-// SCO: what an earlier attempt to store it left.
+// SCO: an earlier attempt to store it may have left such an object.
 func (s *SCO) SameFile(head []byte) bool {
 	h, err := sco.DecodeHeader(head)
 	return err == nil && h == s.header
@@ -134,9 +134,9 @@ func readFull(f disk.File, p []byte, off int64) error {
 }
 
 // Stored records that the TLogs up to id, and with them their SCOs, are in the
-// catalog (O3): the SCOs may leave the buffer (O5). Those of which narrow, which
-// may be nil, says that their object is not at full width yet leave it only
-// under pressure, until Widened.
+// catalog (O3): the SCOs may leave the buffer (O5). narrow, which may be nil, tells
+// which of them have an object that is not at full width yet. Such an SCO leaves only
+// when no other can and somebody waits, until Widened is called for it.
 func (l *Log) Stored(id tlog.ID, narrow func(sco.Number) bool) {
 	a := l.section.enter()
 	tlogs, scos := a.backlog.stored(id)
@@ -146,7 +146,7 @@ func (l *Log) Stored(id tlog.ID, narrow func(sco.Number) bool) {
 		a.closeStored(t)
 	}
 	a.advance(last)
-	a.rest()
+	a.closeIdleTLog()
 	a.leave()
 	for _, s := range scos {
 		settle(s.file)
@@ -161,9 +161,9 @@ func (a *section) closeStored(t *TLog) {
 	}
 }
 
-// rest closes the open TLog of a log that has nothing to store: it holds a mark at
-// most. It stays, as those that are stored do, until Free.
-func (a *section) rest() {
+// closeIdleTLog closes the open TLog of a log that has nothing to store: that TLog
+// holds a mark at most. Like a stored one, it stays until Free.
+func (a *section) closeIdleTLog() {
 	if a.tl == nil || !a.allStored() {
 		return
 	}
@@ -178,7 +178,7 @@ func (a *section) rest() {
 func (b *Buffer) offer(s *SCO, narrow bool) {
 	b.dirty.Add(-1)
 	b.evictable.add(s, narrow)
-	b.pool.wake() // after it is there: whoever has not seen it waits already
+	b.pool.wake() // comes last: a writer that has missed the SCO waits by now
 }
 
 // Narrow returns the SCOs of the vDisk that are kept because their objects are
@@ -213,9 +213,9 @@ func (l *Log) Free(id tlog.ID) error {
 	return errors.Join(errs...)
 }
 
-// Backlog is how many bytes of the vDisk are in the buffer and not stored yet,
-// Local how many are in the buffer at all. Both count whole SCO files' used
-// blocks.
+// Backlog returns how many bytes of the vDisk are in the buffer and not stored yet, and
+// how many are in the buffer at all. It counts the used blocks of SCO files, commit
+// blocks included.
 func (l *Log) Backlog() (backlog, local int64) {
 	a := l.section.enter()
 	defer a.leave()

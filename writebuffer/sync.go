@@ -10,28 +10,29 @@ import (
 	"openvstorage/tlog"
 )
 
-// syncs is the one owner of what the syncs of a file say (P6). Linux tells an
-// error of writing back once for each open file: of two syncs at once one is told
-// and the other is not. So a file is synced by one at a time, and what one was
-// told holds for all that wait and all that come later.
+// syncs makes the syncs of one file, and remembers their results (P6). Linux reports
+// an error of writing back once for each open file: of two syncs at the same time one
+// gets the error, and the other succeeds. So one sync of a file runs at a time, and its
+// result holds for all that wait and all that come later.
 //
-// A sync that failed for good fails the log. One that failed for what may pass (see
-// passing) has lost what was not durable as well: a second sync would succeed
-// without it. So that is verified and written again before the next sync, and only
-// then believed.
+// A sync that failed for good fails the log. A sync that failed for a reason that may
+// pass (see passing) has lost the data that was not durable, too: a second sync would
+// succeed without it. So that data is verified and written again before the next sync,
+// and only the success of that one counts.
 type syncs struct {
 	sync.Mutex
-	whole bool  // all that the file will ever hold is durable
-	lost  bool  // what is not durable must be written again before a sync counts
-	err   error // why it never will be
+	whole bool  // the file is complete, and durable
+	lost  bool  // data that is not durable must be written again before a sync counts
+	err   error // why it never will be durable
 	bad   bool  // the last error is for good
 }
 
-// syncTries is how often a sync that fails for what may pass is made before its
-// caller is refused. The next one tries again.
+// syncTries is how often a sync that fails for a reason that may pass is made before
+// its caller gets the error. The next call tries again.
 const syncTries = 3
 
-// rewriter writes what is not durable of a file again, verified, where it was.
+// rewriter writes the part of a file that is not durable again: verified, and to the
+// same place.
 type rewriter interface{ writeAgain() error }
 
 // run returns nil when all that was written to the file before is durable.
@@ -58,10 +59,10 @@ func (y *syncs) run(t *fate, f disk.File, w rewriter) error {
 	}
 }
 
-// once writes what is lost again and syncs. That it cannot be written again, or read
-// for that, is nobody's loss yet: no sync has been told of it, and the next one
-// begins with it again. Bytes that do not match are bad for good, and so is a sync
-// that failed for what does not pass.
+// once writes again what a failed sync has lost, and syncs. If it cannot write or read,
+// nothing more is lost: the next call begins with the same. Bytes that do not match
+// their sum are bad for good, and so is a sync that failed for a reason that does not
+// pass.
 func (y *syncs) once(f disk.File, w rewriter) error {
 	if y.lost {
 		if err := w.writeAgain(); err != nil {
@@ -141,7 +142,7 @@ func (s *SCO) writeAgain() error {
 	return err
 }
 
-// verify holds a block that was read against what is known of it.
+// verify compares a block that was read with the sum that was made when it was written.
 func (s *SCO) verify(b []byte, index int) error {
 	if index == 0 {
 		if !s.SameFile(b) {

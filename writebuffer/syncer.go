@@ -8,9 +8,9 @@ import (
 	"openvstorage/internal/bell"
 )
 
-// When the background syncs a sealed SCO: soon, if the vDisk is flushed now and
-// then, so that the next flush finds little to do; otherwise late, because
-// what is overwritten before it is stored never has to reach the medium.
+// When the background syncs a sealed SCO: soon, if the vDisk is flushed now and then,
+// so that the next flush finds little to do; otherwise late, because data that is
+// overwritten before it is stored never has to reach the medium.
 const (
 	syncFlushed = 2 * time.Second // a flush so long ago counts
 	syncAge     = 5 * time.Second // an SCO so old is synced anyway
@@ -43,13 +43,13 @@ func (y *syncer) run(ctx context.Context) {
 			err := s.sync(true)
 			s.release()
 			if err != nil {
-				if l.fate.err() == nil { // what fails the log is told to its owner
+				if l.fate.err() == nil { // the owner is told of an error that fails the log
 					l.buf.opt.Logger.Warn("write buffer: SCO not synced yet", "vdisk", l.opt.Volume, "err", err)
 				}
 				break
 			}
-			// In order: all sealed before s are synced or stored, so what its
-			// commit blocks cover is durable.
+			// In order: every SCO that was sealed before s is synced or stored, so all
+			// entries that its commit blocks cover are durable.
 			l.advance(s.covers)
 			l.opt.Owner.Changed()
 		}

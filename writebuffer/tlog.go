@@ -11,8 +11,8 @@ import (
 // read and uploaded as a whole.
 const tlogSizeMax = 16 << 20
 
-// tlogFirst is how many bytes a new TLog has room for on any disk. What it takes
-// beyond them may lack room.
+// tlogFirst is how many bytes are allocated for a new TLog. Bytes beyond them may lack
+// room on a full disk.
 const tlogFirst = 16 << 10
 
 // openTLog is the TLog that entries go to.
@@ -55,8 +55,8 @@ func (t *openTLog) begin(h tlog.Header) error {
 	return t.append(tlog.AppendHeader(nil, h))
 }
 
-// append writes whole entries. After an error nothing more is appended: what
-// follows the last good entry is a torn one, where a reader stops.
+// append writes whole entries. After an error nothing more is appended: a torn entry
+// may follow the last good one, and a reader stops there.
 func (t *openTLog) append(b []byte) error {
 	if t.broken {
 		return fmt.Errorf("%s: closed after a failed write", t.name)
@@ -86,8 +86,8 @@ func (l *Log) CloseTLog() bool {
 	return a.closeTLog()
 }
 
-// CloseTLogOf is CloseTLog if the open TLog has an entry up to seq: what came
-// later need not be stored for it.
+// CloseTLogOf is CloseTLog if the open TLog has an entry up to seq. If all its entries
+// are later, it stays open: they need not be stored for seq.
 func (l *Log) CloseTLogOf(seq uint64) bool {
 	a := l.section.enter()
 	defer a.leave()

@@ -64,8 +64,8 @@ func (b *Buffer) Discard(v uuid.UUID) error {
 	return err
 }
 
-// Prepare makes the directory of a new vDisk, durable on return: from then on
-// its absence means that something was lost.
+// Prepare makes the directory of a new vDisk, durable on return. From then on a missing
+// directory means that data was lost.
 func (b *Buffer) Prepare(v uuid.UUID) error {
 	dir, made := b.volumeDir(v), false
 	err := b.pool.withRoom(func() error {
@@ -88,14 +88,14 @@ func (b *Buffer) Prepare(v uuid.UUID) error {
 // Dir is where the local files of a vDisk are.
 func (b *Buffer) Dir(v uuid.UUID) string { return b.volumeDir(v) }
 
-// lossAccepted takes the file AcceptLoss away, durably: a new epoch has begun with
-// what there was.
+// lossAccepted takes the file AcceptLoss away, durably: a new epoch has begun with the
+// data that was left.
 func (b *Buffer) lossAccepted(v uuid.UUID) error {
 	return b.names.remove(path.Join(b.volumeDir(v), AcceptLoss), b.opt.FS.Remove, nil)
 }
 
-// Holds reports whether the vDisk has files in the buffer, or may have some: what
-// cannot be read is not empty (P8).
+// Holds reports whether the vDisk has files in the buffer. A directory that cannot be
+// read counts as not empty (P8).
 func (b *Buffer) Holds(v uuid.UUID) bool {
 	names, err := b.opt.FS.ReadDir(b.volumeDir(v))
 	return err != nil && !errors.Is(err, fs.ErrNotExist) || len(names) > 0

@@ -8,9 +8,9 @@ import (
 	"openvstorage/tlog"
 )
 
-// walk follows the entries from StoredSeq on and verifies the data of each
-// write. Above Durable the first that is missing or bad ends the log: that is
-// how an unsynced log ends. At or below it, it is damage (O2).
+// walk follows the entries from StoredSeq on and verifies the data of each write. Above
+// Durable the first entry that is missing, or whose data is bad, ends the log: that is
+// how an unsynced log ends. At or below Durable it is damage (O2).
 func (m *merge) walk() error {
 	r := m.r
 	byNumber := make(map[sco.Number]*foundSCO, len(r.scos))
@@ -77,8 +77,8 @@ func (m *merge) missing(seq uint64) error {
 	return errors.Join(append(errs, fmt.Errorf("seq %d is missing, %d is durable; the TLog ends in %s", seq, m.r.Durable, m.ends))...)
 }
 
-// verify checks the clusters of a write. bad tells what is wrong with them, err
-// that they could not be read.
+// verify checks the clusters of a write. bad says what is wrong with them; err says that
+// they could not be read.
 func (m *merge) verify(e tlog.Entry, s *foundSCO) (bad, err error) {
 	if s == nil {
 		return fmt.Errorf("%s is missing", e.Location.Number().Name()), nil

@@ -31,7 +31,7 @@ func nearlyFull(t *testing.T, left int) *rig {
 }
 
 // A batch that does not fit into what is left of an SCO is tried as a whole: in the
-// next SCO if little is left, else by who can wait.
+// next SCO if little is left, else by an append that can wait.
 func TestTryAppendIsWhole(t *testing.T) {
 	for _, left := range []int{1, 5, 20, 200} {
 		r := nearlyFull(t, left)
@@ -60,7 +60,7 @@ func TestTryAppendIsWhole(t *testing.T) {
 			t.Errorf("%d left, of which at most %d are given up: %v", room, share, err)
 		}
 		r.restarts(func(_ string, r *rig) { r.absent(5000) })
-		// And it is written by who can wait, from here on.
+		// From here on it is written by an append that can wait.
 		r.write(5000, n, 3)
 		r.check(5000, n, 3)
 	}
@@ -112,7 +112,7 @@ func TestTryAppendAtRandom(t *testing.T) {
 				}
 			}
 			if errors.Is(err, disk.ErrWouldBlock) {
-				r.write(500_000+i, 1, i) // who can wait goes on
+				r.write(500_000+i, 1, i) // an append that can wait goes on
 				r.untilReady()
 			}
 		}
