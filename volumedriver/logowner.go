@@ -9,8 +9,8 @@ import (
 )
 
 // logOwner is a Volume as its log calls it. The order and the locks of the calls are
-// those of writebuffer.Owner: whatever takes v.mu or the catalog's lock comes after
-// the append section, so no lock of a Volume is held when it calls its log.
+// those of writebuffer.Owner: v.mu and the catalog's lock come after the append
+// section, so neither is held when the Volume calls its log.
 type logOwner struct{ v *Volume }
 
 var _ writebuffer.Owner = logOwner{}

@@ -47,7 +47,7 @@ func (p *pool) acquire(ctx context.Context, name string) (sparse bool, err error
 			}
 			p.noFile(lacked) // from here on only what is evicted is taken
 		case stepEvict:
-			p.evict()
+			p.evict(true)
 		case stepFail:
 			if !p.logs.steal() {
 				p.logs.press()

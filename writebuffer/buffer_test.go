@@ -253,7 +253,7 @@ func TestEvictionOrder(t *testing.T) {
 		r.log.CloseTLog()
 	}
 	evict := func() bool {
-		return r.buf.pool.evict()
+		return r.buf.pool.evict(true)
 	}
 	if evict() {
 		t.Fatal("evicted what is not stored")
@@ -283,7 +283,7 @@ func TestEvictionOfNarrow(t *testing.T) {
 	}
 	evict := func(want sco.Number) {
 		t.Helper()
-		if !r.buf.pool.evict() || r.log.Has(want) {
+		if !r.buf.pool.evict(true) || r.log.Has(want) {
 			t.Errorf("%s was not evicted", want.Name())
 		}
 	}
@@ -297,6 +297,9 @@ func TestEvictionOfNarrow(t *testing.T) {
 	}
 	evict(numbers[2])
 	evict(numbers[1])
+	if r.buf.pool.evict(false) {
+		t.Error("a narrow one was evicted, and nobody waits")
+	}
 	evict(numbers[0])
 	if u := r.buf.Usage(); u.EvictedNarrow != r.buf.SCOSize() {
 		t.Errorf("usage %+v", u)
@@ -445,7 +448,7 @@ func TestAnotherSize(t *testing.T) {
 	next.openLog()
 	next.check(0, int(end), 1)
 	next.storeAll()
-	for next.buf.pool.evict() {
+	for next.buf.pool.evict(true) {
 	}
 	next.fill(0, 1, 2)
 	next.check(0, 10, 2)

@@ -56,13 +56,14 @@ func (e *evictable) removeLocked(s *SCO) bool {
 	return true
 }
 
-// first takes the SCO out that is to be evicted next, nil if there is none.
-func (e *evictable) first() *SCO {
+// first takes the SCO out that is to be evicted next, nil if there is none. It takes a
+// narrow one only if narrow says so: somebody waits, or there is no room.
+func (e *evictable) first(narrow bool) *SCO {
 	e.mu.Lock()
 	front := e.wide.Front()
 	said := front != nil
 	if front == nil {
-		if front = e.narrow.Front(); front == nil {
+		if front = e.narrow.Front(); front == nil || !narrow {
 			e.mu.Unlock()
 			return nil
 		}

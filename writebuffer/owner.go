@@ -19,9 +19,9 @@ import (
 // Locks. ApplyWrite, ApplyEntry and ClosedTLog run in the append section, Changed
 // and Failed there or elsewhere: none of the five may wait for anything, or call the
 // Log, except that Failed may call Log.Fail. Reserve is called with no lock of the
-// Log held: it may wait, and call whatever does not wait for a new SCO or TLog. An
-// owner's own locks are therefore taken after the lock of the append section, and
-// an owner that holds one of them does not call what enters that section.
+// Log held: it may wait, and call whatever does not wait for a new SCO or TLog. The
+// locks that an owner takes in the first five come after that of the append section:
+// it holds none of them when it calls the Log.
 type Owner interface {
 	// ApplyWrite: run clusters from addr on are at loc and the following. An error
 	// fails the log.

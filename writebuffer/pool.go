@@ -93,11 +93,12 @@ func (p *pool) wake() {
 	p.changed.Send()
 }
 
-// evict drops the first SCO that may go, and reports whether there was one. Its file
-// reaches the pool when its last reader lets go. p.mu is not held: to drop an SCO
-// takes the append section of its log.
-func (p *pool) evict() bool {
-	s := p.evictable.first()
+// evict drops the first SCO that may go, a narrow one if need be and narrow says so,
+// and reports whether there was one. Its file reaches the pool when its last reader
+// lets go. The caller does not hold p.mu: to drop an SCO takes the append section of its
+// log, which comes before it.
+func (p *pool) evict(narrow bool) bool {
+	s := p.evictable.first(narrow)
 	if s == nil {
 		return false
 	}
@@ -116,7 +117,7 @@ func (p *pool) instead(from string, err error) bool {
 	}
 	p.mu.Unlock()
 	if !may {
-		p.evict()
+		p.evict(true)
 	}
 	return may
 }

@@ -124,7 +124,7 @@ func (s *scriptRun) run(command string, args []string, rest string) {
 		s.t.Cleanup(gate.Open)
 	case "recycle":
 		s.storeAll()
-		for s.buf.pool.evict() {
+		for s.buf.pool.evict(true) {
 		}
 	case "kill", "cut":
 		s.untilReady()
@@ -494,7 +494,7 @@ func TestEmptySCOLeaves(t *testing.T) {
 		}
 		r.log.Stored(tl.ID, nil)
 	}
-	for r.buf.pool.evict() {
+	for r.buf.pool.evict(true) {
 	}
 	r.write(2, 1, 1)
 	r.commit()

@@ -89,8 +89,7 @@ func (p *pool) giveUp() (urgent bool) {
 			p.discard(path.Join(p.dir, name))
 			continue
 		}
-		wide, _, _ := p.evictable.count()
-		if (urgent || wide > 0) && p.evict() || urgent && p.logs.steal() {
+		if p.evict(urgent) || urgent && p.logs.steal() {
 			continue
 		}
 		return urgent

@@ -276,7 +276,7 @@ func TestResumeBesideTheBackground(t *testing.T) {
 		func() { next.log.syncer.bell.Ring() },
 		func() { next.log.Work(); next.log.Backlog(); next.log.TLogBytes() },
 		func() {
-			next.buf.pool.evict()
+			next.buf.pool.evict(true)
 		},
 	} {
 		others.Go(func() {
