@@ -397,9 +397,9 @@ func (v *Volume) inspect(found *writebuffer.Recovered) error {
 
 func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebuffer.LogOptions {
 	return writebuffer.LogOptions{
-		Volume: v.id, Origin: v.self, Epoch: v.epoch, Applier: v,
+		Volume: v.id, Origin: v.self, Epoch: v.epoch, Owner: logOwner{v},
 		NextSeq: next, NextSCO: scos, NextTLog: tlogs,
-		Reserve: v.reserve, OnFail: v.halt, OnChange: v.wakeStorer, HoldStored: v.widths() != nil,
+		HoldStored: v.widths() != nil,
 	}
 }
 

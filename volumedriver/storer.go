@@ -454,7 +454,7 @@ func (v *Volume) reserved() (sco.Number, tlog.ID) {
 	return v.cat.NextSCO, tlog.ID(v.cat.NextTLog)
 }
 
-// reserve implements writebuffer.LogOptions.Reserve.
+// reserve implements writebuffer.Owner (see logOwner).
 func (v *Volume) reserve(ctx context.Context, scos sco.Number, tlogs tlog.ID) (sco.Number, tlog.ID, error) {
 	if scos > sco.MaxNumber {
 		return 0, 0, fmt.Errorf("vDisk %q: used up its SCO numbers", v.Name())

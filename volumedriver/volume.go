@@ -215,12 +215,12 @@ func (v *Volume) Name() string {
 
 func (v *Volume) namespace() backend.Namespace { return v.origins[v.self].ns }
 
-// ApplyWrite implements writebuffer.Applier: the map follows the order of seq.
+// ApplyWrite implements writebuffer.Owner (see logOwner): the map follows the order of seq.
 func (v *Volume) ApplyWrite(seq, addr uint64, run int, loc sco.Location) error {
 	return v.m.Set(seq, addr, run, loc)
 }
 
-// ApplyEntry implements writebuffer.Applier.
+// ApplyEntry implements writebuffer.Owner (see logOwner).
 func (v *Volume) ApplyEntry(e tlog.Entry) error {
 	switch e.Kind {
 	case tlog.KindTrim:
@@ -292,7 +292,7 @@ func (v *Volume) applyRollback(e tlog.Entry) error {
 	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
 }
 
-// ClosedTLog implements writebuffer.Applier: a checkpoint that is due freezes
+// ClosedTLog implements writebuffer.Owner (see logOwner): a checkpoint that is due freezes
 // the map exactly where a TLog ends.
 func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) {
 	if !v.store.checkpointDue.Load() {
