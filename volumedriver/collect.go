@@ -74,19 +74,19 @@ func (v *Volume) collect(ctx context.Context) (err error) {
 		return nil
 	}
 	if v.store.listDue.Load() {
-		if !v.gc.try() {
+		if !v.gc.Try() {
 			// A rollback may bring back what the counters do not know yet.
 			v.store.collectDue.Store(true)
 			return nil
 		}
 		if v.m.Recounting() { // since a rollback that has ended in between
-			v.gc.give()
+			v.gc.Give()
 			v.store.collectDue.Store(true)
 			return nil
 		}
 		v.store.listDue.Store(false)
 		err := v.markUnknown(ctx)
-		v.gc.give()
+		v.gc.Give()
 		if err != nil {
 			v.store.listDue.Store(true)
 			return err
@@ -149,7 +149,7 @@ func (v *Volume) collectSCOs(ctx context.Context) error {
 		for _, n := range d.gone {
 			v.noteStored(n, 0)
 			v.buf.Forget(n)
-			v.host.sums.Invalidate(sumsKey{v.id, n})
+			v.host.sums.forget(v.id, n)
 			if err := v.m.Forget(n); err != nil {
 				return err
 			}
@@ -296,12 +296,12 @@ func (v *Volume) sweep(ctx context.Context) error {
 	if !v.store.sweepDue.Load() && pages < 2*v.store.swept+sweepSlack {
 		return nil
 	}
-	if !v.gc.try() {
+	if !v.gc.Try() {
 		// A rollback or the end of a snapshot, which may wait for the storer.
 		v.store.collectDue.Store(true)
 		return nil
 	}
-	defer v.gc.give()
+	defer v.gc.Give()
 	v.store.sweepDue.Store(false)
 	v.mu.Lock()
 	var roots []metadata.Root

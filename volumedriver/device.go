@@ -10,13 +10,14 @@ import (
 	"openvstorage/device"
 )
 
-// OpenDevice returns the vDisk NAME, a device.Device, or the snapshot NAME@SNAP.
-// It cannot be deleted until release is called, once.
+// OpenDevice returns the vDisk NAME, which is a device.Device, or the snapshot NAME@SNAP.
+// Unless by force, neither can be deleted until release is called. Calls of release after
+// the first do nothing.
 func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, release func(), err error) {
 	name, snap, isSnap := strings.Cut(name, "@")
-	v, err := h.volume(name)
+	v, err := h.table.named(name)
 	if err == nil && v.closedBy() != nil {
-		v, err = h.find(ctx, name)
+		v, err = h.doubts.find(ctx, name)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -62,7 +63,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 					delete(v.readers, d.s.ID)
 				}
 				if v.unusedLocked(d.s) {
-					h.dropAutomaticLater(v)
+					h.lineage.dropAutomaticLater(v)
 				}
 			}
 		})
@@ -87,8 +88,8 @@ func (v *Volume) lockOpenable(ctx context.Context, isSnap bool) error {
 	}
 }
 
-// leaveWait is how long it is waited for users of which nobody knows yet that they
-// have gone: a client is told that its connection is closed before this side is.
+// leaveWait is how long a deletion or a rollback waits for users that are about to
+// leave: a client may see its connection closed before the server has released the vDisk.
 const leaveWait = 500 * time.Millisecond
 
 // waitUnused waits for the last user of the vDisk, or with its snapshots of those
@@ -124,8 +125,8 @@ func (v *Volume) usersLocked(snapshots bool) int {
 	return users
 }
 
-// keepOut has nobody begin to use the vDisk until opened is called. Unless force is
-// set nobody may use it now, but its snapshots. v.admin is held.
+// keepOut makes whoever begins to use the vDisk wait until opened is called. Unless force
+// is set it refuses a vDisk that is in use; its snapshots may be. v.admin is held.
 func (v *Volume) keepOut(force bool) (opened func(), err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -146,7 +147,7 @@ func (v *Volume) keepOut(force bool) (opened func(), err error) {
 // snapshots.
 func (h *Host) Exports(context.Context) ([]string, error) {
 	var names []string
-	for _, v := range h.all() {
+	for _, v := range h.table.all() {
 		if v.buf == nil || v.closedBy() != nil {
 			continue
 		}

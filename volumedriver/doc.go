@@ -1,3 +1,4 @@
-// Package volumedriver is a vDisk's life: write, read, flush, trim, snapshot,
-// clone, rollback, restart and upload, for the many volumes of one Host.
+// Package volumedriver implements the life of vDisks: write, read, flush, trim, snapshot,
+// clone, rollback, restart and upload. A Host holds the many volumes of one data
+// directory.
 package volumedriver

@@ -30,7 +30,7 @@ func (f *flight) begin() bool {
 // would be unknown for longer. The error matches ErrUnknownOutcome then, and
 // settle waits for the end. ctx is passed to work, for what can be given up.
 func (v *Volume) holding(ctx context.Context, work func(ctx context.Context, f *flight) error) error {
-	if err := v.put.take(ctx); err != nil {
+	if err := v.put.Take(ctx); err != nil {
 		return err
 	}
 	f, done := &flight{}, make(chan error, 1)
@@ -42,7 +42,7 @@ func (v *Volume) holding(ctx context.Context, work func(ctx context.Context, f *
 			v.doubt.flying.Store(false)
 		}
 		f.mu.Unlock()
-		v.put.give()
+		v.put.Give()
 		done <- err
 	}()
 	select {
@@ -85,10 +85,10 @@ func (v *Volume) endFlights() {
 	defer v.end()
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.Background(), landingPatience)
-		err := v.put.take(ctx)
+		err := v.put.Take(ctx)
 		cancel()
 		if err == nil {
-			v.put.give()
+			v.put.Give()
 			return
 		}
 		v.end()

@@ -17,12 +17,13 @@ import (
 // reached.
 type Point struct{ Epoch, Seq uint64 }
 
-// Reached is how far the flushes of vDisks have come: by vDisk, up to where
-// everything is durable. Somebody outside of the write buffer remembers it from
-// time to time (Options.Reached), so that local files that were put back from an
-// older copy are not taken for all that was ever flushed (O2, P8). Its bytes are,
-// in order of id, 16 of the id, 8 of the epoch and 8 of the seq, little-endian. An id
-// of zeros, which no vDisk has, begins the form of a later release.
+// Reached is how far the flushes of each vDisk have come: everything up to that point is
+// durable. The caller of Host.Reached keeps it outside of the write buffer, and gives it
+// back at the next start (Options.Reached). So local files that were restored from an
+// older copy are not taken for all that was ever flushed (O2, P8).
+//
+// Its bytes are, in order of id, 16 of the id, 8 of the epoch and 8 of the seq,
+// little-endian. An id of zeros, which no vDisk has, begins the form of a later release.
 type Reached map[uuid.UUID]Point
 
 const reachedSize = 32
@@ -37,8 +38,8 @@ func (r Reached) Append(dst []byte) []byte {
 	return dst
 }
 
-// DecodeReached reads what Append made. It is rewritten whole: what a later release
-// made is refused (format.ErrNewer).
+// DecodeReached reads what Append made. It refuses what a later release made
+// (format.ErrNewer), since the next Append would drop what this release does not know.
 func DecodeReached(b []byte) (Reached, error) {
 	if len(b) >= 16 && uuid.UUID(b[:16]) == uuid.Nil {
 		return nil, fmt.Errorf("how far vDisks were flushed: %w: a form that this release does not know", format.ErrNewer)
@@ -53,25 +54,24 @@ func DecodeReached(b []byte) (Reached, error) {
 	return r, nil
 }
 
-// Reached is how far the flushes of all vDisks have come. Of one that is not open
-// it is what was known before.
+// Reached returns how far the flushes of all vDisks have come. For a vDisk that is not
+// open it returns what Options.Reached said.
 func (h *Host) Reached() Reached {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r := make(Reached, len(h.volumes))
-	for id, v := range h.volumes {
+	list := h.table.appendTo(nil)
+	r := make(Reached, len(list))
+	for _, v := range list {
 		if v.opened.Load() {
-			r[id] = Point{v.epoch, v.buf.Durable()}
-		} else if known, ok := h.opt.Reached[id]; ok {
-			r[id] = known
+			r[v.id] = Point{v.epoch, v.buf.Durable()}
+		} else if known, ok := h.opt.Reached[v.id]; ok {
+			r[v.id] = known
 		}
 	}
 	return r
 }
 
-// checkReached refuses local files that do not reach as far as is known from
-// outside, unless a person has accepted that. A later epoch that began below what
-// is known was begun by such a person: what was behind is given up.
+// checkReached refuses local files that do not reach as far as Options.Reached says,
+// unless a person has accepted the loss. Epochs that began later but at a lower seq show
+// that a person accepted a loss then: what lay behind that seq is not demanded any more.
 func (v *Volume) checkReached(reached uint64, accepted bool) error {
 	known := v.host.opt.Reached[v.id]
 	seq := known.Seq

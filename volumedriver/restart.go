@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/disk"
 	"openvstorage/metadata"
 	"openvstorage/sco"
@@ -24,9 +25,9 @@ import (
 
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
 // What it finds wrong halts the vDisk rather than failing the host.
-func (h *Host) open(ctx context.Context, v *Volume) error {
-	if v.born == nil {
-		epoch, err := h.opt.Registry.Claim(ctx, v.id, h.opt.Owner)
+func (o *opener) open(ctx context.Context, v *Volume) error {
+	if v.created == nil {
+		epoch, err := o.opt.Registry.Claim(ctx, v.id, o.opt.Owner)
 		if err != nil {
 			return err
 		}
@@ -42,7 +43,7 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 	if err := v.replayStored(ctx, opt); err != nil {
 		return err
 	}
-	found, err := h.buffer.Recover(opt)
+	found, err := o.buffer.Recover(opt)
 	if err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 		found.Incomplete = found.Damage != nil // nobody can tell what any block held
 	}
 	if found.Damage != nil {
-		if dir := h.buffer.Dir(v.id); !strings.Contains(found.Damage.Error(), dir) {
+		if dir := o.buffer.Dir(v.id); !strings.Contains(found.Damage.Error(), dir) {
 			found.Damage = fmt.Errorf("%w (local files in %s)", found.Damage, dir)
 		}
 		return v.inspect(found)
@@ -65,25 +66,25 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 	return v.resume(ctx, found)
 }
 
-func (h *Host) newVolume(r registry.Record) *Volume {
+func (o *opener) newVolume(r registry.Record) *Volume {
 	v := &Volume{
-		host: h, id: r.ID, name: r.Name,
-		log:     h.opt.Logger.With("vdisk", r.Name),
+		host: o.host, id: r.ID, name: r.Name,
+		log:     o.opt.Logger.With("vdisk", r.Name),
 		batches: make(chan *writebuffer.Batch, 64),
 		rmw:     make(chan struct{}, 1),
 	}
-	v.put, v.admin, v.gc = newLock(), newLock(), newLock()
+	v.put, v.admin, v.gc = ctxlock.New(), ctxlock.New(), ctxlock.New()
 	v.living, v.end = context.WithCancel(context.Background())
 	v.store.sizes = make(map[sco.Number]int64)
 	v.readers = make(map[uuid.UUID]int)
-	v.origins = []origin{{r.ID, h.opt.Backend.Namespace(r.ID.String())}}
+	v.origins = []origin{{r.ID, o.opt.Backend.Namespace(r.ID.String())}}
 	v.cat.Created = r.Created // known before the catalog is read, and if it cannot be
 	return v
 }
 
 // loadCatalog reads the catalog and the origin table.
 func (v *Volume) loadCatalog(ctx context.Context) error {
-	if n := v.born; n != nil && n.root != nil {
+	if n := v.created; n != nil && n.root != nil {
 		return v.takeCatalog(n.root, n.version, func(name string) ([]byte, error) {
 			i := slices.IndexFunc(n.segments, func(s catalog.Segment) bool { return s.Name == name })
 			if i < 0 {
@@ -126,7 +127,7 @@ func (v *Volume) takeCatalog(root []byte, version backend.Version, segment func(
 	if c.Volume != v.id {
 		return fmt.Errorf("catalog: %w: it is of %s", backend.ErrCorrupt, c.Volume)
 	}
-	if c.Epoch >= v.epoch && v.born == nil {
+	if c.Epoch >= v.epoch && v.created == nil {
 		return fmt.Errorf("catalog is of epoch %d, this owner has %d: the registry is older than the backend", c.Epoch, v.epoch)
 	}
 	if v.cat.segments, err = catalog.Segments(root); err != nil {
@@ -276,7 +277,7 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 	c := &v.cat.Catalog
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
-	if v.born != nil { // its catalog says all this
+	if v.created != nil { // its catalog says all this
 		scos, tlogs, v.store.nextObject = 1, 1, 1
 		return v.start(found, scos, tlogs)
 	}
@@ -317,8 +318,9 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 		err = errors.Join(err, v.buf.Close(nil))
 		v.buf = nil
 		return err
-	case disk.CauseOf(err).Passes():
-		// What was recovered can be read, and the older files have all of it still.
+	case v.buf.Err() == nil && disk.CauseOf(err) > disk.Answer:
+		// What was recovered can be read, and the older files have all of it still: a
+		// new one that was refused, or whose name was, is nobody's loss.
 		v.log.Warn("vDisk is open for reading; writes and flushes wait until what was recovered can be written", "err", err)
 		cause := err
 		v.waits.Store(&cause)
@@ -335,12 +337,20 @@ func (v *Volume) took() {
 	v.waits.Store(nil)
 }
 
-// takeUpAgain is how often what waits for room at the end of an opening is tried.
-const takeUpAgain = time.Second
+const (
+	// takeUpAgain is how often what cannot be written at the end of an opening is tried.
+	takeUpAgain = time.Second
+	// takeUpBad is how long that goes on, at most, while each try says that the disk is
+	// bad. A path to a disk that fails over takes seconds; writes to a disk that stays
+	// bad are to fail, not to hang.
+	takeUpBad = time.Minute
+)
 
 // takeUp tries to end the opening until it has, and reports whether it has: not if
-// ctx ends or the vDisk halts.
+// ctx ends or the vDisk halts. Want of room or of descriptors is waited out, and so is
+// a bad disk, for takeUpBad.
 func (v *Volume) takeUp(ctx context.Context) bool {
+	bad := time.Now() // since when each try has said that the disk is bad
 	for v.Err() == nil {
 		select {
 		case <-time.After(takeUpAgain):
@@ -355,7 +365,12 @@ func (v *Volume) takeUp(ctx context.Context) bool {
 			return true
 		case ctx.Err() != nil:
 			return false
-		case disk.CauseOf(err) > disk.Answer && !disk.CauseOf(err).Passes():
+		case v.buf.Err() != nil:
+			v.halt(err)
+			return false
+		case disk.CauseOf(err) <= disk.Answer || disk.CauseOf(err).Passes():
+			bad = time.Now()
+		case time.Since(bad) >= takeUpBad:
 			v.halt(err)
 			return false
 		}

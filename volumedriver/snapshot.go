@@ -96,7 +96,7 @@ func (v *Volume) unpin(s *snapshot) {
 	s.pins--
 	v.clones--
 	if v.unusedLocked(s) {
-		v.host.dropAutomaticLater(v)
+		v.host.lineage.dropAutomaticLater(v)
 	}
 }
 
@@ -105,7 +105,7 @@ func (v *Volume) unpin(s *snapshot) {
 // goes on without a caller whose ctx ends.
 func (v *Volume) commitEntry(ctx context.Context, seq uint64) error {
 	done := make(chan error, 1)
-	v.host.background.Go(func() { done <- v.buf.Commit(v.host.living, seq) })
+	v.host.background.Go(func() { done <- v.buf.Commit(v.host.background.living(), seq) })
 	var err error
 	select {
 	case err = <-done:
@@ -163,7 +163,7 @@ func (v *Volume) stays(s *snapshot) error {
 }
 
 func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
-	return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.names(children), ", "))
+	return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.table.namesOf(children), ", "))
 }
 
 // usedLocked says who uses a snapshot. v.mu is held.
@@ -179,10 +179,10 @@ func (v *Volume) usedLocked(s *snapshot) error {
 
 // deleteCovered takes a snapshot out of the catalog that lists it.
 func (v *Volume) deleteCovered(ctx context.Context, s *snapshot) error {
-	if err := v.gc.take(ctx); err != nil {
+	if err := v.gc.Take(ctx); err != nil {
 		return err
 	}
-	defer v.gc.give()
+	defer v.gc.Give()
 	return v.changeCatalog(ctx, func(c *catalog.Catalog) error {
 		if children := c.ChildrenOf(s.ID); len(children) > 0 {
 			return v.hasClones(s, children)
@@ -241,7 +241,7 @@ func (v *Volume) snapshotLeft(s *snapshot, gone bool) {
 		bequeath(&a.parent, s)
 	}
 	bequeath(&v.parent, s)
-	v.host.listed.Add(1)
+	v.host.table.changed()
 	v.store.collectDue.Store(true)
 	v.store.sweepDue.Store(true)
 	v.wakeStorer()
@@ -307,7 +307,7 @@ func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
 	v.cat.Lock()
 	o := v.cat.Origins[v.self-1]
 	v.cat.Unlock()
-	parent := v.host.byID(o.Volume)
+	parent := v.host.table.byID(o.Volume)
 	if parent == nil || parent.m == nil {
 		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
 	}
@@ -386,7 +386,7 @@ func (v *Volume) snapshotInfos() []SnapshotInfo {
 		}
 		infos = append(infos, SnapshotInfo{
 			Name: s.Name, ID: s.ID, Size: s.Size, Created: s.Created,
-			Stored: s.Seq <= stored, Unsure: doubt && leaving[i], Children: v.host.names(of),
+			Stored: s.Seq <= stored, Unsure: doubt && leaving[i], Children: v.host.table.namesOf(of),
 		})
 	}
 	return infos

@@ -136,7 +136,7 @@ func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
 	idle := time.Since(v.store.since)
 	urgent := v.store.urgent.Load() > 0 || v.host.buffer.Waiting()
 	if v.host.buffer.Waiting() {
-		v.host.pressure(v)
+		v.host.uploads.pressure(v)
 	}
 	if idle >= v.host.opt.IdleSeal {
 		v.buf.CloseTLog()
@@ -290,11 +290,11 @@ func (v *Volume) landAll(g *group) (err error) {
 
 // uploadSCO puts what the group needs of an SCO.
 func (v *Volume) uploadSCO(ctx context.Context, g *group, s *writebuffer.SCO) (size int64, err error) {
-	buf, err := v.host.takeSlot(ctx)
+	buf, err := v.host.uploads.take(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { v.host.giveSlot(buf) }()
+	defer func() { v.host.uploads.give(buf) }()
 	data, err := s.Object(buf, g.marks[s.Number])
 	if err != nil {
 		if errors.Is(err, sco.ErrCorrupt) {
@@ -331,7 +331,7 @@ func (v *Volume) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte) 
 		if err != nil {
 			return err
 		}
-		v.host.sums.Invalidate(sumsKey{v.id, s.Number})
+		v.host.sums.forget(v.id, s.Number)
 	}
 	return v.putObject(ctx, name, data)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/internal/broadcast"
+	"openvstorage/internal/ctxlock"
 )
 
 // Volume is one open vDisk. All methods are safe for concurrent use.
@@ -39,11 +40,11 @@ import (
 // to be there waits first, with a pin on the snapshot that it needs. Each wait for
 // a lock ends with its caller.
 type Volume struct {
-	host  *Host
-	id    uuid.UUID
-	epoch uint64
-	born  *unnamed // by this owner: its first catalog is of this epoch; else nil
-	log   *slog.Logger
+	host    *Host
+	id      uuid.UUID
+	epoch   uint64
+	created *unnamed // by this owner, with this epoch in its first catalog; nil if it was only opened
+	log     *slog.Logger
 
 	origins []origin // index is the origin of a location; the last is the vDisk itself
 	self    sco.Origin
@@ -66,10 +67,10 @@ type Volume struct {
 	starved starved // who waits for disks of the backend
 
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
-	admin lock
-	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made
+	admin ctxlock.Lock
+	gc    ctxlock.Lock // held while pages are swept, and while a snapshot goes or a rollback is made
 
-	put    lock            // one catalog put, or delete of objects, at a time
+	put    ctxlock.Lock    // one catalog put, or delete of objects, at a time
 	doubt  catalogDoubt    // whoever has put
 	living context.Context // ends with the vDisk; until then a put of the catalog goes on
 	end    context.CancelFunc
@@ -267,7 +268,7 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 	v.snapshots = append(v.snapshots, taken)
 	v.parent = s.ID
 	v.changes.pass(e.Seq)
-	v.host.listed.Add(1)
+	v.host.table.changed()
 	return nil
 }
 
@@ -350,7 +351,7 @@ func mapRoot(r catalog.Root) metadata.Root {
 
 // final reports whether retrying cannot help.
 func final(err error) bool {
-	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrExists) ||
+	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrFailed) || errors.Is(err, backend.ErrExists) ||
 		errors.Is(err, backend.ErrNotFound) || errors.Is(err, backend.ErrNamespaceNotFound) ||
 		errors.Is(err, backend.ErrCorrupt) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

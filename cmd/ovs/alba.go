@@ -10,16 +10,22 @@ import (
 	"openvstorage/internal/counted"
 )
 
-func (a *app) alba() *cobra.Command {
+// albaCommands are the nouns of the backend, `ovs alba`.
+type albaCommands struct{ *app }
+
+func (cmds albaCommands) group() *cobra.Command {
 	return group("alba", "look at and change the backend: disks, objects, presets",
-		a.albaBackend(), a.albaOSD(), a.albaNamespace(), a.albaObject(), a.albaPreset())
+		backendCommands{cmds.app}.group(), osdCommands{cmds.app}.group(), namespaceCommands{cmds.app}.group(), objectCommands{cmds.app}.group(), presetCommands{cmds.app}.group())
 }
 
-func (a *app) albaBackend() *cobra.Command {
-	return group("backend", "the backend as a whole", a.albaStatus(), a.albaCheck(), a.albaResume())
+// backendCommands are those of `ovs alba backend`.
+type backendCommands struct{ *app }
+
+func (cmds backendCommands) group() *cobra.Command {
+	return group("backend", "the backend as a whole", cmds.status(), cmds.check(), cmds.resumeDeletion())
 }
 
-func (a *app) albaStatus() *cobra.Command {
+func (cmds backendCommands) status() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "show disks, fill and health, and how many more disks may die",
@@ -32,17 +38,13 @@ fragments on disks that are there, a read failed, or one of the managers does no
 know a namespace that another knows. The reasons say what.`,
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			s, err := client.BackendStatus(c.Context())
 			if err != nil {
 				return err
 			}
-			return a.print(s, func(w io.Writer) { writeStatus(w, s) })
-		},
+			return cmds.print(s, func(w io.Writer) { writeStatus(w, s) })
+		}),
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -21,8 +20,8 @@ import (
 // print writes v as JSON under --json, with every list an array, else as text does.
 func (a *app) print(v any, text func(w io.Writer)) error { return a.printLists(v, false, text) }
 
-// printShort is print of what has lists that are told only to who asks for them:
-// those are left out.
+// printShort is print, and leaves out the lists that are printed only when a flag asks
+// for them.
 func (a *app) printShort(v any, text func(w io.Writer)) error { return a.printLists(v, true, text) }
 
 func (a *app) printLists(v any, short bool, text func(w io.Writer)) error {
@@ -121,31 +120,4 @@ func (a *app) progress(what string) (draw func(done, total int64), end func()) {
 		}
 		_ = bar.Set64(min(done, total))
 	}, func() { _ = bar.Clear() }
-}
-
-// announce prints one service of `ovs up`, a line each, under --json too.
-func (a *app) announce(s host.Service) error {
-	if a.json {
-		return json.NewEncoder(a.stdout).Encode(s)
-	}
-	_, err := fmt.Fprintf(a.stdout, "%-8s %s\n", s.Service, s.Address)
-	return err
-}
-
-// announceReady prints the last line of a start.
-func (a *app) announceReady(dir string) error {
-	if a.json {
-		return json.NewEncoder(a.stdout).Encode(map[string]any{"ready": true, "data": dir})
-	}
-	_, err := fmt.Fprintln(a.stdout, "ready")
-	return err
-}
-
-// logger writes what `ovs up` logs.
-func (a *app) logger(level slog.Level) *slog.Logger {
-	opt := &slog.HandlerOptions{Level: level}
-	if a.json {
-		return slog.New(slog.NewJSONHandler(a.stderr, opt))
-	}
-	return slog.New(slog.NewTextHandler(a.stderr, opt))
 }

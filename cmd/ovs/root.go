@@ -25,7 +25,7 @@ func newApp(stdout, stderr io.Writer) *app { return &app{stdout: stdout, stderr:
 
 func (a *app) root() *cobra.Command {
 	c := group("ovs", "block storage for virtual machines",
-		a.up(), a.vdisk(), a.alba(), a.inspect(), a.loop())
+		upCommand{a}.command(), vdiskCommands{a}.group(), albaCommands{a}.group(), inspectCommands{a}.group(), loopCommands{a}.group())
 	c.Long = `ovs serves virtual disks over NBD and keeps them in one data directory.
 
 Start with:
@@ -104,3 +104,17 @@ func (a *app) client() (*control.Client, error) {
 	}
 	return control.NewClient(dir), nil
 }
+
+// asks is what a command runs that does nothing before it asks `ovs up`.
+func (a *app) asks(do func(c *cobra.Command, client *control.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		client, err := a.client()
+		if err != nil {
+			return err
+		}
+		return do(c, client, args)
+	}
+}
+
+// offers are what the shell is offered for arguments.
+func (a *app) offers() offers { return offers{a.client} }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -36,7 +37,10 @@ type upFlags struct {
 	logLevel slog.Level
 }
 
-func (a *app) up() *cobra.Command {
+// upCommand is `ovs up`: its flags, and what it prints while it starts.
+type upCommand struct{ *app }
+
+func (u upCommand) command() *cobra.Command {
 	f := upFlags{logLevel: slog.LevelInfo, Options: host.Options{
 		WriteBuffer: writeBufferDefault, MapCache: mapCacheDefault, NBDMemory: nbdMemoryDefault, NBDClients: 1024, Uploads: 4,
 	}}
@@ -53,7 +57,7 @@ next start has to look at more.`,
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
-			dir, err := a.directory()
+			dir, err := u.directory()
 			if err != nil {
 				return err
 			}
@@ -74,9 +78,9 @@ next start has to look at more.`,
 					return err
 				}
 			}
-			f.Dir, f.Release, f.Logger, f.Loop = dir, release, a.logger(f.logLevel), runLoop
+			f.Dir, f.Release, f.Logger, f.Loop = dir, release, u.logger(f.logLevel), runLoop
 			f.Ways, f.ALBA.Scrub, f.ReadWait = f.fuse.ways, time.Duration(f.scrub), time.Duration(f.readWait)
-			f.Announce, f.Ready = a.announce, func() error { return a.announceReady(dir) }
+			f.Announce, f.Ready = u.announce, func() error { return u.announceReady(dir) }
 			return host.Serve(c.Context(), f.Options)
 		},
 	}
@@ -181,4 +185,31 @@ func (f *upFlags) socketsFor(command, data string) (err error) {
 		return usagef("%s: socket path %s is too long: it has %d bytes, and NBD clients take %d; give --socket-dir a shorter directory", command, f.NBDUnix, n, control.PathMax)
 	}
 	return nil
+}
+
+// announce prints one service of `ovs up`, a line each, under --json too.
+func (u upCommand) announce(s host.Service) error {
+	if u.json {
+		return json.NewEncoder(u.stdout).Encode(s)
+	}
+	_, err := fmt.Fprintf(u.stdout, "%-8s %s\n", s.Service, s.Address)
+	return err
+}
+
+// announceReady prints the last line of a start.
+func (u upCommand) announceReady(dir string) error {
+	if u.json {
+		return json.NewEncoder(u.stdout).Encode(map[string]any{"ready": true, "data": dir})
+	}
+	_, err := fmt.Fprintln(u.stdout, "ready")
+	return err
+}
+
+// logger writes what `ovs up` logs.
+func (u upCommand) logger(level slog.Level) *slog.Logger {
+	opt := &slog.HandlerOptions{Level: level}
+	if u.json {
+		return slog.New(slog.NewJSONHandler(u.stderr, opt))
+	}
+	return slog.New(slog.NewTextHandler(u.stderr, opt))
 }
