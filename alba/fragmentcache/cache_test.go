@@ -307,6 +307,8 @@ func TestGiveUp(t *testing.T) {
 			_, before = files(t, fsys)
 		}
 		const owed = 1 << 20
+		door := faultdisk.NewGate() // it is there before anything is given up
+		fsys.Inject(faultdisk.Rule{Ops: faultdisk.Remove, Before: door.Wait})
 		if !off { // they come while it is busy
 			writes := faultdisk.NewGate()
 			rule := fsys.Inject(faultdisk.Rule{Ops: faultdisk.Write, Before: writes.Wait})
@@ -321,8 +323,6 @@ func TestGiveUp(t *testing.T) {
 			before += 64 << 10
 			writes.Open()
 		}
-		door := faultdisk.NewGate()
-		fsys.Inject(faultdisk.Rule{Ops: faultdisk.Remove, Before: door.Wait})
 		if off {
 			c.GiveUp(owed)
 		}
