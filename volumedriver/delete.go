@@ -122,7 +122,7 @@ func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec regist
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.clones > 0 {
-		return rec, fmt.Errorf("vDisk %q: being cloned; wait for it: %w", v.name, ErrBusy)
+		return rec, fmt.Errorf("vDisk %q: being cloned; wait for it: %w", v.Name(), ErrBusy)
 	}
 	if v.refs > 0 && !force {
 		return rec, v.inUseLocked(v.refs)
@@ -133,5 +133,5 @@ func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec regist
 
 // inUseLocked refuses what users of the vDisk would not bear. v.mu is held.
 func (v *Volume) inUseLocked(users int) error {
-	return fmt.Errorf("vDisk %q: in use by %s; disconnect first, or give --force: %w", v.name, counted.Of(users, "connection", "connections"), ErrBusy)
+	return fmt.Errorf("vDisk %q: in use by %s; disconnect first, or give --force: %w", v.Name(), counted.Of(users, "connection", "connections"), ErrBusy)
 }

@@ -32,7 +32,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 	}
 	defer v.mu.Unlock()
 	if u := v.closedBy(); u != nil { // since then, before it was claimed
-		return nil, nil, u.refuse(v.name)
+		return nil, nil, u.refuse(v.Name())
 	}
 	if v.deleted {
 		return nil, nil, fmt.Errorf("vDisk %q: %w", name, ErrNotFound)
@@ -151,12 +151,12 @@ func (h *Host) Exports(context.Context) ([]string, error) {
 			continue
 		}
 		v.mu.Lock()
-		names = append(names, v.name)
+		names = append(names, v.Name())
 		for _, s := range v.snapshots {
 			if s.leaving || s.hidden {
 				continue
 			}
-			names = append(names, v.name+"@"+s.Name)
+			names = append(names, v.Name()+"@"+s.Name)
 		}
 		v.mu.Unlock()
 	}

@@ -347,13 +347,6 @@ func (v *Volume) Write(ctx context.Context, batch []device.Span) error {
 	return nil
 }
 
-func (v *Volume) writeError(err error) error {
-	if h := v.Err(); h != nil {
-		return h
-	}
-	return fmt.Errorf("vDisk %q: %w", v.Name(), err)
-}
-
 // writePartial merges data into the cluster at off: the old cluster is read
 // and verified, and the new one appended whole (O1), unless the cluster has
 // changed in between; then again.

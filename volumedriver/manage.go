@@ -261,12 +261,6 @@ func renamed(list []renaming) string {
 	return fmt.Sprintf("%d vDisks, the first %q", len(list), list[0].old)
 }
 
-func (v *Volume) setName(name string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.name = name
-}
-
 // registryKinds are the kinds of the registry's errors.
 var registryKinds = []struct{ err, kind error }{
 	{registry.ErrNameTaken, ErrExists},

@@ -8,13 +8,14 @@ import (
 
 // Errors of a vDisk have one form: its name in quotes, what is wrong, why.
 func TestFormOfErrors(t *testing.T) {
-	v := &Volume{name: `odd "name"`}
+	v := &Volume{}
+	v.setName(`odd "name"`)
 	form := regexp.MustCompile(`^vDisk "odd \\"name\\"": [a-z]`)
 	for _, err := range []error{
 		v.inUseLocked(1), v.inUseLocked(2),
-		&haltError{name: v.name, cause: errors.New("why")},
-		&haltError{name: v.name, gone: true},
-		&haltError{name: v.name, shut: "opening", cause: errors.New("why")},
+		&haltError{name: v.Name(), cause: errors.New("why")},
+		&haltError{name: v.Name(), gone: true},
+		&haltError{name: v.Name(), shut: "opening", cause: errors.New("why")},
 	} {
 		if !form.MatchString(err.Error()) {
 			t.Error(err)

@@ -67,11 +67,11 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 
 func (h *Host) newVolume(r registry.Record) *Volume {
 	v := &Volume{
-		host: h, id: r.ID, name: r.Name,
-		log:     h.opt.Logger.With("vdisk", r.Name),
+		core:    core{host: h, id: r.ID, log: h.opt.Logger.With("vdisk", r.Name)},
 		batches: make(chan *writebuffer.Batch, 64),
 		rmw:     make(chan struct{}, 1),
 	}
+	v.setName(r.Name)
 	v.put, v.admin, v.gc = newLock(), newLock(), newLock()
 	v.living, v.end = context.WithCancel(context.Background())
 	v.store.sizes = make(map[sco.Number]int64)

@@ -76,9 +76,9 @@ func (v *Volume) pinNamed(name string) (*snapshot, error) {
 	s := v.namedLocked(name)
 	switch {
 	case s == nil:
-		return nil, fmt.Errorf("snapshot %q of vDisk %q: %w", name, v.name, ErrNotFound)
+		return nil, fmt.Errorf("snapshot %q of vDisk %q: %w", name, v.Name(), ErrNotFound)
 	case s.leaving:
-		return nil, fmt.Errorf("snapshot %q of vDisk %q: being deleted, or may be: %w", name, v.name, ErrBusy)
+		return nil, fmt.Errorf("snapshot %q of vDisk %q: being deleted, or may be: %w", name, v.Name(), ErrBusy)
 	}
 	v.pinLocked(s)
 	return s, nil
@@ -170,9 +170,9 @@ func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
 func (v *Volume) usedLocked(s *snapshot) error {
 	switch {
 	case v.readers[s.ID] > 0:
-		return fmt.Errorf("snapshot %q of vDisk %q: in use; disconnect its readers first: %w", s.Name, v.name, ErrBusy)
+		return fmt.Errorf("snapshot %q of vDisk %q: in use; disconnect its readers first: %w", s.Name, v.Name(), ErrBusy)
 	case s.pins > 0:
-		return fmt.Errorf("snapshot %q of vDisk %q: being cloned, or rolled back to; wait for it: %w", s.Name, v.name, ErrBusy)
+		return fmt.Errorf("snapshot %q of vDisk %q: being cloned, or rolled back to; wait for it: %w", s.Name, v.Name(), ErrBusy)
 	}
 	return nil
 }
@@ -206,7 +206,7 @@ func (v *Volume) closeSnapshot(s *snapshot, checkpoint uint64) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !slices.Contains(v.snapshots, s) {
-		return fmt.Errorf("snapshot %q of vDisk %q: %w any more", s.Name, v.name, ErrNotFound)
+		return fmt.Errorf("snapshot %q of vDisk %q: %w any more", s.Name, v.Name(), ErrNotFound)
 	}
 	if err := v.usedLocked(s); err != nil {
 		return err

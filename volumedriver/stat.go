@@ -189,7 +189,7 @@ func (v *Volume) stat() Stat {
 	s.Allocated = v.allocated(s.Size)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	s.Name = v.name
+	s.Name = v.Name()
 	for _, snap := range v.snapshots {
 		if snap.hidden {
 			continue

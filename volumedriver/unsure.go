@@ -206,7 +206,7 @@ func (h *Host) list(v *Volume) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.volumes[v.id] = v
-	h.byName[v.name] = v
+	h.byName[v.Name()] = v
 }
 
 // unlist takes a vDisk out of the lists, under whatever names it is there.

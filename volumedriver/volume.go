@@ -1,18 +1,16 @@
 package volumedriver
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/broadcast"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
@@ -20,8 +18,6 @@ import (
 	"openvstorage/writebuffer"
 
 	"github.com/google/uuid"
-
-	"openvstorage/internal/broadcast"
 )
 
 // Volume is one open vDisk. All methods are safe for concurrent use.
@@ -39,25 +35,14 @@ import (
 // to be there waits first, with a pin on the snapshot that it needs. Each wait for
 // a lock ends with its caller.
 type Volume struct {
-	host  *Host
-	id    uuid.UUID
-	epoch uint64
-	born  *unnamed // by this owner: its first catalog is of this epoch; else nil
-	log   *slog.Logger
+	core
+	born *unnamed // by this owner: its first catalog is of this epoch; else nil
 
-	origins []origin // index is the origin of a location; the last is the vDisk itself
-	self    sco.Origin
-	m       *metadata.Map
-	head    *metadata.View
-	buf     *writebuffer.Log
-	opened  atomic.Bool           // buf is this epoch's, and takes writes unless halted
-	waits   atomic.Pointer[error] // why it does not yet, though it is read; nil if it does
+	opened atomic.Bool           // buf is this epoch's, and takes writes unless halted
+	waits  atomic.Pointer[error] // why it does not yet, though it is read; nil if it does
 
-	size    atomic.Uint64 // bytes
-	halted  atomic.Pointer[haltError]
 	unsure  atomic.Pointer[unsure]  // an operation on it whose outcome is not known
 	batches chan *writebuffer.Batch // free ones
-	count   counters
 	changes changes
 
 	inherited bound         // what a clone has of its ancestors
@@ -69,11 +54,9 @@ type Volume struct {
 	admin lock
 	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made
 
-	put    lock            // one catalog put, or delete of objects, at a time
-	doubt  catalogDoubt    // whoever has put
-	living context.Context // ends with the vDisk; until then a put of the catalog goes on
-	end    context.CancelFunc
-	cat    struct {
+	put   lock         // one catalog put, or delete of objects, at a time
+	doubt catalogDoubt // whoever has put
+	cat   struct {
 		sync.Mutex // for a moment only, never during I/O
 		catalog.Catalog
 		version  backend.Version
@@ -81,7 +64,6 @@ type Volume struct {
 	}
 
 	mu        sync.Mutex
-	name      string
 	parent    uuid.UUID           // the snapshot that the live state grew from
 	snapshots []*snapshot         // oldest first
 	rolled    uint64              // seq of the newest rollback
@@ -94,12 +76,6 @@ type Volume struct {
 	rolling   chan struct{} // closed at the end of a rollback under way, for which OpenDevice waits; else nil
 
 	store storer
-}
-
-// origin is one namespace that locations may point into.
-type origin struct {
-	id uuid.UUID
-	ns backend.Namespace
 }
 
 // snapshot is one snapshot with the view that reads it. mu of the vDisk guards what
@@ -122,97 +98,6 @@ type ahead struct {
 	seq    uint64
 	parent uuid.UUID
 }
-
-// errDeleted ends the log of a vDisk that is being deleted.
-var errDeleted = errors.New("deleted")
-
-// haltError is why a vDisk is halted (P3). It is EIO to front ends.
-type haltError struct {
-	name  string
-	cause error
-	gone  bool   // it is deleted: reads fail too
-	shut  string // not halted, but not open for now: the state in which it is listed
-}
-
-func (e *haltError) Error() string {
-	if e.gone {
-		return fmt.Sprintf("vDisk %q: deleted", e.name)
-	}
-	if e.shut != "" {
-		return fmt.Sprintf("vDisk %q: not open: %s", e.name, e.reason())
-	}
-	return fmt.Sprintf("vDisk %q: halted: %s", e.name, e.reason())
-}
-
-// reason is the error beside the name and the state of the vDisk, which say the rest.
-func (e *haltError) reason() string {
-	if e.gone || e.shut != "" {
-		return e.cause.Error()
-	}
-	return fmt.Sprintf("%v; verified reads go on: copy out what you need, repair the cause and start again", e.cause)
-}
-
-func (e *haltError) Unwrap() []error {
-	if e.shut != "" {
-		return []error{ErrBusy, earlier{e.cause}}
-	}
-	return []error{ErrHalted, syscall.EIO, e.cause}
-}
-
-// state is how a vDisk is listed.
-func (e *haltError) state() string { return cmp.Or(e.shut, StateHalted) }
-
-// halt stops writes and management of this vDisk, and of no other.
-func (v *Volume) halt(cause error) {
-	if cause == nil || errors.Is(cause, writebuffer.ErrClosed) || errors.Is(cause, errDeleted) {
-		return
-	}
-	h := &haltError{name: v.Name(), cause: cause}
-	if v.halted.CompareAndSwap(nil, h) {
-		v.log.Error("vDisk halted", "err", cause)
-		if v.buf != nil {
-			v.buf.Fail(h)
-		}
-	}
-}
-
-// Err is why the vDisk is halted, or nil.
-func (v *Volume) Err() error {
-	if h := v.halted.Load(); h != nil {
-		return h
-	}
-	return nil
-}
-
-// revoke has all that users of a deleted vDisk ask for fail. What runs ends as it
-// would.
-func (v *Volume) revoke() {
-	h := &haltError{name: v.Name(), cause: errDeleted, gone: true}
-	v.halted.Store(h)
-	if v.buf != nil {
-		v.buf.Fail(h)
-	}
-}
-
-// gone is why nothing can be read any more, or nil.
-func (v *Volume) gone() error {
-	if h := v.halted.Load(); h != nil && h.gone {
-		return h
-	}
-	return nil
-}
-
-// ID is the vDisk's UUID, which is never used again.
-func (v *Volume) ID() uuid.UUID { return v.id }
-
-// Name is the vDisk's present name.
-func (v *Volume) Name() string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.name
-}
-
-func (v *Volume) namespace() backend.Namespace { return v.origins[v.self].ns }
 
 // ApplyWrite implements writebuffer.Applier: the map follows the order of seq.
 func (v *Volume) ApplyWrite(seq, addr uint64, run int, loc sco.Location) error {
@@ -330,7 +215,7 @@ func (v *Volume) snapshotNamed(name string) (*snapshot, error) {
 	if s := v.namedLocked(name); s != nil {
 		return s, nil
 	}
-	return nil, fmt.Errorf("snapshot %q of vDisk %q: %w", name, v.name, ErrNotFound)
+	return nil, fmt.Errorf("snapshot %q of vDisk %q: %w", name, v.Name(), ErrNotFound)
 }
 
 func (v *Volume) namedLocked(name string) *snapshot {
