@@ -14,13 +14,11 @@ import (
 // freezeAtRest freezes the map for a checkpoint that is due when there is no
 // TLog to close, because everything written is stored.
 func (v *Volume) freezeAtRest() {
-	v.cat.Lock()
-	stored := v.cat.StoredSeq // only the storer moves it
-	id := tlog.ID(v.cat.Checkpoint.TLog)
-	if n := len(v.cat.TLogs); n > 0 {
-		id = tlog.ID(v.cat.TLogs[n-1].Number)
+	c := v.cat.now() // only the storer moves its StoredSeq
+	stored, id := c.StoredSeq, tlog.ID(c.Checkpoint.TLog)
+	if n := len(c.TLogs); n > 0 {
+		id = tlog.ID(c.TLogs[n-1].Number)
 	}
-	v.cat.Unlock()
 	v.buf.AtRest(func(lastSeq uint64) {
 		if lastSeq == stored {
 			v.ClosedTLog(id, lastSeq)
@@ -32,7 +30,7 @@ func (v *Volume) freezeAtRest() {
 // is stored (O3): pages to the local store and to page objects, then
 // the catalog that names them, then the local TLogs may go (O4).
 func (v *Volume) commitCheckpoint(ctx context.Context) error {
-	if err := v.settle(ctx); err != nil {
+	if err := v.cat.settle(ctx); err != nil {
 		return err
 	}
 	a := v.coveredAhead()
@@ -48,7 +46,7 @@ func (v *Volume) commitCheckpoint(ctx context.Context) error {
 	}
 	state := a.frozen.State()
 	var gone []string
-	err = v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+	err = v.cat.update(ctx, func(c *catalog.Catalog) error {
 		c.Checkpoint = catalog.Checkpoint{
 			Seq: a.seq, TLog: uint64(a.tlog), NextPage: state.NextPage, Generation: state.Generation,
 			Parent: a.parent, Root: catalogRoot(state.Root), Live: catalogRoot(state.Live), Recount: state.Recount,
@@ -82,7 +80,7 @@ func (v *Volume) commitCheckpoint(ctx context.Context) error {
 	if err := v.buf.Free(a.tlog); err != nil {
 		v.log.Warn("local TLogs not removed", "err", err)
 	}
-	v.deleteObjects(ctx, gone)
+	v.cat.deleteObjects(ctx, gone)
 	v.store.collectDue.Store(true)
 	v.announce(nil)
 	return nil
@@ -90,7 +88,7 @@ func (v *Volume) commitCheckpoint(ctx context.Context) error {
 
 // coveredAhead returns the newest checkpoint ahead that can be committed, or nil.
 func (v *Volume) coveredAhead() (a *ahead) {
-	stored := v.storedSeq()
+	stored := v.cat.storedSeq()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, b := range v.ahead {
@@ -113,16 +111,13 @@ func (v *Volume) frozenSeq() (seq uint64, ahead bool) {
 	if n > 0 {
 		return seq, true
 	}
-	return v.checkpointSeq(), false
+	return v.cat.checkpointSeq(), false
 }
 
 // parentCovers makes a clone's first checkpoint wait for one of its parent
 // that covers the snapshot: the clone's pages refer to the parent's.
 func (v *Volume) parentCovers(ctx context.Context) error {
-	v.cat.Lock()
-	first := v.cat.Checkpoint.NextPage == 0
-	v.cat.Unlock()
-	if !first || v.self == 0 {
+	if v.cat.now().Checkpoint.NextPage != 0 || v.self == 0 {
 		return nil
 	}
 	parent, s, err := v.parentSnapshot()
@@ -134,9 +129,7 @@ func (v *Volume) parentCovers(ctx context.Context) error {
 
 // putPages saves the checkpoint's new pages locally and in page objects.
 func (v *Volume) putPages(ctx context.Context, f *metadata.Frozen) ([]catalog.PageObject, error) {
-	v.cat.Lock()
-	from := v.cat.Checkpoint.NextPage
-	v.cat.Unlock()
+	from := v.cat.now().Checkpoint.NextPage
 	w := &pageWriter{v: v, first: max(from, 1)}
 	var local []metadata.EncodedPage
 	bytes := 0
@@ -168,7 +161,7 @@ func (v *Volume) putPages(ctx context.Context, f *metadata.Frozen) ([]catalog.Pa
 		for _, o := range w.objects {
 			names = append(names, pageobject.Name(o.Number))
 		}
-		v.deleteObjects(ctx, names)
+		v.cat.deleteObjects(ctx, names)
 		return nil, fmt.Errorf("checkpoint of %s: %w", v.Name(), err)
 	}
 	return w.objects, nil
@@ -198,7 +191,7 @@ func (w *pageWriter) put(ctx context.Context, end uint64) error {
 	if w.b.Len() == 0 {
 		return nil
 	}
-	n, err := w.v.objectNumber(ctx)
+	n, err := w.v.cat.objectNumber(ctx)
 	if err != nil {
 		return err
 	}
@@ -210,49 +203,4 @@ func (w *pageWriter) put(ctx context.Context, end uint64) error {
 	w.objects = append(w.objects, catalog.PageObject{Number: n, First: w.first, End: end, Pages: uint32(w.b.Len()), Size: int64(len(data))})
 	w.first, w.b = end, pageobject.Builder{}
 	return nil
-}
-
-// objectNumber takes a page object number out of those that the catalog has
-// reserved.
-func (v *Volume) objectNumber(ctx context.Context) (uint64, error) {
-	v.cat.Lock()
-	limit := v.cat.NextObject
-	v.cat.Unlock()
-	if v.store.nextObject >= limit {
-		err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
-			c.NextObject = v.store.nextObject + reserveAhead
-			return nil
-		})
-		if err != nil {
-			return 0, err
-		}
-	}
-	v.store.nextObject++
-	return v.store.nextObject - 1, nil
-}
-
-// deleteObjects deletes objects that the catalog no longer needs, as its owner
-// (P4). What is left over is collected at the next start.
-func (v *Volume) deleteObjects(ctx context.Context, names []string) {
-	if len(names) == 0 {
-		return
-	}
-	err := v.holding(ctx, func(ctx context.Context, _ *flight) error { return v.deleteLocked(ctx, names) })
-	if err != nil {
-		v.log.Warn("objects not deleted", "count", len(names), "first", names[0], "err", err)
-	}
-}
-
-// deleteLocked deletes objects while no catalog is put. Whoever has put calls it.
-func (v *Volume) deleteLocked(ctx context.Context, names []string) error {
-	if len(names) == 0 {
-		return nil
-	}
-	if err := v.Err(); err != nil {
-		return err
-	}
-	if err := v.resolve(ctx); err != nil {
-		return err
-	}
-	return v.deleteNow(ctx, names)
 }

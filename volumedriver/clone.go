@@ -45,7 +45,7 @@ func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done
 	}
 	// The child is in the parent's catalog before the clone is visible: from
 	// here on the snapshot stays.
-	err = v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+	err = v.cat.update(ctx, func(c *catalog.Catalog) error {
 		c.Children = append(c.Children, catalog.Child{Volume: id, Snapshot: s.ID})
 		return nil
 	})
@@ -90,9 +90,7 @@ func (h *Host) cloneSource(ctx context.Context, src, snap string, id uuid.UUID) 
 
 // bearClone makes the clone id of a snapshot, which has it as a child.
 func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UUID, naming Naming) (Info, error) {
-	v.cat.Lock()
-	origins := append([]catalog.Origin(nil), v.cat.Origins...)
-	v.cat.Unlock()
+	origins := append([]catalog.Origin(nil), v.cat.now().Origins...)
 	origins[len(origins)-1].Snapshot = s.ID
 	n, err := h.prepare(ctx, registry.Record{ID: id, Parent: v.id}, &catalog.Catalog{
 		Volume: id, Size: s.Size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
@@ -108,13 +106,13 @@ func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UU
 // show has all see a snapshot that was made for a clone, if that is there still.
 func (v *Volume) show(s *snapshot) {
 	defer v.host.listed.Add(1)
-	v.cat.Lock()
-	defer v.cat.Unlock()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !s.Auto || len(v.cat.ChildrenOf(s.ID)) > 0 {
-		v.hide(s, false)
-	}
+	v.cat.look(func(c *catalog.Catalog) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if !s.Auto || len(c.ChildrenOf(s.ID)) > 0 {
+			v.hide(s, false)
+		}
+	})
 }
 
 // hide has nobody see a snapshot any more, or all. v.mu is held.
@@ -128,23 +126,21 @@ func (v *Volume) hide(s *snapshot, hidden bool) {
 // hideChildless hides the snapshots that were made for clones and have none: they
 // go.
 func (v *Volume) hideChildless() {
-	v.cat.Lock()
-	defer v.cat.Unlock()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, s := range v.snapshots {
-		if s.Auto && len(v.cat.ChildrenOf(s.ID)) == 0 {
-			v.hide(s, true)
+	v.cat.look(func(c *catalog.Catalog) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		for _, s := range v.snapshots {
+			if s.Auto && len(c.ChildrenOf(s.ID)) == 0 {
+				v.hide(s, true)
+			}
 		}
-	}
+	})
 }
 
 // hideLost hides the snapshot that was made for a clone that never became visible,
 // if it has no other.
 func (v *Volume) hideLost(lost catalog.Child) {
-	v.cat.Lock()
-	alone := len(v.cat.ChildrenOf(lost.Snapshot)) == 1
-	v.cat.Unlock()
+	alone := len(v.cat.now().ChildrenOf(lost.Snapshot)) == 1
 	if s := v.snapshot(lost.Snapshot); alone && s != nil && s.Auto {
 		v.mu.Lock()
 		defer v.mu.Unlock()
@@ -162,11 +158,9 @@ func (v *Volume) unusedLocked(s *snapshot) bool {
 func (v *Volume) lostSnapshot() *snapshot {
 	v.hideChildless()
 	held := make(map[uuid.UUID]bool) // by a clone whose end is not known
-	v.cat.Lock()
-	for _, c := range v.cat.Children {
+	for _, c := range v.cat.now().Children {
 		held[c.Snapshot] = true
 	}
-	v.cat.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, s := range v.snapshots {
@@ -183,7 +177,7 @@ func (h *Host) dropAutomatic(ctx context.Context, v *Volume) error {
 	if v.buf == nil || v.Err() != nil || v.closedBy() != nil {
 		return nil
 	}
-	if err := v.settle(ctx); err != nil {
+	if err := v.cat.settle(ctx); err != nil {
 		return err
 	}
 	for s := v.lostSnapshot(); s != nil; s = v.lostSnapshot() {

@@ -8,7 +8,6 @@ import (
 	"openvstorage/backend"
 	"openvstorage/metadata"
 	"openvstorage/sco"
-	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
 	"openvstorage/volumedriver/pageobject"
 )
@@ -51,7 +50,7 @@ func (d *dead) sort(s metadata.SCO, snapshots []catalog.Snapshot) {
 // collect deletes what nothing can reach any more, and has a checkpoint made
 // when much waits for one.
 func (v *Volume) collect(ctx context.Context) (err error) {
-	if err := v.settle(ctx); err != nil {
+	if err := v.cat.settle(ctx); err != nil {
 		return err
 	}
 	if v.store.checkpointDue.Load() {
@@ -115,13 +114,11 @@ func (v *Volume) freeAtRest(ctx context.Context) error {
 
 // findDead looks at the counters of all SCOs.
 func (v *Volume) findDead(ctx context.Context) (*dead, error) {
-	d := &dead{checkpoint: v.checkpointSeq()}
+	d := &dead{checkpoint: v.cat.checkpointSeq()}
 	d.frozen, d.ahead = v.frozenSeq()
 	// A snapshot counts until it is in neither list: one that goes leaves
 	// memory when it is known to have left the catalog.
-	v.cat.Lock()
-	snapshots := slices.Clone(v.cat.Snapshots)
-	v.cat.Unlock()
+	snapshots := slices.Clone(v.cat.now().Snapshots)
 	v.mu.Lock()
 	for _, s := range v.snapshots {
 		snapshots = append(snapshots, s.Snapshot)
@@ -145,7 +142,7 @@ func (v *Volume) collectSCOs(ctx context.Context) error {
 		for i, n := range d.gone {
 			names[i] = n.Name()
 		}
-		v.deleteObjects(ctx, names)
+		v.cat.deleteObjects(ctx, names)
 		for _, n := range d.gone {
 			v.noteStored(n, 0)
 			v.buf.Forget(n)
@@ -223,7 +220,7 @@ func (v *Volume) markUnknown(ctx context.Context) error {
 			return err
 		}
 	}
-	return v.deleteOrphans(ctx)
+	return v.cat.deleteOrphans(ctx)
 }
 
 // noteStored keeps the sum of the sizes of stored SCOs.
@@ -243,56 +240,13 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// deleteOrphans deletes TLogs, page objects and catalog segments of earlier
-// owners that the catalog does not name.
-func (v *Volume) deleteOrphans(ctx context.Context) error {
-	// No catalog is put between the list and the delete, and none was whose
-	// outcome is not known: it may name what the one before did not (O7).
-	return v.holding(ctx, func(ctx context.Context, _ *flight) error { return v.deleteOrphansLocked(ctx) })
-}
-
-// deleteOrphansLocked is deleteOrphans; put is held.
-func (v *Volume) deleteOrphansLocked(ctx context.Context) error {
-	if err := v.resolve(ctx); err != nil {
-		return err
-	}
-	v.cat.Lock()
-	keep := map[string]bool{catalog.ObjectName: true}
-	for _, t := range v.cat.TLogs {
-		keep[tlog.ID(t.Number).Name()] = true
-	}
-	for _, p := range v.cat.Pages {
-		keep[pageobject.Name(p.Number)] = true
-	}
-	for _, s := range v.cat.segments {
-		keep[s] = true
-	}
-	v.cat.Unlock()
-	var orphans []string
-	for _, prefix := range []string{"tlog-", "pages-", "catalog-"} {
-		err := v.namespace().List(ctx, prefix, func(i backend.Info) bool {
-			if !keep[i.Name] {
-				orphans = append(orphans, i.Name)
-			}
-			return true
-		})
-		if err != nil {
-			return fmt.Errorf("list objects: %w", err)
-		}
-	}
-	return v.deleteLocked(ctx, orphans)
-}
-
 // sweep deletes map pages that no root reaches, and page objects in which
 // little lives, when there may be much of it.
 func (v *Volume) sweep(ctx context.Context) error {
-	v.cat.Lock()
-	pages := uint64(0)
-	for _, p := range v.cat.Pages {
+	c, pages := v.cat.now(), uint64(0)
+	for _, p := range c.Pages {
 		pages += uint64(p.Pages)
 	}
-	next := v.cat.Checkpoint.NextPage
-	v.cat.Unlock()
 	if !v.store.sweepDue.Load() && pages < 2*v.store.swept+sweepSlack {
 		return nil
 	}
@@ -309,7 +263,7 @@ func (v *Volume) sweep(ctx context.Context) error {
 		roots = append(roots, mapRoot(s.Root))
 	}
 	v.mu.Unlock()
-	live, _, err := v.m.Sweep(ctx, roots, next)
+	live, _, err := v.m.Sweep(ctx, roots, c.Checkpoint.NextPage)
 	if err != nil {
 		return err
 	}
@@ -323,9 +277,7 @@ const sweepSlack = 4096
 // mergePages replaces rows of page objects of which less than half lives by
 // fewer ones. Page numbers stay: an object is found by its range.
 func (v *Volume) mergePages(ctx context.Context, live *metadata.PageSet) error {
-	v.cat.Lock()
-	old := slices.Clone(v.cat.Pages)
-	v.cat.Unlock()
+	old := v.cat.now().Pages
 	var kept []catalog.PageObject
 	var gone []string
 	for i := 0; i < len(old); {
@@ -356,15 +308,15 @@ func (v *Volume) mergePages(ctx context.Context, live *metadata.PageSet) error {
 	if len(gone) == 0 {
 		return nil
 	}
-	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+	err := v.cat.update(ctx, func(c *catalog.Catalog) error {
 		c.Pages = append(slices.Clone(kept), c.Pages[len(old):]...)
-		c.NextObject = max(c.NextObject, v.store.nextObject+1)
+		v.cat.reserveObjects(c, 1)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	v.deleteObjects(ctx, gone)
+	v.cat.deleteObjects(ctx, gone)
 	return nil
 }
 

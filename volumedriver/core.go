@@ -2,6 +2,8 @@ package volumedriver
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 
@@ -53,3 +55,14 @@ func (c *core) Name() string {
 func (c *core) setName(name string) { c.name.Store(&name) }
 
 func (c *core) namespace() backend.Namespace { return c.origins[c.self].ns }
+
+// putObject creates an object. A name that is taken by other bytes halts the vDisk
+// (O6).
+func (c *core) putObject(ctx context.Context, name string, data []byte) error {
+	err := c.namespace().Put(ctx, name, data)
+	if errors.Is(err, backend.ErrExists) {
+		err = fmt.Errorf("object %s of %s: %w", name, c.id, err)
+		c.halt(err)
+	}
+	return err
+}

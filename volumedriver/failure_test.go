@@ -396,7 +396,7 @@ func TestIdleIsStored(t *testing.T) {
 	write(t, d, 0, 8, 1)
 	v := volumeOf(t, r, "v")
 	written := v.buf.Written()
-	for v.storedSeq() < written {
+	for v.cat.storedSeq() < written {
 		<-v.store.stored.Next()
 	}
 }
@@ -424,9 +424,7 @@ func TestRegistryWithoutAClone(t *testing.T) {
 	after, err := openRig(fs, nil)
 	must(t, err)
 	v := volumeOf(t, after, "v")
-	v.cat.Lock()
-	children, snapshots := len(v.cat.Children), len(v.cat.Snapshots)
-	v.cat.Unlock()
+	children, snapshots := len(v.cat.now().Children), len(v.cat.now().Snapshots)
 	if children != 1 || snapshots != 1 {
 		t.Errorf("the parent has %d clones and %d snapshots, and had one of each", children, snapshots)
 	}

@@ -29,8 +29,8 @@ func (f *flight) begin() bool {
 // cannot be taken back: a put that is under way is not given up, its outcome
 // would be unknown for longer. The error matches ErrUnknownOutcome then, and
 // settle waits for the end. ctx is passed to work, for what can be given up.
-func (v *Volume) holding(ctx context.Context, work func(ctx context.Context, f *flight) error) error {
-	if err := v.put.take(ctx); err != nil {
+func (o *ownedCatalog) holding(ctx context.Context, work func(ctx context.Context, f *flight) error) error {
+	if err := o.put.take(ctx); err != nil {
 		return err
 	}
 	f, done := &flight{}, make(chan error, 1)
@@ -39,10 +39,10 @@ func (v *Volume) holding(ctx context.Context, work func(ctx context.Context, f *
 		f.mu.Lock()
 		f.ended = true
 		if f.left && f.begun {
-			v.doubt.flying.Store(false)
+			o.doubt.flying.Store(false)
 		}
 		f.mu.Unlock()
-		v.put.give()
+		o.put.give()
 		done <- err
 	}()
 	select {
@@ -60,15 +60,15 @@ func (v *Volume) holding(ctx context.Context, work func(ctx context.Context, f *
 		return ctx.Err()
 	}
 	f.left = true
-	v.doubt.flying.Store(true)
-	return fmt.Errorf("catalog of %s: %w: it is being put: %w", v.Name(), ErrUnknownOutcome, ctx.Err())
+	o.doubt.flying.Store(true)
+	return fmt.Errorf("catalog of %s: %w: it is being put: %w", o.Name(), ErrUnknownOutcome, ctx.Err())
 }
 
 // putContext is for what is not given up with ctx: it ends in putMax, or with the
 // vDisk.
-func (v *Volume) putContext(ctx context.Context) (context.Context, context.CancelFunc) {
+func (o *ownedCatalog) putContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putMax)
-	stop := context.AfterFunc(v.living, cancel)
+	stop := context.AfterFunc(o.living, cancel)
 	return ctx, func() {
 		stop()
 		cancel()
@@ -81,16 +81,16 @@ func (v *Volume) putContext(ctx context.Context) (context.Context, context.Cance
 const landingPatience = time.Second
 
 // endFlights ends what goes on under put.
-func (v *Volume) endFlights() {
-	defer v.end()
+func (o *ownedCatalog) close() {
+	defer o.end()
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.Background(), landingPatience)
-		err := v.put.take(ctx)
+		err := o.put.take(ctx)
 		cancel()
 		if err == nil {
-			v.put.give()
+			o.put.give()
 			return
 		}
-		v.end()
+		o.end()
 	}
 }

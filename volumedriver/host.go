@@ -180,9 +180,7 @@ func (h *Host) findPage(owner uuid.UUID, page uint64) (backend.Namespace, catalo
 	if v == nil {
 		return nil, catalog.PageObject{}, false
 	}
-	v.cat.Lock()
-	defer v.cat.Unlock()
-	obj, ok := v.cat.PageObject(page)
+	obj, ok := v.cat.now().PageObject(page)
 	return v.namespace(), obj, ok
 }
 
@@ -351,7 +349,7 @@ func (v *Volume) unborn(ctx context.Context) (bool, error) {
 	}
 	err := v.loadCatalog(ctx)
 	if !errors.Is(err, backend.ErrNotFound) {
-		return err == nil && v.cat.Generation == 0, err
+		return err == nil && v.cat.now().Generation == 0, err
 	}
 	unborn := true
 	err = v.namespace().List(ctx, "", func(i backend.Info) bool {
@@ -364,14 +362,12 @@ func (v *Volume) unborn(ctx context.Context) (bool, error) {
 // dropLostChildren removes references to clones that never became visible, and
 // the snapshots that were made for them: a start does not wait for it.
 func (h *Host) dropLostChildren(v *Volume, known map[uuid.UUID]bool) {
-	v.cat.Lock()
 	var lost []catalog.Child
-	for _, c := range v.cat.Children {
+	for _, c := range v.cat.now().Children {
 		if !known[c.Volume] {
 			lost = append(lost, c)
 		}
 	}
-	v.cat.Unlock()
 	for _, c := range lost {
 		v.hideLost(c)
 		h.dropLater(v, c.Volume)
@@ -526,7 +522,7 @@ func (h *Host) dropChild(ctx context.Context, v *Volume, child uuid.UUID) error 
 
 // forgetChild removes a clone from the catalog.
 func (v *Volume) forgetChild(ctx context.Context, child uuid.UUID) error {
-	return v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+	return v.cat.update(ctx, func(c *catalog.Catalog) error {
 		c.Children = slices.DeleteFunc(c.Children, func(k catalog.Child) bool { return k.Volume == child })
 		return nil
 	})

@@ -36,9 +36,9 @@ func (v *Volume) info() Info {
 		i.State, i.Reason = h.state(), h.reason()
 	} else if cause := v.waits.Load(); cause != nil {
 		i.Reason = fmt.Sprintf("reads go on; writes, flushes and management wait, and go on by themselves when what was recovered at the start can be written: %v", *cause)
-	} else if cause := v.doubt.cause.Load(); cause != nil {
+	} else if cause := v.cat.doubted(); cause != nil {
 		i.Reason = fmt.Sprintf("management waits: whether the last change of its catalog took effect is not known: %v", *cause)
-	} else if v.inDoubt() {
+	} else if v.cat.inDoubt() {
 		i.Reason = "management waits: a change of its catalog is under way that nobody waited for"
 	}
 	if i.Reason == "" {
@@ -51,19 +51,17 @@ func (v *Volume) info() Info {
 		backlog, local := v.buf.Backlog()
 		i.Backlog, i.Local = uint64(backlog), uint64(local)
 	}
-	v.cat.Lock()
-	i.Created = v.cat.Created
-	children := v.cat.Children
+	c := v.cat.now()
+	i.Created = c.Created
 	if v.self > 0 {
-		o := v.cat.Origins[v.self-1]
+		o := c.Origins[v.self-1]
 		i.Parent = o.Volume.String() + "@" + o.Snapshot.String()
 	}
 	if i.Size == 0 {
-		i.Size = v.cat.Size
+		i.Size = c.Size
 	}
-	v.cat.Unlock()
 	i.Stored = uint64(v.count.stored.Load())
-	i.Children = v.host.names(children)
+	i.Children = v.host.names(c.Children)
 	i.Snapshots = v.snapshotInfos()
 	if v.self > 0 && v.m != nil {
 		if p, s, err := v.parentSnapshot(); err == nil {
@@ -94,7 +92,7 @@ func (v *Volume) manageAfter(ctx context.Context, ready func() error) (*Volume, 
 		if err := v.manageable(); err != nil {
 			return nil, nil, err
 		}
-		if err := v.settle(ctx); err != nil {
+		if err := v.cat.settle(ctx); err != nil {
 			return nil, nil, err
 		}
 		if err := ready(); err != nil {
@@ -104,7 +102,7 @@ func (v *Volume) manageAfter(ctx context.Context, ready func() error) (*Volume, 
 			return nil, nil, err
 		}
 		err := v.manageable()
-		if err == nil && !v.inDoubt() {
+		if err == nil && !v.cat.inDoubt() {
 			return v, v.admin.give, nil
 		}
 		v.admin.give()

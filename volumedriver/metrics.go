@@ -120,7 +120,7 @@ func (v *Volume) collectMetrics(put func(*prometheus.Desc, prometheus.ValueType,
 	}
 	halted, unsure, backlog, tlogs := 0.0, 0.0, int64(0), int64(0)
 	switch {
-	case v.unsure.Load() != nil || v.doubt.cause.Load() != nil:
+	case v.unsure.Load() != nil || v.cat.doubted() != nil:
 		unsure = 1
 	case v.Err() != nil:
 		halted = 1

@@ -75,7 +75,7 @@ func (h *Host) Reached() Reached {
 func (v *Volume) checkReached(reached uint64, accepted bool) error {
 	known := v.host.opt.Reached[v.id]
 	seq := known.Seq
-	for _, e := range v.cat.Epochs {
+	for _, e := range v.cat.now().Epochs {
 		if e.Epoch > known.Epoch {
 			seq = min(seq, e.Base)
 		}

@@ -50,7 +50,7 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 		return errors.Join(err, found.Release())
 	}
 	if found.Damage == nil {
-		found.Damage = v.checkReached(max(found.Reached, v.cat.StoredSeq), found.Accepted)
+		found.Damage = v.checkReached(max(found.Reached, v.cat.now().StoredSeq), found.Accepted)
 		found.Incomplete = found.Damage != nil // nobody can tell what any block held
 	}
 	if found.Damage != nil {
@@ -72,80 +72,33 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 		rmw:     make(chan struct{}, 1),
 	}
 	v.setName(r.Name)
-	v.put, v.admin, v.gc = newLock(), newLock(), newLock()
+	v.admin, v.gc = newLock(), newLock()
 	v.living, v.end = context.WithCancel(context.Background())
 	v.store.sizes = make(map[sco.Number]int64)
 	v.readers = make(map[uuid.UUID]int)
 	v.origins = []origin{{r.ID, h.opt.Backend.Namespace(r.ID.String())}}
-	v.cat.Created = r.Created // known before the catalog is read, and if it cannot be
+	v.cat = newOwnedCatalog(&v.core, r.Created, v.listedIn)
 	return v
 }
 
-// loadCatalog reads the catalog and the origin table.
+// loadCatalog reads the catalog, which says what the origins of locations are.
 func (v *Volume) loadCatalog(ctx context.Context) error {
-	if n := v.born; n != nil && n.root != nil {
-		return v.takeCatalog(n.root, n.version, func(name string) ([]byte, error) {
-			i := slices.IndexFunc(n.segments, func(s catalog.Segment) bool { return s.Name == name })
-			if i < 0 {
-				return nil, fmt.Errorf("%s: %w", name, backend.ErrNotFound)
-			}
-			return n.segments[i].Data, nil
-		})
+	if err := v.cat.load(ctx, v.born); err != nil {
+		return err
 	}
-	ns := v.namespace()
-	info, err := ns.Stat(ctx, catalog.ObjectName)
-	if err != nil {
-		return fmt.Errorf("catalog: %w", unanswered(err))
-	}
-	if info.Size > catalog.RootMax {
-		return fmt.Errorf("catalog: %w: it has %d bytes, none has more than %d", backend.ErrCorrupt, info.Size, catalog.RootMax)
-	}
-	root := make([]byte, info.Size)
-	if err := get(ctx, ns, catalog.ObjectName, root, 0); err != nil {
-		return unanswered(err)
-	}
-	return v.takeCatalog(root, info.Version, func(name string) ([]byte, error) {
-		info, err := ns.Stat(ctx, name)
-		if err != nil {
-			return nil, unanswered(err)
-		}
-		if info.Size > catalog.SegmentMax {
-			return nil, fmt.Errorf("%w: it has %d bytes, none has more than %d", backend.ErrCorrupt, info.Size, catalog.SegmentMax)
-		}
-		b := make([]byte, info.Size)
-		return b, unanswered(get(ctx, ns, name, b, 0))
-	})
-}
-
-// takeCatalog takes up a catalog of which segment returns the segments.
-func (v *Volume) takeCatalog(root []byte, version backend.Version, segment func(name string) ([]byte, error)) error {
-	c, err := catalog.Decode(root, segment)
-	if err != nil {
-		return fmt.Errorf("catalog: %w", err)
-	}
-	if c.Volume != v.id {
-		return fmt.Errorf("catalog: %w: it is of %s", backend.ErrCorrupt, c.Volume)
-	}
-	if c.Epoch >= v.epoch && v.born == nil {
-		return fmt.Errorf("catalog is of epoch %d, this owner has %d: the registry is older than the backend", c.Epoch, v.epoch)
-	}
-	if v.cat.segments, err = catalog.Segments(root); err != nil {
-		return fmt.Errorf("catalog: %w", err)
-	}
-	v.cat.Catalog, v.cat.version = *c, version
+	c := v.cat.now()
 	v.origins = v.origins[:0]
 	for _, o := range c.Origins {
 		v.origins = append(v.origins, origin{o.Volume, v.host.opt.Backend.Namespace(o.Volume.String())})
 	}
 	v.self = c.Self()
-	v.store.nextObject = c.NextObject
 	return nil
 }
 
 // openMap makes the map of the checkpoint. A clone without one begins with
 // its parent's snapshot.
 func (v *Volume) openMap(ctx context.Context) (err error) {
-	c := &v.cat.Catalog
+	c := v.cat.now()
 	opt := metadata.Options{Volume: v.id, Cache: v.host.cache, Store: v.host.pages, Clusters: c.Checkpoint.Root.Clusters}
 	for _, o := range v.origins {
 		opt.Origins = append(opt.Origins, o.id)
@@ -191,7 +144,7 @@ func stateOf(c catalog.Checkpoint) metadata.State {
 }
 
 func (v *Volume) recoverOptions() writebuffer.RecoverOptions {
-	c := &v.cat.Catalog
+	c := v.cat.now()
 	return writebuffer.RecoverOptions{
 		Volume: v.id, StoredSeq: c.StoredSeq, Opened: c.Epoch > 0,
 		Bound: func(epoch uint64) uint64 {
@@ -212,7 +165,7 @@ func (v *Volume) recoverOptions() writebuffer.RecoverOptions {
 // replayStored applies the entries of the catalog's TLogs behind the
 // checkpoint, from the local copy or the backend.
 func (v *Volume) replayStored(ctx context.Context, opt writebuffer.RecoverOptions) error {
-	for _, t := range v.cat.TLogs {
+	for _, t := range v.cat.now().TLogs {
 		id := tlog.ID(t.Number)
 		entries, err := v.host.buffer.LocalTLog(opt, id, t.LastSeq)
 		if err != nil {
@@ -248,12 +201,13 @@ func (r objectReader) ReadAt(p []byte, off int64) (int, error) {
 // replay applies entries without writing them. A snapshot that the catalog
 // would have to list and does not was deleted since.
 func (v *Volume) replay(entries []tlog.Entry) error {
+	c := v.cat.now()
 	for _, e := range entries {
 		var err error
 		switch {
 		case e.Kind == tlog.KindWrite:
 			err = v.ApplyWrite(e.Seq, e.Addr, int(e.Run), e.Location)
-		case e.Kind == tlog.KindSnapshot && e.Seq <= v.cat.StoredSeq && !v.listed(e):
+		case e.Kind == tlog.KindSnapshot && e.Seq <= c.StoredSeq && !lists(c, e):
 			continue
 		default:
 			err = v.ApplyEntry(e)
@@ -265,29 +219,29 @@ func (v *Volume) replay(entries []tlog.Entry) error {
 	return nil
 }
 
-func (v *Volume) listed(e tlog.Entry) bool {
+// lists reports whether c lists the snapshot that an entry takes.
+func lists(c *catalog.Catalog, e tlog.Entry) bool {
 	s, err := e.Snapshot()
-	return err == nil && v.cat.Snapshot(s.ID) != nil
+	return err == nil && c.Snapshot(s.ID) != nil
 }
 
 // resume makes the vDisk writable: first the catalog says where this epoch
 // begins, then what was recovered goes to files of this epoch (O11).
 func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error {
-	c := &v.cat.Catalog
+	c := v.cat.now()
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
 	if v.born != nil { // its catalog says all this
-		scos, tlogs, v.store.nextObject = 1, 1, 1
-		return v.start(found, scos, tlogs)
+		return v.start(found, 1, 1)
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleMax) // a start does not wait for one vDisk
 	defer cancel()
-	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+	err := v.cat.update(ctx, func(c *catalog.Catalog) error {
 		// The start of an epoch matters while files of older ones exist.
 		c.Epochs = slices.DeleteFunc(c.Epochs, func(e catalog.EpochStart) bool { return e.Epoch <= oldest })
 		c.Epochs = append(c.Epochs, catalog.EpochStart{Epoch: v.epoch, Base: found.Reached})
 		reserveNumbers(c, scos, tlogs)
-		c.NextObject = v.store.nextObject + reserveAhead
+		v.cat.reserveObjects(c, reserveAhead)
 		return nil
 	})
 	if err != nil {
@@ -300,7 +254,7 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog.ID) (err error) {
 	v.changes.begin(v.epoch, found.Reached)
 	opt := v.logOptions(found.Reached+1, scos, tlogs)
-	opt.SCOLimit, opt.TLogLimit = v.reserved()
+	opt.SCOLimit, opt.TLogLimit = v.cat.reserved()
 	if v.buf, err = v.host.buffer.OpenLog(opt); err != nil {
 		return errors.Join(err, found.Release())
 	}
@@ -384,7 +338,7 @@ func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebu
 	return writebuffer.LogOptions{
 		Volume: v.id, Origin: v.self, Epoch: v.epoch, Applier: v,
 		NextSeq: next, NextSCO: scos, NextTLog: tlogs,
-		Reserve: v.reserve, OnFail: v.halt, OnChange: v.wakeStorer, HoldStored: v.widths() != nil,
+		Reserve: v.cat.reserve, OnFail: v.halt, OnChange: v.wakeStorer, HoldStored: v.widths() != nil,
 	}
 }
 
@@ -395,7 +349,7 @@ const roomPatience = 10 * time.Second
 // close ends the vDisk cleanly: what is written is made durable.
 func (v *Volume) close(ctx context.Context) error {
 	v.stopStorer()
-	v.endFlights()
+	v.cat.close()
 	ctx, cancel := context.WithTimeout(ctx, roomPatience)
 	defer cancel()
 	var err error

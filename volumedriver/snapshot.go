@@ -132,7 +132,7 @@ func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 		if err := v.checkpointTo(ctx, v.rolledSeq()); err != nil {
 			return err
 		}
-		if err := v.settle(ctx); err != nil {
+		if err := v.cat.settle(ctx); err != nil {
 			return err
 		}
 		if err := v.deleteCovered(ctx, s); !errors.Is(err, errRolledBack) {
@@ -151,9 +151,7 @@ func (v *Volume) stays(s *snapshot) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
-	v.cat.Lock()
-	children := v.cat.ChildrenOf(s.ID)
-	v.cat.Unlock()
+	children := v.cat.now().ChildrenOf(s.ID)
 	if len(children) > 0 {
 		return v.hasClones(s, children)
 	}
@@ -183,7 +181,7 @@ func (v *Volume) deleteCovered(ctx context.Context, s *snapshot) error {
 		return err
 	}
 	defer v.gc.give()
-	return v.changeCatalog(ctx, func(c *catalog.Catalog) error {
+	return v.cat.change(ctx, func(c *catalog.Catalog) error {
 		if children := c.ChildrenOf(s.ID); len(children) > 0 {
 			return v.hasClones(s, children)
 		}
@@ -304,9 +302,7 @@ func validateSize(size uint64) error {
 
 // parentSnapshot is the snapshot that a clone was made from.
 func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
-	v.cat.Lock()
-	o := v.cat.Origins[v.self-1]
-	v.cat.Unlock()
+	o := v.cat.now().Origins[v.self-1]
 	parent := v.host.byID(o.Volume)
 	if parent == nil || parent.m == nil {
 		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
@@ -364,10 +360,8 @@ func (d *SnapshotDevice) Prefetch(ctx context.Context, off, n int64) error {
 
 // snapshotInfos lists the snapshots, oldest first.
 func (v *Volume) snapshotInfos() []SnapshotInfo {
-	stored := v.storedSeq()
-	v.cat.Lock()
-	children := slices.Clone(v.cat.Children)
-	v.cat.Unlock()
+	stored := v.cat.storedSeq()
+	children := v.cat.now().Children
 	v.mu.Lock()
 	list := slices.DeleteFunc(slices.Clone(v.snapshots), func(s *snapshot) bool { return s.hidden })
 	leaving := make([]bool, len(list))
@@ -375,7 +369,7 @@ func (v *Volume) snapshotInfos() []SnapshotInfo {
 		leaving[i] = s.leaving
 	}
 	v.mu.Unlock()
-	doubt := v.inDoubt()
+	doubt := v.cat.inDoubt()
 	infos := make([]SnapshotInfo, 0, len(list))
 	for i, s := range list {
 		var of []catalog.Child
@@ -390,4 +384,14 @@ func (v *Volume) snapshotInfos() []SnapshotInfo {
 		})
 	}
 	return infos
+}
+
+// listedIn notes which snapshots have roots in the catalog.
+func (v *Volume) listedIn(c *catalog.Catalog) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, s := range v.snapshots {
+		listed := c.Snapshot(s.ID)
+		s.HasRoot = listed != nil && listed.HasRoot
+	}
 }

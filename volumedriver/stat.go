@@ -180,12 +180,11 @@ func (v *Volume) stat() Stat {
 	if u := v.unsure.Load(); u != nil {
 		s.State = u.state
 	}
-	v.cat.Lock()
-	s.Created = v.cat.Created
+	c := v.cat.now()
+	s.Created = c.Created
 	if s.Size == 0 {
-		s.Size = v.cat.Size
+		s.Size = c.Size
 	}
-	v.cat.Unlock()
 	s.Allocated = v.allocated(s.Size)
 	v.mu.Lock()
 	defer v.mu.Unlock()

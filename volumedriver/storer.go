@@ -31,17 +31,16 @@ type storer struct {
 	listDue       atomic.Bool  // list the backend for SCOs that the counters do not know
 	sweepDue      atomic.Bool
 
-	group      *group               // on its way to the backend
-	sizes      map[sco.Number]int64 // of the SCOs in the backend, in bytes
-	active     uint64               // the log's activity when last seen
-	since      time.Time            // when it was first seen so
-	covered    int64                // TLog bytes stored since the checkpoint
-	looked     uint64               // bytes written when dead SCOs were last looked for
-	freed      uint64               // the log's activity when freeDue was last set for being idle
-	swept      uint64               // pages in the store after the last sweep
-	firstSCO   sco.Number           // of this owner's
-	nextObject uint64               // next page object number
-	widths     time.Time            // when widths of objects were last asked for
+	group    *group               // on its way to the backend
+	sizes    map[sco.Number]int64 // of the SCOs in the backend, in bytes
+	active   uint64               // the log's activity when last seen
+	since    time.Time            // when it was first seen so
+	covered  int64                // TLog bytes stored since the checkpoint
+	looked   uint64               // bytes written when dead SCOs were last looked for
+	freed    uint64               // the log's activity when freeDue was last set for being idle
+	swept    uint64               // pages in the store after the last sweep
+	firstSCO sco.Number           // of this owner's
+	widths   time.Time            // when widths of objects were last asked for
 
 	mu     sync.Mutex
 	stored broadcast.Broadcast // StoredSeq or the checkpoint moves, or an attempt to move them fails
@@ -129,7 +128,7 @@ func (v *Volume) runStorer(ctx context.Context) {
 // storeStep does one bounded piece of work; more says that there may be more
 // to do at once.
 func (v *Volume) storeStep(ctx context.Context) (more bool, err error) {
-	if err := v.settle(ctx); err != nil {
+	if err := v.cat.settle(ctx); err != nil {
 		return false, err
 	}
 	v.noteActivity()
@@ -207,7 +206,7 @@ func (v *Volume) noteActivity() {
 // replace their SCOs by what that group needs of them, under a catalog that names
 // them without it. Nothing is in doubt any more.
 func (v *Volume) agree(ctx context.Context) error {
-	g, seq := &group{}, v.storedSeq()
+	g, seq := &group{}, v.cat.storedSeq()
 	for _, t := range v.buf.Work().TLogs {
 		if t.LastSeq > seq {
 			break
@@ -327,24 +326,13 @@ func (v *Volume) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte) 
 		return err
 	}
 	if s.SameFile(head) {
-		err := v.holding(ctx, func(ctx context.Context, _ *flight) error { return v.deleteLocked(ctx, []string{name}) })
+		err := v.cat.holding(ctx, func(ctx context.Context, _ *flight) error { return v.cat.deleteLocked(ctx, []string{name}) })
 		if err != nil {
 			return err
 		}
 		v.host.sums.Invalidate(sumsKey{v.id, s.Number})
 	}
 	return v.putObject(ctx, name, data)
-}
-
-// putObject creates an object. A name that is taken by other bytes halts the vDisk
-// (O6).
-func (v *Volume) putObject(ctx context.Context, name string, data []byte) error {
-	err := v.namespace().Put(ctx, name, data)
-	if errors.Is(err, backend.ErrExists) {
-		err = fmt.Errorf("object %s of %s: %w", name, v.id, err)
-		v.halt(err)
-	}
-	return err
 }
 
 // storeGroup puts the TLogs of a group whose SCOs are in the backend, then the
@@ -370,7 +358,7 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 		stored = append(stored, catalog.TLog{Number: uint64(t.ID), FirstSeq: t.FirstSeq, LastSeq: t.LastSeq, Size: int64(len(data))})
 	}
 	scos, tlogs := v.buf.Numbers()
-	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+	err := v.cat.update(ctx, func(c *catalog.Catalog) error {
 		for _, t := range stored {
 			if t.FirstSeq != c.StoredSeq+1 {
 				return &gapError{tlog.ID(t.Number), t.FirstSeq, c.StoredSeq}
@@ -397,7 +385,7 @@ func (v *Volume) storeGroup(ctx context.Context, g *group) error {
 
 // groupStored lets go of what the catalog names now, and does what follows.
 func (v *Volume) groupStored(ctx context.Context, g *group) error {
-	v.buf.SetLimits(v.reserved())
+	v.buf.SetLimits(v.cat.reserved())
 	v.buf.Stored(g.last(), v.narrowOf(ctx, g))
 	if _, ahead := v.frozenSeq(); !ahead && v.store.covered >= checkpointBytes {
 		v.store.checkpointDue.Store(true)
@@ -436,51 +424,6 @@ func (v *Volume) fillSnapshots(c *catalog.Catalog) {
 		listed.HasRoot = s.Seq <= c.Checkpoint.Seq
 		c.Snapshots = append(c.Snapshots, listed)
 	}
-}
-
-// reserveAhead numbers are taken out of use with every catalog put, so that
-// opening a file never waits for one.
-const reserveAhead = 4096
-
-func reserveNumbers(c *catalog.Catalog, scos sco.Number, tlogs tlog.ID) {
-	c.NextSCO = max(c.NextSCO, min(scos+reserveAhead, sco.MaxNumber+1))
-	c.NextTLog = max(c.NextTLog, uint64(tlogs)+reserveAhead)
-}
-
-// reserved are the limits that the catalog has.
-func (v *Volume) reserved() (sco.Number, tlog.ID) {
-	v.cat.Lock()
-	defer v.cat.Unlock()
-	return v.cat.NextSCO, tlog.ID(v.cat.NextTLog)
-}
-
-// reserve implements writebuffer.LogOptions.Reserve.
-func (v *Volume) reserve(ctx context.Context, scos sco.Number, tlogs tlog.ID) (sco.Number, tlog.ID, error) {
-	if scos > sco.MaxNumber {
-		return 0, 0, fmt.Errorf("vDisk %q: used up its SCO numbers", v.Name())
-	}
-	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
-		reserveNumbers(c, scos, tlogs)
-		return nil
-	})
-	if err != nil {
-		return 0, 0, err
-	}
-	scos, tlogs = v.reserved()
-	return scos, tlogs, nil
-}
-
-// storedSeq is the seq up to which the catalog has everything.
-func (v *Volume) storedSeq() uint64 {
-	v.cat.Lock()
-	defer v.cat.Unlock()
-	return v.cat.StoredSeq
-}
-
-func (v *Volume) checkpointSeq() uint64 {
-	v.cat.Lock()
-	defer v.cat.Unlock()
-	return v.cat.Checkpoint.Seq
 }
 
 // waitStored waits until reached says so, pushing the upload of what is
@@ -538,7 +481,7 @@ func (v *Volume) freeAll() {
 
 func (v *Volume) syncTo(ctx context.Context, seq uint64, progress func(done, total int64)) error {
 	total, _ := v.buf.Backlog()
-	err := v.waitStored(ctx, seq, func() bool { return v.storedSeq() >= seq }, func() {
+	err := v.waitStored(ctx, seq, func() bool { return v.cat.storedSeq() >= seq }, func() {
 		if progress != nil {
 			left, _ := v.buf.Backlog()
 			progress(max(total-left, 0), total)
@@ -552,13 +495,13 @@ func (v *Volume) syncTo(ctx context.Context, seq uint64, progress func(done, tot
 
 // checkpointTo returns when a checkpoint covers seq.
 func (v *Volume) checkpointTo(ctx context.Context, seq uint64) error {
-	if v.checkpointSeq() >= seq {
+	if v.cat.checkpointSeq() >= seq {
 		return nil
 	}
 	v.store.checkpointDue.Store(true)
 	v.buf.CloseTLog() // so that the checkpoint has where to be
 	return v.waitStored(ctx, seq, func() bool {
-		if v.checkpointSeq() >= seq {
+		if v.cat.checkpointSeq() >= seq {
 			return true
 		}
 		if at, _ := v.frozenSeq(); at < seq {

@@ -56,7 +56,7 @@ func TestGroupBehindAnUnsurePut(t *testing.T) {
 		write(t, d, 0, 4, 2)
 		must(t, d.Flush(ctx))
 		v.buf.CloseTLog()
-		must(t, errors.Join(v.settle(ctx), v.agree(ctx)))
+		must(t, errors.Join(v.cat.settle(ctx), v.agree(ctx)))
 		if n := len(v.buf.Work().TLogs); effect && n != 1 || !effect && n != 2 {
 			t.Errorf("effect %v: %d TLogs wait to be stored", effect, n)
 		}
@@ -64,8 +64,8 @@ func TestGroupBehindAnUnsurePut(t *testing.T) {
 		if effect && !bytes.Equal(object(t, v, name), before) {
 			t.Errorf("%s was replaced under a catalog that names it", name)
 		}
-		if v.storedSeq() != v.buf.Written() || v.Err() != nil {
-			t.Errorf("effect %v: stored to %d of %d, %v", effect, v.storedSeq(), v.buf.Written(), v.Err())
+		if v.cat.storedSeq() != v.buf.Written() || v.Err() != nil {
+			t.Errorf("effect %v: stored to %d of %d, %v", effect, v.cat.storedSeq(), v.buf.Written(), v.Err())
 		}
 		image := fs.Kill()
 		must(t, r.close())
@@ -100,8 +100,8 @@ func TestGroupBehindAGap(t *testing.T) {
 	if !errors.As(err, &gap) || gap.first != 2 || gap.stored != 0 {
 		t.Errorf("a group behind a gap: %v", err)
 	}
-	if v.Err() == nil || v.storedSeq() != 0 {
-		t.Errorf("stored to %d, %v", v.storedSeq(), v.Err())
+	if v.Err() == nil || v.cat.storedSeq() != 0 {
+		t.Errorf("stored to %d, %v", v.cat.storedSeq(), v.Err())
 	}
 	image := fs.Kill()
 	must(t, r.close())
@@ -109,7 +109,7 @@ func TestGroupBehindAGap(t *testing.T) {
 	holdsPattern(t, open(t, after.host, "v"), 0, 4, 1)
 	holdsPattern(t, open(t, after.host, "v"), 8, 4, 2)
 	must(t, after.host.Sync(ctx, "v", nil))
-	if v := volumeOf(t, after, "v"); v.storedSeq() < 2 || v.Err() != nil {
-		t.Errorf("after the restart: stored to %d, %v", v.storedSeq(), v.Err())
+	if v := volumeOf(t, after, "v"); v.cat.storedSeq() < 2 || v.Err() != nil {
+		t.Errorf("after the restart: stored to %d, %v", v.cat.storedSeq(), v.Err())
 	}
 }

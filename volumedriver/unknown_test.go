@@ -212,7 +212,7 @@ func TestOrphansOfUnknownCatalog(t *testing.T) {
 		t.Fatal("a put that nobody answered is reported as done")
 	}
 	rule.Remove()
-	must(t, v.deleteOrphans(ctx))
+	must(t, v.cat.deleteOrphans(ctx))
 	image := fs.Kill()
 	must(t, r.close())
 	after := reopen(t, image, nil)

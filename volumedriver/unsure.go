@@ -380,7 +380,7 @@ func (h *Host) openUnknown(v *Volume, r registry.Record, cause error) *unsure {
 				return errParentClosed
 			}
 			// What the earlier attempt put must not come behind this one.
-			if err := v.settle(ctx); err != nil {
+			if err := v.cat.settle(ctx); err != nil {
 				return err
 			}
 			if v.m != nil {

@@ -54,14 +54,7 @@ type Volume struct {
 	admin lock
 	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made
 
-	put   lock         // one catalog put, or delete of objects, at a time
-	doubt catalogDoubt // whoever has put
-	cat   struct {
-		sync.Mutex // for a moment only, never during I/O
-		catalog.Catalog
-		version  backend.Version
-		segments []string // names of the segments in use
-	}
+	cat *ownedCatalog
 
 	mu        sync.Mutex
 	parent    uuid.UUID           // the snapshot that the live state grew from
@@ -136,9 +129,7 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 		return err
 	}
 	root, view := v.m.Snapshot(e.Seq)
-	v.cat.Lock()
-	hidden := s.Auto && len(v.cat.ChildrenOf(s.ID)) == 0
-	v.cat.Unlock()
+	hidden := s.Auto && len(v.cat.now().ChildrenOf(s.ID)) == 0
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	held, known := v.m.Held()

@@ -87,14 +87,12 @@ func noneLeft(t *testing.T, h *Host, name string) {
 	must(t, err)
 	for {
 		must(t, ctx.Err())
-		v.cat.Lock()
-		left := len(v.cat.Children)
-		for _, s := range v.cat.Snapshots {
+		left := len(v.cat.now().Children)
+		for _, s := range v.cat.now().Snapshots {
 			if s.Auto {
 				left++
 			}
 		}
-		v.cat.Unlock()
 		v.mu.Lock()
 		for _, s := range v.snapshots {
 			if s.Auto {
