@@ -32,7 +32,7 @@ func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done
 		return Info{}, err
 	}
 	defer func() {
-		v.unpin(s)
+		v.dropIfUnused(v.tree.unpin(s))
 		if s.Auto { // the clone may be deleted by now
 			h.dropAutomaticLater(v)
 		}
@@ -40,7 +40,7 @@ func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done
 	if err != nil {
 		return Info{}, err
 	}
-	if err := v.syncTo(ctx, s.Seq, progress); err != nil {
+	if err := v.store.syncTo(ctx, s.Seq, progress); err != nil {
 		return Info{}, err
 	}
 	// The child is in the parent's catalog before the clone is visible: from
@@ -81,7 +81,7 @@ func (h *Host) cloneSource(ctx context.Context, src, snap string, id uuid.UUID) 
 	}
 	var s *snapshot
 	if snap != "" {
-		s, err = v.pinNamed(snap)
+		s, err = v.tree.pinNamed(snap)
 	} else {
 		s, err = v.createSnapshot(ctx, "clone-"+id.String(), true)
 	}
@@ -107,32 +107,8 @@ func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UU
 func (v *Volume) show(s *snapshot) {
 	defer v.host.listed.Add(1)
 	v.cat.look(func(c *catalog.Catalog) {
-		v.mu.Lock()
-		defer v.mu.Unlock()
 		if !s.Auto || len(c.ChildrenOf(s.ID)) > 0 {
-			v.hide(s, false)
-		}
-	})
-}
-
-// hide has nobody see a snapshot any more, or all. v.mu is held.
-func (v *Volume) hide(s *snapshot, hidden bool) {
-	if s.hidden != hidden {
-		s.hidden = hidden
-		v.host.listed.Add(1)
-	}
-}
-
-// hideChildless hides the snapshots that were made for clones and have none: they
-// go.
-func (v *Volume) hideChildless() {
-	v.cat.look(func(c *catalog.Catalog) {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		for _, s := range v.snapshots {
-			if s.Auto && len(c.ChildrenOf(s.ID)) == 0 {
-				v.hide(s, true)
-			}
+			v.tree.setHidden(s, false)
 		}
 	})
 }
@@ -141,34 +117,23 @@ func (v *Volume) hideChildless() {
 // if it has no other.
 func (v *Volume) hideLost(lost catalog.Child) {
 	alone := len(v.cat.now().ChildrenOf(lost.Snapshot)) == 1
-	if s := v.snapshot(lost.Snapshot); alone && s != nil && s.Auto {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.hide(s, true)
+	if s := v.tree.find(lost.Snapshot); alone && s != nil && s.Auto {
+		v.tree.setHidden(s, true)
 	}
 }
 
-// unusedLocked reports whether a hidden snapshot has lost its last pin or reader: it is to
-// go, and was passed over while it had one. v.mu is held.
-func (v *Volume) unusedLocked(s *snapshot) bool {
-	return s.hidden && s.pins == 0 && v.readers[s.ID] == 0 && !v.deleted && v.host.living.Err() == nil
+// dropIfUnused has a hidden snapshot go that has lost its last pin or reader: it was
+// passed over while it had one.
+func (v *Volume) dropIfUnused(unused bool) {
+	if unused && !v.users.leaving() && v.host.living.Err() == nil {
+		v.host.dropAutomaticLater(v)
+	}
 }
 
 // lostSnapshot is one that was made for a clone that is not there, nor being made.
 func (v *Volume) lostSnapshot() *snapshot {
-	v.hideChildless()
-	held := make(map[uuid.UUID]bool) // by a clone whose end is not known
-	for _, c := range v.cat.now().Children {
-		held[c.Snapshot] = true
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, s := range v.snapshots {
-		if s.hidden && !s.leaving && s.pins == 0 && v.readers[s.ID] == 0 && !held[s.ID] {
-			return s
-		}
-	}
-	return nil
+	v.cat.look(v.tree.hideChildless)
+	return v.tree.lost(v.cat.now())
 }
 
 // dropAutomatic deletes the snapshots of v that were made for clones, and have

@@ -4,12 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"openvstorage/backend"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/volumedriver/catalog"
-	"openvstorage/volumedriver/pageobject"
 )
 
 // visible reports whether a snapshot may see an SCO that died at deadSeq: it
@@ -23,12 +23,12 @@ func visible(snapshots []catalog.Snapshot, n sco.Number, deadSeq uint64) bool {
 // dead is what a look at the counters finds.
 type dead struct {
 	checkpoint uint64       // its seq
-	frozen     uint64       // that of the newest one, committed or ahead
+	frozen     uint64       // that of the newest one, committed or pending
 	gone       []sco.Number // nobody can reach them: delete
 	waiting    int          // nobody could, once a checkpoint covers their death
-	unfrozen   []sco.Number // of these, those whose death none ahead covers
+	unfrozen   []sco.Number // of these, those whose death none pending covers
 	known      int
-	ahead      bool // there is a checkpoint ahead
+	pending    bool // there is a checkpoint pending
 }
 
 // sort decides what becomes of an SCO. It can be deleted (O7) if it died by the
@@ -47,93 +47,138 @@ func (d *dead) sort(s metadata.SCO, snapshots []catalog.Snapshot) {
 	}
 }
 
+// garbageCollector deletes what nobody can reach any more of what a vDisk has stored: SCOs,
+// objects of earlier owners, map pages. The storer's goroutine runs it; others say what
+// there is to look for.
+type garbageCollector struct {
+	*core
+	cat         *ownedCatalog
+	tree        *snapshotTree
+	checkpoints *checkpointer
+
+	// lock is held while the backend is listed and pages are swept, and while a snapshot
+	// goes or a rollback is made: what can be reached stays the same meanwhile.
+	lock lock
+
+	due      atomic.Bool // look for dead SCOs and pages
+	freeDue  atomic.Bool // free all that can be, though it be little
+	listDue  atomic.Bool // list the backend for SCOs that the counters do not know
+	sweepDue atomic.Bool // sweep the map's pages, however few may be garbage
+
+	// Of the storer's goroutine.
+	sizes  map[sco.Number]int64 // of the SCOs in the backend, in bytes
+	looked uint64               // bytes written when dead SCOs were last looked for
+	swept  uint64               // pages in the store after the last sweep
+}
+
+func newGarbageCollector(c *core, cat *ownedCatalog, tree *snapshotTree, checkpoints *checkpointer) *garbageCollector {
+	return &garbageCollector{core: c, cat: cat, tree: tree, checkpoints: checkpoints, lock: newLock(), sizes: make(map[sco.Number]int64)}
+}
+
+// pause has nothing listed or swept until resume is called, for those who change what can
+// be reached. It waits for what is under way, until ctx ends.
+func (gc *garbageCollector) pause(ctx context.Context) error { return gc.lock.take(ctx) }
+
+func (gc *garbageCollector) resume() { gc.lock.give() }
+
+// again has dead SCOs and pages looked for.
+func (gc *garbageCollector) again() { gc.due.Store(true) }
+
+// listAgain has the backend listed for SCOs that the counters do not know. They know
+// nothing of what a rollback leaves behind, or an owner that died.
+func (gc *garbageCollector) listAgain() {
+	gc.listDue.Store(true)
+	gc.again()
+}
+
+// sweepAgain has the map's pages swept: a snapshot has gone.
+func (gc *garbageCollector) sweepAgain() {
+	gc.again()
+	gc.sweepDue.Store(true)
+}
+
 // collect deletes what nothing can reach any more, and has a checkpoint made
 // when much waits for one.
-func (v *Volume) collect(ctx context.Context) (err error) {
-	if err := v.cat.settle(ctx); err != nil {
+func (gc *garbageCollector) collect(ctx context.Context) (err error) {
+	if err := gc.cat.settle(ctx); err != nil {
 		return err
 	}
-	if v.store.checkpointDue.Load() {
-		v.freezeAtRest()
+	if gc.checkpoints.due.Load() {
+		gc.checkpoints.freezeAtRest()
 	}
 	// One whose commit failed is due to nobody else.
-	if err := v.commitCheckpoint(ctx); err != nil {
+	if err := gc.checkpoints.commit(ctx); err != nil {
 		return err
 	}
-	if !v.store.collectDue.Swap(false) {
+	if !gc.due.Swap(false) {
 		return nil
 	}
 	defer func() {
 		if err != nil {
-			v.store.collectDue.Store(true)
+			gc.again()
 		}
 	}()
-	if v.m.Recounting() {
-		v.store.collectDue.Store(true) // when Reap is done
+	if gc.m.Recounting() {
+		gc.again() // when Reap is done
 		return nil
 	}
-	if v.store.listDue.Load() {
-		if !v.gc.try() {
+	if gc.listDue.Load() {
+		if !gc.lock.try() {
 			// A rollback may bring back what the counters do not know yet.
-			v.store.collectDue.Store(true)
+			gc.again()
 			return nil
 		}
-		if v.m.Recounting() { // since a rollback that has ended in between
-			v.gc.give()
-			v.store.collectDue.Store(true)
+		if gc.m.Recounting() { // since a rollback that has ended in between
+			gc.lock.give()
+			gc.again()
 			return nil
 		}
-		v.store.listDue.Store(false)
-		err := v.markUnknown(ctx)
-		v.gc.give()
+		gc.listDue.Store(false)
+		err := gc.markUnknown(ctx)
+		gc.lock.give()
 		if err != nil {
-			v.store.listDue.Store(true)
+			gc.listDue.Store(true)
 			return err
 		}
 	}
-	if err := v.collectSCOs(ctx); err != nil {
+	if err := gc.collectSCOs(ctx); err != nil {
 		return err
 	}
-	if v.store.freeDue.Load() && v.store.checkpointDue.Load() {
-		if err := v.freeAtRest(ctx); err != nil {
+	if gc.freeDue.Load() && gc.checkpoints.due.Load() {
+		if err := gc.freeAtRest(ctx); err != nil {
 			return err
 		}
 	}
-	return v.sweep(ctx)
+	return gc.sweep(ctx)
 }
 
 // freeAtRest makes the checkpoint that what is to be freed waits for, if everything
 // written is stored, and frees it.
-func (v *Volume) freeAtRest(ctx context.Context) error {
-	v.freezeAtRest()
-	if err := v.commitCheckpoint(ctx); err != nil {
+func (gc *garbageCollector) freeAtRest(ctx context.Context) error {
+	gc.checkpoints.freezeAtRest()
+	if err := gc.checkpoints.commit(ctx); err != nil {
 		return err
 	}
-	return v.collectSCOs(ctx)
+	return gc.collectSCOs(ctx)
 }
 
 // findDead looks at the counters of all SCOs.
-func (v *Volume) findDead(ctx context.Context) (*dead, error) {
-	d := &dead{checkpoint: v.cat.checkpointSeq()}
-	d.frozen, d.ahead = v.frozenSeq()
+func (gc *garbageCollector) findDead(ctx context.Context) (*dead, error) {
+	d := &dead{checkpoint: gc.cat.checkpointSeq()}
+	d.frozen, d.pending = gc.checkpoints.frozenSeq()
 	// A snapshot counts until it is in neither list: one that goes leaves
 	// memory when it is known to have left the catalog.
-	snapshots := slices.Clone(v.cat.now().Snapshots)
-	v.mu.Lock()
-	for _, s := range v.snapshots {
-		snapshots = append(snapshots, s.Snapshot)
-	}
-	v.mu.Unlock()
-	err := v.m.SCOs(ctx, func(s metadata.SCO) bool {
+	snapshots := gc.tree.entries(slices.Clone(gc.cat.now().Snapshots))
+	err := gc.m.SCOs(ctx, func(s metadata.SCO) bool {
 		d.sort(s, snapshots)
 		return true
 	})
-	v.store.looked = v.count.writeBytes.Load()
+	gc.looked = gc.count.writeBytes.Load()
 	return d, err
 }
 
-func (v *Volume) collectSCOs(ctx context.Context) error {
-	d, err := v.findDead(ctx)
+func (gc *garbageCollector) collectSCOs(ctx context.Context) error {
+	d, err := gc.findDead(ctx)
 	if err != nil {
 		return err
 	}
@@ -142,69 +187,69 @@ func (v *Volume) collectSCOs(ctx context.Context) error {
 		for i, n := range d.gone {
 			names[i] = n.Name()
 		}
-		v.cat.deleteObjects(ctx, names)
+		gc.cat.deleteObjects(ctx, names)
 		for _, n := range d.gone {
-			v.noteStored(n, 0)
-			v.buf.Forget(n)
-			v.host.sums.Invalidate(sumsKey{v.id, n})
-			if err := v.m.Forget(n); err != nil {
+			gc.noteStored(n, 0)
+			gc.buf.Forget(n)
+			gc.host.sums.Invalidate(sumsKey{gc.id, n})
+			if err := gc.m.Forget(n); err != nil {
 				return err
 			}
 		}
 	}
-	v.wantCheckpoint(d)
-	if d.waiting == 0 && !v.m.Reapable() {
-		v.store.freeDue.Store(false)
+	gc.wantCheckpoint(d)
+	if d.waiting == 0 && !gc.m.Reapable() {
+		gc.freeDue.Store(false)
 	}
 	return nil
 }
 
 // lookForDead has a checkpoint made in the midst of a group if it is worth one.
-func (v *Volume) lookForDead(ctx context.Context) error {
-	if !timeToLook(v.count.writeBytes.Load()-v.store.looked, v.count.stored.Load()) || v.m.Recounting() {
+func (gc *garbageCollector) lookForDead(ctx context.Context) error {
+	if !timeToLook(gc.count.writeBytes.Load()-gc.looked, gc.count.stored.Load()) || gc.m.Recounting() {
 		return nil
 	}
-	d, err := v.findDead(ctx)
+	d, err := gc.findDead(ctx)
 	if err == nil {
-		v.wantCheckpoint(d)
+		gc.wantCheckpoint(d)
 	}
 	return err
 }
 
 // wantCheckpoint has a checkpoint made if the garbage that waits for one is worth it.
-func (v *Volume) wantCheckpoint(d *dead) {
-	g := garbage{waiting: d.waiting, left: d.known - len(d.gone), ahead: d.ahead, unfrozen: len(d.unfrozen)}
+func (gc *garbageCollector) wantCheckpoint(d *dead) {
+	g := garbage{waiting: d.waiting, left: d.known - len(d.gone), pending: d.pending, unfrozen: len(d.unfrozen)}
 	for _, n := range d.unfrozen {
-		size, there := v.store.sizes[n]
+		size, there := gc.sizes[n]
 		if !there {
-			g.local += v.host.buffer.SCOSize()
+			g.local += gc.host.buffer.SCOSize()
 		}
 		g.stored += size
 	}
-	if worthCheckpoint(g, v.count.stored.Load(), v.host.buffer.Bytes(), v.store.freeDue.Load()) {
-		v.store.checkpointDue.Store(true)
+	if worthCheckpoint(g, gc.count.stored.Load(), gc.host.buffer.Bytes(), gc.freeDue.Load()) {
+		gc.checkpoints.want()
 	}
 }
 
 // markUnknown tells the counters of SCOs in the backend that they do not know:
 // those that a rollback left behind, and orphans of an owner that died. What is in
 // one is counted before it is sealed, and it is there only after. v.gc is held.
-func (v *Volume) markUnknown(ctx context.Context) error {
+func (gc *garbageCollector) markUnknown(ctx context.Context) error {
 	pending := make(map[sco.Number]bool)
-	for _, s := range v.buf.Work().SCOs {
+	for _, s := range gc.buf.Work().SCOs {
 		pending[s.Number] = true
 	}
 	var unknown []sco.Number
 	var failed error
-	err := v.namespace().List(ctx, "sco-", func(i backend.Info) bool {
+	err := gc.namespace().List(ctx, "sco-", func(i backend.Info) bool {
 		n, err := sco.ParseName(i.Name)
 		if err == nil {
-			v.noteStored(n, i.Size)
+			gc.noteStored(n, i.Size)
 		}
 		if err != nil || pending[n] {
 			return true
 		}
-		if _, known, err := v.m.Live(ctx, n); err != nil {
+		if _, known, err := gc.m.Live(ctx, n); err != nil {
 			failed = err
 			return false
 		} else if !known {
@@ -216,18 +261,18 @@ func (v *Volume) markUnknown(ctx context.Context) error {
 		return fmt.Errorf("list SCOs: %w", firstError(err, failed))
 	}
 	for _, n := range unknown {
-		if err := v.m.MarkDead(n, v.m.Seq()); err != nil {
+		if err := gc.m.MarkDead(n, gc.m.Seq()); err != nil {
 			return err
 		}
 	}
-	return v.cat.deleteOrphans(ctx)
+	return gc.cat.deleteOrphans(ctx)
 }
 
 // noteStored keeps the sum of the sizes of stored SCOs.
-func (v *Volume) noteStored(n sco.Number, size int64) {
-	v.count.stored.Add(size - v.store.sizes[n])
-	if v.store.sizes[n] = size; size == 0 {
-		delete(v.store.sizes, n)
+func (gc *garbageCollector) noteStored(n sco.Number, size int64) {
+	gc.count.stored.Add(size - gc.sizes[n])
+	if gc.sizes[n] = size; size == 0 {
+		delete(gc.sizes, n)
 	}
 }
 
@@ -242,104 +287,34 @@ func firstError(errs ...error) error {
 
 // sweep deletes map pages that no root reaches, and page objects in which
 // little lives, when there may be much of it.
-func (v *Volume) sweep(ctx context.Context) error {
-	c, pages := v.cat.now(), uint64(0)
+func (gc *garbageCollector) sweep(ctx context.Context) error {
+	c, pages := gc.cat.now(), uint64(0)
 	for _, p := range c.Pages {
 		pages += uint64(p.Pages)
 	}
-	if !v.store.sweepDue.Load() && pages < 2*v.store.swept+sweepSlack {
+	if !gc.sweepDue.Load() && pages < 2*gc.swept+sweepSlack {
 		return nil
 	}
-	if !v.gc.try() {
+	if !gc.lock.try() {
 		// A rollback or the end of a snapshot, which may wait for the storer.
-		v.store.collectDue.Store(true)
+		gc.again()
 		return nil
 	}
-	defer v.gc.give()
-	v.store.sweepDue.Store(false)
-	v.mu.Lock()
-	var roots []metadata.Root
-	for _, s := range v.snapshots {
-		roots = append(roots, mapRoot(s.Root))
-	}
-	v.mu.Unlock()
-	live, _, err := v.m.Sweep(ctx, roots, c.Checkpoint.NextPage)
+	defer gc.lock.give()
+	gc.sweepDue.Store(false)
+	live, _, err := gc.m.Sweep(ctx, gc.tree.roots(), c.Checkpoint.NextPage)
 	if err != nil {
 		return err
 	}
-	v.store.swept = live.Len()
-	return v.mergePages(ctx, live)
+	gc.swept = live.Len()
+	return gc.mergePages(ctx, live)
 }
 
 // sweepSlack pages of garbage are not worth a sweep: 16 MiB.
 const sweepSlack = 4096
 
-// mergePages replaces rows of page objects of which less than half lives by
-// fewer ones. Page numbers stay: an object is found by its range.
-func (v *Volume) mergePages(ctx context.Context, live *metadata.PageSet) error {
-	old := v.cat.now().Pages
-	var kept []catalog.PageObject
-	var gone []string
-	for i := 0; i < len(old); {
-		p := old[i]
-		if n := live.Count(p.First, p.End); n > 0 && 2*n >= uint64(p.Pages) {
-			kept = append(kept, p)
-			i++
-			continue
-		}
-		w := &pageWriter{v: v, first: p.First}
-		end := p.End
-		for ; i < len(old); i++ {
-			q := old[i]
-			if n := live.Count(q.First, q.End); n > 0 && 2*n >= uint64(q.Pages) {
-				break
-			}
-			if err := v.copyPages(ctx, w, q, live); err != nil {
-				return err
-			}
-			end = q.End
-			gone = append(gone, pageobject.Name(q.Number))
-		}
-		if err := w.put(ctx, end); err != nil {
-			return err
-		}
-		kept = append(kept, w.objects...)
-	}
-	if len(gone) == 0 {
-		return nil
-	}
-	err := v.cat.update(ctx, func(c *catalog.Catalog) error {
-		c.Pages = append(slices.Clone(kept), c.Pages[len(old):]...)
-		v.cat.reserveObjects(c, 1)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	v.cat.deleteObjects(ctx, gone)
-	return nil
-}
-
-// copyPages adds the live pages of an object to w.
-func (v *Volume) copyPages(ctx context.Context, w *pageWriter, q catalog.PageObject, live *metadata.PageSet) error {
-	if live.Count(q.First, q.End) == 0 {
-		return nil
-	}
-	entries, err := readIndex(ctx, v.namespace(), v.id, q.Number)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !live.Has(e.Page) {
-			continue
-		}
-		b, err := v.host.pages.LoadPage(ctx, v.id, e.Page, nil)
-		if err != nil {
-			return err
-		}
-		if err := w.add(ctx, e.Page, b); err != nil {
-			return err
-		}
-	}
-	return nil
+// freeAll has all be freed that can be, though it be little.
+func (gc *garbageCollector) freeAll() {
+	gc.freeDue.Store(true)
+	gc.again()
 }

@@ -35,9 +35,9 @@ const (
 	// look: no more than a quarter of that is overlooked.
 	lookShare = 4
 
-	// aheadMax bounds the checkpoints that wait, each of which keeps the map's pages
+	// pendingMax bounds the checkpoints that wait, each of which keeps the map's pages
 	// as they were. One for each eighth of the buffer.
-	aheadMax = 8
+	pendingMax = 8
 )
 
 // pace decides how a vDisk uploads now: how many SCOs side by side (0: none),
@@ -103,8 +103,8 @@ func groupLen(live []int64, next, last int, tlogBytes, bufferBytes int64) int {
 type garbage struct {
 	waiting  int   // SCOs
 	left     int   // SCOs that there are, but for those that can be deleted at once
-	ahead    bool  // there is a checkpoint ahead, which covers some
-	unfrozen int   // SCOs whose death none ahead covers
+	pending  bool  // a checkpoint is pending, which covers some
+	unfrozen int   // SCOs whose death none pending covers
 	stored   int64 // of these, bytes in the backend
 	local    int64 // and in the buffer
 }
@@ -114,16 +114,16 @@ type garbage struct {
 // be little.
 //
 // A checkpoint is let go when all is stored that the buffer had by then, and more may
-// die until then. Where there is one ahead already, another one is made for an eighth
+// die until then. Where one is pending already, another one is made for an eighth
 // of what is stored, or an eighth of the buffer with what died there: some of that
 // will be stored by a group that ends before, and a checkpoint is only made where the
 // vDisk is now.
 func worthCheckpoint(g garbage, all, bufferBytes int64, free bool) bool {
 	switch {
 	case free:
-		return g.unfrozen > 0 // one ahead lets the others go
-	case g.ahead:
-		return g.stored > muchGarbage(all) || g.stored+g.local > bufferBytes/aheadMax
+		return g.unfrozen > 0 // the pending one lets the others go
+	case g.pending:
+		return g.stored > muchGarbage(all) || g.stored+g.local > bufferBytes/pendingMax
 	}
 	return g.waiting > max(garbageObjects, g.left/garbageShare)
 }

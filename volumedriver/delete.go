@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"openvstorage/internal/counted"
 	"openvstorage/volumedriver/registry"
 )
 
@@ -34,7 +33,7 @@ func (h *Host) delete(ctx context.Context, name string, force bool, check func(I
 		if err := h.settle(ctx, before); err != nil {
 			return err
 		}
-		if h.byID(before.id) == nil && before.leaving() {
+		if h.byID(before.id) == nil && before.users.leaving() {
 			return nil // it was being deleted, and is gone
 		}
 	}
@@ -43,7 +42,7 @@ func (h *Host) delete(ctx context.Context, name string, force bool, check func(I
 		return err
 	}
 	if !force {
-		v.waitUnused(ctx, true)
+		v.users.waitUnused(ctx, true)
 	}
 	if err := v.admin.take(ctx); err != nil {
 		return err
@@ -84,19 +83,10 @@ func (h *Host) markDeleting(ctx context.Context, v *Volume, name string, force b
 		return nil, h.deletionUnknown(v, err)
 	}
 	if err != nil {
-		v.mu.Lock()
-		v.deleted = false
-		v.mu.Unlock()
+		v.users.setDeleted(false)
 		return nil, fmt.Errorf("vDisk %q: %w", name, err)
 	}
 	return h.deleting(r, v, errOngoing), nil
-}
-
-// leaving reports whether a deletion has claimed the vDisk.
-func (v *Volume) leaving() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.deleted
 }
 
 // deletable claims a vDisk for deletion and returns its record. A clone that may
@@ -119,19 +109,5 @@ func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec regist
 	if len(children) > 0 {
 		return rec, fmt.Errorf("vDisk %q %w: %s; delete them first", v.Name(), ErrHasChildren, strings.Join(children, ", "))
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.clones > 0 {
-		return rec, fmt.Errorf("vDisk %q: being cloned; wait for it: %w", v.Name(), ErrBusy)
-	}
-	if v.refs > 0 && !force {
-		return rec, v.inUseLocked(v.refs)
-	}
-	v.deleted = true
-	return rec, nil
-}
-
-// inUseLocked refuses what users of the vDisk would not bear. v.mu is held.
-func (v *Volume) inUseLocked(users int) error {
-	return fmt.Errorf("vDisk %q: in use by %s; disconnect first, or give --force: %w", v.Name(), counted.Of(users, "connection", "connections"), ErrBusy)
+	return rec, v.users.claim(force, v.tree.pinned)
 }

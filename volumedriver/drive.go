@@ -16,7 +16,7 @@ func (h *Host) Checkpoint(ctx context.Context, name string) error {
 		return err
 	}
 	done()
-	return v.checkpointTo(ctx, v.buf.Written())
+	return v.store.checkpointTo(ctx, v.buf.Written())
 }
 
 // CloseTLog has what was written to a vDisk so far go to the backend next, and

@@ -28,7 +28,7 @@ func (g *group) last() tlog.ID { return g.tlogs[len(g.tlogs)-1].ID }
 
 // chooseGroup makes a group of the oldest TLogs. With patience it makes none while the
 // buffer has room for more overwrites.
-func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, patient bool) (*group, error) {
+func (st *storer) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, patient bool) (*group, error) {
 	if len(closed) == 0 {
 		return nil, nil
 	}
@@ -36,7 +36,7 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 	var total, written int64
 	for i, t := range closed {
 		for _, s := range t.SCOs() {
-			n, err := v.liveIn(ctx, s)
+			n, err := st.liveIn(ctx, s)
 			if err != nil {
 				return nil, err
 			}
@@ -45,66 +45,36 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 		}
 		total += live[i]
 	}
-	if patient && v.young(closed) && early(v.host.buffer.Fill(), written, total) {
+	if patient && st.young(closed) && early(st.host.buffer.Fill(), written, total) {
 		return nil, nil
 	}
-	next, last := v.checkpointsAt(closed)
-	n := groupLen(live, next, last, v.host.buffer.TLogBytes(), v.host.buffer.Bytes())
-	g := &group{tlogs: closed[:n:n], landed: make(chan landing, v.host.opt.UploadSlots)}
+	next, last := st.checkpoints.waitAt(closed)
+	n := groupLen(live, next, last, st.host.buffer.TLogBytes(), st.host.buffer.Bytes())
+	g := &group{tlogs: closed[:n:n], landed: make(chan landing, st.host.opt.UploadSlots)}
 	for _, t := range g.tlogs {
 		g.scos = append(g.scos, t.SCOs()...)
 	}
-	v.mark(g)
+	st.mark(g)
 	return g, nil
-}
-
-// checkpointsAt are the indexes of the TLogs at whose ends the next checkpoint waits
-// to be committed, and the last one; len(closed) where there is none.
-func (v *Volume) checkpointsAt(closed []*writebuffer.TLog) (next, last int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	at := func(id tlog.ID) int {
-		if i := slices.IndexFunc(closed, func(t *writebuffer.TLog) bool { return t.ID == id }); i >= 0 {
-			return i
-		}
-		return len(closed)
-	}
-	if len(v.ahead) == 0 {
-		return len(closed), len(closed)
-	}
-	return at(v.ahead[0].tlog), at(v.ahead[len(v.ahead)-1].tlog)
 }
 
 // young reports whether even the oldest SCO is one that may wait for overwrites:
 // who does not write much would keep it here for ever.
-func (v *Volume) young(closed []*writebuffer.TLog) bool {
+func (st *storer) young(closed []*writebuffer.TLog) bool {
 	scos := closed[0].SCOs()
-	return len(scos) > 0 && time.Since(scos[0].SealedAt()) < 2*v.host.opt.IdleSeal
+	return len(scos) > 0 && time.Since(scos[0].SealedAt()) < 2*st.host.opt.IdleSeal
 }
 
 // liveIn estimates how many bytes of an SCO somebody can still read.
-func (v *Volume) liveIn(ctx context.Context, s *writebuffer.SCO) (int64, error) {
-	if v.seenBySnapshot(s) {
+func (st *storer) liveIn(ctx context.Context, s *writebuffer.SCO) (int64, error) {
+	if st.tree.sees(s) {
 		return s.Data(), nil
 	}
-	c, known, err := v.m.Live(ctx, s.Number)
+	c, known, err := st.m.Live(ctx, s.Number)
 	if err != nil || !known {
 		return s.Data(), err
 	}
 	return max(c.Live, 0) * sco.ClusterSize, nil
-}
-
-// seenBySnapshot reports whether a snapshot may see some of the SCO's
-// clusters: it was taken when the SCO was open already.
-func (v *Volume) seenBySnapshot(s *writebuffer.SCO) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, snap := range v.snapshots {
-		if s.Number < snap.NextSCO && snap.Seq >= s.FirstSeq() {
-			return true
-		}
-	}
-	return false
 }
 
 // mark notes which clusters of the group are to be stored: not those that the
@@ -112,14 +82,14 @@ func (v *Volume) seenBySnapshot(s *writebuffer.SCO) bool {
 // nothing: the group is a prefix, and a power cut may leave just that.
 //
 // A rollback may bring back what was overwritten before it, so only what was
-// written since the last one overwrites. v.rolled is set before the map rolls
+// written since the last one overwrites. tree.rolled is set before the map rolls
 // back, and a snapshot is deleted after: one that was rolled back to and deleted
-// while this looked for what snapshots see has changed v.rolled. A rollback
+// while this looked for what snapshots see has changed v.tree.rolled. A rollback
 // later takes nothing away: a snapshot that sees clusters of the group was there
 // before, and its SCOs are stored whole.
-func (v *Volume) mark(g *group) {
+func (st *storer) mark(g *group) {
 	g.marks = make(map[sco.Number]writebuffer.Marks, len(g.scos))
-	rolled := v.rolledSeq()
+	rolled := st.tree.rolledSeq()
 	later := make(addresses)
 	for _, s := range slices.Backward(g.scos) {
 		m := s.Mark(func(addr, seq uint64) bool {
@@ -128,11 +98,11 @@ func (v *Volume) mark(g *group) {
 			}
 			return later.add(addr)
 		})
-		if !v.seenBySnapshot(s) {
+		if !st.tree.sees(s) {
 			g.marks[s.Number] = m
 		}
 	}
-	if v.rolledSeq() != rolled {
+	if st.tree.rolledSeq() != rolled {
 		clear(g.marks)
 	}
 }
@@ -154,10 +124,4 @@ func (a addresses) add(addr uint64) bool {
 		a[addr/64] = word | bit
 	}
 	return word&bit == 0
-}
-
-func (v *Volume) rolledSeq() uint64 {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.rolled
 }

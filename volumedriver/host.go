@@ -420,7 +420,7 @@ func (h *Host) names(children []catalog.Child) []string {
 // whose storer calls, nil if it is the writer. A storer wakes only others that
 // have something to store: storers that have nothing would else wake each other
 // without end, on all processors, for as long as the backend is away.
-func (h *Host) pressure(from *Volume) {
+func (h *Host) pressure(from *core) {
 	list := h.all()
 	pending := false
 	for _, v := range list {
@@ -431,8 +431,8 @@ func (h *Host) pressure(from *Volume) {
 			if !pending {
 				v.buf.CloseTLog()
 			}
-			if from == nil || v != from && len(v.buf.Work().TLogs) > 0 {
-				v.wakeStorer()
+			if from == nil || &v.core != from && len(v.buf.Work().TLogs) > 0 {
+				v.store.ring()
 			}
 		}
 	}
@@ -516,7 +516,7 @@ func (h *Host) dropChild(ctx context.Context, v *Volume, child uuid.UUID) error 
 	if err := v.forgetChild(ctx, child); err != nil {
 		return err
 	}
-	v.hideChildless()
+	v.cat.look(v.tree.hideChildless)
 	return h.dropAutomatic(ctx, v)
 }
 

@@ -64,7 +64,7 @@ func (v *Volume) info() Info {
 	i.Children = v.host.names(c.Children)
 	i.Snapshots = v.snapshotInfos()
 	if v.self > 0 && v.m != nil {
-		if p, s, err := v.parentSnapshot(); err == nil {
+		if p, s, err := v.cat.parentSnapshot(); err == nil {
 			i.Parent = p.Name() + "@" + s.Name
 		}
 	}
@@ -117,7 +117,7 @@ func (v *Volume) manageable() error {
 	switch {
 	case v.sure() != nil:
 		return v.sure()
-	case v.leaving():
+	case v.users.leaving():
 		return fmt.Errorf("vDisk %q: %w", v.Name(), ErrNotFound)
 	}
 	return v.Err()
@@ -310,7 +310,7 @@ func (h *Host) SnapshotDelete(ctx context.Context, name, snap string) error {
 	if err != nil {
 		return err
 	}
-	s, err := v.snapshotNamed(snap)
+	s, err := v.tree.named(snap)
 	done()
 	if err != nil {
 		return err
@@ -367,18 +367,18 @@ func (h *Host) RollbackTold(ctx context.Context, name, snap string, force bool, 
 // rollback rolls a vDisk back, and reports whether it may have done so. It calls
 // ready as manageAfter does.
 func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool, ready func() error) (made bool, err error) {
-	s, err := v.pinNamed(snap)
+	s, err := v.tree.pinNamed(snap)
 	if err != nil {
 		return false, err
 	}
-	defer v.unpin(s)
+	defer func() { v.dropIfUnused(v.tree.unpin(s)) }()
 	if !force {
-		v.waitUnused(ctx, false)
+		v.users.waitUnused(ctx, false)
 	}
-	if err := v.gc.take(ctx); err != nil {
+	if err := v.gc.pause(ctx); err != nil {
 		return false, err
 	}
-	defer v.gc.give()
+	defer v.gc.resume()
 	_, done, err := v.manageAfter(ctx, func() error {
 		if err := v.buf.WaitEntry(ctx, len(s.ID)); err != nil {
 			return v.writeError(err)
@@ -389,7 +389,7 @@ func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool,
 		return false, err
 	}
 	defer done()
-	opened, err := v.keepOut(force)
+	opened, err := v.users.keepOut(force)
 	if err != nil {
 		return false, err
 	}

@@ -173,3 +173,17 @@ func (o *ownedCatalog) objectNumber(ctx context.Context) (uint64, error) {
 func (o *ownedCatalog) reserveObjects(c *catalog.Catalog, n uint64) {
 	c.NextObject = max(c.NextObject, o.nextObject+n)
 }
+
+// parentSnapshot is the snapshot that a clone was made from.
+func (o *ownedCatalog) parentSnapshot() (*Volume, *snapshot, error) {
+	from := o.now().Origins[o.self-1]
+	parent := o.host.byID(from.Volume)
+	if parent == nil || parent.m == nil {
+		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s: %w", o.Name(), from.Volume, errParentClosed)
+	}
+	s := parent.tree.find(from.Snapshot)
+	if s == nil {
+		return nil, nil, fmt.Errorf("vDisk %q: a clone of snapshot %s of vDisk %q, which is not there", o.Name(), from.Snapshot, parent.Name())
+	}
+	return parent, s, nil
+}

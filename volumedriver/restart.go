@@ -18,8 +18,6 @@ import (
 	"openvstorage/volumedriver/catalog"
 	"openvstorage/volumedriver/registry"
 	"openvstorage/writebuffer"
-
-	"github.com/google/uuid"
 )
 
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
@@ -72,12 +70,20 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 		rmw:     make(chan struct{}, 1),
 	}
 	v.setName(r.Name)
-	v.admin, v.gc = newLock(), newLock()
+	v.admin = newLock()
 	v.living, v.end = context.WithCancel(context.Background())
-	v.store.sizes = make(map[sco.Number]int64)
-	v.readers = make(map[uuid.UUID]int)
+	v.users.core = &v.core
+	v.tree = &snapshotTree{core: &v.core}
 	v.origins = []origin{{r.ID, h.opt.Backend.Namespace(r.ID.String())}}
-	v.cat = newOwnedCatalog(&v.core, r.Created, v.listedIn)
+	v.cat = newOwnedCatalog(&v.core, r.Created, v.tree.follow)
+	v.checkpoints = &checkpointer{core: &v.core, cat: v.cat, tree: v.tree}
+	v.gc = newGarbageCollector(&v.core, v.cat, v.tree, v.checkpoints)
+	v.bounds = &bounds{core: &v.core, tree: v.tree}
+	v.store = &storer{core: &v.core, cat: v.cat, tree: v.tree, checkpoints: v.checkpoints, gc: v.gc, bounds: v.bounds}
+	v.checkpoints.committed = func() {
+		v.gc.again()
+		v.store.announce(nil)
+	}
 	return v
 }
 
@@ -105,7 +111,7 @@ func (v *Volume) openMap(ctx context.Context) (err error) {
 	}
 	switch {
 	case c.Checkpoint.NextPage == 0 && v.self > 0:
-		_, s, perr := v.parentSnapshot()
+		_, s, perr := v.cat.parentSnapshot()
 		if perr != nil {
 			return perr
 		}
@@ -121,14 +127,15 @@ func (v *Volume) openMap(ctx context.Context) (err error) {
 	}
 	v.head = v.m.View()
 	v.size.Store(v.m.Clusters() * sco.ClusterSize)
-	v.parent = c.Checkpoint.Parent
+	var snapshots []*snapshot
 	for _, s := range c.Snapshots {
 		if s.HasRoot {
-			v.snapshots = append(v.snapshots, &snapshot{
+			snapshots = append(snapshots, &snapshot{
 				Snapshot: s, view: v.m.ViewAt(mapRoot(s.Root)), hidden: s.Auto && len(c.ChildrenOf(s.ID)) == 0,
 			})
 		}
 	}
+	v.tree.open(c.Checkpoint.Parent, snapshots)
 	return nil
 }
 
@@ -258,14 +265,12 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 	if v.buf, err = v.host.buffer.OpenLog(opt); err != nil {
 		return errors.Join(err, found.Release())
 	}
-	v.store.firstSCO = scos
-	v.store.listDue.Store(true)
-	v.store.collectDue.Store(true)
+	v.gc.listAgain()
 	err = v.buf.Resume(found)
 	switch {
 	case err == nil:
 		v.took()
-		v.startStorer(nil)
+		v.store.start(nil)
 	case disk.CauseOf(err).Passes() && v.buf.Err() != nil:
 		// The older files have all of it still: it is opened anew.
 		err = errors.Join(err, v.buf.Close(nil))
@@ -276,7 +281,7 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 		v.log.Warn("vDisk is open for reading; writes and flushes wait until what was recovered can be written", "err", err)
 		cause := err
 		v.waits.Store(&cause)
-		v.startStorer(v.takeUp)
+		v.store.start(v.takeUp)
 	default:
 		return err
 	}
@@ -338,7 +343,7 @@ func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebu
 	return writebuffer.LogOptions{
 		Volume: v.id, Origin: v.self, Epoch: v.epoch, Applier: v,
 		NextSeq: next, NextSCO: scos, NextTLog: tlogs,
-		Reserve: v.cat.reserve, OnFail: v.halt, OnChange: v.wakeStorer, HoldStored: v.widths() != nil,
+		Reserve: v.cat.reserve, OnFail: v.halt, OnChange: v.store.ring, HoldStored: v.widths() != nil,
 	}
 }
 
@@ -348,7 +353,7 @@ const roomPatience = 10 * time.Second
 
 // close ends the vDisk cleanly: what is written is made durable.
 func (v *Volume) close(ctx context.Context) error {
-	v.stopStorer()
+	v.store.stop()
 	v.cat.close()
 	ctx, cancel := context.WithTimeout(ctx, roomPatience)
 	defer cancel()

@@ -11,7 +11,6 @@ import (
 
 	"openvstorage/device"
 	"openvstorage/internal/naming"
-	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
@@ -42,7 +41,7 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 	if err := v.Err(); err != nil {
 		return nil, err
 	}
-	if v.nameTaken(name) {
+	if v.tree.taken(name) {
 		return nil, fmt.Errorf("snapshot %q of vDisk %q %w; choose another name", name, v.Name(), ErrExists)
 	}
 	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
@@ -53,51 +52,11 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 	if err != nil {
 		return nil, v.writeError(err)
 	}
-	made := v.snapshot(s.ID)
+	made := v.tree.find(s.ID)
 	if made != nil && auto {
-		v.mu.Lock()
-		v.pinLocked(made)
-		v.mu.Unlock()
+		v.tree.pin(made)
 	}
 	return made, v.commitEntry(ctx, seq)
-}
-
-// nameTaken reports whether a snapshot has the name, a hidden one too.
-func (v *Volume) nameTaken(name string) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return slices.ContainsFunc(v.snapshots, func(s *snapshot) bool { return s.Name == name })
-}
-
-// pinNamed finds a snapshot and keeps it from going until unpin is called.
-func (v *Volume) pinNamed(name string) (*snapshot, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	s := v.namedLocked(name)
-	switch {
-	case s == nil:
-		return nil, fmt.Errorf("snapshot %q of vDisk %q: %w", name, v.Name(), ErrNotFound)
-	case s.leaving:
-		return nil, fmt.Errorf("snapshot %q of vDisk %q: being deleted, or may be: %w", name, v.Name(), ErrBusy)
-	}
-	v.pinLocked(s)
-	return s, nil
-}
-
-// pinLocked keeps a snapshot from going, and its vDisk. v.mu is held.
-func (v *Volume) pinLocked(s *snapshot) {
-	s.pins++
-	v.clones++
-}
-
-func (v *Volume) unpin(s *snapshot) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	s.pins--
-	v.clones--
-	if v.unusedLocked(s) {
-		v.host.dropAutomaticLater(v)
-	}
 }
 
 // commitEntry makes an entry durable that is in the log and in the map: what it
@@ -126,10 +85,10 @@ func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 		if err := v.stays(s); err != nil {
 			return err
 		}
-		if err := v.syncTo(ctx, s.Seq, nil); err != nil {
+		if err := v.store.syncTo(ctx, s.Seq, nil); err != nil {
 			return err
 		}
-		if err := v.checkpointTo(ctx, v.rolledSeq()); err != nil {
+		if err := v.store.checkpointTo(ctx, v.tree.rolledSeq()); err != nil {
 			return err
 		}
 		if err := v.cat.settle(ctx); err != nil {
@@ -155,40 +114,27 @@ func (v *Volume) stays(s *snapshot) error {
 	if len(children) > 0 {
 		return v.hasClones(s, children)
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.usedLocked(s)
+	return v.tree.used(s)
 }
 
 func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
 	return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.names(children), ", "))
 }
 
-// usedLocked says who uses a snapshot. v.mu is held.
-func (v *Volume) usedLocked(s *snapshot) error {
-	switch {
-	case v.readers[s.ID] > 0:
-		return fmt.Errorf("snapshot %q of vDisk %q: in use; disconnect its readers first: %w", s.Name, v.Name(), ErrBusy)
-	case s.pins > 0:
-		return fmt.Errorf("snapshot %q of vDisk %q: being cloned, or rolled back to; wait for it: %w", s.Name, v.Name(), ErrBusy)
-	}
-	return nil
-}
-
 // deleteCovered takes a snapshot out of the catalog that lists it.
 func (v *Volume) deleteCovered(ctx context.Context, s *snapshot) error {
-	if err := v.gc.take(ctx); err != nil {
+	if err := v.gc.pause(ctx); err != nil {
 		return err
 	}
-	defer v.gc.give()
+	defer v.gc.resume()
 	return v.cat.change(ctx, func(c *catalog.Catalog) error {
 		if children := c.ChildrenOf(s.ID); len(children) > 0 {
 			return v.hasClones(s, children)
 		}
-		if err := v.closeSnapshot(s, c.Checkpoint.Seq); err != nil {
+		if err := v.tree.close(s, c.Checkpoint.Seq); err != nil {
 			return err
 		}
-		v.fillSnapshots(c)
+		v.tree.fill(c)
 		c.Snapshots = slices.DeleteFunc(c.Snapshots, func(o catalog.Snapshot) bool { return o.ID == s.ID })
 		for i := range c.Snapshots {
 			bequeath(&c.Snapshots[i].Parent, s)
@@ -196,53 +142,6 @@ func (v *Volume) deleteCovered(ctx context.Context, s *snapshot) error {
 		bequeath(&c.Checkpoint.Parent, s)
 		return nil
 	}, func(took bool) { v.snapshotLeft(s, took) })
-}
-
-// closeSnapshot has nobody open a snapshot any more, unless somebody uses it, or
-// the last rollback, which may have gone to it, is behind the checkpoint.
-func (v *Volume) closeSnapshot(s *snapshot, checkpoint uint64) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !slices.Contains(v.snapshots, s) {
-		return fmt.Errorf("snapshot %q of vDisk %q: %w any more", s.Name, v.Name(), ErrNotFound)
-	}
-	if err := v.usedLocked(s); err != nil {
-		return err
-	}
-	if v.rolled > checkpoint {
-		return errRolledBack
-	}
-	s.leaving = true
-	return nil
-}
-
-// bequeath makes the parent of a snapshot the parent of its child.
-func bequeath(parent *uuid.UUID, s *snapshot) {
-	if *parent == s.ID {
-		*parent = s.Parent
-	}
-}
-
-// snapshotLeft has memory follow the catalog: the snapshot is gone, or stays.
-func (v *Volume) snapshotLeft(s *snapshot, gone bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !gone {
-		s.leaving = false
-		return
-	}
-	v.snapshots = slices.DeleteFunc(slices.Clone(v.snapshots), func(o *snapshot) bool { return o == s })
-	for _, o := range v.snapshots {
-		bequeath(&o.Parent, s)
-	}
-	for _, a := range v.ahead {
-		bequeath(&a.parent, s)
-	}
-	bequeath(&v.parent, s)
-	v.host.listed.Add(1)
-	v.store.collectDue.Store(true)
-	v.store.sweepDue.Store(true)
-	v.wakeStorer()
 }
 
 // rollback makes the vDisk what a snapshot holds, which has a pin. Snapshots taken
@@ -260,7 +159,7 @@ func (v *Volume) rollback(ctx context.Context, s *snapshot) error {
 	if err := v.commitEntry(ctx, seq); err != nil {
 		return err
 	}
-	v.wakeStorer()
+	v.store.ring()
 	return nil
 }
 
@@ -300,25 +199,10 @@ func validateSize(size uint64) error {
 	return nil
 }
 
-// parentSnapshot is the snapshot that a clone was made from.
-func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
-	o := v.cat.now().Origins[v.self-1]
-	parent := v.host.byID(o.Volume)
-	if parent == nil || parent.m == nil {
-		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
-	}
-	s := parent.snapshot(o.Snapshot)
-	if s == nil {
-		return nil, nil, fmt.Errorf("vDisk %q: a clone of snapshot %s of vDisk %q, which is not there", v.Name(), o.Snapshot, parent.Name())
-	}
-	return parent, s, nil
-}
-
 // SnapshotDevice is the device of a snapshot, which is read-only.
 type SnapshotDevice struct {
-	v    *Volume
-	s    *snapshot
-	view *metadata.View
+	v *Volume
+	s *snapshot
 }
 
 // Size is the size of the vDisk when the snapshot was taken, in bytes.
@@ -332,7 +216,7 @@ func (d *SnapshotDevice) TryRead(p []byte, off int64) error {
 	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
 		return device.ErrWouldBlock
 	}
-	if err := d.v.tryRead(d.view, p, off); err != nil {
+	if err := d.v.tryRead(d.s.view, p, off); err != nil {
 		return err
 	}
 	d.v.count.read(len(p))
@@ -345,30 +229,24 @@ func (d *SnapshotDevice) Read(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	d.v.count.read(len(p))
-	return d.v.read(ctx, d.view, p, off)
+	return d.v.read(ctx, d.s.view, p, off)
 }
 
 // Extents reports the snapshot's allocation.
 func (d *SnapshotDevice) Extents(ctx context.Context, off, n int64, fn func(device.Extent) bool) error {
-	return d.v.extents(ctx, d.view, d.s.Size, off, n, fn)
+	return d.v.extents(ctx, d.s.view, d.s.Size, off, n, fn)
 }
 
 // Prefetch brings the snapshot's map of the range into memory.
 func (d *SnapshotDevice) Prefetch(ctx context.Context, off, n int64) error {
-	return d.v.prefetch(ctx, d.view, d.s.Size, off, n)
+	return d.v.prefetch(ctx, d.s.view, d.s.Size, off, n)
 }
 
 // snapshotInfos lists the snapshots, oldest first.
 func (v *Volume) snapshotInfos() []SnapshotInfo {
 	stored := v.cat.storedSeq()
 	children := v.cat.now().Children
-	v.mu.Lock()
-	list := slices.DeleteFunc(slices.Clone(v.snapshots), func(s *snapshot) bool { return s.hidden })
-	leaving := make([]bool, len(list))
-	for i, s := range list {
-		leaving[i] = s.leaving
-	}
-	v.mu.Unlock()
+	list, leaving := v.tree.list()
 	doubt := v.cat.inDoubt()
 	infos := make([]SnapshotInfo, 0, len(list))
 	for i, s := range list {
@@ -386,12 +264,13 @@ func (v *Volume) snapshotInfos() []SnapshotInfo {
 	return infos
 }
 
-// listedIn notes which snapshots have roots in the catalog.
-func (v *Volume) listedIn(c *catalog.Catalog) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, s := range v.snapshots {
-		listed := c.Snapshot(s.ID)
-		s.HasRoot = listed != nil && listed.HasRoot
+// snapshotLeft has memory follow the catalog: the snapshot is gone, or stays.
+func (v *Volume) snapshotLeft(s *snapshot, gone bool) {
+	if !gone {
+		v.tree.reopen(s)
+		return
 	}
+	v.tree.remove(s, func() { v.checkpoints.bequeath(s) })
+	v.gc.sweepAgain()
+	v.store.ring()
 }

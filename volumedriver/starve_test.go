@@ -203,7 +203,7 @@ func TestMapWaitsForDisks(t *testing.T) {
 	must(t, err)
 	v, err := r.host.volume("v")
 	must(t, err)
-	must(t, v.checkpointTo(soon(t), v.buf.Written()))
+	must(t, v.store.checkpointTo(soon(t), v.buf.Written()))
 	must(t, r.close())
 	must(t, fs.RemoveAll("/data/map"))
 	for what, do := range map[string]func(context.Context, device.Device) error{

@@ -17,7 +17,7 @@ func storeAll(ctx context.Context, v *Volume) error {
 	v.store.urgent.Add(1)
 	defer v.store.urgent.Add(-1)
 	for v.store.group != nil || len(v.buf.Work().TLogs) > 0 {
-		if _, err := v.storeStep(ctx); err != nil {
+		if _, err := v.store.step(ctx); err != nil {
 			return err
 		}
 	}
@@ -43,7 +43,7 @@ func TestGroupBehindAnUnsurePut(t *testing.T) {
 		fs := crashdisk.New()
 		r, d := newRig(t, fs, modelDisk, func(o *Options) { back = fault.New(o.Backend); o.Backend = back })
 		v := volumeOf(t, r, "v")
-		v.stopStorer()
+		v.store.stop()
 		write(t, d, 0, 8, 1)
 		v.buf.CloseTLog()
 		first := v.buf.Work().TLogs[0]
@@ -56,7 +56,7 @@ func TestGroupBehindAnUnsurePut(t *testing.T) {
 		write(t, d, 0, 4, 2)
 		must(t, d.Flush(ctx))
 		v.buf.CloseTLog()
-		must(t, errors.Join(v.cat.settle(ctx), v.agree(ctx)))
+		must(t, errors.Join(v.cat.settle(ctx), v.store.agree(ctx)))
 		if n := len(v.buf.Work().TLogs); effect && n != 1 || !effect && n != 2 {
 			t.Errorf("effect %v: %d TLogs wait to be stored", effect, n)
 		}
@@ -87,14 +87,14 @@ func TestGroupBehindAGap(t *testing.T) {
 	fs := crashdisk.New()
 	r, d := newRig(t, fs, modelDisk, nil)
 	v := volumeOf(t, r, "v")
-	v.stopStorer()
+	v.store.stop()
 	g := groupOf(t, v, func() { write(t, d, 0, 4, 1) }, func() { write(t, d, 8, 4, 2) })
 	must(t, d.Flush(ctx))
 	g.tlogs = g.tlogs[1:] // as if it had been forgotten
 	v.store.group = g
 	var err error
 	for err == nil && v.store.group != nil {
-		_, err = v.storeSome(ctx, 4, 0)
+		_, err = v.store.storeSome(ctx, 4, 0)
 	}
 	var gap *gapError
 	if !errors.As(err, &gap) || gap.first != 2 || gap.stored != 0 {

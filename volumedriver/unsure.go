@@ -247,7 +247,7 @@ func (h *Host) standIn(r registry.Record, u *unsure) *Volume {
 func (h *Host) listStandIn(r registry.Record, u *unsure) *Volume {
 	v := h.newVolume(r)
 	v.halted.Store(&haltError{name: r.Name, cause: errors.New(u.reason()), shut: u.state})
-	v.deleted = u.state == StateDeleting
+	v.users.setDeleted(u.state == StateDeleting)
 	v.unsure.Store(u)
 	h.list(v)
 	return v
@@ -266,9 +266,7 @@ func (h *Host) deletionUnknown(v *Volume, cause error) error {
 				_ = h.finishDeletion(ctx, h.deleting(r, v, errOngoing)) // what is left of it is listed
 				return nil
 			}
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			v.deleted = false
+			v.users.setDeleted(false)
 			return nil
 		},
 	})
@@ -296,7 +294,7 @@ func (h *Host) deleting(r registry.Record, open *Volume, cause error) *Volume {
 
 // closeDeleted closes a vDisk of which nothing is to stay.
 func (v *Volume) closeDeleted(ctx context.Context) {
-	v.stopStorer()
+	v.store.stop()
 	v.revoke()
 	if err := v.close(ctx); err != nil {
 		v.log.Warn("deleted vDisk not closed cleanly", "err", err)

@@ -4,20 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"openvstorage/backend"
-	"openvstorage/internal/broadcast"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
 	"openvstorage/writebuffer"
-
-	"github.com/google/uuid"
 )
 
 // Volume is one open vDisk. All methods are safe for concurrent use.
@@ -45,51 +40,18 @@ type Volume struct {
 	batches chan *writebuffer.Batch // free ones
 	changes changes
 
-	inherited bound         // what a clone has of its ancestors
-	heads     atomic.Uint64 // counts rollbacks
-
 	starved starved // who waits for disks of the backend
 
 	rmw   chan struct{} // full while a partial cluster is written, one at a time
 	admin lock
-	gc    lock // held while pages are swept, and while a snapshot goes or a rollback is made
 
-	cat *ownedCatalog
-
-	mu        sync.Mutex
-	parent    uuid.UUID           // the snapshot that the live state grew from
-	snapshots []*snapshot         // oldest first
-	rolled    uint64              // seq of the newest rollback
-	ahead     []*ahead            // checkpoints frozen and not committed, oldest first
-	refs      int                 // users of OpenDevice, of the vDisk and its snapshots
-	clones    int                 // that are being made of it
-	left      broadcast.Broadcast // a user goes
-	readers   map[uuid.UUID]int   // of them, those of each snapshot
-	deleted   bool
-	rolling   chan struct{} // closed at the end of a rollback under way, for which OpenDevice waits; else nil
-
-	store storer
-}
-
-// snapshot is one snapshot with the view that reads it. mu of the vDisk guards what
-// changes.
-type snapshot struct {
-	catalog.Snapshot
-	view    *metadata.View
-	held    bound
-	leaving bool // it is being deleted, or may be deleted: nobody opens it
-	pins    int  // who is about to clone it or to roll back to it; it cannot go meanwhile
-	hidden  bool // made for a clone that is not there, yet or any more: nobody sees it
-}
-
-// ahead is a checkpoint that was frozen when a TLog closed, and is committed
-// when that TLog is stored. As the write buffer may hold a lot until then,
-// there may be several.
-type ahead struct {
-	frozen *metadata.Frozen
-	tlog   tlog.ID
-	seq    uint64
-	parent uuid.UUID
+	users       users
+	cat         *ownedCatalog
+	tree        *snapshotTree
+	checkpoints *checkpointer
+	gc          *garbageCollector
+	bounds      *bounds
+	store       *storer
 }
 
 // ApplyWrite implements writebuffer.Applier: the map follows the order of seq.
@@ -130,91 +92,36 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 	}
 	root, view := v.m.Snapshot(e.Seq)
 	hidden := s.Auto && len(v.cat.now().ChildrenOf(s.ID)) == 0
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	held, known := v.m.Held()
 	taken := &snapshot{view: view, hidden: hidden, Snapshot: catalog.Snapshot{
-		ID: s.ID, Name: s.Name, Parent: v.parent, Seq: e.Seq, Created: time.Unix(0, s.Created).UTC(),
+		ID: s.ID, Name: s.Name, Seq: e.Seq, Created: time.Unix(0, s.Created).UTC(),
 		Size: v.size.Load(), NextSCO: sco.Number(e.Addr), Auto: s.Auto, Root: catalogRoot(root),
 	}}
 	if known && v.self == 0 {
 		taken.held.set(held)
 	}
-	v.snapshots = append(v.snapshots, taken)
-	v.parent = s.ID
+	v.tree.add(taken)
 	v.changes.pass(e.Seq)
-	v.host.listed.Add(1)
 	return nil
 }
 
 func (v *Volume) applyRollback(e tlog.Entry) error {
-	s := v.snapshot(e.Rollback())
+	s := v.tree.find(e.Rollback())
 	if s == nil {
 		return fmt.Errorf("%w: rollback at seq %d to snapshot %s, which is not there", tlog.ErrCorrupt, e.Seq, e.Rollback())
 	}
-	v.mu.Lock()
-	v.parent, v.rolled = s.ID, e.Seq // before the map: mark relies on it
-	v.mu.Unlock()
-	v.inherited.forget()
+	v.tree.rollBack(s, e.Seq) // before the map
+	v.bounds.rollingBack()
 	v.m.Rollback(e.Seq, mapRoot(s.Root), s.view)
-	// The counters know nothing of what it leaves behind, and may be whole again
-	// before anybody looks.
-	v.store.listDue.Store(true)
-	v.store.collectDue.Store(true)
-	v.heads.Add(1)
-	v.inherited.forget()
+	v.gc.listAgain() // the counters may be whole again before anybody looks
+	v.bounds.rolledBack()
 	// The size stays: a disk never shrinks under its user.
 	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
 }
 
 // ClosedTLog implements writebuffer.Applier: a checkpoint that is due freezes
 // the map exactly where a TLog ends.
-func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) {
-	if !v.store.checkpointDue.Load() {
-		return
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.ahead) == aheadMax {
-		return
-	}
-	v.store.checkpointDue.Store(false)
-	// Roots that the last checkpoint did not cover come along.
-	var roots []metadata.Root
-	for _, s := range v.snapshots {
-		if !s.HasRoot {
-			roots = append(roots, mapRoot(s.Root))
-		}
-	}
-	v.ahead = append(v.ahead, &ahead{tlog: id, seq: lastSeq, parent: v.parent, frozen: v.m.Freeze(lastSeq, roots)})
-}
-
-// snapshot finds a snapshot by id, nil if there is none.
-func (v *Volume) snapshot(id uuid.UUID) *snapshot {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if i := slices.IndexFunc(v.snapshots, func(s *snapshot) bool { return s.ID == id }); i >= 0 {
-		return v.snapshots[i]
-	}
-	return nil
-}
-
-// snapshotNamed finds a snapshot by name. Hidden ones are not there.
-func (v *Volume) snapshotNamed(name string) (*snapshot, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if s := v.namedLocked(name); s != nil {
-		return s, nil
-	}
-	return nil, fmt.Errorf("snapshot %q of vDisk %q: %w", name, v.Name(), ErrNotFound)
-}
-
-func (v *Volume) namedLocked(name string) *snapshot {
-	if i := slices.IndexFunc(v.snapshots, func(s *snapshot) bool { return s.Name == name && !s.hidden }); i >= 0 {
-		return v.snapshots[i]
-	}
-	return nil
-}
+func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) { v.checkpoints.freeze(id, lastSeq) }
 
 func catalogRoot(r metadata.Root) catalog.Root {
 	return catalog.Root{Page: uint64(r.Page), Levels: r.Levels, Clusters: r.Clusters}
@@ -245,4 +152,19 @@ func retry(ctx context.Context, fn func() error) error {
 			return errors.Join(err, ctx.Err())
 		}
 	}
+}
+
+// Sync returns when everything written so far is in the backend and named by
+// the catalog, and what it lets go is about to be deleted. progress, if not nil,
+// hears of bytes done and in total.
+func (v *Volume) Sync(ctx context.Context, progress func(done, total int64)) error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	err := v.store.syncTo(ctx, v.buf.Written(), progress)
+	if err == nil {
+		v.gc.freeAll()
+		v.store.ring()
+	}
+	return err
 }

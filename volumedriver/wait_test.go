@@ -93,13 +93,13 @@ func noneLeft(t *testing.T, h *Host, name string) {
 				left++
 			}
 		}
-		v.mu.Lock()
-		for _, s := range v.snapshots {
+		v.tree.mu.Lock()
+		for _, s := range v.tree.snapshots {
 			if s.Auto {
 				left++
 			}
 		}
-		v.mu.Unlock()
+		v.tree.mu.Unlock()
 		if left == 0 {
 			return
 		}
