@@ -26,7 +26,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 	if v.buf == nil {
 		return nil, nil, fmt.Errorf("vDisk %q cannot be opened: %w", name, v.Err())
 	}
-	dev = v
+	dev = v.device
 	err = v.users.enter(ctx, isSnap, func(deleted bool) error {
 		if u := v.closedBy(); u != nil { // since then, before it was claimed
 			return u.refuse(v.Name())
@@ -36,7 +36,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 		}
 		if isSnap {
 			s, err := v.tree.read(snap)
-			dev = &SnapshotDevice{v: v, s: s}
+			dev = &SnapshotDevice{reader: v.reader, s: s}
 			return err
 		}
 		return nil

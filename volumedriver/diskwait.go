@@ -21,14 +21,16 @@ import (
 
 // Pauses between tries of a read that waits.
 const (
-	starveFirst = 100 * time.Millisecond
-	starveLast  = time.Second
-	// starveTell is how often is logged, at most, that reads of a vDisk wait.
-	starveTell = time.Minute
+	waitFirst = 100 * time.Millisecond
+	waitLast  = time.Second
+	// waitTell is how often is logged, at most, that reads of a vDisk wait.
+	waitTell = time.Minute
 )
 
-// starved are the requests of a vDisk that wait for disks of the backend.
-type starved struct {
+// diskWaits are the requests of a vDisk that wait for disks of the backend.
+type diskWaits struct {
+	*core
+
 	mu    sync.Mutex
 	n     int
 	since time.Time // of the first of them
@@ -36,8 +38,8 @@ type starved struct {
 	told  time.Time
 }
 
-// hunger is the wait of one request. Its zero value has not waited.
-type hunger struct {
+// diskWait is the wait of one request. Its zero value has not waited.
+type diskWait struct {
 	writes bool // it is of a request that changes something
 	since  time.Time
 	pause  time.Duration
@@ -45,16 +47,16 @@ type hunger struct {
 
 // await returns nil if a call that failed with err is to be made again, after a while;
 // else why the request fails.
-func (v *Volume) await(ctx context.Context, h *hunger, err error) error {
+func (w *diskWaits) await(ctx context.Context, h *diskWait, err error) error {
 	if !errors.Is(err, backend.ErrUnavailable) {
 		return err
 	}
 	now, first := time.Now(), h.since.IsZero()
 	since, pause := h.since, h.pause
 	if first {
-		since, pause = now, starveFirst
+		since, pause = now, waitFirst
 	}
-	if most := v.host.opt.ReadWait; most != 0 {
+	if most := w.host.opt.ReadWait; most != 0 {
 		left := most - now.Sub(since)
 		if left <= 0 {
 			return err
@@ -62,67 +64,64 @@ func (v *Volume) await(ctx context.Context, h *hunger, err error) error {
 		pause = min(pause, left)
 	}
 	h.since = since
-	v.starve(now, first, err)
+	w.note(now, first, err)
 	t := time.NewTimer(pause)
 	defer t.Stop()
 	select {
 	case <-t.C:
 	case <-ctx.Done():
 		return fmt.Errorf("%w; it waited for disks: %w", ctx.Err(), err)
-	case <-v.living.Done():
+	case <-w.living.Done():
 		return err
 	}
-	h.pause = min(2*pause, starveLast)
+	h.pause = min(2*pause, waitLast)
 	if h.writes {
-		return v.Err() // a halted vDisk is read all the same, and not written
+		return w.Err() // a halted vDisk is read all the same, and not written
 	}
-	return v.gone()
+	return w.gone()
 }
 
-// starve notes that a request waits, and says so.
-func (v *Volume) starve(now time.Time, first bool, err error) {
-	s := &v.starved
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// note notes that a request waits, and says so.
+func (w *diskWaits) note(now time.Time, first bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if first {
-		if s.n++; s.n == 1 {
-			s.since = now
+		if w.n++; w.n == 1 {
+			w.since = now
 		}
 	}
-	s.cause = err
-	if now.Sub(s.told) >= starveTell {
-		s.told = now
-		v.log.Warn("reads wait: too few disks of the backend answer", "waiting", s.n, "since", s.since, "err", err)
+	w.cause = err
+	if now.Sub(w.told) >= waitTell {
+		w.told = now
+		w.log.Warn("reads wait: too few disks of the backend answer", "waiting", w.n, "since", w.since, "err", err)
 	}
 }
 
-// fed ends the wait of a request, if it has waited.
-func (v *Volume) fed(h *hunger) {
+// end ends the wait of a request, if it has waited.
+func (w *diskWaits) end(h *diskWait) {
 	if h.since.IsZero() {
 		return
 	}
-	s := &v.starved
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.n--; s.n == 0 {
-		if s.told.After(s.since) || s.told.Equal(s.since) {
-			v.log.Info("no read waits for disks of the backend any more", "waited", time.Since(s.since).Round(time.Second))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n--; w.n == 0 {
+		if w.told.After(w.since) || w.told.Equal(w.since) {
+			w.log.Info("no read waits for disks of the backend any more", "waited", time.Since(w.since).Round(time.Second))
 		}
-		s.cause = nil
+		w.cause = nil
 	}
 }
 
-// starving is how many requests wait for disks of the backend, since when, and why.
-func (v *Volume) starving() (n int, since time.Time, cause error) {
-	s := &v.starved
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.n, s.since, s.cause
+// waiting is how many requests wait for disks of the backend, since when, and why.
+func (w *diskWaits) waiting() (n int, since time.Time, cause error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.n, w.since, w.cause
 }
 
-// starvingReason says it to people, "" if none waits.
-func (v *Volume) starvingReason() string {
-	n, since, cause := v.starving()
+// reason says to people what waiting says, "" if none waits.
+func (w *diskWaits) reason() string {
+	n, since, cause := w.waiting()
 	if n == 0 {
 		return ""
 	}

@@ -208,7 +208,7 @@ func TestListedInDoubt(t *testing.T) {
 	})
 	write(t, d, 0, 4, 1)
 	must(t, r.host.Sync(ctx, "v", nil))
-	rec, err := r.reg.Get(ctx, d.(*Volume).id)
+	rec, err := r.reg.Get(ctx, d.(*Device).id)
 	must(t, err)
 	must(t, r.host.Close(ctx))
 	silence := back.Add(fault.Rule{Ops: []fault.Op{fault.Stat, fault.Get}, Err: errors.New("no answer")})

@@ -240,7 +240,7 @@ const openSideBySide = 8
 // value.
 func (h *Host) openOne(ctx context.Context, r registry.Record, born *unnamed) *Volume {
 	v := h.newVolume(r)
-	v.born, v.epoch = born, r.Epoch
+	v.created, v.epoch = born, r.Epoch
 	h.mu.Lock()
 	h.opening[r.ID] = v
 	h.mu.Unlock()

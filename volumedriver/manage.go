@@ -42,7 +42,7 @@ func (v *Volume) info() Info {
 		i.Reason = "management waits: a change of its catalog is under way that nobody waited for"
 	}
 	if i.Reason == "" {
-		i.Reason = v.starvingReason()
+		i.Reason = v.diskWaits.reason()
 	}
 	if u := v.unsure.Load(); u != nil {
 		i.State, i.Reason = u.state, u.reason()

@@ -129,7 +129,7 @@ func (v *Volume) collectMetrics(put func(*prometheus.Desc, prometheus.ValueType,
 		backlog, _ = v.buf.Backlog()
 		tlogs = v.buf.TLogBytes()
 	}
-	starving, _, _ := v.starving()
+	starving, _, _ := v.diskWaits.waiting()
 	put(descStarving, prometheus.GaugeValue, float64(starving), labels...)
 	put(descTLogs, prometheus.GaugeValue, float64(tlogs), labels...)
 	put(descHalted, prometheus.GaugeValue, halted, labels...)

@@ -23,7 +23,7 @@ import (
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
 // What it finds wrong halts the vDisk rather than failing the host.
 func (h *Host) open(ctx context.Context, v *Volume) error {
-	if v.born == nil {
+	if v.created == nil {
 		epoch, err := h.opt.Registry.Claim(ctx, v.id, h.opt.Owner)
 		if err != nil {
 			return err
@@ -65,9 +65,7 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 
 func (h *Host) newVolume(r registry.Record) *Volume {
 	v := &Volume{
-		core:    core{host: h, id: r.ID, log: h.opt.Logger.With("vdisk", r.Name)},
-		batches: make(chan *writebuffer.Batch, 64),
-		rmw:     make(chan struct{}, 1),
+		core: core{host: h, id: r.ID, log: h.opt.Logger.With("vdisk", r.Name)},
 	}
 	v.setName(r.Name)
 	v.admin = newLock()
@@ -84,12 +82,15 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 		v.gc.again()
 		v.store.announce(nil)
 	}
+	v.diskWaits = &diskWaits{core: &v.core}
+	v.reader = &reader{core: &v.core, waits: v.diskWaits}
+	v.device = newDevice(v.reader)
 	return v
 }
 
 // loadCatalog reads the catalog, which says what the origins of locations are.
 func (v *Volume) loadCatalog(ctx context.Context) error {
-	if err := v.cat.load(ctx, v.born); err != nil {
+	if err := v.cat.load(ctx, v.created); err != nil {
 		return err
 	}
 	c := v.cat.now()
@@ -238,7 +239,7 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 	c := v.cat.now()
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
-	if v.born != nil { // its catalog says all this
+	if v.created != nil { // its catalog says all this
 		return v.start(found, 1, 1)
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleMax) // a start does not wait for one vDisk

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"openvstorage/device"
 	"openvstorage/internal/naming"
 	"openvstorage/sco"
 	"openvstorage/tlog"
@@ -197,49 +195,6 @@ func validateSize(size uint64) error {
 		return invalidf("size of %d bytes: it must be a multiple of %d, more than 0 and at most 64 TiB", size, sco.ClusterSize)
 	}
 	return nil
-}
-
-// SnapshotDevice is the device of a snapshot, which is read-only.
-type SnapshotDevice struct {
-	v *Volume
-	s *snapshot
-}
-
-// Size is the size of the vDisk when the snapshot was taken, in bytes.
-func (d *SnapshotDevice) Size() int64 { return int64(d.s.Size) }
-
-// TryRead is Volume.TryRead of the snapshot.
-func (d *SnapshotDevice) TryRead(p []byte, off int64) error {
-	if err := d.v.within(off, int64(len(p)), d.s.Size, syscall.EINVAL); err != nil {
-		return err
-	}
-	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
-		return device.ErrWouldBlock
-	}
-	if err := d.v.tryRead(d.s.view, p, off); err != nil {
-		return err
-	}
-	d.v.count.read(len(p))
-	return nil
-}
-
-// Read is Volume.Read of the snapshot.
-func (d *SnapshotDevice) Read(ctx context.Context, p []byte, off int64) error {
-	if err := d.v.within(off, int64(len(p)), d.s.Size, syscall.EINVAL); err != nil {
-		return err
-	}
-	d.v.count.read(len(p))
-	return d.v.read(ctx, d.s.view, p, off)
-}
-
-// Extents reports the snapshot's allocation.
-func (d *SnapshotDevice) Extents(ctx context.Context, off, n int64, fn func(device.Extent) bool) error {
-	return d.v.extents(ctx, d.s.view, d.s.Size, off, n, fn)
-}
-
-// Prefetch brings the snapshot's map of the range into memory.
-func (d *SnapshotDevice) Prefetch(ctx context.Context, off, n int64) error {
-	return d.v.prefetch(ctx, d.s.view, d.s.Size, off, n)
 }
 
 // snapshotInfos lists the snapshots, oldest first.

@@ -54,7 +54,7 @@ func starves(t *testing.T, h *Host, name string, n int) {
 	v, err := h.volume(name)
 	must(t, err)
 	for {
-		if got, _, _ := v.starving(); got == n {
+		if got, _, _ := v.diskWaits.waiting(); got == n {
 			break
 		}
 		must(t, ctx.Err())

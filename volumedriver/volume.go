@@ -12,38 +12,34 @@ import (
 	"openvstorage/sco"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
-	"openvstorage/writebuffer"
 )
 
-// Volume is one open vDisk. All methods are safe for concurrent use.
+// Volume is one vDisk. It ties the parts together, each of which has its own state and
+// lock, applies the entries of the log to them, and manages them: it opens, snapshots,
+// rolls back, grows and closes the vDisk. All methods are safe for concurrent use.
 //
 // Locks, in the order in which they may be taken:
 //
-//	gc        pages are swept; a snapshot goes; a rollback is made
-//	admin     one management operation at a time: entries of the log
-//	structure of the host: a vDisk gets its name, another one, or is marked as being deleted
-//	put       one catalog put, or delete of objects, at a time
-//	log       the append section (in writebuffer)
-//	cat, mu   the catalog; snapshots, the checkpoint on its way: for a moment
+//	gc.lock    pages are swept; a snapshot goes; a rollback is made
+//	admin      one management operation that appends to the log at a time
+//	structure  of the host: a vDisk gets its name, another one, or is marked as being deleted
+//	cat.put    one catalog put, or delete of objects, at a time
+//	log        the append section (in writebuffer)
+//	cat.mu, users.mu, tree.mu, checkpoints.mu   for a moment, never during I/O
 //
-// Nobody waits for the backend with admin or structure held: who needs something
-// to be there waits first, with a pin on the snapshot that it needs. Each wait for
-// a lock ends with its caller.
+// Nobody waits for the backend with admin or structure held: an operation that needs
+// something in the backend waits first, with a pin on the snapshot that it needs. Each
+// wait for a lock ends with its caller.
 type Volume struct {
 	core
-	born *unnamed // by this owner: its first catalog is of this epoch; else nil
+	created *unnamed // by this owner, just now: its first catalog is of this epoch; else nil
 
 	opened atomic.Bool           // buf is this epoch's, and takes writes unless halted
 	waits  atomic.Pointer[error] // why it does not yet, though it is read; nil if it does
 
-	unsure  atomic.Pointer[unsure]  // an operation on it whose outcome is not known
-	batches chan *writebuffer.Batch // free ones
+	unsure  atomic.Pointer[unsure] // an operation on it whose outcome is not known
 	changes changes
-
-	starved starved // who waits for disks of the backend
-
-	rmw   chan struct{} // full while a partial cluster is written, one at a time
-	admin lock
+	admin   lock
 
 	users       users
 	cat         *ownedCatalog
@@ -52,6 +48,9 @@ type Volume struct {
 	gc          *garbageCollector
 	bounds      *bounds
 	store       *storer
+	diskWaits   *diskWaits
+	reader      *reader
+	device      *Device
 }
 
 // ApplyWrite implements writebuffer.Applier: the map follows the order of seq.
