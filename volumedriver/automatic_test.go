@@ -46,7 +46,7 @@ func TestAutomaticPinnedWhenCloneGoes(t *testing.T) {
 	must(t, err)
 	must(t, r.host.Delete(ctx, "c"))
 	noCloneSnapshot(t, r.host, "v")
-	v.tree.unpin(s)
+	v.unpin(s)
 	noneLeft(t, r.host, "v")
 	must(t, r.close())
 }

@@ -32,7 +32,7 @@ func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done
 		return Info{}, err
 	}
 	defer func() {
-		v.dropIfUnused(v.tree.unpin(s))
+		v.unpin(s)
 		if s.Auto { // the clone may be deleted by now
 			h.dropAutomaticLater(v)
 		}
@@ -121,6 +121,9 @@ func (v *Volume) hideLost(lost catalog.Child) {
 		v.tree.setHidden(s, true)
 	}
 }
+
+// unpin takes back a pin on a snapshot.
+func (v *Volume) unpin(s *snapshot) { v.dropIfUnused(v.tree.unpin(s)) }
 
 // dropIfUnused has a hidden snapshot go that has lost its last pin or reader: it was
 // passed over while it had one.

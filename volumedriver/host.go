@@ -240,7 +240,7 @@ const openSideBySide = 8
 // value.
 func (h *Host) openOne(ctx context.Context, r registry.Record, born *unnamed) *Volume {
 	v := h.newVolume(r)
-	v.created, v.epoch = born, r.Epoch
+	v.opening.created, v.epoch = born, r.Epoch
 	h.mu.Lock()
 	h.opening[r.ID] = v
 	h.mu.Unlock()
@@ -347,7 +347,7 @@ func (v *Volume) unborn(ctx context.Context) (bool, error) {
 	if v.host.buffer.Holds(v.id) {
 		return false, nil
 	}
-	err := v.loadCatalog(ctx)
+	err := v.opening.loadCatalog(ctx)
 	if !errors.Is(err, backend.ErrNotFound) {
 		return err == nil && v.cat.now().Generation == 0, err
 	}

@@ -34,7 +34,7 @@ func (v *Volume) info() Info {
 	i := Info{Name: v.Name(), ID: v.id, Size: v.size.Load(), State: StateRunning, Epoch: v.epoch}
 	if h := v.halted.Load(); h != nil {
 		i.State, i.Reason = h.state(), h.reason()
-	} else if cause := v.waits.Load(); cause != nil {
+	} else if cause := v.opening.waits.Load(); cause != nil {
 		i.Reason = fmt.Sprintf("reads go on; writes, flushes and management wait, and go on by themselves when what was recovered at the start can be written: %v", *cause)
 	} else if cause := v.cat.doubted(); cause != nil {
 		i.Reason = fmt.Sprintf("management waits: whether the last change of its catalog took effect is not known: %v", *cause)
@@ -371,7 +371,7 @@ func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool,
 	if err != nil {
 		return false, err
 	}
-	defer func() { v.dropIfUnused(v.tree.unpin(s)) }()
+	defer v.unpin(s)
 	if !force {
 		v.users.waitUnused(ctx, false)
 	}

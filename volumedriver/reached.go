@@ -60,7 +60,7 @@ func (h *Host) Reached() Reached {
 	defer h.mu.Unlock()
 	r := make(Reached, len(h.volumes))
 	for id, v := range h.volumes {
-		if v.opened.Load() {
+		if v.opening.opened.Load() {
 			r[id] = Point{v.epoch, v.buf.Durable()}
 		} else if known, ok := h.opt.Reached[id]; ok {
 			r[id] = known
@@ -72,7 +72,8 @@ func (h *Host) Reached() Reached {
 // checkReached refuses local files that do not reach as far as is known from
 // outside, unless a person has accepted that. A later epoch that began below what
 // is known was begun by such a person: what was behind is given up.
-func (v *Volume) checkReached(reached uint64, accepted bool) error {
+func (o *opening) checkReached(reached uint64, accepted bool) error {
+	v := o.v
 	known := v.host.opt.Reached[v.id]
 	seq := known.Seq
 	for _, e := range v.cat.now().Epochs {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/backend"
@@ -23,44 +24,54 @@ import (
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
 // What it finds wrong halts the vDisk rather than failing the host.
 func (h *Host) open(ctx context.Context, v *Volume) error {
-	if v.created == nil {
+	if v.opening.created == nil {
 		epoch, err := h.opt.Registry.Claim(ctx, v.id, h.opt.Owner)
 		if err != nil {
 			return err
 		}
 		v.epoch = epoch
 	}
-	if err := v.loadCatalog(ctx); err != nil {
+	if err := v.opening.loadCatalog(ctx); err != nil {
 		return err
 	}
-	if err := v.openMap(ctx); err != nil {
+	if err := v.opening.openMap(ctx); err != nil {
 		return err
 	}
-	opt := v.recoverOptions()
-	if err := v.replayStored(ctx, opt); err != nil {
+	opt := v.opening.recoverOptions()
+	if err := v.opening.replayStored(ctx, opt); err != nil {
 		return err
 	}
 	found, err := h.buffer.Recover(opt)
 	if err != nil {
 		return err
 	}
-	if err := v.replay(found.Entries); err != nil {
+	if err := v.opening.replay(found.Entries); err != nil {
 		return errors.Join(err, found.Release())
 	}
 	if found.Damage == nil {
-		found.Damage = v.checkReached(max(found.Reached, v.cat.now().StoredSeq), found.Accepted)
+		found.Damage = v.opening.checkReached(max(found.Reached, v.cat.now().StoredSeq), found.Accepted)
 		found.Incomplete = found.Damage != nil // nobody can tell what any block held
 	}
 	if found.Damage != nil {
 		if dir := h.buffer.Dir(v.id); !strings.Contains(found.Damage.Error(), dir) {
 			found.Damage = fmt.Errorf("%w (local files in %s)", found.Damage, dir)
 		}
-		return v.inspect(found)
+		return v.opening.inspect(found)
 	}
 	if found.Cut != "" {
 		v.log.Info("log ends with what was not synced", "seq", found.Reached, "why", found.Cut)
 	}
-	return v.resume(ctx, found)
+	return v.opening.resume(ctx, found)
+}
+
+// opening is how a vDisk comes up, and whether it has come up whole. It sets what the core
+// of the vDisk has, and fills the other parts.
+type opening struct {
+	v *Volume
+
+	created *unnamed              // made by this owner just now: its first catalog is of this epoch; else nil
+	opened  atomic.Bool           // the log is this epoch's, and takes writes unless halted
+	waits   atomic.Pointer[error] // why it does not yet, though it is read; nil if it does
 }
 
 func (h *Host) newVolume(r registry.Record) *Volume {
@@ -70,6 +81,7 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 	v.setName(r.Name)
 	v.admin = newLock()
 	v.living, v.end = context.WithCancel(context.Background())
+	v.opening.v = v
 	v.users.core = &v.core
 	v.tree = &snapshotTree{core: &v.core}
 	v.origins = []origin{{r.ID, h.opt.Backend.Namespace(r.ID.String())}}
@@ -89,8 +101,9 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 }
 
 // loadCatalog reads the catalog, which says what the origins of locations are.
-func (v *Volume) loadCatalog(ctx context.Context) error {
-	if err := v.cat.load(ctx, v.created); err != nil {
+func (o *opening) loadCatalog(ctx context.Context) error {
+	v := o.v
+	if err := v.cat.load(ctx, o.created); err != nil {
 		return err
 	}
 	c := v.cat.now()
@@ -104,7 +117,8 @@ func (v *Volume) loadCatalog(ctx context.Context) error {
 
 // openMap makes the map of the checkpoint. A clone without one begins with
 // its parent's snapshot.
-func (v *Volume) openMap(ctx context.Context) (err error) {
+func (o *opening) openMap(ctx context.Context) (err error) {
+	v := o.v
 	c := v.cat.now()
 	opt := metadata.Options{Volume: v.id, Cache: v.host.cache, Store: v.host.pages, Clusters: c.Checkpoint.Root.Clusters}
 	for _, o := range v.origins {
@@ -151,10 +165,10 @@ func stateOf(c catalog.Checkpoint) metadata.State {
 	return s
 }
 
-func (v *Volume) recoverOptions() writebuffer.RecoverOptions {
-	c := v.cat.now()
+func (o *opening) recoverOptions() writebuffer.RecoverOptions {
+	c := o.v.cat.now()
 	return writebuffer.RecoverOptions{
-		Volume: v.id, StoredSeq: c.StoredSeq, Opened: c.Epoch > 0,
+		Volume: o.v.id, StoredSeq: c.StoredSeq, Opened: c.Epoch > 0,
 		Bound: func(epoch uint64) uint64 {
 			bound := uint64(math.MaxUint64)
 			for _, e := range c.Epochs {
@@ -172,7 +186,8 @@ func (v *Volume) recoverOptions() writebuffer.RecoverOptions {
 
 // replayStored applies the entries of the catalog's TLogs behind the
 // checkpoint, from the local copy or the backend.
-func (v *Volume) replayStored(ctx context.Context, opt writebuffer.RecoverOptions) error {
+func (o *opening) replayStored(ctx context.Context, opt writebuffer.RecoverOptions) error {
+	v := o.v
 	for _, t := range v.cat.now().TLogs {
 		id := tlog.ID(t.Number)
 		entries, err := v.host.buffer.LocalTLog(opt, id, t.LastSeq)
@@ -188,7 +203,7 @@ func (v *Volume) replayStored(ctx context.Context, opt writebuffer.RecoverOption
 		if len(entries) == 0 || entries[0].Seq != t.FirstSeq || entries[len(entries)-1].Seq != t.LastSeq {
 			return fmt.Errorf("object %s: %w: it does not hold seq %d to %d", id.Name(), tlog.ErrCorrupt, t.FirstSeq, t.LastSeq)
 		}
-		if err := v.replay(entries); err != nil {
+		if err := o.replay(entries); err != nil {
 			return err
 		}
 	}
@@ -208,7 +223,8 @@ func (r objectReader) ReadAt(p []byte, off int64) (int, error) {
 
 // replay applies entries without writing them. A snapshot that the catalog
 // would have to list and does not was deleted since.
-func (v *Volume) replay(entries []tlog.Entry) error {
+func (o *opening) replay(entries []tlog.Entry) error {
+	v := o.v
 	c := v.cat.now()
 	for _, e := range entries {
 		var err error
@@ -235,12 +251,13 @@ func lists(c *catalog.Catalog, e tlog.Entry) bool {
 
 // resume makes the vDisk writable: first the catalog says where this epoch
 // begins, then what was recovered goes to files of this epoch (O11).
-func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error {
+func (o *opening) resume(ctx context.Context, found *writebuffer.Recovered) error {
+	v := o.v
 	c := v.cat.now()
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
-	if v.created != nil { // its catalog says all this
-		return v.start(found, 1, 1)
+	if o.created != nil { // its catalog says all this
+		return o.start(found, 1, 1)
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleMax) // a start does not wait for one vDisk
 	defer cancel()
@@ -255,13 +272,14 @@ func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error
 	if err != nil {
 		return errors.Join(err, found.Release())
 	}
-	return v.start(found, scos, tlogs)
+	return o.start(found, scos, tlogs)
 }
 
 // start opens the log of this epoch and begins to store.
-func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog.ID) (err error) {
+func (o *opening) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog.ID) (err error) {
+	v := o.v
 	v.changes.begin(v.epoch, found.Reached)
-	opt := v.logOptions(found.Reached+1, scos, tlogs)
+	opt := o.logOptions(found.Reached+1, scos, tlogs)
 	opt.SCOLimit, opt.TLogLimit = v.cat.reserved()
 	if v.buf, err = v.host.buffer.OpenLog(opt); err != nil {
 		return errors.Join(err, found.Release())
@@ -270,7 +288,7 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 	err = v.buf.Resume(found)
 	switch {
 	case err == nil:
-		v.took()
+		o.took()
 		v.store.start(nil)
 	case disk.CauseOf(err).Passes() && v.buf.Err() != nil:
 		// The older files have all of it still: it is opened anew.
@@ -281,8 +299,8 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 		// What was recovered can be read, and the older files have all of it still.
 		v.log.Warn("vDisk is open for reading; writes and flushes wait until what was recovered can be written", "err", err)
 		cause := err
-		v.waits.Store(&cause)
-		v.store.start(v.takeUp)
+		o.waits.Store(&cause)
+		v.store.start(o.takeUp)
 	default:
 		return err
 	}
@@ -290,9 +308,9 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 }
 
 // took ends the opening: all that was recovered is in files of this epoch.
-func (v *Volume) took() {
-	v.opened.Store(true)
-	v.waits.Store(nil)
+func (o *opening) took() {
+	o.opened.Store(true)
+	o.waits.Store(nil)
 }
 
 // takeUpAgain is how often what waits for room at the end of an opening is tried.
@@ -300,7 +318,8 @@ const takeUpAgain = time.Second
 
 // takeUp tries to end the opening until it has, and reports whether it has: not if
 // ctx ends or the vDisk halts.
-func (v *Volume) takeUp(ctx context.Context) bool {
+func (o *opening) takeUp(ctx context.Context) bool {
+	v := o.v
 	for v.Err() == nil {
 		select {
 		case <-time.After(takeUpAgain):
@@ -310,7 +329,7 @@ func (v *Volume) takeUp(ctx context.Context) bool {
 		err := v.buf.GoOn(ctx)
 		switch {
 		case err == nil:
-			v.took()
+			o.took()
 			v.log.Info("what was recovered is written, and writes go on")
 			return true
 		case ctx.Err() != nil:
@@ -319,19 +338,20 @@ func (v *Volume) takeUp(ctx context.Context) bool {
 			v.halt(err)
 			return false
 		}
-		v.waits.Store(&err)
+		o.waits.Store(&err)
 	}
 	return false
 }
 
 // inspect opens a damaged vDisk for reading what is whole. If it cannot be
 // told what is, it stays closed.
-func (v *Volume) inspect(found *writebuffer.Recovered) error {
+func (o *opening) inspect(found *writebuffer.Recovered) error {
+	v := o.v
 	if found.Incomplete {
 		return errors.Join(found.Damage, found.Release())
 	}
 	v.changes.begin(v.epoch, found.Reached)
-	buf, err := v.host.buffer.OpenLog(v.logOptions(found.Reached+1, found.NextSCO, found.NextTLog))
+	buf, err := v.host.buffer.OpenLog(o.logOptions(found.Reached+1, found.NextSCO, found.NextTLog))
 	if err != nil {
 		return errors.Join(found.Damage, err, found.Release())
 	}
@@ -340,7 +360,8 @@ func (v *Volume) inspect(found *writebuffer.Recovered) error {
 	return found.Damage
 }
 
-func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebuffer.LogOptions {
+func (o *opening) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebuffer.LogOptions {
+	v := o.v
 	return writebuffer.LogOptions{
 		Volume: v.id, Origin: v.self, Epoch: v.epoch, Applier: v,
 		NextSeq: next, NextSCO: scos, NextTLog: tlogs,

@@ -32,15 +32,11 @@ import (
 // wait for a lock ends with its caller.
 type Volume struct {
 	core
-	created *unnamed // by this owner, just now: its first catalog is of this epoch; else nil
-
-	opened atomic.Bool           // buf is this epoch's, and takes writes unless halted
-	waits  atomic.Pointer[error] // why it does not yet, though it is read; nil if it does
-
 	unsure  atomic.Pointer[unsure] // an operation on it whose outcome is not known
 	changes changes
 	admin   lock
 
+	opening     opening
 	users       users
 	cat         *ownedCatalog
 	tree        *snapshotTree
