@@ -11,8 +11,8 @@ import (
 	"openvstorage/volumedriver/pageobject"
 )
 
-// deleteObjects deletes objects that the catalog no longer needs, as its owner
-// (P4). What is left over is collected at the next start.
+// deleteObjects deletes objects that the catalog no longer needs, as its owner (P4). What
+// cannot be deleted now is an orphan, which deleteOrphans deletes after the next start.
 func (o *ownedCatalog) deleteObjects(ctx context.Context, names []string) {
 	if len(names) == 0 {
 		return
@@ -23,7 +23,8 @@ func (o *ownedCatalog) deleteObjects(ctx context.Context, names []string) {
 	}
 }
 
-// deleteLocked deletes objects while no catalog is put. Whoever has put calls it.
+// deleteLocked is deleteObjects for whoever holds put, and returns the error. A halted
+// vDisk deletes nothing: it may have another owner.
 func (o *ownedCatalog) deleteLocked(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -37,15 +38,15 @@ func (o *ownedCatalog) deleteLocked(ctx context.Context, names []string) error {
 	return o.deleteNow(ctx, names)
 }
 
-// deleteOrphans deletes TLogs, page objects and catalog segments of earlier
-// owners that the catalog does not name.
+// deleteOrphans deletes the TLogs, page objects and catalog segments that the catalog does
+// not name: earlier owners left them behind.
 func (o *ownedCatalog) deleteOrphans(ctx context.Context) error {
-	// No catalog is put between the list and the delete, and none was whose
-	// outcome is not known: it may name what the one before did not (O7).
+	// No catalog is put between the list and the delete, and no put is in doubt: it might
+	// name an object that the known catalog does not (O7).
 	return o.holding(ctx, func(ctx context.Context, _ *flight) error { return o.deleteOrphansLocked(ctx) })
 }
 
-// deleteOrphansLocked is deleteOrphans; put is held.
+// deleteOrphansLocked is deleteOrphans for whoever holds put.
 func (o *ownedCatalog) deleteOrphansLocked(ctx context.Context) error {
 	if err := o.resolve(ctx); err != nil {
 		return err
@@ -77,8 +78,8 @@ func (o *ownedCatalog) deleteOrphansLocked(ctx context.Context) error {
 	return o.deleteLocked(ctx, orphans)
 }
 
-// deleteSegments deletes those of some segments that the catalog does not have.
-// What is left of them is collected at the next start.
+// deleteSegments deletes those of the old segments that the catalog does not name any
+// more. What is left of them goes after the next start, as an orphan.
 func (o *ownedCatalog) deleteSegments(ctx context.Context, old []string) {
 	o.mu.Lock()
 	names := o.segments
@@ -87,8 +88,8 @@ func (o *ownedCatalog) deleteSegments(ctx context.Context, old []string) {
 	_ = o.deleteNow(ctx, old)
 }
 
-// deleteNow deletes objects while the catalog has the version that is known.
-// Whoever has put calls it, with nothing in doubt.
+// deleteNow deletes objects on condition that the catalog still has the known version, so
+// that a former owner deletes nothing. Whoever calls it holds put, with nothing in doubt.
 func (o *ownedCatalog) deleteNow(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -96,7 +97,8 @@ func (o *ownedCatalog) deleteNow(ctx context.Context, names []string) error {
 	_, version, _ := o.known()
 	err := o.namespace().Delete(ctx, names, &backend.Condition{Name: catalog.ObjectName, Version: version})
 	if backend.Unknown(err) {
-		// It may come yet, and take what is put under such a name meanwhile.
+		// The delete may be carried out later, and delete an object that was put under
+		// the same name by then.
 		o.doubt.note(err)
 	}
 	return err

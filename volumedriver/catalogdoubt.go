@@ -11,30 +11,33 @@ import (
 	"openvstorage/volumedriver/catalog"
 )
 
-// candidate is a catalog that may be the one in the backend.
+// candidate is a catalog that was put, or is about to be: it may be the one in the
+// backend.
 type candidate struct {
 	c        *catalog.Catalog
-	root     []byte
-	segments []string
-	known    func(took bool) // nil: nobody wants to know
+	root     []byte          // its encoding, by which it is recognised
+	segments []string        // names of its segments
+	known    func(took bool) // hears whether it is the one; nil: a fence, which nobody asks after
 }
 
-// catalogDoubt is what is not known of the catalog in the backend: a put may have
-// taken effect, or a delete under the known version be under way still.
+// catalogDoubt is what is not known about the catalog in the backend: whether a put has
+// taken effect, or whether a delete under the known version is still under way.
 type catalogDoubt struct {
 	cause      atomic.Pointer[error] // nil: there is none
-	flying     atomic.Bool           // a put goes on whose caller has gone; as a doubt it is until it ends
-	candidates []*candidate          // at most one, and what resolve puts; all put in place of the known one
+	flying     atomic.Bool           // a put goes on whose caller has gone; its outcome is in doubt until it ends
+	candidates []*candidate          // all put in place of the known one: at most one change, and the fence of resolve
 }
 
+// note notes a doubt, and which catalogs may be in the backend because of it.
 func (d *catalogDoubt) note(cause error, n ...*candidate) {
 	d.cause.Store(&cause)
 	d.candidates = append(d.candidates, n...)
 }
 
-// settle finds out what is not known of the catalog. Who owns a part of it (the
-// storer TLogs, pages and checkpoint, management snapshots and clones) settles
-// before it looks at that part: what it put itself may have taken effect.
+// settle finds out what is not known about the catalog. Each part of the catalog has one
+// user that changes it: the storer the TLogs, pages and checkpoint, management the
+// snapshots and clones. That user settles before it looks at its part, because what it
+// put itself may have taken effect.
 func (o *ownedCatalog) settle(ctx context.Context) error {
 	if !o.inDoubt() {
 		return nil
@@ -45,10 +48,10 @@ func (o *ownedCatalog) settle(ctx context.Context) error {
 // inDoubt reports whether it is not known what the catalog in the backend is.
 func (o *ownedCatalog) inDoubt() bool { return o.doubt.flying.Load() || o.doubt.cause.Load() != nil }
 
-// resolve ends what is in doubt. The catalog itself tells if a put took effect. If
-// not, the put may take effect yet: so a catalog is put in the same place, with
-// which all that is under way under the known version comes to nothing. Whoever
-// has put calls it.
+// resolve ends what is in doubt. The catalog in the backend tells if a put has taken
+// effect. If it has not, it may do so yet: so resolve puts a catalog of the same content,
+// a fence, in the same place. Then everything that is still under way under the known
+// version comes to nothing. Whoever calls it holds put.
 func (o *ownedCatalog) resolve(ctx context.Context) (err error) {
 	cause := o.doubt.cause.Load()
 	if cause == nil {
@@ -91,7 +94,8 @@ func (o *ownedCatalog) resolve(ctx context.Context) (err error) {
 	return o.anotherOwner(err)
 }
 
-// recognise looks whether the catalog in the backend is one that is in doubt.
+// recognise compares the catalog in the backend with the candidates. If it is one of
+// them, the doubt ends.
 func (o *ownedCatalog) recognise(ctx context.Context) (found bool, err error) {
 	for _, n := range o.doubt.candidates {
 		info, same, err := holds(ctx, o.namespace(), n.root)
@@ -108,8 +112,8 @@ func (o *ownedCatalog) recognise(ctx context.Context) (found bool, err error) {
 	return false, nil
 }
 
-// decide ends the doubt: the catalog is one of the candidates, and the others,
-// which were to be put in the same place, never will be.
+// decide ends the doubt: n is the catalog in the backend. The other candidates were to be
+// put in the same place, so they never take effect.
 func (o *ownedCatalog) decide(n *candidate, version backend.Version) {
 	list := o.doubt.candidates
 	o.doubt.candidates = nil

@@ -10,29 +10,29 @@ import (
 	"openvstorage/volumedriver/catalog"
 )
 
-// putMax bounds how long a put of the catalog is waited for. It is not given up
-// before: its outcome would be unknown.
+// putMax is how long a put of the catalog is waited for. It is not given up earlier,
+// because its outcome would be unknown then.
 const putMax = time.Minute
 
-// updateCatalog is changeCatalog for those who look at the catalog again when it
-// fails.
+// update is change for callers that look at the catalog again when it fails, and need not
+// hear what became of this put.
 func (o *ownedCatalog) update(ctx context.Context, fn func(c *catalog.Catalog) error) error {
 	return o.change(ctx, fn, func(bool) {})
 }
 
-// changeCatalog changes the catalog by fn and puts it under this owner's
-// epoch (O6). Transient errors of the backend are retried until ctx ends;
-// another owner's catalog halts the vDisk (P4).
+// change has fn change a copy of the catalog, and puts that under this owner's epoch
+// (O6). Transient errors of the backend are retried until ctx ends; another owner's
+// catalog halts the vDisk (P4).
 //
-// An error that matches ErrUnknownOutcome says that the put may have taken
-// effect, or may do so yet. Then nothing else is put or deleted until settle has
-// found out. known is called once, when it is known whether the put took effect,
-// if fn returned nil; nobody puts a catalog meanwhile.
+// An error that matches ErrUnknownOutcome says that the put may have taken effect, or
+// may do so yet. Nothing else is put or deleted then until settle has found out. If fn
+// returns nil, known is called once, as soon as it is known whether the put took effect,
+// and no catalog is put before known returns.
 func (o *ownedCatalog) change(ctx context.Context, fn func(c *catalog.Catalog) error, known func(took bool)) error {
 	return o.holding(ctx, func(ctx context.Context, f *flight) error { return o.changeLocked(ctx, f, fn, known) })
 }
 
-// changeLocked is changeCatalog; put is held.
+// changeLocked is change for whoever holds put.
 func (o *ownedCatalog) changeLocked(ctx context.Context, f *flight, fn func(c *catalog.Catalog) error, known func(took bool)) error {
 	if err := o.Err(); err != nil {
 		return err
@@ -73,20 +73,23 @@ func (o *ownedCatalog) changeLocked(ctx context.Context, f *flight, fn func(c *c
 	return fmt.Errorf("catalog of %s: %w", o.Name(), err)
 }
 
+// anotherOwner halts the vDisk: the catalog is neither what this owner put nor what it
+// was about to put, so somebody else has taken the vDisk over (P4).
 func (o *ownedCatalog) anotherOwner(err error) error {
 	o.halt(fmt.Errorf("another owner has changed the catalog: %w", err))
 	return o.Err()
 }
 
-// known is a copy of the catalog as it is in the backend, as far as is known,
-// with its version and its segments.
+// known is a copy of the catalog that now returns, which may be changed, with its version
+// and its segments.
 func (o *ownedCatalog) known() (*catalog.Catalog, backend.Version, []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.value.Clone(), o.version, o.segments
 }
 
-// encode makes the root of a candidate, and puts its segments.
+// encode makes the root of a candidate, and puts its segments. They have names of their
+// own, so nothing that the catalog in the backend names is touched before the root is put.
 func (o *ownedCatalog) encode(ctx context.Context, n *candidate) error {
 	n.c.Epoch = o.epoch
 	root, segments, err := catalog.Encode(n.c)
@@ -103,7 +106,8 @@ func (o *ownedCatalog) encode(ctx context.Context, n *candidate) error {
 	return nil
 }
 
-// adopt takes a catalog that is in the backend as the one that is known there.
+// adopt notes that a candidate is the catalog in the backend, and tells those who wait to
+// know.
 func (o *ownedCatalog) adopt(n *candidate, version backend.Version) {
 	o.mu.Lock()
 	o.value, o.version, o.segments = n.c, version, n.segments
@@ -114,9 +118,9 @@ func (o *ownedCatalog) adopt(n *candidate, version backend.Version) {
 	}
 }
 
-// putRoot puts the catalog's root. When a put fails without telling whether it
-// took effect, it is asked again, and the object itself: unsure says that nobody
-// could tell.
+// putRoot puts the catalog's root in place of version. If a put fails without telling
+// whether it took effect, putRoot puts again, and if that conflicts, compares the object
+// with root. unsure says that even this gave no answer.
 func (o *ownedCatalog) putRoot(ctx context.Context, root []byte, version backend.Version) (next backend.Version, unsure bool, err error) {
 	ns := o.namespace()
 	err = retry(ctx, func() (err error) {

@@ -74,8 +74,8 @@ func (k *checkpointer) bequeath(s *snapshot) {
 	}
 }
 
-// freezeAtRest freezes the map for a checkpoint that is due when there is no
-// TLog to close, because everything written is stored.
+// freezeAtRest freezes the map for a checkpoint that is due, if everything written is
+// stored: no TLog is going to close then at whose end it could be frozen.
 func (k *checkpointer) freezeAtRest() {
 	c := k.cat.now() // only the storer moves its StoredSeq
 	stored, id := c.StoredSeq, tlog.ID(c.Checkpoint.TLog)
@@ -89,9 +89,9 @@ func (k *checkpointer) freezeAtRest() {
 	})
 }
 
-// commitCheckpoint puts the newest checkpoint of which everything that it covers
-// is stored (O3): pages to the local store and to page objects, then
-// the catalog that names them, then the local TLogs may go (O4).
+// commit puts the newest pending checkpoint that covers only what is stored (O3): its
+// pages go to the local store and to page objects, then the catalog that names these is
+// put, then the local TLogs may go (O4). It does nothing if there is no such checkpoint.
 func (k *checkpointer) commit(ctx context.Context) error {
 	if err := k.cat.settle(ctx); err != nil {
 		return err
@@ -189,8 +189,8 @@ func (k *checkpointer) wantIfMany() {
 	}
 }
 
-// parentCovers makes a clone's first checkpoint wait for one of its parent
-// that covers the snapshot: the clone's pages refer to the parent's.
+// parentCovers has a clone's first checkpoint wait until a checkpoint of its parent covers
+// the snapshot: the clone's pages refer to pages of the parent.
 func (k *checkpointer) parentCovers(ctx context.Context) error {
 	if k.cat.now().Checkpoint.NextPage != 0 || k.self == 0 {
 		return nil
@@ -202,7 +202,8 @@ func (k *checkpointer) parentCovers(ctx context.Context) error {
 	return parent.store.checkpointTo(ctx, s.Seq)
 }
 
-// putPages saves the checkpoint's new pages locally and in page objects.
+// putPages saves the new pages of a checkpoint locally, and puts them as page objects. If
+// it fails, it deletes the objects that it has put: no catalog names them.
 func (k *checkpointer) putPages(ctx context.Context, f *metadata.Frozen) ([]catalog.PageObject, error) {
 	from := k.cat.now().Checkpoint.NextPage
 	w := &pageWriter{cat: k.cat, first: max(from, 1)}

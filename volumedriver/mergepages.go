@@ -9,8 +9,8 @@ import (
 	"openvstorage/volumedriver/pageobject"
 )
 
-// mergePages replaces rows of page objects of which less than half lives by
-// fewer ones. Page numbers stay: an object is found by its range.
+// mergePages replaces neighbouring page objects of which less than half lives by fewer
+// ones. The pages keep their numbers.
 func (gc *garbageCollector) mergePages(ctx context.Context, live *metadata.PageSet) error {
 	old := gc.cat.now().Pages
 	var kept []catalog.PageObject
@@ -55,7 +55,7 @@ func (gc *garbageCollector) mergePages(ctx context.Context, live *metadata.PageS
 	return nil
 }
 
-// copyPages adds the live pages of an object to w.
+// copyPages adds the live pages of a page object to w.
 func (gc *garbageCollector) copyPages(ctx context.Context, w *pageWriter, q catalog.PageObject, live *metadata.PageSet) error {
 	if live.Count(q.First, q.End) == 0 {
 		return nil

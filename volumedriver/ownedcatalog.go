@@ -55,7 +55,8 @@ func (o *ownedCatalog) look(fn func(c *catalog.Catalog)) {
 	fn(o.value)
 }
 
-// loadCatalog reads the catalog and the origin table.
+// load reads the catalog from the backend. Of a vDisk that was made just now it is taken
+// from memory.
 func (o *ownedCatalog) load(ctx context.Context, made *unnamed) error {
 	if n := made; n != nil && n.root != nil {
 		return o.take(n.root, n.version, true, func(name string) ([]byte, error) {
@@ -91,7 +92,8 @@ func (o *ownedCatalog) load(ctx context.Context, made *unnamed) error {
 	})
 }
 
-// takeCatalog takes up a catalog of which segment returns the segments.
+// take checks a catalog and takes it as the one in the backend. segment returns its
+// segments by name; first says that no earlier epoch had the vDisk.
 func (o *ownedCatalog) take(root []byte, version backend.Version, first bool, segment func(name string) ([]byte, error)) error {
 	c, err := catalog.Decode(root, segment)
 	if err != nil {
@@ -113,22 +115,24 @@ func (o *ownedCatalog) take(root []byte, version backend.Version, first bool, se
 	return nil
 }
 
-// reserveAhead numbers are taken out of use with every catalog put, so that
-// opening a file never waits for one.
+// reserveAhead numbers are reserved ahead of those in use by every catalog put, so that
+// opening a file seldom waits for one. Numbers that a crash leaves unused are lost (O11).
 const reserveAhead = 4096
 
+// reserveNumbers has c reserve numbers from the next ones of the log on.
 func reserveNumbers(c *catalog.Catalog, scos sco.Number, tlogs tlog.ID) {
 	c.NextSCO = max(c.NextSCO, min(scos+reserveAhead, sco.MaxNumber+1))
 	c.NextTLog = max(c.NextTLog, uint64(tlogs)+reserveAhead)
 }
 
-// reserved are the limits that the catalog has.
+// reserved are the numbers below which the log may open files.
 func (o *ownedCatalog) reserved() (sco.Number, tlog.ID) {
 	c := o.now()
 	return c.NextSCO, tlog.ID(c.NextTLog)
 }
 
-// reserve implements writebuffer.LogOptions.Reserve.
+// reserve implements writebuffer.LogOptions.Reserve: it puts a catalog with new limits, and
+// returns them.
 func (o *ownedCatalog) reserve(ctx context.Context, scos sco.Number, tlogs tlog.ID) (sco.Number, tlog.ID, error) {
 	if scos > sco.MaxNumber {
 		return 0, 0, fmt.Errorf("vDisk %q: used up its SCO numbers", o.Name())
@@ -149,12 +153,13 @@ func (o *ownedCatalog) storedSeq() uint64 {
 	return o.now().StoredSeq
 }
 
+// checkpointSeq is the seq up to which the checkpoint in the catalog has everything.
 func (o *ownedCatalog) checkpointSeq() uint64 {
 	return o.now().Checkpoint.Seq
 }
 
-// objectNumber takes a page object number out of those that the catalog has
-// reserved.
+// objectNumber takes the next of the page object numbers that the catalog has reserved,
+// and reserves more when there is none. Only the storer calls it.
 func (o *ownedCatalog) objectNumber(ctx context.Context) (uint64, error) {
 	if o.nextObject >= o.now().NextObject {
 		err := o.update(ctx, func(c *catalog.Catalog) error {
@@ -174,7 +179,8 @@ func (o *ownedCatalog) reserveObjects(c *catalog.Catalog, n uint64) {
 	c.NextObject = max(c.NextObject, o.nextObject+n)
 }
 
-// parentSnapshot is the snapshot that a clone was made from.
+// parentSnapshot is the snapshot that the vDisk, a clone, was made from, and the vDisk that
+// has it. errParentClosed if that is not open.
 func (o *ownedCatalog) parentSnapshot() (*Volume, *snapshot, error) {
 	from := o.now().Origins[o.self-1]
 	parent := o.host.byID(from.Volume)

@@ -7,8 +7,8 @@ import (
 	"openvstorage/volumedriver/pageobject"
 )
 
-// pageWriter cuts a row of pages into objects that together cover every page
-// number from first on.
+// pageWriter cuts a row of pages into objects. Together the objects cover every page
+// number from first on, so that a page is found by the range that its number is in.
 type pageWriter struct {
 	cat     *ownedCatalog
 	first   uint64
@@ -16,6 +16,7 @@ type pageWriter struct {
 	objects []catalog.PageObject
 }
 
+// add adds a page, whose number is above those before.
 func (w *pageWriter) add(ctx context.Context, number uint64, page []byte) error {
 	if w.b.Size()+len(page) > pageobject.SizeMax && w.b.Len() > 0 {
 		if err := w.put(ctx, number); err != nil {
@@ -26,7 +27,7 @@ func (w *pageWriter) add(ctx context.Context, number uint64, page []byte) error 
 	return nil
 }
 
-// put puts what is gathered as the object of the pages up to end.
+// put puts the gathered pages as the object that covers the numbers below end.
 func (w *pageWriter) put(ctx context.Context, end uint64) error {
 	if w.b.Len() == 0 {
 		return nil
