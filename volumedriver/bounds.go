@@ -8,16 +8,17 @@ import (
 	"openvstorage/sco"
 )
 
-// bound is how many clusters may hold data, at most, if that is known.
+// bound is how many clusters hold data at most, if that is known.
 type bound struct {
-	known atomic.Uint64 // the number and one; 0: not known
+	known atomic.Uint64 // the number plus one; 0: not known
 }
 
 func (b *bound) set(clusters uint64) { b.known.Store(clusters + 1) }
 
 func (b *bound) forget() { b.known.Store(0) }
 
-// bytes returns the bound in bytes with so many more clusters, up to size.
+// bytes is the bound and more clusters, in bytes; at most size, which it is too if the
+// bound is not known.
 func (b *bound) bytes(size, more uint64) uint64 {
 	n := b.known.Load()
 	if n == 0 {
@@ -26,8 +27,8 @@ func (b *bound) bytes(size, more uint64) uint64 {
 	return min(size, (n-1+more)*sco.ClusterSize)
 }
 
-// boundMax is the size in bytes of the largest vDisk whose bounds are counted, which
-// reads a page for each GiB.
+// boundMax is the size in bytes of the largest vDisk whose bounds are counted: counting
+// reads a page of the map for each GiB.
 const boundMax = 8 << 40
 
 // bounds tells how much of a vDisk and of its snapshots is allocated, at most. The map
@@ -49,9 +50,9 @@ func (b *bounds) rolledBack() {
 	b.inherited.forget()
 }
 
-// count counts what no counter tells: what a clone has of its ancestors, and
-// what snapshots hold that were taken before this opening. It does one at a time;
-// more says that there are others.
+// count counts what no counter tells: what a clone has of its ancestors, and what
+// snapshots hold that were taken before this opening. It counts one of them; more says
+// that there are others.
 func (b *bounds) count(ctx context.Context) (more bool) {
 	if b.self > 0 && b.inherited.known.Load() == 0 {
 		before := b.heads.Load()
@@ -75,6 +76,7 @@ func (b *bounds) count(ctx context.Context) (more bool) {
 	return ok
 }
 
+// countOne counts the clusters of a view of size bytes. ok is false if it could not.
 func (b *bounds) countOne(ctx context.Context, view *metadata.View, size uint64) (clusters uint64, ok bool) {
 	if size > boundMax {
 		return 0, false

@@ -12,8 +12,8 @@ import (
 	"openvstorage/volumedriver/catalog"
 )
 
-// visible reports whether a snapshot may see an SCO that died at deadSeq: it
-// was taken before, and the SCO was open by then.
+// visible reports whether a snapshot may see an SCO that died at deadSeq: the snapshot was
+// taken before that, and the SCO was open by then.
 func visible(snapshots []catalog.Snapshot, n sco.Number, deadSeq uint64) bool {
 	return slices.ContainsFunc(snapshots, func(s catalog.Snapshot) bool {
 		return n < s.NextSCO && s.Seq < deadSeq
@@ -25,8 +25,8 @@ type dead struct {
 	checkpoint uint64       // its seq
 	frozen     uint64       // that of the newest one, committed or pending
 	gone       []sco.Number // nobody can reach them: delete
-	waiting    int          // nobody could, once a checkpoint covers their death
-	unfrozen   []sco.Number // of these, those whose death none pending covers
+	waiting    int          // nobody can reach them once a checkpoint covers their death
+	unfrozen   []sco.Number // those of the waiting whose death no pending checkpoint covers
 	known      int
 	pending    bool // there is a checkpoint pending
 }
@@ -61,7 +61,7 @@ type garbageCollector struct {
 	lock lock
 
 	due      atomic.Bool // look for dead SCOs and pages
-	freeDue  atomic.Bool // free all that can be, though it be little
+	freeDue  atomic.Bool // free all that can be, however little it is
 	listDue  atomic.Bool // list the backend for SCOs that the counters do not know
 	sweepDue atomic.Bool // sweep the map's pages, however few may be garbage
 
@@ -93,12 +93,12 @@ func (gc *garbageCollector) listAgain() {
 
 // sweepAgain has the map's pages swept: a snapshot has gone.
 func (gc *garbageCollector) sweepAgain() {
-	gc.again()
 	gc.sweepDue.Store(true)
+	gc.again()
 }
 
-// collect deletes what nothing can reach any more, and has a checkpoint made
-// when much waits for one.
+// collect deletes what nothing can reach any more, and makes a checkpoint due when much
+// garbage waits for one. It also commits a pending checkpoint.
 func (gc *garbageCollector) collect(ctx context.Context) (err error) {
 	if err := gc.cat.settle(ctx); err != nil {
 		return err
@@ -106,7 +106,7 @@ func (gc *garbageCollector) collect(ctx context.Context) (err error) {
 	if gc.checkpoints.due.Load() {
 		gc.checkpoints.freezeAtRest()
 	}
-	// One whose commit failed is due to nobody else.
+	// Nobody else tries again to commit one whose commit has failed.
 	if err := gc.checkpoints.commit(ctx); err != nil {
 		return err
 	}
@@ -123,21 +123,8 @@ func (gc *garbageCollector) collect(ctx context.Context) (err error) {
 		return nil
 	}
 	if gc.listDue.Load() {
-		if !gc.lock.try() {
-			// A rollback may bring back what the counters do not know yet.
+		if listed, err := gc.list(ctx); !listed {
 			gc.again()
-			return nil
-		}
-		if gc.m.Recounting() { // since a rollback that has ended in between
-			gc.lock.give()
-			gc.again()
-			return nil
-		}
-		gc.listDue.Store(false)
-		err := gc.markUnknown(ctx)
-		gc.lock.give()
-		if err != nil {
-			gc.listDue.Store(true)
 			return err
 		}
 	}
@@ -152,8 +139,27 @@ func (gc *garbageCollector) collect(ctx context.Context) (err error) {
 	return gc.sweep(ctx)
 }
 
-// freeAtRest makes the checkpoint that what is to be freed waits for, if everything
-// written is stored, and frees it.
+// list has the counters know of all SCOs in the backend, and deletes other orphans. It
+// reports whether it has done so: not while a rollback is under way or its effect is being
+// counted, because a rollback may bring back what the counters do not know yet.
+func (gc *garbageCollector) list(ctx context.Context) (listed bool, err error) {
+	if !gc.lock.try() {
+		return false, nil
+	}
+	defer gc.lock.give()
+	if gc.m.Recounting() { // since a rollback that has ended in between
+		return false, nil
+	}
+	gc.listDue.Store(false)
+	if err := gc.markUnknown(ctx); err != nil {
+		gc.listDue.Store(true)
+		return false, err
+	}
+	return true, nil
+}
+
+// freeAtRest makes the checkpoint for which garbage waits that is to be freed, if
+// everything written is stored, and deletes the garbage.
 func (gc *garbageCollector) freeAtRest(ctx context.Context) error {
 	gc.checkpoints.freezeAtRest()
 	if err := gc.checkpoints.commit(ctx); err != nil {
@@ -166,8 +172,8 @@ func (gc *garbageCollector) freeAtRest(ctx context.Context) error {
 func (gc *garbageCollector) findDead(ctx context.Context) (*dead, error) {
 	d := &dead{checkpoint: gc.cat.checkpointSeq()}
 	d.frozen, d.pending = gc.checkpoints.frozenSeq()
-	// A snapshot counts until it is in neither list: one that goes leaves
-	// memory when it is known to have left the catalog.
+	// A snapshot counts as long as the catalog or the tree has it. One that is deleted
+	// leaves the tree only when it is known to have left the catalog.
 	snapshots := gc.tree.entries(slices.Clone(gc.cat.now().Snapshots))
 	err := gc.m.SCOs(ctx, func(s metadata.SCO) bool {
 		d.sort(s, snapshots)
@@ -177,6 +183,8 @@ func (gc *garbageCollector) findDead(ctx context.Context) (*dead, error) {
 	return d, err
 }
 
+// collectSCOs deletes the SCOs that are dead, and makes a checkpoint due if enough others
+// wait for one.
 func (gc *garbageCollector) collectSCOs(ctx context.Context) error {
 	d, err := gc.findDead(ctx)
 	if err != nil {
@@ -204,7 +212,7 @@ func (gc *garbageCollector) collectSCOs(ctx context.Context) error {
 	return nil
 }
 
-// lookForDead has a checkpoint made in the midst of a group if it is worth one.
+// lookForDead makes a checkpoint due in the midst of a group, if the garbage is worth one.
 func (gc *garbageCollector) lookForDead(ctx context.Context) error {
 	if !timeToLook(gc.count.writeBytes.Load()-gc.looked, gc.count.stored.Load()) || gc.m.Recounting() {
 		return nil
@@ -216,7 +224,7 @@ func (gc *garbageCollector) lookForDead(ctx context.Context) error {
 	return err
 }
 
-// wantCheckpoint has a checkpoint made if the garbage that waits for one is worth it.
+// wantCheckpoint makes a checkpoint due if the garbage that waits for one is worth it.
 func (gc *garbageCollector) wantCheckpoint(d *dead) {
 	g := garbage{waiting: d.waiting, left: d.known - len(d.gone), pending: d.pending, unfrozen: len(d.unfrozen)}
 	for _, n := range d.unfrozen {
@@ -231,9 +239,10 @@ func (gc *garbageCollector) wantCheckpoint(d *dead) {
 	}
 }
 
-// markUnknown tells the counters of SCOs in the backend that they do not know:
-// those that a rollback left behind, and orphans of an owner that died. What is in
-// one is counted before it is sealed, and it is there only after. v.gc is held.
+// markUnknown marks as dead the SCOs in the backend that the counters do not know: a
+// rollback left them behind, or an owner that died. An SCO that is in use is known: its
+// clusters are counted before it is sealed, and it is uploaded after. Whoever calls it
+// holds the lock.
 func (gc *garbageCollector) markUnknown(ctx context.Context) error {
 	pending := make(map[sco.Number]bool)
 	for _, s := range gc.buf.Work().SCOs {
@@ -268,7 +277,7 @@ func (gc *garbageCollector) markUnknown(ctx context.Context) error {
 	return gc.cat.deleteOrphans(ctx)
 }
 
-// noteStored keeps the sum of the sizes of stored SCOs.
+// noteStored notes the size in bytes of a stored SCO, 0 if it is deleted, and keeps the sum.
 func (gc *garbageCollector) noteStored(n sco.Number, size int64) {
 	gc.count.stored.Add(size - gc.sizes[n])
 	if gc.sizes[n] = size; size == 0 {
@@ -285,8 +294,9 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// sweep deletes map pages that no root reaches, and page objects in which
-// little lives, when there may be much of it.
+// sweep deletes map pages that no root reaches, and merges page objects in which little
+// lives. It does so when a snapshot has gone, and when there are twice as many pages as
+// the last sweep left.
 func (gc *garbageCollector) sweep(ctx context.Context) error {
 	c, pages := gc.cat.now(), uint64(0)
 	for _, p := range c.Pages {
@@ -296,7 +306,7 @@ func (gc *garbageCollector) sweep(ctx context.Context) error {
 		return nil
 	}
 	if !gc.lock.try() {
-		// A rollback or the end of a snapshot, which may wait for the storer.
+		// A rollback or the deletion of a snapshot holds it, and may wait for this goroutine.
 		gc.again()
 		return nil
 	}
@@ -313,7 +323,7 @@ func (gc *garbageCollector) sweep(ctx context.Context) error {
 // sweepSlack pages of garbage are not worth a sweep: 16 MiB.
 const sweepSlack = 4096
 
-// freeAll has all be freed that can be, though it be little.
+// freeAll has all garbage freed that can be, however little it is.
 func (gc *garbageCollector) freeAll() {
 	gc.freeDue.Store(true)
 	gc.again()

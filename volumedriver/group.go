@@ -10,24 +10,24 @@ import (
 	"openvstorage/writebuffer"
 )
 
-// group is a row of closed TLogs that reach the catalog in one put: whoever
-// reads the backend sees all of them or none. So what a later TLog of the group
-// overwrites of an earlier one need not be stored: no state that anybody can
-// reach has it. That is what a write buffer saves.
+// group is a row of closed TLogs that reach the catalog in one put: whoever reads the
+// backend sees all of them or none. So what a later TLog of the group overwrites of an
+// earlier one need not be stored, because no state that anybody can reach has it. That is
+// what a write buffer saves.
 type group struct {
 	tlogs  []*writebuffer.TLog
 	scos   []*writebuffer.SCO // whose upload has not begun
 	flying int                // uploads under way
 	landed chan landing       // where they end; nobody waits to send
-	// marks has what is to be stored of an SCO; without, all of it is.
+	// marks has which clusters of an SCO are to be stored; if it has none, all are.
 	marks map[sco.Number]writebuffer.Marks
 }
 
 // last is the newest TLog of the group.
 func (g *group) last() tlog.ID { return g.tlogs[len(g.tlogs)-1].ID }
 
-// chooseGroup makes a group of the oldest TLogs. With patience it makes none while the
-// buffer has room for more overwrites.
+// chooseGroup makes a group of the oldest closed TLogs. If patient is set it makes none, and
+// returns nil, while the buffer has room for more overwrites.
 func (st *storer) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, patient bool) (*group, error) {
 	if len(closed) == 0 {
 		return nil, nil
@@ -58,8 +58,8 @@ func (st *storer) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, p
 	return g, nil
 }
 
-// young reports whether even the oldest SCO is one that may wait for overwrites:
-// who does not write much would keep it here for ever.
+// young reports whether even the oldest SCO may wait for overwrites. A vDisk to which
+// little is written would keep it in the buffer for ever, if there were no such limit.
 func (st *storer) young(closed []*writebuffer.TLog) bool {
 	scos := closed[0].SCOs()
 	return len(scos) > 0 && time.Since(scos[0].SealedAt()) < 2*st.host.opt.IdleSeal
@@ -77,16 +77,16 @@ func (st *storer) liveIn(ctx context.Context, s *writebuffer.SCO) (int64, error)
 	return max(c.Live, 0) * sco.ClusterSize, nil
 }
 
-// mark notes which clusters of the group are to be stored: not those that the
-// group itself writes again later. What is written behind the group counts for
-// nothing: the group is a prefix, and a power cut may leave just that.
+// mark notes which clusters of the group are to be stored: those that the group itself
+// does not overwrite later. What is written behind the group does not count: a power cut
+// may leave just the group.
 //
-// A rollback may bring back what was overwritten before it, so only what was
-// written since the last one overwrites. tree.rolled is set before the map rolls
-// back, and a snapshot is deleted after: one that was rolled back to and deleted
-// while this looked for what snapshots see has changed v.tree.rolled. A rollback
-// later takes nothing away: a snapshot that sees clusters of the group was there
-// before, and its SCOs are stored whole.
+// A rollback may bring back what was overwritten before it. So only what was written since
+// the newest rollback counts as overwriting. The seq of a rollback is noted before the map
+// rolls back, and the snapshot can only be deleted after that. So if a snapshot is rolled
+// back to and deleted while mark asks what snapshots see, the seq has changed at the end,
+// and everything is stored. A later rollback does no harm: the snapshot that it goes to
+// is there already, and the SCOs that it sees are stored whole.
 func (st *storer) mark(g *group) {
 	g.marks = make(map[sco.Number]writebuffer.Marks, len(g.scos))
 	rolled := st.tree.rolledSeq()
@@ -107,9 +107,9 @@ func (st *storer) mark(g *group) {
 	}
 }
 
-// addresses is a set of clusters' addresses: a word for 64 neighbours. It takes no
-// new words when it has addressesMax, some 40 MiB; what the group writes again
-// over older ones is then stored too.
+// addresses is a set of addresses of clusters, with a word for 64 neighbours. At
+// addressesMax words, some 40 MiB, it takes no new ones; of clusters that it does not
+// have, older versions are stored too, which costs space and does no harm.
 type addresses map[uint64]uint64
 
 const addressesMax = 1 << 20

@@ -9,11 +9,11 @@ import (
 	"openvstorage/volumedriver/catalog"
 )
 
-// agree makes the log hold as stored what the catalog has, before a group is
-// chosen. A put of the catalog that was not answered may have taken effect: its
-// TLogs are stored then, and who stored them again, in a group with others, would
-// replace their SCOs by what that group needs of them, under a catalog that names
-// them without it. Nothing is in doubt any more.
+// agree has the log take for stored what the catalog has, before a group is chosen. A put
+// of the catalog that was not answered may have taken effect. Its TLogs are stored then. To
+// store them again, in a group with others, would replace their SCOs by only what that
+// group needs of them, while the catalog names them as they were. Whoever calls it has
+// settled: nothing is in doubt.
 func (st *storer) agree(ctx context.Context) error {
 	g, seq := &group{}, st.cat.storedSeq()
 	for _, t := range st.buf.Work().TLogs {
@@ -29,9 +29,8 @@ func (st *storer) agree(ctx context.Context) error {
 	return st.groupStored(ctx, g)
 }
 
-// storeGroup puts the TLogs of a group whose SCOs are in the backend, then the
-// catalog that names them all at once (O3); only then may the SCOs leave the
-// buffer (O5).
+// storeGroup puts the TLogs of a group whose SCOs are in the backend, then the catalog
+// that names all of them at once (O3). Only then may the SCOs leave the buffer (O5).
 func (st *storer) storeGroup(ctx context.Context, g *group) error {
 	var stored []catalog.TLog
 	for _, t := range g.tlogs {
@@ -77,7 +76,8 @@ func (st *storer) storeGroup(ctx context.Context, g *group) error {
 	return st.groupStored(ctx, g)
 }
 
-// groupStored lets go of what the catalog names now, and does what follows.
+// groupStored tells the log what the catalog names now, so that its files may go, and does
+// what follows: a checkpoint, and collection.
 func (st *storer) groupStored(ctx context.Context, g *group) error {
 	st.buf.SetLimits(st.cat.reserved())
 	st.buf.Stored(g.last(), st.narrowOf(ctx, g))
@@ -90,9 +90,8 @@ func (st *storer) groupStored(ctx context.Context, g *group) error {
 	return st.gc.collect(ctx) // under load there is always more to upload
 }
 
-// gapError says that a TLog does not begin where the catalog ends. The catalog must
-// not say of what lies between that it is stored: a restart would believe it
-// (O10).
+// gapError says that a TLog does not begin where the catalog ends. The catalog must not
+// name it: a restart would believe that what lies between is stored, too (O10).
 type gapError struct {
 	tlog          tlog.ID
 	first, stored uint64

@@ -14,9 +14,9 @@ import (
 	"openvstorage/internal/broadcast"
 )
 
-// storer moves one vDisk's SCOs and TLogs to the backend, in the order of O3,
-// and does what follows from it: checkpoints, collection of dead SCOs, and the
-// map's background work. One goroutine a vDisk runs it.
+// storer moves one vDisk's SCOs and TLogs to the backend, in the order of O3, and has
+// done what follows from it: checkpoints, collection of garbage, and the map's background
+// work. One goroutine for each vDisk runs it.
 type storer struct {
 	*core
 	cat         *ownedCatalog
@@ -47,7 +47,8 @@ type storer struct {
 // storerTick is how often an idle vDisk looks around.
 const storerTick = time.Second
 
-// startStorer begins to store, after first, unless that is nil, has reported true.
+// start begins to store. If first is not nil, it runs before, and nothing is stored unless
+// it reports true.
 func (st *storer) start(first func(ctx context.Context) bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	st.cancel = cancel
@@ -58,6 +59,7 @@ func (st *storer) start(first func(ctx context.Context) bool) {
 	})
 }
 
+// stop ends it, and waits for uploads that are under way.
 func (st *storer) stop() {
 	if st.cancel != nil {
 		st.cancel()
@@ -65,6 +67,7 @@ func (st *storer) stop() {
 	}
 }
 
+// ring has the storer look now for what there is to do.
 func (st *storer) ring() { st.wake.Ring() }
 
 func (st *storer) run(ctx context.Context) {
@@ -108,8 +111,7 @@ func (st *storer) run(ctx context.Context) {
 	}
 }
 
-// storeStep does one bounded piece of work; more says that there may be more
-// to do at once.
+// step does one bounded piece of work; more says that there may be more to do at once.
 func (st *storer) step(ctx context.Context) (more bool, err error) {
 	if err := st.cat.settle(ctx); err != nil {
 		return false, err
@@ -143,7 +145,7 @@ func (st *storer) step(ctx context.Context) (more bool, err error) {
 	}
 	if st.group != nil && parallel > 0 {
 		if more, err = st.storeSome(ctx, parallel, rest); err != nil {
-			return false, errors.Join(err, st.gc.collect(ctx)) // what goes may be the room that lacks
+			return false, errors.Join(err, st.gc.collect(ctx)) // what is deleted may be the room that is missing
 		} else if more {
 			return true, nil
 		}
@@ -161,8 +163,8 @@ func (st *storer) step(ctx context.Context) (more bool, err error) {
 	return st.bounds.count(ctx), nil
 }
 
-// reap does a step of the map's background work. When it is done the counters may
-// tell of more that nobody can reach.
+// reap does a step of the map's background work. When all of that is done, the counters
+// may know of more garbage.
 func (st *storer) reap(ctx context.Context) (more bool, err error) {
 	if !st.m.Reapable() {
 		return false, nil
@@ -177,14 +179,15 @@ func (st *storer) reap(ctx context.Context) (more bool, err error) {
 // reapPages bounds one step of the map's background work.
 const reapPages = 256
 
+// noteActivity notes since when nothing was written.
 func (st *storer) noteActivity() {
 	if a := st.buf.Activity(); a != st.active || st.since.IsZero() {
 		st.active, st.since = a, time.Now()
 	}
 }
 
-// storeSome goes on with the group under way: it keeps up to parallel uploads in
-// the air and waits for one of them, or stores the group when none is left.
+// storeSome goes on with the group under way: it keeps up to parallel uploads going and
+// waits for one of them to end, or stores the group when none is left.
 func (st *storer) storeSome(ctx context.Context, parallel int, rest time.Duration) (more bool, err error) {
 	g := st.group
 	for len(g.scos) > 0 && g.flying < parallel {

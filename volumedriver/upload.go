@@ -16,7 +16,8 @@ type landing struct {
 	err    error
 }
 
-// launch begins to upload what the group needs of an SCO, if it needs anything.
+// launch begins to upload what the group needs of an SCO, if it needs anything. The upload
+// runs in a goroutine of its own, and ends in g.landed.
 func (st *storer) launch(ctx context.Context, g *group, s *writebuffer.SCO) {
 	if marks, ok := g.marks[s.Number]; ok && !s.Empty() && marks.Count() == 0 {
 		return
@@ -80,9 +81,9 @@ func (st *storer) uploadSCO(ctx context.Context, g *group, s *writebuffer.SCO) (
 	return int64(len(data)), nil
 }
 
-// putAgain replaces what an earlier attempt left of an SCO that the catalog
-// does not name yet: another choice of live clusters gives other bytes. An
-// object that is not this SCO's halts the vDisk (O6).
+// putAgain replaces the object that an earlier attempt left of an SCO which the catalog
+// does not name yet: the attempt chose other clusters as live, which gives other bytes. An
+// object that was not made of this SCO halts the vDisk (O6).
 func (st *storer) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte) error {
 	name := s.Number.Name()
 	head := make([]byte, sco.HeaderSize)

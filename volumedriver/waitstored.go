@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// announce lets those that wait for the upload look again.
+// announce lets those who wait for the upload look again. err is why the last attempt
+// failed, nil if it did not.
 func (st *storer) announce(err error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -14,8 +15,8 @@ func (st *storer) announce(err error) {
 	st.stored.Send()
 }
 
-// waitStored waits until reached says so, pushing the upload of what is
-// written up to seq meanwhile.
+// waitStored waits until reached reports true, and has what is written up to seq uploaded
+// at full speed meanwhile. each, if not nil, is called again and again while it waits.
 func (st *storer) waitStored(ctx context.Context, seq uint64, reached func() bool, each func()) error {
 	st.urgent.Add(1)
 	defer st.urgent.Add(-1)
@@ -46,6 +47,8 @@ func (st *storer) waitStored(ctx context.Context, seq uint64, reached func() boo
 	}
 }
 
+// syncTo returns when the catalog has everything up to seq. progress, if not nil, hears of
+// bytes done and in total.
 func (st *storer) syncTo(ctx context.Context, seq uint64, progress func(done, total int64)) error {
 	total, _ := st.buf.Backlog()
 	err := st.waitStored(ctx, seq, func() bool { return st.cat.storedSeq() >= seq }, func() {
@@ -66,7 +69,7 @@ func (st *storer) checkpointTo(ctx context.Context, seq uint64) error {
 		return nil
 	}
 	st.checkpoints.want()
-	st.buf.CloseTLog() // so that the checkpoint has where to be
+	st.buf.CloseTLog() // a checkpoint is frozen where a TLog closes
 	return st.waitStored(ctx, seq, func() bool {
 		if st.cat.checkpointSeq() >= seq {
 			return true

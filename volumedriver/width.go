@@ -8,19 +8,18 @@ import (
 	"openvstorage/sco"
 )
 
-// widthsAtOnce bounds how many it asks for at once.
+// widthsAtOnce is for how many objects at most a backend is asked at once.
 const widthsAtOnce = 1000
 
-// widths is the vDisk's namespace if its backend may accept objects below full
-// width, else nil.
+// widths is the vDisk's namespace if its backend may accept objects below full width, that
+// is with fewer fragments than the policy asks for; else nil.
 func (c *core) widths() backend.Widths {
 	w, _ := c.namespace().(backend.Widths)
 	return w
 }
 
-// narrowOf tells which SCOs of a group have objects below full width: they stay
-// in the buffer (O5). If the backend does not tell, all of them do, until
-// checkWidths.
+// narrowOf tells which SCOs of a group have objects below full width: these stay in the
+// buffer (O5). If the backend does not answer, all of them stay until checkWidths.
 func (st *storer) narrowOf(ctx context.Context, g *group) func(sco.Number) bool {
 	w := st.core.widths()
 	if w == nil {
