@@ -46,9 +46,9 @@ func (r *reader) readBackend(ctx context.Context, p []byte, loc sco.Location) er
 	return nil
 }
 
-// spreadOf is how many of the locations one read of the backend can serve, the
-// first being one of data: blocks that follow one another in one SCO, with
-// clusters between them that read as zeros. A disk with holes is written so.
+// spreadOf is how many of the first locations one read of the backend can serve: blocks
+// that follow one another in one SCO, with clusters between them that read as zeros. A
+// disk with holes is written so. The first location is one of data.
 func spreadOf(locs []sco.Location) int {
 	n, last := 1, locs[0]
 	for i, loc := range locs[1:] {
@@ -63,9 +63,9 @@ func spreadOf(locs []sco.Location) int {
 	return n
 }
 
-// readSpread reads a spread into p. Its blocks are read side by side into the
-// first part of p, and moved from there to their places, the last one first: none
-// is moved to a place where one is that has yet to be moved.
+// readSpread reads a spread into p. Its blocks are read side by side into the first part of
+// p, and moved from there to their places. The last one is moved first, so that none
+// overwrites another that has yet to be moved.
 func (r *reader) readSpread(ctx context.Context, p []byte, locs []sco.Location) error {
 	blocks := int(locs[len(locs)-1]-locs[0]) + 1
 	if err := r.readBackend(ctx, p[:blocks*sco.ClusterSize], locs[0]); err != nil {

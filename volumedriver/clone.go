@@ -103,7 +103,7 @@ func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UU
 	return h.bear(ctx, n, naming)
 }
 
-// show has all see a snapshot that was made for a clone, if that is there still.
+// show makes a snapshot that was made for a clone visible, if the clone is still there.
 func (v *Volume) show(s *snapshot) {
 	defer v.host.listed.Add(1)
 	v.cat.look(func(c *catalog.Catalog) {
@@ -113,8 +113,8 @@ func (v *Volume) show(s *snapshot) {
 	})
 }
 
-// hideLost hides the snapshot that was made for a clone that never became visible,
-// if it has no other.
+// hideLost hides the snapshot of a clone that never became visible, if it was made for that
+// and no other clone has it.
 func (v *Volume) hideLost(lost catalog.Child) {
 	alone := len(v.cat.now().ChildrenOf(lost.Snapshot)) == 1
 	if s := v.tree.find(lost.Snapshot); alone && s != nil && s.Auto {
@@ -133,7 +133,8 @@ func (v *Volume) dropIfUnused(unused bool) {
 	}
 }
 
-// lostSnapshot is one that was made for a clone that is not there, nor being made.
+// lostSnapshot is a snapshot that was made for a clone which is neither there nor being
+// made, nil if there is none.
 func (v *Volume) lostSnapshot() *snapshot {
 	v.cat.look(v.tree.hideChildless)
 	return v.tree.lost(v.cat.now())

@@ -13,17 +13,17 @@ import (
 
 // A read for which too few disks of the backend answer waits for them, as a write waits
 // for room (P6). An error could not be taken back: a guest's file system that is told of
-// one goes read-only, and drops what it has not written yet; one that waits goes on when a
-// disk is back, and has lost nothing. It ends with its context, which front ends end with
-// their client, and with the vDisk; it is listed with the reason, counted and logged.
-// Options.ReadWait bounds it. What asks for no user does not wait: it fails, and is tried
-// again by its own rules.
+// one goes read-only, and drops what it has not written yet. A file system that waits goes
+// on when a disk is back, and has lost nothing. The wait ends with the context of the
+// request, which front ends end with their client, and with the vDisk. It is listed with
+// the reason, counted and logged. Options.ReadWait bounds it. Reads that no user asks for
+// do not wait: they fail, and are tried again by rules of their own.
 
 // Pauses between tries of a read that waits.
 const (
 	waitFirst = 100 * time.Millisecond
 	waitLast  = time.Second
-	// waitTell is how often is logged, at most, that reads of a vDisk wait.
+	// waitTell is how often it is logged, at most, that reads of a vDisk wait.
 	waitTell = time.Minute
 )
 
@@ -33,9 +33,9 @@ type diskWaits struct {
 
 	mu    sync.Mutex
 	n     int
-	since time.Time // of the first of them
+	since time.Time // when the first of them began to wait
 	cause error     // of the last try
-	told  time.Time
+	told  time.Time // when it was last logged
 }
 
 // diskWait is the wait of one request. Its zero value has not waited.
@@ -45,8 +45,9 @@ type diskWait struct {
 	pause  time.Duration
 }
 
-// await returns nil if a call that failed with err is to be made again, after a while;
-// else why the request fails.
+// await waits a while if err is that too few disks answer, and returns nil: the call that
+// failed is to be made again. Else it returns why the request fails. h is the wait of the
+// request, which ends with end.
 func (w *diskWaits) await(ctx context.Context, h *diskWait, err error) error {
 	if !errors.Is(err, backend.ErrUnavailable) {
 		return err
@@ -81,7 +82,7 @@ func (w *diskWaits) await(ctx context.Context, h *diskWait, err error) error {
 	return w.gone()
 }
 
-// note notes that a request waits, and says so.
+// note notes that a request waits, and logs it. first says that it has not waited before.
 func (w *diskWaits) note(now time.Time, first bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -30,7 +30,7 @@ func (e *haltError) Error() string {
 	return fmt.Sprintf("vDisk %q: halted: %s", e.name, e.reason())
 }
 
-// reason is the error beside the name and the state of the vDisk, which say the rest.
+// reason is the error without the name and the state of the vDisk, beside which it is listed.
 func (e *haltError) reason() string {
 	if e.gone || e.shut != "" {
 		return e.cause.Error()
@@ -48,7 +48,8 @@ func (e *haltError) Unwrap() []error {
 // state is how a vDisk is listed.
 func (e *haltError) state() string { return cmp.Or(e.shut, StateHalted) }
 
-// halt stops writes and management of this vDisk, and of no other.
+// halt stops writes and management of this vDisk, and of no other (P3). The first cause is
+// kept. The log's end with the vDisk is no cause.
 func (c *core) halt(cause error) {
 	if cause == nil || errors.Is(cause, writebuffer.ErrClosed) || errors.Is(cause, errDeleted) {
 		return
@@ -70,8 +71,7 @@ func (c *core) Err() error {
 	return nil
 }
 
-// revoke has all that users of a deleted vDisk ask for fail. What runs ends as it
-// would.
+// revoke has all requests to a deleted vDisk fail from now on, reads too.
 func (c *core) revoke() {
 	h := &haltError{name: c.Name(), cause: errDeleted, gone: true}
 	c.halted.Store(h)

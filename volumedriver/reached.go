@@ -17,12 +17,12 @@ import (
 // reached.
 type Point struct{ Epoch, Seq uint64 }
 
-// Reached is how far the flushes of vDisks have come: by vDisk, up to where
-// everything is durable. Somebody outside of the write buffer remembers it from
-// time to time (Options.Reached), so that local files that were put back from an
-// older copy are not taken for all that was ever flushed (O2, P8). Its bytes are,
-// in order of id, 16 of the id, 8 of the epoch and 8 of the seq, little-endian. An id
-// of zeros, which no vDisk has, begins the form of a later release.
+// Reached is how far the flushes of each vDisk have come: up to there everything is
+// durable. It is remembered outside of the write buffer from time to time
+// (Options.Reached), so that local files which were put back from an older copy are not
+// taken for everything that was flushed (O2, P8). Its bytes are, for each vDisk in order of
+// id, 16 of the id, 8 of the epoch and 8 of the seq, little-endian. An id of zeros, which
+// no vDisk has, begins the form of a later release.
 type Reached map[uuid.UUID]Point
 
 const reachedSize = 32
@@ -37,8 +37,8 @@ func (r Reached) Append(dst []byte) []byte {
 	return dst
 }
 
-// DecodeReached reads what Append made. It is rewritten whole: what a later release
-// made is refused (format.ErrNewer).
+// DecodeReached reads what Append made. As it is always rewritten whole, a form that this
+// release does not know is refused (format.ErrNewer).
 func DecodeReached(b []byte) (Reached, error) {
 	if len(b) >= 16 && uuid.UUID(b[:16]) == uuid.Nil {
 		return nil, fmt.Errorf("how far vDisks were flushed: %w: a form that this release does not know", format.ErrNewer)
@@ -69,9 +69,9 @@ func (h *Host) Reached() Reached {
 	return r
 }
 
-// checkReached refuses local files that do not reach as far as is known from
-// outside, unless a person has accepted that. A later epoch that began below what
-// is known was begun by such a person: what was behind is given up.
+// checkReached refuses local files that do not reach as far as is known from outside, unless
+// a person has accepted the loss. If a later epoch began below what is known, a person
+// accepted it then, and what was behind is given up.
 func (o *opening) checkReached(reached uint64, accepted bool) error {
 	v := o.v
 	known := v.host.opt.Reached[v.id]

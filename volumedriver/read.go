@@ -25,10 +25,10 @@ type reader struct {
 	waits *diskWaits
 }
 
-// within returns nil if n bytes at off lie within a device of size bytes, else an
-// error that is EINVAL, or errno for what goes beyond the end. Front ends check that
-// too: what reaches here all the same must change nothing, and never the map, which
-// would halt the vDisk. A vDisk never shrinks, so what was within stays so.
+// within returns nil if n bytes at off lie within a device of size bytes. Else the error is
+// errno if the range goes beyond the end, and EINVAL if it is no range. Front ends check
+// that too; a range that reaches the driver all the same must not reach the map, which
+// would halt the vDisk. A vDisk never shrinks, so a range that was within stays within.
 func (r *reader) within(off, n int64, size uint64, errno syscall.Errno) error {
 	if off >= 0 && n >= 0 && uint64(off) <= size && uint64(n) <= size-uint64(off) {
 		return nil
@@ -90,8 +90,8 @@ func (r *reader) tryClusters(view *metadata.View, p []byte, addr uint64) error {
 	return waits
 }
 
-// runOf is how many of the locations one read can serve: consecutive blocks of
-// one SCO, or neighbours that read as zeros.
+// runOf is how many of the first locations one read can serve: consecutive blocks of one
+// SCO, or neighbours that read as zeros.
 func runOf(locs []sco.Location) int {
 	n := 1
 	if locs[0].Kind() == sco.KindData {
@@ -130,8 +130,8 @@ func (r *reader) readBytes(ctx context.Context, view *metadata.View, p []byte, o
 	return nil
 }
 
-// readEdge reads what p has of one cluster through a cluster-sized buffer, and
-// the rest as read does.
+// readEdge reads the part of one cluster that p begins with, through a buffer of a whole
+// cluster, and the rest as readBytes does. skip is where in the cluster off is.
 func (r *reader) readEdge(ctx context.Context, view *metadata.View, p []byte, off int64, skip int) error {
 	if len(p) == 0 {
 		return nil
@@ -144,10 +144,10 @@ func (r *reader) readEdge(ctx context.Context, view *metadata.View, p []byte, of
 	return r.readBytes(ctx, view, p[n:], off+int64(n))
 }
 
-// readClusters fills p, whole clusters from addr on. A cluster that cannot be
-// read may have been overwritten since its location was looked up, and its SCO
-// collected: if the map has moved on, it is read where it is now. What too few disks
-// answer for is waited for.
+// readClusters fills p, whole clusters from addr on. If a cluster cannot be read, it may
+// have been overwritten since its location was looked up, and its SCO deleted. So its
+// location is looked up again, and only a cluster that is still there has failed. If too
+// few disks answer, readClusters waits for them.
 func (r *reader) readClusters(ctx context.Context, view *metadata.View, p []byte, addr uint64) error {
 	var buf, failed [lookups]sco.Location
 	n := 0 // locations in failed
@@ -184,7 +184,7 @@ func (r *reader) readClusters(ctx context.Context, view *metadata.View, p []byte
 	return nil
 }
 
-// readError is the error of a read that failed at a cluster, or was given up.
+// readError is the error of a read that failed at the cluster addr, or was given up.
 func (r *reader) readError(ctx context.Context, addr uint64, loc sco.Location, cause error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("vDisk %q: read at %d: %w", r.Name(), addr*sco.ClusterSize, err)
@@ -205,9 +205,9 @@ func (r *reader) readLocations(ctx context.Context, p []byte, locs []sco.Locatio
 	return done, nil
 }
 
-// readSome reads the first clusters of locs into p and returns how many: a run at
-// least, from the write buffer, else from the backend. If it fails, the run is
-// what failed.
+// readSome reads the first clusters of locs into p and returns how many: at least a run
+// (runOf). They come from the write buffer, else from the backend. If it fails, it is the
+// run that could not be read.
 func (r *reader) readSome(ctx context.Context, p []byte, locs []sco.Location) (int, error) {
 	n, loc := runOf(locs), locs[0]
 	run := p[:n*sco.ClusterSize]
@@ -233,8 +233,8 @@ func (r *reader) readSome(ctx context.Context, p []byte, locs []sco.Location) (i
 			return 0, err
 		}
 	}
-	// Whatever is wrong with a spread, its runs are read by themselves: one of them
-	// may have been overwritten and its SCO collected.
+	// If a spread cannot be read, its runs are read one by one: one of them may have been
+	// overwritten and its SCO deleted.
 	if spread := spreadOf(locs); spread > n && r.readSpread(ctx, p, locs[:spread]) == nil {
 		return spread, nil
 	}

@@ -21,8 +21,8 @@ import (
 	"openvstorage/writebuffer"
 )
 
-// open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
-// What it finds wrong halts the vDisk rather than failing the host.
+// open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs. An error
+// halts the vDisk, and leaves the host and other vDisks alone.
 func (h *Host) open(ctx context.Context, v *Volume) error {
 	if v.opening.created == nil {
 		epoch, err := h.opt.Registry.Claim(ctx, v.id, h.opt.Owner)
@@ -74,6 +74,7 @@ type opening struct {
 	waits   atomic.Pointer[error] // why it does not yet, though it is read; nil if it does
 }
 
+// newVolume makes the parts of a vDisk, of which nothing is known yet but its record.
 func (h *Host) newVolume(r registry.Record) *Volume {
 	v := &Volume{
 		core: core{host: h, id: r.ID, log: h.opt.Logger.With("vdisk", r.Name)},
@@ -115,8 +116,8 @@ func (o *opening) loadCatalog(ctx context.Context) error {
 	return nil
 }
 
-// openMap makes the map of the checkpoint. A clone without one begins with
-// its parent's snapshot.
+// openMap makes the map of the checkpoint, and the snapshots that have roots in it. A clone
+// without a checkpoint begins with the snapshot of its parent.
 func (o *opening) openMap(ctx context.Context) (err error) {
 	v := o.v
 	c := v.cat.now()
@@ -154,6 +155,7 @@ func (o *opening) openMap(ctx context.Context) (err error) {
 	return nil
 }
 
+// stateOf is the state of a map that a checkpoint has.
 func stateOf(c catalog.Checkpoint) metadata.State {
 	s := metadata.State{
 		Seq: c.Seq, NextPage: c.NextPage, Generation: c.Generation,
@@ -165,6 +167,8 @@ func stateOf(c catalog.Checkpoint) metadata.State {
 	return s
 }
 
+// recoverOptions says what the write buffer has to know about the catalog to recover the
+// local files: what is stored, where epochs began, which TLogs a replay needs.
 func (o *opening) recoverOptions() writebuffer.RecoverOptions {
 	c := o.v.cat.now()
 	return writebuffer.RecoverOptions{
@@ -184,8 +188,8 @@ func (o *opening) recoverOptions() writebuffer.RecoverOptions {
 	}
 }
 
-// replayStored applies the entries of the catalog's TLogs behind the
-// checkpoint, from the local copy or the backend.
+// replayStored applies the entries behind the checkpoint that are stored: those of the
+// TLogs that the catalog names, from the local copy, else from the backend.
 func (o *opening) replayStored(ctx context.Context, opt writebuffer.RecoverOptions) error {
 	v := o.v
 	for _, t := range v.cat.now().TLogs {
@@ -221,8 +225,8 @@ func (r objectReader) ReadAt(p []byte, off int64) (int, error) {
 	return r.ns.Get(r.ctx, r.name, p, off)
 }
 
-// replay applies entries without writing them. A snapshot that the catalog
-// would have to list and does not was deleted since.
+// replay applies entries without writing them. A stored snapshot that the catalog does not
+// list was deleted since, and is passed over.
 func (o *opening) replay(entries []tlog.Entry) error {
 	v := o.v
 	c := v.cat.now()
@@ -249,14 +253,14 @@ func lists(c *catalog.Catalog, e tlog.Entry) bool {
 	return err == nil && c.Snapshot(s.ID) != nil
 }
 
-// resume makes the vDisk writable: first the catalog says where this epoch
-// begins, then what was recovered goes to files of this epoch (O11).
+// resume makes the vDisk writable. First the catalog says where this epoch begins, then
+// what was recovered goes to files of this epoch (O11).
 func (o *opening) resume(ctx context.Context, found *writebuffer.Recovered) error {
 	v := o.v
 	c := v.cat.now()
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
-	if o.created != nil { // its catalog says all this
+	if o.created != nil { // its first catalog says all this
 		return o.start(found, 1, 1)
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleMax) // a start does not wait for one vDisk
@@ -313,11 +317,11 @@ func (o *opening) took() {
 	o.waits.Store(nil)
 }
 
-// takeUpAgain is how often what waits for room at the end of an opening is tried.
+// takeUpAgain is the pause between tries to end an opening that waits for room.
 const takeUpAgain = time.Second
 
-// takeUp tries to end the opening until it has, and reports whether it has: not if
-// ctx ends or the vDisk halts.
+// takeUp tries to end the opening again and again, and reports whether it has ended: it has
+// not if ctx ends or the vDisk halts.
 func (o *opening) takeUp(ctx context.Context) bool {
 	v := o.v
 	for v.Err() == nil {
@@ -343,8 +347,8 @@ func (o *opening) takeUp(ctx context.Context) bool {
 	return false
 }
 
-// inspect opens a damaged vDisk for reading what is whole. If it cannot be
-// told what is, it stays closed.
+// inspect opens a damaged vDisk, halted, so that what is whole of it can be read. If nobody
+// can tell what is whole, it stays closed.
 func (o *opening) inspect(found *writebuffer.Recovered) error {
 	v := o.v
 	if found.Incomplete {
@@ -369,8 +373,8 @@ func (o *opening) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writeb
 	}
 }
 
-// roomPatience is how long a vDisk that is being closed waits for room. What is
-// written and not flushed is in the kernel by then, and what is flushed is safe.
+// roomPatience is how long a vDisk that is being closed waits for room. What was written
+// and not flushed is in the kernel by then, and what was flushed is safe.
 const roomPatience = 10 * time.Second
 
 // close ends the vDisk cleanly: what is written is made durable.

@@ -31,10 +31,10 @@ func ValidateSnapshotName(name string) error {
 	return nil
 }
 
-// createSnapshot takes a snapshot of what is written now: an entry with a seq
-// like any other (O9), durable on return. It costs the same whatever the
-// vDisk's size. One for a clone has a pin, also with an error, if it is there.
-// v.admin is held.
+// createSnapshot takes a snapshot of what is written now: an entry with a seq like any
+// other (O9), durable on return. It costs the same whatever the size of the vDisk. With
+// auto it is made for a clone and has a pin on return; so it has if it is returned beside
+// an error. Whoever calls it has admin.
 func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*snapshot, error) {
 	if err := v.Err(); err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 	if v.tree.taken(name) {
 		return nil, fmt.Errorf("snapshot %q of vDisk %q %w; choose another name", name, v.Name(), ErrExists)
 	}
-	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
+	if err := ctx.Err(); err != nil { // a caller that has gone wants nothing any more
 		return nil, err
 	}
 	s := tlog.Snapshot{ID: uuid.New(), Created: time.Now().UnixNano(), Auto: auto, Name: name}
@@ -57,9 +57,9 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 	return made, v.commitEntry(ctx, seq)
 }
 
-// commitEntry makes an entry durable that is in the log and in the map: what it
-// asks for is done, and only a power cut can undo it. A sync cannot be given up: it
-// goes on without a caller whose ctx ends.
+// commitEntry makes an entry durable that is in the log and in the map. What the entry asks
+// for is done already, and only a power cut can undo it. The sync cannot be given up: it
+// goes on when ctx ends, and the error matches ErrUnknownOutcome.
 func (v *Volume) commitEntry(ctx context.Context, seq uint64) error {
 	done := make(chan error, 1)
 	v.host.background.Go(func() { done <- v.buf.Commit(v.host.living, seq) })
@@ -75,9 +75,10 @@ func (v *Volume) commitEntry(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// deleteSnapshot lets a snapshot go. It must be in the catalog first, so that a
-// replay knows that it is gone; and a rollback that went to it must be under a
-// checkpoint. Both are waited for in nobody's way.
+// deleteSnapshot deletes a snapshot. First it must be in the catalog, because a replay
+// takes a stored snapshot that the catalog does not list for deleted; and a rollback to it
+// must be under a checkpoint, because a replay of the rollback would need it. Neither wait
+// holds a lock that others need.
 func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 	for {
 		if err := v.stays(s); err != nil {
@@ -98,12 +99,12 @@ func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 	}
 }
 
-// errRolledBack: there was a rollback since the last checkpoint, maybe to the
-// snapshot that is to go.
+// errRolledBack: there was a rollback since the last checkpoint, perhaps to the snapshot
+// that is to go.
 var errRolledBack = errors.New("rolled back meanwhile")
 
-// stays says why a snapshot cannot be deleted, as far as can be told before all is
-// waited for that its deletion needs.
+// stays says why a snapshot cannot be deleted, as far as that can be told before the waits
+// of deleteSnapshot. deleteCovered asks again after them.
 func (v *Volume) stays(s *snapshot) error {
 	if err := v.Err(); err != nil {
 		return err
@@ -115,11 +116,12 @@ func (v *Volume) stays(s *snapshot) error {
 	return v.tree.used(s)
 }
 
+// hasClones refuses to delete a snapshot that has children.
 func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
 	return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.names(children), ", "))
 }
 
-// deleteCovered takes a snapshot out of the catalog that lists it.
+// deleteCovered takes a snapshot out of the catalog that lists it, and then out of the tree.
 func (v *Volume) deleteCovered(ctx context.Context, s *snapshot) error {
 	if err := v.gc.pause(ctx); err != nil {
 		return err
@@ -142,11 +144,11 @@ func (v *Volume) deleteCovered(ctx context.Context, s *snapshot) error {
 	}, func(took bool) { v.snapshotLeft(s, took) })
 }
 
-// rollback makes the vDisk what a snapshot holds, which has a pin. Snapshots taken
-// since stay. The size stays too: what the snapshot did not have reads as zeros.
-// v.gc and v.admin are held.
+// rollback makes the vDisk what a snapshot holds. Snapshots that were taken since stay. The
+// size stays too: what the snapshot did not have reads as zeros. Whoever calls it has a
+// pin on the snapshot and admin, and has paused the garbage collector.
 func (v *Volume) rollback(ctx context.Context, s *snapshot) error {
-	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
+	if err := ctx.Err(); err != nil { // a caller that has gone wants nothing any more
 		return err
 	}
 	id := s.ID
@@ -161,7 +163,7 @@ func (v *Volume) rollback(ctx context.Context, s *snapshot) error {
 	return nil
 }
 
-// resize grows the vDisk.
+// resize grows the vDisk to size bytes, durable on return. Whoever calls it has admin.
 func (v *Volume) resize(ctx context.Context, size uint64) error {
 	if err := v.Err(); err != nil {
 		return err
@@ -169,13 +171,13 @@ func (v *Volume) resize(ctx context.Context, size uint64) error {
 	if err := validateSize(size); err != nil {
 		return fmt.Errorf("vDisk %q: %w", v.Name(), err)
 	}
-	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
+	if err := ctx.Err(); err != nil { // a caller that has gone wants nothing any more
 		return err
 	}
 	if have := v.size.Load(); size < have {
 		return invalidf("vDisk %q: %d bytes, cannot shrink to %d", v.Name(), have, size)
 	} else if size == have {
-		return v.commitEntry(ctx, v.buf.Written()) // it may be of one that was given up
+		return v.commitEntry(ctx, v.buf.Written()) // the resize may be of a caller that gave up
 	}
 	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindResize, Addr: size})
 	if err != nil {
@@ -190,6 +192,7 @@ func (v *Volume) resize(ctx context.Context, size uint64) error {
 // SizeMax is the largest vDisk in bytes: 64 TiB.
 const SizeMax = 64 << 40
 
+// validateSize returns nil if a vDisk may have size bytes.
 func validateSize(size uint64) error {
 	if size == 0 || size%sco.ClusterSize != 0 || size > SizeMax {
 		return invalidf("size of %d bytes: it must be a multiple of %d, more than 0 and at most 64 TiB", size, sco.ClusterSize)
@@ -219,7 +222,7 @@ func (v *Volume) snapshotInfos() []SnapshotInfo {
 	return infos
 }
 
-// snapshotLeft has memory follow the catalog: the snapshot is gone, or stays.
+// snapshotLeft has the tree follow the catalog: the snapshot is gone, or stays.
 func (v *Volume) snapshotLeft(s *snapshot, gone bool) {
 	if !gone {
 		v.tree.reopen(s)

@@ -14,9 +14,7 @@ import (
 
 // snapshotTree is the snapshots of a vDisk, each with the one that it grew from, and the
 // one that the live state grew from. It follows the log when a snapshot is taken or
-// rolled back to, and the catalog when one is deleted. Its lock is held for a moment
-// only; that of the catalog comes before it, those of the users and of the checkpoints
-// around it.
+// rolled back to, and the catalog when one is deleted. Its lock is held for a moment only.
 type snapshotTree struct {
 	*core
 
@@ -35,7 +33,7 @@ type snapshot struct {
 	leaving bool // it is being deleted, or may be deleted: nobody opens it
 	pins    int  // clones being made of it and rollbacks to it: it cannot go meanwhile
 	readers int  // users of OpenDevice
-	hidden  bool // made for a clone that is not there, yet or any more: nobody sees it
+	hidden  bool // made for a clone that is not there yet, or not any more: nobody sees it
 }
 
 // find finds a snapshot by id, nil if there is none.
@@ -80,7 +78,7 @@ func (t *snapshotTree) taken(name string) bool {
 	return t.firstLocked(func(s *snapshot) bool { return s.Name == name }) != nil
 }
 
-// pinNamed finds a snapshot and keeps it from going until unpin is called.
+// pinNamed finds a snapshot by name and pins it: it cannot be deleted until unpin is called.
 func (t *snapshotTree) pinNamed(name string) (*snapshot, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -103,15 +101,14 @@ func (t *snapshotTree) usableLocked(name string) (*snapshot, error) {
 	return s, nil
 }
 
-// pin keeps a snapshot from going, and its vDisk.
+// pin keeps a snapshot from being deleted, and its vDisk.
 func (t *snapshotTree) pin(s *snapshot) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.pins++
 }
 
-// unpin takes a pin back, and reports whether the snapshot is to go now: it was passed
-// over while it had the pin.
+// unpin takes a pin back. It reports whether that makes the snapshot unused.
 func (t *snapshotTree) unpin(s *snapshot) (unused bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -138,7 +135,7 @@ func (t *snapshotTree) read(name string) (*snapshot, error) {
 	return s, err
 }
 
-// unread ends what read began, and reports what unpin does.
+// unread ends what read began. It reports whether that makes the snapshot unused.
 func (t *snapshotTree) unread(s *snapshot) (unused bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -146,7 +143,8 @@ func (t *snapshotTree) unread(s *snapshot) (unused bool) {
 	return s.unused()
 }
 
-// unused reports whether a hidden snapshot has neither pin nor reader.
+// unused reports whether nobody needs a snapshot: it is hidden, and has neither pin nor
+// reader. It was passed over while it had one, so whoever takes away the last has it deleted.
 func (s *snapshot) unused() bool { return s.hidden && s.pins == 0 && s.readers == 0 }
 
 // used says who uses a snapshot, nil if nobody does.
@@ -185,7 +183,7 @@ func (t *snapshotTree) close(s *snapshot, checkpoint uint64) error {
 	return nil
 }
 
-// bequeath makes the parent of a snapshot the parent of its child.
+// bequeath makes the parent of a snapshot that goes the parent of what has it as parent.
 func bequeath(parent *uuid.UUID, s *snapshot) {
 	if *parent == s.ID {
 		*parent = s.Parent

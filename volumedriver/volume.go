@@ -49,12 +49,13 @@ type Volume struct {
 	device      *Device
 }
 
-// ApplyWrite implements writebuffer.Applier: the map follows the order of seq.
+// ApplyWrite implements writebuffer.Applier: the map follows the log, in the order of seq.
 func (v *Volume) ApplyWrite(seq, addr uint64, run int, loc sco.Location) error {
 	return v.m.Set(seq, addr, run, loc)
 }
 
-// ApplyEntry implements writebuffer.Applier.
+// ApplyEntry implements writebuffer.Applier for entries that are no writes. An error halts
+// the vDisk: the map would not be what the log says.
 func (v *Volume) ApplyEntry(e tlog.Entry) error {
 	switch e.Kind {
 	case tlog.KindTrim:
@@ -80,6 +81,7 @@ func (v *Volume) ApplyEntry(e tlog.Entry) error {
 	return fmt.Errorf("%w: entry of kind %v at seq %d", tlog.ErrNewer, e.Kind, e.Seq)
 }
 
+// applySnapshot adds the snapshot that an entry takes to the tree.
 func (v *Volume) applySnapshot(e tlog.Entry) error {
 	s, err := e.Snapshot()
 	if err != nil {
@@ -100,6 +102,7 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 	return nil
 }
 
+// applyRollback makes the live state what the snapshot of an entry holds.
 func (v *Volume) applyRollback(e tlog.Entry) error {
 	s := v.tree.find(e.Rollback())
 	if s == nil {
@@ -114,10 +117,11 @@ func (v *Volume) applyRollback(e tlog.Entry) error {
 	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
 }
 
-// ClosedTLog implements writebuffer.Applier: a checkpoint that is due freezes
-// the map exactly where a TLog ends.
+// ClosedTLog implements writebuffer.Applier: a checkpoint that is due freezes the map
+// exactly where a TLog ends.
 func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) { v.checkpoints.freeze(id, lastSeq) }
 
+// catalogRoot and mapRoot turn the root of a map into what the catalog has of it, and back.
 func catalogRoot(r metadata.Root) catalog.Root {
 	return catalog.Root{Page: uint64(r.Page), Levels: r.Levels, Clusters: r.Clusters}
 }
@@ -126,15 +130,15 @@ func mapRoot(r catalog.Root) metadata.Root {
 	return metadata.Root{Page: metadata.PageRef(r.Page), Levels: r.Levels, Clusters: r.Clusters}
 }
 
-// final reports whether retrying cannot help.
+// final reports whether it cannot help to try again.
 func final(err error) bool {
 	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrExists) ||
 		errors.Is(err, backend.ErrNotFound) || errors.Is(err, backend.ErrNamespaceNotFound) ||
 		errors.Is(err, backend.ErrCorrupt) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// retry repeats fn with growing pauses until it succeeds, fails for good, or
-// ctx ends.
+// retry repeats fn with growing pauses, up to 2 s, until it succeeds, fails for good, or ctx
+// ends.
 func retry(ctx context.Context, fn func() error) error {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		err := fn()
@@ -149,9 +153,9 @@ func retry(ctx context.Context, fn func() error) error {
 	}
 }
 
-// Sync returns when everything written so far is in the backend and named by
-// the catalog, and what it lets go is about to be deleted. progress, if not nil,
-// hears of bytes done and in total.
+// Sync returns when everything written so far is in the backend and named by the catalog.
+// The garbage that this makes is deleted soon after. progress, if not nil, hears of bytes
+// done and in total.
 func (v *Volume) Sync(ctx context.Context, progress func(done, total int64)) error {
 	if err := v.Err(); err != nil {
 		return err
