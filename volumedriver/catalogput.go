@@ -80,7 +80,7 @@ func (o *ownedCatalog) anotherOwner(err error) error {
 	return o.Err()
 }
 
-// known is a copy of the catalog that now returns, which may be changed, with its version
+// known is a copy of the catalog that current returns, which may be changed, with its version
 // and its segments.
 func (o *ownedCatalog) known() (*catalog.Catalog, backend.Version, []string) {
 	o.mu.Lock()

@@ -77,7 +77,7 @@ func (k *checkpointer) bequeath(s *snapshot) {
 // freezeAtRest freezes the map for a checkpoint that is due, if everything written is
 // stored: no TLog is going to close then at whose end it could be frozen.
 func (k *checkpointer) freezeAtRest() {
-	c := k.cat.now() // only the storer moves its StoredSeq
+	c := k.cat.current() // only the storer moves its StoredSeq
 	stored, id := c.StoredSeq, tlog.ID(c.Checkpoint.TLog)
 	if n := len(c.TLogs); n > 0 {
 		id = tlog.ID(c.TLogs[n-1].Number)
@@ -192,7 +192,7 @@ func (k *checkpointer) wantIfMany() {
 // parentCovers has a clone's first checkpoint wait until a checkpoint of its parent covers
 // the snapshot: the clone's pages refer to pages of the parent.
 func (k *checkpointer) parentCovers(ctx context.Context) error {
-	if k.cat.now().Checkpoint.NextPage != 0 || k.self == 0 {
+	if k.cat.current().Checkpoint.NextPage != 0 || k.self == 0 {
 		return nil
 	}
 	parent, s, err := k.cat.parentSnapshot()
@@ -205,7 +205,7 @@ func (k *checkpointer) parentCovers(ctx context.Context) error {
 // putPages saves the new pages of a checkpoint locally, and puts them as page objects. If
 // it fails, it deletes the objects that it has put: no catalog names them.
 func (k *checkpointer) putPages(ctx context.Context, f *metadata.Frozen) ([]catalog.PageObject, error) {
-	from := k.cat.now().Checkpoint.NextPage
+	from := k.cat.current().Checkpoint.NextPage
 	w := &pageWriter{cat: k.cat, first: max(from, 1)}
 	var local []metadata.EncodedPage
 	bytes := 0

@@ -90,7 +90,7 @@ func (h *Host) cloneSource(ctx context.Context, src, snap string, id uuid.UUID) 
 
 // bearClone makes the clone id of a snapshot, which has it as a child.
 func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UUID, naming Naming) (Info, error) {
-	origins := append([]catalog.Origin(nil), v.cat.now().Origins...)
+	origins := append([]catalog.Origin(nil), v.cat.current().Origins...)
 	origins[len(origins)-1].Snapshot = s.ID
 	n, err := h.prepare(ctx, registry.Record{ID: id, Parent: v.id}, &catalog.Catalog{
 		Volume: id, Size: s.Size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
@@ -106,7 +106,7 @@ func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UU
 // show makes a snapshot that was made for a clone visible, if the clone is still there.
 func (v *Volume) show(s *snapshot) {
 	defer v.host.listed.Add(1)
-	v.cat.look(func(c *catalog.Catalog) {
+	v.cat.withCurrent(func(c *catalog.Catalog) {
 		if !s.Auto || len(c.ChildrenOf(s.ID)) > 0 {
 			v.tree.setHidden(s, false)
 		}
@@ -116,7 +116,7 @@ func (v *Volume) show(s *snapshot) {
 // hideLost hides the snapshot of a clone that never became visible, if it was made for that
 // and no other clone has it.
 func (v *Volume) hideLost(lost catalog.Child) {
-	alone := len(v.cat.now().ChildrenOf(lost.Snapshot)) == 1
+	alone := len(v.cat.current().ChildrenOf(lost.Snapshot)) == 1
 	if s := v.tree.find(lost.Snapshot); alone && s != nil && s.Auto {
 		v.tree.setHidden(s, true)
 	}
@@ -136,8 +136,8 @@ func (v *Volume) dropIfUnused(unused bool) {
 // lostSnapshot is a snapshot that was made for a clone which is neither there nor being
 // made, nil if there is none.
 func (v *Volume) lostSnapshot() *snapshot {
-	v.cat.look(v.tree.hideChildless)
-	return v.tree.lost(v.cat.now())
+	v.cat.withCurrent(v.tree.hideChildless)
+	return v.tree.lost(v.cat.current())
 }
 
 // dropAutomatic deletes the snapshots of v that were made for clones, and have

@@ -174,7 +174,7 @@ func (gc *garbageCollector) findDead(ctx context.Context) (*dead, error) {
 	d.frozen, d.pending = gc.checkpoints.frozenSeq()
 	// A snapshot counts as long as the catalog or the tree has it. One that is deleted
 	// leaves the tree only when it is known to have left the catalog.
-	snapshots := gc.tree.entries(slices.Clone(gc.cat.now().Snapshots))
+	snapshots := gc.tree.entries(slices.Clone(gc.cat.current().Snapshots))
 	err := gc.m.SCOs(ctx, func(s metadata.SCO) bool {
 		d.sort(s, snapshots)
 		return true
@@ -298,7 +298,7 @@ func firstError(errs ...error) error {
 // lives. It does so when a snapshot has gone, and when there are twice as many pages as
 // the last sweep left.
 func (gc *garbageCollector) sweep(ctx context.Context) error {
-	c, pages := gc.cat.now(), uint64(0)
+	c, pages := gc.cat.current(), uint64(0)
 	for _, p := range c.Pages {
 		pages += uint64(p.Pages)
 	}

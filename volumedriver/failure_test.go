@@ -424,7 +424,7 @@ func TestRegistryWithoutAClone(t *testing.T) {
 	after, err := openRig(fs, nil)
 	must(t, err)
 	v := volumeOf(t, after, "v")
-	children, snapshots := len(v.cat.now().Children), len(v.cat.now().Snapshots)
+	children, snapshots := len(v.cat.current().Children), len(v.cat.current().Snapshots)
 	if children != 1 || snapshots != 1 {
 		t.Errorf("the parent has %d clones and %d snapshots, and had one of each", children, snapshots)
 	}

@@ -180,7 +180,7 @@ func (h *Host) findPage(owner uuid.UUID, page uint64) (backend.Namespace, catalo
 	if v == nil {
 		return nil, catalog.PageObject{}, false
 	}
-	obj, ok := v.cat.now().PageObject(page)
+	obj, ok := v.cat.current().PageObject(page)
 	return v.namespace(), obj, ok
 }
 
@@ -349,7 +349,7 @@ func (v *Volume) unborn(ctx context.Context) (bool, error) {
 	}
 	err := v.opening.loadCatalog(ctx)
 	if !errors.Is(err, backend.ErrNotFound) {
-		return err == nil && v.cat.now().Generation == 0, err
+		return err == nil && v.cat.current().Generation == 0, err
 	}
 	unborn := true
 	err = v.namespace().List(ctx, "", func(i backend.Info) bool {
@@ -363,7 +363,7 @@ func (v *Volume) unborn(ctx context.Context) (bool, error) {
 // the snapshots that were made for them: a start does not wait for it.
 func (h *Host) dropLostChildren(v *Volume, known map[uuid.UUID]bool) {
 	var lost []catalog.Child
-	for _, c := range v.cat.now().Children {
+	for _, c := range v.cat.current().Children {
 		if !known[c.Volume] {
 			lost = append(lost, c)
 		}
@@ -516,7 +516,7 @@ func (h *Host) dropChild(ctx context.Context, v *Volume, child uuid.UUID) error 
 	if err := v.forgetChild(ctx, child); err != nil {
 		return err
 	}
-	v.cat.look(v.tree.hideChildless)
+	v.cat.withCurrent(v.tree.hideChildless)
 	return h.dropAutomatic(ctx, v)
 }
 

@@ -51,7 +51,7 @@ func (v *Volume) info() Info {
 		backlog, local := v.buf.Backlog()
 		i.Backlog, i.Local = uint64(backlog), uint64(local)
 	}
-	c := v.cat.now()
+	c := v.cat.current()
 	i.Created = c.Created
 	if v.self > 0 {
 		o := c.Origins[v.self-1]

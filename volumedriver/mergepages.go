@@ -12,7 +12,7 @@ import (
 // mergePages replaces neighbouring page objects of which less than half lives by fewer
 // ones. The pages keep their numbers.
 func (gc *garbageCollector) mergePages(ctx context.Context, live *metadata.PageSet) error {
-	old := gc.cat.now().Pages
+	old := gc.cat.current().Pages
 	var kept []catalog.PageObject
 	var gone []string
 	for i := 0; i < len(old); {

@@ -40,16 +40,17 @@ func newOwnedCatalog(c *core, created time.Time, adopted func(*catalog.Catalog))
 	return &ownedCatalog{core: c, adopted: adopted, put: newLock(), value: &catalog.Catalog{Created: created}}
 }
 
-// now is the catalog in the backend, as far as is known. It is not to be changed.
-func (o *ownedCatalog) now() *catalog.Catalog {
+// current is the catalog in the backend, as far as is known. It is not to be changed: the
+// next put puts another in its place.
+func (o *ownedCatalog) current() *catalog.Catalog {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.value
 }
 
-// look calls fn with the catalog that now returns, and no other takes its place
+// withCurrent calls fn with the catalog that current returns, and no other takes its place
 // before fn returns. fn must not wait.
-func (o *ownedCatalog) look(fn func(c *catalog.Catalog)) {
+func (o *ownedCatalog) withCurrent(fn func(c *catalog.Catalog)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	fn(o.value)
@@ -127,7 +128,7 @@ func reserveNumbers(c *catalog.Catalog, scos sco.Number, tlogs tlog.ID) {
 
 // reserved are the numbers below which the log may open files.
 func (o *ownedCatalog) reserved() (sco.Number, tlog.ID) {
-	c := o.now()
+	c := o.current()
 	return c.NextSCO, tlog.ID(c.NextTLog)
 }
 
@@ -150,18 +151,18 @@ func (o *ownedCatalog) reserve(ctx context.Context, scos sco.Number, tlogs tlog.
 
 // storedSeq is the seq up to which the catalog has everything.
 func (o *ownedCatalog) storedSeq() uint64 {
-	return o.now().StoredSeq
+	return o.current().StoredSeq
 }
 
 // checkpointSeq is the seq up to which the checkpoint in the catalog has everything.
 func (o *ownedCatalog) checkpointSeq() uint64 {
-	return o.now().Checkpoint.Seq
+	return o.current().Checkpoint.Seq
 }
 
 // objectNumber takes the next of the page object numbers that the catalog has reserved,
 // and reserves more when there is none. Only the storer calls it.
 func (o *ownedCatalog) objectNumber(ctx context.Context) (uint64, error) {
-	if o.nextObject >= o.now().NextObject {
+	if o.nextObject >= o.current().NextObject {
 		err := o.update(ctx, func(c *catalog.Catalog) error {
 			o.reserveObjects(c, reserveAhead)
 			return nil
@@ -182,7 +183,7 @@ func (o *ownedCatalog) reserveObjects(c *catalog.Catalog, n uint64) {
 // parentSnapshot is the snapshot that the vDisk, a clone, was made from, and the vDisk that
 // has it. errParentClosed if that is not open.
 func (o *ownedCatalog) parentSnapshot() (*Volume, *snapshot, error) {
-	from := o.now().Origins[o.self-1]
+	from := o.current().Origins[o.self-1]
 	parent := o.host.byID(from.Volume)
 	if parent == nil || parent.m == nil {
 		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s: %w", o.Name(), from.Volume, errParentClosed)

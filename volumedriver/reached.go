@@ -76,7 +76,7 @@ func (o *opening) checkReached(reached uint64, accepted bool) error {
 	v := o.v
 	known := v.host.opt.Reached[v.id]
 	seq := known.Seq
-	for _, e := range v.cat.now().Epochs {
+	for _, e := range v.cat.current().Epochs {
 		if e.Epoch > known.Epoch {
 			seq = min(seq, e.Base)
 		}

@@ -49,7 +49,7 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 		return errors.Join(err, found.Release())
 	}
 	if found.Damage == nil {
-		found.Damage = v.opening.checkReached(max(found.Reached, v.cat.now().StoredSeq), found.Accepted)
+		found.Damage = v.opening.checkReached(max(found.Reached, v.cat.current().StoredSeq), found.Accepted)
 		found.Incomplete = found.Damage != nil // nobody can tell what any block held
 	}
 	if found.Damage != nil {
@@ -107,7 +107,7 @@ func (o *opening) loadCatalog(ctx context.Context) error {
 	if err := v.cat.load(ctx, o.created); err != nil {
 		return err
 	}
-	c := v.cat.now()
+	c := v.cat.current()
 	v.origins = v.origins[:0]
 	for _, o := range c.Origins {
 		v.origins = append(v.origins, origin{o.Volume, v.host.opt.Backend.Namespace(o.Volume.String())})
@@ -120,7 +120,7 @@ func (o *opening) loadCatalog(ctx context.Context) error {
 // without a checkpoint begins with the snapshot of its parent.
 func (o *opening) openMap(ctx context.Context) (err error) {
 	v := o.v
-	c := v.cat.now()
+	c := v.cat.current()
 	opt := metadata.Options{Volume: v.id, Cache: v.host.cache, Store: v.host.pages, Clusters: c.Checkpoint.Root.Clusters}
 	for _, o := range v.origins {
 		opt.Origins = append(opt.Origins, o.id)
@@ -170,7 +170,7 @@ func stateOf(c catalog.Checkpoint) metadata.State {
 // recoverOptions says what the write buffer has to know about the catalog to recover the
 // local files: what is stored, where epochs began, which TLogs a replay needs.
 func (o *opening) recoverOptions() writebuffer.RecoverOptions {
-	c := o.v.cat.now()
+	c := o.v.cat.current()
 	return writebuffer.RecoverOptions{
 		Volume: o.v.id, StoredSeq: c.StoredSeq, Opened: c.Epoch > 0,
 		Bound: func(epoch uint64) uint64 {
@@ -192,7 +192,7 @@ func (o *opening) recoverOptions() writebuffer.RecoverOptions {
 // TLogs that the catalog names, from the local copy, else from the backend.
 func (o *opening) replayStored(ctx context.Context, opt writebuffer.RecoverOptions) error {
 	v := o.v
-	for _, t := range v.cat.now().TLogs {
+	for _, t := range v.cat.current().TLogs {
 		id := tlog.ID(t.Number)
 		entries, err := v.host.buffer.LocalTLog(opt, id, t.LastSeq)
 		if err != nil {
@@ -229,7 +229,7 @@ func (r objectReader) ReadAt(p []byte, off int64) (int, error) {
 // list was deleted since, and is passed over.
 func (o *opening) replay(entries []tlog.Entry) error {
 	v := o.v
-	c := v.cat.now()
+	c := v.cat.current()
 	for _, e := range entries {
 		var err error
 		switch {
@@ -257,7 +257,7 @@ func lists(c *catalog.Catalog, e tlog.Entry) bool {
 // what was recovered goes to files of this epoch (O11).
 func (o *opening) resume(ctx context.Context, found *writebuffer.Recovered) error {
 	v := o.v
-	c := v.cat.now()
+	c := v.cat.current()
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
 	if o.created != nil { // its first catalog says all this

@@ -109,7 +109,7 @@ func (v *Volume) stays(s *snapshot) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
-	children := v.cat.now().ChildrenOf(s.ID)
+	children := v.cat.current().ChildrenOf(s.ID)
 	if len(children) > 0 {
 		return v.hasClones(s, children)
 	}
@@ -203,7 +203,7 @@ func validateSize(size uint64) error {
 // snapshotInfos lists the snapshots, oldest first.
 func (v *Volume) snapshotInfos() []SnapshotInfo {
 	stored := v.cat.storedSeq()
-	children := v.cat.now().Children
+	children := v.cat.current().Children
 	list, leaving := v.tree.list()
 	doubt := v.cat.inDoubt()
 	infos := make([]SnapshotInfo, 0, len(list))

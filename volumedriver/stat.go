@@ -156,7 +156,7 @@ func (v *Volume) stat() Stat {
 	if u := v.unsure.Load(); u != nil {
 		s.State = u.state
 	}
-	c := v.cat.now()
+	c := v.cat.current()
 	s.Created = c.Created
 	if s.Size == 0 {
 		s.Size = c.Size

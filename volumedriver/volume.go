@@ -88,7 +88,7 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 		return err
 	}
 	root, view := v.m.Snapshot(e.Seq)
-	hidden := s.Auto && len(v.cat.now().ChildrenOf(s.ID)) == 0
+	hidden := s.Auto && len(v.cat.current().ChildrenOf(s.ID)) == 0
 	held, known := v.m.Held()
 	taken := &snapshot{view: view, hidden: hidden, Snapshot: catalog.Snapshot{
 		ID: s.ID, Name: s.Name, Seq: e.Seq, Created: time.Unix(0, s.Created).UTC(),

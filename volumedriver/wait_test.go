@@ -87,8 +87,8 @@ func noneLeft(t *testing.T, h *Host, name string) {
 	must(t, err)
 	for {
 		must(t, ctx.Err())
-		left := len(v.cat.now().Children)
-		for _, s := range v.cat.now().Snapshots {
+		left := len(v.cat.current().Children)
+		for _, s := range v.cat.current().Snapshots {
 			if s.Auto {
 				left++
 			}
