@@ -5,9 +5,9 @@ import "fmt"
 // NameMax is the longest name of an object or namespace in bytes.
 const NameMax = 200
 
-// CheckName returns nil if name can name an object or a namespace: 1 to
-// NameMax bytes of [a-z0-9-.], the first one not a dot. Every implementation
-// refuses other names, with an error that matches ErrName.
+// CheckName returns nil if name can name an object or a namespace: 1 to NameMax bytes of
+// [a-z0-9-.] that do not begin with a dot. Every implementation refuses other names with
+// an error that matches ErrName.
 func CheckName(name string) error {
 	if len(name) == 0 || len(name) > NameMax || name[0] == '.' {
 		return fmt.Errorf("%w: %.210q", ErrName, name)

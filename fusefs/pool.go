@@ -73,10 +73,13 @@ type Pool interface {
 	Delete(ctx context.Context, name string, check func(Info) error) error
 	Snapshot(ctx context.Context, name, snap string) error
 	// RenameBelow gives all vDisks whose names begin with FROM/ names that begin
-	// with TO/ instead, in one step, or none: fs.ErrExist if one is taken. It calls
-	// with, which calls commit, once: the swaps of the mount's keys are made in the
-	// same step. It returns what with does; commit's errors are those of a Commit.
-	RenameBelow(ctx context.Context, from, to string, with func(commit filetree.Commit) error) error
+	// with TO/ instead, and makes the swaps of the mount's keys: in one step, or
+	// nothing. It returns fs.ErrExist if a name is taken; its errors are those of a
+	// filetree.Commit.
+	RenameBelow(ctx context.Context, from, to string, swaps []filetree.Swap) error
+	// SettleBelow returns when nothing is unknown any more of vDisks below dirs, which
+	// RenameBelow would wait for.
+	SettleBelow(ctx context.Context, dirs ...string) error
 	// CloneAs makes a vDisk of what FROM is now: a vDisk, or a snapshot NAME@SNAP.
 	// It waits for what that needs before it calls naming.
 	CloneAs(ctx context.Context, from string, naming Naming) error

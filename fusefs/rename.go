@@ -141,8 +141,12 @@ func (f *FS) moveDir(ctx context.Context, from, onto string, replace bool, at in
 			err = f.tree.Move(ctx, from, onto, replace, at, nil)
 		}
 	} else if err = f.fits(ctx, from, onto); err == nil {
-		err = f.pool.RenameBelow(ctx, from, onto, func(commit filetree.Commit) error {
-			return f.tree.Move(ctx, from, onto, replace, at, commit)
+		// Whatever may take long is waited for before the tree is held: others change it.
+		if err = f.pool.SettleBelow(ctx, from, onto); err != nil {
+			return err
+		}
+		err = f.tree.Move(ctx, from, onto, replace, at, func(ctx context.Context, swaps []filetree.Swap) error {
+			return f.pool.RenameBelow(ctx, from, onto, swaps)
 		})
 	}
 	if err == nil {

@@ -299,3 +299,33 @@ func TestBackupsSeeWritesOfOthers(t *testing.T) {
 		})
 	}
 }
+
+// While a directory's renaming waits until it is known what became of a vDisk below it,
+// the mount's tree can be changed.
+func TestRenamingWaits(t *testing.T) {
+	keys := treetest.New()
+	pool := memtest.New(keys)
+	remount(t, pool, keys, func(dir string) {
+		at := func(name string) string { return filepath.Join(dir, name) }
+		check(t, "mkdir", os.Mkdir(at("d"), 0o755), 0)
+		check(t, "write", os.WriteFile(at("d/a.raw"), make([]byte, 4096), 0o600), 0)
+		check(t, "write", os.WriteFile(at("small"), []byte("before"), 0o600), 0)
+		over, waiting := pool.HoldSettling()
+		moved := make(chan error, 1)
+		go func() { moved <- os.Rename(at("d"), at("e")) }()
+		until(t, func() bool { return waiting() == 1 })
+		changed := make(chan error, 1)
+		go func() { changed <- os.WriteFile(at("small"), []byte("after"), 0o600) }()
+		select {
+		case err := <-changed:
+			check(t, "write of a small file", err, 0)
+		case <-time.After(20 * time.Second):
+			t.Error("a write of a small file waits for the renaming")
+		}
+		over()
+		check(t, "mv", <-moved, 0)
+		if _, err := os.Stat(at("e/a.raw")); err != nil {
+			t.Error(err)
+		}
+	})
+}

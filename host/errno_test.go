@@ -124,7 +124,7 @@ func openErrno(kind string, maintain albahere.Maintain, closing func(*whole) err
 			fs: fs, dir: dir, writeBuffer: 64 * size.MiB, mapCache: size.MiB, uploads: 2, backend: kind, logger: quiet,
 			tune: func(o *albahere.Options) {
 				o.SegmentBytes, o.CacheBytes = 4<<20, int64(CacheMin)
-				o.Look, o.Maintain = 5*time.Millisecond, maintain
+				o.ReopenEvery, o.Maintain = 5*time.Millisecond, maintain
 			},
 		})
 		if err != nil {

@@ -180,16 +180,17 @@ func (f files) Snapshot(ctx context.Context, name, snap string) error {
 
 // RenameBelow implements fusefs.Pool: names of vDisks and the mount's tree are on
 // one group, and change in one sequence of it.
-func (f files) RenameBelow(ctx context.Context, from, to string, with func(commit filetree.Commit) error) error {
-	return fileError(f.of.RenameBelow(ctx, from, to, func(commit func([]registry.Swap) error) error {
-		return with(func(_ context.Context, swaps []filetree.Swap) error {
-			err := commit(swaps)
-			if err != nil && !errors.Is(err, volumedriver.ErrUnknownOutcome) {
-				err = fmt.Errorf("%w: %w", filetree.ErrNotWritten, err)
-			}
-			return err
-		})
-	}))
+func (f files) RenameBelow(ctx context.Context, from, to string, swaps []filetree.Swap) error {
+	err := fileError(f.of.RenameBelow(ctx, from, to, registry.NewBeside(swaps)))
+	if err != nil && !errors.Is(err, fusefs.ErrUnknownOutcome) {
+		err = fmt.Errorf("%w: %w", filetree.ErrNotWritten, err)
+	}
+	return err
+}
+
+// SettleBelow implements fusefs.Pool.
+func (f files) SettleBelow(ctx context.Context, dirs ...string) error {
+	return fileError(f.of.SettleBelow(ctx, dirs...))
 }
 
 // CloneAs implements fusefs.Pool.

@@ -111,9 +111,9 @@ func TestFileErrors(t *testing.T) {
 		registry.ErrNotSwapped: eio, registry.ErrUnknownOutcome: eio,
 		backend.ErrNotFound: eio, backend.ErrExists: eio, backend.ErrConflict: eio, backend.ErrNamespaceNotFound: eio,
 		backend.ErrNamespaceExists: eio, backend.ErrCorrupt: eio, backend.ErrName: eio, backend.ErrClosed: eio,
-		backend.ErrUnavailable: eio, // waited for as long as it may
+		backend.ErrFailed: eio, backend.ErrUnavailable: eio, // waited for as long as it may
 	}
-	for dir, count := range map[string]int{"volumedriver": 7, "volumedriver/registry": 11, "backend": 11} {
+	for dir, count := range map[string]int{"volumedriver": 7, "volumedriver/registry": 11, "backend": 12} {
 		if n := exportedErrors(t, filepath.Join("..", dir)); n != count {
 			t.Errorf("package %s exports %d errors, this test knows %d: say what errno the new one is", dir, n, count)
 		}

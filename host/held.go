@@ -98,8 +98,8 @@ func (e *embedded) Rename(ctx context.Context, oldName, newName string) error {
 }
 
 // RenameBelow is that of the vDisks, unless the data directory was replaced.
-func (e *embedded) RenameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error {
-	return e.refuse(func() error { return e.Host.RenameBelow(ctx, from, to, with) })
+func (e *embedded) RenameBelow(ctx context.Context, from, to string, beside registry.Beside) error {
+	return e.refuse(func() error { return e.Host.RenameBelow(ctx, from, to, beside) })
 }
 
 // SnapshotCreate is that of the vDisks, unless the data directory was replaced.

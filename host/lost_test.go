@@ -239,7 +239,9 @@ func (p *past) reads(t *testing.T, h *whole) (bad []string) {
 		}
 		if err == nil {
 			got := make([]byte, len(want))
-			err = d.Read(ctx, got, 0)
+			patience, enough := context.WithTimeout(ctx, time.Minute) // a read waits for lost disks
+			err = d.Read(patience, got, 0)
+			enough()
 			release()
 			if err == nil && !bytes.Equal(got, want) {
 				at := 0

@@ -87,7 +87,7 @@ func closeWhole(e *whole, damaged bool) error {
 	err := e.Host.Close(ctx)
 	work := e.alba.Maintenance()
 	work.Close()
-	e.alba.Look(ctx)
+	e.alba.ReopenDisks(ctx)
 	// Fragments of uploads that the close ended may still be on their way to
 	// disks, and those of the newest epoch wait for the next collection.
 	for deadline := time.Now().Add(20 * time.Second); err == nil; {
@@ -117,7 +117,7 @@ func wholeOpener(damaged bool) volumetest.Opener {
 	return func(fs disk.FS) (*volumetest.System, error) {
 		byHand := n.Add(1)%2 == 0
 		e, err := openWhole(fs, func(o *albahere.Options) {
-			o.Look = 5 * time.Millisecond
+			o.ReopenEvery = 5 * time.Millisecond
 			o.Maintain = albahere.Maintain{
 				Tick: time.Millisecond, Survey: 10 * time.Millisecond, Collect: 10 * time.Millisecond, Grace: 5 * time.Millisecond,
 				RebuildAfter: time.Hour, Scrub: time.Millisecond, ByHand: byHand,

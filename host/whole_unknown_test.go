@@ -127,7 +127,7 @@ func TestWholeUnknown(t *testing.T) {
 			tune := o.tune
 			o.tune = func(a *albahere.Options) {
 				tune(a)
-				a.Look = 5 * time.Millisecond
+				a.ReopenEvery = 5 * time.Millisecond
 				a.Maintain = albahere.Maintain{
 					Tick: time.Millisecond, Survey: 10 * time.Millisecond, Collect: 10 * time.Millisecond, Grace: 5 * time.Millisecond,
 					RebuildAfter: time.Hour, Scrub: time.Millisecond,

@@ -6,18 +6,7 @@ import (
 
 	"openvstorage/backend"
 	"openvstorage/sco"
-
-	"github.com/google/uuid"
 )
-
-// sumsKey names an SCO in the cache of checksums.
-type sumsKey struct {
-	volume uuid.UUID
-	number sco.Number
-}
-
-// sums is the CRC column of a stored SCO: index i is block i+1.
-type sums []uint32
 
 // readBackend reads consecutive blocks of one stored SCO and verifies them
 // against the SCO's own checksums (P2), beside what the backend verifies.
@@ -26,7 +15,7 @@ func (r *reader) readBackend(ctx context.Context, p []byte, loc sco.Location) er
 		return fmt.Errorf("%w: %v is of no origin of vDisk %s", backend.ErrCorrupt, loc, r.id)
 	}
 	o := r.origins[loc.Origin()]
-	table, err := r.host.sumsOf(ctx, o, loc.Number())
+	table, err := r.host.sums.of(ctx, o, loc.Number())
 	if err != nil {
 		return err
 	}
@@ -81,35 +70,4 @@ func (r *reader) readSpread(ctx context.Context, p []byte, locs []sco.Location) 
 		copy(cluster(i), cluster(blocks))
 	}
 	return nil
-}
-
-// sumsOf returns the checksums of a stored SCO, from the cache or its footer.
-func (h *Host) sumsOf(ctx context.Context, o origin, n sco.Number) (sums, error) {
-	key := sumsKey{o.id, n}
-	if t, ok := h.sums.GetIfPresent(key); ok {
-		return t, nil
-	}
-	name := n.Name()
-	info, err := o.ns.Stat(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("object %s of %s: %w", name, o.id, err)
-	}
-	tail := make([]byte, sco.TrailerSize)
-	if err := get(ctx, o.ns, name, tail, max(info.Size-sco.TrailerSize, 0)); err != nil {
-		return nil, err
-	}
-	t, err := sco.DecodeTrailer(tail, info.Size)
-	if err != nil || t.Number != n {
-		return nil, fmt.Errorf("object %s of %s: trailer of SCO %d: %w", name, o.id, t.Number, firstError(err, sco.ErrCorrupt))
-	}
-	column := make([]byte, 4*t.Blocks)
-	if err := get(ctx, o.ns, name, column, t.FooterOffset()); err != nil {
-		return nil, err
-	}
-	table, err := t.DecodeSums(column)
-	if err != nil {
-		return nil, fmt.Errorf("object of %s: %w", o.id, err)
-	}
-	h.sums.Set(key, table)
-	return table, nil
 }

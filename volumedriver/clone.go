@@ -13,28 +13,17 @@ import (
 	"github.com/google/uuid"
 )
 
-// Clone makes a vDisk that begins as a snapshot of another, or as what it
-// holds now if snap is "". No data is copied; what the snapshot holds must be
-// in the backend, which is waited for, in nobody's way: only the snapshot and its
-// vDisk cannot be deleted meanwhile.
-func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (Info, error) {
-	if err := h.nameable(ctx, dst); err != nil {
-		return Info{}, err
-	}
-	return h.CloneAs(ctx, src, snap, progress, named(dst))
-}
-
-// CloneAs is Clone with a name that is given when all is in the backend.
-func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done, total int64), naming Naming) (info Info, err error) {
+// clone is Host.CloneAs.
+func (c *creation) clone(ctx context.Context, src, snap string, progress func(done, total int64), naming Naming) (info Info, err error) {
 	id := uuid.New()
-	v, s, err := h.cloneSource(ctx, src, snap, id)
+	v, s, err := c.source(ctx, src, snap, id)
 	if s == nil {
 		return Info{}, err
 	}
 	defer func() {
 		v.unpin(s)
 		if s.Auto { // the clone may be deleted by now
-			h.dropAutomaticLater(v)
+			c.lineage.dropAutomaticLater(v)
 		}
 	}()
 	if err != nil {
@@ -50,17 +39,18 @@ func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done
 		return nil
 	})
 	if errors.Is(err, ErrUnknownOutcome) {
-		// Nobody can have seen the clone: it is known not to be there.
-		h.dropLater(v, id)
+		// The clone has no name yet, so that it is certain that nobody uses it: its
+		// entry in the catalog may go.
+		c.lineage.dropLater(v, id)
 		return Info{}, fmt.Errorf("clone of %s: its snapshot could not be held for sure: %v", src, err)
 	}
 	if err != nil {
 		return Info{}, err
 	}
-	info, err = h.bearClone(ctx, v, s, id, naming)
+	info, err = c.child(ctx, v, s, id, naming)
 	if err != nil && info.ID == uuid.Nil {
 		if v.forgetChild(ctx, id) != nil {
-			h.dropLater(v, id)
+			c.lineage.dropLater(v, id)
 		}
 		return info, err
 	}
@@ -68,10 +58,15 @@ func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done
 	return info, err
 }
 
-// cloneSource finds what is to be cloned, or takes a snapshot for it. The snapshot
-// has a pin, and if it was taken here may be there with an error.
-func (h *Host) cloneSource(ctx context.Context, src, snap string, id uuid.UUID) (*Volume, *snapshot, error) {
-	v, done, err := h.managed(ctx, src)
+// source finds the snapshot that is to be cloned, or takes one for the clone id if snap
+// is "". The snapshot has a pin. One that was taken here may be returned along with an
+// error.
+func (c *creation) source(ctx context.Context, src, snap string, id uuid.UUID) (*Volume, *snapshot, error) {
+	v, err := c.doubts.find(ctx, src)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, done, err := v.manage(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -88,11 +83,11 @@ func (h *Host) cloneSource(ctx context.Context, src, snap string, id uuid.UUID) 
 	return v, s, err
 }
 
-// bearClone makes the clone id of a snapshot, which has it as a child.
-func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UUID, naming Naming) (Info, error) {
+// child makes the clone id of a snapshot of v. The catalog of v lists the clone already.
+func (c *creation) child(ctx context.Context, v *Volume, s *snapshot, id uuid.UUID, naming Naming) (Info, error) {
 	origins := append([]catalog.Origin(nil), v.cat.current().Origins...)
 	origins[len(origins)-1].Snapshot = s.ID
-	n, err := h.prepare(ctx, registry.Record{ID: id, Parent: v.id}, &catalog.Catalog{
+	n, err := c.prepare(ctx, registry.Record{ID: id, Parent: v.id}, &catalog.Catalog{
 		Volume: id, Size: s.Size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
 		Origins:    append(origins, catalog.Origin{Volume: id}),
 		Checkpoint: catalog.Checkpoint{Root: catalog.Root{Clusters: s.Size / sco.ClusterSize}},
@@ -100,12 +95,12 @@ func (h *Host) bearClone(ctx context.Context, v *Volume, s *snapshot, id uuid.UU
 	if err != nil {
 		return Info{}, err
 	}
-	return h.bear(ctx, n, naming)
+	return c.name(ctx, n, naming)
 }
 
 // show makes a snapshot that was made for a clone visible, if the clone is still there.
 func (v *Volume) show(s *snapshot) {
-	defer v.host.listed.Add(1)
+	defer v.host.table.changed()
 	v.cat.withCurrent(func(c *catalog.Catalog) {
 		if !s.Auto || len(c.ChildrenOf(s.ID)) > 0 {
 			v.tree.setHidden(s, false)
@@ -128,8 +123,8 @@ func (v *Volume) unpin(s *snapshot) { v.dropIfUnused(v.tree.unpin(s)) }
 // dropIfUnused has a hidden snapshot go that has lost its last pin or reader: it was
 // passed over while it had one.
 func (v *Volume) dropIfUnused(unused bool) {
-	if unused && !v.users.leaving() && v.host.living.Err() == nil {
-		v.host.dropAutomaticLater(v)
+	if unused && !v.users.leaving() && v.host.background.living().Err() == nil {
+		v.host.lineage.dropAutomaticLater(v)
 	}
 }
 
@@ -138,40 +133,4 @@ func (v *Volume) dropIfUnused(unused bool) {
 func (v *Volume) lostSnapshot() *snapshot {
 	v.cat.withCurrent(v.tree.hideChildless)
 	return v.tree.lost(v.cat.current())
-}
-
-// dropAutomatic deletes the snapshots of v that were made for clones, and have
-// none. It waits until they are in the backend, in nobody's way.
-func (h *Host) dropAutomatic(ctx context.Context, v *Volume) error {
-	if v.buf == nil || v.Err() != nil || v.closedBy() != nil {
-		return nil
-	}
-	if err := v.cat.settle(ctx); err != nil {
-		return err
-	}
-	for s := v.lostSnapshot(); s != nil; s = v.lostSnapshot() {
-		if err := v.deleteSnapshot(ctx, s); err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
-	}
-	return nil
-}
-
-// dropAutomaticLater is dropAutomatic in the background, until it is done.
-func (h *Host) dropAutomaticLater(v *Volume) {
-	h.background.Go(func() {
-		if h.dropAutomatic(h.living, v) == nil {
-			return
-		}
-		h.persist(func(ctx context.Context) bool {
-			if h.byID(v.id) != v || v.Err() != nil {
-				return true // the next start does it
-			}
-			err := h.dropAutomatic(ctx, v)
-			if err != nil && ctx.Err() == nil {
-				v.log.Warn("snapshots of lost clones not deleted", "err", err)
-			}
-			return err == nil
-		})
-	})
 }

@@ -199,7 +199,7 @@ func (gc *garbageCollector) collectSCOs(ctx context.Context) error {
 		for _, n := range d.gone {
 			gc.noteStored(n, 0)
 			gc.buf.Forget(n)
-			gc.host.sums.Invalidate(sumsKey{gc.id, n})
+			gc.host.sums.forget(gc.id, n)
 			if err := gc.m.Forget(n); err != nil {
 				return err
 			}

@@ -4,40 +4,45 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math"
 	"strings"
 
+	"openvstorage/backend"
+	"openvstorage/metadata"
 	"openvstorage/volumedriver/registry"
+	"openvstorage/writebuffer"
+
+	"github.com/google/uuid"
 )
 
-// Delete deletes a vDisk that has no clones and is not in use. Halted ones can
-// be deleted.
-func (h *Host) Delete(ctx context.Context, name string) error {
-	return h.delete(ctx, name, false, func(Info) error { return nil })
+// deletion deletes vDisks, and removes what earlier processes left of them. Two of one
+// vDisk exclude each other by its admin lock up to the mark; from there on the vDisk is
+// unsure, and one attempt to settle it runs at a time.
+type deletion struct {
+	registry Registry
+	backend  backend.Store
+	log      *slog.Logger
+	buffer   *writebuffer.Buffer
+	pages    metadata.Store
+	table    *table
+	names    *names
+	doubts   *doubts
+	opener   *opener
+	lineage  *lineage
 }
 
-// ForceDelete is Delete also of a vDisk that is in use: all that its users ask for
-// from then on fails.
-func (h *Host) ForceDelete(ctx context.Context, name string) error {
-	return h.delete(ctx, name, true, func(Info) error { return nil })
-}
-
-// DeleteIf deletes the vDisk that has the name, if it is not in use, unless check
-// fails: it is asked when nothing any more gives the name to another vDisk, or
-// this one a snapshot.
-func (h *Host) DeleteIf(ctx context.Context, name string, check func(Info) error) error {
-	return h.delete(ctx, name, false, check)
-}
-
-func (h *Host) delete(ctx context.Context, name string, force bool, check func(Info) error) error {
-	if before, err := h.volume(name); err == nil && before.unsure.Load() != nil {
-		if err := h.settle(ctx, before); err != nil {
+// delete is Host.DeleteIf, or with force that of a vDisk that is in use.
+func (d *deletion) delete(ctx context.Context, name string, force bool, check func(Info) error) error {
+	if before, err := d.table.named(name); err == nil && before.unsure.Load() != nil {
+		if err := d.doubts.settle(ctx, before); err != nil {
 			return err
 		}
-		if h.byID(before.id) == nil && before.users.leaving() {
+		if d.table.byID(before.id) == nil && before.users.leaving() {
 			return nil // it was being deleted, and is gone
 		}
 	}
-	v, err := h.volume(name)
+	v, err := d.table.named(name)
 	if err != nil {
 		return err
 	}
@@ -47,22 +52,23 @@ func (h *Host) delete(ctx context.Context, name string, force bool, check func(I
 	if err := v.admin.take(ctx); err != nil {
 		return err
 	}
-	marked, err := h.markDeleting(ctx, v, name, force, check)
+	marked, err := d.mark(ctx, v, name, force, check)
 	v.admin.give()
 	if err != nil {
 		return err
 	}
-	return h.finishDeletion(ctx, marked)
+	return d.finish(ctx, marked)
 }
 
-// markDeleting marks a vDisk as being deleted, durably, and returns what is listed
+// mark marks a vDisk durably as being deleted, and returns the stand-in that is listed
 // in its place. v.admin is held.
-func (h *Host) markDeleting(ctx context.Context, v *Volume, name string, force bool, check func(Info) error) (*Volume, error) {
-	if err := h.structure.take(ctx); err != nil {
+func (d *deletion) mark(ctx context.Context, v *Volume, name string, force bool, check func(Info) error) (*Volume, error) {
+	release, err := d.names.hold(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer h.structure.give()
-	switch now, err := h.volume(name); {
+	defer release()
+	switch now, err := d.table.named(name); {
 	case err != nil:
 		return nil, err
 	case now != v:
@@ -74,25 +80,25 @@ func (h *Host) markDeleting(ctx context.Context, v *Volume, name string, force b
 	if err := check(v.info()); err != nil {
 		return nil, err
 	}
-	r, err := h.deletable(ctx, v, force)
+	r, err := d.claim(ctx, v, force)
 	if err != nil {
 		return nil, err
 	}
-	err = h.opt.Registry.MarkDeleting(ctx, v.id)
+	err = d.registry.MarkDeleting(ctx, v.id)
 	if errors.Is(err, registry.ErrUnknownOutcome) {
-		return nil, h.deletionUnknown(v, err)
+		return nil, d.unknown(v, err)
 	}
 	if err != nil {
 		v.users.setDeleted(false)
 		return nil, fmt.Errorf("vDisk %q: %w", name, err)
 	}
-	return h.deleting(r, v, errOngoing), nil
+	return d.list(r, v, errOngoing), nil
 }
 
-// deletable claims a vDisk for deletion and returns its record. A clone that may
-// get its name yet is in the list if it does: the registry finds out first.
-func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec registry.Record, err error) {
-	records, err := h.opt.Registry.List(ctx)
+// claim claims a vDisk for deletion and returns its record. Clones are asked of the
+// registry, which first finds out what became of one that may have got its name.
+func (d *deletion) claim(ctx context.Context, v *Volume, force bool) (rec registry.Record, err error) {
+	records, err := d.registry.List(ctx)
 	if err != nil {
 		return rec, err
 	}
@@ -110,4 +116,90 @@ func (h *Host) deletable(ctx context.Context, v *Volume, force bool) (rec regist
 		return rec, fmt.Errorf("vDisk %q %w: %s; delete them first", v.Name(), ErrHasChildren, strings.Join(children, ", "))
 	}
 	return rec, v.users.claim(force, v.tree.pinned)
+}
+
+// unknown closes a vDisk that may be marked as being deleted, until that is known.
+func (d *deletion) unknown(v *Volume, cause error) error {
+	d.doubts.note(v, &unsure{
+		state: StateUnsure, what: "whether its deletion has begun is not known", closed: true, cause: cause,
+		settle: func(ctx context.Context) error {
+			r, err := d.registry.Get(ctx, v.id)
+			if err != nil {
+				return err // P8: that the registry does not know it is no reason to delete it
+			}
+			if r.Deleting {
+				_ = d.finish(ctx, d.list(r, v, errOngoing)) // what is left of it is listed
+				return nil
+			}
+			v.users.setDeleted(false)
+			return nil
+		},
+	})
+	return fmt.Errorf("vDisk %q: deletion: %w: %w", v.Name(), ErrUnknownOutcome, cause)
+}
+
+// list lists a stand-in for a vDisk that is marked as being deleted, in the place of
+// open, which is nil if the vDisk is not open. Settling it deletes the vDisk.
+func (d *deletion) list(r registry.Record, open *Volume, cause error) *Volume {
+	return d.opener.listStandIn(r, &unsure{
+		state: StateDeleting, what: "its deletion has begun and did not finish", closed: true, cause: cause,
+		settle: func(ctx context.Context) error {
+			if open != nil {
+				open.closeDeleted(ctx)
+				open = nil
+			}
+			if err := d.remove(ctx, r.ID, r.Parent); err != nil {
+				return err
+			}
+			d.table.unlist(r.ID)
+			return nil
+		},
+	})
+}
+
+// finish deletes a vDisk that list has listed. If that fails, or ctx ends before, the
+// deletion goes on in the background, and the vDisk stays listed until it is done.
+func (d *deletion) finish(ctx context.Context, v *Volume) error {
+	err := d.doubts.settle(ctx, v)
+	if err == nil {
+		return nil
+	}
+	if u := v.unsure.Load(); u != nil {
+		d.doubts.pursue(v, u)
+	}
+	return fmt.Errorf("vDisk %q: its deletion has begun and goes on by itself: %w: %w", v.Name(), ErrUnknownOutcome, err)
+}
+
+// deleteLater lists a vDisk that is marked as being deleted, and deletes it in the
+// background.
+func (d *deletion) deleteLater(r registry.Record, cause error) {
+	v := d.list(r, nil, cause)
+	d.doubts.pursue(v, v.unsure.Load())
+}
+
+// remove deletes everything of a vDisk. Its steps may be repeated in this order after an
+// error or a crash; the registry forgets the vDisk last (P8).
+func (d *deletion) remove(ctx context.Context, id, parent uuid.UUID) error {
+	if err := d.buffer.Discard(id); err != nil {
+		return err
+	}
+	if err := d.backend.DeleteNamespace(ctx, id.String()); err != nil && !errors.Is(err, backend.ErrNamespaceNotFound) {
+		return err
+	}
+	if err := d.pages.DeletePages(ctx, id, 0, math.MaxUint64); err != nil {
+		return err
+	}
+	v := d.table.byID(parent)
+	if v != nil && v.closedBy() != nil {
+		return fmt.Errorf("clone of vDisk %q: %w", v.Name(), v.sure())
+	}
+	if v != nil && v.Err() == nil {
+		if err := d.lineage.drop(ctx, v, id); err != nil {
+			return err
+		}
+	}
+	if err := d.registry.Remove(ctx, id); err != nil && !errors.Is(err, registry.ErrNotFound) {
+		return err
+	}
+	return nil
 }

@@ -9,13 +9,14 @@ import (
 	"openvstorage/device"
 )
 
-// OpenDevice returns the vDisk NAME, a device.Device, or the snapshot NAME@SNAP.
-// It cannot be deleted until release is called, once.
+// OpenDevice returns the vDisk NAME, which is a device.Device, or the snapshot NAME@SNAP.
+// Unless by force, neither can be deleted until release is called. Calls of release after
+// the first do nothing.
 func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, release func(), err error) {
 	name, snap, isSnap := strings.Cut(name, "@")
-	v, err := h.volume(name)
+	v, err := h.table.named(name)
 	if err == nil && v.closedBy() != nil {
-		v, err = h.find(ctx, name)
+		v, err = h.doubts.find(ctx, name)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -57,7 +58,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 // snapshots.
 func (h *Host) Exports(context.Context) ([]string, error) {
 	var names []string
-	for _, v := range h.all() {
+	for _, v := range h.table.all() {
 		if v.buf == nil || v.closedBy() != nil {
 			continue
 		}

@@ -1,6 +1,6 @@
-// Package volumedriver is the life of vDisks: write, read, flush, trim, snapshot, clone,
-// rollback, restart and upload. A Host has all vDisks of one data directory. A Volume is
-// one of them, and is made of parts that have their own state and lock: Device and reader
-// serve requests, ownedCatalog and snapshotTree know what there is, users who uses it,
-// storer, checkpointer and garbageCollector work for the backend.
+// Package volumedriver implements the life of vDisks: write, read, flush, trim, snapshot,
+// clone, rollback, restart and upload. A Host holds the many volumes of one data
+// directory. A Volume is one of them; its parts have their own state and lock: Device and
+// reader serve requests, ownedCatalog and snapshotTree know what there is, users who uses
+// it, storer, checkpointer and garbageCollector bring it to the backend.
 package volumedriver

@@ -9,9 +9,9 @@ import (
 	"openvstorage/volumedriver/registry"
 )
 
-// Kinds of error, matched with errors.Is. What a method returns wraps one of
-// them with the object and what to do. Package host says what kind
-// of error each is to those who manage vDisks.
+// Kinds of error, matched with errors.Is. The error of a method wraps one of them, names
+// the object and says what to do. Package host translates them for callers outside of
+// this process.
 var (
 	// ErrNotFound: there is no vDisk or snapshot of that name.
 	ErrNotFound = errors.New("not found")
@@ -24,15 +24,15 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrHalted: the vDisk is halted (rule P3): only verified reads go on.
 	ErrHalted = errors.New("halted")
-	// ErrUnknownOutcome: whether it was done is not known yet. What it was done to
-	// is closed until it is, and is listed with the reason.
+	// ErrUnknownOutcome: whether it was done is not known yet. Until it is known, the
+	// object is closed, and listed with the reason.
 	ErrUnknownOutcome = errors.New("the outcome is not known yet")
 	// ErrBusy: it is in use by somebody, or a limit is reached; a later
 	// attempt may succeed.
 	ErrBusy = errors.New("busy")
 )
 
-// kinded is an error whose text says all, and whose kind is known besides.
+// kinded is an error with a kind that its text does not mention.
 type kinded struct{ err, kind error }
 
 func (k kinded) Error() string   { return k.err.Error() }
@@ -44,12 +44,12 @@ func invalidf(format string, args ...any) error {
 	return kinded{err: fmt.Errorf(format, args...), kind: ErrInvalid}
 }
 
-// errUnanswered: the backend has not told what is in it. That is no damage: the
-// vDisk is opened when it does.
+// errUnanswered: the backend did not answer a read. That is no damage: the vDisk is
+// opened when the backend answers.
 var errUnanswered = errors.New("the backend has not answered")
 
-// unanswered marks an error of reading the backend that says nothing of what is
-// in it.
+// unanswered marks the error of a read of the backend with errUnanswered, if it says
+// nothing about what the backend holds.
 func unanswered(err error) error {
 	if backend.Unknown(err) && !errors.Is(err, backend.ErrCorrupt) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w: %w", errUnanswered, err)
@@ -60,8 +60,8 @@ func unanswered(err error) error {
 // errParentClosed: a clone cannot be opened before its parent.
 var errParentClosed = errors.New("its parent is not open")
 
-// earlier is why something else failed that an operation has waited for. What
-// became of that one says nothing of this: it does not match ErrUnknownOutcome.
+// earlier is the error of an earlier operation that another one has waited for. It does
+// not match ErrUnknownOutcome: the later operation has not begun, and that is known.
 type earlier struct{ err error }
 
 func (e earlier) Error() string { return e.err.Error() }
@@ -71,3 +71,22 @@ func (e earlier) Is(target error) bool {
 }
 
 func (e earlier) As(target any) bool { return errors.As(e.err, target) }
+
+// registryKinds are the kinds of the registry's errors.
+var registryKinds = []struct{ err, kind error }{
+	{registry.ErrNameTaken, ErrExists},
+	{registry.ErrNotFound, ErrNotFound},
+	{registry.ErrName, ErrInvalid},
+	{registry.ErrMany, ErrInvalid},
+	{registry.ErrFull, ErrBusy},
+}
+
+// registryError gives an error of the registry its kind.
+func registryError(err error) error {
+	for _, k := range registryKinds {
+		if errors.Is(err, k.err) {
+			return kinded{err: err, kind: k.kind}
+		}
+	}
+	return err
+}

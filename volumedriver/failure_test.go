@@ -68,7 +68,7 @@ func reopen(t *testing.T, fs disk.FS, change func(*Options)) *rig {
 
 func volumeOf(t *testing.T, r *rig, name string) *Volume {
 	t.Helper()
-	v, err := r.host.volume(name)
+	v, err := r.host.table.named(name)
 	must(t, err)
 	return v
 }

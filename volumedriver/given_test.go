@@ -249,9 +249,9 @@ func TestListedInDoubt(t *testing.T) {
 			t.Errorf("it is shown as %s: %s, %v", i.State, i.Reason, err)
 		}
 	}
-	h.watchList.Store(&watch)
-	h.openOne(h.living, rec, nil)
-	h.watchList.Store(nil)
+	h.table.watch.Store(&watch)
+	h.opener.openListed(h.background.living(), rec, nil)
+	h.table.watch.Store(nil)
 	if listed.Load() == 0 {
 		t.Error("it was not listed")
 	}

@@ -10,10 +10,10 @@ import (
 const (
 	StateRunning = "running"
 	StateHalted  = "halted" // rule P3: writes and management fail, verified reads go on
-	// StateUnsure: the outcome of an operation on it is not known. What depends on
-	// that waits; it is found out, and then goes on by itself.
+	// StateUnsure: the outcome of an operation on it is not known. What depends on the
+	// outcome waits, and goes on by itself when the outcome has been found out.
 	StateUnsure = "unsure"
-	// StateDeleting: its deletion has begun, and is tried until it is finished.
+	// StateDeleting: its deletion has begun, and is repeated until it is finished.
 	StateDeleting = "deleting"
 )
 

@@ -52,7 +52,7 @@ func TestRollbackInUse(t *testing.T) {
 func TestRollbackTold(t *testing.T) {
 	ctx := soon(t)
 	r, d := newRig(t, crashdisk.New(), modelDisk, nil)
-	v, err := r.host.volume("v")
+	v, err := r.host.table.named("v")
 	must(t, err)
 	write(t, d, 0, 4, 1)
 	_, err = r.host.SnapshotCreate(ctx, "v", "s")
@@ -92,7 +92,7 @@ func TestRollbackTold(t *testing.T) {
 func TestOpenWaitsForRollback(t *testing.T) {
 	ctx := soon(t)
 	r, _ := newRig(t, crashdisk.New(), modelDisk, nil)
-	v, err := r.host.volume("v")
+	v, err := r.host.table.named("v")
 	must(t, err)
 	opened, err := v.users.keepOut(false)
 	must(t, err)

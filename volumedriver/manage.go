@@ -1,21 +1,20 @@
 package volumedriver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
-
-	"github.com/google/uuid"
 
 	"openvstorage/volumedriver/registry"
+
+	"github.com/google/uuid"
 )
 
 // List returns all vDisks in order of name.
 func (h *Host) List(context.Context) ([]Info, error) {
 	infos := []Info{}
-	for _, v := range h.all() {
+	for _, v := range h.table.all() {
 		infos = append(infos, v.info())
 	}
 	return infos, nil
@@ -23,104 +22,81 @@ func (h *Host) List(context.Context) ([]Info, error) {
 
 // Info returns one vDisk, halted or not.
 func (h *Host) Info(_ context.Context, name string) (Info, error) {
-	v, err := h.volume(name)
+	v, err := h.table.named(name)
 	if err != nil {
 		return Info{}, err
 	}
 	return v.info(), nil
 }
 
-func (v *Volume) info() Info {
-	i := Info{Name: v.Name(), ID: v.id, Size: v.size.Load(), State: StateRunning, Epoch: v.epoch}
-	if h := v.halted.Load(); h != nil {
-		i.State, i.Reason = h.state(), h.reason()
-	} else if cause := v.opening.waits.Load(); cause != nil {
-		i.Reason = fmt.Sprintf("reads go on; writes, flushes and management wait, and go on by themselves when what was recovered at the start can be written: %v", *cause)
-	} else if cause := v.cat.doubted(); cause != nil {
-		i.Reason = fmt.Sprintf("management waits: whether the last change of its catalog took effect is not known: %v", *cause)
-	} else if v.cat.inDoubt() {
-		i.Reason = "management waits: a change of its catalog is under way that nobody waited for"
+// Create makes an empty vDisk of size bytes.
+func (h *Host) Create(ctx context.Context, name string, size uint64) (Info, error) {
+	if err := validateSize(size); err != nil {
+		return Info{}, fmt.Errorf("vDisk %q: %w", name, err)
 	}
-	if i.Reason == "" {
-		i.Reason = v.diskWaits.reason()
+	if err := h.names.available(ctx, name); err != nil {
+		return Info{}, err
 	}
-	if u := v.unsure.Load(); u != nil {
-		i.State, i.Reason = u.state, u.reason()
-	}
-	if v.buf != nil {
-		backlog, local := v.buf.Backlog()
-		i.Backlog, i.Local = uint64(backlog), uint64(local)
-	}
-	c := v.cat.current()
-	i.Created = c.Created
-	if v.self > 0 {
-		o := c.Origins[v.self-1]
-		i.Parent = o.Volume.String() + "@" + o.Snapshot.String()
-	}
-	if i.Size == 0 {
-		i.Size = c.Size
-	}
-	i.Stored = uint64(v.count.stored.Load())
-	i.Children = v.host.names(c.Children)
-	i.Snapshots = v.snapshotInfos()
-	if v.self > 0 && v.m != nil {
-		if p, s, err := v.cat.parentSnapshot(); err == nil {
-			i.Parent = p.Name() + "@" + s.Name
-		}
-	}
-	return i
+	return h.creation.create(ctx, size, named(name))
 }
 
-// managed finds a vDisk and takes its management lock. What became of earlier
-// operations on it is known.
-func (h *Host) managed(ctx context.Context, name string) (*Volume, func(), error) {
-	v, err := h.find(ctx, name)
-	if err != nil {
-		return nil, nil, err
-	}
-	return v.manage(ctx)
+// CreateAs is Create with a name that naming gives when everything else is made.
+func (h *Host) CreateAs(ctx context.Context, size uint64, naming Naming) (Info, error) {
+	return h.creation.create(ctx, size, naming)
 }
 
-func (v *Volume) manage(ctx context.Context) (*Volume, func(), error) {
-	return v.manageAfter(ctx, func() error { return nil })
+// Clone makes a vDisk that begins as a snapshot of src, or as what src holds now if
+// snap is "". No data is copied. What the snapshot holds must be in the backend: Clone
+// waits for that without a lock. Meanwhile only the deletion of the snapshot and of src
+// is refused.
+func (h *Host) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (Info, error) {
+	if err := h.names.available(ctx, dst); err != nil {
+		return Info{}, err
+	}
+	return h.creation.clone(ctx, src, snap, progress, named(dst))
 }
 
-// manageAfter is manage, which calls ready each time that nothing has to be waited
-// for any more but others who have the lock.
-func (v *Volume) manageAfter(ctx context.Context, ready func() error) (*Volume, func(), error) {
-	for {
-		if err := v.manageable(); err != nil {
-			return nil, nil, err
-		}
-		if err := v.cat.settle(ctx); err != nil {
-			return nil, nil, err
-		}
-		if err := ready(); err != nil {
-			return nil, nil, err
-		}
-		if err := v.admin.take(ctx); err != nil {
-			return nil, nil, err
-		}
-		err := v.manageable()
-		if err == nil && !v.cat.inDoubt() {
-			return v, v.admin.give, nil
-		}
-		v.admin.give()
-		if err != nil {
-			return nil, nil, err
-		}
-	}
+// CloneAs is Clone with a name that naming gives when all is in the backend.
+func (h *Host) CloneAs(ctx context.Context, src, snap string, progress func(done, total int64), naming Naming) (Info, error) {
+	return h.creation.clone(ctx, src, snap, progress, naming)
 }
 
-// manageable says why a vDisk takes no management.
-func (v *Volume) manageable() error {
-	switch {
-	case v.sure() != nil:
-		return v.sure()
-	case v.users.leaving():
-		return fmt.Errorf("vDisk %q: %w", v.Name(), ErrNotFound)
-	}
-	return v.Err()
+// Delete deletes a vDisk that has no clones and is not in use. A halted vDisk can be
+// deleted.
+func (h *Host) Delete(ctx context.Context, name string) error {
+	return h.deletion.delete(ctx, name, false, func(Info) error { return nil })
+}
+
+// ForceDelete is Delete of a vDisk that may be in use: every later request of its users
+// fails.
+func (h *Host) ForceDelete(ctx context.Context, name string) error {
+	return h.deletion.delete(ctx, name, true, func(Info) error { return nil })
+}
+
+// DeleteIf is Delete, unless check returns an error. check is called when the name cannot
+// pass to another vDisk any more, and the vDisk cannot get a snapshot.
+func (h *Host) DeleteIf(ctx context.Context, name string, check func(Info) error) error {
+	return h.deletion.delete(ctx, name, false, check)
+}
+
+// Rename gives a vDisk another name.
+func (h *Host) Rename(ctx context.Context, old, name string) error {
+	return h.names.rename(ctx, old, name)
+}
+
+// RenameBelow gives all vDisks whose names begin with from and a slash names that
+// begin with to instead, and makes the change of what others keep beside the registry:
+// all in one step that is durable on return, or nothing. A name that is taken refuses
+// all. Users of the vDisks notice nothing.
+func (h *Host) RenameBelow(ctx context.Context, from, to string, beside registry.Beside) error {
+	return h.names.renameBelow(ctx, from, to, beside)
+}
+
+// SettleBelow returns when the outcome of each operation on a vDisk with a name below
+// one of dirs is known. RenameBelow waits for the same: whoever holds something that
+// others need waits here, before taking it.
+func (h *Host) SettleBelow(ctx context.Context, dirs ...string) error {
+	return h.names.settleBelow(ctx, dirs...)
 }
 
 // Resize grows a vDisk to size bytes. Connected NBD clients see it when they
@@ -132,150 +108,6 @@ func (h *Host) Resize(ctx context.Context, name string, size uint64) error {
 	}
 	defer done()
 	return v.resize(ctx, size)
-}
-
-// Rename gives a vDisk another name.
-func (h *Host) Rename(ctx context.Context, old, name string) error {
-	if _, err := h.find(ctx, old); err != nil {
-		return err
-	}
-	if err := h.free(ctx, name); err != nil {
-		return err
-	}
-	if err := h.structure.take(ctx); err != nil {
-		return err
-	}
-	defer h.structure.give()
-	v, err := h.volume(old)
-	if err != nil {
-		return err
-	}
-	return h.rename(ctx, []renaming{{v: v, old: old, new: name}}, nil)
-}
-
-// RenameBelow gives all vDisks whose names begin with from and a slash names
-// that begin with to instead, in one step that is durable on return; users of
-// the vDisks notice nothing. A name that is taken refuses all. It calls with,
-// which is to call commit, once, with what is to be swapped in the same step of
-// what others keep beside the registry.
-func (h *Host) RenameBelow(ctx context.Context, from, to string, with func(commit func(along []registry.Swap) error) error) error {
-	for _, v := range h.below(from, to) {
-		if err := h.settle(ctx, v); err != nil {
-			return err
-		}
-	}
-	if err := h.structure.take(ctx); err != nil {
-		return err
-	}
-	defer h.structure.give()
-	var list []renaming
-	for _, v := range h.all() {
-		name := v.Name()
-		if rest, ok := strings.CutPrefix(name, from+"/"); ok {
-			list = append(list, renaming{v, name, to + "/" + rest, to})
-		}
-	}
-	return with(func(along []registry.Swap) error { return h.rename(ctx, list, along) })
-}
-
-// below are the vDisks that have, or may have, a name below one of dirs.
-func (h *Host) below(dirs ...string) (list []*Volume) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for name, v := range h.byName {
-		if slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(name, dir+"/") }) {
-			list = append(list, v)
-		}
-	}
-	return list
-}
-
-// renaming gives a vDisk another name.
-type renaming struct {
-	v        *Volume
-	old, new string
-	dir      string // that the name begins with now, if it is a renaming of a directory
-}
-
-// validate returns nil if the vDisk may get the name. A name of an earlier release
-// that is not one any more stands in no way of its directory's renaming.
-func (r renaming) validate() error {
-	err := registry.ValidateName(r.new)
-	if err != nil && r.dir != "" && registry.ValidateName(r.old) != nil {
-		if err = registry.ValidateName(r.dir); err == nil && len(r.new) > registry.NameMax {
-			err = fmt.Errorf("%w: %.100q has %d bytes", registry.ErrName, r.new, len(r.new))
-		}
-	}
-	if err != nil {
-		return kinded{err: err, kind: ErrInvalid}
-	}
-	return nil
-}
-
-// rename makes renamings, durably first. h.structure is held.
-func (h *Host) rename(ctx context.Context, list []renaming, along []registry.Swap) error {
-	records := make([]registry.Renaming, len(list))
-	for i, r := range list {
-		if err := r.v.sure(); err != nil {
-			return err
-		}
-		if err := r.validate(); err != nil {
-			return err
-		}
-		if err := h.notTaken(r.new); err != nil {
-			return err
-		}
-		records[i] = registry.Renaming{ID: r.v.id, Name: r.new}
-	}
-	err := h.opt.Registry.RenameAll(ctx, records, along)
-	if errors.Is(err, registry.ErrUnknownOutcome) {
-		h.namesUnknown(list, err)
-		return fmt.Errorf("rename of %s: %w: %w", renamed(list), ErrUnknownOutcome, err)
-	}
-	if err != nil {
-		return fmt.Errorf("rename of %s: %w", renamed(list), registryError(err))
-	}
-	h.mu.Lock()
-	for _, r := range list {
-		delete(h.byName, r.old)
-		h.byName[r.new] = r.v
-	}
-	h.mu.Unlock()
-	for _, r := range list {
-		r.v.setName(r.new)
-	}
-	h.listed.Add(1)
-	return nil
-}
-
-// renamed says what is renamed.
-func renamed(list []renaming) string {
-	switch len(list) {
-	case 0:
-		return "no vDisk"
-	case 1:
-		return fmt.Sprintf("vDisk %q", list[0].old)
-	}
-	return fmt.Sprintf("%d vDisks, the first %q", len(list), list[0].old)
-}
-
-// registryKinds are the kinds of the registry's errors.
-var registryKinds = []struct{ err, kind error }{
-	{registry.ErrNameTaken, ErrExists},
-	{registry.ErrNotFound, ErrNotFound},
-	{registry.ErrName, ErrInvalid},
-	{registry.ErrMany, ErrInvalid},
-	{registry.ErrFull, ErrBusy},
-}
-
-// registryError gives an error of the registry its kind.
-func registryError(err error) error {
-	for _, k := range registryKinds {
-		if errors.Is(err, k.err) {
-			return kinded{err: err, kind: k.kind}
-		}
-	}
-	return err
 }
 
 // SnapshotCreate takes a snapshot, durable on return.
@@ -297,7 +129,7 @@ func (h *Host) SnapshotCreate(ctx context.Context, name, snap string) (SnapshotI
 
 // SnapshotList returns the snapshots of a vDisk, oldest first.
 func (h *Host) SnapshotList(_ context.Context, name string) ([]SnapshotInfo, error) {
-	v, err := h.volume(name)
+	v, err := h.table.named(name)
 	if err != nil {
 		return nil, err
 	}
@@ -318,27 +150,31 @@ func (h *Host) SnapshotDelete(ctx context.Context, name, snap string) error {
 	return v.deleteSnapshot(ctx, s)
 }
 
-// Rollback makes a vDisk what a snapshot holds. Nobody may use the vDisk, but its
-// snapshots: what a user has in a cache of its own is not what the vDisk holds
-// then.
+// Rollback makes a vDisk what a snapshot holds. It is refused while the vDisk is in use,
+// since a cache of its user would not match the vDisk afterwards. Its snapshots may be in
+// use.
 func (h *Host) Rollback(ctx context.Context, name, snap string) error {
 	return h.RollbackTold(ctx, name, snap, false, nil)
 }
 
-// ForceRollback is Rollback also of a vDisk that is in use. What is read from it
-// from then on is what the snapshot holds.
+// ForceRollback is Rollback of a vDisk that may be in use. Every later read returns what
+// the snapshot holds.
 func (h *Host) ForceRollback(ctx context.Context, name, snap string) error {
 	return h.RollbackTold(ctx, name, snap, true, nil)
 }
 
-// RollbackTold is Rollback, or with force ForceRollback, which has those told of it
-// who keep something of the vDisk in memory. tell is called with the vDisk's id when
-// the rollback waits for nothing any more but room and other management, and no lock
-// is held that a write, a flush or a growth of the vDisk needs: what it has written is
-// written before the rollback. If it fails nothing is changed. It is called again, with
-// all locks given back, when the rollback is done or may be: ctx may have ended then.
+// RollbackTold is Rollback, or with force ForceRollback, for callers that cache parts of
+// the vDisk. It calls tell with the vDisk's id twice.
+//
+// The first call comes when the rollback waits for nothing any more but room and other
+// management. No lock is held that a write, a flush or a growth of the vDisk needs, so
+// that tell can write the cache back: those writes come before the rollback. If tell
+// fails, nothing is changed.
+//
+// The second call comes when the rollback is made, or may have been made, and no lock is
+// held. ctx may have ended by then.
 func (h *Host) RollbackTold(ctx context.Context, name, snap string, force bool, tell func(ctx context.Context, id uuid.UUID) error) error {
-	v, err := h.find(ctx, name)
+	v, err := h.doubts.find(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -364,7 +200,7 @@ func (h *Host) RollbackTold(ctx context.Context, name, snap string, force bool, 
 	}
 }
 
-// rollback rolls a vDisk back, and reports whether it may have done so. It calls
+// rollback rolls a vDisk back, and reports whether it may have been rolled back. It calls
 // ready as manageAfter does.
 func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool, ready func() error) (made bool, err error) {
 	s, err := v.tree.pinNamed(snap)
@@ -399,7 +235,7 @@ func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool,
 
 // Sync returns when everything written to a vDisk so far is in the backend.
 func (h *Host) Sync(ctx context.Context, name string, progress func(done, total int64)) error {
-	v, err := h.find(ctx, name)
+	v, err := h.doubts.find(ctx, name)
 	if err == nil {
 		err = v.sure()
 	}
@@ -407,4 +243,39 @@ func (h *Host) Sync(ctx context.Context, name string, progress func(done, total 
 		return err
 	}
 	return v.Sync(ctx, progress)
+}
+
+// Checkpoint returns when a map that covers everything written to a vDisk so far is in
+// the backend: a restart then reads no TLog for that.
+func (h *Host) Checkpoint(ctx context.Context, name string) error {
+	v, done, err := h.managed(ctx, name)
+	if err != nil {
+		return err
+	}
+	done()
+	return v.store.checkpointTo(ctx, v.buf.Written())
+}
+
+// CloseTLog lets the storer store what was written to a vDisk so far. It does not wait
+// for that.
+func (h *Host) CloseTLog(name string) error {
+	v, err := h.table.named(name)
+	if err == nil {
+		err = cmp.Or(v.sure(), v.Err())
+	}
+	if err != nil {
+		return err
+	}
+	v.buf.CloseTLog()
+	return nil
+}
+
+// managed finds a vDisk and takes its admin lock, which done gives back. The outcome of
+// each earlier operation on the vDisk is known then.
+func (h *Host) managed(ctx context.Context, name string) (*Volume, func(), error) {
+	v, err := h.doubts.find(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return v.manage(ctx)
 }

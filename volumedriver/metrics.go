@@ -77,7 +77,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	put := func(d *prometheus.Desc, t prometheus.ValueType, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, t, value, labels...)
 	}
-	for _, v := range c.h.all() {
+	for _, v := range c.h.table.all() {
 		v.collectMetrics(put)
 	}
 	u := c.h.buffer.Usage()
@@ -99,9 +99,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	put(descMapLimit, prometheus.GaugeValue, float64(c.h.opt.MapCache))
 	put(descMapLoads, prometheus.CounterValue, float64(s.Loads))
 	put(descMapEvicted, prometheus.CounterValue, float64(s.Evictions))
-	put(descSlots, prometheus.GaugeValue, float64(cap(c.h.slots)))
-	put(descSlotsUsed, prometheus.GaugeValue, float64(cap(c.h.slots)-len(c.h.slots)))
-	put(descSums, prometheus.GaugeValue, float64(c.h.sums.WeightedSize()))
+	slots, used := c.h.uploads.used()
+	put(descSlots, prometheus.GaugeValue, float64(slots))
+	put(descSlotsUsed, prometheus.GaugeValue, float64(used))
+	put(descSums, prometheus.GaugeValue, float64(c.h.sums.bytes()))
 	put(descSumsLimit, prometheus.GaugeValue, float64(c.h.opt.SumsCache))
 }
 

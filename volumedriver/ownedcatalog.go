@@ -184,7 +184,7 @@ func (o *ownedCatalog) reserveObjects(c *catalog.Catalog, n uint64) {
 // has it. errParentClosed if that is not open.
 func (o *ownedCatalog) parentSnapshot() (*Volume, *snapshot, error) {
 	from := o.current().Origins[o.self-1]
-	parent := o.host.byID(from.Volume)
+	parent := o.host.table.byID(from.Volume)
 	if parent == nil || parent.m == nil {
 		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s: %w", o.Name(), from.Volume, errParentClosed)
 	}

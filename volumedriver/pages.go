@@ -8,7 +8,10 @@ import (
 	"log/slog"
 
 	"openvstorage/backend"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/disk/pebblefs"
 	"openvstorage/metadata"
+	"openvstorage/metadata/pebblestore"
 	"openvstorage/volumedriver/catalog"
 	"openvstorage/volumedriver/pageobject"
 
@@ -19,10 +22,23 @@ import (
 // the local store has lost or damaged comes from the page object that a
 // checkpoint put, and is saved again.
 type pageStore struct {
-	metadata.Store
+	metadata.Store // the local one
+	opt            pageOptions
+	files          *pebblefs.FS
+	local          *pebblestore.Store
+}
+
+// pageOptions say where the local page store is, and what it needs of its host.
+type pageOptions struct {
+	fs  disk.FS
+	dir string
 	log *slog.Logger
-	// find returns the page object that has the page and its namespace.
-	find func(owner uuid.UUID, page uint64) (backend.Namespace, catalog.PageObject, bool)
+	// owner returns the vDisk whose pages have the id, nil if it is not there.
+	owner func(id uuid.UUID) *Volume
+	// failed is called when the local store is lost: it takes nothing any more.
+	failed func(error)
+	// lacks is called again and again while the local store finds no room.
+	lacks func(error)
 }
 
 // LoadPage implements metadata.Store.
@@ -45,11 +61,21 @@ func (s *pageStore) LoadPage(ctx context.Context, owner uuid.UUID, number uint64
 	if berr != nil {
 		return nil, errors.Join(err, fmt.Errorf("and from the backend: %w", berr))
 	}
-	s.log.Warn("map page rebuilt from the backend", "vdisk", owner, "page", number, "err", err)
+	s.opt.log.Warn("map page rebuilt from the backend", "vdisk", owner, "page", number, "err", err)
 	if err := s.Store.SavePages(ctx, owner, []metadata.EncodedPage{{Number: number, Bytes: b}}); err != nil {
-		s.log.Warn("rebuilt map page not saved", "vdisk", owner, "page", number, "err", err)
+		s.opt.log.Warn("rebuilt map page not saved", "vdisk", owner, "page", number, "err", err)
 	}
 	return b, nil
+}
+
+// find returns the page object that holds a page of an open vDisk, and its namespace.
+func (s *pageStore) find(owner uuid.UUID, page uint64) (backend.Namespace, catalog.PageObject, bool) {
+	v := s.opt.owner(owner)
+	if v == nil {
+		return nil, catalog.PageObject{}, false
+	}
+	obj, ok := v.cat.current().PageObject(page)
+	return v.namespace(), obj, ok
 }
 
 // readPage reads one page of a page object.

@@ -56,14 +56,13 @@ func DecodeReached(b []byte) (Reached, error) {
 // Reached is how far the flushes of all vDisks have come. Of one that is not open
 // it is what was known before.
 func (h *Host) Reached() Reached {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	r := make(Reached, len(h.volumes))
-	for id, v := range h.volumes {
+	list := h.table.appendTo(nil)
+	r := make(Reached, len(list))
+	for _, v := range list {
 		if v.opening.opened.Load() {
-			r[id] = Point{v.epoch, v.buf.Durable()}
-		} else if known, ok := h.opt.Reached[id]; ok {
-			r[id] = known
+			r[v.id] = Point{v.epoch, v.buf.Durable()}
+		} else if known, ok := h.opt.Reached[v.id]; ok {
+			r[v.id] = known
 		}
 	}
 	return r

@@ -48,8 +48,7 @@ func TestRenameBelow(t *testing.T) {
 		return list
 	}
 	before := names(r.host)
-	along := []registry.Swap{{Key: []byte("beside"), New: []byte("1")}}
-	plain := func(commit func([]registry.Swap) error) error { return commit(along) }
+	beside := registry.NewBeside([]registry.Swap{{Key: []byte("beside"), New: []byte("1")}})
 	same := func(what string, err, want error) {
 		t.Helper()
 		if !errors.Is(err, want) {
@@ -62,18 +61,17 @@ func TestRenameBelow(t *testing.T) {
 			t.Errorf("%s: the key beside the registry is %q, %v", what, v, err)
 		}
 	}
-	refused := errors.New("the mount has a file there")
-	same("one name is taken", r.host.RenameBelow(ctx, "vm", "taken", plain), ErrExists)
-	same("no name", r.host.RenameBelow(ctx, "vm", "a@b", plain), ErrInvalid)
-	same("the caller thinks better of it", r.host.RenameBelow(ctx, "vm", "new", func(func([]registry.Swap) error) error { return refused }), refused)
-	var calls int
-	must(r.host.RenameBelow(ctx, "vm", "new", func(commit func([]registry.Swap) error) error {
-		calls++
-		return commit(along)
-	}))
+	same("one name is taken", r.host.RenameBelow(ctx, "vm", "taken", beside), ErrExists)
+	same("no name", r.host.RenameBelow(ctx, "vm", "a@b", beside), ErrInvalid)
+	changed := registry.NewBeside([]registry.Swap{{Key: []byte("beside"), Old: []byte("0"), New: []byte("1")}})
+	if err := r.host.RenameBelow(ctx, "vm", "new", changed); err == nil || errors.Is(err, ErrUnknownOutcome) {
+		t.Errorf("what is beside has another value: %v", err)
+	}
+	same("what is beside has another value", ErrExists, ErrExists)
+	must(r.host.RenameBelow(ctx, "vm", "new", beside))
 	after := []string{"new/a", "new/b", "new/deep/c", "taken/b", "vmx"}
-	if got := names(r.host); !slices.Equal(got, after) || calls != 1 {
-		t.Errorf("the names are %v, after %d calls", got, calls)
+	if got := names(r.host); !slices.Equal(got, after) {
+		t.Errorf("the names are %v", got)
 	}
 	must(dev.Write(ctx, []device.Span{{Off: 4096, Data: data}}))
 	must(dev.Flush(ctx))
@@ -95,7 +93,7 @@ func TestRenameBelow(t *testing.T) {
 
 	// A registry that fails renames nothing here; a start anew shows what it has.
 	faults.Inject(faultdisk.Rule{Ops: faultdisk.Rename, Path: "/data/registry/...", Err: errors.New("the disk is gone")})
-	if err := r.host.RenameBelow(ctx, "new", "lost", func(commit func([]registry.Swap) error) error { return commit(nil) }); err == nil {
+	if err := r.host.RenameBelow(ctx, "new", "lost", registry.Beside{}); err == nil {
 		t.Error("the registry could not be written, and the renaming succeeded")
 	}
 	if got := names(r.host); !slices.Equal(got, after) {
@@ -157,12 +155,12 @@ func TestDeleteIf(t *testing.T) {
 
 // More vDisks than one step takes are refused whole.
 func TestRenameBelowMany(t *testing.T) {
-	h := &Host{opt: Options{Registry: many{}}, byName: map[string]*Volume{}}
+	n := &names{registry: many{}, table: newTable()}
 	list := make([]renaming, registry.RenamesMax+1)
 	for i := range list {
 		list[i] = renaming{v: &Volume{}, old: fmt.Sprint("a/", i), new: fmt.Sprint("b/", i)}
 	}
-	if err := h.rename(context.Background(), list, nil); !errors.Is(err, ErrInvalid) || !errors.Is(err, registry.ErrMany) {
+	if err := n.apply(context.Background(), list, registry.Beside{}); !errors.Is(err, ErrInvalid) || !errors.Is(err, registry.ErrMany) {
 		t.Error(err)
 	}
 }
@@ -170,6 +168,6 @@ func TestRenameBelowMany(t *testing.T) {
 // many is a registry to which it is too much.
 type many struct{ Registry }
 
-func (many) RenameAll(context.Context, []registry.Renaming, []registry.Swap) error {
+func (many) RenameAll(context.Context, []registry.Renaming, registry.Beside) error {
 	return registry.ErrMany
 }

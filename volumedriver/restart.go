@@ -23,9 +23,9 @@ import (
 
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs. An error
 // halts the vDisk, and leaves the host and other vDisks alone.
-func (h *Host) open(ctx context.Context, v *Volume) error {
+func (o *opener) open(ctx context.Context, v *Volume) error {
 	if v.opening.created == nil {
-		epoch, err := h.opt.Registry.Claim(ctx, v.id, h.opt.Owner)
+		epoch, err := o.opt.Registry.Claim(ctx, v.id, o.opt.Owner)
 		if err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 	if err := v.opening.replayStored(ctx, opt); err != nil {
 		return err
 	}
-	found, err := h.buffer.Recover(opt)
+	found, err := o.buffer.Recover(opt)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (h *Host) open(ctx context.Context, v *Volume) error {
 		found.Incomplete = found.Damage != nil // nobody can tell what any block held
 	}
 	if found.Damage != nil {
-		if dir := h.buffer.Dir(v.id); !strings.Contains(found.Damage.Error(), dir) {
+		if dir := o.buffer.Dir(v.id); !strings.Contains(found.Damage.Error(), dir) {
 			found.Damage = fmt.Errorf("%w (local files in %s)", found.Damage, dir)
 		}
 		return v.opening.inspect(found)
@@ -75,9 +75,9 @@ type opening struct {
 }
 
 // newVolume makes the parts of a vDisk, of which nothing is known yet but its record.
-func (h *Host) newVolume(r registry.Record) *Volume {
+func (o *opener) newVolume(r registry.Record) *Volume {
 	v := &Volume{
-		core: core{host: h, id: r.ID, log: h.opt.Logger.With("vdisk", r.Name)},
+		core: core{host: o.host, id: r.ID, log: o.opt.Logger.With("vdisk", r.Name)},
 	}
 	v.setName(r.Name)
 	v.admin = newLock()
@@ -85,7 +85,7 @@ func (h *Host) newVolume(r registry.Record) *Volume {
 	v.opening.v = v
 	v.users.core = &v.core
 	v.tree = &snapshotTree{core: &v.core}
-	v.origins = []origin{{r.ID, h.opt.Backend.Namespace(r.ID.String())}}
+	v.origins = []origin{{r.ID, o.opt.Backend.Namespace(r.ID.String())}}
 	v.cat = newOwnedCatalog(&v.core, r.Created, v.tree.follow)
 	v.checkpoints = &checkpointer{core: &v.core, cat: v.cat, tree: v.tree}
 	v.gc = newGarbageCollector(&v.core, v.cat, v.tree, v.checkpoints)
@@ -299,8 +299,9 @@ func (o *opening) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlo
 		err = errors.Join(err, v.buf.Close(nil))
 		v.buf = nil
 		return err
-	case disk.CauseOf(err).Passes():
-		// What was recovered can be read, and the older files have all of it still.
+	case v.buf.Err() == nil && disk.CauseOf(err) > disk.Answer:
+		// What was recovered can be read, and the older files have all of it still: a
+		// new one that was refused, or whose name was, is nobody's loss.
 		v.log.Warn("vDisk is open for reading; writes and flushes wait until what was recovered can be written", "err", err)
 		cause := err
 		o.waits.Store(&cause)
@@ -317,13 +318,22 @@ func (o *opening) took() {
 	o.waits.Store(nil)
 }
 
-// takeUpAgain is the pause between tries to end an opening that waits for room.
-const takeUpAgain = time.Second
+const (
+	// takeUpAgain is the pause between tries to write what cannot be written at the end
+	// of an opening.
+	takeUpAgain = time.Second
+	// takeUpBad is how long that goes on, at most, while each try says that the disk is
+	// bad. A path to a disk that fails over takes seconds; writes to a disk that stays
+	// bad are to fail, not to hang.
+	takeUpBad = time.Minute
+)
 
 // takeUp tries to end the opening again and again, and reports whether it has ended: it has
-// not if ctx ends or the vDisk halts.
+// not if ctx ends or the vDisk halts. It waits for room and descriptors without end, and
+// for a bad disk for takeUpBad.
 func (o *opening) takeUp(ctx context.Context) bool {
 	v := o.v
+	bad := time.Now() // since when each try has said that the disk is bad
 	for v.Err() == nil {
 		select {
 		case <-time.After(takeUpAgain):
@@ -338,7 +348,12 @@ func (o *opening) takeUp(ctx context.Context) bool {
 			return true
 		case ctx.Err() != nil:
 			return false
-		case disk.CauseOf(err) > disk.Answer && !disk.CauseOf(err).Passes():
+		case v.buf.Err() != nil:
+			v.halt(err)
+			return false
+		case disk.CauseOf(err) <= disk.Answer || disk.CauseOf(err).Passes():
+			bad = time.Now()
+		case time.Since(bad) >= takeUpBad:
 			v.halt(err)
 			return false
 		}

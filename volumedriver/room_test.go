@@ -3,6 +3,7 @@ package volumedriver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openvstorage/backend"
+	"openvstorage/backend/fault"
 	"openvstorage/device"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
@@ -152,6 +155,105 @@ func TestResumeWaitsForRoom(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A disk that is bad for a moment at a start is waited out as want of room is; of one
+// that stays bad the vDisk is halted within a minute or so, and is read all the same.
+func TestResumeOnBadDisk(t *testing.T) {
+	ctx := context.Background()
+	for _, op := range []faultdisk.Op{faultdisk.Open, faultdisk.Write, faultdisk.Allocate, faultdisk.SyncDir} {
+		for _, lasts := range []time.Duration{0, takeUpBad / 2, time.Hour} {
+			t.Run(op.String()+" "+lasts.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					mem := crashdisk.New()
+					r, d := newRig(t, mem, modelDisk, nil)
+					write(t, d, 0, 4, 1)
+					must(t, d.Flush(ctx))
+					image := mem.Kill()
+					must(t, r.close())
+
+					faults := faultdisk.New(image)
+					// A TLog of this start, and the directory that names it.
+					rule := faultdisk.Rule{Ops: op, Path: "tlog-*", Err: unix.EIO}
+					switch {
+					case op == faultdisk.SyncDir:
+						rule.Path = "/data/buffer/*"
+					case op == faultdisk.Open:
+						rule.Path, rule.Where = "", func(name string) bool {
+							_, err := image.Stat(name)
+							return strings.Contains(name, "/tlog-") && err != nil
+						}
+					}
+					if lasts == 0 {
+						rule.Times = 1
+					}
+					inject := faults.Inject(rule)
+					r, err := openRig(faults, nil)
+					must(t, err)
+					if inject.Fired() == 0 {
+						t.Fatal("the disk was never bad")
+					}
+					d = open(t, r.host, "v")
+					holdsPattern(t, d, 0, 4, 1)
+					i, err := r.host.Info(ctx, "v")
+					if must(t, err); i.State != StateRunning || !strings.Contains(i.Reason, unix.EIO.Error()) {
+						t.Fatalf("state %s, reason %q", i.State, i.Reason)
+					}
+					if lasts < time.Hour {
+						time.AfterFunc(lasts, inject.Remove)
+						write(t, d, 8, 1, 9) // waits
+						must(t, d.Flush(ctx))
+						must(t, r.close())
+						after := reopen(t, image, nil)
+						d = open(t, after.host, "v")
+						holdsPattern(t, d, 0, 4, 1)
+						holdsPattern(t, d, 8, 1, 9)
+						return
+					}
+					begun := time.Now()
+					if err := d.Write(ctx, []device.Span{{Data: pattern(3, 1)}}); !errors.Is(err, unix.EIO) {
+						t.Errorf("a write to a disk that stays bad: %v", err)
+					}
+					if took := time.Since(begun); took < takeUpBad/2 || took > 2*takeUpBad {
+						t.Errorf("it was refused after %v", took)
+					}
+					holdsPattern(t, d, 0, 4, 1)
+					_ = r.close()
+				})
+			})
+		}
+	}
+}
+
+// A start on a backend that takes no changes any more ends, and says so: it is not tried
+// for ever.
+func TestStartOnFailedBackend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		mem := crashdisk.New()
+		r, d := newRig(t, mem, modelDisk, nil)
+		write(t, d, 0, 4, 1)
+		must(t, d.Flush(ctx))
+		image := mem.Kill()
+		must(t, r.close())
+		begun := time.Now()
+		r, err := openRig(image, func(o *Options) {
+			back := fault.New(o.Backend)
+			rule := back.Add(fault.Rule{Ops: []fault.Op{fault.Put, fault.PutIf}, Err: fmt.Errorf("a sync: %w", backend.ErrFailed)})
+			time.AfterFunc(time.Hour, rule.Remove)
+			o.Backend = back
+		})
+		must(t, err)
+		if took := time.Since(begun); took > putMax {
+			t.Errorf("the start took %v", took)
+		}
+		if i, err := r.host.Info(ctx, "v"); err != nil || !strings.Contains(i.Reason, backend.ErrFailed.Error()) {
+			t.Errorf("state %s, reason %q, %v", i.State, i.Reason, err)
+		}
+		_ = r.close()
+		after := reopen(t, image, nil)
+		holdsPattern(t, open(t, after.host, "v"), 0, 4, 1)
+	})
 }
 
 // A vDisk that waits for room is stopped, and deleted, without waiting for it.

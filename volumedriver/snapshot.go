@@ -62,7 +62,7 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 // goes on when ctx ends, and the error matches ErrUnknownOutcome.
 func (v *Volume) commitEntry(ctx context.Context, seq uint64) error {
 	done := make(chan error, 1)
-	v.host.background.Go(func() { done <- v.buf.Commit(v.host.living, seq) })
+	v.host.background.Go(func() { done <- v.buf.Commit(v.host.background.living(), seq) })
 	var err error
 	select {
 	case err = <-done:
@@ -118,7 +118,7 @@ func (v *Volume) stays(s *snapshot) error {
 
 // hasClones refuses to delete a snapshot that has children.
 func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
-	return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.names(children), ", "))
+	return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.table.namesOf(children), ", "))
 }
 
 // deleteCovered takes a snapshot out of the catalog that lists it, and then out of the tree.
@@ -216,7 +216,7 @@ func (v *Volume) snapshotInfos() []SnapshotInfo {
 		}
 		infos = append(infos, SnapshotInfo{
 			Name: s.Name, ID: s.ID, Size: s.Size, Created: s.Created,
-			Stored: s.Seq <= stored, Unsure: doubt && leaving[i], Children: v.host.names(of),
+			Stored: s.Seq <= stored, Unsure: doubt && leaving[i], Children: v.host.table.namesOf(of),
 		})
 	}
 	return infos

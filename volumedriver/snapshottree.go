@@ -209,7 +209,7 @@ func (t *snapshotTree) remove(s *snapshot, with func()) {
 	}
 	bequeath(&t.parent, s)
 	with()
-	t.host.listed.Add(1)
+	t.host.table.changed()
 }
 
 // follow notes which snapshots have roots in the catalog.
@@ -257,7 +257,7 @@ func (t *snapshotTree) fill(c *catalog.Catalog) {
 func (t *snapshotTree) hideLocked(s *snapshot, hidden bool) {
 	if s.hidden != hidden {
 		s.hidden = hidden
-		t.host.listed.Add(1)
+		t.host.table.changed()
 	}
 }
 
@@ -367,7 +367,7 @@ func (t *snapshotTree) add(s *snapshot) {
 	s.Parent = t.parent
 	t.snapshots = append(t.snapshots, s)
 	t.parent = s.ID
-	t.host.listed.Add(1)
+	t.host.table.changed()
 }
 
 // rollBack notes that the live state is what the snapshot holds, from seq on. The map

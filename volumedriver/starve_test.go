@@ -51,7 +51,7 @@ func cloned(t *testing.T, change func(*Options)) (*rig, *fault.Store) {
 func starves(t *testing.T, h *Host, name string, n int) {
 	t.Helper()
 	ctx := soon(t)
-	v, err := h.volume(name)
+	v, err := h.table.named(name)
 	must(t, err)
 	for {
 		if got, _, _ := v.diskWaits.waiting(); got == n {
@@ -201,7 +201,7 @@ func TestMapWaitsForDisks(t *testing.T) {
 	}
 	_, err = r.host.SnapshotCreate(soon(t), "v", "s")
 	must(t, err)
-	v, err := r.host.volume("v")
+	v, err := r.host.table.named("v")
 	must(t, err)
 	must(t, v.store.checkpointTo(soon(t), v.buf.Written()))
 	must(t, r.close())

@@ -9,9 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Stat is what a file system shows of a vDisk. It is found out without waiting for
-// management, an upload or any other I/O, and costs the same whatever the size of
-// the vDisk.
+// Stat is what a file system shows of a vDisk. To make one costs the same for a vDisk of
+// any size, and waits for no management operation, upload or other I/O.
 type Stat struct {
 	Name    string
 	ID      uuid.UUID
@@ -19,10 +18,9 @@ type Stat struct {
 	State   string
 	Created time.Time
 	Change  Change
-	// Allocated is how many bytes of the newest state hold data: never less than the
-	// truth, and Size while it is not known. What a clone has of its ancestors is
-	// counted once, by 2 MiB that hold any; and so is what snapshots hold that an
-	// earlier process took.
+	// Allocated is how many bytes of the newest state hold data: never too few, and
+	// Size while it is not known. What a clone has of its ancestors is counted once, in
+	// units of 2 MiB that hold any data; so are snapshots that an earlier process took.
 	Allocated uint64
 	Snapshots []SnapshotStat // oldest first
 }
@@ -45,12 +43,12 @@ type Change struct {
 	At    time.Time // when that was; of the opening if there was none since
 }
 
-// lookEvery is how often it is looked whether vDisks were changed: a time of change
-// is so much too late at most, and never too early.
+// lookEvery is how often the host looks for changes of vDisks. A time of change is too
+// late by lookEvery at most, and never too early.
 const lookEvery = 500 * time.Millisecond
 
-// changes tells when a vDisk was changed last, at no cost to who changes it: the
-// order has a count of all changes already.
+// changes tells when a vDisk was changed last. Whatever changes the vDisk pays nothing
+// for it: seqs count the changes already.
 type changes struct {
 	sync.Mutex // for a moment
 	Change
@@ -83,8 +81,8 @@ func (c *changes) pass(seq uint64) {
 	}
 }
 
-// changed is when the vDisk was changed last. A change that was acknowledged before
-// the call is in it.
+// changed returns when the vDisk was changed last, counting every change that was
+// acknowledged before the call.
 func (v *Volume) changed() Change {
 	seq := uint64(0)
 	if v.buf != nil {
@@ -93,7 +91,7 @@ func (v *Volume) changed() Change {
 	return v.changes.look(seq)
 }
 
-// lookForChanges looks at all vDisks every now and then.
+// lookForChanges looks at all vDisks every lookEvery until the host is closed.
 func (h *Host) lookForChanges() {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -101,15 +99,10 @@ func (h *Host) lookForChanges() {
 	for {
 		select {
 		case <-tick.C:
-		case <-h.living.Done():
+		case <-h.background.living().Done():
 			return
 		}
-		list = list[:0]
-		h.mu.Lock()
-		for _, v := range h.volumes {
-			list = append(list, v)
-		}
-		h.mu.Unlock()
+		list = h.table.appendTo(list[:0])
 		for _, v := range list {
 			v.changed()
 		}
@@ -119,7 +112,7 @@ func (h *Host) lookForChanges() {
 
 // Stat returns what a file system shows of the vDisk with the name.
 func (h *Host) Stat(_ context.Context, name string) (Stat, error) {
-	v, err := h.volume(name)
+	v, err := h.table.named(name)
 	if err != nil {
 		return Stat{}, err
 	}
@@ -128,7 +121,7 @@ func (h *Host) Stat(_ context.Context, name string) (Stat, error) {
 
 // StatID is Stat of the vDisk with the id, whatever its name is.
 func (h *Host) StatID(_ context.Context, id uuid.UUID) (Stat, error) {
-	if v := h.byID(id); v != nil {
+	if v := h.table.byID(id); v != nil {
 		return v.stat(), nil
 	}
 	return Stat{}, fmt.Errorf("vDisk %s: %w", id, ErrNotFound)
@@ -136,7 +129,7 @@ func (h *Host) StatID(_ context.Context, id uuid.UUID) (Stat, error) {
 
 // Stats returns all vDisks in order of name.
 func (h *Host) Stats(context.Context) []Stat {
-	list := h.all()
+	list := h.table.all()
 	stats := make([]Stat, len(list))
 	for i, v := range list {
 		stats[i] = v.stat()
@@ -144,9 +137,9 @@ func (h *Host) Stats(context.Context) []Stat {
 	return stats
 }
 
-// Listed is another number whenever a vDisk or a snapshot has come, gone or got
-// another name, before the call that did it returns.
-func (h *Host) Listed() uint64 { return h.listed.Load() }
+// Listed returns a number that changes whenever a vDisk or a snapshot comes, goes or gets
+// another name. It changes before the call returns that did so.
+func (h *Host) Listed() uint64 { return h.table.version() }
 
 func (v *Volume) stat() Stat {
 	s := Stat{ID: v.id, Size: v.size.Load(), State: StateRunning, Change: v.changed()}

@@ -115,7 +115,7 @@ func TestAllocated(t *testing.T) {
 				t.Fatalf("%s: %d bytes, and %d clusters hold data", what, got, clusters)
 			}
 			must(t, r.host.Sync(ctx, "a", nil)) // the storer counts in the background
-			v, err := r.host.volume("a")
+			v, err := r.host.table.named("a")
 			must(t, err)
 			v.store.ring()
 			time.Sleep(time.Millisecond)
@@ -172,7 +172,7 @@ func TestAllocated(t *testing.T) {
 	reaches := func(what string, want uint64, get func() uint64) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); get() != want && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			for _, v := range r.host.all() {
+			for _, v := range r.host.table.all() {
 				v.store.ring()
 			}
 		}
@@ -189,7 +189,7 @@ func TestAllocated(t *testing.T) {
 	must(t, err)
 	// It is in no checkpoint, so replay has counted what it holds.
 	reaches("snapshot of an earlier process", 17*4096, func() uint64 { return statOf(t, r.host, "wide").Snapshots[0].Allocated })
-	v, err := r.host.volume("wide")
+	v, err := r.host.table.named("wide")
 	must(t, err)
 	v.tree.snapshots[0].held.forget()
 	reaches("snapshot that a checkpoint holds", 4<<20, func() uint64 { return statOf(t, r.host, "wide").Snapshots[0].Allocated })
@@ -293,13 +293,12 @@ func TestNamesGiven(t *testing.T) {
 	if len(names) != 2*len(old) {
 		t.Errorf("exports: %q", names)
 	}
-	plain := func(commit func([]registry.Swap) error) error { return commit(nil) }
-	if err := r.host.RenameBelow(ctx, "dir", "new\u202e", plain); !errors.Is(err, ErrInvalid) {
+	if err := r.host.RenameBelow(ctx, "dir", "new\u202e", registry.Beside{}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("directory: %v", err)
 	}
-	must(t, r.host.RenameBelow(ctx, "dir", "new", plain))
+	must(t, r.host.RenameBelow(ctx, "dir", "new", registry.Beside{}))
 	must(t, r.host.Rename(ctx, "new/-y", "new/y"))
-	if err := r.host.RenameBelow(ctx, "new", "-new", plain); !errors.Is(err, ErrInvalid) {
+	if err := r.host.RenameBelow(ctx, "new", "-new", registry.Beside{}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("directory: %v", err)
 	}
 	for _, name := range []string{"-x", "a.raw/b", ".snapshots/e"} {

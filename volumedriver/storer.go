@@ -120,7 +120,7 @@ func (st *storer) step(ctx context.Context) (more bool, err error) {
 	idle := time.Since(st.since)
 	urgent := st.urgent.Load() > 0 || st.host.buffer.Waiting()
 	if st.host.buffer.Waiting() {
-		st.host.pressure(st.core)
+		st.host.uploads.pressure(st.core)
 	}
 	if idle >= st.host.opt.IdleSeal {
 		st.buf.CloseTLog()

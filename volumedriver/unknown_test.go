@@ -150,6 +150,47 @@ func TestRenameOfUnknownOutcome(t *testing.T) {
 	}
 }
 
+// A renaming of a directory that was not answered is made whole or not at all, with
+// what is beside the registry. Whoever waits for it may give up.
+func TestRenameBelowOfUnknownOutcome(t *testing.T) {
+	ctx := context.Background()
+	for name, fate := range map[string]registrytest.Fate{"made": registrytest.Made, "lost": registrytest.Lost, "late": registrytest.Late} {
+		t.Run(name, func(t *testing.T) {
+			r, _ := newRig(t, crashdisk.New(), modelDisk, nil)
+			must(t, r.host.Rename(ctx, "v", "d/v"))
+			r.doubt.Next(fate)
+			beside := registry.NewBeside([]registry.Swap{{Key: []byte("beside"), New: []byte("1")}})
+			if err := r.host.RenameBelow(ctx, "d", "e", beside); !errors.Is(err, ErrUnknownOutcome) {
+				t.Fatal(err)
+			}
+			for _, dir := range []string{"d", "e"} {
+				if err := r.host.SettleBelow(ended(ctx), dir); !errors.Is(err, ErrBusy) {
+					t.Errorf("%s, to one who gives up: %v", dir, err)
+				}
+			}
+			must(t, r.host.SettleBelow(ended(ctx), "f"))
+			r.doubt.Heal()
+			ctx := soon(t)
+			err := r.host.SettleBelow(ctx, "d", "e")
+			for errors.Is(err, ErrBusy) && ctx.Err() == nil { // an attempt that began before that
+				err = r.host.SettleBelow(ctx, "d", "e")
+			}
+			must(t, err)
+			right, value := "e", "1"
+			if fate == registrytest.Lost {
+				right, value = "d", ""
+			}
+			if got, err := r.keys.Get(ctx, []byte("beside")); err != nil || string(got) != value {
+				t.Errorf("beside the registry is %q, %v", got, err)
+			}
+			must(t, r.host.RenameBelow(ctx, right, "g", registry.Beside{}))
+			_, err = r.host.Info(ctx, "g/v")
+			must(t, err)
+			must(t, r.close())
+		})
+	}
+}
+
 // A deletion that has begun and cannot be finished is listed, tried again, and
 // not reported as one that did not happen; at a start too.
 func TestDeletionGoesOn(t *testing.T) {
@@ -337,8 +378,8 @@ func TestStandInIsNotHalted(t *testing.T) {
 	ctx := context.Background()
 	r, _ := newRig(t, crashdisk.New(), modelDisk, nil)
 	v := volumeOf(t, r, "v")
-	s := r.host.listStandIn(registry.Record{ID: v.id, Name: "v"}, &unsure{state: StateUnsure, cause: errOngoing})
-	defer r.host.list(v)
+	s := r.host.opener.listStandIn(registry.Record{ID: v.id, Name: "v"}, &unsure{state: StateUnsure, cause: errOngoing})
+	defer r.host.table.list(v)
 	s.unsure.Store(nil) // it is found out, and not relisted yet
 	for what, err := range map[string]error{"rollback": r.host.Rollback(ctx, "v", "s"), "sync": r.host.Sync(ctx, "v", nil), "resize": r.host.Resize(ctx, "v", 2*modelDisk)} {
 		if !errors.Is(err, ErrBusy) || errors.Is(err, ErrHalted) {

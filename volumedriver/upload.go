@@ -54,11 +54,11 @@ func (st *storer) landAll(g *group) (err error) {
 
 // uploadSCO puts what the group needs of an SCO.
 func (st *storer) uploadSCO(ctx context.Context, g *group, s *writebuffer.SCO) (size int64, err error) {
-	buf, err := st.host.takeSlot(ctx)
+	buf, err := st.host.uploads.take(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { st.host.giveSlot(buf) }()
+	defer func() { st.host.uploads.give(buf) }()
 	data, err := s.Object(buf, g.marks[s.Number])
 	if err != nil {
 		if errors.Is(err, sco.ErrCorrupt) {
@@ -95,7 +95,7 @@ func (st *storer) putAgain(ctx context.Context, s *writebuffer.SCO, data []byte)
 		if err != nil {
 			return err
 		}
-		st.host.sums.Invalidate(sumsKey{st.id, s.Number})
+		st.host.sums.forget(st.id, s.Number)
 	}
 	return st.putObject(ctx, name, data)
 }

@@ -93,8 +93,8 @@ func (u *users) leaving() bool {
 	return u.deleted
 }
 
-// leaveWait is how long a deletion waits for users of which nobody knows yet that they
-// have gone: a client is told that its connection is closed before this side is.
+// leaveWait is how long a deletion or a rollback waits for users that are about to leave: a
+// client may see its connection closed before the server has released the vDisk.
 const leaveWait = 500 * time.Millisecond
 
 // waitUnused waits for the last user of the vDisk to go, and with snapshots for the last

@@ -132,7 +132,7 @@ func mapRoot(r catalog.Root) metadata.Root {
 
 // final reports whether it cannot help to try again.
 func final(err error) bool {
-	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrExists) ||
+	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrFailed) || errors.Is(err, backend.ErrExists) ||
 		errors.Is(err, backend.ErrNotFound) || errors.Is(err, backend.ErrNamespaceNotFound) ||
 		errors.Is(err, backend.ErrCorrupt) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

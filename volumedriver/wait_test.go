@@ -83,7 +83,7 @@ func noCloneSnapshot(t *testing.T, h *Host, v string) {
 func noneLeft(t *testing.T, h *Host, name string) {
 	t.Helper()
 	ctx := soon(t)
-	v, err := h.volume(name)
+	v, err := h.table.named(name)
 	must(t, err)
 	for {
 		must(t, ctx.Err())

@@ -7,10 +7,10 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// Client calls the functions of the ABM and reads what they keep. Errors are
-// those of this package, or the caller's own; after one of the caller's a call
-// may or may not have taken effect. All calls are durable on return. Safe for
-// concurrent use if the Caller and the Reader are.
+// Client calls the functions of the ABM and reads what they keep. Its errors are those of
+// this package, or those of the Caller. After an error of the Caller a call may or may not
+// have taken effect. All calls are durable on return. Safe for concurrent use if the Caller
+// and the Reader are.
 type Client struct {
 	caller userfn.Caller
 	reader userfn.Reader
@@ -28,29 +28,28 @@ func (c *Client) do(ctx context.Context, name string, arg record.Record) error {
 	return c.call(ctx, name, arg, &userfn.Empty{})
 }
 
-// Init gives the backend its id, which must not change after. Repeating it is
-// no error; another id is ErrExists.
+// Init gives the backend its id. Repeating it is no error; another id is ErrExists.
 func (c *Client) Init(ctx context.Context, id [16]byte) error {
 	return c.do(ctx, nameInit, &idArg{id})
 }
 
-// RegisterOSD makes an OSD known by its LongID, Node, Endpoint, Capacity and
-// Used, and Zone if that is told; of one that is known it brings Endpoint, Capacity
-// and a Zone up to date, and Node until it is claimed (ErrConflict).
+// RegisterOSD makes an OSD known: its LongID, Node, Endpoint, Capacity, Used and Zone. If the
+// OSD is known already, it brings Node, Endpoint, Capacity and, if not empty, Zone up to
+// date. The Node of a claimed OSD must not change (ErrConflict).
 func (c *Client) RegisterOSD(ctx context.Context, o OSD) error {
 	return c.do(ctx, nameRegister, &OSD{LongID: o.LongID, Node: o.Node, Endpoint: o.Endpoint, Zone: o.Zone, Health: o.Health})
 }
 
 // ClaimOSD takes an available OSD into the backend and returns its number.
-// Who calls it has made the device ours first, with the ownership record on
-// it: that decides between two backends. Repeating it is no error; one that
-// is draining or lost cannot be claimed (ErrConflict).
+// The caller has written our ownership record on the device before: that record decides
+// between two backends. Repeating the call is no error. An OSD that is draining or lost
+// cannot be claimed (ErrConflict).
 func (c *Client) ClaimOSD(ctx context.Context, long [16]byte) (uint64, error) {
 	return c.ReplaceOSD(ctx, 0, long)
 }
 
-// ReplaceOSD claims an OSD in place of the one numbered old, which is lost
-// from then on. It gets a number of its own.
+// ReplaceOSD claims an OSD in place of the one numbered old, which is lost from then on. The
+// claimed OSD gets a number of its own.
 func (c *Client) ReplaceOSD(ctx context.Context, old uint64, long [16]byte) (uint64, error) {
 	var n number
 	err := c.call(ctx, nameClaim, &claimArg{long: long, replaces: old}, &n)
@@ -74,14 +73,14 @@ func (c *Client) PurgeOSD(ctx context.Context, osd uint64) error {
 	return c.do(ctx, namePurge, &number{osd})
 }
 
-// UpdateHealth tells news of up to MaxUpdates OSDs.
+// UpdateHealth enters news of up to MaxUpdates OSDs.
 func (c *Client) UpdateHealth(ctx context.Context, updates []HealthUpdate) error {
 	return c.do(ctx, nameHealth, &healthArg{updates})
 }
 
-// PutPreset creates a preset, with version 0, or replaces the data of one of
-// that version. The caller has validated data. It returns the new version.
-// ErrExists, ErrConflict: it has other data or another version.
+// PutPreset creates a preset (version 0), or replaces the data of a preset that has the
+// given version. The caller has validated data. It returns the new version. ErrExists,
+// ErrConflict: the preset has other data, or another version.
 func (c *Client) PutPreset(ctx context.Context, name string, version uint64, data []byte) (uint64, error) {
 	var n number
 	err := c.call(ctx, namePutPreset, &presetArg{name: name, version: version, data: data}, &n)
@@ -99,8 +98,8 @@ func (c *Client) SetDefaultPreset(ctx context.Context, name string) error {
 }
 
 // CreateNamespace gives a namespace a number, a preset ("": the default) and
-// an NSM host. It can be used once its host's messages are delivered, which
-// the caller does next. ErrNamespaceExists, ErrNotFound (preset), ErrNoHost.
+// an NSM host. The namespace can be used once its host's messages are delivered, which the
+// caller does next. ErrNamespaceExists, ErrNotFound (preset), ErrNoHost.
 func (c *Client) CreateNamespace(ctx context.Context, name, preset string) (Namespace, error) {
 	var n Namespace
 	err := c.call(ctx, nameCreate, &createArg{name: name, preset: preset}, &n)
@@ -124,8 +123,8 @@ func (c *Client) PutHost(ctx context.Context, name string, endpoint []byte, clos
 	return n.v, err
 }
 
-// MarkDelivered takes messages up to last off a host's queue, at most
-// MaxMessages, and returns the number of the last one off it.
+// MarkDelivered takes messages up to last off a host's queue, at most MaxMessages. It returns
+// the number of the last message that is off the queue.
 func (c *Client) MarkDelivered(ctx context.Context, host, last uint64) (uint64, error) {
 	var n number
 	err := c.call(ctx, nameMarkDelivered, &deliveredArg{host: host, last: last}, &n)
@@ -133,7 +132,7 @@ func (c *Client) MarkDelivered(ctx context.Context, host, last uint64) (uint64, 
 }
 
 // TakeLease moves a lease from the counter that the caller saw last (0: never
-// taken) to the next and makes it holder's. ErrLease: someone moved it since.
+// taken) to the next, and makes holder its holder. ErrLease: somebody has moved it since.
 func (c *Client) TakeLease(ctx context.Context, name string, counter uint64, holder string) (Lease, error) {
 	var l Lease
 	err := c.call(ctx, nameLease, &leaseArg{name: name, counter: counter, holder: holder}, &l)

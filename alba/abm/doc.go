@@ -3,9 +3,9 @@
 // deterministic user functions on Arakoon (Functions), and a Client that calls
 // them and reads the keys that they keep.
 //
-// The manager is passive. What NSM hosts must learn it puts into one numbered
-// queue of messages for each host; whoever made the change, or maintenance,
-// carries them over and reports back (Client.Messages, nsm.Client.Deliver,
+// The manager is passive. For each NSM host it keeps a numbered queue of messages
+// with what the host must learn. Whoever made the change, or maintenance, carries
+// the messages to the host and reports back (Client.Messages, nsm.Client.Deliver,
 // Client.MarkDelivered). A message may be carried twice, and is applied once.
 //
 // OSDs live so:
@@ -13,10 +13,10 @@
 //	available ──claim──► active ──decommission──► draining ──purge──► gone
 //	                       └────────lose─────────► lost ─────purge──► gone
 //
-// A claim gives an OSD a number, which is used once. Numbers, not devices,
-// are in manifests. Draining OSDs hold fragments and get no new ones; what
-// lost ones held is repaired from others. Replace claims a device in place of
-// a lost one, under a number of its own.
+// A claim gives an OSD a number, which is used once. Manifests name OSDs by this
+// number, not by device. Draining OSDs hold fragments and get no new ones. What lost
+// OSDs held is repaired from others. Replace claims a device in place of a lost one,
+// under a number of its own.
 //
 // Keys, numbers big-endian so that they sort. Values are records of package
 // record, version 1:

@@ -31,8 +31,8 @@ func eachHost(tx userfn.Tx, fn func(h *Host) error) error {
 	})
 }
 
-// pickHost returns the host with the fewest namespaces that takes more, the
-// oldest of equals.
+// pickHost returns the host with the fewest namespaces of those that take more; of equals,
+// the oldest.
 func pickHost(tx userfn.Tx) (*Host, error) {
 	var best *Host
 	err := eachHost(tx, func(h *Host) error {
@@ -61,8 +61,8 @@ func (a *hostArg) Fields(c *record.Codec) {
 	c.Bool(&a.closed)
 }
 
-// putHost adds an NSM host, or changes one, and returns its number. A new one
-// is told of all OSDs.
+// putHost adds an NSM host, or changes one, and returns its number. A new host is told of
+// all OSDs.
 func putHost(tx userfn.Tx, a *hostArg) (*number, error) {
 	if err := validLabel("NSM host", a.name); err != nil {
 		return nil, err
@@ -130,8 +130,8 @@ func (a *deliveredArg) Fields(c *record.Codec) {
 	c.U64(&a.last)
 }
 
-// markDelivered takes up to MaxMessages messages off a host's queue, does what
-// follows from them, and returns the number of the last one off it.
+// markDelivered takes up to MaxMessages messages off a host's queue and does what follows
+// from their delivery. It returns the number of the last message that is off the queue.
 func markDelivered(tx userfn.Tx, a *deliveredArg) (*number, error) {
 	h, err := loadHost(tx, a.host)
 	if err != nil {

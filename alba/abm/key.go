@@ -12,7 +12,7 @@ import (
 // KeyCheckV1 is the kind of a check value that is object.KeyCheck of the key.
 const KeyCheckV1 = 1
 
-// KeyCheck is what a master key is recognised by. The key itself is not here.
+// KeyCheck is what a master key is recognised by. The key itself is not stored.
 type KeyCheck struct {
 	Number uint64 // of the key, above 0
 	Kind   uint8  // how Value is made
@@ -35,8 +35,8 @@ func (a *keyArg) Fields(c *record.Codec) {
 
 func keyCheckKey(number uint64) []byte { return key(tableKey, number) }
 
-// putKey records the check value of a key. It stays for good: repeating it is no
-// error, another value is refused.
+// putKey records the check value of a key for good. Repeating it is no error; another value
+// is refused.
 func putKey(tx userfn.Tx, a *keyArg) (*userfn.Empty, error) {
 	if a.Number == 0 || a.Kind == 0 {
 		return nil, invalid("master key %d: check value of kind %d", a.Number, a.Kind)

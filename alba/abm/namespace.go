@@ -17,8 +17,8 @@ func (a *createArg) Fields(c *record.Codec) {
 func nameKey(name string) []byte   { return named(tableNamespaceName, name) }
 func namespaceKey(n uint64) []byte { return key(tableNamespace, n) }
 
-// create gives a namespace its number, preset and host. It is of use once its
-// host has the message.
+// create gives a namespace its number, preset and host. The namespace can be used once its
+// host has applied the message.
 func create(tx userfn.Tx, a *createArg) (*Namespace, error) {
 	if a.name == "" {
 		return nil, invalid("namespace: its name is empty")

@@ -32,9 +32,8 @@ type idArg struct{ id [16]byte }
 
 func (a *idArg) Fields(c *record.Codec) { c.ID(&a.id) }
 
-// register makes an OSD known, or brings node, endpoint and capacity of a
-// known one up to date. The node of one that is claimed stays: objects rely
-// on it.
+// register makes an OSD known, or brings node, endpoint and capacity of a known OSD up to
+// date. The node of a claimed OSD stays: objects rely on it.
 func register(tx userfn.Tx, a *OSD) (*userfn.Empty, error) {
 	if err := validLabel("OSD: node", a.Node); err != nil {
 		return nil, err
@@ -110,8 +109,8 @@ func (a *claimArg) Fields(c *record.Codec) {
 	c.U64(&a.replaces)
 }
 
-// claim makes an available OSD ours and returns its number. One that was
-// claimed by the same call before keeps it.
+// claim makes an available OSD ours and returns its number. An OSD that the same call has
+// claimed before keeps its number.
 func claim(tx userfn.Tx, a *claimArg) (*number, error) {
 	b, err := loadBackend(tx)
 	if err != nil {
@@ -189,8 +188,8 @@ func lose(tx userfn.Tx, n uint64) error {
 	return broadcast(tx, nsm.Message{Kind: nsm.MessageUnlinkOSD, OSD: n, Lost: true})
 }
 
-// purge forgets an OSD that is draining or lost. Who calls it has seen every
-// NSM host forget it. One that is forgotten is done.
+// purge forgets an OSD that is draining or lost. The caller has seen every NSM host forget
+// it. For an OSD that is forgotten already, purge does nothing.
 func purge(tx userfn.Tx, a *number) (*userfn.Empty, error) {
 	if _, ok := tx.Get(key(tableOSDNumber, a.v)); !ok {
 		return &userfn.Empty{}, nil
@@ -212,8 +211,8 @@ func purge(tx userfn.Tx, a *number) (*userfn.Empty, error) {
 	return &userfn.Empty{}, store(tx, backendKey(), b)
 }
 
-// HealthUpdate is news of an OSD. Times are taken if they are newer, counts
-// are added; Capacity and Used are taken if Capacity is not 0.
+// HealthUpdate is news of an OSD. Times are entered if they are newer, counts are added, and
+// Capacity and Used are entered if Capacity is not 0.
 type HealthUpdate struct {
 	LongID [16]byte
 	Health

@@ -40,9 +40,8 @@ func loadPreset(tx userfn.Tx, name string) (*Preset, error) {
 	return p, nil
 }
 
-// putPreset creates a preset (version 0) or replaces the data of one that has
-// the version given. One that has the data is left as it is. It returns the
-// version.
+// putPreset creates a preset (version 0), or replaces the data of a preset that has the given
+// version. A preset that has the data already is left as it is. It returns the version.
 func putPreset(tx userfn.Tx, a *presetArg) (*number, error) {
 	if err := validLabel("preset", a.name); err != nil {
 		return nil, err
@@ -78,7 +77,7 @@ func putPreset(tx userfn.Tx, a *presetArg) (*number, error) {
 	return &number{p.Version}, store(tx, presetKey(a.name), &p)
 }
 
-// deletePreset refuses one that is in use. An absent one is no error.
+// deletePreset deletes a preset that no namespace uses. An absent preset is no error.
 func deletePreset(tx userfn.Tx, a *nameArg) (*userfn.Empty, error) {
 	b, err := loadBackend(tx)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// one reads one record; false: it is absent.
+// one reads one record. It returns false if the record is absent.
 func (c *Client) one(ctx context.Context, k []byte, how userfn.Consistency, v record.Record) (bool, error) {
 	values, err := c.reader.MultiGet(ctx, [][]byte{k}, how)
 	if err != nil || values[0] == nil {
@@ -27,8 +27,8 @@ func decode(k, value []byte, v record.Record) error {
 	return nil
 }
 
-// list reads a page of a table. after is the key behind which it begins, in
-// its table; nil: the first.
+// list reads a page of a table, which begins behind the table's key after; nil: with the
+// first.
 func (c *Client) list(ctx context.Context, base, after []byte, limit int, how userfn.Consistency) ([]userfn.Pair, error) {
 	first := base
 	if len(after) > 0 {
@@ -201,7 +201,7 @@ func (c *Client) Messages(ctx context.Context, host uint64, how userfn.Consisten
 	return first, messages, nil
 }
 
-// Lease returns a lease; a zero one was never taken.
+// Lease returns a lease. The lease is zero if it was never taken.
 func (c *Client) Lease(ctx context.Context, name string, how userfn.Consistency) (Lease, error) {
 	var l Lease
 	_, err := c.one(ctx, named(tableLease, name), how, &l)
@@ -213,8 +213,8 @@ type Carrier interface {
 	Deliver(ctx context.Context, first uint64, messages []nsm.Message) (applied uint64, err error)
 }
 
-// Carry delivers all messages of a host's queue. Several may do so at once:
-// each message is applied once.
+// Carry delivers all messages of a host's queue. Several callers may do so at once: each
+// message is applied once.
 func (c *Client) Carry(ctx context.Context, host uint64, to Carrier) error {
 	for {
 		first, messages, err := c.Messages(ctx, host, userfn.Consistent)

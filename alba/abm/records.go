@@ -117,7 +117,7 @@ type OSD struct {
 	Health
 }
 
-// Health is what those who use an OSD tell about it.
+// Health is what the users of an OSD report of it.
 type Health struct {
 	Capacity       uint64
 	Used           uint64
@@ -171,8 +171,8 @@ func (h *Health) Fields(c *record.Codec) {
 	c.U64(&h.ChecksumErrors)
 }
 
-// Preset is a named bundle of settings of a namespace. Data is opaque here,
-// and checked by who makes it.
+// Preset is a named bundle of settings of a namespace. Data is opaque here: whoever makes it
+// checks it.
 type Preset struct {
 	Name    string
 	Version uint64
@@ -243,8 +243,8 @@ func (h *Host) Fields(c *record.Codec) {
 	c.U64(&h.Delivered)
 }
 
-// Lease is a counter that its holder moves on to show that it lives. Who sees
-// it stand still for the time agreed on, by a clock of his own, may take it.
+// Lease is a counter that its holder moves on to show that it lives. Whoever sees the
+// counter stand still for the time agreed on, by their own clock, may take the lease.
 type Lease struct {
 	Counter uint64
 	Holder  string
@@ -269,7 +269,7 @@ func store(tx userfn.Tx, key []byte, v record.Record) error {
 	return userfn.Store(tx, key, v)
 }
 
-// loadBackend returns the backend's record, which Init must have made.
+// loadBackend returns the backend's record, which Init has made; without one it fails.
 func loadBackend(tx userfn.Tx) (*Backend, error) {
 	var b Backend
 	ok, err := load(tx, backendKey(), &b)

@@ -1,6 +1,6 @@
-// Package albatest is a whole ALBA backend in memory for tests: models of the
-// disks, the managers' functions on an ordered map, the real client and real
-// maintenance over them.
+// Package albatest is a whole ALBA backend in memory, for tests. Its disks are models,
+// and its managers run their functions on an ordered map. Its client and its
+// maintenance are the real ones.
 package albatest
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Backend is a backend with its insides open.
+// Backend is a backend whose parts tests can reach.
 type Backend struct {
 	*client.Client
 	Fleet  *fleet.Fleet
@@ -32,7 +32,7 @@ type Backend struct {
 	Work   *maintenance.Maintenance // not started
 	States [2]*nsmtest.Store        // of the ABM and the NSM
 	Disks  map[uint64]*osdtest.Memory
-	Faults map[uint64]*osdtest.Faulty // around those
+	Faults map[uint64]*osdtest.Faulty // around the disks
 
 	host uint64
 	t    testing.TB
@@ -117,7 +117,7 @@ func (b *Backend) Replace(old uint64) uint64 {
 	return number
 }
 
-// Take takes a disk away; Return brings it back as it was.
+// Take takes a disk away. Return brings it back as it was.
 func (b *Backend) Take(number uint64) { b.Fleet.Disk(number).Detach(fmt.Errorf("it was taken away")) }
 
 // Return brings a disk back that was taken away.
@@ -134,8 +134,8 @@ func (b *Backend) hostOf(number uint64) (*nsm.Client, error) {
 	return b.NSM, nil
 }
 
-// Check verifies the managers' states, and that every fragment that an object
-// names is on its disk and no disk has another.
+// Check verifies the managers' states, and that the disks have exactly the fragments
+// that objects name.
 func (b *Backend) Check() {
 	b.t.Helper()
 	b.must(b.States[0].View(func(tx userfn.Tx) error { return abm.Check(tx) }))

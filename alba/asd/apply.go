@@ -12,7 +12,7 @@ import (
 type request struct {
 	asserts []osd.Assert
 	updates []osd.Update
-	skip    []bool // beside updates, if not nil: a later one of that key counts
+	skip    []bool // by update: a later one of the same key counts; nil: none is skipped
 	moves   []move // instead of asserts and updates
 	puts    bool
 	roll    bool // instead of all that: begin a new segment
@@ -22,15 +22,16 @@ type request struct {
 	err error // the writer's
 }
 
-// States of a request: who gets it out of waiting decides what becomes of it.
+// States of a request. The writer takes it, or the caller leaves it: whichever changes
+// the state first decides what becomes of it.
 const (
 	waiting = iota
 	taken
 	left
 )
 
-// move is an entry of a segment that compaction writes again, if it still
-// counts.
+// move is an entry of a segment. Compaction asks the writer to write it again, if it
+// still counts by then.
 type move struct {
 	update osd.Update
 	from   place  // where the index must say that the value is
@@ -42,7 +43,7 @@ func (a *ASD) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Upd
 	r := &request{asserts: asserts, updates: updates, done: make(chan error, 1)}
 	bytes, err := r.check()
 	if err == nil {
-		err = a.submit(ctx, r, bytes)
+		err = a.writer.submit(ctx, r, bytes)
 	}
 	if err != nil {
 		return fmt.Errorf("asd: apply: %w", err)
@@ -102,7 +103,7 @@ func checkKey(key []byte) error {
 	return nil
 }
 
-// dedupe marks updates of a key that a later one follows.
+// dedupe sets skip for each update that a later one of the same key follows.
 func (r *request) dedupe() {
 	if len(r.updates) < 2 {
 		return
@@ -118,51 +119,5 @@ func (r *request) dedupe() {
 			r.skip = make([]bool, len(r.updates))
 		}
 		r.skip[i] = true
-	}
-}
-
-// submit passes a request to the writer and waits for what becomes of it. The
-// caller's memory is not used any more when it returns.
-func (a *ASD) submit(ctx context.Context, r *request, bytes int64) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := a.writable(); err != nil {
-		return err
-	}
-	// Of every request the writer's own work counts too. One that is larger
-	// than the queue goes alone.
-	bytes = min(bytes+int64(len(r.updates)+len(r.moves))*256, a.opt.QueueBytes)
-	if err := a.room.Acquire(ctx, bytes); err != nil {
-		return err
-	}
-	defer a.room.Release(bytes)
-	select {
-	case a.queue <- r:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-a.stop:
-		return osd.ErrClosed
-	}
-	select {
-	case err := <-r.done:
-		return err
-	case <-ctx.Done():
-		if r.state.CompareAndSwap(waiting, left) {
-			return ctx.Err()
-		}
-	case <-a.stopped:
-	}
-	// The writer has it, or has ended. It does not end with a request in hand.
-	select {
-	case err := <-r.done:
-		return err
-	case <-a.stopped:
-		select {
-		case err := <-r.done:
-			return err
-		default:
-			return osd.ErrClosed
-		}
 	}
 }

@@ -328,7 +328,7 @@ func TestCapacity(t *testing.T) {
 			apply(t, a, del(key))
 			delete(live, key)
 		}
-		if err := a.keep(); err != nil {
+		if err := a.upkeep.pass(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if u, _ := a.Usage(ctx); u.Full || u.Used > u.Capacity {

@@ -8,17 +8,17 @@ import (
 	"openvstorage/internal/wal"
 )
 
-// batch is what is written with one sync. It is the writer's, and used again.
+// batch is what is written with one sync. The writer has one and uses it again.
 type batch struct {
 	seq     uint64
 	entries []entry
-	values  []osd.Value // beside entries; of a delete it is empty
-	overlay map[string]int
-	keys    int   // bytes
-	tables  int   // bytes
-	packed  int   // bytes
-	large   int64 // bytes
-	moved   bool  // it is compaction's
+	values  []osd.Value    // beside entries; of a delete it is empty
+	overlay map[string]int // newest entry of each key, as a place in entries
+	keys    int            // bytes
+	tables  int            // bytes
+	packed  int            // bytes
+	large   int64          // bytes
+	moved   bool           // it is compaction's
 
 	head []byte // aligned to blockSize
 	bufs [][]byte
@@ -37,7 +37,7 @@ func (b *batch) reset() {
 	b.keys, b.tables, b.packed, b.large, b.size, b.moved = 0, 0, 0, 0, 0, false
 }
 
-// add appends an entry. Of a put only what lies with the writer is set.
+// add appends an entry. layOut sets the offsets and CRCs of a put.
 func (b *batch) add(e entry, v osd.Value) {
 	b.overlay[string(e.Key)] = len(b.entries)
 	b.entries = append(b.entries, e)
@@ -65,8 +65,8 @@ func (b *batch) headSize() int64 {
 // length is the length of the batch.
 func (b *batch) length() int64 { return b.headSize() + b.large }
 
-// layOut says where everything goes and fills the head, for a place in a
-// segment.
+// layOut decides where everything goes if the batch is written at an offset of a
+// segment, and fills the head.
 func (b *batch) layOut(s *segment, at int64, durable uint64) {
 	headSize := b.headSize()
 	b.size = headSize + b.large
@@ -103,17 +103,18 @@ func (b *batch) layOut(s *segment, at int64, durable uint64) {
 	wal.AppendHead(b.head[:0], s.incarnation, wal.Record{Seq: b.seq, Durable: durable, Kind: kindBatch, Body: body})
 }
 
-// directMin is from which size on a value is written by itself, past the page
-// cache: from the caller's memory, when that is aligned. What is shorter is
-// gathered.
+// directMin is the size from which a value is written by itself: past the page
+// cache, from the caller's memory if that is aligned. Shorter values are gathered
+// into one write.
 const directMin = 256 << 10
 
 var zeros [blockSize]byte
 
-// write writes the batch at a place in a file.
+// write writes the batch at an offset of a file.
 //
-// The head goes through the page cache, like the mark whose place it takes: a
-// direct write would have to wait until the kernel has written that mark.
+// The head takes the place of a mark that is still in the page cache. A direct
+// write would wait until the kernel has written that mark, so the head goes
+// through the page cache too.
 func (b *batch) write(f disk.File, at int64) error {
 	half := len(b.head) / 2 // two buffers: one would be written directly
 	b.bufs = append(b.bufs[:0], b.head[:half], b.head[half:])
@@ -154,8 +155,8 @@ func (b *batch) write(f disk.File, at int64) error {
 	return flush()
 }
 
-// aligned returns memory of n bytes that begins at a multiple of blockSize: b
-// again if that is long enough, and not far too long.
+// aligned returns memory of n bytes that begins at a multiple of blockSize. It
+// returns b if that is long enough, and not far too long.
 func aligned(b []byte, n int) []byte {
 	if cap(b) >= n && cap(b) <= max(8*n, 1<<20) {
 		return b[:n]

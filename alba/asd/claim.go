@@ -1,7 +1,6 @@
 package asd
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"openvstorage/internal/generation"
 
 	"github.com/google/uuid"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -22,7 +20,8 @@ const (
 	claimNew  = "claim.new"
 )
 
-// claimBlocks are written by turns, so that a torn one leaves the one before.
+// claimBlocks is the number of blocks, which are written in turn: a torn write leaves
+// the one before whole.
 const claimBlocks = 2
 
 const claimVersion = 1
@@ -58,10 +57,10 @@ func decodeClaim(b []byte) (id uuid.UUID, turn uint64, m generation.Mark, err er
 	return h.Owner, h.Number, m, err
 }
 
-// ReadClaim returns the newest generation of its backend that the ASD in a
-// directory has seen; the zero mark if it has seen none. Not whole: one of the two
-// places where that is written cannot be read, and it may have seen a newer one.
-// It opens nothing else.
+// ReadClaim returns the newest generation of its backend that the ASD in a directory
+// has seen; the zero mark if it has seen none. whole is false if one of the claim's two
+// blocks cannot be used: the ASD may have seen a newer generation then. ReadClaim opens
+// nothing else.
 func ReadClaim(fsys disk.FS, dir string) (m generation.Mark, whole bool, err error) {
 	m, _, whole, err = readClaim(fsys, dir)
 	return m, whole, err
@@ -103,65 +102,4 @@ func readClaim(fsys disk.FS, dir string) (newest generation.Mark, turn uint64, w
 		return newest, 0, false, fmt.Errorf("%s: %w; restore the file, or replace the disk", name, errors.Join(bad...))
 	}
 	return newest, turn, len(bad) == 0, nil
-}
-
-// Claimed is the newest generation that the ASD has seen.
-func (a *ASD) Claimed() generation.Mark { return *a.claimed.Load() }
-
-// Raise has the ASD remember a generation, durably. The caller has judged that
-// Claimed is no newer one. A failed write or sync makes the ASD read-only, as
-// any other does.
-func (a *ASD) Raise(ctx context.Context, m generation.Mark) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	select {
-	case a.claiming <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { <-a.claiming }()
-	if err := a.writable(); err != nil {
-		return err
-	}
-	if a.Claimed() == m {
-		return nil
-	}
-	if err := a.writeClaim(m); err != nil {
-		return fmt.Errorf("asd: raise %s to %v: %w", a.opt.Dir, m, err)
-	}
-	a.claimTurn++
-	a.claimed.Store(&m)
-	return nil
-}
-
-// writeClaim puts a mark in the block whose turn it is. claiming is held.
-func (a *ASD) writeClaim(m generation.Mark) error {
-	turn := a.claimTurn + 1
-	block := appendClaim(nil, a.identity.ID, turn, m)
-	if a.claimTurn == 0 { // there is no file yet
-		return a.readable(replace(a.opt.FS, a.opt.Dir, claimNew, claimName, append(block, block...)))
-	}
-	f, err := a.openFile(path.Join(a.opt.Dir, claimName), disk.Write)
-	if err != nil {
-		return a.readable(err)
-	}
-	_, err = f.WriteAt(block, int64(turn%claimBlocks)*blockSize)
-	if err == nil {
-		err = f.Datasync()
-	}
-	if err != nil {
-		err = a.fail(err)
-	}
-	return errors.Join(err, f.Close())
-}
-
-// readable makes the ASD read-only if that is what its file system is, whether it is
-// mounted so or not: some that have failed say so by refusing writes alone. What is
-// on it can be read.
-func (a *ASD) readable(err error) error {
-	if errors.Is(err, unix.EROFS) {
-		return a.fail(err)
-	}
-	return err
 }

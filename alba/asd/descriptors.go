@@ -3,21 +3,20 @@ package asd
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"openvstorage/internal/disk"
 
 	"golang.org/x/sys/unix"
 )
 
-// Descriptors bounds how many files of segments that are not written to are
-// open, of all the ASDs that share it. Of more segments than that, those that
-// were read least lately are closed and opened again when they are read (a
-// clock: one bit for each says whether it was read since the hand passed).
+// Descriptors bounds how many segment files are open for reading, over all the ASDs
+// that share it. When there are more segments than that, it closes those that were not
+// read lately; they are opened again when they are read. It chooses by a clock: one bit
+// for each file says whether the file was read since the hand passed.
 //
-// Reads under way keep their file. When all that are open are being read,
-// another is opened all the same, and closed with its last read: waiting would
-// have one read wait for another, which may wait for the first.
+// A read under way keeps its file open. If all open files are being read, one more is
+// opened all the same, and closed with its last read. To wait instead could deadlock:
+// one read would wait for another, which may wait for the first.
 type Descriptors struct {
 	max  int
 	over atomic.Bool // more are open than max
@@ -32,8 +31,8 @@ type Descriptors struct {
 // DescriptorsMin is the least of NewDescriptors.
 const DescriptorsMin = 1
 
-// NewDescriptors returns a bound of so many open files, 0: half of what the
-// process may have open, which is RLIMIT_NOFILE; LimitNOFILE in a unit.
+// NewDescriptors returns a bound of so many open files. 0 stands for half of what the
+// process may have open (RLIMIT_NOFILE, set by LimitNOFILE in a unit).
 func NewDescriptors(most int) *Descriptors {
 	if most <= 0 {
 		most = OpenFilesMax() / 2
@@ -69,8 +68,8 @@ func (d *Descriptors) Stats() DescriptorStats {
 type handle struct {
 	segment *segment
 	file    disk.File
-	// users counts the reads under way, closedBit is added once, when there
-	// were none, by whoever closes the file.
+	// users counts the reads under way. Whoever closes the file sets it from zero to
+	// closedBit.
 	users  atomic.Int64
 	read   atomic.Bool // since the hand passed
 	doomed atomic.Bool // it is closed with its last read
@@ -171,85 +170,4 @@ func (d *Descriptors) victim() *handle {
 		}
 	}
 	return nil
-}
-
-// file returns the segment's file, for reading, until the handle is released.
-func (a *ASD) file(s *segment) (*handle, error) {
-	if h := s.handle.Load(); h != nil && h.acquire() {
-		return h, nil
-	}
-	s.opening.Lock()
-	defer s.opening.Unlock()
-	if h := s.handle.Load(); h != nil && h.acquire() {
-		return h, nil
-	}
-	f, err := a.openFile(s.path, 0)
-	if err != nil {
-		return nil, err
-	}
-	h := &handle{segment: s, file: f}
-	h.users.Store(1)
-	s.handle.Store(h)
-	if s.gone.Load() {
-		h.doomed.Store(true)
-	}
-	a.files.add(h)
-	return h, nil
-}
-
-// segmentReader reads a segment's file, and has it open only meanwhile.
-type segmentReader struct {
-	a *ASD
-	s *segment
-}
-
-func (r segmentReader) ReadAt(p []byte, off int64) (int, error) {
-	h, err := r.a.file(r.s)
-	if err != nil {
-		return 0, err
-	}
-	defer h.release(r.a.files)
-	return h.file.ReadAt(p, off)
-}
-
-// scanner returns a scanner of a segment. size is its length.
-func (a *ASD) scanner(s *segment, size int64, bad *int) *scanner {
-	return newScanner(segmentReader{a, s}, s.path, s.incarnation, size, bad)
-}
-
-// patienceFor is how long a call waits for a descriptor, when the process or the
-// machine has none left.
-const patienceFor = 2 * time.Second
-
-// openFile opens a file. Where too many are open, which is no fault of the disk,
-// it closes some of its own that nobody reads, and waits a while for others.
-func (a *ASD) openFile(name string, flag disk.Flag) (f disk.File, err error) {
-	err = a.withDescriptor(func() error {
-		f, err = a.opt.FS.OpenFile(name, flag, 0o600)
-		return err
-	})
-	return f, err
-}
-
-// syncDir makes the names in the directory durable.
-func (a *ASD) syncDir() error {
-	return a.withDescriptor(func() error { return a.opt.FS.SyncDir(a.opt.Dir) })
-}
-
-func (a *ASD) withDescriptor(call func() error) error {
-	waited := time.Duration(0)
-	for rest := time.Millisecond; ; rest *= 2 {
-		err := call()
-		if err == nil || !noDescriptor(err) && !interrupted(err) || waited >= a.opt.patience {
-			return err
-		}
-		if a.files.shed(1+a.files.max/8) > 0 {
-			waited += time.Millisecond // others may take what is given up here, again and again
-			continue
-		}
-		rest = min(rest, a.opt.patience-waited)
-		if waited += rest; pause(a.ctx, rest) != nil {
-			return err
-		}
-	}
 }

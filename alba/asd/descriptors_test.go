@@ -87,7 +87,7 @@ func TestDescriptorsAreBounded(t *testing.T) {
 	}
 	for _, a := range asds {
 		quiet(a)
-		if err := a.keep(); err != nil {
+		if err := a.upkeep.pass(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if bad, next, err := a.Verify(ctx, nil, 1000); len(bad) > 0 || next != nil || err != nil {
@@ -164,7 +164,7 @@ func TestNoDescriptorLeft(t *testing.T) {
 		rule := fsys.Inject(faultdisk.Rule{Ops: faultdisk.Open, Times: 1, Err: errno})
 		mustGet(t, a, last, data)
 		mustGet(t, a, keys[0], data)
-		a.seal()
+		a.appender.seal()
 		if rule.Fired() == 0 {
 			t.Fatal("the test shows nothing")
 		}
@@ -195,9 +195,9 @@ func TestReadKeepsItsFile(t *testing.T) {
 	quiet(a)
 	keys, data := fill(t, a, 4)
 	for _, op := range []faultdisk.Op{faultdisk.Read, faultdisk.Open} {
-		p, _ := a.place([]byte(keys[0]))
-		s := a.segments[p.segment]
-		a.leave(s) // so that it is opened
+		p, _ := a.contents.place([]byte(keys[0]))
+		s := a.contents.segments[p.segment]
+		a.dir.giveUp(s) // so that it is opened
 		s.gone.Store(false)
 		gate := faultdisk.NewGate()
 		rule := fsys.Inject(faultdisk.Rule{Ops: op, Path: segmentName(p.segment), Times: 1, Before: gate.Wait})
@@ -212,11 +212,11 @@ func TestReadKeepsItsFile(t *testing.T) {
 		<-gate.Arrived()
 		// Everything in the segment moves, and it goes.
 		for _, key := range keys {
-			if q, _ := a.place([]byte(key)); q.segment == p.segment {
+			if q, _ := a.contents.place([]byte(key)); q.segment == p.segment {
 				apply(t, a, put(key, data, 9))
 			}
 		}
-		if err := a.retire(s); err != nil {
+		if err := a.compactor.retire(s); err != nil {
 			t.Fatal(err)
 		}
 		if a.Stats().Spares > 0 {
@@ -228,8 +228,8 @@ func TestReadKeepsItsFile(t *testing.T) {
 			t.Fatal(op, err)
 		}
 		rule.Remove()
-		a.commit([]*request{{roll: true, done: make(chan error, 1)}})
-		if s := a.files.Stats(); s.Open > s.Max {
+		a.writer.commit([]*request{{roll: true, done: make(chan error, 1)}})
+		if s := a.dir.files.Stats(); s.Open > s.Max {
 			t.Fatalf("%v: %+v", op, s)
 		}
 	}
@@ -251,7 +251,7 @@ func TestSegmentRemovedWhileClosed(t *testing.T) {
 	a := openNew(t, opt)
 	quiet(a)
 	keys, data := fill(t, a, 4)
-	p, _ := a.place([]byte(keys[0]))
+	p, _ := a.contents.place([]byte(keys[0]))
 	mustGet(t, a, keys[len(keys)/2], data)
 	if err := fsys.Rename("disk", "elsewhere"); err != nil {
 		t.Fatal(err)

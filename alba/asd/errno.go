@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An errno is not damage. Bytes that were read and are wrong are damage
-// (isDamage). What the medium does not give, however small the piece, is
-// unreadable (medium). Any other error says nothing about what is on the disk:
-// the call is refused with it, and may be repeated.
+// There are three kinds of failed read. Bytes that were read and are wrong are damage
+// (isDamage). Bytes that the medium does not give, even in small pieces, are unreadable
+// (medium). Any other error says nothing about what is on the disk: the call fails with
+// it, and may be repeated.
 
 // medium reports whether an error is the medium's: it does not give a sector.
 func medium(err error) bool {
@@ -35,10 +35,9 @@ func isDamage(err error) bool {
 		errors.Is(err, format.ErrCorrupt) || errors.Is(err, errIndex)
 }
 
-// Passes reports whether an error of Open or ReadIdentity is that of the machine
-// or the process, and says nothing about the ASD or its disk: what is there is
-// whole as far as anyone knows, and the open is to be repeated. Too many open
-// files, no memory and no permission are such.
+// Passes reports whether an error of Open or ReadIdentity comes from the machine or
+// the process, as for too many open files, no memory or no permission. It says nothing
+// about the ASD or its disk, and the open is to be repeated.
 func Passes(err error) bool {
 	if noDescriptor(err) || interrupted(err) || isNoRoom(err) || errors.Is(err, disk.ErrLocked) {
 		return true
@@ -77,8 +76,8 @@ func isUnreadable(err error) bool {
 // interruptsMax bounds how often a read that was interrupted is made again.
 const interruptsMax = 10
 
-// readFull fills p, or returns how much of it there is and why not more. That
-// the file ends is io.ErrUnexpectedEOF.
+// readFull fills p, or returns how much of it could be read and why not more. The
+// error is io.ErrUnexpectedEOF if the file ends.
 func readFull(f io.ReaderAt, p []byte, off int64) (n int, err error) {
 	for range interruptsMax {
 		var k int
@@ -96,17 +95,17 @@ func readFull(f io.ReaderAt, p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-// unreadableMax bounds the blocks that an open tries to read one by one in vain.
-// A disk that gives fewer is dying, and each try may take it seconds.
+// unreadableMax bounds the blocks that an Open fails to read one by one. A disk with
+// more of them is dying, and each try may take it seconds.
 const unreadableMax = 64
 
 // errDying is matched by the error for a disk that does not give too much.
 var errDying = errors.New("too much of the disk cannot be read: replace it")
 
-// readSmall fills p block by block, since one bad sector must cost no more than
-// what lies in it. Each block that the medium does not give is asked for twice;
-// then it is zeros in p, and the first of them is in the error, an *unreadable.
-// bad counts them.
+// readSmall fills p block by block, so that a bad sector costs no more than what lies
+// in it. It asks twice for each block. A block that the medium does not give becomes
+// zeros in p and is counted in bad. The error is an *unreadable then, from the first
+// such block to the last.
 func readSmall(f io.ReaderAt, name string, p []byte, off int64, bad *int) error {
 	var lost *unreadable
 	for len(p) > 0 {
@@ -137,15 +136,15 @@ func readSmall(f io.ReaderAt, name string, p []byte, off int64, bad *int) error 
 	return nil
 }
 
-// patient reads a file as readSmall does where the medium fails.
-type patient struct {
+// retryingReader reads a file as readSmall does where the medium fails.
+type retryingReader struct {
 	file io.ReaderAt
 	name string
 	bad  *int
 	err  error // the first that was met, other than the file's end
 }
 
-func (p *patient) ReadAt(b []byte, off int64) (int, error) {
+func (p *retryingReader) ReadAt(b []byte, off int64) (int, error) {
 	n, err := readFull(p.file, b, off)
 	if medium(err) {
 		if err = readSmall(p.file, p.name, b, off, p.bad); err == nil {

@@ -98,7 +98,7 @@ func used(t *testing.T, checkpoint bool) (*crashdisk.FS, outcomes) {
 	for i := range 60 {
 		step(i)
 		if i == 30 && checkpoint {
-			if err := a.checkpoint(); err != nil {
+			if err := a.checkpoints.write(); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -243,9 +243,9 @@ func errnoRunning(t *testing.T, op faultdisk.Op, errno unix.Errno, skip, times i
 		have.applied(u, err)
 		switch i % 10 {
 		case 4:
-			_ = a.checkpoint()
+			_ = a.checkpoints.write()
 		case 7:
-			_ = a.keep()
+			_ = a.upkeep.pass(ctx)
 		case 9:
 			get(a, key)
 			if _, _, err := a.Verify(ctx, nil, 100); err != nil && !errors.Is(err, errno) {
@@ -256,8 +256,8 @@ func errnoRunning(t *testing.T, op faultdisk.Op, errno unix.Errno, skip, times i
 	fired := rule.Fired() > 0
 	// That there was no descriptor stops nothing.
 	const takes = faultdisk.Open | faultdisk.SyncDir
-	if times == 1 && op&takes != 0 && noDescriptor(errno) && (refused > 0 || a.writable() != nil) {
-		t.Fatalf("%s: %d refused, %v", what, refused, a.writable())
+	if times == 1 && op&takes != 0 && noDescriptor(errno) && (refused > 0 || a.health.writable() != nil) {
+		t.Fatalf("%s: %d refused, %v", what, refused, a.health.writable())
 	}
 	killed := mem.Kill()
 	a.Close()
@@ -293,7 +293,7 @@ func TestErrnoWhileMaking(t *testing.T) {
 				}
 				owner := [16]byte{7}
 				claimed := a.Claim(ctx, owner) == nil
-				if !claimed && a.writable() == nil {
+				if !claimed && a.health.writable() == nil {
 					if err := a.Claim(ctx, owner); err != nil {
 						t.Fatalf("%s: claimed again: %v", what, err)
 					}

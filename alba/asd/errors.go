@@ -7,8 +7,8 @@ import (
 	"openvstorage/internal/disk"
 )
 
-// A CorruptError says of which value, and where on the disk, a checksum did not
-// hold. It is osd.ErrCorrupt.
+// A CorruptError names a value that does not match its checksums, and where it is on
+// the disk. It is osd.ErrCorrupt.
 type CorruptError struct {
 	Key    []byte
 	File   string
@@ -23,8 +23,8 @@ func (e *CorruptError) Error() string {
 // Is reports whether target is osd.ErrCorrupt.
 func (e *CorruptError) Is(target error) bool { return target == osd.ErrCorrupt }
 
-// Damage is what a restart found bad that had been synced. Values whose data or
-// CRC tables are bad are not in it: reads and Verify tell of those.
+// Damage is something that had been synced and that Open found bad. Values with bad
+// data or bad CRC tables are not reported so: Read and Verify report those.
 type Damage struct {
 	File   string
 	Offset int64

@@ -173,18 +173,18 @@ func waitFor(t *testing.T, a *ASD, done func(Stats) bool) {
 		if done(a.Stats()) {
 			return
 		}
-		if err := a.keep(); err != nil {
+		if err := a.upkeep.pass(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Fatalf("%+v", a.Stats())
 }
 
-// quiet stops an ASD's own maintenance, so that a test can call keep.
+// quiet stops an ASD's own maintenance, so that a test can call pass.
 func quiet(a *ASD) {
 	a.cancel()
 	a.tasks.Wait()
-	a.ctx, a.cancel = context.WithCancel(ctx)
+	a.dir.ctx, a.cancel = context.WithCancel(ctx)
 }
 
 func TestCompaction(t *testing.T) {
@@ -251,13 +251,13 @@ func TestCompactionOfEmptyValues(t *testing.T) {
 		}
 		list = append(list, r)
 	}
-	a.commit(list)
-	p, _ := a.place([]byte("empty"))
-	a.commit([]*request{{roll: true, done: make(chan error, 1)}})
-	if err := a.compactSegment(a.segments[p.segment], true); err != nil {
+	a.writer.commit(list)
+	p, _ := a.contents.place([]byte("empty"))
+	a.writer.commit([]*request{{roll: true, done: make(chan error, 1)}})
+	if err := a.compactor.compact(ctx, a.contents.segments[p.segment], true); err != nil {
 		t.Fatal(err)
 	}
-	q, ok := a.place([]byte("empty"))
+	q, ok := a.contents.place([]byte("empty"))
 	if !ok || q.segment == p.segment || q.epoch != p.epoch {
 		t.Fatalf("%+v became %+v", p, q)
 	}
@@ -272,16 +272,16 @@ func TestCompactionMeetsCorruption(t *testing.T) {
 	a := openNew(t, opt)
 	quiet(a)
 	keys, data := fill(t, a, 3)
-	p, _ := a.place([]byte(keys[0]))
+	p, _ := a.contents.place([]byte(keys[0]))
 	corrupt(t, fsys, "disk/"+segmentName(p.segment), int64(p.data)+5000)
 	for _, key := range keys[2:] {
 		apply(t, a, del(key))
 	}
-	if err := a.keep(); err != nil {
+	if err := a.upkeep.pass(ctx); err != nil {
 		t.Fatal(err)
 	}
 	mustGet(t, a, keys[1], data)
-	if q, _ := a.place([]byte(keys[1])); q.segment == p.segment {
+	if q, _ := a.contents.place([]byte(keys[1])); q.segment == p.segment {
 		t.Fatal("not moved")
 	}
 	_, err := get(a, keys[0])
@@ -296,7 +296,7 @@ func TestCompactionMeetsCorruption(t *testing.T) {
 		t.Fatal(bad)
 	}
 	apply(t, a, put(keys[0], data, 9))
-	waitFor(t, a, func(s Stats) bool { a.mu.RLock(); defer a.mu.RUnlock(); return a.segments[p.segment] == nil })
+	waitFor(t, a, func(s Stats) bool { return a.contents.segment(p.segment) == nil })
 	mustGet(t, a, keys[0], data)
 }
 
@@ -307,7 +307,7 @@ func TestMissingSegment(t *testing.T) {
 	a := openNew(t, opt)
 	quiet(a)
 	keys, data := fill(t, a, 4)
-	p, _ := a.place([]byte(keys[0]))
+	p, _ := a.contents.place([]byte(keys[0]))
 	a.Close()
 	for what, hit := range map[string]func(disk.FS){
 		"missing":   func(d disk.FS) { d.Remove("disk/" + segmentName(p.segment)) },
@@ -363,7 +363,7 @@ func TestDamagedHead(t *testing.T) {
 	for i := range 5 {
 		apply(t, a, put(fmt.Sprint(i), data, 1))
 	}
-	p, _ := a.place([]byte("2"))
+	p, _ := a.contents.place([]byte("2"))
 	image := fsys.Kill()
 	corrupt(t, image, "disk/"+segmentName(p.segment), int64(p.data)-blockSize+20)
 	opt.FS = image
@@ -385,7 +385,7 @@ func TestScanSegment(t *testing.T) {
 	data := random(rand.New(rand.NewPCG(1, 1)), 6000)
 	apply(t, a, put("a", data, 1), put("b", data[:100], 2))
 	apply(t, a, del("a"))
-	p, _ := a.place([]byte("b"))
+	p, _ := a.contents.place([]byte("b"))
 	var batches, marks, entries int
 	h, err := ScanSegment(fsys, "disk/"+segmentName(p.segment), func(r *Record) error {
 		if r.Mark {
@@ -423,7 +423,7 @@ func TestDeletesOutliveCompaction(t *testing.T) {
 	a := openNew(t, small(fsys))
 	quiet(a)
 	old, data := fill(t, a, 3)
-	first, _ := a.place([]byte(old[0]))
+	first, _ := a.contents.place([]byte(old[0]))
 	var also []string
 	for n := a.Stats().Segments; a.Stats().Segments < n+3; {
 		key := fmt.Sprintf("later%04d", len(also))
@@ -436,11 +436,11 @@ func TestDeletesOutliveCompaction(t *testing.T) {
 	for _, key := range also {
 		apply(t, a, del(key))
 	}
-	if err := a.checkpoint(); err != nil {
+	if err := a.checkpoints.write(); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, a, func(s Stats) bool { return s.Segments <= 4 })
-	if _, ok := a.segments[first.segment]; !ok {
+	if _, ok := a.contents.segments[first.segment]; !ok {
 		t.Fatal("the segment that holds the value is gone; the test shows nothing")
 	}
 	for _, checkpoint := range []bool{true, false} {
@@ -458,25 +458,25 @@ func TestDeletesOutliveTheCheckpoint(t *testing.T) {
 	a := openNew(t, small(fsys))
 	quiet(a)
 	keys, _ := fill(t, a, 3)
-	if err := a.checkpoint(); err != nil {
+	if err := a.checkpoints.write(); err != nil {
 		t.Fatal(err)
 	}
 	for _, key := range keys {
 		apply(t, a, del(key))
 	}
 	// Others, until the segment with the deletes is closed, and dead.
-	for n := a.lastNumber; a.lastNumber < n+2; {
+	for n := a.appender.lastNumber; a.appender.lastNumber < n+2; {
 		apply(t, a, put("other", make([]byte, 20000), 1))
 	}
 	for range 10 {
-		s, hurry, err := a.victim()
+		s, hurry, err := a.compactor.victim()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if s == nil {
 			break
 		}
-		if err := a.compactSegment(s, hurry); err != nil {
+		if err := a.compactor.compact(ctx, s, hurry); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -500,7 +500,7 @@ func TestRest(t *testing.T) {
 		apply(t, a, del(key))
 	}
 	for range 3 { // the last segment, then those that it kept from going
-		if err := a.rest(); err != nil {
+		if err := a.upkeep.rest(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -528,14 +528,14 @@ func TestFailedSyncIsNotAskedAgain(t *testing.T) {
 	a, fsys, opt := openFaulty(t)
 	quiet(a)
 	keys, data := fill(t, a, 3)
-	p, _ := a.place([]byte(keys[0]))
+	p, _ := a.contents.place([]byte(keys[0]))
 	for _, key := range keys[1:] {
-		if q, _ := a.place([]byte(key)); q.segment == p.segment {
+		if q, _ := a.contents.place([]byte(key)); q.segment == p.segment {
 			apply(t, a, del(key))
 		}
 	}
 	fsys.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Times: 1, Err: unix.EIO})
-	if err := a.compactSegment(a.segments[p.segment], true); !errors.Is(err, osd.ErrReadOnly) {
+	if err := a.compactor.compact(ctx, a.contents.segments[p.segment], true); !errors.Is(err, osd.ErrReadOnly) {
 		t.Fatal(err)
 	}
 	a.Close()
@@ -544,12 +544,12 @@ func TestFailedSyncIsNotAskedAgain(t *testing.T) {
 	quiet(b)
 	fsys.Clear()
 	mustGet(t, b, keys[0], data)
-	if b.writable() == nil {
+	if b.health.writable() == nil {
 		apply(t, b, put("more", data, 1))
 	} else if err := b.Apply(ctx, nil, []osd.Update{put("more", data, 1)}); !errors.Is(err, unix.EIO) {
 		t.Fatal(err)
 	}
-	if err := b.keep(); err != nil {
+	if err := b.upkeep.pass(ctx); err != nil {
 		t.Fatal(err)
 	}
 	opt.FS = fsys.mem.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll)
@@ -577,7 +577,7 @@ func TestTailOnFullDisk(t *testing.T) {
 	b := reopen(t, opt)
 	quiet(b)
 	mustGet(t, b, "last", data)
-	if err := b.writable(); err != nil {
+	if err := b.health.writable(); err != nil {
 		t.Fatal(err)
 	}
 	apply(t, b, del("before"))

@@ -42,8 +42,8 @@ const (
 // entriesMax bounds a batch: what one Apply may have, several times.
 const entriesMax = 8 * osd.UpdatesMax
 
-// ErrFormat is matched by the error for bytes that are no batch. Those whose CRC is
-// right, and that say what this release does not know, are format.ErrNewer.
+// ErrFormat is matched by the error for bytes that are no batch. Bytes with a right CRC
+// that say something that this release does not know are format.ErrNewer.
 var ErrFormat = errors.New("not a batch of a disk segment")
 
 // packed reports whether a value of so many bytes lies in the head of its

@@ -91,15 +91,15 @@ func write(t testing.TB, fsys disk.FS, name string, b []byte) {
 
 func sampleIndex(t testing.TB) []byte {
 	fsys := crashdisk.New()
-	a := &ASD{opt: Options{FS: fsys}, identity: testID}
-	a.index.put([]byte("a"), place{7, 4096, 300, 5000, 1, 2})
-	a.index.put([]byte("bc"), place{8, 12288, 400, 5, 3, 4})
+	var c contents
+	c.index.put([]byte("a"), place{7, 4096, 300, 5000, 1, 2})
+	c.index.put([]byte("bc"), place{8, 12288, 400, 5, 3, 4})
 	f, err := fsys.OpenFile("i", disk.Write|disk.Create, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &indexWriter{file: f}
-	if err := a.encodeIndex(w, testIncarnation, 99, []savedSegment{{7, 50, 70, 8192, 6}, {8, 0, 80, 16384, 0}}); err != nil {
+	if err := encodeIndex(w, testID.ID, testIncarnation, 99, []savedSegment{{7, 50, 70, 8192, 6}, {8, 0, 80, 16384, 0}}, &c); err != nil {
 		t.Fatal(err)
 	}
 	b := make([]byte, w.at)
@@ -166,7 +166,7 @@ func TestNewer(t *testing.T) {
 	fsys := crashdisk.New()
 	a := openNew(t, small(fsys))
 	apply(t, a, put("k", make([]byte, 5000), 1))
-	p, _ := a.place([]byte("k"))
+	p, _ := a.contents.place([]byte("k"))
 	a.Close()
 	for _, name := range []string{identityName, indexName, segmentName(p.segment)} {
 		image := fsys.Kill()

@@ -1,7 +1,6 @@
 package asd
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,12 +25,12 @@ const (
 // IdentityName is the file that makes a directory an ASD's.
 const IdentityName = identityName
 
-// LockName is the file in an ASD's directory that the process holds which has it
-// open.
+// LockName is the lock file in an ASD's directory. The process that has the ASD open
+// holds it.
 const LockName = "lock"
 
-// ErrNoASD is matched by the error of Open for a directory that holds no ASD,
-// or no longer: it is never made one without Create.
+// ErrNoASD is matched by the error of Open for a directory that holds no ASD, or none
+// any more. Only Create makes an ASD of a directory.
 var ErrNoASD = errors.New("no ASD here")
 
 // ErrClaimed is matched by the error of Claim for an ASD that another backend
@@ -58,8 +57,8 @@ func appendIdentity(dst []byte, id Identity, incarnation uint64) []byte {
 	return binary.LittleEndian.AppendUint32(dst, format.SeededCRC(incarnation, dst[at:]))
 }
 
-// decodeIdentity reads an identity and its version. The file is written anew as a
-// whole, so everything that is not known is refused.
+// decodeIdentity reads an identity and its version. It refuses whatever it does not
+// know: a rewrite of the file would drop it.
 func decodeIdentity(b []byte) (Identity, uint16, error) {
 	h, err := format.DecodeRewritten(b, format.KindASD, identityVersion, 0)
 	if err != nil {
@@ -90,8 +89,8 @@ func decodeIdentity(b []byte) (Identity, uint16, error) {
 	return id, h.Version, nil
 }
 
-// Create makes an ASD in a directory, which must be empty, or absent under a
-// directory that is there. It is durable when Create returns nil.
+// Create makes an ASD in a directory. The directory must be empty; if it is absent,
+// its parent must be there. The ASD is durable when Create returns nil.
 func Create(fsys disk.FS, dir string, id Identity) error {
 	if err := create(fsys, dir, id); err != nil {
 		return fmt.Errorf("asd: create %s: %w", dir, err)
@@ -154,8 +153,8 @@ func replace(fsys disk.FS, dir, temp, name string, b []byte) error {
 	return nil
 }
 
-// errNameNotSynced is matched by the error of replace if the file has its name,
-// and it is not known whether the medium knows that.
+// errNameNotSynced is matched by the error of replace if the file has its new name, but
+// the sync of the directory failed.
 var errNameNotSynced = errors.New("a new name may not outlive a power cut")
 
 // ReadIdentity says who the ASD in a directory is. It opens nothing else.
@@ -171,8 +170,8 @@ func readIdentity(fsys disk.FS, dir string) (Identity, uint16, error) {
 	return readOpened(f, name, err)
 }
 
-// readIdentity reads and closes what was opened under a name, or was not with err.
-// readOpened is readIdentity of what an open has given: the file, or why there is none.
+// readOpened reads and closes an identity file that was opened, or returns what err, the
+// error of the open, means.
 func readOpened(f disk.File, name string, err error) (Identity, uint16, error) {
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -196,67 +195,4 @@ func readOpened(f disk.File, name string, err error) (Identity, uint16, error) {
 		return Identity{}, 0, fmt.Errorf("%s: %w; restore the file", name, err)
 	}
 	return id, version, nil
-}
-
-// Identity says who the ASD is.
-func (a *ASD) Identity() Identity {
-	a.claiming <- struct{}{}
-	defer func() { <-a.claiming }()
-	return a.identity
-}
-
-// Claim gives the ASD its owner, durably. An ASD that has that owner stays as
-// it is; one that has another is refused with ErrClaimed.
-func (a *ASD) Claim(ctx context.Context, owner uuid.UUID) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if owner == uuid.Nil {
-		return fmt.Errorf("asd: claim %s: %w: no owner", a.opt.Dir, osd.ErrInvalid)
-	}
-	if err := a.writable(); err != nil {
-		return err
-	}
-	a.claiming <- struct{}{}
-	defer func() { <-a.claiming }()
-	switch a.identity.Owner {
-	case owner:
-		return nil
-	case uuid.Nil:
-	default:
-		return fmt.Errorf("asd: claim %s: %w: %v", a.opt.Dir, ErrClaimed, a.identity.Owner)
-	}
-	id := a.identity
-	id.Owner = owner
-	if err := a.rewriteIdentity(id); err != nil {
-		return fmt.Errorf("asd: claim %s: %w", a.opt.Dir, err)
-	}
-	return nil
-}
-
-// rewriteIdentity puts an identity in the place of the one that is there, as of the
-// newest generation that the ASD has seen. claiming is held, or nobody else is there.
-func (a *ASD) rewriteIdentity(id Identity) error {
-	id.Generation = max(id.Generation, a.Claimed().Number)
-	// Under a name of its own: a segment may be on its way under newName.
-	err := replace(a.opt.FS, a.opt.Dir, identityNew, identityName, appendIdentity(nil, id, rand.Uint64()))
-	if errors.Is(err, errNameNotSynced) && !noDescriptor(err) {
-		return a.fail(err) // whose it is is seen when it is opened anew (rule P6)
-	}
-	if err == nil {
-		a.identity.Owner, a.identity.Generation = id.Owner, id.Generation // the rest never changes
-	}
-	return err
-}
-
-// migrate writes an identity of an older version as of today's. It is whole before
-// it gets the name, so a power cut leaves the one or the other. Where that cannot be
-// done now, the next Open does it: nothing else depends on it.
-func (a *ASD) migrate(version uint16) {
-	if version == identityVersion || a.reason != nil {
-		return
-	}
-	if err := a.rewriteIdentity(a.identity); err != nil {
-		a.opt.Logger.Warn("asd: its identity stays in its older format", "asd", a.identity.ID, "dir", a.opt.Dir, "version", version, "err", err)
-	}
 }

@@ -37,16 +37,16 @@ func getPlace(b []byte) place {
 	}
 }
 
-// index is an ordered map from key to place: a list of leaves, in each of which
-// keys and places are packed. It has no locks.
+// index is an ordered map from key to place. It is a list of leaves, and each leaf
+// packs some keys and their places. It has no locks.
 type index struct {
 	leaves []*leaf
 	keys   int
 	bytes  int // that the leaves take
 }
 
-// leaf holds up to leafMax bytes of entries: length of the key u8, place, key.
-// Where the entries begin is in at, in order of keys; they lie in buf in any.
+// leaf holds up to leafMax bytes of entries: length of the key u8, place, key. The
+// entries lie in buf in any order; at has their offsets, in order of keys.
 type leaf struct {
 	buf []byte
 	at  []uint16

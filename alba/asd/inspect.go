@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"sync"
 	"time"
 
@@ -12,21 +11,25 @@ import (
 	"openvstorage/internal/format"
 	"openvstorage/internal/generation"
 
-	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 )
 
-// Nobody should find out by a write, or at the next start, that a disk is not as it
-// should be. So whoever asks how full an ASD is has it look, without changing anything,
-// whether its directory still leads to the disk that was opened, whether the file system
-// takes writes, and whether the files that an open needs say what they should. What is
-// wrong is told, and nothing is done about it (P8).
+// A disk that is not as it should be must be noticed before a write or the next start
+// meets it. So each call of Usage checks three things, without changing anything: whether
+// the directory still leads to the disk that was opened, whether the file system takes
+// writes, and whether the files that an Open needs say what they should. What is wrong is
+// reported, and nothing is deleted or made anew (rule P8).
 
 // inspectEvery is how long an identity file that has not changed is believed.
 const inspectEvery = 5 * time.Second
 
-// inspection is what is known of an ASD's place.
+// inspection checks the disk of an open ASD, and knows what it found last.
 type inspection struct {
+	dir       *directory
+	health    *health
+	ownership *ownership
+	every     time.Duration // how long a file that has not changed is believed
+
 	mu      sync.Mutex
 	lock    fs.FileInfo // of the lock file, which nobody replaces; nil: not known
 	seen    fs.FileInfo // of the identity when it was read last; nil: never
@@ -35,24 +38,26 @@ type inspection struct {
 	trouble error       // what the next open would meet; nil: nothing
 }
 
-// look takes what the file system says to which the directory leads now, and returns what
-// that of the ASD says: if it is another one, what it said last. The ASD takes no more
-// writes then, nor if its file system takes none. trouble is what the next open would
-// meet.
+// hold notes which lock file the ASD holds. It is called before anybody else inspects.
+func (i *inspection) hold(lock fs.FileInfo) { i.lock = lock }
+
+// check inspects the disk. on is the usage of the file system that the directory leads to
+// now. If that is another disk than the one that was opened, the ASD becomes read-only, and
+// check returns the usage from before. The ASD also becomes read-only if its file system
+// takes no writes. trouble is what the next Open would meet.
 //
-// Where every call takes long, whoever asks how full the disk is waits for each: of an
-// identity file that has not changed nothing more is asked for a while.
-func (a *ASD) look(on disk.Usage) (_ disk.Usage, trouble error) {
-	i := &a.inspection
+// On a slow disk each call takes long, and whoever asks for the usage waits for all of
+// them. So an identity file that has not changed is believed for a while.
+func (i *inspection) check(on disk.Usage) (_ disk.Usage, trouble error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	is, statErr := a.opt.FS.Stat(path.Join(a.opt.Dir, identityName))
+	is, statErr := i.dir.fs.Stat(i.dir.join(identityName))
 	same := statErr == nil && i.seen != nil && disk.SameFile(i.seen, is) && on.ID == i.on.ID
 	var refused error
-	if !same || time.Since(i.at) >= a.opt.inspect {
+	if !same || time.Since(i.at) >= i.every {
 		var elsewhere error
-		if elsewhere, refused = a.inspect(); elsewhere != nil {
-			_ = a.fail(elsewhere)
+		if elsewhere, refused = i.inspect(); elsewhere != nil {
+			_ = i.health.fail(elsewhere)
 			return i.on, i.trouble
 		}
 		if i.at = time.Now(); statErr == nil {
@@ -60,7 +65,7 @@ func (a *ASD) look(on disk.Usage) (_ disk.Usage, trouble error) {
 		}
 		if on.ID != i.on.ID && i.on.Total > 0 {
 			// It led elsewhere for a moment, or the file system calls itself otherwise.
-			again, err := a.opt.FS.Statfs(a.opt.Dir)
+			again, err := i.dir.fs.Statfs(i.dir.path)
 			if err != nil {
 				return i.on, i.trouble
 			}
@@ -69,96 +74,85 @@ func (a *ASD) look(on disk.Usage) (_ disk.Usage, trouble error) {
 	}
 	i.on = on
 	switch {
-	case a.writable() != nil:
+	case i.health.writable() != nil:
 	case on.ReadOnly:
-		_ = a.fail(fmt.Errorf("its file system is mounted read-only: %w", unix.EROFS))
+		_ = i.health.fail(fmt.Errorf("its file system is mounted read-only: %w", unix.EROFS))
 	case refused != nil:
-		_ = a.fail(fmt.Errorf("its file system takes no writes: %w", refused))
+		_ = i.health.fail(fmt.Errorf("its file system takes no writes: %w", refused))
 	}
 	return on, i.trouble
 }
 
-// inspect looks at the place of the ASD, and at the files that an open needs. elsewhere
-// is not nil if the directory holds another ASD now, or none; refused if the file system
-// does not let a file be opened to be written: one that has failed may say so in no other
-// way. inspection.mu is held.
-func (a *ASD) inspect() (elsewhere, refused error) {
-	i := &a.inspection
+// inspect reads the files that an Open needs, and sets trouble. elsewhere is not nil if
+// the directory holds another ASD now, or none. refused is not nil if the file system does
+// not let a file be opened for writing: a file system that has failed may not show it in
+// any other way. mu is held.
+func (i *inspection) inspect() (elsewhere, refused error) {
 	flag := disk.Flag(0)
-	if a.writable() == nil {
+	if i.health.writable() == nil {
 		flag = disk.Write
 	}
-	name := path.Join(a.opt.Dir, identityName)
-	owner, claimed, settled := a.remembered() // before it is opened: it may be replaced meanwhile
-	f, err := a.opt.FS.OpenFile(name, flag, 0)
+	name := i.dir.join(identityName)
+	owner, claimed, settled := i.ownership.tryCurrent() // before it is opened: it may be replaced meanwhile
+	f, err := i.dir.fs.OpenFile(name, flag, 0)
 	if flag != 0 && err != nil && !errors.Is(err, fs.ErrNotExist) {
 		if disk.CauseOf(err) == disk.BadDisk {
 			refused = err
 		}
-		f, err = a.opt.FS.OpenFile(name, 0, 0)
+		f, err = i.dir.fs.OpenFile(name, 0, 0)
 	}
 	id, _, err := readOpened(f, name, err)
 	switch {
 	case errors.Is(err, ErrNoASD):
 		return fmt.Errorf("the ASD's files are gone: %w", err), nil
-	case err == nil && id.ID != a.identity.ID:
+	case err == nil && id.ID != i.dir.id:
 		return fmt.Errorf("another ASD, %s, is in its place", id.ID), nil
 	case errors.Is(err, format.ErrNewer):
 		return err, nil
-	case a.isCopied():
+	case i.isCopied():
 		return errors.New("a copy of it is in its place, or its lock was replaced"), nil
 	}
 	if err == nil && settled && id.Owner != owner {
 		err = fmt.Errorf("%s: it says that the ASD belongs to %v, and it belongs to %v; restore the file", name, id.Owner, owner)
 	}
 	if err == nil && settled {
-		err = a.checkClaim(claimed)
+		err = i.checkClaim(claimed)
 	}
-	if now, told, still := a.remembered(); err != nil && (Passes(err) || !settled || !still || now != owner || told != claimed) {
-		return nil, refused // nothing is known
+	// What was read while the files were being written, or after an error that passes,
+	// tells nothing.
+	if now, told, still := i.ownership.tryCurrent(); err != nil && (Passes(err) || !settled || !still || now != owner || told != claimed) {
+		return nil, refused
 	}
 	if (err == nil) != (i.trouble == nil) {
-		a.tellTrouble(err)
+		i.logTrouble(err)
 	}
 	i.trouble = err
 	return nil, refused
 }
 
-func (a *ASD) tellTrouble(err error) {
+func (i *inspection) logTrouble(err error) {
 	if err == nil {
-		a.opt.Logger.Info("asd: its files are as they should be again", "asd", a.identity.ID, "dir", a.opt.Dir)
+		i.dir.log.Info("asd: its files are as they should be again", "asd", i.dir.id, "dir", i.dir.path)
 		return
 	}
-	a.opt.Logger.Error("asd: it is read and written, and the next start would not open it", "asd", a.identity.ID, "dir", a.opt.Dir, "err", err)
+	i.dir.log.Error("asd: it is read and written, and the next start would not open it", "asd", i.dir.id, "dir", i.dir.path, "err", err)
 }
 
-// remembered is what identity and claim should say, if neither is being written now.
-func (a *ASD) remembered() (owner uuid.UUID, claimed generation.Mark, ok bool) {
-	select {
-	case a.claiming <- struct{}{}:
-		defer func() { <-a.claiming }()
-		return a.identity.Owner, a.Claimed(), true
-	default:
-		return owner, claimed, false
-	}
-}
-
-// checkClaim reads the claim. One block of it may be bad: the other one says it all.
-func (a *ASD) checkClaim(want generation.Mark) error {
-	m, _, _, err := readClaim(a.opt.FS, a.opt.Dir)
+// checkClaim compares the claim with what it should say. One good block is enough.
+func (i *inspection) checkClaim(want generation.Mark) error {
+	m, _, _, err := readClaim(i.dir.fs, i.dir.path)
 	if err == nil && m != want {
-		return fmt.Errorf("%s: it says %v, and was told %v; restore the file", path.Join(a.opt.Dir, claimName), m, want)
+		return fmt.Errorf("%s: it says %v, and was told %v; restore the file", i.dir.join(claimName), m, want)
 	}
 	return err
 }
 
-// isCopied reports whether the directory leads to another lock file than the one that is
-// held: to a copy of the disk, which is mounted over it.
-func (a *ASD) isCopied() bool {
-	was := a.inspection.lock
-	if was == nil {
+// isCopied reports whether the directory leads to another lock file than the one that
+// this process holds. Then a copy of the disk is mounted over it.
+func (i *inspection) isCopied() bool {
+	if i.lock == nil {
 		return false
 	}
-	is, err := a.opt.FS.Stat(path.Join(a.opt.Dir, LockName))
-	return err == nil && !disk.SameInode(was, is)
+	is, err := i.dir.fs.Stat(i.dir.join(LockName))
+	return err == nil && !disk.SameInode(i.lock, is)
 }

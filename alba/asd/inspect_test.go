@@ -21,8 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// contents are the files of an ASD that only an open reads.
-func contents(t *testing.T, fsys disk.FS) map[string][]byte {
+// openFiles returns the files of an ASD that only an open reads.
+func openFiles(t *testing.T, fsys disk.FS) map[string][]byte {
 	t.Helper()
 	files := make(map[string][]byte)
 	for _, name := range []string{identityName, claimName} {
@@ -103,9 +103,9 @@ func TestTroubleIsTold(t *testing.T) {
 			if u := usageOf(t, a); u.Trouble != nil || u.ReadOnly != nil {
 				t.Fatal(u.Trouble, u.ReadOnly)
 			}
-			good := contents(t, mem)
+			good := openFiles(t, mem)
 			happen(t, mem, fsys)
-			bad := contents(t, mem)
+			bad := openFiles(t, mem)
 			name, _, _ := strings.Cut(what, ":")
 			for range 3 {
 				if u := usageOf(t, a); u.Trouble == nil || !strings.Contains(u.Trouble.Error(), "disk/"+name) || u.ReadOnly != nil || u.Full {
@@ -114,7 +114,7 @@ func TestTroubleIsTold(t *testing.T) {
 				mustGet(t, a, "k", []byte("v"))
 				apply(t, a, put("l", []byte("w"), 1))
 			}
-			for name, b := range contents(t, mem) {
+			for name, b := range openFiles(t, mem) {
 				if !bytes.Equal(b, bad[name]) {
 					t.Errorf("%s was changed", name)
 				}
@@ -204,7 +204,7 @@ func TestFiguresAreTheDisks(t *testing.T) {
 			m.on.Store(2)
 		},
 		"a copy over it": func(t *testing.T, mem *crashdisk.FS, m *mounts) {
-			files := contents(t, mem)
+			files := openFiles(t, mem)
 			if err := errors.Join(mem.Rename("disk", "detached"), mem.MkdirAll("disk", 0o700)); err != nil {
 				t.Fatal(err)
 			}

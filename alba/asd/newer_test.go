@@ -87,7 +87,7 @@ func (c *segmentChange) openChanged(t *testing.T, last bool) error {
 	fsys := crashdisk.New()
 	a := openNew(t, small(fsys))
 	apply(t, a, put("k", make([]byte, 500), 1))
-	p, _ := a.place([]byte("k"))
+	p, _ := a.contents.place([]byte("k"))
 	if !last {
 		apply(t, a, put("other", make([]byte, 5000), 2))
 	}
@@ -290,7 +290,7 @@ func TestIdentityMigrates(t *testing.T) {
 		fsys := old(t)
 		want(t, fsys, 1)
 		a := reopen(t, small(fsys))
-		if _, ok := a.place([]byte("k")); !ok {
+		if _, ok := a.contents.place([]byte("k")); !ok {
 			t.Error("a key is gone")
 		}
 		want(t, fsys, 2)

@@ -15,9 +15,9 @@ type Identity struct {
 	ID    uuid.UUID
 	Owner uuid.UUID // backend that has claimed it, zero: none
 	Node  string    // machine that it is in, at most NodeMax bytes
-	// Life is that of its backend, raised by each recovery, from zero. Generation
-	// is the newest of its backend that it had seen when its identity was written;
-	// Claimed tells what it has seen since.
+	// Life counts the recoveries of its backend, from zero. Generation is the newest
+	// generation of the backend that the ASD had seen when its identity was written;
+	// ASD.Claimed returns the newest that it has seen since.
 	Life       uint64
 	Generation uint64
 }
@@ -37,13 +37,13 @@ const (
 	DefaultRest            = 5 * time.Second
 )
 
-// segmentBytesMax is the most of SegmentBytes. No batch ends behind it: one that
-// a segment begins with has less by far.
+// segmentBytesMax is the most of SegmentBytes. No batch ends behind it: even the
+// largest, alone in a segment, is far shorter.
 const segmentBytesMax = 1 << 30
 
-// reserveSize is the room that is kept for deletes on a disk without room. Each
-// batch of deletes takes a block of it or more; segments that nothing lives in
-// any more make room again.
+// reserveSize is how many bytes are kept for deletes on a disk without room. Each
+// batch of deletes takes a block of them or more. Deletes leave segments in which
+// nothing lives, and compaction removes those without writing.
 func (o *Options) reserveSize() int64 { return min(o.SegmentBytes/16, 16<<20) + 15*blockSize }
 
 // Options say how an ASD is opened. FS and Dir must be set.

@@ -21,16 +21,17 @@ type Record struct {
 	Seq     uint64
 	Durable uint64
 	Mark    bool
-	// Kind is zero, or that of a record that this release does not know and that
-	// may be skipped. It is a Mark, too: its durable counts, and it holds nothing.
+	// Kind is not zero for a record that this release does not know and that may be
+	// skipped. Mark is set too, since such a record counts for its durable alone.
 	Kind uint16
-	// Gap: there is no batch here, but there is one behind it, or a mark that
-	// speaks of one; or it cannot be read whether there is one. Err says why.
+	// Gap is set if there is no batch here, but one follows, or a mark does that
+	// speaks of one. It is also set if the medium does not give what is here. Err
+	// says which.
 	Gap     bool
 	Entries []Entry
-	// Err is not nil if something is wrong with the record. Entries that are
-	// whole are there all the same. It is osd.ErrUnreadable if the medium does
-	// not give some of it.
+	// Err is not nil if something is wrong with the record; Entries then holds those
+	// that are whole. It is osd.ErrUnreadable if the medium does not give some of the
+	// record.
 	Err error
 
 	s *scanner
@@ -68,11 +69,10 @@ type Segment struct {
 	Size        int64
 }
 
-// ScanSegment reads a segment file and calls fn for all that is in it, in
-// order, until fn fails, or a read does with other than the medium's error. It
-// returns the header too when what follows is bad. A
-// segment that a restart left behind may end with batches that do not count;
-// those have seqs that the next segment has again.
+// ScanSegment reads a segment file and calls fn for each record in it, in order. It
+// ends early if fn fails, or if a read fails with an error that is not the medium's.
+// It returns the header even if what follows is bad. A segment may end with batches
+// that do not count: their seqs are used again in the next segment.
 func ScanSegment(fsys disk.FS, name string, fn func(*Record) error) (Segment, error) {
 	f, err := fsys.OpenFile(name, 0, 0)
 	if err != nil {
@@ -115,17 +115,16 @@ type scanner struct {
 	small  int64 // up to here reads are small: a long one failed
 }
 
-// newScanner returns a scanner of a file. What lies where no batch can be is not
-// looked at, however long the file has become.
+// newScanner returns a scanner of a file. It reads no further than batches can reach,
+// however long the file is.
 func newScanner(f io.ReaderAt, name string, incarnation uint64, size int64, bad *int) *scanner {
 	return &scanner{file: f, name: name, incarnation: incarnation, size: min(size, segmentBytesMax), bad: bad}
 }
 
 const windowSize = 64 << 10
 
-// bytes returns n bytes at an offset, or those that the file has, valid until
-// the next call. What the medium does not give of them is zeros, with an
-// *unreadable.
+// bytes returns n bytes at an offset, fewer if the file ends, valid until the next
+// call. Bytes that the medium does not give are zeros, and the error an *unreadable.
 func (s *scanner) bytes(off int64, n, window int) ([]byte, error) {
 	n = int(min(int64(n), s.size-off))
 	if n <= 0 {
@@ -158,9 +157,9 @@ func (s *scanner) bytes(off int64, n, window int) ([]byte, error) {
 	return nil, fmt.Errorf("%s, offset %d: %w", s.name, off, err)
 }
 
-// scan calls fn for the records from an offset on. The first batch has a seq
-// above last; none reaches limit, unless that is zero. end is behind the last
-// record.
+// scan calls fn for the records from an offset on. It ends at the first batch whose
+// seq reaches limit, unless that is zero. A batch whose seq is not above last, that of
+// the batch before, counts as none. end is the offset behind the last record.
 func (s *scanner) scan(from int64, last, limit uint64, fn func(*Record) error) (end int64, err error) {
 	for end = from; end+wal.HeadSize <= s.size; {
 		r, why := s.record(end)
@@ -192,9 +191,9 @@ func (s *scanner) scan(from int64, last, limit uint64, fn func(*Record) error) (
 	return end, nil
 }
 
-// gap deals with an offset at which there is no record, for a reason, if there
-// is any. It returns where the next one is, zero if there is none: then this is
-// the end, unless what is here cannot be read.
+// gap deals with an offset at which there is no record. why is nil if there is
+// nothing like one. It returns the offset of the next record, zero if there is none.
+// The log ends here then, unless the medium does not give what is here: that is a gap.
 func (s *scanner) gap(at int64, last uint64, why error, fn func(*Record) error) (next int64, err error) {
 	if next, err = s.search(at+blockSize, last); err != nil {
 		return 0, err
@@ -212,9 +211,9 @@ func (s *scanner) gap(at int64, last uint64, why error, fn func(*Record) error) 
 	return next, fn(g)
 }
 
-// search returns the offset of the first record from an offset on that could
-// only be there if one in between was: zero if there is none. What cannot be
-// read is none: the first of it, where the log ends, has been told already.
+// search returns the offset of the first record from an offset on, zero if there is
+// none. Its seq or its durable is above last, so there was a record before it. Blocks
+// that cannot be read are passed over: the caller reports the first of them.
 func (s *scanner) search(from int64, last uint64) (int64, error) {
 	for at := from; at+wal.HeadSize <= s.size; at += blockSize {
 		b, err := s.bytes(at, wal.HeadSize, 1<<20)
@@ -294,8 +293,8 @@ func (s *scanner) record(at int64) (*Record, error) {
 	return r, nil
 }
 
-// unknown takes a record of a kind that this release does not know for a mark, if
-// it says that it may be skipped.
+// unknown reads a record of a kind that this release does not know: as a mark if its
+// flags say that it may be skipped, with format.ErrNewer if they do not.
 func (s *scanner) unknown(r *Record, h wal.Head) (*Record, error) {
 	if h.Flags&wal.FlagSkippable == 0 {
 		r.Length, r.Err = blockSize, s.newer(r.Offset, fmt.Errorf("%w: record of kind %d", format.ErrNewer, h.Kind))
@@ -315,8 +314,8 @@ func (s *scanner) unknown(r *Record, h wal.Head) (*Record, error) {
 	return r, nil
 }
 
-// newer says where something is that this release does not know. It is no damage:
-// nothing is cut, deleted or compacted for it.
+// newer is the error for something that this release does not know. It is not damage:
+// nothing is cut, deleted or compacted because of it.
 func (s *scanner) newer(at int64, err error) error {
 	return fmt.Errorf("%s, offset %d: %w; open it with the release that wrote it", s.name, at, err)
 }
@@ -348,8 +347,8 @@ func (s *scanner) value(e *Entry, buf []byte) (osd.Value, error) {
 	return v, nil
 }
 
-// read fills p. That the file ends is osd.ErrCorrupt, that the medium gives
-// nothing an *unreadable.
+// read fills p. The error is osd.ErrCorrupt if the file ends before, and an
+// *unreadable if the medium does not give some of it.
 func (s *scanner) read(p []byte, off int64) error {
 	_, err := readFull(s.file, p, off)
 	switch {

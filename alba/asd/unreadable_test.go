@@ -127,12 +127,12 @@ func badSector(t *testing.T, mem *crashdisk.FS, have outcomes, name string, bloc
 		switch {
 		case errors.Is(err, osd.ErrUnreadable):
 			lost++
-		case have.differsIn(key, got, err) && a.unread == nil:
+		case have.differsIn(key, got, err) && a.contents.unread == nil:
 			t.Fatalf("%s: %s: %d bytes, %v", what, key, len(got), err)
 		}
 	}
-	if readable := a.unread == nil; readable != (a.writable() == nil) || lost > 3 && readable {
-		t.Fatalf("%s: %v, %d lost", what, a.writable(), lost)
+	if readable := a.contents.unread == nil; readable != (a.health.writable() == nil) || lost > 3 && readable {
+		t.Fatalf("%s: %v, %d lost", what, a.health.writable(), lost)
 	}
 	after := maps.Clone(have)
 	for i := range 12 {
@@ -142,13 +142,13 @@ func badSector(t *testing.T, mem *crashdisk.FS, have outcomes, name string, bloc
 			u = del(key)
 		}
 		err := a.Apply(ctx, nil, []osd.Update{u})
-		if a.unread != nil && (!errors.Is(err, osd.ErrReadOnly) || !errors.Is(err, osd.ErrUnreadable) || !errors.Is(err, unix.EIO) || !strings.Contains(err.Error(), name)) {
+		if a.contents.unread != nil && (!errors.Is(err, osd.ErrReadOnly) || !errors.Is(err, osd.ErrUnreadable) || !errors.Is(err, unix.EIO) || !strings.Contains(err.Error(), name)) {
 			t.Fatalf("%s: %v", what, err)
 		}
 		after.applied(u, err)
 	}
 	for range 3 {
-		if err := a.keep(); err != nil {
+		if err := a.upkeep.pass(ctx); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
@@ -169,13 +169,6 @@ func (o outcomes) differsIn(key string, got []byte, err error) bool {
 	})
 }
 
-// newest is the seq of the newest batch.
-func (a *ASD) newest() uint64 {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return a.seq
-}
-
 // The head of the last batch cannot be read for good. Somebody says that it is
 // given up: it costs that batch, seqs are not used again, and what was said does
 // not count for the next sector.
@@ -188,8 +181,8 @@ func TestAcceptUnreadable(t *testing.T) {
 	for _, key := range []string{"a", "b", "c"} {
 		apply(t, a, put(key, data, 1))
 	}
-	p, _ := a.place([]byte("c"))
-	q, _ := a.place([]byte("a"))
+	p, _ := a.contents.place([]byte("c"))
+	q, _ := a.contents.place([]byte("a"))
 	image := mem.Kill()
 	name := segmentName(p.segment)
 	fsys := newSectors(image)
@@ -211,7 +204,7 @@ func TestAcceptUnreadable(t *testing.T) {
 	if _, err := fsys.Stat(path.Join("disk", acceptName)); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal("what was said once counts for ever:", err)
 	}
-	if mine, was := c.newest(), a.newest(); mine <= was {
+	if mine, was := c.contents.newest(), a.contents.newest(); mine <= was {
 		t.Fatalf("seq %d was given out again, up to %d were", mine, was)
 	}
 	// Cut off, and with the sector well again, and all read anew.
@@ -242,7 +235,7 @@ func TestAcceptUnreadable(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := reopen(t, errnoOptions(cutOff))
-	if f.writable() == nil {
+	if f.health.writable() == nil {
 		t.Fatal("it takes writes, and has not read all")
 	}
 }
@@ -287,33 +280,33 @@ func TestCompactionMeetsBadSectors(t *testing.T) {
 	a := openNew(t, errnoOptions(fsys))
 	quiet(a)
 	old, data := fill(t, a, 3)
-	first, _ := a.place([]byte(old[0]))
+	first, _ := a.contents.place([]byte(old[0]))
 	// A segment with one delete of a value in the first, and all else dies.
-	a.commit([]*request{{roll: true, done: make(chan error, 1)}})
+	a.writer.commit([]*request{{roll: true, done: make(chan error, 1)}})
 	apply(t, a, put("x", data, 1))
-	at := a.current.end
+	at := a.appender.current.end
 	apply(t, a, del(old[0]))
-	s := a.current
+	s := a.appender.current
 	apply(t, a, del("x"))
-	a.commit([]*request{{roll: true, done: make(chan error, 1)}})
+	a.writer.commit([]*request{{roll: true, done: make(chan error, 1)}})
 	apply(t, a, put("y", data, 1))
 	fsys.spoil(segmentName(s.number), at/blockSize)
-	if err := a.compactSegment(s, true); err != nil {
+	if err := a.compactor.compact(ctx, s, true); err != nil {
 		t.Fatal(err)
 	}
-	if a.segments[s.number] == nil {
+	if a.contents.segments[s.number] == nil {
 		t.Fatal("the segment is retired with a delete that could not be read")
 	}
 	// A value in the first segment.
-	p, _ := a.place([]byte(old[1]))
+	p, _ := a.contents.place([]byte(old[1]))
 	if p.segment != first.segment {
 		t.Fatal("the test shows nothing")
 	}
 	fsys.spoil(segmentName(p.segment), int64(p.data)/blockSize+1)
-	if err := a.compactSegment(a.segments[p.segment], true); err != nil {
+	if err := a.compactor.compact(ctx, a.contents.segments[p.segment], true); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := get(a, old[1]); !errors.Is(err, osd.ErrUnreadable) || !errors.Is(err, unix.EIO) || a.segments[p.segment] == nil {
+	if _, err := get(a, old[1]); !errors.Is(err, osd.ErrUnreadable) || !errors.Is(err, unix.EIO) || a.contents.segments[p.segment] == nil {
 		t.Fatal(err)
 	}
 	fsys.heal()
@@ -338,7 +331,7 @@ func TestGrownFiles(t *testing.T) {
 		opt.Dir = path.Join(t.TempDir(), "disk")
 		a := openNew(t, opt)
 		keys, data := fill(t, a, 2)
-		p, _ := a.place([]byte(keys[len(keys)-1]))
+		p, _ := a.contents.place([]byte(keys[len(keys)-1]))
 		a.Close()
 		name := path.Join(opt.Dir, c.grow)
 		if c.grow == "" {

@@ -5,8 +5,7 @@ import (
 	"sync"
 )
 
-// Bounds of the free lists: what is longer is not kept, and of each size only
-// so many bytes.
+// Bounds of the free lists: the sizes that are kept, and how many bytes of each size.
 const (
 	bufferMin   = 12 // log2: 4 KiB
 	bufferMax   = 24 // log2: 16 MiB
@@ -20,7 +19,7 @@ type buffers struct {
 	free [bufferMax + 1][][]byte
 }
 
-// take returns a buffer of n bytes, which hold anything.
+// take returns a buffer of n bytes, with whatever was in it.
 func (b *buffers) take(n int) []byte {
 	class := max(bits.Len(uint(max(n, 1)-1)), bufferMin)
 	if class > bufferMax {

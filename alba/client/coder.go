@@ -23,14 +23,13 @@ type coder struct {
 	// Guarded by the mutex of chunkMemory.
 	free  []*coded
 	used  []*coded // being encoded or written, the oldest first
-	ended bool     // the upload has; the coder is given back with the last of used
+	ended bool     // the upload has ended; the coder is given back with the last of used
 }
 
-// coded is the fragments of one chunk. The memory is in use for as long as it has
-// users: the upload, until it has begun to write the chunk, and every fragment
-// write that reads it, until that has ended. Nobody else says when it may be used
-// again: what was uploaded since, and whether the upload has returned, says
-// nothing of a write that is late.
+// coded is the fragments of one chunk. Its memory is in use for as long as it has users:
+// the upload until it has begun to write the chunk, and every write of a fragment until
+// that write has ended. Only the users say when the memory may be used again: a late
+// write may still read it after the upload has returned.
 type coded struct {
 	object.Coded
 	coder *coder // whose it is; nil: it is lent, and collected at its end
@@ -47,11 +46,11 @@ func (u *coded) size() (n int64) {
 	return n
 }
 
-// chunkMemory is the memory of all chunks on their way to disks: codedMax chunks
-// for each coder, and beyond that what late fragments keep from their coder,
-// which is bounded in bytes.
+// chunkMemory is the memory of all chunks on their way to disks: codedMax chunks for each
+// coder, and the memory that coders have lent to late fragments. What is lent is bounded
+// in bytes.
 type chunkMemory struct {
-	coders chan *coder // that are idle; nil until they are needed
+	coders chan *coder // the idle ones; a coder is nil until it is needed
 	limit  int64       // of late
 
 	mu      sync.Mutex
@@ -95,7 +94,8 @@ func fresh(x *coder) *coder {
 	return x
 }
 
-// lendEnded lends what may be lent by now.
+// lendEnded lends what coders of ended uploads may lend by now, and gives those coders
+// back that have lent all.
 func (m *chunkMemory) lendEnded() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -106,8 +106,8 @@ func (m *chunkMemory) lendEnded() {
 	}
 }
 
-// end gives a coder back: at once if what late fragments are still written from
-// may be lent to them, else when the last of them is written.
+// end gives a coder back. If the memory that late fragments still read may be lent to
+// them, the coder is free at once, else when the last of them is written.
 func (m *chunkMemory) end(x *coder) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -126,9 +126,9 @@ func (m *chunkMemory) idleLocked(x *coder) {
 	}
 }
 
-// take returns memory for a chunk, which its upload uses from then on. If all that
-// the coder has is used, the oldest is lent to the late fragments that hold it; if
-// so much is lent already, it waits for some of them to end.
+// take returns memory for a chunk, which its upload uses from then on. If all memory of the
+// coder is in use, the oldest is lent to the late fragments that read it. If too much is
+// lent already, take waits until some of it comes back.
 func (m *chunkMemory) take(ctx context.Context, x *coder) (*coded, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -160,11 +160,11 @@ func (m *chunkMemory) take(ctx context.Context, x *coder) (*coded, error) {
 	return u, nil
 }
 
-// lendLocked leaves the oldest memory of a coder to those who still read it, and
-// reports whether it may. More than the bound at once is lent if nothing else is,
-// and to disks that do not answer: such a disk gets nothing more, and what it has
-// begun to write is bounded (see asd.Options.BatchBytes), so that it keeps the
-// memory of few chunks, for as long as it hangs.
+// lendLocked leaves the oldest memory of a coder to the writes that still read it, and
+// reports whether the bound allows that. The bound may be exceeded if nothing else is
+// lent, and for disks that do not answer. Such a disk gets nothing more, and what it has
+// begun to write is bounded (see asd.Options.BatchBytes): while it hangs, it keeps the
+// memory of few chunks.
 func (m *chunkMemory) lendLocked(x *coder) bool {
 	if len(x.used) == 0 {
 		return false
@@ -225,21 +225,20 @@ func params(m *manifest.Manifest, master []byte) object.Params {
 	return object.Params{Namespace: m.Namespace, Object: m.Object, Policy: m.Policy, Scheme: m.Scheme, Master: master}
 }
 
-// Trim gives idle memory back: that of coders and of read buffers.
-func (c *Client) Trim() {
-	c.buffers.drop()
-	for range cap(c.chunks.coders) {
+// trim gives the memory of idle coders back.
+func (m *chunkMemory) trim() {
+	for range cap(m.coders) {
 		select {
-		case <-c.chunks.coders:
-			c.chunks.coders <- nil
+		case <-m.coders:
+			m.coders <- nil
 		default:
 			return
 		}
 	}
 }
 
-// overdue counts, for each disk, the fragments that are still being written to it
-// though their upload waits for them no more.
+// overdue counts for each disk the fragments that are still being written to it and that
+// their upload no longer waits for.
 type overdue struct {
 	disks atomic.Int32 // that have some
 	mu    sync.Mutex

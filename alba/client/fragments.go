@@ -19,7 +19,7 @@ import (
 
 // chunkWrite is the fragments of one chunk on their way to disks.
 type chunkWrite struct {
-	c     *Client
+	by    *writer
 	m     *manifest.Manifest // only what does not change: key, policy, checksums
 	chunk int
 
@@ -35,24 +35,24 @@ type chunkWrite struct {
 }
 
 // writeChunk starts to write the fragments of a chunk, each to a disk of its own.
-func (c *Client) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
+func (wr *writer) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
 	places := policy.Place(m.Policy, disks, nil, chance.Chance{})
 	w := &chunkWrite{
-		c: c, m: m, chunk: chunk, osds: make([]uint64, len(places)), targets: places,
+		by: wr, m: m, chunk: chunk, osds: make([]uint64, len(places)), targets: places,
 		cancels: make([]context.CancelFunc, len(places)),
 	}
 	spare := newSpares(m.Policy, disks, places)
-	// A fragment that is late is written to its end: only then may its memory
-	// be used again. One that its disk has not begun to write is given up if the
-	// disk is known to be late, the put has failed, or the client is closed.
+	// A late fragment is written to its end: only then may its memory be used again.
+	// A fragment that its disk has not begun to write is given up if the disk is
+	// known to be late, the put has failed, or the client is closed.
 	for i, number := range places {
 		w.cancels[i] = func() {}
 		if number != policy.None {
 			w.left++ // before the first of them can end
 		}
 	}
-	c.chunks.use(from, w)
-	c.late.Add(w.left)
+	wr.chunks.use(from, w)
+	wr.late.Add(w.left)
 	for i, number := range slices.Clone(places) {
 		if number == policy.None {
 			continue
@@ -62,8 +62,8 @@ func (c *Client) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks 
 			Seed: manifest.Seed(m.Object, uint32(chunk), uint32(i)),
 		}
 		go func() {
-			defer c.late.Done()
-			defer c.chunks.release(from)
+			defer wr.late.Done()
+			defer wr.chunks.release(from)
 			w.write(i, number, value, spare)
 		}()
 	}
@@ -75,7 +75,7 @@ func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares)
 	key := w.m.Key(w.chunk, i).Append(nil)
 	var errs []error
 	for number != policy.None {
-		ctx, cancel := context.WithCancel(w.c.life)
+		ctx, cancel := context.WithCancel(w.by.life)
 		w.aim(i, number, cancel)
 		err := w.writeTo(ctx, number, key, value)
 		cancel()
@@ -94,9 +94,9 @@ func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares)
 	}
 	if number != policy.None {
 		if i < int(w.m.Policy.K) {
-			w.c.stats.data.Add(uint64(len(value.Data)))
+			w.by.counts.data.Add(uint64(len(value.Data)))
 		} else {
-			w.c.stats.parity.Add(uint64(len(value.Data)))
+			w.by.counts.parity.Add(uint64(len(value.Data)))
 		}
 	}
 	w.aim(i, policy.None, func() {})
@@ -108,9 +108,9 @@ func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares)
 	w.changed.Send()
 }
 
-// unchanged refuses a fragment whose checksums, as they lie in the memory that it
-// was written from, are not those of the manifest: the disk has checked it against
-// the former, readers will against the latter (P2).
+// unchanged refuses a fragment whose checksums in memory are not those of the manifest.
+// The disk has checked the fragment against the checksums in memory, and readers will
+// check it against those of the manifest (P2).
 func (w *chunkWrite) unchanged(i int, value osd.Value) error {
 	f := &w.m.Chunks[w.chunk].Fragments[i] // its disk is being entered, maybe
 	if len(value.Data) == int(f.Length) && osd.TableCRC(value.CRCs) == f.CRC {
@@ -125,10 +125,10 @@ func (w *chunkWrite) aim(i int, number uint64, cancel context.CancelFunc) {
 	defer w.mu.Unlock()
 	if w.overdue {
 		if old := w.targets[i]; old != policy.None {
-			w.c.overdue.add(old, -1)
+			w.by.overdue.add(old, -1)
 		}
 		if number != policy.None {
-			w.c.overdue.add(number, 1)
+			w.by.overdue.add(number, 1)
 		}
 	}
 	w.targets[i], w.cancels[i] = number, cancel
@@ -141,12 +141,12 @@ func (w *chunkWrite) aim(i int, number uint64, cancel context.CancelFunc) {
 func (w *chunkWrite) given() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.over || w.c.life.Err() != nil
+	return w.over || w.by.life.Err() != nil
 }
 
-// leave ends the wait for what is still being written. What a disk that is late has
-// not begun to write it does not write: a spare disk takes it, or a repair makes it
-// again. over: nor does any other.
+// leave ends the wait for what is still being written. A fragment that a late disk has not
+// begun to write is taken from it: a spare disk gets the fragment, or a repair makes it
+// again. If over, the whole chunk is given up: no disk begins to write any more of it.
 func (w *chunkWrite) leave(over bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -156,9 +156,9 @@ func (w *chunkWrite) leave(over bool) {
 			continue
 		}
 		if !w.overdue {
-			w.c.overdue.add(number, 1)
+			w.by.overdue.add(number, 1)
 		}
-		if d := w.c.opt.Fleet.Disk(number); over || d == nil || d.Late() {
+		if d := w.by.fleet.Disk(number); over || d == nil || d.Late() {
 			w.cancels[i]()
 		}
 	}
@@ -171,7 +171,7 @@ func (w *chunkWrite) stuck() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, number := range w.targets {
-		if d := w.c.opt.Fleet.Disk(number); number != policy.None && d != nil && d.Silent() == nil {
+		if d := w.by.fleet.Disk(number); number != policy.None && d != nil && d.Silent() == nil {
 			return false
 		}
 	}
@@ -179,7 +179,7 @@ func (w *chunkWrite) stuck() bool {
 }
 
 func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, value osd.Value) error {
-	d := w.c.opt.Fleet.Disk(number)
+	d := w.by.fleet.Disk(number)
 	if d == nil {
 		return fmt.Errorf("disk %d left", number)
 	}
@@ -189,9 +189,9 @@ func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, val
 // lookEvery is how often a put looks at the disks that it waits for.
 const lookEvery = 100 * time.Millisecond
 
-// wait returns when all fragments are written; or when policy c are, and the
-// others have had the client's patience, or are on disks that are known to be late.
-// It fails when c cannot be reached, with disks that answer.
+// wait returns when all fragments are written. It also returns when as many as the
+// policy's c are, and the others have had the client's patience or are on disks that are
+// known to be late. It fails when the disks that answer cannot bring the fragments to c.
 func (w *chunkWrite) wait(ctx context.Context) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -207,7 +207,7 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 		case p.done+p.left-p.silent < c:
 			return w.short(p.done, p.err)
 		case p.done >= c && enough == nil:
-			t := time.NewTimer(w.c.opt.Patience)
+			t := time.NewTimer(w.by.patience)
 			defer t.Stop()
 			enough = t.C
 		}
@@ -226,10 +226,10 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 // progress is how far the fragments of a chunk are.
 type progress struct {
 	done, left int
-	// Of left, on disks of which nothing is known that would hold them up: one that
-	// has had the patience of another put has not, until it has answered that.
+	// Of left, those on disks that nothing is known to hold up. A disk that still has an
+	// overdue fragment of another put is not such a disk.
 	prompt  int
-	silent  int // of left, on disks that do not answer
+	silent  int // of left, those on disks that do not answer
 	overdue bool
 	err     error
 	changed <-chan struct{}
@@ -246,13 +246,13 @@ func (w *chunkWrite) progress() progress {
 	}
 	errs := w.errs
 	for _, n := range w.targets {
-		d := w.c.opt.Fleet.Disk(n)
+		d := w.by.fleet.Disk(n)
 		switch {
 		case n == policy.None || d == nil:
 		case d.Silent() != nil:
 			p.silent++
 			errs = append(errs[:len(errs):len(errs)], d.Silent())
-		case !d.Late() && !w.c.overdue.has(n):
+		case !d.Late() && !w.by.overdue.has(n):
 			p.prompt++
 		}
 	}
@@ -310,9 +310,8 @@ func newSpares(p policy.Policy, disks []policy.Disk, places []uint64) *spares {
 	return s
 }
 
-// take returns a disk for the fragment of one that has failed, policy.None if there
-// is none that keeps the policy: no node gets more than x. The one that failed makes
-// room on its own node.
+// take returns a disk for the fragment of a disk that has failed, or policy.None if no disk
+// keeps the policy: no node gets more than x. The failed disk makes room on its own node.
 func (s *spares) take(failed uint64) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -327,9 +326,10 @@ func (s *spares) take(failed uint64) uint64 {
 	return policy.None
 }
 
-// enterLate waits in the background for fragments that were not there at the
-// commit, and enters them in the manifest. If that fails they are garbage.
-func (c *Client) enterLate(s *space, m *manifest.Manifest, version uint64, chunks []*chunkWrite) {
+// enterLate waits in the background for fragments that were not durable at the commit,
+// and enters them in the manifest. If that fails, they are garbage, which maintenance
+// collects.
+func (wr *writer) enterLate(s *space, m *manifest.Manifest, version uint64, chunks []*chunkWrite) {
 	waiting := false
 	for i, w := range chunks {
 		w.mu.Lock()
@@ -341,17 +341,17 @@ func (c *Client) enterLate(s *space, m *manifest.Manifest, version uint64, chunk
 	if !waiting {
 		return
 	}
-	c.late.Add(1)
+	wr.late.Add(1)
 	go func() {
-		defer c.late.Done()
+		defer wr.late.Done()
 		for _, w := range chunks {
 			w.drain()
 		}
-		if c.life.Err() != nil {
+		if wr.life.Err() != nil {
 			return
 		}
-		if err := c.addLate(context.Background(), s, m, chunks); err != nil {
-			c.opt.Logger.Warn("late fragments were not entered in their manifest; maintenance will delete them and make others",
+		if err := wr.addLate(context.Background(), s, m, chunks); err != nil {
+			wr.log.Warn("late fragments were not entered in their manifest; maintenance will delete them and make others",
 				"namespace", s.name, "object", m.Name, "version", version, "err", err)
 		}
 	}()
@@ -371,7 +371,7 @@ func (w *chunkWrite) drain() {
 }
 
 // addLate enters what came in since the commit of m.
-func (c *Client) addLate(ctx context.Context, s *space, m *manifest.Manifest, chunks []*chunkWrite) error {
+func (wr *writer) addLate(ctx context.Context, s *space, m *manifest.Manifest, chunks []*chunkWrite) error {
 	next := *m
 	next.Revision++
 	next.Chunks = make([]manifest.Chunk, len(m.Chunks))
@@ -402,7 +402,7 @@ func (c *Client) addLate(ctx context.Context, s *space, m *manifest.Manifest, ch
 	case err != nil:
 		return err
 	}
-	c.stats.late.Add(uint64(len(changes)))
-	c.Invalidate(s.number, m.Name)
+	wr.counts.late.Add(uint64(len(changes)))
+	wr.manifests.forget(s.number, m.Name)
 	return nil
 }

@@ -150,8 +150,8 @@ func TestSpareOnTheOnlyNode(t *testing.T) {
 // context; memory that is idle is given up when it is asked for.
 func TestCoders(t *testing.T) {
 	c := &Client{}
-	c.chunks.init(1, 1<<20)
-	m := &c.chunks
+	c.writer.chunks.init(1, 1<<20)
+	m := &c.writer.chunks
 	x, err := m.coder(context.Background())
 	if err != nil {
 		t.Fatal(err)

@@ -19,8 +19,8 @@ type namespace struct {
 
 var _ backend.Namespace = (*namespace)(nil)
 
-// with runs a call on the namespace that has the name now. If the one that the
-// client knew is gone, another may have its name: the call is made once more.
+// with runs a call on the namespace that has the name now. If the namespace that the client
+// knew is gone, another may have its name, and the call is made once more.
 func (n *namespace) with(ctx context.Context, call func(s *space) error) error {
 	for again := true; ; again = false {
 		s, err := n.c.space(ctx, n.name)
@@ -31,7 +31,7 @@ func (n *namespace) with(ctx context.Context, call func(s *space) error) error {
 		if err == nil {
 			return nil
 		}
-		if !n.c.lost(s, err) || !again {
+		if !n.c.spaces.lost(s, err) || !again {
 			return translate(err)
 		}
 	}
@@ -43,20 +43,20 @@ func (n *namespace) Put(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	return n.with(ctx, func(s *space) error {
-		_, err := n.c.put(ctx, s, name, data, nsm.CreateOrEqual, 0)
+		_, err := n.c.writer.put(ctx, s, name, data, nsm.CreateOrEqual, 0)
 		return err
 	})
 }
 
-// PutIf implements backend.Namespace. An object of up to 64 KiB stays in its
-// manifest, so that reading it needs no disk.
+// PutIf implements backend.Namespace. An object of up to 64 KiB stays in its manifest:
+// reading it needs no disk.
 func (n *namespace) PutIf(ctx context.Context, name string, data []byte, version backend.Version) (v backend.Version, err error) {
 	if err := backend.CheckName(name); err != nil {
 		return 0, err
 	}
 	err = n.with(ctx, func(s *space) error {
-		got, err := n.c.put(ctx, s, name, data, nsm.ReplaceIf, uint64(version))
-		n.c.Invalidate(s.number, name)
+		got, err := n.c.writer.put(ctx, s, name, data, nsm.ReplaceIf, uint64(version))
+		n.c.manifests.forget(s.number, name)
 		v = backend.Version(got)
 		return err
 	})
@@ -72,7 +72,7 @@ func (n *namespace) Get(ctx context.Context, name string, p []byte, off int64) (
 		return 0, fmt.Errorf("object %s: read at %d", name, off)
 	}
 	err = n.with(ctx, func(s *space) error {
-		got, err = n.c.get(ctx, s, name, p, uint64(off))
+		got, err = n.c.reader.get(ctx, s, name, p, uint64(off))
 		if err == io.EOF {
 			return nil // not an error of the call
 		}
@@ -121,8 +121,7 @@ func (n *namespace) Narrow(ctx context.Context, names []string) (narrow []string
 	return narrow, err
 }
 
-// Delete implements backend.Namespace. The fragments are deleted by
-// maintenance.
+// Delete implements backend.Namespace. Maintenance deletes the fragments.
 func (n *namespace) Delete(ctx context.Context, names []string, cond *backend.Condition) error {
 	for _, name := range names {
 		if err := backend.CheckName(name); err != nil {
@@ -141,7 +140,7 @@ func (n *namespace) Delete(ctx context.Context, names []string, cond *backend.Co
 		}
 		for rest := names; ; {
 			part := rest[:min(len(rest), nsm.MaxNames)]
-			if err := n.c.remove(ctx, s, part, c); err != nil {
+			if err := n.remove(ctx, s, part, c); err != nil {
 				return err
 			}
 			if rest = rest[len(part):]; len(rest) == 0 {
@@ -153,16 +152,16 @@ func (n *namespace) Delete(ctx context.Context, names []string, cond *backend.Co
 }
 
 // remove deletes some objects, fewer at once if they have too many fragments.
-func (c *Client) remove(ctx context.Context, s *space, names []string, cond *nsm.Condition) error {
+func (n *namespace) remove(ctx context.Context, s *space, names []string, cond *nsm.Condition) error {
 	_, err := s.nsm.Delete(ctx, s.number, names, cond)
 	if errors.Is(err, nsm.ErrInvalid) && len(names) > 1 {
-		if err := c.remove(ctx, s, names[:len(names)/2], cond); err != nil {
+		if err := n.remove(ctx, s, names[:len(names)/2], cond); err != nil {
 			return err
 		}
-		return c.remove(ctx, s, names[len(names)/2:], cond)
+		return n.remove(ctx, s, names[len(names)/2:], cond)
 	}
-	for _, name := range names { // whatever became of it
-		c.Invalidate(s.number, name)
+	for _, name := range names { // also after an error: some may be deleted
+		n.c.manifests.forget(s.number, name)
 	}
 	return err
 }

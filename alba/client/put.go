@@ -28,10 +28,10 @@ const attempts = 8
 // hashBlock is what one word of contentHash covers, in bytes.
 const hashBlock = 4096
 
-// contentHash tells objects of different bytes apart: SHA-256 over the size and
-// the 64-bit xxHash of each 4 KiB, little-endian. It decides only whether a put
-// of a name that is taken repeats one that had succeeded; what is read back is
-// checked against the checksums of its fragments.
+// contentHash tells objects of different bytes apart: SHA-256 over the size and the 64-bit
+// xxHash of each 4 KiB, little-endian. It only decides whether a put of a name that is
+// taken repeats a put that succeeded. What is read back is checked against the checksums
+// of its fragments.
 func contentHash(data []byte) [32]byte {
 	h := sha256.New()
 	var b [1024]byte
@@ -53,12 +53,12 @@ func contentHash(data []byte) [32]byte {
 }
 
 // put stores an object and returns the version that it got.
-func (c *Client) put(ctx context.Context, s *space, name string, data []byte, mode nsm.Mode, version uint64) (uint64, error) {
-	if !c.enter() {
+func (wr *writer) put(ctx context.Context, s *space, name string, data []byte, mode nsm.Mode, version uint64) (uint64, error) {
+	if !wr.enter() {
 		return 0, backend.ErrClosed
 	}
-	defer c.late.Done()
-	p, err := c.storage(ctx, s)
+	defer wr.late.Done()
+	p, err := s.storage(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -75,7 +75,7 @@ func (c *Client) put(ctx context.Context, s *space, name string, data []byte, mo
 			return 0, fmt.Errorf("object %s: %w, version %d", name, backend.ErrExists, o.Version)
 		}
 	}
-	u := &upload{c: c, s: s, name: name, data: data, preset: p, mode: mode, version: version, hash: contentHash(data)}
+	u := &upload{by: wr, s: s, name: name, data: data, preset: p, mode: mode, version: version, hash: contentHash(data)}
 	for i := 0; ; i++ {
 		var got uint64
 		if inline {
@@ -84,19 +84,19 @@ func (c *Client) put(ctx context.Context, s *space, name string, data []byte, mo
 			got, err = u.coded(ctx)
 		}
 		if err == nil {
-			c.stats.plain.Add(uint64(len(data)))
+			wr.counts.plain.Add(uint64(len(data)))
 			return got, nil
 		}
-		if i+1 == attempts || ctx.Err() != nil || !c.mayRepeat(ctx, s, err) {
+		if i+1 == attempts || ctx.Err() != nil || !wr.mayRepeat(ctx, s, err) {
 			return 0, translate(err)
 		}
-		c.stats.retries.Add(1)
+		wr.counts.retries.Add(1)
 	}
 }
 
-// mayRepeat reports whether another attempt may do better, after it has
-// brought up to date what was not.
-func (c *Client) mayRepeat(ctx context.Context, s *space, err error) bool {
+// mayRepeat reports whether another attempt may succeed. It first brings up to date what
+// the attempt found to be out of date.
+func (wr *writer) mayRepeat(ctx context.Context, s *space, err error) bool {
 	switch {
 	case errors.Is(err, nsm.ErrEpoch):
 		s.staleEpoch()
@@ -104,14 +104,14 @@ func (c *Client) mayRepeat(ctx context.Context, s *space, err error) bool {
 	case errors.Is(err, nsm.ErrIDUsed):
 		return true
 	case errors.Is(err, nsm.ErrOSD):
-		return c.opt.Refresh != nil && c.opt.Refresh(ctx) == nil
+		return wr.refresh != nil && wr.refresh(ctx) == nil
 	}
 	return false
 }
 
 // upload is one put: what stays the same over its attempts.
 type upload struct {
-	c       *Client
+	by      *writer
 	s       *space
 	name    string
 	data    []byte
@@ -123,7 +123,7 @@ type upload struct {
 
 // begin draws what an attempt has of its own.
 func (u *upload) begin(ctx context.Context) (m *manifest.Manifest, master []byte, err error) {
-	epoch, err := u.c.currentEpoch(ctx, u.s)
+	epoch, err := u.s.currentEpoch(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -131,13 +131,11 @@ func (u *upload) begin(ctx context.Context) (m *manifest.Manifest, master []byte
 	if err != nil {
 		return nil, nil, err
 	}
-	if master, err = u.c.master(u.preset.Scheme); err != nil {
+	if master, err = u.by.keys.master(u.preset.Scheme); err != nil {
 		return nil, nil, err
 	}
-	if master != nil && u.c.opt.Prove != nil {
-		if err := u.c.opt.Prove(ctx, u.preset.Scheme.Key); err != nil {
-			return nil, nil, err
-		}
+	if err := u.by.keys.proven(ctx, u.preset.Scheme); err != nil {
+		return nil, nil, err
 	}
 	m = &manifest.Manifest{
 		Namespace: u.s.number, Name: u.name, Object: id, Size: uint64(len(u.data)), Epoch: epoch, Scheme: u.preset.Scheme,
@@ -161,9 +159,9 @@ func (u *upload) commit(ctx context.Context, m *manifest.Manifest) (nsm.PutResul
 	if err != nil {
 		return r, err
 	}
-	u.c.stats.manifests.Add(uint64(len(encoded)))
+	u.by.counts.manifests.Add(uint64(len(encoded)))
 	if r.Replaced != nil {
-		u.c.opt.Deleted()
+		u.by.deleted()
 	}
 	return r, nil
 }
@@ -192,7 +190,7 @@ func (u *upload) inline(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	m.Policy = u.preset.Policies[0]
-	// It needs no disk: it must not wait for those who do.
+	// It needs no disk, and so must not wait for a coder, which uploads to disks hold.
 	encoder, err := object.NewEncoder(params(m, master))
 	if err != nil {
 		return 0, err
@@ -202,7 +200,7 @@ func (u *upload) inline(ctx context.Context) (uint64, error) {
 	}
 	r, err := u.commit(ctx, m)
 	if err == nil && !r.Existed {
-		u.c.stats.inline.Add(uint64(len(u.data)))
+		u.by.counts.inline.Add(uint64(len(u.data)))
 	}
 	return r.Version, err
 }
@@ -213,10 +211,10 @@ func (u *upload) coded(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	disks := u.c.opt.Fleet.Disks()
+	disks := u.by.fleet.Disks()
 	i, _, ok := policy.Choose(u.preset.Policies, disks)
 	if !ok {
-		return 0, u.c.noRoom(u.s, u.preset, disks)
+		return 0, u.by.noRoom(u.s, u.preset, disks)
 	}
 	m.Policy = u.preset.Policies[i]
 	chunks, err := u.write(ctx, m, master, disks)
@@ -228,8 +226,8 @@ func (u *upload) coded(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	if m.Present() < m.Policy.Width() && !r.Existed {
-		u.c.stats.narrow.Add(1)
-		u.c.enterLate(u.s, m, r.Version, chunks)
+		u.by.counts.narrow.Add(1)
+		u.by.enterLate(u.s, m, r.Version, chunks)
 	}
 	return r.Version, nil
 }
@@ -237,11 +235,11 @@ func (u *upload) coded(ctx context.Context) (uint64, error) {
 // write encodes the chunks of an object and writes their fragments, enough of
 // each chunk to be accepted, and enters in the manifest where they are.
 func (u *upload) write(ctx context.Context, m *manifest.Manifest, master []byte, disks []policy.Disk) (chunks []*chunkWrite, err error) {
-	x, err := u.c.chunks.coder(ctx)
+	x, err := u.by.chunks.coder(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer u.c.chunks.end(x)
+	defer u.by.chunks.end(x)
 	if err := x.reset(m, master); err != nil {
 		return nil, err
 	}
@@ -284,29 +282,29 @@ func abandon(chunks []*chunkWrite) {
 
 // chunk encodes a chunk and begins to write it.
 func (u *upload) chunk(ctx context.Context, x *coder, m *manifest.Manifest, i int, part []byte, disks []policy.Disk) (*chunkWrite, error) {
-	into, err := u.c.chunks.take(ctx, x)
+	into, err := u.by.chunks.take(ctx, x)
 	if err != nil {
 		return nil, err
 	}
-	defer u.c.chunks.release(into) // those who write it are users of their own
+	defer u.by.chunks.release(into) // those who write it are users of their own
 	if err := x.encoder.Chunk(&into.Coded, i, part); err != nil {
 		return nil, err
 	}
 	m.Chunks[i] = into.Chunk
 	m.Chunks[i].Fragments = append([]manifest.Fragment(nil), into.Chunk.Fragments...)
-	return u.c.writeChunk(m, i, into, u.c.prompt(m.Policy, disks)), nil
+	return u.by.writeChunk(m, i, into, u.by.prompt(m.Policy, disks)), nil
 }
 
-// prompt returns the disks for a chunk. Those that are slow and have something to
-// write still are left out, and when much memory is lent to late fragments also those
-// that these are on, if the policy can be kept without them: a disk that hangs must
-// not take the memory of all uploads.
-func (c *Client) prompt(p policy.Policy, disks []policy.Disk) []policy.Disk {
-	much := c.overdue.disks.Load() > 0 && c.chunks.lent() > c.opt.LateBytes/2
+// prompt returns the disks for a chunk. If the policy can be kept without them, it leaves
+// out slow disks that still have something to write. When much memory is lent to late
+// fragments, it also leaves out the disks of those fragments: a disk that hangs must not
+// take the memory of all uploads.
+func (wr *writer) prompt(p policy.Policy, disks []policy.Disk) []policy.Disk {
+	much := wr.overdue.disks.Load() > 0 && wr.chunks.lent() > wr.chunks.limit/2
 	var some []policy.Disk
 	for i := range disks {
-		d := c.opt.Fleet.Disk(disks[i].OSD)
-		if d == nil || !d.Behind() && !(much && c.overdue.has(d.Number)) {
+		d := wr.fleet.Disk(disks[i].OSD)
+		if d == nil || !d.Behind() && !(much && wr.overdue.has(d.Number)) {
 			continue
 		}
 		if some == nil {
@@ -323,8 +321,8 @@ func (c *Client) prompt(p policy.Policy, disks []policy.Disk) []policy.Disk {
 	return some
 }
 
-// chunkSize returns the plain bytes of a chunk: a little more than one chunk's
-// worth stays in one.
+// chunkSize returns the plain bytes of a chunk. An object that is up to a quarter larger
+// than a chunk stays in one.
 func chunkSize(size, chunk int) int {
 	if size <= min(chunk+chunk/4, preset.ChunkMax) {
 		return size
@@ -333,10 +331,10 @@ func chunkSize(size, chunk int) int {
 }
 
 // noRoom says why no policy can be kept.
-func (c *Client) noRoom(s *space, p preset.Preset, disks []policy.Disk) error {
+func (wr *writer) noRoom(s *space, p preset.Preset, disks []policy.Disk) error {
 	var errs []error
 	full := 0
-	for _, d := range c.opt.Fleet.All() {
+	for _, d := range wr.fleet.All() {
 		u := d.Known()
 		switch err := d.Missing(); {
 		case err != nil:

@@ -20,6 +20,7 @@ const presetAge = 30 * time.Second
 
 // space is what the client keeps of a namespace while its name stands for it.
 type space struct {
+	in     *spaces
 	name   string
 	number uint64
 	nsm    *nsm.Client
@@ -34,72 +35,76 @@ type space struct {
 	schemeAt time.Time
 }
 
-// space returns the namespace with a name, or backend.ErrNamespaceNotFound.
-func (c *Client) space(ctx context.Context, name string) (*space, error) {
-	if c.closed.Load() {
-		return nil, backend.ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	s := c.spaces[name]
-	c.mu.Unlock()
+// spaces is the namespaces that the client knows, by name.
+type spaces struct {
+	abm      *abm.Client
+	host     func(number uint64) (*nsm.Client, error) // an NSM host, by its number
+	epochAge time.Duration                            // how long a gc epoch is used before it is asked for again
+
+	mu    sync.Mutex
+	known map[string]*space
+}
+
+// find returns the namespace with a name, or backend.ErrNamespaceNotFound.
+func (a *spaces) find(ctx context.Context, name string) (*space, error) {
+	a.mu.Lock()
+	s := a.known[name]
+	a.mu.Unlock()
 	if s != nil {
 		return s, nil
 	}
 	if err := backend.CheckName(name); err != nil {
 		return nil, err
 	}
-	n, err := c.opt.ABM.Namespace(ctx, name, userfn.Consistent)
+	n, err := a.abm.Namespace(ctx, name, userfn.Consistent)
 	if err != nil {
 		return nil, fmt.Errorf("namespace %s: %w", name, translate(err))
 	}
-	host, err := c.opt.Host(n.Host)
+	host, err := a.host(n.Host)
 	if err != nil {
 		return nil, fmt.Errorf("namespace %s: %w", name, err)
 	}
-	if n.State == abm.NamespaceCreating { // whoever made it did not get to that
-		if err := c.opt.ABM.Carry(ctx, n.Host, host); err != nil {
+	if n.State == abm.NamespaceCreating { // whoever created it has not told the host
+		if err := a.abm.Carry(ctx, n.Host, host); err != nil {
 			return nil, fmt.Errorf("namespace %s: %w", name, err)
 		}
 	}
-	s = &space{name: name, number: n.Number, nsm: host, preset: n.Preset}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if other := c.spaces[name]; other != nil {
+	s = &space{in: a, name: name, number: n.Number, nsm: host, preset: n.Preset}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if other := a.known[name]; other != nil {
 		return other, nil
 	}
-	c.spaces[name] = s
+	a.known[name] = s
 	return s, nil
 }
 
 // forget drops what is kept of a namespace.
-func (c *Client) forget(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.spaces, name)
+func (a *spaces) forget(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.known, name)
 }
 
-// lost reports whether err says that s is not there any more: its name may
-// stand for another by now.
-func (c *Client) lost(s *space, err error) bool {
+// lost reports whether err says that s is gone, and forgets it then: another namespace may
+// have its name by now.
+func (a *spaces) lost(s *space, err error) bool {
 	if !errors.Is(err, nsm.ErrNamespaceNotFound) {
 		return false
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.spaces[s.name] == s {
-		delete(c.spaces, s.name)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.known[s.name] == s {
+		delete(a.known, s.name)
 	}
 	return true
 }
 
 // currentEpoch returns the gc epoch to upload under.
-func (c *Client) currentEpoch(ctx context.Context, s *space) (uint64, error) {
+func (s *space) currentEpoch(ctx context.Context) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.asked.IsZero() || time.Since(s.asked) > c.opt.EpochAge {
+	if s.asked.IsZero() || time.Since(s.asked) > s.in.epochAge {
 		at := time.Now()
 		e, err := s.nsm.Epochs(ctx, s.number, userfn.Consistent)
 		if err != nil {
@@ -110,19 +115,19 @@ func (c *Client) currentEpoch(ctx context.Context, s *space) (uint64, error) {
 	return s.epoch, nil
 }
 
-// staleEpoch has the epoch asked for again.
+// staleEpoch has the next upload ask for the epoch again.
 func (s *space) staleEpoch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked = time.Time{}
 }
 
-// storage returns the preset of a namespace.
-func (c *Client) storage(ctx context.Context, s *space) (preset.Preset, error) {
+// storage returns the preset of a namespace, at most presetAge old.
+func (s *space) storage(ctx context.Context) (preset.Preset, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.schemeAt.IsZero() || time.Since(s.schemeAt) > presetAge {
-		p, err := c.preset(ctx, s.preset)
+		p, err := s.in.preset(ctx, s.preset)
 		if err != nil {
 			return preset.Preset{}, err
 		}
@@ -131,17 +136,17 @@ func (c *Client) storage(ctx context.Context, s *space) (preset.Preset, error) {
 	return s.scheme, nil
 }
 
-// ErrWeaker: an object is not sealed as its namespace demands. Nobody stores such a
-// one: its manifest was changed.
+// ErrWeaker is matched by the error of reading an object that is not sealed as its
+// namespace demands. No client stores such an object: its manifest was changed.
 var ErrWeaker = errors.New("its cipher is weaker than that of its namespace")
 
-// demands returns the cipher that objects of a namespace have at least. A namespace
-// keeps its preset, and a preset in use its cipher, so it is asked for once.
-func (c *Client) demands(ctx context.Context, s *space) (preset.Cipher, error) {
+// demanded returns the weakest cipher that objects of a namespace may have. It is asked for
+// once: a namespace keeps its preset, and a preset in use its cipher.
+func (s *space) demanded(ctx context.Context) (preset.Cipher, error) {
 	if known := s.demands.Load(); known != 0 {
 		return preset.Cipher(known - 1), nil
 	}
-	p, err := c.preset(ctx, s.preset)
+	p, err := s.in.preset(ctx, s.preset)
 	if err != nil {
 		return 0, err
 	}
@@ -150,8 +155,8 @@ func (c *Client) demands(ctx context.Context, s *space) (preset.Cipher, error) {
 }
 
 // preset fetches a preset, "" being the default one.
-func (c *Client) preset(ctx context.Context, name string) (preset.Preset, error) {
-	rec, err := c.opt.ABM.Preset(ctx, name, userfn.Consistent)
+func (a *spaces) preset(ctx context.Context, name string) (preset.Preset, error) {
+	rec, err := a.abm.Preset(ctx, name, userfn.Consistent)
 	if err != nil {
 		return preset.Preset{}, fmt.Errorf("preset %q: %w", name, err)
 	}
@@ -161,100 +166,3 @@ func (c *Client) preset(ctx context.Context, name string) (preset.Preset, error)
 	}
 	return p, nil
 }
-
-// master returns the master key of a scheme, nil if it has no cipher.
-func (c *Client) master(s preset.Scheme) ([]byte, error) {
-	if s.Cipher == preset.CipherNone {
-		return nil, nil
-	}
-	if c.opt.Key == nil {
-		return nil, fmt.Errorf("%w: master key %d is needed and no key file was given", backend.ErrKey, s.Key)
-	}
-	key, err := c.opt.Key(s.Key)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", backend.ErrKey, err)
-	}
-	return key, nil
-}
-
-// CreateNamespace implements backend.Store: under the default preset.
-func (c *Client) CreateNamespace(ctx context.Context, name string) error {
-	return c.CreateWithPreset(ctx, name, "")
-}
-
-// CreateWithPreset is CreateNamespace under a preset, "" being the default.
-func (c *Client) CreateWithPreset(ctx context.Context, name, preset string) error {
-	if err := c.check(ctx, name); err != nil {
-		return err
-	}
-	n, err := c.opt.ABM.CreateNamespace(ctx, name, preset)
-	if err != nil {
-		return fmt.Errorf("create namespace %s: %w", name, translate(err))
-	}
-	return c.carry(ctx, n)
-}
-
-// check refuses calls on a closed client, with an ended context, or with what
-// is no name.
-func (c *Client) check(ctx context.Context, name string) error {
-	if c.closed.Load() {
-		return backend.ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return backend.CheckName(name)
-}
-
-// carry tells the NSM host of a namespace what the ABM has decided.
-func (c *Client) carry(ctx context.Context, n abm.Namespace) error {
-	host, err := c.opt.Host(n.Host)
-	if err != nil {
-		return err
-	}
-	if err := c.opt.ABM.Carry(ctx, n.Host, host); err != nil {
-		return fmt.Errorf("namespace %s: tell NSM host %d: %w", n.Name, n.Host, err)
-	}
-	return nil
-}
-
-// DeleteNamespace implements backend.Store. What was in it is deleted by
-// maintenance.
-func (c *Client) DeleteNamespace(ctx context.Context, name string) error {
-	if err := c.check(ctx, name); err != nil {
-		return err
-	}
-	n, err := c.opt.ABM.DeleteNamespace(ctx, name)
-	c.forget(name) // whatever became of it: the ABM is asked again
-	if err != nil {
-		return fmt.Errorf("delete namespace %s: %w", name, translate(err))
-	}
-	err = c.carry(ctx, n)
-	c.opt.Deleted()
-	return err
-}
-
-// ListNamespaces implements backend.Store.
-func (c *Client) ListNamespaces(ctx context.Context) ([]string, error) {
-	if c.closed.Load() {
-		return nil, backend.ErrClosed
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	var all []string
-	for after := ""; ; {
-		page, err := c.opt.ABM.NamespaceNames(ctx, after, abm.MaxPage, userfn.Consistent)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, page...)
-		if len(page) < abm.MaxPage {
-			return all, nil
-		}
-		after = page[len(page)-1]
-	}
-}
-
-// Namespace implements backend.Store.
-func (c *Client) Namespace(name string) backend.Namespace { return &namespace{c: c, name: name} }

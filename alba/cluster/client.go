@@ -14,13 +14,14 @@ type Node interface {
 	Range(ctx context.Context, c arakoon.Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error
 }
 
-// Client calls the functions of a cluster through one of its members and reads
-// the keys that they keep. It implements userfn.Caller and userfn.Reader, for
-// nsm.NewClient and abm.NewClient. Safe for concurrent use: calls that are made
-// at once share a sync of the log.
+// Client calls the functions of a cluster through one of its members and reads the keys
+// that they keep. It implements userfn.Caller and userfn.Reader, for nsm.NewClient and
+// abm.NewClient. Safe for concurrent use: calls made at the same time share a sync of
+// the log.
 //
-// Errors of functions are *userfn.Error. All others are Arakoon's; after those
-// a call has taken effect only if they match arakoon.ErrUnknownOutcome.
+// Errors of functions are *userfn.Error. All others are Arakoon's. A call that returned
+// one of these can have taken effect only if the error matches
+// arakoon.ErrUnknownOutcome.
 type Client struct {
 	node Node
 }

@@ -7,7 +7,7 @@ import (
 	"openvstorage/arakoon/state"
 )
 
-// Functions makes user functions of Arakoon of a manager's.
+// Functions turns the functions of a manager into user functions of Arakoon.
 func Functions(list []userfn.Function) []state.Function {
 	out := make([]state.Function, len(list))
 	for i, f := range list {
@@ -30,7 +30,7 @@ func (t tx) Delete(key []byte) { t.Tx.Delete(key) }
 
 func (t tx) Time() int64 { return t.Tx.Time().UnixNano() }
 
-// A limit of 0 means none there and no keys here.
+// To Arakoon a limit of 0 means no limit, and to the managers it means no keys.
 
 func (t tx) Range(first, last []byte, limit int, fn func(key, value []byte) bool) {
 	if limit > 0 {
@@ -44,8 +44,8 @@ func (t tx) Reverse(first, last []byte, limit int, fn func(key, value []byte) bo
 	}
 }
 
-// toState gives a manager's error a code that replicas store and send. What the
-// manager cannot read is no result: it stops the member.
+// toState gives a manager's error a code that replicas store and send. An error of a
+// record that the manager cannot read is no result: it stops the member.
 func toState(err error) error {
 	var stop *userfn.StopError
 	if errors.As(err, &stop) {
@@ -58,8 +58,8 @@ func toState(err error) error {
 	return &state.Error{Code: state.CodeUser + uint32(e.Code), Message: err.Error()}
 }
 
-// fromState is the inverse of toState. What exceeds Arakoon's bounds is an
-// invalid argument: no state could take it.
+// fromState is the inverse of toState. An argument that exceeds Arakoon's bounds is
+// invalid, as no state could take it.
 func fromState(err error) error {
 	var e *state.Error
 	switch {

@@ -19,8 +19,8 @@ const Vandermonde ID = 1
 // fragments of a chunk is one word, and wider codes save next to no room.
 const MaxWidth = 64
 
-// Align is the alignment of the shards that Alloc returns: what direct I/O
-// needs, and more than the arithmetic wants.
+// Align is the alignment of the shards that Alloc returns: what direct I/O needs, which is
+// more than the arithmetic needs.
 const Align = 4096
 
 // Errors that callers match with errors.Is.
@@ -33,8 +33,8 @@ var (
 	ErrShards = errors.New("not the shards of this code")
 )
 
-// serialMax is the number of data bytes up to which one goroutine does the
-// work: below it the hand-over costs more than it gains.
+// serialMax is the number of data bytes up to which one goroutine does the work: for less,
+// handing over to others costs more than it gains.
 const serialMax = 1 << 20
 
 // Code is a code of some width. It is immutable and safe for concurrent use.
@@ -85,8 +85,8 @@ func New(id ID, k, m int) (*Code, error) {
 	}
 	c = &Code{id: id, k: k, m: m}
 	if m > 0 && k > 1 {
-		// The inverted matrices are kept where the patterns of loss are few,
-		// so that what is kept is bounded.
+		// Inverted matrices are kept only if there are few patterns of loss, so that
+		// the memory for them is bounded.
 		few := reedsolomon.WithInversionCache(m <= 4 && k+m <= 24)
 		var err error
 		if c.serial, err = reedsolomon.New(k, m, few, reedsolomon.WithMaxGoroutines(1)); err != nil {
@@ -148,10 +148,9 @@ func (c *Code) Encode(shards [][]byte) error {
 	return c.encoder(each).Encode(shards)
 }
 
-// Reconstruct makes the wanted shards from k others. A shard of length zero is
-// lost; one that is wanted and lost is made in its own capacity if that is
-// enough, else allocated. Lost shards that are not wanted stay as they are; a
-// wanted one that is there is left alone. It does not check what is there.
+// Reconstruct makes the wanted shards that are lost from k others. A shard of length zero is
+// lost. A shard is made in the capacity of its slice if that is enough, else it is
+// allocated. All other shards stay as they are. Their content is not checked.
 func (c *Code) Reconstruct(shards [][]byte, wanted []int) error {
 	each, present, err := c.check(shards)
 	if err != nil {

@@ -32,7 +32,7 @@ func TestDiskAway(t *testing.T) {
 				b = open(t, mem)
 			} else {
 				back(t, mem, i)
-				b.Look(ctx)
+				b.ReopenDisks(ctx)
 			}
 			settled(t, b)
 			holds(t, b, "ns", n+4)
@@ -61,7 +61,7 @@ func TestDiskDies(t *testing.T) {
 		fs.Inject(faultdisk.Rule{Path: asdDir(1) + "/...", Err: syscall.EIO})
 		holds(t, b, "ns", 8)
 		fill(t, b, "ns", 8, 16)
-		b.Look(ctx)
+		b.ReopenDisks(ctx)
 		holds(t, b, "ns", 16)
 		missing(t, b, 1)
 		fs.Clear()
@@ -70,7 +70,7 @@ func TestDiskDies(t *testing.T) {
 			_, err := b.ReplaceOSD(ctx, 2, "")
 			must(t, err)
 		} else {
-			b.Look(ctx)
+			b.ReopenDisks(ctx)
 		}
 		settled(t, b)
 		holds(t, b, "ns", 16)
@@ -148,11 +148,11 @@ func TestTwoAway(t *testing.T) {
 		t.Error("settled with two disks away")
 	}
 	back(t, mem, 0)
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	holds(t, b, "ns", 9)
 	fill(t, b, "ns", 9, 12)
 	back(t, mem, 2)
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	settled(t, b)
 	holds(t, b, "ns", 12)
 	must(t, b.Close())
@@ -199,7 +199,7 @@ func TestSickDisk(t *testing.T) {
 			holds(t, killed, "ns", 40)
 			must(t, killed.Close())
 			well()
-			b.Look(ctx)
+			b.ReopenDisks(ctx)
 			settled(t, b)
 			holds(t, b, "ns", 40)
 			must(t, b.Close())
@@ -233,7 +233,7 @@ func TestAllFull(t *testing.T) {
 	n--
 	holds(t, b, "ns", n)
 	q.Remove()
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	fill(t, b, "ns", n, n+4)
 	settled(t, b)
 	holds(t, b, "ns", n+4)

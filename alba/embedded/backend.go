@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"openvstorage/alba/abm"
@@ -17,58 +16,49 @@ import (
 	"openvstorage/alba/fragmentcache"
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/nsm"
+	"openvstorage/alba/policy"
 	"openvstorage/arakoon/groups"
 	"openvstorage/internal/datadir"
-	"openvstorage/internal/disk/stopdisk"
-
-	"github.com/google/uuid"
 )
 
-// Backend is an open backend. Its methods are safe for concurrent use.
+// Backend is an open backend. It ties its parts: it opens and closes them in order,
+// and does in the background what they ask for. Its methods are safe for concurrent
+// use.
 type Backend struct {
 	*client.Client // the store
+	*Membership    // which disks there are
+	*PresetStore
+	*Inventory  // what is stored
+	*DiskReport // how the disks are
 
 	opt    Options
 	groups *groups.Groups
 	alone  *datadir.Directory // the data directory, if nobody else has it
 
-	fleet *fleet.Fleet
 	abm   *abm.Client
 	nsm   *nsm.Client
 	host  uint64 // the NSM host's number
-	cache *fragmentcache.Cache
+	fleet *fleet.Fleet
+	files *asd.Descriptors
+	room  sharedRoom
+	cache *fragmentcache.Cache // nil: none
 	work  *maintenance.Maintenance
-	ring  keyring
 
-	mu       sync.Mutex      // disks come and go one at a time
-	recorded map[string]bool // the directories that the ABM knows
-	asds     map[uint64]*asd.ASD
-	doors    map[uint64]*stopdisk.FS // what each of them is opened on
-	opening  map[uint64]*opening     // under way
-	files    *asd.Descriptors        // of all of them
-	expect   func(context.Context) ([]string, error)
-
-	errandMu sync.Mutex
-	errands  map[string]*errand // by directory
-
-	seenMu     sync.Mutex
-	seen       disksSeen   // what ASDs were told to remember
-	fleetKnown atomic.Bool // the fleet has all disks that the ABM knows
-
-	census census // of what objects may lose
-
-	unsettled atomic.Bool // the ABM may have decided what the fleet does not follow yet
+	generations *generations
+	asds        *asdSet
+	decisions   *decisions
+	ring        *keyring
 
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
 
-// openFilesLeast is how many files a process should be allowed to have open: with
-// fewer, segments of large disks are closed and opened again for reads.
+// openFilesLeast is how many files a process should be allowed to have open. With
+// fewer, the segments of large disks are closed, and opened again for reads.
 const openFilesLeast = 16 << 10
 
-// Specs are the groups of a backend. What is made in the data directory after
-// them says that they were made.
+// Specs are the groups of a backend. The paths after them in the data directory are made
+// later than the groups: if one of them is there, the groups were made.
 func Specs() []groups.Spec {
 	after := []string{"asd", "cache", "buffer", "map", "arakoon/registry"}
 	return []groups.Spec{
@@ -77,23 +67,20 @@ func Specs() []groups.Spec {
 	}
 }
 
-// Open opens the backend of a data directory, making it at the first start. Any
-// of its disks may be missing.
+// Open opens the backend of a data directory, and makes it at the first start. Any of
+// its disks may be missing.
 func Open(ctx context.Context, o Options) (*Backend, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	b := &Backend{
-		opt: o, fleet: fleet.New(nil), groups: o.Groups, files: asd.NewDescriptors(o.Descriptors), census: newCensus(), ring: keyring{keys: o.Keys}, recorded: make(map[string]bool),
-		asds: make(map[uint64]*asd.ASD), doors: make(map[uint64]*stopdisk.FS), opening: make(map[uint64]*opening), errands: make(map[string]*errand),
-	}
+	b := &Backend{opt: o, groups: o.Groups}
 	if err := b.open(ctx); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
 }
 
-func (b *Backend) open(ctx context.Context) (err error) {
+func (b *Backend) open(ctx context.Context) error {
 	if b.groups == nil {
 		if err := b.openAlone(ctx); err != nil {
 			return err
@@ -101,65 +88,34 @@ func (b *Backend) open(ctx context.Context) (err error) {
 	}
 	a, n := b.manager("abm"), b.manager(hostName)
 	b.abm, b.nsm = abm.NewClient(a, a), nsm.NewClient(n, n)
-	newest, err := b.judgeDisks(ctx)
-	if err != nil {
+	places, mounts := b.makeDiskParts()
+	if err := b.claim(ctx, places); err != nil {
 		return err
 	}
-	seen, err := b.groups.Witnessed(ctx, "abm", disksWitness)
-	if err != nil {
+	first := setup{layout: places.layout, opt: &b.opt, abm: b.abm, places: places, mounts: mounts}
+	if err := first.run(ctx); err != nil {
 		return err
 	}
-	if b.seen, err = decodeDisksSeen(seen); err != nil {
+	if err := b.putHost(ctx); err != nil {
 		return err
 	}
-	b.groups.Watch(groups.Witness{Group: "abm", Name: disksWitness, Value: b.witness, Follows: true})
-	if err := b.groups.Claim(ctx, newest, b.opt.AcceptOlder); err != nil {
+	b.warnOfFewFiles()
+	if err := b.openCache(); err != nil {
 		return err
 	}
-	if err := b.setUp(ctx); err != nil {
+	if err := b.asds.refresh(ctx); err != nil {
 		return err
 	}
-	o := &b.opt
-	if n := asd.OpenFilesMax(); n < openFilesLeast {
-		o.Logger.Warn("the process may have few files open at once, of which the disks keep half: raise LimitNOFILE, or `ulimit -n`",
-			"limit", n, "wanted", openFilesLeast, "segments", b.files.Stats().Max)
-	}
-	if o.CacheBytes > 0 {
-		b.cache, err = fragmentcache.Open(fragmentcache.Options{FS: o.FS, Dir: path.Join(o.Dir, "cache"), Bytes: o.CacheBytes, Logger: o.Logger})
-		if err != nil {
-			return err
-		}
-	}
-	if err := b.refresh(ctx); err != nil {
+	b.generations.forgetOthers()
+	b.makeStoreParts(places.layout)
+	if err := b.ring.check(ctx); err != nil {
 		return err
 	}
-	b.fleetKnown.Store(true)
-	b.work = maintenance.New(maintenance.Options{
-		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Logger: o.Logger,
-		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) }, MayDelete: b.mayDelete,
-		Tick: o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
-		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub, Retry: o.Maintain.Retry,
-		ScrubKept: b.scrubKept, ScrubKeep: b.scrubKeep,
-	})
-	b.Client = client.New(b.clientOptions())
-	if err := b.checkKeys(ctx); err != nil {
-		return err
+	if !b.opt.Maintain.ByHand {
+		b.start()
 	}
-	if o.Maintain.ByHand {
-		return nil
-	}
-	var background context.Context
-	background, b.stop = context.WithCancel(context.Background())
-	b.work.Start()
-	b.done.Go(func() { b.fleet.Watch(background, b.changed) })
-	b.done.Go(func() { b.lookOut(background) })
-	b.done.Go(func() { b.beats(background) })
 	return nil
 }
-
-// Maintenance is the work on the backend, which runs in the background unless
-// Options say otherwise.
-func (b *Backend) Maintenance() *maintenance.Maintenance { return b.work }
 
 // openAlone takes the data directory and opens its groups.
 func (b *Backend) openAlone(ctx context.Context) (err error) {
@@ -181,42 +137,104 @@ func (b *Backend) manager(name string) *cluster.Client {
 	return cluster.NewClient(n)
 }
 
+// makeDiskParts makes the parts that find, judge and open disks.
+func (b *Backend) makeDiskParts() (*places, *mountCheck) {
+	o := &b.opt
+	at := layout{dir: o.Dir, id: o.ID}
+	b.fleet, b.files = fleet.New(nil), asd.NewDescriptors(o.Descriptors)
+	b.room = sharedRoom{fs: o.FS, dir: o.Dir, leave: o.Leave}
+	work := newErrands(o.FS)
+	places := &places{layout: at, fs: o.FS, given: o.Dirs, abm: b.abm, fleet: b.fleet, errands: work, logger: o.Logger}
+	mounts := &mountCheck{layout: at, given: o.Dirs, absent: o.Absent, resolve: o.Resolve, fleet: b.fleet, errands: work, logger: o.Logger}
+	b.generations = &generations{layout: at, groups: b.groups, fleet: b.fleet, errands: work, logger: o.Logger, seen: make(disksSeen)}
+	b.asds = &asdSet{
+		layout: at, fs: o.FS, segmentBytes: o.SegmentBytes, files: b.files, room: b.room, abm: b.abm, fleet: b.fleet,
+		errands: work, places: places, generations: b.generations, enough: b.enough, wake: b.wake, logger: o.Logger,
+		open: make(map[uint64]openASD), opening: make(map[uint64]*opening),
+	}
+	b.decisions = &decisions{carry: b.carry, follow: b.follow}
+	b.Membership = &Membership{layout: at, abm: b.abm, fleet: b.fleet, asds: b.asds, places: places, mounts: mounts, decisions: b.decisions}
+	b.PresetStore = &PresetStore{abm: b.abm, decisions: b.decisions}
+	b.ring = &keyring{keys: o.Keys, id: o.ID, abm: b.abm, nsm: b.nsm, presets: b.PresetStore, logger: o.Logger}
+	b.PresetStore.mayUse = b.ring.mayUse
+	return places, mounts
+}
+
+// claim judges by the disks whether this data directory is the newest copy of itself,
+// and claims a generation for this start before anything is written to a disk.
+func (b *Backend) claim(ctx context.Context, places *places) error {
+	dirs, err := places.candidates(ctx)
+	if err != nil {
+		return err
+	}
+	newest, accepted, err := b.generations.judge(ctx, dirs, b.opt.AcceptOlder)
+	if err != nil {
+		return err
+	}
+	if err := b.generations.watch(ctx); err != nil {
+		return err
+	}
+	return b.groups.Claim(ctx, newest, accepted)
+}
+
+// putHost registers the NSM host, and tells it what the ABM has decided.
+func (b *Backend) putHost(ctx context.Context) (err error) {
+	if b.host, err = b.abm.PutHost(ctx, hostName, []byte("arakoon/"+hostName), false); err != nil {
+		return err
+	}
+	return b.carry(ctx)
+}
+
+// warnOfFewFiles tells of a limit on open files under which large disks are slow.
+func (b *Backend) warnOfFewFiles() {
+	if n := asd.OpenFilesMax(); n < openFilesLeast {
+		b.opt.Logger.Warn("the process may have few files open at once, of which the disks keep half: raise LimitNOFILE, or `ulimit -n`",
+			"limit", n, "wanted", openFilesLeast, "segments", b.files.Stats().Max)
+	}
+}
+
+func (b *Backend) openCache() (err error) {
+	o := &b.opt
+	if o.CacheBytes > 0 {
+		b.cache, err = fragmentcache.Open(fragmentcache.Options{FS: o.FS, Dir: path.Join(o.Dir, "cache"), Bytes: o.CacheBytes, Logger: o.Logger})
+	}
+	return err
+}
+
+// makeStoreParts makes the parts that store objects, keep them and tell of them.
+func (b *Backend) makeStoreParts(at layout) {
+	o := &b.opt
+	scrub := scrubFile{o.FS, o.Dir}
+	b.work = maintenance.New(maintenance.Options{
+		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Logger: o.Logger,
+		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) }, MayDelete: b.generations.mayDelete,
+		Tick: o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
+		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub, Retry: o.Maintain.Retry,
+		ScrubKept: scrub.read, ScrubKeep: scrub.write,
+	})
+	b.Client = client.New(b.clientOptions())
+	b.ring.store = b.Client
+	b.Inventory = &Inventory{abm: b.abm, nsm: b.nsm, store: b.Client, fleet: b.fleet, work: b.work, census: newCensus(b.nsm, b.work)}
+	b.DiskReport = &DiskReport{layout: at, abm: b.abm, nsm: b.nsm, fleet: b.fleet, work: b.work, presets: b.PresetStore}
+}
+
 func (b *Backend) clientOptions() client.Options {
 	o := client.Options{
-		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Refresh: b.refresh,
+		ABM: b.abm, Host: b.hostOf, Fleet: b.fleet, Refresh: b.asds.refresh,
 		Bad: b.work.Bad, Unread: b.work.Unread, Deleted: b.work.Wake, Uploads: b.opt.Uploads, Logger: b.opt.Logger,
 	}
-	if b.cache != nil {
+	if b.cache != nil { // a nil pointer in the interface would not be nil
 		o.Cache = b.cache
 	}
 	if len(b.ring.keys) > 0 {
-		o.Key, o.Prove = b.ring.get, b.proveKey
+		o.Key, o.Prove = b.ring.get, b.ring.prove
 	}
 	return o
 }
 
-func (b *Backend) hostOf(number uint64) (*nsm.Client, error) {
-	if number != b.host {
-		return nil, fmt.Errorf("NSM host %d is not in this process, which has %d", number, b.host)
-	}
-	return b.nsm, nil
-}
-
-// changed tells of a disk that does otherwise than before.
-func (b *Backend) changed(d *fleet.Disk, before, after fleet.Condition) {
-	if after.State == fleet.Well {
-		b.opt.Logger.Info("a disk is well again", "disk", d.Number, "dir", b.path(d.Place), "was", before.State.String(), "for", time.Since(before.Since).Round(time.Second))
-	} else {
-		b.opt.Logger.Warn("a disk is "+after.State.String(), "disk", d.Number, "dir", b.path(d.Place), "reason", after.Reason, "since", after.Since)
-	}
-	if b.work != nil {
-		b.work.Wake()
-	}
-}
-
-// Close ends everything, what uses others first. Nothing may use the backend
-// any more. A disk that does not answer is left as it is, its lock given back, and
-// the error names it.
+// Close ends everything, and each part before the parts that it uses. Nothing may use
+// the backend any more. A disk that does not answer is left as it is, its lock is given
+// back, and the error names it.
 func (b *Backend) Close() error {
 	var errs []error
 	if b.stop != nil {
@@ -232,16 +250,14 @@ func (b *Backend) Close() error {
 	if b.cache != nil {
 		errs = append(errs, b.cache.Close())
 	}
-	if b.groups != nil && b.abm != nil {
+	if b.asds != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 		defer cancel()
 		if err := b.Beat(ctx); err != nil {
 			b.opt.Logger.Warn("the last generation was not claimed everywhere", "err", err)
 		}
+		errs = append(errs, b.asds.close())
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	errs = append(errs, b.closeDisks())
 	if b.alone != nil {
 		if b.groups != nil {
 			errs = append(errs, b.groups.Close())
@@ -254,98 +270,42 @@ func (b *Backend) Close() error {
 // closePatience is how long Close waits for a last claim: a disk may be full.
 const closePatience = 5 * time.Second
 
-// refresh makes the fleet what the ABM says, and opens the disks that are there.
-func (b *Backend) refresh(ctx context.Context) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	all, err := maintenance.AllOSDs(ctx, b.abm)
+// Maintenance is the work on the backend, which runs in the background unless
+// Options.Maintain.ByHand is set.
+func (b *Backend) Maintenance() *maintenance.Maintenance { return b.work }
+
+// hostOf is the NSM host of a number.
+func (b *Backend) hostOf(number uint64) (*nsm.Client, error) {
+	if number != b.host {
+		return nil, fmt.Errorf("NSM host %d is not in this process, which has %d", number, b.host)
+	}
+	return b.nsm, nil
+}
+
+// carry tells the NSM host what the ABM has decided.
+func (b *Backend) carry(ctx context.Context) error { return b.abm.Carry(ctx, b.host, b.nsm) }
+
+// follow makes the fleet what the ABM has decided.
+func (b *Backend) follow(ctx context.Context) error {
+	err := b.asds.refresh(ctx)
+	b.wake()
+	return err
+}
+
+// wake has maintenance look for work. Disks are opened before there is maintenance.
+func (b *Backend) wake() {
+	if b.work != nil {
+		b.work.Wake()
+	}
+}
+
+// enough reports whether the disks that are attached can keep one of the policies of
+// the default preset.
+func (b *Backend) enough(ctx context.Context) bool {
+	p, err := b.Preset(ctx, "")
 	if err != nil {
-		return err
+		return false
 	}
-	known := make(map[uint64]bool)
-	var missing []*fleet.Disk
-	clear(b.recorded)
-	for _, o := range all {
-		if o.Number == 0 {
-			continue
-		}
-		b.recorded[b.path(string(o.Endpoint))] = true
-		known[o.Number] = true
-		if o.State == abm.OSDLost {
-			b.drop(ctx, o.Number, errors.New("it is lost, and was given up"))
-			continue
-		}
-		d := b.fleet.Add(o.Number, uuid.UUID(o.LongID), o.Node, string(o.Endpoint))
-		d.SetLeaving(o.State == abm.OSDDraining)
-		if d.Attached() != nil {
-			missing = append(missing, d)
-		}
-	}
-	for _, d := range b.fleet.All() {
-		if !known[d.Number] {
-			b.drop(ctx, d.Number, errors.New("it was forgotten"))
-		}
-	}
-	b.attach(ctx, missing...)
-	return nil
-}
-
-// cannotOpen notes why a disk cannot be opened: it is missing, or it is there and
-// the machine lacks what it takes to open it.
-func (b *Backend) cannotOpen(d *fleet.Disk, err error) {
-	if old := d.Reason(); old != nil && old.Error() == err.Error() {
-		return
-	}
-	if asd.Passes(err) {
-		b.opt.Logger.Warn("disk cannot be opened", "disk", d.Number, "dir", b.path(d.Place), "err", err)
-		d.Unopened(err)
-		return
-	}
-	b.opt.Logger.Warn("disk is missing", "disk", d.Number, "dir", b.path(d.Place), "err", err)
-	d.Detach(err)
-}
-
-// lookOut looks for missing disks until ctx ends, and gives memory back that
-// idle uploads hold.
-func (b *Backend) lookOut(ctx context.Context) {
-	tick := time.NewTicker(b.opt.Look)
-	defer tick.Stop()
-	var idle time.Time
-	var puts uint64
-	reopened := make(map[uint64]time.Time)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if b.unsettled.Load() {
-			if err := b.settle(ctx); err != nil && ctx.Err() == nil {
-				b.opt.Logger.Warn("what the ABM has decided is not known yet", "err", err)
-			}
-		}
-		b.lookAll(ctx, reopened)
-		if n := b.Client.Stats().Plain; n != puts || idle.IsZero() {
-			puts, idle = n, time.Now()
-		} else if time.Since(idle) > 10*time.Second {
-			b.Client.Trim()
-			idle = time.Now()
-		}
-	}
-}
-
-// Look opens disks that were missing and are back, and those that take no
-// writes, as is done all the time in the background. What failed lately is tried
-// again at once.
-func (b *Backend) Look(ctx context.Context) {
-	for _, d := range b.fleet.All() {
-		d.TryAgain()
-	}
-	b.lookAll(ctx, make(map[uint64]time.Time))
-}
-
-func (b *Backend) lookAll(ctx context.Context, reopened map[uint64]time.Time) {
-	for _, d := range b.fleet.All() {
-		b.look(ctx, d, reopened)
-	}
+	_, _, ok := policy.Choose(p.Policies, b.fleet.Disks())
+	return ok
 }

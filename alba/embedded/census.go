@@ -16,20 +16,25 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// census finds out how many more disks may die before an object is lost, from what
-// objects have. The counters of a namespace bound it; objects are looked at only
-// where the bound is not the answer: while a disk is gone, those of which an object
-// could be the one that bears least. The first that is ends the look.
+// census finds out how many more disks may die before an object is lost. The counters
+// of a namespace give a lower bound, which is the answer while no disk is gone. While
+// one is gone, the census reads the objects of those buckets whose bound is below the
+// answer so far, and stops at the first object that is at the bound.
 type census struct {
-	turn  chan struct{} // holds one while nobody looks
+	nsm  *nsm.Client
+	work *maintenance.Maintenance
+
+	turn  chan struct{} // full while nobody counts: one counts at a time
 	known map[censusKey]counted
 }
 
-func newCensus() census {
-	c := census{turn: make(chan struct{}, 1), known: make(map[censusKey]counted)}
+func newCensus(n *nsm.Client, work *maintenance.Maintenance) *census {
+	c := &census{nsm: n, work: work, turn: make(chan struct{}, 1), known: make(map[censusKey]counted)}
 	c.turn <- struct{}{}
 	return c
 }
+
+// censusKey is what was counted: a bucket of a namespace, while some disks were gone.
 
 type censusKey struct {
 	ns     uint64
@@ -37,7 +42,7 @@ type censusKey struct {
 	gone   string
 }
 
-// counted is what was found in a bucket while some disks were gone.
+// counted is the result of a count.
 type counted struct {
 	counters string // of the namespace, as they were
 	mayLose  int
@@ -45,18 +50,22 @@ type counted struct {
 }
 
 const (
-	// A look is made again after censusFactor times what it took, and after
-	// censusMax, if something has changed.
+	// A count is good for censusFactor times what it took, and for censusMax at most.
+	// After that it is made again if something has changed.
 	censusFactor = 10
 	censusMax    = 10 * time.Second
-	// suspectsMax is of how many objects that wait for a repair it is found out what
-	// they may lose. Of more than that it does not matter any more.
+	// censusKeep is for how long after that a count is good if nothing has changed.
+	censusKeep = time.Minute
+	// censusKnown is how many counts are kept.
+	censusKnown = 1000
+	// suspectsMax bounds the objects waiting for a repair that are looked at one by
+	// one. With more than that, the state of a single object no longer matters.
 	suspectsMax = 1000
 )
 
-// mayLose is how many fragments more the object of a namespace may lose that bears
-// least, MaxInt if none has fragments. gone are the disks that cannot be read.
-func (b *Backend) mayLose(ctx context.Context, n *Namespace, gone map[uint64]bool) (int, error) {
+// mayLose is how many more fragments the weakest object of a namespace may lose. It is
+// MaxInt if no object has fragments. gone are the disks that cannot be read.
+func (c *census) mayLose(ctx context.Context, n *Namespace, gone map[uint64]bool) (int, error) {
 	least := math.MaxInt
 	on := 0 // gone disks that have something of it
 	for _, u := range n.OSDs {
@@ -65,8 +74,8 @@ func (b *Backend) mayLose(ctx context.Context, n *Namespace, gone map[uint64]boo
 		}
 	}
 	buckets := slices.Clone(n.Buckets)
-	slices.SortFunc(buckets, func(a, c nsm.BucketCount) int {
-		return (int(a.Present) - int(a.K)) - (int(c.Present) - int(c.K))
+	slices.SortFunc(buckets, func(a, b nsm.BucketCount) int {
+		return (int(a.Present) - int(a.K)) - (int(b.Present) - int(b.K))
 	})
 	for _, k := range buckets {
 		whole := int(k.Present) - int(k.K)
@@ -75,7 +84,7 @@ func (b *Backend) mayLose(ctx context.Context, n *Namespace, gone map[uint64]boo
 		case on == 0:
 			least = min(least, whole)
 		case whole-on < least:
-			found, err := b.countBucket(ctx, n, k.Bucket, gone, whole-on)
+			found, err := c.countBucket(ctx, n, k.Bucket, gone, whole-on)
 			if err != nil {
 				return 0, err
 			}
@@ -87,42 +96,42 @@ func (b *Backend) mayLose(ctx context.Context, n *Namespace, gone map[uint64]boo
 
 // countBucket looks for the object of a bucket that may lose the fewest fragments,
 // and is done when one may lose no more than floor.
-func (b *Backend) countBucket(ctx context.Context, n *Namespace, bucket nsm.Bucket, gone map[uint64]bool, floor int) (int, error) {
+func (c *census) countBucket(ctx context.Context, n *Namespace, bucket nsm.Bucket, gone map[uint64]bool, floor int) (int, error) {
 	select {
-	case <-b.census.turn:
+	case <-c.turn:
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
-	defer func() { b.census.turn <- struct{}{} }()
+	defer func() { c.turn <- struct{}{} }()
 	key := censusKey{n.Number, bucket, fmt.Sprint(slices.Sorted(maps.Keys(gone)))}
 	counters := fmt.Sprint(n.Objects, n.Size, n.Stored, n.Buckets, n.OSDs)
 	begin := time.Now()
-	if old, ok := b.census.known[key]; ok && (begin.Before(old.until) || old.counters == counters && begin.Before(old.until.Add(time.Minute))) {
+	if old, ok := c.known[key]; ok && (begin.Before(old.until) || old.counters == counters && begin.Before(old.until.Add(censusKeep))) {
 		return old.mayLose, nil
 	}
 	least := int(bucket.Present) - int(bucket.K)
 	for after := ""; least > floor; {
-		page, next, err := b.nsm.ListByBucket(ctx, n.Number, bucket, after, nsm.MaxPage, userfn.Consistent)
+		page, next, err := c.nsm.ListByBucket(ctx, n.Number, bucket, after, nsm.MaxPage, userfn.Consistent)
 		if err != nil {
 			return 0, err
 		}
 		for _, o := range page {
-			least = min(least, of(o, gone, nil).MayLose())
+			least = min(least, healthOf(o, gone, nil).MayLose())
 		}
 		if after = next; next == "" {
 			break
 		}
 	}
-	if len(b.census.known) > 1000 {
-		clear(b.census.known) // of namespaces and disks that were
+	if len(c.known) > censusKnown {
+		clear(c.known) // most are of namespaces and disks that are no more
 	}
-	b.census.known[key] = counted{counters, least, time.Now().Add(min(censusFactor*time.Since(begin), censusMax))}
+	c.known[key] = counted{counters, least, time.Now().Add(min(censusFactor*time.Since(begin), censusMax))}
 	return least, nil
 }
 
-// of is what is known of an object: fragments on disks that are gone, and those that
-// were found bad, do not count.
-func of(o *nsm.Object, gone map[uint64]bool, bad []client.Bad) health.Object {
+// healthOf is what is known of an object. Fragments on disks that are gone, and
+// fragments that were found bad, do not count.
+func healthOf(o *nsm.Object, gone map[uint64]bool, bad []client.Bad) health.Object {
 	h := health.Object{K: int(o.Policy.K), Width: o.Policy.Width(), Readable: math.MaxInt}
 	for i, c := range o.Chunks {
 		n := 0
@@ -142,10 +151,10 @@ func isBad(bad []client.Bad, o *nsm.Object, chunk, fragment int, disk uint64) bo
 	})
 }
 
-// suspects counts objects that wait for a repair, by namespace, and what the one of
-// them may lose that bears least.
-func (b *Backend) suspects(ctx context.Context, gone map[uint64]bool) (waiting map[uint64]uint64, all uint64, least int, err error) {
-	list, all := b.work.Suspects(suspectsMax)
+// suspects counts the objects that wait for a repair, by namespace and in all. least is
+// how many more fragments the weakest of them may lose.
+func (c *census) suspects(ctx context.Context, gone map[uint64]bool) (waiting map[uint64]uint64, all uint64, least int, err error) {
+	list, all := c.work.Suspects(suspectsMax)
 	waiting, least = make(map[uint64]uint64), math.MaxInt
 	byNamespace := make(map[uint64][]maintenance.Suspect)
 	for _, s := range list {
@@ -158,7 +167,7 @@ func (b *Backend) suspects(ctx context.Context, gone map[uint64]bool) (waiting m
 			for i, s := range page {
 				names[i] = s.Name
 			}
-			objects, err := b.nsm.MultiGet(ctx, ns, names, userfn.Consistent)
+			objects, err := c.nsm.MultiGet(ctx, ns, names, userfn.Consistent)
 			if errors.Is(err, nsm.ErrNamespaceNotFound) {
 				continue
 			}
@@ -167,7 +176,7 @@ func (b *Backend) suspects(ctx context.Context, gone map[uint64]bool) (waiting m
 			}
 			for i, o := range objects {
 				if o != nil && len(o.Chunks) > 0 {
-					least = min(least, of(o, gone, page[i].Bad).MayLose())
+					least = min(least, healthOf(o, gone, page[i].Bad).MayLose())
 				}
 			}
 		}

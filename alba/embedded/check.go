@@ -18,8 +18,8 @@ var ErrCheck = errors.New("the check did not pass")
 // checkProblems bounds the problems that a Check lists.
 const checkProblems = 20
 
-// Check is what a cross-check of managers and disks has found. It reads no
-// fragment, but asks each disk for what should be on it.
+// Check is what a cross-check of managers and disks has found. The check asks each disk
+// whether it has the fragments that should be on it, and reads none.
 type Check struct {
 	Passed     bool     `json:"passed"`
 	Namespaces int      `json:"namespaces"`
@@ -38,42 +38,67 @@ func (c *Check) problem(format string, args ...any) {
 	}
 }
 
-// Check compares what each of the managers, and whoever stands on the backend,
-// knows with the others and with what is on the disks. It changes nothing, and
-// takes as long as it takes to list everything.
-func (b *Backend) Check(ctx context.Context) (Check, error) {
-	var c Check
-	spaces, unknown, err := b.namespaces(ctx)
+// Check compares what each of the managers knows with what the other manager knows,
+// with what is on the disks, and with what Expect says. It changes nothing, and takes as
+// long as it takes to list everything.
+func (i *Inventory) Check(ctx context.Context) (Check, error) {
+	c := crossCheck{in: i}
+	err := c.run(ctx)
+	return c.Check, err
+}
+
+// crossCheck is a Check that is being made.
+type crossCheck struct {
+	Check
+	in    *Inventory
+	named uint64 // fragments on disks that objects name
+}
+
+func (c *crossCheck) run(ctx context.Context) error {
+	spaces, unknown, err := c.in.namespaces(ctx)
 	if err != nil {
-		return c, err
+		return err
 	}
-	lost, err := b.lostNamespaces(ctx, spaces, unknown)
+	lost, err := c.in.lostNamespaces(ctx, spaces, unknown)
 	if err != nil {
-		return c, err
+		return err
 	}
 	for i := range lost {
 		c.problem("%s", lost[i].Judge().Reason)
 	}
 	c.Namespaces = len(spaces)
-	named := uint64(0)
-	for _, n := range spaces {
-		for after := ""; ; {
-			page, err := b.nsm.List(ctx, n.Number, "", after, nsm.MaxPage, userfn.Consistent)
-			if err != nil {
-				return c, fmt.Errorf("namespace %s: %w", n.Name, err)
-			}
-			found, err := b.checkObjects(ctx, &c, n.Number, page)
-			if err != nil {
-				return c, err
-			}
-			named += found
-			if len(page) < nsm.MaxPage {
-				break
-			}
-			after = page[len(page)-1].Name
+	for i := range spaces {
+		if err := c.checkNamespace(ctx, &spaces[i]); err != nil {
+			return err
 		}
 	}
-	for _, d := range b.fleet.All() {
+	if err := c.countFragments(ctx); err != nil {
+		return err
+	}
+	c.Unnamed = c.Fragments - min(c.named, c.Fragments)
+	c.Passed = len(lost) == 0 && c.Unreadable == 0
+	return nil
+}
+
+func (c *crossCheck) checkNamespace(ctx context.Context, n *Namespace) error {
+	for after := ""; ; {
+		page, err := c.in.nsm.List(ctx, n.Number, "", after, nsm.MaxPage, userfn.Consistent)
+		if err != nil {
+			return fmt.Errorf("namespace %s: %w", n.Name, err)
+		}
+		if err := c.checkObjects(ctx, n.Number, page); err != nil {
+			return err
+		}
+		if len(page) < nsm.MaxPage {
+			return nil
+		}
+		after = page[len(page)-1].Name
+	}
+}
+
+// countFragments asks the disks how many fragments they hold.
+func (c *crossCheck) countFragments(ctx context.Context) error {
+	for _, d := range c.in.fleet.All() {
 		if why := d.Reason(); why != nil {
 			c.Missing++
 			c.problem("disk %d (%s) is missing: %v", d.Number, d.Place, why)
@@ -81,18 +106,15 @@ func (b *Backend) Check(ctx context.Context) (Check, error) {
 		}
 		u, err := d.Usage(ctx)
 		if err != nil {
-			return c, fmt.Errorf("disk %d (%s): %w", d.Number, d.Place, err)
+			return fmt.Errorf("disk %d (%s): %w", d.Number, d.Place, err)
 		}
 		c.Fragments += u.Keys
 	}
-	c.Unnamed = c.Fragments - min(named, c.Fragments)
-	c.Passed = len(lost) == 0 && c.Unreadable == 0
-	return c, nil
+	return nil
 }
 
-// checkObjects looks for the fragments of a page of objects, and returns how many
-// there are.
-func (b *Backend) checkObjects(ctx context.Context, c *Check, ns uint64, page []nsm.Object) (named uint64, err error) {
+// checkObjects looks for the fragments of a page of objects of a namespace.
+func (c *crossCheck) checkObjects(ctx context.Context, ns uint64, page []nsm.Object) error {
 	type place struct{ object, chunk int }
 	keys, places := make(map[uint64][][]byte), make(map[uint64][]place)
 	there := make([][]int, len(page)) // fragments of each chunk
@@ -111,31 +133,32 @@ func (b *Backend) checkObjects(ctx context.Context, c *Check, ns uint64, page []
 		}
 	}
 	for number, list := range keys {
-		d := b.fleet.Disk(number)
+		d := c.in.fleet.Disk(number)
 		if d == nil || d.Missing() != nil {
 			continue
 		}
 		for first := 0; first < len(list); first += osd.RangeMax {
 			infos, err := d.Stat(ctx, list[first:min(first+osd.RangeMax, len(list))])
 			if err != nil {
-				return named, fmt.Errorf("disk %d (%s): %w", number, d.Place, err)
+				return fmt.Errorf("disk %d (%s): %w", number, d.Place, err)
 			}
 			for i, info := range infos {
 				if info.Found {
 					at := places[number][first+i]
 					there[at.object][at.chunk]++
-					named++
+					c.named++
 				}
 			}
 		}
 	}
 	for i := range page {
-		b.judgeObject(c, ns, &page[i], there[i])
+		c.judgeObject(ns, &page[i], there[i])
 	}
-	return named, nil
+	return nil
 }
 
-func (b *Backend) judgeObject(c *Check, ns uint64, o *nsm.Object, there []int) {
+// judgeObject counts an object of whose chunks so many fragments are there.
+func (c *crossCheck) judgeObject(ns uint64, o *nsm.Object, there []int) {
 	c.Objects++
 	weak := false
 	for j, chunk := range o.Chunks {
@@ -151,10 +174,9 @@ func (b *Backend) judgeObject(c *Check, ns uint64, o *nsm.Object, there []int) {
 	}
 }
 
-// Resume lets deletion on disks go on after it was suspended, or after a
-// collection found too many orphans: a person has confirmed that what this
-// backend knows is all that there is. It checks first, and refuses with ErrCheck
-// if something cannot be read.
+// Resume lets deletion on disks go on after it was suspended, or after a collection
+// found too many orphans. By calling it a person confirms that this backend knows of
+// all objects. It checks first, and refuses with ErrCheck if something cannot be read.
 func (b *Backend) Resume(ctx context.Context) (Check, error) {
 	c, err := b.Check(ctx)
 	if err != nil {

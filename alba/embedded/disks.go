@@ -1,9 +1,11 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"openvstorage/alba/abm"
@@ -16,7 +18,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// OSD is what people are told of a disk. Sizes are in bytes.
+// OSD is the state of a disk, for people. Sizes are in bytes.
 type OSD struct {
 	Number uint64       `json:"number"`
 	ID     uuid.UUID    `json:"id"`
@@ -26,11 +28,11 @@ type OSD struct {
 	Reason string       `json:"reason,omitempty"`
 	Since  *time.Time   `json:"since,omitempty"` // when that was first seen, if it is known
 	Used   uint64       `json:"used"`
-	// Capacity is what it takes and what its file system has left, which others on
-	// it may take too: see FileSystem.
+	// Capacity is what the disk holds and what its file system has left. Others on
+	// the file system may use that too: see FileSystem.
 	Capacity uint64 `json:"capacity"`
-	// FileSystem names what it is on, "" if that is not known. Disks with the same
-	// one have its room together.
+	// FileSystem names the file system of the disk, "" if it is not known. Disks on
+	// one file system share its room.
 	FileSystem string `json:"file_system,omitempty"`
 	Fragments  uint64 `json:"fragments"` // of objects
 	Bytes      uint64 `json:"bytes"`     // of those
@@ -39,7 +41,7 @@ type OSD struct {
 	Reads      uint64 `json:"reads"` // since the start
 	Writes     uint64 `json:"writes"`
 	Errors     uint64 `json:"errors"`
-	Refused    uint64 `json:"refused"` // writes for which there was no room; they are no errors
+	Refused    uint64 `json:"refused"` // writes for which there was no room, which Errors leaves out
 	Corrupt    uint64 `json:"corrupt"`
 	Scrub      *Scrub `json:"scrub,omitempty"`
 
@@ -48,15 +50,26 @@ type OSD struct {
 	shared uint64
 }
 
+// DiskReport tells of the disks of a backend, from what the managers have recorded of
+// them and from what the fleet has seen.
+type DiskReport struct {
+	layout
+	abm     *abm.Client
+	nsm     *nsm.Client
+	fleet   *fleet.Fleet
+	work    *maintenance.Maintenance
+	presets *PresetStore
+}
+
 // OSDs returns all disks that are not forgotten, in order of number.
-func (b *Backend) OSDs(ctx context.Context) ([]OSD, error) {
-	all, err := maintenance.AllOSDs(ctx, b.abm)
+func (r *DiskReport) OSDs(ctx context.Context) ([]OSD, error) {
+	all, err := maintenance.AllOSDs(ctx, r.abm)
 	if err != nil {
 		return nil, err
 	}
 	byNumber := make(map[uint64]nsm.OSD)
 	for after := uint64(0); ; {
-		page, err := b.nsm.OSDs(ctx, after, nsm.MaxKeys, userfn.Consistent)
+		page, err := r.nsm.OSDs(ctx, after, nsm.MaxKeys, userfn.Consistent)
 		if err != nil {
 			return nil, err
 		}
@@ -68,41 +81,44 @@ func (b *Backend) OSDs(ctx context.Context) ([]OSD, error) {
 			break
 		}
 	}
-	need := b.largestFragment(ctx)
-	said := b.fleet.Refresh(ctx)
+	need := r.largestFragment(ctx)
+	said := r.fleet.Refresh(ctx)
 	list := make([]OSD, 0, len(all))
 	for _, o := range all {
 		if o.Number != 0 {
-			list = append(list, b.osd(ctx, o, byNumber[o.Number], need, said))
+			list = append(list, r.osd(ctx, o, byNumber[o.Number], need, said))
 		}
 	}
-	sortOSDs(list)
+	slices.SortFunc(list, func(a, b OSD) int { return cmp.Compare(a.Number, b.Number) })
 	return list, nil
 }
 
-// fleetOSDs are the disks as far as they are known without the managers.
-func (b *Backend) fleetOSDs(ctx context.Context) []OSD {
+// fleetOSDs returns the disks as far as they are known without the managers.
+func (r *DiskReport) fleetOSDs(ctx context.Context) []OSD {
 	list := []OSD{}
-	said := b.fleet.Refresh(ctx)
-	for _, d := range b.fleet.All() {
-		list = append(list, b.osd(ctx, abm.OSD{LongID: d.UUID, Node: d.Node, Endpoint: []byte(d.Place), Number: d.Number}, nsm.OSD{}, 0, said))
+	said := r.fleet.Refresh(ctx)
+	for _, d := range r.fleet.All() {
+		list = append(list, r.osd(ctx, abm.OSD{LongID: d.UUID, Node: d.Node, Endpoint: []byte(d.Place), Number: d.Number}, nsm.OSD{}, 0, said))
 	}
-	sortOSDs(list)
+	slices.SortFunc(list, func(a, b OSD) int { return cmp.Compare(a.Number, b.Number) })
 	return list
 }
 
-func (b *Backend) osd(ctx context.Context, o abm.OSD, held nsm.OSD, need uint64, said map[*fleet.Disk]error) OSD {
+// osd tells of one disk. o and held are what the ABM and the NSM host have recorded of
+// it, need is the room that a put may want on it, and said is what the disks of the
+// fleet answered when they were asked how full they are.
+func (r *DiskReport) osd(ctx context.Context, o abm.OSD, held nsm.OSD, need uint64, said map[*fleet.Disk]error) OSD {
 	v := OSD{
-		Number: o.Number, ID: uuid.UUID(o.LongID), Dir: b.path(string(o.Endpoint)), Node: o.Node, Replaces: o.Replaces,
+		Number: o.Number, ID: uuid.UUID(o.LongID), Dir: r.path(string(o.Endpoint)), Node: o.Node, Replaces: o.Replaces,
 		Capacity: o.Capacity, Used: o.Used, Fragments: held.Live.Fragments, Bytes: held.Live.Bytes, Obsolete: held.Obsolete.Fragments,
 	}
 	v.known = health.Disk{Lost: o.State == abm.OSDLost, Draining: o.State == abm.OSDDraining, Fragments: held.Live.Fragments}
-	if d := b.fleet.Disk(o.Number); d != nil {
+	if d := r.fleet.Disk(o.Number); d != nil {
 		err, asked := said[d]
-		if !asked { // it has come meanwhile
+		if !asked { // it came after they were asked
 			err = d.Refresh(ctx)
 		}
-		b.observe(d, &v, need, err)
+		r.observe(d, &v, need, err)
 	} else if !v.known.Lost {
 		v.known.Missing = "it is not followed yet"
 	}
@@ -114,14 +130,14 @@ func (b *Backend) osd(ctx context.Context, o abm.OSD, held nsm.OSD, need uint64,
 	return v
 }
 
-// observe adds what the disk itself, and those who use it, tell of it. err is what it
-// said when it was asked how full it is.
-func (b *Backend) observe(d *fleet.Disk, v *OSD, need uint64, err error) {
+// observe adds what the disk itself tells, and what its users have seen of it. err is
+// what the disk answered when it was asked how full it is.
+func (r *DiskReport) observe(d *fleet.Disk, v *OSD, need uint64, err error) {
 	c := d.Counts()
-	v.Dir = b.path(d.Place)
+	v.Dir = r.path(d.Place)
 	v.Reads, v.Writes, v.Errors, v.Refused, v.Corrupt = c.Reads, c.Writes, c.ReadErrors+c.WriteErrors, c.Refused, c.Corrupt
-	if s, ok := b.work.ScrubOf(d.Number); ok {
-		v.Scrub = b.scrubOf(s, v.Bytes)
+	if s, ok := r.work.ScrubOf(d.Number); ok {
+		v.Scrub = scrubOf(s, v.Bytes, r.work.ScrubTime())
 	}
 	is := d.Condition()
 	switch trouble := (&health.Trouble{Reason: is.Reason, Since: is.Since}); {
@@ -131,7 +147,7 @@ func (b *Backend) observe(d *fleet.Disk, v *OSD, need uint64, err error) {
 		v.known.Slow = trouble
 	}
 	switch {
-	case errors.Is(err, fleet.ErrNotAnswering): // which is ErrMissing as well
+	case errors.Is(err, fleet.ErrNotAnswering): // before ErrMissing, which it is as well
 		if v.known.Failing == nil {
 			v.known.Silent = err.Error()
 			if why := d.Reason(); why != nil {
@@ -149,11 +165,11 @@ func (b *Backend) observe(d *fleet.Disk, v *OSD, need uint64, err error) {
 	case errors.Is(err, fleet.ErrMissing):
 		v.known.Missing, v.known.Unopened = err.Error(), errors.Is(err, fleet.ErrUnopened)
 		if why := d.Reason(); why != nil {
-			v.known.Missing = why.Error() // without what disk it is, which stands beside it
+			v.known.Missing = why.Error() // the reason alone: the disk is named beside it
 		}
 		return
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		// Whoever asks had no time for an answer, which says nothing of the disk.
+		// The caller had no time for an answer, which says nothing of the disk.
 		if d.Known().Capacity <= 1 {
 			return
 		}
@@ -176,10 +192,10 @@ func (b *Backend) observe(d *fleet.Disk, v *OSD, need uint64, err error) {
 	}
 }
 
-// largestFragment is how much room a put under the default preset may want on one
-// disk, 0 if nobody knows.
-func (b *Backend) largestFragment(ctx context.Context) uint64 {
-	p, err := b.Preset(ctx, "")
+// largestFragment is how much room in bytes a put under the default preset may want on
+// one disk, 0 if the preset cannot be read.
+func (r *DiskReport) largestFragment(ctx context.Context) uint64 {
+	p, err := r.presets.Preset(ctx, "")
 	if err != nil || len(p.Policies) == 0 {
 		return 0
 	}
@@ -188,15 +204,34 @@ func (b *Backend) largestFragment(ctx context.Context) uint64 {
 }
 
 // OSD returns one disk.
-func (b *Backend) OSD(ctx context.Context, number uint64) (OSD, error) {
-	all, err := b.OSDs(ctx)
-	for _, o := range all {
-		if o.Number == number {
-			return o, nil
+func (r *DiskReport) OSD(ctx context.Context, number uint64) (OSD, error) {
+	all, err := r.OSDs(ctx)
+	if err != nil {
+		return OSD{}, err
+	}
+	if i := slices.IndexFunc(all, func(o OSD) bool { return o.Number == number }); i >= 0 {
+		return all[i], nil
+	}
+	known, err := maintenance.AllOSDs(ctx, r.abm)
+	if err != nil {
+		return OSD{}, err
+	}
+	return OSD{}, whatBecame(r.layout, known, number)
+}
+
+// Space returns the room for data in bytes, without parity: what the disks hold, and
+// what they can still take under the policy that an object gets now. It waits for no
+// disk. The figures are those that the disks told last, a second ago if all is well.
+func (r *DiskReport) Space(ctx context.Context) (used, free uint64, err error) {
+	p, err := r.presets.Preset(ctx, "")
+	if err != nil {
+		return 0, 0, fmt.Errorf("room of the backend: %w", err)
+	}
+	now, free := r.fleet.Takes(p.Policies)
+	for _, d := range r.fleet.All() {
+		if d.Missing() == nil {
+			used += d.Known().Used
 		}
 	}
-	if err == nil {
-		err = b.gone(ctx, number)
-	}
-	return OSD{}, err
+	return used / uint64(now.Width()) * uint64(now.K), free, nil
 }

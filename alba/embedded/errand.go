@@ -3,25 +3,42 @@ package embedded
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
+	"openvstorage/alba/asd"
 	"openvstorage/alba/fleet"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/stopdisk"
 )
 
-// A disk may hang: a call on a file of it is in the kernel and does not come back,
-// perhaps for ever. So whatever is done in a disk's directory, besides what its open
-// ASD does, is an errand: a goroutine of its own, which its caller leaves when the
-// disk does not answer, and of which each directory has one at a time. Who comes
-// meanwhile is refused, so that nothing piles up.
+// A disk may hang: a call on one of its files enters the kernel and may never come
+// back. So all work in a disk's directory, besides what its open ASD does, is an
+// errand: a goroutine of its own. The caller leaves the errand behind when the disk
+// does not answer. Each directory has one errand at a time, and a second one is
+// refused, so that nothing piles up on a disk that hangs.
 
 const (
 	// errandStall is how long no call of an errand may come back before its caller
 	// leaves it.
 	errandStall = 4 * time.Second
-	errandLook  = 100 * time.Millisecond
+	// errandTick is how often a caller counts the calls that have come back.
+	errandTick = 100 * time.Millisecond
 )
+
+// errands are the work under way in the directories of disks.
+type errands struct {
+	fs disk.FS
+
+	mu       sync.Mutex
+	underWay map[string]*errand // by directory
+}
+
+func newErrands(fs disk.FS) *errands {
+	return &errands{fs: fs, underWay: make(map[string]*errand)}
+}
 
 // errand is work in a disk's directory that is under way.
 type errand struct {
@@ -36,69 +53,99 @@ func (e *errand) silent() error {
 	return fmt.Errorf("%s: %w: no answer since %s", e.dir, fleet.ErrNotAnswering, e.since.UTC().Format(time.RFC3339))
 }
 
-// errand begins work in a directory, on files that can be given up. It fails if some
-// is under way there.
-func (b *Backend) errand(dir string, fsys *stopdisk.FS, do func(fsys disk.FS)) (*errand, error) {
-	b.errandMu.Lock()
-	defer b.errandMu.Unlock()
-	if old := b.errands[dir]; old != nil {
+// ended reports whether an errand has ended.
+func (e *errand) ended() bool {
+	select {
+	case <-e.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// begin begins work in a directory, on files that can be given up. Without fsys the
+// errand gets such files of its own. It fails if work is under way there.
+func (l *errands) begin(dir string, fsys *stopdisk.FS, work func(fsys disk.FS)) (*errand, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old := l.underWay[dir]; old != nil {
 		return nil, old.silent()
 	}
 	if fsys == nil {
-		fsys = stopdisk.New(b.opt.FS)
+		fsys = stopdisk.New(l.fs)
 	}
 	e := &errand{dir: dir, fs: fsys, since: time.Now(), done: make(chan struct{})}
-	b.errands[dir] = e
+	l.underWay[dir] = e
 	go func() {
-		do(fsys)
-		b.errandMu.Lock()
-		delete(b.errands, dir)
-		b.errandMu.Unlock()
+		work(fsys)
+		l.mu.Lock()
+		delete(l.underWay, dir)
+		l.mu.Unlock()
 		close(e.done)
 	}()
 	return e, nil
 }
 
 // busy reports whether there is an errand in a directory.
-func (b *Backend) busy(dir string) bool {
-	b.errandMu.Lock()
-	defer b.errandMu.Unlock()
-	return b.errands[dir] != nil
+func (l *errands) busy(dir string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.underWay[dir] != nil
 }
 
-// wait waits for an errand for as long as its calls come back. What it has found out
-// may be looked at only if wait returns nil.
+// all returns the errands that are under way.
+func (l *errands) all() []*errand {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Values(l.underWay))
+}
+
+// wait waits for an errand for as long as its calls come back. The caller may look at
+// what the errand has found only if wait returns nil.
 func (e *errand) wait(ctx context.Context) error { return e.waitFor(ctx, errandStall) }
 
 func (e *errand) waitFor(ctx context.Context, stall time.Duration) error {
-	look := time.NewTicker(errandLook)
-	defer look.Stop()
-	calls, moved := e.fs.Done(), time.Duration(0)
+	tick := time.NewTicker(errandTick)
+	defer tick.Stop()
+	calls, still := e.fs.Done(), time.Duration(0)
 	for {
 		select {
 		case <-e.done:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-look.C:
+		case <-tick.C:
 		}
 		if n := e.fs.Done(); n != calls {
-			calls, moved = n, 0
-		} else if moved += errandLook; moved >= stall {
+			calls, still = n, 0
+		} else if still += errandTick; still >= stall {
 			return e.silent()
 		}
 	}
 }
 
-// aside is an errand that is waited for.
-func (b *Backend) aside(ctx context.Context, dir string, do func(fsys disk.FS) error) error {
+// do is an errand that is waited for.
+func (l *errands) do(ctx context.Context, dir string, work func(fsys disk.FS) error) error {
 	var err error
-	e, begun := b.errand(dir, nil, func(fsys disk.FS) { err = do(fsys) })
-	if begun != nil {
-		return begun
+	e, refused := l.begin(dir, nil, func(fsys disk.FS) { err = work(fsys) })
+	if refused != nil {
+		return refused
 	}
 	if left := e.wait(ctx); left != nil {
 		return left
 	}
 	return err
+}
+
+// identity reads the identity of the ASD in a directory.
+func (l *errands) identity(ctx context.Context, dir string) (asd.Identity, error) {
+	var there asd.Identity
+	err := l.do(ctx, dir, func(fsys disk.FS) (err error) {
+		there, err = asd.ReadIdentity(fsys, dir)
+		return err
+	})
+	if err != nil { // the errand may still be writing there
+		return asd.Identity{}, err
+	}
+	return there, nil
 }

@@ -77,10 +77,10 @@ func survives(image *crashdisk.FS, file string, n int) (err error) {
 	}
 	for _, d := range b.fleet.All() {
 		if reason := d.Missing(); reason != nil {
-			if dir := b.path(d.Place); !strings.HasPrefix(file, dir) || !strings.Contains(reason.Error(), dir) {
+			if dir := b.asds.path(d.Place); !strings.HasPrefix(file, dir) || !strings.Contains(reason.Error(), dir) {
 				return fmt.Errorf("disk %d is missing: %w", d.Number, reason)
 			}
-			if err := wipe(image, b.path(d.Place)); err != nil {
+			if err := wipe(image, b.asds.path(d.Place)); err != nil {
 				return err
 			}
 			if _, err := b.ReplaceOSD(ctx, d.Number, ""); err != nil {

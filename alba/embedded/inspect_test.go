@@ -104,12 +104,12 @@ func TestUnmountedHasNoFiguresOfTheRoot(t *testing.T) {
 		}
 	}
 	small()
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	diskStates(t, b, health.OK, health.Missing, health.OK)
 	small()
 	must(t, mem.RemoveAll(asdDir(1)))
 	back(t, mem, 1)
 	fs.set(3*gib, 3*gib, 3*gib)
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	settled(t, b)
 }

@@ -5,32 +5,43 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"openvstorage/alba/abm"
+	"openvstorage/alba/client"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/object"
 	"openvstorage/alba/preset"
 	"openvstorage/internal/format"
+
+	"github.com/google/uuid"
 )
 
 // Errors about master keys.
 var (
-	// ErrWrongKey: under the number of a key there was another one before.
+	// ErrWrongKey says that another key had the number of this one before.
 	ErrWrongKey = errors.New("it is another key than the one that had this number before")
-	// ErrUnproven: nobody can tell yet whether a key is the one that it was.
+	// ErrUnproven says that it is not known yet whether a key is the one that had its
+	// number before.
 	ErrUnproven = errors.New("it cannot be told yet whether it is the key that had this number before")
 )
 
-// keyring are the master keys of this start. Each is compared with the check value
-// that the ABM keeps of its number before anything is sealed with it: with two
-// keys under one number, no key file would open everything.
+// keyring is the master keys of this start. Before anything is sealed with a key, the
+// key is compared with the check value that the ABM keeps of its number: with two keys
+// under one number, no key file would open everything.
 type keyring struct {
-	keys map[uint64][]byte
+	keys    map[uint64][]byte // by number
+	id      uuid.UUID         // of the backend
+	abm     *abm.Client
+	nsm     *nsm.Client
+	presets *PresetStore
+	store   *client.Client // reads objects to try a key; nil until it is there
+	logger  *slog.Logger
 
 	mu     sync.Mutex
 	proven map[uint64]bool
@@ -59,60 +70,61 @@ func (k *keyring) setProven(number uint64) {
 	k.proven[number] = true
 }
 
-// checkKeys refuses a start with a key that is not what it was: before anything is
-// stored with it. Keys of presets that have no check value yet, as a release before
-// them left it, get theirs. One of which nothing can be told now, as disks are
-// missing, is proven when something is to be sealed with it.
-func (b *Backend) checkKeys(ctx context.Context) error {
-	if len(b.ring.keys) == 0 {
+// check refuses a start with another key than the one that had its number before, and
+// does so before anything is stored with it. A key that a preset uses gets its check
+// value if it has none, as a release before check values left it. If disks are missing,
+// so that nothing can be told of a key, it is proven when something is to be sealed
+// with it.
+func (k *keyring) check(ctx context.Context) error {
+	if len(k.keys) == 0 {
 		return nil
 	}
-	checks, err := b.abm.KeyChecks(ctx, userfn.Consistent)
+	checks, err := k.abm.KeyChecks(ctx, userfn.Consistent)
 	if err != nil {
 		return err
 	}
 	known := make(map[uint64]bool)
 	for _, c := range checks {
 		known[c.Number] = true
-		if b.ring.keys[c.Number] != nil {
-			if err := b.compareKey(c); err != nil {
+		if k.keys[c.Number] != nil {
+			if err := k.compare(c); err != nil {
 				return err
 			}
 		}
 	}
-	presets, err := b.Presets(ctx)
+	presets, err := k.presets.Presets(ctx)
 	if err != nil {
 		return err
 	}
 	for _, p := range presets {
 		number := p.Scheme.Key
-		if p.Scheme.Cipher == preset.CipherNone || known[number] || b.ring.keys[number] == nil {
+		if p.Scheme.Cipher == preset.CipherNone || known[number] || k.keys[number] == nil {
 			continue
 		}
-		switch err := b.proveKey(ctx, number); {
+		switch err := k.prove(ctx, number); {
 		case err == nil:
 		case errors.Is(err, ErrWrongKey), errors.Is(err, format.ErrNewer), ctx.Err() != nil:
 			return err
 		default: // a disk is missing or full: what there is can be read
-			b.opt.Logger.Warn("nothing is stored with a master key until it can be told that it is the right one", "key", number, "err", err)
+			k.logger.Warn("nothing is stored with a master key until it can be told that it is the right one", "key", number, "err", err)
 		}
 	}
 	return nil
 }
 
-// compareKey demands that the key of a number is the one of a check value.
-func (b *Backend) compareKey(c abm.KeyCheck) error {
+// compare demands that the key of a number is the one of a check value.
+func (k *keyring) compare(c abm.KeyCheck) error {
 	if c.Kind != abm.KeyCheckV1 {
 		return fmt.Errorf("master key %d: %w: its check value is of kind %d; use that release", c.Number, format.ErrNewer, c.Kind)
 	}
-	value, err := object.KeyCheck(b.ring.keys[c.Number], b.opt.ID)
+	value, err := object.KeyCheck(k.keys[c.Number], k.id)
 	if err != nil {
 		return fmt.Errorf("master key %d: %w", c.Number, err)
 	}
 	if value != c.Value {
 		return wrongKey(c.Number)
 	}
-	b.ring.setProven(c.Number)
+	k.setProven(c.Number)
 	return nil
 }
 
@@ -120,46 +132,62 @@ func wrongKey(number uint64) error {
 	return fmt.Errorf("master key %d: %w: what was stored with that one could not be read, and what is stored now not with that one; nothing was written. Put the right key back under %d, and give a new key a number of its own", number, ErrWrongKey, number)
 }
 
-// proveKey makes sure that a key is the one that its number stands for, and that
-// the ABM knows by what to tell. One that nothing was ever sealed with is it from
-// now on.
-func (b *Backend) proveKey(ctx context.Context, number uint64) error {
-	if b.ring.isProven(number) {
+// mayUse refuses to seal what a preset stores from now on with a key that is not there,
+// or that is not the one that its number stands for.
+func (k *keyring) mayUse(ctx context.Context, p preset.Preset) error {
+	switch number := p.Scheme.Key; {
+	case p.Scheme.Cipher == preset.CipherNone:
+		return nil
+	case k.keys[number] == nil:
+		return fmt.Errorf("preset %q seals with master key %d, and the key file of `ovs up --keys` has none of that number", p.Name, number)
+	default:
+		if err := k.prove(ctx, number); err != nil {
+			return fmt.Errorf("preset %q: %w", p.Name, err)
+		}
 		return nil
 	}
-	key, err := b.ring.get(number)
+}
+
+// prove makes sure that a key is the one that its number stands for, and that the ABM
+// has its check value. A key with a number that nothing was ever sealed with becomes
+// the key of that number.
+func (k *keyring) prove(ctx context.Context, number uint64) error {
+	if k.isProven(number) {
+		return nil
+	}
+	key, err := k.get(number)
 	if err != nil {
 		return err
 	}
-	checks, err := b.abm.KeyChecks(ctx, userfn.Consistent)
+	checks, err := k.abm.KeyChecks(ctx, userfn.Consistent)
 	if err != nil {
 		return err
 	}
 	if i := slices.IndexFunc(checks, func(c abm.KeyCheck) bool { return c.Number == number }); i >= 0 {
-		return b.compareKey(checks[i])
+		return k.compare(checks[i])
 	}
-	if err := b.tryKey(ctx, number); err != nil {
+	if err := k.try(ctx, number); err != nil {
 		return err
 	}
-	value, err := object.KeyCheck(key, b.opt.ID)
+	value, err := object.KeyCheck(key, k.id)
 	if err != nil {
 		return fmt.Errorf("master key %d: %w", number, err)
 	}
-	err = b.abm.PutKeyCheck(ctx, abm.KeyCheck{Number: number, Kind: abm.KeyCheckV1, Value: value})
+	err = k.abm.PutKeyCheck(ctx, abm.KeyCheck{Number: number, Kind: abm.KeyCheckV1, Value: value})
 	switch {
 	case errors.Is(err, abm.ErrExists):
 		return wrongKey(number)
 	case err != nil:
 		return fmt.Errorf("master key %d: record what it is recognised by: %w", number, err)
 	}
-	b.ring.setProven(number)
+	k.setProven(number)
 	return nil
 }
 
-// tryKey opens an object of each namespace that is sealed with a key, as there is
-// no check value yet.
-func (b *Backend) tryKey(ctx context.Context, number uint64) error {
-	presets, err := b.Presets(ctx)
+// try opens an object of each namespace that is sealed with a key, as there is no check
+// value yet.
+func (k *keyring) try(ctx context.Context, number uint64) error {
+	presets, err := k.presets.Presets(ctx)
 	if err != nil {
 		return err
 	}
@@ -172,7 +200,7 @@ func (b *Backend) tryKey(ctx context.Context, number uint64) error {
 	if len(sealed) == 0 {
 		return nil
 	}
-	names, err := b.Client.ListNamespaces(ctx)
+	names, err := k.store.ListNamespaces(ctx)
 	if err != nil {
 		return err
 	}
@@ -180,14 +208,14 @@ func (b *Backend) tryKey(ctx context.Context, number uint64) error {
 	var foreign []string // namespaces that the key does not open
 	var unread error
 	for _, name := range names {
-		n, err := b.abm.Namespace(ctx, name, userfn.Consistent)
+		n, err := k.abm.Namespace(ctx, name, userfn.Consistent)
 		if errors.Is(err, abm.ErrNamespaceNotFound) || err == nil && !sealed[n.Preset] {
 			continue
 		}
 		var any bool
 		if err == nil {
 			looking, cancel := context.WithTimeout(ctx, keyPatience)
-			any, err = b.opens(looking, n)
+			any, err = k.opens(looking, n)
 			cancel()
 		}
 		switch {
@@ -201,8 +229,9 @@ func (b *Backend) tryKey(ctx context.Context, number uint64) error {
 	}
 	switch {
 	case opened > 0 && len(foreign) > 0:
-		// An older release took both. This one cannot read what is in those.
-		b.opt.Logger.Error("namespaces are sealed with another key of the same number, and cannot be read", "key", number, "namespaces", foreign)
+		// An older release took two keys under one number. This release goes on with
+		// one of them, and cannot read the namespaces of the other.
+		k.logger.Error("namespaces are sealed with another key of the same number, and cannot be read", "key", number, "namespaces", foreign)
 	case len(foreign) > 0:
 		return wrongKey(number)
 	case opened == 0 && unread != nil:
@@ -211,16 +240,17 @@ func (b *Backend) tryKey(ctx context.Context, number uint64) error {
 	return nil
 }
 
-// keyTries is how many objects of a namespace are tried, as long as none can be read.
+// keyTries is how many objects of a namespace are tried before the key counts as
+// unproven there.
 const keyTries = 4
 
-// keyPatience is how long objects of a namespace are tried: a disk may hang.
+// keyPatience is how long the objects of one namespace are tried: a disk may hang.
 const keyPatience = 5 * time.Second
 
-// opens reads an object of a namespace, one that needs no disk if there is any. It
-// reports whether there was one with something in it.
-func (b *Backend) opens(ctx context.Context, n abm.Namespace) (any bool, err error) {
-	page, err := b.nsm.List(ctx, n.Number, "", "", nsm.MaxPage, userfn.Consistent)
+// opens reads an object of a namespace, preferably one that needs no disk. It reports
+// whether there was an object with something in it.
+func (k *keyring) opens(ctx context.Context, n abm.Namespace) (any bool, err error) {
+	page, err := k.nsm.List(ctx, n.Number, "", "", nsm.MaxPage, userfn.Consistent)
 	if errors.Is(err, nsm.ErrNamespaceNotFound) {
 		return false, nil // it is being made, or was just removed
 	}
@@ -231,7 +261,7 @@ func (b *Backend) opens(ctx context.Context, n abm.Namespace) (any bool, err err
 	slices.SortStableFunc(page, func(x, y nsm.Object) int { return min(len(x.Chunks), 1) - min(len(y.Chunks), 1) })
 	for _, o := range page[:min(len(page), keyTries)] {
 		var one [1]byte
-		_, err = b.Client.Namespace(n.Name).Get(ctx, o.Name, one[:], 0)
+		_, err = k.store.Namespace(n.Name).Get(ctx, o.Name, one[:], 0)
 		if err == nil || errors.Is(err, io.EOF) {
 			return true, nil
 		}

@@ -147,7 +147,7 @@ func TestUnprovenKeyWaits(t *testing.T) {
 		for _, dir := range away {
 			must(t, fs.Rename("/data/"+dir+".away", "/data/"+dir))
 		}
-		b.Look(ctx)
+		b.ReopenDisks(ctx)
 		err := b.Namespace("n").Put(ctx, name(4), data(4))
 		if right && err != nil || !right && !errors.Is(err, ErrWrongKey) {
 			t.Errorf("right: %v; a put when the disks are back: %v", right, err)

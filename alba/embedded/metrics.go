@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"openvstorage/alba/asd"
+	"openvstorage/alba/client"
 	"openvstorage/alba/fragmentcache"
 	"openvstorage/alba/health"
+	"openvstorage/alba/maintenance"
 	"openvstorage/arakoon"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -117,26 +119,25 @@ func (s sink) flag(d *prometheus.Desc, on bool, labels ...string) {
 	s.gauge(d, v, labels...)
 }
 
-// Describe implements prometheus.Collector. What there is depends on the disks:
-// nothing is said before.
+// Describe implements prometheus.Collector. It describes nothing, as the metrics depend
+// on the disks.
 func (b *Backend) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	s := sink(ch)
-	b.collectClient(s)
-	b.collectMaintenance(s)
-	b.collectCache(s)
-	b.mu.Lock()
-	asds := maps.Clone(b.asds)
-	b.mu.Unlock()
+	collectClient(s, b.Client.Stats())
+	collectMaintenance(s, b.work.Stats())
+	var cached fragmentcache.Stats // zeros if there is no cache
+	if b.cache != nil {
+		cached = b.cache.Stats()
+	}
+	collectCache(s, cached, b.opt.CacheBytes)
+	asds := b.asds.all()
 	for _, number := range slices.Sorted(maps.Keys(asds)) {
 		collectASD(s, strconv.FormatUint(number, 10), asds[number].Stats())
 	}
-	files := b.files.Stats()
-	s.gauge(descASDFiles, float64(files.Open))
-	s.gauge(descASDFilesMax, float64(files.Max))
-	s.count(descASDOpened, files.Opened)
+	collectFiles(s, b.files.Stats())
 	for _, spec := range Specs() {
 		collectGroup(s, spec.Name, b.groups.Node(spec.Name))
 	}
@@ -146,25 +147,34 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 		for _, d := range disks {
 			collectDisk(s, d)
 		}
-		for _, state := range health.BackendStates {
-			s.flag(descHealth, st.Health == state, string(state))
-		}
-		for _, g := range st.Groups {
-			for _, state := range health.GroupStates {
-				s.flag(descGroupState, g.State == state, g.Name, string(state))
-			}
-		}
-		s.gauge(descUsed, float64(st.Used))
-		s.gauge(descCapacity, float64(st.Capacity))
-		s.gauge(descFailed, float64(st.Failed))
-		s.gauge(descObjects, float64(st.Objects))
-		s.gauge(descBelow, float64(st.Narrow))
-		s.gauge(descMayDie, float64(st.MayDie))
+		collectStatus(s, st)
 	}
 }
 
-func (b *Backend) collectClient(s sink) {
-	c := b.Client.Stats()
+func collectStatus(s sink, st Status) {
+	for _, state := range health.BackendStates {
+		s.flag(descHealth, st.Health == state, string(state))
+	}
+	for _, g := range st.Groups {
+		for _, state := range health.GroupStates {
+			s.flag(descGroupState, g.State == state, g.Name, string(state))
+		}
+	}
+	s.gauge(descUsed, float64(st.Used))
+	s.gauge(descCapacity, float64(st.Capacity))
+	s.gauge(descFailed, float64(st.Failed))
+	s.gauge(descObjects, float64(st.Objects))
+	s.gauge(descBelow, float64(st.Narrow))
+	s.gauge(descMayDie, float64(st.MayDie))
+}
+
+func collectFiles(s sink, files asd.DescriptorStats) {
+	s.gauge(descASDFiles, float64(files.Open))
+	s.gauge(descASDFilesMax, float64(files.Max))
+	s.count(descASDOpened, files.Opened)
+}
+
+func collectClient(s sink, c client.Stats) {
 	s.count(descPut, c.Plain)
 	s.count(descWritten, c.Data, "data")
 	s.count(descWritten, c.Parity, "parity")
@@ -182,8 +192,7 @@ func (b *Backend) collectClient(s sink) {
 	s.count(descUnreadable, c.Unreadable)
 }
 
-func (b *Backend) collectMaintenance(s sink) {
-	m := b.work.Stats()
+func collectMaintenance(s sink, m maintenance.Stats) {
 	s.count(descRepaired, m.Repaired)
 	s.count(descRepairedBytes, m.RepairedBytes)
 	s.count(descDeleted, m.Deleted)
@@ -198,14 +207,10 @@ func (b *Backend) collectMaintenance(s sink) {
 	s.gauge(descWaiting, float64(m.Unreadable), "disks")
 }
 
-// collectCache tells of the fragment cache; of none it tells zeros.
-func (b *Backend) collectCache(s sink) {
-	var c fragmentcache.Stats
-	if b.cache != nil {
-		c = b.cache.Stats()
-	}
+// collectCache tells of the fragment cache. limit is in bytes.
+func collectCache(s sink, c fragmentcache.Stats, limit int64) {
 	s.gauge(descCacheBytes, float64(c.Bytes))
-	s.gauge(descCacheLimit, float64(b.opt.CacheBytes))
+	s.gauge(descCacheLimit, float64(limit))
 	s.gauge(descCacheIndex, float64(c.IndexBytes))
 	s.count(descCacheGets, c.Hits, "hit")
 	s.count(descCacheGets, c.Misses, "miss")

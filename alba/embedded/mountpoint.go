@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path"
 	"slices"
 	"strings"
 
+	"openvstorage/alba/fleet"
 	"openvstorage/internal/disk"
 )
 
@@ -19,17 +21,28 @@ var ErrUnmounted = errors.New("it looks like a mount point, and nothing is mount
 // conventional are directories in which only mount points should be (FHS 3.0).
 var conventional = []string{"/mnt", "/media", "/run/media"}
 
-// CheckPlace refuses a directory for a new ASD that looks like a mount point with
-// nothing mounted: what is written there is on the disk below, fails with that, and
-// is out of sight as soon as something is mounted. It also tells, in the log, of
-// directories that share a file system with the data directory or with other ASDs.
-// Directories in the data directory are nobody's mount points.
-func (b *Backend) CheckPlace(dir string) error {
-	if dir == "" || !path.IsAbs(b.endpoint(dir)) {
+// mountCheck judges directories for new ASDs by what is mounted there.
+type mountCheck struct {
+	layout
+	given   []string // Options.Dirs
+	absent  func(dir string) (point, by string, ok bool)
+	resolve func(dir string) string
+	fleet   *fleet.Fleet
+	errands *errands
+	logger  *slog.Logger
+}
+
+// check refuses a directory for a new ASD that looks like a mount point with nothing
+// mounted. What is written there lands on the disk below and fails with that disk, and
+// a later mount hides it. check also logs a directory that shares its file system with
+// the data directory or with other ASDs. A directory in the data directory is never
+// refused.
+func (m *mountCheck) check(dir string) error {
+	if dir == "" || !path.IsAbs(m.endpoint(dir)) {
 		return nil
 	}
-	if b.opt.Absent != nil {
-		point, by, ok, err := b.absent(dir)
+	if m.absent != nil {
+		point, by, ok, err := m.askAbsent(dir)
 		if err != nil {
 			return err
 		}
@@ -37,47 +50,47 @@ func (b *Backend) CheckPlace(dir string) error {
 			return fmt.Errorf("%w: %s (%s is in %s): mount it, or say that it is meant so with --allow-unmounted", ErrUnmounted, dir, point, by)
 		}
 	}
-	on, known := b.fileSystem(dir)
+	on, known := m.fileSystem(dir)
 	if !known {
 		return nil
 	}
-	root, _ := b.fileSystem("/")
+	root, _ := m.fileSystem("/")
 	real := dir
-	if b.opt.Resolve != nil {
-		real = b.opt.Resolve(dir)
+	if m.resolve != nil {
+		real = m.resolve(dir)
 	}
 	for _, c := range conventional {
 		if on == root && strings.HasPrefix(real, c+"/") {
 			return fmt.Errorf("%w: %s (%s is for mounts, and it is on the file system of /): mount its disk, or say that it is meant so with --allow-unmounted", ErrUnmounted, dir, c)
 		}
 	}
-	if with := b.sharers(dir, on); len(with) > 0 {
-		b.opt.Logger.Warn("a directory for an ASD shares its file system: they have its room together, and are lost together; give each ASD the mount of a disk of its own",
+	if with := m.sharers(dir, on); len(with) > 0 {
+		m.logger.Warn("a directory for an ASD shares its file system: they have its room together, and are lost together; give each ASD the mount of a disk of its own",
 			"dir", dir, "with", with)
 	}
 	return nil
 }
 
-// absent asks Options.Absent, which follows links in a directory that may be on a disk
-// that hangs.
-func (b *Backend) absent(dir string) (point, by string, ok bool, err error) {
-	err = b.aside(context.Background(), dir, func(disk.FS) error {
-		point, by, ok = b.opt.Absent(dir)
+// askAbsent asks Options.Absent. It is an errand, as Absent follows the links of a
+// directory that may be on a disk that hangs.
+func (m *mountCheck) askAbsent(dir string) (point, by string, ok bool, err error) {
+	err = m.errands.do(context.Background(), dir, func(disk.FS) error {
+		point, by, ok = m.absent(dir)
 		return nil
 	})
-	if err != nil { // it may be asking still
+	if err != nil { // the errand may still be writing to the results
 		return "", "", false, err
 	}
 	return point, by, ok, nil
 }
 
-// sharers are the directories that are on a file system besides one.
-func (b *Backend) sharers(dir string, on uint64) (with []string) {
-	others := []string{"/", b.opt.Dir}
-	others = append(others, b.opt.Dirs...)
-	for _, d := range b.fleet.All() {
+// sharers are the other directories of this backend on a file system.
+func (m *mountCheck) sharers(dir string, on uint64) (with []string) {
+	others := []string{"/", m.dir}
+	others = append(others, m.given...)
+	for _, d := range m.fleet.All() {
 		if d.Missing() == nil {
-			others = append(others, b.path(d.Place))
+			others = append(others, m.path(d.Place))
 		}
 	}
 	slices.Sort(others)
@@ -85,18 +98,19 @@ func (b *Backend) sharers(dir string, on uint64) (with []string) {
 		if other == dir {
 			continue
 		}
-		if it, known := b.fileSystem(other); known && it == on {
+		if it, known := m.fileSystem(other); known && it == on {
 			with = append(with, other)
 		}
 	}
 	return with
 }
 
-// fileSystem identifies that of a directory, or of where it would be made.
-func (b *Backend) fileSystem(dir string) (id uint64, known bool) {
+// fileSystem identifies the file system of a directory. Of one that is not there it is
+// that of the closest parent that is.
+func (m *mountCheck) fileSystem(dir string) (id uint64, known bool) {
 	for {
 		var u disk.Usage
-		err := b.aside(context.Background(), dir, func(fsys disk.FS) (err error) {
+		err := m.errands.do(context.Background(), dir, func(fsys disk.FS) (err error) {
 			u, err = fsys.Statfs(dir)
 			return err
 		})

@@ -21,8 +21,8 @@ const (
 	DefaultASD = 3 // ASDs that a new backend gets
 )
 
-// ErrOther is matched by the error of Open for options that contradict what was
-// recorded at the first start.
+// ErrOther is matched by the error of Open for options that contradict the record of
+// the first start.
 var ErrOther = errors.New("it was set up otherwise")
 
 // Options say how a backend is opened. FS and Dir must be given, and ID with
@@ -32,41 +32,42 @@ type Options struct {
 	Dir string    // data directory
 	ID  uuid.UUID // of the data directory: it names the backend and the machine
 
-	// Groups are those of the data directory, Specs among them, and nothing claimed
-	// yet. The caller closes them after the backend. Without them the backend takes
-	// the whole directory for itself, its record too, and ID is the record's.
+	// Groups are the groups of the data directory, those of Specs among them, before
+	// a generation is claimed. The caller closes them after the backend. Without
+	// Groups the backend takes the whole data directory for itself, with its record,
+	// and ID comes from the record.
 	Groups *groups.Groups
-	// AcceptOlder goes on with a data directory that is older than its disks: a
-	// person says that nothing newer is left.
+	// AcceptOlder goes on with a data directory that is older than its disks. By it a
+	// person says that no newer copy is left.
 	AcceptOlder bool
 
-	// What a new backend is made with; of one that is there they must be what
-	// it was made with, or their zero values.
+	// What a new backend is made with. For a backend that is there these must be what
+	// it was made with, or zero values.
 	ASDs int      // default 3, under DIR/asd; 0 with Dirs
 	Dirs []string // absolute paths of directories for ASDs, for real disks
-	// Absent tells of mount points at or above a directory on which nothing is mounted
-	// though it is written down, and where; nil: none is known. New ASDs are refused
-	// there.
+	// Absent returns a mount point at or above a directory on which nothing is mounted
+	// though the file by says that something should be. New ASDs are refused there.
+	// Nil: no such mount point is known.
 	Absent func(dir string) (point, by string, ok bool)
 	// Resolve follows the symbolic links of a directory. Nil: there are none.
 	Resolve func(dir string) string
-	// AllowUnmounted takes Dirs as they are.
+	// AllowUnmounted takes Dirs without asking what is mounted there.
 	AllowUnmounted bool
 	Policies       []policy.Policy // default policy.ForDisks
-	Preset         *preset.Preset  // all of a preset; default preset.Default
+	Preset         *preset.Preset  // the default preset; Policies replace its policies; default preset.Default
 
 	Keys       map[uint64][]byte // master keys by number
 	CacheBytes int64             // of the fragment cache; 0: none
 	Uploads    int               // objects uploaded side by side
 	Logger     *slog.Logger
-	// Leave is how many bytes ASDs on the file system of the data directory leave
-	// there for the groups and the write buffer; default none.
+	// Leave is how many bytes the ASDs on the file system of the data directory leave
+	// free for the groups and the write buffer; default none.
 	Leave uint64
 
 	SegmentBytes int64         // of ASD segments; default 32 MiB
 	Descriptors  int           // files of segments open at once, of all ASDs; default half of what the process may have
-	Look         time.Duration // between looks for missing disks; default 1 s
-	// Node is put between a manager and its group; nil: nothing is. For tests.
+	ReopenEvery  time.Duration // between looks for missing disks that are back; default 1 s
+	// Node wraps the group under a manager, for tests. Nil: nothing does.
 	Node     func(name string, n cluster.Node) cluster.Node
 	Maintain Maintain
 }
@@ -75,11 +76,11 @@ type Options struct {
 type Maintain struct {
 	Tick, Survey, Collect, Grace, RebuildAfter, Retry time.Duration
 
-	// Scrub is in what time each disk is read back whole; negative: never.
+	// Scrub is the time in which each disk is read back whole; negative: never.
 	Scrub time.Duration
 
-	// ByHand has nothing done in the background, not even looking for missing
-	// disks: it is all left to whoever calls Maintenance and Look.
+	// ByHand has nothing done in the background, not even the opening of disks that
+	// are back: whoever calls Maintenance and ReopenDisks does it.
 	ByHand bool
 }
 
@@ -90,8 +91,8 @@ func (o *Options) ensureDefaults() error {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 32 << 20
 	}
-	if o.Look == 0 {
-		o.Look = time.Second
+	if o.ReopenEvery == 0 {
+		o.ReopenEvery = time.Second
 	}
 	if o.Uploads == 0 {
 		o.Uploads = 4

@@ -63,7 +63,7 @@ func TestSwappedMounts(t *testing.T) {
 					for i := range 3 {
 						move(t, fs, fmt.Sprintf("/unplugged-%d", i), mounts(3)[to[i]])
 					}
-					b.Look(ctx)
+					b.ReopenDisks(ctx)
 				} else {
 					permute(t, fs, to...)
 					switch flags {

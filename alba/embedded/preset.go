@@ -1,29 +1,35 @@
 package embedded
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 
+	"openvstorage/alba/abm"
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/preset"
 )
 
-// Preset is a preset and who uses it.
+// Preset is a preset and how it is used.
 type Preset struct {
 	preset.Preset
 	Default    bool   `json:"default"`
-	Namespaces uint64 `json:"namespaces"` // that have it
+	Namespaces uint64 `json:"namespaces"` // that use it
+}
+
+// PresetStore is the presets of a backend, which the ABM keeps.
+type PresetStore struct {
+	abm       *abm.Client
+	decisions *decisions
+	mayUse    func(context.Context, preset.Preset) error // refuses a preset whose key cannot be used
 }
 
 // Presets returns all presets, in order of name.
-func (b *Backend) Presets(ctx context.Context) ([]Preset, error) {
-	rec, err := b.abm.Backend(ctx, userfn.Consistent)
+func (s *PresetStore) Presets(ctx context.Context) ([]Preset, error) {
+	rec, err := s.abm.Backend(ctx, userfn.Consistent)
 	if err != nil {
 		return nil, err
 	}
-	all, err := b.abm.Presets(ctx, userfn.Consistent)
+	all, err := s.abm.Presets(ctx, userfn.Consistent)
 	if err != nil {
 		return nil, err
 	}
@@ -37,60 +43,51 @@ func (b *Backend) Presets(ctx context.Context) ([]Preset, error) {
 	return list, nil
 }
 
-// Preset returns one preset, "" being the default.
-func (b *Backend) Preset(ctx context.Context, name string) (preset.Preset, error) {
-	rec, err := b.abm.Preset(ctx, name, userfn.Consistent)
+// Preset returns one preset. The name "" is that of the default preset.
+func (s *PresetStore) Preset(ctx context.Context, name string) (preset.Preset, error) {
+	rec, err := s.abm.Preset(ctx, name, userfn.Consistent)
 	if err != nil {
 		return preset.Preset{}, err
 	}
 	return preset.Decode(rec.Data)
 }
 
-// PresetOf returns the preset of a namespace. It waits for nobody: a namespace keeps
-// its preset.
-func (b *Backend) PresetOf(ctx context.Context, namespace string) (preset.Preset, error) {
-	n, err := b.abm.Namespace(ctx, namespace, userfn.Local)
+// PresetOf returns the preset of a namespace. It does not wait for the ABM's group: the
+// local state will do, as a namespace keeps its preset.
+func (s *PresetStore) PresetOf(ctx context.Context, namespace string) (preset.Preset, error) {
+	n, err := s.abm.Namespace(ctx, namespace, userfn.Local)
 	if err != nil {
 		return preset.Preset{}, err
 	}
-	rec, err := b.abm.Preset(ctx, n.Preset, userfn.Local)
+	rec, err := s.abm.Preset(ctx, n.Preset, userfn.Local)
 	if err != nil {
 		return preset.Preset{}, err
 	}
 	return preset.Decode(rec.Data)
 }
 
-// CreatePreset makes a preset, and the default one of namespaces to come if
-// asDefault says so. It refuses one that needs a key that is not there.
-func (b *Backend) CreatePreset(ctx context.Context, p preset.Preset, asDefault bool) error {
+// CreatePreset makes a preset. With asDefault it becomes the default for new
+// namespaces. A preset is refused if it needs a key that is not there.
+func (s *PresetStore) CreatePreset(ctx context.Context, p preset.Preset, asDefault bool) error {
 	data, err := p.Append(nil)
 	if err != nil {
 		return err
 	}
-	if p.Scheme.Cipher != preset.CipherNone && b.ring.keys[p.Scheme.Key] == nil {
-		return fmt.Errorf("preset %q seals with master key %d, and the key file of `ovs up --keys` has none of that number", p.Name, p.Scheme.Key)
+	if err := s.mayUse(ctx, p); err != nil {
+		return err
 	}
-	if p.Scheme.Cipher != preset.CipherNone {
-		if err := b.proveKey(ctx, p.Scheme.Key); err != nil {
-			return fmt.Errorf("preset %q: %w", p.Name, err)
-		}
-	}
-	err = b.decide(ctx, func(ctx context.Context) error {
-		_, err := b.abm.PutPreset(ctx, p.Name, 0, data)
+	err = s.decisions.decide(ctx, func(ctx context.Context) error {
+		_, err := s.abm.PutPreset(ctx, p.Name, 0, data)
 		return err
 	})
 	if err != nil || !asDefault {
 		return err
 	}
-	return b.decide(ctx, func(ctx context.Context) error { return b.abm.SetDefaultPreset(ctx, p.Name) })
+	return s.decisions.decide(ctx, func(ctx context.Context) error { return s.abm.SetDefaultPreset(ctx, p.Name) })
 }
 
 // DeletePreset deletes a preset that no namespace has and that is not the
 // default.
-func (b *Backend) DeletePreset(ctx context.Context, name string) error {
-	return b.decide(ctx, func(ctx context.Context) error { return b.abm.DeletePreset(ctx, name) })
-}
-
-func sortOSDs(list []OSD) {
-	slices.SortFunc(list, func(a, b OSD) int { return cmp.Compare(a.Number, b.Number) })
+func (s *PresetStore) DeletePreset(ctx context.Context, name string) error {
+	return s.decisions.decide(ctx, func(ctx context.Context) error { return s.abm.DeletePreset(ctx, name) })
 }

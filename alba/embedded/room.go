@@ -9,18 +9,26 @@ import (
 // giveUpBytes is how much the fragment cache gives up at a time.
 const giveUpBytes = 64 << 20
 
-// leave returns what tells an ASD how much it leaves to others, nil for one that has a
-// file system of its own.
-func (b *Backend) leave(fsys disk.FS, dir string) func() uint64 {
-	if b.opt.Leave == 0 || !b.beside(fsys, dir) {
-		return nil
-	}
-	return func() uint64 { return b.opt.Leave }
+// sharedRoom is the free space of the data directory's file system, which ASDs on the
+// same file system share with the groups, the cache and the write buffer.
+type sharedRoom struct {
+	fs    disk.FS
+	dir   string // data directory
+	leave uint64 // bytes that ASDs leave to the others
 }
 
-// beside reports whether a directory shares its room with the data directory.
-func (b *Backend) beside(fsys disk.FS, dir string) bool {
-	own, err := b.opt.FS.Statfs(b.opt.Dir)
+// leaveFor returns what tells the ASD of a directory how many bytes it leaves to
+// others. It is nil for an ASD with a file system of its own.
+func (r sharedRoom) leaveFor(fsys disk.FS, dir string) func() uint64 {
+	if r.leave == 0 || !r.with(fsys, dir) {
+		return nil
+	}
+	return func() uint64 { return r.leave }
+}
+
+// with reports whether a directory is on the file system of the data directory.
+func (r sharedRoom) with(fsys disk.FS, dir string) bool {
+	own, err := r.fs.Statfs(r.dir)
 	if err != nil {
 		return false
 	}
@@ -31,13 +39,13 @@ func (b *Backend) beside(fsys disk.FS, dir string) bool {
 	if own.ID != 0 || there.ID != 0 {
 		return own.ID == there.ID
 	}
-	return own == there
+	return own == there // without identities, equal figures are the best guess
 }
 
-// GiveUp has the fragment cache give something up, if it shares the file system of
-// the data directory, which lacks room. It does not wait.
+// GiveUp makes the fragment cache give up some of its space, if the cache is on the
+// file system of the data directory, which lacks room. It does not wait.
 func (b *Backend) GiveUp() {
-	if b.cache != nil && b.beside(b.opt.FS, path.Join(b.opt.Dir, "cache")) {
+	if b.cache != nil && b.room.with(b.opt.FS, path.Join(b.opt.Dir, "cache")) {
 		b.cache.GiveUp(giveUpBytes)
 	}
 }

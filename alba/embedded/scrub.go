@@ -23,9 +23,11 @@ type Scrub struct {
 	Seconds   float64    `json:"seconds,omitempty"` // that a round takes; 0: nothing is read back
 }
 
-func (b *Backend) scrubOf(p maintenance.ScrubProgress, held uint64) *Scrub {
+// scrubOf is how far the scrub of a disk is that holds so many bytes. A period of zero
+// or less says that nothing is read back.
+func scrubOf(p maintenance.ScrubProgress, held uint64, period time.Duration) *Scrub {
 	s := &Scrub{Bytes: p.Bytes, Of: max(held, p.Bytes), Fragments: p.Fragments, Bad: p.Bad}
-	if period := b.work.ScrubTime(); period > 0 {
+	if period > 0 {
 		ends := p.Began.Add(period)
 		s.Seconds, s.Ends = period.Seconds(), &ends
 	}
@@ -36,8 +38,8 @@ func (b *Backend) scrubOf(p maintenance.ScrubProgress, held uint64) *Scrub {
 }
 
 // scrubOfAll adds up the disks that can be read.
-func (b *Backend) scrubOfAll(disks []OSD) (all Scrub) {
-	all.Seconds = max(b.work.ScrubTime().Seconds(), 0)
+func scrubOfAll(disks []OSD, period time.Duration) (all Scrub) {
+	all.Seconds = max(period.Seconds(), 0)
 	first := true
 	for i := range disks {
 		s := disks[i].Scrub
@@ -62,8 +64,8 @@ func (b *Backend) scrubOfAll(disks []OSD) (all Scrub) {
 	return all
 }
 
-// How far the scrub is lies in a file of the data directory. It may be deleted while
-// nothing runs: the scrub begins anew then.
+// The progress of the scrub lies in a file of the data directory. The file may be
+// deleted while nothing runs: the scrub then begins anew.
 const (
 	scrubName = "scrub"
 	scrubNew  = "scrub.new"
@@ -71,8 +73,15 @@ const (
 	scrubMax = 1 << 20
 )
 
-func (b *Backend) scrubKept() ([]byte, error) {
-	f, err := b.opt.FS.OpenFile(path.Join(b.opt.Dir, scrubName), 0, 0)
+// scrubFile is that file.
+type scrubFile struct {
+	fs  disk.FS
+	dir string // data directory
+}
+
+// read returns what write was given last, nil if there is no file.
+func (s scrubFile) read() ([]byte, error) {
+	f, err := s.fs.OpenFile(path.Join(s.dir, scrubName), 0, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -92,9 +101,10 @@ func (b *Backend) scrubKept() ([]byte, error) {
 	return p[:n], err
 }
 
-func (b *Backend) scrubKeep(p []byte) error {
-	temp := path.Join(b.opt.Dir, scrubNew)
-	f, err := b.opt.FS.OpenFile(temp, disk.Write|disk.Create|disk.Truncate, 0o600)
+// write replaces the file. It is durable when write returns nil.
+func (s scrubFile) write(p []byte) error {
+	temp := path.Join(s.dir, scrubNew)
+	f, err := s.fs.OpenFile(temp, disk.Write|disk.Create|disk.Truncate, 0o600)
 	if err != nil {
 		return err
 	}
@@ -103,12 +113,12 @@ func (b *Backend) scrubKeep(p []byte) error {
 		err = f.Datasync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = b.opt.FS.Rename(temp, path.Join(b.opt.Dir, scrubName))
+		err = s.fs.Rename(temp, path.Join(s.dir, scrubName))
 	}
 	if err != nil {
-		return errors.Join(err, ignoreAbsent(b.opt.FS.Remove(temp)))
+		return errors.Join(err, ignoreAbsent(s.fs.Remove(temp)))
 	}
-	return b.opt.FS.SyncDir(b.opt.Dir)
+	return s.fs.SyncDir(s.dir)
 }
 
 func ignoreAbsent(err error) error {

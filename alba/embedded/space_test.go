@@ -70,7 +70,7 @@ func TestSpace(t *testing.T) {
 	}
 	space := func() (used, free uint64) {
 		t.Helper()
-		b.Look(ctx)
+		b.ReopenDisks(ctx)
 		used, free, err := b.Space(ctx)
 		must(t, err)
 		return used, free

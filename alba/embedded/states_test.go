@@ -79,7 +79,7 @@ func fullIsShown(t *testing.T, limit func(*faultdisk.FS) (remove func())) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		b.Look(ctx) // what disks say of their room does not know of the limit
+		b.ReopenDisks(ctx) // what disks say of their room does not know of the limit
 		_ = b.Namespace("ns").Put(ctx, name(n), data(n))
 		b.Client.Settle()
 		refused := uint64(0)
@@ -94,7 +94,7 @@ func fullIsShown(t *testing.T, limit func(*faultdisk.FS) (remove func())) {
 		status(t, b, health.Degraded, "disk 1 ", "is full", "too few disks take")
 	}
 	remove()
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	fill(t, b, "full", 0, 8)
 	diskStates(t, b, health.OK, health.OK, health.OK)
 	must(t, b.DeleteNamespace(ctx, "ns"))
@@ -167,7 +167,7 @@ func TestWritesWhileAway(t *testing.T) {
 	}
 	back(t, mem, 1)
 	back(t, mem, 2)
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	settled(t, b)
 	must(t, b.Close())
 }
@@ -212,7 +212,7 @@ func TestMayDieIsCounted(t *testing.T) {
 				t.Errorf("without %v %d may die, and status says %d", gone, want, s.MayDie)
 			}
 			for n := range gone {
-				b.fleet.Disk(n).Attach(b.asds[n])
+				b.fleet.Disk(n).Attach(b.asds.open[n].ASD)
 			}
 		}
 	}
@@ -296,7 +296,7 @@ func TestFailingReadsAreShown(t *testing.T) {
 		_ = b.Maintenance().Repair(ctx)
 		status(t, b, health.Unreadable, "could not be read")
 		fs.Clear()
-		b.Look(ctx)
+		b.ReopenDisks(ctx)
 		settled(t, b)
 		holds(t, b, "ns", 8)
 		must(t, b.Close())
@@ -337,7 +337,7 @@ func TestReadOnlyIsShown(t *testing.T) {
 	dir := asdDir(1)
 	fs.readOnly.Store(&dir)
 	for range 2 {
-		b.Look(ctx)
+		b.ReopenDisks(ctx)
 		d := diskStates(t, b, health.OK, health.ReadOnly, health.OK)[1]
 		if !strings.Contains(d.Reason, "mounted read-only") {
 			t.Error(d.Reason)
@@ -353,7 +353,7 @@ func TestReadOnlyIsShown(t *testing.T) {
 	diskStates(t, b, health.OK, health.ReadOnly, health.OK)
 	holds(t, b, "ns", 12)
 	fs.readOnly.Store(nil)
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	settled(t, b)
 	holds(t, b, "ns", 12)
 	must(t, b.Close())
@@ -376,7 +376,7 @@ func TestReadOnlyThatIsNotToldIsRead(t *testing.T) {
 	}
 	holds(t, b, "ns", 8)
 	fs.readOnly.Store(nil)
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	settled(t, b)
 	must(t, b.Close())
 }
@@ -427,13 +427,13 @@ func TestTakenIsShown(t *testing.T) {
 			must(t, mem.MkdirAll(asdDir(1), 0o700))
 			copied(t, mem, asdDir(2)+"/identity", asdDir(1)+"/identity")
 		}
-		b.Look(ctx)
+		b.ReopenDisks(ctx)
 		diskStates(t, b, health.OK, health.Missing, health.OK)
 		status(t, b, health.Degraded, "disk 2 ")
 		holds(t, b, "ns", 8)
 		must(t, mem.RemoveAll(asdDir(1)))
 		back(t, mem, 1)
-		b.Look(ctx)
+		b.ReopenDisks(ctx)
 		settled(t, b)
 		must(t, b.Close())
 	}

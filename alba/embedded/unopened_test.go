@@ -53,14 +53,14 @@ func TestUnopened(t *testing.T) {
 		}
 		// Looks in the background leave it alone for a while: opens may read much.
 		reopened := map[uint64]time.Time{}
-		b.lookAll(ctx, reopened)
+		b.asds.reopenAll(ctx, reopened)
 		fs.Clear()
-		b.lookAll(ctx, reopened)
+		b.asds.reopenAll(ctx, reopened)
 		if err := b.fleet.Disk(2).Missing(); !errors.Is(err, fleet.ErrUnopened) || !errors.Is(err, fleet.ErrMissing) {
 			t.Errorf("%v: %v", errno, err)
 		}
-		reopened[2] = time.Now().Add(-reopenEvery)
-		b.lookAll(ctx, reopened)
+		reopened[2] = time.Now().Add(-reopenPause)
+		b.asds.reopenAll(ctx, reopened)
 		if err := b.fleet.Disk(2).Missing(); err != nil {
 			t.Errorf("%v has passed: %v", errno, err)
 		}
@@ -117,7 +117,7 @@ func TestUnreadableWhileOpening(t *testing.T) {
 	}
 	fill(t, b, "ns", 12, 16)
 	fs.Clear()
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	if d, err := b.OSD(ctx, 2); err != nil || d.State != "ok" {
 		t.Errorf("%+v, %v", d, err)
 	}

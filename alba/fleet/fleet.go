@@ -20,10 +20,10 @@ import (
 // attached.
 var ErrMissing = errors.New("disk is missing")
 
-// ErrUnopened is matched, beside ErrMissing, by the error of every call on a disk
-// that is where it should be and cannot be opened now, for a reason that is not
-// its own. Nothing on it is lost, and it is opened when the reason has passed: it
-// does not count as gone.
+// ErrUnopened is matched, beside ErrMissing, by the error of every call on a disk that is
+// where it should be and cannot be opened now, for a reason that is not the disk's. The
+// disk does not count as gone: nothing on it is lost, and it is opened when the reason has
+// passed.
 var ErrUnopened error = unopened{}
 
 type unopened struct{}
@@ -52,15 +52,19 @@ func New(now func() time.Time) *Fleet {
 	return &Fleet{now: now, disks: make(map[uint64]*Disk)}
 }
 
-// disk is a disk of the fleet that is not in it yet.
+// disk makes a disk that is missing and not in the fleet yet.
 func (f *Fleet) disk(number uint64, id uuid.UUID, node, place string) *Disk {
-	d := &Disk{Number: number, UUID: id, Node: node, Place: place, now: f.now, fleet: f}
+	d := &Disk{Number: number, UUID: id, Node: node, Place: place, fleet: f}
+	of := fmt.Sprintf("disk %d (%s)", number, place)
+	d.attached.of, d.record.now = of, f.now
+	d.health.of, d.health.now, d.health.ticks = of, f.now, &f.ticks
+	d.attached.drop(nil, false)
 	d.health.answers, d.health.silence = context.WithCancel(context.Background())
 	return d
 }
 
-// Add makes a disk known, missing until it is attached. Of one that is known
-// it returns what there is.
+// Add makes a disk known, missing until it is attached. If the number is known already, it
+// returns the disk that has it.
 func (f *Fleet) Add(number uint64, id uuid.UUID, node, place string) *Disk {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -73,13 +77,12 @@ func (f *Fleet) Add(number uint64, id uuid.UUID, node, place string) *Disk {
 	return d
 }
 
-// Move gives a disk that is missing another place, and returns it as it is known
-// from now on; what it has counted begins anew.
+// Move gives a missing disk another place. It returns the Disk that stands for the disk from
+// now on; its counters begin anew.
 func (f *Fleet) Move(d *Disk, place string) *Disk {
 	moved := f.disk(d.Number, d.UUID, d.Node, place)
-	d.mu.RLock()
-	moved.reason, moved.unopened, moved.leaving = d.reason, d.unopened, d.leaving
-	d.mu.RUnlock()
+	moved.attached.inherit(&d.attached)
+	moved.record.setLeaving(d.record.isLeaving())
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.disks[d.Number] = moved
@@ -112,8 +115,8 @@ func (f *Fleet) All() []*Disk {
 	return list
 }
 
-// Refresh is Disk.Refresh of all disks, side by side: where each takes its time,
-// nobody waits for the sum. It returns what each said.
+// Refresh is Disk.Refresh of all disks at once, so that the caller waits for the slowest
+// and not for the sum. It returns the error of each.
 func (f *Fleet) Refresh(ctx context.Context) map[*Disk]error {
 	all := f.All()
 	errs := make([]error, len(all))
@@ -140,9 +143,9 @@ func (f *Fleet) Disks() []policy.Disk {
 	return list
 }
 
-// Takes returns the first policy of a list that the disks can keep now, the first
-// one if none can, and how many bytes of objects they can take under it. It asks
-// no disk: the figures are those that Refresh saw last.
+// Takes returns the first policy of a list that the disks can keep now, and how many bytes
+// of objects they can take under it. If they can keep none, it returns the first policy
+// and 0. It asks no disk: the figures are those that Refresh saw last.
 func (f *Fleet) Takes(list []policy.Policy) (p policy.Policy, bytes uint64) {
 	disks := f.Disks()
 	i, width, ok := policy.Choose(list, disks)

@@ -25,7 +25,7 @@ func newBench(t *testing.T, shared ...uint64) *bench {
 	b.f = New(func() time.Time { return b.clock })
 	for i, s := range shared {
 		d := b.f.Add(uint64(i+1), uuid.New(), "node", fmt.Sprint("disk", i+1))
-		d.usage.Shared = s
+		d.record.usage.Shared = s
 		b.disks = append(b.disks, d)
 	}
 	return b
@@ -41,11 +41,11 @@ func (b *bench) pass(t time.Duration) {
 
 func (b *bench) begin(d *Disk, k kind, bytes int) (end func(error)) {
 	b.t.Helper()
-	i, err := d.begin(k, bytes)
+	i, err := d.health.begin(k, bytes)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return func(err error) { d.end(k, i, err) }
+	return func(err error) { d.health.end(k, i, err) }
 }
 
 // takes makes a small request that takes so long; no tick passes.
@@ -95,7 +95,7 @@ func TestHungAfter(t *testing.T) {
 		if is := b.disks[0].Condition(); !is.Since.Equal(began) {
 			t.Errorf("%s: since %v, and it began at %v", what, is.Since, began)
 		}
-		if _, err := b.disks[0].begin(c.kind, 0); !errors.Is(err, ErrNotAnswering) {
+		if _, err := b.disks[0].health.begin(c.kind, 0); !errors.Is(err, ErrNotAnswering) {
 			t.Errorf("%s: more is asked of it: %v", what, err)
 		}
 		if b.disks[1].Silent() != nil {
@@ -183,11 +183,11 @@ func TestPar(t *testing.T) {
 	} {
 		b := newBench(t, c.shared...)
 		for i, d := range b.disks {
-			d.costs[writing].mean.Store(int64(c.means[i]))
+			d.health.costs[writing].mean.Store(int64(c.means[i]))
 		}
 		b.pass(tick)
 		for i, d := range b.disks {
-			if got := time.Duration(d.par[writing].Load()); got != c.want[i] {
+			if got := time.Duration(d.health.par[writing].Load()); got != c.want[i] {
 				t.Errorf("%s: disk %d has %d beside it, not %d", c.what, d.Number, got, c.want[i])
 			}
 		}

@@ -2,16 +2,16 @@ package fleet
 
 import "openvstorage/alba/osd"
 
-// refusal remembers that a disk had no room for a put. That is no fault of the
-// disk, and it says more than what the disk says of its room: a put may be larger
-// than what is left, and a file system may have limits that nobody tells of.
+// refusal remembers that a disk had no room for a put. That is no fault of the disk. It
+// says more than the room that the disk reports: a put may be larger than what is left,
+// and a file system may have limits that it does not report.
 type refusal struct {
 	need uint64 // bytes of the put; 0: none was refused
 	room uint64 // that the disk had then, as far as it is known
 	seen bool   // room is known
 }
 
-// putBytes is how much an Apply brings.
+// putBytes is how many bytes of values an Apply writes.
 func putBytes(updates []osd.Update) (n uint64) {
 	for i := range updates {
 		if !updates[i].Delete {
@@ -28,15 +28,16 @@ func (r *refusal) refuse(need uint64) {
 	}
 }
 
-// took notes a put that was taken: one as large has room again.
+// took notes a put that was taken. If it was as large as the refused one, there is room
+// again.
 func (r *refusal) took(bytes uint64) {
 	if bytes >= r.need {
 		*r = refusal{}
 	}
 }
 
-// look notes what the disk says of its room. One that has got more by as much as
-// was refused is believed.
+// look notes the room that the disk reports. The refusal ends when the room has grown by as
+// much as was refused.
 func (r *refusal) look(room uint64) {
 	switch {
 	case r.need == 0:
@@ -47,12 +48,4 @@ func (r *refusal) look(room uint64) {
 	default:
 		r.room = min(r.room, room)
 	}
-}
-
-// Refused reports whether the disk refused a put for want of room, and has not
-// taken one as large nor got as much more room since.
-func (d *Disk) Refused() bool {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.refused.need > 0
 }

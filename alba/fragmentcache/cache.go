@@ -43,11 +43,10 @@ type counters struct {
 	bytes, segments, checksumBytes, ghostSize atomic.Int64
 }
 
-// Open opens the cache in Options.Dir, or begins one. What is in it is found
-// after Open has returned, newest first; a get may miss until then. Damaged and
-// unfinished segments are removed; files that are not the cache's are left. A
-// disk that fails is no reason to do without the cache for good: it is tried
-// again.
+// Open opens the cache in Options.Dir, or creates one. It returns before the content is
+// found, newest first; a get may miss until then. Damaged and unfinished segments are
+// removed, and files that are not the cache's are left alone. If the disk fails, the cache
+// is without content for a while, and then tries the disk again.
 func Open(o Options) (*Cache, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -93,10 +92,10 @@ func aligned(off uint32, p []byte, crcs []uint32) bool {
 	return off%blockSize == 0 && len(p)%blockSize == 0 && len(p) > 0 && len(crcs) == len(p)/blockSize && uint64(off)+uint64(len(p)) <= 1<<32
 }
 
-// Get fills p with a fragment's bytes from off, and crcs, one for each 4 KiB,
-// with the checksums that were put with them, or reports that it does not have
-// them all; p and crcs may be changed then. off and the length of p are multiples
-// of 4096. Version and namespace of the key do not matter. The caller must check
+// Get fills p with a fragment's bytes from off, and crcs, one for each 4 KiB, with the
+// checksums that were put with them. It returns false if the cache does not have all of
+// them; p and crcs may have been changed even then. off and the length of p must be
+// multiples of 4096. Version and namespace of the key do not matter. The caller must check
 // the bytes, and call Bad if they are bad.
 func (c *Cache) Get(key manifest.Key, off uint32, p []byte, crcs []uint32) bool {
 	if !aligned(off, p, crcs) {
@@ -127,9 +126,9 @@ func (c *Cache) Get(key manifest.Key, off uint32, p []byte, crcs []uint32) bool 
 	return true
 }
 
-// Bad drops what Get gave and the caller's check refused: since it does not say
-// how much that was, all of the fragment from the page of off on. The next Open
-// finds again what is in a file still.
+// Bad drops what Get returned and the caller's check refused. How long that was is not
+// told, so everything of the fragment from the page of off on is dropped. The next Open
+// finds it again if it is still in a file.
 func (c *Cache) Bad(key manifest.Key, off uint32) {
 	c.stats.corrupt.Add(1)
 	c.drop(fragmentOf(key), off/blockSize, osd.ValueMax/blockSize)
@@ -142,12 +141,12 @@ func (c *Cache) drop(f fragment, first, n uint32) {
 	}
 }
 
-// Flush waits until what was there at Open has been found, and what was put
-// before has been written or dropped. It promises nothing about durability.
+// Flush waits until what was there at Open has been found, and until what was put before
+// the call has been written or dropped. It promises nothing about durability.
 func (c *Cache) Flush() { c.queue.wait() }
 
-// Close writes what was put, ends the open segment and lets go of the
-// directory. Gets miss from then on, puts are dropped.
+// Close writes what was put, seals the open segment and releases the directory. From then
+// on gets miss and puts are dropped.
 func (c *Cache) Close() error {
 	c.close.Do(func() {
 		c.closing.Store(true)

@@ -5,9 +5,9 @@ import (
 	"io/fs"
 )
 
-// evict removes a sealed segment, the oldest, after it has appended what was
-// hit to the open one. It reports false if writing was turned off meanwhile;
-// the segment is there then, though some of its extents may not be.
+// evict appends the extents of the oldest sealed segment that were hit to the open segment,
+// and then removes the old one. It returns false if writing was turned off meanwhile: the
+// segment is still there then, though the index may lack some of its extents.
 func (w *writer) evict(s *segment, second bool) bool {
 	if err := w.rescue(s, second); err != nil {
 		w.c.readFailed(s, err)
@@ -35,8 +35,8 @@ func (w *writer) shed() {
 	w.count()
 }
 
-// yield removes the oldest segments, n bytes, whether anything may be written or
-// not. Nothing of them is kept.
+// yield removes the oldest segments, n bytes, even while writing is turned off. No extent of
+// them is kept.
 func (w *writer) yield(n int64) {
 	for n > 0 && len(w.sealed) > 0 {
 		s := w.sealed[0]
@@ -46,8 +46,8 @@ func (w *writer) yield(n int64) {
 	}
 }
 
-// remove removes a file. If that fails, what is written further would be more
-// than was allowed: not before it is gone.
+// remove removes a file. If that fails, nothing more is written before the file is gone:
+// the cache would exceed its bound.
 func (w *writer) remove(name string) {
 	if err := w.c.opt.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		w.left = append(w.left, name)
@@ -55,8 +55,8 @@ func (w *writer) remove(name string) {
 	}
 }
 
-// rescue takes the extents of a segment out of the index, but those that are
-// appended to the open segment; these move when they are written.
+// rescue takes the extents of a segment out of the index, except those that it appends to
+// the open segment: they move when they are written.
 func (w *writer) rescue(s *segment, second bool) error {
 	foot, index, err := s.readIndex(w.index)
 	w.index = index
@@ -83,8 +83,8 @@ func (w *writer) rescue(s *segment, second bool) error {
 	return nil
 }
 
-// again appends an extent of another segment to the open one, if that is not
-// half full yet. What the caller's check would refuse is not looked for here.
+// again appends an extent of another segment to the open one, if that is not half full yet.
+// It does not check the bytes: whoever gets them does.
 func (w *writer) again(s *segment, e entry, x extent) bool {
 	n := int(e.n)
 	if w.c.off.Load() || !w.room(n) || segmentSize(w.blocks+n, len(w.entries)+1) > w.c.opt.SegmentBytes/2 {

@@ -57,7 +57,7 @@ const blocksMax = 1 << 18
 // runMax bounds an extent, in blocks.
 const runMax = 16
 
-// errFormat is matched by the errors for bytes that are no segment's.
+// errFormat is matched by the errors for bytes that are not a segment.
 var errFormat = errors.New("not a segment of the fragment cache")
 
 // fragment names a fragment. Version and namespace of its key do not matter.
@@ -167,8 +167,7 @@ func (f footer) decodeEntry(b []byte, i int) (entry, error) {
 	return e, nil
 }
 
-// fragmentBlocks bounds what of a fragment can be named, in blocks: offsets
-// have 32 bits.
+// fragmentBlocks bounds the blocks of a fragment that can be named: offsets have 32 bits.
 const fragmentBlocks = 1 << 32 / blockSize
 
 // decodeCRCs appends to dst the checksums of an index that was checked.

@@ -9,11 +9,11 @@ const (
 	ghostWays = 4
 )
 
-// ghosts remembers which blocks were put lately, of about as many pages as the
-// cache has room for, in 4 bytes a page. When a page's set of four is full, any
-// of them is forgotten: were it the oldest, five pages of a set that are read
-// round and round would never be known. It is mistaken once in some ten thousand
-// times, and then something is admitted that need not be.
+// ghosts remembers which blocks were put lately, of about as many pages as the cache has
+// room for, in 4 bytes a page. When a page's set of four is full, an arbitrary one is
+// forgotten: if it were the oldest, five pages of a set that are read in turn would never
+// be known. About once in ten thousand times ghosts is mistaken, and an extent is admitted
+// that need not be.
 type ghosts struct {
 	sets   [][ghostWays]ghost
 	mask   uint64
@@ -45,7 +45,7 @@ func (g *ghosts) seen(fp uint64, r run) bool {
 	return false
 }
 
-// place is where a page is entered: where none is, or anywhere.
+// place is where a page is entered: a free place, or an arbitrary one.
 func (g *ghosts) place(set *[ghostWays]ghost) uint64 {
 	for i, h := range set {
 		if h&0xffff == 0 {

@@ -19,8 +19,8 @@ func locate(slot int, block uint32) location { return location(slot)<<18 | locat
 func (l location) slot() int     { return int(l&^hit) >> 18 }
 func (l location) block() uint32 { return uint32(l) & (blocksMax - 1) }
 
-// run is which blocks of its page an extent has: the number of the first in the
-// high 4 bits, how many less one in the low ones.
+// run is which blocks of its page an extent has: the number of the first in the high 4
+// bits, their number less one in the low 4 bits.
 type run uint8
 
 func makeRun(first, n uint32) run { return run(first<<4 | (n - 1)) }
@@ -35,9 +35,8 @@ type index struct {
 	shards [1 << shardBits]shard
 }
 
-// shard is a hash table with linear probing. A page's extents are all in one
-// chain. Three arrays, so that nothing is lost to alignment. In locs 0 marks
-// what is empty.
+// shard is a hash table with linear probing. All extents of a page are in one chain. It has
+// three arrays, so that alignment costs nothing. A zero in locs marks an empty place.
 type shard struct {
 	mu   sync.Mutex
 	fps  []uint64
@@ -147,7 +146,7 @@ func (x *index) present(fp uint64) uint32 {
 	return s.present(fp)
 }
 
-// insert enters an extent: those of its blocks that are not there yet.
+// insert enters those blocks of an extent that the index does not have yet.
 func (x *index) insert(fp uint64, r run, l location) {
 	s := x.shard(fp)
 	s.mu.Lock()
@@ -178,15 +177,15 @@ func (x *index) drop(fp uint64) {
 	}
 }
 
-// extent is one that claim found.
+// extent is an extent that claim found.
 type extent struct {
 	fp  uint64
 	run run
 	loc location // without hit
 }
 
-// claim finds the extents of a page that lie in [from, from+n). It removes those
-// that were not hit; the others it appends to dst, and leaves them.
+// claim finds the extents of a page that lie in [from, from+n). It removes those that were
+// not hit, and appends the others to dst, which stay in the index.
 func (x *index) claim(dst []extent, fp uint64, from location, n uint32) []extent {
 	s := x.shard(fp)
 	s.mu.Lock()
@@ -207,8 +206,8 @@ func (x *index) claim(dst []extent, fp uint64, from location, n uint32) []extent
 	return dst
 }
 
-// move says that an extent that claim left lies elsewhere now, and was not hit
-// there. If it was dropped meanwhile, nothing happens.
+// move enters the new place of an extent that claim returned; it counts as not hit there.
+// If the extent was dropped meanwhile, nothing happens.
 func (x *index) move(e extent, to location) bool {
 	s := x.shard(e.fp)
 	s.mu.Lock()
@@ -222,7 +221,7 @@ func (x *index) move(e extent, to location) bool {
 	return false
 }
 
-// forget removes an extent that claim left.
+// forget removes an extent that claim returned.
 func (x *index) forget(e extent) {
 	s := x.shard(e.fp)
 	s.mu.Lock()

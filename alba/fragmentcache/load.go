@@ -5,10 +5,9 @@ import (
 	"slices"
 )
 
-// load finds what the sealed segments have, newest first, and removes those
-// that are damaged, unfinished, or more than there is room for. A segment of a
-// newer release goes too: what is in a cache is elsewhere, and what it takes
-// counts.
+// load finds what the sealed segments have, newest first. It removes segments that are
+// damaged, unfinished, or more than there is room for. It also removes those of a newer
+// release: they take room, and everything in a cache is also elsewhere.
 func (w *writer) load() {
 	slot := 0
 	for _, number := range slices.Backward(w.numbers) {
@@ -36,7 +35,7 @@ func (w *writer) load() {
 	w.numbers = nil
 }
 
-// errRoom: the segments that are newer take all that there is.
+// errRoom is the error of a segment for which younger ones have left no room.
 var errRoom = errors.New("there is no room for the segment")
 
 func (w *writer) loadSegment(number uint64, slot int) (*segment, error) {
@@ -51,7 +50,7 @@ func (w *writer) loadSegment(number uint64, slot int) (*segment, error) {
 	return s, nil
 }
 
-// adopt enters what a segment has in the index, or nothing of it.
+// adopt enters all extents of a segment in the index, or none.
 func (w *writer) adopt(s *segment, slot int) error {
 	if w.bytes+s.size > w.budget()+w.c.opt.SegmentBytes || slot >= slotMax-1 {
 		return errRoom
@@ -72,8 +71,8 @@ func (w *writer) adopt(s *segment, slot int) error {
 	return nil
 }
 
-// insert enters the extents of a segment that was checked in the index, cut at
-// the borders of pages, which may have been others when they were written.
+// insert enters the extents of a checked segment in the index. It cuts them at the borders
+// of pages: PageBytes may have been another when they were written.
 func (w *writer) insert(s *segment, foot footer, index []byte) {
 	for i := range foot.entries {
 		e, _ := foot.decodeEntry(index, i)

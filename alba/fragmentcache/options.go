@@ -22,24 +22,23 @@ type Options struct {
 	FS  disk.FS
 	Dir string // made if it is absent; nothing else should be kept in it
 
-	// Bytes bounds the files together, 1 MiB to 4 TiB. What is more at Open is
-	// evicted.
+	// Bytes bounds all files together, 1 MiB to 4 TiB. Open evicts what exceeds it.
 	Bytes int64
 
-	// SegmentBytes is the length of a file, and so of what is evicted at once
-	// and what a killed process loses. Default: a 64th of Bytes, but 1 to 256
-	// MiB. It is at most an 8th and at least a 4096th of Bytes.
+	// SegmentBytes is the length of a file. So much is evicted at once, and so much
+	// a killed process loses. Default: a 64th of Bytes, but 1 to 256 MiB. It is at
+	// most an 8th and at least a 4096th of Bytes.
 	SegmentBytes int64
 
 	// PageBytes is what an extent never crosses a border of: a multiple of 4096
 	// up to 65536. Default 32768.
 	PageBytes int
 
-	// QueueBytes bounds the memory for bytes that were put and are not written
-	// yet; what does not fit is dropped. Default 16 MiB; at least 128 KiB.
+	// QueueBytes bounds the memory for bytes that were put and not written yet; what
+	// does not fit is dropped. Default 16 MiB; at least 128 KiB.
 	QueueBytes int64
 
-	// AdmitFirst admits what is put for the first time too, room or not.
+	// AdmitFirst admits also what is put for the first time when there is no room left.
 	AdmitFirst bool
 
 	Logger *slog.Logger // default: none
@@ -80,13 +79,14 @@ func (o Options) withDefaults() (Options, error) {
 type Stats struct {
 	Hits   uint64 // gets that were answered
 	Misses uint64
-	// Corrupt counts the calls of Bad, ReadErrors what the disk did not give.
+	// Corrupt counts the calls of Bad, ReadErrors the reads that the disk failed.
 	Corrupt    uint64
 	ReadErrors uint64
 
-	// Of the bytes that were put: Written are in the cache, Refused were not
-	// put before (see Options.AdmitFirst), Dropped found the queue full or
-	// writing off. What was there already is in none of them.
+	// Of the bytes that were put, Written were written, Refused were not admitted
+	// because they were not put before (see Options.AdmitFirst), and Dropped found
+	// the queue full or writing turned off. Bytes that the cache had already are in
+	// none of these.
 	Written uint64
 	Refused uint64
 	Dropped uint64

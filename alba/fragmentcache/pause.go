@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// How long nothing is written after a failure, doubled with each failure in a
-// row. A disk may be full for a while, or too many files be open.
+// How long nothing is written after a failure, doubled with each failure in a row: a disk
+// may be full for a while, or too many files may be open.
 const (
 	pauseMin = time.Second
 	pauseMax = 10 * time.Minute
 )
 
-// turnOff ends writing for a while: after a failed write nothing more is written
-// to its file (rule P6). What there is is served meanwhile.
+// turnOff ends writing for a while: after a failed write nothing more is written to its file
+// (rule P6). The cache serves what it has meanwhile.
 func (w *writer) turnOff(err error) {
 	c := w.c
 	if c.off.Swap(true) {
@@ -38,8 +38,8 @@ func (w *writer) stop() {
 // pausing reports whether it is too soon to write again.
 func (c *Cache) pausing() bool { return c.off.Load() && c.opt.now().UnixNano() < c.until.Load() }
 
-// resume writes again after a pause, in another segment. What was put into the
-// one that was open goes, with what a failed write left of it.
+// resume has the writer write again after a pause, to a new segment. It removes the segment
+// that was open, with whatever a failed write left of it.
 func (w *writer) resume() {
 	c := w.c
 	if !c.off.Load() || c.pausing() {

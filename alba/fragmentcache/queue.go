@@ -31,8 +31,8 @@ func (b *batch) grow(n, limit int) {
 	}
 }
 
-// queue is what was put and the writer has not taken: one batch that fills while
-// another is written, each of half the bytes.
+// queue is what was put and the writer has not taken yet. One batch fills while another is
+// written; each may have half of the bytes.
 type queue struct {
 	mu      sync.Mutex
 	changed sync.Cond
@@ -58,10 +58,9 @@ func newQueue(o Options, stats *counters) *queue {
 	return q
 }
 
-// Put offers a fragment's bytes from off and their checksums, one for each 4
-// KiB, and keeps neither slice. It never waits for the disk: what is not
-// admitted or does not fit is not kept. off and the length of p are multiples of
-// 4096, else nothing is.
+// Put offers a fragment's bytes from off and their checksums, one for each 4 KiB. It keeps
+// neither slice, and never waits for the disk: what is not admitted or does not fit is
+// dropped. So is a range whose off or length is not a multiple of 4096.
 func (c *Cache) Put(key manifest.Key, off uint32, p []byte, crcs []uint32) {
 	if !aligned(off, p, crcs) || c.pausing() {
 		c.stats.dropped.Add(uint64(len(p)))
@@ -100,8 +99,9 @@ func (q *queue) add(it item, p []byte, crcs []uint32) {
 	}
 }
 
-// take returns what is there, once something is; nil when the queue is closed
-// and empty. It takes back what it gave before.
+// take waits until something was put or is to be given up, and returns the batch, which may
+// be empty then; nil when the queue is closed and empty. done is the batch that it returned
+// before, to be filled again.
 func (q *queue) take(done *batch) *batch {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -122,7 +122,7 @@ func (q *queue) take(done *batch) *batch {
 	return b
 }
 
-// GiveUp lets the cache give up about n bytes, the oldest, as its file system lacks
+// GiveUp has the cache give up about n bytes, the oldest first, when its file system lacks
 // room for what matters more. It does not wait.
 func (c *Cache) GiveUp(n int64) {
 	q := c.queue

@@ -2,8 +2,7 @@ package fragmentcache
 
 import "math/bits"
 
-// plan is what a get reads: pieces of segments, each of which it holds a
-// reference to.
+// plan is what a get reads: pieces of segments. It holds a reference to each segment.
 type plan struct {
 	pieces [2 * runMax]piece
 	n      int
@@ -41,9 +40,9 @@ func (pl *plan) release() {
 	pl.n = 0
 }
 
-// lookup adds the pieces of a part, which lies at block at of what was asked
-// for, or reports that not all of it is there. While the shard is locked, a
-// segment that an extent of it lies in has the writer's reference.
+// lookup adds the pieces of a part, which lies at block at of what was asked for. It returns
+// false if not all of the part is there. While the shard is locked, the writer's reference
+// keeps each segment that an extent of the shard lies in.
 func (c *Cache) lookup(pl *plan, p part, at uint32) bool {
 	want := p.run.mask()
 	s := c.index.shard(p.fp)
@@ -67,8 +66,7 @@ func (c *Cache) lookup(pl *plan, p part, at uint32) bool {
 	return want == 0
 }
 
-// read reads the pieces and lets go of them. Pages that the disk does not give
-// are dropped.
+// read reads the pieces and releases them. Pages that the disk fails to give are dropped.
 func (c *Cache) read(pl *plan, f fragment, p []byte, crcs []uint32) bool {
 	defer pl.release()
 	for i := range pl.pieces[:pl.n] {
@@ -81,7 +79,7 @@ func (c *Cache) read(pl *plan, f fragment, p []byte, crcs []uint32) bool {
 	return true
 }
 
-// readFailed counts an error of a segment, of which the log hears once.
+// readFailed counts an error of a segment, and logs the first of each segment.
 func (c *Cache) readFailed(s *segment, err error) bool {
 	c.stats.readErrors.Add(1)
 	if !s.failed.Swap(true) {

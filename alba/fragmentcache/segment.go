@@ -26,8 +26,8 @@ func segmentNumber(base string) (uint64, bool) {
 	return n, ok && err == nil && n > 0 && base == fmt.Sprintf("%016x%s", n, suffix)
 }
 
-// segment is a file of extents. Who reads it holds a reference, taken while an
-// extent of the index names it; the last to leave closes the file.
+// segment is a file of extents. Whoever reads it holds a reference, which is taken while an
+// extent of the index names the segment. Whoever releases the last one closes the file.
 type segment struct {
 	file        disk.File
 	name        string
@@ -36,8 +36,8 @@ type segment struct {
 	slot        int
 	refs        atomic.Int64
 
-	// crcs[i] is the checksum of block 1+i. Those of an extent are there before
-	// the extent is in the index.
+	// crcs[i] is the checksum of block 1+i. The checksums of an extent are set before
+	// the extent enters the index.
 	crcs []uint32
 	size int64 // of the file, once it is sealed
 
@@ -75,7 +75,7 @@ func createSegment(fsys disk.FS, dir string, number, incarnation uint64) (*segme
 	return s, nil
 }
 
-// openSegment opens a segment. Whether it is sealed, readIndex finds.
+// openSegment opens a segment. readIndex finds whether it is sealed.
 func openSegment(fsys disk.FS, dir string, number uint64) (s *segment, err error) {
 	name := segmentName(dir, number)
 	f, err := fsys.OpenFile(name, 0, 0)
@@ -107,8 +107,8 @@ func openSegment(fsys disk.FS, dir string, number uint64) (s *segment, err error
 	return s, nil
 }
 
-// readIndex reads and checks the index of a sealed segment into buf, which it
-// returns, another if it has to be longer.
+// readIndex reads and checks the index of a sealed segment. It returns the buffer that holds
+// it: buf, or a longer one.
 func (s *segment) readIndex(buf []byte) (footer, []byte, error) {
 	var b [footerSize]byte
 	if s.size < blockSize+footerSize {

@@ -51,7 +51,7 @@ func (w *writer) run() {
 	w.end()
 }
 
-// put appends what of a batch is not there.
+// put appends those blocks of a batch that the cache does not have.
 func (w *writer) put(b *batch) {
 	w.yield(w.c.queue.owes())
 	w.resume()
@@ -146,9 +146,9 @@ func (w *writer) seal() {
 	w.count()
 }
 
-// rotate ends the open segment, begins another, and evicts what there is no more
-// room for beside it. Until the evicted are removed the files may be half a
-// segment longer, for which a whole one is kept free.
+// rotate seals the open segment, begins another, and evicts what there is no more room for
+// beside it. Until the evicted segments are removed, the files may be half a segment
+// longer; room for a whole one is kept free for that.
 func (w *writer) rotate() {
 	w.flush()
 	w.seal()
@@ -180,8 +180,8 @@ func (w *writer) rotate() {
 	}
 }
 
-// budget is what the sealed segments may take while another is filled. Until
-// then they may take a segment more.
+// budget is what the sealed segments may take, in bytes, while another is filled. Before
+// that they may take one segment more.
 func (w *writer) budget() int64 { return w.c.opt.Bytes - 2*w.c.opt.SegmentBytes }
 
 func (w *writer) freeSlot() (int, bool) {
@@ -203,7 +203,7 @@ func (w *writer) count() {
 	w.c.stats.segments.Store(int64(n))
 }
 
-// end lets go of the segments. Gets that read them go on.
+// end releases the segments. Gets that read them go on.
 func (w *writer) end() {
 	w.c.index.clear()
 	for i := range w.c.segments {

@@ -6,14 +6,15 @@ import (
 	"openvstorage/internal/counted"
 )
 
-// States of a group, besides ok and full. Full: it waits for room, or for what
-// else its disk lacks.
+// States of a group, besides ok and full. A full group waits for room, or for something
+// else that its disk lacks.
 const (
-	// Failed: a sync or its state failed, or it met what it must not skip. It
-	// neither changes nor answers until the next start.
+	// Failed is the state of a group whose sync or state failed, or that met an entry
+	// which it must not skip. It makes no changes and gives no answers until the next
+	// start.
 	Failed State = "failed"
-	// Older: an older copy of it was accepted by a person, and what was written
-	// since is not in it.
+	// Older is the state of a group of which a person accepted an older copy. The copy
+	// lacks what was written since it was made.
 	Older State = "older"
 )
 
@@ -23,20 +24,19 @@ var GroupStates = []State{OK, Older, Full, Failed}
 // Group is what is known of an Arakoon group.
 type Group struct {
 	Name   string
-	Failed string // why, "" if it has not
-	Waits  bool   // for room, or for what else its disk lacks
+	Failed string // why it has failed, "" if it has not
+	Waits  bool   // it waits for room, or for something else that its disk lacks
 	Older  bool   // an older copy was accepted
-	// Reads: objects cannot be found without it.
-	Reads bool
+	Reads  bool   // objects cannot be found without it
 }
 
-// GroupIs is how a group is.
+// GroupIs is the judgement of a group.
 type GroupIs struct {
 	State  State
 	Reason string // "" if it is ok
 }
 
-// Judge says how the group is.
+// Judge returns the state of the group.
 func (g *Group) Judge() GroupIs {
 	switch {
 	case g.Failed != "":
@@ -52,8 +52,8 @@ func (g *Group) Judge() GroupIs {
 // BackendStates are all states of a backend, from the best to the worst.
 var BackendStates = []State{OK, Degraded, Unreadable}
 
-// Backend is what is known of a backend. Reasons of its parts come from their own
-// Judge.
+// Backend is what is known of a backend. The reasons of its parts come from the Judge
+// of each part.
 type Backend struct {
 	Disks      []DiskNamed
 	Namespaces []Namespace
@@ -61,28 +61,28 @@ type Backend struct {
 
 	Waiting uint64 // objects with fragments that are known to be bad or absent
 	NoPlace uint64 // objects that no disk can take a fragment of
-	Failed  uint64 // objects of which a read failed, and has not succeeded since
-	Example string // one of these
+	Failed  uint64 // objects whose last read failed though their disks are there
+	Example string // the name of one of these
 
-	NoRoom    string   // why nothing more can be put, "" if something can
-	Suspended string   // why nothing is deleted on disks, "" if it is
-	Alarms    []string // what else stands for a person to decide
+	NoRoom    string   // why no object can be put, "" if one can
+	Suspended string   // why deletion on disks is suspended, "" if it is not
+	Alarms    []string // what else a person has to decide
 }
 
-// DiskNamed is a disk and what people call it.
+// DiskNamed is a disk with its number and place.
 type DiskNamed struct {
 	Number uint64
 	Place  string
 	Disk
 }
 
-// BackendIs is how a backend is.
+// BackendIs is the judgement of a backend.
 type BackendIs struct {
 	State   State
 	Reasons []string // none if it is ok
 }
 
-// Judge says how the backend is.
+// Judge returns the state of the backend.
 func (b *Backend) Judge() BackendIs {
 	is := BackendIs{State: OK}
 	say := func(s State, reason string) {
@@ -94,11 +94,11 @@ func (b *Backend) Judge() BackendIs {
 	for i := range b.Groups {
 		if g := b.Groups[i].Judge(); g.State == Failed && b.Groups[i].Reads {
 			say(Unreadable, g.Reason)
-		} else if g.State != OK && g.State != Older { // why it is, Suspended says
+		} else if g.State != OK && g.State != Older { // Suspended tells of older copies
 			say(Degraded, g.Reason)
 		}
 	}
-	moving := false // something may have to be made elsewhere
+	moving := false // fragments may have to be made again elsewhere
 	for i := range b.Disks {
 		d := b.Disks[i].Judge()
 		moving = moving || d.State != OK
@@ -129,7 +129,7 @@ func (b *Backend) Judge() BackendIs {
 	if b.Waiting > 0 {
 		say(Degraded, counted.Of(b.Waiting, "object has fragments that are known to be bad or absent, and waits", "objects have fragments that are known to be bad or absent, and wait")+" for a repair")
 	}
-	if b.NoPlace > 0 && (moving || narrow > 0) { // it was so at the last survey
+	if b.NoPlace > 0 && (moving || narrow > 0) { // NoPlace is of the last survey, and nothing needs a place by now
 		say(Degraded, counted.Of(b.NoPlace, "object lacks", "objects lack")+" a disk that can take a fragment")
 	}
 	for _, why := range append([]string{b.NoRoom, b.Suspended}, b.Alarms...) {

@@ -9,20 +9,20 @@ import (
 
 // States of a disk.
 const (
-	Slow     State = "slow"      // it answers, and others would be done long before
-	Damaged  State = "damaged"   // it lacks fragments that it had, or what a start needs of it
-	Draining State = "draining"  // its fragments are being moved, as somebody wished
-	Full     State = "full"      // it refuses what puts would give it
-	ReadOnly State = "read-only" // it is read, and takes no writes
+	Slow     State = "slow"      // it answers much later than other disks would
+	Damaged  State = "damaged"   // it lacks fragments that it had, or a file that a start needs
+	Draining State = "draining"  // a person has its fragments moved to other disks
+	Full     State = "full"      // it refuses puts for want of room
+	ReadOnly State = "read-only" // it can be read, and takes no writes
 	Failing  State = "failing"   // it is there, and fails or does not answer
 	Unopened State = "unopened"  // it is there, and the machine lacks what it takes to open it
 	Missing  State = "missing"   // it is not where it should be
 	Lost     State = "lost"      // it was given up
 )
 
-// DiskStates are all states of a disk, from the best to the worst: of several that
-// hold, it is in the last. Draining comes before full, as a disk that is drained
-// gets nothing anyway.
+// DiskStates are all states of a disk, from the best to the worst. If several hold, the
+// worst is the state of the disk. Draining is worse than full, as a disk that is being
+// drained gets no fragments anyway.
 var DiskStates = []State{OK, Slow, Damaged, Full, Draining, ReadOnly, Failing, Unopened, Missing, Lost}
 
 // Trouble is something that has been observed of a disk for a while.
@@ -31,45 +31,41 @@ type Trouble struct {
 	Since  time.Time
 }
 
-// Disk is what is known of a disk. The zero value is one that is well.
+// Disk is what is known of a disk. The zero value is a disk that is ok.
 type Disk struct {
-	// As the ABM has it.
+	// What the ABM has recorded.
 	Lost, Draining bool
-	Fragments      uint64 // of objects, on it
+	Fragments      uint64 // of objects, on this disk
 
-	// As it was found when it was to be opened: why it is not there, "" if it is.
-	Missing  string
-	Unopened bool // with Missing: it is there all the same
+	// What the last attempt to open it found.
+	Missing  string // why it is not open, "" if it is
+	Unopened bool   // with Missing: it is there, and cannot be opened
 
-	// As it does its work. Failing and Slow are what whoever uses it has observed.
+	// What its users have observed.
 	Failing *Trouble
-	// Unread, with Failing: reads of it fail or do not return. Without, only its
-	// writes do, and what is on it can be read.
-	Unread bool
-	Slow   *Trouble
-	// Silent is the error of asking how full it is, "" if it answers.
-	Silent string
+	Unread  bool // with Failing: reads fail or do not return; else only writes do
+	Slow    *Trouble
+	Silent  string // the error when it was asked how full it is, "" if it answers
 
-	// As it says itself.
-	ReadOnly string // why it takes no writes, "" if it does
+	// What it says of itself.
+	ReadOnly string // why it takes no writes, "" if it takes them
 	Full     bool   // it refuses puts
-	Refused  bool   // it refused the last one that was as large, for want of room
+	Refused  bool   // it refused a put for want of room, and has taken none as large since
 	Room     uint64 // bytes that it has for puts
-	Absent   uint64 // fragments that it had, and that are gone from it
+	Absent   uint64 // fragments that it had, and has no more
 	Need     uint64 // bytes of the largest fragment that a put may bring; 0: not known
-	Trouble  string // what the next start would meet, "" if nothing is known
+	Trouble  string // why the next start would not open it, "" if nothing is known
 }
 
-// DiskIs is how a disk is.
+// DiskIs is the judgement of a disk.
 type DiskIs struct {
 	State  State
 	Reason string    // "" if it is ok
 	Since  time.Time // zero: not known
-	// Gone: what is on it cannot be read now.
-	Gone bool
+	Gone   bool      // its fragments cannot be read now
 }
 
-// Judge says how the disk is.
+// Judge returns the state of the disk: the worst of those that hold.
 func (d *Disk) Judge() DiskIs {
 	switch {
 	case d.Lost:
@@ -105,9 +101,9 @@ func (d *Disk) fullReason() string {
 	return fmt.Sprintf("%d KiB are left for puts, and a fragment may have %d", d.Room>>10, d.Need>>10)
 }
 
-// Takes reports whether a disk in this state takes what puts bring.
+// Takes reports whether a disk in this state takes fragments of puts.
 func (i DiskIs) Takes() bool { return i.State == OK || i.State == Slow || i.State == Damaged }
 
-// Well reports whether nobody has to do anything about a disk in this state. One
-// that is drained is on its way out because somebody wished it.
+// Well reports whether a disk in this state needs no attention. A person has asked for
+// a drain, so a draining disk needs none.
 func (i DiskIs) Well() bool { return i.State == OK || i.State == Draining }

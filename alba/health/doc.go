@@ -1,19 +1,19 @@
-// Package health says in which state the parts of a backend are: a disk, a
-// fragment, an object, a namespace, a group, and the whole. It is functions over
-// what others have observed; it asks nobody and knows no clock. Whoever lists or
-// shows a state has it from here, so that all say the same.
+// Package health judges the states of a backend's parts: a disk, a fragment, an
+// object, a namespace, a group, and the whole. It is functions over what callers have
+// observed: it does no I/O and reads no clock. All lists and metrics take their states
+// from here, so that they agree.
 //
-// The table for people is in docs/operations.md, under "Disks"; a test compares
-// the two. The rules behind it:
+// The table for people is in docs/operations.md, under "Disks"; a test compares the
+// two. The rules behind it:
 //
-//   - Nothing is ok that a person would have to do something about.
-//   - Unreadable is what somebody would be refused when they read it now. What has
-//     lost some of its fragments, and can be read, is degraded.
-//   - A disk that has no room does its work: what it refuses is no error of it.
+//   - Whatever needs a person to act has another state than ok.
+//   - Unreadable means that a read fails now. Data that has lost some of its fragments
+//     and can be read is degraded.
+//   - A disk without room is sound: the writes that it refuses are no errors.
 package health
 
-// State says how something is. Every state is one of the lists below.
+// State is the state of a part. The lists of this package hold all states.
 type State string
 
-// OK is the state of what is as it should be, of all kinds.
+// OK is the state of any part that is as it should be.
 const OK State = "ok"

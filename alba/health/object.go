@@ -8,14 +8,14 @@ import (
 
 // States of an object, of a namespace and of a backend, besides ok.
 const (
-	Degraded   State = "degraded"   // something of it is not as it should be; all of it can be read
+	Degraded   State = "degraded"   // something is wrong with it, and all of it can be read
 	Unreadable State = "unreadable" // some of it cannot be read now
 )
 
 // Unknown is the state of a namespace that one of the managers does not know.
 const Unknown State = "unknown"
 
-// ObjectStates and NamespaceStates are all of them, from the best to the worst.
+// ObjectStates and NamespaceStates are all states of each, from the best to the worst.
 var (
 	ObjectStates    = []State{OK, Degraded, Unreadable}
 	NamespaceStates = []State{OK, Degraded, Unreadable, Unknown}
@@ -27,12 +27,12 @@ type Fragment struct {
 	DiskLost bool   // its disk was given up
 	Err      string // why its disk does not tell, "" if it does
 	Found    bool   // its disk has it
-	Size     uint32 // of what the disk has, in bytes
-	Want     uint32 // what it should be
+	Size     uint32 // bytes that the disk has
+	Want     uint32 // bytes that it should have
 	Bad      bool   // a read found it bad
 }
 
-// Judge says how a fragment is: "ok", or why it cannot be read.
+// Judge returns "ok", or why the fragment cannot be read.
 func (f Fragment) Judge() (ok bool, text string) {
 	switch {
 	case f.Nowhere:
@@ -53,14 +53,14 @@ func (f Fragment) Judge() (ok bool, text string) {
 
 // Object is what is known of an object.
 type Object struct {
-	K     int // fragments of a chunk that it takes to read it; 0: the object is in its manifest
+	K     int // fragments that a read of a chunk needs; 0: the object is in its manifest
 	Width int // fragments that each chunk is to have
-	// Readable is how many the weakest chunk has that are on disks which can be
-	// read, and that nobody has found bad.
+	// Readable is the number of fragments of the weakest chunk that are on disks which
+	// can be read, without those that were found bad.
 	Readable int
 }
 
-// Judge says how the object is.
+// Judge returns the state of the object.
 func (o Object) Judge() State {
 	switch {
 	case o.K == 0 || o.Readable >= o.Width:
@@ -71,31 +71,31 @@ func (o Object) Judge() State {
 	return Unreadable
 }
 
-// MayLose is how many fragments of its weakest chunk it may lose more; below zero:
-// so many have to come back.
+// MayLose is how many more fragments of its weakest chunk the object may lose. Below
+// zero, so many fragments have to come back before it can be read.
 func (o Object) MayLose() int { return o.Readable - o.K }
 
 // Namespace is what is known of a namespace.
 type Namespace struct {
 	Name    string
-	Wanted  bool // a vDisk lives in it
-	NoABM   bool // the ABM does not know it
-	NoNSM   bool // the NSM does not know it
-	Coded   bool // it has objects with fragments; then
-	MayLose int  // what the object that can bear least may lose
-	Narrow  uint64
+	Wanted  bool   // a vDisk lives in it
+	NoABM   bool   // the ABM does not know it
+	NoNSM   bool   // the NSM does not know it
+	Coded   bool   // it has objects with fragments
+	MayLose int    // with Coded: how many more fragments its weakest object may lose
+	Narrow  uint64 // objects below full width
 	Failed  uint64 // objects of which a read failed for good
 	Waiting uint64 // objects with fragments that are known to be bad or absent
 	Spread  bool   // it has fragments on disks that are gone
 }
 
-// NamespaceIs is how a namespace is.
+// NamespaceIs is the judgement of a namespace.
 type NamespaceIs struct {
 	State  State
 	Reason string // "" if it is ok
 }
 
-// Judge says how the namespace is.
+// Judge returns the state of the namespace.
 func (n *Namespace) Judge() NamespaceIs {
 	switch {
 	case n.NoNSM:

@@ -1,16 +1,16 @@
 package health
 
-// Room is what a disk has, in bytes.
+// Room is the room of a disk, in bytes.
 type Room struct {
 	Used     uint64
 	Capacity uint64
-	// Shared is the file system that it is on: disks with the same one, unless it
-	// is 0, have what is left of it together.
+	// Shared identifies the file system of the disk. Disks with the same one share its
+	// free space; 0: not known, and shared with no other.
 	Shared uint64
 }
 
-// Total adds disks up. What file systems have left counts once, however many disks
-// are on them.
+// Total adds disks up. The free space of a file system counts once, however many disks
+// are on it.
 func Total(disks []Room) (used, capacity uint64) {
 	left := make(map[uint64]uint64) // by file system
 	for _, d := range disks {
@@ -21,8 +21,8 @@ func Total(disks []Room) (used, capacity uint64) {
 			capacity += free
 			continue
 		}
-		// All of them were asked one after the other: the least that one said is
-		// not the sum, and the most may be.
+		// The disks were asked at different moments, so their answers may differ: the
+		// largest counts.
 		left[d.Shared] = max(left[d.Shared], free)
 	}
 	for _, free := range left {

@@ -3,30 +3,45 @@ package maintenance
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 
 	"openvstorage/alba/client"
+	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
+
+	"openvstorage/internal/bell"
 )
 
 var errAbsent = errors.New("the disk does not have it")
 
-// FindAbsent looks for fragments that an object names and that its disk, which
-// is there, does not have: a disk that was damaged may have forgotten them, and
-// nobody reads parity until it is too late. What is found is repaired.
-// A disk or a namespace that fails leaves the others to be looked at.
-func (m *Maintenance) FindAbsent(ctx context.Context) error {
-	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
+// absentSearch looks for fragments that an object names and that their disk, which is
+// there, does not have. A disk that was damaged may have forgotten them, and nobody reads
+// parity before it is needed.
+type absentSearch struct {
+	managers
+	fleet  *fleet.Fleet
+	log    *slog.Logger
+	report func(client.Bad) bool
+	repair func(ctx context.Context) error // what was reported
+
+	now bell.Bell // rung when the search is not to wait for its time
+}
+
+// run goes through all namespaces, and has repaired what it finds. A disk or a namespace
+// that fails does not keep it from the others.
+func (s *absentSearch) run(ctx context.Context) error {
+	hosts, err := s.hosts(ctx)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	failed := make(map[uint64]bool) // disks, said once
-	err = m.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
-		if err := m.findAbsent(ctx, host, ns.Number, failed); err != nil {
+	failed := make(map[uint64]bool) // disks; each error is told once
+	err = s.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
+		if err := s.space(ctx, host, ns.Number, failed); err != nil {
 			errs = append(errs, ignoreGone(err))
 		}
 		return ctx.Err()
@@ -34,17 +49,18 @@ func (m *Maintenance) FindAbsent(ctx context.Context) error {
 	return errors.Join(append(errs, err)...)
 }
 
-func (m *Maintenance) findAbsent(ctx context.Context, host *nsm.Client, ns uint64, failed map[uint64]bool) error {
+// space goes through the objects of a namespace.
+func (s *absentSearch) space(ctx context.Context, host *nsm.Client, ns uint64, failed map[uint64]bool) error {
 	var errs []error
 	for after := ""; ; {
 		page, err := host.List(ctx, ns, "", after, nsm.MaxPage, userfn.Consistent)
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		found, err := m.reportAbsent(ctx, ns, page, failed)
+		found, err := s.page(ctx, ns, page, failed)
 		errs = append(errs, err)
 		if found {
-			errs = append(errs, m.Repair(ctx))
+			errs = append(errs, s.repair(ctx))
 		}
 		if len(page) < nsm.MaxPage || ctx.Err() != nil {
 			return errors.Join(errs...)
@@ -53,9 +69,9 @@ func (m *Maintenance) findAbsent(ctx context.Context, host *nsm.Client, ns uint6
 	}
 }
 
-// reportAbsent asks each disk once for all its fragments of some objects, and
-// reports those that it does not have.
-func (m *Maintenance) reportAbsent(ctx context.Context, ns uint64, page []nsm.Object, failed map[uint64]bool) (found bool, err error) {
+// page asks each disk once for all its fragments of some objects, and reports those that
+// the disk does not have. It asks no disk of failed, and adds those that fail.
+func (s *absentSearch) page(ctx context.Context, ns uint64, page []nsm.Object, failed map[uint64]bool) (found bool, err error) {
 	asked := make(map[uint64][]client.Bad) // by disk
 	keys := make(map[uint64][][]byte)
 	for i := range page {
@@ -72,7 +88,7 @@ func (m *Maintenance) reportAbsent(ctx context.Context, ns uint64, page []nsm.Ob
 		}
 	}
 	for number, list := range asked {
-		d := m.opt.Fleet.Disk(number)
+		d := s.fleet.Disk(number)
 		if d == nil || d.Missing() != nil || failed[number] {
 			continue
 		}
@@ -86,8 +102,8 @@ func (m *Maintenance) reportAbsent(ctx context.Context, ns uint64, page []nsm.Ob
 			for i, info := range infos {
 				if b := list[i]; !info.Found {
 					found = true
-					m.opt.Logger.Warn("a fragment is not on its disk", "object", b.Name, "chunk", b.Chunk, "fragment", b.Fragment, "disk", number)
-					m.Bad(b)
+					s.log.Warn("a fragment is not on its disk", "object", b.Name, "chunk", b.Chunk, "fragment", b.Fragment, "disk", number)
+					s.report(b)
 				}
 			}
 			list = list[len(some):]

@@ -11,19 +11,28 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// Audit compares what the NSMs say with what is on the disks that are there: it
-// returns an error for the first few fragments that an object names and its
-// disk does not have, and for those that a disk has and no object names. It is
-// for tests and offline checks: it keeps every key in memory, and whoever writes
-// meanwhile is misjudged.
+// Audit compares what the NSMs say with what is on the disks that are there. Its error
+// tells the first ten fragments that an object names and its disk does not have, or that
+// a disk has and no object names. Audit is for tests and offline checks: it keeps every
+// key in memory, and misjudges what is written meanwhile.
 func (m *Maintenance) Audit(ctx context.Context) error {
-	named := make(map[manifest.Key]uint64)
+	a := &audit{fleet: m.opt.Fleet, named: make(map[manifest.Key]uint64)}
+	return a.run(ctx, m.managers)
+}
+
+// audit is one comparison of the NSMs with the disks.
+type audit struct {
+	fleet *fleet.Fleet
+	named map[manifest.Key]uint64 // the disk of each fragment that an object names
+}
+
+func (a *audit) run(ctx context.Context, of managers) error {
 	var errs []error
-	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
+	hosts, err := of.hosts(ctx)
 	if err != nil {
 		return err
 	}
-	err = m.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
+	err = of.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
 		for after := ""; ; {
 			page, err := host.List(ctx, ns.Number, "", after, nsm.MaxPage, userfn.Consistent)
 			if err != nil {
@@ -31,7 +40,7 @@ func (m *Maintenance) Audit(ctx context.Context) error {
 			}
 			for i := range page {
 				after = page[i].Name
-				errs = append(errs, m.auditObject(ctx, ns.Number, &page[i], named)...)
+				errs = append(errs, a.object(ctx, ns.Number, &page[i])...)
 			}
 			if len(page) < nsm.MaxPage {
 				return nil
@@ -41,11 +50,11 @@ func (m *Maintenance) Audit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range m.opt.Fleet.All() {
+	for _, d := range a.fleet.All() {
 		if d.Missing() != nil {
 			continue
 		}
-		more, err := auditDisk(ctx, d, named)
+		more, err := a.disk(ctx, d)
 		if err != nil {
 			return err
 		}
@@ -57,16 +66,16 @@ func (m *Maintenance) Audit(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// auditObject looks for an object's fragments and enters them in named.
-func (m *Maintenance) auditObject(ctx context.Context, ns uint64, o *nsm.Object, named map[manifest.Key]uint64) (errs []error) {
+// object looks for an object's fragments and enters them in named.
+func (a *audit) object(ctx context.Context, ns uint64, o *nsm.Object) (errs []error) {
 	for i, c := range o.Chunks {
 		for j, f := range c.Fragments {
 			if f.OSD == 0 {
 				continue
 			}
 			k := manifest.Key{Namespace: ns, Object: o.ID, Chunk: uint32(i), Fragment: uint8(j), Version: f.Version}
-			named[k] = f.OSD
-			d := m.opt.Fleet.Disk(f.OSD)
+			a.named[k] = f.OSD
+			d := a.fleet.Disk(f.OSD)
 			if d == nil || d.Missing() != nil {
 				continue
 			}
@@ -84,8 +93,8 @@ func (m *Maintenance) auditObject(ctx context.Context, ns uint64, o *nsm.Object,
 	return errs
 }
 
-// auditDisk looks for fragments that no object names.
-func auditDisk(ctx context.Context, d *fleet.Disk, named map[manifest.Key]uint64) (errs []error, err error) {
+// disk looks for fragments that no object names.
+func (a *audit) disk(ctx context.Context, d *fleet.Disk) (errs []error, err error) {
 	for first := []byte(nil); ; {
 		page, err := d.Range(ctx, first, nil, collectPage)
 		if err != nil || len(page) == 0 {
@@ -98,7 +107,7 @@ func auditDisk(ctx context.Context, d *fleet.Disk, named map[manifest.Key]uint64
 			k, err := manifest.ParseKey(info.Key)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("disk %d: key %x: %w", d.Number, info.Key, err))
-			} else if named[k] != d.Number {
+			} else if a.named[k] != d.Number {
 				errs = append(errs, fmt.Errorf("disk %d has fragment %v, and no object names it", d.Number, k))
 			}
 		}

@@ -3,62 +3,94 @@ package maintenance
 import (
 	"context"
 	"errors"
-	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/alba/abm"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
-	"openvstorage/alba/nsm/userfn"
+
+	"openvstorage/internal/bell"
 )
 
 // ErrTooMany is matched by the error of Collect when so many fragments seem to be
-// orphans that it is more likely that a manager has lost something.
+// orphans that a manager is more likely to have lost something.
 var ErrTooMany = errors.New("too many orphans")
 
-// Collect deletes the fragments that no object names and none ever will: those
-// of uploads and repairs that ended before their commit. It opens a gc epoch in
-// every namespace, gives uploads under older ones grace to end, and closes
-// those: from then on what they wrote can no more be committed (the first
-// fence). Then it goes through the disks, and asks the NSM about each object
-// that has fragments of a closed epoch.
-//
-// That an NSM does not name a fragment is the absence of a record, and by itself
-// no reason to delete anything (rule P8). So both managers must agree on what
-// became of the namespace (judge); what is found is counted before anything is
-// deleted, and beyond a share of what is stored Collect deletes nothing, fails
-// with ErrTooMany and says so in Alarm, until Allow; and nothing is deleted while
-// MayDelete has a reason.
-func (m *Maintenance) Collect(ctx context.Context, grace time.Duration) error {
-	return m.collectOnce(ctx, grace, false)
+// collector deletes the fragments that no object names and none ever will: those of
+// uploads and repairs that ended before their commit.
+type collector struct {
+	managers
+	opt *Options
+
+	now     bell.Bell             // rung when a collection is not to wait for its time
+	alarm   atomic.Pointer[error] // why the last one deleted nothing
+	allowed atomic.Bool           // the next one may delete however many there are
+
+	mu     sync.Mutex
+	closed map[uint64]closed // namespaces, as the last collection found them
+
+	deleted atomic.Uint64
 }
 
-// collectOnce is Collect. patient: only what the collection before this one could
-// have deleted, too, is deleted. The first after a start thus deletes nothing, and
-// whoever started something that should not be finds it whole for as long as
-// there is between two collections.
-func (m *Maintenance) collectOnce(ctx context.Context, grace time.Duration, patient bool) error {
-	if err := m.opt.MayDelete(); err != nil {
+// allow has the next collection run now and delete however many orphans there are.
+func (g *collector) allow() {
+	g.allowed.Store(true)
+	g.now.Ring()
+}
+
+// why is why the last collection deleted nothing, or nil.
+func (g *collector) why() error {
+	if err := g.alarm.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// closedBefore is how far a namespace was closed when the last collection ended.
+func (g *collector) closedBefore(ns uint64) closed {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed[ns]
+}
+
+// remember keeps how far this collection could go, for a patient one.
+func (g *collector) remember(spaces map[uint64]*space) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.closed) // what has no fragments on any disk need not be known
+	for ns, s := range spaces {
+		g.closed[ns] = s.now
+	}
+}
+
+// collect is Maintenance.Collect. If it is patient, it deletes only what the collection
+// before it could have deleted too. So the first collection after a start deletes
+// nothing, and somebody who started the wrong thing finds everything whole for as long
+// as there is between two collections.
+func (g *collector) collect(ctx context.Context, grace time.Duration, patient bool) error {
+	if err := g.opt.MayDelete(); err != nil {
 		return err
 	}
-	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
+	hosts, err := g.hosts(ctx)
 	if err != nil {
 		return err
 	}
 	// A namespace of which no epoch is closed is passed over.
-	errs := []error{m.openEpochs(ctx, hosts)}
+	errs := []error{g.openEpochs(ctx, hosts)}
 	select {
 	case <-time.After(grace):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	errs = append(errs, m.closeEpochs(ctx, hosts))
+	errs = append(errs, g.closeEpochs(ctx, hosts))
 	c := &collection{
-		m: m, patient: patient,
+		by: g, patient: patient,
 		spaces: make(map[uint64]*space), objects: make(map[manifest.ObjectID]struct{}),
 	}
 	for _, h := range hosts {
-		host, err := m.opt.Host(h.Number)
+		host, err := g.host(h.Number)
 		if err != nil {
 			return errors.Join(append(errs, err)...) // what it knows would seem to be gone
 		}
@@ -67,35 +99,8 @@ func (m *Maintenance) collectOnce(ctx context.Context, grace time.Duration, pati
 	return errors.Join(append(errs, c.run(ctx))...)
 }
 
-// each runs fn on every namespace of every host that is not being removed. What
-// fails in one leaves the others to be done.
-func (m *Maintenance) each(ctx context.Context, hosts []abm.Host, fn func(host *nsm.Client, ns nsm.NamespaceInfo) error) error {
-	var errs []error
-	for _, h := range hosts {
-		host, err := m.opt.Host(h.Number)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		spaces, err := m.spaces(ctx, host)
-		errs = append(errs, err)
-		for _, ns := range spaces {
-			if ns.State != nsm.NamespaceActive {
-				continue
-			}
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err := fn(host, ns); err != nil && !errors.Is(err, nsm.ErrNamespaceNotFound) {
-				errs = append(errs, fmt.Errorf("namespace %d: %w", ns.Number, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (m *Maintenance) openEpochs(ctx context.Context, hosts []abm.Host) error {
-	return m.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
+func (g *collector) openEpochs(ctx context.Context, hosts []abm.Host) error {
+	return g.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
 		if ns.Epochs.Next-ns.Epochs.Minimum > 1 {
 			return nil // one that an earlier collection opened will do
 		}
@@ -104,8 +109,8 @@ func (m *Maintenance) openEpochs(ctx context.Context, hosts []abm.Host) error {
 	})
 }
 
-func (m *Maintenance) closeEpochs(ctx context.Context, hosts []abm.Host) error {
-	return m.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
+func (g *collector) closeEpochs(ctx context.Context, hosts []abm.Host) error {
+	return g.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
 		if ns.Epochs.Next-ns.Epochs.Minimum < 2 {
 			return nil // made since the epochs were opened
 		}

@@ -3,6 +3,8 @@ package maintenance
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
@@ -11,46 +13,57 @@ import (
 	"openvstorage/alba/osd"
 )
 
-// deleteObsolete deletes on their disks the fragments that no object names any
-// more, and then has the NSM forget them.
-func (m *Maintenance) deleteObsolete(ctx context.Context, host *nsm.Client) error {
-	var errs []error
-	for _, d := range m.opt.Fleet.All() {
-		if d.Missing() != nil {
-			continue // when it is back
-		}
-		errs = append(errs, m.deleteOn(ctx, host, d))
-	}
-	return errors.Join(errs...)
+// deletion takes fragments that no object names any more off their disks. The NSM
+// hosts list them: that an object once named a fragment and gave it up is the record
+// that rule P8 demands.
+type deletion struct {
+	managers
+	fleet     *fleet.Fleet
+	mayDelete func() error // why nothing may be deleted now, or nil
+
+	mu      sync.Mutex // one pass over a host's lists at a time: two would delete the same keys
+	deleted atomic.Uint64
 }
 
-// deleteAll is deleteObsolete on all hosts.
-func (m *Maintenance) deleteAll(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.deleteAllLocked(ctx)
-}
-
-func (m *Maintenance) deleteAllLocked(ctx context.Context) error {
-	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
+// all deletes what the lists of all hosts name.
+func (x *deletion) all(ctx context.Context) error {
+	hosts, err := x.hosts(ctx)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, h := range hosts {
-		host, err := m.opt.Host(h.Number)
+		host, err := x.host(h.Number)
 		if err == nil {
-			err = m.deleteObsolete(ctx, host)
+			err = x.listed(ctx, host)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func (m *Maintenance) deleteOn(ctx context.Context, host *nsm.Client, d *fleet.Disk) error {
+// listed deletes what the lists of one host name, on the disks that are there. The
+// lists keep what is on the other disks.
+func (x *deletion) listed(ctx context.Context, host *nsm.Client) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var errs []error
+	for _, d := range x.fleet.All() {
+		if d.Missing() != nil {
+			continue // when it is back
+		}
+		errs = append(errs, x.onDisk(ctx, host, d))
+	}
+	return errors.Join(errs...)
+}
+
+// onDisk deletes keys on a disk first, and then has the host forget them. After a kill
+// between the two the keys are deleted once more; the other way round, nobody would
+// know of the fragments.
+func (x *deletion) onDisk(ctx context.Context, host *nsm.Client, d *fleet.Disk) error {
 	for ctx.Err() == nil {
-		if m.opt.MayDelete() != nil {
-			return nil // it stays listed
+		if x.mayDelete() != nil {
+			return nil // the list keeps it
 		}
 		keys, err := host.ListObsolete(ctx, d.Number, nil, nsm.MaxKeys, userfn.Consistent)
 		if err != nil || len(keys) == 0 {
@@ -66,7 +79,7 @@ func (m *Maintenance) deleteOn(ctx context.Context, host *nsm.Client, d *fleet.D
 		if _, err := host.MarkDeleted(ctx, d.Number, keys); err != nil {
 			return err
 		}
-		m.stats.deleted.Add(uint64(len(keys)))
+		x.deleted.Add(uint64(len(keys)))
 	}
 	return ctx.Err()
 }

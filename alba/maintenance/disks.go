@@ -3,145 +3,225 @@ package maintenance
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"math/bits"
 	"slices"
 	"strconv"
+	"sync"
+	"time"
 
 	"openvstorage/alba/abm"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/policy"
+
+	"openvstorage/internal/bell"
 )
 
-// refresh asks every disk how full it is, and notes since when those are gone
+// diskWatch follows the disks for those who repair: since when a disk is missing, what
+// each disk lacks, and from which disks fragments must be moved.
+type diskWatch struct {
+	managers
+	fleet        *fleet.Fleet
+	log          *slog.Logger
+	now          func() time.Time
+	rebuildAfter time.Duration // how long a disk is missing before its fragments are made again elsewhere; not above 0: for ever
+	lacking      *bell.Bell    // rung when a disk lacks more of what it had than before
+
+	mu        sync.Mutex
+	missing   map[uint64]time.Time // since when a disk cannot be reached
+	lacks     map[uint64]uint64    // how much of what it had each disk lacks
+	leave     map[uint64]bool      // disks whose fragments must be elsewhere
+	lost      []abm.OSD            // of leave, those to be forgotten once they hold nothing
+	refreshed time.Time            // when the disks were asked last
+	surveyed  string               // the fingerprint at the last survey
+	buf       []byte               // memory of fingerprint
+}
+
+// refresh asks every disk how full it is, and notes since when those are missing
 // that do not answer.
-func (m *Maintenance) refresh(ctx context.Context) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.refreshLocked(ctx)
-}
-
-func (m *Maintenance) refreshLocked(ctx context.Context) {
-	m.refreshed = m.opt.Now()
+func (w *diskWatch) refresh(ctx context.Context) {
+	w.mu.Lock()
+	w.refreshed = w.now()
+	w.mu.Unlock()
+	said := w.fleet.Refresh(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	there := make(map[uint64]bool)
-	for d, err := range m.opt.Fleet.Refresh(ctx) {
-		m.seeAbsent(d, err)
-		// One that is there, and cannot be opened as the machine lacks something,
-		// is not gone: it starts no rebuild.
+	for d, err := range said {
+		w.noteLackingLocked(d, err)
+		// A disk that is there and cannot be opened, because the machine lacks
+		// something, is not missing: it starts no rebuild.
 		if there[d.Number] = !errors.Is(err, fleet.ErrMissing) || errors.Is(err, fleet.ErrUnopened); there[d.Number] {
-			delete(m.missing, d.Number)
-		} else if _, known := m.missing[d.Number]; !known {
-			m.missing[d.Number] = m.opt.Now()
+			delete(w.missing, d.Number)
+		} else if _, known := w.missing[d.Number]; !known {
+			w.missing[d.Number] = w.now()
 		}
 	}
-	for number := range m.missing {
+	for number := range w.missing {
 		if _, known := there[number]; !known {
-			delete(m.missing, number)
+			delete(w.missing, number)
 		}
 	}
 }
 
-// seeAbsent has fragments looked for at once that a disk says it lacks.
-func (m *Maintenance) seeAbsent(d *fleet.Disk, err error) {
+// noteLackingLocked has fragments looked for at once when a disk says that it lacks
+// more than it did.
+func (w *diskWatch) noteLackingLocked(d *fleet.Disk, err error) {
 	lacks := uint64(0)
 	if err == nil {
 		lacks = d.Known().Absent
 	}
-	if lacks > m.absent[d.Number] {
-		m.absentNow.Ring()
+	if lacks > w.lacks[d.Number] {
+		w.lacking.Ring()
 	}
-	m.absent[d.Number] = lacks
+	w.lacks[d.Number] = lacks
 }
 
-// between does what cannot wait for the end of a long work, which may take hours:
-// every tick the disks are asked how full they are, and what is to be deleted is.
-// It reports whether a tick has passed.
-func (m *Maintenance) between(ctx context.Context) bool {
-	if m.opt.Now().Sub(m.refreshed) < m.opt.Tick || ctx.Err() != nil {
-		return false
-	}
-	m.refreshLocked(ctx)
-	select {
-	case <-m.wake.Rung():
-		m.woken.Store(true) // the run of all that this one woke is still due
-		m.try(ctx, "delete fragments", m.deleteAllLocked)
-	default:
-	}
-	return true
+// age is how long ago the disks were asked last.
+func (w *diskWatch) age() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now().Sub(w.refreshed)
 }
 
-// sight tells the disks of one moment from those of another, as far as repair goes:
-// which there are, which take fragments, about how much more (to a factor of two),
-// and which are to be left.
-func (m *Maintenance) sight() string {
-	b := m.sighted[:0]
-	for _, d := range m.opt.Fleet.Disks() {
+// fingerprint tells the disks of one moment from those of another, as far as it matters
+// to a repair: which disks there are, which of them take fragments, how much room they
+// have (to a factor of two), and which are to be left.
+func (w *diskWatch) fingerprint() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fingerprintLocked()
+}
+
+func (w *diskWatch) fingerprintLocked() string {
+	b := w.buf[:0]
+	for _, d := range w.fleet.Disks() {
 		b = strconv.AppendUint(b, d.OSD, 10)
-		if _, there := m.opt.Fleet.Alive(d.OSD); !there {
+		if _, there := w.fleet.Alive(d.OSD); !there {
 			b = append(b, '-')
 		}
 		if d.Usable() {
 			b = append(b, '+')
-			if known := m.opt.Fleet.Disk(d.OSD); known != nil {
+			if known := w.fleet.Disk(d.OSD); known != nil {
 				b = strconv.AppendInt(b, int64(bits.Len64(known.Known().Room)), 10)
 			}
 		}
 		b = append(b, ' ')
 	}
-	for _, number := range m.leaving() {
+	for _, number := range w.leavingLocked() {
 		b = strconv.AppendUint(append(b, '!'), number, 10)
 	}
-	m.sighted = b
+	w.buf = b
 	return string(b)
 }
 
-// leaving returns the disks whose fragments must be elsewhere, in order.
-func (m *Maintenance) leaving() []uint64 { return slices.Sorted(maps.Keys(m.leave)) }
+// beginSurvey notes the disks that a survey begins with.
+func (w *diskWatch) beginSurvey() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.surveyed = w.fingerprintLocked()
+}
 
-// takers returns the disks as placement sees them: those that are to be left, or
-// have no room for a fragment of so many bytes, take none.
-func (m *Maintenance) takers(bytes uint32) []policy.Disk {
-	disks := m.opt.Fleet.Disks()
+// changed reports whether the disks are others than at the last survey.
+func (w *diskWatch) changed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.surveyed != w.fingerprintLocked()
+}
+
+// leaving returns the disks whose fragments must be elsewhere, in order.
+func (w *diskWatch) leaving() []uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.leavingLocked()
+}
+
+func (w *diskWatch) leavingLocked() []uint64 { return slices.Sorted(maps.Keys(w.leave)) }
+
+// leaves reports whether the fragments of a disk must be elsewhere.
+func (w *diskWatch) leaves(number uint64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.leave[number]
+}
+
+// candidates returns the disks as placement sees them. A disk that is to be left, or
+// that has no room for a fragment of so many bytes, takes none.
+func (w *diskWatch) candidates(bytes uint32) []policy.Disk {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	disks := w.fleet.Disks()
 	for i := range disks {
-		d := m.opt.Fleet.Disk(disks[i].OSD)
-		if d == nil || m.leave[d.Number] || d.Known().Room < uint64(bytes) {
+		d := w.fleet.Disk(disks[i].OSD)
+		if d == nil || w.leave[d.Number] || d.Known().Room < uint64(bytes) {
 			disks[i].Failing = true
 		}
 	}
 	return disks
 }
 
-// changed reports whether the disks are others than at the last survey.
-func (m *Maintenance) changed() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.surveyed != m.sight()
-}
-
 // findLeaving finds the disks whose fragments must be elsewhere: those that the
 // ABM calls lost or draining, and those that are missing for long.
-func (m *Maintenance) findLeaving(ctx context.Context) error {
-	leave := make(map[uint64]bool)
-	var lost []abm.OSD
-	all, err := AllOSDs(ctx, m.opt.ABM)
+func (w *diskWatch) findLeaving(ctx context.Context) error {
+	all, err := AllOSDs(ctx, w.abm)
 	if err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.leave, w.lost = make(map[uint64]bool), nil
 	for _, o := range all {
 		if o.Number != 0 && (o.State == abm.OSDLost || o.State == abm.OSDDraining) {
-			leave[o.Number] = true
-			lost = append(lost, o)
+			w.leave[o.Number] = true
+			w.lost = append(w.lost, o)
 		}
 	}
-	for number, since := range m.missing {
-		if m.opt.RebuildAfter > 0 && m.opt.Now().Sub(since) >= m.opt.RebuildAfter {
-			leave[number] = true
+	for number, since := range w.missing {
+		if w.rebuildAfter > 0 && w.now().Sub(since) >= w.rebuildAfter {
+			w.leave[number] = true
 		}
 	}
-	m.leave, m.lost = leave, lost
 	return nil
+}
+
+// retire has the managers forget the disks that are lost, or were drained, and
+// hold nothing any more.
+func (w *diskWatch) retire(ctx context.Context, hosts []abm.Host) error {
+	w.mu.Lock()
+	lost := w.lost
+	w.mu.Unlock()
+	var errs []error
+	for _, o := range lost {
+		if o.State == abm.OSDDraining && w.fleet.Disk(o.Number) != nil && w.fleet.Disk(o.Number).Missing() != nil {
+			continue // what is to be deleted on it waits until it is back
+		}
+		done := true
+		for _, h := range hosts {
+			host, err := w.host(h.Number)
+			if err == nil {
+				var gone bool
+				gone, err = forget(ctx, host, o.Number)
+				done = done && gone
+			}
+			if err != nil {
+				errs = append(errs, err)
+				done = false
+			}
+		}
+		if !done {
+			continue
+		}
+		if err := w.abm.PurgeOSD(ctx, o.Number); err != nil && !errors.Is(err, abm.ErrNotFound) {
+			errs = append(errs, err)
+			continue
+		}
+		w.fleet.Remove(o.Number)
+		w.log.Info("a disk that was lost or drained holds nothing any more and is forgotten", "disk", o.Number)
+	}
+	return errors.Join(errs...)
 }
 
 // AllOSDs returns all OSDs that the ABM knows.
@@ -161,40 +241,6 @@ func AllOSDs(ctx context.Context, c *abm.Client) ([]abm.OSD, error) {
 	}
 }
 
-// retire has the managers forget the disks that are lost, or were drained, and
-// hold nothing any more.
-func (m *Maintenance) retire(ctx context.Context, hosts []abm.Host) error {
-	var errs []error
-	for _, o := range m.lost {
-		if o.State == abm.OSDDraining && m.opt.Fleet.Disk(o.Number) != nil && m.opt.Fleet.Disk(o.Number).Missing() != nil {
-			continue // what is to be deleted on it waits until it is back
-		}
-		done := true
-		for _, h := range hosts {
-			host, err := m.opt.Host(h.Number)
-			if err == nil {
-				var gone bool
-				gone, err = forget(ctx, host, o.Number)
-				done = done && gone
-			}
-			if err != nil {
-				errs = append(errs, err)
-				done = false
-			}
-		}
-		if !done {
-			continue
-		}
-		if err := m.opt.ABM.PurgeOSD(ctx, o.Number); err != nil && !errors.Is(err, abm.ErrNotFound) {
-			errs = append(errs, err)
-			continue
-		}
-		m.opt.Fleet.Remove(o.Number)
-		m.opt.Logger.Info("a disk that was lost or drained holds nothing any more and is forgotten", "disk", o.Number)
-	}
-	return errors.Join(errs...)
-}
-
 // forget has an NSM host forget a disk, if nothing is on it.
 func forget(ctx context.Context, host *nsm.Client, number uint64) (bool, error) {
 	for {
@@ -212,33 +258,4 @@ func forget(ctx context.Context, host *nsm.Client, number uint64) (bool, error) 
 			return false, nil
 		}
 	}
-}
-
-// heldBytes returns how many bytes disks hold, live and to be deleted, by number.
-func (m *Maintenance) heldBytes(ctx context.Context) (map[uint64]uint64, error) {
-	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
-	if err != nil {
-		return nil, err
-	}
-	held := make(map[uint64]uint64)
-	for _, h := range hosts {
-		host, err := m.opt.Host(h.Number)
-		if err != nil {
-			return nil, err
-		}
-		for after := uint64(0); ; {
-			page, err := host.OSDs(ctx, after, nsm.MaxKeys, userfn.Consistent)
-			if err != nil {
-				return nil, err
-			}
-			for _, o := range page {
-				held[o.Number] += o.Live.Bytes + o.Obsolete.Bytes
-				after = o.Number
-			}
-			if len(page) < nsm.MaxKeys {
-				break
-			}
-		}
-	}
-	return held, nil
 }

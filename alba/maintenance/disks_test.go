@@ -21,8 +21,8 @@ func TestRebuildClock(t *testing.T) {
 		runs bool
 	}{{d.Unopened, false}, {d.Detach, true}, {d.Unopened, false}} {
 		c.set(errors.New("why"))
-		m.refresh(context.Background())
-		if _, runs := m.missing[1]; runs != c.runs {
+		m.disks.refresh(context.Background())
+		if _, runs := m.disks.missing[1]; runs != c.runs {
 			t.Errorf("step %d: the clock runs: %v", i, runs)
 		}
 	}

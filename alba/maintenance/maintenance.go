@@ -12,8 +12,8 @@ import (
 	"openvstorage/alba/abm"
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
+	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
-	"openvstorage/alba/nsm/userfn"
 
 	"github.com/google/uuid"
 
@@ -97,41 +97,26 @@ type Stats struct {
 	Unreadable uint64 // objects with too few fragments on the disks that were there, at the last survey
 }
 
-type stats struct {
-	repaired, repairedBytes, deleted, orphans, scrubbed, scrubbedBytes, bad, dropped, failures atomic.Uint64
-
-	noPlace, unreadable atomic.Uint64
-}
-
-// Maintenance is the work on one backend. Its methods are safe for concurrent
-// use; Start runs all of it in the background.
+// Maintenance is the work on one backend. It ties the parts that do the work, each with
+// its own state, and runs them. Its methods are safe for concurrent use; Start runs all
+// of it in the background.
 type Maintenance struct {
-	opt   Options
-	stats stats
+	managers
+	opt Options
 
-	pending    pending
-	unread     unread
-	scrubs     scrubs
-	wake       bell.Bell
-	woken      atomic.Bool // what a wake asks for besides deletion is still to be done
-	collectNow bell.Bell
-	absentNow  bell.Bell
+	disks     diskWatch
+	pending   *pending
+	unread    unread
+	repairs   repairer
+	deletion  deletion
+	collector collector
+	absent    absentSearch
+	scrub     scrubber
+	tried     attempts
 
-	mu        sync.Mutex           // one pass at a time
-	missing   map[uint64]time.Time // since when a disk cannot be reached
-	leave     map[uint64]bool      // disks whose fragments must be elsewhere
-	lost      []abm.OSD            // those of them that are to be forgotten when they hold nothing
-	hopeless  map[hope]hopeless    // what the disks did not allow at the last look
-	absent    map[uint64]uint64    // what disks that are there lack of what they had
-	refreshed time.Time            // when the disks were asked last
-	surveyed  string               // the disks at the last survey
-	sighted   []byte               // memory of sight
-	narrow    atomic.Uint64
-	alarm     atomic.Pointer[error] // why the last collection deleted nothing
-	allowed   atomic.Bool           // the next one may delete however many there are
-
-	closedMu sync.Mutex        // not mu: a rebuild holds that for hours
-	closed   map[uint64]closed // namespaces, as the last collection found them
+	wake     bell.Bell
+	woken    atomic.Bool            // what a wake asks for besides deletion is still to be done
+	surveyed atomic.Pointer[survey] // what the last survey found
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -140,78 +125,107 @@ type Maintenance struct {
 // New returns maintenance that does nothing by itself.
 func New(opt Options) *Maintenance {
 	opt.ensureDefaults()
-	return &Maintenance{
-		opt: opt, closed: make(map[uint64]closed),
-		pending: pending{first: max(opt.Retry, 0), most: opt.RetryMax, limit: opt.QueueLength, objects: make(map[objectKey]*waiting)},
-		unread:  unread{objects: make(map[objectKey]*unreadObject)},
-		missing: make(map[uint64]time.Time), absent: make(map[uint64]uint64), leave: make(map[uint64]bool), hopeless: make(map[hope]hopeless),
-		scrubs: scrubs{disks: make(map[uuid.UUID]*scrubDisk), stepped: make(chan struct{}, 1)},
+	m := &Maintenance{opt: opt, managers: managers{opt.ABM, opt.Host}}
+	m.surveyed.Store(new(survey))
+	m.tried.log = opt.Logger
+	m.pending = newPending(max(opt.Retry, 0), opt.RetryMax, opt.QueueLength)
+	m.disks = diskWatch{
+		managers: m.managers, fleet: opt.Fleet, log: opt.Logger, now: opt.Now, rebuildAfter: opt.RebuildAfter, lacking: &m.absent.now,
+		missing: make(map[uint64]time.Time), lacks: make(map[uint64]uint64), leave: make(map[uint64]bool),
 	}
+	m.unread = unread{
+		managers: m.managers, disks: &m.disks, fleet: opt.Fleet, now: opt.Now, retry: max(opt.Retry, 0),
+		objects: make(map[objectKey]*unreadObject),
+	}
+	m.repairs = repairer{
+		managers: m.managers, opt: &m.opt, disks: &m.disks, pending: m.pending, tried: &m.tried, report: m.report, meanwhile: m.meanwhile,
+		fruitless: make(map[listing]fruitless),
+	}
+	m.deletion = deletion{managers: m.managers, fleet: opt.Fleet, mayDelete: opt.MayDelete}
+	m.collector = collector{managers: m.managers, opt: &m.opt, closed: make(map[uint64]closed)}
+	m.absent = absentSearch{managers: m.managers, fleet: opt.Fleet, log: opt.Logger, report: m.report, repair: m.Repair}
+	m.scrub = scrubber{managers: m.managers, opt: &m.opt, tried: &m.tried, report: m.report}
+	m.scrub.state.disks = make(map[uuid.UUID]*scrubDisk)
+	return m
 }
 
-// Start runs it in the background until Close.
+// Start runs all of the work in the background until Close.
 func (m *Maintenance) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.stop = cancel
 	m.done.Go(func() { m.run(ctx) })
 	m.done.Go(func() { m.collect(ctx) })
 	if m.opt.Scrub > 0 {
-		m.scrubs.load(m.opt)
-		for _, d := range m.opt.Fleet.All() {
-			m.scrubs.disk(d.UUID, m.opt.Now())
-		}
-		m.done.Go(func() { m.scrubAll(ctx) })
+		m.scrub.begin()
+		m.done.Go(func() { m.scrub.run(ctx) })
 	}
 }
 
-// Close ends what Start began. A disk that does not answer the scrub is not waited
-// for any longer than scrubPatience.
+// Close ends what Start began. It waits for a disk that does not answer the scrub for
+// scrubPatience at most.
 func (m *Maintenance) Close() {
 	if m.stop == nil {
 		return
 	}
 	m.stop()
 	m.done.Wait()
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		m.scrubs.steps.Wait()
-	}()
-	select {
-	case <-read:
-	case <-time.After(scrubPatience):
-		m.opt.Logger.Warn("a disk does not answer the scrub; it is not waited for")
-	}
-	m.keepScrub()
+	m.scrub.end()
 }
 
 // Stats returns the counters.
 func (m *Maintenance) Stats() Stats {
-	s := &m.stats
+	found := m.surveyed.Load()
+	orphans := m.collector.deleted.Load()
 	return Stats{
-		Repaired: s.repaired.Load(), RepairedBytes: s.repairedBytes.Load(), Deleted: s.deleted.Load(), Orphans: s.orphans.Load(),
-		Scrubbed: s.scrubbed.Load(), ScrubbedBytes: s.scrubbedBytes.Load(), Bad: s.bad.Load(), Dropped: s.dropped.Load(), Failures: s.failures.Load(),
-		Waiting: uint64(m.pending.count()), NoPlace: s.noPlace.Load(), Unreadable: s.unreadable.Load(),
+		Repaired: m.repairs.repaired.Load(), RepairedBytes: m.repairs.bytes.Load(),
+		Deleted: m.deletion.deleted.Load() + orphans, Orphans: orphans,
+		Scrubbed: m.scrub.fragments.Load(), ScrubbedBytes: m.scrub.bytes.Load(),
+		Bad: m.pending.reported.Load(), Dropped: m.pending.dropped.Load(), Failures: m.tried.failed.Load(),
+		Waiting: uint64(m.pending.count()), NoPlace: found.noPlace, Unreadable: found.unreadable,
 	}
 }
 
-// Bad takes a report of a bad fragment. It does not block; a report that does not
-// fit is counted as dropped, and made again by the next read or scrub.
+// Bad takes a report of a bad fragment. It does not block. A report that does not fit is
+// counted as dropped, and the next read or scrub makes it again.
 func (m *Maintenance) Bad(b client.Bad) { m.report(b) }
 
 // report is Bad, and reports whether there was room.
 func (m *Maintenance) report(b client.Bad) bool {
-	m.stats.bad.Add(1)
 	ok := m.pending.report(b)
-	if !ok {
-		m.stats.dropped.Add(1)
-	}
 	m.Wake()
 	return ok
 }
 
-// Wake has it delete at once what is to be deleted, and look at the next tick
-// for what else there is to do. It does not block.
+// Unread takes a report of a range that could be neither read nor made. It does not block.
+func (m *Maintenance) Unread(u client.Unread) { m.unread.report(u) }
+
+// KnownBad reports whether a fragment was reported bad on a disk and not repaired since.
+func (m *Maintenance) KnownBad(ns uint64, name string, id manifest.ObjectID, chunk, fragment int, disk uint64) bool {
+	return m.pending.knownBad(ns, name, id, chunk, fragment, disk)
+}
+
+// Suspects returns up to limit objects with fragments that are known to be bad or absent,
+// in no order, and how many there are.
+func (m *Maintenance) Suspects(limit int) (list []Suspect, all uint64) {
+	return m.pending.suspects(limit)
+}
+
+// Failed is how many objects had too few good fragments to be read or repaired at the last
+// try, and one of them with its error.
+func (m *Maintenance) Failed() (n uint64, example string) {
+	failed := m.pending.short()
+	m.unread.failed(failed)
+	var first objectKey
+	for k := range failed {
+		if example == "" || k.name < first.name {
+			first, example = k, fmt.Sprintf("object %s of namespace %d: %v", k.name, k.ns, failed[k])
+		}
+	}
+	return uint64(len(failed)), example
+}
+
+// Wake has fragments deleted at once that are to be deleted, and everything else looked
+// at with the next tick. It does not block.
 func (m *Maintenance) Wake() { m.wake.Ring() }
 
 func (m *Maintenance) run(ctx context.Context) {
@@ -224,27 +238,26 @@ func (m *Maintenance) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-m.wake.Rung():
-			// Room that waits to be given back cannot wait for the next tick: a
-			// vDisk that is written over makes it as fast as disks write. The rest
-			// can.
+			// Deletion cannot wait for the next tick: overwriting a vDisk leaves
+			// fragments to delete as fast as disks write. The rest can wait.
 			due = true
-			m.try(ctx, "delete fragments", m.deleteAll)
+			m.tried.try(ctx, "delete fragments", m.deletion.all)
 			continue
 		case <-tick.C:
 		}
 		due = m.woken.Swap(false) || due
-		m.refresh(ctx)
-		m.try(ctx, "repair reported fragments", m.Repair)
-		if due || m.changed() || time.Since(surveyed) >= m.opt.Survey {
+		m.disks.refresh(ctx)
+		m.tried.try(ctx, "repair reported fragments", m.Repair)
+		if due || m.disks.changed() || time.Since(surveyed) >= m.opt.Survey {
 			due, surveyed = false, time.Now()
-			m.try(ctx, "survey", m.Survey)
+			m.tried.try(ctx, "survey", m.Survey)
 		}
 	}
 }
 
-// collect runs the collection of orphans and the search for what is not where it
-// should be, the first soon after the start. What a killed process left is thus
-// seen at once, and deleted by the second.
+// collect runs the collection of orphans and the search for absent fragments, each soon
+// after the start and then again and again. So the first collection sees what a killed
+// process left, and the second deletes it.
 func (m *Maintenance) collect(ctx context.Context) {
 	wait := min(m.opt.Grace, m.opt.Collect)
 	for {
@@ -253,46 +266,66 @@ func (m *Maintenance) collect(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
-		case <-m.collectNow.Rung():
+		case <-m.collector.now.Rung():
 			patient = false
-		case <-m.absentNow.Rung():
-			m.try(ctx, "look for absent fragments", m.FindAbsent)
+		case <-m.absent.now.Rung():
+			m.tried.try(ctx, "look for absent fragments", m.absent.run)
 			continue
 		}
-		m.try(ctx, "collect orphans", func(ctx context.Context) error { return m.collectOnce(ctx, m.opt.Grace, patient) })
-		m.try(ctx, "look for absent fragments", m.FindAbsent)
+		m.tried.try(ctx, "collect orphans", func(ctx context.Context) error { return m.collector.collect(ctx, m.opt.Grace, patient) })
+		m.tried.try(ctx, "look for absent fragments", m.absent.run)
 		wait = m.opt.Collect
 	}
 }
 
-// try runs a step; what fails is tried again.
-func (m *Maintenance) try(ctx context.Context, what string, step func(context.Context) error) {
-	if err := step(ctx); err != nil && ctx.Err() == nil {
-		m.stats.failures.Add(1)
-		m.opt.Logger.Warn("maintenance: "+what+" failed, to be tried again", "err", err)
+// meanwhile does what cannot wait for the end of a pass over objects, which may take
+// hours: every tick the disks are asked how full they are, and what is to be deleted is
+// deleted. It reports whether a tick has passed.
+func (m *Maintenance) meanwhile(ctx context.Context) bool {
+	if m.disks.age() < m.opt.Tick || ctx.Err() != nil {
+		return false
 	}
+	m.disks.refresh(ctx)
+	select {
+	case <-m.wake.Rung():
+		m.woken.Store(true) // run has still to do all the rest that this ring asks for
+		m.tried.try(ctx, "delete fragments", m.deletion.all)
+	default:
+	}
+	return true
 }
 
-// Survey does what there is to do now, all namespaces through: messages,
-// cleanup, deletion, repair of what is below full width or on disks that are
-// lost or leaving.
+// Repair repairs what reads and scrub have reported, and tries failed repairs again
+// whose time has come. It also makes failed reads again. An object that fails does not
+// keep the others from being repaired.
+func (m *Maintenance) Repair(ctx context.Context) error {
+	m.repairs.begin()
+	defer m.repairs.end()
+	err := m.repairs.reported(ctx)
+	m.unread.reread(ctx)
+	return err
+}
+
+// Survey does all that there is to do now, one namespace after the other: it carries
+// messages to the NSM hosts, cleans up, deletes, and repairs what is below full width or
+// on disks that are lost or to be left.
 func (m *Maintenance) Survey(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
+	m.repairs.begin()
+	defer m.repairs.end()
+	hosts, err := m.hosts(ctx)
 	if err != nil {
 		return err
 	}
-	if err := m.findLeaving(ctx); err != nil {
+	if err := m.disks.findLeaving(ctx); err != nil {
 		return err
 	}
-	m.surveyed = m.sight()
+	m.disks.beginSurvey()
 	var errs []error
-	var sum survey
+	found := new(survey)
 	for _, h := range hosts {
-		host, err := m.opt.Host(h.Number)
+		host, err := m.host(h.Number)
 		if err == nil {
-			err = m.surveyHost(ctx, h.Number, host, &sum)
+			err = m.surveyHost(ctx, h.Number, host, found)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("NSM host %d: %w", h.Number, err))
@@ -301,73 +334,84 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	m.narrow.Store(sum.narrow)
-	m.stats.noPlace.Store(sum.noPlace)
-	m.stats.unreadable.Store(sum.unreadable)
-	return errors.Join(append(errs, m.retire(ctx, hosts))...)
+	m.surveyed.Store(found)
+	return errors.Join(append(errs, m.disks.retire(ctx, hosts))...)
 }
 
-// Alarm is why the last collection found too many orphans and deleted none, or
-// nil.
-func (m *Maintenance) Alarm() error {
-	if err := m.alarm.Load(); err != nil {
-		return *err
-	}
-	return nil
+// FindAbsent looks for fragments that an object names and that their disk, which is
+// there, does not have. What is found is repaired. A disk or a namespace that fails does
+// not keep the others from being looked at.
+func (m *Maintenance) FindAbsent(ctx context.Context) error { return m.absent.run(ctx) }
+
+// Collect deletes the fragments that no object names and none ever will: those of
+// uploads and repairs that ended before their commit. It opens a gc epoch in every
+// namespace, gives uploads under older epochs the time of grace to end, and closes those
+// epochs. From then on, what was written under them can no more be committed (the first
+// fence). Then Collect goes through the disks, and asks the NSM about each object that
+// has fragments of a closed epoch.
+//
+// That an NSM does not name a fragment is the absence of a record, and by itself no
+// reason to delete anything (rule P8). So both managers must agree on what became of the
+// namespace (collection.judge). Orphans are counted before any is deleted: if they are
+// more than a share of all that is stored, Collect deletes nothing and fails with
+// ErrTooMany, and Alarm says so until Allow. Nothing is deleted while Options.MayDelete
+// has a reason.
+func (m *Maintenance) Collect(ctx context.Context, grace time.Duration) error {
+	return m.collector.collect(ctx, grace, false)
 }
+
+// Alarm is why the last collection found too many orphans and deleted none, or nil.
+func (m *Maintenance) Alarm() error { return m.collector.why() }
 
 // Allow has orphans collected now, however many there are: a person has said so.
-func (m *Maintenance) Allow() {
-	m.allowed.Store(true)
-	m.collectNow.Ring()
+func (m *Maintenance) Allow() { m.collector.allow() }
+
+// ScrubOf is how far the scrub of a disk is; ok is false before it has begun.
+func (m *Maintenance) ScrubOf(number uint64) (p ScrubProgress, ok bool) {
+	d := m.opt.Fleet.Disk(number)
+	if d == nil {
+		return p, false
+	}
+	return m.scrub.state.progress(d.UUID)
 }
 
+// ScrubTime is in what time a disk is read back whole; negative: never.
+func (m *Maintenance) ScrubTime() time.Duration { return m.opt.Scrub }
+
+// ScrubSome reads up to n fragments of each disk back at once, and has repaired what is
+// bad. A disk that fails does not keep the others from being read.
+func (m *Maintenance) ScrubSome(ctx context.Context, n int) error { return m.scrub.some(ctx, n) }
+
 // Narrow is the number of objects below full width at the last survey.
-func (m *Maintenance) Narrow() uint64 { return m.narrow.Load() }
+func (m *Maintenance) Narrow() uint64 { return m.surveyed.Load().narrow }
 
 // survey is what a survey found.
 type survey struct {
 	narrow uint64 // objects that stay below full width
-	tally         // objects that stay so, or where they must not be
+	tally         // objects that stay so, or on disks that are to be left
 }
 
-// surveyHost does all that there is to do on a host. What fails leaves the rest to
-// be done.
+// surveyHost does all that there is to do on a host. What fails does not keep the rest
+// from being done.
 func (m *Maintenance) surveyHost(ctx context.Context, number uint64, host *nsm.Client, sum *survey) error {
-	errs := []error{m.opt.ABM.Carry(ctx, number, host)}
+	errs := []error{m.abm.Carry(ctx, number, host)}
 	spaces, err := m.spaces(ctx, host)
 	errs = append(errs, err)
 	for _, ns := range spaces {
 		if ns.State == nsm.NamespaceRemoving {
-			errs = append(errs, m.cleanup(ctx, host, ns.Number))
+			errs = append(errs, cleanup(ctx, host, ns.Number))
 			continue
 		}
-		errs = append(errs, m.repairSpace(ctx, host, ns.Number, sum))
+		errs = append(errs, m.repairs.space(ctx, host, ns.Number, sum))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	return errors.Join(append(errs, m.deleteObsolete(ctx, host))...)
-}
-
-// spaces returns all namespaces of a host.
-func (m *Maintenance) spaces(ctx context.Context, host *nsm.Client) ([]nsm.NamespaceInfo, error) {
-	var all []nsm.NamespaceInfo
-	for after := uint64(0); ; {
-		page, err := host.Namespaces(ctx, after, nsm.MaxKeys, userfn.Consistent)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, page...)
-		if len(page) < nsm.MaxKeys {
-			return all, nil
-		}
-		after = page[len(page)-1].Number
-	}
+	return errors.Join(append(errs, m.deletion.listed(ctx, host))...)
 }
 
 // cleanup takes all objects out of a namespace that was deleted.
-func (m *Maintenance) cleanup(ctx context.Context, host *nsm.Client, ns uint64) error {
+func cleanup(ctx context.Context, host *nsm.Client, ns uint64) error {
 	for {
 		step, err := host.Cleanup(ctx, ns, nsm.MaxNames)
 		if err != nil || step.Done {

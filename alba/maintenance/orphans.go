@@ -22,9 +22,9 @@ const (
 	orphansMax = 100_000
 )
 
-// What a process that was killed may leave: so many objects were being uploaded or
-// repaired, whatever is stored beside them. More are too many if they are more
-// than a twentieth of all fragments.
+// Killed processes may leave orphans of so many objects that they were uploading or
+// repairing, however little else is stored. Orphans of more objects are too many if they
+// are more than one in orphanShare of all fragments.
 const (
 	orphanObjects = 64
 	orphanShare   = 20
@@ -37,7 +37,7 @@ func tooMany(orphans, objects, fragments int) bool {
 
 // collection is one pass over the disks.
 type collection struct {
-	m       *Maintenance
+	by      *collector
 	hosts   []*nsm.Client
 	patient bool
 	allowed bool // however many there are
@@ -56,12 +56,15 @@ type orphan struct {
 	info osd.Info
 }
 
-// closed is how far a namespace is closed: of what no object names, fragments of
-// epochs before minimum are orphans, and all of them if the namespace is gone.
+// closed is how far a namespace is closed. Of the fragments that no object names, those
+// of epochs before minimum are orphans, and all of them if the namespace is gone.
 type closed struct {
 	minimum uint64
 	gone    bool // both managers know that it was deleted
 }
+
+// both is how far a namespace was closed at two collections.
+func (c closed) both(o closed) closed { return closed{min(c.minimum, o.minimum), c.gone && o.gone} }
 
 // space is a namespace as a collection found it.
 type space struct {
@@ -74,10 +77,10 @@ type space struct {
 
 // run goes through all disks, and then deletes what it found.
 func (c *collection) run(ctx context.Context) error {
-	// Leave that a person has given is for a whole pass.
-	c.allowed = !c.patient && c.m.allowed.Swap(false)
+	// Whoever allows it allows a whole pass.
+	c.allowed = !c.patient && c.by.allowed.Swap(false)
 	var errs []error
-	for _, d := range c.m.opt.Fleet.All() {
+	for _, d := range c.by.opt.Fleet.All() {
 		if d.Missing() != nil {
 			continue
 		}
@@ -91,23 +94,13 @@ func (c *collection) run(ctx context.Context) error {
 	if !c.allowed && tooMany(c.found, len(c.objects), c.fragments) {
 		err := fmt.Errorf("%w: of %d fragments that are stored, %d are named by no object, of more objects than uploads can have left. Nothing was deleted: if metadata was lost, restore it; if `ovs alba backend check` finds all well, say `ovs alba backend resume-deletion`",
 			ErrTooMany, c.fragments, c.found)
-		c.m.alarm.Store(&err)
+		c.by.alarm.Store(&err)
 		return errors.Join(append(errs, err)...)
 	}
-	c.m.alarm.Store(nil)
+	c.by.alarm.Store(nil)
 	errs = append(errs, c.deleteFound(ctx))
-	c.remember()
+	c.by.remember(c.spaces)
 	return errors.Join(errs...)
-}
-
-// remember keeps how far this collection could go, for a patient one.
-func (c *collection) remember() {
-	c.m.closedMu.Lock()
-	defer c.m.closedMu.Unlock()
-	clear(c.m.closed) // what has no fragments on any disk need not be known
-	for ns, s := range c.spaces {
-		c.m.closed[ns] = s.now
-	}
 }
 
 // space finds out, once, what the managers say of a namespace that has fragments.
@@ -121,69 +114,70 @@ func (c *collection) space(ctx context.Context, ns uint64) (*space, error) {
 	}
 	s.may = s.now
 	if c.patient {
-		c.m.closedMu.Lock()
-		before := c.m.closed[ns]
-		c.m.closedMu.Unlock()
-		s.may = closed{min(s.now.minimum, before.minimum), s.now.gone && before.gone}
+		s.may = s.now.both(c.by.closedBefore(ns))
 	}
 	c.spaces[ns] = s
 	return s, nil
 }
 
-// judge asks both managers about a namespace. One that an NSM host serves must be
-// known to the ABM. One that none serves is gone if the ABM gave its number away
-// and does not have it, or is removing it: the number is not used again. All else
-// is a doubt: one of the managers is not the one that it was.
+// judge asks both managers about a namespace.
 func (c *collection) judge(ctx context.Context, ns uint64) (*space, error) {
 	s := new(space)
-	var state nsm.NamespaceState
+	var a answers
 	for _, host := range c.hosts {
 		info, err := host.Namespaces(ctx, ns-1, 1, userfn.Consistent)
 		if err != nil {
 			return nil, err
 		}
 		if len(info) == 1 && info[0].Number == ns {
-			s.host, s.next, s.now.minimum, state = host, info[0].Epochs.Next, info[0].Epochs.Minimum, info[0].State
+			s.host, s.next = host, info[0].Epochs.Next
+			a.nsm = &info[0].Namespace
 			break
 		}
 	}
-	// After the NSM: what it has forgotten, the ABM was told to forget before.
-	rec, known, next, err := c.m.inABM(ctx, ns)
+	// The ABM is asked after the NSM: it was told first to forget what the NSM has
+	// forgotten.
+	rec, known, next, err := c.by.namespace(ctx, ns)
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case s.host != nil && !known && state == nsm.NamespaceActive:
-		s.doubt = fmt.Errorf("namespace %d has objects at its NSM host, and the ABM does not know it: %w", ns, errDisagree)
-	case s.host != nil && state != nsm.NamespaceActive:
-		s.now.minimum = 0 // its cleanup comes first
-	case s.host != nil:
-	case ns >= next:
-		s.doubt = fmt.Errorf("there are fragments of namespace %d, and the ABM has not got that far (%d is its next): %w", ns, next, errDisagree)
-	case known && rec.State != abm.NamespaceRemoving:
-		s.doubt = fmt.Errorf("namespace %d (%s) is not known to any NSM host: %w", ns, rec.Name, errDisagree)
-	default:
-		s.now.gone = true
+	if known {
+		a.abm = &rec
 	}
+	a.next = next
+	s.now, s.doubt = settle(ns, a)
 	return s, nil
+}
+
+// answers is what the managers say of a namespace.
+type answers struct {
+	nsm  *nsm.Namespace // nil: no NSM host has it
+	abm  *abm.Namespace // nil: the ABM does not have it
+	next uint64         // the number that the ABM gives to the next namespace
+}
+
+// settle decides how far a namespace is closed. If an NSM host has the namespace, the ABM
+// must know it. If no host does, the namespace is gone only if the ABM once gave its number
+// away and has deleted it or is removing it: a number is not used again. Everything else
+// is a doubt: one of the managers is not what it was.
+func settle(ns uint64, a answers) (closed, error) {
+	switch {
+	case a.nsm != nil && a.nsm.State != nsm.NamespaceActive:
+		return closed{}, nil // its cleanup comes first
+	case a.nsm != nil && a.abm == nil:
+		return closed{}, fmt.Errorf("namespace %d has objects at its NSM host, and the ABM does not know it: %w", ns, errDisagree)
+	case a.nsm != nil:
+		return closed{minimum: a.nsm.Epochs.Minimum}, nil
+	case ns >= a.next:
+		return closed{}, fmt.Errorf("there are fragments of namespace %d, and the ABM has not got that far (%d is its next): %w", ns, a.next, errDisagree)
+	case a.abm != nil && a.abm.State != abm.NamespaceRemoving:
+		return closed{}, fmt.Errorf("namespace %d (%s) is not known to any NSM host: %w", ns, a.abm.Name, errDisagree)
+	}
+	return closed{gone: true}, nil
 }
 
 // errDisagree is what the managers' disagreement on a namespace means.
 var errDisagree = errors.New("one of the groups under arakoon/ is not what it was; nothing of this namespace is deleted: restore them from one copy")
-
-// inABM returns the ABM's record of a namespace, if it has one, and the number
-// that it will give away next.
-func (m *Maintenance) inABM(ctx context.Context, ns uint64) (rec abm.Namespace, known bool, next uint64, err error) {
-	page, err := m.opt.ABM.Namespaces(ctx, ns-1, 1, userfn.Consistent)
-	if err != nil {
-		return rec, false, 0, err
-	}
-	if len(page) == 1 && page[0].Number == ns {
-		rec, known = page[0], true
-	}
-	b, err := m.opt.ABM.Backend(ctx, userfn.Consistent)
-	return rec, known, b.NextNamespace, err
-}
 
 // find goes through the keys of a disk.
 func (c *collection) find(ctx context.Context, d *fleet.Disk) error {
@@ -225,8 +219,8 @@ func (c *collection) find(ctx context.Context, d *fleet.Disk) error {
 	return ctx.Err()
 }
 
-// mayBeOrphan says of a fragment of a gc epoch whether the collection may delete
-// it if no object names it.
+// mayBeOrphan reports whether the collection may delete a fragment of a gc epoch if no
+// object names it.
 func (s *space) mayBeOrphan(epoch, ns uint64) bool {
 	switch {
 	case s.doubt != nil:
@@ -281,20 +275,20 @@ func (c *collection) deleteFound(ctx context.Context) error {
 	return errors.Join(append(errs, ctx.Err())...)
 }
 
-// delete deletes keys that no object named when they were looked up, each only if
-// it is still of the epoch that it had then. This is what makes the deletion of a
-// fragment that an object names impossible (rule O7), whoever else is at work:
+// delete deletes keys that no object named when they were looked up, each only if it is
+// still of the epoch that it had then. So a fragment that an object names is never
+// deleted (rule O7), whoever else is at work:
 //
-//   - The epoch was closed before the look-up. What was committed under it was
-//     committed before, and the look-up would have shown it.
-//   - A repair may write the same key again, if one before it did not get to its
-//     commit: both take the object's next revision. It does so under an epoch that
-//     is open, before its commit, and what it wrote is never written over under an
-//     older one (rewrite.write). So the key is of a newer epoch from before the
-//     commit on, and the delete is refused; or it comes before that write.
+//   - The epoch was closed before the look-up. What was committed under the epoch was
+//     committed before it was closed, and the look-up would have shown it.
+//   - A repair may write the same key again if a repair before it did not get to its
+//     commit: both take the object's next revision. The later repair writes under an
+//     epoch that is open, and commits only then. Nothing writes over that under an older
+//     epoch (rewrite.write). If the write comes first, the key is of a newer epoch and
+//     the delete is refused; else the delete comes before the write and does no harm.
 func (c *collection) delete(ctx context.Context, d *fleet.Disk, orphans []osd.Info) error {
 	for len(orphans) > 0 {
-		if err := c.m.opt.MayDelete(); err != nil {
+		if err := c.by.opt.MayDelete(); err != nil {
 			return err
 		}
 		asserts, updates := make([]osd.Assert, len(orphans)), make([]osd.Update, len(orphans))
@@ -314,15 +308,14 @@ func (c *collection) delete(ctx context.Context, d *fleet.Disk, orphans []osd.In
 		if err != nil {
 			return err
 		}
-		c.m.stats.orphans.Add(uint64(len(orphans)))
-		c.m.stats.deleted.Add(uint64(len(orphans)))
-		c.m.opt.Logger.Info("deleted fragments that no object names", "disk", d.Number, "fragments", len(orphans))
+		c.by.deleted.Add(uint64(len(orphans)))
+		c.by.opt.Logger.Info("deleted fragments that no object names", "disk", d.Number, "fragments", len(orphans))
 		return nil
 	}
 	return nil
 }
 
-// lookup returns the object with an id; one without chunks if there is none.
+// lookup returns the object with the id of a key, or one without chunks if there is none.
 func lookup(ctx context.Context, host *nsm.Client, k manifest.Key) (*nsm.Object, error) {
 	o, err := host.GetByID(ctx, k.Namespace, k.Object, userfn.Consistent)
 	if errors.Is(err, nsm.ErrNotFound) || errors.Is(err, nsm.ErrNamespaceNotFound) {

@@ -54,7 +54,7 @@ func TestPatience(t *testing.T) {
 	work := New(Options{ABM: managers, Host: func(uint64) (*nsm.Client, error) { return host, nil }, Fleet: disks})
 	must(work.Survey(ctx)) // cleanup of the one that is gone
 	for pass, want := range []int{2, 0} {
-		must(work.collectOnce(ctx, 0, true))
+		must(work.collector.collect(ctx, 0, true))
 		list, err := disk.Range(ctx, nil, nil, 10)
 		must(err)
 		if len(list) != want {

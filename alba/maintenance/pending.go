@@ -5,9 +5,11 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/alba/client"
+	"openvstorage/alba/manifest"
 )
 
 // objectKey names an object.
@@ -17,12 +19,12 @@ type objectKey struct {
 }
 
 // pending is the objects that wait for a repair: those with fragments that were
-// reported bad, and those whose repair failed. A repair that fails once may well
-// succeed the next time, and nobody may find the object again: a fragment that is
-// bad is not missing to the NSM. So it stays here until its repair has succeeded.
+// reported bad, and those whose repair failed. An object stays here until its repair
+// has succeeded: a repair that fails once may succeed the next time, and the NSM does
+// not know that a fragment is bad, so that no survey finds the object again.
 //
-// It is bounded. What does not fit is counted; objects below full width are found
-// again by the next survey, bad fragments by the next read or scrub.
+// The list is bounded, and what does not fit is counted: the next survey finds objects
+// below full width again, the next read or scrub finds bad fragments.
 type pending struct {
 	first, most time.Duration // waits behind the first failure, and at most
 	limit       int
@@ -30,6 +32,13 @@ type pending struct {
 	mu      sync.Mutex
 	objects map[objectKey]*waiting
 	bad     int // fragments, of all objects
+
+	reported, dropped atomic.Uint64 // fragments that were said to be bad; of them, those without room here
+}
+
+// newPending returns an empty list for limit objects and as many bad fragments.
+func newPending(first, most time.Duration, limit int) *pending {
+	return &pending{first: first, most: most, limit: limit, objects: make(map[objectKey]*waiting)}
 }
 
 // waiting is one object of pending.
@@ -49,6 +58,15 @@ type due struct {
 
 // report adds a fragment that is bad, and reports whether there was room.
 func (p *pending) report(b client.Bad) bool {
+	p.reported.Add(1)
+	if !p.add(b) {
+		p.dropped.Add(1)
+		return false
+	}
+	return true
+}
+
+func (p *pending) add(b client.Bad) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	k := objectKey{b.Namespace, b.Name}
@@ -72,14 +90,15 @@ func sameFragment(a, b client.Bad) bool {
 	return a.Object == b.Object && a.Chunk == b.Chunk && a.Fragment == b.Fragment && a.OSD == b.OSD
 }
 
-// due returns the objects whose time has come, those that wait longest first, and
-// those that the disks did not allow if the disks are others now.
-func (p *pending) due(now time.Time, sight string) []due {
+// due returns the objects to be repaired now, those that wait longest first: objects
+// whose time has come, and objects that the disks did not allow, if the disks have
+// changed.
+func (p *pending) due(now time.Time, fingerprint string) []due {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var list []due
 	for k, w := range p.objects {
-		if !w.waits(now, sight) {
+		if !w.waits(now, fingerprint) {
 			list = append(list, due{k, slices.Clone(w.bad)})
 		}
 	}
@@ -89,20 +108,20 @@ func (p *pending) due(now time.Time, sight string) []due {
 	return list
 }
 
-func (w *waiting) waits(now time.Time, sight string) bool {
-	return now.Before(w.next) && (w.beyond == "" || w.beyond == sight)
+func (w *waiting) waits(now time.Time, fingerprint string) bool {
+	return now.Before(w.next) && (w.beyond == "" || w.beyond == fingerprint)
 }
 
 // waits reports whether an object is here and its time has not come.
-func (p *pending) waits(k objectKey, now time.Time, sight string) bool {
+func (p *pending) waits(k objectKey, now time.Time, fingerprint string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := p.objects[k]
-	return w != nil && w.waits(now, sight)
+	return w != nil && w.waits(now, fingerprint)
 }
 
-// repaired takes an object out, with the fragments that it was repaired of; it
-// stays for others that were reported meanwhile.
+// repaired takes out the fragments of which an object was repaired. The object stays if
+// others were reported meanwhile.
 func (p *pending) repaired(d due) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,9 +141,9 @@ func (p *pending) repaired(d due) {
 	w.tries, w.next, w.beyond, w.short = 0, time.Time{}, "", nil
 }
 
-// failed has an object tried again later, twice as late with each failure. beyond
-// is not "" if the disks, as they are, do not allow it. It returns how often it has
-// failed, 0 if there is no room to remember that.
+// failed has an object tried again later, after twice the time with each failure. If the
+// disks do not allow its repair, beyond is their fingerprint, else "". failed returns how
+// often the repair has failed, or 0 if there is no room to remember that.
 func (p *pending) failed(k objectKey, now time.Time, beyond string, err error) (tries int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,12 +155,9 @@ func (p *pending) failed(k objectKey, now time.Time, beyond string, err error) (
 		w = new(waiting)
 		p.objects[k] = w
 	}
-	wait := p.most
-	if w.tries < 30 && p.first<<w.tries < p.most {
-		wait = p.first << w.tries
-	}
+	wait := backoff(p.first, p.most, w.tries)
 	if beyond != "" {
-		wait = p.most
+		wait = p.most // it is tried before that if the disks change
 	}
 	w.tries++
 	w.beyond, w.next, w.short = beyond, now.Add(wait), nil
@@ -149,6 +165,15 @@ func (p *pending) failed(k objectKey, now time.Time, beyond string, err error) (
 		w.short = err
 	}
 	return w.tries
+}
+
+// backoff is how long a repair waits after its first failure and so many more: twice as
+// long with each, most at most.
+func backoff(first, most time.Duration, tries int) time.Duration {
+	if tries < 30 && first<<tries < most {
+		return first << tries
+	}
+	return most
 }
 
 // short returns the objects of which too few fragments could be read at the last
@@ -170,4 +195,37 @@ func (p *pending) count() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.objects)
+}
+
+// Suspect is an object with fragments that are known to be bad or absent.
+type Suspect struct {
+	Namespace uint64
+	Name      string
+	Bad       []client.Bad
+}
+
+// knownBad reports whether a fragment was reported bad on a disk and not repaired since.
+func (p *pending) knownBad(ns uint64, name string, id manifest.ObjectID, chunk, fragment int, disk uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.objects[objectKey{ns, name}]
+	return w != nil && slices.ContainsFunc(w.bad, func(b client.Bad) bool {
+		return sameFragment(b, client.Bad{Object: id, Chunk: chunk, Fragment: fragment, OSD: disk})
+	})
+}
+
+// suspects returns up to limit objects with such fragments, in no order, and how many
+// there are.
+func (p *pending) suspects(limit int) (list []Suspect, all uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, w := range p.objects {
+		if len(w.bad) == 0 {
+			continue
+		}
+		if all++; len(list) < limit {
+			list = append(list, Suspect{k.ns, k.name, slices.Clone(w.bad)})
+		}
+	}
+	return list, all
 }

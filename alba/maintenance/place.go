@@ -6,15 +6,13 @@ import (
 	"openvstorage/alba/policy"
 )
 
-// nobody stands for a fragment that has no disk and is to get none: no disk has
-// this number.
+// nobody is the disk of a fragment that has none and is to get none. No disk has this number.
 const nobody = ^uint64(0)
 
-// place returns a disk for fragment i of a chunk, policy.None if none may take it.
-// have says where the fragments are now, as the manifest has it: whatever else is to
-// be moved from there stays until it has been moved, and counts. So no disk gets
-// two fragments of a chunk and no node more than the policy's x, wherever the
-// repair of the chunk ends.
+// place returns a disk for fragment i of a chunk, policy.None if none may take it. have says
+// where the fragments are now, as the manifest has it. A fragment that is still to be moved
+// counts where it is now. So no disk gets two fragments of a chunk and no node more than
+// the policy's x, wherever the repair of the chunk stops.
 func place(p policy.Policy, disks []policy.Disk, have []uint64, i int, rng policy.Rand) uint64 {
 	others := slices.Clone(have)
 	for j, osd := range others {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
@@ -29,13 +31,13 @@ var (
 // fragments, though their disks are there.
 var errShort = errors.New("too few of its fragments can be read")
 
-// beyond is a repair that the disks do not allow. It is the only kind of failure
-// that does not pass by itself: the object is tried again when the disks, their
-// room, or what is to leave them has changed. Every other failure is tried again
-// after a while.
+// beyond is the error of a repair that the disks do not allow. It is the only kind of
+// failure that does not pass by itself: the object is tried again when there are other
+// disks, other room on them, or others to be left. After every other failure it is tried
+// again after a while.
 type beyond struct {
 	lack  error
-	sight string // the disks, as Maintenance.sight says
+	disks string // their fingerprint
 }
 
 func (e *beyond) Error() string { return e.lack.Error() }
@@ -45,68 +47,61 @@ func (e *beyond) Unwrap() error { return e.lack }
 // changed the object, the epoch was closed, or a newer repair was there.
 const conflicts = 3
 
-// Repair repairs what reads and scrub have reported, and tries again what failed
-// when its time has come; reads that failed are made again. One that fails leaves
-// the others to be done.
-func (m *Maintenance) Repair(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	err := m.repairPending(ctx)
-	m.reread(ctx)
-	return err
+// repairer makes fragments again: those that were reported bad, those that an object
+// lacks, and those on disks that are to be left.
+type repairer struct {
+	managers
+	opt       *Options
+	disks     *diskWatch
+	pending   *pending
+	tried     *attempts
+	report    func(client.Bad) bool
+	meanwhile func(ctx context.Context) bool // does what cannot wait for the end of a pass; reports whether a tick has passed
+
+	turn      sync.Mutex            // one pass at a time goes through objects: see begin
+	fruitless map[listing]fruitless // listings of which the disks did not allow all; of whoever has the turn
+
+	repaired, bytes atomic.Uint64 // fragments that were made again
 }
 
-func (m *Maintenance) repairPending(ctx context.Context) error {
+// begin waits for the turn to go through objects, which a pass has until end. A survey
+// and a repair of what was reported would otherwise repair the same objects side by
+// side, and each would make the other begin again.
+func (r *repairer) begin() { r.turn.Lock() }
+func (r *repairer) end()   { r.turn.Unlock() }
+
+// reported repairs the objects of pending that are due. The turn is the caller's.
+func (r *repairer) reported(ctx context.Context) error {
 	var errs []error
-	for _, d := range m.pending.due(m.opt.Now(), m.sight()) {
-		host, err := m.hostOf(ctx, d.ns)
+	for _, d := range r.pending.due(r.opt.Now(), r.disks.fingerprint()) {
+		host, err := r.hostOf(ctx, d.ns)
 		if err == nil && host != nil {
-			err = ignoreGone(m.repairObject(ctx, host, d, nil))
+			err = ignoreGone(r.object(ctx, host, d, nil))
 		}
 		var b *beyond
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err == nil:
-			m.pending.repaired(d)
+			r.pending.repaired(d)
 			continue
 		case errors.As(err, &b) && len(d.bad) == 0:
-			m.pending.repaired(d) // the survey has it
+			r.pending.repaired(d) // the survey has it
 			continue
 		case b == nil && len(errs) < 10:
 			errs = append(errs, err)
 		}
-		m.putOff(d.objectKey, err)
-		m.between(ctx)
+		r.putOff(d.objectKey, err)
+		r.meanwhile(ctx)
 	}
 	return errors.Join(errs...)
 }
 
-// hostOf finds the NSM host of a namespace, nil if it is gone.
-func (m *Maintenance) hostOf(ctx context.Context, ns uint64) (*nsm.Client, error) {
-	hosts, err := m.opt.ABM.Hosts(ctx, userfn.Consistent)
-	if err != nil {
-		return nil, err
-	}
-	for _, h := range hosts {
-		host, err := m.opt.Host(h.Number)
-		if err != nil {
-			return nil, err
-		}
-		if _, err = host.Namespace(ctx, ns, userfn.Consistent); err == nil {
-			return host, nil
-		} else if !errors.Is(err, nsm.ErrNamespaceNotFound) {
-			return nil, err
-		}
-	}
-	return nil, nil
-}
-
-// repairObject makes those fragments of an object again that are nowhere, on a
-// disk of leave, or reported and indeed bad. o is the object as it was a moment
-// ago, nil if it is to be fetched. The error is a *beyond if the disks do not allow
-// some of it, and all else was done.
-func (m *Maintenance) repairObject(ctx context.Context, host *nsm.Client, d due, o *nsm.Object) (err error) {
+// object makes those fragments of an object again that are on no disk, on a disk that is
+// to be left, or reported and indeed bad. o is the object as it was a moment ago, or nil
+// if it is to be fetched. The error is a *beyond if the disks do not allow some of that
+// and all the rest was done.
+func (r *repairer) object(ctx context.Context, host *nsm.Client, d due, o *nsm.Object) (err error) {
 	listed := o != nil
 	for again := 0; ; again++ {
 		if o == nil {
@@ -125,8 +120,8 @@ func (m *Maintenance) repairObject(ctx context.Context, host *nsm.Client, d due,
 		if mf.Inlined {
 			return nil
 		}
-		r := &repair{m: m, host: host, due: d, o: o, mf: mf}
-		err = r.run(ctx)
+		once := &repair{by: r, host: host, due: d, o: o, mf: mf}
+		err = once.run(ctx)
 		if again < conflicts && (errors.Is(err, nsm.ErrConflict) || errors.Is(err, nsm.ErrEpoch) || errors.Is(err, osd.ErrAssert)) {
 			o = nil
 			continue
@@ -142,17 +137,17 @@ func (m *Maintenance) repairObject(ctx context.Context, host *nsm.Client, d due,
 // repair is the repair of one object, chunk by chunk: each change of a chunk is
 // committed by itself.
 type repair struct {
-	m    *Maintenance
+	by   *repairer
 	host *nsm.Client
 	due
 	o  *nsm.Object
 	mf *manifest.Manifest
 }
 
-// run repairs all chunks that it can. A failure hides what is beyond the disks:
-// the object is tried again soon then.
+// run repairs all chunks that it can. If one chunk failed and the disks do not allow
+// another, the failure is returned: the object is then tried again soon.
 func (r *repair) run(ctx context.Context) error {
-	var hopeless error
+	var notNow error
 	var errs []error
 	for chunk := range r.mf.Chunks {
 		err := r.chunk(ctx, chunk)
@@ -162,7 +157,7 @@ func (r *repair) run(ctx context.Context) error {
 		case errors.Is(err, nsm.ErrNotFound):
 			return nil // deleted meanwhile: what was made is garbage
 		case errors.As(err, &b):
-			hopeless = err
+			notNow = err
 		case ctx.Err() != nil, errors.Is(err, nsm.ErrConflict), errors.Is(err, nsm.ErrEpoch):
 			return err
 		default:
@@ -172,18 +167,18 @@ func (r *repair) run(ctx context.Context) error {
 	if len(errs) > 0 {
 		return fmt.Errorf("object %s of namespace %d: %w", r.o.Name, r.ns, errors.Join(errs...))
 	}
-	return hopeless
+	return notNow
 }
 
-// lost returns the fragments of a chunk that must be made again. The error is of a
-// fragment that was reported and could not be looked at.
+// lost returns the fragments of a chunk that must be made again. The error is that of
+// reading a reported fragment of which nobody can say yet whether it is bad.
 func (r *repair) lost(ctx context.Context, chunk int) (list []lostFragment, err error) {
 	for i, f := range r.mf.Chunks[chunk].Fragments {
-		_, there := r.m.opt.Fleet.Alive(f.OSD)
+		_, there := r.by.opt.Fleet.Alive(f.OSD)
 		switch {
 		case f.OSD == policy.None:
 			list = append(list, lostFragment{i, false})
-		case r.m.leave[f.OSD]:
+		case r.by.disks.leaves(f.OSD):
 			list = append(list, lostFragment{i, there})
 		case r.reported(chunk, i):
 			switch _, e := r.fetch(ctx, chunk, i); {
@@ -230,8 +225,9 @@ func (r *repair) content(chunk, i int, shards [][]byte) ([]byte, []uint32, error
 	return object.Repair(r.mf, chunk, i, shards)
 }
 
-// sources reads k good fragments of a chunk. A disk that is leaving is as good
-// as any to read from. What proves to be bad is to be repaired too.
+// sources reads k good fragments of a chunk, those that are to stay first. A disk that
+// is to be left is as good as any to read from. A fragment that proves to be bad is
+// reported.
 func (r *repair) sources(ctx context.Context, chunk int, lost []lostFragment) ([][]byte, error) {
 	width, k := r.mf.Policy.Width(), int(r.mf.Policy.K)
 	shards := make([][]byte, width)
@@ -260,7 +256,7 @@ func (r *repair) sources(ctx context.Context, chunk int, lost []lostFragment) ([
 	}
 	err := fmt.Errorf("%d of the %d fragments that are needed: %w", got, k, errors.Join(errs...))
 	if there < k && ctx.Err() == nil {
-		return nil, &beyond{fmt.Errorf("%w: %w", errUnreadable, err), r.m.sight()}
+		return nil, &beyond{fmt.Errorf("%w: %w", errUnreadable, err), r.by.disks.fingerprint()}
 	}
 	return nil, fmt.Errorf("%w: %w", errShort, err)
 }
@@ -269,14 +265,14 @@ func (r *repair) sources(ctx context.Context, chunk int, lost []lostFragment) ([
 func (r *repair) suspect(chunk, i int, err error) {
 	f := r.mf.Chunks[chunk].Fragments[i]
 	if f.OSD != policy.None && damaged(err) && !r.reported(chunk, i) {
-		r.m.Bad(client.Bad{Namespace: r.ns, Name: r.o.Name, Object: r.mf.Object, Chunk: chunk, Fragment: i, OSD: f.OSD, Err: err})
+		r.by.report(client.Bad{Namespace: r.ns, Name: r.o.Name, Object: r.mf.Object, Chunk: chunk, Fragment: i, OSD: f.OSD, Err: err})
 	}
 }
 
 // fetch reads a whole fragment and checks it against the manifest.
 func (r *repair) fetch(ctx context.Context, chunk, i int) ([]byte, error) {
 	f := r.mf.Chunks[chunk].Fragments[i]
-	d := r.m.opt.Fleet.Disk(f.OSD)
+	d := r.by.opt.Fleet.Disk(f.OSD)
 	if d == nil {
 		return nil, fmt.Errorf("fragment %d is on no disk that is there: %w", i, fleet.ErrMissing)
 	}

@@ -25,7 +25,7 @@ func (r *repair) chunk(ctx context.Context, chunk int) error {
 	if len(lost) == 0 {
 		return err
 	}
-	w := &rewrite{repair: r, chunk: chunk, disks: r.m.takers(r.mf.Chunks[chunk].Shard), lost: lost}
+	w := &rewrite{repair: r, chunk: chunk, disks: r.by.disks.candidates(r.mf.Chunks[chunk].Shard), lost: lost}
 	w.next = *r.mf
 	w.next.Revision = r.o.Revision + 1
 	w.next.Chunks = slices.Clone(r.mf.Chunks)
@@ -49,7 +49,7 @@ func (r *repair) chunk(ctx context.Context, chunk int) error {
 		return err
 	}
 	if err = errors.Join(append(w.errs, err)...); err == nil {
-		return &beyond{errNowhere, r.m.sight()}
+		return &beyond{errNowhere, r.by.disks.fingerprint()}
 	}
 	return err
 }
@@ -124,15 +124,15 @@ func (w *rewrite) prepare(ctx context.Context) error {
 	return err
 }
 
-// write makes fragment i again on a disk. The key may be there already: a repair
-// that did not get to its commit, and took the same revision. What a newer one
-// wrote stays (rule O7, see collection.delete).
+// write makes fragment i again on a disk. The disk may have the key already, from a
+// repair that took the same revision and did not get to its commit. What was written
+// under a newer epoch stays (rule O7, see collection.delete).
 func (w *rewrite) write(ctx context.Context, i int, number uint64) error {
 	data, crcs, err := w.content(w.chunk, i, w.shards)
 	if err != nil {
 		return err
 	}
-	d := w.m.opt.Fleet.Disk(number)
+	d := w.by.opt.Fleet.Disk(number)
 	if d == nil {
 		return fmt.Errorf("disk %d: %w: it left", number, fleet.ErrMissing)
 	}
@@ -152,8 +152,9 @@ func (w *rewrite) write(ctx context.Context, i int, number uint64) error {
 	return nil
 }
 
-// commit enters what was written in the manifest. After an error that is not the
-// NSM's own it may be there or not: the next try begins with what the NSM says then.
+// commit enters what was written in the manifest. After an error that is not the NSM's
+// own the entry may have been made or not: the next try begins with what the NSM says
+// then.
 func (w *rewrite) commit(ctx context.Context) error {
 	if len(w.changes) == 0 {
 		return nil
@@ -165,14 +166,14 @@ func (w *rewrite) commit(ctx context.Context) error {
 	revision, err := w.host.Update(ctx, w.ns, nsm.Update{
 		Name: w.o.Name, ID: w.o.ID, Revision: w.o.Revision, Epoch: w.epoch, Changes: w.changes, Manifest: encoded,
 	})
-	w.m.opt.Invalidate(w.ns, w.o.Name) // whatever became of it
+	w.by.opt.Invalidate(w.ns, w.o.Name) // whatever became of it
 	if err != nil {
 		return err
 	}
 	o := *w.o
 	o.Revision = revision
 	w.repair.o, w.repair.mf = &o, &w.next
-	w.m.stats.repaired.Add(uint64(len(w.changes)))
-	w.m.stats.repairedBytes.Add(uint64(len(w.changes)) * uint64(w.next.Chunks[w.chunk].Shard))
+	w.by.repaired.Add(uint64(len(w.changes)))
+	w.by.bytes.Add(uint64(len(w.changes)) * uint64(w.next.Chunks[w.chunk].Shard))
 	return nil
 }

@@ -4,20 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/osd"
+
+	"openvstorage/internal/bell"
 )
 
-// The scrub reads every fragment back, disk by disk in order of key, a round in a
-// time that is set. Where it is outlives the process (see scrubstate.go).
+// The scrub reads every fragment back, on each disk in order of key. A round over a disk
+// takes a time that is set. How far it is outlives the process (see scrubstate.go).
 //
-// It goes by bytes: a disk is read at the pace at which what is left of the round
-// takes what is left of the time. One that fell behind, as nothing ran for a while,
-// is read faster, up to scrubCatchUp times the pace of a whole round.
+// The pace goes by bytes: a disk is read so fast that what is left of the round takes
+// what is left of the time. A disk whose round fell behind, because nothing ran for a
+// while, is read faster, up to scrubCatchUp times the pace of a whole round.
 
 // ScrubTime is how long a round takes unless Options say otherwise.
 const ScrubTime = 14 * 24 * time.Hour
@@ -49,43 +53,65 @@ type ScrubProgress struct {
 	Bad       uint64 // of those
 }
 
-// ScrubOf is how far the scrub of a disk is; ok is false before it has begun.
-func (m *Maintenance) ScrubOf(number uint64) (p ScrubProgress, ok bool) {
-	d := m.opt.Fleet.Disk(number)
-	if d == nil {
-		return p, false
-	}
-	m.scrubs.mu.Lock()
-	defer m.scrubs.mu.Unlock()
-	if s := m.scrubs.disks[d.UUID]; s != nil {
-		return s.ScrubProgress, true
-	}
-	return p, false
+// scrubber reads disks back and reports what is bad.
+type scrubber struct {
+	managers
+	opt    *Options
+	tried  *attempts
+	report func(client.Bad) bool // whether there was room
+
+	state scrubState
+	steps sync.WaitGroup // under way, one of each disk at most
+	ended bell.Bell      // rung at the end of each step
+
+	fragments, bytes atomic.Uint64 // read back
 }
 
-// ScrubTime is in what time a disk is read back whole, negative: never.
-func (m *Maintenance) ScrubTime() time.Duration { return m.opt.Scrub }
+// begin goes on with what was written down, and begins with the disks that it does not
+// name.
+func (m *scrubber) begin() {
+	m.state.load(m.opt)
+	for _, d := range m.opt.Fleet.All() {
+		m.state.disk(d.UUID, m.opt.Now())
+	}
+}
 
-// ScrubSome reads up to n fragments of each disk back, at once, and has repaired
-// what is bad. A disk that fails leaves the others to be read.
-func (m *Maintenance) ScrubSome(ctx context.Context, n int) error {
+// end waits for the steps under way, for scrubPatience at most, and writes down how far
+// the scrub is.
+func (m *scrubber) end() {
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		m.steps.Wait()
+	}()
+	select {
+	case <-read:
+	case <-time.After(scrubPatience):
+		m.opt.Logger.Warn("a disk does not answer the scrub; it is not waited for")
+	}
+	m.keep()
+}
+
+// some reads up to n fragments of each disk back at once, whatever the pace. A disk that
+// fails does not keep the others from being read.
+func (m *scrubber) some(ctx context.Context, n int) error {
 	var errs []error
 	for _, d := range m.opt.Fleet.All() {
 		if d.Missing() != nil || ctx.Err() != nil {
 			continue
 		}
-		s := m.scrubs.disk(d.UUID, m.opt.Now())
+		s := m.state.disk(d.UUID, m.opt.Now())
 		s.turn.Lock()
-		m.scrubs.begin(s, m.opt.Now())
-		_, err := m.scrub(ctx, d, s, n, 1<<62)
+		m.state.begin(s, m.opt.Now())
+		_, err := m.read(ctx, d, s, n, 1<<62)
 		s.turn.Unlock()
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// scrubAll reads all disks back at their pace until ctx ends.
-func (m *Maintenance) scrubAll(ctx context.Context) {
+// run reads all disks back at their pace until ctx ends.
+func (m *scrubber) run(ctx context.Context) {
 	tick := time.NewTicker(m.opt.Tick)
 	defer tick.Stop()
 	var asked time.Time
@@ -93,46 +119,46 @@ func (m *Maintenance) scrubAll(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.scrubs.stepped:
-			if m.scrubs.saveDue(m.opt.Now(), true) {
-				m.keepScrub()
+		case <-m.ended.Rung():
+			if m.state.saveDue(m.opt.Now(), true) {
+				m.keep()
 			}
 			continue
 		case <-tick.C:
 		}
 		if now := m.opt.Now(); asked.IsZero() || now.Sub(asked) >= heldEvery {
 			asked = now
-			m.try(ctx, "ask how much the disks hold", m.askHeld)
+			m.tried.try(ctx, "ask how much the disks hold", m.askHeld)
 		}
 		for _, d := range m.opt.Fleet.All() {
 			if d.Missing() == nil {
-				m.scrubDue(ctx, d)
+				m.due(ctx, d)
 			}
 		}
-		if m.scrubs.saveDue(m.opt.Now(), false) {
-			m.keepScrub()
+		if m.state.saveDue(m.opt.Now(), false) {
+			m.keep()
 		}
 	}
 }
 
-// scrubDue reads what is due of a disk, beside the others: a disk that does not
-// answer holds nobody up but itself.
-func (m *Maintenance) scrubDue(ctx context.Context, d *fleet.Disk) {
+// due reads what is due of a disk in the background: a disk that does not answer holds up
+// no other.
+func (m *scrubber) due(ctx context.Context, d *fleet.Disk) {
 	now := m.opt.Now()
-	s := m.scrubs.disk(d.UUID, now)
+	s := m.state.disk(d.UUID, now)
 	if !s.turn.TryLock() {
 		return // it has not ended since the last tick
 	}
-	if !m.scrubs.due(s, now, m.opt.Scrub, m.scrubs.total(d)) {
+	if !m.state.due(s, now, m.opt.Scrub, m.state.total(d)) {
 		s.turn.Unlock()
 		return
 	}
-	m.scrubs.steps.Go(func() {
-		defer m.scrubs.step()
+	m.steps.Go(func() {
+		defer m.ended.Ring()
 		defer s.turn.Unlock()
-		m.try(ctx, "scrub", func(ctx context.Context) error {
+		m.tried.try(ctx, "scrub", func(ctx context.Context) error {
 			for begin := time.Now(); s.credit > 0 && time.Since(begin) < m.opt.Tick; {
-				read, err := m.scrub(ctx, d, s, scrubPage, min(int64(s.credit), scrubBytes))
+				read, err := m.read(ctx, d, s, scrubPage, min(int64(s.credit), scrubBytes))
 				s.credit -= float64(read)
 				if err != nil {
 					s.rest = m.opt.Now().Add(scrubRest) // what it says is logged, not each second
@@ -146,29 +172,19 @@ func (m *Maintenance) scrubDue(ctx context.Context, d *fleet.Disk) {
 	})
 }
 
-// step tells that one has ended.
-func (s *scrubs) step() {
-	select {
-	case s.stepped <- struct{}{}:
-	default:
-	}
-}
-
 // askHeld asks the NSM hosts how much disks hold.
-func (m *Maintenance) askHeld(ctx context.Context) error {
-	held, err := m.heldBytes(ctx)
+func (m *scrubber) askHeld(ctx context.Context) error {
+	held, err := m.held(ctx)
 	if err == nil {
-		m.scrubs.mu.Lock()
-		m.scrubs.held = held
-		m.scrubs.mu.Unlock()
+		m.state.hold(held)
 	}
 	return err
 }
 
-// scrub reads fragments of a disk back, from where it was: up to n, or up to so
-// many bytes, but one at least. The cursor passes over what was found bad only when
-// all of it waits for a repair: it comes here again after weeks. s.turn is held.
-func (m *Maintenance) scrub(ctx context.Context, d *fleet.Disk, s *scrubDisk, n int, bytes int64) (read int64, err error) {
+// read reads fragments of a disk back, from where its scrub is: up to n of them, or up to
+// so many bytes, but one at least. The cursor passes over bad fragments only once all of
+// them wait for a repair, because the scrub does not come back for weeks. s.turn is held.
+func (m *scrubber) read(ctx context.Context, d *fleet.Disk, s *scrubDisk, n int, bytes int64) (read int64, err error) {
 	first := append(append([]byte(nil), s.cursor...), 0)
 	if s.cursor == nil {
 		first = nil
@@ -186,7 +202,7 @@ func (m *Maintenance) scrub(ctx context.Context, d *fleet.Disk, s *scrubDisk, n 
 		count++
 	}
 	if count == 0 {
-		m.scrubs.end(s, m.opt.Now())
+		m.state.end(s, m.opt.Now())
 		s.credit = 0
 		return 0, nil
 	}
@@ -194,8 +210,8 @@ func (m *Maintenance) scrub(ctx context.Context, d *fleet.Disk, s *scrubDisk, n 
 	if err != nil {
 		return 0, err
 	}
-	m.stats.scrubbed.Add(uint64(count))
-	m.stats.scrubbedBytes.Add(uint64(read))
+	m.fragments.Add(uint64(count))
+	m.bytes.Add(uint64(read))
 	var errs []error
 	for _, b := range bad {
 		errs = append(errs, m.reportKey(ctx, d, b))
@@ -203,17 +219,17 @@ func (m *Maintenance) scrub(ctx context.Context, d *fleet.Disk, s *scrubDisk, n 
 	if err := errors.Join(errs...); err != nil {
 		return read, err
 	}
-	m.scrubs.pass(s, next, uint64(count), uint64(read), uint64(len(bad)))
+	m.state.pass(s, next, uint64(count), uint64(read), uint64(len(bad)))
 	if next == nil {
-		m.scrubs.end(s, m.opt.Now())
+		m.state.end(s, m.opt.Now())
 		m.opt.Logger.Info("a disk was read back whole", "disk", d.Number, "bytes", s.Bytes, "fragments", s.Fragments, "bad", s.Bad, "began", s.Began)
 	}
 	return read, nil
 }
 
-// reportKey finds the object of a bad fragment and has it repaired. What is under a
-// key that is not ours, or is named by no object, is nothing to repair.
-func (m *Maintenance) reportKey(ctx context.Context, d *fleet.Disk, b osd.Bad) error {
+// reportKey finds the object of a bad fragment and reports the fragment. A value whose
+// key is no fragment's, or that no object names, needs no repair.
+func (m *scrubber) reportKey(ctx context.Context, d *fleet.Disk, b osd.Bad) error {
 	k, err := manifest.ParseKey(b.Key)
 	if err != nil {
 		m.opt.Logger.Warn("scrub found a bad value that is no fragment", "disk", d.Number, "place", d.Place, "err", fmt.Errorf("%w: %w", err, b.Err))

@@ -18,27 +18,24 @@ import (
 	"github.com/google/uuid"
 )
 
-// How often is written down, at most, how far the scrub is: so much of a round is read
-// again after a kill. A process that was started a moment ago may be killed in a moment,
-// again and again, and the scrub must get on all the same. So the first step after a
-// start is written down as soon as it is made, the next a second later, and each that
-// follows after twice the time, up to scrubSaveEvery.
+// How often it is written down, at most, how far the scrub is. So much of a round is read
+// again after a kill. A process may be killed soon after each start, and the scrub must
+// get on all the same: the first step after a start is written down as soon as it is
+// made, the next a second later, and each that follows after twice the time, up to
+// scrubSaveEvery.
 const (
 	scrubSaveFirst = time.Second
 	scrubSaveEvery = time.Minute
 )
 
-// scrubs is how far the scrub is on each disk.
-type scrubs struct {
-	steps   sync.WaitGroup // under way
-	stepped chan struct{}  // holds one if one has ended; nil: nobody asks
-
+// scrubState is how far the scrub is on each disk.
+type scrubState struct {
 	mu     sync.Mutex
 	disks  map[uuid.UUID]*scrubDisk
 	held   map[uint64]uint64 // bytes that disks hold, by number
 	loaded bool
 	dirty  bool
-	saved  time.Time     // scrubAll's, as what follows
+	saved  time.Time     // when it was written down; of scrubber.run and end alone, as what follows
 	pause  time.Duration // before it is written down again; 0: it was not since the start
 }
 
@@ -46,15 +43,15 @@ type scrubs struct {
 type scrubDisk struct {
 	turn sync.Mutex // one at a time reads the disk back; credit and cursor are its
 
-	ScrubProgress        // guarded by scrubs.mu; changed by who has the turn
-	cursor        []byte // the last key that was read back in this round, nil: none; like it
+	ScrubProgress        // guarded by scrubState.mu; changed by whoever has the turn
+	cursor        []byte // the last key that was read back in this round, nil: none; guarded alike
 	credit        float64
 	paid          time.Time // until when credit was given
 	rest          time.Time // it is left alone until then
 }
 
-// disk returns the scrub of a disk, which begins now if there is none.
-func (s *scrubs) disk(id uuid.UUID, now time.Time) *scrubDisk {
+// disk returns the scrub of a disk. It begins now if there is none.
+func (s *scrubState) disk(id uuid.UUID, now time.Time) *scrubDisk {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.disks[id]
@@ -66,8 +63,27 @@ func (s *scrubs) disk(id uuid.UUID, now time.Time) *scrubDisk {
 	return d
 }
 
-// total is how much there is to be read back of a disk.
-func (s *scrubs) total(d *fleet.Disk) uint64 {
+// hold takes how many bytes each disk holds, by its number, as the managers have it.
+func (s *scrubState) hold(held map[uint64]uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = held
+}
+
+// progress is how far the scrub of a disk is; ok is false before it has begun.
+func (s *scrubState) progress(id uuid.UUID) (p ScrubProgress, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.disks[id]
+	if d == nil {
+		return p, false
+	}
+	return d.ScrubProgress, true
+}
+
+// total is how much there is to be read back of a disk, in bytes: what the managers say,
+// or what the disk says as long as they have not.
+func (s *scrubState) total(d *fleet.Disk) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n, ok := s.held[d.Number]; ok {
@@ -77,7 +93,7 @@ func (s *scrubs) total(d *fleet.Disk) uint64 {
 }
 
 // begin begins a round if the last one has ended.
-func (s *scrubs) begin(d *scrubDisk, now time.Time) {
+func (s *scrubState) begin(d *scrubDisk, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d.Resting {
@@ -88,7 +104,7 @@ func (s *scrubs) begin(d *scrubDisk, now time.Time) {
 
 // due gives a disk credit for the time that has passed, and reports whether some
 // of it is to be read now. The turn is the caller's.
-func (s *scrubs) due(d *scrubDisk, now time.Time, period time.Duration, total uint64) bool {
+func (s *scrubState) due(d *scrubDisk, now time.Time, period time.Duration, total uint64) bool {
 	s.mu.Lock()
 	if d.Began.After(now) {
 		d.Began = now // the clock was set back
@@ -126,7 +142,7 @@ func pace(now, began time.Time, period time.Duration, read, total uint64) float6
 }
 
 // pass moves the cursor.
-func (s *scrubs) pass(d *scrubDisk, cursor []byte, fragments, bytes, bad uint64) {
+func (s *scrubState) pass(d *scrubDisk, cursor []byte, fragments, bytes, bad uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d.cursor = cursor
@@ -136,9 +152,9 @@ func (s *scrubs) pass(d *scrubDisk, cursor []byte, fragments, bytes, bad uint64)
 	s.dirty = true
 }
 
-// end ends a round. One that met nothing on the disk was none: what comes is not to
-// wait for the next.
-func (s *scrubs) end(d *scrubDisk, now time.Time) {
+// end ends a round. If the round met nothing on the disk, it begins anew instead: what is
+// written next must not wait for the round after it.
+func (s *scrubState) end(d *scrubDisk, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d.Fragments == 0 {
@@ -209,9 +225,8 @@ func decodeScrub(b []byte) ([]scrubRecord, error) {
 	return list, nil
 }
 
-// load goes on with what was written down. What cannot be read costs nothing but
-// that the round begins anew.
-func (s *scrubs) load(o Options) {
+// load goes on with what was written down. If that cannot be read, all rounds begin anew.
+func (s *scrubState) load(o *Options) {
 	s.saved = o.Now()
 	b, err := o.ScrubKept()
 	var list []scrubRecord
@@ -238,10 +253,10 @@ func (s *scrubs) load(o Options) {
 	}
 }
 
-// saveDue reports whether how far the scrub is should be written down, if it has
-// changed; stepped says that something was read back just now. A clock that was set back
-// does not put that off.
-func (s *scrubs) saveDue(now time.Time, stepped bool) bool {
+// saveDue reports whether the state, if it has changed, should be written down now.
+// stepped says that something was read back just now. A clock that was set back does not
+// put that off.
+func (s *scrubState) saveDue(now time.Time, stepped bool) bool {
 	pause := s.pause
 	if pause == 0 && !stepped { // that is kept for the first step
 		pause = scrubSaveEvery
@@ -250,35 +265,50 @@ func (s *scrubs) saveDue(now time.Time, stepped bool) bool {
 	return passed >= pause || passed < 0
 }
 
-// keepScrub writes down how far the scrub is, if that has changed.
-func (m *Maintenance) keepScrub() {
-	s := &m.scrubs
-	known := make(map[uuid.UUID]bool)
-	for _, d := range m.opt.Fleet.All() {
-		known[d.UUID] = true
-	}
+// records returns how far the scrub is on each disk that is known, in order of id, to be
+// written down. It returns nil if nothing has changed since the last time, or if what was
+// written down before has not been read yet. Disks that are not known are forgotten.
+func (s *scrubState) records(known map[uuid.UUID]bool) []scrubRecord {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.dirty || !s.loaded {
-		s.mu.Unlock()
-		return
+		return nil
 	}
 	maps.DeleteFunc(s.disks, func(id uuid.UUID, _ *scrubDisk) bool { return !known[id] })
 	list := make([]scrubRecord, 0, len(s.disks))
 	for id, d := range s.disks {
 		list = append(list, scrubRecord{id, hex.EncodeToString(d.cursor), d.Began, d.Ended, d.Resting, d.Bytes, d.Fragments, d.Bad})
 	}
-	s.dirty = false
-	s.mu.Unlock()
-	s.saved, s.pause = m.opt.Now(), min(max(2*s.pause, scrubSaveFirst), scrubSaveEvery)
 	slices.SortFunc(list, func(a, b scrubRecord) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	s.dirty = false
+	return list
+}
+
+// unsaved says that what records returned was not written down.
+func (s *scrubState) unsaved() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirty = true
+}
+
+// keep writes down how far the scrub is, if that has changed.
+func (m *scrubber) keep() {
+	s := &m.state
+	known := make(map[uuid.UUID]bool)
+	for _, d := range m.opt.Fleet.All() {
+		known[d.UUID] = true
+	}
+	list := s.records(known)
+	if list == nil {
+		return
+	}
+	s.saved, s.pause = m.opt.Now(), min(max(2*s.pause, scrubSaveFirst), scrubSaveEvery)
 	b, err := encodeScrub(list)
 	if err == nil {
 		err = m.opt.ScrubKeep(b)
 	}
 	if err != nil {
-		s.mu.Lock()
-		s.dirty = true
-		s.mu.Unlock()
+		s.unsaved()
 		m.opt.Logger.Warn("how far the scrub is could not be written down, to be tried again", "err", err)
 	}
 }

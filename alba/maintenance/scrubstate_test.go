@@ -74,8 +74,8 @@ func TestScrubLoads(t *testing.T) {
 		t.Fatal(err)
 	}
 	known := &scrubDisk{cursor: []byte("known")}
-	s := scrubs{disks: map[uuid.UUID]*scrubDisk{{2}: known}}
-	s.load(Options{Now: time.Now, ScrubKept: func() ([]byte, error) { return b, nil }})
+	s := scrubState{disks: map[uuid.UUID]*scrubDisk{{2}: known}}
+	s.load(&Options{Now: time.Now, ScrubKept: func() ([]byte, error) { return b, nil }})
 	want := sampleScrub()[0]
 	d := s.disk(uuid.UUID{1}, time.Now())
 	if string(d.cursor) != "o\x00\xff" || !d.Began.Equal(want.Began) || !d.Ended.Equal(want.Ended) || d.Bytes != 7 || d.Fragments != 3 || d.Bad != 1 || d.Resting {
@@ -116,7 +116,7 @@ func TestScrubPace(t *testing.T) {
 // over.
 func TestScrubDue(t *testing.T) {
 	const period, total = 1000 * time.Second, 1 << 40
-	s := scrubs{disks: map[uuid.UUID]*scrubDisk{}}
+	s := scrubState{disks: map[uuid.UUID]*scrubDisk{}}
 	now := time.Unix(100_000, 0)
 	d := s.disk(uuid.UUID{1}, now)
 	if !s.due(d, now, period, total) {

@@ -10,31 +10,32 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// An object that the disks do not allow to be repaired is looked at again when
-// they change. Should something else have changed, a namespace's are also looked at
-// now and then: after hopeFactor times what a look takes, so that looking in vain
-// takes no more than a twentieth of the time. Looks shorter than hopeMin are not
-// worth to be saved.
+// Objects whose repair the disks do not allow are tried again when the disks change.
+// Something else may have changed too, so a listing of such objects is also gone through
+// again after fruitlessFactor times what that took: going through it in vain takes no
+// more than a twentieth of the time. A listing that takes less than fruitlessMin is gone
+// through each time.
 const (
-	hopeFactor = 20
-	hopeMin    = 100 * time.Millisecond
+	fruitlessFactor = 20
+	fruitlessMin    = 100 * time.Millisecond
 )
 
-// hope is a part of a namespace that may be beyond the disks.
-type hope struct {
+// listing names a list of objects of a namespace: those of a bucket, or those with
+// fragments on a disk.
+type listing struct {
 	ns     uint64
 	bucket nsm.Bucket // or
 	disk   uint64
 }
 
-// hopeless is what was found of one.
-type hopeless struct {
-	sight string // the disks as they were
-	until time.Time
+// fruitless is a listing of which the disks did not allow all to be repaired.
+type fruitless struct {
+	disks string    // their fingerprint then
+	until time.Time // it is not gone through before, if the disks stay the same
 	tally
 }
 
-// tally counts the objects that a look left as they were.
+// tally counts the objects of a listing that were left as they were.
 type tally struct {
 	noPlace    uint64 // no disk can take what they lack
 	unreadable uint64 // too few of their fragments are on disks that are there
@@ -51,10 +52,11 @@ func (t *tally) add(o tally) {
 
 func (t *tally) all() uint64 { return t.noPlace + t.unreadable + t.waiting + t.unknown }
 
-// repairSpace brings the objects of a namespace to full width, those first that
-// can bear least, and moves what is on disks that are lost, leaving, or missing for
-// long. What fails in one part leaves the others to be done.
-func (m *Maintenance) repairSpace(ctx context.Context, host *nsm.Client, ns uint64, sum *survey) error {
+// space brings the objects of a namespace to full width, those first that can bear to
+// lose the fewest disks, and moves what is on disks that are lost, draining, or missing
+// for long. A listing that fails does not keep the others from being repaired. The turn
+// is the caller's.
+func (r *repairer) space(ctx context.Context, host *nsm.Client, ns uint64, sum *survey) error {
 	buckets, err := host.Buckets(ctx, ns, userfn.Consistent)
 	if err != nil {
 		return ignoreGone(err)
@@ -67,7 +69,7 @@ func (m *Maintenance) repairSpace(ctx context.Context, host *nsm.Client, ns uint
 		if b.Full() {
 			continue
 		}
-		t, err := m.look(ctx, host, hope{ns: ns, bucket: b.Bucket}, func(after string) ([]*nsm.Object, string, error) {
+		t, err := r.listing(ctx, host, listing{ns: ns, bucket: b.Bucket}, func(after string) ([]*nsm.Object, string, error) {
 			return host.ListByBucket(ctx, ns, b.Bucket, after, nsm.MaxPage, userfn.Consistent)
 		})
 		sum.add(t)
@@ -77,8 +79,8 @@ func (m *Maintenance) repairSpace(ctx context.Context, host *nsm.Client, ns uint
 			return ctx.Err()
 		}
 	}
-	for _, number := range m.leaving() {
-		t, err := m.look(ctx, host, hope{ns: ns, disk: number}, func(after string) ([]*nsm.Object, string, error) {
+	for _, number := range r.disks.leaving() {
+		t, err := r.listing(ctx, host, listing{ns: ns, disk: number}, func(after string) ([]*nsm.Object, string, error) {
 			return host.ListByOSD(ctx, ns, number, after, nsm.MaxPage, userfn.Consistent)
 		})
 		sum.add(t)
@@ -90,23 +92,15 @@ func (m *Maintenance) repairSpace(ctx context.Context, host *nsm.Client, ns uint
 	return errors.Join(errs...)
 }
 
-// ignoreGone: a namespace that was deleted meanwhile is no failure.
-func ignoreGone(err error) error {
-	if errors.Is(err, nsm.ErrNamespaceNotFound) {
-		return nil
-	}
-	return err
-}
-
-// look repairs the objects of a list, unless it is known to be in vain. One that
-// fails leaves the others to be done.
-func (m *Maintenance) look(ctx context.Context, host *nsm.Client, h hope, list func(after string) ([]*nsm.Object, string, error)) (t tally, err error) {
-	begin := m.opt.Now()
-	if old, known := m.hopeless[h]; known && old.sight == m.sight() && begin.Before(old.until) {
+// listing repairs the objects of a listing, unless that is known to be in vain. An object
+// that fails does not keep the others from being repaired.
+func (r *repairer) listing(ctx context.Context, host *nsm.Client, l listing, list func(after string) ([]*nsm.Object, string, error)) (t tally, err error) {
+	begin := r.opt.Now()
+	if old, known := r.fruitless[l]; known && old.disks == r.disks.fingerprint() && begin.Before(old.until) {
 		return old.tally, nil
 	}
-	delete(m.hopeless, h)
-	sights := make(map[string]bool) // what the disks were when they did not allow something
+	delete(r.fruitless, l)
+	seen := make(map[string]bool) // fingerprints of the disks when they did not allow something
 	for after := ""; ; {
 		var page []*nsm.Object
 		page, after, err = list(after)
@@ -114,53 +108,53 @@ func (m *Maintenance) look(ctx context.Context, host *nsm.Client, h hope, list f
 			return t, err
 		}
 		for _, o := range page {
-			if err := m.repairListed(ctx, host, h, o, &t, sights); err != nil {
+			if err := r.listed(ctx, host, l.ns, o, &t, seen); err != nil {
 				return t, err
 			}
-			if m.between(ctx) {
+			if r.meanwhile(ctx) {
 				// What was reported does not wait either; what fails is put off.
-				_ = m.repairPending(ctx)
+				_ = r.reported(ctx)
 			}
 		}
 		if after == "" {
 			break
 		}
 	}
-	took := m.opt.Now().Sub(begin)
-	// With the disks changing under the look, nobody knows what they allow now.
-	if t.noPlace+t.unreadable > 0 && t.unknown == 0 && len(sights) == 1 && took >= hopeMin {
-		for sight := range sights {
-			m.hopeless[h] = hopeless{sight, m.opt.Now().Add(hopeFactor * took), t}
+	took := r.opt.Now().Sub(begin)
+	// If the disks changed meanwhile, nobody knows what they allow now.
+	if t.noPlace+t.unreadable > 0 && t.unknown == 0 && len(seen) == 1 && took >= fruitlessMin {
+		for disks := range seen {
+			r.fruitless[l] = fruitless{disks, r.opt.Now().Add(fruitlessFactor * took), t}
 		}
 	}
 	return t, nil
 }
 
-// repairListed repairs one object of a look, and enters what became of it in t. Its
-// error ends the look: it is that of ctx, or says that the namespace is gone.
-func (m *Maintenance) repairListed(ctx context.Context, host *nsm.Client, h hope, o *nsm.Object, t *tally, sights map[string]bool) error {
-	k := objectKey{h.ns, o.Name}
-	if m.pending.waits(k, m.opt.Now(), m.sight()) {
+// listed repairs one object of a listing, and enters what became of it in t. An error
+// ends the listing: it is that of ctx, or says that the namespace is gone.
+func (r *repairer) listed(ctx context.Context, host *nsm.Client, ns uint64, o *nsm.Object, t *tally, seen map[string]bool) error {
+	k := objectKey{ns, o.Name}
+	if r.pending.waits(k, r.opt.Now(), r.disks.fingerprint()) {
 		t.waiting++
 		return nil
 	}
-	err := m.repairObject(ctx, host, due{objectKey: k}, o)
+	err := r.object(ctx, host, due{objectKey: k}, o)
 	var b *beyond
 	switch {
 	case err == nil:
-		m.pending.repaired(due{objectKey: k})
+		r.pending.repaired(due{objectKey: k})
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, nsm.ErrNamespaceNotFound):
 		return err
 	case errors.As(err, &b):
-		sights[b.sight] = true
+		seen[b.disks] = true
 		if errors.Is(err, errUnreadable) {
 			t.unreadable++
 		} else {
 			t.noPlace++
 		}
-	case m.putOff(k, err):
+	case r.putOff(k, err):
 		t.waiting++
 	default:
 		t.unknown++
@@ -169,18 +163,18 @@ func (m *Maintenance) repairListed(ctx context.Context, host *nsm.Client, h hope
 }
 
 // putOff has an object whose repair failed tried again later.
-func (m *Maintenance) putOff(k objectKey, err error) bool {
-	sight := ""
+func (r *repairer) putOff(k objectKey, err error) bool {
+	disks := ""
 	var b *beyond
 	if errors.As(err, &b) {
-		sight = b.sight
+		disks = b.disks
 	}
-	tries := m.pending.failed(k, m.opt.Now(), sight, err)
+	tries := r.pending.failed(k, r.opt.Now(), disks, err)
 	if b == nil {
-		m.stats.failures.Add(1)
-		m.opt.Logger.Warn("repair of an object failed, to be tried again", "namespace", k.ns, "object", k.name, "failures", tries, "err", err)
+		r.tried.failed.Add(1)
+		r.opt.Logger.Warn("repair of an object failed, to be tried again", "namespace", k.ns, "object", k.name, "failures", tries, "err", err)
 	} else if tries == 1 {
-		m.opt.Logger.Warn("an object is not repaired before the disks change", "namespace", k.ns, "object", k.name, "err", err)
+		r.opt.Logger.Warn("an object is not repaired before the disks change", "namespace", k.ns, "object", k.name, "err", err)
 	}
 	return tries > 0
 }

@@ -93,15 +93,15 @@ func corrupt(text string, args ...any) error {
 	return fmt.Errorf("%w: manifest: %s", format.ErrCorrupt, fmt.Sprintf(text, args...))
 }
 
-// newer is the error for bytes whose CRC is right and that this release would lose
-// when it writes the manifest anew.
+// newer is the error for bytes of a newer release: their CRC is right, and this release
+// would lose them when it writes the manifest anew.
 func newer(text string, args ...any) error {
 	return fmt.Errorf("%w: manifest: %s", format.ErrNewer, fmt.Sprintf(text, args...))
 }
 
-// Decode reads an encoded manifest, which is all of b; it keeps nothing of b.
-// It refuses with format.ErrCorrupt what Append would not have written, and
-// with format.ErrNewer a newer format or ids that this release does not know.
+// Decode reads an encoded manifest, which is all of b, and keeps nothing of b. What Append
+// would not have written is format.ErrCorrupt. A newer format, or an id that this release
+// does not know, is format.ErrNewer.
 func Decode(b []byte) (*Manifest, error) {
 	if len(b) > 0 && b[0] > Format {
 		return nil, fmt.Errorf("%w: manifest of format %d, this release reads up to %d", format.ErrNewer, b[0], Format)

@@ -1,11 +1,11 @@
 // Package manifest is the record of one stored object: what it is called, how
-// its bytes became fragments, and which OSD has each of them. The record is
-// kept by the namespace manager; whoever has it and the keys can read the
-// object without asking anyone else.
+// its bytes became fragments, and which OSD has each of them. The namespace
+// manager keeps the record. Whoever has the record and the keys can read the object
+// from the OSDs without any other metadata.
 //
-// The encoding is canonical: equal manifests have equal bytes, and anything
-// that Append would not have written is refused, because replicas compare
-// hashes of it. Format 1, little-endian:
+// The encoding is canonical, because replicas compare hashes of it: equal manifests
+// have equal bytes, and Decode refuses what Append would not have written. Format 1,
+// little-endian:
 //
 //	offset size field
 //	  0     1   format, 1
@@ -56,9 +56,8 @@
 //	            little-endian bytes each
 //
 // All chunks but the last have as many plain bytes as the first, a multiple of
-// the block size, so that the chunk of an offset is a division. An object of
-// no bytes is inline and has no chunk. What stored bytes are is said in
-// package object.
+// the block size, so that a division finds the chunk of an offset. An object of
+// no bytes is inline and has no chunk. Package object says what stored bytes are.
 //
 // # Block checksums
 //
@@ -75,9 +74,9 @@
 //	4 bytes  chunk, little-endian
 //	4 bytes  fragment, little-endian; 0xffffffff for what is inline
 //
-// so that a block of another object, of an older upload under the same name,
-// or of another place does not pass. The fragment's version is not in it: a
-// fragment that is made again has the same bytes, and one that moves keeps its
+// so that the check refuses a block of another object, of an older upload under the
+// same name, or of another place. The fragment's version is not part of the seed: a
+// fragment that is made again has the same bytes, and a fragment that moves keeps its
 // CRCs.
 //
 // # Fragment keys
@@ -95,7 +94,7 @@
 //
 // Under 'r', which is reserved, the same fields and the hash of the object's bytes
 // (32 bytes, at 34) will be the key of a recovery record, of at most 512 bytes. This
-// release writes none, and leaves what is there alone.
+// release writes no such record, and leaves alone those that it finds.
 //
 // These bytes are in the store. They never change.
 package manifest

@@ -9,10 +9,10 @@ import (
 // KeySize is the length of a fragment's key.
 const KeySize = 34
 
-// Letters that begin keys; others are free for what else an OSD may hold, and
-// whoever does not know one leaves what is under it alone. Under r, which this
-// release reserves and does not write, will be recovery records: beside a fragment
-// what it takes to rebuild its manifest.
+// Letters that begin keys. Other letters are free for what else an OSD may hold: a release
+// leaves alone what is under a letter that it does not know. 'r' is reserved for recovery
+// records, which hold, beside a fragment, what it takes to rebuild the manifest. This
+// release writes none.
 const (
 	keyFragment = 'o'
 	keyRecovery = 'r'
@@ -22,7 +22,7 @@ const (
 // with the object's hash behind it.
 const RecoveryKeySize = KeySize + 32
 
-// ErrKey: it is no fragment's key.
+// ErrKey is the error for bytes that are not a fragment's key.
 var ErrKey = errors.New("not a fragment key")
 
 // Key names a fragment on an OSD.

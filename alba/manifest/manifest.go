@@ -11,8 +11,8 @@ import (
 	"openvstorage/backend"
 )
 
-// Bounds of a manifest. The managers that keep manifests have the same: what can be
-// encoded can be kept.
+// Bounds of a manifest. The managers that keep manifests have the same bounds, so that every
+// manifest that can be encoded can be kept.
 const (
 	// ShardAlign is what shard lengths are rounded up to, and what a block
 	// checksum covers.
@@ -28,11 +28,11 @@ const (
 	EncodedMax = 256 << 10
 )
 
-// ErrManifest: the values of a manifest contradict each other.
+// ErrManifest is the error for a manifest whose values contradict each other.
 var ErrManifest = errors.New("not a manifest")
 
-// ObjectID is 16 random bytes, drawn for every attempt to upload an object. The
-// keys and nonces of sealing rest on its never being used twice. Zero is none.
+// ObjectID is 16 random bytes, drawn for every attempt to upload an object. The keys and
+// nonces of sealing rely on an id being used only once. Zero stands for no object.
 type ObjectID [16]byte
 
 // String returns 32 hexadecimal digits.
@@ -61,8 +61,8 @@ type Chunk struct {
 	Plain  uint32 // bytes of the object
 	Stored uint32 // bytes after compression and sealing, with the table
 	Shard  uint32 // length of each shard: ceil(Stored/k), rounded up to ShardAlign
-	// Dense: each block is stored as it is, perhaps sealed, so that its place
-	// is known and there is no table of block lengths.
+	// Dense: no block is compressed, so that the place of each is known and there is no
+	// table of block lengths.
 	Dense     bool
 	Fragments []Fragment // k+m of them; the first k are data
 }

@@ -7,13 +7,13 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// Client calls the functions of one NSM host and reads what they keep. Errors
-// are those of this package, or the caller's own; after one of the caller's a
-// call may or may not have taken effect, and may be repeated: every call that
-// was made before does nothing again and succeeds, but for a ReplaceIf put or
-// a delete under a condition on the object that it replaced or deleted itself,
-// which may report ErrConflict unless the caller's session recognises it.
-// Safe for concurrent use if the Caller and the Reader are.
+// Client calls the functions of one NSM host and reads what they keep. Its errors
+// are those of this package, or those of the Caller. After an error of the Caller a
+// call may or may not have taken effect, and may be repeated: a call that took
+// effect does nothing the second time and succeeds. The exceptions are a ReplaceIf
+// put, and a delete under a condition on the object that it deleted itself: they may
+// report ErrConflict unless the Caller's session recognises them. Safe for concurrent
+// use if the Caller and the Reader are.
 type Client struct {
 	caller userfn.Caller
 	reader userfn.Reader
@@ -27,11 +27,11 @@ func (c *Client) call(ctx context.Context, name string, arg, result record.Recor
 	return userfn.Invoke(ctx, c.caller, name, functionVersion, arg, result)
 }
 
-// Put puts an object that is whole on its OSDs: at least policy c fragments of
-// each chunk, durable. Version, Revision and Time are given by the manager;
-// ManifestSize is taken from Manifest. version is for ReplaceIf only. Durable
-// on return. Puts that are made at once go to the host together, each for
-// itself.
+// Put puts an object of which at least policy c fragments of each chunk are
+// durable on their OSDs. The manager sets Version, Revision and Time, and takes
+// ManifestSize from Manifest. version is for ReplaceIf only. The put is durable on
+// return. Puts that are made at the same time go to the host in one call, and each
+// has its own result.
 //
 // Errors: ErrExists, ErrConflict by mode; ErrEpoch and ErrIDUsed: upload again
 // under a new epoch or id; ErrOSD: fetch the OSDs, upload again; ErrSpread,
@@ -45,10 +45,10 @@ func (c *Client) Put(ctx context.Context, ns uint64, mode Mode, version uint64, 
 	return c.put(ctx, ns, body)
 }
 
-// Delete removes up to MaxNames objects, all or none, if cond holds (nil:
-// always; else ErrConflict). Absent names are no error. Their fragments are
-// to be deleted from then on. ErrInvalid also if they have too many fragments
-// together: delete fewer at once; one alone is never refused.
+// Delete removes up to MaxNames objects, all or none, if cond holds (nil: always;
+// else ErrConflict). Absent names are no error. The fragments of the objects are to be
+// deleted from then on. ErrInvalid also says that the objects have too many fragments
+// together: delete fewer at once; a single object is never refused.
 func (c *Client) Delete(ctx context.Context, ns uint64, names []string, cond *Condition) (Removed, error) {
 	arg := deleteArg{ns: ns, names: names}
 	if cond != nil {
@@ -59,29 +59,29 @@ func (c *Client) Delete(ctx context.Context, ns uint64, names []string, cond *Co
 	return r, err
 }
 
-// Update changes fragments of an object and returns its new revision. The
-// object's version stays. Errors: ErrNotFound: the object is gone or another;
-// ErrConflict: its fragments were changed since u.Revision, or the place of a
-// late fragment was filled; ErrEpoch, ErrOSD, ErrSpread as for Put. After an
-// error the new fragments are garbage, but for those that the object as it is
-// now names: read it before deleting any.
+// Update changes fragments of an object and returns its new revision. The object's
+// version stays. Errors: ErrNotFound: the object is gone, or another has its name;
+// ErrConflict: its fragments were changed since u.Revision, or the place of a late
+// fragment was filled; ErrEpoch, ErrOSD, ErrSpread as for Put. After an error the new
+// fragments are garbage, except those that the object names now: read the object
+// before deleting any.
 func (c *Client) Update(ctx context.Context, ns uint64, u Update) (uint32, error) {
 	var r revision
 	err := c.call(ctx, nameUpdate, &updateArg{ns: ns, Update: u}, &r)
 	return r.v, err
 }
 
-// OpenEpoch opens gc epoch `epoch`, which must be Next of those that Epochs
-// returned, or one that is or was open. It returns the epochs then open.
+// OpenEpoch opens gc epoch `epoch`: the Next that Epochs returned. For an epoch that is
+// or was open it does nothing. It returns the epochs that are open then.
 func (c *Client) OpenEpoch(ctx context.Context, ns, epoch uint64) (Epochs, error) {
 	var e Epochs
 	err := c.call(ctx, nameOpenEpoch, &epochArg{ns, epoch}, &e)
 	return e, err
 }
 
-// CloseEpoch closes gc epoch `epoch` and all before it: fragments written under
-// them that no object names are garbage from then on. The newest cannot be
-// closed (ErrConflict).
+// CloseEpoch closes gc epoch `epoch` and all before it. From then on, fragments that
+// were written under them and that no object names are garbage. The newest epoch
+// cannot be closed (ErrConflict).
 func (c *Client) CloseEpoch(ctx context.Context, ns, epoch uint64) (Epochs, error) {
 	var e Epochs
 	err := c.call(ctx, nameCloseEpoch, &epochArg{ns, epoch}, &e)
@@ -97,8 +97,8 @@ func (c *Client) MarkDeleted(ctx context.Context, osd uint64, keys []FragmentKey
 }
 
 // Deliver applies up to MaxMessages messages of the ABM, numbered from first
-// on. It returns the number of the last message ever applied, up to which the
-// ABM may be told that they were. ErrGap: some before first were not.
+// on. It returns the number of the last message ever applied; the ABM may be told that
+// all up to it were. ErrGap: some before first were not applied.
 func (c *Client) Deliver(ctx context.Context, first uint64, messages []Message) (uint64, error) {
 	var n number
 	err := c.call(ctx, nameDeliver, &deliverArg{first: first, messages: messages}, &n)
@@ -113,9 +113,9 @@ func (c *Client) Cleanup(ctx context.Context, ns uint64, limit int) (Step, error
 	return s, err
 }
 
-// ForgetOSD forgets an OSD that was unlinked, once no object has fragments on
-// it and none is to be deleted. Of a lost one it forgets, in steps, those that
-// were to be deleted.
+// ForgetOSD forgets an OSD that was unlinked, once no object has fragments on it and
+// none on it is to be deleted. If the OSD is lost, it first forgets, in steps, the
+// fragments that were to be deleted.
 func (c *Client) ForgetOSD(ctx context.Context, osd uint64) (Step, error) {
 	var s Step
 	err := c.call(ctx, nameForgetOSD, &number{osd}, &s)

@@ -5,8 +5,8 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// Condition holds when the object Name has version Version, 0: when there is
-// none.
+// Condition holds when the object Name has version Version; Version 0: when there is no
+// such object.
 type Condition struct {
 	Name    string
 	Version uint64
@@ -29,8 +29,8 @@ func (a *deleteArg) Fields(c *record.Codec) {
 	c.U64(&a.cond.Version)
 }
 
-// maxRemoved bounds the fragments that one call has deleted, and with them
-// the size of its batch.
+// maxRemoved bounds the fragments that are to be deleted after one call, and so the size
+// of the call's batch.
 const maxRemoved = 4 * MaxFragments
 
 // Removed counts what a call took away: U64 objects, U64 bytes stored.
@@ -119,8 +119,8 @@ func (s *Step) Fields(c *record.Codec) {
 	c.Bool(&s.Done)
 }
 
-// cleanup takes objects out of a namespace that is being removed, and at last
-// the namespace. One that is gone is done.
+// cleanup takes objects out of a namespace that is being removed, and removes the namespace
+// once it is empty. For a namespace that is gone, it is done.
 func cleanup(tx userfn.Tx, a *cleanupArg) (*Step, error) {
 	if a.limit == 0 || a.limit > MaxNames {
 		return nil, userfn.Errorf(userfn.CodeInvalid, "namespace %d: a cleanup step takes 1 to %d objects, not %d", a.ns, MaxNames, a.limit)

@@ -13,8 +13,8 @@ func (a *epochArg) Fields(c *record.Codec) {
 	c.U64(&a.epoch)
 }
 
-// openEpoch opens the named epoch, which must be the next one. One that was
-// opened before is no error: a retry opens no second one.
+// openEpoch opens the named epoch, which must be the next one. An epoch that was opened
+// before is no error, so that a retry opens no second one.
 func openEpoch(tx userfn.Tx, a *epochArg) (*Epochs, error) {
 	s, err := openSpace(tx, a.ns, false)
 	if err != nil {
@@ -32,8 +32,8 @@ func openEpoch(tx userfn.Tx, a *epochArg) (*Epochs, error) {
 	return e, s.save()
 }
 
-// closeEpoch closes the named epoch and all before it. At least one stays
-// open. Closing a closed one sweeps on.
+// closeEpoch closes the named epoch and all before it. At least one stays open. If the
+// epoch is closed already, the call goes on forgetting ids.
 func closeEpoch(tx userfn.Tx, a *epochArg) (*Epochs, error) {
 	s, err := openSpace(tx, a.ns, false)
 	if err != nil {
@@ -50,9 +50,8 @@ func closeEpoch(tx userfn.Tx, a *epochArg) (*Epochs, error) {
 	return e, s.save()
 }
 
-// forgetIDs forgets up to limit ids of epochs that are closed: no put with
-// one of these passes checkEpoch. It returns how many. Those beyond the limit
-// are left to the next call.
+// forgetIDs forgets up to limit ids of closed epochs, and returns how many: no put with
+// such an id passes checkEpoch. The next call forgets more.
 func (s *space) forgetIDs(limit int) (int, error) {
 	var keys [][]byte
 	s.tx.Range(key(tableUsedID, s.id), key(tableUsedID, s.id, s.rec.Epochs.Minimum), limit, func(k, _ []byte) bool {
@@ -98,8 +97,8 @@ func (a *doneArg) Fields(c *record.Codec) {
 	record.Records(c, &a.keys, MaxKeys)
 }
 
-// markDeleted forgets fragments that were deleted on their OSD. Those that
-// are not waited for are passed over.
+// markDeleted forgets fragments that were deleted on their OSD. It passes over fragments
+// that were not to be deleted.
 func markDeleted(tx userfn.Tx, a *doneArg) (*Step, error) {
 	var step Step
 	var gone Usage
@@ -121,7 +120,8 @@ func markDeleted(tx userfn.Tx, a *doneArg) (*Step, error) {
 	return &step, settle(tx, a.osd, gone, &step)
 }
 
-// settle takes deleted fragments off an OSD's totals; done when none waits.
+// settle takes deleted fragments off an OSD's totals. The step is done when no fragment
+// is to be deleted any more.
 func settle(tx userfn.Tx, osd uint64, gone Usage, step *Step) error {
 	key := totalsKey(osd)
 	var t Totals
@@ -140,10 +140,9 @@ func settle(tx userfn.Tx, osd uint64, gone Usage, step *Step) error {
 	return nil
 }
 
-// forgetOSD forgets an OSD that holds nothing any more. For one that is lost
-// it first forgets, in bounded steps, the fragments that were to be deleted on
-// it. It is done when the OSD is forgotten; until then objects have fragments
-// on it that must be repaired.
+// forgetOSD forgets an OSD that holds nothing any more. If the OSD is lost, it first
+// forgets, in bounded steps, the fragments that were to be deleted on it. The step is done
+// when the OSD is forgotten; until then objects have fragments on it that must be repaired.
 func forgetOSD(tx userfn.Tx, a *number) (*Step, error) {
 	osd := a.v
 	var rec osdRecord

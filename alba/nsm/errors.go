@@ -2,8 +2,8 @@ package nsm
 
 import "openvstorage/alba/nsm/userfn"
 
-// Errors of calls, for errors.Is. Their message is only what the code means;
-// one that a call returns says more.
+// Errors of calls, for errors.Is. Their message is only what the code means; the error of a
+// call says more.
 var (
 	ErrInvalid           = userfn.Errorf(userfn.CodeInvalid, "invalid argument")
 	ErrCorrupt           = userfn.Errorf(userfn.CodeCorrupt, "corrupt record")

@@ -2,8 +2,8 @@ package nsm
 
 import "openvstorage/alba/nsm/userfn"
 
-// Names of the functions. With their version they are part of replicated
-// commands: neither changes its meaning.
+// Names of the functions. Name and version are part of replicated commands: what they mean
+// never changes.
 const (
 	namePut         = "nsm.put"
 	namePutMany     = "nsm.put-many"

@@ -1,6 +1,6 @@
 package nsm
 
-// osdEntry is what a call knows of an OSD, and what it makes of its counters.
+// osdEntry is what a call knows of an OSD, and the OSD's counters as the call changes them.
 type osdEntry struct {
 	number              uint64
 	usageKey, totalsKey []byte
@@ -10,14 +10,14 @@ type osdEntry struct {
 	usage, usageWas   Usage // of the namespace
 }
 
-// ledger is the OSDs that a call has to do with, each read once and written at
-// most once, however many fragments of how many objects the call moves.
+// ledger is the OSDs that a call has to do with. Each is read once and written at most once,
+// however many fragments the call moves.
 type ledger struct {
 	list []*osdEntry
 	at   map[uint64]*osdEntry // once there are many; looked up, never ranged over
 }
 
-// ledgerMany is the number of OSDs above which they are found by a map.
+// ledgerMany is the number of OSDs above which a map finds them.
 const ledgerMany = 16
 
 func (l *ledger) find(osd uint64) *osdEntry {
@@ -70,7 +70,7 @@ func (s *space) osd(number uint64) (*osdEntry, error) {
 	return e, nil
 }
 
-// hold moves what an OSD holds by fragments of the namespace.
+// hold adds fragments of the namespace to what an OSD holds, or takes them off.
 func (s *space) hold(osd uint64, up bool, by Usage) error {
 	e, err := s.osd(osd)
 	if err != nil {

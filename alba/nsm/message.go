@@ -73,8 +73,8 @@ func deliver(tx userfn.Tx, a *deliverArg) (*number, error) {
 	return &applied, store(tx, hostKey(), &applied)
 }
 
-// apply makes a message true. What is true already is no error: a message that
-// could not be applied would hold up all behind it for ever.
+// apply makes a message true. A message that is true already is no error: one that could
+// not be applied would hold up all behind it for ever.
 func apply(tx userfn.Tx, m Message) error {
 	switch m.Kind {
 	case MessageCreateNamespace:

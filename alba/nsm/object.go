@@ -36,9 +36,9 @@ func (p Policy) Width() int { return int(p.K) + int(p.M) }
 // Fragment says where a fragment is.
 type Fragment struct {
 	OSD uint64 // 0: nowhere
-	// Version is part of the fragment's key on the OSD: 0 for those of the
-	// upload, the object's next revision for one that was written later. With
-	// OSD 0 it is not zero if a fragment was there and was dropped.
+	// Version is part of the fragment's key on the OSD: 0 for a fragment of the
+	// upload, else the revision with which the object came to name it. If OSD is 0,
+	// Version is not 0 if a fragment was there and was dropped.
 	Version uint32
 }
 
@@ -60,14 +60,14 @@ type Object struct {
 	Policy   Policy
 	Time     int64 // when it was put, by the proposer's clock
 	Chunks   []Chunk
-	// ManifestSize is the length of the manifest, which is nil where only
+	// ManifestSize is the length of the manifest. Manifest itself is nil if only
 	// the object was asked for.
 	ManifestSize uint32
 	Manifest     []byte
 }
 
-// Stored is the number of bytes that the object takes: those of its fragments
-// or, inline, of its manifest.
+// Stored is the number of bytes that the object takes: those of its fragments or, if it is
+// inline, of its manifest.
 func (o *Object) Stored() uint64 {
 	if len(o.Chunks) == 0 {
 		return uint64(o.ManifestSize)
@@ -79,7 +79,7 @@ func (o *Object) Stored() uint64 {
 	return sum
 }
 
-// Present is the number of fragments of the chunk that are somewhere.
+// Present is the number of fragments of the chunk that are on an OSD.
 func (c *Chunk) Present() int {
 	n := 0
 	for _, f := range c.Fragments {
@@ -90,8 +90,8 @@ func (c *Chunk) Present() int {
 	return n
 }
 
-// Bucket groups objects by how safe they are. Present is the number of
-// fragments in the object's weakest chunk: Present-K more may be lost.
+// Bucket groups objects by how safe they are. Present is the number of fragments of the
+// object's weakest chunk: it may lose Present-K more.
 type Bucket struct{ K, M, Present uint8 }
 
 // Full reports whether no fragment is missing.
@@ -120,7 +120,7 @@ func (o *Object) on(osd uint64) bool {
 	return false
 }
 
-// count returns the number of fragments that are somewhere.
+// count returns the number of fragments that are on an OSD.
 func (o *Object) count() int {
 	n := 0
 	for i := range o.Chunks {

@@ -8,8 +8,8 @@ import (
 // Mode says when a put may replace what has the name.
 type Mode uint8
 
-// Modes. Numbers travel. Whatever the mode, a put whose object id has the name
-// already succeeded before and succeeds again.
+// Modes. Their numbers are in calls. Whatever the mode, a put whose object id has the name
+// already has succeeded before, and succeeds again.
 const (
 	Create        Mode = 1 // the name must be free
 	CreateOrEqual Mode = 2 // free, or taken by an object of equal hash and size
@@ -48,9 +48,9 @@ func (a *putBody) Fields(c *record.Codec) {
 // PutResult is what became of a put.
 type PutResult struct {
 	Version uint64 // of the object that has the name now
-	// Existed: the name has an object with this id or of equal bytes already;
-	// nothing was put, and the fragments of the put are deleted if they are
-	// not that object's.
+	// Existed: the name has an object with this id or with equal bytes already.
+	// Nothing was put; the fragments of the put are to be deleted, unless they are
+	// that object's.
 	Existed bool
 	// Replaced is the object that had the name, without its manifest; nil if
 	// there was none.
@@ -112,9 +112,8 @@ func (s *space) judge(a *putBody) (v verdict, err error) {
 		v.existed = true
 		return v, nil
 	case a.mode == CreateOrEqual && current.Hash == o.Hash && current.Size == o.Size:
-		// The fragments of a closed epoch are garbage already, and those of
-		// an id that was used belong to the call that used it: this one is
-		// its retry.
+		// Fragments of a closed epoch are garbage already. Fragments of an id that
+		// was used belong to the call that used it, of which this one is a retry.
 		v.existed, v.discard = true, s.rec.Epochs.open(o.Epoch) && s.checkFresh(o) == nil
 		return v, nil
 	}
@@ -130,8 +129,8 @@ func (s *space) judge(a *putBody) (v verdict, err error) {
 	return v, s.checkMode(a, v.current)
 }
 
-// carryOut does what judge found. An error is one of the store's records, and
-// leaves a part of the put behind: nothing of the call may take effect then.
+// carryOut does what judge found. Its error is about a stored record, and leaves a part of
+// the put behind: then nothing of the call may take effect.
 func (s *space) carryOut(a *putBody, v verdict) (*PutResult, error) {
 	o, current := &a.object, v.current
 	if v.existed {
@@ -161,7 +160,7 @@ func (s *space) carryOut(a *putBody, v verdict) (*PutResult, error) {
 	return &PutResult{Version: o.Version, Replaced: current}, nil
 }
 
-// checkPut refuses what no state could take.
+// checkPut refuses an object that is invalid whatever is stored.
 func checkPut(o *Object) error {
 	if err := o.validate(o.Policy.C); err != nil {
 		return err
@@ -199,8 +198,8 @@ func usedUp(o *Object) error {
 	return userfn.Errorf(userfn.CodeIDUsed, "object %q: its id %x was used by an object that is gone; upload it again under a new id", o.Name, o.ID)
 }
 
-// checkNotObsolete refuses an object of whose fragments one is to be deleted.
-// An OSD of which nothing is to be deleted, as its totals say, is not searched.
+// checkNotObsolete refuses an object with a fragment that is to be deleted. It does not
+// search an OSD whose totals say that nothing on it is to be deleted.
 func (s *space) checkNotObsolete(o *Object) error {
 	for i, c := range o.Chunks {
 		for j, f := range c.Fragments {

@@ -56,10 +56,10 @@ type outcomes struct{ list []Outcome }
 
 func (o *outcomes) Fields(c *record.Codec) { record.Records(c, &o.list, MaxPuts) }
 
-// putMany puts objects one after the other, each for itself: one that is
-// refused leaves nothing, and does not keep the others from being put. The
-// namespace and the counters are read and written once for all of them. A
-// record of the store that contradicts the others fails the whole call.
+// putMany puts objects one after the other, each for itself: a put that is refused leaves
+// nothing, and does not keep the others from being made. The namespace and the counters are
+// read and written once for all of them. A stored record that contradicts the others fails
+// the whole call.
 func putMany(tx userfn.Tx, a *putManyArg) (*outcomes, error) {
 	s, err := openSpace(tx, a.ns, false)
 	if err != nil {
@@ -93,7 +93,8 @@ func putMany(tx userfn.Tx, a *putManyArg) (*outcomes, error) {
 	return &result, s.save()
 }
 
-// refusal is an error as a result carries it. A *userfn.StopError is none.
+// refusal returns the error that a result carries, or nil for a *userfn.StopError, which no
+// result carries.
 func refusal(err error) *userfn.Error {
 	var e *userfn.Error
 	if !errors.As(err, &e) {

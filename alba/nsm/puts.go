@@ -15,10 +15,10 @@ import (
 // maxPutsBytes bounds the encoded puts of a call of several.
 const maxPutsBytes = 1 << 20
 
-// puts gathers puts into calls, one call of a namespace at a time: who puts
-// alone waits for nobody, and those who come while a call is under way go in one
-// behind it. Together they take an entry of the log, and read and write the
-// namespace's record and the counters once.
+// puts gathers puts into calls, one call of a namespace at a time. A put that comes alone is
+// a call at once. Puts that come while a call is under way go together in the next one: they
+// take one entry of the log, and read and write the namespace's record and the counters
+// once.
 type puts struct {
 	mu     sync.Mutex
 	queues map[uint64][]*waitingPut // of a namespace with a call under way
@@ -52,8 +52,8 @@ func (p *encodedPuts) Fields(c *record.Codec) {
 	record.List(c, &p.puts, MaxPuts, func(c *record.Codec, body *[]byte) { c.Encoded(*body) })
 }
 
-// board has a put wait for the next call of its namespace; nil says that it is
-// to be a call of its own, now.
+// board has a put wait for the next call of its namespace. It returns nil if no call is under
+// way: then the put is to be a call of its own, at once.
 func (p *puts) board(ns uint64, body []byte) *waitingPut {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,7 +70,7 @@ func (p *puts) board(ns uint64, body []byte) *waitingPut {
 	return w
 }
 
-// leave takes back a put that waits still, and reports whether it did.
+// leave takes back a put that still waits, and reports whether it did.
 func (p *puts) leave(ns uint64, w *waitingPut) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -83,8 +83,7 @@ func (p *puts) leave(ns uint64, w *waitingPut) bool {
 	return true
 }
 
-// next ends a call, and returns the puts of the next one, which is under way
-// then; none if none waits.
+// next ends a call and begins the next one, whose puts it returns; none if no put waits.
 func (p *puts) next(ns uint64) []*waitingPut {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +101,7 @@ func (p *puts) next(ns uint64) []*waitingPut {
 	return q[:n:n]
 }
 
-// put makes a put a call of its own, or one of the next call of its namespace.
+// put makes a put, as a call of its own or with others in the next call of its namespace.
 func (c *Client) put(ctx context.Context, ns uint64, body []byte) (PutResult, error) {
 	w := c.puts.board(ns, body)
 	if w == nil {
@@ -120,7 +119,7 @@ func (c *Client) put(ctx context.Context, ns uint64, body []byte) (PutResult, er
 	return PutResult{}, fmt.Errorf("put into namespace %d: %w: it may or may not take effect", ns, ctx.Err())
 }
 
-// depart ends a call, and makes those of the puts that wait.
+// depart ends a call, and makes calls of the puts that wait until none does.
 func (c *Client) depart(ns uint64) {
 	list := c.puts.next(ns)
 	if len(list) == 0 {
@@ -129,15 +128,16 @@ func (c *Client) depart(ns uint64) {
 	go func() {
 		for ; len(list) > 0; list = c.puts.next(ns) {
 			c.putTogether(ns, list)
-			// Whom the call has answered may put again at once: let them, or
-			// they would all wait for a call with the few that came meanwhile.
+			// Callers that have just been answered may put again at once. Let them
+			// do so, or all of them would wait for a call with the few puts that
+			// came meanwhile.
 			runtime.Gosched()
 		}
 	}()
 }
 
-// putTogether makes one call of several puts. The call is no one's own: that
-// one of them gives up must not end it.
+// putTogether makes one call of several puts. The call does not end when one of their
+// callers gives up.
 func (c *Client) putTogether(ns uint64, list []*waitingPut) {
 	ctx := context.Background()
 	if len(list) > 1 {
@@ -159,8 +159,8 @@ func (c *Client) putTogether(ns uint64, list []*waitingPut) {
 			}
 			return
 		}
-		// Together they were too much, or one met a broken record: each says
-		// for itself what it is.
+		// They were too much for one call, or one met a broken record. Each is
+		// made by itself, to find out which.
 	}
 	for _, w := range list {
 		r, err := c.putOne(ctx, ns, w.body)
@@ -205,9 +205,9 @@ func (p *Put) encode() ([]byte, error) {
 	return b, nil
 }
 
-// PutMany puts up to MaxPuts objects in one call, each as Put does and each for
-// itself: an outcome says what became of each. An error is one of the call's,
-// or says that they are too much for one; an *Error says that nothing was put.
+// PutMany puts up to MaxPuts objects in one call, each as Put does and each for itself: an
+// outcome says what became of each. An error is that of the whole call, or says that the
+// puts are too much for one call. An *Error says that nothing was put.
 func (c *Client) PutMany(ctx context.Context, ns uint64, puts []Put) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(puts))
 	var bodies [][]byte

@@ -11,8 +11,8 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-// tries is how often a read of several keys starts over when what it read
-// first was replaced before it read the rest.
+// tries is how often a read of several keys begins again because what it read first was
+// replaced before it read the rest.
 const tries = 16
 
 var errUnsettled = errors.New("objects are replaced faster than they can be read")
@@ -175,18 +175,17 @@ const (
 	scanPage = 100
 )
 
-// ListByOSD returns up to limit objects (at most MaxPage) that have fragments
-// on an OSD, from the one behind after, in order of name, with their manifests.
-// next is what to pass as after to go on, "" behind the last. It looks at all
-// objects of the namespace in turn, up to 2000 in one call: the list may be
-// short or empty with more to come. If the OSD has nothing of the namespace it
-// looks at none.
+// ListByOSD returns up to limit objects (at most MaxPage) that have fragments on an OSD,
+// from the one behind after, in order of name, with their manifests. next is what to pass
+// as after to go on; "" after the last. One call looks at up to 2000 objects of the
+// namespace: its list may be short or empty though more is to come. If the OSD has nothing
+// of the namespace, no object is looked at.
 func (c *Client) ListByOSD(ctx context.Context, ns, osd uint64, after string, limit int, how userfn.Consistency) (list []*Object, next string, err error) {
 	return c.scan(ctx, ns, usageKey(ns, osd), after, limit, how, func(o *Object) bool { return o.on(osd) })
 }
 
-// ListByBucket is ListByOSD for the objects of a bucket. Those below full width
-// have an index; no others are looked at.
+// ListByBucket is ListByOSD for the objects of a bucket. A bucket below full width has an
+// index, so that only its own objects are looked at.
 func (c *Client) ListByBucket(ctx context.Context, ns uint64, b Bucket, after string, limit int, how userfn.Consistency) (list []*Object, next string, err error) {
 	if b.Full() {
 		return c.scan(ctx, ns, countKey(ns, b), after, limit, how, func(o *Object) bool { return o.Bucket() == b })
@@ -194,7 +193,7 @@ func (c *Client) ListByBucket(ctx context.Context, ns uint64, b Bucket, after st
 	return c.listIndex(ctx, ns, bucketKey(ns, b, ""), after, limit, how)
 }
 
-// scan looks for objects that are wanted. Without the counter there are none.
+// scan looks for objects that are wanted. If the key counter is absent, there are none.
 func (c *Client) scan(ctx context.Context, ns uint64, counter []byte, after string, limit int, how userfn.Consistency, want func(o *Object) bool) (list []*Object, next string, err error) {
 	values, err := c.get(ctx, ns, how, counter)
 	if err != nil || values[0] == nil {

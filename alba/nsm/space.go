@@ -21,8 +21,7 @@ type bucketCount struct {
 	n, was number
 }
 
-// openSpace loads a namespace; removing says whether one that is being removed
-// will do.
+// openSpace loads a namespace. removing says whether it may be one that is being removed.
 func openSpace(tx userfn.Tx, ns uint64, removing bool) (*space, error) {
 	s := &space{tx: tx, id: ns}
 	ok, err := load(tx, namespaceKey(ns), &s.rec)
@@ -38,8 +37,8 @@ func openSpace(tx userfn.Tx, ns uint64, removing bool) (*space, error) {
 	return s, nil
 }
 
-// save stores what the call made of the namespace and of the counters of OSDs
-// and buckets.
+// save stores the namespace and the counters of OSDs and buckets as the call has changed
+// them.
 func (s *space) save() error {
 	if err := s.saveCounters(); err != nil || s.rec == s.was {
 		return err
@@ -102,8 +101,8 @@ func (s *space) checkEpoch(epoch uint64) error {
 		s.id, epoch, s.rec.Epochs.Minimum, s.rec.Epochs.Next-1)
 }
 
-// index puts an object under its name, and into its bucket's index if it is
-// below full width; o.Manifest must be set. The id is given it by put.
+// index stores an object under its name, and in its bucket's index if it is below full
+// width. o.Manifest must be set. The entry of its id is made by put.
 func (s *space) index(o *Object) error {
 	if err := store(s.tx, objectKey(s.id, o.Name), &stored{o}); err != nil {
 		return err
@@ -114,8 +113,8 @@ func (s *space) index(o *Object) error {
 	return s.account(o, true)
 }
 
-// unindex takes an object out of its bucket and of all counters. Its name and
-// id are the caller's to give away.
+// unindex takes an object out of its bucket and of all counters. The entries of its name and
+// id are left to the caller.
 func (s *space) unindex(o *Object) error {
 	if b := o.Bucket(); !b.Full() {
 		s.tx.Delete(bucketKey(s.id, b, o.Name))
@@ -123,7 +122,7 @@ func (s *space) unindex(o *Object) error {
 	return s.account(o, false)
 }
 
-// account moves all counters by an object; save stores them.
+// account adds an object to all counters, or takes it off; save stores them.
 func (s *space) account(o *Object, up bool) error {
 	if !shift(&s.rec.Objects, up, 1) || !shift(&s.rec.Size, up, o.Size) || !shift(&s.rec.Stored, up, o.Stored()) {
 		return userfn.Errorf(userfn.CodeCorrupt, "namespace %d: it counts %+v and would lose object %q of %d bytes, %d stored", s.id, s.rec, o.Name, o.Size, o.Stored())
@@ -158,9 +157,9 @@ func (s *space) remove(o *Object) error {
 	return s.discard(o)
 }
 
-// discard has the fragments of an object deleted, and remembers its id for as
-// long as a late commit of it could still pass the epoch's fence: until the
-// newest epoch closes, and all before it with it.
+// discard has the fragments of an object deleted. It remembers the object's id for as long
+// as a late commit of it could pass the epoch's fence: until the epoch that is the newest
+// now is closed, and all before it with it.
 func (s *space) discard(o *Object) error {
 	if newest := s.rec.Epochs.Next - 1; s.rec.Epochs.open(newest) {
 		if err := store(s.tx, idKey(s.id, o.ID), &idRecord{epoch: newest}); err != nil {
@@ -184,8 +183,7 @@ func (s *space) discard(o *Object) error {
 	return nil
 }
 
-// obsolete notes a fragment to be deleted. What a lost or forgotten OSD held
-// needs no deleting.
+// obsolete notes a fragment to be deleted, unless its OSD is lost or forgotten.
 func (s *space) obsolete(osd uint64, f FragmentKey, length uint64) error {
 	e, err := s.osd(osd)
 	if err != nil || e.state != OSDLinked && e.state != OSDDraining {
@@ -201,9 +199,9 @@ func (s *space) obsolete(osd uint64, f FragmentKey, length uint64) error {
 	return e.totals.Obsolete.shift(true, Usage{Fragments: 1, Bytes: length}, 0, osd)
 }
 
-// checkPlaces refuses fragments on OSDs that take no new ones, and more of
-// them on a node than the policy allows. isNew says which fragments are new;
-// nodes that get none are not looked at.
+// checkPlaces refuses new fragments on OSDs that take none, and more fragments on a node than
+// the policy allows. isNew says which fragments are new; nodes that get none are not looked
+// at.
 func (s *space) checkPlaces(o *Object, isNew func(chunk, fragment int) bool) error {
 	var nodes []string
 	for i, c := range o.Chunks {

@@ -108,8 +108,8 @@ func (s *stored) Fields(c *record.Codec) {
 	c.Bytes(&s.Manifest, MaxManifest)
 }
 
-// idRecord is whose an id is: U64 epoch, String name. The object's that has
-// the name, the epoch being 0; or, without a name, that of one that left the
+// idRecord says whose an id is: U64 epoch, String name. Either epoch is 0 and the object
+// with the name has the id, or name is empty and the object that had the id left the
 // namespace when epoch was the newest.
 type idRecord struct {
 	epoch uint64
@@ -121,7 +121,7 @@ func (r *idRecord) Fields(c *record.Codec) {
 	c.String(&r.name, MaxName)
 }
 
-// empty is the value of keys that say all themselves.
+// empty is the value of keys that need none.
 var empty = []byte{1}
 
 func load(tx userfn.Tx, key []byte, v record.Record) (bool, error) {
@@ -132,8 +132,8 @@ func store(tx userfn.Tx, key []byte, v record.Record) error {
 	return userfn.Store(tx, key, v)
 }
 
-// shift moves a counter; false if it would fall below zero: then the indexes
-// contradict each other.
+// shift adds to a counter or takes off it. It returns false if the counter would fall below
+// zero: then the indexes contradict each other.
 func shift(v *uint64, up bool, by uint64) bool {
 	if up {
 		*v += by
@@ -146,7 +146,7 @@ func shift(v *uint64, up bool, by uint64) bool {
 	return true
 }
 
-// shift moves what an OSD holds, ns is 0 for all namespaces.
+// shift adds to what an OSD holds, or takes off it; ns is 0 for all namespaces.
 func (u *Usage) shift(up bool, by Usage, ns, osd uint64) error {
 	if was := *u; !shift(&u.Fragments, up, by.Fragments) || !shift(&u.Bytes, up, by.Bytes) {
 		return userfn.Errorf(userfn.CodeCorrupt, "OSD %d, namespace %d: it counts %+v and would lose %+v", osd, ns, was, by)

@@ -20,7 +20,7 @@ type OSDUsage struct {
 	Usage
 }
 
-// Statistics of a namespace. No object is read for them.
+// Statistics is the totals of a namespace. No object is read for them.
 type Statistics struct {
 	Namespace
 	Buckets []BucketCount // in order of K, M, Present
@@ -52,8 +52,8 @@ const (
 	maxOSDs    = 65536
 )
 
-// Statistics returns the totals of an active namespace. They are read one
-// after the other: under load they may be a few objects apart.
+// Statistics returns the totals of an active namespace. They are read one after the other,
+// so under load they may differ by a few objects.
 func (c *Client) Statistics(ctx context.Context, ns uint64, how userfn.Consistency) (Statistics, error) {
 	var s Statistics
 	var err error
@@ -102,8 +102,8 @@ func (c *Client) Buckets(ctx context.Context, ns uint64, how userfn.Consistency)
 	return list, nil
 }
 
-// Degraded returns up to limit objects below full width with their manifests,
-// those first of which the fewest fragments more may be lost.
+// Degraded returns up to limit objects below full width with their manifests, those first
+// that can bear to lose the fewest fragments more.
 func (c *Client) Degraded(ctx context.Context, ns uint64, limit int, how userfn.Consistency) ([]*Object, error) {
 	buckets, err := c.Buckets(ctx, ns, how)
 	if err != nil {

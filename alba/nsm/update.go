@@ -11,9 +11,9 @@ import (
 type Change struct {
 	Chunk    uint32
 	Fragment uint16
-	// To is the new fragment. OSD 0 drops the one that is there. Version is
-	// the object's next revision; or 0 for a fragment of the upload that came
-	// late, if its place was never filled.
+	// To is the new fragment; OSD 0 drops the one that is there. Version is the
+	// object's next revision, or 0 for a late fragment of the upload whose place was
+	// never filled.
 	To Fragment
 }
 
@@ -95,7 +95,7 @@ func update(tx userfn.Tx, a *updateArg) (*revision, error) {
 	return &revision{o.Revision}, s.save()
 }
 
-// updated reports whether this very update was made before.
+// updated reports whether the same update was made before.
 func updated(o *Object, a *updateArg) bool {
 	if !bytes.Equal(o.Manifest, a.Manifest) {
 		return false
@@ -154,16 +154,16 @@ func (s *space) change(old *Object, a *updateArg) (*Object, error) {
 			return nil, err
 		}
 	}
-	// Fewer than K fragments are not an object: what is left of one that lost
-	// more stays listed on its OSDs.
+	// With fewer than K fragments a chunk cannot be read. An object that lost more stays
+	// listed with the OSDs that it had.
 	if err := o.validate(o.Policy.K); err != nil {
 		return nil, err
 	}
 	return o, s.checkPlaces(o, func(chunk, fragment int) bool { return changed[place{chunk, fragment}] })
 }
 
-// place makes a change. The new version must be one that this place never had,
-// or a deletion still under way could hit the new fragment.
+// place makes a change. The new version must be one that this place never had: a deletion
+// that is still under way could otherwise hit the new fragment.
 func (o *Object) place(slot *Fragment, h Change) error {
 	neverFilled := *slot == Fragment{}
 	switch {

@@ -1,12 +1,11 @@
-// Package policy is how far an object is spread: k data and m parity
-// fragments, accepted when c of them are stored, at most x on one node; and
-// the decisions that follow from it: which policy of a list can be kept with the
-// disks at hand ([Choose]), and which disk takes which fragment ([Place]).
+// Package policy says how far an object is spread: k data and m parity fragments,
+// accepted when c of them are stored, at most x on one node. Two decisions follow from
+// that: which policy of a list the disks at hand can keep ([Choose]), and which disk
+// takes which fragment ([Place]).
 //
-// Everything here is a pure function of values; chance is passed in.
+// Everything here is a pure function of values. Callers pass chance in.
 //
-// x counts fragments per node, and all disks of one machine are on one node. A
-// store on one machine therefore needs x as large as the number of fragments
-// that it wants stored: 2,1,2,3 works on three disks of one machine, 2,1,2,1
-// only on three machines.
+// x counts fragments on one node, and all disks of one machine are on one node. A store
+// on one machine therefore needs an x as large as the number of fragments of a chunk:
+// 2,1,2,3 works on three disks of one machine, 2,1,2,1 only on three machines.
 package policy

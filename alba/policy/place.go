@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// None is the OSD number that is no disk's: a fragment that is nowhere yet.
+// None is the OSD number of no disk. A fragment with it is not stored yet.
 const None uint64 = 0
 
 // Disk is what a decision needs to know of an OSD.
@@ -21,25 +21,25 @@ type Disk struct {
 // Usable reports whether the disk may be given fragments.
 func (d Disk) Usable() bool { return d.OSD != None && !d.Failing && d.Used < d.Capacity }
 
-// weight is the disk's chance against others: its free share, halved when as
-// many requests wait as eight, and so on. It is above zero for a usable disk,
-// so that every one of them gets something.
+// weight is the disk's chance against others: its free share, times 8/(8+load), so that
+// eight waiting requests halve it. It is above zero for a usable disk, so that every
+// usable disk gets fragments.
 func (d Disk) weight() float64 {
 	const floor = 1.0 / 256
 	free := float64(d.Capacity-d.Used) / float64(d.Capacity)
 	return max(free, floor) * 8 / (8 + float64(d.Load))
 }
 
-// Rand is the chance that Place needs; *math/rand/v2.Rand is one.
+// Rand is the source of chance for Place; *math/rand/v2.Rand is one.
 type Rand interface {
 	Float64() float64
 	Shuffle(n int, swap func(i, j int))
 }
 
-// Choose returns the first policy of the list whose c fits in the sum over
-// nodes of min(x, usable disks), its place in the list, and the width that an
-// object would get: that sum or k+m, whichever is less. ok is false if none
-// fits.
+// Choose finds the first policy of the list that the disks can keep: its c is at most
+// the sum over nodes of min(x, usable disks). It returns the index of the policy, and
+// the width that an object would get: that sum or k+m, whichever is less. ok is false
+// if the disks can keep none.
 func Choose(list []Policy, disks []Disk) (index, width int, ok bool) {
 	perNode := make(map[string]int)
 	for _, d := range disks {
@@ -87,11 +87,10 @@ func pick(n int, sum float64, rng Rand, weight func(int) float64) int {
 	return n - 1
 }
 
-// Place returns an OSD for each of the k+m fragments of a chunk, or None where
-// there is no disk left that may take it. have is nil for a new chunk; else it
-// has the OSD of each fragment that is already stored, and None for those to
-// be placed (a repair). What have holds is kept, and counts against x if its
-// disk is among disks.
+// Place returns an OSD for each of the k+m fragments of a chunk, or None where no disk
+// is left that may take the fragment. have is nil for a new chunk. For a repair it has
+// the OSD of each fragment that is stored, and None for each fragment to be placed.
+// Stored fragments keep their OSDs, and count against x if the OSD is among disks.
 //
 // No OSD gets two fragments and no node more than x. Nodes fill evenly: each
 // fragment goes to one of the nodes that have the fewest, and within them the
@@ -121,8 +120,8 @@ func Place(p Policy, disks []Disk, have []uint64, rng Rand) []uint64 {
 		n := open[pick(len(open), sum, rng, func(i int) float64 { return open[i].weight })]
 		chosen = append(chosen, n.take(rng).OSD)
 	}
-	// The first ones drawn lean to the emptiest disks; data fragments, which
-	// are read more than parity, shall not.
+	// The disks drawn first tend to be the emptiest. Data fragments, which are read
+	// more than parity, should not all land there.
 	rng.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 	for i := range out {
 		if out[i] == None && len(chosen) > 0 {
@@ -162,8 +161,8 @@ func byNode(disks []Disk, have []uint64) []*node {
 	return nodes
 }
 
-// leastFilled appends to dst the nodes with the fewest fragments of those that
-// can take another.
+// leastFilled appends to dst, of the nodes that can take another fragment, those with
+// the fewest.
 func leastFilled(dst []*node, nodes []*node, x int) []*node {
 	fewest := x
 	for _, n := range nodes {

@@ -14,7 +14,7 @@ const MaxWidth = 64
 // MaxPolicies bounds a list of policies.
 const MaxPolicies = 16
 
-// ErrPolicy: it is not a policy, or not a list of them.
+// ErrPolicy says that something is no policy, or no list of policies.
 var ErrPolicy = errors.New("not a policy")
 
 // Policy is (k, m, c, x). The zero Policy is none.
@@ -25,7 +25,7 @@ type Policy struct {
 	X uint8 // fragments on one node, at most
 }
 
-// Default is the policy of a store that is not told another.
+// Default is the policy of a store that was given none.
 var Default = Policy{K: 2, M: 1, C: 2, X: 3}
 
 // Width returns k+m.
@@ -49,7 +49,7 @@ func (p Policy) Validate() error {
 // String returns "k,m,c,x".
 func (p Policy) String() string { return fmt.Sprintf("%d,%d,%d,%d", p.K, p.M, p.C, p.X) }
 
-// Parse reads what String prints; blanks around the numbers are let pass.
+// Parse reads what String prints. It ignores blanks around the numbers.
 func Parse(s string) (Policy, error) {
 	words := strings.Split(s, ",")
 	if len(words) != 4 {
@@ -100,11 +100,11 @@ func ValidateList(list []Policy) error {
 //	2 disks   1,1,1,2            two copies
 //	3 or more 2,1,2,3  1,1,1,2   any disk may fail, at 1.5 times the room
 //
-// Each list has full width on the disks that it is for. With fewer than that,
-// Choose takes the first policy whose c still fits, so 2,1,2,3 goes on with two
-// disks, without its parity fragment, until the third is back; the shorter
-// policy behind it lets one disk alone take data, which stays in its write
-// buffer until it has its width. A store that grows has its list changed.
+// Each list has full width on the disks that it is for. With fewer disks, Choose takes
+// the first policy whose c still fits. So 2,1,2,3 goes on with two disks, without its
+// parity fragment, until the third is back. The policy 1,1,1,2 after it lets a single
+// disk take data; that data stays in the write buffer until it has full width. A store
+// that gets more disks needs another list.
 func ForDisks(n int) []Policy {
 	switch {
 	case n <= 1:

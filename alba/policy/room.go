@@ -2,21 +2,20 @@ package policy
 
 import "sort"
 
-// Room is what a disk may still be given.
+// Room is the room that a disk has left.
 type Room struct {
 	Node   string
-	Shared uint64 // disks of a node with the same number, not 0, have their room together
+	Shared uint64 // disks of a node with the same number, other than 0, share their room
 	Free   uint64 // bytes
 }
 
-// Takes returns how many bytes of data fit on disks, in chunks of width
-// fragments, of which k are data: no disk gets two fragments of a chunk, and no
-// node more than x. Disks that have more room than the others can follow are of
-// no use to the last.
+// Takes returns how many bytes of data fit on disks, in chunks of width fragments, of
+// which k are data. No disk gets two fragments of a chunk, and no node more than x. A
+// disk with much more room than the others therefore cannot be filled.
 //
-// With fragments of t bytes in all on each place of a chunk, a disk can take at
-// most t, and a node x*t. Whatever fits under these bounds can be cut into
-// chunks, so that the largest t counts for which width*t fit.
+// Let each of the width positions of a chunk hold t bytes over all chunks. Then a disk
+// can take at most t bytes, and a node x*t. Any amounts within these bounds can be cut
+// into chunks, so the answer is k times the largest t for which width*t bytes fit.
 func (p Policy) Takes(width int, disks []Room) uint64 {
 	if width < int(p.K) || len(disks) == 0 {
 		return 0
@@ -31,7 +30,7 @@ func (p Policy) Takes(width int, disks []Room) uint64 {
 	return uint64(t) * uint64(p.K)
 }
 
-// held is how much disks take of fragments of t bytes on each place.
+// held is how many bytes the disks take if each position holds t bytes.
 func (p Policy) held(t uint64, disks []Room) (sum uint64) {
 	type group struct {
 		node   string

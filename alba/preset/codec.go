@@ -43,9 +43,9 @@ func (p Preset) Append(dst []byte) ([]byte, error) {
 	return binary.LittleEndian.AppendUint32(dst, format.CRC(dst[at:])), nil
 }
 
-// Decode reads the binary form. It refuses with format.ErrCorrupt what is not
-// whole, with format.ErrNewer a newer form, and with ErrPreset a preset that
-// is not valid here.
+// Decode reads the binary form. Its error is format.ErrCorrupt for bytes that are
+// damaged, format.ErrNewer for a newer form, and ErrPreset for a preset that is not
+// valid in this release.
 func Decode(b []byte) (Preset, error) {
 	if len(b) > 0 && b[0] > form {
 		return Preset{}, fmt.Errorf("%w: preset of form %d, this release reads up to %d", format.ErrNewer, b[0], form)

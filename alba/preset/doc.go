@@ -1,10 +1,10 @@
-// Package preset is the storage profile of a namespace: which policies its
-// objects are spread by, and how their bytes become fragments. A namespace is
-// made with a preset; each object's manifest holds the [Scheme] it was stored
-// with, so that a preset may change and old objects stay readable.
+// Package preset is the storage profile of a namespace: the policies by which its
+// objects are spread, and the [Scheme] by which their bytes become fragments. A
+// namespace is created with a preset. The manifest of each object holds the scheme of
+// that object, so that old objects stay readable when a preset changes.
 //
-// A preset has two forms: JSON for people ([Preset.JSON], [ParseJSON]), and a
-// canonical binary one for the store (equal presets, equal bytes).
+// A preset has two forms: JSON for people ([Preset.JSON], [ParseJSON]), and a canonical
+// binary form for the store, in which equal presets have equal bytes.
 //
 // The binary form, version 1, little-endian:
 //

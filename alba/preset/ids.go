@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// ErrPreset: it is not a preset, or one that this release does not know.
+// ErrPreset says that something is no preset, or one that this release does not know.
 var ErrPreset = errors.New("not a preset")
 
 // Compression names how a block is compressed. Numbers are stored.

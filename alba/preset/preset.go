@@ -60,7 +60,7 @@ type Preset struct {
 	Policies  []policy.Policy `json:"policies"` // best first
 	Scheme    Scheme          `json:"scheme"`
 	ChunkSize uint32          `json:"chunk_size"` // plain bytes; a multiple of the block size
-	InlineMax uint32          `json:"inline_max"` // objects up to it stay in their manifest
+	InlineMax uint32          `json:"inline_max"` // objects up to this size stay in their manifest
 	ObjectMax uint64          `json:"object_max"` // larger objects are refused
 }
 
@@ -117,7 +117,7 @@ func nameOK(s string) bool {
 	return true
 }
 
-// Equal reports whether both are the same in everything.
+// Equal reports whether two presets are the same in every field.
 func (p Preset) Equal(o Preset) bool {
 	return p.Name == o.Name && p.Version == o.Version && slices.Equal(p.Policies, o.Policies) && p.Scheme == o.Scheme &&
 		p.ChunkSize == o.ChunkSize && p.InlineMax == o.InlineMax && p.ObjectMax == o.ObjectMax
@@ -136,8 +136,7 @@ func (p Preset) JSON() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// ParseJSON reads what JSON wrote or a person did. A field that it does not
-// know is an error.
+// ParseJSON reads what JSON or a person has written. An unknown field is an error.
 func ParseJSON(b []byte) (Preset, error) {
 	var p Preset
 	d := json.NewDecoder(bytes.NewReader(b))

@@ -1,6 +1,5 @@
-// Package delay is a decorator that makes a store as far away and as slow as
-// options say: a latency for every call and one line of limited bandwidth
-// that all calls share.
+// Package delay is a decorator that makes a store slow: every call has a latency, and
+// all calls share one line of limited bandwidth.
 package delay
 
 import (
@@ -16,8 +15,8 @@ type Options struct {
 	ReadLatency  time.Duration // of Get, Stat, List, ListNamespaces and Usage
 	WriteLatency time.Duration // of all others
 
-	// BytesPerSecond is the bandwidth for the data of Get, Put and PutIf, one
-	// after the other over one line. 0: no limit.
+	// BytesPerSecond is the bandwidth of the line, over which the data of Get, Put and
+	// PutIf goes one call after the other. 0: no limit.
 	BytesPerSecond int64
 
 	// Now and Sleep are the clock; nil: the system's. Sleep returns early with
@@ -52,7 +51,7 @@ type Store struct {
 	o     Options
 
 	mu   sync.Mutex
-	free time.Time // when the line has sent what was given to it
+	free time.Time // when the line has sent the data of all calls
 }
 
 // New returns inner, slower.

@@ -1,10 +1,9 @@
-// Package fault is a decorator for tests: a store whose calls fail, or wait,
-// when a rule says so.
+// Package fault is a decorator for tests: a store whose calls fail, or wait, when a rule
+// says so.
 //
-// A rule's error comes before the call had any effect, or after it had all of
-// it, or before an effect that comes late: the outcomes that the contract leaves
-// open when a call fails (a Put is never torn). A rule's gate holds calls until
-// the test opens it.
+// A rule makes a call fail without effect, after its whole effect, or before an effect
+// that comes late. These are the outcomes that the contract allows for a call that
+// fails: no Put is torn. A rule's gate holds calls until the test opens it.
 package fault
 
 import (
@@ -48,7 +47,7 @@ type Rule struct {
 	Err   error       // what the call returns; nil: only the gate matters
 	After bool        // gate and error come after the call has succeeded, not before it begins
 	Late  bool        // the error comes at once, and a change is made when the next one begins
-	Draw  func() bool // hits a matching call if it returns true; nil: always; concurrent calls are possible
+	Draw  func() bool // hits a matching call if it returns true; nil: always; it may be called concurrently
 	Gate  *gate.Gate  // holds the call
 }
 
@@ -97,7 +96,7 @@ func (s *Store) hit(op Op, namespace string, objects []string) Rule {
 	})
 }
 
-// do runs a call under the rules. An error of the call itself goes first.
+// do runs a call under the rules. The call's own error comes before that of a rule.
 func (s *Store) do(ctx context.Context, op Op, namespace string, objects []string, call func() error) error {
 	r := s.hit(op, namespace, objects)
 	return r.around(ctx, call)
@@ -107,8 +106,8 @@ func (r *Rule) around(ctx context.Context, call func() error) error {
 	return faults.Effect{Gate: r.Gate, Err: r.Err, After: r.After}.Around(ctx, call)
 }
 
-// change is do of a call that changes the store. keep makes a call that is made
-// late independent of its caller.
+// change is do for a call that changes the store. Before a call is put off, keep copies
+// what belongs to the caller.
 func (s *Store) change(ctx context.Context, op Op, namespace string, objects []string, keep func(), call func(context.Context) error) error {
 	s.Land()
 	r := s.hit(op, namespace, objects)
@@ -123,7 +122,7 @@ func (s *Store) change(ctx context.Context, op Op, namespace string, objects []s
 	return r.around(ctx, func() error { return call(ctx) })
 }
 
-// Land makes the changes that are late.
+// Land makes the changes that were put off.
 func (s *Store) Land() {
 	s.order.Lock()
 	defer s.order.Unlock()
@@ -198,8 +197,8 @@ func (n *namespace) PutIf(ctx context.Context, name string, data []byte, version
 	return v, nil
 }
 
-// Get implements backend.Namespace. A rule with After lets a read that ends
-// at the object's end (io.EOF) pass.
+// Get implements backend.Namespace. A rule with After lets a read pass that returns
+// io.EOF.
 func (n *namespace) Get(ctx context.Context, name string, p []byte, off int64) (got int, err error) {
 	var end error
 	err = n.s.do(ctx, Get, n.name, []string{name}, func() error {

@@ -7,8 +7,8 @@ import (
 	"openvstorage/internal/disk"
 )
 
-// object is an open object file with its checked table of CRCs. What it says
-// never changes; the fields below mu belong to the cache.
+// object is an open object file with its checked table of CRCs. These fields never
+// change; those guarded by cache.mu belong to the cache.
 type object struct {
 	file    disk.File
 	path    string
@@ -28,12 +28,12 @@ type objectKey struct {
 	name  string
 }
 
-// cache holds the objects used last, bounded in open files and in bytes of
-// tables. An object that readers hold stays open until they let go of it, so
-// that the files open exceed the bound by at most one for each reader.
+// cache holds the objects used last, bounded in open files and in bytes of tables. An
+// object stays open while readers hold it, so the number of open files exceeds the bound
+// by at most one for each reader.
 //
-// After drop has returned, get never returns an object that was opened
-// before: what a delete or replace took away is not served again.
+// After drop has returned, get never returns an object that was opened before drop: an
+// object that was deleted or replaced is not served again.
 type cache struct {
 	filesMax int
 	bytesMax int64
@@ -47,9 +47,9 @@ type cache struct {
 	hits, misses uint64
 }
 
-// Stats is what the cache of open files has and did.
+// Stats are the figures of the cache of open files.
 type Stats struct {
-	Files        int    // open, without those that only a running read holds
+	Files        int    // open in the cache; reads may hold others open
 	TableBytes   int64  // of their CRC tables
 	Hits, Misses uint64 // of reads since Open
 }
@@ -82,10 +82,10 @@ func (c *cache) get(k objectKey) (o *object, gen uint64) {
 	return o, k.space.gen
 }
 
-// add puts a freshly opened object in and holds it for the caller. If another
-// came first, that one is returned and o is closed. If something of its
-// namespace was dropped since gen, o may be stale: it serves this caller,
-// whose read began before, and nobody else.
+// add puts an object in that was just opened, and holds it for the caller. If the cache
+// has the object by now, add closes o and returns the cached one. If an object of the
+// namespace was dropped since gen, o may be stale: only this caller, whose read began
+// before the drop, gets it.
 func (c *cache) add(o *object, gen uint64) *object {
 	c.mu.Lock()
 	first := c.m[o.key]
@@ -134,8 +134,8 @@ func (c *cache) drop(k objectKey) {
 	closeAll(victims)
 }
 
-// dropSpace forgets all objects of a namespace; of all namespaces if s is
-// nil, and keeps none any more.
+// dropSpace forgets all objects of a namespace. With a nil s it forgets the objects of
+// all namespaces, and the cache holds none from then on.
 func (c *cache) dropSpace(s *space) {
 	c.mu.Lock()
 	if s == nil {
@@ -153,7 +153,8 @@ func (c *cache) dropSpace(s *space) {
 	closeAll(victims)
 }
 
-// remove takes o out and, if nobody holds it, puts it before victims.
+// remove takes o out of the cache. If no reader holds o, it is put before victims, which
+// the caller closes.
 func (c *cache) remove(o, victims *object) *object {
 	delete(c.m, o.key)
 	c.bytes -= int64(len(o.table))

@@ -23,11 +23,11 @@ import (
 //	 end-8  4   CRC-32C of the table
 //	 end-4  4   CRC-32C of the 76 bytes before
 //
-// The seed binds a file to its name: an object renamed, or swapped with
-// another, fails as a whole and block by block. The checksums come last, so
-// that the object lies aligned in the file and is written in one pass; S
-// follows from the file's length alone, so that one read fetches table and
-// trailer. These bytes are on disk. They never change.
+// The seed binds a file to its name: if an object was renamed, or swapped with another,
+// its trailer and each of its blocks fail their checks. The checksums come last, so that
+// the object lies aligned in the file and is written in one pass. S follows from the
+// length of the file alone, so that one read fetches table and trailer. These bytes are
+// on disk. They never change.
 const (
 	version     = 1
 	blockSize   = 4096

@@ -15,7 +15,7 @@ import (
 	"openvstorage/internal/disk"
 )
 
-// namespace is a handle: a name that each call looks up.
+// namespace is a handle. Each call looks its name up.
 type namespace struct {
 	s    *Store
 	name string
@@ -29,8 +29,8 @@ var (
 // Namespace implements backend.Store.
 func (s *Store) Namespace(name string) backend.Namespace { return &namespace{s, name} }
 
-// begin checks what every call checks and returns the namespace. names are
-// those of the objects that it will touch.
+// begin makes the checks that every call needs, and returns the namespace. names are
+// those of the objects that the call will touch.
 func (n *namespace) begin(ctx context.Context, change bool, names ...string) (*space, error) {
 	check := n.s.ready
 	if change {
@@ -47,8 +47,8 @@ func (n *namespace) begin(ctx context.Context, change bool, names ...string) (*s
 	return n.s.space(n.name)
 }
 
-// Get implements backend.Namespace. With the object's table cached it is one
-// read of the file.
+// Get implements backend.Namespace. If the object is in the cache, Get is one read of
+// its file.
 func (n *namespace) Get(ctx context.Context, name string, p []byte, off int64) (int, error) {
 	if err := n.s.ready(ctx); err != nil {
 		return 0, err
@@ -120,7 +120,7 @@ func (n *namespace) Put(ctx context.Context, name string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	done, err := n.putAgain(sp, name, data) // before writing it all for nothing
+	done, err := n.putAgain(sp, name, data) // first, as a retry then writes nothing
 	if done || err != nil {
 		return err
 	}
@@ -141,15 +141,15 @@ func (n *namespace) Put(ctx context.Context, name string, data []byte) error {
 		if done || err != nil {
 			return err
 		}
-		// The object that took the name was deleted before it could be looked at.
+		// The object that had taken the name was deleted before putAgain read it.
 		if err := n.s.writable(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// putAgain does a put whose name is taken: nil if by equal bytes, else
-// ErrExists. done is false if the name is free.
+// putAgain does a put whose name is taken. It returns nil if the object has equal bytes,
+// else ErrExists. done is false if the name is free.
 func (n *namespace) putAgain(sp *space, name string, data []byte) (done bool, err error) {
 	o, err := n.s.open(sp, name)
 	if errors.Is(err, backend.ErrNotFound) {
@@ -166,11 +166,11 @@ func (n *namespace) putAgain(sp *space, name string, data []byte) (done bool, er
 	if !same {
 		return false, fmt.Errorf("%w: %s/%s", backend.ErrExists, n.name, name)
 	}
-	// The put that made the name may not have got to syncing it.
+	// The put that created the object may not have synced its name.
 	return true, n.syncNames(sp)
 }
 
-// create gives the staged file its name, unless that is taken.
+// create gives the staged file its name, and fails with fs.ErrExist if that is taken.
 func (n *namespace) create(sp *space, name, tmp string, size int64) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
@@ -196,7 +196,7 @@ func (n *namespace) syncNames(sp *space) error {
 	return sp.sync(n.s, want)
 }
 
-// stageChunk is how much is summed and written at a time.
+// stageChunk is how many bytes are checksummed and written at a time.
 const stageChunk = 1 << 20
 
 // stage writes an object to a synced temporary file and returns its name. If
@@ -218,8 +218,8 @@ func (n *namespace) stage(ctx context.Context, name string, data []byte, v backe
 	return tmp, nil
 }
 
-// directMin is from which size on an object is written past the page cache:
-// nobody reads it soon, and its pages would push out others that are read.
+// directMin is the size in bytes from which an object is written past the page cache: it
+// is not read soon, and its pages would push out others that are.
 const directMin = 256 << 10
 
 func direct(data []byte) disk.Flag {
@@ -265,8 +265,8 @@ func writeObject(ctx context.Context, f disk.File, data []byte, inc uint64, v ba
 
 var zeroBlock [blockSize]byte
 
-// gapMin is how many bytes of zeros are worth a hole: a write costs about as
-// much as so many bytes more in one that goes on.
+// gapMin is how many bytes of zeros are left out as a hole. Leaving them out costs one
+// more write, about as much as writing gapMin bytes within a longer write.
 const gapMin = 64 << 10
 
 // writeBlocks writes whole blocks in runs, without long stretches of zeros.
@@ -292,9 +292,9 @@ func writeBlocks(f disk.File, p []byte, off int64) error {
 	return nil
 }
 
-// newVersion draws a version. It is random, and not counted, so that it needs
-// no record of the objects that were deleted: that one object gets one
-// version twice is as likely as a damaged one passing its checksums.
+// newVersion draws a version. Versions are random: counted ones would need a record of
+// objects that were deleted. That an object gets the same version twice is as unlikely
+// as that a damaged object passes its checksums.
 func newVersion() backend.Version {
 	for {
 		if v := rand.Uint64(); v != 0 {
@@ -303,8 +303,8 @@ func newVersion() backend.Version {
 	}
 }
 
-// versionLocked returns the object's version, 0 if it is absent, and the
-// length of its file. The caller holds sp.mu.
+// versionLocked returns the object's version and the length of its file, both 0 if it is
+// absent. The caller holds sp.mu.
 func (n *namespace) versionLocked(sp *space, name string) (backend.Version, int64, error) {
 	o, err := n.s.open(sp, name)
 	if errors.Is(err, backend.ErrNotFound) {
@@ -317,8 +317,8 @@ func (n *namespace) versionLocked(sp *space, name string) (backend.Version, int6
 	return o.version, fileSize(o.size), nil
 }
 
-// assertLocked returns ErrConflict unless the object has that version. The
-// caller holds sp.mu, so that it stays so.
+// assertLocked returns ErrConflict unless the object has the version want. The caller
+// holds sp.mu, so that the version does not change meanwhile.
 func (n *namespace) assertLocked(sp *space, name string, want backend.Version) (length int64, err error) {
 	if sp.gone {
 		return 0, fmt.Errorf("%w: %s", backend.ErrNamespaceNotFound, n.name)

@@ -45,7 +45,8 @@ func (s *Store) load(sp *space, name string) (*object, error) {
 	return o, nil
 }
 
-// absent tells a missing object from one whose namespace has gone meanwhile.
+// absent is the error for a file that is not there: the object does not exist, or its
+// namespace was deleted meanwhile.
 func (s *Store) absent(sp *space, name string) error {
 	if s.isGone(sp) {
 		return fmt.Errorf("%w: %s", backend.ErrNamespaceNotFound, sp.name)
@@ -79,9 +80,9 @@ func (o *object) readTail(incarnation uint64) error {
 	return nil
 }
 
-// tableMin is how many bytes a table has at most that is read with the trailer at
-// once. Before a longer one gets memory, the trailer must say that it is there:
-// how long a file is says nothing.
+// tableMin is the longest table in bytes that is read together with the trailer. For a
+// longer table the trailer is read first, and memory is allocated only if the trailer
+// confirms the size: a damaged file may have any length.
 const tableMin = 64 << 10
 
 func (o *object) checkTrailer(incarnation uint64, size, table int64) error {
@@ -93,7 +94,7 @@ func (o *object) checkTrailer(incarnation uint64, size, table int64) error {
 	return asCorrupt(err)
 }
 
-// asCorrupt is an error of decoding as the backend's.
+// asCorrupt turns an error of decoding into one of the backend.
 func asCorrupt(err error) error {
 	if errors.Is(err, format.ErrCorrupt) {
 		return fmt.Errorf("%w: %w", backend.ErrCorrupt, err)
@@ -101,8 +102,8 @@ func asCorrupt(err error) error {
 	return err
 }
 
-// short turns a read that fell short into an error: ErrCorrupt if the file
-// ends there, else what the disk said.
+// short is the error for a read that returned too few bytes: ErrCorrupt if the file ends
+// there, else the disk's error.
 func (o *object) short(off int64, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: %s ends at offset %d", backend.ErrCorrupt, o.path, off)
@@ -196,8 +197,8 @@ func (o *object) holds(pool *pool, data []byte) (bool, error) {
 	return true, nil
 }
 
-// Reads that are not aligned, and comparisons, go through buffers of this
-// many bytes, of which the pool keeps a few.
+// Unaligned reads and comparisons go through buffers of bufferSize bytes. The pool keeps
+// up to buffersKept of them.
 const (
 	bufferSize  = 256 << 10
 	buffersKept = 8

@@ -30,8 +30,8 @@ type space struct {
 	synced  uint64        // all changes up to here are durable; guarded by syncing
 }
 
-// newSpace returns a namespace that counts as not synced: a process before
-// this one may have died between a change and its sync.
+// newSpace returns a namespace that counts as not synced: an earlier process may have
+// died between a change and its sync.
 func (s *Store) newSpace(name string) *space {
 	sp := &space{name: name, dir: path.Join(s.dir, name)}
 	sp.changes.Store(1)
@@ -40,8 +40,8 @@ func (s *Store) newSpace(name string) *space {
 
 func (sp *space) path(name string) string { return sp.dir + "/" + name }
 
-// sync makes the namespace's names durable as they were when changes had the
-// value want. Callers that come while another's sync runs share the next.
+// sync makes the namespace's names durable as they were when changes had the value want.
+// Callers that arrive during a sync share the next one.
 func (sp *space) sync(s *Store, want uint64) error {
 	sp.syncing.Lock()
 	defer sp.syncing.Unlock()
@@ -117,7 +117,7 @@ func (s *Store) DeleteNamespace(ctx context.Context, name string) error {
 	}
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	sp.syncing.Lock() // nobody syncs a directory that is moving
+	sp.syncing.Lock() // no sync runs while the directory moves
 	defer sp.syncing.Unlock()
 	trash := fmt.Sprintf("%s%016x", trashPrefix, rand.Uint64())
 	if err := s.fs.Rename(sp.dir, path.Join(s.dir, trash)); err != nil {
@@ -135,8 +135,8 @@ func (s *Store) DeleteNamespace(ctx context.Context, name string) error {
 	return nil
 }
 
-// sweep removes a deleted namespace's directory in the background, until the
-// store is closed. An error leaves the rest to the next Open.
+// sweep removes a deleted namespace's directory in the background. After an error, or
+// when the store is closed, the next Open removes the rest.
 func (s *Store) sweep(trash string) {
 	s.sweeps.Go(func() {
 		s.sweepMu.Lock()
@@ -170,8 +170,8 @@ func (s *Store) ListNamespaces(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// Usage implements backend.Store. used is the length of all object files; the
-// first call after Open looks at each of them, later ones at none.
+// Usage implements backend.Store. used is the length of all object files. The first call
+// after Open stats each file, and later calls stat none.
 func (s *Store) Usage(ctx context.Context) (used, free uint64, err error) {
 	names, err := s.ListNamespaces(ctx)
 	if err != nil {

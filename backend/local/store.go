@@ -8,14 +8,14 @@
 //	DIR/.trash-*    deleted namespaces, removed in the background
 //	DIR/NAMESPACE/  the namespace's objects, each under its own name
 //
-// The objects of a namespace lie in one flat directory: at 4-64 MiB an SCO,
-// even a vDisk of 10 TB has fewer entries than the hashed directories of ext4
-// and XFS take in their stride, and a list is one pass over one directory.
+// The objects of a namespace lie in one flat directory, so that a list is one pass. With
+// SCOs of 4-64 MiB, even a vDisk of 10 TB has few enough entries for the hashed
+// directories of ext4 and XFS.
 //
-// An object is written to .tmp, synced, linked to its name (which fails if
-// the name is taken) and the directory synced. After a failed directory sync
-// nobody can tell which names are on the medium: the store then refuses every
-// change until it is opened anew, and goes on reading.
+// An object is written to .tmp and synced, then linked to its name, and then the
+// directory is synced. The link fails if the name is taken. After a failed directory
+// sync it is unknown which names are on the medium: the store then refuses every change
+// until it is opened again, and goes on reading.
 package local
 
 import (
@@ -36,8 +36,9 @@ import (
 
 // Options are the bounds of a Store.
 type Options struct {
-	// Files is how many object files stay open. More save an open and a read
-	// of the table (4 KiB for each 4 MiB of the object) per miss. Default 128.
+	// Files is how many object files stay open. A read of a file that is not open
+	// costs an open and a read of its table, 4 KiB for each 4 MiB of the object.
+	// Default 128.
 	Files int
 	// TableBytes bounds the CRC tables of the open files. Default 16 MiB.
 	TableBytes int64
@@ -84,9 +85,8 @@ type Store struct {
 	}
 }
 
-// Open opens the store in dir, which it makes if it is absent, and finishes
-// what a crash left half-way. It returns disk.ErrLocked if another process
-// has it open.
+// Open opens the store in dir, creates dir if it is absent, and finishes deletions that
+// a crash cut short. It returns disk.ErrLocked if another process has the store open.
 func Open(fsys disk.FS, dir string, o Options) (*Store, error) {
 	o.ensureDefaults()
 	s := &Store{fs: fsys, dir: dir, cache: newCache(o.Files, o.TableBytes), pool: newPool()}
@@ -195,9 +195,8 @@ func (s *Store) writeRecord(name string) error {
 	return s.fs.SyncDir(path.Dir(s.dir))
 }
 
-// Close waits for changes under way and lets go of the directory. Reads still
-// running finish or fail; what is left of deleted namespaces is removed after
-// the next Open.
+// Close waits for changes under way and unlocks the directory. Reads under way finish or
+// fail. The files of deleted namespaces that are left are removed after the next Open.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
@@ -214,8 +213,8 @@ func (s *Store) Close() error {
 // Stats returns the state of the cache, for metrics.
 func (s *Store) Stats() Stats { return s.cache.stats() }
 
-// Err tells why the store takes no changes until it is opened again, nil if it
-// does.
+// Err returns why the store takes no changes until it is opened again, nil if it takes
+// them.
 func (s *Store) Err() error {
 	if err := s.failed.Load(); err != nil {
 		return *err
@@ -234,14 +233,14 @@ func (s *Store) ready(ctx context.Context) error {
 // writable refuses a change to a store that has failed.
 func (s *Store) writable(ctx context.Context) error {
 	if err := s.failed.Load(); err != nil {
-		return fmt.Errorf("object store %s takes no changes after a failed sync, %s: %w", s.dir, disk.Cure(*err), *err)
+		return fmt.Errorf("object store %s: %w, %s: a sync has failed: %w", s.dir, backend.ErrFailed, disk.Cure(*err), *err)
 	}
 	return s.ready(ctx)
 }
 
-// syncDir makes the names in dir durable. One caller at a time for each dir:
-// the kernel tells a failure only once, and whoever comes next must hear of
-// it from s.failed and not believe its own sync.
+// syncDir makes the names in dir durable. It has one caller at a time for each dir: the
+// kernel reports a failure only once. The next caller must see the failure in s.failed,
+// as its own sync would succeed.
 func (s *Store) syncDir(dir string) error {
 	if err := s.failed.Load(); err != nil {
 		return *err
@@ -256,7 +255,7 @@ func (s *Store) syncDir(dir string) error {
 	return err
 }
 
-// failure wraps an error of the disk; one for want of room is also ErrNoSpace.
+// failure wraps an error of the disk. An error for want of room is also ErrNoSpace.
 func failure(what string, err error) error {
 	if disk.CauseOf(err) == disk.Full {
 		return fmt.Errorf("%s: %w: %w", what, backend.ErrNoSpace, err)

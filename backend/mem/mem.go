@@ -24,14 +24,14 @@ type Store struct {
 	version backend.Version // the newest given out
 }
 
-// object's data is never changed once it is there.
+// object is an object. Its data never changes.
 type object struct {
 	data    []byte
 	version backend.Version
 }
 
-// New returns an empty store that holds at most max bytes of objects and
-// refuses more with backend.ErrNoSpace; 0 sets no bound.
+// New returns an empty store that holds at most max bytes of objects, and refuses more
+// with backend.ErrNoSpace. A max of 0 sets no bound.
 func New(max uint64) *Store {
 	return &Store{max: max, m: make(map[string]map[string]object)}
 }
@@ -123,7 +123,7 @@ type namespace struct {
 	name string
 }
 
-// put stores data under a name that is absent or may be replaced.
+// putLocked stores data under a name that is absent or may be replaced.
 func (n *namespace) putLocked(objects map[string]object, name string, data []byte) (backend.Version, error) {
 	used := n.s.used - uint64(len(objects[name].data)) + uint64(len(data))
 	if n.s.max > 0 && used > n.s.max {

@@ -23,23 +23,24 @@ import (
 
 // Pool implements fusefs.Pool.
 type Pool struct {
-	keys    filetree.Keys
-	mu      sync.Mutex
-	disks   map[string]*Disk
-	next    int
-	clones  int
-	listed  atomic.Uint64
-	hold    atomic.Pointer[chan struct{}] // clones wait for it
-	cloning atomic.Int32
-	shut    atomic.Pointer[chan struct{}] // opens wait for it
-	opening atomic.Int32
-	refuse  atomic.Pointer[error]
-	stall   atomic.Pointer[stall]
-	before  atomic.Pointer[func()]
-	doubt   atomic.Pointer[bool]
+	keys     filetree.Keys
+	mu       sync.Mutex
+	disks    map[string]*Disk
+	next     int
+	clones   int
+	listed   atomic.Uint64
+	hold     atomic.Pointer[chan struct{}] // clones wait for it
+	cloning  atomic.Int32
+	shut     atomic.Pointer[chan struct{}] // opens wait for it
+	opening  atomic.Int32
+	refuse   atomic.Pointer[error]
+	stall    atomic.Pointer[stall]
+	settling atomic.Pointer[stall]
+	before   atomic.Pointer[func()]
+	doubt    atomic.Pointer[bool]
 }
 
-// stall is what writes wait for.
+// stall is what writes, or renamings of directories, wait for.
 type stall struct {
 	over    chan struct{}
 	waiting atomic.Int32
@@ -361,54 +362,6 @@ func (p *Pool) Resize(_ context.Context, name string, size int64) error {
 	d.data = append(d.data, make([]byte, size-int64(len(d.data)))...)
 	d.changed()
 	return nil
-}
-
-// Rename implements fusefs.Pool.
-func (p *Pool) Rename(_ context.Context, old, name string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	d, err := p.get(old)
-	if err != nil {
-		return err
-	}
-	if p.disks[name] != nil {
-		return fs.ErrExist
-	}
-	delete(p.disks, old)
-	p.disks[name] = d
-	p.listed.Add(1)
-	return nil
-}
-
-// RenameBelow implements fusefs.Pool.
-func (p *Pool) RenameBelow(_ context.Context, from, to string, with func(commit filetree.Commit) error) error {
-	return with(func(ctx context.Context, swaps []filetree.Swap) error {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		names := map[string]string{}
-		for name := range p.disks {
-			rest, ok := strings.CutPrefix(name, from+"/")
-			if !ok {
-				continue
-			}
-			if names[name] = to + "/" + rest; p.disks[names[name]] != nil {
-				return fmt.Errorf("%w: vDisk %s: %w", filetree.ErrNotWritten, names[name], fs.ErrExist)
-			}
-		}
-		changes := make([]filetree.Change, len(swaps))
-		for i, s := range swaps {
-			changes[i] = filetree.Change{Key: s.Key, Value: s.New}
-		}
-		if err := p.keys.Write(ctx, changes); err != nil {
-			return err
-		}
-		for old, name := range names {
-			p.disks[name] = p.disks[old]
-			delete(p.disks, old)
-		}
-		p.listed.Add(1)
-		return nil
-	})
 }
 
 // DoubtDelete has the next deletion not be answered, whether it is made or not.

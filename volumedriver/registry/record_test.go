@@ -261,7 +261,7 @@ func TestFeatures(t *testing.T) {
 		"deleting": func(r *Registry) error { return r.MarkDeleting(ctx, id(1)) },
 		"remove":   func(r *Registry) error { return r.Remove(ctx, id(1)) },
 		"along": func(r *Registry) error {
-			return r.RenameAll(ctx, nil, []Swap{{Key: []byte("beside"), New: []byte("x")}})
+			return r.RenameAll(ctx, nil, NewBeside([]Swap{{Key: []byte("beside"), New: []byte("x")}}))
 		},
 	}
 	for name, change := range changes {

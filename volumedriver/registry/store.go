@@ -311,14 +311,21 @@ const RenamesMax = 1000
 // Rename gives a vDisk another name. It returns ErrName, ErrNotFound or
 // ErrNameTaken.
 func (r *Registry) Rename(ctx context.Context, id uuid.UUID, name string) error {
-	return r.RenameAll(ctx, []Renaming{{id, name}}, nil)
+	return r.RenameAll(ctx, []Renaming{{id, name}}, Beside{})
 }
 
-// RenameAll gives vDisks other names, and swaps along with that what others
-// keep beside the registry: all in one step, or nothing. No name may be one
-// that a vDisk has, be it one that is renamed too. It returns ErrName,
-// ErrNotFound, ErrNameTaken or ErrMany.
-func (r *Registry) RenameAll(ctx context.Context, list []Renaming, along []Swap) error {
+// Beside is a change of what others keep in the same store beside the registry, made
+// in one step with a change of the registry. Whoever makes it knows its keys; those
+// who hand it on need not. The zero value changes nothing.
+type Beside struct{ swaps []Swap }
+
+// NewBeside is the change that makes all swaps. It keeps the slice.
+func NewBeside(swaps []Swap) Beside { return Beside{swaps} }
+
+// RenameAll gives vDisks other names, and changes what is beside the registry: all in
+// one step, or nothing. No name may be one that a vDisk has, even if that vDisk is
+// renamed too. It returns ErrName, ErrNotFound, ErrNameTaken or ErrMany.
+func (r *Registry) RenameAll(ctx context.Context, list []Renaming, beside Beside) error {
 	if len(list) > RenamesMax {
 		return fmt.Errorf("%w: %d vDisks at once, %d are allowed", ErrMany, len(list), RenamesMax)
 	}
@@ -338,7 +345,7 @@ func (r *Registry) RenameAll(ctx context.Context, list []Renaming, along []Swap)
 	}
 	defer end()
 	return r.change(ctx, func() ([]Swap, error) {
-		swaps := slices.Clone(along)
+		swaps := slices.Clone(beside.swaps)
 		for _, n := range list {
 			one, err := r.renaming(ctx, n)
 			if err != nil {

@@ -13,9 +13,9 @@
 //
 // One method of a type, Fields, names its fields once and serves both
 // directions, so that they cannot differ. Every length has a bound that is
-// checked before anything is allocated; a byte left over, a Bool that is
-// neither 0 nor 1, or a version other than the oldest that has room for the
-// values is refused: equal values have equal bytes and equal bytes have equal
-// values. Each type has versions of its own, from 1 on (Versioned). A newer
-// version, and a byte of an Enum that is not known, are ErrNewer.
+// checked before anything is allocated. Decoding refuses a byte left over, a Bool
+// that is neither 0 nor 1, and a version other than the oldest that has room for the
+// values. So equal values have equal bytes, and equal bytes have equal values. Each
+// type has versions of its own, from 1 on (Versioned). A newer version, and a byte of
+// an Enum that is not known, are ErrNewer.
 package record

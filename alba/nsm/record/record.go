@@ -24,10 +24,10 @@ type Record interface {
 	Fields(c *Codec)
 }
 
-// Versioned is a record of a type that has had more than one version. Any other
-// is of version 1. Needs is the oldest version that has room for the value, and
-// the one that it is written in: what nobody uses yet keeps no older release from
-// reading the rest. Newest is the highest version that this release reads.
+// Versioned is a record of a type that has had more than one version. Every other record is
+// of version 1. Needs is the oldest version that has room for the value, and the version
+// that it is written in: an older release can read all records that do not use what is new.
+// Newest is the highest version that this release reads.
 type Versioned interface {
 	Record
 	Needs() uint8
@@ -50,9 +50,8 @@ func Newest(r Record) uint8 {
 	return 1
 }
 
-// Codec passes over the fields of a record, appending them or filling them.
-// Its first error ends it: later calls do nothing. It is Fields' only while it
-// runs.
+// Codec passes over the fields of a record, and appends them or fills them. After its first
+// error, calls do nothing. Fields must not keep it.
 type Codec struct {
 	buf      []byte // appended to, or what is left to read
 	decoding bool
@@ -99,8 +98,8 @@ func Append(dst []byte, version uint8, r Record) ([]byte, error) {
 	return c.buf, nil
 }
 
-// codecs are Codecs of Append and Decode, which would have to be allocated for
-// each record: Fields is a method of an interface.
+// codecs are Codecs for Append and Decode. Without the pool one would be allocated for each
+// record, because Fields is a method of an interface.
 var codecs = sync.Pool{New: func() any { return new(Codec) }}
 
 func (c *Codec) free() {
@@ -108,8 +107,8 @@ func (c *Codec) free() {
 	codecs.Put(c)
 }
 
-// Decode fills r from b, all of it; newest is the highest version that is read,
-// from 1 on. Slices of bytes in r are copies. On an error r holds nothing of use.
+// Decode fills r from b, which holds nothing else. newest is the highest version that is
+// read, from 1 on. Slices of bytes in r are copies. After an error r holds nothing of use.
 func Decode(b []byte, newest uint8, r Record) error {
 	if len(b) == 0 {
 		return fmt.Errorf("%w: no bytes", ErrCorrupt)
@@ -171,9 +170,9 @@ func (c *Codec) U8(v *uint8) {
 	}
 }
 
-// Enum passes a byte that is one of first to last. One above is of a newer release,
-// whatever it means there: it must not be taken for one of these. what names it. Encoding checks nothing:
-// whoever decodes refuses.
+// Enum passes a byte that is one of first to last; what names it in errors. A byte above
+// last is ErrNewer: whatever it means in a newer release, it must not be taken for one of
+// these. Only decoding checks the byte.
 func (c *Codec) Enum(v *uint8, first, last uint8, what string) {
 	c.U8(v)
 	switch {
@@ -269,7 +268,7 @@ func (c *Codec) String(v *string, limit int) {
 	*v = string(c.take(n))
 }
 
-// length passes a count of things that take at least size bytes each.
+// length passes a count of elements that take at least size bytes each.
 func (c *Codec) length(have, limit, size int) int {
 	n := uint32(have)
 	if !c.decoding && have > limit {
@@ -307,8 +306,8 @@ func List[T any](c *Codec, v *[]T, limit int, element func(c *Codec, e *T)) {
 	}
 }
 
-// Encoded appends a record that was encoded by itself, without its version. It
-// is for encoding only: who decodes passes over the record's fields.
+// Encoded appends a record that was encoded by itself, without its version. It is for
+// encoding only: decoding passes over the record's fields.
 func (c *Codec) Encoded(b []byte) {
 	if !c.decoding {
 		c.buf = append(c.buf, b...)

@@ -9,11 +9,10 @@ import (
 	"openvstorage/internal/format"
 )
 
-// Tx is the replicated state as one call of a function sees it, its own
-// writes included. Keys are in bytewise order. An error of the store stops the
-// replica below this interface and never reaches a function. Slices that Tx
-// hands out are valid until the next call on it; those given to it may be
-// reused when it returns.
+// Tx is the replicated state as one call of a function sees it, the call's own writes
+// included. Keys are in bytewise order. An error of the store stops the replica below this
+// interface, and never reaches a function. Slices that a method returns are valid until the
+// next call on the Tx. Slices passed to a method may be reused after it has returned.
 type Tx interface {
 	Get(key []byte) (value []byte, ok bool)
 	Set(key, value []byte)
@@ -30,15 +29,15 @@ type Tx interface {
 	Time() int64
 }
 
-// Function is a user function. If Run returns an error, none of its writes
-// take effect; the error is the result of the call, the same everywhere. But one
-// that matches *StopError is no result: the replica stops.
+// Function is a user function. If Run returns an error, none of its writes take effect, and
+// the error is the result of the call, the same on every replica. An error that matches
+// *StopError is not a result: the replica stops.
 type Function struct {
 	Name    string
 	Version uint32
 	Run     func(tx Tx, arg []byte) ([]byte, error)
-	// Check, if there is one, says why Run would stop replicas that are given
-	// arg. Whoever is to propose a call asks first, and refuses it.
+	// Check, if not nil, returns why Run would stop replicas that are given arg. Whoever
+	// is to propose a call asks Check first, and refuses the call then.
 	Check func(arg []byte) error
 }
 
@@ -71,7 +70,7 @@ type Reader interface {
 	Range(ctx context.Context, first, last []byte, limit int, c Consistency) ([]Pair, error)
 }
 
-// Code tells the errors of functions apart. Codes travel and never change.
+// Code tells the errors of functions apart. Codes are in results and never change.
 type Code uint32
 
 // Codes.
@@ -105,8 +104,8 @@ type Error struct {
 // Error returns the message.
 func (e *Error) Error() string { return e.Message }
 
-// Is reports whether target is an *Error of the same code. One of CodeNewer is
-// format.ErrNewer, too.
+// Is reports whether target is an *Error of the same code. An error of CodeNewer is also
+// format.ErrNewer.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && t.Code == e.Code || target == format.ErrNewer && e.Code == CodeNewer
@@ -117,10 +116,10 @@ func Errorf(code Code, msg string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(msg, args...)}
 }
 
-// StopError is the error of a function that met a record, in its argument or
-// stored, that its release cannot read. Another release may read it, and do more:
-// if this one went on, replicas would differ. So the replica stops, with nothing
-// done, until it runs a release that reads the record, or has its data restored.
+// StopError is the error of a function that met a record, stored or in its argument, that
+// its release cannot read. Another release may read the record: if this one went on,
+// replicas would differ. So the replica stops with nothing done, until it runs a release
+// that reads the record or its data is restored.
 type StopError struct{ Err *Error }
 
 // Error says which record, and what to do.
@@ -137,9 +136,9 @@ func (e *StopError) Unwrap() error { return e.Err }
 // Stop makes a StopError of an error of package record; what names the bytes.
 func Stop(what string, err error) error { return &StopError{FromRecord(CodeCorrupt, what, err)} }
 
-// FromRecord makes an Error of one that package record returned; what names
-// the bytes. Those that a caller sent are invalid where stored ones are
-// corrupt: code is the one to use.
+// FromRecord makes an Error of an error of package record; what names the bytes. code is
+// the code for bytes that are not a whole record: bytes of a caller are invalid, stored
+// bytes are corrupt.
 func FromRecord(code Code, what string, err error) *Error {
 	if errors.Is(err, record.ErrNewer) {
 		code = CodeNewer
@@ -153,8 +152,8 @@ type encodable[T any] interface {
 	record.Record
 }
 
-// Define makes a Function of one over records. Arguments and results have their
-// types' versions; that of the function is raised when what it does to the keys
+// Define makes a Function of a Go function over records. Arguments and results have the
+// versions of their types. version is raised when what the function does to the keys
 // changes.
 func Define[A, R any, PA encodable[A], PR encodable[R]](name string, version uint32, run func(tx Tx, arg PA) (PR, error)) Function {
 	what := fmt.Sprintf("%s, version %d: argument", name, version)
@@ -235,8 +234,8 @@ func Store(tx Tx, key []byte, v record.Record) error {
 // After returns the key that follows key immediately.
 func After(key []byte) []byte { return append(append([]byte(nil), key...), 0) }
 
-// PrefixEnd returns the first key behind all that begin with prefix, nil if
-// there is none.
+// PrefixEnd returns the first key behind all keys that begin with prefix, nil if there is
+// none.
 func PrefixEnd(prefix []byte) []byte {
 	end := append([]byte(nil), prefix...)
 	for i := len(end) - 1; i >= 0; i-- {

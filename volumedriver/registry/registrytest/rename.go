@@ -19,7 +19,7 @@ import (
 
 // directory renames everything below from to below to, and a key beside the
 // registry with it.
-func directory(r *registry.Registry, from, to string, along []registry.Swap) error {
+func directory(r *registry.Registry, from, to string, beside ...registry.Swap) error {
 	list, err := r.List(ctx)
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ func directory(r *registry.Registry, from, to string, along []registry.Swap) err
 			all = append(all, registry.Renaming{ID: rec.ID, Name: to + "/" + rest})
 		}
 	}
-	return r.RenameAll(ctx, all, along)
+	return r.RenameAll(ctx, all, registry.NewBeside(beside))
 }
 
 // Many vDisks get other names at once, or none does.
@@ -41,22 +41,22 @@ func testRenameAll(t *testing.T, open Opener) {
 		must(t, r.Register(ctx, registry.Record{ID: id(i + 1), Name: fmt.Sprint("vm/", i)}))
 	}
 	must(t, r.Register(ctx, registry.Record{ID: id(30), Name: "to/7"}))
-	want(t, "one name is taken", directory(r, "vm", "to", nil), registry.ErrNameTaken)
-	want(t, "one name for two", r.RenameAll(ctx, []registry.Renaming{{ID: id(1), Name: "x"}, {ID: id(2), Name: "x"}}, nil), registry.ErrNameTaken)
-	want(t, "the name of one that moves", r.RenameAll(ctx, []registry.Renaming{{ID: id(1), Name: "y"}, {ID: id(2), Name: "vm/0"}}, nil), registry.ErrNameTaken)
-	want(t, "one is absent", r.RenameAll(ctx, []registry.Renaming{{ID: id(1), Name: "x"}, {ID: id(99), Name: "y"}}, nil), registry.ErrNotFound)
-	want(t, "one is no name", r.RenameAll(ctx, []registry.Renaming{{ID: id(1), Name: "x"}, {ID: id(2), Name: "a@b"}}, nil), registry.ErrName)
-	want(t, "too many", r.RenameAll(ctx, make([]registry.Renaming, registry.RenamesMax+1), nil), registry.ErrMany)
+	want(t, "one name is taken", directory(r, "vm", "to"), registry.ErrNameTaken)
+	want(t, "one name for two", r.RenameAll(ctx, []registry.Renaming{{ID: id(1), Name: "x"}, {ID: id(2), Name: "x"}}, registry.Beside{}), registry.ErrNameTaken)
+	want(t, "the name of one that moves", r.RenameAll(ctx, []registry.Renaming{{ID: id(1), Name: "y"}, {ID: id(2), Name: "vm/0"}}, registry.Beside{}), registry.ErrNameTaken)
+	want(t, "one is absent", r.RenameAll(ctx, []registry.Renaming{{ID: id(1), Name: "x"}, {ID: id(99), Name: "y"}}, registry.Beside{}), registry.ErrNotFound)
+	want(t, "one is no name", r.RenameAll(ctx, []registry.Renaming{{ID: id(1), Name: "x"}, {ID: id(2), Name: "a@b"}}, registry.Beside{}), registry.ErrName)
+	want(t, "too many", r.RenameAll(ctx, make([]registry.Renaming, registry.RenamesMax+1), registry.Beside{}), registry.ErrMany)
 	beside := []byte("beside")
-	if err := directory(r, "vm", "free", []registry.Swap{{Key: beside, Old: []byte("x"), New: []byte("y")}}); err == nil {
+	if err := directory(r, "vm", "free", registry.Swap{Key: beside, Old: []byte("x"), New: []byte("y")}); err == nil {
 		t.Error("a key beside the registry had another value, and yet all were renamed")
 	}
 	if _, err := r.Lookup(ctx, "vm/19"); err != nil {
 		t.Error("something was renamed by a call that failed: ", err)
 	}
-	must(t, directory(r, "vm", "free", []registry.Swap{{Key: beside, New: []byte("y")}}))
-	must(t, r.RenameAll(ctx, nil, []registry.Swap{{Key: beside, Old: []byte("y"), New: []byte("z")}}))
-	must(t, r.RenameAll(ctx, nil, nil))
+	must(t, directory(r, "vm", "free", registry.Swap{Key: beside, New: []byte("y")}))
+	must(t, r.RenameAll(ctx, nil, registry.NewBeside([]registry.Swap{{Key: beside, Old: []byte("y"), New: []byte("z")}})))
+	must(t, r.RenameAll(ctx, nil, registry.Beside{}))
 	stop()
 	r, keys, _ = start(t, open, fsys)
 	must(t, registry.Check(ctx, keys))
@@ -95,7 +95,7 @@ func testRenameAllModel(t *testing.T, open Opener) {
 			}
 			next[name] = id
 		}
-		err := directory(r, from, to, nil)
+		err := directory(r, from, to)
 		if refused {
 			want(t, fmt.Sprintf("step %d, %s to %s", step, from, to), err, registry.ErrNameTaken)
 			next = model
@@ -160,7 +160,7 @@ func testRenameAllPowerCut(t *testing.T, open Opener) {
 	mu.Unlock()
 	for i := range 12 {
 		from, to := dirs[i%3], dirs[(i+1)%3]
-		must(t, directory(r, from, to, []registry.Swap{{Key: beside, Old: []byte(from), New: []byte(to)}}))
+		must(t, directory(r, from, to, registry.Swap{Key: beside, Old: []byte(from), New: []byte(to)}))
 		mu.Lock()
 		acked++
 		mu.Unlock()

@@ -170,7 +170,7 @@ func TestCopyWithoutDisks(t *testing.T) {
 	b, err := Open(ctx, apart(fs))
 	must(t, err)
 	must(t, fs.Rename("/away", "/disk"))
-	b.Look(ctx)
+	b.ReopenDisks(ctx)
 	s, err := b.Status(ctx)
 	must(t, err)
 	if s.Missing != 3 || !strings.Contains(strings.Join(s.Reasons, " "), "apart") {
@@ -230,6 +230,7 @@ func TestUnknownNamespace(t *testing.T) {
 	before := fragments(t, b)
 	// An NSM that never heard of it, as one that was put back from a copy.
 	b.nsm = nsmWithout(t, b)
+	b.Inventory.nsm = b.nsm
 	w := b.Maintenance()
 	if err := w.Collect(ctx, 0); err == nil || !strings.Contains(err.Error(), "not known to any NSM host") {
 		t.Errorf("a collection: %v", err)
