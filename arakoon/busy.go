@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// How Patiently waits for a node that is busy: 1 ms, 2 ms and so on to 64 ms,
-// about 2 s in all.
+// How Patiently waits for a node that is busy: 1 ms, then twice as long each time up to
+// 64 ms, about 2 s in all.
 const (
 	BusyWait    = time.Millisecond
 	busyTries   = 36
 	busyWaitMax = 64 * time.Millisecond
 )
 
-// Patiently repeats what a node refused because too much was under way (ErrBusy:
-// nothing was done then), until ctx ends or it was tried often enough.
+// Patiently calls do again while a node refuses it with ErrBusy, which says that nothing
+// was done. It gives up after about 2 s, or when ctx ends.
 func Patiently(ctx context.Context, do func() error) error {
 	wait := BusyWait
 	for range busyTries {

@@ -1,20 +1,26 @@
-// Package arakoon is a consistent replicated key-value store: a Node is one
-// member of a cluster, with raft over a log of its own (package raftlog) and a
-// state machine on Pebble (package state) that runs user functions.
+// Package arakoon is a consistent replicated key-value store. A Node is one member of
+// a cluster: it runs raft over a log of its own (package raftlog), and a state machine
+// on Pebble (package state) that runs user functions.
 //
-// One goroutine steps raft. It harvests what clients have proposed while the
-// log was busy into one entry. Another appends: all that is queued becomes one
-// write and one sync. A third applies, many entries a batch. A write is
-// answered when it is durable in the log and applied; what Pebble has not
-// flushed yet, a restart applies again from the log, which is truncated only
-// behind a finished flush; a fourth goroutine sees to that.
+// Four goroutines run a node, each with a type of its own:
 //
-// The disk (rule P6): after a write or sync of the log that fails, what it was to
-// make durable is written once more, in a new segment; if that fails too, the
-// node has failed for good, and is opened again when the disk is well. While a
-// new segment cannot be begun for want of room, descriptors, memory or rights,
-// the node waits. A full disk under Pebble only makes applying wait.
+//   - The stepper owns raft. While the log is busy it lets proposals gather, and then
+//     makes one entry of them.
+//   - The appender stores in the log whatever is queued, with one write and one sync.
+//   - The applier applies committed entries, many in one batch, and answers whoever
+//     proposed them.
+//   - The compactor truncates the log.
 //
-// Messages to other members go through a Transport. A cluster of one needs
-// none and elects itself at once.
+// A write is answered when it is durable in the log and applied to the state. Pebble
+// need not have flushed it by then: a restart applies it again from the log. Therefore
+// the log is truncated only behind a finished flush.
+//
+// Failures of the disk (rule P6): if a write or sync of the log fails, its records are
+// written once more, in a new segment. If that fails too, the node has failed: it does
+// nothing more until it is opened again. If a new segment cannot be begun for want of
+// room, descriptors, memory or rights, the node waits until it can. If Pebble finds the
+// disk full, applying waits, and nothing fails.
+//
+// Messages to other members go through a Transport. A cluster of one needs none and
+// elects itself at once.
 package arakoon

@@ -17,8 +17,6 @@ import (
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
-
-	"openvstorage/internal/bell"
 )
 
 // Node is one member. All methods are safe for concurrent use.
@@ -28,32 +26,20 @@ type Node struct {
 	lock      io.Closer
 	log       *raftlog.Log
 	state     *state.State
-	raft      *raft.RawNode // the loop's
-	origin    uint64        // of what this start proposes
 
-	work        *queue[any]         // for the loop: see turn
-	appends     *queue[*pb.Message] // for the log
-	applies     *queue[*pb.Message] // for the state
-	compact     bell.Bell
-	compactable chan struct{} // closed when the log may be truncated
-	release     sync.Once
-	held        uint64 // the last entry that the log held when it was opened
+	end       *shutdown
+	closing   sync.Once
+	work      *queue[any] // for the stepper
+	progress  *progress
+	proposals *proposals
+	readers   *readers
+	stepper   *stepper
+	appender  *appender
+	applier   *applier
+	compactor *compactor
 
-	progress progress
-	leading  atomic.Bool
-	full     atomic.Bool           // Pebble waits for room
-	stalled  atomic.Pointer[error] // why the log waits, nil if it does not
-	stop     chan struct{}
-	failed   chan struct{}
-	running  sync.WaitGroup
-	closing  sync.Once
-
-	mu      sync.Mutex
-	err     error // ErrFailed, or ErrClosed
-	count   int   // proposals under way
-	bytes   int64
-	reads   int
-	batches map[uint64][]*proposal // proposed, by number of the batch
+	leading atomic.Bool // as raft said last
+	full    atomic.Bool // Pebble waits for room
 }
 
 // Open opens a member, or makes it. A new one is a cluster of one. It returns
@@ -61,11 +47,13 @@ type Node struct {
 func Open(opt Options) (*Node, error) {
 	opt = opt.withDefaults()
 	n := &Node{
-		opt: opt, origin: rand.Uint64(),
-		work: newQueue[any](), appends: newQueue[*pb.Message](), applies: newQueue[*pb.Message](),
-		compactable: make(chan struct{}), stop: make(chan struct{}), failed: make(chan struct{}),
-		progress: progress{waiters: map[chan struct{}]uint64{}}, batches: map[uint64][]*proposal{},
+		opt: opt, end: newShutdown(opt.Dir), work: newQueue[any](),
+		progress:  &progress{waiters: map[chan struct{}]uint64{}},
+		proposals: &proposals{most: opt.Proposals, mostBytes: opt.ProposalBytes, batches: map[uint64][]*proposal{}},
 	}
+	n.end.onFailure = n.onFailure
+	n.readers = &readers{most: opt.Reads, work: n.work, progress: n.progress, end: n.end}
+	n.compactor = &compactor{bytes: opt.CompactBytes, progress: n.progress, end: n.end, allowed: make(chan struct{})}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.closeStores())
 	}
@@ -75,6 +63,8 @@ func Open(opt Options) (*Node, error) {
 	return n, nil
 }
 
+// open opens the files: first the lock, so that two processes do not write one log;
+// then the log, as it says how far the state must reach; then the state.
 func (n *Node) open() (err error) {
 	o := n.opt
 	if o.Member == 0 {
@@ -118,7 +108,7 @@ func (n *Node) open() (err error) {
 		FS: o.FS, Dir: path.Join(o.Dir, "state"), Cluster: o.Cluster, Member: o.Member,
 		Begin: state.Position(begin), Functions: n.functions, Life: o.Life, Generation: o.Generation,
 		CacheBytes: o.StateCacheBytes, MemTableBytes: o.MemTableBytes,
-		OnFailure: n.fail, OnFull: n.onFull, OnRoom: func() { n.full.Store(false) },
+		OnFailure: n.end.fail, OnFull: n.onFull, OnRoom: func() { n.full.Store(false) },
 	}
 	if err := n.checkState(of); err != nil {
 		return err
@@ -138,24 +128,42 @@ func (n *Node) checkState(of state.Options) error {
 	return nil
 }
 
-// join checks that the log leads on from the state, and makes raft of both.
+// join checks that the log leads on from the state, and makes raft and the parts
+// that run it of both.
 func (n *Node) join() error {
 	at := n.state.Applied()
 	last, _ := n.log.LastIndex()
+	// A gap cannot be filled by a cluster of one, and a state ahead of its log was
+	// applied from another one.
 	if m := n.log.Marker(); at.Index < m.Index || at.Index > last {
 		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; restore both", ErrFailed, at.Index, m.Index+1, last)
 	}
 	n.log.StateDurable(at.Index)
-	n.progress.index, n.progress.term, n.held = at.Index, at.Term, last
-	var err error
-	n.raft, err = raft.NewRawNode(&raft.Config{
+	n.progress.advance(at.Index, at.Term)
+	r, err := raft.NewRawNode(&raft.Config{
 		ID: n.opt.Member, ElectionTick: 10, HeartbeatTick: 1,
 		Storage: storage{n.log, at}, Applied: at.Index, AsyncStorageWrites: true,
 		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 4 << 20, MaxInflightMsgs: 256, MaxInflightBytes: 64 << 20,
 		PreVote: true, CheckQuorum: true, DisableProposalForwarding: true, StepDownOnRemoval: true,
 		Logger: logger{n.opt.Logger.With("cluster", n.opt.Cluster, "member", n.opt.Member)},
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	appends, applies := newQueue[*pb.Message](), newQueue[*pb.Message]()
+	out := outbox{n.opt.Member, n.opt.Transport, n.work}
+	origin := rand.Uint64()
+	n.stepper = &stepper{
+		raft: r, work: n.work, appends: appends, applies: applies, out: out, end: n.end,
+		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{}, leading: &n.leading,
+	}
+	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull}
+	n.applier = &applier{
+		state: n.state, log: n.log, queue: applies, work: n.work, out: out, end: n.end,
+		progress: n.progress, proposals: n.proposals, compactor: n.compactor, origin: origin, held: last,
+	}
+	n.compactor.log, n.compactor.state = n.log, n.state
+	return nil
 }
 
 // storage is the log with what the state knows better: all that is applied is
@@ -174,8 +182,9 @@ func (s storage) InitialState() (*pb.HardState, *pb.ConfState, error) {
 }
 
 // MayCompact ends Options.HoldCompaction.
-func (n *Node) MayCompact() { n.release.Do(func() { close(n.compactable) }) }
+func (n *Node) MayCompact() { n.compactor.mayCompact() }
 
+// start starts the goroutines. In a cluster of one it waits until the log is applied.
 func (n *Node) start() error {
 	if !n.opt.HoldCompaction {
 		n.MayCompact()
@@ -183,106 +192,66 @@ func (n *Node) start() error {
 	conf := n.state.Applied().Conf
 	alone := len(conf.GetVoters()) == 1 && conf.GetVoters()[0] == n.opt.Member && len(conf.GetVotersOutgoing()) == 0
 	if alone {
-		if err := n.raft.Campaign(); err != nil {
+		// There is nobody to hear from first: waiting for an election's timeout
+		// would only make each start a second longer.
+		if err := n.stepper.raft.Campaign(); err != nil {
 			return err
 		}
 	}
-	for _, run := range []func(){n.loop, n.appendLoop, n.applyLoop} {
-		n.running.Go(func() { n.guard(run) })
-	}
+	n.end.run(n.stepper.loop)
+	n.end.run(n.appender.loop)
+	n.end.run(n.applier.loop)
 	if !alone {
-		n.running.Go(func() { n.guard(func() { n.compactLoop(nil) }) })
+		n.end.run(func() { n.compactor.loop(nil) })
 		return nil
 	}
-	if err := n.replay(); err != nil {
+	if err := n.readers.caughtUp(); err != nil {
 		return err
 	}
 	if n.opt.HoldCompaction {
-		n.running.Go(func() { n.guard(func() { n.compactLoop(nil) }) })
+		n.end.run(func() { n.compactor.loop(nil) })
 		return nil
 	}
-	// Each opening begins a segment. Whatever ends this process soon after, as the
-	// one before it, the segments do not add up.
+	// Each opening begins a segment. Compacting before anything is served keeps
+	// their number down, even if this process ends soon, and the next one too.
 	first := make(chan struct{})
-	n.running.Go(func() { n.guard(func() { n.compactLoop(first) }) })
+	n.end.run(func() { n.compactor.loop(first) })
 	select {
 	case <-first:
 	case <-time.After(compactPatience):
-	case <-n.failed:
+	case <-n.end.failed:
 		return n.Err()
 	}
 	return nil
 }
 
-// replay waits until all is applied that the log held.
-func (n *Node) replay() error {
-	// The first entry of its own term says that all before it is applied.
-	read := &read{index: make(chan uint64, 1), err: make(chan error, 1)}
-	n.work.put(read)
-	select {
-	case index := <-read.index:
-		if c := n.progress.wait(index); c != nil {
-			select {
-			case <-c:
-			case <-n.failed:
-				return n.Err()
-			}
-		}
-		return nil
-	case err := <-read.err:
-		return err
-	case <-n.failed:
-		return n.Err()
-	}
-}
-
-// guard turns a panic of raft's, which gives up that way, into a failed node.
-func (n *Node) guard(run func()) {
-	defer func() {
-		if p := recover(); p != nil {
-			n.fail(fmt.Errorf("%v", p))
-		}
-	}()
-	run()
-}
-
-// onFull notes that Pebble waits for room. Closing does not: the log has all.
+// onFull notes that Pebble waits for room. Close does not wait for that: the log
+// has all that the state lacks.
 func (n *Node) onFull(err error) {
 	n.full.Store(true)
 	n.opt.OnFull(err)
 	select {
-	case <-n.stop:
+	case <-n.end.stop:
 		n.state.Abandon()
 	default:
 	}
 }
 
-// fail ends the node's work; it stays as it is until it is closed.
-func (n *Node) fail(err error) {
-	n.mu.Lock()
-	if n.err != nil {
-		n.mu.Unlock()
-		return
-	}
-	n.err = fmt.Errorf("%w: %s: %w", ErrFailed, n.opt.Dir, err)
-	err = n.err
-	close(n.failed)
-	n.mu.Unlock()
+// onFailure tells everybody who waits. What was proposed may be in the log, or may
+// not, and only the next opening finds out.
+func (n *Node) onFailure(err error) {
 	n.leading.Store(false)
-	n.drop(fmt.Errorf("%w: %w", ErrUnknownOutcome, err))
+	n.proposals.end(err)
+	n.proposals.drop(fmt.Errorf("%w: %w", ErrUnknownOutcome, err))
 	n.opt.Logger.Error("arakoon node has failed", slog.Any("error", err))
 	n.opt.OnFailure(err)
 }
 
 // Err is why the node has failed, ErrClosed, or nil.
-func (n *Node) Err() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.err
-}
+func (n *Node) Err() error { return n.end.err() }
 
 // Failed is closed when the node has failed.
-func (n *Node) Failed() <-chan struct{} { return n.failed }
+func (n *Node) Failed() <-chan struct{} { return n.end.failed }
 
 // Leading says whether this member believes that it leads.
 func (n *Node) Leading() bool { return n.leading.Load() }
@@ -293,22 +262,33 @@ func (n *Node) Applied() uint64 {
 	return index
 }
 
+// Step takes a message that a Transport has brought from another member.
+func (n *Node) Step(m *pb.Message) error {
+	if raft.IsLocalMsg(m.GetType()) {
+		return fmt.Errorf("arakoon: message of type %v is never another member's", m.GetType())
+	}
+	if err := n.Err(); err != nil {
+		return err
+	}
+	n.work.put(m)
+	return nil
+}
+
 // Stats are figures of a node.
 type Stats struct {
 	Applied       uint64
 	Syncs         uint64 // of the log
 	Proposals     int    // under way
 	ProposalBytes int64
-	Reads         int
-	Full          bool // applying waits for room on the disk, or storing for what it needs
+	Reads         int  // waiting for their index
+	Full          bool // the state waits for room on the disk, or the log for whatever it lacks
 }
 
 // Stats returns the figures as they are now.
 func (n *Node) Stats() Stats {
-	s := Stats{Applied: n.Applied(), Syncs: n.log.Syncs(), Full: n.full.Load() || n.stalled.Load() != nil}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s.Proposals, s.ProposalBytes, s.Reads = n.count, n.bytes, n.reads
+	s := Stats{Applied: n.Applied(), Syncs: n.log.Syncs(), Reads: n.readers.count()}
+	s.Full = n.full.Load() || n.appender.stalled.Load() != nil
+	s.Proposals, s.ProposalBytes = n.proposals.usage()
 	return s
 }
 
@@ -324,21 +304,17 @@ func (n *Node) Checkpoint(dir string) error {
 // the node had failed, or what failed in closing.
 func (n *Node) Close() (err error) {
 	n.closing.Do(func() {
-		n.mu.Lock()
-		if n.err == nil {
-			n.err = fmt.Errorf("%w: %s", ErrClosed, n.opt.Dir)
-		} else {
-			err = n.err
-		}
-		n.mu.Unlock()
-		close(n.stop)
+		err = n.end.begin()
+		n.proposals.end(n.end.err())
 		if n.full.Load() {
 			n.state.Abandon()
 		}
-		n.running.Wait()
+		n.end.running.Wait()
 		n.leading.Store(false)
-		n.drop(fmt.Errorf("%w: %w", ErrUnknownOutcome, ErrClosed))
+		n.proposals.drop(fmt.Errorf("%w: %w", ErrUnknownOutcome, ErrClosed))
 		e := n.closeStores()
+		// On a full disk the state could not be flushed. The log has what it lacks,
+		// so nothing has failed.
 		if err == nil && !n.full.Load() {
 			err = e
 		}
@@ -350,9 +326,7 @@ func (n *Node) Close() (err error) {
 // files (Options.HoldCompaction): what an older log was applied to would not fit
 // the newest one, should that be put back.
 func (n *Node) closeState() error {
-	select {
-	case <-n.compactable:
-	default:
+	if !n.compactor.may() {
 		return n.state.Leave()
 	}
 	err := n.state.Close()

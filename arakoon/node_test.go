@@ -272,7 +272,7 @@ func TestLogWaits(t *testing.T) {
 		for i := 0; failed == nil; i++ {
 			ctx, cancel := context.WithCancel(t.Context())
 			go func() {
-				for n.stalled.Load() == nil && ctx.Err() == nil {
+				for n.appender.stalled.Load() == nil && ctx.Err() == nil {
 					runtime.Gosched()
 				}
 				cancel()

@@ -11,7 +11,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
-// What users of a node need of the state machine.
+// Types of the state machine that users of a node need.
 type (
 	Sequence = state.Sequence
 	Result   = state.Result
@@ -33,14 +33,14 @@ type Options struct {
 	Dir     string // holds log/ and state/; beside it Dir.marks, see package raftlog
 	Cluster uuid.UUID
 	Member  uint64 // used once in the cluster's life; not 0
-	// Life is the group's, raised by each recovery; 0: whatever log and state have.
-	// Those of a later life are refused. Generation is the newest of the host. Log and
-	// state remember the highest that they were told.
+	// Life is that of the group, which each recovery raises; 0 takes the life that log
+	// and state have. Files of a later life are refused. Generation is the newest of
+	// the host. Log and state remember the highest of each that they were told.
 	Life, Generation uint64
 	Functions        []Function
 	Transport        Transport // none: a cluster of one
 
-	// Existing says that this member was made before: if it is not there, Open
+	// Existing says that this member was made before. If its log is missing, Open
 	// fails with ErrMissing and makes nothing (rule P8).
 	Existing bool
 
@@ -51,9 +51,10 @@ type Options struct {
 
 	SegmentBytes  int64 // of the log; default 64 MiB
 	LogCacheBytes int   // entries kept in memory; default 16 MiB
-	// HoldCompaction: the log is not truncated, and the state not flushed for that,
-	// before Node.MayCompact. Whoever still has to find out whether these are the
-	// newest files must not change them.
+	// HoldCompaction keeps the log from being truncated, and the state from being
+	// flushed for that, until Node.MayCompact is called. It is for a caller that still
+	// has to find out whether these are the newest files: older ones must stay as they
+	// are, so that newer ones can be put back.
 	HoldCompaction  bool
 	CompactBytes    int64  // the log is truncated when more than this lies behind; default 64 MiB
 	StateCacheBytes int64  // default 16 MiB
@@ -63,8 +64,8 @@ type Options struct {
 	Now       func() time.Time // the proposer's time; default time.Now
 	Logger    *slog.Logger
 	OnFailure func(error) // called once when the node has failed; must not block
-	// OnFull is called again and again while the node waits for room; must not
-	// block. Whoever can give some up should.
+	// OnFull is called again and again while the node waits for room. It must not
+	// block. A receiver that can free some room should do so.
 	OnFull func(error)
 }
 

@@ -6,8 +6,8 @@ import (
 	"openvstorage/internal/bell"
 )
 
-// queue hands what several goroutines put to one that takes all there is. Its
-// length is bounded by what may be under way.
+// queue passes items from several goroutines to one, which takes all that there are. It
+// has no bound of its own: Options bounds the proposals and reads that are under way.
 type queue[T any] struct {
 	mu    sync.Mutex
 	items []T
@@ -34,7 +34,7 @@ func (q *queue[T]) take() []T {
 	return items
 }
 
-// progress is the applied index, and who waits for it.
+// progress is the applied index, and the waits for it.
 type progress struct {
 	mu      sync.Mutex
 	index   uint64
@@ -42,8 +42,8 @@ type progress struct {
 	waiters map[chan struct{}]uint64
 }
 
-// wait returns a channel that is closed when index is applied, nil if it is.
-// forget must be called if the wait ends before.
+// wait returns a channel that is closed when index is applied, or nil if it is already.
+// A caller that stops waiting before that calls forget.
 func (p *progress) wait(index uint64) chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()

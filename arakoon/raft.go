@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
+// confChangeOf decodes a change of the members, of either type that raft has for one.
 func confChangeOf(e *pb.Entry) (pb.ConfChangeI, error) {
 	if e.GetType() == pb.EntryConfChange {
 		cc := new(pb.ConfChange)
@@ -17,8 +18,8 @@ func confChangeOf(e *pb.Entry) (pb.ConfChangeI, error) {
 	return cc, proto.Unmarshal(e.GetData(), cc)
 }
 
-// logger passes raft's messages on. Its fatal ones end as panics, which guard
-// catches: one member must not end the process.
+// logger passes raft's messages on. A fatal one panics, and shutdown.run() makes a
+// failed node of the panic: one member must not end the process.
 type logger struct{ *slog.Logger }
 
 func (l logger) Debug(v ...any)                   { l.Logger.Debug(fmt.Sprint(v...)) }

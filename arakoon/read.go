@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync"
 
 	"openvstorage/arakoon/state"
 )
 
-// read is a reader that waits to be told which index it must see.
+// read waits to be told which index it must see.
 type read struct {
 	index chan uint64
 	err   chan error
@@ -20,90 +21,124 @@ type Consistency struct {
 	index uint64
 }
 
-// Consistent reads see every write that was answered before they began, and
-// only the leader serves them. Local reads see this member's state as it is.
+// Consistent reads see every write that was answered before they began; only the
+// leader serves them. Local reads see this member's state as it is.
 var (
 	Consistent = Consistency{}
 	Local      = Consistency{kind: 1}
 )
 
-// AtLeast reads see the write that returned this index, and all before it, on
-// any member; they wait until it is applied.
+// AtLeast reads see the write that returned this index, and all writes before it. Any
+// member serves them, once it has applied that write.
 func AtLeast(index uint64) Consistency { return Consistency{kind: 2, index: index} }
 
+// readers are the reads that wait until the state may be read.
+type readers struct {
+	most     int // that may wait
+	work     *queue[any]
+	progress *progress
+	end      *shutdown
+
+	mu      sync.Mutex
+	waiting int
+}
+
+// enter counts a read in, unless too many wait.
+func (r *readers) enter() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.waiting >= r.most {
+		return fmt.Errorf("%w: %d reads wait", ErrBusy, r.waiting)
+	}
+	r.waiting++
+	return nil
+}
+
+func (r *readers) leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting--
+}
+
+func (r *readers) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.waiting
+}
+
 // settle waits until the state may be read.
-func (n *Node) settle(ctx context.Context, c Consistency) error {
-	if c.kind == Local.kind {
-		return n.Err()
-	}
-	n.mu.Lock()
-	err := n.err
-	if err == nil && n.reads >= n.opt.Reads {
-		err = fmt.Errorf("%w: %d reads wait", ErrBusy, n.reads)
-	}
-	if err == nil {
-		n.reads++
-	}
-	n.mu.Unlock()
-	if err != nil {
+func (r *readers) settle(ctx context.Context, c Consistency) error {
+	if err := r.end.err(); err != nil || c.kind == Local.kind {
 		return err
 	}
-	defer func() {
-		n.mu.Lock()
-		n.reads--
-		n.mu.Unlock()
-	}()
+	if err := r.enter(); err != nil {
+		return err
+	}
+	defer r.leave()
 	index := c.index
 	if c.kind == Consistent.kind {
-		r := &read{index: make(chan uint64, 1), err: make(chan error, 1)}
-		n.work.put(r)
-		select {
-		case index = <-r.index:
-		case err := <-r.err:
+		var err error
+		if index, err = r.newest(ctx); err != nil {
 			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-n.failed:
-			return n.Err()
-		case <-n.stop:
-			return n.Err()
 		}
 	}
-	done := n.progress.wait(index)
+	return r.applied(ctx, index)
+}
+
+// newest returns the index of the newest write that may have been answered. Only a
+// leader knows it, and only after it has heard from a majority that it still leads.
+func (r *readers) newest(ctx context.Context) (uint64, error) {
+	w := &read{index: make(chan uint64, 1), err: make(chan error, 1)}
+	r.work.put(w)
+	select {
+	case index := <-w.index:
+		return index, nil
+	case err := <-w.err:
+		return 0, err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-r.end.failed:
+	case <-r.end.stop:
+	}
+	return 0, r.end.err()
+}
+
+// applied waits until an index is applied.
+func (r *readers) applied(ctx context.Context, index uint64) (err error) {
+	done := r.progress.wait(index)
 	if done == nil {
-		return n.Err()
+		return r.end.err()
 	}
 	select {
 	case <-done:
 		return nil
 	case <-ctx.Done():
 		err = ctx.Err()
-	case <-n.failed:
-		err = n.Err()
-	case <-n.stop:
-		err = n.Err()
+	case <-r.end.failed:
+		err = r.end.err()
+	case <-r.end.stop:
+		err = r.end.err()
 	}
-	n.progress.forget(done)
+	r.progress.forget(done)
 	return err
 }
 
-// begin settles a read and keeps Close from closing the state under it.
-func (n *Node) begin(ctx context.Context, c Consistency) (end func(), err error) {
-	if err := n.settle(ctx, c); err != nil {
+// caughtUp waits until all is applied that the log held at the start. A leader gives
+// an index only when the first entry of its own term is applied, and that is behind
+// all of these.
+func (r *readers) caughtUp() error { return r.settle(context.Background(), Consistent) }
+
+// begin settles a read, and keeps Close from closing the state until end is called.
+func (r *readers) begin(ctx context.Context, c Consistency) (end func(), err error) {
+	if err := r.settle(ctx, c); err != nil {
 		return nil, err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.err != nil {
-		return nil, n.err
-	}
-	n.running.Add(1)
-	return n.running.Done, nil
+	return r.end.hold()
 }
 
 // Get returns a key's value, or *ErrNotFound.
 func (n *Node) Get(ctx context.Context, c Consistency, key []byte) ([]byte, error) {
-	end, err := n.begin(ctx, c)
+	end, err := n.readers.begin(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +152,7 @@ func (n *Node) Get(ctx context.Context, c Consistency, key []byte) ([]byte, erro
 
 // MultiGet returns the values of keys at one moment, nil for those absent.
 func (n *Node) MultiGet(ctx context.Context, c Consistency, keys ...[]byte) ([][]byte, error) {
-	end, err := n.begin(ctx, c)
+	end, err := n.readers.begin(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -125,9 +160,9 @@ func (n *Node) MultiGet(ctx context.Context, c Consistency, keys ...[]byte) ([][
 	return n.state.MultiGet(keys)
 }
 
-// Range calls fn with the keys in [first, last) at one moment, ascending, at
-// most limit of them if it is above 0, until fn returns false. last nil means
-// to the end. fn may keep the slices, and must not close the node.
+// Range calls fn with the keys in [first, last), ascending, as they are at one moment.
+// It ends when fn returns false, and after limit keys if limit is above 0. A last of nil
+// means to the end. fn may keep the slices, and must not close the node.
 func (n *Node) Range(ctx context.Context, c Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error {
 	return n.scan(ctx, c, first, last, limit, false, fn)
 }
@@ -143,7 +178,7 @@ func (n *Node) Prefix(ctx context.Context, c Consistency, prefix []byte, limit i
 }
 
 func (n *Node) scan(ctx context.Context, c Consistency, first, last []byte, limit int, reverse bool, fn func(key, value []byte) bool) error {
-	end, err := n.begin(ctx, c)
+	end, err := n.readers.begin(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,12 @@
-// Package blockdev makes block devices, of files and of NBD servers: the loop
-// and the NBD devices of Linux. It tells who uses one. All calls need root.
+// Package blockdev makes block devices of files and of NBD servers, with the loop
+// and the NBD devices of Linux. It also finds the users of a device. All calls need
+// root.
 //
-// A loop device reads and writes its file directly, without a page cache of the
-// file in between, passes flushes on as fsync and discards as holes, and shows
-// the partitions that are on it.
+// A loop device reads and writes its file directly, without the file's page cache in
+// between. It passes flushes on as fsync, and discards as holes. The kernel shows the
+// partitions that are on it.
 //
-// An NBD device sends requests on sockets that it is given by generic netlink,
-// past their handshake. When they break it keeps its users waiting for a while,
-// for others: a server may be started anew under a mounted file system.
+// An NBD device gets its sockets by generic netlink, after their handshake, and sends
+// its requests on them. When all sockets break, requests wait a while for new ones: so
+// a server can be restarted under a mounted file system.
 package blockdev

@@ -86,9 +86,9 @@ func configure(device string, file *os.File, opt Options) error {
 	return nil
 }
 
-// Detach takes the file of a device away. A device that is in use, as by a
-// mounted file system, goes when its last user does. One that has no file is no
-// error.
+// Detach takes the file of a device away. If the device is in use, as by a mounted
+// file system, that happens when its last user leaves. A device without a file is not
+// an error.
 func Detach(device string) error {
 	d, err := os.OpenFile(device, os.O_RDONLY, 0)
 	if err != nil {
@@ -115,8 +115,8 @@ func Grow(device string) error {
 	return nil
 }
 
-// Backing returns the file of a device as the kernel names it, "" if it has
-// none. The file's file system is not asked: it may be gone.
+// Backing returns the file of a device as the kernel names it, "" if the device has
+// none. It does not ask the file's own file system, which may be gone.
 func Backing(device string) string {
 	name, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(device), "loop", "backing_file"))
 	if err != nil {

@@ -52,24 +52,24 @@ const (
 // ErrNoNBD is the error of a kernel without NBD devices.
 var ErrNoNBD = errors.New("the kernel has no NBD devices; load its module: modprobe nbd")
 
-// NBDConfig is what an NBD device is told. In Reconfigure a zero number leaves
-// what was.
+// NBDConfig is the configuration of an NBD device. In Reconfigure a zero number leaves
+// the present value.
 type NBDConfig struct {
 	Size      uint64 // bytes
 	BlockSize uint64 // bytes: 512, or another power of two up to a page
-	// Timeout is how long a request may take before its connection counts as
-	// dead and it is sent on another one. Whole seconds.
+	// Timeout is how long a request may take, in whole seconds. After that its
+	// connection counts as dead, and the request is sent on another one.
 	Timeout time.Duration
-	// DeadTimeout is how long requests wait for a connection while all are
-	// dead. Then they fail, and so does the device, for good. Whole seconds.
+	// DeadTimeout is how long requests wait for a connection while all are dead, in
+	// whole seconds. Then they fail, and so does the device, for good.
 	DeadTimeout time.Duration
 	ServerFlags uint64 // what the server has told in the handshake
 	// Backend names the server. It can be read in sysfs, and Reconfigure must
 	// give the same.
 	Backend string
-	// Sockets are connections past their handshake. The kernel holds them from
-	// then on; the caller closes its own. Reconfigure puts them in place of
-	// dead ones and does without the others.
+	// Sockets are connections past their handshake. The kernel takes references of its
+	// own; the caller closes these. Reconfigure replaces dead connections with them,
+	// and ignores those that are left over.
 	Sockets []int
 }
 
@@ -136,8 +136,8 @@ func NBDIndex(device string) (index uint32, ok bool) {
 	return uint32(n), err == nil && strings.HasPrefix(device, nbdPrefix)
 }
 
-// Connect makes a device of a server: the one asked for, or if that is "" or
-// taken one that the kernel picks.
+// Connect makes a device of a server and returns its path. That is the device asked
+// for, or one that the kernel picks if device is "" or taken.
 func (n *NBD) Connect(device string, c NBDConfig) (string, error) {
 	index, asked := NBDIndex(device)
 	made, err := n.conn.ask(n.family, nbdConnect, func(e *netlink.AttributeEncoder) {
@@ -172,8 +172,8 @@ func decodeIndex(b []byte) (index uint32, ok bool, err error) {
 	return index, ok && err == nil, err
 }
 
-// Reconfigure gives a device that is connected other sockets for those that
-// are dead, and other numbers, while it is in use.
+// Reconfigure replaces the dead sockets of a connected device, and changes its numbers,
+// while the device is in use.
 func (n *NBD) Reconfigure(device string, c NBDConfig) error {
 	index, ok := NBDIndex(device)
 	if !ok {
@@ -303,9 +303,9 @@ func (n *NBD) Listen() (*DeadLinks, error) {
 	return &DeadLinks{conn: conn, family: n.family}, nil
 }
 
-// Next waits until a connection dies and returns its device, "" if news was
-// lost: then it may have been any. After Close the error matches os.ErrClosed.
-// Not for use by more than one goroutine.
+// Next waits until a connection dies and returns its device. It returns "" if the
+// kernel has dropped news: the connection may be of any device then. After Close the
+// error matches os.ErrClosed. Next is for one goroutine.
 func (d *DeadLinks) Next() (device string, err error) {
 	for len(d.came) == 0 {
 		news, lost, err := d.conn.next(d.family)

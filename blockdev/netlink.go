@@ -16,7 +16,7 @@ import (
 // that it has taken the question.
 const answerMax = 10 * time.Second
 
-// errMalformed is the error of an answer or of news that says not what it must.
+// errMalformed is matched by the error for an answer or for news that cannot be decoded.
 var errMalformed = errors.New("malformed netlink message")
 
 // family is a part of the kernel that takes orders.
@@ -34,10 +34,10 @@ var controller = family{name: "nlctrl", id: unix.GENL_ID_CTRL, version: 1}
 // kernelConn is a socket of generic netlink. Its methods are safe for
 // concurrent use; questions go one by one.
 //
-// The library's own Execute takes whatever comes first for the answer. Here an
-// order may be answered twice, by what was made of it and by that it is done,
-// and one that was given up is answered when the next is being waited for. So
-// answers are told apart by the number of their question.
+// The library's own Execute takes the first message for the answer. The kernel may
+// answer an order twice: with what it made, and with an acknowledgement. And if a
+// question was given up, its answer arrives while the next one waits. So kernelConn
+// matches answers to questions by their number.
 type kernelConn struct {
 	mu   sync.Mutex
 	conn *genetlink.Conn
@@ -68,8 +68,8 @@ func closed(err error) error {
 type attributes = func(*netlink.AttributeEncoder)
 
 // ask gives a family a command and waits until it is done, at most answerMax. It
-// returns the attributes of what the family answered, none if that was nothing.
-// The error is a syscall.Errno if the family refused.
+// returns the attributes that the family answered with, if any. The error is a
+// syscall.Errno if the family refused.
 func (c *kernelConn) ask(f family, command uint8, write attributes) (answer []byte, err error) {
 	encoder := netlink.NewAttributeEncoder()
 	if write != nil {
@@ -114,8 +114,8 @@ func (c *kernelConn) ask(f family, command uint8, write attributes) (answer []by
 // family asks the kernel for a family. The error matches syscall.ENOENT if the
 // kernel has none of that name: its module is not loaded.
 //
-// The library's GetFamily does not tell the last attribute, and ends the process
-// if there is no answer.
+// The library's GetFamily is not used: it does not return the highest attribute number,
+// and panics if there is no answer.
 func (c *kernelConn) family(name string) (family, error) {
 	answer, err := c.ask(controller, unix.CTRL_CMD_GETFAMILY, func(e *netlink.AttributeEncoder) {
 		e.String(unix.CTRL_ATTR_FAMILY_NAME, name)
@@ -198,8 +198,8 @@ func listen(group uint32) (*kernelConn, error) {
 	return c, nil
 }
 
-// next waits for news of the family in the group that is listened to. lost says
-// that some was not taken in time. Not for a socket on which questions are asked.
+// next waits for news of the family in the group that the socket listens to. lost says
+// that the kernel has dropped some. It must not be called on a socket that asks.
 func (c *kernelConn) next(f family) (news []genetlink.Message, lost bool, err error) {
 	for len(news) == 0 {
 		messages, heads, err := c.conn.Receive()

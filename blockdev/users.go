@@ -13,20 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// User is one who uses a device.
+// User is a user of a device: a mount, a process, or a device over it.
 type User struct {
 	What string // "it is mounted on /mnt"
-	// Passing is one that may be gone in a moment, as a program that looks what
-	// is on a new disk.
+	// Passing users may be gone in a moment, like a program that reads what is on a
+	// new disk.
 	Passing bool
 }
 
 // usersMax is the number of users that are named.
 const usersMax = 16
 
-// Users says who uses a device or a partition of it: mounts in any namespace,
-// swap, devices over it, processes that have it open, requests under way. It
-// reads /sys and /proc and never waits for the device itself.
+// Users returns the users of a device and of its partitions: mounts in any namespace,
+// swap, devices over it, processes that have it open, requests under way. It reads
+// /sys and /proc, and never waits for the device itself.
 func Users(device string) []User { return users("/", device) }
 
 func users(root, device string) (found []User) {
@@ -118,8 +118,8 @@ func mounts(file string, names, numbers map[string]bool) (at []string) {
 	return at
 }
 
-// opens tells whether a process has one of the devices open. Only what is named
-// as a device is asked for its number: a file on a dead mount would not answer.
+// opens reports whether a process has one of the devices open. It asks only open files
+// that are named like a device for their number: a file on a dead mount would not answer.
 func opens(process string, numbers map[string]bool) bool {
 	open, _ := filepath.Glob(filepath.Join(process, "fd", "*"))
 	for _, fd := range open {

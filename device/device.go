@@ -1,19 +1,19 @@
-// Package device is the contract of a block device: what front ends serve, and what a
-// vDisk, a snapshot and their doubles offer. Its suite is in devicetest.
+// Package device is the contract of a block device. Front ends serve devices; vDisks,
+// snapshots and doubles in tests are devices. The suite of the contract is in devicetest.
 //
-// A device is a row of bytes with no demands on alignment. All methods are safe for
-// concurrent use. Ranges lie within Size: whoever calls checks that, and a device
-// that shrinks under a request fails it. Buffers are those of whoever calls: a device
-// uses them only until the call returns.
+// A device is a sequence of bytes, and requests need no alignment. All methods are safe for
+// concurrent use. The caller checks that ranges lie within Size; if the device becomes
+// smaller meanwhile, it fails the request. Buffers belong to the caller: a device uses them
+// only until the call returns.
 //
-// Errors that match a syscall.Errno mean what that one means; a front end turns
-// anything else into EIO.
+// An error that matches a syscall.Errno has the meaning of that errno. A front end turns any
+// other error into EIO.
 //
 // Order (rule O9): once a Write has returned, every later read sees it, whoever
 // reads; Flush makes durable every write that had returned before Flush was called,
-// whoever wrote. That is what lets an NBD server advertise CAN_MULTI_CONN. A call that
-// has returned, be it because its context is done, changes nothing any more: what is
-// asked again comes after it.
+// whoever wrote. Therefore an NBD server may advertise CAN_MULTI_CONN. A call that has
+// returned changes nothing any more, even if it returned because its context was done. So a
+// request that is made again takes effect after the first one.
 package device
 
 import (
@@ -25,9 +25,9 @@ import (
 // wait for something slower than memory.
 const ErrWouldBlock = syscall.EAGAIN
 
-// ErrUnderWay is returned, unwrapped, by TryRead instead of ErrWouldBlock when the data
-// is on its way into memory: a Read waits for that and no more. One worker can wait
-// for several of these.
+// ErrUnderWay is returned, unwrapped, by TryRead instead of ErrWouldBlock when the data is
+// on its way into memory already: a Read would only wait for that. One worker can wait for
+// several such reads.
 const ErrUnderWay = syscall.EINPROGRESS
 
 // Span is one write of a batch: Data goes to byte offset Off.
@@ -43,13 +43,13 @@ type Extent struct {
 	Zero   bool // reads as zeros
 }
 
-// Reader is a device that can be read, and all there is of one that is read-only.
+// Reader is a device that can be read. A read-only device is this and no more.
 type Reader interface {
 	// Size is the current size in bytes.
 	Size() int64
 
 	// TryRead fills p from off without waiting for anything slower than memory, or
-	// returns ErrWouldBlock or ErrUnderWay, having perhaps scribbled on p.
+	// returns ErrWouldBlock or ErrUnderWay. After an error p may have been changed.
 	TryRead(p []byte, off int64) error
 
 	// Read fills p from off.

@@ -12,10 +12,10 @@ type Change struct {
 	At    int64  // when that was; of the opening if there was none since
 }
 
-// since reports whether a vDisk was changed since it was at a place in its order.
-// If that place is of an earlier opening, the vDisk must have been opened right
-// there, and not been changed: writes that nobody noted are changes, and so is the
-// loss of what was not flushed.
+// since reports whether a vDisk was changed since it was at a place in its order. If
+// that place is of an earlier opening, the vDisk is unchanged only if it was opened
+// right there and was not changed after: writes that nobody noted are changes, and so is
+// the loss of what was not flushed.
 func (c Change) since(epoch, seq uint64) bool {
 	switch epoch {
 	case 0: // never kept, or by a release that did not know the place
@@ -26,9 +26,9 @@ func (c Change) since(epoch, seq uint64) bool {
 	return seq != c.Base || c.Last != c.Base
 }
 
-// settled is what is to be kept of a vDisk: with the time of its last change, and
-// the place in its order to which that holds. Of one that is not open it is what
-// was kept.
+// settled is what is to be kept of a vDisk: the time of its last change, and the place
+// in its order up to which that time holds. Of a vDisk that is not open it is what was
+// kept.
 func settled(kept filetree.DiskAttr, c Change) filetree.DiskAttr {
 	if c.Epoch == 0 {
 		return kept
@@ -40,8 +40,8 @@ func settled(kept filetree.DiskAttr, c Change) filetree.DiskAttr {
 	return kept
 }
 
-// stale reports whether what is kept is not what is to be kept. That a vDisk was
-// opened again where it had been is no reason to store anything.
+// stale reports whether what is kept must be stored anew. It need not be if the vDisk
+// was only opened again at the place in its order where it had been.
 func stale(kept, now filetree.DiskAttr) bool {
 	if kept.Seq == now.Seq {
 		kept.Epoch = now.Epoch

@@ -8,10 +8,10 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// copiers are the processes that may be about to copy to a new NAME.raw: they looked
-// for one that is not there. cp copies a file that has fewer blocks than its size
-// piece by piece and would never ask for the whole, which is a clone. So these are
-// told that all of a vDisk is in use, as all were by earlier releases.
+// copiers are the processes that may be about to copy to a new NAME.raw: they have
+// looked for one that is not there. cp copies a file that has fewer blocks than its size
+// piece by piece; it would never ask for the whole, which is a clone. So these processes
+// are told that all of a vDisk is in use, as earlier releases told everybody.
 type copiers struct {
 	mu     sync.Mutex
 	sought map[uint32]time.Time // when, by process
@@ -30,7 +30,7 @@ func callerOf(ctx context.Context) uint32 {
 	return 0
 }
 
-// seeks notes that the caller looks for a NAME.raw that is not there.
+// seeks notes that the caller of a request looks for a NAME.raw that is not there.
 func (c *copiers) seeks(ctx context.Context) {
 	pid := callerOf(ctx)
 	if pid == 0 {
@@ -51,7 +51,7 @@ func (c *copiers) seeks(ctx context.Context) {
 	}
 }
 
-// copies reports whether the caller may be about to copy to a new NAME.raw.
+// copies reports whether the caller of a request may be about to copy to a new NAME.raw.
 func (c *copiers) copies(ctx context.Context) bool {
 	pid := callerOf(ctx)
 	c.mu.Lock()

@@ -41,25 +41,18 @@ type content struct {
 	snap string
 }
 
-// copying is a copy that made a clone at its first range and is told so of the
-// next ones.
-type copying struct {
-	from content
-	next int64 // where its next range begins; 0: there is no such copy
-}
-
 // CopyFileRange implements gofs.NodeCopyFileRanger. A copy of all of a vDisk
-// onto an empty file makes a clone, which costs nothing. That is a range from
+// onto an empty file makes a clone, which costs nothing. Such a copy is a range from
 // the start of both that reaches the end, or is as long as the kernel lets a
-// range be: who copies a larger vDisk whole begins like this. What he asks for
-// next is there then. Every other range is copied, holes as holes.
+// range be: a copy of a larger vDisk begins like this. The ranges that its program asks
+// for next are there already. Every other range is copied, holes as holes.
 func (n *diskNode) CopyFileRange(ctx context.Context, _ gofs.FileHandle, offIn uint64, out *gofs.Inode, _ gofs.FileHandle, offOut, length, flags uint64) (uint32, syscall.Errno) {
-	if err := n.share(ctx); err != nil {
+	if err := n.open.share(ctx); err != nil {
 		return 0, errnoOf(err)
 	}
-	made, id := n.made(), n.which.Load().id
-	size, err := n.size(ctx)
-	n.mu.RUnlock()
+	made, id := n.file.made(), n.file.id()
+	size, err := n.open.size(ctx)
+	n.open.unshare()
 	if err != nil || !made {
 		return 0, errnoOf(err)
 	}
@@ -68,7 +61,7 @@ func (n *diskNode) CopyFileRange(ctx context.Context, _ gofs.FileHandle, offIn u
 		// What was written to the source before is in the clone: a snapshot has
 		// all writes that returned (rule O9).
 		clone: func(ctx context.Context, naming Naming) error {
-			return n.fs.named(ctx, id, func(name string) error { return n.fs.pool.CloneAs(ctx, name, naming) })
+			return n.fs.pool.named(ctx, id, func(name string) error { return n.fs.pool.CloneAs(ctx, name, naming) })
 		},
 	}
 	return from.copyRange(ctx, offIn, out, offOut, length, flags)
@@ -118,32 +111,21 @@ func (from source) copyRange(ctx context.Context, offIn uint64, out *gofs.Inode,
 }
 
 // cloneOf reports whether a range of the source is in the file already, as the
-// next one of the copy that made it a clone; make says that an empty file is to
-// become one. Ranges of a copy follow each other. Any other range, one that was
-// there before, or one after the last close, is copied: source and clone may have
-// changed, through this door or another.
+// next range of the copy that made it a clone. make says that an empty file is to
+// become a clone.
 func (n *diskNode) cloneOf(ctx context.Context, from source, off, length int64, make bool) (bool, error) {
 	done, err := n.become(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer done()
-	if n.made() || !make {
-		goesOn := n.copying == copying{from.id, off} && off > 0 && n.pristine.Load()
-		n.copying.next += length
-		if !goesOn || n.copying.next >= from.size {
-			n.copying = copying{}
-		}
-		return goesOn, nil
+	if n.file.made() || !make {
+		return n.copied.goesOn(from.id, off, length, from.size), nil
 	}
 	if err := n.make(ctx, func(naming Naming) error { return from.clone(ctx, naming) }); err != nil {
 		return false, err
 	}
-	n.copying = copying{}
-	if length < from.size {
-		n.copying = copying{from.id, length}
-	}
-	n.pristine.Store(true)
+	n.copied.begin(from.id, length, from.size)
 	return true, nil
 }
 
@@ -173,14 +155,15 @@ func (from source) copyTo(ctx context.Context, to *diskNode, offIn, offOut, leng
 // run reads up to length bytes that are one run of data into buf, or finds how
 // long a hole is.
 func (n *diskNode) run(ctx context.Context, off, length int64, buf []byte) (piece int64, hole bool, err error) {
-	if e := n.use(ctx); e != 0 {
+	dev, e := n.open.use(ctx)
+	if e != 0 {
 		return 0, false, e
 	}
-	defer n.mu.RUnlock()
-	if n.dev == nil {
-		return 0, false, syscall.EIO
+	defer n.open.unshare()
+	if dev == nil {
+		return 0, false, syscall.EIO // it was emptied meanwhile
 	}
-	return runOf(ctx, n.dev, off, length, buf)
+	return runOf(ctx, dev, off, length, buf)
 }
 
 // runOf is run for a device.
@@ -203,18 +186,19 @@ func runOf(ctx context.Context, dev device.Reader, off, length int64, buf []byte
 
 // put writes a run, a hole as one.
 func (n *diskNode) put(ctx context.Context, off int64, data []byte, hole bool) error {
-	if e := n.shareTo(ctx, off+int64(len(data))); e != 0 {
+	dev, e := n.useTo(ctx, off+int64(len(data)))
+	if e != 0 {
 		return e
 	}
-	defer n.mu.RUnlock()
-	n.touch()
+	defer n.open.unshare()
+	n.copied.touch()
 	if hole {
-		return n.dev.Trim(ctx, off, int64(len(data)))
+		return dev.Trim(ctx, off, int64(len(data)))
 	}
 	batch := [1]device.Span{{Off: off, Data: data}}
-	err := n.dev.TryWrite(batch[:])
+	err := dev.TryWrite(batch[:])
 	if errors.Is(err, device.ErrWouldBlock) || errors.Is(err, device.ErrUnderWay) {
-		err = n.dev.Write(ctx, batch[:])
+		err = dev.Write(ctx, batch[:])
 	}
 	return err
 }

@@ -16,15 +16,15 @@ import (
 	"openvstorage/internal/naming"
 )
 
-// dirNode is a directory: one of the tree, or the components of vDisk names
-// before the last.
+// dirNode is a directory. It has an entry in the tree, or names of vDisks below it imply
+// it.
 type dirNode struct {
 	gofs.Inode
 	fs   *FS
 	path atomic.Pointer[string] // now, "" of the root
 
 	removed atomic.Bool // another one may have its path
-	sought  int         // FS.prunings when it was looked for last; guarded by fs.mu
+	sought  int         // nodes.prunings when it was looked for last; guarded by nodes.mu
 	last    atomic.Pointer[filetree.Attr]
 }
 
@@ -55,8 +55,8 @@ const (
 // where is the path of the directory now, "" for the root.
 func (d *dirNode) where() string { return *d.path.Load() }
 
-// child returns the path of a name in the directory, and the vDisk's name if
-// it is that of one's file.
+// child returns the path of a name in the directory. If that is the path of a vDisk's
+// file, it also returns the name of the vDisk.
 func (d *dirNode) child(name string) (full, disk string, isDisk bool) {
 	full = join(d.where(), name)
 	disk, isDisk = strings.CutSuffix(full, suffix)
@@ -72,10 +72,10 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if isDisk {
 		n, i, err := d.fs.find(ctx, disk)
 		if err == nil {
-			n.show(ctx, &out.Attr, i)
-			return d.inode(ctx, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
+			n.attrs.show(ctx, &out.Attr, i)
+			return d.fs.nodes.link(ctx, &d.Inode, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: n.ino}), 0
 		}
-		// A directory may be named so that leads to a vDisk NAME.raw/OTHER.
+		// A directory may have that name: it leads to a vDisk NAME.raw/OTHER.
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, errnoOf(err)
 		}
@@ -85,48 +85,32 @@ func (d *dirNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	}
 	out.SetAttrTimeout(attrTimeout)
 	if e, ok := d.fs.tree.Get(full); ok && e.Kind == filetree.File {
-		n := d.fs.fileOf(e)
+		n := d.fs.nodes.file(e)
 		n.show(&out.Attr)
-		return d.inode(ctx, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
+		return d.fs.nodes.link(ctx, &d.Inode, name, n, gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}), 0
 	}
-	if _, err := d.fs.directory(ctx, full); err != nil {
+	if _, err := d.fs.dirs.attr(ctx, full); err != nil {
 		if isDisk && errors.Is(err, fs.ErrNotExist) {
 			d.fs.copiers.seeks(ctx)
 		}
 		return nil, errnoOf(err)
 	}
-	sub := d.fs.dirOf(full)
+	sub := d.fs.nodes.dir(full)
 	if err := sub.show(ctx, &out.Attr); err != nil {
 		return nil, errnoOf(err)
 	}
-	return d.inode(ctx, name, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.fs.nodes.link(ctx, &d.Inode, name, sub, gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
-// inode is the library's part of a node that has a name in the directory. One node may
-// be looked up by several at once, but be given that part once.
-func (d *dirNode) inode(ctx context.Context, name string, node gofs.InodeEmbedder, id gofs.StableAttr) *gofs.Inode {
-	d.fs.births.Lock()
-	defer d.fs.births.Unlock()
-	// The library would leave the name with the node that had it, too: never forgotten.
-	if was := d.GetChild(name); was != nil && was.Operations() != node {
-		d.RmChild(name)
-	}
-	i := d.NewInode(ctx, node, id)
-	if n, ok := node.(*diskNode); ok {
-		n.born.Store(true)
-	}
-	return i
-}
-
-// show fills in attributes. A directory that is removed has those that it had, and
+// show fills in attributes. A directory that is removed has those that it had last, and
 // no links.
 func (d *dirNode) show(ctx context.Context, out *fuse.Attr) error {
 	if !d.removed.Load() {
 		dir := d.where()
-		a, err := d.fs.directory(ctx, dir)
+		a, err := d.fs.dirs.attr(ctx, dir)
 		var links uint32
 		if err == nil {
-			links, err = d.fs.links(ctx, dir)
+			links, err = d.fs.dirs.links(ctx, dir)
 		}
 		switch {
 		case err == nil:
@@ -138,7 +122,7 @@ func (d *dirNode) show(ctx context.Context, out *fuse.Attr) error {
 			return err
 		}
 	}
-	a := filetree.Attr{Mode: dirMode, UID: d.fs.opt.UID, GID: d.fs.opt.GID}
+	a := d.fs.owner.attr(dirMode, 0)
 	if last := d.last.Load(); last != nil {
 		a = *last
 	}
@@ -154,7 +138,7 @@ func (d *dirNode) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 		if d.removed.Load() {
 			return nil, nil
 		}
-		list, err := d.fs.entries(ctx, dir)
+		list, err := d.fs.dirs.entries(ctx, dir)
 		if dir == "" {
 			list = append(list, entry{snapshotsDir, true})
 		}
@@ -165,8 +149,8 @@ func (d *dirNode) Readdir(ctx context.Context) (gofs.DirStream, syscall.Errno) {
 // nameMax is the longest name in a directory that can be made, in bytes.
 const nameMax = naming.ComponentMax
 
-// nameError refuses a path that nothing can get. What a small file was called, or a
-// directory, by an earlier release it is called still: only what is new is asked for.
+// nameError refuses a path for something new that nothing can get. It is not asked about
+// small files and directories that an earlier release made: they keep their names.
 func nameError(full, base string, isDisk bool) error {
 	switch {
 	case len(base) > nameMax || len(full) > filetree.MaxPath:
@@ -187,8 +171,8 @@ func dirNameError(base string) error {
 	return nil
 }
 
-// free refuses a name that something has, or that nothing can have, and returns
-// the node of the tree that the directory has.
+// free refuses a name that something has, or that nothing can have. It returns the
+// directory's node of the tree.
 func (d *dirNode) free(ctx context.Context, name string) (dir uint64, isDisk bool, err error) {
 	full, disk, isDisk := d.child(name)
 	if d.removed.Load() {
@@ -207,13 +191,13 @@ func (d *dirNode) free(ctx context.Context, name string) (dir uint64, isDisk boo
 		if _, ok := d.fs.tree.Get(full); ok {
 			return 0, isDisk, syscall.EEXIST
 		}
-		_, err = d.fs.directory(ctx, full)
+		_, err = d.fs.dirs.attr(ctx, full)
 	}
 	switch {
 	case err == nil:
 		return 0, isDisk, syscall.EEXIST
 	case errors.Is(err, fs.ErrNotExist):
-		dir, err = d.fs.keep(ctx, d.where())
+		dir, err = d.fs.dirs.persist(ctx, d.where())
 	}
 	return dir, isDisk, err
 }
@@ -229,25 +213,25 @@ func (d *dirNode) Create(ctx context.Context, name string, _, mode uint32, out *
 	if isDisk {
 		kind = filetree.EmptyDisk
 	}
-	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.newAttr(ctx, d.where(), mode, false)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: kind, Attr: d.fs.dirs.newAttr(ctx, d.where(), mode, false)})
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
-	d.fs.touchDirs(e.Modified, d.where())
+	d.fs.times.touch(e.Modified, d.where())
 	stable := gofs.StableAttr{Mode: syscall.S_IFREG, Ino: treeIno(e.Node)}
 	if isDisk {
-		n := d.fs.emptyOf(strings.TrimSuffix(full, suffix), e)
-		n.opened()
-		n.show(ctx, &out.Attr, Info{})
-		return d.inode(ctx, name, n, stable), &diskHandle{n}, openFlags, 0
+		n := d.fs.nodes.emptyDisk(strings.TrimSuffix(full, suffix), e)
+		n.open.openEmpty()
+		n.attrs.show(ctx, &out.Attr, Info{})
+		return d.fs.nodes.link(ctx, &d.Inode, name, n, stable), &diskHandle{n}, openFlags, 0
 	}
 	out.SetAttrTimeout(attrTimeout)
-	n := d.fs.fileOf(e)
+	n := d.fs.nodes.file(e)
 	if err := n.open(ctx); err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
 	n.show(&out.Attr)
-	return d.inode(ctx, name, n, stable), &fileHandle{n}, 0, 0
+	return d.fs.nodes.link(ctx, &d.Inode, name, n, stable), &fileHandle{n}, 0, 0
 }
 
 // Mkdir implements gofs.NodeMkdirer.
@@ -259,16 +243,16 @@ func (d *dirNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.newAttr(ctx, d.where(), mode, true)})
+	full, e, err := d.fs.tree.MakeIn(ctx, dir, name, filetree.Entry{Kind: filetree.Directory, Attr: d.fs.dirs.newAttr(ctx, d.where(), mode, true)})
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	d.fs.forgetTimes(full) // of one that had the name before
-	d.fs.touchDirs(e.Modified, d.where())
+	d.fs.times.forget(full) // of one that had the name before
+	d.fs.times.touch(e.Modified, d.where())
 	attrs(&out.Attr, syscall.S_IFDIR, e.Attr, 0, 0)
 	out.Nlink = 2
 	out.SetAttrTimeout(attrTimeout)
-	return d.inode(ctx, name, d.fs.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
+	return d.fs.nodes.link(ctx, &d.Inode, name, d.fs.nodes.newDir(full), gofs.StableAttr{Mode: syscall.S_IFDIR}), 0
 }
 
 // Mknod implements gofs.NodeMknoder: pipes, sockets and devices are not kept.
@@ -292,13 +276,13 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 	if full == snapshotsDir {
 		return syscall.EBUSY
 	}
-	// Not while a file in it is made a vDisk, or it is moved.
-	if err := d.fs.moving.share(ctx); err != nil {
+	// No file in it becomes a vDisk meanwhile, and it is not moved.
+	if err := d.fs.dirs.moving.Share(ctx); err != nil {
 		return errnoOf(err)
 	}
-	defer d.fs.moving.unshare()
+	defer d.fs.dirs.moving.Unshare()
 	full, _, _ = d.child(name)
-	list, err := d.fs.entries(ctx, full)
+	list, err := d.fs.dirs.entries(ctx, full)
 	if err == nil && len(list) > 0 {
 		err = syscall.ENOTEMPTY
 	}
@@ -307,22 +291,22 @@ func (d *dirNode) Rmdir(ctx context.Context, name string) syscall.Errno {
 		err = d.fs.tree.Remove(ctx, full, at)
 	}
 	if err == nil {
-		d.fs.forgetDir(full)
-		d.fs.forgetTimes(full)
-		d.fs.touchDirs(at, d.where())
+		d.fs.nodes.forgetDir(full)
+		d.fs.times.forget(full)
+		d.fs.times.touch(at, d.where())
 	}
 	return errnoOf(err)
 }
 
-// Unlink implements gofs.NodeUnlinker. Of a vDisk's file it deletes the vDisk,
-// EBUSY while it is open or has clones.
+// Unlink implements gofs.NodeUnlinker. For the file of a vDisk it deletes the vDisk:
+// EBUSY while that is open or has clones.
 func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	for tries := 1; ; tries++ {
 		at := time.Now().UnixNano()
 		dir, err := d.unlink(ctx, name, at)
 		if err == nil {
-			d.fs.touchDirs(at, d.where())
-			d.fs.keepDirsSoon(ctx)
+			d.fs.times.touch(at, d.where())
+			d.fs.keeper.storeDirsSoon(ctx)
 		}
 		if !errors.Is(err, fs.ErrNotExist) || tries == renamedMax || d.settled(ctx) == dir {
 			return errnoOf(err)
@@ -330,10 +314,11 @@ func (d *dirNode) Unlink(ctx context.Context, name string) syscall.Errno {
 	}
 }
 
-// unlink deletes what has a name in the directory, at a time, and returns where that
-// was then: what fails for its moving is done again.
+// unlink deletes what has a name in the directory, at a time, and returns where the
+// directory was then: if it fails because the directory was moved meanwhile, Unlink does
+// it again.
 func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string, err error) {
-	if err := d.fs.moving.share(ctx); err != nil {
+	if err := d.fs.dirs.moving.Share(ctx); err != nil {
 		return d.where(), err
 	}
 	dir = d.where()
@@ -344,20 +329,20 @@ func (d *dirNode) unlink(ctx context.Context, name string, at int64) (dir string
 	} else {
 		err = d.fs.tree.Remove(ctx, full, at)
 	}
-	d.fs.moving.unshare()
+	d.fs.dirs.moving.Unshare()
 	if err != nil || !isDisk {
 		return dir, err
 	}
-	if _, err := d.fs.keep(ctx, dir); err != nil {
+	if _, err := d.fs.dirs.persist(ctx, dir); err != nil {
 		return dir, err
 	}
 	return dir, n.remove(ctx, disk, at)
 }
 
-// settled is the path of the directory when a renaming under way has ended.
+// settled is the path of the directory after any renaming that is under way has ended.
 func (d *dirNode) settled(ctx context.Context) string {
-	if d.fs.moving.share(ctx) == nil {
-		defer d.fs.moving.unshare()
+	if d.fs.dirs.moving.Share(ctx) == nil {
+		defer d.fs.dirs.moving.Unshare()
 	}
 	return d.where()
 }
@@ -377,22 +362,22 @@ func (d *dirNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetAt
 	if d.removed.Load() {
 		return errnoOf(d.setLast(ctx, in, &out.Attr))
 	}
-	node, err := d.fs.keep(ctx, dir)
+	node, err := d.fs.dirs.persist(ctx, dir)
 	if err != nil {
 		return errnoOf(err)
 	}
-	at := d.fs.dirChanged(dir)
+	at := d.fs.times.changed(dir)
 	if _, err := d.fs.tree.Set(ctx, node, func(a *filetree.Attr) {
 		a.Modified, a.Changed = max(a.Modified, at), max(a.Changed, at)
 		change(a, in)
 	}); err != nil {
 		return errnoOf(err)
 	}
-	d.fs.keptTime(dir, at)
+	d.fs.times.stored(dir, at)
 	return d.Getattr(ctx, f, out)
 }
 
-// setLast changes a directory that is removed, for who has it still.
+// setLast changes a directory that is removed, for those who still have it.
 func (d *dirNode) setLast(ctx context.Context, in *fuse.SetAttrIn, out *fuse.Attr) error {
 	if last := d.last.Load(); last != nil {
 		a := *last
@@ -402,8 +387,8 @@ func (d *dirNode) setLast(ctx context.Context, in *fuse.SetAttrIn, out *fuse.Att
 	return d.show(ctx, out)
 }
 
-// Fsync implements gofs.NodeFsyncer: what a directory has is durable when the
-// call that made it returns.
+// Fsync implements gofs.NodeFsyncer. Nothing is left to do: every change of a directory
+// is durable when its call returns.
 func (d *dirNode) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno { return 0 }
 
 // Statfs implements gofs.NodeStatfser.

@@ -9,10 +9,10 @@ import (
 	"openvstorage/fusefs/filetree"
 )
 
-// errnos is the table from errors to what a program sees. The first row that
-// matches counts: EIO, whatever it comes from, and an errno before what package
-// io/fs makes of several of them. What is not in it is EIO. Errors of the library's calls that are a bare
-// errno are that.
+// errnos is the table from errors to what a program sees. The first row that matches
+// counts: EIO comes first, whatever its cause is, and an errno comes before those errors
+// of package io/fs that it matches too. An error that is not in the table is EIO. A bare
+// errno, as the library returns it, is that errno.
 var errnos = []struct {
 	err   error
 	errno syscall.Errno

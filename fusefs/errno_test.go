@@ -53,13 +53,25 @@ func TestErrnoTable(t *testing.T) {
 // Without a device a file is an empty one, or a vDisk that could not be opened
 // again after something that failed.
 func TestNoDevice(t *testing.T) {
-	var empty, lost diskNode
-	empty.which.Store(&which{})
-	lost.which.Store(&which{id: uuid.UUID{1}})
-	if got := empty.noDevice(syscall.ENXIO); got != syscall.ENXIO {
-		t.Errorf("empty: %v", got)
-	}
-	if got := lost.noDevice(0); got != syscall.EIO {
-		t.Errorf("lost: %v", got)
+	for what, c := range map[string]struct {
+		is   which
+		want syscall.Errno
+	}{
+		"empty": {which{node: 1}, 0},
+		"lost":  {which{id: uuid.UUID{1}}, syscall.EIO},
+	} {
+		var file diskFile
+		file.which.Store(&c.is)
+		open := openDevice{file: &file}
+		dev, got := open.use(context.Background())
+		if dev != nil || got != c.want {
+			t.Errorf("%s: %v, %v", what, dev, got)
+		}
+		if got == 0 {
+			open.unshare()
+		}
+		if !open.mu.TryLock() {
+			t.Errorf("%s: the lock is held still", what)
+		}
 	}
 }

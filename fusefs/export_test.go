@@ -25,19 +25,19 @@ type Bridge struct {
 
 // NewBridge returns a Bridge of a pool.
 func NewBridge(ctx context.Context, pool Pool, keys filetree.Keys) (*Bridge, error) {
-	b := &Bridge{FS: newFS(pool, "", Options{})}
-	var err error
-	if b.tree, err = filetree.Open(ctx, keys); err != nil {
+	tree, err := filetree.Open(ctx, keys)
+	if err != nil {
 		return nil, err
 	}
-	b.Raw = bridge(&racingRoot{b.dirOf(""), b}, &listener{b: b})
+	b := &Bridge{FS: newFS(pool, tree, "", Options{})}
+	b.Raw = bridge(&racingRoot{b.nodes.dir(""), b}, &listener{b: b})
 	return b, b.settle(ctx)
 }
 
 // Prune forgets what is gone, as often as it has to be asked.
 func (b *Bridge) Prune(ctx context.Context) error {
 	for range 3 {
-		if err := b.keepDisks(ctx, 0); err != nil {
+		if err := b.keeper.storeDisks(ctx, 0); err != nil {
 			return err
 		}
 	}
@@ -45,23 +45,23 @@ func (b *Bridge) Prune(ctx context.Context) error {
 }
 
 // Pay has the tree lose what it is to lose.
-func (b *Bridge) Pay(ctx context.Context) error { return b.payOwed(ctx) }
+func (b *Bridge) Pay(ctx context.Context) error { return b.leftovers.remove(ctx) }
 
 // Root is the root.
-func (b *Bridge) Root() *dirNode { return b.dirOf("") }
+func (b *Bridge) Root() *dirNode { return b.nodes.dir("") }
 
 // Nodes is how many nodes there are, but for the root.
 func (b *Bridge) Nodes() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.disks) + len(b.empty) + len(b.files) + len(b.dirs) - 1
+	b.nodes.mu.Lock()
+	defer b.nodes.mu.Unlock()
+	return len(b.nodes.disks) + len(b.nodes.empty) + len(b.nodes.files) + len(b.nodes.dirs) - 1
 }
 
 // Empty is the file that has no vDisk yet, the only one.
 func (b *Bridge) Empty() *diskNode {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, n := range b.empty {
+	b.nodes.mu.Lock()
+	defer b.nodes.mu.Unlock()
+	for _, n := range b.nodes.empty {
 		return n
 	}
 	return nil
@@ -69,10 +69,10 @@ func (b *Bridge) Empty() *diskNode {
 
 // Disk is the file of a vDisk that was looked up.
 func (b *Bridge) Disk(name string) *diskNode {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, n := range b.disks {
-		if *n.name.Load() == name {
+	b.nodes.mu.Lock()
+	defer b.nodes.mu.Unlock()
+	for _, n := range b.nodes.disks {
+		if *n.file.name.Load() == name {
 			return n
 		}
 	}
@@ -81,22 +81,28 @@ func (b *Bridge) Disk(name string) *diskNode {
 
 // File is the small file, the only one.
 func (b *Bridge) File() *fileNode {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, n := range b.files {
+	b.nodes.mu.Lock()
+	defer b.nodes.mu.Unlock()
+	for _, n := range b.nodes.files {
 		return n
 	}
 	return nil
 }
 
 // Beat keeps times as it is done beside requests.
-func (b *Bridge) Beat(ctx context.Context) error { return b.keepDisks(ctx, 1) }
+func (b *Bridge) Beat(ctx context.Context) error { return b.keeper.storeDisks(ctx, 1) }
 
 // Become lets its caller alone make the file.
 func (n *diskNode) Become(ctx context.Context) (done func(), err error) { return n.become(ctx) }
 
 // Becoming reports whether somebody is about to make the file, or does.
-func (n *diskNode) Becoming() bool { return len(n.keep) > 0 }
+func (n *diskNode) Becoming() bool {
+	if n.file.changing.Try() {
+		n.file.changing.Give()
+		return false
+	}
+	return true
+}
 
 // racingRoot is a root in whose lookups something happens.
 type racingRoot struct {

@@ -13,20 +13,21 @@ import (
 
 	"openvstorage/fusefs/filetree"
 	"openvstorage/fusefs/transport"
+	"openvstorage/internal/ctxlock"
 )
 
-// fileNode is a small file. While it is open its content is in memory, as
-// written so far; fsync and every close store what differs.
+// fileNode is a small file. While it is open its content is in memory. fsync and every
+// close store what differs from what is stored.
 type fileNode struct {
 	gofs.Inode
 	labels
 	fs   *FS
 	node uint64
 
-	// keep is held over stores by who opens, changes or stores the content; it is
-	// taken before mu. What mu guards changes only while both are held, but for
-	// last: who looks takes mu alone, and waits for memory only.
-	keep lock
+	// storing is held over stores by whoever opens, changes or stores the content. It is
+	// taken before mu. What mu guards, last apart, changes only while both are held.
+	// Whoever looks takes mu alone, and waits for memory only.
+	storing ctxlock.Lock
 
 	mu      sync.Mutex
 	last    filetree.Entry // as it was last seen, for when it is unlinked
@@ -57,28 +58,17 @@ type fileHandle struct{ node *fileNode }
 // filePiece is the unit in which changes of a content are noted.
 const filePiece = 64 << 10
 
-func (f *FS) fileOf(e filetree.Entry) *fileNode {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.files[e.Node]
-	if n == nil {
-		n = &fileNode{fs: f, node: e.Node, last: e, keep: newLock()}
-		f.files[e.Node] = n
-	}
-	return n
-}
-
 // open reads the content, once for all who have the file open.
 func (n *fileNode) open(ctx context.Context) error {
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.storing.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.give()
-	return n.openKept(ctx)
+	defer n.storing.Give()
+	return n.openLocked(ctx)
 }
 
-// openKept is open; n.keep is held.
-func (n *fileNode) openKept(ctx context.Context) error {
+// openLocked is open; n.storing is held.
+func (n *fileNode) openLocked(ctx context.Context) error {
 	content := n.content
 	if n.opens == 0 {
 		var err error
@@ -93,15 +83,15 @@ func (n *fileNode) openKept(ctx context.Context) error {
 	return nil
 }
 
-// change lets its caller alone change the content, until done is called.
+// change lets only its caller change the content, until done is called.
 func (n *fileNode) change(ctx context.Context) (done func(), err error) {
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.storing.Take(ctx); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	return func() {
 		n.mu.Unlock()
-		n.keep.give()
+		n.storing.Give()
 	}, nil
 }
 
@@ -113,19 +103,19 @@ func (n *fileNode) Open(ctx context.Context, _ uint32) (gofs.FileHandle, uint32,
 	return &fileHandle{n}, 0, 0
 }
 
-// Release implements gofs.NodeReleaser. What a close could not store, and said
-// so, is lost.
+// Release implements gofs.NodeReleaser. What no close could store is lost: each of them
+// has said so.
 func (n *fileNode) Release(ctx context.Context, _ gofs.FileHandle) syscall.Errno {
-	if err := n.keep.take(context.WithoutCancel(ctx)); err != nil {
+	if err := n.storing.Take(context.WithoutCancel(ctx)); err != nil {
 		return errnoOf(err)
 	}
-	defer n.keep.give()
+	defer n.storing.Give()
 	err := n.store(ctx)
 	n.closed()
 	return errnoOf(err)
 }
 
-// closed counts one open less; the last drops the content. n.keep is held.
+// closed counts one open less. The last one drops the content. n.storing is held.
 func (n *fileNode) closed() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -179,13 +169,13 @@ func (n *fileNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.SetA
 	return n.Getattr(ctx, f, out)
 }
 
-// setAttr changes the attributes. A time of modification that is asked for is that
-// of what was written before: that is stored first, so that no close sets it anew.
+// setAttr changes the attributes. If a time of modification is asked for, what was
+// written before is stored first: otherwise the next close would set the time anew.
 func (n *fileNode) setAttr(ctx context.Context, in *fuse.SetAttrIn) error {
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.storing.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.give()
+	defer n.storing.Give()
 	if _, _, there := n.fs.tree.Path(n.node); !there {
 		return nil
 	}
@@ -198,16 +188,16 @@ func (n *fileNode) setAttr(ctx context.Context, in *fuse.SetAttrIn) error {
 	return err
 }
 
-// truncate sets the size; of a file that is not open it is stored at once.
+// truncate sets the size. If the file is not open the new size is stored at once.
 func (n *fileNode) truncate(ctx context.Context, size uint64) error {
 	if size > filetree.MaxFile {
 		return syscall.EFBIG
 	}
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.storing.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.give()
-	if err := n.openKept(ctx); err != nil {
+	defer n.storing.Give()
+	if err := n.openLocked(ctx); err != nil {
 		return err
 	}
 	defer n.closed()
@@ -250,8 +240,7 @@ func (n *fileNode) resize(size int64) error {
 	return nil
 }
 
-// differs notes that bytes from..to are not as they are stored. Both locks are
-// held.
+// differs notes that the bytes from..to differ from what is stored. Both locks are held.
 func (n *fileNode) differs(from, to int64) {
 	first, end := int(from/filePiece), int((to-1)/filePiece)
 	if !n.dirty {
@@ -261,7 +250,7 @@ func (n *fileNode) differs(from, to int64) {
 	n.last.Modified = time.Now().UnixNano()
 }
 
-// store stores what differs. After an error it still differs. n.keep is held.
+// store stores what differs. After an error it still differs. n.storing is held.
 func (n *fileNode) store(ctx context.Context) error {
 	if !n.dirty {
 		return nil
@@ -291,7 +280,7 @@ func (n *fileNode) Read(_ context.Context, _ gofs.FileHandle, dest []byte, off i
 // Write implements gofs.NodeWriter.
 func (n *fileNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
 	if !transport.MayWait(ctx) {
-		return 0, syscall.EAGAIN // a store may hold n.keep
+		return 0, syscall.EAGAIN // a store may hold n.storing
 	}
 	if len(data) == 0 {
 		return 0, 0
@@ -317,14 +306,14 @@ func (n *fileNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 
 // Fsync implements gofs.NodeFsyncer.
 func (n *fileNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) syscall.Errno {
-	if err := n.keep.take(ctx); err != nil {
+	if err := n.storing.Take(ctx); err != nil {
 		return errnoOf(err)
 	}
-	defer n.keep.give()
+	defer n.storing.Give()
 	return errnoOf(n.store(ctx))
 }
 
-// Flush implements gofs.NodeFlusher: every close stores.
+// Flush implements gofs.NodeFlusher. Every close stores.
 func (n *fileNode) Flush(ctx context.Context, f gofs.FileHandle) syscall.Errno {
 	return n.Fsync(ctx, f, 0)
 }

@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -52,98 +49,93 @@ type Options struct {
 	Logger     *slog.Logger
 }
 
-// FS is a mounted pool.
+// FS is a mounted pool: a file system whose parts are below.
 type FS struct {
-	pool  Pool
-	tree  *filetree.Tree
-	dir   string
-	opt   Options
-	conn  *transport.Conn
-	start time.Time
-
-	// moving is had alone while a directory is renamed, and shared by what makes,
-	// empties or renames a vDisk's file: it changes the tree and the pool one after
-	// the other. It is taken after a node's locks.
-	moving sharedLock
-
-	index index
-
-	endBeats context.CancelFunc
-	beating  chan struct{} // closed when the beats have ended
-
-	mu    sync.Mutex
-	disks map[uuid.UUID]*diskNode // vDisks that were looked up, and are there
-	empty map[uint64]*diskNode    // by node of the tree, files that have no vDisk yet
-	files map[uint64]*fileNode    // by node of the tree
-	dirs  map[string]*dirNode     // by path
-
-	prunings int // counts calls of prune
-
-	births sync.Mutex // held while a node gets the library's part
-
+	pool    vDisks
+	tree    *filetree.Tree
+	dir     string // where it is mounted, as the kernel names it
+	opt     Options
+	owner   owner
+	conn    *transport.Conn
 	copiers copiers
 
-	owed owed
+	index     *index // names of vDisks as directories
+	times     *dirTimes
+	dirs      *directories
+	nodes     *nodes
+	leftovers *leftovers
+	keeper    *timeKeeper
 }
 
 // Mount mounts pool on dir, with what is kept beside it in keys, and serves it
 // until Unmount. Nothing else may write these keys.
 func Mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt Options) (*FS, error) {
-	f := newFS(pool, dir, opt)
-	// As the kernel names it: who uses the mount is found by that.
-	real, err := filepath.EvalSymlinks(dir)
-	if err == nil {
-		f.dir, err = filepath.Abs(real)
-	}
+	f, err := mount(ctx, pool, keys, dir, opt)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
-	if f.tree, err = filetree.Open(ctx, keys); err != nil {
-		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	return f, nil
+}
+
+func mount(ctx context.Context, pool Pool, keys filetree.Keys, dir string, opt Options) (*FS, error) {
+	// The kernel's name of the directory is needed: users of the mount are found by it.
+	real, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		real, err = filepath.Abs(real)
 	}
+	if err != nil {
+		return nil, err
+	}
+	tree, err := filetree.Open(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	f := newFS(pool, tree, real, opt)
 	if err := f.settle(ctx); err != nil {
-		return nil, fmt.Errorf("mount %s: %w", dir, err)
+		return nil, err
 	}
-	// As they are at the mount: changes from here on are seen.
-	if _, err := f.look(ctx); err != nil {
-		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	// The index is made now, so that changes from here on are seen.
+	if err := f.index.refresh(ctx); err != nil {
+		return nil, err
 	}
 	told := &notices{}
-	raw := bridge(f.dirOf(""), told)
+	raw := bridge(f.nodes.dir(""), told)
 	f.conn, err = transport.Mount(f.dir, raw, transport.Options{
-		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Self: opt.Self, Logger: opt.Logger,
+		Name: "ovs", AllowOther: opt.AllowOther, Direct: opt.Direct, Ways: opt.Ways, Self: opt.Self, Logger: f.opt.Logger,
 		MaxWrite: maxWrite, Background: maxBackground, Memory: opt.Memory,
 		Capabilities: fuse.CAP_ASYNC_DIO | fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", dir, err)
+		return nil, err
 	}
 	told.conn.Store(f.conn)
-	var beats context.Context
-	beats, f.endBeats = context.WithCancel(context.Background())
-	f.beating = make(chan struct{})
-	go func() {
-		defer close(f.beating)
-		f.beats(beats)
-	}()
+	f.keeper.start()
 	return f, nil
 }
 
-func newFS(pool Pool, dir string, opt Options) *FS {
+// newFS makes the parts, and ties them.
+func newFS(pool Pool, tree *filetree.Tree, dir string, opt Options) *FS {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
 	f := &FS{
-		pool: pool, dir: dir, opt: opt, start: time.Now(),
-		disks: map[uuid.UUID]*diskNode{}, empty: map[uint64]*diskNode{}, files: map[uint64]*fileNode{},
-		dirs: map[string]*dirNode{}, copiers: copiers{sought: map[uint32]time.Time{}},
+		pool: vDisks{pool}, tree: tree, dir: dir, opt: opt, owner: owner{opt.UID, opt.GID},
+		copiers: copiers{sought: map[uint32]time.Time{}},
 	}
-	if f.opt.Logger == nil {
-		f.opt.Logger = slog.New(slog.DiscardHandler)
+	f.times = &dirTimes{last: map[string]dirTime{}}
+	f.index = &index{pool: pool, tree: tree, times: f.times, ofFile: map[uuid.UUID]bool{}}
+	f.nodes = newNodes(f)
+	f.dirs = &directories{pool: pool, tree: tree, index: f.index, times: f.times, nodes: f.nodes, owner: f.owner, start: time.Now()}
+	f.leftovers = &leftovers{tree: tree, nodes: f.nodes, moving: &f.dirs.moving}
+	f.keeper = &timeKeeper{
+		pool: pool, tree: tree, index: f.index, times: f.times, nodes: f.nodes, leftovers: f.leftovers,
+		logger: opt.Logger.With("mount", dir),
 	}
-	f.index.times, f.index.stay = map[string]dirTime{}, map[uuid.UUID]bool{}
 	return f
 }
 
-// bridge is the library's tree of nodes. Attributes of vDisks are asked for each time:
-// others change them.
+// bridge is the library's tree of nodes. The kernel does not remember attributes of
+// vDisks, because others change them.
 func bridge(root gofs.InodeEmbedder, told gofs.ServerCallbacks) fuse.RawFileSystem {
 	timeout := entryTimeout
 	return gofs.NewNodeFS(root, &gofs.Options{
@@ -152,8 +144,10 @@ func bridge(root gofs.InodeEmbedder, told gofs.ServerCallbacks) fuse.RawFileSyst
 	})
 }
 
-// settle takes out of the tree what vDisks made or deleted by others, or a stop
-// in the middle, left there.
+// settle removes from the tree what does not belong there any more: entries of empty
+// files whose vDisk was made, and attributes of vDisks that are gone. Others made or
+// deleted these vDisks, or the process ended in the middle of that. settle also brings
+// times up to date.
 func (f *FS) settle(ctx context.Context) error {
 	infos, err := f.pool.List(ctx)
 	if err != nil {
@@ -175,17 +169,14 @@ func (f *FS) settle(ctx context.Context) error {
 	if err := f.settleDirs(ctx, infos); err != nil {
 		return err
 	}
-	// Of what was written to and nobody noted when, the time of opening stays. A
-	// mount that cannot keep it, for want of room, is there all the same.
-	if err := f.keepDisks(ctx, 0); err != nil && ctx.Err() == nil {
-		f.opt.Logger.Warn("times of files are not kept yet", "mount", f.dir, "err", err)
-	}
+	// A vDisk that was written to, and nobody noted when, gets the time of its opening. A
+	// mount that cannot store that, for want of room, goes on all the same.
+	f.keeper.warn(ctx, f.keeper.storeDisks(ctx, 0))
 	return ctx.Err()
 }
 
-// settleDirs has directories be modified when the last vDisk in them was made: a kill
-// may have come before that was kept. Whoever set their times since has changed them
-// after it.
+// settleDirs gives directories the time at which the last vDisk in them was made: a kill
+// may have come before that was stored. A time that somebody set since is newer.
 func (f *FS) settleDirs(ctx context.Context, infos []Info) error {
 	made := map[string]int64{}
 	for _, i := range infos {
@@ -197,12 +188,12 @@ func (f *FS) settleDirs(ctx context.Context, infos []Info) error {
 	return f.tree.Touch(ctx, made)
 }
 
-// Unmount takes the mount away. While it is in use it waits, until ctx ends;
-// then it is taken out of sight, its users keep what they have open for as long
-// as the process serves it, and the error names them. Of a mount that somebody
-// else has taken away nothing is left to do.
+// Unmount takes the mount away. While the mount is in use Unmount waits, until ctx ends.
+// Then it takes the mount out of sight: its users keep what they have open for as long
+// as the process serves it, and the error names them. If somebody else has taken the
+// mount away, nothing is left to do.
 func (f *FS) Unmount(ctx context.Context) error {
-	defer f.stopBeats(ctx)
+	defer f.keeper.stop(ctx)
 	err := f.conn.Unmount(ctx)
 	for wait := unmountWait; err != nil; wait = min(2*wait, unmountWaitMax) {
 		if errors.Is(err, transport.ErrElsewhere) {
@@ -226,17 +217,8 @@ func (f *FS) Unmount(ctx context.Context) error {
 	return nil
 }
 
-// stopBeats ends what is done beside requests.
-func (f *FS) stopBeats(ctx context.Context) {
-	f.endBeats()
-	select {
-	case <-f.beating:
-	case <-ctx.Done(): // it keeps something, and the disk under that does not answer
-	}
-}
-
-// How long to wait before asking again whether a mount is in use: closes are
-// told to nobody.
+// How long Unmount waits before it asks again whether a mount is in use: nobody is told
+// of closes.
 const (
 	unmountWait    = 10 * time.Millisecond
 	unmountWaitMax = 500 * time.Millisecond
@@ -245,127 +227,27 @@ const (
 // Stats returns the counters of the requests that came.
 func (f *FS) Stats() transport.Stats { return f.conn.Stats() }
 
+// Keep stores the times of all files. It is called when nobody writes any more, by
+// whatever door, before the vDisks are closed. The mount may be gone.
+func (f *FS) Keep(ctx context.Context) error { return f.keeper.storeAll(ctx) }
+
 // Wait returns when nothing is mounted any more.
 func (f *FS) Wait() { f.conn.Wait() }
 
-// entry is a name in a directory.
-type entry struct {
-	name string
-	dir  bool
-}
-
-// under returns the path of what is below a directory from there.
-func under(dir, name string) (string, bool) {
-	if dir == "" {
-		return name, true
+// find returns the file of the vDisk of a name, or an empty file of that name, and what
+// is known of the vDisk.
+func (f *FS) find(ctx context.Context, name string) (*diskNode, Info, error) {
+	i, err := f.pool.Info(ctx, name)
+	if err == nil {
+		return f.nodes.disk(i), i, nil
 	}
-	return strings.CutPrefix(name, dir+"/")
-}
-
-// directory returns the attributes of a directory, made or implied by names
-// below it.
-func (f *FS) directory(ctx context.Context, dir string) (filetree.Attr, error) {
-	if _, err := f.look(ctx); err != nil {
-		return filetree.Attr{}, err
+	if e, ok := f.tree.Get(name + suffix); ok && errors.Is(err, fs.ErrNotExist) && e.Kind == filetree.EmptyDisk {
+		return f.nodes.emptyDisk(name, e), i, nil
 	}
-	at := f.dirChanged(dir)
-	start := max(f.start.UnixNano(), at)
-	implied := filetree.Attr{Mode: dirMode, UID: f.opt.UID, GID: f.opt.GID, Modified: start, Changed: start}
-	if dir == "" {
-		return implied, nil
-	}
-	if e, ok := f.tree.Get(dir); ok {
-		if e.Kind != filetree.Directory {
-			return implied, syscall.ENOTDIR
-		}
-		e.Modified, e.Changed = max(e.Modified, at), max(e.Changed, at)
-		return e.Attr, nil
-	}
-	there, err := f.leads(ctx, dir)
-	if err == nil && !there && len(f.tree.List(dir)) == 0 {
-		err = fmt.Errorf("directory %s: %w", dir, fs.ErrNotExist)
-	}
-	return implied, err
-}
-
-// keep makes a directory that is only implied one that stays when nothing is
-// below it, and returns its node of the tree, 0 for the root.
-func (f *FS) keep(ctx context.Context, dir string) (uint64, error) {
-	if e, ok := f.tree.Get(dir); ok && e.Kind == filetree.Directory || dir == "" {
-		return e.Node, nil
-	}
-	// It must not move away before it has an entry.
-	if err := f.moving.share(ctx); err != nil {
-		return 0, err
-	}
-	defer f.moving.unshare()
-	return f.keepLocked(ctx, dir)
-}
-
-// keepLocked is keep; f.moving is held.
-func (f *FS) keepLocked(ctx context.Context, dir string) (uint64, error) {
-	a, err := f.directory(ctx, dir)
-	if err != nil {
-		return 0, err
-	}
-	e, err := f.tree.Make(ctx, dir, filetree.Entry{Kind: filetree.Directory, Attr: a})
-	if errors.Is(err, fs.ErrExist) {
-		e, _ = f.tree.Get(dir)
-		err = nil
-	}
-	return e.Node, err
+	return nil, i, err
 }
 
 func roundUp(n int64) int64 { return (n + clusterSize - 1) &^ (clusterSize - 1) }
-
-// attrs shows attributes of a file that has so many bytes, of which so many are in
-// use.
-func attrs(out *fuse.Attr, kind uint32, a filetree.Attr, size, used int64) {
-	out.Mode, out.Size, out.Blocks, out.Blksize = kind|a.Mode, uint64(size), uint64(used+511)/512, clusterSize
-	out.Uid, out.Gid, out.Nlink = a.UID, a.GID, 1
-	modified, changed := time.Unix(0, a.Modified), time.Unix(0, a.Changed)
-	out.SetTimes(&modified, &modified, &changed)
-}
-
-// change makes the changes of a setattr, but for the size. Who asks for one asks
-// for a new time of change, though all be as it was.
-func change(a *filetree.Attr, in *fuse.SetAttrIn) {
-	mode, asked := in.GetMode()
-	if asked {
-		a.Mode = mode & 0o7777
-	}
-	if uid, ok := in.GetUID(); ok {
-		a.UID, asked = uid, true
-	}
-	if gid, ok := in.GetGID(); ok {
-		a.GID, asked = gid, true
-	}
-	if t, ok := in.GetMTime(); ok {
-		a.Modified, asked = t.UnixNano(), true
-	}
-	if asked {
-		a.Changed = time.Now().UnixNano()
-	}
-}
-
-// newAttr is what somebody who makes something gives it.
-//
-// In a directory with the set-group-ID bit it is of that directory's group, and a
-// directory has the bit too.
-func (f *FS) newAttr(ctx context.Context, dir string, mode uint32, isDir bool) filetree.Attr {
-	now := time.Now().UnixNano()
-	a := filetree.Attr{Mode: mode & 0o7777, UID: f.opt.UID, GID: f.opt.GID, Modified: now, Changed: now}
-	if caller, ok := fuse.FromContext(ctx); ok {
-		a.UID, a.GID = caller.Uid, caller.Gid
-	}
-	if up, ok := f.tree.Get(dir); ok && up.Mode&syscall.S_ISGID != 0 {
-		a.GID = up.GID
-		if isDir {
-			a.Mode |= syscall.S_ISGID
-		}
-	}
-	return a
-}
 
 func (f *FS) statfs(ctx context.Context, out *fuse.StatfsOut) error {
 	s, err := f.pool.Space(ctx)
@@ -377,5 +259,3 @@ func (f *FS) statfs(ctx context.Context, out *fuse.StatfsOut) error {
 	out.Bavail = out.Bfree
 	return nil
 }
-
-func join(dir, name string) string { return path.Join(dir, name) }

@@ -40,78 +40,17 @@ func readDevice(ctx context.Context, dev device.Reader, dest []byte, off int64) 
 	return fuse.ReadResultData(dest), 0
 }
 
-// lockShared takes n.mu for reading, unless it would have to wait for it and may
-// not, or not any more.
-func (n *diskNode) lockShared(ctx context.Context) bool {
-	return n.mu.TryRLock() || transport.MayWait(ctx) && n.share(ctx) == nil
-}
-
-// unshared is what a request answers for which lockShared took no lock.
-func (n *diskNode) unshared(ctx context.Context) syscall.Errno {
-	if !transport.MayWait(ctx) {
-		return syscall.EAGAIN
-	}
-	return errnoOf(ctx.Err())
-}
-
-// use takes n.mu for reading, with the vDisk open: where it is not, an emptying of
-// the file was given up that had closed it, and the vDisk is there all the same.
-// There is no device then if the file is empty. After an error n.mu is not held.
-func (n *diskNode) use(ctx context.Context) syscall.Errno {
-	for {
-		if !n.lockShared(ctx) {
-			return n.unshared(ctx)
-		}
-		if n.dev != nil || !n.made() {
-			return 0
-		}
-		n.mu.RUnlock()
-		if !transport.MayWait(ctx) {
-			return syscall.EAGAIN
-		}
-		if err := n.reopen(ctx); err != nil {
-			if ctx.Err() != nil {
-				return errnoOf(ctx.Err())
-			}
-			return syscall.EIO
-		}
-	}
-}
-
-// reopen opens the vDisk for those who have the file open.
-func (n *diskNode) reopen(ctx context.Context) error {
-	if err := until(ctx, n.mu.TryLock); err != nil {
-		return err
-	}
-	defer n.mu.Unlock()
-	switch {
-	case n.dev != nil || !n.made():
-		return nil
-	case !n.inUse():
-		return syscall.EIO // nobody would close it
-	}
-	return n.attach(ctx)
-}
-
 // Read implements gofs.NodeReader.
 func (n *diskNode) Read(ctx context.Context, _ gofs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	if e := n.use(ctx); e != 0 {
+	dev, e := n.open.use(ctx)
+	if e != 0 {
 		return nil, e
 	}
-	defer n.mu.RUnlock()
-	if n.dev == nil {
-		return nil, n.noDevice(0)
+	defer n.open.unshare()
+	if dev == nil {
+		return nil, 0
 	}
-	return readDevice(ctx, n.dev, dest, off)
-}
-
-// noDevice is what an empty file answers, or EIO of a vDisk that cannot be opened.
-// n.mu is held.
-func (n *diskNode) noDevice(empty syscall.Errno) syscall.Errno {
-	if n.made() {
-		return syscall.EIO
-	}
-	return empty
+	return readDevice(ctx, dev, dest, off)
 }
 
 // Write implements gofs.NodeWriter. A write past the end grows the vDisk
@@ -120,81 +59,84 @@ func (n *diskNode) Write(ctx context.Context, _ gofs.FileHandle, data []byte, of
 	if len(data) == 0 {
 		return 0, 0
 	}
-	if e := n.shareTo(ctx, off+int64(len(data))); e != 0 {
+	dev, e := n.useTo(ctx, off+int64(len(data)))
+	if e != 0 {
 		return 0, e
 	}
-	defer n.mu.RUnlock()
+	defer n.open.unshare()
 	if off%clusterSize == 0 && len(data)%clusterSize == 0 && transport.Gather(ctx, n, off, data) {
 		return 0, transport.Gathered
 	}
 	batch := [1]device.Span{{Off: off, Data: data}}
-	err := n.dev.TryWrite(batch[:])
+	err := dev.TryWrite(batch[:])
 	if err == device.ErrWouldBlock || err == device.ErrUnderWay {
 		if !transport.MayWait(ctx) {
 			return 0, syscall.EAGAIN
 		}
-		err = n.dev.Write(ctx, batch[:])
+		err = dev.Write(ctx, batch[:])
 	}
 	if err != nil {
 		return 0, errnoOf(err)
 	}
-	n.touch()
+	n.copied.touch()
 	return uint32(len(data)), 0
 }
 
-// WriteGathered implements transport.Writer: writes of a round, whole clusters,
-// are one append.
+// WriteGathered implements transport.Writer. The writes of a round, all of whole
+// clusters, are one append.
 func (n *diskNode) WriteGathered(batch []device.Span) syscall.Errno {
-	if !n.mu.TryRLock() {
+	dev, ok := n.open.tryUse()
+	if !ok {
 		return syscall.EAGAIN
 	}
-	defer n.mu.RUnlock()
+	defer n.open.unshare()
 	for _, w := range batch {
-		if n.dev == nil || w.Off+int64(len(w.Data)) > n.dev.Size() {
-			return syscall.EAGAIN // it was emptied meanwhile: each finds out
+		if w.Off+int64(len(w.Data)) > dev.Size() {
+			return syscall.EAGAIN // it was emptied meanwhile: each write finds out by itself
 		}
 	}
-	err := n.dev.TryWrite(batch)
+	err := dev.TryWrite(batch)
 	if err == device.ErrWouldBlock || err == device.ErrUnderWay {
 		return syscall.EAGAIN
 	}
 	if err == nil {
-		n.touch()
+		n.copied.touch()
 	}
 	return errnoOf(err)
 }
 
-// shareTo takes n.mu for reading, when there is a device and it reaches to end: it is
-// made to. After an error n.mu is not held.
-func (n *diskNode) shareTo(ctx context.Context, end int64) syscall.Errno {
+// useTo makes the vDisk reach to end, if it does not, and is openDevice.use then: there
+// is always a device. The caller calls unshare, but not after an error.
+func (n *diskNode) useTo(ctx context.Context, end int64) (device.Device, syscall.Errno) {
 	if end > sizeMax {
-		return syscall.EFBIG
+		return nil, syscall.EFBIG
 	}
 	for {
-		if e := n.use(ctx); e != 0 {
-			return e
+		dev, e := n.open.use(ctx)
+		if e != 0 {
+			return nil, e
 		}
-		if n.dev != nil && n.dev.Size() >= end {
-			return 0
+		if dev != nil && dev.Size() >= end {
+			return dev, 0
 		}
-		n.mu.RUnlock()
+		n.open.unshare()
 		if !transport.MayWait(ctx) {
-			return syscall.EAGAIN
+			return nil, syscall.EAGAIN
 		}
-		if err := n.reachAlone(ctx, end); err != nil {
-			return errnoOf(err)
+		if err := n.reach(ctx, end); err != nil {
+			return nil, errnoOf(err)
 		}
 	}
 }
 
-// reachAlone makes the vDisk reach to end.
-func (n *diskNode) reachAlone(ctx context.Context, end int64) error {
+// reach makes the vDisk reach to end.
+func (n *diskNode) reach(ctx context.Context, end int64) error {
 	done, err := n.become(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if size, err := n.size(ctx); err != nil || size >= end {
+	if size, err := n.open.size(ctx); err != nil || size >= end {
 		return err
 	}
 	return n.resize(ctx, roundUp(end))
@@ -202,14 +144,15 @@ func (n *diskNode) reachAlone(ctx context.Context, end int64) error {
 
 // Fsync implements gofs.NodeFsyncer.
 func (n *diskNode) Fsync(ctx context.Context, _ gofs.FileHandle, _ uint32) syscall.Errno {
-	if e := n.use(ctx); e != 0 {
+	dev, e := n.open.use(ctx)
+	if e != 0 {
 		return e
 	}
-	defer n.mu.RUnlock()
-	if n.dev == nil {
-		return n.noDevice(0)
+	defer n.open.unshare()
+	if dev == nil {
+		return 0
 	}
-	return errnoOf(n.dev.Flush(ctx))
+	return errnoOf(dev.Flush(ctx))
 }
 
 // Allocate implements gofs.NodeAllocater. Space is never set aside: plain
@@ -219,49 +162,49 @@ func (n *diskNode) Allocate(ctx context.Context, _ gofs.FileHandle, off, size ui
 		return syscall.EFBIG
 	}
 	start, end := int64(off), int64(off+size)
+	var dev device.Device
+	var e syscall.Errno
 	switch mode {
 	case 0, fallocZeroRange:
-		if e := n.shareTo(ctx, end); e != 0 {
-			return e
-		}
-		defer n.mu.RUnlock()
+		dev, e = n.useTo(ctx, end)
 	case fallocKeepSize, fallocKeepSize | fallocPunchHole, fallocKeepSize | fallocZeroRange:
-		if e := n.use(ctx); e != 0 {
-			return e
-		}
-		defer n.mu.RUnlock()
-		if n.dev == nil {
-			return n.noDevice(0)
-		}
-		end = min(end, n.dev.Size())
+		dev, e = n.open.use(ctx)
 	default:
 		return syscall.EOPNOTSUPP
 	}
-	if start >= end || mode&^fallocKeepSize == 0 {
+	if e != 0 {
+		return e
+	}
+	defer n.open.unshare()
+	if dev == nil {
 		return 0
 	}
-	n.touch()
-	if mode&fallocPunchHole != 0 {
-		return errnoOf(n.dev.Trim(ctx, start, end-start))
+	if end = min(end, dev.Size()); start >= end || mode&^fallocKeepSize == 0 {
+		return 0
 	}
-	return errnoOf(n.dev.Zero(ctx, start, end-start, true))
+	n.copied.touch()
+	if mode&fallocPunchHole != 0 {
+		return errnoOf(dev.Trim(ctx, start, end-start))
+	}
+	return errnoOf(dev.Zero(ctx, start, end-start, true))
 }
 
 // Lseek implements gofs.NodeLseeker.
 func (n *diskNode) Lseek(ctx context.Context, _ gofs.FileHandle, off uint64, whence uint32) (uint64, syscall.Errno) {
-	if e := n.use(ctx); e != 0 {
+	dev, e := n.open.use(ctx)
+	if e != 0 {
 		return 0, e
 	}
-	defer n.mu.RUnlock()
-	if n.dev == nil {
-		return 0, n.noDevice(syscall.ENXIO)
+	defer n.open.unshare()
+	if dev == nil {
+		return 0, syscall.ENXIO
 	}
-	return seekDevice(ctx, n.dev, off, whence)
+	return seekDevice(ctx, dev, off, whence)
 }
 
-// seekDevice finds the next byte at or after off that is in data, or in a hole; the
-// end of the device is a hole, and so is what reads as zeros and takes no room: data
-// is what Info.Allocated counts.
+// seekDevice finds the next byte at or after off that is in data, or in a hole. The end
+// of the device is a hole, and so is what reads as zeros and takes no room: data is what
+// Info.Allocated counts.
 func seekDevice(ctx context.Context, dev device.Reader, off uint64, whence uint32) (uint64, syscall.Errno) {
 	if whence != seekData && whence != seekHole {
 		return 0, syscall.EINVAL

@@ -20,9 +20,9 @@ const (
 	labelMax  = 256 // bytes of a value
 )
 
-// labels are these attributes of one file. They are kept in memory, as long as
-// the file is there: who stops this process takes the disk from the VM too, and
-// without a label libvirt gives the file to root.
+// labels are these attributes of one file. They are kept in memory, as long as the file
+// is there. A stop of this process takes the disk from the VM too, and libvirt gives a
+// file without a label to root.
 type labels struct {
 	mu  sync.Mutex
 	set map[string]string

@@ -14,9 +14,9 @@ import (
 	"openvstorage/fusefs/filetree"
 )
 
-// truncate sets the size, rounded up. To nothing it deletes the vDisk, and
-// with it the file is empty; it fails if the vDisk is in use elsewhere or has
-// snapshots or clones. To less than it is it fails otherwise.
+// truncate sets the size, rounded up. Truncation to nothing deletes the vDisk and leaves
+// an empty file; it fails if the vDisk is in use elsewhere or has snapshots or clones.
+// A vDisk cannot be truncated to any other smaller size.
 func (n *diskNode) truncate(ctx context.Context, size int64) error {
 	if done, err := n.grow(ctx, size); done {
 		return err
@@ -26,35 +26,50 @@ func (n *diskNode) truncate(ctx context.Context, size int64) error {
 		return err
 	}
 	defer done()
-	n.touch()
+	n.copied.touch()
 	if size > 0 {
 		return n.resize(ctx, roundUp(size))
 	}
-	if !n.made() {
-		n.mtime.Store(time.Now().UnixNano())
+	if !n.file.made() {
+		n.attrs.truncated()
 		return nil
 	}
-	if err := n.fs.moving.share(ctx); err != nil {
+	if err := n.fs.dirs.moving.Share(ctx); err != nil {
 		return err
 	}
-	defer n.fs.moving.unshare()
-	return n.named(ctx, func(name string) error { return n.empty(ctx, name) })
+	defer n.fs.dirs.moving.Unshare()
+	return n.file.named(ctx, func(name string) error { return n.empty(ctx, name) })
 }
 
-// grow sets the size of a vDisk, which waits for no I/O. It reports whether it
-// was for it to do.
+// become lets its caller alone make or empty the file, until done is called.
+func (n *diskNode) become(ctx context.Context) (done func(), err error) {
+	if err := n.file.changing.Take(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.open.take(ctx); err != nil {
+		n.file.changing.Give()
+		return nil, err
+	}
+	return func() {
+		n.open.give()
+		n.file.changing.Give()
+	}, nil
+}
+
+// grow sets the size of a vDisk, which waits for no I/O. If the file is to be emptied,
+// or has no vDisk, it does nothing and done is false.
 func (n *diskNode) grow(ctx context.Context, size int64) (done bool, err error) {
-	if size == 0 || !n.made() {
+	if size == 0 || !n.file.made() {
 		return false, nil
 	}
-	if err := n.share(ctx); err != nil {
+	if err := n.open.share(ctx); err != nil {
 		return true, err
 	}
-	defer n.mu.RUnlock()
-	if !n.made() {
+	defer n.open.unshare()
+	if !n.file.made() {
 		return false, nil
 	}
-	n.touch()
+	n.copied.touch()
 	return true, n.resize(ctx, roundUp(size))
 }
 
@@ -67,13 +82,13 @@ const (
 
 // empty deletes the vDisk, which has that name, and makes an empty file of the
 // node. It is a write to the file, which a halted vDisk refuses: what can still be
-// read of it is there to be copied, and its snapshots may not all be known.
+// read of a halted vDisk is there to be copied, and its snapshots may not all be known.
 //
-// That file is there first: a stop in between leaves the vDisk, and so does a
-// deletion that may come yet; the vDisk hides the file as long as it is there.
-// Who calls has called become, and holds moving for reading.
+// The empty file gets its entry first. A stop in between leaves the vDisk, and so does a
+// deletion whose outcome is not known yet; the vDisk hides the entry as long as it is
+// there. The caller has called become, and shares directories.moving.
 func (n *diskNode) empty(ctx context.Context, name string) error {
-	a := n.fs.owned(n.kept().Attr)
+	a := n.fs.owner.filled(n.attrs.kept().Attr)
 	a.Modified = time.Now().UnixNano()
 	a.Changed = a.Modified
 	e, err := n.fs.tree.Make(ctx, name+suffix, filetree.Entry{Kind: filetree.EmptyDisk, Attr: a})
@@ -83,174 +98,132 @@ func (n *diskNode) empty(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	// Who looks the name up when the vDisk is gone finds this file, and no other.
-	was, id := n.fs.setEmpty(e.Node, n), n.which.Load().id
-	n.detach()
-	gone := n.fs.stays(id)
-	err = n.fs.pool.Delete(ctx, name, n.mayEmpty)
-	// Of an unknown outcome nobody knows yet.
+	// Whoever looks the name up when the vDisk is gone finds this file, and no other.
+	was, id := n.fs.nodes.setEmpty(e.Node, n), n.file.id()
+	n.open.detach()
+	gone := n.fs.index.keepsFile(id)
+	err = n.fs.pool.Delete(ctx, name, n.file.mayEmpty)
+	// A deletion of unknown outcome counts as having happened: nobody knows yet.
 	gone(err == nil || errors.Is(err, ErrUnknownOutcome))
 	if err != nil {
-		n.fs.setEmpty(e.Node, was)
-		// All must be as it was, or will be: whoever is killed gives up.
+		n.fs.nodes.setEmpty(e.Node, was)
+		// The entry goes, now or later. It stays if the vDisk may be deleted yet.
 		if !errors.Is(err, ErrUnknownOutcome) && n.fs.tree.Remove(ctx, name+suffix, 0) != nil {
-			n.fs.oweEmpty(e.Node)
+			n.fs.leftovers.addEmpty(e.Node)
 		}
-		if n.inUse() {
-			err = errors.Join(err, n.attach(ctx))
+		if again := n.open.attachUsed(ctx); again != nil {
+			err = errors.Join(err, again)
 		}
 		return err
 	}
 	// It is done, whatever becomes of what is kept of the vDisk.
-	n.setKept(filetree.DiskAttr{Attr: e.Attr})
-	n.mtime.Store(0)
-	n.fs.mu.Lock()
-	delete(n.fs.disks, id)
-	n.which.Store(&which{node: e.Node})
-	n.fs.mu.Unlock()
-	n.fs.forgetDisk(ctx, id)
+	n.attrs.becomesEmpty(e.Attr)
+	n.fs.nodes.hasEmptied(n, e.Node)
+	n.fs.leftovers.forgetDisk(ctx, id)
 	return nil
 }
 
-// mayEmpty is why the vDisk must not be deleted for its file to be empty, nil: it may.
-func (n *diskNode) mayEmpty(i Info) error {
-	if err := n.isThat(i); err != nil {
-		return err
-	}
-	if i.State == stateHalted {
-		return fmt.Errorf("vDisk %q: halted and cannot be emptied; unlink its file to delete it: %w", i.Name, syscall.EIO)
-	}
-	if len(i.Snapshots) > 0 {
-		return fmt.Errorf("vDisk %q: has snapshots and cannot be emptied: %w", i.Name, syscall.EBUSY)
-	}
-	return nil
-}
-
-// resize grows the vDisk, or makes it. n.mu is held; if there is none by become.
+// resize grows the vDisk, or makes it. The lock of the open device is held. If there is
+// no vDisk, the caller has called become.
 func (n *diskNode) resize(ctx context.Context, size int64) error {
 	if size > sizeMax {
 		return syscall.EFBIG
 	}
-	if !n.made() {
+	if !n.file.made() {
 		return n.make(ctx, func(naming Naming) error { return n.fs.pool.CreateAs(ctx, size, naming) })
 	}
-	have, err := n.size(ctx)
+	have, err := n.open.size(ctx)
 	switch {
 	case err != nil || size == have:
 		return err
 	case size < have:
-		return fmt.Errorf("vDisk %q: cannot shrink: %w", *n.name.Load(), fs.ErrInvalid)
+		return fmt.Errorf("vDisk %q: cannot shrink: %w", *n.file.name.Load(), fs.ErrInvalid)
 	}
-	return n.named(ctx, func(name string) error { return n.fs.pool.Resize(ctx, name, size) })
+	return n.file.named(ctx, func(name string) error { return n.fs.pool.Resize(ctx, name, size) })
 }
 
-// make makes the vDisk of an empty file. What that waits for it waits for before the
-// vDisk has its name: a directory may be moved meanwhile. Owner and mode are kept before
-// that, too: no stop loses them. Then the vDisk is there, and whoever is killed while
-// the file's entry goes leaves both, where the vDisk counts. Who calls has called
-// become.
+// make makes the vDisk of an empty file. All that is waited for comes before the vDisk
+// has its name: a directory may be moved meanwhile. Owner and mode are stored before
+// that, too, so that no stop loses them. Once the vDisk has its name the file's entry is
+// removed. A kill in between leaves both, and then the vDisk counts. The caller has
+// called become.
 func (n *diskNode) make(ctx context.Context, do func(Naming) error) error {
-	node := n.which.Load().node
-	if _, _, there := n.fs.tree.Path(node); !there {
-		return n.deleted()
+	node := n.file.node()
+	if _, there := n.file.path(); !there {
+		return n.file.unlinked()
 	}
 	err := do(func(id uuid.UUID, commit func(name string) error) error {
-		err := n.fs.tree.KeepDisk(ctx, id, n.kept(), 0)
+		err := n.fs.tree.KeepDisk(ctx, id, n.attrs.kept(), 0)
 		if err == nil {
 			err = n.give(ctx, id, commit)
 		}
 		if err != nil && !errors.Is(err, ErrUnknownOutcome) {
-			n.fs.oweDisk(id)
+			n.fs.leftovers.addDisk(id)
 		}
 		return err
 	})
-	if !n.made() {
+	if !n.file.made() {
 		return err
 	}
-	if n.fs.tree.KeepDisk(ctx, n.which.Load().id, n.kept(), node) != nil {
-		n.fs.oweEmpty(node)
+	if n.fs.tree.KeepDisk(ctx, n.file.id(), n.attrs.kept(), node) != nil {
+		n.fs.leftovers.addEmpty(node)
 	}
-	if err == nil && n.inUse() {
-		err = n.attach(ctx)
+	if err == nil {
+		err = n.open.attachUsed(ctx)
 	}
 	return err
 }
 
-// give gives a new vDisk the name of the file, which it is then.
+// give gives a new vDisk the name of the file, and makes the file that of the vDisk.
 func (n *diskNode) give(ctx context.Context, id uuid.UUID, commit func(name string) error) error {
-	if err := n.fs.moving.share(ctx); err != nil {
+	if err := n.fs.dirs.moving.Share(ctx); err != nil {
 		return err
 	}
-	defer n.fs.moving.unshare()
-	file, _, there := n.fs.tree.Path(n.which.Load().node)
+	defer n.fs.dirs.moving.Unshare()
+	file, there := n.file.path()
 	if !there {
-		return n.deleted()
+		return n.file.unlinked()
 	}
-	// Who looks it up as soon as it has its name finds this file, and no other.
-	n.fs.mu.Lock()
-	n.fs.disks[id] = n
-	n.fs.mu.Unlock()
-	came := n.fs.stays(id)
+	n.fs.nodes.claim(id, n)
+	came := n.fs.index.keepsFile(id)
 	err := commit(strings.TrimSuffix(file, suffix))
 	came(err == nil || errors.Is(err, ErrUnknownOutcome))
 	if err == nil {
 		n.becomes(context.WithoutCancel(ctx), id, strings.TrimSuffix(file, suffix)) // it is there, whoever is killed
 		return nil
 	}
-	n.fs.mu.Lock()
-	defer n.fs.mu.Unlock()
-	delete(n.fs.disks, id)
+	n.fs.nodes.unclaim(id)
 	return err
 }
 
-func (n *diskNode) deleted() error {
-	return fmt.Errorf("file %s was deleted: %w", *n.name.Load(), fs.ErrNotExist)
-}
-
-// becomes makes an empty file that of the vDisk that was made for it. It waits for
+// becomes turns an empty file into that of the vDisk that was made for it. It waits for
 // nothing.
 func (n *diskNode) becomes(ctx context.Context, id uuid.UUID, name string) {
-	kept := n.kept()
-	if i, err := n.fs.pool.InfoOf(ctx, id); err == nil { // others may have deleted it
-		kept = settled(kept, i.Change)
-	}
-	kept.Modified = max(kept.Modified, time.Now().UnixNano()) // it gets a size, which is a change
-	kept.Changed = max(kept.Changed, kept.Modified)
-	n.setKept(kept)
-	n.fs.mu.Lock()
-	delete(n.fs.empty, n.which.Load().node)
-	n.which.Store(&which{id: id})
-	n.fs.mu.Unlock()
-	n.name.Store(&name)
-}
-
-// isThat fails if the vDisk is another one that has the name now.
-func (n *diskNode) isThat(i Info) error {
-	if i.ID != n.which.Load().id {
-		return fmt.Errorf("vDisk %q: another one than before: %w", i.Name, fs.ErrNotExist)
-	}
-	return nil
+	i, _ := n.fs.pool.InfoOf(ctx, id) // nothing, if others have deleted it
+	n.attrs.becomesDisk(i)
+	n.fs.nodes.hasBecome(n, id)
+	n.file.name.Store(&name)
 }
 
 // remove deletes the file at a time, and the vDisk if there is one and it has that name.
 func (n *diskNode) remove(ctx context.Context, name string, at int64) error {
-	n.waitIdle(ctx)
-	if err := n.keep.take(ctx); err != nil {
+	n.open.opens.waitIdle(ctx)
+	if err := n.file.changing.Take(ctx); err != nil {
 		return err
 	}
-	defer n.keep.give()
-	if n.made() {
-		if err := n.fs.pool.Delete(ctx, name, n.isThat); err != nil {
+	defer n.file.changing.Give()
+	if n.file.made() {
+		if err := n.fs.pool.Delete(ctx, name, n.file.isThat); err != nil {
 			return err
 		}
-		n.gone = true
-		n.fs.forgetDisk(ctx, n.which.Load().id)
+		n.file.deleted = true
+		n.fs.leftovers.forgetDisk(ctx, n.file.id())
 		return nil
 	}
-	if err := n.fs.moving.share(ctx); err != nil {
+	if err := n.fs.dirs.moving.Share(ctx); err != nil {
 		return err
 	}
-	defer n.fs.moving.unshare()
-	file, _, _ := n.fs.tree.Path(n.which.Load().node)
+	defer n.fs.dirs.moving.Unshare()
+	file, _ := n.file.path()
 	return n.fs.tree.Remove(ctx, file, at)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// listing is an open directory as it was when reading began: what is made or
-// goes meanwhile is seen by who begins anew.
+// listing is an open directory as it was when reading began. Whoever begins to read anew
+// sees what was made or removed meanwhile.
 type listing struct {
 	read func(ctx context.Context) ([]entry, error)
 	list []entry

@@ -311,7 +311,7 @@ func TestReaddirMany(t *testing.T) {
 	})
 }
 
-// Who is in a directory stays there, however often it is looked up.
+// Whoever is in a directory stays there, however often it is looked up.
 func TestDirectoryStays(t *testing.T) {
 	keys := treetest.New()
 	pool := memtest.New(keys)

@@ -170,7 +170,7 @@ func TestNodesGo(t *testing.T) {
 	}
 }
 
-// Who looks a file up while it gets its vDisk, or loses it, finds that file: there is
+// Whoever looks a file up while it gets its vDisk, or loses it, finds that file: there is
 // no second one of it.
 func TestLookedUpWhileMade(t *testing.T) {
 	k := newKernel(t)
@@ -266,7 +266,7 @@ func TestFirstWriteKilled(t *testing.T) {
 	}
 }
 
-// Who truncates a small file that somebody else is storing meanwhile ends when he is
+// Whoever truncates a small file that somebody else is storing meanwhile ends when he is
 // killed.
 func TestTruncateKilled(t *testing.T) {
 	k := newKernel(t)
@@ -306,7 +306,7 @@ func TestTruncateKilled(t *testing.T) {
 	}
 }
 
-// A file in whose way something is does not keep the times of others from being kept.
+// The times of other files are stored even if one file is being changed for long.
 func TestTimesKeptBesideWaits(t *testing.T) {
 	k := newKernel(t)
 	for _, name := range []string{"a", "b"} {
@@ -325,8 +325,8 @@ func TestTimesKeptBesideWaits(t *testing.T) {
 	}
 }
 
-// Who tells of a change while the kernel writes pages back, which waits, can give up;
-// and who tells meanwhile is told that the kernel has heard of it since.
+// Whoever tells of a change while the kernel writes pages back, which waits, can give up;
+// and whoever tells meanwhile is told that the kernel has heard of it since.
 func TestChangedGivenUp(t *testing.T) {
 	k := newKernel(t)
 	check(t, "create", k.pool.Create(t.Context(), "a", 4096), 0)

@@ -15,10 +15,9 @@ import (
 	"openvstorage/fusefs/transport"
 )
 
-// Prepare makes dir fit to be mounted on. A mount that a killed process left
-// ("transport endpoint is not connected") is taken away; a live mount and a
-// directory with something in it are refused, as is what the mount will need and
-// there is not.
+// Prepare makes dir fit to be mounted on. It takes a mount away that a killed process
+// left ("transport endpoint is not connected"). It refuses a live mount, a directory
+// that is not empty, and a machine that lacks something the mount needs.
 func Prepare(dir string, allowOther bool) error {
 	here := machine{device: "/dev/fuse", conf: "/etc/fuse.conf", root: os.Geteuid() == 0}
 	if err := here.fit(allowOther); err != nil {
@@ -64,7 +63,7 @@ func Prepare(dir string, allowOther bool) error {
 	return nil
 }
 
-// machine is what a mount needs of it.
+// machine is what a mount depends on.
 type machine struct {
 	device string // of FUSE
 	conf   string // of fusermount3
@@ -117,9 +116,9 @@ const deadMounts = 8
 // answerMax is how long a file system may take to say how full it is.
 const answerMax = 10 * time.Second
 
-// answers asks the file system of a directory something that the kernel does
-// not remember: attributes it does, for a moment, of a mount that has just died.
-// A process that is being killed answers when it is gone.
+// answers asks the file system of a directory something that the kernel does not
+// remember. It does remember attributes, for a moment, of a mount that has just died. If
+// the process of a mount is being killed, the answer comes when it is gone.
 func answers(dir string) error {
 	answer := make(chan error, 1)
 	go func() {

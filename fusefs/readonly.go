@@ -8,9 +8,9 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// What would change something below .snapshots is EROFS, whoever asks. The
-// library has answers of its own for what a node does not offer, and for unlink
-// and rmdir these say that it was done.
+// Whatever would change something below .snapshots fails with EROFS, whoever asks. These
+// methods are needed: the library answers for what a node does not offer, and for unlink
+// and rmdir it would answer that it was done.
 var (
 	_ gofs.NodeCreater       = (*snapDir)(nil)
 	_ gofs.NodeMkdirer       = (*snapDir)(nil)

@@ -93,7 +93,7 @@ func TestWriters(t *testing.T) {
 	})
 }
 
-// A file that is replaced by a rename is still what it was to who has it open.
+// A file that is replaced by a rename is still what it was to whoever has it open.
 func TestReplacedWhileOpen(t *testing.T) {
 	keys := treetest.New()
 	pool := memtest.New(keys)
@@ -189,7 +189,7 @@ func TestTimes(t *testing.T) {
 	})
 }
 
-// A size that another client gave a vDisk is seen after attrTimeout, by who has
+// A size that another client gave a vDisk is seen after attrTimeout, by whoever has
 // the file open as well, and so is that it was modified.
 func TestSizeOfOthers(t *testing.T) {
 	keys := treetest.New()

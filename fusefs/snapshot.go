@@ -16,7 +16,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"openvstorage/device"
-	"openvstorage/fusefs/filetree"
 )
 
 // snapDir is .snapshots or a directory below it: the components of a vDisk's
@@ -57,36 +56,32 @@ var (
 	_ gofs.NodeFsyncer   = (*snapFile)(nil)
 )
 
+// What is below .snapshots is the mount's owner's, and as readable to others as a vDisk
+// is by default.
 const (
 	roDirMode  = 0o555
 	roFileMode = 0o400
 )
 
-// snapshotAttr is what everything below .snapshots has: it is the mount's
-// owner's, and as readable to others as a vDisk is by default.
-func (f *FS) snapshotAttr(mode uint32, time int64) filetree.Attr {
-	return filetree.Attr{Mode: mode, UID: f.opt.UID, GID: f.opt.GID, Modified: time, Changed: time}
-}
-
-// snapIno makes an inode number of what stays the same as long as the node is
-// the same: who has it open or is in it stays there.
+// snapIno makes an inode number of what stays the same as long as the node is the same:
+// whoever has it open, or is in it, stays there.
 func snapIno(of ...any) uint64 {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q", of))
 	return binary.BigEndian.Uint64(sum[:])&^(1<<63) | 1<<62
 }
 
-// show fills in attributes. The time of a directory is that of the mount, or of
-// the last change since.
+// show fills in attributes. The time of a directory is that of the mount, or of the last
+// change since.
 func (d *snapDir) show(ctx context.Context, out *fuse.Attr) error {
-	b, err := d.fs.snapBranch(ctx, d.path)
+	b, err := d.fs.index.snapshotsIn(ctx, d.path)
 	if errors.Is(err, syscall.ENOENT) {
 		b, err = &branch{}, nil // it was there
 	}
 	if err != nil {
 		return err
 	}
-	at := max(d.fs.start.UnixNano(), d.fs.dirChanged(join(snapshotsDir, d.path)))
-	attrs(out, syscall.S_IFDIR, d.fs.snapshotAttr(roDirMode, at), 0, 0)
+	at := max(d.fs.dirs.start.UnixNano(), d.fs.times.changed(join(snapshotsDir, d.path)))
+	attrs(out, syscall.S_IFDIR, d.fs.owner.attr(roDirMode, at), 0, 0)
 	if b.list == nil && d.path != "" {
 		out.Nlink = 0
 		return nil
@@ -100,10 +95,10 @@ func (d *snapDir) show(ctx context.Context, out *fuse.Attr) error {
 	return nil
 }
 
-// list returns what is in the directory. A snapshot hides what a vDisk of an earlier
-// release implies by that name.
+// list returns what is in the directory. If an earlier release made a vDisk whose name
+// implies a directory of a snapshot's name, the snapshot is listed.
 func (d *snapDir) list(ctx context.Context) ([]entry, error) {
-	b, err := d.fs.snapBranch(ctx, d.path)
+	b, err := d.fs.index.snapshotsIn(ctx, d.path)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +128,7 @@ func (d *snapDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 			return d.NewInode(ctx, &snapFile{fs: d.fs, disk: disk.ID, snap: s}, stable), 0
 		}
 	}
-	switch _, err := d.fs.snapBranch(ctx, join(d.path, name)); {
+	switch _, err := d.fs.index.snapshotsIn(ctx, join(d.path, name)); {
 	case err == nil:
 		return d.fs.snapDirOf(ctx, &d.Inode, join(d.path, name), out)
 	case !errors.Is(err, syscall.ENOENT):
@@ -196,7 +191,7 @@ func (f *FS) showSnapshot(ctx context.Context, out *fuse.Attr, s Snapshot) {
 	if f.copiers.copies(ctx) {
 		used = s.Size
 	}
-	attrs(out, syscall.S_IFREG, f.snapshotAttr(roFileMode, s.Created), s.Size, used)
+	attrs(out, syscall.S_IFREG, f.owner.attr(roFileMode, s.Created), s.Size, used)
 }
 
 // Statfs implements gofs.NodeStatfser.
@@ -210,7 +205,7 @@ func (s *snapFile) Fsync(context.Context, gofs.FileHandle, uint32) syscall.Errno
 // named does something with the snapshot by the name that it has now, as
 // NAME@SNAP.
 func (s *snapFile) named(ctx context.Context, do func(name string) error) error {
-	return s.fs.named(ctx, s.disk, func(name string) error { return do(name + "@" + s.snap.Name) })
+	return s.fs.pool.named(ctx, s.disk, func(name string) error { return do(name + "@" + s.snap.Name) })
 }
 
 // Open implements gofs.NodeOpener: for reading only.

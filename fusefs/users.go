@@ -14,9 +14,9 @@ import (
 // usersMax is the number of users that are named.
 const usersMax = 16
 
-// users says who keeps a mount busy: processes that have something of it open,
-// mapped, or as a directory they are in, and loop devices over its files.
-// Processes of other users are seen by root alone.
+// users names whoever keeps a mount busy: processes that have something of it open,
+// mapped, or as the directory they are in, and loop devices over its files. Only root
+// sees the processes of other users.
 func users(dir string) []string {
 	var found []string
 	processes, _ := filepath.Glob("/proc/[0-9]*")

@@ -52,7 +52,7 @@ func TestUnmountedByOthers(t *testing.T) {
 }
 
 // While a clone waits, for a backend that is away, all can be looked at, the file
-// that becomes the clone too; others work; and who waits goes when it is killed.
+// that becomes the clone too; others work; and whoever waits goes when it is killed.
 func TestCloneWaits(t *testing.T) {
 	keys := treetest.New()
 	pool := memtest.New(keys)

@@ -32,18 +32,15 @@ var (
 	_ gofs.NodeRemovexattrer = (*diskNode)(nil)
 )
 
-// hasDisk reports whether there is a vDisk.
-func (n *diskNode) hasDisk() bool { return n.made() }
-
 // Getxattr implements gofs.NodeGetxattrer.
 func (n *diskNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {
 	if !strings.HasPrefix(attr, xattrPrefix) {
 		return n.labels.Getxattr(ctx, attr, dest)
 	}
-	if !n.made() {
+	if !n.file.made() {
 		return 0, syscall.ENODATA
 	}
-	i, err := n.info(ctx)
+	i, err := n.file.info(ctx)
 	if err != nil {
 		return 0, errnoOf(err)
 	}
@@ -83,29 +80,29 @@ func fill(dest []byte, value string) (uint32, syscall.Errno) {
 // Listxattr implements gofs.NodeListxattrer.
 func (n *diskNode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
 	names := n.labels.names()
-	if n.hasDisk() {
+	if n.file.made() {
 		names += strings.Join(xattrNames, "\x00") + "\x00"
 	}
 	return fill(dest, names)
 }
 
-// Setxattr implements gofs.NodeSetxattrer. user.ovs.snapshot is never there: it
-// is always made, and cannot be replaced.
+// Setxattr implements gofs.NodeSetxattrer. user.ovs.snapshot can be set, which takes a
+// snapshot, but never exists: so it is never replaced.
 func (n *diskNode) Setxattr(ctx context.Context, attr string, data []byte, flags uint32) syscall.Errno {
 	switch {
 	case !strings.HasPrefix(attr, xattrPrefix):
 		return n.labels.Setxattr(ctx, attr, data, flags)
-	case attr != xattrSnapshot || !n.made():
+	case attr != xattrSnapshot || !n.file.made():
 		return syscall.EPERM
 	case flags&unix.XATTR_REPLACE != 0:
 		return syscall.ENODATA
 	}
-	return errnoOf(n.named(ctx, func(name string) error { return n.fs.pool.Snapshot(ctx, name, string(data)) }))
+	return errnoOf(n.file.named(ctx, func(name string) error { return n.fs.pool.Snapshot(ctx, name, string(data)) }))
 }
 
 // Removexattr implements gofs.NodeRemovexattrer.
 func (n *diskNode) Removexattr(ctx context.Context, attr string) syscall.Errno {
-	if n.hasDisk() && slices.Contains(xattrNames, attr) {
+	if n.file.made() && slices.Contains(xattrNames, attr) {
 		return syscall.EPERM
 	}
 	return n.labels.Removexattr(ctx, attr)

@@ -25,20 +25,20 @@ type ALBA struct {
 	Keys     string   // file with master keys
 	Cache    size.Bytes
 	Scrub    time.Duration // in which all of a disk is read back once; 0: the default; below 0: never
-	// AllowUnmounted makes what is new also in what looks like a mount point with
-	// nothing mounted.
+	// AllowUnmounted lets new ASDs be made in a directory that looks like a mount point
+	// with nothing mounted.
 	AllowUnmounted bool
 }
 
-// mountTable reads what is mounted here. A variable, so that tests can say so.
+// mountTable reads what is mounted on this machine. It is a variable for tests.
 var mountTable = mounts.Read
 
-// set reports whether one was given that only a data directory with ALBA takes.
+// set reports whether an option was given that only a data directory with ALBA takes.
 func (a ALBA) set() bool {
 	return a.ASDs != 0 || len(a.Dirs) > 0 || len(a.Policies) > 0 || a.Preset != "" || a.Keys != "" || a.Cache != 0 || a.Scrub != 0
 }
 
-// options makes the backend's options of what was asked for.
+// options makes options of the backend from what was asked for.
 func (a ALBA) options(o openOptions) (albahere.Options, error) {
 	opt := albahere.Options{
 		FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, ASDs: a.ASDs, CacheBytes: int64(a.Cache), Uploads: o.uploads, Descriptors: o.files.Segments, Logger: o.logger,

@@ -38,7 +38,7 @@ func (a attachments) Attached(ctx context.Context) ([]control.Attachment, error)
 	return list, Kind(err)
 }
 
-// attachable are the vDisks that can be attached: all.
+// attachable are the vDisks that can be attached: all of them.
 type attachable struct{ of *embedded }
 
 // List implements attach.VDisks.

@@ -19,8 +19,8 @@ import (
 	"openvstorage/volumedriver/registry"
 )
 
-// files shows the vDisks and snapshots to the mount. grown, if there is one, is told
-// that the mount made a vDisk grow.
+// files shows the vDisks and snapshots to the mount. grown, if set, is called when the
+// mount has made a vDisk grow.
 type files struct {
 	of    *embedded
 	grown func()
@@ -28,8 +28,8 @@ type files struct {
 
 var _ fusefs.Pool = files{}
 
-// mountFiles mounts the vDisks on the directory of the options, which is
-// prepared.
+// mountFiles mounts the vDisks on the directory that the options name, which
+// fusefs.Prepare has made fit.
 func mountFiles(ctx context.Context, h *embedded, grown func(), o Options) (*fusefs.FS, error) {
 	return fusefs.Mount(ctx, files{h, grown}, h.FileKeys(), o.Mount, fusefs.Options{
 		AllowOther: o.AllowOther, Direct: os.Geteuid() == 0, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
@@ -37,8 +37,8 @@ func mountFiles(ctx context.Context, h *embedded, grown func(), o Options) (*fus
 	})
 }
 
-// apart refuses a mount that would hide the data directory, or be in it: what
-// looks at all of that would ask itself.
+// apart refuses a mount that would hide the data directory, or be in it: whoever walks
+// through the data directory would then wait for the mount, which this process serves.
 func apart(data, dir string) error {
 	names := []string{data, dir}
 	for i, name := range names {
@@ -72,7 +72,7 @@ var fileErrors = []struct {
 	{volumedriver.ErrInvalid, syscall.EINVAL},
 }
 
-// errnoError is an error of vDisks that is an errno to the mount, and nothing
+// errnoError is an error of vDisks that is an errno to the mount, and matches nothing
 // else that it may have come from.
 type errnoError struct {
 	errno syscall.Errno
@@ -178,7 +178,7 @@ func (f files) Snapshot(ctx context.Context, name, snap string) error {
 	return fileError(err)
 }
 
-// RenameBelow implements fusefs.Pool: names of vDisks and the mount's tree are on
+// RenameBelow implements fusefs.Pool. Names of vDisks and the tree of the mount are on
 // one group, and change in one sequence of it.
 func (f files) RenameBelow(ctx context.Context, from, to string, swaps []filetree.Swap) error {
 	err := fileError(f.of.RenameBelow(ctx, from, to, registry.NewBeside(swaps)))

@@ -18,7 +18,7 @@ import (
 )
 
 // While a clone waits for a backend that does not answer, all files of the mount can
-// be looked at, whatever their times, sizes and names have become; and who makes the
+// be looked at, whatever their times, sizes and names have become; and whoever makes the
 // clone by cp goes when it is killed.
 func TestMountLooksWhileCloneWaits(t *testing.T) {
 	d := faultdisk.New(crashdisk.New())

@@ -14,11 +14,10 @@ import (
 	"openvstorage/volumedriver/registry"
 )
 
-// While the data directory is not what it was, nothing is begun that makes, names or
-// removes vDisks and snapshots, and all that is listed says why. What is open goes on:
-// writes wait when they need another file.
-//
-// It goes by what was seen last, and asks no disk: that might hang.
+// refuse does something that makes, names or removes vDisks or snapshots, unless the
+// data directory was replaced: then it fails and says why. What is open goes on; its
+// writes wait when they need another file. refuse goes by what held saw last. It asks no
+// disk, which might hang.
 func (e *embedded) refuse(do func() error) error {
 	if err := e.held.check(); err != nil {
 		return err
@@ -26,7 +25,7 @@ func (e *embedded) refuse(do func() error) error {
 	return do()
 }
 
-// told says in what is listed of a vDisk what became of its data directory.
+// told adds to what is listed of a vDisk what became of its data directory.
 func told(i volumedriver.Info, err error) volumedriver.Info {
 	if err != nil && i.Reason == "" {
 		i.Reason = err.Error()
@@ -34,7 +33,8 @@ func told(i volumedriver.Info, err error) volumedriver.Info {
 	return i
 }
 
-// List is that of the vDisks, and says of each that the data directory was replaced.
+// List lists the vDisks, and says of each that the data directory was replaced, if it
+// was.
 func (e *embedded) List(ctx context.Context) ([]volumedriver.Info, error) {
 	list, err := e.Host.List(ctx)
 	replaced := e.held.check()
@@ -44,7 +44,8 @@ func (e *embedded) List(ctx context.Context) ([]volumedriver.Info, error) {
 	return list, err
 }
 
-// Info is that of the vDisk, and says that the data directory was replaced.
+// Info returns what is known of a vDisk, and says that the data directory was replaced,
+// if it was.
 func (e *embedded) Info(ctx context.Context, name string) (volumedriver.Info, error) {
 	i, err := e.Host.Info(ctx, name)
 	if err != nil {
@@ -128,7 +129,8 @@ func (e *embedded) RollbackTold(ctx context.Context, name, snap string, force bo
 	return e.refuse(func() error { return e.Host.RollbackTold(ctx, name, snap, force, tell) })
 }
 
-// Sync is that of the vDisks, unless the data directory was replaced: it would wait for what cannot be done.
+// Sync is that of the vDisks, unless the data directory was replaced: then it would wait
+// for what cannot be done.
 func (e *embedded) Sync(ctx context.Context, name string, progress func(done, total int64)) error {
 	return e.refuse(func() error { return e.Host.Sync(ctx, name, progress) })
 }
@@ -140,10 +142,11 @@ const (
 	heldTell = time.Minute
 )
 
-// held is what was seen of a data directory last.
+// held is what was seen of the data directory last.
 type held struct{ replaced atomic.Pointer[error] }
 
-// check is why it is not what it was, by the last look.
+// check is the error that says that the data directory was replaced, nil if it was not
+// when it was looked at last.
 func (h *held) check() error {
 	if err := h.replaced.Load(); err != nil {
 		return *err
@@ -151,7 +154,7 @@ func (h *held) check() error {
 	return nil
 }
 
-// gauge tells it to those who look at many.
+// gauge shows to monitoring whether the data directory was replaced.
 func (h *held) gauge() prometheus.Collector {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "ovs_data_directory_replaced", Help: "1 if there is something else where the data directory was.",
@@ -163,7 +166,7 @@ func (h *held) gauge() prometheus.Collector {
 	})
 }
 
-// watch looks at the data directory until ctx ends, and says when it is replaced, and
+// watch looks at the data directory until ctx ends, and logs when it was replaced, and
 // when it is back.
 func (h *held) watch(ctx context.Context, dir *datadir.Directory, logger *slog.Logger) {
 	tick := time.NewTicker(heldLook)

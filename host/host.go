@@ -1,9 +1,9 @@
-// Package host is what runs on a host: `ovs up` serves the vDisks of one data
-// directory. It opens what they stand on, backend, registry and groups, and ties
-// them to NBD, the mount, block devices, metrics and the management socket.
+// Package host is what runs on a host. `ovs up` serves the vDisks of one data directory:
+// this package opens backend, registry and groups, on which vDisks rest, and ties the
+// vDisks to NBD, the mount, block devices, metrics and the management socket.
 //
-// Everything meets here, so it may import all that is below, and only the command
-// line imports it.
+// All parts meet here. So this package may import all that is below it, and only the
+// command line imports this package.
 package host
 
 import (
@@ -40,7 +40,7 @@ type openOptions struct {
 	acceptOlder bool // go on with a data directory that is older than its disks
 	logger      *slog.Logger
 	tune        func(*albahere.Options) // sizes and times of tests; nil: none
-	// node is put between the registry and its group; nil: nothing is. For tests.
+	// node, for tests, is put between the registry and its group; nil: nothing is.
 	node func(registrykeys.Node) registrykeys.Node
 }
 

@@ -20,11 +20,11 @@ import (
 // keyFileMax bounds a key file in bytes.
 const keyFileMax = 1 << 20
 
-// readKeys reads master keys: lines of a number and 64 hexadecimal digits; what
-// follows a # is a comment. It refuses a file that other users may read or change:
-// who has the keys can read all that was ever stored with them.
+// readKeys reads master keys: lines of a number and 64 hexadecimal digits, in which a #
+// begins a comment. It refuses a file that other users may read or change: whoever has
+// the keys can read all that was ever stored with them.
 func readKeys(file string) (map[uint64][]byte, error) {
-	// Not opened by name twice: what is checked is what is read.
+	// The file is opened once: so what is checked is what is read.
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("master keys: %w", err)
@@ -61,7 +61,7 @@ func parseKeys(b []byte, file string) (map[uint64][]byte, error) {
 			}
 		}
 		if err != nil || len(key) != albaobject.MasterKeySize || number == 0 || keys[number] != nil {
-			// Not the line itself: it may be a key.
+			// The message does not quote the line, which may be a key.
 			return nil, fmt.Errorf("master keys: %s:%d: not a new number above 0 and %d hexadecimal digits", file, n, 2*albaobject.MasterKeySize)
 		}
 		keys[number] = key
@@ -72,9 +72,9 @@ func parseKeys(b []byte, file string) (map[uint64][]byte, error) {
 	return keys, nil
 }
 
-// checkKeyFile refuses a key file that others than root and the user of this
-// process may read or change, or put another in the place of. Root's file may be
-// readable by the group of a service, to which it is lent so.
+// checkKeyFile refuses a key file that users other than root and the user of this
+// process may read, change, or replace. A file of root may be readable by a group if
+// lentTo says that it is lent to this service so.
 func checkKeyFile(f *os.File, file string) error {
 	info, err := f.Stat()
 	if err != nil {
@@ -100,9 +100,9 @@ func checkKeyFile(f *os.File, file string) error {
 	return checkPlace(file, me)
 }
 
-// lentTo tells whether root's file is lent to this service by its group: a service
-// that is not root's, or one of root's that was given a group beside its own. The
-// group root is what systemd leaves on the credentials that it lends by name.
+// lentTo reports whether root lends its file to this service by the file's group. That
+// is so if the service is not root's, or was given a group beside root's own. systemd
+// leaves the group root on the credentials that it lends by name.
 func lentTo(gid uint32) bool {
 	if gid == 0 {
 		return os.Geteuid() != 0
@@ -111,9 +111,10 @@ func lentTo(gid uint32) bool {
 	return int(gid) == os.Getegid() || slices.Contains(groups, int(gid))
 }
 
-// checkPlace refuses a directory in which others may put another file in the place
-// of this one, and one above it likewise; for a symbolic link that where it is and
-// where it leads. In a directory with the sticky bit each has his own files.
+// checkPlace refuses a file if other users may replace it, because they may write to its
+// directory or to one above. Of a symbolic link it checks both where the link is and
+// where it leads. A directory with the sticky bit is accepted: in it users replace only
+// their own files.
 func checkPlace(file string, me uint32) error {
 	file, err := filepath.Abs(file)
 	if err != nil {

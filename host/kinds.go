@@ -13,8 +13,8 @@ import (
 	"openvstorage/volumedriver"
 )
 
-// kinds are the kinds of error of all that is managed here, as the management
-// protocol knows them. The first row that matches counts.
+// kinds are the kinds of error of all that is managed here, and what the management
+// protocol makes of them. The first row that matches counts.
 var kinds = []struct{ of, is error }{
 	{volumedriver.ErrUnknownOutcome, control.ErrUnknownOutcome}, // whatever the cause is
 	{volumedriver.ErrNotFound, control.ErrNotFound},
@@ -40,7 +40,7 @@ var kinds = []struct{ of, is error }{
 	{policy.ErrPolicy, control.ErrInvalid},
 }
 
-// kindError is an error that is of another kind, too.
+// kindError is an error that matches another kind, too.
 type kindError struct {
 	error
 	is error
@@ -48,8 +48,8 @@ type kindError struct {
 
 func (e *kindError) Unwrap() []error { return []error{e.error, e.is} }
 
-// Kind returns an error that says the same, and is of the kind that the management
-// protocol has for it, if it has one.
+// Kind returns an error that says the same and matches the kind of the management
+// protocol for it, if there is one.
 func Kind(err error) error {
 	for _, row := range kinds {
 		if errors.Is(err, row.of) {

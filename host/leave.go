@@ -18,9 +18,10 @@ import (
 // given back.
 const leavePatience = time.Second
 
-// Leave gives back what a process that ends at once would keep as long as one of its
-// threads is in a call on a disk that hangs: its locks and its sockets. Whoever starts
-// the next one finds the directory and the addresses free, and clients are told.
+// Leave gives back the locks and sockets of a process that is to end at once. Without it
+// the kernel would keep them for as long as one of the process's threads is in a call on
+// a disk that hangs. The next start finds the directory and the addresses free, and
+// clients are told.
 func Leave(stderr io.Writer) {
 	kept := osdisk.Leave(leavePatience)
 	hangUp()
@@ -29,8 +30,8 @@ func Leave(stderr io.Writer) {
 	}
 }
 
-// hangUp ends the use of all sockets that this process has opened. It closes none:
-// their owners may use them.
+// hangUp ends the use of all sockets that this process has opened. It closes none of
+// them: their owners may still use their numbers.
 func hangUp() {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -48,8 +49,9 @@ func hangUp() {
 	}
 }
 
-// passedOn reports whether another process may have the socket too, which gave it to
-// this one: what this one opened is closed when it starts a program.
+// passedOn reports whether another process gave this one the socket, and may have it
+// too. Sockets that this process opened are told by their flag: they close when it
+// starts a program.
 func passedOn(fd int) bool {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 	return err != nil || flags&unix.FD_CLOEXEC == 0

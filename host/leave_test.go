@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Who hangs up has its listeners refuse, their addresses free and its connections
+// A process that hangs up has its listeners refuse, their addresses free and its connections
 // ended, though it closes nothing; what it was given by others goes on.
 func TestHangUp(t *testing.T) {
 	if os.Getenv("OVS_TEST_HANG_UP") == "" { // in a process of its own: others have sockets here

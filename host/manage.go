@@ -9,14 +9,14 @@ import (
 	"openvstorage/volumedriver"
 )
 
-// managed shows the vDisks to the management socket. The protocol has types and
-// kinds of error of its own: here they are made of ours.
+// managed shows the vDisks to the management socket. It turns our types and kinds of
+// error into those of the protocol.
 type managed struct {
 	of *embedded
-	// changed has the kernel write back and forget, with a rollback, what it has of
-	// the vDisk's file in memory for those who map it: before, so that what was
-	// written to mapped pages is not written over what the snapshot holds, and after,
-	// as pages may have been read meanwhile.
+	// changed has the kernel write back and drop what it has of a vDisk's file in
+	// memory, for those who map the file. A rollback calls it twice. The first call
+	// keeps what was written to mapped pages from being written over what the snapshot
+	// holds. The second is for pages that were read meanwhile.
 	changed func(ctx context.Context, id uuid.UUID) error
 }
 

@@ -146,8 +146,8 @@ func (m managedALBA) CreatePreset(ctx context.Context, text json.RawMessage, asD
 	return Kind(m.of.CreatePreset(ctx, p, asDefault))
 }
 
-// DeletePreset deletes a preset. To the ABM one that is not there is deleted
-// already; who names it by hand has misspelt it.
+// DeletePreset deletes a preset. To the ABM a preset that is not there is deleted
+// already. Here that is an error: whoever names it by hand has misspelt it.
 func (m managedALBA) DeletePreset(ctx context.Context, name string) error {
 	if err := m.replaced(); err != nil {
 		return Kind(err)

@@ -9,33 +9,34 @@ import (
 
 // Parts of the memory limit, in bytes.
 const (
-	// uploadMemory is what an upload holds: an SCO, and its fragments.
+	// uploadMemory is what an upload holds: an SCO and its fragments.
 	uploadMemory = 40 << 20
-	// otherMemory is for all else: groups, buffers of clients, indexes, and what
-	// was let go of but not collected yet.
+	// otherMemory is for everything else: groups, buffers of clients, indexes, and
+	// garbage that was not collected yet.
 	otherMemory = 128 << 20
 )
 
-// limitMemory has garbage collected in time. What a server holds is bounded,
-// mostly by its caches; left to itself Go would let as much again pile up before
-// it looks for garbage. The limit is soft: it costs processor time when it is
-// too low, and never makes anything fail. Who sets GOMEMLIMIT knows better.
+// limitMemory has garbage collected in time. What a server holds is bounded, mostly by
+// its caches. Without a limit Go would let as much garbage again pile up before it
+// collects. The limit is soft: too low a limit costs processor time, and never makes
+// anything fail. If GOMEMLIMIT is set, its limit counts.
 func limitMemory(o Options) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit(o, 0))
 	}
 }
 
-// memoryLimit is the limit while clients hold so much. It moves in steps, as to
-// set it stops the world for an instant.
+// memoryLimit is the limit in bytes while clients hold so many bytes. It moves in steps,
+// because setting it stops the world for an instant.
 func memoryLimit(o Options, clients int64) int64 {
 	const step = 32 << 20
 	return int64(o.MapCache) + int64(o.Uploads)*uploadMemory + otherMemory + clients/step*step
 }
 
-// followClients raises the limit by what clients of NBD hold, until ctx ends.
-// That is bounded by limits of its own, and no garbage: counted in, the limit
-// would be passed for as long as they hold it, and Go would collect without end.
+// followClients raises the limit by what clients of NBD hold, until ctx ends. Their
+// memory has bounds of its own, and is not garbage. If it counted against the limit, the
+// limit would be passed for as long as clients hold it, and Go would collect without
+// end.
 func followClients(ctx context.Context, o Options, held func() int64) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return

@@ -26,8 +26,8 @@ import (
 	"openvstorage/writebuffer"
 )
 
-// embedded is the whole system in one process: the volume driver over a
-// backend and a registry in the same data directory.
+// embedded is the whole system in one process: the volume driver over a backend and a
+// registry, all in one data directory.
 type embedded struct {
 	*volumedriver.Host
 	groups   *groups.Groups
@@ -104,8 +104,8 @@ func openEmbedded(ctx context.Context, o openOptions) (_ *embedded, err error) {
 	return e, e.settleReached(ctx, reached)
 }
 
-// settleReached has the group remember at once that a person went on with less than
-// was known of a vDisk.
+// settleReached has the group remember at once that a person chose to go on with a vDisk
+// of which less is there than was flushed.
 func (e *embedded) settleReached(ctx context.Context, before volumedriver.Reached) error {
 	for id, now := range e.Host.Reached() {
 		if now.Seq < before[id].Seq {
@@ -145,8 +145,8 @@ func backendKind(o openOptions) (string, error) {
 	return kind, nil
 }
 
-// recordedBackend tells which backend a data directory has, "" for none yet. What
-// its record says counts, whatever is there.
+// recordedBackend tells which backend a data directory has, "" if it has none yet. If
+// the directory's record names a backend, that counts, whatever else is there.
 func recordedBackend(o openOptions) (string, error) {
 	record := o.dir.Record()
 	switch {
@@ -167,11 +167,11 @@ func recordedBackend(o openOptions) (string, error) {
 	return "", nil
 }
 
-// openGroups opens the groups of the data directory. None is made that was made
-// before.
+// openGroups opens the groups of the data directory. It does not make a group anew that
+// was made before.
 func (e *embedded) openGroups(ctx context.Context, o openOptions, kind string) (err error) {
-	// The vDisks' own directories come after the registry; but one release made
-	// them without it, and kept it in files that are yet to be imported.
+	// The vDisks' own directories are made after the registry's group. An exception is a
+	// directory of the one release that kept the registry in files: these are imported.
 	of := groups.Spec{Name: registryGroup, After: []string{"buffer", "map"}}
 	old, err := registry.Importable(o.fs, filepath.Join(o.dir.Path, registryDir))
 	if err != nil {
@@ -231,8 +231,8 @@ func (e *embedded) openALBA(ctx context.Context, o openOptions) error {
 // BufferPlain is said wherever an encrypted vDisk is shown.
 const BufferPlain = "the write buffer holds plain text"
 
-// notePlain tells whoever encrypts what is not: an administrator who sells or sends
-// in a disk must know that it matters which one.
+// notePlain tells whoever encrypts vDisks what is not encrypted: an administrator who
+// sells a disk or sends it in must know that it matters which disk that is.
 func notePlain(ctx context.Context, b *albahere.Backend, o openOptions) error {
 	presets, err := b.Presets(ctx)
 	if err != nil {
@@ -272,7 +272,7 @@ func (e *embedded) openRegistry(ctx context.Context, o openOptions) error {
 	return nil
 }
 
-// reachedWitness is under which name the registry's group remembers how far vDisks
+// reachedWitness is the name under which the registry's group remembers how far vDisks
 // were flushed.
 const reachedWitness = "reached"
 
@@ -284,7 +284,7 @@ func (e *embedded) reached(ctx context.Context) (volumedriver.Reached, error) {
 	return volumedriver.DecodeReached(b)
 }
 
-// namespaces are those that vDisks live in, by the registry.
+// namespaces are those that vDisks live in, as the registry has them.
 func (e *embedded) namespaces(ctx context.Context) (names []string, err error) {
 	records, err := e.registry.List(ctx)
 	for _, r := range records {
@@ -304,7 +304,7 @@ func owner() string {
 	return fmt.Sprintf("%.200s pid %d", name, os.Getpid())
 }
 
-// Collectors count what the vDisks and what they stand on do.
+// Collectors count what the vDisks, and what they rest on, do.
 func (e *embedded) Collectors() []prometheus.Collector {
 	list := []prometheus.Collector{e.Host.Collector(), albahere.GroupCollector{Name: registryGroup, Node: e.groups.Node(registryGroup)}}
 	if e.alba != nil {
@@ -316,8 +316,8 @@ func (e *embedded) Collectors() []prometheus.Collector {
 // FileKeys are the keys of what a mount keeps beside the vDisks.
 func (e *embedded) FileKeys() filetree.Keys { return treekeys.New(e.groups.Node(registryGroup)) }
 
-// Space is the room for data in bytes, parity not counted. A backend in a directory has what its file system has,
-// whoever takes it.
+// Space is the room for data in bytes, without parity. A backend in a directory counts
+// all of its file system, whoever uses it.
 func (e *embedded) Space(ctx context.Context) (used, free uint64, err error) {
 	if e.alba != nil {
 		return e.alba.Space(ctx)
@@ -326,7 +326,7 @@ func (e *embedded) Space(ctx context.Context) (used, free uint64, err error) {
 	return u.Total - u.Free, u.Free, err
 }
 
-// ALBA is the backend of disks as it is managed, nil if it is of another kind.
+// ALBA is the backend of disks for management, nil if the backend is of another kind.
 func (e *embedded) ALBA() control.ALBA {
 	if e.alba == nil {
 		return nil // not an interface that holds nil
@@ -334,7 +334,7 @@ func (e *embedded) ALBA() control.ALBA {
 	return managedALBA{e.alba, e.held.check}
 }
 
-// Close ends all of it: the vDisks first, then what they rest on.
+// Close ends everything: the vDisks first, then what they rest on.
 func (e *embedded) Close(ctx context.Context) error {
 	return errors.Join(e.Host.Close(ctx), e.closeStores())
 }

@@ -43,20 +43,20 @@ type Options struct {
 	// Loop has another process do something with a loop device: see attach.Config.
 	Loop func(ctx context.Context, args ...string) (string, error)
 
-	// Announce is told of each service when all are up, one after the other, and then
-	// Ready is called. An error of theirs ends the start.
+	// Announce is called for each service when all are up, one after the other; then
+	// Ready is called. If one of them fails, so does the start.
 	Announce func(Service) error
 	Ready    func() error
 }
 
-// Service is one that is up, and where.
+// Service is a service that is up, and where it is.
 type Service struct {
 	Service string `json:"service"` // "nbd", "manage", "metrics" or "mount"
 	Address string `json:"address"`
 }
 
-// setProcs lets more goroutines run than there are cores: one that waits for a
-// sync keeps its processor for a while. The environment has the last word.
+// setProcs lets more goroutines run than there are cores, because a goroutine that waits
+// for a sync keeps its processor for a while. If GOMAXPROCS is set, that counts.
 func setProcs() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(max(4, 2*runtime.GOMAXPROCS(0)))

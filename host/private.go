@@ -10,12 +10,12 @@ import (
 	"openvstorage/internal/datadir"
 )
 
-// ownersAlone has whatever this process makes be its user's alone: sockets too,
-// before they have their mode.
+// ownersAlone lets only the process's user use whatever the process makes. That holds
+// for sockets too, before they get their mode.
 func ownersAlone() { syscall.Umask(0o077) }
 
-// tighten takes the rights of other users off what an older release, or whoever
-// made the directory, left open to them, and says so.
+// tighten takes away rights that other users have on the data directory, and logs that.
+// An older release, or whoever made the directory, may have left it open to them.
 func tighten(dir *datadir.Directory, logger *slog.Logger) error {
 	if was := dir.Was(); was&0o077 != 0 {
 		logger.Warn("the data directory was open to other users of this machine; it is its owner's alone now; a socket for others belongs elsewhere (--nbd-unix)",

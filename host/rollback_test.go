@@ -86,11 +86,11 @@ func mapper(t *testing.T, file string) (do func(string) string) {
 }
 
 // A rollback of a vDisk in use is refused. One that is forced is seen by those who
-// stay, through the mount also by who maps the file; what they had written to
+// stay, through the mount also by whoever maps the file; what they had written to
 // mapped pages before does not come over it later.
 func TestRollbackUnderUsers(t *testing.T) {
 	h, m, dir := mountOf(t, crashdisk.New())
-	t.Cleanup(func() { // behind the end of who maps a file of it
+	t.Cleanup(func() { // after the process that maps a file of it has ended
 		if err := m.Unmount(context.Background()); err != nil {
 			_ = unix.Unmount(dir, unix.MNT_DETACH)
 			t.Error(err)

@@ -14,7 +14,8 @@ import (
 	"openvstorage/writebuffer"
 )
 
-// makeRoom has a start find room on a full disk: nothing is in the files that go.
+// makeRoom makes room on a full disk for a start. The files that it removes hold
+// nothing.
 func makeRoom(fsys disk.FS, dir *datadir.Directory, logger *slog.Logger) {
 	if n := writebuffer.MakeRoom(fsys, filepath.Join(dir.Path, "buffer"), false); n > 0 {
 		logger.Warn("the file system of the data directory is nearly full: free files of the write buffer were removed", "dir", dir.Path, "files", n)
@@ -24,8 +25,9 @@ func makeRoom(fsys disk.FS, dir *datadir.Directory, logger *slog.Logger) {
 	}
 }
 
-// spare is what a start can do without. It goes, a step at a time, when something lacks
-// room before the write buffer is open, which gives way after that.
+// spare is what a start can do without. A step of it is given up whenever something
+// lacks room before the write buffer is open. Once it is open the write buffer gives way
+// instead.
 type spare struct {
 	fs     disk.FS
 	dir    *datadir.Directory
@@ -40,18 +42,18 @@ func newSpare(fsys disk.FS, dir *datadir.Directory, logger *slog.Logger) *spare 
 	return &spare{fs: fsys, dir: dir, logger: logger, dirs: []string{"cache", "map"}}
 }
 
-// sparePace is how often something is given up at most: what that makes is to be used
-// first.
+// sparePace is the least time between two steps: the room that one makes is to be used
+// before the next.
 const sparePace = time.Second
 
-// needs says that a directory is about to be opened.
+// needs says that a directory is about to be opened, and is not spare any more.
 func (s *spare) needs(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dirs = slices.DeleteFunc(s.dirs, func(n string) bool { return n == name })
 }
 
-// give makes some room for somebody who waits for it, and says so.
+// give makes some room for somebody who waits for it, and logs that.
 func (s *spare) give(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +73,7 @@ func (s *spare) give(err error) {
 	}
 }
 
-// await does something until it lacks no room, or ctx ends.
+// await does something again and again while it fails for want of room, until ctx ends.
 func (s *spare) await(ctx context.Context, do func() error) error {
 	for {
 		err := do()
@@ -87,8 +89,8 @@ func (s *spare) await(ctx context.Context, do func() error) error {
 	}
 }
 
-// lacks makes room for a group that waits for some: the write buffer gives way, or
-// before that is open all that a start can do without.
+// lacks makes room for a group that waits for some. The write buffer gives way, or
+// before it is open what a start can do without.
 func (e *embedded) lacks(err error) {
 	if h := e.lacked.Load(); h != nil {
 		h.Lacks(err)
@@ -97,8 +99,8 @@ func (e *embedded) lacks(err error) {
 	e.spare.give(err)
 }
 
-// empty removes all that is in a directory, if that has the room of another one's file
-// system, and reports whether there was anything.
+// empty removes all that is in a directory, if that makes room for another one: both
+// must be on the same file system. It reports whether it removed anything.
 func empty(fsys disk.FS, name, of string) (some bool) {
 	mine, err := fsys.Statfs(name)
 	its, e := fsys.Statfs(of)

@@ -26,9 +26,10 @@ import (
 	"openvstorage/nbd"
 )
 
-// How long a stop waits for requests of clients, management calls and metrics scrapes
-// before it cancels them: one that needs a disk which hangs does not end by itself,
-// and the locks of a data directory are given back within ten seconds.
+// stopTimeout is how long a stop waits for requests of clients, management calls and
+// scrapes of metrics before it cancels them. A request that needs a disk which hangs
+// does not end by itself, and the locks of a data directory must be given back within
+// ten seconds.
 const stopTimeout = 4 * time.Second
 
 // daemon is a running `ovs up`. Each part that is set is running.
@@ -55,9 +56,9 @@ type daemon struct {
 	stopping atomic.Bool
 }
 
-// Serve serves a data directory until ctx ends, or a service fails. It has the
-// process for itself: it sets the process's umask, its limit of open files, and, if
-// the environment does not, its processors and its limit of memory.
+// Serve serves a data directory until ctx ends, or a service fails. It has the process
+// for itself: it sets the process's umask and its limit of open files. It also sets how
+// many processors and how much memory Go uses, unless the environment does.
 func Serve(ctx context.Context, o Options) error {
 	setProcs()
 	ownersAlone()
@@ -76,7 +77,7 @@ func Serve(ctx context.Context, o Options) error {
 }
 
 // checkMount refuses to make a data directory where something should be mounted: the
-// one that is meant is on that.
+// data directory that is meant is on what is not mounted.
 func (d *daemon) checkMount(dir string) error {
 	point, by, ok := mountTable().Absent(dir)
 	if !ok || d.opt.ALBA.AllowUnmounted {
@@ -88,9 +89,9 @@ func (d *daemon) checkMount(dir string) error {
 	return fmt.Errorf("data directory %s: nothing is mounted on %s, which is in %s: mount it, or make a new data directory on the disk below with --allow-unmounted", dir, point, by)
 }
 
-// start brings all up, from the directory to the services. All addresses are
-// taken before the vDisks are opened, so that a wrong one is told at once; who
-// connects early waits.
+// start brings everything up, from the directory to the services. It takes all addresses
+// before it opens the vDisks, so that a wrong address is told at once. Whoever connects
+// early waits.
 func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	limitMemory(d.opt)
 	files, err := d.shareFiles()
@@ -144,7 +145,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	return d.serve(ctx, files, written)
 }
 
-// serve begins to answer at all addresses, and tells where they are.
+// serve begins to answer at all addresses, and announces them.
 func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *metrics.Written) (err error) {
 	d.control = control.NewServer(control.Options{
 		Calls: files.Calls,
@@ -190,10 +191,10 @@ func (d *daemon) changed(ctx context.Context, id uuid.UUID) error {
 	return d.mount.Changed(ctx, id)
 }
 
-// mountFiles mounts the vDisks. That somebody takes the mount away is as bad as
-// a listener that fails.
+// mountFiles mounts the vDisks. If somebody takes the mount away, the process ends, as
+// when a listener fails.
 func (d *daemon) mountFiles(ctx context.Context) (err error) {
-	if d.mount, err = mountFiles(ctx, d.host, d.devices.Look, d.opt); err != nil {
+	if d.mount, err = mountFiles(ctx, d.host, d.devices.CheckSoon, d.opt); err != nil {
 		return err
 	}
 	way := "device"
@@ -246,7 +247,8 @@ func (d *daemon) listen(ctx context.Context) error {
 		if err := apart(d.dir.Path, d.opt.Mount); err != nil {
 			return err
 		}
-		// As the kernel names it, found out before anything is mounted there.
+		// The kernel's name of the directory is found out before anything is mounted
+		// there.
 		if d.opt.Mount, err = filepath.EvalSymlinks(d.opt.Mount); err != nil {
 			return fmt.Errorf("mount: %w", err)
 		}
@@ -257,7 +259,8 @@ func (d *daemon) listen(ctx context.Context) error {
 	return nil
 }
 
-// run serves in the background; an end that nobody asked for is a failure.
+// run serves something in the background. If it ends without being asked to, that is a
+// failure.
 func (d *daemon) run(what string, serve func() error) {
 	go func() {
 		err := serve()
@@ -271,7 +274,7 @@ func (d *daemon) run(what string, serve func() error) {
 	}()
 }
 
-// announce tells where each service is, and that all are up.
+// announce tells where each service is, and then that all are up.
 func (d *daemon) announce() error {
 	var lines []Service
 	for _, l := range d.nbdLns {
@@ -307,67 +310,82 @@ func (d *daemon) uris(vdisk string) []string {
 	return uris
 }
 
-// stop takes all down in the order in which they use each other: no new
-// clients, requests in flight answered, then the vDisks, then the directory.
-// Every step is taken, whatever the others say.
+// stop takes everything down, each part before those that it uses: it takes no new
+// clients, answers requests in flight, closes the vDisks, and then the directory. Every
+// step is taken, even if others fail.
 func (d *daemon) stop() error {
 	d.stopping.Store(true)
-	var errs [6]error
 	if err := systemd.Stopping(); err != nil {
 		d.logger.Warn("systemd was not told", "err", err)
 	}
 	if d.unfollow != nil {
 		d.unfollow()
 	}
+	var devices error
 	if d.devices != nil { // they use the server and the mount
-		errs[5] = d.devices.Close()
+		devices = d.devices.Close()
 	}
+	services, mount := d.stopServices()
+	d.storeTimes()
+	d.removeLinks()
+	var vdisks, dir error
+	if d.host != nil {
+		// No time limit: a second signal is there for those in a hurry.
+		if err := d.host.Close(context.Background()); err != nil {
+			vdisks = fmt.Errorf("close the vDisks: %w", err)
+		}
+	}
+	if d.dir != nil {
+		dir = d.dir.Close()
+	}
+	if d.watchdog != nil {
+		d.watchdog.Close()
+	}
+	return errors.Join(services, vdisks, dir, mount, devices)
+}
+
+// stopServices stops what clients use, side by side: each service refuses new clients at
+// once and then waits for the others, for up to stopTimeout. The error of the mount is
+// returned by itself.
+func (d *daemon) stopServices() (services, mount error) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	// Side by side: each refuses new clients at once and then waits.
-	var services sync.WaitGroup
+	var all sync.WaitGroup
+	var control, nbd error
 	if d.control != nil {
-		services.Go(func() { errs[0] = d.control.Shutdown(ctx) })
+		all.Go(func() { control = d.control.Shutdown(ctx) })
 	}
 	if d.nbd != nil {
-		services.Go(func() { errs[1] = d.nbd.Close() })
+		all.Go(func() { nbd = d.nbd.Close() })
 	}
 	if d.metrics != nil {
-		services.Go(func() {
+		all.Go(func() {
 			if d.metrics.Shutdown(ctx) != nil {
 				_ = d.metrics.Close() // scrapes that do not end harm nobody
 			}
 		})
 	}
 	if d.mount != nil {
-		services.Go(func() { errs[4] = d.mount.Unmount(ctx) })
+		all.Go(func() { mount = d.mount.Unmount(ctx) })
 	}
-	services.Wait()
-	// Those that no server has taken over; closing twice is harmless.
+	all.Wait()
+	// These are listeners that no server has taken over. Closing one twice is harmless.
 	for _, l := range append([]net.Listener{d.controlLn, d.metricsLn}, d.nbdLns...) {
 		if l != nil {
 			_ = l.Close()
 		}
 	}
-	if d.mount != nil { // nobody writes any more
-		keeping, cancel := context.WithTimeout(context.Background(), stopTimeout)
-		if err := d.mount.Keep(keeping); err != nil { // they are taken from the next start then
-			d.logger.Warn("times of files are not kept", "mount", d.opt.Mount, "err", err)
-		}
-		cancel()
+	return errors.Join(control, nbd), mount
+}
+
+// storeTimes stores the times of the mount's files, which nobody writes any more.
+func (d *daemon) storeTimes() {
+	if d.mount == nil {
+		return
 	}
-	d.removeLinks()
-	if d.host != nil {
-		// No time limit: a second signal is there for those in a hurry.
-		if err := d.host.Close(context.Background()); err != nil {
-			errs[2] = fmt.Errorf("close the vDisks: %w", err)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	if err := d.mount.Keep(ctx); err != nil { // the next start tells them from the vDisks' seqs
+		d.logger.Warn("times of files are not kept", "mount", d.opt.Mount, "err", err)
 	}
-	if d.dir != nil {
-		errs[3] = d.dir.Close()
-	}
-	if d.watchdog != nil {
-		d.watchdog.Close()
-	}
-	return errors.Join(errs[:]...)
 }

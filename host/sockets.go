@@ -44,8 +44,8 @@ func isLink(name string) bool {
 	return err == nil
 }
 
-// listenUnix takes a socket. In a data directory on a full disk its name may lack room,
-// and waits for some.
+// listenUnix takes a socket. In a data directory on a full disk there may be no room for
+// its name: then listenUnix waits for some.
 func (d *daemon) listenUnix(ctx context.Context, path string) (l net.Listener, err error) {
 	if filepath.Dir(path) != d.dir.Path {
 		return d.listenOnce(ctx, path)
@@ -57,8 +57,8 @@ func (d *daemon) listenUnix(ctx context.Context, path string) (l net.Listener, e
 	return l, err
 }
 
-// listenOnce takes a socket, and has a link in the data directory lead to it if it
-// is in that of --socket-dir.
+// listenOnce takes a socket. If the socket is in the directory of --socket-dir, a link
+// in the data directory leads to it.
 func (d *daemon) listenOnce(ctx context.Context, path string) (net.Listener, error) {
 	l, err := control.ListenUnix(path)
 	name := filepath.Base(path)
@@ -87,8 +87,8 @@ const (
 	inheritedMetrics = "metrics"
 )
 
-// takeSockets takes those that systemd has opened. Who may use one is what its unit
-// says, but for TCP addresses that other machines can reach.
+// takeSockets takes the sockets that systemd has opened. Their units say who may use
+// them, but a TCP address that other machines can reach is refused as any other.
 func (d *daemon) takeSockets() error {
 	inherited, err := systemd.Listeners(inheritedNBD, inheritedMetrics)
 	if err != nil {

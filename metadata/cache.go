@@ -7,20 +7,19 @@ import (
 	"sync/atomic"
 )
 
-// MinCacheBytes is the least budget: room for the paths of a few operations
-// at once.
+// MinCacheBytes is the least budget: room for the pages of a few operations at once.
 const MinCacheBytes = 1 << 20
 
 // trimBatch is how many unsaved pages are saved with one call of the store.
 const trimBatch = 64
 
-// Cache bounds the memory of the pages of many maps, in bytes. Pages that were
-// not used since the clock's hand last passed leave first: saved ones are
-// dropped, unsaved ones are saved to their store first (M1).
+// Cache bounds the memory of the pages of many maps, in bytes. It is a clock: the pages leave
+// first that were not used since the hand passed them. A saved page is dropped; an unsaved one
+// is saved to its store before (M1).
 //
-// The budget is kept by whoever brings a page in, before or after the fact;
-// it is overrun by no more than what runs at the same time and, while a store
-// refuses to save, by what is written: Prepare then returns the store's error.
+// Each operation that brings a page in makes room, before or after. So the budget is exceeded
+// only by the operations that run at the same time. While a store refuses to save, it is also
+// exceeded by pages that are changed; Prepare then returns the store's error.
 type Cache struct {
 	limit int64
 	bytes atomic.Int64
@@ -51,7 +50,7 @@ type Stats struct {
 	SaveFailures  uint64 // batches that a store refused
 }
 
-// Stats walks all pages in memory; it is for metrics, not for the data path.
+// Stats looks at all pages in memory, so it is for metrics and not for the data path.
 func (c *Cache) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,7 +129,7 @@ func (c *Cache) trim(ctx context.Context) error {
 	defer c.trimming.Unlock()
 	target := c.limit - c.limit/32
 	c.mu.Lock()
-	steps := 4*len(c.ring) + trimBatch // two rounds, and two for children before parents
+	steps := 4*len(c.ring) + trimBatch // two rounds for pages in use, and two as children leave before parents
 	c.mu.Unlock()
 	var batch []*page
 	for steps > 0 && c.bytes.Load() > target {
@@ -142,8 +141,8 @@ func (c *Cache) trim(ctx context.Context) error {
 	return nil
 }
 
-// scan moves the hand, drops what it may and collects unsaved pages. It lets
-// go of the mutex after a bounded number of steps.
+// scan moves the hand, drops saved pages and collects unsaved ones. It holds the mutex for a
+// bounded number of steps.
 func (c *Cache) scan(batch []*page, target int64, steps *int) []*page {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,9 +170,9 @@ func (c *Cache) scan(batch []*page, target int64, steps *int) []*page {
 	return batch
 }
 
-// prune forgets the handles of children that are not in memory, so that their
-// number stays bounded by that of pages in memory, and reports whether there
-// is an unsaved child. c.mu held.
+// prune forgets the handles of children that are not in memory, so that the number of handles
+// is bounded by that of pages in memory. It reports whether there is an unsaved child. c.mu
+// held.
 func (p *page) prune() (unsaved bool) {
 	in := p.inner.Load()
 	for i := range in.kids {
@@ -189,8 +188,8 @@ func (p *page) prune() (unsaved bool) {
 	return unsaved
 }
 
-// save writes unsaved pages to their maps' stores and drops those that did
-// not change meanwhile.
+// save writes unsaved pages to the stores of their maps, and drops those that did not change
+// meanwhile.
 func (c *Cache) save(ctx context.Context, batch []*page) error {
 	for len(batch) > 0 {
 		m := batch[0].m
@@ -215,7 +214,7 @@ func (m *pager) save(ctx context.Context, pages []*page) error {
 	c.mu.Lock()
 	enc := make([]EncodedPage, 0, len(pages))
 	for _, p := range pages {
-		// M1: children first.
+		// M1: a page with an unsaved child waits until that is saved.
 		if p.ring < 0 || p.state != stateDirty || p.level > 0 && p.prune() {
 			continue
 		}

@@ -8,11 +8,10 @@ import (
 	"openvstorage/sco"
 )
 
-// Fill maps n clusters from addr on to Hole or Zero. It costs the pages along
-// the two edges of the range, whatever its length: subtrees inside are
-// detached whole, and their locations stay counted until Reap has subtracted
-// them (M5). If it returns an error, a part may have been done, and the same
-// call may be repeated.
+// Fill maps n clusters from addr on to Hole or Zero. It changes only the pages along the two
+// edges of the range, however long that is: subtrees inside are detached whole, and their
+// locations stay counted until Reap has subtracted them (M5). After an error a part may have
+// been done, and the same call may be repeated.
 func (m *Map) Fill(seq, addr, n uint64, word sco.Location) error {
 	if word != sco.Hole && word != sco.Zero {
 		return fmt.Errorf("metadata: vDisk %s: fill with %v: neither hole nor zero", m.volume, word)
@@ -35,9 +34,9 @@ func (m *Map) Fill(seq, addr, n uint64, word sco.Location) error {
 	})
 }
 
-// fillSlot fills what [from, to) has of the subtree at s, which begins at base
-// and covers 512^level addresses; a page there has level level-1. What is done
-// before a page is missed is not done again.
+// fillSlot fills the part of [from, to) that lies in the subtree at s. That begins at base and
+// covers 512^level addresses; its page has level level-1. After a missing page fillSlot may be
+// called again, and passes over the parts that it has filled already.
 func (m *Map) fillSlot(s slot, level uint8, base, from, to uint64, word sco.Location) (missing *page) {
 	ref := s.ref()
 	if ref == PageRef(word) {
@@ -78,8 +77,8 @@ func (m *Map) fillSlot(s slot, level uint8, base, from, to uint64, word sco.Loca
 	return nil
 }
 
-// detach puts a uniform subtree at s and what was there among the drops. The
-// page that holds s is owned.
+// detach puts a uniform subtree at s, and adds the one that was there to the drops. The page
+// that holds s is owned.
 func (m *Map) detach(s slot, level uint8, word sco.Location) (missing *page) {
 	m.cache.mu.Lock()
 	p := s.handle(&m.pager, level, TreeMap)
@@ -101,10 +100,10 @@ func (m *pager) hang(s slot, ref PageRef, p *page) {
 	m.cache.mu.Unlock()
 }
 
-// drops collects detached subtrees of one level in a page of the level above.
-// When that is full it is itself a detached subtree of its level, so that
-// there is never more than one page of a level to remember, however much
-// waits to be reaped, and all of it may leave memory.
+// drops collects detached subtrees of one level in a page of the level above. When that page
+// is full, it is added to the drops of its own level as one detached subtree. So there is one
+// page for each level to remember, however much waits to be reaped, and all of it may leave
+// memory.
 type drops struct {
 	st stem
 	n  int // words in use, from the left; -1 if not known yet
@@ -133,7 +132,7 @@ func (m *Map) drop(level uint8, ref PageRef, p *page) (missing *page) {
 	}
 	if d.n == fanout {
 		if int(level)+1 == len(m.drops) {
-			return nil // 512^3 whole vDisks wait: counting them too long is safe
+			return nil // 512^3 whole vDisks wait already: to count this for ever is safe (M5)
 		}
 		if missing := m.drop(level+1, top.ref, top); missing != nil {
 			return missing
@@ -157,10 +156,10 @@ func used(in *inner) int {
 	return n
 }
 
-// eat takes the rightmost leaf of a dropped subtree from the counters and from
-// the subtree, so that what is left is exact at any time. m.mu held, and the
-// page that holds s owned.
-func (m *Map) eat(s slot, level uint8) (missing *page) {
+// reapLeaf subtracts the rightmost leaf of a dropped subtree from the counters and takes it out
+// of the subtree, so that at any time what is left in the subtree is what is still counted.
+// m.mu held, and the page that holds s owned.
+func (m *Map) reapLeaf(s slot, level uint8) (missing *page) {
 	ref := s.ref()
 	if !ref.IsPage() || ref.Origin() != m.self {
 		m.hang(s, HoleRef, nil)
@@ -189,7 +188,7 @@ func (m *Map) eat(s slot, level uint8) (missing *page) {
 	for n := used(in); n > 0; n-- {
 		child := slot{in: in, i: n - 1}
 		if ref := child.ref(); ref.IsPage() && ref.Origin() == m.self {
-			return m.eat(child, level-1)
+			return m.reapLeaf(child, level-1)
 		}
 		m.hang(child, HoleRef, nil)
 	}

@@ -13,16 +13,16 @@ type Frozen struct {
 	trees []tree
 }
 
-// tree is an immutable root and what it is of.
+// tree is an immutable root, and the kind of tree that it is of.
 type tree struct {
 	*root
 	kind TreeKind
 }
 
-// Freeze pins the state that all changes up to seq made, whatever its size.
-// With it go the snapshots made since the last Committed; the map knows them,
-// snapshots may name them again. There may be several at a time; each keeps its
-// pages until it, or a later one, is Committed.
+// Freeze pins the state that all changes up to seq have made. Its cost does not depend on the
+// size. The snapshots made since the last Committed are pinned with it: the map knows them, and
+// snapshots may name them again. There may be several Frozen at a time. Each keeps its pages
+// until it, or a later one, is Committed.
 func (m *Map) Freeze(seq uint64, snapshots []Root) *Frozen {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -32,10 +32,10 @@ func (m *Map) Freeze(seq uint64, snapshots []Root) *Frozen {
 		Seq: seq, NextPage: m.next, Generation: m.gen, Root: head.public(), Recount: m.recount.seq,
 		Live: Root{Levels: 1, Clusters: m.live.Load().clusters},
 	}}
-	// Committed makes every page below NextPage one that may leave memory
-	// unsaved, so all that the map goes on with are among NewPages (M1).
+	// Once this is Committed, every page below NextPage may leave memory without being
+	// saved. So all pages that the map still needs must be among NewPages (M1).
 	f.trees = append(f.trees, m.counterTrees()...)
-	if m.recount.seq == 0 { // else Open counts anew
+	if m.recount.seq == 0 { // otherwise Open counts anew
 		f.state.Live = m.live.Load().public()
 		for i := range m.drops {
 			if r := m.drops[i].st.Load(); r.ref != HoleRef {
@@ -52,8 +52,8 @@ func (m *Map) Freeze(seq uint64, snapshots []Root) *Frozen {
 	return f
 }
 
-// counterTrees returns the trees that counting goes on with: the counters, the
-// drops, the root of a recount. m.mu held.
+// counterTrees returns the trees that counting still needs: the counters, the drops, and the
+// root of a recount. m.mu held.
 func (m *Map) counterTrees() []tree {
 	out := []tree{{m.live.Load(), TreeLive}}
 	if r := m.recount.root; r != nil {
@@ -88,11 +88,11 @@ type newPage struct {
 	handle *page
 }
 
-// NewPages calls fn with every page of the checkpoint's own vDisk with a
-// number from from on, which is the NextPage of the checkpoint before: pages
-// of the map, the counters, the drops and the snapshots. Each comes once, in
-// ascending order; encoded is valid only during the call. The pages' numbers
-// are all below State().NextPage. It takes 16 bytes of memory for each page.
+// NewPages calls fn with every page of the checkpoint that the vDisk itself has made and whose
+// number is at least from, the NextPage of the checkpoint before. These are pages of the map,
+// the counters, the drops and the snapshots. Each comes once, in ascending order, with a number
+// below State().NextPage. encoded is valid only during the call. NewPages takes 16 bytes of
+// memory for each page.
 func (f *Frozen) NewPages(ctx context.Context, from uint64, fn func(number uint64, encoded []byte) error) error {
 	var pages []newPage
 	w := walker{m: f.m, from: from, visited: make(map[uint64]struct{}), leaf: func(ref PageRef, p *page) {
@@ -134,8 +134,8 @@ func (f *Frozen) NewPages(ctx context.Context, from uint64, fn func(number uint6
 	return nil
 }
 
-// encoded returns the page's bytes, from memory or, if it left memory and so
-// was saved, from the store.
+// encoded returns the page's bytes: from memory, or from the store if the page has left memory,
+// for which it was saved.
 func (f *Frozen) encoded(ctx context.Context, p newPage, buf []byte) ([]byte, error) {
 	m := f.m
 	if p.handle != nil {
@@ -154,8 +154,8 @@ func (f *Frozen) encoded(ctx context.Context, p newPage, buf []byte) ([]byte, er
 	return b, nil
 }
 
-// Committed tells the map that the checkpoint is the catalog's and that all
-// its NewPages are durable in the store: they may leave memory unsaved.
+// Committed tells the map that the catalog has the checkpoint, and that all its NewPages are
+// durable in the store. They may now leave memory without being saved.
 func (m *Map) Committed(f *Frozen) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -171,8 +171,8 @@ func (m *Map) Committed(f *Frozen) {
 	m.frozen = slices.DeleteFunc(m.frozen, func(g *Frozen) bool { return g.state.Seq <= f.state.Seq })
 }
 
-// walker visits the pages of the vDisk's own below immutable roots, reading
-// interior pages only, each once.
+// walker visits the pages of the vDisk's own below immutable roots. It reads interior pages
+// only, each of them once.
 type walker struct {
 	m       *Map
 	from    uint64 // pages below are not visited

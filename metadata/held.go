@@ -7,25 +7,25 @@ import (
 	"openvstorage/sco"
 )
 
-// held is the sum of the live counters. It follows each change of one; what a
-// checkpoint brought is added page by page once, by CountHeld.
+// held is the sum of the live counters. Each change of a counter changes it too. The counters
+// of a checkpoint are added by CountHeld, page by page and once.
 type held struct {
 	clusters int64
-	below    uint64 // counters of SCOs below are in it; allCounted: all are
+	below    uint64 // the counters of SCOs below this number are in clusters; allCounted: all are
 }
 
 const allCounted = math.MaxUint64
 
-// follow adds a change of n's counter, unless CountHeld will come by it. m.mu held.
+// follow adds a change of n's counter, unless CountHeld has yet to add that counter. m.mu held.
 func (h *held) follow(n sco.Number, delta int64) {
 	if uint64(n) < h.below {
 		h.clusters += delta
 	}
 }
 
-// Held is how many clusters of the head are in SCOs of the vDisk's own: never
-// less than the truth (M5). It costs the same whatever the size. known is false
-// until CountHeld is done, and after a rollback until Reap has counted.
+// Held is how many clusters of the head are in SCOs of the vDisk's own: never less than the
+// truth (M5). Its cost does not depend on the size of the vDisk. known is false until CountHeld
+// is done, and after a rollback until Reap has counted.
 func (m *Map) Held() (clusters uint64, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -35,8 +35,8 @@ func (m *Map) Held() (clusters uint64, known bool) {
 	return uint64(max(m.held.clusters, 0)), true
 }
 
-// CountHeld adds up to budget pages of counters that a checkpoint brought, and
-// returns whether there are more. A page has the counters of 512 SCOs.
+// CountHeld adds up to budget pages of a checkpoint's counters, and returns whether there are
+// more. A page has the counters of 512 SCOs.
 func (m *Map) CountHeld(ctx context.Context, budget int) (more bool, err error) {
 	for ; budget > 0; budget-- {
 		done := false
@@ -78,9 +78,9 @@ func (m *Map) countHeld() (done bool, missing *page) {
 	return false, nil
 }
 
-// Bound is how many clusters of what the view shows may hold data, at most: all of a
-// leaf page count if there is one. It reads the pages above leaves, one for each GiB,
-// and keeps none of them in memory.
+// Bound is an upper limit of how many clusters of the view hold data: for each leaf page that
+// exists, all of its clusters count. It reads the pages above the leaves, one for each GiB, and
+// keeps none of them in memory.
 func (v *View) Bound(ctx context.Context) (clusters uint64, err error) {
 	r := v.st.Load()
 	if r.page == nil {

@@ -14,8 +14,8 @@ import (
 //	bits  0-61  live: clusters of the head that are in the SCO, plus 2^61
 //	            dead: the seq from which on the head has none
 //
-// Counts are below zero only while a recount runs: what the rolled back root
-// holds may be overwritten before it is counted.
+// Counts are below zero only while a recount runs: clusters of the restored root may be
+// overwritten before they are counted.
 const (
 	counterKindShift = 62
 	counterLive      = 1
@@ -41,8 +41,8 @@ func counterOf(w uint64) (live int64, deadSeq uint64, kind uint8) {
 	return 0, 0, kind
 }
 
-// counters count, for each SCO of the vDisk's own, the clusters of the head that are
-// in it. They are a tree of pages as the map is.
+// counters count, for each SCO of the vDisk's own, the clusters of the head that are in it.
+// They are a tree of pages, like the map.
 type counters struct {
 	*pager
 
@@ -67,7 +67,7 @@ func (m *counters) resetLive() {
 	m.held = held{below: allCounted}
 }
 
-// ownCounter makes the counter page of n one that may be changed. m.mu held.
+// ownCounter makes the page with n's counter one that may be changed. m.mu held.
 func (m *counters) ownCounter(n sco.Number) (p, missing *page) {
 	base := uint64(n) &^ (fanout - 1)
 	if p = m.liveRecent; p != nil && m.liveBase == base && p.state == stateDirty && m.mutable(p) {
@@ -83,8 +83,8 @@ func (m *counters) ownCounter(n sco.Number) (p, missing *page) {
 	return p, nil
 }
 
-// ownCounters makes all counters that replacing the words by loc adjusts ones
-// that may be changed, so that adjust misses none. m.mu held.
+// ownCounters does that for all counters that change when loc replaces the old words, so that
+// adjust finds each of their pages in memory. m.mu held.
 func (m *counters) ownCounters(old []uint64, loc sco.Location) (missing *page) {
 	if m.counted(loc) {
 		if _, missing = m.ownCounter(loc.Number()); missing != nil {
@@ -163,7 +163,7 @@ func (m *counters) setCounter(seq uint64, n sco.Number, f func(w uint64) uint64)
 	})
 }
 
-// OpenSCO registers a new SCO of the vDisk's own, with no live cluster yet.
+// OpenSCO registers a new SCO of the vDisk, with no live cluster yet.
 func (m *Map) OpenSCO(n sco.Number) error {
 	return m.setCounter(0, n, func(w uint64) uint64 {
 		if w == 0 {
@@ -173,9 +173,8 @@ func (m *Map) OpenSCO(n sco.Number) error {
 	})
 }
 
-// MarkDead registers an SCO that no cluster of the head is in, and of which
-// the counters know nothing: one that a listing of the backend shows after a
-// recount. One with live clusters stays what it is.
+// MarkDead registers an SCO that the counters do not know, and that has no cluster of the head:
+// after a recount, a listing of the backend shows it. An SCO with live clusters is not changed.
 func (m *Map) MarkDead(n sco.Number, seq uint64) error {
 	return m.setCounter(0, n, func(w uint64) uint64 {
 		if live, _, kind := counterOf(w); kind == counterDead || live != 0 {
@@ -205,12 +204,12 @@ type SCO struct {
 	Number  sco.Number
 	Live    int64  // clusters of the head that are in it; too many while Reap has work left
 	Dead    bool   // the head has had none since DeadSeq
-	DeadSeq uint64 // a checkpoint that covers it does not need the SCO; snapshots may
+	DeadSeq uint64 // a checkpoint that covers this seq does not need the SCO; snapshots may
 }
 
-// SCOs calls fn with every SCO that the counters know, in order, until it
-// returns false. Changes meanwhile are seen or not. While Recounting, none is
-// dead. fn may call the map's methods.
+// SCOs calls fn with every SCO that the counters know, in order, until fn returns false.
+// Changes meanwhile may be seen or not. While Recounting, no SCO is dead. fn may call the map's
+// methods.
 func (m *Map) SCOs(ctx context.Context, fn func(SCO) bool) error {
 	for addr := uint64(0); addr <= uint64(sco.MaxNumber); {
 		w, _, end, err := m.find(ctx, &m.live, addr, TreeLive)
@@ -227,7 +226,7 @@ func (m *Map) SCOs(ctx context.Context, fn func(SCO) bool) error {
 	return nil
 }
 
-// Live returns what the counters say of one SCO; known is false if nothing.
+// Live returns what the counters say of one SCO; known is false if they do not know it.
 func (m *Map) Live(ctx context.Context, n sco.Number) (s SCO, known bool, err error) {
 	w, _, _, err := m.find(ctx, &m.live, uint64(n), TreeLive)
 	if err != nil || w == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Options says which map is meant and what it lives on.
+// Options says which vDisk the map is of, and where its pages are kept.
 type Options struct {
 	Volume   uuid.UUID
 	Origins  []uuid.UUID // origin table; the last entry is Volume
@@ -32,8 +32,8 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// Map is the map of one vDisk. All methods are safe for concurrent use;
-// changes must come in the order of their seq (O9).
+// Map is the map of one vDisk. All methods are safe for concurrent use. Changes must be made
+// in the order of their seq (O9).
 type Map struct {
 	pager
 	counters
@@ -55,11 +55,10 @@ func New(o Options) (*Map, error) {
 	return newMap(o, State{NextPage: 1, Root: Root{Levels: levelsFor(o.Clusters), Clusters: o.Clusters}}, nil), nil
 }
 
-// NewClone makes the map of a clone of a snapshot of the vDisk before it in
-// the origin table. root is the snapshot's; view, if not nil, is a view of it
-// in the parent's map, whose pages in memory are then shared. The snapshot
-// must be covered by a checkpoint of the parent before the clone outlives the
-// parent's map.
+// NewClone makes the map of a clone of a snapshot. The snapshot is of the vDisk before the
+// clone in the origin table, and r is its root. view may be nil, or a view of the snapshot in
+// the parent's map: the clone then shares the pages that are in memory. A checkpoint of the
+// parent must cover the snapshot before the parent's map is closed.
 func NewClone(o Options, r Root, view *View) (*Map, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -70,10 +69,9 @@ func NewClone(o Options, r Root, view *View) (*Map, error) {
 	return newMap(o, State{NextPage: 1, Root: r}, view), nil
 }
 
-// Open makes the map of a checkpoint. Pages that the vDisk saved after it,
-// which no checkpoint covers, are deleted from the store; entries after
-// State.Seq are for the caller to replay with Set, Fill, Grow, Snapshot and
-// Rollback.
+// Open makes the map of a checkpoint. It deletes the pages from the store that the vDisk
+// saved after the checkpoint, as no checkpoint covers them. The caller replays the entries
+// after State.Seq with Set, Fill, Grow, Snapshot and Rollback.
 func Open(ctx context.Context, o Options, s State) (*Map, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -114,8 +112,9 @@ func newMap(o Options, s State, view *View) *Map {
 	}
 	m.resetLive()
 	if s.Recount != 0 {
-		// How far the recount had come is not recorded: count the checkpoint's
-		// root again from nothing. Its drops are not reached by that root.
+		// The checkpoint does not say how far the recount had come, so its root is
+		// counted again from nothing. The drops are left out: that root does not reach
+		// them.
 		m.startRecount(s.Recount, m.head.Load())
 		return m
 	}
@@ -131,9 +130,8 @@ func newMap(o Options, s State, view *View) *Map {
 	return m
 }
 
-// Close takes the map's pages out of the cache. Nothing is saved. The map and
-// its views must not be used afterwards; clones that share pages go on, and
-// load them again.
+// Close takes the map's pages out of the cache, and saves nothing. The map and its views must
+// not be used afterwards. Clones that share pages may be used on, and load them again.
 func (m *Map) Close() { m.cache.forget(&m.pager) }
 
 // Volume returns the vDisk's id.
@@ -149,8 +147,8 @@ func (m *Map) Seq() uint64 {
 // Clusters returns the size of the vDisk.
 func (m *Map) Clusters() uint64 { return m.head.Load().clusters }
 
-// rootAt returns r with a handle: the view's or a pinned one if it is that
-// page's, so that unsaved pages are found, a new one otherwise.
+// rootAt returns r with a handle. That of the view, or a pinned one, is used if it is of the
+// same page, as only it leads to unsaved pages; otherwise a new one is made.
 func (m *Map) rootAt(r Root, kind TreeKind, view *View) *root {
 	out := &root{ref: r.Page, levels: r.Levels, clusters: r.Clusters}
 	if !r.Page.IsPage() {

@@ -13,13 +13,13 @@ const (
 	TreeLive TreeKind = 1 // SCO number -> live counter
 )
 
-// words is the content of a level 0 page and the encoded content of any.
+// words is the content of a level 0 page, and of any page as it is encoded.
 type words [fanout]uint64
 
-// inner is the content of an interior page in memory: the references, and a
-// handle for every child that somebody has asked for. A nil handle beside a
-// page reference means not asked for yet. References are stored before
-// handles, so whoever finds no handle finds the newest reference.
+// inner is the content of an interior page in memory: the references, and the handles of the
+// children that were asked for. A page reference with a nil handle was not asked for yet.
+// References are stored before handles, so a reader that finds no handle finds the newest
+// reference.
 type inner struct {
 	refs words
 	kids [fanout]atomic.Pointer[page]
@@ -34,16 +34,16 @@ const (
 	stateSaving                  // being saved; dirty again if it changes meanwhile
 )
 
-// page is the handle of one page, in memory or not. Handles are shared by all
-// trees that reach the page through one another: head, snapshots, clones.
+// page is the handle of one page, which is in memory or not. The trees that share pages, of
+// head, snapshots and clones, share the handles too.
 type page struct {
 	leaf  atomic.Pointer[words] // content at level 0, nil if not in memory
 	inner atomic.Pointer[inner] // content above, nil if not in memory
-	hot   atomic.Uint32         // used since the clock's hand passed
+	hot   atomic.Uint32         // used since the cache's clock hand passed
 	level uint8
 	kind  TreeKind
 	ref   PageRef
-	m     *pager // of the map that made the handle; the page's own if unsaved
+	m     *pager // of the map that made the handle; if the page is unsaved, of the map that owns it
 
 	birth uint64 // generation; 0 until first in memory, then never changed
 	seq   uint64 // newest that changed it; guarded by m.mu while mutable
@@ -76,7 +76,8 @@ func (p *page) resident() bool {
 	return p.inner.Load() != nil
 }
 
-// touch gives the page a second chance. The load keeps the cache line shared.
+// touch keeps the page in memory until the clock's hand has passed once more. Loading before
+// storing lets the CPUs share the cache line.
 func (p *page) touch() {
 	if p.hot.Load() == 0 {
 		p.hot.Store(1)
@@ -117,11 +118,10 @@ type root struct {
 
 func (r *root) public() Root { return Root{Page: r.ref, Levels: r.levels, Clusters: r.clusters} }
 
-// stem is what a tree hangs on. Stored under Map.mu, loaded by anyone.
+// stem holds the root of a tree. It is stored under Map.mu, and loaded by anyone.
 type stem struct{ atomic.Pointer[root] }
 
-// slot is one place that a subtree hangs on: a word of an interior page, or a
-// stem if in is nil.
+// slot is one place that holds a subtree: a word of an interior page, or a stem if in is nil.
 type slot struct {
 	in *inner
 	i  int
@@ -135,7 +135,7 @@ func (s slot) ref() PageRef {
 	return PageRef(atomic.LoadUint64(&s.in.refs[s.i]))
 }
 
-// set hangs another subtree on the slot. Map.mu and the cache's mutex held.
+// set puts another subtree into the slot. Map.mu and the cache's mutex held.
 func (s slot) set(ref PageRef, p *page) {
 	if s.in == nil {
 		r := *s.st.Load()
@@ -147,8 +147,8 @@ func (s slot) set(ref PageRef, p *page) {
 	s.in.kids[s.i].Store(p)
 }
 
-// handle returns the handle of the slot's page, made if there is none, or nil
-// if the slot holds no page. The cache's mutex held.
+// handle returns the handle of the slot's page, and makes one if there is none; nil if the slot
+// holds no page. The cache's mutex held.
 func (s slot) handle(m *pager, level uint8, kind TreeKind) *page {
 	if s.in == nil {
 		return s.st.Load().page

@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// pager makes, changes and loads the pages of one map, whatever tree they are of.
+// pager makes, changes and loads the pages of one map, of both of its trees.
 type pager struct {
 	volume  uuid.UUID
 	self    sco.Origin
@@ -26,7 +26,7 @@ type pager struct {
 	// mu makes changes one at a time. It is taken before the cache's mutex
 	// and never held while the store is asked.
 	mu   sync.Mutex
-	gen  uint64 // pages born now carry it and may change in place
+	gen  uint64 // the birth generation of pages made now, which may be changed in place
 	next uint64 // next page number
 	seq  uint64 // newest applied
 }
@@ -35,8 +35,8 @@ func (m *pager) newHandle(ref PageRef, level uint8, kind TreeKind) *page {
 	return &page{ref: ref, level: level, kind: kind, m: m, ring: -1}
 }
 
-// newPage makes a page of the head's generation, with the content given or
-// with every word as word. m.mu and the cache's mutex held.
+// newPage makes a page of the head's generation: a copy of from, or if that is nil with every
+// word as word. m.mu and the cache's mutex held.
 func (m *pager) newPage(level uint8, kind TreeKind, word uint64, from *page) *page {
 	p := m.newHandle(RefTo(m.self, m.next), level, kind)
 	m.next++
@@ -74,17 +74,16 @@ func fill(w []uint64, word uint64) {
 	}
 }
 
-// mutable reports whether p is of the head's generation, and so M3 lets it be
-// changed in place. m.mu held and p in memory.
+// mutable reports whether p may be changed in place, as it is of the head's generation (M3).
+// m.mu held and p in memory.
 func (m *pager) mutable(p *page) bool {
 	return p.m == m && p.birth == m.gen && p.ref.Origin() == m.self
 }
 
-// own makes the page at s one that may be changed and that cannot leave
-// memory until m.mu is released: copied if it is shared, made if the slot
-// holds none, unsaved in any case (M1, M2). The page that holds s must be
-// owned already. If a page must be loaded first, own returns it as missing.
-// m.mu held.
+// own makes the page at s one that may be changed, and that cannot leave memory until m.mu is
+// released. A page that is shared is copied; if the slot holds none, one is made; in each case
+// it is unsaved afterwards (M1, M2). The page that holds s must be owned already. If a page
+// must be loaded first, own returns it as missing. m.mu held.
 func (m *pager) own(s slot, level uint8, kind TreeKind) (p, missing *page) {
 	m.cache.mu.Lock()
 	defer m.cache.mu.Unlock()
@@ -134,8 +133,8 @@ func (m *pager) ownLeaf(st *stem, addr uint64, kind TreeKind) (p, missing *page)
 	}
 }
 
-// change runs f under m.mu until it misses no page. What f has done before it
-// misses one must be fit to be done again.
+// change runs f under m.mu, loads the page that f reports as missing, and runs f again, until
+// none is missing. f must be able to repeat what it did before it met a missing page.
 func (m *pager) change(ctx context.Context, f func() (missing *page)) error {
 	for {
 		m.mu.Lock()
@@ -174,7 +173,7 @@ func (m *pager) fault(ctx context.Context, p *page) error {
 	}
 }
 
-// load is fault for the one goroutine that put p.wait there.
+// load is fault for the one goroutine that has set p.wait.
 func (m *pager) load(ctx context.Context, p *page) error {
 	h, w, err := m.read(ctx, p.ref, p.level, p.kind)
 	c := m.cache
@@ -199,7 +198,7 @@ func (m *pager) load(ctx context.Context, p *page) error {
 	return nil
 }
 
-// read loads and decodes a page past the cache.
+// read loads and decodes a page, and does not put it into the cache.
 func (m *pager) read(ctx context.Context, ref PageRef, level uint8, kind TreeKind) (PageHeader, *words, error) {
 	if int(ref.Origin()) >= len(m.origins) {
 		return PageHeader{}, nil, fmt.Errorf("metadata: vDisk %s: %v is of no origin: %w", m.volume, ref, ErrPageCorrupt)

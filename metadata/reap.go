@@ -8,15 +8,15 @@ import (
 // recount is the counting of a root after a rollback.
 type recount struct {
 	seq    uint64 // of the rollback; 0 if no recount is under way
-	root   *root  // immutable; nil when it is counted and only the dead are to be told
+	root   *root  // immutable; nil when it is counted, and SCOs without clusters are still to be declared dead
 	cursor uint64 // next address of root, or next SCO number
 }
 
 // running reports whether counts may still be too low.
 func (r *recount) running() bool { return r.root != nil }
 
-// startRecount begins to count r, of which the counters know nothing. m.mu
-// held, or nobody else knows the map.
+// startRecount begins to count r, of which nothing is counted yet. m.mu held, or nobody else
+// knows the map.
 func (m *Map) startRecount(seq uint64, r *root) { m.recount = recount{seq: max(seq, 1), root: r} }
 
 // Recounting reports whether the counters are not complete since a rollback.
@@ -26,10 +26,9 @@ func (m *Map) Recounting() bool {
 	return m.recount.seq != 0
 }
 
-// Reap does background work on the live counters, up to budget pages of it:
-// it subtracts what Fill detached and counts what Rollback brought back. It
-// returns whether there is more to do. Changes may run at the same time; each
-// page is one step of them.
+// Reap does background work on the live counters, for up to budget pages: it subtracts the
+// subtrees that Fill has detached, and counts the root that Rollback has restored. It returns
+// whether there is more to do. Changes may be made at the same time, between two pages.
 func (m *Map) Reap(ctx context.Context, budget int) (more bool, err error) {
 	for ; budget > 0; budget-- {
 		if err := ctx.Err(); err != nil {
@@ -71,7 +70,7 @@ func (m *Map) reapPage() (idle bool, missing *page) {
 		if d.st.Load().ref == HoleRef {
 			continue
 		}
-		if missing := m.eat(slot{st: &d.st}, uint8(i)+1); missing != nil {
+		if missing := m.reapLeaf(slot{st: &d.st}, uint8(i)+1); missing != nil {
 			return false, missing
 		}
 		d.n = -1
@@ -83,7 +82,7 @@ func (m *Map) reapPage() (idle bool, missing *page) {
 	case m.recount.running():
 		return false, m.recountPage()
 	}
-	return false, m.tellDead()
+	return false, m.declareDead()
 }
 
 // recountPage adds one leaf of the recounted root.
@@ -107,8 +106,9 @@ func (m *Map) recountPage() (missing *page) {
 	return nil
 }
 
-// tellDead turns the zero counts of one counter page into deaths.
-func (m *Map) tellDead() (missing *page) {
+// declareDead notes for one page of counters that SCOs with no cluster are dead. During the
+// recount a count of zero did not mean that.
+func (m *Map) declareDead() (missing *page) {
 	c := &m.recount
 	r := m.live.Load()
 	if !r.holds(c.cursor) {
@@ -135,8 +135,8 @@ func (m *Map) tellDead() (missing *page) {
 	return nil
 }
 
-// seek finds the leaf of addr, or the end of the subtree there that has
-// nothing of the vDisk's own. m.mu held.
+// seek finds the leaf of addr, or the end of the subtree there that has no page of the vDisk's
+// own. m.mu held.
 func (m *pager) seek(r *root, addr uint64, kind TreeKind) (w *words, end uint64, missing *page) {
 	p, level := r.page, r.levels-1
 	end = span(r.levels)

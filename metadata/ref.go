@@ -24,8 +24,8 @@ const (
 //	bits 50-61  origin: whose page it is, as in sco.Location
 //	bits 62-63  kind: 0 hole, 1 page, 2 zero
 //
-// Hole and zero are whole subtrees without pages, and the words of a page
-// below such a reference are sco.Hole and sco.Zero, the same bits.
+// Hole and zero are whole subtrees without pages. All of their words are sco.Hole or sco.Zero,
+// which have the same bits as the reference.
 type PageRef uint64
 
 // References to subtrees without pages.
@@ -83,7 +83,7 @@ type Drop struct {
 type State struct {
 	Seq        uint64
 	NextPage   uint64 // pages from this number on do not belong to it
-	Generation uint64 // pages born up to here are immutable
+	Generation uint64 // pages with a birth generation up to this are immutable
 	Root       Root
 	Live       Root // tree of the live counters, addressed by SCO number
 	Drops      []Drop

@@ -7,8 +7,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Errors of Store.LoadPage, matched with errors.Is. Both say that this store
-// cannot give the page; another copy of it may still be good.
+// Errors of Store.LoadPage, matched with errors.Is. Both say that this store does not have the
+// page in a good state; another copy of it may be good.
 var (
 	ErrPageNotFound = errors.New("page not found")
 	ErrPageCorrupt  = errors.New("page corrupt")
@@ -24,17 +24,17 @@ type EncodedPage struct {
 // backend's page objects and the TLogs can rebuild. All methods are safe for
 // concurrent use.
 type Store interface {
-	// LoadPage returns the page's bytes, appended to buf[:0] if they fit. The
-	// error matches ErrPageNotFound or ErrPageCorrupt if the page is not to
-	// be had here; any other error is the store's own trouble.
+	// LoadPage returns the page's bytes, appended to buf[:0] if they fit. The error
+	// matches ErrPageNotFound or ErrPageCorrupt if the store does not have the page in a
+	// good state. Any other error is a failure of the store.
 	LoadPage(ctx context.Context, owner uuid.UUID, number uint64, buf []byte) ([]byte, error)
 
-	// SavePages puts pages in, replacing older ones of the same number. It
-	// keeps no slice. A LoadPage begun after it returns sees them; they are
-	// durable after the next Flush.
+	// SavePages stores pages, and replaces older ones of the same number. It keeps none
+	// of the slices. A LoadPage that begins after it has returned sees the pages. They
+	// are durable after the next Flush.
 	SavePages(ctx context.Context, owner uuid.UUID, pages []EncodedPage) error
 
-	// Flush returns when everything saved and deleted before is durable.
+	// Flush returns when everything that was saved or deleted before is durable.
 	Flush(ctx context.Context) error
 
 	// DeletePages deletes the pages with numbers in [from, to). It is durable

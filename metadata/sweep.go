@@ -6,15 +6,14 @@ import (
 	"math/bits"
 )
 
-// Sweep deletes from the store what no root reaches: pages of the vDisk's own
-// below the newest committed checkpoint's NextPage, or below the given number
-// if that is less. snapshots are the roots of all snapshots; the newest
-// checkpoint, a Frozen under way, the head and the work of Reap are the map's
-// own to know. No snapshot may be deleted and no Rollback made while it runs.
-// It reads interior pages only.
+// Sweep deletes pages of the vDisk from the store that no root reaches. It looks at pages below
+// the NextPage of the newest committed checkpoint, or below the given number if that is less.
+// snapshots are the roots of all snapshots. The map itself knows the other roots: the newest
+// checkpoint, each Frozen that is not committed, the head, and those of Reap's work. While it
+// runs no snapshot may be deleted and no Rollback made. It reads interior pages only.
 //
-// It returns the set of live pages and how many it deleted, so that the caller
-// finds page objects in the backend of which nothing lives.
+// It returns the set of live pages and how many it deleted. By the set the caller finds page
+// objects in the backend that hold no live page.
 func (m *Map) Sweep(ctx context.Context, snapshots []Root, below uint64) (*PageSet, int, error) {
 	trees, below := m.sweepRoots(snapshots, below)
 	set := new(PageSet)
@@ -41,8 +40,8 @@ func (m *Map) Sweep(ctx context.Context, snapshots []Root, below uint64) (*PageS
 	return set, deleted, nil
 }
 
-// sweepRoots pins the present state, so that what is walked does not change
-// (M2), and returns every root that keeps pages.
+// sweepRoots returns every root whose pages must stay. It pins the present state, so that the
+// trees do not change while they are walked (M2).
 func (m *Map) sweepRoots(snapshots []Root, below uint64) ([]tree, uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -10,11 +10,10 @@ import (
 	"openvstorage/sco"
 )
 
-// View reads one state of the map: the head as it goes on, or a snapshot. A
-// View of a snapshot made by Snapshot shares its pages with the head. Views
-// cost a handle, and need no closing. All methods are safe for concurrent use
-// with each other and with changes; a read that runs beside a change of the
-// same cluster sees the old or the new location.
+// View reads one state of the map: a snapshot, or the head with every change to it. A View
+// that Snapshot returns shares its pages with the head. A View costs a handle, and is not
+// closed. All methods are safe for concurrent use with each other and with changes. A read
+// beside a change of the same cluster sees the old or the new location.
 type View struct {
 	m  *Map
 	st *stem
@@ -23,8 +22,8 @@ type View struct {
 // View returns the view of the head.
 func (m *Map) View() *View { return &View{m: m, st: &m.head} }
 
-// ViewAt returns a view of a snapshot's root. Keep the View for as long as the
-// snapshot is read: each call may begin with no page in memory.
+// ViewAt returns a view of a snapshot's root. Keep the View while the snapshot is read: each
+// call of ViewAt may begin with no page in memory.
 func (m *Map) ViewAt(r Root) *View {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -33,17 +32,16 @@ func (m *Map) ViewAt(r Root) *View {
 	return v
 }
 
-// Root returns the root that the view reads now. That of the head's view is
-// no immutable state: only Snapshot and Freeze make one.
+// Root returns the root that the view reads now. The root of the head changes; only Snapshot
+// and Freeze return one that does not.
 func (v *View) Root() Root { return v.st.Load().public() }
 
 // Clusters returns the size of the viewed state.
 func (v *View) Clusters() uint64 { return v.st.Load().clusters }
 
-// Lookup fills dst with the locations of consecutive clusters from addr on;
-// what lies outside is Hole. It takes no lock, allocates nothing and never
-// waits: it returns false, with dst partly filled, if a page is not in
-// memory. Then Load or Read does.
+// Lookup fills dst with the locations of consecutive clusters from addr on; a cluster outside
+// of the vDisk is Hole. It takes no lock, allocates nothing and does not wait. It returns
+// false, with dst partly filled, if a page is not in memory; Load and Read wait for pages.
 func (v *View) Lookup(addr uint64, dst []sco.Location) bool {
 	r := v.st.Load()
 	for len(dst) > 0 {
@@ -98,7 +96,8 @@ func lookup(r *root, addr uint64, dst []sco.Location) (n int, ok bool) {
 	return n, true
 }
 
-// uniform fills what dst has of the subtree of 512^level addresses at addr.
+// uniform fills dst up to the end of the uniform subtree of 512^level addresses that addr is
+// in, and returns how many words that are.
 func uniform(dst []sco.Location, ref PageRef, addr uint64, level uint8) int {
 	left := span(level) - addr&(span(level)-1)
 	n := int(min(uint64(len(dst)), left))
@@ -132,8 +131,8 @@ func (v *View) Read(ctx context.Context, addr uint64, dst []sco.Location) error 
 	return nil
 }
 
-// Load brings the pages for n clusters from addr on into memory, as far as
-// the cache holds them all at once.
+// Load brings the pages for n clusters from addr on into memory. They are all there
+// afterwards only if the cache has room for all.
 func (v *View) Load(ctx context.Context, addr, n uint64) error {
 	for end := addr + n; addr < end; {
 		_, _, next, err := v.m.find(ctx, v.st, addr, TreeMap)
@@ -145,9 +144,8 @@ func (v *View) Load(ctx context.Context, addr, n uint64) error {
 	return nil
 }
 
-// Extents calls fn with the kinds of n clusters from addr on, in order, equal
-// neighbours merged, until it returns false. Subtrees of holes and zeros are
-// passed over without a visit.
+// Extents calls fn with the kinds of n clusters from addr on, in order and with equal
+// neighbours merged, until fn returns false. A subtree of holes or zeros is one step.
 func (v *View) Extents(ctx context.Context, addr, n uint64, fn func(kind sco.Kind, run uint64) bool) error {
 	var kind sco.Kind
 	var run uint64
@@ -187,9 +185,9 @@ func (v *View) Extents(ctx context.Context, addr, n uint64, fn func(kind sco.Kin
 	return nil
 }
 
-// find is descend from what hangs on st now. A reader that was slow may follow
-// a reference that the head no longer has to a page that Sweep has deleted
-// since; from the top it finds another.
+// find is descend from the root that st holds now. A slow reader may follow a reference that
+// the head no longer has, to a page that Sweep has deleted meanwhile. It begins again at the
+// root, where there is another reference by now.
 func (m *pager) find(ctx context.Context, st *stem, addr uint64, kind TreeKind) (w *words, ref PageRef, end uint64, err error) {
 	for range 3 {
 		w, ref, end, err = m.descend(ctx, st.Load(), addr, kind)
@@ -200,9 +198,9 @@ func (m *pager) find(ctx context.Context, st *stem, addr uint64, kind TreeKind) 
 	return w, ref, end, err
 }
 
-// descend finds what holds addr: the words of its leaf, or the uniform
-// reference above it, and the address where that ends. It loads what is not
-// in memory. The words stay good to read even if the page leaves memory.
+// descend finds the words of the leaf that holds addr, or the uniform reference above it, and
+// the address where that ends. It loads pages that are not in memory. The words may be read
+// even after the page has left memory.
 func (m *pager) descend(ctx context.Context, r *root, addr uint64, kind TreeKind) (w *words, ref PageRef, end uint64, err error) {
 	if !r.holds(addr) {
 		return nil, HoleRef, ^uint64(0), nil
@@ -238,8 +236,8 @@ func (m *pager) kid(in *inner, i int, level uint8, kind TreeKind) (*page, PageRe
 	return s.handle(m, level, kind), s.ref()
 }
 
-// innerOf returns p's content, loaded if need be. Whoever holds it may read
-// on when the page leaves memory.
+// innerOf returns p's content, and loads it if it is not in memory. The caller may read it
+// even after the page has left memory.
 func innerOf(ctx context.Context, m *pager, p *page) (*inner, error) {
 	for {
 		if in := p.inner.Load(); in != nil {
@@ -265,8 +263,8 @@ func leafOf(ctx context.Context, m *pager, p *page) (*words, error) {
 	}
 }
 
-// faultAndTrim is fault for readers. That the cache could not be brought back
-// within its budget is no reason to refuse a read: Prepare says it to writers.
+// faultAndTrim is fault for readers. A read is not refused because the cache could not be
+// brought back within its budget; Prepare returns that error to writers.
 func (m *pager) faultAndTrim(ctx context.Context, p *page) error {
 	if err := m.fault(ctx, p); err != nil {
 		return err

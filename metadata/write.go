@@ -8,8 +8,8 @@ import (
 	"openvstorage/sco"
 )
 
-// Resident reports whether Set for n clusters from addr on would find every
-// page in memory, those of the counters of the SCOs that it replaces too.
+// Resident reports whether Set for n clusters from addr on would find every page in memory,
+// including those with the counters of the SCOs that lose clusters by it.
 func (m *Map) Resident(addr uint64, n int) bool {
 	var buf [64]sco.Location
 	v := View{m: m, st: &m.head}
@@ -35,11 +35,11 @@ func (m *Map) Resident(addr uint64, n int) bool {
 	return true
 }
 
-// Prepare makes Set for n clusters from addr on cheap: it loads the pages that
-// are not in memory, and brings the cache within its budget. Call it before
-// the write is appended when Resident is false, and now and then anyway: its
-// error means that the map cannot take more changes now, so that the write is
-// refused or waits, not lost.
+// Prepare makes Set for n clusters from addr on cheap: it loads the pages that are not in
+// memory, and brings the cache within its budget. Call it before a write is appended if
+// Resident is false, and otherwise from time to time. Its error means that the map can take
+// no more changes now. As it comes before the append, the write is refused or waits, and is
+// not lost.
 func (m *Map) Prepare(ctx context.Context, addr uint64, n int) error {
 	if err := m.cache.trim(ctx); err != nil {
 		return err
@@ -65,15 +65,16 @@ func (m *Map) Prepare(ctx context.Context, addr uint64, n int) error {
 	return nil
 }
 
-// Set maps run consecutive clusters from addr on to consecutive locations
-// from loc on (all to loc if it is Zero or Hole). It waits for pages that are
-// not in memory. If it returns an error, a part may have been done, and the
-// same call may be repeated.
+// Set maps run consecutive clusters from addr on to consecutive locations from loc on; if loc
+// is Zero or Hole, all to loc. It waits for pages that are not in memory. After an error a
+// part may have been done, and the same call may be repeated.
 func (m *Map) Set(seq, addr uint64, run int, loc sco.Location) error {
 	if run <= 0 || addr+uint64(run) > m.Clusters() || addr+uint64(run) < addr {
 		return fmt.Errorf("metadata: vDisk %s: set %d clusters at %d: outside of %d", m.volume, run, addr, m.Clusters())
 	}
-	_ = m.cache.trim(context.Background()) // a map over budget is no reason to lose what the log holds
+	// The log holds this change already, so it is made even if the cache stays over its
+	// budget.
+	_ = m.cache.trim(context.Background())
 	for run > 0 {
 		n := min(run, fanout-int(addr&(fanout-1)))
 		m.mu.Lock()
@@ -104,8 +105,8 @@ func (m *Map) setLeaf(seq, addr uint64, n int, loc sco.Location) (missing *page)
 	if missing := m.ownCounters(w, loc); missing != nil {
 		return missing
 	}
-	// The new locations are counted first: an SCO that is overwritten by
-	// itself does not die in between.
+	// The new locations are counted first: an SCO whose clusters are replaced by others
+	// of its own must not count as dead in between.
 	if m.counted(loc) {
 		m.adjust(loc.Number(), int64(n))
 	}
@@ -116,7 +117,7 @@ func (m *Map) setLeaf(seq, addr uint64, n int, loc sco.Location) (missing *page)
 	return nil
 }
 
-// Pass notes that seq was an entry that changes nothing.
+// Pass notes that seq is an entry that does not change the map.
 func (m *Map) Pass(seq uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -174,8 +175,8 @@ func (m *Map) Snapshot(seq uint64) (Root, *View) {
 	return r.public(), v
 }
 
-// pin starts a new generation, so that r never changes (M2), and keeps r's
-// handle so that its unsaved pages are found by its reference. m.mu held.
+// pin starts a new generation, so that r never changes (M2). It also keeps the handle of r,
+// which leads to unsaved pages, so that rootAt finds it by the reference. m.mu held.
 func (m *Map) pin(r *root) {
 	m.gen++
 	if r.page != nil && r.page.ref.Origin() == m.self && r.page.ref.Number() >= m.savedBelow.Load() {
@@ -183,9 +184,8 @@ func (m *Map) pin(r *root) {
 	}
 }
 
-// Rollback makes the head what root is; view may be nil, or a view of root.
-// The size becomes the root's. The counters start anew: Reap counts the root
-// from here on (M5).
+// Rollback replaces the head by r, the size of the vDisk included. view may be nil, or a view
+// of r. The counters start anew, and Reap counts r from here on (M5).
 func (m *Map) Rollback(seq uint64, r Root, view *View) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

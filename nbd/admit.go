@@ -5,11 +5,12 @@ import "time"
 // charge is the memory that a task or a queued reply holds: buffers, in bytes.
 type charge int64
 
-// acquire makes a task with a buffer for n payload bytes, or none if n is 0. It
-// waits while the limits of the connection are reached; what was answered is
-// sent and what was tried is started first. It waits for nobody else's requests:
-// without memory a long READ gets a task that is narrow. part is set for a piece
-// of a WRITE that has a task already. Nil: the connection is over.
+// acquire makes a task with a buffer for n payload bytes, or without one if n is 0. It
+// waits while the limits of the connection are reached. Before it waits it sends the
+// replies that are ready, and starts the READs that were tried. It never waits for requests
+// of others: if there is not enough memory, a long READ gets a task that is narrow. whole
+// is the task of a WRITE in pieces, of which this is one; nil for all else. A nil task says
+// that the connection is over.
 func (c *reader) acquire(n int, whole *task) *task {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -41,7 +42,7 @@ func (c *reader) acquire(n int, whole *task) *task {
 	return t
 }
 
-// more gets another buffer for a task, of n bytes. Nil: the connection is over.
+// more gets another buffer for a task, of n bytes. Nil says that the connection is over.
 func (c *reader) more(t *task, n int) *buffer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -66,7 +67,7 @@ func (c *conn) chargeLocked(n int) bool {
 	return true
 }
 
-// unchargeLocked gives back what was charged; the buffer goes its own way.
+// unchargeLocked gives a charge back. The buffer itself is given back elsewhere.
 func (c *conn) unchargeLocked(ch charge) {
 	c.mu.bytes -= int64(ch)
 	c.srv.stats.charged.Add(-int64(ch))
@@ -75,7 +76,7 @@ func (c *conn) unchargeLocked(ch charge) {
 	}
 }
 
-// awaitLocked waits until ready says so, or the connection is over: false.
+// awaitLocked waits until ready returns true. False says that the connection is over.
 func (c *reader) awaitLocked(ready func() bool) bool {
 	if c.mu.err != nil {
 		return false
@@ -147,8 +148,8 @@ func (c *conn) abandonLocked(t *task) {
 	c.finishLocked(t)
 }
 
-// finishLocked takes back a task that has been served. Its scratch stays with
-// it unless it has grown beyond the usual.
+// finishLocked takes back a task that has been served. The task keeps its scratch memory
+// for the next use, unless that has grown beyond the usual.
 func (c *conn) finishLocked(t *task) {
 	c.srv.stats.inflight.Add(-1)
 	if t.changes {
@@ -190,23 +191,23 @@ func (c *reader) trimLocked() {
 	c.holdLocked(-c.mu.held)
 }
 
-// lookEvery is how often a reader that waits is looked after. Nothing but how
-// soon it gives back what it holds depends on it.
-const lookEvery = 500 * time.Millisecond
+// checkEvery is how often the client of a waiting reader is checked. It decides only how
+// soon the memory of a lost client is given back.
+const checkEvery = 500 * time.Millisecond
 
-// watchLocked has the connection ended when its client is gone while the reader
-// waits for something else than the socket, until unwatchLocked. The timer is
-// made once: waits are frequent where clients have many requests.
+// watchLocked begins to check the client while the reader waits for something other than
+// the socket, and ends the connection if the client is gone. unwatchLocked ends that. The
+// timer is made once: with many requests, waits are frequent.
 func (c *conn) watchLocked() {
 	if c.sock.raw == nil {
 		return
 	}
 	c.mu.watching = true
 	if c.mu.watch == nil {
-		c.mu.watch = time.AfterFunc(lookEvery, c.look)
+		c.mu.watch = time.AfterFunc(checkEvery, c.checkClient)
 		return
 	}
-	c.mu.watch.Reset(lookEvery)
+	c.mu.watch.Reset(checkEvery)
 }
 
 func (c *conn) unwatchLocked() {
@@ -216,22 +217,22 @@ func (c *conn) unwatchLocked() {
 	}
 }
 
-// look is the watch. It holds mu, so that there is one at a time.
-func (c *conn) look() {
+// checkClient is what the timer of the watch runs. It holds mu, so one runs at a time.
+func (c *conn) checkClient() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.mu.watching || c.mu.err != nil {
 		return
 	}
-	switch hungUp, ended := c.mu.peer.lookClosely(c.sock); {
+	switch hungUp, ended := c.mu.peer.checkEnd(c.sock); {
 	case hungUp && c.resender != nil:
 		c.failLocked(errHungUp)
 	case hungUp:
 		c.failLocked(errVanished)
 	case ended && c.resender == nil:
-		c.beginDrainLocked() // it may read on still, but not for ever
+		c.beginDrainLocked() // the client may still read replies, but not for ever
 		fallthrough
 	default:
-		c.mu.watch.Reset(lookEvery)
+		c.mu.watch.Reset(checkEvery)
 	}
 }

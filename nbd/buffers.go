@@ -17,18 +17,18 @@ type buffer struct {
 	round *round // of a receive buffer: scratch that goes with it
 }
 
-// buffers keeps free buffers in classes of powers of two, the last used first
-// as it is the likeliest to be in a cache of the CPU. What exceeds idleMax is
-// left to the garbage collector, the class first that nobody has asked for for
-// longest: what clients of long requests leave behind must not keep out what is
-// needed now. No sync.Pool: it would empty itself at each collection and large
-// buffers cost their page faults and zeroing again.
+// buffers keeps free buffers in classes of powers of two. The one used last is taken first,
+// as it is most likely still in a cache of the CPU. Above idleMax, buffers are left to the
+// garbage collector, beginning with the class that was not asked for for longest: large
+// buffers that nobody needs any more must not displace those that are in use. A sync.Pool
+// would empty itself at each collection, and large buffers would cost their page faults and
+// zeroing again.
 type buffers struct {
 	idleMax int64
 	memory  *memory // counts those in use
 
 	mu    sync.Mutex
-	idle  int64 // bytes in free, with what goes with them
+	idle  int64 // bytes in free, with the scratch memory that belongs to them
 	gets  uint64
 	asked [maxClass + 1]uint64 // the number of the last get
 	free  [maxClass + 1][]*buffer
@@ -87,9 +87,8 @@ func (p *buffers) put(b *buffer) {
 	p.idle += size
 }
 
-// dropLocked leaves a free buffer to the collector: of the class that nobody has
-// asked for for longest. It reports whether there is one that was asked for before
-// this class was.
+// dropLocked leaves a free buffer to the collector, of the class that was not asked for for
+// longest. It reports false if that is the given class.
 func (p *buffers) dropLocked(class int) bool {
 	oldest := class
 	for c := range p.free {
@@ -114,7 +113,7 @@ func (p *buffers) popLocked(class int) *buffer {
 	return b
 }
 
-// scratch is how many bytes go with the buffer.
+// scratch is how many bytes of scratch memory belong to the buffer.
 func (b *buffer) scratch() int64 {
 	if b.round == nil {
 		return 0

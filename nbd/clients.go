@@ -13,14 +13,14 @@ import (
 	"openvstorage/internal/counted"
 )
 
-// Who may connect. Connections are few, so strangers must not take them all:
-// each kind of client, each listener and each address has its part.
+// Connections are few, and strangers must not take them all. So each kind of client, each
+// listener and each address has its part of them.
 
 // origin is where a client is.
 type origin uint8
 
 const (
-	remoteOrigin origin = iota // by a network, that of this machine too
+	remoteOrigin origin = iota // by a network, loopback too
 	localOrigin                // by a unix socket, or given to ServeConn
 	selfOrigin                 // a Resender: a block device of this machine
 	origins
@@ -46,7 +46,8 @@ func originOf(nc net.Conn) origin {
 	return localOrigin
 }
 
-// addressOf is what counts as one address: of IPv6 the network of a host.
+// addressOf is what counts as one address. Of IPv6 that is a network of 64 bits, as one host
+// may have all of its addresses.
 func addressOf(nc net.Conn) (netip.Addr, bool) {
 	tcp, ok := nc.RemoteAddr().(*net.TCPAddr)
 	if !ok {
@@ -61,15 +62,15 @@ func addressOf(nc net.Conn) (netip.Addr, bool) {
 	return addr, true
 }
 
-// self and local are how many of n connections are kept for Resenders, and for
-// them and local clients.
+// self is how many connections are kept for Resenders; local, for Resenders and clients by
+// unix sockets together; remote is the rest.
 func (l Limits) self() int   { return l.Connections / 16 }
 func (l Limits) local() int  { return l.Connections / 4 }
 func (l Limits) remote() int { return l.Connections - l.local() }
 
-// LimitConnections lowers Limits.Connections, and the parts of it, to n for the
-// time being: what descriptors there are may have to do for more than clients.
-// 0 lifts it. Clients that are connected stay.
+// LimitConnections lowers Limits.Connections to n, and its parts in proportion, while the
+// process needs its descriptors for other things. 0 ends that. Clients that are connected
+// stay.
 func (s *Server) LimitConnections(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,13 +90,13 @@ func (s *Server) partsLocked() Limits {
 // full is a limit of connections that is reached.
 type full struct {
 	err   error
-	over  bool             // by more than one: that another one leaves does not help
-	among func(*conn) bool // whose leaving would help, and who may be made to
+	over  bool             // it is exceeded already, so one client less does not help
+	among func(*conn) bool // clients that may be sent away, and whose place would help
 }
 
-// admitLocked counts a client, or says what has none left. Where there is none,
-// one that is not through with its handshake goes first, the oldest: who says
-// nothing must not keep out those who do.
+// admitLocked counts a client in, or says which limit is reached. Before it refuses, it sends
+// away the oldest client that has not finished its handshake: clients that say nothing must
+// not keep out those that do.
 func (s *Server) admitLocked(c *conn) error {
 	for {
 		f := s.roomLocked(c)
@@ -124,7 +125,7 @@ func (s *Server) admitLocked(c *conn) error {
 // roomLocked returns the first limit that c would exceed, or nil.
 func (s *Server) roomLocked(c *conn) *full {
 	l, n := s.partsLocked(), &s.mu.origins
-	// A network's clients are not to send away those of this machine.
+	// A client by a network must not cause one of this machine to be sent away.
 	others := func(o *conn) bool {
 		return o.origin == remoteOrigin || o.origin == localOrigin && c.origin != remoteOrigin
 	}
@@ -155,14 +156,13 @@ func (s *Server) roomLocked(c *conn) *full {
 	return nil
 }
 
-// leavers is how many clients may be on their way out: their places are given to
-// others at once, and what they still do (an export may be opened for one) ends
-// soon, but it is not to pile up.
+// leavers is how many clients may be on their way out. Their places are given to others at
+// once, but what is still done for them, opening an export for example, must not pile up.
 const leavers = 64
 
-// sendAwayLocked sends away the oldest of those that are still in their
-// handshakes, and gives its place back. Those that have just come stay: a flood of
-// connections is not to end the handshakes of others.
+// sendAwayLocked sends away the oldest client that is still in its handshake, and gives its
+// place back. Clients that have just come stay: a flood of connections must not end the
+// handshakes of others.
 func (s *Server) sendAwayLocked(among func(*conn) bool) bool {
 	if s.mu.leaving >= leavers {
 		return false
@@ -180,7 +180,7 @@ func (s *Server) sendAwayLocked(among func(*conn) bool) bool {
 		c.sentAway = true
 		s.mu.leaving++
 		c.cancel()
-		_ = c.sock.conn.Close() // its reader reports what comes of it
+		_ = c.sock.conn.Close() // its reader gets and reports the error
 		s.tellRefusedLocked(c.sock.conn, errNoPlace)
 		return true
 	}
@@ -189,7 +189,7 @@ func (s *Server) sendAwayLocked(among func(*conn) bool) bool {
 
 var errNoPlace = errors.New("client sent away in its handshake: there is no place left, and others have come")
 
-// settle makes the place of c its own, unless it has been given to another.
+// settle keeps c from being sent away for others. It reports false if c already was.
 func (c *conn) settle() bool {
 	c.srv.mu.Lock()
 	defer c.srv.mu.Unlock()
@@ -197,7 +197,7 @@ func (c *conn) settle() bool {
 	return !c.sentAway
 }
 
-// greetedLocked takes c from those in their handshakes, if it is there.
+// greetedLocked notes that c is no longer in its handshake.
 func (s *Server) greetedLocked(c *conn) {
 	if c.greeting != nil {
 		s.mu.greeting.Remove(c.greeting)
@@ -218,14 +218,14 @@ func (s *Server) leaveLocked(c *conn) {
 	}
 }
 
-// Clients that are refused are told why, a few at a time and not for long.
+// Bounds of telling refused clients why: how many at a time, and how long each.
 const (
 	refusals    = 16
 	refusalTime = 2 * time.Second
 )
 
-// refuse tells a client that it is not served: in a handshake that has no export
-// for it.
+// refuse tells a client why it is not served, in a handshake in which every export gives
+// that error.
 func (s *Server) refuse(nc net.Conn, reason error) {
 	defer nc.Close()
 	s.mu.Lock()
@@ -247,10 +247,10 @@ func (s *Server) refuse(nc net.Conn, reason error) {
 	}
 	h := handshake{rw: nc, exports: noExports{reason}, buffers: &s.buffers}
 	defer h.close()
-	_, _ = h.run(context.Background()) // by an error, whichever
+	_, _ = h.run(context.Background()) // it always ends with an error
 }
 
-// noExports has nothing for anybody.
+// noExports gives one error for every export.
 type noExports struct{ reason error }
 
 func (n noExports) Open(context.Context, string) (device.Reader, func(), error) {

@@ -163,9 +163,8 @@ func testFio(t *testing.T, c nbdtest.Clients) {
 		"--size=8m", "--verify=crc32c", "--fsync=16")
 }
 
-// TestExtendedWrites: clients that agree on extended headers can write over them.
-// All of QEMU's programs leave the payload flag out; libnbd sets it, but for one
-// who asks it not to.
+// TestExtendedWrites: clients that agree on extended headers can write with them. QEMU's programs leave
+// the payload flag out. libnbd sets it, unless its caller turns that off.
 func TestExtendedWrites(t *testing.T) { nbdtest.EachClients(t, testExtendedWrites) }
 
 func testExtendedWrites(t *testing.T, c nbdtest.Clients) {

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// conn is one client: what its reader, the goroutine that runs it, and its tasks,
-// which run in workers, have in common. They meet under mu.
+// conn is one client: what is shared by its reader, the goroutine that runs it, and its
+// tasks, which run in workers. They meet under mu.
 type conn struct {
 	srv     *Server
 	sock    *socket
@@ -27,7 +27,7 @@ type conn struct {
 	since   time.Time
 	done    chan struct{} // closed when all is given back
 
-	// ctx is that of the device calls: cancelled when the client is lost.
+	// ctx is for calls of the device, and is cancelled when the client is lost.
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -57,9 +57,9 @@ type conn struct {
 		spare    *outbox
 		tasks    []*task // free
 
-		watching bool // the reader waits for something else than the socket
+		watching bool // the reader waits for something other than the socket
 		watch    *time.Timer
-		peer     peerLook // its own
+		peer     peerPoll // the watch's
 	}
 }
 
@@ -70,7 +70,7 @@ type reader struct {
 	in       *buffer // receive buffer, nil while idle
 	r, w     int     // in.b[r:w] is not parsed yet
 	limit    int     // how much to read at once
-	skip     int64   // payload bytes to throw away
+	skip     int64   // payload bytes to be thrown away
 	big      incoming
 	received uint64 // bytes
 	parsed   uint64 // requests that have come whole
@@ -175,20 +175,21 @@ func (c *reader) loop() error {
 	}
 }
 
-// gaveUp tells whether the client expects no replies: it has sent its requests
-// elsewhere.
+// gaveUp tells whether the client expects no replies, as it has sent its requests again
+// on another connection.
 func (c *reader) gaveUp() bool {
 	if c.resender == nil {
 		return false
 	}
-	hungUp, _ := c.peer.look(c.sock)
+	hungUp, _ := c.peer.check(c.sock)
 	return hungUp
 }
 
 // partial tells whether a request has come in part.
 func (c *reader) partial() bool { return c.r < c.w || c.big.on || c.skip > 0 }
 
-// setReadDeadline keeps out of the way of stop, which wants it in the past.
+// setReadDeadline sets the deadline, unless stop has put it in the past: then it stays
+// there.
 func (c *conn) setReadDeadline(t time.Time) error {
 	err := c.sock.conn.SetReadDeadline(t)
 	if c.stopping.Load() {
@@ -199,7 +200,7 @@ func (c *conn) setReadDeadline(t time.Time) error {
 
 var past = time.Unix(1, 0)
 
-// stop makes the reader finish what it has received whole, and end.
+// stop makes the reader finish the requests that it has received whole, and end.
 func (c *conn) stop() {
 	c.mu.Lock()
 	c.beginDrainLocked() // the reader itself may be waiting for the device
@@ -219,17 +220,17 @@ func (c *conn) beginDrainLocked() {
 	}
 }
 
-// drain waits for the requests in flight, cancelled at once if the client is
-// lost, else after the drain timeout, and gives back all buffers.
+// drain waits for the requests in flight, and gives back all buffers. If the client is
+// lost the requests are cancelled at once, otherwise after the drain timeout.
 func (c *reader) drain(cause error) error {
-	// A client that was cut off in the middle of a request may read still: the
-	// kernel's does when its socket takes no more.
+	// A client that stopped sending in the middle of a request may still read: the
+	// kernel's client does, when it can send no more.
 	graceful := cause == errDisc || cause == errStopping || errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF)
-	// One that has closed both directions without a word reads nothing any more:
-	// what is under way for it is for nobody.
+	// A client that has closed both directions without a DISC reads nothing any more,
+	// so nobody needs the requests in flight.
 	vanished := false
 	if cause != errDisc && cause != errStopping && graceful && c.sock.raw != nil {
-		vanished, _ = c.peer.look(c.sock)
+		vanished, _ = c.peer.check(c.sock)
 	}
 	c.mu.Lock()
 	if vanished && c.mu.inflight > 0 {
@@ -268,7 +269,7 @@ func (c *conn) count(err error) {
 	}
 }
 
-// gone tells whether err is nothing but a client that went away.
+// gone tells whether err says only that a client went away, or was sent away.
 func gone(err error) bool {
 	return errors.Is(err, errDisc) || errors.Is(err, errStopping) || errors.Is(err, errHungUp) ||
 		errors.Is(err, errAborted) || errors.Is(err, errVanished) || errors.Is(err, errNoPlace) ||

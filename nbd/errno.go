@@ -24,8 +24,8 @@ const (
 	ESHUTDOWN Errno = 108
 )
 
-// nearest maps what devices return to what the protocol has. What is not here
-// is EIO: the client can only know that the request failed.
+// nearest maps errors of devices to those of the protocol. Any other error becomes EIO: it
+// tells the client only that the request failed.
 var nearest = map[syscall.Errno]Errno{
 	syscall.EPERM:     EPERM,
 	syscall.EACCES:    EPERM,
@@ -44,8 +44,8 @@ var nearest = map[syscall.Errno]Errno{
 	syscall.ESHUTDOWN: ESHUTDOWN,
 }
 
-// ErrnoOf is the errno that err is sent as: its own if it wraps an Errno, the
-// nearest if it wraps a syscall.Errno, ESHUTDOWN if it was cancelled, else EIO.
+// ErrnoOf is the errno that err is sent as: the Errno that it wraps; the nearest to a
+// syscall.Errno that it wraps; ESHUTDOWN if the request was cancelled; else EIO.
 func ErrnoOf(err error) Errno {
 	if err == nil {
 		return OK

@@ -11,21 +11,20 @@ import (
 	"openvstorage/device"
 )
 
-// handshake is the state of a client before the transmission phase. It reads
-// exactly what the protocol has announced, never more, so that nothing of the
-// transmission phase is taken.
+// handshake is the state of a client before the transmission phase. It reads only bytes
+// that the protocol has announced, so that it takes none of the transmission phase.
 type handshake struct {
 	rw      io.ReadWriter
 	exports Exports
 	buffers *buffers
-	// settle is called once the client has found its export, before it is told: it
-	// is not to be sent away for others any more. False: it has been.
+	// settle is called when the client has found its export, before the client is told:
+	// from then on it is not sent away for others. False says that it was already.
 	settle func() bool
 
 	fixed      bool // the client knows option replies
 	noZeroes   bool
 	structured bool
-	extended   bool   // headers; structured with them
+	extended   bool   // extended headers; structured is set with them
 	meta       bool   // base:allocation was selected
 	metaName   string // for this export
 
@@ -69,7 +68,7 @@ func (h *handshake) run(ctx context.Context) (session, error) {
 	}
 }
 
-// option serves one option; done when it led to the transmission phase.
+// option serves one option. done says that it led to the transmission phase.
 func (h *handshake) option(ctx context.Context) (s session, done bool, err error) {
 	head, err := h.read(OptionHeaderLen)
 	if err != nil {
@@ -95,7 +94,7 @@ func (h *handshake) option(ctx context.Context) (s session, done bool, err error
 	}
 	switch opt {
 	case OptAbort:
-		// The client may be gone already: whether it gets this is its affair.
+		// An error does not matter: the client may be gone already.
 		_ = h.reply(opt, RepAck, nil)
 		return session{}, false, errAborted
 	case OptInfo, OptGo:
@@ -112,8 +111,8 @@ func (h *handshake) option(ctx context.Context) (s session, done bool, err error
 	return session{}, false, err
 }
 
-// replyForm turns on structured replies or extended headers, which there is no
-// way back from. To ask again changes nothing.
+// replyForm turns on structured replies or extended headers. They cannot be turned off, and
+// asking again changes nothing.
 func (h *handshake) replyForm(opt Option, n uint32) error {
 	switch {
 	case n != 0:
@@ -195,8 +194,8 @@ func (h *handshake) infoOrGo(ctx context.Context, opt Option, payload []byte) (s
 	return s, true, nil
 }
 
-// describe sends the infos of an export: size and block sizes always, as every
-// client copes with them, the others if asked for.
+// describe sends the infos of an export: size and block sizes always, as every client can
+// take them, and the others if the client asks.
 func (h *handshake) describe(ctx context.Context, opt Option, req infoRequest, s session) error {
 	b := binary.BigEndian.AppendUint16(nil, uint16(InfoExport))
 	b = binary.BigEndian.AppendUint64(b, uint64(s.dev.Size()))
@@ -233,8 +232,8 @@ func (h *handshake) describe(ctx context.Context, opt Option, req infoRequest, s
 	return nil
 }
 
-// description finds the description of an export. It is a courtesy: an error
-// is no reason to refuse the export.
+// description finds the description of an export. An error gives none: it is no reason to
+// refuse the export.
 func (h *handshake) description(ctx context.Context, name string) string {
 	infos, err := h.exports.List(ctx)
 	if err != nil {
@@ -266,8 +265,8 @@ func (h *handshake) list(ctx context.Context, payload []byte) error {
 	return h.reply(OptList, RepAck, nil)
 }
 
-// metaContext lists or selects base:allocation. A selection replaces the one
-// before, also when it fails.
+// metaContext lists or selects base:allocation. A selection replaces the one before, even
+// if it fails.
 func (h *handshake) metaContext(ctx context.Context, opt Option, payload []byte) error {
 	if opt == OptSetMetaContext {
 		h.meta, h.metaName = false, ""
@@ -349,8 +348,8 @@ func (h *handshake) reply(opt Option, typ OptionReply, payload []byte) error {
 	return err
 }
 
-// read returns the next n bytes, n at most maxOption, valid until the next
-// call. The memory for them grows as they come.
+// read returns the next n bytes, at most maxOption, which are valid until the next call.
+// The memory for them grows as they come: announcing many costs the server nothing.
 func (h *handshake) read(n int) ([]byte, error) {
 	for got := 0; ; {
 		if h.scratch == nil {

@@ -13,23 +13,21 @@ import (
 //
 //	ServerBytes + Connections x (1 MiB + 2 x 256 KiB + ReplyBytes + 256 KiB) + IdleBytes
 //
-// where the 1 MiB is what a connection may always have in flight, whatever
-// others hold, so that it goes on; the 256 KiB twice are the receive and the
-// reply buffer, held only by a connection in the middle of something; and those
-// at the end are structures and stacks. All of it is counted as it comes and
-// goes: Stats.Held.
+// The 1 MiB is what a connection may always have in flight, whatever others hold, so that
+// it never stands still. Twice 256 KiB are the receive and the reply buffer, which a
+// connection holds only while it is at work. The last 256 KiB are structures and stacks.
+// Stats.Held counts all of it as it comes and goes.
 type Limits struct {
-	// Connections is how many clients may be connected; more are told so and
-	// hung up on. Default 1024. A quarter of them is kept for clients on this
-	// machine: unix sockets and Resenders; a sixteenth for Resenders alone. The
-	// listeners of other networks share the rest in equal parts. Where none are
-	// left, the oldest client that is not through with its handshake makes room,
-	// unless it came less than HandshakeGrace ago.
+	// Connections is how many clients may be connected. Any other is told so, and
+	// hung up on. Default 1024. A quarter is kept for clients on this machine, by unix
+	// sockets and as Resenders; a sixteenth for Resenders alone. The listeners of
+	// networks share the rest in equal parts. If no place is left, the oldest client
+	// that has not finished its handshake makes room, unless it came less than
+	// HandshakeGrace ago.
 	Connections int
 
-	// Address is how many connections one address may have (of IPv6: a network
-	// of 64 bits), but for unix sockets. Default half of what other networks
-	// may have together.
+	// Address is how many connections one network address may have; of IPv6, a network
+	// of 64 bits. Default half of what all networks may have together.
 	Address int
 
 	// Requests is how many blocking requests one connection may have in
@@ -40,12 +38,12 @@ type Limits struct {
 	// at least 32 MiB + 4 KiB. Default 64 MiB.
 	RequestBytes int64
 
-	// ServerBytes bounds what all connections hold together, but for what each
-	// may always have; at least RequestBytes. Default 1 GiB. A connection, and
-	// all of one address together, may have as much as is left free then.
+	// ServerBytes bounds what all connections hold together, apart from what each may
+	// always have; at least RequestBytes. Default 1 GiB. A connection, and all of one
+	// address together, may have as much as they leave free.
 	ServerBytes int64
 
-	// ReplyBytes is how much of replies without a payload of their own may
+	// ReplyBytes is how many bytes of replies, other than payloads of their own, may
 	// wait for a client that does not read. Default 1 MiB.
 	ReplyBytes int
 
@@ -56,25 +54,24 @@ type Limits struct {
 	// HandshakeTimeout ends a handshake that takes longer. Default 10 s.
 	HandshakeTimeout time.Duration
 
-	// HandshakeGrace is how long nobody in a handshake is sent away for others: as
-	// long as an honest one takes, and no longer, since whoever fills the places
-	// keeps others out for so long. Default 20 ms.
+	// HandshakeGrace is how long a new client may stay in its handshake before it can
+	// be sent away for others. It should be as long as an honest handshake takes, and
+	// not longer: for that time whoever fills all places keeps others out. Default 20 ms.
 	HandshakeGrace time.Duration
 
-	// StallTimeout ends a connection whose client sends less of a request that
-	// it has begun, or takes less of the replies that it is sent, than Rate for
-	// so long. Default 60 s.
+	// StallTimeout ends a connection if, for this time, its client sends a request that
+	// it has begun, or takes its replies, at less than Rate. Default 60 s.
 	StallTimeout time.Duration
 
-	// Rate is the least that a client must move then, in bytes a second. Default
-	// 16 KiB. Of replies through a unix socket it may have to take more, with the
-	// defaults up to 26 KiB a second: Linux lets the server send, and see that some
-	// were taken, only when three quarters of the socket's buffer (2 MiB) are empty.
+	// Rate is the least that such a client must move, in bytes a second. Default 16 KiB.
+	// Through a unix socket it may have to take replies faster, with the defaults at up
+	// to 26 KiB a second: Linux shows the server that some were taken, and lets it send
+	// more, only when three quarters of the socket's buffer (2 MiB) are empty.
 	Rate int64
 
-	// RangeTime is how long a BLOCK_STATUS or CACHE over more than 4 GiB may
-	// look around. It is then answered with what it has found, and the client
-	// asks again for the rest. Default 500 ms.
+	// RangeTime is how long a BLOCK_STATUS or CACHE over more than 4 GiB may take. It
+	// is then answered with what was found, and the client asks again for the rest.
+	// Default 500 ms.
 	RangeTime time.Duration
 
 	// DrainTimeout is how long requests in flight may take to finish once

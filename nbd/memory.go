@@ -2,15 +2,14 @@ package nbd
 
 import "sync/atomic"
 
-// memory is what the server holds for its clients, in bytes, all of it: payloads,
-// receive and reply buffers, and what connections and workers need besides.
+// memory counts all bytes that the server holds for its clients: payloads, receive and
+// reply buffers, and what connections and workers need besides.
 //
-// Who may have more is decided without looking at others, so that nobody waits
-// for what a stranger holds: a client waits for its own requests only, and one
-// of its own is always small enough (floorBytes). Above that a connection may
-// have as much as is free, and so may all of one address together. A few that
-// take all they can leave as much free as each of them has; the more they are
-// the less each may have.
+// A client waits only for its own requests, never for memory that a stranger holds. So each
+// connection may always have floorBytes. Above that a connection may have in all as much
+// as is still free, and so may the connections of one address together. A few that take all
+// that they can leave as much free as each of them has; the more of them there are, the
+// less each may have.
 type memory struct {
 	limit   int64
 	buffers atomic.Int64 // in use, of the free lists' classes

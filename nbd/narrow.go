@@ -5,16 +5,16 @@ import (
 	"fmt"
 )
 
-// READs that have less memory than they are long. Others hold so much that there
-// is none for all of their data at once, so it is read and sent in pieces. That
-// is slower, and waits for nobody.
+// A READ is narrow if there is less memory for it than it is long, because others hold so
+// much. Its data is read and sent in pieces. That is slower than one piece, but the READ
+// waits for nobody.
 
 var errHalfRead = errors.New("a read failed in the middle of its reply")
 
-// runNarrow serves such a READ. Where a reply may have several chunks, each piece
-// is one, and other replies go in between. Else the head is sent with the first
-// piece, and nothing but the rest may follow. If the device fails then, there is
-// no way to say so but to hang up.
+// runNarrow serves a narrow READ. If a reply may have several chunks, each piece is one,
+// and other replies go in between. Otherwise the head is sent with the first piece, and
+// only the rest of the data may follow. If the device fails after that, the server can only
+// hang up.
 func (t *task) runNarrow() {
 	c, req := t.c, t.req
 	whole := !c.structured || req.Flags&FlagDF != 0
@@ -53,9 +53,9 @@ func (t *task) runNarrow() {
 	t.end()
 }
 
-// sendAlone sends a head and a payload at once, and waits for the place of the
-// sender unless it has that already. It keeps the place if more is to follow.
-// False: the connection is over.
+// sendAlone sends a head and a payload at once. Unless mine says that the caller is the
+// sender already, it waits to become that; with more it stays the sender. False says that
+// the connection is over.
 func (c *conn) sendAlone(head, payload []byte, mine, more bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -115,8 +115,8 @@ func (r metaRequest) setsAllocation() bool {
 	return false
 }
 
-// flags are what the export offers in reply to opt. INFO may come before the
-// context is selected.
+// flags are what the export offers in reply to opt. INFO may come before the client selects
+// the context.
 func (s session) flags(opt Option) TransmissionFlags {
 	f := HasFlags | SendFlush | SendFUA | CanMultiConn | SendCache
 	if s.structured {
@@ -131,8 +131,8 @@ func (s session) flags(opt Option) TransmissionFlags {
 	return f | SendTrim | SendWriteZeroes | SendFastZero
 }
 
-// message makes text fit for a client and for a log: one line of what can be
-// printed, bounded. What it says of names that clients give may be long.
+// message is the text of an error for a client and for a log: one line of printable
+// characters, bounded, as names that clients give may be in it.
 func message(err error) string {
 	if err == nil {
 		return ""

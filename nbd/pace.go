@@ -2,12 +2,12 @@ package nbd
 
 import "time"
 
-// What a connection holds while it waits for its client, and for how long. All
-// of it hangs on the read deadline, which is set once a second at most: a
-// request costs nothing.
+// A connection that waits for its client gives back what it holds, step by step. All steps
+// are driven by the read deadline, which is set once a second at most, so that a request
+// costs nothing.
 
-// tick is how long a connection that has gone quiet keeps its scratch memory,
-// and one that has sent a request in part the buffer for the rest.
+// tick is how long a quiet connection keeps its scratch memory, and how long one that has
+// sent a part of a request keeps the buffer for the rest.
 const tick = time.Second
 
 // pace is the reader's own.
@@ -16,20 +16,20 @@ type pace struct {
 	ticked  uint64 // reader.received when it was last looked at
 	trimmed bool   // there is no scratch memory
 
-	// The request that is under way since then, if one has come in part.
+	// The request of which a part has come, if there is one.
 	request  uint64        // reader.parsed: which one
-	waited   time.Duration // for its client, of this stall time
-	from     uint64        // reader.received at the start of it
+	waited   time.Duration // for the client, within this stall time
+	from     uint64        // reader.received when this stall time began
 	underWay bool
 }
 
-// ownTime is called by the reader when it has waited for something else than its
-// client. Of that time the client is owed all: what it sends comes no further
-// than the socket.
+// ownTime is called by the reader when it has waited for something other than its client.
+// That time does not count against the client, whose bytes came no further than the socket.
+// So its stall time begins anew.
 func (p *pace) ownTime() { p.underWay = false }
 
-// target is where the socket puts what it receives: the payload being
-// received, then the receive buffer, which is held only while it has work.
+// target is where the socket puts the bytes that it receives: first the payload being
+// received, then the receive buffer. That buffer is held only while it is in use.
 func (c *reader) target() (a, b []byte) {
 	if c.in == nil {
 		c.in = c.srv.buffers.get(ioBuffer)
@@ -39,7 +39,8 @@ func (c *reader) target() (a, b []byte) {
 		}
 	}
 	if c.big.on {
-		// Nothing is unparsed now. A little room takes the next head along.
+		// The receive buffer is empty now. A little of it is offered for the head of
+		// the next request.
 		a = c.big.buf.b[c.big.n:c.big.fill]
 		if c.big.got-c.big.n+c.big.fill == int(c.big.req.Length) {
 			b = c.in.b[:min(headRead, len(c.in.b))]
@@ -73,8 +74,7 @@ func (c *reader) idle() {
 	}
 }
 
-// deadline is called when the read deadline has passed: that of stop, or the
-// tick.
+// deadline is called when the read deadline has passed, be it that of stop or a tick.
 func (c *reader) deadline() error {
 	if c.stopping.Load() {
 		return errStopping
@@ -100,11 +100,10 @@ func (c *reader) deadline() error {
 // tick is how far away the read deadline is set.
 func (c *conn) tick() time.Duration { return min(tick, c.srv.limits.StallTimeout) }
 
-// stalled tells, at a tick, whether the client has sent less of a request than it
-// must within the stall time. Ticks are counted, not the time between them: the
-// rest of that was the server's. And while there is something in the socket the
-// client is not what is waited for: the deadline passes for a reader that is
-// elsewhere too.
+// stalled tells, at a tick, whether the client has sent less of a request than it must
+// within the stall time. It counts ticks and not the time between them, as in the rest of
+// that time the server was at work. A client with unread bytes in the socket is not late:
+// the deadline also passes for a reader that is busy elsewhere.
 func (c *reader) stalled() bool {
 	stall := c.srv.limits.StallTimeout
 	c.waited += c.tick()
@@ -125,7 +124,7 @@ func (c *reader) unread() bool {
 	if c.sock.raw == nil {
 		return false
 	}
-	_, empty := c.peer.look(c.sock)
+	_, empty := c.peer.check(c.sock)
 	return !empty
 }
 

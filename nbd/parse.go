@@ -110,10 +110,9 @@ func (c *session) decode(p []byte) (Request, error) {
 	return DecodeRequest(p)
 }
 
-// payload is how many bytes follow the fixed part of req, or an error if they
-// are too many to be received or to be thrown away. With extended headers the
-// flag tells; a WRITE has its payload without it too, as QEMU up to 10.0 sets the
-// flag on none.
+// payload is how many bytes follow the fixed part of req, or an error if they are too many
+// to be received or thrown away. With extended headers a flag says that there is a payload;
+// but a WRITE has one without the flag too, as QEMU up to 10.0 never sets it.
 func (c *session) payload(req Request) (n uint64, err error) {
 	most := uint64(maxSkip)
 	switch {
@@ -128,8 +127,8 @@ func (c *session) payload(req Request) (n uint64, err error) {
 	return n, nil
 }
 
-// parse collects whole requests into the round and answers those that are
-// wrong. An error means that the stream cannot be followed any further.
+// parse collects whole requests into the round, and answers those that are wrong. An error
+// means that nobody can tell where the next request begins.
 func (c *reader) parse() (stop, Request, error) {
 	size, head := uint64(c.dev.Size()), c.headLen()
 	for range roundMax {
@@ -181,7 +180,7 @@ func (c *reader) parse() (stop, Request, error) {
 	return stopRound, Request{}, nil
 }
 
-// skipReceived throws away a payload that is used up or was refused.
+// skipReceived throws away a payload that was used or refused.
 func (c *reader) skipReceived() {
 	if c.skip > 0 {
 		n := min(c.skip, int64(c.w-c.r))

@@ -2,30 +2,30 @@ package nbd
 
 import "openvstorage/device"
 
-// Payloads of WRITEs that get memory of their own. It is taken as they arrive,
-// not as they are announced: a client that sends heads alone makes the server
-// hold next to nothing. A long one is given to the device in pieces, so that
-// even the longest needs no more than a connection may always have.
+// The payload of a large WRITE gets memory of its own. That is taken as the bytes arrive,
+// not when they are announced, so a client that sends heads alone makes the server hold next
+// to nothing. A long payload is given to the device in pieces, so that even the longest needs
+// no more memory than a connection may always have.
 
 // incoming is the WRITE whose payload is being received, the reader's own.
 type incoming struct {
 	on    bool
 	req   Request
 	got   int   // bytes of the payload, all pieces
-	whole *task // of a WRITE in pieces: answers it. Counted once for the reader
+	whole *task // of a WRITE in pieces: the task that answers; its left counts the reader too
 
 	part *task // the piece
 	room int   // of its buffers together
 	buf  *buffer
-	fill int // so much of buf is used for the payload
-	n    int // so much of that has come
+	fill int // bytes of buf that are for the payload
+	n    int // bytes of these that have come
 }
 
 // done tells whether nothing of the payload is missing.
 func (w *incoming) done() bool { return w.got == int(w.req.Length) }
 
-// beginBig begins a WRITE whose payload is received into buffers of its own,
-// with no copy but of what has come along with the head.
+// beginBig begins a WRITE whose payload is received into buffers of its own. Only the bytes
+// that came along with the head are copied.
 func (c *reader) beginBig(req Request) error {
 	w := &c.big
 	*w = incoming{on: true, req: req}
@@ -50,8 +50,9 @@ func (c *reader) beginBig(req Request) error {
 	return nil
 }
 
-// nextBuffer gets the memory for the next bytes: as much as has come of the
-// payload already, or on this connection within the second.
+// nextBuffer gets memory for the next bytes: as much as has come of the payload already, or
+// as has come on this connection within the second. A client that sends fast gets larger
+// buffers.
 func (c *reader) nextBuffer() error {
 	w := &c.big
 	left, n := int(w.req.Length)-w.got, firstBuffer
@@ -90,8 +91,8 @@ func floorPower(n int) int {
 	return size
 }
 
-// setFill makes all buffers but the last end where a cluster of the device
-// does: no cluster is written in two parts.
+// setFill makes every buffer but the last end where a cluster of the device ends, so that no
+// cluster is written in two parts.
 func (c *reader) setFill() {
 	w := &c.big
 	start := w.got - w.n
@@ -129,15 +130,15 @@ func (c *reader) receivedBig(n int) error {
 	return c.nextBuffer()
 }
 
-// startPiece writes a piece, or has a worker do it. An error: the client has
-// hung up, and the piece is dropped.
+// startPiece writes a piece, or has a worker do it. An error says that the client has hung
+// up, and that the piece was dropped.
 func (c *reader) startPiece(t *task) error {
 	if err := c.begin(); err != nil {
 		c.abandon(t)
 		return err
 	}
 	defer c.ownTime() // the device's
-	// Measured: a payload is cheapest to copy where it is in the cache.
+	// Measured: a payload is cheapest to copy on the CPU that has it in its cache.
 	if t.whole != nil || t.reqs[0].Flags&FlagFUA == 0 {
 		if err := c.disk.TryWrite(t.spans); err != device.ErrWouldBlock {
 			if t.whole == nil {
@@ -199,7 +200,7 @@ func (c *reader) dropBig() {
 	c.dropWhole(w.whole)
 }
 
-// dropWhole lets go of the task of a WRITE in pieces, which is not answered.
+// dropWhole gives up the task of a WRITE in pieces, which is not answered.
 func (c *conn) dropWhole(t *task) {
 	if t == nil {
 		return
@@ -209,7 +210,8 @@ func (c *conn) dropWhole(t *task) {
 	c.dropPieceLocked(t)
 }
 
-// dropPieceLocked says that a piece of the WRITE that whole answers is missing.
+// dropPieceLocked notes that a piece of a WRITE will not come. whole is the task that would
+// have answered.
 func (c *conn) dropPieceLocked(whole *task) {
 	whole.dropped = true
 	whole.left--
@@ -218,8 +220,8 @@ func (c *conn) dropPieceLocked(whole *task) {
 	}
 }
 
-// endPiece ends the task of a piece. The last one answers the WRITE, unless the
-// reader is not through with it.
+// endPiece ends the task of a piece. The last piece to end answers the WRITE; while payload
+// is still being received, the reader counts as one more piece.
 func (t *task) endPiece(err error) {
 	c, whole := t.c, t.whole
 	c.mu.Lock()
@@ -249,8 +251,8 @@ func (t *task) runWhole() {
 	t.finish(t.req, err)
 }
 
-// shrinkBig copies the little that has come of a payload out of a buffer that
-// is much larger, as its client takes its time.
+// shrinkBig copies the little that has come of a payload into a smaller buffer, as the client
+// is slow.
 func (c *reader) shrinkBig() {
 	w := &c.big
 	need := w.n + PreferredBlock // setFill must leave room for a byte

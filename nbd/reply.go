@@ -7,10 +7,9 @@ import (
 	"unsafe"
 )
 
-// appendReply appends the reply to a request that carries no data: success, or
-// err. Only READ and BLOCK_STATUS must be answered with chunks once structured
-// replies were negotiated; errors are, for the sake of the message. With
-// extended headers all replies are chunks.
+// appendReply appends a reply that carries no data: success, or err. With structured
+// replies only READ and BLOCK_STATUS must be answered with chunks; errors are too, for the
+// sake of the message. With extended headers all replies are chunks.
 func (c *session) appendReply(b []byte, req Request, err error) []byte {
 	switch {
 	case err != nil && c.structured:
@@ -55,8 +54,8 @@ func (c *session) appendReadHead(b []byte, req Request) []byte {
 	return binary.BigEndian.AppendUint64(b, req.Offset)
 }
 
-// appendPieceHead appends what goes before n bytes of the data of a READ, from
-// its byte at on: a chunk of several.
+// appendPieceHead appends the head of one chunk of several of a READ: n bytes of the data,
+// from byte at on.
 func (c *session) appendPieceHead(b []byte, req Request, at, n int, last bool) []byte {
 	flags := uint16(0)
 	if last {
@@ -81,8 +80,8 @@ type outbox struct {
 type segment struct {
 	end     int
 	payload []byte
-	buf     *buffer // goes back to the free list once sent
-	charge  charge  // is given back with it
+	buf     *buffer // given back to the free list when it is sent
+	charge  charge  // given back with buf
 }
 
 const segmentSize = int(unsafe.Sizeof(segment{}))
@@ -119,8 +118,8 @@ func (c *conn) countLocked(o *outbox) {
 	}
 }
 
-// post queues a reply and sends the queue. buf and charge are given back once
-// the payload is sent. With finished, the task is over and is reused.
+// post queues a reply and sends the queue. buf and charge are given back when the payload is
+// sent. finished, if it is not nil, is a task that is done and is used again.
 func (c *conn) post(head, payload []byte, buf *buffer, ch charge, finished *task) {
 	c.enqueue(head, payload, buf, ch, finished)
 	c.sendQueue()
@@ -146,8 +145,7 @@ func (c *conn) enqueue(head, payload []byte, buf *buffer, ch charge, finished *t
 	}
 }
 
-// sendQueue sends the queue if nobody is sending: whoever finds the socket
-// idle works for all.
+// sendQueue sends the queue, unless somebody is sending already. The sender sends for all.
 func (c *conn) sendQueue() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -200,8 +198,8 @@ func (c *conn) sentLocked(q *outbox) {
 	}
 }
 
-// room makes place for n bytes of inline replies, n at most ioBuffer, and
-// returns what is there already, to be appended to and given to filled.
+// room makes room for n bytes of inline replies, at most ioBuffer. It returns those that are
+// there already; the caller appends to them, and gives the result to filled.
 func (c *reader) room(n int) []byte {
 	if c.out != nil && c.outN+n > len(c.out.b) {
 		c.flushOut()
@@ -224,9 +222,9 @@ func (c *reader) inline(req Request, err error) {
 	c.filled(c.appendReply(c.room(chunkMax), req, nil))
 }
 
-// flushOut sends the inline replies, directly if nobody else is sending. Else
-// they join the queue and the reader waits while that is too long: a client
-// that does not read its replies is not read from.
+// flushOut sends the inline replies, directly if nobody else is sending. Otherwise they join
+// the queue, and the reader waits while that is too long: the server does not read from a
+// client that does not read its replies.
 func (c *reader) flushOut() {
 	if c.outN == 0 {
 		return
@@ -266,8 +264,7 @@ func (c *reader) flushOut() {
 	c.sendLocked()
 }
 
-// failLocked ends the connection: nothing more is sent, requests in flight are
-// cancelled.
+// failLocked ends the connection: nothing more is sent, and requests in flight are cancelled.
 func (c *conn) failLocked(err error) {
 	if c.mu.err == nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {

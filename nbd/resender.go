@@ -8,27 +8,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Resender is a client of several connections that, when a request has waited
-// for too long, hangs up the connection and then sends the request again on
-// another one: a block device of the kernel. Each of its connections is served
-// by ServeResender. Zero is one without connections.
+// Resender is a client with several connections, such as a block device of the kernel.
+// When a request has waited for too long, the client hangs up that connection and then
+// sends the request again on another one. ServeResender serves each of its connections.
+// The zero value has none.
 //
-// The rule: once a request that was sent again is served, no older copy of it
-// takes effect, whether it was read from the hung-up connection or lies in its
-// socket. Else an old write could come after its repetition was answered, over
-// what was written since. Two steps keep the rule, taken by the reader of a
-// connection for what it has received, before it changes the device:
+// The rule: once a repeated request is served, no older copy of it takes effect, be it read
+// from the hung-up connection already or still in its socket. Otherwise an old write could
+// take effect after its repetition was answered, and overwrite newer data. The reader of a
+// connection keeps the rule by two steps, before it changes the device with what it has
+// received:
 //
-//  1. It says that it is changing something, and then looks whether its own
-//     peer has hung up. If so, what it has received is dropped.
-//  2. It looks at the siblings that say so too. One that was hung up is ended:
-//     what it has not begun is dropped, what it has begun is cancelled, and its
-//     end is waited for.
+//  1. It marks its connection as changing the device, and then checks whether its own
+//     client has hung up. If so, it drops what it has received.
+//  2. It checks the other connections of the client that are marked. If the client has hung
+//     one of them up, that one is ended: the requests that it has not begun are dropped,
+//     those that it has begun are cancelled, and this reader waits for its end.
 //
-// The client hangs up before it sends again, and a unix socket shows that to
-// both ends at once. So whoever receives the repetition finds a sibling that
-// has begun with the old copy by step 2, and one that begins later finds by
-// step 1 that it is too late. No time is part of this.
+// The client hangs up before it sends again, and a unix socket shows that to both ends at
+// once. So if a reader has begun with the old copy, the reader of the repetition finds it
+// by step 2; if it has not begun, it finds by step 1 that it is too late. No time-out is
+// part of this.
 type Resender struct {
 	mu    sync.Mutex
 	conns atomic.Pointer[[]*conn] // replaced as a whole: readers take no lock
@@ -53,16 +53,16 @@ func (r *Resender) leave(c *conn) {
 	r.conns.Store(&conns)
 }
 
-// resending is what the connection of a Resender has beside others.
+// resending is what a reader has in addition for a connection of a Resender.
 type resending struct {
 	began bool // the reader is counted in conn.changing
 	empty bool // it has found the socket empty since it has received
-	peer  peerLook
+	peer  peerPoll
 }
 
-// begin is called by the reader before it changes the device. It takes the two
-// steps, once for all that was received together. An error: the client has hung
-// up, nothing more may be changed.
+// begin is called by the reader before it changes the device. It takes the two steps, once
+// for all that was received together. An error says that the client has hung up, and that
+// nothing more may be changed.
 func (c *reader) begin() error {
 	if c.resender == nil {
 		return nil
@@ -75,7 +75,7 @@ func (c *reader) begin() error {
 	}
 	c.began = true
 	c.changing.Add(1)
-	hungUp, empty := c.peer.look(c.sock)
+	hungUp, empty := c.peer.check(c.sock)
 	if hungUp {
 		return errHungUp
 	}
@@ -84,7 +84,7 @@ func (c *reader) begin() error {
 		if s == c.conn || s.changing.Load() == 0 {
 			continue
 		}
-		if hungUp, _ := c.peer.look(s.sock); !hungUp {
+		if hungUp, _ := c.peer.check(s.sock); !hungUp {
 			continue
 		}
 		if err := c.outlive(s); err != nil {
@@ -104,8 +104,8 @@ func (c *reader) ended() {
 	}
 }
 
-// outlive ends a sibling that was hung up, and waits until nothing of it is
-// under way. Two that are hung up and find each other end both.
+// outlive ends another connection of the client that was hung up, and waits until none of
+// its requests is under way. If two that are hung up find each other, both end.
 func (c *reader) outlive(s *conn) error {
 	defer c.ownTime()
 	c.flushOut() // what was answered need not wait
@@ -141,32 +141,32 @@ func (t *task) change() {
 	}
 }
 
-// peerLook asks unix sockets for their other ends. One goroutine at a time may
-// use it; it allocates only once.
-type peerLook struct {
+// peerPoll asks sockets about their peers. One goroutine at a time may use it. It allocates
+// only once.
+type peerPoll struct {
 	fds [1]unix.PollFd
 	err error
 	fn  func(fd uintptr)
 }
 
-// look tells whether the peer has closed both directions, so that no reply
-// reaches it, and whether nothing is there to be received. One that cannot be
-// asked is closed already, by this end.
-func (l *peerLook) look(s *socket) (hungUp, empty bool) {
+// check tells whether the peer has closed both directions, so that no reply reaches it,
+// and whether the socket has nothing to be received. A socket that cannot be asked was
+// closed by this end, and counts as hung up.
+func (l *peerPoll) check(s *socket) (hungUp, empty bool) {
 	events := l.ask(s, unix.POLLIN)
 	return events&lost != 0, events == 0
 }
 
-// lookClosely tells whether the peer is gone, and whether it sends no more: that
-// is all that a TCP peer shows when it is killed, until it is sent something.
-func (l *peerLook) lookClosely(s *socket) (hungUp, ended bool) {
+// checkEnd tells whether the peer is gone, and whether it sends no more. The latter is all
+// that a killed TCP peer shows until something is sent to it.
+func (l *peerPoll) checkEnd(s *socket) (hungUp, ended bool) {
 	events := l.ask(s, unix.POLLRDHUP)
 	return events&lost != 0, events&unix.POLLRDHUP != 0
 }
 
 const lost = unix.POLLHUP | unix.POLLERR | unix.POLLNVAL
 
-func (l *peerLook) ask(s *socket, events int16) int16 {
+func (l *peerPoll) ask(s *socket, events int16) int16 {
 	if s.raw == nil {
 		return unix.POLLNVAL
 	}
@@ -180,7 +180,7 @@ func (l *peerLook) ask(s *socket, events int16) int16 {
 	return l.fds[0].Revents
 }
 
-func (l *peerLook) poll(fd uintptr) {
+func (l *peerPoll) poll(fd uintptr) {
 	l.fds[0] = unix.PollFd{Fd: int32(fd), Events: l.fds[0].Events}
 	for {
 		if _, l.err = unix.Poll(l.fds[:], 0); l.err != unix.EINTR {

@@ -36,8 +36,8 @@ func hungUp(c net.Conn, wait time.Duration) bool {
 	return err != nil && !(ok && timeout.Timeout())
 }
 
-// TestSilentClientsMakeRoom: whoever takes all places and says nothing keeps out
-// nobody, the oldest go first, and who is through with the handshake stays.
+// TestSilentClientsMakeRoom: clients that take all places and say nothing keep nobody out. The oldest
+// are sent away first, and a client that has finished its handshake stays.
 func TestSilentClientsMakeRoom(t *testing.T) {
 	limits := nbd.Limits{Connections: 64, HandshakeTimeout: time.Hour, HandshakeGrace: 1}
 	local := func(s *served) net.Addr { return &net.UnixAddr{Net: "unix", Name: s.addr} }

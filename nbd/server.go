@@ -51,14 +51,14 @@ type Server struct {
 		doors   int // listeners of networks
 
 		greeting list.List // *conn in their handshakes, the oldest first
-		leaving  int       // conns that were sent away from there, and are not gone
+		leaving  int       // conns that were sent away in their handshakes, and are not gone yet
 
 		lowered int // Limits.Connections for the time being, or 0
 		refused map[net.Conn]struct{}
 		toldAt  time.Time // that clients are refused
 
 		warnedAt       time.Time
-		warned, unsaid int // lines since then, and those that were left out
+		warned, unsaid int // lines since then, and lines that were left out
 	}
 }
 
@@ -80,9 +80,9 @@ func NewServer(exports Exports, opts Options) (*Server, error) {
 	return s, nil
 }
 
-// Serve accepts clients on ln, which it closes at the end: when ctx is done,
-// with nil; after Close, with ErrServerClosed; or when the listener fails. ctx
-// is for accepting only: clients stay until they leave or Close.
+// Serve accepts clients on ln until ctx is done, and returns nil then; until Close, and
+// returns ErrServerClosed; or until the listener fails. It closes ln. ctx is only for
+// accepting: clients stay until they leave or the server is closed.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	s.mu.Lock()
 	if s.mu.closed {
@@ -125,7 +125,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("nbd: listener %v: %w", ln.Addr(), err)
 		}
-		// Out of descriptors, most likely: clients that leave free some.
+		// Most likely the process has no descriptor left. Clients that leave free some.
 		s.log.Warn("nbd: cannot accept a client; trying again", "listener", ln.Addr(), "pause", pause, "err", err)
 		select {
 		case <-ctx.Done():
@@ -135,14 +135,14 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 }
 
-// ServeConn serves one client until it leaves. Unix and TCP connections must
-// be given as such to be fast. Nil: the client left in good order, or Close
+// ServeConn serves one client until it leaves. Unix and TCP connections are fast only if nc
+// is one itself, and not wrapped. Nil says that the client left in good order, or that Close
 // or Disconnect sent it away.
 func (s *Server) ServeConn(nc net.Conn) error { return s.serveConn(nc, originOf(nc), nil, nil) }
 
-// ServeResender serves one connection of a client that sends requests again, as
-// ServeConn does others. All connections of the client must be given with it,
-// also those that replace others.
+// ServeResender serves one connection of a client that sends requests again. All
+// connections of that client must be served with the same Resender, those too that replace
+// others.
 func (s *Server) ServeResender(nc *net.UnixConn, client *Resender) error {
 	return s.serveConn(nc, selfOrigin, nil, client)
 }
@@ -180,8 +180,7 @@ func (s *Server) serveConn(nc net.Conn, from origin, by *door, client *Resender)
 	return fmt.Errorf("nbd: client %s of export %s: %w", remote(nc), shown(c.name), err)
 }
 
-// warn logs what clients bring about, some lines a second: they are not to fill
-// a disk.
+// warn logs what clients cause, at most some lines a second: a client must not fill a disk.
 func (s *Server) warn(text string, attrs ...any) {
 	const most = 10
 	s.mu.Lock()
@@ -240,7 +239,7 @@ func (s *Server) register(nc net.Conn, from origin, by *door) (*conn, error) {
 	return c, nil
 }
 
-// tellRefusedLocked logs that clients are refused: one a minute.
+// tellRefusedLocked logs that clients are refused, one line a minute.
 func (s *Server) tellRefusedLocked(nc net.Conn, err error) {
 	n := s.stats.refused.Add(1)
 	if now := time.Now(); now.Sub(s.mu.toldAt) >= time.Minute {
@@ -321,7 +320,7 @@ func (s *Server) Close() error {
 	return err
 }
 
-// stop tells the clients that match to go and returns them. One still in its
+// stop sends away the clients that match, and returns them. One that is still in its
 // handshake is hung up on.
 func (s *Server) stop(match func(*conn) bool) []*conn {
 	s.mu.Lock()
@@ -336,7 +335,7 @@ func (s *Server) stop(match func(*conn) bool) []*conn {
 			c.stop()
 		} else {
 			c.cancel()
-			_ = c.sock.conn.Close() // its reader reports what comes of it
+			_ = c.sock.conn.Close() // its reader gets and reports the error
 		}
 	}
 	return stopped

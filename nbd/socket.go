@@ -14,7 +14,7 @@ import (
 
 const maxIovecs = 128
 
-// errHeld is what receive returns when the socket is empty and replies are held.
+// errHeld is returned by receive when the socket is empty and replies wait to be sent.
 var errHeld = errors.New("nbd: replies are held")
 
 // receiver says where received bytes go.
@@ -28,10 +28,10 @@ type receiver interface {
 	idle()
 }
 
-// socket moves bytes. Unix and TCP sockets are read and written with readv and
-// writev under the runtime's poller, which tells when a socket is empty or
-// full; any other net.Conn goes by its methods. One goroutine may receive
-// and one may send at a time.
+// socket moves bytes. Unix and TCP sockets are read and written with readv and writev under
+// the runtime's poller, so that the server knows when a socket is empty or full. Of any
+// other net.Conn the methods are called. One goroutine may receive and one may send at a
+// time.
 type socket struct {
 	conn  net.Conn
 	raw   syscall.RawConn // nil: not a system socket
@@ -78,9 +78,9 @@ const (
 	keepCount    = 9
 )
 
-// noticeDeath has the kernel end a connection whose peer is gone without a word:
-// one that answers no probe while it is idle, or takes nothing that it was sent.
-// Hints, as the defaults notice too, after a quarter of an hour.
+// noticeDeath has the kernel end a connection whose peer has vanished: it answers no probe
+// while it is idle, or takes nothing that was sent to it. Errors do not matter, as the
+// kernel's defaults notice it too, after a quarter of an hour.
 func (s *socket) noticeDeath(c *net.TCPConn) {
 	_ = c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount})
 	if s.raw != nil {
@@ -96,7 +96,7 @@ func (s *socket) receive(into receiver) (int, error) {
 		a, _ := into.target()
 		n, err := s.conn.Read(a)
 		if n > 0 {
-			err = nil // it comes again
+			err = nil // the next call returns it
 		}
 		return n, err
 	}
@@ -121,8 +121,8 @@ func (s *socket) readReady(fd uintptr) bool {
 		case errno == unix.EAGAIN:
 			clear(s.r.iov[:])
 			if s.r.into.held() {
-				// Not from in here: a send that fails closes the connection,
-				// which waits for this call.
+				// The caller sends them, as this function must not: a send that
+				// fails closes the connection, and Close waits for this call.
 				s.r.err = errHeld
 				return true
 			}
@@ -183,7 +183,7 @@ func (s *socket) writeReady(fd uintptr) bool {
 			s.w.sent += uint64(n)
 		case unix.EINTR:
 		case unix.EAGAIN:
-			// Setting a deadline has its price: only now is it needed.
+			// Setting a deadline is not free, and is done only when the socket is full.
 			if s.w.timed {
 				return false
 			}

@@ -10,8 +10,8 @@ type Stats struct {
 	Accepted    uint64 // connections
 	Refused     uint64 // connections over the limit
 	Failed      uint64 // connections that ended by an error: handshake, protocol, stall
-	HungUp      uint64 // connections of Resenders that were given up
-	Outliving   int64  // connections that wait for the end of such a one, now
+	HungUp      uint64 // connections of Resenders that their clients hung up
+	Outliving   int64  // connections that wait for the end of one of these, now
 	Connections int64  // now
 
 	// Requests received, by Command; each WRITE counts once its payload is in.

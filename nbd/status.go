@@ -7,9 +7,9 @@ import (
 	"openvstorage/device"
 )
 
-// Commands that look at a range and change nothing. With extended headers that
-// may be a whole device, of which each cluster may have to be looked at. So the
-// device is asked about one window after the other for a bounded time.
+// BLOCK_STATUS and CACHE ask about a range and change nothing. With extended headers the
+// range may be a whole device, and the device may have to look at each cluster of it. So
+// the device is asked about one window after the other, for a bounded time.
 
 // statusPayload is the length of the payload of a BLOCK_STATUS: the length of
 // the range and the contexts that are wanted. There is one context.
@@ -37,8 +37,8 @@ type status struct {
 	state uint32
 }
 
-// runBlockStatus answers with the extents of the range, as many as fit and are
-// found in time. One chunk; its length is put in at the end.
+// runBlockStatus answers with the extents of the range, as many as fit and are found in
+// time, in one chunk.
 func (t *task) runBlockStatus() {
 	c, req, s := t.c, t.req, &t.status
 	if s.extent == nil {
@@ -59,7 +59,7 @@ func (t *task) runBlockStatus() {
 			return
 		}
 		if err != nil || s.left > 0 || time.Now().After(deadline) {
-			break // of an error whoever asks for the rest is told
+			break // the client asks for the rest, and gets the error then
 		}
 		off, left = off+n, left-n
 	}
@@ -70,7 +70,7 @@ func (t *task) runBlockStatus() {
 // the buffer that it is in, and stays charged until then.
 func (t *task) endStatus() {
 	c, s := t.c, &t.status
-	if s.run == 0 && len(s.out) == 0 { // one there must be; 0 is always safe
+	if s.run == 0 && len(s.out) == 0 { // there must be one extent; state 0 promises nothing
 		s.run, s.state = t.req.Length, 0
 	}
 	t.putExtent()
@@ -132,7 +132,7 @@ func (t *task) addExtent(e device.Extent) bool {
 	return s.left > 0
 }
 
-// flushDisk makes durable what was written: nothing, if nothing may be.
+// flushDisk makes all writes durable. A device that is read-only has none.
 func (c *conn) flushDisk() error {
 	if c.disk == nil {
 		return nil
@@ -140,8 +140,8 @@ func (c *conn) flushDisk() error {
 	return c.disk.Flush(c.ctx)
 }
 
-// prefetch has the device bring a range near, as far as there is time: it is a
-// hint.
+// prefetch has the device bring a range near, as much of it as there is time for: CACHE is
+// a hint.
 func (c *conn) prefetch(off, n int64) error {
 	deadline := time.Now().Add(c.srv.limits.RangeTime)
 	for n > 0 {

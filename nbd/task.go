@@ -7,8 +7,8 @@ import (
 	"openvstorage/device"
 )
 
-// task is work that may block: one request, or one batch of writes with the
-// flush that follows it. It belongs to its connection and is reused.
+// task is work that may block: one request, or one batch of writes and the flush behind
+// it. It belongs to its connection and is reused.
 type task struct {
 	c      *conn
 	req    Request   // of a task that is not a commit
@@ -16,23 +16,23 @@ type task struct {
 	reqs   []Request // WRITE and FLUSH, of a commit
 	spans  []device.Span
 	buf    *buffer   // payload
-	bufs   []*buffer // and those of a WRITE that is received by and by
+	bufs   []*buffer // payload of a WRITE that comes in several buffers
 	charge charge
 	head   []byte // scratch for replies
 
 	narrow bool // READ that has less memory than it is long: narrow.go
 
-	// Of a WRITE in pieces: receive.go. left, failed and dropped are under mu.
-	whole   *task // of a piece: who answers
-	left    int   // of who answers: pieces, and one for the reader
+	// Of a WRITE in pieces, see receive.go. left, failed and dropped are under mu.
+	whole   *task // of a piece: the task that answers
+	left    int   // of the task that answers: pieces not done, and one for the reader
 	failed  error // of the first piece that failed
-	dropped bool  // not all came
+	dropped bool  // not all of the payload came
 
 	counted int64 // of its memory, by memory.scratch
 
 	status status // of a BLOCK_STATUS
 
-	changes bool // it is counted as a change of a Resender's
+	changes bool // it is counted in conn.changing
 
 	next *task // READ that is served after this one
 }
@@ -62,7 +62,7 @@ func (t *task) release() {
 // run serves the task and posts its replies.
 func (t *task) run() {
 	switch {
-	case t.c.ctx.Err() != nil: // nobody is there, or it was sent elsewhere since
+	case t.c.ctx.Err() != nil: // the client is gone, or has sent it again elsewhere
 		for c := t.c; t != nil; {
 			next := t.next
 			c.abandon(t)
@@ -96,8 +96,8 @@ func (t *task) end() {
 	t.c.post(t.head, nil, nil, t.charge, t)
 }
 
-// runReads serves a READ and those chained to it. Their replies are sent
-// together, but none waits for a medium that another one needs.
+// runReads serves a READ and those chained to it. Replies are sent together, but one that
+// is ready is not held back while another READ waits for a medium.
 func (t *task) runReads() {
 	c, held := t.c, false
 	for t != nil {
@@ -122,7 +122,7 @@ func (t *task) runReads() {
 	}
 }
 
-// endRead queues the data in buf, which is sent from there: now, unless held.
+// endRead queues the data in buf, from where it is sent: now, unless held is set.
 func (t *task) endRead(held bool) {
 	c, buf := t.c, t.buf
 	t.head = c.appendReadHead(t.head[:0], t.req)
@@ -195,8 +195,9 @@ func (t *task) runCommit() {
 	t.end()
 }
 
-// workers are parked goroutines that run tasks, the last parked first. They
-// are as many as tasks, which the limits bound; idleWorkers of them stay.
+// workers are goroutines that run tasks. Parked ones are used first, the last parked before
+// others. There are at most as many as tasks, which the limits bound. idleWorkers of them
+// stay parked.
 type workers struct {
 	wg     sync.WaitGroup
 	memory *memory // counts them
@@ -214,7 +215,7 @@ func (p *workers) run(t *task) {
 		w := p.idle[last]
 		p.idle = p.idle[:last]
 		p.mu.Unlock()
-		w.tasks <- t // never waits: it is parked
+		w.tasks <- t // does not wait: the worker is parked
 		return
 	}
 	p.wg.Add(1)

@@ -6,15 +6,15 @@ import (
 	"openvstorage/device"
 )
 
-// round is what was parsed from the receive buffer and is answered together.
-// Writes come first, as one batch, so that a flush of the same round covers
-// them too; the protocol leaves the order of requests in flight to the server.
+// round is a group of requests that were parsed from the receive buffer and are answered
+// together. Writes are served first, as one batch, so that a flush of the same round covers
+// them too. The protocol leaves the order of requests in flight to the server.
 type round struct {
 	writes  []Request
 	spans   []device.Span // their payloads, in the receive buffer
 	flushes []Request     // FLUSH, and later the FUA writes that are done
-	tasks   []Request     // what always goes to a worker
-	reads   []Request     // served inline if the device can
+	tasks   []Request     // always for a worker
+	reads   []Request     // served inline if the device can do so without waiting
 
 	counts        [commands]uint64
 	read, written uint64
@@ -27,7 +27,7 @@ type round struct {
 // answered with them.
 const holdReplies = 64 << 10
 
-// serveReceived serves what n more bytes have completed.
+// serveReceived serves the requests that n more bytes have completed.
 func (c *reader) serveReceived(n int) error {
 	c.trimmed = false
 	if c.big.on {
@@ -59,8 +59,8 @@ func (c *reader) serveReceived(n int) error {
 		case why == stopBig:
 			err = c.beginBig(req)
 		}
-		// Inline replies are sent when the socket has no more requests, or when
-		// there are enough of them: one send serves many.
+		// One send for many replies: they wait until the socket has no more requests,
+		// or they are many.
 		if err != nil || c.outN >= holdReplies || c.empty {
 			c.flushOut()
 		}
@@ -96,8 +96,8 @@ func (c *reader) add(req Request) {
 	}
 }
 
-// execute serves the round. What may block is started first. An error: the
-// client has hung up, and the round is dropped.
+// execute serves the round. Requests that may block are started first. An error says that
+// the client has hung up, and that the round was dropped.
 func (c *reader) execute() error {
 	r := c.in.round
 	defer c.endRound(r)
@@ -223,9 +223,9 @@ func (c *reader) read(req Request) {
 	}
 }
 
-// startReads has workers wait for the READs of the round that are under way.
-// Measured: a worker for each costs half as much again as one for eight, and
-// one for all of them leaves the client idle too long.
+// startReads has workers wait for the READs of the round whose data is on its way into
+// memory. Measured: a worker for each READ costs half as much again as one for eight, and
+// one worker for all of them leaves the client idle for too long.
 func (c *reader) startReads() {
 	for list := c.underway; len(list) > 0; {
 		chain := list[:min(readChain, len(list))]
@@ -262,5 +262,5 @@ func (c *reader) start(req Request) {
 		t.endRead(false)
 		return
 	}
-	c.srv.workers.run(t) // which also meets the error, if that was one
+	c.srv.workers.run(t) // if TryRead has failed, the worker gets that error again
 }

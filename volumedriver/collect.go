@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"openvstorage/backend"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/volumedriver/catalog"
@@ -58,7 +59,7 @@ type garbageCollector struct {
 
 	// lock is held while the backend is listed and pages are swept, and while a snapshot
 	// goes or a rollback is made: what can be reached stays the same meanwhile.
-	lock lock
+	lock ctxlock.Lock
 
 	due      atomic.Bool // look for dead SCOs and pages
 	freeDue  atomic.Bool // free all that can be, however little it is
@@ -72,14 +73,14 @@ type garbageCollector struct {
 }
 
 func newGarbageCollector(c *core, cat *ownedCatalog, tree *snapshotTree, checkpoints *checkpointer) *garbageCollector {
-	return &garbageCollector{core: c, cat: cat, tree: tree, checkpoints: checkpoints, lock: newLock(), sizes: make(map[sco.Number]int64)}
+	return &garbageCollector{core: c, cat: cat, tree: tree, checkpoints: checkpoints, lock: ctxlock.New(), sizes: make(map[sco.Number]int64)}
 }
 
 // pause has nothing listed or swept until resume is called, for those who change what can
 // be reached. It waits for what is under way, until ctx ends.
-func (gc *garbageCollector) pause(ctx context.Context) error { return gc.lock.take(ctx) }
+func (gc *garbageCollector) pause(ctx context.Context) error { return gc.lock.Take(ctx) }
 
-func (gc *garbageCollector) resume() { gc.lock.give() }
+func (gc *garbageCollector) resume() { gc.lock.Give() }
 
 // again has dead SCOs and pages looked for.
 func (gc *garbageCollector) again() { gc.due.Store(true) }
@@ -143,10 +144,10 @@ func (gc *garbageCollector) collect(ctx context.Context) (err error) {
 // reports whether it has done so: not while a rollback is under way or its effect is being
 // counted, because a rollback may bring back what the counters do not know yet.
 func (gc *garbageCollector) list(ctx context.Context) (listed bool, err error) {
-	if !gc.lock.try() {
+	if !gc.lock.Try() {
 		return false, nil
 	}
-	defer gc.lock.give()
+	defer gc.lock.Give()
 	if gc.m.Recounting() { // since a rollback that has ended in between
 		return false, nil
 	}
@@ -305,12 +306,12 @@ func (gc *garbageCollector) sweep(ctx context.Context) error {
 	if !gc.sweepDue.Load() && pages < 2*gc.swept+sweepSlack {
 		return nil
 	}
-	if !gc.lock.try() {
+	if !gc.lock.Try() {
 		// A rollback or the deletion of a snapshot holds it, and may wait for this goroutine.
 		gc.again()
 		return nil
 	}
-	defer gc.lock.give()
+	defer gc.lock.Give()
 	gc.sweepDue.Store(false)
 	live, _, err := gc.m.Sweep(ctx, gc.tree.roots(), c.Checkpoint.NextPage)
 	if err != nil {

@@ -49,11 +49,11 @@ func (d *deletion) delete(ctx context.Context, name string, force bool, check fu
 	if !force {
 		v.users.waitUnused(ctx, true)
 	}
-	if err := v.admin.take(ctx); err != nil {
+	if err := v.admin.Take(ctx); err != nil {
 		return err
 	}
 	marked, err := d.mark(ctx, v, name, force, check)
-	v.admin.give()
+	v.admin.Give()
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func (f *flight) begin() bool {
 // its outcome unknown for longer. The error matches ErrUnknownOutcome then, and settle
 // waits for the end. work is given ctx for those of its steps that can be given up.
 func (o *ownedCatalog) holding(ctx context.Context, work func(ctx context.Context, f *flight) error) error {
-	if err := o.put.take(ctx); err != nil {
+	if err := o.put.Take(ctx); err != nil {
 		return err
 	}
 	f, done := &flight{}, make(chan error, 1)
@@ -42,7 +42,7 @@ func (o *ownedCatalog) holding(ctx context.Context, work func(ctx context.Contex
 			o.doubt.flying.Store(false)
 		}
 		f.mu.Unlock()
-		o.put.give()
+		o.put.Give()
 		done <- err
 	}()
 	select {
@@ -85,10 +85,10 @@ func (o *ownedCatalog) close() {
 	defer o.end()
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.Background(), landingPatience)
-		err := o.put.take(ctx)
+		err := o.put.Take(ctx)
 		cancel()
 		if err == nil {
-			o.put.give()
+			o.put.Give()
 			return
 		}
 		o.end()

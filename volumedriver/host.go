@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/disk"
 	"openvstorage/metadata"
 	"openvstorage/volumedriver/registry"
@@ -156,7 +157,7 @@ func (h *Host) openVolumes(ctx context.Context) (err error) {
 func (h *Host) tie() {
 	opt, t, b := &h.opt, h.table, h.background
 	h.doubts = &doubts{registry: opt.Registry, table: t, background: b}
-	h.names = &names{structure: newLock(), registry: opt.Registry, table: t, doubts: h.doubts}
+	h.names = &names{structure: ctxlock.New(), registry: opt.Registry, table: t, doubts: h.doubts}
 	h.opener = &opener{host: h, opt: opt, buffer: h.buffer, table: t, doubts: h.doubts, background: b}
 	h.lineage = &lineage{table: t, background: b}
 	h.deletion = &deletion{

@@ -65,14 +65,14 @@ func (v *Volume) manageAfter(ctx context.Context, ready func() error) (*Volume, 
 		if err := ready(); err != nil {
 			return nil, nil, err
 		}
-		if err := v.admin.take(ctx); err != nil {
+		if err := v.admin.Take(ctx); err != nil {
 			return nil, nil, err
 		}
 		err := v.manageable()
 		if err == nil && !v.cat.inDoubt() {
-			return v, v.admin.give, nil
+			return v, v.admin.Give, nil
 		}
-		v.admin.give()
+		v.admin.Give()
 		if err != nil {
 			return nil, nil, err
 		}

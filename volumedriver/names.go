@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"openvstorage/internal/ctxlock"
 	"openvstorage/volumedriver/registry"
 )
 
@@ -14,7 +15,7 @@ type names struct {
 	// structure is held while a vDisk gets its name, gets another one, or is marked as
 	// being deleted: one at a time. Whoever holds it waits for the registry, never for
 	// the backend.
-	structure lock
+	structure ctxlock.Lock
 	registry  Registry
 	table     *table
 	doubts    *doubts
@@ -22,10 +23,10 @@ type names struct {
 
 // hold keeps everybody else from giving and taking names until release is called.
 func (n *names) hold(ctx context.Context) (release func(), err error) {
-	if err := n.structure.take(ctx); err != nil {
+	if err := n.structure.Take(ctx); err != nil {
 		return nil, err
 	}
-	return n.structure.give, nil
+	return n.structure.Give, nil
 }
 
 // available refuses a name that cannot be given. Before that it finds out what became

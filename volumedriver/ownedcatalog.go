@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
@@ -24,7 +25,7 @@ type ownedCatalog struct {
 	// adopted hears of each catalog that is now known to be in the backend.
 	adopted func(c *catalog.Catalog)
 
-	put   lock
+	put   ctxlock.Lock
 	doubt catalogDoubt // whoever has put
 
 	mu       sync.Mutex
@@ -37,7 +38,7 @@ type ownedCatalog struct {
 
 // newOwnedCatalog is the catalog of a vDisk before it is read. created is known by then.
 func newOwnedCatalog(c *core, created time.Time, adopted func(*catalog.Catalog)) *ownedCatalog {
-	return &ownedCatalog{core: c, adopted: adopted, put: newLock(), value: &catalog.Catalog{Created: created}}
+	return &ownedCatalog{core: c, adopted: adopted, put: ctxlock.New(), value: &catalog.Catalog{Created: created}}
 }
 
 // current is the catalog in the backend, as far as is known. It is not to be changed: the

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/disk"
 	"openvstorage/metadata"
 	"openvstorage/sco"
@@ -80,7 +81,7 @@ func (o *opener) newVolume(r registry.Record) *Volume {
 		core: core{host: o.host, id: r.ID, log: o.opt.Logger.With("vdisk", r.Name)},
 	}
 	v.setName(r.Name)
-	v.admin = newLock()
+	v.admin = ctxlock.New()
 	v.living, v.end = context.WithCancel(context.Background())
 	v.opening.v = v
 	v.users.core = &v.core

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
@@ -34,7 +35,7 @@ type Volume struct {
 	core
 	unsure  atomic.Pointer[unsure] // an operation on it whose outcome is not known
 	changes changes
-	admin   lock
+	admin   ctxlock.Lock
 
 	opening     opening
 	users       users

@@ -16,7 +16,8 @@ import (
 
 // ASD is an open store. It implements osd.OSD; all methods are safe for
 // concurrent use. Its parts do the work, each with a lock of its own where more than
-// one goroutine changes it; none calls another part while it holds its lock.
+// one goroutine changes it. Only inspection and ownership call other parts while they
+// hold their lock, and nothing that they call takes it.
 type ASD struct {
 	opt  Options
 	lock io.Closer // of the directory; nil: not held yet

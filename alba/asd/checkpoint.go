@@ -70,9 +70,9 @@ func (k *checkpoints) writeFile(seq uint64, list []savedSegment) (int64, error) 
 	return w.at, errors.Join(err, f.Close())
 }
 
-// load reads the checkpoint into the index of the contents. It returns nil if there is none. An error
-// that is errIndex, or the medium's, is no reason not to open: the segments have all
-// that is in it.
+// load reads the checkpoint into the index of the contents. It returns nil if there is
+// none. An ASD can be opened without its checkpoint, since the segments have all that is
+// in it: so errIndex and errors of the medium are not reasons to refuse.
 func (k *checkpoints) load() (*checkpointed, error) {
 	name := k.dir.join(indexName)
 	f, err := k.dir.openFile(name, 0)

@@ -16,7 +16,7 @@ import (
 )
 
 // directory is where an ASD lives: its place in a file system, and the descriptors with
-// which its files are opened. Only ctx changes, and only in tests.
+// which its files are opened. Once Open has set id nothing in it changes.
 type directory struct {
 	fs       disk.FS
 	path     string

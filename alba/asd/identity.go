@@ -157,7 +157,7 @@ func replace(fsys disk.FS, dir, temp, name string, b []byte) error {
 // the sync of the directory failed.
 var errNameNotSynced = errors.New("a new name may not outlive a power cut")
 
-// ReadIdentity says who the ASD in a directory is. It opens nothing else.
+// ReadIdentity reads the identity of the ASD in a directory. It opens nothing else.
 func ReadIdentity(fsys disk.FS, dir string) (Identity, error) {
 	id, _, err := readIdentity(fsys, dir)
 	return id, err

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Identity is who an ASD is.
+// Identity says which ASD it is, whose, and where.
 type Identity struct {
 	ID    uuid.UUID
 	Owner uuid.UUID // backend that has claimed it, zero: none

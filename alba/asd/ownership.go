@@ -156,7 +156,7 @@ func (o *ownership) writeClaim(m generation.Mark) error {
 	return errors.Join(err, f.Close())
 }
 
-// Identity says who the ASD is.
+// Identity returns the identity as it is now.
 func (a *ASD) Identity() Identity { return a.ownership.current() }
 
 // Claim gives the ASD its owner, durably. An ASD that has that owner stays as

@@ -33,7 +33,7 @@ type Options struct {
 	// the key may have changed since it was used last. nil: all keys are right.
 	Prove   func(ctx context.Context, number uint64) error
 	Bad     func(Bad)    // hears of bad fragments; must not block
-	Unread  func(Unread) // hears of ranges that can neither be read nor made; must not block
+	Unread  func(Unread) // hears of ranges that can be neither read nor made; must not block
 	Deleted func()       // hears that there are fragments to delete; must not block
 	Logger  *slog.Logger
 

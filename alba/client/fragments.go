@@ -30,7 +30,7 @@ type chunkWrite struct {
 	cancels []context.CancelFunc
 	left    int                 // writes under way
 	overdue bool                // nobody waits for those any more
-	over    bool                // nor will what they write be used
+	over    bool                // what they write will not be used either
 	changed broadcast.Broadcast // with each result
 }
 

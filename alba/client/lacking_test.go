@@ -80,9 +80,9 @@ func TestLacking(t *testing.T) {
 	}
 }
 
-// Disks that hang are no other than those that are away: a read of what they have ends,
-// soon, and is unavailable. However often it is made again, few of its requests stay with
-// them; when they answer it is read.
+// Disks that hang are treated as those that are away: a read of what they have soon ends,
+// as unavailable. However often the read is made again, few of its requests stay with the
+// disks. The read succeeds once they answer.
 func TestLackingOfDisksThatHang(t *testing.T) {
 	for _, hang := range [][]uint64{{1, 2}, {2, 3}, {1, 2, 3}} {
 		synctest.Test(t, func(t *testing.T) {

@@ -286,7 +286,7 @@ func (u *upload) chunk(ctx context.Context, x *coder, m *manifest.Manifest, i in
 	if err != nil {
 		return nil, err
 	}
-	defer u.by.chunks.release(into) // those who write it are users of their own
+	defer u.by.chunks.release(into) // each write of a fragment is a user of its own
 	if err := x.encoder.Chunk(&into.Coded, i, part); err != nil {
 		return nil, err
 	}

@@ -175,9 +175,9 @@ func TestReadsWithAnythingWrong(t *testing.T) {
 	}
 }
 
-// More than m fragments of a chunk are bad: the error says of which object and which
-// chunk, and of each disk what is wrong; whoever watches over objects hears of it.
-// Ranges of other chunks are read.
+// More than m fragments of a chunk are bad: the error names the object and the chunk, and
+// says of each disk what is wrong. Options.Unread hears of it. Ranges of other chunks are
+// read.
 func TestUnreadableRangeNamesDisks(t *testing.T) {
 	o := withObject(t, plainPreset(twoOne), 200_000)
 	o.fault(1, 0, osdtest.Rule{Err: errDisk})
@@ -280,8 +280,8 @@ func TestHedgeTakesWhateverAnswers(t *testing.T) {
 	}
 }
 
-// Of those who are asked in the place of a disk that is gone, some are slow too: yet
-// others are asked, as long as there are any.
+// Some of the disks that are asked in place of one that is gone are slow too: other disks
+// are asked, as long as there are any.
 func TestOthersThatAreSlowAreReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := withObject(t, plainPreset(policy.Policy{K: 2, M: 3, C: 4, X: 5}), 64<<10)
@@ -414,9 +414,9 @@ func TestReadsEndWithTheirContext(t *testing.T) {
 	}
 }
 
-// A client that remembers where an object was finds out where it is now: what was
-// repaired elsewhere is read there, what is gone is reported so, and a new object of
-// the name is read as it is.
+// A client that remembers where an object was finds out where it is now. A fragment that
+// was repaired elsewhere is read there, an object that is gone is not found, and a new
+// object of the same name is read as it is.
 func TestManifestOfThePast(t *testing.T) {
 	o := withObject(t, plainPreset(mirror), 100_000)
 	other := o.another(t)

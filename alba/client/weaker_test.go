@@ -13,9 +13,9 @@ import (
 	"openvstorage/backend"
 )
 
-// Whoever can write manifests cannot have a reader take what was never sealed: an
-// object whose cipher is below that of its namespace is refused, by name. One that
-// is sealed in a namespace that does not demand it is read.
+// Whoever can write manifests cannot have a reader take what was never sealed: an object
+// whose cipher is weaker than that of its namespace is refused by name. An object that is
+// sealed though its namespace does not demand it is read.
 func TestWeakerCipherIsRefused(t *testing.T) {
 	sealed, plain := presets()["4,2 sealed"], presets()["2,1"]
 	b := open(t, sealed)

@@ -21,7 +21,9 @@ import (
 )
 
 // asdSet is the ASDs that this process has open. It opens them, opens them again, and
-// closes them, and tells the fleet. Disks come and go one at a time.
+// closes them, and tells the fleet. Disks come and go one at a time. Its lock is taken
+// before those of places, generations, errands and the fleet, and may be held for as
+// long as a disk takes to open or to close.
 type asdSet struct {
 	layout
 	fs           disk.FS

@@ -222,7 +222,7 @@ func TestLostManager(t *testing.T) {
 	}
 }
 
-// A namespace that one manager does not know is no namespace that is gone.
+// A namespace that one manager does not know is not taken for a deleted one.
 func TestUnknownNamespace(t *testing.T) {
 	fs := newDisk(t)
 	b := open(t, fs)

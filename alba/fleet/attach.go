@@ -26,7 +26,7 @@ var errUnseen = errors.New("it was not looked for yet")
 func (a *attachment) set(o osd.OSD) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.osd, a.turn, a.reason, a.missing = o, nil, nil, nil
+	a.osd, a.turn, a.reason, a.unopened, a.missing = o, nil, nil, false, nil
 }
 
 // drop makes the disk missing for a reason; nil: nobody has told one.

@@ -98,9 +98,9 @@ func (x *trio) work() {
 	}
 }
 
-// A write that does not come back makes its disk one that does not answer, within
-// ten seconds: it gets nothing more, whoever waits for its turn or an answer is let
-// go, and it is well again soon after the write has come back.
+// If a write does not come back within ten seconds, its disk does not answer: the disk gets
+// nothing more, and whoever waits for a turn or an answer is released. The disk is well
+// again soon after the write has come back.
 func TestHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTrio(t)

@@ -127,9 +127,9 @@ func TestHungInOrder(t *testing.T) {
 	}
 }
 
-// A request whose calls on the file system come back may take longer, but not for ever;
-// one of which a call does not is no better for those before it. Who did not answer does
-// only when the request is back.
+// A request whose calls on the file system come back may take longer, but not for ever. If
+// one of its calls does not come back, the calls before that do not count. A disk that did
+// not answer is there again only when the request is back.
 func TestHungCalls(t *testing.T) {
 	b := newBench(t, 0)
 	d := b.disks[0]

@@ -286,9 +286,9 @@ func TestAdmissionWithRoom(t *testing.T) {
 	}
 }
 
-// What the cache is to give up are its oldest segments, about as many bytes and their
-// files with them; the newest stay, also while nothing may be written, and whoever asks
-// does not wait. What it gave up it takes again.
+// GiveUp removes the oldest segments and their files, about as many bytes as it is told. The
+// newest stay, also while nothing may be written, and the caller does not wait. What was
+// given up may be put again.
 func TestGiveUp(t *testing.T) {
 	for _, off := range []bool{false, true} {
 		fsys := faultdisk.New(crashdisk.New())

@@ -12,9 +12,9 @@ import (
 	"openvstorage/internal/disk/faultdisk"
 )
 
-// TestModel does what comes to mind with a small cache, and compares each hit
-// with what was put. Until something is evicted, dropped or lost, what was put
-// hits, and what was not misses.
+// TestModel makes random calls on a small cache, and compares each hit with what was put.
+// Until something is evicted, dropped or lost, what was put hits, and everything else
+// misses.
 func TestModel(t *testing.T) {
 	for n := range uint64(4) {
 		rng := rand.New(rand.NewPCG(n, 1))

@@ -16,9 +16,9 @@ import (
 	"openvstorage/internal/gate"
 )
 
-// A repair has written a fragment and failed before its commit. The next one
-// writes the same key, and commits it, when the collection has seen that no object
-// names it and is about to delete it.
+// A repair has written a fragment and failed before its commit. A collection sees that no
+// object names the key, and is about to delete it. Then the next repair writes the same key
+// and commits it.
 func TestCollectAndRepairOfOneKey(t *testing.T) {
 	b := albatest.New(t, 3, twoOne, nil)
 	b.Take(3)

@@ -20,8 +20,8 @@ import (
 	"openvstorage/internal/bell"
 )
 
-// diskWatch follows the disks for those who repair: since when a disk is missing, what
-// each disk lacks, and from which disks fragments must be moved.
+// diskWatch follows the disks for repairs: since when a disk is missing, what each disk
+// lacks, and from which disks fragments must be moved.
 type diskWatch struct {
 	managers
 	fleet        *fleet.Fleet

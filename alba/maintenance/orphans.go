@@ -252,8 +252,8 @@ func (c *collection) keep(ctx context.Context, id manifest.ObjectID, o orphan) e
 	return nil
 }
 
-// deleteFound deletes the orphans that are kept. Those of a namespace that came
-// into doubt meanwhile stay.
+// deleteFound deletes the orphans that are kept, except those of namespaces that have come
+// into doubt meanwhile.
 func (c *collection) deleteFound(ctx context.Context) error {
 	var errs []error
 	for len(c.orphans) > 0 && ctx.Err() == nil {

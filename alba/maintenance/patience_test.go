@@ -15,9 +15,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// What a start finds is deleted by the second collection that finds it, not by
-// the first: whoever started with the wrong metadata has as long as there is
-// between two to see it.
+// Orphans that are there at a start are deleted by the second collection, not by the first:
+// whoever started with the wrong metadata has the time between the two to see it.
 func TestPatience(t *testing.T) {
 	ctx := context.Background()
 	must := func(err error) {

@@ -61,7 +61,7 @@ type repairer struct {
 	turn      sync.Mutex            // one pass at a time goes through objects: see begin
 	fruitless map[listing]fruitless // listings of which the disks did not allow all; of whoever has the turn
 
-	repaired, bytes atomic.Uint64 // fragments that were made again
+	repaired, bytes atomic.Uint64 // fragments that were made again, and their bytes
 }
 
 // begin waits for the turn to go through objects, which a pass has until end. A survey

@@ -34,7 +34,7 @@ func (r *repair) chunk(ctx context.Context, chunk int) error {
 	for i, f := range r.mf.Chunks[chunk].Fragments {
 		w.have[i] = f.OSD
 	}
-	// One that has moved makes room for another: until nothing moves any more.
+	// A fragment that has moved makes room for another: rounds go on until none moves.
 	for before := -1; before < len(w.changes) && len(w.changes) < len(lost); {
 		before = len(w.changes)
 		if err := w.round(ctx); err != nil {
@@ -166,7 +166,7 @@ func (w *rewrite) commit(ctx context.Context) error {
 	revision, err := w.host.Update(ctx, w.ns, nsm.Update{
 		Name: w.o.Name, ID: w.o.ID, Revision: w.o.Revision, Epoch: w.epoch, Changes: w.changes, Manifest: encoded,
 	})
-	w.by.opt.Invalidate(w.ns, w.o.Name) // whatever became of it
+	w.by.opt.Invalidate(w.ns, w.o.Name) // also after an error: the entry may have been made
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ type scrubState struct {
 
 // scrubDisk is how far it is on one.
 type scrubDisk struct {
-	turn sync.Mutex // one at a time reads the disk back; credit and cursor are its
+	turn sync.Mutex // held by whoever reads the disk back; guards credit, paid and rest
 
 	ScrubProgress        // guarded by scrubState.mu; changed by whoever has the turn
 	cursor        []byte // the last key that was read back in this round, nil: none; guarded alike

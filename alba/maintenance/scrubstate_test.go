@@ -111,9 +111,8 @@ func TestScrubPace(t *testing.T) {
 	}
 }
 
-// What a disk is due after a long time of nothing is a burst at most, and after a clock
-// that was set back no more than before; a round that has ended rests until its time is
-// over.
+// After a long time without a scrub, a disk is due a burst at most. After the clock was set
+// back it is due no more than before. A round that has ended rests until its time is over.
 func TestScrubDue(t *testing.T) {
 	const period, total = 1000 * time.Second, 1 << 40
 	s := scrubState{disks: map[uuid.UUID]*scrubDisk{}}

@@ -180,7 +180,7 @@ func TestPutsGivenUp(t *testing.T) {
 	}
 }
 
-// An unknown outcome is that of all who went together.
+// If the outcome of a call is unknown, it is unknown for all of its puts.
 func TestPutsFailTogether(t *testing.T) {
 	h, c := hold(t)
 	wait := waiting(t, h, c, always(3), nsm.Put{nsm.Create, 0, object("a", 1, "one")},

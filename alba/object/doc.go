@@ -1,12 +1,11 @@
 // Package object is the body of a stored object: how its bytes become the
-// fragments of an erasure code, and how a few of them are found, checked and
-// opened again. Nothing here does I/O; [Encoder] makes fragments, [Opener]
-// opens them, [Locate] and [Ranges] say which bytes of which fragments to
-// fetch in between.
+// fragments of an erasure code, and how a range of them is found, checked and
+// opened again. Nothing here does I/O. [Encoder] makes fragments; [Locate] and
+// [Ranges] say which bytes of which fragments to fetch; [Opener] opens those.
 //
-// An object is cut into chunks of equal plain size, 16 MiB by default, and a
-// chunk into blocks of 2^log2 plain bytes, 32 KiB by default, that are
-// independent of each other:
+// An object is cut into chunks of equal plain size, 16 MiB by default. A chunk is
+// cut into blocks of 2^log2 plain bytes, 32 KiB by default, which are independent
+// of each other:
 //
 //	plain block ── compress ── seal ──► stored block
 //	stored blocks, one behind the other, then the table of their lengths
@@ -15,18 +14,18 @@
 //	    = k data fragments; m parity fragments are calculated from them
 //	each 4 KiB of each fragment has a CRC-32C (package manifest)
 //
-// Parity is over what is stored, so that a lost fragment is made again without
-// the key, and bit for bit as it was. A block is stored in one of three kinds:
+// Parity is calculated over what is stored. So a lost fragment is made again without
+// the key, and bit for bit as it was. A block is stored as one of three kinds:
 //
 //	0 zero        all its plain bytes are zero: it takes no room
 //	1 raw         as it is
-//	2 compressed  if that saves at least 1/16 of it
+//	2 compressed  it saves at least 1/16 of it; the encoder asks for 1/8
 //
 // # Table
 //
-// A chunk of raw blocks only is dense: the place of each block is known, its
-// manifest says so, and there is no table. Any other has one at the end of
-// its stored bytes, little-endian:
+// A chunk of raw blocks only is dense: the place of each block follows from its
+// number, so there is no table, and the manifest says so. Any other chunk has a
+// table at the end of its stored bytes, little-endian:
 //
 //	offset size field
 //	 0      4n  for each block: bits 0-23 its stored length with its seal,
@@ -34,8 +33,8 @@
 //	 4n     4   CRC-32C of 8 bytes of seed and the entries; the seed is that of
 //	            package manifest with fragment 0xfffffffe
 //
-// which is sealed as a block is, if there is a cipher. A table of 16 MiB has 2
-// KiB, so that a reader gets it with one read of 4 KiB or 8 KiB, and keeps it.
+// If there is a cipher, the table is sealed like a block. The table of a chunk of
+// 16 MiB has 2 KiB. A reader gets it with one read of 4 KiB or 8 KiB, and keeps it.
 //
 // # Sealing
 //
@@ -48,8 +47,8 @@
 //	 4      4   block; 0xffffffff for the table
 //	 8      4   zero
 //
-// and never repeats, because an object id is used for one attempt to upload
-// and each block is sealed once in it. The additional data are
+// A nonce never repeats under one key: an object id is used for one attempt to
+// upload, and each block is sealed once in that attempt. The additional data are
 //
 //	offset size field (big-endian)
 //	 0      8   namespace
@@ -61,8 +60,8 @@
 //
 // # Errors and ownership
 //
-// Bytes that are not those that were written give backend.ErrCorrupt, never
-// wrong bytes. Slices that are passed in stay the caller's. Encoders and
-// openers hold scratch memory: each is for one goroutine at a time, and the
-// steady state allocates nothing per block.
+// If stored bytes have changed, the error is backend.ErrCorrupt: wrong bytes are
+// never returned. Slices that are passed in stay the caller's. An Encoder or Opener
+// holds scratch memory and is for one goroutine at a time. In the steady state
+// nothing is allocated per block.
 package object

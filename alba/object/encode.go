@@ -79,10 +79,10 @@ func (e *Encoder) Reset(p Params) error {
 	return e.sealer.init(p.Scheme, p.Namespace, p.Object, p.Master)
 }
 
-// Chunk makes the fragments of a chunk: 1 to preset.ChunkMax plain bytes. A
-// chunk is encoded once for an object id, or nonces would repeat; another
-// attempt takes another id. An encoder therefore takes chunks in growing order
-// only. Several encoders may share an object's chunks among them.
+// Chunk makes the fragments of a chunk: 1 to preset.ChunkMax plain bytes. A chunk is
+// encoded once for an object id, or a nonce would repeat; another attempt takes another
+// id. So an encoder takes chunks in growing order only. Several encoders may divide the
+// chunks of an object among them.
 func (e *Encoder) Chunk(dst *Coded, index int, plain []byte) error {
 	stored, err := e.body(dst, index, plain)
 	if err != nil {
@@ -191,10 +191,10 @@ func (e *Encoder) block(out, p []byte, chunk, block uint32) ([]byte, byte) {
 	return e.sealer.seal(out, p, chunk, block, kindRaw, len(p)), kindRaw
 }
 
-// probe tells in which blocks of a chunk compression is tried. What does not
-// compress (films, archives, what the guest encrypts) comes in long runs, and to
-// find it out costs as much as to compress: the blocks behind one that did not
-// are left raw, twice as many each time.
+// probe decides for which blocks of a chunk compression is tried. A failed try costs
+// as much as a good one, and data that does not compress (films, archives, what the
+// guest encrypts) comes in long runs. So after each failed try some blocks are left
+// raw, twice as many each time.
 type probe struct{ skip, next int }
 
 // probeMax is how many blocks are left out at most.
@@ -216,9 +216,9 @@ func (t *probe) found(packs bool) {
 	t.skip, t.next = t.next, min(max(1, 2*t.next), probeMax)
 }
 
-// packedWorth is the most bytes that a block is kept compressed at: an eighth
-// less, as in ZFS and Ceph. To save less than that costs more, each time that the
-// block is stored and read, than the disk space is worth.
+// packedWorth is the most bytes that a compressed block may have to be kept: an eighth
+// less than plain, as in ZFS and Ceph. A smaller saving costs more time at each write
+// and read than the disk space is worth.
 func packedWorth(plain int) int { return plain - (plain+7)/8 }
 
 // packedMax is the most bytes that a compressed block has by the format.

@@ -32,9 +32,9 @@ func Pieces(dst []Piece, m *manifest.Manifest, off uint64, n int) ([]Piece, erro
 	return dst, nil
 }
 
-// Span is a range of the stored bytes of a chunk: what must be read for a
-// piece, or for a table. To read it is to fill a buffer of BufferLen bytes with
-// the bytes of its Ranges, one behind the other.
+// Span is a range of the stored bytes of a chunk that must be read for a piece or for
+// a table. Reading it fills a buffer of BufferLen bytes with the bytes of its Ranges,
+// one behind the other.
 type Span struct {
 	Piece
 	From, To uint32 // stored bytes; equal: there is nothing to read
@@ -64,9 +64,9 @@ func TableSpan(m *manifest.Manifest, chunk int) (s Span, ok bool) {
 	return Span{Piece: Piece{Chunk: chunk}, From: c.Stored - n, To: c.Stored}, true
 }
 
-// Locate returns the stored bytes that hold a piece. table is the chunk's,
-// nil if the chunk is dense. Of a block that is neither compressed nor sealed
-// only the bytes that are wanted are taken.
+// Locate returns the stored bytes that hold a piece. table is that of the chunk, nil if
+// the chunk is dense. A block that is compressed or sealed is taken whole; of any other
+// block only the bytes that are wanted are taken.
 func Locate(m *manifest.Manifest, p Piece, table *Table) (Span, error) {
 	c := &m.Chunks[p.Chunk]
 	if (table == nil) != c.Dense || p.Len == 0 || uint64(p.Off)+uint64(p.Len) > uint64(c.Plain) {
@@ -127,9 +127,9 @@ type Range struct {
 	Off, Len uint32
 }
 
-// Ranges appends to dst where the bytes of a span lie, in order. One with
-// nothing to read, or of an inline object, has none. With k = 1 all fragments
-// have the same bytes, and any may be read in place of fragment 0.
+// Ranges appends to dst the ranges of fragments where the bytes of a span lie, in
+// order. It appends none if there is nothing to read, or if the object is inline. With
+// k = 1 all fragments have the same bytes, and any may be read in place of fragment 0.
 func Ranges(dst []Range, m *manifest.Manifest, s Span) []Range {
 	if m.Inlined || s.From == s.To {
 		return dst

@@ -22,9 +22,9 @@ type Opener struct {
 	buf     []byte // the stored bytes of a chunk
 }
 
-// kept is a block of an object that has been opened. What lies apart on a disk often
-// lies together in an object: whoever reads its blocks in parts gets it once.
-// An object's id is used once, so the block is never another one.
+// kept is the block that was opened last. Small reads often follow each other within a
+// block: it is fetched and opened once for all of them. An object's id is used once, so
+// the kept block never becomes stale.
 type kept struct {
 	is           bool
 	namespace    uint64
@@ -58,9 +58,9 @@ func (o *Opener) stored(s Span, buf []byte) ([]byte, error) {
 	return nil, fmt.Errorf("%w: %d bytes were read of %d", manifest.ErrManifest, len(buf), s.BufferLen())
 }
 
-// Open fills dst, of s.Len bytes, with the plain bytes of a span of Locate. buf
-// holds the bytes of its Ranges, each of them verified; table is the one that
-// Locate was given.
+// Open fills dst, of s.Len bytes, with the plain bytes of a span that Locate has
+// returned. buf holds the bytes of the span's Ranges, each of them verified; table is the
+// table that Locate was given.
 func (o *Opener) Open(dst []byte, s Span, table *Table, buf []byte) error {
 	if len(dst) != int(s.Len) {
 		return fmt.Errorf("%w: room for %d bytes of %d", manifest.ErrManifest, len(dst), s.Len)
@@ -172,11 +172,11 @@ func (o *Opener) piece(dst []byte, p Piece, stored []byte) error {
 	return o.open(dst, s, table, stored[s.From:s.To])
 }
 
-// Chunk fills dst, of the chunk's plain length, from its fragments; nil is one
-// that is not there. Each is verified against the manifest first, and those
-// that fail, returned in bad, count as lost. k good ones are enough, data
-// fragments are cheapest; with fewer the error is ec.ErrTooFew, and
-// backend.ErrCorrupt too if any was bad.
+// Chunk fills dst, of the chunk's plain length, from the chunk's fragments. A shard that
+// is not there is nil. Each fragment is verified against the manifest first; those that
+// fail count as lost and are returned in bad. k good ones are enough, and data fragments
+// are the cheapest. With fewer the error is ec.ErrTooFew, and also backend.ErrCorrupt if
+// any was bad.
 func (o *Opener) Chunk(dst []byte, chunk int, shards [][]byte) (bad []int, err error) {
 	c, k := &o.m.Chunks[chunk], int(o.m.Policy.K)
 	if len(dst) != int(c.Plain) || len(shards) != len(c.Fragments) {

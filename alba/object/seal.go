@@ -20,8 +20,8 @@ const MasterKeySize = 32
 var (
 	// ErrKey: the master key is missing, or is none.
 	ErrKey = errors.New("no master key")
-	// ErrSeal: a seal does not hold. The bytes are verified before, so it is the
-	// key that is another one, or somebody has made them.
+	// ErrSeal: a seal does not hold. The bytes match their checksums, so either the key
+	// is another one, or somebody has forged bytes and checksums.
 	ErrSeal = errors.New("the seal does not hold: other bytes, or another key")
 )
 
@@ -80,9 +80,9 @@ const KeyCheckSize = 32
 // keyCheckInfo sets check values apart from the keys of objects.
 const keyCheckInfo = "openvstorage key check 1"
 
-// KeyCheck returns the check value of a master key in a backend: the same for the
-// same key, another for any other, and nothing that the key can be found by. Other
-// backends have other values of the key.
+// KeyCheck returns the check value of a master key in a backend. Equal keys have equal
+// values, different keys different ones, and the key cannot be derived from its value.
+// The value of a key differs from backend to backend.
 func KeyCheck(master []byte, backend [16]byte) (check [KeyCheckSize]byte, err error) {
 	if len(master) != MasterKeySize {
 		return check, fmt.Errorf("%w: %d bytes, not %d", ErrKey, len(master), MasterKeySize)

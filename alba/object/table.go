@@ -10,9 +10,8 @@ import (
 	"openvstorage/internal/format"
 )
 
-// Table is where the blocks of a chunk lie that is not dense. It is immutable,
-// and may be kept and shared for as long as the object id stands for the
-// object: for ever.
+// Table says where the blocks of a chunk lie that is not dense. It is immutable and may
+// be kept and shared for ever, since an object id never stands for another object.
 type Table struct {
 	ends  []uint32 // stored bytes up to the end of each block
 	kinds []byte

@@ -9,9 +9,9 @@ import (
 	"openvstorage/backend"
 )
 
-// Verify compares data, the bytes of a range, with the checksums that were
-// stored beside them. Because the seed is made here, those of another
-// fragment do not pass, though they fit the bytes.
+// Verify compares data, the bytes of a range, with the checksums that were stored
+// beside them. It makes the seed from the manifest. So the bytes of another fragment do
+// not pass, even together with their own checksums.
 func Verify(m *manifest.Manifest, r Range, data []byte, crcs []uint32) error {
 	if len(data) != int(r.Len) || len(crcs) != len(data)/align {
 		return fmt.Errorf("%w: %d bytes and %d CRCs of fragment %v at %d; %d bytes were asked for",
@@ -41,9 +41,9 @@ func VerifyFragment(m *manifest.Manifest, chunk, fragment int, data []byte) erro
 	return nil
 }
 
-// Recover fills dst with the bytes of r from those of its substitutes: parts[i]
-// are the verified bytes of from[i]. dst is not checked against anything; the
-// parts were.
+// Recover fills dst with the bytes of r, calculated from the same range of other
+// fragments: parts[i] are the bytes of from[i]. The caller has verified the parts; dst
+// is not checked against anything.
 func Recover(dst []byte, m *manifest.Manifest, r Range, from []Range, parts [][]byte) error {
 	code, err := ec.New(m.Scheme.Code, int(m.Policy.K), int(m.Policy.M))
 	if err != nil {
@@ -63,9 +63,9 @@ func Recover(dst []byte, m *manifest.Manifest, r Range, from []Range, parts [][]
 	return code.Reconstruct(shards, []int{r.Fragment})
 }
 
-// Repair makes a lost fragment again from k others, nil being those that are
-// not there; each was verified. It returns the fragment, which is bit for bit
-// what it was, and the checksums of its blocks, compared with the manifest.
+// Repair makes a lost fragment again from k others. The caller has verified them; a
+// shard that is not there is nil. Repair returns the fragment, which is bit for bit as it
+// was, and the checksums of its blocks, which match the manifest.
 func Repair(m *manifest.Manifest, chunk, fragment int, shards [][]byte) ([]byte, []uint32, error) {
 	code, err := ec.New(m.Scheme.Code, int(m.Policy.K), int(m.Policy.M))
 	if err != nil {

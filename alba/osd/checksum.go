@@ -20,14 +20,14 @@ func Blocks(n int) int { return (n + BlockSize - 1) / BlockSize }
 //	4 bytes  number of the block in its value, little-endian
 //	         the block
 //
-// The writer draws the seed from what the value is, so that the block of
-// another value or of another place in it does not pass.
+// Whoever writes the value derives the seed from what the value is. So a block of
+// another value, or from another place in this one, does not pass.
 func BlockCRC(seed uint64, block uint32, p []byte) uint32 {
 	return crc32.Update(number(number(0, seed, 8), uint64(block), 4), castagnoli, p)
 }
 
-// number adds the n low bytes of v, little-endian, to a CRC-32C. It goes byte
-// by byte over the table: what is handed to package crc32 escapes, and an
+// number adds the n low bytes of v, little-endian, to a CRC-32C. It works byte by byte
+// with the table, since a buffer that is passed to package crc32 escapes: an
 // allocation for every 4 KiB would cost more.
 func number(crc uint32, v uint64, n int) uint32 {
 	crc = ^crc

@@ -1,14 +1,14 @@
 // Package osd is the contract of an OSD: a store of fragments on one disk, as
-// the rest of ALBA sees it. Package asd is our own, in this process; what comes
-// over a socket implements the same. Package osdtest holds the conformance
-// suite that every implementation must pass, a model of one in memory, and a
-// decorator that makes one fail or slow.
+// the rest of ALBA sees it. Package asd is our own implementation, in this
+// process; a client over a socket implements the same interface. Package osdtest
+// has the conformance suite that every implementation must pass, an OSD in
+// memory, and a decorator that makes an OSD slow or has it fail.
 //
 // An OSD keeps values under keys, in bytewise order, and knows nothing of what
-// they are. A value is written whole, once, and read by ranges. With each comes
-// a checksum of each 4 KiB, which its writer made (rule P2): the OSD keeps them,
-// checks with them, and gives them out again, so that the reader can check too,
-// with a seed that it knows from elsewhere.
+// they are. A value is written whole and read by ranges. Whoever writes it also
+// makes a checksum of each 4 KiB (rule P2). The OSD stores the checksums, verifies
+// the value with them, and returns them with what it reads. So a reader can verify
+// the value again, under a seed that the reader knows from elsewhere.
 package osd
 
 import (
@@ -34,8 +34,8 @@ var (
 	ErrNotFound = errors.New("no such key on the OSD")
 	ErrAssert   = errors.New("assert failed")               // an *AssertError
 	ErrCorrupt  = errors.New("value on the OSD is corrupt") // its checksum does not hold
-	// ErrUnreadable: the medium does not give the value, or what may say where
-	// it is. It is there for all that anyone knows.
+	// ErrUnreadable: the medium does not give the value, or the log that may say
+	// where the value is. The value counts as there: it may be readable later.
 	ErrUnreadable = errors.New("the OSD's disk does not give what is on it")
 	ErrFull       = errors.New("OSD is full")             // deletes are served still
 	ErrReadOnly   = errors.New("OSD takes no writes")     // its disk failed a write or a sync
@@ -59,8 +59,8 @@ const (
 	Exists AssertKind = 1
 	Absent AssertKind = 2
 	Equals AssertKind = 3 // the value is Assert.Value, which has at most BlockSize bytes
-	// NotNewer: there is no value, or one whose gc epoch is Assert.Epoch or an
-	// older one. It is the fence between a collection and a repair (rule O7).
+	// NotNewer: there is no value, or its gc epoch is at most Assert.Epoch. It keeps
+	// a collection from deleting what a repair has written since (rule O7).
 	NotNewer AssertKind = 4
 )
 
@@ -92,10 +92,10 @@ type Value struct {
 	Epoch uint64
 }
 
-// Info is what Stat and Range tell of a value. That a key is not found, or not
-// in a range, is no reason to delete anything anywhere: of an OSD that could not
-// read all that it has (Usage.ReadOnly is ErrUnreadable then, and so is a Read of
-// the key) it is not known.
+// Info is what Stat and Range return about a value. A key that is not found may be
+// there all the same: an OSD that could not read its whole log does not know. Its
+// Usage.ReadOnly is ErrUnreadable then, and so is the error of a Read of the key. So a
+// missing key is no reason to delete anything anywhere.
 type Info struct {
 	Key   []byte
 	Found bool // always true from Range
@@ -109,56 +109,56 @@ type Bad struct {
 	Err error // ErrCorrupt with file and offset, or the disk's own error
 }
 
-// Usage is how full an OSD is, in bytes of its disk: dead space that is not
-// collected yet and every overhead count as used.
+// Usage is how full an OSD is, in bytes of its disk. Overhead counts as used, and so
+// does dead space that is not collected yet.
 type Usage struct {
 	Used     uint64
 	Capacity uint64
-	// Room is how much puts may take before the disk is full. Disks of one
-	// machine with the same Shared, unless it is 0, are on one file system: what
-	// one takes the others do not have.
+	// Room is how much puts may take before the disk is full. OSDs of one machine
+	// with the same Shared, unless it is 0, are on one file system: they share its
+	// room.
 	Room   uint64
 	Shared uint64
 	Keys   uint64
-	// Absent is how many of the keys have values that are known to be gone. Stat does
-	// not find those.
+	// Absent is how many of the keys have values that are known to be lost. Stat does
+	// not find those keys.
 	Absent   uint64
 	Full     bool // it refuses puts
 	ReadOnly error
-	// Trouble is what an open of it would meet now, nil: nothing that is known. It is
-	// read and written all the same.
+	// Trouble is the error that opening the OSD anew would meet, nil if none is known.
+	// Reads and writes go on all the same.
 	Trouble error
 }
 
-// OSD is one disk's store. All methods are safe for concurrent use. Slices that
-// are passed in stay the caller's and are not kept after return, not even when
-// ctx ends first; slices in results are the caller's. One call sees no half of an
-// Apply.
+// OSD is one disk's store. All methods are safe for concurrent use. Slices that are
+// passed in stay the caller's: no method uses them after it has returned, even if it
+// returned because ctx ended. Slices in results are the caller's too. A call sees all
+// of an Apply or nothing of it.
 type OSD interface {
-	// ID is the device's own id, which it has had since it was made.
+	// ID returns the OSD's own id, which never changes.
 	ID() uuid.UUID
 
 	// Apply checks all asserts and then makes all updates, or none; of several
 	// updates of a key the last counts. It is durable when it returns nil.
 	Apply(ctx context.Context, asserts []Assert, updates []Update) error
 
-	// Read fills p with the value's bytes from off, and crcs with the
-	// checksum of each of their blocks. off is a multiple of BlockSize, len(p)
-	// too unless p ends where the value does, and len(crcs) is Blocks(len(p)).
-	// A range that is not inside the value is ErrInvalid. What it returns has
-	// been checked against the checksums; what fails is ErrCorrupt.
+	// Read fills p with the value's bytes from off, and crcs with the checksum of
+	// each of their blocks. off is a multiple of BlockSize; len(p) is one too, or p
+	// ends where the value ends; len(crcs) is Blocks(len(p)). A range that is not
+	// inside the value is ErrInvalid. Read verifies what it returns against the
+	// checksums; a mismatch is ErrCorrupt.
 	Read(ctx context.Context, key []byte, off uint32, p []byte, crcs []uint32) error
 
-	// Stat tells of up to RangeMax keys, in the order of keys.
+	// Stat returns what is known of up to RangeMax keys, in the order of keys.
 	Stat(ctx context.Context, keys [][]byte) ([]Info, error)
 
 	// Range returns up to limit keys from first, inclusive, to last, exclusive
 	// (nil: to the end), in order.
 	Range(ctx context.Context, first, last []byte, limit int) ([]Info, error)
 
-	// Verify reads up to limit values back, from the first key behind after
-	// (nil: the first), and returns those that are bad. next is what to pass
-	// as after for those that follow, nil behind the last.
+	// Verify reads up to limit values back and returns those that are bad. It begins
+	// at the first key behind after, at the very first if after is nil. next is to be
+	// passed as after in the next call; it is nil behind the last key.
 	Verify(ctx context.Context, after []byte, limit int) (bad []Bad, next []byte, err error)
 
 	Usage(ctx context.Context) (Usage, error)

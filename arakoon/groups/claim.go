@@ -17,19 +17,19 @@ import (
 // generationKey, in every group, holds the newest generation that it has seen.
 var generationKey = []byte("host/generation")
 
-// BeatEvery is how often a generation should be claimed while something changes:
-// about so much may have been written after a copy was made without giving the
-// copy away.
+// BeatEvery is how often a generation should be claimed while something changes. A copy
+// that is put back is recognized if a generation was claimed after it was made, so what
+// was written in about this time may be lost unnoticed.
 const BeatEvery = 10 * time.Second
 
-// BeatMax is how long one should be waited for: a group on a full disk waits for
-// room.
+// BeatMax is how long to wait for a claim: a group on a full disk waits for room.
 const BeatMax = 30 * time.Second
 
 // closePatience is how long Close waits for a last claim: a disk may be full.
 const closePatience = 5 * time.Second
 
-// check compares the generation of each group that was there with the record.
+// check compares the generation of each group that was there with the record, and refuses
+// the directory if one of them is an older copy.
 func (g *Groups) check(ctx context.Context) error {
 	record := g.opt.Ledger.Record()
 	file := path.Join(g.opt.Dir, datadir.FormatFile)
@@ -59,10 +59,10 @@ func (g *Groups) check(ctx context.Context) error {
 	return nil
 }
 
-// Claim has this start claim a generation that is above all that the directory
-// has seen, and above floor. It is called once, before anything is changed that
-// others could see. accept says that what other copies have claimed counts for
-// nothing any more: a person has accepted this one.
+// Claim claims a generation above floor and above all that the directory has seen. It is
+// called once at each start, before anything changes that others could see. accept says
+// that a person has accepted this copy, although others may be newer: what those have
+// claimed counts for nothing from then on.
 func (g *Groups) Claim(ctx context.Context, floor uint64, accept bool) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -86,7 +86,7 @@ func (g *Groups) Claim(ctx context.Context, floor uint64, accept bool) error {
 		if g.opt.OnFull != nil && disk.CauseOf(err) == disk.Full {
 			g.opt.OnFull(err)
 		}
-		if !told { // P6
+		if !told { // a full disk makes a start wait, and does not fail it (P6)
 			g.opt.Logger.Warn("the start waits until it can write its record", "err", err)
 		}
 		select {
@@ -97,18 +97,18 @@ func (g *Groups) Claim(ctx context.Context, floor uint64, accept bool) error {
 	}
 }
 
-// claimAgain is how long a start waits for room, or whatever else it lacks, before
-// it claims again.
+// claimAgain is how long a start waits before it tries again to claim, or to open a group,
+// for which it lacked room or anything else.
 const claimAgain = time.Second
 
-// Beat claims the next generation if anything was changed in a group, or of what
-// they are witnesses of, since the newest was claimed. It returns the newest, and whether it is new.
+// Beat claims the next generation if, since the newest was claimed, a group has changed or
+// a witness has. It returns the newest generation, and whether this call has claimed it.
 func (g *Groups) Beat(ctx context.Context) (m generation.Mark, changed bool, err error) {
 	return g.beat(ctx, false)
 }
 
-// beat is Beat. last: nothing follows, and what only follows a claim is reason
-// enough.
+// beat is Beat. last says that no other claim follows: then a change of a witness that
+// otherwise follows claims is a reason too.
 func (g *Groups) beat(ctx context.Context, last bool) (m generation.Mark, changed bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -126,8 +126,8 @@ func (g *Groups) beat(ctx context.Context, last bool) (m generation.Mark, change
 	return g.Mark(), err == nil, err
 }
 
-// Start beats in the background until Close. It is for those with nothing to tell
-// beyond the groups.
+// Start beats in the background until Close. It is for a caller that has nothing else to
+// do after a claim, such as marking disks.
 func (g *Groups) Start() {
 	ctx, stop := context.WithCancel(context.Background())
 	g.stop = stop
@@ -159,7 +159,8 @@ func (g *Groups) Mark() generation.Mark {
 	return generation.Mark{}
 }
 
-// claim takes the steps of a claim in their order. g.mu is held.
+// claim takes the steps of a claim, in the order that the package comment gives reasons
+// for. g.mu is held.
 func (g *Groups) claim(ctx context.Context, m generation.Mark, also func(*datadir.Record)) error {
 	err := g.opt.Ledger.Change(func(r *datadir.Record) {
 		r.Generation = m.Number
@@ -218,11 +219,12 @@ func (g *Groups) Judge(m generation.Mark) generation.Verdict {
 // Generation is the newest that the data directory has claimed.
 func (g *Groups) Generation() uint64 { return g.opt.Ledger.Record().Generation }
 
-// Suspended is since when nothing may be deleted on disks, zero: it may. A claim
-// that accepts an older copy suspends it, durably.
+// Suspended is the time since which nothing may be deleted on disks; zero if deletion is
+// allowed. A claim that accepts an older copy suspends deletion, durably: the disks may
+// hold what only a newer copy knows of.
 func (g *Groups) Suspended() time.Time { return g.opt.Ledger.Record().Suspended }
 
-// Resume ends that, durably.
+// Resume allows deletion again, durably.
 func (g *Groups) Resume() error {
 	return g.opt.Ledger.Change(func(r *datadir.Record) { r.Suspended = time.Time{} })
 }

@@ -3,15 +3,15 @@
 //
 // # Whether a group may be made
 //
-// An empty group and a lost one look the same. So a group is made once, and what
-// says that it was made lies outside of it (rule P8): the record of the data
-// directory, and a key in each of the other groups. It is made only if neither
-// knows of it and nothing in the directory stands on it yet. The record is written
-// before anything is answered by the group, the keys with the next claim.
+// A group that was never made and one that was lost look the same. So a group is made
+// once, and the evidence that it was made lies outside of it (rule P8): in the record of
+// the data directory, and in a key of each of the other groups. A group is made only if
+// none of these knows of it, and the directory holds nothing that is made only after it.
+// The record is written before the group answers anything, the keys with the next claim.
 //
-// A directory of a release that kept no such records gets them at its first
-// start. One that misses a group then is refused if it holds anything that is made
-// only after that group.
+// A directory of a release that kept no such evidence gets it at its first start under
+// this one. If a group is missing at that start, and the directory holds something that is
+// made only after that group, the directory is refused.
 //
 // # How old a directory and its groups are
 //
@@ -23,13 +23,13 @@
 //	3  the record: n is settled
 //	4  the disks of the backend, by whoever uses this package
 //
-// A cut after 1 or 2 leaves groups behind the claim and none behind what is
-// settled; the next start claims n+1. So a group that is older than what is
-// settled was put back from a copy, one that is newer than what is claimed says
-// that the record, or the whole directory, was. Either is refused by name. A disk
-// that is older was away, and is taken.
+// If the process ends after step 1 or 2, some groups are older than the claimed generation,
+// but none is older than the settled one; the next start claims n+1. So if a group is older
+// than the settled generation, the group was put back from a copy. If it is newer than the
+// claimed one, the record was, or the whole directory. Both are refused by name. A disk may
+// be older: it was away, and is accepted.
 //
-// What lies outside of the groups can be put back from a copy as well, alone: one
-// disk, the files of one vDisk. A Witness has a group remember with each claim how
-// far such a thing had got.
+// Files outside of the groups can be put back from a copy alone, too: one disk, or the
+// files of one vDisk. A Witness has a group remember, with each claim, how far such a part
+// had got.
 package groups

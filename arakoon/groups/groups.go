@@ -27,7 +27,7 @@ var (
 	ErrMissing = errors.New("group is missing")
 	// ErrOlder: a group, or the directory's record, is an older copy.
 	ErrOlder = errors.New("an older copy")
-	// ErrForeign: a group belongs to a copy of the directory that went on apart.
+	// ErrForeign: a group belongs to a copy of the directory that was used on its own.
 	ErrForeign = errors.New("of another copy")
 )
 
@@ -41,8 +41,8 @@ type Ledger interface {
 type Spec struct {
 	Name      string // of the group, and of its directory under DIR/arakoon
 	Functions []state.Function
-	// After are names in the data directory that are made only when the group was:
-	// one that is there says that the group was, too.
+	// After are names in the data directory that are made only after the group. If one
+	// of them is there, the group was made.
 	After []string
 }
 
@@ -77,8 +77,8 @@ type Groups struct {
 
 	mu      sync.Mutex // one claim at a time, which may take as long as a disk is full
 	nodes   map[string]*arakoon.Node
-	start   uint64            // drawn by this start
-	applied map[string]uint64 // of each group, as of that
+	start   uint64            // random, drawn by this start
+	applied map[string]uint64 // by each group at the last claim
 
 	witnesses []*watched
 
@@ -86,9 +86,8 @@ type Groups struct {
 	beating sync.WaitGroup
 }
 
-// Open opens groups, side by side, and makes those that there never were.
-// Anything that is missing, or older than the rest, is refused by name, and
-// nothing is made in its place.
+// Open opens groups, side by side, and makes those that were never made. A group that is
+// missing, or older than the rest, is refused by name, and nothing is made in its place.
 func Open(ctx context.Context, opt Options, specs ...Spec) (*Groups, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
@@ -106,7 +105,7 @@ func (g *Groups) open(ctx context.Context) error {
 			return fmt.Errorf("data directory %s has a group %s, and it was not asked for: what is settled is so in all groups", g.opt.Dir, name)
 		}
 	}
-	there, absent, err := g.look()
+	there, absent, err := g.find()
 	if err != nil {
 		return err
 	}
@@ -126,7 +125,8 @@ func (g *Groups) open(ctx context.Context) error {
 			return err
 		}
 	}
-	// What is made only after another must not be there before it.
+	// A group that is evidence of another must not be there before that one: after a
+	// power cut between the two, the other would count as lost.
 	first, then := inOrder(absent)
 	if err := g.openNodes(ctx, first, false); err != nil {
 		return err
@@ -137,8 +137,7 @@ func (g *Groups) open(ctx context.Context) error {
 	return g.record()
 }
 
-// inOrder parts groups that are to be made: those that another names as made only
-// after it come later.
+// inOrder divides groups that are to be made: one that another names in After comes then.
 func inOrder(specs []Spec) (first, then []Spec) {
 	for _, s := range specs {
 		if slices.ContainsFunc(specs, func(o Spec) bool { return slices.Contains(o.After, path.Join("arakoon", s.Name)) }) {
@@ -153,8 +152,7 @@ func inOrder(specs []Spec) (first, then []Spec) {
 // dir is where a group is.
 func (g *Groups) dir(name string) string { return path.Join(g.opt.Dir, "arakoon", name) }
 
-// openNodes opens some groups side by side: most of the time they wait for the
-// disk.
+// openNodes opens groups side by side, as most of that time is waiting for the disk.
 func (g *Groups) openNodes(ctx context.Context, specs []Spec, existing bool) error {
 	nodes, errs := make([]*arakoon.Node, len(specs)), make([]error, len(specs))
 	var all sync.WaitGroup
@@ -180,8 +178,8 @@ func (g *Groups) openNodes(ctx context.Context, specs []Spec, existing bool) err
 	return errors.Join(errs...)
 }
 
-// openNode opens a group's member. Its log begins a segment at each opening, and waits
-// until there is room for it (P6).
+// openNode opens a group's member. Each opening begins a segment of the log, and on a full
+// disk that waits for room (P6).
 func (g *Groups) openNode(ctx context.Context, opt arakoon.Options) (*arakoon.Node, error) {
 	for told := false; ; told = true {
 		n, err := arakoon.Open(opt)
@@ -215,8 +213,8 @@ func (g *Groups) Names() []string {
 	return names
 }
 
-// Close claims a last generation, if something has changed since the newest, and
-// closes the groups.
+// Close claims a last generation, if something has changed since the newest one, and closes
+// the groups.
 func (g *Groups) Close() error {
 	if g.stop != nil {
 		g.stop()
@@ -226,14 +224,14 @@ func (g *Groups) Close() error {
 	defer cancel()
 	_, _, err := g.beat(ctx, true)
 	if err != nil {
-		// What a start would learn by it is how old this directory is, to a few
-		// seconds less.
+		// Nothing is wrong with the directory: the newest generation only says a
+		// little less about how old a copy is.
 		g.opt.Logger.Warn("the last generation was not claimed", "err", err)
 	}
 	return g.closeNodes()
 }
 
-// closeNodes closes all side by side: each may wait a while for a disk that is full.
+// closeNodes closes all side by side, as each may wait a while for a full disk.
 func (g *Groups) closeNodes() error {
 	var all sync.WaitGroup
 	errs := make(chan error, len(g.nodes))

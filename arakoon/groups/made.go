@@ -13,13 +13,13 @@ import (
 	"openvstorage/internal/datadir"
 )
 
-// groupsKey, in every group, holds the names of all groups of the data directory,
-// each behind its length, a byte. That a group was made is thus known in as many
-// places as there are others.
+// groupsKey, in every group, holds the names of all groups of the data directory, each
+// behind its length, a byte. So each of the groups knows which others were made.
 var groupsKey = []byte("host/groups")
 
-// look tells which of the wanted groups are there, without opening any.
-func (g *Groups) look() (there, absent []Spec, err error) {
+// find tells which of the wanted groups are there, without opening any. It refuses if one
+// is missing that the record knows.
+func (g *Groups) find() (there, absent []Spec, err error) {
 	record := g.opt.Ledger.Record()
 	var missing []string
 	var why error
@@ -44,15 +44,16 @@ func (g *Groups) look() (there, absent []Spec, err error) {
 	return there, absent, err
 }
 
-// begun reports whether a group that no record knows has a segment of its log: of
-// a release that kept no record, or of a first start that was cut. What cannot be
-// looked at is taken for begun, and opening it says why it cannot.
+// begun reports whether a group that the record does not know has a segment of its log. A
+// release that kept no record has made it, or a first start that was cut short. If the
+// directory cannot be read the group counts as begun, and opening it will say why.
 func (g *Groups) begun(name string) bool {
 	names, err := g.opt.FS.ReadDir(path.Join(g.dir(name), "log"))
 	return err != nil || slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".raft") })
 }
 
-// mayMake refuses to make groups that somebody knows.
+// mayMake refuses to make a group of which there is evidence that it was made: in the
+// record, in another group, or by something that is made only after it.
 func (g *Groups) mayMake(ctx context.Context, absent []Spec) error {
 	record := g.opt.Ledger.Record()
 	for _, s := range absent {
@@ -81,7 +82,7 @@ func (g *Groups) mayMake(ctx context.Context, absent []Spec) error {
 	return nil
 }
 
-// peersOf returns the groups that a group knows.
+// peersOf returns the names of the groups that a group knows.
 func peersOf(ctx context.Context, node *arakoon.Node) (names []string, err error) {
 	values, err := node.MultiGet(ctx, arakoon.Consistent, groupsKey)
 	if err != nil {

@@ -8,15 +8,14 @@ import (
 	"openvstorage/arakoon"
 )
 
-// Witness has a group remember how far something has got that lies outside of the
-// groups, as of each claim: what is found to be less far at the next start is an
-// older copy.
+// Witness has a group remember, at each claim, how far something outside of the groups has
+// got. If the next start finds that it has got less far, it is an older copy.
 type Witness struct {
 	Group string        // that remembers
-	Name  string        // what
-	Value func() []byte // how far it is; nil: nothing is known yet, and what is remembered stays
-	// Follows: the value follows each claim, so that its change alone is no reason
-	// for another, but for the last one.
+	Name  string        // of what is remembered
+	Value func() []byte // how far it has got; nil if that is not known yet: the group keeps what it has
+	// Follows says that each claim changes the value. Such a change is then no reason for
+	// another claim, except for the last one.
 	Follows bool
 }
 
@@ -32,8 +31,8 @@ func (g *Groups) Witnessed(ctx context.Context, group, name string) ([]byte, err
 	return values[0], nil
 }
 
-// Watch adds a witness. Its value goes with each claim from the next one on; that
-// it has changed is a reason to claim.
+// Watch adds a witness. The next claim and all later ones store its value, and a change of
+// the value is a reason to claim.
 func (g *Groups) Watch(w Witness) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -47,8 +46,9 @@ type watched struct {
 	now  []byte // for the claim that is under way
 }
 
-// ask asks all witnesses, and reports whether one has changed, which is a reason to
-// claim; with followers, those that follow each claim too. g.mu is held.
+// ask asks all witnesses for their values, and reports whether one has changed in a way
+// that is a reason to claim; followers says that those with Follows count too. g.mu is
+// held.
 func (g *Groups) ask(followers bool) (changed bool) {
 	for _, w := range g.witnesses {
 		if w.now = w.Value(); w.now != nil && !bytes.Equal(w.now, w.told) && (followers || !w.Follows) {

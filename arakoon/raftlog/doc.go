@@ -20,12 +20,12 @@
 //	116   3980  zero
 //
 // and then records as package wal frames them. The seqs of a segment's
-// records have no gaps. What one sync makes durable is a round: it begins on a block
-// (behind the mark, see below) and is filled up with zeros to the next, so a
-// synced block is never written again. Behind each sync goes an unsynced mark,
-// first in the block of the next round, whose durable says so. A segment's first
-// round begins with a mark, too: its body says how many records the round has, and
-// its durable is that of the segment before.
+// records have no gaps. What one sync makes durable is a round. A round begins on a block
+// (behind the mark, see below) and is filled up with zeros to the end of its last block,
+// so a synced block is never written again. After each sync a mark is written, and not
+// synced, at the start of the next round's block; its durable says what was synced. A
+// segment's first round begins with a mark too: the body says how many records the round
+// has, and durable is that of the segment before.
 //
 // Bodies of records, little-endian:
 //
@@ -38,15 +38,15 @@
 //	kind 4, mark            nothing; the first of a segment: records of its first
 //	                        round, itself among them, u32
 //
-// Entries at an index that the log has take its place and that of all behind.
-// Entries up to the newest marker's index are gone; the marker keeps the term
-// and the members there.
+// A new entry replaces the entry of the same index, and all entries behind that one.
+// Entries up to the newest marker's index are gone; the marker keeps the term and the
+// members of that index.
 //
-// A segment gets its name when its first round (marker and hard state) is
-// synced. Each opening of the log begins a new segment, in whose first round
-// go all records above the highest durable mark too: nothing is appended to a
-// file of which it is not known what the medium holds (rules O11, P6). Where
-// the next segment's first seq is, the one before ends, whatever it holds.
+// A segment gets its name when its first round (marker and hard state) is synced. Each
+// opening of the log begins a new segment, because nothing is appended to a file whose
+// content on the medium is not known (rules O11, P6). Its first round also repeats all
+// records above the highest durable mark. A segment ends at the first seq of the next
+// one, whatever lies behind that in its file.
 //
 // A record whose CRCs are right and that this release cannot read (another kind
 // without the flag that it may be skipped, a flag, a type of entry, bytes where there
@@ -56,9 +56,9 @@
 // Bad bytes at or below the highest durable mark are damage: Open refuses with
 // ErrDamaged, the file and the offset. Above it the log is cut (rule O2).
 //
-// What is missing says nothing by itself, so a log is never the only witness of
-// its own length (rule P8). A file is as long as its header says. A file outside
-// of the directory, Options.Marks, says which segment is the newest and how far
-// it is durable; its table is in marks.go. And Open makes a log only where its
-// caller knows that there never was one: it passes Begin.
+// A log that was cut short looks whole, so the log is never the only witness of its own
+// length (rule P8). A segment's header says how long the file is. A file outside of the
+// directory, Options.Marks, says which segment is the newest and how far it is durable;
+// its table is in marks.go. Open makes a log only if its caller passes Begin, and so says
+// that there never was one.
 package raftlog

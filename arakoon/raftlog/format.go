@@ -26,7 +26,7 @@ const (
 	kindMark      = 4
 )
 
-// ErrCorrupt is matched by the error for a body that is none.
+// ErrCorrupt is matched by the error for bytes that are no body of a record.
 var ErrCorrupt = errors.New("raft log record corrupt")
 
 // headerOf is a segment's header.
@@ -180,8 +180,8 @@ func decodeHardState(b []byte) (*pb.HardState, error) {
 	return &pb.HardState{Term: new(le.Uint64(b)), Vote: new(le.Uint64(b[8:])), Commit: new(le.Uint64(b[16:]))}, nil
 }
 
-// Marker says up to where entries are gone, because the state holds their
-// effects, and what the log must still know of there.
+// Marker says up to which entry the log was truncated, as the state holds the effects, and
+// what the log must still know of that entry.
 type Marker struct {
 	Index uint64
 	Term  uint64

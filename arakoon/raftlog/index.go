@@ -21,15 +21,15 @@ type stretch struct {
 	place
 }
 
-// index says where the entries of a log are and what their terms are. What it
-// takes is bounded by the log's length: 48 bytes a record, 16 a term.
+// index says where the entries of a log are, and what their terms are. Its memory is
+// bounded by the log's length: 48 bytes a record, 16 a term.
 type index struct {
 	marker Marker
 	parts  []stretch // by first, without gaps
 	terms  []termFrom
 }
 
-// termFrom says from where on entries are of a term.
+// termFrom is the first index of the entries of a term.
 type termFrom struct{ first, term uint64 }
 
 func (x *index) first() uint64 { return x.marker.Index + 1 }
@@ -41,14 +41,14 @@ func (x *index) last() uint64 {
 	return x.marker.Index
 }
 
-// add takes up the entries of a record, which replace what is at their
-// indexes and behind.
+// add adds the entries of a record. They replace the entries at their indexes and all
+// behind those.
 func (x *index) add(entries []*pb.Entry, p place) {
 	first, last := entries[0].GetIndex(), entries[len(entries)-1].GetIndex()
 	x.cut(first)
 	if n := len(x.parts); n > 0 && x.parts[n-1].last+1 != first {
-		// What led up to these went with an older segment, and so did the
-		// reason to keep what is before the gap.
+		// The entries of the gap went with an older segment, as the state has them.
+		// So it has those before the gap.
 		x.parts, x.terms = nil, nil
 	}
 	x.parts = append(x.parts, stretch{first, last, p})
@@ -73,7 +73,7 @@ func (x *index) cut(from uint64) {
 	}
 }
 
-// mark takes up a snapshot marker.
+// mark drops the entries up to a snapshot marker.
 func (x *index) mark(m Marker) {
 	x.marker = m
 	gone := sort.Search(len(x.parts), func(i int) bool { return x.parts[i].last > m.Index })
@@ -105,7 +105,7 @@ func (x *index) find(i uint64) stretch {
 	return x.parts[sort.Search(len(x.parts), func(k int) bool { return x.parts[k].last >= i })]
 }
 
-// oldest is the first segment that an entry still is in, or newest.
+// oldest is the first segment that still holds an entry, newest if none does.
 func (x *index) oldest(newest uint64) uint64 {
 	if len(x.parts) == 0 {
 		return newest
@@ -158,7 +158,7 @@ func (t *tail) behind(index uint64) {
 	t.drop(n)
 }
 
-// drop drops the first n. What raft was given shares none of the memory.
+// drop drops the first n entries. The slices that raft was given are not affected.
 func (t *tail) drop(n int) {
 	clear(t.entries[:n])
 	t.entries = t.entries[n:]

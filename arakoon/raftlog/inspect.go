@@ -32,14 +32,14 @@ type Record struct {
 	Term    uint64 // of the last entry, the hard state or the marker
 	Commit  uint64 // of the hard state
 	Bytes   int    // of the body
-	// Err is not nil if something is wrong with the record. One whose place
-	// cannot be told ends the segment, and has no Seq.
+	// Err is not nil if something is wrong with the record. Bytes that are no record
+	// at all end the segment, and have no Seq.
 	Err error
 }
 
-// Inspect reads a segment file alone and calls fn for its records, in order,
-// until fn fails. Records that were not synced when the next segment began are in
-// it too, with seqs that the next one has again.
+// Inspect reads one segment file, without those beside it, and calls fn for its records in
+// order, until fn fails. If the next segment was begun before some records were synced,
+// both segments have them, under the same seqs.
 func Inspect(fsys disk.FS, name string, fn func(Record) error) (Segment, error) {
 	f, err := fsys.OpenFile(name, 0, 0)
 	if err != nil {

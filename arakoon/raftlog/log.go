@@ -19,15 +19,15 @@ import (
 
 // Errors that callers match with errors.Is.
 var (
-	// ErrDamaged: what had been synced cannot be read back. The log does not open.
+	// ErrDamaged: records that had been synced cannot be read back. The log does not
+	// open.
 	ErrDamaged = errors.New("raft log damaged")
 	// ErrMissing: there is no log, and there must be one.
 	ErrMissing = errors.New("raft log missing")
 	// ErrIdentity: the log is another cluster's or member's.
 	ErrIdentity = errors.New("raft log is another member's")
-	// ErrFailed: what had to be written could be written neither where it belongs
-	// nor in a new segment; nothing more is appended until the log is opened
-	// again (rule P6).
+	// ErrFailed: records could be written neither to the current segment nor to a new
+	// one. Nothing more is appended until the log is opened again (rule P6).
 	ErrFailed = errors.New("raft log has failed and must be opened again")
 	// ErrClosed: the log was closed.
 	ErrClosed = errors.New("raft log closed")
@@ -40,18 +40,19 @@ type Options struct {
 	Dir     string
 	Cluster uuid.UUID
 	Member  uint64
-	// Begin is the marker that a new log begins with. Without Conf, Open
-	// refuses to make one: there was one, and it is missing.
+	// Begin is the marker that a new log begins with. A Begin without Conf says that
+	// there must be a log: Open makes none, and reports ErrMissing.
 	Begin Marker
-	// Marks is the file that says how far the log reaches, outside of Dir and in
-	// a directory that is there; default Dir with ".marks" behind it.
+	// Marks is the file that says how far the log reaches. It lies outside of Dir, in
+	// a directory that exists; default Dir + ".marks".
 	Marks string
 
 	SegmentBytes int64 // default 64 MiB
 	CacheBytes   int   // newest entries kept in memory; default 16 MiB
 
-	// Life is the group's, 0: whatever the log has. A log of a later life is refused.
-	// Generation is the newest of the host. The log keeps the highest of either.
+	// Life is that of the group; 0 takes the life that the log has. A log of a later
+	// life is refused. Generation is the newest of the host. The log keeps the highest
+	// of each.
 	Life, Generation uint64
 }
 
@@ -69,8 +70,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Log is an open log. Its methods may be called at the same time; appends are
-// made one after the other.
+// Log is an open log. Its methods are safe for concurrent use; one append is made at a
+// time.
 type Log struct {
 	opt Options
 
@@ -81,7 +82,7 @@ type Log struct {
 	durable uint64     // highest seq whose sync has returned
 	buf     []byte
 	broken  bool  // a write or a sync of current failed: nothing more is appended to it
-	unnamed bool  // changes of names have not been synced: what is called spare is not to be written
+	unnamed bool  // changes of names are not synced: the spare may still have its old name, and must not be written
 	err     error // what made the log fail
 	syncs   atomic.Uint64
 	begun   atomic.Uint64 // segments
@@ -89,12 +90,12 @@ type Log struct {
 	life, generation uint64 // of the segments to come
 
 	marks       disk.File
-	marksBroken bool // a write or a sync of it failed: another takes its place with the next segment
+	marksBroken bool // a write or a sync of marks failed: the next segment makes another file
 	markBuf     []byte
 
 	stateDurable uint64 // as the marks say
 
-	// unsure is a segment that may have its name and was not gone on with.
+	// unsure is a segment that may have its name, but was given up.
 	unsure struct{ number, incarnation uint64 }
 
 	spare    spare
@@ -109,8 +110,8 @@ type Log struct {
 
 var _ raft.Storage = (*Log)(nil)
 
-// Round is what one message of raft's asks to be stored. The log keeps the
-// entries; nobody may change them.
+// Round is what one message of raft asks to be stored. The log keeps the entries, which
+// must not be changed afterwards.
 type Round struct {
 	Entries   []*pb.Entry
 	HardState *pb.HardState // nil or empty: as it was
@@ -122,7 +123,7 @@ const recordMax = 1 << 20
 // EntryMax is the longest data of an entry in bytes.
 const EntryMax = wal.BodyMax - entriesHead - entryHead
 
-// split cuts entries into those of one record each.
+// split cuts entries into parts of one record each.
 func split(entries []*pb.Entry) (parts [][]*pb.Entry) {
 	for len(entries) > 0 {
 		n, size := 1, entrySize(entries[0])
@@ -144,10 +145,10 @@ func bodySize(entries []*pb.Entry) int {
 	return size
 }
 
-// Append stores rounds in order with one write and one sync. When it returns
-// nil all of them are durable. After an error none of them may be taken for
-// stored. If Err is nil then, a new segment could not be begun for a reason that
-// may pass (no room, no descriptor), and they may be appended again.
+// Append stores rounds in order, with one write and one sync. When it returns nil all of
+// them are durable. After an error none of them may be taken for stored. If Err is nil
+// after that error, and the cause passes (no room, no descriptor), a new segment could not
+// be begun, and the rounds may be appended again.
 func (l *Log) Append(rounds ...Round) error {
 	l.w.Lock()
 	defer l.w.Unlock()
@@ -264,7 +265,8 @@ func (l *Log) write(s *segment, at int64) error {
 	return nil
 }
 
-// wrote notes that l.buf, with n records, is durable in the current segment.
+// wrote notes that l.buf, with n records, is durable in the current segment. An unusually
+// large buffer is not kept.
 func (l *Log) wrote(at int64, n int) {
 	l.pos = at + int64(len(l.buf))
 	l.seq += uint64(n)
@@ -299,8 +301,8 @@ func (l *Log) publish(records []record, places []place) {
 	}
 }
 
-// leaveMark writes, unsynced, that all before it is durable. A log without it
-// is as good; what is bad then counts as never synced.
+// leaveMark writes, without a sync, that all before the mark is durable. A log without the
+// mark is valid too: bad records at its end then count as never synced.
 func (l *Log) leaveMark() {
 	if l.pos+blockSize > l.current.size {
 		return
@@ -316,9 +318,9 @@ func (l *Log) leaveMark() {
 	l.pos += n
 }
 
-// Compact drops the entries up to an index, whose effects the caller holds
-// durably, and whose members are conf. Segments that hold nothing else are
-// used again or removed.
+// Compact drops the entries up to an index. Their effects must be durable elsewhere; conf
+// are the members at that index. Segments that hold no other entries are used again or
+// removed.
 func (l *Log) Compact(index uint64, conf *pb.ConfState) error {
 	l.w.Lock()
 	defer l.w.Unlock()

@@ -58,8 +58,8 @@ func (o Options) appendNote(dst []byte, n note) []byte {
 	return append(dst, make([]byte, blockSize-(len(dst)-start))...)
 }
 
-// decodeNote reads a block. One that is torn or empty is no note; one of a newer
-// release, or of another member, is an error.
+// decodeNote reads a block. A block that is torn or empty is no note, and not an error. A
+// note of a newer release or of another member is an error.
 func (o Options) decodeNote(b []byte) (note, error) {
 	h, err := format.DecodeRewritten(b, format.KindRaftMarks, marksVersion, 0)
 	if errors.Is(err, format.ErrNewer) {
@@ -75,8 +75,8 @@ func (o Options) decodeNote(b []byte) (note, error) {
 	return note{h.Number, h.Incarnation, binary.LittleEndian.Uint64(b[format.HeaderSize+8:])}, nil
 }
 
-// openMarks opens the marks file and returns its notes and the mark. needed says
-// that the log cannot be without: its newest segment was begun beside one.
+// openMarks opens the marks file, or makes it, and returns its blocks. needed says that the
+// file must exist, as the newest segment was begun beside one.
 func (l *Log) openMarks(needed bool) (notes [marksBlocks]note, err error) {
 	name := l.opt.Marks
 	f, err := l.opt.FS.OpenFile(name, disk.Write, 0)
@@ -107,8 +107,8 @@ func (l *Log) openMarks(needed bool) (notes [marksBlocks]note, err error) {
 	return notes, nil
 }
 
-// makeMarks makes a marks file with one note. It has its name only when it is
-// whole: the first segment that must not be without it comes after.
+// makeMarks makes a marks file with one note. The file gets its name when it is whole, and
+// before there is a segment that needs it.
 func makeMarks(fsys disk.FS, name string, slot uint64, block []byte) (disk.File, error) {
 	draft := name + ".new"
 	f, err := fsys.OpenFile(draft, disk.Write|disk.Create|disk.Truncate, 0o600)
@@ -155,8 +155,8 @@ func (l *Log) checkMarks(notes [marksBlocks]note, newest *segment, last uint64) 
 	return nil
 }
 
-// leaveNote notes that a segment has its name, durably. After a failed write or
-// sync the file is given up, and another takes its name (rule P6).
+// leaveNote notes durably that a segment has its name. After a failed write or sync
+// another file takes the place of the marks file (rule P6).
 func (l *Log) leaveNote(s *segment, first uint64) error {
 	block := l.opt.appendNote(nil, note{s.number, s.incarnation, first})
 	if !l.marksBroken {
@@ -178,9 +178,9 @@ func (l *Log) leaveNote(s *segment, first uint64) error {
 	return nil
 }
 
-// StateDurable notes, unsynced, that the state beside the log is durable up to an
-// entry, unless nothing is in it yet: that it begins where the log begins says
-// nothing. It may be called at any time until Close.
+// StateDurable notes, without a sync, that the state beside the log is durable up to an
+// entry. Index 1, where log and state begin, is not noted, as it says nothing. It may be
+// called at any time until Close.
 func (l *Log) StateDurable(index uint64) {
 	l.w.Lock()
 	defer l.w.Unlock()
@@ -194,16 +194,16 @@ func (l *Log) StateDurable(index uint64) {
 	l.stateDurable = index
 }
 
-// StateWas is the newest entry up to which the state beside the log is known to
-// have been durable. A state that is behind it was damaged, or put back.
+// StateWas is the newest entry up to which the state beside the log is known to have been
+// durable. A state that ends before it was damaged, or is an older copy.
 func (l *Log) StateWas() uint64 {
 	l.w.Lock()
 	defer l.w.Unlock()
 	return l.stateDurable
 }
 
-// markOutside writes, unsynced, outside of the log that all of it is durable. If
-// that fails, the marks promise less until the next segment begins.
+// markOutside writes to the marks file, without a sync, that all of the log is durable. If
+// that fails, the marks say less than they could until the next segment begins.
 func (l *Log) markOutside() {
 	if l.marksBroken {
 		return

@@ -13,10 +13,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Open opens the log in a directory, or makes it there. What a power cut may
-// have left half written is cut; what had been synced and is bad is refused
-// with ErrDamaged. One process at a time may have a directory open: locking it
-// is the caller's.
+// Open opens the log in a directory, or makes it there. Records that a power cut may have
+// left half written are cut off. Bad records that had been synced are refused with
+// ErrDamaged. The caller locks the directory: one process at a time may have it open.
 func Open(opt Options) (*Log, error) {
 	opt = opt.withDefaults()
 	l := &Log{opt: opt, segments: map[uint64]*segment{}, tail: tail{limit: opt.CacheBytes}, life: opt.Life, generation: opt.Generation}
@@ -34,7 +33,7 @@ func Open(opt Options) (*Log, error) {
 }
 
 func (l *Log) open() error {
-	numbers, err := list(l.opt.FS, l.opt.Dir)
+	numbers, err := listSegments(l.opt.FS, l.opt.Dir)
 	if err != nil {
 		return err
 	}
@@ -64,8 +63,8 @@ func (l *Log) open() error {
 	return nil
 }
 
-// comeTo takes over life and generation from the newest segment, which the next one
-// has too, unless it was told of newer ones.
+// comeTo takes life and generation over from the newest segment, unless Options has newer
+// ones. The next segment will have them.
 func (l *Log) comeTo(newest *segment) error {
 	if life := l.opt.Life; life != 0 && newest.life > life {
 		return fmt.Errorf("%w: %s is of life %d, and is to be opened as of life %d, which is older", ErrIdentity, newest.path, newest.life, life)
@@ -98,8 +97,9 @@ func (l *Log) create() error {
 	return l.roll(nil)
 }
 
-// recover reads all segments. It returns the records above the highest
-// durable mark, which are to be written again, and the seq of the last record.
+// recover reads all segments. It returns the records above the highest durable mark, which
+// are to be written again, as nobody knows whether the medium has them; and the seq of the
+// last record.
 func (l *Log) recover(numbers []uint64) (again []record, last uint64, err error) {
 	var buf, next []byte
 	s, buf, err := l.opt.readSegment(numbers[0], nil)
@@ -128,8 +128,8 @@ func (l *Log) recover(numbers []uint64) (again []record, last uint64, err error)
 	return again, last, nil
 }
 
-// firstHead is what a segment begins with. It was synced before the segment had
-// its name.
+// firstHead is the head of a segment's first record. It must be good: it was synced before
+// the segment had its name.
 func firstHead(s *segment, b []byte) (*wal.Head, error) {
 	if len(b) < blockSize+wal.HeadSize {
 		return nil, fmt.Errorf("%w: %s: %d bytes", ErrDamaged, s.path, len(b))
@@ -151,14 +151,14 @@ func damage(s *segment, off int64, err error) error {
 	return fmt.Errorf("%w: %s, offset %d: %w", ErrDamaged, s.path, off, err)
 }
 
-// newer says where something is that this release does not know.
+// newer adds where the bytes are that this release cannot read.
 func newer(name string, off int64, err error) error {
 	return fmt.Errorf("%s, offset %d: %w; open it with the release that wrote it", name, off, err)
 }
 
-// take takes up the records of a segment up to next, the head that the next
-// segment begins with, and returns the seq of its last record. Of the last segment
-// (next is nil) it also returns those that may be on no medium.
+// take adds the records of a segment to the log, and returns the seq of the last one. They
+// end before next, the head that the next segment begins with. If there is no next
+// segment, it also returns the records that the medium may not have.
 func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, last uint64, err error) {
 	limit := uint64(0)
 	if next != nil {
@@ -172,7 +172,7 @@ func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, last u
 		return nil, 0, damage(s, end, why)
 	}
 	last = records[len(records)-1].Seq
-	durable, err := firstRound(s, records[0])
+	durable, err := lastOfFirstRound(s, records[0])
 	if err != nil {
 		return nil, 0, err
 	}
@@ -193,7 +193,7 @@ func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, last u
 	}
 	for i, r := range records {
 		if r.Seq > durable {
-			break // of an older segment: written again in the next one, or lost
+			break // in an older segment: the next one has it again, or it was lost unacknowledged
 		}
 		rec, err := decode(s, records[i])
 		if err != nil {
@@ -210,8 +210,8 @@ func (l *Log) take(s *segment, b []byte, next *wal.Head) (again []record, last u
 	return again, last, nil
 }
 
-// firstRound is the seq of the last record of a segment's first round.
-func firstRound(s *segment, r found) (uint64, error) {
+// lastOfFirstRound is the seq of the last record of a segment's first round.
+func lastOfFirstRound(s *segment, r found) (uint64, error) {
 	if r.Kind != kindMark || len(r.Body) != 4 {
 		return 0, damage(s, r.off, errors.New("a segment does not begin with this"))
 	}

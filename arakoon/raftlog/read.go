@@ -54,7 +54,7 @@ func (l *Log) Term(i uint64) (uint64, error) {
 	return l.index.term(i)
 }
 
-// Snapshot implements raft.Storage. The log itself holds none.
+// Snapshot implements raft.Storage. The log holds no snapshots.
 func (l *Log) Snapshot() (*pb.Snapshot, error) {
 	return nil, raft.ErrSnapshotTemporarilyUnavailable
 }

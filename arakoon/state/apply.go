@@ -20,12 +20,12 @@ type Applied struct {
 	Outcomes       []Outcome
 }
 
-// ConfChange tells raft of an applied change of the members and returns those
-// that there are then.
+// ConfChange tells raft of a change of the members that is being applied, and returns
+// the members that there are then.
 type ConfChange func(e *pb.Entry) (*pb.ConfState, error)
 
-// Apply applies entries, which follow those applied before, as one batch.
-// After an error nothing of it is applied and the state has stopped.
+// Apply applies entries as one batch. They follow those applied before. After an error
+// none of them is applied, and the state has stopped.
 func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
@@ -60,6 +60,7 @@ func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error)
 	return applied, nil
 }
 
+// entry applies one entry to a batch. next becomes what is known after it.
 func (s *State) entry(b *writes, next *meta, e *pb.Entry, change ConfChange) (Applied, error) {
 	if e.GetType() != pb.EntryNormal {
 		conf, err := change(e)
@@ -77,6 +78,8 @@ func (s *State) entry(b *writes, next *meta, e *pb.Entry, change ConfChange) (Ap
 	}
 	a := Applied{Origin: batch.Origin, Number: batch.Number, Outcomes: make([]Outcome, len(batch.Commands))}
 	for i, c := range batch.Commands {
+		// Clocks of proposers differ, and functions are promised that time does not
+		// go backwards.
 		next.time = max(next.time, c.Time)
 		at := session{id: c.Session, request: c.Request, index: e.GetIndex(), position: uint32(i)}
 		if a.Outcomes[i], err = s.command(b, c, at, next.time); err != nil {
@@ -86,7 +89,8 @@ func (s *State) entry(b *writes, next *meta, e *pb.Entry, change ConfChange) (Ap
 	return a, nil
 }
 
-// command applies one command. An error stops the member.
+// command applies one command. If it is a session's last request once more, nothing is
+// done and the result is the stored one. An error stops the member.
 func (s *State) command(b *writes, c Command, at session, time int64) (Outcome, error) {
 	var none [16]byte
 	if c.Session == none {
@@ -123,6 +127,8 @@ func (s *State) command(b *writes, c Command, at session, time int64) (Outcome, 
 	return out, nil
 }
 
+// remember stores the outcome of a session's request for a retry. A result that is too
+// large is not stored: every session's is kept, and is part of each checkpoint.
 func (s *State) remember(b *writes, at session, kind byte, out Outcome) {
 	value := appendSession(nil, at, kind, out)
 	if len(value) > ResultMax {
@@ -151,12 +157,13 @@ func (s *State) recall(b *writes, at session) (Outcome, error) {
 	return out, err
 }
 
-// run runs a sequence.
+// run runs a sequence. A panic stops the member, as an error does: a function that
+// panics here would panic on each member, and at each start.
 func (s *State) run(b *writes, body []byte, index uint64, time int64) (out Outcome, err error) {
 	out.Index = index
 	t := &tx{under: b, time: time}
 	step := 0
-	b.keep()
+	b.begin()
 	defer func() {
 		if err != nil || out.Err != nil {
 			b.undo()

@@ -1,11 +1,11 @@
 // Package state is the state machine of a member: users' keys, the sessions of
 // clients, and how far the raft log is applied, in one Pebble without a
 // write-ahead log. Each batch of entries is one Pebble batch that holds their
-// effects, the applied index and the members together, so whatever a power cut
-// leaves is the state at some index; the raft log brings it up to date. The log
-// may be truncated only behind what Flush has returned.
+// effects, the applied index and the members together. So a power cut leaves the state
+// of some index, and the raft log brings it up to date. The log may be truncated only
+// behind what Flush has returned.
 //
-// An entry of the raft log, little-endian; an empty one is a new leader's:
+// An entry of the raft log, little-endian. (A new leader also makes an empty one.)
 //
 //	offset size field
 //	 0      2   version, 1
@@ -38,10 +38,10 @@
 //	8 replace        key, optional wanted
 //	9 call           name, version u32, argument
 //
-// A command is applied whole or not at all. Its first failing step is its
-// result, equal on every member. What a member itself cannot do (read its
-// disk, run a function that it does not have) stops that member instead: it
-// never skips.
+// A command is applied whole or not at all. If a step fails, that failure is the
+// command's result, and it is the same on every member. If a member cannot do what it
+// should (read its disk, run a function that it does not have), that member stops: it
+// never skips a command.
 //
 // Keys in Pebble, numbers big-endian:
 //

@@ -11,16 +11,16 @@ const (
 	CodeAssert         = 1 // Key is not as asserted
 	CodeNotFound       = 2 // Key is absent
 	CodeTooLarge       = 3
-	CodeBadCommand     = 4 // its steps are none
-	CodeSessionExpired = 5 // the session was never opened, or put out by newer ones
+	CodeBadCommand     = 4 // its bytes are not steps
+	CodeSessionExpired = 5 // the session was never opened, or newer ones took its place
 	CodeStale          = 6 // a newer request of the session was applied
 	CodeResultLost     = 7 // the request was applied, but its result was too large to be kept
 	CodeFunction       = 8 // a function returned an error without a code
 	CodeUser           = 1 << 16
 )
 
-// Error is a result like any other: it is the same on every member, and the
-// command has had no effect.
+// Error is a command's result if a step of it failed. It is the same on every member, and
+// the command has had no effect.
 type Error struct {
 	Code    uint32
 	Step    int // which step of the sequence failed, from 0
@@ -41,18 +41,18 @@ func (e *Error) Is(target error) bool {
 	return ok && t.Code == e.Code
 }
 
-// Tx is the database as a user function sees it: with its own writes, and
-// those of the steps before it. Slices given and taken may be kept. Failures of
-// the disk do not show: they stop the member.
+// Tx is the database as a user function sees it: with the function's own writes, and
+// those of the steps before it. Both sides may keep the slices that they are given. A
+// function never sees a failure of the disk: it stops the member.
 type Tx interface {
-	// Get returns a key's value; it is not to be changed.
+	// Get returns a key's value, which must not be changed.
 	Get(key []byte) (value []byte, found bool)
 	Set(key, value []byte)
 	// Delete says whether the key was there.
 	Delete(key []byte) (found bool)
-	// Range calls fn for the keys in [first, last), ascending, last nil for all,
-	// at most limit of them if it is above 0, until fn returns false. What fn
-	// writes is not seen by this Range.
+	// Range calls fn for the keys in [first, last), ascending. It ends when fn
+	// returns false, and after limit keys if limit is above 0. A last of nil means to
+	// the end. A Range does not see what fn writes.
 	Range(first, last []byte, limit int, fn func(key, value []byte) bool)
 	// Reverse is Range from the high end.
 	Reverse(first, last []byte, limit int, fn func(key, value []byte) bool)
@@ -60,36 +60,36 @@ type Tx interface {
 	Time() time.Time
 }
 
-// Function is a user function. Run must depend on nothing but the transaction
-// and its argument, which it must not change: no clock, no randomness, no order
-// of a map. An *Error that
-// it returns is the command's result; any other error becomes one with
-// CodeFunction and its text, and one of Stop stops the member. A version that a
-// log mentions must stay registered.
+// Function is a user function. Run must depend on the transaction and the argument alone:
+// no clock, no randomness, no order of a map. It must not change its argument. If it
+// returns an *Error, that is the command's result. An error made by Stop stops the member.
+// Any other error becomes an *Error with CodeFunction and its text. A version that a log
+// mentions must stay registered.
 type Function struct {
 	Name    string
 	Version uint32
 	Run     func(tx Tx, arg []byte) ([]byte, error)
-	// Check, if there is one, refuses an argument on which Run would stop the
-	// member. It sees no state. Whoever proposes a call asks it first.
+	// Check may be nil. It refuses an argument on which Run would stop the member, and
+	// is asked before a call is proposed. It sees no state.
 	Check func(arg []byte) error
 }
 
-// Stop is for a function that meets what its release cannot read, in its argument
-// or in the database: members of different releases would go on differently. The
-// member stops, with nothing of the entry applied, and err says what to do.
+// Stop makes the error of a function that cannot read its argument, or something in the
+// database, because a newer release wrote it. If it went on, members of different
+// releases would come to have different states. The member stops, with nothing of the
+// entry applied, and err says what to do.
 func Stop(err error) error { return &stopError{err} }
 
 type stopError struct{ error }
 
 func (e *stopError) Unwrap() error { return e.error }
 
-// ErrUnknownFunction is matched by the error of a member that met a call of a
-// function or version that it does not have. It has stopped: start it with a
-// release that has it.
+// ErrUnknownFunction is matched by the error of a member that met a call of a function,
+// or of a version, that it does not have. The member has stopped, and must be started
+// with a release that has the function.
 var ErrUnknownFunction = errors.New("user function is not registered")
 
-// UnknownFunctionError says which.
+// UnknownFunctionError says which function it is.
 type UnknownFunctionError struct {
 	Name    string
 	Version uint32
@@ -125,8 +125,8 @@ func NewRegistry(functions ...Function) (*Registry, error) {
 	return r, nil
 }
 
-// check refuses a call on which this member would stop: of a function that it does
-// not have, or with an argument that it cannot read.
+// check refuses a call that would stop this member: of a function that it does not have,
+// or with an argument that the function cannot read.
 func (r *Registry) check(k functionKey, arg []byte) error {
 	f, ok := r.functions[k]
 	if !ok {

@@ -8,9 +8,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// checkMarker refuses a directory with tables and without the file that names the
-// manifest. Pebble would take it for a new one, and remove the tables as nobody's
-// (rule P8). A first start that was cut has no tables yet.
+// checkMarker refuses a directory that holds tables but not the file that names the
+// manifest. Pebble would take it for a new directory, and remove the tables (rule P8).
+// A first start that was cut short has no tables yet.
 func checkMarker(fs vfs.FS, dir string) error {
 	names, err := fs.List(dir)
 	if err != nil {

@@ -22,7 +22,8 @@ const metaVersion = 2
 // u16 (none yet), cluster, member u64, index u64, term u64, newest time i64, auto
 // leave u32, then voters, learners, outgoing voters and next learners, each its
 // number u32 and ids u64; version 2: life of the group u64, newest generation of
-// the host u64. It is written anew with each batch: all that is not known is refused.
+// the host u64. Each batch writes it anew, which would lose fields of a newer release:
+// whatever is not known in it is refused.
 type meta struct {
 	cluster uuid.UUID
 	member  uint64

@@ -13,10 +13,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// dropBadOptions removes OPTIONS files that Pebble would refuse. Of what they
-// say it uses the names of comparer and merger, which never change here and the
-// manifest has too, and where the WAL is, of which there is none. So nothing is
-// lost, and a flipped bit in one does not keep a state from being opened.
+// dropBadOptions removes OPTIONS files that Pebble would refuse, so that a flipped bit in
+// one does not make a state unusable. Nothing is lost: Pebble uses of them only the names
+// of comparer and merger, which never change here and are in the manifest too, and the
+// place of the WAL, which is off.
 func dropBadOptions(fs vfs.FS, dir string, po *pebble.Options) error {
 	names, err := fs.List(dir)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// withoutOptions hides the OPTIONS files: a damaged one keeps no state from being
-// opened (dropBadOptions), nor from being looked at.
+// withoutOptions hides the OPTIONS files, as a damaged one is no reason to refuse a state
+// (dropBadOptions), and Peek changes nothing.
 type withoutOptions struct{ vfs.FS }
 
 func (d withoutOptions) List(dir string) ([]string, error) {
@@ -22,8 +22,8 @@ func (d withoutOptions) List(dir string) ([]string, error) {
 	return slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, "OPTIONS-") }), err
 }
 
-// CheckReach refuses, with ErrDamaged, a state that is not applied up to an entry
-// to which it was durable. It changes nothing.
+// CheckReach refuses, with ErrDamaged, a state that ends before entry was, to which it is
+// known to have been durable. It changes nothing.
 func CheckReach(opt Options, was uint64) error {
 	at, err := Peek(opt)
 	if err != nil || at.Index >= was {
@@ -43,9 +43,10 @@ func CheckReach(opt Options, was uint64) error {
 	return fmt.Errorf("%w: %s is at entry %d by %s, and was durable up to %d; restore it", ErrDamaged, opt.Dir, at.Index, path.Join(opt.Dir, manifest), was)
 }
 
-// Peek tells how far the state in a directory is applied, and changes nothing
-// there; a zero Position if it holds none. Open may remove what an older manifest
-// does not know: whoever knows how far the state must be looks first (rule P8).
+// Peek tells how far the state in a directory is applied: a zero Position if the directory
+// holds none. It changes nothing there. Open may remove files that an older manifest does
+// not mention, so a caller that knows how far the state must reach calls Peek first
+// (rule P8).
 func Peek(opt Options) (at Position, err error) {
 	opt = opt.withDefaults()
 	fs := pebblefs.New(opt.FS, pebblefs.Options{})

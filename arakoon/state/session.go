@@ -19,9 +19,9 @@ const (
 	lastLost   = 3 // done; the result was too large to be kept
 )
 
-// session is what is kept of a client's session. Its value, little-endian:
-// request u64, index u64, position u32, kind u8, then the results, or of a
-// failure code u32, step u32, key and message.
+// session is what memory keeps of a client's session. Its value in Pebble, little-endian:
+// request u64, index u64, position u32, kind u8, and then the results; or, of a failure,
+// code u32, step u32, key and message.
 type session struct {
 	id       uuid.UUID
 	request  uint64
@@ -67,7 +67,8 @@ func decodeSession(b []byte) (s session, kind byte, o Outcome, err error) {
 	return s, kind, o, r.end()
 }
 
-// sessions are all sessions, the one used longest ago first.
+// sessions are all sessions in the order of their last use, oldest first. The order is
+// that of the log, so every member expires the same ones.
 type sessions struct {
 	byID  map[uuid.UUID]*list.Element
 	order *list.List // of session
@@ -75,6 +76,7 @@ type sessions struct {
 
 func sessionKey(id uuid.UUID) []byte { return append([]byte("s"), id[:]...) }
 
+// loadSessions reads the sessions, and brings them into the order of their last use.
 func loadSessions(db *pebble.DB) (*sessions, error) {
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte("s"), UpperBound: []byte("t")})
 	if err != nil {

@@ -21,10 +21,10 @@ import (
 var (
 	// ErrIdentity: the state is another cluster's or member's.
 	ErrIdentity = errors.New("state is another member's")
-	// ErrStopped: the member met something that it must not skip, or its disk
-	// failed; nothing more is applied until it is opened again.
+	// ErrStopped: the member met an entry that it cannot apply and must not skip, or
+	// its disk failed. Nothing more is applied until the state is opened again.
 	ErrStopped = errors.New("state has stopped")
-	// ErrDamaged: files of the state are missing.
+	// ErrDamaged: files of the state are missing, or it ends earlier than it did.
 	ErrDamaged = errors.New("state is damaged")
 )
 
@@ -37,9 +37,9 @@ type Options struct {
 	Member  uint64
 	Begin   Position // of a new state
 
-	// Life is the group's, 0: whatever the state has. A state of a later life is
-	// refused. Generation is the newest of the host. The state keeps the highest of
-	// either from its next change on.
+	// Life is that of the group; 0 takes the life that the state has. A state of a
+	// later life is refused. Generation is the newest of the host. From its next change
+	// on the state keeps the highest of each.
 	Life, Generation uint64
 
 	Functions *Registry // default none
@@ -48,9 +48,9 @@ type Options struct {
 	MemTableBytes uint64 // default 16 MiB; up to four of them
 	OpenFiles     int    // default 64
 
-	// OnFailure is called once if the disk fails; the state has stopped then. It
-	// must not block. OnFull and OnRoom tell of a full disk, on which flushes,
-	// and after them Apply, wait.
+	// OnFailure is called once if the disk fails, and the state has stopped then.
+	// OnFull is called while the disk is full, and OnRoom when it no longer is:
+	// meanwhile flushes wait, and Apply behind them. None of them may block.
 	OnFailure func(error)
 	OnFull    func(error)
 	OnRoom    func()
@@ -72,8 +72,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// State is an open state machine. Apply is called by one goroutine; all else
-// may be called at the same time, until Close.
+// State is an open state machine. One goroutine calls Apply; the other methods may be
+// called at any time until Close.
 type State struct {
 	opt      Options
 	fs       *pebblefs.FS
@@ -102,8 +102,8 @@ func Open(opt Options) (*State, error) {
 	return s, nil
 }
 
-// diskFailed lets Pebble go on as if nothing were wrong: what it reports counts
-// for nothing from here on.
+// diskFailed lets Pebble go on as if nothing were wrong, as it would end the process
+// otherwise. What it reports from here on counts for nothing.
 func (s *State) diskFailed(err error) {
 	s.fs.Abandon()
 	if s.opt.OnFailure != nil {
@@ -153,7 +153,7 @@ func (s *State) open() error {
 	return err
 }
 
-// pebble are the options of the Pebble; done lets go of what they hold.
+// pebble are the options of Pebble. done releases what they hold.
 func (o Options) pebble(fs vfs.FS) (po *pebble.Options, done func()) {
 	// Pebble takes its memtables out of the cache's size: with the active one
 	// and one that is being flushed, CacheBytes must be left.
@@ -168,7 +168,7 @@ func (o Options) pebble(fs vfs.FS) (po *pebble.Options, done func()) {
 		MaxOpenFiles:                o.OpenFiles,
 		MaxManifestFileSize:         1 << 20,
 		Logger:                      quiet{},
-		// What is damaged fails whoever reads it, and nobody else.
+		// Damaged data fails the read that meets it, and nothing else.
 		EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
 	}
 	for i := range po.Levels {
@@ -177,8 +177,8 @@ func (o Options) pebble(fs vfs.FS) (po *pebble.Options, done func()) {
 	return po, cache.Unref
 }
 
-// quiet drops Pebble's messages. Its fatal ones do not occur: pebblefs keeps
-// the errors that lead to them.
+// quiet drops Pebble's messages. A fatal one does not occur: pebblefs withholds from
+// Pebble the errors that lead to one.
 type quiet struct{}
 
 func (quiet) Infof(string, ...any)  {}
@@ -208,6 +208,7 @@ func (s *State) Err() error {
 	return s.stopped()
 }
 
+// stopped is why the state has stopped, nil if it has not; mu is held.
 func (s *State) stopped() error {
 	if s.err == nil {
 		if err := s.fs.Err(); err != nil {
@@ -226,8 +227,8 @@ func (s *State) stop(err error) error {
 	return s.err
 }
 
-// Flush makes all that is applied durable and returns how far that is: the log
-// may be truncated up to there. It waits while the disk is full.
+// Flush makes all that is applied durable, and returns how far that is: the log may be
+// truncated up to there. It waits while the disk is full.
 func (s *State) Flush() (Position, error) {
 	s.mu.Lock()
 	at, err := s.meta.at, s.stopped()
@@ -262,18 +263,18 @@ func (s *State) Checkpoint(dir string) error {
 	return nil
 }
 
-// Abandon gives the state up, so that it can be closed while the disk is full:
-// what waits goes on as if it had succeeded, and nothing more is written.
+// Abandon gives the state up, so that it can be closed while the disk is full. Calls that
+// wait for room return as if they had succeeded, and nothing more is written.
 func (s *State) Abandon() { s.fs.Abandon() }
 
-// Close flushes what can be flushed and closes the state. What is not flushed
-// the log has. No other method may be at work.
+// Close flushes what can be flushed, and closes the state. The log holds what was not
+// flushed. No other method may be running.
 func (s *State) Close() error {
 	_, err := s.Flush()
 	return s.close(err)
 }
 
-// Leave closes it without a flush, as it is on disk.
+// Leave closes the state without a flush: its files stay as they are.
 func (s *State) Leave() error { return s.close(nil) }
 
 func (s *State) close(err error) error {
@@ -309,8 +310,8 @@ func (s *State) MultiGet(keys [][]byte) ([][]byte, error) {
 	return values, nil
 }
 
-// Range calls fn with the keys in [first, last) at one moment, descending if
-// reverse, until it returns false; last nil means to the end.
+// Range calls fn with the keys in [first, last) as they are at one moment, descending if
+// reverse is set, until fn returns false. A last of nil means to the end.
 func (s *State) Range(first, last []byte, reverse bool, fn func(key, value []byte) bool) error {
 	if err := s.Err(); err != nil {
 		return err

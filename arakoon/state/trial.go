@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// MayStop reports whether a sequence calls a function that may stop a member by
-// what it finds in the database, so that Try has something to find out.
+// MayStop reports whether a sequence calls a function that may stop a member because of
+// what it finds in the database. Only then is Try worth its time.
 func (s *Sequence) MayStop(r *Registry) bool {
 	for _, c := range s.calls {
 		if r.functions[c.functionKey].Check != nil {
@@ -16,13 +16,13 @@ func (s *Sequence) MayStop(r *Registry) bool {
 	return false
 }
 
-// trials are the room for the writes of Try.
+// trials is memory for the writes of Try.
 var trials = sync.Pool{New: func() any { return &writes{at: map[string]int{}} }}
 
-// Try runs a sequence over the database as it is, beside Apply, and lets nothing of
-// it stay. An error says that applying it would stop this member, and every one like
-// it, again at each start: it is not to be proposed. No error promises nothing:
-// what is applied before it may change that.
+// Try runs a sequence on the database as it is, and keeps nothing of what it writes. It
+// may run beside Apply. An error says that applying the sequence would stop this member,
+// and every member of its release, again at each start: it must not be proposed. Without
+// an error it may still stop them, if what is applied before it changes the database.
 func (s *State) Try(body []byte) error {
 	s.mu.Lock()
 	now, err := s.meta.time, s.stopped()
@@ -35,7 +35,8 @@ func (s *State) Try(body []byte) error {
 	_, err = s.run(w, body, 0, now)
 	w.close()
 	trials.Put(w)
-	// Whatever else ends it, as a disk that does not give a block, is Apply's to meet.
+	// Other errors say nothing of the sequence: a block cannot be read, for example.
+	// Apply will meet them.
 	var stop *stopError
 	if errors.As(err, &stop) {
 		return err

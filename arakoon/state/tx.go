@@ -9,16 +9,17 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// tx is one command. It writes into the batch, which takes its writes back if
-// the command fails.
+// tx is one command that is being run. It writes into the batch, and if the command fails
+// the batch takes those writes back.
 type tx struct {
 	under *writes
 	bytes int
 	time  int64
 }
 
-// abort leaves a command by panic; apply catches it. result is the command's
-// result, failure what stops the member.
+// abort is the value of a panic that ends a command: user functions have no way to return
+// a failed read. State.run() catches it. result is the command's result, or failure is
+// what stops the member.
 type abort struct {
 	result  *Error
 	failure error
@@ -154,14 +155,12 @@ func scan(r pebble.Reader, first, last []byte, reverse bool, fn func(key, value 
 	return it.Error()
 }
 
-// run runs the steps of a sequence. Panics of type abort leave it.
-func (t *tx) run(body []byte, functions *Registry, step *int) (results []Result, failed *Error) {
+// run runs the steps of a sequence. at is the one that is being run, also when a panic of
+// type abort ends it.
+func (t *tx) run(body []byte, functions *Registry, at *int) (results []Result, failed *Error) {
 	r := &reader{b: body}
-	for ; len(r.b) > 0; *step++ {
-		result, failed := t.step(r, functions)
-		if r.err != nil {
-			fatal(r.err) // another release may read it
-		}
+	for ; len(r.b) > 0; *at++ {
+		result, failed := t.do(readStep(r), functions)
 		if failed != nil {
 			return nil, failed
 		}
@@ -170,69 +169,43 @@ func (t *tx) run(body []byte, functions *Registry, step *int) (results []Result,
 	return results, nil
 }
 
-func (t *tx) step(r *reader, functions *Registry) (result Result, failed *Error) {
-	op, key := r.u8(), r.bytes()
-	var value, wanted []byte
-	var keys [][]byte
-	var number uint32
-	switch op {
+// do does a step. Its result is made of the state and the step alone, as it must be the
+// same on each member.
+func (t *tx) do(s step, functions *Registry) (result Result, failed *Error) {
+	switch s.op {
 	case opSet:
-		value = r.bytes()
-	case opDelete, opDeletePrefix, opAssertExists:
-	case opAssert:
-		value = r.option()
-	case opAssertRange:
-		for n := r.u32(); n > 0 && r.err == nil; n-- {
-			keys = append(keys, r.bytes())
-		}
-	case opTestAndSet:
-		value, wanted = r.option(), r.option()
-	case opReplace:
-		wanted = r.option()
-	case opCall:
-		number, value = r.u32(), r.bytes()
-	default:
-		if r.err == nil {
-			fatal(fmt.Errorf("%w: step of kind %d, this release knows up to %d; run a release that knows it", ErrNewer, op, opCall))
-		}
-	}
-	if r.err != nil {
-		return result, nil
-	}
-	switch op {
-	case opSet:
-		t.Set(key, value)
+		t.Set(s.key, s.value)
 	case opDelete:
-		if !t.Delete(key) {
-			return result, &Error{Code: CodeNotFound, Key: bytes.Clone(key), Message: "not found"}
+		if !t.Delete(s.key) {
+			return result, &Error{Code: CodeNotFound, Key: bytes.Clone(s.key), Message: "not found"}
 		}
 	case opDeletePrefix:
-		t.Range(key, prefixEnd(key), 0, func(k, _ []byte) bool {
+		t.Range(s.key, prefixEnd(s.key), 0, func(k, _ []byte) bool {
 			t.write(k, nil)
 			result.Count++
 			return true
 		})
 	case opAssert:
-		if old, found := t.Get(key); found != (value != nil) || !bytes.Equal(old, value) {
-			return result, &Error{Code: CodeAssert, Key: bytes.Clone(key), Message: "assertion failed"}
+		if old, found := t.Get(s.key); found != (s.value != nil) || !bytes.Equal(old, s.value) {
+			return result, &Error{Code: CodeAssert, Key: bytes.Clone(s.key), Message: "assertion failed"}
 		}
 	case opAssertExists:
-		if _, found := t.Get(key); !found {
-			return result, &Error{Code: CodeAssert, Key: bytes.Clone(key), Message: "assertion failed"}
+		if _, found := t.Get(s.key); !found {
+			return result, &Error{Code: CodeAssert, Key: bytes.Clone(s.key), Message: "assertion failed"}
 		}
 	case opAssertRange:
-		return result, t.assertRange(key, keys)
+		return result, t.assertRange(s.key, s.keys)
 	case opTestAndSet:
-		old, found := t.Get(key)
+		old, found := t.Get(s.key)
 		result.Value, result.Found = old, found
-		if found == (value != nil) && bytes.Equal(old, value) {
-			t.replace(key, wanted)
+		if found == (s.value != nil) && bytes.Equal(old, s.value) {
+			t.replace(s.key, s.wanted)
 		}
 	case opReplace:
-		result.Value, result.Found = t.Get(key)
-		t.replace(key, wanted)
+		result.Value, result.Found = t.Get(s.key)
+		t.replace(s.key, s.wanted)
 	case opCall:
-		result.Value, failed = t.call(functions, string(key), number, value)
+		result.Value, failed = t.call(functions, string(s.key), s.number, s.value)
 	}
 	return result, failed
 }

@@ -21,8 +21,8 @@ const (
 // ErrCorrupt is matched by the error for bytes that are no command.
 var ErrCorrupt = errors.New("command corrupt")
 
-// ErrNewer is matched by the error for a command, or something stored, of a newer
-// release: the member stops and must be upgraded.
+// ErrNewer is matched by the error for a command, or for something stored, that a newer
+// release has written. The member stops, and must be upgraded.
 var ErrNewer = fmt.Errorf("command or state: %w", format.ErrNewer)
 
 func appendBytes(dst, b []byte) []byte {
@@ -36,8 +36,8 @@ func appendOption(dst, b []byte) []byte {
 	return appendBytes(append(dst, 1), b)
 }
 
-// reader takes fields off the front of bytes. The first that is bad stays in
-// err, and later ones are zero.
+// reader takes fields off the front of bytes. After a field that is bad err stays set, and
+// all later fields are zero.
 type reader struct {
 	b   []byte
 	err error

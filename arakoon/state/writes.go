@@ -8,13 +8,13 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// writes is what a batch of entries has written so far, over what Pebble has,
-// to which nothing is added meanwhile. Of a key that many commands write, such
-// as a counter, only the last value reaches Pebble. Keys are Pebble's.
+// writes is what a batch of entries has written so far, on top of what Pebble holds;
+// nothing else is written to Pebble meanwhile. If many commands write one key, a counter
+// for example, only the last value reaches Pebble. Keys are as Pebble has them.
 type writes struct {
 	db     *pebble.DB
 	recent *recent          // nil for a trial
-	gets   int              // that have come to Pebble
+	gets   int              // that Pebble had to answer
 	seeker *pebble.Iterator // made by the first gets
 
 	at      map[string]int // of a key in entries
@@ -31,7 +31,7 @@ type writes struct {
 type written struct {
 	key     string
 	value   []byte // nil: deleted
-	dropped bool   // only a command that failed wrote it
+	dropped bool   // only commands that failed wrote it
 }
 
 // replaced is what an entry was before a command wrote it.
@@ -41,7 +41,7 @@ type replaced struct {
 	dropped bool
 }
 
-// newWrites begins a batch in the room of the one before, which is closed.
+// newWrites begins a batch. It uses the memory of the one before, which is closed.
 func newWrites(s *State) *writes {
 	w := &s.writes
 	w.db, w.recent = s.db, s.recent
@@ -51,7 +51,7 @@ func newWrites(s *State) *writes {
 	return w
 }
 
-// keepEntries is the number of entries above which room is not kept.
+// keepEntries is the number of entries above which their memory is not used again.
 const keepEntries = 4096
 
 // get returns a key's value, nil if it is absent. It is not to be changed.
@@ -72,8 +72,8 @@ func (w *writes) get(key []byte) ([]byte, error) {
 	return v, err
 }
 
-// seekAfter is the number of gets of a batch from which on an iterator, which
-// costs as much to make as some gets, is faster: it keeps what it has opened.
+// seekAfter is how many gets of a batch are made without an iterator. Making one costs
+// as much as some gets; from then on it is faster, as it keeps open what it has opened.
 const seekAfter = 4
 
 // stored returns a key's value in Pebble.
@@ -122,8 +122,8 @@ const (
 	arenaMax  = 4 << 10
 )
 
-// copy returns a copy of a value, never nil. It may be kept, but keeps its
-// neighbours in memory: what stays beyond the batch is better copied again.
+// copy returns a copy of a value, never nil. Whoever holds the copy holds its neighbours
+// in memory too, so what outlives the batch is copied once more.
 func (w *writes) copy(value []byte) []byte {
 	if len(value) > arenaMax {
 		return append(make([]byte, 0, len(value)), value...)
@@ -136,10 +136,10 @@ func (w *writes) copy(value []byte) []byte {
 	return w.arena[at:len(w.arena):len(w.arena)]
 }
 
-// keep ends a command that succeeded.
-func (w *writes) keep() { w.journal = w.journal[:0] }
+// begin begins a command: undo goes back to here.
+func (w *writes) begin() { w.journal = w.journal[:0] }
 
-// undo ends a command that failed: it has written nothing.
+// undo takes back all that the command wrote, as it has failed.
 func (w *writes) undo() {
 	for _, r := range slices.Backward(w.journal) {
 		w.entries[r.entry].value, w.entries[r.entry].dropped = r.value, r.dropped
@@ -157,8 +157,8 @@ func (w *writes) forgetRanged() {
 	w.ranged, w.behind = nil, nil
 }
 
-// reader returns what ranges are read from. An iterator made of it does not
-// see later sets.
+// reader returns what ranges are read from. An iterator over it does not see what is
+// set later.
 func (w *writes) reader() (pebble.Reader, error) {
 	if len(w.entries) == 0 {
 		return w.db, nil
@@ -176,8 +176,8 @@ func (w *writes) reader() (pebble.Reader, error) {
 	return w.ranged, nil
 }
 
-// fill puts all into a batch. In order a key's place in the memtable is found
-// from the one before it.
+// fill puts all writes into a batch, ordered by key: Pebble then finds the place of each
+// key in the memtable from that of the key before.
 func (w *writes) fill(b *pebble.Batch) error {
 	order := make([]*written, len(w.entries))
 	for i := range w.entries {
@@ -225,8 +225,8 @@ func (w *writes) apply() error {
 	return nil
 }
 
-// close lets go of what is open and of all that was written. An error of the
-// seeker came out of get.
+// close lets go of what is open and of all writes. An error of the seeker is dropped: get
+// has returned it already.
 func (w *writes) close() {
 	w.forgetRanged()
 	if w.seeker != nil {
@@ -250,12 +250,12 @@ const (
 	recentEntry    = 64 // what an entry takes beside its bytes
 )
 
-// recent is a cache of keys that commands have read lately, such as counters.
-// A key that is deleted stays in it as absent; one that was not found does not
-// come into it: most such keys are looked for once.
+// recent is a cache of keys that commands have read lately, such as counters. A key that
+// is deleted stays in the cache as absent. A key that was not found does not enter it:
+// most such keys are asked for once.
 //
-// Apply alone writes the store, and keeps the cache true. It is two generations: what
-// is used moves to the newer one, and when that is full the older one goes.
+// Apply alone writes to Pebble, and updates the cache. The cache has two generations.
+// Whatever is used moves to the newer one; when that is full, the older one is dropped.
 type recent struct {
 	newer, older map[string][]byte
 	bytes        int // of newer

@@ -10,16 +10,22 @@ import (
 	"openvstorage/internal/counted"
 )
 
-func (a *app) alba() *cobra.Command {
+// albaCommands are the commands of `ovs alba`: a noun of the backend each.
+type albaCommands struct{ *app }
+
+func (cmds albaCommands) group() *cobra.Command {
 	return group("alba", "look at and change the backend: disks, objects, presets",
-		a.albaBackend(), a.albaOSD(), a.albaNamespace(), a.albaObject(), a.albaPreset())
+		backendCommands{cmds.app}.group(), osdCommands{cmds.app}.group(), namespaceCommands{cmds.app}.group(), objectCommands{cmds.app}.group(), presetCommands{cmds.app}.group())
 }
 
-func (a *app) albaBackend() *cobra.Command {
-	return group("backend", "the backend as a whole", a.albaStatus(), a.albaCheck(), a.albaResume())
+// backendCommands are the commands of `ovs alba backend`.
+type backendCommands struct{ *app }
+
+func (cmds backendCommands) group() *cobra.Command {
+	return group("backend", "the backend as a whole", cmds.status(), cmds.check(), cmds.resumeDeletion())
 }
 
-func (a *app) albaStatus() *cobra.Command {
+func (cmds backendCommands) status() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "show disks, fill and health, and how many more disks may die",
@@ -32,17 +38,13 @@ fragments on disks that are there, a read failed, or one of the managers does no
 know a namespace that another knows. The reasons say what.`,
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			s, err := client.BackendStatus(c.Context())
 			if err != nil {
 				return err
 			}
-			return a.print(s, func(w io.Writer) { writeStatus(w, s) })
-		},
+			return cmds.print(s, func(w io.Writer) { writeStatus(w, s) })
+		}),
 	}
 }
 
@@ -56,6 +58,7 @@ func writeStatus(w io.Writer, s control.BackendStatus) {
 		row("reason", "%s", reason)
 	}
 	row("disks", "%d, %d missing", s.Disks, s.Missing)
+	// "Disks" that share a file system die together, which the count of disks hides.
 	if there := s.Disks - s.Missing; s.FileSystems > 0 && s.FileSystems < there {
 		row("file systems", "%d for %s: those on one are lost together", s.FileSystems, counted.Of(there, "disk", "disks"))
 	}
@@ -92,7 +95,8 @@ func scrubText(s control.Scrub) string {
 		human(s.Bytes), human(s.Of), percent(s.Bytes, s.Of), s.Bad, when(*s.Began), when(*s.Ends), last)
 }
 
-// mayDie says what the number of disks that may die means.
+// mayDie says in words how many more disks may die before data is lost. Below zero, some
+// data cannot be read already.
 func mayDie(n int) string {
 	switch {
 	case n > 0:
@@ -103,7 +107,7 @@ func mayDie(n int) string {
 	return fmt.Sprintf("%d: so many have to come back to read all", n)
 }
 
-// percent says how full something is, "" if nobody knows how large it is.
+// percent says how full something is; "" if its capacity is not known.
 func percent(used, capacity uint64) string {
 	if capacity == 0 {
 		return ""

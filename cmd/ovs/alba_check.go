@@ -11,7 +11,7 @@ import (
 	"openvstorage/internal/counted"
 )
 
-func (a *app) albaCheck() *cobra.Command {
+func (cmds backendCommands) check() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "compare what the managers know with what is on the disks",
@@ -23,27 +23,25 @@ fragments as it takes to read it. An object that misses some is weak, and is
 made whole by itself.`,
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			r, err := client.BackendCheck(c.Context())
 			if err != nil {
 				return err
 			}
-			if err := a.print(r, func(w io.Writer) { writeCheck(w, r) }); err != nil {
+			if err := cmds.print(r, func(w io.Writer) { writeCheck(w, r) }); err != nil {
 				return err
 			}
+			// A check that has not passed is printed in full, and fails: scripts go by the
+			// exit code.
 			if !r.Passed {
 				return fmt.Errorf("%w: restore what is missing", albahere.ErrCheck)
 			}
 			return nil
-		},
+		}),
 	}
 }
 
-func (a *app) albaResume() *cobra.Command {
+func (cmds backendCommands) resumeDeletion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "resume-deletion",
 		Short: "let fragments be deleted again, after an older copy was accepted or too many seemed to be orphans",
@@ -57,17 +55,13 @@ putting newer metadata back. The command checks first, as ` + "`ovs alba backend
 does, and refuses if something cannot be read.`,
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			r, err := client.ResumeDeletion(c.Context())
 			if err != nil {
 				return err
 			}
-			return a.print(r, func(w io.Writer) { writeCheck(w, r) })
-		},
+			return cmds.print(r, func(w io.Writer) { writeCheck(w, r) })
+		}),
 	}
 }
 

@@ -10,52 +10,47 @@ import (
 	"openvstorage/internal/counted"
 )
 
-func (a *app) albaNamespace() *cobra.Command {
-	return group("namespace", "namespaces, one for each vDisk: list and show", a.namespaceList(), a.namespaceShow())
+// namespaceCommands are the commands of `ovs alba namespace`.
+type namespaceCommands struct{ *app }
+
+func (cmds namespaceCommands) group() *cobra.Command {
+	return group("namespace", "namespaces, one for each vDisk: list and show", cmds.list(), cmds.show())
 }
 
-func (a *app) namespaceList() *cobra.Command {
+func (cmds namespaceCommands) list() *cobra.Command {
 	return &cobra.Command{
 		Use:               "list",
 		Short:             "list the namespaces and the vDisks that live in them",
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			list, err := client.Namespaces(c.Context())
 			if err != nil {
 				return err
 			}
-			return a.printShort(list, func(w io.Writer) {
+			return cmds.printShort(list, func(w io.Writer) {
 				fmt.Fprintln(w, "NAMESPACE\tVDISK\tPRESET\tOBJECTS\tSIZE\tSTORED\tSTATE")
 				for _, n := range list {
 					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", n.Name, orDash(n.VDisk), orDash(n.Preset), n.Objects, human(n.Size), human(n.Stored), n.State)
 				}
 			})
-		},
+		}),
 	}
 }
 
-func (a *app) namespaceShow() *cobra.Command {
+func (cmds namespaceCommands) show() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAMESPACE",
 		Short:             "show one namespace, by its name or that of its vDisk",
 		Args:              wants("NAMESPACE"),
-		ValidArgsFunction: a.completeNames(false),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		ValidArgsFunction: cmds.offers().names(false),
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
 			n, err := client.Namespace(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			return a.print(n, func(w io.Writer) { writeNamespace(w, n) })
-		},
+			return cmds.print(n, func(w io.Writer) { writeNamespace(w, n) })
+		}),
 	}
 }
 

@@ -10,26 +10,30 @@ import (
 	"openvstorage/internal/counted"
 )
 
-// objectsMax bounds what `ovs alba object list` gathers before it prints.
+// objectsMax bounds what `ovs alba object list` holds in memory: columns have one width, so
+// all rows are gathered before the first is printed.
 const objectsMax = 1_000_000
 
-func (a *app) albaObject() *cobra.Command {
-	return group("object", "objects of a namespace: list and show", a.objectList(), a.objectShow())
+// objectCommands are the commands of `ovs alba object`.
+type objectCommands struct{ *app }
+
+func (cmds objectCommands) group() *cobra.Command {
+	return group("object", "objects of a namespace: list and show", cmds.list(), cmds.show())
 }
 
-func (a *app) objectList() *cobra.Command {
+func (cmds objectCommands) list() *cobra.Command {
 	limit, after := 1000, ""
 	c := &cobra.Command{
 		Use:               "list NAMESPACE [PREFIX]",
 		Short:             "list the objects of a namespace, or of a vDisk, by name",
 		Example:           "  ovs alba object list disk1 sco-",
 		Args:              oneOrTwo("NAMESPACE", "PREFIX"),
-		ValidArgsFunction: a.completeNames(false),
+		ValidArgsFunction: cmds.offers().names(false),
 		RunE: func(c *cobra.Command, args []string) error {
 			if limit < 1 || limit > objectsMax {
 				return usagef("%s: --limit %d: give it 1 to %d", c.CommandPath(), limit, objectsMax)
 			}
-			client, err := a.client()
+			client, err := cmds.client()
 			if err != nil {
 				return err
 			}
@@ -38,6 +42,8 @@ func (a *app) objectList() *cobra.Command {
 				prefix = args[1]
 			}
 			page := control.ObjectPage{Objects: []control.Object{}, More: true}
+			// The server gives pages of a size of its own, so it is asked until the limit is
+			// reached.
 			for next := after; page.More && len(page.Objects) < limit; {
 				p, err := client.Objects(c.Context(), args[0], prefix, next, limit-len(page.Objects))
 				if err != nil {
@@ -48,7 +54,7 @@ func (a *app) objectList() *cobra.Command {
 					next = p.Objects[len(p.Objects)-1].Name
 				}
 			}
-			return a.printShort(page, func(w io.Writer) { writeObjects(w, page) })
+			return cmds.printShort(page, func(w io.Writer) { writeObjects(w, page) })
 		},
 	}
 	c.Flags().IntVar(&limit, "limit", limit, "list `n` objects at most")
@@ -77,23 +83,19 @@ func width(o control.Object) string {
 	return fmt.Sprintf("%d, below full", o.Width)
 }
 
-func (a *app) objectShow() *cobra.Command {
+func (cmds objectCommands) show() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAMESPACE OBJECT",
 		Short:             "show an object: its chunks, where their fragments are, and how they are",
 		Args:              wants("NAMESPACE", "OBJECT"),
-		ValidArgsFunction: a.completeNames(false),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		ValidArgsFunction: cmds.offers().names(false),
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
 			o, err := client.Object(c.Context(), args[0], args[1])
 			if err != nil {
 				return err
 			}
-			return a.print(o, func(w io.Writer) { writeObject(w, o) })
-		},
+			return cmds.print(o, func(w io.Writer) { writeObject(w, o) })
+		}),
 	}
 }
 
@@ -118,7 +120,7 @@ func writeObject(w io.Writer, o control.Object) {
 	}
 }
 
-// oneOrTwo is a check that the first argument is there, and the second perhaps.
+// oneOrTwo checks that there is one argument, or two.
 func oneOrTwo(needed, optional string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == 1 || len(args) == 2 {

@@ -16,28 +16,27 @@ import (
 	"openvstorage/internal/counted"
 )
 
-func (a *app) albaOSD() *cobra.Command {
+// osdCommands are the commands of `ovs alba osd`.
+type osdCommands struct{ *app }
+
+func (cmds osdCommands) group() *cobra.Command {
 	return group("osd", "disks: list, add, replace, remove",
-		a.osdList(), a.osdShow(), a.osdAdd(), a.osdReplace(), a.osdRemove())
+		cmds.list(), cmds.show(), cmds.add(), cmds.replace(), cmds.remove())
 }
 
-func (a *app) osdList() *cobra.Command {
+func (cmds osdCommands) list() *cobra.Command {
 	return &cobra.Command{
 		Use:               "list",
 		Short:             "list the disks: where they are, how full, and what is wrong with them",
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			list, err := client.OSDs(c.Context())
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) { writeOSDs(w, list) })
-		},
+			return cmds.print(list, func(w io.Writer) { writeOSDs(w, list) })
+		}),
 	}
 }
 
@@ -55,7 +54,8 @@ func writeOSDs(w io.Writer, list []control.OSD) {
 	writeShared(w, list)
 }
 
-// writeShared says which disks are on one file system.
+// writeShared says which disks are on one file system: policies count on them as separate
+// disks, and are wrong then.
 func writeShared(w io.Writer, list []control.OSD) {
 	on := make(map[string][]string)
 	for _, o := range list {
@@ -78,18 +78,18 @@ func since(t *time.Time) string {
 	return ", since " + when(*t)
 }
 
-func (a *app) osdShow() *cobra.Command {
+func (cmds osdCommands) show() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show DISK",
 		Short:             "show one disk, by its number",
 		Args:              wants("DISK"),
-		ValidArgsFunction: a.completeOSDs(),
+		ValidArgsFunction: cmds.offers().osds(),
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := osdNumber(c, args[0])
 			if err != nil {
 				return err
 			}
-			client, err := a.client()
+			client, err := cmds.client()
 			if err != nil {
 				return err
 			}
@@ -97,15 +97,16 @@ func (a *app) osdShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printOSD(o)
+			return cmds.printOSD(o)
 		},
 	}
 }
 
-// allowUnmountedUsage is what --allow-unmounted does for a new ASD.
+// allowUnmountedUsage is the text of --allow-unmounted. By default such a directory is refused,
+// as a disk that is not mounted would otherwise silently fill the file system below it.
 const allowUnmountedUsage = "make it also in a directory that looks like a mount point with nothing mounted"
 
-func (a *app) osdAdd() *cobra.Command {
+func (cmds osdCommands) add() *cobra.Command {
 	allow := false
 	c := &cobra.Command{
 		Use:   "add [DIR]",
@@ -126,7 +127,7 @@ directory. New fragments go where there is room; old ones stay where they are.`,
 			if err != nil {
 				return err
 			}
-			client, err := a.client()
+			client, err := cmds.client()
 			if err != nil {
 				return err
 			}
@@ -134,14 +135,14 @@ directory. New fragments go where there is room; old ones stay where they are.`,
 			if err != nil {
 				return err
 			}
-			return a.printOSD(o)
+			return cmds.printOSD(o)
 		},
 	}
 	c.Flags().BoolVar(&allow, "allow-unmounted", false, allowUnmountedUsage)
 	return c
 }
 
-func (a *app) osdReplace() *cobra.Command {
+func (cmds osdCommands) replace() *cobra.Command {
 	var dir string
 	allow := false
 	c := &cobra.Command{
@@ -155,7 +156,7 @@ A disk that is there is not given up: ovs alba osd remove moves its fragments
 off first.`,
 		Example:           "  ovs alba osd replace 2\n  ovs alba osd replace 2 --asd /mnt/disk4",
 		Args:              wants("DISK"),
-		ValidArgsFunction: a.completeOSDs(),
+		ValidArgsFunction: cmds.offers().osds(),
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := osdNumber(c, args[0])
 			if err != nil {
@@ -167,7 +168,7 @@ off first.`,
 			if dir, err = absolute(dir); err != nil {
 				return err
 			}
-			client, err := a.client()
+			client, err := cmds.client()
 			if err != nil {
 				return err
 			}
@@ -175,7 +176,7 @@ off first.`,
 			if err != nil {
 				return err
 			}
-			return a.printOSD(o)
+			return cmds.printOSD(o)
 		},
 	}
 	c.Flags().StringVar(&dir, "asd", "", "make the new ASD in `DIR`, an empty directory (default: where the old one was)")
@@ -184,7 +185,7 @@ off first.`,
 	return c
 }
 
-func (a *app) osdRemove() *cobra.Command {
+func (cmds osdCommands) remove() *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove DISK",
 		Short: "have a disk's fragments moved to others, then forget it",
@@ -192,26 +193,26 @@ func (a *app) osdRemove() *cobra.Command {
 and when it holds none it is forgotten and no more listed. It does not wait for
 that. With too few disks left it stays "draining", and nothing is given up.`,
 		Args:              wants("DISK"),
-		ValidArgsFunction: a.completeOSDs(),
+		ValidArgsFunction: cmds.offers().osds(),
 		RunE: func(c *cobra.Command, args []string) error {
 			number, err := osdNumber(c, args[0])
 			if err != nil {
 				return err
 			}
-			client, err := a.client()
+			client, err := cmds.client()
 			if err != nil {
 				return err
 			}
 			if err := client.RemoveOSD(c.Context(), number); err != nil {
 				return err
 			}
-			return a.done("draining disk", args[0])
+			return cmds.done("draining disk", args[0])
 		},
 	}
 }
 
-func (a *app) printOSD(o control.OSD) error {
-	return a.print(o, func(w io.Writer) {
+func (cmds osdCommands) printOSD(o control.OSD) error {
+	return cmds.print(o, func(w io.Writer) {
 		row := func(name, value string) {
 			if value != "" {
 				fmt.Fprintf(w, "%s\t%s\n", name, value)
@@ -245,7 +246,8 @@ func osdNumber(c *cobra.Command, text string) (uint64, error) {
 	return n, nil
 }
 
-// absolute makes a directory one that the server understands; "" stays.
+// absolute returns a directory as the server must be told of it: the server has another working
+// directory. "" stays.
 func absolute(dir string) (string, error) {
 	if dir == "" {
 		return "", nil
@@ -253,7 +255,7 @@ func absolute(dir string) (string, error) {
 	return filepath.Abs(dir)
 }
 
-// atMost is a check that only the named arguments are there, or fewer.
+// atMost checks that there are no more arguments than names.
 func atMost(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) <= len(names) {

@@ -15,27 +15,30 @@ import (
 	"openvstorage/internal/control"
 )
 
-func (a *app) albaPreset() *cobra.Command {
+// presetCommands are the commands of `ovs alba preset`.
+type presetCommands struct{ *app }
+
+func (cmds presetCommands) group() *cobra.Command {
 	return group("preset", "presets, which say how vDisks are stored: list, show, create, delete",
-		a.presetList(), a.presetShow(), a.presetCreate(), a.presetDelete())
+		cmds.list(), cmds.show(), cmds.create(), cmds.delete())
 }
 
-// usedPreset is a preset and who uses it, as it is printed.
+// usedPreset is a preset as it is printed, with the number of namespaces that have it.
 type usedPreset struct {
 	Default    bool          `json:"default"`
 	Namespaces uint64        `json:"namespaces"`
 	Preset     preset.Preset `json:"preset"`
 }
 
-func (a *app) presets(c *cobra.Command) ([]usedPreset, error) {
-	client, err := a.client()
+func (cmds presetCommands) ask(c *cobra.Command) ([]usedPreset, error) {
+	client, err := cmds.client()
 	if err != nil {
 		return nil, err
 	}
 	return presetsOf(c.Context(), client)
 }
 
-// presetsOf asks for the presets, and reads them.
+// presetsOf asks for the presets and decodes them.
 func presetsOf(ctx context.Context, client *control.Client) ([]usedPreset, error) {
 	all, err := client.Presets(ctx)
 	if err != nil {
@@ -51,18 +54,18 @@ func presetsOf(ctx context.Context, client *control.Client) ([]usedPreset, error
 	return list, nil
 }
 
-func (a *app) presetList() *cobra.Command {
+func (cmds presetCommands) list() *cobra.Command {
 	return &cobra.Command{
 		Use:               "list",
 		Short:             "list the presets",
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
-			list, err := a.presets(c)
+			list, err := cmds.ask(c)
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) { writePresets(w, list) })
+			return cmds.print(list, func(w io.Writer) { writePresets(w, list) })
 		},
 	}
 }
@@ -91,15 +94,15 @@ func policies(list []policy.Policy) string {
 	return strings.Join(text, " ")
 }
 
-func (a *app) presetShow() *cobra.Command {
+func (cmds presetCommands) show() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAME",
 		Short:             "print a preset as JSON, to change a copy of it",
 		Example:           "  ovs alba preset show default > fast.json",
 		Args:              wants("NAME"),
-		ValidArgsFunction: a.completePresets(),
+		ValidArgsFunction: cmds.offers().presets(),
 		RunE: func(c *cobra.Command, args []string) error {
-			list, err := a.presets(c)
+			list, err := cmds.ask(c)
 			if err != nil {
 				return err
 			}
@@ -111,8 +114,8 @@ func (a *app) presetShow() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if _, err = a.stdout.Write(b); err == nil {
-					a.notePlain(p.Preset)
+				if _, err = cmds.stdout.Write(b); err == nil {
+					cmds.notePlain(p.Preset)
 				}
 				return err
 			}
@@ -121,15 +124,15 @@ func (a *app) presetShow() *cobra.Command {
 	}
 }
 
-// notePlain says on standard error, for what is on standard output goes to a file,
-// what a preset with a cipher does not seal.
-func (a *app) notePlain(p preset.Preset) {
+// notePlain says what a preset with a cipher leaves unsealed. It says so on standard error, as
+// standard output is the preset, and goes to a file.
+func (cmds presetCommands) notePlain(p preset.Preset) {
 	if p.Scheme.Cipher != preset.CipherNone {
-		fmt.Fprintf(a.stderr, "preset %s: %v seals what is stored; %s, in a directory that only its owner can read\n", p.Name, p.Scheme.Cipher, host.BufferPlain)
+		fmt.Fprintf(cmds.stderr, "preset %s: %v seals what is stored; %s, in a directory that only its owner can read\n", p.Name, p.Scheme.Cipher, host.BufferPlain)
 	}
 }
 
-func (a *app) presetCreate() *cobra.Command {
+func (cmds presetCommands) create() *cobra.Command {
 	asDefault := false
 	c := &cobra.Command{
 		Use:   "create FILE",
@@ -144,7 +147,7 @@ those that are there keep theirs.`,
 			if err != nil {
 				return err
 			}
-			client, err := a.client()
+			client, err := cmds.client()
 			if err != nil {
 				return err
 			}
@@ -155,29 +158,25 @@ those that are there keep theirs.`,
 			if err := client.CreatePreset(c.Context(), text, asDefault); err != nil {
 				return err
 			}
-			a.notePlain(p)
-			return a.done("created preset", p.Name)
+			cmds.notePlain(p)
+			return cmds.done("created preset", p.Name)
 		},
 	}
 	c.Flags().BoolVar(&asDefault, "default", false, "give it to vDisks that are made from now on")
 	return c
 }
 
-func (a *app) presetDelete() *cobra.Command {
+func (cmds presetCommands) delete() *cobra.Command {
 	return &cobra.Command{
 		Use:               "delete NAME",
 		Short:             "delete a preset that no vDisk has and that is not the default",
 		Args:              wants("NAME"),
-		ValidArgsFunction: a.completePresets(),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		ValidArgsFunction: cmds.offers().presets(),
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
 			if err := client.DeletePreset(c.Context(), args[0]); err != nil {
 				return err
 			}
-			return a.done("deleted preset", args[0])
-		},
+			return cmds.done("deleted preset", args[0])
+		}),
 	}
 }

@@ -10,38 +10,46 @@ import (
 	"openvstorage/internal/control"
 )
 
-// Shell completion of names asks the running `ovs up`; when there is none, or
-// it is slow, nothing is offered.
+// completionTimeout bounds the wait for names from the running `ovs up`. If there is none, or it
+// is slow, nothing is offered: an error message would garble the command line that is being
+// typed.
 const completionTimeout = time.Second
+
+// offers answers what a shell asks to complete, by asking `ovs up` with client.
+type offers struct {
+	client func() (*control.Client, error)
+}
 
 type completer = func(c *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective)
 
-// completeNames offers vDisks for the first argument, snapshots of that vDisk
-// for the second if snapshots is set, and nothing else.
-func (a *app) completeNames(snapshots bool) completer {
+// names offers vDisks for the first argument and, if snapshots is set, the snapshots
+// of that vDisk for the second.
+func (o offers) names(snapshots bool) completer {
 	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		switch {
 		case len(args) == 0:
-			return a.names(c, false), cobra.ShellCompDirectiveNoFileComp
+			return o.vdisks(c, false), cobra.ShellCompDirectiveNoFileComp
 		case len(args) == 1 && snapshots:
-			return a.snapshotNames(c, args[0]), cobra.ShellCompDirectiveNoFileComp
+			return o.snapshots(c, args[0]), cobra.ShellCompDirectiveNoFileComp
 		}
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-// completeSources offers vDisks and NAME@SNAP for the first argument.
-func (a *app) completeSources() completer {
+// sources offers vDisks and NAME@SNAP for the first argument.
+func (o offers) sources() completer {
 	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return a.names(c, true), cobra.ShellCompDirectiveNoFileComp
+		return o.vdisks(c, true), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-func (a *app) names(c *cobra.Command, snapshots bool) (names []cobra.Completion) {
-	client, err := a.client()
+// vdisks are the names of the vDisks and, if snapshots is set, NAME@SNAP of each
+// snapshot.
+func (o offers) vdisks(c *cobra.Command, snapshots bool) (names []cobra.Completion) {
+	client, err := o.client()
 	if err != nil {
 		return nil
 	}
@@ -62,8 +70,9 @@ func (a *app) names(c *cobra.Command, snapshots bool) (names []cobra.Completion)
 	return names
 }
 
-func (a *app) snapshotNames(c *cobra.Command, name string) (names []cobra.Completion) {
-	client, err := a.client()
+// snapshots are the names of the snapshots of one vDisk.
+func (o offers) snapshots(c *cobra.Command, name string) (names []cobra.Completion) {
+	client, err := o.client()
 	if err != nil {
 		return nil
 	}
@@ -79,9 +88,9 @@ func (a *app) snapshotNames(c *cobra.Command, name string) (names []cobra.Comple
 	return names
 }
 
-// completeOSDs offers the numbers of disks for the first argument.
-func (a *app) completeOSDs() completer {
-	return a.completeFirst(func(ctx context.Context, client *control.Client) (offers []cobra.Completion) {
+// osds offers the numbers of disks for the first argument.
+func (o offers) osds() completer {
+	return o.first(func(ctx context.Context, client *control.Client) (offers []cobra.Completion) {
 		list, _ := client.OSDs(ctx) // none is offered without it
 		for _, o := range list {
 			offers = append(offers, cobra.CompletionWithDesc(strconv.FormatUint(o.Number, 10), string(o.State)+" "+o.Dir))
@@ -90,9 +99,9 @@ func (a *app) completeOSDs() completer {
 	})
 }
 
-// completePresets offers presets for the first argument.
-func (a *app) completePresets() completer {
-	return a.completeFirst(func(ctx context.Context, client *control.Client) (offers []cobra.Completion) {
+// presets offers presets for the first argument.
+func (o offers) presets() completer {
+	return o.first(func(ctx context.Context, client *control.Client) (offers []cobra.Completion) {
 		list, _ := presetsOf(ctx, client) // none is offered without it
 		for _, p := range list {
 			offers = append(offers, p.Preset.Name)
@@ -101,10 +110,10 @@ func (a *app) completePresets() completer {
 	})
 }
 
-// completeFirst offers for the first argument what ask returns.
-func (a *app) completeFirst(ask func(context.Context, *control.Client) []cobra.Completion) completer {
+// first offers what ask returns for the first argument.
+func (o offers) first(ask func(context.Context, *control.Client) []cobra.Completion) completer {
 	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		client, err := a.client()
+		client, err := o.client()
 		if err != nil || len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -114,12 +123,12 @@ func (a *app) completeFirst(ask func(context.Context, *control.Client) []cobra.C
 	}
 }
 
-// completeImage offers vDisks and NAME@SNAP, then files.
-func (a *app) completeImage() completer {
+// images offers vDisks and NAME@SNAP, then files.
+func (o offers) images() completer {
 	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		switch len(args) {
 		case 0:
-			return a.names(c, true), cobra.ShellCompDirectiveNoFileComp
+			return o.vdisks(c, true), cobra.ShellCompDirectiveNoFileComp
 		case 1:
 			return nil, cobra.ShellCompDirectiveDefault
 		}
@@ -127,8 +136,8 @@ func (a *app) completeImage() completer {
 	}
 }
 
-// completeImportFile offers files for the first argument.
-func (a *app) completeImportFile() completer {
+// files offers files for the first argument.
+func (o offers) files() completer {
 	return func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) == 0 {
 			return nil, cobra.ShellCompDirectiveDefault

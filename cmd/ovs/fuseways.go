@@ -7,7 +7,7 @@ import (
 	"openvstorage/fusefs/transport"
 )
 
-// fuseWays is the flag --fuse.
+// fuseWays is the value of --fuse.
 type fuseWays struct {
 	ways transport.Ways
 	set  bool

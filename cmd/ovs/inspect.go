@@ -11,12 +11,16 @@ import (
 	"openvstorage/internal/inspect"
 )
 
-func (a *app) inspect() *cobra.Command {
+// inspectCommands are the commands of `ovs inspect`, one for each format. Damage is
+// what they are called for, so they print what could be read, and fail after that.
+type inspectCommands struct{ *app }
+
+func (cmds inspectCommands) group() *cobra.Command {
 	return group("inspect", "dump and verify files and objects; files without a running ovs up",
-		a.inspectSCO(), a.inspectTLog(), a.inspectCatalog(), a.inspectManifest(), a.inspectSegment(), a.inspectRaftLog())
+		cmds.sco(), cmds.tlog(), cmds.catalog(), cmds.manifest(), cmds.segment(), cmds.raftLog())
 }
 
-func (a *app) inspectSCO() *cobra.Command {
+func (cmds inspectCommands) sco() *cobra.Command {
 	var blocks bool
 	c := &cobra.Command{
 		Use:   "sco FILE",
@@ -30,7 +34,7 @@ func (a *app) inspectSCO() *cobra.Command {
 			if !blocks {
 				r.Blocks = nil
 			}
-			if err := a.printShort(r, r.Write); err != nil {
+			if err := cmds.printShort(r, r.Write); err != nil {
 				return err
 			}
 			return r.Damage.Err(args[0])
@@ -40,7 +44,7 @@ func (a *app) inspectSCO() *cobra.Command {
 	return c
 }
 
-func (a *app) inspectTLog() *cobra.Command {
+func (cmds inspectCommands) tlog() *cobra.Command {
 	return &cobra.Command{
 		Use:   "tlog FILE",
 		Short: "verify a TLog and list its entries",
@@ -50,7 +54,7 @@ func (a *app) inspectTLog() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.printShort(r, r.Write); err != nil {
+			if err := cmds.printShort(r, r.Write); err != nil {
 				return err
 			}
 			return r.Err(args[0])
@@ -58,7 +62,7 @@ func (a *app) inspectTLog() *cobra.Command {
 	}
 }
 
-func (a *app) inspectCatalog() *cobra.Command {
+func (cmds inspectCommands) catalog() *cobra.Command {
 	return &cobra.Command{
 		Use:   "catalog FILE",
 		Short: "verify a catalog, with the segments beside it, and show what it lists",
@@ -68,12 +72,12 @@ func (a *app) inspectCatalog() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(c, func(w io.Writer) { inspect.WriteCatalog(w, c) })
+			return cmds.print(c, func(w io.Writer) { inspect.WriteCatalog(w, c) })
 		},
 	}
 }
 
-func (a *app) inspectManifest() *cobra.Command {
+func (cmds inspectCommands) manifest() *cobra.Command {
 	raw := false
 	c := &cobra.Command{
 		Use:   "manifest FILE|NAMESPACE/OBJECT",
@@ -85,41 +89,43 @@ that of NAMESPACE/OBJECT, the namespace being named by its vDisk too.`,
 		Args:              wants("FILE|NAMESPACE/OBJECT"),
 		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
 		RunE: func(c *cobra.Command, args []string) error {
-			b, err := a.readManifest(c, args[0])
+			b, err := cmds.readManifest(c, args[0])
 			if err != nil {
 				return err
 			}
 			if raw {
-				_, err := a.stdout.Write(b)
+				_, err := cmds.stdout.Write(b)
 				return err
 			}
 			m, err := inspect.DecodeManifest(b, args[0])
 			if err != nil {
 				return err
 			}
-			return a.print(m, m.Write)
+			return cmds.print(m, m.Write)
 		},
 	}
 	c.Flags().BoolVar(&raw, "raw", false, "write the manifest as it is, unverified")
 	return c
 }
 
-// readManifest reads an encoded manifest, of a file or else of the running ovs up.
-func (a *app) readManifest(c *cobra.Command, from string) ([]byte, error) {
+// readManifest reads an encoded manifest: from a file, or if there is none, from the running
+// `ovs up`.
+func (cmds inspectCommands) readManifest(c *cobra.Command, from string) ([]byte, error) {
 	b, err := inspect.ManifestFile(from)
-	// Names of vDisks may have slashes in them, names of objects may not.
+	// Names of vDisks may have slashes in them and names of objects may not, so the last
+	// slash separates the two.
 	slash := strings.LastIndex(from, "/")
 	if !errors.Is(err, os.ErrNotExist) || slash < 1 {
 		return b, err
 	}
-	client, err := a.client()
+	client, err := cmds.client()
 	if err != nil {
 		return nil, err
 	}
 	return client.Manifest(c.Context(), from[:slash], from[slash+1:])
 }
 
-func (a *app) inspectSegment() *cobra.Command {
+func (cmds inspectCommands) segment() *cobra.Command {
 	entries := false
 	c := &cobra.Command{
 		Use:   "segment FILE",
@@ -136,7 +142,7 @@ any. Of a segment that is being written the last batch may be incomplete.`,
 			if !entries {
 				r.Entries = nil
 			}
-			if err := a.printShort(r, r.Write); err != nil {
+			if err := cmds.printShort(r, r.Write); err != nil {
 				return err
 			}
 			return r.Damage.Err(args[0])
@@ -146,7 +152,7 @@ any. Of a segment that is being written the last batch may be incomplete.`,
 	return c
 }
 
-func (a *app) inspectRaftLog() *cobra.Command {
+func (cmds inspectCommands) raftLog() *cobra.Command {
 	return &cobra.Command{
 		Use:   "raftlog FILE",
 		Short: "verify a segment of a raft log: header, every record",
@@ -159,7 +165,7 @@ been synced is what a power cut leaves, and not told.`,
 			if err != nil {
 				return err
 			}
-			if err := a.printShort(r, r.Write); err != nil {
+			if err := cmds.printShort(r, r.Write); err != nil {
 				return err
 			}
 			return r.Damage.Err(args[0])

@@ -9,12 +9,10 @@ import (
 	"strings"
 )
 
-// Who reads JSON goes through a list without asking whether it is one. So an empty
-// list is [], never null and never left out; package json does both. left says
-// whether lists that omitempty may leave out are left out all the same: those that
-// are told only to who asks for them.
-
-// listsJSON returns a value as JSON, with every list an array.
+// listsJSON returns a value as JSON, with every list an array. Programs that read JSON iterate
+// over a list without checking that it is there. So an empty list is [], never null and never
+// left out, unlike in package json. left says that an empty list with omitempty is left out all
+// the same: it was not asked for.
 func listsJSON(v any, left bool) ([]byte, error) {
 	var out bytes.Buffer
 	err := appendLists(&out, reflect.ValueOf(v), left)
@@ -57,7 +55,7 @@ func appendLists(out *bytes.Buffer, v reflect.Value, left bool) error {
 		out.WriteByte('}')
 		return err
 	}
-	// Also maps: none that is printed has lists in it.
+	// Maps come here too, as none that is printed has lists in it.
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)

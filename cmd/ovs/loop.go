@@ -17,15 +17,18 @@ import (
 	"openvstorage/host/attach"
 )
 
-// loop is what `ovs up` calls: package attach says why it is a process of its own.
-func (a *app) loop() *cobra.Command {
+// loopCommands are the commands of `ovs loop`. `ovs up` runs them as processes of their own;
+// package attach says why.
+type loopCommands struct{ *app }
+
+func (cmds loopCommands) group() *cobra.Command {
 	c := group("loop", "what ovs up has a process of its own do with loop devices",
-		a.loopAttach(), a.loopDetach(), a.loopGrow())
+		cmds.attach(), cmds.detach(), cmds.grow())
 	c.Hidden = true
 	return c
 }
 
-func (a *app) loopAttach() *cobra.Command {
+func (cmds loopCommands) attach() *cobra.Command {
 	var opt blockdev.Options
 	c := &cobra.Command{
 		Use: "attach FILE", Short: "make a loop device over a file", Args: wants("FILE"),
@@ -34,7 +37,7 @@ func (a *app) loopAttach() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(device, func(w io.Writer) { fmt.Fprintln(w, device) })
+			return cmds.print(device, func(w io.Writer) { fmt.Fprintln(w, device) })
 		},
 	}
 	c.Flags().StringVar(&opt.Device, "device", "", "take this `device` if it is free")
@@ -43,14 +46,14 @@ func (a *app) loopAttach() *cobra.Command {
 	return c
 }
 
-func (a *app) loopDetach() *cobra.Command {
+func (cmds loopCommands) detach() *cobra.Command {
 	return &cobra.Command{
 		Use: "detach DEVICE", Short: "take its file away from a loop device", Args: wants("DEVICE"),
 		RunE: func(_ *cobra.Command, args []string) error { return blockdev.Detach(args[0]) },
 	}
 }
 
-func (a *app) loopGrow() *cobra.Command {
+func (cmds loopCommands) grow() *cobra.Command {
 	return &cobra.Command{
 		Use: "grow DEVICE FILE SIZE", Short: "make a loop device as large as its file, once that has this size", Args: wants("DEVICE", "FILE", "SIZE"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -63,15 +66,16 @@ func (a *app) loopGrow() *cobra.Command {
 	}
 }
 
-// loopMax is how long a call may take that asks a mount that is alive.
+// loopMax bounds a run of `ovs loop`, which asks the mount. A mount that answers is much faster.
 const loopMax = time.Minute
 
-// runLoop runs `ovs loop` and returns what it prints.
+// runLoop runs `ovs loop` and returns its output. It runs this very program, also if the file
+// was replaced by another release meanwhile.
 func runLoop(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, loopMax)
 	defer cancel()
 	c := exec.CommandContext(ctx, "/proc/self/exe", append([]string{"loop"}, args...)...)
-	c.Args[0] = "ovs"
+	c.Args[0] = "ovs" // as it is shown in lists of processes
 	var out, said bytes.Buffer
 	c.Stdout, c.Stderr = &out, &said
 	if err := c.Run(); err != nil {

@@ -1,5 +1,5 @@
-// Command ovs is all of the system in one binary: `ovs up` serves the vDisks of
-// a data directory; the other commands talk to it, or look into its files.
+// Command ovs is all of the system in one binary. `ovs up` serves the vDisks of a data directory.
+// The other commands talk to it, or read its files.
 //
 // Exit codes: 0 done, 1 failed, 2 wrong usage. An error is one line on standard
 // error, JSON under --json: what failed, on which object, and what to do.
@@ -32,7 +32,7 @@ const (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run is main with its world passed in.
+// run is main with arguments and outputs passed in, and returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	// The first signal cancels what runs; `ovs up` makes that a clean stop.
 	// The second ends the process at once, whatever it waits for.
@@ -50,13 +50,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}()
 
 	a := newApp(stdout, stderr)
-	a.json = wantsJSON(args) // for errors in what stands before the flag
+	// An error in an argument before --json is found before that flag is parsed, and must be
+	// JSON as well.
+	a.json = wantsJSON(args)
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
 	}
+	// "context canceled" says nothing to a user; the signal does.
 	if errors.Is(err, context.Canceled) && context.Cause(ctx) != nil {
 		err = context.Cause(ctx)
 	}
@@ -75,7 +78,8 @@ type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// exitCode says what an error means to a script.
+// exitCode is the exit code for an error. What the caller must write differently is wrong usage,
+// be it found here or by the server: trying again does not help. All else has failed.
 func exitCode(err error) int {
 	var usage usageError
 	if errors.As(err, &usage) || image.Refused(err) || errors.Is(err, control.ErrInvalid) || errors.Is(err, volumedriver.ErrInvalid) {
@@ -84,7 +88,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// oneLine writes an error without line breaks, for those that grep.
+// oneLine writes an error without line breaks, so that grep finds the whole of it.
 func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }

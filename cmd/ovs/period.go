@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// period is a flag that takes a time of weeks or days as well: 2w, 10d, 36h, 1h30m;
-// and 0, which is never, and below zero here. The zero value was not given.
+// period is the value of a flag for a time, of weeks or days too: 2w, 10d, 36h, 1h30m. A flag of 0
+// means never, and is a negative period; a period of zero was not given.
 type period time.Duration
 
 // String implements pflag.Value.

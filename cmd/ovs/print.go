@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -18,11 +17,12 @@ import (
 	"openvstorage/internal/size"
 )
 
-// print writes v as JSON under --json, with every list an array, else as text does.
+// print writes v as JSON if --json was given, with every list an array. Otherwise text writes it,
+// into columns.
 func (a *app) print(v any, text func(w io.Writer)) error { return a.printLists(v, false, text) }
 
-// printShort is print of what has lists that are told only to who asks for them:
-// those are left out.
+// printShort is print, and leaves out the lists that are printed only when a flag asks
+// for them.
 func (a *app) printShort(v any, text func(w io.Writer)) error { return a.printLists(v, true, text) }
 
 func (a *app) printLists(v any, short bool, text func(w io.Writer)) error {
@@ -47,8 +47,8 @@ func (a *app) printLists(v any, short bool, text func(w io.Writer)) error {
 // failure is an error as --json prints it.
 type failure struct {
 	Error string `json:"error"`
-	Kind  string `json:"kind"` // "usage", or what kind the server says it is; "failed": no other
-	Code  int    `json:"code"` // that the process exits with
+	Kind  string `json:"kind"` // "usage", the kind that the server has given, or "failed"
+	Code  int    `json:"code"` // exit code of the process
 }
 
 // printError writes an error to standard error, on one line.
@@ -88,8 +88,8 @@ func (a *app) done(what, name string) error {
 
 func human(bytes uint64) string { return size.Bytes(bytes).Human() }
 
-// orUnknown is the size of a vDisk: none has 0 bytes, but those whose catalog was
-// not read.
+// orUnknown is the size of a vDisk in words. No vDisk has 0 bytes: that is one whose catalog could
+// not be read.
 func orUnknown(bytes uint64) string {
 	if bytes == 0 {
 		return "unknown"
@@ -99,8 +99,8 @@ func orUnknown(bytes uint64) string {
 
 func when(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
-// progress returns a function that draws a bar on standard error, and one that
-// takes it away; off a terminal both do nothing.
+// progress returns a function that draws a bar on standard error, and one that takes it away. If
+// that is no terminal draw is nil, and end does nothing: a bar in a log is noise.
 func (a *app) progress(what string) (draw func(done, total int64), end func()) {
 	f, ok := a.stderr.(*os.File)
 	if !ok || a.json || !term.IsTerminal(int(f.Fd())) {
@@ -121,31 +121,4 @@ func (a *app) progress(what string) (draw func(done, total int64), end func()) {
 		}
 		_ = bar.Set64(min(done, total))
 	}, func() { _ = bar.Clear() }
-}
-
-// announce prints one service of `ovs up`, a line each, under --json too.
-func (a *app) announce(s host.Service) error {
-	if a.json {
-		return json.NewEncoder(a.stdout).Encode(s)
-	}
-	_, err := fmt.Fprintf(a.stdout, "%-8s %s\n", s.Service, s.Address)
-	return err
-}
-
-// announceReady prints the last line of a start.
-func (a *app) announceReady(dir string) error {
-	if a.json {
-		return json.NewEncoder(a.stdout).Encode(map[string]any{"ready": true, "data": dir})
-	}
-	_, err := fmt.Fprintln(a.stdout, "ready")
-	return err
-}
-
-// logger writes what `ovs up` logs.
-func (a *app) logger(level slog.Level) *slog.Logger {
-	opt := &slog.HandlerOptions{Level: level}
-	if a.json {
-		return slog.New(slog.NewJSONHandler(a.stderr, opt))
-	}
-	return slog.New(slog.NewTextHandler(a.stderr, opt))
 }

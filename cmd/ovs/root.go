@@ -12,8 +12,7 @@ import (
 	"openvstorage/internal/counted"
 )
 
-// app is what all commands share: the flags that stand before them and where
-// they print.
+// app is what all commands share: the flags that all of them have, and where they print.
 type app struct {
 	data   string
 	json   bool
@@ -25,7 +24,7 @@ func newApp(stdout, stderr io.Writer) *app { return &app{stdout: stdout, stderr:
 
 func (a *app) root() *cobra.Command {
 	c := group("ovs", "block storage for virtual machines",
-		a.up(), a.vdisk(), a.alba(), a.inspect(), a.loop())
+		upCommand{a}.command(), vdiskCommands{a}.group(), albaCommands{a}.group(), inspectCommands{a}.group(), loopCommands{a}.group())
 	c.Long = `ovs serves virtual disks over NBD and keeps them in one data directory.
 
 Start with:
@@ -43,12 +42,13 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`
 	flags := c.PersistentFlags()
 	flags.StringVar(&a.data, "data", os.Getenv("OVS_DATA"), "data `directory` (or set OVS_DATA)")
 	flags.BoolVar(&a.json, "json", a.json, "print JSON, errors too")
-	flags.Lookup("json").DefValue = "false" // or it is shown
+	flags.Lookup("json").DefValue = "false" // run has set it, and help would show that as the default
 	_ = c.MarkPersistentFlagDirname("data")
 	return c
 }
 
-// group is a command that only holds others.
+// group is a command that only holds others. Called by itself it is wrong usage, so that a script
+// with a typing error does not exit with 0.
 func group(use, short string, children ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use:   use,
@@ -74,7 +74,7 @@ func group(use, short string, children ...*cobra.Command) *cobra.Command {
 	return c
 }
 
-// wants is a check that exactly the named arguments are there.
+// wants checks that there are as many arguments as names.
 func wants(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == len(names) {
@@ -88,7 +88,8 @@ func wants(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// directory returns the data directory that was named.
+// directory returns the data directory that was named. There is no default: a wrong guess would
+// serve, or make, another one.
 func (a *app) directory() (string, error) {
 	if a.data == "" {
 		return "", usagef("no data directory named; use --data DIR or set OVS_DATA")
@@ -104,3 +105,18 @@ func (a *app) client() (*control.Client, error) {
 	}
 	return control.NewClient(dir), nil
 }
+
+// asks makes what a command runs of a function that asks `ovs up`. It is for commands that have
+// nothing to check before: wrong usage is reported even if no data directory was named.
+func (a *app) asks(do func(c *cobra.Command, client *control.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		client, err := a.client()
+		if err != nil {
+			return err
+		}
+		return do(c, client, args)
+	}
+}
+
+// offers completes arguments in a shell.
+func (a *app) offers() offers { return offers{a.client} }

@@ -239,8 +239,8 @@ func cmdNewer(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(name, inspecttest.Newer(b), 0o600))
 }
 
-// cmdJSON checks that an output is JSON for those who read it: a list that is
-// empty is a list, and nothing is null.
+// cmdJSON checks that an output is JSON that programs can read without care: an empty list is a list,
+// and nothing is null.
 func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: json stdout|stderr|FILE")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 	"openvstorage/internal/size"
 )
 
-// Sizes that --write-buffer and --map-cache take.
+// Defaults and limits of flags.
 const (
 	writeBufferDefault = 2 * size.GiB
 	writeBufferMin     = 64 * size.MiB
@@ -36,7 +37,10 @@ type upFlags struct {
 	logLevel slog.Level
 }
 
-func (a *app) up() *cobra.Command {
+// upCommand is `ovs up`: its flags, and the lines that it prints when it has started.
+type upCommand struct{ *app }
+
+func (u upCommand) command() *cobra.Command {
 	f := upFlags{logLevel: slog.LevelInfo, Options: host.Options{
 		WriteBuffer: writeBufferDefault, MapCache: mapCacheDefault, NBDMemory: nbdMemoryDefault, NBDClients: 1024, Uploads: 4,
 	}}
@@ -53,7 +57,7 @@ next start has to look at more.`,
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
-			dir, err := a.directory()
+			dir, err := u.directory()
 			if err != nil {
 				return err
 			}
@@ -69,14 +73,14 @@ next start has to look at more.`,
 			if err := f.socketsFor(c.CommandPath(), dir); err != nil {
 				return err
 			}
-			if f.Mount != "" {
+			if f.Mount != "" { // absolute, as errors and attachments name it to other processes
 				if f.Mount, err = filepath.Abs(f.Mount); err != nil {
 					return err
 				}
 			}
-			f.Dir, f.Release, f.Logger, f.Loop = dir, release, a.logger(f.logLevel), runLoop
+			f.Dir, f.Release, f.Logger, f.Loop = dir, release, u.logger(f.logLevel), runLoop
 			f.Ways, f.ALBA.Scrub, f.ReadWait = f.fuse.ways, time.Duration(f.scrub), time.Duration(f.readWait)
-			f.Announce, f.Ready = a.announce, func() error { return a.announceReady(dir) }
+			f.Announce, f.Ready = u.announce, func() error { return u.announceReady(dir) }
 			return host.Serve(c.Context(), f.Options)
 		},
 	}
@@ -102,7 +106,7 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.BoolVar(&f.AllowOther, "allow-other", false, "let other users than the one of this process into the mount")
 	flags.Var(&f.fuse, "fuse", "`way` of the mount's requests: ring (an io_uring; as root, echo Y > /sys/module/fuse/parameters/enable_uring), device, or auto: ring if the kernel offers it")
 	flags.Var(&f.FUSEMemory, "fuse-memory", fmt.Sprintf("memory for requests of the mount that wait for something, and for its rings; at least %v (default %v, or what its rings need, if more)", size.Bytes(fusefs.MemoryMin), size.Bytes(transport.MemoryDefault)))
-	flags.Lookup("fuse-memory").DefValue = "" // it is said
+	flags.Lookup("fuse-memory").DefValue = "" // the text above says it
 	flags.StringVar(&f.Backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
 	f.addALBA(flags)
 	flags.BoolVar(&f.ALBA.AllowUnmounted, "allow-unmounted", false, "make what is new, the data directory or ASDs, also in directories that look like mount points with nothing mounted")
@@ -110,7 +114,7 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.TextVar(&f.logLevel, "log-level", f.logLevel, "log what is of this `level` and what is worse: debug, info, warn, error")
 }
 
-// check refuses flags that cannot work.
+// check refuses flags that cannot work, before anything is opened or made.
 func (f *upFlags) check(command string) error {
 	if f.WriteBuffer < writeBufferMin {
 		return usagef("%s: --write-buffer %v is too small; give it at least %v", command, f.WriteBuffer, writeBufferMin)
@@ -145,6 +149,8 @@ func (f *upFlags) check(command string) error {
 	if f.FUSEMemory != 0 && int64(f.FUSEMemory) < fusefs.MemoryMin {
 		return usagef("%s: --fuse-memory %v is too small; give it at least %v", command, f.FUSEMemory, size.Bytes(fusefs.MemoryMin))
 	}
+	// Neither NBD nor the metrics ask for a password, so other machines reach them only if
+	// somebody says so.
 	if f.Insecure {
 		return nil
 	}
@@ -161,8 +167,8 @@ func (f *upFlags) check(command string) error {
 	return nil
 }
 
-// socketsFor fills in where the sockets are. A path that no NBD client could name is
-// refused; our own commands find the management socket whatever its length is.
+// socketsFor fills in where the sockets are. It refuses a path of the NBD socket that is too long
+// for clients. The path of the management socket may be longer: our own commands find it anyway.
 func (f *upFlags) socketsFor(command, data string) (err error) {
 	dir := data
 	if f.SocketDir != "" {
@@ -181,4 +187,32 @@ func (f *upFlags) socketsFor(command, data string) (err error) {
 		return usagef("%s: socket path %s is too long: it has %d bytes, and NBD clients take %d; give --socket-dir a shorter directory", command, f.NBDUnix, n, control.PathMax)
 	}
 	return nil
+}
+
+// announce prints a line for one service of `ovs up`. With --json it is a line too: programs read
+// lines while the process runs.
+func (u upCommand) announce(s host.Service) error {
+	if u.json {
+		return json.NewEncoder(u.stdout).Encode(s)
+	}
+	_, err := fmt.Fprintf(u.stdout, "%-8s %s\n", s.Service, s.Address)
+	return err
+}
+
+// announceReady prints the last line of a start.
+func (u upCommand) announceReady(dir string) error {
+	if u.json {
+		return json.NewEncoder(u.stdout).Encode(map[string]any{"ready": true, "data": dir})
+	}
+	_, err := fmt.Fprintln(u.stdout, "ready")
+	return err
+}
+
+// logger writes what `ovs up` logs.
+func (u upCommand) logger(level slog.Level) *slog.Logger {
+	opt := &slog.HandlerOptions{Level: level}
+	if u.json {
+		return slog.New(slog.NewJSONHandler(u.stderr, opt))
+	}
+	return slog.New(slog.NewTextHandler(u.stderr, opt))
 }

@@ -48,8 +48,8 @@ func (f *upFlags) checkALBA(command string) error {
 	return f.checkDirs(command)
 }
 
-// checkDirs refuses what names no directory, as an empty variable of a shell does,
-// and one directory by two names: it would be one ASD.
+// checkDirs refuses an empty name, which an unset variable of a shell leaves, and two names of one
+// directory, which would be one ASD.
 func (f *upFlags) checkDirs(command string) error {
 	for i, dir := range f.ALBA.Dirs {
 		if dir == "" {
@@ -64,7 +64,7 @@ func (f *upFlags) checkDirs(command string) error {
 	return nil
 }
 
-// sameDir says whether two names lead to one directory, there or not yet.
+// sameDir says whether two names lead to one directory, which need not exist yet.
 func sameDir(a, b string) bool {
 	at, err := os.Stat(a)
 	bt, err2 := os.Stat(b)

@@ -2,10 +2,13 @@ package main
 
 import "github.com/spf13/cobra"
 
-func (a *app) vdisk() *cobra.Command {
+// vdiskCommands are the commands of `ovs vdisk`, most of them in a file of their own.
+type vdiskCommands struct{ *app }
+
+func (cmds vdiskCommands) group() *cobra.Command {
 	return group("vdisk", "make, look at, snapshot, clone and remove vDisks",
-		a.vdiskCreate(), a.vdiskList(), a.vdiskInfo(), a.vdiskResize(), a.vdiskDelete(), a.vdiskRename(),
-		a.vdiskSnapshot(), a.vdiskRollback(), a.vdiskClone(), a.vdiskSync(),
-		a.vdiskAttach(), a.vdiskDetach(), a.vdiskAttached(),
-		a.vdiskExport(), a.vdiskImport())
+		cmds.create(), cmds.list(), cmds.info(), cmds.resize(), cmds.delete(), cmds.rename(),
+		snapshotCommands{cmds.app}.group(), cmds.rollback(), cmds.clone(), cmds.sync(),
+		cmds.attach(), cmds.detach(), cmds.attached(),
+		cmds.exportImage(), cmds.importImage())
 }

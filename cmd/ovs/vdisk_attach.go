@@ -11,7 +11,7 @@ import (
 	"openvstorage/internal/control"
 )
 
-func (a *app) vdiskAttach() *cobra.Command {
+func (cmds vdiskCommands) attach() *cobra.Command {
 	var opt control.AttachOptions
 	c := &cobra.Command{
 		Use:   "attach NAME",
@@ -27,7 +27,7 @@ root. The device is of one of two kinds:
 The vDisk stays attached over restarts of ` + "`ovs up`" + `, perhaps as another device:
 DIR/dev/NAME is a link to the one that it has now ("/" in NAME is written %2F).`,
 		Args:              wants("NAME"),
-		ValidArgsFunction: a.completeNames(false),
+		ValidArgsFunction: cmds.offers().names(false),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := attach.Options(opt).Check(); err != nil {
 				return usagef("%s: %w", c.CommandPath(), err)
@@ -39,10 +39,12 @@ DIR/dev/NAME is a link to the one that it has now ("/" in NAME is written %2F).`
 				"reconnect-timeout": func() { opt.DeadTimeout = 0 },
 			} {
 				if !c.Flags().Changed(flag) {
-					unset() // it is attached already, perhaps, in another way
+					// A vDisk that is attached already keeps what it has; a flag that
+					// was given and differs is refused.
+					unset()
 				}
 			}
-			client, err := a.client()
+			client, err := cmds.client()
 			if err != nil {
 				return err
 			}
@@ -51,10 +53,10 @@ DIR/dev/NAME is a link to the one that it has now ("/" in NAME is written %2F).`
 				return err
 			}
 			showPartitions(at.Device)
-			if at.Why != "" && !a.json {
-				fmt.Fprintf(a.stderr, "a loop device, which does not outlive a kill of ovs up: %s\n", at.Why)
+			if at.Why != "" && !cmds.json {
+				fmt.Fprintf(cmds.stderr, "a loop device, which does not outlive a kill of ovs up: %s\n", at.Why)
 			}
-			return a.print(at, func(w io.Writer) { fmt.Fprintln(w, at.Device) })
+			return cmds.print(at, func(w io.Writer) { fmt.Fprintln(w, at.Device) })
 		},
 	}
 	flags := c.Flags()
@@ -67,16 +69,16 @@ DIR/dev/NAME is a link to the one that it has now ("/" in NAME is written %2F).`
 	return c
 }
 
-// showPartitions has the kernel read the partition table, which it does when a
-// device is opened for the first time. On most machines udev did. ovs up does not:
-// it would wait for itself.
+// showPartitions has the kernel read the partition table, which the kernel does when a device is
+// opened for the first time. On most machines udev has opened it before. `ovs up` cannot do it: it
+// would wait for itself.
 func showPartitions(device string) {
 	if f, err := os.Open(device); err == nil {
 		_ = f.Close()
 	}
 }
 
-func (a *app) vdiskDetach() *cobra.Command {
+func (cmds vdiskCommands) detach() *cobra.Command {
 	force := false
 	c := &cobra.Command{
 		Use:   "detach NAME",
@@ -85,38 +87,30 @@ func (a *app) vdiskDetach() *cobra.Command {
 says who uses it. With --force it goes all the same, and who uses it gets I/O
 errors; what was written to a file system and not synced is lost.`,
 		Args:              wants("NAME"),
-		ValidArgsFunction: a.completeNames(false),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		ValidArgsFunction: cmds.offers().names(false),
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
 			if err := client.Detach(c.Context(), args[0], force); err != nil {
 				return err
 			}
-			return a.done("detached", args[0])
-		},
+			return cmds.done("detached", args[0])
+		}),
 	}
 	c.Flags().BoolVar(&force, "force", false, "also if it is in use")
 	return c
 }
 
-func (a *app) vdiskAttached() *cobra.Command {
+func (cmds vdiskCommands) attached() *cobra.Command {
 	return &cobra.Command{
 		Use:               "attached",
 		Short:             "list the vDisks that are block devices of this machine",
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			list, err := client.Attached(c.Context())
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
+			return cmds.print(list, func(w io.Writer) {
 				fmt.Fprintln(w, "VDISK\tKIND\tDEVICE\tLINK")
 				for _, at := range list {
 					device := at.Device
@@ -131,6 +125,6 @@ func (a *app) vdiskAttached() *cobra.Command {
 					}
 				}
 			})
-		},
+		}),
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"openvstorage/internal/size"
 )
 
-func (a *app) vdiskCreate() *cobra.Command {
+func (cmds vdiskCommands) create() *cobra.Command {
 	var bytes size.Bytes
 	c := &cobra.Command{
 		Use:               "create NAME --size SIZE",
@@ -22,7 +22,7 @@ func (a *app) vdiskCreate() *cobra.Command {
 			if bytes == 0 {
 				return usagef("%s needs --size, for instance --size 10GiB", c.CommandPath())
 			}
-			client, err := a.client()
+			client, err := cmds.client()
 			if err != nil {
 				return err
 			}
@@ -30,7 +30,7 @@ func (a *app) vdiskCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printMade("created", v)
+			return cmds.printMade("created", v)
 		},
 	}
 	c.Flags().Var(&bytes, "size", "size of the vDisk, for instance 10GiB")
@@ -38,8 +38,8 @@ func (a *app) vdiskCreate() *cobra.Command {
 }
 
 // printMade reports a new vDisk and where to attach it.
-func (a *app) printMade(what string, v control.VDisk) error {
-	return a.print(v, func(w io.Writer) {
+func (cmds vdiskCommands) printMade(what string, v control.VDisk) error {
+	return cmds.print(v, func(w io.Writer) {
 		fmt.Fprintf(w, "%s %s (%s)\n", what, v.Name, human(v.Size))
 		for _, uri := range v.URIs {
 			fmt.Fprintln(w, uri)

@@ -6,23 +6,19 @@ import (
 	"openvstorage/internal/control"
 )
 
-func (a *app) vdiskDelete() *cobra.Command {
+func (cmds vdiskCommands) delete() *cobra.Command {
 	var force bool
 	c := &cobra.Command{
 		Use:               "delete NAME",
 		Short:             "remove a vDisk with its snapshots and data",
 		Args:              wants("NAME"),
-		ValidArgsFunction: a.completeNames(false),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		ValidArgsFunction: cmds.offers().names(false),
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
 			if err := forced(force, (*control.Client).Delete, (*control.Client).ForceDelete)(client, c.Context(), args[0]); err != nil {
 				return err
 			}
-			return a.done("deleted", args[0])
-		},
+			return cmds.done("deleted", args[0])
+		}),
 	}
 	c.Flags().BoolVar(&force, "force", false, "also while it is in use: its users get errors from then on")
 	return c

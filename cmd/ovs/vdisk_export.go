@@ -13,7 +13,7 @@ import (
 	"openvstorage/internal/image"
 )
 
-func (a *app) vdiskExport() *cobra.Command {
+func (cmds vdiskCommands) exportImage() *cobra.Command {
 	return &cobra.Command{
 		Use:   "export NAME[@SNAP] FILE",
 		Short: "copy a vDisk or a snapshot to a raw image file",
@@ -27,30 +27,30 @@ Of a vDisk that is being written the image is of no one moment: export a
 snapshot of it.`,
 		Example:           "  ovs vdisk export disk1@monday disk1.raw\n  ovs vdisk export disk1 - | ovs vdisk import - disk1 --data other",
 		Args:              wants("NAME[@SNAP]", "FILE"),
-		ValidArgsFunction: a.completeImage(),
+		ValidArgsFunction: cmds.offers().images(),
 		RunE: func(c *cobra.Command, args []string) error {
 			name, snap, err := nameAndSnapshot(c.CommandPath(), args[0])
 			if err != nil {
 				return err
 			}
-			client, err := a.client()
+			client, err := cmds.client()
 			if err != nil {
 				return err
 			}
 			if args[1] == "-" {
-				_, err := a.export(c.Context(), client, name, snap, image.NewStream(a.stdout))
+				_, err := cmds.copyTo(c.Context(), client, name, snap, image.NewStream(cmds.stdout))
 				return err
 			}
 			file, err := image.Create(args[1])
 			if err != nil {
 				return err
 			}
-			size, err := a.export(c.Context(), client, name, snap, file)
-			if err != nil {
+			size, err := cmds.copyTo(c.Context(), client, name, snap, file)
+			if err != nil { // a file that is not whole must not get the name
 				return errors.Join(err, file.Abandon())
 			}
 			result := exported{Done: "exported", Name: args[0], File: file.Target(), Size: size}
-			return a.print(result, func(w io.Writer) { fmt.Fprintf(w, "exported %s\n", args[0]) })
+			return cmds.print(result, func(w io.Writer) { fmt.Fprintf(w, "exported %s\n", args[0]) })
 		},
 	}
 }
@@ -59,17 +59,17 @@ snapshot of it.`,
 type exported struct {
 	Done string `json:"done"`
 	Name string `json:"name"` // NAME[@SNAP]
-	File string `json:"file"` // that was written: not a symbolic link to it
+	File string `json:"file"` // the file that was written, if FILE is a symbolic link to it
 	Size int64  `json:"size"` // bytes
 }
 
-// export copies a vDisk or a snapshot to an image, and returns its size in bytes.
-func (a *app) export(ctx context.Context, client *control.Client, name, snap string, to image.Destination) (int64, error) {
+// copyTo copies a vDisk or a snapshot to an image, and returns its size in bytes.
+func (cmds vdiskCommands) copyTo(ctx context.Context, client *control.Client, name, snap string, to image.Destination) (int64, error) {
 	what := name
 	if snap != "" {
 		what += "@" + snap
 	}
-	draw, end := a.progress("export " + what)
+	draw, end := cmds.progress("export " + what)
 	defer end()
 	return image.Export(ctx, client, name, snap, to, draw)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math"
 
@@ -10,7 +11,7 @@ import (
 	"openvstorage/internal/naming"
 )
 
-func (a *app) vdiskImport() *cobra.Command {
+func (cmds vdiskCommands) importImage() *cobra.Command {
 	opt := image.Options{Format: image.FormatAuto}
 	c := &cobra.Command{
 		Use:   "import FILE NAME",
@@ -35,7 +36,7 @@ that is written while it is read makes no vDisk.`,
   qemu-img convert -f qcow2 -O raw disk.qcow2 disk.raw
   zstd -dc disk.raw.zst | ovs vdisk import - disk1 --size 20GiB`,
 		Args:              wants("FILE", "NAME"),
-		ValidArgsFunction: a.completeImportFile(),
+		ValidArgsFunction: cmds.offers().files(),
 		RunE: func(c *cobra.Command, args []string) error {
 			if c.Flags().Changed("size") && (opt.Size == 0 || opt.Size > math.MaxInt64) {
 				return usagef("%s: --size %v: give the bytes that the image has", c.CommandPath(), opt.Size)
@@ -43,32 +44,40 @@ that is written while it is read makes no vDisk.`,
 			if opt.Format != image.FormatAuto && opt.Format != image.FormatRaw {
 				return usagef("%s: --format %q: give auto or raw", c.CommandPath(), opt.Format)
 			}
+			// The vDisk gets this name only when all of the image is in it: too late to
+			// find that it cannot be one.
 			if err := naming.Check(args[1]); err != nil {
 				return usagef("%s: %w", c.CommandPath(), err)
 			}
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
-			source, err := image.Open(c.Context(), args[0], opt)
-			if err != nil {
-				return err
-			}
-			defer source.Close()
-			draw, end := a.progress("import " + args[1])
-			v, err := image.Import(c.Context(), client, source, args[1], draw)
-			end()
-			if err != nil {
-				return err
-			}
-			if !source.Known() && !a.json {
-				fmt.Fprintf(a.stderr, "%v ended after %d bytes, and nothing said how many there are; --size does\n", source, source.Taken())
-			}
-			return a.printMade("imported", v)
+			return cmds.importFrom(c.Context(), args[0], args[1], opt)
 		},
 	}
 	c.Flags().Var(&opt.Size, "size", "bytes that the image has, for instance 10GiB; any other number is an error")
 	c.Flags().StringVarP(&opt.Format, "format", "f", image.FormatAuto, "`format` of the image: raw, whatever it begins with, or auto: raw, if it does not look like another")
 	_ = c.RegisterFlagCompletionFunc("format", cobra.FixedCompletions([]cobra.Completion{image.FormatAuto, image.FormatRaw}, cobra.ShellCompDirectiveNoFileComp))
 	return c
+}
+
+// importFrom makes a vDisk of the image in a file, "-" for standard input.
+func (cmds vdiskCommands) importFrom(ctx context.Context, file, name string, opt image.Options) error {
+	client, err := cmds.client()
+	if err != nil {
+		return err
+	}
+	source, err := image.Open(ctx, file, opt)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	draw, end := cmds.progress("import " + name)
+	v, err := image.Import(ctx, client, source, name, draw)
+	end()
+	if err != nil {
+		return err
+	}
+	// A pipe that broke looks like one that ended.
+	if !source.Known() && !cmds.json {
+		fmt.Fprintf(cmds.stderr, "%v ended after %d bytes, and nothing said how many there are; --size does\n", source, source.Taken())
+	}
+	return cmds.printMade("imported", v)
 }

@@ -11,23 +11,19 @@ import (
 	"openvstorage/internal/control"
 )
 
-func (a *app) vdiskInfo() *cobra.Command {
+func (cmds vdiskCommands) info() *cobra.Command {
 	return &cobra.Command{
 		Use:               "info NAME",
 		Short:             "show one vDisk: sizes, state, snapshots, where it is served",
 		Args:              wants("NAME"),
-		ValidArgsFunction: a.completeNames(false),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		ValidArgsFunction: cmds.offers().names(false),
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
 			v, err := client.Info(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			return a.print(v, func(w io.Writer) { writeInfo(w, v) })
-		},
+			return cmds.print(v, func(w io.Writer) { writeInfo(w, v) })
+		}),
 	}
 }
 
@@ -65,7 +61,7 @@ func writeInfo(w io.Writer, v control.VDisk) {
 	}
 }
 
-// encryption says what is sealed, and what is not.
+// encryption says what is sealed, and that the write buffer is not.
 func encryption(s *control.Storage) string {
 	if s.Key == 0 {
 		return s.Cipher

@@ -9,23 +9,19 @@ import (
 	"openvstorage/internal/control"
 )
 
-func (a *app) vdiskList() *cobra.Command {
+func (cmds vdiskCommands) list() *cobra.Command {
 	return &cobra.Command{
 		Use:               "list",
 		Short:             "list the vDisks",
 		Args:              wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(c *cobra.Command, _ []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			list, err := client.List(c.Context())
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) { writeList(w, list) })
-		},
+			return cmds.print(list, func(w io.Writer) { writeList(w, list) })
+		}),
 	}
 }
 

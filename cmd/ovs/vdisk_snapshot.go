@@ -2,7 +2,10 @@ package main
 
 import "github.com/spf13/cobra"
 
-func (a *app) vdiskSnapshot() *cobra.Command {
+// snapshotCommands are the commands of `ovs vdisk snapshot`.
+type snapshotCommands struct{ *app }
+
+func (cmds snapshotCommands) group() *cobra.Command {
 	return group("snapshot", "take, list and remove snapshots",
-		a.vdiskSnapshotCreate(), a.vdiskSnapshotList(), a.vdiskSnapshotDelete())
+		cmds.create(), cmds.list(), cmds.delete())
 }

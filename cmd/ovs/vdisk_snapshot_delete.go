@@ -1,22 +1,22 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
 
-func (a *app) vdiskSnapshotDelete() *cobra.Command {
+	"openvstorage/internal/control"
+)
+
+func (cmds snapshotCommands) delete() *cobra.Command {
 	return &cobra.Command{
 		Use:               "delete NAME SNAP",
 		Short:             "remove a snapshot",
 		Args:              wants("NAME", "SNAP"),
-		ValidArgsFunction: a.completeNames(true),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		ValidArgsFunction: cmds.offers().names(true),
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
 			if err := client.SnapshotDelete(c.Context(), args[0], args[1]); err != nil {
 				return err
 			}
-			return a.done("deleted", args[0]+"@"+args[1])
-		},
+			return cmds.done("deleted", args[0]+"@"+args[1])
+		}),
 	}
 }

@@ -10,23 +10,19 @@ import (
 	"openvstorage/internal/control"
 )
 
-func (a *app) vdiskSnapshotList() *cobra.Command {
+func (cmds snapshotCommands) list() *cobra.Command {
 	return &cobra.Command{
 		Use:               "list NAME",
 		Short:             "list the snapshots of a vDisk, oldest first",
 		Args:              wants("NAME"),
-		ValidArgsFunction: a.completeNames(false),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := a.client()
-			if err != nil {
-				return err
-			}
+		ValidArgsFunction: cmds.offers().names(false),
+		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
 			list, err := client.SnapshotList(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) { writeSnapshots(w, list) })
-		},
+			return cmds.print(list, func(w io.Writer) { writeSnapshots(w, list) })
+		}),
 	}
 }
 

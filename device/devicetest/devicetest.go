@@ -1,5 +1,5 @@
-// Package devicetest is the conformance suite of package device: against a slice of
-// bytes, one caller and many.
+// Package devicetest is the conformance suite of package device. It compares a device with a slice of
+// bytes, with one caller and with many.
 package devicetest
 
 import (
@@ -23,9 +23,8 @@ const (
 	Even = 1 << 20
 )
 
-// Run checks that a device keeps the contract of package device, against a slice of
-// bytes. newDevice returns a device of bytes zeros, Odd or Even, and sees to its end
-// by t.Cleanup.
+// Run checks that a device keeps the contract of package device. newDevice returns a device of zeros
+// with so many bytes, Odd or Even, and closes it by t.Cleanup.
 func Run(t *testing.T, bytes int64, newDevice func(t testing.TB, size int64) device.Device) {
 	size := int(bytes)
 	run := func(name string, test func(t *testing.T, d *checked)) {
@@ -101,7 +100,7 @@ func Run(t *testing.T, bytes int64, newDevice func(t testing.TB, size int64) dev
 	run("Concurrent", func(t *testing.T, d *checked) { d.concurrent() })
 }
 
-// Read checks a device that can only be read, and holds what is given.
+// Read checks a device that can only be read. The device holds the given bytes.
 func Read(t *testing.T, r device.Reader, holds []byte) {
 	d := &checked{t: t, r: r, model: holds}
 	size := int64(len(holds))
@@ -139,8 +138,8 @@ type checked struct {
 	holeless bool
 }
 
-// write writes by Try and waits only if it must, as the server does. The
-// device must not keep the buffers: they are overwritten afterwards.
+// write tries TryWrite first, and Write if that would block, as a server does. It overwrites the
+// buffers afterwards, as the device must not keep them.
 func (d *checked) write(batch ...device.Span) {
 	d.t.Helper()
 	for _, s := range batch {
@@ -213,8 +212,8 @@ func (d *checked) check() {
 	}
 }
 
-// extents checks that the extents of a range cover it, are merged, and that
-// what is said to be zero is.
+// extents checks that the extents of a range cover it and are merged, and that those which are said to
+// be zero are.
 func (d *checked) extents(off, n int64) []device.Extent {
 	d.t.Helper()
 	var all []device.Extent
@@ -253,8 +252,8 @@ func (d *checked) extents(off, n int64) []device.Extent {
 	return all
 }
 
-// mustBe checks the allocation of whole clusters that are zero. A device that
-// knows no holes, as it shows when it is new, has none here either.
+// mustBe checks the allocation of whole clusters that are zero. A new device shows whether it knows
+// holes at all; if not, there are none here either.
 func (d *checked) mustBe(off, n int64, hole bool) {
 	d.t.Helper()
 	es := d.extents(off, n)

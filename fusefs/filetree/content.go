@@ -41,8 +41,8 @@ func (t *Tree) Load(ctx context.Context, node uint64) ([]byte, error) {
 	return content, nil
 }
 
-// unread makes of an error one of reading: whoever reads a file asks for no room,
-// whatever the keys lack.
+// unread makes an error that says that the keys lack room one of reading (EIO): whoever
+// reads a file asks for no room.
 func unread(err error) error {
 	if disk.CauseOf(err) == disk.Full {
 		return fmt.Errorf("%w: %w", syscall.EIO, err)
@@ -50,7 +50,7 @@ func unread(err error) error {
 	return err
 }
 
-// Room returns nil if a file may grow from one size to another.
+// Room returns nil if a file may grow from one size to another, in bytes.
 func (t *Tree) Room(from, to int64) error {
 	switch {
 	case to > MaxFile:
@@ -61,8 +61,8 @@ func (t *Tree) Room(from, to int64) error {
 	return nil
 }
 
-// Store replaces the content of a file, whose pieces from first to last may
-// differ from what is stored. A file that was removed has none to store.
+// Store replaces the content of a file. Its pieces from first to last may differ from
+// what is stored. If the file was removed there is nothing to store, and no error.
 func (t *Tree) Store(ctx context.Context, node uint64, content []byte, first, last int, now time.Time) error {
 	end, err := t.begin(ctx)
 	if err != nil {

@@ -8,43 +8,40 @@ import (
 	"time"
 )
 
-// doubt is a change of which nobody can tell yet whether it is made.
+// doubt is a change of which it is not known yet whether it was made.
 type doubt struct {
 	cause   error
 	changes []Change
-	apply   func() // has memory follow it; mu is held
+	apply   func() // has memory follow the change; mu is held
 }
 
 // settleMax bounds one attempt to find out.
 const settleMax = time.Minute
 
-// begin begins a change, or what a change must not come into, until end. What
-// became of the one before is known.
+// begin begins a change, or something that no change may interrupt. The caller calls
+// end. begin first finds out what became of the change before.
 func (t *Tree) begin(ctx context.Context) (end func(), err error) {
-	select {
-	case t.change <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := t.change.Take(ctx); err != nil {
+		return nil, err
 	}
-	end = func() { <-t.change }
-	err = ctx.Err()
+	err = ctx.Err() // a free lock is taken even after the end of ctx
 	if err == nil {
 		err = t.settle(ctx)
 	}
 	if err != nil {
-		end()
+		t.change.Give()
 		return nil, err
 	}
-	return end, nil
+	return t.change.Give, nil
 }
 
-// write makes changes durable, and then has memory follow; change is held.
+// write makes changes durable, and then has memory follow them. t.change is held.
 func (t *Tree) write(ctx context.Context, changes []Change, apply func()) error {
 	return t.commit(changes, apply, func() error { return t.keys.Write(ctx, changes) })
 }
 
-// commit calls what makes changes, and has memory follow if it did. It notes if
-// nobody can tell; change is held.
+// commit calls write, which makes changes, and has memory follow if they were made. If
+// nobody can tell whether they were, it notes that. t.change is held.
 func (t *Tree) commit(changes []Change, apply func(), write func() error) error {
 	if err := write(); err != nil {
 		if !errors.Is(err, ErrNotWritten) {
@@ -58,8 +55,8 @@ func (t *Tree) commit(changes []Change, apply func(), write func() error) error 
 	return nil
 }
 
-// settle finds out whether the change in doubt was made: then all of its keys
-// have the values that it gave them, which nobody else changes. change is held.
+// settle finds out whether the change in doubt was made. If it was, all of its keys have
+// the values that it gave them: nobody else changes them. t.change is held.
 func (t *Tree) settle(ctx context.Context) error {
 	d := t.doubt
 	if d == nil {
@@ -73,7 +70,8 @@ func (t *Tree) settle(ctx context.Context) error {
 		made, err = t.holds(ctx, d.changes[i])
 	}
 	if err != nil {
-		// Not %w of the cause: what is asked for now has not begun.
+		// The cause is not wrapped (%v): it is of the change before. What is asked for
+		// now has not begun.
 		return fmt.Errorf("file tree: whether the change before was made is not known yet (%v): %w: %w", d.cause, ErrNotWritten, err)
 	}
 	if made {

@@ -18,7 +18,7 @@ const (
 	Disk      Kind = 4 // attributes of a vDisk, by its id
 )
 
-// Attr is what can be changed of an entry and is not its content.
+// Attr is what users can change of an entry, its content apart.
 type Attr struct {
 	Mode     uint32 // the twelve low bits
 	UID, GID uint32
@@ -34,14 +34,15 @@ type Entry struct {
 	Size int64  // of a file, in bytes
 }
 
-// DiskAttr is what is kept of a vDisk. Its time of modification is right as long as
-// the vDisk is as it was at Epoch and Seq: who writes to it does not come here.
+// DiskAttr is what is kept of a vDisk. Its time of modification is right as long as the
+// vDisk is as it was at Epoch and Seq: writes to the vDisk do not change the tree.
 type DiskAttr struct {
 	Attr
 	Epoch, Seq uint64
 }
 
-// NoOwner is the owner and group of a vDisk that has none of its own, nor a mode.
+// NoOwner is the owner and the group of a vDisk to which nobody gave an owner. Its mode
+// does not count then.
 const NoOwner = 1<<32 - 1
 
 const (
@@ -59,8 +60,8 @@ func encodeDisk(a DiskAttr) []byte {
 	return binary.BigEndian.AppendUint64(b, a.Seq)
 }
 
-// decodeDisk reads what is kept of a vDisk. What an older release kept has no place
-// in the vDisk's order.
+// decodeDisk reads what is kept of a vDisk. A record of an older release has no place in
+// the vDisk's order.
 func decodeDisk(b []byte) (a DiskAttr, err error) {
 	switch {
 	case len(b) > 0 && b[0] > diskVersion:
@@ -91,8 +92,8 @@ func encode(e Entry) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(e.Size))
 }
 
-// decode checks all that a record can contradict. Records are rewritten by whoever
-// reads them: what is unknown in one is refused.
+// decode reads a record, and refuses one that contradicts itself. It also refuses what
+// it does not know: whoever reads a record writes it again, and would lose that.
 func decode(b []byte) (e Entry, err error) {
 	switch {
 	case len(b) > 0 && b[0] > recordVersion:

@@ -16,15 +16,15 @@ const (
 	moveMaxBytes = 3 << 20 // of paths, the old and the new ones
 )
 
-// Move moves an entry, and with a directory all below it. If replace says so,
-// a file may take the place of a file, and a directory that of an empty one;
-// nothing else is replaced. A directory may be one that only vDisks below it
-// imply: then it has no entry, and commit is to be given, which moves these in
-// the same step. The directories that it leaves and comes to are modified at a time,
-// in nanoseconds since 1970, or not if that is 0.
+// Move moves an entry, and with a directory all that is below it. If replace is set, a
+// file may take the place of a file, and a directory the place of an empty directory.
+// Nothing else is replaced. A directory that only vDisks below it imply has no entry:
+// then commit must be given, which moves these vDisks in the same step. The directories
+// that the entry leaves and comes to are modified at a time, in nanoseconds since 1970;
+// at 0 they are not.
 //
 // Errors: fs.ErrNotExist, fs.ErrExist, fs.ErrInvalid for a path that cannot be,
-// ENAMETOOLONG for one that gets too long, ErrMany.
+// ENAMETOOLONG for a path that gets too long, ErrMany.
 func (t *Tree) Move(ctx context.Context, from, to string, replace bool, at int64, commit Commit) error {
 	end, err := t.begin(ctx)
 	if err != nil {
@@ -101,8 +101,9 @@ func (t *Tree) fits(moves []move, to string) error {
 	return nil
 }
 
-// moving is what moves change, as swaps and as changes: the entries, and the
-// content of a file that is replaced, which only this tree knows.
+// moving is what moves change, once as swaps and once as changes: the entries and, only
+// among the changes, the content of a file that is replaced. Only this tree knows that
+// content.
 func (t *Tree) moving(moves []move, to string, other Entry, taking bool) (swaps []Swap, changes []Change) {
 	var replaced []byte
 	if taking {

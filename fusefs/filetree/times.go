@@ -11,9 +11,10 @@ type timed struct {
 	old, now Entry
 }
 
-// touched is the directories that entries of these paths are in, modified at a time,
-// in nanoseconds since 1970: those that have an entry, and older times. None if it is 0.
-// It is stored with what modifies them: no stop loses the one and keeps the other.
+// touched is the directories that the entries of these paths are in, modified at a time
+// in nanoseconds since 1970. It leaves out directories that have no entry, or newer
+// times; at 0 it is empty. The times are stored together with what modifies the
+// directories: no stop loses the one and keeps the other.
 func (t *Tree) touched(at int64, names ...string) (list []timed) {
 	if at == 0 {
 		return nil
@@ -30,7 +31,8 @@ func (t *Tree) touched(at int64, names ...string) (list []timed) {
 	return list
 }
 
-// touch is a directory that is modified at a time, if it has an entry and older times.
+// touch is a directory modified at a time. It is false if the directory has no entry, or
+// newer times.
 func (t *Tree) touch(dir string, at int64) (timed, bool) {
 	e, ok := t.Get(dir)
 	if !ok || e.Kind != Directory || e.Modified >= at && e.Changed >= at {
@@ -48,15 +50,15 @@ func changesOf(list []timed) (changes []Change) {
 	return changes
 }
 
-// retime has memory follow; mu is held.
+// retime has memory follow the change of times. t.mu is held.
 func (t *Tree) retime(list []timed) {
 	for _, d := range list {
 		t.entries[d.name].Attr = d.now.Attr
 	}
 }
 
-// Touch sets the times of modification and change of those directories that have an
-// entry and older times.
+// Touch sets the times of modification and change of directories, given in nanoseconds
+// since 1970. It leaves out directories that have no entry, or newer times.
 func (t *Tree) Touch(ctx context.Context, times map[string]int64) error {
 	end, err := t.begin(ctx)
 	if err != nil {

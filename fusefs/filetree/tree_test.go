@@ -111,7 +111,7 @@ func TestKeepMany(t *testing.T) {
 	}
 }
 
-// What was asked for since is not written over by who keeps times of many, nor does
+// What was asked for since is not written over by whoever keeps times of many, nor does
 // what was forgotten come back.
 func TestKeepManyLate(t *testing.T) {
 	keys := treetest.New()

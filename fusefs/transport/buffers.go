@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// buffer holds a request of the device and its reply. The data of a write
-// begins at page 1, so that it can go on as it is to a file that was opened for
-// direct I/O. A reply's payload begins there too, with its header before it.
+// buffer holds a request of the device and its reply. The data of a write begins at page
+// 1, so that it can go on as it is to a file that was opened for direct I/O. A reply's
+// payload begins there too, with its header before it.
 type buffer struct {
 	mem  []byte
 	x    exchange // if the request is a read or a write
@@ -21,20 +21,21 @@ const (
 	pageSize  = 4096
 	requestAt = pageSize - ioSize
 	replyAt   = pageSize - replyHeaderSize
-	// smallestRoom is what the kernel asks for, whatever the longest write.
+	// smallestRoom is the least room that the kernel asks for, however short the longest
+	// write is.
 	smallestRoom = 8192
 )
 
 func (b *buffer) request() []byte { return b.mem[requestAt:] }
 func (b *buffer) room() []byte    { return b.mem[pageSize:] }
 
-// requestShare is what a request of the device that waits counts for at least:
-// the bound on bytes bounds their number too.
+// requestShare is what a waiting request of the device counts for at least, in bytes: so
+// the bound on bytes bounds the number of requests too.
 const requestShare = 256 << 10
 
-// buffers is a bounded free list, the last one given back first: memory is used
-// only as far as requests have touched it, and given back when that is more than
-// may wait.
+// buffers is a bounded free list. The buffer that was given back last is taken first: so
+// memory is used only as far as requests have touched it. Memory is given back to the
+// system when more of it is idle than may wait.
 type buffers struct {
 	size int
 	most int64                // bytes that may wait
@@ -88,9 +89,9 @@ func (l *buffers) wait() {
 	done()
 }
 
-// hold counts a request of n bytes among those that wait, and waits itself
-// while there are too many. Nothing is read meanwhile, interrupts neither: the
-// kernel gives no way to read those alone.
+// hold counts a request of n bytes among those that wait. While too many wait it waits
+// itself, and nothing is read from the device, not even interrupts: the kernel gives no
+// way to read those alone.
 func (l *buffers) hold(b *buffer, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,8 +102,8 @@ func (l *buffers) hold(b *buffer, n int) {
 	l.held += b.held
 }
 
-// put gives a buffer back, of which the first n bytes were used, for a request or
-// its reply.
+// put gives a buffer back. The first n bytes of it were used, for a request or its
+// reply.
 func (l *buffers) put(b *buffer, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -120,9 +121,9 @@ func (l *buffers) put(b *buffer, n int) {
 	l.more.Broadcast()
 }
 
-// trim gives the memory of idle buffers back, but for those taken next. Where most
-// is in use it is called seldom: what is given back comes at the price of new
-// pages. l.mu is held.
+// trim gives the memory of idle buffers back, but for the buffers that are taken next.
+// It is called seldom where most memory is in use, because new pages cost time. l.mu is
+// held.
 func (l *buffers) trim() {
 	for i, b := range l.idle {
 		if l.used-l.lent <= l.most/4 || i == len(l.idle)-1 {
@@ -141,7 +142,8 @@ func (l *buffers) heldNow() int64 {
 	return l.held
 }
 
-// free gives all memory back; nobody has a buffer any more.
+// free gives all memory back. The caller has taken care that nobody has a buffer any
+// more.
 func (l *buffers) free() {
 	for _, b := range l.made {
 		_ = unix.Munmap(b.mem)

@@ -81,13 +81,13 @@ func Mount(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
 	return c, err
 }
 
-// errRing is that of a connection that failed for its rings.
+// errRing is matched by the error of a connection whose rings failed.
 var errRing = errors.New("FUSE over io_uring")
 
 func connect(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
 	c := &Conn{raw: raw, opt: opt, dir: dir, logger: opt.Logger, ended: make(chan struct{})}
 	c.waiting.gone = c.gone
-	c.buffers = newBuffers(opt.MaxWrite, cmp.Or(opt.Memory, MemoryDefault), c.waiting.lookOut)
+	c.buffers = newBuffers(opt.MaxWrite, cmp.Or(opt.Memory, MemoryDefault), c.waiting.checkKills)
 	offered := ringOffered()
 	if opt.Ways == RingOnly && offered != nil {
 		return nil, fmt.Errorf("%w: %w", errRing, offered)
@@ -109,7 +109,7 @@ func connect(dir string, raw fuse.RawFileSystem, opt Options) (*Conn, error) {
 	}
 	err = c.start()
 	if err != nil {
-		// All ends by itself, as soon as nobody has anything of it open.
+		// The rest ends by itself, as soon as nobody has a file of the mount open.
 		err = errors.Join(err, Detach(dir))
 	}
 	go c.finish()
@@ -152,7 +152,7 @@ func (c *Conn) start() error {
 	return nil
 }
 
-// finish waits until nothing comes any more and nothing waits, and gives all
+// finish waits until no request comes any more and none waits. Then it gives everything
 // back.
 func (c *Conn) finish() {
 	c.readers.Wait()
@@ -166,14 +166,14 @@ func (c *Conn) finish() {
 	close(c.ended)
 }
 
-// ErrElsewhere says that a mount is gone here, and not in a mount namespace that
-// was made while it was there: of a container, or of a service.
+// ErrElsewhere says that a mount is gone here but not in another mount namespace, of a
+// container or a service, that was made while the mount was there.
 var ErrElsewhere = errors.New("another mount namespace still has it")
 
-// Unmount takes the mount away, and waits until it is, or until ctx ends and it is
-// so here only. It fails with EBUSY while somebody uses it. If somebody else has
-// taken it away there is nothing to do: those who have something of it open keep
-// that for as long as this process lives.
+// Unmount takes the mount away. It returns when the mount is gone, or, if ctx ends
+// before, when it is gone only here. It fails with EBUSY while somebody uses the mount.
+// If somebody else has taken the mount away there is nothing to do: whoever has a file
+// of it open keeps that for as long as this process lives.
 func (c *Conn) Unmount(ctx context.Context) error {
 	if !c.mounted() {
 		return nil
@@ -199,7 +199,7 @@ func (c *Conn) Unmount(ctx context.Context) error {
 	}
 }
 
-// mounted reports whether the mount may be there still: by the mount table, which
+// mounted reports whether the mount may be there still. It reads the mount table, which
 // asks no file system.
 func (c *Conn) mounted() bool {
 	select {
@@ -214,15 +214,15 @@ func (c *Conn) mounted() bool {
 	return there || err != nil
 }
 
-// endMax is what the end of a mount may take if nobody has it any more.
+// endMax is how long the end of a mount may take that nobody uses any more.
 const endMax = 500 * time.Millisecond
 
 // Wait returns when nothing is mounted any more.
 func (c *Conn) Wait() { <-c.ended }
 
-// noPolling has the kernel learn that nothing here can be polled. The runtime
-// would ask each file of the mount that this process itself opens, in a way in
-// which nothing else runs that could answer.
+// noPolling tells the kernel that no file of the mount can be polled. Otherwise the
+// runtime would poll each file of the mount that this process itself opens, and nothing
+// in the process could run meanwhile to answer that.
 func noPolling(dir string) error {
 	const name = ".go-fuse-epoll-hack" // the library answers for it
 	fd, err := unix.Open(filepath.Join(dir, name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -234,7 +234,7 @@ func noPolling(dir string) error {
 	return err
 }
 
-// What do returns, instead of the end of a request, if it may not wait.
+// What do returns for a request that may not wait, if it has not ended.
 const (
 	mustWait = fuse.Status(unix.EAGAIN) // nothing has happened
 	gathers  = fuse.Status(Gathered)    // the round makes the write
@@ -248,7 +248,7 @@ func (c *Conn) wait(x *exchange) (n int, status fuse.Status) {
 	return c.do(x, cancel)
 }
 
-// library has the library answer a request, in parts, into reply.
+// library has the library answer a request, whose parts are given, into reply.
 func (c *Conn) library(header *fuse.InHeader, request, reply [][]byte) (n int, status fuse.Status) {
 	unique := header.Unique
 	w := c.waiting.begin(unique, header.Pid, func() {

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readersMax is how many threads read the device. What waits does so elsewhere.
+// readersMax is how many threads read the device. Requests that must wait do so on other
+// threads.
 const readersMax = 2
 
 // readRequest reads the next request, whole: the device gives one at a time.
@@ -22,9 +23,9 @@ func readRequest(fd int, p []byte) (int, error) {
 	}
 }
 
-// readDevice serves what comes by the device until the mount has gone. Then
-// nobody wants the replies of what waits: the rings wait for them to end. If it
-// cannot go on the mount is taken away.
+// readDevice serves what comes by the device until the mount has gone. Nobody wants the
+// replies of waiting requests then, and the rings wait for those requests to end. If
+// readDevice cannot go on it takes the mount away.
 func (c *Conn) readDevice() {
 	defer c.readers.Done()
 	for {
@@ -56,8 +57,8 @@ func (c *Conn) gone() bool {
 	return err == nil && n > 0 && p[0].Revents&unix.POLLERR != 0
 }
 
-// fail takes the mount away, of which a part cannot be served any more: who uses
-// it gets errors then, and would wait for ever otherwise.
+// fail takes the mount away, because a part of it cannot be served any more. Its users
+// get errors then; otherwise they would wait for ever.
 func (c *Conn) fail(what string, err error) {
 	c.logger.Error("FUSE: the mount is taken away, as it cannot be served", "mount", c.dir, "part", what, "err", err)
 	if err := Detach(c.dir); err != nil {
@@ -129,8 +130,8 @@ func (c *Conn) other(request []byte) {
 	}
 }
 
-// send gives the kernel a reply. That nobody waits for it any more (ENOENT), or
-// that the mount has gone (ENODEV), is no news to anybody.
+// send gives the kernel a reply. Two errors are no news to anybody: that nobody waits
+// for the reply any more (ENOENT), and that the mount has gone (ENODEV).
 func (c *Conn) send(reply []byte) {
 	if _, err := unix.Write(c.fd, reply); err != nil && err != unix.ENOENT && err != unix.ENODEV {
 		c.logger.Warn("FUSE: a reply is refused", "mount", c.dir, "err", err)

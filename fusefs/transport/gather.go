@@ -10,13 +10,12 @@ import (
 
 // Writer takes writes that came together.
 type Writer interface {
-	// WriteGathered makes all writes of a batch, in order, or returns EAGAIN if
-	// it would have to wait, and nothing has happened. Data is valid until it
-	// returns.
+	// WriteGathered makes all writes of a batch, in order. If it would have to wait it
+	// does nothing and returns EAGAIN. Data is valid until it returns.
 	WriteGathered(batch []device.Span) syscall.Errno
 }
 
-// Gathered is what a write returns that Gather has taken.
+// Gathered is what a write returns after Gather has taken it.
 const Gathered = syscall.EINPROGRESS
 
 // Bounds of a batch; a longer write gains nothing by company.
@@ -25,8 +24,8 @@ const (
 	gatherBytes = 1 << 20
 )
 
-// round is what a ring has brought at once. Its writes are gathered and made
-// together, so that they cost the device one append.
+// round is what a ring has brought at once. Its writes are gathered and made together,
+// so that they cost the device one append.
 type round struct {
 	tried    chan struct{} // the cancel channel of its requests; never closed
 	writes   []gathered
@@ -45,21 +44,22 @@ type gathered struct {
 // is never closed.
 var tried = make(chan struct{})
 
-// rounds are the rounds whose requests must not wait, by their channel.
+// rounds are the rounds whose requests must not wait, by the cancel channel of these
+// requests.
 var rounds sync.Map
 
 func init() { rounds.Store((<-chan struct{})(tried), (*round)(nil)) }
 
-// MayWait reports whether the request that ctx is of may wait for anything
-// slower than memory. If not, and it would have to, it returns EAGAIN, and is
-// made again with a context for which MayWait is true.
+// MayWait reports whether the request that ctx belongs to may wait for anything slower
+// than memory. If it may not, and would have to, it returns EAGAIN. Then it is made
+// again with a context for which MayWait is true.
 func MayWait(ctx context.Context) bool {
 	_, tried := rounds.Load(ctx.Done())
 	return !tried
 }
 
-// Gather has a write be made together with others that came at the same time, if
-// it reports true; the write then returns Gathered.
+// Gather has a write be made together with others that came at the same time. It reports
+// whether it took the write, which then returns Gathered.
 func Gather(ctx context.Context, to Writer, off int64, data []byte) bool {
 	v, _ := rounds.Load(ctx.Done())
 	r, _ := v.(*round)
@@ -78,10 +78,10 @@ func newRound(finished func(entry int, n uint32, e syscall.Errno)) *round {
 
 func (r *round) close() { rounds.Delete((<-chan struct{})(r.tried)) }
 
-// took notes which entry the write is of that was gathered last.
+// took notes which entry brought the write that was gathered last.
 func (r *round) took(entry int) { r.writes[len(r.writes)-1].entry = entry }
 
-// make makes all writes: those to one writer together, in the order in which
+// make makes all writes. Those to one Writer are made together, in the order in which
 // they came.
 func (r *round) make() {
 	for i := range r.writes {

@@ -2,12 +2,12 @@ package transport
 
 import "fmt"
 
-// MemoryDefault is Options.Memory where that is 0. Rings have more then if a
-// machine has so many CPUs that they need it.
+// MemoryDefault is the memory for requests, in bytes, if Options.Memory is 0. Rings get
+// more on a machine that has so many CPUs that they need it.
 const MemoryDefault = 128 << 20
 
-// requestsMin is how many of the longest requests there must be room for, on
-// each CPU where rings bring them: fewer would wait for each other.
+// requestsMin is how many of the longest requests there must be room for, on each CPU
+// where rings bring them: with less room they would wait for each other.
 const requestsMin = 8
 
 // MemoryMin is the least Options.Memory in bytes.
@@ -23,9 +23,10 @@ func (o Options) checkMemory() error {
 // entriesMax bounds the entries of a ring.
 const entriesMax = 64
 
-// depth is how many entries the ring of each CPU has, of which so many are online
-// and may come so; the ring of one that is not has a single entry: nobody asks
-// there. Room is set aside for all, and used as far as requests have touched it.
+// depth is how many entries the ring of each online CPU has, so that all entries, of
+// room bytes each, have room in memory bytes. The ring of an offline CPU, which may
+// come, has a single entry: nobody asks there. Room is set aside for all entries, but
+// memory is used only as far as requests have touched it.
 func depth(memory int64, room, online, offline int) (int, error) {
 	least := int64(requestsMin*online+offline) * int64(room)
 	if memory == 0 {

@@ -85,8 +85,8 @@ func helperError(out []byte, err error) error {
 	return fmt.Errorf("%s: %w", helper, err)
 }
 
-// Detach takes a mount out of sight; who has something of it open keeps it for
-// as long as its process serves it. Root unmounts itself, others by fusermount3.
+// Detach takes a mount out of sight. Whoever has something of it open keeps that for as
+// long as its process serves it. Root unmounts by itself, others by fusermount3.
 func Detach(dir string) error {
 	if os.Geteuid() == 0 {
 		return unix.Unmount(dir, unix.MNT_DETACH)

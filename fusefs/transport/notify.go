@@ -7,8 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notice is what tells the kernel that pages of an inode are not right any more:
-// fuse_out_header with the kind in the place of an error, fuse_notify_inval_inode_out.
+// notice tells the kernel that pages of an inode are not right any more. It is
+// fuse_out_header, with the kind in the place of an error, and
+// fuse_notify_inval_inode_out.
 type notice struct {
 	length uint32
 	kind   int32
@@ -19,10 +20,10 @@ type notice struct {
 // noticeInode is FUSE_NOTIFY_INVAL_INODE.
 const noticeInode = 2
 
-// InodeNotify has the kernel write back the pages of an inode, by its number in the
-// protocol, that are dirty, and drop them all, with the attributes. length 0: to the
-// end. The kernel may ask for the writes meanwhile: who calls holds nothing that
-// they need.
+// InodeNotify has the kernel write back the dirty pages of an inode, given by its number
+// in the protocol, and drop all its pages and its attributes. length 0 means up to the
+// end. The kernel may ask for the writes before InodeNotify returns, so the caller must
+// hold nothing that they need.
 func (c *Conn) InodeNotify(node uint64, off, length int64) fuse.Status {
 	c.notices.RLock()
 	defer c.notices.RUnlock()

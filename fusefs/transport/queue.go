@@ -15,8 +15,8 @@ import (
 	"openvstorage/internal/uring"
 )
 
-// queue is the ring of a CPU and the thread that serves it. That thread alone
-// submits: replies of requests that waited are handed to it.
+// queue is the ring of a CPU and the thread that serves it. Only that thread submits: it
+// is handed the replies of requests that waited.
 type queue struct {
 	conn    *Conn
 	cpu     int
@@ -43,8 +43,8 @@ type queue struct {
 // kickID is the user_data of the read of the eventfd; an entry's is its index.
 const kickID = ^uint64(0)
 
-// elsewhereSize is from which length on a read or write goes to a goroutine:
-// while another CPU copies and sums, this thread serves the next one.
+// elsewhereSize is from which length in bytes a read or write goes to a goroutine: while
+// another CPU copies it and computes its checksum, this thread serves the next request.
 const elsewhereSize = 128 << 10
 
 // newQueue makes the ring of a CPU with n entries.
@@ -82,7 +82,7 @@ func newQueue(c *Conn, cpu, n int) (q *queue, err error) {
 	return q, nil
 }
 
-// alloc takes memory that the collector does not know, and that stays in place.
+// alloc takes memory that the garbage collector does not know, and that stays in place.
 func (q *queue) alloc(n int) ([]byte, error) {
 	m, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err == nil {
@@ -91,7 +91,7 @@ func (q *queue) alloc(n int) ([]byte, error) {
 	return m, err
 }
 
-// close gives all back. Nothing is under way.
+// close gives everything back. The caller has taken care that no request is under way.
 func (q *queue) close() {
 	select {
 	case q.begin <- false: // its thread waits for that, or ended before
@@ -110,14 +110,14 @@ func (q *queue) close() {
 	q.memory, q.fd, q.kick = nil, -1, -1
 }
 
-// run is the thread: it makes the ring, as who makes it must be who submits,
-// and serves it once that is wanted. It ends with its thread, which it has
-// bound to a CPU.
+// run is the thread. It makes the ring, because the kernel lets only the thread that
+// made a ring submit to it, and serves the ring once that is wanted. run ends its
+// thread, which it has bound to a CPU.
 func (q *queue) run() {
 	runtime.LockOSThread()
 	var set unix.CPUSet
 	set.Set(q.cpu)
-	// A CPU that is not there, or not for this process: any will do.
+	// If the CPU is offline, or not for this process, any CPU will do.
 	_ = unix.SchedSetaffinity(0, &set)
 	size := uint32(1)
 	for int(size) < len(q.entries)+1 {
@@ -207,7 +207,7 @@ func (q *queue) serve() error {
 	return nil
 }
 
-// enter hands over what was pushed, and waits for so many completions.
+// enter hands the kernel what was pushed, and waits for the given number of completions.
 func (q *queue) enter(completions int) error {
 	n, err := q.ring.EnterAndWait(q.pushed, completions)
 	q.pushed -= n
@@ -222,7 +222,7 @@ func (q *queue) push(s uring.WideSubmission) {
 	q.pushed++
 }
 
-// command is one about entry i.
+// command is a submission about entry i.
 func (q *queue) command(number uint64, i int) uring.WideSubmission {
 	var s uring.WideSubmission
 	s.Opcode, s.FD, s.Off, s.UserData = uring.OpCommand, int32(q.conn.fd), number, uint64(i)
@@ -304,7 +304,7 @@ func (q *queue) wrote(i int, n uint32, errno syscall.Errno) {
 	q.tried(i, q.entries[i].x.written(n), fuse.OK)
 }
 
-// tried answers a read or write, or has it be made where it may wait.
+// tried answers a read or write that has ended, or has it made again where it may wait.
 func (q *queue) tried(i, n int, status fuse.Status) {
 	e := &q.entries[i]
 	if status != mustWait {
@@ -318,14 +318,14 @@ func (q *queue) tried(i, n int, status fuse.Status) {
 	})
 }
 
-// answer makes the reply; its payload of n bytes is in place.
+// answer makes the reply. Its payload of n bytes is in place already.
 func (e *entry) answer(unique uint64, n int, status fuse.Status) {
 	*(*replyHeader)(unsafe.Pointer(&e.header.inOut)) = replyHeader{uint32(replyHeaderSize + n), -int32(status), unique}
 	e.header.length = uint32(n)
 }
 
-// other has the library make the reply. The request is copied: the reply takes
-// its place.
+// other has the library make the reply. It copies the request first: the reply takes its
+// place.
 func (e *entry) other(c *Conn, fixed int) {
 	request := make([]byte, 0, requestHeaderSize+fixed+int(e.header.length))
 	request = append(request, e.header.inOut[:requestHeaderSize]...)

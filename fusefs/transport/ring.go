@@ -57,7 +57,7 @@ type entry struct {
 	x       exchange
 }
 
-// openRings makes a ring for each CPU that there may be: the kernel takes none
+// openRings makes a ring for each CPU that the machine may have: the kernel takes none
 // before it has all.
 func (c *Conn) openRings() error {
 	possible, err := cpus("possible")
@@ -100,7 +100,7 @@ func (c *Conn) startRings() error {
 	return errors.Join(errs...)
 }
 
-// closeRings does without the rings, none of which was started.
+// closeRings gives the rings up. None of them was started.
 func (c *Conn) closeRings() {
 	for _, q := range c.queues {
 		q.close()

@@ -11,7 +11,7 @@ import (
 // parent's, its device's number, its root, where it is mounted, and more.
 const mountTable = "/proc/self/mountinfo"
 
-// deviceOn returns the number of what was mounted last on a directory, "" if that
+// deviceOn returns the device number of what was mounted last on a directory, "" if that
 // cannot be told.
 func deviceOn(dir string) (device string) {
 	_ = eachMount(func(on, number string) {
@@ -43,8 +43,8 @@ func eachMount(fn func(on, number string)) error {
 	return nil
 }
 
-// unescape reads a path of the mount table: blanks and the like are a backslash and
-// three octal digits.
+// unescape reads a path of the mount table, in which blanks and the like are a backslash
+// and three octal digits.
 func unescape(s string) string {
 	var out strings.Builder
 	for i := 0; i < len(s); i++ {

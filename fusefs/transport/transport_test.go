@@ -254,7 +254,7 @@ func TestBytes(t *testing.T) {
 	})
 }
 
-// While more requests wait than there is room for, others go on; who waits is
+// While more requests wait than there is room for, others go on; whoever waits is
 // answered in the end.
 func TestOthersGoOn(t *testing.T) {
 	ways(t, func(t *testing.T, way transport.Ways) {
@@ -526,7 +526,7 @@ func TestPanic(t *testing.T) {
 	})
 }
 
-// Where the kernel does not allow rings, who insists on them is told how it
+// Where the kernel does not allow rings, whoever insists on them is told how it
 // would, and others have the device.
 func TestNotAllowed(t *testing.T) {
 	ringtest.Set(t, false)

@@ -13,25 +13,25 @@ import (
 	"time"
 )
 
-// waiting is the requests that may take long. One whose process is being killed
-// is ended: the kernel keeps a process until its requests are answered.
+// waiting is the requests that may take long. A request whose process is being killed is
+// ended: the kernel keeps a process until its requests are answered.
 //
-// The kernel tells of any signal, once, and does not say which. Others than those
-// that kill are ignored, as on a local disk: few programs expect that a read, a
-// close or an fsync of a file ends for one. So from the first signal on it is
-// looked whether the process is being killed.
+// The kernel tells of any signal, once, and does not say which. Signals that do not kill
+// are ignored, as on a local disk: few programs expect that a signal ends a read, a
+// close or an fsync of a file. So from the first signal on, waiting checks again and
+// again whether the process is being killed.
 type waiting struct {
 	mu  sync.Mutex
 	all map[uint64]*waiter // by the request's unique number
-	// early are signals that came before their request was there, as they come
-	// by different ways; and those of requests that had ended.
+	// early are signals for which no request was found: the signal came before its
+	// request, as both come by different ways, or after the request had ended.
 	early [earlyMax]uint64
 	next  int
 	ended bool // nobody wants any reply
 
-	deaf    int         // readers of the device that wait for room
-	gone    func() bool // whether the mount has gone, which they do not see
-	looking bool        // while there are any
+	deaf     int         // readers of the device that wait for room
+	gone     func() bool // whether the mount has gone, which they do not see
+	checking bool        // while there are such readers
 }
 
 // earlyMax bounds the signals that are remembered.
@@ -46,7 +46,7 @@ type waiter struct {
 	unasked atomic.Bool // nobody wants the reply
 }
 
-// begin notes a request, whose end it has come when end is called.
+// begin notes a request. end has it end soon.
 func (w *waiting) begin(unique uint64, thread uint32, end func()) *waiter {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -88,7 +88,7 @@ func (w *waiting) signal(unique uint64) {
 	w.next = (w.next + 1) % earlyMax
 }
 
-// endAll is for the end of the mount.
+// endAll ends all requests at the end of the mount.
 func (w *waiting) endAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -99,15 +99,15 @@ func (w *waiting) endAll() {
 	}
 }
 
-// lookOut has requests end whose processes are being killed, and all if the mount
-// has gone, until done is called: what the kernel tells of that is not read
-// meanwhile.
-func (w *waiting) lookOut() (done func()) {
+// checkKills ends requests whose processes are being killed, and all requests if the
+// mount has gone, until done is called. It is for the time in which nobody reads the
+// device, and so the kernel's signals.
+func (w *waiting) checkKills() (done func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.deaf++; !w.looking {
-		w.looking = true
-		go w.look()
+	if w.deaf++; !w.checking {
+		w.checking = true
+		go w.checkKillsLoop()
 	}
 	return func() {
 		w.mu.Lock()
@@ -122,13 +122,14 @@ func (w *waiting) deafNow() int {
 	return w.deaf
 }
 
-// look looks after all requests, as long as signals are not told.
-func (w *waiting) look() {
+// checkKillsLoop checks all requests again and again while a reader of the device
+// does not read.
+func (w *waiting) checkKillsLoop() {
 	for {
 		<-time.After(watchMax)
 		w.mu.Lock()
 		if w.deaf == 0 {
-			w.looking = false
+			w.checking = false
 			w.mu.Unlock()
 			return
 		}
@@ -139,7 +140,8 @@ func (w *waiting) look() {
 			continue
 		}
 		for _, r := range all {
-			// Without a signal one that is not to be seen is not taken for killed.
+			// There was no signal, so a thread that cannot be seen does not count as
+			// killed.
 			if status, err := statusOf(r.thread); err == nil && sigkillPending(status) {
 				w.mu.Lock()
 				r.watch()
@@ -149,15 +151,15 @@ func (w *waiting) look() {
 	}
 }
 
-// How often it is looked whether a process is being killed.
+// How often it is checked whether a process is being killed.
 const (
 	watchMin = 5 * time.Millisecond
 	watchMax = 200 * time.Millisecond
 )
 
-// watch ends the request when its process is being killed, or nobody wants the
-// reply. It goes on until the request has ended: the library takes no notice of
-// one that it has not begun yet. The lock is held.
+// watch ends the request when its process is being killed, or when nobody wants the
+// reply. It goes on until the request has ended, because the library ignores the end of
+// a request that it has not begun yet. The lock is held.
 func (r *waiter) watch() {
 	if r.watched {
 		return
@@ -180,8 +182,8 @@ func (r *waiter) watch() {
 // sigkill is the bit of SIGKILL in a set of signals.
 const sigkill = 1 << 8
 
-// killed reports whether a thread is to end: every signal that kills a process
-// leaves SIGKILL pending in its threads. One that is not to be seen is taken for
+// killed reports whether a thread is to end: every signal that kills a process leaves
+// SIGKILL pending in its threads. A thread that cannot be seen from here counts as
 // killed.
 func killed(thread uint32) bool {
 	status, err := statusOf(thread)

@@ -62,7 +62,7 @@ func initFlags(request []byte) uint64 {
 
 func u32(b []byte, at int) uint32 { return *(*uint32)(unsafe.Pointer(&b[at])) }
 
-// appendInterrupt appends the request that the kernel makes of a signal.
+// appendInterrupt appends the request by which the kernel tells of a signal.
 func appendInterrupt(b []byte, unique uint64) []byte {
 	const length = requestHeaderSize + 8
 	at := len(b)
@@ -72,8 +72,8 @@ func appendInterrupt(b []byte, unique uint64) []byte {
 	return b
 }
 
-// replyRoom is how long a reply to a request that the library answers may be:
-// what the request says of the part that varies, and the fixed part.
+// replyRoom is how long a reply to a request that the library answers may be, in bytes:
+// the fixed part, and as much as the request asks for.
 func replyRoom(opcode uint32, fixed []byte) int {
 	const most = 4096 // of headers and fixed parts
 	at := -1
@@ -105,7 +105,7 @@ func (x *exchange) copyIn(header, fixed []byte) {
 	copy(all[requestHeaderSize:], fixed)
 }
 
-// written makes what the reply to a write brings, and returns its length.
+// written makes the payload of the reply to a write, and returns its length.
 func (x *exchange) written(n uint32) int {
 	*(*[2]uint32)(unsafe.Pointer(&x.room[0])) = [2]uint32{n, 0}
 	return writeReplySize

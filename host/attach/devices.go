@@ -1,43 +1,36 @@
 package attach
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/google/uuid"
 
-	"openvstorage/blockdev"
 	"openvstorage/internal/bell"
 	"openvstorage/internal/disk"
-	"openvstorage/internal/format"
 	"openvstorage/nbd"
 )
 
-// Devices makes block devices of vDisks: NBD devices of the kernel on sockets
-// of our own server, or loop devices over the files of the mount. Which ones is
-// recorded in DIR/attachments, so that the next start makes them again, or gives
-// those that wait for it new sockets. In DIR/dev there is a symbolic link to the
-// device that a vDisk has now (linkName).
+// Devices makes block devices of vDisks: NBD devices of the kernel on sockets of our own
+// server, or loop devices over the files of the mount. The file DIR/attachments records
+// which vDisks have one. The next start makes these devices again, or gives new sockets
+// to those that wait for it. In DIR/dev there is a symbolic link to the device that a
+// vDisk has now (linkName).
 //
-// Nothing here reads, writes or opens such a device: what waits for a device
-// waits for this process. All methods are safe for concurrent use, but for Open,
-// which comes first.
+// No method reads, writes or opens such a device: whoever waits for a device waits for
+// this process. All methods are safe for concurrent use, except Open, which is called
+// first.
 type Devices struct {
 	of     VDisks
 	fs     disk.FS
 	dir    string // the data directory
+	record recordFile
 	loops  loopDevices
 	kernel *nbdDevices
 	logger *slog.Logger
@@ -50,41 +43,6 @@ type Devices struct {
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 }
-
-// attachment is what is recorded of one, as JSON.
-type attachment struct {
-	ID       uuid.UUID `json:"id"`             // of the vDisk
-	Name     string    `json:"name"`           // that the link has
-	Kind     string    `json:"kind,omitempty"` // since version 2; before, all are loops
-	Device   string    `json:"device"`         // that it had last
-	ReadOnly bool      `json:"readOnly,omitempty"`
-
-	// Of NBD devices, since version 2. BlockSize of both.
-	BlockSize   uint32 `json:"blockSize,omitempty"` // 0: 512
-	Connections int    `json:"connections,omitempty"`
-	Timeout     uint32 `json:"timeout,omitempty"`     // seconds
-	DeadTimeout uint32 `json:"deadTimeout,omitempty"` // seconds
-	Boot        string `json:"boot,omitempty"`        // of the machine, in which
-	PID         string `json:"pid,omitempty"`         // this process connected it
-
-	size   uint64 // that the device was told
-	dead   bool   // a connection of it died and was not replaced
-	reason string // why it is not attached
-	why    string // why it is a loop, though nobody asked for one
-}
-
-// attachments is the file. Version 2; version 1 knows loop devices only.
-type attachments struct {
-	Version     int          `json:"version"`
-	Attachments []attachment `json:"attachments"`
-}
-
-const (
-	attachmentsVersion = 2
-	attachmentsFile    = "attachments"
-	attachmentsMax     = 1 << 20 // bytes
-	linksDir           = "dev"
-)
 
 var errDevicesStopped = fmt.Errorf("%w: ovs up is stopping", ErrBusy)
 
@@ -103,27 +61,28 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// New makes devices that know of none yet.
+// New returns Devices that know of no attachment yet.
 func New(c Config) *Devices {
 	return &Devices{
-		of: c.VDisks, fs: c.FS, dir: c.Dir, loops: loopDevices{c.Mount, c.Loop, c.Logger}, kernel: newNBDDevices(c.Dir, c.Server, c.Logger),
+		of: c.VDisks, fs: c.FS, dir: c.Dir, record: recordFile{c.FS, c.Dir}, loops: loopDevices{c.Mount, c.Loop, c.Logger}, kernel: newNBDDevices(c.Dir, c.Server, c.Logger),
 		logger: c.Logger,
 	}
 }
 
-// Open reads what was attached, and attaches it again. That one cannot be
-// attached keeps nothing else from starting: it is listed with the reason.
+// Open reads what was attached, and attaches it again. A vDisk that cannot be attached
+// keeps nothing else from starting: it is listed with the reason.
 func (d *Devices) Open(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.read(); err != nil {
+	recorded, err := d.record.read()
+	if err != nil {
 		return err
 	}
+	d.list = slices.Clone(recorded)
 	vdisks, err := d.vdisks(ctx)
 	if err != nil {
 		return err
 	}
-	was := slices.Clone(d.list)
 	d.list = slices.DeleteFunc(d.list, func(a attachment) bool {
 		if vdisks[a.ID].Name != "" {
 			return false
@@ -154,13 +113,13 @@ func (d *Devices) Open(ctx context.Context) error {
 	back, stop := context.WithCancel(context.WithoutCancel(ctx))
 	d.stop = stop
 	d.done.Go(func() { d.watch(back) })
-	if slices.Equal(was, d.list) {
+	if slices.Equal(recorded, d.list) {
 		return nil
 	}
-	return d.write()
+	return d.record.write(d.list)
 }
 
-// vdisks are all that there are.
+// vdisks are all vDisks, by id.
 func (d *Devices) vdisks(ctx context.Context) (map[uuid.UUID]VDisk, error) {
 	list, err := d.of.List(ctx)
 	if err != nil {
@@ -173,8 +132,8 @@ func (d *Devices) vdisks(ctx context.Context) (map[uuid.UUID]VDisk, error) {
 	return all, nil
 }
 
-// attach makes the device of an attachment, and the link to it. Again: it is
-// recorded, and the device may be there still.
+// attach makes the device of an attachment, and the link to it. again says that the
+// attachment is recorded, so its device may be there still.
 func (d *Devices) attach(ctx context.Context, a *attachment, again bool) (err error) {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("vDisk %q: block devices are made by root; start `ovs up` as root (the service: with devices.conf)", a.Name)
@@ -208,8 +167,8 @@ func (d *Devices) take(a attachment) error {
 	return d.loops.detach(a)
 }
 
-// Attach makes a block device of a vDisk. One that is attached is returned as it
-// is, if it is asked for in the same way.
+// Attach makes a block device of a vDisk. If the vDisk is attached already, in the way
+// that is asked for, its attachment is returned as it is.
 func (d *Devices) Attach(ctx context.Context, name string, opt Options) (Attachment, error) {
 	want, err := asked(opt)
 	if err != nil {
@@ -255,7 +214,7 @@ func (d *Devices) Attach(ctx context.Context, name string, opt Options) (Attachm
 		return Attachment{}, err
 	}
 	a.reason = ""
-	if err := d.write(); err != nil {
+	if err := d.record.write(d.list); err != nil {
 		err = errors.Join(err, d.take(*a))
 		d.list = slices.Delete(d.list, i, i+1)
 		d.sweepLinks()
@@ -264,7 +223,7 @@ func (d *Devices) Attach(ctx context.Context, name string, opt Options) (Attachm
 	return d.show(*a), nil
 }
 
-// choose picks the kind of a device if that was left to us.
+// choose picks the kind of device if that was left to us: NBD where the kernel has it.
 func (d *Devices) choose(ctx context.Context, a *attachment) error {
 	if a.Kind != KindAuto {
 		return nil
@@ -286,12 +245,8 @@ func (d *Devices) find(id uuid.UUID) int {
 	return slices.IndexFunc(d.list, func(a attachment) bool { return a.ID == id })
 }
 
-// usersWait is how long a detach waits for who is about to close the device:
-// programs look at a disk when it was written.
-const usersWait = 2 * time.Second
-
-// Detach takes a vDisk's block device away. One that is in use stays, with ErrBusy,
-// unless it is forced.
+// Detach takes away the block device of a vDisk. A device that is in use stays, with
+// ErrBusy, unless force is set.
 func (d *Devices) Detach(ctx context.Context, name string, force bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -320,44 +275,16 @@ func (d *Devices) Detach(ctx context.Context, name string, force bool) error {
 	}
 	d.list = slices.Delete(d.list, i, i+1)
 	d.sweepLinks()
-	return d.write()
+	return d.record.write(d.list)
 }
 
-// present tells whether the kernel has the device of an attachment, be it one
-// that does not work.
+// present reports whether the kernel has the device of an attachment, even if the device
+// does not work.
 func (d *Devices) present(a attachment) bool {
 	if a.Kind == KindNBD {
 		return a.Device != "" && d.kernel.ours(a)
 	}
 	return a.reason == "" && d.loops.ours(a)
-}
-
-// lastingUsers are those that use a device and do not go within a time.
-func lastingUsers(ctx context.Context, device string, wait time.Duration) []blockdev.User {
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		users := blockdev.Users(device)
-		lasts := slices.ContainsFunc(users, func(u blockdev.User) bool { return !u.Passing })
-		if lasts || len(users) == 0 {
-			return users
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return users
-		}
-	}
-}
-
-func usersText(users []blockdev.User) string {
-	texts := make([]string, len(users))
-	for i, u := range users {
-		texts[i] = u.What
-	}
-	return strings.Join(texts, ", ")
 }
 
 // Attached returns all vDisks that are attached, in order of name.
@@ -376,7 +303,7 @@ func (d *Devices) Attached(ctx context.Context) ([]Attachment, error) {
 	return list, nil
 }
 
-// notice looks whether somebody else took a device away.
+// notice finds out whether somebody else took a device away.
 func (d *Devices) notice(a *attachment) {
 	if a.reason == "" && !d.present(*a) {
 		a.reason = fmt.Sprintf("somebody else has taken %s away; attach the vDisk again, or detach it", a.Device)
@@ -392,102 +319,4 @@ func (d *Devices) show(a attachment) Attachment {
 		out.Device = ""
 	}
 	return out
-}
-
-func (d *Devices) read() error {
-	name := filepath.Join(d.dir, attachmentsFile)
-	f, err := d.fs.OpenFile(name, 0, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.NewSectionReader(f, 0, attachmentsMax+1))
-	if err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
-	}
-	if len(raw) > attachmentsMax {
-		return fmt.Errorf("read %s: longer than the %d bytes that it may have; remove it, and attach the vDisks again", name, attachmentsMax)
-	}
-	list, err := decodeAttachments(raw)
-	if errors.Is(err, format.ErrNewer) {
-		return fmt.Errorf("read %s: %w; nothing was changed: use that release", name, err)
-	}
-	if err != nil {
-		return fmt.Errorf("read %s: %w; remove it, and attach the vDisks again", name, err)
-	}
-	d.list = list
-	return nil
-}
-
-// decodeAttachments reads the file. It is rewritten whole: a version or a field that
-// this release does not know is refused, not lost.
-func decodeAttachments(raw []byte) ([]attachment, error) {
-	var v struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return nil, err
-	}
-	switch {
-	case v.Version > attachmentsVersion:
-		return nil, fmt.Errorf("%w: version %d, this release reads up to %d", format.ErrNewer, v.Version, attachmentsVersion)
-	case v.Version < 1:
-		return nil, fmt.Errorf("version %d, which does not exist", v.Version)
-	}
-	var a attachments
-	known := json.NewDecoder(bytes.NewReader(raw))
-	known.DisallowUnknownFields()
-	if err := known.Decode(&a); err != nil {
-		if field, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); unknown {
-			return nil, fmt.Errorf("%w: field %s, which this release does not know", format.ErrNewer, field)
-		}
-		return nil, err
-	}
-	for i := range a.Attachments {
-		at := &a.Attachments[i]
-		if a.Version == 1 {
-			if at.Kind != "" || at.BlockSize != 0 || at.Connections != 0 || at.Timeout != 0 || at.DeadTimeout != 0 || at.Boot != "" || at.PID != "" {
-				return nil, fmt.Errorf("%w: vDisk %q has fields of version 2 in a file of version 1", format.ErrNewer, at.Name)
-			}
-			at.Kind = KindLoop
-		}
-		if !slices.Contains([]string{KindNBD, KindLoop, KindAuto, ""}, at.Kind) {
-			return nil, fmt.Errorf("%w: vDisk %q is attached as kind %q, which this release does not know", format.ErrNewer, at.Name, at.Kind)
-		}
-		if err := at.check(); err != nil {
-			return nil, fmt.Errorf("vDisk %q: %w", at.Name, err)
-		}
-	}
-	return a.Attachments, nil
-}
-
-// write puts the record in place of the one before, durably.
-func (d *Devices) write() error {
-	raw, err := json.MarshalIndent(attachments{attachmentsVersion, d.list}, "", "\t")
-	if err != nil {
-		return err
-	}
-	name := filepath.Join(d.dir, attachmentsFile)
-	draft := name + ".new"
-	f, err := d.fs.OpenFile(draft, disk.Write|disk.Create|disk.Truncate, 0o600)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	_, err = f.WriteAt(append(raw, '\n'), 0)
-	if err == nil {
-		err = f.Datasync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = d.fs.Rename(draft, name)
-	}
-	if err == nil {
-		err = d.fs.SyncDir(d.dir)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return nil
 }

@@ -74,11 +74,12 @@ func devicesIn(t *testing.T, dir string, list ...VDisk) *Devices {
 func TestAttachmentsErrnos(t *testing.T) {
 	record := func(fs disk.FS, name string) error {
 		d := New(Config{FS: fs, Dir: "/data", Logger: quiet})
-		if err := d.read(); err != nil {
+		var err error
+		if d.list, err = d.record.read(); err != nil {
 			return err
 		}
 		d.list = []attachment{{ID: uuid.UUID{1}, Name: name, Kind: KindLoop, Device: "/dev/loop0"}}
-		return d.write()
+		return d.record.write(d.list)
 	}
 	base := crashdisk.New()
 	if err := errors.Join(base.MkdirAll("/data", 0o700), base.SyncDir("/"), record(base, "before")); err != nil {
@@ -97,7 +98,8 @@ func TestAttachmentsErrnos(t *testing.T) {
 				t.Errorf("%v of call %d: %v", errno, turn, err)
 			}
 			d := New(Config{FS: mem.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll), Dir: "/data", Logger: quiet})
-			if e := d.read(); e != nil || len(d.list) != 1 || d.list[0].Name != "before" && err != nil || d.list[0].Name != "after" && err == nil {
+			var e error
+			if d.list, e = d.record.read(); e != nil || len(d.list) != 1 || d.list[0].Name != "before" && err != nil || d.list[0].Name != "after" && err == nil {
 				t.Errorf("%v of call %d, told as %v: afterwards %v, %v", errno, turn, err, d.list, e)
 			}
 		}
@@ -111,7 +113,7 @@ func TestAttachmentsTooLong(t *testing.T) {
 	if err := errors.Join(os.WriteFile(name, []byte("{}"), 0o600), os.Truncate(name, 6<<30)); err != nil {
 		t.Fatal(err)
 	}
-	took, err := memoryOf(func() error { return devicesIn(t, dir).read() })
+	took, err := memoryOf(func() error { _, err := devicesIn(t, dir).record.read(); return err })
 	if err == nil || !strings.Contains(err.Error(), name+": longer than") {
 		t.Error(err)
 	}

@@ -24,7 +24,7 @@ var (
 	ErrBusy = errors.New("busy")
 )
 
-// VDisk is what is asked of a vDisk here.
+// VDisk is what this package needs to know of a vDisk.
 type VDisk struct {
 	ID   uuid.UUID
 	Name string
@@ -36,8 +36,8 @@ type VDisk struct {
 type VDisks interface {
 	// List returns all vDisks.
 	List(ctx context.Context) ([]VDisk, error)
-	// Info returns the vDisk of a name. Its error, if there is none, is returned to
-	// the caller of Devices as it is.
+	// Info returns the vDisk of a name. If there is none, the caller of Devices gets its
+	// error as it is.
 	Info(ctx context.Context, name string) (VDisk, error)
 }
 

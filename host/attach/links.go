@@ -18,11 +18,14 @@ import (
 	"openvstorage/internal/datadir"
 )
 
+// linksDir is where links are in the data directory.
+const linksDir = "dev"
+
 // linkMax is the longest name that a file has, in bytes.
 const linkMax = 255
 
-// Names of links. What begins with a % and goes on with neither 2F nor 25 is none
-// that a vDisk's name is written as.
+// Names of other links. No name of a vDisk is written so: in that, every % is followed
+// by 2F or 25.
 const (
 	linkDraft = "%new" // one that is on its way to its name
 	linkCut   = "%~"   // stands before the hash of a name that is too long
@@ -30,10 +33,10 @@ const (
 
 var linkEscapes = strings.NewReplacer("%", "%25", "/", "%2F")
 
-// linkName is what the link of a vDisk is called: each name has another one. It is
-// the vDisk's name, of which "/" is written %2F and "%" %25, in one directory: a
-// link a and a directory a, for a/b, could not be there together. What is too long
-// ends with a hash of all of it.
+// linkName is what the link of a vDisk is called; no two names of vDisks give the same.
+// All links are in one directory, as a link a and a directory a, for a/b, could not be
+// there together. So "/" is written %2F, and "%" is written %25. A name that gets too
+// long ends with a hash of all of it.
 func linkName(name string) string {
 	escaped := linkEscapes.Replace(name)
 	if len(escaped) <= linkMax {
@@ -53,7 +56,7 @@ func linkName(name string) string {
 
 func (d *Devices) link(name string) string { return filepath.Join(d.dir, linksDir, linkName(name)) }
 
-// replaced is an error if there is another data directory now where this one was.
+// replaced is an error if another data directory is now where this one was.
 func (d *Devices) replaced() error {
 	if _, err := d.fs.Stat(d.dir); errors.Is(err, datadir.ErrReplaced) {
 		return err
@@ -75,9 +78,9 @@ func (d *Devices) setLink(a attachment) error {
 	return cmp.Or(os.Symlink(a.Device, draft), os.Rename(draft, d.link(a.Name)))
 }
 
-// sweepLinks removes the links that no attachment has: of what was detached,
-// deleted or renamed, and those of older releases, which had directories. What is
-// no link is somebody else's, and stays.
+// sweepLinks removes the links that no attachment has: those of vDisks that were
+// detached, deleted or renamed, and those of older releases, which had directories. A
+// file that is not a link is somebody else's, and stays.
 func (d *Devices) sweepLinks() {
 	if d.replaced() != nil {
 		return
@@ -101,8 +104,8 @@ func (d *Devices) sweepLinks() {
 	_ = os.Remove(dir) // if nothing is attached
 }
 
-// removeLinks removes the links below a directory, and directories that are empty
-// then.
+// removeLinks removes the links below a directory, and then the directories that are
+// empty.
 func removeLinks(dir string) {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
@@ -116,8 +119,8 @@ func removeLinks(dir string) {
 	_ = os.Remove(dir)
 }
 
-// follow gives attachments the names that their vDisks have now, and their links
-// with them. It reports whether one was renamed: that is to be recorded.
+// follow gives attachments, and their links, the names that their vDisks have now. It
+// reports whether one was renamed, which is to be recorded.
 func (d *Devices) follow(vdisks map[uuid.UUID]VDisk) (renamed bool) {
 	for i := range d.list {
 		a := &d.list[i]
@@ -141,8 +144,8 @@ func (d *Devices) follow(vdisks map[uuid.UUID]VDisk) (renamed bool) {
 	return true
 }
 
-// followAll is follow of what there is now. What cannot be looked up is left for
-// the next time.
+// followAll has attachments follow the names that vDisks have now. If these cannot be
+// read it fails, and the next call does it.
 func (d *Devices) followAll(ctx context.Context) error {
 	if len(d.list) == 0 {
 		return nil
@@ -152,7 +155,7 @@ func (d *Devices) followAll(ctx context.Context) error {
 		return fmt.Errorf("names of attached vDisks: %w", err)
 	}
 	if d.follow(vdisks) {
-		if err := d.write(); err != nil { // the next start finds the names, too
+		if err := d.record.write(d.list); err != nil { // the next start finds the names, too
 			d.logger.Warn("names of attached vDisks were not recorded", "err", err)
 		}
 	}

@@ -15,11 +15,11 @@ import (
 
 // loopDevices makes loop devices over the files of the mount.
 //
-// Whatever touches a file of the mount, or a loop device over one, waits for the
-// process that serves it. If that is this one and it is killed meanwhile, it never
-// ends: the kernel keeps a process until its requests are answered, and the mount
-// until the process has ended. So another process does it, whose requests fail
-// when this one has gone.
+// A call on a file of the mount, or on a loop device over one, waits for the process
+// that serves the mount. If the caller is that process, and is killed meanwhile, it
+// never ends: the kernel keeps a process until its calls have returned, and the mount
+// until the process has ended. So another process makes these calls. They fail when this
+// process has gone.
 type loopDevices struct {
 	mount  string // as the kernel names it; "": there is none
 	run    func(ctx context.Context, args ...string) (string, error)
@@ -28,8 +28,8 @@ type loopDevices struct {
 
 func (l loopDevices) file(name string) string { return filepath.Join(l.mount, name+".raw") }
 
-// attach makes the device of an attachment. After a kill the one before answers
-// nothing but errors.
+// attach makes the device of an attachment. The device that it had before a kill answers
+// nothing but errors, and is let go of first.
 func (l loopDevices) attach(ctx context.Context, a *attachment) error {
 	if l.mount == "" {
 		return errors.New("loop devices are made over the files of a mount; start `ovs up` with --mount DIR")
@@ -43,9 +43,9 @@ func (l loopDevices) attach(ctx context.Context, a *attachment) error {
 	return nil
 }
 
-// ours tells whether a device that was made is over a file of a mount that is
-// dead, or of this one, in which it may have another name by now. The device's
-// number may be that of another device.
+// ours reports whether a device is over a file of this mount, which may have another
+// name by now, or over a file of a mount that is dead. By now the kernel may have given
+// the device's number to another device.
 func (l loopDevices) ours(a attachment) bool {
 	b := blockdev.Backing(a.Device)
 	if strings.HasSuffix(b, "/"+a.Name+".raw") {
@@ -54,7 +54,8 @@ func (l loopDevices) ours(a attachment) bool {
 	return l.mount != "" && strings.HasPrefix(b, l.mount+"/") && strings.HasSuffix(b, ".raw")
 }
 
-// release takes the file away from the device that an attachment had.
+// release takes the file away from the device that an attachment had, if the device is
+// ours.
 func (l loopDevices) release(a attachment) {
 	if !l.ours(a) {
 		return
@@ -72,13 +73,15 @@ func (l loopDevices) detach(a attachment) error {
 // sizeWait is longer than the kernel remembers the size of a mount's file.
 const sizeWait = 2 * time.Second
 
-// grow shows the device its file's new size, when the mount's file has it.
+// grow shows the device the new size of its file, as soon as the mount's file has that
+// size.
 func (l loopDevices) grow(ctx context.Context, a attachment, size uint64) error {
 	_, err := l.run(ctx, "grow", a.Device, l.file(a.Name), fmt.Sprint(size))
 	return err
 }
 
-// Grow waits until a file has a size, for 2 s, and shows it to the loop device over it.
+// Grow waits until a file has a size in bytes, for sizeWait, and then shows that size to
+// the loop device over it.
 func Grow(ctx context.Context, device, file string, size int64) error {
 	ctx, cancel := context.WithTimeout(ctx, sizeWait)
 	defer cancel()

@@ -22,8 +22,8 @@ import (
 	"openvstorage/nbd/nbdclient"
 )
 
-// nbdDevices makes NBD devices of the kernel, each on pairs of sockets of which
-// our own server has one end. Its methods are called under devices.mu.
+// nbdDevices makes NBD devices of the kernel, each on pairs of sockets of which our own
+// server has one end. Its methods are called under Devices.mu.
 type nbdDevices struct {
 	dir    string
 	server *nbd.Server
@@ -33,7 +33,7 @@ type nbdDevices struct {
 	orders  *blockdev.NBD // nil until they are needed
 	news    *blockdev.DeadLinks
 	flusher sync.Once
-	links   links
+	conns   connections
 }
 
 func newNBDDevices(dir string, server *nbd.Server, logger *slog.Logger) *nbdDevices {
@@ -41,7 +41,7 @@ func newNBDDevices(dir string, server *nbd.Server, logger *slog.Logger) *nbdDevi
 	return &nbdDevices{dir: dir, server: server, logger: logger, boot: strings.TrimSpace(string(boot))}
 }
 
-// available tells whether the kernel has NBD devices; it loads their module.
+// available returns nil if the kernel has NBD devices. It loads their module.
 func (k *nbdDevices) available(ctx context.Context) (err error) {
 	if k.orders == nil {
 		if os.Geteuid() != 0 {
@@ -52,13 +52,13 @@ func (k *nbdDevices) available(ctx context.Context) (err error) {
 	return err
 }
 
-// backend names the server of a vDisk to the kernel. A copy of a data directory
-// is another one: it must not take the device of the original.
+// backend is how the kernel is told to name the server of a vDisk. It differs for a copy
+// of the data directory, which must not take the devices of the original.
 func (k *nbdDevices) backend(id uuid.UUID) string { return "ovs:" + id.String() + ":" + k.dir }
 
-// ours tells whether the device of an attachment is connected, and was by us.
-// Before Linux 5.14 the kernel does not say what it was named; then the process
-// is what tells.
+// ours reports whether the device of an attachment is connected, and by us. Before Linux
+// 5.14 the kernel does not tell the name of the server: then the number of the process
+// that connected it decides.
 func (k *nbdDevices) ours(a attachment) bool {
 	s := blockdev.StateOfNBD(a.Device)
 	return s.PID != "" && (s.Backend == k.backend(a.ID) || s.Backend == "" && s.PID == a.PID && k.boot == a.Boot)
@@ -75,9 +75,9 @@ func (k *nbdDevices) find(a attachment) string {
 	return ""
 }
 
-// attach makes the device of an attachment. Again: it may be there, waiting for
-// us with requests of its users; then it gets new sockets. One that is there
-// and is not recorded is left of an attach that was cut short.
+// attach makes the device of an attachment. With again, the device may be there, with
+// requests of its users that wait for us: then it gets new sockets. Without, a device
+// that is there was left by an attach that was cut short, and is disconnected.
 func (k *nbdDevices) attach(ctx context.Context, a *attachment, again bool) error {
 	if err := k.available(ctx); err != nil {
 		return err
@@ -111,8 +111,8 @@ func (k *nbdDevices) attach(ctx context.Context, a *attachment, again bool) erro
 	return nil
 }
 
-// mend gives a device that is connected sockets for those that are dead, and
-// the size that the vDisk has.
+// mend gives a connected device new sockets for dead ones, and the size that the vDisk
+// has.
 func (k *nbdDevices) mend(ctx context.Context, a *attachment) error {
 	c, ends, err := k.config(ctx, *a)
 	if err != nil {
@@ -126,9 +126,9 @@ func (k *nbdDevices) mend(ctx context.Context, a *attachment) error {
 	return nil
 }
 
-// config opens connections to the vDisk, and says what the kernel is told with
-// them. The caller closes the ends that the kernel gets; it holds those that it
-// takes itself.
+// config opens connections to the vDisk, and returns what the kernel is to be told of
+// them. The caller closes ends when it has told the kernel: the kernel holds what it has
+// taken.
 func (k *nbdDevices) config(ctx context.Context, a attachment) (c blockdev.NBDConfig, ends []*os.File, err error) {
 	c = blockdev.NBDConfig{
 		BlockSize: uint64(a.blockSize()), Backend: k.backend(a.ID),
@@ -152,8 +152,8 @@ func (k *nbdDevices) config(ctx context.Context, a attachment) (c blockdev.NBDCo
 // handshakeMax bounds a handshake with the server of this process.
 const handshakeMax = 10 * time.Second
 
-// link opens one connection and goes through its handshake: without structured
-// replies, which the kernel does not know.
+// link opens one connection and does its handshake. It asks for no structured replies,
+// which the kernel does not know.
 func (k *nbdDevices) link(ctx context.Context, a attachment) (end *os.File, fd int, info nbdclient.ExportInfo, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -167,7 +167,7 @@ func (k *nbdDevices) link(ctx context.Context, a attachment) (end *os.File, fd i
 		_ = end.Close()
 		return nil, 0, info, fmt.Errorf("sockets of an NBD device: %w", err)
 	}
-	k.links.serve(k.server, a.ID, conn.(*net.UnixConn))
+	k.conns.serve(k.server, a.ID, conn.(*net.UnixConn))
 	stop := context.AfterFunc(ctx, func() { _ = end.SetDeadline(time.Unix(1, 0)) })
 	err = end.SetDeadline(time.Now().Add(handshakeMax))
 	if err == nil {
@@ -186,8 +186,8 @@ func (k *nbdDevices) link(ctx context.Context, a attachment) (end *os.File, fd i
 	return end, fd, info, nil
 }
 
-// closeAll closes our copies of what the kernel has. Until here they had to
-// stay open: it was told their numbers.
+// closeAll closes our ends of connections that the kernel has. They had to stay open
+// until here, because the kernel was told their numbers.
 func closeAll(ends []*os.File) {
 	for _, e := range ends {
 		_ = e.Close()
@@ -195,7 +195,7 @@ func closeAll(ends []*os.File) {
 	runtime.KeepAlive(ends)
 }
 
-// detach takes a device away. Its connections end, and are waited for, so that
+// detach takes a device away. It waits for the end of the device's connections, so that
 // the vDisk is free then.
 func (k *nbdDevices) detach(a attachment) error {
 	if err := k.available(context.Background()); err != nil {
@@ -204,21 +204,21 @@ func (k *nbdDevices) detach(a attachment) error {
 	if err := k.orders.Disconnect(a.Device); err != nil {
 		return err
 	}
-	k.links.wait(a.ID)
+	k.conns.wait(a.ID)
 	if on, err := k.orders.Connected(); err == nil && slices.Contains(on, a.Device) {
 		k.logger.Warn("a block device has no vDisk any more and stays until its last user closes it", "vdisk", a.Name, "device", a.Device)
 	}
 	return nil
 }
 
-// suspend stops serving a device that its users hold on to. Requests that were
-// sent are answered, others wait in the kernel, for the next start.
+// suspend stops serving a device that is in use. Requests that were sent are answered.
+// Others wait in the kernel for the next start.
 func (k *nbdDevices) suspend(a attachment) {
-	k.links.halfClose(a.ID)
-	k.links.wait(a.ID)
+	k.conns.halfClose(a.ID)
+	k.conns.wait(a.ID)
 }
 
-// listen takes the news of connections that died, once there is one.
+// listen begins to hear of connections that died, unless it has begun before.
 func (k *nbdDevices) listen(run func(func()), died func(device string)) {
 	if k.news != nil {
 		return
@@ -250,40 +250,40 @@ func (k *nbdDevices) close() {
 	}
 }
 
-// ioFlusher tells the kernel that its block devices need this process: memory
-// that it asks for is not made free by writing to them, and its own writes do
-// not wait until theirs are done.
+// ioFlusher tells the kernel that its block devices need this process. Then the kernel
+// does not write to these devices to free memory for this process, and does not have
+// writes of this process wait for those devices.
 func (k *nbdDevices) ioFlusher() {
 	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0, 0); errno != 0 {
 		k.logger.Warn("without PR_SET_IO_FLUSHER a machine that is out of memory may stand still", "err", errno)
 	}
 }
 
-// links are the connections of devices, as our server has them, by vDisk.
-type links struct {
+// connections are those of devices, as our server has them, by vDisk.
+type connections struct {
 	mu   sync.Mutex
-	open map[uuid.UUID]*deviceLinks
+	open map[uuid.UUID]*diskConns
 }
 
-// deviceLinks are those of one vDisk. A device that is made while connections
-// of the one before live is one client with it: what it writes must outlive
+// diskConns are the connections of one vDisk. A device that is made while connections of
+// the device before still live counts as the same client: what it writes must outlive
 // what they hold.
-type deviceLinks struct {
+type diskConns struct {
 	client nbd.Resender
 	conns  map[*net.UnixConn]chan struct{} // closed at its end
 }
 
 // serve serves a connection in the background.
-func (l *links) serve(server *nbd.Server, id uuid.UUID, conn *net.UnixConn) {
+func (l *connections) serve(server *nbd.Server, id uuid.UUID, conn *net.UnixConn) {
 	done := make(chan struct{})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open == nil {
-		l.open = map[uuid.UUID]*deviceLinks{}
+		l.open = map[uuid.UUID]*diskConns{}
 	}
 	d := l.open[id]
 	if d == nil {
-		d = &deviceLinks{conns: map[*net.UnixConn]chan struct{}{}}
+		d = &diskConns{conns: map[*net.UnixConn]chan struct{}{}}
 		l.open[id] = d
 	}
 	d.conns[conn] = done
@@ -299,29 +299,29 @@ func (l *links) serve(server *nbd.Server, id uuid.UUID, conn *net.UnixConn) {
 	}()
 }
 
-// conns are the connections of a vDisk. It is called under mu.
-func (l *links) conns(id uuid.UUID) map[*net.UnixConn]chan struct{} {
+// of returns the connections of a vDisk. l.mu is held.
+func (l *connections) of(id uuid.UUID) map[*net.UnixConn]chan struct{} {
 	if d := l.open[id]; d != nil {
 		return d.conns
 	}
 	return nil
 }
 
-// halfClose lets no more requests in; those that were sent are served.
-func (l *links) halfClose(id uuid.UUID) {
+// halfClose lets no more requests in. Those that were sent are served.
+func (l *connections) halfClose(id uuid.UUID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for conn := range l.conns(id) {
+	for conn := range l.of(id) {
 		_ = conn.CloseRead() // fails only if it has ended
 	}
 }
 
-// wait waits for the end of connections that were told to go. The server's
-// drain timeout bounds it.
-func (l *links) wait(id uuid.UUID) {
+// wait waits for the end of connections that were told to end. The drain timeout of the
+// server bounds that.
+func (l *connections) wait(id uuid.UUID) {
 	l.mu.Lock()
 	var ends []chan struct{}
-	for _, done := range l.conns(id) {
+	for _, done := range l.of(id) {
 		ends = append(ends, done)
 	}
 	l.mu.Unlock()

@@ -16,25 +16,24 @@ const (
 	KindLoop = "loop"
 )
 
-// What Options may be, and what is taken for what they leave open.
+// Bounds of Options, and the defaults of what they leave open.
 const (
 	// Two or four connections are worth it, more are not.
 	ConnectionsDefault = 4
 	connectionsMax     = 16
-	// A request that a killed process had is sent again after timeout; a shorter
-	// one makes that wait shorter, and gives up connections whose backend is
-	// slow, for new ones.
+	// A request that a killed process had taken is sent again after this time. A shorter
+	// time makes that wait shorter, but gives up connections whose backend is only slow.
 	TimeoutDefault = 30 * time.Second
-	// Long enough for a restart of the machine's services, or for somebody to
+	// This is long enough for a restart of the services of a machine, or for somebody to
 	// come and look.
 	DeadTimeoutDefault = 5 * time.Minute
-	// Images of disks are partitioned in blocks of 512 bytes, and the kernel
-	// reads a partition table in blocks of the device.
+	// Images of disks are partitioned in blocks of 512 bytes, and the kernel reads a
+	// partition table in blocks of the device.
 	BlockSizeDefault = 512
 	blockSizeMax     = 4096
 )
 
-// asked returns an attachment with what was asked for, and defaults.
+// asked returns an attachment as it was asked for, with defaults.
 func asked(opt Options) (attachment, error) {
 	a := attachment{Kind: cmp.Or(opt.Kind, KindAuto), ReadOnly: opt.ReadOnly, BlockSize: cmp.Or(opt.BlockSize, BlockSizeDefault)}
 	timed := opt.Connections != 0 || opt.Timeout != 0 || opt.DeadTimeout != 0
@@ -52,7 +51,8 @@ func asked(opt Options) (attachment, error) {
 	return a, nil
 }
 
-// seconds is a time as it is recorded; one that cannot be is 0.
+// seconds is a time in seconds, as it is recorded. It is 0 for a time that cannot be
+// recorded.
 func seconds(d time.Duration) uint32 {
 	if d < time.Second || d%time.Second != 0 || d/time.Second > math.MaxInt32 {
 		return 0
@@ -60,12 +60,13 @@ func seconds(d time.Duration) uint32 {
 	return uint32(d / time.Second)
 }
 
-// Check refuses what no device can be; nothing is left open but the block size.
+// Check refuses options that no device can have. All of them must be given but the block
+// size.
 func (o Options) Check() error {
 	return attachment{Kind: o.Kind, BlockSize: o.BlockSize, Connections: o.Connections, Timeout: seconds(o.Timeout), DeadTimeout: seconds(o.DeadTimeout)}.check()
 }
 
-// check refuses what no device can be.
+// check refuses an attachment that no device can have.
 func (a attachment) check() error {
 	switch b := a.blockSize(); {
 	case b < BlockSizeDefault || b > blockSizeMax || b&(b-1) != 0:
@@ -84,8 +85,8 @@ func (a attachment) check() error {
 
 func (a attachment) blockSize() uint32 { return cmp.Or(a.BlockSize, BlockSizeDefault) }
 
-// like tells whether what is asked for is what there is. What is left open is
-// as it is.
+// like reports whether an attachment is what is asked for. What is left open matches
+// anything.
 func (a attachment) like(opt Options) bool {
 	return a.ReadOnly == opt.ReadOnly &&
 		(opt.Kind == "" || opt.Kind == KindAuto || opt.Kind == a.Kind) &&

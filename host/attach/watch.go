@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// mendPause is the time after which what could not be mended is tried again.
+// mendPause is the time after which a device that could not be mended is tried again.
 const mendPause = 5 * time.Second
 
-// watch replaces connections that died, and shows devices what size their
-// vDisks have, until ctx ends.
+// watch replaces connections that died, and shows devices the sizes of their vDisks,
+// until ctx ends.
 func (d *Devices) watch(ctx context.Context) {
 	var again <-chan time.Time
 	for {
@@ -30,13 +30,13 @@ func (d *Devices) watch(ctx context.Context) {
 	}
 }
 
-// Look has all devices looked at soon. It waits for nothing, so it may be
-// called by what a device waits for.
-func (d *Devices) Look() { d.grown.Ring() }
+// CheckSoon has all devices checked soon. It waits for nothing: something that a device
+// waits for may call it.
+func (d *Devices) CheckSoon() { d.grown.Ring() }
 
-// died is told that a connection of a device is dead, "" for any. The kernel
-// sends the requests on others, or keeps them: while this process lives they
-// must not run into the time that the kernel waits for it.
+// died notes that a connection of a device is dead, "" for any device. The kernel sends
+// the requests on other connections, or keeps them. While this process lives they must
+// not exceed the time for which the kernel waits: so watch replaces the connection.
 func (d *Devices) died(device string) {
 	d.mu.Lock()
 	for i := range d.list {
@@ -45,10 +45,10 @@ func (d *Devices) died(device string) {
 		}
 	}
 	d.mu.Unlock()
-	d.Look()
+	d.CheckSoon()
 }
 
-// mend brings all devices up to date, and reports whether all are.
+// mend brings all devices up to date, and reports whether that succeeded for all.
 func (d *Devices) mend(ctx context.Context) (all bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -81,7 +81,7 @@ func (d *Devices) mend(ctx context.Context) (all bool) {
 	return all
 }
 
-// refresh mends one device, if it needs it.
+// refresh mends one device, if it needs that.
 func (d *Devices) refresh(ctx context.Context, a *attachment, size uint64) error {
 	if size == a.size && !a.dead {
 		return nil
@@ -99,7 +99,7 @@ func (d *Devices) refresh(ctx context.Context, a *attachment, size uint64) error
 	return d.kernel.mend(ctx, a)
 }
 
-// Resized shows the device of a vDisk, if it has one, its new size.
+// Resized shows the device of a vDisk, if it has one, the new size of the vDisk.
 func (d *Devices) Resized(ctx context.Context, name string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -121,9 +121,9 @@ func (d *Devices) Resized(ctx context.Context, name string) error {
 	return nil
 }
 
-// Close ends what can be ended; all stay recorded. Loop devices go with the
-// mount. NBD devices that nobody uses go too; others keep their users waiting
-// for the next start, for as long as they were told.
+// Close ends devices that can be ended; all attachments stay recorded. Loop devices end
+// with the mount. NBD devices that nobody uses end too. The users of other NBD devices
+// wait for the next start, for up to the dead timeout of the device.
 func (d *Devices) Close() error {
 	d.mu.Lock()
 	d.stopped = true

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// scraperGrace is how long a connection has to itself, at least: who makes room for
-// a new one came before that. So whoever fills all places, and fills them again as
-// often as he is hung up on, costs the process that many accepts a grace and no
-// more; the others wait in the listener's queue.
+// scraperGrace is how long each connection has at least before it is closed to make room
+// for a new one. So whoever fills all places, and fills them again whenever connections
+// are closed, costs the process a bounded number of accepts. Other connections wait in
+// the listener's queue.
 const scraperGrace = 50 * time.Millisecond
 
-// scrapers are the connections of the metrics port. When there are too many the
-// one that has waited longest for a request is closed, or else the oldest: so
-// whoever holds connections and asks for nothing keeps nobody out.
+// scrapers are the connections of the metrics port. When there are too many, the
+// connection that has waited longest for a request is closed, or if none waits, the
+// oldest. So whoever holds connections and asks for nothing keeps nobody out.
 type scrapers struct {
 	max   int // each costs a descriptor
 	mu    sync.Mutex
@@ -53,7 +53,7 @@ func (q *queue) Close() error {
 	return q.Listener.Close()
 }
 
-// full is for how long there is no place for another one.
+// full is how long it takes until there is a place for another connection.
 func (s *scrapers) full(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"openvstorage/fusefs/transport"
 )
 
-// Mount are the counters of a mount as metrics; without one they are 0.
+// Mount is the counters of a mount as metrics. Without a mount they are 0.
 type Mount struct{ FS *fusefs.FS }
 
 func fuseDesc(name, help string, labels ...string) *prometheus.Desc {

@@ -6,7 +6,7 @@ import (
 	"openvstorage/nbd"
 )
 
-// NBD are the counters of an NBD server as metrics.
+// NBD is the counters of an NBD server as metrics.
 type NBD struct{ Server *nbd.Server }
 
 func nbdDesc(name, help string, labels ...string) *prometheus.Desc {

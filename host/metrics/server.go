@@ -1,5 +1,5 @@
-// Package metrics serves what a running `ovs up` counts, in Prometheus' format, and
-// has the collectors of those of its parts that bring none themselves.
+// Package metrics serves what a running `ovs up` counts, in the format of Prometheus. It
+// has the collectors of those parts that do not bring any themselves.
 package metrics
 
 import (
@@ -26,11 +26,11 @@ func (s *Server) Serve(l net.Listener) error { return s.http.Serve(s.conns.liste
 // Shutdown takes no more requests, and waits for those under way until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
 
-// Close ends all of it at once.
+// Close ends the server at once.
 func (s *Server) Close() error { return s.http.Close() }
 
-// NewServer returns a server of what the collectors count, of this process and of
-// the Go runtime, with most connections at once.
+// NewServer returns a server of what the collectors, the process and the Go runtime
+// count. It takes at most most connections at once.
 func NewServer(list []prometheus.Collector, most int, logger *slog.Logger) (*Server, error) {
 	registry := prometheus.NewRegistry()
 	for _, c := range append(list, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})) {

@@ -28,7 +28,7 @@ type Written struct {
 	counts map[string]*atomic.Uint64
 }
 
-// NewWritten counts what is written by a server of a data directory.
+// NewWritten counts what the server of a data directory writes.
 func NewWritten(dir string) *Written {
 	w := &Written{dir: dir, counts: map[string]*atomic.Uint64{}}
 	for _, cause := range []string{causeBuffer, causeMap, causeBackend, causeCache, causeRaft, causeState, causeOther} {
@@ -37,13 +37,13 @@ func NewWritten(dir string) *Written {
 	return w
 }
 
-// FS is the host's file system, counted.
+// FS is the file system of the machine, whose writes are counted.
 func (w *Written) FS() disk.FS {
 	return osdisk.Counted(func(name string) *atomic.Uint64 { return w.counts[w.cause(name)] })
 }
 
-// cause of a file. ASDs may be anywhere: what is not below the data directory
-// is theirs.
+// cause is the cause of writes to a file. ASDs may be anywhere: a file that is not below
+// the data directory is theirs.
 func (w *Written) cause(name string) string {
 	below, err := filepath.Rel(w.dir, name)
 	if err != nil || below == ".." || strings.HasPrefix(below, "../") {

@@ -1,4 +1,4 @@
-// Package registrykeys keeps the registry of vDisks on an Arakoon group: Keys
-// is the few methods that package volumedriver/registry asks of a replicated
-// store, over a node. It is where the two meet; neither knows the other.
+// Package registrykeys keeps the registry of vDisks on an Arakoon group. Keys
+// implements, over a node, the few methods that package volumedriver/registry asks of a
+// replicated store. The two packages meet here, and do not know each other.
 package registrykeys

@@ -32,8 +32,7 @@ var (
 // New makes the keys of a node, which the caller closes after the registry.
 func New(n Node) *Keys { return &Keys{node: n} }
 
-// swapTimeout bounds how long a swap waits for its answer. A full disk can make
-// it wait.
+// swapTimeout bounds how long a swap waits for its answer: a full disk can make it wait.
 const swapTimeout = time.Minute
 
 // Get implements registry.Keys.
@@ -56,9 +55,9 @@ func (k *Keys) Range(ctx context.Context, prefix []byte, fn func(key, value []by
 	}))
 }
 
-// Swap implements registry.Keys. A retry would find its own values in place of
-// the old ones, so that a swap whose outcome is not known is not asked for
-// again: the registry finds out.
+// Swap implements registry.Keys. A swap whose outcome is not known is not tried again,
+// because the retry would find its own values in place of the old ones. The registry
+// finds out what has happened.
 func (k *Keys) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, fmt.Errorf("%w: %w", registry.ErrNotSwapped, err)
@@ -73,7 +72,7 @@ func (k *Keys) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
 		}
 	}
 	err := arakoon.Patiently(ctx, func() error {
-		// Who gives up waiting must not leave it open what has happened.
+		// A caller that gives up waiting must not leave it open what has happened.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapTimeout)
 		defer cancel()
 		_, err := k.node.Do(ctx, seq)
@@ -89,7 +88,7 @@ func (k *Keys) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
 	return err == nil, translate(err)
 }
 
-// Settle implements registry.Keys: a sequence of no steps comes behind all that
+// Settle implements registry.Keys by a sequence of no steps, which comes behind all that
 // was proposed before it. What is not in the log by then never gets there.
 func (k *Keys) Settle(ctx context.Context) error {
 	return translate(arakoon.Patiently(ctx, func() error {
@@ -98,8 +97,7 @@ func (k *Keys) Settle(ctx context.Context) error {
 	}))
 }
 
-// translate gives errors of a node that is of no more use their meaning for a
-// registry.
+// translate tells a registry what the errors of a node mean that is of no more use.
 func translate(err error) error {
 	switch {
 	case errors.Is(err, arakoon.ErrClosed):

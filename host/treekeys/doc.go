@@ -1,4 +1,4 @@
-// Package treekeys keeps the tree of a mount on an Arakoon group: Keys is the
-// few methods that package fusefs/filetree asks of a replicated store, over a
-// node. It is where the two meet; neither knows the other.
+// Package treekeys keeps the tree of a mount on an Arakoon group. Keys implements, over
+// a node, the few methods that package fusefs/filetree asks of a replicated store. The
+// two packages meet here, and do not know each other.
 package treekeys

@@ -30,8 +30,8 @@ var (
 // New makes the keys of a node, which the caller closes after the mount.
 func New(n Node) *Keys { return &Keys{node: n} }
 
-// writeTimeout bounds how long a write waits for its answer. A full disk can
-// make it wait.
+// writeTimeout bounds how long a write waits for its answer: a full disk can make it
+// wait.
 const writeTimeout = time.Minute
 
 // Range implements filetree.Keys.
@@ -41,8 +41,8 @@ func (k *Keys) Range(ctx context.Context, prefix []byte, fn func(key, value []by
 	})
 }
 
-// Write implements filetree.Keys. Once it has begun, the end of ctx does not
-// end it: who gives up waiting must not leave it open what has happened.
+// Write implements filetree.Keys. Once it has begun, the end of ctx does not end it: a
+// caller that gives up waiting must not leave it open what has happened.
 func (k *Keys) Write(ctx context.Context, changes []filetree.Change) error {
 	seq := new(arakoon.Sequence)
 	for _, c := range changes {
@@ -64,7 +64,7 @@ func (k *Keys) Write(ctx context.Context, changes []filetree.Change) error {
 	return err
 }
 
-// Settle implements filetree.Keys: a sequence of no steps comes behind all that
+// Settle implements filetree.Keys by a sequence of no steps, which comes behind all that
 // was proposed before it. What is not in the log by then never gets there.
 func (k *Keys) Settle(ctx context.Context) error {
 	return arakoon.Patiently(ctx, func() error {

@@ -8,11 +8,11 @@ import (
 )
 
 // ALBA is what the server manages of an ALBA backend. All methods are safe for
-// concurrent use. What has changed is durable when a method returns nil. Errors
-// match a kind of this package or are failures.
+// concurrent use. What a method has changed is durable when it returns nil. Errors match
+// a kind of this package, or are failures.
 //
-// Whoever asks a data directory without ALBA gets an error that matches ErrInvalid
-// and says so. In calls a namespace may be named by its vDisk too.
+// For a data directory without ALBA all calls fail with an error that matches ErrInvalid
+// and says so. Calls also take the name of a vDisk for that of its namespace.
 type ALBA interface {
 	Backend
 	Disks
@@ -30,8 +30,8 @@ type albaServer struct {
 	host Host
 }
 
-// vdisks returns the names of vDisks by the namespace that they live in, which
-// is called by the vDisk's id.
+// vdisks returns the names of vDisks by the namespaces that they live in. A namespace is
+// called by its vDisk's id.
 func (a albaServer) vdisks(ctx context.Context) (map[string]string, error) {
 	list, err := a.host.List(ctx)
 	names := make(map[string]string, len(list))
@@ -41,8 +41,8 @@ func (a albaServer) vdisks(ctx context.Context) (map[string]string, error) {
 	return names, err
 }
 
-// namespace returns the namespace that is meant by its own name or a vDisk's,
-// and that vDisk.
+// namespace returns the namespace that is called so, or is that of the vDisk called so,
+// and its vDisk.
 func (a albaServer) namespace(ctx context.Context, name string) (namespace, vdisk string, err error) {
 	names, err := a.vdisks(ctx)
 	if err != nil {
@@ -59,7 +59,7 @@ func (a albaServer) namespace(ctx context.Context, name string) (namespace, vdis
 	return name, "", nil
 }
 
-// advise says what to do about an object that is not there, or not any more.
+// advise adds to an error what to do about an object that is not there, or not any more.
 func advise(err error, what string) error {
 	if err == nil {
 		return nil

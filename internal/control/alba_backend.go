@@ -17,8 +17,8 @@ type BackendStatus struct {
 	Missing  int       `json:"missing"` // disks of which nothing can be read now
 	Used     uint64    `json:"used"`    // of the disks that are there
 	Capacity uint64    `json:"capacity"`
-	// FileSystems is how many file systems these disks are on: those that share one
-	// have its room together, and fail together.
+	// FileSystems is how many file systems these disks are on. Disks on one file system
+	// share its room, and fail together.
 	FileSystems int     `json:"file_systems"`
 	Groups      []Group `json:"groups"`
 	Namespaces  int     `json:"namespaces"`
@@ -27,11 +27,11 @@ type BackendStatus struct {
 	Stored      uint64  `json:"stored"` // of their fragments
 	// Narrow is the number of objects below full width.
 	Narrow uint64 `json:"below_full_width"`
-	// Failed is the number of objects that could not be read when that was tried
-	// last, though their disks are there.
+	// Failed is the number of objects whose last read failed, though their disks are
+	// there.
 	Failed uint64 `json:"failed_reads"`
-	// MayDie is how many more disks may die, whichever they are, before an
-	// object is lost; below zero, so many disks are missing to read all.
+	// MayDie is how many more disks may die, whichever they are, before an object is
+	// lost. Below zero it is how many disks are missing to read everything.
 	MayDie      int              `json:"disks_that_may_die"`
 	Scrub       Scrub            `json:"scrub"`
 	Maintenance MaintenanceStats `json:"maintenance"`
@@ -45,7 +45,7 @@ type Group struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// Scrub is how far all that is on a disk, or on all, was read back.
+// Scrub is how much of a disk, or of all disks, was read back.
 type Scrub struct {
 	Bytes     uint64     `json:"bytes"` // read back in this round
 	Of        uint64     `json:"of"`    // of so many that there are now
@@ -120,13 +120,13 @@ func (s *Server) backendRoutes(mux *http.ServeMux) {
 	handleALBA(s, mux, "resume-deletion", func(a albaServer, ctx context.Context, _ none) (Check, error) { return a.Resume(ctx) })
 }
 
-// BackendStatus returns how the backend is.
+// BackendStatus returns the state of the backend.
 func (c *Client) BackendStatus(ctx context.Context) (BackendStatus, error) {
 	return call[BackendStatus](ctx, c, "alba/status", struct{}{}, nil)
 }
 
-// BackendCheck compares what the managers know with what is on the disks. It
-// changes nothing.
+// BackendCheck compares what the managers know with what is on the disks. It changes
+// nothing.
 func (c *Client) BackendCheck(ctx context.Context) (Check, error) {
 	return call[Check](ctx, c, "alba/check", struct{}{}, nil)
 }

@@ -42,10 +42,10 @@ func (b BucketCount) Full() bool { return int(b.Present) >= int(b.K)+int(b.M) }
 // OSDUsage is what a namespace has on a disk.
 type OSDUsage struct{ OSD, Fragments, Bytes uint64 }
 
-// Epochs are the gc epochs that are open: from Minimum, up to but not with Next.
+// Epochs are the gc epochs that are open: from Minimum up to Next, without Next.
 type Epochs struct{ Minimum, Next uint64 }
 
-// Namespaces are those of vDisks, and others.
+// Namespaces are the namespaces of the backend: those of vDisks, and others.
 type Namespaces interface {
 	Namespaces(ctx context.Context) ([]NamespaceInfo, error)
 	NamespaceInfo(ctx context.Context, name string) (NamespaceInfo, error)
@@ -82,8 +82,8 @@ func (a albaServer) namespaceShow(ctx context.Context, name string) (Namespace, 
 	return Namespace{VDisk: vdisk, NamespaceInfo: n}, advise(err, "see `ovs alba namespace list`")
 }
 
-// Namespaces returns all namespaces, in order of name, without what only
-// Namespace tells.
+// Namespaces returns all namespaces, in order of name. They lack what only Namespace
+// tells.
 func (c *Client) Namespaces(ctx context.Context) ([]Namespace, error) {
 	return call[[]Namespace](ctx, c, "alba/namespace/list", struct{}{}, nil)
 }

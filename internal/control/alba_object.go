@@ -18,7 +18,7 @@ type Object struct {
 	Policy  string    `json:"policy"` // "inline" for one in its manifest
 	Width   int       `json:"width"`  // fragments of its weakest chunk
 	Full    bool      `json:"full_width"`
-	// State counts the fragments that are on disks which can be read now.
+	// State counts the fragments on disks that can be read now.
 	State  string  `json:"state"`
 	Chunks []Chunk `json:"chunks,omitempty"`
 }
@@ -41,11 +41,11 @@ type Fragment struct {
 // ObjectPage is a part of a list of objects.
 type ObjectPage struct {
 	Objects []Object `json:"objects"`
-	// More: there are others behind the last.
+	// More says that there are more objects behind the last.
 	More bool `json:"more"`
 }
 
-// Objects are what is in namespaces.
+// Objects are the objects in namespaces.
 type Objects interface {
 	Objects(ctx context.Context, namespace, prefix, after string, fn func(Object) bool) error
 	Object(ctx context.Context, namespace, name string) (Object, error)
@@ -108,7 +108,7 @@ func (a albaServer) manifest(ctx context.Context, r objectRequest) ([]byte, erro
 	return b, advise(err, seeObjects(err, r.Namespace))
 }
 
-// seeObjects is advice to who named an object that is not there.
+// seeObjects adds advice to the error of an object that is not there.
 func seeObjects(err error, namespace string) string {
 	if errors.Is(err, ErrNoNamespace) {
 		return "see `ovs alba namespace list`"
@@ -116,8 +116,8 @@ func seeObjects(err error, namespace string) string {
 	return "see `ovs alba object list " + namespace + "`"
 }
 
-// Objects returns the first objects, 1000 at most, of a namespace whose names
-// begin with prefix and are above after.
+// Objects returns the first limit objects of a namespace, 1000 at most, whose names
+// begin with prefix and come behind after.
 func (c *Client) Objects(ctx context.Context, namespace, prefix, after string, limit int) (ObjectPage, error) {
 	return call[ObjectPage](ctx, c, "alba/object/list", objectRequest{Namespace: namespace, Prefix: prefix, After: after, Limit: limit}, nil)
 }

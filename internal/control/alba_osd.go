@@ -18,11 +18,11 @@ type OSD struct {
 	Reason string     `json:"reason,omitempty"`
 	Since  *time.Time `json:"since,omitempty"` // when that was first seen, if it is known
 	Used   uint64     `json:"used"`
-	// Capacity is what it takes and what its file system has left, which others on
-	// it may take too: see FileSystem.
+	// Capacity is what the disk holds and what its file system has left, in bytes.
+	// Others on that file system may take that too: see FileSystem.
 	Capacity uint64 `json:"capacity"`
-	// FileSystem names what it is on, "" if that is not known. Disks with the same
-	// one have its room together.
+	// FileSystem names the file system that the disk is on, "" if it is not known. Disks
+	// with the same one share its room.
 	FileSystem string `json:"file_system,omitempty"`
 	Fragments  uint64 `json:"fragments"` // of objects
 	Bytes      uint64 `json:"bytes"`     // of those
@@ -36,7 +36,7 @@ type OSD struct {
 	Scrub      *Scrub `json:"scrub,omitempty"`
 }
 
-// Disks are those of the backend.
+// Disks are the disks of the backend.
 type Disks interface {
 	OSDs(ctx context.Context) ([]OSD, error)
 	OSD(ctx context.Context, number uint64) (OSD, error)
@@ -49,7 +49,8 @@ type Disks interface {
 type osdRequest struct {
 	Number uint64 `json:"number,omitempty"`
 	Dir    string `json:"dir,omitempty"` // absolute; "": the server's choice
-	// AllowUnmounted takes it though it looks like a mount point with nothing mounted.
+	// AllowUnmounted takes a directory that looks like a mount point with nothing
+	// mounted.
 	AllowUnmounted bool `json:"allow_unmounted,omitempty"`
 }
 
@@ -113,22 +114,23 @@ func (c *Client) OSD(ctx context.Context, number uint64) (OSD, error) {
 	return call[OSD](ctx, c, "alba/osd/show", osdRequest{Number: number}, nil)
 }
 
-// AddOSD makes an ASD in an empty directory, an absolute path, and takes it into
-// the backend; "" is the next one in the data directory. One that looks like a mount
-// point with nothing mounted is refused unless that is allowed.
+// AddOSD makes an ASD in an empty directory, given by its absolute path, and takes it
+// into the backend. "" is the next directory in the data directory. A directory that
+// looks like a mount point with nothing mounted is refused unless allowUnmounted is set.
 func (c *Client) AddOSD(ctx context.Context, dir string, allowUnmounted bool) (OSD, error) {
 	return call[OSD](ctx, c, "alba/osd/add", osdRequest{Dir: dir, AllowUnmounted: allowUnmounted}, nil)
 }
 
-// ReplaceOSD gives a missing disk up for good and takes a new one for it, in an
-// empty directory, an absolute path; "" is where the old one was. One that looks
-// like a mount point with nothing mounted is refused unless that is allowed.
+// ReplaceOSD gives a missing disk up for good, and takes a new one in its place, in an
+// empty directory given by its absolute path. "" is the directory of the old one. A
+// directory that looks like a mount point with nothing mounted is refused unless
+// allowUnmounted is set.
 func (c *Client) ReplaceOSD(ctx context.Context, number uint64, dir string, allowUnmounted bool) (OSD, error) {
 	return call[OSD](ctx, c, "alba/osd/replace", osdRequest{Number: number, Dir: dir, AllowUnmounted: allowUnmounted}, nil)
 }
 
-// RemoveOSD has a disk's fragments moved to others, after which it is forgotten.
-// It does not wait for that.
+// RemoveOSD begins to move a disk's fragments to other disks. When all are moved the
+// disk is forgotten. RemoveOSD does not wait for that.
 func (c *Client) RemoveOSD(ctx context.Context, number uint64) error {
 	_, err := call[done](ctx, c, "alba/osd/remove", osdRequest{Number: number}, nil)
 	return err

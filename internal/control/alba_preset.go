@@ -6,7 +6,7 @@ import (
 	"net/http"
 )
 
-// Preset is a preset and who uses it.
+// Preset is a preset, and how many namespaces have it.
 type Preset struct {
 	Default    bool            `json:"default"`
 	Namespaces uint64          `json:"namespaces"` // that have it
@@ -17,7 +17,8 @@ type Preset struct {
 type Presets interface {
 	Presets(ctx context.Context) ([]Preset, error)
 	StorageOf(ctx context.Context, namespace string) (Storage, error)
-	// CreatePreset makes a preset of JSON. DeletePreset refuses one that is not there.
+	// CreatePreset makes a preset of JSON. DeletePreset fails if the preset is not
+	// there.
 	CreatePreset(ctx context.Context, preset json.RawMessage, asDefault bool) error
 	DeletePreset(ctx context.Context, name string) error
 }

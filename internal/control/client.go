@@ -23,10 +23,10 @@ import (
 // the data directory.
 var ErrNotRunning = errors.New("ovs up is not running")
 
-// Client speaks to the `ovs up` of one data directory. It is a Host but for
-// the vDisks it returns, which say where they are served too. Safe for
-// concurrent use. Errors match the kinds of this package. A call whose
-// ctx ends is canceled at the server.
+// Client speaks to the `ovs up` of one data directory. Its methods are those of Host,
+// but the vDisks that they return also say where they are served. It is safe for
+// concurrent use. Errors match the kinds of this package. When the ctx of a call ends
+// the server cancels the call.
 type Client struct {
 	data   string
 	socket string
@@ -54,12 +54,12 @@ func NewClient(data string) *Client {
 	}
 }
 
-// Status asks who serves the directory.
+// Status asks the server of the directory about itself.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return call[Status](ctx, c, "status", struct{}{}, nil)
 }
 
-// call sends one request, to who serves the directory, and reads its answer to the
+// call sends one request to the server of the directory, and reads its answer to the
 // end.
 func call[Result any](ctx context.Context, c *Client, name string, request any, progress func(done, total int64)) (Result, error) {
 	if err := c.follow(ctx); err != nil {
@@ -69,8 +69,8 @@ func call[Result any](ctx context.Context, c *Client, name string, request any, 
 	return exchange[Result](ctx, c, name, request, progress)
 }
 
-// checkText refuses a request with bytes that are no UTF-8. JSON would have others in
-// their place, and what is done be done to what has that name.
+// checkText refuses a request that has bytes which are no UTF-8. JSON would replace
+// them, and the call would act on whatever has the name that results.
 func checkText(v reflect.Value) error {
 	switch v.Kind() {
 	case reflect.String:
@@ -136,7 +136,7 @@ func exchange[Result any](ctx context.Context, c *Client, name string, request a
 	}
 }
 
-// explain says what a failed connection means.
+// explain says what the error of a connection means.
 func (c *Client) explain(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
@@ -160,8 +160,8 @@ func (c *Client) notRunning() error {
 	return fmt.Errorf("%w on %s; start it with: ovs up --data %s", ErrNotRunning, c.data, c.data)
 }
 
-// follow makes sure that who is asked serves the directory, if its socket is
-// elsewhere: a copy of the directory leads to the server of the original.
+// follow makes sure that the server serves this directory, if its socket is elsewhere:
+// in a copy of the directory the link leads to the server of the original.
 func (c *Client) follow(ctx context.Context) error {
 	if _, err := os.Readlink(c.socket); err != nil {
 		return nil
@@ -180,7 +180,7 @@ func (c *Client) follow(ctx context.Context) error {
 	return nil
 }
 
-// cut says what an answer without an end means.
+// cut is the error of an answer that has no end.
 func (c *Client) cut(ctx context.Context, name string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -8,14 +8,13 @@
 //	{"progress":{"done":1048576,"total":4194304}}     any number of lines
 //	{"result":{...}}  or  {"error":{"kind":"exists","message":"..."}}
 //
-// The answer is lines of JSON, of which the last says how the call ended; an
-// answer without one was cut off, and the call may or may not have taken
-// effect. A call that ends without progress carries its outcome in the HTTP
-// status as well, for those who use curl. Closing the connection cancels the
-// call.
+// The answer is lines of JSON. The last line says how the call ended. Without that
+// line the answer was cut off, and the call may or may not have taken effect. The
+// answer of a call without progress carries the outcome in the HTTP status as well,
+// for those who use curl. Closing the connection cancels the call.
 //
-// The path holds the version. A release serves every version that it knows;
-// a client that asks for one that the server lacks is told so by name.
+// The path holds the version. A release serves every version that it knows. A
+// client that asks for a version which the server lacks gets an error that names it.
 package control
 
 // Version is the protocol's version, the first part of every path.
@@ -31,7 +30,7 @@ const (
 	responseMax = 64 << 20 // bytes of one line of an answer, as the client takes it
 )
 
-// Status is what the protocol tells about the server itself.
+// Status is what the server tells about itself.
 type Status struct {
 	PID     int    `json:"pid"`
 	Data    string `json:"data"`    // the data directory
@@ -44,11 +43,10 @@ type Progress struct {
 	Total int64 `json:"total"`
 }
 
-// Host is what the server manages: the vDisks of one data directory. All
-// methods are safe for concurrent use. What has changed is durable when a
-// method returns nil. Errors match a kind of this package or are failures. Sizes are
-// in bytes. Progress functions are called one at a time, from the method's own
-// goroutines, never after it has returned.
+// Host is what the server manages: the vDisks of one data directory. All methods are
+// safe for concurrent use. What a method has changed is durable when it returns nil.
+// Errors match a kind of this package, or are failures. Sizes are in bytes. Progress
+// functions are called one at a time, and never after the method has returned.
 type Host interface {
 	VDisks
 	Snapshots

@@ -44,8 +44,7 @@ type AttachOptions struct {
 // restarts, until it is detached. All methods are safe for concurrent use.
 type Devices interface {
 	Attach(ctx context.Context, vdisk string, opt AttachOptions) (Attachment, error)
-	// Detach refuses with ErrBusy while somebody uses the device,
-	// unless it is forced.
+	// Detach refuses with ErrBusy while somebody uses the device, unless force is set.
 	Detach(ctx context.Context, vdisk string, force bool) error
 	Attached(ctx context.Context) ([]Attachment, error)
 	// Resized shows the device of a vDisk, if it has one, its new size.
@@ -91,7 +90,7 @@ func (c *Client) Attach(ctx context.Context, vdisk string, opt AttachOptions) (A
 	return call[Attachment](ctx, c, "vdisk/attach", attachRequest{vdisk, opt}, nil)
 }
 
-// Detach takes a vDisk's block device away. Forced, also one that is in use.
+// Detach takes a vDisk's block device away, with force even one that is in use.
 func (c *Client) Detach(ctx context.Context, vdisk string, force bool) error {
 	_, err := call[done](ctx, c, "vdisk/detach", detachRequest{vdisk, force}, nil)
 	return err

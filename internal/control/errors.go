@@ -14,26 +14,27 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrExists: the name is taken, or it was done before.
 	ErrExists = errors.New("exists already")
-	// ErrHasChildren: clones hang off it; they have to go first.
+	// ErrHasChildren: there are clones of it, which have to be deleted first.
 	ErrHasChildren = errors.New("has clones")
 	// ErrInvalid: the request can never succeed, whatever the state.
 	ErrInvalid = errors.New("invalid request")
 	// ErrHalted: the vDisk is halted (rule P3).
 	ErrHalted = errors.New("halted")
-	// ErrUnknownOutcome: whether it was done is not known yet.
+	// ErrUnknownOutcome: it is not known yet whether it was done.
 	ErrUnknownOutcome = errors.New("the outcome is not known yet")
 	// ErrBusy: somebody uses it, or a limit is reached; a later attempt may succeed.
 	ErrBusy = errors.New("busy")
 
-	// ErrNoNamespace is ErrNotFound of a namespace, ErrReplaced is ErrExists of a
-	// disk's replacement: the server advises differently. A client sees the wider.
+	// ErrNoNamespace is ErrNotFound of a namespace, and ErrReplaced is ErrExists of the
+	// replacement of a disk: the server gives other advice for them. A client sees the
+	// wider kinds.
 	ErrNoNamespace = fmt.Errorf("namespace: %w", ErrNotFound)
 	ErrReplaced    = fmt.Errorf("replacement: %w", ErrExists)
 )
 
-// kinds is the one table by which an error crosses the socket: the name on the
-// wire, the HTTP status, and what errors.Is finds on both sides. Names on the
-// wire never change. An error of no kind is "failed".
+// kinds is the table by which errors cross the socket: the name on the wire, the HTTP
+// status, and what errors.Is matches on both sides. Names on the wire never change. An
+// error that matches no row is "failed".
 var kinds = []struct {
 	name   string
 	status int
@@ -77,8 +78,8 @@ func Kind(err error) string {
 	return wire.Kind
 }
 
-// RemoteError is an error that the server answered. errors.Is matches the
-// kind that it had there.
+// RemoteError is an error that the server answered. It matches the kind that it had
+// there.
 type RemoteError struct {
 	Message string
 	kind    error // nil: of no kind

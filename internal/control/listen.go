@@ -16,16 +16,16 @@ import (
 // ErrAnswered is returned by ListenUnix when a living process serves the path.
 var ErrAnswered = errors.New("another process listens on it")
 
-// ListenUnix listens on a unix socket that only its owner may use. What a
-// killed process left at path is replaced, if it is a socket and nobody
-// answers on it. Closing the listener removes the socket. A path of more than
-// PathMax bytes is taken; who names the socket by it cannot reach it.
+// ListenUnix listens on a unix socket that only its owner may use. It replaces what a
+// killed process left at path, if that is a socket and nobody answers on it. Closing the
+// listener removes the socket. A path of more than PathMax bytes is taken too: clients
+// must reach it by SocketAddress.
 func ListenUnix(path string) (net.Listener, error) {
 	if err := checkStale(path); err != nil {
 		return nil, err
 	}
-	// Made under another name, so that it has its mode before anybody can
-	// find it, and renamed, which replaces a stale socket.
+	// The socket is made under another name, so that it has its mode before anybody can
+	// find it. Then it is renamed, which replaces a stale socket.
 	draft := fmt.Sprintf("%s.%d", path, os.Getpid())
 	if err := removeSocket(draft); err != nil {
 		return nil, err
@@ -89,8 +89,8 @@ func checkStale(path string) error {
 	return nil
 }
 
-// removeSocket removes a socket that a killed process of the same number left. A
-// file that somebody gave that name stays.
+// removeSocket removes a socket that a killed process with this process's number left. A
+// file of that name that is no socket stays.
 func removeSocket(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -105,8 +105,8 @@ func removeSocket(path string) error {
 	return err
 }
 
-// unixListener removes its socket when it is closed, and nobody else's that has its
-// path then: the directory may have been replaced.
+// unixListener removes its socket when it is closed. It leaves another socket that has
+// the path by then: the directory may have been replaced.
 type unixListener struct {
 	net.Listener
 	path string
@@ -125,12 +125,13 @@ func (l *unixListener) Close() error {
 	return l.err
 }
 
-// Addr returns the path that clients use, not the one it was bound to.
+// Addr returns the path that clients use, which is not the one that the socket was bound
+// to.
 func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// ListenTCP listens on a TCP address. It refuses one that others than this
-// machine can reach, unless insecure: nothing on the wire is encrypted and
-// nobody is asked who they are.
+// ListenTCP listens on a TCP address. Unless insecure is set it refuses an address that
+// other machines can reach: nothing on the wire is encrypted, and no client is
+// authenticated.
 func ListenTCP(address string, insecure bool) (net.Listener, error) {
 	if !insecure {
 		if err := CheckLoopback(address); err != nil {
@@ -159,8 +160,8 @@ func CheckLoopback(address string) error {
 	return fmt.Errorf("address %q: %w; use 127.0.0.1 or [::1], or say --insecure", address, ErrNotLoopback)
 }
 
-// limitListener takes a bounded number of connections at once. Those beyond
-// it wait in the kernel's queue.
+// limitListener takes a bounded number of connections at once. Further connections wait
+// in the kernel's queue.
 type limitListener struct {
 	net.Listener
 	slots chan struct{}

@@ -15,19 +15,20 @@ import (
 	"unicode/utf8"
 )
 
-// Options of a Server. The zero value of each field but Host has a meaning.
+// Options are the options of a Server. In each field but Host zero has a meaning.
 type Options struct {
 	Host   Host
 	Status Status
-	// ALBA is the vDisks' backend if it is that. Nil: it is another, and ALBA
-	// calls are refused.
+	// ALBA is the backend of the vDisks if that is ALBA. Nil: it is not, and ALBA calls
+	// are refused.
 	ALBA ALBA
-	// Devices makes block devices. Nil: none are made here.
+	// Devices makes block devices. Nil: this server makes none.
 	Devices Devices
 	// URIs names the NBD URIs of a vDisk. Nil: none.
 	URIs   func(vdisk string) []string
 	Logger *slog.Logger // nil: none
-	// Calls is how many calls may run at once; one more is answered "busy". Default 64.
+	// Calls is how many calls may run at once. Further calls are answered "busy".
+	// Default 64.
 	Calls int
 	// BodyTimeout is how long a client may take to send a request. Default 10 s.
 	BodyTimeout time.Duration
@@ -78,8 +79,8 @@ func NewServer(opt Options) *Server {
 	return s
 }
 
-// Serve answers what arrives on l until Shutdown, then returns nil. It takes
-// at most twice as many connections as calls at once; more wait in l's queue.
+// Serve answers what arrives on l until Shutdown, and then returns nil. It takes at most
+// twice as many connections as calls at once. Further connections wait in l's queue.
 func (s *Server) Serve(l net.Listener) error {
 	err := s.http.Serve(newLimitListener(l, 2*s.opt.Calls))
 	if errors.Is(err, http.ErrServerClosed) {
@@ -88,8 +89,8 @@ func (s *Server) Serve(l net.Listener) error {
 	return err
 }
 
-// Shutdown takes no more calls and waits for those that run. When ctx ends
-// first it cancels them and waits for them to give up.
+// Shutdown takes no more calls, and waits for those that run. If ctx ends before they
+// do, it cancels them and waits for them to give up.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if s.http.Shutdown(ctx) == nil {
 		return nil
@@ -125,7 +126,7 @@ type done struct{}
 
 type progressFunc = func(done, total int64)
 
-// handle routes one call: it bounds it, reads its request, and answers.
+// handle routes one call. It bounds the call, reads its request, and answers.
 func handle[Request, Result any](s *Server, mux *http.ServeMux, call string, fn func(context.Context, Request, progressFunc) (Result, error)) {
 	mux.HandleFunc("POST /"+Version+"/"+call, func(w http.ResponseWriter, r *http.Request) {
 		out := newAnswer(w)
@@ -155,8 +156,8 @@ func handle[Request, Result any](s *Server, mux *http.ServeMux, call string, fn 
 	})
 }
 
-// readRequest reads a whole body, bounded in bytes and time. The deadline is
-// taken off again: net/http reads on while the call runs, to see the client go.
+// readRequest reads a whole body, bounded in bytes and time. Then it takes the deadline
+// off again: net/http reads on while the call runs, to see whether the client goes.
 func (s *Server) readRequest(w http.ResponseWriter, r *http.Request, into any) error {
 	control := http.NewResponseController(w)
 	if err := control.SetReadDeadline(time.Now().Add(s.opt.BodyTimeout)); err != nil {
@@ -196,7 +197,8 @@ type line[Result any] struct {
 	Result   *Result    `json:"result,omitempty"`
 }
 
-// Progress is sent at most this often; a slow client must not slow the call.
+// progressEvery is how often progress is sent at most: a slow client must not slow the
+// call.
 const progressEvery = 100 * time.Millisecond
 
 // writeTimeout is how long a client may leave an answer unread.
@@ -233,8 +235,8 @@ func (a *answer) finish(result any) {
 	a.writeLocked(http.StatusOK, line[any]{Result: &result})
 }
 
-// writeLocked writes one line. A client that is gone or does not read is not
-// the call's concern: its context tells.
+// writeLocked writes one line. It ignores a client that is gone or does not read: the
+// context of the call tells of that.
 func (a *answer) writeLocked(status int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {

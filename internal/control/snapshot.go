@@ -19,13 +19,13 @@ type SnapshotInfo struct {
 	Children []string  `json:"children,omitempty"`
 }
 
-// Snapshots are those of vDisks.
+// Snapshots are the snapshots of vDisks.
 type Snapshots interface {
 	SnapshotCreate(ctx context.Context, name, snap string) (SnapshotInfo, error)
 	SnapshotList(ctx context.Context, name string) ([]SnapshotInfo, error)
 	SnapshotDelete(ctx context.Context, name, snap string) error
-	// Rollback refuses a vDisk that is in use. ForceRollback does not: its users read
-	// what the snapshot holds.
+	// Rollback refuses a vDisk that is in use. ForceRollback does not: then its users
+	// read what the snapshot holds.
 	Rollback(ctx context.Context, name, snap string) error
 	ForceRollback(ctx context.Context, name, snap string) error
 }

@@ -8,13 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PathMax is the longest path that a unix socket can have, in bytes, for those who
-// name it by its path.
+// PathMax is the longest path, in bytes, by which a unix socket can be named.
 const PathMax = 107
 
-// SocketAddress returns an address by which the unix socket at a path can be
-// reached, or made, whatever the length of the path: one that is too long is named
-// through its open directory. done lets go of that.
+// SocketAddress returns an address by which the unix socket at a path can be reached or
+// made, however long the path is. A path that is too long is named through its
+// directory, which is kept open until done is called.
 func SocketAddress(path string) (address string, done func(), err error) {
 	if len(path) <= PathMax {
 		return path, func() {}, nil
@@ -32,9 +31,9 @@ func SocketAddress(path string) (address string, done func(), err error) {
 	return address, func() { _ = unix.Close(fd) }, nil
 }
 
-// LinkSocket has a name lead to a socket elsewhere, in place of what an earlier
-// process left under the name, which must be a socket that nobody serves or a
-// symbolic link.
+// LinkSocket makes a name a symbolic link to a socket elsewhere. It replaces what an
+// earlier process left under the name, if that is a symbolic link or a socket that
+// nobody serves.
 func LinkSocket(name, socket string) error {
 	if _, err := os.Readlink(name); err != nil { // there is none, or it is something else
 		if err := checkStale(name); err != nil {

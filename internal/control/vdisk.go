@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// States of a vDisk, as Info has them; there are others.
+// StateRunning is a state of a vDisk, as Info has it. There are others.
 const StateRunning = "running"
 
 // Info is what a user may know about a vDisk. All sizes are in bytes.
@@ -28,21 +28,21 @@ type Info struct {
 	Created   time.Time      `json:"created"`
 }
 
-// VDisk is what the protocol tells about a vDisk: what the driver knows, and
-// where it is served.
+// VDisk is what the protocol tells about a vDisk: what the Host knows, and where the
+// vDisk is served.
 type VDisk struct {
 	Info
 	URIs    []string `json:"uris"`              // NBD URIs
 	Storage *Storage `json:"storage,omitempty"` // of one, in an ALBA backend; not in lists
 }
 
-// Storage is how what a vDisk has stored is kept from other eyes.
+// Storage is how stored data of a vDisk is kept secret.
 type Storage struct {
 	Preset string `json:"preset"`
 	Cipher string `json:"cipher"`        // of what is in the backend
 	Key    uint64 `json:"key,omitempty"` // number of the master key
-	// Buffer is the cipher of the write buffer: it holds what was written lately,
-	// as it was written, whatever Cipher says.
+	// Buffer is the cipher of the write buffer, which holds what was written lately.
+	// Cipher does not apply there.
 	Buffer string `json:"bufferCipher"`
 }
 
@@ -56,9 +56,9 @@ type VDisks interface {
 	Delete(ctx context.Context, name string) error
 	ForceDelete(ctx context.Context, name string) error
 	Rename(ctx context.Context, oldName, newName string) error
-	// Clone makes dst of a snapshot, or with snap "" of the live vDisk.
+	// Clone makes dst of a snapshot, or of the live vDisk if snap is "".
 	Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (Info, error)
-	// Sync returns when all that was written before is in the backend.
+	// Sync returns when everything that was written before is in the backend.
 	Sync(ctx context.Context, name string, progress func(done, total int64)) error
 }
 
@@ -134,7 +134,7 @@ func (s *Server) vdisk(info Info, err error) (VDisk, error) {
 	return VDisk{Info: info, URIs: s.opt.URIs(info.Name)}, err
 }
 
-// stored tells how a vDisk is stored; nil: that is not known, or there is no choice.
+// stored tells how a vDisk is stored. Nil: that is not known, or there is no choice.
 func (s *Server) stored(ctx context.Context, info Info) *Storage {
 	if s.opt.ALBA == nil {
 		return nil
@@ -185,12 +185,12 @@ func (c *Client) Rename(ctx context.Context, oldName, newName string) error {
 	return err
 }
 
-// Clone makes vDisk dst of a snapshot of src, or with snap "" of src as it is now.
+// Clone makes vDisk dst of a snapshot of src, or of src as it is now if snap is "".
 func (c *Client) Clone(ctx context.Context, src, snap, dst string, progress func(done, total int64)) (VDisk, error) {
 	return call[VDisk](ctx, c, "vdisk/clone", cloneRequest{Name: src, Snapshot: snap, NewName: dst}, progress)
 }
 
-// Sync returns when all that was written to the vDisk is in the backend.
+// Sync returns when everything that was written to the vDisk is in the backend.
 func (c *Client) Sync(ctx context.Context, name string, progress func(done, total int64)) error {
 	_, err := call[done](ctx, c, "vdisk/sync", nameRequest{Name: name}, progress)
 	return err

@@ -10,33 +10,31 @@ import (
 // Cause is what an error of a file says about the disk it is on. Every errno has
 // one, and only some mean a bad disk.
 //
-// No errno says anything about the bytes of a file: a file that could not be
-// read is not damaged, not empty and not absent. Only what was read and does not
-// decode is damage, and only Answer may be taken for how things stand.
+// No errno says anything about the bytes of a file: a file that could not be read
+// counts neither as damaged, nor as empty, nor as absent. Only bytes that were read
+// and do not decode are damage. Only an Answer says how things stand.
 //
-// A cause says nothing about what a failed call has done. A sync that failed
-// has lost what it was to write, whatever the cause is, and is never made again
-// (see File.Datasync).
+// A cause does not say what the failed call has done. A failed sync has lost what it
+// was to write, whatever its cause, and is never repeated (see package disk).
 type Cause int
 
 // The causes, from the lightest to the gravest.
 const (
-	// NoCause: no error, or one that is not the system's: of what is in a file,
-	// or of a call that was given up.
+	// NoCause: no error, or one that does not come from the system, as about the
+	// content of a file, or of a call that was cancelled.
 	NoCause Cause = iota
 	// Answer tells how things stand: the name is absent, there already, or no
 	// directory; the bytes are not in memory; another process holds the lock.
 	Answer
-	// Other is any errno without a decision of its own, one for a call that
-	// should not have been made among them. What was asked for is refused, and
-	// nothing is concluded.
+	// Other is any errno that has no decision of its own, as those of calls that are
+	// wrong in themselves. The request fails, and nothing is concluded.
 	Other
 	// Scarce: the process or the kernel has no descriptors or no memory now, or
 	// was interrupted. The file is as it was, and a later try may succeed.
 	Scarce
 	// Full: no room, or no more of the quota. Goes away when somebody makes room.
 	Full
-	// Denied: this process may not. Goes away when somebody changes who may.
+	// Denied: this process lacks the right. Goes away when somebody grants it.
 	Denied
 	// BadDisk: the medium, its controller, or the file system on it has failed.
 	BadDisk
@@ -46,12 +44,12 @@ var causeNames = [...]string{"no cause", "answer", "other", "scarce", "full", "d
 
 func (c Cause) String() string { return causeNames[c] }
 
-// Passes says whether the disk is well, and a call that changed nothing may
-// succeed when it is made again: somebody makes room, or lets go of descriptors.
+// Passes reports whether the disk is well and a call that changed nothing may succeed
+// when it is repeated, as when somebody makes room or closes files.
 func (c Cause) Passes() bool { return c == Scarce || c == Full || c == Denied }
 
-// Cure says what to do about an error after which nothing is done until a restart: the
-// disk is only to be checked where it may be at fault.
+// Cure says what to do about an error that only a restart ends. It asks for a check of
+// the disk only if the disk may be at fault.
 func Cure(err error) string {
 	switch CauseOf(err) {
 	case BadDisk:
@@ -114,9 +112,8 @@ var causes = map[unix.Errno]Cause{
 	unix.ECONNABORTED: BadDisk,
 }
 
-// SyncBegun says whether a SyncDir that failed may have reached the medium. One
-// that could not open the directory has not: it has reported nothing that is
-// lost, and may be made again.
+// SyncBegun reports whether a failed SyncDir may have begun to write. If it could not
+// even open the directory it has not: nothing is lost, and it may be repeated.
 func SyncBegun(err error) bool {
 	return !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) && !errors.Is(err, unix.EACCES) || CauseOf(err) == BadDisk
 }

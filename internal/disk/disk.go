@@ -1,16 +1,17 @@
 // Package disk is the one seam between the system and files. Everything that
-// must survive a crash is written through FS and File, so that one crash
-// model (package crashdisk) and one fault injector (package faultdisk) see
-// every write, sync and rename that the product makes.
+// must survive a crash is written through FS and File. So one crash model
+// (package crashdisk) and one fault injector (package faultdisk) see every write,
+// sync and rename that the product makes.
 //
-// Durability contract, the same as a POSIX file system's without its
-// accidents: a write is in the kernel when it returns (it survives a killed
-// process) and on the medium when a later Datasync or Sync of that file has
-// returned nil (it survives a power cut). A name made by OpenFile with
-// Create, Rename, Remove or Link is on the medium when a later SyncDir of its
-// directory has returned nil. After an error from Datasync or Sync, the range
-// written since the last success counts as lost: nobody may sync again and
-// believe the result.
+// The contract of durability is that of a POSIX file system without its accidents:
+//
+//   - A write survives a killed process once it has returned: the kernel has it.
+//   - A write survives a power cut once a later Datasync or Sync of that file has
+//     returned nil: the medium has it.
+//   - A change of a name (OpenFile with Create, Rename, Remove, Link) survives a
+//     power cut once a later SyncDir of its directory has returned nil.
+//   - After an error of Datasync or Sync, all that was written since the last
+//     success counts as lost: nobody may sync again and believe the result.
 package disk
 
 import (
@@ -26,9 +27,10 @@ var (
 	// ErrWouldBlock is returned by TryReadAt when the bytes are not all in memory.
 	ErrWouldBlock = errors.New("disk: would block")
 
-	// ErrAside is matched by the refusal of a call that would change something else
-	// than what was opened, as it has been moved aside. It says nothing of the disk,
-	// and passes when that is put back: whoever can wait does, for as long as it takes.
+	// ErrAside is matched by the error of a call that was refused because what was
+	// opened has been moved aside: the call would change what is in its place. It says
+	// nothing about the disk, and passes when what was opened is put back. Whoever can
+	// wait for that does, for as long as it takes.
 	ErrAside = errors.New("it was moved aside")
 	// ErrLocked is returned by Lock when another process holds the lock.
 	ErrLocked = errors.New("disk: locked by another process")
@@ -55,18 +57,17 @@ const (
 type Usage struct {
 	Total uint64
 	Free  uint64 // available to unprivileged users
-	// ID is that of the file system: names with the same one share its room. 0
-	// where it has none.
+	// ID is the file system's. Names with the same ID share its room. It is 0 if the
+	// file system has none.
 	ID uint64
-	// ReadOnly: it is mounted so, or the kernel has made it so after errors.
+	// ReadOnly: the file system is mounted so, or the kernel made it so after errors.
 	ReadOnly bool
-	// Names is how many files and directories there may be, 0 where nothing but
-	// room bounds them, and FreeNames how many of them are left.
+	// Names is how many files and directories there may be, and FreeNames how many more
+	// can be made. Both are 0 if only room bounds them.
 	Names, FreeNames uint64
 }
 
-// FewNames reports whether fewer than n files can be made for another reason than
-// room.
+// FewNames reports whether fewer than n more files can be made, whatever the room.
 func (u Usage) FewNames(n uint64) bool { return u.Names > 0 && u.FreeNames < n }
 
 // SameFile reports whether two results of Stat are of one file, which was not written
@@ -82,8 +83,8 @@ func SameInode(a, b fs.FileInfo) bool {
 }
 
 // FS is a file system. All methods are safe for concurrent use. Names are
-// slash-separated paths. Errors for a missing name match fs.ErrNotExist. What is
-// made is its owner's alone: of perm only the owner's rights count.
+// slash-separated paths. Errors for a missing name match fs.ErrNotExist. Other users
+// get no rights to what is made: only the owner's part of perm counts.
 type FS interface {
 	OpenFile(name string, flag Flag, perm fs.FileMode) (File, error)
 	Rename(oldName, newName string) error // replaces newName atomically
@@ -97,9 +98,9 @@ type FS interface {
 	Lock(name string) (io.Closer, error) // advisory, exclusive, gone with the process
 	Statfs(name string) (Usage, error)
 	// Private takes all rights of group and others off a file or a directory, and
-	// returns the mode that it had. A symbolic link is not followed: it, and
-	// what is neither file nor directory, stays as it is. ErrNotPrivate: the file
-	// system keeps the mode that it has.
+	// returns the mode that it had. It does not follow a symbolic link, and changes
+	// only files and directories. The error is ErrNotPrivate if the file system cannot
+	// change the mode.
 	Private(name string) (was fs.FileMode, err error)
 }
 
@@ -110,10 +111,9 @@ type File interface {
 	io.WriterAt
 	io.Closer
 
-	// TryReadAt fills p without waiting for the medium. If it cannot, it asks
-	// the kernel to read what is missing into memory, so that several reads are
-	// under way at once, and returns ErrWouldBlock; p may then be partly
-	// overwritten.
+	// TryReadAt fills p without waiting for the medium. If some bytes are not in
+	// memory, it asks the kernel to read them, and returns ErrWouldBlock. So one
+	// caller can have several reads under way. p may be partly overwritten then.
 	TryReadAt(p []byte, off int64) (int, error)
 
 	// WritevAt writes the concatenation of bufs at off in as few system calls
@@ -132,9 +132,9 @@ type File interface {
 	// overwrites need no allocation and no metadata journal when synced.
 	Prewrite(off, n int64) error
 
-	// Allocate takes the room for [off, off+n) on the medium and changes nothing
-	// that is read: writes there do not run out of room later, where the file
-	// system can promise that. One that cannot is no error.
+	// Allocate takes the room for [off, off+n) on the medium, so that later writes
+	// there do not run out of room. What is read does not change. It does nothing on
+	// a file system that cannot promise room.
 	Allocate(off, n int64) error
 
 	// Writeback asks the kernel to start writing [off, off+n) to the medium

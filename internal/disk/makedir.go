@@ -27,14 +27,15 @@ func MakeDir(fsys FS, name string, perm fs.FileMode) error {
 	return nil
 }
 
-// SyncName makes the name of a directory durable, also where the one that it is in
-// may be entered and not read. name must be one that this process may read.
+// SyncName makes the name of a directory durable, even if this process may enter the
+// parent but not read it. The process must be able to read the directory itself.
 func SyncName(fsys FS, name string) error {
 	err := fsys.SyncDir(path.Dir(path.Clean(name)))
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	// All of the file system, then. If name is another's root, it was there before.
+	// Syncing the whole file system needs no right to the parent. If name is the root
+	// of another file system, its name was there before.
 	all, ok := fsys.(interface{ SyncAll(name string) error })
 	if !ok {
 		return err

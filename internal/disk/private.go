@@ -38,9 +38,9 @@ func (t *Tightened) note(name string, was fs.FileMode, err error) {
 	}
 }
 
-// TightenTree makes all below a directory its owner's alone, and then the
-// directory. Symbolic links are not followed, except that dir may be one. That
-// one name cannot be changed keeps none of the others.
+// TightenTree takes the rights of other users off all that is below a directory, and
+// then off the directory. It follows no symbolic link but dir itself. If one name cannot
+// be changed, it goes on with the others.
 func TightenTree(fsys FS, dir string) Tightened {
 	t := tightenBelow(fsys, dir)
 	was, err := fsys.Private(self(dir))
@@ -48,9 +48,9 @@ func TightenTree(fsys FS, dir string) Tightened {
 	return t
 }
 
-// TightenOnce is TightenTree of a directory that others have rights to. One that
-// is its owner's alone is taken to be done, and costs one call: an ASD has a file
-// for each 32 MiB.
+// TightenOnce is TightenTree, unless other users have no rights to the directory
+// itself: then all below it has been done before. That check is one call, while a tree
+// may have many thousand files.
 func TightenOnce(fsys FS, dir string) Tightened {
 	switch info, err := fsys.Stat(dir); {
 	case errors.Is(err, fs.ErrNotExist):

@@ -22,8 +22,8 @@ const (
 // span is a range of an image in bytes.
 type span struct{ off, n int64 }
 
-// dialNBD opens an export of a vDisk where it is served. The connection ends
-// with ctx, and must be closed.
+// dialNBD opens an export of a vDisk where it is served. The connection ends with ctx.
+// The caller closes it.
 func dialNBD(ctx context.Context, v control.VDisk, export string) (*nbdclient.Client, error) {
 	var errs []error
 	for _, uri := range v.URIs {
@@ -55,7 +55,7 @@ func dialURI(ctx context.Context, uri string, opt nbdclient.Options) (*nbdclient
 	return nbdclient.Dial(ctx, network, address, opt)
 }
 
-// nbdAddress returns where an URI that nbdURI made leads.
+// nbdAddress returns the address that an NBD URI of the server leads to.
 func nbdAddress(uri string) (network, address string, err error) {
 	u, err := url.Parse(uri)
 	switch {
@@ -69,8 +69,8 @@ func nbdAddress(uri string) (network, address string, err error) {
 	return "", "", fmt.Errorf("%s is no NBD URI", uri)
 }
 
-// allocated returns what an export holds that is not zero for certain, in order,
-// in ranges of at most a piece. It ends with the first error, which it yields.
+// allocated returns the ranges of an export that may hold something other than zeros, in
+// order, each of at most a piece. It ends with the first error, which it yields.
 func allocated(c *nbdclient.Client) iter.Seq2[span, error] {
 	return func(yield func(span, error) bool) {
 		if !c.HasExtents() {
@@ -117,8 +117,8 @@ func newPiece(command nbd.Command) *piece {
 	return p
 }
 
-// readSpans reads ranges of an export, several at a time, and calls fn with them
-// in order. It returns when nothing is under way any more.
+// readSpans reads ranges of an export, several at a time, and calls fn with them in
+// order. When it returns nothing is under way any more.
 func readSpans(c *nbdclient.Client, spans iter.Seq2[span, error], fn func(off int64, p []byte) error) error {
 	queue, free := make(chan *piece, pieces), make(chan *piece, pieces)
 	for range pieces {
@@ -161,8 +161,8 @@ func readSpans(c *nbdclient.Client, spans iter.Seq2[span, error], fn func(off in
 	return errors.Join(err, failed)
 }
 
-// dataRuns returns the runs of clusters of p that are not all zeros; the last
-// cluster may be cut short.
+// dataRuns returns the runs of clusters of p that are not all zeros. The last cluster
+// may be cut short.
 func dataRuns(p []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		for at := 0; at < len(p); {
@@ -180,5 +180,5 @@ func dataRuns(p []byte) iter.Seq2[int, []byte] {
 
 var zeros [clusterLen]byte
 
-// isZero tells of at most a cluster.
+// isZero reports whether p, of at most a cluster, is all zeros.
 func isZero(p []byte) bool { return bytes.Equal(p, zeros[:len(p)]) }

@@ -1,9 +1,9 @@
-// Package image copies raw images into vDisks and out of them, for `ovs vdisk
-// import` and `export`. It tells raw images from others by how they begin and end,
-// and one that was cut short by what it says of its own length.
+// Package image copies raw images into vDisks and out of them, for `ovs vdisk import`
+// and `export`. It tells raw images from others by how they begin and end. It finds an
+// image that was cut short by what the image says of its own length.
 //
-// Images are copied by NBD clients of the running `ovs up`, as any guest is one:
-// the management socket has no calls that carry data, and needs none.
+// Images are copied by NBD clients of the running `ovs up`, like the clients of guests.
+// So the management socket needs no calls that carry data.
 package image
 
 import (
@@ -11,14 +11,14 @@ import (
 	"fmt"
 )
 
-// Refused reports whether an error says that a file is none to be copied, or to be
-// copied to, as it was named. Nothing was done then.
+// Refused reports whether an error says that a file, as it was named, cannot be copied,
+// or cannot be copied to. Nothing was done then.
 func Refused(err error) bool {
 	var r refusal
 	return errors.As(err, &r)
 }
 
-// refusal is an error in which file was named, and how.
+// refusal is an error in what file was named, or in how.
 type refusal struct{ error }
 
 func refusef(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }

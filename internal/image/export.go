@@ -12,14 +12,15 @@ import (
 
 // Destination is where an export goes: a File or a Stream.
 type Destination interface {
-	// put takes bytes at an offset, in order of offset. What is left out is zero.
+	// put takes bytes at an offset, in order of offset. Bytes that are left out are
+	// zero.
 	put(off int64, p []byte) error
-	// end says how large the image is. Then it is there, durably.
+	// end says how large the image is. When it returns the image is there, durably.
 	end(size int64) error
 }
 
-// Export copies a vDisk, or a snapshot of it if snap is not "", to an image, and
-// returns its size in bytes. draw, if there is one, is told how far it has come.
+// Export copies a vDisk, or a snapshot of it if snap is not "", to an image, and returns
+// the image's size in bytes. draw, if set, is called to show progress.
 func Export(ctx context.Context, client *control.Client, name, snap string, to Destination, draw func(done, total int64)) (int64, error) {
 	v, err := client.Info(ctx, name)
 	if err != nil {
@@ -58,8 +59,8 @@ func Export(ctx context.Context, client *control.Client, name, snap string, to D
 	return disk.Size(), nil
 }
 
-// orNoSnapshot is why a snapshot could not be opened: as the server says it, or as
-// every other command does that it is not there.
+// orNoSnapshot is why a snapshot could not be opened. If the snapshot is not there, it
+// says so as every other command does; otherwise it is what the server said.
 func orNoSnapshot(ctx context.Context, client *control.Client, name, snap string, err error) error {
 	list, failed := client.SnapshotList(ctx, name)
 	if failed != nil || slices.ContainsFunc(list, func(s control.SnapshotInfo) bool { return s.Name == snap }) {
@@ -68,13 +69,13 @@ func orNoSnapshot(ctx context.Context, client *control.Client, name, snap string
 	return fmt.Errorf("snapshot %q of vDisk %q: %w", snap, name, control.ErrNotFound)
 }
 
-// Stream is an image on what cannot be sought.
+// Stream is an image on an output that has no offsets, such as a pipe.
 type Stream struct {
 	out io.Writer
 	at  int64
 }
 
-// NewStream returns the image that is written to out, every byte of it.
+// NewStream returns the image that is written to out. Every byte of it is written.
 func NewStream(out io.Writer) *Stream { return &Stream{out: out} }
 
 func (s *Stream) put(off int64, p []byte) error {

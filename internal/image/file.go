@@ -14,7 +14,7 @@ import (
 	"openvstorage/internal/naming"
 )
 
-// File is an image that gets its name when it is whole.
+// File is an image in a file that gets its name only when the image is whole.
 type File struct {
 	*os.File
 	name string // without symbolic links
@@ -26,15 +26,16 @@ func (f *File) Target() string { return f.name }
 // linksMax is how many symbolic links a name may lead over, as in Linux.
 const linksMax = 40
 
-// Create begins the image of a name. Only a plain file is put in the place of
-// another: of the one that a symbolic link leads to, there or not yet. What takes
-// its place has its mode, its owner and its access list; where that cannot be,
-// nothing is begun.
+// Create begins the image of a name. It replaces only a plain file. If the name is a
+// symbolic link, it replaces or makes the file that the link leads to. The image gets
+// the mode, the owner and the access list of the file that it replaces. Where that is
+// impossible Create fails, and nothing is begun.
 func Create(name string) (*File, error) {
 	if name == "" {
 		return nil, refusef("the name of the image is empty")
 	}
-	// Before its links are read: those of /dev/stdout lead to no name.
+	// The file is looked at before links are read, because the links of /dev/stdout lead
+	// to no name.
 	if there, err := os.Stat(name); err == nil && !there.Mode().IsRegular() {
 		return nil, noFile(name)
 	}
@@ -51,7 +52,7 @@ func Create(name string) (*File, error) {
 	case !old.Mode().IsRegular():
 		return nil, noFile(name)
 	}
-	// A short name, whatever the image's is.
+	// The draft has a short name, however long the name of the image is.
 	f, err := os.CreateTemp(dirOf(name), ".ovs-export-*.part")
 	if err != nil {
 		return nil, explainDir(name, err)
@@ -69,8 +70,8 @@ func noFile(name string) error {
 	return refusef("%s is no plain file: give another name, or \"-\" and write it with dd", name)
 }
 
-// dirOf is the directory of a name, not cleaned as filepath.Dir has it: "..",
-// behind a symbolic link, is not where it seems to be.
+// dirOf is the directory of a name. It does not clean the name, as filepath.Dir does:
+// ".." behind a symbolic link is not where it seems to be.
 func dirOf(name string) string {
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {
 		return name[:max(i, 1)]
@@ -78,7 +79,8 @@ func dirOf(name string) string {
 	return "."
 }
 
-// explainDir says of a file that cannot be made what is wrong with its directory.
+// explainDir adds to the error of a file that cannot be made what is wrong with its
+// directory.
 func explainDir(name string, err error) error {
 	var e *fs.PathError
 	if errors.As(err, &e) {
@@ -87,7 +89,7 @@ func explainDir(name string, err error) error {
 	return err
 }
 
-// target follows the symbolic links that the last part of a name is.
+// target follows the symbolic links that the last part of a name leads over.
 func target(name string) (string, error) {
 	for range linksMax {
 		to, err := os.Readlink(name)
@@ -106,8 +108,8 @@ func target(name string) (string, error) {
 	return "", &fs.PathError{Op: "open", Path: name, Err: unix.ELOOP}
 }
 
-// resemble gives the image what makes another file usable for others: owner,
-// mode, and access list.
+// resemble gives the image what makes the replaced file usable for others: owner, mode,
+// and access list.
 func (f *File) resemble(old fs.FileInfo) error {
 	was, now := old.Sys().(*syscall.Stat_t), &syscall.Stat_t{}
 	if err := syscall.Fstat(int(f.Fd()), now); err != nil {
@@ -119,16 +121,16 @@ func (f *File) resemble(old fs.FileInfo) error {
 				f.name, was.Uid, was.Gid, errors.Unwrap(err))
 		}
 	}
-	// Behind the owner: a change of that takes bits away.
+	// The mode comes after the owner: a change of the owner takes bits of the mode away.
 	if err := f.Chmod(old.Mode()); err != nil {
 		return err
 	}
 	return f.copyAttributes()
 }
 
-// copyAttributes copies the extended attributes of the file whose place the image
-// takes: access list, label, and those of users. Of these only the access list has
-// to be there: it says who may.
+// copyAttributes copies the extended attributes of the file that the image replaces:
+// access list, label, and those of users. Only the access list must be copied, because
+// it says who may use the file. The others may fail.
 func (f *File) copyAttributes() error {
 	const accessList, label, ofUsers = "system.posix_acl_access", "security.selinux", "user."
 	names := make([]byte, attributesMax)
@@ -155,7 +157,7 @@ func (f *File) copyAttributes() error {
 	return nil
 }
 
-// attributesMax is how long a list of names, and a value, are at most in Linux.
+// attributesMax is the longest list of names, and the longest value, in Linux, in bytes.
 const attributesMax = 64 << 10
 
 func (f *File) put(off int64, p []byte) error {
@@ -167,7 +169,7 @@ func (f *File) put(off int64, p []byte) error {
 	return nil
 }
 
-// explainSize says of what a file system takes no files of that size.
+// explainSize adds to an error what to do if the file system takes no file of that size.
 func (f *File) explainSize(err error) error {
 	if errors.Is(err, unix.EFBIG) {
 		return fmt.Errorf("%w: the file system of %s takes none that large (in a mount of vDisks `ovs vdisk clone` makes NAME.raw of one)", unix.EFBIG, f.name)
@@ -194,8 +196,8 @@ func (f *File) end(size int64) error {
 	return f.Close()
 }
 
-// syncName makes the image's name durable. A directory that may be written and not
-// read cannot be opened to be synced: then all of its file system is.
+// syncName makes the image's name durable. A directory that this user may write but not
+// read cannot be opened to be synced. Then all of its file system is synced.
 func (f *File) syncName() error {
 	dir, err := os.Open(dirOf(f.name))
 	if errors.Is(err, fs.ErrPermission) {
@@ -207,7 +209,7 @@ func (f *File) syncName() error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// Abandon removes what is there of an image that did not get its name.
+// Abandon removes what there is of an image that did not get its name.
 func (f *File) Abandon() error {
 	_ = f.Close()
 	if err := os.Remove(f.File.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -9,7 +9,8 @@ import (
 	"openvstorage/nbd/nbdclient"
 )
 
-// filler writes to a vDisk, several writes at a time, and remembers what.
+// filler writes to a vDisk, several writes at a time, and remembers checksums of what it
+// wrote.
 type filler struct {
 	disk *nbdclient.Client
 	free chan *piece
@@ -17,7 +18,7 @@ type filler struct {
 	sums []sum
 }
 
-// sum is the CRC-32C of a piece of which something was written.
+// sum is the CRC-32C of a piece of the image of which something was written.
 type sum struct {
 	span
 	crc uint32
@@ -33,8 +34,8 @@ func newFiller(disk *nbdclient.Client) *filler {
 	return w
 }
 
-// write writes what is not zero of at most a piece. p is the caller's again when
-// it returns.
+// write writes the clusters of p that are not all zeros. p is at most a piece, and may
+// be used again when write returns.
 func (w *filler) write(off int64, p []byte) error {
 	zero := true
 	for at, run := range dataRuns(p) {
@@ -54,8 +55,8 @@ func (w *filler) write(off int64, p []byte) error {
 	return nil
 }
 
-// take returns the request that has been under way for the longest, when it is
-// answered. One that was never sent has no Data.
+// take returns the oldest request when it is answered. A request that was never sent has
+// no Data.
 func (w *filler) take() *piece {
 	p := <-w.free
 	if p.Data == nil {
@@ -69,7 +70,7 @@ func (w *filler) take() *piece {
 	return p
 }
 
-// wait waits for all that is under way.
+// wait waits for all requests that are under way.
 func (w *filler) wait() error {
 	for range pieces {
 		w.take()
@@ -77,7 +78,7 @@ func (w *filler) wait() error {
 	return w.err
 }
 
-// compare reads back what was written.
+// compare reads back what was written, and compares checksums.
 func (w *filler) compare(at func(off int64)) error {
 	next := 0
 	return readSpans(w.disk, w.written(), func(off int64, p []byte) error {

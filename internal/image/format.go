@@ -10,8 +10,8 @@ import (
 )
 
 // An image in another format than raw, copied as it is, would be a disk that no
-// guest can use. So the formats that people have are recognised by the bytes that
-// they begin, or end, with.
+// guest can use. So the usual formats are recognised by the bytes with which they begin
+// or end.
 
 // How many bytes tell a format.
 const (
@@ -19,15 +19,15 @@ const (
 	tailLen = 512
 )
 
-// foreign is a format that is not raw, and what makes raw bytes of it.
+// foreign is a format that is not raw, and what turns it into raw bytes.
 type foreign struct {
 	name string
-	// qemu is how qemu-img calls it, pipe a program that unpacks it to standard
-	// output. Without either, how says what to do.
+	// qemu is what qemu-img calls the format. pipe is a program that unpacks it to
+	// standard output. If both are empty, how says what to do.
 	qemu, pipe, how string
 }
 
-// magic is what tells a format: bytes at an offset.
+// magic tells a format: bytes at an offset.
 type magic struct {
 	at    int
 	bytes string
@@ -42,7 +42,7 @@ var (
 	dmg       = foreign{name: "DMG", qemu: "dmg"}
 )
 
-// heads are at the beginning of an image.
+// heads are the magics at the beginning of an image.
 var heads = []magic{
 	{0, "QFI\xfb\x00\x00\x00\x01", foreign{name: "qcow", qemu: "qcow"}},
 	{0, "QFI\xfb", foreign{name: "qcow2", qemu: "qcow2"}},
@@ -72,22 +72,22 @@ var heads = []magic{
 	{0, "partclone-image", foreign{name: "partclone", how: "make a raw image of it with partclone.restore"}},
 }
 
-// tails are at the end of an image: of the formats that begin with raw bytes.
+// tails are the magics at the end of an image, of formats that begin with raw bytes.
 var tails = []magic{
 	{tailLen - 512, "conectix", vhd},
 	{tailLen - 511, "conectix", vhd}, // as old releases of Virtual PC wrote it
 	{tailLen - 512, "koly", dmg},
 }
 
-// notRaw returns the format of which these are the first or the last bytes, nil
-// for one that may be raw.
+// notRaw returns the format whose first or last bytes these are, nil if the image may be
+// raw.
 func notRaw(magics []magic, p []byte) *foreign {
 	for i, m := range magics {
 		if len(p) >= m.at && bytes.HasPrefix(p[m.at:], []byte(m.bytes)) {
 			return &magics[i].foreign
 		}
 	}
-	// bzip2 has the size of its blocks in between.
+	// bzip2 has the size of its blocks between two parts of its magic.
 	if len(p) >= 10 && string(p[:3]) == "BZh" && string(p[4:10]) == "1AY&SY" {
 		return &foreign{name: "bzip2", pipe: "bzip2 -dc"}
 	}
@@ -97,9 +97,9 @@ func notRaw(magics []magic, p []byte) *foreign {
 	return nil
 }
 
-// lzma says whether these may be the first bytes of the format before xz. It has no
-// magic: the properties that programs give it, a dictionary as they take them, and
-// a length that is not known or could be.
+// lzma reports whether these may be the first bytes of the format before xz, which has
+// no magic. It goes by three fields: the properties that programs set, a usual size of
+// dictionary, and a length that is unknown or possible.
 func lzma(p []byte) bool {
 	if len(p) < 13 || p[0] != 0x5d {
 		return false
@@ -108,8 +108,8 @@ func lzma(p []byte) bool {
 	return bits.OnesCount32(dictionary) == 1 && dictionary >= 4096 && (length == math.MaxUint64 || length < 1<<48)
 }
 
-// refuse says that an image is not raw, and how to make it so. name is that of
-// its file, "-" for a pipe.
+// refuse is an error that says that an image is not raw, and how to make it raw. name is
+// that of its file, "-" for a pipe.
 func (f *foreign) refuse(name string) error {
 	how := f.how
 	switch piped := name == "-"; {

@@ -13,11 +13,11 @@ import (
 	"openvstorage/internal/naming"
 )
 
-// importing is what the name of a vDisk ends with that is not whole yet.
+// importing ends the name of a vDisk that is not whole yet.
 const importing = ".importing"
 
-// importingName is the name of a vDisk until it is whole. Where the whole name
-// leaves no room for the ending, a checksum stands for the rest of it.
+// importingName is the name of a vDisk until it is whole. If the name leaves no room for
+// the ending, its last part is replaced by a checksum.
 func importingName(name string) string {
 	dir, base := name[:strings.LastIndexByte(name, '/')+1], name[strings.LastIndexByte(name, '/')+1:]
 	if len(base)+len(importing) <= naming.ComponentMax && len(name)+len(importing) <= naming.NameMax {
@@ -34,9 +34,10 @@ func importingName(name string) string {
 	return dir + base[:keep] + sum + importing
 }
 
-// Import makes a vDisk of an image: under another name, which it then fills,
-// compares, and gives its name. One that is not whole it deletes. draw, if there is
-// one, is told how far it has come in bytes, of which each is written and read back.
+// Import makes a vDisk of an image. It makes the vDisk under another name, fills it,
+// compares it, and then gives it its name. After an error it deletes the vDisk. draw, if
+// set, is called to show progress in bytes; each byte counts twice, as it is written and
+// read back.
 func Import(ctx context.Context, client *control.Client, from *Source, name string, draw func(done, total int64)) (control.VDisk, error) {
 	if _, err := client.Info(ctx, name); !errors.Is(err, control.ErrNotFound) {
 		if err == nil {
@@ -72,7 +73,8 @@ func Import(ctx context.Context, client *control.Client, from *Source, name stri
 		}
 		err = fmt.Errorf("import %s: %w", name, err)
 		if again := undo(ctx, client, v.Name); again != nil {
-			// Not %w: a cancellation is told by its cause alone.
+			// Only the error of the deletion is wrapped: the first one may match a
+			// cancellation, which is told by its cause alone.
 			err = fmt.Errorf("%v; vDisk %q could not be deleted, delete it: %w", err, v.Name, again)
 		}
 		return control.VDisk{}, err
@@ -80,7 +82,7 @@ func Import(ctx context.Context, client *control.Client, from *Source, name stri
 	return client.Info(ctx, name)
 }
 
-// named finds out whether an import got its name, and gives it the name if not.
+// named finds out whether an import got its name, and gives it the name if it did not.
 func named(ctx context.Context, client *control.Client, v control.VDisk, name string) error {
 	err := client.Rename(ctx, v.Name, name)
 	if !errors.Is(err, control.ErrNotFound) {
@@ -99,8 +101,8 @@ func named(ctx context.Context, client *control.Client, v control.VDisk, name st
 	return err
 }
 
-// undo deletes what an import has made. The server may take a moment to see that
-// nobody is connected any more.
+// undo deletes what an import has made. It tries for a moment, until the server has seen
+// that nobody is connected any more.
 func undo(ctx context.Context, client *control.Client, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
@@ -133,7 +135,8 @@ func fill(ctx context.Context, client *control.Client, v control.VDisk, from *So
 			return err
 		}
 		if end := roundUp(off + int64(len(p))); end > v.Size {
-			// An image of unknown length: the disk grows before it.
+			// The length of the image is not known: the disk grows before the image
+			// does.
 			if err := client.Resize(ctx, v.Name, end); err != nil {
 				return err
 			}

@@ -6,15 +6,15 @@ import (
 	"math/bits"
 )
 
-// Nobody can tell an image that was cut short from a small one by its length. But what
-// is on a disk says how long that is: partition tables, file systems, volumes of LVM,
-// members of arrays. One that misleads does no harm: --size has the last word.
+// The length of an image does not tell whether it was cut short. But what is on a disk
+// says how long the disk is: partition tables, file systems, volumes of LVM, members of
+// arrays. If that misleads, --size has the last word.
 
 // lengthLen is how many of the first bytes tell the length.
 const lengthLen = 68 << 10
 
-// promised is how long an image is at least, by what is in its first bytes, which
-// what says. 0: nothing tells.
+// promised is how long an image is at least, in bytes, by what is in its first bytes;
+// what names that. 0: nothing tells.
 func promised(p []byte) (length int64, what string) {
 	for _, of := range lengths {
 		if n := of.length(p); n > 0 {
@@ -24,10 +24,11 @@ func promised(p []byte) (length int64, what string) {
 	return 0, ""
 }
 
-// lengths are what tells a length, by their documents or the headers of Linux, and
-// the first that does counts. The file systems that begin with a boot sector come
-// before the partition table: code of theirs may look as one. The others come after
-// it: they may be left from before the disk had one.
+// lengths are the structures that tell a length, by their documents or the headers of
+// Linux. The first that does counts. File systems that begin with a boot sector come
+// before the partition table, because their code may look like one. The others come
+// after it, because they may be left from the time before the disk had a partition
+// table.
 var lengths = []struct {
 	what   string
 	length func(p []byte) int64
@@ -52,7 +53,8 @@ var (
 	be = binary.BigEndian
 )
 
-// at is n bytes of p behind an offset if these are all there, and begin with a magic.
+// at is the n bytes of p from an offset, if all of them are there and begin with a
+// magic.
 func at(p []byte, off, n int, magic string) ([]byte, bool) {
 	if len(p) < off+n || !bytes.HasPrefix(p[off:], []byte(magic)) {
 		return nil, false
@@ -60,7 +62,7 @@ func at(p []byte, off, n int, magic string) ([]byte, bool) {
 	return p[off : off+n], true
 }
 
-// units is the length of so many units, or 0 if that can be none.
+// units is the length of n units of a size, in bytes, or 0 if no length can be so large.
 func units(n, size uint64) int64 {
 	high, low := bits.Mul64(n, size)
 	if high != 0 || low > 1<<62 {

@@ -26,7 +26,7 @@ const (
 	FormatRaw  = "raw"
 )
 
-// sectorLen is what the length of any disk is a multiple of.
+// sectorLen divides the length of any disk, in bytes.
 const sectorLen = 512
 
 // Source is an image to be read: a file, a disk, or a pipe.
@@ -41,7 +41,7 @@ type Source struct {
 	taken int64  // bytes of a pipe that were read
 }
 
-// String is how the source is called in messages.
+// String is what the source is called in messages.
 func (s *Source) String() string { return sourceName(s.name) }
 
 func sourceName(name string) string {
@@ -54,19 +54,19 @@ func sourceName(name string) string {
 // Taken is how many bytes of a pipe were read.
 func (s *Source) Taken() int64 { return s.taken }
 
-// Known says whether anybody has said how long the image is.
+// Known reports whether the length of the image is known.
 func (s *Source) Known() bool { return s.size > 0 }
 
-// Open opens an image, "-" being standard input, and refuses one that is no
-// raw image or has another size than is expected. It waits for the first bytes of
-// a pipe, until ctx ends.
+// Open opens an image; "-" is standard input. It refuses an image that is not raw, or
+// does not have the size that is expected. It waits for the first bytes of a pipe, until
+// ctx ends.
 func Open(ctx context.Context, name string, opt Options) (*Source, error) {
 	f := os.Stdin
 	if name == "" {
 		return nil, refusef("the name of the image is empty")
 	}
 	if name != "-" {
-		// The open of a pipe waits for who writes to it.
+		// The open of a pipe waits for whoever writes to it.
 		var err error
 		if err = await(ctx, func() (err error) {
 			f, err = os.Open(name)
@@ -85,8 +85,8 @@ func Open(ctx context.Context, name string, opt Options) (*Source, error) {
 	return s, nil
 }
 
-// await returns what fn does, or the cause of ctx's end. fn may then go on, and
-// what it fills must not be used any more.
+// await returns what fn does, or the cause of ctx's end if that comes first. fn may go
+// on then: the caller must not use what it fills any more.
 func await(ctx context.Context, fn func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- fn() }()
@@ -108,7 +108,7 @@ func (s *Source) open(ctx context.Context, expected int64) (err error) {
 	case kind&fs.ModeCharDevice != 0 && s.name != "-":
 		return refusef("%v is a character device, not an image; if it is what you want, pipe as much of it as the vDisk is to hold", s)
 	case kind.IsRegular(), kind&(fs.ModeDevice|fs.ModeCharDevice) == fs.ModeDevice:
-		// Of standard input somebody may have read a part.
+		// Somebody may have read a part of standard input.
 		at, err := s.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return err
@@ -149,7 +149,7 @@ func (s *Source) open(ctx context.Context, expected int64) (err error) {
 	return nil
 }
 
-// openPipe reads what tells the format of what comes through a pipe.
+// openPipe reads the first bytes of a pipe, which tell the format.
 func (s *Source) openPipe(ctx context.Context) error {
 	head := make([]byte, headLen)
 	n := 0
@@ -178,13 +178,13 @@ func (s *Source) check(magics []magic, p []byte) error {
 	return nil
 }
 
-// growStep is how much is read of an image of unknown length before the vDisk
-// grows by it.
+// growStep is how many bytes are read of an image of unknown length before the vDisk
+// grows by as many.
 const growStep = 32 << 20
 
-// each calls fn with the image's bytes, in order, without the holes that the
-// file system tells of. It fails if the image is not what it was, or not as long
-// as is expected.
+// each calls fn with the image's bytes, in order, without the holes that the file system
+// tells of. It fails if the image has changed since it was opened, or is not as long as
+// is expected.
 func (s *Source) each(ctx context.Context, fn func(off int64, p []byte) error) error {
 	if !s.seek {
 		return s.eachOfPipe(ctx, fn)
@@ -209,8 +209,8 @@ func (s *Source) each(ctx context.Context, fn func(off int64, p []byte) error) e
 	return s.unchanged()
 }
 
-// unchanged fails if the image was written since it was opened: what was read is
-// of no one moment.
+// unchanged fails if the image was written since it was opened: then what was read is no
+// image of any one moment.
 func (s *Source) unchanged() error {
 	now, err := s.Stat()
 	if err != nil {
@@ -269,8 +269,8 @@ func (s *Source) eachOfPipe(ctx context.Context, fn func(off int64, p []byte) er
 	return s.check(tails, tail)
 }
 
-// data returns where data begins at or behind an offset, and where it ends. Of
-// what cannot tell, all is data.
+// data returns where data begins at or behind an offset, and where it ends. If the
+// source cannot tell, everything is data.
 func (s *Source) data(off int64) (begin, end int64) {
 	begin, err := unix.Seek(int(s.Fd()), off, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {

@@ -8,7 +8,7 @@ import (
 	"openvstorage/volumedriver/catalog"
 )
 
-// Catalog verifies a catalog, with the segments beside it.
+// Catalog verifies a catalog, and the segments beside it.
 func Catalog(file string) (*catalog.Catalog, error) {
 	root, _, err := readObject(file, catalog.RootMax)
 	if err != nil {
@@ -24,7 +24,7 @@ func Catalog(file string) (*catalog.Catalog, error) {
 	return c, nil
 }
 
-// WriteCatalog writes what a catalog lists for people.
+// WriteCatalog writes, for people, what a catalog lists.
 func WriteCatalog(w io.Writer, c *catalog.Catalog) {
 	fmt.Fprintf(w, "vdisk\t%s\n", c.Volume)
 	fmt.Fprintf(w, "epoch\t%d\n", c.Epoch)

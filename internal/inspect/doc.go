@@ -1,6 +1,6 @@
-// Package inspect verifies files and objects by themselves, for `ovs inspect`, and
-// describes what is in them: as values, which become JSON, and as tables for people.
-// It changes nothing, and needs no running `ovs up`.
+// Package inspect verifies single files and objects, for `ovs inspect`, and describes
+// what is in them: as values, which become JSON, and as tables for people. It changes
+// nothing, and needs no running `ovs up`.
 package inspect
 
 import (
@@ -15,7 +15,7 @@ import (
 // Damage is what an inspection finds wrong, a line for each fault.
 type Damage []string
 
-// Err is an error that says so of a file, nil if nothing is wrong.
+// Err is an error that says that a file has this damage, nil if it has none.
 func (d Damage) Err(file string) error {
 	if len(d) == 0 {
 		return nil
@@ -25,7 +25,8 @@ func (d Damage) Err(file string) error {
 
 func (d *Damage) fault(format string, args ...any) { *d = append(*d, fmt.Sprintf(format, args...)) }
 
-// table returns what writes a row of a table with tabs: a name, and what it is.
+// table returns a function that writes a row of a table with tabs: a name, and what it
+// is.
 func table(w io.Writer) func(name, format string, args ...any) {
 	return func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))

@@ -9,7 +9,7 @@ import (
 	"openvstorage/alba/manifest"
 )
 
-// ManifestFile reads an encoded manifest, unverified.
+// ManifestFile reads an encoded manifest. It does not verify it.
 func ManifestFile(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -31,7 +31,7 @@ type Manifest struct {
 	encoded int // bytes
 }
 
-// DecodeManifest verifies an encoded manifest; from says where it is from.
+// DecodeManifest verifies an encoded manifest. from says in errors where it comes from.
 func DecodeManifest(b []byte, from string) (Manifest, error) {
 	m, err := manifest.Decode(b)
 	if err != nil {

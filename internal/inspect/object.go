@@ -10,16 +10,16 @@ import (
 	"openvstorage/internal/format"
 )
 
-// object is a file of the write buffer or of the local backend. stored tells
-// which: the backend puts checksums behind the object (package backend/local),
-// which are left off here, every format having its own.
+// object is a file of the write buffer or of the local backend; stored tells which. The
+// backend puts checksums behind the object (package backend/local). They are left off
+// here, because every format has its own.
 type object struct {
 	*os.File
 	size   int64
 	stored bool
 }
 
-// openObject opens a file that is to be read in pieces.
+// openObject opens a file to be read in pieces.
 func openObject(name string) (*object, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -32,7 +32,7 @@ func openObject(name string) (*object, error) {
 	return o, nil
 }
 
-// readObject reads a file of at most limit bytes: no larger one holds what is
+// readObject reads a file of at most limit bytes. A larger file cannot hold what is
 // asked for.
 func readObject(name string, limit int64) (b []byte, stored bool, err error) {
 	o, err := openObject(name)
@@ -50,9 +50,9 @@ func readObject(name string, limit int64) (b []byte, stored bool, err error) {
 	return b, o.stored, nil
 }
 
-// measure finds what the local backend has put behind an object: a table of
-// checksums and 80 bytes that begin with a header and end with the object's size
-// (8), two CRCs (4 each).
+// measure finds out what the local backend has put behind an object: a table of
+// checksums, and 80 bytes that begin with a header and end with the object's size (8
+// bytes) and two CRCs (4 bytes each).
 func (o *object) measure() error {
 	const trailer, version = format.HeaderSize + 16, 1
 	info, err := o.Stat()

@@ -27,7 +27,8 @@ type RaftRecord struct {
 	Bytes   int    `json:"bytes"`
 }
 
-// RaftLog verifies a segment of a raft log. An error says that the file is none.
+// RaftLog verifies a segment of a raft log. An error says that the file is no such
+// segment.
 func RaftLog(file string) (*RaftLogReport, error) {
 	r := &RaftLogReport{Records: []RaftRecord{}}
 	var err error

@@ -40,8 +40,8 @@ type SCOBlock struct {
 	CRC   uint32 `json:"crc"`
 }
 
-// SCO verifies an SCO: header, every commit block, every cluster, footer. An error
-// says that the file is none; what is wrong in one is in the report.
+// SCO verifies an SCO: header, every commit block, every cluster, footer. An error says
+// that the file is no SCO. Damage in an SCO is in the report.
 func SCO(file string) (*SCOReport, error) {
 	b, stored, err := readObject(file, sco.SizeMax)
 	if err != nil {
@@ -54,9 +54,9 @@ func SCO(file string) (*SCOReport, error) {
 	return r, nil
 }
 
-// checkSCO verifies all that an SCO's bytes can tell. A sealed one is held
-// against its footer; of one that is open, what its commits cover is, and what
-// lies behind the last commit means nothing yet. An object has to be sealed.
+// checkSCO verifies all that an SCO's bytes can tell. A sealed SCO is checked against
+// its footer. In an open one, what its commits cover is checked; what lies behind the
+// last commit means nothing yet. An object of the backend must be sealed.
 func checkSCO(b []byte, stored bool) (*SCOReport, error) {
 	h, err := sco.DecodeHeader(b)
 	if err != nil {
@@ -100,7 +100,7 @@ func checkSCO(b []byte, stored bool) (*SCOReport, error) {
 	return r, nil
 }
 
-// walk lists the commits in blocks 1..end-1 and hands each on.
+// walk lists the commits in blocks 1..end-1, and calls covered with each.
 func (r *SCOReport) walk(b []byte, h sco.Header, end int, covered func(sco.Commit)) {
 	for i := 1; i < end; i++ {
 		at := i * sco.ClusterSize
@@ -126,7 +126,7 @@ func (r *SCOReport) walk(b []byte, h sco.Header, end int, covered func(sco.Commi
 	}
 }
 
-// checkCovered verifies the clusters that a commit's entries put in this SCO.
+// checkCovered verifies the clusters that the entries of a commit place in this SCO.
 func (r *SCOReport) checkCovered(b []byte) func(sco.Commit) {
 	return func(c sco.Commit) {
 		if r.LowSeq == 0 {

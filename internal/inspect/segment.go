@@ -36,8 +36,8 @@ type SegmentEntry struct {
 	Epoch  uint64 `json:"epoch"`
 }
 
-// Segment verifies all that a segment of an ASD holds, also behind what is damaged.
-// An error says that the file is none.
+// Segment verifies all that a segment of an ASD holds, and goes on behind damage. An
+// error says that the file is no segment.
 func Segment(name string) (*SegmentReport, error) {
 	r := &SegmentReport{}
 	var err error
@@ -82,8 +82,8 @@ func (r *SegmentReport) record(b *asd.Record) {
 	}
 }
 
-// showKey writes a key for people: that of a fragment, or of what lies beside one, by
-// its parts.
+// showKey writes a key for people, by its parts: the key of a fragment, or of what lies
+// beside a fragment.
 func showKey(b []byte) string {
 	if k, err := manifest.ParseKey(b); err == nil {
 		return k.String()

@@ -30,7 +30,7 @@ type TLogEntry struct {
 	Detail   string `json:"detail,omitempty"`
 }
 
-// TLog verifies a TLog as far as it is one. An error says that the file is none.
+// TLog verifies a TLog. An error says that the file is no TLog.
 func TLog(file string) (*TLogReport, error) {
 	o, err := openObject(file)
 	if err != nil {
@@ -45,8 +45,8 @@ func TLog(file string) (*TLogReport, error) {
 	return r, nil
 }
 
-// Err is an error if the TLog has no end: one that is open may end anywhere, an
-// object may not.
+// Err is an error if the TLog has damage, or is an object without an end: only an open
+// TLog may end anywhere.
 func (r *TLogReport) Err(file string) error {
 	if r.stored && !r.Sealed {
 		return fmt.Errorf("%s: no good entry at offset %d, and no seal before", file, r.End)

@@ -8,7 +8,7 @@ import (
 
 // everybody may import these: they know nothing of the product.
 var everybody = []string{
-	"internal/bell", "internal/broadcast", "internal/chance", "internal/counted", "internal/disk", "internal/format", "internal/generation", "internal/keyswap", "internal/naming", "internal/size", "internal/wal",
+	"internal/bell", "internal/broadcast", "internal/chance", "internal/counted", "internal/ctxlock", "internal/disk", "internal/format", "internal/generation", "internal/keyswap", "internal/naming", "internal/size", "internal/wal",
 }
 
 // allowed is the table of who may import whom, besides everybody. Imports
@@ -55,6 +55,7 @@ var allowed = []struct {
 
 	{"internal/disk/*", []string{"internal/disk/*", "internal/uring"}, "disks and their suite"},
 	{"internal/uring", nil, "memory shared with the kernel"},
+	{"internal/ctxlock", nil, "locks that are waited for with a context"},
 	{"internal/gate", nil, "a door for tests"},
 	{"internal/faults", []string{"internal/gate"}, "faults for tests"},
 	{"backend/fault", []string{"internal/faults", "internal/gate"}, "holds calls"},

@@ -1,5 +1,5 @@
-// Package memstore is a metadata.Store in memory for tests: it forgets what
-// was not flushed when told to crash, and fails when its hook says so.
+// Package memstore is a metadata.Store in memory for tests. Crash makes it forget everything
+// that was not flushed, and a hook makes operations fail.
 package memstore
 
 import (

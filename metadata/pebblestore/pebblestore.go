@@ -1,10 +1,10 @@
-// Package pebblestore is a metadata.Store on Pebble, shared by the vDisks of a
-// host. Its write-ahead log is off: it holds only what page objects and TLogs
-// rebuild, and Flush is what makes pages durable.
+// Package pebblestore is a metadata.Store on Pebble, shared by the vDisks of a host. Pebble's
+// write-ahead log is off, as page objects and TLogs can rebuild all that the store holds. Flush
+// makes pages durable.
 //
-// A key is the owner's UUID and the page number, big-endian, 24 bytes; a value
-// is the encoded page. A store that Open finds corrupt is for the caller to
-// delete, whole directory, and to fill again from the backend.
+// A key is the owner's UUID and the page number, big-endian, 24 bytes; a value is the encoded
+// page. If Open finds a store corrupt, the caller deletes the whole directory, and fills a new
+// one from the backend.
 package pebblestore
 
 import (
@@ -24,8 +24,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrCorrupt is matched by Open's error if what is in the directory cannot be
-// opened: delete the directory and open again.
+// ErrCorrupt is matched by Open's error if the directory's content is damaged. Delete the
+// directory, and open again.
 var ErrCorrupt = errors.New("page store corrupt")
 
 // ErrFailed is matched by every error after Pebble gave up.
@@ -38,11 +38,10 @@ type Options struct {
 	OpenFiles     int    // default 64
 	Logger        *slog.Logger
 
-	// Fatal is called once when Pebble gives up, as it does when it cannot
-	// write its manifest. The goroutine that met it then stops for ever, with
-	// Pebble's locks held: later operations return ErrFailed, those under way
-	// may hang. Fatal should see to it that the process ends. The default
-	// only logs.
+	// Fatal is called once when Pebble gives up, as it does when it cannot write its
+	// manifest. The goroutine that called it then stops for ever, with Pebble's locks
+	// held. Later operations return ErrFailed; those under way may hang. Fatal should
+	// end the process. The default only logs.
 	Fatal func(error)
 }
 
@@ -92,8 +91,8 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 		MaxOpenFiles:                o.OpenFiles,
 		MaxManifestFileSize:         1 << 20,
 		Logger:                      (*logger)(s),
-		// What is damaged fails its reader, who has it from elsewhere. Left to
-		// itself Pebble would call Fatalf.
+		// Damage fails the read that meets it, and the page is read from elsewhere.
+		// Without this listener Pebble would call Fatalf.
 		EventListener: &pebble.EventListener{DataCorruption: func(i pebble.DataCorruptionInfo) {
 			s.log.Warn("page store is damaged", "file", i.Path, "err", i.Details)
 		}},
@@ -201,9 +200,8 @@ func (s *Store) SavePages(ctx context.Context, owner uuid.UUID, pages []metadata
 	return nil
 }
 
-// Flush implements metadata.Store: it waits until the memtables are tables on
-// the medium. Pebble tries again for as long as the medium refuses; ctx ends
-// the wait.
+// Flush implements metadata.Store: it waits until the memtables are tables on the medium.
+// While writing fails, Pebble tries again; ctx ends the wait.
 func (s *Store) Flush(ctx context.Context) error {
 	if err := s.err(); err != nil {
 		return err
@@ -220,8 +218,8 @@ func (s *Store) Flush(ctx context.Context) error {
 	}
 }
 
-// DeletePages implements metadata.Store. Short ranges are deleted key by key:
-// a range tombstone costs every later read in its table.
+// DeletePages implements metadata.Store. Short ranges are deleted key by key, as a range
+// tombstone makes every later read in its table slower.
 func (s *Store) DeletePages(ctx context.Context, owner uuid.UUID, from, to uint64) error {
 	if err := s.err(); err != nil {
 		return err
@@ -271,13 +269,13 @@ func (s *Store) ListPages(ctx context.Context, owner uuid.UUID, from, to uint64,
 	return nil
 }
 
-// logger is the Store as Pebble's logger. Pebble's chatter is at debug level.
+// logger is the Store as Pebble's logger. Its infos are logged at debug level.
 type logger Store
 
 func (l *logger) Infof(f string, args ...any)  { l.log.Debug(fmt.Sprintf(f, args...)) }
 func (l *logger) Errorf(f string, args ...any) { l.log.Error(fmt.Sprintf(f, args...)) }
 
-// Fatalf must not return: Pebble's state is not to be used any more.
+// Fatalf must not return: Pebble relies on that.
 func (l *logger) Fatalf(f string, args ...any) {
 	err := fmt.Errorf("pebblestore: %s: %w: %s", l.dir, ErrFailed, fmt.Sprintf(f, args...))
 	if l.failed.CompareAndSwap(nil, &err) {

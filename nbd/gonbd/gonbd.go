@@ -1,11 +1,10 @@
-// Package gonbd makes an device.Device of a backend in the shape of
-// github.com/pojntfx/go-nbd, whose four methods many small programs have.
+// Package gonbd makes a device.Device of a backend with the four methods of
+// github.com/pojntfx/go-nbd, which many small programs have.
 //
-// That module's server is not used, nor is the module: the module proxy that
-// this project builds with refuses it, and its server knows no flush, so that
-// a client's fsync would promise nothing, serves one request at a time, and
-// breaks the stream at commands it does not know. Only the shape of its
-// backend is taken over, declared here anew.
+// The module itself is not used. Its server knows no flush, so that a client's fsync would promise
+// nothing; it serves one request at a time; and it breaks the stream at commands that it does not
+// know. The module proxy that this project builds with also refuses it. Only the interface of its
+// backend is declared here anew.
 package gonbd
 
 import (

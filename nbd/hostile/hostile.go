@@ -1,10 +1,9 @@
-// Package hostile is a client that means harm: it makes an NBD server hold what
-// it can, or takes what others need, in all the ways that were found to work
-// once. Tests run the attacks against a server and look at what it holds; the
-// program in scripts/hostile runs them beside a guest.
+// Package hostile is a client that does harm. It makes an NBD server hold as much memory as it can, or
+// takes connections that others need, in every way that once worked. Tests run the attacks against a
+// server and measure what it holds; the program in scripts/hostile runs them beside a guest.
 //
-// It has no goroutines and next to no memory of its own, so that what a process
-// has with a server and this client in it is the server's.
+// The client has no goroutines and next to no memory of its own. So in a process with a server and
+// this client, goroutines and memory are the server's.
 package hostile
 
 import (
@@ -55,15 +54,13 @@ type Held struct {
 	Ended   int // that it ended later
 }
 
-// Begin opens n connections, or as many as the server takes, and does the harm
-// once.
+// Begin opens n connections, or as many as the server takes, and attacks once on each.
 func (a Attack) Begin(t Target, n int) (*Held, error) {
 	h := &Held{attack: a, target: t, want: n}
 	return h, h.fill()
 }
 
-// fill opens the connections that are missing. A server that takes no more is
-// not asked again and again.
+// fill opens the connections that are missing, until the server takes no more.
 func (h *Held) fill() error {
 	const patience = 8
 	for refused := 0; len(h.links) < h.want && refused < patience; {
@@ -83,7 +80,7 @@ func (h *Held) fill() error {
 	return nil
 }
 
-// Release ends the last n connections, for good: their places are for others.
+// Release ends the last n connections and does not open them again: others get their places.
 func (h *Held) Release(n int) {
 	n = min(n, len(h.links))
 	for _, l := range h.links[len(h.links)-n:] {
@@ -96,8 +93,8 @@ func (h *Held) Release(n int) {
 // Connections is how many there are now.
 func (h *Held) Connections() int { return len(h.links) }
 
-// Nag does on each connection what keeps the server patient, and opens others
-// for those that it has ended.
+// Nag does on each connection what keeps the server from ending it, and opens new connections in the
+// place of those that the server has ended.
 func (h *Held) Nag() error {
 	kept := h.links[:0]
 	for _, l := range h.links {

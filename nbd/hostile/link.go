@@ -107,13 +107,13 @@ func (l *link) Write(p []byte) (int, error) {
 	}
 }
 
-// put sends what the socket takes at once. EAGAIN: nothing.
+// put sends as much as the socket takes at once. EAGAIN says that it takes nothing.
 func (l *link) put(p []byte) error {
 	_, err := unix.SendmsgN(l.fd, p, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 	return err
 }
 
-// take reads what is there, up to a few bytes. EAGAIN: nothing is.
+// take reads what has come, up to a few bytes. EAGAIN says that nothing has.
 func (l *link) take(p []byte) error {
 	n, _, err := unix.Recvfrom(l.fd, p, unix.MSG_DONTWAIT)
 	if err == nil && n == 0 {

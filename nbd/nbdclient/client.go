@@ -1,6 +1,6 @@
-// Package nbdclient is a small NBD client: one connection, any number of
-// requests in flight up to a bound. It serves tests, benchmarks and tools that
-// must know exactly which requests were answered before a connection broke.
+// Package nbdclient is a small NBD client: one connection, with a bounded number of requests in
+// flight. It is for tests, benchmarks and tools that must know exactly which requests were answered
+// before a connection broke.
 package nbdclient
 
 import (
@@ -29,8 +29,8 @@ var ErrClosed = errors.New("nbdclient: connection closed")
 // Extent is a run of bytes of one allocation status.
 type Extent = device.Extent
 
-// Request is one command. The client uses it and its Data from Start until
-// Done is called or Do returns; then it may be used again.
+// Request is one command. The client uses it and its Data until Done is called or Do returns. After
+// that the caller may use it again.
 type Request struct {
 	Type   nbd.Command
 	Flags  nbd.CommandFlags
@@ -38,12 +38,12 @@ type Request struct {
 	Length uint64 // of commands without Data; from 4 GiB on it needs extended headers
 	Data   []byte // payload of a write, destination of a read: has their length
 
-	// Done is called once, from the goroutine that receives or from Start's
-	// caller; it must not block. Do sets its own.
+	// Done is called once, by the goroutine that receives or by Start. It must not block.
+	// Do replaces it.
 	Done func(*Request)
 
-	// Contexts, if set, are the ids that a BLOCK_STATUS is about, sent as its
-	// payload: for servers with nbd.BlockStatusPayload.
+	// Contexts, if set, are the context ids that a BLOCK_STATUS asks for. They are its
+	// payload, which needs a server with nbd.BlockStatusPayload.
 	Contexts []uint32
 
 	Err     error    // an nbd.Errno, wrapped with the server's message, or why the connection broke
@@ -149,15 +149,13 @@ func (c *Client) Size() int64 { return c.size }
 // Flags are the transmission flags of the export.
 func (c *Client) Flags() nbd.TransmissionFlags { return c.flags }
 
-// Extended tells whether extended headers are in use, thus lengths of 4 GiB
-// and more.
+// Extended tells whether extended headers are in use, and with them lengths of 4 GiB and more.
 func (c *Client) Extended() bool { return c.extended }
 
 // HasExtents tells whether BLOCK_STATUS can be used.
 func (c *Client) HasExtents() bool { return c.meta }
 
-// Close says goodbye and closes the connection. Requests in flight get
-// ErrClosed.
+// Close sends a DISC and closes the connection. Requests in flight get ErrClosed.
 func (c *Client) Close() error {
 	c.send.Lock()
 	_, err := c.conn.Write(c.appendRequest(nil, nbd.Request{Type: nbd.CmdDisc}))
@@ -170,14 +168,14 @@ func (c *Client) Close() error {
 	return err
 }
 
-// Abort closes the connection without a word, as a killed client does.
+// Abort closes the connection without a DISC, as a killed client does.
 func (c *Client) Abort() {
 	c.fail(ErrClosed)
 	<-c.recvd
 }
 
-// Conn is the connection itself, to send broken bytes on. What is read from it
-// is lost to the client.
+// Conn is the connection itself, for tests that send broken bytes. Bytes that are read from it do not
+// reach the client.
 func (c *Client) Conn() net.Conn { return c.conn }
 
 // Do runs a request and returns its error. A connection that breaks ends it.
@@ -193,9 +191,8 @@ func (c *Client) Do(r *Request) error {
 
 func wake(r *Request) { r.chn <- struct{}{} }
 
-// Start sends requests with one system call and does not wait for their
-// replies, but for places if there are too many in flight. Of a broken
-// connection Done tells, as of any error.
+// Start sends requests with one system call. It does not wait for their replies, but if too many are
+// in flight it waits for some of those. Errors are given to Done, that of a broken connection too.
 func (c *Client) Start(rs ...*Request) {
 	c.send.Lock()
 	defer c.send.Unlock()
@@ -306,7 +303,7 @@ func (c *Client) find(cookie uint64) (*Request, error) {
 	return c.mu.slots[cookie], nil
 }
 
-// complete frees the cookie, then tells.
+// complete frees the cookie and then calls Done.
 func (c *Client) complete(cookie uint64, r *Request) {
 	c.mu.Lock()
 	c.mu.slots[cookie] = nil

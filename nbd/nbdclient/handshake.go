@@ -10,11 +10,11 @@ import (
 	"openvstorage/nbd"
 )
 
-// ErrNotTaken is what a server means that hangs up before its greeting.
+// ErrNotTaken is the error if the server hangs up before its greeting: it takes no more clients.
 var ErrNotTaken = errors.New("the server hung up at once: it has as many connections as it takes, or it stops")
 
-// Handshake is the client's side of a handshake, step by step. It reads no more
-// than the server has to send, so that a transmission phase may follow.
+// Handshake is the client's side of a handshake, step by step. It reads only what belongs to the
+// handshake, so that a transmission phase may follow.
 type Handshake struct {
 	rw io.ReadWriter
 }

@@ -7,7 +7,7 @@ import (
 	"openvstorage/nbd"
 )
 
-// errCompact is the error of what the server would misunderstand.
+// errCompact is the error of a request that a server without extended headers would misunderstand.
 var errCompact = errors.New("the server has no extended headers, which this needs")
 
 // fits tells whether the headers in use can hold r.
@@ -22,7 +22,7 @@ func (c *Client) appendRequest(b []byte, r nbd.Request) []byte {
 	return nbd.AppendRequest(b, r)
 }
 
-// append appends what goes on the wire for r but the data of a write.
+// append appends the wire form of r without the data of a write.
 func (c *Client) append(b []byte, r *Request, cookie uint64) []byte {
 	req := nbd.Request{Flags: r.Flags, Type: r.Type, Cookie: cookie, Offset: r.Offset, Length: r.Length}
 	switch {

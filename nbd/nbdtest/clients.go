@@ -14,12 +14,11 @@ type Clients struct {
 	dir   string // of the programs; "": all of $PATH
 }
 
-// suites are those whose clients are fetched: the next release, and what comes
-// after it.
+// suites are the releases whose clients are fetched: the next one, and the one after it.
 var suites = []string{"trixie", "sid"}
 
-// EachClients runs a test with the clients that are installed, and with those of
-// later releases, which come first in $PATH then. What was not fetched is skipped.
+// EachClients runs a test with the clients that are installed, and then with those of later releases,
+// which come first in $PATH meanwhile. Releases that were not fetched are skipped.
 func EachClients(t *testing.T, test func(t *testing.T, c Clients)) {
 	t.Run("installed", func(t *testing.T) {
 		// First the distribution's own: another Python has no module nbd.
@@ -39,8 +38,8 @@ func EachClients(t *testing.T, test func(t *testing.T, c Clients)) {
 	}
 }
 
-// clientsDir is where scripts/install-test-tools keeps what it fetched, "" if
-// nobody can tell.
+// clientsDir is where scripts/install-test-tools keeps the clients that it has fetched; "" if that
+// cannot be found out.
 func clientsDir() string {
 	if dir := os.Getenv("OVS_CLIENTS"); dir != "" {
 		return dir
@@ -52,8 +51,8 @@ func clientsDir() string {
 	return filepath.Join(cache, "ovs-clients")
 }
 
-// Program returns the path of a client. Without it the test is skipped: that of
-// another release is not taken for it.
+// Program returns the path of a client. Without the client the test is skipped; that of another
+// release is not used in its place.
 func (c Clients) Program(t *testing.T, name string) string {
 	t.Helper()
 	if c.dir == "" {

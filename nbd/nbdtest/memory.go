@@ -1,6 +1,6 @@
-// Package nbdtest has what tests of NBD servers and devices need: a device in
-// memory and one of any size, with hooks for faults and delays, exports of such
-// devices. The suite of devices is in package devicetest.
+// Package nbdtest is for tests of NBD servers and devices. It has a device in memory, a device of any
+// size that keeps no data, both with hooks for faults and delays, and exports of them. The suite for
+// devices is in package devicetest.
 package nbdtest
 
 import (
@@ -64,7 +64,7 @@ func Holding(data []byte) *Memory {
 	return m
 }
 
-// ReadOnly is what can be read of a device.
+// ReadOnly hides that a device can be written.
 func ReadOnly(d device.Reader) device.Reader { return struct{ device.Reader }{d} }
 
 // Count tells how often an operation was called.
@@ -101,7 +101,7 @@ func (m *Memory) enter(ctx context.Context, op Op, off, n int64) error {
 	return m.Hook(ctx, op, off, n)
 }
 
-// Count all without a fault: a hook that does nothing.
+// CountOnly is a hook that injects nothing: operations are only counted.
 func CountOnly(context.Context, Op, int64, int64) error { return nil }
 
 func batchRange(batch []device.Span) (off, n int64) {
@@ -261,7 +261,7 @@ func (e Exports) Open(_ context.Context, name string) (device.Reader, func(), er
 	return dev, func() {}, nil
 }
 
-// List lists them.
+// List lists the devices.
 func (e Exports) List(context.Context) ([]nbd.Info, error) {
 	var infos []nbd.Info
 	for name := range e {

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/sys/unix"
 
 	"openvstorage/alba/embedded"
 	"openvstorage/alba/policy"
@@ -23,6 +22,7 @@ import (
 	"openvstorage/backend"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk/osdisk"
+	"openvstorage/scripts/cpu"
 	"openvstorage/scripts/fio"
 	"openvstorage/scripts/server"
 )
@@ -309,11 +309,11 @@ func albaCPU(ctx context.Context, r *ring, c benchCase) ([]row, error) {
 }
 
 func processCPU() time.Duration {
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+	used, err := cpu.Own()
+	if err != nil {
 		return 0
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return used
 }
 
 // fullMemory is the resident set of a server with many objects and large vDisks,

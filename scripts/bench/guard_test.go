@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"openvstorage/scripts/bench/guard"
+	"openvstorage/scripts/cpu"
 )
 
 func TestParseGuard(t *testing.T) {
@@ -170,9 +171,9 @@ func TestByFigure(t *testing.T) {
 }
 
 func TestOthers(t *testing.T) {
-	before := spent{machine: cpu{busy: 100, total: 1000}, ours: 5 * time.Second}
+	before := spent{machine: cpu.Times{Busy: 100 * cpu.Tick, Total: 1000 * cpu.Tick}, ours: 5 * time.Second}
 	for _, tt := range []struct {
-		busy, total int64
+		busy, total time.Duration // in ticks
 		ours        time.Duration
 		want        float64
 	}{
@@ -182,7 +183,7 @@ func TestOthers(t *testing.T) {
 		{200, 200, 0, 1},
 		{0, 0, 0, 0},
 	} {
-		after := spent{machine: cpu{busy: 100 + tt.busy, total: 1000 + tt.total}, ours: 5*time.Second + tt.ours}
+		after := spent{machine: cpu.Times{Busy: (100 + tt.busy) * cpu.Tick, Total: (1000 + tt.total) * cpu.Tick}, ours: 5*time.Second + tt.ours}
 		if got := after.others(before); got != tt.want {
 			t.Errorf("%+v: %v", tt, got)
 		}

@@ -34,8 +34,8 @@ func (b *guardBench) doors() map[door]bool {
 	return all
 }
 
-// Renew starts servers of both builds on new directories. Who comes first
-// changes, as it does with the pairs: files that are written first may lie better.
+// Renew starts servers of both builds on new directories. The build that is first alternates, as it
+// does with the pairs: files that are written first may have the better place on the disk.
 func (b *guardBench) Renew(ctx context.Context) error {
 	b.close()
 	b.renewed++

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"openvstorage/scripts/bench/guard"
+	"openvstorage/scripts/cpu"
 )
 
 // guardOptions is the command line of the guard.
@@ -134,7 +135,7 @@ func runGuard(ctx context.Context, out io.Writer, o guardOptions) (guard.Outcome
 	}
 	res.printHead(out, without, o.others)
 
-	before, err := readCPU()
+	before, err := cpu.Machine()
 	if err != nil {
 		return "", err
 	}
@@ -142,9 +143,9 @@ func runGuard(ctx context.Context, out io.Writer, o guardOptions) (guard.Outcome
 		fmt.Fprintf(out, format+"\n", args...)
 	}}
 	err = plan.Run(ctx, b, jobs)
-	after, unread := readCPU()
+	after, unread := cpu.Machine()
 	if unread == nil {
-		res.Steal = after.steal(before)
+		res.Steal = stolen(before, after)
 	}
 	res.Seconds, res.Disturbed, res.Measured = time.Since(start).Seconds(), plan.Disturbed, plan.Measured
 	err = errors.Join(err, unread, res.finish(out, o.json, jobs))

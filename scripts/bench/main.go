@@ -27,6 +27,8 @@ import (
 	"regexp"
 	"syscall"
 	"time"
+
+	"openvstorage/scripts/cpu"
 )
 
 // Sizes in bytes.
@@ -118,7 +120,7 @@ func run(ctx context.Context, o options) error {
 
 	res := newResult(o)
 	res.printHead(os.Stdout)
-	before, err := readCPU()
+	before, err := cpu.Machine()
 	if err != nil {
 		return err
 	}
@@ -141,11 +143,11 @@ func run(ctx context.Context, o options) error {
 			res.add(os.Stdout, r)
 		}
 	}
-	after, err := readCPU()
+	after, err := cpu.Machine()
 	if err != nil {
 		return err
 	}
-	res.Steal = after.steal(before)
+	res.Steal = stolen(before, after)
 	res.printFoot(os.Stdout)
 	return res.write(o.json)
 }

@@ -31,7 +31,7 @@ func dial(t *testing.T, socket, export string) stamp.Client {
 func content(t *testing.T, socket, export string) []byte {
 	t.Helper()
 	c := dial(t, socket, export)
-	defer stamp.Hangup([]stamp.Client{c}) // who stays is in the way of a rollback
+	defer stamp.Hangup([]stamp.Client{c}) // a client that stays is in the way of a rollback
 	p := make([]byte, c.Size())
 	for off := 0; off < len(p); off += mib {
 		_, err := c.ReadAt(p[off:min(off+mib, len(p))], int64(off))

@@ -119,7 +119,7 @@ func TestUser(t *testing.T) {
 		u.must("cat mnt/vm.xml", "small")
 		u.must("dd if=mnt/vm2/a.raw bs=4 skip=1000 count=1 status=none && rm -f mnt/new && echo more >mnt/new", "disk")
 	}
-	// The stop waits for who is in the mount, and then says who that is.
+	// The stop waits for processes that use the mount, and then names them.
 	in := exec.Command("/bin/sh", "-c", "cd mnt/vm2 && exec sleep 60")
 	in.Dir, in.SysProcAttr = u.dir, &syscall.SysProcAttr{Credential: nobody, Pdeathsig: syscall.SIGKILL}
 	must(t, in.Start())

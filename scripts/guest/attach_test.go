@@ -13,11 +13,10 @@ import (
 	"openvstorage/scripts/server"
 )
 
-// TestAttach: `ovs up` runs in a guest, whose kernel has NBD devices, with its
-// data on a disk of the guest. What it attaches has the right size and abilities,
-// partitions, keeps a writer waiting and no more when ovs is killed, restarted or
-// stopped for longer than a request may take, grows while it is mounted, is not
-// taken from who uses it, and comes back by itself.
+// TestAttach: `ovs up` runs in a guest whose kernel has NBD devices, with its data on a disk of the
+// guest. A device that it attaches has the right size, abilities and partitions. A writer only waits
+// while ovs is killed, restarted, or stopped for longer than a request may take. The device grows while
+// it is mounted, is not detached while it is in use, and comes back by itself.
 func TestAttach(t *testing.T) {
 	if guest.Prepared() == "" {
 		t.Skip("guests are booted by make e2e-vm")

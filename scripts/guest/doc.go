@@ -1,8 +1,7 @@
-// Package guest boots small Linux guests on vDisks, through NBD and through the
-// mount: the tests are what shows that virtual machines work, with QEMU's own
-// device, block layer and a kernel with its file systems in between. QEMU
-// emulates the processor (TCG), so that they run where there is no KVM; times
-// are compared with those of the same QEMU on a raw file only.
+// Package guest boots small Linux guests on vDisks, through NBD and through the mount. The tests show that
+// virtual machines work, with QEMU's device and block layer and a kernel with its file systems in between.
+// QEMU emulates the processor (TCG), so the tests need no KVM. Times are compared only with those of the
+// same QEMU on a raw file.
 //
 //	make e2e-vm
 //

@@ -1,14 +1,9 @@
 package main
 
 import (
-	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"openvstorage/scripts/cpu"
 	"openvstorage/scripts/server"
 )
 
@@ -24,47 +19,18 @@ type used struct{ attacker, server, guest, others float64 }
 
 func spending(proc *server.Process) (s spent, err error) {
 	s.at = time.Now()
-	if s.attacker, err = rusage(unix.RUSAGE_SELF); err != nil {
+	if s.attacker, err = cpu.Own(); err != nil {
 		return s, err
 	}
-	if s.guest, err = rusage(unix.RUSAGE_CHILDREN); err != nil {
+	if s.guest, err = cpu.Children(); err != nil {
 		return s, err
 	}
 	if s.server, err = proc.CPU(); err != nil {
 		return s, err
 	}
-	s.machine, err = busy()
+	machine, err := cpu.Machine()
+	s.machine = machine.Busy + machine.Stolen // what others have, on this machine or beside it
 	return s, err
-}
-
-func rusage(who int) (time.Duration, error) {
-	var u unix.Rusage
-	err := unix.Getrusage(who, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), err
-}
-
-// busy is the time that all CPUs were busy, for whomever.
-func busy() (time.Duration, error) {
-	const clockTick = 10 * time.Millisecond // of /proc/stat, on every Linux
-	p, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, err
-	}
-	line, _, _ := strings.Cut(string(p), "\n")
-	var sum int64
-	for i, field := range strings.Fields(line)[1:] {
-		n, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("/proc/stat: %w", err)
-		}
-		switch i {
-		case 3, 4: // idle, waiting for I/O
-		case 8, 9: // of guests of this machine: is counted already
-		default:
-			sum += n
-		}
-	}
-	return time.Duration(sum) * clockTick, nil
 }
 
 func (s spent) since(before spent) used {

@@ -1,7 +1,6 @@
 // Package server is an NBD server as a process under test: ours or a peer.
-// A Command says how to start it and when it is ready; a Process is a running
-// one, which is stopped, killed and measured through /proc. Scripts hold the
-// processes they start by id and end no other.
+// A Command says how to start a server and when it is ready. A Process is a running one, which is stopped,
+// killed and measured. Scripts end only processes that they have started, by their ids.
 package server
 
 import (

@@ -47,11 +47,9 @@ type Stats struct {
 	Writes, Acked, Flushes int64
 }
 
-// Run writes until ctx is done, Max requests are sent, or every connection
-// has failed, which is how a run ends when its server is killed. A request
-// that fails is simply not acknowledged. The error is of the log, or of
-// connections that failed though ctx was not done; whether that was meant is
-// the caller's to know.
+// Run writes until ctx is done, Max requests are sent, or every connection has failed: so a run ends when
+// its server is killed. A request that fails is not acknowledged, and that is all. The error is of the log,
+// or of connections that failed before ctx was done; the caller knows whether it had to expect that.
 func Run(ctx context.Context, o Options) (Stats, error) {
 	if o.Depth == 0 {
 		o.Depth = 8

@@ -3,7 +3,7 @@
 //
 //	go run ./scripts/structure
 //
-// An arrow that points up, and one that closes a circle, are errors.
+// An arrow that points up is an error, and so is one that closes a circle.
 package main
 
 import (
@@ -20,9 +20,9 @@ import (
 
 const module = "openvstorage/"
 
-// bands are the parts of the program from top to bottom. Imports go to a lower band,
-// or stay in their part. A part is found in the first band that names it or what it
-// is below; what nobody names is in the last.
+// bands are the parts of the program from top to bottom. A package imports packages of its own part or of
+// a lower band. A package is in the first band that names it or a directory above it; one that no band
+// names is in the last.
 var bands = []struct {
 	name  string
 	parts []string

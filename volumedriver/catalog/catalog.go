@@ -1,8 +1,9 @@
-// Package catalog is the list that a vDisk's life hangs on: its size, its
-// origins, its TLogs, snapshots, children and the newest map checkpoint, as
-// one value with a codec. The catalog is the only object of a namespace that
-// ever changes (rule O6); it is replaced by conditional put under the owner's
-// epoch. This package does no I/O.
+// Package catalog holds the catalog of a vDisk as one value with a codec: its size,
+// origins, TLogs, snapshots, children and newest map checkpoint. A restart finds
+// everything else of the vDisk through it.
+//
+// The catalog is the only object of a namespace that ever changes (rule O6). It is
+// replaced by conditional put under the owner's epoch. This package does no I/O.
 package catalog
 
 import (
@@ -16,12 +17,13 @@ import (
 // ObjectName is the catalog root's name in the vDisk's namespace.
 const ObjectName = "catalog"
 
-// RootMax is the largest encoded root in bytes. What would make it larger
-// moves to immutable segment objects that the root names.
+// RootMax is the size of the largest encoded root in bytes. Lists that would make the
+// root larger move to immutable segment objects that it names.
 const RootMax = 64 << 10
 
-// Origin is one entry of the origin table: the namespace that a location's or
-// page reference's origin index stands for. Entry len-1 is the vDisk itself.
+// Origin is one entry of the origin table. Locations and page references have an index
+// into the table, which stands for the namespace of this entry. The last entry is the
+// vDisk itself.
 type Origin struct {
 	Volume   uuid.UUID
 	Snapshot uuid.UUID // for all but the last: the snapshot that the child was cloned from
@@ -31,16 +33,16 @@ type Origin struct {
 type Child struct {
 	Volume   uuid.UUID
 	Snapshot uuid.UUID
-	// Unstored: the snapshot was not known to be in the backend when the clone was
-	// made. This release makes no such clone, and keeps what another has noted.
+	// Unstored: the clone was made before the snapshot was known to be in the backend.
+	// This release makes no such clones, but keeps the flag if another release set it.
 	Unstored bool
 }
 
-// Setting is one setting of the vDisk. This release knows none: one that is
-// Optional is kept as it is, any other refused.
+// Setting is one setting of the vDisk. This release knows none. It keeps an Optional
+// setting as it is, and refuses a catalog with any other.
 type Setting struct {
 	ID       uint16 // not 0
-	Optional bool   // a reader that does not know it may go on without it
+	Optional bool   // a reader that does not know the setting may ignore it
 	Value    string // bytes, at most SettingMax
 }
 
@@ -52,8 +54,8 @@ const (
 	nameMax    = 1024 // of a snapshot's name
 )
 
-// EpochStart says that the owner with this epoch began to write after seq
-// Base: entries above Base in files of older epochs are dead (rule O11).
+// EpochStart says that the owner with this epoch began to write after seq Base. Entries
+// above Base in files of older epochs do not count (rule O11).
 type EpochStart struct {
 	Epoch uint64
 	Base  uint64
@@ -74,8 +76,8 @@ type Root struct {
 	Clusters uint64 // size of the vDisk in clusters then
 }
 
-// Snapshot is one snapshot. Root is meaningful only from the first checkpoint
-// that covers Seq on (HasRoot); before that, replay of the TLogs makes it.
+// Snapshot is one snapshot. Root is set (HasRoot) from the first checkpoint on that
+// covers Seq; before that, replay of the TLogs makes the root.
 type Snapshot struct {
 	ID      uuid.UUID
 	Name    string
@@ -87,11 +89,11 @@ type Snapshot struct {
 	Auto    bool       // made by a clone of the live vDisk; goes with its last child
 	HasRoot bool
 	Root    Root
-	Meta    string // bytes that belong to who made it, at most MetaMax; kept as they are
+	Meta    string // of whoever took the snapshot: at most MetaMax bytes, kept as they are
 }
 
-// Drop is a subtree that a trim detached from the map and whose locations are
-// still to be subtracted from the live counters.
+// Drop is a subtree that a trim has detached from the map. Its locations have not been
+// subtracted from the live counters yet.
 type Drop struct {
 	Page  uint64 // page reference
 	Level uint8
@@ -112,7 +114,7 @@ type Checkpoint struct {
 	Seq        uint64
 	TLog       uint64    // number of the TLog that ends with Seq
 	NextPage   uint64    // pages from this number on do not belong to it
-	Generation uint64    // pages born up to here are immutable
+	Generation uint64    // pages of this generation and older ones are immutable
 	Parent     uuid.UUID // the snapshot that the live state grew from, zero if none
 	Root       Root
 	Live       Root // tree of the live counters, by SCO number

@@ -8,18 +8,19 @@ import (
 	"openvstorage/internal/format"
 )
 
-// Segment is an immutable object that a root names. Its name is made from its
-// bytes: equal segments have equal names, in every generation.
+// Segment is an immutable object that a root names. Its name is a hash of its bytes, so
+// that equal segments have equal names in every generation.
 type Segment struct {
 	Name string
 	Data []byte
 }
 
-// Encode returns the root, at most RootMax bytes, and the segments that it
-// names. The segments must be in the backend before the root is (rule O3);
-// those that an earlier generation named are there already. It refuses a
-// catalog that Validate refuses (ErrInvalid), and one whose references alone
-// are more than a root holds (ErrTooLarge). Equal catalogs give equal bytes.
+// Encode returns the root, at most RootMax bytes, and the segments that it names. The
+// segments must be in the backend before the root is (rule O3); those that an earlier
+// generation names are there already. Equal catalogs give equal bytes.
+//
+// Errors: ErrInvalid for a catalog that Validate refuses, ErrTooLarge for one whose
+// references to segments do not fit a root.
 func Encode(c *Catalog) (root []byte, segments []Segment, err error) {
 	return c.encode(RootMax)
 }
@@ -54,8 +55,8 @@ func (c *Catalog) encode(rootMax int) (root []byte, segments []Segment, err erro
 	return c.appendRootObject(make([]byte, 0, size), size, config, &lists, &forms), segments, nil
 }
 
-// largestInline returns the list to move to segments next: the largest one
-// that gets smaller by it. 0 if there is none.
+// largestInline returns the list to move to segments next: the largest one whose
+// references take less room in the root than its entries. 0 if there is none.
 func largestInline(lists *[listEnd][]byte, forms *[listEnd]byte) (largest listID) {
 	for l := listID(1); l < listEnd; l++ {
 		if forms[l] == formInline && len(lists[l]) > refSize && len(lists[l]) > len(lists[largest]) {

@@ -8,10 +8,11 @@ import (
 	"openvstorage/sco"
 )
 
-// Decode reads what Encode wrote, and what the releases before did. fetch returns
-// the segment object of that name; its error is passed on. What is damaged gives
-// format.ErrCorrupt, what a newer release wrote format.ErrNewer, what contradicts
-// itself ErrInvalid; in all cases nothing of it is returned.
+// Decode decodes what Encode of this release or an earlier one has made. fetch returns
+// the segment object of that name.
+//
+// Errors: format.ErrCorrupt for damage, format.ErrNewer for what a newer release wrote,
+// ErrInvalid for a catalog that contradicts itself, and those of fetch.
 func Decode(root []byte, fetch func(name string) ([]byte, error)) (*Catalog, error) {
 	c, err := decode(root, fetch)
 	if err != nil {
@@ -20,8 +21,8 @@ func Decode(root []byte, fetch func(name string) ([]byte, error)) (*Catalog, err
 	return c, nil
 }
 
-// Segments returns the names of the segment objects that a root names, so
-// that those of older generations can be told apart and deleted.
+// Segments returns the names of the segment objects that a root names. With them the
+// segments of older generations can be told apart, and deleted.
 func Segments(root []byte) ([]string, error) {
 	var names []string
 	_, err := walk(root, func(_ *Catalog, _ place, r ref) error {
@@ -51,7 +52,7 @@ func decode(root []byte, fetch func(name string) ([]byte, error)) (*Catalog, err
 	return c, c.Validate()
 }
 
-// place is where entries are: in which list, and of which version.
+// place says which list entries belong to, and which version they are of.
 type place struct {
 	list    listID
 	version uint16
@@ -109,7 +110,7 @@ func (c *Catalog) decodeFlags(r *reader) {
 	c.Deleting = flags&flagDeleting != 0
 }
 
-// decodeNumbers reads what comes behind the time in both versions.
+// decodeNumbers decodes what follows the time of creation in both versions.
 func (c *Catalog) decodeNumbers(r *reader) {
 	c.NextSCO, c.NextTLog, c.NextObject, c.StoredSeq = sco.Number(r.u64()), r.u64(), r.u64(), r.u64()
 	k := &c.Checkpoint
@@ -119,7 +120,7 @@ func (c *Catalog) decodeNumbers(r *reader) {
 	k.Recount = r.u64()
 }
 
-// decodeFixed reads what is fixed, and the settings.
+// decodeFixed decodes the part of fixed length, and the settings.
 func (c *Catalog) decodeFixed(r *reader) (lists int) {
 	c.decodeFlags(r)
 	switch fixed := r.u16(); {
@@ -219,9 +220,9 @@ func (c *Catalog) decodeList(r *reader, p place, segment func(*Catalog, place, r
 	return nil
 }
 
-// checkSize checks what a list or a segment says that an entry has, in bytes.
+// checkSize checks the entry size, in bytes, that a list or a segment has in its header.
 func (p place) checkSize(size int) error {
-	want := 0 // version 1 does not say it
+	want := 0 // version 1 has no entry sizes
 	if p.version > 1 {
 		want = p.list.entrySize()
 	}
@@ -231,7 +232,7 @@ func (p place) checkSize(size int) error {
 	return nil
 }
 
-// decodeEntries reads count entries, which must use up part.
+// decodeEntries decodes count entries, which must be all that part holds.
 func (c *Catalog) decodeEntries(part *reader, p place, count uint32) {
 	if uint64(count)*uint64(p.list.entryMin()) > uint64(len(part.b)) {
 		part.fail("%d entries in %d bytes", count, len(part.b))

@@ -43,8 +43,8 @@ func (c *Catalog) ChildrenOf(snapshot uuid.UUID) []Child {
 	return children
 }
 
-// PageObject returns the object whose range of page numbers covers page.
-// That page is in it if it was live when the object was made.
+// PageObject returns the object whose range of page numbers covers page. The object
+// holds that page only if the page was live when the object was made.
 func (c *Catalog) PageObject(page uint64) (PageObject, bool) {
 	i := sort.Search(len(c.Pages), func(i int) bool { return c.Pages[i].End > page })
 	if i == len(c.Pages) || c.Pages[i].First > page {
@@ -56,8 +56,8 @@ func (c *Catalog) PageObject(page uint64) (PageObject, bool) {
 // Self returns the origin index that stands for the vDisk itself.
 func (c *Catalog) Self() sco.Origin { return sco.Origin(len(c.Origins) - 1) }
 
-// Clone returns a copy that shares nothing with c: change the copy, put it,
-// and take it in c's place once the put has returned.
+// Clone returns a copy that shares nothing with c. To change the catalog, change a copy,
+// put it, and replace c by it when the put has returned.
 func (c *Catalog) Clone() *Catalog {
 	n := *c
 	n.Config = slices.Clone(c.Config)

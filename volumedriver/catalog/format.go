@@ -12,7 +12,7 @@ import (
 	"openvstorage/sco"
 )
 
-// Version 2, which is written. What version 1 looked like is in format1.go.
+// Version 2, which is what is written. Version 1 is described in format1.go.
 //
 // The root, object "catalog". Values are little-endian.
 //
@@ -97,17 +97,18 @@ import (
 //	                bit 1 HasRoot), Root (17), length of the name (2), the name,
 //	                length of the metadata (2), the metadata
 //
-// Bit 0 of an origin's flags is taken for tombstones: nothing refers to it any more
-// (a clone that was made whole), and its number is not free yet. Numbers that are
-// not the places are taken for tables that were compacted. This release makes
-// neither, and refuses both.
+// Two things are reserved for later releases; this one makes neither, and refuses both.
+// Bit 0 of an origin's flags marks a tombstone: nothing refers to the origin any more (the
+// clone was flattened), but its number is not free yet. An origin whose number is not its
+// place in the list belongs to a table that was compacted.
 //
-// A catalog is rewritten by whoever reads it, so that a reader that skipped what it
-// does not know would lose it: what is unknown, or not zero where zeros belong, is
-// refused as of a newer release. CRCs have no seed: a segment's name is a hash of
-// its bytes, equal entries have equal names in every generation, and an object that
-// is put whole holds nothing of an older one. These bytes are on disk. They never
-// change.
+// Whoever reads a catalog also rewrites it. A reader that skipped what it does not know
+// would lose it: so it refuses what is unknown, and what is not zero where zeros belong,
+// as the work of a newer release.
+//
+// CRCs have no seed. An object is put whole, so that it cannot hold bytes of an older one;
+// and a segment's name is a hash of its bytes, which must be equal for equal entries in
+// every generation. These bytes are on disk. They never change.
 const (
 	version      = 2 // of both the root and the segments
 	rootFixed    = 256
@@ -134,11 +135,11 @@ const (
 // clusterLog2 is 12.
 var clusterLog2 = uint8(bits.TrailingZeros(sco.ClusterSize))
 
-// Segments are cut where the content says so, so that an entry put in or
-// taken out changes the segment it is in and leaves the others their names.
+// The content decides where segments are cut. So an entry that is put in or taken out
+// changes the segment that it is in, and the others keep their names.
 const (
-	segmentMin  = 16 << 10 // bytes of entries; no cut before
-	segmentMax  = 64 << 10 // bytes of entries; a cut at the latest
+	segmentMin  = 16 << 10 // bytes of entries, before which no segment ends
+	segmentMax  = 64 << 10 // bytes of entries, at which each segment ends
 	segmentMask = 1<<8 - 1 // in between, one entry in 256 ends a segment
 )
 
@@ -148,7 +149,7 @@ const SegmentPrefix = "catalog-seg-"
 // Errors that callers match with errors.Is, next to format.ErrCorrupt and
 // format.ErrNewer.
 var (
-	// ErrInvalid: the value contradicts itself; it was neither encoded nor accepted.
+	// ErrInvalid: the value contradicts itself, and is neither encoded nor decoded.
 	ErrInvalid = errors.New("catalog contradicts itself")
 	// ErrTooLarge: the catalog does not fit a root even with all its lists in segments.
 	ErrTooLarge = errors.New("catalog is too large")
@@ -176,13 +177,13 @@ func (l listID) String() string {
 	return fmt.Sprintf("list %d", uint8(l))
 }
 
-// entrySize is how many bytes each entry takes, 0 if that differs.
+// entrySize is the size of each entry in bytes, 0 if sizes differ.
 func (l listID) entrySize() int {
 	return [...]int{0, 16, 36, 36, 32, 0, 36, 9}[l]
 }
 
-// entryMin is the least number of bytes that an entry of any version takes; it
-// bounds what a count can make a decoder allocate.
+// entryMin is the smallest size of an entry of any version, in bytes. It bounds what a
+// decoder allocates for a count that it has read.
 func (l listID) entryMin() int {
 	return [...]int{0, 16, 32, 32, 32, snapFixed1, 36, 9}[l]
 }

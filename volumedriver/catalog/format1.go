@@ -1,7 +1,7 @@
 package catalog
 
-// Version 1, which is read and not written any more. It differs from version 2,
-// which is in format.go, in this:
+// Version 1, which is read, but not written any more. It differs from version 2, which is
+// described in format.go, in this:
 //
 // The root:
 //

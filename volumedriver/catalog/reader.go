@@ -44,8 +44,8 @@ func (c *Catalog) decodeEntry(r *reader, p place) {
 	}
 }
 
-// reader takes values off the front of b. After the first shortfall every
-// value is zero and err says so; the caller checks it once.
+// reader takes values off the front of b. Once b is too short, err says so and every
+// further value is zero: the caller checks err once, at the end.
 type reader struct {
 	b   []byte
 	err error
@@ -53,7 +53,7 @@ type reader struct {
 
 func (r *reader) fail(text string, args ...any) { r.stop(format.ErrCorrupt, text, args) }
 
-// newer is fail for what is whole, and unknown to this release.
+// newer is fail for what is undamaged but unknown to this release.
 func (r *reader) newer(text string, args ...any) { r.stop(format.ErrNewer, text, args) }
 
 func (r *reader) stop(kind error, text string, args []any) {
@@ -73,7 +73,7 @@ func (r *reader) take(n int) []byte {
 	return v
 }
 
-// zero reads room for later releases, which is behind something.
+// zero reads n bytes of room for later releases. behind says what they follow.
 func (r *reader) zero(n int, behind string) {
 	if v := r.take(n); format.NotZero(v) >= 0 {
 		r.newer("a field behind %s, %x", behind, v)
@@ -125,7 +125,7 @@ func (r *reader) root() Root {
 	return Root{Page: r.u64(), Clusters: r.u64(), Levels: r.u8()}
 }
 
-// originPlace reads what version 2 has of an origin, which is the i-th.
+// originPlace reads what only version 2 has of an origin: here that of the i-th.
 func (r *reader) originPlace(i int) {
 	number, flags := r.u16(), r.u8()
 	switch {
@@ -146,7 +146,7 @@ func (r *reader) childFlags(id uuid.UUID) (unstored bool) {
 	return flags&childUnstored != 0
 }
 
-// snapshot reads what both versions have of one.
+// snapshot reads the part of a snapshot that both versions have.
 func (r *reader) snapshot() Snapshot {
 	s := Snapshot{
 		ID: r.uuid(), Parent: r.uuid(), Seq: r.u64(), Created: r.time(), Size: r.u64(),
@@ -162,7 +162,7 @@ func (r *reader) snapshot() Snapshot {
 	return s
 }
 
-// longSnapshot reads one that begins with its length.
+// longSnapshot reads a snapshot of version 2, which begins with its length.
 func (r *reader) longSnapshot() Snapshot {
 	length := int(r.u16())
 	if length < snapFixed {

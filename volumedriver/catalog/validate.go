@@ -24,9 +24,9 @@ func (f *faults) add(text string, args ...any) {
 	}
 }
 
-// Validate returns nil if nothing in the catalog contradicts anything else
-// in it, or an error that is ErrInvalid and lists what does. Encode never
-// writes, and Decode never returns, a catalog that does not pass.
+// Validate returns nil if nothing in the catalog contradicts anything else in it.
+// Otherwise it returns an ErrInvalid that lists the contradictions. Encode and Decode
+// refuse a catalog that Validate refuses.
 func (c *Catalog) Validate() error {
 	var f faults
 	if c.Volume == uuid.Nil {
@@ -107,8 +107,8 @@ func (c *Catalog) validateEpochs(f *faults) {
 	}
 }
 
-// validateTLogs: the TLogs continue the checkpoint without a gap, because a
-// seq that is neither under the checkpoint nor in a TLog would be lost.
+// validateTLogs checks that the TLogs continue the checkpoint without a gap. An entry
+// whose seq is neither under the checkpoint nor in a TLog would be lost.
 func (c *Catalog) validateTLogs(f *faults) {
 	seq := c.Checkpoint.Seq
 	for i, t := range c.TLogs {

@@ -1,6 +1,6 @@
-// Package pageobject is the backend object that holds map pages of a
-// checkpoint: a row of encoded pages with an index, so that one page is read
-// with two small reads. The package does no I/O.
+// Package pageobject holds the codec of the backend objects that map pages of a
+// checkpoint go to. An object is an index and a row of encoded pages: whoever has the
+// index reads one page with one small read. The package does no I/O.
 package pageobject
 
 import (
@@ -31,7 +31,7 @@ const (
 	indexEntry = 16
 )
 
-// SizeMax is where a builder is full, in bytes.
+// SizeMax is the size in bytes at which a builder is full.
 const SizeMax = 8 << 20
 
 // Name is the object's name: "pages-" and 12 hexadecimal digits.
@@ -45,7 +45,7 @@ type Builder struct {
 	last  uint64
 }
 
-// Len is how many pages there are, Size how large the object would be.
+// Len is how many pages were added.
 func (b *Builder) Len() int { return b.n }
 
 // Size is how large the object would be, in bytes.

@@ -31,8 +31,7 @@ import (
 //	55      1  length of Owner
 //	56      .  Name, Owner
 //
-// What a reader does not know it refuses. These bytes are on disk. They never
-// change.
+// A reader refuses what it does not know. These bytes are on disk. They never change.
 const (
 	version      = 1
 	fileFixed    = 72

@@ -19,14 +19,14 @@ import (
 //	DIR/registry.0     the whole registry
 //	DIR/registry.1     the same again
 //
-// Every change wrote both anew, so that of two whole ones the newer holds all
-// that was ever acknowledged, and one alone is enough.
+// Every change wrote both files anew, one after the other. So one whole file is enough,
+// and of two whole files the newer holds all that was ever acknowledged.
 const lockName = "registry.lock"
 
 var copies = [...]string{"registry.0", "registry.1"}
 
-// ImportedSuffix is what the names of files end in that were imported. Nothing
-// reads them again.
+// ImportedSuffix is appended to the names of files that were imported. Nothing reads
+// these files again.
 const ImportedSuffix = ".imported"
 
 // Bounds of one swap of an import.
@@ -35,14 +35,13 @@ const (
 	importBytes   = 1 << 20
 )
 
-// Import takes over the records that an older release kept in dir, if it did,
-// and renames its files; it is called before Open. Cut short at any point it is
-// begun anew by the next call, and nothing is served until it is done. It
-// returns how many vDisks were imported.
+// Import imports the records that an older release kept in dir, if there are any, and
+// renames the files. It is called before Open, and returns how many vDisks it has
+// imported. An import that was cut short is begun anew by the next call; until it is
+// finished, Open refuses the registry.
 //
-// Errors: disk.ErrLocked: the older release runs; ErrImport: the registry is
-// in use already and the files are not those that it began with;
-// format.ErrCorrupt: neither file is whole.
+// Errors: disk.ErrLocked: the older release runs; ErrImport: the registry is in use
+// already, and began with other files or none; format.ErrCorrupt: neither file is whole.
 func Import(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int, error) {
 	present, err := presentCopies(fsys, dir)
 	if err != nil || len(present) == 0 {
@@ -72,8 +71,8 @@ func Import(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int, erro
 	return n, nil
 }
 
-// Importable reports whether an older release has left files in dir that Import
-// would take over.
+// Importable reports whether an older release has left files in dir that Import would
+// import.
 func Importable(fsys disk.FS, dir string) (bool, error) {
 	present, err := presentCopies(fsys, dir)
 	return len(present) > 0, err
@@ -103,7 +102,7 @@ func importFiles(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int,
 	generation, records, err := loadFiles(fsys, dir)
 	switch {
 	case m.state == imported && (err != nil || generation <= m.generation):
-		return 0, nil // all but the renaming was done
+		return 0, nil // all but the renaming of the files was done
 	case err != nil:
 		return 0, err
 	case m.state == imported:
@@ -127,8 +126,9 @@ func importFiles(ctx context.Context, keys Keys, fsys disk.FS, dir string) (int,
 	return len(records), swap(ctx, keys, []Swap{{Key: []byte(metaKey), Old: begun, New: done}, features})
 }
 
-// undoImport takes out what an import has put in that was cut short, by this
-// release or by the one before, which wrote other values.
+// undoImport removes the records of an import that was cut short. This release may have
+// begun it, or the one before, whose values differ: so the values are those that were
+// read.
 func undoImport(ctx context.Context, keys Keys) error {
 	var records []Record
 	raw := make(map[uuid.UUID][]byte)
@@ -146,7 +146,7 @@ func undoImport(ctx context.Context, keys Keys) error {
 	})
 }
 
-// swapEach makes the swaps of all records, many at once.
+// swapEach makes the swaps of all records, those of many records in one step.
 func swapEach(ctx context.Context, keys Keys, records []Record, of func(*Record) []Swap) error {
 	var swaps []Swap
 	size := 0
@@ -164,7 +164,7 @@ func swapEach(ctx context.Context, keys Keys, records []Record, of func(*Record)
 	return nil
 }
 
-// swap makes swaps that nobody else may thwart.
+// swap makes swaps of an import. Nobody else may change the keys meanwhile (ErrImport).
 func swap(ctx context.Context, keys Keys, swaps []Swap) error {
 	done, err := keys.Swap(ctx, swaps)
 	if err == nil && !done {
@@ -216,8 +216,8 @@ func readCopy(fsys disk.FS, name string) (uint64, []Record, error) {
 	return decode(b)
 }
 
-// Check verifies that the indexes and the number of records agree. It reads all
-// keys while nothing changes them: it is for tests and for offline checks.
+// Check verifies that the indexes and the number of records agree. It reads all keys, and
+// nothing may change them meanwhile: it is for tests and offline checks.
 func Check(ctx context.Context, keys Keys) error {
 	m, _, err := loadMeta(ctx, keys)
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// Values in the store, little-endian. They are rewritten by whoever reads them:
-// what a reader does not know it refuses, as of a newer release. These bytes are
-// on disk. They never change.
+// Values in the store, little-endian. Whoever reads one may rewrite it, and would drop
+// what it does not know: so a reader refuses that, as the work of a newer release. These
+// bytes are on disk. They never change.
 //
 // A record, under the vDisk's id:
 //
@@ -33,8 +33,9 @@ import (
 //	 89     39  zero: room for later releases
 //	128      .  Owner, Name, and nothing behind them
 //
-// The hosts and the DTL have their places, and nobody fills them in yet: a release
-// that does not know of them must neither claim nor change a vDisk that has one.
+// The hosts and the DTL have places already, which are zero in this release. A vDisk
+// with one that is not zero is neither claimed nor changed by a release that does not
+// know what it means.
 //
 // The meta value changes with the number of vDisks:
 //
@@ -45,9 +46,9 @@ import (
 //	 8      8  generation of those files
 //	16     16  zero: room for later releases
 //
-// The features value says what a release must know to change anything here. It
-// has a key of its own, because each change of the registry compares it, and none
-// is to collide with another for that. No value is one without features.
+// The features value says what a release must know to change anything here. It has a
+// key of its own: each change of the registry compares it, and changes that have nothing
+// else in common must not collide. An absent value means no features.
 //
 //	0      1  version, 1
 //	1      3  zero
@@ -137,7 +138,7 @@ func (r *Record) decodeCreated(b []byte) error {
 	return nil
 }
 
-// field is a place in a value that is zero as far as this release knows.
+// field is a place in a value that is zero in this release.
 type field struct {
 	from, to int
 	name     string
@@ -240,8 +241,8 @@ func (m *meta) decode(b []byte) error {
 	return nil
 }
 
-// checkFeatures refuses what a release must know that this one does not. b is the
-// features value, nil if there is none.
+// checkFeatures refuses features that this release does not know. b is the features
+// value, nil if there is none.
 func checkFeatures(b []byte) error {
 	if b == nil {
 		return nil

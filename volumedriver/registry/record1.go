@@ -6,7 +6,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Version 1 of the values in the store, which is read and not written any more.
+// Version 1 of the values in the store. It is read, but not written any more.
 //
 // A record:
 //

@@ -1,11 +1,12 @@
 // Package registry keeps the names, owners and epochs of vDisks: which id a
 // name stands for, who opened the vDisk last, and how often it was opened.
 //
-// Each open of a vDisk claims its next epoch here (promise P4). Whatever an
-// older epoch still tries then fails against the newer one's catalog. The
-// records are kept on an Arakoon group, one key each, with an index by name;
-// the registry itself knows of it only the few methods of Keys. What an older
-// release kept in files is imported once.
+// Each open of a vDisk claims its next epoch here (promise P4). From then on the
+// catalog, which carries the newer epoch, refuses what an older owner still tries.
+//
+// The records are kept on an Arakoon group, one key each, with an index by name. All
+// that the registry knows of the group is the interface Keys. What an older release
+// kept in files is imported once.
 package registry
 
 import (
@@ -34,17 +35,17 @@ var (
 	ErrFull      = errors.New("registry is full")
 	ErrMany      = errors.New("too many vDisks to be renamed in one step")
 	ErrClosed    = errors.New("registry is closed")
-	// ErrFailed: a sync failed and nobody can tell what is on the medium. No
-	// change is taken until the registry is opened anew.
+	// ErrFailed: a sync failed, and what is on the medium is not known. No change is
+	// accepted until the registry is opened anew.
 	ErrFailed = errors.New("registry takes no changes after a failed sync, restart")
 	// ErrNotSwapped: a swap was not made and never will be. Keys return it.
 	ErrNotSwapped = errors.New("nothing was changed")
-	// ErrUnknownOutcome: nobody can tell yet whether the change was made, or may
-	// be made still. Each later call on the registry finds out first, and what
-	// it then reads is final.
+	// ErrUnknownOutcome: it is not known yet whether the change was made; it may even
+	// be made later. The next call on the registry finds out first, and what it then
+	// reads is final.
 	ErrUnknownOutcome = errors.New("the registry has not answered: the outcome is unknown")
-	// ErrImport: the files of an older release were imported in part, or are
-	// not those that belong here.
+	// ErrImport: the files of an older release were imported in part, or do not belong
+	// to this registry.
 	ErrImport = errors.New("registry files of an older release are not imported")
 )
 
@@ -63,8 +64,8 @@ type Record struct {
 // naming. Other names are refused with ErrName and the reason.
 func ValidateName(name string) error { return named(naming.Check(name)) }
 
-// validateKept returns nil if name may be one that a vDisk has: earlier releases
-// gave names that none gets any more.
+// validateKept returns nil if a vDisk may have the name already: earlier releases gave
+// names that are not given any more.
 func validateKept(name string) error { return named(naming.CheckKept(name)) }
 
 func named(err error) error {

@@ -12,22 +12,23 @@ import (
 	"github.com/google/uuid"
 )
 
-// Registry is the vDisks of a vPool. Every change is one swap of the keys that
-// it rests on, durable on return. Safe for concurrent use, here and by other
-// registries on the same keys.
+// Registry holds the records of a vPool's vDisks. Every change is one swap of all the
+// keys that it depends on, and is durable when the call returns. A Registry is safe for
+// concurrent use, also beside other registries on the same keys.
 type Registry struct {
 	keys   Keys
-	size   sync.Mutex // held by changes of how many there are, which collide
+	size   sync.Mutex // held by changes of the number of vDisks: their swaps would collide
 	unsure unsure
 
 	mu     sync.RWMutex // held for reading by every call
 	closed bool
 }
 
-// Open opens the registry that is kept in keys; none is an empty one. It
-// returns ErrImport if an import was begun and not finished, format.ErrNewer if
-// a newer release wrote it, and format.ErrCorrupt. What an older release wrote is
-// left as it is, and written anew with the next change of it.
+// Open opens the registry that is kept in keys. Without any keys the registry is empty.
+// What an older release wrote stays as it is until it is changed.
+//
+// Errors: ErrImport if an import was begun and not finished, format.ErrNewer if a newer
+// release wrote the registry, format.ErrCorrupt.
 func Open(ctx context.Context, keys Keys) (*Registry, error) {
 	if _, err := unchanged(ctx, keys); err != nil {
 		return nil, fmt.Errorf("open registry: %w", err)
@@ -42,8 +43,8 @@ func Open(ctx context.Context, keys Keys) (*Registry, error) {
 	return &Registry{keys: keys}, nil
 }
 
-// Close ends the registry when the calls under way are finished. The keys are
-// the caller's to close, after it.
+// Close waits for the calls under way and ends the registry. The caller closes the keys
+// afterwards.
 func (r *Registry) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -51,9 +52,9 @@ func (r *Registry) Close() error {
 	return nil
 }
 
-// begin refuses calls on a closed registry, and keeps Close waiting until end.
-// It finds out first what became of swaps that were not answered: what the call
-// then reads is not changed behind its back.
+// begin refuses calls on a closed registry, and keeps Close waiting until end. It first
+// finds out what became of swaps that were not answered, so that none of them changes
+// later what the call reads.
 func (r *Registry) begin(ctx context.Context) (end func(), err error) {
 	r.mu.RLock()
 	if err = ctx.Err(); r.closed {
@@ -77,9 +78,9 @@ func loadMeta(ctx context.Context, keys Keys) (m meta, raw []byte, err error) {
 	return m, raw, err
 }
 
-// unchanged is a swap that holds the features as they are, or format.ErrNewer if
-// this release does not know one. With it in every change, none passes one that
-// another release begins to use meanwhile.
+// unchanged returns a swap that leaves the features as they are, or format.ErrNewer if
+// this release does not know one of them. It is part of every change: the change fails
+// if another release begins to use a feature meanwhile.
 func unchanged(ctx context.Context, keys Keys) (Swap, error) {
 	raw, err := keys.Get(ctx, []byte(featuresKey))
 	if err == nil {
@@ -101,12 +102,13 @@ func (r *Registry) record(ctx context.Context, id uuid.UUID) (Record, []byte, er
 	return rec, raw, err
 }
 
-// attempts bounds how often a call begins anew because others changed what it
-// rests on.
+// attempts bounds how often a call begins anew because others have changed the keys
+// that it depends on.
 const attempts = 100
 
-// change swaps what plan returns, which looks at the keys afresh each time. A
-// swap that was not answered, and proves not to have been made, is made again.
+// change makes the swaps that plan returns. If others have changed the keys meanwhile,
+// plan is called again. A swap that was not answered is made again once it is known that
+// it was not made; after unansweredMax of them change gives up.
 func (r *Registry) change(ctx context.Context, plan func() ([]Swap, error)) error {
 	for unanswered, try := 0, 0; try < attempts; try++ {
 		features, err := unchanged(ctx, r.keys)
@@ -234,7 +236,7 @@ func (r *Registry) Lookup(ctx context.Context, name string) (Record, error) {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return Record{}, err
 		}
-		// Removed or renamed in between: the name may be another's by now.
+		// The vDisk was removed or renamed in between: another may have the name now.
 	}
 	return Record{}, fmt.Errorf("%w: %q", ErrNotFound, name)
 }
@@ -275,8 +277,8 @@ func list(ctx context.Context, keys Keys) ([]Record, error) {
 	return records, nil
 }
 
-// each calls fn with all records as they are at one moment, in order of id, and
-// with their values, which fn may keep.
+// each calls fn with all records of one moment, in order of id, and with their values.
+// fn may keep both.
 func each(ctx context.Context, keys Keys, fn func(rec Record, raw []byte)) error {
 	var failed error
 	err := keys.Range(ctx, []byte(idPrefix), func(key, value []byte) bool {
@@ -304,8 +306,8 @@ type Renaming struct {
 	Name string
 }
 
-// RenamesMax bounds the vDisks of one RenameAll: with names of any length they
-// are one command of the store.
+// RenamesMax bounds the vDisks of one RenameAll, so that with the longest names they
+// still fit one command of the store.
 const RenamesMax = 1000
 
 // Rename gives a vDisk another name. It returns ErrName, ErrNotFound or
@@ -357,7 +359,7 @@ func (r *Registry) RenameAll(ctx context.Context, list []Renaming, beside Beside
 	})
 }
 
-// renaming is the swaps of one renaming, none if the vDisk has the name.
+// renaming returns the swaps of one renaming, none if the vDisk has the name already.
 func (r *Registry) renaming(ctx context.Context, n Renaming) ([]Swap, error) {
 	rec, raw, err := r.record(ctx, n.ID)
 	if err != nil || rec.Name == n.Name {
@@ -375,9 +377,9 @@ func (r *Registry) renaming(ctx context.Context, n Renaming) ([]Swap, error) {
 	}, nil
 }
 
-// Claim makes owner the owner of a vDisk and returns the next epoch, which is
-// durable and was never returned before (P4). A vDisk that is being deleted
-// can be claimed too, by whoever finishes that.
+// Claim makes owner the owner of a vDisk and returns the next epoch. The epoch is
+// durable, and was never returned before (P4). A vDisk that is being deleted can be
+// claimed too, by whoever finishes the deletion.
 func (r *Registry) Claim(ctx context.Context, id uuid.UUID, owner string) (epoch uint64, err error) {
 	err = r.changeOne(ctx, id, func(rec *Record) {
 		rec.Owner = owner

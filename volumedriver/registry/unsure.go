@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// unsure counts swaps whose outcome nobody was told.
+// unsure counts the swaps that were not answered.
 type unsure struct {
 	sync.Mutex
 	swaps   uint64 // so far
-	settled uint64 // of them, those that have been made by now or never will be
+	settled uint64 // the first so many of them: each was made, or never will be
 }
 
 // Bounds of waiting for an outcome.
@@ -22,7 +22,7 @@ const (
 	unansweredMax = 3           // swaps of one change
 )
 
-// settle returns when nothing is under way any more that was not answered.
+// settle returns when no swap that was not answered is under way any more.
 func (r *Registry) settle(ctx context.Context) error {
 	r.unsure.Lock()
 	swaps, settled := r.unsure.swaps, r.unsure.settled
@@ -41,8 +41,8 @@ func (r *Registry) settle(ctx context.Context) error {
 	return nil
 }
 
-// findOut tells whether swaps were made that failed with cause. They are of one
-// sequence: what became of one became of all.
+// findOut finds out whether swaps were made that were answered with the error cause.
+// They are of one sequence: all were made, or none.
 func (r *Registry) findOut(ctx context.Context, swaps []Swap, cause error) (made bool, err error) {
 	r.unsure.Lock()
 	r.unsure.swaps++
@@ -63,11 +63,12 @@ func (r *Registry) findOut(ctx context.Context, swaps []Swap, cause error) (made
 		olds, news = olds && same(now, s.Old), news && same(now, s.New)
 	}
 	if !olds && !news {
-		// Somebody has changed the keys since. Who asks next reads what holds.
+		// Somebody has changed the keys since, so that they do not tell. Nothing is under
+		// way any more: the next call reads the final state.
 		return false, unknown(nil)
 	}
 	return news, nil
 }
 
-// same compares values of keys, of which nil is none.
+// same compares values of keys; nil is the value of an absent key.
 func same(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }

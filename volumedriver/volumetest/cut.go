@@ -16,10 +16,9 @@ import (
 // kinds are the power cuts that are drawn from.
 var kinds = []crashdisk.Options{crashdisk.KeepAll, crashdisk.LoseAll, crashdisk.Mixed, crashdisk.Torn}
 
-// PowerCuts cuts the power so often at random moments, uploads, checkpoints
-// and collection under way, and demands of what is left (P1): nothing flushed
-// is missing, and it is a prefix of the order of writing. Each image is worked
-// on, and some are cut a second time.
+// PowerCuts cuts the power at random moments, while uploads, checkpoints and collection
+// are under way. It demands that what is left is a prefix of the order of writing, with
+// all that was flushed (P1). Work goes on with each image, and some are cut again.
 func PowerCuts(t *testing.T, open Opener, cuts int) {
 	seed := Seed(t)
 	const lanes, session = 4, 25
@@ -72,8 +71,8 @@ func cutSession(t *testing.T, open Opener, rng *rand.Rand, n int) int {
 	return cuts
 }
 
-// cutAgain goes on with what a cut left and cuts the power once more: what the
-// first cut dropped must not come back (O11).
+// cutAgain goes on with what a cut has left, and cuts the power once more. What the first
+// cut dropped must not come back (O11).
 func cutAgain(t *testing.T, open Opener, rng *rand.Rand, fs *crashdisk.FS, s *System, hist *history, reached int) {
 	next := hist.until(reached)
 	next.flushed = reached
@@ -91,9 +90,8 @@ func cutAgain(t *testing.T, open Opener, rng *rand.Rand, fs *crashdisk.FS, s *Sy
 	}
 }
 
-// ManyWriters: four users write and flush at once, and the power goes in
-// the middle. What each was told is durable is there, and each one's writes
-// are a prefix of its own order (O9).
+// ManyWriters cuts the power while four users write and flush at once. What was reported
+// to a user as durable is there, and of each user's writes a prefix is left (O9).
 func ManyWriters(t *testing.T, open Opener, rounds int) {
 	seed := Seed(t)
 	for round := range rounds {
@@ -134,8 +132,8 @@ func ManyWriters(t *testing.T, open Opener, rounds int) {
 // clusters is how many each writer has to itself.
 const clusters = 64
 
-// writers are users of one vDisk at once; after so many writes of them all the
-// power is cut.
+// writers are users of one vDisk at once. The power is cut after a number of writes of
+// all of them together.
 type writers struct {
 	t   *testing.T
 	d   device.Device
@@ -188,8 +186,8 @@ func (w *writers) wrote(me, i int, flushed bool) bool {
 	return false
 }
 
-// checkWriter: write i of one writer went to cluster i%n. The newest that is
-// there says how far it came; all before it must be there.
+// checkWriter checks what is left of one writer, whose write i went to cluster i%n. The
+// newest write that is there says how far the writer came. All before it must be there.
 func checkWriter(t *testing.T, b []byte, durable, n int) {
 	t.Helper()
 	seen := make([]int, n)

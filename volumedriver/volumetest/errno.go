@@ -22,7 +22,7 @@ var errnos = []syscall.Errno{
 	syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EACCES, syscall.ENOSPC, syscall.EINTR,
 }
 
-// When a disk answers with an errno.
+// Moments at which a disk answers with an errno.
 const (
 	atStart   = "start" // of a system that has data, clones and snapshots
 	atWork    = "work"
@@ -30,7 +30,7 @@ const (
 	atNothing = "" // never: to count calls
 )
 
-// ErrnoCase is one call of one kind of file that is answered with an errno.
+// ErrnoCase is one call on one kind of file, and the errno that answers it.
 type ErrnoCase struct {
 	Image  string // what the system starts from: closed, killed or cut
 	Moment string
@@ -56,16 +56,17 @@ type ErrnoSuite struct {
 	Open  Opener                   // as the product opens it
 	Judge Opener                   // whose Close also looks at all that is stored
 	Kind  func(path string) string // of a file, "" for one that is of no interest
-	// MayHalt says whether a vDisk may halt while it is worked on, or what it
-	// rests on may fail, until the next start.
+	// MayHalt says whether in this case a vDisk may halt, or what vDisks rest on may
+	// fail, until the next start.
 	MayHalt func(ErrnoCase) bool
 	Cases   int // about how many are tried; 0: all, each call in turn
 }
 
-// Errnos answers calls of every kind of file with every errno, one a run: at the
-// start, while work goes on, and at the end. A run goes on, or says which file
-// and which error. Afterwards the system is started anew: all that was
-// acknowledged is there, nothing is halted, and all is well.
+// Errnos runs a system many times, and answers one call in each run with an errno: at
+// the start, during work, or at the stop. Together the runs try every kind of call on
+// every kind of file with every errno. A run goes on in spite of the errno, or reports an
+// error that names the file and the errno. Afterwards the system is started anew: all
+// that was acknowledged is there, and nothing is halted.
 func Errnos(t *testing.T, suite ErrnoSuite) {
 	rng := rand.New(rand.NewPCG(Seed(t), 4))
 	s := &errnoTest{ErrnoSuite: suite, t: t, base: newErrnoBase(t, suite.Judge, rng)}
@@ -110,9 +111,9 @@ type call struct {
 	op                  faultdisk.Op
 }
 
-// choose draws the cases: of each kind of call one, then another with another
-// errno, and so on until there are as many as wanted. Which calls there are is
-// found out by a run in which nothing goes wrong.
+// choose draws the cases: one of each kind of call, then another one of each kind with
+// another errno, and so on until there are as many as wanted. A run in which nothing goes
+// wrong shows which calls there are.
 func (s *errnoTest) choose(rng *rand.Rand) (cases []ErrnoCase) {
 	type kind struct {
 		file string
@@ -196,7 +197,7 @@ func (s *errnoTest) count(image string) map[call]int {
 	return n
 }
 
-// try runs a case. It reports whether the disk did answer so.
+// try runs a case. fired says that the call was made, and was answered with the errno.
 func (s *errnoTest) try(c ErrnoCase) (fired bool, err error) {
 	r := s.run(c.Image)
 	var mu sync.Mutex

@@ -28,8 +28,8 @@ type errnoDisk struct {
 	name  string
 	h     *history
 	acked int // operations that were acknowledged
-	// unsure: an operation has failed, which may have happened or not. None
-	// follows it.
+	// unsure: an operation has failed, and may have happened or not. No operation
+	// follows it in the run.
 	unsure bool
 }
 
@@ -38,9 +38,9 @@ func (d errnoDisk) copy() *errnoDisk {
 	return &d
 }
 
-// errnoBase is what all runs start from: a system that was closed, one that was
-// killed, and one whose power was cut, each with flushed data in the write
-// buffer and in the backend, a snapshot and a clone.
+// errnoBase holds what runs start from: the images of a system that was closed, of one
+// that was killed, and of one whose power was cut. Each has a snapshot, a clone, and
+// flushed data in the write buffer and in the backend.
 type errnoBase struct {
 	images map[string]*crashdisk.FS
 	models map[string][]*errnoDisk
@@ -107,13 +107,13 @@ type errnoRun struct {
 	disks []*errnoDisk
 
 	moment atomic.Value // for counting
-	told   []error      // what was said to be wrong
-	halted []string     // what had stopped before the end
+	told   []error      // errors that the system returned or listed
+	halted []string     // reasons of what was halted, or had failed, at the end of the work
 	n      int          // number of the last write
 }
 
-// all is a whole run. at is when begin is called, which is where things begin to
-// go wrong. The error says what must never be.
+// all makes a whole run. It calls begin at the moment at: from there on things go wrong.
+// The error is of something that must not happen even then.
 func (r *errnoRun) all(at string, begin func()) (err error) {
 	moment := func(m string) {
 		r.moment.Store(m)
@@ -138,7 +138,7 @@ func (r *errnoRun) all(at string, begin func()) (err error) {
 	return err
 }
 
-// work does something of everything.
+// work does one or more operations of each kind.
 func (r *errnoRun) work() error {
 	v, c := r.disks[0], r.disks[1]
 	h := r.sys.Host
@@ -165,10 +165,10 @@ func (r *errnoRun) work() error {
 	return r.look(made)
 }
 
-// patience is how long a call may take that nothing hinders.
+// patience is how long a call may take when nothing has failed.
 const patience = 20 * time.Second
 
-// do makes a call. One that waits for what has failed is given up.
+// do makes a call. It gives the call up when what the vDisks rest on has failed.
 func (r *errnoRun) do(d *errnoDisk, what string, call func(context.Context) error) bool {
 	if d != nil && d.unsure {
 		return false
@@ -201,7 +201,7 @@ func (r *errnoRun) do(d *errnoDisk, what string, call func(context.Context) erro
 	return false
 }
 
-// failed is why what the vDisks rest on has failed.
+// failed returns why what the vDisks rest on has failed, nil if it has not.
 func (r *errnoRun) failed() error {
 	if r.sys.Err == nil {
 		return nil
@@ -257,7 +257,7 @@ func (r *errnoRun) snapshot(d *errnoDisk, name string) {
 	}
 }
 
-// read reads a vDisk. A read that failed for the one error there was succeeds
+// read reads a vDisk. A read may fail because of the one errno of the run; it succeeds
 // when it is made again.
 func (r *errnoRun) read(d *errnoDisk) {
 	for try := range 2 {
@@ -296,8 +296,9 @@ func (r *errnoRun) isHalted(d *errnoDisk) bool {
 	return err != nil || i.State == volumedriver.StateHalted
 }
 
-// look notes what has stopped, and reads what goes on: no byte is wrong. Whether
-// w was made: one that was not may be there until the next start, halted.
+// look notes which vDisks are halted, and reads all: no byte may be wrong, and only a
+// halted one may fail. made says whether the vDisk w was created; if that failed, w may be
+// listed as halted until the next start.
 func (r *errnoRun) look(made bool) error {
 	list, err := r.sys.Host.List(context.Background())
 	if err != nil {
@@ -347,7 +348,7 @@ func (d *errnoDisk) reached(got []byte, least int) (int, error) {
 	return 0, fmt.Errorf("%s holds no state from operation %d to %d of %d: it differs in cluster %d, %q", d.name, least, len(d.h.ops), len(d.h.ops), at/4096, got[at:at+8])
 }
 
-// judgeTold demands of what was said that it names the file and the error.
+// judgeTold demands that the errors of the run name the file and the errno.
 func (r *errnoRun) judgeTold(errno syscall.Errno, name string) error {
 	var errs []error
 	for _, err := range r.told {

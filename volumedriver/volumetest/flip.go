@@ -15,9 +15,9 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 )
 
-// BitFlips turns bits of every file below /data, one at a time, of a system that
-// was closed and of one that was killed. It demands that each read gives the
-// right bytes or an error, and that an error of the start names the file.
+// BitFlips flips bits in every file below /data, one bit in a run, of a system that was
+// closed and of one that was killed. It demands that each read returns the right bytes or
+// an error, and that an error of the start names the file.
 func BitFlips(t *testing.T, open Opener, flips int) {
 	rng := rand.New(rand.NewPCG(Seed(t), 3))
 	mem := crashdisk.New()
@@ -60,7 +60,7 @@ func BitFlips(t *testing.T, open Opener, flips int) {
 	t.Logf("%d flips", n)
 }
 
-// survives opens what a flip left, and reads it all.
+// survives opens an image with a flipped bit, and reads all of it.
 func survives(open Opener, fs disk.FS, file string, want []byte) error {
 	named := func(err error) error {
 		if err == nil || strings.Contains(err.Error(), path.Base(file)) || strings.Contains(err.Error(), path.Dir(file)) {
@@ -124,8 +124,8 @@ func files(t *testing.T, fsys disk.FS, dir string) (list []string) {
 	return list
 }
 
-// flip turns one bit of a file of a copy of a disk, mostly where it is not zero.
-// It returns nil for an empty file.
+// flip flips one bit of a file in a copy of a disk, mostly in a byte that is not zero. It
+// returns nil for an empty file.
 func flip(t *testing.T, rng *rand.Rand, image *crashdisk.FS, file string) (*crashdisk.FS, int) {
 	t.Helper()
 	image = image.Kill()

@@ -9,16 +9,16 @@ import (
 	"openvstorage/volumedriver"
 )
 
-// history is the byte model of one vDisk: every operation in order, so that
-// the state after any prefix can be rebuilt. One client writes, so the order
-// of acknowledgements is the order of seq.
+// history is the model of one vDisk: all its operations in order, so that the state after
+// any prefix can be computed. One client writes, so that the order of acknowledgements is
+// the order of seqs.
 type history struct {
 	size    int
 	base    []byte // what it begins with; nil: zeros
 	ops     []func(state *modelState)
 	flushed int // operations that a flush covers
-	// deleted snapshots: deletion is a matter of the catalog, durable at once,
-	// and has no place in the order of writing.
+	// deleted snapshots: a deletion changes the catalog and is durable at once, so that
+	// it has no place in the order of writing.
 	deleted map[string]bool
 }
 
@@ -39,12 +39,12 @@ func (h *history) after(n int) *modelState {
 	return s
 }
 
-// until is the history of the first n operations, to be gone on with.
+// until returns the history of the first n operations, to which others can be added.
 func (h *history) until(n int) *history {
 	return &history{size: h.size, base: h.base, ops: h.ops[:n:n], flushed: min(n, h.flushed), deleted: maps.Clone(h.deleted)}
 }
 
-// live is how many of a state's snapshots were not deleted later.
+// live returns how many of a state's snapshots were not deleted later.
 func (h *history) live(s *modelState) int {
 	n := 0
 	for name := range s.snaps {
@@ -66,8 +66,8 @@ func (h *history) addRange(off, n int64, op func(s *modelState, from, to int64))
 	}
 }
 
-// prefix finds how many operations the vDisk holds: at least so many, and
-// exactly some prefix of the history, snapshots included.
+// prefix finds how many operations the vDisk holds. It must hold exactly a prefix of the
+// history, snapshots included, of at least the given length.
 func prefix(t *testing.T, h *volumedriver.Host, hist *history, least int) int {
 	t.Helper()
 	got := readAll(t, opened(t, h, "v"))

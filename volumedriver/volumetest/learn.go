@@ -9,8 +9,8 @@ import (
 	"openvstorage/volumedriver"
 )
 
-// learn looks at what the host says of a vDisk: what it once said of an outcome
-// stays so.
+// learn takes from the host what became of operations of unknown outcome on a vDisk, and
+// demands that what the host has shown once stays so.
 func (p *pool) learn(d *poolDisk) {
 	list, err := p.host.List(context.Background())
 	if err != nil {
@@ -69,7 +69,7 @@ func (p *pool) learnSnapshots(d *poolDisk, list []volumedriver.SnapshotInfo) {
 	}
 }
 
-// know has all outcomes found out: everything is answered.
+// know makes the host find out all outcomes, while everything is answered.
 func (p *pool) know() {
 	ctx := context.Background()
 	for _, d := range slices.Clone(p.disks) {
@@ -84,7 +84,7 @@ func (p *pool) know() {
 	}
 }
 
-// opened looks at what a start has found: all of it is known.
+// opened compares the model with what a start has found: no outcome is unknown then.
 func (p *pool) opened(cut bool) {
 	list, err := p.host.List(context.Background())
 	if err != nil {
@@ -112,7 +112,7 @@ func (p *pool) opened(cut bool) {
 	}
 }
 
-// info is what the host says of a vDisk under one of the names that it may have.
+// info returns the host's Info of a vDisk, by whichever of its possible names it has.
 func (p *pool) info(d *poolDisk) (i volumedriver.Info, err error) {
 	for _, name := range d.names {
 		if i, err = p.host.Info(context.Background(), name); err == nil {
@@ -122,8 +122,8 @@ func (p *pool) info(d *poolDisk) (i volumedriver.Info, err error) {
 	return i, err
 }
 
-// matches demands that a vDisk holds what was acknowledged, after a power cut a
-// prefix with all that was flushed, and goes on with that.
+// matches demands that a vDisk holds all that was acknowledged, or after a power cut a
+// prefix of it with all that was flushed. The model goes on from there.
 func (p *pool) matches(d *poolDisk, i volumedriver.Info, cut bool) {
 	least := len(d.hist.ops)
 	if cut {
@@ -156,7 +156,7 @@ func (p *pool) matches(d *poolDisk, i volumedriver.Info, cut bool) {
 		i.Name, len(d.hist.ops), least, cut, diff(got, s.data), there, len(s.snaps), d.hist.deleted, d.doubt)
 }
 
-// may reports whether these can be the snapshots of a state.
+// may reports whether the snapshots that are there can be those of a state.
 func (d *poolDisk) may(s *modelState, there []string) bool {
 	for _, snap := range there {
 		if s.snaps[snap] == nil || d.hist.deleted[snap] {

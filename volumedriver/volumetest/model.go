@@ -8,8 +8,8 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 )
 
-// Model runs random operations with clean restarts and kills against a byte
-// slice: so many rounds of so many steps.
+// Model does random operations on a vDisk and on a byte slice, and compares them, with
+// clean restarts and kills in between: so many rounds of so many steps.
 func Model(t *testing.T, open Opener, rounds, steps int) {
 	rng := rand.New(rand.NewPCG(Seed(t), 1))
 	fs := crashdisk.New()

@@ -15,21 +15,22 @@ import (
 // System is a volume driver and what it rests on, all on one disk.
 type System struct {
 	Host *volumedriver.Host
-	// Close ends it, and tells of anything that is wrong with what is left.
+	// Close ends the system, and reports anything that is wrong with what it leaves.
 	Close func() error
-	// Err, if not nil, tells why what the vDisks rest on has failed and must be
-	// opened again, nil if it has not.
+	// Err returns why what the vDisks rest on has failed and must be opened again, nil if
+	// it has not. The function may be nil.
 	Err func() error
-	// Doubt has some of the calls on what it rests on, its registry and backend,
-	// not be answered from now on, or all be. Of those that are not answered some
-	// take effect, some later, and some never. Nil: it cannot.
+	// Doubt(true) leaves some calls on the registry and the backend unanswered from now
+	// on; Doubt(false) makes all be answered again. Of the unanswered calls some take
+	// effect at once, some later and some never. The function is nil if the system
+	// cannot do that.
 	Doubt func(on bool)
 }
 
-// Opener opens the system that a disk holds, making it on an empty one.
+// Opener opens the system that a disk holds. On an empty disk it makes one.
 type Opener func(fs disk.FS) (*System, error)
 
-// Seed returns the seed of this run: fixed by the environment to repeat one.
+// Seed returns the seed of this run. An environment variable can set it, to repeat a run.
 func Seed(t *testing.T) uint64 {
 	seed := rand.Uint64()
 	if s := os.Getenv("OVS_TEST_SEED"); s != "" {
@@ -39,8 +40,8 @@ func Seed(t *testing.T) uint64 {
 	return seed
 }
 
-// Cuts is how many times the power is cut: what the environment says, or what
-// the test does by itself.
+// Cuts returns how many times the power is cut: as often as the environment says, or else
+// the test's own number.
 func Cuts(usual int) int {
 	if n, err := strconv.Atoi(os.Getenv("OVS_POWER_CUTS")); err == nil {
 		return n

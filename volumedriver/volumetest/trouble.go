@@ -10,10 +10,10 @@ import (
 	"openvstorage/internal/disk/faultdisk"
 )
 
-// Trouble works on a vDisk while what it rests on is in trouble that it must
-// bear: begin makes the trouble and returns how it ends. Work goes on meanwhile,
-// nothing is lost by a kill or a power cut in the midst of it, nor afterwards.
-// stuck: the backend takes nothing while there is trouble.
+// Trouble works on a vDisk while what it rests on is in trouble that a vDisk must survive.
+// begin begins the trouble, and returns the function that ends it. Work goes on meanwhile,
+// and a kill or a power cut during the trouble or after it loses nothing. stuck says that
+// the backend accepts nothing during the trouble.
 func Trouble(t *testing.T, open Opener, steps int, stuck bool, begin func(fs *faultdisk.FS, mem *crashdisk.FS) (end func())) {
 	rng := rand.New(rand.NewPCG(Seed(t), 2))
 	mem := crashdisk.New()
@@ -55,7 +55,7 @@ func Trouble(t *testing.T, open Opener, steps int, stuck bool, begin func(fs *fa
 	reopen(t, open, cut, then, then.flushed)
 }
 
-// reopen opens what is left, and demands so many operations.
+// reopen opens what is left, and demands that it holds at least so many operations.
 func reopen(t *testing.T, open Opener, fs disk.FS, hist *history, least int) {
 	t.Helper()
 	s, err := open(fs)

@@ -17,15 +17,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// Unknown does random operations on several vDisks while many calls on what they
-// rest on are not answered, and kills, cuts and restarts in between. It demands:
+// Unknown does random operations on several vDisks while many calls on registry and
+// backend are not answered, with kills, power cuts and restarts in between. It demands:
 //
-//   - What was reported as done is there.
-//   - What was reported as failed, with an outcome that is known, did not happen.
-//   - What was reported with an unknown outcome happened or did not, and as soon
-//     as one of the two was seen it stays.
-//   - After each start all vDisks open, and nothing that was acknowledged is
-//     missing: not by a kill, and what was flushed not by a power cut (P1).
+//   - An operation that was reported as done has happened.
+//   - An operation that was reported as failed has not happened.
+//   - An operation of unknown outcome has happened or not, and once one of the two was
+//     seen it stays so.
+//   - After each start all vDisks open. A kill loses nothing that was acknowledged, a
+//     power cut nothing that was flushed (P1).
 func Unknown(t *testing.T, open Opener, rounds, steps int) {
 	rng := rand.New(rand.NewPCG(Seed(t), 4))
 	fs := crashdisk.New()
@@ -84,7 +84,7 @@ type pool struct {
 	rng   *rand.Rand
 	host  *volumedriver.Host
 	disks []*poolDisk
-	gone  map[uuid.UUID]bool // ids of those that are no more
+	gone  map[uuid.UUID]bool // ids of vDisks that were deleted
 	n     int
 
 	done, failed, unknown int
@@ -93,13 +93,13 @@ type pool struct {
 // poolDisk is one vDisk of the model.
 type poolDisk struct {
 	id    uuid.UUID
-	names []string // one, or while nobody knows all that it may have
-	maybe bool     // it may be there or not
+	names []string // its name, or while that is not known all that it may have
+	maybe bool     // whether it is there is not known
 	hist  *history
-	doubt map[string]bool // snapshots that may be there or not
+	doubt map[string]bool // snapshots of which it is not known whether they are there
 }
 
-// outcome counts, and tells what is known of an operation.
+// outcome counts an operation, and returns what is known of it by its error.
 func (p *pool) outcome(what string, err error) (happened, known bool) {
 	switch {
 	case err == nil:
@@ -168,8 +168,8 @@ func (p *pool) create(ctx context.Context) {
 	}
 }
 
-// use opens a vDisk, which must be possible unless it is in doubt, or what it
-// rests on did not answer when it was to be opened.
+// use opens a vDisk. That may fail only if the vDisk is in doubt, or could not be opened
+// yet because registry or backend did not answer; then use returns nil.
 func (p *pool) use(ctx context.Context, d *poolDisk, name string) (device.Device, func()) {
 	dev, release, err := p.host.OpenDevice(ctx, name)
 	if err != nil {
@@ -211,7 +211,8 @@ func (p *pool) flush(ctx context.Context, d *poolDisk, name string) {
 	d.hist.flushed = len(d.hist.ops)
 }
 
-// acknowledged: what was acknowledged to somebody must not go.
+// acknowledged notes that an operation on the vDisk has succeeded: it is there, and must
+// stay.
 func (p *pool) acknowledged(d *poolDisk) { d.maybe = false }
 
 func (p *pool) rename(ctx context.Context, d *poolDisk, name string) {

@@ -21,7 +21,7 @@ type worker struct {
 	host *volumedriver.Host
 	h    *history
 	n    int
-	// stuck: the backend takes nothing, and what waits for it waits for ever.
+	// stuck: the backend accepts nothing, and whoever waits for it waits for ever.
 	stuck bool
 }
 

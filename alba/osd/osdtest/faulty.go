@@ -51,7 +51,7 @@ type Count struct {
 	Bytes uint64 // of values, in calls that took effect
 }
 
-// Faulty decorates an OSD. Without rules it does what that does.
+// Faulty decorates an OSD. Without rules it changes nothing.
 type Faulty struct {
 	inner osd.OSD
 	rules faults.Rules[Rule]

@@ -1,7 +1,6 @@
-// Package controltest is a control.Host made of a map: vDisks with names,
-// sizes, snapshots and children, but no data. Tests of the protocol run against
-// it. What it says of an error is nobody's text: what users read is pinned by
-// scripts on a real host.
+// Package controltest is a control.Host made of a map: vDisks with names, sizes,
+// snapshots and children, but no data. It is for tests of the protocol. Its error texts
+// are not those of the product: scripts on a real host pin what users read.
 package controltest
 
 import (

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Copy makes name on this disk hold what fromName holds on another, or on this
-// one, a file or a directory with all below it, as it is now and durably: what a
-// backup does that is put back. What had the name is gone. The directory that
-// holds name must be there. Neither disk may be written to meanwhile.
+// Copy makes name on this disk a durable copy of fromName on another disk, or on this
+// one, as it is now: a file, or a directory with all below it. It replaces what had the
+// name, as restoring a backup does. The directory that holds name must be there. Neither
+// disk may be written to meanwhile.
 func (d *FS) Copy(name string, from *FS, fromName string) error {
 	image := from.Crash(rand.New(rand.NewPCG(0, 0)), KeepAll)
 	n, err := image.find(fromName)

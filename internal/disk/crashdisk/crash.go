@@ -11,16 +11,16 @@ import (
 // another.
 type Options struct {
 	Kept, Lost float64 // sectors and sizes
-	// WholeFile is the probability that a file is decided as a whole: half of
-	// them keep everything, half of them lose everything. Without it a long
-	// run of kept sectors would never be seen.
+	// WholeFile is the probability that a file keeps all of its sectors or loses all
+	// of them, each in half of the cases. Without it a long run of kept sectors would
+	// never be seen.
 	WholeFile float64
 	// NamesKept and NamesLost are the same as Kept and Lost for a directory's
 	// pending changes; otherwise some first changes are kept.
 	NamesKept, NamesLost float64
-	// Torn lets half of the kept sectors hold a beginning of the newer content
-	// over the one before. Media write sectors whole; ask for it to see that a
-	// checksum covers what it should.
+	// Torn lets half of the kept sectors begin with the newer content and end with
+	// the one before. Media write sectors whole, so this only tests that a checksum
+	// covers what it should.
 	Torn bool
 }
 
@@ -32,9 +32,8 @@ var (
 	Torn    = Options{Kept: 0.4, Lost: 0.3, WholeFile: 0.2, NamesKept: 0.4, NamesLost: 0.2, Torn: true}
 )
 
-// Crash returns the disk as it may be after a power cut at this instant. All
-// that is on it is synced. Equal disks and equal random numbers give equal
-// results.
+// Crash returns the disk as it may be after a power cut at this instant; all that is
+// on it is synced. Equal disks with equal random numbers give equal results.
 func (d *FS) Crash(rng *rand.Rand, opt Options) *FS {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -71,9 +70,8 @@ func filePicker(rng *rand.Rand, opt Options) *picker {
 	return p
 }
 
-// Kill returns the disk as another process finds it after kill -9 at this
-// instant: all that was written is there, and what was not synced still is
-// not. Locks are free.
+// Kill returns the disk as another process finds it after kill -9 at this instant. All
+// that was written is there, but what was not synced is still not synced. Locks are free.
 func (d *FS) Kill() *FS {
 	d.mu.Lock()
 	defer d.mu.Unlock()

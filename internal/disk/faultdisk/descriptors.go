@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Descriptors is a disk for a process that may have so many files open and no more:
-// who opens another one, lists a directory or syncs one gets EMFILE.
+// Descriptors is a disk for a process that may have so many files open and no more.
+// Whoever opens another file then, or lists or syncs a directory, gets EMFILE.
 type Descriptors struct {
 	disk.FS
 	mu               sync.Mutex

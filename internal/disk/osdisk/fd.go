@@ -8,11 +8,11 @@ import (
 
 // descriptor is a file descriptor that may be closed while calls on it run.
 //
-// refs counts the running calls; closedBit is added once by close. The number
-// is given back to the kernel by whoever brings refs down to closedBit, which
-// cannot be before the last call that got in has left. A call that comes too
-// late takes and drops a reference as well, so the sum can pass through
-// closedBit several times; freed picks the one that closes.
+// refs counts the running calls, and close adds closedBit to it once. Whoever brings
+// refs down to closedBit gives the number back to the kernel: that is not before the
+// last running call has left. A call that comes after close takes and drops a
+// reference as well, so refs can pass through closedBit several times. freed makes
+// sure that only one of them closes.
 type descriptor struct {
 	fd    int
 	refs  atomic.Int64

@@ -15,10 +15,9 @@ const prewriteChunk = 1 << 20
 // zeros is never written, so it costs no memory until it is first read.
 var zeros [prewriteChunk]byte
 
-// File is an open file of the host. It implements disk.File; all methods may
-// run at the same time, Close included: calls that start after Close return
-// fs.ErrClosed, calls that run go on, and the last of them gives the
-// descriptor back.
+// File is an open file of the host. It implements disk.File. All methods may run at the
+// same time, Close included: running calls go on, and the last of them gives the
+// descriptor back. Calls that start after Close return fs.ErrClosed.
 type File struct {
 	d    descriptor
 	name string

@@ -73,8 +73,8 @@ func openMode(flag disk.Flag) int {
 	return mode
 }
 
-// owners are the rights that what is made has at most: the bytes of disks are in
-// it, and whoever can open a lock file can hold the lock.
+// owners are the most rights that a new file or directory gets: files hold the bytes of
+// vDisks, and whoever can open a lock file can hold the lock.
 const owners fs.FileMode = 0o700
 
 func openRetry(name string, mode int, perm fs.FileMode) (fd int, err error) {
@@ -208,11 +208,11 @@ func modeOf(mode uint32) fs.FileMode {
 	return m | fs.ModeIrregular
 }
 
-// Lock takes flock(2) on name, which it makes if it is absent, and leaves the
-// process id in it, if there is room for that. The lock goes with Close or with the process. The file
-// stays: removing it would let two holders lock two files of one name. A
-// second Lock from this process is refused like any other. On a file system that
-// takes no writes a file that is there is locked as it is.
+// Lock takes flock(2) on a file, which it makes if it is absent. It writes the process
+// id to the file if there is room. The lock ends with Close or with the process. The file
+// stays: if it were removed, two holders could lock two files of one name. A second Lock
+// from this process is refused like any other. On a file system that takes no writes an
+// existing file is locked as it is.
 func (FS) Lock(name string) (io.Closer, error) {
 	f, err := open(name, disk.Write|disk.Create, 0o600)
 	readOnly := errors.Is(err, unix.EROFS)
@@ -222,8 +222,8 @@ func (FS) Lock(name string) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Of an older release, it may be one that anybody could hold. That it stays
-	// so, where modes cannot be changed, is no reason not to lock it.
+	// Other users may have rights to a lock file of an older release. If the file
+	// system cannot change that, it is no reason not to lock it.
 	_ = unix.Fchmod(f.d.fd, 0o600)
 	err = retry(func() error { return unix.Flock(f.d.fd, unix.LOCK_EX|unix.LOCK_NB) })
 	if err == unix.EWOULDBLOCK {
@@ -277,7 +277,7 @@ func leavePid(f *File) error {
 	return err
 }
 
-// lockError says who holds a lock; it is disk.ErrLocked.
+// lockError names the process that holds a lock. It is disk.ErrLocked.
 type lockError struct{ pid string }
 
 func (e lockError) Error() string { return disk.ErrLocked.Error() + " (pid " + e.pid + ")" }

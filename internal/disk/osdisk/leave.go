@@ -28,7 +28,7 @@ func (l *lockFile) forget() {
 	delete(locks.held, l)
 }
 
-// left is set by Leave. Every call looks at it that changes files, or opens one.
+// left is set by Leave. Every call that changes or opens a file checks it.
 var left atomic.Bool
 
 // stay keeps a call for ever that comes after Leave.
@@ -41,15 +41,17 @@ func stay() {
 // leaveRest is how long Leave waits for calls that came before it to be in the kernel.
 const leaveRest = 20 * time.Millisecond
 
-// Leave is for a process that is about to end at once, while a disk may hang: it
-// gives back all locks that the process holds, which the kernel does only when its
-// last thread has ended, and one that waits for a disk may not. From here on no call
-// changes a file any more, and none that comes to do so returns: nothing more is
-// acknowledged, and whoever gets the locks meets no change of this process, but of
-// calls that are in the kernel already.
+// Leave gives back all locks that the process holds. It is for a process that is about
+// to end while a disk may hang: the kernel gives locks back only when the last thread has
+// ended, and a thread that waits for a disk may never end.
 //
-// It does not wait for disks, but a file system may ask another machine to give a
-// lock back. Which were not given back when patience has passed is returned.
+// From here on no call changes a file. A call that would never returns, so nothing more
+// is acknowledged. Whoever gets the locks meets no more changes of this process, except
+// by calls that are in the kernel already.
+//
+// Leave does not wait for disks, but a file system may have to ask another machine to
+// give a lock back. Leave returns the names of locks that were not given back within
+// patience.
 func Leave(patience time.Duration) (kept []string) {
 	left.Store(true)
 	time.Sleep(leaveRest)

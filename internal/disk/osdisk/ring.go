@@ -24,15 +24,15 @@ const (
 
 // ring is an io_uring that reads are submitted to in batches.
 //
-// The reader that finds no submitter becomes it: it lets the goroutines run
-// that are ready to, which may be readers too, and then hands all that was
-// pushed to the kernel in one system call, so that the device is notified once
-// for the batch. It takes part in nothing else; no goroutine is set aside for
-// submitting. One goroutine, reaper, sleeps in the runtime's poller until the
-// kernel has filled completions, and wakes their readers. No thread waits.
+// A reader that finds no submitter becomes the submitter. It first lets other
+// goroutines run that are ready, since they may be readers too. Then it hands all
+// reads that were pushed to the kernel in one system call, so the device is notified
+// once for the batch. No goroutine is set aside for submitting. One goroutine, reaper,
+// sleeps in the runtime's poller until the kernel has filled completions, and wakes
+// their readers. No thread waits.
 //
-// A ring reports no errors. A read that it cannot take or that fails comes back
-// as not done, and the caller's pread says what is wrong.
+// A ring reports no errors. A read that it cannot take, or that fails, comes back as
+// not done, and the caller's pread returns the error.
 type ring struct {
 	dead atomic.Bool // takes no more reads
 	q    uring.Queues[uring.Submission]
@@ -123,9 +123,9 @@ func readInto(fd int, p unsafe.Pointer, n int, off int64, slot uint32) uring.Sub
 	}
 }
 
-// submit sees to it that everything pushed before it reaches the kernel, by
-// this goroutine or by the submitter that there is: who gives up being it
-// looks once more.
+// submit has everything that was pushed before it handed to the kernel, by this
+// goroutine or by the present submitter. Whoever ceases to be submitter checks once
+// more, so nothing is left behind.
 func (r *ring) submit() {
 	for r.pushed.Load() > 0 && r.submitting.CompareAndSwap(false, true) {
 		runtime.Gosched()
@@ -173,10 +173,10 @@ func (r *ring) reap() {
 	}
 }
 
-// reaper reaps as long as the process runs, asleep in the poller in between.
-// Should the poller give up, the ring takes no more reads, and those under way
-// are waited for by looking every millisecond. A reader whose slot is back has
-// found the ring dead or has its result; none looked before it had a slot.
+// reaper reaps as long as the process runs, asleep in the poller in between. If the
+// poller fails, the ring takes no more reads, and reaper polls every millisecond for
+// those under way. It ends when all slots are back: each reader takes its slot before it
+// checks whether the ring is dead, so none can come later.
 func (r *ring) reaper(wait func(func(uintptr) bool) error) {
 	defer close(r.ended)
 	_ = wait(func(uintptr) bool {

@@ -24,8 +24,8 @@ func (FS) SyncAll(name string) error {
 	return nil
 }
 
-// explainLink says of a directory that cannot be made if a symbolic link that leads
-// nowhere is in the way; the system only says that something is there already.
+// explainLink explains why a directory cannot be made if a symbolic link that leads
+// nowhere is in the way: the system only says that something is there already.
 func explainLink(name string, err error) error {
 	if !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, fs.ErrNotExist) {
 		return err

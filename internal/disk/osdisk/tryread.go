@@ -12,9 +12,9 @@ import (
 	"openvstorage/internal/disk"
 )
 
-// tryRead fills p from the page cache, or starts to read what is missing. The
-// kernel returns short both where memory ends and where the file ends; asking
-// again from there tells which.
+// tryRead fills p from the page cache, or starts to read what is missing. The kernel
+// returns a short read both where memory ends and where the file ends. Another read from
+// there tells the two apart.
 func (f *File) tryRead(p []byte, off int64) (int, error) {
 	if off < 0 { // to preadv2 -1 is the file's own position
 		return 0, f.fail("tryread", unix.EINVAL)

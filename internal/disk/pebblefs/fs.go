@@ -15,8 +15,8 @@ import (
 	"openvstorage/internal/disk"
 )
 
-// FS is the disk of one Pebble. It implements vfs.FS. Make one for each store:
-// failing and abandoning are the whole FS's.
+// FS is the disk of one Pebble. It implements vfs.FS. Each store needs its own: an FS
+// fails and is abandoned as a whole.
 type FS struct {
 	under disk.FS
 	store *store
@@ -54,9 +54,8 @@ func (d *FS) Flush(db *pebble.DB) error {
 	return d.Err()
 }
 
-// Close closes db. A store that has failed is abandoned first; the error then
-// says why it failed. A store that waits for room is left to wait: call
-// Abandon before, if that may take too long.
+// Close closes db. It abandons a store that has failed, and returns why it failed. It
+// waits for a store that waits for room: call Abandon before, if that may take too long.
 func (d *FS) Close(db *pebble.DB) error {
 	closed := make(chan struct{})
 	go func() {

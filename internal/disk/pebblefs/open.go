@@ -6,9 +6,9 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Open opens a Pebble. It is pebble.Open, but no compaction runs before that has
-// returned: one that runs while it fails would meet what it has closed, and end
-// the process.
+// Open is pebble.Open, except that no compaction runs before it has returned. If
+// pebble.Open fails it closes what it has opened: a compaction that ran at that time
+// would meet closed files and end the process.
 func Open(dir string, po *pebble.Options) (*pebble.DB, error) {
 	late := &lateScheduler{ConcurrencyLimitScheduler: pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()}
 	po.Experimental.CompactionScheduler = late
@@ -20,9 +20,9 @@ func Open(dir string, po *pebble.Options) (*pebble.DB, error) {
 	return db, nil
 }
 
-// lateScheduler is Pebble's scheduler of compactions, which refuses all until
-// begin. It is the one without a timer: a Pebble of ours runs one compaction at a
-// time, so what has to wait is granted when another is done.
+// lateScheduler is a scheduler of compactions for Pebble that refuses all until begin.
+// It has no timer: our stores run one compaction at a time, so a refused one is granted
+// when the running one is done.
 type lateScheduler struct {
 	*pebble.ConcurrencyLimitScheduler
 	begun atomic.Bool

@@ -11,15 +11,14 @@ import (
 	"openvstorage/internal/disk"
 )
 
-// ErrAbandoned is what Err returns, and what reads of files return that were
-// never written, after Abandon of a store that had not failed.
+// ErrAbandoned is what Err returns after Abandon of a store that had not failed. Reads
+// of files that were never written, since the store was abandoned, return it too.
 var ErrAbandoned = errors.New("pebblefs: store abandoned")
 
 // Options says how a store waits and whom it tells. All may be left out.
 type Options struct {
-	// OnFull is called when a change or a sync first finds the disk full, before it
-	// waits, and every second while any does; at most once a second, however many
-	// wait. It must not block.
+	// OnFull is called when a change or a sync finds the disk full, before it waits,
+	// and once a second while any waits, however many do. It must not block.
 	OnFull func(err error)
 	// OnRoom is called when a change that has waited went through.
 	OnRoom func()
@@ -34,9 +33,9 @@ const (
 	retryAfter = 100 * time.Millisecond
 	// fullAgain is how often it is said that a change waits for room.
 	fullAgain = time.Second
-	// passingTries is how often a change is tried that the process may not make,
-	// or has no descriptor or memory for: for 10 s. Unlike for room, there is
-	// nobody to be told of the wait.
+	// passingTries is how often a change is tried if the process lacks the right, a
+	// descriptor or memory for it. With Retry's default that is 10 s. There is no end
+	// to a wait for room, since OnFull tells of that; nobody is told of this one.
 	passingTries = 100
 )
 
@@ -95,10 +94,9 @@ func (s *store) error() error {
 	return s.err
 }
 
-// change makes a change of the disk, however long that takes: try is called
-// until there is room for it. ok is false if it was not made because the store
-// is abandoned: the caller reports success. err is only what Pebble is to see:
-// see answer.
+// change makes a change of the disk, however long that takes: it calls try until there
+// is room. ok is false if the store is abandoned: the change was not made, and the
+// caller reports success. err is an error that Pebble is to see (see answer).
 func (s *store) change(try func() error) (ok bool, err error) {
 	waited := false
 	for passing := 0; !s.bad.Load(); {
@@ -131,8 +129,8 @@ func (s *store) change(try func() error) (ok bool, err error) {
 	return false, nil
 }
 
-// tellFull calls OnFull, unless that was done within the second: who is told gives
-// something up each time, and what that makes is to be used first.
+// tellFull calls OnFull, unless that was done within the last second. Each time
+// somebody gives room up for it, and that room is to be used before more is given up.
 func (s *store) tellFull(err error) {
 	if s.opt.OnFull == nil {
 		return
@@ -149,8 +147,8 @@ func (s *store) tellFull(err error) {
 	}
 }
 
-// closed takes up how a file was closed. An error says that what was not synced
-// may be lost; of a file that was, it says nothing.
+// closed handles the result of closing a file. If the file has bytes that are not
+// synced, an error says that they may be lost; otherwise it means nothing.
 func (s *store) closed(err error, dirty bool) error {
 	if err == nil || !dirty {
 		return nil
@@ -160,10 +158,10 @@ func (s *store) closed(err error, dirty bool) error {
 	return nil
 }
 
-// sync makes a sync. One that fails may have dropped what it was to write, and a
-// second one would succeed without it. For want of room, which says nothing bad about
-// the disk, all that is not durable is written again, verified, until there is some;
-// if again is nil, or finds that it is gone, the store fails, as after any other error.
+// sync makes a sync. A failed sync may have dropped what it was to write, and a second
+// one would succeed without writing it. After an error for want of room, again writes
+// all that is not durable once more, verified, until there is room. The store fails
+// after any other error, if again is nil, and if again finds that the bytes are gone.
 func (s *store) sync(sync, again func() error) error {
 	waited := false
 	for !s.bad.Load() {
@@ -196,8 +194,8 @@ func (s *store) sync(sync, again func() error) error {
 	return nil
 }
 
-// answer says whether an error tells how things stand, and not that a disk is
-// in trouble.
+// answer reports whether an error says how things stand, and not that a disk is in
+// trouble.
 func answer(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)
 }

@@ -1,11 +1,10 @@
-// Package stopdisk is a disk.FS that can be given up: for a disk that may hang,
-// where a call is in the kernel and does not come back, and nothing ends it.
+// Package stopdisk is a disk.FS that can be given up. It is for a disk that may hang:
+// a call is in the kernel then and does not return, and nothing can end it.
 //
-// It passes everything on. After Stop no call reaches the disk any more, whoever
-// makes it, and its locks are given back: another process, or this one, may open
-// what was open here. What is in the kernel then ends there as it may: each is one
-// call that the caller made before, and nothing follows it. Done and Turn tell a disk
-// that is slow from one that hangs.
+// It passes everything on until Stop. After that no call reaches the disk, and its
+// locks are given back: another process, or this one, may open what was open here.
+// Calls that are in the kernel at that time may still take effect, and nothing follows
+// them. Done and Turn tell a slow disk from one that hangs.
 package stopdisk
 
 import (
@@ -40,10 +39,10 @@ func New(under disk.FS) *FS { return &FS{under: under, locks: make(map[*lock]str
 // Done is how many calls have come back.
 func (d *FS) Done() uint64 { return d.done.Load() }
 
-// Turn begins another turn and reports true, if all calls have come back that began
-// before this one. So who asks at intervals knows that a call has been under way since
-// before it last was true: a request of many calls may take long on a disk that does
-// not hang.
+// Turn begins another turn and reports true if all calls have returned that began
+// before the present turn. Whoever calls it at intervals and gets false knows that a
+// single call has been under way since before the last true. Time alone would not tell:
+// a request of many calls may take long on a disk that does not hang.
 func (d *FS) Turn() bool {
 	t := d.turn.Load()
 	return d.way[(t+1)&1].Load() == 0 && d.turn.CompareAndSwap(t, t+1)
@@ -58,7 +57,7 @@ func (d *FS) Stop() {
 	defer d.mu.Unlock()
 	d.stopped.Store(true)
 	for l := range d.locks {
-		// To close a file may wait for the disk, to unlock it does not.
+		// Closing a file may wait for the disk, unlocking it does not.
 		u, ok := l.under.(interface{ Unlock() error })
 		if !ok {
 			_ = l.under.Close()

@@ -65,8 +65,7 @@ func Summary(w io.Writer, all []*Series, measured, disturbed int) Outcome {
 	return outcome
 }
 
-// openNames is a regular expression for the figures that are undecided, if that
-// is not all of them.
+// openNames is a regular expression for the figures that are undecided; "" if all of them are.
 func openNames(all []*Series) string {
 	var names []string
 	open, others := map[string]bool{}, false

@@ -51,12 +51,11 @@ type Plan struct {
 
 // Run measures round by round, until all is settled or the time is up.
 //
-// First every job gets its MinPairs, a pair a round, so that a disturbance of a
-// minute hits all of them and none in all its pairs. Then those that look worse
-// come first and alone, until they are known to be worse, or to look so by
-// chance; then what would leave the run undecided, and at last what passes
-// without being certain. Which build is first changes from pair to pair (A B,
-// B A), so that what the first does to the second cancels out.
+// First every job gets its MinPairs, one pair in each round. So a disturbance of a minute hits all jobs
+// once, and no job in all of its pairs. Then the jobs that look worse are measured alone, until they are
+// known to be worse, or to look so by chance. Then come those that would leave the run undecided, and at
+// last those that pass without certainty. The build that is first alternates from pair to pair (A B, B A),
+// so that the effect of the first on the second cancels out.
 func (p *Plan) Run(ctx context.Context, b Bench, jobs []*Job) error {
 	var all []*Series
 	for _, j := range jobs {
@@ -118,14 +117,12 @@ func next(jobs []*Job) (todo []*Job, phase string) {
 // suspects is the phase of those that look worse.
 const suspects = "suspects"
 
-// suspectPairs is how many pairs a figure that looks bad gets before the others
-// go on: most of those that are worse are called so by then, and most of the
-// rest look better.
+// suspectPairs is how many pairs a figure that looks bad gets before the others go on. By then most
+// figures that are worse are called so, and most of the rest look better.
 const suspectPairs = 15
 
-// surest is the suspects that there is time to be sure of, the clearest first. If
-// all of a build is slower there are too many, and a few pairs more of each would
-// prove nothing of any.
+// surest are the suspects for which there is time to become sure, the clearest first. If all of a build is
+// slower there are too many suspects, and a few more pairs of each would prove nothing.
 func (p *Plan) surest(jobs []*Job) []*Job {
 	jobs = slices.SortedStableFunc(slices.Values(jobs), func(a, b *Job) int { return cmp.Compare(a.highest(), b.highest()) })
 	left := p.left()
@@ -167,7 +164,7 @@ func (p *Plan) visits(todo []*Job) int {
 
 func (p *Plan) left() time.Duration { return p.Deadline.Sub(p.Now()) }
 
-// thatFit is the jobs for a pair of which, begun after a while, there is time.
+// thatFit are the jobs of which a pair can still be finished in time, if it is begun after a while.
 func (p *Plan) thatFit(jobs []*Job, after time.Duration) []*Job {
 	return slices.DeleteFunc(slices.Clone(jobs), func(j *Job) bool { return after+j.longest >= p.left() })
 }
@@ -204,8 +201,8 @@ func (p *Plan) round(ctx context.Context, b Bench, todo []*Job, visits int) erro
 	return nil
 }
 
-// add keeps the pairs of series that still want some: one that was found right
-// is not looked at until it is found wrong.
+// add keeps a pair for the series that still need pairs. A series that was found right gets no more: it
+// would be looked at until chance makes it look wrong.
 func (j *Job) add(pairs []Pair) {
 	j.pairs++
 	for i, s := range j.Series {

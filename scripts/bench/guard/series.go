@@ -1,7 +1,6 @@
-// Package guard says whether one build is slower than another, from pairs of
-// measurements that a noisy machine made of both. It measures nothing itself:
-// a Bench does, and the package decides what is measured next, how often, and
-// what the figures mean.
+// Package guard says whether one build is slower than another, from pairs of measurements of both on a
+// noisy machine. A Bench measures. The package decides what is measured next, how often, and what the
+// figures mean.
 package guard
 
 import (
@@ -84,10 +83,10 @@ func (s *Series) Ratio() float64 { return math.Exp(median(logs(s.ratios()))) }
 
 // Verdict is what is known of the figure now.
 //
-// A figure is worse if its median lies under the limit and it is slower beyond
-// doubt, which depends on the others: see assess. That the whole interval lies
-// under the limit is not asked for: a loss of 7 % would then be doubtful for ever,
-// as an interval that narrow takes more pairs than there is time for.
+// A figure is worse if its median lies under the limit and it is slower beyond doubt. What is beyond doubt
+// depends on the other figures: see assess. The whole interval need not lie under the limit. If it had to,
+// a loss of 7 % would be doubtful for ever, as an interval that narrow takes more pairs than there is time
+// for.
 func (s *Series) Verdict() Verdict {
 	if s.Err != nil {
 		return Failed
@@ -148,11 +147,10 @@ func (s *Series) settled() bool {
 // Outcome is what a whole run says.
 type Outcome string
 
-// The outcomes. A figure that remained doubtful or too noisy when the time was
-// up was neither seen to be worse nor to be right. To let it pass would make a
-// guard of noise, and to call it worse would cry wolf: so it is an outcome of
-// its own, which is no success. Measuring those figures alone decides them, as
-// they then have all of the time.
+// The outcomes. If the time is up and a figure is still doubtful or too noisy, it was seen neither to be
+// worse nor to be right. To let it pass would make the guard worthless, and to call it worse would be a
+// false alarm. So it has an outcome of its own, which is no success. A run that measures only those figures
+// can decide them, as they then have all of the time.
 const (
 	Passed    Outcome = "passed"
 	Undecided Outcome = "undecided"

@@ -12,7 +12,7 @@ import (
 // Fate is what becomes of a swap, and what its caller hears of it.
 type Fate int
 
-// The fates. Of all but the first the caller does not hear.
+// The fates. Only of the first the caller gets an answer.
 const (
 	Answered Fate = iota
 	Made          // it was made
@@ -20,34 +20,32 @@ const (
 	Late          // it is made before the next swap, or when somebody settles
 )
 
-// errNoAnswer is all that the caller of a swap hears.
+// errNoAnswer is the error of a call that is not answered.
 var errNoAnswer = errors.New("no answer")
 
-// Doubt is a store of keys whose swaps may have outcomes that nobody is told.
-// Swaps are made in the order in which they were begun, as in a log.
+// Doubt is a store of keys that need not answer swaps, whether it makes them or not. It
+// makes swaps in the order in which they were begun, as a log does.
 type Doubt struct {
 	keys registry.Keys
 
 	mu   sync.Mutex
 	fate func() Fate
 	deaf bool
-	mute func() bool           // nobody settles
+	mute func() bool           // says whether a Settle fails
 	late func(context.Context) // a swap that is under way
 }
 
-// NewDoubt returns keys whose swaps are all answered, until it is told
-// otherwise.
+// NewDoubt returns a Doubt over keys that answers all swaps until it is told otherwise.
 func NewDoubt(keys registry.Keys) *Doubt { return &Doubt{keys: keys} }
 
-// Draw has fate decide on each swap from now on; nil: all are answered.
+// Draw lets fate decide on each swap from now on. With nil all are answered.
 func (d *Doubt) Draw(fate func() Fate) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.fate = fate
 }
 
-// Next gives the next swap a fate, and has nobody answer from then on until
-// Heal.
+// Next decides the fate of the next swap. After that swap nothing is answered until Heal.
 func (d *Doubt) Next(fate Fate) {
 	d.Draw(func() Fate {
 		d.fate, d.deaf = nil, true
@@ -55,21 +53,21 @@ func (d *Doubt) Next(fate Fate) {
 	})
 }
 
-// Silence has Settle fail when mute says so.
+// Silence makes Settle fail whenever mute returns true.
 func (d *Doubt) Silence(mute func() bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.mute = mute
 }
 
-// Heal has everything answered again.
+// Heal makes everything be answered again.
 func (d *Doubt) Heal() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.fate, d.deaf, d.mute = nil, false, nil
 }
 
-// land makes what is under way; d.mu is held.
+// land makes the swap that is under way. d.mu is held.
 func (d *Doubt) land(ctx context.Context) {
 	if late := d.late; late != nil {
 		d.late = nil

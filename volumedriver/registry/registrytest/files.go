@@ -17,9 +17,9 @@ import (
 	"openvstorage/volumedriver/registry"
 )
 
-// Files is a store of keys in a directory: DIR/keys, of which a swap makes a
-// new one that takes the old one's name. It is for tests: a change costs as
-// much as there is.
+// Files is a store of keys in the file DIR/keys. A swap writes a whole new file and
+// renames it over the old one. Since each change costs as much as the whole store, Files
+// is for tests.
 type Files struct {
 	fs  disk.FS
 	dir string
@@ -31,7 +31,7 @@ type Files struct {
 
 var _ registry.Keys = (*Files)(nil)
 
-// Open opens the store in dir, which it makes if it is absent.
+// Open opens the store in dir, and makes it if it is absent.
 func Open(fsys disk.FS, dir string) (*Files, error) {
 	f := &Files{fs: fsys, dir: dir, all: map[string][]byte{}}
 	if err := errors.Join(fsys.MkdirAll(dir, 0o700), fsys.SyncDir(path.Dir(dir))); err != nil {
@@ -65,8 +65,8 @@ func read(fsys disk.FS, name string) ([]byte, error) {
 	return b, err
 }
 
-// write makes the keys durable: nothing of them is lost to a power cut, or
-// nothing has changed.
+// write makes the keys durable as a whole: after a power cut either all changes are
+// there or none.
 func (f *Files) write(all map[string][]byte) error {
 	var b bytes.Buffer
 	if err := gob.NewEncoder(&b).Encode(all); err != nil {
@@ -114,7 +114,7 @@ func (f *Files) Range(ctx context.Context, prefix []byte, fn func(key, value []b
 	return nil
 }
 
-// Swap implements registry.Keys. A failure is for good.
+// Swap implements registry.Keys. After a failure the store takes no swaps any more.
 func (f *Files) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,8 +140,8 @@ func (f *Files) Swap(ctx context.Context, swaps []registry.Swap) (bool, error) {
 	return true, nil
 }
 
-// Settle implements registry.Keys. A swap that was not answered has broken the
-// store.
+// Settle implements registry.Keys. A swap that failed has broken the store, so that
+// nothing can be under way.
 func (f *Files) Settle(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -13,9 +13,9 @@ import (
 	"openvstorage/volumedriver/registry"
 )
 
-// testPowerCut cuts the power, or kills the process, before any step of a
-// change: it leaves what was acknowledged, or what was about to be; and once an
-// open has shown one of the two, it stays.
+// testPowerCut cuts the power, or kills the process, before each step of a change. What
+// was acknowledged is left, or what was about to be acknowledged; and once an open has
+// shown one of the two, it stays.
 func testPowerCut(t *testing.T, open Opener) {
 	var mu sync.Mutex // one image at a time
 	rng := rand.New(rand.NewPCG(7, 7))

@@ -17,8 +17,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// directory renames everything below from to below to, and a key beside the
-// registry with it.
+// directory renames all vDisks below the directory from, which becomes to, and makes the
+// swaps beside the registry.
 func directory(r *registry.Registry, from, to string, beside ...registry.Swap) error {
 	list, err := r.List(ctx)
 	if err != nil {
@@ -116,9 +116,9 @@ func testRenameAllModel(t *testing.T, open Opener) {
 	must(t, registry.Check(ctx, keys))
 }
 
-// testRenameAllPowerCut cuts the power, or kills the process, before any step
-// of a renaming: all vDisks, and the key beside them, have the names from before
-// or those from after, and once an open has shown one of the two, it stays.
+// testRenameAllPowerCut cuts the power, or kills the process, before each step of a
+// renaming. All vDisks, and the key beside them, have the names from before or those
+// from after, and once an open has shown one of the two, it stays.
 func testRenameAllPowerCut(t *testing.T, open Opener) {
 	var mu sync.Mutex // one image at a time
 	rng := rand.New(rand.NewPCG(8, 9))

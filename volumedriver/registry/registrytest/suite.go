@@ -20,7 +20,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Opener opens the store of keys that is on a disk, or makes it.
+// Opener opens the store of keys on a disk, and makes it if it is absent.
 type Opener func(fsys disk.FS) (keys registry.Keys, stop func() error, err error)
 
 var ctx = context.Background()
@@ -185,10 +185,11 @@ func testLife(t *testing.T, open Opener) {
 	want(t, "cancelled", r.MarkDeleting(gone, id(1)), context.Canceled)
 }
 
-// Claims at once all differ; of those who want one name, one gets it.
+// Concurrent claims return different epochs; of callers that want one name at the same
+// time, one gets it.
 func testConcurrent(t *testing.T, open Opener) {
 	r, keys, _ := start(t, open, crashdisk.New())
-	other, err := registry.Open(ctx, keys) // another host's
+	other, err := registry.Open(ctx, keys) // that of another host
 	must(t, err)
 	must(t, r.Register(ctx, registry.Record{ID: id(1), Name: "a"}))
 	var all sync.WaitGroup

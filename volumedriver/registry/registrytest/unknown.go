@@ -10,10 +10,10 @@ import (
 	"openvstorage/volumedriver/registry"
 )
 
-// testDoubt makes random changes of which many are not answered, and outcomes
-// that cannot be found out for a while. A change that is reported was made; one
-// that failed was not; one of unknown outcome was or was not, and stays what it
-// is as soon as somebody reads it.
+// testDoubt makes random changes, many of which are not answered; for a while their
+// outcomes cannot be found out. A change that was reported as made was made, and one that
+// was reported as failed was not. One of unknown outcome was made or not, and once
+// somebody has read which, it stays so.
 func testDoubt(t *testing.T, open Opener) {
 	rng := rand.New(rand.NewPCG(8, 9))
 	_, keys, _ := start(t, open, crashdisk.New())

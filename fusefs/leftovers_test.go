@@ -103,7 +103,7 @@ func TestKilledInStores(t *testing.T) {
 				if now != before && now != c.after {
 					t.Errorf("it is %s", now)
 				}
-				if now != "gone" && c.after != "gone" { // it can be used, by who has it open too
+				if now != "gone" && c.after != "gone" { // it can be used, also by whoever has it open
 					if s := k.write(f.NodeId, f.Fh, []byte("again"), 8192); !s.Ok() {
 						t.Errorf("write: %v", s)
 					}

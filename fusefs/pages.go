@@ -14,49 +14,49 @@ import (
 	"openvstorage/fusefs/transport"
 )
 
+// mappedPages are the pages of one file in the kernel's memory, which those who map the
+// file have. The kernel is told of a change one call at a time: a call may take long,
+// and keeps a thread.
+type mappedPages struct {
+	linked atomic.Bool // the kernel may know the file: it has the library's part
+
+	mu        sync.Mutex
+	now, next *told // the call under way, and the one after it; nil: none
+}
+
 // Changed tells that a vDisk may hold something else than before, all at once and
-// not by its users: what the kernel has of its file in memory, for those who map
-// it, is written to it and dropped. Reads and writes go past that anyway. What it has
-// written waits as any write does: who calls holds nothing that a write of the vDisk
-// needs. When ctx ends Changed returns, and the kernel is told all the same.
+// not by its users. What the kernel has of its file in memory, for those who map
+// it, is written to the vDisk and dropped: reads and writes go past that memory anyway.
+// The kernel's writes wait as any write does, so the caller must hold nothing that a write
+// of the vDisk needs. When ctx ends Changed returns, and the kernel is told all the same.
 func (f *FS) Changed(ctx context.Context, id uuid.UUID) error {
-	f.mu.Lock()
-	n := f.disks[id]
-	f.mu.Unlock()
-	if n == nil || !n.born.Load() {
+	n := f.nodes.known(id)
+	if n == nil || !n.pages.linked.Load() {
 		return nil // the kernel does not know it
 	}
-	t := n.cached.tell(n.drop)
+	t := n.pages.tell(n.drop)
 	select {
 	case <-t.done:
 	case <-ctx.Done():
 		select {
 		case <-t.done:
 		default:
-			return fmt.Errorf("file %s%s: mapped pages in the kernel's memory are being written to it: %w", *n.name.Load(), suffix, ctx.Err())
+			return fmt.Errorf("file %s%s: mapped pages in the kernel's memory are being written to it: %w", *n.file.name.Load(), suffix, ctx.Err())
 		}
 	}
 	if t.err != nil {
-		return fmt.Errorf("file %s%s: pages in the kernel's memory: %w", *n.name.Load(), suffix, t.err)
+		return fmt.Errorf("file %s%s: pages in the kernel's memory: %w", *n.file.name.Load(), suffix, t.err)
 	}
 	return nil
 }
 
-// drop has the kernel write back and drop what it has of the file in memory. That
-// waits for the writes, and nothing ends it but their end.
+// drop has the kernel write back and drop what it has of the file in memory. It waits
+// for the writes, and only their end ends it.
 func (n *diskNode) drop() error {
 	if e := n.NotifyContent(0, 0); e != 0 && !errors.Is(e, syscall.ENOENT) {
 		return e
 	}
 	return nil
-}
-
-// cached is what tells the kernel of one file: once at a time, as a call may take long
-// and keeps a thread. Who comes meanwhile shares the next call: the one under way may
-// have passed by what is to be told.
-type cached struct {
-	mu        sync.Mutex
-	now, next *told // under way, and to come after that; nil: none
 }
 
 // told is one call.
@@ -65,8 +65,9 @@ type told struct {
 	err  error         // set before that
 }
 
-// tell returns a call that begins now or later.
-func (c *cached) tell(call func() error) *told {
+// tell returns a call that begins now or later. A call that is under way already may have
+// passed by what is to be told: whoever comes meanwhile shares the next one.
+func (c *mappedPages) tell(call func() error) *told {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.now == nil {
@@ -81,7 +82,7 @@ func (c *cached) tell(call func() error) *told {
 }
 
 // run makes calls until none is to come.
-func (c *cached) run(t *told, call func() error) {
+func (c *mappedPages) run(t *told, call func() error) {
 	for t != nil {
 		t.err = call()
 		close(t.done)
@@ -92,8 +93,8 @@ func (c *cached) run(t *told, call func() error) {
 	}
 }
 
-// notices take what is to be told to the kernel to the connection, which is made
-// after what tells it.
+// notices hand what is to be told to the kernel on to the connection, which does not
+// exist yet when the library's tree is made.
 type notices struct {
 	conn atomic.Pointer[transport.Conn]
 }

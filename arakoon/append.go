@@ -1,0 +1,115 @@
+package arakoon
+
+import (
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"openvstorage/arakoon/raftlog"
+	"openvstorage/internal/disk"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// appender stores in the log what raft wants stored. One goroutine runs it; others
+// see only whether it waits.
+type appender struct {
+	log     *raftlog.Log
+	queue   *queue[*pb.Message]
+	out     outbox
+	end     *shutdown
+	logger  *slog.Logger
+	onFull  func(error)
+	hard    *pb.HardState         // as the log has it
+	stalled atomic.Pointer[error] // why the log cannot take anything now, nil if it can
+}
+
+// loop stores all that is queued with one write and one sync. What comes during that
+// sync gathers for the next: the busier the log is, the more a sync carries.
+func (a *appender) loop() {
+	a.hard, _, _ = a.log.InitialState()
+	for {
+		select {
+		case <-a.queue.wake.Rung():
+		case <-a.end.stop:
+			return
+		case <-a.end.failed:
+			return
+		}
+		messages := a.queue.take()
+		rounds, err := a.rounds(messages)
+		if err == nil {
+			err = a.store(rounds)
+		}
+		if err != nil {
+			a.end.fail(err)
+			return
+		}
+		a.out.respond(messages, len(messages))
+	}
+}
+
+// rounds are what messages ask to be stored.
+func (a *appender) rounds(messages []*pb.Message) (rounds []raftlog.Round, err error) {
+	for _, m := range messages {
+		// A member takes no snapshot of another's state yet. Going on without the
+		// entries that the snapshot stands for would be a gap in the log.
+		if !raft.IsEmptySnap(m.GetSnapshot()) {
+			return nil, errors.New("a snapshot came from a cluster of one")
+		}
+		r := raftlog.Round{Entries: m.GetEntries()}
+		h := &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+		// A commit index that has merely moved is not worth a sync: a restart
+		// learns it again. Term and vote are: a member that forgot its vote could
+		// vote twice in one term.
+		moved := h.GetTerm() != a.hard.GetTerm() || h.GetVote() != a.hard.GetVote()
+		if !raft.IsEmptyHardState(h) && (len(r.Entries) > 0 || moved) {
+			r.HardState, a.hard = h, h
+		}
+		if len(r.Entries) > 0 || r.HardState != nil {
+			rounds = append(rounds, r)
+		}
+	}
+	return rounds, nil
+}
+
+// storeAgain is how long the log waits before it tries again, and tellFull how many
+// tries lie between two calls of Options.OnFull.
+const (
+	storeAgain = 100 * time.Millisecond
+	tellFull   = 5
+)
+
+// store appends rounds. It waits, and the node with it, while the log is as it was
+// before and the obstacle may pass: there is no room, or no descriptor, for a new
+// segment. A node that has failed must be opened again; a wait ends by itself. Any
+// other error fails the node, as nobody knows then what the log holds (rule P6).
+func (a *appender) store(rounds []raftlog.Round) error {
+	for try := 0; ; try++ {
+		err := a.log.Append(rounds...)
+		if err == nil {
+			if a.stalled.Load() != nil {
+				a.stalled.Store(nil)
+			}
+			return nil
+		}
+		if a.log.Err() != nil || !disk.CauseOf(err).Passes() {
+			return err
+		}
+		if a.stalled.Swap(&err) == nil { // logged once for each wait, not for each try
+			a.logger.Error("arakoon node waits: it cannot store anything", slog.Any("error", err))
+		}
+		if disk.CauseOf(err) == disk.Full && try%tellFull == 0 {
+			a.onFull(err)
+		}
+		select {
+		case <-time.After(storeAgain):
+		case <-a.end.stop:
+			return err
+		case <-a.end.failed:
+			return a.end.err()
+		}
+	}
+}

@@ -1,0 +1,257 @@
+package arakoon
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"openvstorage/arakoon/state"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// appended says that the log is through with so many of raft's messages.
+type appended int
+
+// confChange asks raft to change the members.
+type confChange struct {
+	entry *pb.Entry
+	reply chan *pb.ConfState
+}
+
+// stepper owns raft, which is not safe for concurrent use: one goroutine runs both,
+// and all others leave in work what they want of raft.
+type stepper struct {
+	raft      *raft.RawNode
+	work      *queue[any] // *pb.Message, appended, confChange, *proposal, *read
+	appends   *queue[*pb.Message]
+	applies   *queue[*pb.Message]
+	out       outbox
+	end       *shutdown
+	progress  *progress
+	proposals *proposals
+	opt       Options
+	origin    uint64 // of the batches that this start of the node proposes
+
+	leading *atomic.Bool // the node's
+
+	appending int         // messages that the log has not answered
+	batch     uint64      // number of the last one
+	round     uint64      // of ReadIndex
+	waiting   []*proposal // to be harvested
+	reads     []*read     // that raft has not been asked for
+	asked     map[uint64][]*read
+}
+
+// appendingMost is how many messages the log may have while proposals are harvested:
+// one that is being written, and one that collects. With more, the proposals gather
+// into a larger entry instead of a longer queue of small ones.
+const appendingMost = 2
+
+func (s *stepper) loop() {
+	tick := time.NewTicker(s.opt.Tick)
+	defer tick.Stop()
+	s.ready()
+	for {
+		select {
+		case <-s.work.wake.Rung():
+		case <-tick.C:
+			s.raft.Tick()
+		case <-s.end.stop:
+			return
+		case <-s.end.failed:
+			return
+		}
+		s.turn()
+	}
+}
+
+// turn does what is queued, and what raft makes of it.
+func (s *stepper) turn() {
+	for _, item := range s.work.take() {
+		switch w := item.(type) {
+		case *pb.Message:
+			// Both errors are usual: a member that was removed still sends, and
+			// only a leader takes proposals.
+			if err := s.raft.Step(w); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
+				s.opt.Logger.Warn("raft message refused", slog.Any("error", err))
+			}
+		case appended:
+			s.appending -= int(w)
+		case confChange:
+			w.reply <- s.raft.ApplyConfChange(decodeConfChange(w.entry))
+		case *proposal:
+			s.waiting = append(s.waiting, w)
+		case *read:
+			s.reads = append(s.reads, w)
+		}
+	}
+	// Before: raft may have become the leader or ceased to be, and both of the
+	// calls between depend on it. After: they have given raft something to do.
+	s.ready()
+	s.propose()
+	s.askIndex()
+	s.ready()
+}
+
+// decodeConfChange panics, which fails the node, on what this release cannot read:
+// going on with other members than the rest of the cluster could make two leaders.
+func decodeConfChange(e *pb.Entry) pb.ConfChangeI {
+	cc, err := confChangeOf(e)
+	if err != nil {
+		panic(fmt.Sprintf("entry %d: %v", e.GetIndex(), err))
+	}
+	return cc
+}
+
+// propose harvests the waiting proposals into entries of about Options.EntryBytes.
+func (s *stepper) propose() {
+	if len(s.waiting) == 0 || s.appending >= appendingMost {
+		return
+	}
+	if !s.leading.Load() {
+		s.proposals.refuse(0, s.waiting, ErrNotLeader)
+		s.waiting = nil
+		return
+	}
+	// The leader's clock, once for all members: each of them applies the same time.
+	now := s.opt.Now().UnixNano()
+	for len(s.waiting) > 0 {
+		s.batch++
+		b := state.Batch{Origin: s.origin, Number: s.batch}
+		size := 0
+		for len(b.Commands) < len(s.waiting) {
+			c := s.waiting[len(b.Commands)].command
+			if size += c.Size(); size > s.opt.EntryBytes && len(b.Commands) > 0 {
+				break
+			}
+			c.Time = now
+			b.Commands = append(b.Commands, c)
+		}
+		taken := s.waiting[:len(b.Commands):len(b.Commands)]
+		s.waiting = s.waiting[len(b.Commands):]
+		if !s.proposals.expect(s.batch, taken) {
+			continue
+		}
+		if err := s.raft.Propose(state.AppendBatch(make([]byte, 0, size+64), b)); err != nil {
+			s.proposals.refuse(s.batch, taken, fmt.Errorf("%w: %w", ErrNotLeader, err))
+		}
+	}
+	s.waiting = nil
+}
+
+// askIndex asks raft for the index that all waiting reads must see: one round to the
+// other members for as many reads as there are.
+func (s *stepper) askIndex() {
+	if len(s.reads) == 0 {
+		return
+	}
+	status := s.raft.BasicStatus()
+	if !s.leading.Load() {
+		// Where another leads the reads are its. While nobody is known to lead they
+		// wait: this member may be about to.
+		if status.RaftState == raft.StateFollower && status.Lead != raft.None {
+			for _, r := range s.reads {
+				r.err <- ErrNotLeader
+			}
+			s.reads = nil
+		}
+		return
+	}
+	// A leader learns what is committed with the first entry of its own term.
+	// Before that is applied it does not know the index.
+	if _, term := s.progress.now(); term != status.HardState.GetTerm() {
+		return
+	}
+	s.round++
+	s.asked[s.round] = s.reads
+	s.reads = nil
+	s.raft.ReadIndex(binary.BigEndian.AppendUint64(nil, s.round))
+}
+
+// ready hands out what raft wants done. Nothing is done here: raft goes on while the
+// log syncs and the state applies, and hears of both by their answers.
+func (s *stepper) ready() {
+	for s.raft.HasReady() {
+		rd := s.raft.Ready()
+		if rd.SoftState != nil {
+			s.noteLeader(rd.SoftState)
+		}
+		for _, r := range rd.ReadStates {
+			round := binary.BigEndian.Uint64(r.RequestCtx)
+			for _, w := range s.asked[round] {
+				w.index <- r.Index
+			}
+			delete(s.asked, round)
+		}
+		var away []*pb.Message
+		for _, m := range rd.Messages {
+			switch m.GetTo() {
+			case raft.LocalAppendThread:
+				s.appending++
+				s.appends.put(m)
+			case raft.LocalApplyThread:
+				s.applies.put(m)
+			default:
+				away = append(away, m)
+			}
+		}
+		s.out.send(away)
+	}
+}
+
+// noteLeader notes whether this member leads. What it had proposed when it lost the
+// lead may be committed by the next leader, or overwritten: nobody here can say, so
+// its proposers are told that the outcome is unknown. Reads have no effect, and are
+// told to go to the leader.
+func (s *stepper) noteLeader(soft *raft.SoftState) {
+	leads := soft.RaftState == raft.StateLeader
+	if !s.leading.Swap(leads) || leads {
+		return
+	}
+	s.proposals.drop(fmt.Errorf("%w: this member leads no more", ErrUnknownOutcome))
+	for round, reads := range s.asked {
+		for _, r := range reads {
+			r.err <- ErrNotLeader
+		}
+		delete(s.asked, round)
+	}
+}
+
+// outbox brings messages to where they belong: to other members, or back to raft.
+type outbox struct {
+	member    uint64
+	transport Transport // nil in a cluster of one
+	work      *queue[any]
+}
+
+func (o outbox) send(messages []*pb.Message) {
+	if len(messages) > 0 && o.transport != nil {
+		o.transport.Send(messages)
+	}
+}
+
+// respond delivers the responses that raft has attached to messages for the log or
+// the state, which are now done. Of them the log has had count.
+func (o outbox) respond(messages []*pb.Message, count int) {
+	var own []any
+	var away []*pb.Message
+	for _, m := range messages {
+		for _, r := range m.GetResponses() {
+			if r.GetTo() == o.member {
+				own = append(own, r)
+			} else {
+				away = append(away, r)
+			}
+		}
+	}
+	if count > 0 {
+		own = append(own, appended(count))
+	}
+	o.send(away)
+	o.work.put(own...)
+}
