@@ -19,8 +19,8 @@ import (
 //
 // An open SCO has no footer yet: its file is pre-written and holds what an
 // earlier SCO left in it. Every CRC but that of a cluster is seeded with the
-// incarnation, so nothing left over is taken for new. The CRC of a cluster is
-// plain: it travels in TLog entries and footers, which have seeded CRCs.
+// incarnation, so blocks of the earlier SCO are not taken for new ones. The CRC of a
+// cluster is plain: it is kept in TLog entries and footers, which have seeded CRCs.
 //
 // Header, 4096 bytes:
 //
@@ -72,9 +72,9 @@ import (
 //	 80     44  zero
 //	124      4  seeded CRC-32C of bytes 0..123
 //
-// Form: what a reader must know to read a commit block or a trailer. It is all
-// zeros today, and anything else is refused as of a newer release; so is what is
-// not zero in the rest of a trailer.
+// Form: what a reader must know to read a commit block or a trailer. It is all zeros
+// today. Anything else is refused as written by a newer release, and so are bytes that
+// are not zero in the rest of a trailer.
 //
 //	0      2  version; 0 stands for 1
 //	2      2  minimum reader; 0 stands for 1
@@ -95,7 +95,7 @@ const (
 	trailerMagic = "SCOTAIL1"
 )
 
-// NoAddress marks a block that is no data cluster in the address column.
+// NoAddress marks a block, in the address column, that holds no data cluster.
 const NoAddress = ^uint64(0)
 
 // ErrCorrupt and ErrNewer are matched by what this package returns.
@@ -198,8 +198,8 @@ func AppendCommit(dst []byte, incarnation uint64, c Commit) []byte {
 	return append(dst, make([]byte, CommitBlocks(len(c.Entries))*ClusterSize-(len(dst)-at))...)
 }
 
-// checkForm refuses what is not of this release's form. The CRC is right: whoever
-// wrote it meant it.
+// checkForm refuses a form that is not that of this release. The CRC is right by then,
+// so a newer release has written it.
 func checkForm(b []byte) error {
 	for _, c := range b {
 		if c != 0 {

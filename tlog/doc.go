@@ -1,4 +1,5 @@
-// Package tlog is the transaction log: which seq put which address where. The
+// Package tlog is the transaction log: at which seq which address came to which
+// location. The
 // package holds the names and the format of entries and files; it has no
 // policy and touches no disk and no network.
 package tlog

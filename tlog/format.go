@@ -38,8 +38,8 @@ import (
 //	32      4  run: number of clusters (write, trim, zero)
 //	36      -  payload
 //
-// Of a snapshot the address is the number of the next SCO, as it was then: it is
-// above all that the snapshot can name.
+// The address of a snapshot is the number of the next SCO at that time: it is above
+// every SCO that the snapshot can name.
 //
 // Payloads: write: CRC-32C of each cluster, 4 bytes each. snapshot: UUID (16),
 // creation time in Unix nanoseconds (8), flags (4; bit 0: made for a clone;
@@ -81,8 +81,8 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// Ordered reports whether entries of this kind have a seq of their own. Those that
-// may be skipped have.
+// Ordered reports whether entries of this kind have a seq of their own. Entries that may
+// be skipped have one.
 func (k Kind) Ordered() bool { return k != KindDurable && k != KindSeal && k != KindCommit }
 
 // FlagSkippable marks an entry that readers may skip if they do not know it.
@@ -262,9 +262,9 @@ func parse(b []byte) (Entry, int, error) {
 	return e, len(b), e.validate()
 }
 
-// validate refuses what this release does not know. The CRC has been found to be
-// right: whoever wrote the entry meant it, so no such entry is a torn end of the
-// log, behind which there is nothing.
+// validate refuses kinds, flags and fields that this release does not know. The CRC is
+// right by then, so the entry was written as it is, by a newer release. It must not be
+// taken for a torn entry, which would end the log.
 func (e Entry) validate() error {
 	if other := e.Flags &^ FlagSkippable; other != 0 {
 		return fmt.Errorf("%w: entry of %v with flags %#x", ErrNewer, e.Kind, other)
@@ -324,8 +324,8 @@ func (s Snapshot) Payload() []byte {
 // snapshotAuto is the flag of a snapshot that was made for a clone.
 const snapshotAuto = 1
 
-// Snapshot decodes the payload of a snapshot entry. What this release does not
-// know in it is refused with ErrNewer.
+// Snapshot decodes the payload of a snapshot entry. It refuses flags that this release
+// does not know with ErrNewer.
 func (e Entry) Snapshot() (Snapshot, error) {
 	b := e.Payload
 	if len(b) < 32 {

@@ -9,18 +9,18 @@ import (
 
 // Scan calls fn for each entry of a whole TLog (header included) in order
 // and returns the header, the offset behind the last good entry, and whether a
-// seal ends the file. A torn or foreign entry ends the scan without an error:
-// in a file that was never synced that is how a log ends. Whether it may end
-// there is for the caller to judge (rule O2). Errors are those of a bad header,
-// of an entry that a newer release wrote, and of fn.
+// seal ends the file. A torn or foreign entry ends the scan without an error: that is
+// how the log ends in a file that was never synced. The caller judges whether the log
+// may end there (rule O2). Scan returns an error for a bad header, for an entry that a
+// newer release wrote, and if fn returns one.
 func Scan(b []byte, fn func(off int64, e Entry) error) (h Header, end int64, sealed bool, err error) {
 	return walk(&window{b: b, end: int64(len(b)), size: int64(len(b))}, fn)
 }
 
-// ScanAt is Scan of a file or object of size bytes. It has windowBytes of it in
-// memory, and reads nothing behind the end of the log, however large the file has
-// grown. An error of r is no end of the log: it is returned. A payload is fn's only
-// until it returns.
+// ScanAt is Scan of a file or object of size bytes. It keeps windowBytes of it in
+// memory, and reads little behind the end of the log, however large the file is. An
+// error of r does not count as the end of the log: it is returned. The payload of an
+// entry is valid until fn returns.
 func ScanAt(r io.ReaderAt, size int64, fn func(off int64, e Entry) error) (h Header, end int64, sealed bool, err error) {
 	return walk(&window{r: r, size: size}, fn)
 }
@@ -69,13 +69,13 @@ func walk(w *window, fn func(off int64, e Entry) error) (h Header, end int64, se
 	}
 }
 
-// entryMax is more than the longest entry has bytes.
+// entryMax is a bound of the length of an entry, in bytes.
 const entryMax = 1 << 16
 
 // windowBytes is how much of a TLog is read at a time.
 const windowBytes = 4 << 20
 
-// window is what a scan has of a TLog in memory.
+// window is the part of a TLog that a scan has in memory.
 type window struct {
 	r    io.ReaderAt // nil: b is all of it
 	buf  []byte
@@ -104,7 +104,7 @@ func (w *window) fill(n int) error {
 		if err != nil && err != io.EOF {
 			return fmt.Errorf("read at %d: %w", w.end, err)
 		}
-		w.size = w.end + int64(got) // shorter than it was said to be
+		w.size = w.end + int64(got) // the file is shorter than size said
 	}
 	w.b, w.end = w.buf[:k+got], w.end+int64(got)
 	return nil

@@ -138,13 +138,13 @@ func (h *Host) openVolumes(ctx context.Context) (err error) {
 	opt := &h.opt
 	h.buffer, err = writebuffer.Open(writebuffer.Options{
 		FS: opt.FS, Dir: path.Join(opt.Dir, "buffer"), Bytes: opt.WriteBuffer, Files: opt.OpenFiles, Random: opt.Random, Logger: opt.Logger, OnScarce: opt.OnScarce,
+		OnPressure: func() { h.uploads.pressure(nil) },
 	})
 	if err != nil {
 		return err
 	}
 	h.room.Store(h.buffer)
 	h.tie()
-	h.buffer.OnPressure(func() { h.uploads.pressure(nil) })
 	records, err := opt.Registry.List(ctx)
 	if err != nil {
 		return err

@@ -133,7 +133,7 @@ func (o *ownedCatalog) reserved() (sco.Number, tlog.ID) {
 	return c.NextSCO, tlog.ID(c.NextTLog)
 }
 
-// reserve implements writebuffer.LogOptions.Reserve: it puts a catalog with new limits, and
+// reserve implements writebuffer.Owner (see logOwner): it puts a catalog with new limits, and
 // returns them.
 func (o *ownedCatalog) reserve(ctx context.Context, scos sco.Number, tlogs tlog.ID) (sco.Number, tlog.ID, error) {
 	if scos > sco.MaxNumber {

@@ -383,9 +383,9 @@ func (o *opening) inspect(found *writebuffer.Recovered) error {
 func (o *opening) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebuffer.LogOptions {
 	v := o.v
 	return writebuffer.LogOptions{
-		Volume: v.id, Origin: v.self, Epoch: v.epoch, Applier: v,
+		Volume: v.id, Origin: v.self, Epoch: v.epoch, Owner: logOwner{v},
 		NextSeq: next, NextSCO: scos, NextTLog: tlogs,
-		Reserve: v.cat.reserve, OnFail: v.halt, OnChange: v.store.ring, HoldStored: v.widths() != nil,
+		HoldStored: v.widths() != nil,
 	}
 }
 

@@ -50,12 +50,12 @@ type Volume struct {
 	device      *Device
 }
 
-// ApplyWrite implements writebuffer.Applier: the map follows the log, in the order of seq.
+// ApplyWrite implements writebuffer.Owner (see logOwner): the map follows the log, in the order of seq.
 func (v *Volume) ApplyWrite(seq, addr uint64, run int, loc sco.Location) error {
 	return v.m.Set(seq, addr, run, loc)
 }
 
-// ApplyEntry implements writebuffer.Applier for entries that are no writes. An error halts
+// ApplyEntry implements writebuffer.Owner (see logOwner) for entries that are no writes. An error halts
 // the vDisk: the map would not be what the log says.
 func (v *Volume) ApplyEntry(e tlog.Entry) error {
 	switch e.Kind {
@@ -118,7 +118,7 @@ func (v *Volume) applyRollback(e tlog.Entry) error {
 	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
 }
 
-// ClosedTLog implements writebuffer.Applier: a checkpoint that is due freezes the map
+// ClosedTLog implements writebuffer.Owner (see logOwner): a checkpoint that is due freezes the map
 // exactly where a TLog ends.
 func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) { v.checkpoints.freeze(id, lastSeq) }
 

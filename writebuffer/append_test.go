@@ -154,10 +154,10 @@ func TestFlushMovesToPrewritten(t *testing.T) {
 	r.untilReady()
 	gate.Open()
 	r.untilPrewritten()
-	first := r.log.open
+	first := r.log.section.inside.open
 	r.commit() // asks for a pre-written one
-	if !first.sparse || r.log.open != first {
-		t.Fatalf("the first flush moves from %s to %s", first.name, r.log.open.name)
+	if !first.sparse || r.log.section.inside.open != first {
+		t.Fatalf("the first flush moves from %s to %s", first.name, r.log.section.inside.open.name)
 	}
 	r.untilSwapped()
 	r.write(1, 1, 1)
@@ -170,8 +170,8 @@ func TestFlushMovesToPrewritten(t *testing.T) {
 		r.write(2+i, 1, 1)
 		r.disk.ResetCounts()
 		r.commit()
-		if n := r.disk.Count(faultdisk.Datasync, ""); n != 1 || r.log.open == first || r.log.open.sparse {
-			t.Errorf("a flush after it: %d syncs, in %s", n, r.log.open.name)
+		if n := r.disk.Count(faultdisk.Datasync, ""); n != 1 || r.log.section.inside.open == first || r.log.section.inside.open.sparse {
+			t.Errorf("a flush after it: %d syncs, in %s", n, r.log.section.inside.open.name)
 		}
 	}
 	r.check(0, 5, 1)
@@ -260,8 +260,8 @@ func TestBatchSplit(t *testing.T) {
 	for _, left := range []int{1, 2, 79, 80, 81, 161, 239} {
 		r := newRig(t)
 		r.write(0, 1, 1)
-		for r.log.space(r.log.open, 40) > left {
-			n := min(r.log.BatchMax(), r.log.space(r.log.open, 40)-left)
+		for r.log.section.inside.space(r.log.section.inside.open, 40) > left {
+			n := min(r.log.BatchMax(), r.log.section.inside.space(r.log.section.inside.open, 40)-left)
 			r.write(0, n, 1)
 		}
 		r.untilReady()
@@ -448,7 +448,7 @@ func TestForgetAndFree(t *testing.T) {
 	if err := r.log.Free(id - 1); err != nil {
 		t.Fatal(err)
 	}
-	name := r.log.tlogPath(id)
+	name := r.log.folder.tlogPath(id)
 	if _, err := r.under.Stat(name); err != nil {
 		t.Errorf("a TLog that is not covered is gone: %v", err)
 	}
@@ -469,7 +469,6 @@ func osLog(t testing.TB) (*rig, *Log) {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, buf: buf, vol: newVolume(testVolume), ctx: context.Background(), changed: make(chan struct{}, 1)}
-	buf.OnPressure(func() {})
 	r.vol.reset(1)
 	r.log, err = buf.OpenLog(r.logOptions(1, 1, 1))
 	if err != nil {

@@ -1,25 +1,17 @@
 package writebuffer
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"path"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"openvstorage/internal/disk"
-	"openvstorage/sco"
 
 	"github.com/google/uuid"
-
-	"openvstorage/internal/bell"
-	"openvstorage/internal/broadcast"
 )
 
 // Limits of Options.Bytes and of the SCO size that follows from it.
@@ -52,40 +44,26 @@ type Options struct {
 	// OnScarce is called each second while the file system has little room; must
 	// not block.
 	OnScarce func()
+	// OnPressure is called when a writer waits for a file and no file can be evicted:
+	// the caller should close TLogs so that more gets stored. It is called without
+	// locks, by several at a time, and must not block.
+	OnPressure func()
 }
 
 // Buffer is the write buffer of one directory. Safe for concurrent use.
+//
+// It ties its parts, each of which owns its state: the pool of files with the room
+// that there is for them, the stored SCOs that may be evicted, the open logs, the
+// bound of open files, the durable names.
 type Buffer struct {
-	opt     Options
-	scoSize int64
-	max     int          // files, by Options.Bytes
-	limit   atomic.Int64 // files that its file system has room for, at most max
-	files   *openFiles
+	opt       Options
+	files     *openFiles
+	names     *names
+	logs      *logs
+	evictable *evictable
+	pool      *pool
 
-	mu struct {
-		sync.Mutex
-		raw           []string            // names in the pool, to be pre-written
-		free          []string            // names in the pool
-		files         int                 // SCO-sized files in existence, in whatever state
-		nextFree      int                 // next name in the pool
-		evictable     *list.List          // of *SCO: stored, oldest first
-		narrow        *list.List          // of *SCO: stored, their objects not at full width yet
-		evictedNarrow int64               // how many of those were evicted
-		changed       broadcast.Broadcast // a waiter should look again
-		waiting       int
-		wanted        int // calls of acquire
-		logs          map[uuid.UUID]*Log
-		turns         map[string]*sync.Mutex // of those who make names, by directory
-		owed          map[string]bool        // names that were taken away, perhaps not durably
-		room          room
-		closed        bool
-	}
-	dirty   atomic.Int64 // SCO files that may not be evicted
-	pressed func()       // called, without locks, when somebody waits and nothing can be evicted
-
-	fill      bell.Bell
-	look      bell.Bell    // at the room that there is
-	asked     atomic.Bool  // a file was asked for since the prewriter looked
+	dirty     atomic.Int64 // SCO files that may not be evicted
 	toldFiles atomic.Int64 // when it was logged that somebody waits for a descriptor, Unix nanoseconds
 	stop      context.CancelFunc
 	done      sync.WaitGroup
@@ -94,8 +72,8 @@ type Buffer struct {
 // ErrClosed is returned after Close.
 var ErrClosed = errors.New("writebuffer: closed")
 
-// Open takes the directory. What is left of vDisks in it stays until OpenLog
-// or Discard is called for them.
+// Open takes the directory. Files that vDisks left in it stay until OpenLog or Discard
+// is called for the vDisk.
 func Open(opt Options) (*Buffer, error) {
 	if opt.Bytes == 0 {
 		opt.Bytes = BytesDefault
@@ -114,69 +92,64 @@ func Open(opt Options) (*Buffer, error) {
 	}
 	files := newOpenFiles(patientFS{opt.FS}, max(opt.Files, FilesMin))
 	opt.FS = files
-	b := &Buffer{opt: opt, files: files}
-	b.mu.evictable, b.mu.narrow = list.New(), list.New()
-	b.mu.logs = make(map[uuid.UUID]*Log)
-	b.mu.turns = make(map[string]*sync.Mutex)
-	b.mu.owed = make(map[string]bool)
-	if err := opt.FS.MkdirAll(b.poolDir(), 0o700); err != nil {
-		return nil, err
-	}
-	if err := b.shape(); err != nil {
-		return nil, err
-	}
-	// With a lost name of the buffer itself, all that was flushed to it is lost.
-	for _, dir := range []string{opt.Dir, path.Dir(opt.Dir)} {
-		if err := opt.FS.SyncDir(dir); err != nil {
-			return nil, err
-		}
-	}
-	if err := b.adopt(); err != nil {
+	b := &Buffer{opt: opt, files: files, names: newNames(files), evictable: newEvictable(opt.Logger)}
+	b.logs = &logs{pressed: opt.OnPressure, open: make(map[uuid.UUID]*Log)}
+	if err := b.openPool(); err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	b.stop = stop
-	b.measure()
-	b.done.Go(func() { b.prewriter(ctx) })
-	b.done.Go(func() { b.keeper(ctx) })
+	b.pool.measure()
+	b.done.Go(func() { b.pool.prewriter.run(ctx) })
+	b.done.Go(func() { b.pool.watchRoom(ctx, opt.OnScarce) })
 	return b, nil
+}
+
+// openPool makes the directories, durably, and a pool that knows the files in them.
+func (b *Buffer) openPool() error {
+	fsys, dir := b.opt.FS, b.opt.Dir
+	if err := fsys.MkdirAll(path.Join(dir, poolName), 0o700); err != nil {
+		return err
+	}
+	p, err := b.newPool()
+	if err != nil {
+		return err
+	}
+	// With a lost name of the buffer itself, all that was flushed to it is lost.
+	for _, dir := range []string{dir, path.Dir(dir)} {
+		if err := fsys.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	b.pool = p
+	if err := p.adopt(); err != nil {
+		return err
+	}
+	return b.countVolumes()
+}
+
+// newPool makes an empty pool for SCOs of a size for which there is room.
+func (b *Buffer) newPool() (*pool, error) {
+	dir := path.Join(b.opt.Dir, poolName)
+	u, err := b.opt.FS.Statfs(b.opt.Dir)
+	if err != nil {
+		return nil, err
+	}
+	have, err := b.size(dir)
+	if err != nil {
+		return nil, err
+	}
+	size := shape(b.opt.Bytes, have, u)
+	p := &pool{fs: b.opt.FS, dir: dir, scoSize: size, names: b.names, logs: b.logs, evictable: b.evictable, log: b.opt.Logger}
+	p.prewriter.pool, p.prewriter.ready = p, b.opt.Ready
+	p.room.begin(b.opt.Dir, size, b.opt.Bytes, b.opt.Logger)
+	return p, nil
 }
 
 const poolName = "pool"
 
-func (b *Buffer) poolDir() string { return path.Join(b.opt.Dir, poolName) }
-
-func (b *Buffer) volumeDir(v uuid.UUID) string { return path.Join(b.opt.Dir, v.String()) }
-
-// countVolumes adds the SCO files of vDisks that are still to be recovered, so
-// that the budget holds from the start.
-func (b *Buffer) countVolumes() error {
-	ids, err := b.Volumes()
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		names, err := b.opt.FS.ReadDir(b.volumeDir(id))
-		if err != nil {
-			// That vDisk is not opened (Recover meets the same), the others are.
-			b.opt.Logger.Warn("write buffer: a vDisk's files cannot be counted", "vdisk", id, "err", err)
-			continue
-		}
-		for _, name := range names {
-			if _, err := sco.ParseName(name); err == nil {
-				b.mu.files++
-			}
-		}
-	}
-	return nil
-}
-
-// OnPressure sets what is called when a writer waits for a file and no file
-// can be evicted: the caller should close TLogs so that more gets stored.
-func (b *Buffer) OnPressure(fn func()) { b.pressed = fn }
-
 // SCOSize is the size of an SCO file in bytes.
-func (b *Buffer) SCOSize() int64 { return b.scoSize }
+func (b *Buffer) SCOSize() int64 { return b.pool.scoSize }
 
 // TLogBytes is how many bytes of SCOs a TLog covers before it closes: a share
 // of the buffer, and less when the buffer fills, so that files come free in
@@ -188,11 +161,11 @@ func (b *Buffer) TLogBytes() int64 {
 	return b.Bytes() / tlogShare
 }
 
-// Bytes is the buffer's size: what its file system has room for, at most
+// Bytes is the buffer's size: as much as its file system has room for, at most
 // Options.Bytes.
 func (b *Buffer) Bytes() int64 {
-	if n := b.limit.Load(); n < int64(b.max) {
-		return n * b.scoSize
+	if n := b.pool.room.limit.Load(); n < int64(b.pool.room.max) {
+		return n * b.pool.scoSize
 	}
 	return b.opt.Bytes
 }
@@ -200,15 +173,15 @@ func (b *Buffer) Bytes() int64 {
 // Fill is the share of the buffer that waits for the backend: 0 to 1, or more when
 // its file system has less room than it had.
 func (b *Buffer) Fill() float64 {
-	dirty := float64(b.dirty.Load()) * float64(b.scoSize)
-	return dirty / float64(max(b.Bytes(), b.scoSize))
+	dirty := float64(b.dirty.Load()) * float64(b.pool.scoSize)
+	return dirty / float64(max(b.Bytes(), b.pool.scoSize))
 }
 
 // Waiting reports whether a writer waits for room, or the file system lacks some.
 func (b *Buffer) Waiting() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.mu.waiting > 0 || time.Since(b.mu.room.lackedAt) < b.mu.room.hold
+	b.pool.mu.Lock()
+	defer b.pool.mu.Unlock()
+	return b.pool.waiting > 0 || b.pool.room.lacking()
 }
 
 // Usage is what the buffer holds now.
@@ -233,244 +206,23 @@ type Usage struct {
 
 // Usage returns what the buffer holds now, in bytes.
 func (b *Buffer) Usage() Usage {
-	b.files.mu.Lock()
-	open, closed := len(b.files.open), b.files.again
-	b.files.mu.Unlock()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return Usage{
-		Bytes: int64(b.mu.files) * b.scoSize, Limit: b.Bytes(), Wanted: b.opt.Bytes, Lacks: b.mu.room.lacked,
-		Dirty: b.dirty.Load() * b.scoSize,
-		Free:  int64(len(b.mu.free)+len(b.mu.raw)) * b.scoSize, Evictable: int64(b.mu.evictable.Len()) * b.scoSize,
-		Narrow: int64(b.mu.narrow.Len()) * b.scoSize, EvictedNarrow: b.mu.evictedNarrow * b.scoSize,
-		Files: open, FilesLimit: b.files.max, FilesClosed: closed,
-	}
+	u := b.pool.usage()
+	size := b.SCOSize()
+	wide, narrow, evicted := b.evictable.count()
+	u.Limit, u.Wanted, u.Dirty = b.Bytes(), b.opt.Bytes, b.dirty.Load()*size
+	u.Evictable, u.Narrow, u.EvictedNarrow = int64(wide)*size, int64(narrow)*size, evicted*size
+	u.Files, u.FilesLimit, u.FilesClosed = b.files.usage()
+	return u
 }
 
-// acquire makes the file name of SCO size, from the pool, new, or from an
-// evicted SCO, with the name durable on return; sparse says that it is not
-// pre-written. It waits while the buffer is full of what is not stored (P6).
-func (b *Buffer) acquire(ctx context.Context, name string) (sparse bool, err error) {
-	pressed := false
-	var lacked error
-	b.asked.Store(true)
-	b.want(1)
-	defer b.want(-1)
-	for {
-		b.mu.Lock()
-		if b.mu.closed {
-			b.mu.Unlock()
-			return false, ErrClosed
-		}
-		list, sparse := &b.mu.free, false
-		if len(*list) == 0 {
-			list, sparse = &b.mu.raw, true
-		}
-		if from, ok := pop(list); ok {
-			b.mu.Unlock()
-			b.fill.Ring()
-			moved, err := b.take(from, name, list)
-			if err == nil || moved || !b.instead(from, err) {
-				return sparse, err
-			}
-			return true, b.create(name)
-		}
-		// One of the few that everybody needs is tried for, whatever lacks.
-		if b.mu.files < max(int(b.limit.Load()), b.fewLocked()) && lacked == nil {
-			b.mu.files++
-			b.mu.Unlock()
-			b.fill.Ring()
-			if lacked = b.create(name); !full(lacked) {
-				return true, lacked
-			}
-			b.noFile(lacked) // from here on only what is evicted is taken
-			continue
-		}
-		if b.evictLocked() {
-			b.mu.Unlock()
-			continue
-		}
-		if lacked != nil {
-			b.mu.Unlock()
-			b.press()
-			return false, lacked // it is tried again
-		}
-		changed := b.mu.changed.Next()
-		b.mu.waiting++
-		b.mu.Unlock()
-		// Others may take what was given up for this one, and logs that idle prepare
-		// files while it waits: so it looks for those again.
-		if !b.steal() && !pressed && b.pressed != nil {
-			b.pressed()
-		}
-		pressed = true
-		again := time.NewTimer(stealAgain)
-		select {
-		case <-changed:
-		case <-again.C:
-		case <-ctx.Done():
-		}
-		again.Stop()
-		b.mu.Lock()
-		b.mu.waiting--
-		b.mu.Unlock()
-		if err := ctx.Err(); err != nil {
-			return false, err
-		}
-	}
-}
-
-// press gets a file for somebody who waits: from an idle log, or by having more
-// stored.
-func (b *Buffer) press() {
-	if !b.steal() && b.pressed != nil {
-		b.pressed()
-	}
-}
-
-func (b *Buffer) want(n int) {
-	b.mu.Lock()
-	b.mu.wanted += n
-	b.mu.Unlock()
-}
-
-// stealAgain is how often who waits for a file looks for one that a log has
-// prepared and does not use.
-const stealAgain = 100 * time.Millisecond
-
-// evictLocked drops the oldest stored SCO, if there is no other one whose object
-// has only its accepted width (O5). Its file reaches the pool when its last
-// reader lets go. b.mu is held, and released meanwhile.
-func (b *Buffer) evictLocked() bool {
-	front := b.mu.evictable.Front()
-	if front == nil {
-		if front = b.mu.narrow.Front(); front == nil {
-			return false
-		}
-		b.mu.evictedNarrow++
-		if b.mu.evictedNarrow == 1 {
-			b.opt.Logger.Warn("write buffer: full; it has to drop data whose backend object is below full width")
-		}
-	}
-	s := front.Value.(*SCO)
-	b.unlistLocked(s)
-	b.mu.Unlock()
-	s.log.drop(s)
-	b.mu.Lock()
-	return true
-}
-
-// steal takes the prepared SCO from a log that has not begun to use it.
-func (b *Buffer) steal() bool {
-	for _, l := range b.allLogs() {
-		if s := l.giveNext(); s != nil {
-			s.release()
-			return true
-		}
-	}
-	return false
-}
-
-func (b *Buffer) allLogs() []*Log {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	logs := make([]*Log, 0, len(b.mu.logs))
-	for _, l := range b.mu.logs {
-		logs = append(logs, l)
-	}
-	return logs
-}
+// Lacks tells the buffer that somebody else found no room on its file system: it
+// gives some of its own up.
+func (b *Buffer) Lacks(err error) { b.pool.lacks(err) }
 
 // Close stops the background work. Logs must have been closed.
 func (b *Buffer) Close() error {
-	b.mu.Lock()
-	b.mu.closed = true
-	b.mu.changed.Send()
-	b.mu.Unlock()
+	b.pool.close()
 	b.stop()
 	b.done.Wait()
 	return nil
-}
-
-// Discard removes everything that a vDisk left in the buffer, durably. Its Log must
-// be closed, or never have been opened. After an error it may be called again.
-func (b *Buffer) Discard(v uuid.UUID) error {
-	dir := b.volumeDir(v)
-	names, err := b.opt.FS.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) && !b.owes(dir) {
-		return nil
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	err = b.withRoom(func() error {
-		return b.unnamed(dir, b.opt.FS.RemoveAll, func() error { return b.opt.FS.MkdirAll(dir, 0o700) })
-	})
-	left, lerr := b.opt.FS.ReadDir(dir)
-	if lerr != nil && !errors.Is(lerr, fs.ErrNotExist) {
-		left = names // nothing is known to have come free
-	}
-	for _, name := range names {
-		if _, err := sco.ParseName(name); err == nil && !slices.Contains(left, name) {
-			b.forget()
-		}
-	}
-	if err == nil {
-		b.mu.Lock()
-		delete(b.mu.turns, dir)
-		delete(b.mu.owed, path.Join(dir, AcceptLoss))
-		b.mu.Unlock()
-	}
-	return err
-}
-
-// Prepare makes the directory of a new vDisk, durable on return: from then on
-// its absence means that something was lost.
-func (b *Buffer) Prepare(v uuid.UUID) error {
-	dir, made := b.volumeDir(v), false
-	err := b.withRoom(func() error {
-		return b.named(b.opt.Dir, func() error {
-			_, err := b.opt.FS.Stat(dir)
-			if made = made || errors.Is(err, fs.ErrNotExist); err != nil && !made {
-				return err
-			}
-			return b.opt.FS.MkdirAll(dir, 0o700)
-		})
-	})
-	if err != nil && made { // the next one makes the name anew
-		if rerr := b.opt.FS.Remove(dir); !errors.Is(rerr, fs.ErrNotExist) {
-			err = errors.Join(err, rerr)
-		}
-	}
-	return err
-}
-
-// Dir is where the local files of a vDisk are.
-func (b *Buffer) Dir(v uuid.UUID) string { return b.volumeDir(v) }
-
-// lossAccepted takes the file AcceptLoss away, durably: a new epoch has begun with
-// what there was.
-func (b *Buffer) lossAccepted(v uuid.UUID) error {
-	return b.unnamed(path.Join(b.volumeDir(v), AcceptLoss), b.opt.FS.Remove, nil)
-}
-
-// Holds reports whether the vDisk has files in the buffer, or may have some: what
-// cannot be read is not empty (P8).
-func (b *Buffer) Holds(v uuid.UUID) bool {
-	names, err := b.opt.FS.ReadDir(b.volumeDir(v))
-	return err != nil && !errors.Is(err, fs.ErrNotExist) || len(names) > 0
-}
-
-// Volumes lists the vDisks that left something in the buffer.
-func (b *Buffer) Volumes() ([]uuid.UUID, error) {
-	names, err := b.opt.FS.ReadDir(b.opt.Dir)
-	if err != nil {
-		return nil, err
-	}
-	var ids []uuid.UUID
-	for _, name := range names {
-		if id, err := uuid.Parse(name); err == nil {
-			ids = append(ids, id)
-		}
-	}
-	return ids, nil
 }

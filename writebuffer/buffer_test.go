@@ -40,8 +40,8 @@ func TestOptions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b.SCOSize() != want || int64(b.max)*b.SCOSize() > bytes || b.max < scoShare {
-			t.Errorf("%d bytes: %d files of %d", bytes, b.max, b.SCOSize())
+		if b.SCOSize() != want || int64(b.pool.room.max)*b.SCOSize() > bytes || b.pool.room.max < scoShare {
+			t.Errorf("%d bytes: %d files of %d", bytes, b.pool.room.max, b.SCOSize())
 		}
 		gate.Open()
 		if err := b.Close(); err != nil {
@@ -87,8 +87,8 @@ func TestFullBufferWaits(t *testing.T) {
 			if pressures < 2 {
 				t.Errorf("%d times under pressure", pressures)
 			}
-			if r.files() > r.buf.max {
-				t.Errorf("%d files, at most %d", r.files(), r.buf.max)
+			if r.files() > r.buf.pool.room.max {
+				t.Errorf("%d files, at most %d", r.files(), r.buf.pool.room.max)
 			}
 			return
 		case <-r.pressed:
@@ -103,8 +103,8 @@ func TestFullBufferWaits(t *testing.T) {
 func (r *rig) underPressure() {
 	r.t.Helper()
 	// All files are dirty, so none may go, and all that was written is there.
-	if n := r.files(); n > r.buf.max {
-		r.t.Fatalf("%d files, at most %d", n, r.buf.max)
+	if n := r.files(); n > r.buf.pool.room.max {
+		r.t.Fatalf("%d files, at most %d", n, r.buf.pool.room.max)
 	}
 	u := r.buf.Usage()
 	if u.Bytes > u.Limit || u.Evictable != 0 {
@@ -126,7 +126,7 @@ func TestWaitingEndsWithContextAndClose(t *testing.T) {
 	ctx, cancel := context.WithCancel(r.ctx)
 	w := r.startWriter(ctx, 1000)
 	<-r.pressed
-	r.untilBuffer("somebody waits", func() bool { return r.buf.mu.waiting > 0 })
+	r.untilBuffer("somebody waits", func() bool { return r.buf.pool.waiting > 0 })
 	if !r.buf.Waiting() || r.buf.Fill() < 0.9 {
 		t.Errorf("waiting %v, fill %v", r.buf.Waiting(), r.buf.Fill())
 	}
@@ -150,10 +150,10 @@ func TestFailWakesWaiters(t *testing.T) {
 		case <-r.pressed: // the preparer waits: no file will come
 			full = true
 		default:
-			r.log.mu.Lock()
-			ready := r.log.ready.Next()
-			full = r.log.next != nil && r.log.nextTL != nil
-			r.log.mu.Unlock()
+			a := r.log.section.enter()
+			ready := a.ready.Next()
+			full = a.next != nil && a.nextTL != nil
+			a.leave()
 			if full { // of the open SCO too little is left for the whole batch
 				full = false
 				r.write(0, n, 1)
@@ -167,7 +167,7 @@ func TestFailWakesWaiters(t *testing.T) {
 		}
 	}
 	select {
-	case <-r.log.prepare.Rung():
+	case <-r.log.preparer.bell.Rung():
 	default:
 	}
 	result := make(chan error, 1)
@@ -179,7 +179,7 @@ func TestFailWakesWaiters(t *testing.T) {
 			}
 		}
 	}()
-	<-r.log.prepare.Rung() // asked for a file: the next thing it does is wait
+	<-r.log.preparer.bell.Rung() // asked for a file: the next thing it does is wait
 	halted := errors.New("halted")
 	r.log.Fail(halted)
 	mustBe(t, r.wait(result), halted)
@@ -191,7 +191,7 @@ func TestReaderKeepsItsFile(t *testing.T) {
 	r := newRig(t)
 	r.write(1, 2, 1)
 	loc, _ := r.vol.at(1)
-	name := r.log.scoPath(loc.Number())
+	name := r.log.folder.scoPath(loc.Number())
 	r.storeAll()
 	gate := faultdisk.NewGate()
 	defer gate.Open()
@@ -237,8 +237,8 @@ func TestReaderKeepsItsFile(t *testing.T) {
 	if found, _ := r.log.Read(loc, p, true); found {
 		t.Error("an evicted SCO is found")
 	}
-	if n := r.files(); n > r.buf.max {
-		t.Errorf("%d files, at most %d", n, r.buf.max)
+	if n := r.files(); n > r.buf.pool.room.max {
+		t.Errorf("%d files, at most %d", n, r.buf.pool.room.max)
 	}
 }
 
@@ -253,9 +253,7 @@ func TestEvictionOrder(t *testing.T) {
 		r.log.CloseTLog()
 	}
 	evict := func() bool {
-		r.buf.mu.Lock()
-		defer r.buf.mu.Unlock()
-		return r.buf.evictLocked()
+		return r.buf.pool.evict(true)
 	}
 	if evict() {
 		t.Fatal("evicted what is not stored")
@@ -285,9 +283,7 @@ func TestEvictionOfNarrow(t *testing.T) {
 	}
 	evict := func(want sco.Number) {
 		t.Helper()
-		r.buf.mu.Lock()
-		defer r.buf.mu.Unlock()
-		if !r.buf.evictLocked() || r.log.Has(want) {
+		if !r.buf.pool.evict(true) || r.log.Has(want) {
 			t.Errorf("%s was not evicted", want.Name())
 		}
 	}
@@ -296,13 +292,16 @@ func TestEvictionOfNarrow(t *testing.T) {
 		t.Errorf("narrow: %v", got)
 	}
 	r.log.Widened([]sco.Number{numbers[1], 1 << 20})
-	if u := r.buf.Usage(); u.Narrow != 2*r.buf.scoSize || u.Evictable != 2*r.buf.scoSize || u.EvictedNarrow != 0 {
+	if u := r.buf.Usage(); u.Narrow != 2*r.buf.SCOSize() || u.Evictable != 2*r.buf.SCOSize() || u.EvictedNarrow != 0 {
 		t.Errorf("usage %+v", u)
 	}
 	evict(numbers[2])
 	evict(numbers[1])
+	if r.buf.pool.evict(false) {
+		t.Error("a narrow one was evicted, and nobody waits")
+	}
 	evict(numbers[0])
-	if u := r.buf.Usage(); u.EvictedNarrow != r.buf.scoSize {
+	if u := r.buf.Usage(); u.EvictedNarrow != r.buf.SCOSize() {
 		t.Errorf("usage %+v", u)
 	}
 	r.log.Forget(numbers[3])
@@ -327,9 +326,9 @@ func TestSteal(t *testing.T) {
 	(&rig{t: t, log: idle, ctx: r.ctx}).untilReady()
 	w := r.startWriter(r.ctx, 1000)
 	<-r.pressed
-	idle.mu.Lock()
-	stolen := idle.next == nil
-	idle.mu.Unlock()
+	a := idle.section.enter()
+	stolen := a.next == nil
+	a.leave()
 	if !stolen {
 		t.Error("a prepared file lies idle while a writer waits")
 	}
@@ -342,9 +341,9 @@ func TestSteal(t *testing.T) {
 
 // storeFailed lets a writer of a failed log end.
 func (r *rig) storeFailed(w *writer) {
-	r.log.mu.Lock()
-	r.log.ready.Send()
-	r.log.mu.Unlock()
+	a := r.log.section.enter()
+	a.ready.Send()
+	a.leave()
 	if err := r.wait(w.done); err == nil {
 		r.t.Error("an append to a failed log succeeded")
 	}
@@ -360,7 +359,7 @@ func TestPrewriter(t *testing.T) {
 	opt.Ready = 3
 	r := &rig{t: t, disk: d, ctx: t.Context(), pressed: make(chan struct{}, 1)}
 	r.openBuffer(opt)
-	r.untilBuffer("three files are ready", func() bool { return len(r.buf.mu.free) == 3 })
+	r.untilBuffer("three files are ready", func() bool { return len(r.buf.pool.free) == 3 })
 	if n := d.Count(faultdisk.Prewrite, "/buffer/pool/..."); n != 3 || d.BytesWritten("") != 3*r.buf.SCOSize() {
 		t.Errorf("%d files, %d bytes pre-written", n, d.BytesWritten(""))
 	}
@@ -368,10 +367,10 @@ func TestPrewriter(t *testing.T) {
 	if err := d.MkdirAll("/buffer/x", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.buf.acquire(t.Context(), "/buffer/x/sco-000000001"); err != nil {
+	if _, err := r.buf.pool.acquire(t.Context(), "/buffer/x/sco-000000001"); err != nil {
 		t.Fatal(err)
 	}
-	r.untilBuffer("another file is ready", func() bool { return len(r.buf.mu.free) == 3 })
+	r.untilBuffer("another file is ready", func() bool { return len(r.buf.pool.free) == 3 })
 	if u := r.buf.Usage(); u.Bytes != 4*r.buf.SCOSize() || u.Free != 3*r.buf.SCOSize() {
 		t.Errorf("%+v", u)
 	}
@@ -390,10 +389,10 @@ func TestPrewriterDiskFull(t *testing.T) {
 	d.Inject(faultdisk.Rule{Ops: faultdisk.Remove, Path: "/buffer/pool/*", Before: func(faultdisk.Op, string) { signal(removed) }})
 	r.openBuffer(opt)
 	<-removed
-	r.untilBuffer("the place is given up", func() bool { return r.buf.mu.files == 0 })
+	r.untilBuffer("the place is given up", func() bool { return r.buf.pool.files == 0 })
 	rule.Remove()
-	r.buf.fill.Ring()
-	r.untilBuffer("a file is ready", func() bool { return len(r.buf.mu.free) == 1 })
+	r.buf.pool.prewriter.fill.Ring()
+	r.untilBuffer("a file is ready", func() bool { return len(r.buf.pool.free) == 1 })
 	if names, err := d.ReadDir("/buffer/pool"); err != nil || len(names) != 1 {
 		t.Errorf("pool holds %v, %v", names, err)
 	}
@@ -449,10 +448,8 @@ func TestAnotherSize(t *testing.T) {
 	next.openLog()
 	next.check(0, int(end), 1)
 	next.storeAll()
-	next.buf.mu.Lock()
-	for next.buf.evictLocked() {
+	for next.buf.pool.evict(true) {
 	}
-	next.buf.mu.Unlock()
 	next.fill(0, 1, 2)
 	next.check(0, 10, 2)
 	names, err := fs.ReadDir("/buffer/pool")
@@ -470,7 +467,7 @@ func TestAnotherSize(t *testing.T) {
 func (r *rig) consistent() {
 	r.t.Helper()
 	// The prewriter counts a file a moment before it is there.
-	r.untilBuffer("the files on disk are those counted", func() bool { return r.files() == r.buf.mu.files })
+	r.untilBuffer("the files on disk are those counted", func() bool { return r.files() == r.buf.pool.files })
 }
 
 // settle waits until nothing is being made any more.
@@ -483,8 +480,8 @@ func (r *rig) settle() {
 // poolFull reports whether the prewriter has come to rest.
 func (r *rig) poolFull() bool {
 	b := r.buf
-	free := len(b.mu.free)
-	return b.mu.files >= b.max || free >= max(b.opt.Ready, b.mu.files-free)
+	free := len(b.pool.free)
+	return b.pool.files >= b.pool.room.max || free >= max(b.opt.Ready, b.pool.files-free)
 }
 
 // A log that is closed and opened again in one run counts its files.
@@ -544,14 +541,14 @@ func TestReserve(t *testing.T) {
 	}
 	var calls []asked
 	refuse := 1
-	opt.Reserve = func(_ context.Context, s sco.Number, id tlog.ID) (sco.Number, tlog.ID, error) {
+	opt.Owner = logOwner{volume: r.vol, r: r, reserve: func(_ context.Context, s sco.Number, id tlog.ID) (sco.Number, tlog.ID, error) {
 		if refuse > 0 {
 			refuse--
 			return 0, 0, errors.New("the catalog is not there")
 		}
 		calls = append(calls, asked{s, id})
 		return s + 2, id + 1, nil
-	}
+	}}
 	log, err := r.buf.OpenLog(opt)
 	if err != nil {
 		t.Fatal(err)
@@ -594,9 +591,9 @@ func TestSetLimits(t *testing.T) {
 	r.vol.reset(1)
 	opt := r.logOptions(1, 5, 7)
 	opt.SCOLimit, opt.TLogLimit = 8, 10
-	opt.Reserve = func(context.Context, sco.Number, tlog.ID) (sco.Number, tlog.ID, error) {
+	opt.Owner = logOwner{volume: r.vol, r: r, reserve: func(context.Context, sco.Number, tlog.ID) (sco.Number, tlog.ID, error) {
 		panic("asked although the limits are far")
-	}
+	}}
 	log, err := r.buf.OpenLog(opt)
 	if err != nil {
 		t.Fatal(err)
@@ -645,12 +642,12 @@ func TestPrepareFails(t *testing.T) {
 			r.check(1, 2, 1)
 			r.settle()
 			r.consistent()
-			names, err := r.under.ReadDir(r.log.dir)
+			names, err := r.under.ReadDir(r.log.folder.dir)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range names {
-				if n, err := sco.ParseName(name); err == nil && !r.log.Has(n) && n != r.log.next.Number {
+				if n, err := sco.ParseName(name); err == nil && !r.log.Has(n) && n != r.log.section.inside.next.Number {
 					t.Errorf("%s belongs to nobody", name)
 				}
 			}

@@ -67,26 +67,26 @@ func TestMeasure(t *testing.T) {
 		if row.names > 0 {
 			fs.usage.Names, fs.usage.FreeNames = 1<<20, row.names
 		}
-		b := &Buffer{opt: Options{FS: fs, Dir: "/data", Logger: slog.New(slog.DiscardHandler)}, scoSize: mib, max: most}
-		b.mu.files, b.mu.logs = row.files, make(map[uuid.UUID]*Log)
+		b := &pool{fs: fs, dir: "/data/pool", logs: &logs{open: make(map[uuid.UUID]*Log)}, files: row.files}
+		b.room.begin("/data", mib, most*mib, slog.New(slog.DiscardHandler))
 		for range row.logs {
-			b.mu.logs[uuid.New()] = nil
+			b.logs.open[uuid.New()] = nil
 		}
 		b.measure()
-		if got := int(b.limit.Load()); got != row.limit || b.mu.room.scarce != row.scarce {
-			t.Errorf("%s: %d files, scarce %v; want %d, %v", row.what, got, b.mu.room.scarce, row.limit, row.scarce)
+		if got := int(b.room.limit.Load()); got != row.limit || b.room.scarce != row.scarce {
+			t.Errorf("%s: %d files, scarce %v; want %d, %v", row.what, got, b.room.scarce, row.limit, row.scarce)
 		}
 		if row.err != nil || row.limit < 5 {
 			continue
 		}
 		// Something had no room all the same: a user's quota, say.
-		b.mu.room.lacked, b.mu.room.lackedAt, b.mu.room.hold, b.mu.room.cap = errors.New("EDQUOT"), time.Now(), time.Hour, 4
-		if b.measure(); b.limit.Load() != 4 || b.mu.room.lacked == nil {
-			t.Errorf("%s: something lacked room, and there may be %d files", row.what, b.limit.Load())
+		b.room.lacked, b.room.lackedAt, b.room.hold, b.room.cap = errors.New("EDQUOT"), time.Now(), time.Hour, 4
+		if b.measure(); b.room.limit.Load() != 4 || b.room.lacked == nil {
+			t.Errorf("%s: something lacked room, and there may be %d files", row.what, b.room.limit.Load())
 		}
-		b.mu.room.lackedAt = time.Now().Add(-2 * time.Hour)
-		if b.measure(); int(b.limit.Load()) != row.limit || (b.mu.room.lacked == nil) == row.scarce {
-			t.Errorf("%s: that is over, and there may be %d files: %v", row.what, b.limit.Load(), b.mu.room.lacked)
+		b.room.lackedAt = time.Now().Add(-2 * time.Hour)
+		if b.measure(); int(b.room.limit.Load()) != row.limit || (b.room.lacked == nil) == row.scarce {
+			t.Errorf("%s: that is over, and there may be %d files: %v", row.what, b.room.limit.Load(), b.room.lacked)
 		}
 	}
 }
@@ -99,7 +99,7 @@ func bubbleRig(t *testing.T) *rig {
 	return r
 }
 
-// Who waits for the files that it lacks does not keep the one that it has, unless it is
+// A log that waits for files that it lacks does not keep the one that it has, unless it is
 // written to; and it waits until there are places, for both at once.
 func TestWhoWaitsKeepsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -111,52 +111,52 @@ func TestWhoWaitsKeepsNothing(t *testing.T) {
 		synctest.Wait()
 		half := func() {
 			t.Helper()
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.nextTL == nil || l.next == nil {
+			a := l.section.enter()
+			defer a.leave()
+			if a.nextTL == nil || a.next == nil {
 				t.Fatal("nothing is prepared")
 			}
-			if err := errors.Join(l.nextTL.file.Close(), r.buf.opt.FS.Remove(l.nextTL.name)); err != nil {
+			if err := errors.Join(a.nextTL.file.Close(), r.buf.opt.FS.Remove(a.nextTL.name)); err != nil {
 				t.Fatal(err)
 			}
-			l.nextTL = nil
+			a.nextTL = nil
 		}
 		half()
-		if n := l.missing(false); n != 1 || l.next == nil {
+		if n := l.lackedFiles(false); n != 1 || l.section.inside.next == nil {
 			t.Errorf("%d are missing before it waits", n)
 		}
-		if n := l.missing(true); n != 1 || l.next == nil {
+		if n := l.lackedFiles(true); n != 1 || l.section.inside.next == nil {
 			t.Errorf("it is written to, waits, and lacks %d", n)
 		}
-		if l.rests() {
+		if l.section.inside.rests() {
 			t.Error("it rests, though it is written to")
 		}
 		if err := l.Commit(t.Context(), l.Written()); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait() // the flush may have had something prepared
-		if l.missing(false) == 0 {
+		if l.lackedFiles(false) == 0 {
 			half()
 		}
-		l.mu.Lock()
-		open, pending := l.open, l.pending
-		l.open, l.pending = nil, nil
-		l.mu.Unlock()
-		l.lacking++
-		if l.rests() {
+		a := l.section.enter()
+		open, pending := a.open, a.pending
+		a.open, a.pending = nil, nil
+		a.leave()
+		l.section.inside.lacking++
+		if l.section.inside.rests() {
 			t.Error("it rests, though a write waits")
 		}
-		l.lacking--
-		if !l.rests() {
+		l.section.inside.lacking--
+		if !l.section.inside.rests() {
 			t.Error("it does not rest")
 		}
 		count := r.buf.files.count()
-		if n := l.missing(true); n != 2 || l.next != nil || r.buf.files.count() != count-1 {
+		if n := l.lackedFiles(true); n != 2 || l.section.inside.next != nil || r.buf.files.count() != count-1 {
 			t.Errorf("it waits, lacks %d, and %d of %d files are open", n, r.buf.files.count(), count)
 		}
-		l.mu.Lock()
-		l.open, l.pending = open, pending
-		l.mu.Unlock()
+		a = l.section.enter()
+		a.open, a.pending = open, pending
+		a.leave()
 
 		free := 0
 		for r.buf.files.reserve(1) { // which closes what can be closed

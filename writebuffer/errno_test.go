@@ -125,7 +125,7 @@ func (l *errnoLog) flush() {
 	}
 }
 
-// store plays the storer, who comes again if it fails.
+// store plays the storer, which comes again if it fails.
 func (l *errnoLog) store() {
 	l.t.Helper()
 	l.log.CloseTLog()

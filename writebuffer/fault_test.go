@@ -45,9 +45,9 @@ func failedAppend(t *testing.T, pattern string, short int64, fault error) {
 	r.write(3, 2, 1) // not covered by a commit yet
 	r.untilReady()
 	before, _ := r.vol.at(1)
-	broken := r.log.scoPath(before.Number())
+	broken := r.log.folder.scoPath(before.Number())
 	if pattern == "tlog-*" {
-		broken = r.log.tl.name
+		broken = r.log.section.inside.tl.name
 	}
 	rule := r.disk.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: pattern, Err: fault, Short: short, Times: 1})
 	b := &Batch{Spans: []Span{{50, data(50, 1, 66)}, {2, data(2, 2, 66)}}}
@@ -158,7 +158,7 @@ func TestFailedSeal(t *testing.T) {
 		for i := range 3 {
 			r.write(uint64(i*n), n, 1)
 		}
-		left := r.log.space(r.log.open, 200)
+		left := r.log.section.inside.space(r.log.section.inside.open, 200)
 		r.write(5000, left-10, 1)
 		r.untilReady()
 		rule := r.disk.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: "sco-*", Err: unix.EIO, Short: 100, Skip: skip, Times: 1})
@@ -203,7 +203,7 @@ func TestFailedSync(t *testing.T) {
 		t.Error("a halted log closes TLogs")
 	}
 	if r.log.Durable() != 1 || r.fails.Load() != 1 {
-		t.Errorf("durable to %d, OnFail called %d times", r.log.Durable(), r.fails.Load())
+		t.Errorf("durable to %d, Failed called %d times", r.log.Durable(), r.fails.Load())
 	}
 	if err := r.log.Commit(r.ctx, 1); err != nil {
 		t.Errorf("what was durable is no more: %v", err)
@@ -248,7 +248,7 @@ func TestFailedTLogSync(t *testing.T) {
 	}
 	mustBe(t, r.log.Err(), unix.EIO)
 	if n := r.disk.Count(faultdisk.Datasync, tl.name); n != 1 || r.fails.Load() != 1 {
-		t.Errorf("%d syncs, OnFail called %d times", n, r.fails.Load())
+		t.Errorf("%d syncs, Failed called %d times", n, r.fails.Load())
 	}
 }
 
@@ -267,7 +267,7 @@ func TestFailedApply(t *testing.T) {
 		mustBe(t, err, r.vol.err)
 		mustBe(t, r.log.Err(), r.vol.err)
 		if r.log.Written() != 1 || r.fails.Load() != 1 {
-			t.Errorf("written to %d, OnFail called %d times", r.log.Written(), r.fails.Load())
+			t.Errorf("written to %d, Failed called %d times", r.log.Written(), r.fails.Load())
 		}
 	}
 }
@@ -370,16 +370,16 @@ func contains(all []uint64, one uint64) bool {
 func TestRollKeepsTLogThatCannotClose(t *testing.T) {
 	r := newRig(t)
 	addr := uint64(0)
-	for r.log.tl == nil || r.log.tl.bytes+int64(r.log.room)*clusterSize < r.buf.TLogBytes() {
+	for r.log.section.inside.tl == nil || r.log.section.inside.tl.bytes+int64(r.log.room)*clusterSize < r.buf.TLogBytes() {
 		r.write(addr, r.log.BatchMax(), 1)
 		addr += uint64(r.log.BatchMax())
 	}
-	for r.log.space(r.log.open, 200) > r.log.BatchMax() { // the next batch seals
+	for r.log.section.inside.space(r.log.section.inside.open, 200) > r.log.BatchMax() { // the next batch seals
 		r.write(addr, r.log.BatchMax(), 1)
 		addr += uint64(r.log.BatchMax())
 	}
 	r.untilReady()
-	due := r.log.tl
+	due := r.log.section.inside.tl
 	rule := r.disk.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: "sco-*", Err: unix.EIO, Times: 2})
 	if err := r.log.Append(r.ctx, batch(addr, r.log.BatchMax(), 1)); err != nil {
 		mustBe(t, err, unix.EIO)

@@ -37,8 +37,8 @@ func TestRecoverGrownFiles(t *testing.T) {
 	r.write(1, 2, 1)
 	r.commit()
 	loc, _ := r.vol.at(1)
-	names := []string{r.log.tl.name, r.log.scoPath(loc.Number())}
-	id := r.log.tl.ID
+	names := []string{r.log.section.inside.tl.name, r.log.folder.scoPath(loc.Number())}
+	id := r.log.section.inside.tl.ID
 	r.close()
 	for _, name := range names {
 		was, err := os.Stat(name)

@@ -5,37 +5,38 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"openvstorage/internal/broadcast"
 	"openvstorage/internal/disk"
 
 	"golang.org/x/sys/unix"
 )
 
-// openFiles bounds how many files of the buffer are open. Beyond that, files that
-// hold nothing unsynced and that nobody uses are closed, those that were read least
-// lately first (a clock: one bit for each says whether it was read since the hand
-// passed), and opened again by whoever reads them next.
+// openFiles bounds how many files of the buffer are open. When there are more, it
+// closes files that hold nothing unsynced and that nobody uses. The next reader opens
+// such a file again. Files that were read least lately go first (a clock: one bit for
+// each file says whether it was read since the hand passed).
 //
-// A read never waits for a place: it opens its file all the same, and another one
-// is closed when that can be. Who prepares files for writers waits (see
-// Buffer.descriptor).
+// A read never waits for a place: it opens its file at once, and another file is
+// closed when one can be. The preparer of a log does wait for places (see
+// Buffer.places).
 type openFiles struct {
 	disk.FS // through which files are opened
 	max     int
-	dirs    chan struct{} // places of those who list or sync a directory
+	dirs    chan struct{} // places of calls that list or sync a directory
 
 	mu    sync.Mutex
 	open  []*handle
 	taken int // places of files that are about to be opened
 	hand  int
-	again uint64        // files that were closed here
-	freed chan struct{} // closed and renewed when a place may have come free
+	shut  uint64              // files that were closed for the sake of others
+	freed broadcast.Broadcast // a place may have come free
 }
 
 // dirsAtOnce is how many directories are open at once, to be listed or synced.
 const dirsAtOnce = 16
 
 func newOpenFiles(under disk.FS, most int) *openFiles {
-	return &openFiles{FS: under, max: most, dirs: make(chan struct{}, dirsAtOnce), freed: make(chan struct{})}
+	return &openFiles{FS: under, max: most, dirs: make(chan struct{}, dirsAtOnce)}
 }
 
 // SyncDir syncs a directory; see disk.FS.
@@ -52,8 +53,8 @@ func (o *openFiles) ReadDir(name string) ([]string, error) {
 	return o.FS.ReadDir(name)
 }
 
-// handle is an open file. Users count the calls under way; closedBit is added once,
-// when there are none, by whoever closes it.
+// handle is an open file. users counts the calls under way. Whoever closes the file
+// adds closedBit to users, once, when no call is under way.
 type handle struct {
 	file  disk.File
 	of    *openFile
@@ -137,7 +138,7 @@ func (o *openFiles) reserve(n int) bool {
 func (o *openFiles) unreserve(n int) {
 	o.mu.Lock()
 	o.taken -= n
-	o.wakeLocked()
+	o.freed.Send()
 	o.mu.Unlock()
 }
 
@@ -179,21 +180,20 @@ func (o *openFiles) remove(h *handle, shed bool) {
 	o.open[last] = nil
 	o.open = o.open[:last]
 	if shed {
-		o.again++
+		o.shut++
 	}
-	o.wakeLocked()
+	o.freed.Send()
 }
 
-func (o *openFiles) wakeLocked() {
-	close(o.freed)
-	o.freed = make(chan struct{})
-}
+// wait returns a channel that is closed when a place may have come free.
+func (o *openFiles) wait() <-chan struct{} { return o.freed.Next() }
 
-// wait is closed when a place may have come free.
-func (o *openFiles) wait() <-chan struct{} {
+// usage is how many files are open, how many may be, and how many were closed for the
+// sake of others.
+func (o *openFiles) usage() (open, limit int, closed uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.freed
+	return len(o.open), o.max, o.shut
 }
 
 func (o *openFiles) count() int {
@@ -203,7 +203,7 @@ func (o *openFiles) count() int {
 }
 
 // openFile is a file of openFiles. From its first write until settle it stays open:
-// an error of writing back is told to who has it open (P6).
+// the kernel tells an error of writing back only to those who have the file open (P6).
 type openFile struct {
 	all  *openFiles
 	name string
@@ -211,7 +211,7 @@ type openFile struct {
 
 	handle  atomic.Pointer[handle]
 	pinned  atomic.Bool
-	opening sync.Mutex // who opens, closes or pins it
+	opening sync.Mutex // held while the file is opened, closed or pinned
 	closed  bool       // guarded by opening
 }
 
@@ -257,8 +257,8 @@ func (f *openFile) holdForWrite() (*handle, error) {
 	return h, err
 }
 
-// pin opens the file and keeps it open until it is settled: who writes to it first
-// must not have to open it.
+// pin opens the file and keeps it open until it is settled: the first write, which is
+// in the append section, must not have to open it.
 func (f *openFile) pin() error {
 	h, err := f.holdForWrite()
 	if err == nil {
@@ -267,14 +267,13 @@ func (f *openFile) pin() error {
 	return err
 }
 
-// settle says that all that was written is durable, or that nobody needs it to be.
+// settle says that everything written to the file is durable, or need not be: from now
+// on the file may be closed.
 func (f *openFile) settle() {
 	f.opening.Lock()
 	f.pinned.Store(false)
 	f.opening.Unlock()
-	f.all.mu.Lock()
-	f.all.wakeLocked()
-	f.all.mu.Unlock()
+	f.all.freed.Send()
 }
 
 // pin and settle are for the buffer's own files, which are all of this type.
@@ -326,7 +325,7 @@ func (f *openFile) ReadAt(p []byte, off int64) (int, error) {
 	return h.file.ReadAt(p, off)
 }
 
-// TryReadAt leaves a file that is not open to who can wait.
+// TryReadAt returns disk.ErrWouldBlock if the file is not open: ReadAt opens it.
 func (f *openFile) TryReadAt(p []byte, off int64) (int, error) {
 	h := f.handle.Load()
 	if h == nil || !h.acquire() {

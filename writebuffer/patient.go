@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lacked reports whether a call failed for what says nothing about the disk: it
-// was interrupted, or lacked a descriptor or memory. It may be made again.
+// lacked reports whether a call failed for a reason that says nothing about the disk:
+// it was interrupted, or lacked a descriptor or memory. Such a call may be made again.
 func lacked(err error) bool {
 	return isAny(err, unix.EINTR, unix.EAGAIN, unix.EMFILE, unix.ENFILE, unix.ENOMEM)
 }
 
-// passing reports whether a sync failed for what may pass. The disk may be full
-// and not bad.
+// passing reports whether a sync failed for a reason that may pass: those of lacked,
+// and a full disk, which is not a bad one.
 func passing(err error) bool { return lacked(err) || isAny(err, unix.ENOSPC, unix.EDQUOT) }
 
 func isAny(err error, errnos ...unix.Errno) bool {
@@ -33,15 +33,15 @@ func isAny(err error, errnos ...unix.Errno) bool {
 	return false
 }
 
-// patience is how often a call that lacked something is made, and how long it
-// takes a rest before the second time: 85 ms in all.
+// lackedTries is how often a call that lacked something is made. lackedRest is the
+// pause before the second try; each further pause is four times as long: 85 ms in all.
 const (
 	lackedTries = 5
 	lackedRest  = time.Millisecond
 )
 
-// again makes a call until it no longer lacks something, or has been made often
-// enough: who gave up is told which file and why, and may come again.
+// again repeats a call that lacked something, lackedTries times in all. The error of
+// the last try names the file and the reason; the caller may try again later.
 func again(do func() error) error {
 	rest := lackedRest
 	for try := 1; ; try++ {
@@ -54,10 +54,10 @@ func again(do func() error) error {
 	}
 }
 
-// patientFS is a disk whose calls are made again when they lacked something, so
-// that no vDisk halts, and no file is taken for missing or bad, because of it.
-// Syncs of files are not: a failed one may have lost what it was to make durable
-// (see syncs).
+// patientFS is a disk that repeats calls which lacked something: otherwise a vDisk
+// would halt, or a file be taken for missing or bad, for want of a descriptor. It does
+// not repeat the sync of a file: a failed sync may have lost the data that it was to
+// make durable (see syncs).
 type patientFS struct{ disk.FS }
 
 func (d patientFS) OpenFile(name string, flag disk.Flag, perm fs.FileMode) (f disk.File, err error) {
@@ -107,8 +107,8 @@ func (d patientFS) SyncDir(name string) error {
 	return again(func() error { return d.FS.SyncDir(name) })
 }
 
-// patientFile is an open file of a patientFS. Writes come from the append
-// section: they take no rest.
+// patientFile is an open file of a patientFS. It repeats writes without a pause, since
+// they come from the append section, where nothing waits.
 type patientFile struct{ disk.File }
 
 func (f *patientFile) ReadAt(p []byte, off int64) (int, error) {
@@ -122,7 +122,7 @@ func (f *patientFile) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// TryReadAt leaves what lacked something to who can wait.
+// TryReadAt returns disk.ErrWouldBlock if the read lacked something: ReadAt tries again.
 func (f *patientFile) TryReadAt(p []byte, off int64) (int, error) {
 	n, err := f.File.TryReadAt(p, off)
 	if err != nil && lacked(err) {
@@ -140,8 +140,8 @@ func (f *patientFile) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-// WritevAt writes the same bytes to the same place again: nobody refers to them
-// before it has returned.
+// WritevAt may write the same bytes to the same place more than once: nothing refers
+// to them before it has returned.
 func (f *patientFile) WritevAt(bufs [][]byte, off int64) (n int, err error) {
 	for range lackedTries {
 		if n, err = f.File.WritevAt(bufs, off); err == nil || !lacked(err) {
@@ -172,8 +172,8 @@ func (f *patientFile) Size() (n int64, err error) {
 	return n, err
 }
 
-// Close does not say what lacked: the descriptor is gone whatever Linux answers
-// (close(2)), and what has to be durable was synced before.
+// Close passes over an error of lacked: the descriptor is closed whatever Linux answers
+// (close(2)), and data that has to be durable was synced before.
 func (f *patientFile) Close() error {
 	if err := f.File.Close(); err != nil && !lacked(err) {
 		return err

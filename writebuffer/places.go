@@ -2,34 +2,34 @@ package writebuffer
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
-// pressEvery is how often who waits for a place asks the others for one again,
-// tellEvery how often that is logged at most.
+// pressEvery is how often a preparer that waits for places has more stored, so that
+// files can be closed. tellEvery is how often the wait is logged at most.
 const (
 	pressEvery = time.Second
 	tellEvery  = time.Minute
 )
 
-// places waits until the files that l has to prepare may be open, and returns how
-// many places it took; who called gives them back when the files are open. Files
-// that hold nothing unsynced are closed, vDisks that rest give up what they have
-// prepared, and if that is not enough those that are written have to store: then
-// theirs can be closed.
+// places waits until the files that l has to prepare may be open. It returns how many
+// places it took: the caller gives them back when the files are open.
 //
-// Nobody waits with one of the two files that a first write needs: each might hold
-// what another one lacks. So both places are taken at once, and a vDisk that has to
-// wait gives the one up that it has.
+// To get places, the buffer closes files that hold nothing unsynced; then vDisks that
+// rest give up their prepared files; then vDisks that are written store theirs, which
+// can be closed after that.
+//
+// A first write needs two files. No log waits while it has one of them: two logs might
+// each hold the place that the other lacks. So both places are taken at once, and a
+// log that has to wait gives up the file that it has.
 func (b *Buffer) places(ctx context.Context, l *Log) (int, error) {
 	for waits := false; ; waits = true {
 		freed := b.files.wait()
-		n := l.missing(waits)
+		n := l.lackedFiles(waits)
 		if n == 0 || b.files.reserve(n) {
 			return n, nil
 		}
-		if b.stealOpen() {
+		if b.logs.stealOpen() {
 			continue
 		}
 		b.tellFiles()
@@ -41,11 +41,9 @@ func (b *Buffer) places(ctx context.Context, l *Log) (int, error) {
 
 // pressForPlaces asks for places and waits for one, or for a while.
 func (b *Buffer) pressForPlaces(ctx context.Context, freed <-chan struct{}) error {
-	b.addWaiting(1)
-	defer b.addWaiting(-1)
-	if b.pressed != nil {
-		b.pressed()
-	}
+	b.pool.addWaiting(1)
+	defer b.pool.addWaiting(-1)
+	b.logs.press()
 	again := time.NewTimer(pressEvery)
 	defer again.Stop()
 	select {
@@ -56,12 +54,6 @@ func (b *Buffer) pressForPlaces(ctx context.Context, freed <-chan struct{}) erro
 	return ctx.Err()
 }
 
-func (b *Buffer) addWaiting(n int) {
-	b.mu.Lock()
-	b.mu.waiting += n
-	b.mu.Unlock()
-}
-
 func (b *Buffer) tellFiles() {
 	now, last := time.Now().UnixNano(), b.toldFiles.Load()
 	if now-last > int64(tellEvery) && b.toldFiles.CompareAndSwap(last, now) {
@@ -70,54 +62,45 @@ func (b *Buffer) tellFiles() {
 	}
 }
 
-// stealOpen takes the prepared files from a log that has not begun to use them.
-func (b *Buffer) stealOpen() bool {
-	for _, l := range b.allLogs() {
-		if l.giveBack((*Log).rests) {
-			return true
-		}
-	}
-	return false
-}
-
-// missing returns how many files l has to prepare. One that waits and has nothing
+// lackedFiles returns how many files l has to prepare. One that waits and has nothing
 // open gives up the file that it has.
-func (l *Log) missing(waits bool) (n int) {
+func (l *Log) lackedFiles(waits bool) int {
 	if waits {
-		l.giveBack(func(l *Log) bool { return l.open == nil && len(l.pending) == 0 && (l.next == nil || l.nextTL == nil) })
+		l.giveBack((*section).half)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.next == nil {
-		n++
-	}
-	if l.nextTL == nil {
-		n++
-	}
-	return n
+	a := l.section.enter()
+	defer a.leave()
+	return a.missing()
 }
 
 // giveBack closes what l has prepared, if it may, and reports whether there was
-// anything. may is asked with l.mu held.
-func (l *Log) giveBack(may func(*Log) bool) bool {
-	l.mu.Lock()
-	if !may(l) {
-		l.mu.Unlock()
+// anything.
+func (l *Log) giveBack(may func(*section) bool) bool {
+	a := l.section.enter()
+	if !may(a) {
+		a.leave()
 		return false
 	}
-	s, t := l.next, l.nextTL
-	l.next, l.nextTL = nil, nil
-	l.mu.Unlock()
+	s, t := a.takePrepared()
+	a.leave()
 	if s != nil {
 		s.release()
 	}
 	if t != nil {
-		if err := errors.Join(t.file.Close(), l.buf.opt.FS.Remove(t.name)); err != nil {
+		if err := l.folder.removeTLog(t); err != nil {
 			l.buf.opt.Logger.Warn("write buffer: prepared TLog not removed", "file", t.name, "err", err)
 		}
 	}
 	return s != nil || t != nil
 }
 
-// rests reports whether nobody writes or is about to. l.mu is held.
-func (l *Log) rests() bool { return l.open == nil && len(l.pending) == 0 && l.lacking == 0 }
+// giveNext hands over a prepared SCO that an idle log does not need, nil if there is
+// none.
+func (l *Log) giveNext() *SCO {
+	a := l.section.enter()
+	defer a.leave()
+	if !a.rests() {
+		return nil
+	}
+	return a.takeNext()
+}

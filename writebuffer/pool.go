@@ -1,72 +1,125 @@
 package writebuffer
 
 import (
-	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+	"sync"
 
+	"openvstorage/internal/bell"
+	"openvstorage/internal/broadcast"
 	"openvstorage/internal/disk"
 )
 
+// pool has the SCO-sized files of a buffer that no vDisk uses, and counts all that
+// there are. How many there may be is decided with how many there are: so room
+// shares its lock.
+type pool struct {
+	fs        disk.FS
+	dir       string
+	scoSize   int64
+	names     *names
+	logs      *logs
+	evictable *evictable
+	log       *slog.Logger
+	prewriter prewriter
+	remeasure bell.Bell // something lacked room
+
+	// mu comes after the append section of every log, and before the locks of logs
+	// and evictable.
+	mu       sync.Mutex
+	raw      []string            // names in the pool, to be pre-written
+	free     []string            // names in the pool
+	files    int                 // SCO-sized files in existence, in whatever state
+	nextFree int                 // next name in the pool
+	changed  broadcast.Broadcast // a waiter should look again
+	waiting  int                 // writers that wait for a file, and preparers that wait for places
+	wanted   int                 // calls of acquire
+	closed   bool
+	room     room
+}
+
 // adopt counts the files that are there and fills the pool's list.
-func (b *Buffer) adopt() error {
-	names, err := b.opt.FS.ReadDir(b.poolDir())
+func (p *pool) adopt() error {
+	names, err := p.fs.ReadDir(p.dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		p := path.Join(b.poolDir(), name)
+		at := path.Join(p.dir, name)
 		number, raw := strings.CutSuffix(name, rawSuffix)
 		n, err := strconv.Atoi(number)
 		if err == nil {
-			b.mu.nextFree = max(b.mu.nextFree, n+1)
+			p.nextFree = max(p.nextFree, n+1)
 		}
-		info, serr := b.opt.FS.Stat(p)
-		if serr == nil && (err != nil || info.Size() != b.scoSize || b.mu.files >= b.max) {
-			if serr = b.opt.FS.Remove(p); serr == nil {
+		info, serr := p.fs.Stat(at)
+		if serr == nil && (err != nil || info.Size() != p.scoSize || p.files >= p.room.max) {
+			if serr = p.fs.Remove(at); serr == nil {
 				continue
 			}
 		}
 		if serr != nil {
-			// Nothing is in it that anybody misses. It takes its room all the same.
-			b.opt.Logger.Warn("write buffer: file of the pool is left as it is", "file", p, "err", serr)
-			b.mu.files++
+			// A file of the pool holds no data. It takes its room, so it counts.
+			p.log.Warn("write buffer: file of the pool is left as it is", "file", at, "err", serr)
+			p.files++
 			continue
 		}
 		if raw {
-			b.mu.raw = append(b.mu.raw, name)
+			p.raw = append(p.raw, name)
 		} else {
-			b.mu.free = append(b.mu.free, name)
+			p.free = append(p.free, name)
 		}
-		b.mu.files++
+		p.files++
 	}
-	return b.countVolumes()
+	return nil
 }
 
-// instead reports whether a new file may be made in the place of one of the pool
-// that cannot be taken. If not, the next attempt takes what is evicted.
-func (b *Buffer) instead(from string, err error) bool {
-	b.opt.Logger.Warn("write buffer: file of the pool not taken", "file", path.Join(b.poolDir(), from), "err", err)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.mu.files >= int(b.limit.Load()) {
-		b.evictLocked()
+// close refuses files from now on.
+func (p *pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.changed.Send()
+}
+
+// wake makes all that wait look again.
+func (p *pool) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.changed.Send()
+}
+
+// evict drops the first SCO that may go, a narrow one if need be and narrow says so,
+// and reports whether there was one. Its file reaches the pool when its last reader
+// lets go. The caller does not hold p.mu: to drop an SCO takes the append section of its
+// log, which comes before it.
+func (p *pool) evict(narrow bool) bool {
+	s := p.evictable.first(narrow)
+	if s == nil {
 		return false
 	}
-	b.mu.files++
+	s.log.drop(s)
 	return true
 }
 
-// noFile notes that there cannot be more files than there are.
-func (b *Buffer) noFile(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.lacksLocked(err, b.mu.files)
+// instead reports whether a new file may be made in the place of one of the pool
+// that could not be taken. If not, it evicts an SCO, for the next attempt to take.
+func (p *pool) instead(from string, err error) bool {
+	p.log.Warn("write buffer: file of the pool not taken", "file", path.Join(p.dir, from), "err", err)
+	p.mu.Lock()
+	may := p.files < int(p.room.limit.Load())
+	if may {
+		p.files++
+	}
+	p.mu.Unlock()
+	if !may {
+		p.evict(true)
+	}
+	return may
 }
 
 // pop takes the last of a list.
@@ -81,232 +134,135 @@ func pop(list *[]string) (string, bool) {
 }
 
 // swap takes a pre-written file for name if there is one at once.
-func (b *Buffer) swap(name string) (bool, error) {
-	b.mu.Lock()
-	from, ok := pop(&b.mu.free)
-	b.mu.Unlock()
+func (p *pool) swap(name string) (bool, error) {
+	p.mu.Lock()
+	from, ok := pop(&p.free)
+	p.mu.Unlock()
 	if !ok {
-		b.fill.Ring()
+		p.prewriter.fill.Ring()
 		return false, nil
 	}
-	_, err := b.take(from, name, &b.mu.free)
+	_, err := p.take(from, name, &p.free)
 	return err == nil, err
 }
 
 // take moves a file of the pool to name. If that fails it goes back to list,
 // behind all others: the next attempt takes another one. One that was moved to a
 // name that cannot be made durable is given up.
-func (b *Buffer) take(from, name string, list *[]string) (moved bool, err error) {
-	err = b.named(path.Dir(name), func() error {
-		err := b.opt.FS.Rename(path.Join(b.poolDir(), from), name)
+func (p *pool) take(from, name string, list *[]string) (moved bool, err error) {
+	err = p.names.add(path.Dir(name), func() error {
+		err := p.fs.Rename(path.Join(p.dir, from), name)
 		moved = err == nil
 		return err
 	})
 	switch {
 	case err == nil:
 	case moved:
-		b.discardFile(name)
+		p.discard(name)
 	case errors.Is(err, fs.ErrNotExist):
-		b.forget()
+		p.forget()
 	default:
-		b.mu.Lock()
+		p.mu.Lock()
 		*list = slices.Insert(*list, 0, from)
-		b.mu.Unlock()
+		p.mu.Unlock()
 	}
 	return moved, err
 }
 
-// create makes a file that is not pre-written: a writer is waiting. Its first
-// syncs are slower; from its second life on it is like the others. It has its room
-// all the same, so that no write to it lacks any.
-func (b *Buffer) create(name string) error {
-	err := b.named(path.Dir(name), func() error {
-		f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o600)
+// create makes a file that is not pre-written, for a writer that waits. Its first
+// syncs are slower; when it has been recycled it is like the others. It is allocated,
+// so that no write to it lacks room.
+func (p *pool) create(name string) error {
+	err := p.names.add(path.Dir(name), func() error {
+		f, err := p.fs.OpenFile(name, disk.Write|disk.Create|disk.Truncate, 0o600)
 		if err != nil {
 			return err
 		}
-		if err = f.Allocate(0, b.scoSize); err == nil {
-			err = f.Truncate(b.scoSize)
+		if err = f.Allocate(0, p.scoSize); err == nil {
+			err = f.Truncate(p.scoSize)
 		}
 		return errors.Join(err, f.Close())
 	})
 	if err != nil {
-		b.discardFile(name)
+		p.discard(name)
 	}
 	return err
 }
 
 // forget gives up the place of a file that no longer exists.
-func (b *Buffer) forget() {
-	b.mu.Lock()
-	b.mu.files--
-	b.mu.changed.Send()
-	b.mu.Unlock()
+func (p *pool) forget() {
+	p.mu.Lock()
+	p.files--
+	p.changed.Send()
+	p.mu.Unlock()
 }
 
-// discardFile removes a file that cannot be reused.
-func (b *Buffer) discardFile(name string) {
-	if err := b.opt.FS.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		b.opt.Logger.Warn("write buffer: file not removed", "file", name, "err", err)
+// discard removes a file that cannot be reused.
+func (p *pool) discard(name string) {
+	if err := p.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.log.Warn("write buffer: file not removed", "file", name, "err", err)
 	}
-	b.forget()
+	p.forget()
 }
 
 // recycle moves a file into the pool, raw if it must be pre-written first.
 // Nothing reads or writes it any more.
-func (b *Buffer) recycle(name string, raw bool) {
-	b.mu.Lock()
-	if info, err := b.opt.FS.Stat(name); !b.keepsLocked() || err != nil || info.Size() != b.scoSize {
-		b.mu.Unlock()
-		b.discardFile(name) // the buffer was larger, or its SCOs of another size, or there is no room
+func (p *pool) recycle(name string, raw bool) {
+	p.mu.Lock()
+	if info, err := p.fs.Stat(name); !p.keepsLocked() || err != nil || info.Size() != p.scoSize {
+		p.mu.Unlock()
+		p.discard(name) // the buffer was larger, or its SCOs of another size, or there is no room
 		return
 	}
-	to := strconv.Itoa(b.mu.nextFree)
-	b.mu.nextFree++
-	b.mu.Unlock()
+	to := strconv.Itoa(p.nextFree)
+	p.nextFree++
+	p.mu.Unlock()
 	if raw {
 		to += rawSuffix
 	}
-	if err := b.opt.FS.Rename(name, path.Join(b.poolDir(), to)); err != nil {
-		b.opt.Logger.Warn("write buffer: file not recycled", "file", name, "err", err)
-		b.discardFile(name)
+	if err := p.fs.Rename(name, path.Join(p.dir, to)); err != nil {
+		p.log.Warn("write buffer: file not recycled", "file", name, "err", err)
+		p.discard(name)
 		return
 	}
-	b.mu.Lock()
-	if raw {
-		b.mu.raw = append(b.mu.raw, to)
-		defer b.fill.Ring()
-	} else {
-		b.mu.free = append(b.mu.free, to)
-	}
-	b.mu.changed.Send()
-	b.mu.Unlock()
+	p.add(to, raw)
 }
 
-// quiet is how long no SCO file may have been asked for before the prewriter
-// goes beyond Options.Ready.
-const quiet = 500 * time.Millisecond
-
-// prewriter keeps pre-written files in the pool: syncing one costs a half to a
-// fifth of syncing a new file. A few it makes ahead of need; the rest of a
-// buffer that is in use when it is quiet, never in the way of a write.
-func (b *Buffer) prewriter(ctx context.Context) {
-	tick := time.NewTicker(quiet)
-	defer tick.Stop()
-	calm := false
-	var failed failures
-	for {
-		if name, ok := b.nextPrewrite(calm); ok {
-			if failed.rest(ctx, b.prewriteOne(name, &failed)) != nil {
-				return
-			}
-			calm = false
-			select {
-			case <-b.fill.Rung():
-				continue
-			case <-ctx.Done():
-				return
-			default:
-			}
-			calm = !b.asked.Swap(false)
-			continue
-		}
-		select {
-		case <-b.fill.Rung():
-			calm = false
-		case <-tick.C:
-			calm = !b.asked.Swap(false)
-		case <-ctx.Done():
-			return
-		}
+// add puts a file, which has its name in the pool already, on its list.
+func (p *pool) add(name string, raw bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if raw {
+		p.raw = append(p.raw, name)
+		p.prewriter.fill.Ring()
+	} else {
+		p.free = append(p.free, name)
 	}
+	p.changed.Send()
 }
 
 // nextPrewrite picks a file to pre-write: one that lies raw in the pool, or a
-// new one.
-func (b *Buffer) nextPrewrite(calm bool) (name string, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.mu.closed || b.mu.waiting > 0 {
+// new one, which is counted. ready is how many are kept ahead of need, calm says that
+// nobody has asked for a file of late.
+func (p *pool) nextPrewrite(ready int, calm bool) (name string, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.waiting > 0 {
 		return "", false
 	}
-	free := len(b.mu.free)
-	inUse := b.mu.files - free - len(b.mu.raw)
-	if free >= b.opt.Ready && (!calm || inUse == 0) {
+	free := len(p.free)
+	inUse := p.files - free - len(p.raw)
+	if free >= ready && (!calm || inUse == 0) {
 		return "", false
 	}
-	if name, ok = pop(&b.mu.raw); ok {
+	if name, ok = pop(&p.raw); ok {
 		return name, true
 	}
-	if b.mu.files >= int(b.limit.Load()) {
+	if p.files >= int(p.room.limit.Load()) {
 		return "", false
 	}
-	b.mu.files++
-	name = strconv.Itoa(b.mu.nextFree)
-	b.mu.nextFree++
+	p.files++
+	name = strconv.Itoa(p.nextFree)
+	p.nextFree++
 	return name, true
-}
-
-// failures are those of the prewriter, one after the other.
-type failures struct {
-	n    int
-	said time.Time
-}
-
-// prewriteRest is how long the prewriter rests at most after a failure.
-const prewriteRest = time.Second
-
-// rest rests after a failure, longer each time: what fails at once would be tried
-// without end. It returns an error when ctx ends.
-func (f *failures) rest(ctx context.Context, err error) error {
-	if err == nil {
-		f.n = 0
-		return nil
-	}
-	f.n++
-	select {
-	case <-time.After(min(time.Millisecond<<min(f.n, 20), prewriteRest)):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// prewriteOne pre-writes a file and puts it into the pool.
-func (b *Buffer) prewriteOne(name string, failed *failures) error {
-	err := b.prewrite(path.Join(b.poolDir(), name))
-	if done, raw := strings.CutSuffix(name, rawSuffix); raw && err == nil {
-		if err = b.opt.FS.Rename(path.Join(b.poolDir(), name), path.Join(b.poolDir(), done)); err == nil {
-			name = done
-		}
-	}
-	if err != nil {
-		if rerr := b.opt.FS.Remove(path.Join(b.poolDir(), name)); !errors.Is(rerr, fs.ErrNotExist) {
-			err = errors.Join(err, rerr)
-		}
-		b.forget()
-		if full(err) {
-			b.noFile(err)
-		} else if time.Since(failed.said) >= sayAgain {
-			failed.said = time.Now()
-			b.opt.Logger.Warn("write buffer: no file pre-written", "file", name, "err", err)
-		}
-		return err
-	}
-	b.mu.Lock()
-	b.mu.free = append(b.mu.free, name)
-	b.mu.changed.Send()
-	b.mu.Unlock()
-	return nil
-}
-
-func (b *Buffer) prewrite(name string) error {
-	f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create, 0o600)
-	if err != nil {
-		return err
-	}
-	if err = f.Allocate(0, b.scoSize); err == nil {
-		err = f.Prewrite(0, b.scoSize)
-	}
-	return errors.Join(err, f.Close())
 }

@@ -2,28 +2,37 @@ package writebuffer
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"openvstorage/internal/bell"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 )
 
-// preparer has the next SCO and TLog files ready, names durable, before the
+// preparer has the next SCO and TLog files of a log ready, names durable, before the
 // append section needs them.
-func (l *Log) preparer(ctx context.Context) {
+type preparer struct {
+	log  *Log
+	bell bell.Bell // a file has been taken, or is lacking
+}
+
+// run prepares files when it is rung, until ctx ends.
+func (p *preparer) run(ctx context.Context) {
+	l := p.log
 	for {
 		select {
-		case <-l.prepare.Rung():
+		case <-p.bell.Rung():
 		case <-ctx.Done():
 			return
 		}
 		for wait := time.Millisecond; ; wait = min(2*wait, time.Second) {
-			err := l.prepareOnce(ctx)
-			if err == nil || ctx.Err() != nil || l.Err() != nil {
+			err := p.once(ctx)
+			if err == nil || ctx.Err() != nil || l.fate.err() != nil {
 				break
 			}
 			// A full or failing disk makes writers wait (P6).
-			if !l.lacksRoom(err) { // who does says so
+			if !l.lacksRoom(err) { // the buffer says that there is no room
 				l.buf.opt.Logger.Warn("write buffer: no file ready", "vdisk", l.opt.Volume, "err", err)
 			}
 			select {
@@ -35,63 +44,73 @@ func (l *Log) preparer(ctx context.Context) {
 	}
 }
 
-func (l *Log) prepareOnce(ctx context.Context) error {
-	l.mu.Lock()
-	early := l.resuming != nil
-	l.mu.Unlock()
+// once prepares what is missing.
+func (p *preparer) once(ctx context.Context) error {
+	l := p.log
+	a := l.section.enter()
+	early := a.resuming != nil
+	a.leave()
 	if early {
-		return nil // who waits asks again then: its TLogs have lower numbers than those to come
+		// TLogs of Resume get lower numbers than those to come. Writers that wait ring
+		// again when it is done.
+		return nil
 	}
 	places, err := l.buf.places(ctx, l)
 	if err != nil {
 		return err
 	}
 	defer l.buf.files.unreserve(places)
-	n, id, err := l.reserve(ctx)
+	n, id, err := p.reserve(ctx)
 	if err == nil && id != 0 {
-		err = l.restTLog(ctx)
+		err = p.pauseTLog(ctx)
+	}
+	if err == nil && id != 0 {
+		err = p.makeTLog(id)
+	}
+	if err == nil && n != 0 {
+		err = p.makeSCO(ctx, n)
 	}
 	if err != nil {
 		return err
 	}
-	if id != 0 {
-		t, err := l.newTLog(id)
-		if err != nil {
-			return err
-		}
-		l.mu.Lock()
-		l.nextTL = t
-		err = l.markNext()
-		l.ready.Send()
-		l.mu.Unlock()
-		if err != nil {
-			return err
-		}
-	}
-	if n != 0 {
-		name := l.scoPath(n)
-		sparse, err := l.buf.acquire(ctx, name)
-		if err != nil {
-			return err
-		}
-		s, err := l.newSCO(n, name, sparse)
-		if err != nil {
-			l.buf.discardFile(name)
-			return err
-		}
-		l.mu.Lock()
-		l.next = s
-		l.ready.Send()
-		l.mu.Unlock()
-	}
-	return l.swapNext()
+	return p.swap()
 }
 
-// restTLog waits before another TLog is made if the newest could not be begun.
-func (l *Log) restTLog(ctx context.Context) error {
-	l.mu.Lock()
-	n := l.unbegun
-	l.mu.Unlock()
+// makeTLog makes the TLog file that comes next.
+func (p *preparer) makeTLog(id tlog.ID) error {
+	t, err := p.log.folder.newTLog(id)
+	if err != nil {
+		return err
+	}
+	a := p.log.section.enter()
+	defer a.leave()
+	return a.offerTLog(t)
+}
+
+// makeSCO gets a file for the SCO that comes next.
+func (p *preparer) makeSCO(ctx context.Context, n sco.Number) error {
+	l := p.log
+	name := l.folder.scoPath(n)
+	sparse, err := l.buf.pool.acquire(ctx, name)
+	if err != nil {
+		return err
+	}
+	s, err := l.folder.newSCO(n, name, sparse)
+	if err != nil {
+		l.buf.pool.discard(name)
+		return err
+	}
+	a := l.section.enter()
+	defer a.leave()
+	a.offerSCO(s)
+	return nil
+}
+
+// pauseTLog waits before another TLog is made if the newest could not be begun.
+func (p *preparer) pauseTLog(ctx context.Context) error {
+	a := p.log.section.enter()
+	n := a.unbegun
+	a.leave()
 	if n == 0 {
 		return nil
 	}
@@ -103,78 +122,71 @@ func (l *Log) restTLog(ctx context.Context) error {
 	}
 }
 
-// swapNext replaces a prepared SCO file that is not pre-written by one that is.
-// What is flushed often is worth it: syncing a pre-written file costs a half to
-// a fifth.
-func (l *Log) swapNext() error {
-	l.mu.Lock()
-	old := l.next
-	if old == nil || !old.sparse || !l.wantFast || l.numbers.sco >= l.numbers.scoLimit {
-		l.mu.Unlock()
+// swap replaces a prepared SCO file that is not pre-written by one that is. It does
+// so for a vDisk that is flushed: syncing a pre-written file costs a half to a fifth.
+func (p *preparer) swap() error {
+	l := p.log
+	a := l.section.enter()
+	old := a.slowNext()
+	a.leave()
+	if old == nil {
 		return nil
 	}
-	n := l.numbers.sco
-	l.numbers.sco++
-	l.mu.Unlock()
-	name := l.scoPath(n)
-	ok, err := l.buf.swap(name)
+	n, ok := l.numbers.takeSCO()
+	if !ok {
+		return nil // it is not worth a catalog put
+	}
+	name := l.folder.scoPath(n)
+	ok, err := l.buf.pool.swap(name)
 	if !ok || err != nil {
 		return err
 	}
-	s, err := l.newSCO(n, name, false)
+	s, err := l.folder.newSCO(n, name, false)
 	if err != nil {
-		l.buf.discardFile(name)
+		l.buf.pool.discard(name)
 		return err
 	}
-	l.mu.Lock()
-	if l.next == old {
-		l.next = s
-		s = old
-	}
-	l.mu.Unlock()
+	a = l.section.enter()
+	s = a.replaceNext(old, s)
+	a.leave()
 	s.early = true
 	s.release()
 	return nil
 }
 
-// reserve hands out the numbers of what is to be prepared, 0 for nothing.
-func (l *Log) reserve(ctx context.Context) (sco.Number, tlog.ID, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.next != nil && l.nextTL != nil {
+// reserve takes the numbers of the files that are to be prepared. A number of 0 says
+// that the file is there already.
+func (p *preparer) reserve(ctx context.Context) (n sco.Number, id tlog.ID, err error) {
+	l := p.log
+	needSCO, needTLog := p.missing()
+	if !needSCO && !needTLog {
 		return 0, 0, nil
 	}
-	if l.numbers.sco >= l.numbers.scoLimit || l.numbers.tlog >= l.numbers.tlogLimit {
-		s, t := l.numbers.sco, l.numbers.tlog
-		l.mu.Unlock()
-		sl, tl, err := l.opt.Reserve(ctx, s, t)
-		l.mu.Lock()
+	if l.numbers.spent() {
+		scos, tlogs := l.numbers.next()
+		scos, tlogs, err := l.opt.Owner.Reserve(ctx, scos, tlogs)
 		if err != nil {
 			return 0, 0, err
 		}
-		l.numbers.scoLimit, l.numbers.tlogLimit = sl, tl
+		l.numbers.raise(scos, tlogs)
+		needSCO, needTLog = p.missing() // others may have taken the other one meanwhile
 	}
-	var n sco.Number
-	var id tlog.ID
-	if l.next == nil {
-		n = l.numbers.sco
-		l.numbers.sco++
+	ok := true
+	if needSCO {
+		n, ok = l.numbers.takeSCO()
 	}
-	if l.nextTL == nil {
-		id = l.numbers.tlog
-		l.numbers.tlog++
+	if needTLog && ok {
+		id, ok = l.numbers.takeTLog()
+	}
+	if !ok {
+		return 0, 0, errors.New("writebuffer: no number was reserved")
 	}
 	return n, id, nil
 }
 
-// giveNext hands over a prepared SCO that an idle log does not need.
-func (l *Log) giveNext() *SCO {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.rests() {
-		return nil
-	}
-	s := l.next
-	l.next = nil
-	return s
+// missing reports which of the two files is to be prepared.
+func (p *preparer) missing() (needSCO, needTLog bool) {
+	a := p.log.section.enter()
+	defer a.leave()
+	return a.next == nil, a.nextTL == nil
 }

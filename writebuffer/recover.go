@@ -49,10 +49,11 @@ type Recovered struct {
 	// whose data is bad are among Entries: reading them fails, by file and
 	// offset, and everything else reads right.
 	Damage error
-	// Accepted: a person goes on with what there is, whatever is known to be lost.
+	// Accepted: an operator has said that the vDisk goes on with what is left, although
+	// flushed data is known to be lost (see AcceptLoss).
 	Accepted bool
-	// Incomplete is set with Damage if an entry at or below Durable is missing:
-	// nobody can tell what any cluster holds.
+	// Incomplete is set with Damage if an entry at or below Durable is missing. It may
+	// have been a write to any cluster, so no cluster can be read.
 	Incomplete bool
 	// NextSCO and NextTLog are above every number found.
 	NextSCO  sco.Number
@@ -84,9 +85,9 @@ type foundSCO struct {
 	live   bool // entries beyond StoredSeq have their data here
 }
 
-// AcceptLoss is a file that a person puts into the directory of a vDisk to go on
-// with what is in it, although more is known to have been there. It goes when that
-// is done.
+// AcceptLoss is the name of a file that an operator puts into the directory of a vDisk
+// to go on with the data that is left, although more is known to have been there. It is
+// removed when the vDisk has gone on.
 const AcceptLoss = "accept-loss"
 
 // Recover reads a vDisk's local files. It changes nothing on disk; OpenLog
@@ -164,7 +165,7 @@ func (r *Recovered) OldestEpoch() uint64 {
 type merge struct {
 	r        *Recovered
 	entries  map[uint64]tlog.Entry
-	clash    error // two sources disagree about clashSeq
+	clash    error // two files disagree about clashSeq
 	clashSeq uint64
 	ends     string // where the newest TLog ends
 
@@ -211,8 +212,8 @@ func (m *merge) readTLog(d disk.FS, id tlog.ID, name string) error {
 	return nil
 }
 
-// scanTLog reads a TLog as far as it is one. Only what its bytes say is damage: an
-// error of the disk is returned.
+// scanTLog reads a TLog up to its last good entry. Bytes that are no entry are noted
+// in found; an error of the disk is not damage, and is returned.
 func (m *merge) scanTLog(f disk.File, id tlog.ID, name string) (foundTLog, error) {
 	found := foundTLog{id: id, name: name}
 	size, err := f.Size()
@@ -239,9 +240,10 @@ func (m *merge) scanTLog(f disk.File, id tlog.ID, name string) (foundTLog, error
 	return found, nil
 }
 
-// addTLogs takes the entries of the TLogs. Where one ends because a write to
-// it failed, whole entries of refused requests may follow the last good one:
-// their seqs were handed out again, in the next TLog of the same owner.
+// addTLogs takes the entries of the TLogs. In a TLog that ends because a write to it
+// failed, whole entries of refused requests may follow the last good one. Their seqs
+// were handed out again, in the next TLog of the same owner: so a TLog counts only up
+// to the first seq of the next one.
 func (m *merge) addTLogs() {
 	tlogs := m.r.tlogs
 	slices.SortFunc(tlogs, func(a, b foundTLog) int { return cmp.Compare(a.id, b.id) })
@@ -378,98 +380,4 @@ func (m *merge) load(s *foundSCO) error {
 	}
 	m.loaded = s
 	return nil
-}
-
-// walk follows the entries from StoredSeq on and verifies the data of each
-// write. Above Durable the first that is missing or bad ends the log: that is
-// how an unsynced log ends. At or below it, it is damage (O2).
-func (m *merge) walk() error {
-	r := m.r
-	byNumber := make(map[sco.Number]*foundSCO, len(r.scos))
-	for _, s := range r.scos {
-		byNumber[s.number] = s
-	}
-	var damage []error
-	for seq := r.opt.StoredSeq + 1; ; seq++ {
-		e, ok := m.entries[seq]
-		if !ok || seq == m.clashSeq {
-			if seq <= r.Durable {
-				r.Incomplete = true
-				damage = append(damage, m.missing(seq))
-			} else if len(m.entries) > len(r.Entries) {
-				r.Cut = fmt.Sprintf("seq %d is missing", seq)
-			}
-			break
-		}
-		if e.Kind == tlog.KindWrite {
-			bad, err := m.verify(e, byNumber[e.Location.Number()])
-			if err != nil {
-				return err
-			}
-			if bad != nil && seq > r.Durable {
-				r.Cut = bad.Error()
-				break
-			}
-			again := bad != nil && len(damage) > 0 && damage[len(damage)-1].Error() == bad.Error()
-			if bad != nil && !again && len(damage) < damageMax {
-				damage = append(damage, bad)
-			}
-			if s := byNumber[e.Location.Number()]; s != nil && s.err == nil {
-				s.live = true
-			}
-		}
-		r.Entries = append(r.Entries, e)
-		r.Reached = seq
-	}
-	if len(damage) > 0 {
-		r.Damage = fmt.Errorf("what was durable is damaged: %w", errors.Join(damage...))
-	}
-	return nil
-}
-
-// damageMax is how many damaged places are named.
-const damageMax = 16
-
-// missing names the files that should have held seq.
-func (m *merge) missing(seq uint64) error {
-	var errs []error
-	for _, t := range m.r.tlogs {
-		if t.err != nil {
-			errs = append(errs, fmt.Errorf("%s at offset 0: %w", t.name, t.err))
-		}
-	}
-	for _, s := range m.r.scos {
-		if s.err != nil {
-			errs = append(errs, fmt.Errorf("%s at offset 0: %w", s.name, s.err))
-		}
-	}
-	if m.clash != nil {
-		errs = append(errs, m.clash)
-	}
-	return errors.Join(append(errs, fmt.Errorf("seq %d is missing, %d is durable; the TLog ends in %s", seq, m.r.Durable, m.ends))...)
-}
-
-// verify checks the clusters of a write. bad tells what is wrong with them, err
-// that they could not be read.
-func (m *merge) verify(e tlog.Entry, s *foundSCO) (bad, err error) {
-	if s == nil {
-		return fmt.Errorf("%s is missing", e.Location.Number().Name()), nil
-	}
-	if s.err != nil {
-		return fmt.Errorf("%s at offset 0: %w", s.name, s.err), nil
-	}
-	if err := m.load(s); err != nil {
-		return nil, err
-	}
-	first, run := e.Location.Index(), int(e.Run)
-	if first < 1 || first+run-1 > sco.Room(s.header.Capacity) {
-		return &CorruptError{s.name, int64(first) * sco.ClusterSize, "an entry names blocks that are not there"}, nil
-	}
-	for i := range run {
-		off := (first + i) * sco.ClusterSize
-		if got, want := sco.Sum(m.data[off:off+sco.ClusterSize]), e.Sum(i); got != want {
-			return &CorruptError{s.name, int64(off), fmt.Sprintf("CRC is %08x, not %08x", got, want)}, nil
-		}
-	}
-	return nil, nil
 }

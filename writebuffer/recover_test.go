@@ -124,10 +124,8 @@ func (s *scriptRun) run(command string, args []string, rest string) {
 		s.t.Cleanup(gate.Open)
 	case "recycle":
 		s.storeAll()
-		s.buf.mu.Lock()
-		for s.buf.evictLocked() {
+		for s.buf.pool.evict(true) {
 		}
-		s.buf.mu.Unlock()
 	case "kill", "cut":
 		s.untilReady()
 		image := s.under.Kill()
@@ -496,10 +494,8 @@ func TestEmptySCOLeaves(t *testing.T) {
 		}
 		r.log.Stored(tl.ID, nil)
 	}
-	r.buf.mu.Lock()
-	for r.buf.evictLocked() {
+	for r.buf.pool.evict(true) {
 	}
-	r.buf.mu.Unlock()
 	r.write(2, 1, 1)
 	r.commit()
 	if err := r.log.Err(); err != nil {

@@ -47,7 +47,7 @@ func otherLog(t *testing.T, r *rig) *Log {
 	v.epoch = 1
 	v.reset(1)
 	o := r.logOptions(1, 1, 1)
-	o.Volume, o.Applier, o.Epoch = v.id, v, 1
+	o.Volume, o.Owner, o.Epoch = v.id, logOwner{volume: v, r: r}, 1
 	l, err := r.buf.OpenLog(o)
 	if err != nil {
 		t.Fatal(err)
@@ -78,14 +78,14 @@ func TestRestingVolumesHaveNothingOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 			l.Stored(math.MaxUint32, nil)
-			if l.tl != nil {
+			if l.section.inside.tl != nil {
 				t.Error("a TLog is open")
 			}
 		}
 	})
 }
 
-// Who gave up waiting for a file leaves a log that rests: others may have what it has
+// An append that gave up waiting for a file leaves a log that rests: others may have what it has
 // prepared.
 func TestWhoGaveUpLacksNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -99,7 +99,7 @@ func TestWhoGaveUpLacksNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if !r.buf.stealOpen() {
+		if !r.buf.logs.stealOpen() {
 			t.Error("what it has prepared is nobody's")
 		}
 	})

@@ -9,73 +9,83 @@ import (
 
 	"openvstorage/sco"
 	"openvstorage/tlog"
+
+	"github.com/google/uuid"
 )
 
-// Resume takes over what Recover found, once the new epoch is in the catalog. Call
-// it before the first append. The order, which may be cut at any step:
+// Resume takes over the files and entries that Recover found. It is called when the
+// new epoch is in the catalog, before the first append. Its steps, of which a crash
+// may leave any number undone:
 //
 //  1. The SCOs with data that no mark calls durable are written again, and all are
 //     synced.
-//  2. The entries go to TLogs of this epoch, behind the last of them a mark that
-//     calls them all durable, which they are then; and synced (O11). Who reads the
-//     mark has read every entry before it.
-//  3. Older TLogs are removed: the mark that one of them alone had (O2) is in a
-//     newer one, durable.
+//  2. The entries are written to TLogs of this epoch, followed by a mark that calls
+//     them all durable, and the TLogs are synced (O11). A restart that reads the mark
+//     has read every entry before it.
+//  3. Older TLogs are removed. A mark that only one of them had (O2) is not lost: the
+//     mark of step 2 covers it, and is durable.
 //
-// So a restart leaves no less than it found, and any number of them do.
+// So a restart leaves no less than it found, however many follow one another.
 //
 // After an error that passes (disk.Cause) nothing is lost, since older files stay
-// until the end: what was recovered can be read, and GoOn goes on where this came
-// to. Until then appends and commits wait, and the log has nothing to store: nothing
-// of this epoch is acknowledged before what came before it is in files of this epoch.
+// until the end. Recovered data can be read, and GoOn continues at the step that
+// failed. Until it is done appends and commits wait, and the log has nothing to store:
+// nothing of this epoch is acknowledged before all earlier entries are in files of
+// this epoch.
 func (l *Log) Resume(r *Recovered) error {
-	// Not what a mark says: a TLog of a Resume that was cut short says so of entries
-	// before its sync. Until this one has come to its end flushes wait for it.
+	// A mark is not believed here: a Resume that was cut short may have left one that
+	// calls entries durable which it had not synced yet. Flushes wait for this Resume.
 	l.durable.Store(r.opt.StoredSeq)
 	l.adopt(r, true)
-	l.mu.Lock()
-	l.resuming = &resuming{found: r, entries: r.Entries, scos: slices.Clone(l.sealed), part: tlogSizeMax}
-	l.mu.Unlock()
+	a := l.section.enter()
+	a.resuming = &resuming{log: l, found: r, entries: r.Entries, scos: slices.Clone(a.backlog.sealed), part: tlogSizeMax}
+	a.leave()
 	return l.GoOn(context.Background())
 }
 
-// resuming is how far Resume has come. Only who calls it and GoOn, one after the
-// other, changes it.
+// resuming is how far Resume has come. Resume and GoOn change it, of which one runs at
+// a time; cause is read by others.
 type resuming struct {
+	log     *Log
 	found   *Recovered
 	entries []tlog.Entry // that are in no TLog of this epoch yet
 	scos    []*SCO       // whose entries are among them
 	tlogs   []*TLog      // made so far, durable
 	part    int          // bytes of entries that a TLog takes, or so
-	cause   error        // of the last attempt, guarded by Log.mu
+	cause   error        // of the last attempt, guarded by the append section
 }
 
 // GoOn goes on with a Resume that has returned an error. ctx bounds how long it
 // waits for numbers of TLogs, of which each attempt may take one.
 func (l *Log) GoOn(ctx context.Context) error {
-	l.mu.Lock()
-	w := l.resuming
-	l.mu.Unlock()
+	a := l.section.enter()
+	w := a.resuming
+	a.leave()
 	if w == nil {
 		return nil
 	}
-	r := w.found
-	err := l.rewrite(ctx, w)
+	return w.goOn(ctx)
+}
+
+// goOn goes on to the end, or to an error.
+func (w *resuming) goOn(ctx context.Context) error {
+	l, r := w.log, w.found
+	err := w.rewrite(ctx)
 	if err == nil && r.Accepted { // before anything new is acknowledged
-		err = l.buf.withRoom(func() error { return l.buf.lossAccepted(r.opt.Volume) })
+		err = l.buf.pool.withRoom(func() error { return l.buf.lossAccepted(r.opt.Volume) })
 	}
 	if err != nil {
-		l.mu.Lock()
+		a := l.section.enter()
 		w.cause = err
-		l.mu.Unlock()
+		a.leave()
 		return err
 	}
-	l.resumed(w)
+	w.end()
 	for _, t := range slices.Backward(r.tlogs) {
 		if t.err == nil && r.opt.Keep(t.id) {
-			l.mu.Lock()
-			l.closed = slices.Insert(l.closed, 0, &TLog{ID: t.id, name: t.name, stored: true})
-			l.mu.Unlock()
+			a := l.section.enter()
+			a.backlog.closed = slices.Insert(a.backlog.closed, 0, &TLog{ID: t.id, name: t.name, stored: true})
+			a.leave()
 			continue
 		}
 		if err := l.buf.opt.FS.Remove(t.name); err != nil {
@@ -83,18 +93,18 @@ func (l *Log) GoOn(ctx context.Context) error {
 			l.buf.opt.Logger.Warn("write buffer: older TLog not removed", "file", t.name, "err", err)
 		}
 	}
-	l.changed()
+	l.opt.Owner.Changed()
 	return nil
 }
 
 // Resuming is why a Resume has not come to its end, or nil if it has.
 func (l *Log) Resuming() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.resuming == nil {
+	a := l.section.enter()
+	defer a.leave()
+	if a.resuming == nil {
 		return nil
 	}
-	return l.resuming.cause
+	return a.resuming.cause
 }
 
 // errResuming is the answer to a commit round until Resume has come to its end.
@@ -103,49 +113,46 @@ var errResuming = errors.New("what was recovered is not in files of this epoch y
 // waitResumed waits until that is done.
 func (l *Log) waitResumed(ctx context.Context) error {
 	for {
-		l.mu.Lock()
-		w, ready := l.resuming, l.ready.Next()
-		l.mu.Unlock()
+		a := l.section.enter()
+		w, ready := a.resuming, a.ready.Next()
+		a.leave()
 		if w == nil {
 			return nil
 		}
 		select {
 		case <-ready:
-		case <-l.ended:
-			return l.Err()
+		case <-l.fate.ended:
+			return l.fate.err()
 		case <-ctx.Done():
 			return fmt.Errorf("%w, while it waited for room: %w: %v", ctx.Err(), errResuming, l.Resuming())
 		}
 	}
 }
 
-// resumed lets appends and commits begin: all that was recovered is durable in
-// files of this epoch.
-func (l *Log) resumed(w *resuming) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// end lets appends and commits begin: all that was recovered is durable in files of
+// this epoch.
+func (w *resuming) end() {
+	l := w.log
+	a := l.section.enter()
+	defer a.leave()
 	l.durable.Store(w.found.Reached)
-	for _, t := range w.tlogs {
-		l.unstored = append(l.unstored, t.scos...)
-	}
+	a.backlog.addResumed(w.tlogs)
 	if n := len(w.tlogs); n > 0 {
-		l.sealed = nil
-		l.closed = append(l.closed, w.tlogs...)
 		end := w.tlogs[n-1] // the map has all of it: a checkpoint may be there only
-		l.opt.Applier.ClosedTLog(end.ID, end.LastSeq)
+		l.opt.Owner.ClosedTLog(end.ID, end.LastSeq)
 	}
-	l.resuming = nil
-	l.ready.Send()
+	a.resuming = nil
+	a.ready.Send()
 }
 
-// Inspect takes what Recover found for reading only: the vDisk is halted, and
-// its files stay as they are for whoever repairs it.
+// Inspect takes the files that Recover found for reading only: the vDisk is halted,
+// and its files stay as they are for whoever repairs it.
 func (l *Log) Inspect(r *Recovered) { l.adopt(r, false) }
 
-// adopt puts the SCOs that hold something into the table. The others are
-// recycled, if that is allowed. Those with data beyond what is stored become
-// sealed ones. Other vDisks' writers, who may evict what is stored, and the
-// background are at work already.
+// adopt makes the SCOs that hold data readable. SCOs with data that is not stored
+// become sealed ones, the others may be evicted. Files without data are recycled, if
+// recycle says so. Writers of other vDisks, which may evict stored SCOs, and the
+// background goroutines of this log run already.
 func (l *Log) adopt(r *Recovered, recycle bool) {
 	blocks := make(map[sco.Number]*SCO)
 	var stored, sealed []*SCO
@@ -153,7 +160,7 @@ func (l *Log) adopt(r *Recovered, recycle bool) {
 		s, isStored := f.restore(l, r)
 		if s == nil {
 			if recycle {
-				l.giveUp(f, r)
+				f.recycle(l.buf, r.opt.Volume)
 			}
 			continue
 		}
@@ -171,38 +178,36 @@ func (l *Log) adopt(r *Recovered, recycle bool) {
 			s.restoreEntry(e, r.Durable)
 		}
 	}
-	l.mu.Lock()
-	t := l.table.Load()
-	for n, s := range blocks {
-		t = t.with(n, s)
+	a := l.section.enter()
+	for _, s := range blocks {
+		l.present.put(s)
 	}
-	l.table.Store(t)
-	l.sealed = append(l.sealed, sealed...)
+	a.backlog.sealed = append(a.backlog.sealed, sealed...)
 	for _, s := range stored {
 		s.stored = true
 	}
-	l.mu.Unlock()
+	a.leave()
 	for _, s := range stored {
 		l.buf.offer(s, l.opt.HoldStored)
 	}
 }
 
-// giveUp recycles a file in which there is nothing.
-func (l *Log) giveUp(f *foundSCO, r *Recovered) {
+// recycle gives a file that holds nothing back to the pool.
+func (f *foundSCO) recycle(b *Buffer, volume uuid.UUID) {
 	_ = f.file.Close() // nothing was written to it
 	f.file = nil
-	if f.header.Volume != r.opt.Volume {
+	if f.header.Volume != volume {
 		// Another vDisk's before: a crash may have left it two names.
-		l.buf.discardFile(f.name)
+		b.pool.discard(f.name)
 		return
 	}
-	l.buf.recycle(f.name, true)
+	b.pool.recycle(f.name, true)
 }
 
-// restoreEntry takes what a recovered entry says of the SCO's blocks. From the
-// first one on that is not known to be durable, they are written again before the
-// SCO is synced: a process before this one may have been told of a failed sync, and
-// then a second one means nothing (P6).
+// restoreEntry notes the blocks of the SCO that a recovered entry names. From the first
+// block on that is not known to be durable, they are written again before the SCO is
+// synced: an earlier process may have been told of a failed sync, and after that the
+// success of a second sync means nothing (P6).
 func (s *SCO) restoreEntry(e tlog.Entry, durable uint64) {
 	first := e.Location.Index()
 	for i := range int(e.Run) {
@@ -255,14 +260,14 @@ func (f *foundSCO) restore(l *Log, r *Recovered) (s *SCO, stored bool) {
 	return s, true
 }
 
-// rewrite puts the recovered entries into closed TLogs of this epoch, when their
-// data is durable. What an earlier call has done stays done.
-func (l *Log) rewrite(ctx context.Context, w *resuming) error {
+// rewrite syncs the data of the recovered entries and then writes these to closed
+// TLogs of this epoch. It goes on where an earlier call ended.
+func (w *resuming) rewrite(ctx context.Context) error {
 	if len(w.entries) == 0 {
 		return nil
 	}
 	for _, s := range w.scos {
-		if err := l.buf.withRoom(func() error { return s.sync(true) }); err != nil {
+		if err := w.log.buf.pool.withRoom(func() error { return s.sync(true) }); err != nil {
 			return err
 		}
 	}
@@ -270,8 +275,8 @@ func (l *Log) rewrite(ctx context.Context, w *resuming) error {
 	for part := range parts(w.entries, w.part) {
 		last := part[len(part)-1].Seq
 		var t *TLog
-		err := l.buf.withRoom(func() (err error) {
-			t, err = l.rewritePart(ctx, part, last == end)
+		err := w.log.buf.pool.withRoom(func() (err error) {
+			t, err = w.rewritePart(ctx, part, last == end)
 			return err
 		})
 		if err != nil {
@@ -291,19 +296,18 @@ func (l *Log) rewrite(ctx context.Context, w *resuming) error {
 }
 
 // rewritePart makes a TLog of recovered entries, durable on return.
-func (l *Log) rewritePart(ctx context.Context, entries []tlog.Entry, end bool) (*TLog, error) {
-	id, err := l.freeTLog(ctx)
+func (w *resuming) rewritePart(ctx context.Context, entries []tlog.Entry, end bool) (*TLog, error) {
+	l := w.log
+	id, err := w.freeTLog(ctx)
 	if err != nil {
 		return nil, err
 	}
-	t, err := l.newTLog(id)
+	t, err := l.folder.newTLog(id)
 	if err != nil {
 		return nil, err // nothing was written under the number
 	}
-	l.mu.Lock()
-	l.numbers.tlog++
-	l.mu.Unlock()
-	h := tlog.Header{Volume: l.opt.Volume, ID: id, Incarnation: l.buf.opt.Random(), Epoch: l.opt.Epoch, FirstSeq: entries[0].Seq}
+	l.numbers.usedTLog(id)
+	h := l.folder.header(id, entries[0].Seq)
 	t.seed = tlog.SeedOf(h.Incarnation)
 	b := tlog.AppendHeader(nil, h)
 	for _, e := range entries {
@@ -316,35 +320,37 @@ func (l *Log) rewritePart(ctx context.Context, entries []tlog.Entry, end bool) (
 	b = tlog.AppendEntry(b, t.seed, tlog.Entry{Kind: tlog.KindSeal, Seq: last})
 	if err = t.append(b); err == nil {
 		t.note(entries[0].Seq, last)
-		err = t.sync(l)
+		err = t.sync(&l.fate)
 	}
 	if err != nil {
-		// What it holds the older ones have, too.
-		return nil, errors.Join(err, t.file.Close(), l.buf.opt.FS.Remove(t.name))
+		// Its entries are in the older TLogs, too.
+		return nil, errors.Join(err, l.folder.removeTLog(t))
 	}
 	return &t.TLog, nil
 }
 
-// freeTLog is the next TLog number, reserved. One in which something was written is
-// never used again, though it failed (O11).
-func (l *Log) freeTLog(ctx context.Context) (tlog.ID, error) {
-	l.mu.Lock()
-	n := l.numbers
-	l.mu.Unlock()
-	if n.tlogLimit > 0 && n.tlog >= n.tlogLimit {
-		scos, tlogs, err := l.opt.Reserve(ctx, n.sco, n.tlog)
-		if err != nil {
-			// Whatever it says of disks, it says nothing of this one.
-			return 0, fmt.Errorf("no numbers of TLogs could be reserved: %v", err)
-		}
-		l.SetLimits(scos, tlogs)
+// freeTLog returns the next TLog number, reserved. The caller says when it has made a
+// file of it: from then on the number is never used again, even if a write to that
+// file fails (O11).
+func (w *resuming) freeTLog(ctx context.Context) (tlog.ID, error) {
+	l := w.log
+	id, reserved := l.numbers.freeTLog()
+	if reserved {
+		return id, nil
 	}
-	return n.tlog, nil
+	scos, tlogs := l.numbers.next()
+	scos, tlogs, err := l.opt.Owner.Reserve(ctx, scos, tlogs)
+	if err != nil {
+		// Whatever it says of disks, it says nothing of this one.
+		return 0, fmt.Errorf("no numbers of TLogs could be reserved: %v", err)
+	}
+	l.numbers.raise(scos, tlogs)
+	return id, nil
 }
 
-// parts cuts entries into rows of not much more than size bytes, each the content
-// of a TLog: where no SCO has data on both sides, since a TLog is stored with
-// every SCO that it names, whole (O3).
+// parts cuts entries into rows of not much more than size bytes, each the content of a
+// TLog. It cuts only where no SCO has data on both sides: a TLog is stored with every
+// SCO that it names, and an SCO is stored whole (O3).
 func parts(entries []tlog.Entry, size int) iter.Seq[[]tlog.Entry] {
 	last := make(map[sco.Number]int)
 	for i, e := range entries {
@@ -370,8 +376,8 @@ func parts(entries []tlog.Entry, size int) iter.Seq[[]tlog.Entry] {
 	}
 }
 
-// LocalTLog returns the entries of a local TLog that the catalog has too, if it
-// is there and whole, so that replay need not fetch it.
+// LocalTLog returns the entries of the local copy of a TLog that is in the backend, so
+// that replay need not fetch it. It fails if the copy is missing or not whole.
 func (b *Buffer) LocalTLog(opt RecoverOptions, id tlog.ID, lastSeq uint64) ([]tlog.Entry, error) {
 	name := b.volumeDir(opt.Volume) + "/" + id.Name()
 	f, err := b.opt.FS.OpenFile(name, 0, 0)

@@ -49,7 +49,7 @@ func TestResumeGoesOn(t *testing.T) {
 				t.Fatalf("it lacked no room: %v", err)
 			}
 			inject.Remove()
-			r.log.resuming.part = 2 << 10 // many TLogs, if SCOs let it
+			r.log.section.inside.resuming.part = 2 << 10 // many TLogs, if SCOs let it
 			holds := func(_ string, r *rig) {
 				t.Helper()
 				for i := range uint64(writes) {

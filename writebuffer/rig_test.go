@@ -44,9 +44,9 @@ type rig struct {
 	found *Recovered
 	ctx   context.Context
 
-	changed chan struct{} // OnChange
-	pressed chan struct{} // OnPressure
-	fails   atomic.Int32  // calls of OnFail
+	changed chan struct{} // Owner.Changed
+	pressed chan struct{} // Options.OnPressure
+	fails   atomic.Int32  // calls of Owner.Failed
 }
 
 // volume stands for the volume above a log and its catalog: it survives restarts.
@@ -192,11 +192,11 @@ func (r *rig) openBuffer(opt Options) {
 	if err := r.disk.SyncDir("/"); err != nil {
 		r.t.Fatal(err)
 	}
+	opt.OnPressure = func() { signal(r.pressed) }
 	buf, err := Open(opt)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	buf.OnPressure(func() { signal(r.pressed) })
 	r.buf = buf
 	r.t.Cleanup(func() { _ = buf.Close() })
 }
@@ -210,14 +210,27 @@ func signal(c chan struct{}) {
 
 func (r *rig) logOptions(next uint64, s sco.Number, id tlog.ID) LogOptions {
 	return LogOptions{
-		Volume: r.vol.id, Epoch: r.vol.epoch, Applier: r.vol, NextSeq: next, NextSCO: s, NextTLog: id,
-		Reserve: func(_ context.Context, s sco.Number, id tlog.ID) (sco.Number, tlog.ID, error) {
-			return s + 100, id + 100, nil
-		},
-		OnFail:   func(error) { r.fails.Add(1) },
-		OnChange: func() { signal(r.changed) },
+		Volume: r.vol.id, Epoch: r.vol.epoch, Owner: logOwner{volume: r.vol, r: r}, NextSeq: next, NextSCO: s, NextTLog: id,
 	}
 }
+
+// logOwner is the vDisk of a rig as its log calls it.
+type logOwner struct {
+	*volume
+	r       *rig
+	reserve func(context.Context, sco.Number, tlog.ID) (sco.Number, tlog.ID, error) // nil: 100 more
+}
+
+func (o logOwner) Reserve(ctx context.Context, s sco.Number, id tlog.ID) (sco.Number, tlog.ID, error) {
+	if o.reserve != nil {
+		return o.reserve(ctx, s, id)
+	}
+	return s + 100, id + 100, nil
+}
+
+func (o logOwner) Failed(error) { o.r.fails.Add(1) }
+
+func (o logOwner) Changed() { signal(o.r.changed) }
 
 // openLog recovers and begins the next epoch.
 func (r *rig) openLog() {
@@ -406,7 +419,7 @@ func (r *rig) listed() int {
 	return n
 }
 
-// until waits for a condition that the log's OnChange announces.
+// until waits for a condition that the log's Owner.Changed announces.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
 	for !ok() {
@@ -422,9 +435,9 @@ func (r *rig) until(what string, ok func() bool) {
 func (r *rig) untilBuffer(what string, ok func() bool) {
 	r.t.Helper()
 	for {
-		r.buf.mu.Lock()
-		changed, done := r.buf.mu.changed.Next(), ok()
-		r.buf.mu.Unlock()
+		r.buf.pool.mu.Lock()
+		changed, done := r.buf.pool.changed.Next(), ok()
+		r.buf.pool.mu.Unlock()
 		if done {
 			return
 		}
@@ -439,20 +452,20 @@ func (r *rig) untilBuffer(what string, ok func() bool) {
 // untilPrewritten waits until the pool has a pre-written file.
 func (r *rig) untilPrewritten() {
 	r.t.Helper()
-	r.untilBuffer("a file is pre-written", func() bool { return len(r.buf.mu.free) > 0 })
+	r.untilBuffer("a file is pre-written", func() bool { return len(r.buf.pool.free) > 0 })
 }
 
 // untilReady waits until the files that come next are there.
 func (r *rig) untilReady() {
 	r.t.Helper()
 	for {
-		r.log.mu.Lock()
-		ready, done := r.log.ready.Next(), r.log.next != nil && r.log.nextTL != nil
-		r.log.mu.Unlock()
+		a := r.log.section.enter()
+		ready, done := a.ready.Next(), a.next != nil && a.nextTL != nil
+		a.leave()
 		if done {
 			return
 		}
-		r.log.prepare.Ring()
+		r.log.preparer.bell.Ring()
 		select {
 		case <-ready:
 		case <-r.ctx.Done():
@@ -465,13 +478,13 @@ func (r *rig) untilReady() {
 func (r *rig) untilSwapped() {
 	r.t.Helper()
 	for {
-		r.log.mu.Lock()
-		done := r.log.next != nil && !r.log.next.sparse
-		r.log.mu.Unlock()
+		a := r.log.section.enter()
+		done := a.next != nil && !a.next.sparse
+		a.leave()
 		if done {
 			return
 		}
-		r.log.prepare.Ring()
+		r.log.preparer.bell.Ring()
 		if r.ctx.Err() != nil {
 			r.t.Fatal("never: the next SCO is a pre-written one")
 		}

@@ -1,9 +1,9 @@
 package writebuffer
 
 import (
-	"context"
 	"log/slog"
 	"path"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/internal/disk"
@@ -11,10 +11,10 @@ import (
 )
 
 // The buffer shares its file system with others: the logs and states of groups,
-// the map, TLogs, and whatever a person put there. It takes what it may have
-// (Options.Bytes) only as long as a reserve stays for them, and gives files up
-// when it does not: pre-written ones first, then stored ones, which the backend
-// has. So a full disk reaches the buffer first, where writes can wait (P6).
+// the map, TLogs, and files of the operator. It takes Options.Bytes only as long as a
+// reserve stays for them. When it does not, the buffer gives files up: pre-written ones
+// first, then stored ones, which the backend has. So a full disk reaches the buffer
+// first, where writes can wait (P6).
 
 // Bounds of Reserve, in bytes.
 const (
@@ -34,9 +34,9 @@ func Reserve(total uint64) int64 {
 // how many there may be.
 const namesReserve = 64
 
-// How often the buffer looks at its file system, and for how long after something
-// had no room it does not believe that there is more: the first time, and at most,
-// doubled each time. A user's quota shows only that way.
+// roomTick is how often the buffer looks at its file system. After a call had no room,
+// the buffer does not believe for a while that there is any: a user's quota shows in
+// failed calls only. That while is holdMin at first, then doubles up to holdMax.
 const (
 	roomTick = time.Second
 	holdMin  = time.Second
@@ -46,10 +46,18 @@ const (
 // scoSizeMin is how small SCOs get for want of room, in bytes.
 const scoSizeMin = BytesMin / scoShare
 
-// room is what the buffer knows of its file system. Guarded by Buffer.mu.
+// room is what the buffer knows of its file system, and decides from it. Guarded by
+// pool.mu, but for limit.
 type room struct {
-	most     int // files that leave a quarter of the reserve
-	cap      int // files at most until hold has passed since lackedAt
+	dir     string
+	scoSize int64
+	bytes   int64 // Options.Bytes
+	max     int   // files, by bytes
+	log     *slog.Logger
+
+	limit    atomic.Int64 // files that there is room for, at most max
+	most     int          // files that leave a quarter of the reserve
+	cap      int          // files at most until hold has passed since lackedAt
 	lackedAt time.Time
 	hold     time.Duration
 	lacked   error // the newest, nil again when that has passed
@@ -61,49 +69,82 @@ type room struct {
 // sayAgain is how long a log line of the room is not repeated.
 const sayAgain = time.Minute
 
-// keeper keeps the buffer's share of its file system.
-func (b *Buffer) keeper(ctx context.Context) {
-	tick := time.NewTicker(roomTick)
-	defer tick.Stop()
-	for {
-		select {
-		case <-b.look.Rung():
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		b.measure()
-		if b.giveUp() && b.opt.OnScarce != nil {
-			b.opt.OnScarce()
-		}
-	}
+// begin sets the fields that do not change, and allows all files until the room is
+// measured.
+func (r *room) begin(dir string, scoSize, bytes int64, log *slog.Logger) {
+	r.dir, r.scoSize, r.bytes, r.log = dir, scoSize, bytes, log
+	r.max = int(bytes / scoSize)
+	r.most = r.max
+	r.limit.Store(int64(r.max))
 }
 
-// measure sets how many files there may be.
-func (b *Buffer) measure() {
-	u, err := b.opt.FS.Statfs(b.opt.Dir)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	limit := b.max
+// few is how many files let each of so many logs go on: one that is written, the next
+// one, and some that are on their way to the backend. They come out of the reserve,
+// but do not take all of it: what the groups need must be there, or nothing reaches
+// the backend any more.
+func (r *room) few(logs int) int { return min(r.max, 2*logs+2, r.most) }
+
+// lacking reports whether something found no room a short while ago.
+func (r *room) lacking() bool { return time.Since(r.lackedAt) < r.hold }
+
+// measured takes the answer of the file system, and returns how many files there may
+// be, when have of them are there. With an error it knows nothing new.
+func (r *room) measured(u disk.Usage, err error, have, logs int) (limit int) {
+	limit = r.max
 	if err == nil {
 		reserve, free := Reserve(u.Total), int64(u.Free)
-		b.mu.room.scarce = free < reserve/2
+		r.scarce = free < reserve/2
 		// Writers get a few files out of the reserve, but not all of it.
-		b.mu.room.most = max(0, b.mu.files+files(free-reserve/4, b.scoSize))
-		limit = max(b.mu.files+files(free-reserve, b.scoSize), b.fewLocked())
+		r.most = max(0, have+files(free-reserve/4, r.scoSize))
+		limit = max(have+files(free-reserve, r.scoSize), r.few(logs))
 		if u.FewNames(namesReserve) { // each file that goes gives one back
-			limit = min(limit, b.mu.files+int(u.FreeNames)-namesReserve)
-			b.mu.room.scarce = b.mu.room.scarce || u.FreeNames < namesReserve/2
+			limit = min(limit, have+int(u.FreeNames)-namesReserve)
+			r.scarce = r.scarce || u.FreeNames < namesReserve/2
 		}
 	}
-	switch r := &b.mu.room; {
-	case time.Since(r.lackedAt) < r.hold:
+	switch {
+	case r.lacking():
 		limit = min(limit, r.cap)
 	case r.lacked != nil && err == nil && !r.scarce:
 		r.lacked = nil
-		b.opt.Logger.Info("write buffer: there is room again", "dir", b.opt.Dir)
+		r.log.Info("write buffer: there is room again", "dir", r.dir)
 	}
-	b.limitLocked(limit)
+	return limit
+}
+
+// set lets there be so many files, and reports whether that is more than before.
+func (r *room) set(limit int) (more bool) {
+	limit = min(max(limit, 0), r.max)
+	old := int(r.limit.Swap(int64(limit)))
+	switch {
+	case limit < r.max && !r.limited && time.Since(r.said.limit) >= sayAgain:
+		r.limited, r.said.limit = true, time.Now()
+		r.log.Warn("write buffer: its file system has less room than it may take; it takes less, and writes wait for the backend earlier",
+			"dir", r.dir, "bytes", int64(limit)*r.scoSize, "wanted", r.bytes)
+	case limit == r.max && r.limited && r.lacked == nil:
+		r.limited = false
+		r.log.Info("write buffer: its file system has room for all that it may take", "dir", r.dir, "bytes", r.bytes)
+	}
+	return limit > old
+}
+
+// lacks notes that something found no room, and that there can be only so many files
+// for now.
+func (r *room) lacks(err error, files int) {
+	now := time.Now()
+	switch since := now.Sub(r.lackedAt); {
+	case r.hold == 0 || since > 4*holdMax:
+		r.hold = holdMin
+	case since >= r.hold:
+		r.hold = min(2*r.hold, holdMax)
+	}
+	if r.lacked == nil && time.Since(r.said.lack) >= sayAgain {
+		r.said.lack = now
+		r.log.Warn("write buffer: no room; writes wait until there is some. Make room on the file system, or raise the quota",
+			"dir", r.dir, slog.Any("err", err))
+	}
+	r.lackedAt, r.lacked, r.cap = now, err, max(files, 0)
+	r.set(min(r.cap, int(r.limit.Load())))
 }
 
 // files is how many files of size bytes n bytes are, rounded down.
@@ -114,162 +155,14 @@ func files(n, size int64) int {
 	return int(n / size)
 }
 
-// fewLocked is how many files let every vDisk go on: one that is written, the next
-// one, and some that are on their way to the backend. b.mu is held.
-// They come out of the reserve, but do not take all of it: what the groups need must
-// be there, or nothing reaches the backend any more.
-func (b *Buffer) fewLocked() int {
-	return min(b.max, 2*len(b.mu.logs)+2, b.mu.room.most)
-}
-
-// limitLocked lets there be so many files. b.mu is held.
-func (b *Buffer) limitLocked(limit int) {
-	limit = min(max(limit, 0), b.max)
-	old := int(b.limit.Swap(int64(limit)))
-	if limit > old {
-		b.mu.changed.Send()
-		b.fill.Ring()
-	}
-	r := &b.mu.room
-	switch {
-	case limit < b.max && !r.limited && time.Since(r.said.limit) >= sayAgain:
-		r.limited, r.said.limit = true, time.Now()
-		b.opt.Logger.Warn("write buffer: its file system has less room than it may take; it takes less, and writes wait for the backend earlier",
-			"dir", b.opt.Dir, "bytes", int64(limit)*b.scoSize, "wanted", b.opt.Bytes)
-	case limit == b.max && r.limited && r.lacked == nil:
-		r.limited = false
-		b.opt.Logger.Info("write buffer: its file system has room for all that it may take", "dir", b.opt.Dir, "bytes", b.opt.Bytes)
-	}
-}
-
-// lacks notes that something on the file system found no room, and that there is to
-// be a file less than there are. It may be called in the append section.
-func (b *Buffer) lacks(err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.lacksLocked(err, min(b.mu.files, int(b.limit.Load()))-1)
-}
-
-// lacksLocked notes that there can be only so many files for now. b.mu is held.
-func (b *Buffer) lacksLocked(err error, files int) {
-	r := &b.mu.room
-	now := time.Now()
-	switch since := now.Sub(r.lackedAt); {
-	case r.hold == 0 || since > 4*holdMax:
-		r.hold = holdMin
-	case since >= r.hold:
-		r.hold = min(2*r.hold, holdMax)
-	}
-	if r.lacked == nil && time.Since(r.said.lack) >= sayAgain {
-		r.said.lack = now
-		b.opt.Logger.Warn("write buffer: no room; writes wait until there is some. Make room on the file system, or raise the quota",
-			"dir", b.opt.Dir, slog.Any("err", err))
-	}
-	r.lackedAt, r.lacked, r.cap = now, err, max(files, 0)
-	b.limitLocked(min(r.cap, int(b.limit.Load())))
-	b.look.Ring()
-}
-
-// Lacks tells the buffer that somebody else found no room on its file system: it
-// gives some of its own up.
-func (b *Buffer) Lacks(err error) { b.lacks(err) }
-
-// keepsLocked reports whether there may be as many files as there are. A writer
-// that waits gets one of the few that everybody needs, whatever lacks. b.mu is held.
-func (b *Buffer) keepsLocked() bool {
-	return b.mu.files <= int(b.limit.Load()) || b.mu.wanted > 0 && b.mu.files <= b.fewLocked()
-}
-
-// giveUp reports whether room is scarce, and removes files until there are no more than there may be: those of the
-// pool, those that the backend has, and at last those that were prepared for vDisks
-// that are idle.
-func (b *Buffer) giveUp() (urgent bool) {
-	b.mu.Lock()
-	over := b.mu.files - int(b.limit.Load())
-	urgent = b.mu.room.scarce || time.Since(b.mu.room.lackedAt) < b.mu.room.hold
-	b.mu.Unlock()
-	for range over { // what is read goes later, and counts until then
-		b.mu.Lock()
-		if b.keepsLocked() || b.mu.closed {
-			b.mu.Unlock()
-			return urgent
-		}
-		name, ok := pop(&b.mu.raw)
-		if !ok {
-			name, ok = pop(&b.mu.free)
-		}
-		if ok {
-			b.mu.Unlock()
-			b.discardFile(path.Join(b.poolDir(), name))
-			continue
-		}
-		ok = (urgent || b.mu.evictable.Len() > 0) && b.evictLocked()
-		b.mu.Unlock()
-		if !ok && !(urgent && b.steal()) {
-			return urgent
-		}
-	}
-	return urgent
-}
-
-// roomTries is how often withRoom makes room.
-const roomTries = 4
-
-// withRoom does something that must not wait for room: the buffer gives up what it
-// can. It is not called in the append section.
-func (b *Buffer) withRoom(do func() error) error {
-	err := do()
-	for try := 0; try < roomTries && full(err); try++ {
-		b.lacks(err)
-		b.giveUp()
-		err = do()
-	}
-	return err
-}
-
-// shape chooses how large SCOs are, and how many there may be, by what the file
-// system can hold.
-func (b *Buffer) shape() error {
-	size := min(scoSizeMax, b.opt.Bytes/scoShare) / sco.ClusterSize * sco.ClusterSize
-	u, err := b.opt.FS.Statfs(b.opt.Dir)
-	if err != nil {
-		return err
-	}
-	have, err := b.size()
-	if err != nil {
-		return err
-	}
+// shape chooses how large SCOs are, for a buffer of bytes bytes, of which have are SCO
+// files already, on a file system with usage u.
+func shape(bytes, have int64, u disk.Usage) (size int64) {
+	size = min(scoSizeMax, bytes/scoShare) / sco.ClusterSize * sco.ClusterSize
 	for has := have + int64(u.Free) - Reserve(u.Total); size > scoSizeMin && has/scoShare < size; {
 		size = max(size/2/sco.ClusterSize*sco.ClusterSize, scoSizeMin)
 	}
-	b.scoSize, b.max = size, int(b.opt.Bytes/size)
-	b.limit.Store(int64(b.max))
-	b.mu.room.most = b.max // until it is measured
-	return nil
-}
-
-// size is how many bytes of SCO files there are.
-func (b *Buffer) size() (n int64, err error) {
-	dirs := []string{b.poolDir()}
-	ids, err := b.Volumes()
-	if err != nil {
-		return 0, err
-	}
-	for _, id := range ids {
-		dirs = append(dirs, b.volumeDir(id))
-	}
-	for _, dir := range dirs {
-		names, _ := b.opt.FS.ReadDir(dir) // what cannot be read counts for nothing here
-		for _, name := range names {
-			if _, err := sco.ParseName(name); err != nil && dir != b.poolDir() {
-				continue
-			}
-			if info, err := b.opt.FS.Stat(path.Join(dir, name)); err == nil {
-				n += info.Size()
-			}
-		}
-	}
-	return n, nil
+	return size
 }
 
 // full reports whether a call failed for want of room.

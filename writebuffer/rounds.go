@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// rounds lets one caller at a time run a commit round, and those who come meanwhile
-// wait for its end, or for that of their own ctx. Waiting allocates nothing once as
-// many have waited at a time.
+// rounds lets one caller at a time run a commit round. Callers that come meanwhile wait
+// for its end, or for the end of their own ctx. It keeps the channels on which they
+// wait: it allocates only when more wait at a time than ever before.
 type rounds struct {
 	sync.Mutex
 	// All below is guarded by it.
@@ -37,7 +37,7 @@ func (r *rounds) waitLocked(ctx context.Context) (err error) {
 	if err != nil {
 		if at := slices.Index(r.waiting, told); at >= 0 {
 			r.waiting = slices.Delete(r.waiting, at, at+1)
-		} else { // the round has ended at the same moment: what it did counts
+		} else { // the round has ended at the same moment: its result counts
 			<-told
 			err = nil
 		}
@@ -46,7 +46,7 @@ func (r *rounds) waitLocked(ctx context.Context) (err error) {
 	return err
 }
 
-// tellLocked has all who wait look again. The mutex is held.
+// tellLocked makes all that wait look again. The mutex is held.
 func (r *rounds) tellLocked() {
 	for _, told := range r.waiting {
 		told <- struct{}{} // there is room for one

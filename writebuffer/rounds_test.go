@@ -32,8 +32,8 @@ func (r *rig) untilWaiting(n int) {
 	}
 }
 
-// Who waits for another's commit round leaves when his own ctx ends, whatever that
-// round waits for. The round goes on, and those who stay get its end.
+// Whoever waits for another's commit round leaves when his own ctx ends, whatever that
+// round waits for. The round goes on, and those that stay get its end.
 func TestFollowerLeaves(t *testing.T) {
 	for _, what := range []string{"a sync", "room"} {
 		t.Run(what, func(t *testing.T) {
@@ -117,7 +117,7 @@ func TestFollowersHearOfTheEnd(t *testing.T) {
 	}
 }
 
-// Of many who commit, leave and come again none waits for ever, and what a commit
+// Of many that commit, leave and come again none waits for ever, and what a commit
 // says is so.
 func TestRoundsAtRandom(t *testing.T) {
 	r := newFastRig(t)

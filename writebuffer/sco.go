@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"sync/atomic"
 	"time"
 
@@ -48,7 +47,7 @@ type SCO struct {
 	footed  atomic.Bool // it has a footer
 
 	stored  bool          // guarded by log.mu
-	list    *list.List    // Buffer.mu.evictable or narrow, guarded by Buffer.mu
+	list    *list.List    // of evictable, which guards it
 	element *list.Element // in it
 }
 
@@ -82,7 +81,7 @@ func (s *SCO) release() {
 		if s.left.Load() {
 			return
 		}
-		b.recycle(s.name, s.sparse && s.early)
+		b.pool.recycle(s.name, s.sparse && s.early)
 	}
 }
 
@@ -132,82 +131,9 @@ func (s *SCO) read(p []byte, index int, wait bool) error {
 	return nil
 }
 
-// newSCO opens a file of SCO size that is already in the vDisk's directory.
-func (l *Log) newSCO(n sco.Number, name string, sparse bool) (*SCO, error) {
-	f, err := l.buf.opt.FS.OpenFile(name, disk.Write, 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := pin(f); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	blocks := int(l.buf.scoSize / sco.ClusterSize)
-	room := sco.Room(blocks)
-	s := &SCO{Number: n, log: l, file: f, name: name, sparse: sparse}
-	s.refs.Store(1)
-	s.header = sco.Header{
-		Volume: l.opt.Volume, Number: n, Incarnation: l.buf.opt.Random(),
-		Capacity: blocks, Epoch: l.opt.Epoch,
-	}
-	s.blocks = sco.Blocks{Sums: make([]uint32, room), Addrs: make([]uint64, room), Seqs: make([]uint64, room)}
-	return s, nil
-}
-
-func (l *Log) scoPath(n sco.Number) string { return path.Join(l.dir, n.Name()) }
-
-// table finds SCOs by number without a lock: a slice from the lowest number
-// on, replaced whole when an SCO comes or goes.
-type table struct {
-	base sco.Number
-	scos []*SCO
-}
-
-func (t *table) find(n sco.Number) *SCO {
-	if i := uint64(n - t.base); n >= t.base && i < uint64(len(t.scos)) {
-		return t.scos[i]
-	}
-	return nil
-}
-
-// with returns a copy that has s, or without the SCO numbered n if s is nil.
-func (t *table) with(n sco.Number, s *SCO) *table {
-	low, high := n, n
-	for i, o := range t.scos {
-		if o == nil || o.Number == n {
-			continue
-		}
-		low, high = min(low, t.base+sco.Number(i)), max(high, t.base+sco.Number(i))
-	}
-	next := &table{base: low, scos: make([]*SCO, high-low+1)}
-	for _, o := range t.scos {
-		if o != nil && o.Number != n {
-			next.scos[o.Number-low] = o
-		}
-	}
-	next.scos[n-low] = s
-	return next
-}
-
-// Read fills p, whole clusters, from loc on in one SCO, verified. found is
-// false if the SCO is not in the buffer. With wait false it returns
-// disk.ErrWouldBlock if the medium would have to be waited for.
-func (l *Log) Read(loc sco.Location, p []byte, wait bool) (found bool, err error) {
-	s := l.table.Load().find(loc.Number())
-	if s == nil || !s.acquire() {
-		return false, nil
-	}
-	err = s.read(p, loc.Index(), wait)
-	s.release()
-	return true, err
-}
-
-// Has reports whether the SCO is in the buffer.
-func (l *Log) Has(n sco.Number) bool { return l.table.Load().find(n) != nil }
-
-// drop takes s out of the table; its file is recycled with its last reader.
-func (l *Log) drop(s *SCO) {
-	l.mu.Lock()
-	l.table.Store(l.table.Load().with(s.Number, nil))
-	l.mu.Unlock()
-	s.release()
+// footer appends the SCO's footer, and tells where it is written.
+func (s *SCO) footer(dst []byte) (off int64, footer []byte) {
+	n := int(s.used.Load())
+	first := s.header.Capacity - sco.FooterBlocks(n)
+	return int64(first) * sco.ClusterSize, sco.AppendFooter(dst, s.header, s.blocks, n, first)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/bits"
 	"slices"
 
@@ -13,8 +12,8 @@ import (
 	"openvstorage/tlog"
 )
 
-// Work is what waits to be stored: upload SCOs (in any order, several at a
-// time), then the TLogs in order, then the catalog (O3).
+// Work is what waits to be stored. The SCOs are uploaded first, in any order and
+// several at a time; then the TLogs, in order; then the catalog is put (O3).
 type Work struct {
 	SCOs  []*SCO  // sealed, of TLogs closed and open, in order
 	TLogs []*TLog // closed, in order
@@ -22,15 +21,9 @@ type Work struct {
 
 // Work returns what waits to be stored now.
 func (l *Log) Work() Work {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	w := Work{SCOs: append(slices.Clone(l.unstored), l.sealed...)}
-	for _, t := range l.closed {
-		if !t.stored {
-			w.TLogs = append(w.TLogs, t)
-		}
-	}
-	return w
+	a := l.section.enter()
+	defer a.leave()
+	return a.backlog.work()
 }
 
 // SCOs are those that the TLog's entries name, in order.
@@ -113,7 +106,7 @@ func (s *SCO) Object(buf []byte, marks Marks) ([]byte, error) {
 }
 
 // SameFile reports whether head, the first block of an object, is of this very
-// SCO: what an earlier attempt to store it left.
+// SCO: an earlier attempt to store it may have left such an object.
 func (s *SCO) SameFile(head []byte) bool {
 	h, err := sco.DecodeHeader(head)
 	return err == nil && h == s.header
@@ -122,7 +115,7 @@ func (s *SCO) SameFile(head []byte) bool {
 // Object returns the bytes of the TLog's object: synced first, every entry
 // verified.
 func (t *TLog) Object(l *Log) ([]byte, error) {
-	if err := t.sync(l); err != nil {
+	if err := t.sync(&l.fate); err != nil {
 		return nil, err
 	}
 	return t.read()
@@ -141,137 +134,78 @@ func readFull(f disk.File, p []byte, off int64) error {
 }
 
 // Stored records that the TLogs up to id, and with them their SCOs, are in the
-// catalog (O3): the SCOs may leave the buffer (O5). Those of which narrow, which
-// may be nil, says that their object is not at full width yet leave it only
-// under pressure, until Widened.
+// catalog (O3): the SCOs may leave the buffer (O5). narrow, which may be nil, tells
+// which of them have an object that is not at full width yet. Such an SCO leaves only
+// when no other can and somebody waits, until Widened is called for it.
 func (l *Log) Stored(id tlog.ID, narrow func(sco.Number) bool) {
-	l.mu.Lock()
-	var done []*SCO
-	var last uint64
-	for _, t := range l.closed {
-		if t.ID <= id && !t.stored {
-			t.stored = true
-			if err := t.close(); err != nil { // nobody reads it any more
-				l.buf.opt.Logger.Warn("write buffer: stored TLog not closed", "file", t.name, "err", err)
-			}
-			last = max(last, t.LastSeq)
-			done = append(done, t.scos...)
-			t.scos = nil
-		}
+	a := l.section.enter()
+	tlogs, scos := a.backlog.stored(id)
+	last := uint64(0)
+	for _, t := range tlogs {
+		last = max(last, t.LastSeq)
+		a.closeStored(t)
 	}
-	l.unstored = slices.DeleteFunc(l.unstored, func(s *SCO) bool { return slices.Contains(done, s) })
-	for _, s := range done {
-		s.stored = true
-	}
-	// The catalog has their entries: nobody needs these files to be durable.
-	l.unsynced = slices.DeleteFunc(l.unsynced, func(s *SCO) bool { return s.stored })
-	l.mu.Unlock()
-	l.advance(last)
-	l.rest()
-	for _, s := range done {
+	a.advance(last)
+	a.closeIdleTLog()
+	a.leave()
+	for _, s := range scos {
 		settle(s.file)
 		l.buf.offer(s, narrow != nil && narrow(s.Number))
 	}
 }
 
-// rest closes the open TLog of a log that has nothing to store: it holds a mark at
-// most. It stays, as those that are stored do, until Free.
-func (l *Log) rest() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.tl == nil || !l.allStored() {
+// closeStored closes the file of a stored TLog: nobody reads it any more.
+func (a *section) closeStored(t *TLog) {
+	if err := t.close(); err != nil {
+		a.log.buf.opt.Logger.Warn("write buffer: stored TLog not closed", "file", t.name, "err", err)
+	}
+}
+
+// closeIdleTLog closes the open TLog of a log that has nothing to store: that TLog
+// holds a mark at most. Like a stored one, it stays until Free.
+func (a *section) closeIdleTLog() {
+	if a.tl == nil || !a.allStored() {
 		return
 	}
-	t := l.tl
-	l.tl = nil
+	t := &a.tl.TLog
+	a.tl = nil
 	t.stored = true
-	if err := t.close(); err != nil {
-		l.buf.opt.Logger.Warn("write buffer: TLog of a vDisk that rests not closed", "file", t.name, "err", err)
-	}
-	l.closed = append(l.closed, &t.TLog)
+	a.closeStored(t)
+	a.backlog.closed = append(a.backlog.closed, t)
 }
 
 // offer makes a stored SCO evictable, a narrow one after all others.
 func (b *Buffer) offer(s *SCO, narrow bool) {
 	b.dirty.Add(-1)
-	b.mu.Lock()
-	b.listLocked(s, narrow)
-	b.mu.changed.Send()
-	b.mu.Unlock()
-}
-
-// listLocked puts a stored SCO behind the others of its list. b.mu is held.
-func (b *Buffer) listLocked(s *SCO, narrow bool) {
-	s.list = b.mu.evictable
-	if narrow {
-		s.list = b.mu.narrow
-	}
-	s.element = s.list.PushBack(s)
-}
-
-// unlistLocked takes an SCO off its list, and reports whether it was on one.
-// b.mu is held.
-func (b *Buffer) unlistLocked(s *SCO) bool {
-	if s.element == nil {
-		return false
-	}
-	s.list.Remove(s.element)
-	s.element, s.list = nil, nil
-	return true
+	b.evictable.add(s, narrow)
+	b.pool.wake() // comes last: a writer that has missed the SCO waits by now
 }
 
 // Narrow returns the SCOs of the vDisk that are kept because their objects are
 // not at full width.
-func (l *Log) Narrow() []sco.Number {
-	l.buf.mu.Lock()
-	defer l.buf.mu.Unlock()
-	var list []sco.Number
-	for e := l.buf.mu.narrow.Front(); e != nil; e = e.Next() {
-		if s := e.Value.(*SCO); s.log == l {
-			list = append(list, s.Number)
-		}
-	}
-	return list
-}
+func (l *Log) Narrow() []sco.Number { return l.buf.evictable.narrowOf(l) }
 
 // Widened records that the objects of SCOs are at full width.
 func (l *Log) Widened(numbers []sco.Number) {
-	t := l.table.Load()
-	l.buf.mu.Lock()
-	defer l.buf.mu.Unlock()
 	for _, n := range numbers {
-		if s := t.find(n); s != nil && s.list == l.buf.mu.narrow && l.buf.unlistLocked(s) {
-			l.buf.listLocked(s, false)
+		if s := l.present.find(n); s != nil {
+			l.buf.evictable.widen(s)
 		}
 	}
 }
 
 // Forget drops a stored SCO whose object was deleted.
 func (l *Log) Forget(n sco.Number) {
-	s := l.table.Load().find(n)
-	if s == nil {
-		return
-	}
-	l.buf.mu.Lock()
-	listed := l.buf.unlistLocked(s)
-	l.buf.mu.Unlock()
-	if listed {
+	if s := l.present.find(n); s != nil && l.buf.evictable.remove(s) {
 		l.drop(s)
 	}
 }
 
 // Free removes the closed, stored TLogs up to id: a checkpoint covers them (O4).
 func (l *Log) Free(id tlog.ID) error {
-	l.mu.Lock()
-	var gone []*TLog
-	l.closed = slices.DeleteFunc(l.closed, func(t *TLog) bool {
-		if t.ID <= id && t.stored {
-			gone = append(gone, t)
-			return true
-		}
-		return false
-	})
-	l.mu.Unlock()
+	a := l.section.enter()
+	gone := a.backlog.free(id)
+	a.leave()
 	var errs []error
 	for _, t := range gone {
 		errs = append(errs, t.close(), l.buf.opt.FS.Remove(t.name))
@@ -279,172 +213,56 @@ func (l *Log) Free(id tlog.ID) error {
 	return errors.Join(errs...)
 }
 
-// Backlog is how many bytes of the vDisk are in the buffer and not stored yet,
-// Local how many are in the buffer at all. Both count whole SCO files' used
-// blocks.
+// Backlog returns how many bytes of the vDisk are in the buffer and not stored yet, and
+// how many are in the buffer at all. It counts the used blocks of SCO files, commit
+// blocks included.
 func (l *Log) Backlog() (backlog, local int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open != nil {
-		backlog += int64(l.open.used.Load()) * sco.ClusterSize
+	a := l.section.enter()
+	defer a.leave()
+	backlog = a.backlog.bytes()
+	if a.open != nil {
+		backlog += int64(a.open.used.Load()) * sco.ClusterSize
 	}
-	for _, s := range l.unstored {
-		backlog += int64(s.used.Load()) * sco.ClusterSize
-	}
-	for _, s := range l.sealed {
-		backlog += int64(s.used.Load()) * sco.ClusterSize
-	}
-	for _, s := range l.table.Load().scos {
-		if s != nil {
-			local += int64(s.used.Load()) * sco.ClusterSize
-		}
+	for s := range l.present.all() {
+		local += int64(s.used.Load()) * sco.ClusterSize
 	}
 	return backlog, local
 }
 
 // TLogBytes is how many bytes of TLogs the vDisk has in the buffer.
 func (l *Log) TLogBytes() (n int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, t := range l.closed {
-		n += t.Size
-	}
-	if l.tl != nil {
-		n += l.tl.Size
+	a := l.section.enter()
+	defer a.leave()
+	n = a.backlog.tlogBytes()
+	if a.tl != nil {
+		n += a.tl.Size
 	}
 	return n
 }
 
 // Activity changes with every append.
 func (l *Log) Activity() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.active
-}
-
-// Close commits what is written, unless the log has failed, and lets go of
-// all files. Nobody may use the log any more.
-func (l *Log) Close(commit func() error) error {
-	var errs []error
-	if commit != nil && l.Err() == nil {
-		errs = append(errs, commit())
-	}
-	l.stop()
-	l.done.Wait()
-	if commit != nil && l.Err() == nil && l.Resuming() == nil {
-		if err := l.syncMark(); err != nil {
-			// All that was flushed is there. Only damage below it would not be told
-			// from the end of the log.
-			l.buf.opt.Logger.Warn("write buffer: the mark of the last flush is not durable", "vdisk", l.opt.Volume, "err", err)
-		}
-	}
-	l.fail(ErrClosed)
-	l.buf.mu.Lock()
-	delete(l.buf.mu.logs, l.opt.Volume)
-	l.buf.mu.Unlock()
-	return errors.Join(append(errs, l.closeFiles())...)
-}
-
-// syncMark makes the newest mark durable: a clean stop may be followed by a power
-// cut. Nothing else of the log runs any more.
-func (l *Log) syncMark() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.markNext(); err != nil {
-		return err
-	}
-	if l.unmarked && l.nextTL == nil && l.numbers.tlog < l.numbers.tlogLimit {
-		next, err := l.newTLog(l.numbers.tlog)
-		l.numbers.tlog++
-		if err != nil {
-			return err
-		}
-		l.nextTL = next
-		if err := l.markNext(); err != nil {
-			return err
-		}
-	}
-	switch n := len(l.closed); {
-	case l.tl != nil:
-		return l.tl.sync(l)
-	case n > 0 && !l.closed[n-1].stored:
-		return l.closed[n-1].sync(l)
-	}
-	return nil
-}
-
-// closeFiles closes what is open. SCOs stay as files, and in the buffer's
-// count, for the next start to find, or Discard.
-func (l *Log) closeFiles() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var errs []error
-	for _, s := range l.table.Load().scos {
-		if s == nil {
-			continue
-		}
-		l.buf.mu.Lock()
-		if s.stored && s.element == nil { // being evicted: that closes it
-			l.buf.mu.Unlock()
-			continue
-		}
-		if !l.buf.unlistLocked(s) {
-			l.buf.dirty.Add(-1)
-		}
-		l.buf.mu.Unlock()
-		if s.refs.CompareAndSwap(1, 0) {
-			errs = append(errs, s.file.Close())
-			continue
-		}
-		s.left.Store(true) // who reads it closes it
-		s.release()
-	}
-	l.table.Store(&table{})
-	if l.next != nil {
-		l.next.release()
-		l.next = nil
-	}
-	for _, t := range l.closed {
-		errs = append(errs, t.close())
-	}
-	if l.resuming != nil {
-		for _, t := range l.resuming.tlogs {
-			errs = append(errs, t.close())
-		}
-	}
-	if l.tl != nil {
-		errs = append(errs, l.tl.file.Close())
-	}
-	if l.nextTL != nil {
-		errs = append(errs, l.nextTL.file.Close())
-		if err := l.buf.opt.FS.Remove(l.nextTL.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	a := l.section.enter()
+	defer a.leave()
+	return a.active
 }
 
 // Numbers are the next SCO and TLog numbers to be used.
 func (l *Log) Numbers() (sco.Number, tlog.ID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.numbers.sco, l.numbers.tlog
+	return l.numbers.next()
 }
 
 // SetLimits raises the numbers below which SCOs and TLogs may be opened.
 func (l *Log) SetLimits(scos sco.Number, tlogs tlog.ID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.numbers.scoLimit = max(l.numbers.scoLimit, scos)
-	l.numbers.tlogLimit = max(l.numbers.tlogLimit, tlogs)
+	l.numbers.raise(scos, tlogs)
 }
 
 // AtRest calls fn in the append section with the last seq, if every entry is
 // in a closed TLog.
 func (l *Log) AtRest(fn func(lastSeq uint64)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if (l.tl == nil || l.tl.FirstSeq == 0) && l.resuming == nil && l.Err() == nil {
-		fn(l.nextSeq - 1)
+	a := l.section.enter()
+	defer a.leave()
+	if a.tlogEmpty() && a.resuming == nil && l.fate.err() == nil {
+		fn(a.nextSeq - 1)
 	}
 }

@@ -3,8 +3,6 @@ package writebuffer
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"path"
 	"sync"
 
 	"openvstorage/internal/disk"
@@ -12,36 +10,37 @@ import (
 	"openvstorage/tlog"
 )
 
-// syncs is the one owner of what the syncs of a file say (P6). Linux tells an
-// error of writing back once for each open file: of two syncs at once one is told
-// and the other is not. So a file is synced by one at a time, and what one was
-// told holds for all that wait and all that come later.
+// syncs makes the syncs of one file, and remembers their results (P6). Linux reports
+// an error of writing back once for each open file: of two syncs at the same time one
+// gets the error, and the other succeeds. So one sync of a file runs at a time, and its
+// result holds for all that wait and all that come later.
 //
-// A sync that failed for good fails the log. One that failed for what may pass (see
-// passing) has lost what was not durable as well: a second sync would succeed
-// without it. So that is verified and written again before the next sync, and only
-// then believed.
+// A sync that failed for good fails the log. A sync that failed for a reason that may
+// pass (see passing) has lost the data that was not durable, too: a second sync would
+// succeed without it. So that data is verified and written again before the next sync,
+// and only the success of that one counts.
 type syncs struct {
 	sync.Mutex
-	whole bool  // all that the file will ever hold is durable
-	lost  bool  // what is not durable must be written again before a sync counts
-	err   error // why it never will be
+	whole bool  // the file is complete, and durable
+	lost  bool  // data that is not durable must be written again before a sync counts
+	err   error // why it never will be durable
 	bad   bool  // the last error is for good
 }
 
-// syncTries is how often a sync that fails for what may pass is made before its
-// caller is refused. The next one tries again.
+// syncTries is how often a sync that fails for a reason that may pass is made before
+// its caller gets the error. The next call tries again.
 const syncTries = 3
 
-// rewriter writes what is not durable of a file again, verified, where it was.
+// rewriter writes the part of a file that is not durable again: verified, and to the
+// same place.
 type rewriter interface{ writeAgain() error }
 
 // run returns nil when all that was written to the file before is durable.
-func (y *syncs) run(l *Log, f disk.File, w rewriter) error {
+func (y *syncs) run(t *fate, f disk.File, w rewriter) error {
 	if y.err != nil {
 		return y.err
 	}
-	if err := l.Err(); err != nil {
+	if err := t.err(); err != nil {
 		return err
 	}
 	for try := 1; ; try++ {
@@ -51,7 +50,7 @@ func (y *syncs) run(l *Log, f disk.File, w rewriter) error {
 		}
 		if y.bad {
 			y.err = err
-			l.fail(err)
+			t.fail(err)
 			return err
 		}
 		if try == syncTries || !passing(err) {
@@ -60,10 +59,10 @@ func (y *syncs) run(l *Log, f disk.File, w rewriter) error {
 	}
 }
 
-// once writes what is lost again and syncs. That it cannot be written again, or read
-// for that, is nobody's loss yet: no sync has been told of it, and the next one
-// begins with it again. Bytes that do not match are bad for good, and so is a sync
-// that failed for what does not pass.
+// once writes again what a failed sync has lost, and syncs. If it cannot write or read,
+// nothing more is lost: the next call begins with the same. Bytes that do not match
+// their sum are bad for good, and so is a sync that failed for a reason that does not
+// pass.
 func (y *syncs) once(f disk.File, w rewriter) error {
 	if y.lost {
 		if err := w.writeAgain(); err != nil {
@@ -91,7 +90,7 @@ func (s *SCO) sync(sealed bool) error {
 		return nil
 	}
 	used := int(s.used.Load())
-	if err := s.syncing.run(s.log, s.file, s); err != nil {
+	if err := s.syncing.run(&s.log.fate, s.file, s); err != nil {
 		return err
 	}
 	s.durable = used
@@ -111,9 +110,9 @@ const rewriteBlocks = 64
 // the sum is known are verified (P2).
 func (s *SCO) writeAgain() error {
 	// A write under way is in the file before it is in used: it may be lost as well.
-	s.log.mu.Lock()
+	a := s.log.section.enter()
 	used := int(s.used.Load())
-	s.log.mu.Unlock()
+	a.leave()
 	first := s.durable + 1
 	if first == 1 {
 		first = 0 // the header goes with the first block
@@ -143,7 +142,7 @@ func (s *SCO) writeAgain() error {
 	return err
 }
 
-// verify holds a block that was read against what is known of it.
+// verify compares a block that was read with the sum that was made when it was written.
 func (s *SCO) verify(b []byte, index int) error {
 	if index == 0 {
 		if !s.SameFile(b) {
@@ -162,13 +161,13 @@ func (s *SCO) verify(b []byte, index int) error {
 }
 
 // sync makes a TLog to which nothing is appended any more durable (O10).
-func (t *TLog) sync(l *Log) error {
+func (t *TLog) sync(f *fate) error {
 	t.syncing.Lock()
 	defer t.syncing.Unlock()
 	if t.syncing.whole {
 		return nil
 	}
-	err := t.syncing.run(l, t.file, t)
+	err := t.syncing.run(f, t.file, t)
 	t.syncing.whole = err == nil
 	return err
 }
@@ -200,73 +199,4 @@ func (t *TLog) read() ([]byte, error) {
 		return nil, &CorruptError{t.name, end, fmt.Sprintf("entries end at seq %d, not %d: %v", last, t.LastSeq, err)}
 	}
 	return b, nil
-}
-
-// named makes a name in a directory, durable on return. One at a time does that in
-// a directory: a sync that fails is told to one caller, and counts for every name
-// that was waiting for it. Who is told takes the name away again.
-func (b *Buffer) named(dir string, do func() error) error {
-	b.mu.Lock()
-	turn := b.mu.turns[dir]
-	if turn == nil {
-		turn = new(sync.Mutex)
-		b.mu.turns[dir] = turn
-	}
-	b.mu.Unlock()
-	turn.Lock()
-	defer turn.Unlock()
-	if err := do(); err != nil {
-		return err
-	}
-	return b.opt.FS.SyncDir(dir)
-}
-
-// unnamed takes a name away, durably on return. It may be gone already. After a
-// failed sync the removal may be lost although nobody sees the name any more, and no
-// later sync brings it back (P6): so the name is made again, for there to be something
-// to remove that the next sync is about. anew makes it, nil: as an empty file. What is
-// made again is what a crash would have left, without its content.
-func (b *Buffer) unnamed(name string, remove func(string) error, anew func() error) error {
-	if anew == nil {
-		anew = func() error {
-			f, err := b.opt.FS.OpenFile(name, disk.Write|disk.Create, 0o600)
-			if err != nil {
-				return err
-			}
-			return f.Close()
-		}
-	}
-	err := b.named(path.Dir(name), func() error {
-		if b.owes(name) {
-			if err := anew(); err != nil {
-				return err
-			}
-		}
-		b.owe(name, true)
-		if err := remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
-	})
-	if err == nil {
-		b.owe(name, false)
-	}
-	return err
-}
-
-// owes reports whether the removal of a name is perhaps not durable.
-func (b *Buffer) owes(name string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.mu.owed[name]
-}
-
-func (b *Buffer) owe(name string, owed bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if owed {
-		b.mu.owed[name] = true
-	} else {
-		delete(b.mu.owed, name)
-	}
 }

@@ -35,7 +35,7 @@ func TestSyncErrorIsToldOnce(t *testing.T) {
 			case "storer":
 				go func() { _, err := s.Object(nil, nil); other <- err }()
 			case "background":
-				r.log.syncer.Ring()
+				r.log.syncer.bell.Ring()
 				go func() { other <- r.log.Commit(r.ctx, 1) }()
 			case "close":
 				go func() { other <- s.Sync() }()
@@ -53,7 +53,7 @@ func TestSyncErrorIsToldOnce(t *testing.T) {
 			_, err := s.Object(nil, nil)
 			mustBe(t, err, unix.EIO)
 			if n := r.disk.Count(faultdisk.Datasync, s.name); n != 1 || r.log.Durable() != 0 || r.fails.Load() != 1 {
-				t.Errorf("%d syncs, durable to %d, OnFail called %d times", n, r.log.Durable(), r.fails.Load())
+				t.Errorf("%d syncs, durable to %d, Failed called %d times", n, r.log.Durable(), r.fails.Load())
 			}
 		})
 	}
@@ -273,12 +273,10 @@ func TestResumeBesideTheBackground(t *testing.T) {
 	stop := make(chan struct{})
 	var others sync.WaitGroup
 	for _, do := range []func(){
-		func() { next.log.syncer.Ring() },
+		func() { next.log.syncer.bell.Ring() },
 		func() { next.log.Work(); next.log.Backlog(); next.log.TLogBytes() },
 		func() {
-			next.buf.mu.Lock()
-			next.buf.evictLocked()
-			next.buf.mu.Unlock()
+			next.buf.pool.evict(true)
 		},
 	} {
 		others.Go(func() {

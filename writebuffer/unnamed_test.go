@@ -159,9 +159,9 @@ func TestDiscardGoesForGood(t *testing.T) {
 			t.Error("it holds files")
 		}
 		counted := func() int {
-			r.buf.mu.Lock()
-			defer r.buf.mu.Unlock()
-			return r.buf.mu.files
+			r.buf.pool.mu.Lock()
+			defer r.buf.pool.mu.Unlock()
+			return r.buf.pool.files
 		}
 		for counted() != r.files() { // some may be under way
 			if r.ctx.Err() != nil {
@@ -183,9 +183,9 @@ func TestDiscardCountsWhatIsGone(t *testing.T) {
 	if err := r.log.Close(nil); err != nil {
 		t.Fatal(err)
 	}
-	r.buf.mu.Lock()
-	before := r.buf.mu.files
-	r.buf.mu.Unlock()
+	r.buf.pool.mu.Lock()
+	before := r.buf.pool.files
+	r.buf.pool.mu.Unlock()
 	inject := r.disk.Inject(faultdisk.Rule{Ops: faultdisk.RemoveAll, Err: unix.EIO})
 	for range 3 {
 		if err := r.buf.Discard(r.vol.id); !errors.Is(err, unix.EIO) {
@@ -193,9 +193,9 @@ func TestDiscardCountsWhatIsGone(t *testing.T) {
 		}
 	}
 	inject.Remove()
-	r.buf.mu.Lock()
-	after := r.buf.mu.files
-	r.buf.mu.Unlock()
+	r.buf.pool.mu.Lock()
+	after := r.buf.pool.files
+	r.buf.pool.mu.Unlock()
 	if after < before {
 		t.Errorf("%d files counted, then %d, and none is gone", before, after)
 	}

@@ -18,9 +18,9 @@ func nearlyFull(t *testing.T, left int) *rig {
 	r.write(0, 1, 1)
 	r.untilReady()
 	for addr := uint64(1000); ; {
-		r.log.mu.Lock()
-		space := r.log.space(r.log.open, 4096)
-		r.log.mu.Unlock()
+		a := r.log.section.enter()
+		space := a.space(a.open, 4096)
+		a.leave()
 		if space <= left {
 			return r
 		}
@@ -31,7 +31,7 @@ func nearlyFull(t *testing.T, left int) *rig {
 }
 
 // A batch that does not fit into what is left of an SCO is tried as a whole: in the
-// next SCO if little is left, else by who can wait.
+// next SCO if little is left, else by an append that can wait.
 func TestTryAppendIsWhole(t *testing.T) {
 	for _, left := range []int{1, 5, 20, 200} {
 		r := nearlyFull(t, left)
@@ -39,9 +39,9 @@ func TestTryAppendIsWhole(t *testing.T) {
 		if left == 200 {
 			n = 250
 		}
-		r.log.mu.Lock()
-		share, room, open := r.log.room/wasteShare, r.log.space(r.log.open, 4096), r.log.open.name
-		r.log.mu.Unlock()
+		a := r.log.section.enter()
+		share, room, open := r.log.room/wasteShare, a.space(a.open, 4096), a.open.name
+		a.leave()
 		before := r.log.Written()
 		// A second SCO that cannot be written: nothing of the batch may be there.
 		rule := r.disk.Inject(faultdisk.Rule{Ops: faultdisk.Write, Path: "sco-*", Err: unix.EIO, Where: func(name string) bool {
@@ -60,7 +60,7 @@ func TestTryAppendIsWhole(t *testing.T) {
 			t.Errorf("%d left, of which at most %d are given up: %v", room, share, err)
 		}
 		r.restarts(func(_ string, r *rig) { r.absent(5000) })
-		// And it is written by who can wait, from here on.
+		// From here on it is written by an append that can wait.
 		r.write(5000, n, 3)
 		r.check(5000, n, 3)
 	}
@@ -112,7 +112,7 @@ func TestTryAppendAtRandom(t *testing.T) {
 				}
 			}
 			if errors.Is(err, disk.ErrWouldBlock) {
-				r.write(500_000+i, 1, i) // who can wait goes on
+				r.write(500_000+i, 1, i) // an append that can wait goes on
 				r.untilReady()
 			}
 		}

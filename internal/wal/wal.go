@@ -18,12 +18,12 @@
 //	36      4   zero
 //	40     length  body, then zeros up to a multiple of 8
 //
-// The seed is the file's incarnation, so that what a recycled file held before
-// cannot pass for new. Zeros where a record would begin are the log's end.
+// The seed is the file's incarnation, so that old records of a recycled file are not
+// taken for new ones. Zeros where a record would begin are the log's end.
 //
-// The durable marks decide what a bad record means. Whatever a restart finds
-// bad at or below the highest mark in the log had been synced: it is damage,
-// and the log is refused. Above it the log is cut (rule O2).
+// The durable marks decide what a bad record means. A record at or below the highest
+// mark in the log had been synced: if it is bad, that is damage, and the log is refused.
+// A bad record above the mark ends the log (rule O2).
 package wal
 
 import (
@@ -43,10 +43,10 @@ const Align = 8
 // BodyMax is the longest body in bytes.
 const BodyMax = 64 << 20
 
-// ErrCorrupt is matched by the error for a record that is none.
+// ErrCorrupt is matched by the error for bytes that are no record.
 var ErrCorrupt = errors.New("log record corrupt")
 
-// FlagSkippable marks a record that may be skipped by who does not know it.
+// FlagSkippable marks a record that a reader which does not know its kind may skip.
 const FlagSkippable = 1
 
 // Head is a record without its body.
@@ -113,9 +113,9 @@ func (h Head) put(b []byte, incarnation uint64) {
 	le.PutUint32(b, format.SeededCRC(incarnation, b[4:HeadSize]))
 }
 
-// DecodeHead decodes the head at the start of b. Zeros are no record and no
-// error: then ok is false. The error is ErrCorrupt, or format.ErrNewer for a head
-// that is whole and says what this release does not know: that is never a log's end.
+// DecodeHead decodes the head at the start of b. If there are zeros, ok is false and err
+// is nil: the log ends. The error is ErrCorrupt, or format.ErrNewer for a whole head
+// with a flag or field that this release does not know, which is never a log's end.
 func DecodeHead(b []byte, incarnation uint64) (h Head, ok bool, err error) {
 	if len(b) < HeadSize {
 		return Head{}, false, fmt.Errorf("%w: %d bytes are left", ErrCorrupt, len(b))
@@ -162,9 +162,9 @@ func zeros(b []byte) bool {
 	return true
 }
 
-// Scan calls fn for each whole record of b in turn, whose bodies are parts of
-// b, until the records end, one is bad, or fn fails. end is the offset behind
-// the last good one. err is nil at zeros or at the end of b.
+// Scan calls fn for each whole record of b in turn, until the records end, one is bad,
+// or fn fails. Bodies alias b. end is the offset behind the last good record. err is nil
+// if the scan ends at zeros or at the end of b.
 func Scan(b []byte, incarnation uint64, fn func(off int64, r Record) error) (end int64, err error) {
 	last := uint64(0)
 	for len(b)-int(end) >= HeadSize {
