@@ -42,7 +42,7 @@ func TestAutomaticPinnedWhenCloneGoes(t *testing.T) {
 	list, err := r.host.SnapshotList(ctx, "v")
 	must(t, err)
 	v := volumeOf(t, r, "v")
-	s, err := v.pinNamed(list[0].Name)
+	s, err := v.tree.pinNamed(list[0].Name)
 	must(t, err)
 	must(t, r.host.Delete(ctx, "c"))
 	noCloneSnapshot(t, r.host, "v")

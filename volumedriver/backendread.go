@@ -10,12 +10,12 @@ import (
 
 // readBackend reads consecutive blocks of one stored SCO and verifies them
 // against the SCO's own checksums (P2), beside what the backend verifies.
-func (v *Volume) readBackend(ctx context.Context, p []byte, loc sco.Location) error {
-	if int(loc.Origin()) >= len(v.origins) {
-		return fmt.Errorf("%w: %v is of no origin of vDisk %s", backend.ErrCorrupt, loc, v.id)
+func (r *reader) readBackend(ctx context.Context, p []byte, loc sco.Location) error {
+	if int(loc.Origin()) >= len(r.origins) {
+		return fmt.Errorf("%w: %v is of no origin of vDisk %s", backend.ErrCorrupt, loc, r.id)
 	}
-	o := v.origins[loc.Origin()]
-	table, err := v.host.sums.of(ctx, o, loc.Number())
+	o := r.origins[loc.Origin()]
+	table, err := r.host.sums.of(ctx, o, loc.Number())
 	if err != nil {
 		return err
 	}
@@ -31,13 +31,13 @@ func (v *Volume) readBackend(ctx context.Context, p []byte, loc sco.Location) er
 			return fmt.Errorf("%w: %s of %s, block %d: CRC is %08x, not %08x", backend.ErrCorrupt, name, o.id, first+i/sco.ClusterSize, got, want)
 		}
 	}
-	v.count.backendRead.Add(uint64(len(p)))
+	r.count.backendRead.Add(uint64(len(p)))
 	return nil
 }
 
-// spreadOf is how many of the locations one read of the backend can serve, the
-// first being one of data: blocks that follow one another in one SCO, with
-// clusters between them that read as zeros. A disk with holes is written so.
+// spreadOf is how many of the first locations one read of the backend can serve: blocks
+// that follow one another in one SCO, with clusters between them that read as zeros. A
+// disk with holes is written so. The first location is one of data.
 func spreadOf(locs []sco.Location) int {
 	n, last := 1, locs[0]
 	for i, loc := range locs[1:] {
@@ -52,12 +52,12 @@ func spreadOf(locs []sco.Location) int {
 	return n
 }
 
-// readSpread reads a spread into p. Its blocks are read side by side into the
-// first part of p, and moved from there to their places, the last one first: none
-// is moved to a place where one is that has yet to be moved.
-func (v *Volume) readSpread(ctx context.Context, p []byte, locs []sco.Location) error {
+// readSpread reads a spread into p. Its blocks are read side by side into the first part of
+// p, and moved from there to their places. The last one is moved first, so that none
+// overwrites another that has yet to be moved.
+func (r *reader) readSpread(ctx context.Context, p []byte, locs []sco.Location) error {
 	blocks := int(locs[len(locs)-1]-locs[0]) + 1
-	if err := v.readBackend(ctx, p[:blocks*sco.ClusterSize], locs[0]); err != nil {
+	if err := r.readBackend(ctx, p[:blocks*sco.ClusterSize], locs[0]); err != nil {
 		return err
 	}
 	cluster := func(i int) []byte { return p[i*sco.ClusterSize : (i+1)*sco.ClusterSize] }

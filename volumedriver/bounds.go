@@ -8,16 +8,17 @@ import (
 	"openvstorage/sco"
 )
 
-// bound is how many clusters may hold data, at most, if that is known.
+// bound is how many clusters hold data at most, if that is known.
 type bound struct {
-	known atomic.Uint64 // the number and one; 0: not known
+	known atomic.Uint64 // the number plus one; 0: not known
 }
 
 func (b *bound) set(clusters uint64) { b.known.Store(clusters + 1) }
 
 func (b *bound) forget() { b.known.Store(0) }
 
-// bytes returns the bound in bytes with so many more clusters, up to size.
+// bytes is the bound and more clusters, in bytes; at most size, which it is too if the
+// bound is not known.
 func (b *bound) bytes(size, more uint64) uint64 {
 	n := b.known.Load()
 	if n == 0 {
@@ -26,48 +27,82 @@ func (b *bound) bytes(size, more uint64) uint64 {
 	return min(size, (n-1+more)*sco.ClusterSize)
 }
 
-// boundMax is the size in bytes of the largest vDisk whose bounds are counted, which
-// reads a page for each GiB.
+// boundMax is the size in bytes of the largest vDisk whose bounds are counted: counting
+// reads a page of the map for each GiB.
 const boundMax = 8 << 40
 
-// countBounds counts what no counter tells: what a clone has of its ancestors, and
-// what snapshots hold that were taken before this opening. It does one at a time;
-// more says that there are others.
-func (v *Volume) countBounds(ctx context.Context) (more bool) {
-	if v.self > 0 && v.inherited.known.Load() == 0 {
-		before := v.heads.Load()
-		n, ok := v.countBound(ctx, v.head, v.size.Load())
-		if ok && v.heads.Load() == before {
-			v.inherited.set(n)
-			if v.heads.Load() != before { // a rollback has forgotten it before it was set
-				v.inherited.forget()
+// bounds tells how much of a vDisk and of its snapshots is allocated, at most. The map
+// counts what the vDisk has written itself; the rest is counted here, once.
+type bounds struct {
+	*core
+	tree *snapshotTree
+
+	inherited bound         // what a clone has of its ancestors
+	heads     atomic.Uint64 // counts rollbacks
+}
+
+// rollingBack and rolledBack are called before and after the map rolls back: what was
+// counted of the live state, or is being counted, holds no longer.
+func (b *bounds) rollingBack() { b.inherited.forget() }
+
+func (b *bounds) rolledBack() {
+	b.heads.Add(1)
+	b.inherited.forget()
+}
+
+// count counts what no counter tells: what a clone has of its ancestors, and what
+// snapshots hold that were taken before this opening. It counts one of them; more says
+// that there are others.
+func (b *bounds) count(ctx context.Context) (more bool) {
+	if b.self > 0 && b.inherited.known.Load() == 0 {
+		before := b.heads.Load()
+		n, ok := b.countOne(ctx, b.head, b.size.Load())
+		if ok && b.heads.Load() == before {
+			b.inherited.set(n)
+			if b.heads.Load() != before { // a rollback has forgotten it before it was set
+				b.inherited.forget()
 			}
 		}
 		return ok
 	}
-	v.mu.Lock()
-	var next *snapshot
-	for _, s := range v.snapshots {
-		if s.held.known.Load() == 0 && s.Size <= boundMax {
-			next = s
-			break
-		}
-	}
-	v.mu.Unlock()
+	next := b.tree.first(func(s *snapshot) bool { return s.held.known.Load() == 0 && s.Size <= boundMax })
 	if next == nil {
 		return false
 	}
-	n, ok := v.countBound(ctx, next.view, next.Size)
+	n, ok := b.countOne(ctx, next.view, next.Size)
 	if ok {
 		next.held.set(n)
 	}
 	return ok
 }
 
-func (v *Volume) countBound(ctx context.Context, view *metadata.View, size uint64) (clusters uint64, ok bool) {
+// countOne counts the clusters of a view of size bytes. ok is false if it could not.
+func (b *bounds) countOne(ctx context.Context, view *metadata.View, size uint64) (clusters uint64, ok bool) {
 	if size > boundMax {
 		return 0, false
 	}
 	n, err := view.Bound(ctx)
 	return n, err == nil
+}
+
+// allocated is Stat.Allocated, of a vDisk of size bytes.
+func (b *bounds) allocated(size uint64) uint64 {
+	if b.m == nil {
+		return size
+	}
+	clusters, known := b.m.Held()
+	switch {
+	case !known:
+		return size
+	case b.self > 0:
+		return b.inherited.bytes(size, clusters) // ancestors' have no counters
+	}
+	return min(size, clusters*sco.ClusterSize)
+}
+
+// countHeld has the map count what its last checkpoint holds. It is tried again by
+// each step of the storer.
+func (b *bounds) countHeld(ctx context.Context) (more bool) {
+	more, err := b.m.CountHeld(ctx, reapPages)
+	return more && err == nil
 }

@@ -4,54 +4,115 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"openvstorage/metadata"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
 	"openvstorage/volumedriver/pageobject"
+	"openvstorage/writebuffer"
+
+	"github.com/google/uuid"
 )
 
-// freezeAtRest freezes the map for a checkpoint that is due when there is no
-// TLog to close, because everything written is stored.
-func (v *Volume) freezeAtRest() {
-	v.cat.Lock()
-	stored := v.cat.StoredSeq // only the storer moves it
-	id := tlog.ID(v.cat.Checkpoint.TLog)
-	if n := len(v.cat.TLogs); n > 0 {
-		id = tlog.ID(v.cat.TLogs[n-1].Number)
+// checkpointer makes the checkpoints of a vDisk, by which a restart has less to replay
+// and garbage may go: the map is frozen in the order of the log, and committed when all
+// that it covers is stored. Its lock, which is held for a moment, comes after that of
+// the snapshot tree.
+type checkpointer struct {
+	*core
+	cat       *ownedCatalog
+	tree      *snapshotTree
+	committed func() // hears of each checkpoint that the catalog has
+
+	due       atomic.Bool // freeze the map when the next TLog closes
+	uncovered int64       // bytes of TLogs stored since the last checkpoint; the storer's
+
+	mu      sync.Mutex
+	pending []*pendingCheckpoint // oldest first
+}
+
+// pendingCheckpoint is a checkpoint that was frozen when a TLog closed, and is committed
+// when that TLog is stored. As the write buffer may hold a lot until then, there may be
+// several.
+type pendingCheckpoint struct {
+	frozen *metadata.Frozen
+	tlog   tlog.ID
+	seq    uint64
+	parent uuid.UUID // of the live state
+}
+
+// checkpointBytes of TLogs that no checkpoint covers make one due. A restart replays that
+// much and what the write buffer holds: a second or so.
+const checkpointBytes = 64 << 20
+
+// freeze freezes the map for a checkpoint, if one is due. It is called where the TLog
+// ends, in the append section: nothing is between seq and what is frozen.
+func (k *checkpointer) freeze(id tlog.ID, seq uint64) {
+	if !k.due.Load() {
+		return
 	}
-	v.cat.Unlock()
-	v.buf.AtRest(func(lastSeq uint64) {
+	k.tree.freeze(func(parent uuid.UUID, roots []metadata.Root) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if len(k.pending) == pendingMax {
+			return
+		}
+		k.due.Store(false)
+		k.pending = append(k.pending, &pendingCheckpoint{tlog: id, seq: seq, parent: parent, frozen: k.m.Freeze(seq, roots)})
+	})
+}
+
+// bequeath makes the parent of a snapshot that has gone the parent of pending
+// checkpoints. The tree calls it, under its lock.
+func (k *checkpointer) bequeath(s *snapshot) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, p := range k.pending {
+		bequeath(&p.parent, s)
+	}
+}
+
+// freezeAtRest freezes the map for a checkpoint that is due, if everything written is
+// stored: no TLog is going to close then at whose end it could be frozen.
+func (k *checkpointer) freezeAtRest() {
+	c := k.cat.current() // only the storer moves its StoredSeq
+	stored, id := c.StoredSeq, tlog.ID(c.Checkpoint.TLog)
+	if n := len(c.TLogs); n > 0 {
+		id = tlog.ID(c.TLogs[n-1].Number)
+	}
+	k.buf.AtRest(func(lastSeq uint64) {
 		if lastSeq == stored {
-			v.ClosedTLog(id, lastSeq)
+			k.freeze(id, lastSeq)
 		}
 	})
 }
 
-// commitCheckpoint puts the newest checkpoint of which everything that it covers
-// is stored (O3): pages to the local store and to page objects, then
-// the catalog that names them, then the local TLogs may go (O4).
-func (v *Volume) commitCheckpoint(ctx context.Context) error {
-	if err := v.settle(ctx); err != nil {
+// commit puts the newest pending checkpoint that covers only what is stored (O3): its
+// pages go to the local store and to page objects, then the catalog that names these is
+// put, then the local TLogs may go (O4). It does nothing if there is no such checkpoint.
+func (k *checkpointer) commit(ctx context.Context) error {
+	if err := k.cat.settle(ctx); err != nil {
 		return err
 	}
-	a := v.coveredAhead()
-	if a == nil {
+	p := k.covered()
+	if p == nil {
 		return nil
 	}
-	if err := v.parentCovers(ctx); err != nil {
+	if err := k.parentCovers(ctx); err != nil {
 		return err
 	}
-	objects, err := v.putPages(ctx, a.frozen)
+	objects, err := k.putPages(ctx, p.frozen)
 	if err != nil {
 		return err
 	}
-	state := a.frozen.State()
+	state := p.frozen.State()
 	var gone []string
-	err = v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+	err = k.cat.update(ctx, func(c *catalog.Catalog) error {
 		c.Checkpoint = catalog.Checkpoint{
-			Seq: a.seq, TLog: uint64(a.tlog), NextPage: state.NextPage, Generation: state.Generation,
-			Parent: a.parent, Root: catalogRoot(state.Root), Live: catalogRoot(state.Live), Recount: state.Recount,
+			Seq: p.seq, TLog: uint64(p.tlog), NextPage: state.NextPage, Generation: state.Generation,
+			Parent: p.parent, Root: catalogRoot(state.Root), Live: catalogRoot(state.Live), Recount: state.Recount,
 		}
 		for _, d := range state.Drops {
 			c.Checkpoint.Drops = append(c.Checkpoint.Drops, catalog.Drop{Page: uint64(d.Page), Level: d.Level})
@@ -62,86 +123,94 @@ func (v *Volume) commitCheckpoint(ctx context.Context) error {
 		}
 		gone = gone[:0]
 		c.TLogs = slices.DeleteFunc(c.TLogs, func(t catalog.TLog) bool {
-			if t.LastSeq <= a.seq {
+			if t.LastSeq <= p.seq {
 				gone = append(gone, tlog.ID(t.Number).Name())
 				return true
 			}
 			return false
 		})
-		v.fillSnapshots(c)
+		k.tree.fill(c)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	v.m.Committed(a.frozen)
-	v.mu.Lock()
-	v.ahead = slices.DeleteFunc(v.ahead, func(b *ahead) bool { return b.seq <= a.seq })
-	v.mu.Unlock()
-	v.store.covered = 0
-	if err := v.buf.Free(a.tlog); err != nil {
-		v.log.Warn("local TLogs not removed", "err", err)
+	k.m.Committed(p.frozen)
+	k.mu.Lock()
+	k.pending = slices.DeleteFunc(k.pending, func(o *pendingCheckpoint) bool { return o.seq <= p.seq })
+	k.mu.Unlock()
+	k.uncovered = 0
+	if err := k.buf.Free(p.tlog); err != nil {
+		k.log.Warn("local TLogs not removed", "err", err)
 	}
-	v.deleteObjects(ctx, gone)
-	v.store.collectDue.Store(true)
-	v.announce(nil)
+	k.cat.deleteObjects(ctx, gone)
+	k.committed()
 	return nil
 }
 
-// coveredAhead returns the newest checkpoint ahead that can be committed, or nil.
-func (v *Volume) coveredAhead() (a *ahead) {
-	stored := v.storedSeq()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, b := range v.ahead {
-		if b.seq <= stored {
-			a = b
+// covered is the newest pending checkpoint that can be committed, or nil.
+func (k *checkpointer) covered() (newest *pendingCheckpoint) {
+	stored := k.cat.storedSeq()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, p := range k.pending {
+		if p.seq <= stored {
+			newest = p
 		}
 	}
-	return a
+	return newest
 }
 
-// frozenSeq is where the newest checkpoint is, committed or ahead, and whether
-// there is one ahead.
-func (v *Volume) frozenSeq() (seq uint64, ahead bool) {
-	v.mu.Lock()
-	n := len(v.ahead)
+// frozenSeq is where the newest checkpoint is, committed or pending, and whether one is
+// pending.
+func (k *checkpointer) frozenSeq() (seq uint64, pending bool) {
+	k.mu.Lock()
+	n := len(k.pending)
 	if n > 0 {
-		seq = v.ahead[n-1].seq
+		seq = k.pending[n-1].seq
 	}
-	v.mu.Unlock()
+	k.mu.Unlock()
 	if n > 0 {
 		return seq, true
 	}
-	return v.checkpointSeq(), false
+	return k.cat.checkpointSeq(), false
 }
 
-// parentCovers makes a clone's first checkpoint wait for one of its parent
-// that covers the snapshot: the clone's pages refer to the parent's.
-func (v *Volume) parentCovers(ctx context.Context) error {
-	v.cat.Lock()
-	first := v.cat.Checkpoint.NextPage == 0
-	v.cat.Unlock()
-	if !first || v.self == 0 {
+// want makes a checkpoint due: the next TLog that closes freezes one.
+func (k *checkpointer) want() { k.due.Store(true) }
+
+// addStored counts bytes of TLogs that were stored, and wantIfMany makes a checkpoint due
+// if there are many that neither a checkpoint nor a pending one covers.
+func (k *checkpointer) addStored(bytes int64) { k.uncovered += bytes }
+
+func (k *checkpointer) wantIfMany() {
+	if _, pending := k.frozenSeq(); !pending && k.uncovered >= checkpointBytes {
+		k.want()
+	}
+}
+
+// parentCovers has a clone's first checkpoint wait until a checkpoint of its parent covers
+// the snapshot: the clone's pages refer to pages of the parent.
+func (k *checkpointer) parentCovers(ctx context.Context) error {
+	if k.cat.current().Checkpoint.NextPage != 0 || k.self == 0 {
 		return nil
 	}
-	parent, s, err := v.parentSnapshot()
+	parent, s, err := k.cat.parentSnapshot()
 	if err != nil {
 		return err
 	}
-	return parent.checkpointTo(ctx, s.Seq)
+	return parent.store.checkpointTo(ctx, s.Seq)
 }
 
-// putPages saves the checkpoint's new pages locally and in page objects.
-func (v *Volume) putPages(ctx context.Context, f *metadata.Frozen) ([]catalog.PageObject, error) {
-	v.cat.Lock()
-	from := v.cat.Checkpoint.NextPage
-	v.cat.Unlock()
-	w := &pageWriter{v: v, first: max(from, 1)}
+// putPages saves the new pages of a checkpoint locally, and puts them as page objects. If
+// it fails, it deletes the objects that it has put: no catalog names them.
+func (k *checkpointer) putPages(ctx context.Context, f *metadata.Frozen) ([]catalog.PageObject, error) {
+	from := k.cat.current().Checkpoint.NextPage
+	w := &pageWriter{cat: k.cat, first: max(from, 1)}
 	var local []metadata.EncodedPage
 	bytes := 0
 	save := func() error {
-		err := v.host.pages.SavePages(ctx, v.id, local)
+		err := k.host.pages.SavePages(ctx, k.id, local)
 		local, bytes = local[:0], 0
 		return err
 	}
@@ -161,98 +230,32 @@ func (v *Volume) putPages(ctx context.Context, f *metadata.Frozen) ([]catalog.Pa
 		err = w.put(ctx, f.State().NextPage)
 	}
 	if err == nil {
-		err = v.host.pages.Flush(ctx)
+		err = k.host.pages.Flush(ctx)
 	}
 	if err != nil {
 		var names []string
 		for _, o := range w.objects {
 			names = append(names, pageobject.Name(o.Number))
 		}
-		v.deleteObjects(ctx, names)
-		return nil, fmt.Errorf("checkpoint of %s: %w", v.Name(), err)
+		k.cat.deleteObjects(ctx, names)
+		return nil, fmt.Errorf("checkpoint of %s: %w", k.Name(), err)
 	}
 	return w.objects, nil
 }
 
-// pageWriter cuts a row of pages into objects that together cover every page
-// number from first on.
-type pageWriter struct {
-	v       *Volume
-	first   uint64
-	b       pageobject.Builder
-	objects []catalog.PageObject
-}
-
-func (w *pageWriter) add(ctx context.Context, number uint64, page []byte) error {
-	if w.b.Size()+len(page) > pageobject.SizeMax && w.b.Len() > 0 {
-		if err := w.put(ctx, number); err != nil {
-			return err
+// waitAt are the indexes of the closed TLogs at whose ends the next checkpoint waits to
+// be committed, and the last one; len(closed) where there is none.
+func (k *checkpointer) waitAt(closed []*writebuffer.TLog) (next, last int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	at := func(id tlog.ID) int {
+		if i := slices.IndexFunc(closed, func(t *writebuffer.TLog) bool { return t.ID == id }); i >= 0 {
+			return i
 		}
+		return len(closed)
 	}
-	w.b.Add(number, page)
-	return nil
-}
-
-// put puts what is gathered as the object of the pages up to end.
-func (w *pageWriter) put(ctx context.Context, end uint64) error {
-	if w.b.Len() == 0 {
-		return nil
+	if len(k.pending) == 0 {
+		return len(closed), len(closed)
 	}
-	n, err := w.v.objectNumber(ctx)
-	if err != nil {
-		return err
-	}
-	data := w.b.Object(w.v.id, n, w.v.host.opt.Random())
-	if err := w.v.putObject(ctx, pageobject.Name(n), data); err != nil {
-		return err
-	}
-	w.v.count.uploaded.Add(uint64(len(data)))
-	w.objects = append(w.objects, catalog.PageObject{Number: n, First: w.first, End: end, Pages: uint32(w.b.Len()), Size: int64(len(data))})
-	w.first, w.b = end, pageobject.Builder{}
-	return nil
-}
-
-// objectNumber takes a page object number out of those that the catalog has
-// reserved.
-func (v *Volume) objectNumber(ctx context.Context) (uint64, error) {
-	v.cat.Lock()
-	limit := v.cat.NextObject
-	v.cat.Unlock()
-	if v.store.nextObject >= limit {
-		err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
-			c.NextObject = v.store.nextObject + reserveAhead
-			return nil
-		})
-		if err != nil {
-			return 0, err
-		}
-	}
-	v.store.nextObject++
-	return v.store.nextObject - 1, nil
-}
-
-// deleteObjects deletes objects that the catalog no longer needs, as its owner
-// (P4). What is left over is collected at the next start.
-func (v *Volume) deleteObjects(ctx context.Context, names []string) {
-	if len(names) == 0 {
-		return
-	}
-	err := v.holding(ctx, func(ctx context.Context, _ *flight) error { return v.deleteLocked(ctx, names) })
-	if err != nil {
-		v.log.Warn("objects not deleted", "count", len(names), "first", names[0], "err", err)
-	}
-}
-
-// deleteLocked deletes objects while no catalog is put. Whoever has put calls it.
-func (v *Volume) deleteLocked(ctx context.Context, names []string) error {
-	if len(names) == 0 {
-		return nil
-	}
-	if err := v.Err(); err != nil {
-		return err
-	}
-	if err := v.resolve(ctx); err != nil {
-		return err
-	}
-	return v.deleteNow(ctx, names)
+	return at(k.pending[0].tlog), at(k.pending[len(k.pending)-1].tlog)
 }

@@ -29,12 +29,12 @@ func (c *creation) clone(ctx context.Context, src, snap string, progress func(do
 	if err != nil {
 		return Info{}, err
 	}
-	if err := v.syncTo(ctx, s.Seq, progress); err != nil {
+	if err := v.store.syncTo(ctx, s.Seq, progress); err != nil {
 		return Info{}, err
 	}
 	// The child is in the parent's catalog before the clone is visible: from
 	// here on the snapshot stays.
-	err = v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+	err = v.cat.update(ctx, func(c *catalog.Catalog) error {
 		c.Children = append(c.Children, catalog.Child{Volume: id, Snapshot: s.ID})
 		return nil
 	})
@@ -76,7 +76,7 @@ func (c *creation) source(ctx context.Context, src, snap string, id uuid.UUID) (
 	}
 	var s *snapshot
 	if snap != "" {
-		s, err = v.pinNamed(snap)
+		s, err = v.tree.pinNamed(snap)
 	} else {
 		s, err = v.createSnapshot(ctx, "clone-"+id.String(), true)
 	}
@@ -85,9 +85,7 @@ func (c *creation) source(ctx context.Context, src, snap string, id uuid.UUID) (
 
 // child makes the clone id of a snapshot of v. The catalog of v lists the clone already.
 func (c *creation) child(ctx context.Context, v *Volume, s *snapshot, id uuid.UUID, naming Naming) (Info, error) {
-	v.cat.Lock()
-	origins := append([]catalog.Origin(nil), v.cat.Origins...)
-	v.cat.Unlock()
+	origins := append([]catalog.Origin(nil), v.cat.current().Origins...)
 	origins[len(origins)-1].Snapshot = s.ID
 	n, err := c.prepare(ctx, registry.Record{ID: id, Parent: v.id}, &catalog.Catalog{
 		Volume: id, Size: s.Size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
@@ -100,74 +98,39 @@ func (c *creation) child(ctx context.Context, v *Volume, s *snapshot, id uuid.UU
 	return c.name(ctx, n, naming)
 }
 
-// show has all see a snapshot that was made for a clone, if that is there still.
+// show makes a snapshot that was made for a clone visible, if the clone is still there.
 func (v *Volume) show(s *snapshot) {
 	defer v.host.table.changed()
-	v.cat.Lock()
-	defer v.cat.Unlock()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !s.Auto || len(v.cat.ChildrenOf(s.ID)) > 0 {
-		v.hide(s, false)
-	}
-}
-
-// hide has nobody see a snapshot any more, or all. v.mu is held.
-func (v *Volume) hide(s *snapshot, hidden bool) {
-	if s.hidden != hidden {
-		s.hidden = hidden
-		v.host.table.changed()
-	}
-}
-
-// hideChildless hides the snapshots that were made for clones and have none: they
-// go.
-func (v *Volume) hideChildless() {
-	v.cat.Lock()
-	defer v.cat.Unlock()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, s := range v.snapshots {
-		if s.Auto && len(v.cat.ChildrenOf(s.ID)) == 0 {
-			v.hide(s, true)
+	v.cat.withCurrent(func(c *catalog.Catalog) {
+		if !s.Auto || len(c.ChildrenOf(s.ID)) > 0 {
+			v.tree.setHidden(s, false)
 		}
-	}
+	})
 }
 
-// hideLost hides the snapshot that was made for a clone that never became visible,
-// if it has no other.
+// hideLost hides the snapshot of a clone that never became visible, if it was made for that
+// and no other clone has it.
 func (v *Volume) hideLost(lost catalog.Child) {
-	v.cat.Lock()
-	alone := len(v.cat.ChildrenOf(lost.Snapshot)) == 1
-	v.cat.Unlock()
-	if s := v.snapshot(lost.Snapshot); alone && s != nil && s.Auto {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.hide(s, true)
+	alone := len(v.cat.current().ChildrenOf(lost.Snapshot)) == 1
+	if s := v.tree.find(lost.Snapshot); alone && s != nil && s.Auto {
+		v.tree.setHidden(s, true)
 	}
 }
 
-// unusedLocked reports whether a hidden snapshot has lost its last pin or reader: it is to
-// go, and was passed over while it had one. v.mu is held.
-func (v *Volume) unusedLocked(s *snapshot) bool {
-	return s.hidden && s.pins == 0 && v.readers[s.ID] == 0 && !v.deleted && v.host.background.living().Err() == nil
+// unpin takes back a pin on a snapshot.
+func (v *Volume) unpin(s *snapshot) { v.dropIfUnused(v.tree.unpin(s)) }
+
+// dropIfUnused has a hidden snapshot go that has lost its last pin or reader: it was
+// passed over while it had one.
+func (v *Volume) dropIfUnused(unused bool) {
+	if unused && !v.users.leaving() && v.host.background.living().Err() == nil {
+		v.host.lineage.dropAutomaticLater(v)
+	}
 }
 
-// lostSnapshot is one that was made for a clone that is not there, nor being made.
+// lostSnapshot is a snapshot that was made for a clone which is neither there nor being
+// made, nil if there is none.
 func (v *Volume) lostSnapshot() *snapshot {
-	v.hideChildless()
-	held := make(map[uuid.UUID]bool) // by a clone whose end is not known
-	v.cat.Lock()
-	for _, c := range v.cat.Children {
-		held[c.Snapshot] = true
-	}
-	v.cat.Unlock()
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, s := range v.snapshots {
-		if s.hidden && !s.leaving && s.pins == 0 && v.readers[s.ID] == 0 && !held[s.ID] {
-			return s
-		}
-	}
-	return nil
+	v.cat.withCurrent(v.tree.hideChildless)
+	return v.tree.lost(v.cat.current())
 }

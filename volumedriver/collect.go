@@ -4,17 +4,17 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"openvstorage/backend"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/metadata"
 	"openvstorage/sco"
-	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
-	"openvstorage/volumedriver/pageobject"
 )
 
-// visible reports whether a snapshot may see an SCO that died at deadSeq: it
-// was taken before, and the SCO was open by then.
+// visible reports whether a snapshot may see an SCO that died at deadSeq: the snapshot was
+// taken before that, and the SCO was open by then.
 func visible(snapshots []catalog.Snapshot, n sco.Number, deadSeq uint64) bool {
 	return slices.ContainsFunc(snapshots, func(s catalog.Snapshot) bool {
 		return n < s.NextSCO && s.Seq < deadSeq
@@ -24,12 +24,12 @@ func visible(snapshots []catalog.Snapshot, n sco.Number, deadSeq uint64) bool {
 // dead is what a look at the counters finds.
 type dead struct {
 	checkpoint uint64       // its seq
-	frozen     uint64       // that of the newest one, committed or ahead
+	frozen     uint64       // that of the newest one, committed or pending
 	gone       []sco.Number // nobody can reach them: delete
-	waiting    int          // nobody could, once a checkpoint covers their death
-	unfrozen   []sco.Number // of these, those whose death none ahead covers
+	waiting    int          // nobody can reach them once a checkpoint covers their death
+	unfrozen   []sco.Number // those of the waiting whose death no pending checkpoint covers
 	known      int
-	ahead      bool // there is a checkpoint ahead
+	pending    bool // there is a checkpoint pending
 }
 
 // sort decides what becomes of an SCO. It can be deleted (O7) if it died by the
@@ -48,95 +48,146 @@ func (d *dead) sort(s metadata.SCO, snapshots []catalog.Snapshot) {
 	}
 }
 
-// collect deletes what nothing can reach any more, and has a checkpoint made
-// when much waits for one.
-func (v *Volume) collect(ctx context.Context) (err error) {
-	if err := v.settle(ctx); err != nil {
+// garbageCollector deletes what nobody can reach any more of what a vDisk has stored: SCOs,
+// objects of earlier owners, map pages. The storer's goroutine runs it; others say what
+// there is to look for.
+type garbageCollector struct {
+	*core
+	cat         *ownedCatalog
+	tree        *snapshotTree
+	checkpoints *checkpointer
+
+	// lock is held while the backend is listed and pages are swept, and while a snapshot
+	// goes or a rollback is made: what can be reached stays the same meanwhile.
+	lock ctxlock.Lock
+
+	due      atomic.Bool // look for dead SCOs and pages
+	freeDue  atomic.Bool // free all that can be, however little it is
+	listDue  atomic.Bool // list the backend for SCOs that the counters do not know
+	sweepDue atomic.Bool // sweep the map's pages, however few may be garbage
+
+	// Of the storer's goroutine.
+	sizes  map[sco.Number]int64 // of the SCOs in the backend, in bytes
+	looked uint64               // bytes written when dead SCOs were last looked for
+	swept  uint64               // pages in the store after the last sweep
+}
+
+func newGarbageCollector(c *core, cat *ownedCatalog, tree *snapshotTree, checkpoints *checkpointer) *garbageCollector {
+	return &garbageCollector{core: c, cat: cat, tree: tree, checkpoints: checkpoints, lock: ctxlock.New(), sizes: make(map[sco.Number]int64)}
+}
+
+// pause has nothing listed or swept until resume is called, for those who change what can
+// be reached. It waits for what is under way, until ctx ends.
+func (gc *garbageCollector) pause(ctx context.Context) error { return gc.lock.Take(ctx) }
+
+func (gc *garbageCollector) resume() { gc.lock.Give() }
+
+// again has dead SCOs and pages looked for.
+func (gc *garbageCollector) again() { gc.due.Store(true) }
+
+// listAgain has the backend listed for SCOs that the counters do not know. They know
+// nothing of what a rollback leaves behind, or an owner that died.
+func (gc *garbageCollector) listAgain() {
+	gc.listDue.Store(true)
+	gc.again()
+}
+
+// sweepAgain has the map's pages swept: a snapshot has gone.
+func (gc *garbageCollector) sweepAgain() {
+	gc.sweepDue.Store(true)
+	gc.again()
+}
+
+// collect deletes what nothing can reach any more, and makes a checkpoint due when much
+// garbage waits for one. It also commits a pending checkpoint.
+func (gc *garbageCollector) collect(ctx context.Context) (err error) {
+	if err := gc.cat.settle(ctx); err != nil {
 		return err
 	}
-	if v.store.checkpointDue.Load() {
-		v.freezeAtRest()
+	if gc.checkpoints.due.Load() {
+		gc.checkpoints.freezeAtRest()
 	}
-	// One whose commit failed is due to nobody else.
-	if err := v.commitCheckpoint(ctx); err != nil {
+	// Nobody else tries again to commit one whose commit has failed.
+	if err := gc.checkpoints.commit(ctx); err != nil {
 		return err
 	}
-	if !v.store.collectDue.Swap(false) {
+	if !gc.due.Swap(false) {
 		return nil
 	}
 	defer func() {
 		if err != nil {
-			v.store.collectDue.Store(true)
+			gc.again()
 		}
 	}()
-	if v.m.Recounting() {
-		v.store.collectDue.Store(true) // when Reap is done
+	if gc.m.Recounting() {
+		gc.again() // when Reap is done
 		return nil
 	}
-	if v.store.listDue.Load() {
-		if !v.gc.Try() {
-			// A rollback may bring back what the counters do not know yet.
-			v.store.collectDue.Store(true)
-			return nil
-		}
-		if v.m.Recounting() { // since a rollback that has ended in between
-			v.gc.Give()
-			v.store.collectDue.Store(true)
-			return nil
-		}
-		v.store.listDue.Store(false)
-		err := v.markUnknown(ctx)
-		v.gc.Give()
-		if err != nil {
-			v.store.listDue.Store(true)
+	if gc.listDue.Load() {
+		if listed, err := gc.list(ctx); !listed {
+			gc.again()
 			return err
 		}
 	}
-	if err := v.collectSCOs(ctx); err != nil {
+	if err := gc.collectSCOs(ctx); err != nil {
 		return err
 	}
-	if v.store.freeDue.Load() && v.store.checkpointDue.Load() {
-		if err := v.freeAtRest(ctx); err != nil {
+	if gc.freeDue.Load() && gc.checkpoints.due.Load() {
+		if err := gc.freeAtRest(ctx); err != nil {
 			return err
 		}
 	}
-	return v.sweep(ctx)
+	return gc.sweep(ctx)
 }
 
-// freeAtRest makes the checkpoint that what is to be freed waits for, if everything
-// written is stored, and frees it.
-func (v *Volume) freeAtRest(ctx context.Context) error {
-	v.freezeAtRest()
-	if err := v.commitCheckpoint(ctx); err != nil {
+// list has the counters know of all SCOs in the backend, and deletes other orphans. It
+// reports whether it has done so: not while a rollback is under way or its effect is being
+// counted, because a rollback may bring back what the counters do not know yet.
+func (gc *garbageCollector) list(ctx context.Context) (listed bool, err error) {
+	if !gc.lock.Try() {
+		return false, nil
+	}
+	defer gc.lock.Give()
+	if gc.m.Recounting() { // since a rollback that has ended in between
+		return false, nil
+	}
+	gc.listDue.Store(false)
+	if err := gc.markUnknown(ctx); err != nil {
+		gc.listDue.Store(true)
+		return false, err
+	}
+	return true, nil
+}
+
+// freeAtRest makes the checkpoint for which garbage waits that is to be freed, if
+// everything written is stored, and deletes the garbage.
+func (gc *garbageCollector) freeAtRest(ctx context.Context) error {
+	gc.checkpoints.freezeAtRest()
+	if err := gc.checkpoints.commit(ctx); err != nil {
 		return err
 	}
-	return v.collectSCOs(ctx)
+	return gc.collectSCOs(ctx)
 }
 
 // findDead looks at the counters of all SCOs.
-func (v *Volume) findDead(ctx context.Context) (*dead, error) {
-	d := &dead{checkpoint: v.checkpointSeq()}
-	d.frozen, d.ahead = v.frozenSeq()
-	// A snapshot counts until it is in neither list: one that goes leaves
-	// memory when it is known to have left the catalog.
-	v.cat.Lock()
-	snapshots := slices.Clone(v.cat.Snapshots)
-	v.cat.Unlock()
-	v.mu.Lock()
-	for _, s := range v.snapshots {
-		snapshots = append(snapshots, s.Snapshot)
-	}
-	v.mu.Unlock()
-	err := v.m.SCOs(ctx, func(s metadata.SCO) bool {
+func (gc *garbageCollector) findDead(ctx context.Context) (*dead, error) {
+	d := &dead{checkpoint: gc.cat.checkpointSeq()}
+	d.frozen, d.pending = gc.checkpoints.frozenSeq()
+	// A snapshot counts as long as the catalog or the tree has it. One that is deleted
+	// leaves the tree only when it is known to have left the catalog.
+	snapshots := gc.tree.entries(slices.Clone(gc.cat.current().Snapshots))
+	err := gc.m.SCOs(ctx, func(s metadata.SCO) bool {
 		d.sort(s, snapshots)
 		return true
 	})
-	v.store.looked = v.count.writeBytes.Load()
+	gc.looked = gc.count.writeBytes.Load()
 	return d, err
 }
 
-func (v *Volume) collectSCOs(ctx context.Context) error {
-	d, err := v.findDead(ctx)
+// collectSCOs deletes the SCOs that are dead, and makes a checkpoint due if enough others
+// wait for one.
+func (gc *garbageCollector) collectSCOs(ctx context.Context) error {
+	d, err := gc.findDead(ctx)
 	if err != nil {
 		return err
 	}
@@ -145,69 +196,70 @@ func (v *Volume) collectSCOs(ctx context.Context) error {
 		for i, n := range d.gone {
 			names[i] = n.Name()
 		}
-		v.deleteObjects(ctx, names)
+		gc.cat.deleteObjects(ctx, names)
 		for _, n := range d.gone {
-			v.noteStored(n, 0)
-			v.buf.Forget(n)
-			v.host.sums.forget(v.id, n)
-			if err := v.m.Forget(n); err != nil {
+			gc.noteStored(n, 0)
+			gc.buf.Forget(n)
+			gc.host.sums.forget(gc.id, n)
+			if err := gc.m.Forget(n); err != nil {
 				return err
 			}
 		}
 	}
-	v.wantCheckpoint(d)
-	if d.waiting == 0 && !v.m.Reapable() {
-		v.store.freeDue.Store(false)
+	gc.wantCheckpoint(d)
+	if d.waiting == 0 && !gc.m.Reapable() {
+		gc.freeDue.Store(false)
 	}
 	return nil
 }
 
-// lookForDead has a checkpoint made in the midst of a group if it is worth one.
-func (v *Volume) lookForDead(ctx context.Context) error {
-	if !timeToLook(v.count.writeBytes.Load()-v.store.looked, v.count.stored.Load()) || v.m.Recounting() {
+// lookForDead makes a checkpoint due in the midst of a group, if the garbage is worth one.
+func (gc *garbageCollector) lookForDead(ctx context.Context) error {
+	if !timeToLook(gc.count.writeBytes.Load()-gc.looked, gc.count.stored.Load()) || gc.m.Recounting() {
 		return nil
 	}
-	d, err := v.findDead(ctx)
+	d, err := gc.findDead(ctx)
 	if err == nil {
-		v.wantCheckpoint(d)
+		gc.wantCheckpoint(d)
 	}
 	return err
 }
 
-// wantCheckpoint has a checkpoint made if the garbage that waits for one is worth it.
-func (v *Volume) wantCheckpoint(d *dead) {
-	g := garbage{waiting: d.waiting, left: d.known - len(d.gone), ahead: d.ahead, unfrozen: len(d.unfrozen)}
+// wantCheckpoint makes a checkpoint due if the garbage that waits for one is worth it.
+func (gc *garbageCollector) wantCheckpoint(d *dead) {
+	g := garbage{waiting: d.waiting, left: d.known - len(d.gone), pending: d.pending, unfrozen: len(d.unfrozen)}
 	for _, n := range d.unfrozen {
-		size, there := v.store.sizes[n]
+		size, there := gc.sizes[n]
 		if !there {
-			g.local += v.host.buffer.SCOSize()
+			g.local += gc.host.buffer.SCOSize()
 		}
 		g.stored += size
 	}
-	if worthCheckpoint(g, v.count.stored.Load(), v.host.buffer.Bytes(), v.store.freeDue.Load()) {
-		v.store.checkpointDue.Store(true)
+	if worthCheckpoint(g, gc.count.stored.Load(), gc.host.buffer.Bytes(), gc.freeDue.Load()) {
+		gc.checkpoints.want()
 	}
 }
 
-// markUnknown tells the counters of SCOs in the backend that they do not know:
-// those that a rollback left behind, and orphans of an owner that died. What is in
-// one is counted before it is sealed, and it is there only after. v.gc is held.
-func (v *Volume) markUnknown(ctx context.Context) error {
+// markUnknown marks as dead the SCOs in the backend that the counters do not know: a
+// rollback left them behind, or an owner that died. An SCO that is in use is known: its
+// clusters are counted before it is sealed, and it is uploaded after. Whoever calls it
+// holds the lock.
+func (gc *garbageCollector) markUnknown(ctx context.Context) error {
 	pending := make(map[sco.Number]bool)
-	for _, s := range v.buf.Work().SCOs {
+	for _, s := range gc.buf.Work().SCOs {
 		pending[s.Number] = true
 	}
 	var unknown []sco.Number
 	var failed error
-	err := v.namespace().List(ctx, "sco-", func(i backend.Info) bool {
+	err := gc.namespace().List(ctx, "sco-", func(i backend.Info) bool {
 		n, err := sco.ParseName(i.Name)
 		if err == nil {
-			v.noteStored(n, i.Size)
+			gc.noteStored(n, i.Size)
 		}
 		if err != nil || pending[n] {
 			return true
 		}
-		if _, known, err := v.m.Live(ctx, n); err != nil {
+		if _, known, err := gc.m.Live(ctx, n); err != nil {
 			failed = err
 			return false
 		} else if !known {
@@ -219,18 +271,18 @@ func (v *Volume) markUnknown(ctx context.Context) error {
 		return fmt.Errorf("list SCOs: %w", firstError(err, failed))
 	}
 	for _, n := range unknown {
-		if err := v.m.MarkDead(n, v.m.Seq()); err != nil {
+		if err := gc.m.MarkDead(n, gc.m.Seq()); err != nil {
 			return err
 		}
 	}
-	return v.deleteOrphans(ctx)
+	return gc.cat.deleteOrphans(ctx)
 }
 
-// noteStored keeps the sum of the sizes of stored SCOs.
-func (v *Volume) noteStored(n sco.Number, size int64) {
-	v.count.stored.Add(size - v.store.sizes[n])
-	if v.store.sizes[n] = size; size == 0 {
-		delete(v.store.sizes, n)
+// noteStored notes the size in bytes of a stored SCO, 0 if it is deleted, and keeps the sum.
+func (gc *garbageCollector) noteStored(n sco.Number, size int64) {
+	gc.count.stored.Add(size - gc.sizes[n])
+	if gc.sizes[n] = size; size == 0 {
+		delete(gc.sizes, n)
 	}
 }
 
@@ -243,151 +295,37 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// deleteOrphans deletes TLogs, page objects and catalog segments of earlier
-// owners that the catalog does not name.
-func (v *Volume) deleteOrphans(ctx context.Context) error {
-	// No catalog is put between the list and the delete, and none was whose
-	// outcome is not known: it may name what the one before did not (O7).
-	return v.holding(ctx, func(ctx context.Context, _ *flight) error { return v.deleteOrphansLocked(ctx) })
-}
-
-// deleteOrphansLocked is deleteOrphans; put is held.
-func (v *Volume) deleteOrphansLocked(ctx context.Context) error {
-	if err := v.resolve(ctx); err != nil {
-		return err
-	}
-	v.cat.Lock()
-	keep := map[string]bool{catalog.ObjectName: true}
-	for _, t := range v.cat.TLogs {
-		keep[tlog.ID(t.Number).Name()] = true
-	}
-	for _, p := range v.cat.Pages {
-		keep[pageobject.Name(p.Number)] = true
-	}
-	for _, s := range v.cat.segments {
-		keep[s] = true
-	}
-	v.cat.Unlock()
-	var orphans []string
-	for _, prefix := range []string{"tlog-", "pages-", "catalog-"} {
-		err := v.namespace().List(ctx, prefix, func(i backend.Info) bool {
-			if !keep[i.Name] {
-				orphans = append(orphans, i.Name)
-			}
-			return true
-		})
-		if err != nil {
-			return fmt.Errorf("list objects: %w", err)
-		}
-	}
-	return v.deleteLocked(ctx, orphans)
-}
-
-// sweep deletes map pages that no root reaches, and page objects in which
-// little lives, when there may be much of it.
-func (v *Volume) sweep(ctx context.Context) error {
-	v.cat.Lock()
-	pages := uint64(0)
-	for _, p := range v.cat.Pages {
+// sweep deletes map pages that no root reaches, and merges page objects in which little
+// lives. It does so when a snapshot has gone, and when there are twice as many pages as
+// the last sweep left.
+func (gc *garbageCollector) sweep(ctx context.Context) error {
+	c, pages := gc.cat.current(), uint64(0)
+	for _, p := range c.Pages {
 		pages += uint64(p.Pages)
 	}
-	next := v.cat.Checkpoint.NextPage
-	v.cat.Unlock()
-	if !v.store.sweepDue.Load() && pages < 2*v.store.swept+sweepSlack {
+	if !gc.sweepDue.Load() && pages < 2*gc.swept+sweepSlack {
 		return nil
 	}
-	if !v.gc.Try() {
-		// A rollback or the end of a snapshot, which may wait for the storer.
-		v.store.collectDue.Store(true)
+	if !gc.lock.Try() {
+		// A rollback or the deletion of a snapshot holds it, and may wait for this goroutine.
+		gc.again()
 		return nil
 	}
-	defer v.gc.Give()
-	v.store.sweepDue.Store(false)
-	v.mu.Lock()
-	var roots []metadata.Root
-	for _, s := range v.snapshots {
-		roots = append(roots, mapRoot(s.Root))
-	}
-	v.mu.Unlock()
-	live, _, err := v.m.Sweep(ctx, roots, next)
+	defer gc.lock.Give()
+	gc.sweepDue.Store(false)
+	live, _, err := gc.m.Sweep(ctx, gc.tree.roots(), c.Checkpoint.NextPage)
 	if err != nil {
 		return err
 	}
-	v.store.swept = live.Len()
-	return v.mergePages(ctx, live)
+	gc.swept = live.Len()
+	return gc.mergePages(ctx, live)
 }
 
 // sweepSlack pages of garbage are not worth a sweep: 16 MiB.
 const sweepSlack = 4096
 
-// mergePages replaces rows of page objects of which less than half lives by
-// fewer ones. Page numbers stay: an object is found by its range.
-func (v *Volume) mergePages(ctx context.Context, live *metadata.PageSet) error {
-	v.cat.Lock()
-	old := slices.Clone(v.cat.Pages)
-	v.cat.Unlock()
-	var kept []catalog.PageObject
-	var gone []string
-	for i := 0; i < len(old); {
-		p := old[i]
-		if n := live.Count(p.First, p.End); n > 0 && 2*n >= uint64(p.Pages) {
-			kept = append(kept, p)
-			i++
-			continue
-		}
-		w := &pageWriter{v: v, first: p.First}
-		end := p.End
-		for ; i < len(old); i++ {
-			q := old[i]
-			if n := live.Count(q.First, q.End); n > 0 && 2*n >= uint64(q.Pages) {
-				break
-			}
-			if err := v.copyPages(ctx, w, q, live); err != nil {
-				return err
-			}
-			end = q.End
-			gone = append(gone, pageobject.Name(q.Number))
-		}
-		if err := w.put(ctx, end); err != nil {
-			return err
-		}
-		kept = append(kept, w.objects...)
-	}
-	if len(gone) == 0 {
-		return nil
-	}
-	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
-		c.Pages = append(slices.Clone(kept), c.Pages[len(old):]...)
-		c.NextObject = max(c.NextObject, v.store.nextObject+1)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	v.deleteObjects(ctx, gone)
-	return nil
-}
-
-// copyPages adds the live pages of an object to w.
-func (v *Volume) copyPages(ctx context.Context, w *pageWriter, q catalog.PageObject, live *metadata.PageSet) error {
-	if live.Count(q.First, q.End) == 0 {
-		return nil
-	}
-	entries, err := readIndex(ctx, v.namespace(), v.id, q.Number)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !live.Has(e.Page) {
-			continue
-		}
-		b, err := v.host.pages.LoadPage(ctx, v.id, e.Page, nil)
-		if err != nil {
-			return err
-		}
-		if err := w.add(ctx, e.Page, b); err != nil {
-			return err
-		}
-	}
-	return nil
+// freeAll has all garbage freed that can be, however little it is.
+func (gc *garbageCollector) freeAll() {
+	gc.freeDue.Store(true)
+	gc.again()
 }

@@ -91,14 +91,14 @@ func TestWorthCheckpoint(t *testing.T) {
 		{"nine of a few", garbage{waiting: 9, left: 20}, 0, false, true},
 		{"nine of many", garbage{waiting: 9, left: 80}, 0, false, false},
 		{"an eighth and one of many", garbage{waiting: 11, left: 80}, 0, false, true},
-		{"one ahead covers it", garbage{waiting: 500, left: 500, ahead: true}, 0, false, false},
-		{"little behind the one ahead", garbage{ahead: true, stored: 64 * mib}, 100 * mib, false, false},
-		{"more than the least", garbage{ahead: true, stored: 65 * mib}, 100 * mib, false, true},
-		{"much, of very much", garbage{ahead: true, stored: 100 * mib}, 8000 * mib, false, false},
-		{"an eighth of the buffer, with what died there", garbage{ahead: true, stored: 60 * mib, local: 68 * mib}, 8000 * mib, false, false},
-		{"and more", garbage{ahead: true, stored: 60 * mib, local: 69 * mib}, 8000 * mib, false, true},
+		{"a pending one covers it", garbage{waiting: 500, left: 500, pending: true}, 0, false, false},
+		{"little behind the pending one", garbage{pending: true, stored: 64 * mib}, 100 * mib, false, false},
+		{"more than the least", garbage{pending: true, stored: 65 * mib}, 100 * mib, false, true},
+		{"much, of very much", garbage{pending: true, stored: 100 * mib}, 8000 * mib, false, false},
+		{"an eighth of the buffer, with what died there", garbage{pending: true, stored: 60 * mib, local: 68 * mib}, 8000 * mib, false, false},
+		{"and more", garbage{pending: true, stored: 60 * mib, local: 69 * mib}, 8000 * mib, false, true},
 		{"all is to go", garbage{waiting: 1, left: 80, unfrozen: 1}, 0, true, true},
-		{"all is to go, and one ahead covers it", garbage{waiting: 9, left: 9, ahead: true}, 0, true, false},
+		{"all is to go, and a pending one covers it", garbage{waiting: 9, left: 9, pending: true}, 0, true, false},
 	} {
 		if worth := worthCheckpoint(c.g, c.all, buffer, c.free); worth != c.worth {
 			t.Errorf("%s: %v", c.name, worth)

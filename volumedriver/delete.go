@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"openvstorage/backend"
-	"openvstorage/internal/counted"
 	"openvstorage/metadata"
 	"openvstorage/volumedriver/registry"
 	"openvstorage/writebuffer"
@@ -39,7 +38,7 @@ func (d *deletion) delete(ctx context.Context, name string, force bool, check fu
 		if err := d.doubts.settle(ctx, before); err != nil {
 			return err
 		}
-		if d.table.byID(before.id) == nil && before.leaving() {
+		if d.table.byID(before.id) == nil && before.users.leaving() {
 			return nil // it was being deleted, and is gone
 		}
 	}
@@ -48,7 +47,7 @@ func (d *deletion) delete(ctx context.Context, name string, force bool, check fu
 		return err
 	}
 	if !force {
-		v.waitUnused(ctx, true)
+		v.users.waitUnused(ctx, true)
 	}
 	if err := v.admin.Take(ctx); err != nil {
 		return err
@@ -90,9 +89,7 @@ func (d *deletion) mark(ctx context.Context, v *Volume, name string, force bool,
 		return nil, d.unknown(v, err)
 	}
 	if err != nil {
-		v.mu.Lock()
-		v.deleted = false
-		v.mu.Unlock()
+		v.users.setDeleted(false)
 		return nil, fmt.Errorf("vDisk %q: %w", name, err)
 	}
 	return d.list(r, v, errOngoing), nil
@@ -118,16 +115,7 @@ func (d *deletion) claim(ctx context.Context, v *Volume, force bool) (rec regist
 	if len(children) > 0 {
 		return rec, fmt.Errorf("vDisk %q %w: %s; delete them first", v.Name(), ErrHasChildren, strings.Join(children, ", "))
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.clones > 0 {
-		return rec, fmt.Errorf("vDisk %q: being cloned; wait for it: %w", v.name, ErrBusy)
-	}
-	if v.refs > 0 && !force {
-		return rec, v.inUseLocked(v.refs)
-	}
-	v.deleted = true
-	return rec, nil
+	return rec, v.users.claim(force, v.tree.pinned)
 }
 
 // unknown closes a vDisk that may be marked as being deleted, until that is known.
@@ -143,9 +131,7 @@ func (d *deletion) unknown(v *Volume, cause error) error {
 				_ = d.finish(ctx, d.list(r, v, errOngoing)) // what is left of it is listed
 				return nil
 			}
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			v.deleted = false
+			v.users.setDeleted(false)
 			return nil
 		},
 	})
@@ -216,16 +202,4 @@ func (d *deletion) remove(ctx context.Context, id, parent uuid.UUID) error {
 		return err
 	}
 	return nil
-}
-
-// leaving reports whether a deletion has claimed the vDisk.
-func (v *Volume) leaving() bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.deleted
-}
-
-// inUseLocked refuses what users of the vDisk would not bear. v.mu is held.
-func (v *Volume) inUseLocked(users int) error {
-	return fmt.Errorf("vDisk %q: in use by %s; disconnect first, or give --force: %w", v.name, counted.Of(users, "connection", "connections"), ErrBusy)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"openvstorage/device"
 )
@@ -28,119 +27,31 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 	if v.buf == nil {
 		return nil, nil, fmt.Errorf("vDisk %q cannot be opened: %w", name, v.Err())
 	}
-	if err := v.lockOpenable(ctx, isSnap); err != nil {
+	dev = v.device
+	err = v.users.enter(ctx, isSnap, func(deleted bool) error {
+		if u := v.closedBy(); u != nil { // since then, before it was claimed
+			return u.refuse(v.Name())
+		}
+		if deleted {
+			return fmt.Errorf("vDisk %q: %w", name, ErrNotFound)
+		}
+		if isSnap {
+			s, err := v.tree.read(snap)
+			dev = &SnapshotDevice{reader: v.reader, s: s}
+			return err
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, nil, err
 	}
-	defer v.mu.Unlock()
-	if u := v.closedBy(); u != nil { // since then, before it was claimed
-		return nil, nil, u.refuse(v.name)
-	}
-	if v.deleted {
-		return nil, nil, fmt.Errorf("vDisk %q: %w", name, ErrNotFound)
-	}
-	dev = v
-	if isSnap {
-		s := v.namedLocked(snap)
-		if s == nil {
-			return nil, nil, fmt.Errorf("snapshot %q of vDisk %q: %w", snap, name, ErrNotFound)
+	return dev, sync.OnceFunc(func() {
+		d, ok := dev.(*SnapshotDevice)
+		if ok {
+			v.dropIfUnused(v.tree.unread(d.s))
 		}
-		if s.leaving {
-			return nil, nil, fmt.Errorf("snapshot %q of vDisk %q: being deleted, or may be: %w", snap, name, ErrBusy)
-		}
-		dev = &SnapshotDevice{v: v, s: s, view: s.view}
-		v.readers[s.ID]++
-	}
-	v.refs++
-	var once sync.Once
-	return dev, func() {
-		once.Do(func() {
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			v.refs--
-			v.left.Send()
-			if d, ok := dev.(*SnapshotDevice); ok {
-				if v.readers[d.s.ID]--; v.readers[d.s.ID] == 0 {
-					delete(v.readers, d.s.ID)
-				}
-				if v.unusedLocked(d.s) {
-					h.lineage.dropAutomaticLater(v)
-				}
-			}
-		})
-	}, nil
-}
-
-// lockOpenable takes v.mu when no rollback is under way, which a snapshot does not
-// mind.
-func (v *Volume) lockOpenable(ctx context.Context, isSnap bool) error {
-	for {
-		v.mu.Lock()
-		rolling := v.rolling
-		if rolling == nil || isSnap {
-			return nil
-		}
-		v.mu.Unlock()
-		select {
-		case <-rolling:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// leaveWait is how long a deletion or a rollback waits for users that are about to
-// leave: a client may see its connection closed before the server has released the vDisk.
-const leaveWait = 500 * time.Millisecond
-
-// waitUnused waits for the last user of the vDisk, or with its snapshots of those
-// too, but not for long.
-func (v *Volume) waitUnused(ctx context.Context, snapshots bool) {
-	ctx, cancel := context.WithTimeout(ctx, leaveWait)
-	defer cancel()
-	for {
-		v.mu.Lock()
-		if v.usersLocked(snapshots) == 0 {
-			v.mu.Unlock()
-			return
-		}
-		left := v.left.Next()
-		v.mu.Unlock()
-		select {
-		case <-left:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// usersLocked counts the users of the vDisk, or with its snapshots of those too.
-// v.mu is held.
-func (v *Volume) usersLocked(snapshots bool) int {
-	users := v.refs
-	if !snapshots {
-		for _, n := range v.readers {
-			users -= n
-		}
-	}
-	return users
-}
-
-// keepOut makes whoever begins to use the vDisk wait until opened is called. Unless force
-// is set it refuses a vDisk that is in use; its snapshots may be. v.admin is held.
-func (v *Volume) keepOut(force bool) (opened func(), err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if users := v.usersLocked(false); users > 0 && !force {
-		return nil, v.inUseLocked(users)
-	}
-	rolling := make(chan struct{})
-	v.rolling = rolling
-	return func() {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.rolling = nil
-		close(rolling)
-	}, nil
+		v.users.leave(ok)
+	}), nil
 }
 
 // Exports lists what OpenDevice opens, in order: vDisks, and after each its
@@ -151,15 +62,11 @@ func (h *Host) Exports(context.Context) ([]string, error) {
 		if v.buf == nil || v.closedBy() != nil {
 			continue
 		}
-		v.mu.Lock()
-		names = append(names, v.name)
-		for _, s := range v.snapshots {
-			if s.leaving || s.hidden {
-				continue
-			}
-			names = append(names, v.name+"@"+s.Name)
+		name := v.Name()
+		names = append(names, name)
+		for _, snap := range v.tree.names() {
+			names = append(names, name+"@"+snap)
 		}
-		v.mu.Unlock()
 	}
 	return names, nil
 }

@@ -106,7 +106,7 @@ func TestLostPageStore(t *testing.T) {
 		write(t, d, i*512, 1, i)
 	}
 	v := volumeOf(t, r, "v")
-	must(t, v.checkpointTo(ctx, v.buf.Written()))
+	must(t, v.store.checkpointTo(ctx, v.buf.Written()))
 	write(t, d, 0, 1, 99)
 	must(t, r.close())
 	must(t, fs.RemoveAll("/data/map"))
@@ -121,11 +121,11 @@ func TestLostPageStore(t *testing.T) {
 		write(t, d, i*512, 1, 100+i)
 	}
 	v = volumeOf(t, after, "v")
-	must(t, v.checkpointTo(ctx, v.buf.Written()))
-	v.stopStorer()
-	v.store.sweepDue.Store(true)
-	v.store.collectDue.Store(true)
-	must(t, v.collect(ctx))
+	must(t, v.store.checkpointTo(ctx, v.buf.Written()))
+	v.store.stop()
+	v.gc.sweepDue.Store(true)
+	v.gc.due.Store(true)
+	must(t, v.gc.collect(ctx))
 	holdsPattern(t, d, 3*512, 1, 103)
 	holdsPattern(t, d, 15*512, 1, 15)
 }
@@ -369,7 +369,7 @@ func TestSpaceComesBack(t *testing.T) {
 	}
 	must(t, r.host.Sync(ctx, "v", nil))
 	v := volumeOf(t, r, "v")
-	must(t, v.checkpointTo(ctx, v.buf.Written()))
+	must(t, v.store.checkpointTo(ctx, v.buf.Written()))
 	used := func() (n int64) {
 		must(t, v.namespace().List(ctx, "sco-", func(i backend.Info) bool { n += i.Size; return true }))
 		return n
@@ -378,9 +378,9 @@ func TestSpaceComesBack(t *testing.T) {
 		if used() < 96<<20 {
 			return
 		}
-		must(t, v.checkpointTo(ctx, v.buf.Written()))
+		must(t, v.store.checkpointTo(ctx, v.buf.Written()))
 		must(t, r.host.Sync(ctx, "v", nil))
-		v.wakeStorer()
+		v.store.ring()
 		select {
 		case <-v.store.stored.Next():
 		case <-time.After(50 * time.Millisecond):
@@ -396,7 +396,7 @@ func TestIdleIsStored(t *testing.T) {
 	write(t, d, 0, 8, 1)
 	v := volumeOf(t, r, "v")
 	written := v.buf.Written()
-	for v.storedSeq() < written {
+	for v.cat.storedSeq() < written {
 		<-v.store.stored.Next()
 	}
 }
@@ -424,16 +424,14 @@ func TestRegistryWithoutAClone(t *testing.T) {
 	after, err := openRig(fs, nil)
 	must(t, err)
 	v := volumeOf(t, after, "v")
-	v.cat.Lock()
-	children, snapshots := len(v.cat.Children), len(v.cat.Snapshots)
-	v.cat.Unlock()
+	children, snapshots := len(v.cat.current().Children), len(v.cat.current().Snapshots)
 	if children != 1 || snapshots != 1 {
 		t.Errorf("the parent has %d clones and %d snapshots, and had one of each", children, snapshots)
 	}
-	must(t, v.checkpointTo(ctx, v.buf.Written()))
-	v.stopStorer()
-	v.store.collectDue.Store(true)
-	must(t, v.collect(ctx))
+	must(t, v.store.checkpointTo(ctx, v.buf.Written()))
+	v.store.stop()
+	v.gc.due.Store(true)
+	must(t, v.gc.collect(ctx))
 	must(t, after.reg.Register(ctx, record))
 	must(t, after.close())
 

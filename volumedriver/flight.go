@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// flight is work under a vDisk's put that goes on when who asked for it gives up.
+// flight is work under put that goes on when its caller gives up.
 type flight struct {
 	mu    sync.Mutex
-	begun bool // what cannot be taken back
-	left  bool // who asked for it has gone
+	begun bool // the step that cannot be taken back
+	left  bool // the caller has given up
 	ended bool
 }
 
-// begin reports whether the work may take its last step: not if nobody wants it
-// any more.
+// begin reports whether the work may take the step that cannot be taken back. It may not
+// if the caller has given up.
 func (f *flight) begin() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -24,13 +24,13 @@ func (f *flight) begin() bool {
 	return f.begun
 }
 
-// holding runs work, alone in putting catalogs and deleting objects, and waits for
-// it until ctx ends. Then the work goes on without its caller, if it has begun what
-// cannot be taken back: a put that is under way is not given up, its outcome
-// would be unknown for longer. The error matches ErrUnknownOutcome then, and
-// settle waits for the end. ctx is passed to work, for what can be given up.
-func (v *Volume) holding(ctx context.Context, work func(ctx context.Context, f *flight) error) error {
-	if err := v.put.Take(ctx); err != nil {
+// holding runs work with put held, so that nobody else puts a catalog or deletes objects,
+// and waits for it until ctx ends. If the work has begun what cannot be taken back by
+// then, it goes on without its caller: to give up a put that is under way would only make
+// its outcome unknown for longer. The error matches ErrUnknownOutcome then, and settle
+// waits for the end. work is given ctx for those of its steps that can be given up.
+func (o *ownedCatalog) holding(ctx context.Context, work func(ctx context.Context, f *flight) error) error {
+	if err := o.put.Take(ctx); err != nil {
 		return err
 	}
 	f, done := &flight{}, make(chan error, 1)
@@ -39,10 +39,10 @@ func (v *Volume) holding(ctx context.Context, work func(ctx context.Context, f *
 		f.mu.Lock()
 		f.ended = true
 		if f.left && f.begun {
-			v.doubt.flying.Store(false)
+			o.doubt.flying.Store(false)
 		}
 		f.mu.Unlock()
-		v.put.Give()
+		o.put.Give()
 		done <- err
 	}()
 	select {
@@ -60,37 +60,37 @@ func (v *Volume) holding(ctx context.Context, work func(ctx context.Context, f *
 		return ctx.Err()
 	}
 	f.left = true
-	v.doubt.flying.Store(true)
-	return fmt.Errorf("catalog of %s: %w: it is being put: %w", v.Name(), ErrUnknownOutcome, ctx.Err())
+	o.doubt.flying.Store(true)
+	return fmt.Errorf("catalog of %s: %w: it is being put: %w", o.Name(), ErrUnknownOutcome, ctx.Err())
 }
 
-// putContext is for what is not given up with ctx: it ends in putMax, or with the
-// vDisk.
-func (v *Volume) putContext(ctx context.Context) (context.Context, context.CancelFunc) {
+// putContext is a context for what is not given up with ctx: it ends after putMax, or when
+// the vDisk is closed.
+func (o *ownedCatalog) putContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), putMax)
-	stop := context.AfterFunc(v.living, cancel)
+	stop := context.AfterFunc(o.living, cancel)
 	return ctx, func() {
 		stop()
 		cancel()
 	}
 }
 
-// landingPatience is how long the end of a vDisk waits for a put of its catalog
-// that is under way, and then for it to give up. What became of it the next start
-// finds in the backend.
+// landingPatience is how long the closing of a vDisk waits for a put of its catalog that
+// is under way, and then once more after it has cancelled the put. The next start finds in
+// the backend what became of it.
 const landingPatience = time.Second
 
-// endFlights ends what goes on under put.
-func (v *Volume) endFlights() {
-	defer v.end()
+// close waits for what goes on under put, and cancels it if that takes too long.
+func (o *ownedCatalog) close() {
+	defer o.end()
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.Background(), landingPatience)
-		err := v.put.Take(ctx)
+		err := o.put.Take(ctx)
 		cancel()
 		if err == nil {
-			v.put.Give()
+			o.put.Give()
 			return
 		}
-		v.end()
+		o.end()
 	}
 }

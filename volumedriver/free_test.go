@@ -100,7 +100,7 @@ func TestRollbackFrees(t *testing.T) {
 		must(t, r.host.Sync(ctx, "v", nil))
 		v := volumeOf(t, r, "v")
 		if !stored {
-			v.stopStorer()
+			v.store.stop()
 		}
 		for at := 0; at < clusters; at += 256 {
 			write(t, d, at, 256, 2)
@@ -108,21 +108,21 @@ func TestRollbackFrees(t *testing.T) {
 		if stored {
 			must(t, r.host.Sync(ctx, "v", nil))
 			storedGets(t, r, func(bytes uint64) bool { return bytes >= clusters*4096 })
-			v.stopStorer()
-			for v.store.collectDue.Load() {
-				must(t, v.collect(ctx))
+			v.store.stop()
+			for v.gc.due.Load() {
+				must(t, v.gc.collect(ctx))
 			}
 		}
-		before := v.heads.Load()
+		before := v.bounds.heads.Load()
 		must(t, r.host.ForceRollback(ctx, "v", "little"))
-		for v.heads.Load() == before {
+		for v.bounds.heads.Load() == before {
 			time.Sleep(time.Millisecond)
 		}
 		for more := true; more && v.m.Reapable(); {
 			more, err = v.m.Reap(ctx, reapPages)
 			must(t, err)
 		}
-		v.startStorer(nil)
+		v.store.start(nil)
 		must(t, r.host.Sync(ctx, "v", nil))
 		storedGets(t, r, func(bytes uint64) bool { return bytes <= 8<<20 })
 		holdsPattern(t, d, 0, 1, 1)

@@ -152,7 +152,7 @@ func TestBoundOverRollback(t *testing.T) {
 	reaches := func(what string, want uint64) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); statOf(t, r.host, "clone").Allocated != want && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			v.wakeStorer()
+			v.store.ring()
 		}
 		if got := statOf(t, r.host, "clone").Allocated; got != want {
 			t.Fatalf("%s: %d bytes, not %d", what, got, want)
@@ -165,9 +165,9 @@ func TestBoundOverRollback(t *testing.T) {
 		}
 	}
 	rollback := func() {
-		before := v.heads.Load()
+		before := v.bounds.heads.Load()
 		must(t, r.host.ForceRollback(ctx, "clone", "full"))
-		for v.heads.Load() == before {
+		for v.bounds.heads.Load() == before {
 			time.Sleep(time.Millisecond)
 		}
 	}
@@ -176,8 +176,8 @@ func TestBoundOverRollback(t *testing.T) {
 		must(t, clone.Flush(ctx))
 		// The storer may have counted what was there before, and say so now.
 		for deadline := time.Now().Add(20 * time.Second); statOf(t, r.host, "clone").Allocated != half && time.Now().Before(deadline); {
-			v.inherited.forget()
-			v.countBounds(ctx)
+			v.bounds.inherited.forget()
+			v.bounds.count(ctx)
 		}
 		reaches("half of it trimmed", half)
 		if i%2 == 0 {
@@ -188,8 +188,8 @@ func TestBoundOverRollback(t *testing.T) {
 		}
 		// A rollback in the middle of counting. The storer may be first to count.
 		for fired := false; !fired; {
-			v.inherited.forget()
-			v.countBounds(&errHook{ctx, func() { fired = true; rollback() }})
+			v.bounds.inherited.forget()
+			v.bounds.count(&errHook{ctx, func() { fired = true; rollback() }})
 		}
 		never("rolled back while it was counted")
 		reaches("rolled back while it was counted", all)
@@ -208,7 +208,7 @@ func TestListedInDoubt(t *testing.T) {
 	})
 	write(t, d, 0, 4, 1)
 	must(t, r.host.Sync(ctx, "v", nil))
-	rec, err := r.reg.Get(ctx, d.(*Volume).id)
+	rec, err := r.reg.Get(ctx, d.(*Device).id)
 	must(t, err)
 	must(t, r.host.Close(ctx))
 	silence := back.Add(fault.Rule{Ops: []fault.Op{fault.Stat, fault.Get}, Err: errors.New("no answer")})

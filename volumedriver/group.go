@@ -10,25 +10,25 @@ import (
 	"openvstorage/writebuffer"
 )
 
-// group is a row of closed TLogs that reach the catalog in one put: whoever
-// reads the backend sees all of them or none. So what a later TLog of the group
-// overwrites of an earlier one need not be stored: no state that anybody can
-// reach has it. That is what a write buffer saves.
+// group is a row of closed TLogs that reach the catalog in one put: whoever reads the
+// backend sees all of them or none. So what a later TLog of the group overwrites of an
+// earlier one need not be stored, because no state that anybody can reach has it. That is
+// what a write buffer saves.
 type group struct {
 	tlogs  []*writebuffer.TLog
 	scos   []*writebuffer.SCO // whose upload has not begun
 	flying int                // uploads under way
 	landed chan landing       // where they end; nobody waits to send
-	// marks has what is to be stored of an SCO; without, all of it is.
+	// marks has which clusters of an SCO are to be stored; if it has none, all are.
 	marks map[sco.Number]writebuffer.Marks
 }
 
 // last is the newest TLog of the group.
 func (g *group) last() tlog.ID { return g.tlogs[len(g.tlogs)-1].ID }
 
-// chooseGroup makes a group of the oldest TLogs. With patience it makes none while the
-// buffer has room for more overwrites.
-func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, patient bool) (*group, error) {
+// chooseGroup makes a group of the oldest closed TLogs. If patient is set it makes none, and
+// returns nil, while the buffer has room for more overwrites.
+func (st *storer) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, patient bool) (*group, error) {
 	if len(closed) == 0 {
 		return nil, nil
 	}
@@ -36,7 +36,7 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 	var total, written int64
 	for i, t := range closed {
 		for _, s := range t.SCOs() {
-			n, err := v.liveIn(ctx, s)
+			n, err := st.liveIn(ctx, s)
 			if err != nil {
 				return nil, err
 			}
@@ -45,81 +45,51 @@ func (v *Volume) chooseGroup(ctx context.Context, closed []*writebuffer.TLog, pa
 		}
 		total += live[i]
 	}
-	if patient && v.young(closed) && early(v.host.buffer.Fill(), written, total) {
+	if patient && st.young(closed) && early(st.host.buffer.Fill(), written, total) {
 		return nil, nil
 	}
-	next, last := v.checkpointsAt(closed)
-	n := groupLen(live, next, last, v.host.buffer.TLogBytes(), v.host.buffer.Bytes())
-	g := &group{tlogs: closed[:n:n], landed: make(chan landing, v.host.opt.UploadSlots)}
+	next, last := st.checkpoints.waitAt(closed)
+	n := groupLen(live, next, last, st.host.buffer.TLogBytes(), st.host.buffer.Bytes())
+	g := &group{tlogs: closed[:n:n], landed: make(chan landing, st.host.opt.UploadSlots)}
 	for _, t := range g.tlogs {
 		g.scos = append(g.scos, t.SCOs()...)
 	}
-	v.mark(g)
+	st.mark(g)
 	return g, nil
 }
 
-// checkpointsAt are the indexes of the TLogs at whose ends the next checkpoint waits
-// to be committed, and the last one; len(closed) where there is none.
-func (v *Volume) checkpointsAt(closed []*writebuffer.TLog) (next, last int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	at := func(id tlog.ID) int {
-		if i := slices.IndexFunc(closed, func(t *writebuffer.TLog) bool { return t.ID == id }); i >= 0 {
-			return i
-		}
-		return len(closed)
-	}
-	if len(v.ahead) == 0 {
-		return len(closed), len(closed)
-	}
-	return at(v.ahead[0].tlog), at(v.ahead[len(v.ahead)-1].tlog)
-}
-
-// young reports whether even the oldest SCO is one that may wait for overwrites:
-// who does not write much would keep it here for ever.
-func (v *Volume) young(closed []*writebuffer.TLog) bool {
+// young reports whether even the oldest SCO may wait for overwrites. A vDisk to which
+// little is written would keep it in the buffer for ever, if there were no such limit.
+func (st *storer) young(closed []*writebuffer.TLog) bool {
 	scos := closed[0].SCOs()
-	return len(scos) > 0 && time.Since(scos[0].SealedAt()) < 2*v.host.opt.IdleSeal
+	return len(scos) > 0 && time.Since(scos[0].SealedAt()) < 2*st.host.opt.IdleSeal
 }
 
 // liveIn estimates how many bytes of an SCO somebody can still read.
-func (v *Volume) liveIn(ctx context.Context, s *writebuffer.SCO) (int64, error) {
-	if v.seenBySnapshot(s) {
+func (st *storer) liveIn(ctx context.Context, s *writebuffer.SCO) (int64, error) {
+	if st.tree.sees(s) {
 		return s.Data(), nil
 	}
-	c, known, err := v.m.Live(ctx, s.Number)
+	c, known, err := st.m.Live(ctx, s.Number)
 	if err != nil || !known {
 		return s.Data(), err
 	}
 	return max(c.Live, 0) * sco.ClusterSize, nil
 }
 
-// seenBySnapshot reports whether a snapshot may see some of the SCO's
-// clusters: it was taken when the SCO was open already.
-func (v *Volume) seenBySnapshot(s *writebuffer.SCO) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for _, snap := range v.snapshots {
-		if s.Number < snap.NextSCO && snap.Seq >= s.FirstSeq() {
-			return true
-		}
-	}
-	return false
-}
-
-// mark notes which clusters of the group are to be stored: not those that the
-// group itself writes again later. What is written behind the group counts for
-// nothing: the group is a prefix, and a power cut may leave just that.
+// mark notes which clusters of the group are to be stored: those that the group itself
+// does not overwrite later. What is written behind the group does not count: a power cut
+// may leave just the group.
 //
-// A rollback may bring back what was overwritten before it, so only what was
-// written since the last one overwrites. v.rolled is set before the map rolls
-// back, and a snapshot is deleted after: one that was rolled back to and deleted
-// while this looked for what snapshots see has changed v.rolled. A rollback
-// later takes nothing away: a snapshot that sees clusters of the group was there
-// before, and its SCOs are stored whole.
-func (v *Volume) mark(g *group) {
+// A rollback may bring back what was overwritten before it. So only what was written since
+// the newest rollback counts as overwriting. The seq of a rollback is noted before the map
+// rolls back, and the snapshot can only be deleted after that. So if a snapshot is rolled
+// back to and deleted while mark asks what snapshots see, the seq has changed at the end,
+// and everything is stored. A later rollback does no harm: the snapshot that it goes to
+// is there already, and the SCOs that it sees are stored whole.
+func (st *storer) mark(g *group) {
 	g.marks = make(map[sco.Number]writebuffer.Marks, len(g.scos))
-	rolled := v.rolledSeq()
+	rolled := st.tree.rolledSeq()
 	later := make(addresses)
 	for _, s := range slices.Backward(g.scos) {
 		m := s.Mark(func(addr, seq uint64) bool {
@@ -128,18 +98,18 @@ func (v *Volume) mark(g *group) {
 			}
 			return later.add(addr)
 		})
-		if !v.seenBySnapshot(s) {
+		if !st.tree.sees(s) {
 			g.marks[s.Number] = m
 		}
 	}
-	if v.rolledSeq() != rolled {
+	if st.tree.rolledSeq() != rolled {
 		clear(g.marks)
 	}
 }
 
-// addresses is a set of clusters' addresses: a word for 64 neighbours. It takes no
-// new words when it has addressesMax, some 40 MiB; what the group writes again
-// over older ones is then stored too.
+// addresses is a set of addresses of clusters, with a word for 64 neighbours. At
+// addressesMax words, some 40 MiB, it takes no new ones; of clusters that it does not
+// have, older versions are stored too, which costs space and does no harm.
 type addresses map[uint64]uint64
 
 const addressesMax = 1 << 20
@@ -154,10 +124,4 @@ func (a addresses) add(addr uint64) bool {
 		a[addr/64] = word | bit
 	}
 	return word&bit == 0
-}
-
-func (v *Volume) rolledSeq() uint64 {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.rolled
 }

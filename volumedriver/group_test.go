@@ -14,7 +14,7 @@ func groupOf(t *testing.T, v *Volume, writes ...func()) *group {
 		w()
 		v.buf.CloseTLog()
 	}
-	g, err := v.chooseGroup(t.Context(), v.buf.Work().TLogs, false)
+	g, err := v.store.chooseGroup(t.Context(), v.buf.Work().TLogs, false)
 	must(t, err)
 	if len(g.tlogs) != len(writes) || len(g.scos) != len(writes) {
 		t.Fatalf("%d TLogs and %d SCOs of %d writes", len(g.tlogs), len(g.scos), len(writes))
@@ -47,11 +47,11 @@ func TestMark(t *testing.T) {
 	r, d := newRig(t, crashdisk.New(), modelDisk, nil)
 	defer func() { must(t, r.close()) }()
 	v := volumeOf(t, r, "v")
-	v.stopStorer()
+	v.store.stop()
 	w := func(cluster, n, i int) func() { return func() { write(t, d, cluster, n, i) } }
 
 	g := groupOf(t, v, w(0, 8, 1), w(2, 4, 2), w(3, 1, 3))
-	if early, err := v.chooseGroup(t.Context(), v.buf.Work().TLogs, true); err != nil || early != nil {
+	if early, err := v.store.chooseGroup(t.Context(), v.buf.Work().TLogs, true); err != nil || early != nil {
 		t.Errorf("a group is chosen while the buffer has room: %v, %v", early, err)
 	}
 	equal(t, "overwritten within the group", marked(g), 4, 3, 1)
@@ -60,7 +60,7 @@ func TestMark(t *testing.T) {
 	write(t, d, 0, 8, 4)
 	equal(t, "overwritten later", marked(g), 4, 3, 1)
 
-	v.mark(g)
+	v.store.mark(g)
 	equal(t, "looked at again", marked(g), 4, 3, 1)
 }
 
@@ -79,7 +79,7 @@ func TestMarkSnapshots(t *testing.T) {
 	}
 	snapshot("before")
 	must(t, r.host.Sync(ctx, "v", nil))
-	v.stopStorer()
+	v.store.stop()
 	w := func(cluster, n, i int) func() { return func() { write(t, d, cluster, n, i) } }
 	g := groupOf(t, v, w(0, 8, 1), func() {
 		write(t, d, 0, 4, 2)
@@ -98,7 +98,7 @@ func TestMarkRollback(t *testing.T) {
 	_, err := r.host.SnapshotCreate(ctx, "v", "empty")
 	must(t, err)
 	must(t, r.host.Sync(ctx, "v", nil))
-	v.stopStorer()
+	v.store.stop()
 	w := func(cluster, n, i int) func() { return func() { write(t, d, cluster, n, i) } }
 	g := groupOf(t, v, w(0, 8, 1), w(0, 2, 2), func() {
 		must(t, r.host.Rollback(ctx, "v", "empty"))

@@ -94,7 +94,7 @@ func TestOpenWaitsForRollback(t *testing.T) {
 	r, _ := newRig(t, crashdisk.New(), modelDisk, nil)
 	v, err := r.host.table.named("v")
 	must(t, err)
-	opened, err := v.keepOut(false)
+	opened, err := v.users.keepOut(false)
 	must(t, err)
 	ended, cancel := context.WithCancel(ctx)
 	cancel()

@@ -70,9 +70,9 @@ func (v *Volume) unwritten(ctx context.Context) (bool, error) {
 	if v.host.buffer.Holds(v.id) {
 		return false, nil
 	}
-	err := v.loadCatalog(ctx)
+	err := v.opening.loadCatalog(ctx)
 	if !errors.Is(err, backend.ErrNotFound) {
-		return err == nil && v.cat.Generation == 0, err
+		return err == nil && v.cat.current().Generation == 0, err
 	}
 	unwritten := true
 	err = v.namespace().List(ctx, "", func(i backend.Info) bool {

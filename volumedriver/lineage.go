@@ -24,13 +24,13 @@ func (l *lineage) drop(ctx context.Context, v *Volume, child uuid.UUID) error {
 	if err := v.forgetChild(ctx, child); err != nil {
 		return err
 	}
-	v.hideChildless()
+	v.cat.withCurrent(v.tree.hideChildless)
 	return l.dropAutomatic(ctx, v)
 }
 
 // forgetChild removes a clone from the catalog.
 func (v *Volume) forgetChild(ctx context.Context, child uuid.UUID) error {
-	return v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+	return v.cat.update(ctx, func(c *catalog.Catalog) error {
 		c.Children = slices.DeleteFunc(c.Children, func(k catalog.Child) bool { return k.Volume == child })
 		return nil
 	})
@@ -60,14 +60,12 @@ func (l *lineage) dropLater(v *Volume, child uuid.UUID) {
 // dropLost drops, in the background, the children of v that are not known: those clones
 // were never made. A start does not wait for it.
 func (l *lineage) dropLost(v *Volume, known map[uuid.UUID]bool) {
-	v.cat.Lock()
 	var lost []catalog.Child
-	for _, c := range v.cat.Children {
+	for _, c := range v.cat.current().Children {
 		if !known[c.Volume] {
 			lost = append(lost, c)
 		}
 	}
-	v.cat.Unlock()
 	for _, c := range lost {
 		v.hideLost(c)
 		l.dropLater(v, c.Volume)
@@ -80,7 +78,7 @@ func (l *lineage) dropAutomatic(ctx context.Context, v *Volume) error {
 	if v.buf == nil || v.Err() != nil || v.closedBy() != nil {
 		return nil
 	}
-	if err := v.settle(ctx); err != nil {
+	if err := v.cat.settle(ctx); err != nil {
 		return err
 	}
 	for s := v.lostSnapshot(); s != nil; s = v.lostSnapshot() {

@@ -9,8 +9,8 @@ import (
 )
 
 // logOwner is a Volume as its log calls it. The order and the locks of the calls are
-// those of writebuffer.Owner: v.mu and the catalog's lock come after the append
-// section, so neither is held when the Volume calls its log.
+// those of writebuffer.Owner: the locks of the vDisk's parts that are held for a moment
+// come after the append section, so none of them is held when the vDisk calls its log.
 type logOwner struct{ v *Volume }
 
 var _ writebuffer.Owner = logOwner{}
@@ -28,11 +28,11 @@ func (o logOwner) ClosedTLog(id tlog.ID, lastSeq uint64) { o.v.ClosedTLog(id, la
 
 // Reserve implements writebuffer.Owner.
 func (o logOwner) Reserve(ctx context.Context, scos sco.Number, tlogs tlog.ID) (sco.Number, tlog.ID, error) {
-	return o.v.reserve(ctx, scos, tlogs)
+	return o.v.cat.reserve(ctx, scos, tlogs)
 }
 
 // Failed implements writebuffer.Owner: the vDisk halts.
 func (o logOwner) Failed(err error) { o.v.halt(err) }
 
 // Changed implements writebuffer.Owner.
-func (o logOwner) Changed() { o.v.wakeStorer() }
+func (o logOwner) Changed() { o.v.store.ring() }

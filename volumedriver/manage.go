@@ -142,7 +142,7 @@ func (h *Host) SnapshotDelete(ctx context.Context, name, snap string) error {
 	if err != nil {
 		return err
 	}
-	s, err := v.snapshotNamed(snap)
+	s, err := v.tree.named(snap)
 	done()
 	if err != nil {
 		return err
@@ -203,18 +203,18 @@ func (h *Host) RollbackTold(ctx context.Context, name, snap string, force bool, 
 // rollback rolls a vDisk back, and reports whether it may have been rolled back. It calls
 // ready as manageAfter does.
 func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool, ready func() error) (made bool, err error) {
-	s, err := v.pinNamed(snap)
+	s, err := v.tree.pinNamed(snap)
 	if err != nil {
 		return false, err
 	}
 	defer v.unpin(s)
 	if !force {
-		v.waitUnused(ctx, false)
+		v.users.waitUnused(ctx, false)
 	}
-	if err := v.gc.Take(ctx); err != nil {
+	if err := v.gc.pause(ctx); err != nil {
 		return false, err
 	}
-	defer v.gc.Give()
+	defer v.gc.resume()
 	_, done, err := v.manageAfter(ctx, func() error {
 		if err := v.buf.WaitEntry(ctx, len(s.ID)); err != nil {
 			return v.writeError(err)
@@ -225,7 +225,7 @@ func (h *Host) rollback(ctx context.Context, v *Volume, snap string, force bool,
 		return false, err
 	}
 	defer done()
-	opened, err := v.keepOut(force)
+	opened, err := v.users.keepOut(force)
 	if err != nil {
 		return false, err
 	}
@@ -253,7 +253,7 @@ func (h *Host) Checkpoint(ctx context.Context, name string) error {
 		return err
 	}
 	done()
-	return v.checkpointTo(ctx, v.buf.Written())
+	return v.store.checkpointTo(ctx, v.buf.Written())
 }
 
 // CloseTLog lets the storer store what was written to a vDisk so far. It does not wait

@@ -9,15 +9,15 @@ func (v *Volume) info() Info {
 	i := Info{Name: v.Name(), ID: v.id, Size: v.size.Load(), State: StateRunning, Epoch: v.epoch}
 	if h := v.halted.Load(); h != nil {
 		i.State, i.Reason = h.state(), h.reason()
-	} else if cause := v.waits.Load(); cause != nil {
+	} else if cause := v.opening.waits.Load(); cause != nil {
 		i.Reason = fmt.Sprintf("reads go on; writes, flushes and management wait, and go on by themselves when what was recovered at the start can be written: %v", *cause)
-	} else if cause := v.doubt.cause.Load(); cause != nil {
+	} else if cause := v.cat.doubted(); cause != nil {
 		i.Reason = fmt.Sprintf("management waits: whether the last change of its catalog took effect is not known: %v", *cause)
-	} else if v.inDoubt() {
+	} else if v.cat.inDoubt() {
 		i.Reason = "management waits: a change of its catalog is under way that nobody waited for"
 	}
 	if i.Reason == "" {
-		i.Reason = v.starvingReason()
+		i.Reason = v.diskWaits.reason()
 	}
 	if u := v.unsure.Load(); u != nil {
 		i.State, i.Reason = u.state, u.reason()
@@ -26,22 +26,20 @@ func (v *Volume) info() Info {
 		backlog, local := v.buf.Backlog()
 		i.Backlog, i.Local = uint64(backlog), uint64(local)
 	}
-	v.cat.Lock()
-	i.Created = v.cat.Created
-	children := v.cat.Children
+	c := v.cat.current()
+	i.Created = c.Created
 	if v.self > 0 {
-		o := v.cat.Origins[v.self-1]
+		o := c.Origins[v.self-1]
 		i.Parent = o.Volume.String() + "@" + o.Snapshot.String()
 	}
 	if i.Size == 0 {
-		i.Size = v.cat.Size
+		i.Size = c.Size
 	}
-	v.cat.Unlock()
 	i.Stored = uint64(v.count.stored.Load())
-	i.Children = v.host.table.namesOf(children)
+	i.Children = v.host.table.namesOf(c.Children)
 	i.Snapshots = v.snapshotInfos()
 	if v.self > 0 && v.m != nil {
-		if p, s, err := v.parentSnapshot(); err == nil {
+		if p, s, err := v.cat.parentSnapshot(); err == nil {
 			i.Parent = p.Name() + "@" + s.Name
 		}
 	}
@@ -61,7 +59,7 @@ func (v *Volume) manageAfter(ctx context.Context, ready func() error) (*Volume, 
 		if err := v.manageable(); err != nil {
 			return nil, nil, err
 		}
-		if err := v.settle(ctx); err != nil {
+		if err := v.cat.settle(ctx); err != nil {
 			return nil, nil, err
 		}
 		if err := ready(); err != nil {
@@ -71,7 +69,7 @@ func (v *Volume) manageAfter(ctx context.Context, ready func() error) (*Volume, 
 			return nil, nil, err
 		}
 		err := v.manageable()
-		if err == nil && !v.inDoubt() {
+		if err == nil && !v.cat.inDoubt() {
 			return v, v.admin.Give, nil
 		}
 		v.admin.Give()
@@ -86,14 +84,8 @@ func (v *Volume) manageable() error {
 	switch {
 	case v.sure() != nil:
 		return v.sure()
-	case v.leaving():
+	case v.users.leaving():
 		return fmt.Errorf("vDisk %q: %w", v.Name(), ErrNotFound)
 	}
 	return v.Err()
-}
-
-func (v *Volume) setName(name string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.name = name
 }

@@ -8,20 +8,21 @@ import (
 
 // Errors of a vDisk have one form: its name in quotes, what is wrong, why.
 func TestFormOfErrors(t *testing.T) {
-	v := &Volume{name: `odd "name"`}
+	v := &Volume{}
+	v.setName(`odd "name"`)
 	form := regexp.MustCompile(`^vDisk "odd \\"name\\"": [a-z]`)
 	for _, err := range []error{
-		v.inUseLocked(1), v.inUseLocked(2),
-		&haltError{name: v.name, cause: errors.New("why")},
-		&haltError{name: v.name, gone: true},
-		&haltError{name: v.name, shut: "opening", cause: errors.New("why")},
+		v.inUse(1), v.inUse(2),
+		&haltError{name: v.Name(), cause: errors.New("why")},
+		&haltError{name: v.Name(), gone: true},
+		&haltError{name: v.Name(), shut: "opening", cause: errors.New("why")},
 	} {
 		if !form.MatchString(err.Error()) {
 			t.Error(err)
 		}
 	}
 	for users, want := range map[int]string{1: "by 1 connection;", 2: "by 2 connections;"} {
-		if err := v.inUseLocked(users); !regexp.MustCompile(want).MatchString(err.Error()) {
+		if err := v.inUse(users); !regexp.MustCompile(want).MatchString(err.Error()) {
 			t.Errorf("%d: %v", users, err)
 		}
 	}

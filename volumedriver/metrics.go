@@ -121,7 +121,7 @@ func (v *Volume) collectMetrics(put func(*prometheus.Desc, prometheus.ValueType,
 	}
 	halted, unsure, backlog, tlogs := 0.0, 0.0, int64(0), int64(0)
 	switch {
-	case v.unsure.Load() != nil || v.doubt.cause.Load() != nil:
+	case v.unsure.Load() != nil || v.cat.doubted() != nil:
 		unsure = 1
 	case v.Err() != nil:
 		halted = 1
@@ -130,7 +130,7 @@ func (v *Volume) collectMetrics(put func(*prometheus.Desc, prometheus.ValueType,
 		backlog, _ = v.buf.Backlog()
 		tlogs = v.buf.TLogBytes()
 	}
-	starving, _, _ := v.starving()
+	starving, _, _ := v.diskWaits.waiting()
 	put(descStarving, prometheus.GaugeValue, float64(starving), labels...)
 	put(descTLogs, prometheus.GaugeValue, float64(tlogs), labels...)
 	put(descHalted, prometheus.GaugeValue, halted, labels...)

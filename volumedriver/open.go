@@ -71,7 +71,7 @@ const openSideBySide = 8
 // Otherwise created is nil, and the next epoch is claimed.
 func (o *opener) openListed(ctx context.Context, r registry.Record, created *unnamed) *Volume {
 	v := o.newVolume(r)
-	v.created, v.epoch = created, r.Epoch
+	v.opening.created, v.epoch = created, r.Epoch
 	o.table.open(v)
 	err := o.open(ctx, v)
 	later := err != nil && v.buf == nil && o.openLater(r, err)
@@ -126,7 +126,7 @@ func (o *opener) again(v *Volume, r registry.Record, cause error) *unsure {
 				return errParentClosed
 			}
 			// What the earlier attempt put must not come behind this one.
-			if err := v.settle(ctx); err != nil {
+			if err := v.cat.settle(ctx); err != nil {
 				return err
 			}
 			if v.m != nil {
@@ -149,7 +149,7 @@ func (o *opener) standIn(r registry.Record, u *unsure) *Volume {
 func (o *opener) listStandIn(r registry.Record, u *unsure) *Volume {
 	v := o.newVolume(r)
 	v.halted.Store(&haltError{name: r.Name, cause: errors.New(u.reason()), shut: u.state})
-	v.deleted = u.state == StateDeleting
+	v.users.setDeleted(u.state == StateDeleting)
 	v.unsure.Store(u)
 	o.table.list(v)
 	return v

@@ -74,9 +74,7 @@ func (s *pageStore) find(owner uuid.UUID, page uint64) (backend.Namespace, catal
 	if v == nil {
 		return nil, catalog.PageObject{}, false
 	}
-	v.cat.Lock()
-	defer v.cat.Unlock()
-	obj, ok := v.cat.PageObject(page)
+	obj, ok := v.cat.current().PageObject(page)
 	return v.namespace(), obj, ok
 }
 

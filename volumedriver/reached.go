@@ -17,13 +17,12 @@ import (
 // reached.
 type Point struct{ Epoch, Seq uint64 }
 
-// Reached is how far the flushes of each vDisk have come: everything up to that point is
-// durable. The caller of Host.Reached keeps it outside of the write buffer, and gives it
-// back at the next start (Options.Reached). So local files that were restored from an
-// older copy are not taken for all that was ever flushed (O2, P8).
-//
-// Its bytes are, in order of id, 16 of the id, 8 of the epoch and 8 of the seq,
-// little-endian. An id of zeros, which no vDisk has, begins the form of a later release.
+// Reached is how far the flushes of each vDisk have come: up to there everything is
+// durable. It is remembered outside of the write buffer from time to time
+// (Options.Reached), so that local files which were put back from an older copy are not
+// taken for everything that was flushed (O2, P8). Its bytes are, for each vDisk in order of
+// id, 16 of the id, 8 of the epoch and 8 of the seq, little-endian. An id of zeros, which
+// no vDisk has, begins the form of a later release.
 type Reached map[uuid.UUID]Point
 
 const reachedSize = 32
@@ -38,8 +37,8 @@ func (r Reached) Append(dst []byte) []byte {
 	return dst
 }
 
-// DecodeReached reads what Append made. It refuses what a later release made
-// (format.ErrNewer), since the next Append would drop what this release does not know.
+// DecodeReached reads what Append made. As it is always rewritten whole, a form that this
+// release does not know is refused (format.ErrNewer).
 func DecodeReached(b []byte) (Reached, error) {
 	if len(b) >= 16 && uuid.UUID(b[:16]) == uuid.Nil {
 		return nil, fmt.Errorf("how far vDisks were flushed: %w: a form that this release does not know", format.ErrNewer)
@@ -54,13 +53,13 @@ func DecodeReached(b []byte) (Reached, error) {
 	return r, nil
 }
 
-// Reached returns how far the flushes of all vDisks have come. For a vDisk that is not
-// open it returns what Options.Reached said.
+// Reached is how far the flushes of all vDisks have come. Of one that is not open
+// it is what was known before.
 func (h *Host) Reached() Reached {
 	list := h.table.appendTo(nil)
 	r := make(Reached, len(list))
 	for _, v := range list {
-		if v.opened.Load() {
+		if v.opening.opened.Load() {
 			r[v.id] = Point{v.epoch, v.buf.Durable()}
 		} else if known, ok := h.opt.Reached[v.id]; ok {
 			r[v.id] = known
@@ -69,13 +68,14 @@ func (h *Host) Reached() Reached {
 	return r
 }
 
-// checkReached refuses local files that do not reach as far as Options.Reached says,
-// unless a person has accepted the loss. Epochs that began later but at a lower seq show
-// that a person accepted a loss then: what lay behind that seq is not demanded any more.
-func (v *Volume) checkReached(reached uint64, accepted bool) error {
+// checkReached refuses local files that do not reach as far as is known from outside, unless
+// a person has accepted the loss. If a later epoch began below what is known, a person
+// accepted it then, and what was behind is given up.
+func (o *opening) checkReached(reached uint64, accepted bool) error {
+	v := o.v
 	known := v.host.opt.Reached[v.id]
 	seq := known.Seq
-	for _, e := range v.cat.Epochs {
+	for _, e := range v.cat.current().Epochs {
 		if e.Epoch > known.Epoch {
 			seq = min(seq, e.Base)
 		}

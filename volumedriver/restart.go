@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/backend"
@@ -19,141 +20,115 @@ import (
 	"openvstorage/volumedriver/catalog"
 	"openvstorage/volumedriver/registry"
 	"openvstorage/writebuffer"
-
-	"github.com/google/uuid"
 )
 
-// open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs.
-// What it finds wrong halts the vDisk rather than failing the host.
+// open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs. An error
+// halts the vDisk, and leaves the host and other vDisks alone.
 func (o *opener) open(ctx context.Context, v *Volume) error {
-	if v.created == nil {
+	if v.opening.created == nil {
 		epoch, err := o.opt.Registry.Claim(ctx, v.id, o.opt.Owner)
 		if err != nil {
 			return err
 		}
 		v.epoch = epoch
 	}
-	if err := v.loadCatalog(ctx); err != nil {
+	if err := v.opening.loadCatalog(ctx); err != nil {
 		return err
 	}
-	if err := v.openMap(ctx); err != nil {
+	if err := v.opening.openMap(ctx); err != nil {
 		return err
 	}
-	opt := v.recoverOptions()
-	if err := v.replayStored(ctx, opt); err != nil {
+	opt := v.opening.recoverOptions()
+	if err := v.opening.replayStored(ctx, opt); err != nil {
 		return err
 	}
 	found, err := o.buffer.Recover(opt)
 	if err != nil {
 		return err
 	}
-	if err := v.replay(found.Entries); err != nil {
+	if err := v.opening.replay(found.Entries); err != nil {
 		return errors.Join(err, found.Release())
 	}
 	if found.Damage == nil {
-		found.Damage = v.checkReached(max(found.Reached, v.cat.StoredSeq), found.Accepted)
+		found.Damage = v.opening.checkReached(max(found.Reached, v.cat.current().StoredSeq), found.Accepted)
 		found.Incomplete = found.Damage != nil // nobody can tell what any block held
 	}
 	if found.Damage != nil {
 		if dir := o.buffer.Dir(v.id); !strings.Contains(found.Damage.Error(), dir) {
 			found.Damage = fmt.Errorf("%w (local files in %s)", found.Damage, dir)
 		}
-		return v.inspect(found)
+		return v.opening.inspect(found)
 	}
 	if found.Cut != "" {
 		v.log.Info("log ends with what was not synced", "seq", found.Reached, "why", found.Cut)
 	}
-	return v.resume(ctx, found)
+	return v.opening.resume(ctx, found)
 }
 
+// opening is how a vDisk comes up, and whether it has come up whole. It sets what the core
+// of the vDisk has, and fills the other parts.
+type opening struct {
+	v *Volume
+
+	created *unnamed              // made by this owner just now: its first catalog is of this epoch; else nil
+	opened  atomic.Bool           // the log is this epoch's, and takes writes unless halted
+	waits   atomic.Pointer[error] // why it does not yet, though it is read; nil if it does
+}
+
+// newVolume makes the parts of a vDisk, of which nothing is known yet but its record.
 func (o *opener) newVolume(r registry.Record) *Volume {
 	v := &Volume{
-		host: o.host, id: r.ID, name: r.Name,
-		log:     o.opt.Logger.With("vdisk", r.Name),
-		batches: make(chan *writebuffer.Batch, 64),
-		rmw:     make(chan struct{}, 1),
+		core: core{host: o.host, id: r.ID, log: o.opt.Logger.With("vdisk", r.Name)},
 	}
-	v.put, v.admin, v.gc = ctxlock.New(), ctxlock.New(), ctxlock.New()
+	v.setName(r.Name)
+	v.admin = ctxlock.New()
 	v.living, v.end = context.WithCancel(context.Background())
-	v.store.sizes = make(map[sco.Number]int64)
-	v.readers = make(map[uuid.UUID]int)
+	v.opening.v = v
+	v.users.core = &v.core
+	v.tree = &snapshotTree{core: &v.core}
 	v.origins = []origin{{r.ID, o.opt.Backend.Namespace(r.ID.String())}}
-	v.cat.Created = r.Created // known before the catalog is read, and if it cannot be
+	v.cat = newOwnedCatalog(&v.core, r.Created, v.tree.follow)
+	v.checkpoints = &checkpointer{core: &v.core, cat: v.cat, tree: v.tree}
+	v.gc = newGarbageCollector(&v.core, v.cat, v.tree, v.checkpoints)
+	v.bounds = &bounds{core: &v.core, tree: v.tree}
+	v.store = &storer{core: &v.core, cat: v.cat, tree: v.tree, checkpoints: v.checkpoints, gc: v.gc, bounds: v.bounds}
+	v.checkpoints.committed = func() {
+		v.gc.again()
+		v.store.announce(nil)
+	}
+	v.diskWaits = &diskWaits{core: &v.core}
+	v.reader = &reader{core: &v.core, waits: v.diskWaits}
+	v.device = newDevice(v.reader)
 	return v
 }
 
-// loadCatalog reads the catalog and the origin table.
-func (v *Volume) loadCatalog(ctx context.Context) error {
-	if n := v.created; n != nil && n.root != nil {
-		return v.takeCatalog(n.root, n.version, func(name string) ([]byte, error) {
-			i := slices.IndexFunc(n.segments, func(s catalog.Segment) bool { return s.Name == name })
-			if i < 0 {
-				return nil, fmt.Errorf("%s: %w", name, backend.ErrNotFound)
-			}
-			return n.segments[i].Data, nil
-		})
+// loadCatalog reads the catalog, which says what the origins of locations are.
+func (o *opening) loadCatalog(ctx context.Context) error {
+	v := o.v
+	if err := v.cat.load(ctx, o.created); err != nil {
+		return err
 	}
-	ns := v.namespace()
-	info, err := ns.Stat(ctx, catalog.ObjectName)
-	if err != nil {
-		return fmt.Errorf("catalog: %w", unanswered(err))
-	}
-	if info.Size > catalog.RootMax {
-		return fmt.Errorf("catalog: %w: it has %d bytes, none has more than %d", backend.ErrCorrupt, info.Size, catalog.RootMax)
-	}
-	root := make([]byte, info.Size)
-	if err := get(ctx, ns, catalog.ObjectName, root, 0); err != nil {
-		return unanswered(err)
-	}
-	return v.takeCatalog(root, info.Version, func(name string) ([]byte, error) {
-		info, err := ns.Stat(ctx, name)
-		if err != nil {
-			return nil, unanswered(err)
-		}
-		if info.Size > catalog.SegmentMax {
-			return nil, fmt.Errorf("%w: it has %d bytes, none has more than %d", backend.ErrCorrupt, info.Size, catalog.SegmentMax)
-		}
-		b := make([]byte, info.Size)
-		return b, unanswered(get(ctx, ns, name, b, 0))
-	})
-}
-
-// takeCatalog takes up a catalog of which segment returns the segments.
-func (v *Volume) takeCatalog(root []byte, version backend.Version, segment func(name string) ([]byte, error)) error {
-	c, err := catalog.Decode(root, segment)
-	if err != nil {
-		return fmt.Errorf("catalog: %w", err)
-	}
-	if c.Volume != v.id {
-		return fmt.Errorf("catalog: %w: it is of %s", backend.ErrCorrupt, c.Volume)
-	}
-	if c.Epoch >= v.epoch && v.created == nil {
-		return fmt.Errorf("catalog is of epoch %d, this owner has %d: the registry is older than the backend", c.Epoch, v.epoch)
-	}
-	if v.cat.segments, err = catalog.Segments(root); err != nil {
-		return fmt.Errorf("catalog: %w", err)
-	}
-	v.cat.Catalog, v.cat.version = *c, version
+	c := v.cat.current()
 	v.origins = v.origins[:0]
 	for _, o := range c.Origins {
 		v.origins = append(v.origins, origin{o.Volume, v.host.opt.Backend.Namespace(o.Volume.String())})
 	}
 	v.self = c.Self()
-	v.store.nextObject = c.NextObject
 	return nil
 }
 
-// openMap makes the map of the checkpoint. A clone without one begins with
-// its parent's snapshot.
-func (v *Volume) openMap(ctx context.Context) (err error) {
-	c := &v.cat.Catalog
+// openMap makes the map of the checkpoint, and the snapshots that have roots in it. A clone
+// without a checkpoint begins with the snapshot of its parent.
+func (o *opening) openMap(ctx context.Context) (err error) {
+	v := o.v
+	c := v.cat.current()
 	opt := metadata.Options{Volume: v.id, Cache: v.host.cache, Store: v.host.pages, Clusters: c.Checkpoint.Root.Clusters}
 	for _, o := range v.origins {
 		opt.Origins = append(opt.Origins, o.id)
 	}
 	switch {
 	case c.Checkpoint.NextPage == 0 && v.self > 0:
-		_, s, perr := v.parentSnapshot()
+		_, s, perr := v.cat.parentSnapshot()
 		if perr != nil {
 			return perr
 		}
@@ -169,17 +144,19 @@ func (v *Volume) openMap(ctx context.Context) (err error) {
 	}
 	v.head = v.m.View()
 	v.size.Store(v.m.Clusters() * sco.ClusterSize)
-	v.parent = c.Checkpoint.Parent
+	var snapshots []*snapshot
 	for _, s := range c.Snapshots {
 		if s.HasRoot {
-			v.snapshots = append(v.snapshots, &snapshot{
+			snapshots = append(snapshots, &snapshot{
 				Snapshot: s, view: v.m.ViewAt(mapRoot(s.Root)), hidden: s.Auto && len(c.ChildrenOf(s.ID)) == 0,
 			})
 		}
 	}
+	v.tree.open(c.Checkpoint.Parent, snapshots)
 	return nil
 }
 
+// stateOf is the state of a map that a checkpoint has.
 func stateOf(c catalog.Checkpoint) metadata.State {
 	s := metadata.State{
 		Seq: c.Seq, NextPage: c.NextPage, Generation: c.Generation,
@@ -191,10 +168,12 @@ func stateOf(c catalog.Checkpoint) metadata.State {
 	return s
 }
 
-func (v *Volume) recoverOptions() writebuffer.RecoverOptions {
-	c := &v.cat.Catalog
+// recoverOptions says what the write buffer has to know about the catalog to recover the
+// local files: what is stored, where epochs began, which TLogs a replay needs.
+func (o *opening) recoverOptions() writebuffer.RecoverOptions {
+	c := o.v.cat.current()
 	return writebuffer.RecoverOptions{
-		Volume: v.id, StoredSeq: c.StoredSeq, Opened: c.Epoch > 0,
+		Volume: o.v.id, StoredSeq: c.StoredSeq, Opened: c.Epoch > 0,
 		Bound: func(epoch uint64) uint64 {
 			bound := uint64(math.MaxUint64)
 			for _, e := range c.Epochs {
@@ -210,10 +189,11 @@ func (v *Volume) recoverOptions() writebuffer.RecoverOptions {
 	}
 }
 
-// replayStored applies the entries of the catalog's TLogs behind the
-// checkpoint, from the local copy or the backend.
-func (v *Volume) replayStored(ctx context.Context, opt writebuffer.RecoverOptions) error {
-	for _, t := range v.cat.TLogs {
+// replayStored applies the entries behind the checkpoint that are stored: those of the
+// TLogs that the catalog names, from the local copy, else from the backend.
+func (o *opening) replayStored(ctx context.Context, opt writebuffer.RecoverOptions) error {
+	v := o.v
+	for _, t := range v.cat.current().TLogs {
 		id := tlog.ID(t.Number)
 		entries, err := v.host.buffer.LocalTLog(opt, id, t.LastSeq)
 		if err != nil {
@@ -228,7 +208,7 @@ func (v *Volume) replayStored(ctx context.Context, opt writebuffer.RecoverOption
 		if len(entries) == 0 || entries[0].Seq != t.FirstSeq || entries[len(entries)-1].Seq != t.LastSeq {
 			return fmt.Errorf("object %s: %w: it does not hold seq %d to %d", id.Name(), tlog.ErrCorrupt, t.FirstSeq, t.LastSeq)
 		}
-		if err := v.replay(entries); err != nil {
+		if err := o.replay(entries); err != nil {
 			return err
 		}
 	}
@@ -246,15 +226,17 @@ func (r objectReader) ReadAt(p []byte, off int64) (int, error) {
 	return r.ns.Get(r.ctx, r.name, p, off)
 }
 
-// replay applies entries without writing them. A snapshot that the catalog
-// would have to list and does not was deleted since.
-func (v *Volume) replay(entries []tlog.Entry) error {
+// replay applies entries without writing them. A stored snapshot that the catalog does not
+// list was deleted since, and is passed over.
+func (o *opening) replay(entries []tlog.Entry) error {
+	v := o.v
+	c := v.cat.current()
 	for _, e := range entries {
 		var err error
 		switch {
 		case e.Kind == tlog.KindWrite:
 			err = v.ApplyWrite(e.Seq, e.Addr, int(e.Run), e.Location)
-		case e.Kind == tlog.KindSnapshot && e.Seq <= v.cat.StoredSeq && !v.listed(e):
+		case e.Kind == tlog.KindSnapshot && e.Seq <= c.StoredSeq && !lists(c, e):
 			continue
 		default:
 			err = v.ApplyEntry(e)
@@ -266,53 +248,53 @@ func (v *Volume) replay(entries []tlog.Entry) error {
 	return nil
 }
 
-func (v *Volume) listed(e tlog.Entry) bool {
+// lists reports whether c lists the snapshot that an entry takes.
+func lists(c *catalog.Catalog, e tlog.Entry) bool {
 	s, err := e.Snapshot()
-	return err == nil && v.cat.Snapshot(s.ID) != nil
+	return err == nil && c.Snapshot(s.ID) != nil
 }
 
-// resume makes the vDisk writable: first the catalog says where this epoch
-// begins, then what was recovered goes to files of this epoch (O11).
-func (v *Volume) resume(ctx context.Context, found *writebuffer.Recovered) error {
-	c := &v.cat.Catalog
+// resume makes the vDisk writable. First the catalog says where this epoch begins, then
+// what was recovered goes to files of this epoch (O11).
+func (o *opening) resume(ctx context.Context, found *writebuffer.Recovered) error {
+	v := o.v
+	c := v.cat.current()
 	scos, tlogs := max(found.NextSCO, c.NextSCO, 1), max(found.NextTLog, tlog.ID(c.NextTLog), 1)
 	oldest := found.OldestEpoch()
-	if v.created != nil { // its catalog says all this
-		scos, tlogs, v.store.nextObject = 1, 1, 1
-		return v.start(found, scos, tlogs)
+	if o.created != nil { // its first catalog says all this
+		return o.start(found, 1, 1)
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleMax) // a start does not wait for one vDisk
 	defer cancel()
-	err := v.updateCatalog(ctx, func(c *catalog.Catalog) error {
+	err := v.cat.update(ctx, func(c *catalog.Catalog) error {
 		// The start of an epoch matters while files of older ones exist.
 		c.Epochs = slices.DeleteFunc(c.Epochs, func(e catalog.EpochStart) bool { return e.Epoch <= oldest })
 		c.Epochs = append(c.Epochs, catalog.EpochStart{Epoch: v.epoch, Base: found.Reached})
 		reserveNumbers(c, scos, tlogs)
-		c.NextObject = v.store.nextObject + reserveAhead
+		v.cat.reserveObjects(c, reserveAhead)
 		return nil
 	})
 	if err != nil {
 		return errors.Join(err, found.Release())
 	}
-	return v.start(found, scos, tlogs)
+	return o.start(found, scos, tlogs)
 }
 
 // start opens the log of this epoch and begins to store.
-func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog.ID) (err error) {
+func (o *opening) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog.ID) (err error) {
+	v := o.v
 	v.changes.begin(v.epoch, found.Reached)
-	opt := v.logOptions(found.Reached+1, scos, tlogs)
-	opt.SCOLimit, opt.TLogLimit = v.reserved()
+	opt := o.logOptions(found.Reached+1, scos, tlogs)
+	opt.SCOLimit, opt.TLogLimit = v.cat.reserved()
 	if v.buf, err = v.host.buffer.OpenLog(opt); err != nil {
 		return errors.Join(err, found.Release())
 	}
-	v.store.firstSCO = scos
-	v.store.listDue.Store(true)
-	v.store.collectDue.Store(true)
+	v.gc.listAgain()
 	err = v.buf.Resume(found)
 	switch {
 	case err == nil:
-		v.took()
-		v.startStorer(nil)
+		o.took()
+		v.store.start(nil)
 	case disk.CauseOf(err).Passes() && v.buf.Err() != nil:
 		// The older files have all of it still: it is opened anew.
 		err = errors.Join(err, v.buf.Close(nil))
@@ -323,8 +305,8 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 		// new one that was refused, or whose name was, is nobody's loss.
 		v.log.Warn("vDisk is open for reading; writes and flushes wait until what was recovered can be written", "err", err)
 		cause := err
-		v.waits.Store(&cause)
-		v.startStorer(v.takeUp)
+		o.waits.Store(&cause)
+		v.store.start(o.takeUp)
 	default:
 		return err
 	}
@@ -332,13 +314,14 @@ func (v *Volume) start(found *writebuffer.Recovered, scos sco.Number, tlogs tlog
 }
 
 // took ends the opening: all that was recovered is in files of this epoch.
-func (v *Volume) took() {
-	v.opened.Store(true)
-	v.waits.Store(nil)
+func (o *opening) took() {
+	o.opened.Store(true)
+	o.waits.Store(nil)
 }
 
 const (
-	// takeUpAgain is how often what cannot be written at the end of an opening is tried.
+	// takeUpAgain is the pause between tries to write what cannot be written at the end
+	// of an opening.
 	takeUpAgain = time.Second
 	// takeUpBad is how long that goes on, at most, while each try says that the disk is
 	// bad. A path to a disk that fails over takes seconds; writes to a disk that stays
@@ -346,10 +329,11 @@ const (
 	takeUpBad = time.Minute
 )
 
-// takeUp tries to end the opening until it has, and reports whether it has: not if
-// ctx ends or the vDisk halts. Want of room or of descriptors is waited out, and so is
-// a bad disk, for takeUpBad.
-func (v *Volume) takeUp(ctx context.Context) bool {
+// takeUp tries to end the opening again and again, and reports whether it has ended: it has
+// not if ctx ends or the vDisk halts. It waits for room and descriptors without end, and
+// for a bad disk for takeUpBad.
+func (o *opening) takeUp(ctx context.Context) bool {
+	v := o.v
 	bad := time.Now() // since when each try has said that the disk is bad
 	for v.Err() == nil {
 		select {
@@ -360,7 +344,7 @@ func (v *Volume) takeUp(ctx context.Context) bool {
 		err := v.buf.GoOn(ctx)
 		switch {
 		case err == nil:
-			v.took()
+			o.took()
 			v.log.Info("what was recovered is written, and writes go on")
 			return true
 		case ctx.Err() != nil:
@@ -374,19 +358,20 @@ func (v *Volume) takeUp(ctx context.Context) bool {
 			v.halt(err)
 			return false
 		}
-		v.waits.Store(&err)
+		o.waits.Store(&err)
 	}
 	return false
 }
 
-// inspect opens a damaged vDisk for reading what is whole. If it cannot be
-// told what is, it stays closed.
-func (v *Volume) inspect(found *writebuffer.Recovered) error {
+// inspect opens a damaged vDisk, halted, so that what is whole of it can be read. If nobody
+// can tell what is whole, it stays closed.
+func (o *opening) inspect(found *writebuffer.Recovered) error {
+	v := o.v
 	if found.Incomplete {
 		return errors.Join(found.Damage, found.Release())
 	}
 	v.changes.begin(v.epoch, found.Reached)
-	buf, err := v.host.buffer.OpenLog(v.logOptions(found.Reached+1, found.NextSCO, found.NextTLog))
+	buf, err := v.host.buffer.OpenLog(o.logOptions(found.Reached+1, found.NextSCO, found.NextTLog))
 	if err != nil {
 		return errors.Join(found.Damage, err, found.Release())
 	}
@@ -395,7 +380,8 @@ func (v *Volume) inspect(found *writebuffer.Recovered) error {
 	return found.Damage
 }
 
-func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebuffer.LogOptions {
+func (o *opening) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebuffer.LogOptions {
+	v := o.v
 	return writebuffer.LogOptions{
 		Volume: v.id, Origin: v.self, Epoch: v.epoch, Owner: logOwner{v},
 		NextSeq: next, NextSCO: scos, NextTLog: tlogs,
@@ -403,14 +389,14 @@ func (v *Volume) logOptions(next uint64, scos sco.Number, tlogs tlog.ID) writebu
 	}
 }
 
-// roomPatience is how long a vDisk that is being closed waits for room. What is
-// written and not flushed is in the kernel by then, and what is flushed is safe.
+// roomPatience is how long a vDisk that is being closed waits for room. What was written
+// and not flushed is in the kernel by then, and what was flushed is safe.
 const roomPatience = 10 * time.Second
 
 // close ends the vDisk cleanly: what is written is made durable.
 func (v *Volume) close(ctx context.Context) error {
-	v.stopStorer()
-	v.endFlights()
+	v.store.stop()
+	v.cat.close()
 	ctx, cancel := context.WithTimeout(ctx, roomPatience)
 	defer cancel()
 	var err error

@@ -208,7 +208,7 @@ func (s *lifeScript) try(command string, args []string) error {
 		return h.Sync(s.ctx, name, nil)
 	case "checkpoint":
 		v := volumeOf(s.t, s.rig, name)
-		return cmp.Or(v.Sync(s.ctx, nil), v.checkpointTo(s.ctx, v.buf.Written()))
+		return cmp.Or(v.Sync(s.ctx, nil), v.store.checkpointTo(s.ctx, v.buf.Written()))
 	}
 	return s.device(args[0], func(d device.Reader) error {
 		switch command {

@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"openvstorage/device"
 	"openvstorage/internal/naming"
-	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
@@ -34,18 +31,18 @@ func ValidateSnapshotName(name string) error {
 	return nil
 }
 
-// createSnapshot takes a snapshot of what is written now: an entry with a seq
-// like any other (O9), durable on return. It costs the same whatever the
-// vDisk's size. One for a clone has a pin, also with an error, if it is there.
-// v.admin is held.
+// createSnapshot takes a snapshot of what is written now: an entry with a seq like any
+// other (O9), durable on return. It costs the same whatever the size of the vDisk. With
+// auto it is made for a clone and has a pin on return; so it has if it is returned beside
+// an error. Whoever calls it has admin.
 func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*snapshot, error) {
 	if err := v.Err(); err != nil {
 		return nil, err
 	}
-	if v.nameTaken(name) {
+	if v.tree.taken(name) {
 		return nil, fmt.Errorf("snapshot %q of vDisk %q %w; choose another name", name, v.Name(), ErrExists)
 	}
-	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
+	if err := ctx.Err(); err != nil { // a caller that has gone wants nothing any more
 		return nil, err
 	}
 	s := tlog.Snapshot{ID: uuid.New(), Created: time.Now().UnixNano(), Auto: auto, Name: name}
@@ -53,56 +50,16 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 	if err != nil {
 		return nil, v.writeError(err)
 	}
-	made := v.snapshot(s.ID)
+	made := v.tree.find(s.ID)
 	if made != nil && auto {
-		v.mu.Lock()
-		v.pinLocked(made)
-		v.mu.Unlock()
+		v.tree.pin(made)
 	}
 	return made, v.commitEntry(ctx, seq)
 }
 
-// nameTaken reports whether a snapshot has the name, a hidden one too.
-func (v *Volume) nameTaken(name string) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return slices.ContainsFunc(v.snapshots, func(s *snapshot) bool { return s.Name == name })
-}
-
-// pinNamed finds a snapshot and keeps it from going until unpin is called.
-func (v *Volume) pinNamed(name string) (*snapshot, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	s := v.namedLocked(name)
-	switch {
-	case s == nil:
-		return nil, fmt.Errorf("snapshot %q of vDisk %q: %w", name, v.name, ErrNotFound)
-	case s.leaving:
-		return nil, fmt.Errorf("snapshot %q of vDisk %q: being deleted, or may be: %w", name, v.name, ErrBusy)
-	}
-	v.pinLocked(s)
-	return s, nil
-}
-
-// pinLocked keeps a snapshot from going, and its vDisk. v.mu is held.
-func (v *Volume) pinLocked(s *snapshot) {
-	s.pins++
-	v.clones++
-}
-
-func (v *Volume) unpin(s *snapshot) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	s.pins--
-	v.clones--
-	if v.unusedLocked(s) {
-		v.host.lineage.dropAutomaticLater(v)
-	}
-}
-
-// commitEntry makes an entry durable that is in the log and in the map: what it
-// asks for is done, and only a power cut can undo it. A sync cannot be given up: it
-// goes on without a caller whose ctx ends.
+// commitEntry makes an entry durable that is in the log and in the map. What the entry asks
+// for is done already, and only a power cut can undo it. The sync cannot be given up: it
+// goes on when ctx ends, and the error matches ErrUnknownOutcome.
 func (v *Volume) commitEntry(ctx context.Context, seq uint64) error {
 	done := make(chan error, 1)
 	v.host.background.Go(func() { done <- v.buf.Commit(v.host.background.living(), seq) })
@@ -118,21 +75,22 @@ func (v *Volume) commitEntry(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// deleteSnapshot lets a snapshot go. It must be in the catalog first, so that a
-// replay knows that it is gone; and a rollback that went to it must be under a
-// checkpoint. Both are waited for in nobody's way.
+// deleteSnapshot deletes a snapshot. First it must be in the catalog, because a replay
+// takes a stored snapshot that the catalog does not list for deleted; and a rollback to it
+// must be under a checkpoint, because a replay of the rollback would need it. Neither wait
+// holds a lock that others need.
 func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 	for {
 		if err := v.stays(s); err != nil {
 			return err
 		}
-		if err := v.syncTo(ctx, s.Seq, nil); err != nil {
+		if err := v.store.syncTo(ctx, s.Seq, nil); err != nil {
 			return err
 		}
-		if err := v.checkpointTo(ctx, v.rolledSeq()); err != nil {
+		if err := v.store.checkpointTo(ctx, v.tree.rolledSeq()); err != nil {
 			return err
 		}
-		if err := v.settle(ctx); err != nil {
+		if err := v.cat.settle(ctx); err != nil {
 			return err
 		}
 		if err := v.deleteCovered(ctx, s); !errors.Is(err, errRolledBack) {
@@ -141,56 +99,42 @@ func (v *Volume) deleteSnapshot(ctx context.Context, s *snapshot) error {
 	}
 }
 
-// errRolledBack: there was a rollback since the last checkpoint, maybe to the
-// snapshot that is to go.
+// errRolledBack: there was a rollback since the last checkpoint, perhaps to the snapshot
+// that is to go.
 var errRolledBack = errors.New("rolled back meanwhile")
 
-// stays says why a snapshot cannot be deleted, as far as can be told before all is
-// waited for that its deletion needs.
+// stays says why a snapshot cannot be deleted, as far as that can be told before the waits
+// of deleteSnapshot. deleteCovered asks again after them.
 func (v *Volume) stays(s *snapshot) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
-	v.cat.Lock()
-	children := v.cat.ChildrenOf(s.ID)
-	v.cat.Unlock()
+	children := v.cat.current().ChildrenOf(s.ID)
 	if len(children) > 0 {
 		return v.hasClones(s, children)
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.usedLocked(s)
+	return v.tree.used(s)
 }
 
+// hasClones refuses to delete a snapshot that has children.
 func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
 	return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.table.namesOf(children), ", "))
 }
 
-// usedLocked says who uses a snapshot. v.mu is held.
-func (v *Volume) usedLocked(s *snapshot) error {
-	switch {
-	case v.readers[s.ID] > 0:
-		return fmt.Errorf("snapshot %q of vDisk %q: in use; disconnect its readers first: %w", s.Name, v.name, ErrBusy)
-	case s.pins > 0:
-		return fmt.Errorf("snapshot %q of vDisk %q: being cloned, or rolled back to; wait for it: %w", s.Name, v.name, ErrBusy)
-	}
-	return nil
-}
-
-// deleteCovered takes a snapshot out of the catalog that lists it.
+// deleteCovered takes a snapshot out of the catalog that lists it, and then out of the tree.
 func (v *Volume) deleteCovered(ctx context.Context, s *snapshot) error {
-	if err := v.gc.Take(ctx); err != nil {
+	if err := v.gc.pause(ctx); err != nil {
 		return err
 	}
-	defer v.gc.Give()
-	return v.changeCatalog(ctx, func(c *catalog.Catalog) error {
+	defer v.gc.resume()
+	return v.cat.change(ctx, func(c *catalog.Catalog) error {
 		if children := c.ChildrenOf(s.ID); len(children) > 0 {
 			return v.hasClones(s, children)
 		}
-		if err := v.closeSnapshot(s, c.Checkpoint.Seq); err != nil {
+		if err := v.tree.close(s, c.Checkpoint.Seq); err != nil {
 			return err
 		}
-		v.fillSnapshots(c)
+		v.tree.fill(c)
 		c.Snapshots = slices.DeleteFunc(c.Snapshots, func(o catalog.Snapshot) bool { return o.ID == s.ID })
 		for i := range c.Snapshots {
 			bequeath(&c.Snapshots[i].Parent, s)
@@ -200,58 +144,11 @@ func (v *Volume) deleteCovered(ctx context.Context, s *snapshot) error {
 	}, func(took bool) { v.snapshotLeft(s, took) })
 }
 
-// closeSnapshot has nobody open a snapshot any more, unless somebody uses it, or
-// the last rollback, which may have gone to it, is behind the checkpoint.
-func (v *Volume) closeSnapshot(s *snapshot, checkpoint uint64) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !slices.Contains(v.snapshots, s) {
-		return fmt.Errorf("snapshot %q of vDisk %q: %w any more", s.Name, v.name, ErrNotFound)
-	}
-	if err := v.usedLocked(s); err != nil {
-		return err
-	}
-	if v.rolled > checkpoint {
-		return errRolledBack
-	}
-	s.leaving = true
-	return nil
-}
-
-// bequeath makes the parent of a snapshot the parent of its child.
-func bequeath(parent *uuid.UUID, s *snapshot) {
-	if *parent == s.ID {
-		*parent = s.Parent
-	}
-}
-
-// snapshotLeft has memory follow the catalog: the snapshot is gone, or stays.
-func (v *Volume) snapshotLeft(s *snapshot, gone bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !gone {
-		s.leaving = false
-		return
-	}
-	v.snapshots = slices.DeleteFunc(slices.Clone(v.snapshots), func(o *snapshot) bool { return o == s })
-	for _, o := range v.snapshots {
-		bequeath(&o.Parent, s)
-	}
-	for _, a := range v.ahead {
-		bequeath(&a.parent, s)
-	}
-	bequeath(&v.parent, s)
-	v.host.table.changed()
-	v.store.collectDue.Store(true)
-	v.store.sweepDue.Store(true)
-	v.wakeStorer()
-}
-
-// rollback makes the vDisk what a snapshot holds, which has a pin. Snapshots taken
-// since stay. The size stays too: what the snapshot did not have reads as zeros.
-// v.gc and v.admin are held.
+// rollback makes the vDisk what a snapshot holds. Snapshots that were taken since stay. The
+// size stays too: what the snapshot did not have reads as zeros. Whoever calls it has a
+// pin on the snapshot and admin, and has paused the garbage collector.
 func (v *Volume) rollback(ctx context.Context, s *snapshot) error {
-	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
+	if err := ctx.Err(); err != nil { // a caller that has gone wants nothing any more
 		return err
 	}
 	id := s.ID
@@ -262,11 +159,11 @@ func (v *Volume) rollback(ctx context.Context, s *snapshot) error {
 	if err := v.commitEntry(ctx, seq); err != nil {
 		return err
 	}
-	v.wakeStorer()
+	v.store.ring()
 	return nil
 }
 
-// resize grows the vDisk.
+// resize grows the vDisk to size bytes, durable on return. Whoever calls it has admin.
 func (v *Volume) resize(ctx context.Context, size uint64) error {
 	if err := v.Err(); err != nil {
 		return err
@@ -274,13 +171,13 @@ func (v *Volume) resize(ctx context.Context, size uint64) error {
 	if err := validateSize(size); err != nil {
 		return fmt.Errorf("vDisk %q: %w", v.Name(), err)
 	}
-	if err := ctx.Err(); err != nil { // who has gone wants nothing any more
+	if err := ctx.Err(); err != nil { // a caller that has gone wants nothing any more
 		return err
 	}
 	if have := v.size.Load(); size < have {
 		return invalidf("vDisk %q: %d bytes, cannot shrink to %d", v.Name(), have, size)
 	} else if size == have {
-		return v.commitEntry(ctx, v.buf.Written()) // it may be of one that was given up
+		return v.commitEntry(ctx, v.buf.Written()) // the resize may be of a caller that gave up
 	}
 	seq, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindResize, Addr: size})
 	if err != nil {
@@ -295,6 +192,7 @@ func (v *Volume) resize(ctx context.Context, size uint64) error {
 // SizeMax is the largest vDisk in bytes: 64 TiB.
 const SizeMax = 64 << 40
 
+// validateSize returns nil if a vDisk may have size bytes.
 func validateSize(size uint64) error {
 	if size == 0 || size%sco.ClusterSize != 0 || size > SizeMax {
 		return invalidf("size of %d bytes: it must be a multiple of %d, more than 0 and at most 64 TiB", size, sco.ClusterSize)
@@ -302,80 +200,12 @@ func validateSize(size uint64) error {
 	return nil
 }
 
-// parentSnapshot is the snapshot that a clone was made from.
-func (v *Volume) parentSnapshot() (*Volume, *snapshot, error) {
-	v.cat.Lock()
-	o := v.cat.Origins[v.self-1]
-	v.cat.Unlock()
-	parent := v.host.table.byID(o.Volume)
-	if parent == nil || parent.m == nil {
-		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s: %w", v.Name(), o.Volume, errParentClosed)
-	}
-	s := parent.snapshot(o.Snapshot)
-	if s == nil {
-		return nil, nil, fmt.Errorf("vDisk %q: a clone of snapshot %s of vDisk %q, which is not there", v.Name(), o.Snapshot, parent.Name())
-	}
-	return parent, s, nil
-}
-
-// SnapshotDevice is the device of a snapshot, which is read-only.
-type SnapshotDevice struct {
-	v    *Volume
-	s    *snapshot
-	view *metadata.View
-}
-
-// Size is the size of the vDisk when the snapshot was taken, in bytes.
-func (d *SnapshotDevice) Size() int64 { return int64(d.s.Size) }
-
-// TryRead is Volume.TryRead of the snapshot.
-func (d *SnapshotDevice) TryRead(p []byte, off int64) error {
-	if err := d.v.within(off, int64(len(p)), d.s.Size, syscall.EINVAL); err != nil {
-		return err
-	}
-	if off%sco.ClusterSize != 0 || len(p)%sco.ClusterSize != 0 {
-		return device.ErrWouldBlock
-	}
-	if err := d.v.tryRead(d.view, p, off); err != nil {
-		return err
-	}
-	d.v.count.read(len(p))
-	return nil
-}
-
-// Read is Volume.Read of the snapshot.
-func (d *SnapshotDevice) Read(ctx context.Context, p []byte, off int64) error {
-	if err := d.v.within(off, int64(len(p)), d.s.Size, syscall.EINVAL); err != nil {
-		return err
-	}
-	d.v.count.read(len(p))
-	return d.v.read(ctx, d.view, p, off)
-}
-
-// Extents reports the snapshot's allocation.
-func (d *SnapshotDevice) Extents(ctx context.Context, off, n int64, fn func(device.Extent) bool) error {
-	return d.v.extents(ctx, d.view, d.s.Size, off, n, fn)
-}
-
-// Prefetch brings the snapshot's map of the range into memory.
-func (d *SnapshotDevice) Prefetch(ctx context.Context, off, n int64) error {
-	return d.v.prefetch(ctx, d.view, d.s.Size, off, n)
-}
-
 // snapshotInfos lists the snapshots, oldest first.
 func (v *Volume) snapshotInfos() []SnapshotInfo {
-	stored := v.storedSeq()
-	v.cat.Lock()
-	children := slices.Clone(v.cat.Children)
-	v.cat.Unlock()
-	v.mu.Lock()
-	list := slices.DeleteFunc(slices.Clone(v.snapshots), func(s *snapshot) bool { return s.hidden })
-	leaving := make([]bool, len(list))
-	for i, s := range list {
-		leaving[i] = s.leaving
-	}
-	v.mu.Unlock()
-	doubt := v.inDoubt()
+	stored := v.cat.storedSeq()
+	children := v.cat.current().Children
+	list, leaving := v.tree.list()
+	doubt := v.cat.inDoubt()
 	infos := make([]SnapshotInfo, 0, len(list))
 	for i, s := range list {
 		var of []catalog.Child
@@ -390,4 +220,15 @@ func (v *Volume) snapshotInfos() []SnapshotInfo {
 		})
 	}
 	return infos
+}
+
+// snapshotLeft has the tree follow the catalog: the snapshot is gone, or stays.
+func (v *Volume) snapshotLeft(s *snapshot, gone bool) {
+	if !gone {
+		v.tree.reopen(s)
+		return
+	}
+	v.tree.remove(s, func() { v.checkpoints.bequeath(s) })
+	v.gc.sweepAgain()
+	v.store.ring()
 }

@@ -54,7 +54,7 @@ func starves(t *testing.T, h *Host, name string, n int) {
 	v, err := h.table.named(name)
 	must(t, err)
 	for {
-		if got, _, _ := v.starving(); got == n {
+		if got, _, _ := v.diskWaits.waiting(); got == n {
 			break
 		}
 		must(t, ctx.Err())
@@ -203,7 +203,7 @@ func TestMapWaitsForDisks(t *testing.T) {
 	must(t, err)
 	v, err := r.host.table.named("v")
 	must(t, err)
-	must(t, v.checkpointTo(soon(t), v.buf.Written()))
+	must(t, v.store.checkpointTo(soon(t), v.buf.Written()))
 	must(t, r.close())
 	must(t, fs.RemoveAll("/data/map"))
 	for what, do := range map[string]func(context.Context, device.Device) error{

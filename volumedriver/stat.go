@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"openvstorage/sco"
-
 	"github.com/google/uuid"
 )
 
@@ -112,28 +110,6 @@ func (h *Host) lookForChanges() {
 	}
 }
 
-// allocated is Stat.Allocated.
-func (v *Volume) allocated(size uint64) uint64 {
-	if v.m == nil {
-		return size
-	}
-	clusters, known := v.m.Held()
-	switch {
-	case !known:
-		return size
-	case v.self > 0:
-		return v.inherited.bytes(size, clusters) // ancestors' have no counters
-	}
-	return min(size, clusters*sco.ClusterSize)
-}
-
-// countHeld has the map count what its last checkpoint holds. It is tried again by
-// each step of the storer.
-func (v *Volume) countHeld(ctx context.Context) (more bool) {
-	more, err := v.m.CountHeld(ctx, reapPages)
-	return more && err == nil
-}
-
 // Stat returns what a file system shows of the vDisk with the name.
 func (h *Host) Stat(_ context.Context, name string) (Stat, error) {
 	v, err := h.table.named(name)
@@ -173,21 +149,13 @@ func (v *Volume) stat() Stat {
 	if u := v.unsure.Load(); u != nil {
 		s.State = u.state
 	}
-	v.cat.Lock()
-	s.Created = v.cat.Created
+	c := v.cat.current()
+	s.Created = c.Created
 	if s.Size == 0 {
-		s.Size = v.cat.Size
+		s.Size = c.Size
 	}
-	v.cat.Unlock()
-	s.Allocated = v.allocated(s.Size)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	s.Name = v.name
-	for _, snap := range v.snapshots {
-		if snap.hidden {
-			continue
-		}
-		s.Snapshots = append(s.Snapshots, SnapshotStat{Name: snap.Name, Size: snap.Size, Created: snap.Created, Allocated: snap.held.bytes(snap.Size, 0)})
-	}
+	s.Allocated = v.bounds.allocated(s.Size)
+	s.Name = v.Name()
+	s.Snapshots = v.tree.stats()
 	return s
 }

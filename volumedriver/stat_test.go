@@ -117,7 +117,7 @@ func TestAllocated(t *testing.T) {
 			must(t, r.host.Sync(ctx, "a", nil)) // the storer counts in the background
 			v, err := r.host.table.named("a")
 			must(t, err)
-			v.wakeStorer()
+			v.store.ring()
 			time.Sleep(time.Millisecond)
 		}
 		if got := statOf(t, r.host, "a").Allocated; got != clusters*4096 {
@@ -173,7 +173,7 @@ func TestAllocated(t *testing.T) {
 		t.Helper()
 		for deadline := time.Now().Add(20 * time.Second); get() != want && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 			for _, v := range r.host.table.all() {
-				v.wakeStorer()
+				v.store.ring()
 			}
 		}
 		if got := get(); got != want {
@@ -191,7 +191,7 @@ func TestAllocated(t *testing.T) {
 	reaches("snapshot of an earlier process", 17*4096, func() uint64 { return statOf(t, r.host, "wide").Snapshots[0].Allocated })
 	v, err := r.host.table.named("wide")
 	must(t, err)
-	v.snapshots[0].held.forget()
+	v.tree.snapshots[0].held.forget()
 	reaches("snapshot that a checkpoint holds", 4<<20, func() uint64 { return statOf(t, r.host, "wide").Snapshots[0].Allocated })
 	reaches("clone of an earlier process", 6<<20+16*4096, clone)
 	_, err = r.host.SnapshotCreate(ctx, "clone", "s")

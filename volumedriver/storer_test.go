@@ -17,7 +17,7 @@ func storeAll(ctx context.Context, v *Volume) error {
 	v.store.urgent.Add(1)
 	defer v.store.urgent.Add(-1)
 	for v.store.group != nil || len(v.buf.Work().TLogs) > 0 {
-		if _, err := v.storeStep(ctx); err != nil {
+		if _, err := v.store.step(ctx); err != nil {
 			return err
 		}
 	}
@@ -43,7 +43,7 @@ func TestGroupBehindAnUnsurePut(t *testing.T) {
 		fs := crashdisk.New()
 		r, d := newRig(t, fs, modelDisk, func(o *Options) { back = fault.New(o.Backend); o.Backend = back })
 		v := volumeOf(t, r, "v")
-		v.stopStorer()
+		v.store.stop()
 		write(t, d, 0, 8, 1)
 		v.buf.CloseTLog()
 		first := v.buf.Work().TLogs[0]
@@ -56,7 +56,7 @@ func TestGroupBehindAnUnsurePut(t *testing.T) {
 		write(t, d, 0, 4, 2)
 		must(t, d.Flush(ctx))
 		v.buf.CloseTLog()
-		must(t, errors.Join(v.settle(ctx), v.agree(ctx)))
+		must(t, errors.Join(v.cat.settle(ctx), v.store.agree(ctx)))
 		if n := len(v.buf.Work().TLogs); effect && n != 1 || !effect && n != 2 {
 			t.Errorf("effect %v: %d TLogs wait to be stored", effect, n)
 		}
@@ -64,8 +64,8 @@ func TestGroupBehindAnUnsurePut(t *testing.T) {
 		if effect && !bytes.Equal(object(t, v, name), before) {
 			t.Errorf("%s was replaced under a catalog that names it", name)
 		}
-		if v.storedSeq() != v.buf.Written() || v.Err() != nil {
-			t.Errorf("effect %v: stored to %d of %d, %v", effect, v.storedSeq(), v.buf.Written(), v.Err())
+		if v.cat.storedSeq() != v.buf.Written() || v.Err() != nil {
+			t.Errorf("effect %v: stored to %d of %d, %v", effect, v.cat.storedSeq(), v.buf.Written(), v.Err())
 		}
 		image := fs.Kill()
 		must(t, r.close())
@@ -87,21 +87,21 @@ func TestGroupBehindAGap(t *testing.T) {
 	fs := crashdisk.New()
 	r, d := newRig(t, fs, modelDisk, nil)
 	v := volumeOf(t, r, "v")
-	v.stopStorer()
+	v.store.stop()
 	g := groupOf(t, v, func() { write(t, d, 0, 4, 1) }, func() { write(t, d, 8, 4, 2) })
 	must(t, d.Flush(ctx))
 	g.tlogs = g.tlogs[1:] // as if it had been forgotten
 	v.store.group = g
 	var err error
 	for err == nil && v.store.group != nil {
-		_, err = v.storeSome(ctx, 4, 0)
+		_, err = v.store.storeSome(ctx, 4, 0)
 	}
 	var gap *gapError
 	if !errors.As(err, &gap) || gap.first != 2 || gap.stored != 0 {
 		t.Errorf("a group behind a gap: %v", err)
 	}
-	if v.Err() == nil || v.storedSeq() != 0 {
-		t.Errorf("stored to %d, %v", v.storedSeq(), v.Err())
+	if v.Err() == nil || v.cat.storedSeq() != 0 {
+		t.Errorf("stored to %d, %v", v.cat.storedSeq(), v.Err())
 	}
 	image := fs.Kill()
 	must(t, r.close())
@@ -109,7 +109,7 @@ func TestGroupBehindAGap(t *testing.T) {
 	holdsPattern(t, open(t, after.host, "v"), 0, 4, 1)
 	holdsPattern(t, open(t, after.host, "v"), 8, 4, 2)
 	must(t, after.host.Sync(ctx, "v", nil))
-	if v := volumeOf(t, after, "v"); v.storedSeq() < 2 || v.Err() != nil {
-		t.Errorf("after the restart: stored to %d, %v", v.storedSeq(), v.Err())
+	if v := volumeOf(t, after, "v"); v.cat.storedSeq() < 2 || v.Err() != nil {
+		t.Errorf("after the restart: stored to %d, %v", v.cat.storedSeq(), v.Err())
 	}
 }

@@ -18,7 +18,7 @@ type table struct {
 	changes atomic.Uint64                 // of what is listed, snapshots too
 	watch   atomic.Pointer[func(*Volume)] // of tests: sees what has just been listed
 
-	mu      sync.Mutex // for a moment, never during I/O; v.mu may be taken under it
+	mu      sync.Mutex // for a moment, never during I/O
 	ids     map[uuid.UUID]*Volume
 	names   map[string]*Volume
 	opening map[uuid.UUID]*Volume // not listed yet, and their pages are needed
@@ -124,7 +124,7 @@ func (t *table) list(v *Volume) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ids[v.id] = v
-	t.names[v.name] = v
+	t.names[v.Name()] = v
 }
 
 // unlist takes a vDisk out, under whatever names it is there.

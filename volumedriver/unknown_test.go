@@ -242,18 +242,18 @@ func TestOrphansOfUnknownCatalog(t *testing.T) {
 	}
 	must(t, r.host.Sync(ctx, "v", nil))
 	v := volumeOf(t, r, "v")
-	v.stopStorer()
+	v.store.stop()
 	if len(v.cat.segments) == 0 {
 		t.Fatal("the catalog has no segments")
 	}
-	s, err := v.snapshotNamed(fmt.Sprintf("%0200d", 300))
+	s, err := v.tree.named(fmt.Sprintf("%0200d", 300))
 	must(t, err)
 	rule := noAnswer(back, true, 1)
 	if err := v.deleteSnapshot(ctx, s); err == nil {
 		t.Fatal("a put that nobody answered is reported as done")
 	}
 	rule.Remove()
-	must(t, v.deleteOrphans(ctx))
+	must(t, v.cat.deleteOrphans(ctx))
 	image := fs.Kill()
 	must(t, r.close())
 	after := reopen(t, image, nil)
@@ -277,7 +277,7 @@ func TestSnapshotDeleteOfUnknownOutcome(t *testing.T) {
 			must(t, err)
 			write(t, d, 0, 4, 2)
 			must(t, r.host.Sync(ctx, "v", nil))
-			volumeOf(t, r, "v").stopStorer()
+			volumeOf(t, r, "v").store.stop()
 			rule := noAnswer(back, took, 0)
 			if err := r.host.SnapshotDelete(ctx, "v", "s"); err == nil {
 				t.Fatal("a put that nobody answered is reported as done")
@@ -350,7 +350,7 @@ func TestNotBegunIsKnown(t *testing.T) {
 			v.unsure.Store(&unsure{state: StateUnsure, cause: lost, settle: func(context.Context) error { return lost }})
 		},
 		"storing": func(v *Volume) {
-			v.stopStorer()
+			v.store.stop()
 			v.store.mu.Lock()
 			v.store.failed = lost
 			v.store.mu.Unlock()

@@ -98,7 +98,7 @@ func (v *Volume) closedBy() *unsure {
 
 // closeDeleted closes a vDisk that is deleted: none of its data is needed any more.
 func (v *Volume) closeDeleted(ctx context.Context) {
-	v.stopStorer()
+	v.store.stop()
 	v.revoke()
 	if err := v.close(ctx); err != nil {
 		v.log.Warn("deleted vDisk not closed cleanly", "err", err)

@@ -41,7 +41,7 @@ func (u *uploads) used() (all, used int) { return cap(u.slots), cap(u.slots) - l
 // A storer wakes only those other storers that have something to store. Otherwise storers
 // that have nothing would wake each other without end, on all processors, for as long as
 // the backend is away.
-func (u *uploads) pressure(from *Volume) {
+func (u *uploads) pressure(from *core) {
 	list := u.table.all()
 	pending := false
 	for _, v := range list {
@@ -52,8 +52,8 @@ func (u *uploads) pressure(from *Volume) {
 			if !pending {
 				v.buf.CloseTLog()
 			}
-			if from == nil || v != from && len(v.buf.Work().TLogs) > 0 {
-				v.wakeStorer()
+			if from == nil || &v.core != from && len(v.buf.Work().TLogs) > 0 {
+				v.store.ring()
 			}
 		}
 	}

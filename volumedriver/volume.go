@@ -1,226 +1,62 @@
 package volumedriver
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"slices"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"openvstorage/backend"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/metadata"
 	"openvstorage/sco"
 	"openvstorage/tlog"
 	"openvstorage/volumedriver/catalog"
-	"openvstorage/writebuffer"
-
-	"github.com/google/uuid"
-
-	"openvstorage/internal/broadcast"
-	"openvstorage/internal/ctxlock"
 )
 
-// Volume is one open vDisk. All methods are safe for concurrent use.
+// Volume is one vDisk. It ties the parts together, each of which has its own state and
+// lock, applies the entries of the log to them, and manages them: it opens, snapshots,
+// rolls back, grows and closes the vDisk. All methods are safe for concurrent use.
 //
 // Locks, in the order in which they may be taken:
 //
-//	gc        pages are swept; a snapshot goes; a rollback is made
-//	admin     one management operation at a time: entries of the log
-//	structure of the host: a vDisk gets its name, another one, or is marked as being deleted
-//	put       one catalog put, or delete of objects, at a time
-//	log       the append section (in writebuffer)
-//	cat, mu   the catalog; snapshots, the checkpoint on its way: for a moment
+//	gc.lock    pages are swept; a snapshot goes; a rollback is made
+//	admin      one management operation that appends to the log at a time
+//	structure  of the host: a vDisk gets its name, another one, or is marked as being deleted
+//	cat.put    one catalog put, or delete of objects, at a time
+//	log        the append section (in writebuffer)
+//	cat.mu, users.mu, tree.mu, checkpoints.mu   for a moment, never during I/O
 //
-// Nobody waits for the backend with admin or structure held: who needs something
-// to be there waits first, with a pin on the snapshot that it needs. Each wait for
-// a lock ends with its caller.
+// Nobody waits for the backend with admin or structure held: an operation that needs
+// something in the backend waits first, with a pin on the snapshot that it needs. Each
+// wait for a lock ends with its caller.
 type Volume struct {
-	host    *Host
-	id      uuid.UUID
-	epoch   uint64
-	created *unnamed // by this owner, with this epoch in its first catalog; nil if it was only opened
-	log     *slog.Logger
-
-	origins []origin // index is the origin of a location; the last is the vDisk itself
-	self    sco.Origin
-	m       *metadata.Map
-	head    *metadata.View
-	buf     *writebuffer.Log
-	opened  atomic.Bool           // buf is this epoch's, and takes writes unless halted
-	waits   atomic.Pointer[error] // why it does not yet, though it is read; nil if it does
-
-	size    atomic.Uint64 // bytes
-	halted  atomic.Pointer[haltError]
-	unsure  atomic.Pointer[unsure]  // an operation on it whose outcome is not known
-	batches chan *writebuffer.Batch // free ones
-	count   counters
+	core
+	unsure  atomic.Pointer[unsure] // an operation on it whose outcome is not known
 	changes changes
+	admin   ctxlock.Lock
 
-	inherited bound         // what a clone has of its ancestors
-	heads     atomic.Uint64 // counts rollbacks
-
-	starved starved // who waits for disks of the backend
-
-	rmw   chan struct{} // full while a partial cluster is written, one at a time
-	admin ctxlock.Lock
-	gc    ctxlock.Lock // held while pages are swept, and while a snapshot goes or a rollback is made
-
-	put    ctxlock.Lock    // one catalog put, or delete of objects, at a time
-	doubt  catalogDoubt    // whoever has put
-	living context.Context // ends with the vDisk; until then a put of the catalog goes on
-	end    context.CancelFunc
-	cat    struct {
-		sync.Mutex // for a moment only, never during I/O
-		catalog.Catalog
-		version  backend.Version
-		segments []string // names of the segments in use
-	}
-
-	mu        sync.Mutex
-	name      string
-	parent    uuid.UUID           // the snapshot that the live state grew from
-	snapshots []*snapshot         // oldest first
-	rolled    uint64              // seq of the newest rollback
-	ahead     []*ahead            // checkpoints frozen and not committed, oldest first
-	refs      int                 // users of OpenDevice, of the vDisk and its snapshots
-	clones    int                 // that are being made of it
-	left      broadcast.Broadcast // a user goes
-	readers   map[uuid.UUID]int   // of them, those of each snapshot
-	deleted   bool
-	rolling   chan struct{} // closed at the end of a rollback under way, for which OpenDevice waits; else nil
-
-	store storer
+	opening     opening
+	users       users
+	cat         *ownedCatalog
+	tree        *snapshotTree
+	checkpoints *checkpointer
+	gc          *garbageCollector
+	bounds      *bounds
+	store       *storer
+	diskWaits   *diskWaits
+	reader      *reader
+	device      *Device
 }
 
-// origin is one namespace that locations may point into.
-type origin struct {
-	id uuid.UUID
-	ns backend.Namespace
-}
-
-// snapshot is one snapshot with the view that reads it. mu of the vDisk guards what
-// changes.
-type snapshot struct {
-	catalog.Snapshot
-	view    *metadata.View
-	held    bound
-	leaving bool // it is being deleted, or may be deleted: nobody opens it
-	pins    int  // who is about to clone it or to roll back to it; it cannot go meanwhile
-	hidden  bool // made for a clone that is not there, yet or any more: nobody sees it
-}
-
-// ahead is a checkpoint that was frozen when a TLog closed, and is committed
-// when that TLog is stored. As the write buffer may hold a lot until then,
-// there may be several.
-type ahead struct {
-	frozen *metadata.Frozen
-	tlog   tlog.ID
-	seq    uint64
-	parent uuid.UUID
-}
-
-// errDeleted ends the log of a vDisk that is being deleted.
-var errDeleted = errors.New("deleted")
-
-// haltError is why a vDisk is halted (P3). It is EIO to front ends.
-type haltError struct {
-	name  string
-	cause error
-	gone  bool   // it is deleted: reads fail too
-	shut  string // not halted, but not open for now: the state in which it is listed
-}
-
-func (e *haltError) Error() string {
-	if e.gone {
-		return fmt.Sprintf("vDisk %q: deleted", e.name)
-	}
-	if e.shut != "" {
-		return fmt.Sprintf("vDisk %q: not open: %s", e.name, e.reason())
-	}
-	return fmt.Sprintf("vDisk %q: halted: %s", e.name, e.reason())
-}
-
-// reason is the error beside the name and the state of the vDisk, which say the rest.
-func (e *haltError) reason() string {
-	if e.gone || e.shut != "" {
-		return e.cause.Error()
-	}
-	return fmt.Sprintf("%v; verified reads go on: copy out what you need, repair the cause and start again", e.cause)
-}
-
-func (e *haltError) Unwrap() []error {
-	if e.shut != "" {
-		return []error{ErrBusy, earlier{e.cause}}
-	}
-	return []error{ErrHalted, syscall.EIO, e.cause}
-}
-
-// state is how a vDisk is listed.
-func (e *haltError) state() string { return cmp.Or(e.shut, StateHalted) }
-
-// halt stops writes and management of this vDisk, and of no other.
-func (v *Volume) halt(cause error) {
-	if cause == nil || errors.Is(cause, writebuffer.ErrClosed) || errors.Is(cause, errDeleted) {
-		return
-	}
-	h := &haltError{name: v.Name(), cause: cause}
-	if v.halted.CompareAndSwap(nil, h) {
-		v.log.Error("vDisk halted", "err", cause)
-		if v.buf != nil {
-			v.buf.Fail(h)
-		}
-	}
-}
-
-// Err is why the vDisk is halted, or nil.
-func (v *Volume) Err() error {
-	if h := v.halted.Load(); h != nil {
-		return h
-	}
-	return nil
-}
-
-// revoke has all that users of a deleted vDisk ask for fail. What runs ends as it
-// would.
-func (v *Volume) revoke() {
-	h := &haltError{name: v.Name(), cause: errDeleted, gone: true}
-	v.halted.Store(h)
-	if v.buf != nil {
-		v.buf.Fail(h)
-	}
-}
-
-// gone is why nothing can be read any more, or nil.
-func (v *Volume) gone() error {
-	if h := v.halted.Load(); h != nil && h.gone {
-		return h
-	}
-	return nil
-}
-
-// ID is the vDisk's UUID, which is never used again.
-func (v *Volume) ID() uuid.UUID { return v.id }
-
-// Name is the vDisk's present name.
-func (v *Volume) Name() string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.name
-}
-
-func (v *Volume) namespace() backend.Namespace { return v.origins[v.self].ns }
-
-// ApplyWrite implements writebuffer.Owner (see logOwner): the map follows the order of seq.
+// ApplyWrite implements writebuffer.Owner (see logOwner): the map follows the log, in the order of seq.
 func (v *Volume) ApplyWrite(seq, addr uint64, run int, loc sco.Location) error {
 	return v.m.Set(seq, addr, run, loc)
 }
 
-// ApplyEntry implements writebuffer.Owner (see logOwner).
+// ApplyEntry implements writebuffer.Owner (see logOwner) for entries that are no writes. An error halts
+// the vDisk: the map would not be what the log says.
 func (v *Volume) ApplyEntry(e tlog.Entry) error {
 	switch e.Kind {
 	case tlog.KindTrim:
@@ -246,101 +82,47 @@ func (v *Volume) ApplyEntry(e tlog.Entry) error {
 	return fmt.Errorf("%w: entry of kind %v at seq %d", tlog.ErrNewer, e.Kind, e.Seq)
 }
 
+// applySnapshot adds the snapshot that an entry takes to the tree.
 func (v *Volume) applySnapshot(e tlog.Entry) error {
 	s, err := e.Snapshot()
 	if err != nil {
 		return err
 	}
 	root, view := v.m.Snapshot(e.Seq)
-	v.cat.Lock()
-	hidden := s.Auto && len(v.cat.ChildrenOf(s.ID)) == 0
-	v.cat.Unlock()
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	hidden := s.Auto && len(v.cat.current().ChildrenOf(s.ID)) == 0
 	held, known := v.m.Held()
 	taken := &snapshot{view: view, hidden: hidden, Snapshot: catalog.Snapshot{
-		ID: s.ID, Name: s.Name, Parent: v.parent, Seq: e.Seq, Created: time.Unix(0, s.Created).UTC(),
+		ID: s.ID, Name: s.Name, Seq: e.Seq, Created: time.Unix(0, s.Created).UTC(),
 		Size: v.size.Load(), NextSCO: sco.Number(e.Addr), Auto: s.Auto, Root: catalogRoot(root),
 	}}
 	if known && v.self == 0 {
 		taken.held.set(held)
 	}
-	v.snapshots = append(v.snapshots, taken)
-	v.parent = s.ID
+	v.tree.add(taken)
 	v.changes.pass(e.Seq)
-	v.host.table.changed()
 	return nil
 }
 
+// applyRollback makes the live state what the snapshot of an entry holds.
 func (v *Volume) applyRollback(e tlog.Entry) error {
-	s := v.snapshot(e.Rollback())
+	s := v.tree.find(e.Rollback())
 	if s == nil {
 		return fmt.Errorf("%w: rollback at seq %d to snapshot %s, which is not there", tlog.ErrCorrupt, e.Seq, e.Rollback())
 	}
-	v.mu.Lock()
-	v.parent, v.rolled = s.ID, e.Seq // before the map: mark relies on it
-	v.mu.Unlock()
-	v.inherited.forget()
+	v.tree.rollBack(s, e.Seq) // before the map
+	v.bounds.rollingBack()
 	v.m.Rollback(e.Seq, mapRoot(s.Root), s.view)
-	// The counters know nothing of what it leaves behind, and may be whole again
-	// before anybody looks.
-	v.store.listDue.Store(true)
-	v.store.collectDue.Store(true)
-	v.heads.Add(1)
-	v.inherited.forget()
+	v.gc.listAgain() // the counters may be whole again before anybody looks
+	v.bounds.rolledBack()
 	// The size stays: a disk never shrinks under its user.
 	return v.m.Grow(e.Seq, v.size.Load()/sco.ClusterSize)
 }
 
-// ClosedTLog implements writebuffer.Owner (see logOwner): a checkpoint that is due freezes
-// the map exactly where a TLog ends.
-func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) {
-	if !v.store.checkpointDue.Load() {
-		return
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.ahead) == aheadMax {
-		return
-	}
-	v.store.checkpointDue.Store(false)
-	// Roots that the last checkpoint did not cover come along.
-	var roots []metadata.Root
-	for _, s := range v.snapshots {
-		if !s.HasRoot {
-			roots = append(roots, mapRoot(s.Root))
-		}
-	}
-	v.ahead = append(v.ahead, &ahead{tlog: id, seq: lastSeq, parent: v.parent, frozen: v.m.Freeze(lastSeq, roots)})
-}
+// ClosedTLog implements writebuffer.Owner (see logOwner): a checkpoint that is due freezes the map
+// exactly where a TLog ends.
+func (v *Volume) ClosedTLog(id tlog.ID, lastSeq uint64) { v.checkpoints.freeze(id, lastSeq) }
 
-// snapshot finds a snapshot by id, nil if there is none.
-func (v *Volume) snapshot(id uuid.UUID) *snapshot {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if i := slices.IndexFunc(v.snapshots, func(s *snapshot) bool { return s.ID == id }); i >= 0 {
-		return v.snapshots[i]
-	}
-	return nil
-}
-
-// snapshotNamed finds a snapshot by name. Hidden ones are not there.
-func (v *Volume) snapshotNamed(name string) (*snapshot, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if s := v.namedLocked(name); s != nil {
-		return s, nil
-	}
-	return nil, fmt.Errorf("snapshot %q of vDisk %q: %w", name, v.name, ErrNotFound)
-}
-
-func (v *Volume) namedLocked(name string) *snapshot {
-	if i := slices.IndexFunc(v.snapshots, func(s *snapshot) bool { return s.Name == name && !s.hidden }); i >= 0 {
-		return v.snapshots[i]
-	}
-	return nil
-}
-
+// catalogRoot and mapRoot turn the root of a map into what the catalog has of it, and back.
 func catalogRoot(r metadata.Root) catalog.Root {
 	return catalog.Root{Page: uint64(r.Page), Levels: r.Levels, Clusters: r.Clusters}
 }
@@ -349,15 +131,15 @@ func mapRoot(r catalog.Root) metadata.Root {
 	return metadata.Root{Page: metadata.PageRef(r.Page), Levels: r.Levels, Clusters: r.Clusters}
 }
 
-// final reports whether retrying cannot help.
+// final reports whether it cannot help to try again.
 func final(err error) bool {
 	return errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrFailed) || errors.Is(err, backend.ErrExists) ||
 		errors.Is(err, backend.ErrNotFound) || errors.Is(err, backend.ErrNamespaceNotFound) ||
 		errors.Is(err, backend.ErrCorrupt) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// retry repeats fn with growing pauses until it succeeds, fails for good, or
-// ctx ends.
+// retry repeats fn with growing pauses, up to 2 s, until it succeeds, fails for good, or ctx
+// ends.
 func retry(ctx context.Context, fn func() error) error {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		err := fn()
@@ -370,4 +152,19 @@ func retry(ctx context.Context, fn func() error) error {
 			return errors.Join(err, ctx.Err())
 		}
 	}
+}
+
+// Sync returns when everything written so far is in the backend and named by the catalog.
+// The garbage that this makes is deleted soon after. progress, if not nil, hears of bytes
+// done and in total.
+func (v *Volume) Sync(ctx context.Context, progress func(done, total int64)) error {
+	if err := v.Err(); err != nil {
+		return err
+	}
+	err := v.store.syncTo(ctx, v.buf.Written(), progress)
+	if err == nil {
+		v.gc.freeAll()
+		v.store.ring()
+	}
+	return err
 }

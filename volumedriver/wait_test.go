@@ -87,21 +87,19 @@ func noneLeft(t *testing.T, h *Host, name string) {
 	must(t, err)
 	for {
 		must(t, ctx.Err())
-		v.cat.Lock()
-		left := len(v.cat.Children)
-		for _, s := range v.cat.Snapshots {
+		left := len(v.cat.current().Children)
+		for _, s := range v.cat.current().Snapshots {
 			if s.Auto {
 				left++
 			}
 		}
-		v.cat.Unlock()
-		v.mu.Lock()
-		for _, s := range v.snapshots {
+		v.tree.mu.Lock()
+		for _, s := range v.tree.snapshots {
 			if s.Auto {
 				left++
 			}
 		}
-		v.mu.Unlock()
+		v.tree.mu.Unlock()
 		if left == 0 {
 			return
 		}

@@ -8,21 +8,20 @@ import (
 	"openvstorage/sco"
 )
 
-// widthsAtOnce bounds how many it asks for at once.
+// widthsAtOnce is for how many objects at most a backend is asked at once.
 const widthsAtOnce = 1000
 
-// widths is the vDisk's namespace if its backend may accept objects below full
-// width, else nil.
-func (v *Volume) widths() backend.Widths {
-	w, _ := v.namespace().(backend.Widths)
+// widths is the vDisk's namespace if its backend may accept objects below full width, that
+// is with fewer fragments than the policy asks for; else nil.
+func (c *core) widths() backend.Widths {
+	w, _ := c.namespace().(backend.Widths)
 	return w
 }
 
-// narrowOf tells which SCOs of a group have objects below full width: they stay
-// in the buffer (O5). If the backend does not tell, all of them do, until
-// checkWidths.
-func (v *Volume) narrowOf(ctx context.Context, g *group) func(sco.Number) bool {
-	w := v.widths()
+// narrowOf tells which SCOs of a group have objects below full width: these stay in the
+// buffer (O5). If the backend does not answer, all of them stay until checkWidths.
+func (st *storer) narrowOf(ctx context.Context, g *group) func(sco.Number) bool {
+	w := st.core.widths()
 	if w == nil {
 		return nil
 	}
@@ -34,20 +33,20 @@ func (v *Volume) narrowOf(ctx context.Context, g *group) func(sco.Number) bool {
 	}
 	narrow, err := narrowSCOs(ctx, w, numbers)
 	if err != nil {
-		v.log.Warn("widths of objects are not known yet", "err", err)
+		st.log.Warn("widths of objects are not known yet", "err", err)
 		return func(sco.Number) bool { return true }
 	}
 	return func(n sco.Number) bool { return narrow[n] }
 }
 
 // checkWidths lets go of SCOs whose objects have got their full width.
-func (v *Volume) checkWidths(ctx context.Context) error {
-	w := v.widths()
-	if w == nil || time.Since(v.store.widths) < v.host.opt.WidthCheck {
+func (st *storer) checkWidths(ctx context.Context) error {
+	w := st.core.widths()
+	if w == nil || time.Since(st.widths) < st.host.opt.WidthCheck {
 		return nil
 	}
-	v.store.widths = time.Now()
-	numbers := v.buf.Narrow()
+	st.widths = time.Now()
+	numbers := st.buf.Narrow()
 	for len(numbers) > 0 {
 		part := numbers[:min(len(numbers), widthsAtOnce)]
 		numbers = numbers[len(part):]
@@ -61,7 +60,7 @@ func (v *Volume) checkWidths(ctx context.Context) error {
 				wide = append(wide, n)
 			}
 		}
-		v.buf.Widened(wide)
+		st.buf.Widened(wide)
 	}
 	return nil
 }

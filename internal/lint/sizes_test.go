@@ -19,12 +19,7 @@ const (
 
 // larger are those that are over, and by how much they may be: no more than they are.
 // Whoever mends one takes it from the table; none is added.
-var larger = map[string]int{
-	"volumedriver.Volume":         190,
-	"volumedriver.Volume.Write()": 63,
-	"volumedriver/io.go":          557,
-	"volumedriver/storer.go":      568,
-}
+var larger = map[string]int{}
 
 // TestSizes: no type of the product has more methods than a reader can keep in mind,
 // no function is longer than a screen, no file longer than is read at a sitting.
