@@ -75,9 +75,6 @@ func (n *names) rename(ctx context.Context, old, name string) error {
 
 // renameBelow is Host.RenameBelow.
 func (n *names) renameBelow(ctx context.Context, from, to string, beside registry.Beside) error {
-	if err := n.settleBelow(ctx, from, to); err != nil {
-		return err
-	}
 	release, err := n.hold(ctx)
 	if err != nil {
 		return err

@@ -50,11 +50,7 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 	if err != nil {
 		return nil, v.writeError(err)
 	}
-	made := v.tree.find(s.ID)
-	if made != nil && auto {
-		v.tree.pin(made)
-	}
-	return made, v.commitEntry(ctx, seq)
+	return v.tree.find(s.ID), v.commitEntry(ctx, seq)
 }
 
 // commitEntry makes an entry durable that is in the log and in the map. What the entry asks

@@ -74,7 +74,7 @@ func (u *unsure) why() string {
 }
 
 // reason is why with what to do about it.
-func (u *unsure) reason() string { return u.why() + "; it is looked into all the time, wait for it" }
+func (u *unsure) reason() string { return u.why() + "; ovs keeps trying to find out: wait for it" }
 
 // refuse returns the error of an operation that must wait for the outcome, and has not
 // begun.

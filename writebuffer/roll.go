@@ -130,8 +130,8 @@ func (a *section) beginTLog() error {
 
 // retireTLog moves the open TLog to the closed ones, with the SCOs that were sealed
 // since it was opened. It does so with a TLog without entries, too: that one may hold
-// the newest mark. It goes when everything written before it is stored, since then no
-// mark is needed.
+// the newest mark. Free removes such a TLog once everything written before it is stored,
+// since then no mark is needed.
 func (a *section) retireTLog() {
 	t := a.tl
 	a.tl = nil
