@@ -100,7 +100,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func CRC(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
 
 // SeededCRC returns the CRC-32C of p, begun with the incarnation of the file that holds
-// p. For the same p it differs for every other incarnation.
+// p. So what another incarnation of the file left behind does not fit.
 func SeededCRC(incarnation uint64, p []byte) uint32 {
 	var seed [8]byte
 	binary.LittleEndian.PutUint64(seed[:], incarnation)

@@ -103,8 +103,8 @@ func TestKindNames(t *testing.T) {
 	}
 }
 
-// The CRC of another incarnation never fits, whatever bytes it covers, and not even if
-// it covers none.
+// The CRC of another incarnation does not fit, whatever bytes it covers, nor if it
+// covers none.
 func TestSeededCRC(t *testing.T) {
 	for _, p := range [][]byte{nil, {0}, make([]byte, 4096), []byte("some bytes")} {
 		seen := map[uint32]uint64{}
