@@ -82,7 +82,7 @@ func forAll(t *testing.T, name string) {
 }
 
 // TestUser: a user who is not root mounts his vDisks with fusermount3, for himself
-// alone; what he cannot do is told, with what to do about it.
+// alone. An operation that he may not do fails with an error that says what to do.
 func TestUser(t *testing.T) {
 	need(t, "fusermount3", "dd", "truncate")
 	u := asNobody(t)
@@ -143,8 +143,8 @@ func TestUser(t *testing.T) {
 	s.start()
 }
 
-// TestMountPoint: what cannot be mounted on is refused before anything is opened,
-// and the line says why.
+// TestMountPoint: a directory that cannot be mounted on is refused before anything is
+// opened, and the line says why.
 func TestMountPoint(t *testing.T) {
 	if *standIn != "" || os.Geteuid() != 0 {
 		t.Skip("needs ovs, and root")
@@ -184,8 +184,8 @@ func TestMountPoint(t *testing.T) {
 	}
 }
 
-// TestSpaceOfMount: df shows what fits: of three disks on one file system two
-// thirds of what that has left.
+// TestSpaceOfMount: df shows what fits. With three disks on one file system that is two
+// thirds of what the file system has left.
 func TestSpaceOfMount(t *testing.T) {
 	s, dir := mounted(t)
 	var mount, under unix.Statfs_t
