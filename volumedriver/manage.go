@@ -194,7 +194,7 @@ func (h *Host) RollbackTold(ctx context.Context, name, snap string, force bool, 
 	case again == nil:
 		return err
 	case err == nil:
-		return fmt.Errorf("vDisk %q: rolled back, but who maps its file may see what it held before; unmap it: %w", v.Name(), again)
+		return fmt.Errorf("vDisk %q: rolled back, but whoever maps its file may see what it held before; unmap it: %w", v.Name(), again)
 	default:
 		return errors.Join(err, again)
 	}

@@ -33,8 +33,8 @@ func ValidateSnapshotName(name string) error {
 
 // createSnapshot takes a snapshot of what is written now: an entry with a seq like any
 // other (O9), durable on return. It costs the same whatever the size of the vDisk. With
-// auto it is made for a clone and has a pin on return; so it has if it is returned beside
-// an error. Whoever calls it has admin.
+// auto the snapshot is made for a clone and has a pin on return. A snapshot that is
+// returned beside an error has the pin too. The caller holds admin.
 func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*snapshot, error) {
 	if err := v.Err(); err != nil {
 		return nil, err

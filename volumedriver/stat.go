@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Stat is what a file system shows of a vDisk. To make one costs the same for a vDisk of
+// Stat is what a file system shows of a vDisk. Making one costs the same for a vDisk of
 // any size, and waits for no management operation, upload or other I/O.
 type Stat struct {
 	Name    string
@@ -138,7 +138,7 @@ func (h *Host) Stats(context.Context) []Stat {
 }
 
 // Listed returns a number that changes whenever a vDisk or a snapshot comes, goes or gets
-// another name. It changes before the call returns that did so.
+// another name. The number changes before the call returns that made the change.
 func (h *Host) Listed() uint64 { return h.table.version() }
 
 func (v *Volume) stat() Stat {

@@ -137,7 +137,7 @@ func (u *users) keepOut(force bool) (opened func(), err error) {
 	}, nil
 }
 
-// inUse refuses what users of the vDisk would not bear.
+// inUse is the error of an operation that would break users of the vDisk.
 func (c *core) inUse(users int) error {
 	return fmt.Errorf("vDisk %q: in use by %s; disconnect first, or give --force: %w", c.Name(), counted.Of(users, "connection", "connections"), ErrBusy)
 }

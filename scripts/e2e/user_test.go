@@ -108,7 +108,7 @@ func TestUser(t *testing.T) {
 	u.must("echo small >mnt/vm.xml && mkdir mnt/vm && truncate -s 8M mnt/vm/a.raw && printf disk | dd of=mnt/vm/a.raw bs=4 seek=1000 conv=notrunc,fsync status=none && stat -c %s mnt/vm/a.raw", "8388608")
 	u.must("mv mnt/vm mnt/vm2 && dd if=mnt/vm2/a.raw bs=4 skip=1000 count=1 status=none", "disk")
 	if _, err := os.Stat(filepath.Join(mnt, "vm.xml")); !errors.Is(err, syscall.EACCES) {
-		t.Errorf("root, who was not let in, gets %v", err)
+		t.Errorf("root, which was not let in, gets %v", err)
 	}
 	for range 2 {
 		s.Kill()
