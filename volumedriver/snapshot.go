@@ -40,7 +40,7 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 		return nil, err
 	}
 	if v.tree.taken(name) {
-		return nil, fmt.Errorf("snapshot %q of vDisk %q %w; choose another name", name, v.Name(), ErrExists)
+		return nil, fmt.Errorf("snapshot %q of vDisk %q: %w; choose another name", name, v.Name(), ErrExists)
 	}
 	if err := ctx.Err(); err != nil { // a caller that has gone wants nothing any more
 		return nil, err
@@ -118,7 +118,7 @@ func (v *Volume) stays(s *snapshot) error {
 
 // hasClones refuses to delete a snapshot that has children.
 func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
-	return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.table.namesOf(children), ", "))
+	return fmt.Errorf("snapshot %q of vDisk %q: %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.table.namesOf(children), ", "))
 }
 
 // deleteCovered takes a snapshot out of the catalog that lists it, and then out of the tree.
