@@ -61,8 +61,8 @@ func (c *changes) begin(epoch, reached uint64) {
 	c.Change = Change{Epoch: epoch, Base: reached, Seen: reached, Last: reached, At: time.Now()}
 }
 
-// look notes that all up to seq is written.
-func (c *changes) look(seq uint64) Change {
+// noteWritten notes that all up to seq is written.
+func (c *changes) noteWritten(seq uint64) Change {
 	c.Lock()
 	defer c.Unlock()
 	if c.Epoch > 0 && seq > c.Seen {
@@ -73,7 +73,7 @@ func (c *changes) look(seq uint64) Change {
 
 // pass notes that the entry with the seq changes nothing.
 func (c *changes) pass(seq uint64) {
-	c.look(seq - 1)
+	c.noteWritten(seq - 1)
 	c.Lock()
 	defer c.Unlock()
 	if c.Epoch > 0 {
@@ -88,7 +88,7 @@ func (v *Volume) changed() Change {
 	if v.buf != nil {
 		seq = v.buf.Written()
 	}
-	return v.changes.look(seq)
+	return v.changes.noteWritten(seq)
 }
 
 // lookForChanges looks at all vDisks every lookEvery until the host is closed.

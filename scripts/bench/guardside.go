@@ -58,7 +58,7 @@ func (s *buildSide) serve(flags ...string) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.keep(c); err != nil {
+	if err := s.track(c); err != nil {
 		return nil, err
 	}
 	if err := c.create(workingSet); err != nil {
@@ -67,8 +67,8 @@ func (s *buildSide) serve(flags ...string) (*contender, error) {
 	return c, nil
 }
 
-// keep remembers a server, so that kill finds it.
-func (s *buildSide) keep(c *contender) error {
+// track remembers a server, so that kill finds it.
+func (s *buildSide) track(c *contender) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.servers = append(s.servers, c)
