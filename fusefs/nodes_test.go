@@ -345,7 +345,7 @@ func TestChangedGivenUp(t *testing.T) {
 		t.Errorf("given up: %v", err)
 	}
 	if err := k.Changed(ctx, info.ID); !errors.Is(err, context.Canceled) {
-		t.Errorf("who has given up before: %v", err)
+		t.Errorf("a caller whose context has ended: %v", err)
 	}
 	go func() { second <- k.Changed(t.Context(), info.ID) }()
 	g.Open()

@@ -48,7 +48,7 @@ func (n *names) isFree(name string) error {
 
 func (n *names) notTaken(name string) error {
 	if _, err := n.table.named(name); err == nil {
-		return fmt.Errorf("vDisk %q %w; choose another name", name, ErrExists)
+		return fmt.Errorf("vDisk %q: %w; choose another name", name, ErrExists)
 	}
 	return nil
 }

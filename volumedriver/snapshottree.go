@@ -147,7 +147,7 @@ func (t *snapshotTree) unread(s *snapshot) (unused bool) {
 // reader. It was passed over while it had one, so whoever takes away the last has it deleted.
 func (s *snapshot) unused() bool { return s.hidden && s.pins == 0 && s.readers == 0 }
 
-// used says who uses a snapshot, nil if nobody does.
+// used returns an error that says who uses a snapshot, or nil if nobody does.
 func (t *snapshotTree) used(s *snapshot) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

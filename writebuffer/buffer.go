@@ -161,7 +161,7 @@ func (b *Buffer) TLogBytes() int64 {
 	return b.Bytes() / tlogShare
 }
 
-// Bytes is the buffer's size: as much as its file system has room for, at most
+// Bytes is the size of the buffer: what its file system has room for, at most
 // Options.Bytes.
 func (b *Buffer) Bytes() int64 {
 	if n := b.pool.room.limit.Load(); n < int64(b.pool.room.max) {
@@ -215,8 +215,8 @@ func (b *Buffer) Usage() Usage {
 	return u
 }
 
-// Lacks tells the buffer that somebody else found no room on its file system: it
-// gives some of its own up.
+// Lacks tells the buffer that somebody else found no room on its file system. The
+// buffer then gives up some of its own files.
 func (b *Buffer) Lacks(err error) { b.pool.lacks(err) }
 
 // Close stops the background work. Logs must have been closed.

@@ -93,10 +93,10 @@ func (p *pool) wake() {
 	p.changed.Send()
 }
 
-// evict drops the first SCO that may go, a narrow one if need be and narrow says so,
-// and reports whether there was one. Its file reaches the pool when its last reader
-// lets go. The caller does not hold p.mu: to drop an SCO takes the append section of its
-// log, which comes before it.
+// evict drops the first SCO that may go, and reports whether there was one. With narrow
+// it may be a narrow one, if there is no other. Its file reaches the pool when its last
+// reader lets go. The caller does not hold p.mu: dropping an SCO takes the append section
+// of its log, which comes before p.mu.
 func (p *pool) evict(narrow bool) bool {
 	s := p.evictable.first(narrow)
 	if s == nil {

@@ -11,9 +11,9 @@ var everybody = []string{
 	"internal/bell", "internal/broadcast", "internal/chance", "internal/counted", "internal/ctxlock", "internal/disk", "internal/format", "internal/generation", "internal/keyswap", "internal/naming", "internal/size", "internal/wal",
 }
 
-// allowed is the table of who may import whom, besides everybody. Imports
-// point down only. A pattern that ends in "/..." means a package and all below
-// it, one that ends in "/*" those directly below it.
+// allowed is the table of which package may import which, besides everybody. Imports
+// point down only. A pattern that ends in "/..." means a package and all below it, one
+// that ends in "/*" those directly below it.
 var allowed = []struct {
 	from string
 	to   []string
@@ -98,8 +98,8 @@ func matches(pattern, pkg string) bool {
 	return pattern == pkg
 }
 
-// mayImport reports whether the table has the edge, and whether it knows from
-// at all.
+// mayImport reports whether the table allows the import, and whether it has a row for
+// from at all.
 func mayImport(from, to string) (ok, known bool) {
 	for _, row := range allowed {
 		if !matches(row.from, from) {
@@ -113,9 +113,9 @@ func mayImport(from, to string) (ok, known bool) {
 	return known && slices.Contains(everybody, to), known
 }
 
-// testMayImport is what tests may on top: the disks, the gate, their own tree, and what
-// lies below something that their package may import, such as a store in
-// memory behind a contract.
+// testMayImport reports what tests may import besides: the test disks, the gate,
+// packages of their own tree, and what lies below something that their package may
+// import, such as a store in memory behind a contract.
 func testMayImport(from, to string) bool {
 	if ok, _ := mayImport(from, to); ok || matches("internal/disk/...", to) || to == "internal/gate" {
 		return true
@@ -169,8 +169,8 @@ func rowsOf(pkg string) string {
 	return strings.Join(to, ", ") + why
 }
 
-// A row that names a package which does not exist (any more) allows an edge that
-// nobody has thought about.
+// A row that names a package which does not exist allows an import that nobody has
+// thought about.
 func TestTableNamesPackages(t *testing.T) {
 	exists := map[string]bool{}
 	for _, s := range sources(t) {
@@ -195,7 +195,8 @@ func TestTableNamesPackages(t *testing.T) {
 	}
 }
 
-// What the design says in words, so that no row of the table undoes it.
+// Prohibitions that the design states in words. They hold even if somebody changes a
+// row of the table.
 func TestNeverImports(t *testing.T) {
 	for _, c := range []struct{ from, to string }{
 		{"nbd", "volumedriver"},
@@ -244,7 +245,7 @@ func TestNeverImports(t *testing.T) {
 	}
 }
 
-// Doubles that break things on purpose stay out of the product.
+// Test doubles that break things on purpose stay out of the product.
 func TestNoTestDiskInProduct(t *testing.T) {
 	doubles := []string{"internal/disk/crashdisk", "internal/disk/faultdisk", "internal/disk/disktest", "internal/gate", "internal/faults", "backend/fault"}
 	for _, s := range sources(t) {
