@@ -266,3 +266,24 @@ func (p *pool) nextPrewrite(ready int, calm bool) (name string, ok bool) {
 	p.nextFree++
 	return name, true
 }
+
+// count notes files that were there before the pool was.
+func (p *pool) count(files int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.files += files
+}
+
+// short reports whether a writer waits for a file, or the file system lacks room.
+func (p *pool) short() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting > 0 || p.room.lacking()
+}
+
+// narrowed is what the file system has room for, in bytes; not less: for all that is
+// wanted.
+func (p *pool) narrowed() (bytes int64, less bool) {
+	n := p.room.limit.Load()
+	return n * p.scoSize, n < int64(p.room.max)
+}
