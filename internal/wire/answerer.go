@@ -46,7 +46,7 @@ type request struct {
 
 // handle serves a connection from its first byte to its end.
 func (s *Server) handle(raw net.Conn) {
-	c, err := s.greet(raw)
+	c, away, err := s.greet(raw)
 	s.mu.Lock()
 	s.handshakes--
 	if err == nil && c != nil {
@@ -61,7 +61,8 @@ func (s *Server) handle(raw net.Conn) {
 		s.report(raw, err)
 		return
 	}
-	if c == nil {
+	if away != nil {
+		away()
 		return
 	}
 	c.run()
@@ -73,9 +74,9 @@ func (s *Server) handle(raw net.Conn) {
 	}
 }
 
-// greet does TLS and prefaces, within Limits.Handshake. It returns neither connection nor
-// error for one that was given away.
-func (s *Server) greet(raw net.Conn) (*serverConn, error) {
+// greet does TLS and prefaces, within Limits.Handshake. Of a connection that is to be given
+// away it returns the call that does so.
+func (s *Server) greet(raw net.Conn) (c *serverConn, away func(), err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.o.Limits.Handshake)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
@@ -84,20 +85,22 @@ func (s *Server) greet(raw net.Conn) (*serverConn, error) {
 	if s.tls != nil {
 		l = secureLink(raw, s.tls, tls.Server)
 		if err := l.tls.HandshakeContext(ctx); err != nil {
-			return nil, fmt.Errorf("TLS: %w", err)
+			_ = raw.SetReadDeadline(time.Now().Add(farewellTime))
+			linger(raw) // or the alert could be lost
+			return nil, nil, fmt.Errorf("TLS: %w", err)
 		}
 		if f := s.o.Foreign[l.tls.ConnectionState().NegotiatedProtocol]; f != nil {
-			if stop() {
-				f(l.tls)
+			if !stop() {
+				return nil, nil, context.Cause(ctx)
 			}
-			return nil, nil
+			return nil, func() { f(l.tls) }, nil
 		}
 	}
 	theirs, err := readPreface(l.conn)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	c := &serverConn{server: s, bodyMax: int(theirs.bodyMax)}
+	c = &serverConn{server: s, bodyMax: int(theirs.bodyMax)}
 	mine := preface{kind: welcome, id: s.o.Identity(), minLevel: s.o.MinLevel}
 	s.o.Limits.announce(&mine)
 	if err := c.admit(ctx, l, &mine, &theirs); err != nil {
@@ -107,18 +110,18 @@ func (s *Server) greet(raw net.Conn) (*serverConn, error) {
 			_ = raw.SetReadDeadline(time.Now().Add(farewellTime))
 			linger(raw)
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	if _, err := l.conn.Write(mine.append(nil)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !stop() {
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
 	c.reqs.by, c.reqs.quiet = map[uint64]*request{}, make(chan struct{})
 	c.ctx, c.stopAll = context.WithCancel(context.Background())
 	c.start(l, &mine, &theirs, &s.o.Limits, (*answerer)(c))
-	return c, nil
+	return c, nil, nil
 }
 
 // admit decides about a hello.

@@ -70,7 +70,8 @@ func (s *sender) pick() {
 	switch {
 	case !s.take(Client):
 		s.passed = 0
-		s.take(Maintenance)
+		for s.one(Maintenance) && b.size < pieceMax/4 { // a client may come at any time
+		}
 	case s.passed < clientBatches-1:
 		s.passed++
 	case s.one(Maintenance):

@@ -82,7 +82,7 @@ func TestVersionsAreRefused(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.greet(b)
+		_, _, err := s.greet(b)
 		b.Close()
 		done <- err
 	}()

@@ -117,19 +117,21 @@ func newSender(l *link, takes, gives [windows]uint32, fail func(error)) *sender 
 func (s *sender) put(m *message) error {
 	m.window, m.charge = m.h.charge()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil || s.closing {
-		err := s.err
-		if err == nil {
-			err = ErrClosed
-		}
-		m.state, m.freed = withdrawn, true
-		m.body.Release()
-		return err
+	err := s.err
+	if err == nil && s.closing {
+		err = ErrClosed
 	}
-	s.blocked[m.window].push(m)
-	s.admit(m.window)
-	return nil
+	if err == nil {
+		s.blocked[m.window].push(m)
+		s.admit(m.window)
+	} else {
+		m.state, m.freed = withdrawn, true
+	}
+	s.mu.Unlock()
+	if err != nil {
+		m.body.Release() // it may give room back, which takes the lock
+	}
+	return err
 }
 
 // admit lets messages in for which there is room at the peer.

@@ -172,7 +172,7 @@ func TestWithdraw(t *testing.T) {
 	if released != 7 {
 		t.Errorf("at the end: %d released", released)
 	}
-	if s.put(&message{body: Wrap(func() { released++ })}) == nil || released != 8 {
+	if s.put(&message{body: Wrap(func() { released++; s.grant(0, 1) })}) == nil || released != 8 {
 		t.Error("taken after the end")
 	}
 }

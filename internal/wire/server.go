@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -205,11 +206,10 @@ func (s *Server) Serve(l net.Listener) error {
 		s.mu.Lock()
 		closing := s.closing
 		s.mu.Unlock()
-		var passing interface{ Temporary() bool }
 		switch {
 		case closing:
 			return nil
-		case errors.As(err, &passing) && passing.Temporary(): // no descriptor is left, say
+		case slices.ContainsFunc(passing, func(e error) bool { return errors.Is(err, e) }):
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			select {
 			case <-time.After(pause):
@@ -220,6 +220,10 @@ func (s *Server) Serve(l net.Listener) error {
 		}
 	}
 }
+
+// passing are errors of Accept after which it is tried again: a want of descriptors or
+// memory, and clients that went before they were taken.
+var passing = []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED}
 
 // take serves a connection in a goroutine of its own, if there is a place for it.
 func (s *Server) take(c net.Conn) {

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -269,4 +272,68 @@ func TestCloseAnswersWhatIsInFlight(t *testing.T) {
 		}
 		<-c.Done()
 	})
+}
+
+// A certificate that is missing, or of another CA, is refused, and the client hears why.
+func TestCertificatesAreChecked(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, client := testTLS(t)
+	serve(t, l, ServerOptions{TLS: server}, echo)
+	_, stranger := testTLS(t)
+	none := client.Clone()
+	none.Certificates = nil
+	other := client.Clone()
+	other.Certificates = stranger.Certificates
+	for name, c := range map[string]struct {
+		config *tls.Config
+		words  string
+	}{"none": {none, "certificate required"}, "of another CA": {other, "certificate"}, "server of another CA": {stranger, "unknown authority"}} {
+		o := options(l)
+		o.TLS = c.config
+		if _, err := Dial(t.Context(), o); err == nil || !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	o := options(l)
+	o.TLS = client
+	c := dial(t, o)
+	r, err := c.Call(t.Context(), Request{})
+	if err != nil || c.Peer().TLS == nil || len(c.Peer().TLS.PeerCertificates) == 0 {
+		t.Fatalf("%v, %+v", err, c.Peer().TLS)
+	}
+	r.Release()
+}
+
+// One listener serves other protocols by ALPN, whose connections hold no place of a
+// handshake.
+func TestForeignProtocols(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, client := testTLS(t)
+	s := serve(t, l, ServerOptions{TLS: server, Handshakes: 1, Foreign: map[string]func(*tls.Conn){"h2": func(c *tls.Conn) {
+		fmt.Fprint(c, "not wire")
+		c.Read(make([]byte, 1))
+	}}}, echo)
+	config := client.Clone()
+	config.NextProtos = []string{"h2"}
+	c, err := tls.Dial("tcp", l.Addr().String(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	b := make([]byte, 8)
+	if _, err := io.ReadFull(c, b); err != nil || string(b) != "not wire" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	if st := s.Stats(); st.Handshakes != 0 || st.Conns != 1 {
+		t.Errorf("%+v", st)
+	}
+	o := options(l)
+	o.TLS = client
+	dial(t, o)
 }
