@@ -76,15 +76,16 @@ type Reply struct {
 	buf *Buffer
 }
 
-// Release gives the reply's memory back. A reply that is not released takes room that
-// later ones lack.
+// Release gives the reply's memory back. A reply with a body that is not released takes room
+// that later ones lack; one without need not be.
 func (r *Reply) Release() {
 	buf := r.buf
 	r.buf, r.Header, r.Body = nil, nil, nil
 	buf.Release()
 }
 
-// Take returns the body with the right to it, to be released instead of the reply.
+// Take returns the body with the right to it, to be released instead of the reply: header
+// and body may be used until then. It is nil if there is no body.
 func (r *Reply) Take() *Buffer {
 	buf := r.buf
 	r.buf = nil
@@ -234,7 +235,7 @@ func (c *Conn) Call(ctx context.Context, r Request) (*Reply, error) {
 	if k.err != nil {
 		return nil, k.err
 	}
-	reply := &Reply{Status: k.in.h.op, buf: k.in.buf, Header: k.in.buf.header, Body: k.in.buf.Bytes()}
+	reply := newReply(k)
 	code := Code(reply.Status)
 	if code == CodeOK || code >= StatusService {
 		return reply, nil
@@ -248,6 +249,18 @@ func (c *Conn) Call(ctx context.Context, r Request) (*Reply, error) {
 		return nil, &outcome{r.Op, c.link.peer(), ErrNotSent, why}
 	}
 	return nil, &outcome{r.Op, c.link.peer(), ErrOutcomeUnknown, why}
+}
+
+// newReply takes the answer of a call. Without a body it holds no room of the peer's, so
+// that nothing is lost if nobody releases it.
+func newReply(k *call) *Reply {
+	buf := k.in.buf
+	if k.in.h.body > 0 {
+		return &Reply{Status: k.in.h.op, buf: buf, Header: buf.header, Body: buf.Bytes()}
+	}
+	r := &Reply{Status: k.in.h.op, Header: append([]byte(nil), buf.header...)}
+	buf.Release()
+	return r
 }
 
 // send queues a request. If there is an error nothing was sent.

@@ -274,3 +274,17 @@ func TestStatuses(t *testing.T) {
 		t.Errorf("%v, %d", err, released)
 	}
 }
+
+// Whoever only looks at the status of an answer cannot run out of room by it.
+func TestAnswersWithoutBodyNeedNoRelease(t *testing.T) {
+	l := newPipes()
+	serve(t, l, ServerOptions{}, func(_ context.Context, r *Incoming) Answer { return Answer{Header: r.Header[:0:0]} })
+	o := options(l)
+	o.Dial, o.Limits.SmallWindow = l.dial, smallWindowMin
+	c := dial(t, o)
+	for range 2 * smallWindowMin / overhead {
+		if _, err := c.Call(t.Context(), Request{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
