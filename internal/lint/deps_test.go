@@ -68,6 +68,7 @@ var allowed = []struct {
 	{"internal/mounts", nil, "what is mounted on a machine, and what should be"},
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/format/unknown", nil, "for tests: what a release does not know"},
+	{"internal/wire", nil, "frames between hosts; what is said in them is others' affair"},
 	{"internal/image", []string{"internal/control", "nbd", "nbd/nbdclient"}, "a client of ovs up, as those of guests are"},
 	{"internal/inspect/...", []string{"sco", "tlog", "volumedriver/catalog", "alba/asd", "alba/osd", "alba/manifest", "arakoon/raftlog", "backend/local", "internal/disk/osdisk", "internal/inspect/..."}, "formats of files, whoever writes them"},
 	{"internal/control/...", []string{"internal/control/..."}, "a protocol: it declares what it needs of whoever is managed"},
@@ -80,6 +81,7 @@ var allowed = []struct {
 	{"scripts/bench", []string{
 		"scripts/...", "nbd/...", "internal/control", "internal/datadir", "alba/...", "arakoon", "arakoon/groups", "backend", "internal/disk/osdisk",
 	}, "measures the server, and the backend by itself"},
+	{"scripts/wirebench", []string{"internal/wire"}, "measures it beside others, in a module of its own"},
 	{"scripts/...", []string{"scripts/...", "device", "nbd/...", "internal/control", "fusefs/transport/ringtest"}, "real clients against the binary"},
 }
 
