@@ -48,6 +48,10 @@ func Found(ctx context.Context, store Store, cluster uuid.UUID, a *Authority, pa
 	if err != nil {
 		return err
 	}
+	return found(ctx, store, cluster, a, sealed)
+}
+
+func found(ctx context.Context, store Store, cluster uuid.UUID, a *Authority, sealed []byte) error {
 	return update(ctx, store, func(c *change) error {
 		old, err := c.get([]byte(authorityKey))
 		if err != nil {
