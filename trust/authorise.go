@@ -67,6 +67,8 @@ func (r *Rule) refusesHost(p Peer, on Object) string {
 func (r *Rule) refusesPerson(p Peer, on Object) string {
 	id := p.Identity
 	switch {
+	case !p.Proven:
+		return "a person needs a certificate or a login (--insecure is for hosts)"
 	case len(r.People) == 0:
 		return "it is not a call of people"
 	case !slices.Contains(r.People, id.Role):

@@ -72,15 +72,11 @@ func OpenCache(o CacheOptions) (*Cache, error) {
 			s, err = decodeCache(b, o.Cluster)
 		}
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil && !errors.Is(err, errCacheDamaged):
-			return nil, fmt.Errorf("%s: %w", o.File, err)
-		case err != nil:
+		case errors.Is(err, errCacheDamaged):
 			o.Fault(fmt.Errorf("%s: %w: the records are read again from the cluster", o.File, err))
 			s = &snapshot{}
-		}
-		if err != nil {
-			s = &snapshot{}
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("%s: %w", o.File, err)
 		}
 	}
 	c.now.Store(s)

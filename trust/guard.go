@@ -230,8 +230,7 @@ func (g *Guard) known(ctx context.Context, p *Peer, leaf *x509.Certificate, use 
 	return fmt.Errorf("%w; the records could not be read again: %w", err, unread)
 }
 
-// recorded checks a peer against the records that are cached, and takes from its roles
-// those that it does not have any more.
+// recorded checks a peer against the records that are cached, see member too.
 func (g *Guard) recorded(p *Peer) error {
 	id := p.Identity
 	rec, ok := g.o.Cache.Certificate(p.Serial)
@@ -245,9 +244,15 @@ func (g *Guard) recorded(p *Peer) error {
 	case !id.IsHost():
 		return nil
 	}
-	h, ok := g.o.Cache.Host(id.Host)
+	return g.member(p)
+}
+
+// member checks that a peer's host is a member, and takes from its roles those that it
+// does not have any more.
+func (g *Guard) member(p *Peer) error {
+	h, ok := g.o.Cache.Host(p.Identity.Host)
 	if !ok || h.State != Joined {
-		return fmt.Errorf("%w: %s", ErrRemoved, id)
+		return fmt.Errorf("%w: host %s", ErrRemoved, p.Identity.Host)
 	}
 	p.Identity.Roles &= h.Roles
 	return nil
@@ -259,14 +264,13 @@ func (g *Guard) recorded(p *Peer) error {
 func (g *Guard) Still(p Peer) error { return g.still(&p) }
 
 func (g *Guard) still(p *Peer) error {
-	if p.Kind != HostPeer && p.Kind != PersonPeer {
+	switch {
+	case p.Kind != HostPeer && p.Kind != PersonPeer, p.Login:
 		return nil
-	}
-	if !p.Proven {
-		if h, ok := g.o.Cache.Host(p.Identity.Host); p.Kind == HostPeer && (!ok || h.State != Joined) {
-			return fmt.Errorf("%w: %s", ErrRemoved, p)
-		}
-		return nil
+	case !p.Proven && p.Kind == HostPeer:
+		return g.member(p)
+	case !p.Proven:
+		return nil // Decide refuses it
 	}
 	if g.o.Cache.Empty() {
 		return nil

@@ -252,3 +252,39 @@ func (c *change) revoke(rec *Certificate, now time.Time, reason string) {
 		c.set(certificateKey(rec.Serial), rec.encode())
 	}
 }
+
+// ProvisionalLife is how long a provisional certificate is good.
+const ProvisionalLife = day
+
+// Provisional signs a certificate for this host itself, whose own has expired while
+// nobody could renew it: every host of the cluster was off for long. It is not on record,
+// since without a quorum nothing is. Others take it as that of a host that was renewed
+// while they could not read the records. So hosts that have the passphrase find each
+// other, and once they have a quorum each gets another at once: by Admit, as a provisional
+// one renews nothing.
+func (r *Registrar) Provisional(m *Material, request []byte) (*Answer, error) {
+	a, err := r.open()
+	if err != nil {
+		return nil, err
+	}
+	id, now := m.Identity(), r.now()
+	switch {
+	case id.Host != r.host || !a.cert.Equal(m.Authority):
+		return nil, invalid("a provisional certificate of %s by host %s: a host makes one for itself, of its own authority", id, r.host)
+	case !now.After(m.Certificate.NotAfter):
+		return nil, fmt.Errorf("trust: provisional certificate of %s: %w: its own is good until %s", id, ErrTooEarly, stamp(m.Certificate.NotAfter))
+	}
+	key, err := parseRequest(request)
+	if err != nil {
+		return nil, err
+	}
+	names := slices.Clone(m.Certificate.DNSNames)
+	for _, ip := range m.Certificate.IPAddresses {
+		names = append(names, ip.String())
+	}
+	cert, err := a.sign(id, names, key, now, ProvisionalLife)
+	if err != nil {
+		return nil, err
+	}
+	return r.answer(cert)
+}

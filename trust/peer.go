@@ -24,7 +24,8 @@ type Peer struct {
 	Serial   Serial   // of its certificate
 	Print    Fingerprint
 	Expired  bool   // its certificate has expired: it may renew
-	Proven   bool   // it has shown the key of its certificate
+	Proven   bool   // it has shown the key of its certificate, or has logged in
+	Login    bool   // it has no certificate, and is known by a login
 	Address  string // where it connects from, for logs; may be empty
 }
 
@@ -32,8 +33,15 @@ type Peer struct {
 // can reach.
 func Local() Peer { return Peer{Kind: LocalPeer, Proven: true} }
 
-// Claimed returns a peer of a listener without TLS, which is what it says that it is:
-// with --insecure nobody proves anything. What needs proof is refused to it.
+// LoggedIn returns a person who has shown a password, or what comes of one. The records
+// know nothing of it: whoever keeps logins ends them.
+func LoggedIn(id Identity, address string) Peer {
+	return Peer{Kind: PersonPeer, Identity: id, Address: address, Proven: true, Login: true}
+}
+
+// Claimed returns a host of a listener without TLS, which is the host that it says that it
+// is: with --insecure nobody proves anything. What needs proof is refused to it. A person
+// is not known in such a way: whatever is claimed of one is refused.
 func Claimed(id Identity, address string) Peer {
 	p := Peer{Kind: PersonPeer, Identity: id, Address: address}
 	if id.IsHost() {

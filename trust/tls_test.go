@@ -423,3 +423,82 @@ func TestRefreshOverItsOwnConnection(t *testing.T) {
 		b.credentials.Set(w.renew(t, b))
 	}
 }
+
+// A cluster that was off until all certificates had expired comes up again: hosts with the
+// passphrase know each other by provisional certificates, as long as no records can be read.
+func TestAllExpired(t *testing.T) {
+	w := newWorld(t)
+	b, c := w.join(t, 2, trust.AllRoles), w.join(t, 3, trust.RoleASD)
+	for _, m := range []*member{w.first, b, c} {
+		refresh(t, m.cache)
+	}
+	provisional := func(m *member) (*trust.Material, error) {
+		r := trust.NewRegistrar(trust.RegistrarOptions{Store: w.store, Host: m.id, Now: w.now})
+		if err := r.Open(t.Context(), passphrase); err != nil {
+			return nil, err
+		}
+		key := must(trust.NewKey())(t)
+		answer, err := r.Provisional(m.credentials.Material(), must(trust.NewRequest(key))(t))
+		if err != nil {
+			return nil, err
+		}
+		return m.credentials.Material().Accept(key, answer, w.now())
+	}
+	_, err := provisional(b)
+	wants(t, "while its own is good", err, trust.ErrTooEarly)
+	_, err = w.registrar.Provisional(b.credentials.Material(), nil)
+	wants(t, "for another host", err, trust.ErrInvalid)
+
+	w.add(days(100))
+	raftTo := func(from, to *member) error {
+		_, _, serverErr, clientErr := shake(t, to.guard.Server(raft, trust.ProtocolJoin), from.guard.Client(t.Context(), trust.Dial{Host: to.id, Protocol: raft}))
+		return errors.Join(serverErr, clientErr)
+	}
+	wants(t, "all expired", raftTo(b, w.first), trust.ErrExpired)
+	for _, m := range []*member{w.first, b} {
+		m.credentials.Set(must(provisional(m))(t))
+		if at := m.credentials.Material().RenewAt(); at.After(w.now()) {
+			t.Errorf("a provisional certificate is renewed at %s", at)
+		}
+	}
+	away := errors.New("no quorum")
+	w.store.Fail = func(string) error { return away }
+	wants(t, "without a quorum", raftTo(b, w.first), nil)
+	wants(t, "without a quorum", raftTo(w.first, b), nil)
+	wants(t, "an expired one", raftTo(c, w.first), trust.ErrExpired)
+	w.store.Fail = nil
+	wants(t, "with a quorum", raftTo(b, w.first), trust.ErrUnrecorded)
+
+	key := must(trust.NewKey())(t)
+	answer := must(w.registrar.Admit(t.Context(), id(1), trust.AllRoles, nil, must(trust.NewRequest(key))(t)))(t)
+	w.first.credentials.Set(must(w.first.credentials.Material().Accept(key, answer, w.now()))(t))
+	_, _, serverErr, clientErr := shake(t, w.first.guard.Server(trust.ProtocolJoin), c.guard.Client(t.Context(), trust.Dial{Host: id(1), Protocol: trust.ProtocolJoin}))
+	if serverErr != nil || clientErr != nil {
+		t.Error("an expired host that is to renew:", serverErr, clientErr)
+	}
+}
+
+// Without TLS a host is what it says, as far as the records have it; a person is nobody; a
+// login is known by itself.
+func TestInsecure(t *testing.T) {
+	w := newWorld(t)
+	b := w.join(t, 2, trust.RoleASD|trust.RoleArakoon)
+	if err := w.registrar.SetRoles(t.Context(), id(2), trust.RoleArakoon); err != nil {
+		t.Fatal(err)
+	}
+	refresh(t, w.first.cache)
+	g := w.first.guard
+	all := b.credentials.Material().Identity()
+	all.Roles = trust.AllRoles
+	p := trust.Claimed(all, "10.0.0.2:400")
+	wants(t, "a role it has", g.Allow(p, "raft/message", trust.Group("abm")), nil)
+	wants(t, "a role it says that it has", g.Allow(p, "dtl/write", trust.VDisk("v")), trust.ErrRefused, "(unproven) at 10.0.0.2:400")
+	wants(t, "what needs proof", g.Allow(p, "trust/write", trust.Group("config")), trust.ErrRefused, "--insecure")
+	all.Host = id(9)
+	wants(t, "no member", g.Allow(trust.Claimed(all, ""), "raft/message", trust.Group("abm")), trust.ErrRemoved)
+	admin := trust.Identity{Cluster: w.cluster, Name: "joe", Role: trust.Admin}
+	wants(t, "a person who says so", g.Allow(trust.Claimed(admin, ""), "vdisk/list", trust.Nothing), trust.ErrRefused, "login")
+	wants(t, "a login", g.Allow(trust.LoggedIn(admin, ""), "vdisk/list", trust.Nothing), nil)
+	wants(t, "the owner", g.Allow(trust.Local(), "ca/open", trust.Nothing), nil)
+	wants(t, "a joiner", g.Allow(trust.Peer{}, "vdisk/list", trust.Nothing), trust.ErrRefused, "without a certificate")
+}
