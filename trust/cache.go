@@ -41,6 +41,8 @@ type Cache struct {
 	lock    ctxlock.Lock // held over a refresh
 	now     atomic.Pointer[snapshot]
 	changed broadcast.Broadcast
+
+	refreshes atomic.Uint64 // how often the records were read, or seen to be the same
 }
 
 // snapshot is the records as they were at one moment. It does not change.
@@ -127,6 +129,7 @@ func (c *Cache) Refresh(ctx context.Context) error {
 			return fmt.Errorf("trust: records: %w", ErrNotFounded)
 		}
 		if bytes.Equal(value, old.meta) {
+			c.refreshes.Add(1)
 			return nil
 		}
 		m, err := decodeMeta(value)
@@ -217,6 +220,7 @@ func (c *Cache) read(ctx context.Context, value []byte, m meta) (*snapshot, erro
 func (c *Cache) obey(old, s *snapshot) {
 	s.keep(old)
 	c.now.Store(s)
+	c.refreshes.Add(1)
 	c.changed.Send()
 	if c.o.FS == nil {
 		return

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,6 +37,12 @@ type GuardOptions struct {
 type Guard struct {
 	o       GuardOptions
 	cluster uuid.UUID
+
+	mu sync.Mutex
+	// unread has hosts' certificates that are taken although the cache does not have them,
+	// each with how many times it had been refreshed then: the next refresh ends that. At
+	// most HostsMax.
+	unread map[Fingerprint]uint64
 }
 
 // NewGuard makes the guard of a host.
@@ -49,7 +56,7 @@ func NewGuard(o GuardOptions) *Guard {
 	if o.Refused == nil {
 		o.Refused = func(error) {}
 	}
-	return &Guard{o: o, cluster: o.Credentials.Material().Identity().Cluster}
+	return &Guard{o: o, cluster: o.Credentials.Material().Identity().Cluster, unread: map[Fingerprint]uint64{}}
 }
 
 func (g *Guard) authority() *x509.Certificate { return g.o.Credentials.Material().Authority }
@@ -89,7 +96,7 @@ func (g *Guard) admit(ctx context.Context, cs tls.ConnectionState, protocols []s
 	if len(protocols) > 0 && cs.NegotiatedProtocol == "" {
 		return fmt.Errorf("trust: the client names no protocol; here it is %q", protocols)
 	}
-	p, err := g.peer(ctx, cs, x509.ExtKeyUsageClientAuth)
+	p, err := g.peer(ctx, cs, x509.ExtKeyUsageClientAuth, true)
 	if err != nil {
 		return err
 	}
@@ -121,7 +128,7 @@ func (g *Guard) Client(ctx context.Context, d Dial) *tls.Config {
 	config := clientConfig(d.Protocol, g.o.Now)
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return g.o.Credentials.show() }
 	config.VerifyConnection = func(cs tls.ConnectionState) error {
-		p, err := g.peer(ctx, cs, x509.ExtKeyUsageServerAuth)
+		p, err := g.peer(ctx, cs, x509.ExtKeyUsageServerAuth, true)
 		if err == nil {
 			err = d.reached(p, cs)
 		}
@@ -171,14 +178,14 @@ func (g *Guard) Peer(ctx context.Context, cs tls.ConnectionState, client bool) (
 	if client {
 		use = x509.ExtKeyUsageClientAuth
 	}
-	p, err := g.peer(ctx, cs, use)
+	p, err := g.peer(ctx, cs, use, false)
 	p.Proven = err == nil && cs.HandshakeComplete && p.Kind != Nobody
 	return p, err
 }
 
 // peer checks a peer's certificate by itself and against the records. One that has
 // expired is no error; the peer says so.
-func (g *Guard) peer(ctx context.Context, cs tls.ConnectionState, use x509.ExtKeyUsage) (Peer, error) {
+func (g *Guard) peer(ctx context.Context, cs tls.ConnectionState, use x509.ExtKeyUsage, anew bool) (Peer, error) {
 	if len(cs.PeerCertificates) == 0 {
 		return Peer{}, nil
 	}
@@ -194,7 +201,7 @@ func (g *Guard) peer(ctx context.Context, cs tls.ConnectionState, use x509.ExtKe
 	if expired && p.Kind != HostPeer {
 		return Peer{}, fmt.Errorf("trust: %w", err)
 	}
-	if err := g.known(ctx, &p, leaf, use); err != nil {
+	if err := g.known(ctx, &p, leaf, use, anew); err != nil {
 		return Peer{}, fmt.Errorf("trust: %w", err)
 	}
 	return p, nil
@@ -204,13 +211,19 @@ func (g *Guard) peer(ctx context.Context, cs tls.ConnectionState, use x509.ExtKe
 // certificate. If they cannot be read, a host of the cluster is known by a certificate
 // that is younger than all that are on record of it: it was renewed meanwhile. And a host
 // that has just joined, and has no records yet, knows other hosts by the chain when it
-// connects to them: from one of them it gets the records.
-func (g *Guard) known(ctx context.Context, p *Peer, leaf *x509.Certificate, use x509.ExtKeyUsage) error {
+// connects to them: from one of them it gets the records. Both hold until the records are
+// read for the next time. anew: the connection is being made; otherwise it was, and what
+// was found then is not looked for again.
+func (g *Guard) known(ctx context.Context, p *Peer, leaf *x509.Certificate, use x509.ExtKeyUsage, anew bool) error {
 	cache := g.o.Cache
 	err := g.recorded(p)
+	if !anew {
+		err = g.still(p)
+	}
 	if !errors.Is(err, ErrUnrecorded) {
 		return err
 	}
+	refreshes := cache.refreshes.Load()
 	bounded, cancel := context.WithTimeout(ctx, g.o.Wait)
 	unread := cache.refreshOnce(bounded)
 	cancel()
@@ -218,16 +231,42 @@ func (g *Guard) known(ctx context.Context, p *Peer, leaf *x509.Certificate, use 
 	case !errors.Is(err, ErrUnrecorded):
 		return err
 	case cache.Empty():
-		if use == x509.ExtKeyUsageServerAuth && p.Kind == HostPeer {
+		if use == x509.ExtKeyUsageServerAuth && p.Kind == HostPeer && g.takeUnread(p, refreshes) {
 			return nil
 		}
 		return fmt.Errorf("%w; this host has no records yet (%v)", err, unread)
 	case unread == nil:
 		return err
-	case p.Kind == HostPeer && cache.renewed(p, leaf):
+	case p.Kind == HostPeer && cache.renewed(p, leaf) && g.takeUnread(p, refreshes):
 		return nil
 	}
 	return fmt.Errorf("%w; the records could not be read again: %w", err, unread)
+}
+
+// takeUnread takes a host's certificate until the cache is refreshed for the next time, and
+// reports whether there was room.
+func (g *Guard) takeUnread(p *Peer, refreshes uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for print, at := range g.unread {
+		if at != refreshes {
+			delete(g.unread, print)
+		}
+	}
+	if len(g.unread) >= HostsMax {
+		return false
+	}
+	g.unread[p.Print] = refreshes
+	return true
+}
+
+// tookUnread reports whether a certificate was taken without a record, and the cache was
+// not refreshed since.
+func (g *Guard) tookUnread(p *Peer) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at, ok := g.unread[p.Print]
+	return ok && at == g.o.Cache.refreshes.Load()
 }
 
 // recorded checks a peer against the records that are cached, see member too.
@@ -272,10 +311,14 @@ func (g *Guard) still(p *Peer) error {
 	case !p.Proven:
 		return nil // Decide refuses it
 	}
-	if g.o.Cache.Empty() {
-		return nil
+	err := g.recorded(p)
+	if errors.Is(err, ErrUnrecorded) && p.Kind == HostPeer && g.tookUnread(p) {
+		if g.o.Cache.Empty() {
+			return nil
+		}
+		return g.member(p)
 	}
-	return g.recorded(p)
+	return err
 }
 
 // Allow returns nil if a peer may make a call on an object now, and otherwise a

@@ -18,6 +18,21 @@ func (r *Registrar) Admit(ctx context.Context, host uuid.UUID, roles Roles, name
 	})
 }
 
+// RenewSelf gives the host that this process is of another certificate, by the key of the
+// authority that is open in it. Nothing but its own word says that it may.
+func (r *Registrar) RenewSelf(ctx context.Context, q *RenewRequest) (*Answer, error) {
+	return r.admit(ctx, r.host, q.Names, q.Request, func(c *change, _ [32]byte) (Roles, bool, error) {
+		h, err := c.host(r.host)
+		if err == nil && (h == nil || len(h.Serials) == 0) {
+			err = fmt.Errorf("trust: host %s: %w as a member with a certificate that is good", r.host, ErrAbsent)
+		}
+		if err != nil {
+			return 0, false, err
+		}
+		return h.Roles, true, nil
+	})
+}
+
 // Join takes a host into the cluster that shows the secret of a token, and answers with
 // its certificate. The token is used from then on: the same host gets an answer again for
 // the same key, until the token expires, and nobody else does.
@@ -260,8 +275,8 @@ const ProvisionalLife = day
 // nobody could renew it: every host of the cluster was off for long. It is not on record,
 // since without a quorum nothing is. Others take it as that of a host that was renewed
 // while they could not read the records. So hosts that have the passphrase find each
-// other, and once they have a quorum each gets another at once: by Admit, as a provisional
-// one renews nothing.
+// other, and once they have a quorum each gets another at once: by RenewSelf, as a
+// provisional one renews nothing.
 func (r *Registrar) Provisional(m *Material, request []byte) (*Answer, error) {
 	a, err := r.open()
 	if err != nil {

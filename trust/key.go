@@ -79,7 +79,7 @@ func sameKey(a, b any) bool {
 }
 
 // hostNames divides names of a host into addresses and DNS names, or says which is
-// neither. They are what clients that are not ours compare with where they connected to.
+// neither. Each has one way to be written, so that equal ones are seen. They are what clients that are not ours compare with where they connected to.
 func hostNames(names []string) (ips []net.IP, dns []string, err error) {
 	if len(names) > HostsNames {
 		return nil, nil, invalid("%d names of a host, at most %d", len(names), HostsNames)
@@ -89,11 +89,14 @@ func hostNames(names []string) (ips []net.IP, dns []string, err error) {
 			return nil, nil, invalid("name %q of a host is there twice", n)
 		}
 		if ip := net.ParseIP(n); ip != nil {
+			if ip.String() != n {
+				return nil, nil, invalid("address %.80q of a host: it is written %s", n, ip)
+			}
 			ips = append(ips, ip)
 			continue
 		}
 		if !dnsName(n) {
-			return nil, nil, invalid("name %.80q of a host: it is neither an IP address nor a DNS name", n)
+			return nil, nil, invalid("name %.80q of a host: it is neither an IP address nor a DNS name in lower case", n)
 		}
 		dns = append(dns, n)
 	}
@@ -109,7 +112,7 @@ func dnsName(n string) bool {
 			return false
 		}
 		for _, c := range []byte(label) {
-			if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-') {
+			if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-') {
 				return false
 			}
 		}

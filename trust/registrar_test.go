@@ -252,7 +252,9 @@ func TestHostsThatMayNotJoin(t *testing.T) {
 	}
 	wants(t, "a host that lost its key", try(2, "10.0.0.2"), nil)
 	wants(t, "the name of another", try(3, "10.0.0.9", "10.0.0.2"), trust.ErrInvalid, id(2).String(), "10.0.0.2")
-	wants(t, "a bad name", try(3, "-x"), trust.ErrInvalid)
+	for _, name := range []string{"-x", "", "a..b", "Upper", "::0", "::ffff:10.0.0.2", "a b", strings.Repeat("a", 64)} {
+		wants(t, "a bad name", try(3, name), trust.ErrInvalid)
+	}
 	if err := w.registrar.RemoveHost(t.Context(), id(2), "burnt"); err != nil {
 		t.Fatal(err)
 	}
@@ -305,6 +307,22 @@ func TestRenew(t *testing.T) {
 	other := peer
 	other.Serial = trust.SerialOf(w.first.credentials.Material().Certificate)
 	wants(t, "the number of another", renew(other), trust.ErrUnrecorded)
+
+	// The signing host renews itself, with the roles that are on record.
+	if err := w.registrar.SetRoles(t.Context(), id(1), trust.RoleArakoon); err != nil {
+		t.Fatal(err)
+	}
+	key := must(trust.NewKey())(t)
+	q := &trust.RenewRequest{Request: must(trust.NewRequest(key))(t)}
+	fresh := must(w.first.credentials.Material().Accept(key, must(w.registrar.RenewSelf(t.Context(), q))(t), w.now()))(t)
+	if fresh.Identity().Roles != trust.RoleArakoon {
+		t.Errorf("it has the roles %s", fresh.Identity().Roles)
+	}
+	if err := w.registrar.RevokeHost(t.Context(), id(1), "stolen"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.registrar.RenewSelf(t.Context(), q)
+	wants(t, "itself, revoked", err, trust.ErrAbsent)
 }
 
 func TestPeople(t *testing.T) {

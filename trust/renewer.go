@@ -17,8 +17,8 @@ type RenewerOptions struct {
 	FS          disk.FS
 	File        string // where the material is kept
 	Names       func() []string
-	// Ask has a signing host answer: over a connection of ProtocolJoin, or by a Registrar
-	// in this process.
+	// Ask has a signing host answer: over a connection of ProtocolJoin, or by
+	// Registrar.RenewSelf in this process.
 	Ask func(context.Context, *RenewRequest) (*Answer, error)
 	Now func() time.Time // nil: time.Now
 	// Retry is how long it waits after a failure, at first; each further one doubles it, up

@@ -388,10 +388,27 @@ func TestWithoutQuorum(t *testing.T) {
 	_, _, err, _ = shake(t, server, late.TLS(trust.Dial{Protocol: raft}, w.now))
 	wants(t, "a person of whom nothing is cached", err, trust.ErrUnrecorded, "no quorum")
 	wants(t, "a person of whom nothing is cached", err, away)
-	_, _, err, _ = shake(t, server, renewed.TLS(trust.Dial{Protocol: raft}, w.now))
+	s, _, err, _ := shake(t, server, renewed.TLS(trust.Dial{Protocol: raft}, w.now))
 	wants(t, "a renewed host", err, nil)
+	var asked int
+	w.store.Fail = func(string) error { asked++; return away }
+	p := must(w.first.guard.Peer(t.Context(), s.ConnectionState(), true))(t)
+	if p.Identity.Host != id(2) || asked != 0 {
+		t.Errorf("it is known as %s, and the store was asked %d times more", p, asked)
+	}
+	wants(t, "a call of it", w.first.guard.Allow(p, "raft/message", trust.Group("abm")), nil)
+	other := p
+	other.Print[0]++
+	wants(t, "a call of another", w.first.guard.Allow(other, "raft/message", trust.Group("abm")), trust.ErrUnrecorded)
 	w.store.Fail = nil
+	if err := w.first.cache.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, "once it is on record here", w.first.guard.Allow(p, "raft/message", trust.Group("abm")), nil)
 	if err := w.registrar.RevokeHost(t.Context(), id(2), "stolen"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.first.cache.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err, _ = shake(t, server, renewed.TLS(trust.Dial{Protocol: raft}, w.now))
@@ -466,11 +483,16 @@ func TestAllExpired(t *testing.T) {
 	wants(t, "without a quorum", raftTo(b, w.first), nil)
 	wants(t, "without a quorum", raftTo(w.first, b), nil)
 	wants(t, "an expired one", raftTo(c, w.first), trust.ErrExpired)
+	s, _, _, _ := shake(t, w.first.guard.Server(raft), b.guard.Client(t.Context(), trust.Dial{Host: id(1), Protocol: raft}))
+	p := must(w.first.guard.Peer(t.Context(), s.ConnectionState(), true))(t)
+	wants(t, "a call without a quorum", w.first.guard.Allow(p, "raft/message", trust.Group("config")), nil)
 	w.store.Fail = nil
 	wants(t, "with a quorum", raftTo(b, w.first), trust.ErrUnrecorded)
+	refresh(t, w.first.cache)
+	wants(t, "a call with a quorum", w.first.guard.Allow(p, "raft/message", trust.Group("config")), trust.ErrUnrecorded)
 
 	key := must(trust.NewKey())(t)
-	answer := must(w.registrar.Admit(t.Context(), id(1), trust.AllRoles, nil, must(trust.NewRequest(key))(t)))(t)
+	answer := must(w.registrar.RenewSelf(t.Context(), &trust.RenewRequest{Request: must(trust.NewRequest(key))(t)}))(t)
 	w.first.credentials.Set(must(w.first.credentials.Material().Accept(key, answer, w.now()))(t))
 	_, _, serverErr, clientErr := shake(t, w.first.guard.Server(trust.ProtocolJoin), c.guard.Client(t.Context(), trust.Dial{Host: id(1), Protocol: trust.ProtocolJoin}))
 	if serverErr != nil || clientErr != nil {
