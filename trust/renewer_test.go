@@ -2,7 +2,10 @@ package trust_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"io"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -138,4 +141,54 @@ func TestRenewalThatHangs(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Handshakes, calls, renewals and refreshes go on at the same time.
+func TestRenewalsUnderLoad(t *testing.T) {
+	w := newWorld(t)
+	b := w.join(t, 2, trust.AllRoles)
+	server := w.first.guard.Server(raft)
+	var clients, others sync.WaitGroup
+	stop := make(chan struct{})
+	others.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			w.add(days(31))
+			b.credentials.Set(w.renew(t, b))
+			w.first.credentials.Set(w.renew(t, w.first))
+			if err := w.first.cache.Refresh(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 3 {
+		clients.Go(func() {
+			for range 5 {
+				s, _, serverErr, clientErr := shakeNow(server, b.guard.Client(t.Context(), trust.Dial{Host: id(1), Protocol: raft}))
+				// The clock runs a month at each step: a certificate may be over, or replaced,
+				// while it is looked at. Nothing else may be wrong.
+				for _, err := range []error{serverErr, clientErr} {
+					if err != nil && !errors.Is(err, trust.ErrNotYet) && !errors.Is(err, trust.ErrExpired) && !errors.Is(err, trust.ErrUnrecorded) && !errors.Is(err, io.ErrClosedPipe) && !errors.Is(err, io.EOF) {
+						var alert tls.AlertError
+						if !errors.As(err, &alert) && !contains(err.Error(), "remote error") {
+							t.Error(err)
+						}
+					}
+				}
+				if serverErr == nil {
+					if p, err := w.first.guard.Peer(t.Context(), s.ConnectionState(), true); err == nil {
+						_ = w.first.guard.Allow(p, "raft/message", trust.Group("abm"))
+					}
+				}
+				s.NetConn().Close()
+			}
+		})
+	}
+	clients.Wait()
+	close(stop)
+	others.Wait()
 }
