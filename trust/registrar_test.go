@@ -21,6 +21,10 @@ import (
 
 func TestFound(t *testing.T) {
 	w := newWorld(t)
+	if sealed := must(w.authority.Seal(passphrase))(t); trust.RoundsOf(sealed) != trust.SealRounds {
+		t.Errorf("a key is sealed with %d rounds", trust.RoundsOf(sealed))
+	}
+	trust.CheapSeals(t)
 	again := func(a *trust.Authority) error {
 		return trust.FoundAndOpen(t.Context(), trust.NewRegistrar(trust.RegistrarOptions{Store: w.store}), w.cluster, a, passphrase)
 	}

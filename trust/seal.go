@@ -48,6 +48,9 @@ const (
 	PassphraseMax = 1024
 )
 
+// sealRounds is SealRounds, but in tests that are about something else.
+var sealRounds uint32 = SealRounds
+
 // Seal returns the authority's key sealed under a passphrase. It takes as long as
 // opening does, see SealRounds.
 func (a *Authority) Seal(passphrase []byte) ([]byte, error) {
@@ -63,7 +66,7 @@ func (a *Authority) Seal(passphrase []byte) ([]byte, error) {
 	if _, err := rand.Read(nonce[:]); err != nil {
 		return nil, fmt.Errorf("trust: nonce: %w", err)
 	}
-	return seal(der, a.Fingerprint(), passphrase, SealRounds, salt, nonce)
+	return seal(der, a.Fingerprint(), passphrase, sealRounds, salt, nonce)
 }
 
 func seal(der []byte, ca Fingerprint, passphrase []byte, rounds uint32, salt [16]byte, nonce [12]byte) ([]byte, error) {
