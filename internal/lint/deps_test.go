@@ -39,6 +39,9 @@ var allowed = []struct {
 		"sco", "tlog", "metadata/...", "writebuffer", "backend", "device", "volumedriver/*", "internal/disk/pebblefs",
 	}, "a volume's life; never alba, arakoon, or a front end"},
 
+	{"trust", nil, "who is who, and who may do what; the calls are words, and the store an interface"},
+	{"trust/trusttest", []string{"trust"}, "the suite of a store of records"},
+
 	{"arakoon/...", []string{"arakoon/...", "internal/disk/pebblefs"}, "a store of its own"},
 	{"arakoon/groups", []string{"internal/datadir"}, "the record of a data directory says which groups were made"},
 	{"alba/...", []string{"alba/...", "arakoon/...", "backend", "internal/disk/pebblefs", "internal/disk/stopdisk"}, "never hears of SCO, TLog or volume"},
