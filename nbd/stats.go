@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"crypto/tls"
 	"sync/atomic"
 	"time"
 )
@@ -37,6 +38,17 @@ type ConnectionInfo struct {
 	Since    time.Time
 	Requests uint64
 	InFlight int
+
+	Secure bool   // by TLS
+	Peer   string // the subject of the client's certificate; "": it has shown none
+}
+
+// peerName is the subject of the peer's certificate, which was verified.
+func peerName(peer *tls.ConnectionState) string {
+	if peer == nil || len(peer.VerifiedChains) == 0 {
+		return ""
+	}
+	return peer.VerifiedChains[0][0].Subject.String()
 }
 
 type stats struct {
