@@ -102,8 +102,8 @@ const (
 	connBytes   = 4352      // measured: what a connection is counted for besides, its structures
 	workerBytes = 1 << 10   // and a worker
 	stackBytes  = 8 << 10   // and the goroutine of either
-	tlsBytes    = 64 << 10  // and TLS
-	helloMax    = 64 << 10  // what a client may send in the handshake of TLS
+	tlsBytes    = 72 << 10  // and TLS
+	helloMax    = 24 << 10  // what a client may send in the handshake of TLS
 	window      = 4 << 30   // bytes of a range that the device is asked about at once
 	maxMessage  = 512       // bytes of an error message to a client
 	idleWorkers = 256       // parked goroutines

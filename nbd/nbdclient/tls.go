@@ -65,6 +65,7 @@ func (c *Client) write() error {
 		_, err := c.send.vecs.WriteTo(c.conn)
 		return err
 	}
+	defer clear(c.send.vecs) // as WriteTo does: the data is the caller's
 	for _, p := range c.send.vecs {
 		if _, err := c.send.records.Write(p); err != nil {
 			return err
