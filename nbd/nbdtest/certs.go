@@ -16,12 +16,11 @@ import (
 	"time"
 )
 
-// CA signs certificates of one test.
+// CA signs certificates of one test. Its methods are safe for concurrent use.
 type CA struct {
 	t    testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
-	next int64
 }
 
 // NewCA makes a CA.
@@ -44,9 +43,12 @@ func (ca *CA) newKey() *ecdsa.PrivateKey {
 }
 
 func (ca *CA) template(name string) *x509.Certificate {
-	ca.next++
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		ca.t.Fatal(err)
+	}
 	return &x509.Certificate{
-		SerialNumber: big.NewInt(ca.next), Subject: pkix.Name{CommonName: name},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature,
 	}
