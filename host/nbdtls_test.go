@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -193,4 +194,49 @@ func opens(t *testing.T, s *nbd.Server, config *tls.Config) error {
 	}
 	cancel()
 	return errors.Join(err, <-ended)
+}
+
+// TestRecipeOfCertificates makes certificates as docs/operations.md says, and uses them.
+func TestRecipeOfCertificates(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl is not installed")
+	}
+	page, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "Certificates by openssl.")
+	_, rest, _ = strings.Cut(rest, "```sh\n")
+	recipe, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("no recipe")
+	}
+	recipe = strings.Replace(recipe, "IP:192.0.2.1", "IP:127.0.0.1", 1)
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "sh", "-ec", recipe)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	path := func(name string) string { return filepath.Join(dir, name) }
+	files, err := newCertFiles(NBDTLS{Cert: path("server-cert.pem"), Key: path("server-key.pem"), CA: path("ca-cert.pem")}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := nbd.NewServer(nbdtest.Exports{"disk": nbdtest.NewMemory(1 << 20)}, nbd.Options{TLS: nbd.TLS{Config: files.current, Authorize: authorizeNBD}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	cert, err := tls.LoadX509KeyPair(path("client-cert.pem"), path("client-key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := files.current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := opens(t, s, &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: ca.ClientCAs}); err != nil {
+		t.Error(err)
+	}
 }

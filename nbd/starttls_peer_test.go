@@ -310,3 +310,14 @@ func TestTLSOnAPipe(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whoever finds no place is told so, without TLS being begun for that.
+func TestRefusedByTLSIsToldWhy(t *testing.T) {
+	s := serveTLS(t, one(nbdtest.NewMemory(testSize)), nbd.TLSRequired, nbd.Limits{Connections: 1}, nil)
+	if _, err := s.open("disk", "first"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.open("disk", "second"); err == nil || !strings.Contains(err.Error(), "the limit") {
+		t.Errorf("%v", err)
+	}
+}
