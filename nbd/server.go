@@ -180,6 +180,10 @@ func (s *Server) serveConn(nc net.Conn, from origin, by *door, client *Resender)
 	}
 	c.resender = client
 	err = c.serve()
+	// Before it is gone from conns, which is all that Close waits for.
+	c.dropTLS()
+	s.memory.scratch.Add(-connBytes)
+	s.memory.stacks.Add(-stackBytes)
 	s.mu.Lock()
 	delete(s.mu.conns, c)
 	s.greetedLocked(c)
@@ -189,9 +193,6 @@ func (s *Server) serveConn(nc net.Conn, from origin, by *door, client *Resender)
 		s.leaveLocked(c)
 	}
 	s.mu.Unlock()
-	c.dropTLS()
-	s.memory.scratch.Add(-connBytes)
-	s.memory.stacks.Add(-stackBytes)
 	close(c.done)
 	if errors.Is(err, errHungUp) {
 		s.stats.hungUp.Add(1)

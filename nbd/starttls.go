@@ -124,12 +124,12 @@ func (h *handshake) refusePlain(opt Option, n uint32) error {
 // the client.
 func (h *handshake) startTLS(n uint32) error {
 	switch {
+	case h.security.mode == TLSOff:
+		return h.refuse(OptStartTLS, RepErrUnsup, errNoTLS)
 	case n != 0:
 		return h.refuse(OptStartTLS, RepErrInvalid, errOption)
 	case h.security.active:
 		return h.refuse(OptStartTLS, RepErrInvalid, errTLSTwice)
-	case h.security.mode == TLSOff:
-		return h.refuse(OptStartTLS, RepErrUnsup, errNoTLS)
 	}
 	pending, err := h.security.begin()
 	if err != nil {
