@@ -240,3 +240,33 @@ func TestRecipeOfCertificates(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An address that lets everybody in is said at each start, and no other.
+func TestOpenAddressesAreSaidLoudly(t *testing.T) {
+	listen := func(network, address string) net.Listener {
+		l, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		return l
+	}
+	d := &daemon{nbdLns: []net.Listener{listen("unix", filepath.Join(t.TempDir(), "s")), listen("tcp", "127.0.0.1:0"), listen("tcp", "0.0.0.0:0")}}
+	for _, test := range []struct {
+		of   NBDTLS
+		text string
+	}{
+		{NBDTLS{}, "nothing is encrypted"},
+		{NBDTLS{Mode: nbd.TLSAllowed, CA: "/ca"}, "may go without TLS"},
+		{NBDTLS{Mode: nbd.TLSRequired}, "are asked for no certificate"},
+		{NBDTLS{Mode: nbd.TLSRequired, CA: "/ca"}, ""},
+	} {
+		var log bytes.Buffer
+		d.opt.NBDTLS, d.logger = test.of, slog.New(slog.NewTextHandler(&log, nil))
+		d.warnOpen()
+		said := strings.Count(log.String(), "INSECURE")
+		if test.text == "" && said != 0 || test.text != "" && (said != 1 || !strings.Contains(log.String(), test.text)) {
+			t.Errorf("%+v: %s", test.of, &log)
+		}
+	}
+}

@@ -16,7 +16,7 @@ import (
 
 // TestUnfinishedTLS: a thousand clients that begin TLS and do not end it hold no more than is
 // charged for them, and that is what the limits say; and a client that has a certificate gets
-// in, and gets its requests served. Under the race detector, and in short, there are fewer.
+// in, and gets its requests served. In short there are fewer.
 func TestUnfinishedTLS(t *testing.T) {
 	connections := 1000
 	if testing.Short() {
