@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +31,11 @@ func (e notYet) Temporary() bool { return true }
 var _ net.Error = notYet("")
 
 // errEmpty is what a wire returns if the socket is empty, and it must not wait.
-var errEmpty = notYet("nbd: socket is empty")
+var errEmpty error = notYet("nbd: socket is empty")
+
+// goodbyeTime is how long the end of TLS may take to be sent, to a client that has left room for
+// it in its socket or has not.
+const goodbyeTime = 500 * time.Millisecond
 
 // recordBytes is the most that one record of TLS holds.
 const recordBytes = 16 << 10
@@ -42,6 +47,7 @@ type wire struct {
 	s        *socket
 
 	greeting bool // the handshake of TLS is under way
+	ending   bool // all that is still sent is that it ends
 	budget   int  // bytes that it may still read
 
 	into    receiver // asked before the wire waits; nil: it does not wait
@@ -133,6 +139,14 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// SetWriteDeadline implements net.Conn for crypto/tls, which calls it when TLS ends.
+func (w *wire) SetWriteDeadline(t time.Time) error {
+	if most := time.Now().Add(goodbyeTime); w.ending && t.After(most) {
+		t = most
+	}
+	return w.Conn.SetWriteDeadline(t)
+}
+
 // receiveTLS is receive for a connection of TLS. The wait is for a single byte, as into has no
 // memory meanwhile: crypto/tls keeps the rest of the record. The record's bytes, and those of
 // others that have come, follow without a wait.
@@ -203,10 +217,10 @@ func (s *socket) writeTLS(p []byte) error {
 	return err
 }
 
-// endTLS tells a client that nothing was cut off, if there is room in the socket for that.
+// endTLS tells a client that nothing was cut off.
 func (s *socket) endTLS() {
-	if s.tls != nil && s.raw != nil {
-		s.moving = false
+	if s.tls != nil {
+		s.moving, s.wire.ending = false, true
 		_ = s.tls.CloseWrite() // the client may be gone
 	}
 }

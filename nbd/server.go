@@ -198,6 +198,9 @@ func (s *Server) serveConn(nc net.Conn, from origin, by *door, client *Resender)
 		s.stats.hungUp.Add(1)
 	}
 	attrs := []any{"remote", remote(nc), "export", shown(c.name), "err", message(err)}
+	if name := peerName(c.secured); name != "" {
+		attrs = append(attrs, "peer", name)
+	}
 	if gone(err) {
 		s.log.Debug("nbd: client left", attrs...)
 		return nil

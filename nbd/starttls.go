@@ -225,17 +225,22 @@ func (p *pendingConn) exports(state *tls.ConnectionState) Exports {
 	case authorize == nil:
 		return noExports{errNobody}
 	}
+	peer := []any{"remote", remote(p.sock.conn), "peer", peerName(state)}
 	access, err := authorize(state)
 	if err != nil {
+		p.srv.warn("nbd: client refused", append(peer, "err", message(err))...)
 		return noExports{err}
 	}
-	return permitted{p.srv.exports, access}
+	return permitted{p.srv.exports, access, func(export string) {
+		p.srv.warn("nbd: export refused", append(peer[:len(peer):len(peer)], "export", shown(export))...)
+	}}
 }
 
 // permitted are the exports that a client may open.
 type permitted struct {
-	of     Exports
-	access Access
+	of      Exports
+	access  Access
+	refused func(export string) // told of each that the client has asked for in vain
 }
 
 func (p permitted) right(name string) Right {
@@ -249,6 +254,7 @@ func (p permitted) right(name string) Right {
 func (p permitted) Open(ctx context.Context, name string) (device.Reader, func(), error) {
 	right := p.right(name)
 	if right != ReadAccess && right != WriteAccess {
+		p.refused(name)
 		return nil, nil, errDenied
 	}
 	dev, release, err := p.of.Open(ctx, name)

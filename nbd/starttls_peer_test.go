@@ -1,11 +1,15 @@
 package nbd_test
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"openvstorage/nbd"
@@ -104,6 +108,59 @@ func TestCertificateSaysWhatIsSeenAndOpened(t *testing.T) {
 	if list, _ := names(t, s, "revoked"); len(list) != 1 || !strings.Contains(list[0], "is revoked") {
 		t.Errorf("revoked sees %q", list)
 	}
+}
+
+// What is refused is logged with the name in the certificate.
+func TestWhatIsRefusedIsLogged(t *testing.T) {
+	var log syncBuffer
+	ca := nbdtest.NewCA(t)
+	config := ca.ServerTLS()
+	s, err := nbd.NewServer(nbdtest.Exports{"b/1": nbdtest.NewMemory(testSize)}, nbd.Options{
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		TLS:    nbd.TLS{Config: func() (*tls.Config, error) { return config, nil }, Authorize: team},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.ServeTLS(context.Background(), ln, nbd.TLSRequired) }()
+	for _, name := range []string{"a", "revoked"} {
+		opts := nbdclient.Options{Export: "b/1", TLS: ca.ClientTLS(ca.Client(name))}
+		if _, err := nbdclient.Dial(t.Context(), "tcp", ln.Addr().String(), opts); err == nil {
+			t.Errorf("%s has opened it", name)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	<-ended
+	for _, want := range []string{`msg="nbd: export refused"`, `peer="CN=a"`, `export="\"b/1\""`, `msg="nbd: client refused"`, `peer="CN=revoked"`, "is revoked"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no %s in\n%s", want, log.String())
+		}
+	}
+}
+
+// syncBuffer is a buffer for several goroutines.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
 
 // The empty name is the only export that the client may open.

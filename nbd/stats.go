@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"crypto/tls"
+	"errors"
 	"sync/atomic"
 	"time"
 )
@@ -43,12 +44,12 @@ type ConnectionInfo struct {
 	Peer   string // the subject of the client's certificate; "": it has shown none
 }
 
-// peerName is the subject of the peer's certificate, which was verified.
+// peerName is the subject of the peer's certificate, which was verified, fit for a line of text.
 func peerName(peer *tls.ConnectionState) string {
 	if peer == nil || len(peer.VerifiedChains) == 0 {
 		return ""
 	}
-	return peer.VerifiedChains[0][0].Subject.String()
+	return message(errors.New(peer.VerifiedChains[0][0].Subject.String()))
 }
 
 type stats struct {
