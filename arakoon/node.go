@@ -51,7 +51,7 @@ func Open(opt Options) (*Node, error) {
 		progress:  &progress{waiters: map[chan struct{}]uint64{}},
 		proposals: &proposals{most: opt.Proposals, mostBytes: opt.ProposalBytes, batches: map[uint64][]*proposal{}},
 	}
-	n.end.onFailure = n.onFailure
+	n.end.onEnd, n.end.onFailure = n.proposals.end, n.onFailure
 	n.readers = &readers{most: opt.Reads, work: n.work, progress: n.progress, end: n.end}
 	n.compactor = &compactor{bytes: opt.CompactBytes, progress: n.progress, end: n.end, allowed: make(chan struct{})}
 	if err := n.open(); err != nil {
@@ -241,7 +241,6 @@ func (n *Node) onFull(err error) {
 // not, and only the next opening finds out.
 func (n *Node) onFailure(err error) {
 	n.leading.Store(false)
-	n.proposals.end(err)
 	n.proposals.drop(fmt.Errorf("%w: %w", ErrUnknownOutcome, err))
 	n.opt.Logger.Error("arakoon node has failed", slog.Any("error", err))
 	n.opt.OnFailure(err)
@@ -305,7 +304,6 @@ func (n *Node) Checkpoint(dir string) error {
 func (n *Node) Close() (err error) {
 	n.closing.Do(func() {
 		err = n.end.begin()
-		n.proposals.end(n.end.err())
 		if n.full.Load() {
 			n.state.Abandon()
 		}

@@ -10,6 +10,7 @@ import (
 // when nothing uses them.
 type shutdown struct {
 	dir       string
+	onEnd     func(error) // called once, with why, before anybody sees the end; under mu
 	onFailure func(error) // called once, with ErrFailed and the reason
 
 	stop    chan struct{} // closed when Close begins
@@ -41,6 +42,7 @@ func (d *shutdown) fail(err error) {
 	}
 	d.why = fmt.Errorf("%w: %s: %w", ErrFailed, d.dir, err)
 	err = d.why
+	d.onEnd(err)
 	close(d.failed)
 	d.mu.Unlock()
 	d.onFailure(err)
@@ -52,6 +54,7 @@ func (d *shutdown) begin() (failed error) {
 	d.mu.Lock()
 	if d.why == nil {
 		d.why = fmt.Errorf("%w: %s", ErrClosed, d.dir)
+		d.onEnd(d.why)
 	} else {
 		failed = d.why
 	}

@@ -76,9 +76,9 @@ func (t *dirTimes) due() map[string]int64 {
 	return due
 }
 
-// keep notes that the tree has the times that were due, but for directories that were
+// storedAll notes that the tree has the times that were due, except for directories that were
 // changed again since.
-func (t *dirTimes) keep(due map[string]int64) {
+func (t *dirTimes) storedAll(due map[string]int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for dir, at := range due {

@@ -36,8 +36,8 @@ func (a *diskAttrs) kept() filetree.DiskAttr {
 	return a.attr
 }
 
-// keep notes what is stored now.
-func (a *diskAttrs) keep(attr filetree.DiskAttr) {
+// remember notes what is stored now.
+func (a *diskAttrs) remember(attr filetree.DiskAttr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.attr = attr
@@ -48,7 +48,7 @@ func (a *diskAttrs) truncated() { a.emptied.Store(time.Now().UnixNano()) }
 
 // becomesEmpty notes what is stored of the file whose vDisk was deleted.
 func (a *diskAttrs) becomesEmpty(attr filetree.Attr) {
-	a.keep(filetree.DiskAttr{Attr: attr})
+	a.remember(filetree.DiskAttr{Attr: attr})
 	a.emptied.Store(0)
 }
 
@@ -58,7 +58,7 @@ func (a *diskAttrs) becomesDisk(i Info) {
 	attr := settled(a.kept(), i.Change)
 	attr.Modified = max(attr.Modified, time.Now().UnixNano())
 	attr.Changed = max(attr.Changed, attr.Modified)
-	a.keep(attr)
+	a.remember(attr)
 }
 
 // ofEmpty is what an empty file has that was truncated since attr was stored.
@@ -149,7 +149,7 @@ func (a *diskAttrs) setEmpty(ctx context.Context, change func(*filetree.Attr)) e
 		return err
 	}
 	a.emptied.CompareAndSwap(emptied, 0)
-	a.keep(now)
+	a.remember(now)
 	return nil
 }
 
@@ -175,6 +175,6 @@ func (a *diskAttrs) setDisk(ctx context.Context, change func(*filetree.Attr)) er
 	if err := a.tree.KeepDisk(ctx, i.ID, now, 0); err != nil {
 		return err
 	}
-	a.keep(now)
+	a.remember(now)
 	return nil
 }

@@ -108,7 +108,7 @@ func (d *directories) fits(ctx context.Context, from, onto string) error {
 	}
 	for _, i := range infos {
 		if rest, ok := strings.CutPrefix(i.Name, from+"/"); ok && len(onto)+1+len(rest) > filetree.MaxPath {
-			return fmt.Errorf("vDisk %.100s would get a name of %d bytes: %w", i.Name, len(onto)+1+len(rest), syscall.ENAMETOOLONG)
+			return fmt.Errorf("vDisk %.100q: would get a name of %d bytes: %w", i.Name, len(onto)+1+len(rest), syscall.ENAMETOOLONG)
 		}
 	}
 	return nil

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// opens counts who has a file open. Its lock is held for a moment, and taken last.
+// opens counts the handles by which a file is open. Its lock is held for a moment, and taken last.
 type opens struct {
 	mu   sync.Mutex
 	n    int

@@ -9,7 +9,7 @@ import (
 	"openvstorage/fusefs/filetree"
 )
 
-// owner is who owns what nobody was given.
+// owner is the owner of whatever has been given to nobody.
 type owner struct{ uid, gid uint32 }
 
 // attr is what such a file or directory has, changed at a time in nanoseconds since

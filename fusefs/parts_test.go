@@ -92,7 +92,7 @@ func TestDirTimes(t *testing.T) {
 		t.Fatalf("%v", due)
 	}
 	times.touch(7, "a/b")
-	times.keep(due)
+	times.storedAll(due)
 	if due = times.due(); len(due) != 1 || due["a/b"] != 7 {
 		t.Errorf("%v", due)
 	}

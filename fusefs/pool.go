@@ -79,8 +79,8 @@ type Pool interface {
 	// returns fs.ErrExist if a name is taken. Its other errors are those of a
 	// filetree.Commit.
 	RenameBelow(ctx context.Context, from, to string, swaps []filetree.Swap) error
-	// SettleBelow waits for everything about vDisks below dirs that is not known yet, and
-	// that RenameBelow would wait for.
+	// SettleBelow waits for everything about vDisks below dirs that is not known yet.
+	// RenameBelow refuses what is not known (EBUSY): it is called with the tree held.
 	SettleBelow(ctx context.Context, dirs ...string) error
 	// CloneAs makes a vDisk of what FROM is now: a vDisk, or a snapshot NAME@SNAP. It
 	// waits for what that needs before it calls naming.

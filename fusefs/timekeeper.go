@@ -96,7 +96,7 @@ func (k *timeKeeper) storeDirs(ctx context.Context) error {
 	}
 	err := k.tree.Touch(ctx, due)
 	if err == nil {
-		k.times.keep(due)
+		k.times.storedAll(due)
 	}
 	return err
 }

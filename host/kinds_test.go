@@ -48,7 +48,7 @@ func TestKinds(t *testing.T) {
 }
 
 // Whatever people are told of vDisks and of the backend crosses the socket: no field
-// is lost between the types of who has it and those of the protocol.
+// is lost between the types of the parts that have it and those of the protocol.
 func TestNothingIsLostOnTheWay(t *testing.T) {
 	same := func(from, to any) {
 		t.Helper()

@@ -36,7 +36,7 @@ type embedded struct {
 	fs       disk.FS
 	local    string // the backend's directory, if it is one
 	registry *registry.Registry
-	lacked   atomic.Pointer[volumedriver.Host] // who gives up room, once it is open
+	lacked   atomic.Pointer[volumedriver.Host] // gives up room, once it is open
 	spare    *spare                            // what gives way before that
 	held     held                              // what became of the data directory
 }

@@ -25,9 +25,9 @@ func (o *Options) validate() error {
 	case o.Cache == nil || o.Store == nil:
 		return errors.New("metadata: Options without Cache or Store")
 	case len(o.Origins) == 0 || len(o.Origins) > int(sco.MaxOrigin)+1:
-		return fmt.Errorf("metadata: vDisk %s has %d origins, not 1 to %d", o.Volume, len(o.Origins), int(sco.MaxOrigin)+1)
+		return fmt.Errorf("metadata: vDisk %s: has %d origins, not 1 to %d", o.Volume, len(o.Origins), int(sco.MaxOrigin)+1)
 	case o.Origins[len(o.Origins)-1] != o.Volume:
-		return fmt.Errorf("metadata: vDisk %s is not the last of its origins", o.Volume)
+		return fmt.Errorf("metadata: vDisk %s: is not the last of its origins", o.Volume)
 	}
 	return nil
 }

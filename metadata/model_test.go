@@ -79,26 +79,26 @@ type checkpoint struct {
 	snaps []snapshot
 }
 
-// ahead is a checkpoint that is not committed.
-type ahead struct {
+// pendingCheckpoint is a checkpoint that is not committed.
+type pendingCheckpoint struct {
 	frozen     *metadata.Frozen
 	checkpoint checkpoint
 }
 
 // world drives a map and its model side by side.
 type world struct {
-	t     *testing.T
-	rng   *rand.Rand
-	o     metadata.Options
-	store *memstore.Store
-	m     *metadata.Map
-	model *model
-	snaps []snapshot
-	last  checkpoint
-	ahead []ahead // oldest first
-	seq   uint64
-	sco   sco.Number
-	next  int // index in the open SCO
+	t       *testing.T
+	rng     *rand.Rand
+	o       metadata.Options
+	store   *memstore.Store
+	m       *metadata.Map
+	model   *model
+	snaps   []snapshot
+	last    checkpoint
+	pending []pendingCheckpoint // oldest first
+	seq     uint64
+	sco     sco.Number
+	next    int // index in the open SCO
 }
 
 func newWorld(t *testing.T, seed uint64, clusters uint64, cacheBytes int64) *world {
@@ -204,7 +204,7 @@ func (w *world) step() {
 	case k < 91:
 		w.checkpoint()
 	case k < 92:
-		if len(w.ahead) < 4 {
+		if len(w.pending) < 4 {
 			w.freeze()
 		}
 	case k < 93:
@@ -212,13 +212,13 @@ func (w *world) step() {
 	case k < 94:
 		w.restart()
 	default:
-		w.look(w.m.View(), w.model, 20)
+		w.compare(w.m.View(), w.model, 20)
 		if len(w.snaps) > 0 {
 			s := &w.snaps[w.rng.IntN(len(w.snaps))]
 			if s.view == nil {
 				s.view = w.m.ViewAt(s.root)
 			}
-			w.look(s.view, s.model, 20)
+			w.compare(s.view, s.model, 20)
 		}
 	}
 }
@@ -237,7 +237,7 @@ func (w *world) freeze() {
 		s.view, s.fresh = nil, false
 		cp.snaps = append(cp.snaps, s)
 	}
-	w.ahead = append(w.ahead, ahead{f, cp})
+	w.pending = append(w.pending, pendingCheckpoint{f, cp})
 	for range w.rng.IntN(5) { // changes go on beside it
 		w.seq++
 		a := w.addr()
@@ -249,11 +249,11 @@ func (w *world) freeze() {
 
 // checkpoint commits any of those that were frozen, and with it the older ones.
 func (w *world) checkpoint() {
-	if len(w.ahead) == 0 || len(w.ahead) < 4 && w.rng.IntN(2) == 0 {
+	if len(w.pending) == 0 || len(w.pending) < 4 && w.rng.IntN(2) == 0 {
 		w.freeze()
 	}
-	i := w.rng.IntN(len(w.ahead))
-	f, cp := w.ahead[i].frozen, w.ahead[i].checkpoint
+	i := w.rng.IntN(len(w.pending))
+	f, cp := w.pending[i].frozen, w.pending[i].checkpoint
 	var pages []metadata.EncodedPage
 	w.must("new pages", func() error {
 		pages = pages[:0]
@@ -271,7 +271,7 @@ func (w *world) checkpoint() {
 		return
 	}
 	w.m.Committed(f)
-	w.last, w.ahead = cp, w.ahead[i+1:]
+	w.last, w.pending = cp, w.pending[i+1:]
 	among := func(list []snapshot, s snapshot) bool {
 		return slices.ContainsFunc(list, func(t snapshot) bool { return s.root == t.root })
 	}
@@ -302,12 +302,12 @@ func (w *world) restart() {
 	})
 	w.model = w.last.model.clone()
 	w.snaps = append([]snapshot(nil), w.last.snaps...)
-	w.seq, w.ahead = w.last.state.Seq, nil
+	w.seq, w.pending = w.last.state.Seq, nil
 	w.sco, w.next = w.sco+1, 1
 }
 
-// look compares n random ranges.
-func (w *world) look(v *metadata.View, want *model, n int) {
+// compare fails the test unless n random ranges of the view and of the model are the same.
+func (w *world) compare(v *metadata.View, want *model, n int) {
 	w.t.Helper()
 	if v.Clusters() != want.clusters {
 		w.t.Fatalf("seq %d: %d clusters, not %d", w.seq, v.Clusters(), want.clusters)
@@ -409,7 +409,7 @@ func (w *world) all() {
 			w.t.Errorf("seq %d: %s has %d live clusters, not 0", w.seq, n.Name(), c)
 		}
 	}
-	w.look(w.m.View(), w.model, 50)
+	w.compare(w.m.View(), w.model, 50)
 	w.must("extents", func() error {
 		a, found := uint64(0), 0
 		last := sco.Kind(9)

@@ -1,12 +1,14 @@
 package volumedriver
 
 import (
+	"context"
 	"errors"
 	"testing"
 
-	"github.com/google/uuid"
-
 	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/tlog"
+
+	"github.com/google/uuid"
 )
 
 // The snapshot that was made for a clone goes with it, if it is read then as soon as
@@ -81,4 +83,27 @@ func TestCloneDeletedAtOnce(t *testing.T) {
 	noCloneSnapshot(t, r.host, "v")
 	noneLeft(t, r.host, "v")
 	must(t, r.close())
+}
+
+// A snapshot that is made for a clone has its pin with its entry: a clone of the same
+// vDisk that goes meanwhile takes automatic snapshots along that nobody needs. A replay
+// pins none.
+func TestAutomaticIsPinnedWithItsEntry(t *testing.T) {
+	ctx := context.Background()
+	mem := crashdisk.New()
+	r, d := newRig(t, mem, modelDisk, nil)
+	write(t, d, 0, 1, 1)
+	v := volumeOf(t, r, "v")
+	made := tlog.Snapshot{ID: uuid.New(), Created: 1, Auto: true, Name: "auto"}
+	_, err := v.buf.AppendEntry(ctx, tlog.Entry{Kind: tlog.KindSnapshot, Payload: made.Payload()})
+	must(t, err)
+	if s := v.tree.find(made.ID); s == nil || s.pins != 1 {
+		t.Errorf("it is %+v", s)
+	}
+	image := mem.Kill()
+	must(t, r.close())
+	after := reopen(t, image, nil)
+	if s := volumeOf(t, after, "v").tree.find(made.ID); s != nil && s.pins != 0 {
+		t.Errorf("after a restart it has %d pins", s.pins)
+	}
 }

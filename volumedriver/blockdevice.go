@@ -25,8 +25,8 @@ func newDevice(r *reader) *Device {
 // Size is the vDisk's size in bytes.
 func (d *Device) Size() int64 { return int64(d.size.Load()) }
 
-// TryRead fills p from off if nothing slower than memory is needed; else it is
-// device.ErrWouldBlock.
+// TryRead fills p from off if nothing slower than memory is needed. Otherwise it
+// returns device.ErrWouldBlock.
 func (d *Device) TryRead(p []byte, off int64) error {
 	return d.reader.tryRead(d.head, d.size.Load(), p, off)
 }

@@ -48,10 +48,10 @@ func (o *ownedCatalog) settle(ctx context.Context) error {
 // inDoubt reports whether it is not known what the catalog in the backend is.
 func (o *ownedCatalog) inDoubt() bool { return o.doubt.flying.Load() || o.doubt.cause.Load() != nil }
 
-// resolve ends what is in doubt. The catalog in the backend tells if a put has taken
-// effect. If it has not, it may do so yet: so resolve puts a catalog of the same content,
-// a fence, in the same place. Then everything that is still under way under the known
-// version comes to nothing. Whoever calls it holds put.
+// resolve ends the doubt about a put. The catalog in the backend tells whether the put
+// has taken effect. If it has not, it may do so yet. So resolve puts a fence in the same
+// place: a catalog of the same content. After that, every put that is still under way
+// under the known version fails. The caller holds put.
 func (o *ownedCatalog) resolve(ctx context.Context) (err error) {
 	cause := o.doubt.cause.Load()
 	if cause == nil {

@@ -113,7 +113,7 @@ func (d *deletion) claim(ctx context.Context, v *Volume, force bool) (rec regist
 		}
 	}
 	if len(children) > 0 {
-		return rec, fmt.Errorf("vDisk %q %w: %s; delete them first", v.Name(), ErrHasChildren, strings.Join(children, ", "))
+		return rec, fmt.Errorf("vDisk %q: %w: %s; delete them first", v.Name(), ErrHasChildren, strings.Join(children, ", "))
 	}
 	return rec, v.users.claim(force, v.tree.pinned)
 }

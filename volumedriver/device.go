@@ -25,7 +25,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 		return nil, nil, u.refuse(name)
 	}
 	if v.buf == nil {
-		return nil, nil, fmt.Errorf("vDisk %q cannot be opened: %w", name, v.Err())
+		return nil, nil, fmt.Errorf("vDisk %q: cannot be opened: %w", name, v.Err())
 	}
 	dev = v.device
 	err = v.users.enter(ctx, isSnap, func(deleted bool) error {

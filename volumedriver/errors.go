@@ -60,6 +60,19 @@ func unanswered(err error) error {
 // errParentClosed: a clone cannot be opened before its parent.
 var errParentClosed = errors.New("its parent is not open")
 
+// parentClosed is errParentClosed with the parent's name and why it is not open. What is
+// not known of the parent's opening is no part of the clone's: nothing else matches.
+func parentClosed(p *Volume) error {
+	cause := p.Err()
+	if u := p.closedBy(); u != nil {
+		cause = errors.New(u.why())
+	}
+	if cause == nil {
+		return fmt.Errorf("vDisk %q: %w", p.Name(), errParentClosed)
+	}
+	return fmt.Errorf("%w: vDisk %q: %v", errParentClosed, p.Name(), cause)
+}
+
 // earlier is the error of an earlier operation that another one has waited for. It does
 // not match ErrUnknownOutcome: the later operation has not begun, and that is known.
 type earlier struct{ err error }

@@ -275,8 +275,8 @@ func TestManyVolumesSmallBuffer(t *testing.T) {
 	}
 }
 
-// A backend out of space: who lacks room is told so (P6), nothing is lost, and
-// it goes on when there is space again.
+// A backend out of space: a writer that lacks room is told so (P6), nothing is lost,
+// and everything goes on when there is space again.
 func TestBackendFull(t *testing.T) {
 	ctx := context.Background()
 	var back *fault.Store

@@ -25,10 +25,10 @@ func (f *flight) begin() bool {
 }
 
 // holding runs work with put held, so that nobody else puts a catalog or deletes objects,
-// and waits for it until ctx ends. If the work has begun what cannot be taken back by
-// then, it goes on without its caller: to give up a put that is under way would only make
-// its outcome unknown for longer. The error matches ErrUnknownOutcome then, and settle
-// waits for the end. work is given ctx for those of its steps that can be given up.
+// and waits for it until ctx ends. If work has begun by then what cannot be taken back,
+// it goes on without its caller: giving up a put that is under way would only make its
+// outcome unknown for longer. The error then matches ErrUnknownOutcome, and settle waits
+// for the end of work. work gets ctx for those of its steps that can be given up.
 func (o *ownedCatalog) holding(ctx context.Context, work func(ctx context.Context, f *flight) error) error {
 	if err := o.put.Take(ctx); err != nil {
 		return err

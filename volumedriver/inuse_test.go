@@ -46,9 +46,10 @@ func TestRollbackInUse(t *testing.T) {
 	must(t, r.close())
 }
 
-// Who keeps something of the vDisk in memory is told before a rollback, when all that
-// its writes and growth need can be had, and once more after it; by id, as the vDisk
-// may get another name meanwhile. If it cannot be told before, nothing happens.
+// A caller that keeps something of the vDisk in memory is told before a rollback, when
+// it can still write and grow the vDisk, and once more after it. It is told the id, as
+// the vDisk may get another name meanwhile. If telling it before fails, nothing is
+// changed.
 func TestRollbackTold(t *testing.T) {
 	ctx := soon(t)
 	r, d := newRig(t, crashdisk.New(), modelDisk, nil)

@@ -87,14 +87,15 @@ func (h *Host) Rename(ctx context.Context, old, name string) error {
 // RenameBelow gives all vDisks whose names begin with from and a slash names that
 // begin with to instead, and makes the change of what others keep beside the registry:
 // all in one step that is durable on return, or nothing. A name that is taken refuses
-// all. Users of the vDisks notice nothing.
+// all, and so does a vDisk of which something is not known (ErrBusy): see SettleBelow. Users
+// of the vDisks notice nothing.
 func (h *Host) RenameBelow(ctx context.Context, from, to string, beside registry.Beside) error {
 	return h.names.renameBelow(ctx, from, to, beside)
 }
 
 // SettleBelow returns when the outcome of each operation on a vDisk with a name below
-// one of dirs is known. RenameBelow waits for the same: whoever holds something that
-// others need waits here, before taking it.
+// one of dirs is known. RenameBelow does not wait for that: its callers hold what others
+// need, and wait here before they take it.
 func (h *Host) SettleBelow(ctx context.Context, dirs ...string) error {
 	return h.names.settleBelow(ctx, dirs...)
 }
@@ -194,7 +195,7 @@ func (h *Host) RollbackTold(ctx context.Context, name, snap string, force bool, 
 	case again == nil:
 		return err
 	case err == nil:
-		return fmt.Errorf("vDisk %q: rolled back, but who maps its file may see what it held before; unmap it: %w", v.Name(), again)
+		return fmt.Errorf("vDisk %q: rolled back, but programs that have its file mapped may still see the old content; unmap it: %w", v.Name(), again)
 	default:
 		return errors.Join(err, again)
 	}

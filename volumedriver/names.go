@@ -48,7 +48,7 @@ func (n *names) isFree(name string) error {
 
 func (n *names) notTaken(name string) error {
 	if _, err := n.table.named(name); err == nil {
-		return fmt.Errorf("vDisk %q %w; choose another name", name, ErrExists)
+		return fmt.Errorf("vDisk %q: %w; choose another name", name, ErrExists)
 	}
 	return nil
 }
@@ -75,9 +75,6 @@ func (n *names) rename(ctx context.Context, old, name string) error {
 
 // renameBelow is Host.RenameBelow.
 func (n *names) renameBelow(ctx context.Context, from, to string, beside registry.Beside) error {
-	if err := n.settleBelow(ctx, from, to); err != nil {
-		return err
-	}
 	release, err := n.hold(ctx)
 	if err != nil {
 		return err

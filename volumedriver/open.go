@@ -98,7 +98,7 @@ func (o *opener) openListed(ctx context.Context, r registry.Record, created *unn
 // answered, or a file could not be read. Neither is evidence against the vDisk's data.
 func (o *opener) openLater(r registry.Record, err error) bool {
 	if errors.Is(err, errParentClosed) {
-		return o.parentLater(r)
+		return o.parentLater(r) != nil
 	}
 	for _, later := range []error{ErrUnknownOutcome, registry.ErrUnknownOutcome, registry.ErrNotSwapped, errUnanswered, backend.ErrUnavailable} {
 		if errors.Is(err, later) {
@@ -110,10 +110,13 @@ func (o *opener) openLater(r registry.Record, err error) bool {
 	return cause.Passes() || cause == disk.BadDisk
 }
 
-// parentLater reports whether the parent of a clone is not open now, but may open later.
-func (o *opener) parentLater(r registry.Record) bool {
-	p := o.table.byID(r.Parent)
-	return p != nil && p.closedBy() != nil
+// parentLater returns the parent of a clone if it is not open now, but may open later;
+// else nil.
+func (o *opener) parentLater(r registry.Record) *Volume {
+	if p := o.table.byID(r.Parent); p != nil && p.closedBy() != nil {
+		return p
+	}
+	return nil
 }
 
 // again is the doubt of a vDisk whose opening failed for now. Settling it opens the
@@ -122,8 +125,8 @@ func (o *opener) again(v *Volume, r registry.Record, cause error) *unsure {
 	return &unsure{
 		state: StateUnsure, what: "it could not be opened yet", closed: true, cause: cause,
 		settle: func(ctx context.Context) error {
-			if o.parentLater(r) {
-				return errParentClosed
+			if p := o.parentLater(r); p != nil {
+				return parentClosed(p)
 			}
 			// What the earlier attempt put must not come behind this one.
 			if err := v.cat.settle(ctx); err != nil {

@@ -12,8 +12,8 @@ import (
 )
 
 // With far fewer descriptors than vDisks all are written, flushed, read and opened
-// again: who lacks one waits for a vDisk that rests, or has the others store. Before,
-// each vDisk ever written kept four.
+// again: a vDisk that lacks one waits for a vDisk that rests, or has the others store.
+// Earlier releases kept four for each vDisk ever written.
 func TestManyVolumesOnFewDescriptors(t *testing.T) {
 	const vdisks, files, rounds = 60, 24, 3
 	ctx := t.Context()

@@ -186,8 +186,12 @@ func (o *ownedCatalog) reserveObjects(c *catalog.Catalog, n uint64) {
 func (o *ownedCatalog) parentSnapshot() (*Volume, *snapshot, error) {
 	from := o.current().Origins[o.self-1]
 	parent := o.host.table.byID(from.Volume)
-	if parent == nil || parent.m == nil {
-		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s: %w", o.Name(), from.Volume, errParentClosed)
+	if parent == nil {
+		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s, which is not there: %w", o.Name(), from.Volume, errParentClosed)
+	}
+	// One that is opened anew gets another map: the roots of this one end with it.
+	if parent.m == nil || parent.closedBy() != nil {
+		return nil, nil, fmt.Errorf("vDisk %q: %w", o.Name(), parentClosed(parent))
 	}
 	s := parent.tree.find(from.Snapshot)
 	if s == nil {

@@ -25,10 +25,10 @@ type reader struct {
 	waits *diskWaits
 }
 
-// within returns nil if n bytes at off lie within a device of size bytes. Else the error is
-// errno if the range goes beyond the end, and EINVAL if it is no range. Front ends check
-// that too; a range that reaches the driver all the same must not reach the map, which
-// would halt the vDisk. A vDisk never shrinks, so a range that was within stays within.
+// within returns nil if n bytes at off lie within a device of size bytes. Otherwise it
+// returns errno if the range goes beyond the end, and EINVAL if it is no range. Front ends
+// check that too. But if a wrong range reached the map, the vDisk would halt, so it is
+// refused here once more. A vDisk never shrinks, so a range that was within stays within.
 func (r *reader) within(off, n int64, size uint64, errno syscall.Errno) error {
 	if off >= 0 && n >= 0 && uint64(off) <= size && uint64(n) <= size-uint64(off) {
 		return nil

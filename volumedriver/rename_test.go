@@ -67,7 +67,6 @@ func TestRenameBelow(t *testing.T) {
 	if err := r.host.RenameBelow(ctx, "vm", "new", changed); err == nil || errors.Is(err, ErrUnknownOutcome) {
 		t.Errorf("what is beside has another value: %v", err)
 	}
-	same("what is beside has another value", ErrExists, ErrExists)
 	must(r.host.RenameBelow(ctx, "vm", "new", beside))
 	after := []string{"new/a", "new/b", "new/deep/c", "taken/b", "vmx"}
 	if got := names(r.host); !slices.Equal(got, after) {

@@ -164,7 +164,7 @@ func (s *lifeScript) run(command string, args []string) {
 		s.damage(args[0], s.number(args[1]), s.number(args[2]))
 		s.start(s.fs)
 	default:
-		if !s.look(command, args) {
+		if !s.inspect(command, args) {
 			s.must(s.try(command, args))
 		}
 	}
@@ -236,8 +236,8 @@ func (s *lifeScript) try(command string, args []string) error {
 	})
 }
 
-// look does a command that only looks, and reports whether it was one.
-func (s *lifeScript) look(command string, args []string) bool {
+// inspect runs a command that changes nothing, and reports whether it was one.
+func (s *lifeScript) inspect(command string, args []string) bool {
 	n := func(i int) int { return s.number(args[i]) }
 	switch command {
 	case "reads":

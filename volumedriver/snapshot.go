@@ -33,14 +33,14 @@ func ValidateSnapshotName(name string) error {
 
 // createSnapshot takes a snapshot of what is written now: an entry with a seq like any
 // other (O9), durable on return. It costs the same whatever the size of the vDisk. With
-// auto it is made for a clone and has a pin on return; so it has if it is returned beside
-// an error. Whoever calls it has admin.
+// auto the snapshot is made for a clone and has a pin on return. A snapshot that is
+// returned beside an error has the pin too. The caller holds admin.
 func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*snapshot, error) {
 	if err := v.Err(); err != nil {
 		return nil, err
 	}
 	if v.tree.taken(name) {
-		return nil, fmt.Errorf("snapshot %q of vDisk %q %w; choose another name", name, v.Name(), ErrExists)
+		return nil, fmt.Errorf("snapshot %q of vDisk %q: %w; choose another name", name, v.Name(), ErrExists)
 	}
 	if err := ctx.Err(); err != nil { // a caller that has gone wants nothing any more
 		return nil, err
@@ -50,11 +50,7 @@ func (v *Volume) createSnapshot(ctx context.Context, name string, auto bool) (*s
 	if err != nil {
 		return nil, v.writeError(err)
 	}
-	made := v.tree.find(s.ID)
-	if made != nil && auto {
-		v.tree.pin(made)
-	}
-	return made, v.commitEntry(ctx, seq)
+	return v.tree.find(s.ID), v.commitEntry(ctx, seq)
 }
 
 // commitEntry makes an entry durable that is in the log and in the map. What the entry asks
@@ -118,7 +114,7 @@ func (v *Volume) stays(s *snapshot) error {
 
 // hasClones refuses to delete a snapshot that has children.
 func (v *Volume) hasClones(s *snapshot, children []catalog.Child) error {
-	return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.table.namesOf(children), ", "))
+	return fmt.Errorf("snapshot %q of vDisk %q: %w: %s; delete them first", s.Name, v.Name(), ErrHasChildren, strings.Join(v.host.table.namesOf(children), ", "))
 }
 
 // deleteCovered takes a snapshot out of the catalog that lists it, and then out of the tree.

@@ -147,7 +147,7 @@ func (t *snapshotTree) unread(s *snapshot) (unused bool) {
 // reader. It was passed over while it had one, so whoever takes away the last has it deleted.
 func (s *snapshot) unused() bool { return s.hidden && s.pins == 0 && s.readers == 0 }
 
-// used says who uses a snapshot, nil if nobody does.
+// used returns an error that says who uses a snapshot, or nil if nobody does.
 func (t *snapshotTree) used(s *snapshot) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -164,7 +164,7 @@ func (t *snapshotTree) usedLocked(s *snapshot) error {
 	return nil
 }
 
-// close has nobody open a snapshot any more, as it is about to be deleted. It refuses if
+// After close nobody can open the snapshot, as it is about to be deleted. It refuses if
 // somebody uses the snapshot, and with errRolledBack if the last rollback, which may
 // have gone to it, is not under the checkpoint yet: a replay would need the snapshot.
 func (t *snapshotTree) close(s *snapshot, checkpoint uint64) error {
@@ -253,7 +253,7 @@ func (t *snapshotTree) fill(c *catalog.Catalog) {
 	}
 }
 
-// hideLocked has nobody see a snapshot any more, or everybody.
+// hideLocked hides a snapshot, or shows it again.
 func (t *snapshotTree) hideLocked(s *snapshot, hidden bool) {
 	if s.hidden != hidden {
 		s.hidden = hidden

@@ -9,7 +9,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Stat is what a file system shows of a vDisk. To make one costs the same for a vDisk of
+// Stat is what a file system shows of a vDisk. Making one costs the same for a vDisk of
 // any size, and waits for no management operation, upload or other I/O.
 type Stat struct {
 	Name    string
@@ -61,8 +61,8 @@ func (c *changes) begin(epoch, reached uint64) {
 	c.Change = Change{Epoch: epoch, Base: reached, Seen: reached, Last: reached, At: time.Now()}
 }
 
-// look notes that all up to seq is written.
-func (c *changes) look(seq uint64) Change {
+// noteWritten notes that all up to seq is written.
+func (c *changes) noteWritten(seq uint64) Change {
 	c.Lock()
 	defer c.Unlock()
 	if c.Epoch > 0 && seq > c.Seen {
@@ -73,7 +73,7 @@ func (c *changes) look(seq uint64) Change {
 
 // pass notes that the entry with the seq changes nothing.
 func (c *changes) pass(seq uint64) {
-	c.look(seq - 1)
+	c.noteWritten(seq - 1)
 	c.Lock()
 	defer c.Unlock()
 	if c.Epoch > 0 {
@@ -88,7 +88,7 @@ func (v *Volume) changed() Change {
 	if v.buf != nil {
 		seq = v.buf.Written()
 	}
-	return v.changes.look(seq)
+	return v.changes.noteWritten(seq)
 }
 
 // lookForChanges looks at all vDisks every lookEvery until the host is closed.
@@ -138,7 +138,7 @@ func (h *Host) Stats(context.Context) []Stat {
 }
 
 // Listed returns a number that changes whenever a vDisk or a snapshot comes, goes or gets
-// another name. It changes before the call returns that did so.
+// another name. The number changes before the call returns that made the change.
 func (h *Host) Listed() uint64 { return h.table.version() }
 
 func (v *Volume) stat() Stat {

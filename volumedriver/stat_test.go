@@ -74,7 +74,7 @@ func TestChange(t *testing.T) {
 				t.Errorf("%s: no time went by", c.what)
 			}
 		}
-		// Who looks sees what was acknowledged before, to the moment.
+		// Whoever looks sees what was acknowledged before, to the moment.
 		now := time.Now()
 		must(t, open(t, r.host, "a").Write(ctx, []device.Span{{Off: 0, Data: data}}))
 		if c := statOf(t, r.host, "a").Change; !c.At.Equal(now) {
@@ -237,8 +237,8 @@ func TestListed(t *testing.T) {
 	must(t, r.close())
 }
 
-// Names that the rule refuses are given by no door; who has one is opened, listed,
-// cloned, deleted and renamed, and its directory as well.
+// No door gives a name that the rule refuses. A vDisk that has such a name can be
+// opened, listed, cloned, deleted and renamed, and so can its directory.
 func TestNamesGiven(t *testing.T) {
 	ctx := context.Background()
 	d := crashdisk.New()

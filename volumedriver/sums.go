@@ -23,11 +23,10 @@ type sums []uint32
 // bound: a read of the backend needs them, and they never change (O6).
 type sumsCache struct {
 	table *otter.Cache[sumsKey, sums]
-	limit int64 // bytes
 }
 
 func newSumsCache(limit int64) sumsCache {
-	return sumsCache{limit: limit, table: otter.Must(&otter.Options[sumsKey, sums]{
+	return sumsCache{table: otter.Must(&otter.Options[sumsKey, sums]{
 		MaximumWeight: uint64(limit),
 		Weigher:       func(_ sumsKey, s sums) uint32 { return uint32(4*len(s) + 64) },
 	})}

@@ -169,6 +169,10 @@ func TestRenameBelowOfUnknownOutcome(t *testing.T) {
 				}
 			}
 			must(t, r.host.SettleBelow(ended(ctx), "f"))
+			// A renaming does not wait: whoever asks for it may hold what others need.
+			if err := r.host.RenameBelow(ctx, "d", "h", registry.Beside{}); !errors.Is(err, ErrBusy) {
+				t.Errorf("a renaming beside what is not known: %v", err)
+			}
 			r.doubt.Heal()
 			ctx := soon(t)
 			err := r.host.SettleBelow(ctx, "d", "e")

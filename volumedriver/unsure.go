@@ -64,13 +64,17 @@ const (
 	settleLast  = 5 * time.Second        // between two, at most
 )
 
-func (u *unsure) reason() string {
+// why is what is not known, and why.
+func (u *unsure) why() string {
 	cause := u.cause
 	if last := u.last.Load(); last != nil {
 		cause = *last
 	}
-	return fmt.Sprintf("%s: %v; it is looked into all the time, wait for it", u.what, cause)
+	return fmt.Sprintf("%s: %v", u.what, cause)
 }
+
+// reason is why with what to do about it.
+func (u *unsure) reason() string { return u.why() + "; ovs keeps trying to find out: wait for it" }
 
 // refuse returns the error of an operation that must wait for the outcome, and has not
 // begun.

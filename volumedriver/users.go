@@ -63,7 +63,7 @@ func (u *users) leave(snapshot bool) {
 	u.left.Send()
 }
 
-// claim has nobody open the vDisk any more, as it is about to be deleted. It refuses if
+// After claim nobody can open the vDisk, as it is about to be deleted. It refuses if
 // pinned reports that a snapshot is being cloned or rolled back to, and unless force is
 // set if the vDisk or a snapshot is in use.
 func (u *users) claim(force bool, pinned func() bool) error {
@@ -118,7 +118,7 @@ func (u *users) waitUnused(ctx context.Context, snapshots bool) {
 	}
 }
 
-// keepOut has nobody begin to use the vDisk until opened is called; users of snapshots
+// keepOut lets nobody begin to use the vDisk until opened is called; users of snapshots
 // come and go. Unless force is set it refuses if somebody uses the vDisk now. Whoever
 // calls it has the management lock.
 func (u *users) keepOut(force bool) (opened func(), err error) {
@@ -137,7 +137,7 @@ func (u *users) keepOut(force bool) (opened func(), err error) {
 	}, nil
 }
 
-// inUse refuses what users of the vDisk would not bear.
+// inUse is the error of an operation that users of the vDisk forbid.
 func (c *core) inUse(users int) error {
 	return fmt.Errorf("vDisk %q: in use by %s; disconnect first, or give --force: %w", c.Name(), counted.Of(users, "connection", "connections"), ErrBusy)
 }

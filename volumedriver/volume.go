@@ -98,6 +98,12 @@ func (v *Volume) applySnapshot(e tlog.Entry) error {
 	if known && v.self == 0 {
 		taken.held.set(held)
 	}
+	// One that is made for a clone has its pin from the first moment on: a clone that goes
+	// at the same time takes automatic snapshots along that nobody needs. A replay has no
+	// clone that waits for it.
+	if s.Auto && v.buf != nil {
+		taken.pins++
+	}
 	v.tree.add(taken)
 	v.changes.pass(e.Seq)
 	return nil

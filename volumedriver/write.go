@@ -23,8 +23,8 @@ func (d *Device) allWithin(batch []device.Span) error {
 	return nil
 }
 
-// TryWrite writes the batch, all of it or none, if nothing slower than memory is needed;
-// else it is device.ErrWouldBlock.
+// TryWrite writes the batch, all of it or none, if nothing slower than memory is needed.
+// Otherwise it returns device.ErrWouldBlock.
 func (d *Device) TryWrite(batch []device.Span) error {
 	if err := d.Err(); err != nil {
 		return err

@@ -69,10 +69,10 @@ func (p *pool) acquire(ctx context.Context, name string) (sparse bool, err error
 	}
 }
 
-// choose says how a call of acquire goes on. With stepTake comes a file of the pool
-// and the list that it is from, with stepWait the channel to wait for, and the
-// caller counts among those that wait. lacked says that a file could not be made: then
-// the caller neither makes another one nor waits.
+// choose says how a call of acquire goes on. With stepTake it returns a file of the pool
+// and the list that the file is from. With stepWait it returns the channel to wait for,
+// and has counted the caller among those that wait. lacked says that a file could not be
+// made: then the caller neither makes another one nor waits.
 func (p *pool) choose(lacked bool) (how step, from string, list *[]string, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -48,6 +48,16 @@ func (k *backlog) addResumed(tlogs []*TLog) {
 	}
 }
 
+// addRecovered takes SCOs that a restart has found sealed. Their entries are in no TLog of
+// this epoch yet.
+func (k *backlog) addRecovered(scos []*SCO) { k.sealed = append(k.sealed, scos...) }
+
+// addStored takes a TLog that is stored, or has nothing to store, and is the newest.
+func (k *backlog) addStored(t *TLog) { k.closed = append(k.closed, t) }
+
+// addOlder takes a stored TLog of an earlier epoch that is older than all others.
+func (k *backlog) addOlder(t *TLog) { k.closed = slices.Insert(k.closed, 0, t) }
+
 // work is what waits to be stored.
 func (k *backlog) work() Work {
 	w := Work{SCOs: append(slices.Clone(k.unstored), k.sealed...)}

@@ -161,11 +161,11 @@ func (b *Buffer) TLogBytes() int64 {
 	return b.Bytes() / tlogShare
 }
 
-// Bytes is the buffer's size: as much as its file system has room for, at most
+// Bytes is the size of the buffer: what its file system has room for, at most
 // Options.Bytes.
 func (b *Buffer) Bytes() int64 {
-	if n := b.pool.room.limit.Load(); n < int64(b.pool.room.max) {
-		return n * b.pool.scoSize
+	if n, less := b.pool.narrowed(); less {
+		return n
 	}
 	return b.opt.Bytes
 }
@@ -178,11 +178,7 @@ func (b *Buffer) Fill() float64 {
 }
 
 // Waiting reports whether a writer waits for room, or the file system lacks some.
-func (b *Buffer) Waiting() bool {
-	b.pool.mu.Lock()
-	defer b.pool.mu.Unlock()
-	return b.pool.waiting > 0 || b.pool.room.lacking()
-}
+func (b *Buffer) Waiting() bool { return b.pool.short() }
 
 // Usage is what the buffer holds now.
 type Usage struct {
@@ -215,8 +211,8 @@ func (b *Buffer) Usage() Usage {
 	return u
 }
 
-// Lacks tells the buffer that somebody else found no room on its file system: it
-// gives some of its own up.
+// Lacks tells the buffer that somebody else found no room on its file system. The
+// buffer then gives up some of its own files.
 func (b *Buffer) Lacks(err error) { b.pool.lacks(err) }
 
 // Close stops the background work. Logs must have been closed.

@@ -8,7 +8,8 @@ import (
 )
 
 // fate is whether a log can still be written, and whether whoever lacks room waits
-// for it. It has no lock: its methods may be called under any.
+// for it. It has no lock of its own. fail takes that of rounds, so it
+// may be called under any other.
 type fate struct {
 	owner  Owner
 	rounds *rounds // whose waiters are told of the end

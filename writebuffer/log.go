@@ -75,8 +75,7 @@ func (b *Buffer) OpenLog(opt LogOptions) (*Log, error) {
 	l.present.clear()
 	l.written.Store(opt.NextSeq - 1)
 	l.durable.Store(opt.NextSeq - 1)
-	l.numbers.sco, l.numbers.scoLimit = opt.NextSCO, opt.SCOLimit
-	l.numbers.tlog, l.numbers.tlogLimit = opt.NextTLog, opt.TLogLimit
+	l.numbers.begin(opt)
 	l.fate.owner, l.fate.rounds, l.fate.ended = opt.Owner, &l.group, make(chan struct{})
 	l.preparer.log, l.syncer.log = l, l
 	if _, err := b.opt.FS.Stat(l.folder.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -15,6 +15,12 @@ type numbers struct {
 	tlog, tlogLimit tlog.ID
 }
 
+// begin takes the first numbers, and those that are reserved, from a log's options.
+func (n *numbers) begin(opt LogOptions) {
+	n.sco, n.scoLimit = opt.NextSCO, opt.SCOLimit
+	n.tlog, n.tlogLimit = opt.NextTLog, opt.TLogLimit
+}
+
 // next returns the next numbers to be used.
 func (n *numbers) next() (sco.Number, tlog.ID) {
 	n.mu.Lock()

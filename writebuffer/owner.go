@@ -9,12 +9,11 @@ import (
 
 // Owner is the vDisk above a Log, and all that a Log calls upwards.
 //
-// Order. ApplyWrite and ApplyEntry tell every seq once, in order, beginning with
+// Order. Every seq is passed to ApplyWrite or ApplyEntry once, in order, beginning with
 // LogOptions.NextSeq. What a call of Append, TryAppend or AppendEntry has written is
 // applied before that call returns, and before the next seq is handed out (O9).
 // ClosedTLog comes between the last entry of a TLog and the first one of the next.
-// Failed comes once; a call that was under way may
-// still apply its entries after it.
+// Failed comes once; a call that was under way may still apply its entries after it.
 //
 // Locks. ApplyWrite, ApplyEntry and ClosedTLog run in the append section, Changed
 // and Failed there or elsewhere: none of the five may wait for anything, or call the

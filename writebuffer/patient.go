@@ -172,7 +172,7 @@ func (f *patientFile) Size() (n int64, err error) {
 	return n, err
 }
 
-// Close passes over an error of lacked: the descriptor is closed whatever Linux answers
+// Close ignores an error of lacked: Linux closes the descriptor whatever it answers
 // (close(2)), and data that has to be durable was synced before.
 func (f *patientFile) Close() error {
 	if err := f.File.Close(); err != nil && !lacked(err) {

@@ -93,10 +93,10 @@ func (p *pool) wake() {
 	p.changed.Send()
 }
 
-// evict drops the first SCO that may go, a narrow one if need be and narrow says so,
-// and reports whether there was one. Its file reaches the pool when its last reader
-// lets go. The caller does not hold p.mu: to drop an SCO takes the append section of its
-// log, which comes before it.
+// evict drops the first SCO that may go, and reports whether there was one. With narrow
+// it may be a narrow one, if there is no other. Its file reaches the pool when its last
+// reader lets go. The caller does not hold p.mu: dropping an SCO takes the append section
+// of its log, which comes before p.mu.
 func (p *pool) evict(narrow bool) bool {
 	s := p.evictable.first(narrow)
 	if s == nil {
@@ -265,4 +265,25 @@ func (p *pool) nextPrewrite(ready int, calm bool) (name string, ok bool) {
 	name = strconv.Itoa(p.nextFree)
 	p.nextFree++
 	return name, true
+}
+
+// count notes files that were there before the pool was.
+func (p *pool) count(files int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.files += files
+}
+
+// short reports whether a writer waits for a file, or the file system lacks room.
+func (p *pool) short() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waiting > 0 || p.room.lacking()
+}
+
+// narrowed is what the file system has room for, in bytes; not less: for all that is
+// wanted.
+func (p *pool) narrowed() (bytes int64, less bool) {
+	n := p.room.limit.Load()
+	return n * p.scoSize, n < int64(p.room.max)
 }

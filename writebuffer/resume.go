@@ -84,7 +84,7 @@ func (w *resuming) goOn(ctx context.Context) error {
 	for _, t := range slices.Backward(r.tlogs) {
 		if t.err == nil && r.opt.Keep(t.id) {
 			a := l.section.enter()
-			a.backlog.closed = slices.Insert(a.backlog.closed, 0, &TLog{ID: t.id, name: t.name, stored: true})
+			a.backlog.addOlder(&TLog{ID: t.id, name: t.name, stored: true})
 			a.leave()
 			continue
 		}
@@ -182,7 +182,7 @@ func (l *Log) adopt(r *Recovered, recycle bool) {
 	for _, s := range blocks {
 		l.present.put(s)
 	}
-	a.backlog.sealed = append(a.backlog.sealed, sealed...)
+	a.backlog.addRecovered(sealed)
 	for _, s := range stored {
 		s.stored = true
 	}

@@ -41,10 +41,9 @@ func (a *section) roll() error {
 	return nil
 }
 
-// seal ends the open SCO: a commit block that covers what no earlier one does,
-// and the footer, so that the file can be read without the TLog. It returns
-// false if a write to the SCO has failed and no other SCO is there yet for its last
-// entries.
+// seal ends the open SCO. It writes a commit block for what no earlier one covers, and
+// the footer, so that the file can be read without the TLog. It returns false if a write
+// to the SCO has failed and there is no other SCO yet for its last entries.
 func (a *section) seal() bool {
 	s := a.open
 	if s.broken && len(a.pending) > 0 && a.next == nil {
@@ -130,8 +129,8 @@ func (a *section) beginTLog() error {
 
 // retireTLog moves the open TLog to the closed ones, with the SCOs that were sealed
 // since it was opened. It does so with a TLog without entries, too: that one may hold
-// the newest mark. It goes when everything written before it is stored, since then no
-// mark is needed.
+// the newest mark. Free removes such a TLog once everything written before it is stored,
+// since then no mark is needed.
 func (a *section) retireTLog() {
 	t := a.tl
 	a.tl = nil

@@ -78,10 +78,10 @@ func (r *room) begin(dir string, scoSize, bytes int64, log *slog.Logger) {
 	r.limit.Store(int64(r.max))
 }
 
-// few is how many files let each of so many logs go on: one that is written, the next
-// one, and some that are on their way to the backend. They come out of the reserve,
-// but do not take all of it: what the groups need must be there, or nothing reaches
-// the backend any more.
+// few is how many files the given number of logs needs to go on: for each the one that
+// is written and the next one, and some that are on their way to the backend. These
+// files come out of the reserve, but do not take all of it: the groups need the rest,
+// and without the groups nothing reaches the backend.
 func (r *room) few(logs int) int { return min(r.max, 2*logs+2, r.most) }
 
 // lacking reports whether something found no room a short while ago.
@@ -168,9 +168,9 @@ func shape(bytes, have int64, u disk.Usage) (size int64) {
 // full reports whether a call failed for want of room.
 func full(err error) bool { return disk.CauseOf(err) == disk.Full }
 
-// MakeRoom removes files of the pool of a buffer that is not open until a reserve is
-// free, or there are none: nothing is in them. It returns how many went. all says that
-// all are to go, as a quota may not show.
+// MakeRoom removes files of the pool of a buffer that is not open: they hold no data. It
+// stops when the reserve is free, or when no file is left, and returns how many it has
+// removed. With all it removes every file, since Statfs may not show a quota.
 func MakeRoom(fsys disk.FS, dir string, all bool) (n int) {
 	pool := path.Join(dir, poolName)
 	names, err := fsys.ReadDir(pool)

@@ -39,8 +39,8 @@ func (p *pool) measure() {
 // fewLocked is how many files everybody needs to go on; see room.few.
 func (p *pool) fewLocked() int { return p.room.few(p.logs.count()) }
 
-// lacks notes that something on the file system found no room, and that there is to
-// be a file less than there are. It may be called in the append section.
+// lacks notes that something on the file system found no room, and lowers the
+// limit to one file fewer than there are. It may be called in the append section.
 func (p *pool) lacks(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -171,7 +171,7 @@ func (a *section) closeIdleTLog() {
 	a.tl = nil
 	t.stored = true
 	a.closeStored(t)
-	a.backlog.closed = append(a.backlog.closed, t)
+	a.backlog.addStored(t)
 }
 
 // offer makes a stored SCO evictable, a narrow one after all others.

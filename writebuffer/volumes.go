@@ -27,11 +27,13 @@ func (b *Buffer) countVolumes() error {
 			b.opt.Logger.Warn("write buffer: a vDisk's files cannot be counted", "vdisk", id, "err", err)
 			continue
 		}
+		found := 0
 		for _, name := range names {
 			if _, err := sco.ParseName(name); err == nil {
-				b.pool.files++
+				found++
 			}
 		}
+		b.pool.count(found)
 	}
 	return nil
 }

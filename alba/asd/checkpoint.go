@@ -91,7 +91,7 @@ func (k *checkpoints) load() (*checkpointed, error) {
 	r := &retryingReader{file: f, name: name, bad: &bad}
 	c, x, err := decodeIndex(io.NewSectionReader(r, 0, size), k.dir.id)
 	if r.err != nil {
-		return nil, r.err // not what was made of it
+		return nil, r.err // the disk's error, not that of decoding, which follows from it
 	}
 	if isNewer(err) {
 		return nil, fmt.Errorf("%s: %w", name, err)

@@ -273,7 +273,8 @@ func (c *contents) appendPlaces(b, first []byte, bytes int) (_ []byte, keys uint
 
 // needsDelete reports whether a delete in a segment may still be needed: another segment
 // that is no younger than the delete may hold what it deleted, or the checkpoint does.
-// seq is the delete's, since the segment that it was first written to.
+// seq is the delete's. since is the segment that it was first written to: an older copy of
+// the value can only be in that one or in one before it.
 func (c *contents) needsDelete(s *segment, seq, since uint64) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

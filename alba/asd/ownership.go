@@ -70,10 +70,14 @@ func (o *ownership) tryCurrent() (owner uuid.UUID, claimed generation.Mark, ok b
 // newest returns the newest generation that the ASD has seen.
 func (o *ownership) newest() generation.Mark { return *o.claimed.Load() }
 
-// claim gives the ASD its owner, durably. It refuses another one than it has.
+// claim gives the ASD its owner, durably. It refuses another one than it has, and any once
+// the ASD is closed: its directory may be another process's then.
 func (o *ownership) claim(owner uuid.UUID) error {
 	o.changing <- struct{}{}
 	defer func() { <-o.changing }()
+	if err := o.health.writable(); err != nil {
+		return err
+	}
 	switch o.identity.Owner {
 	case owner:
 		return nil

@@ -35,7 +35,6 @@ func newCensus(n *nsm.Client, work *maintenance.Maintenance) *census {
 }
 
 // censusKey is what was counted: a bucket of a namespace, while some disks were gone.
-
 type censusKey struct {
 	ns     uint64
 	bucket nsm.Bucket

@@ -70,8 +70,7 @@ func (s *asdSet) tighten(fsys disk.FS, dir string) {
 // or that is there and could not be opened: an open may read much.
 const reopenPause = 5 * time.Second
 
-// reopenAll opens the disks of the fleet again that reopen is for. tried says when each
-// was opened last.
+// reopenAll calls reopen for each disk of the fleet. tried says when each was opened last.
 func (s *asdSet) reopenAll(ctx context.Context, tried map[uint64]time.Time) {
 	for _, d := range s.fleet.All() {
 		s.reopen(ctx, d, tried)

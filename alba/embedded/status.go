@@ -218,8 +218,8 @@ func (o *overview) addObjects(ctx context.Context, in *Inventory) error {
 	return nil
 }
 
-// judgePolicies enters what the policies of the default preset come to with the disks
-// that there are. list is nil if the preset cannot be read.
+// judgePolicies enters what the policies of the default preset allow with the disks that
+// there are. list is nil if the preset cannot be read.
 func (o *overview) judgePolicies(list []policy.Policy, disks []policy.Disk, now []OSD) {
 	if o.MayDie == math.MaxInt { // nothing is stored yet
 		o.MayDie = parityNow(list, disks)
@@ -229,7 +229,7 @@ func (o *overview) judgePolicies(list []policy.Policy, disks []policy.Disk, now 
 	}
 }
 
-// parityNow is how many disks of an object that is stored now may die, 0 if none can be
+// parityNow is how many disks an object that is stored now can lose, 0 if none can be
 // stored.
 func parityNow(list []policy.Policy, disks []policy.Disk) int {
 	i, width, ok := policy.Choose(list, disks)

@@ -195,10 +195,11 @@ func (d *Disk) Patience(bytes int) time.Duration {
 // placement returns what placement needs to know of the disk.
 func (d *Disk) placement() policy.Disk {
 	silent := d.health.mute() != nil
+	there := d.attached.there() // before the record: an attachment renews that first
 	u, takes := d.record.takes()
 	return policy.Disk{
 		OSD: d.Number, Node: d.Node, Used: u.Used, Capacity: u.Capacity, Load: uint32(max(d.load.Load(), 0)),
-		Failing: !takes || silent || !d.attached.there(),
+		Failing: !takes || silent || !there,
 	}
 }
 

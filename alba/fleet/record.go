@@ -107,7 +107,7 @@ func (r *record) saw(u osd.Usage) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.usage = u
-	r.refused.look(u.Room)
+	r.refused.reported(u.Room)
 }
 
 func (r *record) known() osd.Usage {

@@ -36,9 +36,9 @@ func (r *refusal) took(bytes uint64) {
 	}
 }
 
-// look notes the room that the disk reports. The refusal ends when the room has grown by as
+// reported notes the room that the disk reports. The refusal ends when the room has grown by as
 // much as was refused.
-func (r *refusal) look(room uint64) {
+func (r *refusal) reported(room uint64) {
 	switch {
 	case r.need == 0:
 	case !r.seen:

@@ -28,11 +28,11 @@ type diskWatch struct {
 	log          *slog.Logger
 	now          func() time.Time
 	rebuildAfter time.Duration // how long a disk is missing before its fragments are made again elsewhere; not above 0: for ever
-	lacking      *bell.Bell    // rung when a disk lacks more of what it had than before
+	lacking      *bell.Bell    // rung when a disk reports more lost fragments than before
 
 	mu        sync.Mutex
 	missing   map[uint64]time.Time // since when a disk cannot be reached
-	lacks     map[uint64]uint64    // how much of what it had each disk lacks
+	lacks     map[uint64]uint64    // how many of its fragments each disk says that it lacks
 	leave     map[uint64]bool      // disks whose fragments must be elsewhere
 	lost      []abm.OSD            // of leave, those to be forgotten once they hold nothing
 	refreshed time.Time            // when the disks were asked last

@@ -209,7 +209,7 @@ func (c *collection) find(ctx context.Context, d *fleet.Disk) error {
 				last = k.Object
 			}
 			if s.host == nil || !names(o, k, d.Number) {
-				if err := c.keep(ctx, k.Object, orphan{d, k.Namespace, info}); err != nil {
+				if err := c.add(ctx, k.Object, orphan{d, k.Namespace, info}); err != nil {
 					return err
 				}
 			}
@@ -234,8 +234,8 @@ func (s *space) mayBeOrphan(epoch, ns uint64) bool {
 	return epoch < s.may.minimum // later ones may still be committed
 }
 
-// keep counts an orphan and keeps it to be deleted.
-func (c *collection) keep(ctx context.Context, id manifest.ObjectID, o orphan) error {
+// add counts an orphan and keeps it to be deleted.
+func (c *collection) add(ctx context.Context, id manifest.ObjectID, o orphan) error {
 	c.found++
 	if len(c.objects) <= orphanObjects {
 		c.objects[id] = struct{}{}

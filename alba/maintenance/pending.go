@@ -46,7 +46,7 @@ type waiting struct {
 	bad    []client.Bad // fragments that were reported; none: it is below full width or must move
 	tries  int          // that failed
 	next   time.Time
-	beyond string // what the disks were when they did not allow it; "": they did
+	beyond string // fingerprint of the disks that did not allow the repair; "" if they did
 	short  error  // too few of its fragments could be read at the last try, nil: enough
 }
 
@@ -214,7 +214,7 @@ func (p *pending) knownBad(ns uint64, name string, id manifest.ObjectID, chunk, 
 	})
 }
 
-// suspects returns up to limit objects with such fragments, in no order, and how many
+// suspects returns up to limit objects with fragments that are known to be bad, in no order, and how many
 // there are.
 func (p *pending) suspects(limit int) (list []Suspect, all uint64) {
 	p.mu.Lock()

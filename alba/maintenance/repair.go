@@ -102,7 +102,7 @@ func (r *repairer) reported(ctx context.Context) error {
 // if it is to be fetched. The error is a *beyond if the disks do not allow some of that
 // and all the rest was done.
 func (r *repairer) object(ctx context.Context, host *nsm.Client, d due, o *nsm.Object) (err error) {
-	listed := o != nil
+	asked := false // once more, after too few fragments could be read
 	for again := 0; ; again++ {
 		if o == nil {
 			o, err = host.Get(ctx, d.ns, d.name, userfn.Consistent)
@@ -126,8 +126,8 @@ func (r *repairer) object(ctx context.Context, host *nsm.Client, d due, o *nsm.O
 			o = nil
 			continue
 		}
-		if listed && errors.Is(err, errShort) { // perhaps it was deleted since it was listed
-			o, listed = nil, false
+		if !asked && errors.Is(err, errShort) { // perhaps it was deleted meanwhile: deletion waits for no repair
+			o, asked = nil, true
 			continue
 		}
 		return err

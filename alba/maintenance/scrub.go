@@ -89,7 +89,7 @@ func (m *scrubber) end() {
 	case <-time.After(scrubPatience):
 		m.opt.Logger.Warn("a disk does not answer the scrub; it is not waited for")
 	}
-	m.keep()
+	m.save()
 }
 
 // some reads up to n fragments of each disk back at once, whatever the pace. A disk that
@@ -121,7 +121,7 @@ func (m *scrubber) run(ctx context.Context) {
 			return
 		case <-m.ended.Rung():
 			if m.state.saveDue(m.opt.Now(), true) {
-				m.keep()
+				m.save()
 			}
 			continue
 		case <-tick.C:
@@ -136,7 +136,7 @@ func (m *scrubber) run(ctx context.Context) {
 			}
 		}
 		if m.state.saveDue(m.opt.Now(), false) {
-			m.keep()
+			m.save()
 		}
 	}
 }

@@ -291,8 +291,8 @@ func (s *scrubState) unsaved() {
 	s.dirty = true
 }
 
-// keep writes down how far the scrub is, if that has changed.
-func (m *scrubber) keep() {
+// save writes down how far the scrub is, if that has changed.
+func (m *scrubber) save() {
 	s := &m.state
 	known := make(map[uuid.UUID]bool)
 	for _, d := range m.opt.Fleet.All() {

@@ -52,10 +52,10 @@ func (t *tally) add(o tally) {
 
 func (t *tally) all() uint64 { return t.noPlace + t.unreadable + t.waiting + t.unknown }
 
-// space brings the objects of a namespace to full width, those first that can bear to
-// lose the fewest disks, and moves what is on disks that are lost, draining, or missing
-// for long. A listing that fails does not keep the others from being repaired. The turn
-// is the caller's.
+// space brings the objects of a namespace to full width, beginning with those that
+// survive the loss of the fewest disks. It moves what is on disks that are lost,
+// draining, or missing for long. If a listing fails, the others are repaired all the
+// same. The turn is the caller's.
 func (r *repairer) space(ctx context.Context, host *nsm.Client, ns uint64, sum *survey) error {
 	buckets, err := host.Buckets(ctx, ns, userfn.Consistent)
 	if err != nil {

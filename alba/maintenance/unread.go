@@ -132,6 +132,11 @@ func (u *unread) readAgain(ctx context.Context, failed *client.Unread) error {
 	if good == need {
 		return nil
 	}
+	// Deletion waits for no read: perhaps the object was deleted or replaced meanwhile.
+	switch now, err := host.Get(ctx, failed.Namespace, failed.Name, userfn.Consistent); {
+	case errors.Is(err, nsm.ErrNotFound), errors.Is(err, nsm.ErrNamespaceNotFound), err == nil && now.ID != o.ID:
+		return nil
+	}
 	return fmt.Errorf("chunk %d: %d of the %d fragments that are needed: %w", failed.Range.Chunk, good, need, errors.Join(errs...))
 }
 

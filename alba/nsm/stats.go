@@ -102,8 +102,8 @@ func (c *Client) Buckets(ctx context.Context, ns uint64, how userfn.Consistency)
 	return list, nil
 }
 
-// Degraded returns up to limit objects below full width with their manifests, those first
-// that can bear to lose the fewest fragments more.
+// Degraded returns up to limit objects below full width with their manifests, beginning
+// with those that survive the loss of the fewest further fragments.
 func (c *Client) Degraded(ctx context.Context, ns uint64, limit int, how userfn.Consistency) ([]*Object, error) {
 	buckets, err := c.Buckets(ctx, ns, how)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package backendtest is the conformance suite of package backend: what every
-// store and every decorator around one must do.
+// Package backendtest is the conformance suite of package backend. It holds what every
+// store, and every decorator of one, must do.
 package backendtest
 
 import (

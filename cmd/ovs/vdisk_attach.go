@@ -20,7 +20,7 @@ func (cmds vdiskCommands) attach() *cobra.Command {
 root. The device is of one of two kinds:
 
   nbd   /dev/nbdN of the kernel, whose module it loads (modprobe nbd). While
-        ` + "`ovs up`" + ` is away, killed or for an upgrade, who uses the device waits.
+        ` + "`ovs up`" + ` is away, killed or for an upgrade, whoever uses the device waits.
   loop  /dev/loopN over the file in the mount (--mount). When ` + "`ovs up`" + ` is killed,
         a file system on it must be mounted again.
 
@@ -83,8 +83,8 @@ func (cmds vdiskCommands) detach() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "detach NAME",
 		Short: "take a vDisk's block device away",
-		Long: `detach takes a vDisk's block device away. One that is in use is not: the error
-says who uses it. With --force it goes all the same, and who uses it gets I/O
+		Long: `detach takes a vDisk's block device away. It refuses if the device is in use: the
+error says by whom. With --force it goes all the same, and whoever uses it gets I/O
 errors; what was written to a file system and not synced is lost.`,
 		Args:              wants("NAME"),
 		ValidArgsFunction: cmds.offers().names(false),

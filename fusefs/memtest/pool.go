@@ -382,7 +382,7 @@ func (p *Pool) Delete(_ context.Context, name string, check func(fusefs.Info) er
 		return err
 	}
 	if d.refs > 0 {
-		return fmt.Errorf("vDisk %s is in use: %w", name, syscall.EBUSY)
+		return fmt.Errorf("vDisk %q: in use: %w", name, syscall.EBUSY)
 	}
 	made := p.doubt.Swap(nil)
 	if made == nil || *made {
@@ -390,7 +390,7 @@ func (p *Pool) Delete(_ context.Context, name string, check func(fusefs.Info) er
 		p.listed.Add(1)
 	}
 	if made != nil {
-		return fmt.Errorf("vDisk %s: %w: %w", name, fusefs.ErrUnknownOutcome, syscall.EIO)
+		return fmt.Errorf("vDisk %q: %w: %w", name, fusefs.ErrUnknownOutcome, syscall.EIO)
 	}
 	return nil
 }

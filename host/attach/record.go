@@ -115,12 +115,12 @@ func decodeAttachments(raw []byte) ([]attachment, error) {
 		at := &a.Attachments[i]
 		if a.Version == 1 {
 			if at.Kind != "" || at.BlockSize != 0 || at.Connections != 0 || at.Timeout != 0 || at.DeadTimeout != 0 || at.Boot != "" || at.PID != "" {
-				return nil, fmt.Errorf("%w: vDisk %q has fields of version 2 in a file of version 1", format.ErrNewer, at.Name)
+				return nil, fmt.Errorf("%w: vDisk %q: has fields of version 2 in a file of version 1", format.ErrNewer, at.Name)
 			}
 			at.Kind = KindLoop
 		}
 		if !slices.Contains([]string{KindNBD, KindLoop, KindAuto, ""}, at.Kind) {
-			return nil, fmt.Errorf("%w: vDisk %q is attached as kind %q, which this release does not know", format.ErrNewer, at.Name, at.Kind)
+			return nil, fmt.Errorf("%w: vDisk %q: is attached as kind %q, which this release does not know", format.ErrNewer, at.Name, at.Kind)
 		}
 		if err := at.check(); err != nil {
 			return nil, fmt.Errorf("vDisk %q: %w", at.Name, err)

@@ -136,7 +136,7 @@ func TestSettle(t *testing.T) {
 		t.Fatalf("%q, %v: it was to be under way still", v, err)
 	}
 	if err := keys.Settle(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("who settles cannot give up: %v", err)
+		t.Errorf("a caller that settles cannot give up: %v", err)
 	}
 	go func() { release <- struct{}{}; close(release) }()
 	if err := keys.Settle(t.Context()); err != nil {

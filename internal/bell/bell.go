@@ -3,10 +3,10 @@ package bell
 
 import "sync"
 
-// Bell is rung by whoever has made work, and heard by the goroutine that does it.
-// To ring waits for nothing. Rings that nobody has heard yet are one: whoever hears
-// it looks at all that there is. The zero value is a bell that has not been rung.
-// Its methods are safe for concurrent use; a Bell must not be copied.
+// Bell is rung by whoever has made work, and heard by the goroutine that does the work.
+// Ringing never blocks. Several rings before the bell is heard count as one: whoever
+// hears it looks at all the work that there is. The zero value is a bell that has not
+// been rung. Its methods are safe for concurrent use; a Bell must not be copied.
 type Bell struct {
 	made sync.Once
 	c    chan struct{}
@@ -14,7 +14,7 @@ type Bell struct {
 
 func (b *Bell) make() { b.c = make(chan struct{}, 1) }
 
-// Ring rings the bell: the next who receives from Rung does so at once.
+// Ring rings the bell: whoever receives from Rung next does so at once.
 func (b *Bell) Ring() {
 	b.made.Do(b.make)
 	select {
@@ -23,8 +23,8 @@ func (b *Bell) Ring() {
 	}
 }
 
-// Rung delivers a value for the rings since the last one. It is always the same
-// channel, and never closed.
+// Rung delivers one value for all rings since the last value. It always returns the
+// same channel, which is never closed.
 func (b *Bell) Rung() <-chan struct{} {
 	b.made.Do(b.make)
 	return b.c

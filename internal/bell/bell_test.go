@@ -33,8 +33,8 @@ func TestBell(t *testing.T) {
 	}
 }
 
-// Whatever was put before a ring is seen by whoever hears it, also if the bell is
-// used for the first time by all at once.
+// Whoever hears a ring sees what was put before it, also if all goroutines use the bell
+// for the first time at once.
 func TestBellIsHeardByAWorker(t *testing.T) {
 	var b Bell
 	var made atomic.Int64

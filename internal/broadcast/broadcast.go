@@ -3,8 +3,8 @@ package broadcast
 
 import "sync"
 
-// Broadcast wakes all that wait. Whoever waits takes Next before it looks, or under
-// the lock under which what it looks at changes; then no change is missed:
+// Broadcast wakes all that wait. A waiter takes Next before it checks its condition, or
+// under the lock that guards the condition. Then it misses no change:
 //
 //	for {
 //		next := changed.Next()
@@ -14,16 +14,16 @@ import "sync"
 //		<-next
 //	}
 //
-// A broadcast that nobody waits for costs an uncontended lock and no memory. The
-// zero value is ready for use. Its methods are safe for concurrent use, also under
-// locks of the caller; a Broadcast must not be copied.
+// A broadcast that nobody waits for costs an uncontended lock and no memory. The zero
+// value is ready for use. Its methods are safe for concurrent use, also under locks of
+// the caller; a Broadcast must not be copied.
 type Broadcast struct {
 	mu   sync.Mutex
 	next chan struct{} // nil: nobody has asked since the last Send
 }
 
-// Next returns a channel that the next Send closes. It makes one if there is none:
-// not for a path on which nobody is going to wait.
+// Next returns a channel that the next Send closes. It makes the channel if there is
+// none, so it is only for callers that may wait.
 func (b *Broadcast) Next() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()

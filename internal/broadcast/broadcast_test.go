@@ -27,7 +27,7 @@ func TestBroadcast(t *testing.T) {
 		t.Error("not all are woken")
 	}
 	if closed(b.Next()) {
-		t.Error("who waits anew is woken by what was before")
+		t.Error("whoever waits anew is woken by what was before")
 	}
 }
 

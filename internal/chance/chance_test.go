@@ -16,7 +16,7 @@ type source interface {
 
 var _, _ source = chance.Chance{}, (*rand.Rand)(nil)
 
-// Many draw at once, each an order of all there is.
+// Many goroutines draw at once. Each gets an order of all things.
 func TestChance(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {

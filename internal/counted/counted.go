@@ -4,8 +4,8 @@ package counted
 
 import "fmt"
 
-// Of writes a number, and behind it what one thing is called, or what several are. A
-// verb that goes with them is in both: Of(n, "object is", "objects are").
+// Of writes a number and the noun behind it: one is the singular, several the plural. A
+// verb that follows is part of both: Of(n, "object is", "objects are").
 func Of[N ~int | ~int32 | ~int64 | ~uint | ~uint32 | ~uint64](n N, one, several string) string {
 	if n == 1 {
 		return "1 " + one

@@ -42,7 +42,7 @@ func TestOneHasALock(t *testing.T) {
 	})
 }
 
-// Whoever stops waiting has not got the lock, nor is in the way of others.
+// Whoever stops waiting does not have the lock, and is not in the way of others.
 func TestWaitingEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(background)
@@ -115,7 +115,7 @@ func TestShared(t *testing.T) {
 	})
 }
 
-// What nobody has is not given back: the next one would share a lock with another.
+// A lock that nobody has cannot be given back: otherwise two would have it next.
 func TestGivenBackTwice(t *testing.T) {
 	l := New()
 	var s Shared

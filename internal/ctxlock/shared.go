@@ -7,10 +7,10 @@ import (
 	"openvstorage/internal/broadcast"
 )
 
-// Shared is a lock that one has alone, or many share. Whoever waits to have it alone
-// does not keep others from sharing it, so it may wait for as long as they do. The
-// zero value is a lock that nobody has. Its methods are safe for concurrent use; a
-// Shared must not be copied.
+// Shared is a lock that one user has alone, or many share. Whoever waits to have it
+// alone does not keep others from sharing it, and so may wait for as long as anybody
+// shares it. The zero value is a lock that nobody has. Its methods are safe for
+// concurrent use; a Shared must not be copied.
 type Shared struct {
 	mu     sync.Mutex
 	shared int
@@ -65,7 +65,8 @@ func (l *Shared) Give() {
 	l.free.Send()
 }
 
-// wait tries to get the lock, under l.mu, each time that it has become free.
+// wait calls try under l.mu until it gets the lock: at once, and each time that the
+// lock has become free.
 func (l *Shared) wait(ctx context.Context, try func() bool) error {
 	for {
 		l.mu.Lock()

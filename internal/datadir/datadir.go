@@ -1,7 +1,6 @@
-// Package datadir is the data directory: the one directory that holds all of
-// an `ovs up`. It is claimed by one process at a time, carries a record of its
-// format, and is never touched if it is not ours or was written by a newer
-// release (promise P7).
+// Package datadir is the data directory: the one directory that holds everything of an
+// `ovs up`. One process at a time claims it. It carries a record of its format. If it
+// is not ours, or was written by a newer release, it is never touched (promise P7).
 package datadir
 
 import (
@@ -29,16 +28,16 @@ const (
 	draftFile  = FormatFile + ".new"
 )
 
-// Errors of Open that callers match with errors.Is. A newer format is
-// format.ErrNewer, a damaged record format.ErrCorrupt.
+// Errors of Open that callers match with errors.Is. For a newer format the error is
+// format.ErrNewer, for a damaged record format.ErrCorrupt.
 var (
 	ErrInUse = errors.New("in use")
-	// ErrInDoubt is matched by the error of Change if nobody knows which of two
-	// records is on the disk.
+	// ErrInDoubt is matched by the error of Change if it is not known which of the two
+	// records, the old or the new one, is on the disk.
 	ErrInDoubt = errors.New("not known to be written")
 	ErrNotOvs  = errors.New("not an ovs data directory")
-	// ErrReplaced is matched by the error of Change if there is another data
-	// directory now where this one was.
+	// ErrReplaced is matched by the error of Change if another data directory lies now
+	// where this one was.
 	ErrReplaced = errors.New("was replaced while it was in use")
 )
 
@@ -64,13 +63,13 @@ type Directory struct {
 	failed error // a change of which nobody knows whether it is on the disk
 }
 
-// Open claims the directory at path, making it first if it is absent or empty.
-// It refuses a directory that another process holds (ErrInUse), that holds
-// something else (ErrNotOvs), or that a newer release wrote (format.ErrNewer),
-// and leaves all of them as they are. A record of which one copy is damaged is
-// rewritten from the other, and that of an older release to say what this one
-// makes. Everything it made is durable on return. Other users have no rights to
-// the directory then, whatever mode it had.
+// Open claims the directory at path. It makes the directory if it is absent, and fills
+// it if it is empty. It refuses a directory that another process holds (ErrInUse), one
+// that holds something else (ErrNotOvs) and one that a newer release wrote
+// (format.ErrNewer), and leaves all of these as they are. If one copy of the record is
+// damaged, Open rewrites it from the other copy. It rewrites the record of an older
+// release in the format of this one. Everything that Open made is durable on return.
+// Other users then have no rights to the directory, whatever its mode was.
 func Open(fsys disk.FS, path string) (*Directory, error) {
 	if err := disk.MakeDir(fsys, path, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
@@ -116,12 +115,12 @@ func (d *Directory) Record() Record {
 	return d.record
 }
 
-// Change changes the record. It is durable when Change returns nil. A change
-// that could not even be written down is as if it had not been asked for. One
-// that failed while it took the old record's place may be on the disk or not;
-// every later Change fails with its error, and the next start finds out. Where
-// another data directory lies now, which was moved or mounted there meanwhile,
-// nothing is changed (ErrReplaced).
+// Change changes the record. The change is durable when Change returns nil. If the new
+// record could not be written to its draft, nothing has changed. If the step failed
+// that puts the draft in the place of the old record, either may be on the disk
+// (ErrInDoubt): every later Change fails with the same error, and the next start finds
+// out. If another data directory lies at the path now, which was moved or mounted there
+// meanwhile, nothing is changed (ErrReplaced).
 func (d *Directory) Change(change func(*Record)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -151,9 +150,9 @@ func (d *Directory) Change(change func(*Record)) error {
 	return nil
 }
 
-// ours refuses to write over the record of another directory, or of an older copy of
-// this one, or one that cannot be read. One that is gone or damaged is made again:
-// nothing says that it is not ours.
+// ours returns an error if the record on the disk must not be written over: it belongs
+// to another directory, is of an older copy of this one, or cannot be read. A record
+// that is gone or damaged may be replaced: nothing says that it is not ours.
 func (d *Directory) ours() error {
 	if err := d.here(); err != nil {
 		return err

@@ -168,7 +168,7 @@ var sample = Record{
 	Groups: []string{"abm", "nsm-0"}, Suspended: time.Unix(1_700_000_001, 0).UTC(), Life: 3,
 }
 
-// of is what a version keeps of it.
+// of returns what the format of a version keeps of the record.
 func (r Record) of(version uint16) Record {
 	if version < 3 {
 		return Record{ID: r.ID, Created: r.Created, Incarnation: r.Incarnation}
@@ -227,9 +227,9 @@ func TestChange(t *testing.T) {
 	}
 }
 
-// A change that fails before it takes the record's place changes nothing, and
-// may be asked for again. Behind a failed rename or directory sync nobody knows,
-// and nothing is written until the next start.
+// A change that fails before it takes the record's place changes nothing, and may be
+// asked for again. After a failed rename or directory sync it is not known which record
+// is on the disk, and nothing is written until the next start.
 func TestFailedChange(t *testing.T) {
 	for op, again := range map[faultdisk.Op]bool{
 		faultdisk.Open: true, faultdisk.Write: true, faultdisk.Datasync: true, faultdisk.Rename: false, faultdisk.SyncDir: false,
@@ -278,7 +278,7 @@ func TestUpgrade(t *testing.T) {
 }
 
 // Wherever the power is cut while a record of an older release is rewritten, the next
-// start finds the one or the other, whole.
+// start finds either record, whole.
 func TestUpgradeCut(t *testing.T) {
 	for _, op := range []faultdisk.Op{faultdisk.Open, faultdisk.Write, faultdisk.Datasync, faultdisk.Rename, faultdisk.SyncDir, 0} {
 		mem := crashdisk.New()
@@ -329,9 +329,9 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// A directory that was there, and open to others, is its owner's alone once it is
-// open, and so is what an older release made in it. One that is somebody else's,
-// in use, or of a newer release is left as it is.
+// A directory that existed and was open to others is its owner's alone after Open, and
+// so is what an older release made in it. A directory that belongs to somebody else, is
+// in use, or is of a newer release is left as it is.
 func TestOpenToOthers(t *testing.T) {
 	mode := func(name string) os.FileMode {
 		t.Helper()
@@ -388,8 +388,8 @@ func TestOpenToOthers(t *testing.T) {
 	}
 }
 
-// A mode that cannot be changed ends the start, with what to do, unless nobody
-// else has rights anyway.
+// A mode that cannot be changed ends the start, and the error says what to do. If
+// nobody else has rights anyway, the start goes on.
 func TestModeThatStays(t *testing.T) {
 	for _, errno := range []error{unix.EPERM, disk.ErrNotPrivate, unix.EIO} {
 		fsys := faultdisk.New(crashdisk.New())
@@ -403,8 +403,8 @@ func TestModeThatStays(t *testing.T) {
 	}
 }
 
-// What was put where a data directory is in use, by a rename or a mount, is somebody
-// else's: its record is not written over. A record that is gone is made again.
+// If a rename or a mount puts another directory in the place of one that is in use, the
+// record of the other one is not written over. A record that is gone is made again.
 func TestReplacedIsLeftAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	first := mustOpen(t, dir)

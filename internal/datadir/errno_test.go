@@ -11,9 +11,9 @@ import (
 	"openvstorage/internal/disk/faultdisk"
 )
 
-// Each call that opening a data directory makes is answered once with each errno,
-// of a directory that is new, and of one that is there. Open says which file and
-// which error, or does without; afterwards the directory opens as what it was.
+// Each call that opening a data directory makes is answered once with each errno, for a
+// new directory and for an existing one. Open names the file and the error, or succeeds
+// without that call. Afterwards the directory opens as what it was.
 func TestErrnos(t *testing.T) {
 	there := crashdisk.New()
 	first, err := Open(there, "/data")

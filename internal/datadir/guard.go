@@ -14,19 +14,19 @@ import (
 )
 
 // A data directory can be replaced under the process that has it: it is renamed and
-// another one made in its place, something is mounted there, or a copy is restored
-// over it. Files that are open stay what they are, and go on being used; but whatever
-// is looked up, made or removed by its path would be the other one's. So whoever uses
-// the directory does it through Guard, where each such call finds out first, by the
-// lock: the file of that name is the one that this process holds, or there is no use
-// of the path until it is again. That costs a stat, and no call on an open file.
+// another one made in its place, something is mounted there, or a copy is restored over
+// it. Open files stay what they are and go on being used. But whatever is looked up,
+// made or removed by its path would be in the other directory. So all use of the
+// directory goes through Guard. Each call of Guard that uses a path first checks the
+// lock file: unless the file of that name is the one that this process holds, the path
+// is not used. The check costs a stat. Calls on open files are not checked.
 //
-// What is moved away between the look and the call is not noticed by that call, but
-// by the next one.
+// If the directory is moved away between the check and the call, that call does not
+// notice, but the next one does.
 
-// replacedError says what is there instead. Like a lack of rights it says nothing of
-// the disk, and passes when somebody puts the directory back: who can wait does
-// (disk.Denied).
+// replacedError says what lies in the place of the directory. Like a lack of rights it
+// says nothing about the disk, and it passes when somebody puts the directory back:
+// callers that can wait do so (disk.Denied).
 type replacedError struct{ dir, how string }
 
 func (e *replacedError) Error() string {
@@ -39,10 +39,10 @@ func (d *Directory) replaced(format string, args ...any) error {
 	return &replacedError{d.Path, fmt.Sprintf(format, args...)}
 }
 
-// Check returns an error that is ErrReplaced if there is something else where the
-// directory was, or an older copy of it. What cannot be read says neither. The record
-// is looked at here only: so that an older one keeps Guard shut, Check is called now
-// and then.
+// Check returns an error that is ErrReplaced if something else, or an older copy, lies
+// where the directory was. If the record cannot be read, Check returns nil: that proves
+// neither. Guard checks only the lock on each call; the record is read only here. Check
+// must therefore be called now and then, so that Guard refuses an older copy, too.
 func (d *Directory) Check() error {
 	if err := d.here(); err != nil {
 		return err
@@ -54,7 +54,7 @@ func (d *Directory) Check() error {
 	return err
 }
 
-// recorded is Check of the record.
+// recorded is the part of Check that reads the record.
 func (d *Directory) recorded() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -68,8 +68,8 @@ func (d *Directory) recorded() error {
 	return d.sameRecord(there)
 }
 
-// sameRecord returns an error unless a record that was read is of this directory, and
-// no older one. d.mu is held.
+// sameRecord returns an error unless the record that was read is of this directory and
+// not older than the one in memory. d.mu is held.
 func (d *Directory) sameRecord(there Record) error {
 	switch {
 	case there.ID != d.ID:
@@ -80,7 +80,7 @@ func (d *Directory) sameRecord(there Record) error {
 	return nil
 }
 
-// shut is why no name in the directory is to be used, or nil.
+// shut returns why no name in the directory may be used, or nil.
 func (d *Directory) shut() error {
 	if err := d.here(); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (d *Directory) shut() error {
 	return d.held.older
 }
 
-// here is Check of the lock alone.
+// here is the part of Check that looks at the lock.
 func (d *Directory) here() error {
 	name := filepath.Join(d.Path, LockFile)
 	info, err := d.fs.Stat(name)
@@ -102,7 +102,7 @@ func (d *Directory) here() error {
 	case err == nil && disk.SameInode(info, d.held.file):
 		return nil
 	case err == nil:
-		// It may have been made again since the stat, by a call beside this one.
+		// Another call may have made the lock again since the stat.
 		if info, err = d.fs.Stat(name); err == nil && disk.SameInode(info, d.held.file) {
 			return nil
 		}
@@ -113,8 +113,9 @@ func (d *Directory) here() error {
 	return d.relock(name)
 }
 
-// relock makes the lock again that somebody has removed, if the directory is the same:
-// without it another process could take that. d.held is locked.
+// relock makes the lock file again after somebody has removed it, if the directory is
+// the same: without the file another process could claim the directory. d.held is
+// locked.
 func (d *Directory) relock(name string) error {
 	info, err := d.fs.Stat(d.Path)
 	switch {
@@ -142,9 +143,9 @@ func (d *Directory) relock(name string) error {
 	return nil
 }
 
-// Guard returns the file system of the directory for all that is in it: once the
-// directory is replaced no name in it is looked up or changed, but by an error that is
-// ErrReplaced. Open files go on.
+// Guard returns the file system for everything in the directory. Once the directory is
+// replaced, calls that look up or change a name in it return an error that is
+// ErrReplaced. Files that are open go on.
 func (d *Directory) Guard() disk.FS { return guarded{d.fs, d} }
 
 type guarded struct {
@@ -152,7 +153,8 @@ type guarded struct {
 	dir   *Directory
 }
 
-// pass returns nil if none of the names is in the directory, or that is still there.
+// pass returns nil if none of the names is in the directory, or if the directory is
+// still in its place.
 func (g guarded) pass(names ...string) error {
 	for _, name := range names {
 		if below, ok := strings.CutPrefix(name, g.dir.Path); ok && (below == "" || below[0] == '/') {
@@ -225,7 +227,7 @@ func (g guarded) SyncDir(name string) error {
 	return g.under.SyncDir(name)
 }
 
-// SyncAll makes all of a file system durable, where the disk below can; see
+// SyncAll makes everything on a file system durable, if the disk below can do that; see
 // disk.SyncName.
 func (g guarded) SyncAll(name string) error {
 	all, ok := g.under.(interface{ SyncAll(name string) error })
@@ -245,7 +247,8 @@ func (g guarded) Lock(name string) (io.Closer, error) {
 	return g.under.Lock(name)
 }
 
-// Statfs reports the room; see disk.FS. Nothing depends on whose it is for long.
+// Statfs reports the free room; see disk.FS. It is not guarded: nothing relies for long
+// on which directory it was.
 func (g guarded) Statfs(name string) (disk.Usage, error) { return g.under.Statfs(name) }
 
 func (g guarded) Private(name string) (fs.FileMode, error) {

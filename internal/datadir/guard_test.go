@@ -21,7 +21,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// tree lists all below a directory with what is in its files.
+// tree lists everything below a directory, with the contents of files.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -40,8 +40,8 @@ func tree(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// replaceds are ways in which a directory is replaced under its process, and back puts
-// it back. Each leaves something in its place that must stay as it is.
+// replaceds are the ways in which a directory is replaced under its process. back puts
+// the directory back. Each way leaves something in its place that must stay as it is.
 var replaceds = map[string]struct {
 	do, back func(t *testing.T, dir string)
 }{
@@ -144,8 +144,9 @@ var replaceds = map[string]struct {
 	},
 }
 
-// Once a directory is replaced no name in it is looked up or changed, whoever asks,
-// and what is there stays as it is. Open files go on. When it is put back, so does all.
+// Once a directory is replaced, no name in it is looked up or changed by any call, and
+// what lies there stays as it is. Open files go on. When the directory is put back,
+// everything goes on.
 func TestReplacedIsSeen(t *testing.T) {
 	for how, r := range replaceds {
 		t.Run(how, func(t *testing.T) {
@@ -223,8 +224,8 @@ func TestReplacedIsSeen(t *testing.T) {
 	}
 }
 
-// A lock that somebody removes is made again, so that no other process takes the
-// directory, and given back in the end.
+// A lock file that somebody removes is made again, so that no other process claims the
+// directory. It is given back in the end.
 func TestRemovedLockIsMadeAgain(t *testing.T) {
 	for name, fsys := range map[string]disk.FS{"os": osdisk.New(), "model": crashdisk.New()} {
 		dir := "/data"

@@ -10,18 +10,18 @@ import (
 	"openvstorage/internal/disk"
 )
 
-// Directories in a data directory that hold what others must not read. Each may
-// be a symbolic link to a faster or a larger disk. One that has many files is looked into
-// only if others have rights to it. ASDs are not looked into here: each may be a
-// disk of its own that does not answer, and is tightened when it is opened.
+// Directories in a data directory that hold what others must not read. Each may be a
+// symbolic link to a faster or a larger disk. A directory with many files is searched
+// only if others have rights to it. ASDs are not searched here: each may be a disk of
+// its own that does not answer. They are tightened when they are opened.
 var (
 	trees = []string{"arakoon", "buffer", "map", "cache", "dev", "registry"}
 	large = []string{"backend", namesDir}
 )
 
-// makePrivate takes all rights of others off the data directory itself: the bytes
-// of disks are in it, of encrypted ones too, and its sockets let whoever opens
-// them do everything.
+// makePrivate takes all rights of others off the data directory itself. It holds the
+// bytes of vDisks, of encrypted ones too, and whoever can open its sockets can do
+// everything.
 func makePrivate(fsys disk.FS, path string) (was fs.FileMode, err error) {
 	was, err = fsys.Private(path + "/.")
 	if err == nil {
@@ -37,13 +37,14 @@ func makePrivate(fsys disk.FS, path string) (was fs.FileMode, err error) {
 	return 0, fmt.Errorf("data directory %s: other users may read or change what is in it (mode %04o), and that cannot be changed: %w; %s", path, was.Perm(), err, hint)
 }
 
-// Was is the mode that the directory had when it was opened. Others than its
-// owner have no rights since.
+// Was is the mode that the directory had when it was opened. Since then only its owner
+// has rights.
 func (d *Directory) Was() fs.FileMode { return d.was }
 
-// Tighten takes the rights of other users off all in the directory, as older
-// releases left them, but for ASDs: once for objects, of which there may be many,
-// at each call for the rest. It is for a start, before anything is open.
+// Tighten takes the rights of other users, which older releases left, off everything in
+// the directory except ASDs. Objects, of which there may be many, are searched once in
+// the life of the directory, the rest at each call. It is for a start, before anything
+// is open.
 func (d *Directory) Tighten() (t disk.Tightened, err error) {
 	names, err := d.fs.ReadDir(d.Path)
 	if err != nil {

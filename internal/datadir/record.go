@@ -81,28 +81,27 @@ const (
 	GroupNameMax = groupSize - 1 // bytes of the name of one
 )
 
-// Record is what ovs.format says.
+// Record is the content of ovs.format.
 type Record struct {
 	ID          uuid.UUID
 	Created     time.Time
 	Incarnation uint64
 
-	// Generation is the newest that this directory has claimed, Settled the
-	// newest that all its groups have. In between, a claim is under way, or was
-	// cut short.
+	// Generation is the newest that this directory has claimed, Settled the newest that
+	// all its groups have. While they differ, a claim is under way or was interrupted.
 	Generation uint64
 	Settled    uint64
 	History    generation.History
-	// Life is the newest life of the groups that this directory has seen: each
-	// recovery of a group raises it, and what is of an older life is refused. 0:
-	// none was ever recovered.
+	// Life is the newest life of the groups that this directory has seen. Each recovery
+	// of a group raises it, and data of an older life is refused. 0: no group was ever
+	// recovered.
 	Life uint64
 	// Groups are the names of the groups that were made, in order: none of them
 	// is ever made again (P8).
 	Groups []string
-	// Suspended is since when nothing is deleted on the disks of the backend: an
-	// older copy was accepted, and nobody has confirmed yet that all is well. Zero:
-	// it is not.
+	// Suspended is the time since when nothing is deleted on the disks of the backend:
+	// an older copy was accepted, and nobody has confirmed yet that all is well. Zero:
+	// deletion is not suspended.
 	Suspended time.Time
 }
 
@@ -152,9 +151,9 @@ func Append(dst []byte, r Record) []byte {
 	return append(dst, dst[at:]...)
 }
 
-// Decode reads the file. old: it was read from what is intact, or an older
-// release made it, and needs to be written anew. A copy that a newer release wrote decides, even if the
-// other can be read: such a directory must not be touched.
+// Decode reads the file. old reports that the file needs to be rewritten: one copy is
+// damaged, or an older release made it. If a newer release wrote one copy, Decode fails
+// even if the other copy can be read: such a directory must not be touched.
 func Decode(b []byte) (r Record, old bool, err error) {
 	var found []Record
 	var firstErr error

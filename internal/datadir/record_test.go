@@ -12,7 +12,7 @@ import (
 	"openvstorage/internal/generation"
 )
 
-// fields names the bytes of a copy of the sample, as of a version.
+// fields names the bytes of a copy of the sample in the format of a version.
 func fields(version uint16) (f []golden.Field) {
 	add := func(size int, name string) { f = append(f, golden.Field{Size: size, Name: name}) }
 	for range copies {
@@ -90,7 +90,7 @@ func TestUnknown(t *testing.T) {
 	})
 }
 
-// A copy of which the header alone says that it is newer decides, however the rest is.
+// A copy whose header says that it is newer decides, even if the rest of it is damaged.
 func TestNewerCopyDecides(t *testing.T) {
 	b := Append(nil, sample)
 	binary.LittleEndian.PutUint16(b[10:], Version+1)

@@ -8,16 +8,16 @@ import (
 	"openvstorage/internal/disk"
 )
 
-// The reserve takes room that a start may need: DIR/reserve is a file of zeros, and
-// the files in DIR/reserve.names are empty, where files are what a file system may run
-// out of. On a full disk it is given up, so that what is there can be read, and what
-// goes can go.
+// The reserve keeps the room that a start may need. DIR/reserve is a file of zeros. The
+// files in DIR/reserve.names are empty; they are kept where the file system may run out
+// of files. On a full disk the reserve is given up, so that a start can read what is
+// there and delete what may go.
 const (
 	reserveFile  = "reserve"
 	reserveBytes = 8 << 20
 	reserveStep  = 1 << 20 // is given up at a time
-	// reserveShare: there is none where it would be more than this share of what
-	// is free.
+	// reserveShare: no reserve is made if it would take more than this share of the
+	// free room.
 	reserveShare = 16
 
 	namesDir   = "reserve.names"
@@ -25,12 +25,13 @@ const (
 	namesStep  = 16
 	namesShare = 4
 
-	// fewNames is how few files a file system may have left to make before that
-	// counts as full.
+	// fewNames: a file system on which at most this many files can still be made counts
+	// as full.
 	fewNames = 16
 )
 
-// KeepReserve makes of the reserve what is not there, if there is much room.
+// KeepReserve makes whatever part of the reserve is missing, if there is plenty of
+// room.
 func (d *Directory) KeepReserve() error {
 	u, err := d.fs.Statfs(d.Path)
 	if err != nil {
@@ -81,7 +82,7 @@ func (d *Directory) keepNames(u disk.Usage) error {
 	return nil
 }
 
-// giveNames gives a part of the files up, and reports whether there were any.
+// giveNames removes some of the empty files, and reports whether there were any.
 func (d *Directory) giveNames() bool {
 	dir := filepath.Join(d.Path, namesDir)
 	names, _ := d.fs.ReadDir(dir) // there may be none
@@ -97,8 +98,8 @@ func (d *Directory) giveNames() bool {
 	return gave > 0
 }
 
-// GiveReserve gives a part of the reserve up if the disk is full, or need says so, and
-// reports whether it did. A start takes little: the rest is for those after it.
+// GiveReserve gives up a part of the reserve if the disk is full or need is true, and
+// reports whether it did. One start needs little: the rest is for later starts.
 func (d *Directory) GiveReserve(need bool) bool {
 	u, err := d.fs.Statfs(d.Path)
 	names := err == nil && u.FewNames(fewNames)

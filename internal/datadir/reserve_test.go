@@ -54,8 +54,8 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// Where files are what runs out, some are kept too, and given up in steps before the
-// reserve of room is.
+// Where a file system may run out of files, some are kept in reserve too. They are
+// given up in steps, before the reserve of room is.
 func TestReserveOfNames(t *testing.T) {
 	faults := faultdisk.New(crashdisk.New())
 	d, err := Open(faults, "/data")

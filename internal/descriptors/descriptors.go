@@ -1,6 +1,6 @@
-// Package descriptors shares out how many files, sockets among them, a process may
-// have open. What storage and management need comes first, clients last: one client
-// more is told to come later, a vDisk that cannot open its next file would stop.
+// Package descriptors shares out how many files, sockets among them, a process may have
+// open. Storage and management come first, clients last: a client that is refused can
+// come again later, but a vDisk that cannot open its next file would stop.
 package descriptors
 
 import (
@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Least is how many a process needs to serve anybody.
+// Least is how many open files a process needs to serve anybody.
 const Least = 256
 
-// Budget is who may have how many open.
+// Budget says how many files each user may have open.
 type Budget struct {
 	Limit    int // of the process
 	Buffer   int // files of the write buffer
@@ -23,7 +23,8 @@ type Budget struct {
 	Scrapers int // of the reserve: connections of metrics
 }
 
-// Plenty is where segments get half: they are what grows with the data.
+// Plenty is the limit from which on segments get half of it: their number grows with
+// the data.
 const Plenty = 16384
 
 // Divide shares out limit. It is a pure function.
@@ -40,8 +41,8 @@ func Divide(limit int) (Budget, error) {
 	return b, nil
 }
 
-// Raise raises the limit of this process as far as it may be raised, and returns it.
-// Go does the same at start in most programs; nothing here rests on it.
+// Raise raises the limit of this process as far as it may be raised, and returns it. Go
+// does the same at the start of most programs, but nothing relies on that.
 func Raise() (int, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -1,6 +1,6 @@
-// Package faults is what decorators for tests share that make calls fail, or wait,
-// when a rule says so: which rule hits a call, and what happens to it then. What a
-// rule looks at in a call is the decorator's.
+// Package faults is the part that test decorators share which make calls fail or wait
+// by rules: it finds the rule that hits a call, and applies the effect. Which
+// properties of a call a rule looks at is up to the decorator.
 package faults
 
 import (
@@ -18,8 +18,8 @@ type Effect struct {
 	After bool       // gate and error come after the call has succeeded, not before it begins
 }
 
-// Around makes a call under an effect. An error of the call itself goes before that
-// of an effect with After.
+// Around makes a call under an effect. If the call itself fails, its error takes
+// precedence over that of an effect with After.
 func (e Effect) Around(ctx context.Context, call func() error) error {
 	if !e.After {
 		if err := e.act(ctx); err != nil {
@@ -57,8 +57,8 @@ type Injected[R any] struct {
 	seen, hits  int // guarded by rules.mu
 }
 
-// Add puts a rule behind those that are there. The first skip calls that it matches
-// pass, then count are hit, all if that is 0.
+// Add puts a rule behind the existing ones. The first skip calls that it matches pass,
+// and the next count calls are hit, or all later calls if count is 0.
 func (r *Rules[R]) Add(rule R, skip, count int) *Injected[R] {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,8 +67,8 @@ func (r *Rules[R]) Add(rule R, skip, count int) *Injected[R] {
 	return i
 }
 
-// Hit returns the first rule that matches a call and hits it, the zero rule if
-// there is none. matches is called under a lock, with one rule after the other.
+// Hit returns the first rule that matches a call and hits it, or the zero rule if there
+// is none. matches is called under a lock, for one rule after the other.
 func (r *Rules[R]) Hit(matches func(*R) bool) (rule R) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,7 +8,8 @@ import (
 	"openvstorage/internal/gate"
 )
 
-// The first rule that matches and hits decides; what it skips is the next one's.
+// The first rule that matches and hits decides. A call that a rule skips goes to the
+// next rule.
 func TestRules(t *testing.T) {
 	var rules Rules[string]
 	if got := rules.Hit(func(*string) bool { return true }); got != "" {

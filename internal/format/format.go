@@ -99,8 +99,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // CRC returns the CRC-32C of p.
 func CRC(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
 
-// SeededCRC returns the CRC-32C of p, begun with the incarnation of the file
-// that holds p. It differs from that of every other incarnation.
+// SeededCRC returns the CRC-32C of p, begun with the incarnation of the file that holds
+// p. So what another incarnation of the file left behind does not fit.
 func SeededCRC(incarnation uint64, p []byte) uint32 {
 	var seed [8]byte
 	binary.LittleEndian.PutUint64(seed[:], incarnation)
@@ -150,10 +150,10 @@ func DecodeHeader(b []byte, want Kind, version uint16, features uint32) (Header,
 	return h, nil
 }
 
-// DecodeRewritten is DecodeHeader for what is rewritten whole by its reader. It
-// refuses everything that the reader would lose by that: any newer version, though
-// its minimum reader be older, compatible features that it does not know (it knows
-// none), and bytes that are in use where this release has zeros.
+// DecodeRewritten is DecodeHeader for files that their reader rewrites whole. It
+// refuses whatever the reader would lose by that: any newer version even if its minimum
+// reader is older, any compatible feature (the reader knows none), and bytes that are
+// not zero where this release has zeros.
 func DecodeRewritten(b []byte, want Kind, version uint16, features uint32) (Header, error) {
 	h, err := DecodeHeader(b, want, version, features)
 	switch {
@@ -175,8 +175,9 @@ func DecodeRewritten(b []byte, want Kind, version uint16, features uint32) (Head
 	return h, nil
 }
 
-// NotZero returns the index of the first byte that is not zero, -1 if all are.
-// Room for later releases is zeros: what is there is a field that they have.
+// NotZero returns the index of the first byte that is not zero, or -1 if all are zero.
+// Room for later releases is zero: another byte there belongs to a field of a later
+// release.
 func NotZero(b []byte) int {
 	return slices.IndexFunc(b, func(c byte) bool { return c != 0 })
 }

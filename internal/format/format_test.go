@@ -72,7 +72,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// No flipped bit and no cut is taken for a header.
+// No header with a flipped bit or a missing end is accepted.
 func TestDamage(t *testing.T) {
 	b := format.AppendHeader(nil, sample())
 	for i := range b {
@@ -103,7 +103,8 @@ func TestKindNames(t *testing.T) {
 	}
 }
 
-// A CRC of another incarnation never fits, whatever it covers, nothing too.
+// The CRC of another incarnation does not fit, whatever bytes it covers, nor if it
+// covers none.
 func TestSeededCRC(t *testing.T) {
 	for _, p := range [][]byte{nil, {0}, make([]byte, 4096), []byte("some bytes")} {
 		seen := map[uint32]uint64{}
@@ -151,7 +152,7 @@ func FuzzDecodeHeader(f *testing.F) {
 	})
 }
 
-// What is rewritten by its reader refuses everything that the reader would lose.
+// A file that its reader rewrites is refused if the reader would lose anything of it.
 func TestRewritten(t *testing.T) {
 	known := sample()
 	known.Version, known.Compatible = 2, 0

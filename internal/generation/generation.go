@@ -1,15 +1,15 @@
-// Package generation tells an older copy of something that is stored from the
-// newest one. It does no I/O.
+// Package generation tells an older copy of stored data from the newest one. It does no
+// I/O.
 //
-// A data directory counts its generations: every start claims the next one, and
-// so does a running process from time to time while it changes things. Whatever
-// the directory belongs together with, its replicated groups and its disks,
-// remembers the newest generation that it has seen. So whichever of them was put
-// back from a copy gives itself away: it remembers less than the others.
+// A data directory counts its generations. Every start claims the next one, and so does
+// a running process from time to time while it changes things. The replicated groups
+// and the disks that belong to the directory remember the newest generation that they
+// have seen. So if one of them is put back from an older copy, it gives itself away: it
+// remembers less than the others.
 //
-// Two copies of a directory that go on apart claim the same numbers. Each start
-// therefore draws a random number too, and a Mark holds both. History lists the
-// starts of one directory, and Judge tells a mark of another line by it.
+// Two copies of a directory that are used apart claim the same numbers. Each start
+// therefore draws a random number too, and a Mark holds both. History lists the starts
+// of one directory. With it Judge recognises the marks of the other copy.
 package generation
 
 import (
@@ -20,8 +20,8 @@ import (
 	"openvstorage/internal/format"
 )
 
-// Mark is a generation: its number, and what the start drew that claimed it. The
-// zero Mark is that of what has seen none.
+// Mark is a generation: its number, and the random number of the start that claimed it.
+// The zero Mark stands for no generation.
 type Mark struct {
 	Number uint64
 	Start  uint64
@@ -36,8 +36,8 @@ func (m Mark) Append(dst []byte) []byte {
 	return binary.LittleEndian.AppendUint64(dst, m.Start)
 }
 
-// Decode reads the bytes that Append made. Any Size bytes are a mark; more are that
-// of a later release (format.ErrNewer).
+// Decode reads the bytes that Append made. Any Size bytes are a mark; longer input is a
+// mark of a later release (format.ErrNewer).
 func Decode(b []byte) (Mark, error) {
 	if len(b) > Size {
 		return Mark{}, fmt.Errorf("generation: %w: a mark of %d bytes, this release knows %d", format.ErrNewer, len(b), Size)
@@ -61,11 +61,11 @@ const (
 	Foreign                // claimed by a copy that went on apart from this line
 )
 
-// HistoryMax is how many starts a History keeps. A mark that is older than all
-// of them cannot be told from a foreign one, and counts as ours.
+// HistoryMax is how many starts a History keeps. A mark that is older than all of them
+// cannot be told from a mark of another copy, and counts as ours.
 const HistoryMax = 180
 
-// History is the first marks of the newest starts of a directory, ascending.
+// History holds the first mark of each of the newest starts of a directory, ascending.
 type History []Mark
 
 // Add returns the history with one more start.
@@ -76,8 +76,8 @@ func (h History) Add(m Mark) History {
 	return append(h[:len(h):len(h)], m)
 }
 
-// Judge compares a mark with a line whose newest generation is newest. What has
-// seen no generation is ours.
+// Judge compares a mark with the directory's history, whose newest generation is
+// newest. The zero mark is ours.
 func (h History) Judge(newest uint64, m Mark) Verdict {
 	switch {
 	case m.Number == 0:
@@ -85,7 +85,7 @@ func (h History) Judge(newest uint64, m Mark) Verdict {
 	case m.Number > newest:
 		return Newer
 	}
-	// The start that claimed it is the last that began at or below it.
+	// The mark was claimed by the last start that began at or below its number.
 	i := sort.Search(len(h), func(i int) bool { return h[i].Number > m.Number })
 	if i > 0 && h[i-1].Start != m.Start {
 		return Foreign

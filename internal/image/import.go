@@ -41,17 +41,17 @@ func importingName(name string) string {
 func Import(ctx context.Context, client *control.Client, from *Source, name string, draw func(done, total int64)) (control.VDisk, error) {
 	if _, err := client.Info(ctx, name); !errors.Is(err, control.ErrNotFound) {
 		if err == nil {
-			err = fmt.Errorf("vDisk %q %w; choose another name", name, control.ErrExists)
+			err = fmt.Errorf("vDisk %q: %w; choose another name", name, control.ErrExists)
 		}
 		return control.VDisk{}, err
 	}
 	v, err := client.Create(ctx, importingName(name), max(clusterLen, roundUp(from.size)))
 	if errors.Is(err, control.ErrExists) {
-		return v, fmt.Errorf("import %s: vDisk %q %w: another import is filling it, or one was killed; if none runs: ovs vdisk delete %s",
+		return v, fmt.Errorf("import %s: vDisk %q: %w: another import is filling it, or one was killed; if none runs: ovs vdisk delete %s",
 			name, importingName(name), control.ErrExists, quote(importingName(name)))
 	}
 	if errors.Is(err, control.ErrUnknownOutcome) {
-		return v, fmt.Errorf("import %s: vDisk %q may appear, empty: look with ovs vdisk list, and if it is there: ovs vdisk delete %s; then import again: %w",
+		return v, fmt.Errorf("import %s: vDisk %q: may appear, empty: look with ovs vdisk list, and if it is there: ovs vdisk delete %s; then import again: %w",
 			name, importingName(name), quote(importingName(name)), err)
 	}
 	if err != nil {

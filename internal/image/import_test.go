@@ -25,7 +25,7 @@ func TestImportUnknownOutcome(t *testing.T) {
 		says    string
 		deleted bool
 	}{
-		{"create", `import disk: vDisk "disk.importing" may appear, empty: look with ovs vdisk list, and if it is there: ovs vdisk delete disk.importing; then import again: `, false},
+		{"create", `import disk: vDisk "disk.importing": may appear, empty: look with ovs vdisk list, and if it is there: ovs vdisk delete disk.importing; then import again: `, false},
 		{"resize", "import disk: no answer", true},
 		{"rename", `import disk: all of it is on vDisk 6ba7b810-9dad-11d1-80b4-00c04fd430c8, which may be named "disk.importing" still: `, false},
 	} {

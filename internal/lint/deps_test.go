@@ -11,9 +11,9 @@ var everybody = []string{
 	"internal/bell", "internal/broadcast", "internal/chance", "internal/counted", "internal/ctxlock", "internal/disk", "internal/format", "internal/generation", "internal/keyswap", "internal/naming", "internal/size", "internal/wal",
 }
 
-// allowed is the table of who may import whom, besides everybody. Imports
-// point down only. A pattern that ends in "/..." means a package and all below
-// it, one that ends in "/*" those directly below it.
+// allowed is the table of which package may import which, besides everybody. Imports
+// point down only. A pattern that ends in "/..." means a package and all below it, one
+// that ends in "/*" those directly below it.
 var allowed = []struct {
 	from string
 	to   []string
@@ -68,6 +68,7 @@ var allowed = []struct {
 	{"internal/mounts", nil, "what is mounted on a machine, and what should be"},
 	{"internal/datadir", nil, "the layout of a data directory"},
 	{"internal/format/unknown", nil, "for tests: what a release does not know"},
+	{"internal/wire", nil, "frames between hosts; what is said in them is others' affair"},
 	{"internal/image", []string{"internal/control", "nbd", "nbd/nbdclient"}, "a client of ovs up, as those of guests are"},
 	{"internal/inspect/...", []string{"sco", "tlog", "volumedriver/catalog", "alba/asd", "alba/osd", "alba/manifest", "arakoon/raftlog", "backend/local", "internal/disk/osdisk", "internal/inspect/..."}, "formats of files, whoever writes them"},
 	{"internal/control/...", []string{"internal/control/..."}, "a protocol: it declares what it needs of whoever is managed"},
@@ -80,6 +81,7 @@ var allowed = []struct {
 	{"scripts/bench", []string{
 		"scripts/...", "nbd/...", "internal/control", "internal/datadir", "alba/...", "arakoon", "arakoon/groups", "backend", "internal/disk/osdisk",
 	}, "measures the server, and the backend by itself"},
+	{"scripts/wirebench", []string{"internal/wire"}, "measures it beside others, in a module of its own"},
 	{"scripts/...", []string{"scripts/...", "device", "nbd/...", "internal/control", "fusefs/transport/ringtest"}, "real clients against the binary"},
 }
 
@@ -98,8 +100,8 @@ func matches(pattern, pkg string) bool {
 	return pattern == pkg
 }
 
-// mayImport reports whether the table has the edge, and whether it knows from
-// at all.
+// mayImport reports whether the table allows the import, and whether it has a row for
+// from at all.
 func mayImport(from, to string) (ok, known bool) {
 	for _, row := range allowed {
 		if !matches(row.from, from) {
@@ -113,9 +115,9 @@ func mayImport(from, to string) (ok, known bool) {
 	return known && slices.Contains(everybody, to), known
 }
 
-// testMayImport is what tests may on top: the disks, the gate, their own tree, and what
-// lies below something that their package may import, such as a store in
-// memory behind a contract.
+// testMayImport reports what tests may import besides: the test disks, the gate,
+// packages of their own tree, and what lies below something that their package may
+// import, such as a store in memory behind a contract.
 func testMayImport(from, to string) bool {
 	if ok, _ := mayImport(from, to); ok || matches("internal/disk/...", to) || to == "internal/gate" {
 		return true
@@ -169,8 +171,8 @@ func rowsOf(pkg string) string {
 	return strings.Join(to, ", ") + why
 }
 
-// A row that names a package which does not exist (any more) allows an edge that
-// nobody has thought about.
+// A row that names a package which does not exist allows an import that nobody has
+// thought about.
 func TestTableNamesPackages(t *testing.T) {
 	exists := map[string]bool{}
 	for _, s := range sources(t) {
@@ -195,7 +197,8 @@ func TestTableNamesPackages(t *testing.T) {
 	}
 }
 
-// What the design says in words, so that no row of the table undoes it.
+// Prohibitions that the design states in words. They hold even if somebody changes a
+// row of the table.
 func TestNeverImports(t *testing.T) {
 	for _, c := range []struct{ from, to string }{
 		{"nbd", "volumedriver"},
@@ -244,7 +247,7 @@ func TestNeverImports(t *testing.T) {
 	}
 }
 
-// Doubles that break things on purpose stay out of the product.
+// Test doubles that break things on purpose stay out of the product.
 func TestNoTestDiskInProduct(t *testing.T) {
 	doubles := []string{"internal/disk/crashdisk", "internal/disk/faultdisk", "internal/disk/disktest", "internal/gate", "internal/faults", "backend/fault"}
 	for _, s := range sources(t) {

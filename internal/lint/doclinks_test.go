@@ -50,7 +50,7 @@ func TestDocLinks(t *testing.T) {
 	}
 }
 
-// pointerFaults returns what in a line of a document leads nowhere.
+// pointerFaults returns the pointers in a line of a document that lead nowhere.
 func pointerFaults(document, line string, known map[string]bool) (faults []string) {
 	for _, m := range link.FindAllStringSubmatch(line, -1) {
 		if fault := linkFault(document, m[1]); fault != "" {
@@ -159,7 +159,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
-// The check itself: what is dead is found, what is not is left alone.
+// The check itself: it finds dead pointers, and accepts the others.
 func TestPointerFaults(t *testing.T) {
 	known := map[string]bool{"Log.commitRound": true, "pace": true, "TestThere": true}
 	document := filepath.Join(root, "README.md")

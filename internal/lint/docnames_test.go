@@ -29,9 +29,8 @@ type names struct {
 	strings  map[string]bool           // all literals, flags among them
 }
 
-// TestDocNames: in README.md and docs, every exported name of a package of the module,
-// every flag, and every figure that is given with the constant it comes from, is what
-// it is in the source.
+// TestDocNames: README.md and docs are true to the source in every exported name of a
+// package of the module, every flag, and every figure that is given with its constant.
 func TestDocNames(t *testing.T) {
 	known := readNames(t)
 	for _, name := range documents(t) {
@@ -67,7 +66,8 @@ func TestDocNamesAreFound(t *testing.T) {
 	}
 }
 
-// foreign are flags of other programs that documents begin a span with.
+// foreign are flags of other programs, where a document has such a flag at the
+// beginning of a code span.
 var foreign = map[string]bool{}
 
 func (k *names) faults(line string) (faults []string) {

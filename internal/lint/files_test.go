@@ -17,8 +17,8 @@ var (
 // maxCommandLines is for cmd/ovs, without tests: flags, exit codes and printing.
 const maxCommandLines = 3000
 
-// TestCommandIsThin: what cmd/ovs does it has others do; it holds no state that
-// two goroutines share.
+// TestCommandIsThin: cmd/ovs calls other packages for all that it does. It holds no
+// state that two goroutines share.
 func TestCommandIsThin(t *testing.T) {
 	lines := 0
 	for _, s := range sources(t) {

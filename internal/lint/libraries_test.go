@@ -13,8 +13,8 @@ var (
 	listed   = regexp.MustCompile("`([a-z0-9.]+\\.[a-z]+/[^`]+)`")
 )
 
-// Every library that go.mod asks for by itself is in docs/libraries.md with its
-// licence and its reason, and no other.
+// docs/libraries.md lists every library that go.mod requires directly, with its licence
+// and the reason for it, and no other library.
 func TestLibrariesAreListed(t *testing.T) {
 	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// What fits a head, a screen, and a sitting. Tests and what only tests import may be
-// longer.
+// Limits: what fits a head, a screen, and a sitting. Tests, and packages that only
+// tests import, may be longer.
 const (
 	mostMethods   = 45 // of a type
 	mostLines     = 60 // of a function

@@ -1,6 +1,6 @@
-// Package mounts tells directories on which nothing is mounted, and something
-// should be, from others. What is written there is on the disk below, and out of
-// sight as soon as something is mounted.
+// Package mounts finds directories on which something should be mounted and is not.
+// What is written to such a directory is on the disk below, and out of sight as soon as
+// something is mounted.
 package mounts
 
 import (
@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Table is what is mounted on a machine, and what should be.
+// Table holds what is mounted on a machine, and what should be mounted.
 type Table struct {
 	Mounted map[string]bool   // mount points
 	Planned map[string]string // mount points that somebody wrote down, and where
@@ -26,8 +26,8 @@ const (
 	mountUnits = "/etc/systemd/system/*.mount"
 )
 
-// Read returns the table of this machine. What cannot be read is not in it: nobody
-// should be kept from anything for that.
+// Read returns the table of this machine. It leaves out what it cannot read: no
+// operation should be refused for that.
 func Read() Table {
 	t := Table{Mounted: make(map[string]bool), Planned: make(map[string]string)}
 	info, err := os.ReadFile(mountInfo)
@@ -47,7 +47,7 @@ func Read() Table {
 	return t
 }
 
-// addMountInfo enters what is mounted; the fifth field of each line is where.
+// addMountInfo enters what is mounted: the fifth field of each line is the mount point.
 func (t Table) addMountInfo(b []byte) {
 	for line := range lines(b) {
 		if f := strings.Fields(line); len(f) > 4 {
@@ -65,7 +65,7 @@ func (t Table) addFstab(b []byte) {
 	}
 }
 
-// addUnit enters where a mount unit mounts, see systemd.mount(5).
+// addUnit enters the mount point of a mount unit, see systemd.mount(5).
 func (t Table) addUnit(name string, b []byte) {
 	for line := range lines(b) {
 		if where, ok := strings.CutPrefix(strings.TrimSpace(line), "Where="); ok {
@@ -80,8 +80,9 @@ func (t Table) plan(point, by string) {
 	}
 }
 
-// Absent returns the mount point at or above a directory, an absolute path, on which
-// nothing is mounted though something should be, and where that is written down.
+// Absent looks for the mount point at or above dir, an absolute path, on which
+// something should be mounted and is not. A mount below that point ends the search.
+// Absent returns that mount point, and by, the place where the mount is declared.
 func (t Table) Absent(dir string) (point, by string, ok bool) {
 	if len(t.Mounted) == 0 {
 		return "", "", false
@@ -99,7 +100,7 @@ func (t Table) Absent(dir string) (point, by string, ok bool) {
 	return "", "", false
 }
 
-// Resolve follows symbolic links as far as a directory is there.
+// Resolve follows the symbolic links of the part of dir that exists.
 func Resolve(dir string) string {
 	dir = filepath.Clean(dir)
 	real, err := filepath.EvalSymlinks(dir)

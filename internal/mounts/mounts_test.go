@@ -58,7 +58,7 @@ func TestAbsent(t *testing.T) {
 	}
 }
 
-// A symbolic link to a mount point is one.
+// A symbolic link to a mount point counts as the mount point.
 func TestAbsentBehindLink(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {

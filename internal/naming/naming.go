@@ -1,28 +1,28 @@
-// Package naming is the rule of what vDisks and snapshots may be called. All
-// doors ask it: management, import, clone, rename and the mount.
+// Package naming is the rule for the names of vDisks and snapshots. Everything that
+// gives a name asks it: management, import, clone, rename and the mount.
 //
 // A name is path components divided by slashes. It becomes a path of the mount
-// (component/component.raw), an NBD export, an argument of a command and a word of
-// a log. So a component is not what one of these takes for something else, and no
-// two names look the same because a part of one is not seen:
+// (component/component.raw), an NBD export, an argument of a command and a word in a
+// log. So no component may mean something else in one of these places, and no two names
+// may look the same because a part of one is invisible:
 //
-//   - up to ComponentMax bytes, a name up to NameMax, of UTF-8
-//   - not "." or ".."
-//   - not ".snapshots", which is the mount's directory of snapshots
-//   - it does not end in ".raw": NAME.raw is the file of vDisk NAME
-//   - it does not begin with "-", as an option does
-//   - characters that are seen, and blanks: no control characters, nothing of
-//     zero width, nothing that turns the direction of text
-//   - not U+FFFD, which programs put in the place of what they cannot read: many
-//     names would become one
-//   - no "@", which divides a vDisk's name from a snapshot's
+//   - A component has up to ComponentMax bytes, a name up to NameMax, of UTF-8.
+//   - It is not "." or "..".
+//   - It is not ".snapshots", which is the mount's directory of snapshots.
+//   - It does not end in ".raw": NAME.raw is the file of vDisk NAME.
+//   - It does not begin with "-", as an option does.
+//   - It has visible characters and blanks only: no control characters, nothing of
+//     zero width, nothing that changes the direction of text.
+//   - It does not contain U+FFFD, which programs put in the place of what they cannot
+//     read: many names would become one.
+//   - It does not contain "@", which divides a vDisk's name from a snapshot's.
 //
-// The directories of the mount, in which vDisks get names, have components of such a
-// name. Its small files are not vDisks': of them only the characters are asked for, see
+// The components of such a name are also directories of the mount. Small files of the
+// mount are not vDisks: for their names only the rule for characters holds, see
 // CheckText.
 //
-// Earlier releases allowed more. What they named is still opened, listed, deleted
-// and renamed: nothing but the giving of a name asks Check.
+// Earlier releases allowed more names. vDisks that have such a name can still be
+// opened, listed, deleted and renamed: Check is asked only when a name is given.
 package naming
 
 import (
@@ -38,14 +38,14 @@ const (
 	ComponentMax = 255
 )
 
-// Names that are the mount's.
+// Names that belong to the mount.
 const (
 	Suffix    = ".raw"       // of the file of a vDisk or a snapshot
 	Snapshots = ".snapshots" // the directory of snapshots
 )
 
-// CheckKept returns nil if a name may be one that somebody has: what every release
-// has held to, and what can be read back.
+// CheckKept returns nil if a vDisk may already have the name: it obeys the rules that
+// every release has had, and can be read back.
 func CheckKept(name string) error {
 	bad := func(why string, args ...any) error {
 		return fmt.Errorf("%.100q %s", name, fmt.Sprintf(why, args...))
@@ -75,8 +75,8 @@ func CheckKept(name string) error {
 	return nil
 }
 
-// Check returns nil if a vDisk may get the name. A snapshot's is one component of
-// such a name.
+// Check returns nil if a vDisk may be given the name. A snapshot's name is one
+// component of such a name.
 func Check(name string) error {
 	if err := CheckKept(name); err != nil {
 		return err
@@ -100,8 +100,8 @@ func Check(name string) error {
 	return nil
 }
 
-// CheckText returns nil if a name can be read and is told from every other: it is
-// UTF-8, of characters that are seen, and blanks. All names that are given are so.
+// CheckText returns nil if a name can be read and told from every other name: it is
+// UTF-8, of visible characters and blanks. Every name that is given must pass it.
 func CheckText(name string) error {
 	bad := func(why string, args ...any) error {
 		return fmt.Errorf("%.100q %s", name, fmt.Sprintf(why, args...))
@@ -120,9 +120,9 @@ func CheckText(name string) error {
 	return nil
 }
 
-// unseen reports whether a character is neither seen nor a blank: of a format,
-// such as the marks of direction and what has no width, of private use or not
-// assigned, or one that is left out where it is not known what to make of it.
+// unseen reports whether a character is neither visible nor a blank. Such are format
+// characters (marks of direction, characters without width), characters of private use
+// or not assigned, and those that programs leave out if they do not know them.
 func unseen(r rune) bool {
 	return !unicode.IsGraphic(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// What may be called how: by who gives a name, and by who has one already.
+// Which names Check gives, and which names CheckKept accepts for what has one already.
 func TestCheck(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -88,8 +88,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A name that may be given is one that may be had, and has nothing in it that is
-// not printed.
+// A name that may be given may also be kept, and has only printable characters.
 func FuzzCheck(f *testing.F) {
 	for _, s := range []string{"a", "a/b.raw", "-x", "\u202e", ".snapshots/a", "名前"} {
 		f.Add(s)

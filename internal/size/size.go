@@ -1,8 +1,8 @@
-// Package size is a number of bytes as people write it: 4096, 64KiB, 10GiB,
-// 1.5TiB.
+// Package size reads and writes a number of bytes as people write it: 4096, 64KiB,
+// 10GiB, 1.5TiB.
 //
-// A unit with "i", or a lone letter as qemu-img takes it (10G), counts in
-// 1024s; a unit with B and no "i" (10GB) counts in 1000s. Case does not matter.
+// A unit with "i", or a lone letter as qemu-img takes it (10G), counts in 1024s; a unit
+// with B and no "i" (10GB) counts in 1000s. Case does not matter.
 package size
 
 import (
@@ -52,7 +52,7 @@ func unit(suffix string) (factor uint64, ok bool) {
 	return 0, false
 }
 
-// Parse reads a size. A fraction is allowed where it comes out as whole bytes.
+// Parse reads a size. A fraction is allowed if the result is a whole number of bytes.
 func Parse(text string) (Bytes, error) {
 	s := strings.TrimSpace(text)
 	end := strings.LastIndexAny(s, "0123456789.") + 1
@@ -105,8 +105,8 @@ func parseFraction(digits string, factor uint64) (uint64, error) {
 	return quotient, nil
 }
 
-// String writes b exactly, with the largest unit of 1024 that divides it:
-// what Parse reads back as the same number.
+// String writes b exactly, with the largest unit of 1024 that divides it. Parse reads
+// it back as the same number.
 func (b Bytes) String() string {
 	if b == 0 {
 		return "0"
@@ -154,5 +154,5 @@ func (b *Bytes) Set(text string) error {
 	return nil
 }
 
-// Type implements pflag.Value: what the help calls the value.
+// Type implements pflag.Value. It is the name of the value in the help.
 func (b *Bytes) Type() string { return "size" }

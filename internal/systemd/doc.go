@@ -1,4 +1,4 @@
-// Package systemd tells the service manager in what state this process is, and
-// takes the sockets that it has opened for it. Without a manager that wants to
-// know (see sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3)) it does nothing.
+// Package systemd tells the service manager in what state this process is, and takes
+// over the sockets that the manager has opened for it. If no manager has asked for that
+// (see sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3)), it does nothing.
 package systemd

@@ -41,8 +41,8 @@ func TestNotify(t *testing.T) {
 	}
 }
 
-// Whoever is started without a watchdog has none, and neither has one whose
-// environment makes no sense, or is that of another process.
+// A process that was started without a watchdog has none. Neither has one whose
+// environment makes no sense or belongs to another process.
 func TestNoWatchdog(t *testing.T) {
 	for _, c := range []struct{ limit, pid string }{{"", ""}, {"soon", ""}, {"-1", ""}, {"1000", "1"}} {
 		t.Setenv("WATCHDOG_USEC", c.limit)

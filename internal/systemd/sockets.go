@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listeners returns the sockets that systemd has opened for this process, by what
-// FileDescriptorName= of their units calls them: names are those that the caller
-// serves. Clients that connect to one while nobody serves it wait. systemd keeps
-// them, so that closing one removes no path.
+// Listeners returns the sockets that systemd has opened for this process, by the
+// FileDescriptorName= of their units. names are the ones that the caller serves.
+// Clients that connect while nobody serves a socket wait. systemd keeps the sockets
+// open, so closing a listener removes no path.
 //
-// It takes them from the environment, so that it has them once. A socket that
-// cannot be served is an error, and then there are none: its clients would wait
-// for ever.
+// Listeners takes the sockets out of the environment, so only the first call returns
+// them. If one of them cannot be served, Listeners fails and returns none: the clients
+// of that socket would wait for ever.
 func Listeners(names ...string) (map[string][]net.Listener, error) {
 	return listeners(activation.Files(true), names)
 }
@@ -47,8 +47,8 @@ func listeners(files []*os.File, names []string) (map[string][]net.Listener, err
 	return nil, errors.Join(errs...)
 }
 
-// Inherited reports whether a socket, by its inode, is one that Listeners has
-// returned: systemd has it too, and goes on with it.
+// Inherited reports whether a socket, by its inode, is one that Listeners has returned.
+// systemd has such a socket too, and keeps it when this process ends.
 func Inherited(inode uint64) bool {
 	_, is := inherited.Load(inode)
 	return is
@@ -56,14 +56,14 @@ func Inherited(inode uint64) bool {
 
 var inherited sync.Map // inodes
 
-// listener makes one of a file, which it closes.
+// listener makes a listener of a file, and closes the file.
 func listener(f *os.File, names []string) (net.Listener, error) {
 	defer f.Close()
 	if !slices.Contains(names, f.Name()) {
 		return nil, fmt.Errorf("socket %q from systemd: nothing of that name is served; set FileDescriptorName= in its unit to one of: %s",
 			f.Name(), strings.Join(names, ", "))
 	}
-	// The library of Go would make a listener of what is none, too.
+	// net.FileListener accepts a socket that does not listen, too.
 	takes, err := unix.GetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil || takes == 0 {
 		return nil, fmt.Errorf("socket %q from systemd: it takes no connections; set ListenStream= in its unit, and not Accept=yes", f.Name())

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// opened is a socket as systemd hands it over, under a name.
+// opened is a socket under a name, as systemd hands it over.
 func opened(t *testing.T, name string, s interface{ File() (*os.File, error) }) *os.File {
 	t.Helper()
 	f, err := s.File()
@@ -64,7 +64,7 @@ func TestListeners(t *testing.T) {
 			}
 		}
 	}
-	// systemd has it still, with its path: who connects now waits.
+	// systemd still has the socket, with its path: a client that connects now waits.
 	if c, err := net.Dial("unix", path); err != nil {
 		t.Error(err)
 	} else {

@@ -13,15 +13,16 @@ import (
 // alive.
 type Check struct {
 	Name string
-	// Do returns when the part has answered. It takes the locks that everybody
-	// takes, and waits for no disk and no client: a restart cures neither.
+	// Do returns when the part has answered. It takes the locks that every user of the
+	// part takes, and waits for no disk and no client: a restart would help with
+	// neither.
 	Do func()
 }
 
-// Watchdog tells systemd again and again that the process lives, as long as it
-// does. When it is not told for as long as WatchdogSec= says, systemd ends the
-// process with SIGABRT, upon which Go prints what every goroutine waits for, and
-// starts it again.
+// Watchdog tells systemd again and again that the process lives, for as long as all
+// parts answer. If systemd hears nothing for as long as WatchdogSec= says, it ends the
+// process with SIGABRT and starts it again. At SIGABRT Go prints what every goroutine
+// waits for.
 type Watchdog struct {
 	every  time.Duration
 	logger *slog.Logger
@@ -33,14 +34,14 @@ type Watchdog struct {
 	done sync.WaitGroup
 }
 
-// part is a check, and the run of it that is under way, if any.
+// part is a check, and the run of the check that is under way, if any.
 type part struct {
 	Check
 	answered chan struct{}
 }
 
-// Watch starts a watchdog, if systemd wants one. Close ends it. A part that does
-// not answer is asked by one goroutine at most.
+// Watch starts a watchdog, if systemd wants one. Close ends it. At most one goroutine
+// at a time waits for a part that does not answer.
 func Watch(logger *slog.Logger, checks ...Check) *Watchdog {
 	limit, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -53,7 +54,8 @@ func Watch(logger *slog.Logger, checks ...Check) *Watchdog {
 }
 
 func watch(logger *slog.Logger, limit time.Duration, tell func(string) error, checks []Check) *Watchdog {
-	// A round may take as long as there is between two, and one may fail.
+	// A quarter of the limit: one round may fail, and the next may last as long as the
+	// time between two rounds.
 	w := &Watchdog{every: limit / 4, logger: logger, tell: tell}
 	for _, c := range checks {
 		w.parts = append(w.parts, &part{Check: c})
@@ -64,7 +66,7 @@ func watch(logger *slog.Logger, limit time.Duration, tell func(string) error, ch
 	return w
 }
 
-// Close ends it, without waiting for parts that do not answer.
+// Close ends the watchdog, without waiting for parts that do not answer.
 func (w *Watchdog) Close() {
 	if w.stop != nil {
 		w.stop()
@@ -115,7 +117,7 @@ func (w *Watchdog) round(ctx context.Context) {
 	w.silent = false
 }
 
-// ask asks the part, unless it has been asked and has not answered.
+// ask starts a run of the check, unless an earlier run is still without an answer.
 func (p *part) ask() {
 	select {
 	case <-p.answered: // too late for a round that another part has held up

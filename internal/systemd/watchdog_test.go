@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// systemd is told while all parts answer, not while one does not, and again when
-// it does. The gaps between are shorter than the limit, whenever a part comes back.
+// systemd is told while all parts answer. It is not told while one does not, and is
+// told again when that one does. The gaps between are shorter than the limit, whenever
+// a part comes back.
 func TestWatchdog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = time.Minute

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The layouts below are those of Linux's include/uapi/linux/io_uring.h, which
-// has them since 5.1 and never changes what is there.
+// The layouts below are those of Linux's include/uapi/linux/io_uring.h. They exist
+// since 5.1; later versions only add to them.
 
 // Submission is struct io_uring_sqe, 64 bytes.
 //
@@ -39,8 +39,8 @@ type Submission struct {
 	Command  [2]uint64
 }
 
-// WideSubmission is a submission of a ring that was opened with SQE128: 80
-// bytes of it are a command's.
+// WideSubmission is a submission of a ring that was opened with SQE128. 80 bytes of it
+// belong to a command.
 type WideSubmission struct {
 	Submission
 	MoreCommand [8]uint64
@@ -134,8 +134,8 @@ type Queues[S Submission | WideSubmission] struct {
 	completions []completion   // twice as many
 }
 
-// Open makes an io_uring that holds entries submissions, a power of two. The
-// descriptor is the caller's to close, after Unmap; it is -1 after an error.
+// Open makes an io_uring with room for entries submissions, a power of two. The caller
+// closes the descriptor, after Unmap; it is -1 after an error.
 func (q *Queues[S]) Open(entries, flags uint32) (fd int, err error) {
 	p := ringParams{flags: flags}
 	n, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(&p)), 0)
@@ -173,7 +173,8 @@ func (q *Queues[S]) mmap(fd int, p *ringParams) error {
 	q.sqTail, q.cqHead, q.cqTail = counter(p.sq.tail), counter(p.cq.head), counter(p.cq.tail)
 	q.submissions = unsafe.Slice((*S)(unsafe.Pointer(&q.maps[1][0])), p.sqEntries)
 	q.completions = unsafe.Slice((*completion)(unsafe.Pointer(&q.maps[0][p.cq.droppedOrCQEs])), p.cqEntries)
-	// The submission queue is a ring of indices; here each is its own place's.
+	// The submission queue is a ring of indices. Here each slot always names the entry
+	// of its own index.
 	for i, array := uint32(0), unsafe.Slice(word(p.sq.arrayOrFlags), p.sqEntries); i < p.sqEntries; i++ {
 		array[i] = i
 	}
@@ -197,7 +198,7 @@ func (q *Queues[S]) Push(s S) {
 	q.sqTail.Store(tail + 1)
 }
 
-// Pop takes the last push back, which the kernel must not have taken.
+// Pop takes back the last push. The kernel must not have taken it.
 func (q *Queues[S]) Pop() S {
 	tail := q.sqTail.Load() - 1
 	q.sqTail.Store(tail)
@@ -208,7 +209,7 @@ func (q *Queues[S]) Pop() S {
 // took. It does not wait for them.
 func (q *Queues[S]) Enter(n int) (int, error) { return q.enter(n, 0, 0) }
 
-// EnterAndWait is Enter, and waits until there are so many completions.
+// EnterAndWait is Enter, and also waits until that many completions are there.
 func (q *Queues[S]) EnterAndWait(n, completions int) (int, error) {
 	return q.enter(n, completions, enterGetEvents)
 }

@@ -92,8 +92,8 @@ func Append(dst []byte, incarnation uint64, r Record, bodies ...[]byte) []byte {
 	return dst
 }
 
-// AppendHead appends the head of a record whose body is written apart, padded
-// by the caller to Size.
+// AppendHead appends the head of a record whose body the caller writes separately,
+// padded to Size.
 func AppendHead(dst []byte, incarnation uint64, r Record) []byte {
 	start := len(dst)
 	dst = append(dst, make([]byte, HeadSize)...)
@@ -162,9 +162,9 @@ func zeros(b []byte) bool {
 	return true
 }
 
-// Scan calls fn for each whole record of b in turn, until the records end, one is bad,
-// or fn fails. Bodies alias b. end is the offset behind the last good record. err is nil
-// if the scan ends at zeros or at the end of b.
+// Scan calls fn for each whole record of b in turn. It ends when the records end, when
+// one is bad, or when fn fails. Bodies alias b. end is the offset behind the last good
+// record. err is nil if the scan ended at zeros or at the end of b.
 func Scan(b []byte, incarnation uint64, fn func(off int64, r Record) error) (end int64, err error) {
 	last := uint64(0)
 	for len(b)-int(end) >= HeadSize {

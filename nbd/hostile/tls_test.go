@@ -31,8 +31,8 @@ func TestUnfinishedTLS(t *testing.T) {
 			config := ca.ServerTLS()
 			server, err := nbd.NewServer(nbdtest.Exports{"guest": nbdtest.NewMemory(16 << 20)}, nbd.Options{
 				// The remote part of these is the attack and no more: the guest needs
-				// a place of theirs.
-				Limits: nbd.Limits{Connections: connections * 4 / 3, Address: connections, HandshakeTimeout: time.Hour},
+				// a place of theirs, and waits for none to be old enough.
+				Limits: nbd.Limits{Connections: connections * 4 / 3, Address: connections, HandshakeTimeout: time.Hour, HandshakeGrace: 1},
 				TLS: nbd.TLS{
 					Config: func() (*tls.Config, error) { return config, nil },
 					Authorize: func(*tls.ConnectionState) (nbd.Access, error) {

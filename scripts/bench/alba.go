@@ -105,10 +105,10 @@ func noise(n int) []byte {
 	return p
 }
 
-// albaUpload uploads 1 GiB in objects of 16 MiB and beside it writes as much to
-// a file of the same disk, the better of direct and buffered writing. Six ASDs
-// on one disk write 1.5 times what they are given, so that its bandwidth over
-// 1.5 is what there is.
+// albaUpload uploads 1 GiB in objects of 16 MiB. Beside it, it writes as much to a file
+// of the same disk, and takes the better of direct and buffered writing. Six ASDs on
+// one disk write 1.5 times what they are given, so the disk's bandwidth over 1.5 is
+// what can be reached.
 func albaUpload(ctx context.Context, r *ring, c benchCase) ([]row, error) {
 	const objects = gib / objectSize
 	data := noise(objectSize + objects*4096)

@@ -108,8 +108,7 @@ func (f *fake) Pair(_ context.Context, j *guard.Job, _ bool) ([]guard.Pair, erro
 	return pairs, nil
 }
 
-// The way from the measurements to the exit status and the file, with
-// measurements that are made up.
+// The way from made-up measurements to the exit status and the file.
 func TestGuardFromPairsToStatus(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
 	for _, tt := range []struct {

@@ -29,10 +29,10 @@ type guardOptions struct {
 	json     string
 }
 
-// othersMax is a little over what the kernel's own threads use, which write back
-// what the measurement dirties: 0-3 %. A compiler beside the measurement makes
-// pairs differ by half, and no number of them is worth anything then. Whether a
-// pair counts does not depend on which build was faster.
+// othersMax is a little over what the kernel's own threads use to write back what the
+// measurement dirties: 0-3 %. A compiler beside the measurement makes pairs differ by
+// half, and then no number of pairs is worth anything. Whether a pair counts does not
+// depend on which build was faster.
 const othersMax = 0.05
 
 func parseGuard(args []string) (guardOptions, error) {

@@ -58,7 +58,7 @@ func (s *buildSide) serve(flags ...string) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.keep(c); err != nil {
+	if err := s.track(c); err != nil {
 		return nil, err
 	}
 	if err := c.create(workingSet); err != nil {
@@ -67,8 +67,8 @@ func (s *buildSide) serve(flags ...string) (*contender, error) {
 	return c, nil
 }
 
-// keep remembers a server, so that kill finds it.
-func (s *buildSide) keep(c *contender) error {
+// track remembers a server, so that kill finds it.
+func (s *buildSide) track(c *contender) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.servers = append(s.servers, c)
@@ -111,10 +111,10 @@ func (s *buildSide) stop() {
 	s.servers, s.given = nil, false
 }
 
-// prepare makes what a load finds the same for both sides and all rounds. A read
-// finds the last that was written, all of it in the write buffer and in memory:
-// with whatever came before some may be in the backend only, or dropped from
-// memory by a kernel that saves it, and either takes two to three times the CPU.
+// prepare makes the data that a load finds the same for both sides and all rounds. A
+// read finds what was written last, all of it in the write buffer and in memory. With
+// data of earlier loads, some might be only in the backend, or dropped from memory by
+// the kernel, and either takes two to three times the CPU.
 func (s *buildSide) prepare(l guardLoad) error {
 	c := s.at[l.door]
 	if l.reads && s.written {

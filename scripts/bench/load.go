@@ -12,9 +12,9 @@ import (
 
 const fuaInFlight = 32
 
-// fuaWrites keeps 32 random writes of 4 KiB in flight, each with FUA. fio's
-// nbd engine never sets that flag, so that the load is our own client, on
-// both sides. A peer in writethrough mode makes every write durable anyway.
+// fuaWrites keeps 32 random writes of 4 KiB in flight, each with FUA. fio's nbd engine
+// never sets that flag, so both contenders get their load from our own client. A peer
+// in writethrough mode makes every write durable anyway.
 func fuaWrites(ctx context.Context, o options, c *contender) (one, error) {
 	conn, err := nbdclient.Dial(ctx, "unix", c.socket, nbdclient.Options{Export: c.export, InFlight: fuaInFlight})
 	if err != nil {

@@ -1,18 +1,18 @@
-// Command bench compares ovs with its peers on one machine and prints a
-// table: figure, peer's figure, ratio, bar, pass or miss.
+// Command bench compares ovs with its peers on one machine and prints a table: figure,
+// peer's figure, ratio, bar, pass or miss.
 //
-// The contenders of a case run in turn, round after round (A B C A B C), each
-// on data that was written in full beforehand, with dirty pages written out
-// between two runs; a figure is the median of the rounds, with its range. The
-// halt-polling setting, which moves every latency by a factor of two, is the
-// same for all and is printed, as is the time stolen by the hypervisor.
+// The contenders of a case run in turn, round after round (A B C A B C). Each runs on
+// data that was written in full beforehand, and dirty pages are written out between two
+// runs. A figure is the median of the rounds, with its range. The halt-polling setting,
+// which moves every latency by a factor of two, is the same for all and is printed. So
+// is the time stolen by the hypervisor.
 //
 //	go run ./scripts/bench                   everything, about 12 minutes
 //	go run ./scripts/bench -quick            one short round of each
 //	go run ./scripts/bench -only 'write'     the cases that match
 //
-// With "guard" in front it compares the work tree with a commit instead, and
-// says which figures are worse; package guard has the rule.
+// With "guard" in front it compares the work tree with a commit instead, and says which
+// figures are worse; package guard has the rule.
 //
 //	go run ./scripts/bench guard -base HEAD~1
 package main

@@ -49,10 +49,10 @@ func writeParameter(file, value string) error {
 	return nil
 }
 
-// keeper is a process that holds the former value of a parameter, and a lock on
-// the file, so that nobody else takes what we set for a former value. It waits for
-// the end of its standard input, which comes when this process closes it or is
-// gone, and writes the value then.
+// keeper is a process that holds the former value of a parameter, and a lock on the
+// file, so that no other measurement takes our value for the former one. It writes the
+// former value back when its standard input ends: when this process closes it, or is
+// gone.
 type keeper struct {
 	cmd         *exec.Cmd
 	file, value string
@@ -93,10 +93,9 @@ func (k *keeper) putBack() {
 	}
 }
 
-// haltPoll moves guest_halt_poll_ns between the settings of a measurement. With
-// 0, waking an idle CPU takes 50-70 us, and with 200,000 the CPU does not go idle
-// in the meantime; what costs a wakeup shows with the one, what costs CPU with
-// the other.
+// haltPoll moves guest_halt_poll_ns between the settings of a measurement. With 0,
+// waking an idle CPU takes 50-70 us: that setting shows the cost of wakeups. With
+// 200,000 the CPU does not go idle in the meantime: that setting shows the cost in CPU.
 type haltPoll struct {
 	file    string
 	current string

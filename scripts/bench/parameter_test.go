@@ -132,7 +132,7 @@ func TestSettingsOfHaltPoll(t *testing.T) {
 	}
 }
 
-// The second would take for the former value what the first has set, and put
+// A second measurement would take what the first has set for the former value, and put
 // that back when the first is long gone.
 func TestOneMeasurementAtATime(t *testing.T) {
 	file, both := parameterFile(t, "7"), []string{"0", "200000"}

@@ -298,9 +298,9 @@ func (c *contender) create(size int64) error {
 	return c.fill(size)
 }
 
-// calm returns when a new server has done what it does by itself, and what no
-// command waits for: for some seconds it writes the files of its buffer in
-// advance. A load beside that is slower, and what it costs is not its own.
+// calm returns when a new server has finished its own background work. For some seconds
+// after its start it pre-writes the files of its buffer, and no command waits for that.
+// A load beside that is slower, and is charged with the cost.
 func (c *contender) calm() error {
 	const look, longest = 250 * time.Millisecond, 20 * time.Second
 	if err := c.rest(); err != nil {

@@ -11,9 +11,9 @@ import (
 	"openvstorage/scripts/fio"
 )
 
-// serverCPU measures what the server itself spends on a write, user and
-// system time over requests: in front, with a run so short that pacing holds
-// the upload back, and to the end of the upload.
+// serverCPU measures what the server itself spends on a write: user and system time
+// over requests. One figure is for writing alone, with a run so short that pacing holds
+// the upload back. The other lasts to the end of the upload.
 func serverCPU(ctx context.Context, r *ring, c benchCase) ([]row, error) {
 	runner, err := r.get(ours)
 	if err != nil {
@@ -85,11 +85,10 @@ const (
 	gapResolution   = 20 // ms
 )
 
-// sustained writes through a small buffer for a minute and looks for the
-// longest time without a completion. Beside it a control makes a hundred
-// direct random writes a second on the same raw disk, so that a disk that
-// stands still for everybody is told from a server that does; the peer runs
-// before it and after.
+// sustained writes through a small buffer for a minute and looks for the longest time
+// without a completion. Beside it a control makes a hundred direct random writes a
+// second on the same raw disk. So a disk that stands still for everybody can be told
+// from a server that stands still. The peer runs before ovs and after.
 func sustained(ctx context.Context, r *ring, c benchCase) ([]row, error) {
 	memory, err := r.get(nbdkitMemory)
 	if err != nil {
@@ -220,9 +219,9 @@ func gapOf(dir, name string, run func(logging []string) (fio.Result, error)) (ti
 	return gap, got, err
 }
 
-// management times snapshot, clone and rollback on a vDisk of 1 TiB with
-// 4 GiB in it. The whole command is timed, from the start of the ovs process
-// to its end, so that the figure is an upper bound.
+// management times snapshot, clone and rollback on a vDisk of 1 TiB with 4 GiB in it.
+// It times the whole command, from the start of the ovs process to its end, so the
+// figure is an upper bound.
 func management(ctx context.Context, r *ring, c benchCase) ([]row, error) {
 	if r.options.standIn {
 		return []row{{Case: c.name, Note: "the stand-in has no management"}}, nil

@@ -1,5 +1,5 @@
-// Package cpu tells how much time the processors have spent, and on whom: benchmarks
-// and attacks compare what they used with what the whole machine did.
+// Package cpu tells how much time the processors have spent, and for what. Benchmarks
+// and attacks compare what they used with what the whole machine used.
 package cpu
 
 import (
@@ -37,8 +37,8 @@ func Machine() (Times, error) {
 }
 
 // parse reads the first line: "cpu" and the ticks of user, nice, system, idle, waiting
-// for I/O, interrupts, soft interrupts, stolen, and two of guests of this machine, which
-// are in user and nice already.
+// for I/O, interrupts, soft interrupts, stolen, and two of guests of this machine. The
+// ticks of guests are already counted in user and nice.
 func parse(stat string) (t Times, err error) {
 	const (
 		idle   = 3
@@ -77,8 +77,8 @@ func (t Times) Sub(before Times) Times {
 // Own is what this process has used.
 func Own() (time.Duration, error) { return used(unix.RUSAGE_SELF) }
 
-// Children is what the programs have used that this process ran, that have ended and
-// that it has waited for.
+// Children is the processor time of the child processes that have ended and that this
+// process has waited for.
 func Children() (time.Duration, error) { return used(unix.RUSAGE_CHILDREN) }
 
 func used(who int) (time.Duration, error) {

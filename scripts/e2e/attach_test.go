@@ -12,9 +12,9 @@ import (
 	"openvstorage/internal/control"
 )
 
-// TestLoopDevice: a loop device grows with its vDisk, by command and in the
-// mount, has the blocks that were asked for, and is not taken from a mounted file
-// system unless it is forced.
+// TestLoopDevice: a loop device grows with its vDisk, both by command and in the mount.
+// It has the block size that was asked for. It is detached from under a mounted file
+// system only by force.
 func TestLoopDevice(t *testing.T) {
 	need(t, "mkfs.ext4")
 	needLoops(t)
@@ -53,9 +53,9 @@ func TestLoopDevice(t *testing.T) {
 	s.ovs("vdisk", "detach", "disk")
 }
 
-// TestDeviceLinks: each attached vDisk has a link of its own, whatever they are
-// called, through attaching, detaching, renaming and restarts; and what an older
-// release left among the links is gone.
+// TestDeviceLinks: each attached vDisk has a link of its own, whatever its name,
+// through attaching, detaching, renaming and restarts. Links that an older release left
+// are gone.
 func TestDeviceLinks(t *testing.T) {
 	needLoops(t)
 	s, dir := mounted(t)

@@ -110,8 +110,8 @@ func testCopyInAndOut(t *testing.T, size int64) {
 	}
 }
 
-// TestSparseCopy: a sparse image takes the room of its data, and a copy out
-// asks for its data only. What is asked for is counted by an nbdkit between.
+// TestSparseCopy: a sparse image takes the room of its data, and a copy out reads only
+// its data. An nbdkit in between counts what is read.
 func TestSparseCopy(t *testing.T) {
 	need(t, "qemu-img", "nbdcopy", "nbdinfo", "nbdkit")
 	const data = 32 * mib

@@ -14,9 +14,9 @@ import (
 	"openvstorage/scripts/stamp"
 )
 
-// TestBitFlips: after a clean stop one bit is flipped in the head, the middle
-// and the tail of each regular file in turn. Whatever is then served is
-// right; what is not served is refused with the name of the file.
+// TestBitFlips: after a clean stop one bit is flipped in the head, the middle and the
+// tail of each regular file in turn. Whatever is then served is right. Whatever is
+// refused is refused with the name of the file.
 func TestBitFlips(t *testing.T) {
 	const size = 16 * mib
 	s := up(t, "--write-buffer", "64MiB")

@@ -8,9 +8,9 @@ import (
 	"openvstorage/scripts/server"
 )
 
-// TestDirectoriesThatMayNotBeRead: one that may be entered and written is enough to
-// start in, to have disks in, and to export to; one that may be entered, for a data
-// directory that is there.
+// TestDirectoriesThatMayNotBeRead: a directory that may be entered and written is
+// enough to make a data directory or ASDs in, and to export to. For an existing data
+// directory it is enough that the directory above may be entered.
 func TestDirectoriesThatMayNotBeRead(t *testing.T) {
 	u := asNobody(t)
 	u.must("mkdir -m 0333 blind; mkdir -p there/data there/asd; chmod 0111 there", "")

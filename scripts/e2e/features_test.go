@@ -98,9 +98,10 @@ func testMap(t *testing.T) {
 	}
 }
 
-// TestVastRequests: half of a disk of 16 TiB is trimmed and half of it zeroed
-// by one request each, and one request tells what is where. None takes long, and a killed server
-// remembers them. A client without extended headers needs thousands of requests, and sees the same.
+// TestVastRequests: one request trims half of a disk of 16 TiB, another zeroes the
+// other half, and one request tells what is where. None takes long, and a killed server
+// remembers them. A client without extended headers needs thousands of requests, and
+// sees the same.
 func TestVastRequests(t *testing.T) {
 	need(t, "nbdinfo")
 	s := up(t)

@@ -72,7 +72,7 @@ func (d *small) inodes() {
 
 // TestFullDirectory: the file system of the data directory runs full, in bytes and in
 // inodes, while the disks of the backend have room. Nothing fails: writes wait, a stop
-// ends, a start is ready and serves reads, and with room all goes on.
+// ends, a start gets ready and serves reads, and when there is room everything goes on.
 func TestFullDirectory(t *testing.T) {
 	for _, c := range []struct {
 		name, options, more string

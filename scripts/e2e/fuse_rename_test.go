@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestKillUnderRename: the process is killed while a directory with vDisks and
-// other files goes from name to name. At the next start all of it has one name,
-// that of the last renaming which was answered or the next.
+// TestKillUnderRename: the process is killed while a directory with vDisks and other
+// files is renamed again and again. At the next start all of them have one name: that
+// of the last rename that was answered, or that of the one after it.
 func TestKillUnderRename(t *testing.T) {
 	s, dir := mounted(t)
 	at := func(i int, name string) string { return filepath.Join(dir, fmt.Sprint("vm", i%3), name) }
@@ -70,8 +70,8 @@ func TestKillUnderRename(t *testing.T) {
 	t.Logf("%d renamings", done)
 }
 
-// TestSmallFileSync: what was written to a small file before an fsync is there
-// after a kill, though the file was never closed.
+// TestSmallFileSync: what was written to a small file before an fsync is there after a
+// kill, though the file was never closed.
 func TestSmallFileSync(t *testing.T) {
 	s, dir := mounted(t)
 	name := filepath.Join(dir, "vars")

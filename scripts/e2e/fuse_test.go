@@ -190,8 +190,8 @@ var fileSystems = []struct{ name, mkfs, fsck string }{
 	{"btrfs", "mkfs.btrfs -q -f", "btrfs check"},
 }
 
-// TestFileSystems: a vDisk's file carries file systems over a loop device, and
-// what fstrim gives back is given back.
+// TestFileSystems: a vDisk's file carries file systems over a loop device, and the room
+// that fstrim gives back is freed.
 func TestFileSystems(t *testing.T) {
 	need(t, "losetup", "tar", "fstrim")
 	s, dir := mounted(t)
@@ -283,8 +283,8 @@ func TestCopiesAreClones(t *testing.T) {
 	}
 }
 
-// TestDeadMount: a mount that a killed process left is taken over by the next,
-// and files that were durable are there.
+// TestDeadMount: the next process takes over a mount that a killed process left, and
+// files that were durable are there.
 func TestDeadMount(t *testing.T) {
 	s, dir := mounted(t)
 	for i := range 5 {
@@ -315,8 +315,8 @@ func TestDeadMount(t *testing.T) {
 	}
 }
 
-// TestAttach: a vDisk that is attached is a block device until it is detached,
-// also over restarts.
+// TestAttach: a vDisk that is attached is a block device until it is detached, over
+// restarts too.
 func TestAttach(t *testing.T) {
 	need(t, "mkfs.ext4", "e2fsck", "losetup")
 	needLoops(t)
@@ -362,8 +362,8 @@ func TestAttach(t *testing.T) {
 	}
 }
 
-// TestAttachMoved: a vDisk that is attached moves with its directory, and is let
-// go by a stop, and attached again under its new name.
+// TestAttachMoved: an attached vDisk moves with its directory. A stop lets go of it,
+// and the next start attaches it again under its new name.
 func TestAttachMoved(t *testing.T) {
 	need(t, "losetup")
 	needLoops(t)
@@ -393,10 +393,10 @@ func TestAttachMoved(t *testing.T) {
 	s.ovs("vdisk", "detach", "moved/disk")
 }
 
-// TestKillUnderFileSystem: the process is killed under ext4 on a block device
-// of a vDisk. Each time the mount is back by itself, the device attached again,
-// and e2fsck finds after the journal nothing that a power cut would not explain;
-// files that were synced have their bytes.
+// TestKillUnderFileSystem: the process is killed under ext4 on a block device of a
+// vDisk. Each time the mount comes back by itself and the device is attached again.
+// After the journal, e2fsck finds only what a power cut would explain, and files that
+// were synced have their bytes.
 func TestKillUnderFileSystem(t *testing.T) {
 	need(t, "mkfs.ext4", "e2fsck", "losetup")
 	needLoops(t)

@@ -22,8 +22,9 @@ func modified(t *testing.T, name string) time.Time {
 	return i.ModTime()
 }
 
-// TestTimesOfNBD: what NBD clients and commands change is seen in the times of files,
-// over a stop, and over a kill, after which rsync copies what was written and no more.
+// TestTimesOfNBD: what NBD clients and commands change shows in the times of files,
+// over a stop and over a kill. After the kill, rsync copies what was written and no
+// more.
 func TestTimesOfNBD(t *testing.T) {
 	need(t, "rsync")
 	s, dir := mounted(t)
@@ -96,8 +97,8 @@ func TestTimesOfNBD(t *testing.T) {
 	}
 }
 
-// TestUnmountedByOthers: that somebody takes the mount away ends the process at once,
-// and it says so once.
+// TestUnmountedByOthers: if somebody else unmounts the mount, the process ends at once,
+// and says so once.
 func TestUnmountedByOthers(t *testing.T) {
 	s, dir := mounted(t)
 	s.create("a", gib)

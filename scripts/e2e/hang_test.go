@@ -122,11 +122,11 @@ type fioSide struct {
 	} `json:"clat_ns"`
 }
 
-// TestDiskHangs: one of three disks hangs, or is slow (4 MB/s), again and again while
-// a client writes and verifies. No request of it fails or takes over five seconds, and
-// within ten the disk is shown as what it is. OVS_HANGS says how often, 2 by default;
-// forty take twenty minutes. In the end the server is stopped and started while the
-// disk hangs, each within ten seconds.
+// TestDiskHangs: one of three disks hangs, or is slow (4 MB/s), again and again while a
+// client writes and verifies. No request of the client fails or takes over five
+// seconds, and within ten the disk is shown as what it is. OVS_HANGS is the number of
+// rounds, 2 by default; forty take twenty minutes. In the end the server is stopped and
+// started while the disk hangs, each within ten seconds.
 func TestDiskHangs(t *testing.T) {
 	long(t)
 	need(t, "fio")
@@ -233,9 +233,9 @@ func (s *system) stopAndStartHanging(z *frozen, dir string) {
 	}
 }
 
-// TestSecondSignal: while a disk hangs, a second signal ends the process at once: its
-// locks and addresses are free, though the kernel may keep it, and the next one is
-// ready within ten seconds with all that was acknowledged.
+// TestSecondSignal: while a disk hangs, a second signal ends the process at once. Its
+// locks and addresses are free, though the kernel may keep the process. The next
+// process is ready within ten seconds with everything that was acknowledged.
 func TestSecondSignal(t *testing.T) {
 	need(t, "fio")
 	z := newFrozen(t, gib)

@@ -83,8 +83,8 @@ func (s *stamping) verify(full bool) *stamp.Report {
 	return r
 }
 
-// TestKillServer: 20 times the server is killed under four connections that
-// write, and every acknowledged write is there after the restart.
+// TestKillServer: the server is killed 20 times while four connections write. Every
+// acknowledged write is there after the restart.
 func TestKillServer(t *testing.T) {
 	rounds, size := 20, int64(2*gib)
 	if testing.Short() {
@@ -106,8 +106,8 @@ func TestKillServer(t *testing.T) {
 	}
 }
 
-// TestForgetfulServer is the control of TestKillServer: a server that loses
-// what it acknowledged is found out.
+// TestForgetfulServer is the control of TestKillServer: it finds out a server that
+// loses what it acknowledged.
 func TestForgetfulServer(t *testing.T) {
 	need(t, "nbdkit")
 	c := server.NBDKit(t.TempDir(), "forgetful", "memory", "64M")
@@ -131,8 +131,8 @@ func TestForgetfulServer(t *testing.T) {
 	}
 }
 
-// TestKillServerInTheStart: a server that is killed while it recovers
-// recovers the next time.
+// TestKillServerInTheStart: a server that is killed while it recovers succeeds the next
+// time.
 func TestKillServerInTheStart(t *testing.T) {
 	s := killable(t, 256*mib, "--write-buffer", "64MiB")
 	st := newStamping(t, s.Socket, s.export, 256*mib)
@@ -151,8 +151,8 @@ func TestKillServerInTheStart(t *testing.T) {
 	st.verify(false)
 }
 
-// TestStopUnderLoad: SIGTERM under writers ends the server within its bound,
-// and loses nothing.
+// TestStopUnderLoad: SIGTERM during writes ends the server within its bound, and loses
+// nothing.
 func TestStopUnderLoad(t *testing.T) {
 	if *standIn != "" {
 		t.Skipf("%s waits for its clients", *standIn)
@@ -266,8 +266,8 @@ func TestPausedServer(t *testing.T) {
 	st.verify(false)
 }
 
-// TestNoSpace: on a full file system writes wait or are refused; nothing is
-// lost, the process lives, and with more room it goes on.
+// TestNoSpace: on a full file system writes wait or are refused. Nothing is lost, the
+// process lives, and when there is more room it goes on.
 func TestNoSpace(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a small tmpfs")

@@ -14,9 +14,9 @@ import (
 	"openvstorage/scripts/server"
 )
 
-// TestFewDescriptors: with 256 open files allowed, 70 vDisks are written side by
-// side and clients come and go beyond what can be served at once. Management
-// answers all the while, nothing halts, all is there in the end, also after kill -9.
+// TestFewDescriptors: with 256 open files allowed, 70 vDisks are written side by side,
+// and more clients come and go than can be served at once. Management answers all the
+// while and nothing halts. In the end everything is there, after kill -9 too.
 func TestFewDescriptors(t *testing.T) {
 	const vdisks, strangers = 70, 200
 	s := upLimited(t, 256)

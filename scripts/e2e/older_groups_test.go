@@ -10,8 +10,9 @@ import (
 	"openvstorage/scripts/server"
 )
 
-// The groups and disks that the release before has made open and are used. Each part
-// that this release has written is refused by that one, put among its own.
+// Groups and disks that the release before has made open and are used. If one part that
+// this release has written is put among those of the older release, the older release
+// refuses it.
 func TestPartsOfReleaseBefore(t *testing.T) {
 	long(t)
 	if *standIn != "" {

@@ -17,9 +17,9 @@ import (
 	"openvstorage/scripts/server"
 )
 
-// olderCommit is the last release whose catalogs, registry values and record of the
-// data directory are of the versions before, and whose raft logs, states and
-// identities of disks know no life.
+// olderCommit is the last release with the older formats: catalogs, registry values and
+// the record of the data directory have the version before, and raft logs, states and
+// identities of disks have no life.
 const olderCommit = "af2fd56b017582f730e7ca3cf3f625e5d31c7141"
 
 // older is ovs of that commit, which is built once.
@@ -61,9 +61,9 @@ func buildOlder(t *testing.T, repo string) ([]byte, error) {
 	return os.ReadFile(bin)
 }
 
-// TestOlderRelease: what the release before has made opens and is used, be it stopped
-// or killed. That release refuses what this one has written: the directory by its
-// record, and without that the registry.
+// TestOlderRelease: what the release before has made opens and is used, after a stop
+// and after a kill. That release refuses what this one has written: the directory by
+// its record, and without the record by the registry.
 func TestOlderRelease(t *testing.T) {
 	long(t)
 	if *standIn != "" {

@@ -57,8 +57,8 @@ func scribble(t *testing.T, socket, export string, seed uint64, off int64, n int
 	return p
 }
 
-// TestSnapshot: an export of a snapshot is read-only and stands still while
-// the vDisk is written to; a rollback brings it back; a restart changes nothing.
+// TestSnapshot: an export of a snapshot is read-only, and does not change while the
+// vDisk is written to. A rollback brings its bytes back. A restart changes nothing.
 func TestSnapshot(t *testing.T) {
 	const size = 32 * mib
 	s := up(t, "--write-buffer", "64MiB")
@@ -121,8 +121,8 @@ func TestSnapshot(t *testing.T) {
 	}
 }
 
-// TestClone: a clone has its parent's bytes, is written to alone, and holds
-// its parent.
+// TestClone: a clone has its parent's bytes. Writes to it do not reach the parent. The
+// parent cannot be deleted while it has a clone.
 func TestClone(t *testing.T) {
 	const size = 32 * mib
 	s := up(t, "--write-buffer", "64MiB")
@@ -178,9 +178,9 @@ func TestResize(t *testing.T) {
 // managementMax is what a snapshot, clone or rollback may take.
 const managementMax = 20 * time.Millisecond
 
-// TestManagementTakesNoTime: snapshot, clone and rollback of a large vDisk. The
-// call over the management socket is timed; the start of a process for the
-// command line, about 10 ms here, is not the vDisk's.
+// TestManagementTakesNoTime: snapshot, clone and rollback of a large vDisk. Only the
+// call over the management socket is timed: the start of a process for the command
+// line, about 10 ms, has nothing to do with the vDisk.
 func TestManagementTakesNoTime(t *testing.T) {
 	need(t, "fio")
 	data := int64(4 * gib)

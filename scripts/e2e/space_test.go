@@ -35,8 +35,8 @@ func diskUsage(t *testing.T, dir string, skip ...string) (n int64) {
 	return n
 }
 
-// TestOverwrite: a vDisk that is written over and over does not grow, and
-// gives its space back when it is deleted.
+// TestOverwrite: a vDisk that is overwritten again and again does not grow, and gives
+// its space back when it is deleted.
 func TestOverwrite(t *testing.T) {
 	need(t, "fio")
 	size, buffer, passes := int64(gib), int64(2*gib), 20

@@ -82,7 +82,7 @@ func forAll(t *testing.T, name string) {
 }
 
 // TestUser: a user who is not root mounts his vDisks with fusermount3, for himself
-// alone; what he cannot do is told, with what to do about it.
+// alone. An operation that he may not do fails with an error that says what to do.
 func TestUser(t *testing.T) {
 	need(t, "fusermount3", "dd", "truncate")
 	u := asNobody(t)
@@ -108,7 +108,7 @@ func TestUser(t *testing.T) {
 	u.must("echo small >mnt/vm.xml && mkdir mnt/vm && truncate -s 8M mnt/vm/a.raw && printf disk | dd of=mnt/vm/a.raw bs=4 seek=1000 conv=notrunc,fsync status=none && stat -c %s mnt/vm/a.raw", "8388608")
 	u.must("mv mnt/vm mnt/vm2 && dd if=mnt/vm2/a.raw bs=4 skip=1000 count=1 status=none", "disk")
 	if _, err := os.Stat(filepath.Join(mnt, "vm.xml")); !errors.Is(err, syscall.EACCES) {
-		t.Errorf("root, who was not let in, gets %v", err)
+		t.Errorf("root, which was not let in, gets %v", err)
 	}
 	for range 2 {
 		s.Kill()
@@ -143,8 +143,8 @@ func TestUser(t *testing.T) {
 	s.start()
 }
 
-// TestMountPoint: what cannot be mounted on is refused before anything is opened,
-// and the line says why.
+// TestMountPoint: a directory that cannot be mounted on is refused before anything is
+// opened, and the line says why.
 func TestMountPoint(t *testing.T) {
 	if *standIn != "" || os.Geteuid() != 0 {
 		t.Skip("needs ovs, and root")
@@ -184,8 +184,8 @@ func TestMountPoint(t *testing.T) {
 	}
 }
 
-// TestSpaceOfMount: df shows what fits: of three disks on one file system two
-// thirds of what that has left.
+// TestSpaceOfMount: df shows what fits. With three disks on one file system that is two
+// thirds of what the file system has left.
 func TestSpaceOfMount(t *testing.T) {
 	s, dir := mounted(t)
 	var mount, under unix.Statfs_t

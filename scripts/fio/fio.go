@@ -101,10 +101,9 @@ func sum(d ...direction) Result {
 // head cuts a long complaint.
 func head(s string) string { return s[:min(len(s), 2000)] }
 
-// Gap is the longest time without a completion in the log that
-// --write_iops_log wrote with --log_avg_msec, to the resolution of that
-// option: a line is written with a completion, so that the distance of two
-// lines is never less than the gap between them.
+// Gap is the longest time without a completion, in the log that --write_iops_log wrote
+// with --log_avg_msec. Its resolution is that option: fio writes a line only with a
+// completion, so two lines are at least as far apart as the gap between them is long.
 func Gap(log string) (time.Duration, error) {
 	f, err := os.Open(log)
 	if err != nil {

@@ -24,9 +24,9 @@ func TestGrow(t *testing.T) {
 	must(t, m.Wait(stopMax))
 }
 
-// TestGrowNBD: over NBD a client learns of a size when it connects. QEMU refuses
-// the new one until then; a restart of ovs makes it connect again, with the
-// guest's next request, and then it takes it. A guest that is started anew has it.
+// TestGrowNBD: an NBD client learns of a size when it connects. QEMU refuses the new
+// size until then. A restart of ovs makes QEMU connect again, with the guest's next
+// request, and then QEMU takes the new size. A guest that is started anew has it, too.
 func TestGrowNBD(t *testing.T) {
 	s := up(t)
 	s.ovs("vdisk", "create", "grow", "--size", fmt.Sprint(growFrom))

@@ -117,8 +117,8 @@ func (m *Machine) read(out io.Reader) {
 	close(m.done)
 }
 
-// Await returns the first step that begins with text, of those from the one
-// numbered from on. That the guest ends, fails or takes longer is an error.
+// Await returns the first step, from the one numbered from on, that begins with text.
+// It fails if the guest ends, fails or takes longer than limit.
 func (m *Machine) Await(text string, from int, limit time.Duration) (Step, error) {
 	late := time.NewTimer(limit)
 	defer late.Stop()

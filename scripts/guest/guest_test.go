@@ -184,8 +184,8 @@ func (s *system) importRoot(name string) {
 	s.ovs("vdisk", "sync", name)
 }
 
-// TestBoot: a Debian boots from a vDisk in at most 1.15 times the time that it
-// takes from a raw file, whichever the door.
+// TestBoot: a Debian boots from a vDisk, through either door, in at most 1.15 times the
+// time that it takes from a raw file.
 func TestBoot(t *testing.T) {
 	s := up(t)
 	s.importRoot("root")
@@ -220,8 +220,8 @@ func TestBoot(t *testing.T) {
 	}
 }
 
-// TestFourClones: four clones that boot at once read from the backend what one
-// needs, and a fifth of that more at most.
+// TestFourClones: four clones that boot at once read from the backend at most a fifth
+// more than one does.
 func TestFourClones(t *testing.T) {
 	// A small write buffer and a cache of fragments, empty at first: what is
 	// read comes from the ASDs once.
@@ -262,8 +262,8 @@ func TestFourClones(t *testing.T) {
 	}
 }
 
-// TestWork: file systems in a guest are made, filled, synced, trimmed; a
-// snapshot of the running guest, cloned, is as after a power cut.
+// TestWork: file systems in a guest are made, filled, synced and trimmed. A clone of a
+// snapshot of the running guest is as after a power cut.
 func TestWork(t *testing.T) {
 	s := up(t)
 	for _, door := range doors {
@@ -356,9 +356,9 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestKillServer: ovs is killed under a guest and started again. Over NBD the
-// guest waits and goes on. Over the mount its disk is gone, as a disk that was
-// pulled out; it has all it synced when it starts again.
+// TestKillServer: ovs is killed under a guest and started again. Over NBD the guest
+// waits and goes on. Over the mount its disk is gone, like a disk that was pulled out;
+// when the guest is started again it has everything that it had synced.
 func TestKillServer(t *testing.T) {
 	s := up(t)
 	for _, door := range doors {

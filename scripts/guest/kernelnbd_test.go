@@ -26,8 +26,8 @@ func (s *system) done(m *guest.Machine, step string) {
 	must(s.t, m.Wait(stopMax))
 }
 
-// TestKernelNBD: the kernel's client with two connections over TCP; a file
-// system, fio, and a device mapper target that loses writes on top of it.
+// TestKernelNBD: the kernel's client with two connections over TCP. On it are a file
+// system, fio, and a device mapper target that loses writes.
 func TestKernelNBD(t *testing.T) {
 	s := up(t)
 	s.ovs("vdisk", "create", "disk", "--size", "512MiB")
@@ -46,10 +46,10 @@ func TestKernelNBD(t *testing.T) {
 	s.done(s.kernel(guest.Config{Step: "nbdfio", Initrd: initrd, Memory: 768}), "nbdfio")
 }
 
-// TestKernelNBDLost: ovs is killed under the kernel's client and started again.
-// Whichever way nbd-client connected, the file system sees errors, and the device
-// stays dead until somebody connects it again: the process that -persist leaves
-// is gone too. The file system has all it synced then.
+// TestKernelNBDLost: ovs is killed under the kernel's client and started again. However
+// nbd-client connected, the file system sees errors, and the device stays dead until
+// somebody connects it again: the process that -persist leaves is gone too. After that
+// the file system has everything that it had synced.
 func TestKernelNBDLost(t *testing.T) {
 	s := up(t)
 	s.ovs("vdisk", "create", "disk", "--size", "512MiB")

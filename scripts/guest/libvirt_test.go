@@ -19,9 +19,9 @@ import (
 	"openvstorage/scripts/guest"
 )
 
-// libvirt is a libvirtd of our own: it has a mount namespace in which its
-// directories are ours, and a name, so that two on this machine take each other
-// for two machines.
+// libvirt is a libvirtd of our own. It has a mount namespace in which its directories
+// are ours, and a host name, so that two libvirtds on this machine take each other for
+// two machines.
 type libvirt struct {
 	s    *system
 	name string
@@ -271,8 +271,9 @@ func TestLibvirt(t *testing.T) {
 	}
 }
 
-// TestLibvirtReconnect: the disk that docs/vms.md gives QEMU itself, for a libvirt
-// that knows no reconnect: the VM waits while ovs is killed and started again.
+// TestLibvirtReconnect: a libvirt that knows no reconnect, with the disk that
+// docs/vms.md passes to QEMU directly. The VM waits while ovs is killed and started
+// again.
 func TestLibvirtReconnect(t *testing.T) {
 	s, words := setUp(t)
 	l := s.libvirt("host-a")
@@ -289,8 +290,8 @@ func TestLibvirtReconnect(t *testing.T) {
 	s.recover(s.block("nbd", "disk"), d.synced())
 }
 
-// TestLibvirtMigrate: virsh migrate between two libvirtds, over both doors. A file
-// of the mount is none that libvirt knows to be shared, and is taken as unsafe.
+// TestLibvirtMigrate: virsh migrate between two libvirtds, over both doors. libvirt
+// does not know that a file of the mount is shared, and calls the migration unsafe.
 func TestLibvirtMigrate(t *testing.T) {
 	s, words := setUp(t)
 	a, b := s.libvirt("host-a"), s.libvirt("host-b")

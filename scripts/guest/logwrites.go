@@ -6,9 +6,9 @@ import (
 	"io"
 )
 
-// What dm-log-writes notes, as the kernel's documentation of the target says:
-// a super block, then entries, each of a header and what was written; all in
-// sectors of the device, numbers little endian.
+// The log of dm-log-writes, as the kernel's documentation of the target describes it: a
+// super block, then entries, each a header and what was written. All are in sectors of
+// the device, and numbers are little-endian.
 const (
 	logMagic   = 0x6a736677736872
 	logVersion = 1

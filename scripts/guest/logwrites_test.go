@@ -56,10 +56,10 @@ func TestReadLog(t *testing.T) {
 	}
 }
 
-// TestLogWrites: the kernel's client below dm-log-writes. What ext4 wrote is
-// replayed on another vDisk; at each flush a clone of that is what a power cut
-// there leaves: its journal is replayed, nothing is left to mend, and the files
-// that were synced are there. In the end both vDisks are the same.
+// TestLogWrites: the kernel's client below dm-log-writes. What ext4 wrote is replayed
+// on another vDisk. At each flush that vDisk is cloned: the clone is what a power cut
+// at that flush leaves. The clone's journal is replayed, then nothing is left to mend,
+// and the files that were synced are there. In the end both vDisks are the same.
 func TestLogWrites(t *testing.T) {
 	s := up(t)
 	const size = 128 << 20

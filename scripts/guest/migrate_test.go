@@ -7,9 +7,9 @@ import (
 	"openvstorage/scripts/guest"
 )
 
-// TestMigrate: a guest under load moves from QEMU to QEMU and on, both on one
-// vDisk. It sees no error, and what it has synced is there. Over the mount QEMU's
-// lock on the file moves with it, and keeps out a third.
+// TestMigrate: a guest under load moves from one QEMU to the next and on, all on one
+// vDisk. The guest sees no error, and what it has synced is there. Over the mount,
+// QEMU's lock on the file moves with the guest, and keeps out a third QEMU.
 func TestMigrate(t *testing.T) {
 	s := up(t)
 	for _, door := range doors {

@@ -94,8 +94,8 @@ func (m *Machine) QMP(command string, arguments map[string]any) error {
 	return q.do(command, arguments)
 }
 
-// Migrate moves a running guest to another QEMU, that was started with Incoming,
-// and returns when it runs there. What is left here is stopped for good.
+// Migrate moves a running guest to another QEMU, which was started with Incoming, and
+// returns when the guest runs there. The QEMU that it leaves is stopped for good.
 func (m *Machine) Migrate(to *Machine, limit time.Duration) error {
 	// It listens for the guest before it listens for commands.
 	ready, err := to.monitor()

@@ -52,9 +52,9 @@ unsigned f%[1]d(unsigned x)
 	return b.Bytes()
 }
 
-// TestRoot: a Debian with its root on a vDisk unpacks sources, compiles and runs
-// them, deletes and trims, over the mount grows its root, syncs files in a storm,
-// and loses its power in it. It has all it synced, and boots again.
+// TestRoot: a Debian with its root on a vDisk unpacks sources, compiles and runs them,
+// deletes and trims. Over the mount it also grows its root and syncs many files, and
+// loses its power meanwhile. It has everything that it had synced, and boots again.
 func TestRoot(t *testing.T) {
 	s := up(t)
 	tarball := filepath.Join(s.temp, "source.tar")

@@ -1,12 +1,12 @@
-// Hostile runs a guest beside strangers that mean harm, attack by attack, and
-// prints what is left to the guest: its requests a second and its 99th percentile
-// against those of the same guest alone, just before or after. It fails if less
-// than half of the first or more than three times the second is left, in the
-// median of the rounds, or if a request took over ten seconds.
+// Hostile runs a guest beside clients that mean harm, attack by attack, and prints what
+// is left to the guest: its requests a second and its 99th percentile, compared with
+// the same guest alone, just before or after. It fails if, in the median of the rounds,
+// the guest has less than half of the requests or more than three times the percentile,
+// or if a request took over ten seconds.
 //
-// All of them share this machine, so the table has the CPUs that each of them
-// used: what the attacker burns itself no server can give back, and with much in
-// the last column, which is the rest of the machine, the row says little.
+// All of them share this machine, so the table has the CPUs that each of them used. No
+// server can give back what the attacker uses itself. The last column is the rest of
+// the machine: if it is high, the row says little.
 package main
 
 import (
@@ -32,9 +32,9 @@ const (
 	mostP99   = 3
 	mostStall = 10 * time.Second
 
-	// spare is how many places of the unix socket are left to the guest by
-	// attackers whose connections are like its own. The socket is its owner's
-	// alone, and a server that is full of its owner's clients is full.
+	// spare is how many places of the unix socket an attacker leaves to the guest, if
+	// its connections are like the guest's own. Only the owner can open the socket, and
+	// a server that is full of its owner's clients is full.
 	spare = 4
 )
 

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Build builds ovs into dir, the way that it is shipped (no cgo), and returns
-// the program's name. With OVS_BIN set in the environment it takes that one.
+// Build builds ovs into dir as it is shipped (without cgo), and returns the name of the
+// program. If OVS_BIN is set in the environment, it returns that program.
 func Build(dir string) (string, error) {
 	if bin := os.Getenv("OVS_BIN"); bin != "" {
 		return bin, nil

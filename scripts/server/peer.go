@@ -2,12 +2,11 @@ package server
 
 import "path/filepath"
 
-// The peers serve one export under the empty name, and under any other that
-// is asked for where they can (nbdkit), so that a script may always ask for
-// the empty one.
+// Each peer serves one export under the empty name, so that a script can always ask for
+// that. nbdkit serves it under any other name, too.
 
-// NBDKit is nbdkit with a plugin and its arguments, threads as by default.
-// Its socket goes to dir.
+// NBDKit is nbdkit with a plugin and its arguments, and the default number of threads.
+// Its socket is in dir.
 func NBDKit(dir, name, plugin string, args ...string) Command {
 	socket := filepath.Join(dir, name+".sock")
 	return Command{
@@ -17,8 +16,8 @@ func NBDKit(dir, name, plugin string, args ...string) Command {
 	}
 }
 
-// QEMUNBD is qemu-nbd on a raw file, with as many clients as a multi-conn
-// client opens, discards passed on.
+// QEMUNBD is qemu-nbd on a raw file. It accepts as many clients as a multi-conn client
+// opens, and passes discards on.
 func QEMUNBD(dir, name, file, cache, aio string) Command {
 	socket := filepath.Join(dir, name+".sock")
 	return Command{
@@ -29,10 +28,10 @@ func QEMUNBD(dir, name, file, cache, aio string) Command {
 	}
 }
 
-// QEMUFUSE is qemu-storage-daemon with a raw file, exported by FUSE over the
-// file export. With cache "none" it opens the file as disks of VMs mostly are,
-// past the page cache; with "writeback" as it does if nobody says anything. Its
-// monitor comes after the export, and so says when it is ready.
+// QEMUFUSE is qemu-storage-daemon with a raw file, exported by FUSE over the file
+// export. With cache "none" it opens the file past the page cache, as disks of VMs
+// mostly are; "writeback" is the default of QEMU. Its monitor starts after the export,
+// and so shows that the export is ready.
 func QEMUFUSE(dir, name, file, export, cache string) Command {
 	socket := filepath.Join(dir, name+".sock")
 	opened := "cache.direct=on,aio=native"

@@ -1,6 +1,7 @@
-// Package server is an NBD server as a process under test: ours or a peer.
-// A Command says how to start a server and when it is ready. A Process is a running one, which is stopped,
-// killed and measured. Scripts end only processes that they have started, by their ids.
+// Package server is an NBD server as a process under test: ours or a peer. A Command
+// says how to start a server and when it is ready. A Process is a running server, which
+// can be stopped, killed and measured. Scripts end only processes that they have
+// started, by their ids.
 package server
 
 import (
@@ -151,8 +152,9 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Stop sends SIGTERM and returns when the process is gone; an error if it
-// did not end within limit (it is then killed) or did not end well.
+// Stop sends SIGTERM and returns when the process is gone. If the process does not end
+// within limit, Stop kills it and returns an error. It also returns an error if the
+// process exits with one.
 func (p *Process) Stop(limit time.Duration) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -171,8 +173,8 @@ func (p *Process) Stop(limit time.Duration) error {
 
 // CPU is the processor time that the process has used, user and system.
 //
-// It is read from the process's clock, which counts nanoseconds and the threads
-// that have ended; /proc rounds down to 10 ms, a hundredth of a short run.
+// It is read from the clock of the process, which counts nanoseconds and includes
+// threads that have ended. /proc rounds down to 10 ms, a hundredth of a short run.
 func (p *Process) CPU() (time.Duration, error) {
 	// As clock_getcpuclockid(3) makes it: the process id, inverted, and in the low
 	// bits "of the process, as scheduled".

@@ -58,10 +58,10 @@ func (h *History) duty(w *write, powerCut bool, newest uint64) duty {
 
 // judge compares what one cluster holds with what it may hold.
 //
-// A write is applied if it had to be kept or if any sector of the cluster
-// shows it. Each sector says that the write it shows came after every other
-// applied write to that sector; the log says which writes came before which.
-// The cluster is right if these sentences have no cycle.
+// A write is applied if it had to be kept, or if any sector of the cluster shows it.
+// Each sector says that the write it shows came after every other applied write to that
+// sector. The log says which writes came before which. The cluster is right if these
+// statements have no cycle.
 func (h *History) judge(number uint64, held sectors, powerCut bool, newest uint64) []Finding {
 	c := h.clusters[number]
 	if c == nil {
@@ -136,9 +136,9 @@ func missing(sector, held uint64, y *write, d duty) Finding {
 	return Finding{Torn, sector, fmt.Sprintf("write %d is only partly in its cluster: the sector holds %d", y.seq, held)}
 }
 
-// cyclic reports whether "came after" contradicts itself among the applied
-// writes of one cluster, by taking away, again and again, a write that
-// nothing left must precede.
+// cyclic reports whether "came after" contradicts itself among the applied writes of
+// one cluster. It removes, again and again, a write that need not come after any other
+// that is left. If no such write is left, but others are, there is a cycle.
 func cyclic(number uint64, shown [sectorsPerCluster]*write, applied map[*write]duty) bool {
 	precedes := func(y, x *write) bool {
 		if y.before(x) {

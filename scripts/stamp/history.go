@@ -34,7 +34,7 @@ type cluster struct {
 	writes []*write
 }
 
-// History is the log as a state: what each cluster may hold. Not safe for
+// History is the state that the log describes: what each cluster may hold. Not safe for
 // concurrent use.
 type History struct {
 	run      uint64
@@ -53,8 +53,8 @@ func NewHistory() *History {
 	return &History{writes: map[uint64]*write{}, clusters: map[uint64]*cluster{}}
 }
 
-// Catch reads the records of the log that h has not read yet. A torn record
-// at the end is left for later.
+// Catch reads the records of the log that h has not read yet. It leaves a torn record
+// at the end for the next call.
 func (h *History) Catch(name string) error {
 	f, err := os.Open(name)
 	if err != nil {

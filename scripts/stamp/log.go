@@ -109,8 +109,8 @@ func CreateLog(name string, run uint64, size int64) (*Log, error) {
 	return l, nil
 }
 
-// OpenLog opens a log to go on with it. A torn record at its end, left by a
-// killed client, is cut off.
+// OpenLog opens a log to append to it. It cuts off a torn record at the end, which a
+// killed client leaves.
 func OpenLog(name string) (*Log, error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {

@@ -47,9 +47,10 @@ type Stats struct {
 	Writes, Acked, Flushes int64
 }
 
-// Run writes until ctx is done, Max requests are sent, or every connection has failed: so a run ends when
-// its server is killed. A request that fails is not acknowledged, and that is all. The error is of the log,
-// or of connections that failed before ctx was done; the caller knows whether it had to expect that.
+// Run writes until ctx is done, Max requests are sent, or every connection has failed,
+// as when the server is killed. A request that fails only counts as not acknowledged.
+// Run returns errors of the log, and of connections that failed before ctx was done.
+// The caller knows whether to expect these.
 func Run(ctx context.Context, o Options) (Stats, error) {
 	if o.Depth == 0 {
 		o.Depth = 8

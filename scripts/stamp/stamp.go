@@ -1,15 +1,14 @@
-// Package stamp is a client that proves what a block device kept. It writes
-// sectors that name themselves (address, sequence, writer, checksum), logs
-// when each write was issued and when it was acknowledged, and after a kill
-// or a power cut reads the device back and shows that what is there is
-// explained by the log: nothing acknowledged is missing, nothing is torn,
-// nothing older has come back.
+// Package stamp is a client that proves what a block device kept. It writes sectors
+// that name themselves (address, sequence, writer, checksum), and logs when each write
+// was issued and when it was acknowledged. After a kill or a power cut it reads the
+// device back and shows that the log explains what is there: nothing acknowledged is
+// missing, nothing is torn, nothing older has come back.
 //
-// The unit is the sector of 512 bytes, the unit of atomicity is the cluster
-// of 4 KiB. The clock is the log itself: the number of a record is its time,
-// so that "acknowledged before that one was issued" is a comparison of two
-// numbers. It knows nothing of the server's own order: two writes that were
-// in flight together may have been applied either way round.
+// The unit is the sector of 512 bytes, the unit of atomicity is the cluster of 4 KiB.
+// The clock is the log itself: the number of a record is its time, so "acknowledged
+// before that one was issued" is a comparison of two numbers. The package knows nothing
+// of the server's own order: two writes that were in flight together may have been
+// applied either way round.
 package stamp
 
 import (

@@ -44,8 +44,8 @@ func FuzzDecodeRecord(f *testing.F) {
 	})
 }
 
-// TestHonestServer kills and restarts an honest device many times: the check
-// must never accuse it, with a log that is reopened each time.
+// TestHonestServer kills and restarts an honest device many times, with a log that is
+// reopened each time: the check must never accuse the device.
 func TestHonestServer(t *testing.T) {
 	const size = 32 << 20
 	seed := rand.Uint64()
@@ -83,8 +83,8 @@ func TestHonestServer(t *testing.T) {
 	l.Close()
 }
 
-// TestLyingServer runs the whole client against devices that lie about their
-// last write: each must be found out.
+// TestLyingServer runs the whole client against devices that lie about their last
+// write. The check must find out each of them.
 func TestLyingServer(t *testing.T) {
 	tests := []struct {
 		name string
@@ -284,8 +284,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestSeenIsPrecise: after a check without faults a second one at once finds
-// nothing either, and nothing is counted as issued.
+// TestSeenIsPrecise: a second check right after one without faults finds nothing
+// either, and counts nothing as issued.
 func TestSeenIsPrecise(t *testing.T) {
 	s := newScript(t)
 	s.write(3, 20)

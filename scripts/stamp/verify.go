@@ -17,14 +17,14 @@ type Reading interface {
 
 // VerifyOptions say what is to be proved.
 type VerifyOptions struct {
-	// PowerCut asks for what a power cut leaves: all that was acknowledged
-	// before an acknowledged flush (or FUA write) was issued, and no write
-	// without those acknowledged before it was issued. Without it, every
-	// acknowledged write must be there.
+	// PowerCut asks for what a power cut must leave: every write that was acknowledged
+	// before an acknowledged flush (or FUA write) was issued. A write may be there only
+	// if all writes are that were acknowledged before it was issued. Without PowerCut,
+	// every acknowledged write must be there.
 	PowerCut bool
-	// Full reads the whole device, so that a change in a place that was not
-	// written to is found; otherwise only what was written to since the last
-	// check is read, and what lies close to it.
+	// Full reads the whole device, so that it finds a change in a place that was not
+	// written to. Otherwise Verify reads only what was written to since the last check,
+	// and what lies close to that.
 	Full bool
 	// Conns are read from in turn. At least one.
 	Conns []Reading
@@ -77,13 +77,12 @@ type scan struct {
 	report *Report
 }
 
-// Verify reads the device and compares it with the history, which must have
-// caught up with l. If all is right, what was seen becomes the new beginning,
-// in l and in h: from then on an older write may not come back, and a write
-// that was not there may not appear. After a power cut the caller flushes
-// before it calls Verify, or what was seen may rightly be lost by the next.
-// The error is of the check itself; what is wrong with the device is in the
-// report.
+// Verify reads the device and compares it with the history, which must have caught up
+// with l. If all is right, what was seen becomes the new beginning, in l and in h: from
+// then on an older write may not come back, and a write that was not there may not
+// appear. After a power cut the caller must flush before it calls Verify: otherwise the
+// next power cut may rightly lose what was seen. An error means that the check itself
+// failed. What is wrong with the device is in the report.
 func Verify(ctx context.Context, h *History, l *Log, o VerifyOptions) (*Report, error) {
 	if len(o.Conns) == 0 {
 		return nil, errors.New("stamp: verify needs a connection")

@@ -1,7 +1,7 @@
-// Command testreport reads the output of `go test -json` and prints what a
-// person wants to know: a line for each package, the whole output of what
-// failed, and at the end each test that was left out, and why. It exits with 1
-// if anything failed or nothing ran.
+// Command testreport reads the output of `go test -json` and prints what a person wants
+// to know: a line for each package, the whole output of each test that failed, and at
+// the end each test that was skipped, with the reason. It exits with 1 if anything
+// failed or nothing ran.
 package main
 
 import (

@@ -47,7 +47,7 @@ func (c *Catalog) Validate() error {
 	if f.total > len(f.list) {
 		f.list = append(f.list, fmt.Errorf("and %d more", f.total-len(f.list)))
 	}
-	return fmt.Errorf("%w: vDisk %s, generation %d: %w", ErrInvalid, c.Volume, c.Generation, errors.Join(f.list...))
+	return fmt.Errorf("%w: vDisk %s: generation %d: %w", ErrInvalid, c.Volume, c.Generation, errors.Join(f.list...))
 }
 
 func (c *Catalog) validateConfig(f *faults) {

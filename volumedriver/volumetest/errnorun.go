@@ -162,7 +162,7 @@ func (r *errnoRun) work() error {
 	r.read(v)
 	r.write(c, 9, 1)
 	r.flush(c)
-	return r.look(made)
+	return r.checkAll(made)
 }
 
 // patience is how long a call may take when nothing has failed.
@@ -296,10 +296,10 @@ func (r *errnoRun) isHalted(d *errnoDisk) bool {
 	return err != nil || i.State == volumedriver.StateHalted
 }
 
-// look notes which vDisks are halted, and reads all: no byte may be wrong, and only a
+// checkAll notes which vDisks are halted, and reads all: no byte may be wrong, and only a
 // halted one may fail. made says whether the vDisk w was created; if that failed, w may be
 // listed as halted until the next start.
-func (r *errnoRun) look(made bool) error {
+func (r *errnoRun) checkAll(made bool) error {
 	list, err := r.sys.Host.List(context.Background())
 	if err != nil {
 		return err

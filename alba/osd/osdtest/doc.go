@@ -1,4 +1,4 @@
-// Package osdtest is for tests of and with OSDs: [Run] is the conformance
-// suite that every OSD must pass, [Memory] a model of one in memory, and
-// [Faulty] a decorator that makes one fail, wait or lie.
+// Package osdtest is for tests of OSDs and with OSDs. [Run] is the conformance suite
+// that every OSD must pass, [Memory] is a model of an OSD in memory, and [Faulty] is a
+// decorator that makes an OSD fail, wait or lie.
 package osdtest

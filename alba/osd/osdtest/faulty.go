@@ -66,8 +66,7 @@ func NewFaulty(inner osd.OSD) *Faulty {
 	return &Faulty{inner: inner, counts: make(map[Op]Count)}
 }
 
-// Add puts a rule behind those that are there. The first that hits a call
-// decides.
+// Add puts a rule behind the existing ones. The first rule that hits a call decides.
 func (f *Faulty) Add(r Rule) *Injected { return f.rules.Add(r, r.Skip, r.Count) }
 
 // Down makes every call that begins from now on fail with err before it has

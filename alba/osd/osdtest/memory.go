@@ -13,8 +13,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Memory is an OSD in memory: the contract, sentence by sentence, with the
-// plainest code that keeps it. Nothing outlives it.
+// Memory is an OSD in memory. It is the contract, sentence by sentence, in the plainest
+// code that keeps it. When it is dropped its data is gone.
 type Memory struct {
 	id       uuid.UUID
 	capacity uint64

@@ -56,10 +56,10 @@ func (h *Host) addLocked(name string, size uint64, parent string) (control.Info,
 		return control.Info{}, err
 	}
 	if h.mu.vdisks[name] != nil {
-		return control.Info{}, fmt.Errorf("vDisk %q %w; choose another name", name, control.ErrExists)
+		return control.Info{}, fmt.Errorf("vDisk %q: %w; choose another name", name, control.ErrExists)
 	}
 	if size == 0 || size%4096 != 0 {
-		return control.Info{}, fmt.Errorf("%w: vDisk %q cannot have %d bytes: the size is a multiple of 4096", control.ErrInvalid, name, size)
+		return control.Info{}, fmt.Errorf("%w: vDisk %q: cannot have %d bytes: the size is a multiple of 4096", control.ErrInvalid, name, size)
 	}
 	v := control.Info{Name: name, ID: uuid.New(), Size: size, State: control.StateRunning, Parent: parent, Epoch: 1, Created: time.Unix(1_700_000_000, 0).UTC()}
 	if h.mu.vdisks == nil {
@@ -124,7 +124,7 @@ func (h *Host) Delete(_ context.Context, name string) error {
 		return err
 	}
 	if len(v.Children) > 0 {
-		return fmt.Errorf("vDisk %q %w: %s; delete those first", name, control.ErrHasChildren, strings.Join(v.Children, ", "))
+		return fmt.Errorf("vDisk %q: %w: %s; delete those first", name, control.ErrHasChildren, strings.Join(v.Children, ", "))
 	}
 	delete(h.mu.vdisks, name)
 	for _, other := range h.mu.vdisks {
@@ -148,7 +148,7 @@ func (h *Host) Rename(_ context.Context, oldName, newName string) error {
 		return err
 	}
 	if h.mu.vdisks[newName] != nil {
-		return fmt.Errorf("vDisk %q %w; choose another name", newName, control.ErrExists)
+		return fmt.Errorf("vDisk %q: %w; choose another name", newName, control.ErrExists)
 	}
 	delete(h.mu.vdisks, oldName)
 	v.Name = newName
@@ -175,7 +175,7 @@ func (h *Host) SnapshotCreate(_ context.Context, name, snap string) (control.Sna
 		return control.SnapshotInfo{}, err
 	}
 	if _, err := snapshotIndex(v, snap); err == nil {
-		return control.SnapshotInfo{}, fmt.Errorf("snapshot %q of vDisk %q %w; choose another name", snap, name, control.ErrExists)
+		return control.SnapshotInfo{}, fmt.Errorf("snapshot %q of vDisk %q: %w; choose another name", snap, name, control.ErrExists)
 	}
 	s := control.SnapshotInfo{Name: snap, ID: uuid.New(), Size: v.Size, Created: v.Created}
 	v.Snapshots = append(slices.Clone(v.Snapshots), s)
@@ -204,7 +204,7 @@ func (h *Host) SnapshotDelete(_ context.Context, name, snap string) error {
 		return err
 	}
 	if children := v.Snapshots[i].Children; len(children) > 0 {
-		return fmt.Errorf("snapshot %q of vDisk %q %w: %s; delete those first", snap, name, control.ErrHasChildren, strings.Join(children, ", "))
+		return fmt.Errorf("snapshot %q of vDisk %q: %w: %s; delete those first", snap, name, control.ErrHasChildren, strings.Join(children, ", "))
 	}
 	v.Snapshots = slices.Delete(slices.Clone(v.Snapshots), i, i+1)
 	return nil

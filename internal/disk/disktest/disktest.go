@@ -1,6 +1,6 @@
-// Package disktest is the conformance suite of disk.FS: what every
-// implementation must do alike, so that a test on the crash model says
-// something about the real disk.
+// Package disktest is the conformance suite of disk.FS. It holds what every
+// implementation must do alike, so that a test on the crash model says something about
+// the real disk.
 package disktest
 
 import (

@@ -142,8 +142,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// Who waits for room is heard once a second, whatever it waits for and however many
-// do: each time something is given up.
+// While calls wait for room, that is told once a second, whatever they wait for and
+// however many there are. Each time something is given up to make room.
 func TestFullIsToldOnceASecond(t *testing.T) {
 	for _, op := range []faultdisk.Op{faultdisk.Datasync | faultdisk.Sync, faultdisk.Write, faultdisk.Rename} {
 		synctest.Test(t, func(t *testing.T) {

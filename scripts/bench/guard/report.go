@@ -32,9 +32,9 @@ func Print(w io.Writer, all []*Series) {
 	}
 }
 
-// Summary says what a run came to, which figures are to blame, and what to do
-// about those that are undecided. So many pairs were measured, and so many more
-// were disturbed.
+// Summary writes the result of a run: which figures are to blame, and what to do about
+// those that are undecided. measured is how many pairs were measured, disturbed how
+// many more were discarded.
 func Summary(w io.Writer, all []*Series, measured, disturbed int) Outcome {
 	by := map[Verdict][]string{}
 	for _, s := range all {

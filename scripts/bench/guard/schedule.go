@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Job is one load under one setting: a pair of its runs gives a pair of each of
-// its figures.
+// Job is one load under one setting. A pair of its runs gives a pair of each of its
+// figures.
 type Job struct {
 	Name    string
 	Setting string
@@ -23,15 +23,14 @@ type Job struct {
 
 // Bench measures.
 type Bench interface {
-	// Renew replaces the servers of both builds, and their data, by new ones. What
-	// a process or a directory has by chance, such as where its memory and its
-	// files lie, is then noise like the rest, which pairs of different rounds show;
-	// with the same two processes all the time it would look like a difference of
-	// the builds.
+	// Renew replaces the servers of both builds, and their data, by new ones. What a
+	// process or a directory has by chance, such as where its memory and its files lie,
+	// is then noise that pairs of different rounds show. With the same two processes
+	// all the time it would look like a difference between the builds.
 	Renew(ctx context.Context) error
 	// Pair runs the job's load on both builds, and returns a pair for each of its
-	// series, or ErrDisturbed if something else had so much of the machine meanwhile
-	// that the figures are worth nothing.
+	// series. It returns ErrDisturbed if something else used so much of the machine
+	// meanwhile that the figures are worth nothing.
 	Pair(ctx context.Context, j *Job, newFirst bool) ([]Pair, error)
 }
 

@@ -145,8 +145,8 @@ func TestARegressionIsFound(t *testing.T) {
 	}
 }
 
-// If all of it is slower there is no time for many pairs of each figure, and few
-// of each prove nothing.
+// A build that is slower in all figures is found, too. There is no time then for many
+// pairs of each figure, and few pairs prove nothing.
 func TestASlowerBuildIsFound(t *testing.T) {
 	for _, budget := range []time.Duration{10 * time.Minute, budget} {
 		m := newMachine(3, 0.03)
@@ -236,8 +236,8 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// How often the guard is right, by the noise of a pair. The table is that of the
-// page on performance; the bounds are what the guard is built for.
+// How often the guard is right, by the noise of a pair. The table is the one in
+// docs/performance.md; the bounds are what the guard promises.
 func TestHowOftenItIsRight(t *testing.T) {
 	const tries = 100
 	for _, tt := range []struct {

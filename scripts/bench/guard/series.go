@@ -12,11 +12,11 @@ import (
 const (
 	// Limit is the ratio under which a figure is worse than it may be.
 	Limit = 0.95
-	// Blind is the ratio that the interval of a figure must not reach down to: if
-	// it does, a loss of that size could be there and not be seen.
+	// Blind is the ratio down to which the interval of a figure must not reach. If it
+	// does, a loss of that size could be there and not be seen.
 	Blind = 0.8
-	// MinPairs is how many pairs an interval needs: with four, chance alone puts
-	// all on one side of the truth once in sixteen.
+	// MinPairs is how many pairs an interval needs. With four pairs, chance alone puts
+	// all on one side of the truth once in sixteen times.
 	MinPairs = 5
 	// FalseAlarm is how often a run of equal builds may call a figure worse.
 	FalseAlarm = 0.01
@@ -77,7 +77,7 @@ func (s *Series) ratios() []float64 {
 // Interval is where the ratio lies, if there are enough pairs to say.
 func (s *Series) Interval() (Interval, bool) { return interval(s.ratios()) }
 
-// Ratio is the median of the pairs' ratios; of two in the middle it is the
+// Ratio is the median of the pairs' ratios. If two are in the middle it is their
 // geometric mean, as in the interval.
 func (s *Series) Ratio() float64 { return math.Exp(median(logs(s.ratios()))) }
 
@@ -107,16 +107,16 @@ func (s *Series) Verdict() Verdict {
 	return TooNoisy
 }
 
-// assess sets what is beyond doubt. Among thirty figures of equal builds one or
-// two lie below their interval by chance, and it is the worst one that is looked
-// at. So the figures are put in order, the least probable first, and the k-th must
-// be less probable than k parts of FalseAlarm, which all of them share
-// (Benjamini's and Hochberg's way). One that is worse alone among thirty needs
-// twelve pairs then, whatever they are. If all are, seven of each are enough, and
-// for more there would be no time.
+// assess decides which figures are worse beyond doubt. Among thirty figures of equal
+// builds one or two lie below their interval by chance, and people look at the worst
+// one. So assess sorts the figures, the least probable first. The k-th must be less
+// probable than k parts of FalseAlarm, which all figures share (the procedure of
+// Benjamini and Hochberg). One figure that alone is worse among thirty then needs
+// twelve pairs, whatever its values. If all are worse, seven pairs of each are enough;
+// there would be no time for more.
 //
-// Equal builds have an alarm in that share of the runs; that figures are measured
-// with the same servers, and so err together, does not make it more.
+// Equal builds raise an alarm in the share FalseAlarm of the runs. Figures that are
+// measured with the same servers err together; that does not raise the share.
 func assess(all []*Series) {
 	var chances []float64
 	for _, s := range all {

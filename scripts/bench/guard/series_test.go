@@ -58,8 +58,8 @@ func TestVerdictOfACost(t *testing.T) {
 	}
 }
 
-// What is beyond doubt depends on how many figures there are, and on how many of
-// them look bad.
+// What is beyond doubt depends on how many figures there are, and on how many of them
+// look bad.
 func TestAssess(t *testing.T) {
 	for _, tt := range []struct {
 		name        string

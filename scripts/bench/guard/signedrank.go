@@ -10,29 +10,30 @@ import (
 // the two leave 90 %.
 const tail = 0.05
 
-// Interval is where a ratio lies: the middle of what was seen, and the ends
-// beyond which chance puts the truth at most once in twenty, each.
+// Interval is where a ratio lies: the middle of what was seen, and two ends. Chance
+// puts the truth beyond each end at most once in twenty times.
 type Interval struct {
 	Median float64 `json:"median"`
 	Low    float64 `json:"low"`
 	High   float64 `json:"high"`
 }
 
-// interval finds the interval of the ratios of pairs. There is none, and ok is
-// false, if there are too few of them: fewer than MinPairs.
+// interval finds the interval of the ratios of pairs. If there are fewer than MinPairs,
+// there is none, and ok is false.
 //
-// It is the one of Wilcoxon's signed-rank test, over the logarithms, exact. The
-// logarithm of a ratio is the difference of two measurements that are disturbed
-// in the same way, so that it lies symmetrically around the truth, whatever
-// disturbs them: this is all that the test assumes. The other ways fall short
-// with five to twenty pairs of a shared machine:
+// It is the exact interval of Wilcoxon's signed-rank test, over the logarithms. The
+// logarithm of a ratio is the difference of two measurements that are disturbed in the
+// same way. So it lies symmetrically around the truth, whatever disturbs them, and the
+// test assumes no more than that. Other methods do worse with five to twenty pairs of a
+// shared machine:
 //
-//   - Student's t wants a bell. One run that lost its CPU for half a second makes
-//     its interval so wide that it says nothing; here such a run is one rank.
-//   - A bootstrap draws again from what is there, and five pairs do not hold the
-//     tails: what it calls 90 % is 75-80 %.
-//   - The sign test assumes still less, but with ten pairs its interval is a
-//     quarter wider, and with five it is the same.
+//   - Student's t assumes a normal distribution. One run that lost its CPU for half a
+//     second makes its interval so wide that it says nothing; here such a run is one
+//     rank.
+//   - A bootstrap draws again from the pairs that there are, and five pairs do not hold
+//     the tails: what it calls 90 % is 75-80 %.
+//   - The sign test assumes still less, but with ten pairs its interval is a quarter
+//     wider, and with five it is the same.
 func interval(ratios []float64) (i Interval, ok bool) {
 	logs := logs(ratios)
 	cut := ranksCut(len(logs))
@@ -68,9 +69,9 @@ func ranksCut(n int) int {
 	return cut
 }
 
-// rankSums is how probable each sum of ranks is. Were the truth a given ratio,
-// each of the ranks 1..n would be above it or below as a coin falls; the sum of
-// those above is w with the probability p[w].
+// rankSums returns the probability of each sum of ranks. If the truth were a given
+// ratio, each of the ranks 1..n would be above or below it with equal chance. The sum
+// of the ranks above it is w with probability p[w].
 func rankSums(n int) []float64 {
 	p := make([]float64, n*(n+1)/2+1)
 	p[0] = 1

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// From the tables of the test: the largest sum of ranks that is significant at
-// 5 %, one-sided, and one more.
+// From the tables of the test: the largest sum of ranks that is significant at 5 %,
+// one-sided, and that sum plus one.
 func TestCutIsThatOfTheTables(t *testing.T) {
 	for n, want := range map[int]int{
 		1: 0, 2: 0, 3: 0, 4: 0, 5: 1, 6: 3, 7: 4, 8: 6, 9: 9, 10: 11, 12: 18, 15: 31, 20: 61, 25: 101,
@@ -41,9 +41,9 @@ func TestInterval(t *testing.T) {
 	}
 }
 
-// tooLow is the model: how many of all the ways in which the signs of the
-// distances could have fallen put the sum of the ranks above a ratio as low as it
-// is, or lower.
+// tooLow is the model. It counts, of all the ways in which the signs of the distances
+// could have fallen, those that put the sum of the ranks above a ratio as low as it is,
+// or lower.
 func tooLow(ratios []float64, truth float64) float64 {
 	n := len(ratios)
 	distance := make([]float64, n)

@@ -1,7 +1,7 @@
-// Command stamp writes stamped blocks to an NBD export, and later proves what
-// is there (package openvstorage/scripts/stamp).
+// Command stamp writes stamped blocks to an NBD export, and later proves what is there
+// (package openvstorage/scripts/stamp).
 //
-//	stamp write  -socket DIR/nbd.sock -export disk -log FILE -time 10s   until killed, or the server is
+//	stamp write  -socket DIR/nbd.sock -export disk -log FILE -time 10s   until it or the server is killed
 //	stamp verify -socket DIR/nbd.sock -export disk -log FILE             after the restart
 //	stamp verify -powercut ...                                           only what was flushed must be there
 //
