@@ -92,7 +92,7 @@ func checkKeyFile(f *os.File, file string) error {
 		others = 0o037
 	}
 	if mode := info.Mode().Perm(); mode&others != 0 {
-		return fmt.Errorf("%s may be read or changed by other users (mode %04o): chmod 600 %s; if others could see it, data deserves a new key", file, mode, file)
+		return fmt.Errorf("%s may be read or changed by other users (mode %04o): chmod 600 %s; if others could see it, make a new key", file, mode, file)
 	}
 	if !info.Mode().IsRegular() {
 		return nil // a pipe has no place

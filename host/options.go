@@ -20,6 +20,7 @@ type Options struct {
 	NBDUnix   string   // path of the NBD socket
 	SocketDir string   // of the sockets that have no other place; "": Dir
 	NBDTCP    []string // addresses to serve NBD on too
+	NBDTLS    NBDTLS   // of these, and of systemd's sockets of TCP
 	Metrics   string   // address to serve metrics on; "": nowhere
 	Insecure  bool     // addresses may be such that other machines reach
 

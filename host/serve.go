@@ -94,6 +94,10 @@ func (d *daemon) checkMount(dir string) error {
 // early waits.
 func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	limitMemory(d.opt)
+	security, err := d.nbdTLS() // a wrong file is told before anything is made
+	if err != nil {
+		return err
+	}
 	files, err := d.shareFiles()
 	if err != nil {
 		return err
@@ -123,7 +127,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
 	}
 	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{
-		Logger: d.logger, Limits: nbd.Limits{Connections: d.opt.NBDClients, ServerBytes: int64(d.opt.NBDMemory), DrainTimeout: stopTimeout},
+		TLS: security, Logger: d.logger, Limits: nbd.Limits{Connections: d.opt.NBDClients, ServerBytes: int64(d.opt.NBDMemory), DrainTimeout: stopTimeout},
 	}); err != nil {
 		return err
 	}
@@ -152,8 +156,9 @@ func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *m
 		Host:  managed{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
 	})
+	d.warnOpen()
 	for _, l := range d.nbdLns {
-		d.run("NBD on "+show(l.Addr()), func() error { return d.nbd.Serve(context.WithoutCancel(ctx), l) })
+		d.run("NBD on "+show(l.Addr()), func() error { return d.nbd.ServeTLS(context.WithoutCancel(ctx), l, d.nbdMode(l.Addr())) })
 	}
 	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
 	if d.metricsLn != nil {
@@ -228,7 +233,7 @@ func (d *daemon) listen(ctx context.Context) error {
 		d.nbdLns = slices.Insert(d.nbdLns, 0, l) // the one that clients are told of first
 	}
 	for _, address := range d.opt.NBDTCP {
-		l, err := control.ListenTCP(address, d.opt.Insecure)
+		l, err := control.ListenTCP(address, d.opt.Insecure || d.opt.NBDTLS.Safe())
 		if err != nil {
 			return fmt.Errorf("NBD: %w", err)
 		}
@@ -305,7 +310,7 @@ func (d *daemon) announce() error {
 func (d *daemon) uris(vdisk string) []string {
 	uris := make([]string, len(d.nbdLns))
 	for i, l := range d.nbdLns {
-		uris[i] = nbdURI(l.Addr(), vdisk)
+		uris[i] = nbdURI(l.Addr(), d.nbdMode(l.Addr()), vdisk)
 	}
 	return uris
 }

@@ -4,16 +4,21 @@ import (
 	"net"
 	"net/url"
 	"strings"
+
+	"openvstorage/nbd"
 )
 
-// nbdURI returns the NBD URI of an export served at addr.
-func nbdURI(addr net.Addr, export string) string {
+// nbdURI returns the NBD URI of an export served at addr. Where TLS can be used it says so.
+func nbdURI(addr net.Addr, mode nbd.TLSMode, export string) string {
 	u := url.URL{Scheme: "nbd", Host: addr.String(), Path: "/" + export}
 	if addr.Network() == "unix" {
 		u.Scheme, u.Host = "nbd+unix", ""
 		u.RawQuery = "socket=" + escapePath(addr.String())
 		// Three slashes: an empty host, as libnbd and QEMU write it.
 		return "nbd+unix://" + u.EscapedPath() + "?" + u.RawQuery
+	}
+	if mode != nbd.TLSOff {
+		u.Scheme = "nbds"
 	}
 	return u.String()
 }

@@ -40,35 +40,38 @@ func benchmarkServer(b *testing.B, m mode) {
 			opts := m.client()
 			opts.InFlight = bench.depth
 			c := serve(b, nbdtest.NewMemory(64<<20), nbd.Limits{}).client(opts)
-			done := make(chan *nbdclient.Request, bench.depth)
-			rs := make([]*nbdclient.Request, bench.depth)
-			for i := range rs {
-				rs[i] = &nbdclient.Request{
-					Type: bench.typ, Flags: bench.flags, Done: func(r *nbdclient.Request) { done <- r },
-				}
-				if bench.size > 0 {
-					rs[i].Offset, rs[i].Data = uint64(i*bench.size), make([]byte, bench.size)
-				}
-			}
-			run := func(n int) {
-				for n > 0 {
-					round := rs[:min(n, len(rs))]
-					c.Start(round...)
-					for range round {
-						if r := <-done; r.Err != nil {
-							b.Fatal(r.Err)
-						}
-					}
-					n -= len(round)
-				}
-			}
-			run(10 * bench.depth) // fill the free lists
 			b.SetBytes(int64(bench.size))
 			b.ReportAllocs()
-			b.ResetTimer()
-			run(b.N)
+			runBench(b, c, bench.typ, bench.flags, bench.size, bench.depth)
 		})
 	}
+}
+
+// runBench has a client do b.N requests, depth at a time.
+func runBench(b *testing.B, c *nbdclient.Client, typ nbd.Command, flags nbd.CommandFlags, size, depth int) {
+	done := make(chan *nbdclient.Request, depth)
+	rs := make([]*nbdclient.Request, depth)
+	for i := range rs {
+		rs[i] = &nbdclient.Request{Type: typ, Flags: flags, Done: func(r *nbdclient.Request) { done <- r }}
+		if size > 0 {
+			rs[i].Offset, rs[i].Data = uint64(i*size), make([]byte, size)
+		}
+	}
+	run := func(n int) {
+		for n > 0 {
+			round := rs[:min(n, len(rs))]
+			c.Start(round...)
+			for range round {
+				if r := <-done; r.Err != nil {
+					b.Fatal(r.Err)
+				}
+			}
+			n -= len(round)
+		}
+	}
+	run(10 * depth) // fill the free lists
+	b.ResetTimer()
+	run(b.N)
 }
 
 // BenchmarkResender is what the steps of a Resender cost where there is nothing

@@ -36,7 +36,15 @@ type source struct {
 // door is a listener with its connections.
 type door struct {
 	remote bool
+	tls    TLSMode
 	conns  int // under Server.mu
+}
+
+func (d *door) tlsMode() TLSMode {
+	if d == nil {
+		return TLSOff
+	}
+	return d.tls
 }
 
 func originOf(nc net.Conn) origin {
@@ -225,8 +233,8 @@ const (
 )
 
 // refuse tells a client why it is not served, in a handshake in which every export gives
-// that error.
-func (s *Server) refuse(nc net.Conn, reason error) {
+// that error. TLS is not begun for that: STARTTLS gives it too.
+func (s *Server) refuse(nc net.Conn, mode TLSMode, reason error) {
 	defer nc.Close()
 	s.mu.Lock()
 	if s.mu.closed || len(s.mu.refused) >= refusals {
@@ -246,6 +254,7 @@ func (s *Server) refuse(nc net.Conn, reason error) {
 		return
 	}
 	h := handshake{rw: nc, exports: noExports{reason}, buffers: &s.buffers}
+	h.security = security{mode: mode, begin: func() (pendingTLS, error) { return nil, reason }}
 	defer h.close()
 	_, _ = h.run(context.Background()) // it always ends with an error
 }

@@ -3,6 +3,7 @@ package nbd
 import (
 	"container/list"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +39,9 @@ type conn struct {
 	requests atomic.Uint64
 
 	vecs [][]byte // of whoever has set sending
+
+	secured *tls.ConnectionState // of a connection of TLS; under srv.mu
+	tlsHeld int64                // what that holds besides, in bytes; of the reader
 
 	resender *Resender    // nil: the connection of an ordinary client
 	changing atomic.Int32 // its requests that may change the device
@@ -110,6 +114,9 @@ func (c *conn) serve() error {
 	defer c.cancel()
 	defer c.sock.conn.Close()
 	if err := c.handshake(); err != nil {
+		if err == errAborted {
+			c.sock.endTLS()
+		}
 		return fmt.Errorf("handshake: %w", err)
 	}
 	defer c.release()
@@ -117,8 +124,13 @@ func (c *conn) serve() error {
 		c.resender.join(c)
 		defer c.resender.leave(c)
 	}
+	c.sock.moving = true
 	r := &reader{conn: c, limit: ioBuffer, pace: pace{trimmed: true}}
-	return r.drain(r.loop())
+	err := r.drain(r.loop())
+	if err == errDisc || err == errStopping || err == io.EOF {
+		c.sock.endTLS()
+	}
+	return err
 }
 
 func (c *conn) handshake() error {
@@ -129,6 +141,7 @@ func (c *conn) handshake() error {
 		return err
 	}
 	h := handshake{rw: c.sock.conn, exports: c.srv.exports, buffers: &c.srv.buffers, settle: c.settle}
+	h.security = security{mode: c.door.tlsMode(), begin: c.beginTLS}
 	defer h.close()
 	s, err := h.run(ctx)
 	if err != nil {

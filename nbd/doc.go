@@ -20,8 +20,13 @@
 // sent away. Each kind of client, each listener and each address has its part of the
 // connections. The attacks of nbd/hostile show what that is for.
 //
+// A listener may allow or require TLS, which clients begin with STARTTLS. Until its handshake
+// has ended a client is a stranger as any other: it has the same deadline, and makes room for
+// others in the same way. Nothing that was negotiated in plain text holds afterwards. The
+// certificate says which exports there are for a client.
+//
 // The files: protocol.go has the wire formats, handshake.go and options.go the
-// handshake, clients.go who may connect, parse.go and transmission.go the
+// handshake, starttls.go and secure.go TLS, clients.go who may connect, parse.go and transmission.go the
 // requests, receive.go long payloads, task.go what may block, admit.go and
 // memory.go who may have how much memory (rule P5), narrow.go reads for which there is too
 // little of it, status.go the commands that only ask about ranges, reply.go the combining

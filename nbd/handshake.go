@@ -28,6 +28,8 @@ type handshake struct {
 	meta       bool   // base:allocation was selected
 	metaName   string // for this export
 
+	security security
+
 	scratch *buffer
 }
 
@@ -78,12 +80,18 @@ func (h *handshake) option(ctx context.Context) (s session, done bool, err error
 		return session{}, false, fmt.Errorf("option header: %w %#x", ErrMagic, m)
 	}
 	opt, n := Option(binary.BigEndian.Uint32(head[8:])), binary.BigEndian.Uint32(head[12:])
+	if h.security.plain() && opt == OptExportName {
+		return session{}, false, fmt.Errorf("EXPORT_NAME: %w", errTLSRequired)
+	}
 	if opt == OptExportName {
 		s, err = h.exportName(ctx, n)
 		return s, err == nil, err
 	}
 	if !h.fixed {
 		return session{}, false, fmt.Errorf("option %d from a client that knows no option replies", opt)
+	}
+	if h.security.plain() && opt != OptAbort && opt != OptStartTLS {
+		return session{}, false, h.refusePlain(opt, n)
 	}
 	if n > maxOption {
 		return session{}, false, h.skipOption(opt, n)
@@ -105,7 +113,9 @@ func (h *handshake) option(ctx context.Context) (s session, done bool, err error
 		err = h.replyForm(opt, n)
 	case OptListMetaContext, OptSetMetaContext:
 		err = h.metaContext(ctx, opt, payload)
-	default: // STARTTLS too: there is no TLS on this server
+	case OptStartTLS:
+		err = h.startTLS(n)
+	default:
 		err = h.refuse(opt, RepErrUnsup, fmt.Errorf("option %d is not supported", opt))
 	}
 	return session{}, false, err

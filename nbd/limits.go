@@ -11,11 +11,12 @@ import (
 //
 // The most memory that clients can pin is
 //
-//	ServerBytes + Connections x (1 MiB + 2 x 256 KiB + ReplyBytes + 256 KiB) + IdleBytes
+//	ServerBytes + Connections x (1 MiB + 2 x 256 KiB + ReplyBytes + 256 KiB + 72 KiB) + IdleBytes
 //
 // The 1 MiB is what a connection may always have in flight, whatever others hold, so that
 // it never stands still. Twice 256 KiB are the receive and the reply buffer, which a
-// connection holds only while it is at work. The last 256 KiB are structures and stacks.
+// connection holds only while it is at work. The last 256 KiB are structures and stacks, and
+// the 72 KiB are for TLS, from STARTTLS on.
 // Stats.Held counts all of it as it comes and goes.
 type Limits struct {
 	// Connections is how many clients may be connected. Any other is told so, and
@@ -51,7 +52,7 @@ type Limits struct {
 	// Default 64 MiB.
 	IdleBytes int64
 
-	// HandshakeTimeout ends a handshake that takes longer. Default 10 s.
+	// HandshakeTimeout ends a handshake that takes longer, that of TLS included. Default 10 s.
 	HandshakeTimeout time.Duration
 
 	// HandshakeGrace is how long a new client may stay in its handshake before it can
@@ -102,6 +103,8 @@ const (
 	connBytes   = 4352      // measured: what a connection is counted for besides, its structures
 	workerBytes = 1 << 10   // and a worker
 	stackBytes  = 8 << 10   // and the goroutine of either
+	tlsBytes    = 72 << 10  // and TLS
+	helloMax    = 24 << 10  // what a client may send in the handshake of TLS
 	window      = 4 << 30   // bytes of a range that the device is asked about at once
 	maxMessage  = 512       // bytes of an error message to a client
 	idleWorkers = 256       // parked goroutines

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/list"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,6 +25,7 @@ var ErrServerClosed = errors.New("nbd: server closed")
 type Options struct {
 	Limits Limits
 	Logger *slog.Logger // nil: none
+	TLS    TLS          // needed by ServeTLS and ServeConnTLS
 }
 
 // Server serves exports to clients on any number of listeners.
@@ -31,6 +33,7 @@ type Server struct {
 	exports Exports
 	limits  Limits
 	log     *slog.Logger
+	tls     TLS
 
 	memory  memory
 	buffers buffers
@@ -67,7 +70,7 @@ func NewServer(exports Exports, opts Options) (*Server, error) {
 	if err := opts.Limits.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{exports: exports, limits: opts.Limits.withDefaults(), log: opts.Logger}
+	s := &Server{exports: exports, limits: opts.Limits.withDefaults(), log: opts.Logger, tls: opts.TLS}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -84,6 +87,19 @@ func NewServer(exports Exports, opts Options) (*Server, error) {
 // returns ErrServerClosed; or until the listener fails. It closes ln. ctx is only for
 // accepting: clients stay until they leave or the server is closed.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	return s.ServeTLS(ctx, ln, TLSOff)
+}
+
+// errNeedsTLS is the error of a mode that Options.TLS makes impossible.
+var errNeedsTLS = errors.New("nbd: Options.TLS has no Config: there is no certificate to show")
+
+// ServeTLS is Serve for clients that use TLS, or may use it. TLS begins within NBD, by
+// STARTTLS: ln is a listener of plain connections.
+func (s *Server) ServeTLS(ctx context.Context, ln net.Listener, mode TLSMode) error {
+	if mode != TLSOff && s.tls.Config == nil {
+		_ = ln.Close()
+		return errNeedsTLS
+	}
 	s.mu.Lock()
 	if s.mu.closed {
 		s.mu.Unlock()
@@ -92,7 +108,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	s.mu.listeners[ln] = struct{}{}
 	_, remote := ln.Addr().(*net.TCPAddr)
-	d := &door{remote: remote}
+	d := &door{remote: remote, tls: mode}
 	if remote {
 		s.mu.doors++
 	}
@@ -140,6 +156,15 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // or Disconnect sent it away.
 func (s *Server) ServeConn(nc net.Conn) error { return s.serveConn(nc, originOf(nc), nil, nil) }
 
+// ServeConnTLS is ServeConn for a client that uses TLS, or may use it.
+func (s *Server) ServeConnTLS(nc net.Conn, mode TLSMode) error {
+	if mode != TLSOff && s.tls.Config == nil {
+		_ = nc.Close()
+		return errNeedsTLS
+	}
+	return s.serveConn(nc, originOf(nc), &door{tls: mode}, nil)
+}
+
 // ServeResender serves one connection of a client that sends requests again. All
 // connections of that client must be served with the same Resender, those too that replace
 // others.
@@ -150,11 +175,15 @@ func (s *Server) ServeResender(nc *net.UnixConn, client *Resender) error {
 func (s *Server) serveConn(nc net.Conn, from origin, by *door, client *Resender) error {
 	c, err := s.register(nc, from, by)
 	if err != nil {
-		s.refuse(nc, err)
+		s.refuse(nc, by.tlsMode(), err)
 		return err
 	}
 	c.resender = client
 	err = c.serve()
+	// Before it is gone from conns, which is all that Close waits for.
+	c.dropTLS()
+	s.memory.scratch.Add(-connBytes)
+	s.memory.stacks.Add(-stackBytes)
 	s.mu.Lock()
 	delete(s.mu.conns, c)
 	s.greetedLocked(c)
@@ -164,13 +193,14 @@ func (s *Server) serveConn(nc net.Conn, from origin, by *door, client *Resender)
 		s.leaveLocked(c)
 	}
 	s.mu.Unlock()
-	s.memory.scratch.Add(-connBytes)
-	s.memory.stacks.Add(-stackBytes)
 	close(c.done)
 	if errors.Is(err, errHungUp) {
 		s.stats.hungUp.Add(1)
 	}
 	attrs := []any{"remote", remote(nc), "export", shown(c.name), "err", message(err)}
+	if name := peerName(c.secured); name != "" {
+		attrs = append(attrs, "peer", name)
+	}
 	if gone(err) {
 		s.log.Debug("nbd: client left", attrs...)
 		return nil
@@ -280,6 +310,7 @@ func (s *Server) Connections() []ConnectionInfo {
 		infos = append(infos, ConnectionInfo{
 			ID: c.id, Remote: remote(c.sock.conn), Export: c.name,
 			Since: c.since, Requests: c.requests.Load(), InFlight: inflight,
+			Secure: c.secured != nil, Peer: peerName(c.secured),
 		})
 	}
 	slices.SortFunc(infos, func(a, b ConnectionInfo) int { return cmp.Compare(a.ID, b.ID) })
@@ -292,6 +323,13 @@ func (s *Server) Connections() []ConnectionInfo {
 // back: make Exports.Open refuse them first.
 func (s *Server) Disconnect(ctx context.Context, export string) error {
 	return s.await(ctx, s.stop(func(c *conn) bool { return c.serving && c.name == export }))
+}
+
+// DisconnectPeers sends away, as Disconnect does, the clients of TLS for which lost returns
+// true, those in their NBD handshake too: their certificates have been revoked, for example.
+// lost must not call the server. Authorize must refuse them first.
+func (s *Server) DisconnectPeers(ctx context.Context, lost func(peer *tls.ConnectionState) bool) error {
+	return s.await(ctx, s.stop(func(c *conn) bool { return c.secured != nil && lost(c.secured) }))
 }
 
 // Close ends all listeners, sends all clients away as Disconnect does, and

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -15,7 +16,7 @@ import (
 const maxIovecs = 128
 
 // errHeld is returned by receive when the socket is empty and replies wait to be sent.
-var errHeld = errors.New("nbd: replies are held")
+var errHeld error = notYet("nbd: replies are held")
 
 // receiver says where received bytes go.
 type receiver interface {
@@ -37,6 +38,12 @@ type socket struct {
 	raw   syscall.RawConn // nil: not a system socket
 	stall time.Duration
 	least uint64 // bytes that the peer must take within stall
+
+	// Of a connection of TLS, since its handshake:
+	tls     *tls.Conn
+	wire    *wire
+	buffers *buffers
+	moving  bool // past the handshake: receive and send are used
 
 	r struct {
 		into receiver
@@ -94,11 +101,14 @@ func (s *socket) noticeDeath(c *net.TCPConn) {
 func (s *socket) receive(into receiver) (int, error) {
 	if s.raw == nil {
 		a, _ := into.target()
-		n, err := s.conn.Read(a)
+		n, err := s.stream().Read(a)
 		if n > 0 {
 			err = nil // the next call returns it
 		}
 		return n, err
+	}
+	if s.tls != nil {
+		return s.receiveTLS(into)
 	}
 	s.r.into, s.r.n, s.r.err = into, 0, nil
 	if err := s.raw.Read(s.r.fn); err != nil {
@@ -142,9 +152,25 @@ func (s *socket) readReady(fd uintptr) bool {
 // send sends all of bufs, which it consumes. It fails if the peer takes less
 // than it must within the stall time.
 func (s *socket) send(bufs [][]byte) error {
-	if s.raw == nil {
+	switch {
+	case s.raw == nil:
 		return s.sendSlow(bufs)
+	case s.tls != nil:
+		return s.sendTLS(bufs)
 	}
+	return s.sendRaw(bufs)
+}
+
+// stream is what bytes are read from and written to, if not the system's socket.
+func (s *socket) stream() net.Conn {
+	if s.tls != nil {
+		return s.tls
+	}
+	return s.conn
+}
+
+// sendRaw sends bytes as they are.
+func (s *socket) sendRaw(bufs [][]byte) error {
 	s.w.bufs, s.w.err = bufs, nil
 	err := s.raw.Write(s.w.fn)
 	for errors.Is(err, os.ErrDeadlineExceeded) && s.w.sent >= s.least {
@@ -205,7 +231,7 @@ func (s *socket) sendSlow(bufs [][]byte) error {
 		if err := s.conn.SetWriteDeadline(time.Now().Add(s.stall)); err != nil {
 			return err
 		}
-		if _, err := s.conn.Write(p); err != nil {
+		if _, err := s.stream().Write(p); err != nil {
 			return err
 		}
 	}

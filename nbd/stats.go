@@ -1,6 +1,8 @@
 package nbd
 
 import (
+	"crypto/tls"
+	"errors"
 	"sync/atomic"
 	"time"
 )
@@ -37,6 +39,17 @@ type ConnectionInfo struct {
 	Since    time.Time
 	Requests uint64
 	InFlight int
+
+	Secure bool   // by TLS
+	Peer   string // the subject of the client's certificate; "": it has shown none
+}
+
+// peerName is the subject of the peer's certificate, which was verified, fit for a line of text.
+func peerName(peer *tls.ConnectionState) string {
+	if peer == nil || len(peer.VerifiedChains) == 0 {
+		return ""
+	}
+	return message(errors.New(peer.VerifiedChains[0][0].Subject.String()))
 }
 
 type stats struct {

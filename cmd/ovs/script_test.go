@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"openvstorage/internal/inspect/inspecttest"
+	"openvstorage/nbd/nbdtest"
 )
 
 // The scripts in testdata/script run the real binary. Beside testscript's own
@@ -34,6 +35,8 @@ import (
 //	                         run it again and again until its output matches
 //
 //	newer DIR                make DIR/ovs.format one of a later release
+//	certs DIR                make certificates in it: ca-cert.pem, server-cert.pem,
+//	                         client-cert.pem, and the keys of the latter two, all of a new CA
 //	json stdout|stderr|FILE  it is JSON, one or more values, with no null in it
 //
 // A script's $SHORT is a new directory with a short name, for sockets; in $WORK
@@ -64,7 +67,7 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"up": cmdUp, "down": cmdDown, "crash": cmdCrash, "upout": cmdUpOut, "swap": cmdSwap, "newer": cmdNewer,
+			"up": cmdUp, "down": cmdDown, "crash": cmdCrash, "upout": cmdUpOut, "swap": cmdSwap, "newer": cmdNewer, "certs": certs(t),
 			"await": cmdAwait, "json": cmdJSON,
 		},
 	})
@@ -281,4 +284,19 @@ func findNull(v any, at string) string {
 		}
 	}
 	return ""
+}
+
+// certs is the command certs.
+func certs(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 1 {
+			ts.Fatalf("usage: certs DIR")
+		}
+		dir := ts.MkAbs(args[0])
+		ts.Check(os.MkdirAll(dir, 0o700))
+		ca := nbdtest.NewCA(t)
+		ca.WriteCA(filepath.Join(dir, "ca-cert.pem"))
+		ca.WriteCert(ca.Server("server"), filepath.Join(dir, "server-cert.pem"), filepath.Join(dir, "server-key.pem"))
+		ca.WriteCert(ca.Client("client"), filepath.Join(dir, "client-cert.pem"), filepath.Join(dir, "client-key.pem"))
+	}
 }

@@ -34,6 +34,7 @@ type upFlags struct {
 	fuse     fuseWays
 	scrub    period
 	readWait period // 0: for ever
+	tls      tlsMode
 	logLevel slog.Level
 }
 
@@ -94,7 +95,8 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.StringVar(&f.SocketDir, "socket-dir", "", "make the sockets in this `directory`, and links to them in the data directory: for one with a path of more than 98 bytes, which leave no room for the name of a socket (default: the data directory)")
 	_ = c.MarkFlagDirname("socket-dir")
 	flags.StringSliceVar(&f.NBDTCP, "nbd-tcp", nil, "serve NBD on this TCP `address` too; may be given again")
-	flags.BoolVar(&f.Insecure, "insecure", false, "allow TCP addresses that other machines can reach: nothing is encrypted, nobody is asked who they are")
+	flags.BoolVar(&f.Insecure, "insecure", false, "allow TCP addresses that other machines can reach, without --nbd-tls required and --nbd-tls-ca: nothing is encrypted, or nobody is asked who they are")
+	f.addTLS(c)
 	flags.StringVar(&f.Metrics, "metrics", "", "serve Prometheus metrics on this TCP `address`, path /metrics")
 	flags.Var(&f.WriteBuffer, "write-buffer", fmt.Sprintf("disk space for writes that are not in the backend yet, and for reads; at least %v", writeBufferMin))
 	flags.Var(&f.MapCache, "map-cache", fmt.Sprintf("memory for the maps of all vDisks; at least %v", mapCacheMin))
@@ -149,22 +151,10 @@ func (f *upFlags) check(command string) error {
 	if f.FUSEMemory != 0 && int64(f.FUSEMemory) < fusefs.MemoryMin {
 		return usagef("%s: --fuse-memory %v is too small; give it at least %v", command, f.FUSEMemory, size.Bytes(fusefs.MemoryMin))
 	}
-	// Neither NBD nor the metrics ask for a password, so other machines reach them only if
-	// somebody says so.
-	if f.Insecure {
-		return nil
+	if err := f.checkTLS(command); err != nil {
+		return err
 	}
-	for _, address := range f.NBDTCP {
-		if err := control.CheckLoopback(address); err != nil {
-			return usagef("%s: --nbd-tcp: %w", command, err)
-		}
-	}
-	if f.Metrics != "" {
-		if err := control.CheckLoopback(f.Metrics); err != nil {
-			return usagef("%s: --metrics: %w", command, err)
-		}
-	}
-	return nil
+	return f.checkAddresses(command)
 }
 
 // socketsFor fills in where the sockets are. It refuses a path of the NBD socket that is too long

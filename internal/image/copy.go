@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/url"
 
 	"openvstorage/internal/control"
 	"openvstorage/nbd"
@@ -57,16 +56,11 @@ func dialURI(ctx context.Context, uri string, opt nbdclient.Options) (*nbdclient
 
 // nbdAddress returns the address that an NBD URI of the server leads to.
 func nbdAddress(uri string) (network, address string, err error) {
-	u, err := url.Parse(uri)
-	switch {
-	case err != nil:
-		return "", "", err
-	case u.Scheme == "nbd+unix":
-		return "unix", u.Query().Get("socket"), nil
-	case u.Scheme == "nbd":
-		return "tcp", u.Host, nil
+	u, err := nbdclient.ParseURI(uri)
+	if err == nil && u.TLS {
+		err = fmt.Errorf("%s needs a certificate, and this command has none: it uses the unix socket", uri)
 	}
-	return "", "", fmt.Errorf("%s is no NBD URI", uri)
+	return u.Network, u.Address, err
 }
 
 // allocated returns the ranges of an export that may hold something other than zeros, in

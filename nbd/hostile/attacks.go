@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 
@@ -85,6 +86,19 @@ var attacks = []Attack{
 		open:  startOption,
 		nag:   sendByte,
 	}, {
+		Name: "tls-silent", Connections: 1024, TLS: true,
+		About: "STARTTLS, and then nothing",
+		open:  startTLS(nil),
+	}, {
+		Name: "tls-half", Connections: 1024, TLS: true,
+		About: "STARTTLS and most of the longest hello, and a byte more now and then",
+		open:  startTLS(halfHello()),
+		nag:   sendByte,
+	}, {
+		Name: "tls-garbage", Connections: 1024, TLS: true,
+		About: "STARTTLS and what is no TLS, again and again",
+		open:  startTLS(bytes.Repeat([]byte{0xa5}, 4<<10)),
+	}, {
 		Name: "idle", Connections: 1024, Stays: true,
 		About: "connections that are through with the handshake and do nothing",
 		open:  sends(0, nil),
@@ -134,6 +148,39 @@ func startOption(l *link, _ Target) error {
 	b := binary.BigEndian.AppendUint32(nil, uint32(nbd.FlagFixedNewstyle|nbd.FlagNoZeroes))
 	_, err := l.Write(append(b, nbd.AppendOption(nil, nbd.OptGo, make([]byte, 64<<10))[:nbd.OptionHeaderLen+100]...))
 	return err
+}
+
+// startTLS asks for TLS, and sends something when it may begin.
+func startTLS(then []byte) func(*link, Target) error {
+	return func(l *link, _ Target) error {
+		if err := l.greeting(); err != nil {
+			return err
+		}
+		b := binary.BigEndian.AppendUint32(nil, uint32(nbd.FlagFixedNewstyle|nbd.FlagNoZeroes))
+		if _, err := l.Write(nbd.AppendOption(b, nbd.OptStartTLS, nil)); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(l, make([]byte, nbd.OptionReplyHeaderLen)); err != nil {
+			return err
+		}
+		_, err := l.Write(then)
+		return err
+	}
+}
+
+// halfHello is the beginning of a ClientHello of 60 KiB, in records of TLS: most of what a server
+// reads before it knows the client.
+func halfHello() []byte {
+	const message, sent, record = 60 << 10, 23 << 10, 16 << 10
+	hello := append([]byte{1, 0, message >> 8, message & 0xff, 3, 3}, make([]byte, sent)...)
+	var b []byte
+	for len(hello) > 0 {
+		n := min(len(hello), record)
+		b = append(b, 22, 3, 1, byte(n>>8), byte(n))
+		b, hello = append(b, hello[:n]...), hello[n:]
+	}
+	// The record that the bytes to come are in.
+	return append(b, 22, 3, 1, record>>8, 0)
 }
 
 // greeting reads the first words of a server.

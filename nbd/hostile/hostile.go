@@ -31,6 +31,9 @@ type Attack struct {
 	// Metrics is set for an attack on the metrics port, which is not NBD's.
 	Metrics bool
 
+	// TLS is set for an attack on an address with TLS.
+	TLS bool
+
 	// Stays is set where the connections are such as an ordinary client has: no
 	// server can tell whom to send away when there is no place left.
 	Stays bool

@@ -6,6 +6,7 @@ package nbdclient
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,10 @@ type Options struct {
 	Simple   bool // do not ask for structured replies, thus for no metadata
 	Compact  bool // do not ask for extended headers
 	InFlight int  // most requests at once; default 256
+
+	// TLS, if set, is used, or else there is no connection. Dial fills in ServerName
+	// from the address of TCP. The client speaks TLS 1.3 and nothing older.
+	TLS *tls.Config
 }
 
 // ErrClosed is the error of requests on a client that was closed.
@@ -56,7 +61,8 @@ type Request struct {
 // Client is an open connection in the transmission phase. Its methods are safe
 // for concurrent use.
 type Client struct {
-	conn     net.Conn
+	conn     net.Conn // by TLS, if that is used
+	wire     net.Conn // below it
 	size     int64
 	flags    nbd.TransmissionFlags
 	extended bool
@@ -69,6 +75,8 @@ type Client struct {
 		ends []int // of each request in head
 		vecs net.Buffers
 		raw  [][]byte
+
+		records *bufio.Writer // of TLS, or nil
 	}
 	mu struct {
 		sync.Mutex
@@ -85,6 +93,10 @@ func Dial(ctx context.Context, network, address string, opts Options) (*Client, 
 	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("nbdclient: %w", err)
+	}
+	if opts.TLS != nil && opts.TLS.ServerName == "" && network != "unix" {
+		opts.TLS = opts.TLS.Clone()
+		opts.TLS.ServerName = hostOf(address)
 	}
 	return New(ctx, conn, opts)
 }
@@ -109,7 +121,7 @@ func open(conn net.Conn, opts Options) (*Client, error) {
 	if n == 0 {
 		n = 256
 	}
-	c := &Client{conn: conn, recvd: make(chan struct{})}
+	c := &Client{conn: conn, wire: conn, recvd: make(chan struct{})}
 	c.mu.room.L = &c.mu.Mutex
 	c.mu.slots = make([]*Request, n)
 	for i := range n {
@@ -117,6 +129,9 @@ func open(conn net.Conn, opts Options) (*Client, error) {
 	}
 	h := NewHandshake(conn)
 	if err := h.Start(nbd.FlagFixedNewstyle | nbd.FlagNoZeroes); err != nil {
+		return nil, err
+	}
+	if err := c.secure(h, opts); err != nil {
 		return nil, err
 	}
 	if !opts.Simple {
@@ -159,6 +174,7 @@ func (c *Client) HasExtents() bool { return c.meta }
 func (c *Client) Close() error {
 	c.send.Lock()
 	_, err := c.conn.Write(c.appendRequest(nil, nbd.Request{Type: nbd.CmdDisc}))
+	c.endTLS()
 	c.send.Unlock()
 	c.fail(ErrClosed)
 	<-c.recvd
@@ -174,7 +190,7 @@ func (c *Client) Abort() {
 	<-c.recvd
 }
 
-// Conn is the connection itself, for tests that send broken bytes. Bytes that are read from it do not
+// Conn is the connection itself, that of TLS if it is used, for tests that send broken bytes. Bytes that are read from it do not
 // reach the client.
 func (c *Client) Conn() net.Conn { return c.conn }
 
@@ -250,7 +266,7 @@ func (c *Client) start(rs []*Request) {
 		c.send.raw = append(c.send.raw, head[from:])
 	}
 	c.send.vecs = c.send.raw
-	if _, err := c.send.vecs.WriteTo(c.conn); err != nil {
+	if err := c.write(); err != nil {
 		c.fail(err)
 	}
 }
@@ -290,7 +306,7 @@ func (c *Client) fail(err error) {
 		c.mu.room.Broadcast()
 	}
 	c.mu.Unlock()
-	c.conn.Close()
+	c.wire.Close() // TLS would say goodbye first, and wait for that
 }
 
 // find returns the request of a cookie.

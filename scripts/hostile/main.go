@@ -112,6 +112,8 @@ func run(o options) error {
 			case a.Metrics && network != "tcp":
 				table.skipped(a.Name, network, "the metrics port is one of TCP")
 				continue
+			case a.TLS: // nbd/hostile has a test of its own for these
+				continue
 			case a.Metrics:
 				target.Address = metrics
 			case network == "tcp":
