@@ -26,7 +26,7 @@ type NBDTLS struct {
 	// PEM files, needed unless Mode is nbd.TLSOff. Each is read again when it has changed.
 	Cert string // the server's certificate, and those between it and its CA
 	Key  string // its key, which nobody else may read
-	CA   string // of clients: who has a certificate of it may open everything; "": nobody is asked for one
+	CA   string // of clients: a certificate of it opens everything; "": nobody is asked for one
 }
 
 // Safe tells whether both sides show certificates, so that other machines may be let in.
