@@ -6,19 +6,21 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // serverConn is a connection at the end that answers.
 type serverConn struct {
 	endpoint
-	server  *Server
-	service *Service
-	peer    Peer
-	bodyMax int // of the peer
-	ctx     context.Context
-	stopAll context.CancelFunc
-	held    bool // answers were queued and not kicked; of the one who reads
+	server   *Server
+	service  *Service
+	peer     Peer
+	bodyMax  int // of the peer
+	ctx      context.Context
+	stopAll  context.CancelFunc
+	held     bool        // answers were queued and not kicked; of the one who reads
+	expelled atomic.Bool // by Disconnect: no request that is not at its handler gets there
 
 	reqs struct {
 		sync.Mutex
@@ -30,29 +32,21 @@ type serverConn struct {
 	}
 }
 
-// request is one in flight: on its way in, at its handler, or its answer on its way out.
-type request struct {
-	Incoming
-	conn   *serverConn
-	in     inbound
-	out    message
-	refuse error // it is not given to the handler
-
-	// Guarded by serverConn.reqs:
-	stop      context.CancelFunc // of its handler; nil: no handler runs
-	cancelled bool
-	answered  bool
-}
-
 // handle serves a connection from its first byte to its end.
-func (s *Server) handle(raw net.Conn) {
+func (s *Server) handle(raw net.Conn, mine *share) {
 	c, away, err := s.greet(raw)
 	s.mu.Lock()
-	s.handshakes--
+	s.shookLocked(raw)
+	cut := s.admitting[raw]
+	delete(s.admitting, raw)
 	if err == nil && c != nil {
-		if s.closing {
+		switch {
+		case s.closing:
 			err = ErrClosing
-		} else {
+		case cut != nil && cut.why != nil:
+			err = cut.why
+		default:
+			c.share = mine
 			s.conns[c] = struct{}{}
 		}
 	}
@@ -159,12 +153,24 @@ func (c *serverConn) admit(ctx context.Context, l *link, mine, theirs *preface) 
 		return err
 	}
 	c.peer = newPeer(l, mine, theirs, service, group)
+	a := &admission{peer: c.peer}
+	c.server.mu.Lock()
+	c.server.admitting[l.raw] = a
+	c.server.mu.Unlock()
 	if c.service.Admit != nil {
 		if err := c.service.Admit(ctx, &c.peer); err != nil {
 			return fmt.Errorf("%w: %w", ErrDenied, err)
 		}
 	}
-	return nil
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	return a.why
+}
+
+// admission is a peer that is being admitted, for Disconnect to see.
+type admission struct {
+	peer Peer
+	why  error // it was disconnected meanwhile
 }
 
 // expel tells the peer why it is not served any more, and closes.
@@ -193,6 +199,7 @@ func (c *serverConn) drain(ctx context.Context) {
 	case <-c.reqs.quiet:
 		select {
 		case <-c.out.goodbye(CodeClosed, ""):
+			c.part(ctx)
 		case <-ctx.Done():
 		case <-c.done:
 		}
@@ -200,6 +207,22 @@ func (c *serverConn) drain(ctx context.Context) {
 	case <-c.done:
 	}
 	c.end(ErrClosing)
+}
+
+// part waits until the peer has read all and closed: if it said something after we had
+// closed, the kernel would throw away what it has not read.
+func (c *serverConn) part(ctx context.Context) {
+	half, ok := c.link.raw.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	late := time.NewTimer(c.limits.Stall)
+	defer late.Stop()
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+	case <-late.C:
+	}
 }
 
 func (c *serverConn) quietLocked() {
@@ -237,9 +260,15 @@ func (a *answerer) begins(h *head) (*inbound, error) {
 	if !twice && !tooMany && !ended {
 		c.reqs.by[h.id] = r
 		c.reqs.flying[h.priority]++
-		n = c.server.requests.Add(1)
+		if r.share = !c.server.over(c); r.share {
+			n = c.server.requests.Add(1)
+			c.share.requests.Add(1)
+		}
 	}
 	c.reqs.Unlock()
+	if ended || twice || tooMany {
+		c.freed(r.in.window, r.in.charge)
+	}
 	if ended {
 		return nil, ErrClosed
 	}
@@ -251,6 +280,8 @@ func (a *answerer) begins(h *head) (*inbound, error) {
 		r.refuse = ErrClosing
 	case int(h.body) > c.limits.Body:
 		r.refuse = fmt.Errorf("%w: a body of %d bytes, at most %d may be", ErrTooLarge, h.body, c.limits.Body)
+	case !r.share:
+		r.refuse = fmt.Errorf("%w: requests from your address take half of what there is", ErrBusy)
 	case n > int64(c.server.o.Requests):
 		r.refuse = fmt.Errorf("%w: %d requests are in flight", ErrBusy, n-1)
 	default:
@@ -266,6 +297,9 @@ func (a *answerer) begins(h *head) (*inbound, error) {
 
 func (a *answerer) complete(in *inbound) {
 	c, r := (*serverConn)(a), in.request
+	if r.refuse == nil && c.expelled.Load() {
+		r.refuse = ErrDenied
+	}
 	if r.refuse != nil {
 		c.drop(in)
 		r.answer(Answer{Status: uint16(codeOf(r.refuse)), Header: []byte(r.refuse.Error())})
@@ -294,62 +328,6 @@ func (a *answerer) complete(in *inbound) {
 		r.answer(r.serve(ctx))
 		c.out.kick()
 	}()
-}
-
-// serve calls the handler, and gives the request's memory back.
-func (r *request) serve(ctx context.Context) Answer {
-	answer := r.conn.service.Handler.Serve(ctx, &r.Incoming)
-	if buf := r.buf; buf != nil {
-		r.buf = nil
-		buf.Release()
-	}
-	return answer
-}
-
-// answer queues the answer.
-func (r *request) answer(a Answer) {
-	c := r.conn
-	h := head{kind: kindReply, id: r.in.h.id, priority: r.Priority}
-	c.reqs.Lock()
-	cancelled := r.cancelled
-	c.reqs.Unlock()
-	switch body := a.Body.Len(); {
-	case cancelled:
-		a.Body.Release()
-		a = Answer{Status: uint16(CodeCancelled)}
-	case len(a.Header) > HeaderMax || body > c.bodyMax:
-		a.Body.Release()
-		a = Answer{Status: uint16(CodeTooLarge), Header: fmt.Appendf(nil, "%v: an answer with a header of %d bytes and a body of %d", ErrTooLarge, len(a.Header), body)}
-	}
-	h.op, h.header, h.body = a.Status, uint32(len(a.Header)), uint32(a.Body.Len())
-	if a.Sum {
-		h.flags = flagSummed
-	}
-	if len(a.Header) > 0 {
-		h.headerSum = sumOf([][]byte{a.Header})
-	}
-	r.out = message{h: h, header: a.Header, body: a.Body, gone: r.left}
-	_ = c.out.put(&r.out) // it fails if the connection has ended: nobody waits for it
-	c.reqs.Lock()
-	r.answered = true
-	late := r.cancelled && !cancelled
-	c.reqs.Unlock()
-	if late {
-		c.recall(r)
-	}
-}
-
-// left is called when the answer is about to leave, or is given up.
-func (r *request) left(*message) {
-	c := r.conn
-	c.reqs.Lock()
-	if c.reqs.by[r.in.h.id] == r {
-		delete(c.reqs.by, r.in.h.id)
-		c.reqs.flying[r.Priority]--
-		c.server.requests.Add(-1)
-	}
-	c.quietLocked()
-	c.reqs.Unlock()
 }
 
 // cancel stops what a request is at: on its way, at its handler, on its way back. Each is
@@ -405,6 +383,8 @@ func (a *answerer) ended(error) {
 	a.reqs.Lock()
 	defer a.reqs.Unlock()
 	a.reqs.ended = true
-	a.server.requests.Add(-int64(len(a.reqs.by)))
+	for _, r := range a.reqs.by {
+		r.uncount()
+	}
 	clear(a.reqs.by)
 }

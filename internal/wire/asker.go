@@ -23,6 +23,9 @@ func (c *asker) begins(h *head) (*inbound, error) {
 	if int(h.body) > c.limits.Body || h.priority != k.out.h.priority {
 		return nil, fmt.Errorf("%w: an answer to request %d with priority %d and a body of %d bytes", ErrProtocol, h.id, h.priority, h.body)
 	}
+	if state := c.out.state(&k.out); state == waiting || state == begun {
+		return nil, fmt.Errorf("%w: an answer to request %d, which has not left", ErrProtocol, h.id)
+	}
 	if err := c.charge(&k.in, h); err != nil {
 		return nil, err
 	}
@@ -78,7 +81,13 @@ func (c *asker) cancel(id uint64) {
 	c.calls.Lock()
 	k := c.calls.by[id]
 	c.calls.Unlock()
-	if k != nil {
+	switch {
+	case k == nil:
+	case k.in.h.kind == 0: // if its request is still queued, it would leave later
+		err := fmt.Errorf("%w: the answer to request %d was given up before it began", ErrProtocol, id)
+		c.farewell(err)
+		c.end(err)
+	default:
 		c.settle(k, fmt.Errorf("%w by the peer", ErrCancelled))
 	}
 }

@@ -36,6 +36,9 @@ type frame struct {
 // more reports whether there is something to send. The sender's lock is held here, and in
 // all that follows up to settled.
 func (s *sender) more() bool {
+	if s.closing && len(s.last) == 0 { // nothing goes behind the farewell
+		return false
+	}
 	if len(s.control) > 0 || len(s.last) > 0 {
 		return true
 	}

@@ -216,9 +216,9 @@ func (c *Conn) Close() error {
 }
 
 // Call sends a request and waits for its answer, or until ctx ends, whose deadline goes
-// with the request. An answer with a status of the service's own is no error. Errors match
-// ErrNotSent or ErrOutcomeUnknown and what else they are, such as ErrBusy, ErrDead or
-// context.Canceled; but for ErrUnknownOp, which the handler itself said.
+// with the request. An answer with a status of the service's own is no error. Every error
+// matches ErrNotSent or ErrOutcomeUnknown, and also its cause, such as ErrBusy, ErrDead or
+// context.Canceled. The exception is ErrUnknownOp, which comes from the handler.
 func (c *Conn) Call(ctx context.Context, r Request) (*Reply, error) {
 	k, err := c.send(ctx, &r)
 	if err != nil {
@@ -344,11 +344,10 @@ func milliseconds(ctx context.Context) (uint32, error) {
 	if left <= 0 {
 		return 0, context.DeadlineExceeded
 	}
-	ms := (left + time.Millisecond - 1) / time.Millisecond
-	if ms > math.MaxUint32 {
+	if left > math.MaxUint32*time.Millisecond {
 		return 0, nil
 	}
-	return uint32(ms), nil
+	return uint32((left + time.Millisecond - 1) / time.Millisecond), nil
 }
 
 // forget takes a call away, with its place. It returns false if that was done before.

@@ -68,7 +68,7 @@
 //	 6      1   flags; bit 0: the piece has a sum
 //	 7      1   priority: 0 clients, 1 maintenance
 //	 8      8   request id, used once in a connection
-//	16      4   deadline of a request in milliseconds from its arrival, 0 is none; credit of a window
+//	16      4   deadline of a request in milliseconds from when it is whole, 0 is none; credit of a window
 //	20      4   bytes of header, at most 64 KiB
 //	24      4   bytes of the whole body, at most 32 MiB
 //	28      4   bytes of the body in this frame, at most 256 KiB

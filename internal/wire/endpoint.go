@@ -57,6 +57,7 @@ type endpoint struct {
 
 	room  [windows]int64        // as announced to the peer
 	holds [windows]atomic.Int64 // bytes of it that the peer has used
+	share *share                // of a server's bounds; nil at the end that asks
 }
 
 // start makes the ends of a connection behind the prefaces; run serves it.
@@ -76,7 +77,7 @@ func (e *endpoint) run() {
 	e.wait.Go(e.watch)
 	err := e.receive()
 	if errors.Is(err, ErrProtocol) || errors.Is(err, ErrChecksum) {
-		e.farewell(codeOf(err), err.Error())
+		e.farewell(err)
 	}
 	e.end(err)
 	for _, in := range e.partly {
@@ -112,11 +113,11 @@ const farewellTime = time.Second
 // farewell tells the peer why the connection ends, within farewellTime. The caller is
 // the one who reads; it reads what is still on its way, so that the kernel does not drop
 // the words for it.
-func (e *endpoint) farewell(code Code, words string) {
-	stop := time.AfterFunc(farewellTime, func() { e.end(ErrClosed) })
+func (e *endpoint) farewell(why error) {
+	stop := time.AfterFunc(farewellTime, func() { e.end(why) })
 	defer stop.Stop()
 	select {
-	case <-e.out.goodbye(code, words):
+	case <-e.out.goodbye(codeOf(why), why.Error()):
 		linger(e.link.raw)
 	case <-e.done:
 	}
@@ -140,6 +141,9 @@ func (e *endpoint) reason() error {
 // freed gives room back to the peer.
 func (e *endpoint) freed(window int, n int64) {
 	e.holds[window].Add(-n)
+	if e.share != nil {
+		e.share.bytes.Add(-n)
+	}
 	if e.out.grant(window, n) {
 		e.out.kick()
 	}
@@ -149,7 +153,11 @@ func (e *endpoint) freed(window int, n int64) {
 func (e *endpoint) charge(in *inbound, h *head) error {
 	in.h = *h
 	in.window, in.charge = h.charge()
+	if e.share != nil {
+		e.share.bytes.Add(in.charge)
+	}
 	if e.holds[in.window].Add(in.charge) > e.room[in.window] {
+		e.freed(in.window, in.charge)
 		return fmt.Errorf("%w: message %d of %d bytes is beyond the window of %d bytes", ErrProtocol, h.id, in.charge, e.room[in.window])
 	}
 	return nil

@@ -59,6 +59,7 @@ const (
 	CodeCancelled Code = 14
 	CodeDead      Code = 15
 	CodeClosed    Code = 16
+	CodeAnswer    Code = 17 // the request was done, and its answer is too large
 )
 
 // StatusService is the lowest status that is a service's own. Conn.Call returns those with
@@ -69,7 +70,7 @@ var codes = [...]error{
 	CodeVersion: ErrVersion, CodeCluster: ErrCluster, CodeLife: ErrLife, CodeLevel: ErrLevel, CodeService: ErrService,
 	CodeGroup: ErrGroup, CodeDenied: ErrDenied, CodeBusy: ErrBusy, CodeClosing: ErrClosing, CodeProtocol: ErrProtocol,
 	CodeChecksum: ErrChecksum, CodeTooLarge: ErrTooLarge, CodeUnknownOp: ErrUnknownOp, CodeCancelled: ErrCancelled,
-	CodeDead: ErrDead, CodeClosed: ErrClosed,
+	CodeDead: ErrDead, CodeClosed: ErrClosed, CodeAnswer: fmt.Errorf("the answer is %w", ErrTooLarge),
 }
 
 // err is the named error of a code.

@@ -39,15 +39,15 @@ func (l Limits) withDefaults() (Limits, error) {
 	orTime(&l.Stall, 10*time.Second)
 	switch {
 	case l.Body < 0 || l.Body > BodyMax:
-		return l, fmt.Errorf("wire: Limits.Body is %d, between 0 and %d it may be", l.Body, BodyMax)
+		return l, fmt.Errorf("wire: Limits.Body is %d; it must be between 0 and %d", l.Body, BodyMax)
 	case l.SmallWindow < smallWindowMin || l.SmallWindow > 1<<30:
-		return l, fmt.Errorf("wire: Limits.SmallWindow is %d, between %d and 1 GiB it may be", l.SmallWindow, smallWindowMin)
+		return l, fmt.Errorf("wire: Limits.SmallWindow is %d; it must be between %d and 1 GiB", l.SmallWindow, smallWindowMin)
 	case int64(l.LargeWindow) < largeWindowMin(int64(l.Body)) || l.LargeWindow > 1<<30:
-		return l, fmt.Errorf("wire: Limits.LargeWindow is %d, between %d and 1 GiB it may be", l.LargeWindow, largeWindowMin(int64(l.Body)))
+		return l, fmt.Errorf("wire: Limits.LargeWindow is %d; it must be between %d and 1 GiB", l.LargeWindow, largeWindowMin(int64(l.Body)))
 	case min(l.Requests, l.Maintenances) < 1 || max(l.Requests, l.Maintenances) > slotsMax:
 		return l, fmt.Errorf("wire: Limits.Requests and Maintenances are %d and %d, between 1 and %d they may be", l.Requests, l.Maintenances, slotsMax)
 	case min(l.Handshake, l.Ping, l.Stall) <= 0:
-		return l, fmt.Errorf("wire: Limits.Handshake, Ping and Stall are %v, %v and %v, not all over 0", l.Handshake, l.Ping, l.Stall)
+		return l, fmt.Errorf("wire: Limits.Handshake, Ping and Stall are %v, %v and %v; all must be over 0", l.Handshake, l.Ping, l.Stall)
 	}
 	return l, nil
 }

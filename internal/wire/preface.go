@@ -187,7 +187,8 @@ func (p *preface) fits(mine *preface) error {
 	return nil
 }
 
-// Windows below these could stand still: a quarter of one may be free and not told.
+// Smaller windows could deadlock: up to a quarter of a window may be free without the peer
+// having been told.
 const (
 	smallWindowMin = 2 * smallMax
 	slotsMax       = 1 << 16

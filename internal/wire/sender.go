@@ -95,7 +95,7 @@ type sender struct {
 	turned  bool              // that was for a large one
 
 	batch   batch         // belongs to the one who writes; its frames change under mu
-	handoff chan segments // to the writer, with the part of being the one who writes
+	handoff chan segments // passes what is not sent yet, and the right to write, to the writer
 	idle    chan struct{} // closed when the farewell has left
 	since   atomic.Int64  // when the write under way began, on clock's time; 0: none
 }

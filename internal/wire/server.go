@@ -81,10 +81,10 @@ type ServerOptions struct {
 
 	Limits     Limits
 	Conns      int   // at a time; 1024
-	Handshakes int   // connections whose peer is not known yet; 128, at most half of Conns
+	Handshakes int   // connections whose peer is not known yet; 128, at most half of Conns; a quarter of them from one IP address
 	PerPeer    int   // connections from one IP address; 256
-	Requests   int   // in flight on all connections; 16384
-	Memory     int64 // bytes of requests on all connections; 1 GiB
+	Requests   int   // in flight on all connections; 16384. Half of them from one IP address
+	Memory     int64 // bytes of requests on all connections; 1 GiB. Half of it for one IP address, or the longest request
 
 	// Refused, if not nil, is told of each connection that was not taken, or that broke the
 	// protocol. It must not block.
@@ -106,7 +106,9 @@ type Server struct {
 	conns      map[*serverConn]struct{} // behind their prefaces
 	open       map[net.Conn]struct{}    // all
 	handshakes int
-	perPeer    map[string]int
+	shaking    map[string]int // of them, by peerKey
+	admitting  map[net.Conn]*admission
+	perPeer    map[string]*share
 	idle       chan struct{} // closed when closing and nothing is open
 }
 
@@ -140,7 +142,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 		}
 	}
 	s := &Server{o: o, pool: NewPool(o.Memory, min(o.Memory, 64<<20)), listeners: map[net.Listener]struct{}{}, conns: map[*serverConn]struct{}{},
-		open: map[net.Conn]struct{}{}, perPeer: map[string]int{}, idle: make(chan struct{})}
+		open: map[net.Conn]struct{}{}, perPeer: map[string]*share{}, shaking: map[string]int{}, admitting: map[net.Conn]*admission{}, idle: make(chan struct{})}
 	if o.TLS != nil {
 		s.tls = s.config()
 	}
@@ -230,6 +232,7 @@ func (s *Server) take(c net.Conn) {
 	key := peerKey(c.RemoteAddr())
 	s.mu.Lock()
 	var err error
+	var mine *share
 	switch {
 	case s.closing:
 		err = fmt.Errorf("%w", ErrClosing)
@@ -237,12 +240,19 @@ func (s *Server) take(c net.Conn) {
 		err = fmt.Errorf("%w: all %d connections are taken", ErrBusy, s.o.Conns)
 	case s.handshakes >= s.o.Handshakes:
 		err = fmt.Errorf("%w: %d connections are in their handshake", ErrBusy, s.handshakes)
-	case key != "" && s.perPeer[key] >= s.o.PerPeer:
-		err = fmt.Errorf("%w: %s has %d connections already", ErrBusy, key, s.perPeer[key])
+	case key != "" && s.shaking[key] >= (s.o.Handshakes+3)/4:
+		err = fmt.Errorf("%w: %d connections of %s are in their handshake", ErrBusy, s.shaking[key], key)
+	case s.perPeer[key] != nil && key != "" && s.perPeer[key].conns >= s.o.PerPeer:
+		err = fmt.Errorf("%w: %s has %d connections already", ErrBusy, key, s.o.PerPeer)
 	default:
 		s.open[c] = struct{}{}
 		s.handshakes++
-		s.perPeer[key]++
+		s.shaking[key]++
+		if s.perPeer[key] == nil {
+			s.perPeer[key] = &share{}
+		}
+		s.perPeer[key].conns++
+		mine = s.perPeer[key]
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -251,8 +261,21 @@ func (s *Server) take(c net.Conn) {
 	}
 	go func() {
 		defer s.gone(c, key)
-		s.handle(c)
+		s.handle(c, mine)
 	}()
+}
+
+// share is what connections of one peer take of the server's bounds together.
+type share struct {
+	conns           int // guarded by Server.mu
+	requests, bytes atomic.Int64
+}
+
+// over says whether the share is more than a peer may take. Unix sockets, which have no
+// address, share with nobody.
+func (s *Server) over(c *serverConn) bool {
+	_, least := classOf(s.o.Limits.Body + HeaderMax)
+	return peerKey(c.peer.Addr) != "" && (c.share.requests.Load() >= int64(max(1, s.o.Requests/2)) || c.share.bytes.Load() > max(s.o.Memory/2, int64(least)+overhead))
 }
 
 // peerKey is what connections of one peer have in common before it is known: its IP
@@ -283,12 +306,21 @@ func (s *Server) report(c net.Conn, err error) {
 	}
 }
 
+// shookLocked is for a connection whose handshake is over.
+func (s *Server) shookLocked(c net.Conn) {
+	s.handshakes--
+	key := peerKey(c.RemoteAddr())
+	if s.shaking[key]--; s.shaking[key] == 0 {
+		delete(s.shaking, key)
+	}
+}
+
 func (s *Server) gone(c net.Conn, key string) {
 	c.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, c)
-	if s.perPeer[key]--; s.perPeer[key] == 0 {
+	if s.perPeer[key].conns--; s.perPeer[key].conns == 0 {
 		delete(s.perPeer, key)
 	}
 	s.quietLocked()
@@ -337,18 +369,27 @@ func (s *Server) Close(ctx context.Context) error {
 // revoked: no further request is taken from them, they are told why, and closed within a
 // second. It returns how many.
 func (s *Server) Disconnect(match func(*Peer) bool, why error) int {
+	why = fmt.Errorf("%w: %w", ErrDenied, why)
 	s.mu.Lock()
 	var out []*serverConn
+	admitting := 0
+	for _, a := range s.admitting {
+		if match(&a.peer) {
+			a.why = why
+			admitting++
+		}
+	}
 	for c := range s.conns {
 		if match(&c.peer) {
+			c.expelled.Store(true)
 			out = append(out, c)
 		}
 	}
 	s.mu.Unlock()
 	for _, c := range out {
-		go c.expel(fmt.Errorf("%w: %w", ErrDenied, why))
+		go c.expel(why)
 	}
-	return len(out)
+	return len(out) + admitting
 }
 
 // Stats is what a server holds.
