@@ -100,6 +100,25 @@ func checkKeyFile(f *os.File, file string) error {
 	return checkPlace(file, me)
 }
 
+// checkOpenFile refuses a file that everybody may read, but not everybody may change, if users
+// other than root and the user of this process may change or replace it.
+func checkOpenFile(f *os.File, file string) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	me, st := uint32(os.Geteuid()), info.Sys().(*syscall.Stat_t)
+	switch mode := info.Mode(); {
+	case st.Uid != 0 && st.Uid != me:
+		return fmt.Errorf("%s belongs to uid %d, who may change it: chown %d %s", file, st.Uid, me, file)
+	case mode.Perm()&0o022 != 0:
+		return fmt.Errorf("%s may be changed by other users (mode %04o): look what is in it, and chmod go-w %s", file, mode.Perm(), file)
+	case !mode.IsRegular():
+		return nil // reading tells, and a pipe has no place
+	}
+	return checkPlace(file, me)
+}
+
 // lentTo reports whether root lends its file to this service by the file's group. That
 // is so if the service is not root's, or was given a group beside root's own. systemd
 // leaves the group root on the credentials that it lends by name.

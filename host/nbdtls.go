@@ -47,7 +47,8 @@ type certFiles struct {
 
 	checking sync.Mutex
 	at       time.Time    // of the last look
-	seen     [3]fileState // of the last files, good or not
+	seen     [3]fileState // of the last files that were good
+	said     trouble      // that was logged last
 }
 
 // fileState is what changes when a file does.
@@ -55,6 +56,12 @@ type fileState struct {
 	inode uint64
 	size  int64
 	times [2]int64 // of its content and of itself, ns
+}
+
+// trouble is why files cannot be used.
+type trouble struct {
+	seen [3]fileState
+	text string
 }
 
 // newCertFiles reads the files, which must be good.
@@ -83,20 +90,21 @@ func (c *certFiles) current() (*tls.Config, error) {
 	return c.config.Load(), nil
 }
 
-// reread reads the files if they have changed.
+// reread reads the files if they are not those that are used. Files that cannot be used are read
+// again each time: what is wrong may be a directory, or a lack of descriptors.
 func (c *certFiles) reread() {
 	if seen, err := c.states(); err == nil && seen == c.seen {
 		return
 	}
 	config, seen, err := c.read()
 	if err == nil {
-		c.seen = seen
+		c.seen, c.said = seen, trouble{}
 		c.config.Store(config)
 		c.logger.Info("new certificate of NBD", "file", c.of.Cert, "until", config.Certificates[0].Leaf.NotAfter)
 		return
 	}
-	if seen != c.seen { // said once, until they change again
-		c.seen = seen
+	if now := (trouble{seen, err.Error()}); now != c.said { // said once
+		c.said = now
 		c.logger.Warn("the new certificate of NBD cannot be used; the one before is used on", "err", err,
 			"until", c.config.Load().Certificates[0].Leaf.NotAfter)
 	}
@@ -154,7 +162,7 @@ func (c *certFiles) read() (config *tls.Config, seen [3]fileState, err error) {
 	if c.of.CA == "" {
 		return config, seen, nil
 	}
-	ca, err := readPEM(c.of.CA, nil)
+	ca, err := readPEM(c.of.CA, checkOpenFile)
 	if err != nil {
 		return nil, seen, fmt.Errorf("CA of NBD clients: %w", err)
 	}
@@ -165,13 +173,19 @@ func (c *certFiles) read() (config *tls.Config, seen [3]fileState, err error) {
 	return config, seen, nil
 }
 
-// readPEM reads a file, which check may refuse.
+// readPEM reads a file, which check may refuse. What is no file is refused first, and its
+// open does not wait for whoever writes to it: that would stop all renewals.
 func readPEM(path string, check func(*os.File, string) error) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
 	if check != nil {
 		if err := check(f, path); err != nil {
 			return nil, err

@@ -104,7 +104,7 @@ const (
 	workerBytes = 1 << 10   // and a worker
 	stackBytes  = 8 << 10   // and the goroutine of either
 	tlsBytes    = 72 << 10  // and TLS
-	helloMax    = 24 << 10  // what a client may send in the handshake of TLS
+	helloMax    = 24 << 10  // what a client may send in the handshake of TLS, and later before there is something in it
 	window      = 4 << 30   // bytes of a range that the device is asked about at once
 	maxMessage  = 512       // bytes of an error message to a client
 	idleWorkers = 256       // parked goroutines

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,8 +34,8 @@ var _ net.Error = notYet("")
 // errEmpty is what a wire returns if the socket is empty, and it must not wait.
 var errEmpty error = notYet("nbd: socket is empty")
 
-// goodbyeTime is how long the end of TLS may take to be sent, to a client that has left room for
-// it in its socket or has not.
+// goodbyeTime is how long the end of TLS may take to be sent: a client that reads nothing
+// cannot hold it up longer.
 const goodbyeTime = 500 * time.Millisecond
 
 // recordBytes is the most that one record of TLS holds.
@@ -48,7 +49,7 @@ type wire struct {
 
 	greeting bool // the handshake of TLS is under way
 	ending   bool // all that is still sent is that it ends
-	budget   int  // bytes that it may still read
+	budget   int  // bytes that it may still read before there is something for the server
 
 	into    receiver // asked before the wire waits; nil: it does not wait
 	drained bool     // the last read took all there was
@@ -59,7 +60,9 @@ type wire struct {
 
 	first [1]byte // of what receive waits for
 
-	vec [1][]byte // being written
+	writing sync.Mutex // over what follows, and socket.w
+	vec     [1][]byte  // being written
+	more    bool       // more follows of what sendTLS sends
 }
 
 // secure does the server's part of a TLS handshake. From then on the socket moves bytes by
@@ -71,7 +74,7 @@ func (s *socket) secure(config *tls.Config, buffers *buffers) (*tls.Conn, error)
 	if err := tc.Handshake(); err != nil {
 		return nil, err
 	}
-	w.greeting = false
+	w.greeting, w.budget = false, helloMax
 	s.tls, s.wire, s.buffers = tc, w, buffers
 	return tc, nil
 }
@@ -79,15 +82,20 @@ func (s *socket) secure(config *tls.Config, buffers *buffers) (*tls.Conn, error)
 // Read implements net.Conn for crypto/tls. What it reads for receive it reads without
 // waiting, unless it is the first.
 func (w *wire) Read(p []byte) (int, error) {
+	if w.budget <= 0 && w.greeting {
+		return 0, errLongHello
+	}
+	if w.budget <= 0 {
+		return 0, errNoData
+	}
+	n, err := w.read(p[:min(len(p), w.budget)])
+	w.budget -= n
+	return n, err
+}
+
+func (w *wire) read(p []byte) (int, error) {
 	switch {
-	case w.greeting:
-		if w.budget <= 0 {
-			return 0, errLongHello
-		}
-		n, err := w.Conn.Read(p[:min(len(p), w.budget)])
-		w.budget -= n
-		return n, err
-	case w.s.raw == nil || !w.s.moving:
+	case w.s.raw == nil || !w.s.moving: // as in both handshakes
 		return w.Conn.Read(p)
 	case w.into == nil && w.drained:
 		return 0, errEmpty
@@ -132,8 +140,10 @@ func (w *wire) Write(p []byte) (int, error) {
 	if w.s.raw == nil || !w.s.moving {
 		return w.Conn.Write(p)
 	}
+	w.writing.Lock()
+	defer w.writing.Unlock()
 	w.vec[0] = p
-	if err := w.s.sendRaw(w.vec[:]); err != nil {
+	if err := w.s.sendRaw(w.vec[:], w.more); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -147,12 +157,29 @@ func (w *wire) SetWriteDeadline(t time.Time) error {
 	return w.Conn.SetWriteDeadline(t)
 }
 
+// tlsStream is what a connection of TLS carries.
+type tlsStream struct{ *socket }
+
+// Read implements io.Reader. Each time that there is something, the client may send some more: a
+// record, and what TLS needs for itself. Without that bound it could begin a handshake message
+// of 256 KiB, which crypto/tls would keep.
+func (s tlsStream) Read(p []byte) (int, error) {
+	n, err := s.tls.Read(p)
+	if n > 0 {
+		s.wire.budget = helloMax
+	}
+	return n, err
+}
+
+// Write implements io.Writer.
+func (s tlsStream) Write(p []byte) (int, error) { return s.tls.Write(p) }
+
 // receiveTLS is receive for a connection of TLS. The wait is for a single byte, as into has no
 // memory meanwhile: crypto/tls keeps the rest of the record. The record's bytes, and those of
 // others that have come, follow without a wait.
 func (s *socket) receiveTLS(into receiver) (int, error) {
 	s.wire.into = into
-	n, err := s.tls.Read(s.wire.first[:])
+	n, err := tlsStream{s}.Read(s.wire.first[:])
 	s.wire.into = nil
 	if n == 0 {
 		return 0, err
@@ -161,7 +188,7 @@ func (s *socket) receiveTLS(into receiver) (int, error) {
 	a[0] = s.wire.first[0]
 	for n < len(a) && err == nil {
 		var k int
-		k, err = s.tls.Read(a[n:])
+		k, err = tlsStream{s}.Read(a[n:])
 		n += k
 	}
 	return n, nil // if there was an error, the next call gets it again
@@ -170,8 +197,16 @@ func (s *socket) receiveTLS(into receiver) (int, error) {
 // sendTLS is send for a connection of TLS. It sends full records: long buffers as they are,
 // the rest gathered.
 func (s *socket) sendTLS(bufs [][]byte) error {
+	w := s.wire
+	w.writing.Lock()
+	w.more = true // the client's time is for all of it, not for each record
+	w.writing.Unlock()
 	var gather *buffer
 	defer func() {
+		w.writing.Lock()
+		w.more = false
+		s.untime()
+		w.writing.Unlock()
 		if gather != nil {
 			s.buffers.put(gather)
 		}

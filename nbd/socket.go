@@ -158,19 +158,19 @@ func (s *socket) send(bufs [][]byte) error {
 	case s.tls != nil:
 		return s.sendTLS(bufs)
 	}
-	return s.sendRaw(bufs)
+	return s.sendRaw(bufs, false)
 }
 
 // stream is what bytes are read from and written to, if not the system's socket.
-func (s *socket) stream() net.Conn {
+func (s *socket) stream() io.ReadWriter {
 	if s.tls != nil {
-		return s.tls
+		return tlsStream{s}
 	}
 	return s.conn
 }
 
-// sendRaw sends bytes as they are.
-func (s *socket) sendRaw(bufs [][]byte) error {
+// sendRaw sends bytes as they are. If more follow, the time that the client has for them goes on.
+func (s *socket) sendRaw(bufs [][]byte, more bool) error {
 	s.w.bufs, s.w.err = bufs, nil
 	err := s.raw.Write(s.w.fn)
 	for errors.Is(err, os.ErrDeadlineExceeded) && s.w.sent >= s.least {
@@ -180,11 +180,18 @@ func (s *socket) sendRaw(bufs [][]byte) error {
 		}
 	}
 	s.w.bufs = nil
+	if !more {
+		s.untime()
+	}
+	return errors.Join(err, s.w.err)
+}
+
+// untime ends the time that the client has to take what was sent.
+func (s *socket) untime() {
 	if s.w.timed {
 		s.w.timed = false
 		_ = s.conn.SetWriteDeadline(time.Time{})
 	}
-	return errors.Join(err, s.w.err)
 }
 
 func (s *socket) writeReady(fd uintptr) bool {

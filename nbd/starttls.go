@@ -86,6 +86,7 @@ var (
 	errUnverified  = errors.New("the client's certificate was not verified: the server is set up wrongly, and opens nothing")
 	errNobody      = errors.New("the server asks for certificates, but was not told what they open")
 	errLongHello   = fmt.Errorf("the client's part of the TLS handshake is longer than %d KiB", helloMax>>10)
+	errNoData      = fmt.Errorf("the client sends TLS messages of more than %d KiB, and nothing in them", helloMax>>10)
 	errDenied      = fmt.Errorf("the client's certificate opens no export of this name: %w", fs.ErrNotExist)
 )
 
@@ -211,7 +212,7 @@ func (p *pendingConn) secure() (io.ReadWriter, Exports, error) {
 	p.srv.mu.Lock()
 	p.secured = &state
 	p.srv.mu.Unlock()
-	return tc, p.exports(&state), nil
+	return p.sock.stream(), p.exports(&state), nil
 }
 
 // exports are those that the client may open.

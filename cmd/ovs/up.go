@@ -95,7 +95,7 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.StringVar(&f.SocketDir, "socket-dir", "", "make the sockets in this `directory`, and links to them in the data directory: for one with a path of more than 98 bytes, which leave no room for the name of a socket (default: the data directory)")
 	_ = c.MarkFlagDirname("socket-dir")
 	flags.StringSliceVar(&f.NBDTCP, "nbd-tcp", nil, "serve NBD on this TCP `address` too; may be given again")
-	flags.BoolVar(&f.Insecure, "insecure", false, "allow TCP addresses that other machines can reach, without --nbd-tls required and --nbd-tls-ca: nothing is encrypted, or nobody is asked who they are")
+	flags.BoolVar(&f.Insecure, "insecure", false, "allow TCP addresses that other machines can reach even if NBD does not require TLS with certificates of clients: nothing is encrypted, or nobody is asked who they are")
 	f.addTLS(c)
 	flags.StringVar(&f.Metrics, "metrics", "", "serve Prometheus metrics on this TCP `address`, path /metrics")
 	flags.Var(&f.WriteBuffer, "write-buffer", fmt.Sprintf("disk space for writes that are not in the backend yet, and for reads; at least %v", writeBufferMin))
