@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"openvstorage/internal/datadir"
@@ -36,10 +37,13 @@ func TestFirstStartCutAnywhere(t *testing.T) {
 		mem := crashdisk.New()
 		fs := faultdisk.New(mem)
 		var images []*crashdisk.FS
+		var mu sync.Mutex // groups and disks are made side by side
 		calls := 0
 		fs.Inject(faultdisk.Rule{
 			Ops: faultdisk.Write | faultdisk.Datasync | faultdisk.Prewrite | faultdisk.Rename | faultdisk.SyncDir | faultdisk.Mkdir,
 			Before: func(faultdisk.Op, string) {
+				mu.Lock()
+				defer mu.Unlock()
 				if calls++; calls < 120 || calls%7 == 0 {
 					images = append(images, mem.Kill(), mem.Crash(rng, kinds[rng.IntN(len(kinds))]))
 				}

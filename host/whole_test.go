@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -79,6 +80,18 @@ func openInside(fs disk.FS, dir *datadir.Directory, change func(*openOptions)) (
 	return h, nil
 }
 
+// well reports whether nothing is wrong but that disks are slow: that a clock says, on a
+// machine that others use too.
+func well(s albahere.Status) bool {
+	slow := 0
+	for _, r := range s.Reasons {
+		if strings.Contains(r, " is slow: ") {
+			slow++
+		}
+	}
+	return s.Health == albahere.HealthOK || slow > 0 && slow == len(s.Reasons)
+}
+
 // closeWhole ends it, and with nobody writing any more looks at what is on the
 // disks: after a collection, every fragment that an object names and no other,
 // and every object at full width if all disks are there.
@@ -103,7 +116,7 @@ func closeWhole(e *whole, damaged bool) error {
 		}
 		err = nil
 	}
-	if s, failed := e.alba.Status(ctx); err == nil && (failed != nil || s.Missing == 0 && s.Health != albahere.HealthOK) {
+	if s, failed := e.alba.Status(ctx); err == nil && (failed != nil || s.Missing == 0 && !well(s)) {
 		err = fmt.Errorf("not well: %+v, %w", s, failed)
 	}
 	return errors.Join(err, e.closeStores(), e.dir.Close())
