@@ -100,10 +100,11 @@ func closeWhole(e *whole, damaged bool) error {
 	err := e.Host.Close(ctx)
 	work := e.alba.Maintenance()
 	work.Close()
-	e.alba.ReopenDisks(ctx)
 	// Fragments of uploads that the close ended may still be on their way to
-	// disks, and those of the newest epoch wait for the next collection.
+	// disks, those of the newest epoch wait for the next collection, and a disk may
+	// be opened by the background just now.
 	for deadline := time.Now().Add(20 * time.Second); err == nil; {
+		e.alba.ReopenDisks(ctx)
 		if damaged {
 			err = errors.Join(work.ScrubSome(ctx, 10_000), work.FindAbsent(ctx))
 		}
@@ -111,13 +112,14 @@ func closeWhole(e *whole, damaged bool) error {
 		if err != nil {
 			break
 		}
-		if err = work.Audit(ctx); err == nil || time.Now().After(deadline) {
+		err = work.Audit(ctx)
+		if s, failed := e.alba.Status(ctx); err == nil && (failed != nil || s.Missing == 0 && !well(s)) {
+			err = fmt.Errorf("not well: %+v, %w", s, failed)
+		}
+		if err == nil || time.Now().After(deadline) {
 			break
 		}
 		err = nil
-	}
-	if s, failed := e.alba.Status(ctx); err == nil && (failed != nil || s.Missing == 0 && !well(s)) {
-		err = fmt.Errorf("not well: %+v, %w", s, failed)
 	}
 	return errors.Join(err, e.closeStores(), e.dir.Close())
 }
