@@ -19,6 +19,7 @@ import (
 	"openvstorage/device"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/filetree"
+	"openvstorage/internal/broadcast"
 )
 
 // Pool implements fusefs.Pool.
@@ -26,6 +27,7 @@ type Pool struct {
 	keys     filetree.Keys
 	mu       sync.Mutex
 	disks    map[string]*Disk
+	left     broadcast.Broadcast // a user of a vDisk has left
 	next     int
 	clones   int
 	listed   atomic.Uint64
@@ -255,7 +257,12 @@ func (p *Pool) Open(ctx context.Context, name string) (device.Reader, func(), er
 		}
 	}
 	d.refs++
-	return dev, func() { p.mu.Lock(); d.refs--; p.mu.Unlock() }, nil
+	return dev, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		d.refs--
+		p.left.Send()
+	}, nil
 }
 
 // CreateAs implements fusefs.Pool.
@@ -368,10 +375,11 @@ func (p *Pool) Resize(_ context.Context, name string, size int64) error {
 func (p *Pool) DoubtDelete(made bool) { p.doubt.Store(&made) }
 
 // Delete implements fusefs.Pool.
-func (p *Pool) Delete(_ context.Context, name string, check func(fusefs.Info) error) error {
+func (p *Pool) Delete(ctx context.Context, name string, check func(fusefs.Info) error) error {
 	if fn := p.before.Swap(nil); fn != nil {
 		(*fn)()
 	}
+	p.awaitLeaving(ctx, name)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d, err := p.get(name)
@@ -393,6 +401,29 @@ func (p *Pool) Delete(_ context.Context, name string, check func(fusefs.Info) er
 		return fmt.Errorf("vDisk %q: %w: %w", name, fusefs.ErrUnknownOutcome, syscall.EIO)
 	}
 	return nil
+}
+
+// leaveWait is how long a deletion waits for users that are about to leave, as the product
+// does: the kernel tells of a closed file after the close has returned.
+const leaveWait = 500 * time.Millisecond
+
+func (p *Pool) awaitLeaving(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, leaveWait)
+	defer cancel()
+	for {
+		p.mu.Lock()
+		d, left := p.disks[name], p.left.Next()
+		used := d != nil && d.refs > 0
+		p.mu.Unlock()
+		if !used {
+			return
+		}
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Snapshot implements fusefs.Pool.
