@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/ctxlock"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/semaphore"
@@ -53,7 +54,7 @@ func newASD(opt Options) *ASD {
 	a.dir.ctx, a.cancel = context.WithCancel(context.Background())
 	dir, health, contents, stats := &a.dir, &a.health, &a.contents, &a.stats
 	a.health.dir = dir
-	a.ownership = ownership{dir: dir, health: health, changing: make(chan struct{}, 1)}
+	a.ownership = ownership{dir: dir, health: health, changing: ctxlock.New()}
 	a.inspection = inspection{dir: dir, health: health, ownership: &a.ownership, every: o.inspect}
 	a.contents.segments = make(map[uint32]*segment)
 	a.spares.dir = dir

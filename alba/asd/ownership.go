@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/generation"
 
@@ -20,9 +21,7 @@ type ownership struct {
 	dir    *directory
 	health *health
 
-	// changing holds one while identity or claim is read or written: a lock that can be
-	// waited for with a context, or tried.
-	changing chan struct{}
+	changing ctxlock.Lock                    // held while identity or claim is read or written
 	identity Identity                        // Owner and Generation change, under changing
 	claimed  atomic.Pointer[generation.Mark] // changes under changing
 	turn     uint64                          // of the claim's newest block, 0: there is no claim yet; under changing
@@ -43,28 +42,29 @@ func (o *ownership) load(id Identity) error {
 	return nil
 }
 
+// take waits for the lock, and so for a disk that has a change under way.
+func (o *ownership) take() { _ = o.changing.Take(context.Background()) } // which has no end
+
 // settle waits for a change that is under way.
 func (o *ownership) settle() {
-	o.changing <- struct{}{}
-	<-o.changing
+	o.take()
+	o.changing.Give()
 }
 
 // current returns the identity.
 func (o *ownership) current() Identity {
-	o.changing <- struct{}{}
-	defer func() { <-o.changing }()
+	o.take()
+	defer o.changing.Give()
 	return o.identity
 }
 
 // tryCurrent returns what the files should say; not ok: they are being written.
 func (o *ownership) tryCurrent() (owner uuid.UUID, claimed generation.Mark, ok bool) {
-	select {
-	case o.changing <- struct{}{}:
-		defer func() { <-o.changing }()
-		return o.identity.Owner, o.newest(), true
-	default:
+	if !o.changing.Try() {
 		return owner, claimed, false
 	}
+	defer o.changing.Give()
+	return o.identity.Owner, o.newest(), true
 }
 
 // newest returns the newest generation that the ASD has seen.
@@ -73,8 +73,8 @@ func (o *ownership) newest() generation.Mark { return *o.claimed.Load() }
 // claim gives the ASD its owner, durably. It refuses another one than it has, and any once
 // the ASD is closed: its directory may be another process's then.
 func (o *ownership) claim(owner uuid.UUID) error {
-	o.changing <- struct{}{}
-	defer func() { <-o.changing }()
+	o.take()
+	defer o.changing.Give()
 	if err := o.health.writable(); err != nil {
 		return err
 	}
@@ -119,12 +119,10 @@ func (o *ownership) migrate(version uint16) {
 
 // raise has the ASD remember a generation, durably.
 func (o *ownership) raise(ctx context.Context, m generation.Mark) error {
-	select {
-	case o.changing <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := o.changing.Take(ctx); err != nil {
+		return err
 	}
-	defer func() { <-o.changing }()
+	defer o.changing.Give()
 	if err := o.health.writable(); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/userfn"
+	"openvstorage/internal/ctxlock"
 )
 
 // census finds out how many more disks may die before an object is lost. The counters
@@ -24,14 +25,12 @@ type census struct {
 	nsm  *nsm.Client
 	work *maintenance.Maintenance
 
-	turn  chan struct{} // full while nobody counts: one counts at a time
+	turn  ctxlock.Lock // one counts at a time
 	known map[censusKey]counted
 }
 
 func newCensus(n *nsm.Client, work *maintenance.Maintenance) *census {
-	c := &census{nsm: n, work: work, turn: make(chan struct{}, 1), known: make(map[censusKey]counted)}
-	c.turn <- struct{}{}
-	return c
+	return &census{nsm: n, work: work, turn: ctxlock.New(), known: make(map[censusKey]counted)}
 }
 
 // censusKey is what was counted: a bucket of a namespace, while some disks were gone.
@@ -96,12 +95,10 @@ func (c *census) mayLose(ctx context.Context, n *Namespace, gone map[uint64]bool
 // countBucket looks for the object of a bucket that may lose the fewest fragments,
 // and is done when one may lose no more than floor.
 func (c *census) countBucket(ctx context.Context, n *Namespace, bucket nsm.Bucket, gone map[uint64]bool, floor int) (int, error) {
-	select {
-	case <-c.turn:
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	if err := c.turn.Take(ctx); err != nil {
+		return 0, err
 	}
-	defer func() { c.turn <- struct{}{} }()
+	defer c.turn.Give()
 	key := censusKey{n.Number, bucket, fmt.Sprint(slices.Sorted(maps.Keys(gone)))}
 	counters := fmt.Sprint(n.Objects, n.Size, n.Stored, n.Buckets, n.OSDs)
 	begin := time.Now()
