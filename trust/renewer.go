@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"openvstorage/internal/bell"
 	"openvstorage/internal/disk"
 )
 
@@ -34,7 +35,7 @@ type RenewerOptions struct {
 // and shows it from then on.
 type Renewer struct {
 	o    RenewerOptions
-	kick chan struct{}
+	kick bell.Bell
 }
 
 // NewRenewer makes the renewer of a host. Run runs it.
@@ -54,16 +55,11 @@ func NewRenewer(o RenewerOptions) *Renewer {
 	if o.Fault == nil {
 		o.Fault = func(error) {}
 	}
-	return &Renewer{o: o, kick: make(chan struct{}, 1)}
+	return &Renewer{o: o}
 }
 
 // Kick has Run look at once: the host's names have changed.
-func (r *Renewer) Kick() {
-	select {
-	case r.kick <- struct{}{}:
-	default:
-	}
-}
+func (r *Renewer) Kick() { r.kick.Ring() }
 
 // Due reports whether the certificate is to be renewed: by the clock, or because it does
 // not say what the host is by now.
@@ -129,7 +125,7 @@ func (r *Renewer) Run(ctx context.Context) error {
 			t.Stop()
 			return ctx.Err()
 		case <-t.C:
-		case <-r.kick:
+		case <-r.kick.Rung():
 		case <-changed:
 		}
 		t.Stop()
