@@ -92,6 +92,11 @@ func TestFullBufferWaits(t *testing.T) {
 			}
 			return
 		case <-r.pressed:
+			// The bell may have been rung twice before it was heard, and the second sound is
+			// of what has been stored since. A writer that waits rings again.
+			if r.buf.Usage().Evictable > 0 {
+				continue
+			}
 			pressures++
 			r.underPressure()
 		case <-r.ctx.Done():
