@@ -8,9 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"path"
 	"slices"
 	"time"
 
@@ -193,50 +190,21 @@ func ReadMaterial(fsys disk.FS, name string) (*Material, error) {
 
 // readFile reads a whole file of at most that many bytes.
 func readFile(fsys disk.FS, name string, most int64) ([]byte, error) {
-	f, err := fsys.OpenFile(name, 0, 0)
-	if err != nil {
-		return nil, fmt.Errorf("trust: %s: %w", name, err)
-	}
-	defer f.Close()
-	size, err := f.Size()
-	if err == nil && size > most {
-		err = invalid("%d bytes, at most %d", size, most)
+	b, err := disk.ReadWhole(fsys, name, most)
+	if errors.Is(err, disk.ErrTooLong) {
+		err = fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("trust: %s: %w", name, err)
-	}
-	b := make([]byte, size)
-	if n, err := f.ReadAt(b, 0); err != nil && !(errors.Is(err, io.EOF) && n == len(b)) {
 		return nil, fmt.Errorf("trust: %s: %w", name, err)
 	}
 	return b, nil
 }
 
 // replaceFile replaces a file as a whole, durably. Two calls for one name must not run at
-// the same time. What an earlier one left behind is overwritten.
-func replaceFile(fsys disk.FS, name string, b []byte) (err error) {
-	temp := name + ".new"
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("trust: %s stays as it was, or has been replaced: %w", name, err)
-		}
-	}()
-	if err := fsys.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// the same time.
+func replaceFile(fsys disk.FS, name string, b []byte) error {
+	if err := disk.ReplaceWhole(fsys, name, b); err != nil {
+		return fmt.Errorf("trust: %s stays as it was, or has been replaced: %w", name, err)
 	}
-	f, err := fsys.OpenFile(temp, disk.Write|disk.Create|disk.Exclusive, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, fsys.Remove(temp))
-	}
-	if err := fsys.Rename(temp, name); err != nil {
-		return err
-	}
-	return fsys.SyncDir(path.Dir(name))
+	return nil
 }
