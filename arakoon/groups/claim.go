@@ -14,8 +14,9 @@ import (
 	"openvstorage/internal/generation"
 )
 
-// generationKey, in every group, holds the newest generation that it has seen.
-var generationKey = []byte("host/generation")
+// generationKey, in every group, holds the newest generation of this data directory that it
+// has seen.
+func (g *Groups) generationKey() []byte { return g.ownKey("host/generation") }
 
 // BeatEvery is how often a generation should be claimed while something changes. A copy
 // that is put back is recognized if a generation was claimed after it was made, so what
@@ -33,27 +34,27 @@ const closePatience = 5 * time.Second
 func (g *Groups) check(ctx context.Context) error {
 	record := g.opt.Ledger.Record()
 	file := path.Join(g.opt.Dir, datadir.FormatFile)
-	for name, node := range g.nodes {
-		values, err := node.MultiGet(ctx, arakoon.Consistent, generationKey)
+	for _, of := range g.members.all() {
+		values, err := of.store().MultiGet(ctx, arakoon.Consistent, g.generationKey())
 		if err != nil {
-			return fmt.Errorf("group %s: %w", name, err)
+			return fmt.Errorf("group %s: %w", of.spec.Name, err)
 		}
 		var m generation.Mark
 		if values[0] != nil {
 			if m, err = generation.Decode(values[0]); err != nil {
-				return fmt.Errorf("group %s: key %q: %w", name, generationKey, err)
+				return fmt.Errorf("group %s: key %q: %w", of.spec.Name, g.generationKey(), err)
 			}
 		}
 		switch verdict := record.History.Judge(record.Generation, m); {
 		case verdict == generation.Newer:
 			return fmt.Errorf("%w: %s is of generation %d, and %s of %d: restore that file, or all of the data directory but asd/ and cache/, from one copy that was made while nothing ran",
-				ErrOlder, file, record.Generation, g.dir(name), m.Number)
+				ErrOlder, file, record.Generation, g.dir(of.spec), m.Number)
 		case verdict == generation.Foreign:
 			return fmt.Errorf("%w: %s and %s both claimed generation %d, apart from each other: restore all of the data directory but asd/ and cache/ from one copy that was made while nothing ran",
-				ErrForeign, file, g.dir(name), m.Number)
-		case m.Number < record.Settled && record.Made(name):
+				ErrForeign, file, g.dir(of.spec), m.Number)
+		case m.Number < record.Settled && record.Made(of.spec.dirName()):
 			return fmt.Errorf("%w: %s is of generation %d, and the data directory had settled %d: restore it as it was last, or all of the data directory but asd/ and cache/ from one copy that was made while nothing ran",
-				ErrOlder, g.dir(name), m.Number, record.Settled)
+				ErrOlder, g.dir(of.spec), m.Number, record.Settled)
 		}
 	}
 	return nil
@@ -116,8 +117,8 @@ func (g *Groups) beat(ctx context.Context, last bool) (m generation.Mark, change
 		return g.Mark(), false, nil // nothing was claimed yet
 	}
 	changed = g.ask(last)
-	for name, node := range g.nodes {
-		changed = changed || node.Applied() != g.applied[name]
+	for _, m := range g.members.all() {
+		changed = changed || m.changes() != m.claimed
 	}
 	if !changed {
 		return g.Mark(), false, nil
@@ -172,23 +173,26 @@ func (g *Groups) claim(ctx context.Context, m generation.Mark, also func(*datadi
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error
-	for name, node := range g.nodes {
+	list, names := g.members.all(), encodeNames(g.dirNames())
+	for _, of := range list {
 		all.Go(func() {
-			seq := new(arakoon.Sequence).Set(generationKey, m.Append(nil)).Set(groupsKey, encodeNames(g.Names()))
+			seq := new(arakoon.Sequence).Set(g.generationKey(), m.Append(nil)).Set(g.groupsKey(), names)
 			for _, w := range g.witnesses {
-				if w.Group == name && w.now != nil {
+				if w.Group == of.spec.Name && w.now != nil {
 					seq.Set(witnessKey(w.Name), w.now)
 				}
 			}
+			before := of.changes()
 			var index uint64
 			err := arakoon.Patiently(ctx, func() (err error) {
-				index, _, err = node.Write(ctx, seq)
+				index, _, err = of.store().Write(ctx, seq)
 				return err
 			})
-			mu.Lock()
-			defer mu.Unlock()
-			if g.applied[name] = index; err != nil {
-				errs = append(errs, fmt.Errorf("claim %v in group %s: %w", m, name, err))
+			if of.note(before, index); err != nil {
+				of.claimed = unclaimed
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("claim %v in group %s: %w", m, of.spec.Name, err))
 			}
 		})
 	}
@@ -199,8 +203,8 @@ func (g *Groups) claim(ctx context.Context, m generation.Mark, also func(*datadi
 	for _, w := range g.witnesses {
 		w.told = w.now
 	}
-	for _, node := range g.nodes {
-		node.MayCompact() // these are the newest files that there are
+	for _, of := range list {
+		of.node.MayCompact() // these are the newest files that there are
 	}
 	if err := g.opt.Ledger.Change(func(r *datadir.Record) { r.Settled = m.Number }); err != nil {
 		return err

@@ -39,18 +39,57 @@ type Ledger interface {
 
 // Spec is a group that is wanted.
 type Spec struct {
-	Name      string // of the group, and of its directory under DIR/arakoon
+	Name      string // of the group
 	Functions []state.Function
 	// After are names in the data directory that are made only after the group. If one
 	// of them is there, the group was made.
 	After []string
+
+	// Member is the number of the member that is held here; 0 is 1, the first of a group.
+	// Only a first member makes a group. All others are made by Make.
+	Member uint64
+	// Link is how this member reaches the others. Its zero value is for a group that has
+	// no others.
+	Link Link
 }
 
-// Options for Open. All but Logger must be given.
+// Link is how a member of a group reaches the others.
+type Link struct {
+	Transport arakoon.Transport
+	// Tune, if not nil, gives the member's options what only its caller knows.
+	Tune func(*arakoon.Options)
+	// Attach is called with the member as soon as the record knows of it, and before
+	// anything is asked of the group: from then on the member hears from the others.
+	Attach func(*arakoon.Node)
+	// Store is the group as claims see it: a client that follows the master. nil: the
+	// member itself.
+	Store Store
+	// Changed returns a number that changes with the group, and not with claims: hosts
+	// whose claims were reasons for each other's would claim for ever. nil: how far the
+	// member has applied the log.
+	Changed func() uint64
+}
+
+// Store is a group as claims see it; a *arakoon.Node.
+type Store interface {
+	MultiGet(ctx context.Context, c arakoon.Consistency, keys ...[]byte) ([][]byte, error)
+	Write(ctx context.Context, seq *arakoon.Sequence) (index uint64, results []arakoon.Result, err error)
+}
+
+// dirName is the name of the member's directory under DIR/arakoon, and its name in the record.
+func (s Spec) dirName() string {
+	if s.Member <= 1 {
+		return s.Name
+	}
+	return fmt.Sprintf("%s.%d", s.Name, s.Member)
+}
+
+// Options for Open. FS, Dir, ID and Ledger must be given.
 type Options struct {
 	FS     disk.FS
-	Dir    string // the data directory
-	ID     uuid.UUID
+	Dir    string    // the data directory
+	ID     uuid.UUID // of the data directory that the groups were made in
+	Host   uuid.UUID // of this data directory; default ID
 	Ledger Ledger
 	Logger *slog.Logger
 	// OnFull is called again and again while a group waits for room; must not block.
@@ -75,10 +114,11 @@ type Groups struct {
 
 	mark atomic.Pointer[generation.Mark] // the newest that is settled
 
-	mu      sync.Mutex // one claim at a time, which may take as long as a disk is full
-	nodes   map[string]*arakoon.Node
-	start   uint64            // random, drawn by this start
-	applied map[string]uint64 // by each group at the last claim
+	members members
+	making  sync.Mutex // one Make or Drop at a time
+
+	mu    sync.Mutex // one claim at a time, which may take as long as a disk is full
+	start uint64     // random, drawn by this start
 
 	witnesses []*watched
 
@@ -92,7 +132,11 @@ func Open(ctx context.Context, opt Options, specs ...Spec) (*Groups, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Groups{opt: opt, specs: specs, nodes: make(map[string]*arakoon.Node), start: rand.Uint64(), applied: make(map[string]uint64)}
+	if opt.Host == uuid.Nil {
+		opt.Host = opt.ID
+	}
+	g := &Groups{opt: opt, specs: specs, start: rand.Uint64()}
+	g.members.open = make(map[string]*member)
 	if err := g.open(ctx); err != nil {
 		return nil, errors.Join(err, g.closeNodes())
 	}
@@ -100,8 +144,11 @@ func Open(ctx context.Context, opt Options, specs ...Spec) (*Groups, error) {
 }
 
 func (g *Groups) open(ctx context.Context) error {
+	if err := g.finishDrops(); err != nil {
+		return err
+	}
 	for _, name := range g.opt.Ledger.Record().Groups {
-		if !slices.ContainsFunc(g.specs, func(s Spec) bool { return s.Name == name }) {
+		if !slices.ContainsFunc(g.specs, func(s Spec) bool { return s.dirName() == name }) {
 			return fmt.Errorf("data directory %s has a group %s, and it was not asked for: what is settled is so in all groups", g.opt.Dir, name)
 		}
 	}
@@ -110,8 +157,11 @@ func (g *Groups) open(ctx context.Context) error {
 		return err
 	}
 	// Those that are there first: they may know of the others.
-	if err := g.openNodes(ctx, there, true); err != nil {
+	if err := g.openMembers(ctx, there, true); err != nil {
 		return err
+	}
+	for _, m := range g.members.all() {
+		m.attach()
 	}
 	if err := g.check(ctx); err != nil {
 		return err
@@ -128,13 +178,26 @@ func (g *Groups) open(ctx context.Context) error {
 	// A group that is evidence of another must not be there before that one: after a
 	// power cut between the two, the other would count as lost.
 	first, then := inOrder(absent)
-	if err := g.openNodes(ctx, first, false); err != nil {
+	if err := g.openMembers(ctx, first, false); err != nil {
 		return err
 	}
-	if err := g.openNodes(ctx, then, false); err != nil {
+	if err := g.openMembers(ctx, then, false); err != nil {
 		return err
 	}
-	return g.record()
+	if err := g.remember(g.dirNames()...); err != nil {
+		return err
+	}
+	for _, s := range absent {
+		g.members.get(s.Name).attach()
+	}
+	return nil
+}
+
+func specsOf(list []*member) (specs []Spec) {
+	for _, m := range list {
+		specs = append(specs, m.spec)
+	}
+	return specs
 }
 
 // inOrder divides groups that are to be made: one that another names in After comes then.
@@ -149,33 +212,43 @@ func inOrder(specs []Spec) (first, then []Spec) {
 	return first, then
 }
 
-// dir is where a group is.
-func (g *Groups) dir(name string) string { return path.Join(g.opt.Dir, "arakoon", name) }
+// dir is where a member is.
+func (g *Groups) dir(s Spec) string { return path.Join(g.opt.Dir, "arakoon", s.dirName()) }
 
-// openNodes opens groups side by side, as most of that time is waiting for the disk.
-func (g *Groups) openNodes(ctx context.Context, specs []Spec, existing bool) error {
-	nodes, errs := make([]*arakoon.Node, len(specs)), make([]error, len(specs))
+// openMembers opens members side by side, as most of that time is waiting for the disk.
+func (g *Groups) openMembers(ctx context.Context, specs []Spec, existing bool) error {
+	errs := make([]error, len(specs))
 	var all sync.WaitGroup
 	for i, s := range specs {
 		all.Go(func() {
-			nodes[i], errs[i] = g.openNode(ctx, arakoon.Options{
-				FS: g.opt.FS, Dir: g.dir(s.Name), Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: 1,
-				Functions: s.Functions, Existing: existing, Generation: g.opt.Ledger.Record().Generation,
-				SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, HoldCompaction: true, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
-				Logger: g.opt.Logger.With("group", s.Name), OnFull: g.opt.OnFull,
-			})
+			m, err := g.openMember(ctx, s, existing)
+			if errors.Is(err, arakoon.ErrMissing) {
+				err = g.missing(s.Name, err)
+			}
+			if errs[i] = err; m != nil {
+				g.members.put(m)
+			}
 		})
 	}
 	all.Wait()
-	for i, s := range specs {
-		if nodes[i] != nil {
-			g.nodes[s.Name] = nodes[i]
-		}
-		if errors.Is(errs[i], arakoon.ErrMissing) {
-			errs[i] = g.missing(s.Name, errs[i])
-		}
-	}
 	return errors.Join(errs...)
+}
+
+func (g *Groups) openMember(ctx context.Context, s Spec, existing bool) (*member, error) {
+	opt := arakoon.Options{
+		FS: g.opt.FS, Dir: g.dir(s), Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: max(s.Member, 1),
+		Functions: s.Functions, Existing: existing, Generation: g.opt.Ledger.Record().Generation, Transport: s.Link.Transport,
+		SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, HoldCompaction: true, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
+		Logger: g.opt.Logger.With("group", s.Name), OnFull: g.opt.OnFull,
+	}
+	if s.Link.Tune != nil {
+		s.Link.Tune(&opt)
+	}
+	n, err := g.openNode(ctx, opt)
+	if err != nil {
+		return nil, err
+	}
+	return &member{spec: s, node: n}, nil
 }
 
 // openNode opens a group's member. Each opening begins a segment of the log, and on a full
@@ -200,16 +273,19 @@ func (g *Groups) openNode(ctx context.Context, opt arakoon.Options) (*arakoon.No
 	}
 }
 
-// Node is a group's member, nil for one that was not asked for.
-func (g *Groups) Node(name string) *arakoon.Node { return g.nodes[name] }
-
-// Names are those of the groups.
-func (g *Groups) Names() []string {
-	names := make([]string, len(g.specs))
-	for i, s := range g.specs {
-		names[i] = s.Name
+// Node is a group's member, nil for a group that has none here.
+func (g *Groups) Node(name string) *arakoon.Node {
+	if m := g.members.get(name); m != nil {
+		return m.node
 	}
-	slices.Sort(names)
+	return nil
+}
+
+// Names are those of the groups that have a member here.
+func (g *Groups) Names() (names []string) {
+	for _, s := range specsOf(g.members.all()) {
+		names = append(names, s.Name)
+	}
 	return names
 }
 
@@ -234,9 +310,10 @@ func (g *Groups) Close() error {
 // closeNodes closes all side by side, as each may wait a while for a full disk.
 func (g *Groups) closeNodes() error {
 	var all sync.WaitGroup
-	errs := make(chan error, len(g.nodes))
-	for _, n := range g.nodes {
-		all.Go(func() { errs <- n.Close() })
+	list := g.members.all()
+	errs := make(chan error, len(list))
+	for _, m := range list {
+		all.Go(func() { errs <- m.node.Close() })
 	}
 	all.Wait()
 	close(errs)

@@ -24,7 +24,7 @@ func witnessKey(name string) []byte { return []byte("host/witness/" + name) }
 
 // Witnessed is what a group remembered last, nil if nothing.
 func (g *Groups) Witnessed(ctx context.Context, group, name string) ([]byte, error) {
-	values, err := g.nodes[group].MultiGet(ctx, arakoon.Consistent, witnessKey(name))
+	values, err := g.members.get(group).store().MultiGet(ctx, arakoon.Consistent, witnessKey(name))
 	if err != nil {
 		return nil, fmt.Errorf("group %s: %w", group, err)
 	}

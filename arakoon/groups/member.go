@@ -1,0 +1,202 @@
+package groups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"openvstorage/arakoon"
+	"openvstorage/internal/datadir"
+)
+
+// member is a group's member that is open here.
+type member struct {
+	spec    Spec
+	node    *arakoon.Node
+	claimed uint64 // changes, as of the last claim; the claimer's
+}
+
+// unclaimed is what no number of changes is: a claim that failed covers none.
+const unclaimed = math.MaxUint64
+
+// store is the group as claims see it.
+func (m *member) store() Store {
+	if m.spec.Link.Store != nil {
+		return m.spec.Link.Store
+	}
+	return m.node
+}
+
+// changes is a number that changes with the group.
+func (m *member) changes() uint64 {
+	if m.spec.Link.Changed != nil {
+		return m.spec.Link.Changed()
+	}
+	return m.node.Applied()
+}
+
+// note notes which changes a claim covers: before is what changes said before the claim was
+// written, and index is where it was. Without a Link all that lies before the claim in the
+// log is covered, the claim too.
+func (m *member) note(before, index uint64) {
+	if m.claimed = index; m.spec.Link.Changed != nil {
+		m.claimed = before
+	}
+}
+
+// attach lets the member hear from the others.
+func (m *member) attach() {
+	if m.spec.Link.Attach != nil {
+		m.spec.Link.Attach(m.node)
+	}
+}
+
+// members are the members that are open here, by the name of their groups.
+type members struct {
+	mu   sync.RWMutex
+	open map[string]*member
+}
+
+func (l *members) get(name string) *member {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.open[name]
+}
+
+// all returns them in order of name.
+func (l *members) all() []*member {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var list []*member
+	for _, name := range slices.Sorted(maps.Keys(l.open)) {
+		list = append(list, l.open[name])
+	}
+	return list
+}
+
+func (l *members) put(m *member) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[m.spec.Name] = m
+}
+
+func (l *members) remove(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.open, name)
+}
+
+// Errors of Make and Drop that callers match with errors.Is.
+var (
+	// ErrUsed: the member was made here, and is here no more. Its number is lost: a member
+	// that begins anew under its old number would have forgotten what it had promised.
+	ErrUsed = errors.New("member number was used here")
+	// ErrOther: another member of the group is here.
+	ErrOther = errors.New("another member of the group is here")
+)
+
+// Make makes a member that the group has committed as a learner, which begins with an empty
+// configuration. It is there, and in the record, durably, on return. One that is there already
+// is left as it is.
+//
+// The order of the durable steps is: the member's files, the record, and only then does the
+// member hear from others (Link.Attach). A member that is cut before the record has answered
+// nobody, so it is no loss.
+func (g *Groups) Make(ctx context.Context, s Spec) error {
+	if s.Member <= 1 {
+		return fmt.Errorf("group %s: member %d is made with the group, and by nobody else", s.Name, s.Member)
+	}
+	g.making.Lock()
+	defer g.making.Unlock()
+	if m := g.members.get(s.Name); m != nil {
+		if m.spec.Member == s.Member {
+			return nil
+		}
+		return fmt.Errorf("group %s: member %d: %w: number %d", s.Name, s.Member, ErrOther, m.spec.Member)
+	}
+	if record := g.opt.Ledger.Record(); record.Made(s.dirName()) {
+		return fmt.Errorf("group %s: member %d: %w", s.Name, s.Member, ErrUsed)
+	}
+	parent := path.Join(g.opt.Dir, "arakoon")
+	if err := errors.Join(g.opt.FS.MkdirAll(parent, 0o700), g.opt.FS.SyncDir(g.opt.Dir)); err != nil {
+		return err
+	}
+	m, err := g.openMember(ctx, s, false)
+	if err != nil {
+		return err
+	}
+	if err := g.remember(s.dirName()); err != nil {
+		return errors.Join(err, m.node.Close())
+	}
+	g.members.put(m)
+	m.node.MayCompact() // there is nothing older that could be put back
+	m.attach()
+	return nil
+}
+
+// removing is behind the name of a member's directory that is being deleted.
+const removing = ".removing"
+
+// Drop closes a member that its group has removed, and deletes its files. Whoever calls it has
+// the group's own word that the number is removed: this package cannot know.
+//
+// The order of the durable steps is: the directory gets a name that says what is going on,
+// the record forgets the member, the files go. A Drop that was cut is finished by Open.
+func (g *Groups) Drop(name string, number uint64) error {
+	g.making.Lock()
+	defer g.making.Unlock()
+	m := g.members.get(name)
+	if m == nil || max(m.spec.Member, 1) != number {
+		return nil
+	}
+	g.members.remove(name)
+	if err := m.node.Close(); err != nil {
+		g.opt.Logger.Warn("a member that was removed was closed with an error", "group", name, "member", number, "err", err)
+	}
+	dir := g.dir(m.spec)
+	if err := g.opt.FS.Rename(dir, dir+removing); err != nil {
+		return err
+	}
+	if err := g.opt.FS.SyncDir(path.Dir(dir)); err != nil {
+		return err
+	}
+	return g.finishDrop(m.spec.dirName())
+}
+
+// finishDrop deletes what has the name of a directory that is being deleted.
+func (g *Groups) finishDrop(name string) error {
+	err := g.opt.Ledger.Change(func(r *datadir.Record) {
+		r.Groups = slices.DeleteFunc(r.Groups, func(n string) bool { return n == name })
+	})
+	if err != nil {
+		return err
+	}
+	dir := path.Join(g.opt.Dir, "arakoon", name)
+	return errors.Join(g.opt.FS.RemoveAll(dir+removing), g.opt.FS.RemoveAll(dir+".marks"), g.opt.FS.SyncDir(path.Dir(dir)))
+}
+
+// finishDrops finishes what a Drop has left half done.
+func (g *Groups) finishDrops() error {
+	names, err := g.opt.FS.ReadDir(path.Join(g.opt.Dir, "arakoon"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if name, ok := strings.CutSuffix(n, removing); ok {
+			if err := g.finishDrop(name); err != nil {
+				return fmt.Errorf("group %s: what is left of a member that was removed: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
