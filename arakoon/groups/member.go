@@ -106,9 +106,10 @@ var (
 // configuration. It is there, and in the record, durably, on return. One that is there already
 // is left as it is.
 //
-// The order of the durable steps is: the member's files, the record, and only then does the
-// member hear from others (Link.Attach). A member that is cut before the record has answered
-// nobody, so it is no loss.
+// The order of the durable steps is: the member's files; in the group, the generation of this
+// directory; the record; and only then does the member hear from others (Link.Attach). A member
+// that is cut before the record has answered nobody, so it is no loss. A generation must have
+// been claimed before: the next start asks the group which one it has seen.
 func (g *Groups) Make(ctx context.Context, s Spec) error {
 	if s.Member <= 1 {
 		return fmt.Errorf("group %s: member %d is made with the group, and by nobody else", s.Name, s.Member)
@@ -132,12 +133,37 @@ func (g *Groups) Make(ctx context.Context, s Spec) error {
 	if err != nil {
 		return err
 	}
-	if err := g.remember(s.dirName()); err != nil {
+	if err := g.welcome(ctx, m); err != nil {
 		return errors.Join(err, m.node.Close())
 	}
-	g.members.put(m)
 	m.node.MayCompact() // there is nothing older that could be put back
 	m.attach()
+	return nil
+}
+
+// welcome tells the group of a member the generation of this directory, and the record of the
+// member. No claim may come between the two: it would settle a generation that the group does
+// not have.
+func (g *Groups) welcome(ctx context.Context, m *member) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	mark := g.Mark()
+	if mark.Number == 0 {
+		return errors.New("no generation is claimed yet")
+	}
+	seq := new(arakoon.Sequence).Set(g.generationKey(), mark.Append(nil))
+	err := arakoon.Patiently(ctx, func() error {
+		_, _, err := m.store().Write(ctx, seq)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("group %s: member %d: tell it generation %v: %w", m.spec.Name, m.spec.Member, mark, err)
+	}
+	if err := g.remember(m.spec.dirName()); err != nil {
+		return err
+	}
+	m.claimed = unclaimed
+	g.members.put(m)
 	return nil
 }
 
@@ -152,6 +178,8 @@ const removing = ".removing"
 func (g *Groups) Drop(name string, number uint64) error {
 	g.making.Lock()
 	defer g.making.Unlock()
+	g.mu.Lock() // no claim meanwhile
+	defer g.mu.Unlock()
 	m := g.members.get(name)
 	if m == nil || max(m.spec.Member, 1) != number {
 		return nil

@@ -1,0 +1,157 @@
+package groups
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"testing"
+
+	"openvstorage/arakoon"
+	"openvstorage/internal/datadir"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/faultdisk"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+)
+
+// founder is the data directory in which the groups of these tests were made.
+var founder = uuid.UUID{0: 0xf0, 15: 1}
+
+// guest is a member of a group that was made elsewhere. Nobody is elsewhere here: without a
+// transport the member is a group of its own, which is enough to see what becomes of its files.
+var guest = Spec{Name: "g", Member: 7}
+
+// openJoined opens a data directory that holds members of the founder's groups: those that its
+// record knows.
+func openJoined(fs disk.FS) (*start, error) {
+	d, err := datadir.Open(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	var list []Spec
+	if record := d.Record(); record.Made(guest.dirName()) {
+		list = append(list, guest)
+	}
+	g, err := Open(ctx, Options{FS: fs, Dir: dir, ID: founder, Host: d.ID, Ledger: d}, list...)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	if err := g.Claim(ctx, 0, false); err != nil {
+		return nil, errors.Join(err, g.closeNodes(), d.Close())
+	}
+	return &start{g, d}, nil
+}
+
+func TestMakeAndDrop(t *testing.T) {
+	mem := crashdisk.New()
+	s, err := openJoined(mem)
+	must(t, err)
+	attached := 0
+	spec := guest
+	spec.Link.Attach = func(*arakoon.Node) { attached++ }
+	must(t, s.Make(ctx, spec))
+	must(t, s.Make(ctx, spec)) // a second request is a confirmation
+	if attached != 1 || s.Node("g") == nil {
+		t.Fatalf("attached %d times", attached)
+	}
+	s.change(t, "g", "v")
+	if err := s.Make(ctx, Spec{Name: "g", Member: 8}); !errors.Is(err, ErrOther) {
+		t.Errorf("two members of one group: %v", err)
+	}
+	if err := s.Make(ctx, Spec{Name: "h", Member: 1}); err == nil {
+		t.Error("a first member is made for a group that others made")
+	}
+	must(t, s.Drop("g", 8)) // it is not here, and number 7 stays
+	must(t, s.Close())
+
+	s, err = openJoined(mem)
+	must(t, err)
+	if got := s.value(t, "g"); got != "v" {
+		t.Errorf("after a restart: %q", got)
+	}
+	must(t, s.Drop("g", 7))
+	if s.Node("g") != nil {
+		t.Error("it is still there")
+	}
+	for _, name := range []string{"g.7", "g.7.marks", "g.7" + removing} {
+		if _, err := mem.Stat("/data/arakoon/" + name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	must(t, s.Make(ctx, Spec{Name: "g", Member: 8}))
+	must(t, s.Close())
+}
+
+// A member whose files are lost is refused under its old number: by Open, and by Make.
+func TestMemberThatIsLost(t *testing.T) {
+	mem := crashdisk.New()
+	s, err := openJoined(mem)
+	must(t, err)
+	must(t, s.Make(ctx, guest))
+	must(t, s.Close())
+	must(t, mem.RemoveAll("/data/arakoon/g.7"))
+	if s, err = openJoined(mem); !errors.Is(err, ErrMissing) {
+		t.Fatalf("opened: %v", err)
+	}
+	d, err := datadir.Open(mem, dir)
+	must(t, err)
+	g := &Groups{opt: Options{FS: mem, Dir: dir, ID: founder, Host: d.ID, Ledger: d}}
+	if err := g.Make(ctx, guest); !errors.Is(err, ErrUsed) {
+		t.Errorf("made anew: %v", err)
+	}
+	must(t, d.Close())
+}
+
+// The power goes at any operation of Make and Drop. A member that Make has answered is there;
+// one that Drop has answered is gone; and whatever was half done, the directory opens, and can
+// be brought to either end.
+func TestMakeAndDropCutAnywhere(t *testing.T) {
+	for _, what := range []string{"make", "drop"} {
+		whole := false
+		for skip := 0; !whole; skip++ {
+			mem := crashdisk.New()
+			fsys := faultdisk.New(mem)
+			s, err := openJoined(fsys)
+			must(t, err)
+			if what == "drop" {
+				must(t, s.Make(ctx, guest))
+			}
+			fsys.Inject(faultdisk.Rule{Skip: skip, Err: unix.EIO})
+			if what == "make" {
+				whole = s.Make(ctx, guest) == nil
+			} else {
+				whole = s.Drop("g", 7) == nil
+			}
+			for seed := range uint64(1) {
+				cut := mem.Crash(rand.New(rand.NewPCG(seed, uint64(skip))), crashdisk.Mixed)
+				if err := afterCut(cut, what, whole); err != nil {
+					t.Fatalf("%s, cut after %d operations, seed %d: %v", what, skip, seed, err)
+				}
+			}
+			_ = s.Close()
+		}
+	}
+}
+
+func afterCut(cut *crashdisk.FS, what string, whole bool) error {
+	s, err := openJoined(cut)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	switch has := s.Node("g") != nil; {
+	case whole && has != (what == "make"):
+		return fmt.Errorf("it had been answered, and the member is here: %v", has)
+	case has:
+		err = s.Drop("g", 7)
+	case what == "make": // nothing was answered, and nothing is left that stands in the way
+		err = s.Make(ctx, guest)
+	}
+	if err != nil {
+		return err
+	}
+	return s.Make(ctx, Spec{Name: "h", Member: 3})
+}
