@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
 
 	"openvstorage/arakoon/placement"
 	"openvstorage/arakoon/roster"
+	"openvstorage/internal/keyswap"
 )
 
 var errLost = errors.New("the call failed, or its answer was lost")
@@ -234,6 +236,58 @@ func TestLearnerThatItsHostHasLost(t *testing.T) {
 	if !slices.Equal(w.view.Learners, []uint64{3}) || !w.removed[2] || w.made[3] != w.hosts[1].ID {
 		t.Errorf("%+v", w.view)
 	}
+}
+
+// Two stewards have read the same roster: the one that writes second does nothing.
+func TestKeptIsWrittenOnlyOverWhatWasRead(t *testing.T) {
+	s := &oneStore{values: map[string][]byte{}}
+	k := Kept{roster.Book{Store: s}}
+	host := roster.Host{ID: uuid.UUID{15: 1}}
+	was := roster.Group{Name: "g", Next: 2, Members: []roster.Member{{ID: 1, Host: host.ID}}}
+	err := k.Change(t.Context(), func(r *roster.Roster) error {
+		r.PutHost(host)
+		r.PutGroup(was)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := was
+	now.Next = 3
+	if err := k.Write(t.Context(), was, now); err != nil {
+		t.Fatal(err)
+	}
+	now.Next = 4
+	if err := k.Write(t.Context(), was, now); !errors.Is(err, ErrChanged) {
+		t.Error(err)
+	}
+	if r, err := k.Read(t.Context()); err != nil || r.Groups[0].Next != 3 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// oneStore is a store for one caller.
+type oneStore struct{ values map[string][]byte }
+
+func (s *oneStore) Range(_ context.Context, prefix []byte, fn func(key, value []byte) bool) error {
+	for k, v := range s.values {
+		if strings.HasPrefix(k, string(prefix)) && !fn([]byte(k), v) {
+			break
+		}
+	}
+	return nil
+}
+
+func (s *oneStore) Swap(_ context.Context, swaps []keyswap.Swap) (bool, error) {
+	for _, w := range swaps {
+		if string(s.values[string(w.Key)]) != string(w.Old) {
+			return false, nil
+		}
+	}
+	for _, w := range swaps {
+		s.values[string(w.Key)] = w.New
+	}
+	return true, nil
 }
 
 // The group has a member that the roster does not list, as after an old roster was put back:

@@ -14,19 +14,21 @@ import (
 //
 //	roster/h UUID   a host
 //	roster/g name   a group
+//	roster/v        how often the roster was changed
 //
 // Values, little-endian. A text has its length before it, one byte. Whoever reads a value may
 // rewrite it, so what a reader does not know it refuses, as of a newer release. All begin
 // with:
 //
 //	0 1 version, 1
-//	1 1 kind: 1 host, 2 group
+//	1 1 kind: 1 host, 2 group, 3 revision
 //	2 2 zero
 //	4 4 incompatible features: bit 0 of a host: it listens without TLS
 //
 // Host: UUID 16, zone, number of addresses u8, addresses.
 // Group: life u64, next member u64, zones that are required u8, name, number of members u8,
 // members of: number u64, host 16; in order of number.
+// Revision: u64.
 //
 // These bytes are stored. They never change.
 const (
@@ -35,11 +37,13 @@ const (
 
 	hostPrefix  = Prefix + "h"
 	groupPrefix = Prefix + "g"
+	revisionKey = Prefix + "v"
 
 	valueVersion = 1
 	valueHead    = 8
 	kindHost     = 1
 	kindGroup    = 2
+	kindRevision = 3
 
 	insecureBit = 1 << 0
 )

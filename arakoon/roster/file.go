@@ -16,8 +16,8 @@ import (
 
 // The file of a roster, little-endian:
 //
-//	 0 64 common header: kind 20 (roster), owner = the cluster's UUID, number = the revision
-//	      of the config group
+//	 0 64 common header: kind 20 (roster), owner = the cluster's UUID, number = the roster's
+//	      revision
 //	64  4 hosts; each: length u16, its value
 //	 .  4 groups; each: length u16, its value
 //	 .  4 CRC-32C of all before, seeded with the incarnation

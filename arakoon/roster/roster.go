@@ -26,7 +26,7 @@ var ErrInvalid = errors.New("invalid roster")
 
 // Roster is the list. It is a plain value; whoever shares one does not change it.
 type Roster struct {
-	Revision uint64 // of the config group, as of which this is the list
+	Revision uint64 // how often the roster was changed
 	Hosts    []Host // in order of ID
 	Groups   []Group
 }
