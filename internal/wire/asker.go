@@ -101,8 +101,12 @@ func (c *asker) goodbye(code Code, words string) {
 		return
 	}
 	c.calls.Lock()
+	first := c.calls.refused == nil
 	c.calls.refused = err
 	c.calls.Unlock()
+	if first {
+		close(c.closing)
+	}
 	c.retire()
 }
 

@@ -49,6 +49,7 @@ type Conn struct {
 	peer    Peer
 	bodyMax int // of the peer
 	slots   [priorities]chan struct{}
+	closing chan struct{} // closed when the peer takes no further request; done may come first
 
 	calls struct {
 		sync.Mutex
@@ -175,7 +176,7 @@ func (o *DialOptions) greet(raw net.Conn, limits *Limits) (*Conn, error) {
 	if err := errors.Join(theirs.speaks(), theirs.fits(&mine)); err != nil {
 		return nil, err
 	}
-	c := &Conn{pool: o.Pool, bodyMax: int(theirs.bodyMax)}
+	c := &Conn{pool: o.Pool, bodyMax: int(theirs.bodyMax), closing: make(chan struct{})}
 	if c.pool == nil {
 		c.pool = sharedPool
 	}
@@ -206,6 +207,18 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Err is why the connection has ended, nil as long as it has not.
 func (c *Conn) Err() error { return c.reason() }
+
+// leaving reports whether the connection takes no further request.
+func (c *Conn) leaving() bool {
+	select {
+	case <-c.closing:
+		return true
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
 
 // Close ends the connection. All calls in flight fail with ErrClosed. It returns when
 // nothing of the connection is left; it always returns nil.

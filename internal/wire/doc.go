@@ -1,7 +1,7 @@
 // Package wire is the one framing for all traffic between hosts but NBD and HTTP:
 // requests and answers with headers and bodies, many in flight on one connection.
 //
-// Conn is the end that asks, Server the end that answers. A connection is TCP or a unix
+// Conn is the end that asks, Server the end that answers. Redialer keeps a Conn up. A connection is TCP or a unix
 // socket, perhaps with TLS 1.3 over it; its configuration is the caller's, and ALPN names the
 // service. Behind TLS, or at once, each end sends a preface, and from then on frames.
 //
