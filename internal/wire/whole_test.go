@@ -42,7 +42,7 @@ func TestMessageThatIsNeverEnded(t *testing.T) {
 					t.Fatalf("before a minute was over: %v", gone)
 				}
 				if end {
-					if _, err := c.Write(raw(head{kind: kindPiece, id: 1, body: 3, piece: 2}, 2)); err != nil {
+					if _, err := c.Write(raw(head{kind: kindPiece, id: 1, body: 3, piece: 2}, 1, 2)); err != nil {
 						t.Fatal(err)
 					}
 				}
