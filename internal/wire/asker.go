@@ -70,7 +70,7 @@ func (c *asker) settle(k *call, err error) (told bool) {
 			}
 			k.err = &outcome{k.out.h.op, c.link.peer(), sent, err}
 		}
-		close(k.done)
+		k.finish()
 	}
 	c.retire()
 	return told
@@ -101,8 +101,12 @@ func (c *asker) goodbye(code Code, words string) {
 		return
 	}
 	c.calls.Lock()
+	first := c.calls.refused == nil
 	c.calls.refused = err
 	c.calls.Unlock()
+	if first {
+		close(c.closing)
+	}
 	c.retire()
 }
 

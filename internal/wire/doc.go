@@ -1,7 +1,7 @@
 // Package wire is the one framing for all traffic between hosts but NBD and HTTP:
 // requests and answers with headers and bodies, many in flight on one connection.
 //
-// Conn is the end that asks, Server the end that answers. A connection is TCP or a unix
+// Conn is the end that asks, Server the end that answers. Redialer keeps a Conn up. A connection is TCP or a unix
 // socket, perhaps with TLS 1.3 over it; its configuration is the caller's, and ALPN names the
 // service. Behind TLS, or at once, each end sends a preface, and from then on frames.
 //
@@ -16,7 +16,8 @@
 //     its outcome is unknown.
 //   - A peer that is silent is found dead within four times Limits.Ping, by pings that are sent
 //     only while nothing comes. They touch no disk. A frame that stops in its middle ends
-//     the connection after Limits.Stall, seen at the next look.
+//     the connection after Limits.Stall, a message that stops between its frames after
+//     Limits.Whole, both seen at the next look.
 //   - What breaks the protocol ends its connection, which is told why; others go on.
 //
 // # Memory
