@@ -51,8 +51,8 @@ type Groups interface {
 
 // Hosts are the hosts that members are on.
 type Hosts interface {
-	// Places says what placement must know of hosts.
-	Places(r *roster.Roster) []placement.Host
+	// Places says what placement must know of the hosts of a roster.
+	Places(ctx context.Context, r *roster.Roster) []placement.Host
 	// Make has a host make a member, which the group has committed, or confirm that it has
 	// it. It returns ErrUsed if the host has had the member before.
 	Make(ctx context.Context, host uuid.UUID, group string, member uint64) error
@@ -85,9 +85,10 @@ func (s *Steward) Pass(ctx context.Context) ([]Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("membership: the roster cannot be read: %w", err)
 	}
+	places := s.Hosts.Places(ctx, r)
 	var reports []Report
 	for _, g := range r.Groups {
-		step, err := s.step(ctx, r, g)
+		step, err := s.step(ctx, places, g)
 		if err != nil {
 			err = fmt.Errorf("membership: group %s: %w", g.Name, err)
 		}
@@ -100,7 +101,7 @@ func (s *Steward) Pass(ctx context.Context) ([]Report, error) {
 }
 
 // step takes one step in a group: first what an earlier Steward left half done.
-func (s *Steward) step(ctx context.Context, r *roster.Roster, g roster.Group) (placement.Step, error) {
+func (s *Steward) step(ctx context.Context, places []placement.Host, g roster.Group) (placement.Step, error) {
 	v, err := s.Groups.View(ctx, g.Name)
 	if err != nil {
 		return placement.Step{}, err
@@ -118,7 +119,7 @@ func (s *Steward) step(ctx context.Context, r *roster.Roster, g roster.Group) (p
 	if removed {
 		return placement.Step{Kind: placement.Wait, Why: "a member that its host has lost is removed"}, unmade
 	}
-	next := placement.Next(s.Hosts.Places(r), s.asPlaced(g, v))
+	next := placement.Next(places, s.asPlaced(g, v))
 	switch next.Kind {
 	case placement.Add:
 		err = s.add(ctx, g, next.Host)

@@ -153,7 +153,9 @@ func (w *world) Change(_ context.Context, _ string, voters, learners []uint64) e
 	})
 }
 
-func (w *world) Places(*roster.Roster) []placement.Host { return slices.Clone(w.hosts) }
+func (w *world) Places(context.Context, *roster.Roster) []placement.Host {
+	return slices.Clone(w.hosts)
+}
 
 func (w *world) Make(_ context.Context, host uuid.UUID, _ string, id uint64) error {
 	if !w.host(host).Alive {
