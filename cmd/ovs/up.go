@@ -97,6 +97,7 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.StringSliceVar(&f.NBDTCP, "nbd-tcp", nil, "serve NBD on this TCP `address` too; may be given again")
 	flags.BoolVar(&f.Insecure, "insecure", false, "allow TCP addresses that other machines can reach even if NBD does not require TLS with certificates of clients: nothing is encrypted, or nobody is asked who they are")
 	f.addTLS(c)
+	f.addCluster(c)
 	flags.StringVar(&f.Metrics, "metrics", "", "serve Prometheus metrics on this TCP `address`, path /metrics")
 	flags.Var(&f.WriteBuffer, "write-buffer", fmt.Sprintf("disk space for writes that are not in the backend yet, and for reads; at least %v", writeBufferMin))
 	flags.Var(&f.MapCache, "map-cache", fmt.Sprintf("memory for the maps of all vDisks; at least %v", mapCacheMin))
@@ -152,6 +153,9 @@ func (f *upFlags) check(command string) error {
 		return usagef("%s: --fuse-memory %v is too small; give it at least %v", command, f.FUSEMemory, size.Bytes(fusefs.MemoryMin))
 	}
 	if err := f.checkTLS(command); err != nil {
+		return err
+	}
+	if err := f.checkCluster(command); err != nil {
 		return err
 	}
 	return f.checkAddresses(command)
