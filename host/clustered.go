@@ -116,7 +116,7 @@ func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 
 // lead makes this machine the first host of a cluster, or opens what it made, if it has an
 // address to listen on. It comes before NBD, which shows the host's certificate.
-func (d *daemon) lead(ctx context.Context, fsys disk.FS) (err error) {
+func (d *daemon) lead(ctx context.Context, fsys disk.FS, security *nbd.TLS) (err error) {
 	if d.hosts == nil {
 		return nil
 	}
@@ -125,6 +125,9 @@ func (d *daemon) lead(ctx context.Context, fsys disk.FS) (err error) {
 		return errors.New("this start is not in the history of the data directory")
 	}
 	d.cluster, err = cluster.Lead(ctx, d.clusterOptions(fsys), trustkeys.New(d.host.groups.Node(registryGroup)), history[len(history)-1])
+	if err == nil && d.opt.clusterNBD() {
+		*security = clusterTLS(d.cluster.Guard())
+	}
 	return err
 }
 
@@ -148,7 +151,7 @@ func (d *daemon) managedCluster() control.Cluster {
 	if d.cluster == nil {
 		return nil // not an interface that holds nil
 	}
-	return d.cluster
+	return cluster.Management{Host: d.cluster}
 }
 
 // recordsChanged ends the connections of NBD clients whose certificates were revoked. That
@@ -260,7 +263,7 @@ func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	}
 	self := d.cluster.Self()
 	d.control = control.NewServer(control.Options{
-		Cluster: d.cluster, Logger: d.logger,
+		Cluster: d.managedCluster(), Logger: d.logger,
 		Refuse: fmt.Errorf("%w: host %s has joined cluster %s, and holds no vDisks and no disks in this release: run it on the first host (`ovs host list`)", control.ErrInvalid, self.Host, self.Cluster),
 		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
 	})

@@ -133,11 +133,8 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
 	}
-	if err := d.lead(ctx, fsys); err != nil {
+	if err := d.lead(ctx, fsys, &security); err != nil {
 		return err
-	}
-	if d.cluster != nil && d.opt.clusterNBD() {
-		security = clusterTLS(d.cluster.Guard())
 	}
 	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{
 		TLS: security, Logger: d.logger, Limits: nbd.Limits{Connections: d.opt.NBDClients, ServerBytes: int64(d.opt.NBDMemory), DrainTimeout: stopTimeout},
@@ -152,6 +149,11 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	d.devices = attach.New(attach.Config{
 		VDisks: attachable{d.host}, FS: fsys, Dir: dir, Server: d.nbd, Mount: d.opt.Mount, Loop: d.opt.Loop, Logger: d.logger,
 	})
+	return d.serve(ctx, files, written)
+}
+
+// serve mounts the vDisks, begins to answer at all addresses, and announces them.
+func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *metrics.Written) (err error) {
 	if d.opt.Mount != "" {
 		if err := d.mountFiles(ctx); err != nil {
 			return err
@@ -160,11 +162,6 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err := d.devices.Open(ctx); err != nil {
 		return err
 	}
-	return d.serve(ctx, files, written)
-}
-
-// serve begins to answer at all addresses, and announces them.
-func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *metrics.Written) (err error) {
 	d.control = control.NewServer(control.Options{
 		Calls: files.Calls,
 		Host:  managed{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Cluster: d.managedCluster(), Logger: d.logger, URIs: d.uris,

@@ -66,7 +66,7 @@ func (f *upFlags) checkTLS(command string) (err error) {
 	case o.CA != "" && o.Cert == "":
 		return usagef("%s: --nbd-tls-ca needs a certificate of this server too: give --nbd-tls-cert and --nbd-tls-key", command)
 	case o.Mode != nbd.TLSOff && o.Cert == "" && f.Cluster.Listen == "":
-		return usagef("%s: --nbd-tls %v needs a certificate: give --nbd-tls-cert and --nbd-tls-key, or --listen, whose cluster has some", command, o.Mode)
+		return usagef("%s: --nbd-tls %v needs a certificate: give --nbd-tls-cert and --nbd-tls-key", command, o.Mode)
 	}
 	for _, path := range []*string{&o.Cert, &o.Key, &o.CA} {
 		if *path == "" {

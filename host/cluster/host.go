@@ -141,6 +141,8 @@ func (h *Host) Serve() error {
 
 // obey ends what the records refuse, each time that they have changed.
 func (h *Host) obey() {
+	look := time.NewTicker(learnEvery)
+	defer look.Stop()
 	for {
 		next := h.cache.Next()
 		h.expel()
@@ -150,11 +152,16 @@ func (h *Host) obey() {
 		}
 		select {
 		case <-next:
+		case <-look.C:
 		case <-h.ctx.Done():
 			return
 		}
 	}
 }
+
+// learnEvery is how often a host that has joined looks where the others are. It writes
+// nothing unless that has changed.
+const learnEvery = time.Minute
 
 // expel ends the connections of those who are no peers any more.
 func (h *Host) expel() {

@@ -75,42 +75,47 @@ func Resume(ctx context.Context, o Options) (_ *Host, err error) {
 	h := newHost(o, id.Cluster)
 	h.link = newLink(h)
 	h.store = h.link
-	defer func() {
-		if err != nil {
-			h.cancel()
-			h.link.close()
-			err = fmt.Errorf("host %s of cluster %s: %w", h.id, h.cluster, err)
-		}
-	}()
+	if err := h.resume(ctx, m, token); err != nil {
+		h.cancel()
+		h.link.close()
+		return nil, fmt.Errorf("host %s of cluster %s: %w", h.id, h.cluster, err)
+	}
+	return h, nil
+}
+
+// resume opens a host that has joined.
+func (h *Host) resume(ctx context.Context, m *trust.Material, token *trust.Token) error {
 	var seeds []string
 	if token != nil {
 		seeds = token.Addresses
 	}
 	if err := h.book.read(h, seeds); err != nil {
-		return nil, err
+		return err
 	}
 	if err := h.claim(); err != nil {
-		return nil, err
+		return err
 	}
 	for _, r := range h.book.hosts() {
 		h.marks.see(r.ID, r.Mark)
 	}
 	if err := h.open(m); err != nil {
-		return nil, err
+		return err
 	}
 	// If the cluster cannot be reached the host starts by what it knows, and goes on asking.
-	if err := h.cache.Refresh(ctx); err != nil {
-		select {
-		case copied := <-h.failed:
-			return nil, copied
-		default:
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		h.faults.tell(fmt.Errorf("the first host of the cluster does not answer; this host goes by what it has seen: %w", err))
+	err := h.cache.Refresh(ctx)
+	if err == nil {
+		return nil
 	}
-	return h, nil
+	select {
+	case copied := <-h.failed:
+		return copied
+	default:
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	h.faults.tell(fmt.Errorf("the first host of the cluster does not answer; this host goes by what it has seen: %w", err))
+	return nil
 }
 
 // mayJoin refuses a directory that cannot be that of a host that joins, by name.

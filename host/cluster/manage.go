@@ -17,7 +17,10 @@ import (
 	"openvstorage/trust"
 )
 
-var _ control.Cluster = (*Host)(nil)
+// Management is a host as the management socket shows it.
+type Management struct{ *Host }
+
+var _ control.Cluster = Management{}
 
 // Self implements control.Cluster, as the methods below do.
 func (h *Host) Self() control.ClusterSelf {
@@ -53,7 +56,7 @@ func kind(err error) error {
 }
 
 // signs returns the registrar, or where there is one.
-func (h *Host) signs() (*trust.Registrar, error) {
+func (h Management) signs() (*trust.Registrar, error) {
 	if h.registrar != nil {
 		return h.registrar, nil
 	}
@@ -72,15 +75,15 @@ const listTime = 3 * time.Second
 
 // records returns the hosts on record, and where they are. On a host that has joined these
 // are, without an answer of the first host, those of its last contact.
-func (h *Host) records(ctx context.Context) ([]trust.Host, []roster.Host, error) {
+func (h Management) records(ctx context.Context) ([]trust.Host, []roster.Host, error) {
 	bounded, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
 	reader := trust.NewRegistrar(trust.RegistrarOptions{Store: h.store, Host: h.id, Now: h.o.Now})
 	hosts, err := reader.Hosts(bounded)
 	if err == nil {
-		where, err := roster.List(bounded, h.store, h.faults.tell)
-		if err == nil || h.First() {
-			return hosts, where, err
+		var where []roster.Host
+		if where, err = roster.List(bounded, h.store, h.faults.tell); err == nil {
+			return hosts, where, nil
 		}
 	}
 	if h.First() || ctx.Err() != nil {
@@ -91,7 +94,7 @@ func (h *Host) records(ctx context.Context) ([]trust.Host, []roster.Host, error)
 }
 
 // Hosts implements control.Cluster.
-func (h *Host) Hosts(ctx context.Context) ([]control.ClusterHost, error) {
+func (h Management) Hosts(ctx context.Context) ([]control.ClusterHost, error) {
 	hosts, where, err := h.records(ctx)
 	if err != nil {
 		return nil, kind(err)
@@ -141,7 +144,7 @@ func (h *Host) connected() map[uuid.UUID]bool {
 }
 
 // ShowHost implements control.Cluster.
-func (h *Host) ShowHost(ctx context.Context, host string) (control.ClusterHost, error) {
+func (h Management) ShowHost(ctx context.Context, host string) (control.ClusterHost, error) {
 	list, err := h.Hosts(ctx)
 	if err != nil {
 		return control.ClusterHost{}, err
@@ -163,7 +166,7 @@ func (h *Host) ShowHost(ctx context.Context, host string) (control.ClusterHost, 
 }
 
 // MakeToken implements control.Cluster.
-func (h *Host) MakeToken(ctx context.Context, roles string) (control.JoinToken, error) {
+func (h Management) MakeToken(ctx context.Context, roles string) (control.JoinToken, error) {
 	r, err := h.signs()
 	if err != nil {
 		return control.JoinToken{}, err
@@ -185,7 +188,7 @@ func (h *Host) MakeToken(ctx context.Context, roles string) (control.JoinToken, 
 }
 
 // RemoveHost implements control.Cluster.
-func (h *Host) RemoveHost(ctx context.Context, host string, lost bool) (control.ClusterHost, error) {
+func (h Management) RemoveHost(ctx context.Context, host string, lost bool) (control.ClusterHost, error) {
 	r, err := h.signs()
 	if err != nil {
 		return control.ClusterHost{}, err
@@ -214,14 +217,14 @@ func (h *Host) RemoveHost(ctx context.Context, host string, lost bool) (control.
 
 // obeyNow has this host obey a change of the records at once. If that fails it does so
 // within CacheOptions.Every.
-func (h *Host) obeyNow(ctx context.Context) {
+func (h Management) obeyNow(ctx context.Context) {
 	if err := h.cache.Refresh(ctx); err != nil {
 		h.faults.tell(err)
 	}
 }
 
 // Authority implements control.Cluster.
-func (h *Host) Authority(context.Context) (control.Authority, error) {
+func (h Management) Authority(context.Context) (control.Authority, error) {
 	a := h.credentials.Material().Authority
 	return control.Authority{
 		Cluster: h.cluster, Fingerprint: trust.FingerprintOf(a).String(), From: a.NotBefore, Until: a.NotAfter,
@@ -230,7 +233,7 @@ func (h *Host) Authority(context.Context) (control.Authority, error) {
 }
 
 // Certificates implements control.Cluster.
-func (h *Host) Certificates(ctx context.Context) ([]control.Certificate, error) {
+func (h Management) Certificates(ctx context.Context) ([]control.Certificate, error) {
 	reader := trust.NewRegistrar(trust.RegistrarOptions{Store: h.store, Host: h.id, Now: h.o.Now})
 	all, err := reader.Certificates(ctx)
 	if err != nil {
@@ -255,7 +258,7 @@ func (h *Host) Certificates(ctx context.Context) ([]control.Certificate, error) 
 }
 
 // Issue implements control.Cluster.
-func (h *Host) Issue(ctx context.Context, q control.IssueRequest) (control.Issued, error) {
+func (h Management) Issue(ctx context.Context, q control.IssueRequest) (control.Issued, error) {
 	r, err := h.signs()
 	if err != nil {
 		return control.Issued{}, err
@@ -277,7 +280,7 @@ func (h *Host) Issue(ctx context.Context, q control.IssueRequest) (control.Issue
 }
 
 // Revoke implements control.Cluster.
-func (h *Host) Revoke(ctx context.Context, serial, host, reason string) error {
+func (h Management) Revoke(ctx context.Context, serial, host, reason string) error {
 	r, err := h.signs()
 	if err != nil {
 		return err

@@ -161,14 +161,13 @@ func (s *Server) clusterRoutes(mux *http.ServeMux) {
 	}, s))
 }
 
-// Hosts lists the hosts of the cluster.
-func (c *Client) Hosts(ctx context.Context) ([]ClusterHost, error) {
-	return call[[]ClusterHost](ctx, c, "host/list", struct{}{}, nil)
-}
-
-// ShowHost returns one host.
-func (c *Client) ShowHost(ctx context.Context, host string) (ClusterHost, error) {
-	return call[ClusterHost](ctx, c, "host/show", hostRequest{Host: host}, nil)
+// Hosts lists the hosts of the cluster, or the one that host names.
+func (c *Client) Hosts(ctx context.Context, host string) ([]ClusterHost, error) {
+	if host == "" {
+		return call[[]ClusterHost](ctx, c, "host/list", struct{}{}, nil)
+	}
+	h, err := call[ClusterHost](ctx, c, "host/show", hostRequest{Host: host}, nil)
+	return []ClusterHost{h}, err
 }
 
 // MakeToken makes a join token.

@@ -1,4 +1,4 @@
-package main
+package clustercmd
 
 import (
 	"crypto/x509"
@@ -17,25 +17,25 @@ import (
 )
 
 // caCommands are the commands of `ovs ca`: the cluster's certificate authority.
-type caCommands struct{ *app }
+type caCommands struct{ Tools }
 
 func (cmds caCommands) group() *cobra.Command {
-	return group("ca", "look at the cluster's certificate authority, issue and revoke certificates", cmds.show(), cmds.issue(), cmds.list(), cmds.revoke())
+	return cmds.Group("ca", "look at the cluster's certificate authority, issue and revoke certificates", cmds.show(), cmds.issue(), cmds.list(), cmds.revoke())
 }
 
 func (cmds caCommands) show() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show",
 		Short:             "show the authority, and its certificate in PEM",
-		Args:              wants(),
+		Args:              cmds.Wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			a, err := client.Authority(c.Context())
 			if err != nil {
 				return err
 			}
-			return cmds.print(a, func(w io.Writer) {
-				fmt.Fprintf(w, "cluster\t%s\nfingerprint\t%s\nfrom\t%s\nuntil\t%s\n", a.Cluster, a.Fingerprint, when(a.From), when(a.Until))
+			return cmds.Print(a, func(w io.Writer) {
+				fmt.Fprintf(w, "cluster\t%s\nfingerprint\t%s\nfrom\t%s\nuntil\t%s\n", a.Cluster, a.Fingerprint, When(a.From), When(a.Until))
 				signs := "yes"
 				if !a.Open {
 					signs = "no"
@@ -73,22 +73,22 @@ QEMU (tls-creds-x509) and libnbd (tls-certificates) take them.
 A role is admin (everything), viewer (looks at everything but data), metrics, or nbd
 (opens vDisks). --vdisk NAME is for that vDisk and all below it, NAME* for all whose
 names begin so.`,
-		Args:              wants(),
+		Args:              cmds.Wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if q.Name == "" || q.Role == "" || out == "" {
-				return usagef("%s: give --name, --role and --out", c.CommandPath())
+				return cmds.Usage("%s: give --name, --role and --out", c.CommandPath())
 			}
-			client, err := cmds.client()
+			client, err := cmds.Client()
 			if err != nil {
 				return err
 			}
-			made, err := issue(c, client, q, out)
+			made, err := cmds.issued(c, client, q, out)
 			if err != nil {
 				return err
 			}
-			return cmds.print(made, func(w io.Writer) {
-				fmt.Fprintf(w, "certificate %s until %s, in %s\n", made.Serial, when(made.Until), out)
+			return cmds.Print(made, func(w io.Writer) {
+				fmt.Fprintf(w, "certificate %s until %s, in %s\n", made.Serial, When(made.Until), out)
 			})
 		},
 	}
@@ -104,11 +104,11 @@ names begin so.`,
 	return c
 }
 
-// issue has a certificate signed. The directory comes first: a certificate that nobody can
+// issued has a certificate signed, and writes it. The directory comes first: a certificate that nobody can
 // write is signed for nothing. If anything fails behind that, the directory goes again.
-func issue(c *cobra.Command, client *control.Client, q control.IssueRequest, out string) (_ issued, err error) {
+func (cmds caCommands) issued(c *cobra.Command, client *control.Client, q control.IssueRequest, out string) (_ issued, err error) {
 	if q.Days < 1 {
-		return issued{}, usagef("%s: --days %d: give 1 to %d", c.CommandPath(), q.Days, trust.PersonDaysMax)
+		return issued{}, cmds.Usage("%s: --days %d: give 1 to %d", c.CommandPath(), q.Days, trust.PersonDaysMax)
 	}
 	key, err := trust.NewKey()
 	if err != nil {
@@ -162,14 +162,14 @@ func (cmds caCommands) list() *cobra.Command {
 	return &cobra.Command{
 		Use:               "list",
 		Short:             "list all certificates that are on record",
-		Args:              wants(),
+		Args:              cmds.Wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			list, err := client.Certificates(c.Context())
 			if err != nil {
 				return err
 			}
-			return cmds.print(list, func(w io.Writer) { writeCertificates(w, list) })
+			return cmds.Print(list, func(w io.Writer) { writeCertificates(w, list) })
 		}),
 	}
 }
@@ -182,9 +182,9 @@ func writeCertificates(w io.Writer, list []control.Certificate) {
 			only = "yes"
 		}
 		if c.Revoked != nil {
-			revoked = when(*c.Revoked) + " " + c.Reason
+			revoked = When(*c.Revoked) + " " + c.Reason
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Serial, c.Of, c.Name, c.Role, dash(c.VDisks), only, when(c.Until), revoked)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Serial, c.Of, c.Name, c.Role, dash(c.VDisks), only, When(c.Until), revoked)
 	}
 }
 
@@ -200,9 +200,9 @@ member: its key may be known. It joins again with a new token.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {
 			if (len(args) == 1) == (host != "") {
-				return usagef("%s: give the serial number of a certificate, or --host", c.CommandPath())
+				return cmds.Usage("%s: give the serial number of a certificate, or --host", c.CommandPath())
 			}
-			client, err := cmds.client()
+			client, err := cmds.Client()
 			if err != nil {
 				return err
 			}
@@ -213,7 +213,7 @@ member: its key may be known. It joins again with a new token.`,
 			if err := client.Revoke(c.Context(), serial, host, reason); err != nil {
 				return err
 			}
-			return cmds.done("revoked", name)
+			return cmds.Done("revoked", name)
 		},
 	}
 	c.Flags().StringVar(&host, "host", "", "revoke all certificates of this `host`")

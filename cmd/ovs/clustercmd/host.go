@@ -1,4 +1,4 @@
-package main
+package clustercmd
 
 import (
 	"fmt"
@@ -12,10 +12,10 @@ import (
 )
 
 // hostCommands are the commands of `ovs host`: the hosts of a cluster.
-type hostCommands struct{ *app }
+type hostCommands struct{ Tools }
 
 func (cmds hostCommands) group() *cobra.Command {
-	return group("host", "look at and change the hosts of a cluster", cmds.token(), cmds.list(), cmds.show(), cmds.remove())
+	return cmds.Group("host", "look at and change the hosts of a cluster", cmds.token(), cmds.list(), cmds.show(), cmds.remove())
 }
 
 func (cmds hostCommands) token() *cobra.Command {
@@ -27,14 +27,14 @@ func (cmds hostCommands) token() *cobra.Command {
 hand it over as a password. On the new host:
 
   ovs up --data DIR --listen HOST:PORT --join TOKEN`,
-		Args:              wants(),
+		Args:              cmds.Wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			t, err := client.MakeToken(c.Context(), roles)
 			if err != nil {
 				return err
 			}
-			return cmds.print(t, func(w io.Writer) { fmt.Fprintln(w, t.Line) })
+			return cmds.Print(t, func(w io.Writer) { fmt.Fprintln(w, t.Line) })
 		}),
 	}
 	c.Flags().StringVar(&roles, "roles", "", "`roles` of the host, divided by commas: driver, proxy, asd, arakoon, maintenance, dashboard (default all)")
@@ -45,14 +45,14 @@ func (cmds hostCommands) list() *cobra.Command {
 	return &cobra.Command{
 		Use:               "list",
 		Short:             "list the hosts",
-		Args:              wants(),
+		Args:              cmds.Wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
-			list, err := client.Hosts(c.Context())
+			list, err := client.Hosts(c.Context(), "")
 			if err != nil {
 				return err
 			}
-			return cmds.print(list, func(w io.Writer) { writeHosts(w, list) })
+			return cmds.Print(list, func(w io.Writer) { writeHosts(w, list) })
 		}),
 	}
 }
@@ -62,7 +62,7 @@ func writeHosts(w io.Writer, list []control.ClusterHost) {
 	for _, h := range list {
 		until := "none"
 		if h.Until != nil {
-			until = when(*h.Until)
+			until = When(*h.Until)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.ID, h.State, connected(h), dash(strings.Join(h.Addresses, ",")), dash(h.Zone), h.Roles, until, dash(hostNotes(h)))
 	}
@@ -104,14 +104,14 @@ func (cmds hostCommands) show() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show HOST",
 		Short:             "show one host, by its UUID or the beginning of it",
-		Args:              wants("HOST"),
+		Args:              cmds.Wants("HOST"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
-			h, err := client.ShowHost(c.Context(), args[0])
+			list, err := client.Hosts(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			return cmds.print(h, func(w io.Writer) { writeHost(w, h) })
+			return cmds.Print(list[0], func(w io.Writer) { writeHost(w, list[0]) })
 		}),
 	}
 }
@@ -119,8 +119,8 @@ func (cmds hostCommands) show() *cobra.Command {
 func writeHost(w io.Writer, h control.ClusterHost) {
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	row("host", "%s", h.ID)
-	row("state", "%s since %s", h.State, when(h.Changed))
-	row("joined", "%s", when(h.Joined))
+	row("state", "%s since %s", h.State, When(h.Changed))
+	row("joined", "%s", When(h.Joined))
 	row("connected", "%s", connected(h))
 	row("addresses", "%s", dash(strings.Join(h.Addresses, ", ")))
 	row("storage addresses", "%s", dash(strings.Join(h.Storage, ", ")))
@@ -129,7 +129,7 @@ func writeHost(w io.Writer, h control.ClusterHost) {
 	row("release", "%s", dash(h.Release))
 	row("generation of its data directory", "%d", h.Generation)
 	if h.Until != nil {
-		row("certificate until", "%s", when(*h.Until))
+		row("certificate until", "%s", When(*h.Until))
 	} else {
 		row("certificate", "none that is good")
 	}
@@ -147,14 +147,14 @@ func (cmds hostCommands) remove() *cobra.Command {
 speaks with it any more. Its UUID is never used again; the machine joins anew with
 an empty data directory. A host that is not connected is removed only with --lost,
 by which you say that it never comes back.`,
-		Args:              wants("HOST"),
+		Args:              cmds.Wants("HOST"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
 			h, err := client.RemoveHost(c.Context(), args[0], lost)
 			if err != nil {
 				return err
 			}
-			return cmds.done("removed", h.ID.String())
+			return cmds.Done("removed", h.ID.String())
 		}),
 	}
 	c.Flags().BoolVar(&lost, "lost", false, "the host is lost, and never comes back")
@@ -162,20 +162,20 @@ by which you say that it never comes back.`,
 }
 
 // statusCommand is `ovs status`.
-type statusCommand struct{ *app }
+type statusCommand struct{ Tools }
 
 func (cmd statusCommand) command() *cobra.Command {
 	return &cobra.Command{
 		Use:               "status",
 		Short:             "show what serves the data directory, and what this host is in its cluster",
-		Args:              wants(),
+		Args:              cmd.Wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cmd.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
 			s, err := client.Status(c.Context())
 			if err != nil {
 				return err
 			}
-			return cmd.print(s, func(w io.Writer) { writeSelf(w, s, time.Now()) })
+			return cmd.Print(s, func(w io.Writer) { writeSelf(w, s, time.Now()) })
 		}),
 	}
 }
@@ -207,7 +207,7 @@ func writeSelf(w io.Writer, s control.Status, now time.Time) {
 	if h.Insecure {
 		row("INSECURE", "connections without TLS are taken: whoever reaches the address is the host that it says it is")
 	}
-	until := when(h.Until)
+	until := When(h.Until)
 	if now.After(h.Until) {
 		until += ": EXPIRED"
 	}
