@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"openvstorage/host/cluster"
 	"openvstorage/host/metrics"
 	"openvstorage/host/trustkeys"
@@ -281,4 +279,4 @@ func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 }
 
 // joins reports whether this start is that of a host that has joined, or joins.
-func (d *daemon) joins() bool { return d.opt.Cluster.Join != "" || d.dir.Record().Cluster != uuid.Nil }
+func (d *daemon) joins() bool { return d.opt.Cluster.Join != "" || cluster.HasJoined(d.dir) }

@@ -194,8 +194,9 @@ func (cmds caCommands) revoke() *cobra.Command {
 		Use:   "revoke SERIAL | --host HOST",
 		Short: "revoke a certificate, or all of a host",
 		Long: `ovs ca revoke revokes a certificate for ever: connections that show it end, on every
-host within seconds. With --host it revokes all certificates of a host, which stays a
-member: its key may be known. It joins again with a new token.`,
+host within seconds. With --host it revokes all certificates of a host whose key may be
+known. To use that machine again, remove the host, and join with an empty data
+directory.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {

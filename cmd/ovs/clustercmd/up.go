@@ -1,18 +1,21 @@
-package main
+package clustercmd
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"openvstorage/host"
 	"openvstorage/trust"
 )
 
-// addCluster adds the flags by which a host is one of a cluster.
-func (f *upFlags) addCluster(c *cobra.Command) {
-	flags, o := c.Flags(), &f.Cluster
+// AddUpFlags adds to `ovs up` the flags by which a host is one of a cluster.
+func AddUpFlags(c *cobra.Command, o *host.Cluster) {
+	flags := c.Flags()
 	flags.StringVar(&o.Listen, "listen", "", "`HOST:PORT` by which other hosts reach this one; the first time, this machine becomes the first host of a cluster (default: there is no cluster)")
 	flags.StringSliceVar(&o.Storage, "storage-address", nil, "`HOST:PORT` by which other hosts reach this one with the traffic of storage; may be given again (default: that of --listen)")
 	flags.StringVar(&o.Zone, "zone", "", "`zone` of this host: what fails together, such as a room")
@@ -22,35 +25,41 @@ func (f *upFlags) addCluster(c *cobra.Command) {
 	_ = c.MarkFlagFilename("ca-passphrase-file")
 }
 
-// checkCluster refuses flags of a cluster that do not go together, and reads the token.
-func (f *upFlags) checkCluster(command string) error {
-	o := &f.Cluster
+// tokenFileMax bounds the file of a token in bytes.
+const tokenFileMax = 8 << 10
+
+// CheckUp refuses flags of a cluster that do not go together, and reads the token. What it
+// returns is an error of usage.
+func CheckUp(options *host.Options) error {
+	o := &options.Cluster
 	switch {
 	case o.PassphraseFile != "" && o.PassphraseCommand != "":
-		return usagef("%s: --ca-passphrase-file and --ca-passphrase-command say the same: give one", command)
+		return errors.New("--ca-passphrase-file and --ca-passphrase-command say the same: give one")
 	case o.Join != "" && (o.PassphraseFile != "" || o.PassphraseCommand != ""):
-		return usagef("%s: a host that joins has no key of the authority: leave --ca-passphrase-file and --ca-passphrase-command out", command)
+		return errors.New("a host that joins has no key of the authority: leave --ca-passphrase-file and --ca-passphrase-command out")
 	}
-	if err := f.CheckCluster(); err != nil {
-		return usagef("%s: %w", command, err)
-	}
-	if o.Join == "" {
-		return nil
+	if err := options.CheckCluster(); err != nil || o.Join == "" {
+		return err
 	}
 	if name, ok := strings.CutPrefix(o.Join, "@"); ok {
-		file, err := os.Open(name)
+		line, err := readToken(name)
 		if err != nil {
-			return usagef("%s: --join: %w", command, err)
+			return fmt.Errorf("--join: %w", err)
 		}
-		defer file.Close()
-		line, err := io.ReadAll(io.LimitReader(file, 8<<10))
-		if err != nil {
-			return usagef("%s: --join: %w", command, err)
-		}
-		o.Join = string(line)
+		o.Join = line
 	}
 	if _, err := trust.ParseToken(o.Join); err != nil {
-		return usagef("%s: --join: %w", command, err)
+		return fmt.Errorf("--join: %w", err)
 	}
 	return nil
+}
+
+func readToken(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	line, err := io.ReadAll(io.LimitReader(f, tokenFileMax))
+	return string(line), err
 }
