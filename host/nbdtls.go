@@ -201,14 +201,15 @@ func readPEM(path string, check func(*os.File, string) error) ([]byte, error) {
 	return b, nil
 }
 
-// authorizeNBD lets whoever has a certificate of the CA open everything.
+// authorizeNBD lets whoever has a certificate of the CA open everything. It is for hosts of
+// no cluster: see clusterTLS.
 func authorizeNBD(*tls.ConnectionState) (nbd.Access, error) {
 	return func(string) nbd.Right { return nbd.WriteAccess }, nil
 }
 
 // nbdTLS is how the NBD server uses TLS.
 func (d *daemon) nbdTLS() (nbd.TLS, error) {
-	if d.opt.NBDTLS.Mode == nbd.TLSOff {
+	if d.opt.NBDTLS.Mode == nbd.TLSOff || d.opt.clusterNBD() {
 		return nbd.TLS{}, nil
 	}
 	files, err := newCertFiles(d.opt.NBDTLS, d.logger)
@@ -223,6 +224,9 @@ func (d *daemon) nbdMode(l net.Addr) nbd.TLSMode {
 	if l.Network() != "tcp" {
 		return nbd.TLSOff
 	}
+	if d.opt.clusterNBD() {
+		return d.opt.clusterMode(l)
+	}
 	return d.opt.NBDTLS.Mode
 }
 
@@ -230,11 +234,11 @@ func (d *daemon) nbdMode(l net.Addr) nbd.TLSMode {
 func (d *daemon) warnOpen() {
 	for _, l := range d.nbdLns {
 		addr := l.Addr()
-		if addr.Network() != "tcp" || control.CheckLoopback(addr.String()) == nil || d.opt.NBDTLS.Safe() {
+		if addr.Network() != "tcp" || control.CheckLoopback(addr.String()) == nil || d.opt.NBDTLS.Safe() || d.opt.clusterNBD() && d.nbdMode(addr) == nbd.TLSRequired {
 			continue
 		}
 		what := "every machine that reaches this address reads and writes all vDisks, and nothing is encrypted"
-		switch d.opt.NBDTLS.Mode {
+		switch d.nbdMode(addr) {
 		case nbd.TLSAllowed:
 			what = "clients may go without TLS, and then every machine that reaches this address reads and writes all vDisks"
 		case nbd.TLSRequired:

@@ -24,6 +24,8 @@ type Options struct {
 	Metrics   string   // address to serve metrics on; "": nowhere
 	Insecure  bool     // addresses may be such that other machines reach
 
+	Cluster Cluster // with other hosts; zero: none
+
 	WriteBuffer size.Bytes    // bytes on disk
 	MapCache    size.Bytes    // bytes in memory
 	NBDMemory   size.Bytes    // bytes in memory, beside what each client may always have
@@ -52,7 +54,7 @@ type Options struct {
 
 // Service is a service that is up, and where it is.
 type Service struct {
-	Service string `json:"service"` // "nbd", "manage", "metrics" or "mount"
+	Service string `json:"service"` // "nbd", "manage", "metrics", "mount" or "cluster"
 	Address string `json:"address"`
 }
 

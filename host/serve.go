@@ -18,6 +18,7 @@ import (
 
 	"openvstorage/fusefs"
 	"openvstorage/host/attach"
+	"openvstorage/host/cluster"
 	"openvstorage/host/metrics"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
@@ -48,7 +49,10 @@ type daemon struct {
 	metrics   *metrics.Server
 	mount     *fusefs.FS
 	devices   *attach.Devices
-	unfollow  func() // the memory of clients
+	unfollow  func()             // the memory of clients
+	hosts     *cluster.Listeners // for other hosts
+	cluster   *cluster.Host
+	served    atomic.Pointer[nbd.Server] // nbd, for whoever does not start it
 	watchdog  *systemd.Watchdog
 	links     []string // in the data directory, to sockets elsewhere
 
@@ -104,7 +108,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	written := metrics.NewWritten(dir)
 	fsys := written.FS()
-	if err := d.checkMount(dir); err != nil {
+	if err := errors.Join(d.checkMount(dir), d.opt.CheckCluster()); err != nil {
 		return err
 	}
 	if d.dir, err = datadir.Open(fsys, dir); err != nil {
@@ -119,6 +123,9 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err := d.listen(ctx); err != nil {
 		return err
 	}
+	if d.joins() {
+		return d.startJoined(ctx, fsys)
+	}
 	d.host, err = openEmbedded(ctx, openOptions{
 		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.opt.WriteBuffer, mapCache: d.opt.MapCache, uploads: d.opt.Uploads, readWait: d.opt.ReadWait, files: files,
 		backend: d.opt.Backend, alba: d.opt.ALBA, acceptOlder: d.opt.AcceptOlder, logger: d.logger,
@@ -126,11 +133,15 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
 	}
+	if err := d.lead(ctx, fsys, &security); err != nil {
+		return err
+	}
 	if d.nbd, err = nbd.NewServer(exports{d.host}, nbd.Options{
 		TLS: security, Logger: d.logger, Limits: nbd.Limits{Connections: d.opt.NBDClients, ServerBytes: int64(d.opt.NBDMemory), DrainTimeout: stopTimeout},
 	}); err != nil {
 		return err
 	}
+	d.served.Store(d.nbd)
 	following, unfollow := context.WithCancel(context.WithoutCancel(ctx))
 	d.unfollow = unfollow
 	go d.host.held.watch(following, d.dir, d.logger)
@@ -138,6 +149,11 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	d.devices = attach.New(attach.Config{
 		VDisks: attachable{d.host}, FS: fsys, Dir: dir, Server: d.nbd, Mount: d.opt.Mount, Loop: d.opt.Loop, Logger: d.logger,
 	})
+	return d.serve(ctx, files, written)
+}
+
+// serve mounts the vDisks, begins to answer at all addresses, and announces them.
+func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *metrics.Written) (err error) {
 	if d.opt.Mount != "" {
 		if err := d.mountFiles(ctx); err != nil {
 			return err
@@ -146,17 +162,15 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if err := d.devices.Open(ctx); err != nil {
 		return err
 	}
-	return d.serve(ctx, files, written)
-}
-
-// serve begins to answer at all addresses, and announces them.
-func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *metrics.Written) (err error) {
 	d.control = control.NewServer(control.Options{
 		Calls: files.Calls,
-		Host:  managed{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Logger: d.logger, URIs: d.uris,
+		Host:  managed{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Cluster: d.managedCluster(), Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
 	})
 	d.warnOpen()
+	if err := d.serveCluster(); err != nil {
+		return err
+	}
 	for _, l := range d.nbdLns {
 		d.run("NBD on "+show(l.Addr()), func() error { return d.nbd.ServeTLS(context.WithoutCancel(ctx), l, d.nbdMode(l.Addr())) })
 	}
@@ -225,21 +239,13 @@ func (d *daemon) listen(ctx context.Context) error {
 	if err := d.takeSockets(); err != nil {
 		return err
 	}
-	if !d.hasNBD(d.opt.NBDUnix) {
-		l, err := d.listenUnix(ctx, d.opt.NBDUnix)
-		if err != nil {
-			return fmt.Errorf("NBD: %w", err)
-		}
-		d.nbdLns = slices.Insert(d.nbdLns, 0, l) // the one that clients are told of first
+	if err := d.listenNBD(ctx); err != nil {
+		return err
 	}
-	for _, address := range d.opt.NBDTCP {
-		l, err := control.ListenTCP(address, d.opt.Insecure || d.opt.NBDTLS.Safe())
-		if err != nil {
-			return fmt.Errorf("NBD: %w", err)
-		}
-		d.nbdLns = append(d.nbdLns, l)
+	err := d.listenCluster(ctx)
+	if err != nil {
+		return err
 	}
-	var err error
 	if d.opt.Metrics != "" {
 		if d.metricsLn, err = control.ListenTCP(d.opt.Metrics, d.opt.Insecure); err != nil {
 			return fmt.Errorf("metrics: %w", err)
@@ -260,6 +266,28 @@ func (d *daemon) listen(ctx context.Context) error {
 	}
 	if d.controlLn, err = d.listenUnix(ctx, d.managementSocket()); err != nil {
 		return fmt.Errorf("management: %w", err)
+	}
+	return nil
+}
+
+// listenNBD takes the addresses of NBD. A host that has joined serves none.
+func (d *daemon) listenNBD(ctx context.Context) error {
+	if d.joins() {
+		return nil
+	}
+	if !d.hasNBD(d.opt.NBDUnix) {
+		l, err := d.listenUnix(ctx, d.opt.NBDUnix)
+		if err != nil {
+			return fmt.Errorf("NBD: %w", err)
+		}
+		d.nbdLns = slices.Insert(d.nbdLns, 0, l) // the one that clients are told of first
+	}
+	for _, address := range d.opt.NBDTCP {
+		l, err := control.ListenTCP(address, d.opt.Insecure || d.opt.nbdSafe())
+		if err != nil {
+			return fmt.Errorf("NBD: %w", err)
+		}
+		d.nbdLns = append(d.nbdLns, l)
 	}
 	return nil
 }
@@ -292,6 +320,9 @@ func (d *daemon) announce() error {
 	if d.mount != nil {
 		lines = append(lines, Service{"mount", d.opt.Mount})
 	}
+	if d.cluster != nil {
+		lines = append(lines, Service{"cluster", d.hosts.Addresses()[0]})
+	}
 	for _, s := range lines {
 		if err := d.opt.Announce(s); err != nil {
 			return err
@@ -300,9 +331,14 @@ func (d *daemon) announce() error {
 	if err := d.opt.Ready(); err != nil {
 		return err
 	}
-	d.watchdog = systemd.Watch(d.logger,
-		systemd.Check{Name: "vDisks", Do: func() { _, _ = d.host.Exports(context.Background()) }},
-		systemd.Check{Name: "NBD", Do: func() { d.nbd.Connections() }})
+	var checks []systemd.Check
+	if d.host != nil {
+		checks = []systemd.Check{
+			{Name: "vDisks", Do: func() { _, _ = d.host.Exports(context.Background()) }},
+			{Name: "NBD", Do: func() { d.nbd.Connections() }},
+		}
+	}
+	d.watchdog = systemd.Watch(d.logger, checks...)
 	return systemd.Ready()
 }
 
@@ -373,14 +409,21 @@ func (d *daemon) stopServices() (services, mount error) {
 	if d.mount != nil {
 		all.Go(func() { mount = d.mount.Unmount(ctx) })
 	}
+	var others error
+	if d.cluster != nil {
+		all.Go(func() { others = d.cluster.Close(ctx) })
+	}
 	all.Wait()
+	if d.hosts != nil {
+		d.hosts.Close()
+	}
 	// These are listeners that no server has taken over. Closing one twice is harmless.
 	for _, l := range append([]net.Listener{d.controlLn, d.metricsLn}, d.nbdLns...) {
 		if l != nil {
 			_ = l.Close()
 		}
 	}
-	return errors.Join(control, nbd), mount
+	return errors.Join(control, nbd, others), mount
 }
 
 // storeTimes stores the times of the mount's files, which nobody writes any more.

@@ -109,7 +109,7 @@ func (d *daemon) takeSockets() error {
 	}
 	for name, list := range inherited {
 		for _, l := range list {
-			if l.Addr().Network() != "tcp" || d.opt.Insecure || name == inheritedNBD && d.opt.NBDTLS.Safe() {
+			if l.Addr().Network() != "tcp" || d.opt.Insecure || name == inheritedNBD && d.opt.nbdSafe() {
 				continue
 			}
 			if err := control.CheckLoopback(l.Addr().String()); err != nil {

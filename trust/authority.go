@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -209,6 +210,16 @@ func (s Serial) number() *big.Int { return new(big.Int).SetBytes(s[:]) }
 
 // String returns it in hexadecimal, as `openssl x509 -serial` does but for the case.
 func (s Serial) String() string { return fmt.Sprintf("%x", s[:]) }
+
+// ParseSerial reads what String writes.
+func ParseSerial(text string) (s Serial, err error) {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != len(s) {
+		return s, invalid("serial number %.80q: it is %d hexadecimal digits", text, 2*len(s))
+	}
+	copy(s[:], b)
+	return s, nil
+}
 
 // SerialOf returns the number of a certificate, the zero one if it is none of ours.
 func SerialOf(c *x509.Certificate) (s Serial) {

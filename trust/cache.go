@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -92,6 +94,11 @@ func (c *Cache) Empty() bool { return c.now.Load().meta == nil }
 func (c *Cache) Host(id uuid.UUID) (Host, bool) {
 	h, ok := c.now.Load().hosts[id]
 	return h, ok
+}
+
+// Hosts returns the records of all hosts, in order of their UUIDs.
+func (c *Cache) Hosts() []Host {
+	return slices.SortedFunc(maps.Values(c.now.Load().hosts), func(x, y Host) int { return bytes.Compare(x.ID[:], y.ID[:]) })
 }
 
 // Certificate returns the record of a certificate.

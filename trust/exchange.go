@@ -128,14 +128,21 @@ func (t *Token) Request(key *ecdsa.PrivateKey, host uuid.UUID, names []string) (
 // Accept checks the answer to Request, and returns what the host is from now on. The
 // authority must be the token's, the key the joiner's, the identity what was asked for.
 func (t *Token) Accept(key *ecdsa.PrivateKey, host uuid.UUID, a *Answer, now time.Time) (*Material, error) {
+	return a.Accept(key, Identity{Cluster: t.Cluster, Host: host, Roles: t.Roles}, t.Authority, now)
+}
+
+// Accept checks an answer to whoever asked for a certificate of a key, and returns what
+// that is from now on: the authority must be the one that is known, the key the caller's,
+// the identity what was asked for.
+func (a *Answer) Accept(key *ecdsa.PrivateKey, want Identity, authority Fingerprint, now time.Time) (*Material, error) {
 	m, err := a.material(key)
 	if err != nil {
 		return nil, err
 	}
-	if got := FingerprintOf(m.Authority); got != t.Authority {
-		return nil, fmt.Errorf("trust: answer to the join: %w: its authority is %s, the token's %s", ErrOtherCA, got, t.Authority)
+	if got := FingerprintOf(m.Authority); got != authority {
+		return nil, fmt.Errorf("trust: answer with a certificate: %w: its authority is %s, and %s was expected", ErrOtherCA, got, authority)
 	}
-	return m, m.is(Identity{Cluster: t.Cluster, Host: host, Roles: t.Roles}, now)
+	return m, m.is(want, now)
 }
 
 // Accept checks the answer to a renewal of m for a key, and returns what the host is from

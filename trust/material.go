@@ -47,9 +47,13 @@ func (m *Material) check() error {
 	return nil
 }
 
-// is returns nil if the material makes a host of that identity now.
+// is returns nil if the material makes somebody of that identity now.
 func (m *Material) is(want Identity, now time.Time) error {
-	id, _, err := verify(m.Certificate, m.Authority, want.Cluster, x509.ExtKeyUsageServerAuth, now)
+	use := x509.ExtKeyUsageClientAuth
+	if want.IsHost() {
+		use = x509.ExtKeyUsageServerAuth // and a client's too: that of a host is good for both
+	}
+	id, _, err := verify(m.Certificate, m.Authority, want.Cluster, use, now)
 	if err == nil && id != want {
 		err = fmt.Errorf("%w: it is that of %s, not %s", ErrWrongPeer, id.URI(), want.URI())
 	}

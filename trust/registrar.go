@@ -82,6 +82,13 @@ func (c *change) authority() (authorityRecord, error) {
 	return decodeAuthority(b)
 }
 
+// Authority returns the authority's certificate, as it is on record. The error matches
+// ErrNotFounded if there is none.
+func (r *Registrar) Authority(ctx context.Context) (*x509.Certificate, error) {
+	a, err := (&change{ctx: ctx, store: r.store}).authority()
+	return a.cert, err
+}
+
 // Open opens the authority's key in this process, which can sign from now on. It takes
 // a tenth of a second of a core: the passphrase's derivation.
 func (r *Registrar) Open(ctx context.Context, passphrase []byte) error {
@@ -99,6 +106,9 @@ func (r *Registrar) Open(ctx context.Context, passphrase []byte) error {
 
 // Close forgets the authority's key.
 func (r *Registrar) Close() { r.key.Store(nil) }
+
+// CanSign reports whether the authority's key is open in this process.
+func (r *Registrar) CanSign() bool { return r.key.Load() != nil }
 
 // Reseal seals the authority's key under another passphrase. Copies of the older sealed
 // key, in backups too, open with the older one for ever.

@@ -141,6 +141,7 @@ var table = []Rule{
 	changes("host/remove").on(HostObject).proven(),
 	changes("host/roles").on(HostObject).proven(),
 	looks("ca/list"),
+	looks("ca/show"),
 	changes("ca/issue").proven(),
 	changes("ca/revoke").proven(),
 	{Call: "ca/open", Writes: true, Local: true}, // the passphrase goes over no network

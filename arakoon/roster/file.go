@@ -16,7 +16,7 @@ import (
 
 // The file of a roster, little-endian:
 //
-//	 0 64 common header: kind 20 (roster), owner = the cluster's UUID, number = the roster's
+//	 0 64 common header: kind 19 (roster), owner = the cluster's UUID, number = the roster's
 //	      revision
 //	64  4 hosts; each: length u16, its value
 //	 .  4 groups; each: length u16, its value

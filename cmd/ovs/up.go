@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	albahere "openvstorage/alba/embedded"
+	"openvstorage/cmd/ovs/clustercmd"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/transport"
 	"openvstorage/host"
@@ -95,8 +96,9 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.StringVar(&f.SocketDir, "socket-dir", "", "make the sockets in this `directory`, and links to them in the data directory: for one with a path of more than 98 bytes, which leave no room for the name of a socket (default: the data directory)")
 	_ = c.MarkFlagDirname("socket-dir")
 	flags.StringSliceVar(&f.NBDTCP, "nbd-tcp", nil, "serve NBD on this TCP `address` too; may be given again")
-	flags.BoolVar(&f.Insecure, "insecure", false, "allow TCP addresses that other machines can reach even if NBD does not require TLS with certificates of clients: nothing is encrypted, or nobody is asked who they are")
+	flags.BoolVar(&f.Insecure, "insecure", false, "allow TCP addresses that other machines can reach even if NBD does not require TLS with certificates of clients: nothing is encrypted, or nobody is asked who they are; with --listen, take connections of hosts without TLS too")
 	f.addTLS(c)
+	clustercmd.AddUpFlags(c, &f.Cluster)
 	flags.StringVar(&f.Metrics, "metrics", "", "serve Prometheus metrics on this TCP `address`, path /metrics")
 	flags.Var(&f.WriteBuffer, "write-buffer", fmt.Sprintf("disk space for writes that are not in the backend yet, and for reads; at least %v", writeBufferMin))
 	flags.Var(&f.MapCache, "map-cache", fmt.Sprintf("memory for the maps of all vDisks; at least %v", mapCacheMin))
@@ -153,6 +155,9 @@ func (f *upFlags) check(command string) error {
 	}
 	if err := f.checkTLS(command); err != nil {
 		return err
+	}
+	if err := clustercmd.CheckUp(&f.Options); err != nil {
+		return usagef("%s: %w", command, err)
 	}
 	return f.checkAddresses(command)
 }

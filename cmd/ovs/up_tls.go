@@ -65,7 +65,7 @@ func (f *upFlags) checkTLS(command string) (err error) {
 		return usagef("%s: --nbd-tls-cert and --nbd-tls-key go together: give both", command)
 	case o.CA != "" && o.Cert == "":
 		return usagef("%s: --nbd-tls-ca needs a certificate of this server too: give --nbd-tls-cert and --nbd-tls-key", command)
-	case o.Mode != nbd.TLSOff && o.Cert == "":
+	case o.Mode != nbd.TLSOff && o.Cert == "" && f.Cluster.Listen == "":
 		return usagef("%s: --nbd-tls %v needs a certificate: give --nbd-tls-cert and --nbd-tls-key", command, o.Mode)
 	}
 	for _, path := range []*string{&o.Cert, &o.Key, &o.CA} {
@@ -87,7 +87,7 @@ func (f *upFlags) checkAddresses(command string) error {
 		return nil
 	}
 	for _, address := range f.NBDTCP {
-		if err := control.CheckLoopback(address); err != nil && !(f.NBDTLS.Safe() && errors.Is(err, control.ErrNotLoopback)) {
+		if err := control.CheckLoopback(address); err != nil && !((f.NBDTLS.Safe() || f.Cluster.Listen != "") && errors.Is(err, control.ErrNotLoopback)) {
 			if errors.Is(err, control.ErrNotLoopback) {
 				return usagef("%s: --nbd-tcp: %w; or give --nbd-tls-cert, --nbd-tls-key and --nbd-tls-ca", command, err)
 			}

@@ -1,5 +1,6 @@
-// Package control is the management protocol: what `ovs vdisk ...` and `ovs
-// alba ...` say to the `ovs up` of a data directory, over the unix socket DIR/ovs.sock.
+// Package control is the management protocol: what `ovs vdisk ...`, `ovs alba ...`, `ovs
+// host ...` and `ovs ca ...` say to the `ovs up` of a data directory, over the unix socket
+// DIR/ovs.sock.
 //
 // The protocol is HTTP/1.1 with JSON, one POST for each call:
 //
@@ -35,6 +36,8 @@ type Status struct {
 	PID     int    `json:"pid"`
 	Data    string `json:"data"`    // the data directory
 	Release string `json:"release"` // of the binary
+	// Cluster is what the host is in a cluster; nil: it is in none.
+	Cluster *ClusterSelf `json:"cluster,omitempty"`
 }
 
 // Progress is how far a long call has come, in bytes.

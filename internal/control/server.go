@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -22,6 +23,12 @@ type Options struct {
 	// ALBA is the backend of the vDisks if that is ALBA. Nil: it is not, and ALBA calls
 	// are refused.
 	ALBA ALBA
+	// Cluster is the cluster that the host is in. Nil: it is in none, and calls about it are
+	// refused.
+	Cluster Cluster
+	// Refuse, if not nil, is why this server has no vDisks and no backend: calls about
+	// these fail with it, and Host may be nil.
+	Refuse error
 	// Devices makes block devices. Nil: this server makes none.
 	Devices Devices
 	// URIs names the NBD URIs of a vDisk. Nil: none.
@@ -109,16 +116,35 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	handle(s, mux, "status", func(context.Context, struct{}, progressFunc) (Status, error) {
-		return s.opt.Status, nil
+		return s.status(), nil
 	})
 	s.vdiskRoutes(mux)
 	s.snapshotRoutes(mux)
 	s.albaRoutes(mux)
 	s.deviceRoutes(mux)
+	s.clusterRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		newAnswer(w).fail(fmt.Errorf("%w: this release has no call %s %s: client and ovs up differ in release", ErrInvalid, r.Method, r.URL.Path))
 	})
 	return mux
+}
+
+// status is what the server tells about itself now.
+func (s *Server) status() Status {
+	now := s.opt.Status
+	if s.opt.Cluster != nil {
+		self := s.opt.Cluster.Self()
+		now.Cluster = &self
+	}
+	return now
+}
+
+// refuses returns why this server has nothing that a call is about, nil if it has.
+func (s *Server) refuses(call string) error {
+	if strings.HasPrefix(call, "vdisk/") || strings.HasPrefix(call, "alba/") {
+		return s.opt.Refuse
+	}
+	return nil
 }
 
 // done is the result of a call that has none.
@@ -135,6 +161,10 @@ func handle[Request, Result any](s *Server, mux *http.ServeMux, call string, fn 
 			defer func() { <-s.slots }()
 		default:
 			out.fail(fmt.Errorf("%w: %d management calls are running; try again later", ErrBusy, s.opt.Calls))
+			return
+		}
+		if err := s.refuses(call); err != nil {
+			out.fail(err)
 			return
 		}
 		var request Request

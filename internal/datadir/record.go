@@ -31,10 +31,14 @@ import (
 //	104    32g  groups, in order of name: length of the name u8, name, zeros
 //	1128   16h  history: the first mark of each start, ascending
 //	4008     8  life: the newest that the directory has seen
-//	4016    76  zero: room for later releases
+//	4016    16  cluster: the one that the host has joined, or has begun to join; zero
+//	            for a machine of its own, and for the first host of a cluster
+//	4032    60  zero: room for later releases
 //	4092     4  CRC-32C of bytes 0..4091, seeded with the incarnation
 //
-// Versions 1 and 2 have zeros from 72 on, version 3 from 4008. The record is
+// Versions 1 and 2 have zeros from 72 on, version 3 from 4008. Releases that do not know
+// the cluster have zeros there. To these the directory of a host that has joined is of a
+// newer release, and they make no machine of its own in it. The record is
 // rewritten whole: features in the header, compatible ones too, and bytes that are
 // not zero where zeros belong are refused as of a newer release.
 //
@@ -69,7 +73,8 @@ const (
 	groupsAt     = 104
 	historyAt    = groupsAt + GroupsMax*groupSize
 	lifeAt       = historyAt + generation.HistoryMax*generation.Size
-	roomAt       = lifeAt + 8
+	clusterAt    = lifeAt + 8
+	roomAt       = clusterAt + 16
 	crcAt        = blockSize - 4
 
 	groupSize = 32
@@ -96,6 +101,10 @@ type Record struct {
 	// of a group raises it, and data of an older life is refused. 0: no group was ever
 	// recovered.
 	Life uint64
+	// Cluster is the cluster that this host has joined, or has begun to join: it belongs to
+	// no other from then on. Zero: a machine of its own, or the first host of a cluster,
+	// whose own ID is the cluster's.
+	Cluster uuid.UUID
 	// Groups are the names of the groups that were made, in order: none of them
 	// is ever made again (P8).
 	Groups []string
@@ -137,6 +146,7 @@ func Append(dst []byte, r Record) []byte {
 		le.PutUint64(b[suspendedAt:], uint64(r.Suspended.UnixNano()))
 	}
 	le.PutUint64(b[lifeAt:], r.Life)
+	copy(b[clusterAt:], r.Cluster[:])
 	le.PutUint16(b[countsAt:], uint16(len(r.Groups)))
 	le.PutUint16(b[countsAt+2:], uint16(len(r.History)))
 	for i, name := range r.Groups {
@@ -206,6 +216,7 @@ func decodeCopy(b []byte) (r Record, version uint16, err error) {
 		return r, h.Version, nil
 	}
 	r.Generation, r.Settled, r.Life = le.Uint64(b[generationAt:]), le.Uint64(b[settledAt:]), le.Uint64(b[lifeAt:])
+	copy(r.Cluster[:], b[clusterAt:roomAt]) // zeros in version 3, see checkRoom
 	if since := int64(le.Uint64(b[suspendedAt:])); since != 0 {
 		r.Suspended = time.Unix(0, since).UTC()
 	}

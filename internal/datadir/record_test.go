@@ -10,10 +10,12 @@ import (
 	"openvstorage/internal/format/golden"
 	"openvstorage/internal/format/unknown"
 	"openvstorage/internal/generation"
+
+	"github.com/google/uuid"
 )
 
 // fields names the bytes of a copy of the sample in the format of a version.
-func fields(version uint16) (f []golden.Field) {
+func fields(version uint16, joined bool) (f []golden.Field) {
 	add := func(size int, name string) { f = append(f, golden.Field{Size: size, Name: name}) }
 	for range copies {
 		add(8, "magic")
@@ -44,7 +46,12 @@ func fields(version uint16) (f []golden.Field) {
 			add(crcAt-lifeAt, "zero")
 		} else {
 			add(8, "life")
-			add(crcAt-roomAt, "zero")
+			if joined {
+				add(16, "cluster")
+				add(crcAt-roomAt, "zero")
+			} else {
+				add(crcAt-clusterAt, "zero")
+			}
 		}
 		add(4, "CRC")
 	}
@@ -58,11 +65,21 @@ func TestGolden(t *testing.T) {
 		if version == Version {
 			want, file = sample, Append(nil, sample)
 		}
-		b := golden.Check(t, fmt.Sprintf("testdata/record-v%d.hex", version), fmt.Sprintf("record of a data directory, version %d", version), file, fields(version)...)
+		b := golden.Check(t, fmt.Sprintf("testdata/record-v%d.hex", version), fmt.Sprintf("record of a data directory, version %d", version), file, fields(version, false)...)
 		got, old, err := Decode(b)
 		if err != nil || old != (version < Version) || !reflect.DeepEqual(got, want) {
 			t.Errorf("version %d: %+v, old %v, %v", version, got, old, err)
 		}
+	}
+}
+
+// The record of a host that has joined a cluster. The file never changes.
+func TestGoldenJoined(t *testing.T) {
+	want := sample
+	want.Cluster = uuid.MustParse("0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
+	b := golden.Check(t, "testdata/record-v4-joined.hex", "record of the data directory of a host that has joined a cluster, version 4", Append(nil, want), fields(Version, true)...)
+	if got, old, err := Decode(b); err != nil || old || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, old %v, %v", got, old, err)
 	}
 }
 

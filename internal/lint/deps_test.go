@@ -51,6 +51,10 @@ var allowed = []struct {
 	{"host/registrykeys", []string{"arakoon", "volumedriver/registry"}, "the registry's keys on a group; here the two meet"},
 	{"host/treekeys", []string{"arakoon", "fusefs/filetree"}, "a mount's tree on a group; here the two meet"},
 
+	{"host/trustkeys", []string{"arakoon", "trust"}, "the records of trust on a group; here the two meet"},
+	{"host/roster", []string{"trust"}, "where hosts are, in the store of trust"},
+	{"host/cluster", []string{"host/roster", "internal/control", "internal/datadir", "internal/wire", "trust"}, "a host's identity and its listener; what is served there comes from above"},
+
 	{"nbd", []string{"device"}, "a front end; never volumedriver"},
 	{"nbd/*", []string{"device", "nbd", "nbd/*"}, "clients, suites, another server"},
 	{"fusefs/...", []string{"device", "fusefs/...", "internal/uring"}, "a front end; never volumedriver"},

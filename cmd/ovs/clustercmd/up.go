@@ -1,0 +1,65 @@
+package clustercmd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/host"
+	"openvstorage/trust"
+)
+
+// AddUpFlags adds to `ovs up` the flags by which a host is one of a cluster.
+func AddUpFlags(c *cobra.Command, o *host.Cluster) {
+	flags := c.Flags()
+	flags.StringVar(&o.Listen, "listen", "", "`HOST:PORT` by which other hosts reach this one; the first time, this machine becomes the first host of a cluster (default: there is no cluster)")
+	flags.StringSliceVar(&o.Storage, "storage-address", nil, "`HOST:PORT` by which other hosts reach this one with the traffic of storage; may be given again (default: that of --listen)")
+	flags.StringVar(&o.Zone, "zone", "", "`zone` of this host: what fails together, such as a room")
+	flags.StringVar(&o.Join, "join", "", "`TOKEN` of 'ovs host token', by which this host joins a cluster, or @FILE with it; needed at the first start, in an empty data directory")
+	flags.StringVar(&o.PassphraseFile, "ca-passphrase-file", "", "`FILE` with the passphrase that the cluster's authority is sealed under, on the first host (default: one is made, in the data directory)")
+	flags.StringVar(&o.PassphraseCommand, "ca-passphrase-command", "", "`command` line of /bin/sh that prints that passphrase")
+	_ = c.MarkFlagFilename("ca-passphrase-file")
+}
+
+// tokenFileMax bounds the file of a token in bytes.
+const tokenFileMax = 8 << 10
+
+// CheckUp refuses flags of a cluster that do not go together, and reads the token. What it
+// returns is an error of usage.
+func CheckUp(options *host.Options) error {
+	o := &options.Cluster
+	switch {
+	case o.PassphraseFile != "" && o.PassphraseCommand != "":
+		return errors.New("--ca-passphrase-file and --ca-passphrase-command say the same: give one")
+	case o.Join != "" && (o.PassphraseFile != "" || o.PassphraseCommand != ""):
+		return errors.New("a host that joins has no key of the authority: leave --ca-passphrase-file and --ca-passphrase-command out")
+	}
+	if err := options.CheckCluster(); err != nil || o.Join == "" {
+		return err
+	}
+	if name, ok := strings.CutPrefix(o.Join, "@"); ok {
+		line, err := readToken(name)
+		if err != nil {
+			return fmt.Errorf("--join: %w", err)
+		}
+		o.Join = line
+	}
+	if _, err := trust.ParseToken(o.Join); err != nil {
+		return fmt.Errorf("--join: %w", err)
+	}
+	return nil
+}
+
+func readToken(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	line, err := io.ReadAll(io.LimitReader(f, tokenFileMax))
+	return string(line), err
+}

@@ -1,0 +1,228 @@
+package cluster
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"openvstorage/host/roster"
+	"openvstorage/internal/generation"
+	"openvstorage/trust"
+)
+
+// ErrMissing: something is missing without which this host is not what it was. Nothing is
+// made in its place (P8).
+var ErrMissing = errors.New("missing")
+
+// Lead makes this machine, whose config group is store, the first host of a cluster, or
+// opens what it made before. mark is that of this start, as it is in the directory's
+// history.
+//
+// The order of what is durable, each step before the next (P8, and so that a crash at any
+// point is repeated by the next start):
+//
+//  1. the passphrase, if it is made here: a key that is sealed under one that is lost is
+//     lost too;
+//  2. the authority's certificate and its sealed key, one change of the records. A crash
+//     before it leaves a passphrase that nothing is sealed under, and the next start uses
+//     it. From then on no other authority is made;
+//  3. this host's key, in host.pem;
+//  4. its record, with its certificate's, one change. Whoever lost the answer asks again
+//     for the key that is in host.pem;
+//  5. its certificate, in host.pem, which is replaced as a whole;
+//  6. its record of where it is.
+//
+// The address is answered on behind all of them, by Host.Serve.
+func Lead(ctx context.Context, o Options, store trust.Store, mark generation.Mark) (_ *Host, err error) {
+	o.ensureDefaults()
+	h := newHost(o, o.Dir.ID)
+	h.store, h.mark, h.history = store, mark, o.Dir.Record().History
+	h.registrar = trust.NewRegistrar(trust.RegistrarOptions{Store: store, Host: h.id, Now: o.Now})
+	defer func() {
+		if err != nil {
+			h.cancel()
+			h.registrar.Close()
+			o.Listeners.Close()
+			err = fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
+		}
+	}()
+	if err := o.makeDir(); err != nil {
+		return nil, err
+	}
+	m, err := h.lead(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.open(m); err != nil {
+		return nil, err
+	}
+	if err := h.cache.Refresh(ctx); err != nil {
+		return nil, err
+	}
+	if h.renewer.Due() {
+		if err := h.renewer.Renew(ctx); err != nil {
+			h.faults.tell(err) // Run tries again
+		}
+	}
+	all, err := roster.List(ctx, store, h.faults.tell)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		h.marks.see(r.ID, r.Mark)
+	}
+	if err := roster.Register(ctx, store, h.record(), h.history); err != nil {
+		return nil, err
+	}
+	h.marks.see(h.id, h.mark)
+	return h, nil
+}
+
+// lead returns what this host shows: steps 1 to 5.
+func (h *Host) lead(ctx context.Context) (*trust.Material, error) {
+	m, err := trust.ReadMaterial(h.o.FS, h.o.file("host.pem"))
+	if errors.Is(err, fs.ErrNotExist) {
+		m, err = nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	has := m != nil && m.Certificate != nil
+	authority, err := h.registrar.Authority(ctx)
+	switch {
+	case errors.Is(err, trust.ErrNotFounded):
+		if err := h.mayFound(has); err != nil {
+			return nil, err
+		}
+		if err := h.found(ctx); err != nil {
+			return nil, err
+		}
+		if authority, err = h.registrar.Authority(ctx); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	case has && !m.Authority.Equal(authority):
+		return nil, fmt.Errorf("%w: %s has a certificate of authority %s, and the cluster's is %s: was the directory put together from two?",
+			trust.ErrOtherCA, h.o.file("host.pem"), trust.FingerprintOf(m.Authority), trust.FingerprintOf(authority))
+	}
+	if err := h.unseal(ctx); err != nil {
+		if !has {
+			return nil, fmt.Errorf("this host has no certificate yet, and can sign none: %w", err)
+		}
+		h.o.Logger.Error("the authority's key stays sealed: no host can join, and no certificate is issued or renewed, until the next start with the passphrase", "err", err)
+	}
+	if has {
+		return m, nil
+	}
+	return h.admitSelf(ctx, m, trust.FingerprintOf(authority))
+}
+
+// mayFound refuses to make an authority where there was one.
+func (h *Host) mayFound(has bool) error {
+	if !has {
+		_, err := h.o.FS.Stat(h.o.file("records"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the records of hosts and certificates are %w in group %q, and %s says that there were some: restore the data directory; nothing was changed", ErrMissing, group, h.o.file(""))
+}
+
+// found makes the authority and records it: steps 1 and 2.
+func (h *Host) found(ctx context.Context) error {
+	passphrase, err := h.passphrase(ctx, true)
+	if err != nil {
+		return err
+	}
+	a, err := trust.NewAuthority(h.cluster, h.o.Now())
+	if err != nil {
+		return err
+	}
+	if err := trust.Found(ctx, h.store, h.cluster, a, passphrase); err != nil {
+		return err
+	}
+	h.o.Logger.Info("this is the first host of a cluster now", "cluster", h.cluster, "authority", a.Fingerprint().String())
+	return nil
+}
+
+// unseal opens the authority's key in this process.
+func (h *Host) unseal(ctx context.Context) error {
+	passphrase, err := h.passphrase(ctx, false)
+	if err != nil {
+		return err
+	}
+	return h.registrar.Open(ctx, passphrase)
+}
+
+// passphraseBytes is how many random bytes a passphrase that is made here has.
+const passphraseBytes = 20
+
+// passphrase reads the passphrase of the authority. If the user gave none it is in a file,
+// which is made only if may is set: nothing is sealed under a passphrase yet.
+func (h *Host) passphrase(ctx context.Context, may bool) ([]byte, error) {
+	if h.o.Passphrase != nil {
+		return h.o.Passphrase(ctx)
+	}
+	name := h.o.file("passphrase")
+	b, err := roster.ReadFile(h.o.FS, name, trust.PassphraseMax)
+	if err == nil {
+		return []byte(strings.TrimSpace(string(b))), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) || !may {
+		return nil, fmt.Errorf("passphrase of the authority: %w: give --ca-passphrase-file or --ca-passphrase-command", err)
+	}
+	random := make([]byte, passphraseBytes)
+	if _, err := rand.Read(random); err != nil {
+		return nil, fmt.Errorf("passphrase of the authority: %w", err)
+	}
+	text := []byte(strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(random)))
+	if err := roster.ReplaceFile(h.o.FS, name, append(text, '\n')); err != nil {
+		return nil, fmt.Errorf("passphrase of the authority: %w", err)
+	}
+	h.o.Logger.Warn("the passphrase of the cluster's authority was made here: whoever has a copy of this whole directory can sign certificates", "file", name)
+	return text, nil
+}
+
+// admitSelf gives this host its certificate: steps 3 to 5.
+func (h *Host) admitSelf(ctx context.Context, m *trust.Material, authority trust.Fingerprint) (*trust.Material, error) {
+	key, err := h.o.key(m)
+	if err != nil {
+		return nil, err
+	}
+	request, err := trust.NewRequest(key)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := h.registrar.Admit(ctx, h.id, trust.AllRoles, h.o.Listeners.names(), request)
+	if err != nil {
+		return nil, err
+	}
+	want := trust.Identity{Cluster: h.cluster, Host: h.id, Roles: trust.AllRoles}
+	m, err = answer.Accept(key, want, authority, h.o.Now())
+	if err != nil {
+		return nil, err
+	}
+	return m, m.Write(h.o.FS, h.o.file("host.pem"))
+}
+
+// key returns the key of a host that has no certificate yet, and has it durable: that of an
+// earlier try, or a new one.
+func (o *Options) key(m *trust.Material) (*ecdsa.PrivateKey, error) {
+	if m != nil {
+		return m.Key, nil
+	}
+	key, err := trust.NewKey()
+	if err != nil {
+		return nil, err
+	}
+	return key, trust.WriteKey(o.FS, o.file("host.pem"), key)
+}

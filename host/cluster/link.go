@@ -1,0 +1,241 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"openvstorage/host/roster"
+	"openvstorage/internal/ctxlock"
+	"openvstorage/internal/keyswap"
+	"openvstorage/internal/wire"
+	"openvstorage/trust"
+)
+
+// link is the connection of a host that has joined to one that holds the config group. It
+// is the trust.Store of such a host, which reads. It is made when it is needed, and anew
+// when it has ended.
+type link struct {
+	of   *Host
+	lock ctxlock.Lock // of making a connection
+	conn atomic.Pointer[wire.Conn]
+}
+
+var _ trust.Store = (*link)(nil)
+
+func newLink(of *Host) *link { return &link{of: of, lock: ctxlock.New()} }
+
+// dialTime bounds how long one address is tried.
+const dialTime = 5 * time.Second
+
+var limits = wire.Limits{Handshake: dialTime}
+
+// target is an address that is tried, and which host is there; the zero UUID: not known yet.
+type target struct {
+	host    uuid.UUID
+	address string
+}
+
+// get returns a connection on which this host has announced itself.
+func (l *link) get(ctx context.Context) (*wire.Conn, error) {
+	if c := l.conn.Load(); c != nil && c.Err() == nil {
+		return c, nil
+	}
+	if err := l.lock.Take(ctx); err != nil {
+		return nil, err
+	}
+	defer l.lock.Give()
+	old := l.conn.Load()
+	if old != nil && old.Err() == nil {
+		return old, nil
+	}
+	if err := l.of.ctx.Err(); err != nil {
+		return nil, err
+	}
+	if old != nil {
+		_ = old.Close()
+	}
+	c, err := l.each(ctx, ServiceHosts, l.announce)
+	if err != nil {
+		return nil, err
+	}
+	l.conn.Store(c)
+	if l.of.ctx.Err() != nil { // close came before
+		_ = c.Close()
+	}
+	return c, nil
+}
+
+// each connects to one host after the other, until one takes what is asked.
+func (l *link) each(ctx context.Context, service string, ask func(context.Context, *wire.Conn) error) (*wire.Conn, error) {
+	targets := l.of.book.targets(l.of.id)
+	if len(targets) == 0 {
+		return nil, errors.New("no address of the cluster's first host is known: is the file \"book\" missing?")
+	}
+	var errs []error
+	for _, t := range targets {
+		c, err := l.dial(ctx, service, t)
+		if err == nil {
+			if err = ask(ctx, c); err == nil {
+				return c, nil
+			}
+			_ = c.Close()
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", t.address, err))
+		if ctx.Err() != nil || errors.Is(err, roster.ErrCopy) {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+func (l *link) dial(ctx context.Context, service string, t target) (*wire.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	c, err := wire.Dial(ctx, wire.DialOptions{
+		Network: "tcp", Address: t.address, Service: service, Identity: l.of.identity(), Limits: limits,
+		TLS: l.of.guard.Client(ctx, trust.Dial{Host: t.host, Protocol: service}),
+	})
+	if err != nil {
+		return nil, err
+	}
+	// What it says of itself is worth as much as its certificate, which was checked.
+	p := c.Peer()
+	if newest := l.of.marks.of(p.Host); p.Generation < newest.Number {
+		_ = c.Close()
+		return nil, fmt.Errorf("host %s: %w, an older one: it is of generation %d, and this host has seen %d", p.Host, roster.ErrCopy, p.Generation, newest.Number)
+	}
+	return c, nil
+}
+
+// announce tells the other side where this host is. A refusal because this directory is a
+// copy ends this host: the other copy is in use.
+func (l *link) announce(ctx context.Context, c *wire.Conn) error {
+	_, err := ask(ctx, c, opAnnounce, l.of.mark.Append(nil), roster.EncodeAnnouncement(l.of.record(), l.of.history))
+	if errors.Is(err, roster.ErrCopy) {
+		l.of.fail(err)
+	}
+	return err
+}
+
+// remoteError is an error that another host answered.
+type remoteError struct {
+	text string
+	kind error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.kind }
+
+var (
+	errRefused     = errors.New("refused by the other host")
+	errNotDone     = errors.New("the other host could not do it")
+	errUnannounced = errors.New("not announced")
+)
+
+// ask sends one request and returns the body of its answer, which is the caller's.
+func ask(ctx context.Context, c *wire.Conn, op uint16, header, body []byte) ([]byte, error) {
+	r, err := c.Call(ctx, wire.Request{Op: op, Header: header, Body: wire.Wrap(nil, body), Sum: true})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Release()
+	b := append([]byte{}, r.Body...)
+	switch r.Status {
+	case uint16(wire.CodeOK):
+		return b, nil
+	case statusRefused:
+		return nil, &remoteError{string(b), errRefused}
+	case statusCopy:
+		return nil, &remoteError{string(b), roster.ErrCopy}
+	case statusAnnounce:
+		return nil, &remoteError{string(b), errUnannounced}
+	}
+	return nil, &remoteError{string(b), errNotDone}
+}
+
+// call asks over the connection. If this host is not announced any more, because the other
+// side has started anew, it announces itself on another connection, once.
+func (l *link) call(ctx context.Context, op uint16, body []byte) ([]byte, error) {
+	for again := false; ; again = true {
+		c, err := l.get(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("records of the cluster: %w", err)
+		}
+		b, err := ask(ctx, c, op, l.of.mark.Append(nil), body)
+		if errors.Is(err, errUnannounced) {
+			_ = c.Close()
+		}
+		if again || !errors.Is(err, errUnannounced) && !errors.Is(err, wire.ErrNotSent) || ctx.Err() != nil {
+			return b, err
+		}
+	}
+}
+
+// Get implements trust.Store.
+func (l *link) Get(ctx context.Context, key []byte) ([]byte, error) {
+	b, err := l.call(ctx, opGet, key)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) == 0 || b[0] > 1 {
+		return nil, errPairs
+	}
+	if b[0] == 0 {
+		return nil, nil
+	}
+	return b[1:], nil
+}
+
+// Range implements trust.Store.
+func (l *link) Range(ctx context.Context, prefix []byte, fn func(key, value []byte) bool) error {
+	b, err := l.call(ctx, opRange, prefix)
+	if err != nil {
+		return err
+	}
+	return pairs(b, fn)
+}
+
+var errReads = errors.New("this host writes no records: ask the first host of the cluster")
+
+// Swap implements trust.Store: it is refused.
+func (l *link) Swap(context.Context, []keyswap.Swap) (bool, error) { return false, errReads }
+
+// renew asks for another certificate.
+func (l *link) renew(ctx context.Context, q *trust.RenewRequest) (answer *trust.Answer, err error) {
+	c, err := l.each(ctx, trust.ProtocolJoin, func(ctx context.Context, c *wire.Conn) error {
+		b, err := ask(ctx, c, opRenew, nil, q.Encode())
+		if err == nil {
+			answer, err = trust.DecodeAnswer(b)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return answer, c.Close()
+}
+
+// learn reads where the hosts are, and keeps it for the next start.
+func (l *link) learn(ctx context.Context) {
+	all, err := roster.List(ctx, l, l.of.faults.tell)
+	if err == nil && len(all) > 0 {
+		for _, h := range all {
+			l.of.marks.see(h.ID, h.Mark)
+		}
+		err = l.of.book.set(l.of, all)
+	}
+	if err != nil && ctx.Err() == nil {
+		l.of.faults.tell(err)
+	}
+}
+
+func (l *link) close() {
+	if c := l.conn.Load(); c != nil {
+		_ = c.Close()
+	}
+}

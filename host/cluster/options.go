@@ -1,0 +1,188 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"openvstorage/host/roster"
+	"openvstorage/internal/datadir"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/wire"
+)
+
+// Level is the feature level of this release.
+const Level = 1
+
+// Config is what a user says about a host in a cluster.
+type Config struct {
+	Listen   string   // HOST:PORT by which other hosts reach this one; "": there is no cluster
+	Storage  []string // HOST:PORT for traffic of storage too; at most roster.AddressesMax
+	Zone     string   // where the host is; see roster.CheckZone
+	Insecure bool     // connections without TLS are taken too, but for joins and renewals
+	Join     string   // the line of a token; needed at the first start of a host that joins
+	Names    []string // other names and addresses of the machine, for its certificate
+	// Passphrase reads what the authority's key is sealed under. nil: it is made at
+	// random, and kept in DIR/trust/passphrase. Only the first host uses it.
+	Passphrase func(context.Context) ([]byte, error)
+}
+
+// Check returns nil if a configuration can work.
+func (c *Config) Check() error {
+	if c.Listen == "" {
+		if len(c.Storage) > 0 || c.Zone != "" || c.Join != "" || c.Passphrase != nil {
+			return errors.New("--storage-address, --zone, --join and the passphrase of the authority need an address that other hosts reach: give --listen HOST:PORT")
+		}
+		return nil
+	}
+	if len(c.Storage) > roster.AddressesMax {
+		return fmt.Errorf("--storage-address: %d addresses, at most %d", len(c.Storage), roster.AddressesMax)
+	}
+	for i, a := range append([]string{c.Listen}, c.Storage...) {
+		flag := "--listen"
+		if i > 0 {
+			flag = "--storage-address"
+		}
+		if host, port, err := net.SplitHostPort(a); err == nil && port == "0" { // the system chooses one
+			a = net.JoinHostPort(host, "1")
+		}
+		if err := roster.CheckAddress(a); err != nil {
+			return fmt.Errorf("%s: %w", flag, err)
+		}
+	}
+	if err := roster.CheckZone(c.Zone); err != nil {
+		return fmt.Errorf("--zone: %w", err)
+	}
+	return nil
+}
+
+// Options are those of Lead and Resume. Fields without a default are needed.
+type Options struct {
+	Config
+	FS      disk.FS
+	Dir     *datadir.Directory
+	Release string // of this binary
+	Logger  *slog.Logger
+	// Listeners are those that Listen took. They are the Host's from then on, and closed if
+	// there is an error.
+	Listeners *Listeners
+	// Services are offered besides those of this package.
+	Services map[string]*wire.Service
+	Conns    int              // connections at a time; 0: the default of package wire
+	Now      func() time.Time // nil: time.Now
+	// Every is how often the records are looked at. 0: 10 s.
+	Every time.Duration
+	// Changed is called when the records have changed, and what they refuse is to be ended.
+	// It must not wait for long. nil: nobody is told.
+	Changed func(*Host)
+}
+
+func (o *Options) ensureDefaults() {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Changed == nil {
+		o.Changed = func(*Host) {}
+	}
+}
+
+// trustDir is the directory of this package in a data directory.
+const trustDir = "trust"
+
+func (o *Options) file(name string) string { return path.Join(o.Dir.Path, trustDir, name) }
+
+// makeDir makes the directory of this package, durably.
+func (o *Options) makeDir() error {
+	if err := o.FS.MkdirAll(path.Join(o.Dir.Path, trustDir), 0o700); err != nil {
+		return err
+	}
+	return o.FS.SyncDir(o.Dir.Path)
+}
+
+// Listeners are the addresses of a host.
+type Listeners struct {
+	all       []net.Listener
+	addresses []string // as others dial them, in the order of all
+	also      []string // names besides
+}
+
+// Listen takes the addresses of a configuration.
+func Listen(ctx context.Context, c Config) (_ *Listeners, err error) {
+	l := &Listeners{also: c.Names}
+	defer func() {
+		if err != nil {
+			l.Close()
+		}
+	}()
+	for _, a := range append([]string{c.Listen}, c.Storage...) {
+		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", a)
+		if err != nil {
+			return nil, fmt.Errorf("listen for other hosts: %w", err)
+		}
+		l.all = append(l.all, ln)
+		host, _, err := net.SplitHostPort(a)
+		if err != nil {
+			return nil, err
+		}
+		_, port, err := net.SplitHostPort(ln.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		l.addresses = append(l.addresses, net.JoinHostPort(host, port))
+	}
+	return l, nil
+}
+
+// Close gives the addresses up. Those that are served are closed already.
+func (l *Listeners) Close() {
+	for _, ln := range l.all {
+		_ = ln.Close()
+	}
+}
+
+// Addresses are those that others dial: the first is that of --listen.
+func (l *Listeners) Addresses() []string { return l.addresses }
+
+// names are the machine's names in its certificate, each once.
+func (l *Listeners) names() (all []string) {
+	seen := map[string]bool{}
+	for _, a := range slices.Concat(l.addresses, l.also) {
+		host := a
+		if h, _, err := net.SplitHostPort(a); err == nil {
+			host = h
+		}
+		if ip := net.ParseIP(host); ip != nil {
+			if host = ip.String(); ip.IsUnspecified() {
+				continue
+			}
+		} else {
+			host = strings.ToLower(strings.TrimSuffix(host, "."))
+		}
+		if !seen[host] {
+			seen[host] = true
+			all = append(all, host)
+		}
+	}
+	return all
+}
+
+// draw returns a random number that is not zero.
+func draw() (uint64, error) {
+	var b [8]byte
+	for {
+		if _, err := rand.Read(b[:]); err != nil {
+			return 0, fmt.Errorf("random number: %w", err)
+		}
+		if n := binary.LittleEndian.Uint64(b[:]); n != 0 {
+			return n, nil
+		}
+	}
+}

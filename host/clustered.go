@@ -1,0 +1,282 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"openvstorage/host/cluster"
+	"openvstorage/host/metrics"
+	"openvstorage/host/trustkeys"
+	"openvstorage/internal/control"
+	"openvstorage/internal/disk"
+	"openvstorage/nbd"
+	"openvstorage/trust"
+)
+
+// Cluster says how this host is one of a cluster. Without Listen, and for a data directory
+// that has joined none, nothing of it is there.
+type Cluster struct {
+	cluster.Config
+
+	// One of these says what the key of the cluster's authority is sealed under. Without
+	// either, a passphrase is made and kept in the data directory.
+	PassphraseFile    string
+	PassphraseCommand string // a command line of /bin/sh, which prints it
+}
+
+// passphraseTime bounds how long the command of a passphrase may take.
+const passphraseTime = 30 * time.Second
+
+// config is the configuration with whoever reads the passphrase. The certificate has the
+// names under which NBD is served too: its clients compare them.
+func (c *Cluster) config(nbd []string, insecure bool) cluster.Config {
+	config := c.Config
+	config.Insecure = insecure
+	for _, a := range nbd {
+		if host, _, err := net.SplitHostPort(a); err == nil && host != "" {
+			config.Names = append(config.Names, host)
+		}
+	}
+	switch {
+	case c.PassphraseFile != "":
+		config.Passphrase = func(context.Context) ([]byte, error) {
+			b, err := readPEM(c.PassphraseFile, checkKeyFile)
+			return bytes.TrimRight(b, "\r\n"), err
+		}
+	case c.PassphraseCommand != "":
+		config.Passphrase = func(ctx context.Context) ([]byte, error) { return ask(ctx, c.PassphraseCommand) }
+	}
+	return config
+}
+
+// ask has a command print a passphrase. Its error does not have what was printed.
+func ask(ctx context.Context, line string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, passphraseTime)
+	defer cancel()
+	c := exec.CommandContext(ctx, "/bin/sh", "-c", line)
+	c.WaitDelay = time.Second // what it has started may hold its output open
+	out := limited{most: trust.PassphraseMax + 2}
+	c.Stdout, c.Stderr = &out, os.Stderr
+	if err := c.Run(); err != nil {
+		return nil, fmt.Errorf("command of the passphrase: %w", err)
+	}
+	return bytes.TrimRight(out.b, "\r\n"), nil
+}
+
+// limited takes so many bytes, and then fails.
+type limited struct {
+	b    []byte
+	most int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if len(l.b)+len(p) > l.most {
+		return 0, fmt.Errorf("more than %d bytes", l.most)
+	}
+	l.b = append(l.b, p...)
+	return len(p), nil
+}
+
+// CheckCluster refuses what cannot work, before anything is opened.
+func (o *Options) CheckCluster() error {
+	c := o.Cluster.config(o.NBDTCP, o.Insecure)
+	if err := c.Check(); err != nil {
+		return err
+	}
+	if c.Listen != "" && o.NBDTLS.Cert != "" {
+		return errors.New("--listen gives NBD the certificates of the cluster: leave --nbd-tls-cert, --nbd-tls-key and --nbd-tls-ca out, and give clients certificates by `ovs ca issue --role nbd`")
+	}
+	return nil
+}
+
+// listenCluster takes the addresses for other hosts.
+func (d *daemon) listenCluster(ctx context.Context) (err error) {
+	if d.opt.Cluster.Listen != "" {
+		d.hosts, err = cluster.Listen(ctx, d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure))
+	}
+	return err
+}
+
+// clusterOptions are those of either sort of host.
+func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
+	return cluster.Options{
+		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
+	}
+}
+
+// lead makes this machine the first host of a cluster, or opens what it made, if it has an
+// address to listen on. It comes before NBD, which shows the host's certificate.
+func (d *daemon) lead(ctx context.Context, fsys disk.FS, security *nbd.TLS) (err error) {
+	if d.hosts == nil {
+		return nil
+	}
+	history := d.dir.Record().History
+	if len(history) == 0 {
+		return errors.New("this start is not in the history of the data directory")
+	}
+	d.cluster, err = cluster.Lead(ctx, d.clusterOptions(fsys), trustkeys.New(d.host.groups.Node(registryGroup)), history[len(history)-1])
+	if err == nil && d.opt.clusterNBD() {
+		*security = clusterTLS(d.cluster.Guard())
+	}
+	return err
+}
+
+// serveCluster begins to answer other hosts.
+func (d *daemon) serveCluster() error {
+	if d.cluster == nil {
+		return nil
+	}
+	if d.opt.Insecure {
+		d.logger.Warn("INSECURE: whoever reaches this address is the host that it says it is, and nothing is encrypted", "listen", d.opt.Cluster.Listen, "cure", "leave --insecure out")
+	}
+	if err := d.cluster.Serve(); err != nil {
+		return err
+	}
+	d.run("the cluster", d.cluster.Wait)
+	return nil
+}
+
+// managedCluster is the cluster for management, nil if there is none.
+func (d *daemon) managedCluster() control.Cluster {
+	if d.cluster == nil {
+		return nil // not an interface that holds nil
+	}
+	return cluster.Management{Host: d.cluster}
+}
+
+// recordsChanged ends the connections of NBD clients whose certificates were revoked. That
+// one has expired meanwhile ends no connection.
+func (d *daemon) recordsChanged(h *cluster.Host) {
+	server := d.served.Load()
+	if server == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	err := server.DisconnectPeers(ctx, func(state *tls.ConnectionState) bool { return h.Guard().Still(clientOf(state)) != nil })
+	if err != nil {
+		d.logger.Warn("connections of NBD clients whose certificates were revoked have not ended yet", "err", err)
+	}
+}
+
+// clientOf is who an NBD client is, whose certificate was checked when it connected.
+func clientOf(state *tls.ConnectionState) trust.Peer {
+	if len(state.PeerCertificates) == 0 {
+		return trust.Peer{}
+	}
+	leaf := state.PeerCertificates[0]
+	id, _ := trust.IdentityOf(leaf) // the zero one is nobody's, and on no record
+	p := trust.Peer{Kind: trust.PersonPeer, Identity: id, Serial: trust.SerialOf(leaf), Print: trust.FingerprintOf(leaf), Proven: true}
+	if id.IsHost() {
+		p.Kind = trust.HostPeer
+	}
+	return p
+}
+
+// clusterTLS is how NBD uses the certificates of the cluster: a client opens what the role
+// in its certificate lets it, and no other export exists for it.
+func clusterTLS(g *trust.Guard) nbd.TLS {
+	config := verified(g.Server())
+	return nbd.TLS{
+		Config: func() (*tls.Config, error) { return config, nil },
+		Authorize: func(state *tls.ConnectionState) (nbd.Access, error) {
+			peer, err := g.Peer(context.Background(), *state, true)
+			if err != nil {
+				return nil, err
+			}
+			if err := g.Allow(peer, "nbd/list", trust.Nothing); err != nil {
+				return nil, err
+			}
+			return func(export string) nbd.Right { return right(g, peer, export) }, nil
+		},
+	}
+}
+
+// verified has package tls check the chain too, which package nbd insists on.
+func verified(c *tls.Config) *tls.Config {
+	c = c.Clone()
+	c.ClientAuth = tls.RequireAndVerifyClientCert
+	if get := c.GetConfigForClient; get != nil {
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			own, err := get(hello)
+			if own != nil {
+				own.ClientAuth = tls.RequireAndVerifyClientCert // it is a copy for this client
+			}
+			return own, err
+		}
+	}
+	return c
+}
+
+// right is what a client may do with an export: a vDisk, or a snapshot of one, which is
+// only read anyway.
+func right(g *trust.Guard, peer trust.Peer, export string) nbd.Right {
+	name, _, _ := strings.Cut(export, "@")
+	vdisk := trust.VDisk(name)
+	switch {
+	case g.Still(peer) != nil, trust.Decide(peer, "nbd/open", vdisk) != nil:
+		return nbd.NoAccess
+	case trust.Decide(peer, "nbd/write", vdisk) != nil:
+		return nbd.ReadAccess
+	}
+	return nbd.WriteAccess
+}
+
+// nbdSafe tells whether both sides of NBD beyond loopback show certificates, so that other
+// machines may be let in.
+func (o *Options) nbdSafe() bool { return o.NBDTLS.Safe() || o.clusterNBD() }
+
+// clusterNBD tells whether NBD uses the certificates of the cluster.
+func (o *Options) clusterNBD() bool { return o.Cluster.Listen != "" && o.NBDTLS.Cert == "" }
+
+// clusterMode is whether a listener of TCP uses the cluster's TLS. Beyond loopback that is
+// required, unless nobody has to prove anything.
+func (o *Options) clusterMode(l net.Addr) nbd.TLSMode {
+	loopback := control.CheckLoopback(l.String()) == nil
+	if o.NBDTLS.Mode == nbd.TLSRequired || !loopback && !o.Insecure {
+		return nbd.TLSRequired
+	}
+	return nbd.TLSAllowed
+}
+
+// startJoined brings up a host that has joined a cluster, or joins one now. It has no
+// groups, disks or vDisks.
+func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
+	if d.hosts == nil {
+		return fmt.Errorf("data directory %s is that of host %s of cluster %s: give --listen HOST:PORT, by which other hosts reach it", d.dir.Path, d.dir.ID, d.dir.Record().Cluster)
+	}
+	if len(d.opt.NBDTCP) > 0 || d.opt.Mount != "" || d.opt.Backend != "" || d.opt.ALBA.set() || d.opt.AcceptOlder {
+		return errors.New("a host that joins a cluster serves no vDisks and has no disks in this release: leave --nbd-tcp, --mount, --backend, --accept-older and the flags of disks out")
+	}
+	if d.cluster, err = cluster.Resume(ctx, d.clusterOptions(fsys)); err != nil {
+		return err
+	}
+	self := d.cluster.Self()
+	d.control = control.NewServer(control.Options{
+		Cluster: d.managedCluster(), Logger: d.logger,
+		Refuse: fmt.Errorf("%w: host %s has joined cluster %s, and holds no vDisks and no disks in this release: run it on the first host (`ovs host list`)", control.ErrInvalid, self.Host, self.Cluster),
+		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
+	})
+	if err := d.serveCluster(); err != nil {
+		return err
+	}
+	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
+	if d.metricsLn != nil {
+		if d.metrics, err = metrics.NewServer(nil, 4, d.logger); err != nil {
+			return err
+		}
+		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })
+	}
+	return d.announce()
+}
+
+// joins reports whether this start is that of a host that has joined, or joins.
+func (d *daemon) joins() bool { return d.opt.Cluster.Join != "" || cluster.HasJoined(d.dir) }
