@@ -252,4 +252,4 @@ func (s *stepper) leaveJoint() {
 }
 
 // leaveAgain is after how many ticks the end of a joint change is proposed once more.
-const leaveAgain = 20
+const leaveAgain = 5 * electionTicks

@@ -1,17 +1,14 @@
 package arakoon
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -69,6 +66,7 @@ func (c *cluster) options(id uint64) Options {
 	o := testOptions(c.disks[id])
 	o.Member, o.Transport, o.Joining = id, port{c.net, id}, id != 1
 	o.SegmentBytes, o.MemTableBytes = 256<<10, 1<<20
+	o.CompactBytes = 1 << 30 // a member that needs a snapshot is another test's
 	if c.change != nil {
 		c.change(id, &o)
 	}
@@ -136,12 +134,15 @@ func (c *cluster) cutOff(ids ...uint64) {
 // until waits until something holds, for a minute of the bubble's time.
 func (c *cluster) until(what string, holds func() bool) {
 	c.t.Helper()
-	for range 600 {
+	for range 6000 {
 		synctest.Wait()
 		if holds() {
 			return
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
+	}
+	for _, id := range slices.Collect(mapKeys(c.net)) {
+		c.t.Logf("member %d: %+v, %v", id, c.node(id).Status(), c.node(id).Err())
 	}
 	c.t.Fatalf("never came: %s", what)
 }
@@ -213,7 +214,8 @@ func mapKeys(n *network) func(func(uint64) bool) {
 	return slices.Values(ids)
 }
 
-// Three members elect, replicate, and go on when the one that leads is killed.
+// Three members elect, replicate, and go on when the one that leads is killed. Half of the
+// times the next write is answered within twice the longest time to an election.
 func TestThreeMembers(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := newCluster(t)
@@ -221,23 +223,24 @@ func TestThreeMembers(t *testing.T) {
 		n := c.leader()
 		set(t, n, "a", "1")
 		c.same("a", "1")
-		for range 3 {
+		var took []time.Duration
+		for range 21 {
 			lead := n.opt.Member
 			c.kill(lead, killed)
 			began := time.Now()
 			n = c.leader()
 			set(t, n, "a", "2")
-			if took := time.Since(began); took > 2*2*electionTicks*100*time.Millisecond {
-				t.Errorf("%v until the next write", took)
-			}
+			took = append(took, time.Since(began))
 			c.start(lead)
 			c.same("a", "2")
+			n = c.leader()
 			has(t, n, "a", "2")
 			set(t, n, "a", "1")
 		}
+		slices.Sort(took)
+		t.Logf("the next write after a kill: median %v, longest %v", took[len(took)/2], took[len(took)-1])
+		if half := took[len(took)/2]; half > 2*800*time.Millisecond {
+			t.Errorf("half of the times more than %v until the next write", half)
+		}
 	})
 }
-
-var _ = context.Background
-var _ = rand.Uint64
-var _ disk.FS

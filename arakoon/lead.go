@@ -219,10 +219,10 @@ func (s *stepper) prefer() {
 
 // Hysteresis of preferred masters, in ticks.
 const (
-	preferAfter   = 20   // for so long one must be able to lead
-	preferAgain   = 50   // so long after one try the next one may follow, doubled each time
-	preferAtMost  = 6000 // up to this
-	preferForgets = 4    // a member that kept the lead for so many times the last wait begins anew
+	preferAfter   = 20 * heartbeatTicks   // for so long one must be able to lead
+	preferAgain   = 50 * heartbeatTicks   // so long after one try the next one may follow, doubled each time
+	preferAtMost  = 6000 * heartbeatTicks // up to this
+	preferForgets = 4                     // a member that kept the lead for so many times the last wait begins anew
 )
 
 // preference decides when the lead goes to a preferred master: when the same one was able

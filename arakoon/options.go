@@ -55,8 +55,8 @@ type Options struct {
 	// applied, read or answered; up to 1: no requirement. See Node.RequireZones.
 	RequireZones int
 	// Preferred are the masters that are preferred, all alike: a leader that is none of
-	// them gives the lead to one that was heard from and caught up for 20 ticks, and
-	// tries that more rarely each time that it gets the lead back soon.
+	// them gives the lead to one that was heard from and had caught up for 20 times
+	// Tick, and tries that ever more rarely where it gets the lead back soon.
 	Preferred []uint64
 	// Forced says that no other than a preferred master may lead. While all of them are
 	// away nobody leads, and the group serves no writes and no consistent reads.

@@ -7,12 +7,14 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 )
 
-// A leader sends heartbeats every tick. A follower that hears of none for 4 to 7 ticks
-// begins an election: with ticks of 100 ms that and the votes take 0.4 to 0.8 s. Neither
-// heartbeats nor their answers wait for a disk.
+// Ticks are a quarter of Options.Tick where there are several members. A leader sends a
+// heartbeat every Options.Tick. A follower that hears of none for 16 to 31 ticks begins an
+// election: by default that and the votes take 0.4 to 0.8 s. The finer the ticks, the more
+// rarely two followers begin at once, and both win nothing. Neither heartbeats nor their
+// answers wait for a disk. A member that is alone ticks once in Options.Tick.
 const (
-	heartbeatTicks = 1
-	electionTicks  = 4
+	heartbeatTicks = 4
+	electionTicks  = 4 * heartbeatTicks
 	// aliveTicks is for how long a member counts as alive that was heard from: the time
 	// in which it would have answered several heartbeats.
 	aliveTicks = 2 * electionTicks

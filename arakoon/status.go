@@ -40,7 +40,7 @@ type PeerStatus struct {
 	Match        uint64 // up to this entry it holds the log
 	Lag          uint64 // entries of what is committed that it lacks
 	State        string // StateProbe, StateReplicate or StateSnapshot
-	RecentActive bool   // it was heard from in the last 8 ticks
+	RecentActive bool   // it was heard from in the time of the last 8 heartbeats
 	Learner      bool
 }
 

@@ -67,10 +67,15 @@ type stepper struct {
 const appendingMost = 2
 
 func (s *stepper) loop() {
-	tick := time.NewTicker(s.opt.Tick)
+	pace := s.pace()
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	s.ready()
 	for {
+		if now := s.pace(); now != pace {
+			pace = now
+			tick.Reset(pace)
+		}
 		select {
 		case <-s.work.wake.Rung():
 		case <-tick.C:
@@ -82,6 +87,14 @@ func (s *stepper) loop() {
 		}
 		s.turn()
 	}
+}
+
+// pace is how long a tick is.
+func (s *stepper) pace() time.Duration {
+	if s.several {
+		return max(s.opt.Tick/heartbeatTicks, 1)
+	}
+	return s.opt.Tick
 }
 
 // turn does what is queued, and what raft makes of it.
