@@ -168,7 +168,7 @@ func (n *Node) join() error {
 		raft: r, work: n.work, appends: appends, applies: applies, out: out, end: n.end,
 		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{},
 		leading: &n.leading, leader: &n.leader, inbox: &n.inbox, gone: n.state.Gone, last: last, toldOthers: make(chan struct{}),
-		zones: zones{self: n.opt.Member, need: n.opt.RequireZones, zone: n.opt.Zone},
+		zones: zones{need: n.opt.RequireZones, zone: n.opt.Zone},
 	}
 	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull}
 	n.stepper.storing = n.appender.storing

@@ -283,7 +283,9 @@ func (s *stepper) noteLead() {
 		return
 	}
 	s.proposals.drop(fmt.Errorf("%w: this member leads no more", ErrUnknownOutcome))
-	s.endChange(changed{err: fmt.Errorf("%w: this member leads no more; whoever leads next may finish the change", ErrUnknownOutcome)})
+	if c := s.changes.run; c != nil && c.proposed {
+		s.endChange(changed{err: fmt.Errorf("%w: this member leads no more; whoever leads next may finish the change", ErrUnknownOutcome)})
+	}
 	for round, reads := range s.asked {
 		for _, r := range reads {
 			r.err <- s.notLeader()

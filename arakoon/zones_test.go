@@ -20,7 +20,7 @@ func TestZonesModel(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		zoneOf := func(id uint64) string { return []string{"a", "a", "b", "c", "b", "", "c"}[id%7] }
 		need := 2 + rng.IntN(2)
-		z := zones{self: 1, need: need, zone: zoneOf}
+		z := zones{need: need, zone: zoneOf}
 		members := []uint64{1, 2, 3, 4}
 		held, given, allowed := map[uint64]uint64{}, map[uint64]uint64{}, uint64(0)
 		take := func(acks []ack) {
