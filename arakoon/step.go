@@ -31,6 +31,8 @@ type stepper struct {
 	appends   *queue[*pb.Message]
 	applies   *queue[*pb.Message]
 	out       outbox
+	source    *source
+	incoming  *incoming
 	end       *shutdown
 	progress  *progress
 	proposals *proposals
@@ -45,6 +47,10 @@ type stepper struct {
 	waiting   []*proposal // to be harvested
 	reads     []*read     // that raft has not been asked for
 	asked     map[uint64][]*read
+
+	handed uint64   // the last entry that the applier was given
+	next   *arrived // a snapshot that waits until that is applied
+	took   bool     // raft wants the snapshot that it was given last
 }
 
 // appendingMost is how many messages the log may have while proposals are harvested:
@@ -83,7 +89,11 @@ func (s *stepper) turn() {
 		case appended:
 			s.appending -= int(w)
 		case confChange:
-			w.reply <- s.raft.ApplyConfChange(decodeConfChange(w.entry))
+			w.reply <- s.source.changes(func() *pb.ConfState { return s.raft.ApplyConfChange(decodeConfChange(w.entry)) })
+		case arrived:
+			s.next = &w
+		case snapshotLook, snapshotFailed:
+			s.lookAfter(item)
 		case *proposal:
 			s.waiting = append(s.waiting, w)
 		case *read:
@@ -93,6 +103,7 @@ func (s *stepper) turn() {
 	// Before: raft may have become the leader or ceased to be, and both of the
 	// calls between depend on it. After: they have given raft something to do.
 	s.ready()
+	s.takeSnapshot()
 	s.propose()
 	s.askIndex()
 	s.ready()
@@ -193,10 +204,17 @@ func (s *stepper) ready() {
 			switch m.GetTo() {
 			case raft.LocalAppendThread:
 				s.appending++
+				s.took = s.took || !raft.IsEmptySnap(m.GetSnapshot())
 				s.appends.put(m)
 			case raft.LocalApplyThread:
+				if k := len(m.GetEntries()); k > 0 {
+					s.handed = m.GetEntries()[k-1].GetIndex()
+				}
 				s.applies.put(m)
 			default:
+				if m.GetType() == pb.MsgSnap {
+					s.source.sentTo(m.GetTo(), m.GetSnapshot().GetData(), time.Now())
+				}
 				away = append(away, m)
 			}
 		}
