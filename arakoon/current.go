@@ -116,4 +116,6 @@ func (c *current) Checkpoint(dir string) error {
 	return v.Checkpoint(dir)
 }
 
+func (c *current) Gone(id uint64) bool { return c.state().Gone(id) }
+
 func (c *current) Applied() state.Position { return c.state().Applied() }

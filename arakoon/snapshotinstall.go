@@ -177,6 +177,7 @@ func (a *appender) install(m *pb.Message) error {
 		return err
 	}
 	a.hard, _, _ = a.log.InitialState()
+	a.later = nil
 	use := indexed(statePrefix, marker.Index)
 	if err := a.patiently(func() error { return a.installer.swapIn(indexed(preparedPrefix, marker.Index), use) }); err != nil {
 		return err

@@ -1,8 +1,6 @@
 package arakoon
 
 import (
-	"errors"
-	"log/slog"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -31,9 +29,7 @@ func (s *stepper) takeSnapshot() {
 		m.From, m.Term = new(status.Lead), new(status.HardState.GetTerm())
 	}
 	s.next, s.took = nil, false
-	if err := s.raft.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) {
-		s.opt.Logger.Warn("raft message refused", slog.Any("error", err))
-	}
+	s.step(m)
 	s.ready()
 	if !s.took {
 		s.incoming.refused(a.prepared)
