@@ -56,7 +56,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func appendSnapshotList(dst []byte, id SnapshotID, files []SnapshotFile) []byte {
 	le, start := binary.LittleEndian, len(dst)
 	dst = le.AppendUint16(dst, listVersion)
-	dst = le.AppendUint16(dst, 0)
+	dst = le.AppendUint16(dst, 0) // flags
 	dst = append(dst, id[:]...)
 	dst = le.AppendUint32(dst, uint32(len(files)))
 	for _, f := range files {
