@@ -77,10 +77,8 @@ func (s *Snapshot) ReadAt(name string, p []byte, off int64) (n int, err error) {
 	if short {
 		p = p[:left]
 	}
-	if len(p) > 0 {
-		if n, err = s.source.read(s.made, name, p, off); err != nil {
-			return n, err
-		}
+	if n, err = s.source.read(s.made, name, p, off); err != nil {
+		return n, err
 	}
 	if short {
 		err = io.EOF
@@ -104,6 +102,9 @@ func (s *source) read(m *made, name string, p []byte, off int64) (int, error) {
 	defer release()
 	if err := s.touch(m); err != nil {
 		return 0, err
+	}
+	if len(p) == 0 {
+		return 0, nil
 	}
 	if err := s.pace.wait(len(p), s.end); err != nil {
 		return 0, err

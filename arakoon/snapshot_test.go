@@ -185,10 +185,10 @@ func TestAwayForTooLong(t *testing.T) {
 func TestReadsOverAnInstall(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		a := away(t)
-		a.carrier.passes = nil
 		gate := make(chan struct{})
 		a.carrier.passes = func(string, []byte) error { <-gate; return nil }
 		n := a.start(3)
+		a.until("the old state", func() bool { _, err := n.Get(t.Context(), Local, []byte("old")); return err == nil })
 		began, end := make(chan struct{}), make(chan struct{})
 		done := make(chan error)
 		go func() {
@@ -331,6 +331,11 @@ func TestInstallIsAtomic(t *testing.T) {
 		}
 		old, renewed := 0, 0
 		for i, image := range all {
+			// A new leader has no word of how far the member was in the power cut before.
+			lead := a.leader(1, 2).opt.Member
+			a.kill(lead, killed)
+			a.start(lead)
+			a.leader(1, 2)
 			a.disks[3] = image
 			n, err := a.open(3)
 			if err != nil {
@@ -378,7 +383,7 @@ func TestUnreadSnapshotIsDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.kill(3, killed)
-		a.until("a dropped snapshot", func() bool { return a.lead.source.touchOnly(first) })
+		a.until("a dropped snapshot", func() bool { return a.lead.source.isGone(first) })
 		if d := time.Since(began); d < unreadMost {
 			t.Errorf("dropped after %v", d)
 		}
@@ -395,8 +400,8 @@ func TestUnreadSnapshotIsDropped(t *testing.T) {
 	})
 }
 
-// touchOnly reports whether a snapshot is gone.
-func (s *source) touchOnly(m *made) bool {
+// isGone reports whether a snapshot is gone.
+func (s *source) isGone(m *made) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return m.gone
