@@ -118,7 +118,7 @@ func (n *Node) open() (err error) {
 
 // openState opens the state in use.
 func (n *Node) openState(begin state.Position) error {
-	options := func(dir string) state.Options { return n.stateOptions(dir, begin) }
+	options := func(dir string) state.Options { return stateOptions(n, dir, begin) }
 	n.installer = &installer{
 		opt: n.opt, end: n.end, log: n.log, state: &n.state, progress: n.progress, options: options, full: &n.full,
 	}
@@ -126,7 +126,7 @@ func (n *Node) openState(begin state.Position) error {
 	if err := dirs.find(); err != nil {
 		return err
 	}
-	if err := n.checkState(options(path.Join(n.opt.Dir, dirs.use))); err != nil {
+	if err := dirs.check(); err != nil {
 		return err
 	}
 	dirs.tidy()
@@ -139,7 +139,7 @@ func (n *Node) openState(begin state.Position) error {
 }
 
 // stateOptions are those of a state in a directory.
-func (n *Node) stateOptions(dir string, begin state.Position) state.Options {
+func stateOptions(n *Node, dir string, begin state.Position) state.Options {
 	o := n.opt
 	return state.Options{
 		FS: o.FS, Dir: dir, Cluster: o.Cluster, Member: o.Member,
@@ -147,15 +147,6 @@ func (n *Node) stateOptions(dir string, begin state.Position) state.Options {
 		CacheBytes: o.StateCacheBytes, MemTableBytes: o.MemTableBytes,
 		OnFailure: n.end.fail, OnFull: n.onFull, OnRoom: func() { n.full.Store(false) },
 	}
-}
-
-// checkState refuses a state that is behind what was durable, before anything is
-// changed in it: Pebble removes tables that its manifest does not know.
-func (n *Node) checkState(of state.Options) error {
-	if was := n.log.StateWas(); was > 0 {
-		return state.CheckReach(of, was)
-	}
-	return nil
 }
 
 // join checks that the log leads on from the state, and makes raft and the parts
@@ -170,7 +161,8 @@ func (n *Node) join() error {
 	}
 	n.log.StateDurable(at.Index)
 	n.progress.advance(at.Index, at.Term)
-	n.joinSnapshots(at)
+	n.source, n.incoming = newSource(n, at), newIncoming(n)
+	n.installer.done = n.incoming.done
 	r, err := raft.NewRawNode(&raft.Config{
 		ID: n.opt.Member, ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks,
 		Storage: storage{n.log, at, n.source}, Applied: at.Index, AsyncStorageWrites: true,
@@ -200,20 +192,6 @@ func (n *Node) join() error {
 	}
 	n.compactor.log, n.compactor.source = n.log, n.source
 	return nil
-}
-
-// joinSnapshots makes the parts that serve snapshots to other members and take theirs.
-func (n *Node) joinSnapshots(at state.Position) {
-	o := n.opt
-	n.source = &source{
-		fs: o.FS, dir: o.Dir, states: &n.state, log: n.log, end: n.end, logger: o.Logger, work: n.work,
-		freed: n.compactor.wake.Ring, pace: &pace{rate: o.SnapshotBytesPerSecond}, conf: at.Conf, behind: map[uint64]*follower{},
-	}
-	n.incoming = &incoming{
-		opt: o, states: n.installer.options, end: n.end, work: n.work, progress: n.progress, may: n.compactor.may,
-		lineage: func() (life, generation uint64) { return n.state.state().Lineage() },
-	}
-	n.installer.done = n.incoming.done
 }
 
 // storage is the log with what the state knows better: all that is applied is

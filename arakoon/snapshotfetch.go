@@ -47,6 +47,13 @@ type incoming struct {
 	had    int64 // bytes in dir when another snapshot was offered last; -1: none was
 }
 
+func newIncoming(n *Node) *incoming {
+	return &incoming{
+		opt: n.opt, states: n.installer.options, end: n.end, work: n.work, progress: n.progress, may: n.compactor.may,
+		lineage: func() (life, generation uint64) { return n.state.state().Lineage() },
+	}
+}
+
 // arrived is a snapshot that is a state of this member, and which raft has not seen.
 type arrived struct {
 	message  *pb.Message

@@ -119,6 +119,15 @@ func (d *stateDirs) finish(prepared string, index uint64) error {
 	return d.swap(prepared)
 }
 
+// check refuses a state in use that is behind what was durable, before anything is changed
+// in it: Pebble removes tables that its manifest does not know.
+func (d *stateDirs) check() error {
+	if was := d.log.StateWas(); was > 0 {
+		return state.CheckReach(d.options(path.Join(d.dir, d.use)), was)
+	}
+	return nil
+}
+
 // swap gives a prepared state, durably, its name in use. After an error that passes it may
 // be called again.
 func (d *stateDirs) swap(prepared string) error {

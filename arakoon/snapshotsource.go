@@ -56,6 +56,14 @@ type source struct {
 	behind   map[uint64]*follower
 }
 
+// newSource makes the source of a node whose state is at a position.
+func newSource(n *Node, at state.Position) *source {
+	return &source{
+		fs: n.opt.FS, dir: n.opt.Dir, states: &n.state, log: n.log, end: n.end, logger: n.opt.Logger, work: n.work,
+		freed: n.compactor.wake.Ring, pace: &pace{rate: n.opt.SnapshotBytesPerSecond}, conf: at.Conf, behind: map[uint64]*follower{},
+	}
+}
+
 // made is a snapshot.
 type made struct {
 	id    SnapshotID

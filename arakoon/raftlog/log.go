@@ -345,22 +345,21 @@ func (l *Log) Compact(index uint64, conf *pb.ConfState) error {
 	if err := l.append([]record{{kind: kindMarker, marker: &m}}); err != nil {
 		return err
 	}
-	return l.dropOld()
-}
-
-// dropOld drops the segments that no entry is in any more.
-func (l *Log) dropOld() error {
 	l.mu.Lock()
-	keep := l.index.oldest(l.current.number)
-	var gone []*segment
-	for _, n := range slices.Sorted(maps.Keys(l.segments)) {
-		if n < keep {
-			gone = append(gone, l.segments[n])
-			delete(l.segments, n)
-		}
-	}
+	gone := takeBefore(l.segments, l.index.oldest(l.current.number))
 	l.mu.Unlock()
 	return l.recycle(gone)
+}
+
+// takeBefore takes the segments before one out of a log's, oldest first.
+func takeBefore(segments map[uint64]*segment, keep uint64) (gone []*segment) {
+	for _, n := range slices.Sorted(maps.Keys(segments)) {
+		if n < keep {
+			gone = append(gone, segments[n])
+			delete(segments, n)
+		}
+	}
+	return gone
 }
 
 // Behind is how many bytes of segment files Compact(index) would free.

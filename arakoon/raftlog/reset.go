@@ -39,7 +39,10 @@ func (l *Log) Reset(m Marker, hard *pb.HardState) error {
 	if err := l.roll(nil); err != nil {
 		return err
 	}
-	return l.dropOld()
+	l.mu.Lock()
+	gone := takeBefore(l.segments, l.current.number)
+	l.mu.Unlock()
+	return l.recycle(gone)
 }
 
 // raised is hard, or else known, with at least this commit index.

@@ -150,7 +150,7 @@ func (l *Log) takeFile(least int64) (f disk.File, size int64, err error) {
 		l.unnamed = false
 	}
 	if f = l.spare.take(); f == nil {
-		if f, err = l.openSpare(); err != nil {
+		if f, err = l.opt.openSpare(); err != nil {
 			return nil, 0, err
 		}
 	}
