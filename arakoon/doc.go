@@ -1,5 +1,5 @@
 // Package arakoon is a consistent replicated key-value store. A Node is one member of
-// a cluster: it runs raft over a log of its own (package raftlog), and a state machine
+// a group: it runs raft over a log of its own (package raftlog), and a state machine
 // on Pebble (package state) that runs user functions.
 //
 // Four goroutines run a node, each with a type of its own:
@@ -26,6 +26,8 @@
 // (snapshot.go says how). The leader keeps its log behind that for as long as the member
 // needs, within Options.HoldBytes.
 //
-// Messages to other members go through a Transport. A cluster of one needs none and
-// elects itself at once.
+// Messages to other members go through a Transport. A group of one needs none and elects
+// itself at once. Members join as learners, are promoted and removed while the group runs
+// (members.go, change.go); where zones are required, acknowledgements pass a gate
+// (zones.go); who leads beside what raft does is in lead.go. docs/groups.md tells it whole.
 package arakoon

@@ -118,7 +118,7 @@ func (s *stepper) receive(r received) {
 		}
 		return
 	}
-	if m.GetType() == pb.MsgAppResp && !m.GetReject() && s.zones.active() {
+	if m.GetType() == pb.MsgAppResp && !m.GetReject() && s.zones.active() && s.isMember(m.GetFrom()) {
 		s.acknowledged(m)
 		return
 	}

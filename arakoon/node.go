@@ -113,6 +113,11 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
+	// A state that was never flushed begins where the log did, and with the same members:
+	// those of Options would make a member that joined a group of its own.
+	if m := n.log.Marker(); m.Index == begin.Index {
+		begin = m
+	}
 	return n.openState(state.Position{Index: begin.Index, Term: begin.Term, Conf: begin.Conf})
 }
 
@@ -180,7 +185,7 @@ func (n *Node) join() error {
 		raft: r, work: n.work, appends: appends, applies: applies, out: out, end: n.end,
 		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{},
 		leading: &n.leading, leader: &n.leader, inbox: &n.inbox, gone: n.state.Gone, last: last, toldOthers: make(chan struct{}),
-		zones:  zones{self: n.opt.Member, need: n.opt.RequireZones, zone: n.opt.Zone},
+		zones:  zones{need: n.opt.RequireZones, zone: n.opt.Zone},
 		source: n.source, incoming: n.incoming,
 	}
 	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer}

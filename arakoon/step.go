@@ -210,8 +210,8 @@ func (s *stepper) askIndex() {
 	status := s.raft.BasicStatus()
 	if !s.leading.Load() {
 		// Where another leads the reads are its. While nobody is known to lead they
-		// wait: this member may be about to.
-		if s.lead.mute || status.RaftState == raft.StateFollower && status.Lead != raft.None {
+		// wait: this member may be about to, unless the group has removed it.
+		if s.lead.mute || status.RaftState == raft.StateFollower && (status.Lead != raft.None || s.gone(s.opt.Member)) {
 			for _, r := range s.reads {
 				r.err <- s.notLeader()
 			}
@@ -301,7 +301,9 @@ func (s *stepper) noteLead() {
 		return
 	}
 	s.proposals.drop(fmt.Errorf("%w: this member leads no more", ErrUnknownOutcome))
-	s.endChange(changed{err: fmt.Errorf("%w: this member leads no more; whoever leads next may finish the change", ErrUnknownOutcome)})
+	if c := s.changes.run; c != nil && c.proposed {
+		s.endChange(changed{err: fmt.Errorf("%w: this member leads no more; whoever leads next may finish the change", ErrUnknownOutcome)})
+	}
 	for round, reads := range s.asked {
 		for _, r := range reads {
 			r.err <- s.notLeader()

@@ -1,8 +1,6 @@
 package arakoon
 
-import (
-	"slices"
-)
+import "slices"
 
 // zones decides how far a leader may be told that members hold its log, so that nothing is
 // committed before members of enough zones hold it durably. It is a pure decision, and the
@@ -26,7 +24,6 @@ import (
 // who starts with nothing acknowledged, changes that. level never falls in a term: what
 // was let through before the members changed was held by enough zones at that time.
 type zones struct {
-	self uint64
 	need int                        // zones that must hold everything; up to 1: no requirement
 	zone func(member uint64) string // "": in no zone, it counts for none
 
@@ -118,20 +115,6 @@ func (z *zones) release() (out []ack) {
 		}
 	}
 	return out
-}
-
-// missing are how many zones more would have to hold everything, and the members of which
-// raft must not hear yet; for whoever asks why nothing goes on.
-func (z *zones) waiting() (behind bool) {
-	if !z.active() {
-		return false
-	}
-	for _, id := range z.members {
-		if z.held[id] > z.level {
-			return true
-		}
-	}
-	return false
 }
 
 // zonesOf is in how many zones members are.
