@@ -21,6 +21,11 @@
 // room, descriptors, memory or rights, the node waits until it can. If Pebble finds the
 // disk full, applying waits, and nothing fails.
 //
+// A member that needs entries which the leader's log has dropped gets the leader's state: a
+// checkpoint, which it fetches through Options.Fetcher and puts in the place of its own
+// (snapshot.go says how). The leader keeps its log behind that for as long as the member
+// needs, within Options.HoldBytes.
+//
 // Messages to other members go through a Transport. A group of one needs none and elects
 // itself at once. Members join as learners, are promoted and removed while the group runs
 // (members.go, change.go); where zones are required, acknowledgements pass a gate

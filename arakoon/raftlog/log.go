@@ -95,6 +95,10 @@ type Log struct {
 
 	stateDurable uint64 // as the marks say
 
+	// restart is what the next segment begins with instead of what the log has; set
+	// while Reset runs.
+	restart *restart
+
 	// unsure is a segment that may have its name, but was given up.
 	unsure struct{ number, incarnation uint64 }
 
@@ -296,6 +300,9 @@ func (l *Log) publish(records []record, places []place) {
 			l.hard = proto.Clone(r.hard).(*pb.HardState)
 		case kindMarker:
 			l.index.mark(*r.marker)
+			if r.marker.reset {
+				l.tail.clear()
+			}
 			l.tail.behind(r.marker.Index)
 		}
 	}
@@ -339,16 +346,20 @@ func (l *Log) Compact(index uint64, conf *pb.ConfState) error {
 		return err
 	}
 	l.mu.Lock()
-	keep := l.index.oldest(l.current.number)
-	var gone []*segment
-	for _, n := range slices.Sorted(maps.Keys(l.segments)) {
-		if n < keep {
-			gone = append(gone, l.segments[n])
-			delete(l.segments, n)
-		}
-	}
+	gone := takeBefore(l.segments, l.index.oldest(l.current.number))
 	l.mu.Unlock()
 	return l.recycle(gone)
+}
+
+// takeBefore takes the segments before one out of a log's, oldest first.
+func takeBefore(segments map[uint64]*segment, keep uint64) (gone []*segment) {
+	for _, n := range slices.Sorted(maps.Keys(segments)) {
+		if n < keep {
+			gone = append(gone, segments[n])
+			delete(segments, n)
+		}
+	}
+	return gone
 }
 
 // Behind is how many bytes of segment files Compact(index) would free.

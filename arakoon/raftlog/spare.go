@@ -46,7 +46,7 @@ func (l *Log) prepareSpare() {
 		defer l.spare.mu.Unlock()
 		// An error is no failure: without a spare, the file is made when the segment
 		// is begun.
-		f, err := l.openSpare()
+		f, err := l.opt.openSpare()
 		if err == nil {
 			if err = grow(f, l.opt.SegmentBytes); err != nil {
 				_ = f.Close() // it is opened again
@@ -63,14 +63,14 @@ const spareAgain = time.Second
 
 // openSpare opens or makes the spare file. A file that is longer than any segment holds
 // nothing of value, and is cut.
-func (l *Log) openSpare() (disk.File, error) {
-	f, err := l.opt.FS.OpenFile(path.Join(l.opt.Dir, spareName), disk.Write|disk.Create, 0o600)
+func (o Options) openSpare() (disk.File, error) {
+	f, err := o.FS.OpenFile(path.Join(o.Dir, spareName), disk.Write|disk.Create, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	have, err := f.Size()
 	if err == nil && have > SegmentMax {
-		err = f.Truncate(l.opt.SegmentBytes)
+		err = f.Truncate(o.SegmentBytes)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
