@@ -98,10 +98,11 @@ func NewHistory(opt HistoryOptions) *History {
 
 // recording is what a batch of entries does, until it is published. Nil: not recorded.
 type recording struct {
-	list  []revision
-	bytes int
-	room  []byte  // for keys and values
-	spare []Event // for lists
+	list   []revision
+	bytes  int
+	room   []byte  // for keys and values
+	spare  []Event // for lists
+	listed int     // events that the last allocation had
 }
 
 func (r *recording) recorded() bool { return r != nil }
@@ -135,41 +136,44 @@ func (r *recording) add(index uint64, b *writes) {
 		return
 	}
 	one := revision{index: index, list: r.lists(len(touched))}
+	for _, i := range touched {
+		one.bytes += len(b.entries[i].key) + len(b.entries[i].value)
+	}
+	r.reserve(one.bytes)
 	for n, i := range touched {
 		e := &b.entries[i]
-		key := copyTo(r, e.key)
-		one.list[n] = Event{Key: key, Deleted: e.value == nil}
+		one.list[n] = Event{Key: copyTo(r, e.key), Deleted: e.value == nil}
 		if e.value != nil {
 			one.list[n].Value = copyTo(r, e.value)
 		}
-		one.bytes += len(e.key) + len(e.value) + eventSize
 	}
+	one.bytes += len(touched) * eventSize
 	r.bytes += one.bytes
 	r.list = append(r.list, one)
 }
 
-// lists returns room for n events. Small lists share an allocation.
+// lists returns room for n events. The revisions of a batch share allocations, which
+// grow: most batches have one revision, with one event.
 func (r *recording) lists(n int) []Event {
-	const together = 64
-	if n > together/4 {
-		return make([]Event, n)
-	}
 	if len(r.spare) < n {
-		r.spare = make([]Event, together)
+		r.listed = max(n, min(2*r.listed, 64))
+		r.spare = make([]Event, r.listed)
 	}
 	list := r.spare[:n:n]
 	r.spare = r.spare[n:]
 	return list
 }
 
-// copyTo returns a copy, never nil, whose neighbours in memory belong to the same batch.
+// reserve makes room for the keys and values of a revision.
+func (r *recording) reserve(n int) {
+	if cap(r.room)-len(r.room) < n {
+		r.room = make([]byte, 0, max(n, min(2*cap(r.room), arenaSize)))
+	}
+}
+
+// copyTo returns a copy, never nil, in the room that is reserved. Whoever holds it holds
+// the revision's other events in memory too, and those of its neighbours.
 func copyTo[T string | []byte](r *recording, b T) []byte {
-	if len(b) > arenaMax {
-		return append(make([]byte, 0, len(b)), b...)
-	}
-	if cap(r.room)-len(r.room) < len(b) || r.room == nil {
-		r.room = make([]byte, 0, max(arenaMax, min(2*cap(r.room), arenaSize)))
-	}
 	at := len(r.room)
 	r.room = append(r.room, b...)
 	return r.room[at:len(r.room):len(r.room)]
