@@ -3,7 +3,6 @@ package arakoon
 import (
 	"bytes"
 	"context"
-	"fmt"
 
 	"openvstorage/arakoon/state"
 )
@@ -39,8 +38,8 @@ type Entry struct {
 // AnswerMax is how many bytes of keys and values an answer may have that is a list.
 const AnswerMax = 32 << 20
 
-// QueryCalls are calls of a Node that read and return lists and counts. As all of them they
-// are safe for concurrent use, and what they read is of one moment.
+// QueryCalls are the calls of a Node that read keys. As all its calls they are safe for
+// concurrent use, and what each of them reads is of one moment.
 type QueryCalls struct{ node *Node }
 
 // Exists says whether a key is there.
@@ -138,35 +137,4 @@ func (q QueryCalls) scan(ctx context.Context, c Consistency, b Bounds, reverse b
 		err = stop
 	}
 	return ended, err
-}
-
-// Level is the level of the group, as far as this member has applied.
-func (n *Node) Level() uint32 { return n.state.Level() }
-
-// RaiseLevel brings the group to a level, up to state.LevelNewest, for good: a release that
-// does not know the level can be no member any more. known asserts that every member, the
-// learners among them, has reported that its release knows the level, and that no other
-// will be added meanwhile; without it only a group of one member is raised. A group of one
-// member is also raised by the first write that needs it.
-func (n *Node) RaiseLevel(ctx context.Context, level uint32, known bool) error {
-	if level > state.LevelNewest {
-		return fmt.Errorf("arakoon: %s: level %d is not known, this release knows up to %d", n.opt.Dir, level, state.LevelNewest)
-	}
-	if level <= n.state.Level() {
-		return nil
-	}
-	_, _, err := n.write(ctx, state.Raise(level, !known), [16]byte{}, 0)
-	return err
-}
-
-// comeTo is for a write that needs a higher level than the group has.
-func (n *Node) comeTo(ctx context.Context, need uint32) error {
-	if !n.leading.Load() {
-		return ErrNotLeader
-	}
-	c := n.state.Applied().Conf
-	if has := n.state.Level(); need > state.LevelNewest || len(c.GetVoters()) != 1 || len(c.GetVotersOutgoing())+len(c.GetLearners()) > 0 {
-		return &LevelError{Need: need, Has: has}
-	}
-	return n.RaiseLevel(ctx, need, false)
 }

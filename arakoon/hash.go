@@ -162,16 +162,16 @@ func (h *hasher) drop() {
 }
 
 // pace waits as long as reading so many bytes may take.
-func (n *Node) pace(ctx context.Context, bytes int) error {
-	timer := time.NewTimer(time.Duration(int64(bytes) * int64(time.Second) / n.opt.ScanBytes))
+func (i ImageCalls) pace(ctx context.Context, bytes int) error {
+	timer := time.NewTimer(time.Duration(int64(bytes) * int64(time.Second) / i.node.opt.ScanBytes))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-n.end.stop:
-	case <-n.end.failed:
+	case <-i.node.end.stop:
+	case <-i.node.end.failed:
 	}
-	return n.Err()
+	return i.node.Err()
 }

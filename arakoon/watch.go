@@ -48,12 +48,12 @@ func (i ImageCalls) Watch(ctx context.Context, prefix []byte, from uint64, fn fu
 }
 
 // watchError makes an error of a history the node's.
-func (n *Node) watchError(err error) error {
+func (i ImageCalls) watchError(err error) error {
 	switch {
 	case errors.Is(err, state.ErrTooManyWatchers):
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	case errors.Is(err, state.ErrStopped):
-		return n.Err()
+		return i.node.Err()
 	}
 	return err
 }

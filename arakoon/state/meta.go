@@ -40,6 +40,8 @@ type meta struct {
 
 	level  uint32 // of the group
 	leases uint32 // that are held
+
+	left []removed // members removed by entries that are being applied; not part of the value
 }
 
 // version is the one that the meta is written in.
@@ -49,6 +51,9 @@ func (m meta) version() uint16 {
 	}
 	return metaVersion2
 }
+
+// removed is a member that the group has removed, and the entry that did it.
+type removed struct{ id, index uint64 }
 
 var metaKey = []byte("m")
 

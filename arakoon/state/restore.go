@@ -62,7 +62,10 @@ func Restore(opt Options, from io.Reader, prepare func(BackupInfo, *Options) err
 	if err = s.Close(); err == nil {
 		// What would be refused at the next start is refused now.
 		if s, err = Open(opt); err == nil {
-			err = s.Leave()
+			if s.Gone(opt.Member) {
+				err = fmt.Errorf("the group has removed member %d, and no other may have its id: take a new one", opt.Member)
+			}
+			err = errors.Join(err, s.Leave())
 		}
 	}
 	return info, err
