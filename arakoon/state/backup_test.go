@@ -31,8 +31,8 @@ func filled(t testing.TB, fsys *crashdisk.FS) *State {
 	does(t, s, new(Sequence).Acquire("n", alice, time.Second), 0)
 	apply(t, s, Command{Open: true, Session: bob, Time: 9})
 	apply(t, s, Command{Session: bob, Request: 1, Body: body(t, new(Sequence).Delete([]byte("none")))})
-	for i := range 40 {
-		does(t, s, new(Sequence).Set(fmt.Append(nil, "k", i), bytes.Repeat([]byte{byte(i)}, 100)), 0)
+	for i := range 10 {
+		does(t, s, new(Sequence).Set(fmt.Append(nil, "k", i), bytes.Repeat([]byte{byte(i)}, 20)), 0)
 	}
 	return s
 }
@@ -77,7 +77,7 @@ func restoreIn(from io.Reader, fsys *crashdisk.FS) (BackupInfo, error) {
 func TestBackup(t *testing.T) {
 	s := filled(t, crashdisk.New())
 	b, info := backup(t, s)
-	if got, err := Verify(bytes.NewReader(b)); err != nil || got != info || info.Group != "group" || info.Index != s.Applied().Index || info.Level != 2 || info.Keys != 42 {
+	if got, err := Verify(bytes.NewReader(b)); err != nil || got != info || info.Group != "group" || info.Index != s.Applied().Index || info.Level != 2 || info.Keys != 12 {
 		t.Fatalf("%+v, %v, not %+v", got, err, info)
 	}
 	d := crashdisk.New()
@@ -224,8 +224,8 @@ func TestDump(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"member 3 index 45 term 1 level 2", `lease "n": owner ` + alice.String() + " fence 3 renewed 3 ttl 1s", "session " + bob.String() + `: request 1 at 5.0, kind 2, error "not found`,
-		`key "k7": 100 bytes "\a\a"...`,
+		"member 3 index 15 term 1 level 2", `lease "n": owner ` + alice.String() + " fence 3 renewed 3 ttl 1s", "session " + bob.String() + `: request 1 at 5.0, kind 2, error "not found`,
+		`key "k7": 20 bytes "\a\a"...`,
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is not in it:\n%s", want, b.String())

@@ -182,7 +182,7 @@ func (t *tx) lease(s step) (result Result, failed *Error) {
 		// proposer could guess one.
 		result.Found = held && now.Fence < t.index && (s.op == opRelease || now.Renewed == s.renewed)
 		if result.Found {
-			t.group.leases--
+			t.leases--
 			t.putLease(key, nil)
 		}
 	}
@@ -197,10 +197,10 @@ func (t *tx) acquire(s step, now Lease, found bool, put func(Lease)) (result Res
 		return result, badTTL(s)
 	case found && now.Owner != s.owner:
 		return result, &Error{Code: CodeLeaseHeld, Key: slices.Clone(s.key), Message: fmt.Sprintf("lease is held by %v", now.Owner)}
-	case !found && t.group.leases >= LeasesMax:
-		return result, &Error{Code: CodeTooManyLeases, Key: slices.Clone(s.key), Message: fmt.Sprintf("%d leases are held, and there may be no more", t.group.leases)}
+	case !found && t.leases >= LeasesMax:
+		return result, &Error{Code: CodeTooManyLeases, Key: slices.Clone(s.key), Message: fmt.Sprintf("%d leases are held, and there may be no more", t.leases)}
 	case !found:
-		t.group.leases++
+		t.leases++
 		now = Lease{Owner: s.owner, Fence: t.index}
 	}
 	now.Renewed, now.TTL = t.index, time.Duration(s.ttl)*time.Millisecond

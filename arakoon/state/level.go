@@ -53,10 +53,10 @@ func (t *tx) raise(level uint32, alone bool) *Error {
 	if level > LevelNewest {
 		fatal(fmt.Errorf("%w: level %d, this release knows up to %d; run a release that knows it", ErrNewer, level, LevelNewest))
 	}
-	c := t.group.at.Conf
+	c := t.conf
 	if others := len(c.GetVoters()) + len(c.GetVotersOutgoing()) + len(c.GetLearners()) + len(c.GetLearnersNext()); alone && others > 1 {
 		return &Error{Code: CodeLevel, Message: fmt.Sprintf("the group has %d members, and none but the first was asked whether it knows level %d", others, level)}
 	}
-	t.group.level = max(t.group.level, level)
+	t.level = max(t.level, level)
 	return nil
 }

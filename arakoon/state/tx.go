@@ -7,17 +7,19 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 // tx is one command that is being run. It writes into the batch, and if the command fails
 // the batch takes those writes back.
 type tx struct {
-	under *writes
-	bytes int
-	time  int64
-	index uint64 // of the entry
-	group meta   // as it is for this command; only level and leases change
-	marks int    // of the batch, with those of this command
+	under         *writes
+	bytes         int
+	time          int64
+	index         uint64 // of the entry
+	conf          *pb.ConfState
+	level, leases uint32 // of the group, as this command has made them
+	marks         int    // of the batch, with those of this command
 }
 
 // abort is the value of a panic that ends a command: user functions have no way to return
