@@ -119,3 +119,52 @@ func (c *current) Checkpoint(dir string) error {
 func (c *current) Gone(id uint64) bool { return c.state().Gone(id) }
 
 func (c *current) Applied() state.Position { return c.state().Applied() }
+
+func (c *current) Has(key []byte) (bool, error) {
+	v := c.use()
+	defer c.leave(v)
+	return v.Has(key)
+}
+
+func (c *current) Scan(first, last []byte, reverse bool, fn func(key, value []byte) bool) error {
+	v := c.use()
+	defer c.leave(v)
+	return v.Scan(first, last, reverse, fn)
+}
+
+// What these return is in memory, and a state that was closed meanwhile has it too.
+
+func (c *current) Level() uint32 { return c.state().Level() }
+
+func (c *current) Lease(name string) (state.Lease, bool) { return c.state().Lease(name) }
+
+func (c *current) Leases() []state.Lease { return c.state().Leases() }
+
+func (c *current) LeasesVersion() uint64 { return c.state().LeasesVersion() }
+
+// held is an image and the state that it is of, which it keeps open.
+type held struct {
+	*state.Image
+	of  *current
+	ver *version
+}
+
+// image makes an image of the state as it is.
+func (c *current) image() (*held, error) {
+	v := c.use()
+	i, err := v.Image()
+	if err != nil {
+		c.leave(v)
+		return nil, err
+	}
+	return &held{i, c, v}, nil
+}
+
+// hold keeps the state open that an image is of, which Apply has just made.
+func (c *current) hold(i *state.Image) *held { return &held{i, c, c.use()} }
+
+// Close closes the image, and lets go of the state.
+func (h *held) Close() error {
+	defer h.of.leave(h.ver)
+	return h.Image.Close()
+}

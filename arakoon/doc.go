@@ -29,5 +29,5 @@
 // Messages to other members go through a Transport. A group of one needs none and elects
 // itself at once. Members join as learners, are promoted and removed while the group runs
 // (members.go, change.go); where zones are required, acknowledgements pass a gate
-// (zones.go); who leads beside what raft does is in lead.go. docs/groups.md tells it whole.
+// (zones.go); who leads beside what raft does is in lead.go. docs/members.md tells it whole.
 package arakoon

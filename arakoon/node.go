@@ -22,6 +22,10 @@ import (
 
 // Node is one member. All methods are safe for concurrent use.
 type Node struct {
+	QueryCalls
+	LeaseCalls
+	ImageCalls
+
 	opt       Options
 	functions *state.Registry
 	lock      io.Closer
@@ -37,6 +41,9 @@ type Node struct {
 	stepper   *stepper
 	appender  *appender
 	applier   *applier
+	history   *state.History
+	leaser    *leaser
+	hasher    *hasher
 	compactor *compactor
 	source    *source
 	incoming  *incoming
@@ -60,6 +67,8 @@ func Open(opt Options) (*Node, error) {
 		progress:  &progress{waiters: map[chan struct{}]uint64{}},
 		proposals: &proposals{most: opt.Proposals, mostBytes: opt.ProposalBytes, batches: map[uint64][]*proposal{}},
 	}
+	n.QueryCalls, n.LeaseCalls, n.ImageCalls = QueryCalls{n}, LeaseCalls{n}, ImageCalls{n}
+	n.history, n.leaser, n.hasher = state.NewHistory(opt.History), &leaser{node: n}, &hasher{node: n}
 	n.end.onEnd, n.end.onFailure = n.proposals.end, n.onFailure
 	n.readers = &readers{most: opt.Reads, work: n.work, progress: n.progress, end: n.end}
 	n.compactor = &compactor{bytes: opt.CompactBytes, most: opt.HoldBytes, progress: n.progress, end: n.end, state: &n.state, allowed: make(chan struct{})}
@@ -149,7 +158,7 @@ func stateOptions(n *Node, dir string, begin state.Position) state.Options {
 	return state.Options{
 		FS: o.FS, Dir: dir, Cluster: o.Cluster, Member: o.Member,
 		Begin: begin, Functions: n.functions, Life: o.Life, Generation: o.Generation,
-		CacheBytes: o.StateCacheBytes, MemTableBytes: o.MemTableBytes,
+		CacheBytes: o.StateCacheBytes, MemTableBytes: o.MemTableBytes, History: n.history, OnMark: n.hasher.take,
 		OnFailure: n.end.fail, OnFull: n.onFull, OnRoom: func() { n.full.Store(false) },
 	}
 }
@@ -193,9 +202,10 @@ func (n *Node) join() error {
 	n.stepper.setConf(at.Conf) // raft has the same
 	n.applier = &applier{
 		state: &n.state, log: n.log, queue: applies, work: n.work, out: out, end: n.end,
-		progress: n.progress, proposals: n.proposals, compactor: n.compactor, origin: origin, held: last,
+		progress: n.progress, proposals: n.proposals, compactor: n.compactor, leaser: n.leaser, origin: origin, held: last,
 	}
 	n.compactor.log, n.compactor.source = n.log, n.source
+	n.hasher.held = last
 	return nil
 }
 
@@ -237,6 +247,8 @@ func (n *Node) start() error {
 	n.end.run(n.stepper.loop)
 	n.end.run(n.appender.loop)
 	n.end.run(n.applier.loop)
+	n.end.run(n.leaser.loop)
+	n.end.run(n.hasher.loop)
 	alone, err := n.applyAlone(n.stepper.toldOthers)
 	if err != nil {
 		return err
@@ -382,6 +394,7 @@ func (n *Node) closeState(s *state.State) error {
 func (n *Node) closeStores() error {
 	var errs []error
 	if s := n.state.state(); s != nil {
+		n.hasher.drop()
 		errs = append(errs, n.closeState(s))
 	}
 	if n.log != nil {

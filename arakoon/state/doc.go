@@ -38,6 +38,19 @@
 //	8 replace        key, optional wanted
 //	9 call           name, version u32, argument
 //
+// and from level 2 of the group on (level.go):
+//
+//	10 confirm       key, value: set unless it has this value
+//	11 acquire       name of a lease, owner 16 bytes, time to live in ms u64
+//	12 renew         name, fence u64, time to live in ms u64, 0 as it was
+//	13 release       name, fence u64
+//	14 assert lease  name, fence u64: it is held under this fence
+//	15 expire        name, fence u64, revision of the renewal u64
+//	16 raise         nothing, level u32, alone u8: 1, only if the group has one member
+//	17 mark          nothing: an image of the state at this index (State's Options.OnMark)
+//
+// Steps 15 to 17 are members' own: no client may send them.
+//
 // A command is applied whole or not at all. If a step fails, that failure is the
 // command's result, and it is the same on every member. If a member cannot do what it
 // should (read its disk, run a function that it does not have), that member stops: it
@@ -50,4 +63,5 @@
 //	"x" + member      a member that was removed: its id is never taken again
 //	"s" + session     its last request and that request's result
 //	"u" + key         a user's value
+//	"l" + name        a lease (lease.go); from level 2 on
 package state

@@ -75,11 +75,16 @@ func FuzzBatch(f *testing.F) {
 
 func FuzzValues(f *testing.F) {
 	f.Add(appendMeta(nil, meta{at: Position{Conf: &pb.ConfState{Voters: []uint64{3}}}}))
+	f.Add(appendMeta(nil, meta{level: 2, at: Position{Conf: &pb.ConfState{Voters: []uint64{3}}}}))
+	f.Add(appendLease(nil, Lease{TTL: LeaseTTLMin}))
 	f.Add(appendSession(nil, session{request: 4}, lastDone, Outcome{Results: []Result{{Value: []byte("v")}}}))
 	f.Add(appendSession(nil, session{request: 4}, lastFailed, Outcome{Err: &Error{Code: 1}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if m, err := decodeMeta(b); err == nil && b[0] == metaVersion && !bytes.Equal(appendMeta(nil, m), b) {
+		if m, err := decodeMeta(b); err == nil && b[0] >= metaVersion2 && !bytes.Equal(appendMeta(nil, m), b) {
 			t.Fatal("the meta that was read writes otherwise")
+		}
+		if l, err := decodeLease("n", b); err == nil && !bytes.Equal(appendLease(nil, l), b) {
+			t.Fatal("the lease that was read writes otherwise")
 		}
 		if s, kind, o, err := decodeSession(b); err == nil && !bytes.Equal(appendSession(nil, s, kind, o), b) {
 			t.Fatal("the session that was read writes otherwise")
@@ -99,7 +104,7 @@ func FuzzSteps(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		batch := newWrites(s)
 		defer batch.close()
-		if out, err := s.run(batch, b, 1, 1); err == nil && out.Err != nil && out.Results != nil {
+		if out, err := s.run(batch, b, 1, &meta{time: 1}); err == nil && out.Err != nil && out.Results != nil {
 			t.Fatal("results and an error")
 		}
 	})

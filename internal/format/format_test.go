@@ -91,7 +91,7 @@ func TestDamage(t *testing.T) {
 
 func TestKindNames(t *testing.T) {
 	seen := map[string]bool{}
-	for k := format.KindSCO; k <= format.KindRoster; k++ {
+	for k := format.KindSCO; k <= format.KindBackup; k++ {
 		name := k.String()
 		if name == "" || strings.HasPrefix(name, "kind ") || seen[name] {
 			t.Errorf("kind %d is %q", k, name)
