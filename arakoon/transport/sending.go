@@ -293,6 +293,9 @@ func (s *sending) answered(f flight, r *wire.Reply, err error) {
 	if news {
 		s.t.o.Logger.Warn("messages to a member were lost", "to", s.to, "stream", s.which, "messages", f.count, errAttr(err))
 	}
+	if errors.Is(err, ErrLife) { // a later connection may be of the group as it is now
+		s.redialer.Renew(err)
+	}
 	if waits || err != nil {
 		s.bell.Ring()
 	}
