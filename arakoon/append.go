@@ -1,7 +1,6 @@
 package arakoon
 
 import (
-	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -16,16 +15,17 @@ import (
 // appender stores in the log what raft wants stored. One goroutine runs it; others
 // see only whether it waits.
 type appender struct {
-	log     *raftlog.Log
-	queue   *queue[*pb.Message]
-	out     outbox
-	end     *shutdown
-	logger  *slog.Logger
-	onFull  func(error)
-	hard    *pb.HardState         // as the log has it
-	later   *pb.HardState         // a newer one that goes into the log with the next entries, nil if there is none
-	stalled atomic.Pointer[error] // why the log cannot take anything now, nil if it can
-	stores  atomic.Uint64         // begun and ended, together: odd while one runs
+	log       *raftlog.Log
+	queue     *queue[*pb.Message]
+	out       outbox
+	end       *shutdown
+	logger    *slog.Logger
+	onFull    func(error)
+	hard      *pb.HardState // as the log has it
+	later     *pb.HardState // a newer one that goes into the log with the next entries, nil if there is none
+	installer *installer
+	stalled   atomic.Pointer[error] // why the log cannot take anything now, nil if it can
+	stores    atomic.Uint64         // begun and ended, together: odd while one runs
 }
 
 // storing is the number of a store, and whether it runs. Any goroutine may ask.
@@ -46,27 +46,35 @@ func (a *appender) loop() {
 		case <-a.end.failed:
 			return
 		}
-		messages := a.queue.take()
-		rounds, err := a.rounds(messages)
-		if err == nil {
-			err = a.store(rounds)
+		for messages := a.queue.take(); len(messages) > 0; {
+			n, err := a.some(messages)
+			if err != nil {
+				a.end.fail(err)
+				return
+			}
+			a.out.respond(messages[:n], n)
+			messages = messages[n:]
 		}
-		if err != nil {
-			a.end.fail(err)
-			return
-		}
-		a.out.respond(messages, len(messages))
 	}
 }
 
-// rounds are what messages ask to be stored.
-func (a *appender) rounds(messages []*pb.Message) (rounds []raftlog.Round, err error) {
-	for _, m := range messages {
-		// A member takes no snapshot of another's state yet. Going on without the
-		// entries that the snapshot stands for would be a gap in the log.
-		if !raft.IsEmptySnap(m.GetSnapshot()) {
-			return nil, errors.New("a snapshot came from a cluster of one")
+// some does what the first n messages ask for: all that come before a snapshot, or a
+// snapshot with what its message has beside it.
+func (a *appender) some(messages []*pb.Message) (n int, err error) {
+	if !raft.IsEmptySnap(messages[0].GetSnapshot()) {
+		if err := a.install(messages[0]); err != nil {
+			return 0, err
 		}
+		return 1, a.store(a.rounds(messages[:1]))
+	}
+	for n = 1; n < len(messages) && raft.IsEmptySnap(messages[n].GetSnapshot()); n++ {
+	}
+	return n, a.store(a.rounds(messages[:n]))
+}
+
+// rounds are what messages ask to be stored.
+func (a *appender) rounds(messages []*pb.Message) (rounds []raftlog.Round) {
+	for _, m := range messages {
 		r := raftlog.Round{Entries: m.GetEntries()}
 		h := &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 		if raft.IsEmptyHardState(h) {
@@ -87,7 +95,7 @@ func (a *appender) rounds(messages []*pb.Message) (rounds []raftlog.Round, err e
 			rounds = append(rounds, r)
 		}
 	}
-	return rounds, nil
+	return rounds
 }
 
 // storeAgain is how long the log waits before it tries again, and tellFull how many
@@ -97,15 +105,20 @@ const (
 	tellFull   = 5
 )
 
-// store appends rounds. It waits, and the node with it, while the log is as it was
-// before and the obstacle may pass: there is no room, or no descriptor, for a new
-// segment. A node that has failed must be opened again; a wait ends by itself. Any
-// other error fails the node, as nobody knows then what the log holds (rule P6).
+// store appends rounds.
 func (a *appender) store(rounds []raftlog.Round) error {
+	return a.patiently(func() error { return a.log.Append(rounds...) })
+}
+
+// patiently changes the log or what is beside it. It waits, and the node with it, while
+// all is as it was before and the obstacle may pass: there is no room, or no descriptor,
+// for a new segment. A node that has failed must be opened again; a wait ends by itself.
+// Any other error fails the node, as nobody knows then what the log holds (rule P6).
+func (a *appender) patiently(change func() error) error {
 	a.stores.Add(1)
 	defer a.stores.Add(1)
 	for try := 0; ; try++ {
-		err := a.log.Append(rounds...)
+		err := change()
 		if err == nil {
 			if a.stalled.Load() != nil {
 				a.stalled.Store(nil)

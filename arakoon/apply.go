@@ -2,7 +2,6 @@ package arakoon
 
 import (
 	"openvstorage/arakoon/raftlog"
-	"openvstorage/arakoon/state"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 )
@@ -10,7 +9,7 @@ import (
 // applier applies to the state what is committed, and answers whoever proposed it.
 // One goroutine runs it.
 type applier struct {
-	state     *state.State
+	state     *current
 	log       *raftlog.Log
 	queue     *queue[*pb.Message]
 	work      *queue[any]
@@ -57,7 +56,7 @@ func (a *applier) loop() {
 // apply applies entries. An error fails the node: an entry that one member skips and
 // another applies would make their states differ for ever.
 func (a *applier) apply(entries []*pb.Entry) error {
-	applied, err := a.state.Apply(entries, a.changeMembers)
+	applied, err := a.state.state().Apply(entries, a.changeMembers)
 	if err != nil {
 		return err
 	}

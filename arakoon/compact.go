@@ -22,10 +22,12 @@ const (
 // log is the only durable place of what it holds (Pebble has no log of its own).
 type compactor struct {
 	log      *raftlog.Log
-	state    *state.State
+	state    *current
 	progress *progress
 	end      *shutdown
 	bytes    int64 // as much may lie behind
+	most     int64 // as much more may be kept for members that catch up
+	source   *source
 
 	wake    bell.Bell
 	allowed chan struct{} // closed when these are known to be the newest files
@@ -85,6 +87,9 @@ func (c *compactor) loop(first chan struct{}) {
 // passed says of an error that nothing has changed, and it may pass.
 func (c *compactor) once() (passed bool, err error) {
 	index, _ := c.progress.now()
+	if hold, held := c.held(index); held {
+		index = min(index, hold.Index)
+	}
 	if c.log.Behind(index) <= c.bytes {
 		return false, nil
 	}
@@ -95,6 +100,23 @@ func (c *compactor) once() (passed bool, err error) {
 	// How far the state is must be known before entries go: a state that is found
 	// to be shorter is refused then, and never begun anew (rule P8).
 	c.log.StateDurable(at.Index)
+	if hold, held := c.held(at.Index); held && hold.Index < at.Index {
+		at = hold
+	}
 	err = c.log.Compact(at.Index, at.Conf)
 	return err != nil && c.log.Err() == nil && disk.CauseOf(err).Passes(), err
+}
+
+// held is the entry behind which the log is kept for members that catch up. They get no
+// more than so many bytes: what is kept has a bound, however slow they are.
+func (c *compactor) held(index uint64) (hold state.Position, held bool) {
+	hold, held = c.source.hold()
+	if !held || hold.Index >= index {
+		return hold, held
+	}
+	if more := c.log.Behind(index) - c.log.Behind(hold.Index); more > c.most {
+		c.source.letGo(more)
+		return state.Position{}, false
+	}
+	return hold, true
 }

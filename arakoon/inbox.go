@@ -111,6 +111,13 @@ func (s *stepper) receive(r received) {
 		return
 	}
 	s.peers.hear(m.GetFrom())
+	if m.GetType() == pb.MsgSnap { // raft hears of it when its files are here
+		if err := s.incoming.offer(m); err != nil && s.end.err() == nil {
+			s.inbox.dropped.Add(1)
+			s.opt.Logger.Warn("raft message refused", slog.Any("error", err))
+		}
+		return
+	}
 	if m.GetType() == pb.MsgAppResp && !m.GetReject() && s.zones.active() {
 		s.acknowledged(m)
 		return

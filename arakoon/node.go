@@ -26,7 +26,7 @@ type Node struct {
 	functions *state.Registry
 	lock      io.Closer
 	log       *raftlog.Log
-	state     *state.State
+	state     current
 
 	end       *shutdown
 	closing   sync.Once
@@ -38,6 +38,9 @@ type Node struct {
 	appender  *appender
 	applier   *applier
 	compactor *compactor
+	source    *source
+	incoming  *incoming
+	installer *installer
 
 	inbox inbox // of other members' messages
 
@@ -59,7 +62,7 @@ func Open(opt Options) (*Node, error) {
 	}
 	n.end.onEnd, n.end.onFailure = n.proposals.end, n.onFailure
 	n.readers = &readers{most: opt.Reads, work: n.work, progress: n.progress, end: n.end}
-	n.compactor = &compactor{bytes: opt.CompactBytes, progress: n.progress, end: n.end, allowed: make(chan struct{})}
+	n.compactor = &compactor{bytes: opt.CompactBytes, most: opt.HoldBytes, progress: n.progress, end: n.end, state: &n.state, allowed: make(chan struct{})}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.closeStores())
 	}
@@ -110,19 +113,40 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
-	of := state.Options{
-		FS: o.FS, Dir: path.Join(o.Dir, "state"), Cluster: o.Cluster, Member: o.Member,
-		Begin: state.Position(begin), Functions: n.functions, Life: o.Life, Generation: o.Generation,
+	return n.openState(state.Position{Index: begin.Index, Term: begin.Term, Conf: begin.Conf})
+}
+
+// openState opens the state in use.
+func (n *Node) openState(begin state.Position) error {
+	options := func(dir string) state.Options { return n.stateOptions(dir, begin) }
+	n.installer = &installer{
+		opt: n.opt, end: n.end, log: n.log, state: &n.state, progress: n.progress, options: options, full: &n.full,
+	}
+	dirs := n.installer.dirs()
+	if err := dirs.find(); err != nil {
+		return err
+	}
+	if err := n.checkState(options(path.Join(n.opt.Dir, dirs.use))); err != nil {
+		return err
+	}
+	dirs.tidy()
+	s, err := state.Open(options(path.Join(n.opt.Dir, dirs.use)))
+	if err != nil {
+		return err
+	}
+	n.state.set(s)
+	return n.join()
+}
+
+// stateOptions are those of a state in a directory.
+func (n *Node) stateOptions(dir string, begin state.Position) state.Options {
+	o := n.opt
+	return state.Options{
+		FS: o.FS, Dir: dir, Cluster: o.Cluster, Member: o.Member,
+		Begin: begin, Functions: n.functions, Life: o.Life, Generation: o.Generation,
 		CacheBytes: o.StateCacheBytes, MemTableBytes: o.MemTableBytes,
 		OnFailure: n.end.fail, OnFull: n.onFull, OnRoom: func() { n.full.Store(false) },
 	}
-	if err := n.checkState(of); err != nil {
-		return err
-	}
-	if n.state, err = state.Open(of); err != nil {
-		return err
-	}
-	return n.join()
 }
 
 // checkState refuses a state that is behind what was durable, before anything is
@@ -146,9 +170,10 @@ func (n *Node) join() error {
 	}
 	n.log.StateDurable(at.Index)
 	n.progress.advance(at.Index, at.Term)
+	n.joinSnapshots(at)
 	r, err := raft.NewRawNode(&raft.Config{
 		ID: n.opt.Member, ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks,
-		Storage: storage{n.log, at}, Applied: at.Index, AsyncStorageWrites: true,
+		Storage: storage{n.log, at, n.source}, Applied: at.Index, AsyncStorageWrites: true,
 		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 4 << 20, MaxInflightMsgs: 256, MaxInflightBytes: 64 << 20,
 		PreVote: true, CheckQuorum: true, DisableProposalForwarding: true, StepDownOnRemoval: true,
 		Logger: logger{n.opt.Logger.With("cluster", n.opt.Cluster, "member", n.opt.Member)},
@@ -163,25 +188,44 @@ func (n *Node) join() error {
 		raft: r, work: n.work, appends: appends, applies: applies, out: out, end: n.end,
 		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{},
 		leading: &n.leading, leader: &n.leader, inbox: &n.inbox, gone: n.state.Gone, last: last, toldOthers: make(chan struct{}),
-		zones: zones{self: n.opt.Member, need: n.opt.RequireZones, zone: n.opt.Zone},
+		zones:  zones{self: n.opt.Member, need: n.opt.RequireZones, zone: n.opt.Zone},
+		source: n.source, incoming: n.incoming,
 	}
-	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull}
+	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer}
 	n.stepper.storing = n.appender.storing
 	n.stepper.setConf(at.Conf) // raft has the same
 	n.applier = &applier{
-		state: n.state, log: n.log, queue: applies, work: n.work, out: out, end: n.end,
+		state: &n.state, log: n.log, queue: applies, work: n.work, out: out, end: n.end,
 		progress: n.progress, proposals: n.proposals, compactor: n.compactor, origin: origin, held: last,
 	}
-	n.compactor.log, n.compactor.state = n.log, n.state
+	n.compactor.log, n.compactor.source = n.log, n.source
 	return nil
+}
+
+// joinSnapshots makes the parts that serve snapshots to other members and take theirs.
+func (n *Node) joinSnapshots(at state.Position) {
+	o := n.opt
+	n.source = &source{
+		fs: o.FS, dir: o.Dir, states: &n.state, log: n.log, end: n.end, logger: o.Logger, work: n.work,
+		freed: n.compactor.wake.Ring, pace: &pace{rate: o.SnapshotBytesPerSecond}, conf: at.Conf, behind: map[uint64]*follower{},
+	}
+	n.incoming = &incoming{
+		opt: o, states: n.installer.options, end: n.end, work: n.work, progress: n.progress, may: n.compactor.may,
+		lineage: func() (life, generation uint64) { return n.state.state().Lineage() },
+	}
+	n.installer.done = n.incoming.done
 }
 
 // storage is the log with what the state knows better: all that is applied is
 // committed, and the members are those at the applied index.
 type storage struct {
 	*raftlog.Log
-	at state.Position
+	at     state.Position
+	source *source
 }
+
+// Snapshot is there when the source has made one: the log holds none.
+func (s storage) Snapshot() (*pb.Snapshot, error) { return s.source.snapshot() }
 
 func (s storage) InitialState() (*pb.HardState, *pb.ConfState, error) {
 	hard, _, err := s.Log.InitialState()
@@ -259,7 +303,7 @@ func (n *Node) onFull(err error) {
 	n.opt.OnFull(err)
 	select {
 	case <-n.end.stop:
-		n.state.Abandon()
+		n.state.state().Abandon()
 	default:
 	}
 }
@@ -302,16 +346,18 @@ type Stats struct {
 // Stats returns the figures as they are now.
 func (n *Node) Stats() Stats {
 	s := Stats{Applied: n.Applied(), Syncs: n.log.Syncs(), Reads: n.readers.count(), Dropped: n.inbox.dropped.Load()}
-	s.Full = n.full.Load() || n.appender.stalled.Load() != nil
+	s.Full = n.full.Load() || n.incoming.full.Load() || n.appender.stalled.Load() != nil
 	s.Proposals, s.ProposalBytes = n.proposals.usage()
 	return s
 }
 
 // Checkpoint makes a directory, which must be absent, hold a copy of the state.
 func (n *Node) Checkpoint(dir string) error {
-	if err := n.Err(); err != nil {
+	release, err := n.end.hold()
+	if err != nil {
 		return err
 	}
+	defer release()
 	return n.state.Checkpoint(dir)
 }
 
@@ -320,8 +366,8 @@ func (n *Node) Checkpoint(dir string) error {
 func (n *Node) Close() (err error) {
 	n.closing.Do(func() {
 		err = n.end.begin()
-		if n.full.Load() {
-			n.state.Abandon()
+		if s := n.state.state(); n.full.Load() && s != nil {
+			s.Abandon()
 		}
 		n.end.running.Wait()
 		n.leading.Store(false)
@@ -339,21 +385,21 @@ func (n *Node) Close() (err error) {
 // closeState flushes the state, unless nobody has said that these are the newest
 // files (Options.HoldCompaction): what an older log was applied to would not fit
 // the newest one, should that be put back.
-func (n *Node) closeState() error {
+func (n *Node) closeState(s *state.State) error {
 	if !n.compactor.may() {
-		return n.state.Leave()
+		return s.Leave()
 	}
-	err := n.state.Close()
+	err := s.Close()
 	if err == nil && n.log != nil {
-		n.log.StateDurable(n.state.Durable().Index)
+		n.log.StateDurable(s.Durable().Index)
 	}
 	return err
 }
 
 func (n *Node) closeStores() error {
 	var errs []error
-	if n.state != nil {
-		errs = append(errs, n.closeState())
+	if s := n.state.state(); s != nil {
+		errs = append(errs, n.closeState(s))
 	}
 	if n.log != nil {
 		errs = append(errs, n.log.Close())

@@ -41,6 +41,7 @@ type Options struct {
 	Life, Generation uint64
 	Functions        []Function
 	Transport        Transport // none: a group of one
+	Fetcher          Fetcher   // none: snapshots of other members are refused
 
 	// Joining says that this member was added to a group as a learner, under an id that
 	// no member of it ever had, or is about to be. A new one then begins with nothing,
@@ -82,6 +83,13 @@ type Options struct {
 	StateCacheBytes int64  // default 16 MiB
 	MemTableBytes   uint64 // default 16 MiB, up to four of them
 
+	// SnapshotBytesPerSecond bounds what is read of this member's snapshots, by all who
+	// read together, so that serving goes on beside; default 200 MB/s, below 0 unbounded.
+	SnapshotBytesPerSecond int64
+	// HoldBytes is how much more of the log is kept for members that catch up by a
+	// snapshot, in bytes of segment files; then they need another one. Default 4 GiB.
+	HoldBytes int64
+
 	Tick      time.Duration    // heartbeat; an election begins after 4 to 7 without one; default 100 ms
 	Now       func() time.Time // the proposer's time; default time.Now
 	Logger    *slog.Logger
@@ -98,6 +106,8 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.EntryBytes, 1<<20)
 	setDefault(&o.SegmentBytes, 64<<20)
 	setDefault(&o.CompactBytes, 64<<20)
+	setDefault(&o.SnapshotBytesPerSecond, 200_000_000)
+	setDefault(&o.HoldBytes, 4<<30)
 	setDefault(&o.Tick, 100*time.Millisecond)
 	if o.Now == nil {
 		o.Now = time.Now

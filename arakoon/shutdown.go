@@ -1,6 +1,7 @@
 package arakoon
 
 import (
+	"context"
 	"fmt"
 	"sync"
 )
@@ -73,6 +74,20 @@ func (d *shutdown) hold() (release func(), err error) {
 	}
 	d.running.Add(1)
 	return d.running.Done, nil
+}
+
+// context ends when the node does, or when cancel is called, as it must be.
+func (d *shutdown) context() (ctx context.Context, cancel context.CancelFunc) {
+	ctx, cancel = context.WithCancel(context.Background())
+	go func() {
+		select {
+		case <-d.stop:
+		case <-d.failed:
+		case <-ctx.Done():
+		}
+		cancel()
+	}()
+	return ctx, cancel
 }
 
 // run starts one of the node's goroutines. A panic in it fails the node and nothing

@@ -30,6 +30,8 @@ type stepper struct {
 	appends   *queue[*pb.Message]
 	applies   *queue[*pb.Message]
 	out       outbox
+	source    *source
+	incoming  *incoming
 	end       *shutdown
 	progress  *progress
 	proposals *proposals
@@ -59,6 +61,10 @@ type stepper struct {
 	waiting   []*proposal // to be harvested
 	reads     []*read     // that raft has not been asked for
 	asked     map[uint64][]*read
+
+	handed uint64   // the last entry that the applier was given
+	next   *arrived // a snapshot that waits until that is applied
+	took   bool     // raft wants the snapshot that it was given last
 }
 
 // appendingMost is how many messages the log may have while proposals are harvested:
@@ -105,6 +111,7 @@ func (s *stepper) turn() {
 	// Before: raft may have become the leader or ceased to be, and both of the
 	// calls between depend on it. After: they have given raft something to do.
 	s.ready()
+	s.takeSnapshot()
 	s.propose()
 	s.proposeChange()
 	s.askIndex()
@@ -126,7 +133,11 @@ func (s *stepper) take(item any) {
 	case appended:
 		s.appending -= int(w)
 	case confChange:
-		w.reply <- s.applyChange(w.entry)
+		w.reply <- s.source.changes(func() *pb.ConfState { return s.applyChange(w.entry) })
+	case arrived:
+		s.next = &w
+	case snapshotLook, snapshotFailed:
+		s.lookAfter(item)
 	case *proposal:
 		s.waiting = append(s.waiting, w)
 	case *read:
@@ -240,11 +251,18 @@ func (s *stepper) ready() {
 			case raft.LocalAppendThread:
 				s.given(m)
 				s.appending++
+				s.took = s.took || !raft.IsEmptySnap(m.GetSnapshot())
 				s.appends.put(m)
 			case raft.LocalApplyThread:
+				if k := len(m.GetEntries()); k > 0 {
+					s.handed = m.GetEntries()[k-1].GetIndex()
+				}
 				s.applies.put(m)
 			default:
 				if s.outgoing(m) {
+					if m.GetType() == pb.MsgSnap {
+						s.source.sentTo(m.GetTo(), m.GetSnapshot().GetData(), time.Now())
+					}
 					away = append(away, m)
 				}
 			}

@@ -32,15 +32,19 @@
 //	kind 1, entries         first index u64, number of entries u32, zero u32;
 //	                        for each: term u64, length u32, type u16, zero u16, data
 //	kind 2, hard state      term u64, vote u64, commit u64
-//	kind 3, snapshot marker index u64, term u64, auto leave u32, then four
-//	                        lists: voters, learners, outgoing voters, next
-//	                        learners, each its length u32 and members u64
+//	kind 3, snapshot marker index u64, term u64, flags u32 (1 auto leave, 2 the
+//	                        log begins anew), then four lists: voters,
+//	                        learners, outgoing voters, next learners, each
+//	                        its length u32 and members u64
 //	kind 4, mark            nothing; the first of a segment: records of its first
 //	                        round, itself among them, u32
 //
 // A new entry replaces the entry of the same index, and all entries behind that one.
 // Entries up to the newest marker's index are gone; the marker keeps the term and the
-// members of that index.
+// members of that index. A marker with flag 2 is in the first round of a segment. It
+// replaces the whole log, also the entries behind its index: they are of a past that the
+// group did not choose. Segments before that one are of no use, and may still be there
+// after a power cut.
 //
 // A segment gets its name when its first round (marker and hard state) is synced. Each
 // opening of the log begins a new segment, because nothing is appended to a file whose

@@ -186,17 +186,30 @@ type Marker struct {
 	Index uint64
 	Term  uint64
 	Conf  *pb.ConfState
+
+	// reset says that the log begins anew here: no entry of an earlier record counts,
+	// also none behind Index. It is in the one record that Reset writes.
+	reset bool
 }
+
+// Flags of a marker's record.
+const (
+	markerLeaves = 1 // the members leave a joint configuration by themselves
+	markerResets = 2
+)
 
 func appendMarker(dst []byte, m Marker) []byte {
 	le := binary.LittleEndian
 	dst = le.AppendUint64(dst, m.Index)
 	dst = le.AppendUint64(dst, m.Term)
-	leave := uint32(0)
+	flags := uint32(0)
 	if m.Conf.GetAutoLeave() {
-		leave = 1
+		flags |= markerLeaves
 	}
-	dst = le.AppendUint32(dst, leave)
+	if m.reset {
+		flags |= markerResets
+	}
+	dst = le.AppendUint32(dst, flags)
 	for _, list := range [][]uint64{m.Conf.GetVoters(), m.Conf.GetLearners(), m.Conf.GetVotersOutgoing(), m.Conf.GetLearnersNext()} {
 		dst = le.AppendUint32(dst, uint32(len(list)))
 		for _, id := range list {
@@ -208,14 +221,15 @@ func appendMarker(dst []byte, m Marker) []byte {
 
 func decodeMarker(b []byte) (Marker, error) {
 	le := binary.LittleEndian
-	if len(b) >= 20 && le.Uint32(b[16:]) > 1 {
+	if len(b) >= 20 && le.Uint32(b[16:])&^(markerLeaves|markerResets) != 0 {
 		return Marker{}, fmt.Errorf("%w: flags %#x of a snapshot marker", format.ErrNewer, le.Uint32(b[16:]))
 	}
 	if len(b) < 20 {
 		return Marker{}, fmt.Errorf("%w: snapshot marker of %d bytes", ErrCorrupt, len(b))
 	}
-	m := Marker{Index: le.Uint64(b), Term: le.Uint64(b[8:]), Conf: &pb.ConfState{}}
-	if le.Uint32(b[16:]) == 1 {
+	flags := le.Uint32(b[16:])
+	m := Marker{Index: le.Uint64(b), Term: le.Uint64(b[8:]), Conf: &pb.ConfState{}, reset: flags&markerResets != 0}
+	if flags&markerLeaves != 0 {
 		m.Conf.AutoLeave = new(true)
 	}
 	b = b[20:]

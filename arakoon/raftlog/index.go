@@ -73,8 +73,12 @@ func (x *index) cut(from uint64) {
 	}
 }
 
-// mark drops the entries up to a snapshot marker.
+// mark drops the entries up to a snapshot marker, or all of them if it resets the log.
 func (x *index) mark(m Marker) {
+	if m.reset {
+		x.parts, x.terms = nil, nil
+	}
+	m.reset = false // later segments repeat the marker, and what came behind it counts
 	x.marker = m
 	gone := sort.Search(len(x.parts), func(i int) bool { return x.parts[i].last > m.Index })
 	x.parts = x.parts[gone:]
@@ -157,6 +161,9 @@ func (t *tail) behind(index uint64) {
 	}
 	t.drop(n)
 }
+
+// clear drops all entries.
+func (t *tail) clear() { t.entries, t.bytes = nil, 0 }
 
 // drop drops the first n entries. The slices that raft was given are not affected.
 func (t *tail) drop(n int) {

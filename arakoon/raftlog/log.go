@@ -95,6 +95,10 @@ type Log struct {
 
 	stateDurable uint64 // as the marks say
 
+	// restart is what the next segment begins with instead of what the log has; set
+	// while Reset runs.
+	restart *restart
+
 	// unsure is a segment that may have its name, but was given up.
 	unsure struct{ number, incarnation uint64 }
 
@@ -296,6 +300,9 @@ func (l *Log) publish(records []record, places []place) {
 			l.hard = proto.Clone(r.hard).(*pb.HardState)
 		case kindMarker:
 			l.index.mark(*r.marker)
+			if r.marker.reset {
+				l.tail.clear()
+			}
 			l.tail.behind(r.marker.Index)
 		}
 	}
@@ -338,6 +345,11 @@ func (l *Log) Compact(index uint64, conf *pb.ConfState) error {
 	if err := l.append([]record{{kind: kindMarker, marker: &m}}); err != nil {
 		return err
 	}
+	return l.dropOld()
+}
+
+// dropOld drops the segments that no entry is in any more.
+func (l *Log) dropOld() error {
 	l.mu.Lock()
 	keep := l.index.oldest(l.current.number)
 	var gone []*segment

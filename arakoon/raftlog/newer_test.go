@@ -58,7 +58,7 @@ func TestNewer(t *testing.T) {
 		{"a type of entry", "type 3", kindEntries, func(b []byte) { b[wal.HeadSize+entriesHead+12] = 3 }},
 		{"a flag of an entry", "flags 0x1", kindEntries, func(b []byte) { b[wal.HeadSize+entriesHead+14] = 1 }},
 		{"a longer hard state", "hard state of 32 bytes", kindHardState, func(b []byte) { b[4] = 32 }},
-		{"a flag of a snapshot marker", "flags 0x2", kindMarker, func(b []byte) { b[wal.HeadSize+16] = 2 }},
+		{"a flag of a snapshot marker", "flags 0x4", kindMarker, func(b []byte) { b[wal.HeadSize+16] = 4 }},
 		{"a longer snapshot marker", "behind the snapshot marker", kindMarker, func(b []byte) { b[4] += 8 }},
 	} {
 		cases[c.name] = unknown.Case{Says: c.says, Read: func() error {

@@ -153,6 +153,9 @@ func (s *script) step() error {
 		s.now = after
 		return nil
 	}
+	if s.rng.IntN(25) == 0 {
+		return s.reset()
+	}
 	var rounds []Round
 	after, hard := s.now.clone(), s.hard
 	for range 1 + s.rng.IntN(3) {
@@ -183,6 +186,20 @@ func (s *script) step() error {
 		rounds = append(rounds, r)
 	}
 	if err := s.try(func() error { return s.log.Append(rounds...) }); err != nil {
+		return err
+	}
+	s.now, s.hard = after, hard
+	return nil
+}
+
+// reset begins the log anew, within what it holds or behind that.
+func (s *script) reset() error {
+	s.term++
+	m := Marker{Index: s.now.marker + 1 + uint64(s.rng.IntN(len(s.now.entries)+20)), Term: s.term, Conf: &pb.ConfState{Voters: []uint64{7}}}
+	hard := hardState(s.term, 7, m.Index)
+	after := model{marker: m.Index, hard: describeHard(hard)}
+	s.possible = append(s.possible, after)
+	if err := s.try(func() error { return s.log.Reset(m, hard) }); err != nil {
 		return err
 	}
 	s.now, s.hard = after, hard

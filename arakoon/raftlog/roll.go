@@ -58,10 +58,13 @@ func (l *Log) rollOnce(records []record) (named bool, err error) {
 // firstRound is what a segment begins with: what a restart must know if it finds only
 // this one (how many records the round has, the marker, the hard state), then records.
 func (l *Log) firstRound(records []record) []record {
-	marker := l.index.marker
+	marker, hard := l.index.marker, l.hard
+	if r := l.restart; r != nil {
+		marker, hard = r.marker, r.hard
+	}
 	known := []record{{kind: kindMark}, {kind: kindMarker, marker: &marker}}
-	if !raft.IsEmptyHardState(l.hard) {
-		known = append(known, record{kind: kindHardState, hard: l.hard})
+	if !raft.IsEmptyHardState(hard) {
+		known = append(known, record{kind: kindHardState, hard: hard})
 	}
 	records = append(known, records...)
 	records[0].body = binary.LittleEndian.AppendUint32(nil, uint32(len(records)))

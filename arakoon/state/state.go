@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -90,11 +91,20 @@ type State struct {
 }
 
 // Open opens or makes the state in a directory.
-func Open(opt Options) (*State, error) {
+func Open(opt Options) (*State, error) { return OpenWithin(context.Background(), opt) }
+
+// OpenWithin is Open that can be cancelled while it waits for room on the disk. The state
+// does not depend on ctx once it is open.
+func OpenWithin(ctx context.Context, opt Options) (*State, error) {
 	opt = opt.withDefaults()
 	s := &State{opt: opt, recent: new(recent)}
 	s.fs = pebblefs.New(opt.FS, pebblefs.Options{OnFull: opt.OnFull, OnRoom: opt.OnRoom, OnFailure: s.diskFailed})
-	if err := s.open(); err != nil {
+	stop := context.AfterFunc(ctx, s.fs.Abandon)
+	err := s.open()
+	if !stop() {
+		err = ctx.Err() // what reported success after that has done nothing
+	}
+	if err != nil {
 		if s.db != nil {
 			err = errors.Join(err, s.fs.Close(s.db))
 		}
