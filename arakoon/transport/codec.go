@@ -18,7 +18,6 @@ const (
 	opMessages     = 1
 	opSnapshotList = 2
 	opSnapshotRead = 3
-	opSnapshotSum  = 4
 )
 
 // Bounds of a request.

@@ -61,7 +61,7 @@ func some(rng *rand.Rand) *pb.Message {
 // What is encoded here is what protobuf makes, and what is decoded is what was encoded.
 func TestMessagesAreProtobuf(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for range 2000 {
+	for range 500 {
 		var messages []*pb.Message
 		var want []byte
 		for range 1 + rng.IntN(4) {
@@ -159,7 +159,7 @@ func TestBytesNeverChange(t *testing.T) {
 	}
 	h := header{stream: ordered, count: 3, run: 0x01020304, number: 0x05060708090a0b0c, from: 1, to: 2}
 	ask := asking{bytes: 4096, offset: 1 << 33, from: 1, to: 2, id: SnapshotID([]byte("0123456789abcdef")), name: "000012.sst"}
-	listHead, list, err := encodeFiles([]SnapshotFile{{"MANIFEST-000001", 77}, {"000012.sst", 1 << 32}})
+	listHead, list, err := encodeFiles([]SnapshotFile{{Name: "MANIFEST-000001", Size: 77, CRC: 0x01020304}, {Name: "000012.sst", Size: 1 << 32}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +252,7 @@ func FuzzDecodeAsking(f *testing.F) {
 }
 
 func FuzzDecodeFiles(f *testing.F) {
-	head, body, err := encodeFiles([]SnapshotFile{{"MANIFEST-000001", 77}, {"000012.sst", 1 << 32}})
+	head, body, err := encodeFiles([]SnapshotFile{{Name: "MANIFEST-000001", Size: 77, CRC: 0x01020304}, {Name: "000012.sst", Size: 1 << 32}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -271,15 +271,15 @@ func FuzzDecodeFiles(f *testing.F) {
 
 func TestNamesOfFiles(t *testing.T) {
 	for _, bad := range []string{"", ".", "..", "a/b", "/etc/passwd", "../x", "a\x00", "x.part", strings.Repeat("a", 256)} {
-		if _, _, err := encodeFiles([]SnapshotFile{{bad, 1}}); err == nil {
+		if _, _, err := encodeFiles([]SnapshotFile{{Name: bad, Size: 1}}); err == nil {
 			t.Errorf("%q is offered", bad)
 		}
-		body := append([]byte{byte(len(bad)), byte(len(bad) >> 8), 1, 0, 0, 0, 0, 0, 0, 0}, bad...)
+		body := append([]byte{byte(len(bad)), byte(len(bad) >> 8), 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, bad...)
 		if _, err := decodeFiles([]byte{version, 0, 0, 0, 1, 0, 0, 0}, body); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%q is taken: %v", bad, err)
 		}
 	}
-	twice := []byte{1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'a'}
+	twice := []byte{1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'a'}
 	if _, err := decodeFiles([]byte{version, 0, 0, 0, 2, 0, 0, 0}, append(twice, twice...)); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a name twice is taken: %v", err)
 	}

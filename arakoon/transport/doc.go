@@ -51,7 +51,7 @@
 // Body, for each message: 4 bytes of length, and raft's Message as protobuf. They have up to
 // 131072 entries in all. The answer is empty.
 //
-// Operations 2, 3 and 4: list the files of a snapshot, read of a file, sum of a file. Header:
+// Operations 2 and 3: list the files of a snapshot, read of a file. Header:
 //
 //	 0     1   version 1
 //	 1     1   zero
@@ -64,10 +64,9 @@
 //	48         name
 //
 // Answer of a list, header: version 1, three zeros, 4 bytes of how many files, at most 65536.
-// Body, for each: 2 bytes of length of the name, 8 bytes of size, name. Names have 1 to 255
-// bytes and no slash. Answer of a read: an empty header; the body is what was asked for, or up to the end
-// of the file. Answer of a sum, header: version 1, three zeros, 4 bytes CRC-32C of the whole
-// file, 8 bytes of its size.
+// Body, for each: 2 bytes of length of the name, 8 bytes of size, 4 bytes CRC-32C of the whole
+// file, name. Names have 1 to 255 bytes and no slash, and do not end in ".part". Answer of a
+// read: an empty header; the body is what was asked for, or up to the end of the file.
 //
 // Statuses are at Status.
 package transport

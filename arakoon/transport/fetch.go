@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,8 +38,8 @@ type fetch struct {
 // Fetch brings the files of another member's snapshot into dir, which it makes if need be.
 // A file that is there with the right length and sum, from an earlier try, is kept; others
 // are read anew. What else is in dir is left alone. When Fetch returns nil all files are
-// there, checked against the other member's as they are read back, and durable with their
-// names.
+// there, their sums compared with those that the other member gives, as they are read back,
+// and durable with their names. It is an arakoon.Fetcher.
 //
 // It reads at Maintenance priority over a connection of its own, at most Options.FetchRate
 // bytes a second. If the connection breaks it dials again and goes on where it was. It
@@ -54,7 +53,7 @@ type fetch struct {
 // that were lost before cost their files another read.
 func (t *Transport) Fetch(ctx context.Context, from uint64, id SnapshotID, dir string) error {
 	if err := t.fetch(ctx, from, id, dir); err != nil {
-		return fmt.Errorf("transport: fetch snapshot %x of member %d into %s: %w", id, from, dir, err)
+		return fmt.Errorf("transport: fetch snapshot %v of member %d into %s: %w", id, from, dir, err)
 	}
 	return nil
 }
@@ -128,7 +127,7 @@ func (f *fetch) have(ctx context.Context, name string, file SnapshotFile) (bool,
 		return false, err
 	}
 	defer h.Close()
-	err = f.compare(ctx, h, file)
+	err = compare(ctx, h, file)
 	return err == nil, err
 }
 
@@ -142,10 +141,10 @@ func (f *fetch) bring(ctx context.Context, name string, file SnapshotFile) (err 
 	}
 	err = f.fill(ctx, h, file)
 	if err == nil {
-		err = h.Datasync()
-	}
-	if err == nil {
-		err = f.compare(ctx, h, file)
+		if err = h.Datasync(); err != nil { // nobody may sync it again and believe that
+			return errors.Join(err, h.Close(), fsys.Remove(name+partSuffix))
+		}
+		err = compare(ctx, h, file)
 	}
 	if err = errors.Join(err, h.Close()); err != nil {
 		return err
@@ -179,22 +178,13 @@ func (f *fetch) fill(ctx context.Context, h disk.File, file SnapshotFile) error 
 	return context.Cause(ctx) // not all pieces were begun
 }
 
-// compare compares a file that is here with the other member's.
-func (f *fetch) compare(ctx context.Context, h disk.File, file SnapshotFile) error {
-	mine, err := sumFile(ctx, file.Size, h.ReadAt)
-	if err != nil {
-		return err
+// compare reads a file that is here, and compares it with the other member's.
+func compare(ctx context.Context, h disk.File, file SnapshotFile) error {
+	sum, err := sumFile(ctx, file.Size, h.ReadAt)
+	if err == nil && sum != file.CRC {
+		err = fmt.Errorf("%w: its sum is %08x, there %08x", errDiffers, sum, file.CRC)
 	}
-	return f.call(ctx, opSnapshotSum, asking{name: file.Name}, func(r *wire.Reply) error {
-		le := binary.LittleEndian
-		if len(r.Header) != 16 || r.Header[0] != version || le.Uint32(r.Header)>>8 != 0 {
-			return fmt.Errorf("%w: a sum of %x", ErrCorrupt, r.Header[:min(len(r.Header), 64)])
-		}
-		if sum, size := le.Uint32(r.Header[4:]), le.Uint64(r.Header[8:]); sum != mine || size != uint64(file.Size) {
-			return fmt.Errorf("%w: its sum is %08x over %d bytes, there %08x over %d", errDiffers, mine, file.Size, sum, size)
-		}
-		return nil
-	})
+	return err
 }
 
 func (f *fetch) list(ctx context.Context) (files []SnapshotFile, err error) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"openvstorage/arakoon"
 	"openvstorage/internal/wire"
 
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -67,9 +68,9 @@ func (g *Groups) Service() *wire.Service {
 }
 
 // Service is that of a host with one group.
-func (t *Transport) Service(m Member, snapshots Snapshots) *wire.Service {
+func (t *Transport) Service(n *arakoon.Node) *wire.Service {
 	g := NewGroups()
-	if err := g.Add(t, m, snapshots); err != nil {
+	if err := g.Add(t, n, SnapshotsOf(n)); err != nil {
 		panic(err) // it is the first
 	}
 	return g.Service()
@@ -112,7 +113,7 @@ type receiving struct {
 }
 
 // serve answers a request.
-func serve(ctx context.Context, r *wire.Incoming) wire.Answer {
+func serve(_ context.Context, r *wire.Incoming) wire.Answer {
 	c := r.Peer.Value.(*receiving)
 	if c.group.gone.Load() {
 		return c.refuse(r, fmt.Errorf("%w: group %q is not served any more by what this connection was made with", ErrLife, r.Peer.Group))
@@ -122,8 +123,8 @@ func serve(ctx context.Context, r *wire.Incoming) wire.Answer {
 	switch r.Op {
 	case opMessages:
 		err = c.messages(r)
-	case opSnapshotList, opSnapshotRead, opSnapshotSum:
-		a, err = c.group.t.snapshot(ctx, c.group, r)
+	case opSnapshotList, opSnapshotRead:
+		a, err = c.group.t.snapshot(c.group, r)
 	default:
 		return wire.Answer{Status: uint16(wire.CodeUnknownOp)}
 	}

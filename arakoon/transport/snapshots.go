@@ -9,29 +9,41 @@ import (
 	"slices"
 	"strings"
 
+	"openvstorage/arakoon"
 	"openvstorage/internal/wire"
 )
 
-// SnapshotID names a snapshot of a member.
-type SnapshotID = [16]byte
+// Types of package arakoon that snapshots are served with.
+type (
+	SnapshotID   = arakoon.SnapshotID
+	SnapshotFile = arakoon.SnapshotFile
+)
 
-// SnapshotFile is a file of a snapshot.
-type SnapshotFile struct {
-	Name string
-	Size int64 // in bytes
-}
-
-// Snapshots are those of a member. OpenSnapshot may be called for each read: the transport
-// keeps none open in between, so that a fetch that has ended holds nothing.
+// Snapshots are those of a member; SnapshotsOf makes them of a node. OpenSnapshot is called
+// for each read: the transport keeps none open in between, so that a fetch that has ended
+// holds nothing.
 type Snapshots interface {
 	OpenSnapshot(id SnapshotID) (Snapshot, error)
 }
 
-// Snapshot is open for reading until Close.
+// Snapshot is open for reading until Close; *arakoon.Snapshot is one.
 type Snapshot interface {
 	Files() []SnapshotFile
 	ReadAt(name string, p []byte, off int64) (int, error) // as io.ReaderAt
 	Close()
+}
+
+// SnapshotsOf are the snapshots of a node.
+func SnapshotsOf(n *arakoon.Node) Snapshots { return nodeSnapshots{n} }
+
+type nodeSnapshots struct{ node *arakoon.Node }
+
+func (n nodeSnapshots) OpenSnapshot(id SnapshotID) (Snapshot, error) {
+	s, err := n.node.OpenSnapshot(id)
+	if err != nil {
+		return nil, err // not a Snapshot that is a nil pointer
+	}
+	return s, nil
 }
 
 // Bounds of snapshots.
@@ -40,6 +52,7 @@ const (
 	filesMax     = 1 << 16
 	nameMax      = 255
 	snapshotHead = 48
+	fileHead     = 14 // of a file in a list, before its name
 )
 
 // asking is the header of a request for something of a snapshot.
@@ -101,6 +114,7 @@ func encodeFiles(files []SnapshotFile) (header, body []byte, err error) {
 		}
 		body = le.AppendUint16(body, uint16(len(f.Name)))
 		body = le.AppendUint64(body, uint64(f.Size))
+		body = le.AppendUint32(body, f.CRC)
 		body = append(body, f.Name...)
 	}
 	return le.AppendUint32([]byte{version, 0, 0, 0}, uint32(len(files))), body, nil
@@ -116,21 +130,21 @@ func decodeFiles(header, body []byte) ([]SnapshotFile, error) {
 		return nil, fmt.Errorf("%w: a list of files with the header %x", ErrCorrupt, header[:min(len(header), 64)])
 	}
 	count := int(le.Uint32(header[4:]))
-	files := make([]SnapshotFile, 0, min(count, len(body)/11))
+	files := make([]SnapshotFile, 0, min(count, len(body)/(fileHead+1)))
 	names := make(map[string]struct{}, cap(files))
 	for len(body) > 0 {
-		if len(body) < 10 || int(le.Uint16(body)) > len(body)-10 || len(files) == count {
+		if len(body) < fileHead || int(le.Uint16(body)) > len(body)-fileHead || len(files) == count {
 			return nil, fmt.Errorf("%w: a list of %d files ends within file %d", ErrCorrupt, count, len(files))
 		}
 		n := int(le.Uint16(body))
-		f := SnapshotFile{string(body[10 : 10+n]), int64(le.Uint64(body[2:]))}
+		f := SnapshotFile{Name: string(body[fileHead : fileHead+n]), Size: int64(le.Uint64(body[2:])), CRC: le.Uint32(body[10:])}
 		_, twice := names[f.Name]
 		if !goodName(f.Name) || f.Size < 0 || twice {
 			return nil, fmt.Errorf("%w: a list with a file %q of %d bytes", ErrCorrupt, f.Name, f.Size)
 		}
 		names[f.Name] = struct{}{}
 		files = append(files, f)
-		body = body[10+n:]
+		body = body[fileHead+n:]
 	}
 	if len(files) != count {
 		return nil, fmt.Errorf("%w: a list of %d files has %d", ErrCorrupt, count, len(files))
@@ -139,7 +153,7 @@ func decodeFiles(header, body []byte) ([]SnapshotFile, error) {
 }
 
 // snapshot answers what another member asks about a snapshot.
-func (t *Transport) snapshot(ctx context.Context, g *group, r *wire.Incoming) (wire.Answer, error) {
+func (t *Transport) snapshot(g *group, r *wire.Incoming) (wire.Answer, error) {
 	a, err := decodeAsking(r.Op, r.Header)
 	if err != nil {
 		return wire.Answer{}, err
@@ -159,7 +173,7 @@ func (t *Transport) snapshot(ctx context.Context, g *group, r *wire.Incoming) (w
 	}
 	s, err := g.snapshots.OpenSnapshot(a.id)
 	if err != nil {
-		return wire.Answer{}, fmt.Errorf("%w: %x: %w", ErrSnapshot, a.id, err)
+		return wire.Answer{}, fmt.Errorf("%w: %v: %w", ErrSnapshot, a.id, err)
 	}
 	defer s.Close()
 	if r.Op == opSnapshotList {
@@ -169,10 +183,7 @@ func (t *Transport) snapshot(ctx context.Context, g *group, r *wire.Incoming) (w
 	files := s.Files()
 	i := slices.IndexFunc(files, func(f SnapshotFile) bool { return f.Name == a.name })
 	if i < 0 {
-		return wire.Answer{}, fmt.Errorf("%w: %x has no file %q", ErrSnapshot, a.id, a.name)
-	}
-	if r.Op == opSnapshotSum {
-		return t.sum(ctx, s, files[i])
+		return wire.Answer{}, fmt.Errorf("%w: %v has no file %q", ErrSnapshot, a.id, a.name)
 	}
 	return t.read(s, files[i], &a)
 }
@@ -191,17 +202,8 @@ func (t *Transport) read(s Snapshot, f SnapshotFile, a *asking) (wire.Answer, er
 		buf.Release()
 		return wire.Answer{}, fmt.Errorf("%w: %q at %d: %d of %d bytes: %w", ErrRead, f.Name, a.offset, m, n, err)
 	}
+	t.stats.reads.Add(1)
 	return wire.Answer{Body: buf, Sum: true}, nil
-}
-
-// sum answers with the checksum of a file.
-func (t *Transport) sum(ctx context.Context, s Snapshot, f SnapshotFile) (wire.Answer, error) {
-	sum, err := sumFile(ctx, f.Size, func(p []byte, off int64) (int, error) { return s.ReadAt(f.Name, p, off) })
-	if err != nil {
-		return wire.Answer{}, fmt.Errorf("%w: %q: %w", ErrRead, f.Name, err)
-	}
-	header := binary.LittleEndian.AppendUint32([]byte{version, 0, 0, 0}, sum)
-	return wire.Answer{Header: binary.LittleEndian.AppendUint64(header, uint64(f.Size))}, nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

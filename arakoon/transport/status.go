@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"openvstorage/arakoon"
 	"openvstorage/internal/wire"
 )
 
@@ -30,7 +31,7 @@ var (
 	ErrCorrupt  = errors.New("request corrupt")
 	ErrEnded    = errors.New("member has ended")
 	ErrOrder    = errors.New("out of order")
-	ErrSnapshot = errors.New("no such snapshot")
+	ErrSnapshot = arakoon.ErrNoSnapshot
 	ErrRead     = errors.New("snapshot cannot be read")
 )
 
@@ -47,8 +48,12 @@ func (s Status) err() error {
 	return fmt.Errorf("refused with a status that this release does not know, %d", uint16(s))
 }
 
-// statusOf is the status for an error, StatusCorrupt for one without a name.
+// statusOf is the status for an error, StatusCorrupt for one without a name. That a snapshot
+// is gone says more than that it could not be read.
 func statusOf(err error) Status {
+	if errors.Is(err, ErrSnapshot) {
+		return StatusSnapshot
+	}
 	for s, named := range statuses {
 		if errors.Is(err, named) {
 			return s

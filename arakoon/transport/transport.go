@@ -49,7 +49,7 @@ type peer struct {
 
 // counters are those of Stats.
 type counters struct {
-	sent, received, dropped, unknown, large, refused, failed, stale atomic.Uint64
+	sent, received, dropped, unknown, large, refused, failed, stale, reads atomic.Uint64
 }
 
 // Stats are figures of a Transport since it was made.
@@ -62,6 +62,7 @@ type Stats struct {
 	Refused  uint64 // requests of others that were refused
 	Failed   uint64 // requests to others that were refused
 	Stale    uint64 // messages that came behind a gap, after their sender had given them up
+	Reads    uint64 // of snapshots, that were answered
 	Queued   int    // messages that wait
 	Bytes    int64  // of those, about
 	Up       int    // connections
@@ -190,7 +191,7 @@ func (t *Transport) Stats() Stats {
 	c := &t.stats
 	s := Stats{
 		Sent: c.sent.Load(), Received: c.received.Load(), Dropped: c.dropped.Load(), Unknown: c.unknown.Load(), Large: c.large.Load(),
-		Refused: c.refused.Load(), Failed: c.failed.Load(), Stale: c.stale.Load(),
+		Refused: c.refused.Load(), Failed: c.failed.Load(), Stale: c.stale.Load(), Reads: c.reads.Load(),
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -29,11 +29,11 @@ func TestMessagesArrive(t *testing.T) {
 			<-two.member.steps
 			connected(t, one.t, 2)
 			var sent []*pb.Message
-			for i := range uint64(200) {
+			for i := range uint64(100) {
 				size := 100
 				switch {
 				case i%50 == 7:
-					size = 8 << 20
+					size = 3 << 20
 				case i%10 == 3:
 					size = 100 << 10
 				}
@@ -43,7 +43,7 @@ func TestMessagesArrive(t *testing.T) {
 					one.t.Send([]*pb.Message{beat(1, 2, i)})
 				}
 			}
-			for range 210 {
+			for range 105 {
 				<-two.member.steps
 			}
 			var appends []*pb.Message
