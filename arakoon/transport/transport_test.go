@@ -394,6 +394,29 @@ func TestRefusals(t *testing.T) {
 	_ = one
 }
 
+// When a member is opened again, connections that were made to the one before are made anew.
+func TestMemberIsOpenedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, "pipe", 2, nil)
+		one, two := n.hosts[0], n.hosts[1]
+		one.t.stream(2, ordered)
+		one.t.Send([]*pb.Message{beat(1, 2, 0)})
+		synctest.Wait()
+		two.groups.Remove(two.t)
+		if err := two.groups.Add(two.t, two.member, nil); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			one.t.Send([]*pb.Message{beat(1, 2, 1), appendOf(1, 2, 1, 10)})
+			time.Sleep(time.Second)
+		}
+		got := two.member.messages()
+		if len(got) != 3 || one.t.Stats().Failed != 2 || one.member.reports() == 0 {
+			t.Errorf("%d came, %+v, raft was told %d times", len(got), one.t.Stats(), one.member.reports())
+		}
+	})
+}
+
 // A host that answers at another's address is not taken for it.
 func TestAnotherHostAtTheAddress(t *testing.T) {
 	n := newNetwork(t, "tls", 3, nil)
