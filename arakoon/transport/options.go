@@ -95,6 +95,8 @@ func (o Options) withDefaults() (Options, error) {
 		return o, errors.New("transport: a limit in Options is negative")
 	case o.FlightRequests > flightMost:
 		return o, fmt.Errorf("transport: Options.FlightRequests is %d, at most %d may be", o.FlightRequests, flightMost)
+	case o.FlightBytes > heldBytesMost/2:
+		return o, fmt.Errorf("transport: Options.FlightBytes is %d, at most %d may be: a receiver holds no more", o.FlightBytes, heldBytesMost/2)
 	case o.FetchWait < 0 || o.Redial < 0 || o.Most < o.Redial:
 		return o, fmt.Errorf("transport: Options.FetchWait, Redial and Most are %v, %v and %v; none may be negative, nor Most below Redial", o.FetchWait, o.Redial, o.Most)
 	}

@@ -9,7 +9,7 @@ import (
 // Bounds of what came before the request that it follows.
 const (
 	heldMost      = flightMost
-	heldBytesMost = 128 << 20
+	heldBytesMost = 64 << 20
 )
 
 // order puts the requests of an ordered stream back in order. Within a connection each comes

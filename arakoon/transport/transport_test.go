@@ -451,6 +451,7 @@ func TestOptions(t *testing.T) {
 		"queue":   func(o *Options) { o.QueueMessages = -1 },
 		"rate":    func(o *Options) { o.FetchRate = -1 },
 		"flight":  func(o *Options) { o.FlightRequests = flightMost + 1 },
+		"bytes":   func(o *Options) { o.FlightBytes = 1 << 30 },
 		"redial":  func(o *Options) { o.Redial, o.Most = 2, 1 },
 	} {
 		o := good
