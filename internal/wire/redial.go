@@ -91,6 +91,9 @@ func (r *Redialer) Wait(ctx context.Context) (*Conn, error) {
 		if c != nil && !c.leaving() {
 			return c, nil
 		}
+		if why == nil {
+			why = errors.New("the connection has just ended")
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
