@@ -70,7 +70,7 @@ func (c *asker) settle(k *call, err error) (told bool) {
 			}
 			k.err = &outcome{k.out.h.op, c.link.peer(), sent, err}
 		}
-		close(k.done)
+		k.finish()
 	}
 	c.retire()
 	return told

@@ -101,6 +101,29 @@ func (b *Buffer) Release() {
 	}
 }
 
+// Detach takes the bytes of a body of one piece away from wherever their memory came from:
+// they are the caller's for good, and the room that the body took of a window or a pool is
+// given back at once. The caller must be the only owner; the Buffer must not be used any
+// more. It is for what is kept for long.
+func (b *Buffer) Detach() []byte {
+	if b.Len() == 0 {
+		b.Release()
+		return nil
+	}
+	if b.release != nil || b.refs.Load() != 1 {
+		all := append([]byte(nil), b.Bytes()...)
+		b.Release()
+		return all
+	}
+	bytes := b.Bytes()
+	if b.pool != nil {
+		b.pool.lose(len(b.mem))
+		b.pool = nil
+	}
+	b.Release()
+	return bytes
+}
+
 // between appends the bytes [from, from+n) of the body to dst, as slices.
 func (b *Buffer) between(dst [][]byte, from, n int) [][]byte {
 	for _, p := range b.pieces {
@@ -205,6 +228,13 @@ func (p *Pool) put(mem []byte, class int) {
 	}
 	p.kept += size
 	p.free[class] = append(p.free[class], mem)
+}
+
+// lose is for memory that does not come back.
+func (p *Pool) lose(size int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken -= int64(size)
 }
 
 // Taken is how many bytes are handed out at the moment.

@@ -22,6 +22,9 @@ type DialOptions struct {
 	Identity Identity
 	Life     uint64 // of the group
 	MinLevel uint32 // the lowest feature level of a peer
+	// Admit, if not nil, decides whether whoever answered is the one that was meant. It must
+	// not block.
+	Admit func(p *Peer) error
 
 	Limits Limits // what of the peer's answers is taken
 	Pool   *Pool  // memory for them; nil: one that all connections without share
@@ -38,6 +41,7 @@ type Peer struct {
 	Service  string
 	Group    string
 	Life     uint64
+	Value    any // the service's own: set by Service.Admit, and not changed later
 }
 
 // Conn is a connection to a service. Its methods are safe for concurrent use. Its memory is
@@ -103,8 +107,18 @@ type call struct {
 	ended     bool // the caller has been told, or is about to be
 	abandoned bool // the caller is gone
 
-	done chan struct{} // closed after the two below were set
+	done chan struct{} // closed after err was set
+	then func()        // called instead, if not nil
 	err  error
+}
+
+// finish tells the caller.
+func (k *call) finish() {
+	if k.then != nil {
+		k.then()
+	} else {
+		close(k.done)
+	}
 }
 
 // Dial connects and exchanges prefaces, within ctx and Limits.Handshake. A refusal by
@@ -181,6 +195,11 @@ func (o *DialOptions) greet(raw net.Conn, limits *Limits) (*Conn, error) {
 		c.pool = sharedPool
 	}
 	c.peer = newPeer(l, &mine, &theirs, o.Service, o.Group)
+	if o.Admit != nil {
+		if err := o.Admit(&c.peer); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrDenied, err)
+		}
+	}
 	c.calls.by = map[uint64]*call{}
 	for i, n := range theirs.slots {
 		c.slots[i] = make(chan struct{}, n)
@@ -233,8 +252,8 @@ func (c *Conn) Close() error {
 // matches ErrNotSent or ErrOutcomeUnknown, and also its cause, such as ErrBusy, ErrDead or
 // context.Canceled. The exception is ErrUnknownOp, which comes from the handler.
 func (c *Conn) Call(ctx context.Context, r Request) (*Reply, error) {
-	k, err := c.send(ctx, &r)
-	if err != nil {
+	k := &call{done: make(chan struct{})}
+	if err := c.send(ctx, &r, k); err != nil {
 		return nil, &outcome{r.Op, c.link.peer(), ErrNotSent, err}
 	}
 	select {
@@ -245,6 +264,27 @@ func (c *Conn) Call(ctx context.Context, r Request) (*Reply, error) {
 		}
 		<-k.done // it has ended just now
 	}
+	return c.result(k)
+}
+
+// Start sends a request and does not wait for its answer: then is called once with what
+// Call would return, by a goroutine of the connection, or within Start; it must not block.
+// Requests of one priority that are started one after the other, each charged up to 64 KiB,
+// reach a handler that is Inline in this order. ctx bounds only the wait for a place among
+// those in flight; its deadline goes with the request. After an error nothing was sent, and
+// then is not called.
+func (c *Conn) Start(ctx context.Context, r Request, then func(*Reply, error)) error {
+	k := &call{}
+	k.then = func() { then(c.result(k)) }
+	if err := c.send(ctx, &r, k); err != nil {
+		return &outcome{r.Op, c.link.peer(), ErrNotSent, err}
+	}
+	return nil
+}
+
+// result is what came of a call that has ended.
+func (c *Conn) result(k *call) (*Reply, error) {
+	op := k.out.h.op
 	if k.err != nil {
 		return nil, k.err
 	}
@@ -257,11 +297,11 @@ func (c *Conn) Call(ctx context.Context, r Request) (*Reply, error) {
 	reply.Release()
 	switch code {
 	case CodeUnknownOp:
-		return nil, fmt.Errorf("operation %d at %s: %w", r.Op, c.link.peer(), why)
+		return nil, fmt.Errorf("operation %d at %s: %w", op, c.link.peer(), why)
 	case CodeBusy, CodeClosing, CodeTooLarge, CodeDenied:
-		return nil, &outcome{r.Op, c.link.peer(), ErrNotSent, why}
+		return nil, &outcome{op, c.link.peer(), ErrNotSent, why}
 	}
-	return nil, &outcome{r.Op, c.link.peer(), ErrOutcomeUnknown, why}
+	return nil, &outcome{op, c.link.peer(), ErrOutcomeUnknown, why}
 }
 
 // newReply takes the answer of a call. Without a body it holds no room of the peer's, so
@@ -276,8 +316,8 @@ func newReply(k *call) *Reply {
 	return r
 }
 
-// send queues a request. If there is an error nothing was sent.
-func (c *Conn) send(ctx context.Context, r *Request) (*call, error) {
+// send queues a request. If there is an error nothing was sent, and k is not finished.
+func (c *Conn) send(ctx context.Context, r *Request, k *call) error {
 	h := head{kind: kindRequest, op: r.Op, priority: r.Priority, header: uint32(len(r.Header)), body: uint32(r.Body.Len())}
 	err := c.place(ctx, r)
 	if err == nil {
@@ -288,7 +328,7 @@ func (c *Conn) send(ctx context.Context, r *Request) (*call, error) {
 	}
 	if err != nil {
 		r.Body.Release()
-		return nil, err
+		return err
 	}
 	if r.Sum {
 		h.flags = flagSummed
@@ -296,14 +336,13 @@ func (c *Conn) send(ctx context.Context, r *Request) (*call, error) {
 	if len(r.Header) > 0 {
 		h.headerSum = sumOf([][]byte{r.Header})
 	}
-	k := &call{done: make(chan struct{})}
 	k.in.call = k
 	c.calls.Lock()
 	if err := c.calls.refused; err != nil {
 		c.calls.Unlock()
 		<-c.slots[r.Priority]
 		r.Body.Release()
-		return nil, err
+		return err
 	}
 	c.calls.last++
 	k.id = c.calls.last
@@ -312,11 +351,18 @@ func (c *Conn) send(ctx context.Context, r *Request) (*call, error) {
 	c.calls.by[k.id] = k
 	c.calls.Unlock()
 	if err := c.out.put(&k.out); err != nil {
+		c.calls.Lock()
+		told := k.ended // with the connection, by whoever ended it
+		k.ended = true
+		c.calls.Unlock()
 		c.forget(k)
-		return nil, err
+		if told {
+			return nil
+		}
+		return err
 	}
 	c.out.kick()
-	return k, nil
+	return nil
 }
 
 // place waits for a place among the requests in flight.

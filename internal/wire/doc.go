@@ -16,7 +16,8 @@
 //     its outcome is unknown.
 //   - A peer that is silent is found dead within four times Limits.Ping, by pings that are sent
 //     only while nothing comes. They touch no disk. A frame that stops in its middle ends
-//     the connection after Limits.Stall, seen at the next look.
+//     the connection after Limits.Stall, a message that stops between its frames after
+//     Limits.Whole, both seen at the next look.
 //   - What breaks the protocol ends its connection, which is told why; others go on.
 //
 // # Memory

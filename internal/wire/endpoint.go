@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,8 @@ type inbound struct {
 	got    int     // of the body
 	window int
 	charge int64
+	since  int64 // when its first frame came, if that was not its last, on clock's time
+	over   bool  // nothing more of it comes
 
 	request *request // at the end that answers
 	call    *call    // at the end that asks
@@ -51,6 +54,8 @@ type endpoint struct {
 	over   chan struct{} // closed when none of its goroutines is left
 	wait   sync.WaitGroup
 	partly map[uint64]*inbound // of which more is to come; of the one who reads
+	order  []*inbound          // the same by age, with some that are over; of the one who reads
+	oldest atomic.Int64        // when the first of those began, on clock's time; 0: none
 
 	mu  sync.Mutex
 	err error
@@ -212,12 +217,12 @@ func (e *endpoint) frame(h *head) error {
 			return err
 		}
 		if in.got == int(h.body) {
-			delete(e.partly, h.id)
+			e.parted(h.id, in)
 			e.side.complete(in)
 		}
 	case kindCancel:
 		if in := e.partly[h.id]; in != nil {
-			delete(e.partly, h.id)
+			e.parted(h.id, in)
 			e.drop(in)
 		}
 		e.side.cancel(h.id)
@@ -258,10 +263,28 @@ func (e *endpoint) first(h *head) error {
 		return err
 	case in.got < int(h.body):
 		e.partly[h.id] = in
+		in.since = clock()
+		e.order = append(e.order, in)
+		e.oldest.CompareAndSwap(0, in.since)
 	default:
 		e.side.complete(in)
 	}
 	return nil
+}
+
+// parted is for a message of several frames of which nothing more is to come.
+func (e *endpoint) parted(id uint64, in *inbound) {
+	delete(e.partly, id)
+	in.over = true
+	if e.order[0] != in && len(e.order) < 2*len(e.partly)+64 {
+		return
+	}
+	e.order = slices.DeleteFunc(e.order, func(in *inbound) bool { return in.over })
+	if len(e.order) == 0 {
+		e.oldest.Store(0)
+	} else {
+		e.oldest.Store(e.order[0].since)
+	}
 }
 
 // header reads the header of a message.
@@ -303,8 +326,8 @@ func (e *endpoint) piece(h *head, in *inbound) error {
 	return nil
 }
 
-// watch ends the connection if the peer falls silent, or stops in the middle of a frame,
-// or does not take what is written. It costs a look every interval and, if nothing came
+// watch ends the connection if the peer falls silent, or stops in the middle of a frame
+// or of a message, or does not take what is written. It costs a look every interval and, if nothing came
 // since the last, a ping.
 func (e *endpoint) watch() {
 	tick := time.NewTicker(e.limits.Ping)
@@ -323,6 +346,9 @@ func (e *endpoint) watch() {
 		}
 		if since := e.out.since.Load(); since != 0 && now-since >= stall {
 			e.end(fmt.Errorf("%w: %s took nothing of what was sent for %v", ErrDead, e.link.peer(), e.limits.Stall))
+		}
+		if since := e.oldest.Load(); since != 0 && now-since >= int64(e.limits.Whole) {
+			e.end(fmt.Errorf("%w: %s began a message and did not end it within %v", ErrDead, e.link.peer(), e.limits.Whole))
 		}
 		if n := e.in.heard.Load(); n != heard {
 			heard, silent = n, 0

@@ -15,6 +15,7 @@ type Limits struct {
 	Handshake    time.Duration // over connecting, TLS and prefaces; 10 s
 	Ping         time.Duration // a peer that is silent for so long is asked; for twice as long again, it is dead; 3 s
 	Stall        time.Duration // for one frame to come, or to be taken, once it has begun; 10 s
+	Whole        time.Duration // from the first frame of a message to its last; 2 min
 }
 
 // withDefaults returns the limits with defaults filled in, or says which makes no sense.
@@ -37,6 +38,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	orTime(&l.Handshake, 10*time.Second)
 	orTime(&l.Ping, 3*time.Second)
 	orTime(&l.Stall, 10*time.Second)
+	orTime(&l.Whole, 2*time.Minute)
 	switch {
 	case l.Body < 0 || l.Body > BodyMax:
 		return l, fmt.Errorf("wire: Limits.Body is %d; it must be between 0 and %d", l.Body, BodyMax)
@@ -46,8 +48,8 @@ func (l Limits) withDefaults() (Limits, error) {
 		return l, fmt.Errorf("wire: Limits.LargeWindow is %d; it must be between %d and 1 GiB", l.LargeWindow, largeWindowMin(int64(l.Body)))
 	case min(l.Requests, l.Maintenances) < 1 || max(l.Requests, l.Maintenances) > slotsMax:
 		return l, fmt.Errorf("wire: Limits.Requests and Maintenances are %d and %d, between 1 and %d they may be", l.Requests, l.Maintenances, slotsMax)
-	case min(l.Handshake, l.Ping, l.Stall) <= 0:
-		return l, fmt.Errorf("wire: Limits.Handshake, Ping and Stall are %v, %v and %v; all must be over 0", l.Handshake, l.Ping, l.Stall)
+	case min(l.Handshake, l.Ping, l.Stall, l.Whole) <= 0:
+		return l, fmt.Errorf("wire: Limits.Handshake, Ping, Stall and Whole are %v, %v, %v and %v; all must be over 0", l.Handshake, l.Ping, l.Stall, l.Whole)
 	}
 	return l, nil
 }
