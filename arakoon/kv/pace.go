@@ -8,8 +8,9 @@ import (
 // slow is how long a read from memory never takes: one that took longer waited for a disk.
 const slow = 250 * time.Microsecond
 
-// rest is how many reads have goroutines of their own after one that waited for a disk.
-const rest = 256
+// rest is how many reads have goroutines of their own after one that waited for a disk. On
+// a busy machine a read takes that long now and then for want of a processor, so it is few.
+const rest = 16
 
 // pace tells whether reads are answered from memory these days. The goroutine that reads a
 // connection answers them itself only then: it must not wait for a disk, as all other
