@@ -217,6 +217,11 @@ func AppendWrite(dst []byte, session uuid.UUID, request uint64) []byte {
 	return le.AppendUint64(dst, request)
 }
 
+// AppendTransfer appends the header of a transfer of the lead; 0 is to the best other member.
+func AppendTransfer(dst []byte, to uint64) []byte {
+	return le.AppendUint64(append(dst, Version, 0, 0, 0), to)
+}
+
 func readWrite(b []byte) (session uuid.UUID, request uint64, err error) {
 	r := &reader{b: b}
 	r.version(3)

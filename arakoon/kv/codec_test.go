@@ -40,7 +40,8 @@ func goldens() map[string][]byte {
 func testStatus() Status {
 	return Status{
 		Member: 1, Leader: 2, Term: 3, Commit: 4, Applied: 5, Leads: true, Full: true, Failed: true, Voters: []uint64{1, 2, 3}, Learners: []uint64{4}, Outgoing: []uint64{5},
-		Proposals: 6, ProposalBytes: 7, Reads: 8, Followers: []Follower{{2, 9, 10, true, false}, {4, 11, 12, false, true}},
+		Proposals: 6, ProposalBytes: 7, Reads: 8, Followers: []Follower{{2, 9, 10, true, false, true, false}, {4, 11, 12, false, true, false, true}},
+		Role: "leader", Obstacle: "none",
 	}
 }
 
@@ -61,7 +62,7 @@ var golden = map[string]string{
 	"keys":       "010000006100000000",
 	"range":      "0102000008070605040302010305000000060000000100000061010100000062",
 	"statistics": "0100000003000000000000000200000001000000010009000000000000000100000000000000e02e0000000000008813000000000000",
-	"status":     "0107000001000000000000000200000000000000030000000000000004000000000000000500000000000000070000000000000006000000080000000300000001000000000000000200000000000000030000000000000001000000040000000000000001000000050000000000000002000000020000000000000009000000000000000a000000000000000104000000000000000b000000000000000c0000000000000002",
+	"status":     "0107000001000000000000000200000000000000030000000000000004000000000000000500000000000000070000000000000006000000080000000300000001000000000000000200000000000000030000000000000001000000040000000000000001000000050000000000000002000000020000000000000009000000000000000a000000000000000504000000000000000b000000000000000c000000000000000a060000006c6561646572040000006e6f6e65",
 	"write":      "010000000102030405060708090a0b0c0d0e0f100900000000000000",
 	"written":    "010000000c00000000000000",
 }
@@ -76,12 +77,12 @@ func TestNumbersNeverChange(t *testing.T) {
 			ops += fmt.Sprintf("%d %s, ", op, OpName(op))
 		}
 	}
-	if ops != "1 get, 2 get-local, 3 exists, 4 exists-local, 5 multi-get, 6 multi-get-local, 7 range, 8 range-local, 9 count, 10 count-local, 11 settle, 16 write, 17 open-session, 32 status, 33 statistics, " {
+	if ops != "1 get, 2 get-local, 3 exists, 4 exists-local, 5 multi-get, 6 multi-get-local, 7 range, 8 range-local, 9 count, 10 count-local, 11 settle, 16 write, 17 open-session, 18 transfer, 32 status, 33 statistics, " {
 		t.Error(ops)
 	}
 	for status, name := range map[uint16]string{
 		260: "NOT_MASTER", 261: "NOT_FOUND", 263: "ASSERTION_FAILED", 272: "GOING_DOWN", 288: "NOT_SUPPORTED", 289: "NO_LONGER_MASTER", 294: "BAD_INPUT",
-		384: "INCONSISTENT_READ", 385: "USERFUNCTION_FAILURE", 511: "UNKNOWN", 512: "BUSY", 513: "FAILED", 514: "SESSION", 515: "UNKNOWN_FUNCTION", 516: "STEP_FAILED", 517: "DEADLINE",
+		384: "INCONSISTENT_READ", 385: "USERFUNCTION_FAILURE", 511: "UNKNOWN", 512: "BUSY", 513: "FAILED", 514: "SESSION", 515: "UNKNOWN_FUNCTION", 516: "STEP_FAILED", 517: "DEADLINE", 518: "NOT_TRANSFERRED",
 	} {
 		if StatusName(status) != name {
 			t.Errorf("%d is %q, not %s", status, StatusName(status), name)
@@ -219,7 +220,7 @@ func TestFailuresKeepTheirMeaning(t *testing.T) {
 		{ErrInconsistent, StatusInconsistent, []error{ErrInconsistent}},
 		{&state.UnknownFunctionError{Name: "f", Version: 3}, StatusUnknownFunction, []error{state.ErrUnknownFunction}},
 	} {
-		f := failureOf(tc.err, 4, true)
+		f := failureOf(tc.err, true)
 		read, err := ReadFailure(f.Status, f.append(nil))
 		if err != nil || f.Status != tc.status {
 			t.Errorf("%v: %s, %v", tc.err, StatusName(f.Status), err)
@@ -237,18 +238,18 @@ func TestFailuresKeepTheirMeaning(t *testing.T) {
 		&arakoon.ErrNotFound{Key: []byte("k")}, &arakoon.ErrAssert{Key: []byte("k"), Step: 3},
 		&arakoon.Error{Code: state.CodeUser + 1, Step: 2, Key: []byte("k"), Message: "m"}, &state.UnknownFunctionError{Name: "f", Version: 3},
 	} {
-		f := failureOf(err, 0, true)
+		f := failureOf(err, true)
 		read, _ := ReadFailure(f.Status, f.append(nil))
 		if !reflect.DeepEqual(read.Err(), err) {
 			t.Errorf("%#v came as %#v", err, read.Err())
 		}
 	}
-	f := failureOf(arakoon.ErrNotLeader, 4, false)
-	var other *NotMasterError
+	f := failureOf(fmt.Errorf("group: %w", &arakoon.NotLeaderError{Leader: 4}), false)
+	var other *arakoon.NotLeaderError
 	if !errors.As(f.Err(), &other) || other.Leader != 4 {
 		t.Errorf("the hint is lost: %v", f.Err())
 	}
-	if f := failureOf(errors.New("a block cannot be read"), 0, false); f.Status != StatusUnknown {
+	if f := failureOf(errors.New("a block cannot be read"), false); f.Status != StatusUnknown {
 		t.Errorf("a read that failed: %s", StatusName(f.Status))
 	}
 	long := Failure{Words: string(make([]byte, 1<<20)), Key: make([]byte, state.KeyMax)}

@@ -52,6 +52,9 @@
 // and its body the results, as package state encodes those. To open a session is a header
 // of its version alone; the answer is that of a write, with the session (16 bytes) behind.
 //
+// A transfer of the lead is a header of version u8, zero u8[3], and the member u64, 0 for the
+// best other one; the answer is that of a write.
+//
 // Status and statistics are asked with the version alone. Their answers are at Status and
 // Statistics.
 //

@@ -3,15 +3,19 @@ package kv
 import (
 	"context"
 
+	"openvstorage/arakoon"
 	"openvstorage/internal/wire"
+
+	"go.etcd.io/raft/v3/tracker"
 )
 
 // Status is what a member says of itself and its group. On the wire: version u8, flags u8
 // (1 leads, 2 has no room, 4 has failed), zero u16, then u64 each: member, leader, term,
 // commit, applied, bytes of proposals; then u32 each: proposals, reads; then voters,
 // learners and outgoing voters, each its number u32 and ids u64; then the followers as the
-// leader sees them: their number u32, and of each id u64, match u64, lag u64, and flags u8 (1
-// heard from lately, 2 a snapshot is on its way).
+// leader sees them: their number u32, and of each id u64, match u64, lag u64, and flags u8
+// (1 heard from lately, 2 a snapshot is on its way, 4 entries are, 8 a learner); then role
+// and obstacle as byte strings.
 type Status struct {
 	Member   uint64
 	Leader   uint64 // as far as the member knows; 0: it does not
@@ -19,8 +23,10 @@ type Status struct {
 	Commit   uint64
 	Applied  uint64
 	Leads    bool
-	Full     bool // it waits for room on the disk
-	Failed   bool // it must be opened again
+	Full     bool   // it waits for room on the disk
+	Failed   bool   // it must be opened again
+	Role     string // as in arakoon.Status
+	Obstacle string // why writes would not go on, "" if nothing is known to stand in the way
 	Voters   []uint64
 	Learners []uint64
 	Outgoing []uint64 // voters until a change that is under way is done
@@ -29,16 +35,18 @@ type Status struct {
 	ProposalBytes int64
 	Reads         int // that wait for their index
 
-	Followers []Follower // by the leader only
+	Followers []Follower // by the leader only, itself among them
 }
 
 // Follower is a member as the leader sees it.
 type Follower struct {
-	Member   uint64
-	Match    uint64 // the last entry that it holds durably, as the leader knows
-	Lag      uint64 // entries behind
-	Active   bool   // heard from lately
-	Snapshot bool   // one is on its way to it
+	Member      uint64
+	Match       uint64 // the last entry that it holds durably, as the leader knows
+	Lag         uint64 // entries of what is committed that it lacks
+	Active      bool   // heard from lately
+	Snapshot    bool   // one is on its way to it
+	Replicating bool   // entries are sent to it one after the other; otherwise one at a time
+	Learner     bool
 }
 
 const (
@@ -46,9 +54,11 @@ const (
 	statusFull   = 2
 	statusFailed = 4
 
-	followerActive   = 1
-	followerSnapshot = 2
-	followerSize     = 3*8 + 1
+	followerActive      = 1
+	followerSnapshot    = 2
+	followerReplicating = 4
+	followerLearner     = 8
+	followerSize        = 3*8 + 1
 )
 
 func flag(set bool, bit byte) byte {
@@ -73,9 +83,9 @@ func (s *Status) append(dst []byte) []byte {
 	dst = le.AppendUint32(dst, uint32(len(s.Followers)))
 	for _, f := range s.Followers {
 		dst = le.AppendUint64(le.AppendUint64(le.AppendUint64(dst, f.Member), f.Match), f.Lag)
-		dst = append(dst, flag(f.Active, followerActive)|flag(f.Snapshot, followerSnapshot))
+		dst = append(dst, flag(f.Active, followerActive)|flag(f.Snapshot, followerSnapshot)|flag(f.Replicating, followerReplicating)|flag(f.Learner, followerLearner))
 	}
-	return dst
+	return appendBytes(appendBytes(dst, []byte(s.Role)), []byte(s.Obstacle[:min(len(s.Obstacle), wordsMax)]))
 }
 
 // ReadStatus reads an answer.
@@ -96,15 +106,21 @@ func ReadStatus(header []byte) (s Status, err error) {
 		}
 	}
 	for n := r.number(followerSize); n > 0; n-- {
-		f := Follower{Member: r.u64(), Match: r.u64(), Lag: r.u64()}
-		flags := r.u8()
-		if flags > followerActive|followerSnapshot {
-			r.fail("flags %#x of a follower", flags)
-		}
-		f.Active, f.Snapshot = flags&followerActive != 0, flags&followerSnapshot != 0
-		s.Followers = append(s.Followers, f)
+		s.Followers = append(s.Followers, r.follower())
 	}
+	s.Role, s.Obstacle = string(r.bytes()), string(r.bytes())
 	return s, r.end()
+}
+
+func (r *reader) follower() Follower {
+	f := Follower{Member: r.u64(), Match: r.u64(), Lag: r.u64()}
+	flags := r.u8()
+	if flags > followerActive|followerSnapshot|followerReplicating|followerLearner {
+		r.fail("flags %#x of a follower", flags)
+	}
+	f.Active, f.Snapshot = flags&followerActive != 0, flags&followerSnapshot != 0
+	f.Replicating, f.Learner = flags&followerReplicating != 0, flags&followerLearner != 0
+	return f
 }
 
 // number reads how many things of a size follow, and fails if they cannot.
@@ -129,9 +145,18 @@ func (s *Server) status(_ context.Context, g *Group, r *wire.Incoming) (wire.Ans
 
 // status is what the member says at the moment.
 func (g *Group) status() Status {
-	stats := g.Node.Stats()
-	return Status{
-		Member: g.Member, Leader: g.leader(), Leads: g.Node.Leading(), Applied: stats.Applied, Full: stats.Full, Failed: g.Node.Err() != nil,
+	stats, now := g.Node.Stats(), g.Node.Status()
+	s := Status{
+		Member: now.ID, Leader: now.Leader, Term: now.Term, Commit: now.Commit, Applied: now.Applied, Role: now.Role, Obstacle: now.Obstacle,
+		Leads: now.Role == arakoon.RoleLeader, Failed: now.Role == arakoon.RoleFailed, Full: stats.Full,
+		Voters: now.Members.Voters, Learners: now.Members.Learners, Outgoing: now.Members.Outgoing,
 		Proposals: stats.Proposals, ProposalBytes: stats.ProposalBytes, Reads: stats.Reads,
 	}
+	for _, p := range now.Peers {
+		s.Followers = append(s.Followers, Follower{
+			Member: p.ID, Match: p.Match, Lag: p.Lag, Active: p.RecentActive, Learner: p.Learner,
+			Snapshot: p.State == tracker.StateSnapshot.String(), Replicating: p.State == tracker.StateReplicate.String(),
+		})
+	}
+	return s
 }

@@ -17,9 +17,10 @@ type Node interface {
 	Write(ctx context.Context, seq *arakoon.Sequence) (index uint64, results []arakoon.Result, err error)
 	NewSession(ctx context.Context) (*arakoon.Session, error)
 	ResumeSession(id uuid.UUID, request uint64) *arakoon.Session
-	Leading() bool
+	Leader() uint64
+	Transfer(ctx context.Context, to uint64) error
 	Applied() uint64
-	Err() error
+	Status() arakoon.Status
 	Stats() arakoon.Stats
 }
 
@@ -27,15 +28,6 @@ var _ Node = (*arakoon.Node)(nil)
 
 // Group is a member of a group in this process.
 type Group struct {
-	Node   Node
-	Member uint64 // its number
-	Life   uint64 // of the group
-}
-
-// leader is the member that leads as far as this one knows, 0 if it does not.
-func (g *Group) leader() uint64 {
-	if g.Node.Leading() {
-		return g.Member
-	}
-	return 0
+	Node Node
+	Life uint64 // of the group
 }

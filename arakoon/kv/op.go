@@ -23,6 +23,7 @@ const (
 	OpSettle        = 11 // wait until a read would be answered; read nothing
 	OpWrite         = 16
 	OpOpenSession   = 17
+	OpTransfer      = 18 // give the lead away
 	OpStatus        = 32
 	OpStatistics    = 33
 )
@@ -35,7 +36,7 @@ var opNames = [opMost]string{
 	OpGet: "get", OpGetLocal: "get-local", OpExists: "exists", OpExistsLocal: "exists-local",
 	OpMultiGet: "multi-get", OpMultiGetLocal: "multi-get-local", OpRange: "range", OpRangeLocal: "range-local",
 	OpCount: "count", OpCountLocal: "count-local", OpSettle: "settle",
-	OpWrite: "write", OpOpenSession: "open-session",
+	OpWrite: "write", OpOpenSession: "open-session", OpTransfer: "transfer",
 	OpStatus: "status", OpStatistics: "statistics",
 }
 
@@ -48,7 +49,7 @@ func OpName(op uint16) string {
 }
 
 // OpWrites says whether an operation changes anything.
-func OpWrites(op uint16) bool { return op == OpWrite || op == OpOpenSession }
+func OpWrites(op uint16) bool { return op == OpWrite || op == OpOpenSession || op == OpTransfer }
 
 // Limits of one request, in bytes or pieces.
 const (

@@ -49,7 +49,7 @@ func (s *Server) settle(ctx context.Context, g *Group, c arakoon.Consistency) er
 	defer stop()
 	_, err := g.Node.MultiGet(short, c)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return fmt.Errorf("%w: member %d has applied revision %d, not %d", ErrInconsistent, g.Member, g.Node.Applied(), index)
+		return fmt.Errorf("%w: this member has applied revision %d, not %d", ErrInconsistent, g.Node.Applied(), index)
 	}
 	return err
 }

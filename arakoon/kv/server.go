@@ -66,7 +66,7 @@ func (s *Server) Service() *wire.Service {
 			switch op {
 			case OpGetLocal, OpExistsLocal:
 				return s.pace.fast() && len(s.slots) < cap(s.slots)/2
-			case OpStatus, OpStatistics:
+			case OpStatistics:
 				return true
 			}
 			return false
@@ -83,7 +83,7 @@ var handlers = [opMost]func(s *Server, ctx context.Context, g *Group, r *wire.In
 	OpGet: (*Server).get, OpGetLocal: (*Server).get, OpExists: (*Server).exists, OpExistsLocal: (*Server).exists,
 	OpMultiGet: (*Server).multiGet, OpMultiGetLocal: (*Server).multiGet, OpRange: (*Server).scan, OpRangeLocal: (*Server).scan,
 	OpCount: (*Server).count, OpCountLocal: (*Server).count, OpSettle: (*Server).settled,
-	OpWrite: (*Server).write, OpOpenSession: (*Server).openSession,
+	OpWrite: (*Server).write, OpOpenSession: (*Server).openSession, OpTransfer: (*Server).transfer,
 	OpStatus: (*Server).status, OpStatistics: (*Server).statistics,
 }
 
@@ -113,10 +113,6 @@ func (s *Server) Serve(ctx context.Context, r *wire.Incoming) wire.Answer {
 	if err == nil {
 		return a
 	}
-	leader := uint64(0)
-	if open {
-		leader = g.leader()
-	}
-	f := failureOf(err, leader, OpWrites(r.Op))
+	f := failureOf(err, OpWrites(r.Op))
 	return wire.Answer{Status: f.Status, Header: f.append(nil)}
 }

@@ -29,6 +29,7 @@ const (
 	StatusUnknownFunction = wire.StatusService + 0x103 // the member has no such function; nothing was done
 	StatusStep            = wire.StatusService + 0x104 // a step failed with a code that has no status of its own
 	StatusDeadline        = wire.StatusService + 0x105 // a read was not settled in time
+	StatusTransfer        = wire.StatusService + 0x106 // the lead was not given away
 )
 
 // statusNames are what people call the statuses.
@@ -37,7 +38,7 @@ var statusNames = map[uint16]string{
 	StatusNotSupported: "NOT_SUPPORTED", StatusNoLongerMaster: "NO_LONGER_MASTER", StatusBadInput: "BAD_INPUT",
 	StatusInconsistent: "INCONSISTENT_READ", StatusUserFunction: "USERFUNCTION_FAILURE", StatusUnknown: "UNKNOWN",
 	StatusBusy: "BUSY", StatusFailed: "FAILED", StatusSession: "SESSION", StatusUnknownFunction: "UNKNOWN_FUNCTION",
-	StatusStep: "STEP_FAILED", StatusDeadline: "DEADLINE",
+	StatusStep: "STEP_FAILED", StatusDeadline: "DEADLINE", StatusTransfer: "NOT_TRANSFERRED",
 }
 
 // StatusName is the name of a status, "" if this release knows none.
@@ -58,18 +59,6 @@ var (
 	ErrOther = errors.New("request failed")
 )
 
-// NotMasterError is the error of a member that does not lead. It matches
-// arakoon.ErrNotLeader.
-type NotMasterError struct {
-	Leader uint64 // which member does, 0 if it is not known
-	words  string
-}
-
-func (e *NotMasterError) Error() string { return e.words }
-
-// Is makes it match arakoon.ErrNotLeader.
-func (e *NotMasterError) Is(target error) bool { return target == arakoon.ErrNotLeader }
-
 // Failure is what a header says of a request that failed.
 type Failure struct {
 	Status uint16 // with the header on the wire, not in it
@@ -80,22 +69,25 @@ type Failure struct {
 	Words  string
 }
 
-// failureOf says what is told of an error. leader is the member that leads as far as is
-// known. Any error of a write that has no status of its own came before it was proposed.
-func failureOf(err error, leader uint64, write bool) Failure {
+// failureOf says what is told of an error. Any error of a write that has no status of its
+// own came before it was proposed.
+func failureOf(err error, write bool) Failure {
 	f := Failure{Words: err.Error()}
 	var (
 		absent  *arakoon.ErrNotFound
 		assert  *arakoon.ErrAssert
 		step    *arakoon.Error
 		unknown *state.UnknownFunctionError
+		other   *arakoon.NotLeaderError
 	)
 	switch {
 	// First: it is matched along with the reason why the outcome is not known.
 	case errors.Is(err, arakoon.ErrUnknownOutcome):
 		f.Status = StatusNoLongerMaster
+	case errors.As(err, &other):
+		f.Status, f.Number, f.Words = StatusNotMaster, other.Leader, ""
 	case errors.Is(err, arakoon.ErrNotLeader):
-		f.Status, f.Number = StatusNotMaster, leader
+		f.Status = StatusNotMaster
 	case errors.As(err, &absent):
 		f.Status, f.Key, f.Words = StatusNotFound, absent.Key, ""
 	case errors.As(err, &assert):
@@ -130,7 +122,7 @@ func statusOf(err error, write bool) uint16 {
 		status uint16
 	}{
 		{arakoon.ErrBusy, StatusBusy}, {arakoon.ErrClosed, StatusGoingDown}, {arakoon.ErrFailed, StatusFailed},
-		{ErrInconsistent, StatusInconsistent}, {ErrBadInput, StatusBadInput}, {ErrNotSupported, StatusNotSupported},
+		{arakoon.ErrTransfer, StatusTransfer}, {arakoon.ErrNotCaughtUp, StatusTransfer}, {ErrInconsistent, StatusInconsistent}, {ErrBadInput, StatusBadInput}, {ErrNotSupported, StatusNotSupported},
 		{context.DeadlineExceeded, StatusDeadline}, {context.Canceled, StatusDeadline},
 		{state.ErrCorrupt, StatusBadInput}, {state.ErrNewer, StatusBadInput},
 	} {
@@ -153,7 +145,7 @@ func (f *Failure) Err() error {
 	case StatusAssert:
 		return &arakoon.ErrAssert{Key: f.Key, Step: int(f.Step)}
 	case StatusNotMaster:
-		return &NotMasterError{Leader: f.Number, words: f.Words}
+		return &arakoon.NotLeaderError{Leader: f.Number}
 	case StatusUserFunction, StatusSession, StatusStep:
 		return f.step()
 	case StatusBadInput:
@@ -180,7 +172,7 @@ func (f *Failure) step() error {
 var plainStatuses = map[uint16]error{
 	StatusNoLongerMaster: arakoon.ErrUnknownOutcome, StatusBusy: arakoon.ErrBusy, StatusGoingDown: arakoon.ErrClosed,
 	StatusFailed: arakoon.ErrFailed, StatusInconsistent: ErrInconsistent, StatusNotSupported: ErrNotSupported,
-	StatusDeadline: ErrDeadline, StatusUnknown: ErrOther,
+	StatusTransfer: arakoon.ErrTransfer, StatusDeadline: ErrDeadline, StatusUnknown: ErrOther,
 }
 
 // told is an error with the words of the member that gave it.

@@ -65,3 +65,18 @@ func (s *Server) openSession(ctx context.Context, g *Group, r *wire.Incoming) (w
 	id, _ := opened.ID()
 	return wire.Answer{Header: append(appendWritten(nil, g.Node.Applied()), id[:]...)}, nil
 }
+
+// transfer gives the lead away, to the best other member if none is named.
+func (s *Server) transfer(ctx context.Context, g *Group, r *wire.Incoming) (wire.Answer, error) {
+	b := reader{b: r.Header}
+	b.version(3)
+	to := b.u64()
+	err := b.end()
+	if err == nil {
+		err = g.Node.Transfer(ctx, to)
+	}
+	if err != nil {
+		return wire.Answer{}, err
+	}
+	return wire.Answer{Header: appendWritten(nil, g.Node.Applied())}, nil
+}

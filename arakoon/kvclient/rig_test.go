@@ -2,6 +2,7 @@ package kvclient
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"testing"
@@ -42,17 +43,69 @@ type host struct {
 	node   kv.Node // nil: not open
 	wire   *wire.Server
 	addr   string
+	pipes  *pipes                  // instead of TCP
 	wrap   func(net.Conn) net.Conn // of what clients dial
 	dialed int
 }
 
+// pipes is a listener of net.Pipe, for tests in a bubble of synctest.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
+func (p *pipes) Addr() net.Addr { return pipeAddr{} }
+
+type pipeAddr struct{}
+
+func (pipeAddr) Network() string { return "pipe" }
+func (pipeAddr) String() string  { return "pipe" }
+
+func (p *pipes) dial(ctx context.Context) (net.Conn, error) {
+	select {
+	case <-p.done: // rather than a place that nobody takes any more
+		return nil, errors.New("nobody listens")
+	default:
+	}
+	a, b := net.Pipe()
+	select {
+	case p.conns <- b:
+		return a, nil
+	case <-p.done:
+		return nil, errors.New("nobody listens")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 func newHost(t testing.TB, id uint64, n kv.Node, o kv.Options) *host {
 	t.Helper()
-	h := &host{id: id, node: n}
+	return serve(t, &host{id: id, node: n}, o)
+}
+
+// newPipeHost is newHost without sockets.
+func newPipeHost(t testing.TB, id uint64, n kv.Node, o kv.Options) *host {
+	t.Helper()
+	return serve(t, &host{id: id, node: n, pipes: &pipes{}}, o)
+}
+
+func serve(t testing.TB, h *host, o kv.Options) *host {
+	t.Helper()
 	o.Groups = func(group string) (kv.Group, bool) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return kv.Group{Node: h.node, Member: id}, group == testGroup && h.node != nil
+		return kv.Group{Node: h.node}, group == testGroup && h.node != nil
 	}
 	var err error
 	if h.server, err = kv.NewServer(o); err != nil {
@@ -66,9 +119,12 @@ func newHost(t testing.TB, id uint64, n kv.Node, o kv.Options) *host {
 // listen begins to serve, on a new address.
 func (h *host) listen(t testing.TB) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var l net.Listener = &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	if h.pipes == nil {
+		var err error
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	s, err := wire.NewServer(wire.ServerOptions{
 		Services: map[string]*wire.Service{kv.Service: h.server.Service()},
@@ -79,6 +135,9 @@ func (h *host) listen(t testing.TB) {
 	}
 	h.mu.Lock()
 	h.wire, h.addr = s, l.Addr().String()
+	if h.pipes != nil {
+		h.pipes = l.(*pipes)
+	}
 	h.mu.Unlock()
 	go func() { _ = s.Serve(l) }()
 }
@@ -102,10 +161,14 @@ func (h *host) setNode(n kv.Node) {
 func (h *host) member() Member {
 	return Member{ID: h.id, Dial: wire.DialOptions{Identity: wire.Identity{Cluster: testCluster}, Dial: func(ctx context.Context) (net.Conn, error) {
 		h.mu.Lock()
-		addr, wrap := h.addr, h.wrap
+		addr, wrap, pipes := h.addr, h.wrap, h.pipes
 		h.dialed++
 		h.mu.Unlock()
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		dial := func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", addr) }
+		if pipes != nil {
+			dial = pipes.dial
+		}
+		c, err := dial(ctx)
 		if err == nil && wrap != nil {
 			c = wrap(c)
 		}

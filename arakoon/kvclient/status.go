@@ -32,6 +32,18 @@ func (c *Client) ExpectProgress(ctx context.Context) bool {
 	return err == nil
 }
 
+// DropMaster has the leader give the lead to another member, to the best other one if to is 0.
+// It returns when that leads. arakoon.ErrTransfer says why the leader leads on; after
+// arakoon.ErrUnknownOutcome the lead may have changed.
+func (c *Client) DropMaster(ctx context.Context, to uint64) error {
+	t := &turn{}
+	_, err := c.do(ctx, &request{op: kv.OpTransfer, header: kv.AppendTransfer(nil, to)}, t)
+	if err != nil && t.unknown != nil && !errors.Is(err, arakoon.ErrUnknownOutcome) {
+		err = fmt.Errorf("%w: %w", arakoon.ErrUnknownOutcome, err)
+	}
+	return err
+}
+
 // Status asks one member for its status. Only that member is asked, once.
 func (c *Client) Status(ctx context.Context, id uint64) (s kv.Status, err error) {
 	err = c.ask(ctx, id, kv.OpStatus, func(header []byte) error {
