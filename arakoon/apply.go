@@ -19,6 +19,7 @@ type applier struct {
 	progress  *progress
 	proposals *proposals
 	compactor *compactor
+	leaser    *leaser
 	origin    uint64 // of the batches that this start of the node proposes
 
 	held     uint64 // the last entry that the log held when it was opened
@@ -64,6 +65,7 @@ func (a *applier) apply(entries []*pb.Entry) error {
 	last := entries[len(entries)-1]
 	// Readers first: a write that was answered must be visible.
 	a.progress.advance(last.GetIndex(), last.GetTerm())
+	a.leaser.applied(last.GetTerm(), a.state.LeasesVersion())
 	for _, done := range applied {
 		// Batches of another origin were proposed by another member, or before this
 		// start: nobody here waits, and their numbers may be those of batches here.

@@ -36,6 +36,9 @@ func (n *Node) write(ctx context.Context, seq *Sequence, session uuid.UUID, requ
 	if err == nil {
 		err = seq.Check(n.functions)
 	}
+	if need := seq.Level(n.functions); err == nil && need > n.state.Level() {
+		err = n.comeTo(ctx, need)
+	}
 	if err == nil && seq.MayStop(n.functions) {
 		err = n.try(ctx, body)
 	}

@@ -22,6 +22,10 @@ import (
 
 // Node is one member. All methods are safe for concurrent use.
 type Node struct {
+	QueryCalls
+	LeaseCalls
+	ImageCalls
+
 	opt       Options
 	functions *state.Registry
 	lock      io.Closer
@@ -37,6 +41,9 @@ type Node struct {
 	stepper   *stepper
 	appender  *appender
 	applier   *applier
+	history   *state.History
+	leaser    *leaser
+	hasher    *hasher
 	compactor *compactor
 
 	inbox inbox // of other members' messages
@@ -57,6 +64,8 @@ func Open(opt Options) (*Node, error) {
 		progress:  &progress{waiters: map[chan struct{}]uint64{}},
 		proposals: &proposals{most: opt.Proposals, mostBytes: opt.ProposalBytes, batches: map[uint64][]*proposal{}},
 	}
+	n.QueryCalls, n.LeaseCalls, n.ImageCalls = QueryCalls{n}, LeaseCalls{n}, ImageCalls{n}
+	n.history, n.leaser, n.hasher = state.NewHistory(opt.History), &leaser{node: n}, &hasher{node: n}
 	n.end.onEnd, n.end.onFailure = n.proposals.end, n.onFailure
 	n.readers = &readers{most: opt.Reads, work: n.work, progress: n.progress, end: n.end}
 	n.compactor = &compactor{bytes: opt.CompactBytes, progress: n.progress, end: n.end, allowed: make(chan struct{})}
@@ -115,6 +124,7 @@ func (n *Node) open() (err error) {
 		Begin: state.Position(begin), Functions: n.functions, Life: o.Life, Generation: o.Generation,
 		CacheBytes: o.StateCacheBytes, MemTableBytes: o.MemTableBytes,
 		OnFailure: n.end.fail, OnFull: n.onFull, OnRoom: func() { n.full.Store(false) },
+		History: n.history, OnMark: n.hasher.take,
 	}
 	if err := n.checkState(of); err != nil {
 		return err
@@ -170,9 +180,10 @@ func (n *Node) join() error {
 	n.stepper.setConf(at.Conf) // raft has the same
 	n.applier = &applier{
 		state: n.state, log: n.log, queue: applies, work: n.work, out: out, end: n.end,
-		progress: n.progress, proposals: n.proposals, compactor: n.compactor, origin: origin, held: last,
+		progress: n.progress, proposals: n.proposals, compactor: n.compactor, leaser: n.leaser, origin: origin, held: last,
 	}
 	n.compactor.log, n.compactor.state = n.log, n.state
+	n.hasher.held = last
 	return nil
 }
 
@@ -210,6 +221,8 @@ func (n *Node) start() error {
 	n.end.run(n.stepper.loop)
 	n.end.run(n.appender.loop)
 	n.end.run(n.applier.loop)
+	n.end.run(n.leaser.loop)
+	n.end.run(n.hasher.loop)
 	alone, err := n.applyAlone(n.stepper.toldOthers)
 	if err != nil {
 		return err
@@ -353,6 +366,7 @@ func (n *Node) closeState() error {
 func (n *Node) closeStores() error {
 	var errs []error
 	if n.state != nil {
+		n.hasher.drop()
 		errs = append(errs, n.closeState())
 	}
 	if n.log != nil {

@@ -2,6 +2,7 @@ package arakoon
 
 import (
 	"log/slog"
+	"path"
 	"time"
 
 	"openvstorage/arakoon/raftlog"
@@ -19,6 +20,12 @@ type (
 	Function = state.Function
 	Tx       = state.Tx
 	Error    = state.Error
+	Lease    = state.Lease
+	Event    = state.Event
+	Events   = state.Events
+
+	ErrCompacted = state.ErrCompacted
+	LevelError   = state.LevelError
 )
 
 // Transport carries messages to other members. Send must not block; it may lose messages,
@@ -82,6 +89,10 @@ type Options struct {
 	StateCacheBytes int64  // default 16 MiB
 	MemTableBytes   uint64 // default 16 MiB, up to four of them
 
+	Group     string               // its name, which backups have; default the last element of Dir
+	History   state.HistoryOptions // of events for watchers
+	ScanBytes int64                // a second, that a hash or a backup reads; default 64 MiB
+
 	Tick      time.Duration    // heartbeat; an election begins after 4 to 7 without one; default 100 ms
 	Now       func() time.Time // the proposer's time; default time.Now
 	Logger    *slog.Logger
@@ -98,6 +109,8 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.EntryBytes, 1<<20)
 	setDefault(&o.SegmentBytes, 64<<20)
 	setDefault(&o.CompactBytes, 64<<20)
+	setDefault(&o.ScanBytes, 64<<20)
+	setDefault(&o.Group, path.Base(o.Dir))
 	setDefault(&o.Tick, 100*time.Millisecond)
 	if o.Now == nil {
 		o.Now = time.Now
@@ -125,8 +138,8 @@ func (o Options) begin() raftlog.Marker {
 	return m
 }
 
-func setDefault[T int | int64 | time.Duration](v *T, d T) {
-	if *v == 0 {
+func setDefault[T int | int64 | string | time.Duration](v *T, d T) {
+	if *v == *new(T) {
 		*v = d
 	}
 }

@@ -132,13 +132,13 @@ func (r *readers) begin(ctx context.Context, c Consistency) (end func(), err err
 }
 
 // Get returns a key's value, or *ErrNotFound.
-func (n *Node) Get(ctx context.Context, c Consistency, key []byte) ([]byte, error) {
-	end, err := n.readers.begin(ctx, c)
+func (q QueryCalls) Get(ctx context.Context, c Consistency, key []byte) ([]byte, error) {
+	end, err := q.node.readers.begin(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	v, found, err := n.state.Get(key)
+	v, found, err := q.node.state.Get(key)
 	if err == nil && !found {
 		err = &ErrNotFound{Key: bytes.Clone(key)}
 	}
@@ -146,40 +146,40 @@ func (n *Node) Get(ctx context.Context, c Consistency, key []byte) ([]byte, erro
 }
 
 // MultiGet returns the values of keys at one moment, nil for those absent.
-func (n *Node) MultiGet(ctx context.Context, c Consistency, keys ...[]byte) ([][]byte, error) {
-	end, err := n.readers.begin(ctx, c)
+func (q QueryCalls) MultiGet(ctx context.Context, c Consistency, keys ...[]byte) ([][]byte, error) {
+	end, err := q.node.readers.begin(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	return n.state.MultiGet(keys)
+	return q.node.state.MultiGet(keys)
 }
 
 // Range calls fn with the keys in [first, last), ascending, as they are at one moment.
 // It ends when fn returns false, and after limit keys if limit is above 0. A last of nil
 // means to the end. fn may keep the slices, and must not close the node.
-func (n *Node) Range(ctx context.Context, c Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error {
-	return n.scan(ctx, c, first, last, limit, false, fn)
+func (q QueryCalls) Range(ctx context.Context, c Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error {
+	return q.visit(ctx, c, first, last, limit, false, fn)
 }
 
 // Reverse is Range from the high end.
-func (n *Node) Reverse(ctx context.Context, c Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error {
-	return n.scan(ctx, c, first, last, limit, true, fn)
+func (q QueryCalls) Reverse(ctx context.Context, c Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error {
+	return q.visit(ctx, c, first, last, limit, true, fn)
 }
 
 // Prefix is Range over all keys with a prefix.
-func (n *Node) Prefix(ctx context.Context, c Consistency, prefix []byte, limit int, fn func(key, value []byte) bool) error {
-	return n.scan(ctx, c, prefix, state.PrefixEnd(prefix), limit, false, fn)
+func (q QueryCalls) Prefix(ctx context.Context, c Consistency, prefix []byte, limit int, fn func(key, value []byte) bool) error {
+	return q.visit(ctx, c, prefix, state.PrefixEnd(prefix), limit, false, fn)
 }
 
-func (n *Node) scan(ctx context.Context, c Consistency, first, last []byte, limit int, reverse bool, fn func(key, value []byte) bool) error {
-	end, err := n.readers.begin(ctx, c)
+func (q QueryCalls) visit(ctx context.Context, c Consistency, first, last []byte, limit int, reverse bool, fn func(key, value []byte) bool) error {
+	end, err := q.node.readers.begin(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer end()
 	count := 0
-	return n.state.Range(first, last, reverse, func(k, v []byte) bool {
+	return q.node.state.Range(first, last, reverse, func(k, v []byte) bool {
 		count++
 		return fn(k, v) && (limit <= 0 || count < limit)
 	})

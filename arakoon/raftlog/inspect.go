@@ -3,12 +3,23 @@ package raftlog
 import (
 	"errors"
 	"fmt"
+	"path"
 
 	"openvstorage/internal/disk"
 	"openvstorage/internal/format"
 
 	"github.com/google/uuid"
+	pb "go.etcd.io/raft/v3/raftpb"
 )
+
+// Segments returns the names of a log's segment files, oldest first, with the directory.
+func Segments(fsys disk.FS, dir string) (names []string, err error) {
+	numbers, err := listSegments(fsys, dir)
+	for _, n := range numbers {
+		names = append(names, path.Join(dir, segmentName(n)))
+	}
+	return names, err
+}
 
 // Segment is the header of a segment file, for inspection.
 type Segment struct {
@@ -32,6 +43,7 @@ type Record struct {
 	Term    uint64 // of the last entry, the hard state or the marker
 	Commit  uint64 // of the hard state
 	Bytes   int    // of the body
+	Entries []*pb.Entry
 	// Err is not nil if something is wrong with the record. Bytes that are no record
 	// at all end the segment, and have no Seq.
 	Err error
@@ -80,7 +92,7 @@ func describeRecord(s *segment, r found) Record {
 	}
 	switch r.Kind {
 	case kindEntries:
-		v.Kind = "entries"
+		v.Kind, v.Entries = "entries", rec.entries
 		if n := len(rec.entries); n > 0 {
 			v.First, v.Last, v.Term = rec.entries[0].GetIndex(), rec.entries[n-1].GetIndex(), rec.entries[n-1].GetTerm()
 		}

@@ -24,44 +24,82 @@ type Applied struct {
 // the members that there are then.
 type ConfChange func(e *pb.Entry) (*pb.ConfState, error)
 
-// Apply applies entries as one batch. They follow those applied before. After an error
-// none of them is applied, and the state has stopped.
+// Apply applies entries, which follow those applied before. They are one batch, unless an
+// entry has a mark: a batch ends behind it. After an error the state has stopped, and
+// nothing is applied of the batch that has failed.
 func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
+	var applied []Applied
+	for len(entries) > 0 {
+		n := 0
+		var err error
+		if applied, n, err = s.applyBatch(applied, entries, change); err != nil {
+			return nil, err
+		}
+		entries = entries[n:]
+	}
+	return applied, nil
+}
+
+// applyBatch applies entries as one batch: all of them, or those up to one with a mark,
+// whose image Pebble can give only at the end of a batch. It appends to applied what
+// became of them, and returns how many they were.
+func (s *State) applyBatch(applied []Applied, entries []*pb.Entry, change ConfChange) ([]Applied, int, error) {
 	b := newWrites(s)
 	defer b.close()
 	next := s.meta // only Apply changes it
-	var applied []Applied
-	for _, e := range entries {
+	events := s.opt.History.begin(next.at.Conf)
+	defer s.opt.History.abort(events)
+	b.track = events.recorded()
+	n := 0
+	for n < len(entries) && b.marks == 0 {
+		e := entries[n]
+		n++
 		if e.GetIndex() != next.at.Index+1 {
-			return nil, s.stop(fmt.Errorf("entry %d is to follow entry %d", e.GetIndex(), next.at.Index))
+			return nil, 0, s.stop(fmt.Errorf("entry %d is to follow entry %d", e.GetIndex(), next.at.Index))
 		}
 		a, err := s.entry(b, &next, e, change)
 		if err != nil {
-			return nil, s.stop(fmt.Errorf("entry %d: %w", e.GetIndex(), err))
+			return nil, 0, s.stop(fmt.Errorf("entry %d: %w", e.GetIndex(), err))
 		}
 		if a.Outcomes != nil {
 			applied = append(applied, a)
 		}
 		next.at.Index, next.at.Term = e.GetIndex(), e.GetTerm()
+		events.add(next.at.Index, b)
 	}
 	b.set(metaKey, appendMeta(nil, next))
 	if err := b.apply(); err != nil {
-		return nil, s.stop(err)
+		return nil, 0, s.stop(err)
 	}
+	if err := s.commit(next); err != nil {
+		return nil, 0, err
+	}
+	if b.leased {
+		s.leases.update(b)
+	}
+	s.opt.History.publish(events, next.at.Index)
+	if b.marks > 0 && s.opt.OnMark != nil {
+		s.opt.OnMark(s.imageOf(next))
+	}
+	return applied, n, nil
+}
+
+// commit makes what a batch has come to what is known of the state.
+func (s *State) commit(next meta) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.stopped(); err != nil {
-		return nil, err
+		return err
 	}
 	for _, r := range next.left {
 		s.gone[r.id] = r.index
 	}
 	next.left = nil
 	s.meta = next
-	return applied, nil
+	return nil
 }
 
 // entry applies one entry to a batch. next becomes what is known after it.
@@ -91,7 +129,7 @@ func (s *State) entry(b *writes, next *meta, e *pb.Entry, change ConfChange) (Ap
 		// go backwards.
 		next.time = max(next.time, c.Time)
 		at := session{id: c.Session, request: c.Request, index: e.GetIndex(), position: uint32(i)}
-		if a.Outcomes[i], err = s.command(b, c, at, next.time); err != nil {
+		if a.Outcomes[i], err = s.command(b, c, at, next); err != nil {
 			return a, fmt.Errorf("command %d: %w", i, err)
 		}
 	}
@@ -100,10 +138,10 @@ func (s *State) entry(b *writes, next *meta, e *pb.Entry, change ConfChange) (Ap
 
 // command applies one command. If it is a session's last request once more, nothing is
 // done and the result is the stored one. An error stops the member.
-func (s *State) command(b *writes, c Command, at session, time int64) (Outcome, error) {
+func (s *State) command(b *writes, c Command, at session, next *meta) (Outcome, error) {
 	var none [16]byte
 	if c.Session == none {
-		return s.run(b, c.Body, at.index, time)
+		return s.run(b, c.Body, at.index, next)
 	}
 	if known, ok := s.sessions.byID[c.Session]; ok {
 		last := known.Value.(session).request
@@ -124,7 +162,7 @@ func (s *State) command(b *writes, c Command, at session, time int64) (Outcome, 
 		at.request = 0
 	} else {
 		var err error
-		if out, err = s.run(b, c.Body, at.index, time); err != nil {
+		if out, err = s.run(b, c.Body, at.index, next); err != nil {
 			return out, err
 		}
 		kind = lastDone
@@ -168,9 +206,9 @@ func (s *State) recall(b *writes, at session) (Outcome, error) {
 
 // run runs a sequence. A panic stops the member, as an error does: a function that
 // panics here would panic on each member, and at each start.
-func (s *State) run(b *writes, body []byte, index uint64, time int64) (out Outcome, err error) {
+func (s *State) run(b *writes, body []byte, index uint64, next *meta) (out Outcome, err error) {
 	out.Index = index
-	t := &tx{under: b, time: time}
+	t := &tx{under: b, time: next.time, index: index, group: *next, marks: b.marks}
 	step := 0
 	b.begin()
 	defer func() {
@@ -196,5 +234,7 @@ func (s *State) run(b *writes, body []byte, index uint64, time int64) (out Outco
 		return Outcome{Index: index, Err: failed}, nil
 	}
 	out.Results = results
+	next.level, next.leases, b.marks = t.group.level, t.group.leases, t.marks
+	b.touch()
 	return out, nil
 }

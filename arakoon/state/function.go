@@ -11,11 +11,15 @@ const (
 	CodeAssert         = 1 // Key is not as asserted
 	CodeNotFound       = 2 // Key is absent
 	CodeTooLarge       = 3
-	CodeBadCommand     = 4 // its bytes are not steps
-	CodeSessionExpired = 5 // the session was never opened, or newer ones took its place
-	CodeStale          = 6 // a newer request of the session was applied
-	CodeResultLost     = 7 // the request was applied, but its result was too large to be kept
-	CodeFunction       = 8 // a function returned an error without a code
+	CodeBadCommand     = 4  // its bytes are not steps
+	CodeSessionExpired = 5  // the session was never opened, or newer ones took its place
+	CodeStale          = 6  // a newer request of the session was applied
+	CodeResultLost     = 7  // the request was applied, but its result was too large to be kept
+	CodeFunction       = 8  // a function returned an error without a code
+	CodeLeaseHeld      = 9  // Key is the name of a lease that another owner holds
+	CodeLeaseLost      = 10 // Key is the name of a lease that is not held under this fence
+	CodeTooManyLeases  = 11
+	CodeLevel          = 12 // the group may not come to this level so
 	CodeUser           = 1 << 16
 )
 
@@ -72,6 +76,9 @@ type Function struct {
 	// Check may be nil. It refuses an argument on which Run would stop the member, and
 	// is asked before a call is proposed. It sees no state.
 	Check func(arg []byte) error
+	// Level is that of the group from which on a call may be proposed: the first level
+	// at which every member knows the function. 0 is any level.
+	Level uint32
 }
 
 // Stop makes the error of a function that cannot read its argument, or something in the

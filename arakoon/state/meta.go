@@ -15,15 +15,20 @@ type Position struct {
 	Conf  *pb.ConfState
 }
 
-// metaVersion is that of the value of key "m".
-const metaVersion = 2
+// Versions of the value of key "m". The newest is written from level 2 on: until a group is
+// raised, the release before can open its state.
+const (
+	metaVersion  = 3
+	metaVersion2 = 2
+)
 
 // meta is the value of key "m", little-endian: version u16, incompatible features
 // u16 (none yet), cluster, member u64, index u64, term u64, newest time i64, auto
 // leave u32, then voters, learners, outgoing voters and next learners, each its
 // number u32 and ids u64; version 2: life of the group u64, newest generation of
-// the host u64. Each batch writes it anew, which would lose fields of a newer release:
-// whatever is not known in it is refused.
+// the host u64; version 3: level of the group u32, at least 2, and number of leases u32.
+// Each batch writes it anew, which would lose fields of a newer release: whatever is not
+// known in it is refused.
 type meta struct {
 	cluster uuid.UUID
 	member  uint64
@@ -33,7 +38,18 @@ type meta struct {
 	life       uint64 // raised by each recovery, from zero
 	generation uint64 // that the member was told of
 
+	level  uint32 // of the group
+	leases uint32 // that are held
+
 	left []removed // members removed by entries that are being applied; not part of the value
+}
+
+// version is the one that the meta is written in.
+func (m meta) version() uint16 {
+	if m.level > LevelFirst {
+		return metaVersion
+	}
+	return metaVersion2
 }
 
 // removed is a member that the group has removed, and the entry that did it.
@@ -43,7 +59,7 @@ var metaKey = []byte("m")
 
 func appendMeta(dst []byte, m meta) []byte {
 	le := binary.LittleEndian
-	dst = le.AppendUint16(dst, metaVersion)
+	dst = le.AppendUint16(dst, m.version())
 	dst = le.AppendUint16(dst, 0)
 	dst = append(dst, m.cluster[:]...)
 	dst = le.AppendUint64(dst, m.member)
@@ -62,7 +78,11 @@ func appendMeta(dst []byte, m meta) []byte {
 			dst = le.AppendUint64(dst, id)
 		}
 	}
-	return le.AppendUint64(le.AppendUint64(dst, m.life), m.generation)
+	dst = le.AppendUint64(le.AppendUint64(dst, m.life), m.generation)
+	if m.version() < metaVersion {
+		return dst
+	}
+	return le.AppendUint32(le.AppendUint32(dst, m.level), m.leases)
 }
 
 func decodeMeta(b []byte) (m meta, err error) {
@@ -93,6 +113,16 @@ func decodeMeta(b []byte) (m meta, err error) {
 	}
 	if v > 1 {
 		m.life, m.generation = r.u64(), r.u64()
+	}
+	m.level = LevelFirst
+	if v > metaVersion2 {
+		m.level, m.leases = r.u32(), r.u32()
+		if r.err == nil && m.level <= LevelFirst {
+			r.fail("state of format %d and level %d", v, m.level)
+		}
+	}
+	if r.err == nil && m.level > LevelNewest {
+		return m, fmt.Errorf("%w: state of level %d, this release knows up to %d; run a release that knows it", ErrNewer, m.level, LevelNewest)
 	}
 	if r.err == nil && len(r.b) > 0 {
 		return m, fmt.Errorf("%w: state with %d bytes behind its fields; run a release that reads it", ErrNewer, len(r.b))

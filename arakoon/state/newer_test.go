@@ -38,7 +38,7 @@ func TestUnreadableEntriesStop(t *testing.T) {
 		{"version 0", "format 0", with(set, 0, 0), false},
 		{"a later version of a command", "format 2", with(set, head, 2), true},
 		{"a kind of command", "command of kind 3", with(set, head+2, 3), true},
-		{"a kind of step", "step of kind 10", with(set, replace, 10), true},
+		{"a kind of step", "step of kind 18", with(set, replace, 18), true},
 		{"option of a step", "option", with(set, replace+1+4+1, 2), false},
 		{"length of a step", "bytes are needed", with(set, replace+1, 99), false},
 		{"bytes behind", "bytes too many", append(bytes.Clone(set), 0), false},
@@ -80,7 +80,7 @@ func TestNewerValues(t *testing.T) {
 		return unknown.Case{Says: says, Read: func() error { _, err := decodeMeta(b); return err }}
 	}
 	unknown.Walk(t, "State of a group", map[string]unknown.Case{
-		"a later version": value("format 3", with(m, 0, 3)), "an incompatible feature": value("features 0x1", with(m, 2, 1)),
+		"a later version": value("format 4", with(m, 0, 4)), "an incompatible feature": value("features 0x1", with(m, 2, 1)),
 		"a flag": value("flags 0x2", with(m, 52, 2)), "a field behind the generation": value("behind its fields", append(bytes.Clone(m), 0)),
 		"a kind of session": {Says: "kind 4", Read: func() error { _, _, _, err := decodeSession(with(session, len(session)-1, 4)); return err }},
 	})

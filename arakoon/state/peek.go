@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"openvstorage/internal/disk/pebblefs"
-
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -49,23 +47,18 @@ func CheckReach(opt Options, was uint64) error {
 // (rule P8).
 func Peek(opt Options) (at Position, err error) {
 	opt = opt.withDefaults()
-	fs := pebblefs.New(opt.FS, pebblefs.Options{})
-	po, done := opt.pebble(fs)
-	defer done()
-	po.ReadOnly, po.ErrorIfNotExists, po.FS = true, true, withoutOptions{fs}
-	db, err := pebblefs.Open(opt.Dir, po)
+	var m meta
+	err = readOnly(opt, func(db *pebble.DB) error {
+		v, found, err := get(db, metaKey)
+		if err == nil && found {
+			m, err = decodeMeta(v)
+		}
+		return err
+	})
 	if errors.Is(err, pebble.ErrDBDoesNotExist) {
 		return Position{}, nil
 	}
 	if err != nil {
-		return Position{}, fmt.Errorf("arakoon state: look at %s: %w", opt.Dir, damaged(err))
-	}
-	v, found, err := get(db, metaKey)
-	var m meta
-	if err == nil && found {
-		m, err = decodeMeta(v)
-	}
-	if err = errors.Join(err, db.Close()); err != nil {
 		return Position{}, fmt.Errorf("arakoon state: look at %s: %w", opt.Dir, err)
 	}
 	return m.at, nil

@@ -16,6 +16,17 @@ const (
 	opTestAndSet   = 7
 	opReplace      = 8
 	opCall         = 9
+
+	// From level 2 on.
+	opConfirm     = 10
+	opAcquire     = 11
+	opRenew       = 12
+	opRelease     = 13
+	opAssertLease = 14
+	opExpire      = 15
+	opRaise       = 16
+	opMark        = 17
+	opLast        = opMark
 )
 
 // Sequence is a list of steps that happen together or not at all. The zero
@@ -25,6 +36,7 @@ type Sequence struct {
 	body  []byte
 	steps int
 	calls []call
+	level uint32 // of the group, that the steps need, but for functions
 	err   error
 }
 
@@ -62,8 +74,21 @@ func (s *Sequence) step(op byte, key []byte) {
 	if len(key) > KeyMax && s.err == nil {
 		s.err = &Error{Code: CodeTooLarge, Step: s.steps, Message: fmt.Sprintf("key of %d bytes; the limit is %d", len(key), KeyMax)}
 	}
+	if len(key) == 0 && needsKey(op) && s.err == nil {
+		s.err = &Error{Code: CodeBadCommand, Step: s.steps, Message: "empty key"}
+	}
 	s.steps++
+	s.level = max(s.level, stepLevel(op))
 	s.body = appendBytes(append(s.body, op), key)
+}
+
+// needsKey reports whether a kind of step is about one key.
+func needsKey(op byte) bool {
+	switch op {
+	case opSet, opDelete, opAssert, opAssertExists, opTestAndSet, opReplace, opConfirm:
+		return true
+	}
+	return false
 }
 
 func (s *Sequence) checkValue(v []byte) {
@@ -131,6 +156,15 @@ func (s *Sequence) Replace(key, wanted []byte) *Sequence {
 	s.step(opReplace, key)
 	s.checkValue(wanted)
 	s.body = appendOption(s.body, wanted)
+	return s
+}
+
+// Confirm sets a key unless it has the value already, and says so by the result's Found.
+// If it has, nothing is written, and watchers see nothing.
+func (s *Sequence) Confirm(key, value []byte) *Sequence {
+	s.step(opConfirm, key)
+	s.checkValue(value)
+	s.body = appendBytes(s.body, value)
 	return s
 }
 

@@ -54,6 +54,13 @@ type Options struct {
 	OnFailure func(error)
 	OnFull    func(error)
 	OnRoom    func()
+
+	// History takes what changes for those who watch; nil: nobody can. It may outlive the
+	// state, and be given to the next one.
+	History *History
+	// OnMark is given an image of the state at the index of each entry with a mark (package
+	// doc), and must see to it that the image is closed. It must not block. Nil: no images.
+	OnMark func(*Image)
 }
 
 func (o Options) withDefaults() Options {
@@ -81,6 +88,7 @@ type State struct {
 	sessions *sessions // Apply's
 	recent   *recent   // Apply's
 	writes   writes    // Apply's
+	leases   leases
 
 	mu      sync.Mutex
 	meta    meta              // as committed
@@ -136,7 +144,7 @@ func (s *State) open() error {
 	if err != nil {
 		return err
 	}
-	s.meta = meta{cluster: s.opt.Cluster, member: s.opt.Member, at: s.opt.Begin}
+	s.meta = meta{cluster: s.opt.Cluster, member: s.opt.Member, at: s.opt.Begin, level: LevelFirst}
 	if found {
 		if s.meta, err = decodeMeta(v); err != nil {
 			return err
@@ -153,8 +161,14 @@ func (s *State) open() error {
 	if s.gone, err = loadGone(db); err != nil {
 		return err
 	}
-	s.sessions, err = loadSessions(db)
-	return err
+	if s.sessions, err = loadSessions(db); err != nil {
+		return err
+	}
+	if err := s.leases.load(db, s.meta.leases); err != nil {
+		return err
+	}
+	s.opt.History.Reset(s.meta.at.Index)
+	return nil
 }
 
 // pebble are the options of Pebble. done releases what they hold.
@@ -326,6 +340,29 @@ func (s *State) Range(first, last []byte, reverse bool, fn func(key, value []byt
 		return err
 	}
 	return scan(s.db, first, last, reverse, fn)
+}
+
+// Scan is Range whose slices are valid during the call of fn only.
+func (s *State) Scan(first, last []byte, reverse bool, fn func(key, value []byte) bool) error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	return visit(s.db, first, last, reverse, fn)
+}
+
+// Has says whether a key is there now.
+func (s *State) Has(key []byte) (bool, error) {
+	if err := s.Err(); err != nil {
+		return false, err
+	}
+	_, closer, err := s.db.Get(userKey(key))
+	if err == pebble.ErrNotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, damaged(err)
+	}
+	return true, closer.Close()
 }
 
 // PrefixEnd is the first key behind all that have a prefix, nil if there is none.

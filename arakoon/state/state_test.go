@@ -419,10 +419,20 @@ func TestFunctions(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	for _, seq := range []*Sequence{
-		new(Sequence).Set(make([]byte, KeyMax+1), nil), new(Sequence).Set(nil, make([]byte, ValueMax+1)),
-		new(Sequence).Set(nil, make([]byte, ValueMax)).Set(nil, make([]byte, ValueMax)),
+		new(Sequence).Set(make([]byte, KeyMax+1), nil), new(Sequence).Set([]byte("k"), make([]byte, ValueMax+1)),
+		new(Sequence).Confirm([]byte("k"), make([]byte, ValueMax+1)), new(Sequence).Acquire("", uuid.Nil, time.Second),
+		new(Sequence).Acquire(strings.Repeat("n", LeaseNameMax+1), uuid.Nil, time.Second),
+		new(Sequence).Set([]byte("k"), make([]byte, ValueMax)).Set([]byte("k"), make([]byte, ValueMax)),
 	} {
 		if _, err := seq.Encode(); !errors.Is(err, &Error{Code: CodeTooLarge}) {
+			t.Error(err)
+		}
+	}
+	for _, seq := range []*Sequence{
+		new(Sequence).Set(nil, nil), new(Sequence).Delete([]byte{}), new(Sequence).Confirm(nil, nil), new(Sequence).Assert(nil, nil),
+		new(Sequence).Acquire("n", uuid.Nil, LeaseTTLMax+1), new(Sequence).Renew("n", 1, time.Nanosecond),
+	} {
+		if _, err := seq.Encode(); !errors.Is(err, &Error{Code: CodeBadCommand}) {
 			t.Error(err)
 		}
 	}

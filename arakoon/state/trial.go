@@ -25,14 +25,14 @@ var trials = sync.Pool{New: func() any { return &writes{at: map[string]int{}} }}
 // an error it may still stop them, if what is applied before it changes the database.
 func (s *State) Try(body []byte) error {
 	s.mu.Lock()
-	now, err := s.meta.time, s.stopped()
+	next, err := s.meta, s.stopped()
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	w := trials.Get().(*writes)
 	w.db = s.db
-	_, err = s.run(w, body, 0, now)
+	_, err = s.run(w, body, next.at.Index+1, &next)
 	w.close()
 	trials.Put(w)
 	// Other errors say nothing of the sequence: a block cannot be read, for example.

@@ -15,6 +15,9 @@ type tx struct {
 	under *writes
 	bytes int
 	time  int64
+	index uint64 // of the entry
+	group meta   // as it is for this command; only level and leases change
+	marks int    // of the batch, with those of this command
 }
 
 // abort is the value of a panic that ends a command: user functions have no way to return
@@ -125,6 +128,13 @@ func (t *tx) scan(first, last []byte, limit int, reverse bool, fn func(key, valu
 // scan calls fn with copies of the users' keys in [first, last) and their
 // values, which are never nil.
 func scan(r pebble.Reader, first, last []byte, reverse bool, fn func(key, value []byte) bool) (err error) {
+	return visit(r, first, last, reverse, func(key, value []byte) bool {
+		return fn(bytes.Clone(key), append(make([]byte, 0, len(value)), value...))
+	})
+}
+
+// visit is scan without copies: the slices are valid during the call.
+func visit(r pebble.Reader, first, last []byte, reverse bool, fn func(key, value []byte) bool) (err error) {
 	upper := prefixEnd(userPrefix)
 	if last != nil {
 		upper = userKey(last)
@@ -148,7 +158,7 @@ func scan(r pebble.Reader, first, last []byte, reverse bool, fn func(key, value 
 		if err != nil {
 			return err
 		}
-		if !fn(bytes.Clone(it.Key()[len(userPrefix):]), append(make([]byte, 0, len(v)), v...)) {
+		if !fn(it.Key()[len(userPrefix):], v) {
 			break
 		}
 	}
@@ -160,7 +170,7 @@ func scan(r pebble.Reader, first, last []byte, reverse bool, fn func(key, value 
 func (t *tx) run(body []byte, functions *Registry, at *int) (results []Result, failed *Error) {
 	r := &reader{b: body}
 	for ; len(r.b) > 0; *at++ {
-		result, failed := t.do(readStep(r), functions)
+		result, failed := t.do(mustReadStep(r), functions)
 		if failed != nil {
 			return nil, failed
 		}
@@ -206,6 +216,17 @@ func (t *tx) do(s step, functions *Registry) (result Result, failed *Error) {
 		t.replace(s.key, s.wanted)
 	case opCall:
 		result.Value, failed = t.call(functions, string(s.key), s.number, s.value)
+	case opConfirm:
+		old, found := t.Get(s.key)
+		if result.Found = found && bytes.Equal(old, s.value); !result.Found {
+			t.Set(s.key, s.value)
+		}
+	case opRaise:
+		return result, t.raise(s.number, s.alone)
+	case opMark:
+		t.marks++
+	default:
+		return t.lease(s)
 	}
 	return result, failed
 }

@@ -100,6 +100,14 @@ func (r *reader) option() []byte {
 	return nil
 }
 
+func (r *reader) flag() bool {
+	v := r.u8()
+	if v > 1 {
+		r.fail("a flag is %d", v)
+	}
+	return v == 1
+}
+
 func (r *reader) fail(format string, args ...any) {
 	if r.err == nil {
 		r.err = fmt.Errorf("%w: "+format, append([]any{ErrCorrupt}, args...)...)
@@ -111,4 +119,15 @@ func (r *reader) end() error {
 		r.fail("%d bytes too many", len(r.b))
 	}
 	return r.err
+}
+
+func appendU32(dst []byte, v uint32) []byte { return binary.LittleEndian.AppendUint32(dst, v) }
+
+func appendU64(dst []byte, v uint64) []byte { return binary.LittleEndian.AppendUint64(dst, v) }
+
+func appendFlag(dst []byte, v bool) []byte {
+	if v {
+		return append(dst, 1)
+	}
+	return append(dst, 0)
 }

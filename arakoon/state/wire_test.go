@@ -99,7 +99,7 @@ func FuzzSteps(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		batch := newWrites(s)
 		defer batch.close()
-		if out, err := s.run(batch, b, 1, 1); err == nil && out.Err != nil && out.Results != nil {
+		if out, err := s.run(batch, b, 1, &meta{time: 1}); err == nil && out.Err != nil && out.Results != nil {
 			t.Fatal("results and an error")
 		}
 	})

@@ -24,6 +24,11 @@ type writes struct {
 	arena []byte // room for values
 	key   []byte // room for a key
 
+	track   bool  // touched is wanted
+	touched []int // entries that commands of the current entry of the log wrote, which did not fail
+	leased  bool  // leases are among what was written
+	marks   int   // that were met
+
 	ranged *pebble.Batch // indexed; made by the first range that is read
 	behind []int         // entries that are newer than in ranged
 }
@@ -150,6 +155,15 @@ func (w *writes) undo() {
 	w.journal = w.journal[:0]
 }
 
+// touch notes what the command wrote, which has not failed.
+func (w *writes) touch() {
+	if w.track {
+		for _, j := range w.journal {
+			w.touched = append(w.touched, j.entry)
+		}
+	}
+}
+
 func (w *writes) forgetRanged() {
 	if w.ranged != nil {
 		_ = w.ranged.Close()
@@ -232,7 +246,7 @@ func (w *writes) close() {
 	if w.seeker != nil {
 		_ = w.seeker.Close()
 	}
-	if len(w.entries) > keepEntries || cap(w.journal) > keepEntries {
+	if len(w.entries) > keepEntries || cap(w.journal) > keepEntries || cap(w.touched) > keepEntries {
 		*w = writes{at: map[string]int{}}
 		return
 	}
@@ -240,7 +254,7 @@ func (w *writes) close() {
 	clear(w.entries)
 	journal := w.journal[:cap(w.journal)]
 	clear(journal)
-	*w = writes{at: w.at, entries: w.entries[:0], journal: journal[:0], arena: w.arena, key: w.key}
+	*w = writes{at: w.at, entries: w.entries[:0], journal: journal[:0], arena: w.arena, key: w.key, touched: w.touched[:0]}
 }
 
 // Bounds of recent, in bytes.

@@ -86,7 +86,7 @@ func TestWrites(t *testing.T) {
 			}
 			return nil
 		}
-		out, err := s.run(w, body(t, new(Sequence).Call("work", 1, nil)), 1, 1)
+		out, err := s.run(w, body(t, new(Sequence).Call("work", 1, nil)), 1, &meta{time: 1})
 		if err != nil || (out.Err != nil) != fails {
 			t.Fatal(out, err)
 		}

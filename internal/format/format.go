@@ -65,13 +65,15 @@ const (
 	KindRaftMarks Kind = 16 // how far a raft log reaches, outside of it
 
 	KindTrustCache Kind = 17 // records of hosts and certificates that a host has seen
+
+	KindBackup Kind = 20 // of a group
 )
 
 func (k Kind) String() string {
 	names := [...]string{1: "SCO", 2: "TLog", 3: "catalog", 4: "catalog segment", 5: "map pages", 6: "data directory record", 7: "registry", 8: "object", 9: "map page",
 		10: "raft log", 11: "disk identity", 12: "disk segment", 13: "disk index",
 		14: "fragment cache segment", 15: "disk claim", 16: "raft log marks",
-		17: "trust cache"}
+		17: "trust cache", 20: "backup of a group"}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]
 	}

@@ -1,0 +1,41 @@
+package arakoon
+
+import (
+	"context"
+	"fmt"
+
+	"openvstorage/arakoon/state"
+)
+
+// Level is the level of the group, as far as this member has applied.
+func (i ImageCalls) Level() uint32 { return i.node.state.Level() }
+
+// RaiseLevel brings the group to a level, up to state.LevelNewest, for good: a release that
+// does not know the level can be no member any more. known asserts that every member, the
+// learners among them, has reported that its release knows the level, and that no other
+// will be added meanwhile; without it only a group of one member is raised. A group of one
+// member is also raised by the first write that needs it.
+func (i ImageCalls) RaiseLevel(ctx context.Context, level uint32, known bool) error {
+	n := i.node
+	if level > state.LevelNewest {
+		return fmt.Errorf("arakoon: %s: level %d is not known, this release knows up to %d", n.opt.Dir, level, state.LevelNewest)
+	}
+	if level <= n.state.Level() {
+		return nil
+	}
+	_, _, err := n.write(ctx, state.Raise(level, !known), [16]byte{}, 0)
+	return err
+}
+
+// comeTo is for a write that needs a higher level than the group has.
+func (i ImageCalls) comeTo(ctx context.Context, need uint32) error {
+	n := i.node
+	if !n.leading.Load() {
+		return &NotLeaderError{Leader: n.leader.Load()}
+	}
+	c := n.state.Applied().Conf
+	if has := n.state.Level(); need > state.LevelNewest || len(c.GetVoters()) != 1 || len(c.GetVotersOutgoing())+len(c.GetLearners()) > 0 {
+		return &LevelError{Need: need, Has: has}
+	}
+	return n.RaiseLevel(ctx, need, false)
+}
