@@ -30,6 +30,8 @@ func goldens() map[string][]byte {
 		"keys":       AppendKeys(nil, [][]byte{[]byte("a"), {}}),
 		"write":      AppendWrite(nil, testSession, 9),
 		"answer":     appendAnswer(nil, &Answer{Revision: 5, Age: 1500 * time.Millisecond, Aged: true, More: true, Exists: true}),
+		"watch":      AppendWatch(nil, 7, 1500*time.Millisecond, 4096, []byte("p")),
+		"events":     appendEvents(nil, &arakoon.Events{Revision: 9, List: []arakoon.Event{{Key: []byte("a"), Value: []byte("1")}, {Key: []byte("b"), Deleted: true}}}),
 		"written":    appendWritten(nil, 12),
 		"failure":    f.append(nil),
 		"status":     status.append(nil),
@@ -55,6 +57,8 @@ func TestBytesNeverChange(t *testing.T) {
 }
 
 var golden = map[string]string{
+	"events":     "090000000000000002000000000100000061010000003101010000006200000000",
+	"watch":      "010000000700000000000000dc0500000010000070",
 	"answer":     "01070000dc0500000500000000000000",
 	"count":      "010000000000000000000000010000006100",
 	"failure":    "0100000007000000000000000700010002000000030000006b6579776f726473",
@@ -77,12 +81,12 @@ func TestNumbersNeverChange(t *testing.T) {
 			ops += fmt.Sprintf("%d %s, ", op, OpName(op))
 		}
 	}
-	if ops != "1 get, 2 get-local, 3 exists, 4 exists-local, 5 multi-get, 6 multi-get-local, 7 range, 8 range-local, 9 count, 10 count-local, 11 settle, 16 write, 17 open-session, 18 transfer, 32 status, 33 statistics, " {
+	if ops != "1 get, 2 get-local, 3 exists, 4 exists-local, 5 multi-get, 6 multi-get-local, 7 range, 8 range-local, 9 count, 10 count-local, 11 settle, 12 watch, 16 write, 17 open-session, 18 transfer, 32 status, 33 statistics, " {
 		t.Error(ops)
 	}
 	for status, name := range map[uint16]string{
 		260: "NOT_MASTER", 261: "NOT_FOUND", 263: "ASSERTION_FAILED", 272: "GOING_DOWN", 288: "NOT_SUPPORTED", 289: "NO_LONGER_MASTER", 294: "BAD_INPUT",
-		384: "INCONSISTENT_READ", 385: "USERFUNCTION_FAILURE", 511: "UNKNOWN", 512: "BUSY", 513: "FAILED", 514: "SESSION", 515: "UNKNOWN_FUNCTION", 516: "STEP_FAILED", 517: "DEADLINE", 518: "NOT_TRANSFERRED",
+		384: "INCONSISTENT_READ", 385: "USERFUNCTION_FAILURE", 511: "UNKNOWN", 512: "BUSY", 513: "FAILED", 514: "SESSION", 515: "UNKNOWN_FUNCTION", 516: "STEP_FAILED", 517: "DEADLINE", 518: "NOT_TRANSFERRED", 519: "COMPACTED",
 	} {
 		if StatusName(status) != name {
 			t.Errorf("%d is %q, not %s", status, StatusName(status), name)
@@ -109,6 +113,11 @@ func TestWhatIsReadIsWhatWasWritten(t *testing.T) {
 	}
 	if revision, rest, err := ReadWritten(g["written"]); err != nil || revision != 12 || len(rest) != 0 {
 		t.Errorf("%d, %q, %v", revision, rest, err)
+	}
+	var events []arakoon.Events
+	if err := ReadEvents(g["events"], func(e arakoon.Events) error { events = append(events, e); return nil }); err != nil || len(events) != 1 ||
+		!reflect.DeepEqual(events[0], arakoon.Events{Revision: 9, List: []arakoon.Event{{Key: []byte("a"), Value: []byte("1")}, {Key: []byte("b"), Deleted: true}}}) {
+		t.Errorf("%+v, %v", events, err)
 	}
 	f, err := ReadFailure(StatusUserFunction, g["failure"])
 	if err != nil || !reflect.DeepEqual(f, Failure{StatusUserFunction, 7, 65543, 2, []byte("key"), "words"}) {
@@ -148,6 +157,8 @@ var decoders = map[string]func(b []byte) error{
 	},
 	"page":       func(b []byte) error { return ReadPage(b, false, func(_, _ []byte) bool { return true }) },
 	"page keys":  func(b []byte) error { return ReadPage(b, true, func(_, _ []byte) bool { return true }) },
+	"watch":      func(b []byte) error { _, _, _, _, err := readWatch(b); return err },
+	"events":     func(b []byte) error { return ReadEvents(b, func(arakoon.Events) error { return nil }) },
 	"write":      func(b []byte) error { _, _, err := readWrite(b); return err },
 	"answer":     func(b []byte) error { _, _, err := ReadAnswer(b); return err },
 	"counted":    func(b []byte) error { _, _, err := ReadCount(b); return err },
@@ -161,14 +172,14 @@ var decoders = map[string]func(b []byte) error{
 func TestHalvesAreRefused(t *testing.T) {
 	for name, b := range goldens() {
 		decode := decoders[name]
-		if decode == nil || name == "keys" {
+		if decode == nil || name == "keys" || name == "events" {
 			t.Logf("%s: elsewhere", name)
 			continue
 		}
 		if err := decode(b); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		fixed := map[string]int{"get": readHead, "failure": 24}[name]
+		fixed := map[string]int{"get": readHead, "failure": 24, "watch": 20}[name]
 		if fixed == 0 {
 			fixed = len(b)
 		}
@@ -235,7 +246,7 @@ func TestFailuresKeepTheirMeaning(t *testing.T) {
 		}
 	}
 	for _, err := range []error{
-		&arakoon.ErrNotFound{Key: []byte("k")}, &arakoon.ErrAssert{Key: []byte("k"), Step: 3},
+		&arakoon.ErrCompacted{First: 12}, &arakoon.NotLeaderError{Leader: 3}, &arakoon.ErrNotFound{Key: []byte("k")}, &arakoon.ErrAssert{Key: []byte("k"), Step: 3},
 		&arakoon.Error{Code: state.CodeUser + 1, Step: 2, Key: []byte("k"), Message: "m"}, &state.UnknownFunctionError{Name: "f", Version: 3},
 	} {
 		f := failureOf(err, true)

@@ -36,6 +36,19 @@
 // The body of get's answer is the value; of multi-get's an optional byte string for each
 // key; of range's the keys, each followed by its value unless only keys were asked for.
 //
+// A watch:
+//
+//	 0      1   version, 1
+//	 1      3   zero
+//	 4      8   revision to begin at, 0 for the next one
+//	12      4   milliseconds to wait for events, up to WatchMax seconds
+//	16      4   about how many bytes are wanted at once, up to PageMax; 0: PageSize
+//	20          prefix
+//
+// Its answer is that of a write, with the revision to go on at. The body has the events: of
+// each revision its number u64, how many events u32, and of each a byte that is 1 if the key
+// is gone, the key, and the value.
+//
 // A write:
 //
 //	 0      1   version, 1

@@ -14,6 +14,7 @@ type Node interface {
 	MultiGet(ctx context.Context, c arakoon.Consistency, keys ...[]byte) ([][]byte, error)
 	Range(ctx context.Context, c arakoon.Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error
 	Reverse(ctx context.Context, c arakoon.Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error
+	Watch(ctx context.Context, prefix []byte, from uint64, fn func(arakoon.Events) error) error
 	Write(ctx context.Context, seq *arakoon.Sequence) (index uint64, results []arakoon.Result, err error)
 	NewSession(ctx context.Context) (*arakoon.Session, error)
 	ResumeSession(id uuid.UUID, request uint64) *arakoon.Session

@@ -21,6 +21,7 @@ const (
 	OpCount         = 9
 	OpCountLocal    = 10
 	OpSettle        = 11 // wait until a read would be answered; read nothing
+	OpWatch         = 12
 	OpWrite         = 16
 	OpOpenSession   = 17
 	OpTransfer      = 18 // give the lead away
@@ -35,7 +36,7 @@ const opMost = 64
 var opNames = [opMost]string{
 	OpGet: "get", OpGetLocal: "get-local", OpExists: "exists", OpExistsLocal: "exists-local",
 	OpMultiGet: "multi-get", OpMultiGetLocal: "multi-get-local", OpRange: "range", OpRangeLocal: "range-local",
-	OpCount: "count", OpCountLocal: "count-local", OpSettle: "settle",
+	OpCount: "count", OpCountLocal: "count-local", OpSettle: "settle", OpWatch: "watch",
 	OpWrite: "write", OpOpenSession: "open-session", OpTransfer: "transfer",
 	OpStatus: "status", OpStatistics: "statistics",
 }
@@ -58,5 +59,6 @@ const (
 	PageSize = 4 << 20  // of a page, unless the client asks for another
 	PageKeys = 64 << 10 // in one page
 	CountMax = 1 << 20  // keys that one count looks at
+	WatchMax = 60       // seconds that one watch waits for events before it answers without
 	wordsMax = 4 << 10  // of a failure
 )

@@ -82,7 +82,7 @@ func (s *Server) Service() *wire.Service {
 var handlers = [opMost]func(s *Server, ctx context.Context, g *Group, r *wire.Incoming) (wire.Answer, error){
 	OpGet: (*Server).get, OpGetLocal: (*Server).get, OpExists: (*Server).exists, OpExistsLocal: (*Server).exists,
 	OpMultiGet: (*Server).multiGet, OpMultiGetLocal: (*Server).multiGet, OpRange: (*Server).scan, OpRangeLocal: (*Server).scan,
-	OpCount: (*Server).count, OpCountLocal: (*Server).count, OpSettle: (*Server).settled,
+	OpCount: (*Server).count, OpCountLocal: (*Server).count, OpSettle: (*Server).settled, OpWatch: (*Server).watch,
 	OpWrite: (*Server).write, OpOpenSession: (*Server).openSession, OpTransfer: (*Server).transfer,
 	OpStatus: (*Server).status, OpStatistics: (*Server).statistics,
 }

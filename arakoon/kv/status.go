@@ -30,6 +30,7 @@ const (
 	StatusStep            = wire.StatusService + 0x104 // a step failed with a code that has no status of its own
 	StatusDeadline        = wire.StatusService + 0x105 // a read was not settled in time
 	StatusTransfer        = wire.StatusService + 0x106 // the lead was not given away
+	StatusCompacted       = wire.StatusService + 0x107 // the events of that revision are not kept any more
 )
 
 // statusNames are what people call the statuses.
@@ -38,7 +39,7 @@ var statusNames = map[uint16]string{
 	StatusNotSupported: "NOT_SUPPORTED", StatusNoLongerMaster: "NO_LONGER_MASTER", StatusBadInput: "BAD_INPUT",
 	StatusInconsistent: "INCONSISTENT_READ", StatusUserFunction: "USERFUNCTION_FAILURE", StatusUnknown: "UNKNOWN",
 	StatusBusy: "BUSY", StatusFailed: "FAILED", StatusSession: "SESSION", StatusUnknownFunction: "UNKNOWN_FUNCTION",
-	StatusStep: "STEP_FAILED", StatusDeadline: "DEADLINE", StatusTransfer: "NOT_TRANSFERRED",
+	StatusStep: "STEP_FAILED", StatusDeadline: "DEADLINE", StatusTransfer: "NOT_TRANSFERRED", StatusCompacted: "COMPACTED",
 }
 
 // StatusName is the name of a status, "" if this release knows none.
@@ -79,6 +80,7 @@ func failureOf(err error, write bool) Failure {
 		step    *arakoon.Error
 		unknown *state.UnknownFunctionError
 		other   *arakoon.NotLeaderError
+		gone    *arakoon.ErrCompacted
 	)
 	switch {
 	// First: it is matched along with the reason why the outcome is not known.
@@ -86,6 +88,8 @@ func failureOf(err error, write bool) Failure {
 		f.Status = StatusNoLongerMaster
 	case errors.As(err, &other):
 		f.Status, f.Number, f.Words = StatusNotMaster, other.Leader, ""
+	case errors.As(err, &gone):
+		f.Status, f.Number, f.Words = StatusCompacted, gone.First, ""
 	case errors.Is(err, arakoon.ErrNotLeader):
 		f.Status = StatusNotMaster
 	case errors.As(err, &absent):
@@ -146,6 +150,8 @@ func (f *Failure) Err() error {
 		return &arakoon.ErrAssert{Key: f.Key, Step: int(f.Step)}
 	case StatusNotMaster:
 		return &arakoon.NotLeaderError{Leader: f.Number}
+	case StatusCompacted:
+		return &arakoon.ErrCompacted{First: f.Number}
 	case StatusUserFunction, StatusSession, StatusStep:
 		return f.step()
 	case StatusBadInput:

@@ -2,8 +2,11 @@ package kvclient
 
 import (
 	"context"
+	"time"
 
 	"openvstorage/arakoon"
+
+	"github.com/google/uuid"
 )
 
 // Set sets a key. The revision is for arakoon.AtLeast, as those of the other writes.
@@ -52,4 +55,30 @@ func (c *Client) old(ctx context.Context, seq *arakoon.Sequence) ([]byte, uint64
 func (c *Client) Nop(ctx context.Context) (revision uint64, err error) {
 	revision, _, err = c.Write(ctx, new(arakoon.Sequence))
 	return revision, err
+}
+
+// Acquire grants a lease, or fails with arakoon.ErrLeaseHeld. Leases are as at
+// arakoon.LeaseCalls.
+func (c *Client) Acquire(ctx context.Context, name string, owner uuid.UUID, ttl time.Duration) (arakoon.Lease, error) {
+	revision, results, err := c.Write(ctx, new(arakoon.Sequence).Acquire(name, owner, ttl))
+	if err != nil {
+		return arakoon.Lease{}, err
+	}
+	return arakoon.Lease{Name: name, Owner: owner, Fence: results[0].Count, Renewed: revision, TTL: ttl}, nil
+}
+
+// Renew begins the time to live of a lease anew, or fails with arakoon.ErrLeaseLost.
+func (c *Client) Renew(ctx context.Context, held arakoon.Lease) (arakoon.Lease, error) {
+	revision, _, err := c.Write(ctx, new(arakoon.Sequence).Renew(held.Name, held.Fence, held.TTL))
+	if err != nil {
+		return arakoon.Lease{}, err
+	}
+	held.Renewed = revision
+	return held, nil
+}
+
+// Release ends a lease. It is no error if the lease has ended before.
+func (c *Client) Release(ctx context.Context, held arakoon.Lease) error {
+	_, err := c.Do(ctx, new(arakoon.Sequence).Release(held.Name, held.Fence))
+	return err
 }
