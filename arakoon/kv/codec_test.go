@@ -86,7 +86,7 @@ func TestNumbersNeverChange(t *testing.T) {
 	}
 	for status, name := range map[uint16]string{
 		260: "NOT_MASTER", 261: "NOT_FOUND", 263: "ASSERTION_FAILED", 272: "GOING_DOWN", 288: "NOT_SUPPORTED", 289: "NO_LONGER_MASTER", 294: "BAD_INPUT",
-		384: "INCONSISTENT_READ", 385: "USERFUNCTION_FAILURE", 511: "UNKNOWN", 512: "BUSY", 513: "FAILED", 514: "SESSION", 515: "UNKNOWN_FUNCTION", 516: "STEP_FAILED", 517: "DEADLINE", 518: "NOT_TRANSFERRED", 519: "COMPACTED",
+		384: "INCONSISTENT_READ", 385: "USERFUNCTION_FAILURE", 511: "UNKNOWN", 512: "BUSY", 513: "FAILED", 514: "SESSION", 515: "UNKNOWN_FUNCTION", 516: "STEP_FAILED", 517: "DEADLINE", 518: "NOT_TRANSFERRED", 519: "COMPACTED", 520: "LEVEL",
 	} {
 		if StatusName(status) != name {
 			t.Errorf("%d is %q, not %s", status, StatusName(status), name)
@@ -246,7 +246,7 @@ func TestFailuresKeepTheirMeaning(t *testing.T) {
 		}
 	}
 	for _, err := range []error{
-		&arakoon.ErrCompacted{First: 12}, &arakoon.NotLeaderError{Leader: 3}, &arakoon.ErrNotFound{Key: []byte("k")}, &arakoon.ErrAssert{Key: []byte("k"), Step: 3},
+		&arakoon.ErrCompacted{First: 12}, &arakoon.LevelError{Need: 3, Has: 2}, &arakoon.NotLeaderError{Leader: 3}, &arakoon.ErrNotFound{Key: []byte("k")}, &arakoon.ErrAssert{Key: []byte("k"), Step: 3},
 		&arakoon.Error{Code: state.CodeUser + 1, Step: 2, Key: []byte("k"), Message: "m"}, &state.UnknownFunctionError{Name: "f", Version: 3},
 	} {
 		f := failureOf(err, true)

@@ -75,9 +75,10 @@
 //
 //	 0      1   version, 1
 //	 1      3   zero
-//	 4      8   number: of NOT_MASTER the member that leads, 0 if none is known
-//	12      4   code, of a step that failed: that of state.Error
-//	16      4   step, or the version of a function
+//	 4      8   number: of NOT_MASTER the member that leads, 0 if none is known; of
+//	            COMPACTED the first revision that a watch may begin at
+//	12      4   code, of a step that failed: that of state.Error; of LEVEL the one needed
+//	16      4   step, or the version of a function; of LEVEL the group's
 //	20          key, or the name of a function
 //	            words, up to the end
 package kv

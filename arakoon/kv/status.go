@@ -31,6 +31,7 @@ const (
 	StatusDeadline        = wire.StatusService + 0x105 // a read was not settled in time
 	StatusTransfer        = wire.StatusService + 0x106 // the lead was not given away
 	StatusCompacted       = wire.StatusService + 0x107 // the events of that revision are not kept any more
+	StatusLevel           = wire.StatusService + 0x108 // the group's level is too low for the sequence; nothing was done
 )
 
 // statusNames are what people call the statuses.
@@ -39,7 +40,7 @@ var statusNames = map[uint16]string{
 	StatusNotSupported: "NOT_SUPPORTED", StatusNoLongerMaster: "NO_LONGER_MASTER", StatusBadInput: "BAD_INPUT",
 	StatusInconsistent: "INCONSISTENT_READ", StatusUserFunction: "USERFUNCTION_FAILURE", StatusUnknown: "UNKNOWN",
 	StatusBusy: "BUSY", StatusFailed: "FAILED", StatusSession: "SESSION", StatusUnknownFunction: "UNKNOWN_FUNCTION",
-	StatusStep: "STEP_FAILED", StatusDeadline: "DEADLINE", StatusTransfer: "NOT_TRANSFERRED", StatusCompacted: "COMPACTED",
+	StatusStep: "STEP_FAILED", StatusDeadline: "DEADLINE", StatusTransfer: "NOT_TRANSFERRED", StatusCompacted: "COMPACTED", StatusLevel: "LEVEL",
 }
 
 // StatusName is the name of a status, "" if this release knows none.
@@ -81,6 +82,7 @@ func failureOf(err error, write bool) Failure {
 		unknown *state.UnknownFunctionError
 		other   *arakoon.NotLeaderError
 		gone    *arakoon.ErrCompacted
+		level   *arakoon.LevelError
 	)
 	switch {
 	// First: it is matched along with the reason why the outcome is not known.
@@ -90,6 +92,8 @@ func failureOf(err error, write bool) Failure {
 		f.Status, f.Number, f.Words = StatusNotMaster, other.Leader, ""
 	case errors.As(err, &gone):
 		f.Status, f.Number, f.Words = StatusCompacted, gone.First, ""
+	case errors.As(err, &level):
+		f.Status, f.Code, f.Step, f.Words = StatusLevel, level.Need, level.Has, ""
 	case errors.Is(err, arakoon.ErrNotLeader):
 		f.Status = StatusNotMaster
 	case errors.As(err, &absent):
@@ -152,6 +156,8 @@ func (f *Failure) Err() error {
 		return &arakoon.NotLeaderError{Leader: f.Number}
 	case StatusCompacted:
 		return &arakoon.ErrCompacted{First: f.Number}
+	case StatusLevel:
+		return &arakoon.LevelError{Need: f.Code, Has: f.Step}
 	case StatusUserFunction, StatusSession, StatusStep:
 		return f.step()
 	case StatusBadInput:

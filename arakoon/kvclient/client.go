@@ -38,11 +38,16 @@ import (
 
 // Client is a client of one group. Its methods are safe for concurrent use.
 type Client struct {
-	o        Options
-	ctx      context.Context // ends with Close
-	stop     context.CancelFunc
-	master   atomic.Uint64 // who leads as far as is known, 0: nobody
-	sessions *sessions
+	*router
+	sessions *sessions // nil: none
+}
+
+// router finds the members, and among them whoever can answer a request.
+type router struct {
+	o      Options
+	ctx    context.Context // ends with Close
+	stop   context.CancelFunc
+	master atomic.Uint64 // who leads as far as is known, 0: nobody
 
 	mu      sync.Mutex
 	members []*member
@@ -63,9 +68,8 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{o: o}
+	c := &Client{router: &router{o: o}, sessions: newSessions(o.Sessions)}
 	c.ctx, c.stop = context.WithCancel(context.Background())
-	c.sessions = newSessions(o.Sessions)
 	if err := c.refresh(); err != nil {
 		c.Close()
 		return nil, err
@@ -89,7 +93,7 @@ func (c *Client) Close() {
 }
 
 // refresh takes up the members as they are now.
-func (c *Client) refresh() error {
+func (c *router) refresh() error {
 	list := c.o.Members()
 	c.mu.Lock()
 	if c.closed {
@@ -124,7 +128,7 @@ func (c *Client) refresh() error {
 }
 
 // target says how to get to a member now.
-func (c *Client) target(id uint64) (wire.DialOptions, error) {
+func (c *router) target(id uint64) (wire.DialOptions, error) {
 	for _, m := range c.o.Members() {
 		if m.ID == id {
 			m.Dial.Service, m.Dial.Group = kv.Service, c.o.Group
@@ -135,13 +139,13 @@ func (c *Client) target(id uint64) (wire.DialOptions, error) {
 }
 
 // known returns the members, nearest first. The list is not changed.
-func (c *Client) known() []*member {
+func (c *router) known() []*member {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.members
 }
 
-func (c *Client) member(id uint64) *member {
+func (c *router) member(id uint64) *member {
 	for _, m := range c.known() {
 		if m.id == id {
 			return m
@@ -154,7 +158,7 @@ func (c *Client) member(id uint64) *member {
 var errAway = errors.New("another member leads")
 
 // ended is why nothing more is tried, nil while it is.
-func (c *Client) ended(ctx context.Context) error {
+func (c *router) ended(ctx context.Context) error {
 	if c.ctx.Err() != nil {
 		return fmt.Errorf("%w: client of group %q", arakoon.ErrClosed, c.o.Group)
 	}

@@ -50,7 +50,7 @@ const hopsMax = 3
 
 // do has a request answered. It returns the reply of the member that did, or an error that
 // is the request's; ErrUnknownOutcome is left to the caller, whose turn it tells.
-func (c *Client) do(ctx context.Context, q *request, t *turn) (*wire.Reply, error) {
+func (c *router) do(ctx context.Context, q *request, t *turn) (*wire.Reply, error) {
 	for {
 		if err := c.ended(ctx); err != nil {
 			return nil, c.gaveUp(err, nil)
@@ -76,7 +76,7 @@ func (c *Client) do(ctx context.Context, q *request, t *turn) (*wire.Reply, erro
 }
 
 // pick chooses the member for the next try; nil: none is known.
-func (c *Client) pick(ctx context.Context, q *request, t *turn) (*member, error) {
+func (c *router) pick(ctx context.Context, q *request, t *turn) (*member, error) {
 	if q.near {
 		members := c.known()
 		for i := range members {
@@ -101,7 +101,7 @@ func (c *Client) pick(ctx context.Context, q *request, t *turn) (*member, error)
 
 // try sends a request to one member. While the answer of a request that may be sent again
 // does not come, others are asked who leads; if it is another, the try is given up.
-func (c *Client) try(ctx context.Context, m *member, q *request) (*wire.Reply, error) {
+func (c *router) try(ctx context.Context, m *member, q *request) (*wire.Reply, error) {
 	r := wire.Request{Op: q.op, Header: q.header, Sum: true}
 	if len(q.body) > 0 {
 		r.Body = wire.Wrap(nil, q.body)
@@ -179,7 +179,7 @@ func verdictOf(err error) verdict {
 
 // judge decides about the next try after one at m failed, nil if there was nobody to try: how
 // long to wait before it; or what the request's error is.
-func (c *Client) judge(ctx context.Context, q *request, t *turn, m *member, err error) (wait time.Duration, _ error) {
+func (c *router) judge(ctx context.Context, q *request, t *turn, m *member, err error) (wait time.Duration, _ error) {
 	v := verdictOf(err)
 	if v == lost {
 		t.unknown = err
@@ -245,7 +245,7 @@ func hintOf(err error) uint64 {
 
 // gaveUp is the error of a request that is not tried any more. last is why it had no answer
 // so far; it is told in words alone, as its meaning was for that try.
-func (c *Client) gaveUp(why, last error) error {
+func (c *router) gaveUp(why, last error) error {
 	if last != nil && !errors.Is(last, why) {
 		return fmt.Errorf("arakoon/kvclient: group %q: %w (%v)", c.o.Group, why, last)
 	}
@@ -266,7 +266,7 @@ func backOff(first, most time.Duration, waits int) time.Duration {
 	return whole/2 + rand.N(whole/2+1)
 }
 
-func (c *Client) sleep(ctx context.Context, d time.Duration) {
+func (c *router) sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -23,7 +23,7 @@ const lateAnswers = 20 * time.Millisecond
 
 // find asks the members who leads, and remembers it. All who ask at the same time share one
 // search. An error is for good.
-func (c *Client) find(ctx context.Context) (leader uint64, err error) {
+func (c *router) find(ctx context.Context) (leader uint64, err error) {
 	if err := c.refresh(); err != nil {
 		return 0, err
 	}
@@ -55,7 +55,7 @@ type named struct {
 }
 
 // run asks. Each member has Options.Probe to answer.
-func (c *Client) run(s *search) {
+func (c *router) run(s *search) {
 	members := c.known()
 	ctx, stop := context.WithTimeout(c.ctx, c.o.Probe)
 	defer stop()

@@ -85,6 +85,13 @@ func TestLeases(t *testing.T) {
 		c := newCluster(t, 3)
 		client := newClient(t, Options{}, c.hosts...)
 		one, other := uuid.New(), uuid.New()
+		var level *arakoon.LevelError
+		if _, err := client.Acquire(t.Context(), "name", one, 10*time.Second); !errors.As(err, &level) || level.Need != 2 || level.Has != 1 {
+			t.Errorf("before the group knows leases: %v", err)
+		}
+		if err := c.nodes[c.leader()].RaiseLevel(t.Context(), 2, true); err != nil {
+			t.Fatal(err)
+		}
 		held, err := client.Acquire(t.Context(), "name", one, 10*time.Second)
 		if err != nil || held.Fence == 0 {
 			t.Fatalf("%+v, %v", held, err)
