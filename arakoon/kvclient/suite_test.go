@@ -17,6 +17,6 @@ func TestConformance(t *testing.T) {
 // TestConformanceWithoutSessions: but for retries nothing depends on sessions.
 func TestConformanceWithoutSessions(t *testing.T) {
 	kvtest.Run(t, func(t *testing.T) kvtest.Store {
-		return newClient(t, Options{Sessions: -1, PageSize: 64 << 10}, newHost(t, 3, openNode(t), kv.Options{}))
+		return newClient(t, Options{Sessions: -1, PageSize: 1 << 20}, newHost(t, 3, openNode(t), kv.Options{}))
 	})
 }

@@ -228,12 +228,12 @@ func prefix(s Store) func(context.Context, arakoon.Consistency, []byte, []byte, 
 
 // longRanges are longer than what is sent at once.
 func longRanges(t *testing.T, s Store) {
-	const count, size = 90, 100 << 10
+	const count, size = 22, 200 << 10
 	for i := range count {
 		do(t, s, seq().Set(fmt.Appendf(nil, "k%03d", i), bytes.Repeat([]byte{byte(i)}, size)))
 	}
 	for _, how := range []arakoon.Consistency{arakoon.Consistent, arakoon.Local, arakoon.AtLeast(1)} {
-		for _, limit := range []int{0, 60, 1000} {
+		for _, limit := range []int{0, 21} {
 			most := count
 			if limit > 0 {
 				most = min(limit, count)
