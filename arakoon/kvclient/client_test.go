@@ -44,6 +44,7 @@ func TestAGivenUpWriteNeverComesLate(t *testing.T) {
 			t.Fatalf("a write that was given up: %v", err)
 		}
 		late := *client.sessions.stain[0]
+		synctest.Wait() // the member knows that it was given up, and will not propose it
 		hold.Store(nil)
 		close(gate)
 		// Nothing of it has come to the group yet. One write more, of whatever kind:

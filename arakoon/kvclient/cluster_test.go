@@ -245,6 +245,27 @@ func TestALeaderThatIsCutOffKeepsNobody(t *testing.T) {
 	})
 }
 
+// A member that has lost the lead, and does not answer, keeps nobody either.
+func TestAMemberThatHangsKeepsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		client := newClient(t, Options{}, c.hosts...)
+		if _, err := client.Set(t.Context(), b("k"), b("1")); err != nil {
+			t.Fatal(err)
+		}
+		old := c.leader()
+		gate := make(chan struct{})
+		c.hosts[old-1].hang.Store(&gate)
+		defer close(gate)
+		c.until("another leads", func() bool { return c.nodes[old].Transfer(t.Context(), 0) == nil })
+		ctx, stop := context.WithTimeout(t.Context(), 5*election)
+		defer stop()
+		if got, err := client.Get(ctx, arakoon.Consistent, b("k")); err != nil || string(got) != "1" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+}
+
 // The lead is given away on request, and a group without a majority says so.
 func TestMasters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

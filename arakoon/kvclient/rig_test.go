@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"openvstorage/arakoon"
@@ -38,6 +39,7 @@ func openNode(t testing.TB) *arakoon.Node {
 type host struct {
 	id     uint64
 	server *kv.Server
+	hang   atomic.Pointer[chan struct{}] // consistent reads of one key wait for it
 
 	mu     sync.Mutex
 	node   kv.Node // nil: not open
@@ -106,6 +108,14 @@ func serve(t testing.TB, h *host, o kv.Options) *host {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		return kv.Group{Node: h.node}, group == testGroup && h.node != nil
+	}
+	if o.Allow == nil {
+		o.Allow = func(_ *wire.Peer, op uint16) error {
+			if gate := h.hang.Load(); gate != nil && op == kv.OpGet {
+				<-*gate
+			}
+			return nil
+		}
 	}
 	var err error
 	if h.server, err = kv.NewServer(o); err != nil {

@@ -192,6 +192,9 @@ func (c *router) judge(ctx context.Context, q *request, t *turn, m *member, err 
 	}
 	switch v {
 	case final:
+		if errors.Is(err, wire.ErrOutcomeUnknown) { // it was done, and the answer is too long for this client
+			t.unknown = err
+		}
 		return 0, unwrap(err)
 	case busy:
 		wait = backOff(arakoon.BusyWait, 64*time.Millisecond, t.waits)
