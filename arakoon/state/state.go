@@ -320,7 +320,8 @@ func (s *State) Get(key []byte) (value []byte, found bool, err error) {
 	return get(s.db, userKey(key))
 }
 
-// MultiGet returns the values of keys at one moment; nil for those absent.
+// MultiGet returns the values of keys at one moment; nil for those absent. It returns an
+// *Error with CodeTooLarge if the values have more than MultiGetMax bytes together.
 func (s *State) MultiGet(keys [][]byte) ([][]byte, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
@@ -328,12 +329,16 @@ func (s *State) MultiGet(keys [][]byte) ([][]byte, error) {
 	snap := s.db.NewSnapshot()
 	defer snap.Close()
 	values := make([][]byte, len(keys))
+	size := 0
 	for i, k := range keys {
 		v, _, err := get(snap, userKey(k))
 		if err != nil {
 			return nil, err
 		}
 		values[i] = v
+		if size += len(v); size > MultiGetMax {
+			return nil, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("values of %d keys have more than %d bytes; ask for fewer at a time", len(keys), MultiGetMax)}
+		}
 	}
 	return values, nil
 }

@@ -16,6 +16,7 @@ const (
 	EffectsMax  = 64 << 20 // keys and values that one command writes
 	ResultMax   = 64 << 10 // of a result kept for a retry
 	SessionsMax = 4096
+	MultiGetMax = 24 << 20 // of the values that one MultiGet returns
 )
 
 // ErrCorrupt is matched by the error for bytes that are no command.

@@ -45,6 +45,8 @@ var allowed = []struct {
 	{"arakoon/...", []string{"arakoon/...", "internal/disk/pebblefs"}, "a store of its own"},
 	{"arakoon/membership", []string{"internal/wire"}, "a steward has hosts make members"},
 	{"arakoon/transport", []string{"internal/wire"}, "its messages between hosts"},
+	{"arakoon/kv", []string{"internal/wire"}, "its operations are requests of the wire"},
+	{"arakoon/kvclient", []string{"internal/wire"}, "it asks for them"},
 	{"arakoon/groups", []string{"internal/datadir"}, "the record of a data directory says which groups were made"},
 	{"alba/...", []string{"alba/...", "arakoon/...", "backend", "internal/disk/pebblefs", "internal/disk/stopdisk"}, "never hears of SCO, TLog or volume"},
 	{"alba/embedded", []string{"internal/datadir"}, "a backend by itself has a data directory of its own"},

@@ -1,0 +1,34 @@
+package kv
+
+import (
+	"context"
+
+	"openvstorage/arakoon"
+
+	"github.com/google/uuid"
+)
+
+// Node is what the service needs of a member.
+type Node interface {
+	Get(ctx context.Context, c arakoon.Consistency, key []byte) ([]byte, error)
+	MultiGet(ctx context.Context, c arakoon.Consistency, keys ...[]byte) ([][]byte, error)
+	Range(ctx context.Context, c arakoon.Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error
+	Reverse(ctx context.Context, c arakoon.Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error
+	Watch(ctx context.Context, prefix []byte, from uint64, fn func(arakoon.Events) error) error
+	Write(ctx context.Context, seq *arakoon.Sequence) (index uint64, results []arakoon.Result, err error)
+	NewSession(ctx context.Context) (*arakoon.Session, error)
+	ResumeSession(id uuid.UUID, request uint64) *arakoon.Session
+	Leader() uint64
+	Transfer(ctx context.Context, to uint64) error
+	Applied() uint64
+	Status() arakoon.Status
+	Stats() arakoon.Stats
+}
+
+var _ Node = (*arakoon.Node)(nil)
+
+// Group is a member of a group in this process.
+type Group struct {
+	Node Node
+	Life uint64 // of the group
+}

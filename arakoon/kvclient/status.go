@@ -1,0 +1,83 @@
+package kvclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"openvstorage/arakoon"
+	"openvstorage/arakoon/kv"
+	"openvstorage/internal/wire"
+)
+
+// WhoMaster is the member that leads, 0 if none is known to. It asks all members, as often
+// as they do not know, until ctx ends; the error is why it gave up.
+func (c *Client) WhoMaster(ctx context.Context) (uint64, error) {
+	for t := 0; ; t++ {
+		leader, err := c.find(ctx)
+		if leader != 0 || err != nil {
+			return leader, err
+		}
+		if err := c.ended(ctx); err != nil {
+			return 0, c.gaveUp(err, errors.New("nobody is known to lead"))
+		}
+		c.sleep(ctx, backOff(c.o.First, c.o.Most, t))
+	}
+}
+
+// ExpectProgress says whether the group would take a write now: the leader has heard from a
+// majority that it still leads. Nothing is written. It answers false when ctx ends before.
+func (c *Client) ExpectProgress(ctx context.Context) bool {
+	_, _, _, err := c.read(ctx, arakoon.Consistent, &request{op: kv.OpSettle, header: kv.AppendRead(nil, arakoon.Consistent)})
+	return err == nil
+}
+
+// DropMaster has the leader give the lead to another member, to the best other one if to is 0.
+// It returns when that leads. arakoon.ErrTransfer says why the leader leads on; after
+// arakoon.ErrUnknownOutcome the lead may have changed.
+func (c *Client) DropMaster(ctx context.Context, to uint64) error {
+	t := &turn{}
+	_, err := c.do(ctx, &request{op: kv.OpTransfer, header: kv.AppendTransfer(nil, to)}, t)
+	if err != nil && t.unknown != nil && !errors.Is(err, arakoon.ErrUnknownOutcome) {
+		err = fmt.Errorf("%w: %w", arakoon.ErrUnknownOutcome, err)
+	}
+	return err
+}
+
+// Status asks one member for its status. Only that member is asked, once.
+func (c *Client) Status(ctx context.Context, id uint64) (s kv.Status, err error) {
+	err = c.ask(ctx, id, kv.OpStatus, func(header []byte) error {
+		s, err = kv.ReadStatus(header)
+		return err
+	})
+	return s, err
+}
+
+// Statistics asks one member for the figures of its server.
+func (c *Client) Statistics(ctx context.Context, id uint64) (s kv.Statistics, err error) {
+	err = c.ask(ctx, id, kv.OpStatistics, func(header []byte) error {
+		s, err = kv.ReadStatistics(header)
+		return err
+	})
+	return s, err
+}
+
+// ask asks one member, waiting for a connection to it.
+func (c *Client) ask(ctx context.Context, id uint64, op uint16, read func(header []byte) error) error {
+	if err := c.refresh(); err != nil {
+		return err
+	}
+	m := c.member(id)
+	if m == nil {
+		return fmt.Errorf("arakoon/kvclient: group %q has no member %d", c.o.Group, id)
+	}
+	if _, err := m.wire.Wait(ctx); err != nil {
+		return fmt.Errorf("arakoon/kvclient: group %q, member %d: %w", c.o.Group, id, err)
+	}
+	reply, err := m.call(ctx, wire.Request{Op: op, Header: []byte{kv.Version}})
+	if err != nil {
+		return fmt.Errorf("arakoon/kvclient: group %q, member %d: %w", c.o.Group, id, unwrap(err))
+	}
+	defer reply.Release()
+	return read(reply.Header)
+}
