@@ -188,7 +188,7 @@ func (r *Registry) Finish(ctx context.Context, in Intent, rec Record) error {
 			err = parent.heldBy(Holder{in.Host, in.ParentEpoch})
 		}
 		if err == nil && parent.Deleting {
-			err = fmt.Errorf("vDisk %q, the parent: %w: it is being deleted", parent.Name, ErrNotFound)
+			err = fmt.Errorf("vDisk %q: %w: it is being deleted, and is the parent of a clone", parent.Name, ErrNotFound)
 		}
 		return append(swaps, Swap{Key: idKey(in.Parent), Old: raw, New: raw}), err
 	})
