@@ -27,9 +27,12 @@ func (d *deletion) leftovers(ctx context.Context, mine []registry.Record) error 
 	if err := d.unmakeAll(ctx); err != nil {
 		return err
 	}
-	known, _, err := d.known(ctx)
+	known, unowned, err := d.known(ctx)
 	if err != nil {
 		return err
+	}
+	for _, id := range unowned {
+		d.log.Warn("namespace of a vDisk that the registry does not know: left as it is", "namespace", id)
 	}
 	for _, v := range d.table.all() {
 		d.lineage.dropLost(v, known)
