@@ -144,8 +144,8 @@ func (e *elsewhere) lookNow(ctx context.Context) error {
 	}
 	_, others := e.divide(hosts, records)
 	for _, r := range others {
-		if v := e.table.byID(r.ID); v != nil {
-			v.halt(elsewhereError(r)) // it was taken over (P4)
+		if v := e.table.byID(r.ID); v != nil && r.Epoch > v.epoch {
+			v.halt(elsewhereError(r)) // it was taken over since it was claimed here (P4)
 		}
 	}
 	e.table.setForeign(others)
