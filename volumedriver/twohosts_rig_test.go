@@ -24,6 +24,7 @@ var errDead = errors.New("the host is dead")
 // mortal counts the swaps and backend calls of a host. At one of them it calls at, before
 // the call has its effect or after it. When it is dead no call has an effect.
 type mortal struct {
+	hooks sync.WaitGroup // calls of at
 	mu    sync.Mutex
 	dead  bool
 	left  int // calls up to the one at which at is called; 0: none
@@ -35,6 +36,13 @@ func (m *mortal) arm(n int, after bool, at func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.left, m.after, m.at = n, after, at
+}
+
+// disarm is the end of arm: on return at has been called, or never will be. A call of the
+// background may have been the one, when the operation was done.
+func (m *mortal) disarm() {
+	m.arm(0, false, nil)
+	m.hooks.Wait()
 }
 
 func (m *mortal) die() {
@@ -57,11 +65,14 @@ func (m *mortal) call(do func() error) error {
 	hit, after, at := false, m.after, m.at
 	if m.left > 0 && !m.dead {
 		m.left--
-		hit = m.left == 0
+		if hit = m.left == 0; hit {
+			m.hooks.Add(1)
+		}
 	}
 	m.mu.Unlock()
 	if hit && !after {
 		at()
+		m.hooks.Done()
 	}
 	if err := m.isDead(); err != nil {
 		return err
@@ -69,6 +80,7 @@ func (m *mortal) call(do func() error) error {
 	err := do()
 	if hit && after {
 		at()
+		m.hooks.Done()
 	}
 	return errors.Join(m.isDead(), err)
 }
@@ -252,8 +264,7 @@ func (s *side) restart(draw func() (n int, after bool)) {
 			must(s.t, err)
 			return
 		}
-		if s.m.isDead() == nil {
-			s.m.arm(0, false, nil)
+		if s.m.disarm(); s.m.isDead() == nil {
 			must(s.t, err)
 			return
 		}

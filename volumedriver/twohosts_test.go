@@ -112,7 +112,8 @@ func TestSecondHostStartsInTheMiddle(t *testing.T) {
 		reached := false
 		select {
 		case err = <-done:
-			one.m.arm(0, false, nil)
+			close(goOn)
+			one.m.disarm()
 		case <-paused:
 			reached = true
 			two.restart(unharmed)
@@ -140,7 +141,7 @@ func TestKilledHostCleansUpItself(t *testing.T) {
 		one, two := w.of[0], w.of[1]
 		one.m.arm(n, after, one.die)
 		err := twinOps[op].do(one.alive, one.host)
-		one.m.arm(0, false, nil)
+		one.m.disarm()
 		reached := one.m.isDead() != nil
 		if err != nil && !reached {
 			t.Fatalf("call %d, after %v: %v", n, after, err)
@@ -328,7 +329,7 @@ func (m *twinModel) step() {
 		})
 	}
 	err := do(s.alive, s.host)
-	s.m.arm(0, false, nil)
+	s.m.disarm()
 	switch dead := s.m.isDead() != nil; {
 	case !dead && err != nil:
 		m.t.Fatalf("host %d: %v", i+1, err)
