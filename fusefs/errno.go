@@ -20,6 +20,7 @@ var errnos = []struct {
 	{syscall.EIO, syscall.EIO}, // a halted vDisk, whose reason may be another
 	{syscall.EINVAL, syscall.EINVAL},
 	{syscall.EBUSY, syscall.EBUSY},
+	{syscall.EREMOTE, syscall.EREMOTE},
 	{syscall.ENOSPC, syscall.ENOSPC},
 	{syscall.EDQUOT, syscall.EDQUOT},
 	{syscall.EFBIG, syscall.EFBIG},

@@ -2,9 +2,11 @@ package host
 
 import (
 	"context"
+	"fmt"
 
 	"openvstorage/host/attach"
 	"openvstorage/internal/control"
+	"openvstorage/volumedriver"
 )
 
 // attachments shows block devices to the management socket.
@@ -38,15 +40,17 @@ func (a attachments) Attached(ctx context.Context) ([]control.Attachment, error)
 	return list, Kind(err)
 }
 
-// attachable are the vDisks that can be attached: all of them.
+// attachable are the vDisks that can be attached: all that this host has.
 type attachable struct{ of *embedded }
 
 // List implements attach.VDisks.
 func (a attachable) List(ctx context.Context) ([]attach.VDisk, error) {
 	infos, err := a.of.List(ctx)
-	list := make([]attach.VDisk, len(infos))
-	for i, v := range infos {
-		list[i] = attach.VDisk{ID: v.ID, Name: v.Name, Size: v.Size}
+	list := make([]attach.VDisk, 0, len(infos))
+	for _, v := range infos {
+		if v.State != volumedriver.StateElsewhere {
+			list = append(list, attach.VDisk{ID: v.ID, Name: v.Name, Size: v.Size})
+		}
 	}
 	return list, err
 }
@@ -54,5 +58,8 @@ func (a attachable) List(ctx context.Context) ([]attach.VDisk, error) {
 // Info implements attach.VDisks.
 func (a attachable) Info(ctx context.Context, name string) (attach.VDisk, error) {
 	v, err := a.of.Info(ctx, name)
+	if err == nil && v.State == volumedriver.StateElsewhere {
+		err = fmt.Errorf("vDisk %q: %w: %s", name, volumedriver.ErrElsewhere, v.Reason)
+	}
 	return attach.VDisk{ID: v.ID, Name: v.Name, Size: v.Size}, err
 }

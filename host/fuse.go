@@ -68,6 +68,7 @@ var fileErrors = []struct {
 	{volumedriver.ErrNotFound, syscall.ENOENT},
 	{volumedriver.ErrExists, syscall.EEXIST},
 	{volumedriver.ErrHasChildren, syscall.EBUSY},
+	{volumedriver.ErrElsewhere, syscall.EREMOTE},
 	{volumedriver.ErrBusy, syscall.EBUSY},
 	{volumedriver.ErrInvalid, syscall.EINVAL},
 }

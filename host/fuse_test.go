@@ -102,18 +102,18 @@ func TestFileErrors(t *testing.T) {
 	want := map[error]syscall.Errno{
 		volumedriver.ErrNotFound: syscall.ENOENT, volumedriver.ErrExists: syscall.EEXIST, volumedriver.ErrHasChildren: syscall.EBUSY,
 		volumedriver.ErrInvalid: syscall.EINVAL, volumedriver.ErrHalted: eio, volumedriver.ErrBusy: syscall.EBUSY,
-		volumedriver.ErrUnknownOutcome: eio,
-		backend.ErrKey:                 syscall.ENOKEY,
-		backend.ErrNoSpace:             syscall.ENOSPC, registry.ErrFull: syscall.ENOSPC, registry.ErrMany: syscall.EOPNOTSUPP,
+		volumedriver.ErrUnknownOutcome: eio, volumedriver.ErrElsewhere: syscall.EREMOTE,
+		backend.ErrKey:     syscall.ENOKEY,
+		backend.ErrNoSpace: syscall.ENOSPC, registry.ErrFull: syscall.ENOSPC, registry.ErrMany: syscall.EOPNOTSUPP,
 		// The volume driver gives these a kind of its own, or nobody is to see them.
 		registry.ErrNotFound: eio, registry.ErrNameTaken: eio, registry.ErrIDTaken: eio, registry.ErrName: eio,
 		registry.ErrClosed: eio, registry.ErrFailed: eio, registry.ErrImport: eio,
-		registry.ErrNotSwapped: eio, registry.ErrUnknownOutcome: eio,
+		registry.ErrNotOwner: eio, registry.ErrNotSwapped: eio, registry.ErrUnknownOutcome: eio,
 		backend.ErrNotFound: eio, backend.ErrExists: eio, backend.ErrConflict: eio, backend.ErrNamespaceNotFound: eio,
 		backend.ErrNamespaceExists: eio, backend.ErrCorrupt: eio, backend.ErrName: eio, backend.ErrClosed: eio,
 		backend.ErrFailed: eio, backend.ErrUnavailable: eio, // waited for as long as it may
 	}
-	for dir, count := range map[string]int{"volumedriver": 7, "volumedriver/registry": 11, "backend": 12} {
+	for dir, count := range map[string]int{"volumedriver": 8, "volumedriver/registry": 12, "backend": 12} {
 		if n := exportedErrors(t, filepath.Join("..", dir)); n != count {
 			t.Errorf("package %s exports %d errors, this test knows %d: say what errno the new one is", dir, n, count)
 		}

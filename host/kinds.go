@@ -22,6 +22,7 @@ var kinds = []struct{ of, is error }{
 	{volumedriver.ErrHasChildren, control.ErrHasChildren},
 	{volumedriver.ErrInvalid, control.ErrInvalid},
 	{volumedriver.ErrHalted, control.ErrHalted},
+	{volumedriver.ErrElsewhere, control.ErrElsewhere},
 	{volumedriver.ErrBusy, control.ErrBusy},
 	{context.Canceled, context.Canceled}, // of no other kind below
 

@@ -26,7 +26,7 @@ func TestKinds(t *testing.T) {
 		kind string
 	}{
 		{volumedriver.ErrNotFound, "not-found"}, {volumedriver.ErrExists, "exists"}, {volumedriver.ErrHasChildren, "has-children"},
-		{volumedriver.ErrInvalid, "invalid"}, {volumedriver.ErrHalted, "halted"}, {volumedriver.ErrBusy, "busy"},
+		{volumedriver.ErrInvalid, "invalid"}, {volumedriver.ErrHalted, "halted"}, {volumedriver.ErrBusy, "busy"}, {volumedriver.ErrElsewhere, "elsewhere"},
 		{volumedriver.ErrUnknownOutcome, "unknown-outcome"}, {context.Canceled, "canceled"}, {errors.New("of no kind"), "failed"},
 		{attach.ErrNotFound, "not-found"}, {attach.ErrInvalid, "invalid"}, {attach.ErrBusy, "busy"},
 		{albahere.ErrNoOSD, "not-found"}, {albahere.ErrReplaced, "exists"}, {albahere.ErrCheck, "failed"},

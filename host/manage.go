@@ -25,7 +25,7 @@ var _ control.Host = managed{}
 func info(v volumedriver.Info) control.Info {
 	out := control.Info{
 		Name: v.Name, ID: v.ID, Size: v.Size, State: v.State, Reason: v.Reason, Local: v.Local, Stored: v.Stored, Backlog: v.Backlog,
-		Parent: v.Parent, Children: v.Children, Epoch: v.Epoch, Created: v.Created,
+		Parent: v.Parent, Children: v.Children, Epoch: v.Epoch, Host: v.Host, Created: v.Created,
 	}
 	for _, s := range v.Snapshots {
 		out.Snapshots = append(out.Snapshots, control.SnapshotInfo(s))

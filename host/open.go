@@ -27,7 +27,8 @@ import (
 )
 
 // embedded is the whole system in one process: the volume driver over a backend and a
-// registry, all in one data directory.
+// registry, all in one data directory. The directory's UUID is that of the host: it is
+// what has vDisks, wherever the directory is.
 type embedded struct {
 	*volumedriver.Host
 	groups   *groups.Groups
@@ -92,7 +93,7 @@ func openEmbedded(ctx context.Context, o openOptions) (_ *embedded, err error) {
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
 		FS: o.fs, Dir: o.dir.Path,
 		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, ReadWait: o.readWait, OpenFiles: o.files.Buffer,
-		Backend: e.backend, Registry: e.registry, Owner: owner(), Reached: reached, Logger: o.logger,
+		Backend: e.backend, Registry: e.registry, Host: o.dir.ID, Owner: owner(), Reached: reached, Logger: o.logger,
 		OnScarce: e.giveUp, OnFull: e.lacks,
 	})
 	if err != nil {

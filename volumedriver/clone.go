@@ -87,7 +87,7 @@ func (c *creation) source(ctx context.Context, src, snap string, id uuid.UUID) (
 func (c *creation) child(ctx context.Context, v *Volume, s *snapshot, id uuid.UUID, naming Naming) (Info, error) {
 	origins := append([]catalog.Origin(nil), v.cat.current().Origins...)
 	origins[len(origins)-1].Snapshot = s.ID
-	n, err := c.prepare(ctx, registry.Record{ID: id, Parent: v.id}, &catalog.Catalog{
+	n, err := c.prepare(ctx, registry.Intent{ID: id, Parent: v.id, ParentEpoch: v.epoch}, &catalog.Catalog{
 		Volume: id, Size: s.Size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
 		Origins:    append(origins, catalog.Origin{Volume: id}),
 		Checkpoint: catalog.Checkpoint{Root: catalog.Root{Clusters: s.Size / sco.ClusterSize}},

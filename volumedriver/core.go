@@ -10,6 +10,7 @@ import (
 	"openvstorage/backend"
 	"openvstorage/metadata"
 	"openvstorage/sco"
+	"openvstorage/volumedriver/registry"
 	"openvstorage/writebuffer"
 
 	"github.com/google/uuid"
@@ -21,7 +22,8 @@ import (
 type core struct {
 	host  *Host
 	id    uuid.UUID
-	epoch uint64
+	epoch uint64          // of its owner; files and catalog carry it
+	held  registry.Holder // as the registry has it, once it is claimed; before that, as it was listed
 	log   *slog.Logger
 	name  atomic.Pointer[string]
 

@@ -18,7 +18,8 @@ import (
 // unnamed is a vDisk that is in the backend and has no name yet: nobody sees it.
 type unnamed struct {
 	record   registry.Record
-	root     []byte // its first catalog
+	intent   registry.Intent // by which it is being made
+	root     []byte          // its first catalog
 	segments []catalog.Segment
 	version  backend.Version
 }
@@ -38,7 +39,7 @@ func named(name string) Naming {
 // creation makes vDisks, clones among them. A new vDisk belongs to its maker alone
 // until it has its name, so that no lock is needed before that.
 type creation struct {
-	owner      string // that the registry gets
+	owner      registry.Claimant
 	registry   Registry
 	backend    backend.Store
 	buffer     *writebuffer.Buffer
@@ -57,7 +58,7 @@ func (c *creation) create(ctx context.Context, size uint64, naming Naming) (Info
 		return Info{}, err
 	}
 	id := uuid.New()
-	n, err := c.prepare(ctx, registry.Record{ID: id}, &catalog.Catalog{
+	n, err := c.prepare(ctx, registry.Intent{ID: id}, &catalog.Catalog{
 		Volume: id, Size: size, Created: time.Now().UTC(), NextSCO: 1, NextTLog: 1,
 		Origins:    []catalog.Origin{{Volume: id}},
 		Checkpoint: catalog.Checkpoint{NextPage: 1, Root: catalog.Root{Clusters: size / sco.ClusterSize}},
@@ -68,10 +69,12 @@ func (c *creation) create(ctx context.Context, size uint64, naming Naming) (Info
 	return c.name(ctx, n, naming)
 }
 
-// prepare makes the namespace of a vDisk with its first catalog. If the process ends
-// before the vDisk has its name, the next start removes the namespace.
-func (c *creation) prepare(ctx context.Context, r registry.Record, first *catalog.Catalog) (*unnamed, error) {
-	r.Epoch, r.Owner, r.Created = 1, c.owner, first.Created
+// prepare makes the namespace of a vDisk with its first catalog. Its intent is durable
+// before anything is made: by it the host's next start finds what to remove if the
+// process ends before the vDisk has its name.
+func (c *creation) prepare(ctx context.Context, in registry.Intent, first *catalog.Catalog) (*unnamed, error) {
+	in.Host, in.Begun = c.owner.Host, first.Created
+	r := registry.Record{ID: in.ID, Parent: in.Parent, Epoch: 1, Host: c.owner.Host, Owner: c.owner.Name, Created: first.Created}
 	first.Epoch, first.Epochs = r.Epoch, []catalog.EpochStart{{Epoch: r.Epoch}}
 	first.NextObject = 1 + reserveAhead
 	reserveNumbers(first, 1, 1)
@@ -79,6 +82,10 @@ func (c *creation) prepare(ctx context.Context, r registry.Record, first *catalo
 	var err error
 	if n.root, n.segments, err = catalog.Encode(first); err != nil {
 		return nil, fmt.Errorf("new vDisk: %w", err)
+	}
+	if n.intent, err = c.registry.Begin(ctx, in); err != nil {
+		c.forget(in.ID, err)
+		return nil, fmt.Errorf("new vDisk: nothing was made: %w", registryError(earlier{err}))
 	}
 	if err := c.put(ctx, n); err != nil {
 		return nil, errors.Join(fmt.Errorf("new vDisk: %w", err), c.discard(ctx, n))
@@ -105,9 +112,24 @@ func (c *creation) put(ctx context.Context, n *unnamed) (err error) {
 	return err
 }
 
-// discard removes what prepare has made. When ctx ends it returns, and the removal goes
-// on. The registry has never heard of the vDisk, or has refused it: nobody can have
-// used it.
+// forget removes the intent of a vDisk of which nothing was made, in the background: the
+// registry has not answered, and may have noted it.
+func (c *creation) forget(id uuid.UUID, cause error) {
+	if !errors.Is(cause, registry.ErrUnknownOutcome) {
+		return
+	}
+	c.background.persist(func(ctx context.Context) bool {
+		in, err := c.registry.Take(ctx, id, c.owner.Host, 0)
+		if err == nil {
+			err = c.registry.End(ctx, in)
+		}
+		return err == nil || errors.Is(err, registry.ErrNotFound) || errors.Is(err, registry.ErrNotOwner)
+	})
+}
+
+// discard removes what prepare has made, and then the intent. When ctx ends it returns,
+// and the removal goes on. The registry has never heard of the vDisk, or has refused it:
+// nobody can have used it.
 func (c *creation) discard(ctx context.Context, n *unnamed) error {
 	remove := func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, settleMax)
@@ -116,7 +138,13 @@ func (c *creation) discard(ctx context.Context, n *unnamed) error {
 		if errors.Is(err, backend.ErrNamespaceNotFound) {
 			err = nil
 		}
-		return errors.Join(err, c.buffer.Discard(n.record.ID))
+		if err = errors.Join(err, c.buffer.Discard(n.record.ID)); err != nil {
+			return err
+		}
+		if err = c.registry.End(ctx, n.intent); errors.Is(err, registry.ErrNotOwner) {
+			err = nil // somebody else removes what is left
+		}
+		return err
 	}
 	done := make(chan error, 1)
 	c.background.Go(func() {
@@ -169,13 +197,13 @@ func (c *creation) register(ctx context.Context, n *unnamed, name string) (info 
 	}
 	r := n.record
 	r.Name = name
-	err = c.registry.Register(ctx, r)
+	err = c.registry.Finish(ctx, n.intent, r)
 	if errors.Is(err, registry.ErrUnknownOutcome) {
-		info, err = c.unknown(r, err)
+		info, err = c.unknown(r, n.intent, err)
 		return info, true, err
 	}
 	if err != nil {
-		return Info{}, false, fmt.Errorf("vDisk %q: %w", name, registryError(err))
+		return Info{}, false, fmt.Errorf("vDisk %q: %w", name, c.names.refused(err))
 	}
 	// It opens from memory and local files: nobody waits for the backend with the lock.
 	// The vDisk exists now, so that its opening does not end with the caller.
@@ -188,14 +216,14 @@ func (c *creation) register(ctx context.Context, n *unnamed, name string) (info 
 
 // unknown lists a vDisk that the registry may know. When the outcome is known, the vDisk
 // is opened, or what was made of it is removed.
-func (c *creation) unknown(r registry.Record, cause error) (Info, error) {
+func (c *creation) unknown(r registry.Record, in registry.Intent, cause error) (Info, error) {
 	v := c.opener.standIn(r, &unsure{
 		state: StateUnsure, what: "whether it was made is not known", closed: true, cause: cause,
 		settle: func(ctx context.Context) error {
 			switch _, err := c.registry.Get(ctx, r.ID); {
 			case errors.Is(err, registry.ErrNotFound):
 				// Only the first catalog is there, which nobody has opened (P8).
-				if err := c.deletion.remove(ctx, r.ID, r.Parent); err != nil {
+				if err := c.deletion.unmake(ctx, in); err != nil {
 					return err
 				}
 				c.table.unlist(r.ID)

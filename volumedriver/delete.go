@@ -16,20 +16,23 @@ import (
 	"github.com/google/uuid"
 )
 
-// deletion deletes vDisks, and removes what earlier processes left of them. Two of one
+// deletion deletes vDisks, and removes what earlier processes of this host left of them. Two of one
 // vDisk exclude each other by its admin lock up to the mark; from there on the vDisk is
 // unsure, and one attempt to settle it runs at a time.
 type deletion struct {
-	registry Registry
-	backend  backend.Store
-	log      *slog.Logger
-	buffer   *writebuffer.Buffer
-	pages    metadata.Store
-	table    *table
-	names    *names
-	doubts   *doubts
-	opener   *opener
-	lineage  *lineage
+	me         uuid.UUID
+	registry   Registry
+	backend    backend.Store
+	log        *slog.Logger
+	buffer     *writebuffer.Buffer
+	pages      metadata.Store
+	table      *table
+	names      *names
+	doubts     *doubts
+	opener     *opener
+	lineage    *lineage
+	elsewhere  *elsewhere
+	background *background
 }
 
 // delete is Host.DeleteIf, or with force that of a vDisk that is in use.
@@ -42,7 +45,7 @@ func (d *deletion) delete(ctx context.Context, name string, force bool, check fu
 			return nil // it was being deleted, and is gone
 		}
 	}
-	v, err := d.table.named(name)
+	v, err := d.elsewhere.named(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -84,14 +87,15 @@ func (d *deletion) mark(ctx context.Context, v *Volume, name string, force bool,
 	if err != nil {
 		return nil, err
 	}
-	err = d.registry.MarkDeleting(ctx, v.id)
+	err = d.registry.MarkDeleting(ctx, v.id, v.held)
 	if errors.Is(err, registry.ErrUnknownOutcome) {
 		return nil, d.unknown(v, err)
 	}
 	if err != nil {
 		v.users.setDeleted(false)
-		return nil, fmt.Errorf("vDisk %q: %w", name, err)
+		return nil, fmt.Errorf("vDisk %q: %w", name, d.names.refused(err))
 	}
+	r.Host, r.Epoch = v.held.Host, v.held.Epoch // by which it was marked
 	return d.list(r, v, errOngoing), nil
 }
 
@@ -127,11 +131,14 @@ func (d *deletion) unknown(v *Volume, cause error) error {
 			if err != nil {
 				return err // P8: that the registry does not know it is no reason to delete it
 			}
-			if r.Deleting {
+			if r.Deleting && r.Holder() == v.held {
 				_ = d.finish(ctx, d.list(r, v, errOngoing)) // what is left of it is listed
 				return nil
 			}
 			v.users.setDeleted(false)
+			if r.Holder() != v.held {
+				v.halt(elsewhereError(r))
+			}
 			return nil
 		},
 	})
@@ -148,7 +155,7 @@ func (d *deletion) list(r registry.Record, open *Volume, cause error) *Volume {
 				open.closeDeleted(ctx)
 				open = nil
 			}
-			if err := d.remove(ctx, r.ID, r.Parent); err != nil {
+			if err := d.remove(ctx, r); err != nil {
 				return err
 			}
 			d.table.unlist(r.ID)
@@ -177,29 +184,40 @@ func (d *deletion) deleteLater(r registry.Record, cause error) {
 	d.doubts.pursue(v, v.unsure.Load())
 }
 
-// remove deletes everything of a vDisk. Its steps may be repeated in this order after an
-// error or a crash; the registry forgets the vDisk last (P8).
-func (d *deletion) remove(ctx context.Context, id, parent uuid.UUID) error {
+// remove deletes everything of a vDisk that is marked as being deleted. Its steps may be
+// repeated in this order after an error or a crash; the registry forgets the vDisk last
+// (P8). If another host has claimed it since, that one finishes its deletion.
+func (d *deletion) remove(ctx context.Context, r registry.Record) error {
+	if err := d.clear(ctx, r.ID); err != nil {
+		return err
+	}
+	v := d.table.byID(r.Parent)
+	if v != nil && v.closedBy() != nil {
+		return fmt.Errorf("clone of vDisk %q: %w", v.Name(), v.sure())
+	}
+	if v != nil && v.Err() == nil { // else its owner does it, at its next start
+		if err := d.lineage.drop(ctx, v, r.ID); err != nil {
+			return err
+		}
+	}
+	err := d.registry.Remove(ctx, r.ID, r.Holder())
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil
+	}
+	if errors.Is(err, registry.ErrNotOwner) {
+		d.log.Warn("deletion left to another host", "vdisk", r.Name, "err", err)
+		return nil
+	}
+	return err
+}
+
+// clear removes what there is of a vDisk, here and in the backend.
+func (d *deletion) clear(ctx context.Context, id uuid.UUID) error {
 	if err := d.buffer.Discard(id); err != nil {
 		return err
 	}
 	if err := d.backend.DeleteNamespace(ctx, id.String()); err != nil && !errors.Is(err, backend.ErrNamespaceNotFound) {
 		return err
 	}
-	if err := d.pages.DeletePages(ctx, id, 0, math.MaxUint64); err != nil {
-		return err
-	}
-	v := d.table.byID(parent)
-	if v != nil && v.closedBy() != nil {
-		return fmt.Errorf("clone of vDisk %q: %w", v.Name(), v.sure())
-	}
-	if v != nil && v.Err() == nil {
-		if err := d.lineage.drop(ctx, v, id); err != nil {
-			return err
-		}
-	}
-	if err := d.registry.Remove(ctx, id); err != nil && !errors.Is(err, registry.ErrNotFound) {
-		return err
-	}
-	return nil
+	return d.pages.DeletePages(ctx, id, 0, math.MaxUint64)
 }

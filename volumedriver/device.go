@@ -10,11 +10,12 @@ import (
 )
 
 // OpenDevice returns the vDisk NAME, which is a device.Device, or the snapshot NAME@SNAP.
+// What another host has it refuses with ErrElsewhere.
 // Unless by force, neither can be deleted until release is called. Calls of release after
 // the first do nothing.
 func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, release func(), err error) {
 	name, snap, isSnap := strings.Cut(name, "@")
-	v, err := h.table.named(name)
+	v, err := h.elsewhere.named(ctx, name)
 	if err == nil && v.closedBy() != nil {
 		v, err = h.doubts.find(ctx, name)
 	}
@@ -54,7 +55,7 @@ func (h *Host) OpenDevice(ctx context.Context, name string) (dev device.Reader, 
 	}), nil
 }
 
-// Exports lists what OpenDevice opens, in order: vDisks, and after each its
+// Exports lists what OpenDevice opens, in order: this host's vDisks, and after each its
 // snapshots.
 func (h *Host) Exports(context.Context) ([]string, error) {
 	var names []string

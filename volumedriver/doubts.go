@@ -14,6 +14,7 @@ import (
 type doubts struct {
 	registry   Registry
 	table      *table
+	elsewhere  *elsewhere
 	background *background
 }
 
@@ -82,7 +83,7 @@ func (d *doubts) settleNow(v *Volume, u *unsure) error {
 // find returns the vDisk that has the name, when the outcome of all that was done to it
 // is known.
 func (d *doubts) find(ctx context.Context, name string) (*Volume, error) {
-	v, err := d.table.named(name)
+	v, err := d.elsewhere.named(ctx, name)
 	if err != nil || v.unsure.Load() == nil {
 		return v, err
 	}

@@ -27,6 +27,8 @@ var (
 	// ErrUnknownOutcome: whether it was done is not known yet. Until it is known, the
 	// object is closed, and listed with the reason.
 	ErrUnknownOutcome = errors.New("the outcome is not known yet")
+	// ErrElsewhere: another host has the vDisk, and is the one to ask. The error says which.
+	ErrElsewhere = errors.New("on another host")
 	// ErrBusy: it is in use by somebody, or a limit is reached; a later
 	// attempt may succeed.
 	ErrBusy = errors.New("busy")
@@ -92,6 +94,7 @@ var registryKinds = []struct{ err, kind error }{
 	{registry.ErrName, ErrInvalid},
 	{registry.ErrMany, ErrInvalid},
 	{registry.ErrFull, ErrBusy},
+	{registry.ErrNotOwner, ErrElsewhere},
 }
 
 // registryError gives an error of the registry its kind.

@@ -238,7 +238,7 @@ func TestInterruptedDelete(t *testing.T) {
 	for i := range 30 {
 		write(t, d, i*256, 256, i)
 	}
-	must(t, r.reg.MarkDeleting(ctx, volumeOf(t, r, "v").id))
+	must(t, r.reg.MarkDeleting(ctx, volumeOf(t, r, "v").id, volumeOf(t, r, "v").held))
 	image := fs.Kill()
 	must(t, r.close())
 	after := reopen(t, image, nil)
@@ -418,7 +418,7 @@ func TestRegistryWithoutAClone(t *testing.T) {
 	id := volumeOf(t, r, "c").id
 	record, err := r.reg.Get(ctx, id)
 	must(t, err)
-	must(t, r.reg.Remove(ctx, id))
+	must(t, r.reg.Remove(ctx, id, record.Holder()))
 	must(t, r.close())
 
 	after, err := openRig(fs, nil)

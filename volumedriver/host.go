@@ -26,11 +26,19 @@ import (
 type Registry interface {
 	Get(ctx context.Context, id uuid.UUID) (registry.Record, error)
 	List(ctx context.Context) ([]registry.Record, error)
-	Register(ctx context.Context, r registry.Record) error
+	Hosts(ctx context.Context) ([]registry.Entry, error)
+	Intents(ctx context.Context) ([]registry.Intent, error)
+
+	Begin(ctx context.Context, in registry.Intent) (registry.Intent, error)
+	Finish(ctx context.Context, in registry.Intent, r registry.Record) error
+	Take(ctx context.Context, id, host uuid.UUID, from uint64) (registry.Intent, error)
+	End(ctx context.Context, in registry.Intent) error
+
+	Claim(ctx context.Context, id uuid.UUID, c registry.Claimant, from uint64) (epoch uint64, err error)
+	ClaimAll(ctx context.Context, c registry.Claimant, ids []uuid.UUID) (map[uuid.UUID]registry.Record, error)
 	RenameAll(ctx context.Context, list []registry.Renaming, beside registry.Beside) error
-	Claim(ctx context.Context, id uuid.UUID, owner string) (epoch uint64, err error)
-	MarkDeleting(ctx context.Context, id uuid.UUID) error
-	Remove(ctx context.Context, id uuid.UUID) error
+	MarkDeleting(ctx context.Context, id uuid.UUID, by registry.Holder) error
+	Remove(ctx context.Context, id uuid.UUID, by registry.Holder) error
 }
 
 // Options configure a Host.
@@ -51,7 +59,11 @@ type Options struct {
 	ReadWait time.Duration
 	Backend  backend.Store
 	Registry Registry
-	Owner    string // noted in the registry as the one that opened a vDisk
+	// Host is the UUID of this host, which its data directory keeps. Other hosts may use
+	// the same registry and backend. A Host opens, changes and deletes only vDisks that
+	// the registry says are this host's. It is never zero.
+	Host  uuid.UUID
+	Owner string // noted in the registry as the process that opened a vDisk
 	// Reached is what Host.Reached returned some time ago. A vDisk whose local files
 	// do not reach that far has lost writes: it is halted.
 	Reached Reached
@@ -88,6 +100,9 @@ func (o *Options) ensureDefaults() {
 	}
 }
 
+// claimant is who claims vDisks for this host.
+func (o *Options) claimant() registry.Claimant { return registry.Claimant{Host: o.Host, Name: o.Owner} }
+
 // Host is the open vDisks of one data directory. All methods are safe for
 // concurrent use. A vDisk that cannot be opened, or that halts, is listed with
 // the reason and does not affect the others (P3).
@@ -103,6 +118,7 @@ type Host struct {
 
 	background *background
 	table      *table
+	elsewhere  *elsewhere
 	uploads    *uploads
 	doubts     *doubts
 	names      *names
@@ -112,9 +128,13 @@ type Host struct {
 	creation   *creation
 }
 
-// Open opens every vDisk of the registry, several at a time, clones after their
-// parents. It finishes the deletions that an earlier process has begun.
+// Open opens every vDisk of this host, several at a time, clones after their parents. It
+// finishes the deletions that an earlier process of this host has begun, and removes what
+// that left half made.
 func Open(ctx context.Context, opt Options) (*Host, error) {
+	if opt.Host == uuid.Nil {
+		return nil, errors.New("volumedriver: Options.Host: a host needs a UUID")
+	}
 	opt.ensureDefaults()
 	h := &Host{opt: opt, background: newBackground(), table: newTable(), cache: metadata.NewCache(opt.MapCache)}
 	h.uploads = newUploads(opt.UploadSlots, h.table)
@@ -133,7 +153,7 @@ func Open(ctx context.Context, opt Options) (*Host, error) {
 	return h, nil
 }
 
-// openVolumes opens the write buffer and what the registry names.
+// openVolumes opens the write buffer and the vDisks that the registry says are this host's.
 func (h *Host) openVolumes(ctx context.Context) (err error) {
 	opt := &h.opt
 	h.buffer, err = writebuffer.Open(writebuffer.Options{
@@ -145,27 +165,48 @@ func (h *Host) openVolumes(ctx context.Context) (err error) {
 	}
 	h.room.Store(h.buffer)
 	h.tie()
-	records, err := opt.Registry.List(ctx)
+	mine, err := h.mine(ctx)
 	if err != nil {
 		return err
 	}
-	h.opener.openAll(ctx, records)
-	return h.deletion.leftovers(ctx, records)
+	h.opener.openAll(ctx, mine)
+	return h.deletion.leftovers(ctx, mine)
+}
+
+// mine returns the records of this host's vDisks, and notes the others.
+func (h *Host) mine(ctx context.Context) (mine []registry.Record, err error) {
+	hosts, err := h.opt.Registry.Hosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(hosts) == 0 {
+		if err := h.deletion.removeOlder(ctx); err != nil {
+			return nil, err
+		}
+	}
+	records, err := h.opt.Registry.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mine, others := h.elsewhere.divide(hosts, records)
+	h.table.setForeign(others)
+	return mine, nil
 }
 
 // tie makes the parts that need the write buffer.
 func (h *Host) tie() {
 	opt, t, b := &h.opt, h.table, h.background
-	h.doubts = &doubts{registry: opt.Registry, table: t, background: b}
+	h.elsewhere = &elsewhere{me: opt.Host, registry: opt.Registry, table: t, background: b, log: opt.Logger}
+	h.doubts = &doubts{registry: opt.Registry, table: t, elsewhere: h.elsewhere, background: b}
 	h.names = &names{structure: ctxlock.New(), registry: opt.Registry, table: t, doubts: h.doubts}
 	h.opener = &opener{host: h, opt: opt, buffer: h.buffer, table: t, doubts: h.doubts, background: b}
 	h.lineage = &lineage{table: t, background: b}
 	h.deletion = &deletion{
-		registry: opt.Registry, backend: opt.Backend, log: opt.Logger, buffer: h.buffer, pages: h.pages,
-		table: t, names: h.names, doubts: h.doubts, opener: h.opener, lineage: h.lineage,
+		me: opt.Host, registry: opt.Registry, backend: opt.Backend, log: opt.Logger, buffer: h.buffer, pages: h.pages, background: b,
+		table: t, elsewhere: h.elsewhere, names: h.names, doubts: h.doubts, opener: h.opener, lineage: h.lineage,
 	}
 	h.creation = &creation{
-		owner: opt.Owner, registry: opt.Registry, backend: opt.Backend, buffer: h.buffer,
+		owner: opt.claimant(), registry: opt.Registry, backend: opt.Backend, buffer: h.buffer,
 		table: t, names: h.names, doubts: h.doubts, opener: h.opener, deletion: h.deletion, lineage: h.lineage, background: b,
 	}
 }

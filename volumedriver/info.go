@@ -15,9 +15,13 @@ const (
 	StateUnsure = "unsure"
 	// StateDeleting: its deletion has begun, and is repeated until it is finished.
 	StateDeleting = "deleting"
+	// StateElsewhere: another host has it, or no host has it. Here nobody can open or
+	// change it.
+	StateElsewhere = "elsewhere"
 )
 
-// Info is what a user may know about a vDisk. All sizes are in bytes.
+// Info is what a user may know about a vDisk. All sizes are in bytes. Of a vDisk of another
+// host they are 0: not known here.
 type Info struct {
 	Name      string         `json:"name"`
 	ID        uuid.UUID      `json:"id"`
@@ -31,6 +35,7 @@ type Info struct {
 	Children  []string       `json:"children,omitempty"`
 	Snapshots []SnapshotInfo `json:"snapshots,omitempty"`
 	Epoch     uint64         `json:"epoch"`
+	Host      uuid.UUID      `json:"host"` // that has it
 	Created   time.Time      `json:"created"`
 }
 

@@ -5,24 +5,36 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"openvstorage/volumedriver/registry"
 
 	"github.com/google/uuid"
 )
 
-// List returns all vDisks in order of name.
-func (h *Host) List(context.Context) ([]Info, error) {
+// List returns all vDisks in order of name, those of other hosts too. Of these it tells
+// what the registry knows. If the registry does not answer soon, that is what it knew
+// when it answered last.
+func (h *Host) List(ctx context.Context) ([]Info, error) {
+	h.elsewhere.look(ctx)
 	infos := []Info{}
 	for _, v := range h.table.all() {
 		infos = append(infos, v.info())
 	}
+	for _, r := range h.table.foreigners() {
+		infos = append(infos, foreignInfo(r))
+	}
+	slices.SortStableFunc(infos, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })
 	return infos, nil
 }
 
-// Info returns one vDisk, halted or not.
-func (h *Host) Info(_ context.Context, name string) (Info, error) {
-	v, err := h.table.named(name)
+// Info returns one vDisk, halted or not, or of another host: see List.
+func (h *Host) Info(ctx context.Context, name string) (Info, error) {
+	v, err := h.elsewhere.named(ctx, name)
+	if r, ok := h.table.foreign(name); ok && errors.Is(err, ErrElsewhere) {
+		return foreignInfo(r), nil
+	}
 	if err != nil {
 		return Info{}, err
 	}
@@ -129,8 +141,8 @@ func (h *Host) SnapshotCreate(ctx context.Context, name, snap string) (SnapshotI
 }
 
 // SnapshotList returns the snapshots of a vDisk, oldest first.
-func (h *Host) SnapshotList(_ context.Context, name string) ([]SnapshotInfo, error) {
-	v, err := h.table.named(name)
+func (h *Host) SnapshotList(ctx context.Context, name string) ([]SnapshotInfo, error) {
+	v, err := h.elsewhere.named(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 func (v *Volume) info() Info {
-	i := Info{Name: v.Name(), ID: v.id, Size: v.size.Load(), State: StateRunning, Epoch: v.epoch}
+	i := Info{Name: v.Name(), ID: v.id, Size: v.size.Load(), State: StateRunning, Epoch: v.epoch, Host: v.held.Host}
 	if h := v.halted.Load(); h != nil {
 		i.State, i.Reason = h.state(), h.reason()
 	} else if cause := v.opening.waits.Load(); cause != nil {

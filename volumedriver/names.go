@@ -47,7 +47,7 @@ func (n *names) isFree(name string) error {
 }
 
 func (n *names) notTaken(name string) error {
-	if _, err := n.table.named(name); err == nil {
+	if _, err := n.table.named(name); err == nil || errors.Is(err, ErrElsewhere) {
 		return fmt.Errorf("vDisk %q: %w; choose another name", name, ErrExists)
 	}
 	return nil
@@ -80,6 +80,9 @@ func (n *names) renameBelow(ctx context.Context, from, to string, beside registr
 		return err
 	}
 	defer release()
+	if err := n.table.foreignBelow(from); err != nil {
+		return err
+	}
 	var list []renaming
 	for _, v := range n.table.all() {
 		name := v.Name()
@@ -137,7 +140,7 @@ func (n *names) apply(ctx context.Context, list []renaming, beside registry.Besi
 		if err := n.notTaken(r.new); err != nil {
 			return err
 		}
-		records[i] = registry.Renaming{ID: r.v.id, Name: r.new}
+		records[i] = registry.Renaming{ID: r.v.id, Name: r.new, By: r.v.held}
 	}
 	err := n.registry.RenameAll(ctx, records, beside)
 	if errors.Is(err, registry.ErrUnknownOutcome) {
@@ -145,10 +148,23 @@ func (n *names) apply(ctx context.Context, list []renaming, beside registry.Besi
 		return fmt.Errorf("rename of %s: %w: %w", renamed(list), ErrUnknownOutcome, err)
 	}
 	if err != nil {
-		return fmt.Errorf("rename of %s: %w", renamed(list), registryError(err))
+		return fmt.Errorf("rename of %s: %w", renamed(list), n.refused(err))
 	}
 	n.table.rename(list)
 	return nil
+}
+
+// refused is the error of a change that the registry has refused. If that says that
+// another owner has a vDisk which is open here, this host has lost it: the vDisk halts
+// (P4).
+func (n *names) refused(err error) error {
+	var e *registry.NotOwnerError
+	if errors.As(err, &e) {
+		if v := n.table.byID(e.ID); v != nil {
+			v.halt(err)
+		}
+	}
+	return registryError(err)
 }
 
 // renamed says what is renamed.

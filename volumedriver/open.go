@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// opener opens the vDisks that the registry knows, and lists them. A vDisk that cannot
+// opener opens the vDisks that the registry says are this host's, and lists them. A vDisk that cannot
 // be opened is listed too, with the reason. It needs no lock: each vDisk is opened by
 // one caller, at the start, at its creation, or while it is unsure.
 type opener struct {
@@ -26,8 +26,11 @@ type opener struct {
 }
 
 // openAll opens vDisks generation by generation. A generation is those whose parent was
-// opened, or that have none; they are opened several at a time.
+// opened, or that have none; they are opened several at a time. They are claimed before,
+// many in one step. Those of which that fails are claimed one by one: what keeps one of
+// them closed is told beside it.
 func (o *opener) openAll(ctx context.Context, records []registry.Record) {
+	claimed := o.claimAll(ctx, records)
 	known := make(map[uuid.UUID]bool, len(records))
 	for _, r := range records {
 		known[r.ID] = true
@@ -52,9 +55,13 @@ func (o *opener) openAll(ctx context.Context, records []registry.Record) {
 			if r.Deleting {
 				continue
 			}
+			now, has := claimed[r.ID]
+			if has {
+				r = now
+			}
 			side <- struct{}{}
 			all.Go(func() {
-				o.openListed(ctx, r, nil)
+				o.openAs(ctx, r, nil, has)
 				<-side
 			})
 		}
@@ -66,12 +73,34 @@ func (o *opener) openAll(ctx context.Context, records []registry.Record) {
 // openSideBySide vDisks are recovered at a time.
 const openSideBySide = 8
 
+// claimAll claims vDisks that are not being deleted, and returns the records of those that
+// it has claimed.
+func (o *opener) claimAll(ctx context.Context, records []registry.Record) map[uuid.UUID]registry.Record {
+	ids := make([]uuid.UUID, 0, len(records))
+	for _, r := range records {
+		if !r.Deleting {
+			ids = append(ids, r.ID)
+		}
+	}
+	claimed, err := o.opt.Registry.ClaimAll(ctx, o.opt.claimant(), ids)
+	if err != nil {
+		o.opt.Logger.Warn("vDisks could not be claimed together: each is claimed by itself", "vdisks", len(ids)-len(claimed), "err", err)
+	}
+	return claimed
+}
+
 // openListed opens a vDisk and lists it, halted if that fails. One that was made just
 // now has its first epoch already: created is what is known of it, or an empty value.
 // Otherwise created is nil, and the next epoch is claimed.
 func (o *opener) openListed(ctx context.Context, r registry.Record, created *unnamed) *Volume {
+	return o.openAs(ctx, r, created, created != nil)
+}
+
+// openAs is openListed of a vDisk that is claimed already if claimed is set: r is its
+// record since then.
+func (o *opener) openAs(ctx context.Context, r registry.Record, created *unnamed, claimed bool) *Volume {
 	v := o.newVolume(r)
-	v.opening.created, v.epoch = created, r.Epoch
+	v.opening.created, v.opening.claimed, v.epoch = created, claimed, r.Epoch
 	o.table.open(v)
 	err := o.open(ctx, v)
 	later := err != nil && v.buf == nil && o.openLater(r, err)

@@ -186,6 +186,9 @@ func (o *ownedCatalog) reserveObjects(c *catalog.Catalog, n uint64) {
 func (o *ownedCatalog) parentSnapshot() (*Volume, *snapshot, error) {
 	from := o.current().Origins[o.self-1]
 	parent := o.host.table.byID(from.Volume)
+	if r, ok := o.host.table.foreignID(from.Volume); parent == nil && ok {
+		return nil, nil, fmt.Errorf("%w: a clone without a map of its own needs its parent on the same host: %v", errParentClosed, elsewhereError(r))
+	}
 	if parent == nil {
 		return nil, nil, fmt.Errorf("vDisk %q: a clone of vDisk %s, which is not there: %w", o.Name(), from.Volume, errParentClosed)
 	}

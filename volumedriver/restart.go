@@ -25,12 +25,12 @@ import (
 // open brings a vDisk up, in the order of O8: catalog, checkpoint, TLogs, SCOs. An error
 // halts the vDisk, and leaves the host and other vDisks alone.
 func (o *opener) open(ctx context.Context, v *Volume) error {
-	if v.opening.created == nil {
-		epoch, err := o.opt.Registry.Claim(ctx, v.id, o.opt.Owner)
+	if !v.opening.claimed {
+		epoch, err := o.opt.Registry.Claim(ctx, v.id, o.opt.claimant(), 0)
 		if err != nil {
 			return err
 		}
-		v.epoch = epoch
+		v.epoch, v.held = epoch, registry.Holder{Host: o.opt.Host, Epoch: epoch}
 	}
 	if err := v.opening.loadCatalog(ctx); err != nil {
 		return err
@@ -70,6 +70,7 @@ func (o *opener) open(ctx context.Context, v *Volume) error {
 type opening struct {
 	v *Volume
 
+	claimed bool                  // its epoch is that of this opening already
 	created *unnamed              // made by this owner just now: its first catalog is of this epoch; else nil
 	opened  atomic.Bool           // the log is this epoch's, and takes writes unless halted
 	waits   atomic.Pointer[error] // why it does not yet, though it is read; nil if it does
@@ -78,7 +79,7 @@ type opening struct {
 // newVolume makes the parts of a vDisk, of which nothing is known yet but its record.
 func (o *opener) newVolume(r registry.Record) *Volume {
 	v := &Volume{
-		core: core{host: o.host, id: r.ID, log: o.opt.Logger.With("vdisk", r.Name)},
+		core: core{host: o.host, id: r.ID, held: r.Holder(), log: o.opt.Logger.With("vdisk", r.Name)},
 	}
 	v.setName(r.Name)
 	v.admin = ctxlock.New()

@@ -12,10 +12,15 @@ import (
 	"openvstorage/internal/disk"
 	"openvstorage/volumedriver/registry"
 	"openvstorage/volumedriver/registry/registrytest"
+
+	"github.com/google/uuid"
 )
 
 // modelDisk is the size of the vDisk that is worked on.
 const modelDisk = 4 << 20
+
+// testHost is the host of a rig.
+var testHost = uuid.MustParse("7d444840-9dc0-11d1-b245-5ffdce74fad2")
 
 // rig is a host on a crash-model disk: buffer, page store, backend and
 // registry all on it, so that one image holds them all.
@@ -53,7 +58,7 @@ func openRig(fs disk.FS, change func(*Options)) (r *rig, err error) {
 	}
 	opt := Options{
 		FS: fs, Dir: "/data", WriteBuffer: 64 << 20, MapCache: 1 << 20, Backend: r.back, Registry: r.reg,
-		Owner: "test", IdleSeal: time.Hour,
+		Host: testHost, Owner: "test", IdleSeal: time.Hour,
 	}
 	if os.Getenv("OVS_TEST_LOG") != "" {
 		opt.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -252,7 +252,7 @@ func TestNamesGiven(t *testing.T) {
 	infos, err := r.host.List(ctx)
 	must(t, err)
 	for i, info := range infos {
-		must(t, r.reg.Rename(ctx, info.ID, old[i])) // as an earlier release did
+		must(t, r.reg.Rename(ctx, info.ID, registry.Holder{Host: info.Host, Epoch: info.Epoch}, old[i])) // as an earlier release did
 	}
 	must(t, r.close())
 	r, err = openRig(d, nil)

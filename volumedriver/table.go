@@ -2,18 +2,23 @@ package volumedriver
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"openvstorage/volumedriver/catalog"
+	"openvstorage/volumedriver/registry"
 
 	"github.com/google/uuid"
 )
 
-// table is the vDisks of a host, by id and by name. A vDisk whose renaming has no
-// known outcome is there under both names. Looking something up waits for nobody.
+// table is the vDisks of a host, by id and by name. Beside them it has the records of other
+// hosts' vDisks, as of the last look at the registry: these are no vDisks here.
+//
+// A vDisk whose renaming has no known outcome is there under both names. Looking something
+// up waits for nobody.
 type table struct {
 	changes atomic.Uint64                 // of what is listed, snapshots too
 	watch   atomic.Pointer[func(*Volume)] // of tests: sees what has just been listed
@@ -21,7 +26,8 @@ type table struct {
 	mu      sync.Mutex // for a moment, never during I/O
 	ids     map[uuid.UUID]*Volume
 	names   map[string]*Volume
-	opening map[uuid.UUID]*Volume // not listed yet, and their pages are needed
+	opening map[uuid.UUID]*Volume      // not listed yet, and their pages are needed
+	others  map[string]registry.Record // of other hosts, by name; replaced whole, never changed
 }
 
 func newTable() *table {
@@ -35,12 +41,16 @@ func (t *table) byID(id uuid.UUID) *Volume {
 	return t.ids[id]
 }
 
-// named returns the vDisk with the name, or ErrNotFound.
+// named returns the vDisk with the name, or ErrElsewhere if another host has it, or
+// ErrNotFound.
 func (t *table) named(name string) (*Volume, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if v := t.names[name]; v != nil {
 		return v, nil
+	}
+	if r, ok := t.others[name]; ok {
+		return nil, elsewhereError(r)
 	}
 	return nil, fmt.Errorf("vDisk %q: %w", name, ErrNotFound)
 }
@@ -75,6 +85,59 @@ func (t *table) below(dirs ...string) (list []*Volume) {
 	return list
 }
 
+// setForeign replaces the records of other hosts' vDisks.
+func (t *table) setForeign(list []registry.Record) {
+	var others map[string]registry.Record
+	if len(list) > 0 {
+		others = make(map[string]registry.Record, len(list))
+	}
+	for _, r := range list {
+		others[r.Name] = r
+	}
+	t.mu.Lock()
+	differ := !maps.Equal(t.others, others)
+	t.others = others
+	t.mu.Unlock()
+	if differ {
+		t.changed()
+	}
+}
+
+// foreigners returns the records of other hosts' vDisks, in no order.
+func (t *table) foreigners() []registry.Record {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.others))
+}
+
+// foreign returns the record of another host's vDisk.
+func (t *table) foreign(name string) (registry.Record, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, ok := t.others[name]
+	return r, ok
+}
+
+// foreignID is foreign by id.
+func (t *table) foreignID(id uuid.UUID) (registry.Record, bool) {
+	for _, r := range t.foreigners() {
+		if r.ID == id {
+			return r, true
+		}
+	}
+	return registry.Record{}, false
+}
+
+// foreignBelow returns ErrElsewhere if a vDisk of another host has a name below dir.
+func (t *table) foreignBelow(dir string) error {
+	for _, r := range t.foreigners() {
+		if strings.HasPrefix(r.Name, dir+"/") {
+			return elsewhereError(r)
+		}
+	}
+	return nil
+}
+
 // namesOf returns the names of clones, in order. A clone that is not listed has its id
 // for a name.
 func (t *table) namesOf(children []catalog.Child) []string {
@@ -82,6 +145,8 @@ func (t *table) namesOf(children []catalog.Child) []string {
 	for _, c := range children {
 		if v := t.byID(c.Volume); v != nil {
 			names = append(names, v.Name())
+		} else if r, ok := t.foreignID(c.Volume); ok {
+			names = append(names, r.Name)
 		} else {
 			names = append(names, c.Volume.String())
 		}

@@ -86,7 +86,7 @@ func TestCreateOfUnknownOutcome(t *testing.T) {
 			r, err := openRig(fs, nil)
 			must(t, err)
 			made := fate != registrytest.Lost
-			r.doubt.Next(fate)
+			r.doubt.After(1, fate) // the first is its intent
 			if _, err := r.host.Create(ctx, "v", modelDisk); !errors.Is(err, ErrUnknownOutcome) {
 				t.Fatal(err)
 			}
@@ -108,6 +108,34 @@ func TestCreateOfUnknownOutcome(t *testing.T) {
 			i, err := after.host.Info(ctx, "v")
 			if there := fate == registrytest.Made; there != (err == nil) || there != namespaces(t, after) || there && i.State != StateRunning {
 				t.Errorf("after a start: %v, %+v", err, i)
+			}
+		})
+	}
+}
+
+// A vDisk whose intent may have been noted was not made, and that is known. What was noted
+// goes.
+func TestIntentOfUnknownOutcome(t *testing.T) {
+	ctx := context.Background()
+	for name, fate := range map[string]registrytest.Fate{"made": registrytest.Made, "lost": registrytest.Lost, "late": registrytest.Late} {
+		t.Run(name, func(t *testing.T) {
+			fs := crashdisk.New()
+			r, err := openRig(fs, nil)
+			must(t, err)
+			r.doubt.Next(fate)
+			if _, err := r.host.Create(ctx, "v", modelDisk); err == nil || errors.Is(err, ErrUnknownOutcome) {
+				t.Errorf("no intent, and yet: %v", err)
+			}
+			r.doubt.Heal()
+			_, err = r.host.Create(ctx, "v", modelDisk)
+			must(t, err)
+			must(t, r.close())
+			after := reopen(t, fs, nil)
+			if list, err := after.reg.Intents(ctx); err != nil || len(list) > 0 {
+				t.Errorf("after a start: %+v, %v", list, err)
+			}
+			if _, err := after.host.Info(ctx, "v"); err != nil {
+				t.Error(err)
 			}
 		})
 	}

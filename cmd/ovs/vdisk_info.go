@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"openvstorage/host"
@@ -42,14 +43,19 @@ func writeInfo(w io.Writer, v control.VDisk) {
 	}
 	row("state", v.State)
 	row("reason", v.Reason)
-	row("local", human(v.Local))
-	row("stored", human(v.Stored))
-	row("backlog", human(v.Backlog))
+	if v.State != control.StateElsewhere {
+		row("local", human(v.Local))
+		row("stored", human(v.Stored))
+		row("backlog", human(v.Backlog))
+	}
 	row("parent", v.Parent)
 	row("children", strings.Join(v.Children, ", "))
 	if s := v.Storage; s != nil {
 		row("preset", s.Preset)
 		row("encryption", encryption(s))
+	}
+	if v.Host != uuid.Nil { // an older server does not tell
+		row("host", v.Host.String())
 	}
 	row("epoch", fmt.Sprint(v.Epoch))
 	row("created", when(v.Created))

@@ -32,6 +32,10 @@ func writeList(w io.Writer, list []control.VDisk) {
 		if parent == "" {
 			parent = "-"
 		}
+		if v.State == control.StateElsewhere {
+			fmt.Fprintf(w, "%s\t%s\t%s\t-\t-\t-\t-\t%s\n", v.Name, orUnknown(v.Size), v.State, parent)
+			continue
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n",
 			v.Name, orUnknown(v.Size), v.State, human(v.Local), human(v.Stored), human(v.Backlog), len(v.Snapshots), parent)
 	}

@@ -21,6 +21,8 @@ import (
 
 var testCluster = uuid.MustParse("7d444840-9dc0-11d1-b245-5ffdce74fad2")
 
+var host = registry.Claimant{Host: uuid.MustParse("7d444840-9dc0-11d1-b245-5ffdce74fad3"), Name: "host"}
+
 func openNode(fsys disk.FS) (*arakoon.Node, error) {
 	return arakoon.Open(arakoon.Options{
 		FS: fsys, Dir: "/registry", Cluster: testCluster, Member: 1,
@@ -57,7 +59,7 @@ func TestFailedSync(t *testing.T) {
 		t.Fatal(err)
 	}
 	faults.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Err: errors.New("broken")})
-	if _, err := r.Claim(ctx, a.ID, "host"); !errors.Is(err, registry.ErrFailed) {
+	if _, err := r.Claim(ctx, a.ID, host, 0); !errors.Is(err, registry.ErrFailed) {
 		t.Fatal(err)
 	}
 	if _, err := r.List(ctx); !errors.Is(err, registry.ErrFailed) {
@@ -72,7 +74,7 @@ func TestFailedSync(t *testing.T) {
 	if r, err = registry.Open(ctx, keys); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := r.Claim(ctx, a.ID, "host"); err != nil || e == 0 || e > 2 {
+	if e, err := r.Claim(ctx, a.ID, host, 0); err != nil || e == 0 || e > 2 {
 		t.Fatal(e, err)
 	}
 }

@@ -130,7 +130,7 @@ func TestErrorKindsSurviveTheWire(t *testing.T) {
 	_, c, _ := serve(t, h, nil)
 	kinds := []error{
 		control.ErrNotFound, control.ErrExists, control.ErrHasChildren, control.ErrInvalid,
-		control.ErrHalted, control.ErrBusy, control.ErrUnknownOutcome, context.Canceled, errors.New("of no kind"),
+		control.ErrHalted, control.ErrElsewhere, control.ErrBusy, control.ErrUnknownOutcome, context.Canceled, errors.New("of no kind"),
 	}
 	for i, kind := range kinds {
 		h.err = fmt.Errorf("vDisk \"d\": %w; do this", kind)

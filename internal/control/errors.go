@@ -20,6 +20,8 @@ var (
 	ErrInvalid = errors.New("invalid request")
 	// ErrHalted: the vDisk is halted (rule P3).
 	ErrHalted = errors.New("halted")
+	// ErrElsewhere: another host has the vDisk, and is the one to ask.
+	ErrElsewhere = errors.New("on another host")
 	// ErrUnknownOutcome: it is not known yet whether it was done.
 	ErrUnknownOutcome = errors.New("the outcome is not known yet")
 	// ErrBusy: somebody uses it, or a limit is reached; a later attempt may succeed.
@@ -46,6 +48,7 @@ var kinds = []struct {
 	{"has-children", http.StatusConflict, ErrHasChildren},
 	{"invalid", http.StatusBadRequest, ErrInvalid},
 	{"halted", http.StatusLocked, ErrHalted},
+	{"elsewhere", http.StatusMisdirectedRequest, ErrElsewhere},
 	{"busy", http.StatusServiceUnavailable, ErrBusy},
 	{"canceled", 499, context.Canceled},
 }

@@ -8,8 +8,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// StateRunning is a state of a vDisk, as Info has it. There are others.
-const StateRunning = "running"
+// States of a vDisk, as Info has them. There are others.
+const (
+	StateRunning   = "running"
+	StateElsewhere = "elsewhere" // another host has it: of its sizes nothing is known here
+)
 
 // Info is what a user may know about a vDisk. All sizes are in bytes.
 type Info struct {
@@ -25,6 +28,7 @@ type Info struct {
 	Children  []string       `json:"children,omitempty"`
 	Snapshots []SnapshotInfo `json:"snapshots,omitempty"`
 	Epoch     uint64         `json:"epoch"`
+	Host      uuid.UUID      `json:"host"` // that has it
 	Created   time.Time      `json:"created"`
 }
 

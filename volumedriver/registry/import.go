@@ -216,7 +216,8 @@ func readCopy(fsys disk.FS, name string) (uint64, []Record, error) {
 	return decode(b)
 }
 
-// Check verifies that the indexes and the number of records agree. It reads all keys, and
+// Check verifies that the indexes and the number of records agree, and that nothing has
+// both a record and an intent. It reads all keys, and
 // nothing may change them meanwhile: it is for tests and offline checks.
 func Check(ctx context.Context, keys Keys) error {
 	m, _, err := loadMeta(ctx, keys)
@@ -249,5 +250,21 @@ func Check(ctx context.Context, keys Keys) error {
 	for name, id := range ids {
 		return corrupt("registry: vDisk %s is not found by its name %q", id, name)
 	}
-	return nil
+	return checkIntents(ctx, keys)
+}
+
+func checkIntents(ctx context.Context, keys Keys) error {
+	list, err := intents(ctx, keys)
+	if err != nil {
+		return err
+	}
+	for _, in := range list {
+		if have, err := keys.Get(ctx, idKey(in.ID)); err != nil {
+			return err
+		} else if have != nil {
+			return corrupt("registry: vDisk %s is there, and there is an intent to %v it", in.ID, in.Kind)
+		}
+	}
+	_, err = entries(ctx, keys)
+	return err
 }

@@ -145,7 +145,7 @@ func TestImport(t *testing.T) {
 		// It is done once: what was removed since stays removed.
 		r, err := registry.Open(ctx, keys)
 		must(t, err)
-		must(t, r.Remove(ctx, list[0].ID))
+		must(t, r.Remove(ctx, list[0].ID, list[0].Holder()))
 		if m, err := registry.Import(ctx, keys, d, "r"); m != 0 || err != nil {
 			t.Fatal(m, err)
 		}

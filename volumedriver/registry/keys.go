@@ -39,12 +39,18 @@ type Swap = keyswap.Swap
 //	vdisk/M          meta: how many records there are
 //	vdisk/I id16     record of the vDisk
 //	vdisk/N name     id of the vDisk with the name (bare)
+//	vdisk/H host16   entry of a host that uses the registry; see hosts.go
+//	vdisk/J id16     intent: the vDisk is being made, or what was made of it is being removed; see intent.go
 const (
-	featuresKey = "vdisk/F"
-	metaKey     = "vdisk/M"
-	idPrefix    = "vdisk/I"
-	namePrefix  = "vdisk/N"
+	featuresKey  = "vdisk/F"
+	metaKey      = "vdisk/M"
+	idPrefix     = "vdisk/I"
+	namePrefix   = "vdisk/N"
+	hostPrefix   = "vdisk/H"
+	intentPrefix = "vdisk/J"
 )
 
-func idKey(id uuid.UUID) []byte  { return append([]byte(idPrefix), id[:]...) }
-func nameKey(name string) []byte { return append([]byte(namePrefix), name...) }
+func idKey(id uuid.UUID) []byte     { return append([]byte(idPrefix), id[:]...) }
+func nameKey(name string) []byte    { return append([]byte(namePrefix), name...) }
+func hostKey(id uuid.UUID) []byte   { return append([]byte(hostPrefix), id[:]...) }
+func intentKey(id uuid.UUID) []byte { return append([]byte(intentPrefix), id[:]...) }

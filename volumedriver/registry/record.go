@@ -18,7 +18,7 @@ import (
 //
 //	offset size field
 //	  0      1  version, 2
-//	  1      1  flags: bit 0 Deleting
+//	  1      1  flags: bit 0 Deleting, bit 1 Released
 //	  2      2  length of Name
 //	  4      1  length of Owner
 //	  5      3  zero
@@ -26,16 +26,16 @@ import (
 //	 16     12  Created: seconds since 1970 (8, signed), nanoseconds (4)
 //	 28      4  incompatible features: none are known
 //	 32     16  Parent
-//	 48     16  owner host, zero
+//	 48     16  Host; zero in what an older release wrote: the founder has the vDisk
 //	 64     16  DTL host, zero
 //	 80      8  DTL incarnation, zero
 //	 88      1  DTL state, zero: there is no DTL
 //	 89     39  zero: room for later releases
 //	128      .  Owner, Name, and nothing behind them
 //
-// The hosts and the DTL have places already, which are zero in this release. A vDisk
-// with one that is not zero is neither claimed nor changed by a release that does not
-// know what it means.
+// The DTL has its places already, which are zero in this release. A vDisk with one that
+// is not zero is neither claimed nor changed by a release that does not know what it
+// means. Releases before owners were known refuse a host in the same way.
 //
 // The meta value changes with the number of vDisks:
 //
@@ -52,10 +52,11 @@ import (
 //
 //	0      1  version, 1
 //	1      3  zero
-//	4      4  incompatible features: none are known
+//	4      4  incompatible features: bit 0, owners: records name hosts, and intents are kept
 //	8      8  zero: room for later releases
 //
-// What version 1 wrote is in record1.go.
+// Entries of hosts are in hosts.go, intents in intent.go. What version 1 wrote is in
+// record1.go.
 const (
 	valueVersion = 2
 	valueFixed   = 128
@@ -66,6 +67,9 @@ const (
 
 	importing = 1
 	imported  = 2
+
+	flagReleased  = 1 << 1 // of a record, since hosts are known
+	featureOwners = 1 << 0
 )
 
 func encodeValue(r *Record) []byte {
@@ -75,12 +79,16 @@ func encodeValue(r *Record) []byte {
 	if r.Deleting {
 		b[1] |= flagDeleting
 	}
+	if r.Released {
+		b[1] |= flagReleased
+	}
 	le.PutUint16(b[2:], uint16(len(r.Name)))
 	b[4] = byte(len(r.Owner))
 	le.PutUint64(b[8:], r.Epoch)
 	le.PutUint64(b[16:], uint64(r.Created.Unix()))
 	le.PutUint32(b[24:], uint32(r.Created.Nanosecond()))
 	copy(b[32:], r.Parent[:])
+	copy(b[48:], r.Host[:])
 	b = append(b, r.Owner...)
 	return append(b, r.Name...)
 }
@@ -116,15 +124,16 @@ func (r *Record) decode(b []byte) error {
 	if err := checkFields(b, valueFields); err != nil {
 		return err
 	}
-	if err := checkFlags(b[1]); err != nil {
+	if err := checkFlags(b[1] &^ flagReleased); err != nil {
 		return err
 	}
 	if rest := len(b) - valueFixed - owner - name; rest > 0 {
 		return newer("%d bytes behind the name", rest)
 	}
-	r.Deleting = b[1]&flagDeleting != 0
+	r.Deleting, r.Released = b[1]&flagDeleting != 0, b[1]&flagReleased != 0
 	r.Epoch = le.Uint64(b[8:])
 	copy(r.Parent[:], b[32:])
+	copy(r.Host[:], b[48:])
 	r.Owner, r.Name = string(b[valueFixed:valueFixed+owner]), string(b[valueFixed+owner:])
 	return r.decodeCreated(b[16:])
 }
@@ -145,13 +154,13 @@ type field struct {
 }
 
 var valueFields = []field{
-	{5, 8, "a field behind the lengths"}, {28, 32, "incompatible features"}, {48, 64, "an owner host"}, {64, 80, "a DTL host"},
+	{5, 8, "a field behind the lengths"}, {28, 32, "incompatible features"}, {64, 80, "a DTL host"},
 	{80, 88, "a DTL incarnation"}, {88, 89, "a DTL state"}, {89, valueFixed, "a field behind the DTL state"},
 }
 
 var metaFields = []field{{2, 4, "a field behind the state"}, {16, metaSize, "a field behind the generation"}}
 
-var featuresFields = []field{{1, 4, "a field behind the version"}, {4, 8, "incompatible features"}, {8, featuresSize, "a field behind the features"}}
+var featuresFields = []field{{1, 4, "a field behind the version"}, {8, featuresSize, "a field behind the features"}}
 
 // checkFields refuses a value with a field that this release does not know.
 func checkFields(b []byte, fields []field) error {
@@ -256,9 +265,24 @@ func checkFeatures(b []byte) error {
 		err = newer("it has %d bytes", len(b))
 	default:
 		err = checkFields(b, featuresFields)
+		if unknown := binary.LittleEndian.Uint32(b[4:]) &^ featureOwners; err == nil && unknown != 0 {
+			err = newer("it has incompatible features, %#x", unknown)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("registry: features value: %w", err)
 	}
 	return nil
+}
+
+// hasOwners reports whether records name hosts. b is the features value, nil if there is
+// none, and was checked.
+func hasOwners(b []byte) bool { return b != nil && b[4]&featureOwners != 0 }
+
+// withOwners is the features value that says so. Of the features of this release it is
+// the only one.
+func withOwners() []byte {
+	b := make([]byte, featuresSize)
+	b[0], b[4] = featuresVersion, featureOwners
+	return b
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"openvstorage/internal/format"
 	"openvstorage/internal/format/golden"
@@ -76,8 +77,42 @@ func TestGoldenValues(t *testing.T) {
 	}
 	none := golden.Check(t, "testdata/features-v1.hex", "features value of the registry, version 1, without features", append([]byte{1}, make([]byte, featuresSize-1)...),
 		fields(1, "version", 3, "zero", 4, "incompatible features", 8, "zero")...)
-	if err := errors.Join(checkFeatures(none), checkFeatures(nil)); err != nil {
+	if err := errors.Join(checkFeatures(none), checkFeatures(nil)); err != nil || hasOwners(none) || hasOwners(nil) {
 		t.Errorf("no features: %v", err)
+	}
+	owners := golden.Check(t, "testdata/features-owners-v1.hex", "features value of the registry, version 1, with owners", withOwners(),
+		fields(1, "version", 3, "zero", 4, "incompatible features", 8, "zero")...)
+	if err := checkFeatures(owners); err != nil || !hasOwners(owners) {
+		t.Errorf("owners: %v", err)
+	}
+}
+
+// me is a host that claims.
+var me = Claimant{Host: id(91), Name: "me"}
+
+func sampleIntent() Intent {
+	return Intent{ID: id(3), Kind: Make, Host: id(91), Epoch: 1, Parent: id(1), ParentEpoch: 0x0102030405, Begun: time.Unix(1_700_000_000, 5).UTC()}
+}
+
+// What came with owners: a record that names a host, entries of hosts, and intents.
+func TestGoldenOwners(t *testing.T) {
+	r := sample()[0]
+	r.Host, r.Released = id(91), true
+	b := golden.Check(t, "testdata/value-host-v2.hex", "record of the registry, version 2, with a host that has released it", encodeValue(&r), fieldsOf(&r)...)
+	if got, err := decodeValue(r.ID, b); err != nil || got != r {
+		t.Errorf("record: %+v, %v", got, err)
+	}
+	e := Entry{id(91), true}
+	b = golden.Check(t, "testdata/host-v1.hex", "entry of a host of the registry, version 1", e.encode(),
+		fields(1, "version", 1, "flags", 2, "zero", 4, "incompatible features", 24, "zero")...)
+	if got, err := decodeEntry(e.Host, b); err != nil || got != e {
+		t.Errorf("entry: %+v, %v", got, err)
+	}
+	in := sampleIntent()
+	b = golden.Check(t, "testdata/intent-v1.hex", "intent of the registry, version 1", in.encode(),
+		fields(1, "version", 1, "kind", 2, "zero", 4, "incompatible features", 8, "epoch", 16, "host", 16, "parent", 8, "parent's epoch", 12, "begun", 28, "zero")...)
+	if got, err := decodeIntent(in.ID, b); err != nil || got != in {
+		t.Errorf("intent: %+v, %v", got, err)
 	}
 }
 
@@ -105,7 +140,6 @@ func TestUnknown(t *testing.T) {
 		"a later version":            value("version 3", with(good, 0, 3)),
 		"a flag":                     value("flags 0x80", with(good, 1, 0x81)),
 		"an incompatible feature":    value("incompatible features", with(good, 30, 1)),
-		"an owner host":              value("an owner host", with(good, 63, 1)),
 		"a DTL host":                 value("a DTL host", with(good, 64, 1)),
 		"an incarnation of the DTL":  value("a DTL incarnation", with(good, 87, 1)),
 		"a state of the DTL":         value("a DTL state", with(good, 88, 1)),
@@ -133,9 +167,34 @@ func TestUnknown(t *testing.T) {
 	unknown.Walk(t, "Features value of the registry", map[string]unknown.Case{
 		"a later version":         features("version 2", with(f, 0, 2)),
 		"a field":                 features("a field", with(f, 1, 1)),
-		"an incompatible feature": features("incompatible features", with(f, 4, 1)),
+		"an incompatible feature": features("incompatible features", with(f, 4, 2)),
 		"a field in the room":     features("a field", with(f, featuresSize-1, 1)),
 		"a longer value":          features("17 bytes", append(bytes.Clone(f), 0)),
+	})
+	h := Entry{id(4), true}.encode()
+	entry := func(says string, b []byte) unknown.Case {
+		return unknown.Case{Says: says, Read: func() error { _, err := decodeEntry(id(4), b); return err }}
+	}
+	unknown.Walk(t, "Entry of a host of the registry", map[string]unknown.Case{
+		"a later version":         entry("version 2", with(h, 0, 2)),
+		"a flag":                  entry("flags 0x2", with(h, 1, 3)),
+		"a field":                 entry("a field behind the flags", with(h, 2, 1)),
+		"an incompatible feature": entry("incompatible features", with(h, 4, 1)),
+		"a field in the room":     entry("a field behind the features", with(h, hostSize-1, 1)),
+		"a longer value":          entry("33 bytes", append(bytes.Clone(h), 0)),
+	})
+	in := sampleIntent()
+	j := in.encode()
+	intent := func(says string, b []byte) unknown.Case {
+		return unknown.Case{Says: says, Read: func() error { _, err := decodeIntent(id(3), b); return err }}
+	}
+	unknown.Walk(t, "Intent of the registry", map[string]unknown.Case{
+		"a later version":         intent("version 2", with(j, 0, 2)),
+		"a kind":                  intent("kind 3", with(j, 1, 3)),
+		"a field":                 intent("a field behind the kind", with(j, 2, 1)),
+		"an incompatible feature": intent("incompatible features", with(j, 4, 1)),
+		"a field in the room":     intent("a field behind the time", with(j, intentSize-1, 1)),
+		"a longer value":          intent("97 bytes", append(bytes.Clone(j), 0)),
 	})
 	file := encode(5, sample())
 	header := func(says string, h format.Header, at int, c byte) unknown.Case {
@@ -224,13 +283,16 @@ func TestOlderValues(t *testing.T) {
 		t.Error("it is changed by being opened")
 	}
 	clone := sample()[0]
-	epoch, err := r.Claim(ctx, clone.ID, "host-2")
+	epoch, err := r.Claim(ctx, clone.ID, me, 0)
 	if must(t, err); epoch != clone.Epoch+1 {
 		t.Errorf("epoch %d", epoch)
 	}
-	must(t, r.Rename(ctx, id(1), "other"))
+	if _, err := r.Claim(ctx, id(1), Claimant{Host: id(92)}, 0); !errors.Is(err, ErrNotOwner) {
+		t.Errorf("another host claims what the founder's older release wrote: %v", err)
+	}
+	must(t, r.Rename(ctx, id(1), sample()[1].Holder(), "other"))
 	must(t, r.Register(ctx, Record{ID: id(7), Name: "new", Created: clone.Created}))
-	must(t, r.Remove(ctx, id(7)))
+	must(t, r.Remove(ctx, id(7), Holder{}))
 	must(t, Check(ctx, k))
 	for _, key := range []string{string(idKey(id(1))), string(idKey(id(2))), metaKey} {
 		if v := k.all[key]; v[0] != 2 {
@@ -253,13 +315,14 @@ func TestOlderImport(t *testing.T) {
 // another begins to use while a change is under way.
 func TestFeatures(t *testing.T) {
 	ctx := t.Context()
-	newer := with(append([]byte{1}, make([]byte, featuresSize-1)...), 4, 1)
+	newer := with(append([]byte{1}, make([]byte, featuresSize-1)...), 4, 2)
 	changes := map[string]func(*Registry) error{
 		"register": func(r *Registry) error { return r.Register(ctx, Record{ID: id(7), Name: "new"}) },
-		"rename":   func(r *Registry) error { return r.Rename(ctx, id(1), "other") },
-		"claim":    func(r *Registry) error { _, err := r.Claim(ctx, id(1), "me"); return err },
-		"deleting": func(r *Registry) error { return r.MarkDeleting(ctx, id(1)) },
-		"remove":   func(r *Registry) error { return r.Remove(ctx, id(1)) },
+		"rename":   func(r *Registry) error { return r.Rename(ctx, id(1), sample()[1].Holder(), "other") },
+		"claim":    func(r *Registry) error { _, err := r.Claim(ctx, id(1), me, 0); return err },
+		"deleting": func(r *Registry) error { return r.MarkDeleting(ctx, id(1), sample()[1].Holder()) },
+		"remove":   func(r *Registry) error { return r.Remove(ctx, id(1), sample()[1].Holder()) },
+		"begin":    func(r *Registry) error { _, err := r.Begin(ctx, sampleIntent()); return err },
 		"along": func(r *Registry) error {
 			return r.RenameAll(ctx, nil, NewBeside([]Swap{{Key: []byte("beside"), New: []byte("x")}}))
 		},
@@ -292,6 +355,10 @@ func FuzzValue(f *testing.F) {
 	f.Add(meta{state: importing, generation: 4}.encode())
 	f.Add(meta{state: importing, generation: 4}.encode1())
 	f.Add(append([]byte{1}, make([]byte, featuresSize-1)...))
+	f.Add(withOwners())
+	f.Add(Entry{id(1), true}.encode())
+	in := sampleIntent()
+	f.Add(in.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := decodeValue(id(1), b)
 		again := encodeValue
@@ -310,5 +377,11 @@ func FuzzValue(f *testing.F) {
 			t.Fatal("the meta value does not survive a round trip")
 		}
 		_ = checkFeatures(b)
+		if e, err := decodeEntry(id(1), b); err == nil && !bytes.Equal(e.encode(), b) {
+			t.Fatal("the entry does not survive a round trip")
+		}
+		if in, err := decodeIntent(id(1), b); err == nil && !bytes.Equal(in.encode(), b) {
+			t.Fatal("the intent does not survive a round trip")
+		}
 	})
 }

@@ -1,8 +1,18 @@
-// Package registry keeps the names, owners and epochs of vDisks: which id a
-// name stands for, who opened the vDisk last, and how often it was opened.
+// Package registry keeps the names, owners and epochs of vDisks: which id a name stands
+// for, which host has the vDisk, and how often it was claimed. Several hosts may use one
+// registry.
 //
 // Each open of a vDisk claims its next epoch here (promise P4). From then on the
-// catalog, which carries the newer epoch, refuses what an older owner still tries.
+// catalog, which carries the newer epoch, refuses what an older owner still tries. There
+// is one epoch: that of the record, which the owner puts into the catalog. A host claims
+// what it has, or what nobody has; what another host has it claims only if it says from
+// which epoch it takes over (O12). All that an owner changes here is conditional on its
+// host and its epoch (Holder), so that a stale owner changes nothing (ErrNotOwner).
+//
+// A vDisk is made in several durable steps, of which its record is the last. An Intent
+// comes before the first, and goes in the same step in which the record comes. So what
+// is half made has a durable owner too: nobody else touches it, and whoever is to clean
+// up takes the intent first, after which its maker cannot finish it any more.
 //
 // The records are kept on an Arakoon group, one key each, with an index by name. All
 // that the registry knows of the group is the interface Keys. What an older release
@@ -35,6 +45,9 @@ var (
 	ErrFull      = errors.New("registry is full")
 	ErrMany      = errors.New("too many vDisks to be renamed in one step")
 	ErrClosed    = errors.New("registry is closed")
+	// ErrNotOwner: another host has the vDisk or the intent, or the same host has claimed
+	// it anew since. A NotOwnerError says which.
+	ErrNotOwner = errors.New("it has another owner")
 	// ErrFailed: a sync failed, and what is on the medium is not known. No change is
 	// accepted until the registry is opened anew.
 	ErrFailed = errors.New("registry takes no changes after a failed sync, restart")
@@ -54,11 +67,16 @@ type Record struct {
 	ID       uuid.UUID // for life; also names its backend namespace
 	Name     string    // unique; may change
 	Epoch    uint64    // of the last claim, 0 if it was never opened
-	Owner    string    // who made the last claim
+	Owner    string    // which process made the last claim, for people
+	Host     uuid.UUID // that made the last claim; zero: an older release did, on the founder
+	Released bool      // nobody has it: whoever claims it gets it
 	Created  time.Time
 	Parent   uuid.UUID // the vDisk that it was cloned from, zero if none
 	Deleting bool      // being deleted: it keeps its name until that is finished
 }
+
+// Holder is who has the vDisk, as a later change of the owner has to say it.
+func (r Record) Holder() Holder { return Holder{r.Host, r.Epoch} }
 
 // ValidateName returns nil if a vDisk may get the name, by the rule of package
 // naming. Other names are refused with ErrName and the reason.

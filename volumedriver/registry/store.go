@@ -119,7 +119,9 @@ func (r *Registry) change(ctx context.Context, plan func() ([]Swap, error)) erro
 		if err != nil || len(swaps) == 0 {
 			return err
 		}
-		swaps = append(swaps, features)
+		if !slices.ContainsFunc(swaps, func(s Swap) bool { return string(s.Key) == featuresKey }) {
+			swaps = append(swaps, features)
+		}
 		done, err := r.keys.Swap(ctx, swaps)
 		if err != nil && !errors.Is(err, ErrNotSwapped) {
 			if done, err = r.findOut(ctx, swaps, err); err == nil && !done {
@@ -138,8 +140,8 @@ func (r *Registry) change(ctx context.Context, plan func() ([]Swap, error)) erro
 	return fmt.Errorf("change registry: others changed it %d times meanwhile; try again", attempts)
 }
 
-// changeOne changes the record of id.
-func (r *Registry) changeOne(ctx context.Context, id uuid.UUID, edit func(*Record)) error {
+// changeOne changes the record of id for by, who has it: else ErrNotOwner.
+func (r *Registry) changeOne(ctx context.Context, id uuid.UUID, by Holder, edit func(*Record)) error {
 	end, err := r.begin(ctx)
 	if err != nil {
 		return err
@@ -150,6 +152,9 @@ func (r *Registry) changeOne(ctx context.Context, id uuid.UUID, edit func(*Recor
 		if err != nil {
 			return nil, err
 		}
+		if err := rec.heldBy(by); err != nil {
+			return nil, err
+		}
 		edit(&rec)
 		if err := rec.validate(); err != nil {
 			return nil, err
@@ -158,9 +163,14 @@ func (r *Registry) changeOne(ctx context.Context, id uuid.UUID, edit func(*Recor
 	})
 }
 
-// Register adds a vDisk. It returns ErrName, ErrNameTaken, ErrIDTaken or
-// ErrFull.
+// Register adds a vDisk that is whole already. One that is being made has an intent, and
+// is added by Finish. Register returns ErrName, ErrNameTaken, ErrIDTaken or ErrFull.
 func (r *Registry) Register(ctx context.Context, rec Record) error {
+	return r.add(ctx, rec, func() ([]Swap, error) { return nil, nil })
+}
+
+// add adds a vDisk, and makes in the same step what along returns.
+func (r *Registry) add(ctx context.Context, rec Record, along func() ([]Swap, error)) error {
 	if err := rec.validate(); err != nil {
 		return err
 	}
@@ -172,6 +182,10 @@ func (r *Registry) Register(ctx context.Context, rec Record) error {
 	r.size.Lock()
 	defer r.size.Unlock()
 	return r.change(ctx, func() ([]Swap, error) {
+		swaps, err := along()
+		if err != nil {
+			return nil, err
+		}
 		switch have, _, err := r.record(ctx, rec.ID); {
 		case err == nil:
 			return nil, fmt.Errorf("%w: %s is %q", ErrIDTaken, rec.ID, have.Name)
@@ -189,7 +203,8 @@ func (r *Registry) Register(ctx context.Context, rec Record) error {
 			return nil, fmt.Errorf("%w: %d vDisks", ErrFull, RecordsMax)
 		}
 		m.records++
-		return append(adds(&rec), Swap{Key: []byte(metaKey), Old: raw, New: m.encode()}), nil
+		swaps = append(swaps, adds(&rec)...)
+		return append(swaps, Swap{Key: []byte(metaKey), Old: raw, New: m.encode()}), nil
 	})
 }
 
@@ -300,20 +315,21 @@ func each(ctx context.Context, keys Keys, fn func(rec Record, raw []byte)) error
 
 func byName(a, b Record) int { return strings.Compare(a.Name, b.Name) }
 
-// Renaming gives the vDisk with that id another name.
+// Renaming gives the vDisk with that id another name. By has it.
 type Renaming struct {
 	ID   uuid.UUID
 	Name string
+	By   Holder
 }
 
 // RenamesMax bounds the vDisks of one RenameAll, so that with the longest names they
 // still fit one command of the store.
 const RenamesMax = 1000
 
-// Rename gives a vDisk another name. It returns ErrName, ErrNotFound or
-// ErrNameTaken.
-func (r *Registry) Rename(ctx context.Context, id uuid.UUID, name string) error {
-	return r.RenameAll(ctx, []Renaming{{id, name}}, Beside{})
+// Rename gives a vDisk that by has another name. It returns ErrName, ErrNotFound,
+// ErrNotOwner or ErrNameTaken.
+func (r *Registry) Rename(ctx context.Context, id uuid.UUID, by Holder, name string) error {
+	return r.RenameAll(ctx, []Renaming{{id, name, by}}, Beside{})
 }
 
 // Beside is a change of what others keep in the same store beside the registry, made
@@ -326,7 +342,7 @@ func NewBeside(swaps []Swap) Beside { return Beside{swaps} }
 
 // RenameAll gives vDisks other names, and changes what is beside the registry: all in
 // one step, or nothing. No name may be one that a vDisk has, even if that vDisk is
-// renamed too. It returns ErrName, ErrNotFound, ErrNameTaken or ErrMany.
+// renamed too. It returns ErrName, ErrNotFound, ErrNotOwner, ErrNameTaken or ErrMany.
 func (r *Registry) RenameAll(ctx context.Context, list []Renaming, beside Beside) error {
 	if len(list) > RenamesMax {
 		return fmt.Errorf("%w: %d vDisks at once, %d are allowed", ErrMany, len(list), RenamesMax)
@@ -362,6 +378,9 @@ func (r *Registry) RenameAll(ctx context.Context, list []Renaming, beside Beside
 // renaming returns the swaps of one renaming, none if the vDisk has the name already.
 func (r *Registry) renaming(ctx context.Context, n Renaming) ([]Swap, error) {
 	rec, raw, err := r.record(ctx, n.ID)
+	if err == nil {
+		err = rec.heldBy(n.By)
+	}
 	if err != nil || rec.Name == n.Name {
 		return nil, err
 	}
@@ -375,55 +394,4 @@ func (r *Registry) renaming(ctx context.Context, n Renaming) ([]Swap, error) {
 		{Key: nameKey(old), Old: n.ID[:], New: nil},
 		{Key: nameKey(n.Name), Old: nil, New: n.ID[:]},
 	}, nil
-}
-
-// Claim makes owner the owner of a vDisk and returns the next epoch. The epoch is
-// durable, and was never returned before (P4). A vDisk that is being deleted can be
-// claimed too, by whoever finishes the deletion.
-func (r *Registry) Claim(ctx context.Context, id uuid.UUID, owner string) (epoch uint64, err error) {
-	err = r.changeOne(ctx, id, func(rec *Record) {
-		rec.Owner = owner
-		rec.Epoch++
-		epoch = rec.Epoch
-	})
-	if err != nil {
-		return 0, err
-	}
-	return epoch, nil
-}
-
-// MarkDeleting notes that a vDisk is being deleted.
-func (r *Registry) MarkDeleting(ctx context.Context, id uuid.UUID) error {
-	return r.changeOne(ctx, id, func(rec *Record) { rec.Deleting = true })
-}
-
-// Remove forgets a vDisk and frees its name. Removing one that is absent
-// returns ErrNotFound.
-func (r *Registry) Remove(ctx context.Context, id uuid.UUID) error {
-	end, err := r.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	r.size.Lock()
-	defer r.size.Unlock()
-	return r.change(ctx, func() ([]Swap, error) {
-		rec, raw, err := r.record(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		m, rawMeta, err := loadMeta(ctx, r.keys)
-		if err != nil {
-			return nil, err
-		}
-		if m.records == 0 {
-			return nil, corrupt("vDisk %q: there, and the number of vDisks is 0", rec.Name)
-		}
-		m.records--
-		return []Swap{
-			{Key: idKey(id), Old: raw, New: nil},
-			{Key: nameKey(rec.Name), Old: id[:], New: nil},
-			{Key: []byte(metaKey), Old: rawMeta, New: m.encode()},
-		}, nil
-	})
 }

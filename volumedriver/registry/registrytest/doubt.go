@@ -46,8 +46,15 @@ func (d *Doubt) Draw(fate func() Fate) {
 }
 
 // Next decides the fate of the next swap. After that swap nothing is answered until Heal.
-func (d *Doubt) Next(fate Fate) {
+func (d *Doubt) Next(fate Fate) { d.After(0, fate) }
+
+// After is Next of the swap that comes after the next n, which are answered. What makes a
+// vDisk begins with the swap of its intent.
+func (d *Doubt) After(n int, fate Fate) {
 	d.Draw(func() Fate {
+		if n--; n >= 0 {
+			return Answered
+		}
 		d.fate, d.deaf = nil, true
 		return fate
 	})

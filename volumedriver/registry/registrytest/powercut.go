@@ -49,7 +49,7 @@ func testPowerCut(t *testing.T, open Opener) {
 	must(t, r.Register(ctx, registry.Record{ID: id(1), Name: "a"}))
 	acked.Store(0)
 	for range 25 {
-		e, err := r.Claim(ctx, id(1), "host")
+		e, err := r.Claim(ctx, id(1), claimant(1), 0)
 		if must(t, err); int64(e) != acked.Load()+1 {
 			t.Fatalf("epoch %d after %d", e, acked.Load())
 		}

@@ -27,7 +27,7 @@ func directory(r *registry.Registry, from, to string, beside ...registry.Swap) e
 	var all []registry.Renaming
 	for _, rec := range list {
 		if rest, ok := strings.CutPrefix(rec.Name, from+"/"); ok {
-			all = append(all, registry.Renaming{ID: rec.ID, Name: to + "/" + rest})
+			all = append(all, registry.Renaming{ID: rec.ID, Name: to + "/" + rest, By: rec.Holder()})
 		}
 	}
 	return r.RenameAll(ctx, all, registry.NewBeside(beside))

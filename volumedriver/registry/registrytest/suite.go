@@ -34,12 +34,18 @@ func Run(t *testing.T, open Opener) {
 	}{
 		{"Swap", testSwap}, {"Life", testLife}, {"Concurrent", testConcurrent}, {"Model", testModel}, {"PowerCut", testPowerCut}, {"Doubt", testDoubt},
 		{"RenameAll", testRenameAll}, {"RenameAllModel", testRenameAllModel}, {"RenameAllPowerCut", testRenameAllPowerCut},
+		{"Owners", testOwners}, {"ClaimAll", testClaimAll}, {"Intents", testIntents}, {"OwnersModel", testOwnersModel},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, open) })
 	}
 }
 
 func id(n byte) uuid.UUID { return uuid.UUID{0: n, 6: 0x40, 8: 0x80, 15: n} }
+
+// claimant is a process of host n.
+func claimant(n byte) registry.Claimant {
+	return registry.Claimant{Host: id(200 + n), Name: fmt.Sprint("host ", n)}
+}
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -139,22 +145,23 @@ func testLife(t *testing.T, open Opener) {
 		t.Error("a record without id is accepted")
 	}
 	for i := range uint64(3) {
-		if e, err := r.Claim(ctx, id(1), "host"); err != nil || e != i+1 {
+		if e, err := r.Claim(ctx, id(1), claimant(1), 0); err != nil || e != i+1 {
 			t.Errorf("claim %d: %d, %v", i+1, e, err)
 		}
 	}
-	_, err := r.Claim(ctx, id(9), "host")
+	_, err := r.Claim(ctx, id(9), claimant(1), 0)
 	want(t, "claim absent", err, registry.ErrNotFound)
-	if _, err := r.Claim(ctx, id(1), strings.Repeat("x", 256)); err == nil {
+	if _, err := r.Claim(ctx, id(1), registry.Claimant{Host: id(201), Name: strings.Repeat("x", 256)}, 0); err == nil {
 		t.Error("an owner of 256 bytes is accepted")
 	}
-	want(t, "rename to taken", r.Rename(ctx, id(1), "b"), registry.ErrNameTaken)
-	want(t, "rename absent", r.Rename(ctx, id(9), "c"), registry.ErrNotFound)
-	want(t, "rename to bad", r.Rename(ctx, id(1), ".."), registry.ErrName)
-	must(t, r.Rename(ctx, id(1), "vm/a"))
-	must(t, r.Rename(ctx, id(1), "z"))
-	must(t, r.MarkDeleting(ctx, id(2)))
-	a.Name, a.Epoch, a.Owner, b.Deleting = "z", 3, "host", true
+	third := registry.Holder{Host: id(201), Epoch: 3}
+	want(t, "rename to taken", r.Rename(ctx, id(1), third, "b"), registry.ErrNameTaken)
+	want(t, "rename absent", r.Rename(ctx, id(9), third, "c"), registry.ErrNotFound)
+	want(t, "rename to bad", r.Rename(ctx, id(1), third, ".."), registry.ErrName)
+	must(t, r.Rename(ctx, id(1), third, "vm/a"))
+	must(t, r.Rename(ctx, id(1), third, "z"))
+	must(t, r.MarkDeleting(ctx, id(2), b.Holder()))
+	a.Name, a.Epoch, a.Owner, a.Host, b.Deleting = "z", 3, "host 1", id(201), true
 
 	check := func() {
 		t.Helper()
@@ -173,16 +180,16 @@ func testLife(t *testing.T, open Opener) {
 	}
 	check()
 	stop()
-	want(t, "closed", r.MarkDeleting(ctx, id(1)), registry.ErrClosed)
+	want(t, "closed", r.MarkDeleting(ctx, id(1), third), registry.ErrClosed)
 	r, keys, _ = start(t, open, fsys)
 	check()
-	must(t, r.Remove(ctx, id(2)))
-	want(t, "remove again", r.Remove(ctx, id(2)), registry.ErrNotFound)
+	must(t, r.Remove(ctx, id(2), b.Holder()))
+	want(t, "remove again", r.Remove(ctx, id(2), b.Holder()), registry.ErrNotFound)
 	must(t, r.Register(ctx, registry.Record{ID: id(4), Name: "b", Created: at}))
 	must(t, registry.Check(ctx, keys))
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
-	want(t, "cancelled", r.MarkDeleting(gone, id(1)), context.Canceled)
+	want(t, "cancelled", r.MarkDeleting(gone, id(1), third), context.Canceled)
 }
 
 // Concurrent claims return different epochs; of callers that want one name at the same
@@ -198,7 +205,7 @@ func testConcurrent(t *testing.T, open Opener) {
 	winners := 0
 	for i := range epochs {
 		from := []*registry.Registry{r, other}[i%2]
-		all.Go(func() { epochs[i], _ = from.Claim(ctx, id(1), fmt.Sprint("host ", i)) })
+		all.Go(func() { epochs[i], _ = from.Claim(ctx, id(1), claimant(1), 0) })
 		all.Go(func() {
 			err := from.Register(ctx, registry.Record{ID: id(byte(100 + i)), Name: fmt.Sprint("many ", i/4)})
 			if err == nil {
@@ -237,6 +244,7 @@ func testModel(t *testing.T, open Opener) {
 	fsys := crashdisk.New()
 	r, keys, stop := start(t, open, fsys)
 	model := map[uuid.UUID]registry.Record{}
+	var founder uuid.UUID // the first that claimed anything
 	named := func(name string) bool {
 		for _, rec := range model {
 			if rec.Name == name {
@@ -265,23 +273,32 @@ func testModel(t *testing.T, open Opener) {
 				model[n] = rec
 			}
 		case 2:
-			err = r.Rename(ctx, n, name)
+			err = r.Rename(ctx, n, have.Holder(), name)
 			if known && have.Name != name && named(name) {
 				expected = registry.ErrNameTaken
 			}
 			have.Name = name
 		case 3:
-			have.Owner = fmt.Sprint("host", rng.IntN(3))
-			have.Epoch++
+			by := claimant(1 + byte(rng.IntN(3)))
+			from := have.Epoch * uint64(rng.IntN(2))
+			if known && from == 0 && have.Host != uuid.Nil && have.Host != by.Host || known && from == 0 && have.Host == uuid.Nil && founder != uuid.Nil && founder != by.Host {
+				expected = registry.ErrNotOwner
+			} else if known {
+				have.Host, have.Owner = by.Host, by.Name
+				have.Epoch++
+				if founder == uuid.Nil {
+					founder = by.Host
+				}
+			}
 			var e uint64
-			if e, err = r.Claim(ctx, n, have.Owner); err == nil && e != have.Epoch {
+			if e, err = r.Claim(ctx, n, by, from); err == nil && e != have.Epoch {
 				t.Fatalf("epoch %d, not %d", e, have.Epoch)
 			}
 		case 4:
-			err = r.MarkDeleting(ctx, n)
+			err = r.MarkDeleting(ctx, n, have.Holder())
 			have.Deleting = true
 		case 5:
-			if err = r.Remove(ctx, n); known {
+			if err = r.Remove(ctx, n, have.Holder()); known {
 				delete(model, n)
 				known = false
 			}

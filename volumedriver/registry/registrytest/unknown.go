@@ -38,19 +38,19 @@ func testDoubt(t *testing.T, open Opener) {
 			err = r.Register(ctx, *after)
 		case k == 0:
 			after.Name = fmt.Sprint("n", i)
-			err = r.Rename(ctx, id(n), after.Name)
+			err = r.Rename(ctx, id(n), before.Holder(), after.Name)
 		case k == 1:
 			after.Deleting = true
-			err = r.MarkDeleting(ctx, id(n))
+			err = r.MarkDeleting(ctx, id(n), before.Holder())
 		case k == 2:
 			after = nil
-			err = r.Remove(ctx, id(n))
+			err = r.Remove(ctx, id(n), before.Holder())
 		default:
 			var e uint64
-			if e, err = r.Claim(ctx, id(n), "host"); err == nil && e <= before.Epoch {
+			if e, err = r.Claim(ctx, id(n), claimant(1), 0); err == nil && e <= before.Epoch {
 				t.Fatalf("change %d: epoch %d after %d", i, e, before.Epoch)
 			}
-			after.Owner = "host"
+			after.Owner, after.Host = "host 1", id(201)
 			after.Epoch++
 		}
 		doubt.Heal()
