@@ -1,0 +1,116 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	oneSeed   = flag.Uint64("sim.seed", 0, "play the history of this seed")
+	tries     = flag.Int("sim.tries", 10, "with -sim.seed: how often, until it fails")
+	shrinking = flag.Bool("sim.shrink", false, "leave out faults of a history that has failed, as long as it fails")
+	histories = flag.Int("sim.histories", 0, "how many histories; 0: as many as fit -sim.time")
+	budget    = flag.Duration("sim.time", 40*time.Second, "how long histories are played")
+	firstSeed = flag.Uint64("sim.first", 1, "the first seed")
+)
+
+// undecided is how long porcupine may take for a history.
+const undecided = 20 * time.Second
+
+// playAndJudge plays a plan. decided is false if nobody could judge the history in time.
+func playAndJudge(t *testing.T, p plan) (g *group, decided bool, err error) {
+	watchdog := time.AfterFunc(2*time.Minute, func() {
+		panic(fmt.Sprintf("a history hangs; go test ./arakoon/sim -run TestHistories -sim.seed %d\n%v", p.seed, p))
+	})
+	defer watchdog.Stop()
+	synctest.Test(t, func(*testing.T) { g = play(p) })
+	if err := g.watch.err(); err != nil {
+		return g, true, err
+	}
+	decided, err = g.record.judge(undecided)
+	return g, decided, err
+}
+
+// TestHistories plays histories, and fails with the seed of one that must not be.
+func TestHistories(t *testing.T) {
+	if *oneSeed > 0 {
+		for range *tries {
+			if g, _, err := playAndJudge(t, newPlan(*oneSeed)); err != nil {
+				report(t, g, err)
+				return
+			}
+		}
+		return
+	}
+	end := time.Now().Add(*budget)
+	var total struct{ histories, undecided, operations, unsure, messages int }
+	began := time.Now()
+	for seed := *firstSeed; ; seed++ {
+		if *histories > 0 && total.histories >= *histories || *histories == 0 && time.Now().After(end) {
+			break
+		}
+		g, decided, err := playAndJudge(t, newPlan(seed))
+		if err != nil {
+			report(t, g, err)
+			return
+		}
+		if testing.Verbose() && *histories == 1 {
+			t.Logf("%v\n%s", g.plan, g.watch.story())
+		}
+		total.histories++
+		total.operations += len(g.record.list)
+		total.unsure += g.record.unsure
+		total.messages += g.net.sent
+		if !decided {
+			total.undecided++
+			t.Logf("seed %d: porcupine has not decided within %v", seed, undecided)
+		}
+	}
+	t.Logf("%d histories in %v: %d operations, %d of unknown outcome, %d messages, %d undecided", total.histories, time.Since(began).Round(time.Millisecond), total.operations, total.unsure, total.messages, total.undecided)
+}
+
+func report(t *testing.T, g *group, err error) {
+	t.Helper()
+	p := g.plan
+	if *shrinking {
+		p = shrink(t, p)
+	}
+	t.Errorf("%v\n%v\nwhat happened:\n%s\n\nagain: go test ./arakoon/sim -run TestHistories -sim.seed %d", err, p, g.watch.story(), g.plan.seed)
+}
+
+// shrink leaves out faults of a plan as long as it fails still.
+func shrink(t *testing.T, p plan) plan {
+	fails := func(p plan) bool {
+		for range *tries {
+			if _, _, err := playAndJudge(t, p); err != nil {
+				return true
+			}
+		}
+		return false
+	}
+	return smallest(p, fails)
+}
+
+// smallest is the plan without those faults that it fails without: first halves are left
+// out, then ever smaller parts.
+func smallest(p plan, fails func(plan) bool) plan {
+	for part := (len(p.faults) + 1) / 2; part > 0; {
+		smaller := false
+		for from := 0; from < len(p.faults); from += part {
+			q := p
+			q.faults = append(append([]fault{}, p.faults[:from]...), p.faults[min(from+part, len(p.faults)):]...)
+			if fails(q) {
+				p, smaller = q, true
+				break
+			}
+		}
+		if !smaller {
+			part /= 2
+		}
+		part = min(part, len(p.faults))
+	}
+	return p
+}
