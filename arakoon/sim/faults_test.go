@@ -61,7 +61,7 @@ func newPlan(seed uint64) plan {
 	if !several {
 		p.members = 1
 	}
-	if rng.IntN(3) == 0 {
+	if rng.IntN(3) == 0 || p.members > 1 && !snapshots {
 		p.slow, p.compact = true, 1<<40
 	}
 	total := 0

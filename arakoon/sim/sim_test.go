@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,13 +18,19 @@ var (
 	firstSeed = flag.Uint64("sim.first", 1, "the first seed")
 )
 
-// undecided is how long porcupine may take for a history.
-const undecided = 20 * time.Second
+const (
+	// undecided is how long porcupine may take for a history.
+	undecided = 20 * time.Second
+	// hanging is how long a history may take; most take a tenth of a second.
+	hanging = time.Minute
+)
 
 // playAndJudge plays a plan. decided is false if nobody could judge the history in time.
 func playAndJudge(t *testing.T, p plan) (g *group, decided bool, err error) {
-	watchdog := time.AfterFunc(2*time.Minute, func() {
-		panic(fmt.Sprintf("a history hangs; go test ./arakoon/sim -run TestHistories -sim.seed %d\n%v", p.seed, p))
+	watchdog := time.AfterFunc(hanging, func() {
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		panic(fmt.Sprintf("a history hangs; go test ./arakoon/sim -run TestHistories -sim.seed %d\n%v\n%s", p.seed, p, stacks))
 	})
 	defer watchdog.Stop()
 	synctest.Test(t, func(*testing.T) { g = play(p) })
