@@ -23,7 +23,15 @@ type appender struct {
 	logger  *slog.Logger
 	onFull  func(error)
 	hard    *pb.HardState         // as the log has it
+	later   *pb.HardState         // a newer one that goes into the log with the next entries, nil if there is none
 	stalled atomic.Pointer[error] // why the log cannot take anything now, nil if it can
+	stores  atomic.Uint64         // begun and ended, together: odd while one runs
+}
+
+// storing is the number of a store, and whether it runs. Any goroutine may ask.
+func (a *appender) storing() (number uint64, busy bool) {
+	number = a.stores.Load()
+	return number, number%2 == 1
 }
 
 // loop stores all that is queued with one write and one sync. What comes during that
@@ -61,12 +69,19 @@ func (a *appender) rounds(messages []*pb.Message) (rounds []raftlog.Round, err e
 		}
 		r := raftlog.Round{Entries: m.GetEntries()}
 		h := &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
-		// A commit index that has merely moved is not worth a sync: a restart
-		// learns it again. Term and vote are: a member that forgot its vote could
-		// vote twice in one term.
-		moved := h.GetTerm() != a.hard.GetTerm() || h.GetVote() != a.hard.GetVote()
-		if !raft.IsEmptyHardState(h) && (len(r.Entries) > 0 || moved) {
-			r.HardState, a.hard = h, h
+		if raft.IsEmptyHardState(h) {
+			h = a.later
+		}
+		// A commit index that has merely moved is not worth a sync: a restart learns it
+		// again. But it goes with the next entries. The entry that ends a joint change
+		// of the members comes when the one that began it was committed. A member that
+		// has it, and did not know that, would campaign by the members before both, and
+		// two majorities could exist that share no member. Term and vote are worth a
+		// sync: a member that forgot its vote could vote twice in one term.
+		moved := h != nil && (h.GetTerm() != a.hard.GetTerm() || h.GetVote() != a.hard.GetVote())
+		a.later = h
+		if h != nil && (len(r.Entries) > 0 || moved) {
+			r.HardState, a.hard, a.later = h, h, nil
 		}
 		if len(r.Entries) > 0 || r.HardState != nil {
 			rounds = append(rounds, r)
@@ -87,6 +102,8 @@ const (
 // segment. A node that has failed must be opened again; a wait ends by itself. Any
 // other error fails the node, as nobody knows then what the log holds (rule P6).
 func (a *appender) store(rounds []raftlog.Round) error {
+	a.stores.Add(1)
+	defer a.stores.Add(1)
 	for try := 0; ; try++ {
 		err := a.log.Append(rounds...)
 		if err == nil {

@@ -1,6 +1,7 @@
 package arakoon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -38,12 +39,17 @@ type Node struct {
 	applier   *applier
 	compactor *compactor
 
-	leading atomic.Bool // as raft said last
-	full    atomic.Bool // Pebble waits for room
+	inbox inbox // of other members' messages
+
+	leading atomic.Bool   // as raft said last
+	leader  atomic.Uint64 // as raft said last
+	full    atomic.Bool   // Pebble waits for room
 }
 
-// Open opens a member, or makes it. A new one is a cluster of one. It returns
-// when the log is applied; a cluster of one then leads.
+// Open opens a member, or makes it. A new one is a group of one, unless Options.Joining
+// says that it joins one. A group of one leads when Open returns, and its log is applied.
+// Any other member is open at once, and has applied what it had noted as committed or
+// hears of from whoever leads.
 func Open(opt Options) (*Node, error) {
 	opt = opt.withDefaults()
 	n := &Node{
@@ -89,7 +95,7 @@ func (n *Node) open() (err error) {
 	if n.lock, err = o.FS.Lock(path.Join(o.Dir, "lock")); err != nil {
 		return err
 	}
-	begin := raftlog.Marker{Index: 1, Term: 1, Conf: &pb.ConfState{Voters: []uint64{o.Member}}}
+	begin := o.begin()
 	log := raftlog.Options{
 		FS: o.FS, Dir: path.Join(o.Dir, "log"), Marks: o.Dir + ".marks", Cluster: o.Cluster, Member: o.Member,
 		SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes, Life: o.Life, Generation: o.Generation,
@@ -133,7 +139,7 @@ func (n *Node) checkState(of state.Options) error {
 func (n *Node) join() error {
 	at := n.state.Applied()
 	last, _ := n.log.LastIndex()
-	// A gap cannot be filled by a cluster of one, and a state ahead of its log was
+	// A gap cannot be filled by a group of one, and a state ahead of its log was
 	// applied from another one.
 	if m := n.log.Marker(); at.Index < m.Index || at.Index > last {
 		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; restore both", ErrFailed, at.Index, m.Index+1, last)
@@ -141,7 +147,7 @@ func (n *Node) join() error {
 	n.log.StateDurable(at.Index)
 	n.progress.advance(at.Index, at.Term)
 	r, err := raft.NewRawNode(&raft.Config{
-		ID: n.opt.Member, ElectionTick: 10, HeartbeatTick: 1,
+		ID: n.opt.Member, ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks,
 		Storage: storage{n.log, at}, Applied: at.Index, AsyncStorageWrites: true,
 		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 4 << 20, MaxInflightMsgs: 256, MaxInflightBytes: 64 << 20,
 		PreVote: true, CheckQuorum: true, DisableProposalForwarding: true, StepDownOnRemoval: true,
@@ -155,9 +161,13 @@ func (n *Node) join() error {
 	origin := rand.Uint64()
 	n.stepper = &stepper{
 		raft: r, work: n.work, appends: appends, applies: applies, out: out, end: n.end,
-		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{}, leading: &n.leading,
+		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{},
+		leading: &n.leading, leader: &n.leader, inbox: &n.inbox, gone: n.state.Gone, last: last, toldOthers: make(chan struct{}),
+		zones: zones{self: n.opt.Member, need: n.opt.RequireZones, zone: n.opt.Zone},
 	}
 	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull}
+	n.stepper.storing = n.appender.storing
+	n.stepper.setConf(at.Conf) // raft has the same
 	n.applier = &applier{
 		state: n.state, log: n.log, queue: applies, work: n.work, out: out, end: n.end,
 		progress: n.progress, proposals: n.proposals, compactor: n.compactor, origin: origin, held: last,
@@ -184,16 +194,15 @@ func (s storage) InitialState() (*pb.HardState, *pb.ConfState, error) {
 // MayCompact ends Options.HoldCompaction.
 func (n *Node) MayCompact() { n.compactor.mayCompact() }
 
-// start starts the goroutines. In a cluster of one it waits until the log is applied.
+// start starts the goroutines. In a group of one it waits until the log is applied.
 func (n *Node) start() error {
 	if !n.opt.HoldCompaction {
 		n.MayCompact()
 	}
-	conf := n.state.Applied().Conf
-	alone := len(conf.GetVoters()) == 1 && conf.GetVoters()[0] == n.opt.Member && len(conf.GetVotersOutgoing()) == 0
-	if alone {
+	if soleVoter(n.state.Applied().Conf, n.opt.Member) {
 		// There is nobody to hear from first: waiting for an election's timeout
-		// would only make each start a second longer.
+		// would only make each start a second longer. raft refuses if its log says that
+		// there are others by now.
 		if err := n.stepper.raft.Campaign(); err != nil {
 			return err
 		}
@@ -201,14 +210,11 @@ func (n *Node) start() error {
 	n.end.run(n.stepper.loop)
 	n.end.run(n.appender.loop)
 	n.end.run(n.applier.loop)
-	if !alone {
-		n.end.run(func() { n.compactor.loop(nil) })
-		return nil
-	}
-	if err := n.readers.caughtUp(); err != nil {
+	alone, err := n.applyAlone(n.stepper.toldOthers)
+	if err != nil {
 		return err
 	}
-	if n.opt.HoldCompaction {
+	if !alone || n.opt.HoldCompaction {
 		n.end.run(func() { n.compactor.loop(nil) })
 		return nil
 	}
@@ -223,6 +229,27 @@ func (n *Node) start() error {
 		return n.Err()
 	}
 	return nil
+}
+
+// applyAlone waits in a group of one until the log is applied. others is closed when it
+// turns out that there are other members: the state may be from before they came, and then
+// they have to be heard from first, which Open does not wait for.
+func (n *Node) applyAlone(others <-chan struct{}) (alone bool, err error) {
+	if n.opt.RequireZones > 1 {
+		return false, nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.readers.settle(ctx, Consistent) }()
+	select {
+	case err = <-done:
+		cancel()
+		return err == nil, err
+	case <-others:
+		cancel()
+		<-done
+		return false, nil
+	}
 }
 
 // onFull notes that Pebble waits for room. Close does not wait for that: the log
@@ -261,31 +288,20 @@ func (n *Node) Applied() uint64 {
 	return index
 }
 
-// Step takes a message that a Transport has brought from another member.
-func (n *Node) Step(m *pb.Message) error {
-	if raft.IsLocalMsg(m.GetType()) {
-		return fmt.Errorf("arakoon: message of type %v is never another member's", m.GetType())
-	}
-	if err := n.Err(); err != nil {
-		return err
-	}
-	n.work.put(m)
-	return nil
-}
-
 // Stats are figures of a node.
 type Stats struct {
 	Applied       uint64
 	Syncs         uint64 // of the log
 	Proposals     int    // under way
 	ProposalBytes int64
-	Reads         int  // waiting for their index
-	Full          bool // the state waits for room on the disk, or the log for whatever it lacks
+	Reads         int    // waiting for their index
+	Full          bool   // the state waits for room on the disk, or the log for whatever it lacks
+	Dropped       uint64 // messages of others that were not taken, see Step
 }
 
 // Stats returns the figures as they are now.
 func (n *Node) Stats() Stats {
-	s := Stats{Applied: n.Applied(), Syncs: n.log.Syncs(), Reads: n.readers.count()}
+	s := Stats{Applied: n.Applied(), Syncs: n.log.Syncs(), Reads: n.readers.count(), Dropped: n.inbox.dropped.Load()}
 	s.Full = n.full.Load() || n.appender.stalled.Load() != nil
 	s.Proposals, s.ProposalBytes = n.proposals.usage()
 	return s

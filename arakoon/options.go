@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"openvstorage/arakoon/raftlog"
 	"openvstorage/arakoon/state"
 	"openvstorage/internal/disk"
 
@@ -20,8 +21,9 @@ type (
 	Error    = state.Error
 )
 
-// Transport carries messages to other members. Send must not block; it may
-// lose messages.
+// Transport carries messages to other members. Send must not block; it may lose messages,
+// delay them, bring them twice or in another order. The messages share memory with the log:
+// nobody may change them.
 type Transport interface {
 	Send(messages []*pb.Message)
 }
@@ -38,7 +40,27 @@ type Options struct {
 	// the host. Log and state remember the highest of each that they were told.
 	Life, Generation uint64
 	Functions        []Function
-	Transport        Transport // none: a cluster of one
+	Transport        Transport // none: a group of one
+
+	// Joining says that this member was added to a group as a learner, under an id that
+	// no member of it ever had, or is about to be. A new one then begins with nothing,
+	// and without members: it never makes a group of its own, and does not campaign
+	// before the group has made it a voter. Without Joining a new member is a group of
+	// one: only the very first member of a group is opened so.
+	Joining bool
+	// Zone tells in which zone a member is, "" if in none; nil: there are no zones. It
+	// must be fast, must not block, and may be called at any time.
+	Zone func(member uint64) string
+	// RequireZones is in how many zones everything must be held durably before it is
+	// applied, read or answered; up to 1: no requirement. See Node.RequireZones.
+	RequireZones int
+	// Preferred are the masters that are preferred, all alike: a leader that is none of
+	// them gives the lead to one that was heard from and had caught up for 20 times
+	// Tick, and tries that ever more rarely where it gets the lead back soon.
+	Preferred []uint64
+	// Forced says that no other than a preferred master may lead. While all of them are
+	// away nobody leads, and the group serves no writes and no consistent reads.
+	Forced bool
 
 	// Existing says that this member was made before. If its log is missing, Open
 	// fails with ErrMissing and makes nothing (rule P8).
@@ -60,7 +82,7 @@ type Options struct {
 	StateCacheBytes int64  // default 16 MiB
 	MemTableBytes   uint64 // default 16 MiB, up to four of them
 
-	Tick      time.Duration    // heartbeat; an election takes 10; default 100 ms
+	Tick      time.Duration    // heartbeat; an election begins after 4 to 7 without one; default 100 ms
 	Now       func() time.Time // the proposer's time; default time.Now
 	Logger    *slog.Logger
 	OnFailure func(error) // called once when the node has failed; must not block
@@ -90,6 +112,17 @@ func (o Options) withDefaults() Options {
 		o.OnFull = func(error) {}
 	}
 	return o
+}
+
+// begin is where log and state of a new member begin. Index 1 of term 1 stands for the
+// empty state in every group; the very first member is the only one there. A group that is
+// made of a backup must begin behind it.
+func (o Options) begin() raftlog.Marker {
+	m := raftlog.Marker{Index: 1, Term: 1, Conf: &pb.ConfState{}}
+	if !o.Joining {
+		m.Conf.Voters = []uint64{o.Member}
+	}
+	return m
 }
 
 func setDefault[T int | int64 | time.Duration](v *T, d T) {

@@ -123,11 +123,6 @@ func (r *readers) applied(ctx context.Context, index uint64) (err error) {
 	return err
 }
 
-// caughtUp waits until all is applied that the log held at the start. A leader gives
-// an index only when the first entry of its own term is applied, and that is behind
-// all of these.
-func (r *readers) caughtUp() error { return r.settle(context.Background(), Consistent) }
-
 // begin settles a read, and keeps Close from closing the state until end is called.
 func (r *readers) begin(ctx context.Context, c Consistency) (end func(), err error) {
 	if err := r.settle(ctx, c); err != nil {

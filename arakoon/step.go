@@ -2,9 +2,8 @@ package arakoon
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +26,7 @@ type confChange struct {
 // and all others leave in work what they want of raft.
 type stepper struct {
 	raft      *raft.RawNode
-	work      *queue[any] // *pb.Message, appended, confChange, *proposal, *read
+	work      *queue[any] // what take knows
 	appends   *queue[*pb.Message]
 	applies   *queue[*pb.Message]
 	out       outbox
@@ -37,7 +36,22 @@ type stepper struct {
 	opt       Options
 	origin    uint64 // of the batches that this start of the node proposes
 
-	leading *atomic.Bool // the node's
+	leading *atomic.Bool   // the node's
+	leader  *atomic.Uint64 // the node's
+	inbox   *inbox
+	gone    func(id uint64) bool              // the state's: the group has removed this member
+	storing func() (number uint64, busy bool) // the appender's
+
+	conf       *pb.ConfState // as raft has it
+	confAt     uint64        // the entry that it came with, 0 if that was before this start
+	several    bool          // there are other members
+	others     sync.Once     // that was so for the first time
+	toldOthers chan struct{} // closed then
+	last       uint64        // the last entry that the log was given
+	peers      peers
+	zones      zones
+	changes    changes
+	lead       lead
 
 	appending int         // messages that the log has not answered
 	batch     uint64      // number of the last one
@@ -53,14 +67,19 @@ type stepper struct {
 const appendingMost = 2
 
 func (s *stepper) loop() {
-	tick := time.NewTicker(s.opt.Tick)
+	pace := s.pace()
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	s.ready()
 	for {
+		if now := s.pace(); now != pace {
+			pace = now
+			tick.Reset(pace)
+		}
 		select {
 		case <-s.work.wake.Rung():
 		case <-tick.C:
-			s.raft.Tick()
+			s.tickAll()
 		case <-s.end.stop:
 			return
 		case <-s.end.failed:
@@ -70,32 +89,59 @@ func (s *stepper) loop() {
 	}
 }
 
+// pace is how long a tick is.
+func (s *stepper) pace() time.Duration {
+	if s.several {
+		return max(s.opt.Tick/heartbeatTicks, 1)
+	}
+	return s.opt.Tick
+}
+
 // turn does what is queued, and what raft makes of it.
 func (s *stepper) turn() {
 	for _, item := range s.work.take() {
-		switch w := item.(type) {
-		case *pb.Message:
-			// Both errors are usual: a member that was removed still sends, and
-			// only a leader takes proposals.
-			if err := s.raft.Step(w); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
-				s.opt.Logger.Warn("raft message refused", slog.Any("error", err))
-			}
-		case appended:
-			s.appending -= int(w)
-		case confChange:
-			w.reply <- s.raft.ApplyConfChange(decodeConfChange(w.entry))
-		case *proposal:
-			s.waiting = append(s.waiting, w)
-		case *read:
-			s.reads = append(s.reads, w)
-		}
+		s.take(item)
 	}
 	// Before: raft may have become the leader or ceased to be, and both of the
 	// calls between depend on it. After: they have given raft something to do.
 	s.ready()
 	s.propose()
+	s.proposeChange()
 	s.askIndex()
 	s.ready()
+	s.endTransfers()
+}
+
+// take does what somebody else wants of raft.
+func (s *stepper) take(item any) {
+	switch w := item.(type) {
+	case *pb.Message: // of this member's own log or state
+		if s.zones.active() && w.GetType() == pb.MsgAppResp {
+			s.acknowledged(w)
+			return
+		}
+		s.step(w)
+	case received:
+		s.receive(w)
+	case appended:
+		s.appending -= int(w)
+	case confChange:
+		w.reply <- s.applyChange(w.entry)
+	case *proposal:
+		s.waiting = append(s.waiting, w)
+	case *read:
+		s.reads = append(s.reads, w)
+	case *change:
+		s.takeChange(w)
+	case *transfer:
+		s.takeTransfer(w)
+	case unreachable:
+		s.raft.ReportUnreachable(uint64(w))
+	case *statusRequest:
+		w.done <- s.status()
+	case requireZones:
+		s.deliver(s.zones.require(int(w)))
+	}
 }
 
 // decodeConfChange panics, which fails the node, on what this release cannot read:
@@ -114,7 +160,7 @@ func (s *stepper) propose() {
 		return
 	}
 	if !s.leading.Load() {
-		s.proposals.refuse(0, s.waiting, ErrNotLeader)
+		s.proposals.refuse(0, s.waiting, s.notLeader())
 		s.waiting = nil
 		return
 	}
@@ -138,7 +184,7 @@ func (s *stepper) propose() {
 			continue
 		}
 		if err := s.raft.Propose(state.AppendBatch(make([]byte, 0, size+64), b)); err != nil {
-			s.proposals.refuse(s.batch, taken, fmt.Errorf("%w: %w", ErrNotLeader, err))
+			s.proposals.refuse(s.batch, taken, fmt.Errorf("%w: %w", s.notLeader(), err))
 		}
 	}
 	s.waiting = nil
@@ -154,9 +200,9 @@ func (s *stepper) askIndex() {
 	if !s.leading.Load() {
 		// Where another leads the reads are its. While nobody is known to lead they
 		// wait: this member may be about to.
-		if status.RaftState == raft.StateFollower && status.Lead != raft.None {
+		if s.lead.mute || status.RaftState == raft.StateFollower && status.Lead != raft.None {
 			for _, r := range s.reads {
-				r.err <- ErrNotLeader
+				r.err <- s.notLeader()
 			}
 			s.reads = nil
 		}
@@ -179,7 +225,7 @@ func (s *stepper) ready() {
 	for s.raft.HasReady() {
 		rd := s.raft.Ready()
 		if rd.SoftState != nil {
-			s.noteLeader(rd.SoftState)
+			s.noteLead()
 		}
 		for _, r := range rd.ReadStates {
 			round := binary.BigEndian.Uint64(r.RequestCtx)
@@ -192,31 +238,55 @@ func (s *stepper) ready() {
 		for _, m := range rd.Messages {
 			switch m.GetTo() {
 			case raft.LocalAppendThread:
+				s.given(m)
 				s.appending++
 				s.appends.put(m)
 			case raft.LocalApplyThread:
 				s.applies.put(m)
 			default:
-				away = append(away, m)
+				if s.outgoing(m) {
+					away = append(away, m)
+				}
 			}
 		}
 		s.out.send(away)
 	}
 }
 
-// noteLeader notes whether this member leads. What it had proposed when it lost the
-// lead may be committed by the next leader, or overwritten: nobody here can say, so
+// given notes what the log is about to get.
+func (s *stepper) given(m *pb.Message) {
+	if snap := m.GetSnapshot().GetMetadata(); snap.GetIndex() > 0 {
+		s.last, s.confAt = snap.GetIndex(), snap.GetIndex()
+		s.setConf(snap.GetConfState())
+	}
+	if entries := m.GetEntries(); len(entries) > 0 {
+		s.last = entries[len(entries)-1].GetIndex()
+		s.proven(entries)
+	}
+}
+
+// noteLead notes who leads, and whether this member does. What it had proposed when it lost
+// the lead may be committed by the next leader, or overwritten: nobody here can say, so
 // its proposers are told that the outcome is unknown. Reads have no effect, and are
 // told to go to the leader.
-func (s *stepper) noteLeader(soft *raft.SoftState) {
-	leads := soft.RaftState == raft.StateLeader
+func (s *stepper) noteLead() {
+	status := s.raft.BasicStatus()
+	leads := status.RaftState == raft.StateLeader
+	s.lead.mute = s.lead.mute && leads
+	leads = leads && !s.lead.mute
+	s.lead.id = status.Lead
+	if s.lead.mute {
+		s.lead.id = raft.None
+	}
+	s.leader.Store(s.lead.id)
 	if !s.leading.Swap(leads) || leads {
 		return
 	}
 	s.proposals.drop(fmt.Errorf("%w: this member leads no more", ErrUnknownOutcome))
+	s.endChange(changed{err: fmt.Errorf("%w: this member leads no more; whoever leads next may finish the change", ErrUnknownOutcome)})
 	for round, reads := range s.asked {
 		for _, r := range reads {
-			r.err <- ErrNotLeader
+			r.err <- s.notLeader()
 		}
 		delete(s.asked, round)
 	}

@@ -56,6 +56,10 @@ func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error)
 	if err := s.stopped(); err != nil {
 		return nil, err
 	}
+	for _, r := range next.left {
+		s.gone[r.id] = r.index
+	}
+	next.left = nil
 	s.meta = next
 	return applied, nil
 }
@@ -64,10 +68,15 @@ func (s *State) Apply(entries []*pb.Entry, change ConfChange) ([]Applied, error)
 func (s *State) entry(b *writes, next *meta, e *pb.Entry, change ConfChange) (Applied, error) {
 	if e.GetType() != pb.EntryNormal {
 		conf, err := change(e)
-		if err == nil {
-			next.at.Conf = cloneConf(conf)
+		if err != nil {
+			return Applied{}, err
 		}
-		return Applied{}, err
+		for _, id := range left(next.at.Conf, conf) {
+			b.set(goneKey(id), appendGone(e.GetIndex()))
+			next.left = append(next.left, removed{id, e.GetIndex()})
+		}
+		next.at.Conf = cloneConf(conf)
+		return Applied{}, nil
 	}
 	if len(e.GetData()) == 0 {
 		return Applied{}, nil

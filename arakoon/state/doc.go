@@ -47,6 +47,7 @@
 //
 //	"m"               meta: cluster, member, applied index and term, newest
 //	                  time, members
+//	"x" + member      a member that was removed: its id is never taken again
 //	"s" + session     its last request and that request's result
 //	"u" + key         a user's value
 package state

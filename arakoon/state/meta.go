@@ -32,7 +32,12 @@ type meta struct {
 
 	life       uint64 // raised by each recovery, from zero
 	generation uint64 // that the member was told of
+
+	left []removed // members removed by entries that are being applied; not part of the value
 }
+
+// removed is a member that the group has removed, and the entry that did it.
+type removed struct{ id, index uint64 }
 
 var metaKey = []byte("m")
 

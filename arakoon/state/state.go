@@ -83,7 +83,8 @@ type State struct {
 	writes   writes    // Apply's
 
 	mu      sync.Mutex
-	meta    meta // as committed
+	meta    meta              // as committed
+	gone    map[uint64]uint64 // members that were removed, and the entry that did it
 	durable Position
 	err     error
 }
@@ -149,6 +150,9 @@ func (s *State) open() error {
 	}
 	s.meta.life, s.meta.generation = max(s.meta.life, s.opt.Life), max(s.meta.generation, s.opt.Generation)
 	s.durable = s.meta.at
+	if s.gone, err = loadGone(db); err != nil {
+		return err
+	}
 	s.sessions, err = loadSessions(db)
 	return err
 }
