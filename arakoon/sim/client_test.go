@@ -171,7 +171,7 @@ func (c *client) write(in input) uint64 {
 	case l.over() || errors.Is(err, arakoon.ErrUnknownOutcome):
 		c.group.record.done(c.number, call, in, output{unknown: true})
 	case known:
-		c.finished(call, in, out, index)
+		c.finished(l, call, in, out, index)
 		return index
 	}
 	// All other errors say that nothing was done. If something was, a read shows it.
@@ -195,10 +195,10 @@ func (c *client) outcome(in input, results []arakoon.Result, err error) (out out
 	return output{}, false
 }
 
-func (c *client) finished(call int64, in input, out output, index uint64) {
+func (c *client) finished(l *life, call int64, in input, out output, index uint64) {
 	c.group.record.done(c.number, call, in, out)
 	if index > 0 {
-		c.group.watch.answered(index)
+		c.group.watch.answered(l.id, index)
 		c.group.record.wrote(index, in, out)
 	}
 }
@@ -223,7 +223,7 @@ func (c *client) exactly(in input) {
 		index, results, err := n.ResumeSession(c.session, c.request).Retry(ctx, in.sequence())
 		cancel()
 		if out, known := c.outcome(in, results, err); known && !l.over() {
-			c.finished(call, in, out, index)
+			c.finished(l, call, in, out, index)
 			return
 		}
 		tried = tried || l.over() || errors.Is(err, arakoon.ErrUnknownOutcome)

@@ -64,6 +64,7 @@ func newPlan(seed uint64) plan {
 	if rng.IntN(3) == 0 || p.members > 1 && !snapshots {
 		p.slow, p.compact = true, 1<<40
 	}
+	p.zones = p.members > 1 && rng.IntN(4) == 0
 	total := 0
 	for _, t := range trials {
 		if p.allows(t.name, t.many) {
@@ -95,7 +96,8 @@ func newPlan(seed uint64) plan {
 }
 
 func (p plan) allows(name string, many bool) bool {
-	return (p.members > 1 || !many) && (name != "slow disk" || p.slow)
+	changes := name == "grow" || name == "shrink" || name == "replace"
+	return (p.members > 1 || !many) && (name != "slow disk" || p.slow) && (!changes || !p.zones)
 }
 
 func (f fault) happen(g *group) {

@@ -24,12 +24,13 @@ type plan struct {
 	length  time.Duration // of the time with faults
 	compact int64         // Options.CompactBytes
 	slow    bool          // syncs may take time; then nothing is compacted
+	zones   bool          // of two, both must have what is answered; the members stay the same then
 	weather weather
 	faults  []fault
 }
 
 func (p plan) String() string {
-	s := fmt.Sprintf("seed %d: %d members, %d clients, slow disks %v, %d faults", p.seed, p.members, p.clients, p.slow, len(p.faults))
+	s := fmt.Sprintf("seed %d: %d members, %d clients, slow disks %v, zones %v, %d faults", p.seed, p.members, p.clients, p.slow, p.zones, len(p.faults))
 	for _, f := range p.faults {
 		s += "\n  " + f.String()
 	}
@@ -47,7 +48,8 @@ type group struct {
 	trials  sync.WaitGroup // clients and faults
 	quiet   chan struct{}  // closed when the time for these is over
 	end     atomic.Bool    // nothing is started any more
-	change  chan struct{}
+	change  chan struct{}  // full while a fault changes the members
+	zoned   atomic.Bool    // zones are required
 
 	mu       sync.Mutex
 	machines map[uint64]*machine
@@ -75,7 +77,10 @@ func play(p plan) *group {
 	first := g.add(false)
 	first.start()
 	for g.size() < p.members && g.watch.err() == nil {
-		g.grow(1)
+		g.grow(2)
+	}
+	if p.zones {
+		g.requireZones()
 	}
 	if g.watch.err() == nil {
 		g.trouble()
@@ -218,7 +223,7 @@ func (g *group) heal() {
 	c := newClient(g, 1000)
 	for c.write(c.some(set)) == 0 {
 		if time.Since(began) > healing {
-			g.watch.violation("no progress within %v after all was healed", healing)
+			g.watch.violation("no progress within %v after all was healed%s", healing, g.status())
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -233,6 +238,22 @@ func (g *group) heal() {
 		}
 	}
 	g.equal(began)
+}
+
+// status is what members know, a line each.
+func (g *group) status() (s string) {
+	for _, m := range g.all() {
+		n, l := m.node()
+		switch {
+		case n != nil:
+			s += fmt.Sprintf("\n  member %d: %+v", m.id, n.Status())
+		case l != nil:
+			s += fmt.Sprintf("\n  member %d: it is being opened", m.id)
+		default:
+			s += fmt.Sprintf("\n  member %d: down", m.id)
+		}
+	}
+	return s
 }
 
 // equal waits until all members have applied all, and compares what they have.

@@ -21,6 +21,31 @@ func (g *group) join(m *machine, l *life, o *arakoon.Options) {
 	if g.plan.members > 1 {
 		o.Transport, o.Joining = port{g.net, l}, m.joining
 	}
+	if g.plan.zones {
+		o.Zone = zone
+	}
+	if g.zoned.Load() {
+		o.RequireZones = zonesNeeded
+	}
+}
+
+// Where zones are required there are two, and all but few members may be in one of them.
+const zonesNeeded = 2
+
+func zone(id uint64) string { return []string{"a", "b", "a"}[id%3] }
+
+// requireZones has nothing answered from now on before two zones have it. A group that has
+// one member cannot begin so.
+func (g *group) requireZones() {
+	g.zoned.Store(true)
+	for _, m := range g.all() {
+		if n, _ := m.node(); n != nil {
+			n.RequireZones(zonesNeeded)
+		}
+	}
+	g.watch.mu.Lock()
+	defer g.watch.mu.Unlock()
+	g.watch.zone = zone
 }
 
 // hint is the machine that leads, as a node knows.
@@ -30,8 +55,11 @@ func (g *group) hint(n *arakoon.Node) *machine {
 	return g.machines[n.Leader()]
 }
 
-// lead has the leader do something, again and again until that succeeds or is refused for
-// good. When the time for faults is over it gives up: settle brings the rest to an end.
+// errNever says that lead need not try again.
+var errNever = errors.New("this member is not to be replaced")
+
+// lead has the leader do something, again and again until that succeeds: a change that is
+// refused because too few members are heard from is taken later. When the time for faults is over it gives up: settle brings the rest to an end.
 func (g *group) lead(do func(ctx context.Context, n *arakoon.Node) error) bool {
 	for {
 		if m := g.leader(); m != nil {
@@ -39,7 +67,7 @@ func (g *group) lead(do func(ctx context.Context, n *arakoon.Node) error) bool {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				err := do(ctx, n)
 				cancel()
-				if err == nil || errors.Is(err, arakoon.ErrMembers) || errors.Is(err, arakoon.ErrUsed) {
+				if err == nil || errors.Is(err, errNever) {
 					return err == nil
 				}
 			}
@@ -70,21 +98,16 @@ func (g *group) grow(count int) {
 	}
 }
 
-// shrink takes the two voters out that joined first: one of them may lead.
+// shrink takes the two voters out that joined first: one of them may lead. They run on,
+// must disturb nobody, and are dismissed when all has settled.
 func (g *group) shrink() {
-	var gone []uint64
-	ok := g.lead(func(ctx context.Context, n *arakoon.Node) error {
+	g.lead(func(ctx context.Context, n *arakoon.Node) error {
 		now := n.Members().Voters
 		if len(now) < 3 {
 			return nil
 		}
-		gone = now[:2]
-		return n.Remove(ctx, gone...)
+		return n.Remove(ctx, now[:2]...)
 	})
-	// A removed member that is not told goes on for a while, and must disturb nobody.
-	if ok && g.wait(time.Second) {
-		g.dismiss(gone)
-	}
 }
 
 // dismiss ends machines for good.
@@ -103,7 +126,7 @@ func (g *group) dismiss(ids []uint64) {
 func (g *group) replace(m *machine) {
 	voter := g.lead(func(_ context.Context, n *arakoon.Node) error {
 		if now := n.Members(); len(now.Voters) < 3 || !slices.Contains(now.Voters, m.id) || len(now.Outgoing) > 0 {
-			return arakoon.ErrMembers
+			return errNever
 		}
 		return nil
 	})

@@ -57,8 +57,8 @@ const (
 	set             // key
 	remove          // key; an error if it is absent
 	testAndSet      // key: expected, wanted
-	both            // a sequence: assert key is expected, set it to wanted, set the other to other
-	moveOver        // a sequence: assert that key exists, delete the other side's if there, set
+	both            // a sequence: set the other to other, assert key is expected, set it to wanted
+	moveOver        // a sequence: assert that key exists, take it out, set the other to other
 	add             // a user function: appends a token to the key's value
 )
 
@@ -173,7 +173,7 @@ func (i input) sequence() *arakoon.Sequence {
 	case testAndSet:
 		s.TestAndSet(k, i.expected.bytes(), i.wanted.bytes())
 	case both:
-		s.Assert(k, i.expected.bytes()).Set(k, i.wanted.bytes()).Set(other, i.other.bytes())
+		s.Set(other, i.other.bytes()).Assert(k, i.expected.bytes()).Set(k, i.wanted.bytes())
 	case moveOver:
 		s.AssertExists(k).Replace(k, nil).Set(other, i.other.bytes())
 	case add:

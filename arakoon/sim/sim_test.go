@@ -22,7 +22,7 @@ const (
 	// undecided is how long porcupine may take for a history.
 	undecided = 20 * time.Second
 	// hanging is how long a history may take; most take a tenth of a second.
-	hanging = time.Minute
+	hanging = 20 * time.Second
 )
 
 // playAndJudge plays a plan. decided is false if nobody could judge the history in time.

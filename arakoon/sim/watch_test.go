@@ -27,8 +27,10 @@ type watch struct {
 	votes   map[ballot]uint64
 	terms   map[uint64]uint64 // the highest in which a member has voted or acknowledged
 	acked   map[uint64]place
-	content map[uint64]string // by applied index
-	newest  uint64            // the highest index of a write that was answered
+	holds   map[uint64]uint64   // the highest index that a member has acknowledged
+	zone    func(uint64) string // nil: zones are not required
+	content map[uint64]string   // by applied index
+	newest  uint64              // the highest index of a write that was answered
 	bad     []string
 	events  []string
 }
@@ -36,7 +38,7 @@ type watch struct {
 func newWatch() *watch {
 	return &watch{
 		began: time.Now(), leaders: map[uint64]uint64{}, votes: map[ballot]uint64{}, terms: map[uint64]uint64{},
-		acked: map[uint64]place{}, content: map[uint64]string{},
+		acked: map[uint64]place{}, holds: map[uint64]uint64{}, content: map[uint64]string{},
 	}
 }
 
@@ -98,8 +100,11 @@ func (w *watch) sent(m *pb.Message) {
 			w.voteLocked(from, term, m.GetTo())
 		}
 	case pb.MsgAppResp:
-		if at := (place{term, m.GetIndex()}); !m.GetReject() && w.acked[from].before(at) {
-			w.acked[from] = at
+		if at := (place{term, m.GetIndex()}); !m.GetReject() {
+			if w.acked[from].before(at) {
+				w.acked[from] = at
+			}
+			w.holds[from] = max(w.holds[from], at.index)
 		}
 		w.terms[from] = max(w.terms[from], term)
 	}
@@ -118,11 +123,21 @@ func (w *watch) voteLocked(member, term, candidate uint64) {
 	w.terms[member] = max(w.terms[member], term)
 }
 
-// answered notes the index of a write that was answered.
-func (w *watch) answered(index uint64) {
+// answered notes that a member has answered a write. Where zones are required, members of
+// another zone than its own must have acknowledged it.
+func (w *watch) answered(member, index uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.newest = max(w.newest, index)
+	if w.zone == nil {
+		return
+	}
+	for other, held := range w.holds {
+		if held >= index && w.zone(other) != w.zone(member) {
+			return
+		}
+	}
+	w.violationLocked("member %d has answered index %d, and zone %s alone has it", member, index, w.zone(member))
 }
 
 // newestAnswered is the highest index that was answered.
