@@ -111,7 +111,7 @@ func (s *stepper) receive(r received) {
 		return
 	}
 	s.peers.hear(m.GetFrom())
-	if m.GetType() == pb.MsgAppResp && !m.GetReject() && s.zones.active() {
+	if m.GetType() == pb.MsgAppResp && !m.GetReject() && s.zones.active() && s.isMember(m.GetFrom()) {
 		s.acknowledged(m)
 		return
 	}

@@ -110,6 +110,11 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
+	// A state that was never flushed begins where the log did, and with the same members:
+	// those of Options would make a member that joined a group of its own.
+	if m := n.log.Marker(); m.Index == begin.Index {
+		begin = m
+	}
 	of := state.Options{
 		FS: o.FS, Dir: path.Join(o.Dir, "state"), Cluster: o.Cluster, Member: o.Member,
 		Begin: state.Position(begin), Functions: n.functions, Life: o.Life, Generation: o.Generation,

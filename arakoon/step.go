@@ -199,8 +199,8 @@ func (s *stepper) askIndex() {
 	status := s.raft.BasicStatus()
 	if !s.leading.Load() {
 		// Where another leads the reads are its. While nobody is known to lead they
-		// wait: this member may be about to.
-		if s.lead.mute || status.RaftState == raft.StateFollower && status.Lead != raft.None {
+		// wait: this member may be about to, unless the group has removed it.
+		if s.lead.mute || status.RaftState == raft.StateFollower && (status.Lead != raft.None || s.gone(s.opt.Member)) {
 			for _, r := range s.reads {
 				r.err <- s.notLeader()
 			}

@@ -77,12 +77,12 @@ func TestZonesModel(t *testing.T) {
 	}
 }
 
-// zoned is a group of which the members up to 2 are in zone a, the others in b.
-func zoned(t *testing.T) *cluster {
+// zoned is a group of which the members up to one are in zone a, the others in b.
+func zoned(t *testing.T, last uint64) *cluster {
 	c := newCluster(t)
 	c.change = func(_ uint64, o *Options) {
 		o.Zone = func(id uint64) string {
-			if id <= 2 {
+			if id <= last {
 				return "a"
 			}
 			return "b"
@@ -121,7 +121,7 @@ func (c *cluster) blocked(n *Node, key string) <-chan error {
 // majority; nothing of it is applied or read; when the cut is healed it goes on.
 func TestZoneCutOff(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		c := zoned(t)
+		c := zoned(t, 2)
 		c.grow(3)
 		n := c.leader()
 		if n.opt.Member == 3 {
@@ -166,7 +166,7 @@ func TestZoneCutOff(t *testing.T) {
 // Two hosts: one voter, and a learner in another zone that holds all that is answered.
 func TestSynchronousLearner(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		c := zoned(t)
+		c := zoned(t, 2)
 		n := c.start(1)
 		c.start(3)
 		if err := n.AddLearner(t.Context(), 3); err != nil {
@@ -212,5 +212,26 @@ func TestSynchronousLearner(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+// A majority in one zone is not enough either, whoever it is made of: four of five members
+// have it all, the leader waits for the fifth.
+func TestMajorityInOneZone(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		c := zoned(t, 4)
+		c.grow(5)
+		n := c.leader()
+		for id := range uint64(5) {
+			c.node(id + 1).RequireZones(2)
+		}
+		set(t, n, "before", "1")
+		c.cutOff(5)
+		done := c.blocked(n, "during")
+		c.cutOff()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		c.same("during", "1")
 	})
 }
