@@ -68,12 +68,7 @@ type outcome struct {
 
 // play plays a history in a bubble of synctest, and returns what is left to be judged.
 func play(p plan) *group {
-	g := &group{
-		plan: p, cluster: uuid.MustParse("5d1f1f3c-25f1-4a0e-8f0e-07c1f4ad5a10"), watch: newWatch(), record: newRecorder(),
-		machines: map[uint64]*machine{}, next: 1, change: make(chan struct{}, 1), quiet: make(chan struct{}),
-	}
-	g.net = newNetwork(p.seed, g.watch)
-	g.net.change(p.weather)
+	g := newGroup(p)
 	first := g.add(false)
 	first.start()
 	for g.size() < p.members && g.watch.err() == nil {
@@ -87,6 +82,16 @@ func play(p plan) *group {
 		g.heal()
 	}
 	g.stop()
+	return g
+}
+
+func newGroup(p plan) *group {
+	g := &group{
+		plan: p, cluster: uuid.MustParse("5d1f1f3c-25f1-4a0e-8f0e-07c1f4ad5a10"), watch: newWatch(), record: newRecorder(),
+		machines: map[uint64]*machine{}, next: 1, change: make(chan struct{}, 1), quiet: make(chan struct{}),
+	}
+	g.net = newNetwork(p.seed, g.watch)
+	g.net.change(p.weather)
 	return g
 }
 

@@ -114,9 +114,7 @@ func (g *group) shrink() {
 func (g *group) dismiss(ids []uint64) {
 	for _, m := range g.all() {
 		if slices.Contains(ids, m.id) {
-			if l := m.current(); l != nil {
-				m.end(l, lost)
-			}
+			m.wipe()
 			g.forget(m)
 		}
 	}
@@ -141,16 +139,15 @@ func (g *group) replace(m *machine) {
 
 // wipe ends a machine and its disk.
 func (m *machine) wipe() {
-	for {
-		l := m.current()
-		if l == nil || m.end(l, lost) {
-			break
+	for gone := false; !gone; {
+		if l := m.current(); l != nil {
+			m.end(l, lost)
 		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.now == nil {
-		m.disk = nil
+		m.mu.Lock()
+		if gone = m.now == nil; gone {
+			m.disk = nil // and so it is never started again
+		}
+		m.mu.Unlock()
 	}
 }
 

@@ -1,12 +1,17 @@
 package sim
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"openvstorage/arakoon"
+	"openvstorage/internal/disk"
+	"openvstorage/internal/disk/crashdisk"
 )
 
 var (
@@ -120,4 +125,51 @@ func smallest(p plan, fails func(plan) bool) plan {
 		part = min(part, len(p.faults))
 	}
 	return p
+}
+
+// A member whose directory is empty, and that was made before, is refused: it must not
+// begin anew (rule P8), and no vote of it may count. So is the disk of another member.
+func TestEmptyDirectoryIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(plan{seed: 1, members: 1, compact: 1 << 20, weather: fair})
+		m := g.add(false)
+		m.start()
+		if newClient(g, 0).write(input{kind: set, wanted: some("x")}) == 0 {
+			t.Error("a write was not done")
+		}
+		m.closes(m.current())
+		for name, spoil := range map[string]func(l *life, o *arakoon.Options){
+			"the directory is gone":    func(l *life, _ *arakoon.Options) { _ = l.fault.RemoveAll(memberDir) },
+			"its log is gone":          func(l *life, _ *arakoon.Options) { _ = l.fault.RemoveAll(memberDir + "/log") },
+			"its log is empty":         func(l *life, _ *arakoon.Options) { emptyDir(t, l.fault, memberDir+"/log") },
+			"its state is gone":        func(l *life, _ *arakoon.Options) { _ = l.fault.RemoveAll(memberDir + "/state") },
+			"it is another member's":   func(_ *life, o *arakoon.Options) { o.Member = 2 },
+			"it is of another cluster": func(_ *life, o *arakoon.Options) { o.Cluster[0]++ },
+		} {
+			was := m.disk.Kill()
+			l := m.begin()
+			o := m.options(l)
+			spoil(l, &o)
+			n, err := arakoon.Open(o)
+			if err == nil {
+				t.Errorf("%s: it is opened", name)
+				_ = n.Close()
+			}
+			m.end(l, func(*crashdisk.FS) *crashdisk.FS { return was })
+		}
+		g.stop()
+		if err := g.watch.err(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func emptyDir(t *testing.T, d disk.FS, dir string) {
+	names, err := d.ReadDir(dir)
+	for _, name := range names {
+		err = errors.Join(err, d.Remove(dir+"/"+name))
+	}
+	if err != nil {
+		t.Error(err)
+	}
 }
