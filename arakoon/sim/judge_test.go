@@ -78,7 +78,7 @@ func TestWatch(t *testing.T) {
 	}{
 		{"", []*pb.Message{from(pb.MsgVoteResp, 1, 2, 5, 0, false), from(pb.MsgVoteResp, 1, 2, 5, 0, false), from(pb.MsgVoteResp, 1, 3, 6, 0, false), from(pb.MsgVoteResp, 1, 2, 6, 0, true)}},
 		{"votes for 2 and for 3", []*pb.Message{from(pb.MsgVoteResp, 1, 2, 5, 0, false), from(pb.MsgVoteResp, 1, 3, 5, 0, false)}},
-		{"votes for 1 and for 3", []*pb.Message{from(pb.MsgVote, 1, 2, 5, 0, false), from(pb.MsgVoteResp, 1, 3, 5, 0, false)}},
+		{"votes for 1 and for 3", []*pb.Message{from(pb.MsgApp, 1, 2, 5, 0, false), from(pb.MsgVoteResp, 1, 3, 5, 0, false)}},
 		{"two leaders", []*pb.Message{from(pb.MsgApp, 1, 2, 5, 0, false), from(pb.MsgHeartbeat, 2, 3, 5, 0, false)}},
 	} {
 		w := newWatch()

@@ -26,6 +26,7 @@ type watch struct {
 	leaders map[uint64]uint64 // by term
 	votes   map[ballot]uint64
 	terms   map[uint64]uint64 // the highest in which a member has voted or acknowledged
+	said    map[uint64]string // and what it was
 	acked   map[uint64]place
 	holds   map[uint64]uint64   // the highest index that a member has acknowledged
 	zone    func(uint64) string // nil: zones are not required
@@ -37,7 +38,7 @@ type watch struct {
 
 func newWatch() *watch {
 	return &watch{
-		began: time.Now(), leaders: map[uint64]uint64{}, votes: map[ballot]uint64{}, terms: map[uint64]uint64{},
+		began: time.Now(), leaders: map[uint64]uint64{}, votes: map[ballot]uint64{}, terms: map[uint64]uint64{}, said: map[uint64]string{},
 		acked: map[uint64]place{}, holds: map[uint64]uint64{}, content: map[uint64]string{},
 	}
 }
@@ -92,12 +93,12 @@ func (w *watch) sent(m *pb.Message) {
 			w.violationLocked("term %d has two leaders, %d and %d", term, was, from)
 		}
 		w.leaders[term] = from
-		w.terms[from] = max(w.terms[from], term)
-	case pb.MsgVote:
-		w.voteLocked(from, term, from)
+		w.voteLocked(m, from)
 	case pb.MsgVoteResp:
+		// A candidate asks before its own vote is durable, and that vote counts after it:
+		// so whoever asks is bound by nothing yet.
 		if !m.GetReject() {
-			w.voteLocked(from, term, m.GetTo())
+			w.voteLocked(m, m.GetTo())
 		}
 	case pb.MsgAppResp:
 		if at := (place{term, m.GetIndex()}); !m.GetReject() {
@@ -106,7 +107,14 @@ func (w *watch) sent(m *pb.Message) {
 			}
 			w.holds[from] = max(w.holds[from], at.index)
 		}
-		w.terms[from] = max(w.terms[from], term)
+		w.termLocked(m)
+	}
+}
+
+// termLocked notes that a member has said something that binds it to a term.
+func (w *watch) termLocked(m *pb.Message) {
+	if from, term := m.GetFrom(), m.GetTerm(); term > w.terms[from] {
+		w.terms[from], w.said[from] = term, fmt.Sprintf("%v to %d, index %d, reject %v", m.GetType(), m.GetTo(), m.GetIndex(), m.GetReject())
 	}
 }
 
@@ -114,13 +122,14 @@ func (p place) before(q place) bool {
 	return p.term < q.term || p.term == q.term && p.index < q.index
 }
 
-func (w *watch) voteLocked(member, term, candidate uint64) {
-	b := ballot{member, term}
+// voteLocked notes that the sender has voted for a candidate, or leads and so has voted for itself.
+func (w *watch) voteLocked(m *pb.Message, candidate uint64) {
+	b := ballot{m.GetFrom(), m.GetTerm()}
 	if was, ok := w.votes[b]; ok && was != candidate {
-		w.violationLocked("member %d votes for %d and for %d in term %d", member, was, candidate, term)
+		w.violationLocked("member %d votes for %d and for %d in term %d", b.member, was, candidate, b.term)
 	}
 	w.votes[b] = candidate
-	w.terms[member] = max(w.terms[member], term)
+	w.termLocked(m)
 }
 
 // answered notes that a member has answered a write. Where zones are required, members of
@@ -161,7 +170,7 @@ func (w *watch) has(member, index uint64, content string) {
 // acknowledged. Only a leader of a later term may have cut that off.
 func (w *watch) restarts(id uint64, cluster uuid.UUID, disk *crashdisk.FS) {
 	w.mu.Lock()
-	at, term := w.acked[id], w.terms[id]
+	at, term, said := w.acked[id], w.terms[id], w.said[id]
 	w.mu.Unlock()
 	l, err := raftlog.Open(raftlog.Options{FS: disk.Kill(), Dir: memberDir + "/log", Marks: memberDir + ".marks", Cluster: cluster, Member: id, SegmentBytes: segmentBytes})
 	if err != nil {
@@ -177,7 +186,7 @@ func (w *watch) restarts(id uint64, cluster uuid.UUID, disk *crashdisk.FS) {
 		return
 	}
 	if hard.GetTerm() < term {
-		w.violation("member %d restarts in term %d, and has voted or acknowledged in term %d", id, hard.GetTerm(), term)
+		w.violation("member %d restarts in term %d, and has said something in term %d: %s", id, hard.GetTerm(), term, said)
 	}
 	last, err := l.LastIndex()
 	if err != nil || last < at.index && hard.GetTerm() <= at.term {
