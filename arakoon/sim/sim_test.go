@@ -139,7 +139,12 @@ func TestEmptyDirectoryIsRefused(t *testing.T) {
 		}
 		m.closes(m.current())
 		for name, spoil := range map[string]func(l *life, o *arakoon.Options){
-			"the directory is gone":    func(l *life, _ *arakoon.Options) { _ = l.fault.RemoveAll(memberDir) },
+			"the directory is gone": func(l *life, _ *arakoon.Options) { _ = l.fault.RemoveAll(memberDir) },
+			"all is gone": func(l *life, _ *arakoon.Options) {
+				if err := errors.Join(l.fault.RemoveAll(memberDir), l.fault.Remove(memberDir+".marks")); err != nil {
+					t.Error(err)
+				}
+			},
 			"its log is gone":          func(l *life, _ *arakoon.Options) { _ = l.fault.RemoveAll(memberDir + "/log") },
 			"its log is empty":         func(l *life, _ *arakoon.Options) { emptyDir(t, l.fault, memberDir+"/log") },
 			"its state is gone":        func(l *life, _ *arakoon.Options) { _ = l.fault.RemoveAll(memberDir + "/state") },
