@@ -23,7 +23,7 @@ type appender struct {
 	logger  *slog.Logger
 	onFull  func(error)
 	hard    *pb.HardState         // as the log has it
-	later   *pb.HardState         // a newer one that goes into the log with the next entries, nil if there is none
+	later   *pb.HardState         // a newer one that goes into the log with the next change of the members, nil if there is none
 	stalled atomic.Pointer[error] // why the log cannot take anything now, nil if it can
 	stores  atomic.Uint64         // begun and ended, together: odd while one runs
 }
@@ -69,18 +69,18 @@ func (a *appender) rounds(messages []*pb.Message) (rounds []raftlog.Round, err e
 		}
 		r := raftlog.Round{Entries: m.GetEntries()}
 		h := &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
-		if raft.IsEmptyHardState(h) {
+		// A commit index that has merely moved is not worth a sync: a restart learns it
+		// again. Term and vote are: a member that forgot its vote could vote twice in
+		// one term.
+		moved := false
+		switch {
+		case !raft.IsEmptyHardState(h):
+			moved = h.GetTerm() != a.hard.GetTerm() || h.GetVote() != a.hard.GetVote()
+			a.later = h
+		case a.later != nil && changesMembers(r.Entries):
 			h = a.later
 		}
-		// A commit index that has merely moved is not worth a sync: a restart learns it
-		// again. But it goes with the next entries. The entry that ends a joint change
-		// of the members comes when the one that began it was committed. A member that
-		// has it, and did not know that, would campaign by the members before both, and
-		// two majorities could exist that share no member. Term and vote are worth a
-		// sync: a member that forgot its vote could vote twice in one term.
-		moved := h != nil && (h.GetTerm() != a.hard.GetTerm() || h.GetVote() != a.hard.GetVote())
-		a.later = h
-		if h != nil && (len(r.Entries) > 0 || moved) {
+		if !raft.IsEmptyHardState(h) && (len(r.Entries) > 0 || moved) {
 			r.HardState, a.hard, a.later = h, h, nil
 		}
 		if len(r.Entries) > 0 || r.HardState != nil {
@@ -129,4 +129,18 @@ func (a *appender) store(rounds []raftlog.Round) error {
 			return a.end.err()
 		}
 	}
+}
+
+// changesMembers reports whether a change of the members is among entries. The commit index
+// goes into the log with each, even if it was not worth a sync before: the entry that ends
+// a joint change comes when the one that began it is committed. A member that had it, and
+// did not know that, would campaign by the members before both, and two majorities could
+// exist that share no member.
+func changesMembers(entries []*pb.Entry) bool {
+	for _, e := range entries {
+		if e.GetType() != pb.EntryNormal {
+			return true
+		}
+	}
+	return false
 }
