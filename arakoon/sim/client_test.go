@@ -99,7 +99,22 @@ func (c *client) elsewhere(n *arakoon.Node) {
 	}
 }
 
+// leaders picks one of those that believe that they lead: one of them may have been cut
+// off, and must not answer.
+func (c *client) leaders() {
+	var list []*machine
+	for _, m := range c.group.all() {
+		if n, _ := m.node(); n != nil && n.Leading() {
+			list = append(list, m)
+		}
+	}
+	if len(list) > 1 {
+		c.at = list[c.rng.IntN(len(list))]
+	}
+}
+
 func (c *client) read(in input) {
+	c.leaders()
 	n, l := c.reached()
 	if n == nil {
 		c.at = nil

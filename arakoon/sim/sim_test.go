@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -177,4 +178,38 @@ func emptyDir(t *testing.T, d disk.FS, dir string) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// A leader that was stopped, and knows nothing of the one after it, answers no consistent
+// read when it goes on.
+func TestOldLeaderAnswersNoReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(plan{seed: 1, members: 3, compact: 1 << 40, weather: fair})
+		g.add(false).start()
+		g.grow(2)
+		old := g.leader()
+		n, l := old.node()
+		l.gate.close()
+		mend := g.net.sever([]direction{{1, old.id}, {2, old.id}, {3, old.id}})
+		c := newClient(g, 0)
+		for in := c.some(set); ; time.Sleep(thinking) {
+			for _, m := range g.all() {
+				if c.at = m; m != old && c.write(in) > 0 {
+					c.at = nil
+					break
+				}
+			}
+			if g.watch.newestAnswered() > 0 {
+				break
+			}
+		}
+		time.AfterFunc(thinking, l.gate.open)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if _, err := n.MultiGet(ctx, arakoon.Consistent, key(0, 0)); err == nil {
+			t.Error("it has answered a read behind a write of its successor")
+		}
+		mend()
+		g.stop()
+	})
 }
