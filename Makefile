@@ -7,6 +7,8 @@ GUARDTIME ?= 12m
 FIGURES   ?=
 GUARD     ?=
 HOSTILE   ?=
+HISTORIES ?= 500
+FIRST     ?= 1
 GUESTDIR  ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ovs-guest
 
 GO      ?= go
@@ -17,7 +19,7 @@ export CGO_ENABLED = 0
 export GO
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz soak e2e-vm bench bench-guard hostile clean
+.PHONY: help build run test race lint fuzz soak sim bugs e2e-vm bench bench-guard hostile clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +44,12 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 
 soak: ## the tests that draw random numbers, again and again for SOAKTIME (30m)
 	@scripts/soak $(SOAKTIME)
+
+sim: ## HISTORIES (500) of whole Arakoon groups under faults, from seed FIRST (1); two minutes
+	$(GO) test ./arakoon/sim -count=1 -v -timeout 60m -run TestHistories -sim.histories '$(HISTORIES)' -sim.first '$(FIRST)'
+
+bugs: ## make deliberate bugs, one after another, and see that a test catches each; some minutes
+	$(GO) run ./scripts/bugs
 
 e2e-vm: ## boot Linux guests on vDisks, by NBD and by the mount (root, Debian; twenty minutes)
 	scripts/guest/prepare '$(GUESTDIR)'

@@ -49,7 +49,10 @@ func (z *zones) begin(term uint64) {
 }
 
 // acknowledge notes that a member holds the leader's log up to an index, and returns what
-// raft may be told: of this member always something, as it also says that it is alive.
+// raft may be told. Of a member that nothing may be told of yet raft hears nothing: an
+// acknowledgement of index 0 would have raft begin that member's log anew, before the first
+// entry that there is, and wait for a snapshot. That the member is alive its answers to
+// heartbeats say.
 func (z *zones) acknowledge(member, index uint64) []ack {
 	if z.held == nil {
 		z.begin(z.term)
@@ -57,6 +60,9 @@ func (z *zones) acknowledge(member, index uint64) []ack {
 	z.held[member] = max(z.held[member], index)
 	z.raise()
 	first := min(index, z.level)
+	if first == 0 {
+		return z.release()
+	}
 	z.given[member] = max(z.given[member], first)
 	return append([]ack{{member, first}}, z.release()...)
 }

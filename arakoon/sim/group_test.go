@@ -1,0 +1,315 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing/synctest"
+	"time"
+
+	"openvstorage/arakoon"
+	"openvstorage/internal/disk/crashdisk"
+
+	"github.com/google/uuid"
+)
+
+// plan is a history before it happens.
+type plan struct {
+	seed    uint64
+	members int
+	clients int
+	length  time.Duration // of the time with faults
+	compact int64         // Options.CompactBytes
+	slow    bool          // syncs may take time; then nothing is compacted
+	zones   bool          // of two, both must have what is answered; the members stay the same then
+	weather weather
+	faults  []fault
+}
+
+func (p plan) String() string {
+	s := fmt.Sprintf("seed %d: %d members, %d clients, slow disks %v, zones %v, %d faults", p.seed, p.members, p.clients, p.slow, p.zones, len(p.faults))
+	for _, f := range p.faults {
+		s += "\n  " + f.String()
+	}
+	return s
+}
+
+// group is a group of members in a history.
+type group struct {
+	plan    plan
+	cluster uuid.UUID
+	watch   *watch
+	net     *network
+	record  *recorder
+	tasks   sync.WaitGroup
+	trials  sync.WaitGroup // clients and faults
+	quiet   chan struct{}  // closed when the time for these is over
+	end     atomic.Bool    // nothing is started any more
+	change  chan struct{}  // full while a fault changes the members
+	zoned   atomic.Bool    // zones are required
+
+	mu       sync.Mutex
+	machines map[uint64]*machine
+	next     uint64 // id of a member that comes
+}
+
+// healing is how long a group may take to make progress when all is well again.
+const healing = 60 * time.Second
+
+// outcome is what came of a history.
+type outcome struct {
+	group   *group
+	decided bool
+	err     error
+}
+
+// play plays a history in a bubble of synctest, and returns what is left to be judged.
+func play(p plan) *group {
+	g := newGroup(p)
+	first := g.add(false)
+	first.start()
+	for g.size() < p.members && g.watch.err() == nil {
+		g.grow(2)
+	}
+	if p.zones {
+		g.requireZones()
+	}
+	if g.watch.err() == nil {
+		g.trouble()
+		g.heal()
+	}
+	g.stop()
+	return g
+}
+
+func newGroup(p plan) *group {
+	g := &group{
+		plan: p, cluster: uuid.MustParse("5d1f1f3c-25f1-4a0e-8f0e-07c1f4ad5a10"), watch: newWatch(), record: newRecorder(),
+		machines: map[uint64]*machine{}, next: 1, change: make(chan struct{}, 1), quiet: make(chan struct{}),
+	}
+	g.net = newNetwork(p.seed, g.watch)
+	g.net.change(p.weather)
+	return g
+}
+
+// trouble lets clients and faults go on for the length of the plan.
+func (g *group) trouble() {
+	for i := range g.plan.clients {
+		c := newClient(g, i)
+		g.trials.Go(c.run)
+	}
+	for _, f := range g.plan.faults {
+		g.trials.Go(func() {
+			if g.wait(f.at) {
+				f.happen(g)
+			}
+		})
+	}
+	g.trials.Go(g.compare)
+	time.Sleep(g.plan.length)
+	close(g.quiet)
+	g.trials.Wait()
+}
+
+// wait waits so long, or until clients and faults are to end; then it reports false.
+func (g *group) wait(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-g.quiet:
+		return false
+	}
+}
+
+// add makes a machine for a new member.
+func (g *group) add(joining bool) *machine {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	m := &machine{group: g, id: g.next, joining: joining, disk: crashdisk.New()}
+	if err := errors.Join(m.disk.MkdirAll("/", 0o700), m.disk.SyncDir("/")); err != nil {
+		panic(err)
+	}
+	g.machines[m.id] = m
+	g.next++
+	return m
+}
+
+// forget takes a machine out for good.
+func (g *group) forget(m *machine) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.machines, m.id)
+}
+
+func (g *group) size() int { return len(g.all()) }
+
+// all are the machines, in the order of their ids.
+func (g *group) all() []*machine {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list := make([]*machine, 0, len(g.machines))
+	for _, m := range g.machines {
+		list = append(list, m)
+	}
+	slices.SortFunc(list, func(a, b *machine) int { return int(a.id) - int(b.id) })
+	return list
+}
+
+func (g *group) ids() (list []uint64) {
+	for _, m := range g.all() {
+		list = append(list, m.id)
+	}
+	return list
+}
+
+func (g *group) ended() bool { return g.end.Load() }
+
+// leader is a machine whose node believes that it leads, or nil.
+func (g *group) leader() *machine {
+	for _, m := range g.all() {
+		if n, _ := m.node(); n != nil && n.Leading() {
+			return m
+		}
+	}
+	return nil
+}
+
+// whom is the machine that a fault is for: 0 is the leader.
+func (g *group) whom(who int) *machine {
+	if who == 0 {
+		if m := g.leader(); m != nil {
+			return m
+		}
+	}
+	all := g.all()
+	return all[who%len(all)]
+}
+
+// compare notes again and again what members have at an index that does not move meanwhile.
+func (g *group) compare() {
+	for g.wait(500 * time.Millisecond) {
+		for _, m := range g.all() {
+			if n, l := m.node(); n != nil {
+				if index, content, err := contentOf(n); err == nil && !l.over() && index > 0 {
+					g.watch.has(m.id, index, content)
+				}
+			}
+		}
+	}
+}
+
+// contentOf is all that users have stored, and the index that it is of; 0 if that moved.
+func contentOf(n *arakoon.Node) (index uint64, content string, err error) {
+	before := n.Applied()
+	err = n.Range(context.Background(), arakoon.Local, nil, nil, 0, func(k, v []byte) bool {
+		content += fmt.Sprintf("%s=%s\n", k, v)
+		return true
+	})
+	if n.Applied() != before {
+		before = 0
+	}
+	return before, content, err
+}
+
+// heal ends all faults, and holds what must be so then: the group goes on by itself, no
+// answered write is missing, and all members have the same.
+func (g *group) heal() {
+	began := time.Now()
+	g.net.change(fair)
+	for _, m := range g.all() {
+		m.calm()
+		g.tasks.Go(m.start)
+	}
+	c := newClient(g, 1000)
+	for c.write(c.some(set)) == 0 {
+		if time.Since(began) > healing {
+			g.watch.violation("no progress within %v after all was healed%s", healing, g.status())
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	g.settle()
+	for pair := range pairs {
+		for done := len(g.record.list); done == len(g.record.list); {
+			if c.read(input{kind: getBoth, pair: pair}); time.Since(began) > 2*healing {
+				g.watch.violation("no final read of pair %d within %v", pair, 2*healing)
+				return
+			}
+		}
+	}
+	g.equal(began)
+}
+
+// status is what members know, a line each.
+func (g *group) status() (s string) {
+	for _, m := range g.all() {
+		n, l := m.node()
+		switch {
+		case n != nil:
+			s += fmt.Sprintf("\n  member %d: %+v", m.id, n.Status())
+		case l != nil:
+			s += fmt.Sprintf("\n  member %d: it is being opened", m.id)
+		default:
+			s += fmt.Sprintf("\n  member %d: down", m.id)
+		}
+	}
+	return s
+}
+
+// equal waits until all members have applied all, and compares what they have.
+func (g *group) equal(began time.Time) {
+	for {
+		indexes := map[uint64]int{}
+		for _, m := range g.all() {
+			if n, _ := m.node(); n != nil {
+				if index, content, err := contentOf(n); err == nil && index >= g.watch.newestAnswered() {
+					g.watch.has(m.id, index, content)
+					indexes[index]++
+				}
+			}
+		}
+		for _, n := range indexes {
+			if n == g.size() {
+				return
+			}
+		}
+		if time.Since(began) > 3*healing {
+			g.watch.violation("members have not come to the same index within %v; %d was answered; members by index: %v", 3*healing, g.watch.newestAnswered(), indexes)
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// stop closes everything.
+func (g *group) stop() {
+	g.end.Store(true)
+	for _, m := range g.all() {
+		m.calm()
+	}
+	g.tasks.Wait()
+	for _, m := range g.all() {
+		if l := m.current(); l != nil {
+			m.closes(l)
+		}
+	}
+	g.tasks.Wait()
+	g.net.close()
+	synctest.Wait()
+}
+
+// calm ends what a machine was made to suffer.
+func (m *machine) calm() {
+	m.slow.Store(0)
+	if l := m.current(); l != nil {
+		l.mu.Lock()
+		l.wellLocked()
+		l.mu.Unlock()
+		l.gate.remove()
+	}
+}
