@@ -60,6 +60,15 @@ func (a *applier) apply(entries []*pb.Entry) error {
 	if err != nil {
 		return err
 	}
+	// Members must be known after a restart, when the commit index may be an older one:
+	// a leader that knew only itself, and had to wait for another zone, would wait for ever.
+	if changesMembers(entries) && a.compactor.may() {
+		at, err := a.state.Flush()
+		if err != nil {
+			return err
+		}
+		a.log.StateDurable(at.Index)
+	}
 	last := entries[len(entries)-1]
 	// Readers first: a write that was answered must be visible.
 	a.progress.advance(last.GetIndex(), last.GetTerm())
