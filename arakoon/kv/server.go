@@ -24,7 +24,7 @@ type Options struct {
 	Allow func(p *wire.Peer, op uint16) error
 
 	Reads   int           // at a time that touch the store; 32. Others wait, up to the wire's bounds
-	Answers int64         // bytes of values on their way out, beyond which reads are refused with BUSY; 256 MiB
+	Answers int64         // bytes of values on their way out, beyond which reads and watches are refused with BUSY; 256 MiB
 	AtLeast time.Duration // how long a read waits for the revision that it must see, before INCONSISTENT_READ; 1 s
 }
 
