@@ -39,7 +39,7 @@ func openNode(t testing.TB) *arakoon.Node {
 type host struct {
 	id     uint64
 	server *kv.Server
-	hang   atomic.Pointer[chan struct{}] // consistent reads of one key wait for it
+	hang   atomic.Pointer[chan struct{}] // watches and reads of one key wait for it, but for local ones
 
 	mu     sync.Mutex
 	node   kv.Node // nil: not open
@@ -111,7 +111,7 @@ func serve(t testing.TB, h *host, o kv.Options) *host {
 	}
 	if o.Allow == nil {
 		o.Allow = func(_ *wire.Peer, op uint16) error {
-			if gate := h.hang.Load(); gate != nil && op == kv.OpGet {
+			if gate := h.hang.Load(); gate != nil && (op == kv.OpGet || op == kv.OpWatch) {
 				<-*gate
 			}
 			return nil
