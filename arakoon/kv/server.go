@@ -104,9 +104,12 @@ func (s *Server) Serve(ctx context.Context, r *wire.Incoming) wire.Answer {
 		a   wire.Answer
 		err error
 	)
-	if !open {
+	switch {
+	case open && g.Life != r.Peer.Life: // a connection outlives the life that it was made for
+		err = fmt.Errorf("%w: group %q has life %d now, and this connection is of life %d", wire.ErrLife, r.Peer.Group, g.Life, r.Peer.Life)
+	case !open:
 		err = fmt.Errorf("%w: group %q is not open in this process", arakoon.ErrClosed, r.Peer.Group)
-	} else {
+	default:
 		a, err = handlers[r.Op](s, ctx, &g, r)
 	}
 	s.ops[r.Op].note(time.Since(began), err != nil)

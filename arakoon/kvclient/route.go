@@ -151,6 +151,9 @@ func (m *member) call(ctx context.Context, r wire.Request) (*wire.Reply, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%w: member %d: %w", wire.ErrOutcomeUnknown, m.id, err)
 	}
+	if f.Status == kv.StatusLife { // the next connection is of the life that Options.Members tells then
+		m.wire.Renew(f.Err())
+	}
 	return nil, &refusal{f, f.Err()}
 }
 
@@ -169,7 +172,7 @@ func verdictOf(err error) verdict {
 	switch {
 	case errors.As(err, &r):
 		switch r.Status {
-		case kv.StatusNotMaster, kv.StatusGoingDown, kv.StatusFailed, kv.StatusInconsistent:
+		case kv.StatusNotMaster, kv.StatusGoingDown, kv.StatusFailed, kv.StatusInconsistent, kv.StatusLife:
 			return away
 		case kv.StatusNoLongerMaster:
 			return lost
