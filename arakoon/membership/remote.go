@@ -19,8 +19,8 @@ type Caller interface {
 	CallWait(ctx context.Context, q wire.Request) (*wire.Reply, error)
 }
 
-// Remote is the hosts of a cluster, by the wire. Its fields must all be given, but for Work; they are not
-// changed any more. Its methods are safe for concurrent use.
+// Remote is the hosts of a cluster, by the wire. Its fields must all be given, but for Work;
+// they are not changed any more. Its methods are safe for concurrent use.
 type Remote struct {
 	Cluster uuid.UUID
 	Self    uuid.UUID // the host of this process, whose members Local makes
