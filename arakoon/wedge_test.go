@@ -189,3 +189,26 @@ func TestDumpAfterAnInstall(t *testing.T) {
 		}
 	})
 }
+
+// While nobody has said that these are the newest files no snapshot is made: making one
+// flushes the state.
+func TestNoSnapshotOfHeldFiles(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.change = func(_ uint64, o *Options) { o.HoldCompaction = true }
+		n := c.start(1)
+		set(t, n, "a", "1")
+		was := n.state.state().Durable()
+		for range 10 {
+			if _, err := n.source.snapshot(); err == nil {
+				t.Fatal("a snapshot")
+			}
+			time.Sleep(time.Second)
+		}
+		if now := n.state.state().Durable(); now.Index != was.Index {
+			t.Errorf("the state was durable up to entry %d, and is up to %d", was.Index, now.Index)
+		}
+		n.MayCompact()
+		c.until("a snapshot", func() bool { _, err := n.source.snapshot(); return err == nil })
+	})
+}
