@@ -259,7 +259,7 @@ func (s *stepper) ready() {
 				}
 				s.applies.put(m)
 			default:
-				if s.send(m) {
+				if s.goesOut(m) {
 					away = append(away, m)
 				}
 			}
@@ -268,9 +268,9 @@ func (s *stepper) ready() {
 	}
 }
 
-// send reports whether a message goes to another member. raft sends a member nothing else
-// after word of a snapshot until it is told what became of that.
-func (s *stepper) send(m *pb.Message) bool {
+// goesOut reports whether a message goes to another member. raft sends a member nothing
+// else after word of a snapshot until it is told what became of that.
+func (s *stepper) goesOut(m *pb.Message) bool {
 	goes := s.outgoing(m)
 	switch {
 	case m.GetType() != pb.MsgSnap:
