@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -101,8 +102,11 @@ func (h *Host) resume(ctx context.Context, m *trust.Material, token *trust.Token
 	if err := h.open(m); err != nil {
 		return err
 	}
-	// If the cluster cannot be reached the host starts by what it knows, and goes on asking.
-	err := h.cache.Refresh(ctx)
+	// If the cluster cannot be reached, or its first host answers nothing, the host starts by
+	// what it knows, and goes on asking.
+	bounded, cancel := context.WithTimeout(ctx, h.o.Wait)
+	defer cancel()
+	err := h.cache.Refresh(bounded)
 	if err == nil {
 		return nil
 	}
@@ -209,12 +213,18 @@ func (o *Options) joinAt(ctx context.Context, token *trust.Token, address string
 	if err := o.Dir.Change(func(r *datadir.Record) { r.Cluster = token.Cluster }); err != nil { // step 2
 		return nil, err
 	}
-	b, err := ask(ctx, c, opJoin, nil, q.Encode())
+	bounded, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	b, err := ask(bounded, c, opJoin, nil, q.Encode())
 	if err != nil {
 		return nil, err
 	}
 	return trust.DecodeAnswer(b)
 }
+
+// joinTime bounds how long one host is waited for that was asked to join. What it does
+// later is harmless: the next try, with the same token and key, gets another answer.
+const joinTime = time.Minute
 
 // claim counts this start in the directory's record, before anybody is told of it: so two
 // starts never have the same number and history.

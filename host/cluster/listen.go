@@ -230,8 +230,12 @@ func (h *Host) read(ctx context.Context, in *wire.Incoming) wire.Answer {
 	if in.Op == opRange {
 		to = end(key)
 	}
-	if err := h.Allow(in.Peer, trust.KeyCall(false, key, to), trust.Group(group)); err != nil {
+	call := trust.KeyCall(false, key, to)
+	if err := h.Allow(in.Peer, call, trust.Group(group)); err != nil {
 		return failure(statusRefused, err)
+	}
+	if call == "trust/key" { // members have it in their state, and get it as members
+		return failure(statusRefused, fmt.Errorf("the keys %q have the authority's sealed key among them, which this service shows nobody", key))
 	}
 	if in.Op == opGet {
 		value, err := h.store.Get(ctx, key)
