@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,11 +54,9 @@ func Resume(ctx context.Context, o Options) (_ *Host, err error) {
 			o.Listeners.Close()
 		}
 	}()
-	var token *trust.Token
-	if o.Join != "" {
-		if token, err = trust.ParseToken(o.Join); err != nil {
-			return nil, err
-		}
+	token, err := o.token()
+	if err != nil {
+		return nil, err
 	}
 	if err := o.mayJoin(token); err != nil {
 		return nil, err
@@ -120,6 +119,22 @@ func (h *Host) resume(ctx context.Context, m *trust.Material, token *trust.Token
 	}
 	h.faults.tell(fmt.Errorf("the first host of the cluster does not answer; this host goes by what it has seen: %w", err))
 	return nil
+}
+
+// token is that of Join, nil if there is none. That its file is gone matters only to a
+// directory that has not joined: a host whose token was used and thrown away starts.
+func (o *Options) token() (*trust.Token, error) {
+	name, gone := strings.CutPrefix(o.Join, "@")
+	switch {
+	case o.Join == "":
+		return nil, nil
+	case !gone:
+		return trust.ParseToken(o.Join)
+	case !HasJoined(o.Dir):
+		return nil, fmt.Errorf("--join: %s with the token: %w; and %s has joined no cluster yet", name, fs.ErrNotExist, o.Dir.Path)
+	}
+	o.Logger.Info("the file of the token is gone; this host has joined already, and needs none", "file", name)
+	return nil, nil
 }
 
 // mayJoin refuses a directory that cannot be that of a host that joins, by name.

@@ -153,6 +153,13 @@ func (h *Host) answerJoin(ctx context.Context, in *wire.Incoming) (*trust.Answer
 	if err != nil {
 		return nil, err
 	}
+	peer, err := h.identify(ctx, in.Peer)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.guard.Allow(peer, "join/join", trust.Nothing); err != nil {
+		return nil, err
+	}
 	answer, err := h.registrar.Join(ctx, q)
 	if err == nil {
 		h.o.Logger.Info("a host has joined", "host", q.Host, "names", q.Names, "from", in.Peer.Addr)

@@ -28,8 +28,10 @@ type Config struct {
 	Storage  []string // HOST:PORT for traffic of storage too; at most roster.AddressesMax
 	Zone     string   // where the host is; see roster.CheckZone
 	Insecure bool     // connections without TLS are taken too, but for joins and renewals
-	Join     string   // the line of a token; needed at the first start of a host that joins
-	Names    []string // other names and addresses of the machine, for its certificate
+	// Join is the line of a token, needed at the first start of a host that joins; or @ and
+	// the name of the file that had it and is not there any more.
+	Join  string
+	Names []string // other names and addresses of the machine, for its certificate
 	// Passphrase reads what the authority's key is sealed under. nil: it is made at
 	// random, and kept in DIR/trust/passphrase. Only the first host uses it.
 	Passphrase func(context.Context) ([]byte, error)
