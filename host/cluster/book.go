@@ -17,8 +17,7 @@ import (
 // book is where the hosts are, as this host knows it, and its file.
 type book struct {
 	writing sync.Mutex // over the file, and unwritten
-	// unwritten: the file does not have now, because it could not be written.
-	unwritten bool
+	unwritten bool // the last write failed: the file is older than the field now
 
 	mu  sync.Mutex
 	now roster.Book
