@@ -16,8 +16,8 @@ import (
 
 // book is where the hosts are, as this host knows it, and its file.
 type book struct {
-	writing sync.Mutex // over the file, and unwritten
-	unwritten bool // the last write failed: the file is older than the field now
+	writing   sync.Mutex // over the file, and unwritten
+	unwritten bool       // the last write failed: the file is older than the field now
 
 	mu  sync.Mutex
 	now roster.Book
