@@ -25,6 +25,9 @@ func (n *Node) Leader() uint64 { return n.leader.Load() }
 // within an election's time; this member leads on then. Meanwhile writes are refused, and
 // nothing of them is done.
 func (n *Node) Transfer(ctx context.Context, to uint64) error {
+	if err := n.Err(); err != nil {
+		return err
+	}
 	t := &transfer{to: to, done: make(chan error, 1)}
 	n.work.put(t)
 	select {
@@ -40,7 +43,11 @@ func (n *Node) Transfer(ctx context.Context, to uint64) error {
 
 // ReportUnreachable tells raft that messages to a member were lost, so that it sends one at
 // a time until that member answers. A Transport calls it; it does not block.
-func (n *Node) ReportUnreachable(id uint64) { n.work.put(unreachable(id)) }
+func (n *Node) ReportUnreachable(id uint64) {
+	if n.Err() == nil { // nobody takes it after that
+		n.work.put(unreachable(id))
+	}
+}
 
 // unreachable is a member that messages do not reach.
 type unreachable uint64
@@ -150,7 +157,7 @@ func (s *stepper) tickAll() {
 	if !s.lead.mute {
 		s.raft.Tick()
 	}
-	if !s.several {
+	if !s.several && !s.lead.mute { // one that fell silent must still see that its disk answers
 		return
 	}
 	s.peers.tick++

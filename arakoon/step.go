@@ -259,16 +259,27 @@ func (s *stepper) ready() {
 				}
 				s.applies.put(m)
 			default:
-				if s.outgoing(m) {
-					if m.GetType() == pb.MsgSnap {
-						s.source.sentTo(m.GetTo(), m.GetSnapshot().GetData(), time.Now())
-					}
+				if s.goesOut(m) {
 					away = append(away, m)
 				}
 			}
 		}
 		s.out.send(away)
 	}
+}
+
+// goesOut reports whether a message goes to another member. raft sends a member nothing
+// else after word of a snapshot until it is told what became of that.
+func (s *stepper) goesOut(m *pb.Message) bool {
+	goes := s.outgoing(m)
+	switch {
+	case m.GetType() != pb.MsgSnap:
+	case goes:
+		s.source.sentTo(m.GetTo(), m.GetSnapshot().GetData(), time.Now())
+	default:
+		s.work.put(snapshotFailed{m.GetTo()})
+	}
+	return goes
 }
 
 // given notes what the log is about to get.
