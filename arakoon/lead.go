@@ -100,9 +100,25 @@ func (s *stepper) beginTransfer(to uint64) error {
 	return nil
 }
 
-// mayLead reports whether a member may lead by Options.Forced.
+// mayLead reports whether a member may lead by Options.Forced. Before a forced master is a
+// voter all may: nobody else could make it one.
 func (s *stepper) mayLead(id uint64) bool {
-	return !s.opt.Forced || len(s.opt.Preferred) == 0 || slices.Contains(s.opt.Preferred, id)
+	if !s.opt.Forced || s.isPreferred(id) {
+		return true
+	}
+	return !slices.ContainsFunc(s.conf.GetVoters(), s.isPreferred)
+}
+
+func (s *stepper) isPreferred(id uint64) bool { return slices.Contains(s.opt.Preferred, id) }
+
+// standsIn reports whether this member leads in raft's eyes alone, until a forced master
+// can. Raft elects nobody whose log lacks what is committed, and no member gets that but
+// from a leader: if none but forced masters were elected, one that was away while the
+// others committed something would never lead again. So others are elected too. They
+// bring the logs of all up to date, take no requests, and give the lead to the first
+// forced master that has caught up.
+func (s *stepper) standsIn() bool {
+	return !s.lead.mute && !s.leading.Load() && s.raft.BasicStatus().RaftState == raft.StateLeader
 }
 
 // endTransfers answers those who wait for the lead to be given away, once it is or raft
@@ -206,15 +222,23 @@ func (s *stepper) prefer() {
 	if len(s.opt.Preferred) == 0 {
 		return
 	}
-	if !s.leading.Load() {
+	standsIn := s.standsIn()
+	if !s.leading.Load() && !standsIn {
 		s.lead.preferred.none()
 		return
 	}
-	if slices.Contains(s.opt.Preferred, s.opt.Member) || s.raft.BasicStatus().LeadTransferee != 0 {
+	if s.isPreferred(s.opt.Member) || s.raft.BasicStatus().LeadTransferee != 0 {
 		s.lead.preferred.none()
 		return
 	}
-	to := s.successor(func(id uint64) bool { return slices.Contains(s.opt.Preferred, id) })
+	to := s.successor(s.isPreferred)
+	if standsIn {
+		// At once, and again and again: nobody serves meanwhile.
+		if to != raft.None {
+			s.raft.TransferLeader(to)
+		}
+		return
+	}
 	if !s.lead.preferred.look(s.peers.tick, to) {
 		return
 	}
@@ -269,14 +293,11 @@ func (p *preference) look(tick, candidate uint64) bool {
 }
 
 // outgoing drops what a member must not send: one that gives the lead up because of its
-// disk, heartbeats and appends, so that the others elect another one; and one that may not
-// lead by Options.Forced, its candidacies.
+// disk, heartbeats and appends, so that the others elect another one.
 func (s *stepper) outgoing(m *pb.Message) bool {
 	switch m.GetType() {
 	case pb.MsgApp, pb.MsgHeartbeat, pb.MsgSnap:
 		return !s.lead.mute
-	case pb.MsgPreVote:
-		return s.mayLead(s.opt.Member)
 	}
 	return true
 }

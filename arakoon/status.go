@@ -109,6 +109,8 @@ func (s *stepper) obstacle(now Status) string {
 	switch {
 	case s.lead.mute:
 		return "the leader's disk does not answer, and no other member has taken over"
+	case s.standsIn():
+		return fmt.Sprintf("this member stands in for the forced masters %v, none of which is there and has caught up", s.opt.Preferred)
 	case now.Leader == raft.None:
 		return "no member is known to lead"
 	case now.Leader != s.opt.Member && s.isMember(now.Leader) && !s.peers.alive(now.Leader):

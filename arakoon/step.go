@@ -211,7 +211,7 @@ func (s *stepper) askIndex() {
 	if !s.leading.Load() {
 		// Where another leads the reads are its. While nobody is known to lead they
 		// wait: this member may be about to, unless the group has removed it.
-		if s.lead.mute || status.RaftState == raft.StateFollower && (status.Lead != raft.None || s.gone(s.opt.Member)) {
+		if s.lead.mute || s.standsIn() || status.RaftState == raft.StateFollower && (status.Lead != raft.None || s.gone(s.opt.Member)) {
 			for _, r := range s.reads {
 				r.err <- s.notLeader()
 			}
@@ -302,9 +302,10 @@ func (s *stepper) noteLead() {
 	status := s.raft.BasicStatus()
 	leads := status.RaftState == raft.StateLeader
 	s.lead.mute = s.lead.mute && leads
-	leads = leads && !s.lead.mute
+	// A leader goes on when a forced master becomes a voter: it gives that the lead.
+	leads = leads && !s.lead.mute && (s.leading.Load() || s.mayLead(s.opt.Member))
 	s.lead.id = status.Lead
-	if s.lead.mute {
+	if s.lead.mute || !leads && !s.mayLead(status.Lead) {
 		s.lead.id = raft.None
 	}
 	s.leader.Store(s.lead.id)
