@@ -1,6 +1,7 @@
 package arakoon
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -18,9 +19,35 @@ import (
 // named in the text where that is possible, and the dump goes on behind it; the error is of
 // what ended it.
 func Dump(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
-	if err := state.Dump(state.Options{FS: fsys, Dir: path.Join(dir, "state")}, w, valueMax); err != nil {
-		return err
+	return errors.Join(DumpState(fsys, dir, w, valueMax), DumpLog(fsys, dir, w, valueMax))
+}
+
+// DumpState is Dump of the state alone.
+func DumpState(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
+	name, err := stateInUse(fsys, dir)
+	if err != nil {
+		return fmt.Errorf("arakoon: dump %s: %w", dir, err)
 	}
+	return state.Dump(state.Options{FS: fsys, Dir: path.Join(dir, name)}, w, valueMax)
+}
+
+// stateInUse is the name of the newest state in the directory of a member.
+func stateInUse(fsys disk.FS, dir string) (string, error) {
+	names, err := fsys.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	newest, use := uint64(0), stateName
+	for _, name := range names {
+		if n, ok := indexOf(statePrefix, name); ok && n > newest {
+			newest, use = n, name
+		}
+	}
+	return use, nil
+}
+
+// DumpLog is Dump of the log alone.
+func DumpLog(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
 	names, err := raftlog.Segments(fsys, path.Join(dir, "log"))
 	if err != nil {
 		return err

@@ -41,6 +41,8 @@ type stepper struct {
 	leading *atomic.Bool   // the node's
 	leader  *atomic.Uint64 // the node's
 	inbox   *inbox
+	figures *figures
+	stands  bool                              // raft campaigns, or leads
 	gone    func(id uint64) bool              // the state's: the group has removed this member
 	storing func() (number uint64, busy bool) // the appender's
 
@@ -261,6 +263,7 @@ func (s *stepper) ready() {
 			default:
 				if s.outgoing(m) {
 					if m.GetType() == pb.MsgSnap {
+						s.figures.snapshotsSent.Add(1)
 						s.source.sentTo(m.GetTo(), m.GetSnapshot().GetData(), time.Now())
 					}
 					away = append(away, m)
@@ -292,10 +295,14 @@ func (s *stepper) noteLead() {
 	leads := status.RaftState == raft.StateLeader
 	s.lead.mute = s.lead.mute && leads
 	leads = leads && !s.lead.mute
+	before := s.lead.id
 	s.lead.id = status.Lead
 	if s.lead.mute {
 		s.lead.id = raft.None
 	}
+	stands := status.RaftState != raft.StateFollower
+	s.figures.noted(s.lead.id, before, stands && !s.stands)
+	s.stands = stands
 	s.leader.Store(s.lead.id)
 	if !s.leading.Swap(leads) || leads {
 		return
