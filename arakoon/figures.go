@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"openvstorage/arakoon/raftlog"
 )
 
 // DurationBounds are the upper ends of the first buckets of a Durations; the last one has
@@ -117,7 +119,7 @@ func (i ImageCalls) Figures() Figures {
 	n := i.node
 	f := &n.figures
 	out := Figures{
-		Proposals: f.proposals.now(), Stores: f.stores.now(), Applies: f.applies.now(), LogBytes: n.log.Size(), Watchers: n.history.Watchers(),
+		Proposals: f.proposals.now(), Stores: f.stores.now(), Applies: f.applies.now(), LogBytes: raftlog.Size(n.log), Watchers: n.history.Watchers(),
 		SnapshotsSent: f.snapshotsSent.Load(), SnapshotsTaken: f.snapshotsTaken.Load(),
 	}
 	f.mu.Lock()

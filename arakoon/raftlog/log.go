@@ -383,8 +383,8 @@ func (l *Log) Behind(index uint64) (bytes int64) {
 	return bytes
 }
 
-// Size is how many bytes the segment files have.
-func (l *Log) Size() (bytes int64) {
+// Size is how many bytes the segment files of a log have.
+func Size(l *Log) (bytes int64) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for _, s := range l.segments {

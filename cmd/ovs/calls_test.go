@@ -100,7 +100,7 @@ func TestCalls(t *testing.T) {
 			continue
 		}
 		for _, m := range methods {
-			if !regexp.MustCompile(`\b(client|Client\)|Arakoon\(\))\.` + m + `\b`).MatchString(uses) {
+			if !regexp.MustCompile(`\b(client|Client\)|OfGroups\(client\))\.` + m + `\b`).MatchString(uses) {
 				t.Errorf("call %s: no command uses Client.%s", call, m)
 			}
 		}

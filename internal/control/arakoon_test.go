@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -18,6 +19,8 @@ type fakeGroups struct {
 	wrote    KeyWrite
 	held     chan struct{} // Write waits for it if it is not nil
 	writing  chan struct{}
+	now      atomic.Int64 // writes that are held
+	most     atomic.Int64
 }
 
 func (f *fakeGroups) Leases(context.Context, string) ([]ArakoonLease, error) {
@@ -25,7 +28,9 @@ func (f *fakeGroups) Leases(context.Context, string) ([]ArakoonLease, error) {
 }
 
 func (f *fakeGroups) Write(_ context.Context, w KeyWrite) (KeyWritten, error) {
-	if f.held != nil {
+	if f.held != nil && w.Group != "small" {
+		f.most.Store(max(f.most.Load(), f.now.Add(1)))
+		defer f.now.Add(-1)
 		f.writing <- struct{}{}
 		<-f.held
 		return KeyWritten{}, nil
@@ -72,7 +77,7 @@ func serveGroups(t *testing.T, f Arakoon) (*Server, *GroupsClient) {
 			t.Error(err)
 		}
 	})
-	return s, NewClient(dir).Arakoon()
+	return s, OfGroups(NewClient(dir))
 }
 
 // TestBackupComesInPieces, each as it was sent, and ends with what it is of, or an error.
@@ -127,7 +132,7 @@ func TestWatchesEndWithTheServer(t *testing.T) {
 	}
 }
 
-// TestLargeValuesAreTaken, and few of them at once.
+// TestLargeValuesAreTaken, few of them at once; others wait, and small ones do not.
 func TestLargeValuesAreTaken(t *testing.T) {
 	f := &fakeGroups{}
 	_, client := serveGroups(t, f)
@@ -144,11 +149,16 @@ func TestLargeValuesAreTaken(t *testing.T) {
 		go func() { _, err := client.Write(context.Background(), large); ended <- err }()
 		<-held.writing
 	}
-	if _, err := client.Write(t.Context(), large); !errors.Is(err, ErrBusy) {
-		t.Errorf("one large write more: %v", err)
+	go func() { _, err := client.Write(context.Background(), large); ended <- err }()
+	if _, err := client.Write(t.Context(), KeyWrite{Group: "small"}); err != nil {
+		t.Errorf("a small one beside them: %v", err)
+	}
+	if most := held.most.Load(); most > largeCalls {
+		t.Errorf("%d large writes at once", most)
 	}
 	close(held.held)
-	for range largeCalls {
+	<-held.writing // the one that waited
+	for range largeCalls + 1 {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}

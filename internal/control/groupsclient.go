@@ -6,10 +6,8 @@ import "context"
 // methods are those of Arakoon. It is safe for concurrent use.
 type GroupsClient struct{ of *Client }
 
-// Arakoon is the client for the groups.
-func (c *Client) Arakoon() *GroupsClient {
-	return &GroupsClient{c}
-}
+// OfGroups is the client for the groups of the `ovs up` that a client speaks to.
+func OfGroups(c *Client) *GroupsClient { return &GroupsClient{c} }
 
 // Groups says how all groups are, or the one that is named.
 func (g *GroupsClient) Groups(ctx context.Context, group string) ([]ArakoonGroup, error) {

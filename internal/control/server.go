@@ -215,7 +215,8 @@ func answering[Request, Result any](s *Server, mux *http.ServeMux, call string, 
 	})
 }
 
-// requestMost is how many bytes a request may have. Few may be large at once.
+// requestMost is how many bytes a request may have. Few may be large at once; others wait
+// for their turn, as a client that is refused before it has sent all may not see why.
 func (s *Server) requestMost(call string, r *http.Request) (most int64, free func(), err error) {
 	if call != "arakoon/write" || r.ContentLength >= 0 && r.ContentLength <= RequestMax {
 		return RequestMax, func() {}, nil
@@ -223,7 +224,9 @@ func (s *Server) requestMost(call string, r *http.Request) (most int64, free fun
 	select {
 	case s.large <- struct{}{}:
 		return KeyRequestMax, func() { <-s.large }, nil
-	default:
+	case <-s.leaving.Done():
+		return 0, nil, errStopping
+	case <-time.After(s.opt.BodyTimeout):
 		return 0, nil, fmt.Errorf("%w: %d calls with large requests are running; try again later", ErrBusy, cap(s.large))
 	}
 }

@@ -40,7 +40,7 @@ func (cmds commands) asks(do func(c *cobra.Command, client *control.GroupsClient
 		if err != nil {
 			return err
 		}
-		return do(c, client.Arakoon(), args)
+		return do(c, control.OfGroups(client), args)
 	}
 }
 
@@ -84,7 +84,7 @@ func (cmds commands) groupsOnly(c *cobra.Command, args []string, _ string) (name
 	}
 	ctx, cancel := clustercmd.CompletionContext(c)
 	defer cancel()
-	list, _ := client.Arakoon().Groups(ctx, "") // none is offered without it
+	list, _ := control.OfGroups(client).Groups(ctx, "") // none is offered without it
 	for _, g := range list {
 		names = append(names, g.Group)
 	}

@@ -115,7 +115,7 @@ were at one instant.`,
 			if err != nil {
 				return err
 			}
-			i, err := backupTo(c.Context(), client.Arakoon(), args[0], to)
+			i, err := backupTo(c.Context(), control.OfGroups(client), args[0], to)
 			if err != nil {
 				return err
 			}
@@ -179,7 +179,7 @@ It must run where the groups are led.`,
 			if err != nil {
 				return err
 			}
-			list, err := backupAll(c.Context(), client.Arakoon(), to)
+			list, err := backupAll(c.Context(), control.OfGroups(client), to)
 			if err != nil {
 				return err
 			}

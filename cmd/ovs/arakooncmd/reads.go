@@ -96,7 +96,7 @@ func (cmds commands) ofRange(use, short string, args cobra.PositionalArgs, rever
 			if err != nil {
 				return err
 			}
-			return cmds.printRange(c, client.Arakoon(), r)
+			return cmds.printRange(c, control.OfGroups(client), r)
 		},
 	})
 	c.Flags().IntVar(&r.Limit, "limit", rangeLimit, "show so many keys; 0: all")
@@ -203,7 +203,7 @@ func (cmds commands) count() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			n, err := client.Arakoon().Count(c.Context(), r)
+			n, err := control.OfGroups(client).Count(c.Context(), r)
 			if err != nil {
 				return err
 			}
@@ -239,7 +239,7 @@ new value. With --json each line is a JSON object.`,
 				return err
 			}
 			asJSON, _ := c.Flags().GetBool("json")
-			return client.Arakoon().Watch(c.Context(), w, func(e control.KeyEvents) error { return writeEvents(c.OutOrStdout(), e, asJSON) })
+			return control.OfGroups(client).Watch(c.Context(), w, func(e control.KeyEvents) error { return writeEvents(c.OutOrStdout(), e, asJSON) })
 		},
 	}
 	c.Flags().Uint64Var(&w.From, "from", 0, "begin with this `revision` (default what comes next)")

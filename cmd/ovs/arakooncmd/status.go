@@ -180,7 +180,7 @@ func (cmds commands) master() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			leads, err := client.Arakoon().Transfer(c.Context(), args[0], to)
+			leads, err := control.OfGroups(client).Transfer(c.Context(), args[0], to)
 			if err != nil {
 				return err
 			}

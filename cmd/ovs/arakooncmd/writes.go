@@ -44,7 +44,7 @@ one by hand can lose data: take a backup first, and then give --i-know.`,
 			if err != nil {
 				return err
 			}
-			r, err := client.Arakoon().Write(c.Context(), w)
+			r, err := control.OfGroups(client).Write(c.Context(), w)
 			if err != nil {
 				return err
 			}
