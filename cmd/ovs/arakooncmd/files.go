@@ -346,9 +346,9 @@ The new group is of the next life: members, clients and files of the old one are
 	return c
 }
 
-// restoreAll makes members of backups, all of which are checked before anything is made. If it
-// is cut short it is called again with the same arguments: members that are whole are told,
-// and the others are to be made one by one.
+// restoreAll makes members of backups, all of which are checked before anything is made. Of
+// several groups none is made where something is already. If it is cut short between two of
+// them, each that is there is whole; the directory is removed and all is made anew.
 func restoreAll(from, to string, member uint64) ([]info, error) {
 	list, err := backups(from)
 	if err != nil {
@@ -357,6 +357,11 @@ func restoreAll(from, to string, member uint64) ([]info, error) {
 	s, err := os.Stat(from)
 	if err != nil {
 		return nil, err
+	}
+	if s.IsDir() {
+		if err := os.Mkdir(to, 0o700); err != nil {
+			return nil, fmt.Errorf("--to: %w", err)
+		}
 	}
 	for n, i := range list {
 		dir := to
@@ -368,7 +373,7 @@ func restoreAll(from, to string, member uint64) ([]info, error) {
 		}
 		list[n].File = dir
 	}
-	return list, nil
+	return list, syncDir(filepath.Dir(filepath.Clean(to)))
 }
 
 func restoreOne(file, dir string, member uint64) error {
