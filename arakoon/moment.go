@@ -72,9 +72,14 @@ const momentTries = 1000
 // are held first, which takes microseconds; then each leader is asked whether it has answered
 // anything since. If none has, the instant is the one between the two. Otherwise all is
 // begun again, up to 1000 times, and then the error matches ErrBusy.
-func Moments(ctx context.Context, nodes ...*Node) (list []*Moment, err error) {
+func Moments(ctx context.Context, nodes ...*Node) ([]*Moment, error) {
+	return momentsOf(ctx, nodes, func() {})
+}
+
+// momentsOf is Moments; held is called whenever the state of one more group is held.
+func momentsOf(ctx context.Context, nodes []*Node, held func()) (list []*Moment, err error) {
 	for range momentTries {
-		list, err = holdAll(ctx, nodes)
+		list, err = holdAll(ctx, nodes, held)
 		if err != nil {
 			return nil, err
 		}
@@ -96,13 +101,14 @@ func Moments(ctx context.Context, nodes ...*Node) (list []*Moment, err error) {
 	return nil, fmt.Errorf("%w: each time that the states of %d groups were held, one of them had a write meanwhile, %d times; try again when less is written", ErrBusy, len(nodes), momentTries)
 }
 
-func holdAll(ctx context.Context, nodes []*Node) (list []*Moment, err error) {
+func holdAll(ctx context.Context, nodes []*Node, held func()) (list []*Moment, err error) {
 	for _, n := range nodes {
 		m, err := n.Moment(ctx)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(list))
 		}
 		list = append(list, m)
+		held()
 	}
 	return list, nil
 }

@@ -10,57 +10,52 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 )
 
-// TestMomentsAreOfOneInstant: records of one group are named by another while the groups go
-// on, made before they are named and removed after it. Whatever backups hold, what is named
-// is there. Backups one after the other, in either order, lack it now and then.
+// TestMomentsAreOfOneInstant: while the state of one group is held and that of the next is
+// not, a record is made in the one and named in the other, or the name goes and then the
+// record. What is named must be there all the same, whichever group comes first.
 func TestMomentsAreOfOneInstant(t *testing.T) {
-	named, names := open(t, testOptions(crashdisk.New())), open(t, testOptions(crashdisk.New()))
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	key := func(i int) []byte { return []byte{'k', byte(i), byte(i >> 8)} }
-	go func() {
-		for i := 0; ctx.Err() == nil; i++ {
-			for _, step := range []struct {
-				n   *Node
-				seq *Sequence
-			}{
-				{named, new(Sequence).Set(key(i), nil)}, {names, new(Sequence).Set(key(i), nil)},
-				{names, new(Sequence).Delete(key(i))}, {named, new(Sequence).Delete(key(i))},
-			} {
-				if _, err := step.n.Do(context.WithoutCancel(ctx), step.seq); err != nil {
-					done <- err
+	for name, namedFirst := range map[string]bool{"named first": true, "names first": false} {
+		t.Run(name, func(t *testing.T) {
+			named, names := open(t, testOptions(crashdisk.New())), open(t, testOptions(crashdisk.New()))
+			set(t, named, "old", "")
+			set(t, names, "old", "")
+			nodes := []*Node{names, named}
+			if namedFirst {
+				nodes = []*Node{named, names}
+			}
+			calls := 0
+			list, err := momentsOf(t.Context(), nodes, func() {
+				if calls++; calls > 1 {
 					return
 				}
+				set(t, named, "new", "")
+				set(t, names, "new", "")
+				for _, n := range []*Node{names, named} {
+					if _, err := n.Do(t.Context(), new(Sequence).Delete([]byte("old"))); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		done <- nil
-	}()
-	held := 0
-	for range 50 {
-		list, err := Moments(t.Context(), named, names)
-		if errors.Is(err, ErrBusy) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		held++
-		there := keysOf(t, list[0])
-		for k := range keysOf(t, list[1]) {
-			if !there[k] {
-				t.Errorf("%q is named and not there", k)
+			for i, m := range list {
+				if there := keysOf(t, m); len(there) != 1 || !there["key \"new\": 0 bytes \"\"\n"] {
+					t.Errorf("group %d holds %v", i, there)
+				}
 			}
-		}
-		if err := closeAll(list); err != nil {
-			t.Error(err)
-		}
-	}
-	stop()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	if held == 0 {
-		t.Error("no instant was found")
+			if err := closeAll(list); err != nil || calls != 4 {
+				t.Errorf("%v, %d states were held", err, calls)
+			}
+			// Groups that never stand still are given up, and nothing is held on to.
+			if list, err = momentsOf(t.Context(), nodes, func() { set(t, named, "more", "") }); !errors.Is(err, ErrBusy) || list != nil {
+				t.Errorf("%v, %v", list, err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			if _, err = momentsOf(ctx, nodes, func() { cancel(); set(t, named, "more", "") }); !errors.Is(err, context.Canceled) {
+				t.Errorf("cancelled: %v", err)
+			}
+		})
 	}
 }
 
