@@ -49,11 +49,11 @@ func TestMomentsAreOfOneInstant(t *testing.T) {
 			}
 			// Groups that never stand still are given up, and nothing is held on to.
 			if list, err = momentsOf(t.Context(), nodes, func() { set(t, named, "more", "") }); !errors.Is(err, ErrBusy) || list != nil {
-				t.Errorf("%v, %v", list, err)
+				t.Errorf("%v, %v", list, errors.Join(err, closeAll(list))) // what is held would keep the node from ending
 			}
 			ctx, cancel := context.WithCancel(t.Context())
-			if _, err = momentsOf(ctx, nodes, func() { cancel(); set(t, named, "more", "") }); !errors.Is(err, context.Canceled) {
-				t.Errorf("cancelled: %v", err)
+			if list, err = momentsOf(ctx, nodes, func() { cancel(); set(t, named, "more", "") }); !errors.Is(err, context.Canceled) {
+				t.Errorf("cancelled: %v", errors.Join(err, closeAll(list)))
 			}
 		})
 	}
