@@ -21,6 +21,7 @@ type appender struct {
 	end       *shutdown
 	logger    *slog.Logger
 	onFull    func(error)
+	took      func(time.Duration)
 	hard      *pb.HardState // as the log has it
 	later     *pb.HardState // a newer one that goes into the log with the next change of the members, nil if there is none
 	installer *installer
@@ -107,7 +108,13 @@ const (
 
 // store appends rounds.
 func (a *appender) store(rounds []raftlog.Round) error {
-	return a.patiently(func() error { return a.log.Append(rounds...) })
+	if len(rounds) == 0 {
+		return a.patiently(func() error { return a.log.Append() })
+	}
+	began := time.Now()
+	err := a.patiently(func() error { return a.log.Append(rounds...) })
+	a.took(time.Since(began))
+	return err
 }
 
 // patiently changes the log or what is beside it. It waits, and the node with it, while

@@ -1,6 +1,8 @@
 package arakoon
 
 import (
+	"time"
+
 	"openvstorage/arakoon/raftlog"
 
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -19,6 +21,7 @@ type applier struct {
 	proposals *proposals
 	compactor *compactor
 	leaser    *leaser
+	took      func(time.Duration)
 	origin    uint64 // of the batches that this start of the node proposes
 
 	held     uint64 // the last entry that the log held when it was opened
@@ -57,7 +60,9 @@ func (a *applier) loop() {
 // apply applies entries. An error fails the node: an entry that one member skips and
 // another applies would make their states differ for ever.
 func (a *applier) apply(entries []*pb.Entry) error {
+	began := time.Now()
 	applied, err := a.state.state().Apply(entries, a.changeMembers)
+	a.took(time.Since(began))
 	if err != nil {
 		return err
 	}

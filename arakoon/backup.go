@@ -22,18 +22,12 @@ import (
 // backup that was not written to its end is refused by state.Verify and Restore. Nothing
 // here makes w durable. Close waits for Backup, so a Write of w must return.
 func (i ImageCalls) Backup(ctx context.Context, w io.Writer) (revision uint64, err error) {
-	n := i.node
-	end, err := n.readers.begin(ctx, Local)
+	m, err := i.Moment(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer end()
-	image, err := n.state.image()
-	if err != nil {
-		return 0, err
-	}
-	info, err := image.Backup(ctx, w, n.opt.Group, n.pace)
-	return info.Index, errors.Join(err, image.Close())
+	err = m.Backup(ctx, w)
+	return m.Revision(), errors.Join(err, m.Close())
 }
 
 // restoreGap is how many revisions a restored group leaves out: so many may have been given

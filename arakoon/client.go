@@ -3,6 +3,7 @@ package arakoon
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"openvstorage/arakoon/state"
 
@@ -75,6 +76,8 @@ func (n *Node) propose(ctx context.Context, c state.Command) (state.Outcome, err
 	if err := n.proposals.admit(p); err != nil {
 		return state.Outcome{}, err
 	}
+	began := time.Now()
+	defer func() { n.figures.proposals.add(time.Since(began)) }()
 	n.work.put(p)
 	select {
 	case a := <-p.done:

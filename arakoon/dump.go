@@ -1,6 +1,7 @@
 package arakoon
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -19,9 +20,11 @@ import (
 // named in the text where that is possible, and the dump goes on behind it; the error is of
 // what ended it.
 func Dump(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
-	if err := dumpStates(fsys, dir, w, valueMax); err != nil {
-		return err
-	}
+	return errors.Join(DumpState(fsys, dir, w, valueMax), DumpLog(fsys, dir, w, valueMax))
+}
+
+// DumpLog is Dump of the log alone.
+func DumpLog(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
 	names, err := raftlog.Segments(fsys, path.Join(dir, "log"))
 	if err != nil {
 		return err
@@ -41,11 +44,11 @@ func Dump(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
 	return nil
 }
 
-// dumpStates dumps the state. Where a member has taken the state of another one and was not
+// DumpState is Dump of the state alone. Where a member has taken the state of another one and was not
 // opened since, there may be several: all of them are shown, each under its name, and the
 // one furthest on that the log leads on from is in use. One that is on its way out need not
 // be whole.
-func dumpStates(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
+func DumpState(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
 	names, err := fsys.ReadDir(dir)
 	if err != nil {
 		return err

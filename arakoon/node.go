@@ -42,6 +42,7 @@ type Node struct {
 	appender  *appender
 	applier   *applier
 	history   *state.History
+	figures   figures
 	leaser    *leaser
 	hasher    *hasher
 	compactor *compactor
@@ -176,7 +177,7 @@ func (n *Node) join() error {
 	n.log.StateDurable(at.Index)
 	n.progress.advance(at.Index, at.Term)
 	n.source, n.incoming = newSource(n, at), newIncoming(n)
-	n.installer.done = n.incoming.done
+	n.installer.done = func() { n.figures.snapshotsTaken.Add(1); n.incoming.done() }
 	r, err := raft.NewRawNode(&raft.Config{
 		ID: n.opt.Member, ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks,
 		Storage: storage{n.log, at, n.source}, Applied: at.Index, AsyncStorageWrites: true,
@@ -195,14 +196,14 @@ func (n *Node) join() error {
 		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{},
 		leading: &n.leading, leader: &n.leader, inbox: &n.inbox, gone: n.state.Gone, last: last, toldOthers: make(chan struct{}),
 		zones:  zones{need: n.opt.RequireZones, zone: n.opt.Zone},
-		source: n.source, incoming: n.incoming,
+		source: n.source, incoming: n.incoming, figures: &n.figures,
 	}
-	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer}
+	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer, took: n.figures.stores.add}
 	n.stepper.storing = n.appender.storing
 	n.stepper.setConf(at.Conf) // raft has the same
 	n.applier = &applier{
 		state: &n.state, log: n.log, queue: applies, work: n.work, out: out, end: n.end,
-		progress: n.progress, proposals: n.proposals, compactor: n.compactor, leaser: n.leaser, origin: origin, held: last,
+		progress: n.progress, proposals: n.proposals, compactor: n.compactor, leaser: n.leaser, origin: origin, held: last, took: n.figures.applies.add,
 	}
 	n.compactor.log, n.compactor.source = n.log, n.source
 	n.hasher.held = last

@@ -41,6 +41,8 @@ type stepper struct {
 	leading *atomic.Bool   // the node's
 	leader  *atomic.Uint64 // the node's
 	inbox   *inbox
+	figures *figures
+	stands  bool                              // raft campaigns, or leads
 	gone    func(id uint64) bool              // the state's: the group has removed this member
 	storing func() (number uint64, busy bool) // the appender's
 
@@ -275,6 +277,7 @@ func (s *stepper) goesOut(m *pb.Message) bool {
 	switch {
 	case m.GetType() != pb.MsgSnap:
 	case goes:
+		s.figures.snapshotsSent.Add(1)
 		s.source.sentTo(m.GetTo(), m.GetSnapshot().GetData(), time.Now())
 	default:
 		s.work.put(snapshotFailed{m.GetTo()})
@@ -304,10 +307,14 @@ func (s *stepper) noteLead() {
 	s.lead.mute = s.lead.mute && leads
 	// A leader goes on when a forced master becomes a voter: it gives that the lead.
 	leads = leads && !s.lead.mute && (s.leading.Load() || s.mayLead(s.opt.Member))
+	before := s.lead.id
 	s.lead.id = status.Lead
 	if s.lead.mute || !leads && !s.mayLead(status.Lead) {
 		s.lead.id = raft.None
 	}
+	stands := status.RaftState != raft.StateFollower
+	s.figures.noted(s.lead.id, before, stands && !s.stands)
+	s.stands = stands
 	s.leader.Store(s.lead.id)
 	if !s.leading.Swap(leads) || leads {
 		return

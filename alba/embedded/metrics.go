@@ -12,7 +12,6 @@ import (
 	"openvstorage/alba/fragmentcache"
 	"openvstorage/alba/health"
 	"openvstorage/alba/maintenance"
-	"openvstorage/arakoon"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -82,18 +81,12 @@ var (
 	descCacheBad     = desc("fragment_cache_bad_total", "Ranges that were bad, or that the disk did not give.")
 	descCacheOff     = desc("fragment_cache_off", "1 while nothing is written, as a write failed.")
 
-	descGroupApplied   = desc("group_applied_total", "Entries applied by an Arakoon group.", "group")
-	descGroupSyncs     = desc("group_log_syncs_total", "Syncs of a group's log.", "group")
-	descGroupProposals = desc("group_proposals", "Proposals to a group under way.", "group")
-	descGroupBytes     = desc("group_proposal_bytes", "Bytes of proposals under way.", "group")
-	descGroupReads     = desc("group_reads", "Reads of a group that wait.", "group")
-	descScrubBytes     = desc("disk_scrub_bytes", "Bytes of a disk read back in this round of the scrub.", "disk")
-	descScrubOf        = desc("disk_scrub_of_bytes", "Bytes that there are to be read back.", "disk")
-	descScrubBegan     = desc("disk_scrub_began_timestamp_seconds", "When this round began.", "disk")
-	descScrubEnded     = desc("disk_scrub_ended_timestamp_seconds", "When the last whole round ended, 0: there was none.", "disk")
+	descScrubBytes = desc("disk_scrub_bytes", "Bytes of a disk read back in this round of the scrub.", "disk")
+	descScrubOf    = desc("disk_scrub_of_bytes", "Bytes that there are to be read back.", "disk")
+	descScrubBegan = desc("disk_scrub_began_timestamp_seconds", "When this round began.", "disk")
+	descScrubEnded = desc("disk_scrub_ended_timestamp_seconds", "When the last whole round ended, 0: there was none.", "disk")
 
 	descGroupState = desc("group_state", "1 for the state that a group is in.", "group", "state")
-	descGroupFull  = desc("group_full", "1 if the group waits for room, or for what else its disk needs.", "group")
 )
 
 // statusTimeout bounds how long metrics wait for the groups. What they do not
@@ -260,26 +253,4 @@ func collectASD(s sink, disk string, a asd.Stats) {
 	s.gauge(descASDIndex, float64(a.IndexMemory), disk)
 	s.gauge(descASDSegments, float64(a.Segments), disk)
 	s.gauge(descASDDead, float64(a.Dead), disk)
-}
-
-// GroupCollector tells of an Arakoon group that is beside those of a Backend.
-type GroupCollector struct {
-	Name string
-	Node *arakoon.Node
-}
-
-// Describe implements prometheus.Collector.
-func (g GroupCollector) Describe(chan<- *prometheus.Desc) {}
-
-// Collect implements prometheus.Collector.
-func (g GroupCollector) Collect(ch chan<- prometheus.Metric) { collectGroup(ch, g.Name, g.Node) }
-
-func collectGroup(s sink, name string, n *arakoon.Node) {
-	st := n.Stats()
-	s.count(descGroupApplied, st.Applied, name)
-	s.count(descGroupSyncs, st.Syncs, name)
-	s.gauge(descGroupProposals, float64(st.Proposals), name)
-	s.gauge(descGroupBytes, float64(st.ProposalBytes), name)
-	s.gauge(descGroupReads, float64(st.Reads), name)
-	s.flag(descGroupFull, st.Full, name)
 }

@@ -69,6 +69,10 @@
 // A transfer of the lead is a header of version u8, zero u8[3], and the member u64, 0 for the
 // best other one; the answer is that of a write.
 //
+// A hash is asked with a header of version u8, zero u8[3], and the revision u64, which the
+// master has had all members hash; the answer is that of a write, with the SHA-256 (32 bytes)
+// behind.
+//
 // Status and statistics are asked with the version alone. Their answers are at Status and
 // Statistics.
 //

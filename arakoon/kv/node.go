@@ -22,6 +22,7 @@ type Node interface {
 	Transfer(ctx context.Context, to uint64) error
 	Applied() uint64
 	Visible() (uint64, error)
+	HashAt(ctx context.Context, index uint64) (sum [32]byte, err error)
 	Status() arakoon.Status
 	Stats() arakoon.Stats
 }

@@ -27,6 +27,7 @@ const (
 	OpTransfer      = 18 // give the lead away
 	OpStatus        = 32
 	OpStatistics    = 33
+	OpHashAt        = 40 // of the member's state
 )
 
 // opMost is above all numbers.
@@ -38,7 +39,7 @@ var opNames = [opMost]string{
 	OpMultiGet: "multi-get", OpMultiGetLocal: "multi-get-local", OpRange: "range", OpRangeLocal: "range-local",
 	OpCount: "count", OpCountLocal: "count-local", OpSettle: "settle", OpWatch: "watch",
 	OpWrite: "write", OpOpenSession: "open-session", OpTransfer: "transfer",
-	OpStatus: "status", OpStatistics: "statistics",
+	OpStatus: "status", OpStatistics: "statistics", OpHashAt: "hash-at",
 }
 
 // OpName is the name of an operation, "" if there is none with this number.

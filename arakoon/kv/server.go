@@ -84,7 +84,7 @@ var handlers = [opMost]func(s *Server, ctx context.Context, g *Group, r *wire.In
 	OpMultiGet: (*Server).multiGet, OpMultiGetLocal: (*Server).multiGet, OpRange: (*Server).scan, OpRangeLocal: (*Server).scan,
 	OpCount: (*Server).count, OpCountLocal: (*Server).count, OpSettle: (*Server).settled, OpWatch: (*Server).watch,
 	OpWrite: (*Server).write, OpOpenSession: (*Server).openSession, OpTransfer: (*Server).transfer,
-	OpStatus: (*Server).status, OpStatistics: (*Server).statistics,
+	OpStatus: (*Server).status, OpStatistics: (*Server).statistics, OpHashAt: (*Server).hashAt,
 }
 
 // Serve implements wire.Handler. The answer refers to nothing of the request.

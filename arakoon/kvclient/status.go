@@ -46,7 +46,7 @@ func (c *Client) DropMaster(ctx context.Context, to uint64) error {
 
 // Status asks one member for its status. Only that member is asked, once.
 func (c *Client) Status(ctx context.Context, id uint64) (s kv.Status, err error) {
-	err = c.ask(ctx, id, kv.OpStatus, func(header []byte) error {
+	err = c.ask(ctx, id, kv.OpStatus, []byte{kv.Version}, func(header []byte) error {
 		s, err = kv.ReadStatus(header)
 		return err
 	})
@@ -55,15 +55,25 @@ func (c *Client) Status(ctx context.Context, id uint64) (s kv.Status, err error)
 
 // Statistics asks one member for the figures of its server.
 func (c *Client) Statistics(ctx context.Context, id uint64) (s kv.Statistics, err error) {
-	err = c.ask(ctx, id, kv.OpStatistics, func(header []byte) error {
+	err = c.ask(ctx, id, kv.OpStatistics, []byte{kv.Version}, func(header []byte) error {
 		s, err = kv.ReadStatistics(header)
 		return err
 	})
 	return s, err
 }
 
+// HashAt asks one member for the hash of its state at a revision that arakoon.Node.Hash has
+// returned, and waits until that member has it. Only that member is asked, once.
+func (c *Client) HashAt(ctx context.Context, id, revision uint64) (sum [32]byte, err error) {
+	err = c.ask(ctx, id, kv.OpHashAt, kv.AppendHashAt(nil, revision), func(header []byte) error {
+		sum, err = kv.ReadHash(header)
+		return err
+	})
+	return sum, err
+}
+
 // ask asks one member, waiting for a connection to it.
-func (c *Client) ask(ctx context.Context, id uint64, op uint16, read func(header []byte) error) error {
+func (c *Client) ask(ctx context.Context, id uint64, op uint16, question []byte, read func(header []byte) error) error {
 	if err := c.refresh(); err != nil {
 		return err
 	}
@@ -74,7 +84,7 @@ func (c *Client) ask(ctx context.Context, id uint64, op uint16, read func(header
 	if _, err := m.wire.Wait(ctx); err != nil {
 		return fmt.Errorf("arakoon/kvclient: group %q, member %d: %w", c.o.Group, id, err)
 	}
-	reply, err := m.call(ctx, wire.Request{Op: op, Header: []byte{kv.Version}})
+	reply, err := m.call(ctx, wire.Request{Op: op, Header: question})
 	if err != nil {
 		return fmt.Errorf("arakoon/kvclient: group %q, member %d: %w", c.o.Group, id, unwrap(err))
 	}

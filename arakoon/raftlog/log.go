@@ -383,6 +383,16 @@ func (l *Log) Behind(index uint64) (bytes int64) {
 	return bytes
 }
 
+// Size is how many bytes the segment files of a log have.
+func Size(l *Log) (bytes int64) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, s := range l.segments {
+		bytes += s.size
+	}
+	return bytes
+}
+
 // Syncs is how many rounds were made durable.
 func (l *Log) Syncs() uint64 { return l.syncs.Load() }
 

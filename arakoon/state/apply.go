@@ -185,6 +185,7 @@ func (s *State) remember(b *writes, at session, kind byte, out Outcome) {
 	if old, ok := s.sessions.expire(); ok {
 		b.set(sessionKey(old), nil)
 	}
+	s.sessionCount.Store(int64(s.sessions.order.Len()))
 	b.set(sessionKey(at.id), value)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"sync"
+	"sync/atomic"
 
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/pebblefs"
@@ -91,6 +92,8 @@ type State struct {
 	writes   writes    // Apply's
 	leases   leases
 
+	sessionCount atomic.Int64 // of sessions, for whoever looks
+
 	mu      sync.Mutex
 	meta    meta              // as committed
 	gone    map[uint64]uint64 // members that were removed, and the entry that did it
@@ -174,6 +177,7 @@ func (s *State) open() error {
 	if s.sessions, err = loadSessions(db); err != nil {
 		return err
 	}
+	s.sessionCount.Store(int64(s.sessions.order.Len()))
 	if err := s.leases.load(db, s.meta.leases); err != nil {
 		return err
 	}

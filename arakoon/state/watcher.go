@@ -92,6 +92,13 @@ func (h *History) enter(prefix string, from uint64) (*Watcher, error) {
 	return w, nil
 }
 
+// Watchers is how many there are.
+func (h *History) Watchers() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.watched
+}
+
 // Close ends the watch.
 func (w *Watcher) Close() {
 	d := &w.h.dispatch

@@ -32,11 +32,11 @@ func sourceOf(t *testing.T, dirs ...string) string {
 type callRow struct{ methods, commands []string }
 
 var (
-	routed      = regexp.MustCompile(`\bhandle(ALBA)?\(s, mux, "([a-z/-]*[a-z])"`)
-	clientCall  = regexp.MustCompile(`(?s)\nfunc \(c \*Client\) (\w+)\(([^\n]*\n.*?)\n}\n`)
-	calledThere = regexp.MustCompile(`\bcall\[[^\n]*\]\(ctx, c, "([^"]+)"`)
+	routed      = regexp.MustCompile(`\bhandle(ALBA|Stream)?\(s, mux, "([a-z/-]*[a-z])"`)
+	clientCall  = regexp.MustCompile(`(?s)\nfunc \([cg] \*(?:Groups)?Client\) (\w+)\(([^\n]*\n.*?)\n}\n`)
+	calledThere = regexp.MustCompile(`\bcall(?:Stream)?\[[^\n]*\]\(ctx, c, "([^"]+)"`)
 	tableRow    = regexp.MustCompile("(?m)^\\| `([a-z/-]+)` \\| ([^|]*) \\| ([^|]*)\\| [^|]+ \\|$")
-	inTable     = regexp.MustCompile("`(?:Client\\.(\\w+)\\(\\)|ovs ([a-z -]+))`")
+	inTable     = regexp.MustCompile("`(?:(?:Groups)?Client\\.(\\w+)\\(\\)|ovs ([a-z -]+))`")
 )
 
 // TestCalls: every call that the server answers has a method of the client, which
@@ -46,7 +46,7 @@ func TestCalls(t *testing.T) {
 	calls := map[string][]string{} // methods of the client
 	for _, m := range routed.FindAllStringSubmatch(source, -1) {
 		name := m[2]
-		if m[1] != "" {
+		if m[1] == "ALBA" {
 			name = "alba/" + name
 		}
 		if _, twice := calls[name]; twice {
@@ -82,7 +82,7 @@ func TestCalls(t *testing.T) {
 			t.Errorf("docs/management.md has %s, which the server does not know", m[1])
 		}
 	}
-	uses := sourceOf(t, ".", "clustercmd", "../../internal/image")
+	uses := sourceOf(t, ".", "clustercmd", "arakooncmd", "../../internal/image")
 	for call, methods := range calls {
 		row, there := rows[call]
 		slices.Sort(methods)
@@ -100,7 +100,7 @@ func TestCalls(t *testing.T) {
 			continue
 		}
 		for _, m := range methods {
-			if !regexp.MustCompile(`\b(client|Client\))\.` + m + `\b`).MatchString(uses) {
+			if !regexp.MustCompile(`\b(client|Client\)|OfGroups\(client\))\.` + m + `\b`).MatchString(uses) {
 				t.Errorf("call %s: no command uses Client.%s", call, m)
 			}
 		}

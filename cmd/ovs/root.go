@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openvstorage/cmd/ovs/arakooncmd"
 	"openvstorage/cmd/ovs/clustercmd"
 	"openvstorage/internal/control"
 	"openvstorage/internal/counted"
@@ -26,7 +27,8 @@ func newApp(stdout, stderr io.Writer) *app { return &app{stdout: stdout, stderr:
 func (a *app) root() *cobra.Command {
 	c := group("ovs", "block storage for virtual machines",
 		upCommand{a}.command(), vdiskCommands{a}.group(), albaCommands{a}.group(), inspectCommands{a}.group(), loopCommands{a}.group())
-	c.AddCommand(clustercmd.Tools{Client: a.client, Print: a.print, Done: a.done, Group: group, Wants: wants, Usage: usagef}.Commands()...)
+	tools := clustercmd.Tools{Client: a.client, Print: a.print, Done: a.done, Group: group, Wants: wants, Usage: usagef}
+	c.AddCommand(append(tools.Commands(), arakooncmd.Commands(tools)...)...)
 	c.Long = `ovs serves virtual disks over NBD and keeps them in one data directory.
 
 Start with:

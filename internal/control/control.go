@@ -1,12 +1,13 @@
 // Package control is the management protocol: what `ovs vdisk ...`, `ovs alba ...`, `ovs
-// host ...` and `ovs ca ...` say to the `ovs up` of a data directory, over the unix socket
-// DIR/ovs.sock.
+// host ...`, `ovs ca ...` and `ovs arakoon ...` say to the `ovs up` of a data directory, over
+// the unix socket DIR/ovs.sock.
 //
 // The protocol is HTTP/1.1 with JSON, one POST for each call:
 //
 //	POST /v1/vdisk/create    {"name":"disk1","size":10737418240}
 //	200  application/x-ndjson
 //	{"progress":{"done":1048576,"total":4194304}}     any number of lines
+//	{"item":{...}}                                    any number, of a watch or a backup
 //	{"result":{...}}  or  {"error":{"kind":"exists","message":"..."}}
 //
 // The answer is lines of JSON. The last line says how the call ended. Without that

@@ -26,6 +26,8 @@ type Options struct {
 	// Cluster is the cluster that the host is in. Nil: it is in none, and calls about it are
 	// refused.
 	Cluster Cluster
+	// Arakoon is the groups that the process has members of. Nil: it has none.
+	Arakoon Arakoon
 	// Refuse, if not nil, is why this server has no vDisks and no backend: calls about
 	// these fail with it, and Host may be nil.
 	Refuse error
@@ -64,7 +66,12 @@ type Server struct {
 	opt   Options
 	http  *http.Server
 	slots chan struct{} // one for each running call
-	stop  context.CancelCauseFunc
+	// streams has one for each of them that answers with many lines, and large one for each
+	// whose request is large.
+	streams, large chan struct{}
+	leaving        context.Context // ended when no more calls are taken
+	leave          context.CancelFunc
+	stop           context.CancelCauseFunc
 }
 
 var errStopping = fmt.Errorf("%w: ovs up is stopping", ErrBusy)
@@ -72,7 +79,8 @@ var errStopping = fmt.Errorf("%w: ovs up is stopping", ErrBusy)
 // NewServer returns a server that does not listen yet.
 func NewServer(opt Options) *Server {
 	opt.ensureDefaults()
-	s := &Server{opt: opt, slots: make(chan struct{}, opt.Calls)}
+	s := &Server{opt: opt, slots: make(chan struct{}, opt.Calls), streams: make(chan struct{}, streamCalls), large: make(chan struct{}, largeCalls)}
+	s.leaving, s.leave = context.WithCancel(context.Background())
 	base, stop := context.WithCancelCause(context.Background())
 	s.stop = stop
 	s.http = &http.Server{
@@ -99,6 +107,7 @@ func (s *Server) Serve(l net.Listener) error {
 // Shutdown takes no more calls, and waits for those that run. If ctx ends before they
 // do, it cancels them and waits for them to give up.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.leave() // a watch would go on for ever
 	if s.http.Shutdown(ctx) == nil {
 		return nil
 	}
@@ -123,6 +132,7 @@ func (s *Server) routes() http.Handler {
 	s.albaRoutes(mux)
 	s.deviceRoutes(mux)
 	s.clusterRoutes(mux)
+	s.arakoonRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		newAnswer(w).fail(fmt.Errorf("%w: this release has no call %s %s: client and ovs up differ in release", ErrInvalid, r.Method, r.URL.Path))
 	})
@@ -147,6 +157,14 @@ func (s *Server) refuses(call string) error {
 	return nil
 }
 
+// shown is what is logged of a request: nothing of keys and values, which may be secrets.
+func shown(call string, request any) any {
+	if strings.HasPrefix(call, "arakoon/") {
+		return "not shown"
+	}
+	return request
+}
+
 // done is the result of a call that has none.
 type done struct{}
 
@@ -154,6 +172,11 @@ type progressFunc = func(done, total int64)
 
 // handle routes one call. It bounds the call, reads its request, and answers.
 func handle[Request, Result any](s *Server, mux *http.ServeMux, call string, fn func(context.Context, Request, progressFunc) (Result, error)) {
+	answering(s, mux, call, func(ctx context.Context, r Request, out *answer) (Result, error) { return fn(ctx, r, out.progress) })
+}
+
+// answering routes one call to whoever writes its answer.
+func answering[Request, Result any](s *Server, mux *http.ServeMux, call string, fn func(context.Context, Request, *answer) (Result, error)) {
 	mux.HandleFunc("POST /"+Version+"/"+call, func(w http.ResponseWriter, r *http.Request) {
 		out := newAnswer(w)
 		select {
@@ -168,13 +191,19 @@ func handle[Request, Result any](s *Server, mux *http.ServeMux, call string, fn 
 			return
 		}
 		var request Request
-		if err := s.readRequest(w, r, &request); err != nil {
+		most, free, err := s.requestMost(call, r)
+		if err != nil {
+			out.fail(err)
+			return
+		}
+		defer free()
+		if err := s.readRequest(w, r, most, &request); err != nil {
 			out.fail(err)
 			return
 		}
 		begin := time.Now()
-		result, err := fn(r.Context(), request, out.progress)
-		s.opt.Logger.Debug("call", "call", call, "request", request, "took", time.Since(begin), "err", err)
+		result, err := fn(r.Context(), request, out)
+		s.opt.Logger.Debug("call", "call", call, "request", shown(call, request), "took", time.Since(begin), "err", err)
 		if err != nil {
 			if cause := context.Cause(r.Context()); errors.Is(err, context.Canceled) && errors.Is(cause, errStopping) {
 				err = cause
@@ -186,14 +215,30 @@ func handle[Request, Result any](s *Server, mux *http.ServeMux, call string, fn 
 	})
 }
 
+// requestMost is how many bytes a request may have. Few may be large at once; others wait
+// for their turn, as a client that is refused before it has sent all may not see why.
+func (s *Server) requestMost(call string, r *http.Request) (most int64, free func(), err error) {
+	if call != "arakoon/write" || r.ContentLength >= 0 && r.ContentLength <= RequestMax {
+		return RequestMax, func() {}, nil
+	}
+	select {
+	case s.large <- struct{}{}:
+		return KeyRequestMax, func() { <-s.large }, nil
+	case <-s.leaving.Done():
+		return 0, nil, errStopping
+	case <-time.After(s.opt.BodyTimeout):
+		return 0, nil, fmt.Errorf("%w: %d calls with large requests are running; try again later", ErrBusy, cap(s.large))
+	}
+}
+
 // readRequest reads a whole body, bounded in bytes and time. Then it takes the deadline
 // off again: net/http reads on while the call runs, to see whether the client goes.
-func (s *Server) readRequest(w http.ResponseWriter, r *http.Request, into any) error {
+func (s *Server) readRequest(w http.ResponseWriter, r *http.Request, most int64, into any) error {
 	control := http.NewResponseController(w)
 	if err := control.SetReadDeadline(time.Now().Add(s.opt.BodyTimeout)); err != nil {
 		return err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, RequestMax))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {
 		return fmt.Errorf("%w: read request: %w", ErrInvalid, err)
 	}

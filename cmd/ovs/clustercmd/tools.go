@@ -3,6 +3,7 @@
 package clustercmd
 
 import (
+	"context"
 	"io"
 	"time"
 
@@ -45,3 +46,12 @@ func (t Tools) asks(do func(c *cobra.Command, client *control.Client, args []str
 
 // When is a time as it is printed.
 func When(t time.Time) string { return t.Local().Format(time.DateTime) }
+
+// completionTimeout bounds the wait for what a shell offers: an error message would garble
+// the command line that is being typed.
+const completionTimeout = time.Second
+
+// CompletionContext is the context of a question that completes a command line.
+func CompletionContext(c *cobra.Command) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(c.Context(), completionTimeout)
+}

@@ -1,0 +1,78 @@
+package control
+
+import "context"
+
+// GroupsClient speaks to the `ovs up` of one data directory about its Arakoon groups. Its
+// methods are those of Arakoon. It is safe for concurrent use.
+type GroupsClient struct{ of *Client }
+
+// OfGroups is the client for the groups of the `ovs up` that a client speaks to.
+func OfGroups(c *Client) *GroupsClient { return &GroupsClient{c} }
+
+// Groups says how all groups are, or the one that is named.
+func (g *GroupsClient) Groups(ctx context.Context, group string) ([]ArakoonGroup, error) {
+	c := g.of
+	return call[[]ArakoonGroup](ctx, c, "arakoon/status", groupRequest{group}, nil)
+}
+
+// Get returns a key and its value.
+func (g *GroupsClient) Get(ctx context.Context, r KeyRead) (KeyValue, error) {
+	c := g.of
+	return call[KeyValue](ctx, c, "arakoon/get", r, nil)
+}
+
+// Exists says whether a key is there.
+func (g *GroupsClient) Exists(ctx context.Context, r KeyRead) (bool, error) {
+	c := g.of
+	return call[bool](ctx, c, "arakoon/exists", r, nil)
+}
+
+// Range returns a page of keys.
+func (g *GroupsClient) Range(ctx context.Context, r KeyRange) (KeyPage, error) {
+	c := g.of
+	return call[KeyPage](ctx, c, "arakoon/range", r, nil)
+}
+
+// Count counts keys.
+func (g *GroupsClient) Count(ctx context.Context, r KeyRange) (uint64, error) {
+	c := g.of
+	return call[uint64](ctx, c, "arakoon/count", r, nil)
+}
+
+// Write changes a key, or all with a prefix.
+func (g *GroupsClient) Write(ctx context.Context, w KeyWrite) (KeyWritten, error) {
+	c := g.of
+	return call[KeyWritten](ctx, c, "arakoon/write", w, nil)
+}
+
+// Watch calls fn with what happens to keys, until fn fails, with that error, or ctx ends.
+func (g *GroupsClient) Watch(ctx context.Context, w KeyWatch, fn func(KeyEvents) error) error {
+	c := g.of
+	_, err := callStream[KeyEvents, done](ctx, c, "arakoon/watch", w, fn)
+	return err
+}
+
+// Leases returns all leases of a group that are held, by name.
+func (g *GroupsClient) Leases(ctx context.Context, group string) ([]ArakoonLease, error) {
+	c := g.of
+	return call[[]ArakoonLease](ctx, c, "arakoon/leases", groupRequest{group}, nil)
+}
+
+// Transfer gives the lead to another member, the best one if to is 0, and returns who leads.
+func (g *GroupsClient) Transfer(ctx context.Context, group string, to uint64) (uint64, error) {
+	c := g.of
+	return call[uint64](ctx, c, "arakoon/transfer", transferRequest{group, to}, nil)
+}
+
+// Hash compares the states of a group's members.
+func (g *GroupsClient) Hash(ctx context.Context, group string) (ArakoonHashes, error) {
+	c := g.of
+	return call[ArakoonHashes](ctx, c, "arakoon/hash", groupRequest{group}, nil)
+}
+
+// Backup calls write with a backup of a group, piece by piece; of all groups as they were at
+// one instant, one after the other, if group is "".
+func (g *GroupsClient) Backup(ctx context.Context, group string, write func(group string, piece []byte) error) ([]ArakoonBackup, error) {
+	c := g.of
+	return callStream[backupPiece, []ArakoonBackup](ctx, c, "arakoon/backup", groupRequest{group}, func(p backupPiece) error { return write(p.Group, p.Piece) })
+}
