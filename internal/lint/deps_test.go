@@ -97,6 +97,7 @@ var allowed = []struct {
 	{"scripts/group", []string{"arakoon", "arakoon/kvclient", "internal/wire", "scripts/server"}, "starts such processes, and asks them"},
 	{"scripts/chaos", []string{"arakoon", "arakoon/kvclient", "scripts/group", "scripts/server"}, "does them harm"},
 	{"scripts/etcdbench", []string{"arakoon", "arakoon/kvclient", "scripts/group", "scripts/server"}, "measures them beside etcd, in a module of its own"},
+	{"scripts/e2e", []string{"scripts/...", "device", "nbd/...", "internal/control", "internal/datadir", "fusefs/transport/ringtest"}, "real clients against the binary, and what it leaves behind"},
 	{"scripts/...", []string{"scripts/...", "device", "nbd/...", "internal/control", "fusefs/transport/ringtest"}, "real clients against the binary"},
 }
 

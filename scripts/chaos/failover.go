@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -74,6 +75,9 @@ func failover(ctx context.Context, o options, kills int) error {
 	return nil
 }
 
+// flight is how many updates are asked for at a time while a member is away.
+const flight = 64
+
 // even waits until all members have what the leader has committed.
 func even(ctx context.Context, g *group.Group) error {
 	ctx, stop := context.WithTimeout(ctx, 10*time.Minute)
@@ -133,7 +137,6 @@ func away(ctx context.Context, o options, updates int) error {
 	var failure atomic.Pointer[error]
 	work, end := context.WithCancel(ctx)
 	defer end()
-	const flight = 64
 	for w := range flight / 16 {
 		client, err := g.Client(kvclient.Options{})
 		if err != nil {
@@ -143,11 +146,9 @@ func away(ctx context.Context, o options, updates int) error {
 		for i := range 16 {
 			all.Go(func() {
 				value := make([]byte, 1024)
-				for n := uint64(0); work.Err() == nil; n++ {
-					// Values that compress away would not be 1 KiB.
-					for at := range value {
-						value[at] = byte(n>>(at%8) ^ n*uint64(at+w+i*7))
-					}
+				random := rand.NewChaCha8([32]byte{byte(w), byte(i)})
+				for n := 0; work.Err() == nil; n++ {
+					_, _ = random.Read(value) // what compresses away would not be 1 KiB
 					key := fmt.Appendf(nil, "k/%d/%d/%d", w, i, n%20000)
 					if _, err := client.Set(work, key, value); err != nil && work.Err() == nil {
 						failure.Store(&err)
@@ -225,6 +226,7 @@ func rate(ctx context.Context, count *atomic.Int64, d time.Duration) float64 {
 // caughtUp waits until a member that runs again is followed as the others are: it has all
 // but what is just on its way.
 func caughtUp(ctx context.Context, l, m *group.Member) (time.Duration, error) {
+	const most = flight // entries: each has one update at least
 	began := time.Now()
 	ctx, stop := context.WithTimeout(ctx, 10*time.Minute)
 	defer stop()
@@ -234,7 +236,7 @@ func caughtUp(ctx context.Context, l, m *group.Member) (time.Duration, error) {
 			return 0, err
 		}
 		i := slices.IndexFunc(s.Peers, func(p arakoon.PeerStatus) bool { return p.ID == m.ID })
-		if own, err := m.Status(ctx); err == nil && i >= 0 && s.Peers[i].RecentActive && s.Peers[i].Lag < 1000 && own.Applied+2000 > s.Commit {
+		if own, err := m.Status(ctx); err == nil && i >= 0 && s.Peers[i].RecentActive && s.Peers[i].Lag <= most && own.Applied+3*most > s.Commit {
 			return time.Since(began), nil
 		}
 		select {

@@ -6,12 +6,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
-	"openvstorage/arakoon"
 	"openvstorage/scripts/group"
-	"openvstorage/scripts/server"
 )
 
 // fault is one kind of harm. do does it and may return what ends it; where that is nil the
@@ -71,7 +70,7 @@ var faults = []fault{
 			return first, err
 		}
 		second, err := c.net.cut(o.ID, m.ID)
-		return both2(first, second), err
+		return inTurn(first, second), err
 	}},
 	{"nobody hears the leader", networked, func(c *chaos, m *group.Member) (func() error, error) {
 		// The clients still do: it must not answer them from the past.
@@ -87,7 +86,7 @@ var faults = []fault{
 			if err != nil {
 				return heal, err
 			}
-			heal = both2(heal, next)
+			heal = inTurn(heal, next)
 		}
 		return heal, nil
 	}},
@@ -97,7 +96,7 @@ var faults = []fault{
 	{"full disk", mounted, func(c *chaos, m *group.Member) (func() error, error) { return c.volumes[m.ID].fill() }},
 }
 
-func both2(first, second func() error) func() error {
+func inTurn(first, second func() error) func() error {
 	return func() error {
 		if err := first(); err != nil {
 			return err
@@ -156,10 +155,8 @@ func (c *chaos) whole() error {
 			ids = append(ids, m.ID)
 			s, err := m.Status(ctx)
 			behind = behind || err != nil || s.Applied < want.Commit
-			if err == nil && s.Role == arakoon.RoleFailed {
-				if err := c.revive(m); err != nil {
-					return err
-				}
+			if err := c.revive(m); err != nil { // what the harm did to it may come out late
+				return err
 			}
 		}
 		if !behind && slices.Equal(want.Members.Voters, ids) && len(want.Members.Learners)+len(want.Members.Outgoing) == 0 {
@@ -179,30 +176,27 @@ func (c *chaos) revive(m *group.Member) error {
 	if m.Running() {
 		return nil
 	}
-	p := m.Process()
-	if out := p.Output(); out != "" && c.ended(p) {
-		if !c.disk {
-			c.r.violation("member %d ended by itself: %s", m.ID, out)
-		} else {
+	if out := m.Process().Output(); endedByItself(out) {
+		if c.disk {
 			c.say("member %d ended: %s", m.ID, out)
+		} else {
+			c.r.violation("member %d ended by itself: %s", m.ID, out)
 		}
 	}
 	return m.Start()
 }
 
-// ended says whether a process ended by itself, and not by a signal of ours.
-func (c *chaos) ended(p *server.Process) bool { return c.failedBySelf(p.Output()) }
-
-func (c *chaos) failedBySelf(output string) bool {
-	return slices.ContainsFunc([]string{"member: ", "panic: ", "fatal error: "}, func(word string) bool {
-		return contains(output, word)
+// endedByItself says whether a process printed why it ends. One that we kill prints nothing.
+func endedByItself(output string) bool {
+	return slices.ContainsFunc([]string{"member: ", "panic: ", "fatal error: ", "DATA RACE"}, func(word string) bool {
+		return strings.Contains(output, word)
 	})
 }
 
 // rolling stops and starts one member after another, as an upgrade does.
 func (c *chaos) rolling(*group.Member) (func() error, error) {
 	for _, m := range c.group.Members() {
-		if err := m.Process().Stop(20 * time.Second); err != nil {
+		if err := m.Process().Stop(time.Minute); err != nil {
 			c.r.violation("%v", err)
 		}
 		if err := c.whole(); err != nil {
@@ -258,7 +252,7 @@ func (c *chaos) harm(ctx context.Context, rng *rand.Rand) error {
 		victim := all[rng.IntN(len(all))]
 		lasts := time.Duration(200+rng.IntN(max(1, c.lasting))) * time.Millisecond
 		c.say("%s, member %d, %v", f.name, victim.ID, lasts)
-		c.disk = f.needs != nil && mounted(c) && contains(f.name, "disk")
+		c.disk = f.needs != nil && mounted(c) && strings.Contains(f.name, "disk")
 		heal, err := f.do(c, victim)
 		c.done[f.name]++
 		if err == nil {

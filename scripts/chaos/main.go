@@ -62,8 +62,6 @@ type chaos struct {
 	lacks   []string       // what this machine has not
 }
 
-func contains(s, sub string) bool { return strings.Contains(s, sub) }
-
 func main() {
 	var o options
 	mode := ""

@@ -4,6 +4,8 @@
 //
 //	go run . [-dir DIR] [-time 4s] [-rounds 5] [-clients 1,64,256] [-only puts,reads,watch,local] [-profile DIR] [-side ovs|etcd]
 //
+// or `make bench-etcd`, with BENCH= for flags.
+//
 // Rounds go by turns, and each cell is the median of its rounds. A client is a goroutine that
 // does one call after another; up to 16 share a connection. Clients of both know who leads
 // and ask only there. Reads are linearizable. It prints how busy the machine was besides.

@@ -109,6 +109,14 @@ func control(c config, n *arakoon.Node, t *transport.Transport) (stop func(), er
 		index, sum, err := n.Hash(r.Context())
 		return group.Hash{Index: index, Sum: hex.EncodeToString(sum[:])}, err
 	})
+	handle("/keys", func(r *http.Request) (any, error) {
+		all := map[string][]byte{}
+		err := n.Range(r.Context(), arakoon.Local, nil, nil, 0, func(key, value []byte) bool {
+			all[string(key)] = value
+			return true
+		})
+		return all, err
+	})
 	handle("/local", func(r *http.Request) (any, error) { return local(r, n) })
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

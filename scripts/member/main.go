@@ -39,7 +39,7 @@ var errFailed = errors.New("the node failed")
 type config struct {
 	dir, listen, control, name string
 	cluster                    uuid.UUID
-	member, life               uint64
+	member, life, generation   uint64
 	joining                    bool
 	log                        int64 // bytes kept behind
 	segment                    int64
@@ -68,6 +68,7 @@ func flags() (config, error) {
 	flag.Func("cluster", "UUID", func(s string) (err error) { c.cluster, err = uuid.Parse(s); return err })
 	flag.Uint64Var(&c.member, "member", 0, "number of this member")
 	flag.Uint64Var(&c.life, "life", 0, "of the group")
+	flag.Uint64Var(&c.generation, "generation", 0, "of the host, which files of an older one have told")
 	flag.BoolVar(&c.joining, "joining", false, "the group has taken it up as a learner, or is about to")
 	flag.Int64Var(&c.log, "compact", 0, "bytes of log beyond which it is cut off; 0: the default")
 	flag.Int64Var(&c.segment, "segment", 0, "bytes of a file of the log; 0: the default")
@@ -116,7 +117,7 @@ func run() error {
 		return err
 	}
 	n, err := arakoon.Open(arakoon.Options{
-		FS: fs, Dir: c.dir, Cluster: c.cluster, Member: c.member, Life: c.life, Functions: []arakoon.Function{group.Append},
+		FS: fs, Dir: c.dir, Cluster: c.cluster, Member: c.member, Life: c.life, Generation: c.generation, Functions: []arakoon.Function{group.Append},
 		Transport: t, Fetcher: t, Joining: c.joining, Existing: existing, CompactBytes: c.log, SegmentBytes: c.segment,
 		Tick: c.tick, Logger: logger,
 	})
