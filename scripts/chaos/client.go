@@ -14,8 +14,11 @@ import (
 
 const (
 	thinking = 10 * time.Millisecond // on average, between two requests of a client
-	patience = 8 * time.Second       // of a client with a request
-	round    = 10 * time.Second      // then other keys are used
+	// A client that asks seldom goes on believing in a leader that others have left: what
+	// it is answered there must not be of the past.
+	seldom   = 200 * time.Millisecond
+	patience = 8 * time.Second  // of a client with a request
+	round    = 10 * time.Second // then other keys are used
 )
 
 // client does one request after another.
@@ -25,11 +28,13 @@ type client struct {
 	c      *kvclient.Client
 	r      *recorder
 	tokens int
+	reads  bool             // it reads only
+	pause  time.Duration    // on average, between two requests
 	seen   map[pair]content // what it was told last
 }
 
 // clients runs so many until ctx ends, and returns when all have ended. Two share one
-// connection each. A request that is under way is seen to its end.
+// connection each. A quarter only reads, and seldom. A request that is under way is seen to its end.
 func clients(ctx context.Context, count int, seed uint64, r *recorder, open func() (*kvclient.Client, error)) error {
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -42,6 +47,9 @@ func clients(ctx context.Context, count int, seed uint64, r *recorder, open func
 			}
 		}
 		one := &client{number: i, rng: rand.New(rand.NewPCG(seed, uint64(i))), c: c, r: r, seen: map[pair]content{}}
+		if one.pause = thinking; i >= count-count/4 {
+			one.pause, one.reads = seldom, true
+		}
 		all.Go(func() { one.run(ctx) })
 	}
 	watcher, err := open()
@@ -65,7 +73,7 @@ func (c *client) run(ctx context.Context) {
 		stop()
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Duration(c.rng.Int64N(int64(2 * thinking)))):
+		case <-time.After(time.Duration(c.rng.Int64N(int64(2 * c.pause)))):
 		}
 	}
 }
@@ -80,6 +88,9 @@ func (c *client) some() input {
 	in := input{
 		kind: []int{get, get, get, getBoth, set, set, testAndSet, both, add, add}[c.rng.IntN(10)],
 		pair: pair{int(c.r.now() / int64(round)), c.rng.IntN(pairs)}, side: c.rng.IntN(2),
+	}
+	if c.reads {
+		in.kind %= getBoth + 1
 	}
 	if in.kind > getBoth {
 		in.wanted = c.token()

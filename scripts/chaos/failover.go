@@ -106,12 +106,12 @@ func even(ctx context.Context, g *group.Group) error {
 
 // away stops a member for many updates of 1 KiB and says how soon it has caught up after its
 // start, and how many updates a second the group did meanwhile and before.
-func away(ctx context.Context, o options, updates int) error {
+func away(ctx context.Context, o options, updates int, snapshots int64) error {
 	program, err := group.Build(ctx, o.dir)
 	if err != nil {
 		return err
 	}
-	g, err := group.Local(ctx, program, o.dir, 3)
+	g, err := group.Local(ctx, program, o.dir, 3, "-snapshot-rate", fmt.Sprint(snapshots))
 	if err != nil {
 		return err
 	}

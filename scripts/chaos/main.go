@@ -3,7 +3,7 @@
 //
 //	chaos [-time 30m] [-seed N] [-members 3] [-clients 8] [-dir DIR] [-longest 3s]
 //	chaos failover [-kills 30]          how soon a client has its next answer when the leader is killed
-//	chaos away [-updates 1000000]       how soon a member that was away has caught up, and what it costs the others
+//	chaos away [-updates 1000000] [-snapshot-rate N]       how soon a member that was away has caught up, and what it costs the others
 //
 // Each member has a network namespace and a disk of its own where that can be had (root, ip,
 // tc, qemu-storage-daemon, loop devices); otherwise the harm that needs them is left out, and
@@ -76,6 +76,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "for data; default a new one in the working directory")
 	flag.DurationVar(&o.longest, "longest", 3*time.Second, "that a fault lasts")
 	kills := flag.Int("kills", 30, "of the leader, for failover")
+	snapshots := flag.Int64("snapshot-rate", 0, "bytes a second that are read of snapshots, for away; 0: the default")
 	updates := flag.Int("updates", 1000000, "of 1 KiB, for away")
 	flag.Parse()
 	o.say = func(format string, args ...any) {
@@ -83,13 +84,13 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := start(ctx, mode, o, *kills, *updates); err != nil {
+	if err := start(ctx, mode, o, *kills, *updates, *snapshots); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
 	}
 }
 
-func start(ctx context.Context, mode string, o options, kills, updates int) error {
+func start(ctx context.Context, mode string, o options, kills, updates int, snapshots int64) error {
 	if o.dir == "" {
 		dir, err := os.MkdirTemp(".", "chaos-data-")
 		if err != nil {
@@ -108,7 +109,7 @@ func start(ctx context.Context, mode string, o options, kills, updates int) erro
 	case "failover":
 		return failover(ctx, o, kills)
 	case "away":
-		return away(ctx, o, updates)
+		return away(ctx, o, updates, snapshots)
 	}
 	return fmt.Errorf("%q is none of failover and away", mode)
 }
