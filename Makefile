@@ -2,6 +2,8 @@
 DATA      ?= data
 FUZZTIME  ?= 10s
 SOAKTIME  ?= 30m
+CHAOSTIME ?= 30m
+CHAOS     ?=
 BENCH     ?=
 GUARDTIME ?= 12m
 FIGURES   ?=
@@ -19,7 +21,7 @@ export CGO_ENABLED = 0
 export GO
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz soak sim bugs e2e-vm bench bench-guard hostile clean
+.PHONY: help build run test race lint fuzz soak sim chaos bugs e2e-vm bench bench-etcd bench-guard hostile clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +49,12 @@ soak: ## the tests that draw random numbers, again and again for SOAKTIME (30m)
 
 sim: ## HISTORIES (500) of whole Arakoon groups under faults, from seed FIRST (1); two minutes
 	$(GO) test ./arakoon/sim -count=1 -v -timeout 60m -run TestHistories -sim.histories '$(HISTORIES)' -sim.first '$(FIRST)'
+
+chaos: ## harm to an Arakoon group of real processes, for CHAOSTIME (30m); CHAOS= takes flags (root: also networks and disks)
+	$(GO) run ./scripts/chaos -time '$(CHAOSTIME)' $(CHAOS)
+
+bench-etcd: ## an Arakoon group of three processes beside three servers of etcd; BENCH= takes flags
+	cd scripts/etcdbench && $(GO) run . $(BENCH)
 
 bugs: ## make deliberate bugs, one after another, and see that a test catches each; some minutes
 	$(GO) run ./scripts/bugs

@@ -93,6 +93,11 @@ var allowed = []struct {
 		"scripts/...", "nbd/...", "internal/control", "internal/datadir", "alba/...", "arakoon", "arakoon/groups", "backend", "internal/disk/osdisk",
 	}, "measures the server, and the backend by itself"},
 	{"scripts/wirebench", []string{"internal/wire"}, "measures it beside others, in a module of its own"},
+	{"scripts/member", []string{"arakoon/...", "internal/disk/osdisk", "internal/wire", "scripts/group"}, "one member of a group as a process, for tests"},
+	{"scripts/group", []string{"arakoon", "arakoon/kvclient", "internal/wire", "scripts/server"}, "starts such processes, and asks them"},
+	{"scripts/chaos", []string{"arakoon", "arakoon/kvclient", "scripts/group", "scripts/server"}, "does them harm"},
+	{"scripts/etcdbench", []string{"arakoon", "arakoon/kvclient", "scripts/group", "scripts/server"}, "measures them beside etcd, in a module of its own"},
+	{"scripts/e2e", []string{"scripts/...", "device", "nbd/...", "internal/control", "internal/datadir", "fusefs/transport/ringtest"}, "real clients against the binary, and what it leaves behind"},
 	{"scripts/...", []string{"scripts/...", "device", "nbd/...", "internal/control", "fusefs/transport/ringtest"}, "real clients against the binary"},
 }
 
