@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/host/roster"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
@@ -80,6 +82,10 @@ type Options struct {
 	Now      func() time.Time // nil: time.Now
 	// Every is how often the records are looked at. 0: 10 s.
 	Every time.Duration
+	// Holders says on which hosts members of the config group are, and where these hosts are,
+	// as this host knows it: records are read there. It must not block. nil: only the first
+	// host has one.
+	Holders func() []Place
 	// Changed is called when the records have changed, and what they refuse is to be ended.
 	// It must not wait for long. nil: nobody is told.
 	Changed func(*Host)
@@ -92,6 +98,15 @@ func (o *Options) ensureDefaults() {
 	if o.Changed == nil {
 		o.Changed = func(*Host) {}
 	}
+	if o.Holders == nil {
+		o.Holders = func() []Place { return nil }
+	}
+}
+
+// Place is a host and its addresses.
+type Place struct {
+	Host      uuid.UUID
+	Addresses []string
 }
 
 // trustDir is the directory of this package in a data directory.
