@@ -86,6 +86,8 @@ type Options struct {
 	// as this host knows it: records are read there. It must not block. nil: only the first
 	// host has one.
 	Holders func() []Place
+	// Members is what this host knows of the members of groups; nil: there are none.
+	Members Members
 	// Changed is called when the records have changed, and what they refuse is to be ended.
 	// It must not wait for long. nil: nobody is told.
 	Changed func(*Host)
@@ -98,10 +100,30 @@ func (o *Options) ensureDefaults() {
 	if o.Changed == nil {
 		o.Changed = func(*Host) {}
 	}
+	if o.Members == nil {
+		o.Members = noMembers{}
+	}
 	if o.Holders == nil {
 		o.Holders = func() []Place { return nil }
 	}
 }
+
+// Members are the members of groups, for management.
+type Members interface {
+	// Leave gets a host ready to be removed: its members go elsewhere, unless it is lost.
+	Leave(ctx context.Context, host uuid.UUID, lost bool) error
+	// On are the members on a host.
+	On(host uuid.UUID) []string
+	// Safety says in words how many hosts the groups can lose.
+	Safety() string
+}
+
+// noMembers is where there are none.
+type noMembers struct{}
+
+func (noMembers) Leave(context.Context, uuid.UUID, bool) error { return nil }
+func (noMembers) On(uuid.UUID) []string                        { return nil }
+func (noMembers) Safety() string                               { return "" }
 
 // Place is a host and its addresses.
 type Place struct {
