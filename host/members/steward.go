@@ -26,7 +26,8 @@ const (
 	lookEvery = 5 * time.Second  // between two looks whether anything is to be done
 	lookAgain = 200 * time.Millisecond
 	lookTime  = 15 * time.Second // that one look and its pass may take: less than the lease lives
-	patience  = 2 * time.Second
+	patience  = 2 * time.Second  // with a host that is asked something
+	makeTime  = 5 * time.Second  // that a host may take to make a member
 )
 
 // steward looks again and again whether the members are where they should be, while this host
@@ -143,7 +144,7 @@ func (w *stewardship) pass(ctx context.Context) (again bool, err error) {
 	if err := w.read(); err != nil {
 		return false, err
 	}
-	s := membership.Steward{Rosters: kept{membership.Kept{Book: w.book()}, w.Members}, Groups: viewer{w.Members}, Hosts: w.remote(), Logger: w.o.Logger}
+	s := membership.Steward{Rosters: kept{membership.Kept{Book: w.book()}, w.Members}, Groups: viewer{w.Members}, Hosts: bounded{w.remote()}, Logger: w.o.Logger}
 	reports, err := s.Pass(ctx)
 	for _, report := range reports {
 		again = again || report.Step.Kind != placement.Rest
@@ -205,6 +206,27 @@ func (w *stewardship) remote() *membership.Remote {
 			return holds, leaves || h.Leaves
 		},
 	}
+}
+
+// bounded are hosts of which one that does not answer keeps nobody from the others.
+type bounded struct{ *membership.Remote }
+
+// Make implements membership.Hosts.
+func (b bounded) Make(ctx context.Context, host uuid.UUID, group string, member uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, makeTime)
+	defer cancel()
+	return b.Remote.Make(ctx, host, group, member)
+}
+
+// Drop implements membership.Hosts. A host that was removed, or cannot hold members, is not
+// asked: nobody speaks with it any more.
+func (b bounded) Drop(ctx context.Context, host uuid.UUID, group string, member uint64) error {
+	if holds, _ := b.Place(host); !holds {
+		return errors.New("it was removed from the cluster")
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return b.Remote.Drop(ctx, host, group, member)
 }
 
 // dial returns the connection to a host's service.
