@@ -30,6 +30,10 @@ func (k keeper) Make(ctx context.Context, name string, number uint64, r *roster.
 	if g == nil {
 		return fmt.Errorf("group %q is not known to this release", name)
 	}
+	if err := m.making.Take(ctx); err != nil {
+		return err
+	}
+	defer m.making.Give()
 	if err := m.take(r); err != nil {
 		return err
 	}
@@ -71,6 +75,10 @@ func (k keeper) Drop(ctx context.Context, name string, number uint64) error {
 	if open == nil {
 		return errNotOpen
 	}
+	if err := m.making.Take(ctx); err != nil {
+		return err
+	}
+	defer m.making.Give()
 	if g == nil || g.node.Load() == nil || g.member.Load() != number {
 		return nil
 	}

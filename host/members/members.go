@@ -23,6 +23,7 @@ import (
 	"openvstorage/arakoon/transport"
 	"openvstorage/host/cluster"
 	"openvstorage/host/trustkeys"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/wire"
@@ -61,6 +62,7 @@ type Members struct {
 
 	host   atomic.Pointer[cluster.Host]
 	opened atomic.Pointer[groups.Groups]
+	making ctxlock.Lock  // one Make or Drop at a time
 	bound  chan struct{} // closed when host is there
 	wake   chan struct{} // for the steward: has room for one
 }
@@ -82,7 +84,7 @@ type group struct {
 func Open(o Options) (*Members, error) {
 	m := &Members{
 		o: o, raft: transport.NewGroups(), all: map[string]*group{},
-		bound: make(chan struct{}), wake: make(chan struct{}, 1),
+		making: ctxlock.New(), bound: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.loops, m.end = context.WithCancel(m.ctx)
