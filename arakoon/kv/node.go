@@ -22,6 +22,7 @@ type Node interface {
 	Transfer(ctx context.Context, to uint64) error
 	ChangeMembers(ctx context.Context, want arakoon.Members) error
 	Applied() uint64
+	Visible() (uint64, error)
 	Status() arakoon.Status
 	Stats() arakoon.Stats
 }
