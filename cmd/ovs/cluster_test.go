@@ -272,7 +272,11 @@ func TestReplaceHost(t *testing.T) {
 	f.join(3)
 	f.three()
 	f.kill(3)
-	if err := os.RemoveAll(filepath.Join(f.data(3), "arakoon", "abm.3")); err != nil {
+	files, err := filepath.Glob(filepath.Join(f.data(3), "arakoon", "abm.?")) // the steward chose the number
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	if err := os.RemoveAll(files[0]); err != nil {
 		t.Fatal(err)
 	}
 	f.awaitWiped(3)
@@ -307,7 +311,14 @@ func (f *fleet) awaitWiped(n int) {
 		text = err.Error()
 	} else {
 		p := f.host[n]
-		<-p.exited
+		f.await("the host ends", func() bool {
+			select {
+			case <-p.exited:
+				return true
+			default:
+				return false
+			}
+		})
 		text = p.out.String()
 		delete(f.host, n)
 	}
