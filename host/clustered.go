@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"openvstorage/host/cluster"
+	"openvstorage/host/members"
 	"openvstorage/host/metrics"
-	"openvstorage/host/trustkeys"
 	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
 	"openvstorage/nbd"
@@ -109,39 +109,104 @@ func (d *daemon) listenCluster(ctx context.Context) (err error) {
 func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 	return cluster.Options{
 		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
+		Services: d.members.Services(), Holders: d.members.Holders, Members: d.members,
 	}
 }
 
-// lead makes this machine the first host of a cluster, or opens what it made, if it has an
-// address to listen on. It comes before NBD, which shows the host's certificate.
-func (d *daemon) lead(ctx context.Context, fsys disk.FS, security *nbd.TLS) (err error) {
+// reopen opens a first host of a cluster by what it has on disk, and begins to answer other
+// hosts: its groups may need those to open. A machine that is to become a first host now is
+// left to lead.
+func (d *daemon) reopen(fsys disk.FS, o *openOptions) (err error) {
 	if d.hosts == nil {
-		return nil
+		return d.checkAlone(fsys)
 	}
-	history := d.dir.Record().History
-	if len(history) == 0 {
-		return errors.New("this start is not in the history of the data directory")
+	kind, err := backendKind(*o)
+	if err != nil {
+		return err
 	}
-	d.cluster, err = cluster.Lead(ctx, d.clusterOptions(fsys), trustkeys.New(d.host.groups.Node(registryGroup)), history[len(history)-1])
-	if err == nil && d.opt.clusterNBD() {
-		*security = clusterTLS(d.cluster.Guard())
+	specs, err := groupSpecs(*o, kind)
+	if err != nil {
+		return err
+	}
+	d.members, err = members.Open(members.Options{Cluster: d.dir.ID, Self: d.dir.ID, FS: fsys, Dir: d.dir, Logger: d.logger, Groups: specs})
+	if err != nil {
+		return err
+	}
+	o.members = d.members
+	if d.cluster, err = cluster.Reopen(d.clusterOptions(fsys), d.members.Records()); err != nil || d.cluster == nil {
+		return err
+	}
+	d.members.Bind(d.cluster)
+	return d.cluster.Serve()
+}
+
+// checkAlone refuses to open groups without the other hosts that hold members of them.
+func (d *daemon) checkAlone(fsys disk.FS) error {
+	others, err := members.Others(fsys, d.dir)
+	if err == nil && others {
+		err = fmt.Errorf("data directory %s is that of the first host of a cluster, whose groups have members on other hosts: give --listen HOST:PORT, by which these reach it", d.dir.Path)
 	}
 	return err
 }
 
-// serveCluster begins to answer other hosts.
-func (d *daemon) serveCluster() error {
-	if d.cluster == nil {
+// lead makes this machine the first host of a cluster, or what it is already, if it has an
+// address to listen on. It comes before NBD, which shows the host's certificate.
+func (d *daemon) lead(ctx context.Context, fsys disk.FS, security *nbd.TLS) (err error) {
+	switch {
+	case d.hosts == nil:
 		return nil
+	case d.cluster != nil:
+		err = d.cluster.Settle(ctx)
+	default:
+		history := d.dir.Record().History
+		if len(history) == 0 {
+			return errors.New("this start is not in the history of the data directory")
+		}
+		d.cluster, err = cluster.Lead(ctx, d.clusterOptions(fsys), d.members.Records(), history[len(history)-1])
+		if err == nil {
+			d.members.Bind(d.cluster)
+			err = d.cluster.Serve()
+		}
+	}
+	if err != nil {
+		return err
+	}
+	d.members.Serve(d.host.groups)
+	if d.opt.clusterNBD() {
+		*security = clusterTLS(d.cluster.Guard())
+	}
+	return nil
+}
+
+// watchCluster says how others are answered, and has the process end when that fails.
+func (d *daemon) watchCluster() {
+	if d.cluster == nil {
+		return
 	}
 	if d.opt.Insecure {
 		d.logger.Warn("INSECURE: whoever reaches this address is the host that it says it is, and nothing is encrypted", "listen", d.opt.Cluster.Listen, "cure", "leave --insecure out")
 	}
-	if err := d.cluster.Serve(); err != nil {
-		return err
-	}
 	d.run("the cluster", d.cluster.Wait)
-	return nil
+}
+
+// stopCluster leaves the other hosts, when nothing here needs them any more.
+func (d *daemon) stopCluster() error {
+	var errs []error
+	if d.joined != nil {
+		errs = append(errs, d.joined.close())
+	}
+	if d.cluster != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		errs = append(errs, d.cluster.Close(ctx))
+	}
+	if d.members != nil {
+		d.members.Close()
+	}
+	if d.hosts != nil {
+		d.hosts.Close()
+	}
+	return errors.Join(errs...)
 }
 
 // managedCluster is the cluster for management, nil if there is none.
@@ -247,8 +312,8 @@ func (o *Options) clusterMode(l net.Addr) nbd.TLSMode {
 	return nbd.TLSAllowed
 }
 
-// startJoined brings up a host that has joined a cluster, or joins one now. It has no
-// groups, disks or vDisks.
+// startJoined brings up a host that has joined a cluster, or joins one now. It holds members
+// of groups, and no disks or vDisks.
 func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	if d.hosts == nil {
 		return fmt.Errorf("data directory %s is that of host %s of cluster %s: give --listen HOST:PORT, by which other hosts reach it", d.dir.Path, d.dir.ID, d.dir.Record().Cluster)
@@ -256,18 +321,24 @@ func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	if len(d.opt.NBDTCP) > 0 || d.opt.Mount != "" || d.opt.Backend != "" || d.opt.ALBA.set() || d.opt.AcceptOlder {
 		return errors.New("a host that joins a cluster serves no vDisks and has no disks in this release: leave --nbd-tcp, --mount, --backend, --accept-older and the flags of disks out")
 	}
+	if d.joined, err = d.openJoined(fsys); err != nil {
+		return err
+	}
 	if d.cluster, err = cluster.Resume(ctx, d.clusterOptions(fsys)); err != nil {
 		return err
 	}
+	d.members.Bind(d.cluster)
+	if err := d.cluster.Serve(); err != nil {
+		return err
+	}
+	d.watchCluster()
+	d.run("the members of groups", d.joined.start())
 	self := d.cluster.Self()
 	d.control = control.NewServer(control.Options{
 		Cluster: d.managedCluster(), Logger: d.logger,
 		Refuse: fmt.Errorf("%w: host %s has joined cluster %s, and holds no vDisks and no disks in this release: run it on the first host (`ovs host list`)", control.ErrInvalid, self.Host, self.Cluster),
 		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
 	})
-	if err := d.serveCluster(); err != nil {
-		return err
-	}
 	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
 	if d.metricsLn != nil {
 		if d.metrics, err = metrics.NewServer(nil, 4, d.logger); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/device"
+	"openvstorage/host/members"
 	"openvstorage/host/registrykeys"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/descriptors"
@@ -42,6 +43,8 @@ type openOptions struct {
 	tune        func(*albahere.Options) // sizes and times of tests; nil: none
 	// node, for tests, is put between the registry and its group; nil: nothing is.
 	node func(registrykeys.Node) registrykeys.Node
+	// members are the groups' members of a host that others can join; nil: nobody can.
+	members *members.Members
 }
 
 // exports shows the vDisks and snapshots to the NBD server.

@@ -11,12 +11,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"openvstorage/alba/cluster"
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/alba/preset"
 	"openvstorage/arakoon/groups"
 	"openvstorage/backend"
 	"openvstorage/backend/local"
 	"openvstorage/fusefs/filetree"
+	"openvstorage/host/members"
 	"openvstorage/host/registrykeys"
 	"openvstorage/host/treekeys"
 	"openvstorage/internal/control"
@@ -40,6 +42,7 @@ type embedded struct {
 	lacked   atomic.Pointer[volumedriver.Host] // gives up room, once it is open
 	spare    *spare                            // what gives way before that
 	held     held                              // what became of the data directory
+	members  *members.Members                  // of a host that others can join; else nil
 }
 
 // store is a backend that can be closed.
@@ -49,7 +52,7 @@ type store interface {
 }
 
 func openEmbedded(ctx context.Context, o openOptions) (_ *embedded, err error) {
-	e := &embedded{fs: o.fs, spare: o.spare}
+	e := &embedded{fs: o.fs, spare: o.spare, members: o.members}
 	if e.spare == nil {
 		e.spare = newSpare(o.fs, o.dir, o.logger)
 	}
@@ -171,12 +174,25 @@ func recordedBackend(o openOptions) (string, error) {
 // openGroups opens the groups of the data directory. It does not make a group anew that
 // was made before.
 func (e *embedded) openGroups(ctx context.Context, o openOptions, kind string) (err error) {
+	specs, err := groupSpecs(o, kind)
+	if err == nil && e.members != nil {
+		specs, err = e.members.Specs()
+	}
+	if err != nil {
+		return err
+	}
+	e.groups, err = groups.Open(ctx, groups.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Ledger: o.dir, Logger: o.logger, OnFull: e.lacks}, specs...)
+	return err
+}
+
+// groupSpecs are the groups of a data directory with that kind of backend.
+func groupSpecs(o openOptions, kind string) ([]groups.Spec, error) {
 	// The vDisks' own directories are made after the registry's group. An exception is a
 	// directory of the one release that kept the registry in files: these are imported.
 	of := groups.Spec{Name: registryGroup, After: []string{"buffer", "map"}}
 	old, err := registry.Importable(o.fs, filepath.Join(o.dir.Path, registryDir))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if old {
 		of.After = nil
@@ -185,8 +201,21 @@ func (e *embedded) openGroups(ctx context.Context, o openOptions, kind string) (
 	if kind == BackendALBA {
 		specs = append(specs, albahere.Specs()...)
 	}
-	e.groups, err = groups.Open(ctx, groups.Options{FS: o.fs, Dir: o.dir.Path, ID: o.dir.ID, Ledger: o.dir, Logger: o.logger, OnFull: e.lacks}, specs...)
-	return err
+	return specs, nil
+}
+
+// config is the config group for those who use its keys: the member here, or whoever leads.
+func (e *embedded) config() configGroup {
+	if e.members != nil {
+		return e.members.Store(registryGroup)
+	}
+	return e.groups.Node(registryGroup)
+}
+
+// configGroup is what users of the config group need of it.
+type configGroup interface {
+	registrykeys.Node
+	treekeys.Node
 }
 
 // openLocal opens the backend in a directory.
@@ -216,6 +245,9 @@ func (e *embedded) openALBA(ctx context.Context, o openOptions) error {
 	opt.Groups, opt.AcceptOlder = e.groups, o.acceptOlder
 	if u, err := o.fs.Statfs(o.dir.Path); err == nil {
 		opt.Leave = uint64(writebuffer.Reserve(u.Total) / 2) // the write buffer gives way before that
+	}
+	if e.members != nil {
+		opt.Node = func(name string, _ cluster.Node) cluster.Node { return e.members.Store(name) }
 	}
 	if o.tune != nil {
 		o.tune(&opt)
@@ -254,7 +286,7 @@ func notePlain(ctx context.Context, b *albahere.Backend, o openOptions) error {
 // openRegistry opens the registry on a group of its own. What an older release
 // kept in DIR/registry is imported.
 func (e *embedded) openRegistry(ctx context.Context, o openOptions) error {
-	var node registrykeys.Node = e.groups.Node(registryGroup)
+	var node registrykeys.Node = e.config()
 	if o.node != nil {
 		node = o.node(node)
 	}
@@ -315,7 +347,7 @@ func (e *embedded) Collectors() []prometheus.Collector {
 }
 
 // FileKeys are the keys of what a mount keeps beside the vDisks.
-func (e *embedded) FileKeys() filetree.Keys { return treekeys.New(e.groups.Node(registryGroup)) }
+func (e *embedded) FileKeys() filetree.Keys { return treekeys.New(e.config()) }
 
 // Space is the room for data in bytes, without parity. A backend in a directory counts
 // all of its file system, whoever uses it.
@@ -347,6 +379,9 @@ func (e *embedded) closeStores() error {
 	}
 	if e.backend != nil {
 		errs = append(errs, e.backend.Close())
+	}
+	if e.members != nil {
+		e.members.End()
 	}
 	if e.groups != nil {
 		errs = append(errs, e.groups.Close())

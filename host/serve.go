@@ -19,6 +19,7 @@ import (
 	"openvstorage/fusefs"
 	"openvstorage/host/attach"
 	"openvstorage/host/cluster"
+	"openvstorage/host/members"
 	"openvstorage/host/metrics"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
@@ -52,6 +53,8 @@ type daemon struct {
 	unfollow  func()             // the memory of clients
 	hosts     *cluster.Listeners // for other hosts
 	cluster   *cluster.Host
+	members   *members.Members           // of groups, on a host of a cluster
+	joined    *joined                    // what a host that has joined holds
 	served    atomic.Pointer[nbd.Server] // nbd, for whoever does not start it
 	watchdog  *systemd.Watchdog
 	links     []string // in the data directory, to sockets elsewhere
@@ -126,11 +129,14 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if d.joins() {
 		return d.startJoined(ctx, fsys)
 	}
-	d.host, err = openEmbedded(ctx, openOptions{
+	open := openOptions{
 		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.opt.WriteBuffer, mapCache: d.opt.MapCache, uploads: d.opt.Uploads, readWait: d.opt.ReadWait, files: files,
 		backend: d.opt.Backend, alba: d.opt.ALBA, acceptOlder: d.opt.AcceptOlder, logger: d.logger,
-	})
-	if err != nil {
+	}
+	if err := d.reopen(fsys, &open); err != nil {
+		return err
+	}
+	if d.host, err = openEmbedded(ctx, open); err != nil {
 		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
 	}
 	if err := d.lead(ctx, fsys, &security); err != nil {
@@ -168,9 +174,7 @@ func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *m
 		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
 	})
 	d.warnOpen()
-	if err := d.serveCluster(); err != nil {
-		return err
-	}
+	d.watchCluster()
 	for _, l := range d.nbdLns {
 		d.run("NBD on "+show(l.Addr()), func() error { return d.nbd.ServeTLS(context.WithoutCancel(ctx), l, d.nbdMode(l.Addr())) })
 	}
@@ -376,13 +380,14 @@ func (d *daemon) stop() error {
 			vdisks = fmt.Errorf("close the vDisks: %w", err)
 		}
 	}
+	others := d.stopCluster()
 	if d.dir != nil {
 		dir = d.dir.Close()
 	}
 	if d.watchdog != nil {
 		d.watchdog.Close()
 	}
-	return errors.Join(services, vdisks, dir, mount, devices)
+	return errors.Join(services, vdisks, others, dir, mount, devices)
 }
 
 // stopServices stops what clients use, side by side: each service refuses new clients at
@@ -409,21 +414,14 @@ func (d *daemon) stopServices() (services, mount error) {
 	if d.mount != nil {
 		all.Go(func() { mount = d.mount.Unmount(ctx) })
 	}
-	var others error
-	if d.cluster != nil {
-		all.Go(func() { others = d.cluster.Close(ctx) })
-	}
 	all.Wait()
-	if d.hosts != nil {
-		d.hosts.Close()
-	}
 	// These are listeners that no server has taken over. Closing one twice is harmless.
 	for _, l := range append([]net.Listener{d.controlLn, d.metricsLn}, d.nbdLns...) {
 		if l != nil {
 			_ = l.Close()
 		}
 	}
-	return errors.Join(control, nbd, others), mount
+	return errors.Join(control, nbd), mount
 }
 
 // storeTimes stores the times of the mount's files, which nobody writes any more.

@@ -228,3 +228,10 @@ func (g *Groups) finishDrops() error {
 	}
 	return nil
 }
+
+// Made reports whether the record of the data directory knows of a member: it was made here,
+// and was not dropped since.
+func (g *Groups) Made(name string, number uint64) bool {
+	record := g.opt.Ledger.Record()
+	return record.Made(Spec{Name: name, Member: number}.dirName())
+}

@@ -222,6 +222,37 @@ func AppendTransfer(dst []byte, to uint64) []byte {
 	return le.AppendUint64(append(dst, Version, 0, 0, 0), to)
 }
 
+// membersMax bounds each list of members in a request: more than any group has.
+const membersMax = 64
+
+// AppendMembers appends the header of a change of the members.
+func AppendMembers(dst []byte, voters, learners []uint64) []byte {
+	dst = append(dst, Version, 0, 0, 0)
+	for _, list := range [][]uint64{voters, learners} {
+		dst = le.AppendUint32(dst, uint32(len(list)))
+		for _, id := range list {
+			dst = le.AppendUint64(dst, id)
+		}
+	}
+	return dst
+}
+
+func readMembers(b []byte) (m arakoon.Members, err error) {
+	r := &reader{b: b}
+	r.version(3)
+	for _, list := range []*[]uint64{&m.Voters, &m.Learners} {
+		n := r.u32()
+		if n > membersMax {
+			r.fail("%d members, at most %d", n, membersMax)
+			break
+		}
+		for range n {
+			*list = append(*list, r.u64())
+		}
+	}
+	return m, r.end()
+}
+
 func readWrite(b []byte) (session uuid.UUID, request uint64, err error) {
 	r := &reader{b: b}
 	r.version(3)

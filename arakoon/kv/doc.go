@@ -73,6 +73,10 @@
 // master has had all members hash; the answer is that of a write, with the SHA-256 (32 bytes)
 // behind.
 //
+// A change of the members is a header of version u8, zero u8[3], and the voters and the
+// learners that are wanted, each list its number u32 and ids u64; the answer is that of a
+// write, when the change is done.
+//
 // Status and statistics are asked with the version alone. Their answers are at Status and
 // Statistics.
 //

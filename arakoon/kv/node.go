@@ -20,6 +20,7 @@ type Node interface {
 	ResumeSession(id uuid.UUID, request uint64) *arakoon.Session
 	Leader() uint64
 	Transfer(ctx context.Context, to uint64) error
+	ChangeMembers(ctx context.Context, want arakoon.Members) error
 	Applied() uint64
 	Visible() (uint64, error)
 	HashAt(ctx context.Context, index uint64) (sum [32]byte, err error)

@@ -25,6 +25,7 @@ const (
 	OpWrite         = 16
 	OpOpenSession   = 17
 	OpTransfer      = 18 // give the lead away
+	OpChangeMembers = 19 // in one joint change
 	OpStatus        = 32
 	OpStatistics    = 33
 	OpHashAt        = 40 // of the member's state
@@ -39,7 +40,8 @@ var opNames = [opMost]string{
 	OpMultiGet: "multi-get", OpMultiGetLocal: "multi-get-local", OpRange: "range", OpRangeLocal: "range-local",
 	OpCount: "count", OpCountLocal: "count-local", OpSettle: "settle", OpWatch: "watch",
 	OpWrite: "write", OpOpenSession: "open-session", OpTransfer: "transfer",
-	OpStatus: "status", OpStatistics: "statistics", OpHashAt: "hash-at",
+	OpChangeMembers: "change-members",
+	OpStatus:        "status", OpStatistics: "statistics", OpHashAt: "hash-at",
 }
 
 // OpName is the name of an operation, "" if there is none with this number.
@@ -51,7 +53,9 @@ func OpName(op uint16) string {
 }
 
 // OpWrites says whether an operation changes anything.
-func OpWrites(op uint16) bool { return op == OpWrite || op == OpOpenSession || op == OpTransfer }
+func OpWrites(op uint16) bool {
+	return op == OpWrite || op == OpOpenSession || op == OpTransfer || op == OpChangeMembers
+}
 
 // Limits of one request, in bytes or pieces.
 const (

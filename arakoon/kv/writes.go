@@ -80,3 +80,15 @@ func (s *Server) transfer(ctx context.Context, g *Group, r *wire.Incoming) (wire
 	}
 	return wire.Answer{Header: appendWritten(nil, g.Node.Applied())}, nil
 }
+
+// changeMembers makes a group's members those of the request, in one joint change.
+func (s *Server) changeMembers(ctx context.Context, g *Group, r *wire.Incoming) (wire.Answer, error) {
+	want, err := readMembers(r.Header)
+	if err == nil {
+		err = g.Node.ChangeMembers(ctx, want)
+	}
+	if err != nil {
+		return wire.Answer{}, err
+	}
+	return wire.Answer{Header: appendWritten(nil, g.Node.Applied())}, nil
+}

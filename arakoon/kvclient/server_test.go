@@ -65,6 +65,10 @@ func TestBadInput(t *testing.T) {
 		"session of no one":   {kv.OpWrite, kv.AppendWrite(nil, uuid.New(), 1), nil, &arakoon.Error{Code: 5}},
 		"a watch for ever":    {kv.OpWatch, kv.AppendWatch(nil, 1, time.Hour, 0, nil), nil, kv.ErrBadInput},
 		"transfer by one":     {kv.OpTransfer, kv.AppendTransfer(nil, 0), nil, arakoon.ErrTransfer},
+		"an even number":      {kv.OpChangeMembers, kv.AppendMembers(nil, []uint64{1, 2}, nil), nil, kv.ErrBadInput},
+		"members, half":       {kv.OpChangeMembers, kv.AppendMembers(nil, []uint64{1}, nil)[:15], nil, kv.ErrBadInput},
+		"too many members":    {kv.OpChangeMembers, []byte{1, 0, 0, 0, 0xff, 0xff, 0, 0}, nil, kv.ErrBadInput},
+		"the same members":    {kv.OpChangeMembers, kv.AppendMembers(nil, []uint64{3}, nil), nil, nil},
 		"transfer with extra": {kv.OpTransfer, append(kv.AppendTransfer(nil, 0), 1), nil, kv.ErrBadInput},
 	} {
 		if err := m(tc.op, tc.header, tc.body); !errors.Is(err, tc.is) || errors.Is(err, arakoon.ErrUnknownOutcome) {

@@ -44,6 +44,19 @@ func (c *Client) DropMaster(ctx context.Context, to uint64) error {
 	return err
 }
 
+// ChangeMembers has the leader make voters and learners the members, in one joint change. It
+// returns when that is done. An error says why it was refused, in the words of
+// arakoon.Node.ChangeMembers; after arakoon.ErrUnknownOutcome it may have been done. To ask
+// for what there is already changes nothing.
+func (c *Client) ChangeMembers(ctx context.Context, voters, learners []uint64) error {
+	t := &turn{}
+	_, err := c.do(ctx, &request{op: kv.OpChangeMembers, header: kv.AppendMembers(nil, voters, learners)}, t)
+	if err != nil && t.unknown != nil && !errors.Is(err, arakoon.ErrUnknownOutcome) {
+		err = fmt.Errorf("%w: %w", arakoon.ErrUnknownOutcome, err)
+	}
+	return err
+}
+
 // Status asks one member for its status. Only that member is asked, once.
 func (c *Client) Status(ctx context.Context, id uint64) (s kv.Status, err error) {
 	err = c.ask(ctx, id, kv.OpStatus, []byte{kv.Version}, func(header []byte) error {

@@ -23,7 +23,8 @@ import (
 //	0 1 version, 1
 //	1 1 kind: 1 host, 2 group, 3 revision
 //	2 2 zero
-//	4 4 incompatible features: bit 0 of a host: it listens without TLS
+//	4 4 incompatible features of a host: bit 0: it listens without TLS, bit 1: it is about to
+//	    leave, and its members go elsewhere
 //
 // Host: UUID 16, zone, number of addresses u8, addresses.
 // Group: life u64, next member u64, zones that are required u8, name, number of members u8,
@@ -46,6 +47,7 @@ const (
 	kindRevision = 3
 
 	insecureBit = 1 << 0
+	leavesBit   = 1 << 1
 )
 
 // Key is the key that a host is kept under.
@@ -65,6 +67,9 @@ func (h *Host) Append(dst []byte) []byte {
 	var features uint32
 	if h.Insecure {
 		features |= insecureBit
+	}
+	if h.Leaves {
+		features |= leavesBit
 	}
 	dst = append(appendHead(dst, kindHost, features), h.ID[:]...)
 	dst = append(appendText(dst, h.Zone), byte(len(h.Addresses)))
@@ -169,7 +174,8 @@ func (c *cutter) head(kind byte, known uint32) uint32 {
 }
 
 func (c *cutter) host() (h Host) {
-	h.Insecure = c.head(kindHost, insecureBit)&insecureBit != 0
+	features := c.head(kindHost, insecureBit|leavesBit)
+	h.Insecure, h.Leaves = features&insecureBit != 0, features&leavesBit != 0
 	h.ID, h.Zone = c.id(), c.text()
 	for n := c.u8(); n > 0 && c.err == nil; n-- {
 		h.Addresses = append(h.Addresses, c.text())

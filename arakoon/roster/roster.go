@@ -37,6 +37,7 @@ type Host struct {
 	Zone      string
 	Addresses []string // host:port; the first that answers is used
 	Insecure  bool     // it listens without TLS
+	Leaves    bool     // a person wants no members on it: they go elsewhere
 }
 
 // Group is one Arakoon group.

@@ -23,9 +23,10 @@ var readmeBlocks = map[string]struct {
 	"make test":                         {skip: "it would run this test"},
 	"ovs vdisk create vm1 --size 20GiB": {skip: "it boots a guest from an image that is not here"},
 	"ovs up --data second --write-buffer 512MiB --nbd-tcp 127.0.0.1:10809 --metrics 127.0.0.1:9469": {stays: true},
-	"mv data/asd/1 disk-away":          {stopped: true},
-	"rm -r data/asd/2":                 {stopped: true},
-	"tar -czf data-backup.tar.gz data": {stopped: true},
+	"mv data/asd/1 disk-away":             {stopped: true},
+	"rm -r data/asd/2":                    {stopped: true},
+	"scripts/cluster bin/ovs three 26400": {stays: true},
+	"tar -czf data-backup.tar.gz data":    {stopped: true},
 }
 
 // TestREADME runs every sh block of README.md, in order, in a copy of the tree.
@@ -88,7 +89,11 @@ func newReader(t *testing.T) *reader {
 	r := &reader{dir: filepath.Join(dir, "tree"), env: filepath.Join(dir, "env")}
 	copyTree(t, "../..", r.dir)
 	// Ports that are free here, for those in the text.
-	r.ports = strings.NewReplacer("127.0.0.1:10809", freePort(t), "127.0.0.1:9469", freePort(t))
+	_, hosts, err := net.SplitHostPort(freePort(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ports = strings.NewReplacer("127.0.0.1:10809", freePort(t), "127.0.0.1:9469", freePort(t), " 26400", " "+hosts)
 	if err := os.WriteFile(r.env, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -31,13 +31,23 @@ func (b *book) hosts() []roster.Host {
 
 // targets are where the config group may be reached: hosts that hold it, else whoever a
 // token named.
-func (b *book) targets(self uuid.UUID) (list []target) {
+func (b *book) targets(self uuid.UUID, config []Place) (list []target) {
+	for _, p := range config {
+		if p.Host != self {
+			for _, a := range p.Addresses {
+				list = append(list, target{p.Host, a})
+			}
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, h := range b.now.Hosts {
-		if h.Config && h.ID != self {
-			for _, a := range h.Addresses {
-				list = append(list, target{h.ID, a})
+		if !h.Config || h.ID == self {
+			continue
+		}
+		for _, a := range h.Addresses {
+			if t := (target{h.ID, a}); !slices.Contains(list, t) {
+				list = append(list, t)
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,9 +27,10 @@ type Host struct {
 	cache       *trust.Cache
 	guard       *trust.Guard
 	renewer     *trust.Renewer
-	registrar   *trust.Registrar // nil on a host that has joined
-	store       trust.Store      // of records: the group's, or link
-	link        *link            // to the first host; nil on that itself
+	registrar   *trust.Registrar            // nil on a host that has joined
+	store       trust.Store                 // of records: the group's, or link
+	link        *link                       // to a host that holds the config group; nil on the first host
+	held        atomic.Pointer[trust.Store] // of a host that has joined, and holds the config group
 	peers       peers
 	marks       marks
 	book        book
@@ -108,6 +110,31 @@ func (h *Host) renew(ctx context.Context, q *trust.RenewRequest) (*trust.Answer,
 	}
 	return h.link.renew(ctx, q)
 }
+
+// Hold has a host that has joined answer with records: it holds a member of the config
+// group, which store is. nil: it does no more.
+func (h *Host) Hold(store trust.Store) {
+	if store == nil {
+		h.held.Store(nil)
+		return
+	}
+	h.held.Store(&store)
+}
+
+// records is the config group for others, nil if this host holds no member of it.
+func (h *Host) records() trust.Store {
+	if h.First() {
+		return h.store
+	}
+	if s := h.held.Load(); s != nil {
+		return *s
+	}
+	return nil
+}
+
+// Knows returns the record of a host as of the last contact: what it may do, and whether it
+// was removed.
+func (h *Host) Knows(id uuid.UUID) (trust.Host, bool) { return h.cache.Host(id) }
 
 // record is what the cluster is told of this host.
 func (h *Host) record() roster.Host {

@@ -250,7 +250,9 @@ func (h *Host) claim() error {
 	}
 	err = h.o.Dir.Change(func(r *datadir.Record) {
 		h.mark = generation.Mark{Number: r.Generation + 1, Start: start}
-		r.Generation, r.Settled = h.mark.Number, h.mark.Number // there are no groups that have to follow
+		if r.Generation = h.mark.Number; len(r.Groups) == 0 {
+			r.Settled = h.mark.Number // there are no groups that have to follow
+		}
 		r.History = r.History.Add(h.mark)
 	})
 	h.history = h.o.Dir.Record().History

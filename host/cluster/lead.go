@@ -61,26 +61,86 @@ func Lead(ctx context.Context, o Options, store trust.Store, mark generation.Mar
 	if err := h.open(m); err != nil {
 		return nil, err
 	}
-	if err := h.cache.Refresh(ctx); err != nil {
+	if err := h.settle(ctx); err != nil {
 		return nil, err
+	}
+	return h, nil
+}
+
+// Reopen opens the first host of a cluster by its own files, nil if these have no
+// certificate yet: then it is Lead that makes it one. Its groups may need other hosts by
+// now, which it reaches by what is returned, and which reach it after Host.Serve. Nothing is
+// asked of store before. When the groups answer, the caller calls Host.Settle.
+//
+// The start is counted in the directory's record before anybody is told of it. The groups
+// claim a later generation, when they are there.
+func Reopen(o Options, store trust.Store) (_ *Host, err error) {
+	o.ensureDefaults()
+	m, err := trust.ReadMaterial(o.FS, o.file("host.pem"))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && m.Certificate == nil {
+		return nil, nil
+	}
+	h := newHost(o, o.Dir.ID)
+	h.store = store
+	h.registrar = trust.NewRegistrar(trust.RegistrarOptions{Store: store, Host: h.id, Now: o.Now})
+	defer func() {
+		if err != nil {
+			h.cancel()
+			h.registrar.Close()
+			o.Listeners.Close()
+			err = fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	if id := m.Identity(); id.Host != h.id || id.Cluster != h.cluster {
+		return nil, fmt.Errorf("%w: its host.pem is of %s, the directory is host %s: was it put together from two?", ErrOther, id, h.id)
+	}
+	if err := h.claim(); err != nil {
+		return nil, err
+	}
+	h.marks.see(h.id, h.mark)
+	if err := h.open(m); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// Settle makes a host that was reopened the first of its cluster again, when its groups
+// answer: it can sign certificates, and others find it.
+func (h *Host) Settle(ctx context.Context) error {
+	if _, err := h.lead(ctx); err != nil {
+		return fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
+	}
+	if err := h.settle(ctx); err != nil {
+		return fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
+	}
+	return nil
+}
+
+// settle looks at the records, and puts this host on record: step 6.
+func (h *Host) settle(ctx context.Context) error {
+	if err := h.cache.Refresh(ctx); err != nil {
+		return err
 	}
 	if h.renewer.Due() {
 		if err := h.renewer.Renew(ctx); err != nil {
 			h.faults.tell(err) // Run tries again
 		}
 	}
-	all, err := roster.List(ctx, store, h.faults.tell)
+	all, err := roster.List(ctx, h.store, h.faults.tell)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, r := range all {
 		h.marks.see(r.ID, r.Mark)
 	}
-	if err := roster.Register(ctx, store, h.record(), h.history); err != nil {
-		return nil, err
+	if err := roster.Register(ctx, h.store, h.record(), h.history); err != nil {
+		return err
 	}
 	h.marks.see(h.id, h.mark)
-	return h, nil
+	return nil
 }
 
 // lead returns what this host shows: steps 1 to 5.

@@ -72,7 +72,7 @@ func (l *link) get(ctx context.Context) (*wire.Conn, error) {
 
 // each connects to one host after the other, until one takes what is asked.
 func (l *link) each(ctx context.Context, service string, ask func(context.Context, *wire.Conn) error) (*wire.Conn, error) {
-	targets := l.of.book.targets(l.of.id)
+	targets := l.of.book.targets(l.of.id, l.of.o.Holders())
 	if len(targets) == 0 {
 		return nil, errors.New("no address of the cluster's first host is known: is the file \"book\" missing?")
 	}
@@ -96,20 +96,31 @@ func (l *link) each(ctx context.Context, service string, ask func(context.Contex
 func (l *link) dial(ctx context.Context, service string, t target) (*wire.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	c, err := wire.Dial(ctx, wire.DialOptions{
-		Network: "tcp", Address: t.address, Service: service, Identity: l.of.identity(), Limits: limits,
-		TLS: l.of.guard.Client(ctx, trust.Dial{Host: t.host, Protocol: service}),
-	})
+	o := l.of.DialOptions(ctx, t.host, service)
+	o.Network, o.Address = "tcp", t.address
+	c, err := wire.Dial(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	// What it says of itself is worth as much as its certificate, which was checked.
-	p := c.Peer()
-	if newest := l.of.marks.of(p.Host); p.Generation < newest.Number {
-		_ = c.Close()
-		return nil, fmt.Errorf("host %s: %w, an older one: it is of generation %d, and this host has seen %d", p.Host, roster.ErrCopy, p.Generation, newest.Number)
-	}
 	return c, nil
+}
+
+// DialOptions are those of a connection to a service of a host of the cluster, any host if
+// it is the zero UUID, but for where that is. ctx bounds the handshake.
+func (h *Host) DialOptions(ctx context.Context, host uuid.UUID, service string) wire.DialOptions {
+	return wire.DialOptions{
+		Service: service, Identity: h.identity(), Limits: limits,
+		TLS: h.guard.Client(ctx, trust.Dial{Host: host, Protocol: service}), Admit: h.notOlder,
+	}
+}
+
+// notOlder refuses whoever answers from an older copy of a data directory. What it says of
+// itself is worth as much as its certificate, which was checked.
+func (h *Host) notOlder(p *wire.Peer) error {
+	if newest := h.marks.of(p.Host); p.Generation < newest.Number {
+		return fmt.Errorf("host %s: %w, an older one: it is of generation %d, and this host has seen %d", p.Host, roster.ErrCopy, p.Generation, newest.Number)
+	}
+	return nil
 }
 
 // announce tells the other side where this host is. A refusal because this directory is a

@@ -187,7 +187,7 @@ func (h *Host) serveHosts(ctx context.Context, in *wire.Incoming) wire.Answer {
 	if in.Op < opAnnounce || in.Op > opRange {
 		return wire.Answer{Status: uint16(wire.CodeUnknownOp)}
 	}
-	if !h.First() {
+	if h.records() == nil {
 		return failure(statusRefused, fmt.Errorf("host %s holds no member of the config group", h.id))
 	}
 	mark, err := generation.Decode(in.Header)
@@ -217,8 +217,9 @@ func (h *Host) announced(ctx context.Context, in *wire.Incoming) wire.Answer {
 	if err := h.Allow(in.Peer, "host/address", trust.OnHost(r.ID)); err != nil {
 		return failure(statusRefused, err)
 	}
-	r.Config = false // it is known here who holds members
-	switch err := roster.Register(ctx, h.store, r, history); {
+	// It is known here who holds members.
+	r.Config = slices.ContainsFunc(h.o.Holders(), func(p Place) bool { return p.Host == r.ID })
+	switch err := roster.Register(ctx, h.records(), r, history); {
 	case errors.Is(err, roster.ErrCopy):
 		h.refused(err)
 		return failure(statusCopy, err)
@@ -245,7 +246,7 @@ func (h *Host) read(ctx context.Context, in *wire.Incoming) wire.Answer {
 		return failure(statusRefused, fmt.Errorf("the keys %q have the authority's sealed key among them, which this service shows nobody", key))
 	}
 	if in.Op == opGet {
-		value, err := h.store.Get(ctx, key)
+		value, err := h.records().Get(ctx, key)
 		switch {
 		case err != nil:
 			return failure(statusFailed, err)
@@ -256,7 +257,7 @@ func (h *Host) read(ctx context.Context, in *wire.Incoming) wire.Answer {
 	}
 	var b []byte
 	whole := true
-	err := h.store.Range(ctx, key, func(k, v []byte) bool {
+	err := h.records().Range(ctx, key, func(k, v []byte) bool {
 		if whole = len(b)+6+len(k)+len(v) <= wire.BodyMax; whole {
 			b = appendPair(b, k, v)
 		}

@@ -28,7 +28,7 @@ func (h *Host) Self() control.ClusterSelf {
 	s := control.ClusterSelf{
 		Cluster: h.cluster, Host: h.id, First: h.First(), Roles: m.Identity().Roles.String(), Address: h.o.Listeners.Addresses()[0],
 		Linked: true, Insecure: h.o.Insecure, Until: m.Certificate.NotAfter,
-		Does: "the groups, the disks and the vDisks of its own data directory, and the cluster's certificates",
+		Does: "members of groups, the disks and the vDisks of its own data directory, and the cluster's certificates", Groups: h.o.Members.Safety(),
 	}
 	if h.First() {
 		s.Sealed = !h.registrar.CanSign()
@@ -36,7 +36,7 @@ func (h *Host) Self() control.ClusterSelf {
 	}
 	c := h.link.conn.Load()
 	s.Linked = c != nil && c.Err() == nil
-	s.Does = "nothing yet: it is a member of the cluster, and holds no groups, disks or vDisks in this release"
+	s.Does = "members of groups; it has no disks and no vDisks in this release"
 	return s
 }
 
@@ -103,7 +103,7 @@ func (h Management) Hosts(ctx context.Context) ([]control.ClusterHost, error) {
 	list := make([]control.ClusterHost, len(hosts))
 	for i, r := range hosts {
 		c := control.ClusterHost{ID: r.ID, State: r.State.String(), Roles: r.Roles.String(), Joined: r.Joined, Changed: r.Changed, Self: r.ID == h.id}
-		c.First = r.ID == h.cluster
+		c.First, c.Members = r.ID == h.cluster, h.o.Members.On(r.ID)
 		if k := slices.IndexFunc(where, func(w roster.Host) bool { return w.ID == r.ID }); k >= 0 {
 			w := where[k]
 			c.Zone, c.Addresses, c.Storage, c.Insecure, c.Release, c.Generation = w.Zone, w.Addresses, w.Storage, w.Insecure, w.Release, w.Mark.Number
@@ -207,6 +207,9 @@ func (h Management) RemoveHost(ctx context.Context, host string, lost bool) (con
 	reason := "the host was removed"
 	if lost {
 		reason = "the host was given up as lost"
+	}
+	if err := h.o.Members.Leave(ctx, c.ID, lost); err != nil {
+		return c, fmt.Errorf("host %s: %w: %w", c.ID, control.ErrBusy, err)
 	}
 	if err := r.RemoveHost(ctx, c.ID, reason); err != nil {
 		return c, kind(err)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/host/roster"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
@@ -82,6 +84,12 @@ type Options struct {
 	Now      func() time.Time // nil: time.Now
 	// Every is how often the records are looked at. 0: 10 s.
 	Every time.Duration
+	// Holders says on which hosts members of the config group are, and where these hosts are,
+	// as this host knows it: records are read there. It must not block. nil: only the first
+	// host has one.
+	Holders func() []Place
+	// Members is what this host knows of the members of groups; nil: there are none.
+	Members Members
 	// Wait bounds how long the start of a host that has joined waits for the first host
 	// before it goes by what it has seen. 0: 10 s.
 	Wait time.Duration
@@ -100,6 +108,35 @@ func (o *Options) ensureDefaults() {
 	if o.Changed == nil {
 		o.Changed = func(*Host) {}
 	}
+	if o.Members == nil {
+		o.Members = noMembers{}
+	}
+	if o.Holders == nil {
+		o.Holders = func() []Place { return nil }
+	}
+}
+
+// Members are the members of groups, for management.
+type Members interface {
+	// Leave gets a host ready to be removed: its members go elsewhere, unless it is lost.
+	Leave(ctx context.Context, host uuid.UUID, lost bool) error
+	// On are the members on a host.
+	On(host uuid.UUID) []string
+	// Safety says in words how many hosts the groups can lose.
+	Safety() string
+}
+
+// noMembers is where there are none.
+type noMembers struct{}
+
+func (noMembers) Leave(context.Context, uuid.UUID, bool) error { return nil }
+func (noMembers) On(uuid.UUID) []string                        { return nil }
+func (noMembers) Safety() string                               { return "" }
+
+// Place is a host and its addresses.
+type Place struct {
+	Host      uuid.UUID
+	Addresses []string
 }
 
 // trustDir is the directory of this package in a data directory.

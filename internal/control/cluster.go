@@ -37,6 +37,7 @@ type ClusterSelf struct {
 	Sealed   bool      `json:"sealed"`   // it is the first, and lacks the passphrase to sign
 	Roles    string    `json:"roles"`    // that its certificate gives it
 	Does     string    `json:"does"`     // what it does in this release, in words
+	Groups   string    `json:"groups"`   // how many hosts the groups can lose, in words
 	Address  string    `json:"address"`  // where others reach it
 	Linked   bool      `json:"linked"`   // it is connected to the first host, or is that
 	Insecure bool      `json:"insecure"` // it takes connections without TLS
@@ -57,6 +58,7 @@ type ClusterHost struct {
 	Addresses  []string   `json:"addresses"` // none: it has not said yet
 	Storage    []string   `json:"storageAddresses,omitempty"`
 	Insecure   bool       `json:"insecure"`
+	Members    []string   `json:"members,omitempty"` // of groups on it, as GROUP/NUMBER
 	Release    string     `json:"release,omitempty"`
 	Generation uint64     `json:"generation"`           // of its data directory
 	Until      *time.Time `json:"certificate,omitzero"` // its newest certificate; absent: it has none that is good

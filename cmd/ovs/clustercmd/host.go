@@ -58,13 +58,13 @@ func (cmds hostCommands) list() *cobra.Command {
 }
 
 func writeHosts(w io.Writer, list []control.ClusterHost) {
-	fmt.Fprintln(w, "HOST\tSTATE\tCONNECTED\tADDRESS\tZONE\tROLES\tCERTIFICATE UNTIL\tNOTES")
+	fmt.Fprintln(w, "HOST\tSTATE\tCONNECTED\tADDRESS\tZONE\tMEMBERS\tROLES\tCERTIFICATE UNTIL\tNOTES")
 	for _, h := range list {
 		until := "none"
 		if h.Until != nil {
 			until = When(*h.Until)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.ID, h.State, connected(h), dash(strings.Join(h.Addresses, ",")), dash(h.Zone), h.Roles, until, dash(hostNotes(h)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.ID, h.State, connected(h), dash(strings.Join(h.Addresses, ",")), dash(h.Zone), dash(strings.Join(h.Members, ",")), h.Roles, until, dash(hostNotes(h)))
 	}
 }
 
@@ -125,6 +125,7 @@ func writeHost(w io.Writer, h control.ClusterHost) {
 	row("addresses", "%s", dash(strings.Join(h.Addresses, ", ")))
 	row("storage addresses", "%s", dash(strings.Join(h.Storage, ", ")))
 	row("zone", "%s", dash(h.Zone))
+	row("members of groups", "%s", dash(strings.Join(h.Members, ", ")))
 	row("roles", "%s", h.Roles)
 	row("release", "%s", dash(h.Release))
 	row("generation of its data directory", "%d", h.Generation)
@@ -145,8 +146,10 @@ func (cmds hostCommands) remove() *cobra.Command {
 		Short: "end a host's membership for ever",
 		Long: `ovs host remove ends a host's membership: its certificates are revoked, and no host
 speaks with it any more. Its UUID is never used again; the machine joins anew with
-an empty data directory. A host that is not connected is removed only with --lost,
-by which you say that it never comes back.`,
+an empty data directory. The members of groups on it go to other hosts first, and it
+is refused where a group has no majority to go on with. A host that is not connected
+is removed only with --lost, by which you say that it never comes back; its members
+are then made anew on other hosts.`,
 		Args:              cmds.Wants("HOST"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
@@ -192,6 +195,7 @@ func writeSelf(w io.Writer, s control.Status, now time.Time) {
 	row("cluster", "%s", h.Cluster)
 	row("host", "%s", h.Host)
 	row("does", "%s", h.Does)
+	row("groups", "%s", dash(strings.TrimPrefix(h.Groups, "groups: ")))
 	row("address", "%s", h.Address)
 	row("roles", "%s", h.Roles)
 	if !h.First {

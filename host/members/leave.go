@@ -1,0 +1,103 @@
+package members
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"openvstorage/arakoon/roster"
+)
+
+// leaveTime bounds how long a host's members may take to go elsewhere.
+const leaveTime = time.Minute
+
+// ErrStays: a host cannot be removed now.
+var ErrStays = errors.New("the host cannot be removed now")
+
+// Leave gets a host ready to be removed. It refuses, by the name of a group, where that has
+// no majority to go on with. The members of a host that is there go elsewhere first: Leave
+// returns when none is left on it. Those of one that is lost are replaced later, when the
+// cluster's records say that it was removed.
+func (m *Members) Leave(ctx context.Context, host uuid.UUID, lost bool) error {
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	for _, name := range m.names() {
+		if _, err := m.view(ctx, name); err != nil {
+			return fmt.Errorf("%w: group %s does not answer, so nobody can tell what it would lose: %w", ErrStays, name, err)
+		}
+	}
+	if lost {
+		return nil
+	}
+	if err := m.book().Change(ctx, func(r *roster.Roster) error { return setLeaves(r, host, true) }); err != nil {
+		return err
+	}
+	m.stir()
+	for {
+		changed := m.file.Changed()
+		on := m.On(host)
+		if len(on) == 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			back, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
+			defer cancel()
+			err := m.book().Change(back, func(r *roster.Roster) error { return setLeaves(r, host, false) })
+			return errors.Join(fmt.Errorf("%w: %s did not go elsewhere: are the other hosts there?", ErrStays, strings.Join(on, ", ")), err)
+		}
+	}
+}
+
+// setLeaves says of a host that is listed whether it is about to leave.
+func setLeaves(r *roster.Roster, host uuid.UUID, leaves bool) error {
+	if h, listed := r.Host(host); listed {
+		h.Leaves = leaves
+		r.PutHost(h)
+	}
+	return nil
+}
+
+// On are the members on a host, as GROUP/NUMBER, as this host's roster has them.
+func (m *Members) On(host uuid.UUID) (list []string) {
+	for _, g := range m.file.Now().Groups {
+		if of, on := g.MemberOn(host); on {
+			list = append(list, fmt.Sprintf("%s/%d", g.Name, of.ID))
+		}
+	}
+	return list
+}
+
+// Safety says in words how many hosts the groups can lose. It asks nobody: voters are as the
+// member here has them, or as the roster has the members.
+func (m *Members) Safety() string {
+	r := m.file.Now()
+	least := 0
+	for i, g := range r.Groups {
+		n := len(g.Members)
+		if of := m.all[g.Name]; of != nil {
+			if node := of.node.Load(); node != nil {
+				n = len(node.Members().Voters)
+			}
+		}
+		if i == 0 || n < least {
+			least = n
+		}
+	}
+	switch {
+	case len(r.Groups) == 0:
+		return "groups: none is known yet"
+	case least >= 5:
+		return fmt.Sprintf("groups: %d voters each, two hosts may be lost", least)
+	case least >= 3:
+		return fmt.Sprintf("groups: %d voters each, one host may be lost", least)
+	case len(r.Hosts) == 2:
+		return "groups: two hosts, nothing fails over by itself; join a third"
+	}
+	return "groups: 1 voter each, no host may be lost; join two hosts"
+}
