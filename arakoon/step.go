@@ -114,6 +114,7 @@ func (s *stepper) turn() {
 	s.takeSnapshot()
 	s.propose()
 	s.proposeChange()
+	s.settleChange()
 	s.askIndex()
 	s.ready()
 	s.endTransfers()
@@ -245,7 +246,7 @@ func (s *stepper) ready() {
 			}
 			delete(s.asked, round)
 		}
-		var away []*pb.Message
+		var away, votes []*pb.Message
 		for _, m := range rd.Messages {
 			switch m.GetTo() {
 			case raft.LocalAppendThread:
@@ -259,7 +260,9 @@ func (s *stepper) ready() {
 				}
 				s.applies.put(m)
 			default:
-				if s.outgoing(m) {
+				if m.GetType() == pb.MsgVote {
+					votes = append(votes, m)
+				} else if s.outgoing(m) {
 					if m.GetType() == pb.MsgSnap {
 						s.source.sentTo(m.GetTo(), m.GetSnapshot().GetData(), time.Now())
 					}
@@ -268,6 +271,19 @@ func (s *stepper) ready() {
 			}
 		}
 		s.out.send(away)
+		s.askForVotes(votes)
+	}
+}
+
+// askForVotes sends a candidate's requests when all is durable that the log was given
+// before: the candidate's term, its vote for itself, and the entries that it says it has.
+// raft would have them sent at once. But a candidate whose power is cut then would be back
+// in its old term, with fewer entries, and could take the late grants of its earlier life
+// for votes in the same term for the log that it has now.
+func (s *stepper) askForVotes(votes []*pb.Message) {
+	if len(votes) > 0 {
+		s.appending++
+		s.appends.put(&pb.Message{Type: pb.MsgStorageAppend.Enum(), Responses: votes})
 	}
 }
 
