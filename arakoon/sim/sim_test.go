@@ -59,7 +59,7 @@ func TestHistories(t *testing.T) {
 		return
 	}
 	end := time.Now().Add(*budget)
-	var total struct{ histories, undecided, operations, unsure, messages int }
+	var total struct{ histories, undecided, operations, unsure, messages, grants, fenced, jumps, fetched int }
 	began := time.Now()
 	for seed := *firstSeed; ; seed++ {
 		if *histories > 0 && total.histories >= *histories || *histories == 0 && time.Now().After(end) {
@@ -77,12 +77,19 @@ func TestHistories(t *testing.T) {
 		total.operations += len(g.record.list)
 		total.unsure += g.record.unsure
 		total.messages += g.net.sent
+		total.grants += len(g.leases.held)
+		total.fenced += len(g.leases.under)
+		total.fetched += int(g.fetched.Load())
+		for _, w := range g.told {
+			total.jumps += w.jumps
+		}
 		if !decided {
 			total.undecided++
 			t.Logf("seed %d: porcupine has not decided within %v", seed, undecided)
 		}
 	}
-	t.Logf("%d histories in %v: %d operations, %d of unknown outcome, %d messages, %d undecided", total.histories, time.Since(began).Round(time.Millisecond), total.operations, total.unsure, total.messages, total.undecided)
+	t.Logf("%d histories in %v: %d operations, %d of unknown outcome, %d messages, %d undecided; %d leases granted, %d writes under them; %d times a watcher read all; %d snapshots fetched",
+		total.histories, time.Since(began).Round(time.Millisecond), total.operations, total.unsure, total.messages, total.undecided, total.grants, total.fenced, total.jumps, total.fetched)
 }
 
 func report(t *testing.T, g *group, err error) {
