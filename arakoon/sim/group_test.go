@@ -306,7 +306,8 @@ func (g *group) hashes() {
 		if n == nil {
 			continue
 		}
-		if s, err := n.HashAt(ctx, index); err != nil || s != sum {
+		// A member that was opened with a longer log, which was cut since, has none.
+		if s, err := n.HashAt(ctx, index); !errors.Is(err, arakoon.ErrNoHash) && (err != nil || s != sum) {
 			g.watch.violation("member %d has hash %x at index %d, and not %x: %v", m.id, s, index, sum, err)
 		}
 	}
