@@ -20,7 +20,7 @@ var (
 	tries     = flag.Int("sim.tries", 10, "with -sim.seed: how often, until it fails")
 	shrinking = flag.Bool("sim.shrink", false, "leave out faults of a history that has failed, as long as it fails")
 	histories = flag.Int("sim.histories", 0, "how many histories; 0: as many as fit -sim.time")
-	budget    = flag.Duration("sim.time", 40*time.Second, "how long histories are played")
+	budget    = flag.Duration("sim.time", 30*time.Second, "how long histories are played")
 	firstSeed = flag.Uint64("sim.first", 1, "the first seed")
 )
 
