@@ -137,7 +137,7 @@ func TestRestartsInALoop(t *testing.T) {
 // it would need.
 func TestWipedNodeCatchesUp(t *testing.T) {
 	scenario(t, plan{members: 3, compact: 16 << 10}, func(t *testing.T, g *group) {
-		time.Sleep(20 * time.Second)
+		time.Sleep(10 * time.Second)
 		g.replace(g.slaves(t)[0])
 		if g.works(t); g.fetched.Load() == 0 {
 			t.Error("no snapshot was fetched")
@@ -151,7 +151,7 @@ func TestInterruptedCatchUpUnderLoad(t *testing.T) {
 	scenario(t, plan{members: 3, compact: 16 << 10}, func(t *testing.T, g *group) {
 		m := g.slaves(t)[0]
 		m.shut()
-		time.Sleep(20 * time.Second)
+		time.Sleep(10 * time.Second)
 		for i := range 6 {
 			m.start()
 			time.Sleep(time.Duration(1+i*7) * time.Millisecond)

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,19 +29,69 @@ var (
 const (
 	// undecided is how long porcupine may take for a history.
 	undecided = 20 * time.Second
-	// hanging is how long a history may take; most take a tenth of a second.
-	hanging = 20 * time.Second
+	// hanging is for how long the clock of a bubble may stand still: something waits in it
+	// for what cannot come. Most histories take a tenth of a second.
+	hanging = 90 * time.Second
 )
+
+// pulse shows that the clock of a bubble goes on.
+type pulse struct {
+	beats atomic.Uint64
+	stop  chan struct{}
+	over  sync.WaitGroup
+}
+
+// beat is run in the bubble.
+func (p *pulse) beat(quit context.Context) {
+	t := time.NewTicker(50 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			p.beats.Add(1)
+		case <-quit.Done():
+			return
+		}
+	}
+}
+
+// feel calls stands when the clock has stood still for too long. It is run outside of the
+// bubble.
+func (p *pulse) feel(stands func()) {
+	t := time.NewTicker(hanging)
+	defer t.Stop()
+	for last := uint64(0); ; {
+		select {
+		case <-t.C:
+		case <-p.stop:
+			return
+		}
+		now := p.beats.Load()
+		if now == last {
+			stands()
+		}
+		last = now
+	}
+}
 
 // playAndJudge plays a plan. decided is false if nobody could judge the history in time.
 func playAndJudge(t *testing.T, p plan) (g *group, decided bool, err error) {
-	watchdog := time.AfterFunc(hanging, func() {
-		stacks := make([]byte, 1<<20)
-		stacks = stacks[:runtime.Stack(stacks, true)]
-		panic(fmt.Sprintf("a history hangs; go test ./arakoon/sim -run TestHistories -sim.seed %d\n%v\n%s", p.seed, p, stacks))
+	heart := &pulse{stop: make(chan struct{})}
+	heart.over.Go(func() {
+		heart.feel(func() {
+			stacks := make([]byte, 1<<20)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			panic(fmt.Sprintf("a history hangs; go test ./arakoon/sim -run TestHistories -sim.seed %d\n%v\n%s", p.seed, p, stacks))
+		})
 	})
-	defer watchdog.Stop()
-	synctest.Test(t, func(*testing.T) { g = play(p) })
+	synctest.Test(t, func(*testing.T) {
+		quit, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go heart.beat(quit)
+		g = play(p)
+	})
+	close(heart.stop)
+	heart.over.Wait()
 	if err := g.watch.err(); err != nil {
 		return g, true, err
 	}
