@@ -42,6 +42,17 @@ const AnswerMax = 32 << 20
 // concurrent use, and what each of them reads is of one moment.
 type QueryCalls struct{ node *Node }
 
+// Visible is a revision that holds all that a read which has ended at this member has seen, for
+// a read AtLeast it to see no less at another member. Applied may lag behind it for a moment.
+func (q QueryCalls) Visible() (revision uint64, err error) {
+	end, err := q.node.end.hold()
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	return q.node.state.Visible()
+}
+
 // Exists says whether a key is there.
 func (q QueryCalls) Exists(ctx context.Context, c Consistency, key []byte) (found bool, err error) {
 	end, err := q.node.readers.begin(ctx, c)

@@ -98,6 +98,12 @@ func (c *current) Range(first, last []byte, reverse bool, fn func(key, value []b
 	return v.Range(first, last, reverse, fn)
 }
 
+func (c *current) Visible() (uint64, error) {
+	v := c.use()
+	defer c.leave(v)
+	return v.Visible()
+}
+
 func (c *current) Try(body []byte) error {
 	v := c.use()
 	defer c.leave(v)

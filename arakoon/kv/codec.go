@@ -234,7 +234,7 @@ func readWrite(b []byte) (session uuid.UUID, request uint64, err error) {
 
 // Answer is the head of an answer to a request that reads.
 type Answer struct {
-	Revision uint64        // that the member had applied, at least, when it read
+	Revision uint64        // that the member had applied, at least, when it read; with More: that holds all that was seen
 	Age      time.Duration // how long ago the member last knew that it had all; in whole milliseconds
 	Aged     bool          // the age is known
 	More     bool          // the range goes on behind its last key

@@ -30,7 +30,8 @@
 //	 1      1   flags: 1 the age is known, 2 there is more, 4 the key exists
 //	 2      2   zero
 //	 4      4   age in milliseconds, see Answer
-//	 8      8   revision up to which the member had applied, at least, when it read
+//	 8      8   revision up to which the member had applied, at least, when it read; if there
+//	            is more, one that holds all that this answer has seen, for the next request
 //	16          of count: the number u64, and where to go on, up to the end
 //
 // The body of get's answer is the value; of multi-get's an optional byte string for each

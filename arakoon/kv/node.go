@@ -21,6 +21,7 @@ type Node interface {
 	Leader() uint64
 	Transfer(ctx context.Context, to uint64) error
 	Applied() uint64
+	Visible() (uint64, error)
 	Status() arakoon.Status
 	Stats() arakoon.Stats
 }

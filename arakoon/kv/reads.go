@@ -178,13 +178,26 @@ func (s *Server) scan(ctx context.Context, g *Group, r *wire.Incoming) (wire.Ans
 		keys++
 		return keys != q.Limit
 	})
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
+	if err := goesOn(ctx, g, &a, err); err != nil {
 		return wire.Answer{}, err
 	}
 	return answer(&a, s.body(page)), nil
+}
+
+// goesOn is for a read that has ended with err. If there is more, the client reads it at least
+// as of the answer's revision, perhaps at another member. So that must hold all that was seen
+// here: what was applied before the read began is not enough, as more was applied until the
+// read saw the store.
+func goesOn(ctx context.Context, g *Group, a *Answer, err error) error {
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil || !a.More {
+		return err
+	}
+	seen, err := g.Node.Visible()
+	a.Revision = max(a.Revision, seen)
+	return err
 }
 
 // count counts keys, up to CountMax of them: a longer count would hold its place for
@@ -211,10 +224,7 @@ func (s *Server) count(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 		number++
 		return true
 	})
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
+	if err := goesOn(ctx, g, &a, err); err != nil {
 		return wire.Answer{}, err
 	}
 	header := le.AppendUint64(appendAnswer(nil, &a), number)

@@ -24,7 +24,7 @@ type Options struct {
 	Allow func(p *wire.Peer, op uint16) error
 
 	Reads   int           // at a time that touch the store; 32. Others wait, up to the wire's bounds
-	Answers int64         // bytes of values on their way out, beyond which reads are refused with BUSY; 256 MiB
+	Answers int64         // bytes of values on their way out, beyond which reads and watches are refused with BUSY; 256 MiB
 	AtLeast time.Duration // how long a read waits for the revision that it must see, before INCONSISTENT_READ; 1 s
 }
 
@@ -104,9 +104,12 @@ func (s *Server) Serve(ctx context.Context, r *wire.Incoming) wire.Answer {
 		a   wire.Answer
 		err error
 	)
-	if !open {
+	switch {
+	case open && g.Life != r.Peer.Life: // a connection outlives the life that it was made for
+		err = fmt.Errorf("%w: group %q has life %d now, and this connection is of life %d", wire.ErrLife, r.Peer.Group, g.Life, r.Peer.Life)
+	case !open:
 		err = fmt.Errorf("%w: group %q is not open in this process", arakoon.ErrClosed, r.Peer.Group)
-	} else {
+	default:
 		a, err = handlers[r.Op](s, ctx, &g, r)
 	}
 	s.ops[r.Op].note(time.Since(began), err != nil)

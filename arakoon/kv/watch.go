@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"openvstorage/arakoon"
@@ -87,6 +88,10 @@ func (s *Server) watch(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 	defer stop()
 	next := from
 	var body []byte
+	// What is gathered counts as an answer from the start: there may be as many watches as
+	// requests, and each may gather a page. The answer counts what it has by itself.
+	gathered := int64(0)
+	defer func() { s.held.Add(-gathered) }()
 	prefix = append([]byte(nil), prefix...)
 	err = g.Node.Watch(ctx, prefix, from, func(e arakoon.Events) error {
 		if len(e.List) > 0 {
@@ -100,7 +105,16 @@ func (s *Server) watch(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 			case size+16 > wire.BodyMax:
 				return &arakoon.ErrCompacted{First: e.Revision + 1} // no answer can hold it
 			}
+			switch held := s.held.Load(); {
+			case held <= s.o.Answers:
+			case len(body) > 0:
+				return errEnough
+			default:
+				return fmt.Errorf("%w: %d bytes of answers are on their way out", arakoon.ErrBusy, held)
+			}
 			body = appendEvents(body, &e)
+			gathered += int64(size + 12)
+			s.held.Add(int64(size + 12))
 		}
 		next = max(next, e.Revision+1)
 		// What was applied when the request came is told together; later revisions are

@@ -266,6 +266,43 @@ func TestAMemberThatHangsKeepsNobody(t *testing.T) {
 	})
 }
 
+// The nearest member has a connection and does not answer: the next one does.
+func TestTheNearestMemberThatHangsKeepsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3)
+		client := newClient(t, Options{}, c.hosts...)
+		revision, err := client.Set(t.Context(), b("k"), b("1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range c.hosts { // there are connections to all
+			if _, err := client.Status(t.Context(), h.id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		gate := make(chan struct{})
+		c.hosts[0].hang.Store(&gate)
+		defer close(gate)
+		ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+		defer stop()
+		if got, err := client.Get(ctx, arakoon.AtLeast(revision), b("k")); err != nil || string(got) != "1" {
+			t.Errorf("%q, %v", got, err)
+		}
+		ctx, stop = context.WithTimeout(t.Context(), 2*watchWait)
+		defer stop()
+		enough := errors.New("enough")
+		err = client.Watch(ctx, b("k"), revision, func(e arakoon.Events) error {
+			if len(e.List) == 1 {
+				return enough
+			}
+			return nil
+		})
+		if err != enough {
+			t.Errorf("a watch: %v", err)
+		}
+	})
+}
+
 // The lead is given away on request, and a group without a majority says so.
 func TestMasters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -30,7 +30,7 @@ type Options struct {
 	// arakoon.ErrUnknownOutcome. 64.
 	Sessions int
 	PageSize int           // bytes of a page of a range; kv.PageSize
-	Patience time.Duration // with a member that does not answer, before others are asked who leads; 500 ms
+	Patience time.Duration // with a member that does not answer, before others are asked who leads, or for a near read; 500 ms
 	Probe    time.Duration // with a member that is asked who leads; 1 s
 	Busy     time.Duration // with a member that is busy, before arakoon.ErrBusy is returned; 2 s
 	First    time.Duration // before the second of several tries to find who leads; doubled for each; 5 ms

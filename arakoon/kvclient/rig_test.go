@@ -39,10 +39,11 @@ func openNode(t testing.TB) *arakoon.Node {
 type host struct {
 	id     uint64
 	server *kv.Server
-	hang   atomic.Pointer[chan struct{}] // consistent reads of one key wait for it
+	hang   atomic.Pointer[chan struct{}] // watches and reads of one key wait for it, but for local ones
 
 	mu     sync.Mutex
 	node   kv.Node // nil: not open
+	life   uint64  // of the group
 	wire   *wire.Server
 	addr   string
 	pipes  *pipes                  // instead of TCP
@@ -107,11 +108,11 @@ func serve(t testing.TB, h *host, o kv.Options) *host {
 	o.Groups = func(group string) (kv.Group, bool) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return kv.Group{Node: h.node}, group == testGroup && h.node != nil
+		return kv.Group{Node: h.node, Life: h.life}, group == testGroup && h.node != nil
 	}
 	if o.Allow == nil {
 		o.Allow = func(_ *wire.Peer, op uint16) error {
-			if gate := h.hang.Load(); gate != nil && op == kv.OpGet {
+			if gate := h.hang.Load(); gate != nil && (op == kv.OpGet || op == kv.OpWatch) {
 				<-*gate
 			}
 			return nil
@@ -169,7 +170,10 @@ func (h *host) setNode(n kv.Node) {
 }
 
 func (h *host) member() Member {
-	return Member{ID: h.id, Dial: wire.DialOptions{Identity: wire.Identity{Cluster: testCluster}, Dial: func(ctx context.Context) (net.Conn, error) {
+	h.mu.Lock()
+	life := h.life
+	h.mu.Unlock()
+	return Member{ID: h.id, Dial: wire.DialOptions{Life: life, Identity: wire.Identity{Cluster: testCluster}, Dial: func(ctx context.Context) (net.Conn, error) {
 		h.mu.Lock()
 		addr, wrap, pipes := h.addr, h.wrap, h.pipes
 		h.dialed++

@@ -17,11 +17,13 @@ type request struct {
 	op     uint16
 	header []byte
 	body   []byte
-	steps  int  // of a write
-	near   bool // any member may answer; otherwise whoever leads
-	lead   bool // a read that is for whoever leads though any member could answer it
-	again  bool // it may be sent again though its outcome is unknown
-	begun  bool // a part of the answer has gone to the caller: ErrBusy, which says nothing was done, is not for it
+	steps  int           // of a write
+	near   bool          // any member may answer; otherwise whoever leads
+	lead   bool          // a read that is for whoever leads though any member could answer it
+	again  bool          // it may be sent again though its outcome is unknown
+	begun  bool          // a part of the answer has gone to the caller: ErrBusy, which says nothing was done, is not for it
+	on     bool          // it goes on for as long as members are busy
+	wait   time.Duration // that a member may take by itself before it answers one that is near
 }
 
 // turn is how far the tries of a request have come.
@@ -62,7 +64,7 @@ func (c *router) do(ctx context.Context, q *request, t *turn) (*wire.Reply, erro
 		var reply *wire.Reply
 		if m == nil {
 			err = errors.New("nobody is known to lead")
-		} else if reply, err = c.try(ctx, m, q); err == nil {
+		} else if reply, err = c.try(ctx, m, q, t); err == nil {
 			return reply, nil
 		}
 		wait, err := c.judge(ctx, q, t, m, err)
@@ -100,11 +102,19 @@ func (c *router) pick(ctx context.Context, q *request, t *turn) (*member, error)
 }
 
 // try sends a request to one member. While the answer of a request that may be sent again
-// does not come, others are asked who leads; if it is another, the try is given up.
-func (c *router) try(ctx context.Context, m *member, q *request) (*wire.Reply, error) {
+// does not come, others are asked who leads; if it is another, the try is given up. A near
+// one is given up when it takes too long, as another member can answer it too.
+func (c *router) try(ctx context.Context, m *member, q *request, t *turn) (*wire.Reply, error) {
 	r := wire.Request{Op: q.op, Header: q.header, Sum: true}
 	if len(q.body) > 0 {
 		r.Body = wire.Wrap(nil, q.body)
+	}
+	if q.near && len(c.known()) > 1 {
+		// Longer in each round: all members may be slow.
+		patience := q.wait + c.o.Patience<<min(t.waits, 10)
+		ctx, stop := context.WithTimeoutCause(ctx, patience, fmt.Errorf("member %d did not answer within %v", m.id, patience))
+		defer stop()
+		return m.call(ctx, r)
 	}
 	if q.near || !q.again {
 		return m.call(ctx, r)
@@ -141,6 +151,9 @@ func (m *member) call(ctx context.Context, r wire.Request) (*wire.Reply, error) 
 	if err != nil {
 		return nil, fmt.Errorf("%w: member %d: %w", wire.ErrOutcomeUnknown, m.id, err)
 	}
+	if f.Status == kv.StatusLife { // the next connection is of the life that Options.Members tells then
+		m.wire.Renew(f.Err())
+	}
 	return nil, &refusal{f, f.Err()}
 }
 
@@ -159,7 +172,7 @@ func verdictOf(err error) verdict {
 	switch {
 	case errors.As(err, &r):
 		switch r.Status {
-		case kv.StatusNotMaster, kv.StatusGoingDown, kv.StatusFailed, kv.StatusInconsistent:
+		case kv.StatusNotMaster, kv.StatusGoingDown, kv.StatusFailed, kv.StatusInconsistent, kv.StatusLife:
 			return away
 		case kv.StatusNoLongerMaster:
 			return lost
@@ -199,7 +212,7 @@ func (c *router) judge(ctx context.Context, q *request, t *turn, m *member, err 
 	case busy:
 		wait = backOff(arakoon.BusyWait, 64*time.Millisecond, t.waits)
 		t.waits++
-		if t.busy += wait; t.busy > c.o.Busy {
+		if t.busy += wait; t.busy > c.o.Busy && !q.on {
 			if q.begun {
 				return 0, c.gaveUp(kv.ErrOther, err)
 			}

@@ -1,6 +1,7 @@
 package kvclient
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"strings"
@@ -80,6 +81,38 @@ func TestBadInput(t *testing.T) {
 	h.setNode(nil)
 	if err := m(kv.OpGet, append(read[:12:12], 'k'), nil); !errors.Is(err, arakoon.ErrClosed) {
 		t.Errorf("a member that is not open: %v", err)
+	}
+}
+
+// A connection of an older life of the group brings nothing any more. A client that hears of the
+// new life connects anew, and goes on.
+func TestAnOlderLifeIsRefused(t *testing.T) {
+	h := newHost(t, 3, openNode(t), kv.Options{})
+	o := h.member().Dial
+	o.Service, o.Group = kv.Service, testGroup
+	old, err := wire.Dial(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	client := newClient(t, Options{}, h)
+	if _, err := client.Set(t.Context(), b("k"), b("1")); err != nil {
+		t.Fatal(err)
+	}
+	h.mu.Lock()
+	h.life = 2
+	h.mu.Unlock()
+	reply, err := old.Call(t.Context(), wire.Request{Op: kv.OpWrite, Header: kv.AppendWrite(nil, uuid.Nil, 0)})
+	if err != nil || reply.Status != kv.StatusLife {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	if f, err := kv.ReadFailure(reply.Status, reply.Header); err != nil || !errors.Is(f.Err(), wire.ErrLife) {
+		t.Errorf("%+v, %v", f, err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if _, err := client.Set(ctx, b("k"), b("2")); err != nil {
+		t.Errorf("in the new life: %v", err)
 	}
 }
 

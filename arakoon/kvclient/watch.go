@@ -19,13 +19,17 @@ const watchWait = 30 * time.Second
 // been told, so that the caller knows where to go on; the first call of a watch from now is
 // one.
 //
-// It returns when fn fails, with that error, when ctx ends, or with *arakoon.ErrCompacted if
-// the events from there on are not kept any more. The caller then reads the keys,
-// arakoon.AtLeast the revision before First, and watches from First on. fn may keep the
-// slices and must not change them.
+// It returns when fn fails, with that error; when ctx ends; with arakoon.ErrBusy if the member
+// takes no further watch before the first answer; or with *arakoon.ErrCompacted if the events
+// from there on are not kept any more. After that the caller reads the keys, arakoon.AtLeast
+// the revision before First, and watches from First on. fn may keep the slices and must not
+// change them.
 func (c *Client) Watch(ctx context.Context, prefix []byte, from uint64, fn func(arakoon.Events) error) error {
-	for {
-		q := &request{op: kv.OpWatch, header: kv.AppendWatch(nil, from, watchWait, uint32(c.o.PageSize), prefix), near: true, again: true}
+	for begun := false; ; begun = true {
+		q := &request{op: kv.OpWatch, header: kv.AppendWatch(nil, from, watchWait, uint32(c.o.PageSize), prefix), near: true, again: true, on: begun}
+		if from > 0 { // otherwise it is answered at once
+			q.wait = watchWait
+		}
 		reply, err := c.do(ctx, q, new(turn))
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -18,8 +19,8 @@ type Caller interface {
 	CallWait(ctx context.Context, q wire.Request) (*wire.Reply, error)
 }
 
-// Remote is the hosts of a cluster, by the wire. Its fields must all be given; they are not
-// changed any more. Its methods are safe for concurrent use.
+// Remote is the hosts of a cluster, by the wire. Its fields must all be given, but for Work;
+// they are not changed any more. Its methods are safe for concurrent use.
 type Remote struct {
 	Cluster uuid.UUID
 	Self    uuid.UUID // the host of this process, whose members Local makes
@@ -30,6 +31,9 @@ type Remote struct {
 	Place func(host uuid.UUID) (holds, leaves bool)
 	// Patience is how long a host may take to say that it is there.
 	Patience time.Duration
+	// Work is how long another host may take to make or to drop a member; 0: 2 min. One that is
+	// away costs Patience, or this if it goes away meanwhile; other groups wait no longer for it.
+	Work time.Duration
 	// Roster returns the newest roster, which a host gets with each member that it is to make.
 	Roster func() *roster.Roster
 }
@@ -68,7 +72,7 @@ func (h *Remote) Make(ctx context.Context, host uuid.UUID, group string, member 
 	if !known {
 		return fmt.Errorf("host %s is not in the roster", host)
 	}
-	return h.call(ctx, to, opMake, group, member, wire.Wrap(nil, r.Encode(h.Cluster, 1)))
+	return h.work(ctx, to, opMake, group, member, wire.Wrap(nil, r.Encode(h.Cluster, 1)))
 }
 
 // Drop implements Hosts.
@@ -80,7 +84,20 @@ func (h *Remote) Drop(ctx context.Context, host uuid.UUID, group string, member 
 	if !known {
 		return fmt.Errorf("host %s is not in the roster", host)
 	}
-	return h.call(ctx, to, opDrop, group, member, nil)
+	return h.work(ctx, to, opDrop, group, member, nil)
+}
+
+const workTime = 2 * time.Minute
+
+// work asks a host to do something, if it is there.
+func (h *Remote) work(ctx context.Context, host roster.Host, op uint16, group string, member uint64, body *wire.Buffer) error {
+	if err := h.ask(ctx, host); err != nil {
+		body.Release()
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(h.Work, workTime))
+	defer cancel()
+	return h.call(ctx, host, op, group, member, body)
 }
 
 func (h *Remote) call(ctx context.Context, host roster.Host, op uint16, group string, member uint64, body *wire.Buffer) error {

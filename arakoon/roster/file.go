@@ -125,8 +125,10 @@ type File struct {
 
 	mu      sync.RWMutex
 	now     *Roster
-	saving  sync.Mutex
 	changed chan struct{}
+
+	saving  sync.Mutex
+	durable *Roster // what was saved last, or loaded; guarded by saving
 }
 
 // Load opens the file of a roster. A missing one is an empty roster. One that is damaged is an
@@ -134,6 +136,7 @@ type File struct {
 // host, so whoever gets this error deletes the file and joins by an address that is known.
 func Load(fsys disk.FS, name string, cluster uuid.UUID) (*File, error) {
 	f := &File{fs: fsys, name: name, cluster: cluster, now: new(Roster), changed: make(chan struct{})}
+	f.durable = f.now // nothing is to be saved of an empty one
 	b, err := disk.ReadWhole(fsys, name, fileMax)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -142,6 +145,7 @@ func Load(fsys disk.FS, name string, cluster uuid.UUID) (*File, error) {
 		err = fmt.Errorf("%w: %w", ErrDamaged, err)
 	case err == nil:
 		f.now, err = Decode(b, cluster)
+		f.durable = f.now
 	}
 	if err != nil {
 		return nil, fmt.Errorf("roster %s: %w", name, err)
@@ -163,10 +167,10 @@ func (f *File) Changed() <-chan struct{} {
 	return f.changed
 }
 
-// Put takes a newer roster; one of an older or the same revision changes nothing. It is in
-// use at once, and durable on return: first a draft that is synced, then its name. An error
-// says that the file is still the old one, or that this is not known; both are good for a
-// start.
+// Put takes a newer roster; one of an older or the same revision changes nothing. What is newest
+// is in use at once, and durable on return: first a draft that is synced, then its name. An
+// error says that the file is still the old one, or that this is not known; both are good for a
+// start. The next Put, also of the same or an older revision, then saves it again.
 func (f *File) Put(r *Roster) error {
 	if err := r.Check(); err != nil {
 		return err
@@ -174,17 +178,20 @@ func (f *File) Put(r *Roster) error {
 	f.saving.Lock()
 	defer f.saving.Unlock()
 	f.mu.Lock()
-	if r.Revision <= f.now.Revision {
-		f.mu.Unlock()
+	if r.Revision > f.now.Revision {
+		f.now = r
+		close(f.changed)
+		f.changed = make(chan struct{})
+	}
+	now := f.now
+	f.mu.Unlock()
+	if f.durable == now {
 		return nil
 	}
-	f.now = r
-	close(f.changed)
-	f.changed = make(chan struct{})
-	f.mu.Unlock()
-	if err := f.save(r); err != nil {
+	if err := f.save(now); err != nil {
 		return fmt.Errorf("roster %s: %w", f.name, err)
 	}
+	f.durable = now
 	return nil
 }
 

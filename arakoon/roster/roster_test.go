@@ -208,6 +208,30 @@ func TestFileTakesOnlyNewer(t *testing.T) {
 	}
 }
 
+// A roster that could not be saved is not durable because it is put again: it is saved again.
+func TestFileThatWasNotSaved(t *testing.T) {
+	mem := crashdisk.New()
+	bad := faultdisk.New(mem)
+	f, err := Load(bad, "roster", cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad.Inject(faultdisk.Rule{Ops: faultdisk.Open, Times: 1, Err: unix.ENOSPC})
+	if err := f.Put(sample()); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	if err := f.Put(sample()); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Load(mem, "roster", cluster); err != nil || again.Now().Revision != 77 {
+		t.Errorf("after a second Put: revision %d, %v", again.Now().Revision, err)
+	}
+	written := bad.Count(faultdisk.Any, "")
+	if err := f.Put(sample()); err != nil || bad.Count(faultdisk.Any, "") != written {
+		t.Errorf("what is durable was saved again: %v", err)
+	}
+}
+
 func TestFileThatIsNotOurs(t *testing.T) {
 	whole := sample().Encode(cluster, 5)
 	for what, c := range map[string]struct {

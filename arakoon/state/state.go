@@ -352,6 +352,21 @@ func (s *State) Range(first, last []byte, reverse bool, fn func(key, value []byt
 	return scan(s.db, first, last, reverse, fn)
 }
 
+// Visible is the index of the last entry whose effects can be seen. It is read from the store
+// itself: what a call that has ended has seen is no newer, although Applied may lag behind
+// it for a moment.
+func (s *State) Visible() (uint64, error) {
+	if err := s.Err(); err != nil {
+		return 0, err
+	}
+	v, found, err := get(s.db, metaKey)
+	if err != nil || !found {
+		return s.Applied().Index, err // nothing was applied yet
+	}
+	m, err := decodeMeta(v)
+	return m.at.Index, err
+}
+
 // Scan is Range whose slices are valid during the call of fn only.
 func (s *State) Scan(first, last []byte, reverse bool, fn func(key, value []byte) bool) error {
 	if err := s.Err(); err != nil {

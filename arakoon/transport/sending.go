@@ -282,7 +282,8 @@ func (s *sending) answered(f flight, r *wire.Reply, err error) {
 			s.lose()
 		}
 	}
-	news := err != nil && s.conn == f.conn && s.said != err.Error()
+	current := s.conn == f.conn
+	news := err != nil && current && s.said != err.Error()
 	if news {
 		s.said = err.Error()
 	}
@@ -293,7 +294,9 @@ func (s *sending) answered(f flight, r *wire.Reply, err error) {
 	if news {
 		s.t.o.Logger.Warn("messages to a member were lost", "to", s.to, "stream", s.which, "messages", f.count, errAttr(err))
 	}
-	if errors.Is(err, ErrLife) { // a later connection may be of the group as it is now
+	// A later connection may be of the group as it is now. It may be there already, and then
+	// stays: an answer that comes late says nothing of it.
+	if current && errors.Is(err, ErrLife) {
 		s.redialer.Renew(err)
 	}
 	if waits || err != nil {
