@@ -271,19 +271,10 @@ func (s *stepper) ready() {
 			}
 		}
 		s.out.send(away)
-		s.askForVotes(votes)
-	}
-}
-
-// askForVotes sends a candidate's requests when all is durable that the log was given
-// before: the candidate's term, its vote for itself, and the entries that it says it has.
-// raft would have them sent at once. But a candidate whose power is cut then would be back
-// in its old term, with fewer entries, and could take the late grants of its earlier life
-// for votes in the same term for the log that it has now.
-func (s *stepper) askForVotes(votes []*pb.Message) {
-	if len(votes) > 0 {
-		s.appending++
-		s.appends.put(&pb.Message{Type: pb.MsgStorageAppend.Enum(), Responses: votes})
+		if m := askForVotes(votes); m != nil {
+			s.appending++
+			s.appends.put(m)
+		}
 	}
 }
 
@@ -360,4 +351,16 @@ func (o outbox) respond(messages []*pb.Message, count int) {
 	}
 	o.send(away)
 	o.work.put(own...)
+}
+
+// askForVotes makes a message for the log that has a candidate's requests sent when all is
+// durable that the log was given before: the candidate's term, its vote for itself, and the
+// entries that it says it has. raft would have them sent at once. But a candidate whose
+// power is cut then would be back in its old term, with fewer entries, and could take the
+// late grants of its earlier life for votes in the same term for the log that it has now.
+func askForVotes(requests []*pb.Message) *pb.Message {
+	if len(requests) == 0 {
+		return nil
+	}
+	return &pb.Message{Type: pb.MsgStorageAppend.Enum(), Responses: requests}
 }

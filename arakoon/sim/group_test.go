@@ -241,12 +241,15 @@ func (g *group) compare() {
 
 // contentOf is all that users have stored, and the index that it is of; 0 if that moved.
 func contentOf(n *arakoon.Node) (index uint64, content string, err error) {
-	before := n.Applied()
+	before, err := n.Visible() // Applied may lag behind what can be read
+	if err != nil {
+		return 0, "", err
+	}
 	err = n.Range(context.Background(), arakoon.Local, nil, nil, 0, func(k, v []byte) bool {
 		content += fmt.Sprintf("%s=%s\n", k, v)
 		return true
 	})
-	if n.Applied() != before {
+	if after, e := n.Visible(); e != nil || after != before {
 		before = 0
 	}
 	return before, content, err

@@ -70,15 +70,15 @@ func (w *watcher) pause(d time.Duration) {
 // begin reads the keys as of some revision from which on a member can tell of events.
 func (w *watcher) begin(n *arakoon.Node, l *life, first uint64) bool {
 	text := map[string]string{}
-	before := n.Applied()
-	if before+1 < max(first, w.next) || before == 0 {
+	before, err := n.Visible()
+	if err != nil || before+1 < max(first, w.next) || before == 0 {
 		return false // the member is behind
 	}
-	err := n.Range(w.quit, arakoon.Local, nil, nil, 0, func(k, v []byte) bool {
+	err = n.Range(w.quit, arakoon.Local, nil, nil, 0, func(k, v []byte) bool {
 		text[string(k)] = string(v)
 		return true
 	})
-	if err != nil || n.Applied() != before || l.over() {
+	if after, e := n.Visible(); err != nil || e != nil || after != before || l.over() {
 		return false
 	}
 	w.mu.Lock()
