@@ -77,7 +77,7 @@ func (g *group) lead(do func(ctx context.Context, n *arakoon.Node) error) bool {
 	}
 }
 
-// join starts new members as learners, and returns their ids.
+// learners starts new members as learners, and returns their ids.
 func (g *group) learners(count int) (ids []uint64, ok bool) {
 	for range count {
 		m := g.add(true)
@@ -87,7 +87,7 @@ func (g *group) learners(count int) (ids []uint64, ok bool) {
 	return ids, g.lead(func(ctx context.Context, n *arakoon.Node) error { return n.AddLearner(ctx, ids...) })
 }
 
-// grow makes voters of new members.
+// grow makes voters of new members, and reports whether that was done.
 func (g *group) grow(count int) bool {
 	if g.size()+count > arakoon.VotersMax {
 		return false
@@ -214,7 +214,13 @@ func (g *group) settleOnce(ctx context.Context, n *arakoon.Node) error {
 			gone = append(gone, m.id)
 		}
 	}
-	g.dismiss(strange)
+	if len(strange) > 0 {
+		// A change that removed them may not be done yet, and then they are needed.
+		if err := n.ChangeMembers(ctx, arakoon.Members{Voters: now.Voters, Learners: now.Learners}); err != nil {
+			return err
+		}
+		g.dismiss(strange)
+	}
 	switch {
 	case len(gone) > 0:
 		g.instead(gone)

@@ -39,7 +39,7 @@ func (h *holder) run() {
 	}
 }
 
-// ask asks a member for something, and reports whether it was done.
+// ask asks a member for something. What a life has done that is over is not known.
 func (h *holder) ask(do func(ctx context.Context, n *arakoon.Node) error) (err error) {
 	n, l := h.reached()
 	if n == nil {
