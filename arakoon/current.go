@@ -10,11 +10,6 @@ import (
 // in its place, while the node runs. A call uses one state from begin to end: the old one
 // stays open until the last call that uses it has returned.
 type current struct {
-	// renewed, if not nil, is called when another state is about to take the old one's
-	// place. Nobody can read the new one before it has returned, and nothing is applied
-	// meanwhile. Whatever was derived from what the old one applied is of no use then.
-	renewed func(old, next *state.State)
-
 	mu  sync.Mutex
 	now *version
 }
@@ -64,9 +59,6 @@ func (c *current) leave(v *version) {
 // replace makes next the current state. end is called with the old one when nobody uses it
 // any more, in the goroutine of whoever used it last.
 func (c *current) replace(next *state.State, end func(old *state.State)) {
-	if c.renewed != nil {
-		c.renewed(c.state(), next)
-	}
 	c.mu.Lock()
 	old := c.now
 	c.now, old.end = &version{State: next}, end

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 
 	"openvstorage/arakoon/raftlog"
 	"openvstorage/arakoon/state"
@@ -18,7 +19,7 @@ import (
 // named in the text where that is possible, and the dump goes on behind it; the error is of
 // what ended it.
 func Dump(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
-	if err := state.Dump(state.Options{FS: fsys, Dir: path.Join(dir, "state")}, w, valueMax); err != nil {
+	if err := dumpStates(fsys, dir, w, valueMax); err != nil {
 		return err
 	}
 	names, err := raftlog.Segments(fsys, path.Join(dir, "log"))
@@ -35,6 +36,40 @@ func Dump(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
 		}
 		if _, err := fmt.Fprintf(w, "segment %d of member %d of cluster %v, life %d, generation %d\n", s.Number, s.Member, s.Cluster, s.Life, s.Generation); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// dumpStates dumps the state. Where a member has taken the state of another one and was not
+// opened since, there may be several: all of them are shown, each under its name, and the
+// one furthest on that the log leads on from is in use. One that is on its way out need not
+// be whole.
+func dumpStates(fsys disk.FS, dir string, w io.Writer, valueMax int) error {
+	names, err := fsys.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		_, taken := indexOf(statePrefix, name)
+		_, prepared := indexOf(preparedPrefix, name)
+		return name != stateName && !taken && !prepared
+	})
+	if len(names) == 0 {
+		names = []string{stateName} // which the error is to name
+	}
+	for _, name := range names {
+		of := state.Options{FS: fsys, Dir: path.Join(dir, name)}
+		if len(names) == 1 {
+			return state.Dump(of, w, valueMax)
+		}
+		if _, err := fmt.Fprintf(w, "state in %s\n", name); err != nil {
+			return err
+		}
+		if err := state.Dump(of, w, valueMax); err != nil {
+			if _, err := fmt.Fprintln(w, err); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -12,8 +12,8 @@ import (
 	"openvstorage/internal/broadcast"
 )
 
-// ErrNoHash: this member has no hash at that index. It was not running, or was busy with
-// others, or so many came after it.
+// ErrNoHash: this member has no hash at that index. It was not running, or did not know the
+// members there yet, or was busy with others, or so many came after it.
 var ErrNoHash = errors.New("arakoon: no hash at that index")
 
 // Hash proposes that every member hashes its state at the index of the proposal, and
@@ -83,7 +83,7 @@ func (h *hasher) take(image *state.Image) {
 	i := h.node.state.hold(image)
 	h.mu.Lock()
 	old := h.waiting
-	if i.Index() <= h.held || h.ended {
+	if i.Index() <= h.held || i.Joining() || h.ended {
 		old = i
 	} else {
 		h.waiting = i

@@ -48,7 +48,7 @@ func (n *Node) Step(m *pb.Message) error {
 		n.inbox.dropped.Add(1)
 		return nil
 	}
-	r := received{m: m, size: 64}
+	r := received{m: m, size: 64 + int64(len(m.GetContext())+len(m.GetSnapshot().GetData()))}
 	for _, e := range m.GetEntries() {
 		r.size += int64(len(e.GetData())) + 64
 	}

@@ -72,6 +72,15 @@ func TestInboxIsBounded(t *testing.T) {
 		t.Errorf("%d are queued, %d dropped", queued, n.inbox.dropped.Load())
 	}
 	n = &Node{opt: Options{Member: 1}, work: newQueue[any](), end: newShutdown("/node")}
+	for range 20 { // of snapshots, whose descriptions can be long
+		_ = n.Step(&pb.Message{Type: pb.MsgSnap.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(1)), Snapshot: &pb.Snapshot{
+			Data: make([]byte, 8<<20), Metadata: &pb.SnapshotMetadata{Index: new(uint64(1)), Term: new(uint64(1)), ConfState: &pb.ConfState{Voters: []uint64{1}}},
+		}})
+	}
+	if queued := len(n.work.take()); queued != inboxBytes/(8<<20) {
+		t.Errorf("%d words of snapshots are queued", queued)
+	}
+	n = &Node{opt: Options{Member: 1}, work: newQueue[any](), end: newShutdown("/node")}
 	for range inboxMessages + 10 {
 		_ = n.Step(&pb.Message{Type: pb.MsgHeartbeat.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(1))})
 	}

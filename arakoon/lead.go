@@ -25,6 +25,9 @@ func (n *Node) Leader() uint64 { return n.leader.Load() }
 // within an election's time; this member leads on then. Meanwhile writes are refused, and
 // nothing of them is done.
 func (n *Node) Transfer(ctx context.Context, to uint64) error {
+	if err := n.Err(); err != nil {
+		return err
+	}
 	t := &transfer{to: to, done: make(chan error, 1)}
 	n.work.put(t)
 	select {
@@ -40,7 +43,11 @@ func (n *Node) Transfer(ctx context.Context, to uint64) error {
 
 // ReportUnreachable tells raft that messages to a member were lost, so that it sends one at
 // a time until that member answers. A Transport calls it; it does not block.
-func (n *Node) ReportUnreachable(id uint64) { n.work.put(unreachable(id)) }
+func (n *Node) ReportUnreachable(id uint64) {
+	if n.Err() == nil { // nobody takes it after that
+		n.work.put(unreachable(id))
+	}
+}
 
 // unreachable is a member that messages do not reach.
 type unreachable uint64
@@ -93,9 +100,25 @@ func (s *stepper) beginTransfer(to uint64) error {
 	return nil
 }
 
-// mayLead reports whether a member may lead by Options.Forced.
+// mayLead reports whether a member may lead by Options.Forced. Before a forced master is a
+// voter all may: nobody else could make it one.
 func (s *stepper) mayLead(id uint64) bool {
-	return !s.opt.Forced || len(s.opt.Preferred) == 0 || slices.Contains(s.opt.Preferred, id)
+	if !s.opt.Forced || s.isPreferred(id) {
+		return true
+	}
+	return !slices.ContainsFunc(s.conf.GetVoters(), s.isPreferred)
+}
+
+func (s *stepper) isPreferred(id uint64) bool { return slices.Contains(s.opt.Preferred, id) }
+
+// standsIn reports whether this member leads in raft's eyes alone, until a forced master
+// can. Raft elects nobody whose log lacks what is committed, and no member gets that but
+// from a leader: if none but forced masters were elected, one that was away while the
+// others committed something would never lead again. So others are elected too. They
+// bring the logs of all up to date, take no requests, and give the lead to the first
+// forced master that has caught up.
+func (s *stepper) standsIn() bool {
+	return !s.lead.mute && !s.leading.Load() && s.raft.BasicStatus().RaftState == raft.StateLeader
 }
 
 // endTransfers answers those who wait for the lead to be given away, once it is or raft
@@ -134,7 +157,7 @@ func (s *stepper) tickAll() {
 	if !s.lead.mute {
 		s.raft.Tick()
 	}
-	if !s.several {
+	if !s.several && !s.lead.mute { // one that fell silent must still see that its disk answers
 		return
 	}
 	s.peers.tick++
@@ -199,15 +222,23 @@ func (s *stepper) prefer() {
 	if len(s.opt.Preferred) == 0 {
 		return
 	}
-	if !s.leading.Load() {
+	standsIn := s.standsIn()
+	if !s.leading.Load() && !standsIn {
 		s.lead.preferred.none()
 		return
 	}
-	if slices.Contains(s.opt.Preferred, s.opt.Member) || s.raft.BasicStatus().LeadTransferee != 0 {
+	if s.isPreferred(s.opt.Member) || s.raft.BasicStatus().LeadTransferee != 0 {
 		s.lead.preferred.none()
 		return
 	}
-	to := s.successor(func(id uint64) bool { return slices.Contains(s.opt.Preferred, id) })
+	to := s.successor(s.isPreferred)
+	if standsIn {
+		// At once, and again and again: nobody serves meanwhile.
+		if to != raft.None {
+			s.raft.TransferLeader(to)
+		}
+		return
+	}
 	if !s.lead.preferred.look(s.peers.tick, to) {
 		return
 	}
@@ -262,14 +293,11 @@ func (p *preference) look(tick, candidate uint64) bool {
 }
 
 // outgoing drops what a member must not send: one that gives the lead up because of its
-// disk, heartbeats and appends, so that the others elect another one; and one that may not
-// lead by Options.Forced, its candidacies.
+// disk, heartbeats and appends, so that the others elect another one.
 func (s *stepper) outgoing(m *pb.Message) bool {
 	switch m.GetType() {
 	case pb.MsgApp, pb.MsgHeartbeat, pb.MsgSnap:
 		return !s.lead.mute
-	case pb.MsgPreVote:
-		return s.mayLead(s.opt.Member)
 	}
 	return true
 }

@@ -61,6 +61,10 @@ func TestPreferredMaster(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			c := newCluster(t)
 			c.grow(3)
+			// What the preferred master lacks, others have to bring it.
+			c.cutOff(3)
+			set(t, c.leader(1, 2), "a", "0")
+			c.cutOff()
 			for id := range uint64(3) {
 				c.kill(id+1, killed)
 			}
@@ -69,14 +73,27 @@ func TestPreferredMaster(t *testing.T) {
 			c.start(2)
 			if forced {
 				time.Sleep(20 * time.Second)
-				if c.node(1).Leading() || c.node(2).Leading() {
-					t.Fatal("another one than the forced master leads")
+				for id := range uint64(2) {
+					if c.node(id + 1).Leading() {
+						t.Errorf("member %d leads, which is not the forced master", id+1)
+					}
+					if _, err := c.node(id+1).Do(t.Context(), new(Sequence).Set([]byte("a"), []byte("3"))); !errors.Is(err, ErrNotLeader) {
+						t.Errorf("member %d: %v", id+1, err)
+					}
+					if _, err := c.node(id+1).Get(t.Context(), Consistent, []byte("a")); !errors.Is(err, ErrNotLeader) {
+						t.Errorf("member %d: %v", id+1, err)
+					}
 				}
 			} else {
 				set(t, c.leader(), "a", "1")
 			}
 			c.start(3)
-			c.until("the preferred master leads", func() bool { return c.node(3).Leading() })
+			c.until("the preferred master leads", func() bool {
+				if forced && (c.node(1).Leading() || c.node(2).Leading()) {
+					t.Fatal("another one than the forced master leads")
+				}
+				return c.node(3).Leading()
+			})
 			set(t, c.node(3), "a", "2")
 			c.same("a", "2")
 		})

@@ -2,6 +2,7 @@ package arakoon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -132,7 +133,7 @@ func without(list, ids []uint64) []uint64 {
 
 // changeTo has the stepper change the members to what want makes of them at that moment.
 func (n *Node) changeTo(ctx context.Context, want func(Members) Members) error {
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), n.Err()); err != nil {
 		return err
 	}
 	c := &change{ctx: ctx, want: want, done: make(chan changed, 1)}

@@ -66,8 +66,10 @@ type Options struct {
 	// them gives the lead to one that was heard from and had caught up for 20 times
 	// Tick, and tries that ever more rarely where it gets the lead back soon.
 	Preferred []uint64
-	// Forced says that no other than a preferred master may lead. While all of them are
-	// away nobody leads, and the group serves no writes and no consistent reads.
+	// Forced says that no other than a preferred master may lead, once one of them is a
+	// voter. While all of them are away the group serves no writes and no consistent
+	// reads. Another member stands in meanwhile: it brings them up to date when they
+	// come, and takes no requests.
 	Forced bool
 
 	// Existing says that this member was made before. If its log is missing, Open

@@ -312,11 +312,11 @@ func TestInstallIsAtomic(t *testing.T) {
 			under := was
 			a.disk.Inject(faultdisk.Rule{
 				Ops: faultdisk.Datasync | faultdisk.Sync | faultdisk.SyncDir | faultdisk.Rename | faultdisk.Remove | faultdisk.RemoveAll | faultdisk.Link,
-				Before: func(faultdisk.Op, string) {
-					mode := []crashdisk.Options{crashdisk.KeepAll, crashdisk.LoseAll, crashdisk.Mixed}[rng.IntN(3)]
+				Before: func(faultdisk.Op, string) { // the log's writer and the fetch, at once
 					a.net.mu.Lock()
+					defer a.net.mu.Unlock()
+					mode := []crashdisk.Options{crashdisk.KeepAll, crashdisk.LoseAll, crashdisk.Mixed}[rng.IntN(3)]
 					images = append(images, under.Crash(rng, mode))
-					a.net.mu.Unlock()
 				},
 			})
 		}

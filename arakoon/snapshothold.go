@@ -71,17 +71,22 @@ func (s *source) sentTo(member uint64, data []byte, now time.Time) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	kept := false
 	for _, m := range s.made {
 		delete(m.sent, member)
 		if m.id != id {
 			continue
 		}
+		kept = true
 		m.sent[member], m.read = true, now
 		if s.behind[member] == nil {
 			s.behind[member] = &follower{at: m.at}
 		}
 		s.behind[member].moved = now
 		s.watch()
+	}
+	if !kept { // dropped since raft was given it
+		s.work.put(snapshotFailed{member})
 	}
 }
 

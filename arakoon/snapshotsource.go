@@ -43,6 +43,7 @@ type source struct {
 	logger *slog.Logger
 	work   *queue[any] // for the stepper: snapshotLook, snapshotFailed
 	freed  func()      // called when the log may be held for less
+	may    func() bool // whether the state may be flushed (Options.HoldCompaction)
 	pace   *pace
 
 	mu       sync.Mutex
@@ -60,7 +61,7 @@ type source struct {
 func newSource(n *Node, at state.Position) *source {
 	return &source{
 		fs: n.opt.FS, dir: n.opt.Dir, states: &n.state, log: n.log, end: n.end, logger: n.opt.Logger, work: n.work,
-		freed: n.compactor.wake.Ring, pace: &pace{rate: n.opt.SnapshotBytesPerSecond}, conf: at.Conf, behind: map[uint64]*follower{},
+		freed: n.compactor.wake.Ring, may: n.compactor.may, pace: &pace{rate: n.opt.SnapshotBytesPerSecond}, conf: at.Conf, behind: map[uint64]*follower{},
 	}
 }
 
@@ -110,7 +111,7 @@ func (s *source) snapshot() (*pb.Snapshot, error) {
 			}}, nil
 		}
 	}
-	if !s.making && (s.failed.IsZero() || time.Since(s.failed) > makeAgain) && s.room() {
+	if !s.making && s.may() && (s.failed.IsZero() || time.Since(s.failed) > makeAgain) && s.room() {
 		at := s.states.Applied()
 		s.making, s.from = true, &at
 		s.end.run(s.make)

@@ -1,6 +1,7 @@
 package arakoon
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -52,13 +53,15 @@ type statusRequest struct{ done chan Status }
 // Status asks the node for what it knows now. It waits for nothing but the node's own
 // stepper, which waits for no disk and no network.
 func (n *Node) Status() Status {
-	r := &statusRequest{done: make(chan Status, 1)}
-	n.work.put(r)
-	select {
-	case s := <-r.done:
-		return s
-	case <-n.end.failed:
-	case <-n.end.stop:
+	if n.Err() == nil {
+		r := &statusRequest{done: make(chan Status, 1)}
+		n.work.put(r)
+		select {
+		case s := <-r.done:
+			return s
+		case <-n.end.failed:
+		case <-n.end.stop:
+		}
 	}
 	return Status{ID: n.opt.Member, Role: RoleFailed, Applied: n.Applied(), Members: n.Members(), Obstacle: n.Err().Error()}
 }
@@ -79,7 +82,7 @@ func (s *stepper) status() Status {
 			p.Lag = out.Commit - min(out.Commit, pr.Match)
 			out.Peers = append(out.Peers, p)
 		})
-		slices.SortFunc(out.Peers, func(a, b PeerStatus) int { return int(int64(a.ID - b.ID)) })
+		slices.SortFunc(out.Peers, func(a, b PeerStatus) int { return cmp.Compare(a.ID, b.ID) })
 	}
 	out.Obstacle = s.obstacle(out)
 	return out
@@ -106,6 +109,8 @@ func (s *stepper) obstacle(now Status) string {
 	switch {
 	case s.lead.mute:
 		return "the leader's disk does not answer, and no other member has taken over"
+	case s.standsIn():
+		return fmt.Sprintf("this member stands in for the forced masters %v, none of which is there and has caught up", s.opt.Preferred)
 	case now.Leader == raft.None:
 		return "no member is known to lead"
 	case now.Leader != s.opt.Member && s.isMember(now.Leader) && !s.peers.alive(now.Leader):
@@ -131,4 +136,8 @@ type requireZones int
 // holds for what is written from now on, on this member, while it leads; every member must
 // be told, as each may lead. Lowering it lets through what waits: who lowers it takes the
 // decision that one zone may lose what is answered from then on.
-func (n *Node) RequireZones(zones int) { n.work.put(requireZones(zones)) }
+func (n *Node) RequireZones(zones int) {
+	if n.Err() == nil {
+		n.work.put(requireZones(zones))
+	}
+}

@@ -212,7 +212,7 @@ func (s *stepper) askIndex() {
 	if !s.leading.Load() {
 		// Where another leads the reads are its. While nobody is known to lead they
 		// wait: this member may be about to, unless the group has removed it.
-		if s.lead.mute || status.RaftState == raft.StateFollower && (status.Lead != raft.None || s.gone(s.opt.Member)) {
+		if s.lead.mute || s.standsIn() || status.RaftState == raft.StateFollower && (status.Lead != raft.None || s.gone(s.opt.Member)) {
 			for _, r := range s.reads {
 				r.err <- s.notLeader()
 			}
@@ -262,10 +262,7 @@ func (s *stepper) ready() {
 			default:
 				if m.GetType() == pb.MsgVote {
 					votes = append(votes, m)
-				} else if s.outgoing(m) {
-					if m.GetType() == pb.MsgSnap {
-						s.source.sentTo(m.GetTo(), m.GetSnapshot().GetData(), time.Now())
-					}
+				} else if s.goesOut(m) {
 					away = append(away, m)
 				}
 			}
@@ -276,6 +273,20 @@ func (s *stepper) ready() {
 			s.appends.put(m)
 		}
 	}
+}
+
+// goesOut reports whether a message goes to another member. raft sends a member nothing
+// else after word of a snapshot until it is told what became of that.
+func (s *stepper) goesOut(m *pb.Message) bool {
+	goes := s.outgoing(m)
+	switch {
+	case m.GetType() != pb.MsgSnap:
+	case goes:
+		s.source.sentTo(m.GetTo(), m.GetSnapshot().GetData(), time.Now())
+	default:
+		s.work.put(snapshotFailed{m.GetTo()})
+	}
+	return goes
 }
 
 // given notes what the log is about to get.
@@ -298,9 +309,10 @@ func (s *stepper) noteLead() {
 	status := s.raft.BasicStatus()
 	leads := status.RaftState == raft.StateLeader
 	s.lead.mute = s.lead.mute && leads
-	leads = leads && !s.lead.mute
+	// A leader goes on when a forced master becomes a voter: it gives that the lead.
+	leads = leads && !s.lead.mute && (s.leading.Load() || s.mayLead(s.opt.Member))
 	s.lead.id = status.Lead
-	if s.lead.mute {
+	if s.lead.mute || !leads && !s.mayLead(status.Lead) {
 		s.lead.id = raft.None
 	}
 	s.leader.Store(s.lead.id)

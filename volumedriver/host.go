@@ -198,7 +198,7 @@ func (h *Host) tie() {
 	opt, t, b := &h.opt, h.table, h.background
 	h.elsewhere = &elsewhere{me: opt.Host, registry: opt.Registry, table: t, background: b, log: opt.Logger}
 	h.doubts = &doubts{registry: opt.Registry, table: t, elsewhere: h.elsewhere, background: b}
-	h.names = &names{structure: ctxlock.New(), registry: opt.Registry, table: t, doubts: h.doubts}
+	h.names = &names{structure: ctxlock.New(), registry: opt.Registry, table: t, doubts: h.doubts, elsewhere: h.elsewhere}
 	h.opener = &opener{host: h, opt: opt, buffer: h.buffer, table: t, doubts: h.doubts, background: b}
 	h.lineage = &lineage{table: t, background: b}
 	h.deletion = &deletion{

@@ -19,6 +19,7 @@ type names struct {
 	registry  Registry
 	table     *table
 	doubts    *doubts
+	elsewhere *elsewhere
 }
 
 // hold keeps everybody else from giving and taking names until release is called.
@@ -29,16 +30,29 @@ func (n *names) hold(ctx context.Context) (release func(), err error) {
 	return n.structure.Give, nil
 }
 
-// available refuses a name that cannot be given. Before that it finds out what became
-// of an operation that may have taken the name.
+// available refuses a name that cannot be given, so that nothing is made for it in vain.
+// Before that it finds out what became of an operation that may have taken the name, and
+// whether another host still has it that had it at the last look.
 func (n *names) available(ctx context.Context, name string) error {
 	if err := n.doubts.settleName(ctx, name); err != nil {
 		return err
 	}
-	return n.isFree(name)
+	if err := n.isFree(name); err != nil {
+		return err
+	}
+	if _, has := n.table.foreign(name); !has {
+		return nil
+	}
+	n.elsewhere.look(ctx)
+	if r, has := n.table.foreign(name); has {
+		return fmt.Errorf("%w: %s", taken(name), whereabouts(r))
+	}
+	return nil
 }
 
-// isFree refuses a name that is not valid (ErrInvalid) or is taken (ErrExists).
+// isFree refuses a name that is not valid (ErrInvalid), or that a vDisk of this host has
+// (ErrExists). Whether one of another host has it, the registry says when the name is
+// given: what the table has of other hosts may be old.
 func (n *names) isFree(name string) error {
 	if err := registry.ValidateName(name); err != nil {
 		return kinded{err: err, kind: ErrInvalid}
@@ -47,10 +61,14 @@ func (n *names) isFree(name string) error {
 }
 
 func (n *names) notTaken(name string) error {
-	if _, err := n.table.named(name); err == nil || errors.Is(err, ErrElsewhere) {
-		return fmt.Errorf("vDisk %q: %w; choose another name", name, ErrExists)
+	if _, err := n.table.named(name); err == nil {
+		return taken(name)
 	}
 	return nil
+}
+
+func taken(name string) error {
+	return fmt.Errorf("vDisk %q: %w; choose another name", name, ErrExists)
 }
 
 // rename gives a vDisk another name.

@@ -395,3 +395,27 @@ func (m *twinModel) draw(i int) (do func(context.Context, *Host) error, next map
 	have[one], next[one] = seed, seed
 	return func(ctx context.Context, h *Host) error { return h.Sync(ctx, one, nil) }, next
 }
+
+// A name that another host has given up can be taken at once, by whoever has not looked
+// at the registry since.
+func TestNameThatAnotherHostGaveUp(t *testing.T) {
+	ctx := context.Background()
+	w := prepared(t)
+	one, two := w.of[0], w.of[1]
+	if _, err := one.host.List(ctx); err != nil { // it has seen "b"
+		t.Fatal(err)
+	}
+	must(t, two.host.Rename(ctx, "b", "c"))
+	_, err := one.host.Create(ctx, "b", modelDisk)
+	must(t, err)
+	if _, err := one.host.List(ctx); err != nil { // and now "c"
+		t.Fatal(err)
+	}
+	must(t, two.host.Delete(ctx, "c"))
+	must(t, one.host.Rename(ctx, "b", "c"))
+	_, err = one.host.Clone(ctx, "a", "s", "b", nil)
+	must(t, err)
+	one.holdsAll(map[string]int{"a": 1, "b": 1, "c": -1})
+	two.holdsAll(map[string]int{})
+	w.whole()
+}

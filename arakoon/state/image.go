@@ -44,6 +44,11 @@ func (s *State) Image() (*Image, error) {
 // Index is the index of the last entry that the image has.
 func (i *Image) Index() uint64 { return i.meta.at.Index }
 
+// Joining reports whether the image is of a member that has joined, from before the first
+// change of the members that it has applied. Until then it knows of none, and its Sum is not
+// that of the others.
+func (i *Image) Joining() bool { return len(i.meta.at.Conf.GetVoters()) == 0 }
+
 // Close lets go of the image.
 func (i *Image) Close() error { return i.snap.Close() }
 

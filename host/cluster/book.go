@@ -16,7 +16,8 @@ import (
 
 // book is where the hosts are, as this host knows it, and its file.
 type book struct {
-	writing sync.Mutex // over the file
+	writing   sync.Mutex // over the file, and unwritten
+	unwritten bool       // the last write failed: the file is older than the field now
 
 	mu  sync.Mutex
 	now roster.Book
@@ -48,7 +49,7 @@ func (b *book) targets(self uuid.UUID) (list []target) {
 	return list
 }
 
-// set makes hosts the book, and writes it if it has changed.
+// set makes hosts the book, and writes it if the file does not have them.
 func (b *book) set(of *Host, hosts []roster.Host) error {
 	b.writing.Lock()
 	defer b.writing.Unlock()
@@ -57,10 +58,11 @@ func (b *book) set(of *Host, hosts []roster.Host) error {
 	b.now.Hosts = hosts
 	next := b.now
 	b.mu.Unlock()
-	if same {
+	if same && !b.unwritten {
 		return nil
 	}
-	if err := of.o.writeBook(of.cluster, next); err != nil {
+	err := of.o.writeBook(of.cluster, next)
+	if b.unwritten = err != nil; err != nil {
 		return fmt.Errorf("the addresses of hosts are not kept for the next start: %w", err)
 	}
 	return nil

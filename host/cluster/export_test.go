@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"runtime"
 
 	"github.com/google/uuid"
@@ -14,4 +15,13 @@ func (h *Host) AwaitGone(id uuid.UUID) {
 	for h.connected()[id] {
 		runtime.Gosched()
 	}
+}
+
+// Learn looks where the hosts are, as a host that has joined does from time to time.
+func (h *Host) Learn(ctx context.Context) { h.link.learn(ctx) }
+
+// Keys asks the first host for the keys that begin with a prefix, and counts them.
+func (h *Host) Keys(ctx context.Context, prefix string) (n int, err error) {
+	err = h.link.Range(ctx, []byte(prefix), func(_, _ []byte) bool { n++; return true })
+	return n, err
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -52,11 +54,9 @@ func Resume(ctx context.Context, o Options) (_ *Host, err error) {
 			o.Listeners.Close()
 		}
 	}()
-	var token *trust.Token
-	if o.Join != "" {
-		if token, err = trust.ParseToken(o.Join); err != nil {
-			return nil, err
-		}
+	token, err := o.token()
+	if err != nil {
+		return nil, err
 	}
 	if err := o.mayJoin(token); err != nil {
 		return nil, err
@@ -101,8 +101,11 @@ func (h *Host) resume(ctx context.Context, m *trust.Material, token *trust.Token
 	if err := h.open(m); err != nil {
 		return err
 	}
-	// If the cluster cannot be reached the host starts by what it knows, and goes on asking.
-	err := h.cache.Refresh(ctx)
+	// If the cluster cannot be reached, or its first host answers nothing, the host starts by
+	// what it knows, and goes on asking.
+	bounded, cancel := context.WithTimeout(ctx, h.o.Wait)
+	defer cancel()
+	err := h.cache.Refresh(bounded)
 	if err == nil {
 		return nil
 	}
@@ -116,6 +119,22 @@ func (h *Host) resume(ctx context.Context, m *trust.Material, token *trust.Token
 	}
 	h.faults.tell(fmt.Errorf("the first host of the cluster does not answer; this host goes by what it has seen: %w", err))
 	return nil
+}
+
+// token is that of Join, nil if there is none. That its file is gone matters only to a
+// directory that has not joined: a host whose token was used and thrown away starts.
+func (o *Options) token() (*trust.Token, error) {
+	name, gone := strings.CutPrefix(o.Join, "@")
+	switch {
+	case o.Join == "":
+		return nil, nil
+	case !gone:
+		return trust.ParseToken(o.Join)
+	case !HasJoined(o.Dir):
+		return nil, fmt.Errorf("--join: %s with the token: %w; and %s has joined no cluster yet", name, fs.ErrNotExist, o.Dir.Path)
+	}
+	o.Logger.Info("the file of the token is gone; this host has joined already, and needs none", "file", name)
+	return nil, nil
 }
 
 // mayJoin refuses a directory that cannot be that of a host that joins, by name.
@@ -209,12 +228,18 @@ func (o *Options) joinAt(ctx context.Context, token *trust.Token, address string
 	if err := o.Dir.Change(func(r *datadir.Record) { r.Cluster = token.Cluster }); err != nil { // step 2
 		return nil, err
 	}
-	b, err := ask(ctx, c, opJoin, nil, q.Encode())
+	bounded, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	b, err := ask(bounded, c, opJoin, nil, q.Encode())
 	if err != nil {
 		return nil, err
 	}
 	return trust.DecodeAnswer(b)
 }
+
+// joinTime bounds how long one host is waited for that was asked to join. What it does
+// later is harmless: the next try, with the same token and key, gets another answer.
+const joinTime = time.Minute
 
 // claim counts this start in the directory's record, before anybody is told of it: so two
 // starts never have the same number and history.

@@ -220,8 +220,11 @@ func (l *link) renew(ctx context.Context, q *trust.RenewRequest) (answer *trust.
 	return answer, c.Close()
 }
 
-// learn reads where the hosts are, and keeps it for the next start.
+// learn reads where the hosts are, and keeps it for the next start. It waits for the first
+// host until it is time to look again, at most.
 func (l *link) learn(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, learnEvery)
+	defer cancel()
 	all, err := roster.List(ctx, l, l.of.faults.tell)
 	if err == nil && len(all) > 0 {
 		for _, h := range all {
@@ -229,7 +232,7 @@ func (l *link) learn(ctx context.Context) {
 		}
 		err = l.of.book.set(l.of, all)
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && l.of.ctx.Err() == nil {
 		l.of.faults.tell(err)
 	}
 }

@@ -153,6 +153,13 @@ func (h *Host) answerJoin(ctx context.Context, in *wire.Incoming) (*trust.Answer
 	if err != nil {
 		return nil, err
 	}
+	peer, err := h.identify(ctx, in.Peer)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.guard.Allow(peer, "join/join", trust.Nothing); err != nil {
+		return nil, err
+	}
 	answer, err := h.registrar.Join(ctx, q)
 	if err == nil {
 		h.o.Logger.Info("a host has joined", "host", q.Host, "names", q.Names, "from", in.Peer.Addr)
@@ -230,8 +237,12 @@ func (h *Host) read(ctx context.Context, in *wire.Incoming) wire.Answer {
 	if in.Op == opRange {
 		to = end(key)
 	}
-	if err := h.Allow(in.Peer, trust.KeyCall(false, key, to), trust.Group(group)); err != nil {
+	call := trust.KeyCall(false, key, to)
+	if err := h.Allow(in.Peer, call, trust.Group(group)); err != nil {
 		return failure(statusRefused, err)
+	}
+	if call == "trust/key" { // members have it in their state, and get it as members
+		return failure(statusRefused, fmt.Errorf("the keys %q have the authority's sealed key among them, which this service shows nobody", key))
 	}
 	if in.Op == opGet {
 		value, err := h.store.Get(ctx, key)

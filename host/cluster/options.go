@@ -28,8 +28,10 @@ type Config struct {
 	Storage  []string // HOST:PORT for traffic of storage too; at most roster.AddressesMax
 	Zone     string   // where the host is; see roster.CheckZone
 	Insecure bool     // connections without TLS are taken too, but for joins and renewals
-	Join     string   // the line of a token; needed at the first start of a host that joins
-	Names    []string // other names and addresses of the machine, for its certificate
+	// Join is the line of a token, needed at the first start of a host that joins; or @ and
+	// the name of the file that had it and is not there any more.
+	Join  string
+	Names []string // other names and addresses of the machine, for its certificate
 	// Passphrase reads what the authority's key is sealed under. nil: it is made at
 	// random, and kept in DIR/trust/passphrase. Only the first host uses it.
 	Passphrase func(context.Context) ([]byte, error)
@@ -80,6 +82,9 @@ type Options struct {
 	Now      func() time.Time // nil: time.Now
 	// Every is how often the records are looked at. 0: 10 s.
 	Every time.Duration
+	// Wait bounds how long the start of a host that has joined waits for the first host
+	// before it goes by what it has seen. 0: 10 s.
+	Wait time.Duration
 	// Changed is called when the records have changed, and what they refuse is to be ended.
 	// It must not wait for long. nil: nobody is told.
 	Changed func(*Host)
@@ -88,6 +93,9 @@ type Options struct {
 func (o *Options) ensureDefaults() {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Wait == 0 {
+		o.Wait = 10 * time.Second
 	}
 	if o.Changed == nil {
 		o.Changed = func(*Host) {}
@@ -136,7 +144,7 @@ func Listen(ctx context.Context, c Config) (_ *Listeners, err error) {
 		if err != nil {
 			return nil, err
 		}
-		l.addresses = append(l.addresses, net.JoinHostPort(host, port))
+		l.addresses = append(l.addresses, net.JoinHostPort(plainName(host), port))
 	}
 	return l, nil
 }
@@ -159,12 +167,9 @@ func (l *Listeners) names() (all []string) {
 		if h, _, err := net.SplitHostPort(a); err == nil {
 			host = h
 		}
-		if ip := net.ParseIP(host); ip != nil {
-			if host = ip.String(); ip.IsUnspecified() {
-				continue
-			}
-		} else {
-			host = strings.ToLower(strings.TrimSuffix(host, "."))
+		host = plainName(host)
+		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+			continue
 		}
 		if !seen[host] {
 			seen[host] = true
@@ -172,6 +177,15 @@ func (l *Listeners) names() (all []string) {
 		}
 	}
 	return all
+}
+
+// plainName is the one way in which certificates and tokens have a machine's name or IP
+// address.
+func plainName(host string) string {
+	if ip := net.ParseIP(host); ip != nil {
+		return ip.String()
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
 // draw returns a random number that is not zero.

@@ -99,12 +99,17 @@ func closeHost(t *testing.T, h *cluster.Host) {
 func first(t *testing.T) (*cluster.Host, *machine, *trusttest.Store) {
 	t.Helper()
 	m, store := newMachine(t), trusttest.NewStore()
+	return firstAt(t, m, store), m, store
+}
+
+func firstAt(t *testing.T, m *machine, store trust.Store) *cluster.Host {
+	t.Helper()
 	h, err := cluster.Lead(t.Context(), m.options(t, ""), store, m.claim(t, 1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	serve(t, h)
-	return h, m, store
+	return h
 }
 
 func token(t *testing.T, h *cluster.Host) string {

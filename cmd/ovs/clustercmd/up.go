@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -19,7 +20,7 @@ func AddUpFlags(c *cobra.Command, o *host.Cluster) {
 	flags.StringVar(&o.Listen, "listen", "", "`HOST:PORT` by which other hosts reach this one; the first time, this machine becomes the first host of a cluster (default: there is no cluster)")
 	flags.StringSliceVar(&o.Storage, "storage-address", nil, "`HOST:PORT` by which other hosts reach this one with the traffic of storage; may be given again (default: that of --listen)")
 	flags.StringVar(&o.Zone, "zone", "", "`zone` of this host: what fails together, such as a room")
-	flags.StringVar(&o.Join, "join", "", "`TOKEN` of 'ovs host token', by which this host joins a cluster, or @FILE with it; needed at the first start, in an empty data directory")
+	flags.StringVar(&o.Join, "join", "", "`TOKEN` of 'ovs host token', by which this host joins a cluster, or @FILE with it, which other users of this machine do not see; needed at the first start, in an empty data directory")
 	flags.StringVar(&o.PassphraseFile, "ca-passphrase-file", "", "`FILE` with the passphrase that the cluster's authority is sealed under, on the first host (default: one is made, in the data directory)")
 	flags.StringVar(&o.PassphraseCommand, "ca-passphrase-command", "", "`command` line of /bin/sh that prints that passphrase")
 	_ = c.MarkFlagFilename("ca-passphrase-file")
@@ -43,6 +44,9 @@ func CheckUp(options *host.Options) error {
 	}
 	if name, ok := strings.CutPrefix(o.Join, "@"); ok {
 		line, err := readToken(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // whether the token is needed, the data directory says
+		}
 		if err != nil {
 			return fmt.Errorf("--join: %w", err)
 		}
