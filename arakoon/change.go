@@ -53,7 +53,7 @@ type changes struct {
 	joint    int     // ticks since a joint configuration was entered
 
 	settling place // the empty entry that was proposed; index 0: none was
-	settled  bool  // a majority knows the members that there are now; false at a start
+	known    bool  // a majority knows the members that there are now; false at a start
 }
 
 // place is an entry.
@@ -106,7 +106,7 @@ func (s *stepper) proposeChange() {
 	steps := changeSteps(now, c.to)
 	if len(steps) == 0 {
 		c.proposed = true // by somebody, earlier
-		s.settle()
+		s.changes.settle(s)
 		return
 	}
 	if err := s.checkChange(now, c.to); err != nil {
@@ -114,7 +114,7 @@ func (s *stepper) proposeChange() {
 		return
 	}
 	if !slices.Contains(c.to.Voters, s.opt.Member) {
-		if err := s.leadElsewhere(c); err != nil {
+		if err := c.leadElsewhere(s); err != nil {
 			s.endChange(changed{err: err})
 		}
 		return
@@ -128,7 +128,7 @@ func (s *stepper) proposeChange() {
 }
 
 // leadElsewhere begins to give the lead to a voter that a change keeps: this member is to go.
-func (s *stepper) leadElsewhere(c *change) error {
+func (c *change) leadElsewhere(s *stepper) error {
 	to := s.successor(func(id uint64) bool { return slices.Contains(c.to.Voters, id) && s.mayLead(id) })
 	switch {
 	case to == 0:
@@ -142,8 +142,8 @@ func (s *stepper) leadElsewhere(c *change) error {
 
 // settle proposes the empty entry that a change is done with, unless the members have not
 // changed since the last one.
-func (s *stepper) settle() {
-	if s.changes.settled {
+func (c *changes) settle(s *stepper) {
+	if c.known {
 		index, _ := s.progress.now()
 		s.endChange(changed{index: index})
 		return
@@ -153,22 +153,22 @@ func (s *stepper) settle() {
 		return // the next tick tries again
 	}
 	s.ready()
-	s.changes.settling = place{s.last, s.raft.BasicStatus().HardState.GetTerm()}
+	c.settling = place{s.last, s.raft.BasicStatus().HardState.GetTerm()}
 }
 
-// settleChange answers a change when the empty entry behind it is applied.
-func (s *stepper) settleChange() {
-	c, at := s.changes.run, s.changes.settling
-	if c == nil || !c.proposed || !membersOf(s.conf).equal(c.to) || !s.leading.Load() {
+// settled answers a change when the empty entry behind it is applied.
+func (c *changes) settled(s *stepper) {
+	run, at := c.run, c.settling
+	if run == nil || !run.proposed || !membersOf(s.conf).equal(run.to) || !s.leading.Load() {
 		return
 	}
 	// In its own term nobody replaces what a leader has proposed; in a later one it asks again.
 	if at.index == 0 || at.term != s.raft.BasicStatus().HardState.GetTerm() {
-		s.settle()
+		c.settle(s)
 		return
 	}
 	if applied, _ := s.progress.now(); applied >= at.index {
-		s.changes.settled = true
+		c.known = true
 		s.endChange(changed{index: at.index})
 	}
 }
@@ -277,7 +277,7 @@ func (s *stepper) joinBase(e *pb.Entry, cc *pb.ConfChangeV2) {
 // setConf notes the members that there are now.
 func (s *stepper) setConf(c *pb.ConfState) {
 	s.conf = c
-	s.changes.joint, s.changes.settled, s.changes.settling = 0, false, place{}
+	s.changes.joint, s.changes.known, s.changes.settling = 0, false, place{}
 	if s.several = !alone(c, s.opt.Member); s.several {
 		s.others.Do(func() { close(s.toldOthers) })
 	}

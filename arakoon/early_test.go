@@ -120,3 +120,18 @@ func TestSecondChangeIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// What a leader had proposed when it lost the lead may be done or not: it says neither.
+func TestLostLeadIsUnknown(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.grow(3)
+		n := c.leader()
+		set(t, n, "a", "1")
+		c.cutOff(n.opt.Member)
+		if _, err := n.Do(t.Context(), new(Sequence).Set([]byte("a"), []byte("2"))); !errors.Is(err, ErrUnknownOutcome) {
+			t.Errorf("a write of a leader that was cut off: %v", err)
+		}
+		c.cutOff()
+	})
+}

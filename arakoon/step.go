@@ -114,7 +114,7 @@ func (s *stepper) turn() {
 	s.takeSnapshot()
 	s.propose()
 	s.proposeChange()
-	s.settleChange()
+	s.changes.settled(s)
 	s.askIndex()
 	s.ready()
 	s.endTransfers()
