@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
@@ -20,11 +21,11 @@ type change struct {
 	want     func(now Members) Members
 	to       Members // what it is to come to, once it is proposed
 	proposed bool
+	gave     bool         // this member was to go, and gave the lead away
 	done     chan changed // has room for the one answer that it gets
 }
 
-// changed is what became of a change: at which entry it was done, 0 if there was nothing
-// to do.
+// changed is what became of a change: at which entry it was done.
 type changed struct {
 	index uint64
 	err   error
@@ -36,11 +37,27 @@ type changed struct {
 // majority of the old voters, and everything from then on by majorities of both, until
 // raft's own entry that leaves it. So at no moment two majorities exist that share no
 // member, wherever the group is cut or killed. Whoever leads then finishes the change.
+//
+// When a change is answered, the members that it removed may be destroyed at once. So those
+// that stay must need them no more, whichever minority of those that stay is lost too. Two
+// steps see to that:
+//
+//  1. A leader that is to go gives the lead to a voter that stays, which makes the change.
+//  2. When the entry that ends the change is applied, the leader proposes an empty one. Its
+//     append says that the entry before is committed, and a member stores both together
+//     before it acknowledges. When the empty entry is committed, a majority of the new
+//     voters therefore knows, also after a power cut, that the old ones have no say.
 type changes struct {
 	run      *change // the one that runs or waits to be proposed
 	unproven bool    // proposed just now: raft may have put an empty entry in its place
 	joint    int     // ticks since a joint configuration was entered
+
+	settling place // the empty entry that was proposed; index 0: none was
+	known    bool  // a majority knows the members that there are now; false at a start
 }
+
+// place is an entry.
+type place struct{ index, term uint64 }
 
 // takeChange takes a request, or refuses it as another one runs.
 func (s *stepper) takeChange(c *change) {
@@ -56,7 +73,7 @@ func (s *stepper) endChange(out changed) {
 	if c := s.changes.run; c != nil {
 		c.done <- out
 	}
-	s.changes.run, s.changes.unproven = nil, false
+	s.changes.run, s.changes.unproven, s.changes.settling = nil, false, place{}
 }
 
 // proposeChange proposes the change that waits, as soon as raft would take it: it takes
@@ -71,7 +88,9 @@ func (s *stepper) proposeChange() {
 		return
 	}
 	if !s.leading.Load() {
-		s.endChange(changed{err: s.notLeader()})
+		if !c.gave || s.lead.id != raft.None {
+			s.endChange(changed{err: s.notLeader()})
+		}
 		return
 	}
 	status := s.raft.BasicStatus()
@@ -86,11 +105,18 @@ func (s *stepper) proposeChange() {
 	c.to = c.want(membersOf(s.conf)).sorted()
 	steps := changeSteps(now, c.to)
 	if len(steps) == 0 {
-		s.endChange(changed{})
+		c.proposed = true // by somebody, earlier
+		s.changes.settle(s)
 		return
 	}
 	if err := s.checkChange(now, c.to); err != nil {
 		s.endChange(changed{err: err})
+		return
+	}
+	if !slices.Contains(c.to.Voters, s.opt.Member) {
+		if err := c.leadElsewhere(s); err != nil {
+			s.endChange(changed{err: err})
+		}
 		return
 	}
 	cc := &pb.ConfChangeV2{Changes: steps, Context: appendBase(nil, s.conf)}
@@ -99,6 +125,52 @@ func (s *stepper) proposeChange() {
 		return
 	}
 	c.proposed, s.changes.unproven = true, true
+}
+
+// leadElsewhere begins to give the lead to a voter that a change keeps: this member is to go.
+func (c *change) leadElsewhere(s *stepper) error {
+	to := s.successor(func(id uint64) bool { return slices.Contains(c.to.Voters, id) && s.mayLead(id) })
+	switch {
+	case to == 0:
+		return fmt.Errorf("%w: member %d leads and is to go, and no voter that stays can take the lead", ErrMembers, s.opt.Member)
+	case c.gave:
+		return fmt.Errorf("%w: member %d leads and is to go, and member %d did not take the lead", ErrTransfer, s.opt.Member, to)
+	}
+	c.gave = true
+	return s.beginTransfer(to)
+}
+
+// settle proposes the empty entry that a change is done with, unless the members have not
+// changed since the last one.
+func (c *changes) settle(s *stepper) {
+	if c.known {
+		index, _ := s.progress.now()
+		s.endChange(changed{index: index})
+		return
+	}
+	s.ready() // all that raft has so far gets its index
+	if err := s.raft.Propose(nil); err != nil {
+		return // the next tick tries again
+	}
+	s.ready()
+	c.settling = place{s.last, s.raft.BasicStatus().HardState.GetTerm()}
+}
+
+// settled answers a change when the empty entry behind it is applied.
+func (c *changes) settled(s *stepper) {
+	run, at := c.run, c.settling
+	if run == nil || !run.proposed || !membersOf(s.conf).equal(run.to) || !s.leading.Load() {
+		return
+	}
+	// In its own term nobody replaces what a leader has proposed; in a later one it asks again.
+	if at.index == 0 || at.term != s.raft.BasicStatus().HardState.GetTerm() {
+		c.settle(s)
+		return
+	}
+	if applied, _ := s.progress.now(); applied >= at.index {
+		c.known = true
+		s.endChange(changed{index: at.index})
+	}
 }
 
 // changeSteps are the single changes that lead from some members to others.
@@ -169,8 +241,7 @@ func checkMembers(m Members) error {
 	return nil
 }
 
-// applyChange tells raft of a change that is being applied, and answers whoever waits for
-// it when it is done.
+// applyChange tells raft of a change that is being applied.
 func (s *stepper) applyChange(e *pb.Entry) *pb.ConfState {
 	cc := decodeConfChange(e).AsV2()
 	if len(s.conf.GetVoters()) == 0 {
@@ -178,9 +249,6 @@ func (s *stepper) applyChange(e *pb.Entry) *pb.ConfState {
 	}
 	s.setConf(s.raft.ApplyConfChange(cc))
 	s.confAt = e.GetIndex()
-	if c := s.changes.run; c != nil && c.proposed && membersOf(s.conf).equal(c.to) {
-		s.endChange(changed{index: e.GetIndex()})
-	}
 	return s.conf
 }
 
@@ -209,7 +277,7 @@ func (s *stepper) joinBase(e *pb.Entry, cc *pb.ConfChangeV2) {
 // setConf notes the members that there are now.
 func (s *stepper) setConf(c *pb.ConfState) {
 	s.conf = c
-	s.changes.joint = 0
+	s.changes.joint, s.changes.known, s.changes.settling = 0, false, place{}
 	if s.several = !alone(c, s.opt.Member); s.several {
 		s.others.Do(func() { close(s.toldOthers) })
 	}

@@ -192,6 +192,20 @@ func (c *cluster) promote(n *Node, ids ...uint64) {
 	})
 }
 
+// remove has whoever leads remove members, once or twice: a leader that is to go says so.
+func (c *cluster) remove(ids ...uint64) {
+	c.t.Helper()
+	n := c.leader()
+	err := n.Remove(c.t.Context(), ids...)
+	var other *NotLeaderError
+	if errors.As(err, &other) && slices.Contains(ids, n.opt.Member) {
+		err = c.leader(other.Leader).Remove(c.t.Context(), ids...)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
 // same checks that all members come to hold a key.
 func (c *cluster) same(key, value string) {
 	c.t.Helper()

@@ -75,10 +75,13 @@ func membersOf(c *pb.ConfState) Members {
 func (n *Node) Members() Members { return membersOf(n.state.Applied().Conf) }
 
 // ChangeMembers changes voters and learners to those of want, in one change that is done
-// when it returns nil: the old voters have no say any more. It is refused, and nothing was
-// done, with
+// when it returns nil: the old voters have no say any more, also after a power cut of all
+// members, and those that were removed may be destroyed. That holds too where there was
+// nothing to change, so whoever does not know whether a change is done asks for it again. It
+// is refused, and nothing was done, with
 //
-//   - *NotLeaderError by a member that does not lead,
+//   - *NotLeaderError by a member that does not lead, or that led and is to go: the member
+//     that it names then has the lead, and is to be asked,
 //   - ErrChanging while another change runs,
 //   - ErrUsed for a new member whose id the group has had before,
 //   - *NotCaughtUpError for a new voter that was no learner, or is too far behind,
@@ -145,7 +148,7 @@ func (n *Node) changeTo(ctx context.Context, want func(Members) Members) error {
 	case <-n.end.stop:
 		return fmt.Errorf("%w: change of the members: %w", ErrUnknownOutcome, n.Err())
 	}
-	if out.err != nil || out.index == 0 {
+	if out.err != nil {
 		return out.err
 	}
 	return n.readers.applied(ctx, out.index)

@@ -7,11 +7,13 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/faultdisk"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 )
@@ -38,9 +40,7 @@ func TestMembersChangeOnline(t *testing.T) {
 		// Back to three, among those that go the one that leads.
 		lead := n.opt.Member
 		other := 1 + lead%5
-		if err := n.Remove(ctx, lead, other); err != nil {
-			t.Fatal(err)
-		}
+		c.remove(lead, other)
 		var stay []uint64
 		for id := range uint64(5) {
 			if id+1 != lead && id+1 != other {
@@ -67,10 +67,8 @@ func TestMembersChangeOnline(t *testing.T) {
 			t.Error("the vote of a removed member was taken")
 		}
 		n = c.leader(stay...)
-		if err := n.Remove(ctx, stay[1], stay[2]); err != nil && !errors.Is(err, ErrUnknownOutcome) {
-			t.Fatal(err)
-		}
-		n = c.leader(stay[0], stay[1], stay[2])
+		c.remove(stay[1], stay[2])
+		n = c.leader(stay[0])
 		set(t, n, "one", "1")
 	})
 }
@@ -337,5 +335,88 @@ func TestJoinedStaysJoined(t *testing.T) {
 		if got := c.node(2).Members(); got.Voters != nil {
 			t.Error(got)
 		}
+	})
+}
+
+// What was removed may be destroyed as soon as the change is answered, and of those that
+// stay a minority is lost with it, and all of them lose their power: they lead on.
+func TestRemovedMembersMayGoAtOnce(t *testing.T) {
+	for from, removed := range map[uint64][][]uint64{3: {{1, 2}, {2, 3}}, 5: {{1, 2}, {4, 5}}} {
+		for _, ids := range removed {
+			inBubble(t, func(t *testing.T) {
+				c := newCluster(t)
+				c.grow(from)
+				set(t, c.leader(), "a", "1")
+				// Nobody hears of a commit but by the next entry.
+				c.net.mu.Lock()
+				c.net.drop = func(_ uint64, m *pb.Message) bool { return m.GetType() == pb.MsgApp && len(m.GetEntries()) == 0 }
+				c.net.mu.Unlock()
+				c.remove(ids...)
+				rng := rand.New(rand.NewPCG(from, ids[0]))
+				gone := ids
+				if from == 5 {
+					gone = append(gone, c.leader().opt.Member)
+				}
+				for id := range from {
+					c.kill(id+1, func(d *crashdisk.FS) *crashdisk.FS { return d.Crash(rng, crashdisk.LoseAll) })
+				}
+				c.net.mu.Lock()
+				c.net.drop = nil
+				c.net.mu.Unlock()
+				var stay []uint64
+				for id := uint64(1); id <= from; id++ {
+					if !slices.Contains(gone, id) {
+						stay = append(stay, id)
+						c.start(id)
+					}
+				}
+				n := c.leader(stay...)
+				has(t, n, "a", "1")
+				set(t, n, "a", "2")
+			})
+		}
+	}
+}
+
+// A candidate asks for votes when its term is durable, and whatever it says that it has: one
+// that forgot both could count late answers to its earlier life.
+func TestVoteIsAskedForDurably(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		slow := make(chan struct{})
+		var stuck atomic.Bool
+		c.change = func(id uint64, o *Options) {
+			d := faultdisk.New(o.FS)
+			wait := func(faultdisk.Op, string) {
+				if stuck.Load() {
+					<-slow
+				}
+			}
+			d.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Path: "*.raft", Before: wait})
+			d.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Path: "spare", Before: wait})
+			o.FS = d
+		}
+		c.grow(3)
+		set(t, c.leader(), "a", "1")
+		c.until("all are in step", func() bool {
+			at := c.leader().Applied()
+			return c.node(1).Applied() == at && c.node(2).Applied() == at && c.node(3).Applied() == at
+		})
+		stuck.Store(true)
+		c.net.mu.Lock()
+		clear(c.net.sent)
+		c.net.mu.Unlock()
+		c.kill(c.leader().opt.Member, killed)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		c.net.mu.Lock()
+		asked, asking := c.net.sent[pb.MsgVote], c.net.sent[pb.MsgPreVote]
+		c.net.mu.Unlock()
+		if asked > 0 || asking == 0 {
+			t.Errorf("%d votes were asked for before anything was durable, and %d before that", asked, asking)
+		}
+		stuck.Store(false)
+		close(slow)
+		set(t, c.leader(), "a", "2")
 	})
 }

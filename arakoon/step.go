@@ -116,6 +116,7 @@ func (s *stepper) turn() {
 	s.takeSnapshot()
 	s.propose()
 	s.proposeChange()
+	s.changes.settled(s)
 	s.askIndex()
 	s.ready()
 	s.endTransfers()
@@ -247,7 +248,7 @@ func (s *stepper) ready() {
 			}
 			delete(s.asked, round)
 		}
-		var away []*pb.Message
+		var away, votes []*pb.Message
 		for _, m := range rd.Messages {
 			switch m.GetTo() {
 			case raft.LocalAppendThread:
@@ -261,12 +262,18 @@ func (s *stepper) ready() {
 				}
 				s.applies.put(m)
 			default:
-				if s.goesOut(m) {
+				if m.GetType() == pb.MsgVote {
+					votes = append(votes, m)
+				} else if s.goesOut(m) {
 					away = append(away, m)
 				}
 			}
 		}
 		s.out.send(away)
+		if m := askForVotes(votes); m != nil {
+			s.appending++
+			s.appends.put(m)
+		}
 	}
 }
 
@@ -363,4 +370,16 @@ func (o outbox) respond(messages []*pb.Message, count int) {
 	}
 	o.send(away)
 	o.work.put(own...)
+}
+
+// askForVotes makes a message for the log that has a candidate's requests sent when all is
+// durable that the log was given before: the candidate's term, its vote for itself, and the
+// entries that it says it has. raft would have them sent at once. But a candidate whose
+// power is cut then would be back in its old term, with fewer entries, and could take the
+// late grants of its earlier life for votes in the same term for the log that it has now.
+func askForVotes(requests []*pb.Message) *pb.Message {
+	if len(requests) == 0 {
+		return nil
+	}
+	return &pb.Message{Type: pb.MsgStorageAppend.Enum(), Responses: requests}
 }

@@ -152,6 +152,11 @@ func (s *Steward) tidy(ctx context.Context, g roster.Group, v View) (roster.Grou
 	if !slices.ContainsFunc(g.Members, gone) {
 		return g, nil
 	}
+	// Whoever leads may see a change that is not done: those that it removes may yet be
+	// needed by those that stay. Asked for once more, it is answered when it is done.
+	if err := s.Groups.Change(ctx, g.Name, v.Voters, v.Learners); err != nil {
+		return g, err
+	}
 	now := g
 	now.Members = slices.DeleteFunc(slices.Clone(g.Members), gone)
 	if err := s.Rosters.Write(ctx, g, now); err != nil {

@@ -75,11 +75,11 @@ func (o Options) withDefaults() Options {
 type Log struct {
 	opt Options
 
-	w       sync.Mutex // held while appending and compacting
-	current *segment   // the newest
-	pos     int64      // in current: where the next record goes
-	seq     uint64     // of the last record
-	durable uint64     // highest seq whose sync has returned
+	w       turn     // held while appending and compacting
+	current *segment // the newest
+	pos     int64    // in current: where the next record goes
+	seq     uint64   // of the last record
+	durable uint64   // highest seq whose sync has returned
 	buf     []byte
 	broken  bool  // a write or a sync of current failed: nothing more is appended to it
 	unnamed bool  // changes of names are not synced: the spare may still have its old name, and must not be written

@@ -18,7 +18,7 @@ import (
 // ErrDamaged. The caller locks the directory: one process at a time may have it open.
 func Open(opt Options) (*Log, error) {
 	opt = opt.withDefaults()
-	l := &Log{opt: opt, segments: map[uint64]*segment{}, tail: tail{limit: opt.CacheBytes}, life: opt.Life, generation: opt.Generation}
+	l := &Log{opt: opt, w: newTurn(), spare: spare{mu: newTurn()}, segments: map[uint64]*segment{}, tail: tail{limit: opt.CacheBytes}, life: opt.Life, generation: opt.Generation}
 	if err := l.open(); err != nil {
 		for _, s := range l.segments {
 			err = errors.Join(err, s.file.Close())

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"path"
-	"sync"
 	"time"
 
 	"openvstorage/internal/disk"
@@ -12,7 +11,7 @@ import (
 
 // spare is a file that waits to become a segment.
 type spare struct {
-	mu    sync.Mutex // held while the file is prepared
+	mu    turn // held while the file is prepared
 	file  disk.File
 	lacks bool // it could not be made the last time
 	tried time.Time

@@ -28,6 +28,7 @@ type client struct {
 
 	session uuid.UUID // of the writes that are retried; zero: none is open
 	request uint64
+	answers *output // of the request that is repeated, as its answer was lost
 }
 
 func newClient(g *group, number int) *client {
@@ -227,6 +228,9 @@ func (c *client) exactly(in input) {
 	c.request++
 	call := c.group.record.tick()
 	tried := false
+	if c.rng.IntN(4) == 0 {
+		c.twin(in)
+	}
 	for end := time.Now().Add(3 * patience); time.Now().Before(end) && !c.group.ended(); {
 		n, l := c.reached()
 		if n == nil {
@@ -238,6 +242,14 @@ func (c *client) exactly(in input) {
 		index, results, err := n.ResumeSession(c.session, c.request).Retry(ctx, in.sequence())
 		cancel()
 		if out, known := c.outcome(in, results, err); known && !l.over() {
+			if again := c.answers; again != nil && *again != out {
+				c.group.watch.violation("client %d: %v was answered by %v, and its repetition by %v", c.number, in, *again, out)
+			}
+			if c.rng.IntN(6) == 0 {
+				c.answers, tried = &out, true // the answer is lost
+				continue
+			}
+			c.answers = nil
 			c.finished(l, call, in, out, index)
 			return
 		}
@@ -248,8 +260,28 @@ func (c *client) exactly(in input) {
 	if tried {
 		c.group.record.done(c.number, call, in, output{unknown: true})
 	}
+	c.answers = nil
 	// What is under way in the session may come late, and a new request would hide it.
 	c.session = uuid.Nil
+}
+
+// twin sends the request a second time, on its own way and at some time: nobody waits for
+// its answer, and it may come when the session is at later requests.
+func (c *client) twin(in input) {
+	all := c.group.all()
+	n, l := all[c.rng.IntN(len(all))].node()
+	id, request, late := c.session, c.request, time.Duration(c.rng.Int64N(int64(3*thinking)))
+	if n == nil {
+		return
+	}
+	c.group.trials.Go(func() {
+		if c.group.wait(late); l.over() {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, _, _ = n.ResumeSession(id, request).Retry(ctx, in.sequence())
+	})
 }
 
 // open opens a session unless one is open.

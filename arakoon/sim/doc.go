@@ -7,19 +7,28 @@
 // minute costs a fraction of a second.
 //
 //   - The network implements arakoon.Transport. It loses, delays, reorders and doubles
-//     messages, and it is cut in one direction or in both.
+//     messages, brings some once more seconds later, maybe to the next life of a member,
+//     and is cut in one direction or in both. Snapshots are fetched over it too.
 //   - Each member has a disk of package crashdisk below one of package faultdisk. At any
 //     operation of the disk its power can be cut: what was not synced is kept, lost or
 //     torn then.
 //   - A member can be killed, paused as by SIGSTOP, closed, wiped and replaced; its
-//     disk can run full, be slow or fail a sync; its clock can jump. The group grows,
-//     shrinks and gives the lead away meanwhile.
+//     disk can run full, be slow, stall or fail a sync; its clock can jump. A zone can die.
+//     The group grows, shrinks, between one member and five, and gives the lead away
+//     meanwhile; who was removed is often destroyed at once.
+//   - Clients read, write, and repeat the writes of sessions, some of which were answered
+//     before or come twice. Holders want one lease, and write under its fence though they
+//     may have lost it. Watchers build a map of events, at one member after another.
 //
 // A watch reads every message at its sender. It holds that a term has one leader, that a
-// member votes once in a term, and that a restarted member has what it had acknowledged.
-// At the end all is healed: the group must make progress, and all members must have the
-// same content at the same index. Then porcupine judges whether what clients saw is
-// linearizable.
+// member votes once in a term, itself among them, and that a restarted member has what it
+// had acknowledged. At the end all is healed: the group must make progress, all members
+// must have the same content and the same hash at the same index, and so must the watchers,
+// who were told of each write. A lease had one owner at a time, for its time to live, and
+// no write passed under an older fence than one before it. Then porcupine judges whether
+// what clients saw is linearizable.
+//
+// The scenarios that the original's tests were made of are tests of their own.
 //
 // The same seed gives the same plan, and nearly the same run: the scheduler of Go still
 // chooses between goroutines that can run. So a seed that failed is tried several times:

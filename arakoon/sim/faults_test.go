@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"openvstorage/arakoon"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/disk/faultdisk"
 )
@@ -49,6 +50,8 @@ var trials = []struct {
 	{"shrink", 2, true, fault.shrink},
 	{"replace", 2, true, fault.replace},
 	{"transfer", 2, true, fault.transfer},
+	{"ladder", 1, true, fault.ladder},
+	{"zone", 4, true, fault.zone},
 }
 
 // newPlan is the plan of a seed.
@@ -58,13 +61,10 @@ func newPlan(seed uint64) plan {
 		seed: seed, members: []int{1, 3, 3, 3, 5}[rng.IntN(5)], clients: 3 + rng.IntN(3), length: time.Duration(6+rng.IntN(8)) * time.Second,
 		compact: 32 << 10, weather: fair,
 	}
-	if !several {
-		p.members = 1
+	p.slow = rng.IntN(2) == 0
+	if p.members > 1 {
+		p.zones = []int{0, 0, 0, 0, 2, 3}[rng.IntN(6)]
 	}
-	if rng.IntN(3) == 0 || p.members > 1 && !snapshots {
-		p.slow, p.compact = true, 1<<40
-	}
-	p.zones = p.members > 1 && rng.IntN(4) == 0
 	total := 0
 	for _, t := range trials {
 		if p.allows(t.name, t.many) {
@@ -96,8 +96,8 @@ func newPlan(seed uint64) plan {
 }
 
 func (p plan) allows(name string, many bool) bool {
-	changes := name == "grow" || name == "shrink" || name == "replace"
-	return (p.members > 1 || !many) && (name != "slow disk" || p.slow) && (!changes || !p.zones)
+	changes := name == "grow" || name == "shrink" || name == "replace" || name == "ladder"
+	return (p.members > 1 || !many) && (name != "slow disk" || p.slow) && (!changes || p.zones == 0) && (name != "zone" || p.zones > 0)
 }
 
 func (f fault) happen(g *group) {
@@ -165,7 +165,7 @@ func (f fault) isolate(g *group, _ *rand.Rand) {
 // storm makes the weather bad.
 func (f fault) storm(g *group, rng *rand.Rand) {
 	g.net.change(weather{
-		lose: rng.Float64() * 0.4, double: rng.Float64() * 0.3, late: rng.Float64() * 0.5,
+		lose: rng.Float64() * 0.4, double: rng.Float64() * 0.3, late: rng.Float64() * 0.5, echo: rng.Float64() * 0.2,
 		least: 100 * time.Microsecond, most: time.Duration(1+rng.IntN(30)) * time.Millisecond,
 		lateness: time.Duration(1+rng.IntN(1500)) * time.Millisecond,
 	})
@@ -319,7 +319,11 @@ func (f fault) failSync(g *group, rng *rand.Rand) {
 // slowly makes the syncs of a member's log slow.
 func (f fault) slowly(g *group, rng *rand.Rand) {
 	m := g.whom(f.who)
-	m.slow.Store(rng.Int64N(int64(time.Second)))
+	most := time.Second
+	if rng.IntN(3) == 0 {
+		most = 8 * time.Second // the disk is as good as stalled
+	}
+	m.slow.Store(rng.Int64N(int64(most)))
 	g.wait(f.length)
 	m.slow.Store(0)
 }
@@ -334,12 +338,39 @@ func (f fault) change(g *group, do func()) {
 	}
 }
 
-func (f fault) grow(g *group, _ *rand.Rand)   { f.change(g, func() { g.grow(2) }) }
-func (f fault) shrink(g *group, _ *rand.Rand) { f.change(g, g.shrink) }
+func (f fault) grow(g *group, _ *rand.Rand) { f.change(g, func() { g.grow(2) }) }
+func (f fault) shrink(g *group, rng *rand.Rand) {
+	f.change(g, func() { g.shrink(rng.IntN(3) > 0) })
+}
 
 // replace wipes a member, and puts a new one in its place.
 func (f fault) replace(g *group, _ *rand.Rand) {
 	f.change(g, func() { g.replace(g.whom(f.who)) })
+}
+
+// ladder grows the group to five members, shrinks it to one, and lets it grow again.
+func (f fault) ladder(g *group, rng *rand.Rand) {
+	f.change(g, func() {
+		for g.size() < arakoon.VotersMax && g.grow(2) {
+		}
+		for range 2 {
+			g.shrink(rng.IntN(3) > 0)
+		}
+		g.grow(2)
+	})
+}
+
+// zone cuts the power of all members of a zone.
+func (f fault) zone(g *group, rng *rand.Rand) {
+	name := g.zone(uint64(f.who))
+	for _, m := range g.all() {
+		if l := m.current(); l != nil && g.zone(m.id) == name && m.end(l, cutOff(rng, cutOptions(rng))) {
+			g.tasks.Go(func() {
+				g.wait(f.length)
+				m.start()
+			})
+		}
+	}
 }
 
 func (f fault) transfer(g *group, _ *rand.Rand) { g.transfer(g.whom(0)) }

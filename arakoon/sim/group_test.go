@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"openvstorage/arakoon"
+	"openvstorage/arakoon/state"
 	"openvstorage/internal/disk/crashdisk"
 
 	"github.com/google/uuid"
@@ -23,14 +24,14 @@ type plan struct {
 	clients int
 	length  time.Duration // of the time with faults
 	compact int64         // Options.CompactBytes
-	slow    bool          // syncs may take time; then nothing is compacted
-	zones   bool          // of two, both must have what is answered; the members stay the same then
+	slow    bool          // syncs may take time
+	zones   int           // how many there are; two must have what is answered, and the members stay the same then; 0: none
 	weather weather
 	faults  []fault
 }
 
 func (p plan) String() string {
-	s := fmt.Sprintf("seed %d: %d members, %d clients, slow disks %v, zones %v, %d faults", p.seed, p.members, p.clients, p.slow, p.zones, len(p.faults))
+	s := fmt.Sprintf("seed %d: %d members, %d clients, slow disks %v, %d zones, %d faults", p.seed, p.members, p.clients, p.slow, p.zones, len(p.faults))
 	for _, f := range p.faults {
 		s += "\n  " + f.String()
 	}
@@ -44,12 +45,15 @@ type group struct {
 	watch   *watch
 	net     *network
 	record  *recorder
+	leases  *leases
+	told    []*watcher
 	tasks   sync.WaitGroup
 	trials  sync.WaitGroup // clients and faults
 	quiet   chan struct{}  // closed when the time for these is over
 	end     atomic.Bool    // nothing is started any more
 	change  chan struct{}  // full while a fault changes the members
 	zoned   atomic.Bool    // zones are required
+	fetched atomic.Int64   // snapshots
 
 	mu       sync.Mutex
 	machines map[uint64]*machine
@@ -71,23 +75,52 @@ func play(p plan) *group {
 	g := newGroup(p)
 	first := g.add(false)
 	first.start()
+	g.raise(first)
 	for g.size() < p.members && g.watch.err() == nil {
 		g.grow(2)
 	}
-	if p.zones {
+	if p.zones > 0 {
 		g.requireZones()
 	}
+	quit, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	if g.watch.err() == nil {
+		for i := range watchers {
+			w := newWatcher(g, i, quit)
+			g.told = append(g.told, w)
+			g.tasks.Go(w.run)
+		}
 		g.trouble()
 		g.heal()
 	}
+	cancel()
 	g.stop()
+	if err := g.leases.judge(); err != nil {
+		g.watch.violation("%v", err)
+	}
 	return g
+}
+
+// How many of each there are in a history, beside its clients.
+const (
+	watchers = 2
+	holders  = 3
+)
+
+// raise brings a group of one to the newest level: all members know it.
+func (g *group) raise(first *machine) {
+	n, _ := first.node()
+	if n == nil {
+		return
+	}
+	if err := n.RaiseLevel(context.Background(), state.LevelNewest, true); err != nil {
+		g.watch.violation("the level is not raised: %v", err)
+	}
 }
 
 func newGroup(p plan) *group {
 	g := &group{
-		plan: p, cluster: uuid.MustParse("5d1f1f3c-25f1-4a0e-8f0e-07c1f4ad5a10"), watch: newWatch(), record: newRecorder(),
+		plan: p, cluster: uuid.MustParse("5d1f1f3c-25f1-4a0e-8f0e-07c1f4ad5a10"), watch: newWatch(), record: newRecorder(), leases: newLeases(),
 		machines: map[uint64]*machine{}, next: 1, change: make(chan struct{}, 1), quiet: make(chan struct{}),
 	}
 	g.net = newNetwork(p.seed, g.watch)
@@ -100,6 +133,9 @@ func (g *group) trouble() {
 	for i := range g.plan.clients {
 		c := newClient(g, i)
 		g.trials.Go(c.run)
+	}
+	for i := range holders {
+		g.trials.Go(newHolder(g, i).run)
 	}
 	for _, f := range g.plan.faults {
 		g.trials.Go(func() {
@@ -205,12 +241,15 @@ func (g *group) compare() {
 
 // contentOf is all that users have stored, and the index that it is of; 0 if that moved.
 func contentOf(n *arakoon.Node) (index uint64, content string, err error) {
-	before := n.Applied()
+	before, err := n.Visible() // Applied may lag behind what can be read
+	if err != nil {
+		return 0, "", err
+	}
 	err = n.Range(context.Background(), arakoon.Local, nil, nil, 0, func(k, v []byte) bool {
 		content += fmt.Sprintf("%s=%s\n", k, v)
 		return true
 	})
-	if n.Applied() != before {
+	if after, e := n.Visible(); e != nil || after != before {
 		before = 0
 	}
 	return before, content, err
@@ -242,7 +281,39 @@ func (g *group) heal() {
 			}
 		}
 	}
-	g.equal(began)
+	if g.equal(began); g.watch.err() == nil {
+		g.hashes()
+	}
+	for _, w := range g.told {
+		if err := w.until(g.watch.newestAnswered()); err != nil {
+			g.watch.violation("%v", err)
+		}
+	}
+}
+
+// hashes compares the hashes of all members at one index.
+func (g *group) hashes() {
+	ctx, cancel := context.WithTimeout(context.Background(), healing)
+	defer cancel()
+	var index uint64
+	var sum [32]byte
+	if !g.lead(func(ctx context.Context, n *arakoon.Node) (err error) {
+		index, sum, err = n.Hash(ctx)
+		return err
+	}) {
+		g.watch.violation("no hash was made")
+		return
+	}
+	for _, m := range g.all() {
+		n, _ := m.node()
+		if n == nil {
+			continue
+		}
+		// A member that was opened with a longer log, which was cut since, has none.
+		if s, err := n.HashAt(ctx, index); !errors.Is(err, arakoon.ErrNoHash) && (err != nil || s != sum) {
+			g.watch.violation("member %d has hash %x at index %d, and not %x: %v", m.id, s, index, sum, err)
+		}
+	}
 }
 
 // status is what members know, a line each.

@@ -9,30 +9,29 @@ import (
 	"openvstorage/arakoon"
 )
 
-// several says that groups may have more members than one, and snapshots that a member
-// whose entries are gone from the log of the leader comes back.
-const (
-	several   = true
-	snapshots = false
-)
-
 // join adds to the options of a member what others need of it.
 func (g *group) join(m *machine, l *life, o *arakoon.Options) {
 	if g.plan.members > 1 {
-		o.Transport, o.Joining = port{g.net, l}, m.joining
+		o.Transport, o.Fetcher, o.Joining = port{g.net, l}, fetcher{g, l}, m.joining
 	}
-	if g.plan.zones {
-		o.Zone = zone
+	if g.plan.zones > 0 {
+		o.Zone = g.zone
 	}
 	if g.zoned.Load() {
 		o.RequireZones = zonesNeeded
 	}
 }
 
-// Where zones are required there are two, and all but few members may be in one of them.
+// Where zones are required two of them must have what is answered. Of two zones one has all
+// but few members.
 const zonesNeeded = 2
 
-func zone(id uint64) string { return []string{"a", "b", "a"}[id%3] }
+func (g *group) zone(id uint64) string {
+	if g.plan.zones == 2 {
+		return []string{"a", "b", "a"}[id%3]
+	}
+	return []string{"a", "b", "c"}[id%3]
+}
 
 // requireZones has nothing answered from now on before two zones have it. A group that has
 // one member cannot begin so.
@@ -45,7 +44,7 @@ func (g *group) requireZones() {
 	}
 	g.watch.mu.Lock()
 	defer g.watch.mu.Unlock()
-	g.watch.zone = zone
+	g.watch.zone = g.zone
 }
 
 // hint is the machine that leads, as a node knows.
@@ -78,7 +77,7 @@ func (g *group) lead(do func(ctx context.Context, n *arakoon.Node) error) bool {
 	}
 }
 
-// join starts new members as learners, and returns their ids.
+// learners starts new members as learners, and returns their ids.
 func (g *group) learners(count int) (ids []uint64, ok bool) {
 	for range count {
 		m := g.add(true)
@@ -88,26 +87,31 @@ func (g *group) learners(count int) (ids []uint64, ok bool) {
 	return ids, g.lead(func(ctx context.Context, n *arakoon.Node) error { return n.AddLearner(ctx, ids...) })
 }
 
-// grow makes voters of new members.
-func (g *group) grow(count int) {
+// grow makes voters of new members, and reports whether that was done.
+func (g *group) grow(count int) bool {
 	if g.size()+count > arakoon.VotersMax {
-		return
+		return false
 	}
-	if ids, ok := g.learners(count); ok {
-		g.lead(func(ctx context.Context, n *arakoon.Node) error { return n.Promote(ctx, ids...) })
-	}
+	ids, ok := g.learners(count)
+	return ok && g.lead(func(ctx context.Context, n *arakoon.Node) error { return n.Promote(ctx, ids...) })
 }
 
-// shrink takes the two voters out that joined first: one of them may lead. They run on,
-// must disturb nobody, and are dismissed when all has settled.
-func (g *group) shrink() {
-	g.lead(func(ctx context.Context, n *arakoon.Node) error {
-		now := n.Members().Voters
-		if len(now) < 3 {
-			return nil
+// shrink takes the two voters out that joined first: one of them may lead. They and their
+// disks are destroyed as soon as that is done, or they run on, must disturb nobody, and are
+// dismissed when all has settled.
+func (g *group) shrink(atOnce bool) {
+	var out []uint64
+	done := g.lead(func(ctx context.Context, n *arakoon.Node) error {
+		if out == nil {
+			if now := n.Members().Voters; len(now) >= 3 {
+				out = now[:2]
+			}
 		}
-		return n.Remove(ctx, now[:2]...)
+		return n.Remove(ctx, out...)
 	})
+	if done && atOnce {
+		g.dismiss(out)
+	}
 }
 
 // dismiss ends machines for good.
@@ -210,7 +214,13 @@ func (g *group) settleOnce(ctx context.Context, n *arakoon.Node) error {
 			gone = append(gone, m.id)
 		}
 	}
-	g.dismiss(strange)
+	if len(strange) > 0 {
+		// A change that removed them may not be done yet, and then they are needed.
+		if err := n.ChangeMembers(ctx, arakoon.Members{Voters: now.Voters, Learners: now.Learners}); err != nil {
+			return err
+		}
+		g.dismiss(strange)
+	}
 	switch {
 	case len(gone) > 0:
 		g.instead(gone)

@@ -226,9 +226,8 @@ func (m *machine) failed(l *life, err error) {
 	})
 }
 
-// slowDisk lets syncs of the log take time. It is for groups whose log is not compacted:
-// a goroutine that waits for a mutex, as the compactor then does for the log's, keeps
-// synctest's clock from going on.
+// slowDisk lets syncs of the log take time. Those of the state do not: a goroutine that waits
+// for a mutex, as Pebble's then do, keeps synctest's clock from going on.
 type slowDisk struct {
 	disk.FS
 	sync *atomic.Int64

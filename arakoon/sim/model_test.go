@@ -200,12 +200,19 @@ func (i input) told(results []arakoon.Result) output {
 // recorder is the history that clients see. Its clock counts calls and returns: many of
 // them fall on one moment of synctest's.
 type recorder struct {
-	mu     sync.Mutex
-	now    int64
-	list   []porcupine.Operation
-	unsure int
-	writes map[string]uint64 // the index of whatever wrote a value
-	floors []floor
+	mu      sync.Mutex
+	now     int64
+	list    []porcupine.Operation
+	unsure  int
+	writes  map[string]uint64 // the index of whatever wrote a value
+	floors  []floor
+	touched map[touched]bool
+}
+
+// touched is a key that a revision wrote.
+type touched struct {
+	key   string
+	index uint64
 }
 
 // floor says that a read was promised to see an index.
@@ -215,7 +222,9 @@ type floor struct {
 	index uint64
 }
 
-func newRecorder() *recorder { return &recorder{writes: map[string]uint64{}} }
+func newRecorder() *recorder {
+	return &recorder{writes: map[string]uint64{}, touched: map[touched]bool{}}
+}
 
 func (r *recorder) tick() int64 {
 	r.mu.Lock()
@@ -241,6 +250,12 @@ func (r *recorder) done(client int, call int64, in input, out output) {
 func (r *recorder) wrote(index uint64, in input, out output) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if in.kind == set || in.kind == add || out.ok && in.kind != testAndSet {
+		r.touched[touched{string(key(in.pair, in.side)), index}] = true
+	}
+	if out.ok && (in.kind == both || in.kind == moveOver) {
+		r.touched[touched{string(key(in.pair, 1-in.side)), index}] = true
+	}
 	switch in.kind {
 	case set:
 		r.writes[in.wanted.text] = index

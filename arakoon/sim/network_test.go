@@ -12,12 +12,16 @@ import (
 // weather is how the network treats messages.
 type weather struct {
 	lose, double, late float64       // how likely each is
+	echo               float64       // that a message comes once more, seconds later, maybe to the next life of a member
 	least, most        time.Duration // of the way of a message
 	lateness           time.Duration // at most, on top, if it is late
 }
 
 // fair is the weather of a quiet network; messages may overtake each other even then.
-var fair = weather{double: 0.01, late: 0.01, least: 100 * time.Microsecond, most: 2 * time.Millisecond, lateness: 50 * time.Millisecond}
+var fair = weather{double: 0.01, late: 0.01, echo: 0.02, least: 100 * time.Microsecond, most: 2 * time.Millisecond, lateness: 50 * time.Millisecond}
+
+// echoMost is how late a message may come once more.
+const echoMost = 8 * time.Second
 
 type direction struct{ from, to uint64 }
 
@@ -107,6 +111,9 @@ func (n *network) send(from uint64, messages []*pb.Message) {
 		for range n.copiesLocked(d) {
 			n.sent++
 			time.AfterFunc(n.delayLocked(), func() { n.arrive(d, b) })
+		}
+		if n.rng.Float64() < n.weather.echo {
+			time.AfterFunc(time.Duration(n.rng.Int64N(int64(echoMost))), func() { n.arrive(d, b) })
 		}
 		n.mu.Unlock()
 	}

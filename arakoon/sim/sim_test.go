@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,26 +22,76 @@ var (
 	tries     = flag.Int("sim.tries", 10, "with -sim.seed: how often, until it fails")
 	shrinking = flag.Bool("sim.shrink", false, "leave out faults of a history that has failed, as long as it fails")
 	histories = flag.Int("sim.histories", 0, "how many histories; 0: as many as fit -sim.time")
-	budget    = flag.Duration("sim.time", 40*time.Second, "how long histories are played")
+	budget    = flag.Duration("sim.time", 30*time.Second, "how long histories are played")
 	firstSeed = flag.Uint64("sim.first", 1, "the first seed")
 )
 
 const (
 	// undecided is how long porcupine may take for a history.
 	undecided = 20 * time.Second
-	// hanging is how long a history may take; most take a tenth of a second.
-	hanging = 20 * time.Second
+	// hanging is for how long the clock of a bubble may stand still: something waits in it
+	// for what cannot come. Most histories take a tenth of a second.
+	hanging = 90 * time.Second
 )
+
+// pulse shows that the clock of a bubble goes on.
+type pulse struct {
+	beats atomic.Uint64
+	stop  chan struct{}
+	over  sync.WaitGroup
+}
+
+// beat is run in the bubble.
+func (p *pulse) beat(quit context.Context) {
+	t := time.NewTicker(50 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			p.beats.Add(1)
+		case <-quit.Done():
+			return
+		}
+	}
+}
+
+// feel calls stands when the clock has stood still for too long. It is run outside of the
+// bubble.
+func (p *pulse) feel(stands func()) {
+	t := time.NewTicker(hanging)
+	defer t.Stop()
+	for last := uint64(0); ; {
+		select {
+		case <-t.C:
+		case <-p.stop:
+			return
+		}
+		now := p.beats.Load()
+		if now == last {
+			stands()
+		}
+		last = now
+	}
+}
 
 // playAndJudge plays a plan. decided is false if nobody could judge the history in time.
 func playAndJudge(t *testing.T, p plan) (g *group, decided bool, err error) {
-	watchdog := time.AfterFunc(hanging, func() {
-		stacks := make([]byte, 1<<20)
-		stacks = stacks[:runtime.Stack(stacks, true)]
-		panic(fmt.Sprintf("a history hangs; go test ./arakoon/sim -run TestHistories -sim.seed %d\n%v\n%s", p.seed, p, stacks))
+	heart := &pulse{stop: make(chan struct{})}
+	heart.over.Go(func() {
+		heart.feel(func() {
+			stacks := make([]byte, 1<<20)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			panic(fmt.Sprintf("a history hangs; go test ./arakoon/sim -run TestHistories -sim.seed %d\n%v\n%s", p.seed, p, stacks))
+		})
 	})
-	defer watchdog.Stop()
-	synctest.Test(t, func(*testing.T) { g = play(p) })
+	synctest.Test(t, func(*testing.T) {
+		quit, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go heart.beat(quit)
+		g = play(p)
+	})
+	close(heart.stop)
+	heart.over.Wait()
 	if err := g.watch.err(); err != nil {
 		return g, true, err
 	}
@@ -59,7 +111,7 @@ func TestHistories(t *testing.T) {
 		return
 	}
 	end := time.Now().Add(*budget)
-	var total struct{ histories, undecided, operations, unsure, messages int }
+	var total struct{ histories, undecided, operations, unsure, messages, grants, fenced, jumps, fetched int }
 	began := time.Now()
 	for seed := *firstSeed; ; seed++ {
 		if *histories > 0 && total.histories >= *histories || *histories == 0 && time.Now().After(end) {
@@ -77,12 +129,19 @@ func TestHistories(t *testing.T) {
 		total.operations += len(g.record.list)
 		total.unsure += g.record.unsure
 		total.messages += g.net.sent
+		total.grants += len(g.leases.held)
+		total.fenced += len(g.leases.under)
+		total.fetched += int(g.fetched.Load())
+		for _, w := range g.told {
+			total.jumps += w.jumps
+		}
 		if !decided {
 			total.undecided++
 			t.Logf("seed %d: porcupine has not decided within %v", seed, undecided)
 		}
 	}
-	t.Logf("%d histories in %v: %d operations, %d of unknown outcome, %d messages, %d undecided", total.histories, time.Since(began).Round(time.Millisecond), total.operations, total.unsure, total.messages, total.undecided)
+	t.Logf("%d histories in %v: %d operations, %d of unknown outcome, %d messages, %d undecided; %d leases granted, %d writes under them; %d times a watcher read all; %d snapshots fetched",
+		total.histories, time.Since(began).Round(time.Millisecond), total.operations, total.unsure, total.messages, total.undecided, total.grants, total.fenced, total.jumps, total.fetched)
 }
 
 func report(t *testing.T, g *group, err error) {

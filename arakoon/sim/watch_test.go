@@ -55,6 +55,9 @@ func (w *watch) note(format string, args ...any) {
 	}
 }
 
+// now is the time of the history.
+func (w *watch) now() time.Duration { return time.Since(w.began) }
+
 func (w *watch) violation(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -94,9 +97,9 @@ func (w *watch) sent(m *pb.Message) {
 		}
 		w.leaders[term] = from
 		w.voteLocked(m, from)
+	case pb.MsgVote:
+		w.voteLocked(m, from) // its own vote is durable before it asks
 	case pb.MsgVoteResp:
-		// A candidate asks before its own vote is durable, and that vote counts after it:
-		// so whoever asks is bound by nothing yet.
 		if !m.GetReject() {
 			w.voteLocked(m, m.GetTo())
 		}
