@@ -81,7 +81,7 @@ func TestNumbersNeverChange(t *testing.T) {
 			ops += fmt.Sprintf("%d %s, ", op, OpName(op))
 		}
 	}
-	if ops != "1 get, 2 get-local, 3 exists, 4 exists-local, 5 multi-get, 6 multi-get-local, 7 range, 8 range-local, 9 count, 10 count-local, 11 settle, 12 watch, 16 write, 17 open-session, 18 transfer, 19 change-members, 32 status, 33 statistics, " {
+	if ops != "1 get, 2 get-local, 3 exists, 4 exists-local, 5 multi-get, 6 multi-get-local, 7 range, 8 range-local, 9 count, 10 count-local, 11 settle, 12 watch, 16 write, 17 open-session, 18 transfer, 19 change-members, 32 status, 33 statistics, 40 hash-at, " {
 		t.Error(ops)
 	}
 	for status, name := range map[uint16]string{
