@@ -8,6 +8,7 @@ import (
 
 	"openvstorage/arakoon"
 	"openvstorage/internal/control"
+	"openvstorage/trust"
 )
 
 // pageMost is how many bytes of keys and values a page has, but for its last entry.
@@ -23,10 +24,28 @@ func consistency(local bool, atLeast uint64) arakoon.Consistency {
 	return arakoon.Consistent
 }
 
+// isSecret reports whether a key's value is shown to nobody: the sealed key of the authority.
+func isSecret(group string, key []byte) bool {
+	return group == registryGroup && trust.KeyCall(false, key, append(bytes.Clone(key), 0)) == "trust/key"
+}
+
+// isTrusts reports whether a change of keys is one of the records of trust, which only trust
+// itself makes: whoever could write them by hand could make a host or a person of anybody.
+func isTrusts(w control.KeyWrite) bool {
+	to := append(bytes.Clone(w.Key), 0)
+	if w.Action == control.ActionDeletePrefix {
+		to = arakoon.PrefixBounds(w.Key).Last
+	}
+	return w.Group == registryGroup && trust.KeyCall(true, w.Key, to) == "trust/write"
+}
+
 func (m managedGroups) Get(ctx context.Context, r control.KeyRead) (control.KeyValue, error) {
 	n, err := m.node(r.Group)
 	if err != nil {
 		return control.KeyValue{}, err
+	}
+	if isSecret(r.Group, r.Key) {
+		return control.KeyValue{}, fmt.Errorf("%w: key %q of group %s is the sealed key of the cluster's authority, which is shown to nobody: `ovs ca show` has the rest", control.ErrInvalid, r.Key, r.Group)
 	}
 	v, err := n.Get(ctx, consistency(r.Local, r.AtLeast), r.Key)
 	return control.KeyValue{Key: r.Key, Value: v}, groupError(r.Group, err)
@@ -71,7 +90,7 @@ func (m managedGroups) Range(ctx context.Context, r control.KeyRange) (page cont
 			return false
 		}
 		e := control.KeyValue{Key: key}
-		if size += len(key) + 64; !r.KeysOnly {
+		if size += len(key) + 64; !r.KeysOnly && !isSecret(r.Group, key) {
 			e.Value = value
 			size += len(value)
 		}
@@ -120,6 +139,9 @@ func (m managedGroups) Write(ctx context.Context, w control.KeyWrite) (out contr
 	seq, err := sequenceOf(w)
 	if err != nil {
 		return out, err
+	}
+	if isTrusts(w) {
+		return out, fmt.Errorf("%w: %q are records of hosts and certificates, which are not changed by hand: use `ovs host` and `ovs ca`", control.ErrInvalid, w.Key)
 	}
 	var results []arakoon.Result
 	if out.Revision, results, err = n.Write(ctx, seq); err != nil {
@@ -189,6 +211,9 @@ func (m managedGroups) Watch(ctx context.Context, w control.KeyWatch, tell func(
 	return groupError(w.Group, n.Watch(ctx, w.Prefix, w.From, func(e arakoon.Events) error {
 		told := control.KeyEvents{Revision: e.Revision}
 		for _, one := range e.List {
+			if isSecret(w.Group, one.Key) {
+				one.Value = nil
+			}
 			told.Events = append(told.Events, control.KeyEvent{Key: one.Key, Value: one.Value, Deleted: one.Deleted})
 		}
 		return tell(told)

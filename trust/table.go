@@ -148,9 +148,15 @@ var table = []Rule{
 	{Call: "ca/reseal", Writes: true, Local: true},
 	looks("arakoon/status"),
 	looks("arakoon/get").on(GroupObject),
-	changes("arakoon/set").on(GroupObject),
+	looks("arakoon/exists").on(GroupObject),
+	looks("arakoon/range").on(GroupObject),
+	looks("arakoon/count").on(GroupObject),
+	looks("arakoon/watch").on(GroupObject),
+	looks("arakoon/leases").on(GroupObject),
+	looks("arakoon/hash").on(GroupObject),
+	changes("arakoon/write").on(GroupObject),
 	changes("arakoon/member").on(GroupObject),
-	changes("arakoon/master").on(GroupObject),
+	changes("arakoon/transfer").on(GroupObject),
 	changes("arakoon/backup"),
 	{Call: "arakoon/recover", Writes: true, Local: true}, // by whoever is at the machine
 }

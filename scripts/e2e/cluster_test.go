@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -77,8 +78,17 @@ func TestTwoHosts(t *testing.T) {
 	for _, s := range []*system{one, two} {
 		eventually(t, time.Minute, "both hosts are connected", func() bool { return both(s) })
 	}
-	if out := two.ovs("status"); !strings.Contains(out, "holds no groups, disks or vDisks") {
+	if out := two.ovs("status"); !strings.Contains(out, "members of groups; it has no disks and no vDisks in this release") {
 		t.Errorf("status of a host that has joined:\n%s", out)
+	}
+	// The records of trust are not for hands, and the authority's sealed key for nobody.
+	if out := one.ovs("arakoon", "prefix", "registry", "trust/"); !strings.Contains(out, "trust/a") || strings.Contains(out, "OVSCAKEY") || strings.Contains(out, "4f565343414b4559") {
+		t.Errorf("the records of trust:\n%s", out)
+	}
+	for _, args := range [][]string{{"get", "registry", "trust/a"}, {"set", "registry", "trust/hx", "v", "--i-know"}, {"delete-prefix", "registry", "tru", "--i-know"}} {
+		if out, err := one.Run(append([]string{"arakoon"}, args...)...); err == nil {
+			t.Errorf("ovs arakoon %q: %s", args, out)
+		}
 	}
 	if _, err := two.Run("vdisk", "list"); err == nil || !strings.Contains(err.Error(), "has joined cluster") {
 		t.Errorf("vDisks of a host that has joined: %v", err)
@@ -160,11 +170,11 @@ except nbd.Error:
 	must(t, err)
 	held.Stderr = os.Stderr
 	must(t, held.Start())
-	b := make([]byte, 64)
-	n, err := out.Read(b)
+	said := bufio.NewReader(out)
+	line, err := said.ReadString('\n')
 	must(t, err)
-	if string(b[:n]) != "open\n" {
-		t.Fatalf("it prints %q", b[:n])
+	if line != "open\n" {
+		t.Fatalf("it prints %q", line)
 	}
 	s.ovs("ca", "revoke", serial)
 	eventually(t, time.Minute, "a revoked certificate opens nothing", func() bool {
@@ -172,9 +182,8 @@ except nbd.Error:
 	})
 	_, err = in.Write([]byte("\n"))
 	must(t, err)
-	n, _ = out.Read(b)
-	if string(b[:n]) != "ended\n" {
-		t.Errorf("the connection of a revoked certificate: %q", b[:n])
+	if line, _ := said.ReadString('\n'); line != "ended\n" {
+		t.Errorf("the connection of a revoked certificate: %q", line)
 	}
 	_ = held.Wait()
 }
