@@ -341,7 +341,7 @@ func (s *stepper) noteLead() {
 // outbox brings messages to where they belong: to other members, or back to raft.
 type outbox struct {
 	member    uint64
-	transport Transport // nil in a cluster of one
+	transport Transport // nil in a group of one
 	work      *queue[any]
 }
 
