@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"openvstorage/host/roster"
+	"openvstorage/internal/disk"
 	"openvstorage/internal/generation"
 	"openvstorage/trust"
 )
@@ -233,7 +234,7 @@ func (h *Host) passphrase(ctx context.Context, may bool) ([]byte, error) {
 		return h.o.Passphrase(ctx)
 	}
 	name := h.o.file("passphrase")
-	b, err := roster.ReadFile(h.o.FS, name, trust.PassphraseMax)
+	b, err := disk.ReadWhole(h.o.FS, name, trust.PassphraseMax)
 	if err == nil {
 		return []byte(strings.TrimSpace(string(b))), nil
 	}
@@ -245,7 +246,7 @@ func (h *Host) passphrase(ctx context.Context, may bool) ([]byte, error) {
 		return nil, fmt.Errorf("passphrase of the authority: %w", err)
 	}
 	text := []byte(strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(random)))
-	if err := roster.ReplaceFile(h.o.FS, name, append(text, '\n')); err != nil {
+	if err := disk.ReplaceWhole(h.o.FS, name, append(text, '\n')); err != nil {
 		return nil, fmt.Errorf("passphrase of the authority: %w", err)
 	}
 	h.o.Logger.Warn("the passphrase of the cluster's authority was made here: whoever has a copy of this whole directory can sign certificates", "file", name)

@@ -5,9 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"path"
 	"slices"
 
 	"github.com/google/uuid"
@@ -111,13 +108,13 @@ func decodeHosts(b []byte, n uint32) (all []Host, rest []byte, err error) {
 // new one. Two calls for one file must not run at the same time.
 func WriteBook(fsys disk.FS, name string, cluster uuid.UUID, incarnation uint64, b Book) (err error) {
 	b.Hosts = slices.SortedFunc(slices.Values(b.Hosts), func(x, y Host) int { return bytes.Compare(x.ID[:], y.ID[:]) })
-	return ReplaceFile(fsys, name, b.Encode(cluster, incarnation))
+	return disk.ReplaceWhole(fsys, name, b.Encode(cluster, incarnation))
 }
 
 // ReadBook reads the book of a cluster from a file. The error matches fs.ErrNotExist if
 // there is none.
 func ReadBook(fsys disk.FS, name string, cluster uuid.UUID) (Book, error) {
-	p, err := ReadFile(fsys, name, bookMax)
+	p, err := disk.ReadWhole(fsys, name, bookMax)
 	if err != nil {
 		return Book{}, err
 	}
@@ -126,54 +123,4 @@ func ReadBook(fsys disk.FS, name string, cluster uuid.UUID) (Book, error) {
 		return Book{}, fmt.Errorf("%s: %w", name, err)
 	}
 	return b, nil
-}
-
-// ReplaceFile replaces a file as a whole, durably, and makes it its owner's alone. What an
-// earlier try left behind is overwritten.
-func ReplaceFile(fsys disk.FS, name string, p []byte) (err error) {
-	temp := name + ".new"
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%s stays as it was, or has been replaced: %w", name, err)
-		}
-	}()
-	if err := fsys.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := fsys.OpenFile(temp, disk.Write|disk.Create|disk.Exclusive, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(p, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := fsys.Rename(temp, name); err != nil {
-		return err
-	}
-	return fsys.SyncDir(path.Dir(name))
-}
-
-// ReadFile reads a whole file of at most that many bytes.
-func ReadFile(fsys disk.FS, name string, most int64) ([]byte, error) {
-	f, err := fsys.OpenFile(name, 0, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	size, err := f.Size()
-	if err == nil && size > most {
-		err = fmt.Errorf("%d bytes, at most %d", size, most)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	p := make([]byte, size)
-	if n, err := f.ReadAt(p, 0); err != nil && !(errors.Is(err, io.EOF) && n == len(p)) {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return p, nil
 }

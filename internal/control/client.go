@@ -96,23 +96,32 @@ func checkText(v reflect.Value) error {
 	return nil
 }
 
-func exchange[Result any](ctx context.Context, c *Client, name string, request any, progress func(done, total int64)) (Result, error) {
-	var none Result
+// post sends a request and returns the answer, whose body the caller closes.
+func post(ctx context.Context, c *Client, name string, request any) (*http.Response, error) {
 	if err := checkText(reflect.ValueOf(request)); err != nil {
-		return none, err
+		return nil, err
 	}
 	body, err := json.Marshal(request)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://ovs/"+Version+"/"+name, bytes.NewReader(body))
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	r.Header.Set("Content-Type", "application/json")
 	response, err := c.http.Do(r)
 	if err != nil {
-		return none, c.explain(ctx, err)
+		return nil, c.explain(ctx, err)
+	}
+	return response, nil
+}
+
+func exchange[Result any](ctx context.Context, c *Client, name string, request any, progress func(done, total int64)) (Result, error) {
+	var none Result
+	response, err := post(ctx, c, name, request)
+	if err != nil {
+		return none, err
 	}
 	defer response.Body.Close()
 	lines := bufio.NewReader(io.LimitReader(response.Body, responseMax))

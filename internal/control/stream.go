@@ -2,14 +2,12 @@ package control
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"reflect"
 	"time"
 )
 
@@ -83,21 +81,9 @@ func callStream[Item, Result any](ctx context.Context, c *Client, name string, r
 	if err := c.follow(ctx); err != nil {
 		return none, err
 	}
-	if err := checkText(reflect.ValueOf(request)); err != nil {
-		return none, err
-	}
-	body, err := json.Marshal(request)
+	response, err := post(ctx, c, name, request)
 	if err != nil {
 		return none, err
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://ovs/"+Version+"/"+name, bytes.NewReader(body))
-	if err != nil {
-		return none, err
-	}
-	r.Header.Set("Content-Type", "application/json")
-	response, err := c.http.Do(r)
-	if err != nil {
-		return none, c.explain(ctx, err)
 	}
 	defer response.Body.Close()
 	lines := bufio.NewReaderSize(response.Body, 64<<10)
