@@ -238,6 +238,14 @@ func (c *serverConn) quietLocked() {
 // answerer is a serverConn as the goroutine that reads sees it.
 type answerer serverConn
 
+func (a *answerer) receive() error {
+	for {
+		if err := a.one(); err != nil {
+			return err
+		}
+	}
+}
+
 func (a *answerer) begins(h *head) (*inbound, error) {
 	c := (*serverConn)(a)
 	if h.kind != kindRequest {

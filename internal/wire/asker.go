@@ -2,7 +2,7 @@ package wire
 
 import "fmt"
 
-// asker is a Conn as the goroutine that reads sees it.
+// asker is a Conn as whoever reads sees it.
 type asker Conn
 
 func (c *asker) begins(h *head) (*inbound, error) {
@@ -43,6 +43,7 @@ func (c *asker) begins(h *head) (*inbound, error) {
 // complete ends a call with its answer.
 func (c *asker) complete(in *inbound) {
 	k := in.call
+	c.lead.answered(k)
 	lost := in.buf == nil
 	var err error
 	if lost {

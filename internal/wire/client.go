@@ -54,6 +54,7 @@ type Conn struct {
 	bodyMax int // of the peer
 	slots   [priorities]chan struct{}
 	closing chan struct{} // closed when the peer takes no further request; done may come first
+	lead    leading
 
 	calls struct {
 		sync.Mutex
@@ -204,6 +205,7 @@ func (o *DialOptions) greet(raw net.Conn, limits *Limits) (*Conn, error) {
 	for i, n := range theirs.slots {
 		c.slots[i] = make(chan struct{}, n)
 	}
+	c.lead.turn, c.lead.able = make(chan error, 1), raw.SetReadDeadline(time.Time{}) == nil
 	c.start(l, &mine, &theirs, limits, (*asker)(c))
 	return c, nil
 }
@@ -256,6 +258,9 @@ func (c *Conn) Call(ctx context.Context, r Request) (*Reply, error) {
 	if err := c.send(ctx, &r, k); err != nil {
 		return nil, &outcome{r.Op, c.link.peer(), ErrNotSent, err}
 	}
+	if c.take(k) {
+		c.read(ctx, k)
+	}
 	select {
 	case <-k.done:
 	case <-ctx.Done():
@@ -279,6 +284,7 @@ func (c *Conn) Start(ctx context.Context, r Request, then func(*Reply, error)) e
 	if err := c.send(ctx, &r, k); err != nil {
 		return &outcome{r.Op, c.link.peer(), ErrNotSent, err}
 	}
+	c.take(k)
 	return nil
 }
 

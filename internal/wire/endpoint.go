@@ -16,6 +16,8 @@ import (
 // side is what differs between the end that asks and the end that answers. Its methods
 // are called by the one goroutine that reads, but for ended.
 type side interface {
+	// receive takes frames until the connection breaks.
+	receive() error
 	// begins is for the first frame of a message. in.buf is where it goes; nil: nobody wants it.
 	begins(h *head) (in *inbound, err error)
 	// complete is for a message that is all there. It has the message's buffer.
@@ -80,7 +82,7 @@ func (e *endpoint) start(l *link, mine, theirs *preface, limits *Limits, s side)
 func (e *endpoint) run() {
 	e.wait.Go(e.out.run)
 	e.wait.Go(e.watch)
-	err := e.receive()
+	err := e.side.receive()
 	if errors.Is(err, ErrProtocol) || errors.Is(err, ErrChecksum) {
 		e.farewell(err)
 	}
@@ -184,23 +186,22 @@ func (e *endpoint) keep(in *inbound, buf *Buffer) {
 	buf.from, buf.window, buf.charge = e, in.window, in.charge
 }
 
-// receive takes frames until the connection breaks.
-func (e *endpoint) receive() error {
-	for {
-		b, err := e.in.next(headSize)
-		if err != nil {
-			return err
-		}
-		h, err := decodeHead(b)
-		if err != nil {
-			return err
-		}
-		e.in.mid = true
-		if err := e.frame(&h); err != nil {
-			return err
-		}
-		e.in.ended()
+// one takes the next frame.
+func (e *endpoint) one() error {
+	b, err := e.in.next(headSize)
+	if err != nil {
+		return err
 	}
+	h, err := decodeHead(b)
+	if err != nil {
+		return err
+	}
+	e.in.mid = true
+	if err := e.frame(&h); err != nil {
+		return err
+	}
+	e.in.ended()
+	return nil
 }
 
 // frame deals with one frame, of which the head was read.

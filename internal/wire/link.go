@@ -293,19 +293,24 @@ func (in *input) ready() int { return in.w - in.r }
 // next returns the next n bytes, at most readAhead, valid until the next call.
 func (in *input) next(n int) ([]byte, error) {
 	for in.ready() < n {
-		if in.r > 0 {
-			in.w = copy(in.buf, in.buf[in.r:in.w])
-			in.r = 0
-		}
-		m, err := in.read(in.buf[in.w:])
-		if err != nil {
+		if err := in.fill(); err != nil {
 			return nil, err
 		}
-		in.w += m
 	}
 	b := in.buf[in.r : in.r+n]
 	in.r += n
 	return b, nil
+}
+
+// fill reads once behind what is there. The buffer must not be full.
+func (in *input) fill() error {
+	if in.r > 0 {
+		in.w = copy(in.buf, in.buf[in.r:in.w])
+		in.r = 0
+	}
+	m, err := in.read(in.buf[in.w:])
+	in.w += m
+	return err
 }
 
 // full fills p. What is long is read into its place.
