@@ -108,6 +108,7 @@ type call struct {
 	ended     bool // the caller has been told, or is about to be
 	abandoned bool // the caller is gone
 
+	room [64]byte      // for the header of out, if it is short
 	done chan struct{} // closed after err was set
 	then func()        // called instead, if not nil
 	err  error
@@ -258,8 +259,8 @@ func (c *Conn) Call(ctx context.Context, r Request) (*Reply, error) {
 	if err := c.send(ctx, &r, k); err != nil {
 		return nil, &outcome{r.Op, c.link.peer(), ErrNotSent, err}
 	}
-	if c.take(k) {
-		c.read(ctx, k)
+	if c.take(ctx) && c.read(k) {
+		return c.result(k)
 	}
 	select {
 	case <-k.done:
@@ -284,7 +285,7 @@ func (c *Conn) Start(ctx context.Context, r Request, then func(*Reply, error)) e
 	if err := c.send(ctx, &r, k); err != nil {
 		return &outcome{r.Op, c.link.peer(), ErrNotSent, err}
 	}
-	c.take(k)
+	c.take(nil)
 	return nil
 }
 
@@ -353,7 +354,7 @@ func (c *Conn) send(ctx context.Context, r *Request, k *call) error {
 	c.calls.last++
 	k.id = c.calls.last
 	h.id = k.id
-	k.out = message{h: h, body: r.Body, header: append([]byte(nil), r.Header...)}
+	k.out = message{h: h, body: r.Body, header: append(k.room[:0], r.Header...)}
 	c.calls.by[k.id] = k
 	c.calls.Unlock()
 	if err := c.out.put(&k.out); err != nil {

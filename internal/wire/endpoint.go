@@ -55,6 +55,7 @@ type endpoint struct {
 	done   chan struct{} // closed when the connection has ended
 	over   chan struct{} // closed when none of its goroutines is left
 	wait   sync.WaitGroup
+	head   head                // of the frame at hand; of the one who reads
 	partly map[uint64]*inbound // of which more is to come; of the one who reads
 	order  []*inbound          // the same by age, with some that are over; of the one who reads
 	oldest atomic.Int64        // when the first of those began, on clock's time; 0: none
@@ -192,12 +193,11 @@ func (e *endpoint) one() error {
 	if err != nil {
 		return err
 	}
-	h, err := decodeHead(b)
-	if err != nil {
+	if e.head, err = decodeHead(b); err != nil {
 		return err
 	}
 	e.in.mid = true
-	if err := e.frame(&h); err != nil {
+	if err := e.frame(&e.head); err != nil {
 		return err
 	}
 	e.in.ended()

@@ -22,6 +22,9 @@ import (
 //   - A caller that reads never waits in the middle of a frame, so that it can leave when its
 //     context ends. A frame that does not fit the buffer is left to the connection's goroutine, as
 //     are calls that others have in flight when the caller has its answer, and every error.
+//   - The connection's goroutine watches the context of a caller that reads for longer than
+//     briskTime, and calls it off. So each call does not pay for that, and a call whose context
+//     ends in its first moments ends up to twice briskTime later.
 
 // briskTime is how far apart answers are, at most, for callers to read by themselves.
 const briskTime = 5 * time.Millisecond
@@ -37,7 +40,9 @@ type leading struct {
 
 	// Guarded by Conn.calls:
 	free bool
-	led  uint64 // how often a caller took it
+	led  uint64          // how often a caller took it
+	ctx  context.Context // of the caller that has it
+	off  bool            // that caller was called off
 }
 
 // receive is the connection's goroutine.
@@ -66,29 +71,50 @@ func (c *asker) aside() bool {
 func (c *asker) guard() error {
 	t := time.NewTimer(briskTime)
 	defer t.Stop()
-	var seen uint64
+	seen, first := uint64(0), true
 	ended := c.done
-	for first := true; ; first = false {
+	var called <-chan struct{} // the end of the context of a caller that has read for long
+	for {
 		select {
 		case err := <-c.lead.turn:
 			return err
 		case <-ended:
 			ended = nil // if a caller reads, it finds out too, and gives the right back
+		case <-called:
+			c.callOff(seen)
 		case <-t.C:
 			t.Reset(briskTime)
 		}
 		c.calls.Lock()
-		mine := c.lead.free && (ended == nil || !first && c.lead.led == seen)
+		same := !first && c.lead.led == seen
+		mine := c.lead.free && (ended == nil || same)
 		if mine {
 			c.lead.free = false
 		}
-		seen = c.lead.led
+		if called = nil; same && !c.lead.free && !c.lead.off && c.lead.ctx != nil {
+			called = c.lead.ctx.Done()
+		}
+		seen, first = c.lead.led, false
 		c.calls.Unlock()
 		if mine {
 			return c.reason()
 		}
 	}
 }
+
+// callOff ends the wait of the caller that was the one to take the right to read at that time, if
+// it still has it.
+func (c *asker) callOff(led uint64) {
+	c.calls.Lock()
+	defer c.calls.Unlock()
+	if c.lead.led == led && c.lead.ctx != nil {
+		_ = c.link.raw.SetReadDeadline(past) // it fails when the connection has ended, and then the caller ends too
+		c.lead.off = true
+	}
+}
+
+// past is before now, also where a test has a clock of its own.
+var past = time.Unix(1, 0)
 
 // answered is told of each call that has its answer.
 func (l *leading) answered(k *call) {
@@ -98,16 +124,18 @@ func (l *leading) answered(k *call) {
 }
 
 // take takes the right to read for a call that was sent, if it is free. If other calls are in
-// flight too, the right goes to the connection's goroutine.
-func (c *Conn) take(k *call) (mine bool) {
+// flight too, or the call waits for nothing (ctx is nil), the right goes to the connection's
+// goroutine.
+func (c *Conn) take(ctx context.Context) (mine bool) {
 	c.calls.Lock()
 	defer c.calls.Unlock()
 	if !c.lead.free {
 		return false
 	}
 	c.lead.free = false
-	if k.then == nil && len(c.calls.by) <= 1 {
+	if ctx != nil && len(c.calls.by) <= 1 {
 		c.lead.led++
+		c.lead.ctx = ctx
 		return true
 	}
 	c.lead.turn <- nil // there is room: there is one right
@@ -118,6 +146,11 @@ func (c *Conn) take(k *call) (mine bool) {
 func (c *Conn) give(err error) {
 	c.calls.Lock()
 	defer c.calls.Unlock()
+	c.lead.ctx = nil
+	if c.lead.off {
+		c.lead.off = false
+		err = errors.Join(err, c.link.raw.SetReadDeadline(time.Time{}))
+	}
 	if err == nil && len(c.calls.by) == 0 && c.in.ready() == 0 && c.calls.refused == nil {
 		c.lead.free = true
 		return
@@ -125,53 +158,35 @@ func (c *Conn) give(err error) {
 	c.lead.turn <- err
 }
 
-// read reads until k has its answer or ctx ends, or the connection's goroutine has to go on. The
-// caller has the right to read, and has it no more.
-func (c *Conn) read(ctx context.Context, k *call) {
-	if ctx.Done() == nil {
-		c.give(c.readFor(k))
-		return
-	}
-	called := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		_ = c.link.raw.SetReadDeadline(past)
-		close(called)
-	})
-	err := c.readFor(k)
-	if !stop() {
-		<-called
-		if e := c.link.raw.SetReadDeadline(time.Time{}); err == nil {
-			err = e
-		}
-	}
-	c.give(err)
-}
-
-// past is before now, also where a test has a clock of its own.
-var past = time.Unix(1, 0)
-
-func (c *Conn) readFor(k *call) error {
+// read reads until k has its answer, or ctx has ended, or the connection's goroutine has to go
+// on. The caller has the right to read, and has it no more. It returns whether k has ended.
+func (c *Conn) read(k *call) (ended bool) {
+	var err error
 	for {
 		select {
 		case <-k.done:
-			return nil
+			ended = true
 		default:
 		}
-		var err error
-		switch missing := c.in.missing(); {
-		case missing < 0:
-			return nil
-		case missing == 0:
+		missing := c.in.missing()
+		if ended || missing < 0 {
+			break
+		}
+		if missing == 0 {
 			err = c.one()
-		default:
-			if err = c.in.fill(); errors.Is(err, os.ErrDeadlineExceeded) {
-				return nil
-			}
+		} else {
+			err = c.in.fill()
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = nil
+			break
 		}
 		if err != nil {
-			return err
+			break
 		}
 	}
+	c.give(err)
+	return ended
 }
 
 // missing is how many bytes at least must still be read before the next frame can be taken without

@@ -275,7 +275,8 @@ type share struct {
 // address, share with nobody.
 func (s *Server) over(c *serverConn) bool {
 	_, least := classOf(s.o.Limits.Body + HeaderMax)
-	return peerKey(c.peer.Addr) != "" && (c.share.requests.Load() >= int64(max(1, s.o.Requests/2)) || c.share.bytes.Load() > max(s.o.Memory/2, int64(least)+overhead))
+	much := c.share.requests.Load() >= int64(max(1, s.o.Requests/2)) || c.share.bytes.Load() > max(s.o.Memory/2, int64(least)+overhead)
+	return much && peerKey(c.peer.Addr) != ""
 }
 
 // peerKey is what connections of one peer have in common before it is known: its IP
