@@ -239,7 +239,8 @@ func TestSlowAndSilentPeersEnd(t *testing.T) {
 func TestKeepalive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipes()
-		serve(t, l, ServerOptions{}, func(ctx context.Context, r *Incoming) Answer {
+		// The server looks more seldom, so that it does not find the client dead at the same time.
+		serve(t, l, ServerOptions{Limits: Limits{Ping: 10 * time.Second}}, func(ctx context.Context, r *Incoming) Answer {
 			if r.Op == 1 {
 				<-ctx.Done()
 			}
