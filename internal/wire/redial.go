@@ -144,7 +144,9 @@ func (r *Redialer) CallWait(ctx context.Context, q Request) (*Reply, error) {
 }
 
 // Hurry ends a wait between two attempts, as when the peer was heard of by another way.
-// Between attempts there is still at least a part of First.
+// Between attempts there is still at least a part of First. Of attempts that were hurried one
+// after the other, and failed, each waits longer: First doubled for each, up to ten times First.
+// So whoever needs a peer that is away, and says so all the time, does not dial it all the time.
 func (r *Redialer) Hurry() {
 	select {
 	case r.bell <- struct{}{}:
@@ -175,7 +177,7 @@ func (r *Redialer) Close() {
 func (r *Redialer) run() {
 	defer close(r.over)
 	defer r.drop()
-	failures := 0
+	failures, hurried := 0, 0
 	for {
 		r.mu.Lock()
 		renewed := r.renewed
@@ -184,7 +186,7 @@ func (r *Redialer) run() {
 		if err == nil {
 			var lasted time.Duration
 			if lasted, err = r.hold(c, renewed); lasted >= r.o.Most {
-				failures = -1
+				failures, hurried = -1, 0
 			}
 		}
 		failures++
@@ -192,8 +194,17 @@ func (r *Redialer) run() {
 			return
 		}
 		r.set(nil, err)
-		if !r.pause(failures) {
+		r.mu.Lock()
+		if r.renewed != renewed {
+			hurried = 0
+		}
+		r.mu.Unlock()
+		rung := r.pause(failures, hurried)
+		if r.ctx.Err() != nil {
 			return
+		}
+		if hurried++; !rung {
+			hurried = 0
 		}
 	}
 }
@@ -266,28 +277,43 @@ func (r *Redialer) set(c *Conn, why error) {
 	}
 }
 
-// pause waits before the next attempt; false: the Redialer is closed.
-func (r *Redialer) pause(failures int) bool {
+// hurriedMost is the longest wait between attempts that are hurried, in times of First.
+const hurriedMost = 10
+
+// pause waits before the next attempt, of which there were so many that failed, the last few of
+// them hurried. It returns whether it was hurried, and at once if the Redialer is closed.
+func (r *Redialer) pause(failures, hurried int) (rung bool) {
 	least := rand.N(r.o.First)
 	if failures == 0 {
-		return r.sleep(least, nil)
+		r.sleep(least, nil)
+		return false
 	}
-	whole := r.o.First
-	for i := 1; i < failures && whole < r.o.Most; i++ {
-		whole = min(2*whole, r.o.Most)
+	wait := r.apart(failures, r.o.Most)
+	if hurried > 0 {
+		least = r.apart(hurried, min(hurriedMost*r.o.First, r.o.Most))
 	}
-	wait := whole/2 + rand.N(whole/2+1)
-	return r.sleep(min(least, wait), nil) && r.sleep(max(0, wait-least), r.bell)
+	least = min(least, wait)
+	r.sleep(least, nil)
+	return r.sleep(wait-least, r.bell)
 }
 
-func (r *Redialer) sleep(d time.Duration, bell <-chan struct{}) bool {
+// apart is between a half and the whole of First doubled n-1 times, at most most.
+func (r *Redialer) apart(n int, most time.Duration) time.Duration {
+	whole := r.o.First
+	for i := 1; i < n && whole < most; i++ {
+		whole = min(2*whole, most)
+	}
+	return whole/2 + rand.N(whole/2+1)
+}
+
+func (r *Redialer) sleep(d time.Duration, bell <-chan struct{}) (rung bool) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 	case <-bell:
+		return true
 	case <-r.ctx.Done():
-		return false
 	}
-	return true
+	return false
 }

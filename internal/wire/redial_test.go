@@ -90,6 +90,39 @@ func TestRedialBacksOff(t *testing.T) {
 	})
 }
 
+// A peer that is away is not dialled all the time because it is asked for all the time. One
+// that was left in peace, and is heard of, is dialled at once.
+func TestHurryBacksOffToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := redial(t, errAway)
+		for range 6000 {
+			d.Hurry()
+			time.Sleep(10 * time.Millisecond)
+		}
+		at := d.tried()
+		if n := len(at); n < 100 || n > 300 {
+			t.Errorf("%d attempts in a minute of hurry", n)
+		}
+		for i := len(at) - 50; i < len(at); i++ {
+			if gap := at[i].Sub(at[i-1]); gap < 250*time.Millisecond || gap > 520*time.Millisecond {
+				t.Errorf("%v between two attempts that were hurried", gap)
+			}
+		}
+		time.Sleep(time.Minute)
+		n := len(d.tried())
+		time.Sleep(100 * time.Millisecond)
+		if len(d.tried()) > n { // one has just been made
+			time.Sleep(time.Second)
+			n = len(d.tried())
+		}
+		d.Hurry()
+		time.Sleep(50 * time.Millisecond)
+		if got := len(d.tried()); got != n+1 {
+			t.Errorf("%d attempts at once after the peer was heard of", got-n)
+		}
+	})
+}
+
 // A peer that accepts and hangs up is dialled with back-off, too.
 func TestRedialOfAPeerThatHangsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
