@@ -47,7 +47,7 @@ type Statistics struct {
 
 // Statistics returns the figures as they are now, of the operations that were used.
 func (s *Server) Statistics() Statistics {
-	out := Statistics{Held: s.held.Load(), Reads: len(s.slots)}
+	out := Statistics{Held: s.answers.total(), Reads: len(s.slots)}
 	for op := range s.ops {
 		c := &s.ops[op]
 		one := OpStats{uint16(op), uint64(c.done.Load()), uint64(c.failed.Load()), time.Duration(c.nanos.Load()), time.Duration(c.most.Load())}

@@ -14,7 +14,7 @@ import (
 // begin makes sure that a read of the store as it is now sees what c promises, and takes a
 // place among those that touch the store. The wait for other members comes before the
 // place, so that reads which wait for a majority keep nobody from reading locally.
-func (s *Server) begin(ctx context.Context, g *Group, c arakoon.Consistency) (revision uint64, err error) {
+func (s *Server) begin(ctx context.Context, g *Group, p *wire.Peer, c arakoon.Consistency) (revision uint64, err error) {
 	if c != arakoon.Local {
 		if err := s.settle(ctx, g, c); err != nil {
 			return 0, err
@@ -29,9 +29,9 @@ func (s *Server) begin(ctx context.Context, g *Group, c arakoon.Consistency) (re
 			return 0, fmt.Errorf("%w: no read was begun: all %d places are taken", ctx.Err(), cap(s.slots))
 		}
 	}
-	if held := s.held.Load(); held > s.o.Answers {
+	if err := s.answers.full(p); err != nil {
 		s.end()
-		return 0, fmt.Errorf("%w: %d bytes of answers are on their way out", arakoon.ErrBusy, held)
+		return 0, err
 	}
 	return g.Node.Applied(), nil
 }
@@ -54,16 +54,6 @@ func (s *Server) settle(ctx context.Context, g *Group, c arakoon.Consistency) er
 	return err
 }
 
-// body is a body that counts as an answer on its way out until it has left.
-func (s *Server) body(b []byte) *wire.Buffer {
-	if len(b) == 0 {
-		return nil
-	}
-	size := int64(len(b))
-	s.held.Add(size)
-	return wire.Wrap(func() { s.held.Add(-size) }, b)
-}
-
 func answer(a *Answer, body *wire.Buffer) wire.Answer {
 	return wire.Answer{Header: appendAnswer(make([]byte, 0, answerHead), a), Body: body, Sum: true}
 }
@@ -83,7 +73,7 @@ func (s *Server) get(ctx context.Context, g *Group, r *wire.Incoming) (wire.Answ
 	if err != nil {
 		return wire.Answer{}, err
 	}
-	return answer(&Answer{Revision: revision}, s.body(value)), nil
+	return answer(&Answer{Revision: revision}, s.body(r.Peer, value)), nil
 }
 
 func (s *Server) exists(ctx context.Context, g *Group, r *wire.Incoming) (wire.Answer, error) {
@@ -100,7 +90,7 @@ func (s *Server) value(ctx context.Context, g *Group, r *wire.Incoming) (value [
 	if err != nil {
 		return nil, 0, err
 	}
-	if revision, err = s.begin(ctx, g, c); err != nil {
+	if revision, err = s.begin(ctx, g, r.Peer, c); err != nil {
 		return nil, 0, err
 	}
 	defer s.end()
@@ -120,7 +110,7 @@ func (s *Server) multiGet(ctx context.Context, g *Group, r *wire.Incoming) (wire
 	if err != nil {
 		return wire.Answer{}, err
 	}
-	revision, err := s.begin(ctx, g, c)
+	revision, err := s.begin(ctx, g, r.Peer, c)
 	if err != nil {
 		return wire.Answer{}, err
 	}
@@ -137,7 +127,7 @@ func (s *Server) multiGet(ctx context.Context, g *Group, r *wire.Incoming) (wire
 	for _, v := range values {
 		out = appendOption(out, v)
 	}
-	return answer(&Answer{Revision: revision}, s.body(out)), nil
+	return answer(&Answer{Revision: revision}, s.body(r.Peer, out)), nil
 }
 
 // scan answers with one page of a range, as it is at one moment. An entry goes into a page
@@ -154,7 +144,7 @@ func (s *Server) scan(ctx context.Context, g *Group, r *wire.Incoming) (wire.Ans
 	if q.Bytes == 0 {
 		q.Bytes = PageSize
 	}
-	revision, err := s.begin(ctx, g, c)
+	revision, err := s.begin(ctx, g, r.Peer, c)
 	if err != nil {
 		return wire.Answer{}, err
 	}
@@ -181,7 +171,7 @@ func (s *Server) scan(ctx context.Context, g *Group, r *wire.Incoming) (wire.Ans
 	if err := goesOn(ctx, g, &a, err); err != nil {
 		return wire.Answer{}, err
 	}
-	return answer(&a, s.body(page)), nil
+	return answer(&a, s.body(r.Peer, page)), nil
 }
 
 // goesOn is for a read that has ended with err. If there is more, the client reads it at least
@@ -208,7 +198,7 @@ func (s *Server) count(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 	if err := b.end(); err != nil {
 		return wire.Answer{}, err
 	}
-	revision, err := s.begin(ctx, g, c)
+	revision, err := s.begin(ctx, g, r.Peer, c)
 	if err != nil {
 		return wire.Answer{}, err
 	}

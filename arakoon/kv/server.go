@@ -3,7 +3,6 @@ package kv
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"openvstorage/arakoon"
@@ -24,7 +23,7 @@ type Options struct {
 	Allow func(p *wire.Peer, op uint16) error
 
 	Reads   int           // at a time that touch the store; 32. Others wait, up to the wire's bounds
-	Answers int64         // bytes of values on their way out, beyond which reads and watches are refused with BUSY; 256 MiB
+	Answers int64         // bytes of values on their way out, beyond which reads and watches are refused with BUSY, those of one peer beyond half of it; 256 MiB
 	AtLeast time.Duration // how long a read waits for the revision that it must see, before INCONSISTENT_READ; 1 s
 }
 
@@ -34,9 +33,10 @@ type Options struct {
 type Server struct {
 	o     Options
 	slots chan struct{} // reads that touch the store
-	held  atomic.Int64  // bytes of answers on their way out
 	pace  pace
 	ops   [opMost]counter
+
+	answers answers // on their way out
 }
 
 // NewServer checks the options and makes a server.
@@ -53,7 +53,7 @@ func NewServer(o Options) (*Server, error) {
 	if o.Groups == nil || o.Reads < 0 || o.Answers < 0 || o.AtLeast < 0 {
 		return nil, fmt.Errorf("arakoon/kv: a server needs Groups, and no limit below 0: Reads %d, Answers %d, AtLeast %v", o.Reads, o.Answers, o.AtLeast)
 	}
-	return &Server{o: o, slots: make(chan struct{}, o.Reads)}, nil
+	return &Server{o: o, slots: make(chan struct{}, o.Reads), answers: answers{limit: o.Answers, by: map[asks]int64{}}}, nil
 }
 
 // Service is what a wire.Server offers under the name Service.

@@ -3,7 +3,6 @@ package kv
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"openvstorage/arakoon"
@@ -91,7 +90,8 @@ func (s *Server) watch(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 	// What is gathered counts as an answer from the start: there may be as many watches as
 	// requests, and each may gather a page. The answer counts what it has by itself.
 	gathered := int64(0)
-	defer func() { s.held.Add(-gathered) }()
+	who := whoAsks(r.Peer)
+	defer func() { s.answers.add(who, -gathered) }()
 	prefix = append([]byte(nil), prefix...)
 	err = g.Node.Watch(ctx, prefix, from, func(e arakoon.Events) error {
 		if len(e.List) > 0 {
@@ -105,16 +105,15 @@ func (s *Server) watch(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 			case size+16 > wire.BodyMax:
 				return &arakoon.ErrCompacted{First: e.Revision + 1} // no answer can hold it
 			}
-			switch held := s.held.Load(); {
-			case held <= s.o.Answers:
-			case len(body) > 0:
-				return errEnough
-			default:
-				return fmt.Errorf("%w: %d bytes of answers are on their way out", arakoon.ErrBusy, held)
+			if err := s.answers.full(r.Peer); err != nil {
+				if len(body) > 0 {
+					return errEnough
+				}
+				return err
 			}
 			body = appendEvents(body, &e)
 			gathered += int64(size + 12)
-			s.held.Add(int64(size + 12))
+			s.answers.add(who, int64(size+12))
 		}
 		next = max(next, e.Revision+1)
 		// What was applied when the request came is told together; later revisions are
@@ -127,5 +126,5 @@ func (s *Server) watch(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 	if err != nil && !errors.Is(err, errEnough) && !(errors.Is(err, context.DeadlineExceeded) && context.Cause(ctx) == errEnough) {
 		return wire.Answer{}, err
 	}
-	return wire.Answer{Header: appendWritten(nil, next), Body: s.body(body), Sum: true}, nil
+	return wire.Answer{Header: appendWritten(nil, next), Body: s.body(r.Peer, body), Sum: true}, nil
 }

@@ -2,10 +2,13 @@ package kv
 
 import (
 	"context"
+	"net"
 	"testing"
 
 	"openvstorage/arakoon"
 	"openvstorage/internal/wire"
+
+	"github.com/google/uuid"
 )
 
 // watched is a member whose watches have one event of 1 MiB, and then none until the gate opens.
@@ -39,7 +42,7 @@ func TestWatchesAreBounded(t *testing.T) {
 	}
 	answers := make(chan wire.Answer, 8)
 	watch := func() {
-		answers <- s.Serve(t.Context(), &wire.Incoming{Op: OpWatch, Header: AppendWatch(nil, 7, WatchMax*1e9, PageMax, nil), Peer: &wire.Peer{}})
+		answers <- s.Serve(t.Context(), &wire.Incoming{Op: OpWatch, Header: AppendWatch(nil, 7, WatchMax*1e9, PageMax, nil), Peer: &wire.Peer{Identity: wire.Identity{Host: uuid.New()}}})
 	}
 	for range 2 {
 		go watch()
@@ -64,5 +67,40 @@ func TestWatchesAreBounded(t *testing.T) {
 	}
 	if held := s.Statistics().Held; held != 0 {
 		t.Errorf("%d bytes are held by nobody", held)
+	}
+}
+
+// A peer that takes all the room that one may have keeps no other from its answers.
+func TestOnePeerLeavesAnswersToOthers(t *testing.T) {
+	n := &watched{told: make(chan struct{}, 8), gate: make(chan struct{})}
+	s, err := NewServer(Options{Answers: 3 << 20, Groups: func(string) (Group, bool) { return Group{Node: n}, true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, other := &wire.Peer{Identity: wire.Identity{Host: uuid.New()}}, &wire.Peer{Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2), Port: 7}}
+	answers := make(chan wire.Answer, 8)
+	watch := func(p *wire.Peer) {
+		answers <- s.Serve(t.Context(), &wire.Incoming{Op: OpWatch, Header: AppendWatch(nil, 7, WatchMax*1e9, PageMax, nil), Peer: p})
+	}
+	for range 2 {
+		go watch(one)
+		<-n.told
+	}
+	go watch(one)
+	if a := <-answers; a.Status != StatusBusy {
+		t.Errorf("a peer that has more than half: status %s", StatusName(a.Status))
+	}
+	go watch(other)
+	<-n.told
+	close(n.gate)
+	for range 3 {
+		a := <-answers
+		if a.Status != 0 {
+			t.Errorf("status %s", StatusName(a.Status))
+		}
+		a.Body.Release()
+	}
+	if len(s.answers.by) != 0 || s.answers.total() != 0 {
+		t.Errorf("of %v something is held", s.answers.by)
 	}
 }

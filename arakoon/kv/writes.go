@@ -46,7 +46,7 @@ func (s *Server) write(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 	if size > wire.BodyMax {
 		return wire.Answer{}, &arakoon.Error{Code: state.CodeResultLost, Message: fmt.Sprintf("the sequence was done; its results have %d bytes, more than an answer may", size)}
 	}
-	return wire.Answer{Header: appendWritten(nil, revision), Body: s.body(state.AppendResults(make([]byte, 0, size), results)), Sum: true}, nil
+	return wire.Answer{Header: appendWritten(nil, revision), Body: s.body(r.Peer, state.AppendResults(make([]byte, 0, size), results)), Sum: true}, nil
 }
 
 // openSession opens a session under an id that nobody has had. So a request that comes late
