@@ -58,8 +58,9 @@ type router struct {
 
 // member is a member, and the connection to it.
 type member struct {
-	id   uint64
-	wire *wire.Redialer
+	id    uint64
+	wire  *wire.Redialer
+	asked atomic.Bool // who leads, and has not answered yet
 }
 
 // New makes a client, and begins to connect. It does not wait for any member.
@@ -115,7 +116,7 @@ func (c *router) refresh() error {
 				failed = err
 				continue
 			}
-			m = &member{to.ID, r}
+			m = &member{id: to.ID, wire: r}
 		}
 		members = append(members, m)
 	}

@@ -17,9 +17,14 @@ type search struct {
 	refused error         // why no member will ever answer, if so
 }
 
-// lateAnswers is how long a search waits for the other members once one was named: a member
-// that has lost the lead, and does not know it yet, may be the first to answer.
-const lateAnswers = 20 * time.Millisecond
+// How long a search waits for members that have not answered. Once one was named, another may yet
+// name a newer one: a member that has lost the lead, and does not know it yet, may be the first to
+// answer. While none was named, somebody who hangs must not keep the others from being asked
+// again; what it says in the end is taken then.
+const (
+	lateAnswers = 20 * time.Millisecond  // since one was named
+	slowAnswers = 100 * time.Millisecond // since the search began, if some member has answered
+)
 
 // find asks the members who leads, and remembers it. All who ask at the same time share one
 // search. An error is for good.
@@ -54,36 +59,21 @@ type named struct {
 	err          error
 }
 
-// run asks. Each member has Options.Probe to answer.
+// run asks. Each member has Options.Probe to answer, and is asked by one search at a time.
 func (c *router) run(s *search) {
 	members := c.known()
-	ctx, stop := context.WithTimeout(c.ctx, c.o.Probe)
-	defer stop()
 	answers := make(chan named, len(members))
+	asked := 0
 	for _, m := range members {
-		c.running.Go(func() { answers <- m.ask(ctx) })
+		if m.asked.CompareAndSwap(false, true) {
+			asked++
+			c.running.Go(func() { c.ask(m, s, answers) })
+		}
 	}
 	var best named
-	var late <-chan time.Time
-	refused := make([]error, 0, len(members))
-asking:
-	for range members {
-		select {
-		case a := <-answers:
-			switch {
-			case a.err != nil && refuses(a.err):
-				refused = append(refused, a.err)
-			case a.err == nil && a.leader != 0 && (best.leader == 0 || a.term > best.term):
-				best = a
-			}
-			if best.leader != 0 && late == nil {
-				timer := time.NewTimer(lateAnswers)
-				defer timer.Stop()
-				late = timer.C
-			}
-		case <-late:
-			break asking
-		}
+	var refused []error
+	if len(members) > 0 {
+		best, refused = c.gather(answers, asked)
 	}
 	s.leader = best.leader
 	if len(members) > 0 && len(refused) == len(members) {
@@ -96,6 +86,62 @@ asking:
 	c.search = nil
 	c.mu.Unlock()
 	close(s.done)
+}
+
+// gather takes the answers of so many members, until it knows enough or has waited for long
+// enough.
+func (c *router) gather(answers <-chan named, asked int) (best named, refused []error) {
+	slow := time.NewTimer(slowAnswers)
+	defer slow.Stop()
+	var late <-chan time.Time
+	waited, spoken := false, asked == 0
+	for more := true; more; more = asked > 0 { // at first asked may be 0: all are busy with an earlier search
+		select {
+		case a := <-answers:
+			asked--
+			switch {
+			case a.err == nil:
+				spoken = true
+			case refuses(a.err):
+				refused = append(refused, a.err)
+			}
+			if a.err == nil && a.leader != 0 && (best.leader == 0 || a.term > best.term) {
+				best = a
+			}
+			if best.leader != 0 && late == nil {
+				timer := time.NewTimer(lateAnswers)
+				defer timer.Stop()
+				late = timer.C
+			}
+		case <-late:
+			return best, refused
+		case <-slow.C:
+			waited = true
+		case <-c.ctx.Done():
+			return best, refused
+		}
+		if waited && spoken && best.leader == 0 {
+			return best, refused
+		}
+	}
+	return best, refused
+}
+
+// ask asks one member for a search. An answer that comes when the search is over is worth as much
+// as a hint: it is taken if nobody is known to lead.
+func (c *router) ask(m *member, s *search, answers chan<- named) {
+	ctx, stop := context.WithTimeout(c.ctx, c.o.Probe)
+	defer stop()
+	a := m.ask(ctx)
+	m.asked.Store(false)
+	select {
+	case <-s.done:
+		if a.err == nil && a.leader != 0 {
+			c.master.CompareAndSwap(0, a.leader)
+		}
+	default:
+		answers <- a
+	}
 }
 
 // ask asks one member. Without a connection there is no answer, but an attempt for one.
