@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"sync"
 	"time"
@@ -251,7 +250,7 @@ func (c *Conn) Close() error {
 }
 
 // Call sends a request and waits for its answer, or until ctx ends, whose deadline goes
-// with the request. An answer with a status of the service's own is no error. Every error
+// with the request. If no other call is in flight it may read the connection by itself. An answer with a status of the service's own is no error. Every error
 // matches ErrNotSent or ErrOutcomeUnknown, and also its cause, such as ErrBusy, ErrDead or
 // context.Canceled. The exception is ErrUnknownOp, which comes from the handler.
 func (c *Conn) Call(ctx context.Context, r Request) (*Reply, error) {
@@ -274,7 +273,7 @@ func (c *Conn) Call(ctx context.Context, r Request) (*Reply, error) {
 }
 
 // Start sends a request and does not wait for its answer: then is called once with what
-// Call would return, by a goroutine of the connection, or within Start; it must not block.
+// Call would return, by a goroutine of the connection, or within Start or Call; it must not block.
 // Requests of one priority that are started one after the other, each charged up to 64 KiB,
 // reach a handler that is Inline in this order. ctx bounds only the wait for a place among
 // those in flight; its deadline goes with the request. After an error nothing was sent, and
@@ -397,23 +396,6 @@ func (c *Conn) place(ctx context.Context, r *Request) error {
 	case <-c.done:
 		return c.reason()
 	}
-}
-
-// milliseconds is how long there is until ctx's deadline, as the wire says it: 0 is for
-// ever.
-func milliseconds(ctx context.Context) (uint32, error) {
-	at, ok := ctx.Deadline()
-	if !ok {
-		return 0, nil
-	}
-	left := time.Until(at)
-	if left <= 0 {
-		return 0, context.DeadlineExceeded
-	}
-	if left > math.MaxUint32*time.Millisecond {
-		return 0, nil
-	}
-	return uint32((left + time.Millisecond - 1) / time.Millisecond), nil
 }
 
 // forget takes a call away, with its place. It returns false if that was done before.

@@ -12,8 +12,8 @@
 //     its own, and goes before the next piece of up to 256 KiB.
 //   - Maintenance waits for clients, but gets one frame for every eight batches of theirs. A
 //     client's frame waits for at most one of maintenance.
-//   - A call ends when its context does. Its error says whether the request was not sent, or
-//     its outcome is unknown.
+//   - A call ends when its context does, or up to 10 ms later. Its error says whether the request
+//     was not sent, or its outcome is unknown.
 //   - A peer that is silent is found dead within four times Limits.Ping, by pings that are sent
 //     only while nothing comes. They touch no disk. A frame that stops in its middle ends
 //     the connection after Limits.Stall, a message that stops between its frames after

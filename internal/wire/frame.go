@@ -1,9 +1,12 @@
 package wire
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math"
+	"time"
 
 	"openvstorage/internal/format"
 )
@@ -163,4 +166,21 @@ func sumOf(pieces [][]byte) (sum uint32) {
 		sum = crc32.Update(sum, castagnoli, p)
 	}
 	return sum
+}
+
+// milliseconds is how long there is until ctx's deadline, as the wire says it: 0 is for
+// ever.
+func milliseconds(ctx context.Context) (uint32, error) {
+	at, ok := ctx.Deadline()
+	if !ok {
+		return 0, nil
+	}
+	left := time.Until(at)
+	if left <= 0 {
+		return 0, context.DeadlineExceeded
+	}
+	if left > math.MaxUint32*time.Millisecond {
+		return 0, nil
+	}
+	return uint32((left + time.Millisecond - 1) / time.Millisecond), nil
 }
