@@ -24,7 +24,8 @@ import (
 //     are calls that others have in flight when the caller has its answer, and every error.
 //   - The connection's goroutine watches the context of a caller that reads for longer than
 //     briskTime, and calls it off. So each call does not pay for that, and a call whose context
-//     ends in its first moments ends up to twice briskTime later.
+//     ends in its first moments ends up to twice briskTime later. It looks no more until that
+//     caller gives the right back to it: a call that waits for long costs nothing meanwhile.
 
 // briskTime is how far apart answers are, at most, for callers to read by themselves.
 const briskTime = 5 * time.Millisecond
@@ -42,6 +43,7 @@ type leading struct {
 	free bool
 	led  uint64          // how often a caller took it
 	ctx  context.Context // of the caller that has it
+	long bool            // that caller reads for long, and the connection's goroutine waits for it
 	off  bool            // that caller was called off
 }
 
@@ -83,7 +85,6 @@ func (c *asker) guard() error {
 		case <-called:
 			c.callOff(seen)
 		case <-t.C:
-			t.Reset(briskTime)
 		}
 		c.calls.Lock()
 		same := !first && c.lead.led == seen
@@ -91,13 +92,20 @@ func (c *asker) guard() error {
 		if mine {
 			c.lead.free = false
 		}
-		if called = nil; same && !c.lead.free && !c.lead.off && c.lead.ctx != nil {
-			called = c.lead.ctx.Done()
+		if called = nil; same && c.lead.ctx != nil {
+			c.lead.long = true
+			if !c.lead.off {
+				called = c.lead.ctx.Done()
+			}
 		}
 		seen, first = c.lead.led, false
+		long := c.lead.long
 		c.calls.Unlock()
 		if mine {
 			return c.reason()
+		}
+		if !long {
+			t.Reset(briskTime)
 		}
 	}
 }
@@ -146,12 +154,13 @@ func (c *Conn) take(ctx context.Context) (mine bool) {
 func (c *Conn) give(err error) {
 	c.calls.Lock()
 	defer c.calls.Unlock()
-	c.lead.ctx = nil
+	long := c.lead.long
+	c.lead.ctx, c.lead.long = nil, false
 	if c.lead.off {
 		c.lead.off = false
 		err = errors.Join(err, c.link.raw.SetReadDeadline(time.Time{}))
 	}
-	if err == nil && len(c.calls.by) == 0 && c.in.ready() == 0 && c.calls.refused == nil {
+	if err == nil && !long && len(c.calls.by) == 0 && c.in.ready() == 0 && c.calls.refused == nil {
 		c.lead.free = true
 		return
 	}

@@ -111,6 +111,38 @@ func TestCallersThatReadAreCalledOff(t *testing.T) {
 	})
 }
 
+// While a caller reads for long, nobody looks at it; what it leaves is read at once.
+func TestCallersThatReadForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c, gate := hanging(t)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := c.Call(t.Context(), Request{Op: 1})
+			ended <- err
+		}()
+		time.Sleep(2*briskTime + time.Millisecond)
+		c.calls.Lock()
+		long := c.lead.long
+		c.calls.Unlock()
+		if !long {
+			t.Error("the connection's goroutine goes on to look at a caller that reads for long")
+		}
+		time.Sleep(time.Hour)
+		gate <- struct{}{}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if _, free := led(c); free {
+			t.Error("nobody reads")
+		}
+		go s.Close(t.Context())
+		began := time.Now()
+		if <-c.Done(); time.Since(began) > 0 {
+			t.Errorf("the end was seen after %v", time.Since(began))
+		}
+	})
+}
+
 // Whoever reads answers the others too, and hands on when it has its own answer.
 func TestCallersHandOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -264,6 +296,34 @@ func TestCallersOfAllKinds(t *testing.T) {
 		all.Wait()
 		if err := c.Err(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A caller that was called off has hurt no transport: TLS goes on where it was.
+func TestCallingOffHurtsNoTransport(t *testing.T) {
+	listeners(t, func(t *testing.T, l net.Listener, so ServerOptions, do DialOptions) {
+		serve(t, l, so, func(ctx context.Context, r *Incoming) Answer {
+			if r.Op == 1 {
+				<-ctx.Done()
+			}
+			return echo(ctx, r)
+		})
+		c := dial(t, do)
+		for range 3 {
+			ctx, stop := context.WithTimeout(t.Context(), 5*briskTime)
+			if _, err := c.Call(ctx, Request{Op: 1}); err == nil || errors.Is(err, ErrClosed) {
+				t.Errorf("a call that was given up: %v", err)
+			}
+			stop()
+			for n := range 10 {
+				body := bytes.Repeat([]byte{byte(n)}, 5000)
+				r, err := c.Call(t.Context(), Request{Body: Wrap(nil, body)})
+				if err != nil || !bytes.Equal(r.Body, body) {
+					t.Fatal(err)
+				}
+				r.Release()
+			}
 		}
 	})
 }
