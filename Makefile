@@ -21,7 +21,7 @@ export CGO_ENABLED = 0
 export GO
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz soak sim chaos bugs e2e-vm bench bench-etcd bench-guard hostile clean
+.PHONY: help build run test race lint fuzz soak sim chaos bugs e2e-vm bench bench-etcd bench-guard bench-wire hostile clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,11 @@ bugs: ## make deliberate bugs, one after another, and see that a test catches ea
 e2e-vm: ## boot Linux guests on vDisks, by NBD and by the mount (root, Debian; twenty minutes)
 	scripts/guest/prepare '$(GUESTDIR)'
 	OVS_GUEST='$(GUESTDIR)' $(GO) test -count=1 -v -timeout 60m ./scripts/guest
+
+bench-wire: ## round trips of the wire, and TLS of the wire and of NBD, beside bare sockets in the same run
+	$(GO) test -run '^$$' -bench 'TLSOverPlain' -benchtime 20x ./internal/wire
+	$(GO) test -run '^$$' -bench 'TwoProcesses|LocalRead' -benchtime 20x ./arakoon/kvclient
+	$(GO) test -run '^$$' -bench 'TLSTwoProcesses' -benchtime 7x ./nbd
 
 bench: ## compare with other servers and print the table; BENCH= takes its flags
 	$(GO) run ./scripts/bench $(BENCH)
