@@ -46,9 +46,12 @@ type Options struct {
 	// and state have. Files of a later life are refused. Generation is the newest of
 	// the host. Log and state remember the highest of each that they were told.
 	Life, Generation uint64
-	Functions        []Function
-	Transport        Transport // none: a group of one
-	Fetcher          Fetcher   // none: snapshots of other members are refused
+	// SameLife says that a member that is there must be of that life, if it is not 0: files of
+	// an older life are refused too, as those of a member that a recovery has given up.
+	SameLife  bool
+	Functions []Function
+	Transport Transport // none: a group of one
+	Fetcher   Fetcher   // none: snapshots of other members are refused
 
 	// Joining says that this member was added to a group as a learner, under an id that
 	// no member of it ever had, or is about to be. A new one then begins with nothing,
