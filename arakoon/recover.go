@@ -31,8 +31,8 @@ type Survivor struct {
 	Last, Term, Committed uint64
 	// Members are those as of the last entry, whether that is committed or not.
 	Members Members
-	// InSync says that, as of its last entry, nothing was answered that the member lacks, see
-	// Synced. It cannot know whether it was dropped since.
+	// InSync says of a learner that, as of its last entry, nothing was answered that it lacks
+	// (Options.SyncPatience). It cannot know whether it was dropped since.
 	InSync bool
 }
 
@@ -144,7 +144,8 @@ func (n *Node) survivor(conf *pb.ConfState) (s Survivor, err error) {
 	case !s.Members.Has(s.Member):
 		return s, fmt.Errorf("%w: the group has removed member %d, and went on with %v", ErrNoMember, s.Member, s.Members)
 	}
-	return s, nil
+	s.InSync, err = n.inSync(s)
+	return s, err
 }
 
 // confAtEnd is who the members are when the whole log is applied.
