@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/internal/format"
 	"openvstorage/trust"
 	"openvstorage/trust/trusttest"
 )
@@ -443,4 +444,14 @@ func TestImportAuthority(t *testing.T) {
 	if err == nil || !contains(err.Error(), "the authority itself has expired") {
 		t.Error(err)
 	}
+}
+
+// What a sealed key costs whoever tries passphrases is what the documents say, and one that is cheaper is
+// refused: only tests of other packages may have others.
+func TestWhatAPassphraseCosts(t *testing.T) {
+	if trust.RoundsLeast() != 100_000 || trust.RoundsNow() != trust.SealRounds || trust.SealRounds != 600_000 {
+		t.Errorf("%d rounds, at least %d", trust.RoundsNow(), trust.RoundsLeast())
+	}
+	w := newWorld(t)
+	wants(t, "a key that is cheap to try", trust.OpenCheap(w.authority, passphrase), format.ErrCorrupt, "rounds")
 }

@@ -39,8 +39,9 @@ var allowed = []struct {
 		"sco", "tlog", "metadata/...", "writebuffer", "backend", "device", "volumedriver/*", "internal/disk/pebblefs",
 	}, "a volume's life; never alba, arakoon, or a front end"},
 
-	{"trust", nil, "who is who, and who may do what; the calls are words, and the store an interface"},
-	{"trust/trusttest", []string{"trust"}, "the suite of a store of records"},
+	{"trust", []string{"trust/internal/cost"}, "who is who, and who may do what; the calls are words, and the store an interface"},
+	{"trust/internal/cost", nil, "what a passphrase costs, which tests make cheap"},
+	{"trust/trusttest", []string{"trust", "trust/internal/cost"}, "the suite of a store of records"},
 
 	{"arakoon/...", []string{"arakoon/...", "internal/disk/pebblefs"}, "a store of its own"},
 	{"arakoon/membership", []string{"internal/wire"}, "a steward has hosts make members"},
