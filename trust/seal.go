@@ -66,9 +66,17 @@ func (a *Authority) Seal(passphrase []byte) ([]byte, error) {
 	return seal(der, a.Fingerprint(), passphrase, cost.Rounds, salt, nonce)
 }
 
-func seal(der []byte, ca Fingerprint, passphrase []byte, rounds uint32, salt [16]byte, nonce [12]byte) ([]byte, error) {
+// CheckPassphrase returns nil if a key can be sealed under a passphrase.
+func CheckPassphrase(passphrase []byte) error {
 	if len(passphrase) < PassphraseMin || len(passphrase) > PassphraseMax {
-		return nil, fmt.Errorf("trust: %w: it has %d bytes; it is to have %d to %d", ErrPassphrase, len(passphrase), PassphraseMin, PassphraseMax)
+		return fmt.Errorf("trust: %w: it has %d bytes; it is to have %d to %d", ErrPassphrase, len(passphrase), PassphraseMin, PassphraseMax)
+	}
+	return nil
+}
+
+func seal(der []byte, ca Fingerprint, passphrase []byte, rounds uint32, salt [16]byte, nonce [12]byte) ([]byte, error) {
+	if err := CheckPassphrase(passphrase); err != nil {
+		return nil, err
 	}
 	b := append([]byte(sealMagic), sealVersion, 1, 1, 0)
 	b = binary.LittleEndian.AppendUint32(b, rounds)

@@ -3,15 +3,11 @@ package cluster
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/rand"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 
 	"openvstorage/host/roster"
-	"openvstorage/internal/disk"
 	"openvstorage/internal/generation"
 	"openvstorage/trust"
 )
@@ -52,6 +48,11 @@ func Lead(ctx context.Context, o Options, store trust.Store, mark generation.Mar
 			err = fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
 		}
 	}()
+	if o.Roles != 0 {
+		if err := mayLead(o.Roles); err != nil {
+			return nil, fmt.Errorf("--roles: %w", err)
+		}
+	}
 	if err := o.makeDir(); err != nil {
 		return nil, err
 	}
@@ -137,6 +138,7 @@ func (h *Host) settle(ctx context.Context) error {
 	for _, r := range all {
 		h.marks.see(r.ID, r.Mark)
 	}
+	h.book.know(all)
 	if err := roster.Register(ctx, h.store, h.record(), h.history); err != nil {
 		return err
 	}
@@ -176,9 +178,10 @@ func (h *Host) lead(ctx context.Context) (*trust.Material, error) {
 		if !has {
 			return nil, fmt.Errorf("this host has no certificate yet, and can sign none: %w", err)
 		}
-		h.o.Logger.Error("the authority's key stays sealed: no host can join, and no certificate is issued or renewed, until the next start with the passphrase", "err", err)
+		h.o.Logger.Error("the authority's key stays sealed here: this host signs nothing", "err", err, "cure", "`ovs ca open`, or a start with the passphrase; another host that has it signs meanwhile")
 	}
 	if has {
+		h.o.tellRoles(m.Identity().Roles)
 		return m, nil
 	}
 	return h.admitSelf(ctx, m, trust.FingerprintOf(authority))
@@ -215,44 +218,6 @@ func (h *Host) found(ctx context.Context) error {
 	return nil
 }
 
-// unseal opens the authority's key in this process.
-func (h *Host) unseal(ctx context.Context) error {
-	passphrase, err := h.passphrase(ctx, false)
-	if err != nil {
-		return err
-	}
-	return h.registrar.Open(ctx, passphrase)
-}
-
-// passphraseBytes is how many random bytes a passphrase that is made here has.
-const passphraseBytes = 20
-
-// passphrase reads the passphrase of the authority. If the user gave none it is in a file,
-// which is made only if may is set: nothing is sealed under a passphrase yet.
-func (h *Host) passphrase(ctx context.Context, may bool) ([]byte, error) {
-	if h.o.Passphrase != nil {
-		return h.o.Passphrase(ctx)
-	}
-	name := h.o.file("passphrase")
-	b, err := disk.ReadWhole(h.o.FS, name, trust.PassphraseMax)
-	if err == nil {
-		return []byte(strings.TrimSpace(string(b))), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) || !may {
-		return nil, fmt.Errorf("passphrase of the authority: %w: give --ca-passphrase-file or --ca-passphrase-command", err)
-	}
-	random := make([]byte, passphraseBytes)
-	if _, err := rand.Read(random); err != nil {
-		return nil, fmt.Errorf("passphrase of the authority: %w", err)
-	}
-	text := []byte(strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(random)))
-	if err := disk.ReplaceWhole(h.o.FS, name, append(text, '\n')); err != nil {
-		return nil, fmt.Errorf("passphrase of the authority: %w", err)
-	}
-	h.o.Logger.Warn("the passphrase of the cluster's authority was made here: whoever has a copy of this whole directory can sign certificates", "file", name)
-	return text, nil
-}
-
 // admitSelf gives this host its certificate: steps 3 to 5.
 func (h *Host) admitSelf(ctx context.Context, m *trust.Material, authority trust.Fingerprint) (*trust.Material, error) {
 	key, err := h.o.key(m)
@@ -263,11 +228,15 @@ func (h *Host) admitSelf(ctx context.Context, m *trust.Material, authority trust
 	if err != nil {
 		return nil, err
 	}
-	answer, err := h.registrar.Admit(ctx, h.id, trust.AllRoles, h.o.Listeners.names(), request)
+	roles := h.o.Roles
+	if roles == 0 {
+		roles = trust.AllRoles
+	}
+	answer, err := h.registrar.Admit(ctx, h.id, roles, h.o.Listeners.names(), request)
 	if err != nil {
 		return nil, err
 	}
-	want := trust.Identity{Cluster: h.cluster, Host: h.id, Roles: trust.AllRoles}
+	want := trust.Identity{Cluster: h.cluster, Host: h.id, Roles: roles}
 	m, err = answer.Accept(key, want, authority, h.o.Now())
 	if err != nil {
 		return nil, err
