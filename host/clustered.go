@@ -27,7 +27,7 @@ type Cluster struct {
 	cluster.Config
 
 	// One of these says what the key of the cluster's authority is sealed under. Without
-	// either, a passphrase is made and kept in the data directory.
+	// either, a first host makes a passphrase and keeps it in its data directory.
 	PassphraseFile    string
 	PassphraseCommand string // a command line of /bin/sh, which prints it
 }
@@ -109,7 +109,7 @@ func (d *daemon) listenCluster(ctx context.Context) (err error) {
 func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 	return cluster.Options{
 		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
-		Services: d.members.Services(), Holders: d.members.Holders, Members: d.members,
+		Services: d.members.Services(), Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
 	}
 }
 

@@ -26,7 +26,7 @@ func (h Management) MakeToken(ctx context.Context, roles string) (control.JoinTo
 			return control.JoinToken{}, kind(err)
 		}
 	}
-	addresses, signed := h.answering(ctx)
+	addresses, signed := asking{h.Host}.answering(ctx)
 	if !signed {
 		return control.JoinToken{}, fmt.Errorf("a token would let nobody join, as no host that answers signs certificates: %w: `ovs ca open` on a host, or start one with --ca-passphrase-file or --ca-passphrase-command", trust.ErrSealed)
 	}
@@ -38,7 +38,7 @@ func (h Management) MakeToken(ctx context.Context, roles string) (control.JoinTo
 }
 
 // answering are addresses for a token, and whether a host that signs is among them.
-func (h *Host) answering(ctx context.Context) (list []string, signed bool) {
+func (h asking) answering(ctx context.Context) (list []string, signed bool) {
 	known := h.known()
 	seen := h.survey(ctx, known)
 	own := h.o.Listeners.Addresses()[0]
@@ -108,7 +108,7 @@ func (h Management) WithdrawToken(ctx context.Context, id string) (string, error
 }
 
 // reader is the records for looking.
-func (h *Host) reader() *trust.Registrar {
+func (h Management) reader() *trust.Registrar {
 	return trust.NewRegistrar(trust.RegistrarOptions{Store: h.store, Host: h.id, Now: h.o.Now})
 }
 
@@ -227,7 +227,7 @@ func (h Management) SetAddress(ctx context.Context, host, address string) (contr
 }
 
 // writable is the store that writes takes changes of records to.
-func (h *Host) writable() trust.Store {
+func (h Management) writable() trust.Store {
 	if h.First() {
 		return h.store
 	}

@@ -22,11 +22,14 @@ const (
 	newFile        = "passphrase.new"
 )
 
+// keyed is a host and the authority's key.
+type keyed struct{ *Host }
+
 // passphraseBytes is how many random bytes a passphrase that is made here has.
 const passphraseBytes = 20
 
 // unseal opens the authority's key in this process.
-func (h *Host) unseal(ctx context.Context) error {
+func (h keyed) unseal(ctx context.Context) error {
 	passphrase, err := h.passphrase(ctx, false)
 	if err != nil {
 		return err
@@ -47,14 +50,14 @@ func (h *Host) unseal(ctx context.Context) error {
 }
 
 // kept reads a passphrase that is kept in the data directory.
-func (h *Host) kept(file string) ([]byte, error) {
+func (h keyed) kept(file string) ([]byte, error) {
 	b, err := disk.ReadWhole(h.o.FS, h.o.file(file), trust.PassphraseMax+2)
 	return bytes.TrimRight(b, "\r\n"), err
 }
 
 // keep makes a passphrase, under which the key on record is sealed, the one of the next
 // starts. That comes before the file of its change goes.
-func (h *Host) keep(passphrase []byte) error {
+func (h keyed) keep(passphrase []byte) error {
 	if err := disk.ReplaceWhole(h.o.FS, h.o.file(passphraseFile), append(passphrase[:len(passphrase):len(passphrase)], '\n')); err != nil {
 		return fmt.Errorf("passphrase of the authority: %w", err)
 	}
@@ -66,7 +69,7 @@ func (h *Host) keep(passphrase []byte) error {
 
 // passphrase reads the passphrase of the authority. If the user gave none it is in a file,
 // which is made only if may is set: nothing is sealed under a passphrase yet.
-func (h *Host) passphrase(ctx context.Context, may bool) ([]byte, error) {
+func (h keyed) passphrase(ctx context.Context, may bool) ([]byte, error) {
 	if h.o.Passphrase != nil {
 		return h.o.Passphrase(ctx)
 	}
@@ -98,7 +101,7 @@ const (
 
 // openKey opens the authority's key on a host that has joined and has the passphrase, as
 // soon as the records can be read. One that has none signs nothing until it is told it.
-func (h *Host) openKey() {
+func (h keyed) openKey() {
 	if h.o.Passphrase == nil {
 		if _, err := h.kept(passphraseFile); errors.Is(err, fs.ErrNotExist) {
 			return
@@ -140,7 +143,7 @@ func (h *Host) mayHaveKey() error {
 }
 
 // giveKeyUp forgets the authority's key if this host is not to have it any more.
-func (h *Host) giveKeyUp() {
+func (h keyed) giveKeyUp() {
 	r, known := h.cache.Host(h.id)
 	if !known || !h.canSign() || r.State == trust.Joined && r.Roles&trust.RoleArakoon != 0 {
 		return

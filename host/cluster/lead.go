@@ -16,6 +16,9 @@ import (
 // made in its place (P8).
 var ErrMissing = errors.New("missing")
 
+// leading is a host that becomes the first of a cluster, or is it again.
+type leading struct{ *Host }
+
 // Lead makes this machine, whose config group is store, the first host of a cluster, or
 // opens what it made before. mark is that of this start, as it is in the directory's
 // history.
@@ -56,14 +59,14 @@ func Lead(ctx context.Context, o Options, store trust.Store, mark generation.Mar
 	if err := o.makeDir(); err != nil {
 		return nil, err
 	}
-	m, err := h.lead(ctx)
+	m, err := leading{h}.lead(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := h.open(m); err != nil {
 		return nil, err
 	}
-	if err := h.settle(ctx); err != nil {
+	if err := leading{h}.settle(ctx); err != nil {
 		return nil, err
 	}
 	return h, nil
@@ -112,17 +115,17 @@ func Reopen(o Options, store trust.Store) (_ *Host, err error) {
 // Settle makes a host that was reopened the first of its cluster again, when its groups
 // answer: it can sign certificates, and others find it.
 func (h *Host) Settle(ctx context.Context) error {
-	if _, err := h.lead(ctx); err != nil {
+	if _, err := leading{h}.lead(ctx); err != nil {
 		return fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
 	}
-	if err := h.settle(ctx); err != nil {
+	if err := leading{h}.settle(ctx); err != nil {
 		return fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
 	}
 	return nil
 }
 
 // settle looks at the records, and puts this host on record: step 6.
-func (h *Host) settle(ctx context.Context) error {
+func (h leading) settle(ctx context.Context) error {
 	if err := h.cache.Refresh(ctx); err != nil {
 		return err
 	}
@@ -147,7 +150,7 @@ func (h *Host) settle(ctx context.Context) error {
 }
 
 // lead returns what this host shows: steps 1 to 5.
-func (h *Host) lead(ctx context.Context) (*trust.Material, error) {
+func (h leading) lead(ctx context.Context) (*trust.Material, error) {
 	m, err := trust.ReadMaterial(h.o.FS, h.o.file("host.pem"))
 	if errors.Is(err, fs.ErrNotExist) {
 		m, err = nil, nil
@@ -174,7 +177,7 @@ func (h *Host) lead(ctx context.Context) (*trust.Material, error) {
 		return nil, fmt.Errorf("%w: %s has a certificate of authority %s, and the cluster's is %s: was the directory put together from two?",
 			trust.ErrOtherCA, h.o.file("host.pem"), trust.FingerprintOf(m.Authority), trust.FingerprintOf(authority))
 	}
-	if err := h.unseal(ctx); err != nil {
+	if err := keyed{h.Host}.unseal(ctx); err != nil {
 		if !has {
 			return nil, fmt.Errorf("this host has no certificate yet, and can sign none: %w", err)
 		}
@@ -188,7 +191,7 @@ func (h *Host) lead(ctx context.Context) (*trust.Material, error) {
 }
 
 // mayFound refuses to make an authority where there was one.
-func (h *Host) mayFound(has bool) error {
+func (h leading) mayFound(has bool) error {
 	if !has {
 		_, err := h.o.FS.Stat(h.o.file("records"))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -202,8 +205,8 @@ func (h *Host) mayFound(has bool) error {
 }
 
 // found makes the authority and records it: steps 1 and 2.
-func (h *Host) found(ctx context.Context) error {
-	passphrase, err := h.passphrase(ctx, true)
+func (h leading) found(ctx context.Context) error {
+	passphrase, err := keyed{h.Host}.passphrase(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -219,7 +222,7 @@ func (h *Host) found(ctx context.Context) error {
 }
 
 // admitSelf gives this host its certificate: steps 3 to 5.
-func (h *Host) admitSelf(ctx context.Context, m *trust.Material, authority trust.Fingerprint) (*trust.Material, error) {
+func (h leading) admitSelf(ctx context.Context, m *trust.Material, authority trust.Fingerprint) (*trust.Material, error) {
 	key, err := h.o.key(m)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,9 @@ import (
 	"openvstorage/trust"
 )
 
+// asking is a host that asks all others.
+type asking struct{ *Host }
+
 // reads is the store of records of a host that has joined: by the connection to a host that
 // holds the config group, and without one by this host's own member of that, if it has one.
 type reads struct{ of *Host }
@@ -46,7 +49,7 @@ const passTime = 40 * time.Second
 // passOn answers a join that this host cannot sign with what another host says of it. The
 // token's secret goes to hosts of the cluster alone, which may all see it: whoever holds the
 // config group has its hash, and signs.
-func (h *Host) passOn(ctx context.Context, in *wire.Incoming) wire.Answer {
+func (h asking) passOn(ctx context.Context, in *wire.Incoming) wire.Answer {
 	ctx, cancel := context.WithTimeout(ctx, passTime)
 	defer cancel()
 	if _, err := h.joinRequest(ctx, in); err != nil {
@@ -68,7 +71,7 @@ func (h *Host) passOn(ctx context.Context, in *wire.Incoming) wire.Answer {
 }
 
 // passTo passes a join on to one host. There is an error if that one has not looked at it.
-func (h *Host) passTo(ctx context.Context, t target, body []byte) (wire.Answer, error) {
+func (h asking) passTo(ctx context.Context, t target, body []byte) (wire.Answer, error) {
 	c, err := h.others.dial(ctx, trust.ProtocolJoin, t)
 	if err != nil {
 		return wire.Answer{}, err
@@ -108,7 +111,7 @@ const (
 )
 
 // survey asks hosts whether they are there, and whether they sign certificates.
-func (h *Host) survey(ctx context.Context, hosts []roster.Host) map[uuid.UUID]seen {
+func (h asking) survey(ctx context.Context, hosts []roster.Host) map[uuid.UUID]seen {
 	all := map[uuid.UUID]seen{h.id: {true, h.canSign()}}
 	var mu sync.Mutex
 	var asked sync.WaitGroup
@@ -130,7 +133,7 @@ func (h *Host) survey(ctx context.Context, hosts []roster.Host) map[uuid.UUID]se
 	return all
 }
 
-func (h *Host) look(ctx context.Context, t target) (s seen) {
+func (h asking) look(ctx context.Context, t target) (s seen) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTime)
 	defer cancel()
 	c, err := h.others.dial(ctx, ServiceHosts, t)
