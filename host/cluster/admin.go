@@ -26,7 +26,7 @@ func (h Management) MakeToken(ctx context.Context, roles string) (control.JoinTo
 			return control.JoinToken{}, kind(err)
 		}
 	}
-	addresses, signed := asking{h.Host}.answering(ctx)
+	addresses, signed := asks(h.Host).answering(ctx)
 	if !signed {
 		return control.JoinToken{}, fmt.Errorf("a token would let nobody join, as no host that answers signs certificates: %w: `ovs ca open` on a host, or start one with --ca-passphrase-file or --ca-passphrase-command", trust.ErrSealed)
 	}

@@ -22,7 +22,7 @@ func (h Management) signs(ctx context.Context) (*trust.Registrar, error) {
 		return h.registrar, nil
 	}
 	who := "and no other host that answers does; `ovs ca open` on one"
-	if all := asking{h.Host}.signers(ctx); len(all) > 0 {
+	if all := asks(h.Host).signers(ctx); len(all) > 0 {
 		who = "run it on " + strings.Join(all, " or ")
 	}
 	return nil, fmt.Errorf("%w: this host signs no certificates: %s", control.ErrInvalid, who)
@@ -69,7 +69,7 @@ func (h Management) OpenKey(ctx context.Context, passphrase []byte, keep bool) e
 	}
 	h.o.Logger.Info("the authority's key was opened: this host signs certificates", "kept", keep)
 	if keep {
-		return keyed{h.Host}.keep(passphrase)
+		return keyOf(h.Host).keep(passphrase)
 	}
 	return nil
 }
@@ -86,12 +86,12 @@ func (h Management) Reseal(ctx context.Context, passphrase []byte) error {
 	if err := trust.CheckPassphrase(passphrase); err != nil {
 		return kind(err)
 	}
-	_, missing := keyed{h.Host}.kept(passphraseFile)
+	_, missing := keyOf(h.Host).kept(passphraseFile)
 	keeps := h.o.Passphrase == nil && missing == nil
 	if keeps {
 		// Of a change before whose outcome was lost: its passphrase may be the one.
-		if _, missing := keyed{h.Host}.kept(newFile); missing == nil {
-			if err := keyed{h.Host}.unseal(ctx); err != nil {
+		if _, missing := keyOf(h.Host).kept(newFile); missing == nil {
+			if err := keyOf(h.Host).unseal(ctx); err != nil {
 				return kind(err)
 			}
 		} else if !errors.Is(missing, fs.ErrNotExist) {
@@ -106,7 +106,7 @@ func (h Management) Reseal(ctx context.Context, passphrase []byte) error {
 	}
 	h.o.Logger.Warn("the authority's key was sealed under another passphrase: hosts that read the one before at their start sign nothing from their next start on")
 	if keeps {
-		return keyed{h.Host}.keep(passphrase)
+		return keyOf(h.Host).keep(passphrase)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (h Management) Authority(ctx context.Context) (control.Authority, error) {
 	a := h.credentials.Material().Authority
 	return control.Authority{
 		Cluster: h.cluster, Fingerprint: trust.FingerprintOf(a).String(), From: a.NotBefore, Until: a.NotAfter,
-		Open: h.canSign(), Signers: asking{h.Host}.signers(ctx), Certificate: a.Raw,
+		Open: h.canSign(), Signers: asks(h.Host).signers(ctx), Certificate: a.Raw,
 	}, nil
 }
 

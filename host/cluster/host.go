@@ -169,7 +169,7 @@ func (h *Host) Serve() error {
 		h.work.Go(h.prune)
 	}
 	if h.registrar != nil && !h.First() {
-		h.work.Go(keyed{h}.openKey)
+		h.work.Go(keyOf(h).openKey)
 	}
 	return nil
 }
@@ -181,7 +181,7 @@ func (h *Host) obey() {
 	for {
 		next := h.cache.Next()
 		h.expel()
-		keyed{h}.giveKeyUp()
+		keyOf(h).giveKeyUp()
 		h.o.Changed(h)
 		if h.link != nil {
 			h.link.learn(h.ctx)

@@ -25,6 +25,8 @@ const (
 // keyed is a host and the authority's key.
 type keyed struct{ *Host }
 
+func keyOf(h *Host) keyed { return keyed{h} }
+
 // passphraseBytes is how many random bytes a passphrase that is made here has.
 const passphraseBytes = 20
 

@@ -19,6 +19,8 @@ var ErrMissing = errors.New("missing")
 // leading is a host that becomes the first of a cluster, or is it again.
 type leading struct{ *Host }
 
+func leads(h *Host) leading { return leading{h} }
+
 // Lead makes this machine, whose config group is store, the first host of a cluster, or
 // opens what it made before. mark is that of this start, as it is in the directory's
 // history.
@@ -59,14 +61,14 @@ func Lead(ctx context.Context, o Options, store trust.Store, mark generation.Mar
 	if err := o.makeDir(); err != nil {
 		return nil, err
 	}
-	m, err := leading{h}.lead(ctx)
+	m, err := leads(h).lead(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := h.open(m); err != nil {
 		return nil, err
 	}
-	if err := leading{h}.settle(ctx); err != nil {
+	if err := leads(h).settle(ctx); err != nil {
 		return nil, err
 	}
 	return h, nil
@@ -115,10 +117,10 @@ func Reopen(o Options, store trust.Store) (_ *Host, err error) {
 // Settle makes a host that was reopened the first of its cluster again, when its groups
 // answer: it can sign certificates, and others find it.
 func (h *Host) Settle(ctx context.Context) error {
-	if _, err := leading{h}.lead(ctx); err != nil {
+	if _, err := leads(h).lead(ctx); err != nil {
 		return fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
 	}
-	if err := leading{h}.settle(ctx); err != nil {
+	if err := leads(h).settle(ctx); err != nil {
 		return fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
 	}
 	return nil
@@ -177,7 +179,7 @@ func (h leading) lead(ctx context.Context) (*trust.Material, error) {
 		return nil, fmt.Errorf("%w: %s has a certificate of authority %s, and the cluster's is %s: was the directory put together from two?",
 			trust.ErrOtherCA, h.o.file("host.pem"), trust.FingerprintOf(m.Authority), trust.FingerprintOf(authority))
 	}
-	if err := keyed{h.Host}.unseal(ctx); err != nil {
+	if err := keyOf(h.Host).unseal(ctx); err != nil {
 		if !has {
 			return nil, fmt.Errorf("this host has no certificate yet, and can sign none: %w", err)
 		}
@@ -206,7 +208,7 @@ func (h leading) mayFound(has bool) error {
 
 // found makes the authority and records it: steps 1 and 2.
 func (h leading) found(ctx context.Context) error {
-	passphrase, err := keyed{h.Host}.passphrase(ctx, true)
+	passphrase, err := keyOf(h.Host).passphrase(ctx, true)
 	if err != nil {
 		return err
 	}

@@ -120,7 +120,7 @@ func (h *Host) serveJoin(ctx context.Context, in *wire.Incoming) wire.Answer {
 	}
 	if !h.canSign() {
 		if in.Op == opJoin && len(in.Header) == 0 {
-			return asking{h}.passOn(ctx, in)
+			return asks(h).passOn(ctx, in)
 		}
 		return failure(statusSealed, fmt.Errorf("host %s: %w", h.id, trust.ErrSealed))
 	}

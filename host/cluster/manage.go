@@ -99,7 +99,7 @@ func (h Management) Hosts(ctx context.Context) ([]control.ClusterHost, error) {
 	if err != nil {
 		return nil, kind(err)
 	}
-	seen := asking{h.Host}.survey(ctx, where)
+	seen := asks(h.Host).survey(ctx, where)
 	list := make([]control.ClusterHost, len(hosts))
 	for i, r := range hosts {
 		c := control.ClusterHost{ID: r.ID, State: r.State.String(), Roles: r.Roles.String(), Joined: r.Joined, Changed: r.Changed, Self: r.ID == h.id}

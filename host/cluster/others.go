@@ -18,6 +18,8 @@ import (
 // asking is a host that asks all others.
 type asking struct{ *Host }
 
+func asks(h *Host) asking { return asking{h} }
+
 // reads is the store of records of a host that has joined: by the connection to a host that
 // holds the config group, and without one by this host's own member of that, if it has one.
 type reads struct{ of *Host }

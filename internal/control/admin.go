@@ -92,4 +92,3 @@ func (a *AdminClient) Reseal(ctx context.Context, passphrase []byte) error {
 	_, err := call[done](ctx, c, "ca/reseal", passphraseRequest{Passphrase: passphrase}, nil)
 	return err
 }
-
