@@ -45,16 +45,22 @@ func (c *Cluster) config(nbd []string, insecure bool) cluster.Config {
 			config.Names = append(config.Names, host)
 		}
 	}
-	switch {
-	case c.PassphraseFile != "":
-		config.Passphrase = func(context.Context) ([]byte, error) {
-			b, err := readPEM(c.PassphraseFile, checkKeyFile)
-			return bytes.TrimRight(b, "\r\n"), err
+	if c.PassphraseFile != "" || c.PassphraseCommand != "" {
+		config.Passphrase = func(ctx context.Context) ([]byte, error) {
+			return Passphrase(ctx, c.PassphraseFile, c.PassphraseCommand)
 		}
-	case c.PassphraseCommand != "":
-		config.Passphrase = func(ctx context.Context) ([]byte, error) { return ask(ctx, c.PassphraseCommand) }
 	}
 	return config
+}
+
+// Passphrase reads a passphrase from a file, which nobody but its owner may read, or has a
+// command line of /bin/sh print it: one of both is given. Ends of lines behind it are not of it.
+func Passphrase(ctx context.Context, file, command string) ([]byte, error) {
+	if file != "" {
+		b, err := readPEM(file, checkKeyFile)
+		return bytes.TrimRight(b, "\r\n"), err
+	}
+	return ask(ctx, command)
 }
 
 // ask has a command print a passphrase. Its error does not have what was printed.

@@ -35,60 +35,60 @@ func (s *Server) adminRoutes(mux *http.ServeMux) {
 	}, s))
 }
 
-// AdminClient speaks to the `ovs up` of one data directory about what hosts of its cluster do,
+// HostsClient speaks to the `ovs up` of one data directory about what hosts of its cluster do,
 // about tokens, and about the authority's key. It is safe for concurrent use.
-type AdminClient struct{ of *Client }
+type HostsClient struct{ of *Client }
 
 // OfHosts is the client for the administration of hosts by the `ovs up` that a client speaks to.
-func OfHosts(c *Client) *AdminClient { return &AdminClient{c} }
+func OfHosts(c *Client) *HostsClient { return &HostsClient{c} }
 
 // Tokens lists the join tokens on record.
-func (a *AdminClient) Tokens(ctx context.Context) ([]TokenInfo, error) {
-	c := a.of
+func (h *HostsClient) Tokens(ctx context.Context) ([]TokenInfo, error) {
+	c := h.of
 	return call[[]TokenInfo](ctx, c, "host/tokens", struct{}{}, nil)
 }
 
 // WithdrawToken ends a join token, and returns its whole number.
-func (a *AdminClient) WithdrawToken(ctx context.Context, id string) (string, error) {
-	c := a.of
+func (h *HostsClient) WithdrawToken(ctx context.Context, id string) (string, error) {
+	c := h.of
 	r, err := call[withdrawRequest](ctx, c, "host/withdraw", withdrawRequest{id}, nil)
 	return r.ID, err
 }
 
 // SetRoles changes what a host does.
-func (a *AdminClient) SetRoles(ctx context.Context, host, roles string) (ClusterHost, error) {
-	c := a.of
+func (h *HostsClient) SetRoles(ctx context.Context, host, roles string) (ClusterHost, error) {
+	c := h.of
 	return call[ClusterHost](ctx, c, "host/roles", rolesRequest{host, roles}, nil)
 }
 
 // Drain has the members of groups leave a host, or ends that.
-func (a *AdminClient) Drain(ctx context.Context, host string, undo bool, left func(done, total int64)) (ClusterHost, error) {
-	c := a.of
+func (h *HostsClient) Drain(ctx context.Context, host string, undo bool, left func(done, total int64)) (ClusterHost, error) {
+	c := h.of
 	return call[ClusterHost](ctx, c, "host/drain", modeRequest{host, !undo}, left)
 }
 
 // Maintain begins or ends the maintenance of a host.
-func (a *AdminClient) Maintain(ctx context.Context, host string, on bool) (ClusterHost, error) {
-	c := a.of
+func (h *HostsClient) Maintain(ctx context.Context, host string, on bool) (ClusterHost, error) {
+	c := h.of
 	return call[ClusterHost](ctx, c, "host/maintenance", modeRequest{host, on}, nil)
 }
 
 // SetAddress says where a host is.
-func (a *AdminClient) SetAddress(ctx context.Context, host, address string) (ClusterHost, error) {
-	c := a.of
+func (h *HostsClient) SetAddress(ctx context.Context, host, address string) (ClusterHost, error) {
+	c := h.of
 	return call[ClusterHost](ctx, c, "host/address", addressRequest{host, address}, nil)
 }
 
 // OpenKey opens the authority's key in the host that is asked.
-func (a *AdminClient) OpenKey(ctx context.Context, passphrase []byte, keep bool) error {
-	c := a.of
+func (h *HostsClient) OpenKey(ctx context.Context, passphrase []byte, keep bool) error {
+	c := h.of
 	_, err := call[done](ctx, c, "ca/open", passphraseRequest{passphrase, keep}, nil)
 	return err
 }
 
 // Reseal seals the authority's key under another passphrase.
-func (a *AdminClient) Reseal(ctx context.Context, passphrase []byte) error {
-	c := a.of
+func (h *HostsClient) Reseal(ctx context.Context, passphrase []byte) error {
+	c := h.of
 	_, err := call[done](ctx, c, "ca/reseal", passphraseRequest{Passphrase: passphrase}, nil)
 	return err
 }
