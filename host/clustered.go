@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/host/cluster"
 	"openvstorage/host/members"
 	"openvstorage/host/metrics"
@@ -116,6 +118,7 @@ func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 	return cluster.Options{
 		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
 		Services: d.members.Services(), Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
+		InSync: func(host uuid.UUID) string { return members.InSync(d.members, host) },
 	}
 }
 

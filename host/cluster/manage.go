@@ -104,7 +104,7 @@ func (h Management) Hosts(ctx context.Context) ([]control.ClusterHost, error) {
 	for i, r := range hosts {
 		c := control.ClusterHost{ID: r.ID, State: r.State.String(), Roles: r.Roles.String(), Joined: r.Joined, Changed: r.Changed, Self: r.ID == h.id}
 		c.First, c.Members = r.ID == h.cluster, h.o.Members.On(r.ID)
-		c.InSync = h.o.Members.InSync(r.ID)
+		c.InSync = h.o.InSync(r.ID)
 		c.Draining, c.Maintenance = h.o.Members.Mode(r.ID)
 		if k := slices.IndexFunc(where, func(w roster.Host) bool { return w.ID == r.ID }); k >= 0 {
 			w := where[k]

@@ -111,6 +111,9 @@ type Options struct {
 	Records trust.Store
 	// Members is what this host knows of the members of groups; nil: there are none.
 	Members Members
+	// InSync says in words whether a host holds all that is answered here, "" where that is not
+	// asked of it. nil: of none.
+	InSync func(host uuid.UUID) string
 	// Wait bounds how long the start of a host that has joined waits for the first host
 	// before it goes by what it has seen. 0: 10 s.
 	Wait time.Duration
@@ -132,6 +135,9 @@ func (o *Options) ensureDefaults() {
 	if o.Members == nil {
 		o.Members = noMembers{}
 	}
+	if o.InSync == nil {
+		o.InSync = func(uuid.UUID) string { return "" }
+	}
 	if o.Holders == nil {
 		o.Holders = func() []Place { return nil }
 	}
@@ -151,9 +157,6 @@ type Members interface {
 	Mode(host uuid.UUID) (leaves, maintenance bool)
 	// On are the members on a host.
 	On(host uuid.UUID) []string
-	// InSync says in words whether a host holds all that is answered here, where that is asked
-	// of it.
-	InSync(host uuid.UUID) string
 	// Safety says in words how many hosts the groups can lose.
 	Safety() string
 }
@@ -165,7 +168,6 @@ func (noMembers) Leave(context.Context, uuid.UUID, bool) error { return nil }
 func (noMembers) Undrain(context.Context, uuid.UUID) error     { return nil }
 func (noMembers) Mode(uuid.UUID) (bool, bool)                  { return false, false }
 func (noMembers) On(uuid.UUID) []string                        { return nil }
-func (noMembers) InSync(uuid.UUID) string                      { return "" }
 func (noMembers) Safety() string                               { return "" }
 
 func (noMembers) Drain(context.Context, uuid.UUID, func(done, total int64)) error { return nil }

@@ -10,7 +10,7 @@ import (
 
 // learners are the learners of groups that are led here, by their hosts: which of their groups
 // are in sync, and which are behind.
-func (m *Members) learners() (inSync, behind map[uuid.UUID][]string) {
+func learners(m *Members) (inSync, behind map[uuid.UUID][]string) {
 	inSync, behind = map[uuid.UUID][]string{}, map[uuid.UUID][]string{}
 	r := m.file.Now()
 	for _, name := range m.names() {
@@ -34,8 +34,8 @@ func (m *Members) learners() (inSync, behind map[uuid.UUID][]string) {
 }
 
 // mirrored says in words whether another host holds all that is answered here.
-func (m *Members) mirrored() string {
-	inSync, behind := m.learners()
+func mirrored(m *Members) string {
+	inSync, behind := learners(m)
 	var said []string
 	for h, list := range inSync {
 		if len(behind[h]) == 0 && len(list) == len(m.file.Now().Groups) {
@@ -54,8 +54,8 @@ func (m *Members) mirrored() string {
 
 // InSync says in words whether a host holds all that is answered here: "in sync",
 // "NOT IN SYNC", or "" where that is not asked of it, or not known here.
-func (m *Members) InSync(host uuid.UUID) string {
-	inSync, behind := m.learners()
+func InSync(m *Members, host uuid.UUID) string {
+	inSync, behind := learners(m)
 	switch {
 	case len(behind[host]) > 0:
 		return "NOT IN SYNC: " + strings.Join(behind[host], ", ")
