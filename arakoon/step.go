@@ -54,6 +54,7 @@ type stepper struct {
 	last       uint64        // the last entry that the log was given
 	peers      peers
 	zones      zones
+	synced     synced
 	changes    changes
 	lead       lead
 
@@ -151,6 +152,8 @@ func (s *stepper) take(item any) {
 		s.takeTransfer(w)
 	case unreachable:
 		s.raft.ReportUnreachable(uint64(w))
+	case refusal:
+		s.synced.refused(s, w)
 	case *statusRequest:
 		w.done <- s.status()
 	case requireZones:
