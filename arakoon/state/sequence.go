@@ -33,11 +33,12 @@ const (
 // value is empty. Its methods return it, so that they chain; arguments are
 // copied.
 type Sequence struct {
-	body  []byte
-	steps int
-	calls []call
-	level uint32 // of the group, that the steps need, but for functions
-	err   error
+	body   []byte
+	steps  int
+	calls  []call
+	values int    // steps that return a value of the database
+	level  uint32 // of the group, that the steps need, but for functions
+	err    error
 }
 
 // call is a step that calls a function, with where its argument is in the body.
@@ -78,6 +79,9 @@ func (s *Sequence) step(op byte, key []byte) {
 		s.err = &Error{Code: CodeBadCommand, Step: s.steps, Message: "empty key"}
 	}
 	s.steps++
+	if returnsValue(op) {
+		s.values++
+	}
 	s.level = max(s.level, stepLevel(op))
 	s.body = appendBytes(append(s.body, op), key)
 }
@@ -90,6 +94,9 @@ func needsKey(op byte) bool {
 	}
 	return false
 }
+
+// returnsValue reports whether the result of a kind of step has a value of the database.
+func returnsValue(op byte) bool { return op == opTestAndSet || op == opReplace }
 
 func (s *Sequence) checkValue(v []byte) {
 	if len(v) > ValueMax && s.err == nil {
@@ -183,6 +190,9 @@ type Result struct {
 	Found bool   // there was an old value
 	Count uint64 // keys deleted
 }
+
+// ResultHead is what a result takes in bytes but for its value, encoded.
+const ResultHead = 1 + 8 + 4
 
 func appendResults(dst []byte, results []Result) []byte {
 	for _, r := range results {

@@ -14,7 +14,8 @@ import (
 // the batch takes those writes back.
 type tx struct {
 	under         *writes
-	bytes         int
+	bytes         int // that it writes
+	results       int // bytes of its results, encoded
 	time          int64
 	index         uint64 // of the entry
 	conf          *pb.ConfState
@@ -173,12 +174,26 @@ func (t *tx) run(body []byte, functions *Registry, at *int) (results []Result, f
 	r := &reader{b: body}
 	for ; len(r.b) > 0; *at++ {
 		result, failed := t.do(mustReadStep(r), functions)
+		if failed == nil {
+			failed = t.answers(result)
+		}
 		if failed != nil {
 			return nil, failed
 		}
 		results = append(results, result)
 	}
 	return results, nil
+}
+
+// answers counts the result of a step. Steps of a few bytes can each return a value of
+// ValueMax, so without a bound a command's results could take all memory, on each member. A
+// group below LevelBounded goes on without one, as all its members must come to the same.
+func (t *tx) answers(r Result) *Error {
+	t.results += ResultHead + len(r.Value)
+	if t.results <= ResultsMax || t.level < LevelBounded && !t.under.trial() {
+		return nil
+	}
+	return &Error{Code: CodeTooLarge, Message: fmt.Sprintf("the results up to this step have more than %d bytes; ask for fewer values at once", ResultsMax)}
 }
 
 // do does a step. Its result is made of the state and the step alone, as it must be the
