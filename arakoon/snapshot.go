@@ -33,9 +33,13 @@ var ErrNoSnapshot = errors.New("arakoon: no such snapshot")
 // them: the caller checks size and sum of each, syncs it, and removes what is not good. But
 // a file of which a sync has failed must be removed. Fetch returns an error that matches
 // ErrNoSnapshot where the other member says so, and soon after ctx has ended. It is called
-// again after other errors, later. A node makes one call at a time.
+// again after other errors, later. A node makes one call of Fetch at a time.
 type Fetcher interface {
 	Fetch(ctx context.Context, from uint64, id SnapshotID, dir string) error
+	// Hold tells member from that a snapshot of it is needed still: it opens it, as reads do.
+	// It is called every 10 s from the first call of Fetch until all is checked and in
+	// place, also beside a call of Fetch. Its error matches ErrNoSnapshot as that of Fetch.
+	Hold(ctx context.Context, from uint64, id SnapshotID) error
 }
 
 // Snapshot is a member's open snapshot, to be served to another member. Its methods are safe
@@ -47,8 +51,8 @@ type Snapshot struct {
 }
 
 // OpenSnapshot opens a snapshot that this member has made. The error matches ErrNoSnapshot
-// if there is none of that id. A snapshot that nobody reads for 30 s is dropped, open or
-// not.
+// if there is none of that id. A snapshot that nobody opens or reads for 30 s is dropped, open
+// or not.
 func (n *Node) OpenSnapshot(id SnapshotID) (*Snapshot, error) {
 	if err := n.Err(); err != nil {
 		return nil, err

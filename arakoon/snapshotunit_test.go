@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/format"
 )
 
@@ -110,4 +111,25 @@ func TestPace(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A fetch is given up for another snapshot when nothing came and nothing was checked between
+// two offers of that, and not before.
+func TestFetchIsGivenUpForAnother(t *testing.T) {
+	fs := crashdisk.New()
+	if err := fs.MkdirAll("/in", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	i := &incoming{opt: Options{FS: fs}, busy: true, id: SnapshotID{1}, dir: "/in", had: -1, cancel: func() { ended = true }}
+	for _, c := range []struct {
+		offered SnapshotID
+		checked int64
+		ends    bool
+	}{{offered: SnapshotID{2}}, {offered: SnapshotID{1}}, {offered: SnapshotID{2}, checked: 1}, {offered: SnapshotID{3}, checked: 1 << 20}, {offered: SnapshotID{3}, ends: true}} {
+		i.checked.Add(c.checked)
+		if i.compare(c.offered); ended != c.ends {
+			t.Fatalf("%+v: given up %v", c, ended)
+		}
+	}
 }
