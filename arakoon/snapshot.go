@@ -64,7 +64,7 @@ func (n *Node) OpenSnapshot(id SnapshotID) (*Snapshot, error) {
 func (s *Snapshot) Files() []SnapshotFile { return slices.Clone(s.made.files) }
 
 // ReadAt reads of a file as an io.ReaderAt does. All reads of a member's snapshots together
-// get Options.SnapshotBytesPerSecond, and wait for their turn. It fails with ErrNoSnapshot
+// get Options.SnapshotBytesPerSecond, less while there is other work, and wait for their turn. It fails with ErrNoSnapshot
 // once the snapshot was dropped or closed.
 func (s *Snapshot) ReadAt(name string, p []byte, off int64) (n int, err error) {
 	f, ok := fileNamed(s.made.files, name)

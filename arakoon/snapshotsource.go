@@ -61,7 +61,7 @@ type source struct {
 func newSource(n *Node, at state.Position) *source {
 	return &source{
 		fs: n.opt.FS, dir: n.opt.Dir, states: &n.state, log: n.log, end: n.end, logger: n.opt.Logger, work: n.work,
-		freed: n.compactor.wake.Ring, may: n.compactor.may, pace: &pace{rate: n.opt.SnapshotBytesPerSecond}, conf: at.Conf, behind: map[uint64]*follower{},
+		freed: n.compactor.wake.Ring, may: n.compactor.may, pace: newPace(n), conf: at.Conf, behind: map[uint64]*follower{},
 	}
 }
 

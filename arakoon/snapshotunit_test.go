@@ -107,6 +107,17 @@ func TestPace(t *testing.T) {
 		if err := p.wait(1, end); !errors.Is(err, ErrClosed) {
 			t.Error(err)
 		}
+		p = &pace{rate: 1000, busyRate: 100, busy: func() bool { return time.Since(began) < time.Minute }}
+		began = time.Now()
+		end = newShutdown("/x")
+		for range 13 { // twelve take a minute, and the next one a second
+			if err := p.wait(500, end); err != nil {
+				t.Error(err)
+			}
+		}
+		if d := time.Since(began); d != time.Minute {
+			t.Errorf("beside other work 6000 bytes took %v", d)
+		}
 		if err := (&pace{rate: -1}).wait(1<<40, end); err != nil {
 			t.Error(err)
 		}
