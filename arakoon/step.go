@@ -42,6 +42,7 @@ type stepper struct {
 	leader  *atomic.Uint64 // the node's
 	inbox   *inbox
 	figures *figures
+	ages    *ages
 	stands  bool                              // raft campaigns, or leads
 	gone    func(id uint64) bool              // the state's: the group has removed this member
 	storing func() (number uint64, busy bool) // the appender's
@@ -143,6 +144,8 @@ func (s *stepper) take(item any) {
 		s.lookAfter(item)
 	case *proposal:
 		s.waiting = append(s.waiting, w)
+	case wantsAge:
+		s.askForAge()
 	case *read:
 		s.reads = append(s.reads, w)
 	case *change:
@@ -242,6 +245,9 @@ func (s *stepper) ready() {
 			s.noteLead()
 		}
 		for _, r := range rd.ReadStates {
+			if s.heardAge(r) {
+				continue
+			}
 			round := binary.BigEndian.Uint64(r.RequestCtx)
 			for _, w := range s.asked[round] {
 				w.index <- r.Index

@@ -234,3 +234,20 @@ func TestStatistics(t *testing.T) {
 		t.Errorf("%+v", s.Ops)
 	}
 }
+
+// A read says how old what it has seen may be: at a member that is alone no older than the read.
+func TestReadsTellTheirAge(t *testing.T) {
+	h := newHost(t, 3, openNode(t), kv.Options{})
+	client := newClient(t, Options{}, h)
+	index, err := client.Set(t.Context(), b("k"), b("v"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []arakoon.Consistency{arakoon.Consistent, arakoon.Local, arakoon.AtLeast(index)} {
+		began := time.Now()
+		v, seen, err := client.GetSeen(t.Context(), how, b("k"))
+		if err != nil || string(v) != "v" || !seen.Aged || seen.Age > time.Since(began)+time.Millisecond || seen.Revision < index {
+			t.Errorf("%q, %+v, %v", v, seen, err)
+		}
+	}
+}
