@@ -88,17 +88,13 @@ func asksAge(m *pb.Message, asker uint64) bool {
 // wantsAge has the stepper ask.
 type wantsAge struct{}
 
-func (s *stepper) askForAge() {
-	s.raft.ReadIndex(s.ages.question(s.opt.Member))
-}
-
-// heardAge takes what raft says of a question for an age, and reports whether it was one.
-func (s *stepper) heardAge(r raft.ReadState) bool {
+// heard takes what raft says of a question for an age, and reports whether it was one.
+func (a *ages) heard(r raft.ReadState, p *progress) bool {
 	if len(r.RequestCtx) != ageRound {
 		return false
 	}
-	applied, _ := s.progress.now()
-	s.ages.answer(binary.BigEndian.Uint64(r.RequestCtx[8:]), r.Index, applied)
+	applied, _ := p.now()
+	a.answer(binary.BigEndian.Uint64(r.RequestCtx[8:]), r.Index, applied)
 	return true
 }
 

@@ -145,7 +145,7 @@ func (s *stepper) take(item any) {
 	case *proposal:
 		s.waiting = append(s.waiting, w)
 	case wantsAge:
-		s.askForAge()
+		s.raft.ReadIndex(s.ages.question(s.opt.Member))
 	case *read:
 		s.reads = append(s.reads, w)
 	case *change:
@@ -245,7 +245,7 @@ func (s *stepper) ready() {
 			s.noteLead()
 		}
 		for _, r := range rd.ReadStates {
-			if s.heardAge(r) {
+			if s.ages.heard(r, s.progress) {
 				continue
 			}
 			round := binary.BigEndian.Uint64(r.RequestCtx)
