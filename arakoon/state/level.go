@@ -6,9 +6,8 @@ import "fmt"
 // proposed. The state holds it, it only rises, and a release that does not know a group's
 // level refuses to open its state.
 const (
-	LevelFirst   = 1 // all releases
-	LevelBounded = 2 // results have a bound (ResultsMax)
-	LevelNewest  = 2 // confirm, leases, marks
+	LevelFirst  = 1 // all releases
+	LevelNewest = 2 // confirm, leases, marks
 )
 
 // LevelError is the error for a sequence that needs a higher level than the group has.

@@ -95,9 +95,6 @@ func needsKey(op byte) bool {
 	return false
 }
 
-// returnsValue reports whether the result of a kind of step has a value of the database.
-func returnsValue(op byte) bool { return op == opTestAndSet || op == opReplace }
-
 func (s *Sequence) checkValue(v []byte) {
 	if len(v) > ValueMax && s.err == nil {
 		s.err = &Error{Code: CodeTooLarge, Step: s.steps - 1, Message: fmt.Sprintf("value of %d bytes; the limit is %d", len(v), ValueMax)}
@@ -190,9 +187,6 @@ type Result struct {
 	Found bool   // there was an old value
 	Count uint64 // keys deleted
 }
-
-// ResultHead is what a result takes in bytes but for its value, encoded.
-const ResultHead = 1 + 8 + 4
 
 func appendResults(dst []byte, results []Result) []byte {
 	for _, r := range results {

@@ -16,13 +16,6 @@ func (s *Sequence) MayStop(r *Registry) bool {
 	return false
 }
 
-// MayAnswerMuch reports whether the results of a sequence may have more than ResultsMax bytes,
-// as far as its steps tell: what functions return is not known. Only then is TryResults worth
-// its time.
-func (s *Sequence) MayAnswerMuch() bool {
-	return s.steps*ResultHead+s.values*ValueMax > ResultsMax
-}
-
 // trials is memory for the writes of Try.
 var trials = sync.Pool{New: func() any { return &writes{at: map[string]int{}} }}
 
@@ -37,16 +30,6 @@ func (s *State) Try(body []byte) error {
 	var stop *stopError
 	if errors.As(err, &stop) {
 		return err
-	}
-	return nil
-}
-
-// TryResults is Try for what the sequence returns: the error is an *Error with CodeTooLarge if
-// that would be more than a group of LevelBounded lets through.
-func (s *State) TryResults(body []byte) error {
-	out, err := s.try(body)
-	if err == nil && out.Err != nil && out.Err.Code == CodeTooLarge {
-		return out.Err
 	}
 	return nil
 }

@@ -185,17 +185,6 @@ func (t *tx) run(body []byte, functions *Registry, at *int) (results []Result, f
 	return results, nil
 }
 
-// answers counts the result of a step. Steps of a few bytes can each return a value of
-// ValueMax, so without a bound a command's results could take all memory, on each member. A
-// group below LevelBounded goes on without one, as all its members must come to the same.
-func (t *tx) answers(r Result) *Error {
-	t.results += ResultHead + len(r.Value)
-	if t.results <= ResultsMax || t.level < LevelBounded && !t.under.trial() {
-		return nil
-	}
-	return &Error{Code: CodeTooLarge, Message: fmt.Sprintf("the results up to this step have more than %d bytes; ask for fewer values at once", ResultsMax)}
-}
-
 // do does a step. Its result is made of the state and the step alone, as it must be the
 // same on each member.
 func (t *tx) do(s step, functions *Registry) (result Result, failed *Error) {

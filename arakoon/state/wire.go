@@ -15,7 +15,6 @@ const (
 	CommandMax  = 16 << 20 // encoded
 	EffectsMax  = 64 << 20 // keys and values that one command writes
 	ResultMax   = 64 << 10 // of a result kept for a retry
-	ResultsMax  = 32 << 20 // of the results of one command, encoded; from LevelBounded on
 	SessionsMax = 4096
 	MultiGetMax = 24 << 20 // of the values that one MultiGet returns
 )
