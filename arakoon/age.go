@@ -88,13 +88,13 @@ func asksAge(m *pb.Message, asker uint64) bool {
 // wantsAge has the stepper ask.
 type wantsAge struct{}
 
-// heard takes what raft says of a question for an age, and reports whether it was one.
-func (a *ages) heard(r raft.ReadState, p *progress) bool {
+// heardAge takes what raft says of a question for an age, and reports whether it was one.
+func (p *progress) heardAge(r raft.ReadState) bool {
 	if len(r.RequestCtx) != ageRound {
 		return false
 	}
 	applied, _ := p.now()
-	a.answer(binary.BigEndian.Uint64(r.RequestCtx[8:]), r.Index, applied)
+	p.ages.answer(binary.BigEndian.Uint64(r.RequestCtx[8:]), r.Index, applied)
 	return true
 }
 
@@ -111,7 +111,7 @@ func (q QueryCalls) AsOf() (asOf time.Time, known bool) {
 	if c := n.state.Applied().Conf; n.leading.Load() && len(c.GetVoters()) == 1 && len(c.GetVotersOutgoing())+len(c.GetLearners()) == 0 {
 		return now, true
 	}
-	asOf, ask := n.ages.look(now, applied, n.opt.Tick)
+	asOf, ask := n.progress.ages.look(now, applied, n.opt.Tick)
 	if ask && n.Err() == nil {
 		n.work.put(wantsAge{})
 	}

@@ -43,7 +43,6 @@ type Node struct {
 	applier   *applier
 	history   *state.History
 	figures   figures
-	ages      ages
 	leaser    *leaser
 	hasher    *hasher
 	compactor *compactor
@@ -197,7 +196,7 @@ func (n *Node) join() error {
 		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{},
 		leading: &n.leading, leader: &n.leader, inbox: &n.inbox, gone: n.state.Gone, last: last, toldOthers: make(chan struct{}),
 		zones:  zones{need: n.opt.RequireZones, zone: n.opt.Zone},
-		source: n.source, incoming: n.incoming, figures: &n.figures, ages: &n.ages,
+		source: n.source, incoming: n.incoming, figures: &n.figures,
 	}
 	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer, took: n.figures.stores.add}
 	n.stepper.storing = n.appender.storing

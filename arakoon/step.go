@@ -42,7 +42,6 @@ type stepper struct {
 	leader  *atomic.Uint64 // the node's
 	inbox   *inbox
 	figures *figures
-	ages    *ages
 	stands  bool                              // raft campaigns, or leads
 	gone    func(id uint64) bool              // the state's: the group has removed this member
 	storing func() (number uint64, busy bool) // the appender's
@@ -145,7 +144,7 @@ func (s *stepper) take(item any) {
 	case *proposal:
 		s.waiting = append(s.waiting, w)
 	case wantsAge:
-		s.raft.ReadIndex(s.ages.question(s.opt.Member))
+		s.raft.ReadIndex(s.progress.ages.question(s.opt.Member))
 	case *read:
 		s.reads = append(s.reads, w)
 	case *change:
@@ -245,7 +244,7 @@ func (s *stepper) ready() {
 			s.noteLead()
 		}
 		for _, r := range rd.ReadStates {
-			if s.ages.heard(r, s.progress) {
+			if s.progress.heardAge(r) {
 				continue
 			}
 			round := binary.BigEndian.Uint64(r.RequestCtx)

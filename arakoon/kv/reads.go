@@ -14,11 +14,10 @@ import (
 // begin makes sure that a read of the store as it is now sees what c promises, and takes a
 // place among those that touch the store. The wait for other members comes before the
 // place, so that reads which wait for a majority keep nobody from reading locally.
-func (s *Server) begin(ctx context.Context, g *Group, c arakoon.Consistency) (seen seen, err error) {
-	seen.asOf, seen.known = time.Now(), c == arakoon.Consistent
+func (s *Server) begin(ctx context.Context, g *Group, c arakoon.Consistency) (revision uint64, err error) {
 	if c != arakoon.Local {
 		if err := s.settle(ctx, g, c); err != nil {
-			return seen, err
+			return 0, err
 		}
 	}
 	select {
@@ -27,33 +26,14 @@ func (s *Server) begin(ctx context.Context, g *Group, c arakoon.Consistency) (se
 		select {
 		case s.slots <- struct{}{}:
 		case <-ctx.Done():
-			return seen, fmt.Errorf("%w: no read was begun: all %d places are taken", ctx.Err(), cap(s.slots))
+			return 0, fmt.Errorf("%w: no read was begun: all %d places are taken", ctx.Err(), cap(s.slots))
 		}
 	}
 	if held := s.held.Load(); held > s.o.Answers {
 		s.end()
-		return seen, fmt.Errorf("%w: %d bytes of answers are on their way out", arakoon.ErrBusy, held)
+		return 0, fmt.Errorf("%w: %d bytes of answers are on their way out", arakoon.ErrBusy, held)
 	}
-	if !seen.known {
-		seen.asOf, seen.known = g.Node.AsOf()
-	}
-	seen.revision = g.Node.Applied()
-	return seen, nil
-}
-
-// seen is what is known of a read before it reads.
-type seen struct {
-	revision uint64
-	asOf     time.Time // all that was answered before is seen; if known
-	known    bool
-}
-
-// age puts the age of what was read into the head of its answer.
-func (s *seen) age(a *Answer) *Answer {
-	if a.Aged = s.known; s.known {
-		a.Age = time.Since(s.asOf)
-	}
-	return a
+	return g.Node.Applied(), nil
 }
 
 func (s *Server) end() { <-s.slots }
@@ -99,35 +79,35 @@ func keyed(r *wire.Incoming) (c arakoon.Consistency, key []byte, err error) {
 }
 
 func (s *Server) get(ctx context.Context, g *Group, r *wire.Incoming) (wire.Answer, error) {
-	value, seen, err := s.value(ctx, g, r)
+	value, revision, err := s.value(ctx, g, r)
 	if err != nil {
 		return wire.Answer{}, err
 	}
-	return answer(seen.age(&Answer{Revision: seen.revision}), s.body(value)), nil
+	return answer(&Answer{Revision: revision}, s.body(value)), nil
 }
 
 func (s *Server) exists(ctx context.Context, g *Group, r *wire.Incoming) (wire.Answer, error) {
-	_, seen, err := s.value(ctx, g, r)
+	_, revision, err := s.value(ctx, g, r)
 	var absent *arakoon.ErrNotFound
 	if err != nil && !errors.As(err, &absent) {
 		return wire.Answer{}, err
 	}
-	return answer(seen.age(&Answer{Revision: seen.revision, Exists: err == nil}), nil), nil
+	return answer(&Answer{Revision: revision, Exists: err == nil}, nil), nil
 }
 
-func (s *Server) value(ctx context.Context, g *Group, r *wire.Incoming) (value []byte, seen seen, err error) {
+func (s *Server) value(ctx context.Context, g *Group, r *wire.Incoming) (value []byte, revision uint64, err error) {
 	c, key, err := keyed(r)
 	if err != nil {
-		return nil, seen, err
+		return nil, 0, err
 	}
-	if seen, err = s.begin(ctx, g, c); err != nil {
-		return nil, seen, err
+	if revision, err = s.begin(ctx, g, c); err != nil {
+		return nil, 0, err
 	}
 	defer s.end()
 	began := time.Now()
 	value, err = g.Node.Get(ctx, arakoon.Local, key)
 	s.pace.note(time.Since(began))
-	return value, seen, err
+	return value, revision, err
 }
 
 func (s *Server) multiGet(ctx context.Context, g *Group, r *wire.Incoming) (wire.Answer, error) {
@@ -140,7 +120,7 @@ func (s *Server) multiGet(ctx context.Context, g *Group, r *wire.Incoming) (wire
 	if err != nil {
 		return wire.Answer{}, err
 	}
-	seen, err := s.begin(ctx, g, c)
+	revision, err := s.begin(ctx, g, c)
 	if err != nil {
 		return wire.Answer{}, err
 	}
@@ -157,7 +137,7 @@ func (s *Server) multiGet(ctx context.Context, g *Group, r *wire.Incoming) (wire
 	for _, v := range values {
 		out = appendOption(out, v)
 	}
-	return answer(seen.age(&Answer{Revision: seen.revision}), s.body(out)), nil
+	return answer(&Answer{Revision: revision}, s.body(out)), nil
 }
 
 // scan answers with one page of a range, as it is at one moment. An entry goes into a page
@@ -174,7 +154,7 @@ func (s *Server) scan(ctx context.Context, g *Group, r *wire.Incoming) (wire.Ans
 	if q.Bytes == 0 {
 		q.Bytes = PageSize
 	}
-	seen, err := s.begin(ctx, g, c)
+	revision, err := s.begin(ctx, g, c)
 	if err != nil {
 		return wire.Answer{}, err
 	}
@@ -183,7 +163,7 @@ func (s *Server) scan(ctx context.Context, g *Group, r *wire.Incoming) (wire.Ans
 	if q.Descending {
 		read = g.Node.Reverse
 	}
-	a := Answer{Revision: seen.revision}
+	a := Answer{Revision: revision}
 	var page []byte
 	keys := uint32(0)
 	err = read(ctx, arakoon.Local, q.First, q.Last, 0, func(k, v []byte) bool {
@@ -201,7 +181,7 @@ func (s *Server) scan(ctx context.Context, g *Group, r *wire.Incoming) (wire.Ans
 	if err := goesOn(ctx, g, &a, err); err != nil {
 		return wire.Answer{}, err
 	}
-	return answer(seen.age(&a), s.body(page)), nil
+	return answer(&a, s.body(page)), nil
 }
 
 // goesOn is for a read that has ended with err. If there is more, the client reads it at least
@@ -228,12 +208,12 @@ func (s *Server) count(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 	if err := b.end(); err != nil {
 		return wire.Answer{}, err
 	}
-	seen, err := s.begin(ctx, g, c)
+	revision, err := s.begin(ctx, g, c)
 	if err != nil {
 		return wire.Answer{}, err
 	}
 	defer s.end()
-	a := Answer{Revision: seen.revision}
+	a := Answer{Revision: revision}
 	number := uint64(0)
 	var next []byte
 	err = g.Node.Range(ctx, arakoon.Local, first, last, 0, func(k, _ []byte) bool {
@@ -247,7 +227,7 @@ func (s *Server) count(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 	if err := goesOn(ctx, g, &a, err); err != nil {
 		return wire.Answer{}, err
 	}
-	header := le.AppendUint64(appendAnswer(nil, seen.age(&a)), number)
+	header := le.AppendUint64(appendAnswer(nil, &a), number)
 	return wire.Answer{Header: append(header, next...)}, nil
 }
 

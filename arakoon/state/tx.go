@@ -174,13 +174,13 @@ func (t *tx) run(body []byte, functions *Registry, at *int) (results []Result, f
 	r := &reader{b: body}
 	for ; len(r.b) > 0; *at++ {
 		result, failed := t.do(mustReadStep(r), functions)
-		if failed == nil {
-			failed = t.answers(result)
-		}
 		if failed != nil {
 			return nil, failed
 		}
 		results = append(results, result)
+		if failed := t.answers(result); failed != nil {
+			return nil, failed
+		}
 	}
 	return results, nil
 }
