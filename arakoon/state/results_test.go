@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"openvstorage/internal/disk/crashdisk"
+
+	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 // asks returns a sequence that writes a key and then asks for a value n times.
@@ -65,5 +67,25 @@ func TestResultsOfFunctionsCount(t *testing.T) {
 	}
 	if out := apply(t, s, Command{Body: body(t, calls)}); out.Err == nil || out.Err.Code != CodeTooLarge || out.Err.Step != fits {
 		t.Error(fmt.Sprint(out.Err))
+	}
+}
+
+// Whoever answers one origin gets the results of that, and none of another's; what is applied
+// is the same.
+func TestResultsOfOthersAreNotKept(t *testing.T) {
+	s := open(t, crashdisk.New())
+	entry := func(origin uint64) *pb.Entry {
+		e := entryOf(s.Applied().Index + 1)
+		e.Data = AppendBatch(nil, Batch{Origin: origin, Number: 1, Commands: []Command{{Body: body(t, new(Sequence).Replace([]byte("k"), fmt.Append(nil, origin)))}}})
+		return e
+	}
+	for _, origin := range []uint64{7, 8, 7} {
+		applied, err := s.ApplyOf(7, []*pb.Entry{entry(origin)}, nil)
+		if err != nil || len(applied) != 1 || applied[0].Origin != origin || (applied[0].Outcomes[0].Results != nil) != (origin == 7) {
+			t.Errorf("origin %d: %+v, %v", origin, applied, err)
+		}
+		if v, _, _ := s.Get([]byte("k")); string(v) != fmt.Sprint(origin) {
+			t.Errorf("origin %d: %q", origin, v)
+		}
 	}
 }
