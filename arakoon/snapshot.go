@@ -38,7 +38,7 @@ type Fetcher interface {
 	Fetch(ctx context.Context, from uint64, id SnapshotID, dir string) error
 	// Hold tells member from that a snapshot of it is needed still: it opens it, as reads do.
 	// It is called every 10 s from the first call of Fetch until all is checked and in
-	// place, also beside a call of Fetch. Its error matches ErrNoSnapshot as that of Fetch.
+	// place, also beside a call of Fetch. It returns as Fetch does.
 	Hold(ctx context.Context, from uint64, id SnapshotID) error
 }
 

@@ -178,7 +178,7 @@ func (i *incoming) clear(dir string) {
 
 // bring fetches all files, and returns when they are good and durable.
 func (i *incoming) bring(ctx context.Context, from uint64, dir string, files []SnapshotFile, log *slog.Logger) error {
-	wait, most, good := fetchAgain, int64(0), map[string]bool{}
+	wait, most := fetchAgain, int64(0)
 	for tries := 0; ; tries++ {
 		err := i.opt.FS.MkdirAll(dir, 0o700)
 		if err == nil {
@@ -186,7 +186,7 @@ func (i *incoming) bring(ctx context.Context, from uint64, dir string, files []S
 		}
 		have := sizeOf(i.opt.FS, dir)
 		if err == nil {
-			if err = i.verify(ctx, dir, files, good); err == nil {
+			if err = i.verify(ctx, dir, files); err == nil {
 				return nil
 			}
 		}

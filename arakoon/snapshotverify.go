@@ -44,20 +44,16 @@ func (i *incoming) hold(ctx context.Context, from uint64, id SnapshotID, log *sl
 
 // verify checks size and sum of each file in dir and syncs it. A file that is not good is
 // removed, and named, so that the next fetch brings it again; whatever is no part of the
-// snapshot is removed too. good are the files that are, and that need no other look.
-func (i *incoming) verify(ctx context.Context, dir string, files []SnapshotFile, good map[string]bool) error {
+// snapshot is removed too.
+func (i *incoming) verify(ctx context.Context, dir string, files []SnapshotFile) error {
 	names, err := i.opt.FS.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	var bad []error
 	for _, name := range names {
-		if good[name] {
-			continue
-		}
 		if f, listed := fileNamed(files, name); listed {
 			if err = i.check(ctx, path.Join(dir, name), f); err == nil {
-				good[name] = true
 				continue
 			}
 			if ctx.Err() != nil {
