@@ -61,7 +61,7 @@ func (a *applier) loop() {
 // another applies would make their states differ for ever.
 func (a *applier) apply(entries []*pb.Entry) error {
 	began := time.Now()
-	applied, err := a.state.state().Apply(entries, a.changeMembers)
+	applied, err := a.state.state().ApplyOf(a.origin, entries, a.changeMembers)
 	a.took(time.Since(began))
 	if err != nil {
 		return err

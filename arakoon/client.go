@@ -2,6 +2,7 @@ package arakoon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,6 +44,9 @@ func (n *Node) write(ctx context.Context, seq *Sequence, session uuid.UUID, requ
 	if err == nil && seq.MayStop(n.functions) {
 		err = n.try(ctx, body)
 	}
+	if err == nil && seq.MayAnswerMuch() && n.state.Level() < state.LevelBounded {
+		err = n.boundResults(ctx, body, session)
+	}
 	if err != nil {
 		return 0, nil, err
 	}
@@ -65,6 +69,30 @@ func (n *Node) try(ctx context.Context, body []byte) error {
 		return fmt.Errorf("arakoon: %s: not proposed, as it would stop every member: %w", n.opt.Dir, err)
 	}
 	return nil
+}
+
+// boundResults is for a sequence that may return a lot, in a group of a level at which results
+// have no bound yet. If they would be too long, a group of one comes to the level that has the
+// bound, and refuses the sequence then; others refuse it here. But not in a session: this may be
+// the retry of a write that was done, and only the state can tell.
+func (n *Node) boundResults(ctx context.Context, body []byte, session uuid.UUID) error {
+	end, err := n.readers.begin(ctx, Local)
+	if err != nil {
+		return err
+	}
+	failed := n.state.TryResults(body)
+	end()
+	if failed == nil {
+		return nil
+	}
+	var level *LevelError
+	if err := n.comeTo(ctx, state.LevelBounded); !errors.As(err, &level) {
+		return err
+	}
+	if session != uuid.Nil {
+		return nil
+	}
+	return failed
 }
 
 // propose has a command applied, and waits for what becomes of it.

@@ -102,6 +102,12 @@ func (c *current) Try(body []byte) error {
 	return v.Try(body)
 }
 
+func (c *current) TryResults(body []byte) error {
+	v := c.use()
+	defer c.leave(v)
+	return v.TryResults(body)
+}
+
 func (c *current) Flush() (state.Position, error) {
 	v := c.use()
 	defer c.leave(v)

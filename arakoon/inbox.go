@@ -70,10 +70,15 @@ func (b *inbox) taken(r received) {
 // wellFormed reports whether a member of this release could have sent a message: raft
 // takes the order of entries and the terms on trust, and would end the node over them.
 func wellFormed(m *pb.Message, self uint64) bool {
-	if m.GetFrom() == 0 || m.GetFrom() == self || raft.IsLocalMsgTarget(m.GetFrom()) || m.GetTerm() == 0 {
+	asks := m.GetType() == pb.MsgReadIndex // without a term
+	if m.GetFrom() == 0 || m.GetFrom() == self || raft.IsLocalMsgTarget(m.GetFrom()) || (m.GetTerm() == 0) != asks {
 		return false
 	}
 	switch m.GetType() {
+	case pb.MsgReadIndex:
+		return asksAge(m, m.GetFrom())
+	case pb.MsgReadIndexResp:
+		return asksAge(m, self)
 	case pb.MsgApp:
 		return inOrder(m)
 	case pb.MsgSnap:
@@ -82,7 +87,7 @@ func wellFormed(m *pb.Message, self uint64) bool {
 	case pb.MsgAppResp, pb.MsgVote, pb.MsgVoteResp, pb.MsgPreVote, pb.MsgPreVoteResp, pb.MsgHeartbeat, pb.MsgHeartbeatResp, pb.MsgTimeoutNow:
 		return len(m.GetEntries()) == 0 && m.GetSnapshot() == nil && len(m.GetResponses()) == 0
 	}
-	return false // members forward nothing to each other
+	return false // members forward nothing else to each other
 }
 
 // inOrder reports whether entries follow each other behind the one that the message says
@@ -154,6 +159,11 @@ func (s *stepper) welcome(m *pb.Message) bool {
 		return m.GetReject() || s.reaches(m.GetIndex())
 	case pb.MsgTimeoutNow:
 		return known
+	case pb.MsgReadIndex:
+		// Two that take each other for the leader would send it to and fro. A leader that
+		// has nothing of its term yet would keep it, as many as there are.
+		_, term := s.progress.now()
+		return known && s.leading.Load() && term == s.raft.BasicStatus().HardState.GetTerm()
 	}
 	return true
 }

@@ -39,6 +39,22 @@ func TestBadMessages(t *testing.T) {
 		for _, kind := range []pb.MessageType{pb.MsgHup, pb.MsgUnreachable, pb.MsgSnapStatus, pb.MsgStorageAppendResp, pb.MsgProp, pb.MsgReadIndex, pb.MsgReadIndexResp, pb.MsgTransferLeader, pb.MsgForgetLeader} {
 			message(other, lead, kind, func(*pb.Message) {})
 		}
+		question := func(asker uint64, more ...byte) func(m *pb.Message) {
+			data := append((&ages{}).question(asker), more...)
+			return func(m *pb.Message) {
+				m.Entries = []*pb.Entry{{Data: data}}
+				if m.GetType() == pb.MsgReadIndex {
+					m.Term = nil
+				}
+			}
+		}
+		message(other, lead, pb.MsgReadIndex, question(id))                                                      // for somebody else
+		message(other, lead, pb.MsgReadIndex, func(m *pb.Message) { question(other)(m); m.Term = new(term) })    // with a term
+		message(other, lead, pb.MsgReadIndex, question(other, 1))                                                // too long
+		message(other, lead, pb.MsgReadIndex, func(m *pb.Message) { m.Term, m.Entries = nil, []*pb.Entry{nil} }) // of nothing
+		message(id, follower, pb.MsgReadIndex, question(id))                                                     // who does not lead
+		message(99, lead, pb.MsgReadIndex, question(99))                                                         // of a stranger
+		message(id, follower, pb.MsgReadIndexResp, question(id))                                                 // the answer to another one
 		message(other, lead, pb.MsgHeartbeatResp, func(m *pb.Message) { m.To = new(uint64(77)) })
 		message(id, lead, pb.MsgHeartbeatResp, func(*pb.Message) {})
 		message(0, lead, pb.MsgHeartbeatResp, func(*pb.Message) {})

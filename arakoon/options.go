@@ -100,8 +100,11 @@ type Options struct {
 	MemTableBytes   uint64 // default 16 MiB, up to four of them
 
 	// SnapshotBytesPerSecond bounds what is read of this member's snapshots, by all who
-	// read together, so that serving goes on beside; default 200 MB/s, below 0 unbounded.
-	SnapshotBytesPerSecond int64
+	// read together; default 200 MB/s, below 0 unbounded. SnapshotBusyBytesPerSecond is the
+	// bound while writes or consistent reads are under way at this member, so that serving
+	// goes on beside: whoever fetches takes CPU and disk from others too. Default 40 MB/s,
+	// or SnapshotBytesPerSecond if that is less; below 0 unbounded.
+	SnapshotBytesPerSecond, SnapshotBusyBytesPerSecond int64
 	// HoldBytes is how much more of the log is kept for members that catch up by a
 	// snapshot, in bytes of segment files; then they need another one. Default 4 GiB.
 	HoldBytes int64
@@ -127,6 +130,11 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.SegmentBytes, 64<<20)
 	setDefault(&o.CompactBytes, 64<<20)
 	setDefault(&o.SnapshotBytesPerSecond, 200_000_000)
+	busy := int64(40_000_000)
+	if o.SnapshotBytesPerSecond > 0 {
+		busy = min(busy, o.SnapshotBytesPerSecond)
+	}
+	setDefault(&o.SnapshotBusyBytesPerSecond, busy)
 	setDefault(&o.HoldBytes, 4<<30)
 	setDefault(&o.ScanBytes, 64<<20)
 	setDefault(&o.Group, path.Base(o.Dir))

@@ -36,6 +36,8 @@ func (q *queue[T]) take() []T {
 
 // progress is the applied index, and the waits for it.
 type progress struct {
+	ages ages // of what is applied
+
 	mu      sync.Mutex
 	index   uint64
 	term    uint64

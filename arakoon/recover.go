@@ -44,7 +44,7 @@ func (s Survivor) Alone() bool {
 // Survey says what a member holds that does not run. It opens the files as a start does, and
 // so it may cut a torn tail off; nothing else changes.
 func Survey(opt Options) (s Survivor, err error) {
-	err = survive(opt, func(n *Node, conf *pb.ConfState) error {
+	err = survive(opt, func(n stopped, conf *pb.ConfState) error {
 		s, err = n.survivor(conf)
 		return err
 	})
@@ -79,7 +79,7 @@ func Survey(opt Options) (s Survivor, err error) {
 // are removed: their numbers are never taken again. Between the two lives no message passes,
 // so that the new term is never compared with one of the old life.
 func Recover(opt Options, life uint64) (s Survivor, err error) {
-	err = survive(opt, func(n *Node, conf *pb.ConfState) error {
+	err = survive(opt, func(n stopped, conf *pb.ConfState) error {
 		if s, err = n.survivor(conf); err != nil {
 			return err
 		}
@@ -104,11 +104,14 @@ func Recover(opt Options, life uint64) (s Survivor, err error) {
 	return s, err
 }
 
+// stopped is a member whose files are open, and none of whose goroutines runs.
+type stopped struct{ *Node }
+
 // survive opens the files of a member, calls fn with the members as of the end of its log, and
 // closes the files. None of the member's goroutines runs.
-func survive(opt Options, fn func(*Node, *pb.ConfState) error) error {
+func survive(opt Options, fn func(stopped, *pb.ConfState) error) error {
 	opt.Existing, opt.HoldCompaction, opt.Life, opt.SameLife, opt.Transport, opt.Fetcher = true, true, 0, false, nil, nil
-	n := unopened(opt)
+	n := stopped{unopened(opt)}
 	err := n.open()
 	if err == nil {
 		var conf *pb.ConfState
@@ -123,7 +126,7 @@ func survive(opt Options, fn func(*Node, *pb.ConfState) error) error {
 }
 
 // survivor says what the member holds.
-func (n *Node) survivor(conf *pb.ConfState) (s Survivor, err error) {
+func (n stopped) survivor(conf *pb.ConfState) (s Survivor, err error) {
 	s = Survivor{Member: n.opt.Member, Life: raftlog.Life(n.log), Members: membersOf(conf)}
 	life, _ := n.state.state().Lineage()
 	s.Life = max(s.Life, life)
@@ -149,7 +152,7 @@ func (n *Node) survivor(conf *pb.ConfState) (s Survivor, err error) {
 }
 
 // confAtEnd is who the members are when the whole log is applied.
-func (n *Node) confAtEnd() (*pb.ConfState, error) {
+func (n stopped) confAtEnd() (*pb.ConfState, error) {
 	at := n.state.Applied()
 	conf := at.Conf
 	err := n.tail(func(e *pb.Entry) (err error) {
@@ -162,7 +165,7 @@ func (n *Node) confAtEnd() (*pb.ConfState, error) {
 }
 
 // tail calls fn with the entries that the log holds and the state has not applied.
-func (n *Node) tail(fn func(*pb.Entry) error) error {
+func (n stopped) tail(fn func(*pb.Entry) error) error {
 	last, err := n.log.LastIndex()
 	if err != nil {
 		return err
@@ -213,7 +216,7 @@ func afterChange(conf *pb.ConfState, e *pb.Entry) (*pb.ConfState, error) {
 
 // renewal is what goes into the log behind all that it has: changes of the members, one voter
 // at a time, of which the member is the only one in the end, and that all of it is committed.
-func (n *Node) renewal(s Survivor, conf *pb.ConfState) (r raftlog.Round, err error) {
+func (n stopped) renewal(s Survivor, conf *pb.ConfState) (r raftlog.Round, err error) {
 	hard, _, err := n.log.InitialState()
 	if err != nil {
 		return r, err

@@ -241,7 +241,7 @@ func TestRenewalOfAnyMembers(t *testing.T) {
 		{Voters: []uint64{1}, VotersOutgoing: []uint64{1, 2, 3}, LearnersNext: []uint64{2}, AutoLeave: new(true)},
 	} {
 		n := open(t, testOptions(crashdisk.New()))
-		r, err := n.renewal(Survivor{Member: 2, Last: 10, Term: 3}, conf)
+		r, err := stopped{n}.renewal(Survivor{Member: 2, Last: 10, Term: 3}, conf)
 		if err != nil {
 			t.Fatalf("%v: %v", conf, err)
 		}

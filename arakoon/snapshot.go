@@ -33,9 +33,13 @@ var ErrNoSnapshot = errors.New("arakoon: no such snapshot")
 // them: the caller checks size and sum of each, syncs it, and removes what is not good. But
 // a file of which a sync has failed must be removed. Fetch returns an error that matches
 // ErrNoSnapshot where the other member says so, and soon after ctx has ended. It is called
-// again after other errors, later. A node makes one call at a time.
+// again after other errors, later. A node makes one call of Fetch at a time.
 type Fetcher interface {
 	Fetch(ctx context.Context, from uint64, id SnapshotID, dir string) error
+	// Hold tells member from that a snapshot of it is needed still: it opens it, as reads do.
+	// It is called every 10 s from the first call of Fetch until all is checked and in
+	// place, also beside a call of Fetch. It returns as Fetch does.
+	Hold(ctx context.Context, from uint64, id SnapshotID) error
 }
 
 // Snapshot is a member's open snapshot, to be served to another member. Its methods are safe
@@ -47,8 +51,8 @@ type Snapshot struct {
 }
 
 // OpenSnapshot opens a snapshot that this member has made. The error matches ErrNoSnapshot
-// if there is none of that id. A snapshot that nobody reads for 30 s is dropped, open or
-// not.
+// if there is none of that id. A snapshot that nobody opens or reads for 30 s is dropped, open
+// or not.
 func (n *Node) OpenSnapshot(id SnapshotID) (*Snapshot, error) {
 	if err := n.Err(); err != nil {
 		return nil, err
@@ -60,7 +64,7 @@ func (n *Node) OpenSnapshot(id SnapshotID) (*Snapshot, error) {
 func (s *Snapshot) Files() []SnapshotFile { return slices.Clone(s.made.files) }
 
 // ReadAt reads of a file as an io.ReaderAt does. All reads of a member's snapshots together
-// get Options.SnapshotBytesPerSecond, and wait for their turn. It fails with ErrNoSnapshot
+// get Options.SnapshotBytesPerSecond, less while there is other work, and wait for their turn. It fails with ErrNoSnapshot
 // once the snapshot was dropped or closed.
 func (s *Snapshot) ReadAt(name string, p []byte, off int64) (n int, err error) {
 	f, ok := fileNamed(s.made.files, name)

@@ -9,6 +9,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,6 +51,18 @@ func (f *carrier) Fetch(ctx context.Context, from uint64, id SnapshotID, dir str
 		}
 	}
 	return nil
+}
+
+func (f *carrier) Hold(_ context.Context, from uint64, id SnapshotID) error {
+	n := f.c.node(from)
+	if n == nil {
+		return errors.New("nobody is there")
+	}
+	s, err := n.OpenSnapshot(id)
+	if err == nil {
+		s.Close()
+	}
+	return err
 }
 
 func (f *carrier) file(ctx context.Context, s *Snapshot, file SnapshotFile, to string) error {
@@ -397,6 +410,46 @@ func TestUnreadSnapshotIsDropped(t *testing.T) {
 		stuck = false
 		a.start(3)
 		a.whole(60)
+	})
+}
+
+// A snapshot whose check takes longer than an unread one is kept is fetched once, while writes
+// go on and the log is truncated, and its member has caught up behind it.
+func TestVerificationTakesItsTime(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		a := away(t)
+		change := a.change
+		opened := 0
+		var checks atomic.Int64
+		var said lines
+		a.kill(1, killed)
+		a.kill(2, killed)
+		a.change = func(id uint64, o *Options) {
+			change(id, o)
+			o.Logger = said.logger()
+			if id != 3 {
+				return
+			}
+			opened++
+			a.disk.Inject(faultdisk.Rule{
+				Ops: faultdisk.Read, Where: func(p string) bool { return strings.Contains(p, incomingPrefix) && strings.HasSuffix(p, ".sst") },
+				Times: 8, Before: func(faultdisk.Op, string) { checks.Add(1); time.Sleep(unreadMost) },
+			})
+		}
+		a.start(1)
+		a.start(2)
+		a.lead = a.leader(1, 2)
+		began := time.Now()
+		a.start(3)
+		a.until("a fetched snapshot", func() bool { a.carrier.mu.Lock(); defer a.carrier.mu.Unlock(); return a.carrier.calls > 0 })
+		for i := 60; time.Since(began) < 6*unreadMost; i++ {
+			a.fill(i, i+1)
+			time.Sleep(unreadMost / 10)
+		}
+		a.until("a whole member", func() bool { return a.node(3).Applied() == a.leader().Applied() })
+		if made := strings.Count(said.text(), "made a snapshot"); a.carrier.calls != 1 || opened != 1 || checks.Load() < 3 || made != 1 {
+			t.Errorf("%d snapshots made, %d fetches, %d openings, %d slow checks", made, a.carrier.calls, opened, checks.Load())
+		}
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,14 +36,15 @@ type incoming struct {
 	may      func() bool // whether the files of this member may be replaced
 	lineage  func() (life, generation uint64)
 
-	full atomic.Bool // it waits for room
+	full    atomic.Bool  // it waits for room
+	checked atomic.Int64 // bytes that were read to be checked
 
 	mu     sync.Mutex
 	id     SnapshotID
 	busy   bool               // from the offer until the snapshot is stored, or dropped
 	cancel context.CancelFunc // ends the fetch; nil when it is done
 	dir    string
-	had    int64 // bytes in dir when another snapshot was offered last; -1: none was
+	had    int64 // bytes in dir, and checked, when another snapshot was offered last; -1: none was
 }
 
 func newIncoming(n *Node) *incoming {
@@ -102,13 +102,13 @@ func (i *incoming) offer(m *pb.Message) error {
 	return nil
 }
 
-// compare gives a fetch up if another snapshot is offered for the second time and nothing
-// came in between: whoever has the one that is fetched may be gone for good. mu is held.
+// compare gives a fetch up if another snapshot is offered for the second time, and nothing
+// came or was checked in between: whoever has the one that is fetched may be gone for good. mu is held.
 func (i *incoming) compare(id SnapshotID) {
 	if id == i.id || i.cancel == nil {
 		return
 	}
-	have := sizeOf(i.opt.FS, i.dir)
+	have := sizeOf(i.opt.FS, i.dir) + i.checked.Load()
 	if have == i.had {
 		i.cancel()
 	}
@@ -129,6 +129,9 @@ func sizeOf(fsys disk.FS, dir string) (bytes int64) {
 func (i *incoming) fetch(ctx context.Context, m *pb.Message, files []SnapshotFile) {
 	dir, log := i.dir, i.opt.Logger.With(slog.String("id", i.id.String()), slog.Uint64("from", m.GetFrom()))
 	log.Info("arakoon node fetches a snapshot", slog.Uint64("index", m.GetSnapshot().GetMetadata().GetIndex()))
+	needed, enough := i.end.context()
+	defer enough()
+	i.end.run(func() { i.hold(needed, m.GetFrom(), i.id, log) })
 	err := i.bring(ctx, m.GetFrom(), dir, files, log)
 	i.mu.Lock()
 	i.cancel = nil // from here on it is this member's own work
@@ -220,58 +223,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// verify checks size and sum of each file in dir and syncs it. A file that is not good is
-// removed, and named, so that the next fetch brings it again; whatever is no part of the
-// snapshot is removed too.
-func (i *incoming) verify(ctx context.Context, dir string, files []SnapshotFile) error {
-	names, err := i.opt.FS.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	var bad []error
-	for _, name := range names {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if f, listed := fileNamed(files, name); listed {
-			if err = i.check(path.Join(dir, name), f); err == nil {
-				continue
-			}
-			bad = append(bad, err)
-		}
-		if err := i.opt.FS.RemoveAll(path.Join(dir, name)); err != nil {
-			return err
-		}
-	}
-	for _, f := range files {
-		if _, ok := slices.BinarySearch(names, f.Name); !ok {
-			bad = append(bad, fmt.Errorf("file %s of the snapshot is missing in %s", f.Name, dir))
-		}
-	}
-	if len(bad) > 0 {
-		return errors.Join(bad...)
-	}
-	return i.opt.FS.SyncDir(dir)
-}
-
-// check checks a file and syncs it.
-func (i *incoming) check(name string, want SnapshotFile) error {
-	size, sum, err := sumFile(i.opt.FS, name)
-	switch {
-	case err != nil:
-		return err
-	case size != want.Size:
-		return fmt.Errorf("file %s of the snapshot has %d bytes, not %d, and is fetched again", name, size, want.Size)
-	case sum != want.CRC:
-		return fmt.Errorf("file %s of the snapshot is damaged, its CRC is %08x, not %08x, and is fetched again", name, sum, want.CRC)
-	}
-	f, err := i.opt.FS.OpenFile(name, disk.Write, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Datasync(), f.Close())
 }
 
 // prepare makes what was fetched a state of this member, under a name that says which entry

@@ -61,7 +61,7 @@ type source struct {
 func newSource(n *Node, at state.Position) *source {
 	return &source{
 		fs: n.opt.FS, dir: n.opt.Dir, states: &n.state, log: n.log, end: n.end, logger: n.opt.Logger, work: n.work,
-		freed: n.compactor.wake.Ring, may: n.compactor.may, pace: &pace{rate: n.opt.SnapshotBytesPerSecond}, conf: at.Conf, behind: map[uint64]*follower{},
+		freed: n.compactor.wake.Ring, may: n.compactor.may, pace: newPace(n), conf: at.Conf, behind: map[uint64]*follower{},
 	}
 }
 
@@ -195,11 +195,8 @@ func (s *source) build(m *made) error {
 		return err
 	}
 	for _, name := range names {
-		if err := s.end.err(); err != nil {
-			return err
-		}
 		f := SnapshotFile{Name: name}
-		if f.Size, f.CRC, err = sumFile(s.fs, path.Join(m.dir, name)); err != nil {
+		if f.Size, f.CRC, err = sumFile(s.fs, path.Join(m.dir, name), func(int) error { return s.end.err() }); err != nil {
 			return err
 		}
 		m.files = append(m.files, f)
@@ -217,8 +214,9 @@ func (s *source) build(m *made) error {
 	return nil
 }
 
-// sumFile returns a file's size and CRC-32C.
-func sumFile(fsys disk.FS, name string) (size int64, sum uint32, err error) {
+// sumFile returns a file's size and CRC-32C. It calls passed with how many bytes it has read
+// since the last call, and ends with the error of that.
+func sumFile(fsys disk.FS, name string, passed func(n int) error) (size int64, sum uint32, err error) {
 	f, err := fsys.OpenFile(name, 0, 0)
 	if err != nil {
 		return 0, 0, err
@@ -237,6 +235,9 @@ func sumFile(fsys disk.FS, name string) (size int64, sum uint32, err error) {
 			return 0, 0, fmt.Errorf("read %s: %w", name, err)
 		}
 		sum = crc32.Update(sum, castagnoli, b)
+		if err := passed(len(b)); err != nil {
+			return 0, 0, err
+		}
 	}
 	return size, sum, nil
 }

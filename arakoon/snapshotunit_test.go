@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/format"
 )
 
@@ -106,8 +107,40 @@ func TestPace(t *testing.T) {
 		if err := p.wait(1, end); !errors.Is(err, ErrClosed) {
 			t.Error(err)
 		}
+		p = &pace{rate: 1000, busyRate: 100, busy: func() bool { return time.Since(began) < time.Minute }}
+		began = time.Now()
+		end = newShutdown("/x")
+		for range 13 { // twelve take a minute, and the next one a second
+			if err := p.wait(500, end); err != nil {
+				t.Error(err)
+			}
+		}
+		if d := time.Since(began); d != time.Minute {
+			t.Errorf("beside other work 6000 bytes took %v", d)
+		}
 		if err := (&pace{rate: -1}).wait(1<<40, end); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// A fetch is given up for another snapshot when nothing came and nothing was checked between
+// two offers of that, and not before.
+func TestFetchIsGivenUpForAnother(t *testing.T) {
+	fs := crashdisk.New()
+	if err := fs.MkdirAll("/in", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	i := &incoming{opt: Options{FS: fs}, busy: true, id: SnapshotID{1}, dir: "/in", had: -1, cancel: func() { ended = true }}
+	for _, c := range []struct {
+		offered SnapshotID
+		checked int64
+		ends    bool
+	}{{offered: SnapshotID{2}}, {offered: SnapshotID{1}}, {offered: SnapshotID{2}, checked: 1}, {offered: SnapshotID{3}, checked: 1 << 20}, {offered: SnapshotID{3}, ends: true}} {
+		i.checked.Add(c.checked)
+		if i.compare(c.offered); ended != c.ends {
+			t.Fatalf("%+v: given up %v", c, ended)
+		}
+	}
 }

@@ -144,6 +144,8 @@ func (s *stepper) take(item any) {
 		s.lookAfter(item)
 	case *proposal:
 		s.waiting = append(s.waiting, w)
+	case wantsAge:
+		s.raft.ReadIndex(s.progress.ages.question(s.opt.Member))
 	case *read:
 		s.reads = append(s.reads, w)
 	case *change:
@@ -245,6 +247,9 @@ func (s *stepper) ready() {
 			s.noteLead()
 		}
 		for _, r := range rd.ReadStates {
+			if s.progress.heardAge(r) {
+				continue
+			}
 			round := binary.BigEndian.Uint64(r.RequestCtx)
 			for _, w := range s.asked[round] {
 				w.index <- r.Index

@@ -72,7 +72,7 @@ func marksOf(e *pb.Entry) (ids []uint64, found bool, err error) {
 }
 
 // inSync says whether a survivor is in sync as of the end of its log.
-func (n *Node) inSync(s Survivor) (bool, error) {
+func (n stopped) inSync(s Survivor) (bool, error) {
 	ids, err := n.markedIn()
 	if err != nil {
 		return false, err

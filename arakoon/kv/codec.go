@@ -266,7 +266,7 @@ func readWrite(b []byte) (session uuid.UUID, request uint64, err error) {
 // Answer is the head of an answer to a request that reads.
 type Answer struct {
 	Revision uint64        // that the member had applied, at least, when it read; with More: that holds all that was seen
-	Age      time.Duration // how long ago the member last knew that it had all; in whole milliseconds
+	Age      time.Duration // all that was answered longer ago is seen; in whole milliseconds
 	Aged     bool          // the age is known
 	More     bool          // the range goes on behind its last key
 	Exists   bool          // of exists
@@ -284,7 +284,7 @@ func appendAnswer(dst []byte, a *Answer) []byte {
 	age := uint32(0)
 	if a.Aged {
 		flags |= answerAged
-		age = uint32(min(max(a.Age.Milliseconds(), 0), 1<<32-1))
+		age = uint32(min(max((a.Age+time.Millisecond-1).Milliseconds(), 0), 1<<32-1)) // never younger than it is
 	}
 	if a.More {
 		flags |= answerMore

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"context"
+	"time"
 
 	"openvstorage/arakoon"
 
@@ -23,6 +24,7 @@ type Node interface {
 	ChangeMembers(ctx context.Context, want arakoon.Members) error
 	Applied() uint64
 	Visible() (uint64, error)
+	AsOf() (asOf time.Time, known bool)
 	HashAt(ctx context.Context, index uint64) (sum [32]byte, err error)
 	Status() arakoon.Status
 	Stats() arakoon.Stats

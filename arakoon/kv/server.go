@@ -110,7 +110,10 @@ func (s *Server) Serve(ctx context.Context, r *wire.Incoming) wire.Answer {
 	case !open:
 		err = fmt.Errorf("%w: group %q is not open in this process", arakoon.ErrClosed, r.Peer.Group)
 	default:
-		a, err = handlers[r.Op](s, ctx, &g, r)
+		age := ages(&g, r)
+		if a, err = handlers[r.Op](s, ctx, &g, r); err == nil {
+			age.put(a.Header)
+		}
 	}
 	s.ops[r.Op].note(time.Since(began), err != nil)
 	if err == nil {

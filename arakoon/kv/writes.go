@@ -41,7 +41,7 @@ func (s *Server) write(ctx context.Context, g *Group, r *wire.Incoming) (wire.An
 	}
 	size := 0
 	for _, one := range results {
-		size += 16 + len(one.Value)
+		size += state.ResultHead + len(one.Value)
 	}
 	if size > wire.BodyMax {
 		return wire.Answer{}, &arakoon.Error{Code: state.CodeResultLost, Message: fmt.Sprintf("the sequence was done; its results have %d bytes, more than an answer may", size)}

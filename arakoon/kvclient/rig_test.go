@@ -1,6 +1,7 @@
 package kvclient
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -37,9 +38,10 @@ func openNode(t testing.TB) *arakoon.Node {
 
 // host serves one member on a socket.
 type host struct {
-	id     uint64
-	server *kv.Server
-	hang   atomic.Pointer[chan struct{}] // watches and reads of one key wait for it, but for local ones
+	id       uint64
+	loopback string // where it listens; "": on IPv4
+	server   *kv.Server
+	hang     atomic.Pointer[chan struct{}] // watches and reads of one key wait for it, but for local ones
 
 	mu     sync.Mutex
 	node   kv.Node // nil: not open
@@ -133,7 +135,7 @@ func (h *host) listen(t testing.TB) {
 	var l net.Listener = &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
 	if h.pipes == nil {
 		var err error
-		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		if l, err = net.Listen("tcp", cmp.Or(h.loopback, "127.0.0.1:0")); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,15 +1,18 @@
 package kvclient
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"openvstorage/arakoon"
 	"openvstorage/arakoon/kv"
+	"openvstorage/arakoon/state"
 	"openvstorage/internal/wire"
 
 	"github.com/google/uuid"
@@ -47,6 +50,11 @@ func TestBadInput(t *testing.T) {
 	}
 	read := kv.AppendRead(nil, arakoon.Consistent)
 	step := func(b ...byte) []byte { return b }
+	set := func(key, value int) []byte { // of so many bytes
+		b := binary.LittleEndian.AppendUint32([]byte{1}, uint32(key))
+		b = binary.LittleEndian.AppendUint32(append(b, make([]byte, key)...), uint32(value))
+		return append(b, make([]byte, value)...)
+	}
 	for name, tc := range map[string]struct {
 		op           uint16
 		header, body []byte
@@ -61,6 +69,11 @@ func TestBadInput(t *testing.T) {
 		"keys that are none":  {kv.OpMultiGet, append(read[:12:12], 0xff, 0xff, 0xff, 0xff), []byte("x"), kv.ErrBadInput},
 		"half a step":         {kv.OpWrite, kv.AppendWrite(nil, uuid.Nil, 0), step(1, 0xff, 0xff, 0, 0), kv.ErrBadInput},
 		"a step from afar":    {kv.OpWrite, kv.AppendWrite(nil, uuid.Nil, 0), step(0xee, 0, 0, 0, 0), kv.ErrBadInput},
+		"an empty key":        {kv.OpWrite, kv.AppendWrite(nil, uuid.Nil, 0), set(0, 1), &arakoon.Error{Code: state.CodeBadCommand}},
+		"a huge key":          {kv.OpWrite, kv.AppendWrite(nil, uuid.Nil, 0), set(state.KeyMax+1, 1), &arakoon.Error{Code: state.CodeTooLarge}},
+		"a huge value":        {kv.OpWrite, kv.AppendWrite(nil, uuid.Nil, 0), set(1, state.ValueMax+1), &arakoon.Error{Code: state.CodeTooLarge}},
+		"a huge sequence":     {kv.OpWrite, kv.AppendWrite(nil, uuid.Nil, 0), bytes.Repeat(set(1, state.ValueMax/2), 5), &arakoon.Error{Code: state.CodeTooLarge}},
+		"a member's own step": {kv.OpWrite, kv.AppendWrite(nil, uuid.Nil, 0), step(17, 0, 0, 0, 0), &arakoon.Error{Code: state.CodeBadCommand}},
 		"request of no one":   {kv.OpWrite, kv.AppendWrite(nil, uuid.Nil, 7), nil, kv.ErrBadInput},
 		"session of no one":   {kv.OpWrite, kv.AppendWrite(nil, uuid.New(), 1), nil, &arakoon.Error{Code: 5}},
 		"a watch for ever":    {kv.OpWatch, kv.AppendWatch(nil, 1, time.Hour, 0, nil), nil, kv.ErrBadInput},
@@ -177,6 +190,24 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 }
 
+// A member is reached by IPv6 as by IPv4.
+func TestIPv6(t *testing.T) {
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip("this machine has no IPv6: ", err)
+	}
+	l.Close()
+	h := &host{id: 3, node: openNode(t), loopback: "[::1]:0"}
+	serve(t, h, kv.Options{})
+	client := newClient(t, Options{}, h)
+	if _, err := client.Set(t.Context(), b("k"), b("v")); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := client.Get(t.Context(), arakoon.Consistent, b("k")); err != nil || string(v) != "v" || !strings.HasPrefix(h.addr, "[::1]:") {
+		t.Errorf("%q, %v, by %s", v, err, h.addr)
+	}
+}
+
 // Figures count what was done.
 func TestStatistics(t *testing.T) {
 	h := newHost(t, 3, openNode(t), kv.Options{})
@@ -201,5 +232,22 @@ func TestStatistics(t *testing.T) {
 	}
 	if strings.TrimSpace(got) != "get-local write" {
 		t.Errorf("%+v", s.Ops)
+	}
+}
+
+// A read says how old what it has seen may be: at a member that is alone no older than the read.
+func TestReadsTellTheirAge(t *testing.T) {
+	h := newHost(t, 3, openNode(t), kv.Options{})
+	client := newClient(t, Options{}, h)
+	index, err := client.Set(t.Context(), b("k"), b("v"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []arakoon.Consistency{arakoon.Consistent, arakoon.Local, arakoon.AtLeast(index)} {
+		began := time.Now()
+		v, seen, err := client.GetSeen(t.Context(), how, b("k"))
+		if err != nil || string(v) != "v" || !seen.Aged || seen.Age > time.Since(began)+time.Millisecond || seen.Revision < index {
+			t.Errorf("%q, %+v, %v", v, seen, err)
+		}
 	}
 }

@@ -45,6 +45,8 @@ func (c *client) run() {
 			c.read(c.some(getBoth))
 		case p < 45:
 			c.behind()
+		case p < 50:
+			c.local()
 		case p < 75:
 			c.write(c.some([]kind{set, set, remove, testAndSet, testAndSet, both, moveOver, add, add}[c.rng.IntN(9)]))
 		default:
@@ -168,6 +170,20 @@ func (c *client) behind() {
 	defer cancel()
 	if out, err := c.value(ctx, n, arakoon.AtLeast(index), key(in.pair, in.side)); err == nil && !l.over() {
 		c.group.record.atLeast(key(in.pair, in.side), out.values[0], index)
+	}
+}
+
+// local reads what some member has, with the time as of which it has everything.
+func (c *client) local() {
+	in, all := c.some(get), c.group.all()
+	n, l := all[c.rng.IntN(len(all))].node()
+	if n == nil {
+		return
+	}
+	asOf, known := n.AsOf()
+	out, err := c.value(context.Background(), n, arakoon.Local, key(in.pair, in.side))
+	if known && err == nil && !l.over() {
+		c.group.record.local(key(in.pair, in.side), out.values[0], asOf)
 	}
 }
 

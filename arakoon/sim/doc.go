@@ -17,7 +17,8 @@
 //     The group grows, shrinks, between one member and five, and gives the lead away
 //     meanwhile; who was removed is often destroyed at once.
 //   - Clients read, write, and repeat the writes of sessions, some of which were answered
-//     before or come twice. Holders want one lease, and write under its fence though they
+//     before or come twice. They read at a revision, and what one member has with the time
+//     as of which it has everything: what was answered before must be there. Holders want one lease, and write under its fence though they
 //     may have lost it. Watchers build a map of events, at one member after another.
 //
 // A watch reads every message at its sender. It holds that a term has one leader, that a

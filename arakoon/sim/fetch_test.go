@@ -41,6 +41,19 @@ func (f fetcher) Fetch(ctx context.Context, from uint64, id arakoon.SnapshotID, 
 	return nil
 }
 
+// Hold opens a snapshot that is needed still; see arakoon.Fetcher.
+func (f fetcher) Hold(_ context.Context, from uint64, id arakoon.SnapshotID) error {
+	source, err := f.source(from)
+	if err != nil {
+		return err
+	}
+	s, err := source.OpenSnapshot(id)
+	if err == nil {
+		s.Close()
+	}
+	return err
+}
+
 func (f fetcher) source(from uint64) (*arakoon.Node, error) {
 	l, ok := f.group.net.reaches(f.life.id, from)
 	if !ok || f.life.over() {

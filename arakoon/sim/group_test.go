@@ -24,6 +24,7 @@ type plan struct {
 	clients int
 	length  time.Duration // of the time with faults
 	compact int64         // Options.CompactBytes
+	mixed   bool          // members roll their logs over, and cut them, at different sizes
 	slow    bool          // syncs may take time
 	zones   int           // how many there are; two must have what is answered, and the members stay the same then; 0: none
 	weather weather

@@ -112,6 +112,9 @@ func (m *machine) options(l *life) arakoon.Options {
 		},
 		OnFailure: func(err error) { m.failed(l, err) },
 	}
+	if g.plan.mixed {
+		o.SegmentBytes, o.CompactBytes = o.SegmentBytes<<(m.id%3), o.CompactBytes<<(2*m.id%5)
+	}
 	g.join(m, l, &o)
 	return o
 }

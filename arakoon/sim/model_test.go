@@ -207,6 +207,16 @@ type recorder struct {
 	writes  map[string]uint64 // the index of whatever wrote a value
 	floors  []floor
 	touched map[touched]bool
+
+	answered []answered // of writes
+	aged     int        // reads of one member's state that told how old that was
+}
+
+// answered is when the client was told of a write of a key.
+type answered struct {
+	key   string
+	index uint64
+	at    time.Time
 }
 
 // touched is a key that a revision wrote.
@@ -252,6 +262,7 @@ func (r *recorder) wrote(index uint64, in input, out output) {
 	defer r.mu.Unlock()
 	if in.kind == set || in.kind == add || out.ok && in.kind != testAndSet {
 		r.touched[touched{string(key(in.pair, in.side)), index}] = true
+		r.answered = append(r.answered, answered{string(key(in.pair, in.side)), index, time.Now()})
 	}
 	if out.ok && (in.kind == both || in.kind == moveOver) {
 		r.touched[touched{string(key(in.pair, 1-in.side)), index}] = true
@@ -273,6 +284,21 @@ func (r *recorder) atLeast(key []byte, v value, index uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.floors = append(r.floors, floor{string(key), v, index})
+}
+
+// local notes what a read of one member's state has returned, which was to see all that was
+// answered before a time.
+func (r *recorder) local(key []byte, v value, asOf time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := floor{key: string(key), value: v}
+	for _, a := range r.answered {
+		if a.key == f.key && a.at.Before(asOf) {
+			f.index = max(f.index, a.index)
+		}
+	}
+	r.aged++
+	r.floors = append(r.floors, f)
 }
 
 // judge says what is wrong with the history, nil if it is linearizable. decided is false

@@ -164,15 +164,7 @@ func TestInterruptedCatchUpUnderLoad(t *testing.T) {
 		}
 		m.start()
 		g.works(t)
-		at := g.watch.newestAnswered()
-		for began := time.Now(); ; time.Sleep(50 * time.Millisecond) {
-			if n, _ := m.node(); n != nil && n.Applied() >= at {
-				return
-			}
-			if time.Since(began) > healing {
-				t.Fatalf("it has not caught up with %d%s", at, g.status())
-			}
-		}
+		g.caughtUp(t, m)
 	})
 }
 

@@ -132,6 +132,9 @@ func (s *State) entry(b *writes, next *meta, e *pb.Entry, change ConfChange) (Ap
 		if a.Outcomes[i], err = s.command(b, c, at, next); err != nil {
 			return a, fmt.Errorf("command %d: %w", i, err)
 		}
+		if s.only != 0 && s.only != batch.Origin {
+			a.Outcomes[i] = Outcome{}
+		}
 	}
 	return a, nil
 }

@@ -34,6 +34,9 @@ func Parse(body []byte) (*Sequence, error) {
 		if end := len(body) - len(r.b); op == opCall {
 			s.calls = append(s.calls, call{functionKey{string(one.key), one.number}, end - len(one.value), end})
 		}
+		if returnsValue(op) {
+			s.values++
+		}
 		s.level = max(s.level, stepLevel(op))
 	}
 	return s, nil

@@ -33,11 +33,12 @@ const (
 // value is empty. Its methods return it, so that they chain; arguments are
 // copied.
 type Sequence struct {
-	body  []byte
-	steps int
-	calls []call
-	level uint32 // of the group, that the steps need, but for functions
-	err   error
+	body   []byte
+	steps  int
+	calls  []call
+	values int    // steps that return a value of the database
+	level  uint32 // of the group, that the steps need, but for functions
+	err    error
 }
 
 // call is a step that calls a function, with where its argument is in the body.
@@ -78,6 +79,9 @@ func (s *Sequence) step(op byte, key []byte) {
 		s.err = &Error{Code: CodeBadCommand, Step: s.steps, Message: "empty key"}
 	}
 	s.steps++
+	if returnsValue(op) {
+		s.values++
+	}
 	s.level = max(s.level, stepLevel(op))
 	s.body = appendBytes(append(s.body, op), key)
 }

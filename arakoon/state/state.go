@@ -90,6 +90,7 @@ type State struct {
 	sessions *sessions // Apply's
 	recent   *recent   // Apply's
 	writes   writes    // Apply's
+	only     uint64    // Apply's: outcomes of other origins are not kept; 0: all are
 	leases   leases
 
 	sessionCount atomic.Int64 // of sessions, for whoever looks

@@ -24,17 +24,7 @@ var trials = sync.Pool{New: func() any { return &writes{at: map[string]int{}} }}
 // and every member of its release, again at each start: it must not be proposed. Without
 // an error it may still stop them, if what is applied before it changes the database.
 func (s *State) Try(body []byte) error {
-	s.mu.Lock()
-	next, err := s.meta, s.stopped()
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	w := trials.Get().(*writes)
-	w.db = s.db
-	_, err = s.run(w, body, next.at.Index+1, &next)
-	w.close()
-	trials.Put(w)
+	_, err := s.try(body)
 	// Other errors say nothing of the sequence: a block cannot be read, for example.
 	// Apply will meet them.
 	var stop *stopError
@@ -42,4 +32,19 @@ func (s *State) Try(body []byte) error {
 		return err
 	}
 	return nil
+}
+
+func (s *State) try(body []byte) (Outcome, error) {
+	s.mu.Lock()
+	next, err := s.meta, s.stopped()
+	s.mu.Unlock()
+	if err != nil {
+		return Outcome{}, Stop(err)
+	}
+	w := trials.Get().(*writes)
+	w.db = s.db
+	out, err := s.run(w, body, next.at.Index+1, &next)
+	w.close()
+	trials.Put(w)
+	return out, err
 }

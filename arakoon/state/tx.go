@@ -14,7 +14,8 @@ import (
 // the batch takes those writes back.
 type tx struct {
 	under         *writes
-	bytes         int
+	bytes         int // that it writes
+	results       int // bytes of its results, encoded
 	time          int64
 	index         uint64 // of the entry
 	conf          *pb.ConfState
@@ -177,6 +178,9 @@ func (t *tx) run(body []byte, functions *Registry, at *int) (results []Result, f
 			return nil, failed
 		}
 		results = append(results, result)
+		if failed := t.answers(result); failed != nil {
+			return nil, failed
+		}
 	}
 	return results, nil
 }

@@ -56,6 +56,9 @@ func newWrites(s *State) *writes {
 	return w
 }
 
+// trial says that nothing of this will reach Pebble.
+func (w *writes) trial() bool { return w.recent == nil }
+
 // keepEntries is the number of entries above which their memory is not used again.
 const keepEntries = 4096
 

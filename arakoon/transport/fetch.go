@@ -58,6 +58,28 @@ func (t *Transport) Fetch(ctx context.Context, from uint64, id SnapshotID, dir s
 	return nil
 }
 
+// Hold has member from keep a snapshot that is needed still: it asks for the list of its
+// files once. The error is that of Fetch.
+func (t *Transport) Hold(ctx context.Context, from uint64, id SnapshotID) error {
+	f, err := t.fetching(from, id, "")
+	if err != nil {
+		return err
+	}
+	defer f.redialer.Close()
+	if _, err := f.list(ctx); err != nil {
+		return fmt.Errorf("transport: hold snapshot %v of member %d: %w", id, from, err)
+	}
+	return nil
+}
+
+func (t *Transport) fetching(from uint64, id SnapshotID, dir string) (*fetch, error) {
+	r, err := wire.NewRedialer(wire.RedialOptions{
+		Target: func(ctx context.Context) (wire.DialOptions, error) { return t.target(ctx, from) },
+		First:  t.o.Redial, Most: t.o.Most,
+	})
+	return &fetch{t, from, id, dir, r}, err
+}
+
 func (t *Transport) fetch(ctx context.Context, from uint64, id SnapshotID, dir string) error {
 	if t.o.FS == nil {
 		return errors.New("Options.FS was not given")
@@ -65,15 +87,11 @@ func (t *Transport) fetch(ctx context.Context, from uint64, id SnapshotID, dir s
 	if err := disk.MakeDir(t.o.FS, dir, 0o700); err != nil {
 		return err
 	}
-	r, err := wire.NewRedialer(wire.RedialOptions{
-		Target: func(ctx context.Context) (wire.DialOptions, error) { return t.target(ctx, from) },
-		First:  t.o.Redial, Most: t.o.Most,
-	})
+	f, err := t.fetching(from, id, dir)
 	if err != nil {
 		return err
 	}
-	defer r.Close()
-	f := &fetch{t, from, id, dir, r}
+	defer f.redialer.Close()
 	files, err := f.list(ctx)
 	if err != nil {
 		return fmt.Errorf("list of files: %w", err)

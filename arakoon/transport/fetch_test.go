@@ -29,12 +29,13 @@ var testID = SnapshotID([]byte("0123456789abcdef"))
 
 // source is a member's snapshot in memory. What is asked of it can be counted and changed.
 type source struct {
-	files map[string][]byte
-	open  atomic.Int64
-	mu    sync.Mutex
-	reads map[string]int
-	asked func(name string, off int64) error // before each read; nil: nothing
-	spoil func(name string, p []byte, off int64)
+	files  map[string][]byte
+	open   atomic.Int64
+	opened atomic.Int64 // how often
+	mu     sync.Mutex
+	reads  map[string]int
+	asked  func(name string, off int64) error // before each read; nil: nothing
+	spoil  func(name string, p []byte, off int64)
 }
 
 func newSource(seed uint64) *source {
@@ -53,6 +54,7 @@ func (s *source) OpenSnapshot(id SnapshotID) (Snapshot, error) {
 		return nil, fmt.Errorf("%w: another one", ErrSnapshot)
 	}
 	s.open.Add(1)
+	s.opened.Add(1)
 	return s, nil
 }
 
@@ -174,6 +176,18 @@ func TestFetch(t *testing.T) {
 				t.Errorf("%d are open", src.open.Load())
 			}
 		})
+	}
+}
+
+// A member opens a snapshot that another one says it needs, and reads nothing of it for that.
+func TestHold(t *testing.T) {
+	n, src := fetching(t, "tls", crashdisk.New(), nil)
+	two := n.hosts[1].t
+	if err := two.Hold(t.Context(), 1, testID); err != nil || src.opened.Load() != 1 || src.open.Load() != 0 || len(src.count()) != 0 {
+		t.Errorf("opened %d times, %d are open: %v", src.opened.Load(), src.open.Load(), err)
+	}
+	if err := two.Hold(t.Context(), 1, SnapshotID{9}); !errors.Is(err, ErrSnapshot) {
+		t.Error(err)
 	}
 }
 

@@ -111,7 +111,7 @@ func away(ctx context.Context, o options, updates int, snapshots int64) error {
 	if err != nil {
 		return err
 	}
-	g, err := group.Local(ctx, program, o.dir, 3, "-snapshot-rate", fmt.Sprint(snapshots))
+	g, err := group.Local(ctx, program, o.dir, 3, "-snapshot-rate", fmt.Sprint(snapshots), "-snapshot-busy-rate", fmt.Sprint(snapshots))
 	if err != nil {
 		return err
 	}

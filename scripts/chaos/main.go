@@ -12,8 +12,8 @@
 // links; disks that hang, are slow or full; the lead given away; rolling restarts; a wiped
 // member replaced by a new number. After each the group must be whole again: one leads, and
 // all have what it has. At the end the history must be linearizable, watchers must have missed
-// nothing that they were told of, the members' hashes must be equal, and there must have been
-// no error that is not in the interface. A seed repeats the order of the harm, but not the
+// nothing that they were told of, the members' hashes must be equal, no log may have taken more
+// room than it may, and there must have been no error that is not in the interface. A seed repeats the order of the harm, but not the
 // moments.
 package main
 
@@ -59,7 +59,8 @@ type chaos struct {
 	lasting int            // milliseconds of a fault
 	disk    bool           // the fault of now is one of a disk
 	next    uint64         // number of the next member
-	lacks   []string       // what this machine has not
+	logs    logSpace
+	lacks   []string // what this machine has not
 }
 
 func main() {
@@ -76,7 +77,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "for data; default a new one in the working directory")
 	flag.DurationVar(&o.longest, "longest", 3*time.Second, "that a fault lasts")
 	kills := flag.Int("kills", 30, "of the leader, for failover")
-	snapshots := flag.Int64("snapshot-rate", 0, "bytes a second that are read of snapshots, for away; 0: the default")
+	snapshots := flag.Int64("snapshot-rate", 0, "bytes a second that are read of snapshots, also beside other work, for away; 0: the defaults")
 	updates := flag.Int("updates", 1000000, "of 1 KiB, for away")
 	flag.Parse()
 	o.say = func(format string, args ...any) {
@@ -195,8 +196,7 @@ func harass(ctx context.Context, o options) error {
 	}
 	c := &chaos{
 		options: o, ctx: ctx, rng: rand.New(rand.NewPCG(o.seed, 1)), r: newRecorder(), done: map[string]int{}, lasting: int(o.longest / time.Millisecond), next: 1,
-		// A short log, so that members that were away need snapshots.
-		group: group.New(program, o.dir, "-compact", "262144", "-segment", "131072"),
+		group: group.New(program, o.dir, logArguments()...),
 	}
 	defer c.close()
 	c.prepare()
@@ -247,6 +247,7 @@ func (c *chaos) judged(ctx context.Context) (wrong []string, err error) {
 			return one, err
 		})
 	})
+	all.Go(func() { c.logs.look(work, c.logDirs) })
 	err = c.harm(harm, rand.New(rand.NewPCG(c.seed, 2)))
 	end()
 	all.Wait()
@@ -257,6 +258,7 @@ func (c *chaos) judged(ctx context.Context) (wrong []string, err error) {
 	if err == nil {
 		err = c.hashes(ctx)
 	}
+	c.judgeLogs()
 	wrong = c.r.judge(5 * time.Minute)
 	c.report()
 	return wrong, err

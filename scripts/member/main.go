@@ -42,8 +42,8 @@ type config struct {
 	member, life, generation   uint64
 	joining                    bool
 	log                        int64 // bytes kept behind
-	segment                    int64
-	rate                       int64 // bytes a second of snapshots
+	segment, hold              int64
+	rate, busyRate             int64 // bytes a second of snapshots
 	tick                       time.Duration
 	verbose                    bool
 	peers                      *book
@@ -73,7 +73,9 @@ func flags() (config, error) {
 	flag.BoolVar(&c.joining, "joining", false, "the group has taken it up as a learner, or is about to")
 	flag.Int64Var(&c.log, "compact", 0, "bytes of log beyond which it is cut off; 0: the default")
 	flag.Int64Var(&c.segment, "segment", 0, "bytes of a file of the log; 0: the default")
+	flag.Int64Var(&c.hold, "hold", 0, "more bytes of log that are kept for members that catch up; 0: the default")
 	flag.Int64Var(&c.rate, "snapshot-rate", 0, "bytes a second that are read of snapshots; 0: the default")
+	flag.Int64Var(&c.busyRate, "snapshot-busy-rate", 0, "the same while there are writes and consistent reads; 0: the default")
 	flag.DurationVar(&c.tick, "tick", 0, "between heartbeats; 0: the default")
 	flag.BoolVar(&c.verbose, "verbose", false, "log what happens to standard error")
 	flag.Func("peers", "NUMBER=HOST:PORT, separated by commas, of all members", c.peers.set)
@@ -120,7 +122,7 @@ func run() error {
 	}
 	n, err := arakoon.Open(arakoon.Options{
 		FS: fs, Dir: c.dir, Cluster: c.cluster, Member: c.member, Life: c.life, Generation: c.generation, Functions: []arakoon.Function{group.Append},
-		Transport: t, Fetcher: t, Joining: c.joining, Existing: existing, CompactBytes: c.log, SegmentBytes: c.segment, SnapshotBytesPerSecond: c.rate,
+		Transport: t, Fetcher: t, Joining: c.joining, Existing: existing, CompactBytes: c.log, SegmentBytes: c.segment, HoldBytes: c.hold, SnapshotBytesPerSecond: c.rate, SnapshotBusyBytesPerSecond: c.busyRate,
 		Tick: c.tick, Logger: logger,
 	})
 	if err != nil {
