@@ -1,6 +1,7 @@
 package arakoon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -112,7 +113,7 @@ type stopped struct{ *Node }
 func survive(opt Options, fn func(stopped, *pb.ConfState) error) error {
 	opt.Existing, opt.HoldCompaction, opt.Life, opt.SameLife, opt.Transport, opt.Fetcher = true, true, 0, false, nil, nil
 	n := stopped{unopened(opt)}
-	err := n.open()
+	err := n.open(context.Background())
 	if err == nil {
 		var conf *pb.ConfState
 		if conf, err = n.confAtEnd(); err == nil {

@@ -25,6 +25,7 @@ type Node interface {
 	Applied() uint64
 	Visible() (uint64, error)
 	AsOf() (asOf time.Time, known bool)
+	Hash(ctx context.Context) (index uint64, sum [32]byte, err error)
 	HashAt(ctx context.Context, index uint64) (sum [32]byte, err error)
 	Status() arakoon.Status
 	Stats() arakoon.Stats
