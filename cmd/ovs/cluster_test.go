@@ -58,11 +58,15 @@ func newFleet(t *testing.T) *fleet {
 
 func (f *fleet) data(n int) string { return filepath.Join(f.dir, fmt.Sprint(n)) }
 
-// start starts a host, which joins if there is a token, and waits for "ready".
-func (f *fleet) start(n int, token string) error {
+// address is where a host is; up to 7 are.
+func (f *fleet) address(n int) string {
 	pid := os.Getpid()
-	address := fmt.Sprintf("127.%d.%d.%d:26400", 100+pid>>16&31, pid>>8&0xff, pid&0x1f<<3|n)
-	args := []string{"up", "--data", f.data(n), "--listen", address, "--zone", fmt.Sprintf("z%d", n)}
+	return fmt.Sprintf("127.%d.%d.%d:26400", 100+pid>>16&31, pid>>8&0xff, pid&0x1f<<3|n)
+}
+
+// start starts a host, which joins if there is a token, and waits for "ready".
+func (f *fleet) start(n int, token string, more ...string) error {
+	args := append([]string{"up", "--data", f.data(n), "--listen", f.address(n), "--zone", fmt.Sprintf("z%d", n)}, more...)
 	if token != "" {
 		args = append(args, "--join", token)
 	}

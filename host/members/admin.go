@@ -69,6 +69,8 @@ func (m *Members) Drain(ctx context.Context, host uuid.UUID, left func(done, tot
 		}
 		select {
 		case <-changed:
+		case <-time.After(leaveLook):
+			_ = m.refresh(ctx) // the next one may succeed
 		case <-ctx.Done():
 			return fmt.Errorf("%s have not left yet, and go on leaving: %w", strings.Join(on, ", "), ctx.Err())
 		}
