@@ -216,9 +216,7 @@ func (w *writer) end(t *testing.T) {
 func TestThreeHosts(t *testing.T) {
 	f := newFleet(t)
 	f.up(1)
-	if s := f.ovs(1, "status"); !strings.Contains(s, "no host may be lost") {
-		t.Errorf("one host: %s", s)
-	}
+	f.await("one host has listed its groups", func() bool { return strings.Contains(f.ovs(1, "status"), "no host may be lost") })
 	f.ovs(1, "vdisk", "create", "v", "--size", "64MiB")
 	f.join(2)
 	f.join(3)
