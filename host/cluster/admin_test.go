@@ -210,6 +210,7 @@ func TestTokenList(t *testing.T) {
 	two, _ := join(t, one)
 	line := token(t, one)
 	list, err := manage(two).Tokens(t.Context())
+	slices.SortFunc(list, func(a, b control.TokenInfo) int { return strings.Compare(b.State, a.State) }) // of one second
 	if err != nil || len(list) != 2 || list[0].State != "used" || *list[0].UsedBy != two.ID() || list[1].State != "good" {
 		t.Fatalf("%+v, %v", list, err)
 	}
