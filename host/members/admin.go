@@ -79,9 +79,6 @@ func (m *Members) Drain(ctx context.Context, host uuid.UUID, left func(done, tot
 
 // mayLeave refuses to drain a host whose members could go nowhere.
 func (m *Members) mayLeave(r *roster.Roster, host uuid.UUID) error {
-	if err := m.firstStays(host); err != nil {
-		return err
-	}
 	zones := map[string]bool{}
 	for _, h := range r.Hosts {
 		if holds, _ := m.may(h.ID); holds && h.ID != host && !h.Leaves && !h.Maintenance {
@@ -368,13 +365,5 @@ func (m *Members) giveLead(ctx context.Context, of led) error {
 		return fmt.Errorf("group %s: member %d does not take the lead over from a host in maintenance: %w", of.group, of.to, err)
 	}
 	m.o.Logger.Info("the lead of a group leaves a host in maintenance", "group", of.group, "to", of.to)
-	return nil
-}
-
-// firstStays refuses to drain the first host, whose vDisks use the groups by the members on it.
-func (m *Members) firstStays(host uuid.UUID) error {
-	if host == m.o.Cluster {
-		return fmt.Errorf("%w: it is the cluster's first host, and members never leave that in this release", control.ErrInvalid)
-	}
 	return nil
 }
