@@ -197,3 +197,34 @@ func TestFirstHostIsLostForEver(t *testing.T) {
 		t.Errorf("a token that was withdrawn: %v", err)
 	}
 }
+
+// All members leave the first host, which serves its vDisks by the groups elsewhere, after its next start too.
+func TestFirstHostIsDrained(t *testing.T) {
+	f := newFleet(t)
+	f.up(1)
+	f.ovs(1, "vdisk", "create", "v", "--size", "64MiB")
+	f.says(1, "can go nowhere", "host", "drain", f.on(1, 1).ID.String())
+	for n := 2; n <= 4; n++ {
+		f.join(n)
+	}
+	f.three()
+	w := f.write("v")
+	first := f.on(2, 1).ID.String()
+	f.ovs(2, "host", "drain", first)
+	f.three()
+	if h := f.on(2, 1); len(h.Members) > 0 || !h.Draining {
+		t.Errorf("it is drained: %+v", h)
+	}
+	before := w.rounds.Load()
+	f.await("writes go on", func() bool { return w.rounds.Load() > before+3 })
+	w.end(t)
+	f.ovs(1, "vdisk", "create", "without-members", "--size", "1MiB")
+	f.kill(1)
+	f.up(1)
+	f.ovs(1, "vdisk", "info", "without-members")
+	f.ovs(1, "host", "token")
+	f.ovs(1, "host", "drain", first, "--undo")
+	if h := f.on(2, 1); h.Draining {
+		t.Errorf("it takes members again: %+v", h)
+	}
+}
