@@ -137,6 +137,10 @@ func (h *Host) records() trust.Store {
 	return nil
 }
 
+// Reads is the config group as this host reads it, also without a member of it; it changes
+// nothing on a host that has joined.
+func (h *Host) Reads() trust.Store { return h.store }
+
 // Knows returns the record of a host as of the last contact: what it may do, and whether it
 // was removed.
 func (h *Host) Knows(id uuid.UUID) (trust.Host, bool) { return h.cache.Host(id) }
