@@ -111,6 +111,42 @@ func TestAnotherHostSigns(t *testing.T) {
 	}
 }
 
+// While no host signs, hosts that could pass a join on to each other say what is to be done, and the token is
+// good later.
+func TestNobodySigns(t *testing.T) {
+	one, first, store := first(t)
+	two, _ := writer(t, one, store)
+	three, _ := writer(t, one, store)
+	hold(store, two, three)
+	two.Learn(t.Context())
+	three.Learn(t.Context())
+	line, err := trust.ParseToken(token(t, one))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line.Addresses = []string{two.Self().Address, three.Self().Address}
+	keep := passphrase(t, first)
+	closeHost(t, one)
+	m := newMachine(t)
+	_, err = cluster.Resume(t.Context(), m.options(t, line.Line()))
+	says(t, "a join", err, nil, "ovs ca open")
+	_, err = manage(two).MakeToken(t.Context(), "")
+	says(t, "a token", err, trust.ErrSealed, "ovs ca open")
+	if err := manage(three).OpenKey(t.Context(), keep, false); err != nil {
+		t.Fatal(err)
+	}
+	joinWith(t, m, line.Line())
+}
+
+func joinWith(t *testing.T, m *machine, line string) {
+	t.Helper()
+	h, err := cluster.Resume(t.Context(), m.options(t, line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeHost(t, h)
+}
+
 func issue(t *testing.T, h *cluster.Host) error {
 	t.Helper()
 	key, err := trust.NewKey()
@@ -241,6 +277,12 @@ func TestAddress(t *testing.T) {
 	closeHost(t, two)
 	says(t, "no address", set("127.0.0.9"), control.ErrInvalid, "HOST:PORT")
 	says(t, "another's address", set(three.Self().Address), control.ErrInvalid, three.ID().String())
+	if err := set("HOST.Example:1"); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := manage(one).ShowHost(t.Context(), id); err != nil || !slices.Equal(c.Addresses, []string{"host.example:1"}) {
+		t.Errorf("a name in capitals: %+v, %v", c, err)
+	}
 	if err := set("127.0.0.9:1"); err != nil {
 		t.Fatal(err)
 	}

@@ -77,6 +77,9 @@ func (h *Host) fail(err error) {
 	}
 }
 
+// Address is where other hosts reach this one.
+func (h *Host) Address() string { return h.o.Listeners.Addresses()[0] }
+
 // ID is the host's UUID, Cluster that of its cluster.
 func (h *Host) ID() uuid.UUID      { return h.id }
 func (h *Host) Cluster() uuid.UUID { return h.cluster }

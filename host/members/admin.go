@@ -86,11 +86,11 @@ func (m *Members) mayLeave(r *roster.Roster, host uuid.UUID) error {
 		}
 	}
 	if len(zones) == 0 {
-		return fmt.Errorf("%w: its members of groups can go nowhere: no other host has the role arakoon and takes members", control.ErrInvalid)
+		return fmt.Errorf("%w: its members of groups can go nowhere: no other host has the role arakoon and takes members", control.ErrBusy)
 	}
 	for _, g := range r.Groups {
 		if _, on := g.MemberOn(host); on && len(zones) < int(g.RequireZones) {
-			return fmt.Errorf("%w: group %s requires %d zones, and without it members can be in %d", control.ErrInvalid, g.Name, g.RequireZones, len(zones))
+			return fmt.Errorf("%w: group %s requires %d zones, and without it members can be in %d", control.ErrBusy, g.Name, g.RequireZones, len(zones))
 		}
 	}
 	return nil
