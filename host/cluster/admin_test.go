@@ -130,6 +130,9 @@ func TestNobodySigns(t *testing.T) {
 	m := newMachine(t)
 	_, err = cluster.Resume(t.Context(), m.options(t, line.Line()))
 	says(t, "a join", err, nil, "ovs ca open")
+	if n := strings.Count(err.Error(), "no host that answers signs"); n != 2 { // each of two addresses says so once
+		t.Errorf("a join is passed on again, %d times: %v", n, err)
+	}
 	_, err = manage(two).MakeToken(t.Context(), "")
 	says(t, "a token", err, trust.ErrSealed, "ovs ca open")
 	if err := manage(three).OpenKey(t.Context(), keep, false); err != nil {
