@@ -202,7 +202,7 @@ func (n *Node) join() error {
 		zones:  zones{need: n.opt.RequireZones, zone: n.opt.Zone},
 		source: n.source, incoming: n.incoming, figures: &n.figures,
 	}
-	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer, took: n.figures.stores.add}
+	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer, took: n.figures.stores.add, stored: n.hasher.stored}
 	n.stepper.storing = n.appender.storing
 	n.stepper.setConf(at.Conf) // raft has the same
 	n.applier = &applier{
@@ -210,7 +210,7 @@ func (n *Node) join() error {
 		progress: n.progress, proposals: n.proposals, compactor: n.compactor, leaser: n.leaser, origin: origin, held: last, took: n.figures.applies.add,
 	}
 	n.compactor.log, n.compactor.source = n.log, n.source
-	n.hasher.held = last
+	n.hasher.held.Store(last)
 	return nil
 }
 

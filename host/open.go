@@ -343,6 +343,9 @@ func (e *embedded) Collectors() []prometheus.Collector {
 	if e.alba != nil {
 		list = append(list, e.alba)
 	}
+	if e.members != nil {
+		list = append(list, e.members)
+	}
 	return append(list, e.held.gauge())
 }
 

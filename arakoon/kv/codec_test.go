@@ -162,7 +162,7 @@ var decoders = map[string]func(b []byte) error{
 	"write":      func(b []byte) error { _, _, err := readWrite(b); return err },
 	"answer":     func(b []byte) error { _, _, err := ReadAnswer(b); return err },
 	"counted":    func(b []byte) error { _, _, err := ReadCount(b); return err },
-	"hash":       func(b []byte) error { _, err := ReadHash(b); return err },
+	"hash":       func(b []byte) error { _, _, err := ReadHash(b); return err },
 	"hash at":    func(b []byte) error { _, err := readHashAt(b); return err },
 	"written":    func(b []byte) error { _, _, err := ReadWritten(b); return err },
 	"failure":    func(b []byte) error { f, err := ReadFailure(StatusAssert, b); _ = f.Err(); return err },

@@ -153,6 +153,8 @@ type Members interface {
 	On(host uuid.UUID) []string
 	// Safety says in words how many hosts the groups can lose.
 	Safety() string
+	// Alarms says in words what is wrong with members, as this host knows.
+	Alarms() []string
 }
 
 // noMembers is where there are none.
@@ -163,6 +165,7 @@ func (noMembers) Undrain(context.Context, uuid.UUID) error     { return nil }
 func (noMembers) Mode(uuid.UUID) (bool, bool)                  { return false, false }
 func (noMembers) On(uuid.UUID) []string                        { return nil }
 func (noMembers) Safety() string                               { return "" }
+func (noMembers) Alarms() []string                             { return nil }
 
 func (noMembers) Drain(context.Context, uuid.UUID, func(done, total int64)) error { return nil }
 func (noMembers) Maintain(context.Context, uuid.UUID, bool) error                 { return nil }

@@ -19,6 +19,11 @@ import (
 // adminTime bounds how long the maintenance of a host may take to begin.
 const adminTime = time.Minute
 
+// administration is the members of all hosts, for what a person has done with hosts.
+type administration struct{ *Members }
+
+func administer(m *Members) administration { return administration{m} }
+
 // Mode says whether members leave a host, and whether it is in maintenance.
 func (m *Members) Mode(host uuid.UUID) (leaves, maintenance bool) {
 	h, _ := m.file.Now().Host(host)
@@ -43,7 +48,7 @@ func (m *Members) Drain(ctx context.Context, host uuid.UUID, left func(done, tot
 		if err != nil {
 			return err
 		}
-		if err := m.mayLeave(r, host); err != nil {
+		if err := administer(m).mayLeave(r, host); err != nil {
 			return err
 		}
 		h.Leaves = true
@@ -78,7 +83,7 @@ func (m *Members) Drain(ctx context.Context, host uuid.UUID, left func(done, tot
 }
 
 // mayLeave refuses to drain a host whose members could go nowhere.
-func (m *Members) mayLeave(r *roster.Roster, host uuid.UUID) error {
+func (m administration) mayLeave(r *roster.Roster, host uuid.UUID) error {
 	zones := map[string]bool{}
 	for _, h := range r.Hosts {
 		if holds, _ := m.may(h.ID); holds && h.ID != host && !h.Leaves && !h.Maintenance {
@@ -134,7 +139,7 @@ type standing struct {
 }
 
 // stands asks a group's master who is there.
-func (m *Members) stands(ctx context.Context, name string) (s standing, err error) {
+func (m administration) stands(ctx context.Context, name string) (s standing, err error) {
 	v, err := m.view(ctx, name)
 	if err != nil {
 		return s, fmt.Errorf("group %s does not answer, so nobody can tell what it would lose: %w", name, err)
@@ -194,14 +199,14 @@ func (m *Members) Maintain(ctx context.Context, host uuid.UUID, on bool) error {
 	ctx, cancel := context.WithTimeout(ctx, adminTime)
 	defer cancel()
 	if !on {
-		if err := m.maintenance(ctx, host, false, nil); err != nil {
+		if err := administer(m).maintenance(ctx, host, false, nil); err != nil {
 			return err
 		}
 		m.stir()
 		return m.refresh(ctx)
 	}
 	for {
-		err := m.begin(ctx, host)
+		err := administer(m).begin(ctx, host)
 		if !errors.Is(err, errOthers) {
 			return err
 		}
@@ -210,7 +215,7 @@ func (m *Members) Maintain(ctx context.Context, host uuid.UUID, on bool) error {
 
 // maintenance writes whether a host is in maintenance. If it is to be, the roster must be that
 // of seen, a revision, unless it is nil.
-func (m *Members) maintenance(ctx context.Context, host uuid.UUID, on bool, seen *uint64) error {
+func (m administration) maintenance(ctx context.Context, host uuid.UUID, on bool, seen *uint64) error {
 	return m.book().Change(ctx, func(r *roster.Roster) error {
 		h, err := listedHost(r, host)
 		if err != nil {
@@ -227,7 +232,7 @@ func (m *Members) maintenance(ctx context.Context, host uuid.UUID, on bool, seen
 
 // begin begins a maintenance. First it is in the roster, so that nobody gives a lead to the
 // host any more; then the leads go. If one cannot, the host is not in maintenance.
-func (m *Members) begin(ctx context.Context, host uuid.UUID) error {
+func (m administration) begin(ctx context.Context, host uuid.UUID) error {
 	r, err := m.book().Read(ctx)
 	if err != nil {
 		return err
@@ -276,7 +281,7 @@ const leadAgain = 100 * time.Millisecond
 
 // giveLeads takes the lead from all members on hosts in maintenance, and returns when none of
 // them leads.
-func (m *Members) giveLeads(ctx context.Context) error {
+func (m administration) giveLeads(ctx context.Context) error {
 	var last error
 	for {
 		led, err := m.ledInMaintenance(ctx, m.file.Now())
@@ -308,7 +313,7 @@ type led struct {
 // ledInMaintenance are the groups that are led by members on hosts in maintenance and have
 // another voter that is there, the config group last. It asks nobody while no host is in
 // maintenance.
-func (m *Members) ledInMaintenance(ctx context.Context, r *roster.Roster) (list []led, err error) {
+func (m administration) ledInMaintenance(ctx context.Context, r *roster.Roster) (list []led, err error) {
 	away := map[uuid.UUID]bool{}
 	for _, h := range r.Hosts {
 		if h.Maintenance {
@@ -354,7 +359,7 @@ func (s *standing) successor(g roster.Group, away map[uuid.UUID]bool) uint64 {
 }
 
 // giveLead has another voter lead a group.
-func (m *Members) giveLead(ctx context.Context, of led) error {
+func (m administration) giveLead(ctx context.Context, of led) error {
 	c, err := m.all[of.group].store.remote()
 	if err != nil {
 		return err

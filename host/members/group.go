@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"openvstorage/arakoon"
+	"openvstorage/arakoon/compare"
 	"openvstorage/arakoon/groups"
 	"openvstorage/arakoon/transport"
 	"openvstorage/internal/wire"
@@ -18,6 +19,7 @@ type group struct {
 	store  *Store
 	node   atomic.Pointer[arakoon.Node] // the member here; nil: none
 	member atomic.Uint64                // its number
+	check  *compare.Checker
 
 	mu        sync.Mutex
 	transport *transport.Transport

@@ -81,6 +81,7 @@ func Open(o Options) (*Members, error) {
 	for _, s := range o.Groups {
 		g := &group{of: m, name: s.Name, spec: s}
 		g.store = &Store{of: g}
+		g.check = g.checker()
 		m.all[s.Name] = g
 	}
 	m.server, err = kv.NewServer(kv.Options{Groups: m.group, Admit: m.admit, Allow: m.allow})
@@ -303,6 +304,9 @@ func (m *Members) Serve(g *groups.Groups) {
 	m.work.Go(m.follow)
 	m.work.Go(m.sweep)
 	m.work.Go(m.steward)
+	for _, g := range m.all {
+		m.work.Go(func() { g.check.Run(m.loops) })
+	}
 }
 
 // yieldTime is how long End waits for others to take over what is led here.
