@@ -51,3 +51,18 @@ func TestAHostThatIsAwayKeepsNobody(t *testing.T) {
 		}
 	})
 }
+
+// A host in maintenance counts as away though it answers: it gets no members.
+func TestAHostInMaintenanceCountsAsAway(t *testing.T) {
+	self, two, three := uuid.UUID{15: 1}, uuid.UUID{15: 2}, uuid.UUID{15: 3}
+	r := &roster.Roster{Hosts: []roster.Host{{ID: self, Maintenance: true}, {ID: two, Maintenance: true}, {ID: three}}}
+	h := &Remote{
+		Self: self, Patience: time.Minute, Dial: func(roster.Host) (Caller, error) { return away{answers: true}, nil },
+		Place: func(uuid.UUID) (holds, leaves bool) { return true, false },
+	}
+	for i, p := range h.Places(t.Context(), r) {
+		if want := p.ID == three; p.Alive != want || !p.Holds || p.Leaves {
+			t.Errorf("host %d: %+v", i+1, p)
+		}
+	}
+}

@@ -59,13 +59,19 @@ func newFleet(t *testing.T) *fleet {
 
 func (f *fleet) data(n int) string { return filepath.Join(f.dir, fmt.Sprint(n)) }
 
-// start starts a host, which joins if there is a token, and waits for "ready".
-func (f *fleet) start(n int, token string) error { return f.within(n, token, startTimeout) }
-
-func (f *fleet) within(n int, token string, timeout time.Duration) error {
+// address is where a host is; up to 7 are.
+func (f *fleet) address(n int) string {
 	pid := os.Getpid()
-	address := fmt.Sprintf("127.%d.%d.%d:26400", 100+pid>>16&31, pid>>8&0xff, pid&0x1f<<3|n)
-	args := []string{"up", "--data", f.data(n), "--listen", address, "--zone", fmt.Sprintf("z%d", n)}
+	return fmt.Sprintf("127.%d.%d.%d:26400", 100+pid>>16&31, pid>>8&0xff, pid&0x1f<<3|n)
+}
+
+// start starts a host, which joins if there is a token, and waits for "ready".
+func (f *fleet) start(n int, token string, more ...string) error {
+	return f.within(n, token, startTimeout, more...)
+}
+
+func (f *fleet) within(n int, token string, timeout time.Duration, more ...string) error {
+	args := append([]string{"up", "--data", f.data(n), "--listen", f.address(n), "--zone", fmt.Sprintf("z%d", n)}, more...)
 	args = append(args, f.more...)
 	if token != "" {
 		args = append(args, "--join", token)
@@ -216,9 +222,7 @@ func (w *writer) end(t *testing.T) {
 func TestThreeHosts(t *testing.T) {
 	f := newFleet(t)
 	f.up(1)
-	if s := f.ovs(1, "status"); !strings.Contains(s, "no host may be lost") {
-		t.Errorf("one host: %s", s)
-	}
+	f.await("one host has listed its groups", func() bool { return strings.Contains(f.ovs(1, "status"), "no host may be lost") })
 	f.ovs(1, "vdisk", "create", "v", "--size", "64MiB")
 	f.join(2)
 	f.join(3)

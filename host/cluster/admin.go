@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -203,6 +204,9 @@ func (h Management) SetAddress(ctx context.Context, host, address string) (contr
 	}
 	if err := roster.CheckAddress(address); err != nil {
 		return c, fmt.Errorf("%w: %w", control.ErrInvalid, err)
+	}
+	if name, port, err := net.SplitHostPort(address); err == nil {
+		address = net.JoinHostPort(plainName(name), port)
 	}
 	if *c.Connected {
 		return c, fmt.Errorf("%w: host %s answers at %s, and says itself where it is: start it with --listen %s", control.ErrInvalid, c.ID, strings.Join(c.Addresses, ", "), address)

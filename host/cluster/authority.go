@@ -87,6 +87,9 @@ func (h Management) Reseal(ctx context.Context, passphrase []byte) error {
 		return kind(err)
 	}
 	_, missing := keyOf(h.Host).kept(passphraseFile)
+	if h.o.Passphrase == nil && missing != nil && !errors.Is(missing, fs.ErrNotExist) {
+		return missing // it may be kept: it would be the wrong one at the next start
+	}
 	keeps := h.o.Passphrase == nil && missing == nil
 	if keeps {
 		// Of a change before whose outcome was lost: its passphrase may be the one.

@@ -6,6 +6,9 @@
 // serves joins. Every other host begins as an empty data directory: Resume joins with a
 // token, and later starts as what it has become. Both return a Host.
 //
+// A host with the role arakoon changes records, and signs certificates once it was given the
+// passphrase of the authority. One that does not sign passes a join on to one that does.
+//
 // # Services
 //
 //	ovs-join    a token is exchanged for a certificate; a certificate is renewed
@@ -23,7 +26,7 @@
 //
 // All are in DIR/trust, and their owner's alone: host.pem (the key and certificate of the
 // host), records (what it knows of the records of trust), book (where the hosts are), and
-// on the first host passphrase, if the user gave none.
+// passphrase: on the first host, if the user gave none, and on others that keep it.
 //
 // All exported types are safe for concurrent use.
 package cluster

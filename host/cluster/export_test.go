@@ -36,3 +36,13 @@ func (h *Host) Keys(ctx context.Context, prefix string) (n int, err error) {
 	err = h.link.Range(ctx, []byte(prefix), func(_, _ []byte) bool { n++; return true })
 	return n, err
 }
+
+// Renew has the host's certificate renewed now.
+func (h *Host) Renew(ctx context.Context) error { return h.renewer.Renew(ctx) }
+
+// Obey has the host obey the records as they are now.
+func (h *Host) Obey(ctx context.Context) error {
+	err := h.cache.Refresh(ctx)
+	keyOf(h).giveKeyUp()
+	return err
+}

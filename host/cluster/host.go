@@ -77,6 +77,9 @@ func (h *Host) fail(err error) {
 	}
 }
 
+// Address is where other hosts reach this one.
+func (h *Host) Address() string { return h.o.Listeners.Addresses()[0] }
+
 // ID is the host's UUID, Cluster that of its cluster.
 func (h *Host) ID() uuid.UUID      { return h.id }
 func (h *Host) Cluster() uuid.UUID { return h.cluster }
@@ -136,6 +139,10 @@ func (h *Host) records() trust.Store {
 	}
 	return nil
 }
+
+// Reads is the config group as this host reads it, also without a member of it; it changes
+// nothing on a host that has joined.
+func (h *Host) Reads() trust.Store { return h.store }
 
 // Knows returns the record of a host as of the last contact: what it may do, and whether it
 // was removed.

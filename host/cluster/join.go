@@ -182,9 +182,9 @@ func (o *Options) material(ctx context.Context, token *trust.Token) (*trust.Mate
 		}
 		return m, nil
 	case token == nil:
-		return nil, fmt.Errorf("host %s has begun to join cluster %s, and has no certificate: give --join with the same token again; if it has expired, `ovs host remove %s` on the first host, and join with an empty directory", o.Dir.ID, o.Dir.Record().Cluster, o.Dir.ID)
+		return nil, fmt.Errorf("host %s has begun to join cluster %s, and has no certificate: give --join with the same token again; if it has expired, `ovs host remove %s` on another host, and join with an empty directory", o.Dir.ID, o.Dir.Record().Cluster, o.Dir.ID)
 	case m == nil && o.Dir.Record().Cluster != uuid.Nil:
-		return nil, fmt.Errorf("%w: the key of host %s in %s: restore the data directory, or `ovs host remove %s` on the first host and join with an empty one", ErrMissing, o.Dir.ID, o.file("host.pem"), o.Dir.ID)
+		return nil, fmt.Errorf("%w: the key of host %s in %s: restore the data directory, or `ovs host remove %s` on another host and join with an empty one", ErrMissing, o.Dir.ID, o.file("host.pem"), o.Dir.ID)
 	}
 	if o.Roles != 0 && o.Roles != token.Roles {
 		return nil, fmt.Errorf("--roles %s: the token is for the roles %s: make one with `ovs host token --roles %s`", o.Roles, token.Roles, o.Roles)

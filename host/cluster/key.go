@@ -19,7 +19,7 @@ import (
 // one that is about to be that of the authority, or is it already.
 const (
 	passphraseFile = "passphrase"
-	newFile        = "passphrase.new"
+	newFile        = "passphrase-next"
 )
 
 // keyed is a host and the authority's key.

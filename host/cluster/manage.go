@@ -99,7 +99,9 @@ func (h Management) Hosts(ctx context.Context) ([]control.ClusterHost, error) {
 	if err != nil {
 		return nil, kind(err)
 	}
-	seen := asks(h.Host).survey(ctx, where)
+	seen := asks(h.Host).survey(ctx, slices.DeleteFunc(slices.Clone(where), func(w roster.Host) bool {
+		return !slices.ContainsFunc(hosts, func(r trust.Host) bool { return r.ID == w.ID && r.State == trust.Joined })
+	}))
 	list := make([]control.ClusterHost, len(hosts))
 	for i, r := range hosts {
 		c := control.ClusterHost{ID: r.ID, State: r.State.String(), Roles: r.Roles.String(), Joined: r.Joined, Changed: r.Changed, Self: r.ID == h.id}
@@ -115,7 +117,7 @@ func (h Management) Hosts(ctx context.Context) ([]control.ClusterHost, error) {
 				c.Until = &cert.Until
 			}
 		}
-		c.Connected, c.Signs = new(seen[r.ID].there && r.State == trust.Joined), seen[r.ID].signs
+		c.Connected, c.Signs = new(seen[r.ID].there), seen[r.ID].signs
 		list[i] = c
 	}
 	return list, nil

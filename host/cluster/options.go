@@ -73,14 +73,14 @@ func (c *Config) Check() error {
 	return nil
 }
 
-// firstRoles are those that a first host must have in this release: the vDisks, the disks and
-// the groups' first members are on it.
+// firstRoles are those that a first host must have in this release: the vDisks and the disks
+// are on it, and it uses the groups, wherever their members are.
 const firstRoles = trust.RoleDriver | trust.RoleProxy | trust.RoleASD | trust.RoleArakoon | trust.RoleMaintenance
 
 // mayLead refuses roles that a first host cannot do without.
 func mayLead(roles trust.Roles) error {
 	if lacks := firstRoles &^ roles; lacks != 0 {
-		return fmt.Errorf("the first host of a cluster has its vDisks, disks and groups in this release, so it needs the roles %s too", lacks)
+		return fmt.Errorf("the first host of a cluster has its vDisks and disks in this release, so it needs the roles %s too", lacks)
 	}
 	return nil
 }

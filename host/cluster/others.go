@@ -144,7 +144,8 @@ func (h asking) look(ctx context.Context, t target) (s seen) {
 	}
 	defer c.Close()
 	b, err := ask(ctx, c, opSigns, nil, nil)
-	s.there = err == nil
+	var said *remoteError
+	s.there = err == nil || errors.As(err, &said) // a release that does not know the question is there too
 	s.signs = err == nil && len(b) == 1 && b[0] == 1
 	return s
 }

@@ -39,6 +39,9 @@ type machine struct {
 	address string
 	now     func() time.Time
 	log     *slog.Logger
+	records trust.Store // that a host which has joined changes
+	roles   trust.Roles
+	members cluster.Members
 }
 
 func newMachine(t *testing.T) *machine {
@@ -69,7 +72,8 @@ func (m *machine) options(t *testing.T, join string) cluster.Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cluster.Options{Config: c, FS: m.fs, Dir: m.dir, Release: "test", Logger: m.log, Listeners: l, Now: m.now}
+	c.Roles = m.roles
+	return cluster.Options{Config: c, Records: m.records, Members: m.members, FS: m.fs, Dir: m.dir, Release: "test", Logger: m.log, Listeners: l, Now: m.now}
 }
 
 // claim counts a start of a first host, as its groups do.
@@ -131,12 +135,18 @@ func token(t *testing.T, h *cluster.Host) string {
 func join(t *testing.T, of *cluster.Host) (*cluster.Host, *machine) {
 	t.Helper()
 	m := newMachine(t)
+	return joinAs(t, of, m), m
+}
+
+// joinAs is join for a machine that is there.
+func joinAs(t *testing.T, of *cluster.Host, m *machine) *cluster.Host {
+	t.Helper()
 	h, err := cluster.Resume(t.Context(), m.options(t, token(t, of)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	serve(t, h)
-	return h, m
+	return h
 }
 
 // withdraw makes room for further tokens.

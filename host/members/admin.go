@@ -19,6 +19,11 @@ import (
 // adminTime bounds how long the maintenance of a host may take to begin.
 const adminTime = time.Minute
 
+// administration is the members of all hosts, for what a person has done with hosts.
+type administration struct{ *Members }
+
+func administer(m *Members) administration { return administration{m} }
+
 // Mode says whether members leave a host, and whether it is in maintenance.
 func (m *Members) Mode(host uuid.UUID) (leaves, maintenance bool) {
 	h, _ := m.file.Now().Host(host)
@@ -43,7 +48,7 @@ func (m *Members) Drain(ctx context.Context, host uuid.UUID, left func(done, tot
 		if err != nil {
 			return err
 		}
-		if err := m.mayLeave(r, host); err != nil {
+		if err := administer(m).mayLeave(r, host); err != nil {
 			return err
 		}
 		h.Leaves = true
@@ -69,6 +74,8 @@ func (m *Members) Drain(ctx context.Context, host uuid.UUID, left func(done, tot
 		}
 		select {
 		case <-changed:
+		case <-time.After(leaveLook):
+			_ = m.refresh(ctx) // the next one may succeed
 		case <-ctx.Done():
 			return fmt.Errorf("%s have not left yet, and go on leaving: %w", strings.Join(on, ", "), ctx.Err())
 		}
@@ -76,10 +83,7 @@ func (m *Members) Drain(ctx context.Context, host uuid.UUID, left func(done, tot
 }
 
 // mayLeave refuses to drain a host whose members could go nowhere.
-func (m *Members) mayLeave(r *roster.Roster, host uuid.UUID) error {
-	if err := m.firstStays(host); err != nil {
-		return err
-	}
+func (m administration) mayLeave(r *roster.Roster, host uuid.UUID) error {
 	zones := map[string]bool{}
 	for _, h := range r.Hosts {
 		if holds, _ := m.may(h.ID); holds && h.ID != host && !h.Leaves && !h.Maintenance {
@@ -87,11 +91,11 @@ func (m *Members) mayLeave(r *roster.Roster, host uuid.UUID) error {
 		}
 	}
 	if len(zones) == 0 {
-		return fmt.Errorf("%w: its members of groups can go nowhere: no other host has the role arakoon and takes members", control.ErrInvalid)
+		return fmt.Errorf("%w: its members of groups can go nowhere: no other host has the role arakoon and takes members", control.ErrBusy)
 	}
 	for _, g := range r.Groups {
 		if _, on := g.MemberOn(host); on && len(zones) < int(g.RequireZones) {
-			return fmt.Errorf("%w: group %s requires %d zones, and without it members can be in %d", control.ErrInvalid, g.Name, g.RequireZones, len(zones))
+			return fmt.Errorf("%w: group %s requires %d zones, and without it members can be in %d", control.ErrBusy, g.Name, g.RequireZones, len(zones))
 		}
 	}
 	return nil
@@ -135,7 +139,7 @@ type standing struct {
 }
 
 // stands asks a group's master who is there.
-func (m *Members) stands(ctx context.Context, name string) (s standing, err error) {
+func (m administration) stands(ctx context.Context, name string) (s standing, err error) {
 	v, err := m.view(ctx, name)
 	if err != nil {
 		return s, fmt.Errorf("group %s does not answer, so nobody can tell what it would lose: %w", name, err)
@@ -195,14 +199,14 @@ func (m *Members) Maintain(ctx context.Context, host uuid.UUID, on bool) error {
 	ctx, cancel := context.WithTimeout(ctx, adminTime)
 	defer cancel()
 	if !on {
-		if err := m.maintenance(ctx, host, false, nil); err != nil {
+		if err := administer(m).maintenance(ctx, host, false, nil); err != nil {
 			return err
 		}
 		m.stir()
 		return m.refresh(ctx)
 	}
 	for {
-		err := m.begin(ctx, host)
+		err := administer(m).begin(ctx, host)
 		if !errors.Is(err, errOthers) {
 			return err
 		}
@@ -211,7 +215,7 @@ func (m *Members) Maintain(ctx context.Context, host uuid.UUID, on bool) error {
 
 // maintenance writes whether a host is in maintenance. If it is to be, the roster must be that
 // of seen, a revision, unless it is nil.
-func (m *Members) maintenance(ctx context.Context, host uuid.UUID, on bool, seen *uint64) error {
+func (m administration) maintenance(ctx context.Context, host uuid.UUID, on bool, seen *uint64) error {
 	return m.book().Change(ctx, func(r *roster.Roster) error {
 		h, err := listedHost(r, host)
 		if err != nil {
@@ -228,7 +232,7 @@ func (m *Members) maintenance(ctx context.Context, host uuid.UUID, on bool, seen
 
 // begin begins a maintenance. First it is in the roster, so that nobody gives a lead to the
 // host any more; then the leads go. If one cannot, the host is not in maintenance.
-func (m *Members) begin(ctx context.Context, host uuid.UUID) error {
+func (m administration) begin(ctx context.Context, host uuid.UUID) error {
 	r, err := m.book().Read(ctx)
 	if err != nil {
 		return err
@@ -277,7 +281,7 @@ const leadAgain = 100 * time.Millisecond
 
 // giveLeads takes the lead from all members on hosts in maintenance, and returns when none of
 // them leads.
-func (m *Members) giveLeads(ctx context.Context) error {
+func (m administration) giveLeads(ctx context.Context) error {
 	var last error
 	for {
 		led, err := m.ledInMaintenance(ctx, m.file.Now())
@@ -309,7 +313,7 @@ type led struct {
 // ledInMaintenance are the groups that are led by members on hosts in maintenance and have
 // another voter that is there, the config group last. It asks nobody while no host is in
 // maintenance.
-func (m *Members) ledInMaintenance(ctx context.Context, r *roster.Roster) (list []led, err error) {
+func (m administration) ledInMaintenance(ctx context.Context, r *roster.Roster) (list []led, err error) {
 	away := map[uuid.UUID]bool{}
 	for _, h := range r.Hosts {
 		if h.Maintenance {
@@ -355,7 +359,7 @@ func (s *standing) successor(g roster.Group, away map[uuid.UUID]bool) uint64 {
 }
 
 // giveLead has another voter lead a group.
-func (m *Members) giveLead(ctx context.Context, of led) error {
+func (m administration) giveLead(ctx context.Context, of led) error {
 	c, err := m.all[of.group].store.remote()
 	if err != nil {
 		return err
@@ -366,13 +370,5 @@ func (m *Members) giveLead(ctx context.Context, of led) error {
 		return fmt.Errorf("group %s: member %d does not take the lead over from a host in maintenance: %w", of.group, of.to, err)
 	}
 	m.o.Logger.Info("the lead of a group leaves a host in maintenance", "group", of.group, "to", of.to)
-	return nil
-}
-
-// firstStays refuses to drain the first host, whose vDisks use the groups by the members on it.
-func (m *Members) firstStays(host uuid.UUID) error {
-	if host == m.o.Cluster {
-		return fmt.Errorf("%w: it is the cluster's first host, and members never leave that in this release", control.ErrInvalid)
-	}
 	return nil
 }

@@ -2,6 +2,7 @@ package members
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,7 @@ const (
 	followAgain = time.Second      // after a watch of the roster that has ended
 	readTime    = 10 * time.Second // that one read of the roster may take
 	sweepEvery  = time.Minute      // between two looks whether members here were removed
+	learnAgain  = 20 * time.Second // between two looks of a host that may not watch
 )
 
 // follow keeps the roster of this host as new as that in the config group.
@@ -20,7 +22,7 @@ func (m *Members) follow() {
 	for m.loops.Err() == nil {
 		changed := m.file.Changed()
 		if err := m.watch(); err != nil && m.loops.Err() == nil {
-			m.o.Logger.Debug("the roster is watched anew", "err", err)
+			m.o.Logger.Debug("the roster is watched anew", "err", errors.Join(err, m.learn()))
 		}
 		select {
 		case <-time.After(followAgain):
@@ -44,26 +46,41 @@ func (m *Members) watch() error {
 	if n := g.node.Load(); n != nil {
 		return n.Watch(m.loops, []byte(roster.Prefix), 0, told)
 	}
-	if len(m.Holders()) == 0 {
-		select { // a steward tells this host, with its first member
-		case <-m.file.Changed():
-		case <-m.loops.Done():
+	if len(m.Holders()) == 0 { // a steward tells this host with its first member, or it asks
+		if err := m.learn(); err != nil {
+			return err
 		}
-		return nil
 	}
-	if holds, _ := m.may(m.o.Self); !holds { // no host of the group lets it watch
+	if holds, _ := m.may(m.o.Self); !holds || len(m.Holders()) == 0 { // no host of the group lets it watch
 		select {
 		case <-m.file.Changed():
-		case <-time.After(sweepEvery):
+		case <-time.After(learnAgain):
 		case <-m.loops.Done():
+			return nil
 		}
-		return nil
+		return m.learn()
 	}
 	c, err := g.store.remote()
 	if err != nil {
 		return err
 	}
 	return c.Watch(m.loops, []byte(roster.Prefix), 0, told)
+}
+
+// learn reads the roster as this host reads records: of any host that holds the config group.
+// So one that has no member learns where these are, also when all of them have moved.
+func (m *Members) learn() error {
+	h := m.host.Load()
+	if h == nil || h.First() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(m.loops, readTime)
+	defer cancel()
+	r, err := roster.Book{Store: h.Reads()}.Read(ctx)
+	if err != nil || r.Revision == 0 {
+		return err
+	}
+	return m.take(r)
 }
 
 // read takes the roster up as it is in the config group.

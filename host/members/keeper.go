@@ -82,6 +82,13 @@ func (k keeper) Drop(ctx context.Context, name string, number uint64) error {
 	if g == nil || !open.Holds(name, number) {
 		return nil
 	}
+	if _, listed := m.listed(name, m.o.Self); listed {
+		// The roster may be told by nobody any more: of the config group the member here was
+		// removed, which this host watches.
+		if err := m.refresh(ctx); err != nil {
+			return err
+		}
+	}
 	gone, err := m.removed(ctx, name, number)
 	if err != nil {
 		return err

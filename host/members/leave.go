@@ -15,6 +15,10 @@ import (
 // leaveTime bounds how long a host's members may take to go elsewhere.
 const leaveTime = time.Minute
 
+// leaveLook is how often the roster is read meanwhile: this host may be the one whose member
+// of the config group, by which it hears of changes, was removed.
+const leaveLook = time.Second
+
 // ErrStays: a host cannot be removed now.
 var ErrStays = errors.New("the host cannot be removed now")
 
@@ -45,6 +49,8 @@ func (m *Members) Leave(ctx context.Context, host uuid.UUID, lost bool) error {
 		}
 		select {
 		case <-changed:
+		case <-time.After(leaveLook):
+			_ = m.refresh(ctx) // the next one may succeed
 		case <-ctx.Done():
 			back, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
 			defer cancel()

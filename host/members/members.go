@@ -261,8 +261,14 @@ func (m *Members) dial(ctx context.Context, a transport.Address) (wire.DialOptio
 	return m.host.Load().DialOptions(ctx, a.Host, transport.ServiceName), nil
 }
 
-// address is where a host is reached.
-func (m *Members) address(h roster.Host) string { return h.Addresses[0] }
+// address is where a host is reached. Of this one the roster may have the address of its start
+// before: until the groups answer, nobody can change that.
+func (m *Members) address(h roster.Host) string {
+	if self := m.host.Load(); self != nil && h.ID == m.o.Self {
+		return self.Address()
+	}
+	return h.Addresses[0]
+}
 
 // take takes a newer roster up: for connections, and for the next start.
 func (m *Members) take(r *roster.Roster) error {

@@ -114,7 +114,7 @@ func (w *stewardship) due(ctx context.Context) (bool, error) {
 	if r.Sort(); !bytes.Equal(before, r.Encode(w.o.Cluster, 1)) {
 		return true, nil
 	}
-	if led, err := w.ledInMaintenance(ctx, r); len(led) > 0 || err != nil {
+	if led, err := administer(w.Members).ledInMaintenance(ctx, r); len(led) > 0 || err != nil {
 		return len(led) > 0, err
 	}
 	dry := dryRun{w.remote(), membership.Kept{Book: w.book()}, viewer{w.Members}}
@@ -146,12 +146,12 @@ func (w *stewardship) pass(ctx context.Context) (again bool, err error) {
 	if err := w.read(); err != nil {
 		return false, err
 	}
-	led, err := w.ledInMaintenance(ctx, w.file.Now())
+	led, err := administer(w.Members).ledInMaintenance(ctx, w.file.Now())
 	if err != nil {
 		return false, err
 	}
 	for _, of := range led { // the config group is the last one: then another host goes on
-		if err := w.giveLead(ctx, of); err != nil {
+		if err := administer(w.Members).giveLead(ctx, of); err != nil {
 			return false, err
 		}
 	}

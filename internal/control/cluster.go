@@ -51,7 +51,7 @@ type ClusterSelf struct {
 	Host     uuid.UUID `json:"host"`
 	First    bool      `json:"first"`            // it has the groups, and signs certificates
 	Sealed   bool      `json:"sealed"`           // it is the first, and lacks the passphrase to sign
-	Signs    bool      `json:"signs"`    // joins and certificates
+	Signs    bool      `json:"signs"`            // joins and certificates
 	Roles    string    `json:"roles"`            // that its certificate gives it
 	Does     string    `json:"does"`             // what it does in this release, in words
 	Groups   string    `json:"groups"`           // how many hosts the groups can lose, in words

@@ -115,16 +115,20 @@ the host, and without those that are away or in maintenance already. It lasts un
 'ovs host maintenance HOST off', over starts of any host.`,
 		Args:      cmds.Wants("HOST", "on|off"),
 		ValidArgs: []string{"on", "off"},
-		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			if args[1] != "on" && args[1] != "off" {
 				return cmds.Usage("%s: %q: give on or off", c.CommandPath(), args[1])
+			}
+			client, err := cmds.Client()
+			if err != nil {
+				return err
 			}
 			h, err := control.OfHosts(client).Maintain(c.Context(), args[0], args[1] == "on")
 			if err != nil {
 				return err
 			}
 			return cmds.Done("maintenance "+args[1], h.ID.String())
-		}),
+		},
 	}
 }
 
