@@ -81,23 +81,44 @@ func (l *Levels) Most() uint32 {
 	return most
 }
 
-// lacks says of which members and hosts nobody knows that they know a level.
+// lacks says of which hosts nobody knows that they know a level, and which members they have.
 func (l *Levels) lacks(level uint32) (list []string) {
-	add := func(who string, host uuid.UUID, knows uint32, err error) {
-		switch {
-		case err != nil:
-			list = append(list, fmt.Sprintf("%s on host %s does not answer: %v", who, host, err))
-		case knows < level:
-			list = append(list, fmt.Sprintf("%s on host %s runs an older release, which knows level %d", who, host, knows))
+	type lack struct {
+		members []string
+		why     string
+	}
+	all := map[uuid.UUID]*lack{}
+	var order []uuid.UUID
+	add := func(member string, host uuid.UUID, knows uint32, err error) {
+		if err == nil && knows >= level {
+			return
+		}
+		of := all[host]
+		if of == nil {
+			of = &lack{why: fmt.Sprintf("runs an older release, which knows level %d", knows)}
+			if err != nil {
+				of.why = fmt.Sprintf("does not answer: %v", err)
+			}
+			all[host], order = of, append(order, host)
+		}
+		if member != "" {
+			of.members = append(of.members, member)
 		}
 	}
 	for _, g := range l.Groups {
 		for _, m := range g.Members {
-			add(fmt.Sprintf("member %d of group %s", m.Member, g.Group), m.Host, m.Knows, m.Err)
+			add(fmt.Sprintf("%s/%d", g.Group, m.Member), m.Host, m.Knows, m.Err)
 		}
 	}
 	for _, h := range l.Hosts {
-		add("ovs up", h.Host, h.Knows, h.Err)
+		add("", h.Host, h.Knows, h.Err)
+	}
+	for _, host := range order {
+		who := "host " + host.String()
+		if m := all[host].members; len(m) > 0 {
+			who += " (" + strings.Join(m, ", ") + ")"
+		}
+		list = append(list, who+" "+all[host].why)
 	}
 	return list
 }
