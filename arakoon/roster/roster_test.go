@@ -17,6 +17,7 @@ import (
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/format"
 	"openvstorage/internal/format/golden"
+	"openvstorage/internal/format/unknown"
 )
 
 var cluster = uuid.UUID{0: 0xc1, 15: 1}
@@ -115,20 +116,27 @@ func TestKeysAndValues(t *testing.T) {
 		key, value []byte
 		want       error
 	}{
-		"another's key":      {want.Hosts[1].Key(), h.Append(nil), format.ErrCorrupt},
-		"another kind":       {want.Groups[0].Key(), h.Append(nil), format.ErrCorrupt},
-		"an unknown kind":    {[]byte(Prefix + "x1"), h.Append(nil), format.ErrNewer},
-		"another prefix":     {[]byte("trust/h"), h.Append(nil), format.ErrNewer},
-		"a later version":    {h.Key(), append([]byte{2}, h.Append(nil)[1:]...), format.ErrNewer},
-		"an unknown feature": {h.Key(), append([]byte{1, 1, 0, 0, 4}, h.Append(nil)[5:]...), format.ErrNewer},
-		"a byte too many":    {h.Key(), append(h.Append(nil), 0), format.ErrNewer},
-		"a byte too few":     {h.Key(), h.Append(nil)[:30], format.ErrCorrupt},
-		"nothing":            {h.Key(), nil, format.ErrCorrupt},
+		"another's key":  {want.Hosts[1].Key(), h.Append(nil), format.ErrCorrupt},
+		"another kind":   {want.Groups[0].Key(), h.Append(nil), format.ErrCorrupt},
+		"another prefix": {[]byte("trust/h"), h.Append(nil), format.ErrNewer},
+		"a byte too few": {h.Key(), h.Append(nil)[:30], format.ErrCorrupt},
+		"nothing":        {h.Key(), nil, format.ErrCorrupt},
 	} {
 		if err := new(Roster).Take(c.key, c.value); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	with := func(says string, key, value []byte) unknown.Case {
+		return unknown.Case{Says: says, Read: func() error { return new(Roster).Take(key, value) }}
+	}
+	g := want.Groups[0]
+	unknown.Walk(t, "Roster of hosts and groups", map[string]unknown.Case{
+		"a kind of record":        with("newer release", []byte(Prefix+"x1"), h.Append(nil)),
+		"a later version":         with("newer release", h.Key(), append([]byte{2}, h.Append(nil)[1:]...)),
+		"an incompatible feature": with("newer release", h.Key(), append([]byte{1, 1, 0, 0, 4}, h.Append(nil)[5:]...)),
+		"a field of a host":       with("newer release", h.Key(), append(h.Append(nil), 0)),
+		"a field of a group":      with("newer release", g.Key(), append(g.Append(nil), 0)),
+	})
 }
 
 func TestGolden(t *testing.T) {

@@ -31,6 +31,16 @@ func newerLevel(what string, level, knows uint32) error {
 	return fmt.Errorf("%w: %slevel %d, this release knows up to %d; run a release that knows it", ErrNewer, what, level, knows)
 }
 
+// StepsOf names the kinds of step that may be proposed from a level on and not before.
+func StepsOf(level uint32) (names []string) {
+	for op := byte(opSet); op <= opLast; op++ {
+		if stepLevel(op) == level {
+			names = append(names, stepNames[op])
+		}
+	}
+	return names
+}
+
 // LevelError is the error for a sequence that needs a higher level than the group has.
 // Nothing was proposed.
 type LevelError struct {
