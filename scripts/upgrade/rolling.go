@@ -224,6 +224,9 @@ func (u *upgrade) back(data []byte) error {
 	if err := u.stop(3); err != nil {
 		return err
 	}
+	if _, err := u.ovs(1, "arakoon", "level", "--all", "newest"); err == nil || !strings.Contains(err.Error(), "does not answer") {
+		return fmt.Errorf("a host that is away is not named: %w", err)
+	}
 	line, err := u.refused(3, u.older, "run a release that knows it")
 	if err != nil {
 		return err
