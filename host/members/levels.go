@@ -263,10 +263,12 @@ func (m *Members) Raise(ctx context.Context, group string, level uint32) error {
 	return errors.Join(err, m.all[Config].store.release(back, held))
 }
 
-// lease takes the lease of whoever changes members, as soon as nobody else has it.
+// lease takes the lease of whoever changes members, as soon as nobody else has it. The steward
+// of this host is another owner: it must not change members meanwhile either.
 func (m *Members) lease(ctx context.Context) (arakoon.Lease, error) {
+	owner := uuid.NewSHA1(m.o.Self, []byte("level"))
 	for {
-		held, err := m.all[Config].store.acquire(ctx, lease, m.o.Self, leaseTime)
+		held, err := m.all[Config].store.acquire(ctx, lease, owner, leaseTime)
 		if !errors.Is(err, arakoon.ErrLeaseHeld) {
 			if err != nil {
 				err = fmt.Errorf("%w: lease %q: %w", ErrLevel, lease, err)
@@ -302,6 +304,9 @@ func (m *Members) raise(ctx context.Context, group string, level uint32) error {
 // raiseTo raises groups of which all members know the level.
 func (m *Members) raiseTo(ctx context.Context, l *Levels, group string, level uint32) error {
 	order := slices.Clone(l.Groups)
+	if group != "" && !slices.ContainsFunc(order, func(g GroupLevel) bool { return g.Group == group }) {
+		return fmt.Errorf("%w: the roster has no group %s", ErrLevel, group)
+	}
 	slices.SortStableFunc(order, func(a, b GroupLevel) int { return first(b.Group) - first(a.Group) })
 	for _, g := range order {
 		switch {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"openvstorage/internal/control"
 )
@@ -83,7 +84,9 @@ func (u *upgrade) rolling() error {
 		return err
 	}
 	l := u.load()
-	err = u.rollAll(l)
+	if err = l.more(u); err == nil {
+		err = u.rollAll(l)
+	}
 	did, failed := l.end()
 	if err = errors.Join(err, failed); err != nil {
 		return err
@@ -104,6 +107,9 @@ func (u *upgrade) rollAll(l *load) error {
 	for _, n := range []int{3, 1, 2} {
 		if err := u.roll(l, n); err != nil {
 			return fmt.Errorf("host %d is restarted with %v: %w", n, u.newer, err)
+		}
+		if err := l.more(u); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -248,39 +254,45 @@ func (u *upgrade) back(data []byte) error {
 	return errors.Join(u.settled(), u.holds(1, "data", data))
 }
 
-// load are requests to host 1, one after the other.
+// load are requests to host 1, by several at a time.
 type load struct {
-	pause sync.Mutex // held while host 1 is down
-	stop  chan struct{}
-	done  chan error
-	did   int
+	pause   sync.RWMutex // held while host 1 is down
+	stop    chan struct{}
+	workers sync.WaitGroup
+	did     atomic.Int64
+	failed  atomic.Pointer[error] // the first
 }
+
+const (
+	loadWorkers = 3
+	loadRounds  = 6 // that are done after a restart before the next one
+)
 
 // load makes and removes vDisks, which changes all groups.
 func (u *upgrade) load() *load {
-	l := &load{stop: make(chan struct{}), done: make(chan error, 1)}
-	go func() {
-		for {
-			select {
-			case <-l.stop:
-				l.done <- nil
-				return
-			default:
+	l := &load{stop: make(chan struct{})}
+	for w := range loadWorkers {
+		l.workers.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-l.stop:
+					return
+				default:
+				}
+				if err := l.once(u, fmt.Sprintf("load%d-%d", w, i)); err != nil {
+					l.failed.CompareAndSwap(nil, &err)
+					return
+				}
+				l.did.Add(1)
 			}
-			if err := l.once(u); err != nil {
-				l.done <- fmt.Errorf("after %d vDisks: %w", l.did, err)
-				return
-			}
-			l.did++
-		}
-	}()
+		})
+	}
 	return l
 }
 
-func (l *load) once(u *upgrade) error {
-	l.pause.Lock()
-	defer l.pause.Unlock()
-	name := fmt.Sprint("load", l.did)
+func (l *load) once(u *upgrade, name string) error {
+	l.pause.RLock()
+	defer l.pause.RUnlock()
 	if _, err := u.ovs(1, "vdisk", "create", name, "--size", "1MiB"); err != nil {
 		return err
 	}
@@ -288,8 +300,22 @@ func (l *load) once(u *upgrade) error {
 	return err
 }
 
-func (l *load) end() (did int, err error) {
+// more waits until requests were answered that began after now.
+func (l *load) more(u *upgrade) error {
+	before := l.did.Load()
+	return u.await("vDisks are made and removed", func() (bool, error) {
+		if err := l.failed.Load(); err != nil {
+			return true, nil // end says why
+		}
+		return l.did.Load() >= before+loadRounds, nil
+	})
+}
+
+func (l *load) end() (did int64, err error) {
 	close(l.stop)
-	err = <-l.done
-	return l.did, err
+	l.workers.Wait()
+	if failed := l.failed.Load(); failed != nil {
+		err = *failed
+	}
+	return l.did.Load(), err
 }
