@@ -133,7 +133,7 @@ func TestKeysAndValues(t *testing.T) {
 	unknown.Walk(t, "Roster of hosts and groups", map[string]unknown.Case{
 		"a kind of record":        with("newer release", []byte(Prefix+"x1"), h.Append(nil)),
 		"a later version":         with("newer release", h.Key(), append([]byte{2}, h.Append(nil)[1:]...)),
-		"an incompatible feature": with("newer release", h.Key(), append([]byte{1, 1, 0, 0, 4}, h.Append(nil)[5:]...)),
+		"an incompatible feature": with("newer release", h.Key(), append([]byte{1, 1, 0, 0, 0x80}, h.Append(nil)[5:]...)),
 		"a field of a host":       with("newer release", h.Key(), append(h.Append(nil), 0)),
 		"a field of a group":      with("newer release", g.Key(), append(g.Append(nil), 0)),
 	})
