@@ -116,11 +116,15 @@ func TestKeysAndValues(t *testing.T) {
 		key, value []byte
 		want       error
 	}{
-		"another's key":  {want.Hosts[1].Key(), h.Append(nil), format.ErrCorrupt},
-		"another kind":   {want.Groups[0].Key(), h.Append(nil), format.ErrCorrupt},
-		"another prefix": {[]byte("trust/h"), h.Append(nil), format.ErrNewer},
-		"a byte too few": {h.Key(), h.Append(nil)[:30], format.ErrCorrupt},
-		"nothing":        {h.Key(), nil, format.ErrCorrupt},
+		"another's key":      {want.Hosts[1].Key(), h.Append(nil), format.ErrCorrupt},
+		"another kind":       {want.Groups[0].Key(), h.Append(nil), format.ErrCorrupt},
+		"an unknown kind":    {[]byte(Prefix + "x1"), h.Append(nil), format.ErrNewer},
+		"another prefix":     {[]byte("trust/h"), h.Append(nil), format.ErrNewer},
+		"a later version":    {h.Key(), append([]byte{2}, h.Append(nil)[1:]...), format.ErrNewer},
+		"an unknown feature": {h.Key(), append([]byte{1, 1, 0, 0, 4}, h.Append(nil)[5:]...), format.ErrNewer},
+		"a byte too many":    {h.Key(), append(h.Append(nil), 0), format.ErrNewer},
+		"a byte too few":     {h.Key(), h.Append(nil)[:30], format.ErrCorrupt},
+		"nothing":            {h.Key(), nil, format.ErrCorrupt},
 	} {
 		if err := new(Roster).Take(c.key, c.value); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", what, err)
