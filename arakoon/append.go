@@ -22,8 +22,9 @@ type appender struct {
 	logger    *slog.Logger
 	onFull    func(error)
 	took      func(time.Duration)
-	hard      *pb.HardState // as the log has it
-	later     *pb.HardState // a newer one that goes into the log with the next change of the members, nil if there is none
+	stored    func(index uint64) // of the first entry of each round, before it is
+	hard      *pb.HardState      // as the log has it
+	later     *pb.HardState      // a newer one that goes into the log with the next change of the members, nil if there is none
 	installer *installer
 	stalled   atomic.Pointer[error] // why the log cannot take anything now, nil if it can
 	stores    atomic.Uint64         // begun and ended, together: odd while one runs
@@ -91,6 +92,9 @@ func (a *appender) rounds(messages []*pb.Message) (rounds []raftlog.Round) {
 		}
 		if !raft.IsEmptyHardState(h) && (len(r.Entries) > 0 || moved) {
 			r.HardState, a.hard, a.later = h, h, nil
+		}
+		if len(r.Entries) > 0 {
+			a.stored(r.Entries[0].GetIndex())
 		}
 		if len(r.Entries) > 0 || r.HardState != nil {
 			rounds = append(rounds, r)

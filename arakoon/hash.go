@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"openvstorage/arakoon/state"
@@ -58,7 +59,9 @@ func (i ImageCalls) HashAt(ctx context.Context, index uint64) (sum [32]byte, err
 // and a later one takes its place, so at most two keep files from being removed.
 type hasher struct {
 	node *Node
-	held uint64 // the log's last entry at the start: marks up to there are old
+	// held is the last entry that the log has held since before the start: marks up to there
+	// are old. It falls when whoever leads puts others in the place of entries at the log's end.
+	held atomic.Uint64
 
 	wake    bell.Bell
 	changed broadcast.Broadcast
@@ -83,7 +86,7 @@ func (h *hasher) take(image *state.Image) {
 	i := h.node.state.hold(image)
 	h.mu.Lock()
 	old := h.waiting
-	if i.Index() <= h.held || i.Joining() || h.ended {
+	if i.Index() <= h.held.Load() || i.Joining() || h.ended {
 		old = i
 	} else {
 		h.waiting = i
@@ -101,6 +104,13 @@ func (h *hasher) take(image *state.Image) {
 		h.note(hashed{index: old.Index(), err: fmt.Errorf("%w: %d: a later one took its place", ErrNoHash, old.Index())})
 	}
 	h.wake.Ring()
+}
+
+// stored notes that an entry is about to be stored, and so that all from there on are new.
+func (h *hasher) stored(index uint64) {
+	if index <= h.held.Load() { // only the appender changes it
+		h.held.Store(index - 1)
+	}
 }
 
 func (h *hasher) loop() {

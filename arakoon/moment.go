@@ -14,6 +14,7 @@ import (
 // at any time and again.
 type Moment struct {
 	node  *Node
+	ask   func(ctx context.Context) (uint64, error) // whoever leads, for the newest revision; nil: this member does
 	image *held
 	end   func()
 	once  sync.Once
@@ -40,7 +41,11 @@ func (m *Moment) Revision() uint64 { return m.image.Index() }
 // Current reports whether nothing was answered that the moment lacks, at some instant
 // between the call and its return. Only the leader can tell.
 func (m *Moment) Current(ctx context.Context) (bool, error) {
-	newest, err := m.node.readers.newest(ctx)
+	ask := m.ask
+	if ask == nil {
+		ask = m.node.readers.newest
+	}
+	newest, err := ask(ctx)
 	return newest <= m.Revision(), err
 }
 
@@ -73,11 +78,28 @@ const momentTries = 1000
 // anything since. If none has, the instant is the one between the two. Otherwise all is
 // begun again, up to 1000 times, and then the error matches ErrBusy.
 func Moments(ctx context.Context, nodes ...*Node) ([]*Moment, error) {
-	return momentsOf(ctx, nodes, func() {})
+	var list []Momentary
+	for _, n := range nodes {
+		list = append(list, Momentary{Node: n})
+	}
+	return MomentsAt(ctx, list...)
 }
 
-// momentsOf is Moments; held is called whenever the state of one more group is held.
-func momentsOf(ctx context.Context, nodes []*Node, held func()) (list []*Moment, err error) {
+// Momentary is a member whose state is to be held.
+type Momentary struct {
+	*Node
+	// Newest asks whoever leads for a revision that has all that was answered before the call.
+	// nil: the member leads.
+	Newest func(ctx context.Context) (uint64, error)
+}
+
+// MomentsAt is Moments of members that others lead.
+func MomentsAt(ctx context.Context, of ...Momentary) ([]*Moment, error) {
+	return momentsOf(ctx, of, func() {})
+}
+
+// momentsOf is MomentsAt; held is called whenever the state of one more group is held.
+func momentsOf(ctx context.Context, nodes []Momentary, held func()) (list []*Moment, err error) {
 	for range momentTries {
 		list, err = holdAll(ctx, nodes, held)
 		if err != nil {
@@ -101,12 +123,13 @@ func momentsOf(ctx context.Context, nodes []*Node, held func()) (list []*Moment,
 	return nil, fmt.Errorf("%w: each time that the states of %d groups were held, one of them had a write meanwhile, %d times; try again when less is written", ErrBusy, len(nodes), momentTries)
 }
 
-func holdAll(ctx context.Context, nodes []*Node, held func()) (list []*Moment, err error) {
+func holdAll(ctx context.Context, nodes []Momentary, held func()) (list []*Moment, err error) {
 	for _, n := range nodes {
 		m, err := n.Moment(ctx)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(list))
 		}
+		m.ask = n.Newest
 		list = append(list, m)
 		held()
 	}

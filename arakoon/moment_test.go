@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"openvstorage/arakoon/state"
@@ -19,9 +20,9 @@ func TestMomentsAreOfOneInstant(t *testing.T) {
 			named, names := open(t, testOptions(crashdisk.New())), open(t, testOptions(crashdisk.New()))
 			set(t, named, "old", "")
 			set(t, names, "old", "")
-			nodes := []*Node{names, named}
+			nodes := []Momentary{{Node: names}, {Node: named}}
 			if namedFirst {
-				nodes = []*Node{named, names}
+				slices.Reverse(nodes)
 			}
 			calls := 0
 			list, err := momentsOf(t.Context(), nodes, func() {

@@ -61,7 +61,11 @@ type Node struct {
 // says that it joins one. A group of one leads when Open returns, and its log is applied.
 // Any other member is open at once, and has applied what it had noted as committed or
 // hears of from whoever leads.
-func Open(opt Options) (*Node, error) {
+func Open(opt Options) (*Node, error) { return OpenWithin(context.Background(), opt) }
+
+// OpenWithin is Open that can be cancelled while it waits for room on the disk, or for the
+// log to be applied. The node does not depend on ctx once it is open.
+func OpenWithin(ctx context.Context, opt Options) (*Node, error) {
 	opt = opt.withDefaults()
 	n := &Node{
 		opt: opt, end: newShutdown(opt.Dir), work: newQueue[any](),
@@ -73,10 +77,10 @@ func Open(opt Options) (*Node, error) {
 	n.end.onEnd, n.end.onFailure = n.proposals.end, n.onFailure
 	n.readers = &readers{most: opt.Reads, work: n.work, progress: n.progress, end: n.end}
 	n.compactor = &compactor{bytes: opt.CompactBytes, most: opt.HoldBytes, progress: n.progress, end: n.end, state: &n.state, allowed: make(chan struct{})}
-	if err := n.open(); err != nil {
+	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.closeStores())
 	}
-	if err := n.start(); err != nil {
+	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.Close())
 	}
 	return n, nil
@@ -84,7 +88,7 @@ func Open(opt Options) (*Node, error) {
 
 // open opens the files: first the lock, so that two processes do not write one log;
 // then the log, as it says how far the state must reach; then the state.
-func (n *Node) open() (err error) {
+func (n *Node) open(ctx context.Context) (err error) {
 	o := n.opt
 	if o.Member == 0 {
 		return errors.New("member 0 is no member")
@@ -128,11 +132,11 @@ func (n *Node) open() (err error) {
 	if m := n.log.Marker(); m.Index == begin.Index {
 		begin = m
 	}
-	return n.openState(state.Position{Index: begin.Index, Term: begin.Term, Conf: begin.Conf})
+	return n.openState(ctx, state.Position{Index: begin.Index, Term: begin.Term, Conf: begin.Conf})
 }
 
 // openState opens the state in use.
-func (n *Node) openState(begin state.Position) error {
+func (n *Node) openState(ctx context.Context, begin state.Position) error {
 	options := func(dir string) state.Options { return stateOptions(n, dir, begin) }
 	n.installer = &installer{
 		opt: n.opt, end: n.end, log: n.log, state: &n.state, progress: n.progress, options: options, full: &n.full,
@@ -145,7 +149,7 @@ func (n *Node) openState(begin state.Position) error {
 		return err
 	}
 	dirs.tidy()
-	s, err := state.Open(options(path.Join(n.opt.Dir, dirs.use)))
+	s, err := state.OpenWithin(ctx, options(path.Join(n.opt.Dir, dirs.use)))
 	if err != nil {
 		return err
 	}
@@ -198,7 +202,7 @@ func (n *Node) join() error {
 		zones:  zones{need: n.opt.RequireZones, zone: n.opt.Zone},
 		source: n.source, incoming: n.incoming, figures: &n.figures,
 	}
-	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer, took: n.figures.stores.add}
+	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer, took: n.figures.stores.add, stored: n.hasher.stored}
 	n.stepper.storing = n.appender.storing
 	n.stepper.setConf(at.Conf) // raft has the same
 	n.applier = &applier{
@@ -206,7 +210,7 @@ func (n *Node) join() error {
 		progress: n.progress, proposals: n.proposals, compactor: n.compactor, leaser: n.leaser, origin: origin, held: last, took: n.figures.applies.add,
 	}
 	n.compactor.log, n.compactor.source = n.log, n.source
-	n.hasher.held = last
+	n.hasher.held.Store(last)
 	return nil
 }
 
@@ -233,7 +237,7 @@ func (s storage) InitialState() (*pb.HardState, *pb.ConfState, error) {
 func (n *Node) MayCompact() { n.compactor.mayCompact() }
 
 // start starts the goroutines. In a group of one it waits until the log is applied.
-func (n *Node) start() error {
+func (n *Node) start(ctx context.Context) error {
 	if !n.opt.HoldCompaction {
 		n.MayCompact()
 	}
@@ -250,7 +254,7 @@ func (n *Node) start() error {
 	n.end.run(n.applier.loop)
 	n.end.run(n.leaser.loop)
 	n.end.run(n.hasher.loop)
-	alone, err := n.applyAlone(n.stepper.toldOthers)
+	alone, err := n.applyAlone(ctx, n.stepper.toldOthers)
 	if err != nil {
 		return err
 	}
@@ -267,6 +271,8 @@ func (n *Node) start() error {
 	case <-time.After(compactPatience):
 	case <-n.end.failed:
 		return n.Err()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	return nil
 }
@@ -274,11 +280,11 @@ func (n *Node) start() error {
 // applyAlone waits in a group of one until the log is applied. others is closed when it
 // turns out that there are other members: the state may be from before they came, and then
 // they have to be heard from first, which Open does not wait for.
-func (n *Node) applyAlone(others <-chan struct{}) (alone bool, err error) {
+func (n *Node) applyAlone(within context.Context, others <-chan struct{}) (alone bool, err error) {
 	if n.opt.RequireZones > 1 {
 		return false, nil
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(within)
 	done := make(chan error, 1)
 	go func() { done <- n.readers.settle(ctx, Consistent) }()
 	select {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"openvstorage/host/cluster"
 	"openvstorage/host/members"
 	"openvstorage/host/metrics"
@@ -336,13 +338,13 @@ func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	d.run("the members of groups", d.joined.start())
 	self := d.cluster.Self()
 	d.control = control.NewServer(control.Options{
-		Cluster: d.managedCluster(), Logger: d.logger,
+		Cluster: d.managedCluster(), Arakoon: d.joined.manageGroups(), Logger: d.logger,
 		Refuse: fmt.Errorf("%w: host %s has joined cluster %s, and holds no vDisks and no disks in this release: run it on the first host (`ovs host list`)", control.ErrInvalid, self.Host, self.Cluster),
 		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
 	})
 	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
 	if d.metricsLn != nil {
-		if d.metrics, err = metrics.NewServer(nil, 4, d.logger); err != nil {
+		if d.metrics, err = metrics.NewServer([]prometheus.Collector{d.joined, d.members}, 4, d.logger); err != nil {
 			return err
 		}
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/arakoon/groups"
@@ -85,6 +86,27 @@ func (j *joined) run() error {
 	}
 	j.members.Serve(g)
 	return nil
+}
+
+// opened are the members that are open; nil: none yet, or no more.
+func (j *joined) opened() *groups.Groups {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.groups
+}
+
+// Describe implements prometheus.Collector, for what is only known while it runs.
+func (j *joined) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (j *joined) Collect(ch chan<- prometheus.Metric) {
+	open := j.opened()
+	if open == nil {
+		return
+	}
+	for _, name := range open.Names() {
+		albahere.GroupCollector{Name: name, Of: open}.Collect(ch)
+	}
 }
 
 func (j *joined) failure(err error) error {

@@ -40,7 +40,7 @@ func isTrusts(w control.KeyWrite) bool {
 }
 
 func (m managedGroups) Get(ctx context.Context, r control.KeyRead) (control.KeyValue, error) {
-	n, err := m.node(r.Group)
+	n, err := m.keys(r.Group, r.Local)
 	if err != nil {
 		return control.KeyValue{}, err
 	}
@@ -52,7 +52,7 @@ func (m managedGroups) Get(ctx context.Context, r control.KeyRead) (control.KeyV
 }
 
 func (m managedGroups) Exists(ctx context.Context, r control.KeyRead) (bool, error) {
-	n, err := m.node(r.Group)
+	n, err := m.keys(r.Group, r.Local)
 	if err != nil {
 		return false, err
 	}
@@ -73,7 +73,7 @@ func bounds(r control.KeyRange) arakoon.Bounds {
 }
 
 func (m managedGroups) Range(ctx context.Context, r control.KeyRange) (page control.KeyPage, err error) {
-	n, err := m.node(r.Group)
+	n, err := m.keys(r.Group, r.Local)
 	if err != nil {
 		return page, err
 	}
@@ -104,11 +104,12 @@ func (m managedGroups) Range(ctx context.Context, r control.KeyRange) (page cont
 }
 
 func (m managedGroups) Count(ctx context.Context, r control.KeyRange) (uint64, error) {
-	n, err := m.node(r.Group)
+	n, err := m.keys(r.Group, r.Local)
 	if err != nil {
 		return 0, err
 	}
-	count, err := n.Count(ctx, consistency(r.Local, r.AtLeast), bounds(r))
+	b := bounds(r)
+	count, err := n.Count(ctx, consistency(r.Local, r.AtLeast), b.First, b.Last)
 	return count, groupError(r.Group, err)
 }
 
@@ -129,7 +130,7 @@ func belongs(group string) string {
 // its users keep several of them in step in one sequence, and cache others. So whoever writes
 // must say that this is known.
 func (m managedGroups) Write(ctx context.Context, w control.KeyWrite) (out control.KeyWritten, err error) {
-	n, err := m.node(w.Group)
+	n, err := m.keys(w.Group, false)
 	if err != nil {
 		return out, err
 	}
@@ -204,7 +205,7 @@ func sequenceOf(w control.KeyWrite) (*arakoon.Sequence, error) {
 }
 
 func (m managedGroups) Watch(ctx context.Context, w control.KeyWatch, tell func(control.KeyEvents) error) error {
-	n, err := m.node(w.Group)
+	n, err := m.watched(w.Group)
 	if err != nil {
 		return err
 	}

@@ -44,13 +44,12 @@ func text(err error) string {
 
 // ownLevels are those of a machine that is in no cluster: all members are in this process.
 func (m managedGroups) ownLevels() (out control.ArakoonLevels) {
-	names := m.of.Names()
-	slices.Sort(names)
-	for _, name := range names {
-		n := m.of.Node(name)
+	open := m.open()
+	for _, name := range m.names() {
+		n := open.Node(name)
 		out.Raise = n.Knows()
 		out.Groups = append(out.Groups, control.ArakoonLevel{
-			Group: name, Level: n.Level(), Members: []control.LevelKnown{{Member: n.Status().ID, Host: m.host, Knows: n.Knows()}},
+			Group: name, Level: n.Level(), Members: []control.LevelKnown{{Member: n.Status().ID, Host: open.Host(), Knows: n.Knows()}},
 		})
 	}
 	return out
@@ -58,10 +57,8 @@ func (m managedGroups) ownLevels() (out control.ArakoonLevels) {
 
 // Raise implements control.Arakoon.
 func (m managedGroups) Raise(ctx context.Context, group string, level uint32) (control.ArakoonLevels, error) {
-	if group != "" {
-		if _, err := m.node(group); err != nil {
-			return control.ArakoonLevels{}, err
-		}
+	if group != "" && !slices.Contains(m.names(), group) {
+		return control.ArakoonLevels{}, m.unknown(group)
 	}
 	raise := m.raiseOwn
 	if m.members != nil {
@@ -89,12 +86,12 @@ func levelError(err error) error {
 
 // raiseOwn raises groups whose only members are in this process.
 func (m managedGroups) raiseOwn(ctx context.Context, group string, level uint32) error {
-	names := m.of.Names()
+	names := m.names()
 	if group != "" {
 		names = []string{group}
 	}
 	for _, name := range names {
-		n := m.of.Node(name)
+		n := m.open().Node(name)
 		to := level
 		if to == 0 {
 			to = n.Knows()

@@ -154,9 +154,9 @@ func backendKind(o openOptions) (string, error) {
 func recordedBackend(o openOptions) (string, error) {
 	record := o.dir.Record()
 	switch {
-	case record.Made(albahere.Specs()[0].Name):
+	case groups.Knows(record, albahere.Specs()[0].Name):
 		return BackendALBA, nil
-	case record.Made(registryGroup):
+	case groups.Knows(record, registryGroup):
 		return BackendLocal, nil
 	}
 	for kind, name := range map[string]string{BackendLocal: localDir, BackendALBA: filepath.Join("arakoon", "abm")} {
@@ -209,7 +209,7 @@ func (e *embedded) config() configGroup {
 	if e.members != nil {
 		return e.members.Store(registryGroup)
 	}
-	return e.groups.Node(registryGroup)
+	return e.groups.User(registryGroup)
 }
 
 // configGroup is what users of the config group need of it.
@@ -339,9 +339,12 @@ func owner() string {
 
 // Collectors count what the vDisks, and what they rest on, do.
 func (e *embedded) Collectors() []prometheus.Collector {
-	list := []prometheus.Collector{e.Host.Collector(), albahere.GroupCollector{Name: registryGroup, Node: e.groups.Node(registryGroup)}}
+	list := []prometheus.Collector{e.Host.Collector(), albahere.GroupCollector{Name: registryGroup, Of: e.groups}}
 	if e.alba != nil {
 		list = append(list, e.alba)
+	}
+	if e.members != nil {
+		list = append(list, e.members)
 	}
 	return append(list, e.held.gauge())
 }

@@ -130,7 +130,10 @@ func (b *Backend) openAlone(ctx context.Context) (err error) {
 
 // manager is the group that a manager runs on.
 func (b *Backend) manager(name string) *cluster.Client {
-	var n cluster.Node = b.groups.Node(name)
+	var n cluster.Node
+	if u := b.groups.User(name); u != nil {
+		n = u
+	}
 	if b.opt.Node != nil {
 		n = b.opt.Node(name, n)
 	}

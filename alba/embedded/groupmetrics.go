@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"openvstorage/arakoon"
+	"openvstorage/arakoon/groups"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -17,6 +18,9 @@ var (
 	descGroupBytes     = desc("group_proposal_bytes", "Bytes of proposals under way.", "group")
 	descGroupReads     = desc("group_reads", "Reads of a group that wait.", "group")
 	descGroupFull      = desc("group_full", "1 if the group waits for room, or for what else its disk needs.", "group")
+
+	descGroupFailed   = desc("group_failed", "1 if the member here has failed, and is to be opened anew.", "group")
+	descGroupFailures = desc("group_failures_total", "Failures of the member here since the start.", "group")
 
 	descGroupProposalTime = desc("group_proposal_seconds", "How long proposals took, from their admission to their answer.", "group")
 	descGroupStoreTime    = desc("group_log_store_seconds", "How long it took to store in the log, each time with one write and one sync.", "group")
@@ -39,19 +43,27 @@ var (
 	descGroupTaken      = desc("group_snapshots_taken_total", "Snapshots of other members that took the place of the state.", "group")
 )
 
-// GroupCollector tells of an Arakoon group that is beside those of a Backend.
+// GroupCollector tells of an Arakoon group that is beside those of a Backend, while the process
+// has a member of it.
 type GroupCollector struct {
 	Name string
-	Node *arakoon.Node
+	Of   *groups.Groups
 }
 
 // Describe implements prometheus.Collector.
 func (g GroupCollector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
-func (g GroupCollector) Collect(ch chan<- prometheus.Metric) { collectGroup(ch, g.Name, g.Node) }
+func (g GroupCollector) Collect(ch chan<- prometheus.Metric) { collectGroup(ch, g.Name, g.Of) }
 
-func collectGroup(s sink, name string, n *arakoon.Node) {
+func collectGroup(s sink, name string, of *groups.Groups) {
+	n := of.Node(name)
+	if n == nil {
+		return // its member went to another host
+	}
+	fate, failures := of.Fate(name)
+	s.flag(descGroupFailed, fate.Failed != nil, name)
+	s.count(descGroupFailures, failures, name)
 	st := n.Stats()
 	s.count(descGroupApplied, st.Applied, name)
 	s.count(descGroupSyncs, st.Syncs, name)

@@ -132,7 +132,7 @@ func (b *Backend) Collect(ch chan<- prometheus.Metric) {
 	}
 	collectFiles(s, b.files.Stats())
 	for _, spec := range Specs() {
-		collectGroup(s, spec.Name, b.groups.Node(spec.Name))
+		collectGroup(s, spec.Name, b.groups)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()

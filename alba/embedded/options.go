@@ -67,7 +67,8 @@ type Options struct {
 	SegmentBytes int64         // of ASD segments; default 32 MiB
 	Descriptors  int           // files of segments open at once, of all ASDs; default half of what the process may have
 	ReopenEvery  time.Duration // between looks for missing disks that are back; default 1 s
-	// Node wraps the group under a manager, for tests. Nil: nothing does.
+	// Node takes the place of the group under a manager, or wraps it; n is nil if this process
+	// has no member of the group. Nil: nothing does.
 	Node     func(name string, n cluster.Node) cluster.Node
 	Maintain Maintain
 }

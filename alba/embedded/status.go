@@ -61,12 +61,14 @@ type Group struct {
 	Reason string       `json:"reason,omitempty"`
 }
 
-// Err tells why one of the backend's groups has failed, nil if none has. A group that
-// has failed does nothing more until it is opened again.
+// Err tells why one of the backend's groups has failed, nil if none has. The member of a group
+// that has failed is opened anew by itself, and answers nothing until then.
 func (b *Backend) Err() error {
 	var errs []error
 	for _, spec := range Specs() {
-		errs = append(errs, b.groups.Node(spec.Name).Err())
+		if n := b.groups.Node(spec.Name); n != nil {
+			errs = append(errs, n.Err())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -125,10 +127,17 @@ func groupsNow(of *groups.Groups) []health.Group {
 	older := !of.Suspended().IsZero()
 	for _, name := range of.Names() {
 		node := of.Node(name)
+		if node == nil {
+			continue // its member has just gone to another host
+		}
 		g := health.Group{Name: name, Waits: node.Stats().Full, Older: older}
 		g.Reads = slices.ContainsFunc(Specs(), func(s groups.Spec) bool { return s.Name == name })
 		if err := node.Err(); err != nil {
 			g.Failed = err.Error()
+			if fate, _ := of.Fate(name); fate.Failed != nil {
+				g.Failed = fate.String()
+			}
+			g.Reads = g.Reads && len(node.Members().All()) < 2 // else others answer
 		}
 		list = append(list, g)
 	}

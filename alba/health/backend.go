@@ -9,9 +9,9 @@ import (
 // States of a group, besides ok and full. A full group waits for room, or for something
 // else that its disk lacks.
 const (
-	// Failed is the state of a group whose sync or state failed, or that met an entry
-	// which it must not skip. It makes no changes and gives no answers until the next
-	// start.
+	// Failed is the state of a group whose member's sync or state failed, or met an entry
+	// which it must not skip. The member answers nothing until it was opened anew, which is
+	// tried by itself.
 	Failed State = "failed"
 	// Older is the state of a group of which a person accepted an older copy. The copy
 	// lacks what was written since it was made.
@@ -24,7 +24,7 @@ var GroupStates = []State{OK, Older, Full, Failed}
 // Group is what is known of an Arakoon group.
 type Group struct {
 	Name   string
-	Failed string // why it has failed, "" if it has not
+	Failed string // why its member here has failed, and how that goes on; "" if it has not
 	Waits  bool   // it waits for room, or for something else that its disk lacks
 	Older  bool   // an older copy was accepted
 	Reads  bool   // objects cannot be found without it
@@ -40,7 +40,7 @@ type GroupIs struct {
 func (g *Group) Judge() GroupIs {
 	switch {
 	case g.Failed != "":
-		return GroupIs{Failed, fmt.Sprintf("group %s has failed, and answers again after a restart: %s", g.Name, g.Failed)}
+		return GroupIs{Failed, fmt.Sprintf("group %s: the member here has failed: %s", g.Name, g.Failed)}
 	case g.Waits:
 		return GroupIs{Full, fmt.Sprintf("group %s waits for room, or for what else its disk needs: changes wait with it", g.Name)}
 	case g.Older:

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -73,14 +74,43 @@ func (r Result) Equal() bool {
 	return true
 }
 
+// complete reports whether all members answered.
+func (r Result) complete() bool {
+	return !slices.ContainsFunc(r.Members, func(h Hash) bool { return h.Err != nil })
+}
+
+// Wrong are the members that answered with another hash than most, and than the first member of
+// the result if there is no most.
+func (r Result) Wrong() (members []uint64) {
+	count := map[[32]byte]int{}
+	for _, h := range r.Members {
+		if h.Err == nil {
+			count[h.Sum]++
+		}
+	}
+	right := r.Members[0].Sum
+	for _, h := range r.Members {
+		if h.Err == nil && count[h.Sum] > count[right] {
+			right = h.Sum
+		}
+	}
+	for _, h := range r.Members {
+		if h.Err == nil && h.Sum != right {
+			members = append(members, h.Member)
+		}
+	}
+	return members
+}
+
 // Checker compares the states of one group. Safe for concurrent use.
 type Checker struct {
 	opt Options
 
 	busy chan struct{} // one comparison at a time: a second one waits for its own
 
-	mu   sync.Mutex
-	last *Result
+	mu    sync.Mutex
+	last  *Result
+	rests uint64 // the group was applied so far when all members were found equal; 0: they were not
 }
 
 // New makes a checker.
@@ -132,6 +162,11 @@ func (c *Checker) Compare(ctx context.Context) (Result, error) {
 	}
 	r.Time = time.Now()
 	c.note(r)
+	c.mu.Lock()
+	if c.rests = 0; r.Equal() && r.complete() {
+		c.rests = index
+	}
+	c.mu.Unlock()
 	return r, nil
 }
 
@@ -156,14 +191,14 @@ func (c *Checker) note(r Result) {
 			c.opt.Logger.Warn("the state of a member was not compared", "group", c.opt.Group, "member", h.Member, "index", r.Index, "err", h.Err)
 		case h.Sum != r.Members[0].Sum:
 			c.opt.Logger.Error("MEMBERS OF A GROUP HAVE DIFFERENT STATES", "group", c.opt.Group, "index", r.Index, "member", h.Member, "hash", fmt.Sprintf("%x", h.Sum),
-				"other member", r.Members[0].Member, "its hash", fmt.Sprintf("%x", r.Members[0].Sum), "cure", "take a backup, stop each member in turn and compare what `ovs arakoon dump state` says of it; then remove the wrong member and add a new one")
+				"other member", r.Members[0].Member, "its hash", fmt.Sprintf("%x", r.Members[0].Sum), "cure", "take a backup, stop each member in turn and compare what `ovs arakoon dump state` says of it; then replace the wrong member: remove its host, and let another one join")
 		}
 	}
 }
 
 // Run compares every now and then, while this member leads and there are others, until ctx
 // ends. It is for a group that can have several members: one that is alone has nobody to be
-// compared with.
+// compared with. While nothing was written since all members were found equal it does nothing.
 func (c *Checker) Run(ctx context.Context) {
 	tick := time.NewTicker(c.opt.Every)
 	defer tick.Stop()
@@ -173,11 +208,19 @@ func (c *Checker) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if !c.opt.Node.Leading() || len(c.opt.Node.Members().All()) < 2 {
+		if !c.opt.Node.Leading() || len(c.opt.Node.Members().All()) < 2 || c.resting() {
 			continue
 		}
 		if _, err := c.Compare(ctx); err != nil && ctx.Err() == nil {
 			c.opt.Logger.Warn("the states of a group's members were not compared, to be tried again", "group", c.opt.Group, "err", err)
 		}
 	}
+}
+
+// resting reports whether nothing was written since all members were found equal.
+func (c *Checker) resting() bool {
+	applied := c.opt.Node.Status().Applied
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rests != 0 && applied == c.rests
 }

@@ -23,6 +23,7 @@ type fake struct {
 	leading bool
 	members []uint64
 	hashes  int
+	applied uint64
 }
 
 func (f *fake) set(leading bool, members ...uint64) {
@@ -37,7 +38,11 @@ func (f *fake) hashed() int {
 	return f.hashes
 }
 
-func (f *fake) Status() arakoon.Status { return arakoon.Status{ID: 2} }
+func (f *fake) Status() arakoon.Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return arakoon.Status{ID: 2, Applied: f.applied}
+}
 func (f *fake) Members() arakoon.Members {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -85,6 +90,9 @@ func TestDifferenceIsToldAndHaltsNothing(t *testing.T) {
 	delete(sums, 1)
 	if r, err = c.Compare(t.Context()); err != nil || r.Equal() || !errors.Is(r.Members[1].Err, away) || r.Members[2].Sum != sums[3] {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if wrong := r.Wrong(); len(wrong) != 1 {
+		t.Errorf("wrong are %d", wrong)
 	}
 	if last, ok := c.Last(); !ok || last.Equal() {
 		t.Errorf("last: %+v, %v", last, ok)
@@ -134,6 +142,18 @@ func TestOnlyTheLeaderOfSeveralCompares(t *testing.T) {
 		f.set(true, 1, 2)
 		if hours(3); f.hashed() != 3 {
 			t.Errorf("in 3 hours: %d", f.hashed())
+		}
+		f.mu.Lock()
+		f.applied = 7 // no more than the mark of the comparison itself
+		f.mu.Unlock()
+		if hours(3); f.hashed() != 3 {
+			t.Errorf("a group that has not changed was hashed again: %d", f.hashed())
+		}
+		f.mu.Lock()
+		f.applied = 8
+		f.mu.Unlock()
+		if hours(2); f.hashed() != 5 {
+			t.Errorf("a group that has changed: %d", f.hashed())
 		}
 		cancel()
 		<-done

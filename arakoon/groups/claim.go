@@ -32,30 +32,40 @@ const closePatience = 5 * time.Second
 // check compares the generation of each group that was there with the record, and refuses
 // the directory if one of them is an older copy.
 func (g *Groups) check(ctx context.Context) error {
-	record := g.opt.Ledger.Record()
-	file := path.Join(g.opt.Dir, datadir.FormatFile)
 	for _, of := range g.members.all() {
-		values, err := of.store().MultiGet(ctx, arakoon.Consistent, g.generationKey())
-		if err != nil {
-			return fmt.Errorf("group %s: %w", of.spec.Name, err)
+		if err := g.checkOne(ctx, of.spec, of.store()); err != nil {
+			return err
 		}
-		var m generation.Mark
-		if values[0] != nil {
-			if m, err = generation.Decode(values[0]); err != nil {
-				return fmt.Errorf("group %s: key %q: %w", of.spec.Name, g.generationKey(), err)
-			}
+	}
+	return nil
+}
+
+// checkOne does that for a group. A claim may be made meanwhile: the group has at least what
+// was settled before it was asked, and at most what was claimed after it has answered.
+func (g *Groups) checkOne(ctx context.Context, s Spec, from Store) error {
+	before := g.opt.Ledger.Record()
+	file := path.Join(g.opt.Dir, datadir.FormatFile)
+	values, err := from.MultiGet(ctx, arakoon.Consistent, g.generationKey())
+	if err != nil {
+		return fmt.Errorf("group %s: %w", s.Name, err)
+	}
+	var m generation.Mark
+	if values[0] != nil {
+		if m, err = generation.Decode(values[0]); err != nil {
+			return fmt.Errorf("group %s: key %q: %w", s.Name, g.generationKey(), err)
 		}
-		switch verdict := record.History.Judge(record.Generation, m); {
-		case verdict == generation.Newer:
-			return fmt.Errorf("%w: %s is of generation %d, and %s of %d: restore that file, or all of the data directory but asd/ and cache/, from one copy that was made while nothing ran",
-				ErrOlder, file, record.Generation, g.dir(of.spec), m.Number)
-		case verdict == generation.Foreign:
-			return fmt.Errorf("%w: %s and %s both claimed generation %d, apart from each other: restore all of the data directory but asd/ and cache/ from one copy that was made while nothing ran",
-				ErrForeign, file, g.dir(of.spec), m.Number)
-		case m.Number < record.Settled && record.Made(of.spec.dirName()):
-			return fmt.Errorf("%w: %s is of generation %d, and the data directory had settled %d: restore it as it was last, or all of the data directory but asd/ and cache/ from one copy that was made while nothing ran",
-				ErrOlder, g.dir(of.spec), m.Number, record.Settled)
-		}
+	}
+	record := g.opt.Ledger.Record()
+	switch verdict := record.History.Judge(record.Generation, m); {
+	case verdict == generation.Newer:
+		return fmt.Errorf("%w: %s is of generation %d, and %s of %d: restore that file, or all of the data directory but asd/ and cache/, from one copy that was made while nothing ran",
+			ErrOlder, file, record.Generation, g.dir(s), m.Number)
+	case verdict == generation.Foreign:
+		return fmt.Errorf("%w: %s and %s both claimed generation %d, apart from each other: restore all of the data directory but asd/ and cache/ from one copy that was made while nothing ran",
+			ErrForeign, file, g.dir(s), m.Number)
+	case m.Number < before.Settled && before.Made(s.dirName()):
+		return fmt.Errorf("%w: %s is of generation %d, and the data directory had settled %d: restore it as it was last, or all of the data directory but asd/ and cache/ from one copy that was made while nothing ran",
+			ErrOlder, g.dir(s), m.Number, before.Settled)
 	}
 	return nil
 }
@@ -204,7 +214,9 @@ func (g *Groups) claim(ctx context.Context, m generation.Mark, also func(*datadi
 		w.told = w.now
 	}
 	for _, of := range list {
-		of.node.MayCompact() // these are the newest files that there are
+		if n := of.node(); n != nil {
+			n.MayCompact() // these are the newest files that there are
+		}
 	}
 	if err := g.opt.Ledger.Change(func(r *datadir.Record) { r.Settled = m.Number }); err != nil {
 		return err

@@ -48,6 +48,9 @@ type Spec struct {
 	// Member is the number of the member that is held here; 0 is 1, the first of a group.
 	// Only a first member makes a group. All others are made by Make.
 	Member uint64
+	// Away says that the group has no member here any more, and is used here all the same, by
+	// Link: its only member here was dropped, and the record of the data directory says so.
+	Away bool
 	// Link is how this member reaches the others. Its zero value is for a group that has
 	// no others.
 	Link Link
@@ -60,7 +63,11 @@ type Link struct {
 	Tune func(*arakoon.Options)
 	// Attach is called with the member as soon as the record knows of it, and before
 	// anything is asked of the group: from then on the member hears from the others.
+	// It is called again with each opening of a member that had failed.
 	Attach func(*arakoon.Node)
+	// Detach is called when the member has failed, before it is closed to be opened anew, or
+	// for good: others hear nothing of it any more. nil: there are no others.
+	Detach func()
 	// Store is the group as claims see it: a client that follows the master. nil: the
 	// member itself.
 	Store Store
@@ -76,8 +83,16 @@ type Store interface {
 	Write(ctx context.Context, seq *arakoon.Sequence) (index uint64, results []arakoon.Result, err error)
 }
 
+// AwayName is how the record of a data directory has a group whose member here was dropped, in
+// the directory that the groups were made in. Without that, the absence of the member would be
+// a loss (P8). A release that does not know it refuses the directory.
+func AwayName(group string) string { return group + ".away" }
+
 // dirName is the name of the member's directory under DIR/arakoon, and its name in the record.
 func (s Spec) dirName() string {
+	if s.Away {
+		return AwayName(s.Name)
+	}
 	if s.Member <= 1 {
 		return s.Name
 	}
@@ -135,16 +150,31 @@ func Open(ctx context.Context, opt Options, specs ...Spec) (*Groups, error) {
 	if opt.Host == uuid.Nil {
 		opt.Host = opt.ID
 	}
-	g := &Groups{opt: opt, specs: specs, start: rand.Uint64()}
+	g := &Groups{opt: opt, specs: slices.Clone(specs), start: rand.Uint64()}
 	g.members.open = make(map[string]*member)
 	if err := g.open(ctx); err != nil {
 		return nil, errors.Join(err, g.closeNodes())
 	}
+	for _, m := range g.members.all() {
+		g.watchOver(m)
+	}
 	return g, nil
+}
+
+// watchOver has a member opened anew whenever it has failed. It is called once for each.
+func (g *Groups) watchOver(m *member) {
+	if m.spec.Away {
+		return
+	}
+	m.tended = make(chan struct{})
+	go g.tend(m)
 }
 
 func (g *Groups) open(ctx context.Context) error {
 	if err := g.finishDrops(); err != nil {
+		return err
+	}
+	if err := g.comeToAway(); err != nil {
 		return err
 	}
 	for _, name := range g.opt.Ledger.Record().Groups {
@@ -162,6 +192,11 @@ func (g *Groups) open(ctx context.Context) error {
 	}
 	for _, m := range g.members.all() {
 		m.attach()
+	}
+	for _, s := range g.specs {
+		if s.Away {
+			g.members.put(newMember(s, nil))
+		}
 	}
 	if err := g.check(ctx); err != nil {
 		return err
@@ -215,18 +250,32 @@ func inOrder(specs []Spec) (first, then []Spec) {
 // dir is where a member is.
 func (g *Groups) dir(s Spec) string { return path.Join(g.opt.Dir, "arakoon", s.dirName()) }
 
+// comeToAway makes specs of members that a Drop, which was cut, has finished just now those of
+// groups that are away; and refuses one of a member that only Make may make.
+func (g *Groups) comeToAway() error {
+	record := g.opt.Ledger.Record()
+	for i := range g.specs {
+		s := &g.specs[i]
+		if !s.Away && !record.Made(s.dirName()) && record.Made(AwayName(s.Name)) {
+			s.Away, s.Member = true, 0
+		}
+		if s.Away && s.Link.Store == nil {
+			return fmt.Errorf("group %s: its member here was dropped, and there is no way to the others", s.Name)
+		}
+	}
+	g.specs = slices.DeleteFunc(g.specs, func(s Spec) bool { return !s.Away && s.Member > 1 && !record.Made(s.dirName()) })
+	return nil
+}
+
 // openMembers opens members side by side, as most of that time is waiting for the disk.
 func (g *Groups) openMembers(ctx context.Context, specs []Spec, existing bool) error {
 	errs := make([]error, len(specs))
 	var all sync.WaitGroup
 	for i, s := range specs {
 		all.Go(func() {
-			m, err := g.openMember(ctx, s, existing)
-			if errors.Is(err, arakoon.ErrMissing) {
-				err = g.missing(s.Name, err)
-			}
-			if errs[i] = err; m != nil {
-				g.members.put(m)
+			n, err := g.openMember(ctx, s, existing, nil)
+			if errs[i] = err; n != nil {
+				g.members.put(newMember(s, n))
 			}
 		})
 	}
@@ -234,28 +283,36 @@ func (g *Groups) openMembers(ctx context.Context, specs []Spec, existing bool) e
 	return errors.Join(errs...)
 }
 
-func (g *Groups) openMember(ctx context.Context, s Spec, existing bool) (*member, error) {
+// openMember opens a member. onFull, unless nil, is told too while it waits for room.
+func (g *Groups) openMember(ctx context.Context, s Spec, existing bool, onFull func(error)) (*arakoon.Node, error) {
 	opt := arakoon.Options{
 		FS: g.opt.FS, Dir: g.dir(s), Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: max(s.Member, 1),
 		Functions: s.Functions, Existing: existing, Generation: g.opt.Ledger.Record().Generation, Transport: s.Link.Transport,
 		SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, HoldCompaction: true, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
 		Logger: g.opt.Logger.With("group", s.Name), OnFull: g.opt.OnFull,
 	}
+	if onFull != nil {
+		opt.OnFull = func(err error) {
+			if onFull(err); g.opt.OnFull != nil {
+				g.opt.OnFull(err)
+			}
+		}
+	}
 	if s.Link.Tune != nil {
 		s.Link.Tune(&opt)
 	}
 	n, err := g.openNode(ctx, opt)
-	if err != nil {
-		return nil, err
+	if errors.Is(err, arakoon.ErrMissing) {
+		err = g.missing(s.Name, err)
 	}
-	return &member{spec: s, node: n}, nil
+	return n, err
 }
 
 // openNode opens a group's member. Each opening begins a segment of the log, and on a full
 // disk that waits for room (P6).
 func (g *Groups) openNode(ctx context.Context, opt arakoon.Options) (*arakoon.Node, error) {
 	for told := false; ; told = true {
-		n, err := arakoon.Open(opt)
+		n, err := arakoon.OpenWithin(ctx, opt)
 		if disk.CauseOf(err) != disk.Full {
 			return n, err
 		}
@@ -273,24 +330,35 @@ func (g *Groups) openNode(ctx context.Context, opt arakoon.Options) (*arakoon.No
 	}
 }
 
-// Node is a group's member, nil for a group that has none here.
+// Host is the host that the members are on.
+func (g *Groups) Host() uuid.UUID {
+	if g.opt.Host == uuid.Nil {
+		return g.opt.ID
+	}
+	return g.opt.Host
+}
+
+// Node is a group's member as it was opened last, nil for a group that has none here. It may
+// have failed, and be opened anew as another one: whoever uses a group for longer has a User.
 func (g *Groups) Node(name string) *arakoon.Node {
 	if m := g.members.get(name); m != nil {
-		return m.node
+		return m.node()
 	}
 	return nil
 }
 
 // Names are those of the groups that have a member here.
 func (g *Groups) Names() (names []string) {
-	for _, s := range specsOf(g.members.all()) {
-		names = append(names, s.Name)
+	for _, m := range g.members.all() {
+		if !m.spec.Away {
+			names = append(names, m.spec.Name)
+		}
 	}
 	return names
 }
 
 // Close claims a last generation, if something has changed since the newest one, and closes
-// the groups.
+// the groups. The error says of members that had failed, and were not opened anew, why.
 func (g *Groups) Close() error {
 	if g.stop != nil {
 		g.stop()
@@ -313,7 +381,18 @@ func (g *Groups) closeNodes() error {
 	list := g.members.all()
 	errs := make(chan error, len(list))
 	for _, m := range list {
-		all.Go(func() { errs <- m.node.Close() })
+		all.Go(func() {
+			m.leave()
+			if m.spec.Away {
+				errs <- nil
+				return
+			}
+			err := m.node().Close()
+			m.lot.mu.Lock()
+			failed := m.lot.fate.Failed
+			m.lot.mu.Unlock()
+			errs <- errors.Join(err, failed)
+		})
 	}
 	all.Wait()
 	close(errs)

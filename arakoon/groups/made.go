@@ -34,6 +34,9 @@ func (g *Groups) find() (there, absent []Spec, err error) {
 	var missing []string
 	var why error
 	for _, s := range g.specs {
+		if s.Away {
+			continue
+		}
 		_, err := g.opt.FS.Stat(path.Join(g.dir(s), "log"))
 		switch {
 		case err == nil && (record.Made(s.dirName()) || g.begun(s)):

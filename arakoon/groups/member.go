@@ -9,19 +9,42 @@ import (
 	"math"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"openvstorage/arakoon"
+	"openvstorage/internal/broadcast"
 	"openvstorage/internal/datadir"
 )
 
-// member is a group's member that is open here.
+// member is a group's member that is here. It is open, or has failed and is about to be opened
+// anew.
 type member struct {
 	spec    Spec
-	node    *arakoon.Node
-	claimed uint64 // changes, as of the last claim; the claimer's
+	now     atomic.Pointer[arakoon.Node] // as it was opened last; it may have failed
+	claimed uint64                       // changes, as of the last claim; the claimer's
+
+	changed broadcast.Broadcast // when it was opened anew, or is not any more
+	lot     lot
+	ctx     context.Context // ends with leave
+	cancel  context.CancelFunc
+	tended  chan struct{} // closed when nobody tends it any more; nil: nobody has
 }
+
+func newMember(s Spec, n *arakoon.Node) *member {
+	m := &member{spec: s}
+	m.now.Store(n) // nil: the group is away
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	return m
+}
+
+// node is the member as it was opened last; nil of a group that is away.
+func (m *member) node() *arakoon.Node { return m.now.Load() }
+
+// number is that of the member.
+func (m *member) number() uint64 { return max(m.spec.Member, 1) }
 
 // unclaimed is what no number of changes is: a claim that failed covers none.
 const unclaimed = math.MaxUint64
@@ -31,7 +54,7 @@ func (m *member) store() Store {
 	if m.spec.Link.Store != nil {
 		return m.spec.Link.Store
 	}
-	return m.node
+	return m.node()
 }
 
 // changes is a number that changes with the group.
@@ -39,7 +62,7 @@ func (m *member) changes() uint64 {
 	if m.spec.Link.Changed != nil {
 		return m.spec.Link.Changed()
 	}
-	return m.node.Applied()
+	return m.node().Applied()
 }
 
 // note notes which changes a claim covers: before is what changes said before the claim was
@@ -53,8 +76,8 @@ func (m *member) note(before, index uint64) {
 
 // attach lets the member hear from the others.
 func (m *member) attach() {
-	if m.spec.Link.Attach != nil {
-		m.spec.Link.Attach(m.node)
+	if m.spec.Link.Attach != nil && !m.spec.Away {
+		m.spec.Link.Attach(m.node())
 	}
 }
 
@@ -116,7 +139,7 @@ func (g *Groups) Make(ctx context.Context, s Spec) error {
 	}
 	g.making.Lock()
 	defer g.making.Unlock()
-	if m := g.members.get(s.Name); m != nil {
+	if m := g.members.get(s.Name); m != nil && !m.spec.Away {
 		if m.spec.Member == s.Member {
 			return nil
 		}
@@ -129,42 +152,60 @@ func (g *Groups) Make(ctx context.Context, s Spec) error {
 	if err := errors.Join(g.opt.FS.MkdirAll(parent, 0o700), g.opt.FS.SyncDir(g.opt.Dir)); err != nil {
 		return err
 	}
-	m, err := g.openMember(ctx, s, false)
+	n, err := g.openMember(ctx, s, false, nil)
 	if err != nil {
 		return err
 	}
+	m := newMember(s, n)
 	if err := g.welcome(ctx, m); err != nil {
-		return errors.Join(err, m.node.Close())
+		m.cancel()
+		return errors.Join(err, n.Close())
 	}
-	m.node.MayCompact() // there is nothing older that could be put back
+	n.MayCompact() // there is nothing older that could be put back
 	m.attach()
+	g.watchOver(m)
 	return nil
 }
 
 // welcome tells the group of a member the generation of this directory, and the record of the
-// member. No claim may come between the two: it would settle a generation that the group does
-// not have.
+// member. What the group was told must be settled still when the record learns of the member:
+// otherwise the next start would take the group for an older copy. The group may take long to
+// answer, and others claim meanwhile: then it is told the newer generation.
 func (g *Groups) welcome(ctx context.Context, m *member) error {
+	for {
+		mark := g.Mark()
+		if mark.Number == 0 {
+			return errors.New("no generation is claimed yet")
+		}
+		seq := new(arakoon.Sequence).Set(g.generationKey(), mark.Append(nil))
+		err := arakoon.Patiently(ctx, func() error {
+			_, _, err := m.store().Write(ctx, seq)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("group %s: member %d: tell it generation %v: %w", m.spec.Name, m.spec.Member, mark, err)
+		}
+		if took, err := g.enter(m, mark.Number); took || err != nil {
+			return err
+		}
+	}
+}
+
+// enter has the record know of a member whose group was told a generation, unless another one
+// was settled since. No claim may come between.
+func (g *Groups) enter(m *member, told uint64) (took bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	mark := g.Mark()
-	if mark.Number == 0 {
-		return errors.New("no generation is claimed yet")
+	if g.opt.Ledger.Record().Settled > told {
+		return false, nil
 	}
-	seq := new(arakoon.Sequence).Set(g.generationKey(), mark.Append(nil))
-	err := arakoon.Patiently(ctx, func() error {
-		_, _, err := m.store().Write(ctx, seq)
-		return err
-	})
+	err = g.opt.Ledger.Change(func(r *datadir.Record) { exchange(r, AwayName(m.spec.Name), m.spec.dirName()) })
 	if err != nil {
-		return fmt.Errorf("group %s: member %d: tell it generation %v: %w", m.spec.Name, m.spec.Member, mark, err)
-	}
-	if err := g.remember(m.spec.dirName()); err != nil {
-		return err
+		return false, err
 	}
 	m.claimed = unclaimed
 	g.members.put(m)
-	return nil
+	return true, nil
 }
 
 // removing is behind the name of a member's directory that is being deleted.
@@ -174,18 +215,21 @@ const removing = ".removing"
 // the group's own word that the number is removed: this package cannot know.
 //
 // The order of the durable steps is: the directory gets a name that says what is going on,
-// the record forgets the member, the files go. A Drop that was cut is finished by Open.
+// the record forgets the member, the files go. A Drop that was cut is finished by Open. In the
+// directory that the groups were made in, the record says from the second step on that the group
+// is away, and claims go on in it by Link.Store.
 func (g *Groups) Drop(name string, number uint64) error {
 	g.making.Lock()
 	defer g.making.Unlock()
-	g.mu.Lock() // no claim meanwhile
-	defer g.mu.Unlock()
 	m := g.members.get(name)
-	if m == nil || max(m.spec.Member, 1) != number {
+	if m == nil || m.spec.Away || m.number() != number {
 		return nil
 	}
+	m.leave()
+	g.mu.Lock() // no claim meanwhile
+	defer g.mu.Unlock()
 	g.members.remove(name)
-	if err := m.node.Close(); err != nil {
+	if err := m.node().Close(); err != nil {
 		g.opt.Logger.Warn("a member that was removed was closed with an error", "group", name, "member", number, "err", err)
 	}
 	dir := g.dir(m.spec)
@@ -195,19 +239,61 @@ func (g *Groups) Drop(name string, number uint64) error {
 	if err := g.opt.FS.SyncDir(path.Dir(dir)); err != nil {
 		return err
 	}
-	return g.finishDrop(m.spec.dirName())
+	if err := g.finishDrop(m.spec.dirName()); err != nil {
+		return err
+	}
+	if g.founder() {
+		s := m.spec
+		s.Away, s.Member = true, 0
+		away := newMember(s, nil)
+		away.claimed = unclaimed
+		g.members.put(away)
+	}
+	return nil
+}
+
+// founder reports whether this is the data directory that the groups were made in: it goes on
+// using a group whose member here was dropped.
+func (g *Groups) founder() bool { return g.opt.Host == g.opt.ID }
+
+// exchange has a record forget a name, and learn another one unless that is "".
+func exchange(r *datadir.Record, old, now string) {
+	r.Groups = slices.DeleteFunc(r.Groups, func(n string) bool { return n == old })
+	if now != "" && !slices.Contains(r.Groups, now) {
+		r.Groups = append(r.Groups, now)
+		slices.Sort(r.Groups)
+	}
 }
 
 // finishDrop deletes what has the name of a directory that is being deleted.
 func (g *Groups) finishDrop(name string) error {
-	err := g.opt.Ledger.Change(func(r *datadir.Record) {
-		r.Groups = slices.DeleteFunc(r.Groups, func(n string) bool { return n == name })
-	})
-	if err != nil {
-		return err
+	away := ""
+	if g.founder() {
+		away = AwayName(groupOf(name))
+	}
+	if record := g.opt.Ledger.Record(); record.Made(name) {
+		if err := g.opt.Ledger.Change(func(r *datadir.Record) { exchange(r, name, away) }); err != nil {
+			return err
+		}
 	}
 	dir := path.Join(g.opt.Dir, "arakoon", name)
 	return errors.Join(g.opt.FS.RemoveAll(dir+removing), g.opt.FS.RemoveAll(dir+".marks"), g.opt.FS.SyncDir(path.Dir(dir)))
+}
+
+// Knows reports whether the record of a data directory knows of a group, whichever member of it
+// is here, or that it is away.
+func Knows(record datadir.Record, group string) bool {
+	return slices.ContainsFunc(record.Groups, func(n string) bool { return n == AwayName(group) || groupOf(n) == group })
+}
+
+// groupOf is the group of a member, by the name of its directory.
+func groupOf(dirName string) string {
+	if i := strings.LastIndexByte(dirName, '.'); i > 0 {
+		if _, err := strconv.ParseUint(dirName[i+1:], 10, 64); err == nil {
+			return dirName[:i]
+		}
+	}
+	return dirName
 }
 
 // finishDrops finishes what a Drop has left half done.
@@ -227,6 +313,12 @@ func (g *Groups) finishDrops() error {
 		}
 	}
 	return nil
+}
+
+// Holds reports whether a member is here: it is open, or has failed and may be opened anew.
+func (g *Groups) Holds(name string, number uint64) bool {
+	m := g.members.get(name)
+	return m != nil && !m.spec.Away && m.number() == number
 }
 
 // Made reports whether the record of the data directory knows of a member: it was made here,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"openvstorage/arakoon"
@@ -154,4 +155,123 @@ func afterCut(cut *crashdisk.FS, what string, whole bool) error {
 		return err
 	}
 	return s.Make(ctx, Spec{Name: "h", Member: 3})
+}
+
+// aside is the group "a" where its other members are: here a group of its own on another disk.
+type aside struct {
+	*arakoon.Node
+	changes uint64
+}
+
+func openAside(t *testing.T, fs disk.FS) *aside {
+	t.Helper()
+	n, err := arakoon.Open(arakoon.Options{FS: fs, Dir: "/aside", Cluster: founder, Member: 9})
+	must(t, err)
+	t.Cleanup(func() { _ = n.Close() })
+	return &aside{Node: n}
+}
+
+// openFounder opens the data directory that the groups were made in, by its record.
+func openFounder(fs disk.FS, others *aside) (*start, error) {
+	d, err := datadir.Open(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	record := d.Record()
+	a := Spec{Name: "a", After: []string{"ovs.format"}, Link: Link{Store: others, Changed: func() uint64 { return others.changes }}}
+	switch {
+	case record.Made("a.4"):
+		a.Member = 4
+	case record.Made(AwayName("a")):
+		a.Away = true
+	case !record.Made("a"):
+		a.After = nil // it is made now
+	}
+	g, err := Open(ctx, Options{FS: fs, Dir: dir, ID: d.ID, Ledger: d}, a, Spec{Name: "b"})
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	if err := g.Claim(ctx, 0, false); err != nil {
+		return nil, errors.Join(err, g.closeNodes(), d.Close())
+	}
+	return &start{g, d}, nil
+}
+
+// The first host drops its member of a group, and goes on using the group where that is: by its
+// record, also after a cut anywhere; and holds another member of it later.
+func TestFounderDropsItsMember(t *testing.T) {
+	mem, there := crashdisk.New(), crashdisk.New()
+	s, err := openFounder(mem, openAside(t, there))
+	must(t, err)
+	must(t, s.Close())
+	before, beside := mem.Kill(), there.Kill()
+	for cut := 0; ; cut++ {
+		mem, there := before.Kill(), beside.Kill()
+		faulty, others := faultdisk.New(mem), openAside(t, there)
+		s, err := openFounder(faulty, others)
+		must(t, err)
+		var image *crashdisk.FS
+		left := cut
+		var mu sync.Mutex
+		faulty.Inject(faultdisk.Rule{Ops: faultdisk.Write | faultdisk.Datasync | faultdisk.Sync | faultdisk.Rename | faultdisk.SyncDir | faultdisk.RemoveAll, Before: func(faultdisk.Op, string) {
+			mu.Lock()
+			defer mu.Unlock()
+			if left--; left < 0 && image == nil {
+				image = mem.Crash(rand.New(rand.NewPCG(uint64(cut), 1)), crashdisk.LoseAll)
+			}
+		}})
+		must(t, s.Drop("a", 1))
+		faulty.Clear()
+		if s.Node("a") != nil || s.User("a") != nil || s.Holds("a", 1) || len(s.Names()) != 1 {
+			t.Fatal("it was dropped, and is here")
+		}
+		whole := image == nil
+		if whole {
+			image = mem.Kill()
+		}
+		later := openAside(t, there.Kill())
+		others.changes++
+		if _, beat, err := s.Beat(ctx); err != nil || !beat { // which writes to the group where it is
+			t.Fatalf("claimed: %v, %v", beat, err)
+		}
+		must(t, s.Close())
+		again, err := openFounder(image, later)
+		if err != nil {
+			t.Fatalf("cut at operation %d: %v", cut, err)
+		}
+		if record := again.dir.Record(); record.Made("a") == record.Made(AwayName("a")) || !Knows(record, "a") {
+			t.Fatalf("cut at operation %d: the record has %v", cut, record.Groups)
+		}
+		if whole {
+			must(t, again.Make(ctx, Spec{Name: "a", Member: 4, Link: Link{Store: later, Changed: func() uint64 { return 0 }}}))
+			if record := again.dir.Record(); record.Made(AwayName("a")) || !record.Made("a.4") || !Knows(record, "a") {
+				t.Errorf("it holds another member: %v", record.Groups)
+			}
+		}
+		must(t, again.Close())
+		if whole {
+			break
+		}
+	}
+	if _, err := openFounder(before, openAside(t, crashdisk.New())); !errors.Is(err, ErrOlder) {
+		t.Errorf("the group is older where it is: %v", err)
+	}
+}
+
+// A group that is away, or was dropped, needs a way to the others: none is made in its place.
+func TestAwayNeedsOthers(t *testing.T) {
+	mem := crashdisk.New()
+	s, err := openFounder(mem, openAside(t, crashdisk.New()))
+	must(t, err)
+	must(t, s.Drop("a", 1))
+	must(t, s.Close())
+	d, err := datadir.Open(mem, dir)
+	must(t, err)
+	if _, err := Open(ctx, Options{FS: mem, Dir: dir, ID: d.ID, Ledger: d}, Spec{Name: "a"}, Spec{Name: "b"}); err == nil {
+		t.Error("the group was opened")
+	}
+	if _, err := mem.Stat("/data/arakoon/a"); err == nil {
+		t.Error("a group was made in the place of one that is elsewhere")
+	}
+	must(t, d.Close())
 }

@@ -28,7 +28,7 @@ func (h *Host) Self() control.ClusterSelf {
 	s := control.ClusterSelf{
 		Cluster: h.cluster, Host: h.id, First: h.First(), Roles: m.Identity().Roles.String(), Address: h.o.Listeners.Addresses()[0],
 		Linked: true, Insecure: h.o.Insecure, Until: m.Certificate.NotAfter,
-		Does: "members of groups, the disks and the vDisks of its own data directory, and the cluster's certificates", Groups: h.o.Members.Safety(),
+		Does: "members of groups, the disks and the vDisks of its own data directory, and the cluster's certificates", Groups: h.o.Members.Safety(), Alarms: h.o.Members.Alarms(),
 	}
 	if h.First() {
 		s.Sealed = !h.registrar.CanSign()

@@ -147,6 +147,8 @@ type Members interface {
 	On(host uuid.UUID) []string
 	// Safety says in words how many hosts the groups can lose.
 	Safety() string
+	// Alarms says in words what is wrong with members, as this host knows.
+	Alarms() []string
 }
 
 // noMembers is where there are none.
@@ -155,6 +157,7 @@ type noMembers struct{}
 func (noMembers) Leave(context.Context, uuid.UUID, bool) error { return nil }
 func (noMembers) On(uuid.UUID) []string                        { return nil }
 func (noMembers) Safety() string                               { return "" }
+func (noMembers) Alarms() []string                             { return nil }
 
 // Place is a host and its addresses.
 type Place struct {

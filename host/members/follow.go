@@ -78,7 +78,7 @@ func (m *Members) sweep() {
 		for _, name := range m.names() {
 			g := m.all[name]
 			number := g.member.Load()
-			if at, ok := m.listed(name, m.o.Self); g.node.Load() == nil || number == 1 || ok && at.ID == number || !m.Known() {
+			if at, ok := m.listed(name, m.o.Self); !m.opened.Load().Holds(name, number) || ok && at.ID == number || !m.Known() {
 				continue
 			}
 			if err := (keeper{m}).Drop(m.loops, name, number); err != nil && m.loops.Err() == nil {

@@ -40,10 +40,10 @@ func (k keeper) Make(ctx context.Context, name string, number uint64, r *roster.
 	if at, ok := m.listed(name, m.o.Self); !ok || at.ID != number {
 		return fmt.Errorf("the roster does not list member %d of group %s on host %s", number, name, m.o.Self)
 	}
-	if n := g.node.Load(); n != nil && g.member.Load() == number {
-		return nil // it is there
+	if open.Holds(name, number) {
+		return nil // it is there, or has failed and is opened anew
 	}
-	if n := g.node.Load(); n != nil {
+	if open.Node(name) != nil {
 		return fmt.Errorf("group %s: member %d: %w: number %d", name, number, groups.ErrOther, g.member.Load())
 	}
 	if open.Made(name, number) {
@@ -67,8 +67,8 @@ func (k keeper) Make(ctx context.Context, name string, number uint64, r *roster.
 }
 
 // Drop implements membership.Keeper: it asks the group, and deletes nothing unless the group
-// says that it goes on without the member. The first host keeps what it has: its vDisks use
-// the groups through it.
+// says that it goes on without the member. On the first host, whose vDisks use the groups, its
+// record says from then on that the group is elsewhere.
 func (k keeper) Drop(ctx context.Context, name string, number uint64) error {
 	m := k.of
 	open, g := m.opened.Load(), m.all[name]
@@ -79,11 +79,8 @@ func (k keeper) Drop(ctx context.Context, name string, number uint64) error {
 		return err
 	}
 	defer m.making.Give()
-	if g == nil || g.node.Load() == nil || g.member.Load() != number {
+	if g == nil || !open.Holds(name, number) {
 		return nil
-	}
-	if number == 1 {
-		return errors.New("the files of a group's first member stay")
 	}
 	gone, err := m.removed(ctx, name, number)
 	if err != nil {

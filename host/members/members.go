@@ -15,7 +15,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"openvstorage/arakoon"
 	"openvstorage/arakoon/groups"
 	"openvstorage/arakoon/kv"
 	"openvstorage/arakoon/membership"
@@ -67,19 +66,6 @@ type Members struct {
 	wake   chan struct{} // for the steward: has room for one
 }
 
-// group is a group of the cluster, as it is seen from this host.
-type group struct {
-	of     *Members
-	name   string
-	spec   groups.Spec
-	store  *Store
-	node   atomic.Pointer[arakoon.Node] // the member here; nil: none
-	member atomic.Uint64                // its number
-
-	mu        sync.Mutex
-	transport *transport.Transport
-}
-
 // Open reads what this host knows of the cluster's groups. It connects to nobody.
 func Open(o Options) (*Members, error) {
 	m := &Members{
@@ -95,6 +81,7 @@ func Open(o Options) (*Members, error) {
 	for _, s := range o.Groups {
 		g := &group{of: m, name: s.Name, spec: s}
 		g.store = &Store{of: g}
+		g.check = g.checker()
 		m.all[s.Name] = g
 	}
 	m.server, err = kv.NewServer(kv.Options{Groups: m.group, Admit: m.admit, Allow: m.allow})
@@ -205,7 +192,8 @@ func (m *Members) Holders() (list []cluster.Place) {
 }
 
 // Specs are the members that this host has by its record. Those of a first host that is
-// made now are all groups' first ones.
+// made now are all groups' first ones. A group whose member was dropped on the first host is
+// used there all the same.
 func (m *Members) Specs() (specs []groups.Spec, err error) {
 	record := m.o.Dir.Record()
 	for _, s := range m.o.Groups {
@@ -221,6 +209,13 @@ func (m *Members) Specs() (specs []groups.Spec, err error) {
 		}
 		if !found && m.o.Self != m.o.Cluster {
 			continue // none is here yet
+		}
+		if away := record.Made(groups.AwayName(s.Name)); away {
+			if found {
+				return nil, fmt.Errorf("%s has member %d of group %s, and says that it was dropped", datadir.FormatFile, number, s.Name)
+			}
+			specs = append(specs, m.all[s.Name].away())
+			continue
 		}
 		spec, err := m.all[s.Name].with(number, false)
 		if err != nil {
@@ -244,42 +239,6 @@ func memberOf(dir, group string) (number uint64, ok bool) {
 	return n, err == nil && n > 1
 }
 
-// with makes the spec of a member here, and its transport. joining: it is made now.
-func (g *group) with(number uint64, joining bool) (groups.Spec, error) {
-	number = max(number, 1)
-	m := g.of
-	listed, _ := m.file.Now().Group(g.name)
-	t, err := transport.New(transport.Options{
-		Member: number, Cluster: m.o.Cluster, Group: g.name, Life: listed.Life,
-		Peers: g.peer, Dial: m.dial, Belongs: g.belongs, FS: m.o.FS, Logger: m.o.Logger,
-	})
-	if err != nil {
-		return groups.Spec{}, err
-	}
-	g.mu.Lock()
-	g.transport = t
-	g.mu.Unlock()
-	s := g.spec
-	s.Member = number
-	s.Link = groups.Link{
-		Transport: t, Store: claims{g.store}, Changed: g.store.writes.Load,
-		Tune: func(o *arakoon.Options) {
-			o.Fetcher, o.Joining, o.Zone = t, joining, g.zone
-		},
-		Attach: func(n *arakoon.Node) {
-			g.member.Store(number)
-			g.node.Store(n)
-			if err := m.raft.Add(t, n, transport.SnapshotsOf(n)); err != nil {
-				m.o.Logger.Error("a member is not reached by others", "group", g.name, "member", number, "err", err)
-			}
-			if g.name == Config {
-				m.hold()
-			}
-		},
-	}
-	return s, nil
-}
-
 // hold has a host answer for the config group's records if it holds a member of that.
 func (m *Members) hold() {
 	h := m.host.Load()
@@ -289,22 +248,6 @@ func (m *Members) hold() {
 		h.Hold(m.Records())
 	default:
 		h.Hold(nil)
-	}
-}
-
-// detach has others reach a member no more, which is about to be closed.
-func (g *group) detach() {
-	g.node.Store(nil)
-	g.mu.Lock()
-	t := g.transport
-	g.transport = nil
-	g.mu.Unlock()
-	if t != nil {
-		g.of.raft.Remove(t)
-		t.Close()
-	}
-	if g.name == Config {
-		g.of.hold()
 	}
 }
 
@@ -318,29 +261,8 @@ func (m *Members) dial(ctx context.Context, a transport.Address) (wire.DialOptio
 	return m.host.Load().DialOptions(ctx, a.Host, transport.ServiceName), nil
 }
 
-// peer is where a member of the group is.
-func (g *group) peer(member uint64) (transport.Address, bool) {
-	h, known := g.of.file.Now().Place(g.name, member)
-	if !known || len(h.Addresses) == 0 {
-		return transport.Address{}, false
-	}
-	return transport.Address{Network: "tcp", Address: g.of.address(h), Host: h.ID}, true
-}
-
 // address is where a host is reached.
 func (m *Members) address(h roster.Host) string { return h.Addresses[0] }
-
-// belongs says whether a member is on the host at the other end of a connection.
-func (g *group) belongs(member uint64, p *wire.Peer) bool {
-	h, known := g.of.file.Now().Place(g.name, member)
-	return known && h.ID == p.Host
-}
-
-// zone is where a member is.
-func (g *group) zone(member uint64) string {
-	h, _ := g.of.file.Now().Place(g.name, member)
-	return h.Zone
-}
 
 // take takes a newer roster up: for connections, and for the next start.
 func (m *Members) take(r *roster.Roster) error {
@@ -376,6 +298,9 @@ func (m *Members) Serve(g *groups.Groups) {
 	m.work.Go(m.follow)
 	m.work.Go(m.sweep)
 	m.work.Go(m.steward)
+	for _, g := range m.all {
+		m.work.Go(func() { g.check.Run(m.loops) })
+	}
 }
 
 // yieldTime is how long End waits for others to take over what is led here.

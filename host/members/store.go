@@ -20,9 +20,9 @@ import (
 // otherwise a client that follows the master. While the group has no other member there
 // is no client, and nothing between a user and the member but two comparisons.
 //
-// A read that the member here refuses, as it leads no more, is asked of the client. A write
-// goes to the member here only while it is alone: otherwise a change of the master could
-// leave its outcome unknown, which a client's session finds out.
+// A read that the member here refuses, as it leads no more or has failed, is asked of the
+// client. A write goes to the member here only while it is alone: otherwise a change of the
+// master could leave its outcome unknown, which a client's session finds out.
 type Store struct {
 	of *group
 
@@ -105,10 +105,17 @@ var (
 	_ writer = (*kvclient.Client)(nil)
 )
 
+// elsewhere reports whether an error of the member here says that it has done nothing, and
+// that the client is to ask whoever leads: it leads no more, or has failed. A member of the
+// group's own that is closed for good has no client either.
+func elsewhere(err error) bool {
+	return !errors.Is(err, arakoon.ErrUnknownOutcome) && (errors.Is(err, arakoon.ErrNotLeader) || groups.Refused(err))
+}
+
 // read has the member here answer, or the client if that member does not lead.
 func (s *Store) read(fn func(reader) error) error {
 	if n := s.leading(); n != nil {
-		if err := fn(n); !errors.Is(err, arakoon.ErrNotLeader) {
+		if err := fn(n); !elsewhere(err) {
 			return err
 		}
 	}
@@ -123,7 +130,7 @@ func (s *Store) read(fn func(reader) error) error {
 // member, as it leads no more, says that nothing was done.
 func (s *Store) write(fn func(writer) error) error {
 	if n := s.alone(); n != nil {
-		if err := fn(n); !errors.Is(err, arakoon.ErrNotLeader) || errors.Is(err, arakoon.ErrUnknownOutcome) {
+		if err := fn(n); !elsewhere(err) {
 			return err
 		}
 	}
@@ -153,14 +160,39 @@ func (s *Store) MultiGet(ctx context.Context, c arakoon.Consistency, keys ...[]b
 }
 
 // Range calls fn with the keys in [first, last). A member settles a read before it calls fn,
-// so that no key comes twice when another member has to answer.
+// so that no key comes twice when another member has to answer. If one fails after that, that
+// is told.
 func (s *Store) Range(ctx context.Context, c arakoon.Consistency, first, last []byte, limit int, fn func(key, value []byte) bool) error {
-	return s.read(func(r reader) error { return r.Range(ctx, c, first, last, limit, fn) })
+	o := once{fn: fn}
+	return s.read(func(r reader) error {
+		return o.read(func() error { return r.Range(ctx, c, first, last, limit, o.call) })
+	})
+}
+
+// once keeps a list from being told twice.
+type once struct {
+	fn    func(key, value []byte) bool
+	began bool
+	err   error // of the member that had begun to tell
+}
+
+func (o *once) call(key, value []byte) bool {
+	o.began = true
+	return o.fn(key, value)
+}
+
+func (o *once) read(list func() error) error {
+	if o.began {
+		return o.err
+	}
+	o.err = list()
+	return o.err
 }
 
 // Prefix is Range over all keys with a prefix.
 func (s *Store) Prefix(ctx context.Context, c arakoon.Consistency, prefix []byte, limit int, fn func(key, value []byte) bool) error {
-	return s.read(func(r reader) error { return r.Prefix(ctx, c, prefix, limit, fn) })
+	o := once{fn: fn}
+	return s.read(func(r reader) error { return o.read(func() error { return r.Prefix(ctx, c, prefix, limit, o.call) }) })
 }
 
 // Do does a sequence.

@@ -33,15 +33,16 @@ type Cluster interface {
 type ClusterSelf struct {
 	Cluster  uuid.UUID `json:"cluster"`
 	Host     uuid.UUID `json:"host"`
-	First    bool      `json:"first"`    // it has the groups, and signs certificates
-	Sealed   bool      `json:"sealed"`   // it is the first, and lacks the passphrase to sign
-	Roles    string    `json:"roles"`    // that its certificate gives it
-	Does     string    `json:"does"`     // what it does in this release, in words
-	Groups   string    `json:"groups"`   // how many hosts the groups can lose, in words
-	Address  string    `json:"address"`  // where others reach it
-	Linked   bool      `json:"linked"`   // it is connected to the first host, or is that
-	Insecure bool      `json:"insecure"` // it takes connections without TLS
-	Until    time.Time `json:"until"`    // its certificate
+	First    bool      `json:"first"`            // it has the groups, and signs certificates
+	Sealed   bool      `json:"sealed"`           // it is the first, and lacks the passphrase to sign
+	Roles    string    `json:"roles"`            // that its certificate gives it
+	Does     string    `json:"does"`             // what it does in this release, in words
+	Groups   string    `json:"groups"`           // how many hosts the groups can lose, in words
+	Alarms   []string  `json:"alarms,omitempty"` // what is wrong with members of groups
+	Address  string    `json:"address"`          // where others reach it
+	Linked   bool      `json:"linked"`           // it is connected to the first host, or is that
+	Insecure bool      `json:"insecure"`         // it takes connections without TLS
+	Until    time.Time `json:"until"`            // its certificate
 }
 
 // ClusterHost is a host of the cluster.

@@ -196,6 +196,9 @@ func writeSelf(w io.Writer, s control.Status, now time.Time) {
 	row("host", "%s", h.Host)
 	row("does", "%s", h.Does)
 	row("groups", "%s", dash(strings.TrimPrefix(h.Groups, "groups: ")))
+	for _, alarm := range h.Alarms {
+		row("ALARM", "%s", alarm)
+	}
 	row("address", "%s", h.Address)
 	row("roles", "%s", h.Roles)
 	if !h.First {
