@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"openvstorage/arakoon"
+	"openvstorage/arakoon/groups"
 	"openvstorage/host/members"
 	"openvstorage/internal/control"
 )
@@ -49,7 +50,7 @@ func (m managedGroups) ownLevels() (out control.ArakoonLevels) {
 		n := open.Node(name)
 		out.Raise = n.Knows()
 		out.Groups = append(out.Groups, control.ArakoonLevel{
-			Group: name, Level: n.Level(), Members: []control.LevelKnown{{Member: n.Status().ID, Host: open.Host(), Knows: n.Knows()}},
+			Group: name, Level: n.Level(), Members: []control.LevelKnown{{Member: n.Status().ID, Host: groups.HostOf(open), Knows: n.Knows()}},
 		})
 	}
 	return out

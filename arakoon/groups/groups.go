@@ -330,8 +330,8 @@ func (g *Groups) openNode(ctx context.Context, opt arakoon.Options) (*arakoon.No
 	}
 }
 
-// Host is the host that the members are on.
-func (g *Groups) Host() uuid.UUID {
+// HostOf is the host that the members are on.
+func HostOf(g *Groups) uuid.UUID {
 	if g.opt.Host == uuid.Nil {
 		return g.opt.ID
 	}

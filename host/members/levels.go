@@ -154,7 +154,7 @@ func (m *Members) Levels(ctx context.Context) (*Levels, error) {
 	if len(l.Groups) == 0 {
 		return nil, errors.New("this host knows of no groups yet")
 	}
-	all, err := m.hostLevels(ctx, holds)
+	all, err := raiser{m}.hostLevels(ctx, holds)
 	l.Hosts = all
 	return &l, err
 }
@@ -205,7 +205,7 @@ func (g *group) ask(ctx context.Context, member uint64) (has, knows uint32, err 
 }
 
 // hostLevels asks the hosts that are in the cluster, but for some.
-func (m *Members) hostLevels(ctx context.Context, but map[uuid.UUID]bool) ([]HostLevel, error) {
+func (m raiser) hostLevels(ctx context.Context, but map[uuid.UUID]bool) ([]HostLevel, error) {
 	h := m.host.Load()
 	if h == nil {
 		return nil, errNotOpen
@@ -236,6 +236,9 @@ func (m *Members) hostLevels(ctx context.Context, but map[uuid.UUID]bool) ([]Hos
 	return list, nil
 }
 
+// raiser raises the groups of a cluster.
+type raiser struct{ *Members }
+
 // raiseTime bounds how long a person waits for the lease and the members.
 const raiseTime = 30 * time.Second
 
@@ -251,13 +254,13 @@ func (m *Members) Raise(ctx context.Context, group string, level uint32) error {
 	if level > state.LevelNewest {
 		return fmt.Errorf("%w: %w", ErrLevel, &arakoon.LevelUnknownError{Level: level, Knows: state.LevelNewest})
 	}
-	held, err := m.lease(ctx)
+	held, err := raiser{m}.lease(ctx)
 	if err != nil {
 		return err
 	}
 	bounded, stop := context.WithTimeout(ctx, lookTime) // less than the lease lives
 	defer stop()
-	err = m.raise(bounded, group, level)
+	err = raiser{m}.raise(bounded, group, level)
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	return errors.Join(err, m.all[Config].store.release(back, held))
@@ -265,7 +268,7 @@ func (m *Members) Raise(ctx context.Context, group string, level uint32) error {
 
 // lease takes the lease of whoever changes members, as soon as nobody else has it. The steward
 // of this host is another owner: it must not change members meanwhile either.
-func (m *Members) lease(ctx context.Context) (arakoon.Lease, error) {
+func (m raiser) lease(ctx context.Context) (arakoon.Lease, error) {
 	owner := uuid.NewSHA1(m.o.Self, []byte("level"))
 	for {
 		held, err := m.all[Config].store.acquire(ctx, lease, owner, leaseTime)
@@ -284,7 +287,7 @@ func (m *Members) lease(ctx context.Context) (arakoon.Lease, error) {
 }
 
 // raise raises groups under the lease, the config group first.
-func (m *Members) raise(ctx context.Context, group string, level uint32) error {
+func (m raiser) raise(ctx context.Context, group string, level uint32) error {
 	l, err := m.Levels(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLevel, err)
@@ -302,7 +305,7 @@ func (m *Members) raise(ctx context.Context, group string, level uint32) error {
 }
 
 // raiseTo raises groups of which all members know the level.
-func (m *Members) raiseTo(ctx context.Context, l *Levels, group string, level uint32) error {
+func (m raiser) raiseTo(ctx context.Context, l *Levels, group string, level uint32) error {
 	order := slices.Clone(l.Groups)
 	if group != "" && !slices.ContainsFunc(order, func(g GroupLevel) bool { return g.Group == group }) {
 		return fmt.Errorf("%w: the roster has no group %s", ErrLevel, group)
@@ -337,7 +340,7 @@ func first(group string) int {
 // know: then nobody has to raise the groups of hosts that were all new when they met. A group
 // that has others is raised by a person, who may want to go back to the release before. It is
 // of no consequence if it fails.
-func (m *Members) fresh(ctx context.Context, name string) {
+func (m raiser) fresh(ctx context.Context, name string) {
 	n := m.all[name].store.alone()
 	if n == nil || n.Level() >= state.LevelNewest {
 		return
