@@ -167,14 +167,14 @@ func (g *Groups) watchOver(m *member) {
 		return
 	}
 	m.tended = make(chan struct{})
-	go g.tend(m)
+	go tender{g}.tend(m)
 }
 
 func (g *Groups) open(ctx context.Context) error {
 	if err := g.finishDrops(); err != nil {
 		return err
 	}
-	if err := g.comeToAway(); err != nil {
+	if err := comeToAway(g); err != nil {
 		return err
 	}
 	for _, name := range g.opt.Ledger.Record().Groups {
@@ -252,7 +252,7 @@ func (g *Groups) dir(s Spec) string { return path.Join(g.opt.Dir, "arakoon", s.d
 
 // comeToAway makes specs of members that a Drop, which was cut, has finished just now those of
 // groups that are away; and refuses one of a member that only Make may make.
-func (g *Groups) comeToAway() error {
+func comeToAway(g *Groups) error {
 	record := g.opt.Ledger.Record()
 	for i := range g.specs {
 		s := &g.specs[i]
@@ -286,7 +286,7 @@ func (g *Groups) openMembers(ctx context.Context, specs []Spec, existing bool) e
 // openMember opens a member. onFull, unless nil, is told too while it waits for room.
 func (g *Groups) openMember(ctx context.Context, s Spec, existing bool, onFull func(error)) (*arakoon.Node, error) {
 	opt := arakoon.Options{
-		FS: g.opt.FS, Dir: g.dir(s), Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: max(s.Member, 1),
+		FS: g.opt.FS, Dir: g.dir(s), Group: s.Name, Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: max(s.Member, 1),
 		Functions: s.Functions, Existing: existing, Generation: g.opt.Ledger.Record().Generation, Transport: s.Link.Transport,
 		SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, HoldCompaction: true, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
 		Logger: g.opt.Logger.With("group", s.Name), OnFull: g.opt.OnFull,

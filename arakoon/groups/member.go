@@ -185,7 +185,7 @@ func (g *Groups) welcome(ctx context.Context, m *member) error {
 		if err != nil {
 			return fmt.Errorf("group %s: member %d: tell it generation %v: %w", m.spec.Name, m.spec.Member, mark, err)
 		}
-		if took, err := g.enter(m, mark.Number); took || err != nil {
+		if took, err := enter(g, m, mark.Number); took || err != nil {
 			return err
 		}
 	}
@@ -193,7 +193,7 @@ func (g *Groups) welcome(ctx context.Context, m *member) error {
 
 // enter has the record know of a member whose group was told a generation, unless another one
 // was settled since. No claim may come between.
-func (g *Groups) enter(m *member, told uint64) (took bool, err error) {
+func enter(g *Groups, m *member, told uint64) (took bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.opt.Ledger.Record().Settled > told {
@@ -242,7 +242,7 @@ func (g *Groups) Drop(name string, number uint64) error {
 	if err := g.finishDrop(m.spec.dirName()); err != nil {
 		return err
 	}
-	if g.founder() {
+	if g.opt.founder() {
 		s := m.spec
 		s.Away, s.Member = true, 0
 		away := newMember(s, nil)
@@ -254,7 +254,7 @@ func (g *Groups) Drop(name string, number uint64) error {
 
 // founder reports whether this is the data directory that the groups were made in: it goes on
 // using a group whose member here was dropped.
-func (g *Groups) founder() bool { return g.opt.Host == g.opt.ID }
+func (o *Options) founder() bool { return o.Host == o.ID }
 
 // exchange has a record forget a name, and learn another one unless that is "".
 func exchange(r *datadir.Record, old, now string) {
@@ -268,7 +268,7 @@ func exchange(r *datadir.Record, old, now string) {
 // finishDrop deletes what has the name of a directory that is being deleted.
 func (g *Groups) finishDrop(name string) error {
 	away := ""
-	if g.founder() {
+	if g.opt.founder() {
 		away = AwayName(groupOf(name))
 	}
 	if record := g.opt.Ledger.Record(); record.Made(name) {

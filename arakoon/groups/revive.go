@@ -112,6 +112,9 @@ func (m *member) await(ctx context.Context, failed *arakoon.Node) bool {
 	}
 }
 
+// tender opens members anew that have failed.
+type tender struct{ *Groups }
+
 // tend opens the member anew whenever it has failed, until it is dropped or all are closed.
 //
 // Nothing of what has failed is tried again as if it had worked (rule P6). The member is
@@ -121,7 +124,7 @@ func (m *member) await(ctx context.Context, failed *arakoon.Node) bool {
 // yet. What is missing then is refused by name, as at a start (P8). It takes part only from
 // there on: others hear nothing of it, and it hears nothing, between Link.Detach and
 // Link.Attach.
-func (g *Groups) tend(m *member) {
+func (g tender) tend(m *member) {
 	defer close(m.tended)
 	wait := againFirst
 	for {
@@ -142,7 +145,7 @@ func (g *Groups) tend(m *member) {
 
 // revive opens a member anew that has failed. It returns false if nobody wants that any more,
 // or only a person can help.
-func (g *Groups) revive(m *member, old *arakoon.Node, wait *time.Duration) bool {
+func (g tender) revive(m *member, old *arakoon.Node, wait *time.Duration) bool {
 	why := old.Err()
 	m.lot.mu.Lock()
 	m.lot.failures++
@@ -191,7 +194,7 @@ func (g *Groups) revive(m *member, old *arakoon.Node, wait *time.Duration) bool 
 // reopen opens a member that is closed, once. A group of one is asked for its generation before
 // anybody uses it, as at a start. One that has other members answers when they do, so it is
 // asked by settle.
-func (g *Groups) reopen(m *member) error {
+func (g tender) reopen(m *member) error {
 	n, err := g.openMember(m.ctx, m.spec, true, func(error) { m.lot.set(func(f *Fate) { f.Room = f.Failed != nil }) })
 	if err != nil {
 		return err
@@ -218,7 +221,7 @@ func (g *Groups) reopen(m *member) error {
 // settle asks a group of several which generation it has seen, as a start does, until it
 // answers or the member fails. A member of an older copy would have been found by the group
 // itself (arakoon.ErrLost); this finds one whose whole group was put back.
-func (g *Groups) settle(m *member, n *arakoon.Node) error {
+func (g tender) settle(m *member, n *arakoon.Node) error {
 	for {
 		ctx, cancel := context.WithTimeout(m.ctx, checkTime)
 		err := g.checkOne(ctx, m.spec, m.store())
@@ -246,7 +249,7 @@ func (g *Groups) settle(m *member, n *arakoon.Node) error {
 
 // mayCompact ends the hold of a member's log once this start has claimed a generation. Before,
 // the claim does it.
-func (g *Groups) mayCompact(n *arakoon.Node) {
+func (g tender) mayCompact(n *arakoon.Node) {
 	if g.Mark().Number != 0 {
 		n.MayCompact()
 	}

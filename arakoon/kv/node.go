@@ -26,6 +26,7 @@ type Node interface {
 	Knows() uint32
 	Applied() uint64
 	Visible() (uint64, error)
+	Hash(ctx context.Context) (index uint64, sum [32]byte, err error)
 	HashAt(ctx context.Context, index uint64) (sum [32]byte, err error)
 	Status() arakoon.Status
 	Stats() arakoon.Stats

@@ -103,10 +103,23 @@ func (c *Client) Level(ctx context.Context, id uint64) (l kv.Level, err error) {
 // returned, and waits until that member has it. Only that member is asked, once.
 func (c *Client) HashAt(ctx context.Context, id, revision uint64) (sum [32]byte, err error) {
 	err = c.ask(ctx, id, kv.OpHashAt, kv.AppendHashAt(nil, revision), func(header []byte) error {
-		sum, err = kv.ReadHash(header)
+		_, sum, err = kv.ReadHash(header)
 		return err
 	})
 	return sum, err
+}
+
+// Hash has all members hash their states at one revision, and returns that, and the member that
+// leads with its hash. HashAt asks the others.
+func (c *Client) Hash(ctx context.Context) (leader, revision uint64, sum [32]byte, err error) {
+	if leader, err = c.WhoMaster(ctx); err != nil {
+		return 0, 0, sum, err
+	}
+	err = c.ask(ctx, leader, kv.OpHashAt, kv.AppendHashAt(nil, 0), func(header []byte) error {
+		revision, sum, err = kv.ReadHash(header)
+		return err
+	})
+	return leader, revision, sum, err
 }
 
 // ask asks one member, waiting for a connection to it.

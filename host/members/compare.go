@@ -10,7 +10,6 @@ import (
 	"openvstorage/arakoon"
 	"openvstorage/arakoon/compare"
 	"openvstorage/arakoon/kvclient"
-	"openvstorage/arakoon/state"
 )
 
 // asked is a group as package compare asks it: the member here while it leads, and otherwise
@@ -68,10 +67,7 @@ func (a *asked) Hash(ctx context.Context) (index uint64, sum [32]byte, err error
 	if err != nil {
 		return 0, sum, err
 	}
-	if index, _, err = c.Write(ctx, state.Mark()); err != nil {
-		return 0, sum, err
-	}
-	leader, err := c.WhoMaster(ctx)
+	leader, index, sum, err := c.Hash(ctx)
 	if err != nil {
 		return 0, sum, err
 	}
@@ -80,8 +76,7 @@ func (a *asked) Hash(ctx context.Context) (index uint64, sum [32]byte, err error
 		return 0, sum, err
 	}
 	a.note(leader, arakoon.Members{Voters: s.Voters, Learners: s.Learners, Outgoing: s.Outgoing})
-	sum, err = c.HashAt(ctx, leader, index)
-	return index, sum, err
+	return index, sum, nil
 }
 
 // checker makes what compares the states of a group's members.

@@ -28,7 +28,8 @@ import (
 //	 96      2  groups that were made, g, at most 32
 //	 98      2  starts in the history, h, at most 180
 //	100      4  zero
-//	104    32g  groups, in order of name: length of the name u8, name, zeros
+//	104    32g  groups, in order of name: length of the name u8, name, zeros;
+//	            GROUP.N is member N, and GROUP.away one whose member was dropped
 //	1128   16h  history: the first mark of each start, ascending
 //	4008     8  life: the newest that the directory has seen
 //	4016    16  cluster: the one that the host has joined, or has begun to join; zero

@@ -49,8 +49,8 @@ var (
 	// it anew since. A NotOwnerError says which.
 	ErrNotOwner = errors.New("it has another owner")
 	// ErrFailed: a sync failed, and what is on the medium is not known. No change is
-	// accepted until the registry is opened anew.
-	ErrFailed = errors.New("registry takes no changes after a failed sync, restart")
+	// accepted until what the registry is kept in was opened anew.
+	ErrFailed = errors.New("registry takes no changes: what it is kept in has failed, and must be opened anew")
 	// ErrNotSwapped: a swap was not made and never will be. Keys return it.
 	ErrNotSwapped = errors.New("nothing was changed")
 	// ErrUnknownOutcome: it is not known yet whether the change was made; it may even
