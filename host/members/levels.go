@@ -217,9 +217,11 @@ func (m raiser) hostLevels(ctx context.Context, but map[uuid.UUID]bool) ([]HostL
 	var list []HostLevel
 	var at []string
 	for _, r := range records {
-		if known, ok := h.Knows(r.ID); ok && known.State == trust.Joined && !but[r.ID] && len(r.Addresses) > 0 {
-			list, at = append(list, HostLevel{Host: r.ID}), append(at, r.Addresses[0])
+		// One that has just joined may not be known here yet, and counts.
+		if known, ok := h.Knows(r.ID); ok && known.State != trust.Joined || but[r.ID] {
+			continue
 		}
+		list, at = append(list, HostLevel{Host: r.ID}), append(at, r.Addresses[0])
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
