@@ -5,6 +5,7 @@ SOAKTIME  ?= 30m
 CHAOSTIME ?= 30m
 CHAOS     ?=
 BENCH     ?=
+FROM      ?=
 GUARDTIME ?= 12m
 FIGURES   ?=
 GUARD     ?=
@@ -21,7 +22,7 @@ export CGO_ENABLED = 0
 export GO
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz soak sim chaos bugs e2e-vm bench bench-etcd bench-guard bench-wire hostile clean
+.PHONY: help build run test race lint fuzz soak sim chaos bugs upgrade e2e-vm bench bench-etcd bench-guard bench-wire hostile clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ bench-etcd: ## an Arakoon group of three processes beside three servers of etcd;
 
 bugs: ## make deliberate bugs, one after another, and see that a test catches each; some minutes
 	$(GO) run ./scripts/bugs
+
+upgrade: ## a rolling upgrade of three hosts FROM=COMMIT to this tree (none: this tree to one that knows a level more)
+	$(GO) run ./scripts/upgrade $(if $(FROM),-from '$(FROM)',-next)
 
 e2e-vm: ## boot Linux guests on vDisks, by NBD and by the mount (root, Debian; twenty minutes)
 	scripts/guest/prepare '$(GUESTDIR)'

@@ -50,6 +50,8 @@ type Options struct {
 	// an older life are refused too, as those of a member that a recovery has given up.
 	SameLife  bool
 	Functions []Function
+	// Knows makes the member one of an older release, see state.Options; 0: this one.
+	Knows     uint32
 	Transport Transport // none: a group of one
 	Fetcher   Fetcher   // none: snapshots of other members are refused
 

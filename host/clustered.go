@@ -117,6 +117,7 @@ func (d *daemon) listenCluster(ctx context.Context) (err error) {
 // clusterOptions are those of either sort of host.
 func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 	return cluster.Options{
+		Least:  d.members.Least,
 		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
 		Services: d.members.Services(), Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
 		InSync: func(host uuid.UUID) string { return members.InSync(d.members, host) },

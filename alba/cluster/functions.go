@@ -18,7 +18,7 @@ func Functions(list []userfn.Function) []state.Function {
 				return nil, toState(err)
 			}
 			return result, nil
-		}, Check: f.Check}
+		}, Check: f.Check, Level: f.Level}
 	}
 	return out
 }

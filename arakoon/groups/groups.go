@@ -334,6 +334,14 @@ func (g *Groups) openNode(ctx context.Context, opt arakoon.Options) (*arakoon.No
 	}
 }
 
+// HostOf is the host that the members are on.
+func HostOf(g *Groups) uuid.UUID {
+	if g.opt.Host == uuid.Nil {
+		return g.opt.ID
+	}
+	return g.opt.Host
+}
+
 // Node is a group's member as it was opened last, nil for a group that has none here. It may
 // have failed, and be opened anew as another one: whoever uses a group for longer has a User.
 func (g *Groups) Node(name string) *arakoon.Node {

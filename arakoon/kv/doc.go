@@ -73,6 +73,11 @@
 // master has had all members hash; the answer is that of a write, with the SHA-256 (32 bytes)
 // behind.
 //
+// The level is asked with the version alone. The answer is a header of version u8, zero u8[3],
+// the level of the group u32, as the member has applied it, and the newest level that the
+// member's release knows u32. To raise the group is a header of version u8, zero u8[3], and the
+// level u32; the answer is that of a write.
+//
 // A change of the members is a header of version u8, zero u8[3], and the voters and the
 // learners that are wanted, each list its number u32 and ids u64; the answer is that of a
 // write, when the change is done.

@@ -17,6 +17,7 @@ import (
 	"openvstorage/internal/disk/faultdisk"
 	"openvstorage/internal/format"
 	"openvstorage/internal/format/golden"
+	"openvstorage/internal/format/unknown"
 )
 
 var cluster = uuid.UUID{0: 0xc1, 15: 1}
@@ -135,6 +136,17 @@ func TestKeysAndValues(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	with := func(says string, key, value []byte) unknown.Case {
+		return unknown.Case{Says: says, Read: func() error { return new(Roster).Take(key, value) }}
+	}
+	g := want.Groups[0]
+	unknown.Walk(t, "Roster of hosts and groups", map[string]unknown.Case{
+		"a kind of record":        with("newer release", []byte(Prefix+"x1"), h.Append(nil)),
+		"a later version":         with("newer release", h.Key(), append([]byte{2}, h.Append(nil)[1:]...)),
+		"an incompatible feature": with("newer release", h.Key(), append([]byte{1, 1, 0, 0, 0x80}, h.Append(nil)[5:]...)),
+		"a field of a host":       with("newer release", h.Key(), append(h.Append(nil), 0)),
+		"a field of a group":      with("newer release", g.Key(), append(g.Append(nil), 0)),
+	})
 }
 
 func TestGolden(t *testing.T) {

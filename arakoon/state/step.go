@@ -73,7 +73,7 @@ func readStep(r *reader) (step, error) {
 // stepLevel is the level of the group from which on a kind of step may be proposed.
 func stepLevel(op byte) uint32 {
 	if op <= opCall {
-		return 1
+		return LevelFirst
 	}
-	return 2
+	return LevelSteps
 }

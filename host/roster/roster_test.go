@@ -14,6 +14,7 @@ import (
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/format"
 	"openvstorage/internal/format/golden"
+	"openvstorage/internal/format/unknown"
 	"openvstorage/internal/generation"
 	"openvstorage/trust/trusttest"
 )
@@ -50,16 +51,16 @@ func TestGolden(t *testing.T) {
 // What a later release may put into a record is refused as such, and what nobody writes as
 // damage.
 func TestDecodeRefuses(t *testing.T) {
-	for name, at := range map[string]int{"version": 0, "flag": 1, "zero": 2, "feature": 4} {
+	with := func(at int, says string) unknown.Case {
 		b := sample.Encode()
 		b[at] |= 0x80
-		if _, err := roster.Decode(b); !errors.Is(err, format.ErrNewer) {
-			t.Errorf("%s: %v", name, err)
-		}
+		return unknown.Case{Says: says, Read: func() error { _, err := roster.Decode(b); return err }}
 	}
-	if _, err := roster.Decode(append(sample.Encode(), 0)); !errors.Is(err, format.ErrNewer) {
-		t.Errorf("a field behind the last: %v", err)
-	}
+	unknown.Walk(t, "Record of where a host is", map[string]unknown.Case{
+		"a later version": with(0, "version 129"), "a flag": with(1, "flags 0x8"), "a field in the head": with(2, "flags 0x"),
+		"an incompatible feature": with(4, "features 0x80"),
+		"a field behind the last": {Says: "1 bytes behind the last field", Read: func() error { _, err := roster.Decode(append(sample.Encode(), 0)); return err }},
+	})
 	for n := range sample.Encode() {
 		if _, err := roster.Decode(sample.Encode()[:n]); !errors.Is(err, format.ErrCorrupt) {
 			t.Errorf("cut at %d: %v", n, err)

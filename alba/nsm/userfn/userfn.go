@@ -39,6 +39,11 @@ type Function struct {
 	// Check, if not nil, returns why Run would stop replicas that are given arg. Whoever
 	// is to propose a call asks Check first, and refuses the call then.
 	Check func(arg []byte) error
+	// Level is that of the group from which on a call may be proposed, 0 if any (package
+	// arakoon/state). Argument is the newest version of the argument's record: with a new one a
+	// function needs a new version too, of a new level, as older members would stop.
+	Level    uint32
+	Argument uint8
 }
 
 // Caller runs a user function on the cluster and returns its result once it
@@ -157,7 +162,7 @@ type encodable[T any] interface {
 // changes.
 func Define[A, R any, PA encodable[A], PR encodable[R]](name string, version uint32, run func(tx Tx, arg PA) (PR, error)) Function {
 	what := fmt.Sprintf("%s, version %d: argument", name, version)
-	return Function{Name: name, Version: version, Run: func(tx Tx, raw []byte) ([]byte, error) {
+	return Function{Name: name, Version: version, Argument: record.Newest(PA(new(A))), Run: func(tx Tx, raw []byte) ([]byte, error) {
 		var arg A
 		if err := record.Decode(raw, record.Newest(PA(&arg)), PA(&arg)); err != nil {
 			return nil, Stop("argument", err)
