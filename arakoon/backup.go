@@ -49,8 +49,14 @@ var ErrExists = errors.New("arakoon: a member exists there")
 // last step. After a power cut Restore is called again with the same backup: before the
 // first rename it begins anew, between the two it makes the second.
 func Restore(opt Options, backup io.Reader) (state.BackupInfo, error) {
+	return RestoreChanged(opt, backup, nil)
+}
+
+// RestoreChanged is Restore of a backup with changes: numbers, for one, that may have been
+// given out since, and are on disks. They are made before there is a member. nil: none.
+func RestoreChanged(opt Options, backup io.Reader, change *state.Change) (state.BackupInfo, error) {
 	opt = opt.withDefaults()
-	r := restorer{opt: opt, dir: opt.Dir + ".restoring"}
+	r := restorer{opt: opt, dir: opt.Dir + ".restoring", change: change}
 	info, err := r.restore(backup)
 	if err != nil {
 		return info, fmt.Errorf("arakoon: restore %s: %w", opt.Dir, err)
@@ -59,8 +65,9 @@ func Restore(opt Options, backup io.Reader) (state.BackupInfo, error) {
 }
 
 type restorer struct {
-	opt Options
-	dir string // where all is made
+	opt    Options
+	dir    string // where all is made
+	change *state.Change
 }
 
 func (r *restorer) restore(backup io.Reader) (info state.BackupInfo, err error) {
@@ -141,7 +148,7 @@ func (r *restorer) makeState(backup io.Reader) (state.BackupInfo, error) {
 		of.Begin, err = r.begin(i)
 		of.Life, of.Cluster = r.opt.Life, r.opt.Cluster
 		return err
-	})
+	}, r.change)
 }
 
 func (r *restorer) makeLog(i state.BackupInfo) error {
