@@ -190,6 +190,10 @@ func (m managedGroups) Backup(ctx context.Context, group string, write func(grou
 	if group == "" {
 		names = m.of.Names()
 		slices.Sort(names)
+		// The backup is to say how far vDisks were flushed.
+		if _, _, err := m.of.Beat(ctx); err != nil {
+			return nil, groupError(strings.Join(names, ", "), err)
+		}
 	}
 	var nodes []*arakoon.Node
 	for _, name := range names {

@@ -40,6 +40,7 @@ type contents struct {
 	life       uint64    // newest of all
 	generation uint64    // newest that a group has seen
 	vdisks     []registry.Record
+	disks      []abm.OSD
 	reached    volumedriver.Reached
 	roster     roster.Roster
 }
@@ -80,7 +81,7 @@ func (c *contents) check() error {
 	for _, g := range c.roster.Groups {
 		c.life = max(c.life, g.Life)
 	}
-	if c.life >= math.MaxUint64-1 || c.generation > math.MaxUint64-2*generationGap {
+	if c.life >= 1<<24 || c.generation > math.MaxUint64/2 {
 		return fmt.Errorf("life %d, generation %d: these are no numbers that a group can have", c.life, c.generation)
 	}
 	return c.roster.Check()
@@ -112,9 +113,16 @@ func (c *contents) take(group string, key, value []byte) error {
 	}
 	switch group {
 	case disksGroup:
-		_, b, err := abm.Restored(key, value)
+		_, b, err := abm.Restored(key, value, 0)
 		if b != nil {
 			c.backend = b.ID
+		}
+		if err != nil {
+			return err
+		}
+		o, err := abm.OSDIn(key, value)
+		if o != nil && err == nil && o.State != abm.OSDLost && o.Number != 0 {
+			c.disks = append(c.disks, *o)
 		}
 		return err
 	case configGroup:
@@ -122,7 +130,7 @@ func (c *contents) take(group string, key, value []byte) error {
 			c.reached, err = volumedriver.DecodeReached(value)
 			return err
 		}
-		_, r, err := registry.Restored(key, value)
+		_, r, err := registry.Restored(key, value, 0)
 		if r != nil {
 			c.vdisks = append(c.vdisks, *r)
 		}
@@ -131,23 +139,24 @@ func (c *contents) take(group string, key, value []byte) error {
 		}
 		return c.roster.TakeAny(key, value)
 	}
-	_, err = nsm.Restored(key, value)
+	_, err = nsm.Restored(key, value, 0)
 	return err
 }
 
-// raised is what a group's key is to be in the restored group.
-func raised(group string) func(key, value []byte) ([]byte, error) {
+// raised is what a group's key is to be in the restored group, whose numbers go on by so much
+// behind those of the backup.
+func raised(group string, by uint64) func(key, value []byte) ([]byte, error) {
 	switch group {
 	case disksGroup:
 		return func(key, value []byte) ([]byte, error) {
-			value, _, err := abm.Restored(key, value)
+			value, _, err := abm.Restored(key, value, by)
 			return value, err
 		}
 	case configGroup:
 		return func(key, value []byte) ([]byte, error) {
-			value, _, err := registry.Restored(key, value)
+			value, _, err := registry.Restored(key, value, by)
 			return value, err
 		}
 	}
-	return nsm.Restored
+	return func(key, value []byte) ([]byte, error) { return nsm.Restored(key, value, by) }
 }

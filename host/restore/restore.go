@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"path"
 	"slices"
 	"time"
@@ -52,7 +53,10 @@ type Options struct {
 	// WithoutBuffer has vDisks go on without what their files in DIR/buffer had beyond the
 	// backend. A directory that is made anew has none.
 	WithoutBuffer bool
-	Now           func() time.Time // default time.Now
+	// Disks are directories of ASDs that are not where the backup has them: of a directory
+	// that is made anew, those that were in the lost one. Absolute.
+	Disks []string
+	Now   func() time.Time // default time.Now
 }
 
 // Report says what was restored.
@@ -62,6 +66,7 @@ type Report struct {
 	Life   uint64    `json:"life"`
 	Groups []Group   `json:"groups"`
 	VDisks []VDisk   `json:"vdisks"`
+	Disks  []Disk    `json:"disks,omitempty"`
 	Hosts  []Host    `json:"hosts,omitempty"`    // others of the cluster, whose members are given up
 	Zones  bool      `json:"zones,omitempty"`    // zones were required to hold what is answered; not any more
 	Aside  string    `json:"putAside,omitempty"` // what was put out of the way is there
@@ -118,6 +123,8 @@ type run struct {
 	made       bool // the directory is new
 	life       uint64
 	generation uint64
+	by         uint64            // how far numbers go on behind those of the backup
+	disks      uint64            // newest generation that a disk has seen
 	members    map[string]uint64 // of each group, its number
 	report     Report
 }
@@ -157,10 +164,15 @@ func (r *run) claim() error {
 	case !absent && err != nil:
 		return err
 	case !absent:
-		r.dir, err = datadir.Open(r.FS, r.Dir)
+		if r.dir, err = datadir.Open(r.FS, r.Dir); err == nil {
+			err = r.askDisks()
+		}
 	case r.of.backend == uuid.Nil:
 		return fmt.Errorf("%s is new, and the objects of this backup's vDisks are in the directory that was lost, under %s: put that directory back, without %s, and restore there", r.Dir, localDir, groupsDir)
 	default:
+		if err := r.askDisks(); err != nil {
+			return err
+		}
 		// Its groups count as made from the first moment on, so that no start makes them.
 		// Its generation stays 0 until all is there: so it is known that it is new if this
 		// is cut short.
@@ -174,8 +186,9 @@ func (r *run) claim() error {
 		return err
 	}
 	record := r.dir.Record()
-	r.plan(record)
-	r.made = record.Generation == 0
+	if r.made = record.Generation == 0; r.life == 0 {
+		r.plan(record)
+	}
 	r.report.Dir, r.report.ID, r.report.Life = r.Dir, r.dir.ID, r.life
 	if err := r.belongs(record); err != nil {
 		return err
@@ -183,10 +196,15 @@ func (r *run) claim() error {
 	return r.vacant()
 }
 
-// plan decides on numbers.
+// plan decides on numbers. Each restore raises the generation by generationGap. So what
+// disks have seen says how often there was a restore already, of the same backup perhaps, and
+// this one goes on behind all of them. A random part keeps apart what no disk that can be
+// reached knows of.
 func (r *run) plan(record datadir.Record) {
-	r.life = max(r.of.life, record.Life) + 1
-	r.generation = max(r.of.generation, record.Generation) + generationGap
+	seen := max(r.of.generation, record.Generation, r.disks)
+	r.life = max(r.of.life, record.Life, seen/generationGap) + 1
+	r.generation = seen + generationGap
+	r.by = (r.life-r.of.life)*generationGap + rand.Uint64N(generationGap/2)
 }
 
 // belongs refuses a directory that the groups were not made in.
@@ -278,7 +296,7 @@ func (r *run) makeGroup(ctx context.Context, b Backup) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	was, number := r.of.infos[b.Group], max(r.members[b.Group], 1)
-	change := &state.Change{Each: raised(b.Group), Set: map[string][]byte{}}
+	change := &state.Change{Each: raised(b.Group, r.by), Set: map[string][]byte{}}
 	if b.Group == configGroup && r.of.roster.Revision > 0 {
 		change.Set = r.of.roster.Values()
 	}

@@ -59,7 +59,7 @@ var allowed = []struct {
 	{"host/cluster", []string{"host/roster", "internal/control", "internal/datadir", "internal/wire", "trust"}, "a host's identity and its listener; what is served there comes from above"},
 	{"host/members", []string{"arakoon", "arakoon/*", "host/cluster", "host/roster", "host/trustkeys", "internal/datadir", "internal/wire", "trust"}, "members of groups on the hosts of a cluster; here these meet"},
 
-	{"host/restore", []string{"alba/abm", "alba/nsm", "arakoon", "arakoon/*", "internal/datadir", "volumedriver", "volumedriver/registry", "writebuffer"}, "numbers of all that groups hold; here these meet"},
+	{"host/restore", []string{"alba/abm", "alba/asd", "alba/nsm", "arakoon", "arakoon/*", "internal/datadir", "volumedriver", "volumedriver/registry", "writebuffer"}, "numbers of all that groups hold; here these meet"},
 
 	{"nbd", []string{"device"}, "a front end; never volumedriver"},
 	{"nbd/*", []string{"device", "nbd", "nbd/*"}, "clients, suites, another server"},

@@ -14,7 +14,7 @@ import (
 )
 
 func (cmds commands) restoreMetadata() *cobra.Command {
-	without := false
+	without, disks := false, []string(nil)
 	c := &cobra.Command{
 		Use:   "metadata BACKUPDIR",
 		Short: "make the groups of a data directory of a backup of all of them",
@@ -29,23 +29,28 @@ missing, the vDisk is halted and says so; with --without-buffer, all of these fi
 put aside, and vDisks go on with what the backend had when the backup was taken. A new
 directory has no such files.
 
+Disks are asked what they have seen, so that no number is given out twice. Name those that
+are not where the backup has them by --asd, here and to ovs up.
+
 Nothing on disks is deleted until ovs alba backend resume-deletion, which checks first.
 Groups are of a later life: other hosts' members of them are refused, and so is the
 directory that was lost.`,
 		Args: cmds.Wants("BACKUPDIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			report, err := cmds.restoreInto(c, args[0], without)
+			report, err := cmds.restoreInto(c, args[0], without, disks)
 			if err != nil {
 				return err
 			}
 			return cmds.Print(report, func(w io.Writer) { showRestored(w, report) })
 		},
 	}
+	c.Flags().StringArrayVar(&disks, "asd", nil, "a disk of the backend is in this `directory`, not where the backup has it; give one for each")
+	_ = c.MarkFlagDirname("asd")
 	c.Flags().BoolVar(&without, "without-buffer", false, "go on without what vDisks' local files have beyond the backend")
 	return c
 }
 
-func (cmds commands) restoreInto(c *cobra.Command, from string, without bool) (restore.Report, error) {
+func (cmds commands) restoreInto(c *cobra.Command, from string, without bool, disks []string) (restore.Report, error) {
 	data, err := c.Flags().GetString("data")
 	if err != nil {
 		return restore.Report{}, err
@@ -65,6 +70,13 @@ func (cmds commands) restoreInto(c *cobra.Command, from string, without bool) (r
 	for _, i := range list {
 		o.Backups = append(o.Backups, restore.Backup{Group: i.Group, Open: func() (io.ReadCloser, error) { return os.Open(i.File) }})
 	}
+	for _, d := range disks {
+		abs, err := filepath.Abs(d)
+		if err != nil {
+			return restore.Report{}, err
+		}
+		o.Disks = append(o.Disks, abs)
+	}
 	report, err := restore.Run(c.Context(), o)
 	if errors.Is(err, restore.ErrExists) {
 		err = fmt.Errorf("%w; or give --data a new directory", err)
@@ -77,6 +89,11 @@ func showRestored(w io.Writer, r restore.Report) {
 	fmt.Fprintf(w, "directory\t%s\nlife\t%d\n", r.Dir, r.Life)
 	for _, g := range r.Groups {
 		fmt.Fprintf(w, "group\t%s, member %d, as of revision %d: %d keys\n", g.Name, g.Member, g.Revision, g.Keys)
+	}
+	for _, d := range r.Disks {
+		if d.Missing != "" {
+			fmt.Fprintf(w, "disk\t%d: not asked what it has seen: %s\n", d.Number, d.Missing)
+		}
 	}
 	for _, v := range r.VDisks {
 		if v.Local {
