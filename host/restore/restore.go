@@ -326,7 +326,10 @@ func (r *run) settle(record *datadir.Record) {
 // clear puts aside what has no meaning beside the restored groups: pages of maps, which come
 // from the backend again, and whom the lost groups had as members. It writes the roster.
 func (r *run) clear() error {
-	aside := r.at(fmt.Sprintf("before-restore-%d", r.generation))
+	aside, err := r.aside()
+	if err != nil {
+		return err
+	}
 	names := []string{"map", "scrub", rosterFile}
 	if r.WithoutBuffer {
 		names = append(names, bufferDir)
@@ -360,6 +363,19 @@ func (r *run) clear() error {
 		return err
 	}
 	return f.Put(&r.of.roster)
+}
+
+// aside is a directory that is not there yet. An earlier restore that was cut short may have
+// left some.
+func (r *run) aside() (string, error) {
+	for n := 1; ; n++ {
+		dir := r.at(fmt.Sprintf("before-restore-%d-%d", r.life, n))
+		if _, err := r.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return dir, nil
+		} else if err != nil {
+			return "", err
+		}
+	}
 }
 
 // prepareVDisks says of each vDisk of this host that it goes on without local files, where
