@@ -118,6 +118,9 @@ func (s *stepper) receive(r received) {
 		}
 		return
 	}
+	if s.synced.active && m.GetType() == pb.MsgAppResp {
+		s.synced.hear(s, m)
+	}
 	if m.GetType() == pb.MsgAppResp && !m.GetReject() && s.zones.active() && s.isMember(m.GetFrom()) {
 		s.acknowledged(m)
 		return
@@ -189,6 +192,9 @@ func (s *stepper) deliver(acks []ack) {
 }
 
 func (s *stepper) step(m *pb.Message) {
+	if s.synced.active && m.GetType() == pb.MsgAppResp && s.synced.holds(s, m) {
+		return
+	}
 	// Both errors are usual: a member that was removed still sends, and only a leader
 	// takes proposals.
 	err := s.raft.Step(m)

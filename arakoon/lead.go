@@ -164,6 +164,7 @@ func (s *stepper) tickAll() {
 	s.leaveJoint()
 	s.watchDisk()
 	s.prefer()
+	s.synced.tick(s)
 	s.endTransfers()
 }
 

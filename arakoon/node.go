@@ -62,6 +62,19 @@ type Node struct {
 // Any other member is open at once, and has applied what it had noted as committed or
 // hears of from whoever leads.
 func Open(opt Options) (*Node, error) {
+	n := unopened(opt)
+	opt = n.opt
+	if err := n.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.closeStores())
+	}
+	if err := n.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.Close())
+	}
+	return n, nil
+}
+
+// unopened is a node without files.
+func unopened(opt Options) *Node {
 	opt = opt.withDefaults()
 	n := &Node{
 		opt: opt, end: newShutdown(opt.Dir), work: newQueue[any](),
@@ -73,13 +86,7 @@ func Open(opt Options) (*Node, error) {
 	n.end.onEnd, n.end.onFailure = n.proposals.end, n.onFailure
 	n.readers = &readers{most: opt.Reads, work: n.work, progress: n.progress, end: n.end}
 	n.compactor = &compactor{bytes: opt.CompactBytes, most: opt.HoldBytes, progress: n.progress, end: n.end, state: &n.state, allowed: make(chan struct{})}
-	if err := n.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.closeStores())
-	}
-	if err := n.start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.Close())
-	}
-	return n, nil
+	return n
 }
 
 // open opens the files: first the lock, so that two processes do not write one log;
@@ -111,7 +118,7 @@ func (n *Node) open() (err error) {
 	begin := o.begin()
 	log := raftlog.Options{
 		FS: o.FS, Dir: path.Join(o.Dir, "log"), Marks: o.Dir + ".marks", Cluster: o.Cluster, Member: o.Member,
-		SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes, Life: o.Life, Generation: o.Generation,
+		SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes, Life: o.Life, SameLife: o.SameLife, Generation: o.Generation,
 	}
 	if !o.Existing {
 		log.Begin = begin
@@ -196,6 +203,7 @@ func (n *Node) join() error {
 		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{},
 		leading: &n.leading, leader: &n.leader, inbox: &n.inbox, gone: n.state.Gone, last: last, toldOthers: make(chan struct{}),
 		zones:  zones{need: n.opt.RequireZones, zone: n.opt.Zone},
+		synced: newSynced(n.opt, n.markedIn),
 		source: n.source, incoming: n.incoming, figures: &n.figures,
 	}
 	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer, took: n.figures.stores.add}

@@ -46,9 +46,12 @@ type Options struct {
 	// and state have. Files of a later life are refused. Generation is the newest of
 	// the host. Log and state remember the highest of each that they were told.
 	Life, Generation uint64
-	Functions        []Function
-	Transport        Transport // none: a group of one
-	Fetcher          Fetcher   // none: snapshots of other members are refused
+	// SameLife says that a member that is there must be of that life, if it is not 0: files of
+	// an older life are refused too, as those of a member that a recovery has given up.
+	SameLife  bool
+	Functions []Function
+	Transport Transport // none: a group of one
+	Fetcher   Fetcher   // none: snapshots of other members are refused
 
 	// Joining says that this member was added to a group as a learner, under an id that
 	// no member of it ever had, or is about to be. A new one then begins with nothing,
@@ -62,6 +65,10 @@ type Options struct {
 	// RequireZones is in how many zones everything must be held durably before it is
 	// applied, read or answered; up to 1: no requirement. See Node.RequireZones.
 	RequireZones int
+	// SyncPatience is for how long a group with one voter waits for a learner that was in
+	// sync, before it goes on without it; below 0 for ever. 0: no learner is kept in sync,
+	// which must not change to and fro, as a learner would not know.
+	SyncPatience time.Duration
 	// Preferred are the masters that are preferred, all alike: a leader that is none of
 	// them gives the lead to one that was heard from and had caught up for 20 times
 	// Tick, and tries that ever more rarely where it gets the lead back soon.

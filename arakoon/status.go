@@ -33,6 +33,9 @@ type Status struct {
 	// nothing stands in the way, which promises nothing.
 	Obstacle string
 	Peers    []PeerStatus // all members, ascending; on a leader alone
+	// InSync are the learners of a group with one voter that hold all that is answered, and
+	// Behind those that do not; on a leader alone.
+	InSync, Behind []uint64
 }
 
 // PeerStatus is what a leader knows of a member.
@@ -84,6 +87,7 @@ func (s *stepper) status() Status {
 		})
 		slices.SortFunc(out.Peers, func(a, b PeerStatus) int { return cmp.Compare(a.ID, b.ID) })
 	}
+	out.InSync, out.Behind = s.synced.lists(s)
 	out.Obstacle = s.obstacle(out)
 	return out
 }
@@ -127,7 +131,7 @@ func (s *stepper) obstacle(now Status) string {
 	if have := zonesOf(alive, s.opt.Zone); s.zones.active() && have < s.zones.need {
 		return fmt.Sprintf("members of %d zones must hold everything, and those heard from, %v, are in %d", s.zones.need, alive, have)
 	}
-	return ""
+	return s.synced.obstacle(s)
 }
 
 type requireZones int

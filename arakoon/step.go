@@ -54,6 +54,7 @@ type stepper struct {
 	last       uint64        // the last entry that the log was given
 	peers      peers
 	zones      zones
+	synced     synced
 	changes    changes
 	lead       lead
 

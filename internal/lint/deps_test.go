@@ -58,6 +58,7 @@ var allowed = []struct {
 	{"host/roster", []string{"trust"}, "where hosts are, in the store of trust"},
 	{"host/cluster", []string{"host/roster", "internal/control", "internal/datadir", "internal/wire", "trust"}, "a host's identity and its listener; what is served there comes from above"},
 	{"host/members", []string{"arakoon", "arakoon/*", "host/cluster", "host/roster", "host/trustkeys", "internal/datadir", "internal/wire", "trust"}, "members of groups on the hosts of a cluster; here these meet"},
+	{"host/recovery", []string{"arakoon", "arakoon/groups", "arakoon/roster", "host/cluster", "host/members", "host/trustkeys", "internal/datadir", "trust"}, "a host goes on alone; here these meet"},
 
 	{"host/restore", []string{"alba/abm", "alba/asd", "alba/nsm", "arakoon", "arakoon/*", "internal/datadir", "volumedriver", "volumedriver/registry", "writebuffer"}, "numbers of all that groups hold; here these meet"},
 
