@@ -324,13 +324,14 @@ func (r *run) settle(record *datadir.Record) {
 }
 
 // clear puts aside what has no meaning beside the restored groups: pages of maps, which come
-// from the backend again, and whom the lost groups had as members. It writes the roster.
+// from the backend again, whom the lost groups had as members, and what a person had decided
+// of them. It writes the roster.
 func (r *run) clear() error {
 	aside, err := r.aside()
 	if err != nil {
 		return err
 	}
-	names := []string{"map", "scrub", rosterFile}
+	names := []string{"map", "scrub", rosterFile, "recovery.json"}
 	if r.WithoutBuffer {
 		names = append(names, bufferDir)
 	}

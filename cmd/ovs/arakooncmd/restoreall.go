@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openvstorage/cmd/ovs/clustercmd"
 	"openvstorage/host/restore"
 	"openvstorage/internal/disk/osdisk"
 )
@@ -37,17 +38,23 @@ Groups are of a later life: other hosts' members of them are refused, and so is 
 directory that was lost.`,
 		Args: cmds.Wants("BACKUPDIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			report, err := cmds.restoreInto(c, args[0], without, disks)
-			if err != nil {
-				return err
-			}
-			return cmds.Print(report, func(w io.Writer) { showRestored(w, report) })
+			return Restore(cmds.Tools, c, args[0], without, disks)
 		},
 	}
 	c.Flags().StringArrayVar(&disks, "asd", nil, "a disk of the backend is in this `directory`, not where the backup has it; give one for each")
 	_ = c.MarkFlagDirname("asd")
 	c.Flags().BoolVar(&without, "without-buffer", false, "go on without what vDisks' local files have beyond the backend")
 	return c
+}
+
+// Restore makes the groups of the data directory that --data names of a backup of all, and
+// says what it has made. See restore.Options for the rest.
+func Restore(t clustercmd.Tools, c *cobra.Command, from string, withoutBuffer bool, disks []string) error {
+	report, err := commands{t}.restoreInto(c, from, withoutBuffer, disks)
+	if err != nil {
+		return err
+	}
+	return t.Print(report, func(w io.Writer) { showRestored(w, report) })
 }
 
 func (cmds commands) restoreInto(c *cobra.Command, from string, without bool, disks []string) (restore.Report, error) {

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"openvstorage/internal/control"
+)
+
+// The first host of a cluster loses its groups, and the other host with it: they come back
+// from a backup on the first one alone. The other's members are of an older life, and it is
+// refused; a new host joins, and gets members.
+func TestRestoreCluster(t *testing.T) {
+	f := newFleet(t)
+	f.up(1)
+	f.join(2)
+	f.holds(2)
+	f.ovs(1, "vdisk", "create", "v", "--size", "1GiB")
+	all := filepath.Join(f.dir, "all")
+	f.ovs(1, "backup", "metadata", "--to", all)
+	f.ovs(1, "vdisk", "create", "later", "--size", "1GiB")
+	second := ""
+	for _, h := range f.hosts(1) {
+		if h.Zone == "z2" {
+			second = h.ID.String()
+		}
+	}
+	f.down(1)
+	f.down(2)
+	if err := os.RemoveAll(filepath.Join(f.data(1), "arakoon")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.try(1, "recover", "--from", "disks"); err == nil || !strings.Contains(err.Error(), "nsm-0: this release writes no recovery records") {
+		t.Errorf("from disks: %v", err)
+	}
+	if _, err := f.try(1, "recover", "--from", "nothing", "abm"); err == nil || !strings.Contains(err.Error(), "no group is begun with nothing") {
+		t.Errorf("from nothing: %v", err)
+	}
+	if _, err := f.try(1, "recover", "--from", "thin air"); err == nil || !strings.Contains(err.Error(), "--from is surviving-member, backup") {
+		t.Errorf("from thin air: %v", err)
+	}
+	if _, err := f.try(1, "recover", "abm", all, "--from", "backup"); err == nil || !strings.Contains(err.Error(), "wants BACKUPDIR alone") {
+		t.Errorf("one group: %v", err)
+	}
+	out := f.ovs(1, "recover", "--from", "backup", all)
+	if !strings.Contains(out, second+": its members are given up") || !strings.Contains(out, "registry, member 1") {
+		t.Errorf("it says %s", out)
+	}
+	f.up(1)
+	if list := f.ovs(1, "vdisk", "list"); !strings.Contains(list, "v ") || strings.Contains(list, "later") {
+		t.Errorf("vDisks: %s", list)
+	}
+	f.ovs(1, "vdisk", "create", "more", "--size", "1GiB")
+	// Host 2 comes up with what it has, and is let in nowhere; its members hold nobody up.
+	_ = f.start(2, "")
+	f.ovs(1, "host", "remove", second, "--lost")
+	f.join(3)
+	f.holds(3)
+	var groups []control.ArakoonGroup
+	f.await("the new host has learners, and nobody else is there", func() bool {
+		if err := json.Unmarshal([]byte(f.ovs(1, "arakoon", "status", "--json")), &groups); err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range groups {
+			if len(g.Learners) != 1 || len(g.Voters) != 1 || g.Learners[0] < 1<<20 {
+				return false
+			}
+		}
+		return len(groups) == 3
+	})
+	f.ovs(1, "vdisk", "delete", "more")
+}
