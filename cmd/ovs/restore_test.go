@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,4 +73,54 @@ func TestRestoreCluster(t *testing.T) {
 		return len(groups) == 3
 	})
 	f.ovs(1, "vdisk", "delete", "more")
+}
+
+// What docs/operations.md says about a restore is done as it stands there.
+func TestRestoreAsOperationsSay(t *testing.T) {
+	f := newFleet(t)
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Restore from a backup\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	blocks := strings.Split(section, "```sh\n")[1:]
+	if len(blocks) != 2 {
+		t.Fatalf("it has %d blocks", len(blocks))
+	}
+	bash := func(block string) *exec.Cmd {
+		block = strings.ReplaceAll(block, "/mnt/backups", f.dir)
+		c := exec.Command("bash", "-euc", block)
+		c.Dir = f.dir
+		c.Env = append(os.Environ(), "OVS_DATA=data", "PATH="+f.dir+":"+os.Getenv("PATH"))
+		return c
+	}
+	run := func(block string) {
+		t.Helper()
+		if out, err := bash(block).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s\n%s", err, block, out)
+		}
+	}
+	up := func() {
+		t.Helper()
+		if f.host[1], err = startUp(bash("exec ovs up --data data"), startTimeout); err != nil {
+			t.Fatal(err)
+		}
+	}
+	up()
+	run("ovs vdisk create vm1 --size 1GiB")
+	backup, _, _ := strings.Cut(blocks[0], "```")
+	run(backup)
+	f.down(1)
+	lost, _, _ := strings.Cut(blocks[1], "```")
+	before, after, ok := strings.Cut(lost, "ovs up --data data\n")
+	if !ok {
+		t.Fatalf("nothing is started in %q", lost)
+	}
+	run(before)
+	up()
+	run(after)
+	run("ovs vdisk list | grep vm1")
+	run("! ovs alba backend status | grep suspended")
+	f.down(1)
 }
