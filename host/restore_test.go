@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	albahere "openvstorage/alba/embedded"
 	"openvstorage/arakoon/groups"
 	"openvstorage/device"
 	"openvstorage/host/restore"
@@ -120,7 +121,13 @@ func (b *backedUp) restored(t *testing.T, fs disk.FS, dir, kind string, want ...
 	t.Helper()
 	h, err := openKind(fs, dir, kind)
 	must(t, err)
-	defer func() { must(t, h.Close(context.Background())) }()
+	defer func() {
+		if kind == BackendALBA { // no fragment is left that no object names, and none is missing
+			must(t, closeWhole(h, false))
+		} else {
+			must(t, h.Close(context.Background()))
+		}
+	}()
 	if h.groups.Suspended().IsZero() {
 		t.Error("deletion is not suspended")
 	}
@@ -133,6 +140,7 @@ func (b *backedUp) restored(t *testing.T, fs disk.FS, dir, kind string, want ...
 		t.Errorf("what was made after the backup: %v", err)
 	}
 	if kind == BackendALBA {
+		h.keepsAll(t)
 		_, err := h.alba.Resume(t.Context())
 		must(t, err)
 	}
@@ -143,6 +151,33 @@ func (b *backedUp) restored(t *testing.T, fs disk.FS, dir, kind string, want ...
 	must(t, err)
 	if !bytes.Equal(got, again) {
 		t.Error("it is not what was written")
+	}
+}
+
+// keepsAll looks that nothing is deleted on disks: not by a collection, nor what objects that
+// are deleted had.
+func (w *whole) keepsAll(t *testing.T) {
+	t.Helper()
+	ctx, work := t.Context(), w.alba.Maintenance()
+	before, err := w.alba.Check(ctx)
+	must(t, err)
+	if before.Unnamed == 0 {
+		t.Error("the disks have nothing that the restored groups do not know")
+	}
+	_, err = w.Host.Create(ctx, "gone", lossDisk)
+	must(t, err)
+	pattern(t, w.embedded, "gone", 0, 1<<20, 5)
+	must(t, w.Host.Sync(ctx, "gone", nil))
+	must(t, w.Host.Delete(ctx, "gone"))
+	for range 3 {
+		if err := errors.Join(work.Survey(ctx), work.Collect(ctx, 0)); err != nil && !errors.Is(err, albahere.ErrSuspended) {
+			t.Error(err)
+		}
+	}
+	after, err := w.alba.Check(ctx)
+	must(t, err)
+	if after.Fragments <= before.Fragments || after.Unnamed <= before.Unnamed {
+		t.Errorf("%d fragments, %d of them unnamed, and before that %d, %d", after.Fragments, after.Unnamed, before.Fragments, before.Unnamed)
 	}
 }
 
