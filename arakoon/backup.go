@@ -32,7 +32,10 @@ func (i ImageCalls) Backup(ctx context.Context, w io.Writer) (revision uint64, e
 
 // restoreGap is how many revisions a restored group leaves out: so many may have been given
 // out after the backup, as revisions and as fences of leases, and none is given out again.
-const restoreGap = 1 << 40
+const (
+	restoreGap   = 1 << 40
+	restoreLives = 1 << 20 // of one backup whose revisions are kept apart
+)
 
 // ErrExists: there is a member already where one is to be restored.
 var ErrExists = errors.New("arakoon: a member exists there")
@@ -133,7 +136,9 @@ func (r *restorer) begin(i state.BackupInfo) (state.Position, error) {
 	if r.opt.Life <= i.Life {
 		return state.Position{}, fmt.Errorf("the backup is of life %d, and the restored group is to be of life %d: it needs a later one", i.Life, r.opt.Life)
 	}
-	return state.Position{Index: i.Index + restoreGap, Term: i.Term, Conf: &pb.ConfState{Voters: []uint64{r.opt.Member}}}, nil
+	// An earlier restore of the same backup has a life of its own, and revisions.
+	gap := restoreGap * min(r.opt.Life-i.Life, restoreLives)
+	return state.Position{Index: i.Index + gap, Term: i.Term, Conf: &pb.ConfState{Voters: []uint64{r.opt.Member}}}, nil
 }
 
 func (r *restorer) makeState(backup io.Reader) (state.BackupInfo, error) {

@@ -170,6 +170,9 @@ func (r *run) claim() error {
 	case r.of.backend == uuid.Nil:
 		return fmt.Errorf("%s is new, and the objects of this backup's vDisks are in the directory that was lost, under %s: put that directory back, without %s, and restore there", r.Dir, localDir, groupsDir)
 	default:
+		if err := r.sameCluster(r.of.backend); err != nil {
+			return err
+		}
 		if err := r.askDisks(); err != nil {
 			return err
 		}
@@ -207,12 +210,20 @@ func (r *run) plan(record datadir.Record) {
 	r.by = (r.life-r.of.life)*generationGap + rand.Uint64N(generationGap/2)
 }
 
+// sameCluster refuses backups of groups that were not made in the directory of an ID.
+func (r *run) sameCluster(id uuid.UUID) error {
+	for name, info := range r.of.infos {
+		if want := uuid.NewSHA1(id, []byte(name)); info.Cluster != want {
+			return fmt.Errorf("%w: its group %s is %s, and that of %s would be %s", ErrOther, name, info.Cluster, id, want)
+		}
+	}
+	return nil
+}
+
 // belongs refuses a directory that the groups were not made in.
 func (r *run) belongs(record datadir.Record) error {
-	for name, info := range r.of.infos {
-		if info.Cluster != uuid.NewSHA1(r.dir.ID, []byte(name)) {
-			return fmt.Errorf("%w: its group %s is %s, and that of %s would be %s", ErrOther, name, info.Cluster, r.dir.ID, uuid.NewSHA1(r.dir.ID, []byte(name)))
-		}
+	if err := r.sameCluster(r.dir.ID); err != nil {
+		return err
 	}
 	if record.Cluster != uuid.Nil {
 		return fmt.Errorf("%w: it is that of a host which has joined cluster %s; restore in the first host's, or in a new one", ErrOther, record.Cluster)
