@@ -1,6 +1,7 @@
 package arakoon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -59,12 +60,29 @@ func Restore(opt Options, backup io.Reader) (state.BackupInfo, error) {
 // given out since, and are on disks. They are made before there is a member. nil: none.
 func RestoreChanged(opt Options, backup io.Reader, change *state.Change) (state.BackupInfo, error) {
 	opt = opt.withDefaults()
-	r := restorer{opt: opt, dir: opt.Dir + ".restoring", change: change}
+	r := restorer{opt: opt, dir: opt.Dir + ".restoring", change: withNobodyInSync(change)}
 	info, err := r.restore(backup)
 	if err != nil {
 		return info, fmt.Errorf("arakoon: restore %s: %w", opt.Dir, err)
 	}
 	return info, nil
+}
+
+// withNobodyInSync is a change after which no other member is in sync: there is none.
+func withNobodyInSync(change *state.Change) *state.Change {
+	if change == nil {
+		change = new(state.Change)
+	}
+	each := change.Each
+	return &state.Change{Set: change.Set, Each: func(key, value []byte) ([]byte, error) {
+		switch {
+		case bytes.Equal(key, syncedKey):
+			return appendSynced(nil, nil), nil
+		case each != nil:
+			return each(key, value)
+		}
+		return value, nil
+	}}
 }
 
 type restorer struct {

@@ -66,7 +66,7 @@ func Survey(opt Options) (s Survivor, err error) {
 //
 // # The order of what is durable
 //
-// There is one step (raftlog.Log.Renew): a segment of the later life, which begins with the
+// There is one step (raftlog.Renew): a segment of the later life, which begins with the
 // entries that make this member the only voter, in a new term, and with a commit index behind
 // them. A power cut leaves the old member, which Recover takes again, or the new one, of which
 // Recover says so and changes nothing. The state takes the life over when it is opened, and
@@ -93,7 +93,7 @@ func Recover(opt Options, life uint64) (s Survivor, err error) {
 		if err != nil {
 			return err
 		}
-		if err := n.log.Renew(life, round); err != nil {
+		if err := raftlog.Renew(n.log, life, round); err != nil {
 			return err
 		}
 		last := s.Last + uint64(len(round.Entries))
@@ -124,7 +124,7 @@ func survive(opt Options, fn func(*Node, *pb.ConfState) error) error {
 
 // survivor says what the member holds.
 func (n *Node) survivor(conf *pb.ConfState) (s Survivor, err error) {
-	s = Survivor{Member: n.opt.Member, Life: n.log.Life(), Members: membersOf(conf)}
+	s = Survivor{Member: n.opt.Member, Life: raftlog.Life(n.log), Members: membersOf(conf)}
 	life, _ := n.state.state().Lineage()
 	s.Life = max(s.Life, life)
 	if s.Last, err = n.log.LastIndex(); err != nil {

@@ -152,6 +152,8 @@ func (s *stepper) take(item any) {
 		s.takeTransfer(w)
 	case unreachable:
 		s.raft.ReportUnreachable(uint64(w))
+	case refusal:
+		s.synced.refused(s, w)
 	case *statusRequest:
 		w.done <- s.status()
 	case requireZones:

@@ -1,8 +1,6 @@
 package arakoon
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -53,6 +51,9 @@ import (
 // If an entry waits for a learner for Options.SyncPatience, the learner is dropped. It becomes
 // synchronous again when it was caught up for a while, which doubles with each time that it
 // was dropped: a learner that is slow stops the group ever more rarely.
+//
+// A learner whose host answers and refuses this member is not dropped: the group may have been
+// recovered there, and this member is what is left of an older life. It answers nothing then.
 type synced struct {
 	patience uint64 // ticks; 0: no learner is kept in sync
 	forever  bool   // no learner is ever dropped
@@ -65,6 +66,7 @@ type synced struct {
 	marked   []uint64         // by the newest mark that is proposed
 	doubt    bool             // what is marked is not known
 	change   uint64           // a change of the members is proposed with this entry
+	refuses  map[uint64]bool  // learners whose host answers, and refuses this member
 	read     func() ([]uint64, error)
 }
 
@@ -88,37 +90,35 @@ const (
 	syncForgets = 6000 * heartbeatTicks
 )
 
-// syncedKey holds the members that are in sync: version u16, zeros u16, number u32, ids u64.
-var syncedKey = []byte("host/synced")
-
-const syncedVersion = 1
-
-func appendSynced(dst []byte, ids []uint64) []byte {
-	le := binary.LittleEndian
-	dst = le.AppendUint32(le.AppendUint32(dst, syncedVersion), uint32(len(ids)))
-	for _, id := range ids {
-		dst = le.AppendUint64(dst, id)
-	}
-	return dst
+// refusal says whether the host of a member refuses this one.
+type refusal struct {
+	by  uint64
+	now bool
 }
 
-func decodeSynced(b []byte) (ids []uint64, err error) {
-	le := binary.LittleEndian
-	if b == nil {
-		return nil, nil
+// ReportRefused says that the host of a member answers and refuses this one, or that it
+// does no more. A Transport calls it; it does not block.
+func (n *Node) ReportRefused(by uint64, now bool) {
+	if n.Err() == nil {
+		n.work.put(refusal{by, now})
 	}
-	if len(b) < 8 || le.Uint32(b) != syncedVersion || uint64(len(b)-8) != 8*uint64(le.Uint32(b[4:])) {
-		return nil, fmt.Errorf("key %q: %d bytes are no members in sync that this release reads", syncedKey, len(b))
+}
+
+// refused notes a refusal by a learner.
+func (y *synced) refused(s *stepper, r refusal) {
+	if !y.active || !r.now || !slices.Contains(s.conf.GetLearners(), r.by) {
+		delete(y.refuses, r.by)
+		return
 	}
-	for b = b[8:]; len(b) > 0; b = b[8:] {
-		ids = append(ids, le.Uint64(b))
+	if !y.refuses[r.by] {
+		s.opt.Logger.Warn("the host of a learner answers, and refuses this member", slog.Uint64("learner", r.by))
 	}
-	return ids, nil
+	y.refuses[r.by] = true
 }
 
 // newSynced is made once for a node.
 func newSynced(opt Options, read func() ([]uint64, error)) synced {
-	y := synced{forever: opt.SyncPatience < 0, read: read, waits: map[uint64]*wait{}}
+	y := synced{forever: opt.SyncPatience < 0, read: read, waits: map[uint64]*wait{}, refuses: map[uint64]bool{}}
 	if opt.SyncPatience != 0 {
 		y.patience = max(1, uint64(max(opt.SyncPatience, 0)/max(opt.Tick/heartbeatTicks, 1)))
 	}
@@ -232,7 +232,7 @@ func (y *synced) tick(s *stepper) {
 		if r.target == 0 || r.dropped > 0 {
 			continue
 		}
-		if r.ticks++; r.ticks >= y.patience && !y.forever {
+		if r.ticks++; r.ticks >= y.patience && !y.forever && !y.refuses[id] {
 			y.drop(s, id, r)
 		}
 	}
@@ -367,70 +367,14 @@ func (y *synced) lists(s *stepper) (in, behind []uint64) {
 // obstacle says which learner everything waits for, "" if none.
 func (y *synced) obstacle(s *stepper) string {
 	for id, r := range y.required {
+		if y.refuses[id] && r.dropped == 0 && r.held < y.own {
+			return fmt.Sprintf("learner %d must hold everything, and its host answers and refuses this member: was the group recovered there (`ovs recover`), or this host removed? Then this member is of no use any more", id)
+		}
 		if r.dropped == 0 && r.held < y.own && !s.peers.alive(id) {
 			return fmt.Sprintf("learner %d must hold everything, and is not heard from; without it the group goes on after Options.SyncPatience", id)
 		}
 	}
 	return ""
-}
-
-// markOf is the body of a mark's command.
-func markOf(ids []uint64) []byte {
-	body, err := new(Sequence).Set(syncedKey, appendSynced(nil, ids)).Encode()
-	if err != nil {
-		panic(fmt.Sprintf("members in sync: %v", err)) // they are few
-	}
-	return body
-}
-
-// marksOf returns what the marks in an entry say, the last one; found is false if it has none.
-func marksOf(e *pb.Entry) (ids []uint64, found bool, err error) {
-	if e.GetType() != pb.EntryNormal || len(e.GetData()) == 0 {
-		return nil, false, nil
-	}
-	b, err := state.DecodeBatch(e.GetData())
-	if err != nil {
-		return nil, false, err
-	}
-	none := len(markOf(nil))
-	for _, c := range b.Commands {
-		n := len(c.Body) - none
-		if n < 0 || n%8 != 0 || n/8 > LearnersMax {
-			continue
-		}
-		had, err := decodeSynced(c.Body[len(c.Body)-8-n:])
-		if err == nil && bytes.Equal(c.Body, markOf(had)) {
-			ids, found = had, true
-		}
-	}
-	return ids, found, nil
-}
-
-// inSync says whether a survivor is in sync as of the end of its log.
-func (n *Node) inSync(s Survivor) (bool, error) {
-	ids, err := n.markedIn()
-	if err != nil {
-		return false, err
-	}
-	err = n.tail(func(e *pb.Entry) error {
-		had, found, err := marksOf(e)
-		if found {
-			ids = had
-		}
-		return err
-	})
-	return slices.Contains(ids, s.Member) && len(s.Members.Voters) == 1 && len(s.Members.Outgoing) == 0 && slices.Contains(s.Members.Learners, s.Member), err
-}
-
-// markedIn is what the state's mark names.
-func (n *Node) markedIn() ([]uint64, error) {
-	v := n.state.use()
-	defer n.state.leave(v)
-	b, found, err := v.Get(syncedKey)
-	if err != nil || !found {
-		return nil, err
-	}
-	return decodeSynced(b)
 }
 
 // SyncPatience is the default of hosts: how long a group with one voter waits for its learner.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -259,4 +260,27 @@ func TestSyncedKey(t *testing.T) {
 			t.Errorf("%x: %v", b, got)
 		}
 	}
+}
+
+// A member of an older life, which the host of its learner refuses, answers nothing, however
+// long that lasts.
+func TestRefusedByLearner(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		c := inSync(t)
+		n := c.node(1)
+		c.cutOff(2)
+		n.ReportRefused(2, true)
+		done := write(t, n, "a", "1")
+		time.Sleep(time.Hour)
+		if answered(done) {
+			t.Fatal("answered, although the learner refuses this member")
+		}
+		if s := n.Status(); !strings.Contains(s.Obstacle, "ovs recover") {
+			t.Errorf("nothing is said: %q", s.Obstacle)
+		}
+		n.ReportRefused(2, false)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
 }

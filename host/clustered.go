@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/host/cluster"
 	"openvstorage/host/members"
 	"openvstorage/host/metrics"
@@ -27,7 +29,7 @@ type Cluster struct {
 	cluster.Config
 
 	// One of these says what the key of the cluster's authority is sealed under. Without
-	// either, a passphrase is made and kept in the data directory.
+	// either, a first host makes a passphrase and keeps it in its data directory.
 	PassphraseFile    string
 	PassphraseCommand string // a command line of /bin/sh, which prints it
 }
@@ -45,16 +47,22 @@ func (c *Cluster) config(nbd []string, insecure bool) cluster.Config {
 			config.Names = append(config.Names, host)
 		}
 	}
-	switch {
-	case c.PassphraseFile != "":
-		config.Passphrase = func(context.Context) ([]byte, error) {
-			b, err := readPEM(c.PassphraseFile, checkKeyFile)
-			return bytes.TrimRight(b, "\r\n"), err
+	if c.PassphraseFile != "" || c.PassphraseCommand != "" {
+		config.Passphrase = func(ctx context.Context) ([]byte, error) {
+			return Passphrase(ctx, c.PassphraseFile, c.PassphraseCommand)
 		}
-	case c.PassphraseCommand != "":
-		config.Passphrase = func(ctx context.Context) ([]byte, error) { return ask(ctx, c.PassphraseCommand) }
 	}
 	return config
+}
+
+// Passphrase reads a passphrase from a file, which nobody but its owner may read, or has a
+// command line of /bin/sh print it: one of both is given. Ends of lines behind it are not of it.
+func Passphrase(ctx context.Context, file, command string) ([]byte, error) {
+	if file != "" {
+		b, err := readPEM(file, checkKeyFile)
+		return bytes.TrimRight(b, "\r\n"), err
+	}
+	return ask(ctx, command)
 }
 
 // ask has a command print a passphrase. Its error does not have what was printed.
@@ -109,7 +117,8 @@ func (d *daemon) listenCluster(ctx context.Context) (err error) {
 func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 	return cluster.Options{
 		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
-		Services: d.members.Services(), Holders: d.members.Holders, Members: d.members,
+		Services: d.members.Services(), Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
+		InSync: func(host uuid.UUID) string { return members.InSync(d.members, host) },
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"openvstorage/internal/format"
 	"openvstorage/internal/format/golden"
 	"openvstorage/internal/format/unknown"
+	"openvstorage/trust/internal/cost"
 )
 
 // sample has one value of each format, with nothing in it that is drawn.
@@ -46,7 +47,7 @@ func newSample(t testing.TB) *sample {
 		t.Fatal(err)
 	}
 	s := &sample{authority: a}
-	s.sealed, err = seal([]byte("thirty-two bytes that are no key"), Fingerprint{9}, []byte("correct horse"), roundsMin, [16]byte{1, 2}, [12]byte{3, 4})
+	s.sealed, err = seal([]byte("thirty-two bytes that are no key"), Fingerprint{9}, []byte("correct horse"), cost.Min, [16]byte{1, 2}, [12]byte{3, 4})
 	if err != nil {
 		t.Fatal(err)
 	}

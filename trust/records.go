@@ -133,6 +133,9 @@ type TokenRecord struct {
 	usedKey [sha256.Size]byte
 }
 
+// Used reports whether a host has joined with the token.
+func (t *TokenRecord) Used() bool { return t.UsedBy != uuid.Nil }
+
 func head(kind byte) []byte { return []byte{recordVersion, kind, 0, 0, 0, 0, 0, 0} }
 
 // openRecord checks the head of a record and returns what is behind it.

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -241,6 +242,8 @@ func (r *Registrar) answer(cert *x509.Certificate) (*Answer, error) {
 
 // MakeToken makes a token that lets one host join with some of the roles' work. by is
 // whoever asked for it, for the list. The addresses are those of hosts that answer joins.
+// Where TokensMax are on record, those that have expired make room, and then the oldest one
+// that was used: its host has joined, and does not ask again but for an answer that it lost.
 func (r *Registrar) MakeToken(ctx context.Context, roles Roles, addresses []string, by string) (*Token, error) {
 	secret, err := newSecret()
 	if err != nil {
@@ -254,13 +257,15 @@ func (r *Registrar) MakeToken(ctx context.Context, roles Roles, addresses []stri
 	if len(by) > ReasonMax {
 		by = by[:ReasonMax]
 	}
-	err = r.withRoom(ctx, func(c *change) error {
+	err = update(ctx, r.store, func(c *change) error {
 		a, err := c.authority()
 		if err != nil {
 			return err
 		}
 		if c.meta.tokens >= TokensMax {
-			return fmt.Errorf("trust: %w join tokens: %d are good for a day; withdraw those that nobody needs", ErrFull, c.meta.tokens)
+			if err := r.forgetTokens(c); err != nil {
+				return err
+			}
 		}
 		t.Cluster, t.Authority = c.meta.cluster, FingerprintOf(a.cert)
 		rec := TokenRecord{Hash: secret.hash(), Roles: roles, Made: now, Expires: t.Expires, By: by}
@@ -277,17 +282,46 @@ func (r *Registrar) MakeToken(ctx context.Context, roles Roles, addresses []stri
 	return t, nil
 }
 
-// WithdrawToken ends a token before it is used. That it is not there is no error.
-func (r *Registrar) WithdrawToken(ctx context.Context, hash [sha256.Size]byte) error {
-	return update(ctx, r.store, func(c *change) error {
-		old, err := c.get(tokenKey(hash))
-		if old == nil || err != nil {
+// forgetTokens makes room for a token as part of a change: of those that expired all go,
+// and otherwise the oldest one that was used.
+func (r *Registrar) forgetTokens(c *change) error {
+	all, err := r.Tokens(c.ctx)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(all, func(a, b TokenRecord) int { return a.Made.Compare(b.Made) })
+	now := r.now()
+	expired := slices.DeleteFunc(slices.Clone(all), func(t TokenRecord) bool { return now.Before(t.Expires) })
+	used := slices.DeleteFunc(all, func(t TokenRecord) bool { return t.UsedBy == uuid.Nil })
+	gone := expired
+	if len(gone) == 0 {
+		gone = used[:min(len(used), 1)]
+	}
+	for _, t := range gone {
+		if err := c.forgetToken(t.Hash); err != nil {
 			return err
 		}
-		c.set(tokenKey(hash), nil)
-		c.meta.tokens--
-		return nil
-	})
+	}
+	if c.meta.tokens >= TokensMax {
+		return fmt.Errorf("trust: %w join tokens: %d were made within a day and are not used: withdraw those that nobody needs (`ovs host token list`)", ErrFull, c.meta.tokens)
+	}
+	return nil
+}
+
+// forgetToken takes a token off record as part of a change.
+func (c *change) forgetToken(hash [sha256.Size]byte) error {
+	old, err := c.get(tokenKey(hash))
+	if old == nil || err != nil {
+		return err
+	}
+	c.set(tokenKey(hash), nil)
+	c.meta.tokens--
+	return nil
+}
+
+// WithdrawToken ends a token before it is used. That it is not there is no error.
+func (r *Registrar) WithdrawToken(ctx context.Context, hash [sha256.Size]byte) error {
+	return update(ctx, r.store, func(c *change) error { return c.forgetToken(hash) })
 }
 
 // token reads and checks the record of a token's secret as part of a change.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"openvstorage/internal/format"
 	"openvstorage/trust"
 	"openvstorage/trust/trusttest"
 )
@@ -136,8 +137,15 @@ func TestTokens(t *testing.T) {
 	for range trust.TokensMax - 1 {
 		w.token(t, trust.RoleASD)
 	}
+	again := must(w.registrar.Join(t.Context(), q))(t) // whoever lost the answer still gets one
+	if again == nil {
+		t.Error("no answer")
+	}
+	w.token(t, trust.RoleASD) // in place of the one that was used
+	_, err = w.registrar.Join(t.Context(), q)
+	wants(t, "used, and forgotten", err, trust.ErrToken, "not known")
 	_, err = w.registrar.MakeToken(t.Context(), trust.RoleASD, []string{"h:1"}, "")
-	wants(t, "one too many", err, trust.ErrFull)
+	wants(t, "one too many", err, trust.ErrFull, "ovs host token list")
 	w.add(trust.TokenLife)
 	w.token(t, trust.RoleASD) // the others expired, and went
 	if tokens := must(w.registrar.Tokens(t.Context()))(t); len(tokens) != 1 {
@@ -443,4 +451,14 @@ func TestImportAuthority(t *testing.T) {
 	if err == nil || !contains(err.Error(), "the authority itself has expired") {
 		t.Error(err)
 	}
+}
+
+// What a sealed key costs whoever tries passphrases is what the documents say, and one that is cheaper is
+// refused: only tests of other packages may have others.
+func TestWhatAPassphraseCosts(t *testing.T) {
+	if trust.RoundsLeast() != 100_000 || trust.RoundsNow() != trust.SealRounds || trust.SealRounds != 600_000 {
+		t.Errorf("%d rounds, at least %d", trust.RoundsNow(), trust.RoundsLeast())
+	}
+	w := newWorld(t)
+	wants(t, "a key that is cheap to try", trust.OpenCheap(w.authority, passphrase), format.ErrCorrupt, "rounds")
 }

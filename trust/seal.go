@@ -11,6 +11,7 @@ import (
 	"fmt"
 
 	"openvstorage/internal/format"
+	"openvstorage/trust/internal/cost"
 )
 
 // The authority's key, sealed under a passphrase. Little-endian:
@@ -40,16 +41,12 @@ const (
 	// SealRounds is what a passphrase costs whoever tries one: so many HMACs, about 0.1 s
 	// of one core. OWASP's figure for PBKDF2-HMAC-SHA256, 2023.
 	SealRounds = 600_000
-	roundsMin  = 100_000
 	roundsMax  = 10_000_000
 
 	// PassphraseMin and PassphraseMax bound a passphrase, in bytes.
 	PassphraseMin = 12
 	PassphraseMax = 1024
 )
-
-// sealRounds is SealRounds, but in tests that are about something else.
-var sealRounds uint32 = SealRounds
 
 // Seal returns the authority's key sealed under a passphrase. It takes as long as
 // opening does, see SealRounds.
@@ -66,12 +63,20 @@ func (a *Authority) Seal(passphrase []byte) ([]byte, error) {
 	if _, err := rand.Read(nonce[:]); err != nil {
 		return nil, fmt.Errorf("trust: nonce: %w", err)
 	}
-	return seal(der, a.Fingerprint(), passphrase, sealRounds, salt, nonce)
+	return seal(der, a.Fingerprint(), passphrase, cost.Rounds, salt, nonce)
+}
+
+// CheckPassphrase returns nil if a key can be sealed under a passphrase.
+func CheckPassphrase(passphrase []byte) error {
+	if len(passphrase) < PassphraseMin || len(passphrase) > PassphraseMax {
+		return fmt.Errorf("trust: %w: it has %d bytes; it is to have %d to %d", ErrPassphrase, len(passphrase), PassphraseMin, PassphraseMax)
+	}
+	return nil
 }
 
 func seal(der []byte, ca Fingerprint, passphrase []byte, rounds uint32, salt [16]byte, nonce [12]byte) ([]byte, error) {
-	if len(passphrase) < PassphraseMin || len(passphrase) > PassphraseMax {
-		return nil, fmt.Errorf("trust: %w: it has %d bytes; it is to have %d to %d", ErrPassphrase, len(passphrase), PassphraseMin, PassphraseMax)
+	if err := CheckPassphrase(passphrase); err != nil {
+		return nil, err
 	}
 	b := append([]byte(sealMagic), sealVersion, 1, 1, 0)
 	b = binary.LittleEndian.AppendUint32(b, rounds)
@@ -119,8 +124,8 @@ func checkSealed(b []byte) error {
 	case b[11] != 0:
 		return what(format.ErrNewer, "a field behind the cipher, %#x", b[11])
 	}
-	if rounds := binary.LittleEndian.Uint32(b[12:]); rounds < roundsMin || rounds > roundsMax {
-		return what(format.ErrCorrupt, "%d rounds, which are %d to %d", rounds, roundsMin, roundsMax)
+	if rounds := binary.LittleEndian.Uint32(b[12:]); rounds < cost.Min || rounds > roundsMax {
+		return what(format.ErrCorrupt, "%d rounds, which are %d to %d", rounds, cost.Min, roundsMax)
 	}
 	if n := binary.LittleEndian.Uint32(b[44:]); int64(n) != int64(len(b)-sealHead) || n < 16 {
 		return what(format.ErrCorrupt, "%d bytes are said and %d are there", n, len(b)-sealHead)

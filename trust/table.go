@@ -135,6 +135,8 @@ var table = []Rule{
 	looks("host/list"),
 	looks("host/show").on(HostObject),
 	changes("host/token").proven(),
+	looks("host/tokens"),
+	changes("host/withdraw").proven(),
 	{Call: "host/drain", Object: HostObject, People: admins, Writes: true, Local: true},
 	{Call: "host/maintenance", Object: HostObject, People: admins, Writes: true, Local: true},
 	{Call: "host/address", Object: HostObject, People: admins, Writes: true, Local: true, Hosts: AllRoles, Self: true, Proof: true},

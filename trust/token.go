@@ -76,6 +76,9 @@ func (t *Token) Line() string {
 	return TokenPrefix + base64.RawURLEncoding.EncodeToString(b)
 }
 
+// ID is what the token is on record by: TokenRecord.Hash.
+func (t *Token) ID() [sha256.Size]byte { return t.Secret.hash() }
+
 // String names the token without its secret.
 func (t *Token) String() string {
 	return fmt.Sprintf("join token %x of cluster %s, roles %s, until %s", t.Secret.hash(), t.Cluster, t.Roles, stamp(t.Expires))

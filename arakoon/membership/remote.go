@@ -48,7 +48,8 @@ func (h *Remote) Places(ctx context.Context, r *roster.Roster) []placement.Host 
 		all.Go(func() {
 			p := placement.Host{ID: host.ID, Zone: host.Zone}
 			p.Holds, p.Leaves = h.Place(host.ID)
-			p.Alive = host.ID == h.Self || h.ask(ctx, host) == nil
+			// One in maintenance counts as away: its members stay, and it gets no others.
+			p.Alive = !host.Maintenance && (host.ID == h.Self || h.ask(ctx, host) == nil)
 			places[i] = p
 		})
 	}

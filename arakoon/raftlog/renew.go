@@ -5,7 +5,7 @@ import (
 )
 
 // Life is that of the group, as the log has it.
-func (l *Log) Life() uint64 {
+func Life(l *Log) uint64 {
 	l.w.Lock()
 	defer l.w.Unlock()
 	return l.life
@@ -19,7 +19,7 @@ func (l *Log) Life() uint64 {
 //
 // Errors are as those of Append: while Err is nil, nothing has changed here, and a restart
 // may find either log.
-func (l *Log) Renew(life uint64, r Round) error {
+func Renew(l *Log, life uint64, r Round) error {
 	l.w.Lock()
 	defer l.w.Unlock()
 	if l.err != nil {

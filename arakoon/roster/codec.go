@@ -24,7 +24,7 @@ import (
 //	1 1 kind: 1 host, 2 group, 3 revision
 //	2 2 zero
 //	4 4 incompatible features of a host: bit 0: it listens without TLS, bit 1: it is about to
-//	    leave, and its members go elsewhere
+//	    leave, and its members go elsewhere, bit 2: maintenance
 //
 // Host: UUID 16, zone, number of addresses u8, addresses.
 // Group: life u64, next member u64, zones that are required u8, name, number of members u8,
@@ -48,6 +48,7 @@ const (
 
 	insecureBit = 1 << 0
 	leavesBit   = 1 << 1
+	serviceBit  = 1 << 2
 )
 
 // Key is the key that a host is kept under.
@@ -70,6 +71,9 @@ func (h *Host) Append(dst []byte) []byte {
 	}
 	if h.Leaves {
 		features |= leavesBit
+	}
+	if h.Maintenance {
+		features |= serviceBit
 	}
 	dst = append(appendHead(dst, kindHost, features), h.ID[:]...)
 	dst = append(appendText(dst, h.Zone), byte(len(h.Addresses)))
@@ -174,8 +178,8 @@ func (c *cutter) head(kind byte, known uint32) uint32 {
 }
 
 func (c *cutter) host() (h Host) {
-	features := c.head(kindHost, insecureBit|leavesBit)
-	h.Insecure, h.Leaves = features&insecureBit != 0, features&leavesBit != 0
+	features := c.head(kindHost, insecureBit|leavesBit|serviceBit)
+	h.Insecure, h.Leaves, h.Maintenance = features&insecureBit != 0, features&leavesBit != 0, features&serviceBit != 0
 	h.ID, h.Zone = c.id(), c.text()
 	for n := c.u8(); n > 0 && c.err == nil; n-- {
 		h.Addresses = append(h.Addresses, c.text())

@@ -38,6 +38,9 @@ type Host struct {
 	Addresses []string // host:port; the first that answers is used
 	Insecure  bool     // it listens without TLS
 	Leaves    bool     // a person wants no members on it: they go elsewhere
+	// Maintenance: a person works on it. Its members stay, lead nothing, and are replaced by
+	// nobody, and it gets no further ones.
+	Maintenance bool
 }
 
 // Group is one Arakoon group.

@@ -105,9 +105,15 @@ func TestKeysAndValues(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	h := want.Hosts[0]
+	serviced := h
+	serviced.Maintenance = true
+	taken := new(Roster)
+	if err := taken.Take(serviced.Key(), serviced.Append(nil)); err != nil || !taken.Hosts[0].Maintenance || taken.Hosts[0].Leaves {
+		t.Errorf("a host in maintenance: %+v, %v", taken.Hosts, err)
+	}
 	leaves := h
 	leaves.Leaves = true
-	taken := new(Roster)
+	taken = new(Roster)
 	if err := taken.Take(leaves.Key(), leaves.Append(nil)); err != nil || !taken.Hosts[0].Leaves || taken.Hosts[0].Insecure != h.Insecure {
 		t.Errorf("a host that leaves: %+v, %v", taken.Hosts, err)
 	}
@@ -120,7 +126,7 @@ func TestKeysAndValues(t *testing.T) {
 		"an unknown kind":    {[]byte(Prefix + "x1"), h.Append(nil), format.ErrNewer},
 		"another prefix":     {[]byte("trust/h"), h.Append(nil), format.ErrNewer},
 		"a later version":    {h.Key(), append([]byte{2}, h.Append(nil)[1:]...), format.ErrNewer},
-		"an unknown feature": {h.Key(), append([]byte{1, 1, 0, 0, 4}, h.Append(nil)[5:]...), format.ErrNewer},
+		"an unknown feature": {h.Key(), append([]byte{1, 1, 0, 0, 8}, h.Append(nil)[5:]...), format.ErrNewer},
 		"a byte too many":    {h.Key(), append(h.Append(nil), 0), format.ErrNewer},
 		"a byte too few":     {h.Key(), h.Append(nil)[:30], format.ErrCorrupt},
 		"nothing":            {h.Key(), nil, format.ErrCorrupt},

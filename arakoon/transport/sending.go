@@ -102,6 +102,7 @@ func (s *sending) came(c *wire.Conn) {
 	s.begin()
 	s.mu.Unlock()
 	s.up.Store(true)
+	s.t.refused(s.to, false)
 	s.bell.Ring()
 	s.t.o.Logger.Info("connected to a member", "to", s.to, "stream", s.which, "address", c.Peer().Addr)
 }
@@ -109,6 +110,7 @@ func (s *sending) came(c *wire.Conn) {
 // went is told of a connection that has ended, and of each attempt that failed.
 func (s *sending) went(why error) {
 	s.up.Store(false)
+	s.t.refused(s.to, refuses(why))
 	s.mu.Lock()
 	s.conn = nil
 	s.lose()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -217,6 +218,26 @@ func (t *Transport) lost(member uint64) {
 	if b := t.node.Load(); b != nil {
 		b.ReportUnreachable(member)
 	}
+}
+
+// refused tells the member whether another one's host answers and refuses it, if it wants to
+// know.
+func (t *Transport) refused(by uint64, now bool) {
+	b := t.node.Load()
+	if b == nil {
+		return
+	}
+	if m, ok := b.Member.(interface{ ReportRefused(by uint64, now bool) }); ok {
+		m.ReportRefused(by, now)
+	}
+}
+
+// refuses reports whether an attempt to connect failed because the other side, which was
+// reached, does not want this one: it was removed, or is of another life. Under TLS 1.3 an
+// alert comes when the other side has shown its certificate.
+func refuses(why error) bool {
+	var alert *net.OpError
+	return errors.Is(why, wire.ErrLife) || errors.Is(why, wire.ErrDenied) || errors.As(why, &alert) && alert.Op == "remote error"
 }
 
 // refusal is the error of a request that another member has refused.

@@ -26,6 +26,7 @@ type fleet struct {
 	bin  string
 	dir  string
 	host map[int]*process
+	more []string // flags of each start
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -59,17 +60,20 @@ func newFleet(t *testing.T) *fleet {
 func (f *fleet) data(n int) string { return filepath.Join(f.dir, fmt.Sprint(n)) }
 
 // start starts a host, which joins if there is a token, and waits for "ready".
-func (f *fleet) start(n int, token string) error {
+func (f *fleet) start(n int, token string) error { return f.within(n, token, startTimeout) }
+
+func (f *fleet) within(n int, token string, timeout time.Duration) error {
 	pid := os.Getpid()
 	address := fmt.Sprintf("127.%d.%d.%d:26400", 100+pid>>16&31, pid>>8&0xff, pid&0x1f<<3|n)
 	args := []string{"up", "--data", f.data(n), "--listen", address, "--zone", fmt.Sprintf("z%d", n)}
+	args = append(args, f.more...)
 	if token != "" {
 		args = append(args, "--join", token)
 	}
 	c := exec.Command(f.bin, args...)
 	c.Dir = f.dir
 	c.Env = append(os.Environ(), "OVS_DATA=")
-	p, err := startUp(c, startTimeout)
+	p, err := startUp(c, timeout)
 	if err == nil {
 		f.host[n] = p
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"openvstorage/internal/control"
 )
@@ -29,8 +30,8 @@ func TestRestoreCluster(t *testing.T) {
 			second = h.ID.String()
 		}
 	}
-	f.down(1)
-	f.down(2)
+	f.gone(1)
+	f.gone(2)
 	if err := os.RemoveAll(filepath.Join(f.data(1), "arakoon")); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +112,7 @@ func TestRestoreAsOperationsSay(t *testing.T) {
 	run("ovs vdisk create vm1 --size 1GiB")
 	backup, _, _ := strings.Cut(blocks[0], "```")
 	run(backup)
-	f.down(1)
+	f.gone(1)
 	lost, _, _ := strings.Cut(blocks[1], "```")
 	before, after, ok := strings.Cut(lost, "ovs up --data data\n")
 	if !ok {
@@ -122,5 +123,17 @@ func TestRestoreAsOperationsSay(t *testing.T) {
 	run(after)
 	run("ovs vdisk list | grep vm1")
 	run("! ovs alba backend status | grep suspended")
-	f.down(1)
+	f.gone(1)
+}
+
+// gone kills a host, and waits until its locks are free.
+func (f *fleet) gone(n int) {
+	f.t.Helper()
+	p := f.host[n]
+	f.kill(n)
+	select {
+	case <-p.exited:
+	case <-time.After(startTimeout):
+		f.t.Fatalf("host %d was killed, and is there", n)
+	}
 }

@@ -59,6 +59,27 @@ func (b *book) targets(self uuid.UUID, config []Place) (list []target) {
 	return list
 }
 
+// know makes hosts the book of a host that keeps none: the first one has the records.
+func (b *book) know(hosts []roster.Host) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.now.Hosts = hosts
+}
+
+// everybody are the addresses of all hosts, first of those that hold the config group.
+func (b *book) everybody(self uuid.UUID, config []Place) []target {
+	list := b.targets(self, config)
+	for _, h := range b.hosts() {
+		if h.ID == self || slices.ContainsFunc(list, func(t target) bool { return t.host == h.ID }) {
+			continue
+		}
+		for _, a := range h.Addresses {
+			list = append(list, target{h.ID, a})
+		}
+	}
+	return list
+}
+
 // set makes hosts the book, and writes it if the file does not have them.
 func (b *book) set(of *Host, hosts []roster.Host) error {
 	b.writing.Lock()

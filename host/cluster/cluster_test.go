@@ -191,11 +191,7 @@ func faultsPast(f *faultdisk.FS) bool {
 // authority that it has made, if it has made one.
 func TestFirstHostIsCut(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	stride := 1
-	if testing.Short() { // the race detector makes the derivations of a passphrase's key slow
-		stride = 3
-	}
-	for step := 0; ; step += stride {
+	for step := 0; ; step++ {
 		inner, store := crashdisk.New(), trusttest.NewStore()
 		m := &machine{address: newAddress(), now: time.Now, log: newMachine(t).log}
 		faults := faultdisk.New(inner)

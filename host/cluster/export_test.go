@@ -5,16 +5,27 @@ import (
 	"runtime"
 
 	"github.com/google/uuid"
+
+	"openvstorage/internal/wire"
 )
 
 // LinkDone is closed when the connection to the first host has ended.
 func (h *Host) LinkDone() <-chan struct{} { return h.link.conn.Load().Done() }
 
-// AwaitGone returns when a host is not connected any more.
+// AwaitGone returns when no connection of a host is left.
 func (h *Host) AwaitGone(id uuid.UUID) {
-	for h.connected()[id] {
+	for h.has(id) {
 		runtime.Gosched()
 	}
+}
+
+func (h *Host) has(id uuid.UUID) (found bool) {
+	h.server.Disconnect(func(p *wire.Peer) bool {
+		_, err := h.peers.known(p)
+		found = found || err == nil && p.Host == id
+		return false // it looks at each, and ends none
+	}, nil)
+	return found
 }
 
 // Learn looks where the hosts are, as a host that has joined does from time to time.

@@ -27,9 +27,10 @@ type Host struct {
 	cache       *trust.Cache
 	guard       *trust.Guard
 	renewer     *trust.Renewer
-	registrar   *trust.Registrar            // nil on a host that has joined
+	registrar   *trust.Registrar            // nil on a host that has joined, and cannot change records
 	store       trust.Store                 // of records: the group's, or link
 	link        *link                       // to a host that holds the config group; nil on the first host
+	others      *link                       // by which any other host is asked: link, if there is one
 	held        atomic.Pointer[trust.Store] // of a host that has joined, and holds the config group
 	peers       peers
 	marks       marks
@@ -54,6 +55,7 @@ func newHost(o Options, cluster uuid.UUID) *Host {
 	h := &Host{o: o, id: o.Dir.ID, cluster: cluster, joins: make(chan struct{}, joinsMax), failed: make(chan error, 1)}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.faults.logger = o.Logger
+	h.others = newLink(h)
 	return h
 }
 
@@ -105,11 +107,14 @@ func (h *Host) open(m *trust.Material) (err error) {
 
 // renew has this host's certificate renewed: by itself if it has the authority's key.
 func (h *Host) renew(ctx context.Context, q *trust.RenewRequest) (*trust.Answer, error) {
-	if h.registrar != nil {
+	if h.canSign() {
 		return h.registrar.RenewSelf(ctx, q)
 	}
-	return h.link.renew(ctx, q)
+	return h.others.renew(ctx, q)
 }
+
+// canSign reports whether the authority's key is open here.
+func (h *Host) canSign() bool { return h.registrar != nil && h.registrar.CanSign() }
 
 // Hold has a host that has joined answer with records: it holds a member of the config
 // group, which store is. nil: it does no more.
@@ -163,6 +168,9 @@ func (h *Host) Serve() error {
 	if h.registrar != nil {
 		h.work.Go(h.prune)
 	}
+	if h.registrar != nil && !h.First() {
+		h.work.Go(keyOf(h).openKey)
+	}
 	return nil
 }
 
@@ -173,9 +181,14 @@ func (h *Host) obey() {
 	for {
 		next := h.cache.Next()
 		h.expel()
+		keyOf(h).giveKeyUp()
 		h.o.Changed(h)
 		if h.link != nil {
 			h.link.learn(h.ctx)
+		} else {
+			bounded, cancel := context.WithTimeout(h.ctx, learnTime)
+			h.relearn(bounded)
+			cancel()
 		}
 		select {
 		case <-next:
@@ -189,6 +202,9 @@ func (h *Host) obey() {
 // learnEvery is how often a host that has joined looks where the others are. It writes
 // nothing unless that has changed.
 const learnEvery = time.Minute
+
+// learnTime bounds how long the first host waits for the records to say where the others are.
+const learnTime = 10 * time.Second
 
 // expel ends the connections of those who are no peers any more.
 func (h *Host) expel() {
@@ -213,7 +229,10 @@ func (h *Host) prune() {
 	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
 	for {
-		n, err := h.registrar.Prune(h.ctx)
+		n, err := 0, error(nil)
+		if h.First() || h.canSign() { // not each host of a large cluster
+			n, err = h.registrar.Prune(h.ctx)
+		}
 		switch {
 		case h.ctx.Err() != nil:
 			return
@@ -248,6 +267,7 @@ func (h *Host) Close(ctx context.Context) error {
 	}
 	h.o.Listeners.Close()
 	h.work.Wait()
+	h.others.close()
 	if h.registrar != nil {
 		h.registrar.Close()
 	}

@@ -73,8 +73,11 @@ func Resume(ctx context.Context, o Options) (_ *Host, err error) {
 		return nil, fmt.Errorf("%w: its host.pem is of %s, the directory is host %s of cluster %s: was it put together from two?", ErrOther, id, o.Dir.ID, o.Dir.Record().Cluster)
 	}
 	h := newHost(o, id.Cluster)
-	h.link = newLink(h)
-	h.store = h.link
+	h.link = h.others
+	h.store = reads{h}
+	if o.Records != nil {
+		h.registrar = trust.NewRegistrar(trust.RegistrarOptions{Store: o.Records, Host: h.id, Now: o.Now})
+	}
 	if err := h.resume(ctx, m, token); err != nil {
 		h.cancel()
 		h.link.close()
@@ -147,7 +150,7 @@ func (o *Options) mayJoin(token *trust.Token) error {
 		return nil
 	}
 	if token == nil {
-		return errors.New("a host joins with a token: give --join TOKEN, which `ovs host token` prints on the first host")
+		return errors.New("a host joins with a token: give --join TOKEN, which `ovs host token` prints on any host")
 	}
 	if len(r.Groups) > 0 || r.Generation > 0 {
 		return fmt.Errorf("%w: %s has groups and vDisks: a host joins with an empty directory; to make this one the first host of a cluster, leave --join out", ErrOwn, o.Dir.Path)
@@ -173,6 +176,7 @@ func (o *Options) material(ctx context.Context, token *trust.Token) (*trust.Mate
 	case err != nil:
 		return nil, err
 	case m != nil && m.Certificate != nil:
+		o.tellRoles(m.Identity().Roles)
 		if token != nil && trust.FingerprintOf(m.Authority) != token.Authority {
 			return nil, fmt.Errorf("%w: this host knows the authority %s, and the token names %s", ErrOther, trust.FingerprintOf(m.Authority), token.Authority)
 		}
@@ -182,11 +186,22 @@ func (o *Options) material(ctx context.Context, token *trust.Token) (*trust.Mate
 	case m == nil && o.Dir.Record().Cluster != uuid.Nil:
 		return nil, fmt.Errorf("%w: the key of host %s in %s: restore the data directory, or `ovs host remove %s` on the first host and join with an empty one", ErrMissing, o.Dir.ID, o.file("host.pem"), o.Dir.ID)
 	}
+	if o.Roles != 0 && o.Roles != token.Roles {
+		return nil, fmt.Errorf("--roles %s: the token is for the roles %s: make one with `ovs host token --roles %s`", o.Roles, token.Roles, o.Roles)
+	}
 	key, err := o.key(m)
 	if err != nil {
 		return nil, err
 	}
 	return o.join(ctx, token, key)
+}
+
+// tellRoles says that the roles of a host which has been on record before are not those of
+// its command line.
+func (o *Options) tellRoles(has trust.Roles) {
+	if o.Roles != 0 && o.Roles != has {
+		o.Logger.Warn("--roles is for the first start of a host; this one keeps the roles that the cluster has on record", "roles", has.String(), "cure", "`ovs host roles HOST ROLES` changes them")
+	}
 }
 
 // join asks the hosts that a token names, one after the other, until one answers.

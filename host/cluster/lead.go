@@ -3,15 +3,11 @@ package cluster
 import (
 	"context"
 	"crypto/ecdsa"
-	"crypto/rand"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 
 	"openvstorage/host/roster"
-	"openvstorage/internal/disk"
 	"openvstorage/internal/generation"
 	"openvstorage/trust"
 )
@@ -19,6 +15,11 @@ import (
 // ErrMissing: something is missing without which this host is not what it was. Nothing is
 // made in its place (P8).
 var ErrMissing = errors.New("missing")
+
+// leading is a host that becomes the first of a cluster, or is it again.
+type leading struct{ *Host }
+
+func leads(h *Host) leading { return leading{h} }
 
 // Lead makes this machine, whose config group is store, the first host of a cluster, or
 // opens what it made before. mark is that of this start, as it is in the directory's
@@ -52,17 +53,22 @@ func Lead(ctx context.Context, o Options, store trust.Store, mark generation.Mar
 			err = fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
 		}
 	}()
+	if o.Roles != 0 {
+		if err := mayLead(o.Roles); err != nil {
+			return nil, fmt.Errorf("--roles: %w", err)
+		}
+	}
 	if err := o.makeDir(); err != nil {
 		return nil, err
 	}
-	m, err := h.lead(ctx)
+	m, err := leads(h).lead(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := h.open(m); err != nil {
 		return nil, err
 	}
-	if err := h.settle(ctx); err != nil {
+	if err := leads(h).settle(ctx); err != nil {
 		return nil, err
 	}
 	return h, nil
@@ -111,17 +117,17 @@ func Reopen(o Options, store trust.Store) (_ *Host, err error) {
 // Settle makes a host that was reopened the first of its cluster again, when its groups
 // answer: it can sign certificates, and others find it.
 func (h *Host) Settle(ctx context.Context) error {
-	if _, err := h.lead(ctx); err != nil {
+	if _, err := leads(h).lead(ctx); err != nil {
 		return fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
 	}
-	if err := h.settle(ctx); err != nil {
+	if err := leads(h).settle(ctx); err != nil {
 		return fmt.Errorf("first host of cluster %s: %w", h.cluster, err)
 	}
 	return nil
 }
 
 // settle looks at the records, and puts this host on record: step 6.
-func (h *Host) settle(ctx context.Context) error {
+func (h leading) settle(ctx context.Context) error {
 	if err := h.cache.Refresh(ctx); err != nil {
 		return err
 	}
@@ -137,6 +143,7 @@ func (h *Host) settle(ctx context.Context) error {
 	for _, r := range all {
 		h.marks.see(r.ID, r.Mark)
 	}
+	h.book.know(all)
 	if err := roster.Register(ctx, h.store, h.record(), h.history); err != nil {
 		return err
 	}
@@ -145,7 +152,7 @@ func (h *Host) settle(ctx context.Context) error {
 }
 
 // lead returns what this host shows: steps 1 to 5.
-func (h *Host) lead(ctx context.Context) (*trust.Material, error) {
+func (h leading) lead(ctx context.Context) (*trust.Material, error) {
 	m, err := trust.ReadMaterial(h.o.FS, h.o.file("host.pem"))
 	if errors.Is(err, fs.ErrNotExist) {
 		m, err = nil, nil
@@ -172,20 +179,21 @@ func (h *Host) lead(ctx context.Context) (*trust.Material, error) {
 		return nil, fmt.Errorf("%w: %s has a certificate of authority %s, and the cluster's is %s: was the directory put together from two?",
 			trust.ErrOtherCA, h.o.file("host.pem"), trust.FingerprintOf(m.Authority), trust.FingerprintOf(authority))
 	}
-	if err := h.unseal(ctx); err != nil {
+	if err := keyOf(h.Host).unseal(ctx); err != nil {
 		if !has {
 			return nil, fmt.Errorf("this host has no certificate yet, and can sign none: %w", err)
 		}
-		h.o.Logger.Error("the authority's key stays sealed: no host can join, and no certificate is issued or renewed, until the next start with the passphrase", "err", err)
+		h.o.Logger.Error("the authority's key stays sealed here: this host signs nothing", "err", err, "cure", "`ovs ca open`, or a start with the passphrase; another host that has it signs meanwhile")
 	}
 	if has {
+		h.o.tellRoles(m.Identity().Roles)
 		return m, nil
 	}
 	return h.admitSelf(ctx, m, trust.FingerprintOf(authority))
 }
 
 // mayFound refuses to make an authority where there was one.
-func (h *Host) mayFound(has bool) error {
+func (h leading) mayFound(has bool) error {
 	if !has {
 		_, err := h.o.FS.Stat(h.o.file("records"))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -199,8 +207,8 @@ func (h *Host) mayFound(has bool) error {
 }
 
 // found makes the authority and records it: steps 1 and 2.
-func (h *Host) found(ctx context.Context) error {
-	passphrase, err := h.passphrase(ctx, true)
+func (h leading) found(ctx context.Context) error {
+	passphrase, err := keyOf(h.Host).passphrase(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -215,46 +223,8 @@ func (h *Host) found(ctx context.Context) error {
 	return nil
 }
 
-// unseal opens the authority's key in this process.
-func (h *Host) unseal(ctx context.Context) error {
-	passphrase, err := h.passphrase(ctx, false)
-	if err != nil {
-		return err
-	}
-	return h.registrar.Open(ctx, passphrase)
-}
-
-// passphraseBytes is how many random bytes a passphrase that is made here has.
-const passphraseBytes = 20
-
-// passphrase reads the passphrase of the authority. If the user gave none it is in a file,
-// which is made only if may is set: nothing is sealed under a passphrase yet.
-func (h *Host) passphrase(ctx context.Context, may bool) ([]byte, error) {
-	if h.o.Passphrase != nil {
-		return h.o.Passphrase(ctx)
-	}
-	name := h.o.file("passphrase")
-	b, err := disk.ReadWhole(h.o.FS, name, trust.PassphraseMax)
-	if err == nil {
-		return []byte(strings.TrimSpace(string(b))), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) || !may {
-		return nil, fmt.Errorf("passphrase of the authority: %w: give --ca-passphrase-file or --ca-passphrase-command", err)
-	}
-	random := make([]byte, passphraseBytes)
-	if _, err := rand.Read(random); err != nil {
-		return nil, fmt.Errorf("passphrase of the authority: %w", err)
-	}
-	text := []byte(strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(random)))
-	if err := disk.ReplaceWhole(h.o.FS, name, append(text, '\n')); err != nil {
-		return nil, fmt.Errorf("passphrase of the authority: %w", err)
-	}
-	h.o.Logger.Warn("the passphrase of the cluster's authority was made here: whoever has a copy of this whole directory can sign certificates", "file", name)
-	return text, nil
-}
-
 // admitSelf gives this host its certificate: steps 3 to 5.
-func (h *Host) admitSelf(ctx context.Context, m *trust.Material, authority trust.Fingerprint) (*trust.Material, error) {
+func (h leading) admitSelf(ctx context.Context, m *trust.Material, authority trust.Fingerprint) (*trust.Material, error) {
 	key, err := h.o.key(m)
 	if err != nil {
 		return nil, err
@@ -263,11 +233,15 @@ func (h *Host) admitSelf(ctx context.Context, m *trust.Material, authority trust
 	if err != nil {
 		return nil, err
 	}
-	answer, err := h.registrar.Admit(ctx, h.id, trust.AllRoles, h.o.Listeners.names(), request)
+	roles := h.o.Roles
+	if roles == 0 {
+		roles = trust.AllRoles
+	}
+	answer, err := h.registrar.Admit(ctx, h.id, roles, h.o.Listeners.names(), request)
 	if err != nil {
 		return nil, err
 	}
-	want := trust.Identity{Cluster: h.cluster, Host: h.id, Roles: trust.AllRoles}
+	want := trust.Identity{Cluster: h.cluster, Host: h.id, Roles: roles}
 	m, err = answer.Accept(key, want, authority, h.o.Now())
 	if err != nil {
 		return nil, err

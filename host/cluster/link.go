@@ -59,7 +59,7 @@ func (l *link) get(ctx context.Context) (*wire.Conn, error) {
 	if old != nil {
 		_ = old.Close()
 	}
-	c, err := l.each(ctx, ServiceHosts, l.announce)
+	c, err := l.each(ctx, ServiceHosts, l.of.book.targets(l.of.id, l.of.o.Holders()), l.announce)
 	if err != nil {
 		return nil, err
 	}
@@ -71,10 +71,9 @@ func (l *link) get(ctx context.Context) (*wire.Conn, error) {
 }
 
 // each connects to one host after the other, until one takes what is asked.
-func (l *link) each(ctx context.Context, service string, ask func(context.Context, *wire.Conn) error) (*wire.Conn, error) {
-	targets := l.of.book.targets(l.of.id, l.of.o.Holders())
+func (l *link) each(ctx context.Context, service string, targets []target, ask func(context.Context, *wire.Conn) error) (*wire.Conn, error) {
 	if len(targets) == 0 {
-		return nil, errors.New("no address of the cluster's first host is known: is the file \"book\" missing?")
+		return nil, errors.New("no address of another host is known")
 	}
 	var errs []error
 	for _, t := range targets {
@@ -165,6 +164,8 @@ func ask(ctx context.Context, c *wire.Conn, op uint16, header, body []byte) ([]b
 		return nil, &remoteError{string(b), roster.ErrCopy}
 	case statusAnnounce:
 		return nil, &remoteError{string(b), errUnannounced}
+	case statusSealed:
+		return nil, &remoteError{string(b), trust.ErrSealed}
 	}
 	return nil, &remoteError{string(b), errNotDone}
 }
@@ -211,14 +212,15 @@ func (l *link) Range(ctx context.Context, prefix []byte, fn func(key, value []by
 	return pairs(b, fn)
 }
 
-var errReads = errors.New("this host writes no records: ask the first host of the cluster")
+var errReads = errors.New("this host writes no records")
 
 // Swap implements trust.Store: it is refused.
 func (l *link) Swap(context.Context, []keyswap.Swap) (bool, error) { return false, errReads }
 
-// renew asks for another certificate.
+// renew asks for another certificate, of one host after the other until one signs it. It is
+// not passed on: who this host is, its connection says.
 func (l *link) renew(ctx context.Context, q *trust.RenewRequest) (answer *trust.Answer, err error) {
-	c, err := l.each(ctx, trust.ProtocolJoin, func(ctx context.Context, c *wire.Conn) error {
+	c, err := l.each(ctx, trust.ProtocolJoin, l.of.book.everybody(l.of.id, l.of.o.Holders()), func(ctx context.Context, c *wire.Conn) error {
 		b, err := ask(ctx, c, opRenew, nil, q.Encode())
 		if err == nil {
 			answer, err = trust.DecodeAnswer(b)
@@ -236,7 +238,10 @@ func (l *link) renew(ctx context.Context, q *trust.RenewRequest) (answer *trust.
 func (l *link) learn(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, learnEvery)
 	defer cancel()
-	all, err := roster.List(ctx, l, l.of.faults.tell)
+	all, err := roster.List(ctx, reads{l.of}, l.of.faults.tell)
+	if err == nil && !l.up() {
+		err = l.registers(ctx)
+	}
 	if err == nil && len(all) > 0 {
 		for _, h := range all {
 			l.of.marks.see(h.ID, h.Mark)
@@ -246,6 +251,28 @@ func (l *link) learn(ctx context.Context) {
 	if err != nil && l.of.ctx.Err() == nil {
 		l.of.faults.tell(err)
 	}
+}
+
+// up reports whether this host is connected to one that holds the config group.
+func (l *link) up() bool {
+	c := l.conn.Load()
+	return c != nil && c.Err() == nil
+}
+
+// registers puts the record of this host where it holds the config group itself, as nobody
+// else can be told: it may be all that is left of a cluster.
+func (l *link) registers(ctx context.Context) error {
+	store := l.of.records()
+	if store == nil {
+		return nil
+	}
+	r := l.of.record()
+	r.Config = true
+	err := roster.Register(ctx, store, r, l.of.history)
+	if errors.Is(err, roster.ErrCopy) {
+		l.of.fail(err)
+	}
+	return err
 }
 
 func (l *link) close() {

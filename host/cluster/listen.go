@@ -21,7 +21,8 @@ const ServiceHosts = "ovs-driver"
 // Operations. Numbers never change; those of one service may be used by others from
 // 64 on.
 const (
-	// Of trust.ProtocolJoin. The body is a message of package trust, and so is the answer.
+	// Of trust.ProtocolJoin. The body is a message of package trust, and so is the answer. A
+	// join that another host passes on has one byte as its header, 1: it is not passed on again.
 	opJoin  = 1
 	opRenew = 2
 
@@ -30,6 +31,7 @@ const (
 	opAnnounce = 1 // body: an announcement of package roster; no answer
 	opGet      = 2 // body: a key; answer: 1 and the value, or 0
 	opRange    = 3 // body: a prefix; answer: each key, its length u16 before it, and its value, its length u32 before it
+	opSigns    = 4 // no body, the mark is not looked at; answer: 1 if this host signs certificates, or 0
 )
 
 // Statuses of answers that are no results. Their body is the text of an error.
@@ -38,6 +40,7 @@ const (
 	statusFailed   = wire.StatusService + 1 // it was not done, or may have been; try again
 	statusCopy     = wire.StatusService + 2 // the caller's data directory is a copy
 	statusAnnounce = wire.StatusService + 3 // the caller has to announce itself first
+	statusSealed   = wire.StatusService + 4 // this host signs nothing: another may
 )
 
 // group is the name of the config group, of which calls about records are.
@@ -109,14 +112,17 @@ func (h *Host) serveJoin(ctx context.Context, in *wire.Incoming) wire.Answer {
 	if in.Op != opJoin && in.Op != opRenew {
 		return wire.Answer{Status: uint16(wire.CodeUnknownOp)}
 	}
-	if h.registrar == nil {
-		return failure(statusRefused, fmt.Errorf("host %s has no key of the authority: ask the first host of the cluster", h.id))
-	}
 	select {
 	case h.joins <- struct{}{}:
 		defer func() { <-h.joins }()
 	default:
 		return wire.Answer{Status: uint16(wire.CodeBusy)}
+	}
+	if !h.canSign() {
+		if in.Op == opJoin && len(in.Header) == 0 {
+			return asks(h).passOn(ctx, in)
+		}
+		return failure(statusSealed, fmt.Errorf("host %s: %w", h.id, trust.ErrSealed))
 	}
 	var answer *trust.Answer
 	var err error
@@ -138,8 +144,11 @@ func (h *Host) serveJoin(ctx context.Context, in *wire.Incoming) wire.Answer {
 
 // statusOf says whether trying again may help.
 func statusOf(err error) uint16 {
+	if errors.Is(err, trust.ErrSealed) {
+		return statusSealed
+	}
 	for _, final := range []error{
-		trust.ErrToken, trust.ErrInvalid, trust.ErrRefused, trust.ErrCertificate, trust.ErrAbsent, trust.ErrTooEarly, trust.ErrSealed, trust.ErrFull,
+		trust.ErrToken, trust.ErrInvalid, trust.ErrRefused, trust.ErrCertificate, trust.ErrAbsent, trust.ErrTooEarly, trust.ErrFull,
 	} {
 		if errors.Is(err, final) {
 			return statusRefused
@@ -148,7 +157,8 @@ func statusOf(err error) uint16 {
 	return statusFailed
 }
 
-func (h *Host) answerJoin(ctx context.Context, in *wire.Incoming) (*trust.Answer, error) {
+// joinRequest reads a request to join, and says whether whoever sends it may.
+func (h *Host) joinRequest(ctx context.Context, in *wire.Incoming) (*trust.JoinRequest, error) {
 	q, err := trust.DecodeJoinRequest(in.Body)
 	if err != nil {
 		return nil, err
@@ -157,7 +167,12 @@ func (h *Host) answerJoin(ctx context.Context, in *wire.Incoming) (*trust.Answer
 	if err != nil {
 		return nil, err
 	}
-	if err := h.guard.Allow(peer, "join/join", trust.Nothing); err != nil {
+	return q, h.guard.Allow(peer, "join/join", trust.Nothing)
+}
+
+func (h *Host) answerJoin(ctx context.Context, in *wire.Incoming) (*trust.Answer, error) {
+	q, err := h.joinRequest(ctx, in)
+	if err != nil {
 		return nil, err
 	}
 	answer, err := h.registrar.Join(ctx, q)
@@ -184,8 +199,11 @@ func (h *Host) answerRenewal(ctx context.Context, in *wire.Incoming) (*trust.Ans
 
 // serveHosts answers hosts.
 func (h *Host) serveHosts(ctx context.Context, in *wire.Incoming) wire.Answer {
-	if in.Op < opAnnounce || in.Op > opRange {
+	if in.Op < opAnnounce || in.Op > opSigns {
 		return wire.Answer{Status: uint16(wire.CodeUnknownOp)}
+	}
+	if in.Op == opSigns {
+		return h.saySigns(in)
 	}
 	if h.records() == nil {
 		return failure(statusRefused, fmt.Errorf("host %s holds no member of the config group", h.id))

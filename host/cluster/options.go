@@ -19,6 +19,7 @@ import (
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/wire"
+	"openvstorage/trust"
 )
 
 // Level is the feature level of this release.
@@ -34,16 +35,20 @@ type Config struct {
 	// the name of the file that had it and is not there any more.
 	Join  string
 	Names []string // other names and addresses of the machine, for its certificate
-	// Passphrase reads what the authority's key is sealed under. nil: it is made at
-	// random, and kept in DIR/trust/passphrase. Only the first host uses it.
+	// Roles are what the host does from its first start on, 0: what its token says, or all of
+	// a first host. Later they are changed by Management.SetRoles alone.
+	Roles trust.Roles
+	// Passphrase reads what the authority's key is sealed under. nil: it is in
+	// DIR/trust/passphrase, where a first host puts one that it makes at random. A host that
+	// has joined signs certificates if it has it.
 	Passphrase func(context.Context) ([]byte, error)
 }
 
 // Check returns nil if a configuration can work.
 func (c *Config) Check() error {
 	if c.Listen == "" {
-		if len(c.Storage) > 0 || c.Zone != "" || c.Join != "" || c.Passphrase != nil {
-			return errors.New("--storage-address, --zone, --join and the passphrase of the authority need an address that other hosts reach: give --listen HOST:PORT")
+		if len(c.Storage) > 0 || c.Zone != "" || c.Join != "" || c.Roles != 0 || c.Passphrase != nil {
+			return errors.New("--storage-address, --zone, --roles, --join and the passphrase of the authority need an address that other hosts reach: give --listen HOST:PORT")
 		}
 		return nil
 	}
@@ -68,6 +73,18 @@ func (c *Config) Check() error {
 	return nil
 }
 
+// firstRoles are those that a first host must have in this release: the vDisks, the disks and
+// the groups' first members are on it.
+const firstRoles = trust.RoleDriver | trust.RoleProxy | trust.RoleASD | trust.RoleArakoon | trust.RoleMaintenance
+
+// mayLead refuses roles that a first host cannot do without.
+func mayLead(roles trust.Roles) error {
+	if lacks := firstRoles &^ roles; lacks != 0 {
+		return fmt.Errorf("the first host of a cluster has its vDisks, disks and groups in this release, so it needs the roles %s too", lacks)
+	}
+	return nil
+}
+
 // Options are those of Lead and Resume. Fields without a default are needed.
 type Options struct {
 	Config
@@ -88,8 +105,15 @@ type Options struct {
 	// as this host knows it: records are read there. It must not block. nil: only the first
 	// host has one.
 	Holders func() []Place
+	// Records is the config group for a host that has joined, whether it holds a member or not:
+	// it changes records there, if it has the role arakoon. It is not asked for reads that
+	// have to work without a quorum. nil: the host changes nothing.
+	Records trust.Store
 	// Members is what this host knows of the members of groups; nil: there are none.
 	Members Members
+	// InSync says in words whether a host holds all that is answered here, "" where that is not
+	// asked of it. nil: of none.
+	InSync func(host uuid.UUID) string
 	// Wait bounds how long the start of a host that has joined waits for the first host
 	// before it goes by what it has seen. 0: 10 s.
 	Wait time.Duration
@@ -111,6 +135,9 @@ func (o *Options) ensureDefaults() {
 	if o.Members == nil {
 		o.Members = noMembers{}
 	}
+	if o.InSync == nil {
+		o.InSync = func(uuid.UUID) string { return "" }
+	}
 	if o.Holders == nil {
 		o.Holders = func() []Place { return nil }
 	}
@@ -120,6 +147,14 @@ func (o *Options) ensureDefaults() {
 type Members interface {
 	// Leave gets a host ready to be removed: its members go elsewhere, unless it is lost.
 	Leave(ctx context.Context, host uuid.UUID, lost bool) error
+	// Drain has all members leave a host that stays one of the cluster, and tells how many of
+	// them have left until all have, or ctx ends: then they go on leaving. Undrain ends that.
+	Drain(ctx context.Context, host uuid.UUID, left func(done, total int64)) error
+	Undrain(ctx context.Context, host uuid.UUID) error
+	// Maintain begins or ends the maintenance of a host.
+	Maintain(ctx context.Context, host uuid.UUID, on bool) error
+	// Mode says whether members leave a host, and whether it is in maintenance.
+	Mode(host uuid.UUID) (leaves, maintenance bool)
 	// On are the members on a host.
 	On(host uuid.UUID) []string
 	// Safety says in words how many hosts the groups can lose.
@@ -130,8 +165,13 @@ type Members interface {
 type noMembers struct{}
 
 func (noMembers) Leave(context.Context, uuid.UUID, bool) error { return nil }
+func (noMembers) Undrain(context.Context, uuid.UUID) error     { return nil }
+func (noMembers) Mode(uuid.UUID) (bool, bool)                  { return false, false }
 func (noMembers) On(uuid.UUID) []string                        { return nil }
 func (noMembers) Safety() string                               { return "" }
+
+func (noMembers) Drain(context.Context, uuid.UUID, func(done, total int64)) error { return nil }
+func (noMembers) Maintain(context.Context, uuid.UUID, bool) error                 { return nil }
 
 // Place is a host and its addresses.
 type Place struct {

@@ -18,6 +18,12 @@ import (
 	"openvstorage/trust/trusttest"
 )
 
+// What a passphrase costs is a matter of package trust: here each cluster has one.
+func TestMain(m *testing.M) {
+	trusttest.CheapSeals()
+	m.Run()
+}
+
 // nextAddress numbers addresses of loopback: no two hosts have the same name.
 var nextAddress atomic.Uint32
 

@@ -51,6 +51,14 @@ func (m *Members) watch() error {
 		}
 		return nil
 	}
+	if holds, _ := m.may(m.o.Self); !holds { // no host of the group lets it watch
+		select {
+		case <-m.file.Changed():
+		case <-time.After(sweepEvery):
+		case <-m.loops.Done():
+		}
+		return nil
+	}
 	c, err := g.store.remote()
 	if err != nil {
 		return err

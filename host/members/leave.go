@@ -97,7 +97,7 @@ func (m *Members) Safety() string {
 	case least >= 3:
 		return fmt.Sprintf("groups: %d voters each, one host may be lost", least)
 	case len(r.Hosts) == 2:
-		return "groups: two hosts, nothing fails over by itself; join a third"
+		return "groups: two hosts, nothing fails over by itself; join a third" + mirrored(m)
 	}
 	return "groups: 1 voter each, no host may be lost; join two hosts"
 }

@@ -266,6 +266,7 @@ func (g *group) with(number uint64, joining bool) (groups.Spec, error) {
 		Tune: func(o *arakoon.Options) {
 			o.Fetcher, o.Joining, o.Zone = t, joining, g.zone
 			o.Life, o.SameLife = listed.Life, true
+			o.SyncPatience = arakoon.SyncPatience
 		},
 		Attach: func(n *arakoon.Node) {
 			g.member.Store(number)

@@ -17,7 +17,6 @@ import (
 	"openvstorage/arakoon/roster"
 	hosts "openvstorage/host/roster"
 	"openvstorage/internal/wire"
-	"openvstorage/trust"
 )
 
 const (
@@ -115,6 +114,9 @@ func (w *stewardship) due(ctx context.Context) (bool, error) {
 	if r.Sort(); !bytes.Equal(before, r.Encode(w.o.Cluster, 1)) {
 		return true, nil
 	}
+	if led, err := w.ledInMaintenance(ctx, r); len(led) > 0 || err != nil {
+		return len(led) > 0, err
+	}
 	dry := dryRun{w.remote(), membership.Kept{Book: w.book()}, viewer{w.Members}}
 	s := membership.Steward{Rosters: dryRosters{dry}, Groups: dry, Hosts: dry}
 	reports, err := s.Pass(ctx)
@@ -144,6 +146,15 @@ func (w *stewardship) pass(ctx context.Context) (again bool, err error) {
 	if err := w.read(); err != nil {
 		return false, err
 	}
+	led, err := w.ledInMaintenance(ctx, w.file.Now())
+	if err != nil {
+		return false, err
+	}
+	for _, of := range led { // the config group is the last one: then another host goes on
+		if err := w.giveLead(ctx, of); err != nil {
+			return false, err
+		}
+	}
 	s := membership.Steward{Rosters: kept{membership.Kept{Book: w.book()}, w.Members}, Groups: viewer{w.Members}, Hosts: bounded{w.remote()}, Logger: w.o.Logger}
 	reports, err := s.Pass(ctx)
 	for _, report := range reports {
@@ -159,18 +170,18 @@ func (w *stewardship) known(ctx context.Context) (list []hosts.Host, err error) 
 }
 
 // adjust brings the roster to what hosts say of themselves: who may hold members, and where
-// they are. A host that was removed stays listed while a member is on it. The first host
+// they are. A host that may hold none stays listed while a member is on it. The first host
 // lists the groups that it has made.
 func (w *stewardship) adjust(r *roster.Roster, known []hosts.Host) {
 	for _, k := range known {
 		was, listed := r.Host(k.ID)
-		now := roster.Host{ID: k.ID, Zone: k.Zone, Addresses: slices.Clone(k.Addresses), Insecure: k.Insecure, Leaves: was.Leaves}
-		holds, leaves := w.place(k.ID)
+		now := roster.Host{ID: k.ID, Zone: k.Zone, Addresses: slices.Clone(k.Addresses), Insecure: k.Insecure, Leaves: was.Leaves, Maintenance: was.Maintenance}
+		holds, _ := w.may(k.ID)
 		used := slices.ContainsFunc(r.Groups, func(g roster.Group) bool { _, on := g.MemberOn(k.ID); return on })
 		switch {
-		case leaves && !used || !holds && !listed:
+		case !holds && !used:
 			r.Hosts = slices.DeleteFunc(slices.Clone(r.Hosts), func(h roster.Host) bool { return h.ID == k.ID })
-		case holds:
+		case holds || listed: // one that is to hold nothing any more is reached until it does
 			r.PutHost(now)
 			r.Sort()
 		}
@@ -186,22 +197,12 @@ func (w *stewardship) adjust(r *roster.Roster, known []hosts.Host) {
 	}
 }
 
-// place says what the cluster's records say of a host: whether it may hold members, and
-// whether it was removed.
-func (w *stewardship) place(id uuid.UUID) (holds, leaves bool) {
-	h, known := w.host.Load().Knows(id)
-	if !known {
-		return false, false
-	}
-	return h.State == trust.Joined && h.Roles&trust.RoleArakoon != 0, h.State == trust.Removed
-}
-
 // remote are the hosts, as the roster of this host has them.
 func (w *stewardship) remote() *membership.Remote {
 	return &membership.Remote{
 		Cluster: w.o.Cluster, Self: w.o.Self, Local: keeper{w.Members}, Dial: w.dial, Patience: patience, Roster: w.file.Now,
 		Place: func(id uuid.UUID) (holds, leaves bool) {
-			holds, leaves = w.place(id)
+			holds, leaves = w.may(id)
 			h, _ := w.file.Now().Host(id)
 			return holds, leaves || h.Leaves
 		},

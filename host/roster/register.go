@@ -26,6 +26,9 @@ type Store interface {
 // from the directory that the cluster knows.
 var ErrCopy = errors.New("the data directory is a copy")
 
+// ErrUnknown: a host has no record of where it is.
+var ErrUnknown = errors.New("no record of the host")
+
 // errContended: others changed the record each time.
 var errContended = errors.New("the record of the host kept changing")
 
@@ -73,6 +76,41 @@ func Register(ctx context.Context, store Store, h Host, history generation.Histo
 		}
 	}
 	return fmt.Errorf("host %s: %w; try again", h.ID, errContended)
+}
+
+// SetAddress changes where a host is, in the record of its newest start: for a host that
+// moved and cannot say so itself. The host puts its own address there when it reaches the
+// others again. The error matches ErrUnknown if it has no record.
+func SetAddress(ctx context.Context, store Store, id uuid.UUID, address string) error {
+	if err := CheckAddress(address); err != nil {
+		return fmt.Errorf("host %s: %w", id, err)
+	}
+	for range registerTries {
+		old, err := store.Get(ctx, Key(id))
+		if err != nil {
+			return fmt.Errorf("record of host %s: %w", id, err)
+		}
+		if old == nil {
+			return fmt.Errorf("host %s: %w: it has not said yet where it is", id, ErrUnknown)
+		}
+		h, err := Decode(old)
+		if err != nil {
+			return err
+		}
+		h.Addresses = []string{address}
+		value := h.Encode()
+		if bytes.Equal(old, value) {
+			return nil
+		}
+		done, err := store.Swap(ctx, []keyswap.Swap{{Key: Key(id), Old: old, New: value}})
+		if err != nil {
+			return fmt.Errorf("record of host %s: it may have been written, or may not: %w", id, err)
+		}
+		if done {
+			return nil
+		}
+	}
+	return fmt.Errorf("host %s: %w; try again", id, errContended)
 }
 
 // Judge returns nil if a mark that is on record is one of the directory's own history.

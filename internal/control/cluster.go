@@ -22,7 +22,23 @@ type Cluster interface {
 	MakeToken(ctx context.Context, roles string) (JoinToken, error)
 	// RemoveHost ends a host's membership. lost: nobody has to be reached there.
 	RemoveHost(ctx context.Context, host string, lost bool) (ClusterHost, error)
+	// Tokens are the join tokens on record, those that were used or have expired too.
+	Tokens(ctx context.Context) ([]TokenInfo, error)
+	// WithdrawToken ends a token, by its number or the beginning of it, and returns the number.
+	WithdrawToken(ctx context.Context, id string) (string, error)
+	// SetRoles changes what a host does; roles as of MakeToken, all that it is to have.
+	SetRoles(ctx context.Context, host, roles string) (ClusterHost, error)
+	// Drain has the members of groups leave a host, and returns when all have; left may be nil.
+	// If ctx ends they go on leaving. undo: the host gets members again.
+	Drain(ctx context.Context, host string, undo bool, left func(done, total int64)) (ClusterHost, error)
+	Maintain(ctx context.Context, host string, on bool) (ClusterHost, error)
+	// SetAddress says where a host is that moved and cannot say so itself.
+	SetAddress(ctx context.Context, host, address string) (ClusterHost, error)
 	Authority(ctx context.Context) (Authority, error)
+	// OpenKey opens the authority's key in this host. keep: at its next starts too.
+	OpenKey(ctx context.Context, passphrase []byte, keep bool) error
+	// Reseal seals the authority's key under another passphrase.
+	Reseal(ctx context.Context, passphrase []byte) error
 	Certificates(ctx context.Context) ([]Certificate, error)
 	Issue(ctx context.Context, r IssueRequest) (Issued, error)
 	// Revoke revokes a certificate by its serial, or all of a host; one of both is given.
@@ -35,13 +51,17 @@ type ClusterSelf struct {
 	Host     uuid.UUID `json:"host"`
 	First    bool      `json:"first"`    // it has the groups, and signs certificates
 	Sealed   bool      `json:"sealed"`   // it is the first, and lacks the passphrase to sign
+	Signs    bool      `json:"signs"`    // joins and certificates
 	Roles    string    `json:"roles"`    // that its certificate gives it
 	Does     string    `json:"does"`     // what it does in this release, in words
 	Groups   string    `json:"groups"`   // how many hosts the groups can lose, in words
 	Address  string    `json:"address"`  // where others reach it
-	Linked   bool      `json:"linked"`   // it is connected to the first host, or is that
+	Linked   bool      `json:"linked"`   // it is connected to a host that holds the config group, or is the first
 	Insecure bool      `json:"insecure"` // it takes connections without TLS
 	Until    time.Time `json:"until"`    // its certificate
+
+	Draining    bool `json:"draining"`    // members of groups leave it, or have left it
+	Maintenance bool `json:"maintenance"` // it leads nothing, and is not replaced
 }
 
 // ClusterHost is a host of the cluster.
@@ -53,22 +73,39 @@ type ClusterHost struct {
 	Changed    time.Time  `json:"changed"`
 	First      bool       `json:"first"`
 	Self       bool       `json:"self"`
-	Connected  *bool      `json:"connected,omitempty"` // absent: this host cannot tell
+	Connected  *bool      `json:"connected,omitempty"` // it answers this host
 	Zone       string     `json:"zone,omitempty"`
 	Addresses  []string   `json:"addresses"` // none: it has not said yet
 	Storage    []string   `json:"storageAddresses,omitempty"`
 	Insecure   bool       `json:"insecure"`
 	Members    []string   `json:"members,omitempty"` // of groups on it, as GROUP/NUMBER
+	InSync     string     `json:"inSync,omitempty"`  // of two hosts, whether the second holds all that is answered
+	Signs      bool       `json:"signs"`             // joins and certificates
 	Release    string     `json:"release,omitempty"`
 	Generation uint64     `json:"generation"`           // of its data directory
 	Until      *time.Time `json:"certificate,omitzero"` // its newest certificate; absent: it has none that is good
+
+	Draining    bool `json:"draining"`    // members of groups leave it, or have left it
+	Maintenance bool `json:"maintenance"` // it leads nothing, and is not replaced
 }
 
 // JoinToken is a token. Its line is a secret.
 type JoinToken struct {
+	ID      string    `json:"id"` // by which it is listed
 	Line    string    `json:"token"`
 	Roles   string    `json:"roles"`
 	Expires time.Time `json:"expires"`
+}
+
+// TokenInfo is what is on record of a token: nothing of its secret.
+type TokenInfo struct {
+	ID      string     `json:"id"`
+	State   string     `json:"state"` // "good", "used" or "expired"
+	Roles   string     `json:"roles"`
+	Made    time.Time  `json:"made"`
+	Expires time.Time  `json:"expires"`
+	By      string     `json:"by"`               // whoever asked for it
+	UsedBy  *uuid.UUID `json:"usedBy,omitempty"` // the host that joined with it
 }
 
 // Authority is the cluster's certificate authority.
@@ -77,7 +114,8 @@ type Authority struct {
 	Fingerprint string    `json:"fingerprint"` // SHA-256 of its certificate
 	From        time.Time `json:"from"`
 	Until       time.Time `json:"until"`
-	Open        bool      `json:"open"` // this host can sign
+	Open        bool      `json:"open"`              // this host can sign
+	Signers     []string  `json:"signers,omitempty"` // hosts that answer and can sign, this one too: host UUID at ADDRESS
 	Certificate []byte    `json:"certificate"`
 }
 
@@ -123,6 +161,25 @@ type (
 		Host string `json:"host"`
 		Lost bool   `json:"lost,omitempty"`
 	}
+	withdrawRequest struct {
+		ID string `json:"id"`
+	}
+	rolesRequest struct {
+		Host  string `json:"host"`
+		Roles string `json:"roles"`
+	}
+	modeRequest struct {
+		Host string `json:"host"`
+		On   bool   `json:"on"`
+	}
+	addressRequest struct {
+		Host    string `json:"host"`
+		Address string `json:"address"`
+	}
+	passphraseRequest struct {
+		Passphrase []byte `json:"passphrase"`
+		Keep       bool   `json:"keep,omitempty"`
+	}
 	revokeRequest struct {
 		Serial string `json:"serial,omitempty"`
 		Host   string `json:"host,omitempty"`
@@ -155,6 +212,7 @@ func (s *Server) clusterRoutes(mux *http.ServeMux) {
 	handle(s, mux, "host/remove", handleCluster(func(c Cluster, ctx context.Context, r hostRequest) (ClusterHost, error) {
 		return c.RemoveHost(ctx, r.Host, r.Lost)
 	}, s))
+	s.adminRoutes(mux)
 	handle(s, mux, "ca/show", handleCluster(func(c Cluster, ctx context.Context, _ struct{}) (Authority, error) { return c.Authority(ctx) }, s))
 	handle(s, mux, "ca/list", handleCluster(func(c Cluster, ctx context.Context, _ struct{}) ([]Certificate, error) { return c.Certificates(ctx) }, s))
 	handle(s, mux, "ca/issue", handleCluster(func(c Cluster, ctx context.Context, r IssueRequest) (Issued, error) { return c.Issue(ctx, r) }, s))

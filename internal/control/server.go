@@ -157,9 +157,10 @@ func (s *Server) refuses(call string) error {
 	return nil
 }
 
-// shown is what is logged of a request: nothing of keys and values, which may be secrets.
+// shown is what is logged of a request: nothing of keys and values, which may be secrets, and
+// of passphrases.
 func shown(call string, request any) any {
-	if strings.HasPrefix(call, "arakoon/") {
+	if strings.HasPrefix(call, "arakoon/") || call == "ca/open" || call == "ca/reseal" {
 		return "not shown"
 	}
 	return request

@@ -39,8 +39,9 @@ var allowed = []struct {
 		"sco", "tlog", "metadata/...", "writebuffer", "backend", "device", "volumedriver/*", "internal/disk/pebblefs",
 	}, "a volume's life; never alba, arakoon, or a front end"},
 
-	{"trust", nil, "who is who, and who may do what; the calls are words, and the store an interface"},
-	{"trust/trusttest", []string{"trust"}, "the suite of a store of records"},
+	{"trust", []string{"trust/internal/cost"}, "who is who, and who may do what; the calls are words, and the store an interface"},
+	{"trust/internal/cost", nil, "what a passphrase costs, which tests make cheap"},
+	{"trust/trusttest", []string{"trust", "trust/internal/cost"}, "the suite of a store of records"},
 
 	{"arakoon/...", []string{"arakoon/...", "internal/disk/pebblefs"}, "a store of its own"},
 	{"arakoon/membership", []string{"internal/wire"}, "a steward has hosts make members"},
@@ -57,7 +58,7 @@ var allowed = []struct {
 	{"host/trustkeys", []string{"arakoon", "trust"}, "the records of trust on a group; here the two meet"},
 	{"host/roster", []string{"trust"}, "where hosts are, in the store of trust"},
 	{"host/cluster", []string{"host/roster", "internal/control", "internal/datadir", "internal/wire", "trust"}, "a host's identity and its listener; what is served there comes from above"},
-	{"host/members", []string{"arakoon", "arakoon/*", "host/cluster", "host/roster", "host/trustkeys", "internal/datadir", "internal/wire", "trust"}, "members of groups on the hosts of a cluster; here these meet"},
+	{"host/members", []string{"arakoon", "arakoon/*", "host/cluster", "host/roster", "host/trustkeys", "internal/control", "internal/datadir", "internal/wire", "trust"}, "members of groups on the hosts of a cluster; here these meet"},
 	{"host/recovery", []string{"arakoon", "arakoon/groups", "arakoon/roster", "host/cluster", "host/members", "host/trustkeys", "internal/datadir", "trust"}, "a host goes on alone; here these meet"},
 
 	{"host/restore", []string{"alba/abm", "alba/asd", "alba/nsm", "arakoon", "arakoon/*", "internal/datadir", "volumedriver", "volumedriver/registry", "writebuffer"}, "numbers of all that groups hold; here these meet"},

@@ -20,7 +20,7 @@ import (
 type caCommands struct{ Tools }
 
 func (cmds caCommands) group() *cobra.Command {
-	return cmds.Group("ca", "look at the cluster's certificate authority, issue and revoke certificates", cmds.show(), cmds.issue(), cmds.list(), cmds.revoke())
+	return cmds.Group("ca", "look at the cluster's certificate authority, issue and revoke certificates", cmds.show(), cmds.issue(), cmds.list(), cmds.revoke(), cmds.open(), cmds.reseal())
 }
 
 func (cmds caCommands) show() *cobra.Command {
@@ -41,6 +41,9 @@ func (cmds caCommands) show() *cobra.Command {
 					signs = "no"
 				}
 				fmt.Fprintf(w, "this host signs\t%s\n", signs)
+				for _, who := range a.Signers {
+					fmt.Fprintf(w, "signs\t%s\n", who)
+				}
 				_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate})
 			})
 		}),

@@ -15,7 +15,7 @@ import (
 type hostCommands struct{ Tools }
 
 func (cmds hostCommands) group() *cobra.Command {
-	return cmds.Group("host", "look at and change the hosts of a cluster", cmds.token(), cmds.list(), cmds.show(), cmds.remove())
+	return cmds.Group("host", "look at and change the hosts of a cluster", cmds.token(), cmds.list(), cmds.show(), cmds.drain(), cmds.maintenance(), cmds.roles(), cmds.address(), cmds.remove())
 }
 
 func (cmds hostCommands) token() *cobra.Command {
@@ -26,7 +26,11 @@ func (cmds hostCommands) token() *cobra.Command {
 		Long: `ovs host token prints one line. Whoever has it can join one host within a day:
 hand it over as a password. On the new host:
 
-  ovs up --data DIR --listen HOST:PORT --join TOKEN`,
+  ovs up --data DIR --listen HOST:PORT --join TOKEN
+
+It names hosts that answer, of which one signs certificates at least ('ovs ca show' has
+them). It is not shown again: 'ovs host token list' has its number, by which it is
+withdrawn.`,
 		Args:              cmds.Wants(),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, _ []string) error {
@@ -38,6 +42,7 @@ hand it over as a password. On the new host:
 		}),
 	}
 	c.Flags().StringVar(&roles, "roles", "", "`roles` of the host, divided by commas: driver, proxy, asd, arakoon, maintenance, dashboard (default all)")
+	c.AddCommand(cmds.tokens(), cmds.withdraw())
 	return c
 }
 
@@ -75,6 +80,21 @@ func hostNotes(h control.ClusterHost) string {
 	}
 	if h.Self {
 		notes = append(notes, "this host")
+	}
+	if h.InSync != "" {
+		notes = append(notes, h.InSync)
+	}
+	if h.Signs {
+		notes = append(notes, "signs")
+	}
+	switch {
+	case h.Draining && len(h.Members) > 0:
+		notes = append(notes, "draining")
+	case h.Draining:
+		notes = append(notes, "drained")
+	}
+	if h.Maintenance {
+		notes = append(notes, "MAINTENANCE")
 	}
 	if h.Insecure {
 		notes = append(notes, "INSECURE")
@@ -203,10 +223,19 @@ func writeSelf(w io.Writer, s control.Status, now time.Time) {
 		if !h.Linked {
 			linked = "NO: it goes by what it has seen; its log says why"
 		}
-		row("connected to the first host", "%s", linked)
+		row("connected to the others", "%s", linked)
 	}
-	if h.Sealed {
-		row("authority", "SEALED: no host can join, and no certificate is issued or renewed; start with the passphrase")
+	switch {
+	case h.Sealed:
+		row("authority", "SEALED: this host signs nothing; `ovs ca open`, or start with the passphrase")
+	case h.Signs:
+		row("authority", "this host signs: others join through it")
+	}
+	if h.Draining {
+		row("drained", "members of groups leave this host, or have left it, until `ovs host drain --undo`")
+	}
+	if h.Maintenance {
+		row("MAINTENANCE", "its members of groups lead nothing and are not replaced, until `ovs host maintenance HOST off`")
 	}
 	if h.Insecure {
 		row("INSECURE", "connections without TLS are taken: whoever reaches the address is the host that it says it is")

@@ -21,10 +21,29 @@ func AddUpFlags(c *cobra.Command, o *host.Cluster) {
 	flags.StringSliceVar(&o.Storage, "storage-address", nil, "`HOST:PORT` by which other hosts reach this one with the traffic of storage; may be given again (default: that of --listen)")
 	flags.StringVar(&o.Zone, "zone", "", "`zone` of this host: what fails together, such as a room")
 	flags.StringVar(&o.Join, "join", "", "`TOKEN` of 'ovs host token', by which this host joins a cluster, or @FILE with it, which other users of this machine do not see; needed at the first start, in an empty data directory")
-	flags.StringVar(&o.PassphraseFile, "ca-passphrase-file", "", "`FILE` with the passphrase that the cluster's authority is sealed under, on the first host (default: one is made, in the data directory)")
+	flags.Var(roleSet{&o.Roles}, "roles", "`roles` of this host from its first start on, divided by commas: driver, proxy, asd, arakoon, maintenance, dashboard; of a host that joins, those of its token ('ovs host roles' changes them later; default all)")
+	flags.StringVar(&o.PassphraseFile, "ca-passphrase-file", "", "`FILE` with the passphrase that the cluster's authority is sealed under: a host that has it signs certificates, and lets others join (default: the first host makes one, in the data directory; others do not sign)")
 	flags.StringVar(&o.PassphraseCommand, "ca-passphrase-command", "", "`command` line of /bin/sh that prints that passphrase")
 	_ = c.MarkFlagFilename("ca-passphrase-file")
 }
+
+// roleSet is a flag of roles.
+type roleSet struct{ of *trust.Roles }
+
+// String implements pflag.Value, as the methods below do.
+func (r roleSet) String() string {
+	if r.of == nil {
+		return ""
+	}
+	return r.of.String()
+}
+
+func (r roleSet) Set(text string) (err error) {
+	*r.of, err = trust.ParseRoles(text)
+	return err
+}
+
+func (roleSet) Type() string { return "roles" }
 
 // tokenFileMax bounds the file of a token in bytes.
 const tokenFileMax = 8 << 10
@@ -33,11 +52,8 @@ const tokenFileMax = 8 << 10
 // returns is an error of usage.
 func CheckUp(options *host.Options) error {
 	o := &options.Cluster
-	switch {
-	case o.PassphraseFile != "" && o.PassphraseCommand != "":
+	if o.PassphraseFile != "" && o.PassphraseCommand != "" {
 		return errors.New("--ca-passphrase-file and --ca-passphrase-command say the same: give one")
-	case o.Join != "" && (o.PassphraseFile != "" || o.PassphraseCommand != ""):
-		return errors.New("a host that joins has no key of the authority: leave --ca-passphrase-file and --ca-passphrase-command out")
 	}
 	if err := options.CheckCluster(); err != nil || o.Join == "" {
 		return err
