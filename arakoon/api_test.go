@@ -482,6 +482,50 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// A restore may change values and set keys. What it sets is there once, and if it refuses a
+// key there is no member.
+func TestRestoreChanged(t *testing.T) {
+	b, revision := backedUp(t)
+	o := testOptions(crashdisk.New())
+	o.Life = 7
+	bad := errors.New("not this one")
+	change := &state.Change{Each: func(key, value []byte) ([]byte, error) {
+		if string(key) == "a" {
+			return nil, bad
+		}
+		return value, nil
+	}}
+	if _, err := RestoreChanged(o, bytes.NewReader(b), change); !errors.Is(err, bad) || !strings.Contains(err.Error(), `key "a"`) {
+		t.Fatal(err)
+	}
+	change.Each = func(key, value []byte) ([]byte, error) { return append(bytes.Clone(value), '+'), nil }
+	change.Set = map[string][]byte{"new": []byte("2"), "a": []byte("3")}
+	if _, err := RestoreChanged(o, bytes.NewReader(b), &state.Change{Each: change.Each, Set: map[string][]byte{"new": []byte("2")}}); err != nil {
+		t.Fatal(err)
+	}
+	o.Existing = true
+	n := open(t, o)
+	has(t, n, "a", "1+")
+	has(t, n, "new", "2")
+	if n.Applied() < revision+3*restoreGap {
+		t.Errorf("life 7 of a backup of life 4 begins at %d", n.Applied())
+	}
+	_ = n.Close()
+	o = testOptions(crashdisk.New())
+	if _, err := RestoreChanged(o, bytes.NewReader(b), change); err != nil {
+		t.Fatal(err)
+	}
+	n = open(t, o)
+	has(t, n, "a", "3")
+	keys := 0
+	if _, err := state.Scan(bytes.NewReader(b), func(key, value []byte) error { keys++; return nil }); err != nil || keys == 0 {
+		t.Errorf("%d keys, %v", keys, err)
+	}
+	if _, err := state.Scan(bytes.NewReader(b), func(key, value []byte) error { return bad }); !errors.Is(err, bad) {
+		t.Error(err)
+	}
+}
+
 // A power cut at any operation of a restore leaves no member, or the whole one; never one
 // that Open would begin anew or take for another. Restore is then called again.
 func TestRestoreIsCutAnywhere(t *testing.T) {

@@ -1,6 +1,7 @@
 package arakoon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,7 +33,10 @@ func (i ImageCalls) Backup(ctx context.Context, w io.Writer) (revision uint64, e
 
 // restoreGap is how many revisions a restored group leaves out: so many may have been given
 // out after the backup, as revisions and as fences of leases, and none is given out again.
-const restoreGap = 1 << 40
+const (
+	restoreGap   = 1 << 40
+	restoreLives = 1 << 20 // of one backup whose revisions are kept apart
+)
 
 // ErrExists: there is a member already where one is to be restored.
 var ErrExists = errors.New("arakoon: a member exists there")
@@ -49,8 +53,14 @@ var ErrExists = errors.New("arakoon: a member exists there")
 // last step. After a power cut Restore is called again with the same backup: before the
 // first rename it begins anew, between the two it makes the second.
 func Restore(opt Options, backup io.Reader) (state.BackupInfo, error) {
+	return RestoreChanged(opt, backup, nil)
+}
+
+// RestoreChanged is Restore of a backup with changes: numbers, for one, that may have been
+// given out since, and are on disks. They are made before there is a member. nil: none.
+func RestoreChanged(opt Options, backup io.Reader, change *state.Change) (state.BackupInfo, error) {
 	opt = opt.withDefaults()
-	r := restorer{opt: opt, dir: opt.Dir + ".restoring"}
+	r := restorer{opt: opt, dir: opt.Dir + ".restoring", change: withNobodyInSync(change)}
 	info, err := r.restore(backup)
 	if err != nil {
 		return info, fmt.Errorf("arakoon: restore %s: %w", opt.Dir, err)
@@ -58,9 +68,27 @@ func Restore(opt Options, backup io.Reader) (state.BackupInfo, error) {
 	return info, nil
 }
 
+// withNobodyInSync is a change after which no other member is in sync: there is none.
+func withNobodyInSync(change *state.Change) *state.Change {
+	if change == nil {
+		change = new(state.Change)
+	}
+	each := change.Each
+	return &state.Change{Set: change.Set, Each: func(key, value []byte) ([]byte, error) {
+		switch {
+		case bytes.Equal(key, syncedKey):
+			return appendSynced(nil, nil), nil
+		case each != nil:
+			return each(key, value)
+		}
+		return value, nil
+	}}
+}
+
 type restorer struct {
-	opt Options
-	dir string // where all is made
+	opt    Options
+	dir    string // where all is made
+	change *state.Change
 }
 
 func (r *restorer) restore(backup io.Reader) (info state.BackupInfo, err error) {
@@ -126,7 +154,9 @@ func (r *restorer) begin(i state.BackupInfo) (state.Position, error) {
 	if r.opt.Life <= i.Life {
 		return state.Position{}, fmt.Errorf("the backup is of life %d, and the restored group is to be of life %d: it needs a later one", i.Life, r.opt.Life)
 	}
-	return state.Position{Index: i.Index + restoreGap, Term: i.Term, Conf: &pb.ConfState{Voters: []uint64{r.opt.Member}}}, nil
+	// An earlier restore of the same backup has a life of its own, and revisions.
+	gap := restoreGap * min(r.opt.Life-i.Life, restoreLives)
+	return state.Position{Index: i.Index + gap, Term: i.Term, Conf: &pb.ConfState{Voters: []uint64{r.opt.Member}}}, nil
 }
 
 func (r *restorer) makeState(backup io.Reader) (state.BackupInfo, error) {
@@ -141,7 +171,7 @@ func (r *restorer) makeState(backup io.Reader) (state.BackupInfo, error) {
 		of.Begin, err = r.begin(i)
 		of.Life, of.Cluster = r.opt.Life, r.opt.Cluster
 		return err
-	})
+	}, r.change)
 }
 
 func (r *restorer) makeLog(i state.BackupInfo) error {

@@ -104,7 +104,7 @@ func openEmbedded(ctx context.Context, o openOptions) (_ *embedded, err error) {
 	}
 	e.lacked.Store(e.Host)
 	keepReserve(o.dir, o.logger)
-	e.groups.Watch(groups.Witness{Group: registryGroup, Name: reachedWitness, Value: func() []byte { return e.Host.Reached().Append([]byte{}) }})
+	e.groups.Watch(groups.Witness{Group: registryGroup, Name: volumedriver.ReachedWitness, Value: func() []byte { return e.Host.Reached().Append([]byte{}) }})
 	return e, e.settleReached(ctx, reached)
 }
 
@@ -305,12 +305,8 @@ func (e *embedded) openRegistry(ctx context.Context, o openOptions) error {
 	return nil
 }
 
-// reachedWitness is the name under which the registry's group remembers how far vDisks
-// were flushed.
-const reachedWitness = "reached"
-
 func (e *embedded) reached(ctx context.Context) (volumedriver.Reached, error) {
-	b, err := e.groups.Witnessed(ctx, registryGroup, reachedWitness)
+	b, err := e.groups.Witnessed(ctx, registryGroup, volumedriver.ReachedWitness)
 	if err != nil {
 		return nil, err
 	}

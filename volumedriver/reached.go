@@ -17,6 +17,9 @@ import (
 // reached.
 type Point struct{ Epoch, Seq uint64 }
 
+// ReachedWitness is the name under which whoever remembers it for a Host keeps Reached.
+const ReachedWitness = "reached"
+
 // Reached is how far the flushes of each vDisk have come: up to there everything is
 // durable. It is remembered outside of the write buffer from time to time
 // (Options.Reached), so that local files which were put back from an older copy are not

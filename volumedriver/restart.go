@@ -174,7 +174,7 @@ func stateOf(c catalog.Checkpoint) metadata.State {
 func (o *opening) recoverOptions() writebuffer.RecoverOptions {
 	c := o.v.cat.current()
 	return writebuffer.RecoverOptions{
-		Volume: o.v.id, StoredSeq: c.StoredSeq, Opened: c.Epoch > 0,
+		Volume: o.v.id, StoredSeq: c.StoredSeq, Opened: c.Epoch > 0, Newest: c.Epoch,
 		Bound: func(epoch uint64) uint64 {
 			bound := uint64(math.MaxUint64)
 			for _, e := range c.Epochs {

@@ -28,6 +28,11 @@ type RecoverOptions struct {
 	// Bound is the last seq that counts in files of an epoch: a later owner
 	// began after it (O11).
 	Bound func(epoch uint64) uint64
+	// Newest is the epoch of the owner that wrote the catalog. An owner puts the catalog
+	// before it makes a file. So a file of a later epoch says that the catalog was put back
+	// from a copy, and nobody knows where that epoch began: then only files of the newest
+	// epoch count, which has taken over all that was alive. 0: the catalog does not say.
+	Newest uint64
 	// Keep reports whether a local TLog is in the catalog and not under its
 	// checkpoint yet (O4).
 	Keep func(id tlog.ID) bool
@@ -164,6 +169,7 @@ func (r *Recovered) OldestEpoch() uint64 {
 // merge gathers entries from every source, one for each seq.
 type merge struct {
 	r        *Recovered
+	ahead    uint64 // newest epoch found, if the catalog is older than that; else 0
 	entries  map[uint64]tlog.Entry
 	clash    error // two files disagree about clashSeq
 	clashSeq uint64
@@ -173,13 +179,34 @@ type merge struct {
 	data   []byte
 }
 
+// begun notes that there is a file of that epoch, before its entries are added. If the
+// catalog is older, what was gathered from files of older epochs is dropped: it may have died
+// when this epoch began (see RecoverOptions.Newest).
+func (m *merge) begun(epoch uint64) {
+	if m.r.opt.Newest == 0 || epoch <= max(m.r.opt.Newest, m.ahead) {
+		return
+	}
+	m.ahead = epoch
+	clear(m.entries)
+	m.clash, m.clashSeq = nil, 0
+	m.r.Durable = m.r.opt.StoredSeq
+}
+
+// bound is the last seq that counts in files of an epoch.
+func (m *merge) bound(epoch uint64) uint64 {
+	if epoch < m.ahead {
+		return m.r.opt.StoredSeq
+	}
+	return m.r.opt.Bound(epoch)
+}
+
 // add takes an entry from a file of that epoch, unless the catalog has it or
 // it died when a later owner began.
 func (m *merge) add(file string, epoch uint64, e tlog.Entry) {
 	if e.Kind == tlog.KindDurable {
 		m.durable(epoch, e.Seq)
 	}
-	if !e.Kind.Ordered() || e.Seq <= m.r.opt.StoredSeq || e.Seq > m.r.opt.Bound(epoch) {
+	if !e.Kind.Ordered() || e.Seq <= m.r.opt.StoredSeq || e.Seq > m.bound(epoch) {
 		return
 	}
 	old, ok := m.entries[e.Seq]
@@ -195,7 +222,7 @@ func (m *merge) add(file string, epoch uint64, e tlog.Entry) {
 }
 
 func (m *merge) durable(epoch, seq uint64) {
-	m.r.Durable = max(m.r.Durable, min(seq, m.r.opt.Bound(epoch)))
+	m.r.Durable = max(m.r.Durable, min(seq, m.bound(epoch)))
 }
 
 func (m *merge) readTLog(d disk.FS, id tlog.ID, name string) error {
@@ -237,6 +264,9 @@ func (m *merge) scanTLog(f disk.File, id tlog.ID, name string) (foundTLog, error
 	default:
 		m.ends = fmt.Sprintf("%s at offset %d", name, end)
 	}
+	if h.Volume == m.r.opt.Volume && h.ID == id {
+		m.begun(h.Epoch)
+	}
 	return found, nil
 }
 
@@ -247,7 +277,7 @@ func (m *merge) scanTLog(f disk.File, id tlog.ID, name string) (foundTLog, error
 func (m *merge) addTLogs() {
 	tlogs := m.r.tlogs
 	slices.SortFunc(tlogs, func(a, b foundTLog) int { return cmp.Compare(a.id, b.id) })
-	for i, t := range tlogs {
+	for i, t := range tlogs { // all of them have begun
 		bound := uint64(math.MaxUint64)
 		for _, later := range tlogs[i+1:] {
 			if later.err == nil && later.epoch == t.epoch {
@@ -294,6 +324,7 @@ func (m *merge) readSCO(d disk.FS, n sco.Number, name string) error {
 	if s.err != nil {
 		return nil // prepared and never begun, or damaged: walk tells
 	}
+	m.begun(s.header.Epoch)
 	if err := s.readFooter(); err != nil {
 		return err
 	}

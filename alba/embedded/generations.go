@@ -251,5 +251,5 @@ func (g *generations) mayDelete() error {
 	if since.IsZero() {
 		return nil
 	}
-	return fmt.Errorf("%w since %s, when an older copy of the data directory was accepted: look at `ovs alba backend check`, then say `ovs alba backend resume-deletion`", ErrSuspended, since.Format(time.RFC3339))
+	return fmt.Errorf("%w since %s, when an older copy of the data directory was accepted, or groups were made anew: look at `ovs alba backend check`, then say `ovs alba backend resume-deletion`", ErrSuspended, since.Format(time.RFC3339))
 }

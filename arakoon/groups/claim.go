@@ -16,7 +16,9 @@ import (
 
 // generationKey, in every group, holds the newest generation of this data directory that it
 // has seen.
-func (g *Groups) generationKey() []byte { return g.ownKey("host/generation") }
+func (g *Groups) generationKey() []byte { return g.ownKey(generationName) }
+
+const generationName = "host/generation"
 
 // BeatEvery is how often a generation should be claimed while something changes. A copy
 // that is put back is recognized if a generation was claimed after it was made, so what

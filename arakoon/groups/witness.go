@@ -19,8 +19,11 @@ type Witness struct {
 	Follows bool
 }
 
+// witnessPrefix begins the keys in which a group remembers.
+const witnessPrefix = "host/witness/"
+
 // witnessKey is where a group remembers.
-func witnessKey(name string) []byte { return []byte("host/witness/" + name) }
+func witnessKey(name string) []byte { return []byte(witnessPrefix + name) }
 
 // Witnessed is what a group remembered last, nil if nothing.
 func (g *Groups) Witnessed(ctx context.Context, group, name string) ([]byte, error) {

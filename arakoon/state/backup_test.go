@@ -70,7 +70,7 @@ func restoreIn(from io.Reader, fsys *crashdisk.FS) (BackupInfo, error) {
 	return Restore(opt, from, func(i BackupInfo, o *Options) error {
 		o.Life, o.Begin = i.Life+1, Position{Index: i.Index, Term: i.Term, Conf: &pb.ConfState{Voters: []uint64{3}}}
 		return nil
-	})
+	}, nil)
 }
 
 // What is restored is what was there: the hash over all is equal.

@@ -36,6 +36,8 @@ var (
 	// records, the old or the new one, is on the disk.
 	ErrInDoubt = errors.New("not known to be written")
 	ErrNotOvs  = errors.New("not an ovs data directory")
+	// ErrOther is matched by the error of OpenAs for a directory of another ID.
+	ErrOther = errors.New("another data directory")
 	// ErrReplaced is matched by the error of Change if another data directory lies now
 	// where this one was.
 	ErrReplaced = errors.New("was replaced while it was in use")
@@ -71,6 +73,26 @@ type Directory struct {
 // release in the format of this one. Everything that Open made is durable on return.
 // Other users then have no rights to the directory, whatever its mode was.
 func Open(fsys disk.FS, path string) (*Directory, error) {
+	return openWith(fsys, path, newRecord)
+}
+
+// OpenAs is Open of a directory that is to be the one of a record: of its ID, and with what
+// the record says, if it is made now. A directory of another ID is refused with ErrOther, and
+// one of that ID keeps its own record.
+func OpenAs(fsys disk.FS, path string, r Record) (*Directory, error) {
+	d, err := openWith(fsys, path, func() (Record, error) {
+		fresh, err := newRecord()
+		r.Created, r.Incarnation = fresh.Created, fresh.Incarnation
+		return r, errors.Join(err, r.validate())
+	})
+	if err == nil && d.ID != r.ID {
+		err = fmt.Errorf("data directory %s is %w: %s, and %s is wanted", path, ErrOther, d.ID, r.ID)
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, err
+}
+
+func openWith(fsys disk.FS, path string, fresh func() (Record, error)) (*Directory, error) {
 	if err := disk.MakeDir(fsys, path, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
@@ -86,7 +108,7 @@ func Open(fsys disk.FS, path string) (*Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory %s: %w", path, err)
 	}
-	r, err := claim(fsys, path)
+	r, err := claim(fsys, path, fresh)
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -181,7 +203,7 @@ func (d *Directory) Close() error {
 }
 
 // claim reads the record, or makes it, under the lock.
-func claim(fsys disk.FS, path string) (Record, error) {
+func claim(fsys disk.FS, path string, fresh func() (Record, error)) (Record, error) {
 	if err := checkOurs(fsys, path); err != nil {
 		return Record{}, err
 	}
@@ -189,7 +211,7 @@ func claim(fsys disk.FS, path string) (Record, error) {
 	r, old, err := read(fsys, name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if r, err = newRecord(); err != nil {
+		if r, err = fresh(); err != nil {
 			return Record{}, err
 		}
 		return r, write(fsys, path, r)

@@ -433,3 +433,36 @@ func TestReplacedIsLeftAlone(t *testing.T) {
 		t.Errorf("the record that was removed: %v", err)
 	}
 }
+
+// TestOpenAs: a directory is made as the one of a record, and is that one from then on. One
+// of another ID is refused, and keeps what it has.
+func TestOpenAs(t *testing.T) {
+	fs, id := crashdisk.New(), uuid.UUID{1}
+	made, err := OpenAs(fs, "/data", Record{ID: id, Groups: []string{"abm"}, Life: 4, Suspended: time.Unix(5, 0).UTC()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := made.Record()
+	if r.ID != id || r.Incarnation == 0 || r.Created.IsZero() || r.Life != 4 || !r.Made("abm") || r.Suspended.IsZero() {
+		t.Errorf("%+v", r)
+	}
+	if err := made.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenAs(fs, "/data", Record{ID: uuid.UUID{2}}); !errors.Is(err, ErrOther) {
+		t.Errorf("another ID: %v", err)
+	}
+	again, err := OpenAs(fs, "/data", Record{ID: id, Life: 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Record(); got.Life != 4 || !got.Made("abm") || got.Incarnation != r.Incarnation {
+		t.Errorf("%+v", got)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := OpenAs(fs, "/bad", Record{ID: id, Settled: 1}); err == nil {
+		t.Error("a record that contradicts itself is taken")
+	}
+}

@@ -62,6 +62,8 @@ var allowed = []struct {
 	{"host/members", []string{"arakoon", "arakoon/*", "host/cluster", "host/roster", "host/trustkeys", "internal/control", "internal/datadir", "internal/wire", "trust"}, "members of groups on the hosts of a cluster; here these meet"},
 	{"host/recovery", []string{"arakoon", "arakoon/groups", "arakoon/roster", "host/cluster", "host/members", "host/trustkeys", "internal/datadir", "trust"}, "a host goes on alone; here these meet"},
 
+	{"host/restore", []string{"alba/abm", "alba/asd", "alba/nsm", "arakoon", "arakoon/*", "internal/datadir", "volumedriver", "volumedriver/registry", "writebuffer"}, "numbers of all that groups hold; here these meet"},
+
 	{"nbd", []string{"device"}, "a front end; never volumedriver"},
 	{"nbd/*", []string{"device", "nbd", "nbd/*"}, "clients, suites, another server"},
 	{"fusefs/...", []string{"device", "fusefs/...", "internal/uring"}, "a front end; never volumedriver"},

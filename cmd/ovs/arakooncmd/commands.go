@@ -1,4 +1,5 @@
-// Package arakooncmd has the commands about Arakoon groups: `ovs arakoon` and `ovs backup`.
+// Package arakooncmd has the commands about Arakoon groups: `ovs arakoon`, `ovs backup`
+// and `ovs restore`.
 package arakooncmd
 
 import (
@@ -17,7 +18,7 @@ import (
 // commands are all that this package has; the tools are those of the program.
 type commands struct{ clustercmd.Tools }
 
-// Commands returns `ovs arakoon` and `ovs backup`.
+// Commands returns `ovs arakoon`, `ovs backup` and `ovs restore`.
 func Commands(t clustercmd.Tools) []*cobra.Command {
 	cmds := commands{t}
 	groups := t.Group("arakoon", "look at and change the Arakoon groups, which hold the metadata",
@@ -30,7 +31,10 @@ at the files of members that do not run.
 
 Keys and values are text, or bytes in hex behind 0x. What begins with 0x is always
 taken for hex.`
-	return []*cobra.Command{groups, t.Group("backup", "back up what vDisks are made of", cmds.metadata())}
+	return []*cobra.Command{
+		groups, t.Group("backup", "back up what vDisks are made of", cmds.metadata()),
+		t.Group("restore", "make what was lost anew of a backup", cmds.restoreMetadata()),
+	}
 }
 
 // asks makes what a command runs of a function that asks `ovs up` about its groups.

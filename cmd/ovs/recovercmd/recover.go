@@ -24,6 +24,7 @@ type command struct {
 	clustercmd.Tools
 	directory func() (string, error)
 	yes       bool
+	from      from
 }
 
 // Command returns `ovs recover`. directory is the data directory that the user has named.
@@ -42,12 +43,14 @@ is no flag that overrides this. If the other hosts must never run again, stop th
 
 The hosts that held the other members are given up: they are refused from then on, by name,
 also when they come back. Each joins again with an empty directory and a new token.
-Deletion of data is suspended, until ovs alba backend resume-deletion.`,
+Deletion of data is suspended, until ovs alba backend resume-deletion.
+` + fromHelp,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              cmd.run,
 	}
 	c.Flags().BoolVar(&cmd.yes, "yes", false, "do it without asking; the other hosts must never run again")
+	cmd.from.flags(c)
 	return c
 }
 
@@ -61,6 +64,9 @@ func (cmd *command) run(c *cobra.Command, args []string) (err error) {
 	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
+	}
+	if cmd.from.what != fromSurvivor {
+		return cmd.recoverFrom(c, args)
 	}
 	return cmd.survivor(c, dir, args)
 }
