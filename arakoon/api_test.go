@@ -130,7 +130,7 @@ func TestConfirmAndLevel(t *testing.T) {
 		if err := n.RaiseLevel(t.Context(), 2, false); !errors.Is(err, &Error{Code: state.CodeLevel}) {
 			t.Fatal(err)
 		}
-		if err := n.RaiseLevel(t.Context(), 3, true); err == nil {
+		if err := n.RaiseLevel(t.Context(), state.LevelNewest+1, true); err == nil {
 			t.Fatal("an unknown level was proposed")
 		}
 		if err := n.RaiseLevel(t.Context(), 2, true); err != nil {

@@ -118,6 +118,9 @@ func (s *stepper) receive(r received) {
 		}
 		return
 	}
+	if m.GetType() == pb.MsgAppResp && s.isMember(m.GetFrom()) {
+		s.places.note(m.GetFrom(), m.GetContext())
+	}
 	if m.GetType() == pb.MsgAppResp && !m.GetReject() && s.zones.active() && s.isMember(m.GetFrom()) {
 		s.acknowledged(m)
 		return

@@ -163,6 +163,7 @@ func (s *stepper) tickAll() {
 	s.peers.tick++
 	s.leaveJoint()
 	s.watchDisk()
+	s.watchZones()
 	s.prefer()
 	s.endTransfers()
 }

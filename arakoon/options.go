@@ -57,11 +57,10 @@ type Options struct {
 	// one: only the very first member of a group is opened so.
 	Joining bool
 	// Zone tells in which zone a member is, "" if in none; nil: there are no zones. It
-	// must be fast, must not block, and may be called at any time.
+	// must be fast, must not block, and may be called at any time. Of this member itself
+	// it tells where the process is that it runs in, and is asked once: what the member
+	// acknowledges counts for that zone. Of others it is for words alone.
 	Zone func(member uint64) string
-	// RequireZones is in how many zones everything must be held durably before it is
-	// applied, read or answered; up to 1: no requirement. See Node.RequireZones.
-	RequireZones int
 	// Preferred are the masters that are preferred, all alike: a leader that is none of
 	// them gives the lead to one that was heard from and had caught up for 20 times
 	// Tick, and tries that ever more rarely where it gets the lead back soon.

@@ -7,7 +7,8 @@ import "fmt"
 // level refuses to open its state.
 const (
 	LevelFirst  = 1 // all releases
-	LevelNewest = 2 // confirm, leases, marks
+	LevelZones  = 3 // zones that must hold everything
+	LevelNewest = 3 // 2: confirm, leases, marks
 )
 
 // LevelError is the error for a sequence that needs a higher level than the group has.
