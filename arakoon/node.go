@@ -64,6 +64,19 @@ type Node struct {
 // Any other member is open at once, and has applied what it had noted as committed or
 // hears of from whoever leads.
 func Open(opt Options) (*Node, error) {
+	n := unopened(opt)
+	opt = n.opt
+	if err := n.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.closeStores())
+	}
+	if err := n.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.Close())
+	}
+	return n, nil
+}
+
+// unopened is a node without files.
+func unopened(opt Options) *Node {
 	opt = opt.withDefaults()
 	n := &Node{
 		opt: opt, end: newShutdown(opt.Dir), work: newQueue[any](),
@@ -75,13 +88,7 @@ func Open(opt Options) (*Node, error) {
 	n.end.onEnd, n.end.onFailure = n.proposals.end, n.onFailure
 	n.readers = &readers{most: opt.Reads, work: n.work, progress: n.progress, end: n.end}
 	n.compactor = &compactor{bytes: opt.CompactBytes, most: opt.HoldBytes, progress: n.progress, end: n.end, state: &n.state, allowed: make(chan struct{})}
-	if err := n.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.closeStores())
-	}
-	if err := n.start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("arakoon: open %s: %w", opt.Dir, err), n.Close())
-	}
-	return n, nil
+	return n
 }
 
 // open opens the files: first the lock, so that two processes do not write one log;

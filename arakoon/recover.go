@@ -1,0 +1,264 @@
+package arakoon
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"openvstorage/arakoon/raftlog"
+
+	"go.etcd.io/raft/v3/confchange"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+)
+
+// Errors of Recover that callers match with errors.Is.
+var (
+	// ErrNoMember: the directory is that of no member that a group can go on from. It never
+	// learned who the members are, or the group has removed it.
+	ErrNoMember = errors.New("arakoon: nothing to recover from")
+	// ErrLife: the member is of a later life, or of the one that is asked for and not alone.
+	ErrLife = errors.New("arakoon: the life is not a later one")
+)
+
+// Survivor is what a member that does not run holds of its group.
+type Survivor struct {
+	Member uint64
+	Life   uint64 // of the group, as the member knows it
+	// Last is the last entry of the log, and Term its term. Of several survivors the one with
+	// the highest Term, and among these the highest Last, lacks the least. Committed is up to
+	// where the member knows that entries are committed; those behind may have been answered.
+	Last, Term, Committed uint64
+	// Members are those as of the last entry, whether that is committed or not.
+	Members Members
+	// InSync says that, as of its last entry, nothing was answered that the member lacks, see
+	// Synced. It cannot know whether it was dropped since.
+	InSync bool
+}
+
+// Alone reports whether the member is its group's only one.
+func (s Survivor) Alone() bool {
+	return len(s.Members.Outgoing) == 0 && len(s.Members.Learners) == 0 && slices.Equal(s.Members.Voters, []uint64{s.Member})
+}
+
+// Survey says what a member holds that does not run. It opens the files as a start does, and
+// so it may cut a torn tail off; nothing else changes.
+func Survey(opt Options) (s Survivor, err error) {
+	err = survive(opt, func(n *Node, conf *pb.ConfState) error {
+		s, err = n.survivor(conf)
+		return err
+	})
+	return s, err
+}
+
+// Recover makes a member that does not run, voter or learner, the only voter of its group in
+// a later life. It is for a person who knows that the members that it needs are gone for
+// good. Open opens the member then, which leads at once.
+//
+// # What is kept
+//
+// All that the member's log and state hold durably, also what it does not know to be
+// committed. An entry is answered when it is committed, and the member learns of that later
+// than it learns of the entry, or never. So what was answered may be in the log's tail, and
+// nobody can say which of it was; dropping an entry that was answered is the one thing that
+// must not happen. What was not answered yet is done too then: whoever waited for it was told
+// that the outcome is unknown.
+//
+// # The order of what is durable
+//
+// There is one step (raftlog.Log.Renew): a segment of the later life, which begins with the
+// entries that make this member the only voter, in a new term, and with a commit index behind
+// them. A power cut leaves the old member, which Recover takes again, or the new one, of which
+// Recover says so and changes nothing. The state takes the life over when it is opened, and
+// applies the tail, as after any start.
+//
+// # What is refused from then on
+//
+// Members, clients and files of older lives are refused in every preface (package wire), and
+// the member's own files by whoever opens them for an older life. The members that were there
+// are removed: their numbers are never taken again. Between the two lives no message passes,
+// so that the new term is never compared with one of the old life.
+func Recover(opt Options, life uint64) (s Survivor, err error) {
+	err = survive(opt, func(n *Node, conf *pb.ConfState) error {
+		if s, err = n.survivor(conf); err != nil {
+			return err
+		}
+		switch {
+		case s.Life == life && s.Alone():
+			return nil // done before
+		case s.Life >= life:
+			return fmt.Errorf("%w: member %d is of life %d, with %v, and is to be recovered as life %d", ErrLife, s.Member, s.Life, s.Members, life)
+		}
+		round, err := n.renewal(s, conf)
+		if err != nil {
+			return err
+		}
+		if err := n.log.Renew(life, round); err != nil {
+			return err
+		}
+		last := s.Last + uint64(len(round.Entries))
+		s.Life, s.Last, s.Committed, s.Term = life, last, last, round.HardState.GetTerm()
+		s.Members = Members{Voters: []uint64{s.Member}}
+		return nil
+	})
+	return s, err
+}
+
+// survive opens the files of a member, calls fn with the members as of the end of its log, and
+// closes the files. None of the member's goroutines runs.
+func survive(opt Options, fn func(*Node, *pb.ConfState) error) error {
+	opt.Existing, opt.HoldCompaction, opt.Life, opt.Transport, opt.Fetcher = true, true, 0, nil, nil
+	n := unopened(opt)
+	err := n.open()
+	if err == nil {
+		var conf *pb.ConfState
+		if conf, err = n.confAtEnd(); err == nil {
+			err = fn(n, conf)
+		}
+	}
+	if err = errors.Join(err, n.closeStores()); err != nil {
+		return fmt.Errorf("arakoon: recover %s: %w", opt.Dir, err)
+	}
+	return nil
+}
+
+// survivor says what the member holds.
+func (n *Node) survivor(conf *pb.ConfState) (s Survivor, err error) {
+	s = Survivor{Member: n.opt.Member, Life: n.log.Life(), Members: membersOf(conf)}
+	life, _ := n.state.state().Lineage()
+	s.Life = max(s.Life, life)
+	if s.Last, err = n.log.LastIndex(); err != nil {
+		return s, err
+	}
+	if s.Term, err = n.log.Term(s.Last); err != nil {
+		return s, err
+	}
+	hard, _, err := n.log.InitialState()
+	if err != nil {
+		return s, err
+	}
+	s.Committed = max(hard.GetCommit(), n.state.Applied().Index)
+	switch {
+	case len(s.Members.Voters) == 0:
+		return s, fmt.Errorf("%w: member %d never learned who the members of the group are, so the group has answered nothing that is here alone", ErrNoMember, s.Member)
+	case !s.Members.Has(s.Member):
+		return s, fmt.Errorf("%w: the group has removed member %d, and went on with %v", ErrNoMember, s.Member, s.Members)
+	}
+	return s, nil
+}
+
+// confAtEnd is who the members are when the whole log is applied.
+func (n *Node) confAtEnd() (*pb.ConfState, error) {
+	at := n.state.Applied()
+	conf := at.Conf
+	err := n.tail(func(e *pb.Entry) (err error) {
+		if e.GetType() != pb.EntryNormal {
+			conf, err = afterChange(conf, e)
+		}
+		return err
+	})
+	return conf, err
+}
+
+// tail calls fn with the entries that the log holds and the state has not applied.
+func (n *Node) tail(fn func(*pb.Entry) error) error {
+	last, err := n.log.LastIndex()
+	if err != nil {
+		return err
+	}
+	for next := n.state.Applied().Index + 1; next <= last; {
+		entries, err := n.log.Entries(next, last+1, 4<<20)
+		if err != nil {
+			return err
+		}
+		if len(entries) == 0 {
+			return fmt.Errorf("%w: entry %d is not in the log", ErrFailed, next)
+		}
+		for _, e := range entries {
+			if err := fn(e); err != nil {
+				return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
+			}
+		}
+		next += uint64(len(entries))
+	}
+	return nil
+}
+
+// afterChange is who the members are after a change of them, as raft will have it.
+func afterChange(conf *pb.ConfState, e *pb.Entry) (*pb.ConfState, error) {
+	change, err := confChangeOf(e)
+	if err != nil {
+		return nil, err
+	}
+	cc := change.AsV2()
+	if len(conf.GetVoters()) == 0 {
+		if conf, err = decodeBase(cc.GetContext()); err != nil {
+			return nil, err
+		}
+	}
+	c := confchange.Changer{Tracker: tracker.MakeProgressTracker(1, 0), LastIndex: e.GetIndex()}
+	if c.Tracker.Config, c.Tracker.Progress, err = confchange.Restore(c, conf); err != nil {
+		return nil, err
+	}
+	if cc.LeaveJoint() {
+		c.Tracker.Config, c.Tracker.Progress, err = c.LeaveJoint()
+	} else if leave, joint := cc.EnterJoint(); joint {
+		c.Tracker.Config, c.Tracker.Progress, err = c.EnterJoint(leave, cc.Changes...)
+	} else {
+		c.Tracker.Config, c.Tracker.Progress, err = c.Simple(cc.Changes...)
+	}
+	return c.Tracker.ConfState(), err
+}
+
+// renewal is what goes into the log behind all that it has: changes of the members, one voter
+// at a time, of which the member is the only one in the end, and that all of it is committed.
+func (n *Node) renewal(s Survivor, conf *pb.ConfState) (r raftlog.Round, err error) {
+	hard, _, err := n.log.InitialState()
+	if err != nil {
+		return r, err
+	}
+	term := max(hard.GetTerm(), s.Term) + 1
+	last := s.Last
+	add := func(steps ...*pb.ConfChangeSingle) error {
+		cc := &pb.ConfChangeV2{Changes: steps}
+		if len(steps) > 0 {
+			cc.Context = appendBase(nil, conf)
+		}
+		kind, data, err := pb.MarshalConfChange(cc)
+		if err != nil {
+			return err
+		}
+		last++
+		e := &pb.Entry{Term: new(term), Index: new(last), Type: kind.Enum(), Data: data}
+		if conf, err = afterChange(conf, e); err != nil {
+			return fmt.Errorf("entry %d: %w", last, err)
+		}
+		r.Entries = append(r.Entries, e)
+		return nil
+	}
+	one := func(t pb.ConfChangeType, id uint64) *pb.ConfChangeSingle {
+		return &pb.ConfChangeSingle{Type: t.Enum(), NodeId: new(id)}
+	}
+	if len(conf.GetVotersOutgoing()) > 0 {
+		if err := add(); err != nil { // it leaves the joint configuration
+			return r, err
+		}
+	}
+	if !slices.Contains(conf.GetVoters(), s.Member) {
+		if err := add(one(pb.ConfChangeAddNode, s.Member)); err != nil {
+			return r, err
+		}
+	}
+	for _, id := range membersOf(conf).All() {
+		if id != s.Member {
+			if err := add(one(pb.ConfChangeRemoveNode, id)); err != nil {
+				return r, err
+			}
+		}
+	}
+	if !soleVoter(conf, s.Member) || !alone(conf, s.Member) {
+		return r, fmt.Errorf("the members would be %v", membersOf(conf))
+	}
+	r.HardState = &pb.HardState{Term: new(term), Vote: new(s.Member), Commit: new(last)}
+	return r, nil
+}
