@@ -167,7 +167,7 @@ func stateOptions(n *Node, dir string, begin state.Position) state.Options {
 	o := n.opt
 	return state.Options{
 		FS: o.FS, Dir: dir, Cluster: o.Cluster, Member: o.Member,
-		Begin: begin, Functions: n.functions, Life: o.Life, Generation: o.Generation,
+		Begin: begin, Functions: n.functions, Knows: o.Knows, Life: o.Life, Generation: o.Generation,
 		CacheBytes: o.StateCacheBytes, MemTableBytes: o.MemTableBytes, History: n.history, OnMark: n.hasher.take,
 		OnFailure: n.end.fail, OnFull: n.onFull, OnRoom: func() { n.full.Store(false) },
 	}

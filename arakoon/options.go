@@ -47,8 +47,10 @@ type Options struct {
 	// the host. Log and state remember the highest of each that they were told.
 	Life, Generation uint64
 	Functions        []Function
-	Transport        Transport // none: a group of one
-	Fetcher          Fetcher   // none: snapshots of other members are refused
+	// Knows makes the member one of an older release, see state.Options; 0: this one.
+	Knows     uint32
+	Transport Transport // none: a group of one
+	Fetcher   Fetcher   // none: snapshots of other members are refused
 
 	// Joining says that this member was added to a group as a learner, under an id that
 	// no member of it ever had, or is about to be. A new one then begins with nothing,

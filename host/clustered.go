@@ -109,7 +109,7 @@ func (d *daemon) listenCluster(ctx context.Context) (err error) {
 func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 	return cluster.Options{
 		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
-		Services: d.members.Services(), Holders: d.members.Holders, Members: d.members,
+		Services: d.members.Services(), Holders: d.members.Holders, Members: d.members, Least: d.members.Least,
 	}
 }
 

@@ -9,10 +9,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/arakoon"
 	"openvstorage/arakoon/compare"
 	"openvstorage/arakoon/groups"
 	"openvstorage/arakoon/state"
+	"openvstorage/host/members"
 	"openvstorage/internal/control"
 )
 
@@ -21,13 +24,15 @@ import (
 type managedGroups struct {
 	of       *groups.Groups
 	checkers map[string]*compare.Checker
+	members  *members.Members // of a host that others can join; else nil
+	host     uuid.UUID
 }
 
 var _ control.Arakoon = managedGroups{}
 
 // manageGroups makes what the management socket shows of the groups that are open.
-func (e *embedded) manageGroups(logger *slog.Logger) managedGroups {
-	m := managedGroups{of: e.groups, checkers: map[string]*compare.Checker{}}
+func (e *embedded) manageGroups(host uuid.UUID, logger *slog.Logger) managedGroups {
+	m := managedGroups{of: e.groups, members: e.members, host: host, checkers: map[string]*compare.Checker{}}
 	for _, name := range e.groups.Names() {
 		m.checkers[name] = compare.New(compare.Options{Group: name, Node: e.groups.Node(name), Logger: logger})
 	}

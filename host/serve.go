@@ -170,7 +170,7 @@ func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *m
 	}
 	d.control = control.NewServer(control.Options{
 		Calls: files.Calls,
-		Host:  managed{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Cluster: d.managedCluster(), Arakoon: d.host.manageGroups(d.logger), Logger: d.logger, URIs: d.uris,
+		Host:  managed{d.host, d.changed}, ALBA: d.host.ALBA(), Devices: attachments{d.devices}, Cluster: d.managedCluster(), Arakoon: d.host.manageGroups(d.dir.ID, d.logger), Logger: d.logger, URIs: d.uris,
 		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
 	})
 	d.warnOpen()

@@ -154,9 +154,11 @@ var table = []Rule{
 	looks("arakoon/watch").on(GroupObject),
 	looks("arakoon/leases").on(GroupObject),
 	looks("arakoon/hash").on(GroupObject),
+	looks("arakoon/levels"),
 	changes("arakoon/write").on(GroupObject),
 	changes("arakoon/member").on(GroupObject),
 	changes("arakoon/transfer").on(GroupObject),
+	changes("arakoon/raise"),
 	changes("arakoon/backup"),
 	{Call: "arakoon/recover", Writes: true, Local: true}, // by whoever is at the machine
 }

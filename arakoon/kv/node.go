@@ -21,6 +21,9 @@ type Node interface {
 	Leader() uint64
 	Transfer(ctx context.Context, to uint64) error
 	ChangeMembers(ctx context.Context, want arakoon.Members) error
+	RaiseLevel(ctx context.Context, level uint32, known bool) error
+	Level() uint32
+	Knows() uint32
 	Applied() uint64
 	Visible() (uint64, error)
 	HashAt(ctx context.Context, index uint64) (sum [32]byte, err error)

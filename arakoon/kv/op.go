@@ -26,9 +26,11 @@ const (
 	OpOpenSession   = 17
 	OpTransfer      = 18 // give the lead away
 	OpChangeMembers = 19 // in one joint change
+	OpRaiseLevel    = 20 // of the group
 	OpStatus        = 32
 	OpStatistics    = 33
 	OpHashAt        = 40 // of the member's state
+	OpLevel         = 41 // of the group, and the newest that the member knows
 )
 
 // opMost is above all numbers.
@@ -40,8 +42,8 @@ var opNames = [opMost]string{
 	OpMultiGet: "multi-get", OpMultiGetLocal: "multi-get-local", OpRange: "range", OpRangeLocal: "range-local",
 	OpCount: "count", OpCountLocal: "count-local", OpSettle: "settle", OpWatch: "watch",
 	OpWrite: "write", OpOpenSession: "open-session", OpTransfer: "transfer",
-	OpChangeMembers: "change-members",
-	OpStatus:        "status", OpStatistics: "statistics", OpHashAt: "hash-at",
+	OpChangeMembers: "change-members", OpRaiseLevel: "raise-level",
+	OpStatus: "status", OpStatistics: "statistics", OpHashAt: "hash-at", OpLevel: "level",
 }
 
 // OpName is the name of an operation, "" if there is none with this number.
@@ -54,7 +56,7 @@ func OpName(op uint16) string {
 
 // OpWrites says whether an operation changes anything.
 func OpWrites(op uint16) bool {
-	return op == OpWrite || op == OpOpenSession || op == OpTransfer || op == OpChangeMembers
+	return op == OpWrite || op == OpOpenSession || op == OpTransfer || op == OpChangeMembers || op == OpRaiseLevel
 }
 
 // Limits of one request, in bytes or pieces.

@@ -85,6 +85,7 @@ var handlers = [opMost]func(s *Server, ctx context.Context, g *Group, r *wire.In
 	OpCount: (*Server).count, OpCountLocal: (*Server).count, OpSettle: (*Server).settled, OpWatch: (*Server).watch,
 	OpWrite: (*Server).write, OpOpenSession: (*Server).openSession, OpTransfer: (*Server).transfer, OpChangeMembers: (*Server).changeMembers,
 	OpStatus: (*Server).status, OpStatistics: (*Server).statistics, OpHashAt: (*Server).hashAt,
+	OpRaiseLevel: (*Server).raiseLevel, OpLevel: (*Server).level,
 }
 
 // Serve implements wire.Handler. The answer refers to nothing of the request.

@@ -69,6 +69,10 @@ func TestBadInput(t *testing.T) {
 		"members, half":       {kv.OpChangeMembers, kv.AppendMembers(nil, []uint64{1}, nil)[:15], nil, kv.ErrBadInput},
 		"too many members":    {kv.OpChangeMembers, []byte{1, 0, 0, 0, 0xff, 0xff, 0, 0}, nil, kv.ErrBadInput},
 		"the same members":    {kv.OpChangeMembers, kv.AppendMembers(nil, []uint64{3}, nil), nil, nil},
+		"a level, half":       {kv.OpRaiseLevel, kv.AppendRaise(nil, 2)[:7], nil, kv.ErrBadInput},
+		"a level of tomorrow": {kv.OpRaiseLevel, kv.AppendRaise(nil, 99), nil, kv.ErrBadInput},
+		"the level it has":    {kv.OpRaiseLevel, kv.AppendRaise(nil, 1), nil, nil},
+		"level with extra":    {kv.OpLevel, []byte{kv.Version, 0}, nil, kv.ErrBadInput},
 		"transfer with extra": {kv.OpTransfer, append(kv.AppendTransfer(nil, 0), 1), nil, kv.ErrBadInput},
 	} {
 		if err := m(tc.op, tc.header, tc.body); !errors.Is(err, tc.is) || errors.Is(err, arakoon.ErrUnknownOutcome) {

@@ -75,6 +75,30 @@ func (c *Client) Statistics(ctx context.Context, id uint64) (s kv.Statistics, er
 	return s, err
 }
 
+// RaiseLevel has the leader raise the group to a level, for good. Whoever calls it has asked
+// every member whether its release knows the level (Level), and sees to it that no other is
+// added meanwhile. A group that has the level, or a higher one, stays as it is; after
+// arakoon.ErrUnknownOutcome it may have been raised.
+func (c *Client) RaiseLevel(ctx context.Context, level uint32) error {
+	t := &turn{}
+	_, err := c.do(ctx, &request{op: kv.OpRaiseLevel, header: kv.AppendRaise(nil, level), again: true}, t)
+	if err != nil && t.unknown != nil && !errors.Is(err, arakoon.ErrUnknownOutcome) {
+		err = fmt.Errorf("%w: %w", arakoon.ErrUnknownOutcome, err)
+	}
+	return err
+}
+
+// Level asks one member for the level of the group as it has it, and for the newest that it
+// knows. Only that member is asked, once: the process that has it now answers. One of a release
+// that does not answer such questions gives an error that matches wire.ErrUnknownOp.
+func (c *Client) Level(ctx context.Context, id uint64) (l kv.Level, err error) {
+	err = c.ask(ctx, id, kv.OpLevel, []byte{kv.Version}, func(header []byte) error {
+		l, err = kv.ReadLevel(header)
+		return err
+	})
+	return l, err
+}
+
 // HashAt asks one member for the hash of its state at a revision that arakoon.Node.Hash has
 // returned, and waits until that member has it. Only that member is asked, once.
 func (c *Client) HashAt(ctx context.Context, id, revision uint64) (sum [32]byte, err error) {

@@ -76,6 +76,9 @@ func adopt(ctx context.Context, opt Options) (at Position, err error) {
 		return at, fmt.Errorf("%w: it does not say whose it is", ErrDamaged)
 	}
 	m, err := decodeMeta(v)
+	if err == nil {
+		err = opt.mayOpen(m)
+	}
 	switch {
 	case err != nil:
 		return at, err

@@ -209,7 +209,7 @@ func (s *State) recall(b *writes, at session) (Outcome, error) {
 // panics here would panic on each member, and at each start.
 func (s *State) run(b *writes, body []byte, index uint64, next *meta) (out Outcome, err error) {
 	out.Index = index
-	t := &tx{under: b, time: next.time, index: index, conf: next.at.Conf, level: next.level, leases: next.leases, marks: b.marks, zones: next.zones}
+	t := &tx{under: b, time: next.time, index: index, conf: next.at.Conf, level: next.level, leases: next.leases, marks: b.marks, zones: next.zones, knows: s.opt.knows()}
 	step := 0
 	b.begin()
 	defer func() {

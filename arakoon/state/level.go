@@ -6,10 +6,32 @@ import "fmt"
 // proposed. The state holds it, it only rises, and a release that does not know a group's
 // level refuses to open its state.
 const (
-	LevelFirst  = 1 // all releases
-	LevelZones  = 3 // zones that must hold everything
-	LevelNewest = 3 // 2: confirm, leases, marks
+	LevelFirst = 1 // all releases
+	// LevelSteps is the level of confirm, leases and marks.
+	LevelSteps = 2
+	// LevelZones is the level of zones that must hold everything.
+	LevelZones = 3
 )
+
+// knows is the newest level that whoever opens a state with these options can read.
+func (o Options) knows() uint32 {
+	if o.Knows == 0 {
+		return LevelNewest
+	}
+	return min(o.Knows, LevelNewest)
+}
+
+// mayOpen refuses the state of a group whose level is not known.
+func (o Options) mayOpen(m meta) error {
+	if m.level > o.knows() {
+		return newerLevel("state of ", m.level, o.knows())
+	}
+	return nil
+}
+
+func newerLevel(what string, level, knows uint32) error {
+	return fmt.Errorf("%w: %slevel %d, this release knows up to %d; run a release that knows it", ErrNewer, what, level, knows)
+}
 
 // LevelError is the error for a sequence that needs a higher level than the group has.
 // Nothing was proposed.
@@ -51,8 +73,8 @@ func Raise(level uint32, alone bool) *Sequence {
 
 // raise brings the group to a level.
 func (t *tx) raise(level uint32, alone bool) *Error {
-	if level > LevelNewest {
-		fatal(fmt.Errorf("%w: level %d, this release knows up to %d; run a release that knows it", ErrNewer, level, LevelNewest))
+	if level > t.knows {
+		fatal(newerLevel("the group is raised to ", level, t.knows))
 	}
 	c := t.conf
 	if others := len(c.GetVoters()) + len(c.GetVotersOutgoing()) + len(c.GetLearners()) + len(c.GetLearnersNext()); alone && others > 1 {

@@ -123,7 +123,7 @@ func decodeMeta(b []byte) (m meta, err error) {
 		}
 	}
 	if r.err == nil && m.level > LevelNewest {
-		return m, fmt.Errorf("%w: state of level %d, this release knows up to %d; run a release that knows it", ErrNewer, m.level, LevelNewest)
+		return m, newerLevel("state of ", m.level, LevelNewest)
 	}
 	if r.err == nil && len(r.b) > 0 {
 		return m, fmt.Errorf("%w: state with %d bytes behind its fields; run a release that reads it", ErrNewer, len(r.b))

@@ -45,6 +45,10 @@ type Options struct {
 	Life, Generation uint64
 
 	Functions *Registry // default none
+	// Knows makes the state one of an older release, which knows no higher level and none of
+	// the steps that came with it; 0: LevelNewest. It is for tests of groups whose members run
+	// different releases.
+	Knows uint32
 
 	CacheBytes    int64  // Pebble's block cache; default 16 MiB
 	MemTableBytes uint64 // default 16 MiB; up to four of them
@@ -162,6 +166,9 @@ func (s *State) open() error {
 		if s.meta, err = decodeMeta(v); err != nil {
 			return err
 		}
+	}
+	if err := s.opt.mayOpen(s.meta); err != nil {
+		return err
 	}
 	if s.meta.cluster != s.opt.Cluster || s.meta.member != s.opt.Member {
 		return fmt.Errorf("%w: it is member %d of cluster %v, not member %d of %v", ErrIdentity, s.meta.member, s.meta.cluster, s.opt.Member, s.opt.Cluster)

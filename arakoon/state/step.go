@@ -79,9 +79,9 @@ func readStep(r *reader) (step, error) {
 func stepLevel(op byte) uint32 {
 	switch {
 	case op <= opCall:
-		return 1
+		return LevelFirst
 	case op < opRequire:
-		return 2
+		return LevelSteps
 	}
 	return LevelZones
 }

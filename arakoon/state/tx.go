@@ -21,6 +21,7 @@ type tx struct {
 	level, leases uint32 // of the group, as this command has made them
 	marks         int    // of the batch, with those of this command
 	zones         Requirement
+	knows         uint32 // the newest level that this release knows
 }
 
 // abort is the value of a panic that ends a command: user functions have no way to return
@@ -173,7 +174,11 @@ func visit(r pebble.Reader, first, last []byte, reverse bool, fn func(key, value
 func (t *tx) run(body []byte, functions *Registry, at *int) (results []Result, failed *Error) {
 	r := &reader{b: body}
 	for ; len(r.b) > 0; *at++ {
-		result, failed := t.do(mustReadStep(r), functions)
+		one := mustReadStep(r)
+		if need := stepLevel(one.op); need > t.knows {
+			fatal(newerLevel(fmt.Sprintf("step of kind %d of ", one.op), need, t.knows))
+		}
+		result, failed := t.do(one, functions)
 		if failed != nil {
 			return nil, failed
 		}

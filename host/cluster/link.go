@@ -109,9 +109,22 @@ func (l *link) dial(ctx context.Context, service string, t target) (*wire.Conn, 
 // it is the zero UUID, but for where that is. ctx bounds the handshake.
 func (h *Host) DialOptions(ctx context.Context, host uuid.UUID, service string) wire.DialOptions {
 	return wire.DialOptions{
-		Service: service, Identity: h.identity(), Limits: limits,
+		Service: service, Identity: h.identity(), Limits: limits, MinLevel: h.o.least(),
 		TLS: h.guard.Client(ctx, trust.Dial{Host: host, Protocol: service}), Admit: h.notOlder,
 	}
+}
+
+// LevelAt has h ask another host, at an address, for the newest level that its release knows. The process
+// that answers there now says it, in its preface.
+func LevelAt(ctx context.Context, h *Host, host uuid.UUID, address string) (uint32, error) {
+	o := h.DialOptions(ctx, host, ServiceHosts)
+	o.Network, o.Address, o.MinLevel = "tcp", address, 0
+	c, err := wire.Dial(ctx, o)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	return LevelOf(c.Peer().Level), nil
 }
 
 // notOlder refuses whoever answers from an older copy of a data directory. What it says of

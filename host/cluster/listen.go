@@ -65,7 +65,7 @@ func (h *Host) listen() (err error) {
 		services[name] = s
 	}
 	options := wire.ServerOptions{
-		Services: services, Identity: h.identity, Conns: h.o.Conns,
+		Services: services, Identity: h.identity, Conns: h.o.Conns, Least: h.o.least,
 		TLS:     h.guard.Server(slices.Collect(maps.Keys(services))...),
 		Refused: func(from net.Addr, why error) { h.refused(fmt.Errorf("%s: %w", from, why)) },
 	}

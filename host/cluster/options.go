@@ -15,14 +15,22 @@ import (
 
 	"github.com/google/uuid"
 
+	"openvstorage/arakoon/state"
 	"openvstorage/host/roster"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/wire"
 )
 
-// Level is the feature level of this release.
-const Level = 1
+// Level is the feature level of this release, which is the newest level of a group that it
+// knows (package arakoon/state). A host says it in each preface: it is what the process at the
+// other end of that connection runs, whatever the host ran before. Its record has it too, for
+// people alone.
+const Level = state.LevelNewest
+
+// LevelOf is the level that a host knows which says level. The first release that made
+// clusters said 1, and knew the steps of level 2.
+func LevelOf(level uint32) uint32 { return max(level, state.LevelSteps) }
 
 // Config is what a user says about a host in a cluster.
 type Config struct {
@@ -90,6 +98,9 @@ type Options struct {
 	Holders func() []Place
 	// Members is what this host knows of the members of groups; nil: there are none.
 	Members Members
+	// Least is the level that other hosts must know, that of the groups here: those of an older
+	// release are refused by name, and so is the join of one. It must not block. nil: any.
+	Least func() uint32
 	// Wait bounds how long the start of a host that has joined waits for the first host
 	// before it goes by what it has seen. 0: 10 s.
 	Wait time.Duration
@@ -114,6 +125,18 @@ func (o *Options) ensureDefaults() {
 	if o.Holders == nil {
 		o.Holders = func() []Place { return nil }
 	}
+}
+
+// least is the level that a peer must say: none is asked for that all releases know which made
+// clusters.
+func (o *Options) least() uint32 {
+	if o.Least == nil {
+		return 0
+	}
+	if l := o.Least(); l > LevelOf(0) {
+		return l
+	}
+	return 0
 }
 
 // Members are the members of groups, for management.

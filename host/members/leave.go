@@ -73,9 +73,19 @@ func (m *Members) On(host uuid.UUID) (list []string) {
 	return list
 }
 
-// Safety says in words how many hosts the groups can lose. It asks nobody: voters are as the
-// member here has them, or as the roster has the members.
+// Safety says in words how many hosts the groups can lose, and whether groups can be raised
+// (Advice).
 func (m *Members) Safety() string {
+	text := m.safety()
+	if advice := m.Advice(); advice != "" {
+		text += "; " + advice
+	}
+	return text
+}
+
+// safety says how many hosts the groups can lose. It asks nobody: voters are as the member
+// here has them, or as the roster has the members.
+func (m *Members) safety() string {
 	r := m.file.Now()
 	least := 0
 	for i, g := range r.Groups {

@@ -276,6 +276,7 @@ func (v viewer) AddLearner(ctx context.Context, group string, member uint64) err
 	if now.Changing {
 		return arakoon.ErrChanging
 	}
+	v.of.fresh(ctx, group)
 	return v.of.all[group].store.change(ctx, now.Voters, append(slices.Clone(now.Learners), member))
 }
 

@@ -265,3 +265,15 @@ func (s *Store) change(ctx context.Context, voters, learners []uint64) error {
 	}
 	return c.ChangeMembers(ctx, voters, learners)
 }
+
+// raise brings the group to a level that all its members know.
+func (s *Store) raise(ctx context.Context, level uint32) error {
+	if n := s.alone(); n != nil {
+		return n.RaiseLevel(ctx, level, false)
+	}
+	c, err := s.remote()
+	if err != nil {
+		return err
+	}
+	return c.RaiseLevel(ctx, level)
+}

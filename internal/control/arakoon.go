@@ -37,6 +37,11 @@ type Arakoon interface {
 	// Transfer gives the lead to another member, to the best other one if to is 0, and
 	// returns who leads then.
 	Transfer(ctx context.Context, group string, to uint64) (uint64, error)
+	// Levels says which levels the groups have, and what their members know.
+	Levels(ctx context.Context) (ArakoonLevels, error)
+	// Raise brings a group to a level, all groups if group is "", for good. A level of 0 is the
+	// newest that all members know.
+	Raise(ctx context.Context, group string, level uint32) (ArakoonLevels, error)
 	// Hash compares the states of the members of a group at one revision.
 	Hash(ctx context.Context, group string) (ArakoonHashes, error)
 	// Backup calls write with a backup of a group, piece by piece. If group is "" it does
@@ -182,6 +187,29 @@ type ArakoonLease struct {
 	TTL     time.Duration `json:"ttl"`     // nanoseconds
 }
 
+// ArakoonLevels are the levels of groups, and of the releases that hosts run now.
+type ArakoonLevels struct {
+	Groups []ArakoonLevel `json:"groups"`
+	Hosts  []LevelKnown   `json:"hosts,omitempty"` // without members
+	// Raise is the newest level that all members and hosts know; 0: one does not answer.
+	Raise uint32 `json:"raise"`
+}
+
+// ArakoonLevel is the level of a group, and what its members know.
+type ArakoonLevel struct {
+	Group   string       `json:"group"`
+	Level   uint32       `json:"level"`
+	Members []LevelKnown `json:"members"`
+}
+
+// LevelKnown is the newest level that a member's process knows, or a host's.
+type LevelKnown struct {
+	Member uint64    `json:"member,omitempty"` // absent: the host holds none
+	Host   uuid.UUID `json:"host"`
+	Knows  uint32    `json:"knows"`           // 0: see Error
+	Error  string    `json:"error,omitempty"` // why it does not say
+}
+
 // ArakoonHashes are the hashes of the members' states at one revision.
 type ArakoonHashes struct {
 	Group    string        `json:"group"`
@@ -216,6 +244,10 @@ type (
 	groupRequest struct {
 		Group string `json:"group,omitempty"`
 	}
+	raiseRequest struct {
+		Group string `json:"group,omitempty"` // absent: all
+		Level uint32 `json:"level,omitempty"`
+	}
 	transferRequest struct {
 		Group string `json:"group"`
 		To    uint64 `json:"to,omitempty"`
@@ -239,6 +271,10 @@ func (s *Server) arakoonRoutes(mux *http.ServeMux) {
 	}, s))
 	handle(s, mux, "arakoon/transfer", handleGroups(func(a Arakoon, ctx context.Context, r transferRequest) (uint64, error) {
 		return a.Transfer(ctx, r.Group, r.To)
+	}, s))
+	handle(s, mux, "arakoon/levels", handleGroups(func(a Arakoon, ctx context.Context, _ struct{}) (ArakoonLevels, error) { return a.Levels(ctx) }, s))
+	handle(s, mux, "arakoon/raise", handleGroups(func(a Arakoon, ctx context.Context, r raiseRequest) (ArakoonLevels, error) {
+		return a.Raise(ctx, r.Group, r.Level)
 	}, s))
 	handle(s, mux, "arakoon/hash", handleGroups(func(a Arakoon, ctx context.Context, r groupRequest) (ArakoonHashes, error) {
 		return a.Hash(ctx, r.Group)

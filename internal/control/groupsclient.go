@@ -64,6 +64,19 @@ func (g *GroupsClient) Transfer(ctx context.Context, group string, to uint64) (u
 	return call[uint64](ctx, c, "arakoon/transfer", transferRequest{group, to}, nil)
 }
 
+// Levels says which levels the groups have, and what their members know.
+func (g *GroupsClient) Levels(ctx context.Context) (ArakoonLevels, error) {
+	c := g.of
+	return call[ArakoonLevels](ctx, c, "arakoon/levels", struct{}{}, nil)
+}
+
+// Raise brings a group to a level, all groups if group is "", for good; level 0 is the newest
+// that all members know.
+func (g *GroupsClient) Raise(ctx context.Context, group string, level uint32) (ArakoonLevels, error) {
+	c := g.of
+	return call[ArakoonLevels](ctx, c, "arakoon/raise", raiseRequest{group, level}, nil)
+}
+
 // Hash compares the states of a group's members.
 func (g *GroupsClient) Hash(ctx context.Context, group string) (ArakoonHashes, error) {
 	c := g.of

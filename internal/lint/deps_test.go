@@ -56,7 +56,7 @@ var allowed = []struct {
 
 	{"host/trustkeys", []string{"arakoon", "trust"}, "the records of trust on a group; here the two meet"},
 	{"host/roster", []string{"trust"}, "where hosts are, in the store of trust"},
-	{"host/cluster", []string{"host/roster", "internal/control", "internal/datadir", "internal/wire", "trust"}, "a host's identity and its listener; what is served there comes from above"},
+	{"host/cluster", []string{"arakoon/state", "host/roster", "internal/control", "internal/datadir", "internal/wire", "trust"}, "a host's identity and its listener; what is served there comes from above"},
 	{"host/members", []string{"arakoon", "arakoon/*", "host/cluster", "host/roster", "host/trustkeys", "internal/datadir", "internal/wire", "trust"}, "members of groups on the hosts of a cluster; here these meet"},
 
 	{"nbd", []string{"device"}, "a front end; never volumedriver"},

@@ -96,6 +96,9 @@ func (s *Server) greet(raw net.Conn) (c *serverConn, away func(), err error) {
 	}
 	c = &serverConn{server: s, bodyMax: int(theirs.bodyMax)}
 	mine := preface{kind: welcome, id: s.o.Identity(), minLevel: s.o.MinLevel}
+	if s.o.Least != nil {
+		mine.minLevel = max(mine.minLevel, s.o.Least())
+	}
 	s.o.Limits.announce(&mine)
 	if err := c.admit(ctx, l, &mine, &theirs); err != nil {
 		mine.kind, mine.code, mine.text = refusal, codeOf(err), err.Error()

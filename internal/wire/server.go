@@ -74,6 +74,9 @@ type ServerOptions struct {
 	Services map[string]*Service
 	Identity func() Identity // asked for each connection, from any goroutine
 	MinLevel uint32          // the lowest feature level of a peer
+	// Least, if not nil, is asked for each connection, from any goroutine: a peer must have that
+	// feature level too.
+	Least func() uint32
 	TLS      *tls.Config     // nil: plain. ALPN is set by the server, the least version to 1.3
 	// Foreign are protocols that ALPN may name besides the services, such as h2: a
 	// connection is given away after the handshake, and closed when the call returns.
