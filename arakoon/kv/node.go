@@ -24,6 +24,7 @@ type Node interface {
 	RaiseLevel(ctx context.Context, level uint32, known bool) error
 	Level() uint32
 	Knows() uint32
+	RequireZones(ctx context.Context, zones int, asserted bool) (revision uint64, err error)
 	Applied() uint64
 	Visible() (uint64, error)
 	HashAt(ctx context.Context, index uint64) (sum [32]byte, err error)

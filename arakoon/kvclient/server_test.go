@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/arakoon"
 	"openvstorage/arakoon/kv"
+	"openvstorage/arakoon/state"
 	"openvstorage/internal/wire"
 
 	"github.com/google/uuid"
@@ -71,6 +72,9 @@ func TestBadInput(t *testing.T) {
 		"the same members":    {kv.OpChangeMembers, kv.AppendMembers(nil, []uint64{3}, nil), nil, nil},
 		"a level, half":       {kv.OpRaiseLevel, kv.AppendRaise(nil, 2)[:7], nil, kv.ErrBadInput},
 		"a level of tomorrow": {kv.OpRaiseLevel, kv.AppendRaise(nil, 99), nil, kv.ErrBadInput},
+		"zones, half":         {kv.OpRequireZones, kv.AppendRequireZones(nil, 2, false)[:7], nil, kv.ErrBadInput},
+		"no zones":            {kv.OpRequireZones, kv.AppendRequireZones(nil, 0, false), nil, &arakoon.Error{Code: state.CodeBadCommand}},
+		"too many zones":      {kv.OpRequireZones, kv.AppendRequireZones(nil, 1<<31, false), nil, &arakoon.Error{Code: state.CodeBadCommand}},
 		"the level it has":    {kv.OpRaiseLevel, kv.AppendRaise(nil, 1), nil, nil},
 		"level with extra":    {kv.OpLevel, []byte{kv.Version, 0}, nil, kv.ErrBadInput},
 		"transfer with extra": {kv.OpTransfer, append(kv.AppendTransfer(nil, 0), 1), nil, kv.ErrBadInput},
