@@ -120,7 +120,7 @@ func (n *Node) open() (err error) {
 	begin := o.begin()
 	log := raftlog.Options{
 		FS: o.FS, Dir: path.Join(o.Dir, "log"), Marks: o.Dir + ".marks", Cluster: o.Cluster, Member: o.Member,
-		SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes, Life: o.Life, Generation: o.Generation,
+		SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes, Life: o.Life, SameLife: o.SameLife, Generation: o.Generation,
 	}
 	if !o.Existing {
 		log.Begin = begin

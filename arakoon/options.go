@@ -46,7 +46,10 @@ type Options struct {
 	// and state have. Files of a later life are refused. Generation is the newest of
 	// the host. Log and state remember the highest of each that they were told.
 	Life, Generation uint64
-	Functions        []Function
+	// SameLife says that a member that is there must be of that life, if it is not 0: files of
+	// an older life are refused too, as those of a member that a recovery has given up.
+	SameLife  bool
+	Functions []Function
 	// Knows makes the member one of an older release, see state.Options; 0: this one.
 	Knows     uint32
 	Transport Transport // none: a group of one

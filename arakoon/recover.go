@@ -107,7 +107,7 @@ func Recover(opt Options, life uint64) (s Survivor, err error) {
 // survive opens the files of a member, calls fn with the members as of the end of its log, and
 // closes the files. None of the member's goroutines runs.
 func survive(opt Options, fn func(*Node, *pb.ConfState) error) error {
-	opt.Existing, opt.HoldCompaction, opt.Life, opt.Transport, opt.Fetcher = true, true, 0, nil, nil
+	opt.Existing, opt.HoldCompaction, opt.Life, opt.SameLife, opt.Transport, opt.Fetcher = true, true, 0, false, nil, nil
 	n := unopened(opt)
 	err := n.open()
 	if err == nil {

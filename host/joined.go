@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 
-	albahere "openvstorage/alba/embedded"
 	"openvstorage/arakoon/groups"
 	"openvstorage/host/members"
 	"openvstorage/internal/disk"
@@ -40,7 +39,7 @@ func (d *daemon) openJoined(fsys disk.FS) (_ *joined, err error) {
 		}
 		of = token.Cluster
 	}
-	specs := append([]groups.Spec{{Name: registryGroup}}, albahere.Specs()...)
+	specs := allSpecs()
 	for i := range specs {
 		specs[i].After = nil // they were made by the first host
 	}

@@ -21,6 +21,7 @@ import (
 	"openvstorage/host/cluster"
 	"openvstorage/host/members"
 	"openvstorage/host/metrics"
+	"openvstorage/host/recovery"
 	"openvstorage/internal/control"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/descriptors"
@@ -117,7 +118,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	if d.dir, err = datadir.Open(fsys, dir); err != nil {
 		return err
 	}
-	if err := tighten(d.dir, d.logger); err != nil {
+	if err := errors.Join(recovery.Check(fsys, d.dir.Path), tighten(d.dir, d.logger)); err != nil {
 		return err
 	}
 	fsys = d.dir.Guard()

@@ -234,9 +234,13 @@ func (g *Groups) openMembers(ctx context.Context, specs []Spec, existing bool) e
 	return errors.Join(errs...)
 }
 
+// Cluster is the UUID in the files of a group's members. id is that of the data directory that
+// the group was made in.
+func Cluster(id uuid.UUID, group string) uuid.UUID { return uuid.NewSHA1(id, []byte(group)) }
+
 func (g *Groups) openMember(ctx context.Context, s Spec, existing bool) (*member, error) {
 	opt := arakoon.Options{
-		FS: g.opt.FS, Dir: g.dir(s), Cluster: uuid.NewSHA1(g.opt.ID, []byte(s.Name)), Member: max(s.Member, 1),
+		FS: g.opt.FS, Dir: g.dir(s), Cluster: Cluster(g.opt.ID, s.Name), Member: max(s.Member, 1),
 		Functions: s.Functions, Existing: existing, Generation: g.opt.Ledger.Record().Generation, Transport: s.Link.Transport,
 		SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, HoldCompaction: true, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
 		Logger: g.opt.Logger.With("group", s.Name), OnFull: g.opt.OnFull,

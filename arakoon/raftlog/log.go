@@ -54,6 +54,8 @@ type Options struct {
 	// life is refused. Generation is the newest of the host. The log keeps the highest
 	// of each.
 	Life, Generation uint64
+	// SameLife refuses a log of an older life than Life too, instead of raising it.
+	SameLife bool
 }
 
 func (o Options) withDefaults() Options {

@@ -69,6 +69,10 @@ func (l *Log) comeTo(newest *segment) error {
 	if life := l.opt.Life; life != 0 && newest.life > life {
 		return fmt.Errorf("%w: %s is of life %d, and is to be opened as of life %d, which is older", ErrIdentity, newest.path, newest.life, life)
 	}
+	if life := l.opt.Life; l.opt.SameLife && newest.life < life {
+		return fmt.Errorf("%w: %s is of life %d, and a recovery has made life %d of its group, without this member: it is of no use any more; have another member take its place",
+			ErrIdentity, newest.path, newest.life, life)
+	}
 	l.life, l.generation = max(l.life, newest.life), max(l.generation, newest.generation)
 	return nil
 }

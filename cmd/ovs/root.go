@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/cmd/ovs/arakooncmd"
 	"openvstorage/cmd/ovs/clustercmd"
+	"openvstorage/cmd/ovs/recovercmd"
 	"openvstorage/internal/control"
 	"openvstorage/internal/counted"
 )
@@ -29,6 +30,7 @@ func (a *app) root() *cobra.Command {
 		upCommand{a}.command(), vdiskCommands{a}.group(), albaCommands{a}.group(), inspectCommands{a}.group(), loopCommands{a}.group())
 	tools := clustercmd.Tools{Client: a.client, Print: a.print, Done: a.done, Group: group, Wants: wants, Usage: usagef}
 	c.AddCommand(append(tools.Commands(), arakooncmd.Commands(tools)...)...)
+	c.AddCommand(recovercmd.Command(tools, a.directory))
 	c.Long = `ovs serves virtual disks over NBD and keeps them in one data directory.
 
 Start with:

@@ -265,6 +265,7 @@ func (g *group) with(number uint64, joining bool) (groups.Spec, error) {
 		Transport: t, Store: claims{g.store}, Changed: g.store.writes.Load,
 		Tune: func(o *arakoon.Options) {
 			o.Fetcher, o.Joining, o.Zone = t, joining, g.zone
+			o.Life, o.SameLife = listed.Life, true
 		},
 		Attach: func(n *arakoon.Node) {
 			g.member.Store(number)

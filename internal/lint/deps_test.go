@@ -58,6 +58,7 @@ var allowed = []struct {
 	{"host/roster", []string{"trust"}, "where hosts are, in the store of trust"},
 	{"host/cluster", []string{"arakoon/state", "host/roster", "internal/control", "internal/datadir", "internal/wire", "trust"}, "a host's identity and its listener; what is served there comes from above"},
 	{"host/members", []string{"arakoon", "arakoon/*", "host/cluster", "host/roster", "host/trustkeys", "internal/datadir", "internal/wire", "trust"}, "members of groups on the hosts of a cluster; here these meet"},
+	{"host/recovery", []string{"arakoon", "arakoon/groups", "arakoon/roster", "host/cluster", "host/members", "host/trustkeys", "internal/datadir", "trust"}, "a host goes on alone; here these meet"},
 
 	{"nbd", []string{"device"}, "a front end; never volumedriver"},
 	{"nbd/*", []string{"device", "nbd", "nbd/*"}, "clients, suites, another server"},

@@ -1,0 +1,138 @@
+// Package recovercmd has `ovs recover`: a person decides that what a group needs is gone for
+// good. The first way back that it knows is a member that survives.
+package recovercmd
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"openvstorage/cmd/ovs/clustercmd"
+	"openvstorage/host"
+	"openvstorage/host/recovery"
+)
+
+// command is `ovs recover` with its flags.
+type command struct {
+	clustercmd.Tools
+	directory func() (string, error)
+	yes       bool
+}
+
+// Command returns `ovs recover`. directory is the data directory that the user has named.
+func Command(t clustercmd.Tools, directory func() (string, error)) *cobra.Command {
+	cmd := &command{Tools: t, directory: directory}
+	c := &cobra.Command{
+		Use:   "recover [GROUP...] --data DIR",
+		Short: "go on with what is on this host alone, when the other hosts are lost for good",
+		Long: `ovs recover makes this host the only one that holds the Arakoon groups of its
+cluster, or those that are named: with all that their members here hold, in a later life. It
+works on a data directory that no ovs up uses. It first shows what it would do and what may
+be missing, and asks. Then ovs up leads the groups here, and other hosts can join.
+
+It refuses while a majority of a group's voters answers: then nothing needs a recovery. There
+is no flag that overrides this. If the other hosts must never run again, stop them.
+
+The hosts that held the other members are given up: they are refused from then on, by name,
+also when they come back. Each joins again with an empty directory and a new token.
+Deletion of data is suspended, until ovs alba backend resume-deletion.`,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              cmd.run,
+	}
+	c.Flags().BoolVar(&cmd.yes, "yes", false, "do it without asking; the other hosts must never run again")
+	return c
+}
+
+// answer is what whoever decides has to type.
+const answer = "recover"
+
+func (cmd *command) run(c *cobra.Command, args []string) (err error) {
+	dir, err := cmd.directory()
+	if err != nil {
+		return err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	return cmd.survivor(c, dir, args)
+}
+
+// survivor recovers from the members in a data directory.
+func (cmd *command) survivor(c *cobra.Command, dir string, groups []string) (err error) {
+	logger := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	r, err := host.Recover(c.Context(), dir, groups, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	plan := r.Plan()
+	if asks, _ := c.Flags().GetBool("json"); !asks {
+		write(c.OutOrStdout(), plan)
+	}
+	if err := cmd.confirm(c); err != nil {
+		return err
+	}
+	if err := r.Run(c.Context()); err != nil {
+		return err
+	}
+	return cmd.Print(plan, func(w io.Writer) {
+		fmt.Fprintf(w, "recovered: this host holds the groups alone, in life %d; start it with ovs up --data %s --listen HOST:PORT\n", plan.Life, dir)
+	})
+}
+
+// confirm has a person decide, unless --yes was given.
+func (cmd *command) confirm(c *cobra.Command) error {
+	if cmd.yes {
+		return nil
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "The hosts that are given up must be off, and never run again as they are.\nType %q to go on: ", answer)
+	line, err := bufio.NewReader(io.LimitReader(c.InOrStdin(), 1<<10)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if strings.TrimSpace(line) != answer {
+		return fmt.Errorf("nothing was changed: %q was not typed; or give --yes", answer)
+	}
+	return nil
+}
+
+// write shows what a recovery will do.
+func write(out io.Writer, p recovery.Plan) {
+	fmt.Fprintf(out, "host %s of cluster %s goes on alone, in life %d\n", p.Host, p.Cluster, p.Life)
+	if p.Resumes {
+		fmt.Fprintln(out, "this was decided before, and is finished now")
+	}
+	fmt.Fprintln(out)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "GROUP\tMEMBER\tLIFE\tLAST ENTRY\tTERM\tKNOWN COMMITTED\tIN SYNC\tMEMBERS")
+	for _, g := range p.Groups {
+		sync := "no"
+		if g.InSync {
+			sync = "yes"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", g.Name, g.Member, g.Life, g.Last, g.Term, g.Committed, sync, g.Members)
+	}
+	_ = w.Flush()
+	fmt.Fprintln(out, "\nmay be missing:")
+	for _, g := range p.Groups {
+		fmt.Fprintf(out, "  %s: %s\n", g.Name, g.Missing)
+	}
+	for _, l := range p.Lacks {
+		fmt.Fprintf(out, "  %s\n", l)
+	}
+	if len(p.GivenUp) > 0 {
+		fmt.Fprintln(out, "\ngiven up:")
+	}
+	for _, o := range p.GivenUp {
+		fmt.Fprintf(out, "  host %s at %s: %s\n", o.Host, strings.Join(o.Addresses, ", "), o.State)
+	}
+	fmt.Fprintln(out)
+}
