@@ -128,7 +128,7 @@ func (d *daemon) reopen(fsys disk.FS, o *openOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	d.members, err = members.Open(members.Options{Cluster: d.dir.ID, Self: d.dir.ID, FS: fsys, Dir: d.dir, Logger: d.logger, Groups: specs})
+	d.members, err = members.Open(members.Options{Cluster: d.dir.ID, Self: d.dir.ID, FS: fsys, Dir: d.dir, Logger: d.logger, Groups: specs, Zone: d.opt.Cluster.Zone, RequireZones: d.opt.Cluster.RequireZones})
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,10 @@ func (m *Members) On(host uuid.UUID) (list []string) {
 
 // Safety says in words how many hosts the groups can lose, and whether groups can be raised
 // (Advice).
-func (m *Members) Safety() string {
+func (m *Members) Safety() string { return m.lossText() + m.zonesText() }
+
+// lossText says how many hosts the groups can lose.
+func (m *Members) lossText() string {
 	text := m.safety()
 	if advice := m.Advice(); advice != "" {
 		text += "; " + advice

@@ -43,6 +43,10 @@ type Options struct {
 	FS      disk.FS
 	Dir     *datadir.Directory
 	Logger  *slog.Logger
+	Zone    string // of this host, as it was started; "": none
+	// RequireZones is in how many zones everything is to be held, if nobody has said so
+	// before; 0: nothing is said. For the first host alone.
+	RequireZones int
 	// Groups are those of the cluster: names and functions.
 	Groups []groups.Spec
 }
@@ -264,7 +268,13 @@ func (g *group) with(number uint64, joining bool) (groups.Spec, error) {
 	s.Link = groups.Link{
 		Transport: t, Store: claims{g.store}, Changed: g.store.writes.Load,
 		Tune: func(o *arakoon.Options) {
-			o.Fetcher, o.Joining, o.Zone = t, joining, g.zone
+			o.Fetcher, o.Joining = t, joining
+			o.Zone = func(member uint64) string {
+				if member == number {
+					return m.o.Zone // where this process is, whatever others know
+				}
+				return g.zone(member)
+			}
 			o.Life, o.SameLife = listed.Life, true
 		},
 		Attach: func(n *arakoon.Node) {
@@ -377,6 +387,7 @@ func (m *Members) Serve(g *groups.Groups) {
 	m.work.Go(m.follow)
 	m.work.Go(m.sweep)
 	m.work.Go(m.steward)
+	m.work.Go(m.want)
 }
 
 // yieldTime is how long End waits for others to take over what is led here.

@@ -180,7 +180,8 @@ func (w *stewardship) adjust(r *roster.Roster, known []hosts.Host) {
 	}
 	for _, name := range w.names() {
 		if _, listed := r.Group(name); !listed {
-			r.PutGroup(roster.Group{Name: name, Next: 2, Members: []roster.Member{{ID: 1, Host: w.o.Self}}})
+			config, _ := r.Group(Config) // what holds for the others holds for it
+			r.PutGroup(roster.Group{Name: name, Next: 2, RequireZones: config.RequireZones, Members: []roster.Member{{ID: 1, Host: w.o.Self}}})
 			r.Sort()
 		}
 	}
@@ -298,6 +299,11 @@ func (v viewer) Change(ctx context.Context, group string, voters, learners []uin
 	return store.change(ctx, voters, learners)
 }
 
+// Require implements membership.Groups.
+func (v viewer) Require(ctx context.Context, group string, zones int) error {
+	return v.of.all[group].store.require(ctx, zones, false)
+}
+
 // successor is a voter that stays one, 0 if there is none.
 func (v viewer) successor(now membership.View, voters []uint64) uint64 {
 	for _, id := range voters {
@@ -344,6 +350,9 @@ func (dryRun) AddLearner(context.Context, string, uint64) error { return errDry 
 
 // Change implements membership.Groups.
 func (dryRun) Change(context.Context, string, []uint64, []uint64) error { return errDry }
+
+// Require implements membership.Groups.
+func (dryRun) Require(context.Context, string, int) error { return errDry }
 
 // dryRosters reads the roster, and writes none.
 type dryRosters struct{ dryRun }

@@ -77,6 +77,16 @@ func (g *GroupsClient) Raise(ctx context.Context, group string, level uint32) (A
 	return call[ArakoonLevels](ctx, c, "arakoon/raise", raiseRequest{group, level}, nil)
 }
 
+// Zones says how the groups stand to the zones that must hold everything.
+func (g *GroupsClient) Zones(ctx context.Context) ([]ArakoonZones, error) {
+	return call[[]ArakoonZones](ctx, g.of, "arakoon/zones", struct{}{}, nil)
+}
+
+// RequireZones sets in how many zones all groups must hold everything, 1 for no requirement.
+func (g *GroupsClient) RequireZones(ctx context.Context, zones int) ([]ArakoonZones, error) {
+	return call[[]ArakoonZones](ctx, g.of, "arakoon/require-zones", zonesRequest{zones}, nil)
+}
+
 // Hash compares the states of a group's members.
 func (g *GroupsClient) Hash(ctx context.Context, group string) (ArakoonHashes, error) {
 	c := g.of

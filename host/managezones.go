@@ -1,0 +1,52 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"openvstorage/host/members"
+	"openvstorage/internal/control"
+)
+
+// Zones implements control.Arakoon.
+func (m managedGroups) Zones(ctx context.Context) ([]control.ArakoonZones, error) {
+	list := []control.ArakoonZones{}
+	if m.members != nil {
+		return zonesOf(m.members.Zones(ctx)), nil
+	}
+	names := m.of.Names()
+	slices.Sort(names)
+	for _, name := range names {
+		list = append(list, control.ArakoonZones{Group: name, InForce: true})
+	}
+	return list, nil
+}
+
+// RequireZones implements control.Arakoon.
+func (m managedGroups) RequireZones(ctx context.Context, zones int) ([]control.ArakoonZones, error) {
+	if m.members == nil {
+		return nil, fmt.Errorf("%w: this machine is in no cluster, and so in one zone: give ovs up --listen, and join others", control.ErrInvalid)
+	}
+	list, err := m.members.RequireZones(ctx, zones)
+	switch {
+	case errors.Is(err, members.ErrZones):
+		return nil, fmt.Errorf("%w: %w", control.ErrInvalid, err)
+	case err != nil:
+		return nil, groupError(members.Config, err)
+	}
+	return zonesOf(list), nil
+}
+
+func zonesOf(groups []members.GroupZones) []control.ArakoonZones {
+	list := []control.ArakoonZones{}
+	for _, g := range groups {
+		r := g.Requirement
+		list = append(list, control.ArakoonZones{
+			Group: g.Group, Wanted: g.Wanted, Required: r.Zones, InForce: g.InForce(), Since: r.Since, Lowered: r.Lowered, From: r.From,
+			Asserted: r.Asserted, Zones: g.Zones, Error: text(g.Err),
+		})
+	}
+	return list
+}
