@@ -119,6 +119,9 @@ func (s *stepper) proposeChange() {
 		}
 		return
 	}
+	if !s.synced.forget(s) {
+		return // the next turn tries again
+	}
 	cc := &pb.ConfChangeV2{Changes: steps, Context: appendBase(nil, s.conf)}
 	if err := s.raft.ProposeConfChange(cc); err != nil {
 		s.endChange(changed{err: fmt.Errorf("%w: %w", s.notLeader(), err)})
@@ -285,6 +288,7 @@ func (s *stepper) setConf(c *pb.ConfState) {
 	s.peers.setMembers(without(all, []uint64{s.opt.Member}))
 	s.places.forget(all)
 	s.deliver(s.zones.setMembers(all))
+	s.synced.setMembers(s, c)
 }
 
 // alone reports whether a member is the only one, so that there is nobody to hear from.

@@ -121,6 +121,9 @@ func (s *stepper) receive(r received) {
 	if m.GetType() == pb.MsgAppResp && s.isMember(m.GetFrom()) {
 		s.places.note(m.GetFrom(), m.GetContext())
 	}
+	if s.synced.active && m.GetType() == pb.MsgAppResp {
+		s.synced.hear(s, m)
+	}
 	if m.GetType() == pb.MsgAppResp && !m.GetReject() && s.zones.active() && s.isMember(m.GetFrom()) {
 		s.acknowledged(m)
 		return
@@ -192,6 +195,9 @@ func (s *stepper) deliver(acks []ack) {
 }
 
 func (s *stepper) step(m *pb.Message) {
+	if s.synced.active && m.GetType() == pb.MsgAppResp && s.synced.holds(s, m) {
+		return
+	}
 	// Both errors are usual: a member that was removed still sends, and only a leader
 	// takes proposals.
 	err := s.raft.Step(m)

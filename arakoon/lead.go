@@ -165,6 +165,7 @@ func (s *stepper) tickAll() {
 	s.watchDisk()
 	s.watchZones()
 	s.prefer()
+	s.synced.tick(s)
 	s.endTransfers()
 }
 

@@ -66,6 +66,10 @@ type Options struct {
 	// it tells where the process is that it runs in, and is asked once: what the member
 	// acknowledges counts for that zone. Of others it is for words alone.
 	Zone func(member uint64) string
+	// SyncPatience is for how long a group with one voter waits for a learner that was in
+	// sync, before it goes on without it; below 0 for ever. 0: no learner is kept in sync,
+	// which must not change to and fro, as a learner would not know.
+	SyncPatience time.Duration
 	// Preferred are the masters that are preferred, all alike: a leader that is none of
 	// them gives the lead to one that was heard from and had caught up for 20 times
 	// Tick, and tries that ever more rarely where it gets the lead back soon.

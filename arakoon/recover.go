@@ -3,9 +3,11 @@ package arakoon
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 
 	"openvstorage/arakoon/raftlog"
+	"openvstorage/arakoon/state"
 
 	"go.etcd.io/raft/v3/confchange"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -31,9 +33,12 @@ type Survivor struct {
 	Last, Term, Committed uint64
 	// Members are those as of the last entry, whether that is committed or not.
 	Members Members
-	// InSync says that, as of its last entry, nothing was answered that the member lacks, see
-	// Synced. It cannot know whether it was dropped since.
+	// InSync says of a learner that, as of its last entry, nothing was answered that it lacks
+	// (Options.SyncPatience). It cannot know whether it was dropped since.
 	InSync bool
+	// Requirement of zones, as far as the member knows it to be in force. One that is lowered
+	// by an entry of which the member does not know whether it is committed is lowered here.
+	Requirement Requirement
 }
 
 // Alone reports whether the member is its group's only one.
@@ -99,7 +104,8 @@ func Recover(opt Options, life uint64) (s Survivor, err error) {
 		last := s.Last + uint64(len(round.Entries))
 		s.Life, s.Last, s.Committed, s.Term = life, last, last, round.HardState.GetTerm()
 		s.Members = Members{Voters: []uint64{s.Member}}
-		return nil
+		s.Requirement, err = n.required(last)
+		return err
 	})
 	return s, err
 }
@@ -138,13 +144,17 @@ func (n *Node) survivor(conf *pb.ConfState) (s Survivor, err error) {
 		return s, err
 	}
 	s.Committed = max(hard.GetCommit(), n.state.Applied().Index)
+	if s.Requirement, err = n.required(s.Committed); err != nil {
+		return s, err
+	}
 	switch {
 	case len(s.Members.Voters) == 0:
 		return s, fmt.Errorf("%w: member %d never learned who the members of the group are, so the group has answered nothing that is here alone", ErrNoMember, s.Member)
 	case !s.Members.Has(s.Member):
 		return s, fmt.Errorf("%w: the group has removed member %d, and went on with %v", ErrNoMember, s.Member, s.Members)
 	}
-	return s, nil
+	s.InSync, err = n.inSync(s)
+	return s, err
 }
 
 // confAtEnd is who the members are when the whole log is applied.
@@ -158,6 +168,20 @@ func (n *Node) confAtEnd() (*pb.ConfState, error) {
 		return err
 	})
 	return conf, err
+}
+
+// required is the requirement of zones as of the end of the log. An entry that raises it
+// counts if it is known to be committed.
+func (n *Node) required(committed uint64) (Requirement, error) {
+	q, _ := n.state.state().Requirement()
+	err := n.tail(func(e *pb.Entry) error {
+		zones, asserted, ok := state.RequiredBy(e.GetData())
+		if ok && e.GetType() == pb.EntryNormal && zones != q.Zones && (e.GetIndex() <= committed || zones < q.Zones) {
+			q = q.After(e.GetIndex(), zones, asserted)
+		}
+		return nil
+	})
+	return q, err
 }
 
 // tail calls fn with the entries that the log holds and the state has not applied.
@@ -238,6 +262,19 @@ func (n *Node) renewal(s Survivor, conf *pb.ConfState) (r raftlog.Round, err err
 	}
 	one := func(t pb.ConfChangeType, id uint64) *pb.ConfChangeSingle {
 		return &pb.ConfChangeSingle{Type: t.Enum(), NodeId: new(id)}
+	}
+	// One member is in one zone. That the requirement ends is recorded with the rest; also where
+	// it may only be on its way.
+	if q, err := n.required(s.Last); err != nil {
+		return r, err
+	} else if q.Zones > 1 {
+		body, err := state.Require(1, true).Encode()
+		if err != nil {
+			return r, err
+		}
+		last++
+		data := state.AppendBatch(nil, state.Batch{Origin: rand.Uint64(), Number: 1, Commands: []state.Command{{Body: body}}})
+		r.Entries = append(r.Entries, &pb.Entry{Term: new(term), Index: new(last), Data: data})
 	}
 	if len(conf.GetVotersOutgoing()) > 0 {
 		if err := add(); err != nil { // it leaves the joint configuration

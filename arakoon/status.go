@@ -36,6 +36,9 @@ type Status struct {
 	// nothing stands in the way, which promises nothing.
 	Obstacle string
 	Peers    []PeerStatus // all members, ascending; on a leader alone
+	// InSync are the learners of a group with one voter that hold all that is answered, and
+	// Behind those that do not; on a leader alone.
+	InSync, Behind []uint64
 }
 
 // PeerStatus is what a leader knows of a member.
@@ -90,6 +93,7 @@ func (s *stepper) status() Status {
 		})
 		slices.SortFunc(out.Peers, func(a, b PeerStatus) int { return cmp.Compare(a.ID, b.ID) })
 	}
+	out.InSync, out.Behind = s.synced.lists(s)
 	out.Obstacle = s.obstacle(out)
 	return out
 }
@@ -132,5 +136,5 @@ func (s *stepper) obstacle(now Status) string {
 	if e := s.zonesAway(); e != nil {
 		return e.Error()
 	}
-	return ""
+	return s.synced.obstacle(s)
 }

@@ -57,6 +57,7 @@ type stepper struct {
 	zones      zones
 	places     places
 	needs      needs
+	synced     synced
 	changes    changes
 	lead       lead
 

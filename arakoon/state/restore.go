@@ -41,6 +41,16 @@ func Restore(opt Options, from io.Reader, prepare func(BackupInfo, *Options) err
 		b = s.db.NewBatch()
 		return nil
 	}, func(key, value []byte) error {
+		if string(key) == string(zonesKey) {
+			// The new group has one member, which is in one zone. It is recorded.
+			q, err := decodeRequirement(value)
+			if err != nil {
+				return err
+			}
+			if q.Zones > 1 {
+				value = appendRequirement(nil, q.After(max(s.meta.at.Index, q.Since), 1, true))
+			}
+		}
 		if err := b.Set(key, value, nil); err != nil || b.Len() < 4<<20 {
 			return err
 		}

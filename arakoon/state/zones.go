@@ -89,8 +89,8 @@ func loadRequirement(db *pebble.DB) (Requirement, error) {
 	return decodeRequirement(v)
 }
 
-// to is the requirement after an entry that sets it.
-func (r Requirement) to(zones int, asserted bool, index uint64) Requirement {
+// After is the requirement after an entry that sets it.
+func (r Requirement) After(index uint64, zones int, asserted bool) Requirement {
 	if zones < r.Zones {
 		r.Lowered, r.From, r.Asserted = index, r.Zones, asserted
 	}
@@ -146,7 +146,7 @@ func (t *tx) require(s step) (Result, *Error) {
 	if t.zones.Zones == int(s.number) {
 		return Result{Found: true, Count: t.zones.Since}, nil
 	}
-	t.zones = t.zones.to(int(s.number), s.asserted, t.index)
+	t.zones = t.zones.After(t.index, int(s.number), s.asserted)
 	t.under.set(zonesKey, appendRequirement(nil, t.zones))
 	return Result{Count: t.index}, nil
 }

@@ -124,6 +124,9 @@ func write(out io.Writer, p recovery.Plan) {
 	fmt.Fprintln(out, "\nmay be missing:")
 	for _, g := range p.Groups {
 		fmt.Fprintf(out, "  %s: %s\n", g.Name, g.Missing)
+		if g.Zones != "" && g.Zones != "no requirement" {
+			fmt.Fprintf(out, "  %s: zones required: %s\n", g.Name, g.Zones)
+		}
 	}
 	for _, l := range p.Lacks {
 		fmt.Fprintf(out, "  %s\n", l)
