@@ -39,6 +39,21 @@ func (m managedGroups) RequireZones(ctx context.Context, zones int) ([]control.A
 	return zonesOf(list), nil
 }
 
+// AssertZones implements control.Arakoon.
+func (m managedGroups) AssertZones(ctx context.Context, zones int) ([]control.ArakoonZones, error) {
+	if m.members == nil {
+		return nil, fmt.Errorf("%w: this machine is in no cluster, and requires no zones", control.ErrInvalid)
+	}
+	list, err := m.members.AssertZones(ctx, zones)
+	switch {
+	case errors.Is(err, members.ErrZones):
+		return nil, fmt.Errorf("%w: %w", control.ErrInvalid, err)
+	case err != nil:
+		return nil, groupError(members.Config, err)
+	}
+	return zonesOf(list), nil
+}
+
 func zonesOf(groups []members.GroupZones) []control.ArakoonZones {
 	list := []control.ArakoonZones{}
 	for _, g := range groups {

@@ -22,10 +22,12 @@ import (
 
 // fleet is a cluster of processes.
 type fleet struct {
-	t    *testing.T
-	bin  string
-	dir  string
-	host map[int]*process
+	t     *testing.T
+	bin   string
+	dir   string
+	host  map[int]*process
+	zone  map[int]string   // of hosts that are not in one of their own
+	flags map[int][]string // more of them
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -62,7 +64,11 @@ func (f *fleet) data(n int) string { return filepath.Join(f.dir, fmt.Sprint(n)) 
 func (f *fleet) start(n int, token string) error {
 	pid := os.Getpid()
 	address := fmt.Sprintf("127.%d.%d.%d:26400", 100+pid>>16&31, pid>>8&0xff, pid&0x1f<<3|n)
-	args := []string{"up", "--data", f.data(n), "--listen", address, "--zone", fmt.Sprintf("z%d", n)}
+	zone := f.zone[n]
+	if zone == "" {
+		zone = fmt.Sprintf("z%d", n)
+	}
+	args := append([]string{"up", "--data", f.data(n), "--listen", address, "--zone", zone}, f.flags[n]...)
 	if token != "" {
 		args = append(args, "--join", token)
 	}

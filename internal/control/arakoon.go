@@ -47,6 +47,8 @@ type Arakoon interface {
 	// RequireZones sets in how many zones all groups must hold everything, 1 for no
 	// requirement. What is not in force when it returns comes by itself.
 	RequireZones(ctx context.Context, zones int) ([]ArakoonZones, error)
+	// AssertZones lowers that, on the word of a person that the other zones are off for good.
+	AssertZones(ctx context.Context, zones int) ([]ArakoonZones, error)
 	// Hash compares the states of the members of a group at one revision.
 	Hash(ctx context.Context, group string) (ArakoonHashes, error)
 	// Backup calls write with a backup of a group, piece by piece. If group is "" it does
@@ -303,6 +305,9 @@ func (s *Server) arakoonRoutes(mux *http.ServeMux) {
 	handle(s, mux, "arakoon/zones", handleGroups(func(a Arakoon, ctx context.Context, _ struct{}) ([]ArakoonZones, error) { return a.Zones(ctx) }, s))
 	handle(s, mux, "arakoon/require-zones", handleGroups(func(a Arakoon, ctx context.Context, r zonesRequest) ([]ArakoonZones, error) {
 		return a.RequireZones(ctx, r.Zones)
+	}, s))
+	handle(s, mux, "arakoon/recover", handleGroups(func(a Arakoon, ctx context.Context, r zonesRequest) ([]ArakoonZones, error) {
+		return a.AssertZones(ctx, r.Zones)
 	}, s))
 	handle(s, mux, "arakoon/hash", handleGroups(func(a Arakoon, ctx context.Context, r groupRequest) (ArakoonHashes, error) {
 		return a.Hash(ctx, r.Group)

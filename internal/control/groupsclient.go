@@ -87,6 +87,11 @@ func (g *GroupsClient) RequireZones(ctx context.Context, zones int) ([]ArakoonZo
 	return call[[]ArakoonZones](ctx, g.of, "arakoon/require-zones", zonesRequest{zones}, nil)
 }
 
+// AssertZones lowers it, on the word of a person that the other zones are off for good.
+func (g *GroupsClient) AssertZones(ctx context.Context, zones int) ([]ArakoonZones, error) {
+	return call[[]ArakoonZones](ctx, g.of, "arakoon/recover", zonesRequest{zones}, nil)
+}
+
 // Hash compares the states of a group's members.
 func (g *GroupsClient) Hash(ctx context.Context, group string) (ArakoonHashes, error) {
 	c := g.of
