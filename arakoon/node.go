@@ -216,7 +216,7 @@ func (n *Node) join() error {
 	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer, took: n.figures.stores.add}
 	n.stepper.storing = n.appender.storing
 	n.stepper.zones.zone = n.stepper.places.said
-	if err := n.stepper.loadNeeds(at.Index, last, n.log.Entries); err != nil {
+	if err := n.stepper.needs.load(n.stepper, at.Index, last, n.log.Entries); err != nil {
 		return err
 	}
 	n.stepper.setConf(at.Conf) // raft has the same

@@ -184,6 +184,21 @@ func (n *Node) required(committed uint64) (Requirement, error) {
 	return q, err
 }
 
+// endRequirement is the entry behind the last one that ends a requirement of zones, if there
+// is or may be one: one member is in one zone. So that is on record with the rest.
+func (n *Node) endRequirement(last, term uint64) ([]*pb.Entry, error) {
+	q, err := n.required(last)
+	if err != nil || q.Zones < 2 {
+		return nil, err
+	}
+	body, err := state.Require(1, true).Encode()
+	if err != nil {
+		return nil, err
+	}
+	data := state.AppendBatch(nil, state.Batch{Origin: rand.Uint64(), Number: 1, Commands: []state.Command{{Body: body}}})
+	return []*pb.Entry{{Term: new(term), Index: new(last + 1), Data: data}}, nil
+}
+
 // tail calls fn with the entries that the log holds and the state has not applied.
 func (n *Node) tail(fn func(*pb.Entry) error) error {
 	last, err := n.log.LastIndex()
@@ -263,19 +278,10 @@ func (n *Node) renewal(s Survivor, conf *pb.ConfState) (r raftlog.Round, err err
 	one := func(t pb.ConfChangeType, id uint64) *pb.ConfChangeSingle {
 		return &pb.ConfChangeSingle{Type: t.Enum(), NodeId: new(id)}
 	}
-	// One member is in one zone. That the requirement ends is recorded with the rest; also where
-	// it may only be on its way.
-	if q, err := n.required(s.Last); err != nil {
+	if r.Entries, err = n.endRequirement(s.Last, term); err != nil {
 		return r, err
-	} else if q.Zones > 1 {
-		body, err := state.Require(1, true).Encode()
-		if err != nil {
-			return r, err
-		}
-		last++
-		data := state.AppendBatch(nil, state.Batch{Origin: rand.Uint64(), Number: 1, Commands: []state.Command{{Body: body}}})
-		r.Entries = append(r.Entries, &pb.Entry{Term: new(term), Index: new(last), Data: data})
 	}
+	last += uint64(len(r.Entries))
 	if len(conf.GetVotersOutgoing()) > 0 {
 		if err := add(); err != nil { // it leaves the joint configuration
 			return r, err

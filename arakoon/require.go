@@ -71,7 +71,7 @@ func (z ZoneCalls) RequireZones(ctx context.Context, zones int, asserted bool) (
 		return 0, err
 	}
 	before := z.Requirement().Zones
-	if err := n.ask(ctx, func(s *stepper) error { return s.mayRequire(zones) }); err != nil {
+	if err := n.ask(ctx, func(s *stepper) error { return s.needs.may(s, zones) }); err != nil {
 		return 0, err
 	}
 	_, results, err := n.Write(ctx, seq)
@@ -111,9 +111,9 @@ func (n *Node) ask(ctx context.Context, question func(s *stepper) error) error {
 	return n.Err()
 }
 
-// mayRequire refuses more zones than there are. The entry itself waits for them, but whoever
+// may refuses more zones than there are. The entry itself waits for them, but whoever
 // asked for what cannot be would be left with a group that answers nothing.
-func (s *stepper) mayRequire(zones int) error {
+func (n *needs) may(s *stepper, zones int) error {
 	if !s.leading.Load() {
 		return s.notLeader()
 	}
@@ -166,19 +166,19 @@ type needed struct {
 	asserted bool
 }
 
-// loadNeeds takes the requirement from the state and from what the log has beyond it.
-func (s *stepper) loadNeeds(applied, last uint64, entries func(lo, hi, limit uint64) ([]*pb.Entry, error)) error {
-	r, _ := s.needs.state()
-	s.needs.base = r.Zones
+// load takes the requirement from the state and from what the log has beyond it.
+func (n *needs) load(s *stepper, applied, last uint64, entries func(lo, hi, limit uint64) ([]*pb.Entry, error)) error {
+	r, _ := n.state()
+	n.base = r.Zones
 	for next := applied + 1; s.opt.Zone != nil && next <= last; {
 		list, err := entries(next, last+1, 4<<20)
 		if err != nil {
 			return err
 		}
-		s.needs.note(list)
+		n.note(list)
 		next = list[len(list)-1].GetIndex() + 1
 	}
-	s.zones.need = s.needs.now()
+	s.zones.need = n.now()
 	return nil
 }
 
@@ -213,25 +213,25 @@ func (n *needs) asserted() bool {
 	return slices.ContainsFunc(n.ahead, func(a needed) bool { return a.asserted })
 }
 
-// noteNeeds is for entries that the log is given.
-func (s *stepper) noteNeeds(entries []*pb.Entry) {
-	if s.opt.Zone != nil && s.needs.note(entries) {
-		s.holdTo(s.needs.now(), s.needs.asserted())
+// given is for entries that the log is given.
+func (n *needs) given(s *stepper, entries []*pb.Entry) {
+	if s.opt.Zone != nil && n.note(entries) {
+		n.holdTo(s, n.now(), n.asserted())
 	}
 }
 
 // holdTo changes how many zones the gate waits for. at once: what lowers it does not wait for
 // an empty entry.
-func (s *stepper) holdTo(zones int, atOnce bool) {
+func (n *needs) holdTo(s *stepper, zones int, atOnce bool) {
 	leads := s.raft.BasicStatus().RaftState == raft.StateLeader
 	if !leads || atOnce || zones >= s.zones.need {
-		s.gate(zones)
+		n.gate(s, zones)
 		return
 	}
 	term := s.raft.BasicStatus().HardState.GetTerm()
-	if at := s.needs.settle; at.index > 0 && at.term == term {
+	if at := n.settle; at.index > 0 && at.term == term {
 		if applied, _ := s.progress.now(); applied >= at.index {
-			s.gate(zones)
+			n.gate(s, zones)
 		}
 		return
 	}
@@ -240,22 +240,21 @@ func (s *stepper) holdTo(zones int, atOnce bool) {
 		return // the next turn tries again
 	}
 	s.ready()
-	s.needs.settle = place{s.last, term}
+	n.settle = place{s.last, term}
 }
 
 // gate has the gate wait for so many zones.
-func (s *stepper) gate(zones int) {
-	s.needs.settle = place{}
+func (n *needs) gate(s *stepper, zones int) {
+	n.settle = place{}
 	s.deliver(s.zones.require(zones))
-	if s.zonesAway() == nil {
-		s.needs.ticks = 0
-		s.needs.missing.Store(nil)
+	if n.away(s) == nil {
+		n.ticks = 0
+		n.missing.Store(nil)
 	}
 }
 
-// keepNeeds takes over what was applied since.
-func (s *stepper) keepNeeds() {
-	n := &s.needs
+// keep takes over what was applied since.
+func (n *needs) keep(s *stepper) {
 	if len(n.ahead) == 0 && n.renewed == 0 && n.settle.index == 0 && n.now() == s.zones.need {
 		return
 	}
@@ -265,19 +264,18 @@ func (s *stepper) keepNeeds() {
 	}
 	n.renewed, n.base = 0, r.Zones
 	n.ahead = slices.DeleteFunc(n.ahead, func(a needed) bool { return a.index <= applied })
-	s.holdTo(n.now(), n.asserted())
+	n.holdTo(s, n.now(), n.asserted())
 }
 
 // missingTicks is for how long zones must be away before requests are refused for it: three
 // elections, as a leader that has begun just now has not heard from all yet.
 const missingTicks = 3 * electionTicks
 
-// watchZones notes at a tick whether enough zones are there. A leader without them refuses
+// watch notes at a tick whether enough zones are there. A leader without them refuses
 // writes and consistent reads, and says why, when that has been so for a while: they would
 // wait, and a group that was recovered elsewhere could have answered otherwise meanwhile.
-func (s *stepper) watchZones() {
-	n := &s.needs
-	if err := s.zonesAway(); err == nil || !s.leading.Load() {
+func (n *needs) watch(s *stepper) {
+	if err := n.away(s); err == nil || !s.leading.Load() {
 		n.ticks = 0
 		n.missing.Store(nil)
 	} else if n.ticks++; n.ticks >= missingTicks {
@@ -285,8 +283,8 @@ func (s *stepper) watchZones() {
 	}
 }
 
-// zonesAway says which zones are not heard from, nil if enough are.
-func (s *stepper) zonesAway() *ZonesError {
+// away says which zones are not heard from, nil if enough are.
+func (n *needs) away(s *stepper) *ZonesError {
 	if !s.zones.active() {
 		return nil
 	}

@@ -82,7 +82,7 @@ func (s *stepper) status() Status {
 	}
 	out.Requirement, _ = s.needs.state()
 	if raw.RaftState == raft.StateLeader {
-		out.Missing = s.zonesAway()
+		out.Missing = s.needs.away(s)
 		s.raft.WithProgress(func(id uint64, t raft.ProgressType, pr tracker.Progress) {
 			p := PeerStatus{
 				ID: id, Match: pr.Match, State: pr.State.String(), Learner: t == raft.ProgressTypeLearner,
@@ -133,7 +133,7 @@ func (s *stepper) obstacle(now Status) string {
 			return fmt.Sprintf("of the voters %v only %v are heard from", voters, alive)
 		}
 	}
-	if e := s.zonesAway(); e != nil {
+	if e := s.needs.away(s); e != nil {
 		return e.Error()
 	}
 	return s.synced.obstacle(s)

@@ -117,7 +117,7 @@ func (s *stepper) turn() {
 	// Before: raft may have become the leader or ceased to be, and both of the
 	// calls between depend on it. After: they have given raft something to do.
 	s.ready()
-	s.keepNeeds()
+	s.needs.keep(s)
 	s.takeSnapshot()
 	s.propose()
 	s.proposeChange()
@@ -319,7 +319,7 @@ func (s *stepper) given(m *pb.Message) {
 	if entries := m.GetEntries(); len(entries) > 0 {
 		s.last = entries[len(entries)-1].GetIndex()
 		s.proven(entries)
-		s.noteNeeds(entries)
+		s.needs.given(s, entries)
 	}
 }
 

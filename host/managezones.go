@@ -14,7 +14,7 @@ import (
 func (m managedGroups) Zones(ctx context.Context) ([]control.ArakoonZones, error) {
 	list := []control.ArakoonZones{}
 	if m.members != nil {
-		return zonesOf(m.members.Zones(ctx)), nil
+		return zonesOf(members.Zoning{Of: m.members}.List(ctx)), nil
 	}
 	names := m.of.Names()
 	slices.Sort(names)
@@ -29,7 +29,7 @@ func (m managedGroups) RequireZones(ctx context.Context, zones int) ([]control.A
 	if m.members == nil {
 		return nil, fmt.Errorf("%w: this machine is in no cluster, and so in one zone: give ovs up --listen, and join others", control.ErrInvalid)
 	}
-	list, err := m.members.RequireZones(ctx, zones)
+	list, err := members.Zoning{Of: m.members}.Require(ctx, zones)
 	switch {
 	case errors.Is(err, members.ErrZones):
 		return nil, fmt.Errorf("%w: %w", control.ErrInvalid, err)
@@ -44,7 +44,7 @@ func (m managedGroups) AssertZones(ctx context.Context, zones int) ([]control.Ar
 	if m.members == nil {
 		return nil, fmt.Errorf("%w: this machine is in no cluster, and requires no zones", control.ErrInvalid)
 	}
-	list, err := m.members.AssertZones(ctx, zones)
+	list, err := members.Zoning{Of: m.members}.Assert(ctx, zones)
 	switch {
 	case errors.Is(err, members.ErrZones):
 		return nil, fmt.Errorf("%w: %w", control.ErrInvalid, err)

@@ -367,9 +367,7 @@ func TestAnyHistory(t *testing.T) {
 // lowered when the roster says so. A roster that says nothing changes nothing.
 func TestStewardRequiresZones(t *testing.T) {
 	w := newWorld(t, 2)
-	for i := range w.hosts {
-		w.hosts[i].Zone = "a"
-	}
+	w.join("a")
 	w.roster.Groups[0].RequireZones = 2
 	w.view.MayRequire = true
 	for range 20 {

@@ -41,15 +41,9 @@ func Restore(opt Options, from io.Reader, prepare func(BackupInfo, *Options) err
 		b = s.db.NewBatch()
 		return nil
 	}, func(key, value []byte) error {
-		if string(key) == string(zonesKey) {
-			// The new group has one member, which is in one zone. It is recorded.
-			q, err := decodeRequirement(value)
-			if err != nil {
-				return err
-			}
-			if q.Zones > 1 {
-				value = appendRequirement(nil, q.After(max(s.meta.at.Index, q.Since), 1, true))
-			}
+		value, err := alone(key, value, s.meta.at.Index)
+		if err != nil {
+			return err
 		}
 		if err := b.Set(key, value, nil); err != nil || b.Len() < 4<<20 {
 			return err
@@ -79,4 +73,17 @@ func Restore(opt Options, from io.Reader, prepare func(BackupInfo, *Options) err
 		}
 	}
 	return info, err
+}
+
+// alone returns the value of a key in a group of one member that was made at an index. That is
+// in one zone, so a requirement of zones ends, on record.
+func alone(key, value []byte, index uint64) ([]byte, error) {
+	if string(key) != string(zonesKey) {
+		return value, nil
+	}
+	q, err := decodeRequirement(value)
+	if err != nil || q.Zones < 2 {
+		return value, err
+	}
+	return appendRequirement(nil, q.After(max(index, q.Since), 1, true)), nil
 }

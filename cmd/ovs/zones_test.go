@@ -35,7 +35,6 @@ func (f *fleet) requires(zones int) {
 // who asks is told which one is missing and what to do. On the word of a person that it is off
 // the others go on; that is recorded, and shown. When it is back two zones can be required again.
 func TestTwoZones(t *testing.T) {
-	t.Parallel()
 	f := newFleet(t)
 	f.zone = map[int]string{1: "north", 2: "south", 3: "north"}
 	f.flags = map[int][]string{1: {"--require-zones", "2"}}
@@ -54,13 +53,13 @@ func TestTwoZones(t *testing.T) {
 	if out, err := f.try(1, "recover", "--require-zones", "1", "--yes"); err == nil || !strings.Contains(err.Error(), "hears from all zones") {
 		t.Errorf("while both zones are there: %s, %v", out, err)
 	}
-	f.ovs(1, "vdisk", "create", "before", "1M")
+	f.ovs(1, "vdisk", "create", "before", "--size", "1MiB")
 	f.kill(2)
 	if out, err := f.try(1, "arakoon", "require-zones", "1"); err == nil || !strings.Contains(err.Error(), "south") || !strings.Contains(err.Error(), "ovs recover --require-zones 1") {
 		t.Errorf("it was lowered without the other zone: %s, %v", out, err)
 	}
 	f.ovs(1, "recover", "--require-zones", "1", "--yes")
-	f.ovs(1, "vdisk", "create", "alone", "1M")
+	f.ovs(1, "vdisk", "create", "alone", "--size", "1MiB")
 	for _, g := range f.zones(1) {
 		if g.Required != 1 || !g.Asserted || g.From != 2 || g.Lowered == 0 {
 			t.Errorf("%+v", g)
@@ -75,12 +74,11 @@ func TestTwoZones(t *testing.T) {
 		return err == nil
 	})
 	f.requires(2)
-	f.ovs(1, "vdisk", "create", "after", "1M")
+	f.ovs(1, "vdisk", "create", "after", "--size", "1MiB")
 }
 
 // Three zones, of which two must hold everything: each may die in turn, and all go on.
 func TestThreeZones(t *testing.T) {
-	t.Parallel()
 	f := newFleet(t)
 	f.flags = map[int][]string{1: {"--require-zones", "2"}}
 	f.up(1)
@@ -91,10 +89,10 @@ func TestThreeZones(t *testing.T) {
 	for _, n := range []int{2, 3, 1} {
 		f.kill(n)
 		if n != 1 { // the vDisks are on the first host in this release
-			f.ovs(1, "vdisk", "create", fmt.Sprintf("without%d", n), "1M")
+			f.ovs(1, "vdisk", "create", fmt.Sprintf("without%d", n), "--size", "1MiB")
 		}
 		f.up(n)
-		f.ovs(1, "vdisk", "create", fmt.Sprintf("with%d", n), "1M")
+		f.ovs(1, "vdisk", "create", fmt.Sprintf("with%d", n), "--size", "1MiB")
 		f.requires(2)
 	}
 }

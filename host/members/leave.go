@@ -75,7 +75,7 @@ func (m *Members) On(host uuid.UUID) (list []string) {
 
 // Safety says in words how many hosts the groups can lose, and whether groups can be raised
 // (Advice).
-func (m *Members) Safety() string { return m.lossText() + m.zonesText() }
+func (m *Members) Safety() string { return m.lossText() + Zoning{m}.text() }
 
 // lossText says how many hosts the groups can lose.
 func (m *Members) lossText() string {

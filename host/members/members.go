@@ -387,7 +387,7 @@ func (m *Members) Serve(g *groups.Groups) {
 	m.work.Go(m.follow)
 	m.work.Go(m.sweep)
 	m.work.Go(m.steward)
-	m.work.Go(m.want)
+	m.work.Go(Zoning{m}.want)
 }
 
 // yieldTime is how long End waits for others to take over what is led here.

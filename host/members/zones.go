@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"openvstorage/arakoon"
+	"openvstorage/arakoon/kv"
 	"openvstorage/arakoon/roster"
 	"openvstorage/arakoon/state"
 )
@@ -18,6 +19,9 @@ var ErrZones = errors.New("zones cannot be required")
 
 // zonesTime bounds how long RequireZones waits until the groups are there.
 const zonesTime = 20 * time.Second
+
+// Zoning is what Of does about zones.
+type Zoning struct{ Of *Members }
 
 // GroupZones is how a group stands to the zones that are to be required.
 type GroupZones struct {
@@ -33,35 +37,29 @@ func (g GroupZones) InForce() bool {
 	return g.Err == nil && max(g.Wanted, 1) == max(g.Requirement.Zones, 1)
 }
 
-// Zones asks the masters of all groups which zones they require.
-func (m *Members) Zones(ctx context.Context) (list []GroupZones) {
+// List asks the masters of all groups which zones they require.
+func (z Zoning) List(ctx context.Context) (list []GroupZones) {
+	m := z.Of
 	r := m.file.Now()
 	for _, name := range m.names() {
 		g, _ := r.Group(name)
 		one := GroupZones{Group: name, Wanted: int(g.RequireZones), Zones: zonesOf(r, g)}
-		one.Requirement, one.Err = m.requirement(ctx, name)
+		one.Requirement, one.Err = z.requirement(ctx, name)
 		list = append(list, one)
 	}
 	return list
 }
 
 // requirement asks a group's master.
-func (m *Members) requirement(ctx context.Context, name string) (arakoon.Requirement, error) {
+func (z Zoning) requirement(ctx context.Context, name string) (arakoon.Requirement, error) {
+	m := z.Of
 	g := m.all[name]
 	if n := g.store.alone(); n != nil && n.Err() == nil {
 		return n.Requirement(), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
-	c, err := g.store.remote()
-	if err != nil {
-		return arakoon.Requirement{}, err
-	}
-	leader, err := c.WhoMaster(ctx)
-	if err != nil {
-		return arakoon.Requirement{}, err
-	}
-	s, err := c.Status(ctx, leader)
+	s, err := z.status(ctx, name)
 	return s.Requirement, err
 }
 
@@ -76,31 +74,20 @@ func zonesOf(r *roster.Roster, g roster.Group) (names []string) {
 	return slices.Compact(names)
 }
 
-// RequireZones sets in how many zones all groups must hold everything, those that are made
+// Require sets in how many zones all groups must hold everything, those that are made
 // later too; 1 is no requirement. It is refused where hosts that may hold members are in fewer
 // zones. The order: the wish is durable in the roster first, so that whoever is the steward
 // does not bring a group back to the one before, and goes on if this host dies; then each group
 // gets its entry, which says itself when it holds (arakoon.ZoneCalls.RequireZones). Raising waits
 // for members that are still to be made; what is not in force when it returns comes by itself.
-func (m *Members) RequireZones(ctx context.Context, zones int) ([]GroupZones, error) {
+func (z Zoning) Require(ctx context.Context, zones int) ([]GroupZones, error) {
+	m := z.Of
 	ctx, cancel := context.WithTimeout(ctx, zonesTime)
 	defer cancel()
 	if zones < 1 || zones > state.ZonesMax {
 		return nil, fmt.Errorf("%w: %d zones; 1 to %d can be", ErrZones, zones, state.ZonesMax)
 	}
-	err := m.book().Change(ctx, func(r *roster.Roster) error {
-		if names := m.placesFor(r); zones > 1 && len(names) < zones {
-			return fmt.Errorf("%w: %d zones, and hosts that may hold members are in %d: %s", ErrZones, zones, len(names), strings.Join(names, ", "))
-		}
-		for i := range r.Groups {
-			r.Groups[i].RequireZones = uint8(zones)
-		}
-		return nil
-	})
-	if err == nil {
-		err = m.read()
-	}
-	if err != nil {
+	if err := z.wish(ctx, zones); err != nil {
 		return nil, err
 	}
 	m.stir()
@@ -109,10 +96,10 @@ func (m *Members) RequireZones(ctx context.Context, zones int) ([]GroupZones, er
 			select {
 			case <-time.After(lookAgain):
 			case <-ctx.Done():
-				return m.Zones(context.WithoutCancel(ctx)), nil
+				return z.List(context.WithoutCancel(ctx)), nil
 			}
 		}
-		list := m.Zones(ctx)
+		list := z.List(ctx)
 		late := slices.DeleteFunc(slices.Clone(list), GroupZones.InForce)
 		if len(late) == 0 {
 			return list, nil
@@ -126,11 +113,45 @@ func (m *Members) RequireZones(ctx context.Context, zones int) ([]GroupZones, er
 	}
 }
 
-// AssertZones lowers what all groups require, though other zones are away: a person says that
+// wish writes into the roster what is wanted. A swap does not end with ctx: whoever asked is told
+// then what it waits for.
+func (z Zoning) wish(ctx context.Context, zones int) error {
+	m := z.Of
+	done := make(chan error, 1)
+	go func() { // it ends with the swap, and with the client of the group
+		done <- m.book().Change(ctx, func(r *roster.Roster) error {
+			if names := z.placesFor(r); zones > 1 && len(names) < zones {
+				return fmt.Errorf("%w: %d zones, and hosts that may hold members are in %d: %s", ErrZones, zones, len(names), strings.Join(names, ", "))
+			}
+			for i := range r.Groups {
+				r.Groups[i].RequireZones = uint8(zones)
+			}
+			return nil
+		})
+	}()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("%w: %w", arakoon.ErrUnknownOutcome, ctx.Err())
+	}
+	if err == nil {
+		return m.read()
+	}
+	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), viewTime)
+	defer cancel()
+	if s, e := z.status(ask, Config); e == nil && s.Obstacle != "" {
+		err = fmt.Errorf("%w: %s", err, s.Obstacle)
+	}
+	return err
+}
+
+// Assert lowers what all groups require, though other zones are away: a person says that
 // they are off for good. It is refused where no group lacks a zone, as then nobody has to say
 // so. Each group has its record before the roster has the wish: without the first the config
 // group cannot take the second. A steward raises nothing meanwhile, as the zones are away.
-func (m *Members) AssertZones(ctx context.Context, zones int) ([]GroupZones, error) {
+func (z Zoning) Assert(ctx context.Context, zones int) ([]GroupZones, error) {
+	m := z.Of
 	ctx, cancel := context.WithTimeout(ctx, zonesTime)
 	defer cancel()
 	if zones < 1 || zones > state.ZonesMax {
@@ -139,14 +160,14 @@ func (m *Members) AssertZones(ctx context.Context, zones int) ([]GroupZones, err
 	names := slices.DeleteFunc(m.names(), func(name string) bool { return name == Config })
 	lowered := 0
 	for _, name := range append([]string{Config}, names...) {
-		q, err := m.requirement(ctx, name)
+		q, err := z.requirement(ctx, name)
 		if err != nil {
 			return nil, fmt.Errorf("group %s: %w; `ovs recover` is the way where no majority is", name, err)
 		}
 		if q.Zones <= zones {
 			continue
 		}
-		if gone, err := m.lacksZone(ctx, name); err != nil || !gone {
+		if gone, err := z.lacksZone(ctx, name); err != nil || !gone {
 			return nil, errors.Join(fmt.Errorf("%w: group %s hears from all zones that it requires: use `ovs arakoon require-zones %d`", ErrZones, name, zones), err)
 		}
 		if err := m.all[name].store.require(ctx, zones, true); err != nil {
@@ -167,25 +188,31 @@ func (m *Members) AssertZones(ctx context.Context, zones int) ([]GroupZones, err
 	if err != nil {
 		return nil, fmt.Errorf("%d groups are lowered, and the roster is not: run it again: %w", lowered, err)
 	}
-	return m.Zones(ctx), nil
+	return z.List(ctx), nil
 }
 
 // lacksZone reports whether a group's master hears from too few zones.
-func (m *Members) lacksZone(ctx context.Context, name string) (bool, error) {
-	c, err := m.all[name].store.remote()
-	if err != nil {
-		return false, err
-	}
-	leader, err := c.WhoMaster(ctx)
-	if err != nil {
-		return false, err
-	}
-	s, err := c.Status(ctx, leader)
+func (z Zoning) lacksZone(ctx context.Context, name string) (bool, error) {
+	s, err := z.status(ctx, name)
 	return strings.HasPrefix(s.Obstacle, arakoon.ErrZones.Error()), err
 }
 
+// status is that of a group's master.
+func (z Zoning) status(ctx context.Context, name string) (s kv.Status, err error) {
+	c, err := z.Of.all[name].store.remote()
+	if err != nil {
+		return s, err
+	}
+	leader, err := c.WhoMaster(ctx)
+	if err != nil {
+		return s, err
+	}
+	return c.Status(ctx, leader)
+}
+
 // placesFor are the zones of the hosts that may hold members.
-func (m *Members) placesFor(r *roster.Roster) (names []string) {
+func (z Zoning) placesFor(r *roster.Roster) (names []string) {
+	m := z.Of
 	w := stewardship{Members: m}
 	for _, h := range r.Hosts {
 		if holds, leaves := w.place(h.ID); holds && !leaves && !h.Leaves && h.Zone != "" {
@@ -197,8 +224,9 @@ func (m *Members) placesFor(r *roster.Roster) (names []string) {
 }
 
 // want has what this host was started with wanted, if nobody has said anything before. It is
-// kept in the roster from then on, and changed by RequireZones.
-func (m *Members) want() {
+// kept in the roster from then on, and changed by Require.
+func (z Zoning) want() {
+	m := z.Of
 	for m.o.RequireZones > 0 && m.loops.Err() == nil {
 		changed := m.file.Changed()
 		settled := m.Known() && len(m.file.Now().Groups) >= len(m.all)
@@ -235,9 +263,10 @@ func (m *Members) want() {
 	}
 }
 
-// zonesText says in words how the groups stand to zones, "" if nobody asked for any. It asks
+// text says in words how the groups stand to zones, "" if nobody asked for any. It asks
 // nobody: it is as the members here have it.
-func (m *Members) zonesText() string {
+func (z Zoning) text() string {
+	m := z.Of
 	r := m.file.Now()
 	config, _ := r.Group(Config)
 	wanted, lowered, inForce := int(config.RequireZones), "", true
@@ -261,5 +290,5 @@ func (m *Members) zonesText() string {
 	case inForce:
 		return fmt.Sprintf("; everything is held in %d zones before it is answered", wanted)
 	}
-	return fmt.Sprintf("; %d zones are asked for, and not required yet: hosts that may hold members are in %d (%s)", wanted, len(m.placesFor(r)), strings.Join(m.placesFor(r), ", "))
+	return fmt.Sprintf("; %d zones are asked for, and not required yet: hosts that may hold members are in %d (%s)", wanted, len(z.placesFor(r)), strings.Join(z.placesFor(r), ", "))
 }
