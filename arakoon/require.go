@@ -53,7 +53,7 @@ func (z ZoneCalls) Requirement() Requirement {
 //
 // Raising is refused with ErrMembers unless members that are heard from are in so many zones.
 // When it returns, that many zones hold everything up to its revision, and from then on
-// everything.
+// everything; and they know that it is so.
 //
 // Lowering is recorded in the state, with its revision, and as many zones as were required
 // hold that record before anything is answered without them. So whatever zone a recovery
@@ -71,17 +71,17 @@ func (z ZoneCalls) RequireZones(ctx context.Context, zones int, asserted bool) (
 		return 0, err
 	}
 	before := z.Requirement().Zones
-	if err := n.ask(ctx, func(s *stepper) error { return s.needs.may(s, zones) }); err != nil {
+	if err := ask(ctx, n, func(s *stepper) error { return s.needs.may(s, zones) }); err != nil {
 		return 0, err
 	}
 	_, results, err := n.Write(ctx, seq)
 	if err != nil {
 		return 0, err
 	}
-	if zones < before {
+	if zones != max(before, 1) {
 		// Whoever holds an entry behind it knows that it is committed.
 		if _, err := n.Do(ctx, new(Sequence)); err != nil {
-			return 0, fmt.Errorf("%w: the requirement of zones is lowered, and a majority may not know yet: %w", ErrUnknownOutcome, err)
+			return 0, fmt.Errorf("%w: the requirement of zones is changed, and a majority may not know yet: %w", ErrUnknownOutcome, err)
 		}
 	}
 	return results[0].Count, nil
@@ -94,7 +94,7 @@ type asking struct {
 }
 
 // ask has the stepper answer a question.
-func (n *Node) ask(ctx context.Context, question func(s *stepper) error) error {
+func ask(ctx context.Context, n *Node, question func(s *stepper) error) error {
 	if err := errors.Join(ctx.Err(), n.Err()); err != nil {
 		return err
 	}
