@@ -213,10 +213,14 @@ func (n *needs) asserted() bool {
 	return slices.ContainsFunc(n.ahead, func(a needed) bool { return a.asserted })
 }
 
-// given is for entries that the log is given.
+// given is for entries that the log is given. What has to wait for an empty entry is left to
+// keep: raft is handing out its messages now, and none may overtake another.
 func (n *needs) given(s *stepper, entries []*pb.Entry) {
-	if s.opt.Zone != nil && n.note(entries) {
-		n.holdTo(s, n.now(), n.asserted())
+	if s.opt.Zone == nil || !n.note(entries) {
+		return
+	}
+	if zones := n.now(); zones >= s.zones.need || n.asserted() || s.raft.BasicStatus().RaftState != raft.StateLeader {
+		n.gate(s, zones)
 	}
 }
 
