@@ -264,14 +264,18 @@ func (n *Node) start() error {
 			return err
 		}
 	}
+	zoned := n.stepper.zones.active() // from here on it is the stepper's
 	n.end.run(n.stepper.loop)
 	n.end.run(n.appender.loop)
 	n.end.run(n.applier.loop)
 	n.end.run(n.leaser.loop)
 	n.end.run(n.hasher.loop)
-	alone, err := n.applyAlone(n.stepper.toldOthers)
-	if err != nil {
-		return err
+	alone := false
+	if !zoned {
+		var err error
+		if alone, err = n.applyAlone(n.stepper.toldOthers); err != nil {
+			return err
+		}
 	}
 	if !alone || n.opt.HoldCompaction {
 		n.end.run(func() { n.compactor.loop(nil) })
@@ -294,9 +298,6 @@ func (n *Node) start() error {
 // turns out that there are other members: the state may be from before they came, and then
 // they have to be heard from first, which Open does not wait for.
 func (n *Node) applyAlone(others <-chan struct{}) (alone bool, err error) {
-	if n.stepper.zones.active() {
-		return false, nil
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.readers.settle(ctx, Consistent) }()
