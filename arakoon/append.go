@@ -24,7 +24,7 @@ type appender struct {
 	took      func(time.Duration)
 	stored    func(index uint64) // of the first entry of each round, before it is
 	hard      *pb.HardState      // as the log has it
-	later     *pb.HardState      // a newer one that goes into the log with the next change of the members, nil if there is none
+	later     *pb.HardState      // a newer one that goes into the log with the next entries, nil if there is none
 	installer *installer
 	stalled   atomic.Pointer[error] // why the log cannot take anything now, nil if it can
 	stores    atomic.Uint64         // begun and ended, together: odd while one runs
@@ -81,13 +81,19 @@ func (a *appender) rounds(messages []*pb.Message) (rounds []raftlog.Round) {
 		h := &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 		// A commit index that has merely moved is not worth a sync: a restart learns it
 		// again. Term and vote are: a member that forgot its vote could vote twice in
-		// one term.
+		// one term. But the commit index goes into the log with the next entries. So
+		//
+		//   - whoever has the entry that ends a joint change knows that the one that began
+		//     it was committed. Otherwise it would campaign by the members before both, and
+		//     two majorities could exist that share no member;
+		//   - whoever has an entry behind one that changed which zones are required knows
+		//     that this was committed: a recovery goes by it, and a leader (require.go).
 		moved := false
 		switch {
 		case !raft.IsEmptyHardState(h):
 			moved = h.GetTerm() != a.hard.GetTerm() || h.GetVote() != a.hard.GetVote()
 			a.later = h
-		case a.later != nil && changesMembers(r.Entries):
+		case a.later != nil && len(r.Entries) > 0:
 			h = a.later
 		}
 		if !raft.IsEmptyHardState(h) && (len(r.Entries) > 0 || moved) {
@@ -155,11 +161,7 @@ func (a *appender) patiently(change func() error) error {
 	}
 }
 
-// changesMembers reports whether a change of the members is among entries. The commit index
-// goes into the log with each, even if it was not worth a sync before: the entry that ends
-// a joint change comes when the one that began it is committed. A member that had it, and
-// did not know that, would campaign by the members before both, and two majorities could
-// exist that share no member.
+// changesMembers reports whether a change of the members is among entries.
 func changesMembers(entries []*pb.Entry) bool {
 	for _, e := range entries {
 		if e.GetType() != pb.EntryNormal {

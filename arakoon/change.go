@@ -217,8 +217,8 @@ func (s *stepper) checkChange(now, to Members) error {
 	if alive := s.aliveOf(to.Voters); len(alive) <= len(to.Voters)/2 {
 		return fmt.Errorf("%w: of the voters %v only %v are heard from, which is no majority", ErrMembers, to.Voters, alive)
 	}
-	if have := zonesOf(to.All(), s.opt.Zone); s.zones.need > 1 && have < s.zones.need {
-		return fmt.Errorf("%w: %v are in %d zones, and %d must hold everything", ErrMembers, to, have, s.zones.need)
+	if names := zoneNames(to.All(), s.places.zone); s.zones.active() && len(names) < s.zones.need {
+		return fmt.Errorf("%w: %v are in %d zones (%s), and %d must hold everything", ErrMembers, to, len(names), orNone(names), s.zones.need)
 	}
 	return nil
 }
@@ -286,6 +286,7 @@ func (s *stepper) setConf(c *pb.ConfState) {
 	}
 	all := membersOf(c).All()
 	s.peers.setMembers(without(all, []uint64{s.opt.Member}))
+	s.places.forget(all)
 	s.deliver(s.zones.setMembers(all))
 	s.synced.setMembers(s, c)
 }

@@ -115,6 +115,9 @@ func (n *Node) propose(ctx context.Context, c state.Command) (state.Outcome, err
 		if why := n.appender.stalled.Load(); why != nil {
 			err = fmt.Errorf("%w: %w", err, *why)
 		}
+		if why := n.missing.Load(); why != nil {
+			err = fmt.Errorf("%w: %w", err, why)
+		}
 		return state.Outcome{}, err
 	case <-n.end.failed:
 	case <-n.end.stop:

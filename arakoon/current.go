@@ -140,6 +140,8 @@ func (c *current) Scan(first, last []byte, reverse bool, fn func(key, value []by
 
 func (c *current) Level() uint32 { return c.state().Level() }
 
+func (c *current) Requirement() (state.Requirement, uint64) { return c.state().Requirement() }
+
 func (c *current) Lease(name string) (state.Lease, bool) { return c.state().Lease(name) }
 
 func (c *current) Leases() []state.Lease { return c.state().Leases() }

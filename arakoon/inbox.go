@@ -123,6 +123,9 @@ func (s *stepper) receive(r received) {
 		}
 		return
 	}
+	if m.GetType() == pb.MsgAppResp && s.isMember(m.GetFrom()) {
+		s.places.note(m.GetFrom(), m.GetContext())
+	}
 	if s.synced.active && m.GetType() == pb.MsgAppResp {
 		s.synced.hear(s, m)
 	}

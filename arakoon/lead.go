@@ -163,6 +163,7 @@ func (s *stepper) tickAll() {
 	s.peers.tick++
 	s.leaveJoint()
 	s.watchDisk()
+	s.needs.watch(s)
 	s.prefer()
 	s.synced.tick(s)
 	s.endTransfers()

@@ -86,7 +86,7 @@ func (n *Node) Members() Members { return membersOf(n.state.Applied().Conf) }
 //   - ErrUsed for a new member whose id the group has had before,
 //   - *NotCaughtUpError for a new voter that was no learner, or is too far behind,
 //   - ErrMembers where the change would end the group: an even number of voters, no
-//     majority of those that are heard from, fewer zones than Options.RequireZones.
+//     majority of those that are heard from, fewer zones than are required (ZoneCalls.RequireZones).
 //
 // After ErrUnknownOutcome the change may still happen.
 func (n *Node) ChangeMembers(ctx context.Context, want Members) error {

@@ -25,6 +25,7 @@ type Node struct {
 	QueryCalls
 	LeaseCalls
 	ImageCalls
+	ZoneCalls
 
 	opt       Options
 	functions *state.Registry
@@ -55,6 +56,7 @@ type Node struct {
 	leading atomic.Bool   // as raft said last
 	leader  atomic.Uint64 // as raft said last
 	full    atomic.Bool   // Pebble waits for room
+	missing atomic.Pointer[ZonesError]
 }
 
 // Open opens a member, or makes it. A new one is a group of one, unless Options.Joining
@@ -85,7 +87,7 @@ func unopened(opt Options) *Node {
 		progress:  &progress{waiters: map[chan struct{}]uint64{}},
 		proposals: &proposals{most: opt.Proposals, mostBytes: opt.ProposalBytes, batches: map[uint64][]*proposal{}},
 	}
-	n.QueryCalls, n.LeaseCalls, n.ImageCalls = QueryCalls{n}, LeaseCalls{n}, ImageCalls{n}
+	n.QueryCalls, n.LeaseCalls, n.ImageCalls, n.ZoneCalls = QueryCalls{n}, LeaseCalls{n}, ImageCalls{n}, ZoneCalls{n}
 	n.history, n.leaser, n.hasher = state.NewHistory(opt.History), &leaser{node: n}, &hasher{node: n}
 	n.end.onEnd, n.end.onFailure = n.proposals.end, n.onFailure
 	n.readers = &readers{most: opt.Reads, work: n.work, progress: n.progress, end: n.end}
@@ -200,18 +202,27 @@ func (n *Node) join() error {
 		return err
 	}
 	appends, applies := newQueue[*pb.Message](), newQueue[*pb.Message]()
-	out := outbox{n.opt.Member, n.opt.Transport, n.work}
 	origin := rand.Uint64()
+	out := outbox{member: n.opt.Member, transport: n.opt.Transport, work: n.work}
+	own := ""
+	if n.opt.Zone != nil {
+		own = n.opt.Zone(n.opt.Member)
+		out.stamp = appendStamp(nil, origin, own)
+	}
 	n.stepper = &stepper{
 		raft: r, work: n.work, appends: appends, applies: applies, out: out, end: n.end,
 		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{},
 		leading: &n.leading, leader: &n.leader, inbox: &n.inbox, gone: n.state.Gone, last: last, toldOthers: make(chan struct{}),
-		zones:  zones{need: n.opt.RequireZones, zone: n.opt.Zone},
+		needs: needs{missing: &n.missing, state: n.state.Requirement}, places: places{self: n.opt.Member, own: own, of: map[uint64]*placed{}, roster: n.opt.Zone},
 		synced: newSynced(n.opt, n.markedIn),
 		source: n.source, incoming: n.incoming, figures: &n.figures,
 	}
 	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer, took: n.figures.stores.add, stored: n.hasher.stored}
 	n.stepper.storing = n.appender.storing
+	n.stepper.zones.zone = n.stepper.places.said
+	if err := n.stepper.needs.load(n.stepper, at.Index, last, n.log.Entries); err != nil {
+		return err
+	}
 	n.stepper.setConf(at.Conf) // raft has the same
 	n.applier = &applier{
 		state: &n.state, log: n.log, queue: applies, work: n.work, out: out, end: n.end,
@@ -257,14 +268,18 @@ func (n *Node) start(ctx context.Context) error {
 			return err
 		}
 	}
+	zoned := n.stepper.zones.active() // from here on it is the stepper's
 	n.end.run(n.stepper.loop)
 	n.end.run(n.appender.loop)
 	n.end.run(n.applier.loop)
 	n.end.run(n.leaser.loop)
 	n.end.run(n.hasher.loop)
-	alone, err := n.applyAlone(ctx, n.stepper.toldOthers)
-	if err != nil {
-		return err
+	alone := false
+	if !zoned {
+		var err error
+		if alone, err = n.applyAlone(ctx, n.stepper.toldOthers); err != nil {
+			return err
+		}
 	}
 	if !alone || n.opt.HoldCompaction {
 		n.end.run(func() { n.compactor.loop(nil) })
@@ -289,9 +304,6 @@ func (n *Node) start(ctx context.Context) error {
 // turns out that there are other members: the state may be from before they came, and then
 // they have to be heard from first, which Open does not wait for.
 func (n *Node) applyAlone(within context.Context, others <-chan struct{}) (alone bool, err error) {
-	if n.opt.RequireZones > 1 {
-		return false, nil
-	}
 	ctx, cancel := context.WithCancel(within)
 	done := make(chan error, 1)
 	go func() { done <- n.readers.settle(ctx, Consistent) }()

@@ -62,11 +62,10 @@ type Options struct {
 	// one: only the very first member of a group is opened so.
 	Joining bool
 	// Zone tells in which zone a member is, "" if in none; nil: there are no zones. It
-	// must be fast, must not block, and may be called at any time.
+	// must be fast, must not block, and may be called at any time. Of this member itself
+	// it tells where the process is that it runs in, and is asked once: what the member
+	// acknowledges counts for that zone. Of others it is for words alone.
 	Zone func(member uint64) string
-	// RequireZones is in how many zones everything must be held durably before it is
-	// applied, read or answered; up to 1: no requirement. See Node.RequireZones.
-	RequireZones int
 	// SyncPatience is for how long a group with one voter waits for a learner that was in
 	// sync, before it goes on without it; below 0 for ever. 0: no learner is kept in sync,
 	// which must not change to and fro, as a learner would not know.

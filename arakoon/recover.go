@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 
 	"openvstorage/arakoon/raftlog"
+	"openvstorage/arakoon/state"
 
 	"go.etcd.io/raft/v3/confchange"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -35,6 +37,9 @@ type Survivor struct {
 	// InSync says of a learner that, as of its last entry, nothing was answered that it lacks
 	// (Options.SyncPatience). It cannot know whether it was dropped since.
 	InSync bool
+	// Requirement of zones, as far as the member knows it to be in force. One that is lowered
+	// by an entry of which the member does not know whether it is committed is lowered here.
+	Requirement Requirement
 }
 
 // Alone reports whether the member is its group's only one.
@@ -100,7 +105,8 @@ func Recover(opt Options, life uint64) (s Survivor, err error) {
 		last := s.Last + uint64(len(round.Entries))
 		s.Life, s.Last, s.Committed, s.Term = life, last, last, round.HardState.GetTerm()
 		s.Members = Members{Voters: []uint64{s.Member}}
-		return nil
+		s.Requirement, err = n.required(last)
+		return err
 	})
 	return s, err
 }
@@ -142,6 +148,9 @@ func (n stopped) survivor(conf *pb.ConfState) (s Survivor, err error) {
 		return s, err
 	}
 	s.Committed = max(hard.GetCommit(), n.state.Applied().Index)
+	if s.Requirement, err = n.required(s.Committed); err != nil {
+		return s, err
+	}
 	switch {
 	case len(s.Members.Voters) == 0:
 		return s, fmt.Errorf("%w: member %d never learned who the members of the group are, so the group has answered nothing that is here alone", ErrNoMember, s.Member)
@@ -163,6 +172,35 @@ func (n stopped) confAtEnd() (*pb.ConfState, error) {
 		return err
 	})
 	return conf, err
+}
+
+// required is the requirement of zones as of the end of the log. An entry that raises it
+// counts if it is known to be committed.
+func (n stopped) required(committed uint64) (Requirement, error) {
+	q, _ := n.state.state().Requirement()
+	err := n.tail(func(e *pb.Entry) error {
+		zones, asserted, ok := state.RequiredBy(e.GetData())
+		if ok && e.GetType() == pb.EntryNormal && zones != q.Zones && (e.GetIndex() <= committed || zones < q.Zones) {
+			q = q.After(e.GetIndex(), zones, asserted)
+		}
+		return nil
+	})
+	return q, err
+}
+
+// endRequirement is the entry behind the last one that ends a requirement of zones, if there
+// is or may be one: one member is in one zone. So that is on record with the rest.
+func (n stopped) endRequirement(last, term uint64) ([]*pb.Entry, error) {
+	q, err := n.required(last)
+	if err != nil || q.Zones < 2 {
+		return nil, err
+	}
+	body, err := state.Require(1, true).Encode()
+	if err != nil {
+		return nil, err
+	}
+	data := state.AppendBatch(nil, state.Batch{Origin: rand.Uint64(), Number: 1, Commands: []state.Command{{Body: body}}})
+	return []*pb.Entry{{Term: new(term), Index: new(last + 1), Data: data}}, nil
 }
 
 // tail calls fn with the entries that the log holds and the state has not applied.
@@ -244,6 +282,10 @@ func (n stopped) renewal(s Survivor, conf *pb.ConfState) (r raftlog.Round, err e
 	one := func(t pb.ConfChangeType, id uint64) *pb.ConfChangeSingle {
 		return &pb.ConfChangeSingle{Type: t.Enum(), NodeId: new(id)}
 	}
+	if r.Entries, err = n.endRequirement(s.Last, term); err != nil {
+		return r, err
+	}
+	last += uint64(len(r.Entries))
 	if len(conf.GetVotersOutgoing()) > 0 {
 		if err := add(); err != nil { // it leaves the joint configuration
 			return r, err

@@ -29,6 +29,9 @@ type Status struct {
 	Commit  uint64 // 0 of a member that has ended
 	Applied uint64
 	Members Members
+	// Requirement is of zones that must hold everything, as far as the member has applied.
+	Requirement Requirement
+	Missing     *ZonesError // the zones that are away while they are required; on a leader alone
 	// Obstacle says why writes would not go on now, as far as this member knows; "" if
 	// nothing stands in the way, which promises nothing.
 	Obstacle string
@@ -46,6 +49,7 @@ type PeerStatus struct {
 	State        string // StateProbe, StateReplicate or StateSnapshot
 	RecentActive bool   // it was heard from in the time of the last 8 heartbeats
 	Learner      bool
+	Zone         string // where it is, "" if that is not known or it is in none
 }
 
 // ExpectProgressPossible reports whether writes can be expected to go on.
@@ -76,11 +80,13 @@ func (s *stepper) status() Status {
 		ID: s.opt.Member, Leader: s.lead.id, Term: raw.HardState.GetTerm(), Role: s.role(raw.RaftState),
 		Commit: raw.HardState.GetCommit(), Applied: applied, Members: membersOf(s.conf),
 	}
+	out.Requirement, _ = s.needs.state()
 	if raw.RaftState == raft.StateLeader {
+		out.Missing = s.needs.away(s)
 		s.raft.WithProgress(func(id uint64, t raft.ProgressType, pr tracker.Progress) {
 			p := PeerStatus{
 				ID: id, Match: pr.Match, State: pr.State.String(), Learner: t == raft.ProgressTypeLearner,
-				RecentActive: id == s.opt.Member || s.peers.alive(id),
+				Zone: s.places.zone(id), RecentActive: id == s.opt.Member || s.peers.alive(id),
 			}
 			p.Lag = out.Commit - min(out.Commit, pr.Match)
 			out.Peers = append(out.Peers, p)
@@ -127,21 +133,8 @@ func (s *stepper) obstacle(now Status) string {
 			return fmt.Sprintf("of the voters %v only %v are heard from", voters, alive)
 		}
 	}
-	alive := s.aliveOf(now.Members.All())
-	if have := zonesOf(alive, s.opt.Zone); s.zones.active() && have < s.zones.need {
-		return fmt.Sprintf("members of %d zones must hold everything, and those heard from, %v, are in %d", s.zones.need, alive, have)
+	if e := s.needs.away(s); e != nil {
+		return e.Error()
 	}
 	return s.synced.obstacle(s)
-}
-
-type requireZones int
-
-// RequireZones changes in how many zones everything must be held (Options.RequireZones). It
-// holds for what is written from now on, on this member, while it leads; every member must
-// be told, as each may lead. Lowering it lets through what waits: who lowers it takes the
-// decision that one zone may lose what is answered from then on.
-func (n *Node) RequireZones(zones int) {
-	if n.Err() == nil {
-		n.work.put(requireZones(zones))
-	}
 }

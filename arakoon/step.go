@@ -3,6 +3,7 @@ package arakoon
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,8 @@ type stepper struct {
 	last       uint64        // the last entry that the log was given
 	peers      peers
 	zones      zones
+	places     places
+	needs      needs
 	synced     synced
 	changes    changes
 	lead       lead
@@ -114,6 +117,7 @@ func (s *stepper) turn() {
 	// Before: raft may have become the leader or ceased to be, and both of the
 	// calls between depend on it. After: they have given raft something to do.
 	s.ready()
+	s.needs.keep(s)
 	s.takeSnapshot()
 	s.propose()
 	s.proposeChange()
@@ -158,8 +162,8 @@ func (s *stepper) take(item any) {
 		s.synced.refused(s, w)
 	case *statusRequest:
 		w.done <- s.status()
-	case requireZones:
-		s.deliver(s.zones.require(int(w)))
+	case *asking:
+		w.done <- w.question(s)
 	}
 }
 
@@ -183,6 +187,11 @@ func (s *stepper) propose() {
 		s.waiting = nil
 		return
 	}
+	if err := s.needs.refused(); err != nil && !slices.ContainsFunc(s.waiting, func(p *proposal) bool { return p.command.Requires() }) {
+		s.proposals.refuse(0, s.waiting, err)
+		s.waiting = nil
+		return
+	}
 	// The leader's clock, once for all members: each of them applies the same time.
 	now := s.opt.Now().UnixNano()
 	for len(s.waiting) > 0 {
@@ -191,7 +200,7 @@ func (s *stepper) propose() {
 		size := 0
 		for len(b.Commands) < len(s.waiting) {
 			c := s.waiting[len(b.Commands)].command
-			if size += c.Size(); size > s.opt.EntryBytes && len(b.Commands) > 0 {
+			if size += c.Size(); len(b.Commands) > 0 && (size > s.opt.EntryBytes || c.Requires() || b.Commands[0].Requires()) {
 				break
 			}
 			c.Time = now
@@ -230,6 +239,13 @@ func (s *stepper) askIndex() {
 	// A leader learns what is committed with the first entry of its own term.
 	// Before that is applied it does not know the index.
 	if _, term := s.progress.now(); term != status.HardState.GetTerm() {
+		return
+	}
+	if err := s.needs.refused(); err != nil {
+		for _, r := range s.reads {
+			r.err <- err
+		}
+		s.reads = nil
 		return
 	}
 	s.round++
@@ -304,11 +320,13 @@ func (s *stepper) goesOut(m *pb.Message) bool {
 func (s *stepper) given(m *pb.Message) {
 	if snap := m.GetSnapshot().GetMetadata(); snap.GetIndex() > 0 {
 		s.last, s.confAt = snap.GetIndex(), snap.GetIndex()
+		s.needs.ahead, s.needs.renewed = nil, snap.GetIndex()
 		s.setConf(snap.GetConfState())
 	}
 	if entries := m.GetEntries(); len(entries) > 0 {
 		s.last = entries[len(entries)-1].GetIndex()
 		s.proven(entries)
+		s.needs.given(s, entries)
 	}
 }
 
@@ -351,6 +369,7 @@ type outbox struct {
 	member    uint64
 	transport Transport // nil in a group of one
 	work      *queue[any]
+	stamp     []byte // of what this member acknowledges, nil: none
 }
 
 func (o outbox) send(messages []*pb.Message) {
@@ -369,6 +388,7 @@ func (o outbox) respond(messages []*pb.Message, count int) {
 			if r.GetTo() == o.member {
 				own = append(own, r)
 			} else {
+				o.stamped(r)
 				away = append(away, r)
 			}
 		}

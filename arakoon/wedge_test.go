@@ -123,7 +123,9 @@ func TestEndedNodeGathersNothing(t *testing.T) {
 	n.work.take()
 	for range 10 {
 		n.ReportUnreachable(2)
-		n.RequireZones(1)
+		if _, err := n.RequireZones(t.Context(), 1, false); !errors.Is(err, ErrFailed) {
+			t.Error(err)
+		}
 		if s := n.Status(); s.Role != RoleFailed {
 			t.Error(s)
 		}

@@ -122,17 +122,3 @@ func (z *zones) release() (out []ack) {
 	}
 	return out
 }
-
-// zonesOf is in how many zones members are.
-func zonesOf(members []uint64, zone func(uint64) string) int {
-	names := map[string]bool{}
-	for _, id := range members {
-		if zone == nil {
-			break
-		}
-		if name := zone(id); name != "" {
-			names[name] = true
-		}
-	}
-	return len(names)
-}

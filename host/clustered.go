@@ -117,7 +117,7 @@ func (d *daemon) listenCluster(ctx context.Context) (err error) {
 // clusterOptions are those of either sort of host.
 func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 	return cluster.Options{
-		Least:  d.members.Least,
+		Least:  members.Leveling{Members: d.members}.Least,
 		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
 		Services: d.members.Services(), Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
 		InSync: func(host uuid.UUID) string { return members.InSync(d.members, host) },
@@ -139,7 +139,7 @@ func (d *daemon) reopen(fsys disk.FS, o *openOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	d.members, err = members.Open(members.Options{Cluster: d.dir.ID, Self: d.dir.ID, FS: fsys, Dir: d.dir, Logger: d.logger, Groups: specs})
+	d.members, err = members.Open(members.Options{Cluster: d.dir.ID, Self: d.dir.ID, FS: fsys, Dir: d.dir, Logger: d.logger, Groups: specs, Zone: d.opt.Cluster.Zone, RequireZones: d.opt.Cluster.RequireZones})
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func (d *daemon) openJoined(fsys disk.FS) (_ *joined, err error) {
 	for i := range specs {
 		specs[i].After = nil // they were made by the first host
 	}
-	d.members, err = members.Open(members.Options{Cluster: of, Self: d.dir.ID, FS: fsys, Dir: d.dir, Logger: d.logger, Groups: specs})
+	d.members, err = members.Open(members.Options{Cluster: of, Self: d.dir.ID, FS: fsys, Dir: d.dir, Logger: d.logger, Groups: specs, Zone: d.opt.Cluster.Zone})
 	if err != nil {
 		return nil, err
 	}

@@ -231,11 +231,11 @@ func (m managedGroups) group(name string, n *arakoon.Node) control.ArakoonGroup 
 	g := control.ArakoonGroup{
 		Group: name, Member: s.ID, Role: s.Role, Term: s.Term, Leader: s.Leader, Commit: s.Commit, Applied: s.Applied, Level: n.Level(), Obstacle: s.Obstacle,
 		Full: n.Stats().Full, Voters: s.Members.Voters, Learners: s.Members.Learners, Outgoing: s.Members.Outgoing,
-		LogBytes: f.LogBytes, StateBytes: f.StateBytes, Watchers: f.Watchers, Sessions: f.Sessions, Leases: f.Leases,
+		LogBytes: f.LogBytes, StateBytes: f.StateBytes, Watchers: f.Watchers, Sessions: f.Sessions, Leases: f.Leases, Zones: s.Requirement.Zones,
 		Since: moment(f.Lead.Since), Elections: f.Lead.Elections, LastElection: moment(f.Lead.LastElection), Changes: f.Lead.Changes,
 	}
 	for _, p := range s.Peers {
-		g.Members = append(g.Members, control.ArakoonMember{Member: p.ID, Match: p.Match, Lag: p.Lag, State: p.State, Active: p.RecentActive, Learner: p.Learner})
+		g.Members = append(g.Members, control.ArakoonMember{Member: p.ID, Match: p.Match, Lag: p.Lag, State: p.State, Active: p.RecentActive, Learner: p.Learner, Zone: p.Zone})
 	}
 	if open := m.open(); open != nil {
 		if fate, _ := open.Fate(name); fate.Failed != nil {

@@ -17,7 +17,7 @@ func (m managedGroups) Levels(ctx context.Context) (control.ArakoonLevels, error
 	if m.members == nil {
 		return m.ownLevels(), nil
 	}
-	l, err := m.members.Levels(ctx)
+	l, err := members.Leveling{Members: m.members}.Levels(ctx)
 	if err != nil {
 		return control.ArakoonLevels{}, Kind(err)
 	}
@@ -63,7 +63,7 @@ func (m managedGroups) Raise(ctx context.Context, group string, level uint32) (c
 	}
 	raise := m.raiseOwn
 	if m.members != nil {
-		raise = m.members.Raise
+		raise = members.Leveling{Members: m.members}.Raise
 	}
 	if err := raise(ctx, group, level); err != nil {
 		return control.ArakoonLevels{}, levelError(err)

@@ -157,10 +157,12 @@ var table = []Rule{
 	looks("arakoon/leases").on(GroupObject),
 	looks("arakoon/hash").on(GroupObject),
 	looks("arakoon/levels"),
+	looks("arakoon/zones"),
 	changes("arakoon/write").on(GroupObject),
 	changes("arakoon/member").on(GroupObject),
 	changes("arakoon/transfer").on(GroupObject),
 	changes("arakoon/raise"),
+	changes("arakoon/require-zones"),
 	changes("arakoon/backup"),
 	{Call: "arakoon/recover", Writes: true, Local: true}, // by whoever is at the machine
 }

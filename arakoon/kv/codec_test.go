@@ -34,6 +34,7 @@ func goldens() map[string][]byte {
 		"events":     appendEvents(nil, &arakoon.Events{Revision: 9, List: []arakoon.Event{{Key: []byte("a"), Value: []byte("1")}, {Key: []byte("b"), Deleted: true}}}),
 		"level":      Level{Group: 2, Knows: 3}.append(nil),
 		"raise":      AppendRaise(nil, 3),
+		"zones":      AppendRequireZones(nil, 2, true),
 		"written":    appendWritten(nil, 12),
 		"failure":    f.append(nil),
 		"status":     status.append(nil),
@@ -68,6 +69,7 @@ var golden = map[string]string{
 	"keys":       "010000006100000000",
 	"level":      "010000000200000003000000",
 	"raise":      "0100000003000000",
+	"zones":      "0101000002000000",
 	"range":      "0102000008070605040302010305000000060000000100000061010100000062",
 	"statistics": "0100000003000000000000000200000001000000010009000000000000000100000000000000e02e0000000000008813000000000000",
 	"status":     "0107000001000000000000000200000000000000030000000000000004000000000000000500000000000000070000000000000006000000080000000300000001000000000000000200000000000000030000000000000001000000040000000000000001000000050000000000000002000000020000000000000009000000000000000a000000000000000504000000000000000b000000000000000c000000000000000a060000006c6561646572040000006e6f6e65",
@@ -85,7 +87,7 @@ func TestNumbersNeverChange(t *testing.T) {
 			ops += fmt.Sprintf("%d %s, ", op, OpName(op))
 		}
 	}
-	if ops != "1 get, 2 get-local, 3 exists, 4 exists-local, 5 multi-get, 6 multi-get-local, 7 range, 8 range-local, 9 count, 10 count-local, 11 settle, 12 watch, 16 write, 17 open-session, 18 transfer, 19 change-members, 20 raise-level, 32 status, 33 statistics, 40 hash-at, 41 level, " {
+	if ops != "1 get, 2 get-local, 3 exists, 4 exists-local, 5 multi-get, 6 multi-get-local, 7 range, 8 range-local, 9 count, 10 count-local, 11 settle, 12 watch, 16 write, 17 open-session, 18 transfer, 19 change-members, 20 raise-level, 24 require-zones, 32 status, 33 statistics, 40 hash-at, 41 level, " {
 		t.Error(ops)
 	}
 	for status, name := range map[uint16]string{
@@ -169,6 +171,7 @@ var decoders = map[string]func(b []byte) error{
 	"hash":       func(b []byte) error { _, _, err := ReadHash(b); return err },
 	"hash at":    func(b []byte) error { _, err := readHashAt(b); return err },
 	"raise":      func(b []byte) error { _, err := readRaise(b); return err },
+	"zones":      func(b []byte) error { _, _, err := readRequireZones(b); return err },
 	"level":      func(b []byte) error { _, err := ReadLevel(b); return err },
 	"written":    func(b []byte) error { _, _, err := ReadWritten(b); return err },
 	"failure":    func(b []byte) error { f, err := ReadFailure(StatusAssert, b); _ = f.Err(); return err },

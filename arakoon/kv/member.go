@@ -10,12 +10,12 @@ import (
 )
 
 // Status is what a member says of itself and its group. On the wire: version u8, flags u8
-// (1 leads, 2 has no room, 4 has failed), zero u16, then u64 each: member, leader, term,
+// (1 leads, 2 has no room, 4 has failed, 8 zones are or were required), zero u16, then u64 each: member, leader, term,
 // commit, applied, bytes of proposals; then u32 each: proposals, reads; then voters,
 // learners and outgoing voters, each its number u32 and ids u64; then the followers as the
 // leader sees them: their number u32, and of each id u64, match u64, lag u64, and flags u8
 // (1 heard from lately, 2 a snapshot is on its way, 4 entries are, 8 a learner); then role
-// and obstacle as byte strings.
+// and obstacle as byte strings; then, with flag 8, the requirement (zones.go).
 type Status struct {
 	Member   uint64
 	Leader   uint64 // as far as the member knows; 0: it does not
@@ -30,6 +30,8 @@ type Status struct {
 	Voters   []uint64
 	Learners []uint64
 	Outgoing []uint64 // voters until a change that is under way is done
+
+	Requirement arakoon.Requirement // of zones, as far as the member has applied
 
 	Proposals     int // under way
 	ProposalBytes int64
@@ -53,6 +55,7 @@ const (
 	statusLeads  = 1
 	statusFull   = 2
 	statusFailed = 4
+	statusZones  = 8
 
 	followerActive      = 1
 	followerSnapshot    = 2
@@ -69,7 +72,8 @@ func flag(set bool, bit byte) byte {
 }
 
 func (s *Status) append(dst []byte) []byte {
-	dst = append(dst, Version, flag(s.Leads, statusLeads)|flag(s.Full, statusFull)|flag(s.Failed, statusFailed), 0, 0)
+	zones := s.Requirement.Since > 0
+	dst = append(dst, Version, flag(s.Leads, statusLeads)|flag(s.Full, statusFull)|flag(s.Failed, statusFailed)|flag(zones, statusZones), 0, 0)
 	for _, v := range []uint64{s.Member, s.Leader, s.Term, s.Commit, s.Applied, uint64(s.ProposalBytes)} {
 		dst = le.AppendUint64(dst, v)
 	}
@@ -85,7 +89,11 @@ func (s *Status) append(dst []byte) []byte {
 		dst = le.AppendUint64(le.AppendUint64(le.AppendUint64(dst, f.Member), f.Match), f.Lag)
 		dst = append(dst, flag(f.Active, followerActive)|flag(f.Snapshot, followerSnapshot)|flag(f.Replicating, followerReplicating)|flag(f.Learner, followerLearner))
 	}
-	return appendBytes(appendBytes(dst, []byte(s.Role)), []byte(s.Obstacle[:min(len(s.Obstacle), wordsMax)]))
+	dst = appendBytes(appendBytes(dst, []byte(s.Role)), []byte(s.Obstacle[:min(len(s.Obstacle), wordsMax)]))
+	if zones {
+		dst = appendRequirement(dst, s.Requirement)
+	}
+	return dst
 }
 
 // ReadStatus reads an answer.
@@ -94,7 +102,7 @@ func ReadStatus(header []byte) (s Status, err error) {
 	r.version(0)
 	flags := r.u8()
 	r.zero(2)
-	if flags > statusLeads|statusFull|statusFailed {
+	if flags > statusLeads|statusFull|statusFailed|statusZones {
 		r.fail("flags %#x of a status", flags)
 	}
 	s.Leads, s.Full, s.Failed = flags&statusLeads != 0, flags&statusFull != 0, flags&statusFailed != 0
@@ -109,6 +117,9 @@ func ReadStatus(header []byte) (s Status, err error) {
 		s.Followers = append(s.Followers, r.follower())
 	}
 	s.Role, s.Obstacle = string(r.bytes()), string(r.bytes())
+	if flags&statusZones != 0 {
+		s.Requirement = r.requirement()
+	}
 	return s, r.end()
 }
 
@@ -147,7 +158,7 @@ func (s *Server) status(_ context.Context, g *Group, r *wire.Incoming) (wire.Ans
 func (g *Group) status() Status {
 	stats, now := g.Node.Stats(), g.Node.Status()
 	s := Status{
-		Member: now.ID, Leader: now.Leader, Term: now.Term, Commit: now.Commit, Applied: now.Applied, Role: now.Role, Obstacle: now.Obstacle,
+		Member: now.ID, Leader: now.Leader, Term: now.Term, Commit: now.Commit, Applied: now.Applied, Role: now.Role, Obstacle: now.Obstacle, Requirement: now.Requirement,
 		Leads: now.Role == arakoon.RoleLeader, Failed: now.Role == arakoon.RoleFailed, Full: stats.Full,
 		Voters: now.Members.Voters, Learners: now.Members.Learners, Outgoing: now.Members.Outgoing,
 		Proposals: stats.Proposals, ProposalBytes: stats.ProposalBytes, Reads: stats.Reads,

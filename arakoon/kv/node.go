@@ -25,6 +25,7 @@ type Node interface {
 	RaiseLevel(ctx context.Context, level uint32, known bool) error
 	Level() uint32
 	Knows() uint32
+	RequireZones(ctx context.Context, zones int, asserted bool) (revision uint64, err error)
 	Applied() uint64
 	Visible() (uint64, error)
 	AsOf() (asOf time.Time, known bool)

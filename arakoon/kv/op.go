@@ -27,6 +27,7 @@ const (
 	OpTransfer      = 18 // give the lead away
 	OpChangeMembers = 19 // in one joint change
 	OpRaiseLevel    = 20 // of the group
+	OpRequireZones  = 24 // that must hold everything
 	OpStatus        = 32
 	OpStatistics    = 33
 	OpHashAt        = 40 // of the member's state
@@ -42,7 +43,7 @@ var opNames = [opMost]string{
 	OpMultiGet: "multi-get", OpMultiGetLocal: "multi-get-local", OpRange: "range", OpRangeLocal: "range-local",
 	OpCount: "count", OpCountLocal: "count-local", OpSettle: "settle", OpWatch: "watch",
 	OpWrite: "write", OpOpenSession: "open-session", OpTransfer: "transfer",
-	OpChangeMembers: "change-members", OpRaiseLevel: "raise-level",
+	OpChangeMembers: "change-members", OpRaiseLevel: "raise-level", OpRequireZones: "require-zones",
 	OpStatus: "status", OpStatistics: "statistics", OpHashAt: "hash-at", OpLevel: "level",
 }
 
@@ -56,7 +57,7 @@ func OpName(op uint16) string {
 
 // OpWrites says whether an operation changes anything.
 func OpWrites(op uint16) bool {
-	return op == OpWrite || op == OpOpenSession || op == OpTransfer || op == OpChangeMembers || op == OpRaiseLevel
+	return op == OpWrite || op == OpOpenSession || op == OpTransfer || op == OpChangeMembers || op == OpRaiseLevel || op == OpRequireZones
 }
 
 // Limits of one request, in bytes or pieces.

@@ -83,7 +83,7 @@ var handlers = [opMost]func(s *Server, ctx context.Context, g *Group, r *wire.In
 	OpGet: (*Server).get, OpGetLocal: (*Server).get, OpExists: (*Server).exists, OpExistsLocal: (*Server).exists,
 	OpMultiGet: (*Server).multiGet, OpMultiGetLocal: (*Server).multiGet, OpRange: (*Server).scan, OpRangeLocal: (*Server).scan,
 	OpCount: (*Server).count, OpCountLocal: (*Server).count, OpSettle: (*Server).settled, OpWatch: (*Server).watch,
-	OpWrite: (*Server).write, OpOpenSession: (*Server).openSession, OpTransfer: (*Server).transfer, OpChangeMembers: (*Server).changeMembers,
+	OpWrite: (*Server).write, OpOpenSession: (*Server).openSession, OpTransfer: (*Server).transfer, OpChangeMembers: (*Server).changeMembers, OpRequireZones: (*Server).requireZones,
 	OpStatus: (*Server).status, OpStatistics: (*Server).statistics, OpHashAt: (*Server).hashAt,
 	OpRaiseLevel: (*Server).raiseLevel, OpLevel: (*Server).level,
 }

@@ -32,6 +32,7 @@ const (
 	StatusTransfer        = wire.StatusService + 0x106 // the lead was not given away
 	StatusCompacted       = wire.StatusService + 0x107 // the events of that revision are not kept any more
 	StatusLevel           = wire.StatusService + 0x108 // the group's level is too low for the sequence; nothing was done
+	StatusZones           = wire.StatusService + 0x10a // too few zones are there; nothing was done
 	StatusLife            = wire.StatusService + 0x109 // the group has another life than when the connection was made; nothing was done
 )
 
@@ -41,7 +42,7 @@ var statusNames = map[uint16]string{
 	StatusNotSupported: "NOT_SUPPORTED", StatusNoLongerMaster: "NO_LONGER_MASTER", StatusBadInput: "BAD_INPUT",
 	StatusInconsistent: "INCONSISTENT_READ", StatusUserFunction: "USERFUNCTION_FAILURE", StatusUnknown: "UNKNOWN",
 	StatusBusy: "BUSY", StatusFailed: "FAILED", StatusSession: "SESSION", StatusUnknownFunction: "UNKNOWN_FUNCTION",
-	StatusStep: "STEP_FAILED", StatusDeadline: "DEADLINE", StatusTransfer: "NOT_TRANSFERRED", StatusCompacted: "COMPACTED", StatusLevel: "LEVEL", StatusLife: "LIFE",
+	StatusStep: "STEP_FAILED", StatusDeadline: "DEADLINE", StatusTransfer: "NOT_TRANSFERRED", StatusCompacted: "COMPACTED", StatusLevel: "LEVEL", StatusLife: "LIFE", StatusZones: "ZONES",
 }
 
 // StatusName is the name of a status, "" if this release knows none.
@@ -130,7 +131,7 @@ func statusOf(err error, write bool) uint16 {
 		err    error
 		status uint16
 	}{
-		{arakoon.ErrBusy, StatusBusy}, {arakoon.ErrClosed, StatusGoingDown}, {arakoon.ErrFailed, StatusFailed}, {wire.ErrLife, StatusLife},
+		{arakoon.ErrZones, StatusZones}, {arakoon.ErrBusy, StatusBusy}, {arakoon.ErrClosed, StatusGoingDown}, {arakoon.ErrFailed, StatusFailed}, {wire.ErrLife, StatusLife},
 		{arakoon.ErrTransfer, StatusTransfer}, {arakoon.ErrNotCaughtUp, StatusTransfer}, {ErrInconsistent, StatusInconsistent}, {ErrBadInput, StatusBadInput}, {ErrNotSupported, StatusNotSupported},
 		{context.DeadlineExceeded, StatusDeadline}, {context.Canceled, StatusDeadline},
 		{state.ErrCorrupt, StatusBadInput}, {state.ErrNewer, StatusBadInput},
@@ -185,7 +186,7 @@ func (f *Failure) step() error {
 var plainStatuses = map[uint16]error{
 	StatusNoLongerMaster: arakoon.ErrUnknownOutcome, StatusBusy: arakoon.ErrBusy, StatusGoingDown: arakoon.ErrClosed,
 	StatusFailed: arakoon.ErrFailed, StatusInconsistent: ErrInconsistent, StatusNotSupported: ErrNotSupported,
-	StatusTransfer: arakoon.ErrTransfer, StatusDeadline: ErrDeadline, StatusUnknown: ErrOther, StatusLife: wire.ErrLife,
+	StatusTransfer: arakoon.ErrTransfer, StatusDeadline: ErrDeadline, StatusUnknown: ErrOther, StatusLife: wire.ErrLife, StatusZones: arakoon.ErrZones,
 }
 
 // told is an error with the words of the member that gave it.

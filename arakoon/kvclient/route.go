@@ -178,7 +178,7 @@ func verdictOf(err error) verdict {
 			return lost
 		case kv.StatusBusy:
 			return busy
-		case kv.StatusDeadline:
+		case kv.StatusDeadline, kv.StatusZones:
 			return unready
 		}
 		return final

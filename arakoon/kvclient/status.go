@@ -57,6 +57,22 @@ func (c *Client) ChangeMembers(ctx context.Context, voters, learners []uint64) e
 	return err
 }
 
+// RequireZones sets in how many zones everything must be held, in the words of
+// arakoon.ZoneCalls.RequireZones. What there is already is no change.
+func (c *Client) RequireZones(ctx context.Context, zones int, asserted bool) (revision uint64, err error) {
+	t := &turn{}
+	reply, err := c.do(ctx, &request{op: kv.OpRequireZones, header: kv.AppendRequireZones(nil, uint32(zones), asserted), again: true}, t)
+	if err != nil {
+		if t.unknown != nil && !errors.Is(err, arakoon.ErrUnknownOutcome) {
+			err = fmt.Errorf("%w: %w", arakoon.ErrUnknownOutcome, err)
+		}
+		return 0, err
+	}
+	defer reply.Release()
+	revision, _, err = kv.ReadWritten(reply.Header)
+	return revision, err
+}
+
 // Status asks one member for its status. Only that member is asked, once.
 func (c *Client) Status(ctx context.Context, id uint64) (s kv.Status, err error) {
 	err = c.ask(ctx, id, kv.OpStatus, []byte{kv.Version}, func(header []byte) error {

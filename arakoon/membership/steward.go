@@ -36,6 +36,8 @@ type View struct {
 	CaughtUp         []uint64 // learners that lack so little that they may vote
 	Leader           uint64
 	Changing         bool
+	Zones            int  // that must hold everything; 0 and 1: no requirement
+	MayRequire       bool // the level of the group is high enough to require zones
 }
 
 func (v *View) has(id uint64) bool {
@@ -47,6 +49,8 @@ type Groups interface {
 	View(ctx context.Context, group string) (View, error)
 	AddLearner(ctx context.Context, group string, member uint64) error
 	Change(ctx context.Context, group string, voters, learners []uint64) error
+	// Require sets in how many zones the group must hold everything.
+	Require(ctx context.Context, group string, zones int) error
 }
 
 // Hosts are the hosts that members are on.
@@ -125,6 +129,9 @@ func (s *Steward) step(ctx context.Context, places []placement.Host, g roster.Gr
 		err = s.add(ctx, g, next.Host)
 	case placement.Change:
 		err = s.Groups.Change(ctx, g.Name, next.Voters, next.Learners)
+	case placement.Rest:
+		step, err := s.require(ctx, places, g, v)
+		return step, errors.Join(err, unmade)
 	default:
 		return next, unmade // which does not stand in the way of other steps
 	}
@@ -132,6 +139,33 @@ func (s *Steward) step(ctx context.Context, places []placement.Host, g roster.Gr
 		s.Logger.Info("members of an Arakoon group change", "group", g.Name, "why", next.Why)
 	}
 	return next, err
+}
+
+// require brings what a group requires of zones to what the roster wants, when its members are
+// where they should be. A roster that says nothing wants nothing changed.
+func (s *Steward) require(ctx context.Context, places []placement.Host, g roster.Group, v View) (placement.Step, error) {
+	want := int(g.RequireZones)
+	if want == 0 || want == max(v.Zones, 1) {
+		return placement.Step{Kind: placement.Rest}, nil
+	}
+	names := map[string]bool{}
+	for _, m := range g.Members {
+		if i := slices.IndexFunc(places, func(h placement.Host) bool { return h.ID == m.Host && h.Alive && h.Zone != "" }); i >= 0 {
+			names[places[i].Zone] = true
+		}
+	}
+	switch {
+	case len(names) < want && want > v.Zones:
+		return placement.Step{Kind: placement.Wait, Why: fmt.Sprintf("%d zones are to be required, and members that can be reached are in %d", want, len(names))}, nil
+	case !v.MayRequire:
+		return placement.Step{Kind: placement.Wait, Why: "zones can be required when the group's level is raised"}, nil
+	}
+	step := placement.Step{Kind: placement.Wait, Why: fmt.Sprintf("%d zones must hold everything from now on", want)}
+	err := s.Groups.Require(ctx, g.Name, want)
+	if err == nil && s.Logger != nil {
+		s.Logger.Info("an Arakoon group requires zones", "group", g.Name, "zones", want)
+	}
+	return step, err
 }
 
 // unlisted refuses to go on if the group has members that no roster tells of. Then the roster
@@ -209,7 +243,7 @@ func (s *Steward) add(ctx context.Context, g roster.Group, host uuid.UUID) error
 
 // asPlaced is a group in the form that placement decides on.
 func (s *Steward) asPlaced(g roster.Group, v View) placement.Group {
-	p := placement.Group{RequireZones: int(g.RequireZones), Most: s.Most}
+	p := placement.Group{RequireZones: v.Zones, Most: s.Most} // what is in force
 	for _, m := range g.Members {
 		p.Members = append(p.Members, placement.Member{
 			ID: m.ID, Host: m.Host, Voter: slices.Contains(v.Voters, m.ID),

@@ -153,6 +153,22 @@ func (w *world) Change(_ context.Context, _ string, voters, learners []uint64) e
 	})
 }
 
+func (w *world) Require(_ context.Context, _ string, zones int) error {
+	return w.call(func() error {
+		names := map[string]bool{}
+		for _, id := range slices.Concat(w.view.Voters, w.view.Learners) {
+			if w.has[id] && w.host(w.made[id]).Alive {
+				names[w.host(w.made[id]).Zone] = true
+			}
+		}
+		if zones > len(names) {
+			w.t.Fatalf("%d zones are required, and members that are there are in %d", zones, len(names))
+		}
+		w.view.Zones = zones
+		return nil
+	})
+}
+
 func (w *world) Places(context.Context, *roster.Roster) []placement.Host {
 	return slices.Clone(w.hosts)
 }
@@ -344,5 +360,40 @@ func TestAnyHistory(t *testing.T) {
 		if len(w.roster.Groups[0].Members) != len(w.view.Voters)+len(w.view.Learners) {
 			t.Fatalf("seed %d: roster %+v, group %+v", seed, w.roster.Groups[0].Members, w.view)
 		}
+	}
+}
+
+// Zones are required when members of so many are there, not before; and what is required is
+// lowered when the roster says so. A roster that says nothing changes nothing.
+func TestStewardRequiresZones(t *testing.T) {
+	w := newWorld(t, 2)
+	w.join("a")
+	w.roster.Groups[0].RequireZones = 2
+	w.view.MayRequire = true
+	for range 20 {
+		reports, err := w.steward().Pass(t.Context())
+		if err != nil || reports[0].Err != nil {
+			t.Fatal(err, reports)
+		}
+	}
+	if w.view.Zones != 0 || len(w.view.Learners) != 1 {
+		t.Fatalf("members in one zone: %+v", w.view)
+	}
+	w.hosts[1].Zone = "b"
+	w.view.MayRequire = false
+	if _, err := w.steward().Pass(t.Context()); err != nil || w.view.Zones != 0 {
+		t.Fatal(err, w.view)
+	}
+	w.view.MayRequire = true
+	if w.settle(); w.view.Zones != 2 {
+		t.Fatalf("%+v", w.view)
+	}
+	w.roster.Groups[0].RequireZones = 1
+	if w.settle(); w.view.Zones != 1 {
+		t.Fatalf("%+v", w.view)
+	}
+	w.view.Zones, w.roster.Groups[0].RequireZones = 2, 0
+	if w.settle(); w.view.Zones != 2 {
+		t.Fatalf("%+v", w.view)
 	}
 }

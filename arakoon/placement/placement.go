@@ -37,7 +37,7 @@ type Member struct {
 type Group struct {
 	Members      []Member
 	Changing     bool // a change of the members is under way
-	RequireZones int  // that must hold what is answered; 0 and 1: no requirement
+	RequireZones int  // that must hold what is answered now; 0 and 1: no requirement
 	Most         int  // voters; 0: VotersMost
 }
 
@@ -70,7 +70,7 @@ func Next(hosts []Host, g Group) Step {
 		return Step{Kind: Wait, Why: "no voter is known"}
 	}
 	voters, learners := p.target()
-	if z := p.zones(voters, learners); z < g.RequireZones {
+	if z := p.zones(voters, learners); g.RequireZones > 1 && z < g.RequireZones {
 		return Step{Kind: Wait, Why: fmt.Sprintf("%d zones are required, and hosts that may hold members are in %d", g.RequireZones, z)}
 	}
 	if s, ok := p.add(append(slices.Clone(voters), learners...)); ok {
@@ -199,6 +199,7 @@ func (p *plan) zones(lists ...[]Host) int {
 			seen[h.Zone] = true
 		}
 	}
+	delete(seen, "") // whoever is in no zone counts for none
 	return len(seen)
 }
 

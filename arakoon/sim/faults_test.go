@@ -52,6 +52,8 @@ var trials = []struct {
 	{"transfer", 2, true, fault.transfer},
 	{"ladder", 1, true, fault.ladder},
 	{"zone", 4, true, fault.zone},
+	{"zone apart", 4, true, fault.zoneApart},
+	{"requirement", 4, true, fault.requirement},
 }
 
 // newPlan is the plan of a seed.
@@ -97,7 +99,7 @@ func newPlan(seed uint64) plan {
 
 func (p plan) allows(name string, many bool) bool {
 	changes := name == "grow" || name == "shrink" || name == "replace" || name == "ladder"
-	return (p.members > 1 || !many) && (name != "slow disk" || p.slow) && (!changes || p.zones == 0) && (name != "zone" || p.zones > 0)
+	return (p.members > 1 || !many) && (name != "slow disk" || p.slow) && (!changes || p.zones == 0) && (p.zones > 0 || name != "zone" && name != "zone apart" && name != "requirement")
 }
 
 func (f fault) happen(g *group) {
@@ -371,6 +373,29 @@ func (f fault) zone(g *group, rng *rand.Rand) {
 			})
 		}
 	}
+}
+
+// zoneApart cuts a zone off from the others.
+func (f fault) zoneApart(g *group, _ *rand.Rand) {
+	var list []direction
+	for _, a := range g.ids() {
+		for _, b := range g.ids() {
+			if g.zone(a) == g.zone(uint64(f.who)) && g.zone(b) != g.zone(a) {
+				list = append(list, direction{a, b}, direction{b, a})
+			}
+		}
+	}
+	f.sever(g, list)
+}
+
+// requirement lowers the requirement of zones, and raises it again. Now and then a person says
+// that the others are off.
+func (f fault) requirement(g *group, rng *rand.Rand) {
+	f.change(g, func() {
+		g.require(1, rng.IntN(4) == 0)
+		g.wait(f.length)
+		g.require(zonesNeeded, false)
+	})
 }
 
 func (f fault) transfer(g *group, _ *rand.Rand) { g.transfer(g.whom(0)) }

@@ -53,7 +53,6 @@ type group struct {
 	quiet   chan struct{}  // closed when the time for these is over
 	end     atomic.Bool    // nothing is started any more
 	change  chan struct{}  // full while a fault changes the members
-	zoned   atomic.Bool    // zones are required
 	fetched atomic.Int64   // snapshots
 
 	mu       sync.Mutex

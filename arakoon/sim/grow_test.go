@@ -17,9 +17,6 @@ func (g *group) join(m *machine, l *life, o *arakoon.Options) {
 	if g.plan.zones > 0 {
 		o.Zone = g.zone
 	}
-	if g.zoned.Load() {
-		o.RequireZones = zonesNeeded
-	}
 }
 
 // Where zones are required two of them must have what is answered. Of two zones one has all
@@ -36,15 +33,24 @@ func (g *group) zone(id uint64) string {
 // requireZones has nothing answered from now on before two zones have it. A group that has
 // one member cannot begin so.
 func (g *group) requireZones() {
-	g.zoned.Store(true)
-	for _, m := range g.all() {
-		if n, _ := m.node(); n != nil {
-			n.RequireZones(zonesNeeded)
-		}
+	if !g.require(zonesNeeded, false) {
+		g.watch.violation("zones cannot be required%s", g.status())
+		return
 	}
-	g.watch.mu.Lock()
-	defer g.watch.mu.Unlock()
-	g.watch.zone = g.zone
+}
+
+// require sets in how many zones everything must be held.
+func (g *group) require(zones int, asserted bool) bool {
+	if zones < zonesNeeded {
+		g.watch.lowers()
+	}
+	return g.lead(func(ctx context.Context, n *arakoon.Node) error {
+		revision, err := n.RequireZones(ctx, zones, asserted)
+		if err == nil && zones == zonesNeeded {
+			g.watch.requires(revision, g.zone)
+		}
+		return err
+	})
 }
 
 // hint is the machine that leads, as a node knows.

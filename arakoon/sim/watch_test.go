@@ -2,6 +2,8 @@ package sim
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,10 +30,11 @@ type watch struct {
 	terms   map[uint64]uint64 // the highest in which a member has voted or acknowledged
 	said    map[uint64]string // and what it was
 	acked   map[uint64]place
-	holds   map[uint64]uint64   // the highest index that a member has acknowledged
-	zone    func(uint64) string // nil: zones are not required
-	content map[uint64]string   // by applied index
-	newest  uint64              // the highest index of a write that was answered
+	holds   map[uint64]uint64 // the highest index that a member has acknowledged
+	zone    func(uint64) string
+	zoned   []stretch         // of indexes that two zones must have before they are answered
+	content map[uint64]string // by applied index
+	newest  uint64            // the highest index of a write that was answered
 	bad     []string
 	events  []string
 }
@@ -141,7 +144,7 @@ func (w *watch) answered(member, index uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.newest = max(w.newest, index)
-	if w.zone == nil {
+	if !slices.ContainsFunc(w.zoned, func(s stretch) bool { return s.first <= index && index < s.end }) {
 		return
 	}
 	for other, held := range w.holds {
@@ -150,6 +153,25 @@ func (w *watch) answered(member, index uint64) {
 		}
 	}
 	w.violationLocked("member %d has answered index %d, and zone %s alone has it", member, index, w.zone(member))
+}
+
+// stretch is of indexes.
+type stretch struct{ first, end uint64 }
+
+// requires notes that from an index on two zones must have what is answered.
+func (w *watch) requires(index uint64, zone func(uint64) string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.zone, w.zoned = zone, append(w.zoned, stretch{index, math.MaxUint64})
+}
+
+// lowers notes that the requirement may be lowered behind all that was answered so far.
+func (w *watch) lowers() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.zoned {
+		w.zoned[i].end = min(w.zoned[i].end, w.newest+1)
+	}
 }
 
 // newestAnswered is the highest index that was answered.

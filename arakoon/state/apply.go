@@ -212,7 +212,7 @@ func (s *State) recall(b *writes, at session) (Outcome, error) {
 // panics here would panic on each member, and at each start.
 func (s *State) run(b *writes, body []byte, index uint64, next *meta) (out Outcome, err error) {
 	out.Index = index
-	t := &tx{under: b, time: next.time, index: index, conf: next.at.Conf, level: next.level, leases: next.leases, marks: b.marks, knows: s.opt.knows()}
+	t := &tx{under: b, time: next.time, index: index, conf: next.at.Conf, level: next.level, leases: next.leases, marks: b.marks, zones: next.zones, knows: s.opt.knows()}
 	step := 0
 	b.begin()
 	defer func() {
@@ -238,7 +238,7 @@ func (s *State) run(b *writes, body []byte, index uint64, next *meta) (out Outco
 		return Outcome{Index: index, Err: failed}, nil
 	}
 	out.Results = results
-	next.level, next.leases, b.marks = t.level, t.leases, t.marks
+	next.level, next.leases, next.zones, b.marks = t.level, t.leases, t.zones, t.marks
 	b.touch()
 	return out, nil
 }

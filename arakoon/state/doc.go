@@ -49,7 +49,12 @@
 //	16 raise         nothing, level u32, alone u8: 1, only if the group has one member
 //	17 mark          nothing: an image of the state at this index (State's Options.OnMark)
 //
-// Steps 15 to 17 are members' own: no client may send them.
+// and from level 3 on:
+//
+//	18 require       nothing, zones that must hold everything u32, asserted u8: 1, a person
+//	                 says that the other zones are off. Alone in its entry (zones.go).
+//
+// Steps 15 to 18 are members' own: no client may send them.
 //
 // A command is applied whole or not at all. If a step fails, that failure is the
 // command's result, and it is the same on every member. If a member cannot do what it
@@ -64,4 +69,5 @@
 //	"s" + session     its last request and that request's result
 //	"u" + key         a user's value
 //	"l" + name        a lease (lease.go); from level 2 on
+//	"z"               how many zones must hold everything (zones.go); from level 3 on
 package state

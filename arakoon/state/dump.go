@@ -80,6 +80,9 @@ func describeKey(key, value []byte, valueMax int) (string, error) {
 	case key[0] == leasePrefix[0]:
 		l, err := decodeLease(string(rest), value)
 		return fmt.Sprintf("lease %q: owner %v fence %d renewed %d ttl %v", rest, l.Owner, l.Fence, l.Renewed, l.TTL), err
+	case string(key) == string(zonesKey):
+		r, err := decodeRequirement(value)
+		return fmt.Sprintf("zones required: %v", r), err
 	case key[0] == 's' && len(rest) == 16:
 		s, kind, out, err := decodeSession(value)
 		line := fmt.Sprintf("session %v: request %d at %d.%d, kind %d", uuid.UUID(rest), s.request, s.index, s.position, kind)
@@ -128,7 +131,7 @@ var stepNames = [...]string{
 	opSet: "set", opDelete: "delete", opDeletePrefix: "delete prefix", opAssert: "assert", opAssertExists: "assert exists",
 	opAssertRange: "assert range", opTestAndSet: "test and set", opReplace: "replace", opCall: "call", opConfirm: "confirm",
 	opAcquire: "acquire", opRenew: "renew", opRelease: "release", opAssertLease: "assert lease", opExpire: "expire",
-	opRaise: "raise", opMark: "mark",
+	opRaise: "raise", opMark: "mark", opRequire: "require zones",
 }
 
 func (s step) describe(valueMax int) string {
@@ -162,6 +165,8 @@ func (s step) describe(valueMax int) string {
 		fmt.Fprintf(&b, " fence %d", s.fence)
 	case opExpire:
 		fmt.Fprintf(&b, " fence %d renewed %d", s.fence, s.renewed)
+	case opRequire:
+		fmt.Fprintf(&b, " zones %d asserted %v", s.number, s.asserted)
 	case opRaise:
 		fmt.Fprintf(&b, " level %d alone %v", s.number, s.alone)
 	}

@@ -178,7 +178,7 @@ func TestLevel(t *testing.T) {
 	if s = open(t, d.Kill()); s.Level() != 2 {
 		t.Fatal("forgotten")
 	}
-	_, err := s.Apply([]*pb.Entry{entryOf(s.Applied().Index+1, Command{Body: body(t, Raise(3, false))})}, nil)
+	_, err := s.Apply([]*pb.Entry{entryOf(s.Applied().Index+1, Command{Body: body(t, Raise(LevelNewest+1, false))})}, nil)
 	if !errors.Is(err, ErrNewer) || !errors.Is(err, ErrStopped) {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ const (
 	LevelFirst = 1 // all releases
 	// LevelSteps is the level of confirm, leases and marks.
 	LevelSteps = 2
+	// LevelZones is the level of zones that must hold everything.
+	LevelZones = 3
 )
 
 // knows is the newest level that whoever opens a state with these options can read.

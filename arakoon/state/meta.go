@@ -41,7 +41,8 @@ type meta struct {
 	level  uint32 // of the group
 	leases uint32 // that are held
 
-	left []removed // members removed by entries that are being applied; not part of the value
+	zones Requirement // has a key of its own, and is not part of the value
+	left  []removed   // members removed by entries that are being applied; not part of the value
 }
 
 // version is the one that the meta is written in.

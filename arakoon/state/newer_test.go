@@ -38,7 +38,7 @@ func TestUnreadableEntriesStop(t *testing.T) {
 		{"version 0", "format 0", with(set, 0, 0), false},
 		{"a later version of a command", "format 2", with(set, head, 2), true},
 		{"a kind of command", "command of kind 3", with(set, head+2, 3), true},
-		{"a kind of step", "step of kind 18", with(set, replace, 18), true},
+		{"a kind of step", "step of kind 19", with(set, replace, 19), true},
 		{"option of a step", "option", with(set, replace+1+4+1, 2), false},
 		{"length of a step", "bytes are needed", with(set, replace+1, 99), false},
 		{"bytes behind", "bytes too many", append(bytes.Clone(set), 0), false},
@@ -84,12 +84,18 @@ func TestNewerValues(t *testing.T) {
 	lease := func(says string, b []byte) unknown.Case {
 		return unknown.Case{Says: says, Read: func() error { _, err := decodeLease("n", b); return err }}
 	}
+	required := appendRequirement(nil, Requirement{Zones: 2, Since: 7})
+	zones := func(says string, b []byte) unknown.Case {
+		return unknown.Case{Says: says, Read: func() error { _, err := decodeRequirement(b); return err }}
+	}
 	unknown.Walk(t, "State of a group", map[string]unknown.Case{
 		"a later version": value("format 4", with(m, 0, 4)), "an incompatible feature": value("features 0x1", with(m, 2, 1)),
 		"a flag": value("flags 0x2", with(m, 52, 2)), "a field behind the generation": value("behind its fields", append(bytes.Clone(m), 0)),
-		"a level": value("level 3", with(level2, len(level2)-8, 3)), "a later version of a lease": lease("format 0x2", with(held, 0, 2)),
-		"a field of a lease": lease("45 bytes", append(bytes.Clone(held), 0)),
-		"a kind of session":  {Says: "kind 4", Read: func() error { _, _, _, err := decodeSession(with(session, len(session)-1, 4)); return err }},
+		"a level": value("level 4", with(level2, len(level2)-8, LevelNewest+1)), "a later version of a lease": lease("format 0x2", with(held, 0, 2)),
+		"a later requirement of zones": zones("format 2", with(required, 0, 2)), "a flag of a requirement of zones": zones("flags 0x2", with(required, 2, 2)),
+		"a field of a requirement of zones": zones("behind its fields", append(bytes.Clone(required), 0)),
+		"a field of a lease":                lease("45 bytes", append(bytes.Clone(held), 0)),
+		"a kind of session":                 {Says: "kind 4", Read: func() error { _, _, _, err := decodeSession(with(session, len(session)-1, 4)); return err }},
 	})
 	for i := range m {
 		if _, err := decodeMeta(m[:i]); err == nil {

@@ -5,7 +5,7 @@ import "fmt"
 // Parse reads the body of a sequence that another process has encoded (Sequence.Encode),
 // and checks it as the methods of Sequence would have: kinds of steps, lengths of keys and
 // values, and that it is whole. It refuses steps that are members' own (Expire, Raise,
-// Mark). It returns an *Error with CodeTooLarge or CodeBadCommand, or one that matches
+// Mark, Require). It returns an *Error with CodeTooLarge or CodeBadCommand, or one that matches
 // ErrCorrupt or ErrNewer. The sequence keeps body, which must not be changed.
 //
 // What a member that applies a command does with bytes that it cannot read is to stop. So
@@ -57,7 +57,7 @@ func (s *step) check() *Error {
 	switch s.op {
 	case opAcquire, opRenew, opRelease, opAssertLease:
 		return s.checkLease()
-	case opExpire, opRaise, opMark:
+	case opExpire, opRaise, opMark, opRequire:
 		return &Error{Code: CodeBadCommand, Message: fmt.Sprintf("a step of kind %d is a member's own", s.op)}
 	}
 	if len(s.key) == 0 && needsKey(s.op) {

@@ -43,8 +43,9 @@ func Restore(opt Options, from io.Reader, prepare func(BackupInfo, *Options) err
 		s.meta.level, s.meta.leases, s.meta.time = i.Level, i.leases, i.time
 		b = s.db.NewBatch()
 		return nil
-	}, func(key, value []byte) (err error) {
-		if value, err = change.of(key, value); err != nil {
+	}, func(key, value []byte) error {
+		value, err := change.restored(key, value, s.meta.at.Index)
+		if err != nil {
 			return err
 		}
 		if err := b.Set(key, value, nil); err != nil || b.Len() < 4<<20 {
@@ -69,15 +70,21 @@ func Restore(opt Options, from io.Reader, prepare func(BackupInfo, *Options) err
 		return info, errors.Join(err, s.Leave())
 	}
 	if err = s.Close(); err == nil {
-		// What would be refused at the next start is refused now.
-		if s, err = Open(opt); err == nil {
-			if s.Gone(opt.Member) {
-				err = fmt.Errorf("the group has removed member %d, and no other may have its id: take a new one", opt.Member)
-			}
-			err = errors.Join(err, s.Leave())
-		}
+		err = opens(opt)
 	}
 	return info, err
+}
+
+// opens refuses what would be refused at the next start.
+func opens(opt Options) error {
+	s, err := Open(opt)
+	if err != nil {
+		return err
+	}
+	if s.Gone(opt.Member) {
+		err = fmt.Errorf("the group has removed member %d, and no other may have its id: take a new one", opt.Member)
+	}
+	return errors.Join(err, s.Leave())
 }
 
 // Change is what a restore changes of a backup, such as numbers that must not be given out
@@ -103,6 +110,15 @@ func (c *Change) of(key, value []byte) ([]byte, error) {
 	return value, nil
 }
 
+// restored is what becomes of a key of Pebble in a group of one member that was made at an index.
+func (c *Change) restored(key, value []byte, index uint64) ([]byte, error) {
+	value, err := c.of(key, value)
+	if err != nil {
+		return nil, err
+	}
+	return alone(key, value, index)
+}
+
 // more puts what is set besides.
 func (c *Change) more(b *pebble.Batch) error {
 	if c == nil {
@@ -125,4 +141,17 @@ func Scan(r io.Reader, each func(key, value []byte) error) (BackupInfo, error) {
 		}
 		return nil
 	})
+}
+
+// alone returns the value of a key in a group of one member that was made at an index. That is
+// in one zone, so a requirement of zones ends, on record.
+func alone(key, value []byte, index uint64) ([]byte, error) {
+	if string(key) != string(zonesKey) {
+		return value, nil
+	}
+	q, err := decodeRequirement(value)
+	if err != nil || q.Zones < 2 {
+		return value, err
+	}
+	return appendRequirement(nil, q.After(max(index, q.Since), 1, true)), nil
 }

@@ -26,7 +26,10 @@ const (
 	opExpire      = 15
 	opRaise       = 16
 	opMark        = 17
-	opLast        = opMark
+
+	// From level 3 on.
+	opRequire = 18
+	opLast    = opRequire
 )
 
 // Sequence is a list of steps that happen together or not at all. The zero

@@ -179,6 +179,9 @@ func (s *State) open() error {
 	}
 	s.meta.life, s.meta.generation = max(s.meta.life, s.opt.Life), max(s.meta.generation, s.opt.Generation)
 	s.durable = s.meta.at
+	if s.meta.zones, err = loadRequirement(db); err != nil {
+		return err
+	}
 	if s.gone, err = loadGone(db); err != nil {
 		return err
 	}

@@ -10,13 +10,15 @@ type step struct {
 	value  []byte   // that is set, asserted or expected, or a function's argument; nil: none
 	wanted []byte   // nil: to be deleted
 	keys   [][]byte // of a range
-	number uint32   // version of a function, or a level
+	number uint32   // version of a function, a level, or zones
 
 	owner   [16]byte // of a lease
 	fence   uint64   // of a lease
 	renewed uint64   // revision of a lease's last grant or renewal
 	ttl     uint64   // of a lease, in milliseconds; 0: as it was
 	alone   bool     // of a raise: only if the group has one member
+
+	asserted bool // of a requirement of zones: a person says that the others are off
 }
 
 // mustReadStep reads the next step. What it cannot read stops the member: another release
@@ -62,6 +64,9 @@ func readStep(r *reader) (step, error) {
 		s.number = r.u32()
 		s.alone = r.flag()
 	case opMark:
+	case opRequire:
+		s.number = r.u32()
+		s.asserted = r.flag()
 	default:
 		if r.err == nil {
 			return s, fmt.Errorf("%w: step of kind %d, this release knows up to %d; run a release that knows it", ErrNewer, s.op, opLast)
@@ -72,8 +77,11 @@ func readStep(r *reader) (step, error) {
 
 // stepLevel is the level of the group from which on a kind of step may be proposed.
 func stepLevel(op byte) uint32 {
-	if op <= opCall {
+	switch {
+	case op <= opCall:
 		return LevelFirst
+	case op < opRequire:
+		return LevelSteps
 	}
-	return LevelSteps
+	return LevelZones
 }

@@ -21,6 +21,7 @@ type tx struct {
 	conf          *pb.ConfState
 	level, leases uint32 // of the group, as this command has made them
 	marks         int    // of the batch, with those of this command
+	zones         Requirement
 	knows         uint32 // the newest level that this release knows
 }
 
@@ -236,6 +237,8 @@ func (t *tx) do(s step, functions *Registry) (result Result, failed *Error) {
 		return result, t.raise(s.number, s.alone)
 	case opMark:
 		t.marks++
+	case opRequire:
+		return t.require(s)
 	default:
 		return t.lease(s)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,11 +23,13 @@ import (
 
 // fleet is a cluster of processes.
 type fleet struct {
-	t    *testing.T
-	bin  string
-	dir  string
-	host map[int]*process
-	more []string // flags of each start
+	t     *testing.T
+	bin   string
+	dir   string
+	host  map[int]*process
+	more  []string         // flags of each start
+	zone  map[int]string   // of hosts that are not in one of their own
+	flags map[int][]string // more of one host
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -71,8 +74,11 @@ func (f *fleet) start(n int, token string, more ...string) error {
 }
 
 func (f *fleet) within(n int, token string, timeout time.Duration, more ...string) error {
-	args := append([]string{"up", "--data", f.data(n), "--listen", f.address(n), "--zone", fmt.Sprintf("z%d", n)}, more...)
-	args = append(args, f.more...)
+	zone := f.zone[n]
+	if zone == "" {
+		zone = fmt.Sprintf("z%d", n)
+	}
+	args := slices.Concat([]string{"up", "--data", f.data(n), "--listen", f.address(n), "--zone", zone}, f.flags[n], f.more, more)
 	if token != "" {
 		args = append(args, "--join", token)
 	}

@@ -35,10 +35,13 @@ func LevelOf(level uint32) uint32 { return max(level, state.LevelSteps) }
 
 // Config is what a user says about a host in a cluster.
 type Config struct {
-	Listen   string   // HOST:PORT by which other hosts reach this one; "": there is no cluster
-	Storage  []string // HOST:PORT for traffic of storage too; at most roster.AddressesMax
-	Zone     string   // where the host is; see roster.CheckZone
-	Insecure bool     // connections without TLS are taken too, but for joins and renewals
+	Listen  string   // HOST:PORT by which other hosts reach this one; "": there is no cluster
+	Storage []string // HOST:PORT for traffic of storage too; at most roster.AddressesMax
+	Zone    string   // where the host is; see roster.CheckZone
+	// RequireZones is in how many zones everything is to be held before it is answered, said
+	// by the first host at its first start; 0: nothing is said. 1: no requirement.
+	RequireZones int
+	Insecure     bool // connections without TLS are taken too, but for joins and renewals
 	// Join is the line of a token, needed at the first start of a host that joins; or @ and
 	// the name of the file that had it and is not there any more.
 	Join  string
@@ -55,8 +58,8 @@ type Config struct {
 // Check returns nil if a configuration can work.
 func (c *Config) Check() error {
 	if c.Listen == "" {
-		if len(c.Storage) > 0 || c.Zone != "" || c.Join != "" || c.Roles != 0 || c.Passphrase != nil {
-			return errors.New("--storage-address, --zone, --roles, --join and the passphrase of the authority need an address that other hosts reach: give --listen HOST:PORT")
+		if len(c.Storage) > 0 || c.Zone != "" || c.RequireZones != 0 || c.Join != "" || c.Roles != 0 || c.Passphrase != nil {
+			return errors.New("--storage-address, --zone, --require-zones, --roles, --join and the passphrase of the authority need an address that other hosts reach: give --listen HOST:PORT")
 		}
 		return nil
 	}
@@ -74,6 +77,14 @@ func (c *Config) Check() error {
 		if err := roster.CheckAddress(a); err != nil {
 			return fmt.Errorf("%s: %w", flag, err)
 		}
+	}
+	switch {
+	case c.RequireZones < 0 || c.RequireZones > state.ZonesMax:
+		return fmt.Errorf("--require-zones: %d zones; 1 to %d can be required", c.RequireZones, state.ZonesMax)
+	case c.RequireZones > 0 && c.Join != "":
+		return errors.New("--require-zones is said by the first host: leave it out with --join; `ovs arakoon require-zones` changes it")
+	case c.RequireZones > 1 && c.Zone == "":
+		return errors.New("--require-zones counts the zones that hosts are in: say where this one is with --zone")
 	}
 	if err := roster.CheckZone(c.Zone); err != nil {
 		return fmt.Errorf("--zone: %w", err)

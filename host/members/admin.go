@@ -323,7 +323,7 @@ func (m administration) ledInMaintenance(ctx context.Context, r *roster.Roster) 
 	if len(away) == 0 {
 		return nil, nil
 	}
-	names := slices.DeleteFunc(m.names(), func(name string) bool { return name == Config })
+	names := slices.DeleteFunc(m.Names(), func(name string) bool { return name == Config })
 	for _, name := range append(names, Config) {
 		g, listed := r.Group(name)
 		if !listed || !slices.ContainsFunc(g.Members, func(of roster.Member) bool { return away[of.Host] }) {

@@ -109,14 +109,11 @@ func (m *Members) Client(name string) (*kvclient.Client, error) {
 	return g.store.remote()
 }
 
-// Names are the groups' names, in order.
-func (m *Members) Names() []string { return m.names() }
-
 // Alarms says in words what is wrong with members, as this host knows: one of its own has
 // failed, or those of a group that was compared here have other states than each other.
 func (m *Members) Alarms() (list []string) {
 	open := m.opened.Load()
-	for _, name := range m.names() {
+	for _, name := range m.Names() {
 		g := m.all[name]
 		if open != nil {
 			if fate, _ := open.Fate(name); fate.Failed != nil {
@@ -137,7 +134,7 @@ func (m *Members) Describe(ch chan<- *prometheus.Desc) { ch <- descDiffer }
 
 // Collect implements prometheus.Collector.
 func (m *Members) Collect(ch chan<- prometheus.Metric) {
-	for _, name := range m.names() {
+	for _, name := range m.Names() {
 		if r, ok := m.all[name].check.Last(); ok {
 			value := 0.0
 			if !r.Equal() {

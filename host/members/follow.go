@@ -100,7 +100,7 @@ func (m *Members) sweep() {
 	defer tick.Stop()
 	for {
 		changed := m.file.Changed()
-		for _, name := range m.names() {
+		for _, name := range m.Names() {
 			g := m.all[name]
 			number := g.member.Load()
 			if at, ok := m.listed(name, m.o.Self); !m.opened.Load().Holds(name, number) || ok && at.ID == number || !m.Known() {

@@ -45,7 +45,13 @@ func (g *group) with(number uint64, joining bool) (groups.Spec, error) {
 	s.Link = groups.Link{
 		Transport: t, Store: claims{g.store}, Changed: g.store.writes.Load,
 		Tune: func(o *arakoon.Options) {
-			o.Fetcher, o.Joining, o.Zone = t, joining, g.zone
+			o.Fetcher, o.Joining = t, joining
+			o.Zone = func(member uint64) string {
+				if member == number {
+					return m.o.Zone // where this process is, whatever others know
+				}
+				return g.zone(member)
+			}
 			o.Life, o.SameLife = listed.Life, true
 			o.SyncPatience = arakoon.SyncPatience
 		},

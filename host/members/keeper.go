@@ -11,6 +11,7 @@ import (
 	"openvstorage/arakoon/groups"
 	"openvstorage/arakoon/membership"
 	"openvstorage/arakoon/roster"
+	"openvstorage/arakoon/state"
 )
 
 // keeper is this host as what makes and drops the members on it.
@@ -133,7 +134,7 @@ func (m *Members) view(ctx context.Context, name string) (v membership.View, err
 		return v, fmt.Errorf("group %q is not known to this release", name)
 	}
 	if n := g.store.alone(); n != nil && n.Err() == nil {
-		return membership.View{Voters: n.Members().Voters, Leader: n.Leader()}, nil
+		return membership.View{Voters: n.Members().Voters, Leader: n.Leader(), Zones: n.Requirement().Zones, MayRequire: n.Level() >= state.LevelZones}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, viewTime)
 	defer cancel()
@@ -162,7 +163,11 @@ func (m *Members) view(ctx context.Context, name string) (v membership.View, err
 	if !again.Leads || again.Term != s.Term {
 		return v, fmt.Errorf("group %s: the lead has changed meanwhile", name)
 	}
-	v = membership.View{Voters: s.Voters, Learners: s.Learners, Leader: leader, Changing: len(s.Outgoing) > 0}
+	v = membership.View{Voters: s.Voters, Learners: s.Learners, Leader: leader, Changing: len(s.Outgoing) > 0, Zones: s.Requirement.Zones}
+	if v.MayRequire = s.Requirement.Since > 0; !v.MayRequire {
+		l, err := c.Level(ctx, leader)
+		v.MayRequire = err == nil && l.Group >= state.LevelZones
+	}
 	for _, f := range s.Followers {
 		if f.Learner && f.Active && !f.Snapshot && f.Match > 0 && f.Lag <= caughtUpLag {
 			v.CaughtUp = append(v.CaughtUp, f.Member)

@@ -29,7 +29,7 @@ var ErrStays = errors.New("the host cannot be removed now")
 func (m *Members) Leave(ctx context.Context, host uuid.UUID, lost bool) error {
 	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
-	for _, name := range m.names() {
+	for _, name := range m.Names() {
 		if _, err := m.view(ctx, name); err != nil {
 			return fmt.Errorf("%w: group %s does not answer, so nobody can tell what it would lose: %w", ErrStays, name, err)
 		}
@@ -81,9 +81,12 @@ func (m *Members) On(host uuid.UUID) (list []string) {
 
 // Safety says in words how many hosts the groups can lose, and whether groups can be raised
 // (Advice).
-func (m *Members) Safety() string {
+func (m *Members) Safety() string { return m.lossText() + Zoning{m}.text() }
+
+// lossText says how many hosts the groups can lose.
+func (m *Members) lossText() string {
 	text := m.safety()
-	if advice := m.Advice(); advice != "" {
+	if advice := (Leveling{m}).Advice(); advice != "" {
 		text += "; " + advice
 	}
 	return text

@@ -30,7 +30,7 @@ import (
 // Between the answer and the raise a process may be replaced by one of an older release. That
 // one meets the raise in its log, or in its state, and stops by name with nothing of it applied;
 // the others go on. A host that comes later is refused by name by the level that prefaces ask
-// for (Members.Least). Members are added only under the lease "membership", which is held here
+// for (Leveling.Least). Members are added only under the lease "membership", which is held here
 // from before the first question until the last group is raised.
 //
 // The config group is raised first, and no other is raised above it: whoever has its records
@@ -124,7 +124,7 @@ func (l *Levels) lacks(level uint32) (list []string) {
 }
 
 // Least is the level that other hosts must know: the highest of the groups with members here.
-func (m *Members) Least() (level uint32) {
+func (m Leveling) Least() (level uint32) {
 	for _, g := range m.all {
 		if n := g.node.Load(); n != nil {
 			level = max(level, n.Level())
@@ -134,7 +134,7 @@ func (m *Members) Least() (level uint32) {
 }
 
 // Levels asks all members of all groups, and the hosts without members, what they know.
-func (m *Members) Levels(ctx context.Context) (*Levels, error) {
+func (m Leveling) Levels(ctx context.Context) (*Levels, error) {
 	var l Levels
 	holds := map[uuid.UUID]bool{}
 	for _, listed := range m.file.Now().Groups {
@@ -154,7 +154,7 @@ func (m *Members) Levels(ctx context.Context) (*Levels, error) {
 	if len(l.Groups) == 0 {
 		return nil, errors.New("this host knows of no groups yet")
 	}
-	all, err := raiser{m}.hostLevels(ctx, holds)
+	all, err := m.hostLevels(ctx, holds)
 	l.Hosts = all
 	return &l, err
 }
@@ -205,7 +205,7 @@ func (g *group) ask(ctx context.Context, member uint64) (has, knows uint32, err 
 }
 
 // hostLevels asks the hosts that are in the cluster, but for some.
-func (m raiser) hostLevels(ctx context.Context, but map[uuid.UUID]bool) ([]HostLevel, error) {
+func (m Leveling) hostLevels(ctx context.Context, but map[uuid.UUID]bool) ([]HostLevel, error) {
 	h := m.host.Load()
 	if h == nil {
 		return nil, errNotOpen
@@ -238,8 +238,8 @@ func (m raiser) hostLevels(ctx context.Context, but map[uuid.UUID]bool) ([]HostL
 	return list, nil
 }
 
-// raiser raises the groups of a cluster.
-type raiser struct{ *Members }
+// Leveling is what Members does about levels.
+type Leveling struct{ *Members }
 
 // raiseTime bounds how long a person waits for the lease and the members.
 const raiseTime = 30 * time.Second
@@ -247,7 +247,7 @@ const raiseTime = 30 * time.Second
 // Raise brings a group to a level, for good, or all groups if group is "". A level of 0 is the
 // newest that everybody knows. It refuses, naming them, if members or hosts are away or do not
 // know the level. Groups that have the level stay as they are.
-func (m *Members) Raise(ctx context.Context, group string, level uint32) error {
+func (m Leveling) Raise(ctx context.Context, group string, level uint32) error {
 	ctx, cancel := context.WithTimeout(ctx, raiseTime)
 	defer cancel()
 	if group != "" && m.all[group] == nil {
@@ -256,13 +256,13 @@ func (m *Members) Raise(ctx context.Context, group string, level uint32) error {
 	if level > state.LevelNewest {
 		return fmt.Errorf("%w: %w", ErrLevel, &arakoon.LevelUnknownError{Level: level, Knows: state.LevelNewest})
 	}
-	held, err := raiser{m}.lease(ctx)
+	held, err := m.lease(ctx)
 	if err != nil {
 		return err
 	}
 	bounded, stop := context.WithTimeout(ctx, lookTime) // less than the lease lives
 	defer stop()
-	err = raiser{m}.raise(bounded, group, level)
+	err = m.raise(bounded, group, level)
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	return errors.Join(err, m.all[Config].store.release(back, held))
@@ -270,7 +270,7 @@ func (m *Members) Raise(ctx context.Context, group string, level uint32) error {
 
 // lease takes the lease of whoever changes members, as soon as nobody else has it. The steward
 // of this host is another owner: it must not change members meanwhile either.
-func (m raiser) lease(ctx context.Context) (arakoon.Lease, error) {
+func (m Leveling) lease(ctx context.Context) (arakoon.Lease, error) {
 	owner := uuid.NewSHA1(m.o.Self, []byte("level"))
 	for {
 		held, err := m.all[Config].store.acquire(ctx, lease, owner, leaseTime)
@@ -289,7 +289,7 @@ func (m raiser) lease(ctx context.Context) (arakoon.Lease, error) {
 }
 
 // raise raises groups under the lease, the config group first.
-func (m raiser) raise(ctx context.Context, group string, level uint32) error {
+func (m Leveling) raise(ctx context.Context, group string, level uint32) error {
 	l, err := m.Levels(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLevel, err)
@@ -307,7 +307,7 @@ func (m raiser) raise(ctx context.Context, group string, level uint32) error {
 }
 
 // raiseTo raises groups of which all members know the level.
-func (m raiser) raiseTo(ctx context.Context, l *Levels, group string, level uint32) error {
+func (m Leveling) raiseTo(ctx context.Context, l *Levels, group string, level uint32) error {
 	order := slices.Clone(l.Groups)
 	if group != "" && !slices.ContainsFunc(order, func(g GroupLevel) bool { return g.Group == group }) {
 		return fmt.Errorf("%w: the roster has no group %s", ErrLevel, group)
@@ -342,7 +342,7 @@ func first(group string) int {
 // know: then nobody has to raise the groups of hosts that were all new when they met. A group
 // that has others is raised by a person, who may want to go back to the release before. It is
 // of no consequence if it fails.
-func (m raiser) fresh(ctx context.Context, name string) {
+func (m Leveling) fresh(ctx context.Context, name string) {
 	n := m.all[name].store.alone()
 	if n == nil || n.Level() >= state.LevelNewest {
 		return
@@ -369,9 +369,9 @@ const adviseTime = time.Second
 
 // Advice says that groups can be raised, "" if they cannot, or if not all members answer. Only
 // while a group is below what this release knows is anybody asked.
-func (m *Members) Advice() string {
+func (m Leveling) Advice() string {
 	low := ""
-	for _, name := range m.names() {
+	for _, name := range m.Names() {
 		if n := m.all[name].node.Load(); n != nil && n.Level() < state.LevelNewest {
 			low = name
 		}

@@ -42,6 +42,10 @@ type Options struct {
 	FS      disk.FS
 	Dir     *datadir.Directory
 	Logger  *slog.Logger
+	Zone    string // of this host, as it was started; "": none
+	// RequireZones is in how many zones everything is to be held, if nobody has said so
+	// before; 0: nothing is said. For the first host alone.
+	RequireZones int
 	// Groups are those of the cluster: names and functions.
 	Groups []groups.Spec
 }
@@ -307,6 +311,7 @@ func (m *Members) Serve(g *groups.Groups) {
 	for _, g := range m.all {
 		m.work.Go(func() { g.check.Run(m.loops) })
 	}
+	m.work.Go(Zoning{m}.want)
 }
 
 // yieldTime is how long End waits for others to take over what is led here.
@@ -353,8 +358,8 @@ func (m *Members) listed(group string, host uuid.UUID) (roster.Member, bool) {
 	return g.MemberOn(host)
 }
 
-// names are the groups' names, in order.
-func (m *Members) names() (names []string) {
+// Names are the groups' names, in order.
+func (m *Members) Names() (names []string) {
 	for name := range m.all {
 		names = append(names, name)
 	}

@@ -13,7 +13,7 @@ import (
 func learners(m *Members) (inSync, behind map[uuid.UUID][]string) {
 	inSync, behind = map[uuid.UUID][]string{}, map[uuid.UUID][]string{}
 	r := m.file.Now()
-	for _, name := range m.names() {
+	for _, name := range m.Names() {
 		n := m.all[name].store.leading()
 		if n == nil {
 			continue

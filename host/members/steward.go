@@ -189,9 +189,10 @@ func (w *stewardship) adjust(r *roster.Roster, known []hosts.Host) {
 	if _, listed := r.Host(w.o.Self); w.o.Self != w.o.Cluster || !listed {
 		return
 	}
-	for _, name := range w.names() {
+	for _, name := range w.Names() {
 		if _, listed := r.Group(name); !listed {
-			r.PutGroup(roster.Group{Name: name, Next: 2, Members: []roster.Member{{ID: 1, Host: w.o.Self}}})
+			config, _ := r.Group(Config) // what holds for the others holds for it
+			r.PutGroup(roster.Group{Name: name, Next: 2, RequireZones: config.RequireZones, Members: []roster.Member{{ID: 1, Host: w.o.Self}}})
 			r.Sort()
 		}
 	}
@@ -277,7 +278,7 @@ func (v viewer) AddLearner(ctx context.Context, group string, member uint64) err
 	if now.Changing {
 		return arakoon.ErrChanging
 	}
-	raiser{v.of}.fresh(ctx, group)
+	Leveling{v.of}.fresh(ctx, group)
 	return v.of.all[group].store.change(ctx, now.Voters, append(slices.Clone(now.Learners), member))
 }
 
@@ -297,6 +298,11 @@ func (v viewer) Change(ctx context.Context, group string, voters, learners []uin
 		return c.DropMaster(ctx, v.successor(now, voters))
 	}
 	return store.change(ctx, voters, learners)
+}
+
+// Require implements membership.Groups.
+func (v viewer) Require(ctx context.Context, group string, zones int) error {
+	return v.of.all[group].store.require(ctx, zones, false)
 }
 
 // successor is a voter that stays one, 0 if there is none.
@@ -345,6 +351,9 @@ func (dryRun) AddLearner(context.Context, string, uint64) error { return errDry 
 
 // Change implements membership.Groups.
 func (dryRun) Change(context.Context, string, []uint64, []uint64) error { return errDry }
+
+// Require implements membership.Groups.
+func (dryRun) Require(context.Context, string, int) error { return errDry }
 
 // dryRosters reads the roster, and writes none.
 type dryRosters struct{ dryRun }

@@ -115,7 +115,7 @@ func elsewhere(err error) bool {
 // read has the member here answer, or the client if that member does not lead.
 func (s *Store) read(fn func(reader) error) error {
 	if n := s.leading(); n != nil {
-		if err := fn(n); !elsewhere(err) {
+		if err := fn(n); !elsewhere(err) && !errors.Is(err, arakoon.ErrZones) {
 			return err
 		}
 	}
@@ -308,4 +308,18 @@ func (s *Store) raise(ctx context.Context, level uint32) error {
 		return err
 	}
 	return c.RaiseLevel(ctx, level)
+}
+
+// require sets in how many zones the group must hold everything.
+func (s *Store) require(ctx context.Context, zones int, asserted bool) error {
+	if n := s.alone(); n != nil {
+		_, err := n.RequireZones(ctx, zones, asserted)
+		return err
+	}
+	c, err := s.remote()
+	if err != nil {
+		return err
+	}
+	_, err = c.RequireZones(ctx, zones, asserted)
+	return err
 }

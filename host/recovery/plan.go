@@ -64,6 +64,7 @@ type Group struct {
 	Committed uint64 `json:"committed"`
 	Members   string `json:"members"`
 	InSync    bool   `json:"in_sync"`
+	Zones     string `json:"zones"`          // that had to hold everything, in words
 	Done      bool   `json:"done,omitempty"` // in an earlier try
 	Missing   string `json:"missing"`        // what may be missing, in words
 
@@ -143,7 +144,7 @@ func (r *Recovery) look(ctx context.Context) (err error) {
 	for i := range p.Groups {
 		g := &p.Groups[i]
 		g.Done = p.Resumes && g.Life == p.Life && g.survivor.Alone()
-		g.Missing = g.missing()
+		g.Missing = g.missing(r.zones(g.Name))
 	}
 	if p.Resumes {
 		p.GivenUp = begun.GivenUp
@@ -231,9 +232,35 @@ func (r *Recovery) life(recorded uint64) uint64 {
 	return recorded + 1
 }
 
-// missing says in words what a member may lack.
-func (g *Group) missing() string {
+// zones are those that the members of a group are in, and whether another of them is in the
+// zone of this host: then that one may hold what the member here does not.
+func (r *Recovery) zones(name string) (number int, shared bool) {
+	now := r.file.Now()
+	g, _ := now.Group(name)
+	here, _ := now.Host(r.plan.Host)
+	names := map[string]bool{}
+	for _, m := range g.Members {
+		h, _ := now.Host(m.Host)
+		names[h.Zone] = true
+		shared = shared || m.Host != r.plan.Host && h.Zone == here.Zone
+	}
+	return len(names), shared || here.Zone == ""
+}
+
+// missing says in words what a member may lack. zones is how many its group's members are in,
+// shared whether another one is in the zone of this one.
+func (g *Group) missing(zones int, shared bool) string {
 	s := g.survivor
+	q := s.Requirement
+	if g.Zones = "no requirement"; q.Since > 0 {
+		g.Zones = q.String()
+	}
+	if !s.Alone() && q.Zones > 1 && zones <= q.Zones && !shared {
+		return fmt.Sprintf("nothing that was answered since revision %d: each of %d zones had to hold it first; unless a person has lowered that where the majority was, by `ovs recover --require-zones`, without this host", q.Since, q.Zones)
+	}
+	if !s.Alone() && q.Lowered > 0 && q.Zones < q.From {
+		return fmt.Sprintf("the requirement of %d zones was lowered at revision %d: what was answered behind that without this host, from entry %d on, is missing", q.From, q.Lowered, s.Last+1)
+	}
 	learner := slices.Contains(s.Members.Learners, s.Member)
 	switch {
 	case s.Alone():

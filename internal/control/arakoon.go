@@ -42,6 +42,13 @@ type Arakoon interface {
 	// Raise brings a group to a level, all groups if group is "", for good. A level of 0 is the
 	// newest that all members know.
 	Raise(ctx context.Context, group string, level uint32) (ArakoonLevels, error)
+	// Zones says how the groups stand to the zones that must hold everything.
+	Zones(ctx context.Context) ([]ArakoonZones, error)
+	// RequireZones sets in how many zones all groups must hold everything, 1 for no
+	// requirement. What is not in force when it returns comes by itself.
+	RequireZones(ctx context.Context, zones int) ([]ArakoonZones, error)
+	// AssertZones lowers that, on the word of a person that the other zones are off for good.
+	AssertZones(ctx context.Context, zones int) ([]ArakoonZones, error)
 	// Hash compares the states of the members of a group at one revision.
 	Hash(ctx context.Context, group string) (ArakoonHashes, error)
 	// Backup calls write with a backup of a group, piece by piece. If group is "" it does
@@ -78,6 +85,7 @@ type ArakoonGroup struct {
 	LastElection *time.Time `json:"lastElection,omitempty"`
 	Changes      uint64     `json:"masterChanges"` // since its start
 
+	Zones    int            `json:"zones,omitempty"`    // that must hold everything; absent: no requirement
 	Compared *ArakoonHashes `json:"compared,omitempty"` // the states, last; absent: never
 }
 
@@ -89,6 +97,7 @@ type ArakoonMember struct {
 	State   string `json:"state"`
 	Active  bool   `json:"active"` // heard from lately
 	Learner bool   `json:"learner"`
+	Zone    string `json:"zone,omitempty"`
 }
 
 // KeyRead asks for a key.
@@ -187,6 +196,20 @@ type ArakoonLease struct {
 	TTL     time.Duration `json:"ttl"`     // nanoseconds
 }
 
+// ArakoonZones is how a group stands to the zones that must hold everything.
+type ArakoonZones struct {
+	Group    string   `json:"group"`
+	Wanted   int      `json:"wanted"`             // by the roster; 0: nobody has said anything
+	Required int      `json:"required"`           // by the group, now; up to 1: none
+	InForce  bool     `json:"inForce"`            // what is wanted is required
+	Since    uint64   `json:"since,omitempty"`    // revision
+	Lowered  uint64   `json:"lowered,omitempty"`  // revision of the last lowering
+	From     int      `json:"from,omitempty"`     // zones that were required before that
+	Asserted bool     `json:"asserted,omitempty"` // a person said then that the other zones were off
+	Zones    []string `json:"zones,omitempty"`    // that its members are in
+	Error    string   `json:"error,omitempty"`    // why its master could not be asked
+}
+
 // ArakoonLevels are the levels of groups, and of the releases that hosts run now.
 type ArakoonLevels struct {
 	Groups []ArakoonLevel `json:"groups"`
@@ -244,6 +267,9 @@ type (
 	groupRequest struct {
 		Group string `json:"group,omitempty"`
 	}
+	zonesRequest struct {
+		Zones int `json:"zones"`
+	}
 	raiseRequest struct {
 		Group string `json:"group,omitempty"` // absent: all
 		Level uint32 `json:"level,omitempty"`
@@ -275,6 +301,13 @@ func (s *Server) arakoonRoutes(mux *http.ServeMux) {
 	handle(s, mux, "arakoon/levels", handleGroups(func(a Arakoon, ctx context.Context, _ struct{}) (ArakoonLevels, error) { return a.Levels(ctx) }, s))
 	handle(s, mux, "arakoon/raise", handleGroups(func(a Arakoon, ctx context.Context, r raiseRequest) (ArakoonLevels, error) {
 		return a.Raise(ctx, r.Group, r.Level)
+	}, s))
+	handle(s, mux, "arakoon/zones", handleGroups(func(a Arakoon, ctx context.Context, _ struct{}) ([]ArakoonZones, error) { return a.Zones(ctx) }, s))
+	handle(s, mux, "arakoon/require-zones", handleGroups(func(a Arakoon, ctx context.Context, r zonesRequest) ([]ArakoonZones, error) {
+		return a.RequireZones(ctx, r.Zones)
+	}, s))
+	handle(s, mux, "arakoon/recover", handleGroups(func(a Arakoon, ctx context.Context, r zonesRequest) ([]ArakoonZones, error) {
+		return a.AssertZones(ctx, r.Zones)
 	}, s))
 	handle(s, mux, "arakoon/hash", handleGroups(func(a Arakoon, ctx context.Context, r groupRequest) (ArakoonHashes, error) {
 		return a.Hash(ctx, r.Group)

@@ -22,7 +22,7 @@ type commands struct{ clustercmd.Tools }
 func Commands(t clustercmd.Tools) []*cobra.Command {
 	cmds := commands{t}
 	groups := t.Group("arakoon", "look at and change the Arakoon groups, which hold the metadata",
-		cmds.status(), cmds.whoMaster(), cmds.dropMaster(), cmds.master(), cmds.hash(), cmds.level(), cmds.lease(),
+		cmds.status(), cmds.whoMaster(), cmds.dropMaster(), cmds.master(), cmds.hash(), cmds.level(), cmds.requireZones(), cmds.lease(),
 		cmds.get(), cmds.exists(), cmds.scan(), cmds.revScan(), cmds.prefix(), cmds.count(), cmds.watch(),
 		cmds.set(), cmds.confirm(), cmds.replace(), cmds.testAndSet(), cmds.delete(), cmds.deletePrefix(),
 		cmds.backup(), cmds.verify(), cmds.restore(), cmds.dump())

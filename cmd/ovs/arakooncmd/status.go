@@ -58,13 +58,17 @@ func writeGroups(w io.Writer, list []control.ArakoonGroup) {
 		if len(g.Members) < 2 {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s\tMEMBER\tSTATE\tHEARD FROM\tMATCH\tLAG\n", g.Group)
+		fmt.Fprintf(w, "\n%s\tMEMBER\tZONE\tSTATE\tHEARD FROM\tMATCH\tLAG\n", g.Group)
 		for _, m := range g.Members {
 			heard := "no"
 			if m.Active {
 				heard = "yes"
 			}
-			fmt.Fprintf(w, "\t%d\t%s\t%s\t%d\t%d\n", m.Member, m.State, heard, m.Match, m.Lag)
+			zone := m.Zone
+			if zone == "" {
+				zone = "-"
+			}
+			fmt.Fprintf(w, "\t%d\t%s\t%s\t%s\t%d\t%d\n", m.Member, zone, m.State, heard, m.Match, m.Lag)
 		}
 	}
 }
@@ -99,6 +103,9 @@ func notes(g control.ArakoonGroup) string {
 	var list []string
 	if g.Obstacle != "" {
 		list = append(list, g.Obstacle)
+	}
+	if g.Zones > 1 {
+		list = append(list, fmt.Sprintf("%d zones must hold everything", g.Zones))
 	}
 	if g.Full {
 		list = append(list, "waits for room")

@@ -20,6 +20,7 @@ func AddUpFlags(c *cobra.Command, o *host.Cluster) {
 	flags.StringVar(&o.Listen, "listen", "", "`HOST:PORT` by which other hosts reach this one; the first time, this machine becomes the first host of a cluster (default: there is no cluster)")
 	flags.StringSliceVar(&o.Storage, "storage-address", nil, "`HOST:PORT` by which other hosts reach this one with the traffic of storage; may be given again (default: that of --listen)")
 	flags.StringVar(&o.Zone, "zone", "", "`zone` of this host: what fails together, such as a room")
+	flags.IntVar(&o.RequireZones, "require-zones", 0, "`number` of zones that must hold everything before it is answered, on the first host at its first start; ovs arakoon require-zones changes it (default: no requirement)")
 	flags.StringVar(&o.Join, "join", "", "`TOKEN` of 'ovs host token', by which this host joins a cluster, or @FILE with it, which other users of this machine do not see; needed at the first start, in an empty data directory")
 	flags.Var(roleSet{&o.Roles}, "roles", "`roles` of this host from its first start on, divided by commas: driver, proxy, asd, arakoon, maintenance, dashboard; of a host that joins, those of its token ('ovs host roles' changes them later; default all)")
 	flags.StringVar(&o.PassphraseFile, "ca-passphrase-file", "", "`FILE` with the passphrase that the cluster's authority is sealed under: a host that has it signs certificates, and lets others join (default: the first host makes one, in the data directory; others do not sign)")

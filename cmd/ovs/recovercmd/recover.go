@@ -17,6 +17,7 @@ import (
 	"openvstorage/cmd/ovs/clustercmd"
 	"openvstorage/host"
 	"openvstorage/host/recovery"
+	"openvstorage/internal/control"
 )
 
 // command is `ovs recover` with its flags.
@@ -25,6 +26,7 @@ type command struct {
 	directory func() (string, error)
 	yes       bool
 	from      from
+	zones     int
 }
 
 // Command returns `ovs recover`. directory is the data directory that the user has named.
@@ -44,6 +46,12 @@ is no flag that overrides this. If the other hosts must never run again, stop th
 The hosts that held the other members are given up: they are refused from then on, by name,
 also when they come back. Each joins again with an empty directory and a new token.
 Deletion of data is suspended, until ovs alba backend resume-deletion.
+
+With --require-zones it is for the side that has the majority, where ovs up runs and
+answers nothing because another zone is missing (ovs arakoon require-zones). It lowers the
+number of zones that must hold everything, in all groups, on your word that the other
+zones are off for good. That is recorded, and the other zones do not know of it: remove
+their hosts with ovs host remove H --lost, before any of them is started again.
 ` + fromHelp,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -51,13 +59,41 @@ Deletion of data is suspended, until ovs alba backend resume-deletion.
 	}
 	c.Flags().BoolVar(&cmd.yes, "yes", false, "do it without asking; the other hosts must never run again")
 	cmd.from.flags(c)
+	c.Flags().IntVar(&cmd.zones, "require-zones", 0, "`number` of zones that must hold everything from now on; the others are off for good (default: none is lowered)")
 	return c
+}
+
+// lower lowers the requirement of zones where the majority is.
+func (cmd *command) lower(c *cobra.Command) error {
+	client, err := cmd.Client()
+	if err != nil {
+		return err
+	}
+	if err := cmd.confirm(c); err != nil {
+		return err
+	}
+	list, err := control.OfGroups(client).AssertZones(c.Context(), cmd.zones)
+	if err != nil {
+		return err
+	}
+	return cmd.Print(list, func(w io.Writer) {
+		for _, g := range list {
+			fmt.Fprintf(w, "%s\t%d zones are required, lowered from %d at revision %d\n", g.Group, max(g.Required, 1), g.From, g.Lowered)
+		}
+		fmt.Fprintln(w, "remove the hosts of the zones that are off\tovs host list; ovs host remove H --lost")
+	})
 }
 
 // answer is what whoever decides has to type.
 const answer = "recover"
 
 func (cmd *command) run(c *cobra.Command, args []string) (err error) {
+	switch {
+	case c.Flags().Changed("require-zones") && (cmd.zones < 1 || len(args) > 0):
+		return cmd.Usage("%s: --require-zones takes a number from 1 on, and no groups: it is for all of them", c.CommandPath())
+	case cmd.zones > 0:
+		return cmd.lower(c)
+	}
 	dir, err := cmd.directory()
 	if err != nil {
 		return err
@@ -130,6 +166,9 @@ func write(out io.Writer, p recovery.Plan) {
 	fmt.Fprintln(out, "\nmay be missing:")
 	for _, g := range p.Groups {
 		fmt.Fprintf(out, "  %s: %s\n", g.Name, g.Missing)
+		if g.Zones != "" && g.Zones != "no requirement" {
+			fmt.Fprintf(out, "  %s: zones required: %s\n", g.Name, g.Zones)
+		}
 	}
 	for _, l := range p.Lacks {
 		fmt.Fprintf(out, "  %s\n", l)
