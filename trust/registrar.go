@@ -320,8 +320,8 @@ func (c *change) forgetToken(hash [sha256.Size]byte) error {
 }
 
 // WithdrawToken ends a token before it is used. That it is not there is no error. The error
-// matches ErrToken if a host has joined with it: then it is good for nothing any more, and
-// stays on record, which says who.
+// matches ErrInvalid if a host has joined with it: then it is good for nobody else any more,
+// and stays on record, which says who.
 func (r *Registrar) WithdrawToken(ctx context.Context, hash [sha256.Size]byte) error {
 	return update(ctx, r.store, func(c *change) error {
 		b, err := c.get(tokenKey(hash))
@@ -330,7 +330,7 @@ func (r *Registrar) WithdrawToken(ctx context.Context, hash [sha256.Size]byte) e
 		}
 		t, err := decodeToken(b)
 		if err == nil && t.Used() {
-			err = fmt.Errorf("trust: %w: it is too late to withdraw it: host %s has joined with it; if it should not have, `ovs host remove %s`", ErrToken, t.UsedBy, t.UsedBy)
+			err = invalid("host %s has joined with this token, so it is too late to withdraw it; if that host should not be there, `ovs host remove %s`", t.UsedBy, t.UsedBy)
 		}
 		if err != nil {
 			return err

@@ -44,7 +44,7 @@ func kind(err error) error {
 		return nil
 	case errors.Is(err, trust.ErrAbsent):
 		return fmt.Errorf("%w: %w", control.ErrNotFound, err)
-	case errors.Is(err, trust.ErrInvalid), errors.Is(err, errReads), errors.Is(err, trust.ErrPassphrase), errors.Is(err, trust.ErrToken):
+	case errors.Is(err, trust.ErrInvalid), errors.Is(err, errReads), errors.Is(err, trust.ErrPassphrase):
 		return fmt.Errorf("%w: %w", control.ErrInvalid, err)
 	case errors.Is(err, trust.ErrFull), errors.Is(err, trust.ErrContended):
 		return fmt.Errorf("%w: %w", control.ErrBusy, err)
