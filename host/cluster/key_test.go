@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"openvstorage/host/cluster"
 	"openvstorage/internal/keyswap"
+	"openvstorage/internal/wire"
 	"openvstorage/trust"
 	"openvstorage/trust/trusttest"
 )
@@ -120,5 +122,26 @@ func TestRoleThatComesBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		await(t, "it signs as its roles say: "+roles, func() bool { return two.Self().Signs == (roles != "asd") })
+	}
+}
+
+// A host that the members of the config group refuse, as it has lost the role arakoon, learns
+// that from any host.
+func TestRefusedByTheGroup(t *testing.T) {
+	one, _, store := first(t)
+	two, _ := writer(t, one, store)
+	refuses := trusttest.NewStore()
+	refuses.Fail = func(string) error { return fmt.Errorf("every member refuses: %w", wire.ErrDenied) }
+	hold(refuses, two)
+	ended := two.LinkDone()
+	if _, err := manage(one).SetRoles(t.Context(), two.ID().String(), "asd"); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if err := two.Obey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r, known := two.Knows(two.ID()); !known || r.Roles != trust.RoleASD {
+		t.Errorf("it has the roles %s", r.Roles)
 	}
 }

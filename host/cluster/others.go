@@ -21,7 +21,9 @@ type asking struct{ *Host }
 func asks(h *Host) asking { return asking{h} }
 
 // reads is the store of records of a host that has joined: by the connection to a host that
-// holds the config group, and without one by this host's own member of that, if it has one.
+// holds the config group, and without one by this host's own member of that, if it has one. One
+// that has lost the role arakoon, and does not know it yet, is refused by the others of the
+// group: then it goes by the connection, which any host may have.
 type reads struct{ of *Host }
 
 var _ trust.Store = reads{}
@@ -34,11 +36,25 @@ func (r reads) store() trust.Store {
 }
 
 // Get implements trust.Store.
-func (r reads) Get(ctx context.Context, key []byte) ([]byte, error) { return r.store().Get(ctx, key) }
+func (r reads) Get(ctx context.Context, key []byte) ([]byte, error) {
+	b, err := r.store().Get(ctx, key)
+	if errors.Is(err, wire.ErrDenied) {
+		return r.of.link.Get(ctx, key)
+	}
+	return b, err
+}
 
 // Range implements trust.Store.
 func (r reads) Range(ctx context.Context, prefix []byte, fn func(key, value []byte) bool) error {
-	return r.store().Range(ctx, prefix, fn)
+	begun := false
+	err := r.store().Range(ctx, prefix, func(key, value []byte) bool {
+		begun = true
+		return fn(key, value)
+	})
+	if !begun && errors.Is(err, wire.ErrDenied) {
+		return r.of.link.Range(ctx, prefix, fn)
+	}
+	return err
 }
 
 // Swap implements trust.Store: it is refused.
