@@ -24,8 +24,9 @@ var ErrStays = errors.New("the host cannot be removed now")
 
 // Leave gets a host ready to be removed. It refuses, by the name of a group, where that has
 // no majority to go on with. The members of a host that is there go elsewhere first: Leave
-// returns when none is left on it. Those of one that is lost are replaced later, when the
-// cluster's records say that it was removed.
+// returns when none is left on it, and it has deleted them. Once it is no host any more that
+// may hold members, it could not ask their groups whether it is to. Those of one that is lost
+// are replaced later, when the cluster's records say that it was removed.
 func (m *Members) Leave(ctx context.Context, host uuid.UUID, lost bool) error {
 	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
@@ -41,11 +42,22 @@ func (m *Members) Leave(ctx context.Context, host uuid.UUID, lost bool) error {
 		return err
 	}
 	m.stir()
+	w := &stewardship{Members: m, callers: map[uuid.UUID]*caller{}}
+	defer w.close()
+	had := map[string]uint64{}
 	for {
 		changed := m.file.Changed()
 		on := m.On(host)
+		for _, g := range m.file.Now().Groups {
+			if of, there := g.MemberOn(host); there {
+				had[g.Name] = of.ID
+			}
+		}
+		kept := ErrStays
 		if len(on) == 0 {
-			return nil
+			if kept = w.dropped(ctx, host, had); kept == nil {
+				return nil
+			}
 		}
 		select {
 		case <-changed:
@@ -55,9 +67,23 @@ func (m *Members) Leave(ctx context.Context, host uuid.UUID, lost bool) error {
 			back, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
 			defer cancel()
 			err := m.book().Change(back, func(r *roster.Roster) error { return setLeaves(r, host, false) })
+			if len(on) == 0 {
+				return errors.Join(fmt.Errorf("%w: its members went elsewhere, but it has not deleted them yet: try again: %w", ErrStays, kept), err)
+			}
 			return errors.Join(fmt.Errorf("%w: %s did not go elsewhere: are the other hosts there?", ErrStays, strings.Join(on, ", ")), err)
 		}
 	}
+}
+
+// dropped has a host delete members that have left it, and returns nil if it has none of them.
+func (w *stewardship) dropped(ctx context.Context, host uuid.UUID, had map[string]uint64) error {
+	for name, number := range had {
+		if err := (bounded{w.remote()}).Drop(ctx, host, name, number); err != nil {
+			return err
+		}
+		delete(had, name)
+	}
+	return nil
 }
 
 // setLeaves says of a host that is listed whether it is about to leave.
