@@ -157,6 +157,7 @@ func (s *stepper) tickAll() {
 	if !s.lead.mute {
 		s.raft.Tick()
 	}
+	s.dropReads()
 	if !s.several && !s.lead.mute { // one that fell silent must still see that its disk answers
 		return
 	}
