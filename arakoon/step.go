@@ -149,7 +149,7 @@ func (s *stepper) take(item any) {
 	case *proposal:
 		s.waiting = append(s.waiting, w)
 	case wantsAge:
-		if s.raft.BasicStatus().RaftState != raft.StateLeader || s.leading.Load() && s.tells() {
+		if s.raft.BasicStatus().RaftState != raft.StateLeader || s.leading.Load() && s.lead.tells(s) {
 			s.raft.ReadIndex(s.progress.ages.question(s.opt.Member))
 		}
 	case *read:
@@ -258,19 +258,6 @@ func (s *stepper) askIndex() {
 	s.asked[s.round] = s.reads
 	s.reads = nil
 	s.raft.ReadIndex(binary.BigEndian.AppendUint64(nil, s.round))
-}
-
-// tells reports whether a leader may tell up to where a read must see: it knows, and nothing
-// speaks for a group that has gone on without it.
-func (s *stepper) tells() bool {
-	_, term := s.progress.now()
-	return term == s.raft.BasicStatus().HardState.GetTerm() && s.needs.refused() == nil && !s.synced.outlived()
-}
-
-// dropReads forgets reads that nobody waits for any more. Those that wait for a leader may wait
-// for days, and as many others come and go.
-func (s *stepper) dropReads() {
-	s.reads = slices.DeleteFunc(s.reads, func(r *read) bool { return r.ctx.Err() != nil })
 }
 
 // ready hands out what raft wants done. Nothing is done here: raft goes on while the

@@ -52,8 +52,10 @@ import (
 // synchronous again when it was caught up for a while, which doubles with each time that it
 // was dropped: a learner that is slow stops the group ever more rarely.
 //
-// A learner whose host answers and refuses this member is not dropped: the group may have been
-// recovered there, and this member is what is left of an older life. It answers nothing then.
+// A learner whose host has answered and refused this member is not dropped: the group may have
+// been recovered there, and this member is what is left of an older life. It answers nothing
+// then, no read either, until that host takes a connection again. That the host is off
+// meanwhile changes nothing.
 type synced struct {
 	patience uint64 // ticks; 0: no learner is kept in sync
 	forever  bool   // no learner is ever dropped
@@ -91,14 +93,14 @@ const (
 	syncForgets = 6000 * heartbeatTicks
 )
 
-// refusal says whether the host of a member refuses this one.
+// refusal says whether the host of a member has refused this one.
 type refusal struct {
 	by  uint64
 	now bool
 }
 
-// ReportRefused says that the host of a member answers and refuses this one, or that it
-// does no more. A Transport calls it; it does not block.
+// ReportRefused says that the host of a member has answered and refused this one, or that it
+// has taken a connection since. A Transport calls it; it does not block.
 func (n *Node) ReportRefused(by uint64, now bool) {
 	if n.Err() == nil {
 		n.work.put(refusal{by, now})
@@ -136,6 +138,7 @@ func (y *synced) setMembers(s *stepper, c *pb.ConfState) {
 	learners := c.GetLearners()
 	maps.DeleteFunc(y.required, func(id uint64, _ *mirror) bool { return !y.active || !slices.Contains(learners, id) })
 	maps.DeleteFunc(y.waits, func(id uint64, _ *wait) bool { return !slices.Contains(learners, id) })
+	maps.DeleteFunc(y.refuses, func(id uint64, _ bool) bool { return !slices.Contains(learners, id) })
 	maps.DeleteFunc(y.acked, func(id uint64, _ place) bool { return !slices.Contains(learners, id) })
 	if y.active && !was { // what raft knows already needs no gate
 		y.term = 0
