@@ -170,6 +170,14 @@ func (m *Members) safety() string {
 			least = n
 		}
 	}
+	takes, drained := 0, "" // one that members leave is no host for them
+	for _, h := range r.Hosts {
+		if !h.Leaves {
+			takes++
+		} else {
+			drained = ", or end a drain (`ovs host drain H --undo`)"
+		}
+	}
 	switch {
 	case len(r.Groups) == 0:
 		return "groups: none is known yet"
@@ -177,8 +185,8 @@ func (m *Members) safety() string {
 		return fmt.Sprintf("groups: %d voters each, two hosts may be lost", least)
 	case least >= 3:
 		return fmt.Sprintf("groups: %d voters each, one host may be lost", least)
-	case len(r.Hosts) == 2:
-		return "groups: two hosts, nothing fails over by itself; join a third" + mirrored(m)
+	case takes == 2:
+		return "groups: two hosts, nothing fails over by itself; join a third" + drained + mirrored(m)
 	}
-	return "groups: 1 voter each, no host may be lost; join two hosts"
+	return "groups: 1 voter each, no host may be lost; join two hosts" + drained
 }
