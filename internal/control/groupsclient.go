@@ -79,17 +79,20 @@ func (g *GroupsClient) Raise(ctx context.Context, group string, level uint32) (A
 
 // Zones says how the groups stand to the zones that must hold everything.
 func (g *GroupsClient) Zones(ctx context.Context) ([]ArakoonZones, error) {
-	return call[[]ArakoonZones](ctx, g.of, "arakoon/zones", struct{}{}, nil)
+	c := g.of
+	return call[[]ArakoonZones](ctx, c, "arakoon/zones", struct{}{}, nil)
 }
 
 // RequireZones sets in how many zones all groups must hold everything, 1 for no requirement.
 func (g *GroupsClient) RequireZones(ctx context.Context, zones int) ([]ArakoonZones, error) {
-	return call[[]ArakoonZones](ctx, g.of, "arakoon/require-zones", zonesRequest{zones}, nil)
+	c := g.of
+	return call[[]ArakoonZones](ctx, c, "arakoon/require-zones", zonesRequest{zones}, nil)
 }
 
 // AssertZones lowers it, on the word of a person that the other zones are off for good.
 func (g *GroupsClient) AssertZones(ctx context.Context, zones int) ([]ArakoonZones, error) {
-	return call[[]ArakoonZones](ctx, g.of, "arakoon/recover", zonesRequest{zones}, nil)
+	c := g.of
+	return call[[]ArakoonZones](ctx, c, "arakoon/recover", zonesRequest{zones}, nil)
 }
 
 // Hash compares the states of a group's members.
