@@ -47,7 +47,8 @@ type router struct {
 	o      Options
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
-	master atomic.Uint64 // who leads as far as is known, 0: nobody
+	master atomic.Uint64             // who leads as far as is known, 0: nobody
+	full   atomic.Pointer[fullError] // members that waited for room when they were asked last; nil: none
 
 	mu      sync.Mutex
 	members []*member

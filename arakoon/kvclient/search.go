@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"openvstorage/arakoon"
 	"openvstorage/arakoon/kv"
 	"openvstorage/internal/wire"
 )
@@ -56,8 +58,18 @@ func (c *router) find(ctx context.Context) (leader uint64, err error) {
 // named is what a member says of who leads.
 type named struct {
 	leader, term uint64
+	full         string // who says so, if it waits for room on its disk
 	err          error
 }
+
+// fullError names members that wait for room on their disks.
+type fullError struct{ members []string }
+
+func (e *fullError) Error() string {
+	return fmt.Sprintf("%v: %s: it goes on by itself when there is room", arakoon.ErrFull, strings.Join(e.members, ", "))
+}
+
+func (e *fullError) Is(target error) bool { return target == arakoon.ErrFull }
 
 // run asks. Each member has Options.Probe to answer, and is asked by one search at a time.
 func (c *router) run(s *search) {
@@ -72,8 +84,12 @@ func (c *router) run(s *search) {
 	}
 	var best named
 	var refused []error
+	var full []string
 	if len(members) > 0 {
-		best, refused = c.gather(answers, asked)
+		best, refused, full = c.gather(answers, asked)
+	}
+	if c.full.Store(nil); len(full) > 0 {
+		c.full.Store(&fullError{full})
 	}
 	s.leader = best.leader
 	if len(members) > 0 && len(refused) == len(members) {
@@ -90,7 +106,7 @@ func (c *router) run(s *search) {
 
 // gather takes the answers of so many members, until it knows enough or has waited for long
 // enough.
-func (c *router) gather(answers <-chan named, asked int) (best named, refused []error) {
+func (c *router) gather(answers <-chan named, asked int) (best named, refused []error, full []string) {
 	slow := time.NewTimer(slowAnswers)
 	defer slow.Stop()
 	var late <-chan time.Time
@@ -99,6 +115,9 @@ func (c *router) gather(answers <-chan named, asked int) (best named, refused []
 		select {
 		case a := <-answers:
 			asked--
+			if a.full != "" {
+				full = append(full, a.full)
+			}
 			switch {
 			case a.err == nil:
 				spoken = true
@@ -114,17 +133,17 @@ func (c *router) gather(answers <-chan named, asked int) (best named, refused []
 				late = timer.C
 			}
 		case <-late:
-			return best, refused
+			return best, refused, full
 		case <-slow.C:
 			waited = true
 		case <-c.ctx.Done():
-			return best, refused
+			return best, refused, full
 		}
 		if waited && spoken && best.leader == 0 {
-			return best, refused
+			return best, refused, full
 		}
 	}
-	return best, refused
+	return best, refused, full
 }
 
 // ask asks one member for a search. An answer that comes when the search is over is worth as much
@@ -163,7 +182,14 @@ func (m *member) ask(ctx context.Context) named {
 	if s.Failed {
 		return named{}
 	}
-	return named{leader: s.Leader, term: s.Term, err: err}
+	a := named{leader: s.Leader, term: s.Term, err: err}
+	if s.Full {
+		a.full = fmt.Sprintf("member %d", m.id)
+		if conn, err := m.wire.Conn(); err == nil && conn.Peer().Addr != nil {
+			a.full += fmt.Sprintf(" on the host at %s", conn.Peer().Addr)
+		}
+	}
+	return a
 }
 
 // refuses says whether an error is a member's word that this client will never be served.
