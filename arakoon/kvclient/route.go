@@ -201,8 +201,8 @@ func (c *router) judge(ctx context.Context, q *request, t *turn, m *member, err 
 		}
 	}
 	if end := c.ended(ctx); end != nil {
-		if full := c.full.Load(); full != nil && !q.near {
-			end = fmt.Errorf("%w: %w", end, full)
+		if stands := c.stands.Load(); stands != nil && !q.near {
+			end = fmt.Errorf("%w: %w", end, stands)
 		}
 		return 0, c.gaveUp(end, err)
 	}

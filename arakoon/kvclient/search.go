@@ -59,17 +59,25 @@ func (c *router) find(ctx context.Context) (leader uint64, err error) {
 type named struct {
 	leader, term uint64
 	full         string // who says so, if it waits for room on its disk
+	obstacle     string // of a member that leads
 	err          error
 }
 
-// fullError names members that wait for room on their disks.
-type fullError struct{ members []string }
-
-func (e *fullError) Error() string {
-	return fmt.Sprintf("%v: %s: it goes on by itself when there is room", arakoon.ErrFull, strings.Join(e.members, ", "))
+// obstacle is what stands in the way of writes, as members say. It goes away by itself, or when
+// somebody does what it says.
+type obstacle struct {
+	full  []string // members that wait for room on their disks
+	words string   // of the member that leads
 }
 
-func (e *fullError) Is(target error) bool { return target == arakoon.ErrFull }
+func (o *obstacle) Error() string {
+	if len(o.full) == 0 {
+		return o.words
+	}
+	return fmt.Sprintf("%v: %s: it goes on by itself when there is room", arakoon.ErrFull, strings.Join(o.full, ", "))
+}
+
+func (o *obstacle) Is(target error) bool { return target == arakoon.ErrFull && len(o.full) > 0 }
 
 // run asks. Each member has Options.Probe to answer, and is asked by one search at a time.
 func (c *router) run(s *search) {
@@ -88,8 +96,8 @@ func (c *router) run(s *search) {
 	if len(members) > 0 {
 		best, refused, full = c.gather(answers, asked)
 	}
-	if c.full.Store(nil); len(full) > 0 {
-		c.full.Store(&fullError{full})
+	if c.stands.Store(nil); len(full) > 0 || best.obstacle != "" {
+		c.stands.Store(&obstacle{full, best.obstacle})
 	}
 	s.leader = best.leader
 	if len(members) > 0 && len(refused) == len(members) {
@@ -124,7 +132,7 @@ func (c *router) gather(answers <-chan named, asked int) (best named, refused []
 			case refuses(a.err):
 				refused = append(refused, a.err)
 			}
-			if a.err == nil && a.leader != 0 && (best.leader == 0 || a.term > best.term) {
+			if a.err == nil && a.leader != 0 && (best.leader == 0 || a.term > best.term || a.term == best.term && a.obstacle != "") {
 				best = a
 			}
 			if best.leader != 0 && late == nil {
@@ -183,6 +191,9 @@ func (m *member) ask(ctx context.Context) named {
 		return named{}
 	}
 	a := named{leader: s.Leader, term: s.Term, err: err}
+	if s.Leads {
+		a.obstacle = s.Obstacle
+	}
 	if s.Full {
 		a.full = fmt.Sprintf("member %d", m.id)
 		if conn, err := m.wire.Conn(); err == nil && conn.Peer().Addr != nil {
