@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"openvstorage/arakoon/state"
+	"openvstorage/internal/disk"
 
 	"github.com/google/uuid"
 )
@@ -113,6 +114,9 @@ func (n *Node) propose(ctx context.Context, c state.Command) (state.Outcome, err
 	case <-ctx.Done():
 		err := fmt.Errorf("%w: %w", ErrUnknownOutcome, ctx.Err())
 		if why := n.appender.stalled.Load(); why != nil {
+			if disk.CauseOf(*why) == disk.Full {
+				err = fmt.Errorf("%w: %w", err, ErrFull)
+			}
 			err = fmt.Errorf("%w: %w", err, *why)
 		}
 		if why := n.missing.Load(); why != nil {

@@ -14,6 +14,10 @@ var (
 	// ErrUnknownOutcome: the wait ended before the answer. The write has happened,
 	// or may still happen, or never will; a session can ask again.
 	ErrUnknownOutcome = errors.New("arakoon: outcome unknown")
+	// ErrFull: what was asked waits for room on the disk of a member that it cannot do without.
+	// It goes on by itself when there is some. It comes along with the error that says what is
+	// known of the outcome.
+	ErrFull = errors.New("arakoon: disk is full")
 	// ErrBusy: too much is under way; nothing was done. Try again later.
 	ErrBusy = errors.New("arakoon: busy")
 	// ErrFailed: the log or the state has failed, or an entry was met that cannot be

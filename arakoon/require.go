@@ -12,6 +12,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 )
 
 // Requirement says in how many zones everything must be held before it is answered.
@@ -117,7 +118,12 @@ func (n *needs) may(s *stepper, zones int) error {
 	if !s.leading.Load() {
 		return s.notLeader()
 	}
-	there := zoneNames(s.aliveOf(membersOf(s.conf).All()), s.places.zone)
+	// A member that has acknowledged nothing may never have been made, though it counts as heard
+	// from while it is new. Whoever makes it asks the group first, which would answer nothing.
+	holds := map[uint64]bool{s.opt.Member: true}
+	s.raft.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) { holds[id] = holds[id] || pr.Match > 0 })
+	alive := slices.DeleteFunc(s.aliveOf(membersOf(s.conf).All()), func(id uint64) bool { return !holds[id] })
+	there := zoneNames(alive, s.places.zone)
 	if zones > 1 && zones > len(there) {
 		return fmt.Errorf("%w: %d zones cannot be required: members that are heard from are in %d: %s", ErrMembers, zones, len(there), orNone(there))
 	}

@@ -181,6 +181,33 @@ func TestZoneCutOff(t *testing.T) {
 	})
 }
 
+// A learner that was just added is not made yet, and holds nothing: no zone is required on its
+// account. Whoever makes it asks the group first, which would answer nothing.
+func TestZoneOfAMemberThatIsNotMade(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		c := zoned(t, 2)
+		n := c.start(1)
+		if err := n.AddLearner(t.Context(), 3); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.RaiseLevel(t.Context(), state.LevelNewest, true); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if _, err := n.RequireZones(ctx, 2, false); !errors.Is(err, ErrMembers) {
+			t.Fatalf("a zone is required that holds nothing: %v", err)
+		}
+		set(t, n, "while", "1")
+		c.start(3)
+		c.until("the zone can be required", func() bool {
+			_, err := n.RequireZones(t.Context(), 2, false)
+			return err == nil
+		})
+		c.same("while", "1")
+	})
+}
+
 // Two hosts: one voter, and a learner in another zone that holds all that is answered.
 func TestSynchronousLearner(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
@@ -372,10 +399,12 @@ func TestRaising(t *testing.T) {
 		if err := n.AddLearner(t.Context(), 4); err != nil {
 			t.Fatal(err)
 		}
-		revision, err := n.RequireZones(t.Context(), 2, false)
-		if err != nil {
-			t.Fatal(err)
-		}
+		var revision uint64
+		c.until("the new member holds something", func() bool {
+			var err error
+			revision, err = n.RequireZones(t.Context(), 2, false)
+			return err == nil
+		})
 		if last, _ := c.node(4).log.LastIndex(); last < revision {
 			t.Errorf("entry %d is required to be in zone b, which has %d", revision, last)
 		}

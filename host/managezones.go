@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
+
 	"openvstorage/host/members"
 	"openvstorage/internal/control"
 )
@@ -36,19 +38,32 @@ func (m managedGroups) RequireZones(ctx context.Context, zones int) ([]control.A
 	return zonesOf(list), nil
 }
 
+// Lose implements control.Arakoon.
+func (m managedGroups) Lose(ctx context.Context, zones int) (control.ArakoonLoss, error) {
+	return m.loss(func(z members.Zoning) (members.Loss, error) { return z.Lose(ctx, zones) })
+}
+
 // AssertZones implements control.Arakoon.
-func (m managedGroups) AssertZones(ctx context.Context, zones int) ([]control.ArakoonZones, error) {
+func (m managedGroups) AssertZones(ctx context.Context, zones int, lost []uuid.UUID) (control.ArakoonLoss, error) {
+	return m.loss(func(z members.Zoning) (members.Loss, error) { return z.Assert(ctx, zones, lost) })
+}
+
+func (m managedGroups) loss(find func(members.Zoning) (members.Loss, error)) (out control.ArakoonLoss, err error) {
 	if m.members == nil {
-		return nil, fmt.Errorf("%w: this machine is in no cluster, and requires no zones", control.ErrInvalid)
+		return out, fmt.Errorf("%w: this machine is in no cluster, and requires no zones", control.ErrInvalid)
 	}
-	list, err := members.Zoning{Of: m.members}.Assert(ctx, zones)
+	l, err := find(members.Zoning{Of: m.members})
 	switch {
 	case errors.Is(err, members.ErrZones):
-		return nil, fmt.Errorf("%w: %w", control.ErrInvalid, err)
+		return out, fmt.Errorf("%w: %w", control.ErrInvalid, err)
 	case err != nil:
-		return nil, groupError(members.Config, err)
+		return out, groupError(members.Config, err)
 	}
-	return zonesOf(list), nil
+	out = control.ArakoonLoss{Zones: l.Zones, Groups: zonesOf(l.Groups), Hosts: []control.LostHost{}}
+	for _, h := range l.Hosts {
+		out.Hosts = append(out.Hosts, control.LostHost{ID: h.ID, Zone: h.Zone, Addresses: h.Addresses, First: h.First, Members: m.members.On(h.ID), State: h.State})
+	}
+	return out, nil
 }
 
 func zonesOf(groups []members.GroupZones) []control.ArakoonZones {

@@ -158,6 +158,7 @@ var table = []Rule{
 	looks("arakoon/hash").on(GroupObject),
 	looks("arakoon/levels"),
 	looks("arakoon/zones"),
+	looks("arakoon/loss"),
 	changes("arakoon/write").on(GroupObject),
 	changes("arakoon/member").on(GroupObject),
 	changes("arakoon/transfer").on(GroupObject),

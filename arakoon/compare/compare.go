@@ -211,7 +211,11 @@ func (c *Checker) Run(ctx context.Context) {
 		if !c.opt.Node.Leading() || len(c.opt.Node.Members().All()) < 2 || c.resting() {
 			continue
 		}
-		if _, err := c.Compare(ctx); err != nil && ctx.Err() == nil {
+		_, err := c.Compare(ctx)
+		var level *arakoon.LevelError
+		if errors.As(err, &level) { // that of the group forbids it, which is no fault
+			c.opt.Logger.Debug("the states of a group's members cannot be compared before its level is raised", "group", c.opt.Group, "err", err)
+		} else if err != nil && ctx.Err() == nil {
 			c.opt.Logger.Warn("the states of a group's members were not compared, to be tried again", "group", c.opt.Group, "err", err)
 		}
 	}

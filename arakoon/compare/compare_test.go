@@ -191,3 +191,22 @@ func TestComparisonIsCancelled(t *testing.T) {
 		}
 	})
 }
+
+// TestLevelThatForbidsHashesIsNoFault: a group whose level is too low to be compared is no warning
+// each hour.
+func TestLevelThatForbidsHashesIsNoFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		f := &fake{leading: true, members: []uint64{1, 2}, err: &arakoon.LevelError{Has: 1, Need: 2}}
+		ctx, cancel := context.WithCancel(t.Context())
+		c := New(Options{Group: "g", Node: f, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		done := make(chan struct{})
+		go func() { defer close(done); c.Run(ctx) }()
+		time.Sleep(3*Every + time.Minute)
+		cancel()
+		<-done
+		if f.hashed() != 3 || log.Len() > 0 {
+			t.Errorf("%d tries: %s", f.hashed(), &log)
+		}
+	})
+}

@@ -47,7 +47,8 @@ type router struct {
 	o      Options
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
-	master atomic.Uint64 // who leads as far as is known, 0: nobody
+	master atomic.Uint64            // who leads as far as is known, 0: nobody
+	stands atomic.Pointer[obstacle] // in the way of writes, as members said when they were asked last; nil: nothing
 
 	mu      sync.Mutex
 	members []*member

@@ -50,14 +50,18 @@ func (p port) Send(messages []*pb.Message) {
 	}
 }
 
-func newCluster(t *testing.T, members uint64) *cluster {
+func newCluster(t *testing.T, members uint64, change ...func(id uint64, o *arakoon.Options)) *cluster {
 	c := &cluster{t: t, nodes: map[uint64]*arakoon.Node{}}
 	var others []uint64
 	for id := uint64(1); id <= members; id++ {
-		n, err := arakoon.Open(arakoon.Options{
+		o := arakoon.Options{
 			FS: crashdisk.New(), Dir: "/node", Cluster: testCluster, Member: id, Joining: id != 1, Transport: port{c, id}, Functions: kvtest.Functions,
 			SegmentBytes: 1 << 20, MemTableBytes: 1 << 20, StateCacheBytes: 1 << 20,
-		})
+		}
+		for _, fn := range change {
+			fn(id, &o)
+		}
+		n, err := arakoon.Open(o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -201,6 +201,9 @@ func (c *router) judge(ctx context.Context, q *request, t *turn, m *member, err 
 		}
 	}
 	if end := c.ended(ctx); end != nil {
+		if stands := c.stands.Load(); stands != nil && !q.near {
+			end = fmt.Errorf("%w: %w", end, stands)
+		}
 		return 0, c.gaveUp(end, err)
 	}
 	switch v {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"openvstorage/arakoon"
 	"openvstorage/arakoon/kv"
 	"openvstorage/internal/wire"
 )
@@ -56,8 +58,26 @@ func (c *router) find(ctx context.Context) (leader uint64, err error) {
 // named is what a member says of who leads.
 type named struct {
 	leader, term uint64
+	full         string // who says so, if it waits for room on its disk
+	obstacle     string // of a member that leads
 	err          error
 }
+
+// obstacle is what stands in the way of writes, as members say. It goes away by itself, or when
+// somebody does what it says.
+type obstacle struct {
+	full  []string // members that wait for room on their disks
+	words string   // of the member that leads
+}
+
+func (o *obstacle) Error() string {
+	if len(o.full) == 0 {
+		return o.words
+	}
+	return fmt.Sprintf("%v: %s: it goes on by itself when there is room", arakoon.ErrFull, strings.Join(o.full, ", "))
+}
+
+func (o *obstacle) Is(target error) bool { return target == arakoon.ErrFull && len(o.full) > 0 }
 
 // run asks. Each member has Options.Probe to answer, and is asked by one search at a time.
 func (c *router) run(s *search) {
@@ -72,8 +92,12 @@ func (c *router) run(s *search) {
 	}
 	var best named
 	var refused []error
+	var full []string
 	if len(members) > 0 {
-		best, refused = c.gather(answers, asked)
+		best, refused, full = c.gather(answers, asked)
+	}
+	if c.stands.Store(nil); len(full) > 0 || best.obstacle != "" {
+		c.stands.Store(&obstacle{full, best.obstacle})
 	}
 	s.leader = best.leader
 	if len(members) > 0 && len(refused) == len(members) {
@@ -90,7 +114,7 @@ func (c *router) run(s *search) {
 
 // gather takes the answers of so many members, until it knows enough or has waited for long
 // enough.
-func (c *router) gather(answers <-chan named, asked int) (best named, refused []error) {
+func (c *router) gather(answers <-chan named, asked int) (best named, refused []error, full []string) {
 	slow := time.NewTimer(slowAnswers)
 	defer slow.Stop()
 	var late <-chan time.Time
@@ -99,13 +123,16 @@ func (c *router) gather(answers <-chan named, asked int) (best named, refused []
 		select {
 		case a := <-answers:
 			asked--
+			if a.full != "" {
+				full = append(full, a.full)
+			}
 			switch {
 			case a.err == nil:
 				spoken = true
 			case refuses(a.err):
 				refused = append(refused, a.err)
 			}
-			if a.err == nil && a.leader != 0 && (best.leader == 0 || a.term > best.term) {
+			if a.err == nil && a.leader != 0 && (best.leader == 0 || a.term > best.term || a.term == best.term && a.obstacle != "") {
 				best = a
 			}
 			if best.leader != 0 && late == nil {
@@ -114,17 +141,17 @@ func (c *router) gather(answers <-chan named, asked int) (best named, refused []
 				late = timer.C
 			}
 		case <-late:
-			return best, refused
+			return best, refused, full
 		case <-slow.C:
 			waited = true
 		case <-c.ctx.Done():
-			return best, refused
+			return best, refused, full
 		}
 		if waited && spoken && best.leader == 0 {
-			return best, refused
+			return best, refused, full
 		}
 	}
-	return best, refused
+	return best, refused, full
 }
 
 // ask asks one member for a search. An answer that comes when the search is over is worth as much
@@ -163,7 +190,17 @@ func (m *member) ask(ctx context.Context) named {
 	if s.Failed {
 		return named{}
 	}
-	return named{leader: s.Leader, term: s.Term, err: err}
+	a := named{leader: s.Leader, term: s.Term, err: err}
+	if s.Leads {
+		a.obstacle = s.Obstacle
+	}
+	if s.Full {
+		a.full = fmt.Sprintf("member %d", m.id)
+		if conn, err := m.wire.Conn(); err == nil && conn.Peer().Addr != nil {
+			a.full += fmt.Sprintf(" on the host at %s", conn.Peer().Addr)
+		}
+	}
+	return a
 }
 
 // refuses says whether an error is a member's word that this client will never be served.

@@ -52,6 +52,11 @@ var ErrAway = errors.New("nothing answers")
 // other error if something takes connections of which it cannot be told what it is: a process
 // that stands still is not dead.
 func (p *Probe) Answers(ctx context.Context, host uuid.UUID, address string) error {
+	return asks(p.of).answers(ctx, host, address)
+}
+
+// answers is Probe.Answers.
+func (h asking) answers(ctx context.Context, host uuid.UUID, address string) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -59,7 +64,7 @@ func (p *Probe) Answers(ctx context.Context, host uuid.UUID, address string) err
 		return fmt.Errorf("%w: %w", ErrAway, err)
 	}
 	_ = raw.Close()
-	o := p.of.DialOptions(ctx, host, ServiceHosts)
+	o := h.DialOptions(ctx, host, ServiceHosts)
 	o.Network, o.Address = "tcp", address
 	c, err := wire.Dial(ctx, o)
 	switch {

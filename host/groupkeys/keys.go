@@ -26,8 +26,9 @@ type Node interface {
 
 var _ Node = (*arakoon.Node)(nil)
 
-// swapTimeout bounds how long a swap waits for its answer: a full disk can make it wait.
-const swapTimeout = time.Minute
+// SwapTime bounds how long a swap waits for its answer, though whoever asked for it waits no
+// more: a full disk can make it wait.
+const SwapTime = time.Minute
 
 // Get returns a key's value, nil if it is absent.
 func (k *Keys) Get(ctx context.Context, key []byte) (value []byte, err error) {
@@ -69,7 +70,7 @@ func (k *Keys) Swap(ctx context.Context, swaps []keyswap.Swap) (bool, error) {
 		}
 	}
 	err := arakoon.Patiently(ctx, func() error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), swapTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), SwapTime)
 		defer cancel()
 		_, err := k.Node.Do(ctx, seq)
 		return err

@@ -12,6 +12,7 @@ import (
 	"openvstorage/arakoon/kv"
 	"openvstorage/arakoon/roster"
 	"openvstorage/arakoon/state"
+	"openvstorage/host/trustkeys"
 )
 
 // ErrZones: zones cannot be required so.
@@ -133,7 +134,7 @@ func (z Zoning) wish(ctx context.Context, zones int) error {
 	select {
 	case err = <-done:
 	case <-ctx.Done():
-		err = fmt.Errorf("%w: %w", arakoon.ErrUnknownOutcome, ctx.Err())
+		err = fmt.Errorf("%w: the change of the roster goes on for up to %v, and `ovs arakoon require-zones` shows what became of it: %w", arakoon.ErrUnknownOutcome, trustkeys.SwapTime, ctx.Err())
 	}
 	if err == nil {
 		return m.read()
@@ -144,57 +145,6 @@ func (z Zoning) wish(ctx context.Context, zones int) error {
 		err = fmt.Errorf("%w: %s", err, s.Obstacle)
 	}
 	return err
-}
-
-// Assert lowers what all groups require, though other zones are away: a person says that
-// they are off for good. It is refused where no group lacks a zone, as then nobody has to say
-// so. Each group has its record before the roster has the wish: without the first the config
-// group cannot take the second. A steward raises nothing meanwhile, as the zones are away.
-func (z Zoning) Assert(ctx context.Context, zones int) ([]GroupZones, error) {
-	m := z.Of
-	ctx, cancel := context.WithTimeout(ctx, zonesTime)
-	defer cancel()
-	if zones < 1 || zones > state.ZonesMax {
-		return nil, fmt.Errorf("%w: %d zones; 1 to %d can be", ErrZones, zones, state.ZonesMax)
-	}
-	names := slices.DeleteFunc(m.Names(), func(name string) bool { return name == Config })
-	lowered := 0
-	for _, name := range append([]string{Config}, names...) {
-		q, err := z.requirement(ctx, name)
-		if err != nil {
-			return nil, fmt.Errorf("group %s: %w; `ovs recover` is the way where no majority is", name, err)
-		}
-		if q.Zones <= zones {
-			continue
-		}
-		if gone, err := z.lacksZone(ctx, name); err != nil || !gone {
-			return nil, errors.Join(fmt.Errorf("%w: group %s hears from all zones that it requires: use `ovs arakoon require-zones %d`", ErrZones, name, zones), err)
-		}
-		if err := m.all[name].store.require(ctx, zones, true); err != nil {
-			return nil, fmt.Errorf("group %s: %w", name, err)
-		}
-		lowered++
-		m.o.Logger.Warn("a person says that other zones are off: the requirement of zones is lowered without them", "group", name, "zones", zones)
-	}
-	err := m.book().Change(ctx, func(r *roster.Roster) error {
-		for i := range r.Groups {
-			r.Groups[i].RequireZones = uint8(zones)
-		}
-		return nil
-	})
-	if err == nil {
-		err = m.read()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%d groups are lowered, and the roster is not: run it again: %w", lowered, err)
-	}
-	return z.List(ctx), nil
-}
-
-// lacksZone reports whether a group's master hears from too few zones.
-func (z Zoning) lacksZone(ctx context.Context, name string) (bool, error) {
-	s, err := z.status(ctx, name)
-	return strings.HasPrefix(s.Obstacle, arakoon.ErrZones.Error()), err
 }
 
 // status is that of a group's master.

@@ -5,6 +5,9 @@ import (
 	"openvstorage/trust"
 )
 
+// SwapTime bounds how long a swap goes on behind the context that it was given.
+const SwapTime = groupkeys.SwapTime
+
 // Keys implements trust.Store over a member of an Arakoon group: it has the errors of that.
 type Keys = groupkeys.Keys
 

@@ -47,8 +47,11 @@ type Arakoon interface {
 	// RequireZones sets in how many zones all groups must hold everything, 1 for no
 	// requirement. What is not in force when it returns comes by itself.
 	RequireZones(ctx context.Context, zones int) ([]ArakoonZones, error)
-	// AssertZones lowers that, on the word of a person that the other zones are off for good.
-	AssertZones(ctx context.Context, zones int) ([]ArakoonZones, error)
+	// Lose says what AssertZones would give up, and changes nothing.
+	Lose(ctx context.Context, zones int) (ArakoonLoss, error)
+	// AssertZones lowers that, on the word of a person that the other zones are off for good, and
+	// ends the membership of their hosts: those that the person was shown.
+	AssertZones(ctx context.Context, zones int, lost []uuid.UUID) (ArakoonLoss, error)
 	// Hash compares the states of the members of a group at one revision.
 	Hash(ctx context.Context, group string) (ArakoonHashes, error)
 	// Backup calls write with a backup of a group, piece by piece. If group is "" it does
@@ -210,6 +213,23 @@ type ArakoonZones struct {
 	Error    string   `json:"error,omitempty"`    // why its master could not be asked
 }
 
+// ArakoonLoss is what is given up when a requirement is lowered without the zones that are away.
+type ArakoonLoss struct {
+	Zones  []string       `json:"zones"` // of which no member is heard from
+	Hosts  []LostHost     `json:"hosts"` // that are given up
+	Groups []ArakoonZones `json:"groups"`
+}
+
+// LostHost is a host that is given up with its zone.
+type LostHost struct {
+	ID        uuid.UUID `json:"id"`
+	Zone      string    `json:"zone"`
+	Addresses []string  `json:"addresses"`
+	First     bool      `json:"first,omitempty"`   // it has the cluster's disks and vDisks
+	Members   []string  `json:"members,omitempty"` // as GROUP/NUMBER
+	State     string    `json:"state"`
+}
+
 // ArakoonLevels are the levels of groups, and of the releases that hosts run now.
 type ArakoonLevels struct {
 	Groups []ArakoonLevel `json:"groups"`
@@ -270,6 +290,10 @@ type (
 	zonesRequest struct {
 		Zones int `json:"zones"`
 	}
+	assertRequest struct {
+		Zones int         `json:"zones"`
+		Lost  []uuid.UUID `json:"lost"`
+	}
 	raiseRequest struct {
 		Group string `json:"group,omitempty"` // absent: all
 		Level uint32 `json:"level,omitempty"`
@@ -306,8 +330,11 @@ func (s *Server) arakoonRoutes(mux *http.ServeMux) {
 	handle(s, mux, "arakoon/require-zones", handleGroups(func(a Arakoon, ctx context.Context, r zonesRequest) ([]ArakoonZones, error) {
 		return a.RequireZones(ctx, r.Zones)
 	}, s))
-	handle(s, mux, "arakoon/recover", handleGroups(func(a Arakoon, ctx context.Context, r zonesRequest) ([]ArakoonZones, error) {
-		return a.AssertZones(ctx, r.Zones)
+	handle(s, mux, "arakoon/loss", handleGroups(func(a Arakoon, ctx context.Context, r zonesRequest) (ArakoonLoss, error) {
+		return a.Lose(ctx, r.Zones)
+	}, s))
+	handle(s, mux, "arakoon/recover", handleGroups(func(a Arakoon, ctx context.Context, r assertRequest) (ArakoonLoss, error) {
+		return a.AssertZones(ctx, r.Zones, r.Lost)
 	}, s))
 	handle(s, mux, "arakoon/hash", handleGroups(func(a Arakoon, ctx context.Context, r groupRequest) (ArakoonHashes, error) {
 		return a.Hash(ctx, r.Group)

@@ -1,6 +1,10 @@
 package control
 
-import "context"
+import (
+	"context"
+
+	"github.com/google/uuid"
+)
 
 // GroupsClient speaks to the `ovs up` of one data directory about its Arakoon groups. Its
 // methods are those of Arakoon. It is safe for concurrent use.
@@ -89,10 +93,16 @@ func (g *GroupsClient) RequireZones(ctx context.Context, zones int) ([]ArakoonZo
 	return call[[]ArakoonZones](ctx, c, "arakoon/require-zones", zonesRequest{zones}, nil)
 }
 
-// AssertZones lowers it, on the word of a person that the other zones are off for good.
-func (g *GroupsClient) AssertZones(ctx context.Context, zones int) ([]ArakoonZones, error) {
+// Lose says what AssertZones would give up, and changes nothing.
+func (g *GroupsClient) Lose(ctx context.Context, zones int) (ArakoonLoss, error) {
+	return call[ArakoonLoss](ctx, g.of, "arakoon/loss", zonesRequest{zones}, nil)
+}
+
+// AssertZones lowers it, on the word of a person that the other zones are off for good, and ends
+// the membership of their hosts: those that the person was shown.
+func (g *GroupsClient) AssertZones(ctx context.Context, zones int, lost []uuid.UUID) (ArakoonLoss, error) {
 	c := g.of
-	return call[[]ArakoonZones](ctx, c, "arakoon/recover", zonesRequest{zones}, nil)
+	return call[ArakoonLoss](ctx, c, "arakoon/recover", assertRequest{zones, lost}, nil)
 }
 
 // Hash compares the states of a group's members.

@@ -17,7 +17,6 @@ import (
 	"openvstorage/cmd/ovs/clustercmd"
 	"openvstorage/host"
 	"openvstorage/host/recovery"
-	"openvstorage/internal/control"
 )
 
 // command is `ovs recover` with its flags.
@@ -50,8 +49,8 @@ Deletion of data is suspended, until ovs alba backend resume-deletion.
 With --require-zones it is for the side that has the majority, where ovs up runs and
 answers nothing because another zone is missing (ovs arakoon require-zones). It lowers the
 number of zones that must hold everything, in all groups, on your word that the other
-zones are off for good. That is recorded, and the other zones do not know of it: remove
-their hosts with ovs host remove H --lost, before any of them is started again.
+zones are off for good. The hosts of these zones are given up: it names them first, asks,
+and refuses while one of them answers. If it is cut short, run it again.
 ` + fromHelp,
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -61,27 +60,6 @@ their hosts with ovs host remove H --lost, before any of them is started again.
 	cmd.from.flags(c)
 	c.Flags().IntVar(&cmd.zones, "require-zones", 0, "`number` of zones that must hold everything from now on; the others are off for good (default: none is lowered)")
 	return c
-}
-
-// lower lowers the requirement of zones where the majority is.
-func (cmd *command) lower(c *cobra.Command) error {
-	client, err := cmd.Client()
-	if err != nil {
-		return err
-	}
-	if err := cmd.confirm(c); err != nil {
-		return err
-	}
-	list, err := control.OfGroups(client).AssertZones(c.Context(), cmd.zones)
-	if err != nil {
-		return err
-	}
-	return cmd.Print(list, func(w io.Writer) {
-		for _, g := range list {
-			fmt.Fprintf(w, "%s\t%d zones are required, lowered from %d at revision %d\n", g.Group, max(g.Required, 1), g.From, g.Lowered)
-		}
-		fmt.Fprintln(w, "remove the hosts of the zones that are off\tovs host list; ovs host remove H --lost")
-	})
 }
 
 // answer is what whoever decides has to type.
