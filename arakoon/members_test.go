@@ -73,6 +73,29 @@ func TestMembersChangeOnline(t *testing.T) {
 	})
 }
 
+// The only voter goes in two steps: beside another one for a while, which then takes the lead.
+func TestOnlyVoterGoes(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.grow(1)
+		n, ctx := c.leader(), t.Context()
+		set(t, n, "a", "1")
+		c.start(2)
+		if err := n.AddLearner(ctx, 2); err != nil {
+			t.Fatal(err)
+		}
+		c.until("member 2 is a voter", func() bool { return n.ChangeMembers(ctx, Members{Voters: []uint64{1, 2}}) == nil })
+		if err := n.ChangeMembers(ctx, Members{Voters: []uint64{1, 2}, Learners: []uint64{1}}); !errors.Is(err, ErrMembers) {
+			t.Errorf("a member is asked for twice: %v", err)
+		}
+		c.until("member 1 is gone", func() bool {
+			return c.leader(1, 2).ChangeMembers(ctx, Members{Voters: []uint64{2}}) == nil
+		})
+		has(t, c.leader(2), "a", "1")
+		set(t, c.leader(2), "a", "2")
+	})
+}
+
 // What would end the group is refused, and nothing is done.
 func TestChangesRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

@@ -38,8 +38,9 @@ func (cmds hostCommands) withdraw() *cobra.Command {
 	return &cobra.Command{
 		Use:   "withdraw TOKEN",
 		Short: "end a token, by its number in the list or the beginning of it",
-		Long: `ovs host token withdraw ends a token: nobody joins with it any more. A host that has joined
-with it stays one of the cluster ('ovs host remove').`,
+		Long: `ovs host token withdraw ends a token that was not used: nobody joins with it any more. One that
+was used is good for nobody, and is refused by the name of the host that has joined with it,
+which 'ovs host remove' takes out of the cluster.`,
 		Args:              cmds.Wants("TOKEN"),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: cmds.asks(func(c *cobra.Command, client *control.Client, args []string) error {
