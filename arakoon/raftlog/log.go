@@ -158,7 +158,7 @@ func bodySize(entries []*pb.Entry) int {
 func (l *Log) Append(rounds ...Round) error {
 	l.w.Lock()
 	defer l.w.Unlock()
-	var records []record
+	records := make([]record, 0, 2*len(rounds))
 	for _, r := range rounds {
 		for _, part := range split(r.Entries) {
 			if bodySize(part) > wal.BodyMax {
@@ -289,6 +289,16 @@ func (l *Log) fail(err error) error {
 	return l.err
 }
 
+// keepHard copies a hard state, which stays the caller's, into that of the log, which nobody
+// else has: InitialState gives copies. It comes with every write, so it allocates only once.
+func keepHard(own, h *pb.HardState) *pb.HardState {
+	if own == nil || own.Term == nil || own.Vote == nil || own.Commit == nil {
+		own = &pb.HardState{Term: new(uint64), Vote: new(uint64), Commit: new(uint64)}
+	}
+	*own.Term, *own.Vote, *own.Commit = h.GetTerm(), h.GetVote(), h.GetCommit()
+	return own
+}
+
 // publish shows raft what is durable now.
 func (l *Log) publish(records []record, places []place) {
 	l.mu.Lock()
@@ -299,7 +309,7 @@ func (l *Log) publish(records []record, places []place) {
 			l.index.add(r.entries, places[i])
 			l.tail.add(r.entries)
 		case kindHardState:
-			l.hard = proto.Clone(r.hard).(*pb.HardState)
+			l.hard = keepHard(l.hard, r.hard)
 		case kindMarker:
 			l.index.mark(*r.marker)
 			if r.marker.reset {
