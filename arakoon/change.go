@@ -201,7 +201,7 @@ func changeSteps(now, to Members) (steps []*pb.ConfChangeSingle) {
 
 // checkChange refuses a change that would end the group, or break what it promises.
 func (s *stepper) checkChange(now, to Members) error {
-	if err := checkMembers(to); err != nil {
+	if err := checkMembers(to); err != nil && !s.handsOver(now, to) {
 		return err
 	}
 	for _, id := range to.All() {
@@ -221,6 +221,20 @@ func (s *stepper) checkChange(now, to Members) error {
 		return fmt.Errorf("%w: %v are in %d zones (%s), and %d must hold everything", ErrMembers, to, len(names), orNone(names), s.zones.need)
 	}
 	return nil
+}
+
+// handsOver reports whether a change only keeps this member, which leads, a voter beside others of
+// which none has been one: a step on the way to its leaving, at whose end another voter can take
+// the lead. So there may be an even number of them until the next step.
+func (s *stepper) handsOver(now, to Members) bool {
+	rest := to
+	rest.Voters = slices.DeleteFunc(slices.Clone(to.Voters), func(id uint64) bool { return id == s.opt.Member })
+	for _, id := range rest.Voters {
+		if slices.Contains(now.Voters, id) {
+			return false
+		}
+	}
+	return len(rest.Voters) == len(to.Voters)-1 && !slices.Contains(to.Learners, s.opt.Member) && checkMembers(rest) == nil
 }
 
 // checkMembers checks what must hold of members at rest.

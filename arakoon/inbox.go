@@ -165,8 +165,7 @@ func (s *stepper) welcome(m *pb.Message) bool {
 	case pb.MsgReadIndex:
 		// Two that take each other for the leader would send it to and fro. A leader that
 		// has nothing of its term yet would keep it, as many as there are.
-		_, term := s.progress.now()
-		return known && s.leading.Load() && term == s.raft.BasicStatus().HardState.GetTerm()
+		return known && s.leading.Load() && s.lead.tells(s)
 	}
 	return true
 }

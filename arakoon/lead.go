@@ -157,6 +157,8 @@ func (s *stepper) tickAll() {
 	if !s.lead.mute {
 		s.raft.Tick()
 	}
+	// Reads that wait for a leader may wait for days, and as many others come and go.
+	s.reads = slices.DeleteFunc(s.reads, func(r *read) bool { return r.ctx.Err() != nil })
 	if !s.several && !s.lead.mute { // one that fell silent must still see that its disk answers
 		return
 	}
@@ -167,6 +169,13 @@ func (s *stepper) tickAll() {
 	s.prefer()
 	s.synced.tick(s)
 	s.endTransfers()
+}
+
+// tells reports whether a leader may tell up to where a read must see: it knows, and nothing
+// speaks for a group that has gone on without it.
+func (l *lead) tells(s *stepper) bool {
+	_, term := s.progress.now()
+	return term == s.raft.BasicStatus().HardState.GetTerm() && s.needs.refused() == nil && !s.synced.outlived()
 }
 
 // watchDisk gives the lead away when the disk does not answer, as nothing would be

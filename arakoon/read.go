@@ -11,6 +11,7 @@ import (
 
 // read waits to be told which index it must see.
 type read struct {
+	ctx   context.Context // of whoever waits
 	index chan uint64
 	err   chan error
 }
@@ -88,7 +89,7 @@ func (r *readers) settle(ctx context.Context, c Consistency) error {
 // newest returns the index of the newest write that may have been answered. Only a
 // leader knows it, and only after it has heard from a majority that it still leads.
 func (r *readers) newest(ctx context.Context) (uint64, error) {
-	w := &read{index: make(chan uint64, 1), err: make(chan error, 1)}
+	w := &read{ctx: ctx, index: make(chan uint64, 1), err: make(chan error, 1)}
 	r.work.put(w)
 	select {
 	case index := <-w.index:

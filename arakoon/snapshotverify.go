@@ -56,7 +56,7 @@ func (i *incoming) verify(ctx context.Context, dir string, files []SnapshotFile)
 			if err = i.check(ctx, path.Join(dir, name), f); err == nil {
 				continue
 			}
-			if ctx.Err() != nil {
+			if stop := ctx.Err(); stop != nil && errors.Is(err, stop) {
 				return err
 			}
 			bad = append(bad, err)

@@ -149,7 +149,9 @@ func (s *stepper) take(item any) {
 	case *proposal:
 		s.waiting = append(s.waiting, w)
 	case wantsAge:
-		s.raft.ReadIndex(s.progress.ages.question(s.opt.Member))
+		if s.raft.BasicStatus().RaftState != raft.StateLeader || s.leading.Load() && s.lead.tells(s) {
+			s.raft.ReadIndex(s.progress.ages.question(s.opt.Member))
+		}
 	case *read:
 		s.reads = append(s.reads, w)
 	case *change:
@@ -241,7 +243,11 @@ func (s *stepper) askIndex() {
 	if _, term := s.progress.now(); term != status.HardState.GetTerm() {
 		return
 	}
-	if err := s.needs.refused(); err != nil {
+	err := s.needs.refused()
+	if err == nil && s.synced.outlived() {
+		err = s.notLeader()
+	}
+	if err != nil {
 		for _, r := range s.reads {
 			r.err <- err
 		}

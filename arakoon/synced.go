@@ -52,8 +52,10 @@ import (
 // synchronous again when it was caught up for a while, which doubles with each time that it
 // was dropped: a learner that is slow stops the group ever more rarely.
 //
-// A learner whose host answers and refuses this member is not dropped: the group may have been
-// recovered there, and this member is what is left of an older life. It answers nothing then.
+// A learner whose host has answered and refused this member is not dropped: the group may have
+// been recovered there, and this member is what is left of an older life. It answers nothing
+// then, no read either, until that host takes a connection again. That the host is off
+// meanwhile changes nothing.
 type synced struct {
 	patience uint64 // ticks; 0: no learner is kept in sync
 	forever  bool   // no learner is ever dropped
@@ -62,6 +64,7 @@ type synced struct {
 	own      uint64 // this member's log holds the entries up to here
 	told     uint64 // as raft knows
 	required map[uint64]*mirror
+	acked    map[uint64]place // what learners have acknowledged last, and in which term
 	waits    map[uint64]*wait // of learners that are not required
 	marked   []uint64         // by the newest mark that is proposed
 	doubt    bool             // what is marked is not known
@@ -90,14 +93,14 @@ const (
 	syncForgets = 6000 * heartbeatTicks
 )
 
-// refusal says whether the host of a member refuses this one.
+// refusal says whether the host of a member has refused this one.
 type refusal struct {
 	by  uint64
 	now bool
 }
 
-// ReportRefused says that the host of a member answers and refuses this one, or that it
-// does no more. A Transport calls it; it does not block.
+// ReportRefused says that the host of a member has answered and refused this one, or that it
+// has taken a connection since. A Transport calls it; it does not block.
 func (n *Node) ReportRefused(by uint64, now bool) {
 	if n.Err() == nil {
 		n.work.put(refusal{by, now})
@@ -118,7 +121,7 @@ func (y *synced) refused(s *stepper, r refusal) {
 
 // newSynced is made once for a node.
 func newSynced(opt Options, read func() ([]uint64, error)) synced {
-	y := synced{forever: opt.SyncPatience < 0, read: read, waits: map[uint64]*wait{}, refuses: map[uint64]bool{}}
+	y := synced{forever: opt.SyncPatience < 0, read: read, acked: map[uint64]place{}, waits: map[uint64]*wait{}, refuses: map[uint64]bool{}}
 	if opt.SyncPatience != 0 {
 		y.patience = max(1, uint64(max(opt.SyncPatience, 0)/max(opt.Tick/heartbeatTicks, 1)))
 	}
@@ -135,6 +138,8 @@ func (y *synced) setMembers(s *stepper, c *pb.ConfState) {
 	learners := c.GetLearners()
 	maps.DeleteFunc(y.required, func(id uint64, _ *mirror) bool { return !y.active || !slices.Contains(learners, id) })
 	maps.DeleteFunc(y.waits, func(id uint64, _ *wait) bool { return !slices.Contains(learners, id) })
+	maps.DeleteFunc(y.refuses, func(id uint64, _ bool) bool { return !slices.Contains(learners, id) })
+	maps.DeleteFunc(y.acked, func(id uint64, _ place) bool { return !slices.Contains(learners, id) })
 	if y.active && !was { // what raft knows already needs no gate
 		y.term = 0
 		status := s.raft.BasicStatus()
@@ -157,14 +162,15 @@ func (y *synced) begin(s *stepper, term, first uint64) {
 	if first == 0 {
 		return
 	}
+	applied, _ := s.progress.now() // first: the state that is read has that, or more
 	marked, err := y.read()
-	if applied, _ := s.progress.now(); err != nil || applied+1 < first {
-		y.doubt = true
-	}
-	y.marked = marked
+	y.marked, y.doubt = marked, err != nil || applied+1 < first
 	for _, id := range s.conf.GetLearners() {
 		if y.doubt || slices.Contains(marked, id) {
 			y.required[id] = &mirror{}
+			if a := y.acked[id]; a.term == term { // before this member's own log did: it is not said again
+				y.required[id].held = a.index
+			}
 		}
 	}
 }
@@ -185,8 +191,12 @@ func (y *synced) holds(s *stepper, m *pb.Message) bool {
 	return true
 }
 
-// hear notes what a learner has acknowledged.
+// hear notes what a learner has acknowledged. The first word of a term may come before that
+// of this member's own log, with which the term begins here.
 func (y *synced) hear(s *stepper, m *pb.Message) {
+	if !m.GetReject() && slices.Contains(s.conf.GetLearners(), m.GetFrom()) {
+		y.acked[m.GetFrom()] = place{m.GetIndex(), m.GetTerm()}
+	}
 	if r := y.required[m.GetFrom()]; r != nil && m.GetTerm() == y.term && !m.GetReject() {
 		r.held = max(r.held, m.GetIndex())
 		y.pass(s)
@@ -338,11 +348,18 @@ func (y *synced) mark(s *stepper, ids []uint64) uint64 {
 // forget is rule 3: whoever is about to propose a change of the members calls it. It reports
 // whether the change may follow.
 func (y *synced) forget(s *stepper) bool {
+	named := len(y.marked) > 0 || y.doubt
+	if !y.active {
+		// A mark may be left of a learner that was recovered, or of a backup. Whoever it
+		// names may be a learner again one day.
+		ids, err := y.read()
+		named = err != nil || len(ids) > 0
+	}
+	if named && y.mark(s, nil) == 0 {
+		return false
+	}
 	if !y.active {
 		return true
-	}
-	if (len(y.marked) > 0 || y.doubt) && y.mark(s, nil) == 0 {
-		return false
 	}
 	s.ready()
 	y.change = s.last + 1
@@ -362,6 +379,17 @@ func (y *synced) lists(s *stepper) (in, behind []uint64) {
 		}
 	}
 	return in, behind
+}
+
+// outlived reports whether the host of a learner that must hold everything refuses this member:
+// the group may have gone on there in a later life, so what this member holds may be old.
+func (y *synced) outlived() bool {
+	for id, r := range y.required {
+		if y.refuses[id] && r.dropped == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // obstacle says which learner everything waits for, "" if none.

@@ -23,7 +23,7 @@ func TestLevelsOfThePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want []string
-	for level := uint32(1); level <= state.LevelSteps; level++ {
+	for level := uint32(1); level <= state.LevelZones; level++ {
 		want = append(want, fmt.Sprintf("| %d | %s |", level, strings.Join(state.StepsOf(level), ", ")))
 	}
 	for group, list := range map[string][]userfn.Function{"abm": abm.Functions(), "nsm": nsm.Functions()} {
@@ -42,7 +42,7 @@ func TestLevelsOfThePage(t *testing.T) {
 			t.Errorf("docs/groups.md does not have this row:\n%s", row)
 		}
 	}
-	if steps := state.StepsOf(state.LevelSteps + 1); len(steps) > 0 {
+	if steps := state.StepsOf(state.LevelZones + 1); len(steps) > 0 {
 		t.Errorf("steps of a level that no release has: %v", steps)
 	}
 }

@@ -2,6 +2,8 @@ package host
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 
 	albahere "openvstorage/alba/embedded"
@@ -19,4 +21,12 @@ func Recover(ctx context.Context, dir string, names []string, logger *slog.Logge
 // allSpecs are the groups of a cluster.
 func allSpecs() []groups.Spec {
 	return append([]groups.Spec{{Name: registryGroup}}, albahere.Specs()...)
+}
+
+// waysBack adds to the error of a start that misses groups what a person can do.
+func waysBack(err error) error {
+	if errors.Is(err, groups.ErrMissing) {
+		err = fmt.Errorf("%w; or make all groups anew of a backup: `ovs restore metadata`; or, where another host of the cluster holds them, go on there: `ovs recover`", err)
+	}
+	return err
 }

@@ -138,7 +138,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	if d.host, err = openEmbedded(ctx, open); err != nil {
-		return fmt.Errorf("open the vDisks of %s: %w", dir, err)
+		return fmt.Errorf("open the vDisks of %s: %w", dir, waysBack(err))
 	}
 	if err := d.lead(ctx, fsys, &security); err != nil {
 		return err

@@ -13,15 +13,16 @@ import (
 	"openvstorage/alba/cluster"
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/arakoon"
+	"openvstorage/arakoon/groups"
 	"openvstorage/host/registrykeys"
 	"openvstorage/internal/disk"
 	"openvstorage/volumedriver/volumetest"
 )
 
-// doubtful is a member of a group whose changes are not always answered: they
+// doubtful is a user of a group whose changes are not always answered: they
 // happen, or never, or when the next change begins, as changes of a log do.
 type doubtful struct {
-	*arakoon.Node
+	*groups.User
 	fates *fates
 
 	mu   sync.Mutex
@@ -84,7 +85,7 @@ func (d *doubtful) change(ctx context.Context, do func(context.Context) error) e
 // Do implements registrykeys.Node.
 func (d *doubtful) Do(ctx context.Context, seq *arakoon.Sequence) (results []arakoon.Result, err error) {
 	err = d.change(ctx, func(ctx context.Context) error {
-		_, err := d.Node.Do(ctx, seq)
+		_, err := d.User.Do(ctx, seq)
 		return err
 	})
 	return results, err
@@ -95,7 +96,7 @@ func (d *doubtful) Call(ctx context.Context, name string, version uint32, arg []
 	var mu sync.Mutex // what comes late gives its result to nobody
 	var result []byte
 	err := d.change(ctx, func(ctx context.Context) error {
-		got, err := d.Node.Call(ctx, name, version, arg)
+		got, err := d.User.Call(ctx, name, version, arg)
 		mu.Lock()
 		defer mu.Unlock()
 		result = got
@@ -133,11 +134,11 @@ func TestWholeUnknown(t *testing.T) {
 					RebuildAfter: time.Hour, Scrub: time.Millisecond,
 				}
 				a.Node = func(_ string, node cluster.Node) cluster.Node {
-					return &doubtful{Node: node.(*arakoon.Node), fates: some}
+					return &doubtful{User: node.(*groups.User), fates: some}
 				}
 			}
 			o.node = func(node registrykeys.Node) registrykeys.Node {
-				return &doubtful{Node: node.(*arakoon.Node), fates: few}
+				return &doubtful{User: node.(*groups.User), fates: few}
 			}
 		})
 		if err != nil {

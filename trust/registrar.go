@@ -319,10 +319,37 @@ func (c *change) forgetToken(hash [sha256.Size]byte) error {
 	return nil
 }
 
-// WithdrawToken ends a token before it is used. That it is not there is no error.
+// WithdrawToken ends a token before it is used. That it is not there is no error. The error
+// matches ErrInvalid if a host has joined with it: then it is good for nobody else any more,
+// and stays on record, which says who.
 func (r *Registrar) WithdrawToken(ctx context.Context, hash [sha256.Size]byte) error {
-	return update(ctx, r.store, func(c *change) error { return c.forgetToken(hash) })
+	return update(ctx, r.store, func(c *change) error {
+		b, err := c.get(tokenKey(hash))
+		if b == nil || err != nil {
+			return err
+		}
+		t, err := decodeToken(b)
+		if err == nil && t.Used() {
+			err = invalid("host %s has joined with this token, so it is too late to withdraw it; if that host should not be there, `ovs host remove %s`", t.UsedBy, t.UsedBy)
+		}
+		if err != nil {
+			return err
+		}
+		return c.forgetToken(hash)
+	})
 }
+
+// HasToken returns nil if a token is on record, used or expired too. The error matches
+// ErrToken if it is not.
+func (r *Registrar) HasToken(ctx context.Context, s Secret) error {
+	b, err := r.store.Get(ctx, tokenKey(s.hash()))
+	if b == nil && err == nil {
+		err = errNoToken
+	}
+	return err
+}
+
+var errNoToken = fmt.Errorf("trust: %w: it is not known here: it is wrong, was withdrawn, or has expired long ago", ErrToken)
 
 // token reads and checks the record of a token's secret as part of a change.
 func (c *change) token(s Secret, now time.Time) (*TokenRecord, error) {
@@ -331,7 +358,7 @@ func (c *change) token(s Secret, now time.Time) (*TokenRecord, error) {
 		return nil, err
 	}
 	if b == nil {
-		return nil, fmt.Errorf("trust: %w: it is not known here: it is wrong, was withdrawn, or has expired long ago", ErrToken)
+		return nil, errNoToken
 	}
 	t, err := decodeToken(b)
 	if err != nil {

@@ -215,7 +215,8 @@ const removing = ".removing"
 // the group's own word that the number is removed: this package cannot know.
 //
 // The order of the durable steps is: the directory gets a name that says what is going on,
-// the record forgets the member, the files go. A Drop that was cut is finished by Open. In the
+// the record forgets the member, the files go. A Drop that was cut is finished by Open, and one that
+// has failed by the next call: until then the member counts as held here, and is closed. In the
 // directory that the groups were made in, the record says from the second step on that the group
 // is away, and claims go on in it by Link.Store.
 func (g *Groups) Drop(name string, number uint64) error {
@@ -232,14 +233,8 @@ func (g *Groups) Drop(name string, number uint64) error {
 	if err := m.node().Close(); err != nil {
 		g.opt.Logger.Warn("a member that was removed was closed with an error", "group", name, "member", number, "err", err)
 	}
-	dir := g.dir(m.spec)
-	if err := g.opt.FS.Rename(dir, dir+removing); err != nil {
-		return err
-	}
-	if err := g.opt.FS.SyncDir(path.Dir(dir)); err != nil {
-		return err
-	}
-	if err := g.finishDrop(m.spec.dirName()); err != nil {
+	if err := g.remove(m.spec); err != nil {
+		g.members.put(m) // closed as it is: so the call is repeated
 		return err
 	}
 	if g.opt.founder() {
@@ -250,6 +245,25 @@ func (g *Groups) Drop(name string, number uint64) error {
 		g.members.put(away)
 	}
 	return nil
+}
+
+// remove deletes a member that is closed, or what an earlier call has left of it.
+func (g *Groups) remove(s Spec) error {
+	if record := g.opt.Ledger.Record(); !record.Made(s.dirName()) {
+		return g.finishDrop(s.dirName())
+	}
+	dir := g.dir(s)
+	err := g.opt.FS.Rename(dir, dir+removing)
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = g.opt.FS.Stat(dir + removing)
+	}
+	if err == nil {
+		err = g.opt.FS.SyncDir(path.Dir(dir))
+	}
+	if err != nil {
+		return err
+	}
+	return g.finishDrop(s.dirName())
 }
 
 // founder reports whether this is the data directory that the groups were made in: it goes on

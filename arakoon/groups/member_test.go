@@ -138,6 +138,31 @@ func TestMakeAndDropCutAnywhere(t *testing.T) {
 	}
 }
 
+// A Drop that has failed is repeated while the process runs, wherever it failed but in the record.
+func TestDropIsRepeated(t *testing.T) {
+	failed := 0
+	for skip := range 40 {
+		fsys := faultdisk.New(crashdisk.New())
+		s, err := openJoined(fsys)
+		must(t, err)
+		must(t, s.Make(ctx, guest))
+		fsys.Inject(faultdisk.Rule{Ops: faultdisk.Rename | faultdisk.SyncDir | faultdisk.Remove, Path: "/data/arakoon/...", Skip: skip, Times: 1, Err: unix.EIO})
+		if err := s.Drop("g", 7); err != nil {
+			failed++
+			if s.Holds("g", 7) {
+				must(t, s.Drop("g", 7))
+			}
+		}
+		if s.Made("g", 7) || s.Holds("g", 7) {
+			t.Errorf("failed after %d operations: the member stays", skip)
+		}
+		_ = s.Close()
+	}
+	if failed == 0 {
+		t.Error("no Drop has failed")
+	}
+}
+
 func afterCut(cut *crashdisk.FS, what string, whole bool) error {
 	s, err := openJoined(cut)
 	if err != nil {

@@ -239,8 +239,26 @@ func (p *plan) change(voters, learners []Host) Step {
 			return Step{Kind: Wait, Why: fmt.Sprintf("of voters %d only %d can be reached, which is no majority", set, alive)}
 		}
 	}
+	p.handOver(&s)
 	s.Why = fmt.Sprintf("voters %d and learners %d become voters %d and learners %d", p.voters(), p.learners(), s.Voters, s.Learners)
 	return s
+}
+
+// handOver has whoever leads stay a voter for one step more if no other voter stays that can
+// be reached: the lead goes to a voter only, and who is to take it is none yet.
+func (p *plan) handOver(s *Step) {
+	for _, m := range p.group.Members {
+		if m.Voter && slices.Contains(s.Voters, m.ID) && p.alive([]uint64{m.ID}) > 0 {
+			return
+		}
+	}
+	for _, m := range p.group.Members {
+		if m.Voter && m.Leads && p.alive([]uint64{m.ID}) > 0 {
+			s.Voters = append(s.Voters, m.ID)
+			s.Learners = slices.DeleteFunc(s.Learners, func(id uint64) bool { return id == m.ID })
+		}
+	}
+	slices.Sort(s.Voters)
 }
 
 func (p *plan) learners() (ids []uint64) {

@@ -215,6 +215,19 @@ func TestWaits(t *testing.T) {
 // TestAnyHistory has hosts come, go, die and be given up in any order. Whatever happens, no
 // step breaks a promise, and where nothing stands in the way the group is as large as the
 // hosts allow.
+// The only voter of two hosts leaves: the other one is a voter before it goes.
+func TestOnlyVoterLeaves(t *testing.T) {
+	w := newWorld(host(1, "a"), host(2, "b"))
+	w.settle(t)
+	w.hosts[0].Leaves = true
+	if s := Next(w.hosts, w.group); s.Kind != Change || !slices.Equal(s.Voters, []uint64{1, 2}) {
+		t.Fatalf("%+v", s)
+	}
+	if s := w.settle(t); s.Kind != Rest || w.String() != "b2" {
+		t.Errorf("%s, %+v", w, s)
+	}
+}
+
 func TestAnyHistory(t *testing.T) {
 	for seed := range uint64(3000) {
 		rng := rand.New(rand.NewPCG(seed, 14))
@@ -267,6 +280,18 @@ func (w *world) judge(t *testing.T, seed uint64, s Step) {
 	if s.Kind != Change {
 		return
 	}
+	gives, takes := false, false // whether whoever leads goes, and another voter can take the lead
+	for _, m := range w.group.Members {
+		in := slices.Contains(s.Voters, m.ID)
+		gives = gives || m.Leads && !in
+		takes = takes || m.Voter && in && w.alive(m)
+		if m.Leads && in && w.hostOf(m).Leaves { // until another voter can take it
+			s.Voters = slices.DeleteFunc(slices.Clone(s.Voters), func(id uint64) bool { return id == m.ID })
+		}
+	}
+	if gives && !takes && w.leaderIsThere() {
+		t.Fatalf("seed %d: nobody can take the lead after %+v: %s", seed, s, w)
+	}
 	if len(s.Voters)%2 == 0 {
 		t.Fatalf("seed %d: %d voters", seed, len(s.Voters))
 	}
@@ -301,4 +326,8 @@ func (w *world) judge(t *testing.T, seed uint64, s Step) {
 	if len(zones) < w.group.RequireZones {
 		t.Fatalf("seed %d: %d zones", seed, len(zones))
 	}
+}
+
+func (w *world) leaderIsThere() bool {
+	return slices.ContainsFunc(w.group.Members, func(m Member) bool { return m.Leads && w.alive(m) })
 }

@@ -21,6 +21,9 @@ func (r *Roster) Restored(self uuid.UUID, life uint64) map[string]uint64 {
 	r.Revision += restoreGap
 	for i := range r.Hosts {
 		r.Hosts[i].Leaves = r.Hosts[i].ID != self
+		if !r.Hosts[i].Leaves {
+			r.Hosts[i].Maintenance = false // what is led there can go nowhere
+		}
 	}
 	for i := range r.Groups {
 		g := &r.Groups[i]

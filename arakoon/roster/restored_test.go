@@ -11,7 +11,7 @@ import (
 // one that was given away, before the backup or after, and others get no members.
 func TestRestored(t *testing.T) {
 	self, other := uuid.UUID{1}, uuid.UUID{2}
-	r := &Roster{Revision: 7, Hosts: []Host{{ID: self, Zone: "a"}, {ID: other, Zone: "b"}}, Groups: []Group{
+	r := &Roster{Revision: 7, Hosts: []Host{{ID: self, Zone: "a", Leaves: true, Maintenance: true}, {ID: other, Zone: "b"}}, Groups: []Group{
 		{Name: "abm", Life: 3, RequireZones: 2, Next: 4, Members: []Member{{1, self}, {2, other}}},
 		{Name: "registry", Life: 1, Next: 9, Members: []Member{{8, other}}},
 	}}
@@ -24,7 +24,7 @@ func TestRestored(t *testing.T) {
 	if numbers["abm"] != 1 || numbers["registry"] <= 9+1<<19 || registry.Next <= numbers["registry"] || abm.Next <= 4+1<<19 || r.Revision <= 7+1<<19 {
 		t.Errorf("%v, %+v", numbers, r)
 	}
-	if abm.Life != 4 || registry.Life != 4 || abm.RequireZones != 0 || len(abm.Members) != 1 || len(registry.Members) != 1 || r.Hosts[0].Leaves || !r.Hosts[1].Leaves {
+	if abm.Life != 4 || registry.Life != 4 || abm.RequireZones != 0 || len(abm.Members) != 1 || len(registry.Members) != 1 || r.Hosts[0].Leaves || r.Hosts[0].Maintenance || !r.Hosts[1].Leaves {
 		t.Errorf("%+v", r)
 	}
 

@@ -110,7 +110,9 @@ func (s *sending) came(c *wire.Conn) {
 // went is told of a connection that has ended, and of each attempt that failed.
 func (s *sending) went(why error) {
 	s.up.Store(false)
-	s.t.refused(s.to, refuses(why))
+	if refuses(why) { // until a connection comes: that the host is off later takes nothing back
+		s.t.refused(s.to, true)
+	}
 	s.mu.Lock()
 	s.conn = nil
 	s.lose()

@@ -220,8 +220,8 @@ func (t *Transport) lost(member uint64) {
 	}
 }
 
-// refused tells the member whether another one's host answers and refuses it, if it wants to
-// know.
+// refused tells the member that another one's host answers and refuses it, or that it has
+// taken a connection since, if the member wants to know.
 func (t *Transport) refused(by uint64, now bool) {
 	b := t.node.Load()
 	if b == nil {

@@ -228,3 +228,19 @@ func TestFirstHostIsDrained(t *testing.T) {
 		t.Errorf("it takes members again: %+v", h)
 	}
 }
+
+// Nobody is given up, though they answer, without whom a group would stop.
+func TestNeededHostIsNotGivenUp(t *testing.T) {
+	f := newFleet(t)
+	f.up(1)
+	f.join(2)
+	f.mirrored()
+	first, second := f.on(1, 1).ID.String(), f.on(1, 2).ID.String()
+	f.says(2, "would have 0 of 1 voters", "host", "remove", first, "--lost")
+	f.ovs(1, "host", "drain", second)
+	f.says(1, "can go nowhere", "host", "drain", first)
+	if s := f.ovs(1, "status"); !strings.Contains(s, "or end a drain") {
+		t.Errorf("what would help is not said: %s", s)
+	}
+	f.ovs(1, "vdisk", "create", "v", "--size", "1MiB")
+}

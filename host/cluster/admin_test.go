@@ -130,6 +130,10 @@ func TestNobodySigns(t *testing.T) {
 	m := newMachine(t)
 	_, err = cluster.Resume(t.Context(), m.options(t, line.Line()))
 	says(t, "a join", err, nil, "ovs ca open")
+	guessed := *line
+	guessed.Secret[0] ^= 1
+	_, wrong := cluster.Resume(t.Context(), newMachine(t).options(t, guessed.Line()))
+	says(t, "a wrong secret, which is not passed on", wrong, nil, "not known here")
 	if n := strings.Count(err.Error(), "no host that answers signs"); n != 2 { // each of two addresses says so once
 		t.Errorf("a join is passed on again, %d times: %v", n, err)
 	}
@@ -264,6 +268,8 @@ func TestTokenList(t *testing.T) {
 	}
 	_, err = cluster.Resume(t.Context(), newMachine(t).options(t, line))
 	says(t, "a token that was withdrawn", err, nil, "withdrawn")
+	_, err = manage(one).WithdrawToken(t.Context(), list[0].ID)
+	says(t, "a token that was used", err, control.ErrInvalid, "ovs host remove "+two.ID().String())
 }
 
 // A host that moved and is away is found where somebody says that it is, and by nobody else's address.

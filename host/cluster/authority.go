@@ -63,6 +63,10 @@ func (h Management) OpenKey(ctx context.Context, passphrase []byte, keep bool) e
 	if keep && h.o.Passphrase != nil {
 		return fmt.Errorf("%w: --keep: this host was started with a file or a command that says the passphrase", control.ErrInvalid)
 	}
+	if err := h.keying.Take(ctx); err != nil {
+		return err
+	}
+	defer h.keying.Give()
 	passphrase = bytes.TrimRight(passphrase, "\r\n") // as of a file
 	if err := r.Open(ctx, passphrase); err != nil {
 		return kind(err)
@@ -76,7 +80,8 @@ func (h Management) OpenKey(ctx context.Context, passphrase []byte, keep bool) e
 
 // Reseal implements control.Cluster. What is durable, in this order: the passphrase in
 // newFile, if this host keeps it; the records; the passphrase in its own file. A start
-// between any two of them opens the key by one of the two files.
+// between any two of them opens the key by one of the two files. Two at a time could leave
+// the passphrase of one kept, and the records with that of the other.
 func (h Management) Reseal(ctx context.Context, passphrase []byte) error {
 	r, err := h.signs(ctx)
 	if err != nil {
@@ -86,6 +91,10 @@ func (h Management) Reseal(ctx context.Context, passphrase []byte) error {
 	if err := trust.CheckPassphrase(passphrase); err != nil {
 		return kind(err)
 	}
+	if err := h.keying.Take(ctx); err != nil {
+		return err
+	}
+	defer h.keying.Give()
 	_, missing := keyOf(h.Host).kept(passphraseFile)
 	if h.o.Passphrase == nil && missing != nil && !errors.Is(missing, fs.ErrNotExist) {
 		return missing // it may be kept: it would be the wrong one at the next start
@@ -94,7 +103,7 @@ func (h Management) Reseal(ctx context.Context, passphrase []byte) error {
 	if keeps {
 		// Of a change before whose outcome was lost: its passphrase may be the one.
 		if _, missing := keyOf(h.Host).kept(newFile); missing == nil {
-			if err := keyOf(h.Host).unseal(ctx); err != nil {
+			if err := keyOf(h.Host).unsealAlone(ctx); err != nil {
 				return kind(err)
 			}
 		} else if !errors.Is(missing, fs.ErrNotExist) {

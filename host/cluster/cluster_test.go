@@ -269,7 +269,8 @@ func TestCopyOfAHost(t *testing.T) {
 	}
 }
 
-// A host that was removed, or whose certificates were revoked, loses its connection.
+// A host that was removed, whose certificates were revoked, or that has lost a role, loses its
+// connection: what it may was asked when that was made.
 func TestRemovedHostLosesItsConnection(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, one *cluster.Host, host string) error{
 		"removed": func(t *testing.T, one *cluster.Host, host string) error {
@@ -278,6 +279,10 @@ func TestRemovedHostLosesItsConnection(t *testing.T) {
 		},
 		"revoked": func(t *testing.T, one *cluster.Host, host string) error {
 			return manage(one).Revoke(t.Context(), "", host, "test")
+		},
+		"of a role less": func(t *testing.T, one *cluster.Host, host string) error {
+			_, err := manage(one).SetRoles(t.Context(), host, "asd")
+			return err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -288,6 +293,14 @@ func TestRemovedHostLosesItsConnection(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-ended
+			if name == "of a role less" {
+				two.Learn(t.Context()) // by another connection, which goes on
+				one.Obey(t.Context())
+				if !two.Self().Linked {
+					t.Error("with the roles that it has it is refused")
+				}
+				return
+			}
 			if list, err := manage(two).Hosts(t.Context()); err != nil || len(list) != 2 || two.Self().Linked {
 				t.Errorf("it lists what it has seen: %+v, %v; linked %v", list, err, two.Self().Linked)
 			}

@@ -40,6 +40,22 @@ func (h *Host) Keys(ctx context.Context, prefix string) (n int, err error) {
 // Renew has the host's certificate renewed now.
 func (h *Host) Renew(ctx context.Context) error { return h.renewer.Renew(ctx) }
 
+// ServeAsBefore answers hosts on the first address as the release did that knew no question
+// for who signs.
+func (h *Host) ServeAsBefore() (*wire.Server, error) {
+	unknown := func(context.Context, *wire.Incoming) wire.Answer {
+		return wire.Answer{Status: uint16(wire.CodeUnknownOp)}
+	}
+	s, err := wire.NewServer(wire.ServerOptions{
+		Services: map[string]*wire.Service{ServiceHosts: {Handler: wire.HandlerFunc(unknown), Admit: h.Admit}},
+		Identity: h.identity, TLS: h.guard.Server(ServiceHosts),
+	})
+	if err == nil {
+		go s.Serve(h.o.Listeners.all[0])
+	}
+	return s, err
+}
+
 // Obey has the host obey the records as they are now.
 func (h *Host) Obey(ctx context.Context) error {
 	err := h.cache.Refresh(ctx)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"openvstorage/host/roster"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/generation"
 	"openvstorage/internal/wire"
 	"openvstorage/trust"
@@ -36,6 +37,8 @@ type Host struct {
 	marks       marks
 	book        book
 	faults      faults
+	keying      ctxlock.Lock  // of what opens, seals or keeps the authority's key
+	gaveUp      atomic.Bool   // the authority's key was open here, and this host lost the role for it
 	joins       chan struct{} // one for each join or renewal that is being answered
 
 	server *wire.Server // of connections with TLS
@@ -52,7 +55,7 @@ type Host struct {
 const joinsMax = 8
 
 func newHost(o Options, cluster uuid.UUID) *Host {
-	h := &Host{o: o, id: o.Dir.ID, cluster: cluster, joins: make(chan struct{}, joinsMax), failed: make(chan error, 1)}
+	h := &Host{o: o, id: o.Dir.ID, cluster: cluster, joins: make(chan struct{}, joinsMax), keying: ctxlock.New(), failed: make(chan error, 1)}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.faults.logger = o.Logger
 	h.others = newLink(h)
@@ -213,18 +216,19 @@ const learnEvery = time.Minute
 // learnTime bounds how long the first host waits for the records to say where the others are.
 const learnTime = 10 * time.Second
 
-// expel ends the connections of those who are no peers any more.
+// expel ends the connections of those who are no peers any more, and of hosts that have lost
+// a role since: some services ask only when a connection is made what its host may.
 func (h *Host) expel() {
 	gone := func(p *wire.Peer) bool {
-		peer, err := h.peers.known(p)
-		return err == nil && h.guard.Still(peer) != nil
+		a, err := h.peers.admitted(p)
+		return err == nil && (h.guard.Still(a.peer) != nil || a.had&^h.roles(a.peer) != 0)
 	}
 	n := h.server.Disconnect(gone, wire.ErrDenied)
 	if h.plain != nil {
 		n += h.plain.Disconnect(gone, wire.ErrDenied)
 	}
 	if n > 0 {
-		h.o.Logger.Info("connections were ended: certificates were revoked, or hosts removed", "connections", n)
+		h.o.Logger.Info("connections were ended: certificates were revoked, or hosts removed, or roles taken away", "connections", n)
 	}
 }
 

@@ -32,6 +32,15 @@ const passphraseBytes = 20
 
 // unseal opens the authority's key in this process.
 func (h keyed) unseal(ctx context.Context) error {
+	if err := h.keying.Take(ctx); err != nil {
+		return err
+	}
+	defer h.keying.Give()
+	return h.unsealAlone(ctx)
+}
+
+// unsealAlone is unseal for whoever has the lock.
+func (h keyed) unsealAlone(ctx context.Context) error {
 	passphrase, err := h.passphrase(ctx, false)
 	if err != nil {
 		return err
@@ -144,12 +153,22 @@ func (h *Host) mayHaveKey() error {
 	return nil
 }
 
-// giveKeyUp forgets the authority's key if this host is not to have it any more.
+// giveKeyUp forgets the authority's key if this host is not to have it any more. Once the host
+// may have it again, it opens it as at its start.
 func (h keyed) giveKeyUp() {
 	r, known := h.cache.Host(h.id)
-	if !known || !h.canSign() || r.State == trust.Joined && r.Roles&trust.RoleArakoon != 0 {
+	switch {
+	case !known:
+		return
+	case r.State == trust.Joined && r.Roles&trust.RoleArakoon != 0:
+		if h.gaveUp.Swap(false) && !h.canSign() {
+			h.work.Go(h.openKey)
+		}
+		return
+	case !h.canSign():
 		return
 	}
 	h.registrar.Close()
+	h.gaveUp.Store(true)
 	h.o.Logger.Warn("this host signs no more: it was removed, or has lost the role arakoon", "roles", r.Roles.String())
 }

@@ -183,8 +183,9 @@ func ask(ctx context.Context, c *wire.Conn, op uint16, header, body []byte) ([]b
 	return nil, &remoteError{string(b), errNotDone}
 }
 
-// call asks over the connection. If this host is not announced any more, because the other
-// side has started anew, it announces itself on another connection, once.
+// call asks over the connection, which changes nothing. If this host is not announced any more,
+// because the other side has started anew, it announces itself on another connection, once; and
+// if the connection ended, it asks again on another.
 func (l *link) call(ctx context.Context, op uint16, body []byte) ([]byte, error) {
 	for again := false; ; again = true {
 		c, err := l.get(ctx)
@@ -195,7 +196,7 @@ func (l *link) call(ctx context.Context, op uint16, body []byte) ([]byte, error)
 		if errors.Is(err, errUnannounced) {
 			_ = c.Close()
 		}
-		if again || !errors.Is(err, errUnannounced) && !errors.Is(err, wire.ErrNotSent) || ctx.Err() != nil {
+		if again || err == nil || !errors.Is(err, errUnannounced) && !errors.Is(err, wire.ErrNotSent) && c.Err() == nil || ctx.Err() != nil {
 			return b, err
 		}
 	}

@@ -21,7 +21,9 @@ type asking struct{ *Host }
 func asks(h *Host) asking { return asking{h} }
 
 // reads is the store of records of a host that has joined: by the connection to a host that
-// holds the config group, and without one by this host's own member of that, if it has one.
+// holds the config group, and without one by this host's own member of that, if it has one. One
+// that has lost the role arakoon, and does not know it yet, is refused by the others of the
+// group: then it goes by the connection, which any host may have.
 type reads struct{ of *Host }
 
 var _ trust.Store = reads{}
@@ -34,11 +36,25 @@ func (r reads) store() trust.Store {
 }
 
 // Get implements trust.Store.
-func (r reads) Get(ctx context.Context, key []byte) ([]byte, error) { return r.store().Get(ctx, key) }
+func (r reads) Get(ctx context.Context, key []byte) ([]byte, error) {
+	b, err := r.store().Get(ctx, key)
+	if errors.Is(err, wire.ErrDenied) {
+		return r.of.link.Get(ctx, key)
+	}
+	return b, err
+}
 
 // Range implements trust.Store.
 func (r reads) Range(ctx context.Context, prefix []byte, fn func(key, value []byte) bool) error {
-	return r.store().Range(ctx, prefix, fn)
+	begun := false
+	err := r.store().Range(ctx, prefix, func(key, value []byte) bool {
+		begun = true
+		return fn(key, value)
+	})
+	if !begun && errors.Is(err, wire.ErrDenied) {
+		return r.of.link.Range(ctx, prefix, fn)
+	}
+	return err
 }
 
 // Swap implements trust.Store: it is refused.
@@ -54,10 +70,15 @@ const passTime = 40 * time.Second
 func (h asking) passOn(ctx context.Context, in *wire.Incoming) wire.Answer {
 	ctx, cancel := context.WithTimeout(ctx, passTime)
 	defer cancel()
-	if _, err := h.joinRequest(ctx, in); err != nil {
+	q, err := h.joinRequest(ctx, in)
+	if err == nil {
+		err = h.mayBeToken(ctx, q.Secret)
+	}
+	if err != nil {
 		h.refused(fmt.Errorf("%s: %w", in.Peer.Addr, err))
 		return failure(statusOf(err), err)
 	}
+	status, words := uint16(statusSealed), "no host that answers signs certificates: `ovs ca open` on one"
 	errs := []error{fmt.Errorf("host %s: %w", h.id, trust.ErrSealed)}
 	for _, t := range h.book.everybody(h.id, h.o.Holders()) {
 		answer, err := h.passTo(ctx, t, in.Body)
@@ -65,11 +86,26 @@ func (h asking) passOn(ctx context.Context, in *wire.Incoming) wire.Answer {
 			return answer
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", t.address, err))
+		if errors.Is(err, errNotDone) || errors.Is(err, wire.ErrBusy) || errors.Is(err, wire.ErrOutcomeUnknown) {
+			status, words = statusFailed, "a host that was asked could not sign it now: try again"
+		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return failure(statusSealed, fmt.Errorf("no host that answers signs certificates: `ovs ca open` on one: %w", errors.Join(errs...)))
+	return failure(status, fmt.Errorf("%s: %w", words, errors.Join(errs...)))
+}
+
+// mayBeToken refuses a secret that is on no record, so that whoever guesses makes one host
+// work, and not all. If the records cannot be read here, another host may know.
+func (h asking) mayBeToken(ctx context.Context, s trust.Secret) error {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
+	err := Management{h.Host}.reader().HasToken(ctx, s)
+	if errors.Is(err, trust.ErrToken) {
+		return err
+	}
+	return nil
 }
 
 // passTo passes a join on to one host. There is an error if that one has not looked at it.
@@ -145,7 +181,7 @@ func (h asking) look(ctx context.Context, t target) (s seen) {
 	defer c.Close()
 	b, err := ask(ctx, c, opSigns, nil, nil)
 	var said *remoteError
-	s.there = err == nil || errors.As(err, &said) // a release that does not know the question is there too
+	s.there = err == nil || errors.As(err, &said) || errors.Is(err, wire.ErrUnknownOp) // a release that does not know the question is there too
 	s.signs = err == nil && len(b) == 1 && b[0] == 1
 	return s
 }

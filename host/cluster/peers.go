@@ -19,32 +19,43 @@ import (
 // has as many entries as there are connections.
 type peers struct {
 	mu  sync.Mutex
-	all map[weak.Pointer[wire.Peer]]trust.Peer
+	all map[weak.Pointer[wire.Peer]]admitted
+}
+
+// admitted is a peer, and what its host could do when its connection was made.
+type admitted struct {
+	peer trust.Peer
+	had  trust.Roles
 }
 
 var errStranger = fmt.Errorf("%w: it was not admitted", trust.ErrRefused)
 
 func (p *peers) known(of *wire.Peer) (trust.Peer, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	peer, ok := p.all[weak.Make(of)]
-	if !ok {
-		return trust.Peer{}, errStranger
-	}
-	return peer, nil
+	a, err := p.admitted(of)
+	return a.peer, err
 }
 
-func (p *peers) keep(of *wire.Peer, peer trust.Peer) {
+func (p *peers) admitted(of *wire.Peer) (admitted, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a, ok := p.all[weak.Make(of)]
+	if !ok {
+		return admitted{}, errStranger
+	}
+	return a, nil
+}
+
+func (p *peers) keep(of *wire.Peer, a admitted) {
 	key := weak.Make(of)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all == nil {
-		p.all = map[weak.Pointer[wire.Peer]]trust.Peer{}
+		p.all = map[weak.Pointer[wire.Peer]]admitted{}
 	}
 	if _, ok := p.all[key]; !ok {
 		runtime.AddCleanup(of, p.forget, key)
 	}
-	p.all[key] = peer
+	p.all[key] = a
 }
 
 func (p *peers) forget(key weak.Pointer[wire.Peer]) {
@@ -73,8 +84,17 @@ func (h *Host) Admit(ctx context.Context, p *wire.Peer) error {
 		h.refused(err)
 		return err
 	}
-	h.peers.keep(p, peer)
+	h.peers.keep(p, admitted{peer, h.roles(peer)})
 	return nil
+}
+
+// roles are what a peer's host may do, by its certificate and the records that are cached.
+func (h *Host) roles(peer trust.Peer) trust.Roles {
+	r, known := h.cache.Host(peer.Identity.Host)
+	if !known {
+		return peer.Identity.Roles
+	}
+	return peer.Identity.Roles & r.Roles
 }
 
 func (h *Host) identify(ctx context.Context, p *wire.Peer) (trust.Peer, error) {

@@ -155,7 +155,9 @@ func withdraw(t *testing.T, store trust.Store) {
 	r := trust.NewRegistrar(trust.RegistrarOptions{Store: store})
 	all, err := r.Tokens(t.Context())
 	for _, k := range all {
-		err = errors.Join(err, r.WithdrawToken(t.Context(), k.Hash))
+		if !k.Used() { // those make room by themselves
+			err = errors.Join(err, r.WithdrawToken(t.Context(), k.Hash))
+		}
 	}
 	if err != nil {
 		t.Fatal(err)

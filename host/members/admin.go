@@ -49,7 +49,7 @@ func (m *Members) Drain(ctx context.Context, host uuid.UUID, left func(done, tot
 			return err
 		}
 		if err := administer(m).mayLeave(r, host); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", control.ErrBusy, err)
 		}
 		h.Leaves = true
 		r.PutHost(h)
@@ -82,20 +82,22 @@ func (m *Members) Drain(ctx context.Context, host uuid.UUID, left func(done, tot
 	}
 }
 
-// mayLeave refuses to drain a host whose members could go nowhere.
+// mayLeave says why the members of a host could go nowhere, nil if they can. A host in no zone
+// counts for none.
 func (m administration) mayLeave(r *roster.Roster, host uuid.UUID) error {
-	zones := map[string]bool{}
+	takes, zones := false, map[string]bool{}
 	for _, h := range r.Hosts {
 		if holds, _ := m.may(h.ID); holds && h.ID != host && !h.Leaves && !h.Maintenance {
-			zones[h.Zone] = true
+			takes, zones[h.Zone] = true, true
 		}
 	}
-	if len(zones) == 0 {
-		return fmt.Errorf("%w: its members of groups can go nowhere: no other host has the role arakoon and takes members", control.ErrBusy)
+	if !takes {
+		return errors.New("its members of groups can go nowhere: no other host has the role arakoon and takes members")
 	}
+	delete(zones, "")
 	for _, g := range r.Groups {
 		if _, on := g.MemberOn(host); on && len(zones) < int(g.RequireZones) {
-			return fmt.Errorf("%w: group %s requires %d zones, and without it members can be in %d", control.ErrBusy, g.Name, g.RequireZones, len(zones))
+			return fmt.Errorf("group %s requires %d zones, and without it members can be in %d", g.Name, g.RequireZones, len(zones))
 		}
 	}
 	return nil
@@ -134,6 +136,7 @@ type standing struct {
 	name   string
 	leader uint64
 	voters []uint64
+	zones  int             // that must hold everything, by what is in force
 	there  map[uint64]bool // members that are heard from
 	busy   bool            // its members are about to change
 }
@@ -144,7 +147,7 @@ func (m administration) stands(ctx context.Context, name string) (s standing, er
 	if err != nil {
 		return s, fmt.Errorf("group %s does not answer, so nobody can tell what it would lose: %w", name, err)
 	}
-	s = standing{name: name, leader: v.Leader, voters: v.Voters, busy: v.Changing, there: map[uint64]bool{v.Leader: true}}
+	s = standing{name: name, leader: v.Leader, voters: v.Voters, zones: v.Zones, busy: v.Changing, there: map[uint64]bool{v.Leader: true}}
 	if len(v.Voters) == 1 && len(v.Learners) == 0 {
 		return s, nil
 	}
@@ -164,27 +167,29 @@ func (m administration) stands(ctx context.Context, name string) (s standing, er
 	return s, nil
 }
 
-// without returns nil if a group goes on while some hosts are away.
+// without says why a group would stop while some hosts are away, nil if it goes on. A host in no
+// zone counts for none.
 func (s *standing) without(g roster.Group, r *roster.Roster, away map[uuid.UUID]bool) error {
 	if s.busy {
-		return fmt.Errorf("%w: the members of group %s are about to change; try again", control.ErrBusy, s.name)
+		return fmt.Errorf("the members of group %s are about to change; try again", s.name)
 	}
 	left, zones := 0, map[string]bool{}
 	for _, of := range g.Members {
 		if !s.there[of.ID] || away[of.Host] {
 			continue
 		}
-		h, _ := r.Host(of.Host)
-		zones[h.Zone] = true
+		if h, _ := r.Host(of.Host); h.Zone != "" {
+			zones[h.Zone] = true
+		}
 		if slices.Contains(s.voters, of.ID) {
 			left++
 		}
 	}
 	if left <= len(s.voters)/2 {
-		return fmt.Errorf("%w: group %s would have %d of %d voters, which is no majority: it would stop", control.ErrBusy, s.name, left, len(s.voters))
+		return fmt.Errorf("group %s would have %d of %d voters, which is no majority: it would stop", s.name, left, len(s.voters))
 	}
-	if len(zones) < int(g.RequireZones) {
-		return fmt.Errorf("%w: group %s requires %d zones, and would have members in %d: it would stop", control.ErrBusy, s.name, g.RequireZones, len(zones))
+	if s.zones > 1 && len(zones) < s.zones {
+		return fmt.Errorf("group %s requires %d zones, and would have members in %d: it would stop", s.name, s.zones, len(zones))
 	}
 	return nil
 }
@@ -252,11 +257,11 @@ func (m administration) begin(ctx context.Context, host uuid.UUID) error {
 			continue
 		}
 		s, err := m.stands(ctx, g.Name)
-		if err == nil {
-			err = s.without(g, r, away)
-		}
 		if err != nil {
 			return err
+		}
+		if err := s.without(g, r, away); err != nil {
+			return fmt.Errorf("%w: %w", control.ErrBusy, err)
 		}
 	}
 	if !h.Maintenance {

@@ -19,6 +19,7 @@ type group struct {
 	store  *Store
 	node   atomic.Pointer[arakoon.Node] // the member here; nil: none
 	member atomic.Uint64                // its number
+	life   atomic.Uint64                // of the group, in which it was opened
 	check  *compare.Checker
 
 	mu        sync.Mutex
@@ -30,6 +31,7 @@ func (g *group) with(number uint64, joining bool) (groups.Spec, error) {
 	number = max(number, 1)
 	m := g.of
 	listed, _ := m.file.Now().Group(g.name)
+	g.life.Store(listed.Life)
 	t, err := transport.New(transport.Options{
 		Member: number, Cluster: m.o.Cluster, Group: g.name, Life: listed.Life,
 		Peers: g.peer, Dial: m.dial, Belongs: g.belongs, FS: m.o.FS, Logger: m.o.Logger,

@@ -116,6 +116,11 @@ func (m *Members) removed(ctx context.Context, name string, number uint64) (bool
 		return false, nil
 	}
 	g, _ := m.file.Now().Group(name)
+	if was := m.all[name].life.Load(); was != g.Life {
+		// No group has removed it: a person has given it up, for a backup perhaps that has
+		// less than it holds (P8).
+		return false, fmt.Errorf("group %s is of life %d, and member %d here is of life %d: it was given up by a recovery, and its files stay", name, g.Life, number, was)
+	}
 	if number >= g.Next {
 		return false, nil // it was never given away: the roster here is old
 	}

@@ -64,6 +64,8 @@ type Group struct {
 	Committed uint64 `json:"committed"`
 	Members   string `json:"members"`
 	InSync    bool   `json:"in_sync"`
+	Learner   bool   `json:"learner"`        // others are voters, and InSync says whether it has all that they answered
+	Next      uint64 `json:"next"`           // the first member number that was never used, as far as the member knows
 	Zones     string `json:"zones"`          // that had to hold everything, in words
 	Done      bool   `json:"done,omitempty"` // in an earlier try
 	Missing   string `json:"missing"`        // what may be missing, in words
@@ -143,6 +145,13 @@ func (r *Recovery) look(ctx context.Context) (err error) {
 	}
 	for i := range p.Groups {
 		g := &p.Groups[i]
+		if p.Resumes { // members that the first try has removed are not in the log's end any more
+			for _, was := range begun.Groups {
+				if was.Name == g.Name {
+					g.Next = max(g.Next, was.Next)
+				}
+			}
+		}
 		g.Done = p.Resumes && g.Life == p.Life && g.survivor.Alone()
 		g.Missing = g.missing(r.zones(g.Name))
 	}
@@ -188,6 +197,11 @@ func (r *Recovery) survey() error {
 		}
 		v := g.survivor
 		g.Life, g.Last, g.Term, g.Committed, g.Members, g.InSync = v.Life, v.Last, v.Term, v.Committed, v.Members.String(), v.InSync
+		g.Learner = slices.Contains(v.Members.Learners, v.Member)
+		g.Next = number + 1
+		for _, id := range v.Members.All() {
+			g.Next = max(g.Next, id+1)
+		}
 		r.plan.Groups = append(r.plan.Groups, g)
 	}
 	if len(r.plan.Groups) == 0 {
@@ -261,13 +275,12 @@ func (g *Group) missing(zones int, shared bool) string {
 	if !s.Alone() && q.Lowered > 0 && q.Zones < q.From {
 		return fmt.Sprintf("the requirement of %d zones was lowered at revision %d: what was answered behind that without this host, from entry %d on, is missing", q.From, q.Lowered, s.Last+1)
 	}
-	learner := slices.Contains(s.Members.Learners, s.Member)
 	switch {
 	case s.Alone():
 		return "nothing"
 	case g.InSync:
 		return fmt.Sprintf("nothing that was answered while this host was in sync, and as of entry %d it was; if the other host went on alone after that, it said so in `ovs status` there, and what it answered from then on is missing", s.Last)
-	case learner && len(s.Members.Voters) == 1:
+	case g.Learner && len(s.Members.Voters) == 1:
 		return fmt.Sprintf("this host was not in sync: what was answered behind entry %d is missing", s.Last)
 	}
 	return fmt.Sprintf("what the other voters answered without this one, behind entry %d of term %d: of several hosts that survive, recover the one with the highest term, and then entry", s.Last, s.Term)

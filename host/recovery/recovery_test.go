@@ -66,7 +66,7 @@ func two(t *testing.T) *crashdisk.FS {
 	d, err := datadir.Open(fs, dir)
 	must(t, err)
 	must(t, d.Change(func(r *datadir.Record) { r.Cluster, r.Groups = first, []string{"abm.2", "registry.2"} }))
-	list := &roster.Roster{Revision: 3, Hosts: []roster.Host{{ID: first, Addresses: []string{"127.0.0.1:1"}}, {ID: d.ID, Addresses: []string{"127.0.0.1:2"}}}}
+	list := &roster.Roster{Revision: 3, Hosts: []roster.Host{{ID: first, Addresses: []string{"127.0.0.1:1"}}, {ID: d.ID, Addresses: []string{"127.0.0.1:2"}, Leaves: true, Maintenance: true}}}
 	for _, s := range specs {
 		list.PutGroup(roster.Group{Name: s.Name, Next: 3, Members: []roster.Member{{ID: 1, Host: first}, {ID: 2, Host: d.ID}}})
 	}
@@ -154,6 +154,9 @@ func done(t *testing.T, fs disk.FS) {
 			t.Errorf("group %s holds %q", s.Name, v[0])
 		}
 	}
+	if h, _ := f.Now().Host(d.ID); h.Leaves || h.Maintenance {
+		t.Errorf("the host that is left is to do without itself: %+v", h)
+	}
 	if _, known := f.Now().Host(first); known {
 		t.Error("the host that was given up is in the roster")
 	}
@@ -232,5 +235,25 @@ func TestMajorityIsThere(t *testing.T) {
 			t.Errorf("once more: %v", err)
 		}
 		done(t, fs)
+	})
+}
+
+// What the first try has seen in a log is not there any more when it was cut short: numbers of
+// members that the roster does not know.
+func TestNumbersOfTheFirstTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := two(t)
+		r, err := Open(t.Context(), options(fs))
+		must(t, err)
+		p := r.Plan()
+		must(t, r.Close())
+		p.Groups[0].Next = 9 // it was 3
+		must(t, (&decision{Version: decisionVersion, Life: p.Life, Groups: p.Groups, GivenUp: p.GivenUp}).write(fs, dir))
+		recovers(t, fs)
+		f, err := members.LoadRoster(fs, dir, first)
+		must(t, err)
+		if g, _ := f.Now().Group(p.Groups[0].Name); g.Next != 9 {
+			t.Errorf("the next member of group %s would be %d", g.Name, g.Next)
+		}
 	})
 }

@@ -152,21 +152,21 @@ func (r *Recovery) giveUp(ctx context.Context, store trust.Store, book roster.Bo
 // member no more; it is asked for anew when there are others.
 func (r *Recovery) rewrite(now *roster.Roster) error {
 	file := r.file.Now()
-	if _, listed := now.Host(r.plan.Host); !listed {
-		h, known := file.Host(r.plan.Host)
-		if !known {
+	h, listed := now.Host(r.plan.Host)
+	if !listed {
+		var known bool
+		if h, known = file.Host(r.plan.Host); !known {
 			return fmt.Errorf("no roster has this host %s", r.plan.Host)
 		}
-		now.PutHost(h)
 	}
+	h.Leaves, h.Maintenance = false, false // others were to do without it, and it is what is left
+	now.PutHost(h)
+	now.Sort()
 	for _, p := range r.plan.Groups {
 		g, _ := now.Group(p.Name)
 		known, _ := file.Group(p.Name)
 		g.Name, g.Life, g.RequireZones = p.Name, r.plan.Life, 0
-		g.Next = max(g.Next, known.Next, p.Member+1)
-		for _, id := range p.survivor.Members.All() {
-			g.Next = max(g.Next, id+1)
-		}
+		g.Next = max(g.Next, known.Next, p.Next)
 		g.Members = []roster.Member{{ID: p.Member, Host: r.plan.Host}}
 		now.PutGroup(g)
 	}

@@ -35,6 +35,7 @@ const (
 	bufferDir  = "buffer"
 	localDir   = "backend" // of a backend in a directory
 	rosterFile = "roster"
+	trustDir   = "trust"
 )
 
 // Errors of Run that callers match with errors.Is.
@@ -69,6 +70,7 @@ type Report struct {
 	Disks  []Disk    `json:"disks,omitempty"`
 	Hosts  []Host    `json:"hosts,omitempty"`    // others of the cluster, whose members are given up
 	Zones  bool      `json:"zones,omitempty"`    // zones were required to hold what is answered; not any more
+	Trust  string    `json:"trust,omitempty"`    // is absent: where the first host of a cluster has its certificate and, as a rule, the passphrase of the authority
 	Aside  string    `json:"putAside,omitempty"` // what was put out of the way is there
 }
 
@@ -368,6 +370,11 @@ func (r *run) clear() error {
 		}
 	}
 	if err := r.FS.SyncDir(r.Dir); err != nil || r.of.roster.Revision == 0 {
+		return err
+	}
+	if _, err := r.FS.Stat(r.at(trustDir)); errors.Is(err, fs.ErrNotExist) {
+		r.report.Trust = r.at(trustDir)
+	} else if err != nil {
 		return err
 	}
 	f, err := roster.Load(r.FS, r.at(rosterFile), r.dir.ID)

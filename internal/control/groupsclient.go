@@ -83,23 +83,27 @@ func (g *GroupsClient) Raise(ctx context.Context, group string, level uint32) (A
 
 // Zones says how the groups stand to the zones that must hold everything.
 func (g *GroupsClient) Zones(ctx context.Context) ([]ArakoonZones, error) {
-	return call[[]ArakoonZones](ctx, g.of, "arakoon/zones", struct{}{}, nil)
+	c := g.of
+	return call[[]ArakoonZones](ctx, c, "arakoon/zones", struct{}{}, nil)
 }
 
 // RequireZones sets in how many zones all groups must hold everything, 1 for no requirement.
 func (g *GroupsClient) RequireZones(ctx context.Context, zones int) ([]ArakoonZones, error) {
-	return call[[]ArakoonZones](ctx, g.of, "arakoon/require-zones", zonesRequest{zones}, nil)
+	c := g.of
+	return call[[]ArakoonZones](ctx, c, "arakoon/require-zones", zonesRequest{zones}, nil)
 }
 
 // Lose says what AssertZones would give up, and changes nothing.
 func (g *GroupsClient) Lose(ctx context.Context, zones int) (ArakoonLoss, error) {
-	return call[ArakoonLoss](ctx, g.of, "arakoon/loss", zonesRequest{zones}, nil)
+	c := g.of
+	return call[ArakoonLoss](ctx, c, "arakoon/loss", zonesRequest{zones}, nil)
 }
 
 // AssertZones lowers it, on the word of a person that the other zones are off for good, and ends
 // the membership of their hosts: those that the person was shown.
 func (g *GroupsClient) AssertZones(ctx context.Context, zones int, lost []uuid.UUID) (ArakoonLoss, error) {
-	return call[ArakoonLoss](ctx, g.of, "arakoon/recover", assertRequest{zones, lost}, nil)
+	c := g.of
+	return call[ArakoonLoss](ctx, c, "arakoon/recover", assertRequest{zones, lost}, nil)
 }
 
 // Hash compares the states of a group's members.

@@ -115,6 +115,9 @@ func showRestored(w io.Writer, r restore.Report) {
 	if r.Zones {
 		fmt.Fprintln(w, "zones\tnone are required any more to hold what is answered")
 	}
+	if r.Trust != "" {
+		fmt.Fprintf(w, "trust\tno backup has %s: put that of the lost directory there; or give ovs up --listen the passphrase of the cluster's authority (--ca-passphrase-file)\n", r.Trust)
+	}
 	if r.Aside != "" {
 		fmt.Fprintf(w, "put aside\t%s\n", r.Aside)
 	}

@@ -69,6 +69,10 @@ func (cmd *command) run(c *cobra.Command, args []string) (err error) {
 	switch {
 	case c.Flags().Changed("require-zones") && (cmd.zones < 1 || len(args) > 0):
 		return cmd.Usage("%s: --require-zones takes a number from 1 on, and no groups: it is for all of them", c.CommandPath())
+	case cmd.from.what != fromBackup && (len(cmd.from.disks) > 0 || cmd.from.withoutBuffer):
+		return cmd.Usage("%s: --asd and --without-buffer are for --from backup alone", c.CommandPath())
+	case cmd.zones > 0 && c.Flags().Changed("from"):
+		return cmd.Usage("%s: --require-zones goes on with the groups that run: give no --from", c.CommandPath())
 	case cmd.zones > 0:
 		return cmd.lower(c)
 	}
@@ -134,9 +138,12 @@ func write(out io.Writer, p recovery.Plan) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "GROUP\tMEMBER\tLIFE\tLAST ENTRY\tTERM\tKNOWN COMMITTED\tIN SYNC\tMEMBERS")
 	for _, g := range p.Groups {
-		sync := "no"
-		if g.InSync {
+		sync := "-" // a voter is not asked for that
+		switch {
+		case g.InSync:
 			sync = "yes"
+		case g.Learner:
+			sync = "no"
 		}
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", g.Name, g.Member, g.Life, g.Last, g.Term, g.Committed, sync, g.Members)
 	}
