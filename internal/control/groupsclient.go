@@ -95,7 +95,8 @@ func (g *GroupsClient) RequireZones(ctx context.Context, zones int) ([]ArakoonZo
 
 // Lose says what AssertZones would give up, and changes nothing.
 func (g *GroupsClient) Lose(ctx context.Context, zones int) (ArakoonLoss, error) {
-	return call[ArakoonLoss](ctx, g.of, "arakoon/loss", zonesRequest{zones}, nil)
+	c := g.of
+	return call[ArakoonLoss](ctx, c, "arakoon/loss", zonesRequest{zones}, nil)
 }
 
 // AssertZones lowers it, on the word of a person that the other zones are off for good, and ends

@@ -19,8 +19,7 @@ func (cmd *command) lower(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	groups := control.OfGroups(client)
-	shown, err := groups.Lose(c.Context(), cmd.zones)
+	shown, err := control.OfGroups(client).Lose(c.Context(), cmd.zones)
 	if err != nil {
 		return err
 	}
@@ -34,7 +33,7 @@ func (cmd *command) lower(c *cobra.Command) error {
 	for _, h := range shown.Hosts {
 		lost = append(lost, h.ID)
 	}
-	done, err := groups.AssertZones(c.Context(), cmd.zones, lost)
+	done, err := control.OfGroups(client).AssertZones(c.Context(), cmd.zones, lost)
 	if err != nil {
 		return err
 	}
