@@ -474,7 +474,7 @@ func TestGroupFails(t *testing.T) {
 		t.Fatal("put without a log")
 	}
 	<-b.groups.Node(hostName).Failed()
-	s = status(t, b, health.Unreadable, "group "+hostName+" has failed")
+	s = status(t, b, health.Unreadable, "group "+hostName+": the member here has failed")
 	if s.Disks != 3 || s.Capacity == 0 || s.Groups[1].State != health.Failed {
 		t.Errorf("%+v", s)
 	}
