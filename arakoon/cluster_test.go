@@ -35,7 +35,8 @@ func (p port) Send(messages []*pb.Message) {
 	for _, m := range messages {
 		p.net.mu.Lock()
 		to := p.net.nodes[m.GetTo()]
-		lost := p.net.cut[[2]uint64{p.from, m.GetTo()}] || p.net.drop != nil && p.net.drop(p.from, m)
+		// A machine whose power was cut sends nothing of what it stored behind that moment.
+		lost := p.net.nodes[p.from] == nil || p.net.cut[[2]uint64{p.from, m.GetTo()}] || p.net.drop != nil && p.net.drop(p.from, m)
 		p.net.sent[m.GetType()]++
 		p.net.mu.Unlock()
 		if to != nil && !lost {
