@@ -19,11 +19,12 @@ import (
 )
 
 // The tests of this file run three and more real processes on addresses of loopback, which
-// are found by the number of this process: no other test of this machine has them.
+// are found by the number of this process and of the cluster in it: no other test of this machine has them.
 
 // fleet is a cluster of processes.
 type fleet struct {
 	t     *testing.T
+	is    int // its number in this process
 	bin   string
 	dir   string
 	host  map[int]*process
@@ -32,8 +33,14 @@ type fleet struct {
 	flags map[int][]string // more of one host
 }
 
+// fleets counts the clusters of this process.
+var fleets atomic.Int32
+
+// newFleet makes a cluster without hosts. Its test runs beside others: hosts mostly wait for
+// each other.
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "ovs") // short, for the sockets in it
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +49,7 @@ func newFleet(t *testing.T) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{t: t, bin: filepath.Join(dir, "ovs"), dir: dir, host: map[int]*process{}}
+	f := &fleet{t: t, is: int(fleets.Add(1)), bin: filepath.Join(dir, "ovs"), dir: dir, host: map[int]*process{}}
 	if err := os.Symlink(self, f.bin); err != nil { // TestMain makes it be ovs
 		t.Fatal(err)
 	}
@@ -65,7 +72,7 @@ func (f *fleet) data(n int) string { return filepath.Join(f.dir, fmt.Sprint(n)) 
 // address is where a host is; up to 7 are.
 func (f *fleet) address(n int) string {
 	pid := os.Getpid()
-	return fmt.Sprintf("127.%d.%d.%d:26400", 100+pid>>16&31, pid>>8&0xff, pid&0x1f<<3|n)
+	return fmt.Sprintf("127.%d.%d.%d:26400", 100+f.is&0x7f, pid>>5&0xff, pid&0x1f<<3|n)
 }
 
 // start starts a host, which joins if there is a token, and waits for "ready".
