@@ -117,13 +117,7 @@ func TestNoAgeWithoutTheZone(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := zoned(t, 2)
 		c.grow(3)
-		n := c.leader()
-		if n.opt.Member == 3 {
-			if err := n.Transfer(t.Context(), 1); err != nil {
-				t.Fatal(err)
-			}
-			n = c.node(1)
-		}
+		n := c.leaderInA()
 		c.require(n, 2, false)
 		follower := c.node(3 - n.opt.Member)
 		c.knows(n, time.Now())

@@ -209,18 +209,28 @@ func (n stopped) tail(fn func(*pb.Entry) error) error {
 	if err != nil {
 		return err
 	}
-	for next := n.state.Applied().Index + 1; next <= last; {
-		entries, err := n.log.Entries(next, last+1, 4<<20)
+	return walk(n.log.Entries, n.state.Applied().Index+1, last, func(entries []*pb.Entry) error {
+		for _, e := range entries {
+			if err := fn(e); err != nil {
+				return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
+			}
+		}
+		return nil
+	})
+}
+
+// walk calls fn with the entries of a log from next to last, some at a time.
+func walk(of func(lo, hi, limit uint64) ([]*pb.Entry, error), next, last uint64, fn func([]*pb.Entry) error) error {
+	for next <= last {
+		entries, err := of(next, last+1, 4<<20)
 		if err != nil {
 			return err
 		}
 		if len(entries) == 0 {
 			return fmt.Errorf("%w: entry %d is not in the log", ErrFailed, next)
 		}
-		for _, e := range entries {
-			if err := fn(e); err != nil {
-				return fmt.Errorf("entry %d: %w", e.GetIndex(), err)
-			}
+		if err := fn(entries); err != nil {
+			return err
 		}
 		next += uint64(len(entries))
 	}

@@ -176,13 +176,14 @@ type needed struct {
 func (n *needs) load(s *stepper, applied, last uint64, entries func(lo, hi, limit uint64) ([]*pb.Entry, error)) error {
 	r, _ := n.state()
 	n.base = r.Zones
-	for next := applied + 1; s.opt.Zone != nil && next <= last; {
-		list, err := entries(next, last+1, 4<<20)
+	if s.opt.Zone != nil {
+		err := walk(entries, applied+1, last, func(list []*pb.Entry) error {
+			n.note(list)
+			return nil
+		})
 		if err != nil {
 			return err
 		}
-		n.note(list)
-		next = list[len(list)-1].GetIndex() + 1
 	}
 	s.zones.need = n.now()
 	return nil

@@ -93,6 +93,17 @@ func zoned(t *testing.T, last uint64) *cluster {
 	return c
 }
 
+// leaderInA returns the leader of a group of members 1 to 3, of which 3 is in zone b and leads no more.
+func (c *cluster) leaderInA() *Node {
+	c.t.Helper()
+	if n := c.leader(); n.opt.Member == 3 {
+		if err := n.Transfer(c.t.Context(), 1); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return c.leader(1, 2)
+}
+
 // require has a group require zones, after its level is raised.
 func (c *cluster) require(n *Node, zones int, asserted bool) {
 	c.t.Helper()
@@ -136,13 +147,7 @@ func TestZoneCutOff(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := zoned(t, 2)
 		c.grow(3)
-		n := c.leader()
-		if n.opt.Member == 3 {
-			if err := n.Transfer(t.Context(), 1); err != nil {
-				t.Fatal(err)
-			}
-			n = c.node(1)
-		}
+		n := c.leaderInA()
 		c.require(n, 2, false)
 		set(t, n, "before", "1")
 		c.cutOff(3)
@@ -350,12 +355,7 @@ func TestLoweringWaitsForTheOtherZone(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := zoned(t, 2)
 		c.grow(3)
-		if n := c.leader(); n.opt.Member == 3 {
-			if err := n.Transfer(t.Context(), 1); err != nil {
-				t.Fatal(err)
-			}
-		}
-		n := c.leader(1, 2)
+		n := c.leaderInA()
 		c.require(n, 2, false)
 		c.cutOff(3) // nobody has noticed yet
 		lowered := make(chan error, 1)
@@ -424,12 +424,7 @@ func TestMemberMovesToAnotherZone(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := zoned(t, 2)
 		c.grow(3)
-		if n := c.leader(); n.opt.Member == 3 {
-			if err := n.Transfer(t.Context(), 1); err != nil {
-				t.Fatal(err)
-			}
-		}
-		n := c.leader(1, 2)
+		n := c.leaderInA()
 		c.require(n, 2, false)
 		set(t, n, "before", "1")
 		c.kill(3, killed)

@@ -58,12 +58,7 @@ func TestRecoverAfterLowering(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := zoned(t, 2)
 		c.grow(3)
-		if n := c.leader(); n.opt.Member == 3 {
-			if err := n.Transfer(t.Context(), 1); err != nil {
-				t.Fatal(err)
-			}
-		}
-		n := c.leader(1, 2)
+		n := c.leaderInA()
 		c.require(n, 2, false)
 		lowered, err := n.RequireZones(t.Context(), 1, false)
 		if err != nil {

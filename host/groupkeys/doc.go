@@ -1,3 +1,4 @@
 // Package groupkeys reads and swaps keys of an Arakoon group for whoever keeps records there.
-// Packages registrykeys and trustkeys give it the errors that the owners of those records know.
+// Its Keys are the store of packages trust and arakoon/roster, whose records are in the config
+// group. Package registrykeys gives it the errors that the registry knows.
 package groupkeys

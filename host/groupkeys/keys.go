@@ -8,6 +8,7 @@ import (
 
 	"openvstorage/arakoon"
 	"openvstorage/internal/keyswap"
+	"openvstorage/trust"
 )
 
 // Keys are those of a group, over a member of it. Reads are consistent; a swap is one sequence
@@ -24,7 +25,10 @@ type Node interface {
 	Do(ctx context.Context, seq *arakoon.Sequence) ([]arakoon.Result, error)
 }
 
-var _ Node = (*arakoon.Node)(nil)
+var (
+	_ Node        = (*arakoon.Node)(nil)
+	_ trust.Store = (*Keys)(nil)
+)
 
 // SwapTime bounds how long a swap waits for its answer, though whoever asked for it waits no
 // more: a full disk can make it wait.

@@ -21,7 +21,7 @@ import (
 	"openvstorage/arakoon/roster"
 	"openvstorage/arakoon/transport"
 	"openvstorage/host/cluster"
-	"openvstorage/host/trustkeys"
+	"openvstorage/host/groupkeys"
 	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
@@ -175,7 +175,7 @@ func (m *Members) group(name string) (kv.Group, bool) {
 func (m *Members) Store(name string) *Store { return m.all[name].store }
 
 // Records is the config group as the store of records.
-func (m *Members) Records() trust.Store { return trustkeys.New(quiet{m.all[Config].store}) }
+func (m *Members) Records() trust.Store { return &groupkeys.Keys{Node: quiet{m.all[Config].store}} }
 
 // book is the roster in the config group.
 func (m *Members) book() roster.Book { return roster.Book{Store: m.Records()} }

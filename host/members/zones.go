@@ -12,7 +12,7 @@ import (
 	"openvstorage/arakoon/kv"
 	"openvstorage/arakoon/roster"
 	"openvstorage/arakoon/state"
-	"openvstorage/host/trustkeys"
+	"openvstorage/host/groupkeys"
 )
 
 // ErrZones: zones cannot be required so.
@@ -134,7 +134,7 @@ func (z Zoning) wish(ctx context.Context, zones int) error {
 	select {
 	case err = <-done:
 	case <-ctx.Done():
-		err = fmt.Errorf("%w: the change of the roster goes on for up to %v, and `ovs arakoon require-zones` shows what became of it: %w", arakoon.ErrUnknownOutcome, trustkeys.SwapTime, ctx.Err())
+		err = fmt.Errorf("%w: the change of the roster goes on for up to %v, and `ovs arakoon require-zones` shows what became of it: %w", arakoon.ErrUnknownOutcome, groupkeys.SwapTime, ctx.Err())
 	}
 	if err == nil {
 		return m.read()

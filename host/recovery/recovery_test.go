@@ -20,8 +20,8 @@ import (
 	"openvstorage/arakoon/groups"
 	"openvstorage/arakoon/roster"
 	"openvstorage/host/cluster"
+	"openvstorage/host/groupkeys"
 	"openvstorage/host/members"
-	"openvstorage/host/trustkeys"
 	"openvstorage/internal/datadir"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
@@ -74,7 +74,7 @@ func two(t *testing.T) *crashdisk.FS {
 	for _, s := range specs {
 		learn(t, lost, fs, s.Name, func(n *arakoon.Node) {
 			if s.Name == members.Config {
-				must(t, (roster.Book{Store: trustkeys.New(n)}).Change(t.Context(), func(r *roster.Roster) error {
+				must(t, (roster.Book{Store: &groupkeys.Keys{Node: n}}).Change(t.Context(), func(r *roster.Roster) error {
 					r.Hosts, r.Groups = list.Hosts, list.Groups
 					return nil
 				}))

@@ -11,8 +11,8 @@ import (
 
 	"openvstorage/arakoon"
 	"openvstorage/arakoon/roster"
+	"openvstorage/host/groupkeys"
 	"openvstorage/host/members"
-	"openvstorage/host/trustkeys"
 	"openvstorage/internal/datadir"
 	"openvstorage/trust"
 )
@@ -77,7 +77,7 @@ func (r *Recovery) tell(ctx context.Context) (now *roster.Roster, err error) {
 		}
 	}
 	err = r.opened(ctx, config, func(ctx context.Context, n *arakoon.Node) error {
-		store := trustkeys.New(n)
+		store := &groupkeys.Keys{Node: n}
 		book := roster.Book{Store: store}
 		if err := r.giveUp(ctx, store, book); err != nil {
 			return err

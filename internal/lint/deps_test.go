@@ -52,15 +52,14 @@ var allowed = []struct {
 	{"alba/...", []string{"alba/...", "arakoon/...", "backend", "internal/disk/pebblefs", "internal/disk/stopdisk"}, "never hears of SCO, TLog or volume"},
 	{"alba/embedded", []string{"internal/datadir"}, "a backend by itself has a data directory of its own"},
 
-	{"host/groupkeys", []string{"arakoon"}, "keys of a group that are swapped, for the two below"},
+	{"host/groupkeys", []string{"arakoon", "trust"}, "keys of a group that are swapped, for whoever has records there"},
 	{"host/registrykeys", []string{"arakoon", "host/groupkeys", "volumedriver/registry"}, "the registry's keys on a group; here the two meet"},
 	{"host/treekeys", []string{"arakoon", "fusefs/filetree"}, "a mount's tree on a group; here the two meet"},
 
-	{"host/trustkeys", []string{"arakoon", "host/groupkeys", "trust"}, "the records of trust on a group; here the two meet"},
 	{"host/roster", []string{"trust"}, "where hosts are, in the store of trust"},
 	{"host/cluster", []string{"arakoon/state", "host/roster", "internal/control", "internal/datadir", "internal/wire", "trust"}, "a host's identity and its listener; what is served there comes from above"},
-	{"host/members", []string{"arakoon", "arakoon/*", "host/cluster", "host/roster", "host/trustkeys", "internal/control", "internal/datadir", "internal/wire", "trust"}, "members of groups on the hosts of a cluster; here these meet"},
-	{"host/recovery", []string{"arakoon", "arakoon/groups", "arakoon/roster", "host/cluster", "host/members", "host/trustkeys", "internal/datadir", "trust"}, "a host goes on alone; here these meet"},
+	{"host/members", []string{"arakoon", "arakoon/*", "host/cluster", "host/roster", "host/groupkeys", "internal/control", "internal/datadir", "internal/wire", "trust"}, "members of groups on the hosts of a cluster; here these meet"},
+	{"host/recovery", []string{"arakoon", "arakoon/groups", "arakoon/roster", "host/cluster", "host/members", "host/groupkeys", "internal/datadir", "trust"}, "a host goes on alone; here these meet"},
 
 	{"host/restore", []string{"alba/abm", "alba/asd", "alba/nsm", "arakoon", "arakoon/*", "internal/datadir", "volumedriver", "volumedriver/registry", "writebuffer"}, "numbers of all that groups hold; here these meet"},
 

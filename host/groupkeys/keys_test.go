@@ -1,4 +1,4 @@
-package trustkeys_test
+package groupkeys_test
 
 import (
 	"context"
@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"openvstorage/arakoon"
-	"openvstorage/host/trustkeys"
+	"openvstorage/host/groupkeys"
 	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
 	"openvstorage/internal/keyswap"
@@ -32,18 +32,18 @@ func openNode(t *testing.T, fsys disk.FS) *arakoon.Node {
 }
 
 func TestStore(t *testing.T) {
-	trusttest.TestStore(t, func(t *testing.T) trust.Store { return trustkeys.New(openNode(t, crashdisk.New())) })
+	trusttest.TestStore(t, func(t *testing.T) trust.Store { return (&groupkeys.Keys{Node: openNode(t, crashdisk.New())}) })
 }
 
 // What was answered is there after the process is killed.
 func TestSwapIsDurable(t *testing.T) {
 	d := crashdisk.New()
 	n := openNode(t, d)
-	keys := trustkeys.New(n)
+	keys := &groupkeys.Keys{Node: n}
 	if done, err := keys.Swap(t.Context(), []keyswap.Swap{{Key: []byte("trust/v"), New: []byte("1")}}); err != nil || !done {
 		t.Fatal(done, err)
 	}
-	after := trustkeys.New(openNode(t, d.Kill()))
+	after := (&groupkeys.Keys{Node: openNode(t, d.Kill())})
 	if v, err := after.Get(t.Context(), []byte("trust/v")); err != nil || string(v) != "1" {
 		t.Errorf("%q, %v", v, err)
 	}
@@ -56,18 +56,18 @@ func TestSwapOutlivesItsCaller(t *testing.T) {
 	cancel()
 	n := openNode(t, crashdisk.New())
 	swaps := []keyswap.Swap{{Key: []byte("k"), New: []byte("1")}}
-	if done, err := trustkeys.New(n).Swap(gone, swaps); done || !errors.Is(err, context.Canceled) {
+	if done, err := (&groupkeys.Keys{Node: n}).Swap(gone, swaps); done || !errors.Is(err, context.Canceled) {
 		t.Error(done, err)
 	}
 	ctx, leave := context.WithCancel(t.Context())
-	if done, err := trustkeys.New(leaving{n, leave}).Swap(ctx, swaps); !done || err != nil {
+	if done, err := (&groupkeys.Keys{Node: leaving{n, leave}}).Swap(ctx, swaps); !done || err != nil {
 		t.Error(done, err)
 	}
 }
 
 // leaving has the caller go when its change begins.
 type leaving struct {
-	trustkeys.Node
+	groupkeys.Node
 	leave context.CancelFunc
 }
 
