@@ -67,7 +67,9 @@ func (n *network) add(member uint64) (prefix []string, err error) {
 			return nil, err
 		}
 	}
-	return []string{"ip", "netns", "exec", space}, nil
+	// ip netns exec would make a mount namespace too: a copy of every mount of the machine,
+	// which nobody else could unmount while the member runs.
+	return []string{"nsenter", "--net=/run/netns/" + space}, nil
 }
 
 // isolate cuts a member off from all others and from the clients, until the call of heal.

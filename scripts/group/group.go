@@ -81,7 +81,7 @@ type Place struct {
 	ID      uint64
 	Dir     string   // its data
 	Address string   // host:port
-	Prefix  []string // a command that it is started by, as ip netns exec; may be empty
+	Prefix  []string // a command that it is started by, as nsenter; may be empty
 }
 
 // Group is a group and its processes. Its methods are safe for concurrent use; of one
