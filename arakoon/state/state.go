@@ -341,19 +341,17 @@ func (s *State) MultiGet(keys [][]byte) ([][]byte, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	snap := s.db.NewSnapshot()
-	defer snap.Close()
 	values := make([][]byte, len(keys))
-	size := 0
-	for i, k := range keys {
-		v, _, err := get(snap, userKey(k))
-		if err != nil {
-			return nil, err
-		}
-		values[i] = v
-		if size += len(v); size > MultiGetMax {
-			return nil, &Error{Code: CodeTooLarge, Message: fmt.Sprintf("values of %d keys have more than %d bytes; ask for fewer at a time", len(keys), MultiGetMax)}
-		}
+	var err error
+	switch len(keys) {
+	case 0:
+	case 1:
+		values[0], _, err = get(s.db, userKey(keys[0]))
+	default:
+		err = lookUp(s.db, keys, values)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return values, nil
 }
