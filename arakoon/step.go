@@ -80,17 +80,18 @@ const appendingMost = 2
 
 func (s *stepper) loop() {
 	pace := s.pace()
-	tick := time.NewTicker(pace)
+	tick := time.NewTimer(s.untilTick(pace))
 	defer tick.Stop()
 	s.ready()
 	for {
 		if now := s.pace(); now != pace {
 			pace = now
-			tick.Reset(pace)
+			tick.Reset(s.untilTick(pace))
 		}
 		select {
 		case <-s.work.wake.Rung():
 		case <-tick.C:
+			tick.Reset(s.untilTick(pace))
 			s.tickAll()
 		case <-s.end.stop:
 			return
@@ -107,6 +108,16 @@ func (s *stepper) pace() time.Duration {
 		return max(s.opt.Tick/heartbeatTicks, 1)
 	}
 	return s.opt.Tick
+}
+
+// untilTick is how long it takes until the next tick. Ticks that a node was too late for are left
+// out.
+func (s *stepper) untilTick(pace time.Duration) time.Duration {
+	since := time.Since(s.opt.Beat) % pace
+	if since < 0 {
+		since += pace
+	}
+	return pace - since
 }
 
 // turn does what is queued, and what raft makes of it.
