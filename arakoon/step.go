@@ -60,6 +60,7 @@ type stepper struct {
 	synced     synced
 	changes    changes
 	lead       lead
+	ticking    ticking
 
 	appending int         // messages that the log has not answered
 	batch     uint64      // number of the last one
@@ -79,20 +80,29 @@ type stepper struct {
 const appendingMost = 2
 
 func (s *stepper) loop() {
-	pace := s.pace()
+	pace, stride := s.pace(), time.Duration(1)
+	last, most := s.tickOf(pace), stride
 	tick := time.NewTimer(s.untilTick(pace))
 	defer tick.Stop()
 	s.ready()
 	for {
-		if now := s.pace(); now != pace {
-			pace = now
-			tick.Reset(s.untilTick(pace))
+		if p, n := s.pace(), s.stride(); p != pace || n != stride {
+			if p != pace {
+				last = s.tickOf(p)
+			}
+			most = max(stride, n)
+			pace, stride = p, n
+			tick.Reset(s.untilTick(pace * stride))
 		}
 		select {
 		case <-s.work.wake.Rung():
 		case <-tick.C:
-			tick.Reset(s.untilTick(pace))
-			s.tickAll()
+			now := s.tickOf(pace)
+			for range min(now-last, most) { // those that the member was too late for are left out
+				s.tickAll()
+			}
+			last, most = now, stride
+			tick.Reset(s.untilTick(pace * stride))
 		case <-s.end.stop:
 			return
 		case <-s.end.failed:
@@ -110,19 +120,10 @@ func (s *stepper) pace() time.Duration {
 	return s.opt.Tick
 }
 
-// untilTick is how long it takes until the next tick. Ticks that a node was too late for are left
-// out.
-func (s *stepper) untilTick(pace time.Duration) time.Duration {
-	since := time.Since(s.opt.Beat) % pace
-	if since < 0 {
-		since += pace
-	}
-	return pace - since
-}
-
 // turn does what is queued, and what raft makes of it.
 func (s *stepper) turn() {
 	for _, item := range s.work.take() {
+		s.ticking.note(item)
 		s.take(item)
 	}
 	// Before: raft may have become the leader or ceased to be, and both of the
