@@ -81,28 +81,28 @@ const appendingMost = 2
 
 func (s *stepper) loop() {
 	pace, stride := s.pace(), time.Duration(1)
-	last, most := s.tickOf(pace), stride
-	tick := time.NewTimer(s.untilTick(pace))
+	last, most := tickOf(s.opt.Beat, pace), stride
+	tick := time.NewTimer(untilTick(s.opt.Beat, pace))
 	defer tick.Stop()
 	s.ready()
 	for {
-		if p, n := s.pace(), s.stride(); p != pace || n != stride {
+		if p, n := s.pace(), s.ticking.stride(s); p != pace || n != stride {
 			if p != pace {
-				last = s.tickOf(p)
+				last = tickOf(s.opt.Beat, p)
 			}
 			most = max(stride, n)
 			pace, stride = p, n
-			tick.Reset(s.untilTick(pace * stride))
+			tick.Reset(untilTick(s.opt.Beat, pace*stride))
 		}
 		select {
 		case <-s.work.wake.Rung():
 		case <-tick.C:
-			now := s.tickOf(pace)
+			now := tickOf(s.opt.Beat, pace)
 			for range min(now-last, most) { // those that the member was too late for are left out
 				s.tickAll()
 			}
 			last, most = now, stride
-			tick.Reset(s.untilTick(pace * stride))
+			tick.Reset(untilTick(s.opt.Beat, pace*stride))
 		case <-s.end.stop:
 			return
 		case <-s.end.failed:

@@ -41,8 +41,8 @@ func (k *ticking) tick() {
 }
 
 // stride is how many ticks come together from now on.
-func (s *stepper) stride() time.Duration {
-	if s.ticking.quiet < quietTicks || !s.several || s.lead.mute || s.appending > 0 || len(s.waiting)+len(s.reads)+len(s.asked) > 0 {
+func (k *ticking) stride(s *stepper) time.Duration {
+	if k.quiet < quietTicks || !s.several || s.lead.mute || s.appending > 0 || len(s.waiting)+len(s.reads)+len(s.asked) > 0 {
 		return 1
 	}
 	switch status := s.raft.BasicStatus(); {
@@ -54,18 +54,18 @@ func (s *stepper) stride() time.Duration {
 	return 1
 }
 
-// untilTick is how long it takes until the time since Options.Beat is a whole number of d.
-func (s *stepper) untilTick(d time.Duration) time.Duration {
-	since := time.Since(s.opt.Beat) % d
+// untilTick is how long it takes until the time since beat is a whole number of d.
+func untilTick(beat time.Time, d time.Duration) time.Duration {
+	since := time.Since(beat) % d
 	if since < 0 {
 		since += d
 	}
 	return d - since
 }
 
-// tickOf is the number of the tick that was last, where ticks are d apart.
-func (s *stepper) tickOf(d time.Duration) time.Duration {
-	since := time.Since(s.opt.Beat)
+// tickOf is the number of the tick that was last, where ticks are d apart and beat is number 0.
+func tickOf(beat time.Time, d time.Duration) time.Duration {
+	since := time.Since(beat)
 	if since < 0 {
 		since -= d - 1
 	}
