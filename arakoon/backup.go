@@ -76,7 +76,7 @@ func withNobodyInSync(change *state.Change) *state.Change {
 	each := change.Each
 	return &state.Change{Set: change.Set, Each: func(key, value []byte) ([]byte, error) {
 		switch {
-		case bytes.Equal(key, syncedKey):
+		case bytes.Equal(key, syncedKey), bytes.Equal(key, intendedKey):
 			return appendSynced(nil, nil), nil
 		case each != nil:
 			return each(key, value)

@@ -21,9 +21,9 @@ import (
 func TestMarkAppliedMeanwhile(t *testing.T) {
 	s := &stepper{conf: &pb.ConfState{Voters: []uint64{1}, Learners: []uint64{2}}, progress: &progress{waiters: map[chan struct{}]uint64{}}}
 	s.progress.advance(7, 1)
-	y := newSynced(Options{Tick: time.Second, SyncPatience: SyncPatience}, func() ([]uint64, error) {
+	y := newSynced(Options{Tick: time.Second, SyncPatience: SyncPatience}, func() (marked, intended []uint64, err error) {
 		defer s.progress.advance(9, 1) // with a mark at 8 that names member 2
-		return nil, nil
+		return nil, nil, nil
 	})
 	y.begin(s, 2, 10)
 	if y.required[2] == nil {
@@ -47,7 +47,9 @@ func TestLearnerAcknowledgesFirst(t *testing.T) {
 		c.change = func(id uint64, o *Options) {
 			change(id, o)
 			f := faultdisk.New(o.FS.(disk.FS))
-			f.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Path: "*.raft", Before: func(faultdisk.Op, string) { time.Sleep(20 * time.Millisecond) }})
+			late := func(faultdisk.Op, string) { time.Sleep(20 * time.Millisecond) }
+			f.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Path: "*.raft", Before: late})
+			f.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Path: "spare", Before: late})
 			o.FS = f
 		}
 		c.start(1)

@@ -154,6 +154,7 @@ func (s *stepper) notLeader() error {
 // tickAll is one tick: raft's, and all that is counted in ticks. A member that is alone
 // has nobody to count for.
 func (s *stepper) tickAll() {
+	s.ticking.tick()
 	if !s.lead.mute {
 		s.raft.Tick()
 	}

@@ -214,7 +214,7 @@ func (n *Node) join() error {
 		progress: n.progress, proposals: n.proposals, opt: n.opt, origin: origin, asked: map[uint64][]*read{},
 		leading: &n.leading, leader: &n.leader, inbox: &n.inbox, gone: n.state.Gone, last: last, toldOthers: make(chan struct{}),
 		needs: needs{missing: &n.missing, state: n.state.Requirement}, places: places{self: n.opt.Member, own: own, of: map[uint64]*placed{}, roster: n.opt.Zone},
-		synced: newSynced(n.opt, n.markedIn),
+		synced: newSynced(n.opt, n.marks),
 		source: n.source, incoming: n.incoming, figures: &n.figures,
 	}
 	n.appender = &appender{log: n.log, queue: appends, out: out, end: n.end, logger: n.opt.Logger, onFull: n.opt.OnFull, installer: n.installer, took: n.figures.stores.add, stored: n.hasher.stored}

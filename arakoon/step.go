@@ -60,6 +60,7 @@ type stepper struct {
 	synced     synced
 	changes    changes
 	lead       lead
+	ticking    ticking
 
 	appending int         // messages that the log has not answered
 	batch     uint64      // number of the last one
@@ -79,19 +80,29 @@ type stepper struct {
 const appendingMost = 2
 
 func (s *stepper) loop() {
-	pace := s.pace()
-	tick := time.NewTicker(pace)
+	pace, stride := s.pace(), time.Duration(1)
+	last, most := tickOf(s.opt.Beat, pace), stride
+	tick := time.NewTimer(untilTick(s.opt.Beat, pace))
 	defer tick.Stop()
 	s.ready()
 	for {
-		if now := s.pace(); now != pace {
-			pace = now
-			tick.Reset(pace)
+		if p, n := s.pace(), s.ticking.stride(s); p != pace || n != stride {
+			if p != pace {
+				last = tickOf(s.opt.Beat, p)
+			}
+			most = max(stride, n)
+			pace, stride = p, n
+			tick.Reset(untilTick(s.opt.Beat, pace*stride))
 		}
 		select {
 		case <-s.work.wake.Rung():
 		case <-tick.C:
-			s.tickAll()
+			now := tickOf(s.opt.Beat, pace)
+			for range min(now-last, most) { // those that the member was too late for are left out
+				s.tickAll()
+			}
+			last, most = now, stride
+			tick.Reset(untilTick(s.opt.Beat, pace*stride))
 		case <-s.end.stop:
 			return
 		case <-s.end.failed:
@@ -112,6 +123,7 @@ func (s *stepper) pace() time.Duration {
 // turn does what is queued, and what raft makes of it.
 func (s *stepper) turn() {
 	for _, item := range s.work.take() {
+		s.ticking.note(item)
 		s.take(item)
 	}
 	// Before: raft may have become the leader or ceased to be, and both of the

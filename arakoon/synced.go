@@ -29,17 +29,19 @@ import (
 // # Marks
 //
 // Which learners are in sync is a key of the state (syncedKey), which each of them has: a mark
-// is an entry that sets it. Rules:
+// is an entry that sets it. Which may be named by one is another key (intendedKey). Rules:
 //
 //  1. A learner is required before the mark that names it is proposed. So the mark is committed
 //     when the learner holds it and all before it, and from then on the learner lacks nothing.
+//     Before that the intention to name the learner is durable in the leader's own log: the
+//     learner may hold a mark that a power cut takes from the leader's.
 //  2. It is required no more when a mark that does not name it is durable in the leader's own
 //     log, and not before. All that waited is answered behind that mark.
 //  3. Before a change of the members is proposed a mark that names nobody is: another set of
 //     voters commits without the gate.
 //  4. A leader requires in a new term, before it commits anything, each learner that a mark may
-//     name: those of the state's mark, and all of them if entries are in the log that the
-//     state had not applied, as a mark may be among them.
+//     name: those of the state's mark and intention, and all of them if entries are in the log
+//     that the state had not applied, as a mark may be among them.
 //
 // So a learner whose log ends with a mark that names it held all that was answered until it
 // was dropped, and a mark that drops it reaches it when it is heard from again. A learner that
@@ -67,10 +69,12 @@ type synced struct {
 	acked    map[uint64]place // what learners have acknowledged last, and in which term
 	waits    map[uint64]*wait // of learners that are not required
 	marked   []uint64         // by the newest mark that is proposed
+	intended []uint64         // by the newest intention that is proposed, all that are marked among them
+	intendAt uint64           // its entry
 	doubt    bool             // what is marked is not known
 	change   uint64           // a change of the members is proposed with this entry
 	refuses  map[uint64]bool  // learners whose host answers, and refuses this member
-	read     func() ([]uint64, error)
+	read     func() (marked, intended []uint64, err error)
 }
 
 // mirror is a learner that is required.
@@ -120,7 +124,7 @@ func (y *synced) refused(s *stepper, r refusal) {
 }
 
 // newSynced is made once for a node.
-func newSynced(opt Options, read func() ([]uint64, error)) synced {
+func newSynced(opt Options, read func() (marked, intended []uint64, err error)) synced {
 	y := synced{forever: opt.SyncPatience < 0, read: read, acked: map[uint64]place{}, waits: map[uint64]*wait{}, refuses: map[uint64]bool{}}
 	if opt.SyncPatience != 0 {
 		y.patience = max(1, uint64(max(opt.SyncPatience, 0)/max(opt.Tick/heartbeatTicks, 1)))
@@ -158,15 +162,15 @@ func (y *synced) setMembers(s *stepper, c *pb.ConfState) {
 // anybody.
 func (y *synced) begin(s *stepper, term, first uint64) {
 	y.term, y.own, y.told, y.required = term, 0, 0, map[uint64]*mirror{}
-	y.marked, y.doubt = nil, false
+	y.marked, y.intended, y.intendAt, y.doubt = nil, nil, 0, false
 	if first == 0 {
 		return
 	}
 	applied, _ := s.progress.now() // first: the state that is read has that, or more
-	marked, err := y.read()
-	y.marked, y.doubt = marked, err != nil || applied+1 < first
+	marked, intended, err := y.read()
+	y.marked, y.intended, y.doubt = marked, intended, err != nil || applied+1 < first
 	for _, id := range s.conf.GetLearners() {
-		if y.doubt || slices.Contains(marked, id) {
+		if y.doubt || slices.Contains(marked, id) || slices.Contains(intended, id) {
 			y.required[id] = &mirror{}
 			if a := y.acked[id]; a.term == term { // before this member's own log did: it is not said again
 				y.required[id].held = a.index
@@ -246,10 +250,10 @@ func (y *synced) tick(s *stepper) {
 			y.drop(s, id, r)
 		}
 	}
-	y.takeBack(s)
 	if y.changing(s) {
 		return
 	}
+	y.takeBack(s)
 	if y.doubt || !slices.Equal(y.inSync(), y.marked) {
 		y.mark(s, y.inSync())
 	}
@@ -292,11 +296,23 @@ func (y *synced) takeBack(s *stepper) {
 			w.good = 0
 			continue
 		}
-		if w.good++; w.good >= w.need {
+		if w.good++; w.good >= w.need && y.intend(s, id) {
 			y.required[id] = &mirror{held: match[id]} // rule 1
 			s.opt.Logger.Info("a learner holds everything, and nothing is answered from now on before it does", slog.Uint64("learner", id))
 		}
 	}
+}
+
+// intend reports whether it is durable in this member's own log that a mark may name a learner.
+func (y *synced) intend(s *stepper, id uint64) bool {
+	if slices.Contains(y.intended, id) {
+		return y.own >= y.intendAt
+	}
+	ids := slices.Concat(y.intended, []uint64{id})
+	if at := y.propose(s, intentionOf(ids)); at > 0 {
+		y.intended, y.intendAt = ids, at
+	}
+	return false
 }
 
 // match is what raft knows that members hold.
@@ -333,27 +349,39 @@ func (y *synced) mark(s *stepper, ids []uint64) uint64 {
 	if y.changing(s) {
 		ids = nil
 	}
-	body := markOf(ids)
-	s.batch++
-	b := state.Batch{Origin: s.origin, Number: s.batch, Commands: []state.Command{{Time: s.opt.Now().UnixNano(), Body: body}}}
-	s.ready() // all that raft has so far gets its index
-	if err := s.raft.Propose(state.AppendBatch(nil, b)); err != nil {
+	at := y.propose(s, markOf(ids), intentionOf(ids))
+	if at == 0 {
 		return 0 // the next tick tries again
 	}
-	s.ready()
 	y.marked, y.doubt = slices.Clone(ids), false
+	y.intended, y.intendAt = y.marked, at
+	return at
+}
+
+// propose proposes commands as one entry, and returns its index, 0 if raft took none.
+func (y *synced) propose(s *stepper, bodies ...[]byte) uint64 {
+	s.batch++
+	b := state.Batch{Origin: s.origin, Number: s.batch}
+	for _, body := range bodies {
+		b.Commands = append(b.Commands, state.Command{Time: s.opt.Now().UnixNano(), Body: body})
+	}
+	s.ready() // all that raft has so far gets its index
+	if err := s.raft.Propose(state.AppendBatch(nil, b)); err != nil {
+		return 0
+	}
+	s.ready()
 	return s.last
 }
 
 // forget is rule 3: whoever is about to propose a change of the members calls it. It reports
 // whether the change may follow.
 func (y *synced) forget(s *stepper) bool {
-	named := len(y.marked) > 0 || y.doubt
+	named := len(y.marked) > 0 || len(y.intended) > 0 || y.doubt
 	if !y.active {
 		// A mark may be left of a learner that was recovered, or of a backup. Whoever it
 		// names may be a learner again one day.
-		ids, err := y.read()
-		named = err != nil || len(ids) > 0
+		marked, intended, err := y.read()
+		named = err != nil || len(marked) > 0 || len(intended) > 0
 	}
 	if named && y.mark(s, nil) == 0 {
 		return false

@@ -6,11 +6,14 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"openvstorage/internal/disk"
 	"openvstorage/internal/disk/crashdisk"
+	"openvstorage/internal/disk/faultdisk"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 )
@@ -283,4 +286,73 @@ func TestRefusedByLearner(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A learner may hold a mark that a power cut took from the leader's log. Then the leader still
+// waits for it: if not, whoever recovers the learner would be told that nothing is missing.
+func TestMarkThatTheLeaderLost(t *testing.T) {
+	lost := 0
+	for after := time.Duration(0); after < 4*time.Second; after += 100 * time.Millisecond {
+		inBubble(t, func(t *testing.T) {
+			c := newCluster(t)
+			var stuck atomic.Bool
+			opened := make(chan struct{})
+			c.change = func(id uint64, o *Options) {
+				o.SyncPatience = SyncPatience
+				f := faultdisk.New(o.FS.(disk.FS))
+				if id == 1 {
+					wait := func(faultdisk.Op, string) {
+						if stuck.Load() {
+							<-opened
+						}
+					}
+					f.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Path: "*.raft", Before: wait})
+					f.Inject(faultdisk.Rule{Ops: faultdisk.Datasync, Path: "spare", Before: wait})
+				}
+				o.FS = f
+			}
+			first := c.start(1)
+			c.start(2)
+			if err := first.AddLearner(t.Context(), 2); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(after)
+			v := first.state.use() // if the state lacked entries of the log, each learner would be required anyhow
+			if _, err := v.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			first.state.leave(v)
+			stuck.Store(true)
+			time.Sleep(2 * time.Second) // what is proposed now reaches the learner, and not the leader's disk
+			c.kill(1, func(d *crashdisk.FS) *crashdisk.FS {
+				d = d.Crash(rand.New(rand.NewPCG(1, 1)), crashdisk.LoseAll)
+				stuck.Store(false)
+				close(opened)
+				return d
+			})
+			c.cutOff(2)
+			c.start(1)
+			done := write(t, c.leader(1), "a", "1")
+			time.Sleep(SyncPatience / 2)
+			answered := answered(done)
+			c.kill(2, killed)
+			c.kill(1, killed)
+			if err := <-done; err == nil {
+				answered = true
+			}
+			s, err := Recover(c.options(2), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if answered && s.InSync {
+				t.Errorf("stuck after %v: what was answered is not there, and the member says that it lacks nothing", after)
+			}
+			if !answered {
+				lost++
+			}
+		})
+	}
+	if lost == 0 {
+		t.Error("no moment was one at which the leader had to wait")
+	}
 }

@@ -11,8 +11,12 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
-// syncedKey holds the members that are in sync: version u16, zeros u16, number u32, ids u64.
-var syncedKey = []byte("host/synced")
+// syncedKey holds the members that are in sync, and intendedKey those that a mark may name:
+// version u16, zeros u16, number u32, ids u64.
+var (
+	syncedKey   = []byte("host/synced")
+	intendedKey = []byte("host/synced-intended")
+)
 
 const syncedVersion = 1
 
@@ -39,9 +43,12 @@ func decodeSynced(b []byte) (ids []uint64, err error) {
 	return ids, nil
 }
 
-// markOf is the body of a mark's command.
-func markOf(ids []uint64) []byte {
-	body, err := new(Sequence).Set(syncedKey, appendSynced(nil, ids)).Encode()
+// markOf is the body of a mark's command, and intentionOf that of an intention's.
+func markOf(ids []uint64) []byte      { return settingOf(syncedKey, ids) }
+func intentionOf(ids []uint64) []byte { return settingOf(intendedKey, ids) }
+
+func settingOf(key []byte, ids []uint64) []byte {
+	body, err := new(Sequence).Set(key, appendSynced(nil, ids)).Encode()
 	if err != nil {
 		panic(fmt.Sprintf("members in sync: %v", err)) // they are few
 	}
@@ -89,11 +96,25 @@ func (n stopped) inSync(s Survivor) (bool, error) {
 
 // markedIn is what the state's mark names.
 func (n *Node) markedIn() ([]uint64, error) {
+	marked, _, err := n.marks()
+	return marked, err
+}
+
+// marks are the members that the state's mark names, and those that one may name.
+func (n *Node) marks() (marked, intended []uint64, err error) {
 	v := n.state.use()
 	defer n.state.leave(v)
-	b, found, err := v.Get(syncedKey)
-	if err != nil || !found {
-		return nil, err
+	for _, k := range []struct {
+		key []byte
+		ids *[]uint64
+	}{{syncedKey, &marked}, {intendedKey, &intended}} {
+		b, found, err := v.Get(k.key)
+		if err == nil && found {
+			*k.ids, err = decodeSynced(b)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	return decodeSynced(b)
+	return marked, intended, nil
 }

@@ -287,13 +287,16 @@ func (g *Groups) openMembers(ctx context.Context, specs []Spec, existing bool) e
 // the group was made in.
 func Cluster(id uuid.UUID, group string) uuid.UUID { return uuid.NewSHA1(id, []byte(group)) }
 
+// beat is what the ticks of all members of the process have in common.
+var beat = time.Now()
+
 // openMember opens a member. onFull, unless nil, is told too while it waits for room.
 func (g *Groups) openMember(ctx context.Context, s Spec, existing bool, onFull func(error)) (*arakoon.Node, error) {
 	opt := arakoon.Options{
 		FS: g.opt.FS, Dir: g.dir(s), Group: s.Name, Cluster: Cluster(g.opt.ID, s.Name), Member: max(s.Member, 1),
 		Functions: s.Functions, Existing: existing, Generation: g.opt.Ledger.Record().Generation, Transport: s.Link.Transport,
 		SegmentBytes: logSegment, LogCacheBytes: logCache, CompactBytes: compactLog, HoldCompaction: true, StateCacheBytes: stateCache, MemTableBytes: stateMemory,
-		Logger: g.opt.Logger.With("group", s.Name), OnFull: g.opt.OnFull,
+		Logger: g.opt.Logger.With("group", s.Name), OnFull: g.opt.OnFull, Beat: beat,
 	}
 	if onFull != nil {
 		opt.OnFull = func(err error) {

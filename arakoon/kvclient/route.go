@@ -53,9 +53,10 @@ const hopsMax = 3
 // do has a request answered. It returns the reply of the member that did, or an error that
 // is the request's; ErrUnknownOutcome is left to the caller, whose turn it tells.
 func (c *router) do(ctx context.Context, q *request, t *turn) (*wire.Reply, error) {
+	var last error // why the try before had no answer
 	for {
-		if err := c.ended(ctx); err != nil {
-			return nil, c.gaveUp(err, nil)
+		if err := c.over(ctx, q, last); err != nil {
+			return nil, err
 		}
 		m, err := c.pick(ctx, q, t)
 		if err != nil {
@@ -67,6 +68,7 @@ func (c *router) do(ctx context.Context, q *request, t *turn) (*wire.Reply, erro
 		} else if reply, err = c.try(ctx, m, q, t); err == nil {
 			return reply, nil
 		}
+		last = err
 		wait, err := c.judge(ctx, q, t, m, err)
 		if err != nil {
 			return nil, err
@@ -200,11 +202,8 @@ func (c *router) judge(ctx context.Context, q *request, t *turn, m *member, err 
 			return 0, c.gaveUp(err, nil)
 		}
 	}
-	if end := c.ended(ctx); end != nil {
-		if stands := c.stands.Load(); stands != nil && !q.near {
-			end = fmt.Errorf("%w: %w", end, stands)
-		}
-		return 0, c.gaveUp(end, err)
+	if err := c.over(ctx, q, err); err != nil {
+		return 0, err
 	}
 	switch v {
 	case final:
@@ -242,6 +241,19 @@ func (c *router) judge(ctx context.Context, q *request, t *turn, m *member, err 
 	wait = backOff(c.o.First, c.o.Most, t.waits)
 	t.waits++
 	return wait, nil
+}
+
+// over is the error of a request whose time has passed, or whose client is closed; nil as long as
+// neither is so.
+func (c *router) over(ctx context.Context, q *request, last error) error {
+	end := c.ended(ctx)
+	if end == nil {
+		return nil
+	}
+	if stands := c.stands.Load(); stands != nil && !q.near {
+		end = fmt.Errorf("%w: %w", end, stands)
+	}
+	return c.gaveUp(end, last)
 }
 
 // unwrap is the error as callers of a member in their own process know it.

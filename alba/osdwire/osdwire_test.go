@@ -1,0 +1,303 @@
+package osdwire
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"openvstorage/alba/osd"
+	"openvstorage/alba/osd/osdtest"
+	"openvstorage/internal/gate"
+	"openvstorage/internal/wire"
+
+	"github.com/google/uuid"
+)
+
+var testCluster = uuid.MustParse("7d0a8a3c-5a51-4d43-8f43-6a2f0ad8ff01")
+
+// rig is OSDs behind a socket.
+type rig struct {
+	t      testing.TB
+	at     net.Addr
+	server *Server
+	wire   *wire.Server
+	osds   map[uuid.UUID]osd.OSD
+}
+
+func newRig(t testing.TB, network string, change func(*ServerOptions), osds ...osd.OSD) *rig {
+	t.Helper()
+	r := &rig{t: t, osds: map[uuid.UUID]osd.OSD{}}
+	for _, o := range osds {
+		r.osds[o.ID()] = o
+	}
+	opt := ServerOptions{Open: func(id uuid.UUID) (osd.OSD, bool) { o, ok := r.osds[id]; return o, ok }}
+	if change != nil {
+		change(&opt)
+	}
+	r.server = NewServer(opt)
+	service := r.server.Service()
+	var err error
+	r.wire, err = wire.NewServer(wire.ServerOptions{
+		Services: map[string]*wire.Service{Service: &service}, Identity: func() wire.Identity { return wire.Identity{Cluster: testCluster} },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := "127.0.0.1:0"
+	if network == "unix" {
+		address = filepath.Join(t.TempDir(), "s")
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.at = l.Addr()
+	go func() { _ = r.wire.Serve(l) }()
+	t.Cleanup(func() {
+		ended, end := context.WithCancel(context.Background())
+		end()
+		_ = r.wire.Close(ended)
+	})
+	return r
+}
+
+func (r *rig) client(id uuid.UUID, change func(*Options)) *Client {
+	r.t.Helper()
+	opt := Options{ID: id, Target: func(context.Context) (wire.DialOptions, error) {
+		return wire.DialOptions{Network: r.at.Network(), Address: r.at.String(), Identity: wire.Identity{Cluster: testCluster}}, nil
+	}}
+	if change != nil {
+		change(&opt)
+	}
+	c, err := NewClient(opt)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func (r *rig) ready(id uuid.UUID) *Client {
+	r.t.Helper()
+	c := r.client(id, nil)
+	if err := c.Ready(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	return c
+}
+
+// An OSD behind a connection is an OSD.
+func TestConformance(t *testing.T) {
+	for _, network := range []string{"unix", "tcp"} {
+		t.Run(network, func(t *testing.T) {
+			osdtest.Run(t, func(t *testing.T) osd.OSD {
+				m := osdtest.NewMemory(uuid.New(), 300<<20)
+				return newRig(t, network, nil, m).ready(m.ID())
+			})
+		})
+	}
+}
+
+// What an OSD answers means the same on both sides, and its words come along.
+func TestErrorsTravel(t *testing.T) {
+	for _, e := range []error{
+		osd.ErrNotFound, osd.ErrCorrupt, osd.ErrUnreadable, osd.ErrFull, osd.ErrReadOnly, osd.ErrInvalid, osd.ErrClosed, errors.New("a bad day"),
+	} {
+		f := osdtest.NewFaulty(osdtest.NewMemory(uuid.New(), 1<<20))
+		f.Down(fmt.Errorf("disk 7: %w", e))
+		c := newRig(t, "unix", nil, f).client(f.ID(), nil)
+		err := c.Ready(t.Context())
+		if err != nil && !strings.Contains(err.Error(), "disk 7: "+e.Error()) {
+			t.Fatal(err)
+		}
+		_, err = c.Stat(t.Context(), [][]byte{{1}})
+		if !strings.Contains(err.Error(), "disk 7: "+e.Error()) {
+			t.Errorf("%v is told as %v", e, err)
+		}
+		for _, other := range []error{osd.ErrNotFound, osd.ErrAssert, osd.ErrCorrupt, osd.ErrUnreadable, osd.ErrFull, osd.ErrReadOnly, osd.ErrInvalid, osd.ErrClosed, ErrUnreachable} {
+			if errors.Is(err, other) != errors.Is(e, other) {
+				t.Errorf("%v matches %v: %v", err, other, errors.Is(err, other))
+			}
+		}
+	}
+}
+
+// A failed assert names its key; a usage names what its OSD suffers from.
+func TestAssertAndUsage(t *testing.T) {
+	m := osdtest.NewMemory(uuid.New(), 1<<20)
+	c := newRig(t, "unix", nil, m).ready(m.ID())
+	err := c.Apply(t.Context(), []osd.Assert{{Kind: osd.Exists, Key: []byte("none")}}, nil)
+	var a *osd.AssertError
+	if !errors.As(err, &a) || string(a.Key) != "none" {
+		t.Errorf("the assert failed with %v", err)
+	}
+	m.SetReadOnly(fmt.Errorf("its log: %w", osd.ErrUnreadable))
+	u, err := c.Usage(t.Context())
+	if err != nil || !errors.Is(u.ReadOnly, osd.ErrUnreadable) || !strings.Contains(u.ReadOnly.Error(), "its log") || u.Trouble != nil {
+		t.Errorf("usage %+v, %v", u, err)
+	}
+}
+
+// Whoever is at the other end is the OSD that was meant, or there is no connection.
+func TestAnotherOSD(t *testing.T) {
+	one, two := osdtest.NewMemory(uuid.New(), 1<<20), osdtest.NewMemory(uuid.New(), 1<<20)
+	r := newRig(t, "unix", nil, one)
+	if err := one.Apply(t.Context(), nil, []osd.Update{osdtest.Put("a", []byte("1"), 1, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	refused := make(chan error, 1)
+	c := r.client(two.ID(), func(o *Options) {
+		o.Down = func(err error) {
+			select {
+			case refused <- err:
+			default:
+			}
+		}
+	})
+	if err := <-refused; !errors.Is(err, wire.ErrGroup) {
+		t.Errorf("refused with %v", err)
+	}
+	if err := c.Apply(t.Context(), nil, nil); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), two.ID().String()) {
+		t.Errorf("asked without a connection: %v", err)
+	}
+	o := r.ready(one.ID())
+	if _, err := o.Stat(t.Context(), [][]byte{[]byte("a")}); err != nil {
+		t.Error(err)
+	}
+	delete(r.osds, one.ID())
+	if _, err := o.Stat(t.Context(), [][]byte{[]byte("a")}); !errors.Is(err, osd.ErrClosed) {
+		t.Errorf("a disk that was taken out answers %v", err)
+	}
+}
+
+// A connection that is cut while an Apply is under way leaves its outcome open; repeated, it has
+// taken effect once.
+func TestCutInApply(t *testing.T) {
+	m := osdtest.NewMemory(uuid.New(), 1<<20)
+	f := osdtest.NewFaulty(m)
+	g := gate.New()
+	f.Add(osdtest.Rule{Ops: []osdtest.Op{osdtest.Apply}, Count: 1, Gate: g, After: true})
+	r := newRig(t, "tcp", nil, f)
+	c := r.ready(f.ID())
+	update := []osd.Update{osdtest.Put("a", []byte("1"), 1, 1)}
+	done := make(chan error, 1)
+	go func() { done <- c.Apply(t.Context(), []osd.Assert{{Kind: osd.Absent, Key: []byte("a")}}, update) }()
+	if err := g.Arrived(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.wire.Disconnect(func(*wire.Peer) bool { return true }, errors.New("cut")); n != 1 {
+		t.Fatalf("%d connections were cut", n)
+	}
+	err := <-done
+	if err == nil || errors.Is(err, ErrUnreachable) || errors.Is(err, osd.ErrAssert) {
+		t.Errorf("the Apply that was cut ended with %v", err)
+	}
+	g.Open()
+	if err := c.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Apply(t.Context(), nil, update); err != nil {
+		t.Error(err)
+	}
+	if u, err := c.Usage(t.Context()); err != nil || u.Keys != 1 {
+		t.Errorf("%d keys, %v", u.Keys, err)
+	}
+}
+
+// What a peer may do is asked for each operation.
+func TestMay(t *testing.T) {
+	m := osdtest.NewMemory(uuid.New(), 1<<20)
+	r := newRig(t, "unix", func(o *ServerOptions) {
+		o.Admit = func(context.Context, *wire.Peer, uuid.UUID) (func(uint16) error, error) {
+			return func(op uint16) error {
+				if name := OpName(op); name == "apply" || name == "hold" {
+					return errors.New("only hosts write")
+				}
+				return nil
+			}, nil
+		}
+	}, m)
+	c := r.ready(m.ID())
+	if err := c.Apply(t.Context(), nil, nil); !errors.Is(err, wire.ErrDenied) || !strings.Contains(err.Error(), "only hosts write") {
+		t.Errorf("a denied Apply: %v", err)
+	}
+	if _, err := c.Usage(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Long applies and reads need memory at the server, which is bounded: what finds none changes
+// nothing and may come again, and what nobody asks for any more is let go of.
+func TestHeldIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHolds(100)
+		a, b := &connection{}, &connection{}
+		if err := h.put(a, 1, 60, 0, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.put(b, 1, 60, 0, make([]byte, 10)); !errors.Is(err, errNoRoom) {
+			t.Errorf("over the bound: %v", err)
+		}
+		if _, err := h.take(b, 1); !errors.Is(err, errNotHeld) {
+			t.Errorf("another connection's: %v", err)
+		}
+		for _, at := range []int{0, 9, 11, 50} {
+			c := &connection{}
+			if err := h.put(c, 1, 20, 0, make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.put(c, 1, 20, at, make([]byte, 10)); !errors.Is(err, errBytes) {
+				t.Errorf("a part at %d behind 10 bytes: %v", at, err)
+			}
+			if at == 0 { // the first one is there still
+				d, err := h.take(c, 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d.release()
+			}
+		}
+		if h.room != 40 {
+			t.Errorf("%d bytes are left, of 40", h.room)
+		}
+		time.Sleep(holdTime + time.Second)
+		if h.room != 100 || len(h.by) != 0 {
+			t.Errorf("%d bytes are left of 100, %d things are held", h.room, len(h.by))
+		}
+	})
+}
+
+// A value that is longer than a request is as whole as a short one, and leaves nothing behind.
+func TestLongValues(t *testing.T) {
+	m := osdtest.NewMemory(uuid.New(), 300<<20)
+	r := newRig(t, "unix", nil, m)
+	c := r.ready(m.ID())
+	value := osdtest.Data(osd.ValueMax, 3)
+	if err := c.Apply(t.Context(), nil, []osd.Update{osdtest.Put("a", value, 1, 1), osdtest.Put("b", value[:20<<20], 1, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	p, crcs := make([]byte, len(value)), make([]uint32, osd.Blocks(len(value)))
+	if err := c.Read(t.Context(), []byte("a"), 0, p, crcs); err != nil || !bytes.Equal(p, value) {
+		t.Errorf("read: %v, equal: %v", err, bytes.Equal(p, value))
+	}
+	for i, crc := range osd.AppendCRCs(nil, 1, 0, value) {
+		if crcs[i] != crc {
+			t.Fatalf("checksum %d", i)
+		}
+	}
+	if err := c.Read(t.Context(), []byte("none"), 0, p, crcs); !errors.Is(err, osd.ErrNotFound) {
+		t.Errorf("a long read of an absent key: %v", err)
+	}
+	r.server.held.mu.Lock()
+	defer r.server.held.mu.Unlock()
+	if n := len(r.server.held.by); n != 0 {
+		t.Errorf("%d things are held", n)
+	}
+}
