@@ -236,7 +236,7 @@ func (c *checker) counters() error {
 		if counted == nil {
 			counted = new(Namespace)
 		}
-		if n.Objects != counted.Objects || n.Size != counted.Size || n.Stored != counted.Stored || n.NextVersion < counted.NextVersion {
+		if n.Objects != counted.Objects || n.Size != counted.Size || n.Stored != counted.Stored || n.State.serves() && n.NextVersion < counted.NextVersion {
 			return fmt.Errorf("key %q: it has %d objects, %d bytes, %d stored, next version %d; counted are %d, %d, %d, %d", k,
 				n.Objects, n.Size, n.Stored, n.NextVersion, counted.Objects, counted.Size, counted.Stored, counted.NextVersion)
 		}

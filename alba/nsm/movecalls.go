@@ -136,6 +136,7 @@ type Changes struct {
 }
 
 // ExportChanges reads what has changed behind a change, as much as goes over in one call.
+// ErrConflict: another agent has carried those changes over meanwhile.
 func (c *Client) ExportChanges(ctx context.Context, ns, generation, after uint64) (Changes, error) {
 	ch := Changes{After: after, Last: after}
 	base := key(tableChange, ns)
@@ -146,7 +147,7 @@ func (c *Client) ExportChanges(ctx context.Context, ns, generation, after uint64
 	keys := make([][]byte, len(pairs))
 	for i, p := range pairs {
 		if len(p.Key) != len(base)+8 || binary.BigEndian.Uint64(p.Key[len(base):]) != after+uint64(i)+1 {
-			return ch, userfn.Errorf(userfn.CodeCorrupt, "key %q: it is not that of change %d", p.Key, after+uint64(i)+1)
+			return ch, userfn.Errorf(userfn.CodeConflict, "namespace %d: change %d is gone, as another agent has carried it over; go on from what the new host has", ns, after+uint64(i)+1)
 		}
 		keys[i] = objectKey(ns, string(p.Value))
 	}
