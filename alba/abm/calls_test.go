@@ -52,12 +52,12 @@ func TestGoldenHostCalls(t *testing.T) {
 		c.FinishOSD(ctx, 3),
 		c.SetHost(ctx, "h", abm.HostLost),
 		nsmtest.ErrorOf(c.RemoveHost(ctx, "h")),
-		nsmtest.ErrorOf(c.AddWork(ctx, []abm.NewWork{{Name: "w", Data: []byte("data")}})),
-		nsmtest.ErrorOf(c.TakeOver(ctx, w, "holder")),
-		c.FailWork(ctx, w, "reason"),
-		c.DropWork(ctx, 3),
-		nsmtest.ErrorOf(c.Progress(ctx, abm.Job{Name: "j", Version: 1, Done: 2, Total: 3, Cursor: []byte{4}})),
-		nsmtest.ErrorOf(c.BeginMove(ctx, abm.Namespace{Number: 1, Generation: 2}, 3)),
+		nsmtest.ErrorOf(abm.Queue{Client: c}.AddWork(ctx, []abm.NewWork{{Name: "w", Data: []byte("data")}})),
+		nsmtest.ErrorOf(abm.Queue{Client: c}.TakeOver(ctx, w, "holder")),
+		abm.Queue{Client: c}.FailWork(ctx, w, "reason"),
+		abm.Queue{Client: c}.DropWork(ctx, 3),
+		nsmtest.ErrorOf(abm.Queue{Client: c}.Progress(ctx, abm.Job{Name: "j", Version: 1, Done: 2, Total: 3, Cursor: []byte{4}})),
+		nsmtest.ErrorOf((abm.Moves{Client: c}).BeginMove(ctx, abm.Namespace{Number: 1, Generation: 2}, 3)),
 	)
 	nsmtest.CheckCalls(t, golden.CheckText(t, "testdata/calls-v4.txt", r.Text.Bytes()), nsmtest.AtLevel(userfn.LevelHosts, abm.Functions()))
 }

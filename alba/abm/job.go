@@ -72,10 +72,13 @@ func progress(tx userfn.Tx, a *jobArg) (*number, error) {
 	return &number{j.Version}, store(tx, jobKey(a.Name), &j)
 }
 
+// Queue is a Client's work queue and the progress of jobs.
+type Queue struct{ *Client }
+
 // Progress enters how far a job has come. j.Version is the version that the caller saw last,
 // 0 to begin the job. It returns the new version. ErrConflict: another has entered progress
 // since, or the job was cleared; ErrFull: there are MaxJobs jobs.
-func (c *Client) Progress(ctx context.Context, j Job) (uint64, error) {
+func (c Queue) Progress(ctx context.Context, j Job) (uint64, error) {
 	var n number
 	err := c.call(ctx, nameProgress, &jobArg{Job: j}, &n)
 	return n.v, err
@@ -83,12 +86,12 @@ func (c *Client) Progress(ctx context.Context, j Job) (uint64, error) {
 
 // ClearJob forgets a job whose progress has the version named (else ErrConflict). One that is
 // gone is no error.
-func (c *Client) ClearJob(ctx context.Context, name string, version uint64) error {
+func (c Queue) ClearJob(ctx context.Context, name string, version uint64) error {
 	return c.call(ctx, nameProgress, &jobArg{clear: true, Job: Job{Name: name, Version: version}}, &number{})
 }
 
 // Jobs returns all jobs, in order of name.
-func (c *Client) Jobs(ctx context.Context, how userfn.Consistency) ([]Job, error) {
+func (c Queue) Jobs(ctx context.Context, how userfn.Consistency) ([]Job, error) {
 	base := key(tableJob)
 	pairs, err := c.list(ctx, base, nil, MaxJobs, how)
 	if err != nil {
@@ -106,7 +109,7 @@ func (c *Client) Jobs(ctx context.Context, how userfn.Consistency) ([]Job, error
 
 // AddWork adds up to MaxWorkAdd items to the queue, all or none, and returns their numbers. An
 // item whose name is in the queue is not added again. ErrFull: MaxWork items are in it.
-func (c *Client) AddWork(ctx context.Context, list []NewWork) ([]uint64, error) {
+func (c Queue) AddWork(ctx context.Context, list []NewWork) ([]uint64, error) {
 	var r numbers
 	if err := c.call(ctx, nameAddWork, &workArg{list}, &r); err != nil {
 		return nil, err
@@ -122,7 +125,7 @@ func (c *Client) AddWork(ctx context.Context, list []NewWork) ([]uint64, error) 
 // calls KeepWork more often than others wait before they take an item over. After an error
 // of the Caller an item may be taken by a holder that does not know it: it is taken over as
 // that of one that has died.
-func (c *Client) TakeWork(ctx context.Context, holder string) (Work, error) {
+func (c Queue) TakeWork(ctx context.Context, holder string) (Work, error) {
 	var w Work
 	err := c.call(ctx, nameTakeWork, &takeArg{holder: holder}, &w)
 	return w, err
@@ -131,46 +134,46 @@ func (c *Client) TakeWork(ctx context.Context, holder string) (Work, error) {
 // TakeOver gives an item to holder whose beat the caller has seen stand still for as long as
 // was agreed on, by its own monotonic clock; w is the item as it saw it. ErrLease: its holder
 // has shown that it lives, or another has it now.
-func (c *Client) TakeOver(ctx context.Context, w Work, holder string) (Work, error) {
+func (c Queue) TakeOver(ctx context.Context, w Work, holder string) (Work, error) {
 	var now Work
 	err := c.call(ctx, nameTakeWork, &takeArg{holder: holder, work: w.Number, fence: w.Fence, beat: w.Beat}, &now)
 	return now, err
 }
 
 // KeepWork shows that the holder of an item lives. ErrLease: it holds the item no more.
-func (c *Client) KeepWork(ctx context.Context, w Work) error {
+func (c Queue) KeepWork(ctx context.Context, w Work) error {
 	return c.do(ctx, nameEndWork, &endArg{work: w.Number, fence: w.Fence, end: WorkBeat})
 }
 
 // FinishWork takes an item that is done out of the queue. ErrLease: another holds it now, who
 // does it again.
-func (c *Client) FinishWork(ctx context.Context, w Work) error {
+func (c Queue) FinishWork(ctx context.Context, w Work) error {
 	return c.do(ctx, nameEndWork, &endArg{work: w.Number, fence: w.Fence, end: WorkDone})
 }
 
 // FailWork leaves an item in the queue as failed, with the first MaxReason bytes of reason.
-func (c *Client) FailWork(ctx context.Context, w Work, reason string) error {
+func (c Queue) FailWork(ctx context.Context, w Work, reason string) error {
 	return c.do(ctx, nameEndWork, &endArg{work: w.Number, fence: w.Fence, end: WorkFails, reason: reason[:min(len(reason), MaxReason)]})
 }
 
 // ReturnWork has an item wait again, for somebody else.
-func (c *Client) ReturnWork(ctx context.Context, w Work) error {
+func (c Queue) ReturnWork(ctx context.Context, w Work) error {
 	return c.do(ctx, nameEndWork, &endArg{work: w.Number, fence: w.Fence, end: WorkReturn})
 }
 
 // RetryWork has a failed item wait again.
-func (c *Client) RetryWork(ctx context.Context, number uint64) error {
+func (c Queue) RetryWork(ctx context.Context, number uint64) error {
 	return c.do(ctx, nameRetryWork, &retryArg{work: number})
 }
 
 // DropWork takes a failed item out of the queue (ErrInUse: it has not failed).
-func (c *Client) DropWork(ctx context.Context, number uint64) error {
+func (c Queue) DropWork(ctx context.Context, number uint64) error {
 	return c.do(ctx, nameRetryWork, &retryArg{work: number, drop: true})
 }
 
 // Work returns up to limit items of the queue (at most MaxPage), from the one behind after, in
 // order of number: the order in which they were added.
-func (c *Client) Work(ctx context.Context, after uint64, limit int, how userfn.Consistency) ([]Work, error) {
+func (c Queue) Work(ctx context.Context, after uint64, limit int, how userfn.Consistency) ([]Work, error) {
 	pairs, err := c.list(ctx, key(tableWork), binary.BigEndian.AppendUint64(nil, after), limit, how)
 	if err != nil {
 		return nil, err
@@ -185,7 +188,7 @@ func (c *Client) Work(ctx context.Context, after uint64, limit int, how userfn.C
 }
 
 // WorkTotals returns what the queue has. No item is read for it.
-func (c *Client) WorkTotals(ctx context.Context, how userfn.Consistency) (WorkTotals, error) {
+func (c Queue) WorkTotals(ctx context.Context, how userfn.Consistency) (WorkTotals, error) {
 	var t WorkTotals
 	_, err := c.one(ctx, workTotalsKey(), how, &t)
 	return t, err

@@ -215,7 +215,7 @@ func TestMoveCutAnywhere(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := c.BeginMove(ctx, now, 3-now.Host); err != nil {
+			if _, err := (abm.Moves{Client: c}).BeginMove(ctx, now, 3-now.Host); err != nil {
 				t.Fatal(err)
 			}
 			for done := false; !done; {

@@ -9,7 +9,10 @@ import (
 	"openvstorage/alba/nsm/userfn"
 )
 
-func (c *Client) step(ctx context.Context, n Namespace, step moveStep, host uint64) (Namespace, error) {
+// Moves are a Client's calls for namespaces that get another NSM host.
+type Moves struct{ *Client }
+
+func (c Moves) step(ctx context.Context, n Namespace, step moveStep, host uint64) (Namespace, error) {
 	var now Namespace
 	err := c.call(ctx, nameMoveNamespace, &namespaceArg{number: n.Number, step: step, generation: n.Generation, host: host}, &now)
 	return now, err
@@ -19,7 +22,7 @@ func (c *Client) step(ctx context.Context, n Namespace, step moveStep, host uint
 // namespaces). n is the namespace as the caller read it; after an error of the Caller, the
 // caller reads it again. Mover carries the move out. ErrConflict: the namespace is not active, or
 // has moved since; ErrNoHost: the host takes no namespaces.
-func (c *Client) BeginMove(ctx context.Context, n Namespace, host uint64) (Namespace, error) {
+func (c Moves) BeginMove(ctx context.Context, n Namespace, host uint64) (Namespace, error) {
 	return c.step(ctx, n, moveBegin, host)
 }
 
@@ -28,13 +31,13 @@ func (c *Client) BeginMove(ctx context.Context, n Namespace, host uint64) (Names
 // NamespaceRecovering until what the disks have of it was entered there (nsm.Client.ImportChanges,
 // Activate) and ServeRecovered was called; nothing of it is collected until then. What was
 // being removed is removed there.
-func (c *Client) RecoverNamespace(ctx context.Context, n Namespace, host uint64) (Namespace, error) {
+func (c Moves) RecoverNamespace(ctx context.Context, n Namespace, host uint64) (Namespace, error) {
 	return c.step(ctx, n, moveRecover, host)
 }
 
 // ServeRecovered ends the recovery of a namespace that its host has activated. From then on
 // fragments that no object names are garbage: the caller has read every OSD that is not lost.
-func (c *Client) ServeRecovered(ctx context.Context, n Namespace) (Namespace, error) {
+func (c Moves) ServeRecovered(ctx context.Context, n Namespace) (Namespace, error) {
 	return c.step(ctx, n, moveServe, 0)
 }
 
@@ -98,7 +101,7 @@ func (m *Mover) move(ctx context.Context, n Namespace) error {
 		if err := t.run(ctx); err != nil {
 			return err
 		}
-		if n, err = m.ABM.step(ctx, n, moveSwitch, 0); err != nil {
+		if n, err = (Moves{m.ABM}).step(ctx, n, moveSwitch, 0); err != nil {
 			return err
 		}
 	}
@@ -112,7 +115,7 @@ func (m *Mover) move(ctx context.Context, n Namespace) error {
 			return err
 		}
 	}
-	_, err = m.ABM.step(ctx, n, moveFinish, 0)
+	_, err = (Moves{m.ABM}).step(ctx, n, moveFinish, 0)
 	return err
 }
 
@@ -132,10 +135,10 @@ func (m *Mover) Cancel(ctx context.Context, number uint64) error {
 		return err
 	}
 	// The source first: what it then refuses to leave cannot be served elsewhere.
-	if _, err := from.CancelExport(ctx, number, n.Generation); err != nil {
+	if _, err := (nsm.Moves{Client: from}).CancelExport(ctx, number, n.Generation); err != nil {
 		return fmt.Errorf("move of namespace %d: it cannot be cancelled: %w", number, err)
 	}
-	_, err = m.ABM.step(ctx, n, moveCancel, 0)
+	_, err = (Moves{m.ABM}).step(ctx, n, moveCancel, 0)
 	return err
 }
 
@@ -158,15 +161,15 @@ func (t *transfer) run(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err = t.target.Activate(ctx, t.number, t.generation, here)
+	_, err = (nsm.Moves{Client: t.target}).Activate(ctx, t.number, t.generation, here)
 	return err
 }
 
 // carry takes the steps up to the source's leaving, and returns the source's record then.
 func (t *transfer) carry(ctx context.Context) (nsm.Namespace, error) {
-	here, err := t.source.BeginExport(ctx, t.number, t.generation, t.targetHost)
+	here, err := (nsm.Moves{Client: t.source}).BeginExport(ctx, t.number, t.generation, t.targetHost)
 	for err == nil && here.State == nsm.NamespaceActive {
-		here, err = t.source.BeginExport(ctx, t.number, t.generation, t.targetHost)
+		here, err = (nsm.Moves{Client: t.source}).BeginExport(ctx, t.number, t.generation, t.targetHost)
 	}
 	if err != nil {
 		return here, err
@@ -180,7 +183,7 @@ func (t *transfer) carry(ctx context.Context) (nsm.Namespace, error) {
 			return here, err
 		}
 	}
-	if _, err = t.source.FreezeExport(ctx, t.number, t.generation); err != nil {
+	if _, err = (nsm.Moves{Client: t.source}).FreezeExport(ctx, t.number, t.generation); err != nil {
 		return here, err
 	}
 	for left := uint64(1); left > 0; {
@@ -188,7 +191,7 @@ func (t *transfer) carry(ctx context.Context) (nsm.Namespace, error) {
 			return here, err
 		}
 	}
-	return t.source.LeaveExport(ctx, t.number, t.generation, there)
+	return (nsm.Moves{Client: t.source}).LeaveExport(ctx, t.number, t.generation, there)
 }
 
 // pages carries over what pages are left.
@@ -203,11 +206,11 @@ func (t *transfer) pages(ctx context.Context) (nsm.Namespace, error) {
 		}
 	}
 	for !there.Complete {
-		page, err := t.source.ExportPage(ctx, t.number, t.generation, there.Cursor)
+		page, err := (nsm.Moves{Client: t.source}).ExportPage(ctx, t.number, t.generation, there.Cursor)
 		if err != nil {
 			return there, err
 		}
-		if there, err = t.target.ImportPage(ctx, t.number, t.generation, page); err != nil {
+		if there, err = (nsm.Moves{Client: t.target}).ImportPage(ctx, t.number, t.generation, page); err != nil {
 			return there, err
 		}
 	}
@@ -216,21 +219,21 @@ func (t *transfer) pages(ctx context.Context) (nsm.Namespace, error) {
 
 // changes carries over a batch of changes, if there are any, and returns how many there were.
 func (t *transfer) changes(ctx context.Context, there nsm.Namespace) (nsm.Namespace, uint64, error) {
-	batch, err := t.source.ExportChanges(ctx, t.number, t.generation, there.Changes)
+	batch, err := (nsm.Moves{Client: t.source}).ExportChanges(ctx, t.number, t.generation, there.Changes)
 	if err != nil || batch.Last == batch.After {
 		return there, 0, err
 	}
-	if there, err = t.target.ImportChanges(ctx, t.number, t.generation, batch); err != nil {
+	if there, err = (nsm.Moves{Client: t.target}).ImportChanges(ctx, t.number, t.generation, batch); err != nil {
 		return there, 0, err
 	}
-	_, err = t.source.TrimChanges(ctx, t.number, t.generation, there.Changes)
+	_, err = (nsm.Moves{Client: t.source}).TrimChanges(ctx, t.number, t.generation, there.Changes)
 	return there, batch.Last - batch.After, err
 }
 
 // drop drops what a host has of the namespace and is not to serve.
 func (t *transfer) drop(ctx context.Context, from *nsm.Client) error {
 	for {
-		step, err := from.DropMoved(ctx, t.number, t.generation, nsm.MaxNames)
+		step, err := (nsm.Moves{Client: from}).DropMoved(ctx, t.number, t.generation, nsm.MaxNames)
 		if errors.Is(err, nsm.ErrNamespaceNotFound) || err == nil && step.Done {
 			return nil
 		}

@@ -46,12 +46,12 @@ func TestGoldenHostCalls(t *testing.T) {
 		nsmtest.ErrorOf(c.Apply(ctx, 1, nsm.Sequence{
 			Asserts: []nsm.Assert{{Kind: nsm.AssertFixed, Name: "a", ID: id(1), Hash: [32]byte{2}, Version: 3, Revision: 4}},
 			Puts:    []nsm.Put{{Mode: nsm.ReplaceIf, Version: 7, Object: o}}, Deletes: []string{"b"}})),
-		nsmtest.ErrorOf(c.LeaveExport(ctx, 1, 4, came)),
-		nsmtest.ErrorOf(c.TrimChanges(ctx, 1, 4, 5)),
-		nsmtest.ErrorOf(c.DropMoved(ctx, 1, 4, 9)),
-		nsmtest.ErrorOf(c.ImportPage(ctx, 1, 4, nsm.Page{After: "", Last: "a", Complete: true, Objects: []nsm.Moved{{Name: "a", Object: o}}})),
-		nsmtest.ErrorOf(c.ImportChanges(ctx, 1, 4, nsm.Changes{After: 1, Last: 3, Objects: []nsm.Moved{{Name: "b"}, {Name: "a", Object: o}}})),
-		nsmtest.ErrorOf(c.Activate(ctx, 1, 4, left)),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).LeaveExport(ctx, 1, 4, came)),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).TrimChanges(ctx, 1, 4, 5)),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).DropMoved(ctx, 1, 4, 9)),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).ImportPage(ctx, 1, 4, nsm.Page{After: "", Last: "a", Complete: true, Objects: []nsm.Moved{{Name: "a", Object: o}}})),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).ImportChanges(ctx, 1, 4, nsm.Changes{After: 1, Last: 3, Objects: []nsm.Moved{{Name: "b"}, {Name: "a", Object: o}}})),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).Activate(ctx, 1, 4, left)),
 	)
 	nsmtest.CheckCalls(t, golden.CheckText(t, "testdata/calls-v4.txt", r.Text.Bytes()), nsmtest.AtLevel(userfn.LevelHosts, nsm.Functions()))
 }

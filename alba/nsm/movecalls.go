@@ -11,7 +11,10 @@ import (
 // somebody else has taken the step after, or the move was cancelled: whoever moves reads the
 // namespace from the ABM and both hosts again, and goes on from there.
 
-func (c *Client) export(ctx context.Context, a exportArg) (Namespace, error) {
+// Moves are a Client's calls for namespaces that move, in the order of move.go.
+type Moves struct{ *Client }
+
+func (c Moves) export(ctx context.Context, a exportArg) (Namespace, error) {
 	var n Namespace
 	err := c.call(ctx, nameExport, &a, &n)
 	return n, err
@@ -20,18 +23,18 @@ func (c *Client) export(ctx context.Context, a exportArg) (Namespace, error) {
 // BeginExport has the host note what changes in a namespace that is to go to the host numbered
 // to. If the namespace is still NamespaceActive then, the call is to be repeated: notes of an
 // earlier move are being forgotten.
-func (c *Client) BeginExport(ctx context.Context, ns, generation, to uint64) (Namespace, error) {
+func (c Moves) BeginExport(ctx context.Context, ns, generation, to uint64) (Namespace, error) {
 	return c.export(ctx, exportArg{ns: ns, generation: generation, step: exportBegin, peer: to})
 }
 
 // FreezeExport has the host refuse writes to the namespace (ErrMoving).
-func (c *Client) FreezeExport(ctx context.Context, ns, generation uint64) (Namespace, error) {
+func (c Moves) FreezeExport(ctx context.Context, ns, generation uint64) (Namespace, error) {
 	return c.export(ctx, exportArg{ns: ns, generation: generation, step: exportFreeze})
 }
 
 // LeaveExport ends the service of the namespace here (ErrMoved from then on). came is the
 // namespace as the target has it: all pages, all changes and the same sums, else ErrConflict.
-func (c *Client) LeaveExport(ctx context.Context, ns, generation uint64, came Namespace) (Namespace, error) {
+func (c Moves) LeaveExport(ctx context.Context, ns, generation uint64, came Namespace) (Namespace, error) {
 	if came.Generation != generation || !came.Complete {
 		return Namespace{}, userfn.Errorf(userfn.CodeConflict, "namespace %d: not all of its pages have come to its new host in generation %d", ns, generation)
 	}
@@ -40,12 +43,12 @@ func (c *Client) LeaveExport(ctx context.Context, ns, generation uint64, came Na
 
 // CancelExport has the host serve the namespace as before, and refuse the generation from then
 // on. ErrConflict: it has left already, and the move is to be finished.
-func (c *Client) CancelExport(ctx context.Context, ns, generation uint64) (Namespace, error) {
+func (c Moves) CancelExport(ctx context.Context, ns, generation uint64) (Namespace, error) {
 	return c.export(ctx, exportArg{ns: ns, generation: generation, step: exportCancel})
 }
 
 // TrimChanges forgets changes up to one that the target has taken, in steps.
-func (c *Client) TrimChanges(ctx context.Context, ns, generation, changes uint64) (Step, error) {
+func (c Moves) TrimChanges(ctx context.Context, ns, generation, changes uint64) (Step, error) {
 	var s Step
 	err := c.call(ctx, nameTrim, &trimArg{ns, generation, changes}, &s)
 	return s, err
@@ -54,7 +57,7 @@ func (c *Client) TrimChanges(ctx context.Context, ns, generation, changes uint64
 // DropMoved drops up to limit objects (at most MaxNames) of a namespace that has left this
 // host, or of an earlier stay of one that comes. Fragments stay where they are. Repeat it until
 // the step is done.
-func (c *Client) DropMoved(ctx context.Context, ns, generation uint64, limit int) (Step, error) {
+func (c Moves) DropMoved(ctx context.Context, ns, generation uint64, limit int) (Step, error) {
 	var s Step
 	err := c.call(ctx, nameDropMoved, &dropArg{ns, generation, uint32(min(max(limit, 1), MaxNames))}, &s)
 	return s, err
@@ -75,7 +78,7 @@ func (c *Client) Record(ctx context.Context, ns uint64, how userfn.Consistency) 
 
 // exporting demands that the namespace is being copied in a generation. It is asked after a
 // page was read, so that the page is from then or later.
-func (c *Client) exporting(ctx context.Context, ns, generation uint64) error {
+func (c Moves) exporting(ctx context.Context, ns, generation uint64) error {
 	n, err := c.Record(ctx, ns, userfn.Consistent)
 	if err == nil && (n.Generation != generation || n.State != NamespaceCopying && n.State != NamespaceFrozen) {
 		err = userfn.Errorf(userfn.CodeConflict, "namespace %d: it is %v in generation %d, not being copied in %d", ns, n.State, n.Generation, generation)
@@ -94,7 +97,7 @@ type Page struct {
 }
 
 // ExportPage reads the objects behind a name, as many as go over in one call.
-func (c *Client) ExportPage(ctx context.Context, ns, generation uint64, after string) (Page, error) {
+func (c Moves) ExportPage(ctx context.Context, ns, generation uint64, after string) (Page, error) {
 	p := Page{After: after, Last: after}
 	base := key(tableObject, ns)
 	first := base
@@ -123,7 +126,7 @@ func (c *Client) ExportPage(ctx context.Context, ns, generation uint64, after st
 }
 
 // ImportPage takes the next page: the one behind the host's Move.Cursor.
-func (c *Client) ImportPage(ctx context.Context, ns, generation uint64, p Page) (Namespace, error) {
+func (c Moves) ImportPage(ctx context.Context, ns, generation uint64, p Page) (Namespace, error) {
 	var n Namespace
 	err := c.call(ctx, nameImportPage, &pageArg{ns, generation, p.After, p.Last, p.Complete, p.Objects}, &n)
 	return n, err
@@ -137,7 +140,7 @@ type Changes struct {
 
 // ExportChanges reads what has changed behind a change, as much as goes over in one call.
 // ErrConflict: another agent has carried those changes over meanwhile.
-func (c *Client) ExportChanges(ctx context.Context, ns, generation, after uint64) (Changes, error) {
+func (c Moves) ExportChanges(ctx context.Context, ns, generation, after uint64) (Changes, error) {
 	ch := Changes{After: after, Last: after}
 	base := key(tableChange, ns)
 	pairs, err := c.reader.Range(ctx, userfn.After(changeKey(ns, after)), userfn.PrefixEnd(base), MaxImport, userfn.Consistent)
@@ -180,7 +183,7 @@ func (c *Client) ExportChanges(ctx context.Context, ns, generation, after uint64
 // ImportChanges takes the next changes: those behind the host's Move.Changes. Whoever rebuilds a
 // namespace from the disks enters what was found by it alone, in batches that it numbers from 1
 // on; of an object that comes twice the newest version and revision stays.
-func (c *Client) ImportChanges(ctx context.Context, ns, generation uint64, ch Changes) (Namespace, error) {
+func (c Moves) ImportChanges(ctx context.Context, ns, generation uint64, ch Changes) (Namespace, error) {
 	var n Namespace
 	err := c.call(ctx, nameImportChanges, &changesArg{ns, generation, ch.After, ch.Last, ch.Objects}, &n)
 	return n, err
@@ -188,7 +191,7 @@ func (c *Client) ImportChanges(ctx context.Context, ns, generation uint64, ch Ch
 
 // Activate begins to serve a namespace that has come. left is what LeaveExport returned, and is
 // zero for a namespace that came from the disks.
-func (c *Client) Activate(ctx context.Context, ns, generation uint64, left Namespace) (Namespace, error) {
+func (c Moves) Activate(ctx context.Context, ns, generation uint64, left Namespace) (Namespace, error) {
 	if left != (Namespace{}) && (left.State != NamespaceMoved || left.Generation != generation) {
 		return Namespace{}, userfn.Errorf(userfn.CodeConflict, "namespace %d: it is %v in generation %d on the host that it comes from; that one must have left it in %d first", ns, left.State, left.Generation, generation)
 	}
