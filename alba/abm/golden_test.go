@@ -76,3 +76,62 @@ func TestGolden(t *testing.T) {
 		t.Fatal(o, err)
 	}
 }
+
+// The keys and record versions of many hosts: state-v4.txt, after their level.
+func TestGoldenHosts(t *testing.T) {
+	s, c := manager(t)
+	s.SetTime(0x1122334455667788)
+	osds(t, c, 2)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(c.PutNode(ctx, abm.Node{ID: "a", Name: "name", Zone: "zone"}))
+	must(c.DecommissionOSD(ctx, 2))
+	must(nsmtest.ErrorOf(c.PutHost(ctx, "host2", nil, false)))
+	must(nsmtest.ErrorOf(c.PutHost(ctx, "host3", nil, true)))
+	must(c.SetHost(ctx, "host3", abm.HostLost))
+	must(nsmtest.ErrorOf(c.CreateNamespace(ctx, "vdisk", "")))
+	must(c.Carry(ctx, 1, host()))
+	n, err := c.Namespace(ctx, "vdisk", userfn.Consistent)
+	must(err)
+	must(nsmtest.ErrorOf((abm.Moves{Client: c}).BeginMove(ctx, n, 2)))
+	q := abm.Queue{Client: c}
+	must(nsmtest.ErrorOf(q.AddWork(ctx, []abm.NewWork{{Name: "w", Data: []byte("data")}, {Name: "x"}, {Name: "y"}})))
+	w, err := q.TakeWork(ctx, "holder")
+	must(err)
+	must(q.FailWork(ctx, w, "reason"))
+	w, err = q.TakeWork(ctx, "holder")
+	must(err)
+	must(q.KeepWork(ctx, w))
+	must(nsmtest.ErrorOf(q.Progress(ctx, abm.Job{Name: "j", Done: 1, Total: 2, Cursor: []byte{3}})))
+	check(t, s)
+	var got bytes.Buffer
+	_ = s.View(func(tx userfn.Tx) error {
+		tx.Range([]byte("abm/"), nil, 1000, func(k, v []byte) bool {
+			fmt.Fprintf(&got, "%c %s %s\n", k[4], hex.EncodeToString(k), hex.EncodeToString(v))
+			return true
+		})
+		return nil
+	})
+	old := nsmtest.New(abm.Functions()...)
+	kinds := map[byte]bool{}
+	for line := range bytes.Lines(golden.CheckText(t, "testdata/state-v4.txt", got.Bytes())) {
+		fields := bytes.Fields(line)
+		kinds[fields[0][0]] = true
+		k, _ := hex.DecodeString(string(fields[1]))
+		v, _ := hex.DecodeString(string(fields[2]))
+		old.Edit(func(tx userfn.Tx) { tx.Set(k, v) })
+	}
+	for _, kind := range "VWQYTJ" {
+		if !kinds[byte(kind)] {
+			t.Errorf("no key of kind %c", kind)
+		}
+	}
+	check(t, old)
+	if n, err := abm.NewClient(old, old).NamespaceByNumber(ctx, 1, userfn.Consistent); err != nil || n.State != abm.NamespaceMoving || n.Generation != 1 || n.Other != 2 {
+		t.Fatal(n, err)
+	}
+}

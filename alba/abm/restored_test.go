@@ -37,6 +37,17 @@ func TestRestored(t *testing.T) {
 			t.Errorf("%s: it is taken", name)
 		}
 	}
+	totals := WorkTotals{Last: 3, Fence: 4, Items: 2, Failed: 1}
+	if value, err = record.Encode(1, &totals); err != nil {
+		t.Fatal(err)
+	}
+	if now, _, err = Restored(workTotalsKey(), value, 1<<32); err != nil {
+		t.Fatal(err)
+	}
+	var goesOn WorkTotals
+	if err := decode(workTotalsKey(), now, &goesOn); err != nil || goesOn != (WorkTotals{Last: 3 + 1<<32, Fence: 4 + 1<<32, Items: 2, Failed: 1}) {
+		t.Errorf("%+v, %v", goesOn, err)
+	}
 	o := OSD{LongID: [16]byte{3}, Number: 4, State: OSDActive, Node: "n", Endpoint: []byte("asd/0")}
 	if value, err = record.Encode(record.Needs(&o), &o); err != nil {
 		t.Fatal(err)

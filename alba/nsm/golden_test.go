@@ -54,3 +54,49 @@ func TestGolden(t *testing.T) {
 		t.Fatal(o, err)
 	}
 }
+
+// The keys and record versions of many hosts: state-v4.txt, after their level. Namespace 1 is
+// being copied away, and 2 comes here.
+func TestGoldenHosts(t *testing.T) {
+	s, c := host(t)
+	s.SetTime(0x1122334455667788)
+	m := nsm.Moves{Client: c}
+	if _, err := c.Deliver(ctx, 11, []nsm.Message{{Kind: nsm.MessageKnowOSD, OSD: 10, Node: "n"}, {Kind: nsm.MessageImportNamespace, Namespace: 2, Generation: 3, Host: 4}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.BeginExport(ctx, 1, 2, 5); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Put(ctx, 1, nsm.Create, 0, object("a", 1, "one", 1, 2, 3)); err != nil {
+		t.Fatal(err)
+	}
+	o := object("b", 2, "two", 4, 5, 10)
+	o.Version, o.ManifestSize = 7, uint32(len(o.Manifest))
+	if _, err := m.ImportPage(ctx, 2, 3, nsm.Page{Last: "b", Complete: true, Objects: []nsm.Moved{{Name: "b", Object: o}}}); err != nil {
+		t.Fatal(err)
+	}
+	check(t, s)
+	var got bytes.Buffer
+	_ = s.View(func(tx userfn.Tx) error {
+		tx.Range([]byte("nsm/"), nil, 1000, func(k, v []byte) bool {
+			fmt.Fprintf(&got, "%c %s %s\n", k[4], hex.EncodeToString(k), hex.EncodeToString(v))
+			return true
+		})
+		return nil
+	})
+	old := nsmtest.New(nsm.Functions()...)
+	for line := range bytes.Lines(golden.CheckText(t, "testdata/state-v4.txt", got.Bytes())) {
+		fields := bytes.Fields(line)
+		k, _ := hex.DecodeString(string(fields[1]))
+		v, _ := hex.DecodeString(string(fields[2]))
+		old.Edit(func(tx userfn.Tx) { tx.Set(k, v) })
+	}
+	check(t, old)
+	back := nsm.Moves{Client: nsm.NewClient(old, old)}
+	if ch, err := back.ExportChanges(ctx, 1, 2, 0); err != nil || ch.Last != 1 || len(ch.Objects) != 1 || ch.Objects[0].Name != "a" {
+		t.Fatal(ch, err)
+	}
+	if n, err := back.Record(ctx, 2, userfn.Consistent); err != nil || n.State != nsm.NamespaceImporting || n.Cursor != "b" || !n.Complete || n.Peer != 4 {
+		t.Fatal(n, err)
+	}
+}
