@@ -143,6 +143,17 @@ func TestHostLife(t *testing.T) {
 	want(t, "no host is left", err, abm.ErrNoHost)
 	_, err = c.MarkDelivered(ctx, 2, 1)
 	want(t, "messages of a lost one", err, abm.ErrConflict)
+	// It is told nothing more, so that its queue does not grow for ever.
+	_, queued, err := c.Messages(ctx, 2, userfn.Consistent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DecommissionOSD(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, now, err := c.Messages(ctx, 2, userfn.Consistent); err != nil || len(now) != len(queued) {
+		t.Fatal(len(now), len(queued), err)
+	}
 	want(t, "an unknown host", c.SetHost(ctx, "none", abm.HostLost), abm.ErrNotFound)
 	check(t, s)
 
