@@ -93,7 +93,7 @@ func (x *transfer) finish() {
 
 func (x *transfer) put(name string, n uint64) {
 	x.t.Helper()
-	x.must(nsmtest.ErrorOf(x.source.Put(ctx, 1, nsm.Replace, 0, object(name, n, fmt.Sprint(n), 1, 2, 3))))
+	x.must(nsmtest.ErrorOf(x.source.Put(ctx, 1, nsm.Replace, 0, object(name, n, "same", 1, 2, 3))))
 }
 
 // A namespace of many pages goes over, pages and changes in their order only: an agent that was
