@@ -36,7 +36,30 @@ func TestGoldenCalls(t *testing.T) {
 		nsmtest.ErrorOf(c.TakeLease(ctx, "l", 3, "holder")),
 		c.PutKeyCheck(ctx, abm.KeyCheck{Number: 7, Kind: abm.KeyCheckV1, Value: [32]byte{1}}),
 	)
-	nsmtest.CheckCalls(t, golden.CheckText(t, "testdata/calls-v1.txt", r.Text.Bytes()), abm.Functions())
+	nsmtest.CheckCalls(t, golden.CheckText(t, "testdata/calls-v1.txt", r.Text.Bytes()), nsmtest.AtLevel(0, abm.Functions()))
+}
+
+// The calls of many hosts: calls-v4.txt, after their level.
+func TestGoldenHostCalls(t *testing.T) {
+	r := &nsmtest.Calls{}
+	c := abm.NewClient(r, r)
+	w := abm.Work{Number: 3, Fence: 4, Beat: 5}
+	nsmtest.CheckTaken(t,
+		c.PutNode(ctx, abm.Node{ID: "id", Name: "name", Zone: "zone"}),
+		c.ForgetNode(ctx, "id"),
+		c.MoveOSD(ctx, [16]byte{1}, "node", []byte{2}, 3),
+		c.CancelDrain(ctx, 3),
+		c.FinishOSD(ctx, 3),
+		c.SetHost(ctx, "h", abm.HostLost),
+		nsmtest.ErrorOf(c.RemoveHost(ctx, "h")),
+		nsmtest.ErrorOf(abm.Queue{Client: c}.AddWork(ctx, []abm.NewWork{{Name: "w", Data: []byte("data")}})),
+		nsmtest.ErrorOf(abm.Queue{Client: c}.TakeOver(ctx, w, "holder")),
+		abm.Queue{Client: c}.FailWork(ctx, w, "reason"),
+		abm.Queue{Client: c}.DropWork(ctx, 3),
+		nsmtest.ErrorOf(abm.Queue{Client: c}.Progress(ctx, abm.Job{Name: "j", Version: 1, Done: 2, Total: 3, Cursor: []byte{4}})),
+		nsmtest.ErrorOf((abm.Moves{Client: c}).BeginMove(ctx, abm.Namespace{Number: 1, Generation: 2}, 3)),
+	)
+	nsmtest.CheckCalls(t, golden.CheckText(t, "testdata/calls-v4.txt", r.Text.Bytes()), nsmtest.AtLevel(userfn.LevelHosts, abm.Functions()))
 }
 
 // An OSD that was told its zone is of version 2, in the call and stored; a reader

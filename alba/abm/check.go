@@ -16,7 +16,7 @@ func Check(tx userfn.Tx) error {
 	if err != nil || !ok {
 		return err
 	}
-	for _, step := range []func() error{c.osds, c.allNamespaces, c.presets, c.hosts, c.leases, c.keys} {
+	for _, step := range []func() error{c.osds, c.allNamespaces, c.presets, c.hosts, c.leases, c.keys, c.work} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -91,6 +91,12 @@ func (c *checker) allNamespaces() error {
 			return fmt.Errorf("key %q: it holds namespace %d, the next is %d", k, n.Number, c.backend.NextNamespace)
 		}
 		c.namespaces[n.Host]++
+		if (n.State == NamespaceMoving) != (n.Other != 0) || n.Switched && n.Other == 0 {
+			return fmt.Errorf("key %q: it is %v, with NSM host %d besides", k, n.State, n.Other)
+		}
+		if n.Other != 0 {
+			c.namespaces[n.Other]++
+		}
 		if n.State == NamespaceRemoving {
 			return nil
 		}
@@ -171,4 +177,37 @@ func (c *checker) leases() error {
 		return fmt.Errorf("there are %d leases, the backend counts %d", n, c.backend.Leases)
 	}
 	return nil
+}
+
+// work demands that names, waiting items and totals are those of the items.
+func (c *checker) work() error {
+	var t, is WorkTotals
+	if _, err := load(c.tx, workTotalsKey(), &t); err != nil {
+		return err
+	}
+	waiting := uint64(0)
+	_, err := all(c.tx, key(tableWork), func(k []byte, w *Work) error {
+		is.Items++
+		var at number
+		if ok, err := load(c.tx, workNameKey(w.Name), &at); err != nil || !ok || at.v != w.Number || string(k) != string(workKey(w.Number)) {
+			return fmt.Errorf("key %q: it holds work %d, and the name %q is that of %d (%v)", k, w.Number, w.Name, at.v, err)
+		}
+		if w.Number > t.Last || w.Fence > t.Fence {
+			return fmt.Errorf("key %q: number %d, fence %d are above %+v", k, w.Number, w.Fence, t)
+		}
+		_, waits := c.tx.Get(waitingKey(w.Number))
+		switch {
+		case waits != (w.State == WorkWaiting):
+			return fmt.Errorf("key %q: it is %v, listed as waiting: %v", k, w.State, waits)
+		case waits:
+			waiting++
+		case w.State == WorkFailed:
+			is.Failed++
+		}
+		return nil
+	})
+	if err == nil && (is.Items != t.Items || is.Failed != t.Failed || is.Items != c.rows(tableWorkName) || waiting != c.rows(tableWaiting)) {
+		err = fmt.Errorf("the queue has %+v with %d names, %d of %d wait; it counts %+v", is, c.rows(tableWorkName), c.rows(tableWaiting), waiting, t)
+	}
+	return err
 }

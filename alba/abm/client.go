@@ -108,7 +108,7 @@ func (c *Client) CreateNamespace(ctx context.Context, name, preset string) (Name
 
 // DeleteNamespace frees the name at once. What is in the namespace can be read
 // and written by its number until its host's messages are delivered, which
-// the caller does next. ErrNamespaceNotFound.
+// the caller does next. ErrNamespaceNotFound; ErrInUse: it is being moved.
 func (c *Client) DeleteNamespace(ctx context.Context, name string) (Namespace, error) {
 	var n Namespace
 	err := c.call(ctx, nameDelete, &nameArg{name}, &n)

@@ -37,7 +37,7 @@ func pickHost(tx userfn.Tx) (*Host, error) {
 	var best *Host
 	err := eachHost(tx, func(h *Host) error {
 		behind := h.NextMessage-1-h.Delivered >= MaxQueue
-		if !h.Closed && !behind && (best == nil || h.Namespaces < best.Namespaces) {
+		if !h.Closed && !h.Lost && !behind && (best == nil || h.Namespaces < best.Namespaces) {
 			best = h
 		}
 		return nil
@@ -117,9 +117,14 @@ func send(tx userfn.Tx, h *Host, m nsm.Message) error {
 	return store(tx, hostKey(h.Number), h)
 }
 
-// broadcast sends a message to all hosts.
+// broadcast sends a message to all hosts that are not lost.
 func broadcast(tx userfn.Tx, m nsm.Message) error {
-	return eachHost(tx, func(h *Host) error { return send(tx, h, m) })
+	return eachHost(tx, func(h *Host) error {
+		if h.Lost {
+			return nil
+		}
+		return send(tx, h, m)
+	})
 }
 
 // deliveredArg: U64 host, U64 number of the last message it applied.
@@ -136,6 +141,9 @@ func markDelivered(tx userfn.Tx, a *deliveredArg) (*number, error) {
 	h, err := loadHost(tx, a.host)
 	if err != nil {
 		return nil, err
+	}
+	if h.Lost {
+		return nil, userfn.Errorf(userfn.CodeConflict, "NSM host %d: it is lost, it applies no messages", a.host)
 	}
 	if a.last >= h.NextMessage {
 		return nil, userfn.Errorf(userfn.CodeConflict, "NSM host %d: message %d was never sent, the last is %d", a.host, a.last, h.NextMessage-1)

@@ -88,6 +88,9 @@ func remove(tx userfn.Tx, a *nameArg) (*Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n.State == NamespaceMoving {
+		return nil, userfn.Errorf(userfn.CodeInUse, "namespace %q: it is being moved to NSM host %d; finish the move or cancel it first", a.name, n.Other)
+	}
 	p, err := loadPreset(tx, n.Preset)
 	if err != nil {
 		return nil, err

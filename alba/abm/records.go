@@ -37,6 +37,12 @@ const (
 	tableMessage       = 'M'
 	tableLease         = 'L'
 	tableKey           = 'K'
+	tableNode          = 'V'
+	tableWork          = 'W'
+	tableWorkName      = 'Q'
+	tableWaiting       = 'Y'
+	tableWorkTotals    = 'T'
+	tableJob           = 'J'
 )
 
 const prefix = "abm/"
@@ -195,7 +201,21 @@ const (
 	NamespaceCreating NamespaceState = 1 // its NSM host does not know it yet
 	NamespaceActive   NamespaceState = 2
 	NamespaceRemoving NamespaceState = 3 // its name is free, its NSM host does not know yet
+	// NamespaceRecovering: its NSM host was lost, and another one takes what is found of it on
+	// the disks. Nobody serves it.
+	NamespaceRecovering NamespaceState = 4
+	// NamespaceMoving: Host serves it, and Other is the other host of the move.
+	NamespaceMoving NamespaceState = 5
 )
+
+func (s NamespaceState) String() string {
+	names := [...]string{NamespaceCreating: "creating", NamespaceActive: "active", NamespaceRemoving: "removing",
+		NamespaceRecovering: "recovering", NamespaceMoving: "moving"}
+	if int(s) < len(names) && names[s] != "" {
+		return names[s]
+	}
+	return "unknown"
+}
 
 // Namespace is a namespace of the backend.
 type Namespace struct {
@@ -205,19 +225,49 @@ type Namespace struct {
 	Preset  string
 	Host    uint64
 	Created int64
+	// Generation counts the hosts that the namespace was given after its first, those that did
+	// not come to serve it among them.
+	Generation uint64
+	// Other is, while the namespace is moving, the host that it moves to or, once Switched, the
+	// one that it has left. Else 0.
+	Other    uint64
+	Switched bool
+}
+
+// namespaceHosts is the version of a namespace's record that has its generation.
+const namespaceHosts = 2
+
+// Newest implements record.Versioned.
+func (n *Namespace) Newest() uint8 { return namespaceHosts }
+
+// Needs implements record.Versioned.
+func (n *Namespace) Needs() uint8 {
+	if n.Generation != 0 {
+		return namespaceHosts
+	}
+	return 1
 }
 
 // Fields implements record.Record: U64 number, String name, Enum state, String
-// preset, U64 host, Time created.
+// preset, U64 host, Time created; version 2: U64 generation, U64 other, Bool switched.
 func (n *Namespace) Fields(c *record.Codec) {
 	c.U64(&n.Number)
 	c.String(&n.Name, MaxName)
 	s := uint8(n.State)
-	c.Enum(&s, uint8(NamespaceCreating), uint8(NamespaceRemoving), "namespace state")
+	last := NamespaceRemoving
+	if c.Version() >= namespaceHosts {
+		last = NamespaceMoving
+	}
+	c.Enum(&s, uint8(NamespaceCreating), uint8(last), "namespace state")
 	n.State = NamespaceState(s)
 	c.String(&n.Preset, MaxLabel)
 	c.U64(&n.Host)
 	c.Time(&n.Created)
+	if c.Version() >= namespaceHosts {
+		c.U64(&n.Generation)
+		c.U64(&n.Other)
+		c.Bool(&n.Switched)
+	}
 }
 
 // Host is an NSM host.
@@ -229,10 +279,25 @@ type Host struct {
 	Namespaces  uint64
 	NextMessage uint64
 	Delivered   uint64 // number of the last message that it applied
+	Lost        bool   // gone for good with all that it kept; it gets no messages
+}
+
+// hostLost is the version of a host's record that says that it is lost.
+const hostLost = 2
+
+// Newest implements record.Versioned.
+func (h *Host) Newest() uint8 { return hostLost }
+
+// Needs implements record.Versioned.
+func (h *Host) Needs() uint8 {
+	if h.Lost {
+		return hostLost
+	}
+	return 1
 }
 
 // Fields implements record.Record: U64 number, String name, Bytes endpoint,
-// Bool closed, U64 namespaces, U64 next message, U64 delivered.
+// Bool closed, U64 namespaces, U64 next message, U64 delivered; version 2: Bool lost.
 func (h *Host) Fields(c *record.Codec) {
 	c.U64(&h.Number)
 	c.String(&h.Name, MaxLabel)
@@ -241,6 +306,9 @@ func (h *Host) Fields(c *record.Codec) {
 	c.U64(&h.Namespaces)
 	c.U64(&h.NextMessage)
 	c.U64(&h.Delivered)
+	if c.Version() >= hostLost {
+		c.Bool(&h.Lost)
+	}
 }
 
 // Lease is a counter that its holder moves on to show that it lives. Whoever sees the

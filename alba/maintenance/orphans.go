@@ -166,6 +166,8 @@ func settle(ns uint64, a answers) (closed, error) {
 		return closed{}, nil // its cleanup comes first
 	case a.nsm != nil && a.abm == nil:
 		return closed{}, fmt.Errorf("namespace %d has objects at its NSM host, and the ABM does not know it: %w", ns, errDisagree)
+	case a.nsm != nil && a.abm.State == abm.NamespaceRecovering:
+		return closed{}, nil // some of its objects may not have been found yet
 	case a.nsm != nil:
 		return closed{minimum: a.nsm.Epochs.Minimum}, nil
 	case ns >= a.next:

@@ -5,6 +5,7 @@ import (
 
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/nsmtest"
+	"openvstorage/alba/nsm/userfn"
 	"openvstorage/internal/format/golden"
 )
 
@@ -27,5 +28,30 @@ func TestGoldenCalls(t *testing.T) {
 		nsmtest.ErrorOf(c.Cleanup(ctx, 1, 9)),
 		nsmtest.ErrorOf(c.ForgetOSD(ctx, 3)),
 	)
-	nsmtest.CheckCalls(t, golden.CheckText(t, "testdata/calls-v1.txt", r.Text.Bytes()), nsm.Functions())
+	nsmtest.CheckCalls(t, golden.CheckText(t, "testdata/calls-v1.txt", r.Text.Bytes()), nsmtest.AtLevel(0, nsm.Functions()))
+}
+
+// The calls of many hosts: calls-v4.txt, after their level.
+func TestGoldenHostCalls(t *testing.T) {
+	r := &nsmtest.Calls{}
+	c := nsm.NewClient(r, r)
+	o := object("a", 1, "one", 1, 2, 3)
+	o.Version, o.Revision, o.Time, o.ManifestSize = 5, 6, 7, uint32(len(o.Manifest))
+	came := nsm.Namespace{Objects: 1, Size: 2, Stored: 3, Move: nsm.Move{Generation: 4, Complete: true, Changes: 5}}
+	left := nsm.Namespace{State: nsm.NamespaceMoved, Epochs: nsm.Epochs{Minimum: 1, Next: 9}, NextVersion: 8, Objects: 1, Size: 2, Stored: 3, Move: nsm.Move{Generation: 4}}
+	nsmtest.CheckTaken(t,
+		nsmtest.ErrorOf(c.Deliver(ctx, 11, []nsm.Message{{Kind: nsm.MessageLinkOSD, OSD: 3, Node: "n"}, {Kind: nsm.MessageMoveOSD, OSD: 3, Node: "m"},
+			{Kind: nsm.MessageKnowOSD, OSD: 4, Node: "m", Lost: true}, {Kind: nsm.MessageImportNamespace, Namespace: 2, Generation: 3, Host: 4},
+			{Kind: nsm.MessageCancelImport, Namespace: 2, Generation: 3, Host: 4}})),
+		nsmtest.ErrorOf(c.Apply(ctx, 1, nsm.Sequence{
+			Asserts: []nsm.Assert{{Kind: nsm.AssertFixed, Name: "a", ID: id(1), Hash: [32]byte{2}, Version: 3, Revision: 4}},
+			Puts:    []nsm.Put{{Mode: nsm.ReplaceIf, Version: 7, Object: o}}, Deletes: []string{"b"}})),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).LeaveExport(ctx, 1, 4, came)),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).TrimChanges(ctx, 1, 4, 5)),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).DropMoved(ctx, 1, 4, 9)),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).ImportPage(ctx, 1, 4, nsm.Page{After: "", Last: "a", Complete: true, Objects: []nsm.Moved{{Name: "a", Object: o}}})),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).ImportChanges(ctx, 1, 4, nsm.Changes{After: 1, Last: 3, Objects: []nsm.Moved{{Name: "b"}, {Name: "a", Object: o}}})),
+		nsmtest.ErrorOf((nsm.Moves{Client: c}).Activate(ctx, 1, 4, left)),
+	)
+	nsmtest.CheckCalls(t, golden.CheckText(t, "testdata/calls-v4.txt", r.Text.Bytes()), nsmtest.AtLevel(userfn.LevelHosts, nsm.Functions()))
 }

@@ -18,7 +18,7 @@ func Check(tx userfn.Tx) error {
 		tx: tx, values: make(map[string][]byte), spaces: make(map[uint64]*Namespace), counts: make(map[string]uint64),
 		usage: make(map[string]*Usage), totals: make(map[uint64]*Totals), live: make(map[string]bool), versions: make(map[[2]uint64]bool),
 	}
-	for _, step := range []func() error{c.objects, c.obsoletes, c.usedIDs, c.counters, c.compare} {
+	for _, step := range []func() error{c.objects, c.obsoletes, c.usedIDs, c.changes, c.counters, c.compare} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -186,6 +186,22 @@ func (c *checker) usedIDs() error {
 	})
 }
 
+// changes demands that every noted change is one that its namespace has counted.
+func (c *checker) changes() error {
+	return walk(c.tx, key(tableChange), func(k, v []byte) error {
+		if len(k) != prefixSize+16 {
+			return fmt.Errorf("key %q of a change has %d bytes", k, len(k))
+		}
+		var n Namespace
+		ok, err := load(c.tx, namespaceKey(binary.BigEndian.Uint64(k[prefixSize:])), &n)
+		if at := binary.BigEndian.Uint64(k[prefixSize+8:]); err == nil && (!ok || at == 0 || at > n.Changes) {
+			err = fmt.Errorf("key %q: change %d, its namespace counts %d", k, at, n.Changes)
+		}
+		c.values[string(k)] = v
+		return err
+	})
+}
+
 // counters notes what the counters must be, and checks the namespaces.
 func (c *checker) counters() error {
 	for k, n := range c.counts {
@@ -220,7 +236,7 @@ func (c *checker) counters() error {
 		if counted == nil {
 			counted = new(Namespace)
 		}
-		if n.Objects != counted.Objects || n.Size != counted.Size || n.Stored != counted.Stored || n.NextVersion < counted.NextVersion {
+		if n.Objects != counted.Objects || n.Size != counted.Size || n.Stored != counted.Stored || n.State.serves() && n.NextVersion < counted.NextVersion {
 			return fmt.Errorf("key %q: it has %d objects, %d bytes, %d stored, next version %d; counted are %d, %d, %d, %d", k,
 				n.Objects, n.Size, n.Stored, n.NextVersion, counted.Objects, counted.Size, counted.Stored, counted.NextVersion)
 		}

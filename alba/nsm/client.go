@@ -101,7 +101,14 @@ func (c *Client) MarkDeleted(ctx context.Context, osd uint64, keys []FragmentKey
 // all up to it were. ErrGap: some before first were not applied.
 func (c *Client) Deliver(ctx context.Context, first uint64, messages []Message) (uint64, error) {
 	var n number
-	err := c.call(ctx, nameDeliver, &deliverArg{first: first, messages: messages}, &n)
+	arg := deliverArg{first: first, messages: messages}
+	for i := range messages {
+		if messages[i].Needs() >= messageHosts {
+			err := userfn.Invoke(ctx, c.caller, nameDeliver, deliverHostsVersion, &deliverHostsArg{arg}, &n)
+			return n.v, err
+		}
+	}
+	err := c.call(ctx, nameDeliver, &arg, &n)
 	return n.v, err
 }
 

@@ -17,4 +17,8 @@ var (
 	ErrSpread            = userfn.Errorf(userfn.CodeSpread, "fragments are too few or too close together")
 	ErrGap               = userfn.Errorf(userfn.CodeGap, "a message is missing")
 	ErrInUse             = userfn.Errorf(userfn.CodeInUse, "in use")
+	ErrFull              = userfn.Errorf(userfn.CodeFull, "as many as there may be")
+	ErrMoving            = userfn.Errorf(userfn.CodeMoving, "namespace is between two hosts")
+	ErrMoved             = userfn.Errorf(userfn.CodeMoved, "namespace is on another host")
+	ErrAssert            = userfn.Errorf(userfn.CodeAssert, "an assertion does not hold")
 )

@@ -15,14 +15,26 @@ const (
 	nameDeliver     = "nsm.deliver"
 	nameCleanup     = "nsm.cleanup"
 	nameForgetOSD   = "nsm.forget-osd"
+
+	// Those of many hosts.
+	nameApply         = "nsm.apply"
+	nameExport        = "nsm.export"
+	nameTrim          = "nsm.trim-changes"
+	nameDropMoved     = "nsm.drop-moved"
+	nameImportPage    = "nsm.import-page"
+	nameImportChanges = "nsm.import-changes"
+	nameActivate      = "nsm.activate"
 )
 
 // functionVersion is the version of all functions.
 const functionVersion = 1
 
+// deliverHostsVersion is the version of nsm.deliver that takes the messages of many hosts.
+const deliverHostsVersion = 2
+
 // Functions returns the functions that an NSM host runs.
 func Functions() []userfn.Function {
-	return []userfn.Function{
+	return append([]userfn.Function{
 		userfn.Define(namePut, functionVersion, put),
 		userfn.Define(namePutMany, functionVersion, putMany),
 		userfn.Define(nameDelete, functionVersion, remove),
@@ -33,5 +45,14 @@ func Functions() []userfn.Function {
 		userfn.Define(nameDeliver, functionVersion, deliver),
 		userfn.Define(nameCleanup, functionVersion, cleanup),
 		userfn.Define(nameForgetOSD, functionVersion, forgetOSD),
-	}
+	}, userfn.From(userfn.LevelHosts,
+		userfn.Define(nameDeliver, deliverHostsVersion, deliverHosts),
+		userfn.Define(nameApply, functionVersion, applySequence),
+		userfn.Define(nameExport, functionVersion, export),
+		userfn.Define(nameTrim, functionVersion, trimChanges),
+		userfn.Define(nameDropMoved, functionVersion, dropMoved),
+		userfn.Define(nameImportPage, functionVersion, importPage),
+		userfn.Define(nameImportChanges, functionVersion, importChanges),
+		userfn.Define(nameActivate, functionVersion, activate),
+	)...)
 }

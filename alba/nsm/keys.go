@@ -18,6 +18,7 @@ const (
 	tableOSD       = 'O'
 	tableTotals    = 'S'
 	tableObsolete  = 'X'
+	tableChange    = 'J'
 )
 
 const prefix = "nsm/"
@@ -61,8 +62,9 @@ func parseUsedIDKey(b []byte) (epoch uint64, id [16]byte, err error) {
 	return binary.BigEndian.Uint64(b[prefixSize+8:]), [16]byte(b[prefixSize+16:]), nil
 }
 
-func osdKey(osd uint64) []byte    { return key(tableOSD, osd) }
-func totalsKey(osd uint64) []byte { return key(tableTotals, osd) }
+func changeKey(ns, n uint64) []byte { return key(tableChange, ns, n) }
+func osdKey(osd uint64) []byte      { return key(tableOSD, osd) }
+func totalsKey(osd uint64) []byte   { return key(tableTotals, osd) }
 
 // FragmentKey names a fragment of a namespace on an OSD. It is used once.
 type FragmentKey struct {

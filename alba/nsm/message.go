@@ -16,6 +16,13 @@ const (
 	MessageDeleteNamespace MessageKind = 2
 	MessageLinkOSD         MessageKind = 3 // it takes fragments from now on
 	MessageUnlinkOSD       MessageKind = 4 // it takes no new ones; if lost, it has none either
+
+	// Those of many hosts.
+	MessageMoveOSD MessageKind = 5 // it is on Node from now on
+	MessageKnowOSD MessageKind = 6 // it takes no fragments, but a namespace that comes has some there
+	// MessageImportNamespace: the namespace comes here in Generation, from Host (0: the disks).
+	MessageImportNamespace MessageKind = 7
+	MessageCancelImport    MessageKind = 8 // it does not come after all
 )
 
 // Message is what the ABM tells an NSM host.
@@ -25,18 +32,43 @@ type Message struct {
 	OSD       uint64
 	Node      string
 	Lost      bool
+	// Generation and Host are of version 2, as are the kinds from MessageMoveOSD on.
+	Generation uint64
+	Host       uint64
+}
+
+// messageHosts is the version of a message that has those kinds.
+const messageHosts = 2
+
+// Newest implements record.Versioned.
+func (m *Message) Newest() uint8 { return messageHosts }
+
+// Needs implements record.Versioned.
+func (m *Message) Needs() uint8 {
+	if m.Kind >= MessageMoveOSD {
+		return messageHosts
+	}
+	return 1
 }
 
 // Fields implements record.Record: Enum kind, U64 namespace, U64 OSD, String
-// node, Bool lost.
+// node, Bool lost; version 2: U64 generation, U64 host.
 func (m *Message) Fields(c *record.Codec) {
 	k := uint8(m.Kind)
-	c.Enum(&k, uint8(MessageCreateNamespace), uint8(MessageUnlinkOSD), "message kind")
+	last := MessageUnlinkOSD
+	if c.Version() >= messageHosts {
+		last = MessageCancelImport
+	}
+	c.Enum(&k, uint8(MessageCreateNamespace), uint8(last), "message kind")
 	m.Kind = MessageKind(k)
 	c.U64(&m.Namespace)
 	c.U64(&m.OSD)
 	c.String(&m.Node, MaxNode)
 	c.Bool(&m.Lost)
+	if c.Version() >= messageHosts {
+		c.U64(&m.Generation)
+		c.U64(&m.Host)
+	}
 }
 
 // deliverArg: U64 number of the first message, List of messages.
@@ -48,6 +80,20 @@ type deliverArg struct {
 func (a *deliverArg) Fields(c *record.Codec) {
 	c.U64(&a.first)
 	record.Records(c, &a.messages, MaxMessages)
+}
+
+// deliverHostsArg is deliverArg in version 2, which has messages of version 2. Version 1 of
+// the function does not read it, nor do members that do not know its level.
+type deliverHostsArg struct{ deliverArg }
+
+// Newest implements record.Versioned.
+func (a *deliverHostsArg) Newest() uint8 { return messageHosts }
+
+// Needs implements record.Versioned.
+func (a *deliverHostsArg) Needs() uint8 { return messageHosts }
+
+func deliverHosts(tx userfn.Tx, a *deliverHostsArg) (*number, error) {
+	return deliver(tx, &a.deliverArg)
 }
 
 // deliver applies the messages that were not applied before, and returns the
@@ -88,7 +134,7 @@ func apply(tx userfn.Tx, m Message) error {
 	case MessageDeleteNamespace:
 		var n Namespace
 		ok, err := load(tx, namespaceKey(m.Namespace), &n)
-		if !ok || err != nil {
+		if !ok || err != nil || n.State == NamespaceMoved { // what another host has is not ours to remove
 			return err
 		}
 		n.State = NamespaceRemoving
@@ -100,8 +146,34 @@ func apply(tx userfn.Tx, m Message) error {
 		return store(tx, osdKey(m.OSD), &osdRecord{state: OSDLinked, node: m.Node})
 	case MessageUnlinkOSD:
 		return unlinkOSD(tx, m)
+	case MessageMoveOSD, MessageKnowOSD:
+		return placeOSD(tx, m)
+	case MessageImportNamespace, MessageCancelImport:
+		return applyMove(tx, m)
 	}
 	return userfn.Stop(fmt.Sprintf("message of kind %d", m.Kind), record.ErrNewer)
+}
+
+// placeOSD says on which node an OSD is. One that is not known becomes known only to
+// MessageKnowOSD, as one that takes nothing.
+func placeOSD(tx userfn.Tx, m Message) error {
+	if m.OSD == 0 || m.Node == "" {
+		return userfn.Errorf(userfn.CodeInvalid, "OSD %d on node %q: it takes a number and a node", m.OSD, m.Node)
+	}
+	var rec osdRecord
+	known, err := load(tx, osdKey(m.OSD), &rec)
+	switch {
+	case err != nil:
+		return err
+	case m.Kind == MessageKnowOSD && known || m.Kind == MessageMoveOSD && !known:
+		return nil
+	case !known && m.Lost:
+		rec.state = OSDLost
+	case !known:
+		rec.state = OSDDraining
+	}
+	rec.node = m.Node
+	return store(tx, osdKey(m.OSD), &rec)
 }
 
 func unlinkOSD(tx userfn.Tx, m Message) error {

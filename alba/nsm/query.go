@@ -47,10 +47,7 @@ func activeNamespace(ns uint64, value []byte) (*Namespace, error) {
 	if err := decode(namespaceKey(ns), value, &rec); err != nil {
 		return nil, err
 	}
-	if rec.State != NamespaceActive {
-		return nil, userfn.Errorf(userfn.CodeNamespaceNotFound, "namespace %d: being removed", ns)
-	}
-	return &rec, nil
+	return &rec, mayRead(ns, &rec)
 }
 
 func noObject(ns uint64, name string) error {
@@ -139,20 +136,21 @@ func (c *Client) GetByID(ctx context.Context, ns uint64, id [16]byte, how userfn
 // prefix, from the one behind after ("": the first), in order of name,
 // without their manifests. A page shorter than its limit is the last.
 func (c *Client) List(ctx context.Context, ns uint64, prefix, after string, limit int, how userfn.Consistency) ([]Object, error) {
-	if _, err := c.get(ctx, ns, how); err != nil {
-		return nil, err
-	}
 	base := key(tableObject, ns)
 	first := objectKey(ns, prefix)
 	if after >= prefix && after != "" {
 		first = userfn.After(objectKey(ns, after))
 	}
 	last := userfn.PrefixEnd(objectKey(ns, prefix))
-	if bytes.Compare(first, last) >= 0 {
-		return nil, nil
+	var pairs []userfn.Pair
+	if bytes.Compare(first, last) < 0 {
+		var err error
+		if pairs, err = c.reader.Range(ctx, first, last, page(limit), how); err != nil {
+			return nil, err
+		}
 	}
-	pairs, err := c.reader.Range(ctx, first, last, page(limit), how)
-	if err != nil {
+	// Only now: what is left of a namespace that has moved is no answer.
+	if _, err := c.get(ctx, ns, how); err != nil {
 		return nil, err
 	}
 	list := make([]Object, len(pairs))
@@ -223,7 +221,9 @@ func (c *Client) scan(ctx context.Context, ns uint64, counter []byte, after stri
 			}
 		}
 		if len(pairs) < scanPage {
-			return list, "", nil
+			// An end is one only if the namespace has not moved away meanwhile.
+			_, err := c.get(ctx, ns, how)
+			return list, "", err
 		}
 		first = userfn.After(pairs[len(pairs)-1].Key)
 	}

@@ -30,8 +30,10 @@ func openSpace(tx userfn.Tx, ns uint64, removing bool) (*space, error) {
 		return nil, err
 	case !ok:
 		return nil, userfn.Errorf(userfn.CodeNamespaceNotFound, "namespace %d: not found on this NSM host", ns)
-	case s.rec.State != NamespaceActive && !removing:
-		return nil, userfn.Errorf(userfn.CodeNamespaceNotFound, "namespace %d: being removed", ns)
+	case !removing:
+		if err := mayWrite(ns, &s.rec); err != nil {
+			return nil, err
+		}
 	}
 	s.was = s.rec
 	return s, nil
@@ -107,6 +109,7 @@ func (s *space) index(o *Object) error {
 	if err := store(s.tx, objectKey(s.id, o.Name), &stored{o}); err != nil {
 		return err
 	}
+	s.note(o.Name)
 	if b := o.Bucket(); !b.Full() {
 		s.tx.Set(bucketKey(s.id, b, o.Name), empty)
 	}
@@ -151,6 +154,7 @@ func (s *space) account(o *Object, up bool) error {
 // id is not to be used again.
 func (s *space) remove(o *Object) error {
 	s.tx.Delete(objectKey(s.id, o.Name))
+	s.note(o.Name)
 	if err := s.unindex(o); err != nil {
 		return err
 	}

@@ -12,7 +12,20 @@ type NamespaceState uint8
 const (
 	NamespaceActive   NamespaceState = 1
 	NamespaceRemoving NamespaceState = 2 // no calls but Cleanup
+	// NamespaceImporting: it comes here from another host or from the disks. No calls but
+	// those of its import.
+	NamespaceImporting NamespaceState = 3
+	NamespaceCopying   NamespaceState = 4 // active; what changes is noted, as it is being moved
+	NamespaceFrozen    NamespaceState = 5 // read only, for the end of a move
+	// NamespaceMoved: Peer has it. What is left of it here is to be dropped; no fragment of it
+	// is to be deleted for that.
+	NamespaceMoved NamespaceState = 6
 )
+
+// serves reports whether a namespace may be read here.
+func (s NamespaceState) serves() bool {
+	return s == NamespaceActive || s == NamespaceCopying || s == NamespaceFrozen
+}
 
 // Epochs is the window of open gc epochs, [Minimum, Next).
 type Epochs struct{ Minimum, Next uint64 }
@@ -34,15 +47,59 @@ type Namespace struct {
 	Objects     uint64
 	Size        uint64 // bytes of objects
 	Stored      uint64 // bytes of fragments and of inline manifests
+	Move
+}
+
+// Move is what a host knows of a namespace's last move. All is zero if there was none.
+type Move struct {
+	// Generation is that of the move, as the ABM counts them. A call of another generation
+	// than the one under way is refused.
+	Generation uint64
+	Peer       uint64 // number of the host that the namespace goes to or comes from, 0: the disks
+	// Cursor is, on the host that the namespace comes to, the last name of the pages that
+	// have come; Complete says that all have.
+	Cursor   string
+	Complete bool
+	// Changes is, on the host that the namespace leaves, the number of the last change that it
+	// noted, and, on the other, of the last one that has come.
+	Changes uint64
+}
+
+// Fields implements record.Record: U64 generation, U64 peer, String cursor, Bool complete, U64
+// changes.
+func (m *Move) Fields(c *record.Codec) {
+	c.U64(&m.Generation)
+	c.U64(&m.Peer)
+	c.String(&m.Cursor, MaxName)
+	c.Bool(&m.Complete)
+	c.U64(&m.Changes)
+}
+
+// namespaceMove is the version of a namespace's record that has its move.
+const namespaceMove = 2
+
+// Newest implements record.Versioned.
+func (n *Namespace) Newest() uint8 { return namespaceMove }
+
+// Needs implements record.Versioned.
+func (n *Namespace) Needs() uint8 {
+	if n.Generation != 0 {
+		return namespaceMove
+	}
+	return 1
 }
 
 // Fields implements record.Record:
 //
 //	Enum state, Time created, U64 minimum, U64 next, U64 next version,
-//	U64 objects, U64 size, U64 stored
+//	U64 objects, U64 size, U64 stored; version 2: its move
 func (n *Namespace) Fields(c *record.Codec) {
 	s := uint8(n.State)
-	c.Enum(&s, uint8(NamespaceActive), uint8(NamespaceRemoving), "namespace state")
+	last := NamespaceRemoving
+	if c.Version() >= namespaceMove {
+		last = NamespaceMoved
+	}
+	c.Enum(&s, uint8(NamespaceActive), uint8(last), "namespace state")
 	n.State = NamespaceState(s)
 	c.Time(&n.Created)
 	n.Epochs.Fields(c)
@@ -50,6 +107,9 @@ func (n *Namespace) Fields(c *record.Codec) {
 	c.U64(&n.Objects)
 	c.U64(&n.Size)
 	c.U64(&n.Stored)
+	if c.Version() >= namespaceMove {
+		n.Move.Fields(c)
+	}
 }
 
 // OSDState says what may be done with an OSD.

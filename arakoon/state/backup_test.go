@@ -326,7 +326,7 @@ func TestNewerBackup(t *testing.T) {
 	unknown.Walk(t, "Backup of a group", map[string]unknown.Case{
 		"a later minimum reader":  read("format 2", header(format.Header{Version: 2, MinReader: 2})),
 		"an incompatible feature": read("features 0x1", header(format.Header{Version: 1, MinReader: 1, Incompatible: 1})),
-		"a level":                 read("level 4", backupOf(head(func(i *BackupInfo) { i.Level = LevelNewest + 1 }))),
+		"a level":                 read("level 5", backupOf(head(func(i *BackupInfo) { i.Level = LevelNewest + 1 }))),
 		"a kind of record":        read("kind 4", backupOf(head(same), wal.Record{Seq: 2, Kind: 4})),
 		"a flag of a record":      read("flags 0x2", backupOf(head(same), wal.Record{Seq: 2, Kind: backupBlock, Flags: 2})),
 	})

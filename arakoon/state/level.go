@@ -11,6 +11,8 @@ const (
 	LevelSteps = 2
 	// LevelZones is the level of zones that must hold everything.
 	LevelZones = 3
+	// LevelHosts is the level of ALBA over many hosts: functions of its managers, no step.
+	LevelHosts = 4
 )
 
 // knows is the newest level that whoever opens a state with these options can read.

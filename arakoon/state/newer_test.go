@@ -91,7 +91,7 @@ func TestNewerValues(t *testing.T) {
 	unknown.Walk(t, "State of a group", map[string]unknown.Case{
 		"a later version": value("format 4", with(m, 0, 4)), "an incompatible feature": value("features 0x1", with(m, 2, 1)),
 		"a flag": value("flags 0x2", with(m, 52, 2)), "a field behind the generation": value("behind its fields", append(bytes.Clone(m), 0)),
-		"a level": value("level 4", with(level2, len(level2)-8, LevelNewest+1)), "a later version of a lease": lease("format 0x2", with(held, 0, 2)),
+		"a level": value("level 5", with(level2, len(level2)-8, LevelNewest+1)), "a later version of a lease": lease("format 0x2", with(held, 0, 2)),
 		"a later requirement of zones": zones("format 2", with(required, 0, 2)), "a flag of a requirement of zones": zones("flags 0x2", with(required, 2, 2)),
 		"a field of a requirement of zones": zones("behind its fields", append(bytes.Clone(required), 0)),
 		"a field of a lease":                lease("45 bytes", append(bytes.Clone(held), 0)),

@@ -5,4 +5,4 @@ package state
 // LevelNewest is one more than that of this release: the build tag ovsnext makes a program
 // that stands for the next release in tests of rolling upgrades. Nothing is gated by the
 // level itself.
-const LevelNewest = LevelZones + 1
+const LevelNewest = LevelHosts + 1

@@ -72,3 +72,14 @@ func CheckCalls(t testing.TB, text []byte, functions []userfn.Function) {
 		t.Errorf("%d calls of %d functions", len(args), len(functions))
 	}
 }
+
+// AtLevel returns those functions that may be proposed from a level of the group on and not
+// before; 0: from the first.
+func AtLevel(level uint32, functions []userfn.Function) (list []userfn.Function) {
+	for _, f := range functions {
+		if f.Level == level {
+			list = append(list, f)
+		}
+	}
+	return list
+}

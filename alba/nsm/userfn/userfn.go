@@ -97,6 +97,9 @@ const (
 	CodeNoHost            Code = 15 // there is no NSM host that takes namespaces
 	CodeLease             Code = 16 // another holds the lease
 	CodeFull              Code = 17 // a bound on how many there may be is reached
+	CodeMoving            Code = 18 // the namespace is between two hosts: try again soon
+	CodeMoved             Code = 19 // the namespace is on another host: ask the ABM where
+	CodeAssert            Code = 20 // an assertion of a sequence does not hold
 )
 
 // Error is the error of a user function: a code to match with errors.Is and a
@@ -183,6 +186,18 @@ func Define[A, R any, PA encodable[A], PR encodable[R]](name string, version uin
 		}
 		return nil
 	}}
+}
+
+// LevelHosts is the level of the functions of ALBA over many hosts: state.LevelHosts.
+const LevelHosts = 4
+
+// From has functions be proposed from a level of the group on, and not before. It changes
+// and returns list.
+func From(level uint32, list ...Function) []Function {
+	for i := range list {
+		list[i].Level = level
+	}
+	return list
 }
 
 // Invoke calls a function made with Define and fills result.
