@@ -167,7 +167,11 @@ func (b *syncBuffer) String() string {
 func TestDefaultExportIsTheOnlyVisibleOne(t *testing.T) {
 	exports := nbdtest.Exports{"a/1": nbdtest.NewMemory(testSize), "b/1": nbdtest.NewMemory(testSize)}
 	s := serveTLS(t, exports, nbd.TLSRequired, nbd.Limits{}, func(o *nbd.TLS, _ *nbdtest.CA) { o.Authorize = team })
-	if _, err := s.open("", "a"); err != nil {
+	c, err := s.open("", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Flush(); err != nil { // it is listed from its first request on, at the latest
 		t.Error(err)
 	}
 	if got := s.Connections(); len(got) != 1 || got[0].Export != "a/1" {

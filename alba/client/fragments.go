@@ -86,10 +86,9 @@ func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares)
 			break
 		}
 		errs = append(errs, err)
-		failed := number
 		number = policy.None
 		if !w.given() {
-			number = spare.take(failed)
+			number = spare.take(i)
 		}
 	}
 	if number != policy.None {
@@ -285,45 +284,36 @@ func (w *chunkWrite) settle(c *manifest.Chunk) {
 	}
 }
 
-// spares are disks that may take a fragment whose own disk has failed.
+// spares finds other disks for fragments whose own disk has failed.
 type spares struct {
-	most  int               // fragments of a chunk on one node
-	nodes map[uint64]string // of all disks
+	policy policy.Policy
 
-	mu      sync.Mutex
-	perNode map[string]int // fragments of the chunk
-	disks   []uint64
+	mu     sync.Mutex
+	disks  []policy.Disk // those that have failed are Failing
+	places []uint64      // of the fragments; policy.None: on none any more
 }
 
-// newSpares finds disks besides those of places.
+// newSpares is for a chunk whose fragments are on their way to places.
 func newSpares(p policy.Policy, disks []policy.Disk, places []uint64) *spares {
-	s := &spares{most: int(p.X), nodes: make(map[uint64]string, len(disks)), perNode: make(map[string]int)}
-	for _, d := range disks {
-		s.nodes[d.OSD] = d.Node
-		switch {
-		case slices.Contains(places, d.OSD):
-			s.perNode[d.Node]++
-		case d.Usable():
-			s.disks = append(s.disks, d.OSD)
-		}
-	}
-	return s
+	return &spares{policy: p, disks: disks, places: slices.Clone(places)}
 }
 
-// take returns a disk for the fragment of a disk that has failed, or policy.None if no disk
-// keeps the policy: no node gets more than x. The failed disk makes room on its own node.
-func (s *spares) take(failed uint64) uint64 {
+// take returns another disk for fragment i, whose disk has failed, or policy.None if no disk
+// keeps the policy. The failed disk gets nothing more of the chunk, and makes room on its own
+// node and in its zone.
+func (s *spares) take(i int) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.perNode[s.nodes[failed]]--
-	for i, n := range s.disks {
-		if node := s.nodes[n]; s.perNode[node] < s.most {
-			s.perNode[node]++
-			s.disks = slices.Delete(s.disks, i, i+1)
-			return n
+	if s.places[i] != policy.None {
+		s.disks = slices.Clone(s.disks) // other chunks have them too
+		for j := range s.disks {
+			if s.disks[j].OSD == s.places[i] {
+				s.disks[j].Failing = true
+			}
 		}
 	}
-	return policy.None
+	s.places[i] = policy.PlaceOne(s.policy, s.disks, s.places, i, chance.Chance{})
+	return s.places[i]
 }
 
 // enterLate waits in the background for fragments that were not durable at the commit,

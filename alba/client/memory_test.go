@@ -109,7 +109,7 @@ func TestSparesKeepThePolicy(t *testing.T) {
 				continue
 			}
 			failed := places[i]
-			places[i] = s.take(failed)
+			places[i] = s.take(i)
 			seen, perNode := make(map[uint64]bool), make(map[string]int)
 			for _, n := range places {
 				if n == policy.None {
@@ -130,6 +130,31 @@ func TestSparesKeepThePolicy(t *testing.T) {
 	}
 }
 
+// A spare disk keeps what is wished for zones where it can: the zone of the disk that failed
+// before one that would have more than m, and that before none.
+func TestSpareInItsZone(t *testing.T) {
+	var disks []policy.Disk
+	for i := range 5 {
+		disks = append(disks, policy.Disk{OSD: uint64(1 + i), Node: fmt.Sprint("node", i), Zone: fmt.Sprint("zone", i%3), Capacity: 1 << 30})
+	}
+	for range 20 {
+		s := newSpares(policy.Policy{K: 2, M: 1, C: 2, X: 1}, disks, []uint64{1, 2, 3})
+		for i, want := range []uint64{4, 5} {
+			if n := s.take(i); n != want {
+				t.Fatalf("fragment %d goes to disk %d, not %d", i, n, want)
+			}
+		}
+		if n := s.take(2); n != policy.None {
+			t.Fatalf("disk %d is taken though all have failed", n)
+		}
+	}
+	s := newSpares(policy.Policy{K: 2, M: 1, C: 2, X: 1}, disks, []uint64{1, 2, 3})
+	s.take(2) // of the lone disk of its zone
+	if s.places[2] == policy.None {
+		t.Error("no spare is taken, as its zone would have more than m")
+	}
+}
+
 // All disks on one node, as many fragments as the node may have: the disk that fails
 // makes room for another.
 func TestSpareOnTheOnlyNode(t *testing.T) {
@@ -138,10 +163,10 @@ func TestSpareOnTheOnlyNode(t *testing.T) {
 		disks = append(disks, policy.Disk{OSD: uint64(1 + i), Node: "node", Capacity: 1 << 30})
 	}
 	s := newSpares(policy.Policy{K: 2, M: 1, C: 2, X: 3}, disks, []uint64{1, 2, 3})
-	if n := s.take(2); n != 4 {
+	if n := s.take(1); n != 4 {
 		t.Errorf("the spare disk is %d", n)
 	}
-	if n := s.take(1); n != policy.None {
+	if n := s.take(0); n != policy.None {
 		t.Errorf("another spare disk is %d", n)
 	}
 }

@@ -107,6 +107,7 @@ func (s *asdSet) refresh(ctx context.Context) error {
 		}
 		d := s.fleet.Add(o.Number, uuid.UUID(o.LongID), o.Node, string(o.Endpoint))
 		d.SetLeaving(o.State == abm.OSDDraining)
+		d.SetZone(o.Zone)
 		if d.Attached() != nil {
 			missing = append(missing, d)
 		}

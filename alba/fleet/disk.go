@@ -29,7 +29,8 @@ type Disk struct {
 	Place  string // where it should be, for people: its directory or address
 
 	fleet *Fleet
-	load  atomic.Int32 // requests under way
+	zone  atomic.Pointer[string] // nil: none was told
+	load  atomic.Int32           // requests under way
 
 	counts   counts
 	attached attachment
@@ -70,6 +71,23 @@ func (d *Disk) Follow(turn func() bool) { d.attached.follow(turn) }
 // SetLeaving says whether the disk is on its way out: it is read, and gets no
 // new fragments.
 func (d *Disk) SetLeaving(leaving bool) { d.record.setLeaving(leaving) }
+
+// SetZone says in which zone the disk's node is: what may fail together with it. Placement
+// spreads fragments over zones, and readers ask near ones first. "", which a new disk has, is
+// a zone like others.
+func (d *Disk) SetZone(zone string) {
+	if d.Zone() != zone {
+		d.zone.Store(&zone)
+	}
+}
+
+// Zone returns what SetZone said last.
+func (d *Disk) Zone() string {
+	if z := d.zone.Load(); z != nil {
+		return *z
+	}
+	return ""
+}
 
 // Missing returns why the disk cannot be reached, nil if it can. A disk that does not
 // answer cannot.
@@ -198,7 +216,7 @@ func (d *Disk) placement() policy.Disk {
 	there := d.attached.there() // before the record: an attachment renews that first
 	u, takes := d.record.takes()
 	return policy.Disk{
-		OSD: d.Number, Node: d.Node, Used: u.Used, Capacity: u.Capacity, Load: uint32(max(d.load.Load(), 0)),
+		OSD: d.Number, Node: d.Node, Zone: d.Zone(), Used: u.Used, Capacity: u.Capacity, Load: uint32(max(d.load.Load(), 0)),
 		Failing: !takes || silent || !there,
 	}
 }

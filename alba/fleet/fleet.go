@@ -83,6 +83,7 @@ func (f *Fleet) Move(d *Disk, place string) *Disk {
 	moved := f.disk(d.Number, d.UUID, d.Node, place)
 	moved.attached.inherit(&d.attached)
 	moved.record.setLeaving(d.record.isLeaving())
+	moved.SetZone(d.Zone())
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.disks[d.Number] = moved

@@ -129,6 +129,22 @@ func TestNotItsFault(t *testing.T) {
 	}
 }
 
+// A disk's zone is what was said last, also once it has moved to another place.
+func TestZone(t *testing.T) {
+	f, d, _, _, _ := newDisk(t)
+	if d.Zone() != "" || f.Disks()[0].Zone != "" {
+		t.Errorf("a new disk is in zone %q", d.Zone())
+	}
+	d.SetZone("a")
+	d.SetZone("b")
+	if d.Zone() != "b" || f.Disks()[0].Zone != "b" {
+		t.Errorf("zone %q, to placement %q", d.Zone(), f.Disks()[0].Zone)
+	}
+	if moved := f.Move(d, "asd/8"); moved.Zone() != "b" {
+		t.Errorf("moved to zone %q", moved.Zone())
+	}
+}
+
 // Patience follows what reads take, within its bounds.
 func TestPatience(t *testing.T) {
 	_, d, _, _, _ := newDisk(t)

@@ -6,22 +6,12 @@ import (
 	"openvstorage/alba/policy"
 )
 
-// nobody is the disk of a fragment that has none and is to get none. No disk has this number.
-const nobody = ^uint64(0)
-
 // place returns a disk for fragment i of a chunk, policy.None if none may take it. have says
 // where the fragments are now, as the manifest has it. A fragment that is still to be moved
 // counts where it is now. So no disk gets two fragments of a chunk and no node more than
 // the policy's x, wherever the repair of the chunk stops.
 func place(p policy.Policy, disks []policy.Disk, have []uint64, i int, rng policy.Rand) uint64 {
-	others := slices.Clone(have)
-	for j, osd := range others {
-		if osd == policy.None {
-			others[j] = nobody
-		}
-	}
-	others[i] = policy.None
-	return policy.Place(p, disks, others, rng)[i]
+	return policy.PlaceOne(p, disks, have, i, rng)
 }
 
 // urgentFirst sorts fragments that are to be made again: those that nobody can

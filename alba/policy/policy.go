@@ -115,3 +115,22 @@ func ForDisks(n int) []Policy {
 		return []Policy{Default, {1, 1, 1, 2}}
 	}
 }
+
+// Better returns the policy of a list under which an object should be stored anew, whose
+// policy is another: the first one that the list prefers to it and that the disks can keep
+// with all its fragments. A policy that is not in the list any more is worse than all that
+// are. better is false if the object should stay as it is.
+//
+// An object is never made narrow on account of it, and whatever disks come and go, what is
+// better does not become worse again: objects cannot go back and forth.
+func Better(list []Policy, is Policy, disks []Disk) (index int, better bool) {
+	for i, p := range list {
+		if p == is {
+			return 0, false
+		}
+		if _, width, ok := Choose(list[i:i+1], disks); ok && width == p.Width() {
+			return i, true
+		}
+	}
+	return 0, false
+}

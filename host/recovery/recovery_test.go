@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -203,8 +204,14 @@ func TestCutShort(t *testing.T) {
 					done(t, image)
 					continue
 				}
+				time.Sleep(time.Minute)
 				recovers(t, image)
 				done(t, image)
+				now, e := readDecision(image, dir)
+				must(t, e)
+				if d != nil && (!now.Began.Equal(d.Began) || !reflect.DeepEqual(now.Groups, d.Groups)) {
+					t.Errorf("decided: %+v; after it was taken up again: %+v", d, now)
+				}
 			}
 		}
 		if unfinished < 5 {

@@ -25,10 +25,16 @@ const openTime = time.Minute
 func (r *Recovery) Run(ctx context.Context) error {
 	p := &r.plan
 	d := &decision{Version: decisionVersion, Life: p.Life, Began: time.Now().UTC(), Groups: p.Groups, GivenUp: p.GivenUp}
-	if !p.Resumes { // step 1
-		if err := d.write(r.o.FS, r.o.Dir); err != nil {
-			return fmt.Errorf("record of the decision: %w", err)
+	if p.Resumes { // the record stays as it was made: by now the groups are not as they were before
+		was, err := readDecision(r.o.FS, r.o.Dir)
+		if err != nil {
+			return err
 		}
+		if was != nil {
+			d = was
+		}
+	} else if err := d.write(r.o.FS, r.o.Dir); err != nil { // step 1
+		return fmt.Errorf("record of the decision: %w", err)
 	}
 	err := r.dir.Change(func(rec *datadir.Record) { // step 2
 		rec.Life = max(rec.Life, p.Life)
