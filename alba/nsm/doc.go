@@ -26,8 +26,12 @@
 // closed epoch that no object names is garbage. A repair also names the revision
 // that it read, and is refused if the fragments were changed meanwhile.
 //
+// A namespace can move to another NSM host while it is used, or come to one from the disks when
+// its host was lost: see move.go. Several objects are put and deleted together by a sequence
+// with assertions. These functions have level 4 (userfn.LevelHosts).
+//
 // Keys, numbers big-endian so that they sort. Values are records of package
-// record, version 1:
+// record, version 1; of a namespace that has moved version 2:
 //
 //	nsm/H                              host: number of the last message applied
 //	nsm/N ns8                          namespace: state, epochs, next version, totals
@@ -43,6 +47,8 @@
 //	nsm/S osd8                         fragments and bytes on the OSD, and those to delete
 //	nsm/X osd8 ns8 id16 chunk4 fragment2 version4
 //	                                   fragment to delete: length
+//	nsm/J ns8 change8                  name of an object that has changed while the
+//	                                   namespace is being copied (bare)
 //
 // A counter of nothing has no key. So an object at full width takes two keys of its
 // own, and shares the counters with all others. The counters say whether any object
