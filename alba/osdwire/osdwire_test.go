@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,16 +29,22 @@ type rig struct {
 	at     net.Addr
 	server *Server
 	wire   *wire.Server
-	osds   map[uuid.UUID]osd.OSD
+	osds   sync.Map // of osd.OSD by uuid.UUID: requests look while a test takes one out
 }
 
 func newRig(t testing.TB, network string, change func(*ServerOptions), osds ...osd.OSD) *rig {
 	t.Helper()
-	r := &rig{t: t, osds: map[uuid.UUID]osd.OSD{}}
+	r := &rig{t: t}
 	for _, o := range osds {
-		r.osds[o.ID()] = o
+		r.osds.Store(o.ID(), o)
 	}
-	opt := ServerOptions{Open: func(id uuid.UUID) (osd.OSD, bool) { o, ok := r.osds[id]; return o, ok }}
+	opt := ServerOptions{Open: func(id uuid.UUID) (osd.OSD, bool) {
+		o, ok := r.osds.Load(id)
+		if !ok {
+			return nil, false
+		}
+		return o.(osd.OSD), true
+	}}
 	if change != nil {
 		change(&opt)
 	}
@@ -171,7 +178,7 @@ func TestAnotherOSD(t *testing.T) {
 	if _, err := o.Stat(t.Context(), [][]byte{[]byte("a")}); err != nil {
 		t.Error(err)
 	}
-	delete(r.osds, one.ID())
+	r.osds.Delete(one.ID())
 	if _, err := o.Stat(t.Context(), [][]byte{[]byte("a")}); !errors.Is(err, osd.ErrClosed) {
 		t.Errorf("a disk that was taken out answers %v", err)
 	}
@@ -264,13 +271,16 @@ func TestHeldIsBounded(t *testing.T) {
 				d.release()
 			}
 		}
-		if h.room != 40 {
-			t.Errorf("%d bytes are left, of 40", h.room)
+		check := func(room int64, held int) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			if h.room != room || len(h.by) != held {
+				t.Errorf("%d bytes are left and %d things held, not %d and %d", h.room, len(h.by), room, held)
+			}
 		}
+		check(40, 1)
 		time.Sleep(holdTime + time.Second)
-		if h.room != 100 || len(h.by) != 0 {
-			t.Errorf("%d bytes are left of 100, %d things are held", h.room, len(h.by))
-		}
+		check(100, 0)
 	})
 }
 
