@@ -110,9 +110,14 @@ func (c *cluster) require(n *Node, zones int, asserted bool) {
 	if err := n.RaiseLevel(c.t.Context(), state.LevelZones, true); err != nil {
 		c.t.Fatal(err)
 	}
-	if _, err := n.RequireZones(c.t.Context(), zones, asserted); err != nil {
-		c.t.Fatal(err)
-	}
+	// A member that was only just added has not been heard from yet: it is asked again.
+	c.until("zones that can be required", func() bool {
+		_, err := n.RequireZones(c.t.Context(), zones, asserted)
+		if err != nil && !errors.Is(err, ErrMembers) {
+			c.t.Fatal(err)
+		}
+		return err == nil
+	})
 }
 
 // blocked begins a write that must not come to anything, and checks that it does not.
