@@ -87,6 +87,9 @@ func TestOlderMembersAreNotAskedForTheNew(t *testing.T) {
 			m.shut()
 			m.start()
 			g.works(t)
+			for g.master(t) != m {
+				g.transfer(m)
+			}
 			for range 20 {
 				if c.write(newer) != 0 {
 					t.Fatal("a function is called that not all members know")
