@@ -92,12 +92,17 @@ func (a *spaces) lost(s *space, err error) bool {
 	if !errors.Is(err, nsm.ErrNamespaceNotFound) {
 		return false
 	}
+	a.drop(s)
+	return true
+}
+
+// drop forgets s, unless another one is known under its name already.
+func (a *spaces) drop(s *space) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.known[s.name] == s {
 		delete(a.known, s.name)
 	}
-	return true
 }
 
 // currentEpoch returns the gc epoch to upload under.
