@@ -306,9 +306,9 @@ func (m *Maintenance) Repair(ctx context.Context) error {
 	return err
 }
 
-// Survey does all that there is to do now, one namespace after the other: it carries
-// messages to the NSM hosts, cleans up, deletes, and repairs what is below full width or
-// on disks that are lost or to be left.
+// Survey does all that there is to do now: it carries messages to the NSM hosts, cleans up,
+// repairs what is below full width or on disks that are lost or to be left, and deletes. Of
+// the objects of all namespaces it repairs those first that outlive the fewest deaths.
 func (m *Maintenance) Survey(ctx context.Context) error {
 	m.repairs.begin()
 	defer m.repairs.end()
@@ -325,7 +325,7 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 	for _, h := range hosts {
 		host, err := m.host(h.Number)
 		if err == nil {
-			err = m.surveyHost(ctx, h.Number, host, found)
+			err = m.tidy(ctx, h.Number, host)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("NSM host %d: %w", h.Number, err))
@@ -334,7 +334,12 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	errs = append(errs, m.repairs.all(ctx, hosts, found))
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	m.surveyed.Store(found)
+	errs = append(errs, m.deletion.all(ctx))
 	return errors.Join(append(errs, m.disks.retire(ctx, hosts))...)
 }
 
@@ -391,23 +396,17 @@ type survey struct {
 	tally         // objects that stay so, or on disks that are to be left
 }
 
-// surveyHost does all that there is to do on a host. What fails does not keep the rest
-// from being done.
-func (m *Maintenance) surveyHost(ctx context.Context, number uint64, host *nsm.Client, sum *survey) error {
+// tidy carries what a host must learn, and takes the objects out of its namespaces that
+// were deleted. What fails does not keep the rest from being done.
+func (m *Maintenance) tidy(ctx context.Context, number uint64, host *nsm.Client) error {
 	errs := []error{m.abm.Carry(ctx, number, host)}
-	spaces, err := m.spaces(ctx, host)
-	errs = append(errs, err)
-	for _, ns := range spaces {
+	errs = append(errs, eachSpace(ctx, host, func(ns nsm.NamespaceInfo) error {
 		if ns.State == nsm.NamespaceRemoving {
 			errs = append(errs, cleanup(ctx, host, ns.Number))
-			continue
 		}
-		errs = append(errs, m.repairs.space(ctx, host, ns.Number, sum))
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-	return errors.Join(append(errs, m.deletion.listed(ctx, host))...)
+		return ctx.Err()
+	}))
+	return errors.Join(errs...)
 }
 
 // cleanup takes all objects out of a namespace that was deleted.

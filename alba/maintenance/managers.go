@@ -45,45 +45,63 @@ func (g managers) hostOf(ctx context.Context, ns uint64) (*nsm.Client, error) {
 	return nil, nil
 }
 
-// spaces returns all namespaces of a host.
-func (g managers) spaces(ctx context.Context, host *nsm.Client) ([]nsm.NamespaceInfo, error) {
-	var all []nsm.NamespaceInfo
+// eachSpace runs fn on every namespace of a host, until fn fails. It keeps one page of them in
+// memory.
+func eachSpace(ctx context.Context, host *nsm.Client, fn func(ns nsm.NamespaceInfo) error) error {
 	for after := uint64(0); ; {
-		page, err := host.Namespaces(ctx, after, nsm.MaxKeys, userfn.Consistent)
+		page, err := host.Namespaces(ctx, after, nsm.MaxPage, userfn.Consistent)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		all = append(all, page...)
-		if len(page) < nsm.MaxKeys {
-			return all, nil
+		for _, ns := range page {
+			if err := fn(ns); err != nil {
+				return err
+			}
+		}
+		if len(page) < nsm.MaxPage {
+			return nil
 		}
 		after = page[len(page)-1].Number
 	}
 }
 
 // each runs fn on every active namespace of every host. A namespace or a host that
-// fails does not keep fn from the others.
+// fails does not keep fn from the others, unless it is for errRiskier. Of the errors it
+// returns the first errorsMax.
 func (g managers) each(ctx context.Context, hosts []abm.Host, fn func(host *nsm.Client, ns nsm.NamespaceInfo) error) error {
+	const errorsMax = 10
 	var errs []error
+	add := func(err error) {
+		if err != nil && len(errs) < errorsMax {
+			errs = append(errs, err)
+		}
+	}
 	for _, h := range hosts {
 		host, err := g.host(h.Number)
 		if err != nil {
-			errs = append(errs, err)
+			add(err)
 			continue
 		}
-		spaces, err := g.spaces(ctx, host)
-		errs = append(errs, err)
-		for _, ns := range spaces {
+		err = eachSpace(ctx, host, func(ns nsm.NamespaceInfo) error {
 			if ns.State != nsm.NamespaceActive {
-				continue
+				return nil
 			}
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err := fn(host, ns); err != nil && !errors.Is(err, nsm.ErrNamespaceNotFound) {
-				errs = append(errs, fmt.Errorf("namespace %d: %w", ns.Number, err))
+			err := fn(host, ns)
+			if errors.Is(err, errRiskier) {
+				return err
 			}
+			if err != nil && !errors.Is(err, nsm.ErrNamespaceNotFound) {
+				add(fmt.Errorf("namespace %d: %w", ns.Number, err))
+			}
+			return nil
+		})
+		if ctx.Err() != nil || errors.Is(err, errRiskier) {
+			return err
 		}
+		add(err)
 	}
 	return errors.Join(errs...)
 }
