@@ -39,6 +39,12 @@ type Options struct {
 	Retry        time.Duration // before a repair that failed is tried again, twice as long with each failure; default 1 s, negative: at once
 	RetryMax     time.Duration // at most; default 5 min
 
+	// Agent is the name under which this process shares the repair with others, over the work
+	// queue of the ABM, whose group must be at level 4. No other process has the name, nor
+	// had. "": it is alone, and repairs without the queue.
+	Agent string
+	Lease time.Duration // after which an agent's work is taken over if it shows no life; the same for all agents; default 30 s
+
 	// ScrubKept returns what ScrubKeep was given last, nil if nothing; ScrubKeep keeps
 	// it over a restart. Default: nothing is kept.
 	ScrubKept func() ([]byte, error)
@@ -139,7 +145,7 @@ func New(opt Options) *Maintenance {
 	}
 	m.repairs = repairer{
 		managers: m.managers, opt: &m.opt, disks: &m.disks, pending: m.pending, tried: &m.tried, report: m.report, meanwhile: m.meanwhile,
-		fruitless: make(map[listing]fruitless),
+		fruitless: make(map[listing]fruitless), team: newTogether(&m.opt),
 	}
 	m.deletion = deletion{managers: m.managers, fleet: opt.Fleet, mayDelete: opt.MayDelete}
 	m.collector = collector{managers: m.managers, opt: &m.opt, closed: make(map[uint64]closed)}
@@ -248,6 +254,7 @@ func (m *Maintenance) run(ctx context.Context) {
 		due = m.woken.Swap(false) || due
 		m.disks.refresh(ctx)
 		m.tried.try(ctx, "repair reported fragments", m.Repair)
+		m.tried.try(ctx, "help others with the repair", m.Help)
 		if due || m.disks.changed() || time.Since(surveyed) >= m.opt.Survey {
 			due, surveyed = false, time.Now()
 			m.tried.try(ctx, "survey", m.Survey)
@@ -341,6 +348,18 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 	m.surveyed.Store(found)
 	errs = append(errs, m.deletion.all(ctx))
 	return errors.Join(append(errs, m.disks.retire(ctx, hosts))...)
+}
+
+// Help does pieces of the repair that another agent has planned, until none is free. An agent
+// that is alone has nothing to do.
+func (m *Maintenance) Help(ctx context.Context) error {
+	if m.repairs.team == nil {
+		return nil
+	}
+	m.repairs.begin()
+	defer m.repairs.end()
+	var sum survey
+	return m.repairs.help(ctx, &sum)
 }
 
 // FindAbsent looks for fragments that an object names and that their disk, which is

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"openvstorage/alba/abm"
+	"openvstorage/alba/maintenance/share"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/userfn"
 )
@@ -66,8 +67,8 @@ func eachSpace(ctx context.Context, host *nsm.Client, fn func(ns nsm.NamespaceIn
 }
 
 // each runs fn on every active namespace of every host. A namespace or a host that
-// fails does not keep fn from the others, unless it is for errRiskier. Of the errors it
-// returns the first errorsMax.
+// fails does not keep fn from the others, unless the error is one of those that end a way
+// through all objects (ends). Of the errors it returns the first errorsMax.
 func (g managers) each(ctx context.Context, hosts []abm.Host, fn func(host *nsm.Client, ns nsm.NamespaceInfo) error) error {
 	const errorsMax = 10
 	var errs []error
@@ -90,7 +91,7 @@ func (g managers) each(ctx context.Context, hosts []abm.Host, fn func(host *nsm.
 				return ctx.Err()
 			}
 			err := fn(host, ns)
-			if errors.Is(err, errRiskier) {
+			if ends(err) {
 				return err
 			}
 			if err != nil && !errors.Is(err, nsm.ErrNamespaceNotFound) {
@@ -98,12 +99,22 @@ func (g managers) each(ctx context.Context, hosts []abm.Host, fn func(host *nsm.
 			}
 			return nil
 		})
-		if ctx.Err() != nil || errors.Is(err, errRiskier) {
-			return err
+		if ctx.Err() != nil || ends(err) {
+			return errors.Join(append(errs, err)...)
 		}
 		add(err)
 	}
 	return errors.Join(errs...)
+}
+
+// ends reports whether an error ends a way through all objects.
+func ends(err error) bool {
+	for _, e := range []error{errRiskier, errFound, errOthers, share.ErrLost} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // namespace returns the ABM's record of a namespace, if the ABM has one, and the

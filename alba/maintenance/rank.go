@@ -11,9 +11,10 @@ import (
 // those whose turn it is. There are as many passes as there are kinds of safety among the
 // objects to be repaired, which the widest policy bounds, and memory for two of them.
 type passes struct {
-	turn policy.Safety // of this pass: what is as safe as that, or less, is repaired now
-	next policy.Safety // the least that was put off in this pass
-	more bool          // something was put off
+	done *policy.Safety // what is as safe as that, or less, had its turn; nil: nothing had
+	turn policy.Safety  // of this pass: what is as safe as that, or less, is repaired now
+	next policy.Safety  // the least that was put off in this pass
+	more bool           // something was put off
 }
 
 // firstPass repairs what the next death may destroy.
@@ -28,8 +29,12 @@ func sooner(a, b policy.Safety) bool {
 	return a.Less(b)
 }
 
-// now reports whether it is an object's turn. If not, a later pass has it.
+// now reports whether it is an object's turn. If not, it had its turn, or a later pass has it.
+// What came into danger behind an earlier pass waits for the next survey.
 func (p *passes) now(s policy.Safety) bool {
+	if p.done != nil && !sooner(*p.done, s) {
+		return false
+	}
 	if !sooner(p.turn, s) {
 		return true
 	}
@@ -44,7 +49,7 @@ func (p *passes) advance() bool {
 	if !p.more {
 		return false
 	}
-	*p = passes{turn: p.next}
+	*p = passes{done: new(p.turn), turn: p.next}
 	return true
 }
 

@@ -21,15 +21,13 @@ func TestPassesGoByRank(t *testing.T) {
 			}
 			kinds[objects[i]] = true
 		}
-		done := make([]bool, len(objects))
 		var repaired []policy.Safety
 		passed := 0
 		p := firstPass()
 		for more := true; more; more = p.advance() {
 			passed++
-			for i, s := range objects {
-				if !done[i] && p.now(s) {
-					done[i] = true
+			for _, s := range objects {
+				if p.now(s) {
 					repaired = append(repaired, s)
 				}
 			}

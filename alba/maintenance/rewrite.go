@@ -163,6 +163,12 @@ func (w *rewrite) commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// An agent that has lost its piece commits nothing. What it wrote is garbage.
+	if w.by.holds != nil {
+		if err := w.by.holds(); err != nil {
+			return err
+		}
+	}
 	revision, err := w.host.Update(ctx, w.ns, nsm.Update{
 		Name: w.o.Name, ID: w.o.ID, Revision: w.o.Revision, Epoch: w.epoch, Changes: w.changes, Manifest: encoded,
 	})

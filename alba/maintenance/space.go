@@ -65,6 +65,8 @@ type order struct {
 	risk    string                // of the disks when the passes began
 	seen    map[listing]*lookedAt // listings of which the disks did not allow all; up to fruitlessMax
 	leaving []uint64              // disks whose fragments must be elsewhere, in order
+	put     func(ctx context.Context, p *piece) error
+	ended   error // why the passes ended before their end
 }
 
 // lookedAt is a listing of which the disks did not allow all, over the passes of a survey.
@@ -86,28 +88,35 @@ const restarts = 10
 // come first, whatever their namespace. If something fails, the rest is repaired all the
 // same. The turn is the caller's.
 func (r *repairer) all(ctx context.Context, hosts []abm.Host, sum *survey) error {
+	if r.team != nil {
+		return r.shared(ctx, hosts, sum)
+	}
+	return r.passes(ctx, hosts, sum, nil)
+}
+
+// passes goes through all objects that are to be repaired, in order of their safety. It gives
+// put pieces of them, and repairs them itself if put is nil. An error of put ends it.
+func (r *repairer) passes(ctx context.Context, hosts []abm.Host, sum *survey, put func(ctx context.Context, p *piece) error) error {
 	var errs []error
 	for range restarts {
 		*sum, errs = survey{}, nil
 		o := order{
-			passes: firstPass(), rank: ranker{fleet: r.opt.Fleet}, risk: r.disks.risk(),
+			passes: firstPass(), rank: ranker{fleet: r.opt.Fleet}, risk: r.disks.risk(), put: put,
 			seen: make(map[listing]*lookedAt), leaving: r.disks.leaving(),
 		}
-		again := false
-		for more := true; more && !again; more = o.advance() {
+		for more := true; more && o.ended == nil; more = o.advance() {
 			errs = append(errs, r.each(ctx, hosts, func(host *nsm.Client, ns nsm.NamespaceInfo) error {
-				err := r.space(ctx, host, ns.Number, &o, sum)
-				if errors.Is(err, errRiskier) {
-					again = true
-				}
-				return err
+				return r.space(ctx, host, ns.Number, &o, sum)
 			}))
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return errors.Join(append(errs, ctx.Err())...)
 			}
 		}
-		if !again {
+		switch {
+		case o.ended == nil:
 			r.remember(&o)
+			return errors.Join(errs...)
+		case !errors.Is(o.ended, errRiskier):
 			return errors.Join(errs...)
 		}
 	}
@@ -153,7 +162,7 @@ func (r *repairer) space(ctx context.Context, host *nsm.Client, ns uint64, o *or
 		if l.disk == 0 {
 			sum.narrow += t.all()
 		}
-		if errors.Is(err, errRiskier) || ctx.Err() != nil {
+		if o.ended != nil || ctx.Err() != nil {
 			return err
 		}
 		errs = append(errs, ignoreGone(err))
@@ -198,6 +207,7 @@ func (r *repairer) listing(ctx context.Context, host *nsm.Client, l listing, o *
 	}
 	seen := make(map[string]bool) // fingerprints of the disks when they did not allow something
 	defer func() { o.looked(l, t, seen, r.opt.Now().Sub(begin)) }()
+	pieces := cutter{piece: piece{listing: l, turn: o.turn}, put: func(p *piece) error { return o.end(o.put(ctx, p)) }}
 	for after := ""; ; {
 		var page []*nsm.Object
 		page, after, err = l.page(ctx, host, after)
@@ -208,21 +218,44 @@ func (r *repairer) listing(ctx context.Context, host *nsm.Client, l listing, o *
 			if !l.has(obj, o.leaving) || !o.now(o.rank.safety(obj)) {
 				continue
 			}
-			if err := r.listed(ctx, host, l.ns, obj, &t, seen); err != nil {
+			if o.put != nil {
+				err = pieces.add(obj)
+			} else {
+				err = r.listed(ctx, host, l.ns, obj, &t, seen)
+			}
+			if err == nil {
+				err = r.between(ctx, o)
+			}
+			if err != nil {
 				return t, err
 			}
-			if r.meanwhile(ctx) {
-				// What was reported does not wait either; what fails is put off.
-				_ = r.reported(ctx)
-				if r.disks.risk() != o.risk {
-					return t, errRiskier
-				}
-			}
+		}
+		if err := pieces.cut(after); err != nil {
+			return t, err
 		}
 		if after == "" {
 			return t, nil
 		}
 	}
+}
+
+// between does what cannot wait between two objects. The error ends the passes.
+func (r *repairer) between(ctx context.Context, o *order) error {
+	if !r.meanwhile(ctx) {
+		return nil
+	}
+	// What was reported does not wait either; what fails is put off.
+	_ = r.reported(ctx)
+	if r.disks.risk() != o.risk {
+		return o.end(errRiskier)
+	}
+	return nil
+}
+
+// end ends the passes if err is not nil.
+func (o *order) end(err error) error {
+	o.ended = errors.Join(o.ended, err)
+	return err
 }
 
 // first reports whether this is the first pass.
