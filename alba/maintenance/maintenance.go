@@ -45,6 +45,11 @@ type Options struct {
 	Agent string
 	Lease time.Duration // after which an agent's work is taken over if it shows no life; the same for all agents; default 30 s
 
+	// Balance is by how much of their size one disk may be fuller than another before fragments
+	// move; default 0.1. Negative: fragments are moved neither for that nor for the sake of
+	// nodes and zones.
+	Balance float64
+
 	// ScrubKept returns what ScrubKeep was given last, nil if nothing; ScrubKeep keeps
 	// it over a restart. Default: nothing is kept.
 	ScrubKept func() ([]byte, error)
@@ -65,6 +70,9 @@ func (o *Options) ensureDefaults() {
 		if *d.v == 0 {
 			*d.v = d.def
 		}
+	}
+	if o.Balance == 0 {
+		o.Balance = 0.1
 	}
 	if o.QueueLength == 0 {
 		o.QueueLength = 10_000
@@ -96,6 +104,8 @@ type Stats struct {
 	ScrubbedBytes uint64
 	Bad           uint64 // fragments found missing or bad, by reads and scrub
 	Dropped       uint64 // of them, those of which too many wait already: the next read or scrub finds them again
+	Moved         uint64 // fragments that were moved, to where they are better
+	MovedBytes    uint64
 	Failures      uint64 // steps that failed, and are tried again
 
 	Waiting    uint64 // objects that wait for a repair now: reported, or to be tried again
@@ -114,6 +124,7 @@ type Maintenance struct {
 	pending   *pending
 	unread    unread
 	repairs   repairer
+	balance   rebalancer
 	deletion  deletion
 	collector collector
 	absent    absentSearch
@@ -147,6 +158,7 @@ func New(opt Options) *Maintenance {
 		managers: m.managers, opt: &m.opt, disks: &m.disks, pending: m.pending, tried: &m.tried, report: m.report, meanwhile: m.meanwhile,
 		fruitless: make(map[listing]fruitless), team: newTogether(&m.opt),
 	}
+	m.balance = rebalancer{repairs: &m.repairs, gap: opt.Balance}
 	m.deletion = deletion{managers: m.managers, fleet: opt.Fleet, mayDelete: opt.MayDelete}
 	m.collector = collector{managers: m.managers, opt: &m.opt, closed: make(map[uint64]closed)}
 	m.absent = absentSearch{managers: m.managers, fleet: opt.Fleet, log: opt.Logger, report: m.report, repair: m.Repair}
@@ -184,7 +196,7 @@ func (m *Maintenance) Stats() Stats {
 	orphans := m.collector.deleted.Load()
 	return Stats{
 		Repaired: m.repairs.repaired.Load(), RepairedBytes: m.repairs.bytes.Load(),
-		Deleted: m.deletion.deleted.Load() + orphans, Orphans: orphans,
+		Deleted: m.deletion.deleted.Load() + orphans, Orphans: orphans, Moved: m.balance.moved.Load(), MovedBytes: m.balance.bytes.Load(),
 		Scrubbed: m.scrub.fragments.Load(), ScrubbedBytes: m.scrub.bytes.Load(),
 		Bad: m.pending.reported.Load(), Dropped: m.pending.dropped.Load(), Failures: m.tried.failed.Load(),
 		Waiting: uint64(m.pending.count()), NoPlace: found.noPlace, Unreadable: found.unreadable,
@@ -346,6 +358,13 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 		return ctx.Err()
 	}
 	m.surveyed.Store(found)
+	if found.all() == 0 && found.narrow == 0 {
+		more, err := m.balance.run(ctx, hosts)
+		errs = append(errs, err)
+		if more {
+			m.woken.Store(true)
+		}
+	}
 	errs = append(errs, m.deletion.all(ctx))
 	return errors.Join(append(errs, m.disks.retire(ctx, hosts))...)
 }

@@ -134,6 +134,15 @@ func (g managers) namespace(ctx context.Context, ns uint64) (rec abm.Namespace, 
 // held returns how many bytes each disk holds, by its number: those of live fragments
 // and those that are still to be deleted.
 func (g managers) held(ctx context.Context) (map[uint64]uint64, error) {
+	return g.stored(ctx, func(o *nsm.OSD) uint64 { return o.Live.Bytes + o.Obsolete.Bytes })
+}
+
+// live is held without what is still to be deleted.
+func (g managers) live(ctx context.Context) (map[uint64]uint64, error) {
+	return g.stored(ctx, func(o *nsm.OSD) uint64 { return o.Live.Bytes })
+}
+
+func (g managers) stored(ctx context.Context, bytes func(o *nsm.OSD) uint64) (map[uint64]uint64, error) {
 	hosts, err := g.hosts(ctx)
 	if err != nil {
 		return nil, err
@@ -150,7 +159,7 @@ func (g managers) held(ctx context.Context) (map[uint64]uint64, error) {
 				return nil, err
 			}
 			for _, o := range page {
-				held[o.Number] += o.Live.Bytes + o.Obsolete.Bytes
+				held[o.Number] += bytes(&o)
 				after = o.Number
 			}
 			if len(page) < nsm.MaxKeys {

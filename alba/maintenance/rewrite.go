@@ -25,15 +25,7 @@ func (r *repair) chunk(ctx context.Context, chunk int) error {
 	if len(lost) == 0 {
 		return err
 	}
-	w := &rewrite{repair: r, chunk: chunk, disks: r.by.disks.candidates(r.mf.Chunks[chunk].Shard), lost: lost}
-	w.next = *r.mf
-	w.next.Revision = r.o.Revision + 1
-	w.next.Chunks = slices.Clone(r.mf.Chunks)
-	w.next.Chunks[chunk].Fragments = slices.Clone(r.mf.Chunks[chunk].Fragments)
-	w.have = make([]uint64, r.mf.Policy.Width())
-	for i, f := range r.mf.Chunks[chunk].Fragments {
-		w.have[i] = f.OSD
-	}
+	w := r.rewrite(chunk, lost)
 	// A fragment that has moved makes room for another: rounds go on until none moves.
 	for before := -1; before < len(w.changes) && len(w.changes) < len(lost); {
 		before = len(w.changes)
@@ -54,6 +46,20 @@ func (r *repair) chunk(ctx context.Context, chunk int) error {
 	return err
 }
 
+// rewrite prepares to make fragments of a chunk anew.
+func (r *repair) rewrite(chunk int, lost []lostFragment) *rewrite {
+	w := &rewrite{repair: r, chunk: chunk, disks: r.by.disks.candidates(r.mf.Chunks[chunk].Shard), lost: lost}
+	w.next = *r.mf
+	w.next.Revision = r.o.Revision + 1
+	w.next.Chunks = slices.Clone(r.mf.Chunks)
+	w.next.Chunks[chunk].Fragments = slices.Clone(r.mf.Chunks[chunk].Fragments)
+	w.have = make([]uint64, r.mf.Policy.Width())
+	for i, f := range r.mf.Chunks[chunk].Fragments {
+		w.have[i] = f.OSD
+	}
+	return w
+}
+
 // rewrite is the new fragments of one chunk.
 type rewrite struct {
 	*repair
@@ -63,6 +69,7 @@ type rewrite struct {
 	have    []uint64 // where the fragments are, the new ones too
 	next    manifest.Manifest
 	shards  [][]byte // k of them, once they are needed
+	to      uint64   // the disk for them; policy.None: any that may take one
 	epoch   uint64   // under which fragments are written, once they are
 	changes []nsm.Change
 	errs    []error // of disks that did not take one
@@ -98,6 +105,14 @@ func (w *rewrite) made(i int) bool {
 }
 
 func (w *rewrite) place(i int) uint64 {
+	if w.to != policy.None {
+		for _, d := range w.disks {
+			if d.OSD == w.to && d.Usable() {
+				return w.to
+			}
+		}
+		return policy.None
+	}
 	return place(w.mf.Policy, w.disks, w.have, i, chance.Chance{})
 }
 
@@ -120,7 +135,9 @@ func (w *rewrite) prepare(ctx context.Context) error {
 		return err
 	}
 	w.epoch = epochs.Next - 1
-	w.shards, err = w.sources(ctx, w.chunk, w.lost)
+	if w.shards = w.copies(ctx); w.shards == nil {
+		w.shards, err = w.sources(ctx, w.chunk, w.lost)
+	}
 	return err
 }
 
