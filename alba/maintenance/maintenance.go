@@ -12,6 +12,7 @@ import (
 	"openvstorage/alba/abm"
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
+	"openvstorage/alba/maintenance/pace"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
 
@@ -49,6 +50,11 @@ type Options struct {
 	// move; default 0.1. Negative: fragments are moved neither for that nor for the sake of
 	// nodes and zones.
 	Balance float64
+
+	// Clients returns how many bytes clients have moved so far, for package pace: repair, moves
+	// and scrub go as fast as leaves clients most of their speed. Nil: there are no clients.
+	Clients func() uint64
+	Rate    int64 // bytes a second that maintenance moves at most; default 0: as many as it can
 
 	// ScrubKept returns what ScrubKeep was given last, nil if nothing; ScrubKeep keeps
 	// it over a restart. Default: nothing is kept.
@@ -121,6 +127,7 @@ type Maintenance struct {
 	opt Options
 
 	disks     diskWatch
+	pace      *pace.Pace
 	pending   *pending
 	unread    unread
 	repairs   repairer
@@ -142,7 +149,8 @@ type Maintenance struct {
 // New returns maintenance that does nothing by itself.
 func New(opt Options) *Maintenance {
 	opt.ensureDefaults()
-	m := &Maintenance{opt: opt, managers: managers{opt.ABM, opt.Host}}
+	limit := pace.New(pace.Options{Clients: opt.Clients, Most: opt.Rate})
+	m := &Maintenance{opt: opt, pace: limit, managers: managers{opt.ABM, opt.Host}}
 	m.surveyed.Store(new(survey))
 	m.tried.log = opt.Logger
 	m.pending = newPending(max(opt.Retry, 0), opt.RetryMax, opt.QueueLength)
@@ -155,14 +163,14 @@ func New(opt Options) *Maintenance {
 		objects: make(map[objectKey]*unreadObject),
 	}
 	m.repairs = repairer{
-		managers: m.managers, opt: &m.opt, disks: &m.disks, pending: m.pending, tried: &m.tried, report: m.report, meanwhile: m.meanwhile,
+		managers: m.managers, opt: &m.opt, disks: &m.disks, pending: m.pending, tried: &m.tried, pace: limit, report: m.report, meanwhile: m.meanwhile,
 		fruitless: make(map[listing]fruitless), team: newTogether(&m.opt),
 	}
 	m.balance = rebalancer{repairs: &m.repairs, gap: opt.Balance}
 	m.deletion = deletion{managers: m.managers, fleet: opt.Fleet, mayDelete: opt.MayDelete}
 	m.collector = collector{managers: m.managers, opt: &m.opt, closed: make(map[uint64]closed)}
 	m.absent = absentSearch{managers: m.managers, fleet: opt.Fleet, log: opt.Logger, report: m.report, repair: m.Repair}
-	m.scrub = scrubber{managers: m.managers, opt: &m.opt, tried: &m.tried, report: m.report}
+	m.scrub = scrubber{managers: m.managers, opt: &m.opt, tried: &m.tried, pace: limit, report: m.report}
 	m.scrub.state.disks = make(map[uuid.UUID]*scrubDisk)
 	return m
 }

@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
+	"openvstorage/alba/maintenance/pace"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/userfn"
@@ -55,6 +56,7 @@ type repairer struct {
 	disks     *diskWatch
 	pending   *pending
 	tried     *attempts
+	pace      *pace.Pace
 	report    func(client.Bad) bool
 	meanwhile func(ctx context.Context) bool // does what cannot wait for the end of a pass; reports whether a tick has passed
 

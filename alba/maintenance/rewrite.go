@@ -130,6 +130,10 @@ func (w *rewrite) prepare(ctx context.Context) error {
 	if w.shards != nil {
 		return nil
 	}
+	reads := min(len(w.lost), int(w.mf.Policy.K))
+	if err := w.by.pace.Wait(ctx, uint64(reads+len(w.lost))*uint64(w.mf.Chunks[w.chunk].Shard)); err != nil {
+		return err
+	}
 	epochs, err := w.host.Epochs(ctx, w.ns, userfn.Consistent)
 	if err != nil {
 		return err

@@ -12,7 +12,6 @@ import (
 	"openvstorage/alba/abm"
 	"openvstorage/alba/albatest"
 	"openvstorage/alba/maintenance"
-	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/nsmtest"
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd/osdtest"
@@ -42,6 +41,7 @@ func (l *line) Call(ctx context.Context, name string, version uint32, arg []byte
 type team struct {
 	b     *albatest.Backend
 	now   atomic.Int64 // of all: seconds
+	names int
 	works []*maintenance.Maintenance
 	lines []*line
 
@@ -51,32 +51,41 @@ type team struct {
 
 func newTeam(b *albatest.Backend, n int, change func(*maintenance.Options)) *team {
 	g := &team{b: b, done: make(map[string]map[int]int)}
-	for i := range n {
-		l := &line{Store: b.States[0]}
-		l.left.Store(-1)
-		m := &line{Store: b.States[1]}
-		m.left.Store(-1)
-		o := b.WorkOptions()
-		host := nsm.NewClient(m, b.States[1])
-		o.ABM, o.Agent, o.Lease = abm.NewClient(l, b.States[0]), fmt.Sprintf("agent%d", i), time.Minute
-		o.Host = func(uint64) (*nsm.Client, error) { return host, nil }
-		o.Now = func() time.Time { return time.Unix(g.now.Load(), 0) }
-		o.Invalidate = func(ns uint64, name string) {
-			b.Client.Invalidate(ns, name)
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			k := fmt.Sprint(ns, "/", name)
-			if g.done[k] == nil {
-				g.done[k] = make(map[int]int)
-			}
-			g.done[k][i]++
-		}
-		if change != nil {
-			change(&o)
-		}
-		g.works, g.lines = append(g.works, maintenance.New(o)), append(g.lines, l)
+	for range n {
+		g.join(change)
 	}
 	return g
+}
+
+// join adds an agent under a name that none had.
+func (g *team) join(change func(*maintenance.Options)) {
+	i := len(g.works)
+	g.works, g.lines = append(g.works, nil), append(g.lines, nil)
+	g.replace(i, change)
+}
+
+// replace puts a new agent in the place of one.
+func (g *team) replace(i int, change func(*maintenance.Options)) {
+	g.names++
+	l := &line{Store: g.b.States[0]}
+	l.left.Store(-1)
+	o := g.b.WorkOptions()
+	o.ABM, o.Agent, o.Lease = abm.NewClient(l, g.b.States[0]), fmt.Sprint("agent", g.names), time.Minute
+	o.Now = func() time.Time { return time.Unix(g.now.Load(), 0) }
+	o.Invalidate = func(ns uint64, name string) {
+		g.b.Client.Invalidate(ns, name)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		k := fmt.Sprint(ns, "/", name)
+		if g.done[k] == nil {
+			g.done[k] = make(map[int]int)
+		}
+		g.done[k][i]++
+	}
+	if change != nil {
+		change(&o)
+	}
+	g.works[i], g.lines[i] = maintenance.New(o), l
 }
 
 // Several agents repair side by side: all becomes whole, all take part, and no object is
