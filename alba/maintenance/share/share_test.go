@@ -181,6 +181,9 @@ func TestClaimAndDo(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
+		if n, err := b.Count(ctx); n != 1 || err != nil {
+			t.Fatal("what was cut off is not in the queue any more", err)
+		}
 		h, err = b.Claim(ctx, "plan")
 		if err != nil || h == nil {
 			t.Fatal("what was cut off does not wait", err)
