@@ -279,12 +279,15 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	errs = append(errs, m.repairs.all(ctx, hosts, found))
+	err = m.repairs.all(ctx, hosts, found)
+	errs = append(errs, err)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	m.surveyed.Store(found)
-	if found.all() == 0 && found.narrow == 0 {
+	if !errors.Is(err, errRiskier) { // else it has not seen all
+		m.surveyed.Store(found)
+	}
+	if err == nil && found.all() == 0 && found.narrow == 0 {
 		more, err := m.balance.run(ctx, hosts)
 		errs = append(errs, err)
 		if more {

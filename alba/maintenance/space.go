@@ -233,6 +233,10 @@ func (r *repairer) listing(ctx context.Context, host *nsm.Client, l listing, o *
 		if err := pieces.cut(after); err != nil {
 			return t, err
 		}
+		// Objects whose turn it is not take time too.
+		if err := r.between(ctx, o); err != nil {
+			return t, err
+		}
 		if after == "" {
 			return t, nil
 		}
