@@ -213,7 +213,8 @@ func (b *Backend) makeStoreParts(at layout) {
 		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) }, MayDelete: b.generations.mayDelete,
 		Tick: o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
 		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub, Retry: o.Maintain.Retry,
-		ScrubKept: scrub.read, ScrubKeep: scrub.write,
+		ScrubKept: scrub.read, ScrubKeep: scrub.write, Clients: b.moved,
+		Agent: o.Maintain.Agent, Balance: o.Maintain.Balance, Rate: o.Maintain.Rate,
 	})
 	b.Client = client.New(b.clientOptions())
 	b.ring.store = b.Client

@@ -73,6 +73,9 @@ func writeStatus(w io.Writer, s control.BackendStatus) {
 	row("used", "%s of %s%s", human(s.Used), human(s.Capacity), percent(s.Used, s.Capacity))
 	m := s.Maintenance
 	row("made again", "%s, %s", counted.Of(m.Repaired, "fragment", "fragments"), human(m.RepairedBytes))
+	if m.Moved > 0 {
+		row("moved", "%s, %s", counted.Of(m.Moved, "fragment", "fragments"), human(m.MovedBytes))
+	}
 	row("to be made again", "%s for a repair, %d for a disk that can take a fragment, %d for disks to read from", counted.Of(m.Waiting, "object waits", "objects wait"), m.NoPlace, m.Unreadable)
 	row("deleted", "%s, %s", counted.Of(m.Deleted, "fragment", "fragments"), counted.Of(m.Orphans, "of them an orphan", "of them orphans"))
 	row("scrubbed", "%s, %s, %d bad or missing, by reads too", counted.Of(m.Scrubbed, "fragment", "fragments"), human(m.ScrubbedBytes), m.Bad)

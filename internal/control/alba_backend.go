@@ -67,6 +67,8 @@ type MaintenanceStats struct {
 	ScrubbedBytes uint64
 	Bad           uint64 // fragments found missing or bad, by reads and scrub
 	Dropped       uint64 // of them, those of which too many wait already
+	Moved         uint64 // fragments that were moved to where they are better
+	MovedBytes    uint64
 	Failures      uint64 // steps that failed, and are tried again
 
 	Waiting    uint64 // objects that wait for a repair now
