@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,8 +40,10 @@ func newRig(t testing.TB, network, address string, store backend.Store, change f
 	r := &rig{t: t}
 	r.store.Store(&store)
 	opt := ServerOptions{Open: func() (backend.Store, bool) {
-		s := *r.store.Load()
-		return s, s != nil
+		if s := r.store.Load(); s != nil {
+			return *s, true
+		}
+		return nil, false
 	}}
 	if change != nil {
 		change(&opt)
@@ -191,7 +194,10 @@ func TestLongReadOfOneState(t *testing.T) {
 	must(t, err)
 	// Each state has one byte all over; it is replaced behind each of the first few requests.
 	left := 6
+	var mu sync.Mutex
 	d := &between{Store: s, then: func() {
+		mu.Lock()
+		defer mu.Unlock()
 		if left--; left >= 0 {
 			v, err = here.PutIf(context.Background(), "c", bytes.Repeat([]byte{byte(left + 1)}, size), v)
 		}
@@ -199,6 +205,8 @@ func TestLongReadOfOneState(t *testing.T) {
 	c := all(t, dial(t, nil, newRig(t, "unix", "", d, nil).target()))
 	p := make([]byte, size)
 	n, gerr := c.Namespace("n").Get(t.Context(), "c", p, 0)
+	mu.Lock()
+	defer mu.Unlock()
 	must(t, err)
 	if gerr != nil || n != size || p[0] != p[size-1] {
 		t.Errorf("%d bytes, %v: the first is %d and the last %d", n, gerr, p[0], p[size-1])
