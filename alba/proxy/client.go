@@ -12,6 +12,8 @@ import (
 	"openvstorage/backend"
 	"openvstorage/internal/broadcast"
 	"openvstorage/internal/wire"
+
+	"github.com/google/uuid"
 )
 
 // Target is one proxy.
@@ -25,6 +27,7 @@ type Target struct {
 // Options are for NewClient. Proxies must be given. The zero value of a time is its default.
 type Options struct {
 	Proxies  []Target      // in order of preference, 1 to 16
+	Store    uuid.UUID     // that the proxies must be of; zero: any, which is for asking which it is
 	Priority wire.Priority // of all that is asked by this client; default wire.Client
 
 	// Wait is how long a call waits for a connection, while there is none to any proxy; 10 s.
@@ -121,7 +124,10 @@ func (c *Client) add(t Target) (err error) {
 		First: c.o.First, Most: c.o.Most,
 		Target: func(ctx context.Context) (wire.DialOptions, error) {
 			d, err := t.Dial(ctx)
-			d.Service, d.Limits = Service, c.o.Limits
+			d.Service, d.Group, d.Limits = Service, "", c.o.Limits
+			if c.o.Store != uuid.Nil {
+				d.Group = c.o.Store.String()
+			}
 			return d, err
 		},
 		Up: func(conn *wire.Conn) {
@@ -245,6 +251,16 @@ func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 		return f.end()
 	})
 	return used, free, err
+}
+
+// Identify returns which store the proxies are of.
+func (c *Client) Identify(ctx context.Context) (id uuid.UUID, err error) {
+	err = c.ask(ctx, asked{op: opIdentify}, func(r *wire.Reply) error {
+		f := fields{b: r.Header}
+		copy(id[:], f.take(len(id)))
+		return f.end()
+	})
+	return id, err
 }
 
 // Stats returns the counts of the proxy that is asked first, which are of all its clients.

@@ -26,11 +26,12 @@ const (
 	opUsage      = 11
 	opHold       = 12
 	opStats      = 13
+	opIdentify   = 14
 )
 
 var opNames = [...]string{
 	opPut: "put", opPutIf: "put-if", opGet: "get", opStat: "stat", opDelete: "delete", opList: "list", opNarrow: "narrow", opCreate: "create",
-	opRemove: "remove", opNamespaces: "namespaces", opUsage: "usage", opHold: "hold", opStats: "stats",
+	opRemove: "remove", opNamespaces: "namespaces", opUsage: "usage", opHold: "hold", opStats: "stats", opIdentify: "identify",
 }
 
 // OpName names an operation, for messages and the table of who may call what.
@@ -44,7 +45,7 @@ func OpName(op uint16) string {
 // Writes reports whether an operation changes something. One that is not known may.
 func Writes(op uint16) bool {
 	switch op {
-	case opGet, opStat, opList, opNarrow, opNamespaces, opUsage, opStats:
+	case opGet, opStat, opList, opNarrow, opNamespaces, opUsage, opStats, opIdentify:
 		return false
 	}
 	return true

@@ -147,7 +147,7 @@ func TestWhoMay(t *testing.T) {
 	service := r.server.Service(readers)
 	p := &wire.Peer{Addr: r.at}
 	must(t, service.Admit(t.Context(), p))
-	for op := range uint16(opStats + 2) {
+	for op := range uint16(opIdentify + 2) {
 		a := service.Handler.Serve(t.Context(), &wire.Incoming{Op: op, Peer: p})
 		if denied := a.Status == uint16(wire.CodeDenied); denied != Writes(op) || !asked[op] {
 			t.Errorf("%s: denied %v, asked about %v", OpName(op), denied, asked[op])
@@ -155,7 +155,7 @@ func TestWhoMay(t *testing.T) {
 	}
 	for op, writes := range map[uint16]bool{
 		opPut: true, opPutIf: true, opGet: false, opStat: false, opDelete: true, opList: false, opNarrow: false, opCreate: true, opRemove: true,
-		opNamespaces: false, opUsage: false, opHold: true, opStats: false, opStats + 1: true, 0: true,
+		opNamespaces: false, opUsage: false, opHold: true, opStats: false, opIdentify: false, opIdentify + 1: true, 0: true,
 	} {
 		if Writes(op) != writes {
 			t.Errorf("%s: writes %v", OpName(op), Writes(op))

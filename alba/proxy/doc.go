@@ -57,6 +57,9 @@
 //
 // # Bytes
 //
+// The group that a connection names is the UUID of the store, or nothing: then whoever answers is
+// asked for it. A proxy of another store refuses the connection.
+//
 // All numbers are little-endian. A name is u8 its length, then its bytes. ns and object are names.
 // A body has a checksum of the wire, but for unix sockets, whose bytes stay in memory.
 //
@@ -77,6 +80,7 @@
 //	11 usage       -                                        -
 //	12 hold        u64 held, u64 size, u64 at               bytes of a put, from at
 //	13 stats       -                                        -
+//	14 identify    -                                        -
 //
 // The header of a put names what is held by a number that is not 0, used once in a connection.
 //
@@ -89,6 +93,7 @@
 //	usage       header: u64 used, u64 free
 //	list        header: u32 count, u8 1 if there is more   body: count times: name, u64 size, u64 version
 //	narrow, namespaces   the same header                   body: count times: name
+//	identify    header: 16 bytes, the UUID of the store
 //	stats       the same header                            body: count times: name, and three times
 //	            (get; put and put-if; others) u64 calls, errors, bytes, microseconds, and 26 times u64
 //	            calls that took less than 2^i microseconds and not less than half of that

@@ -24,6 +24,7 @@ import (
 )
 
 var testCluster = uuid.MustParse("7d0a8a3c-5a51-4d43-8f43-6a2f0ad8ff02")
+var testStore = uuid.MustParse("0d4c0b8e-2a44-4a7c-9a3e-5b1f0ad8ff03")
 
 // rig is a proxy behind a socket.
 type rig struct {
@@ -39,7 +40,7 @@ func newRig(t testing.TB, network, address string, store backend.Store, change f
 	t.Helper()
 	r := &rig{t: t}
 	r.store.Store(&store)
-	opt := ServerOptions{Open: func() (backend.Store, bool) {
+	opt := ServerOptions{ID: testStore, Open: func() (backend.Store, bool) {
 		if s := r.store.Load(); s != nil {
 			return *s, true
 		}
@@ -300,5 +301,24 @@ func TestErrorsTravel(t *testing.T) {
 		if backend.Unknown(err) != backend.Unknown(e) {
 			t.Errorf("%v: is it unknown? %v", err, backend.Unknown(err))
 		}
+	}
+}
+
+// A client of one store is refused by a proxy of another, and a client of any store can ask which
+// it is.
+func TestAnotherStore(t *testing.T) {
+	r := newRig(t, "unix", "", mem.New(0), nil)
+	id, err := all(t, dial(t, nil, r.target())).Identify(t.Context())
+	if err != nil || id != testStore {
+		t.Errorf("%v, %v", id, err)
+	}
+	id, err = all(t, dial(t, func(o *Options) { o.Store = testStore }, r.target())).Identify(t.Context())
+	if err != nil || id != testStore {
+		t.Errorf("%v, %v", id, err)
+	}
+	other := uuid.New()
+	c := dial(t, func(o *Options) { o.Store, o.Wait = other, 50*time.Millisecond }, r.target())
+	if _, err := c.ListNamespaces(t.Context()); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), other.String()) {
+		t.Errorf("%v", err)
 	}
 }

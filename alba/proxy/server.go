@@ -12,6 +12,8 @@ import (
 
 	"openvstorage/backend"
 	"openvstorage/internal/wire"
+
+	"github.com/google/uuid"
 )
 
 // Admit decides whether a peer may use the proxy at all, and which operations: OpName names them,
@@ -24,8 +26,9 @@ func Anyone(context.Context, *wire.Peer) (func(op uint16) error, error) {
 	return func(uint16) error { return nil }, nil
 }
 
-// ServerOptions are for NewServer. Open must be given.
+// ServerOptions are for NewServer. ID and Open must be given.
 type ServerOptions struct {
+	ID uuid.UUID // of the store: whoever names another one is refused
 	// Open returns the store, or false while there is none. It is asked for each request, and
 	// must not block.
 	Open func() (backend.Store, bool)
@@ -51,8 +54,8 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.Answers == 0 {
 		o.Answers = 256 << 20
 	}
-	if o.Open == nil || o.Held < 1 || o.Answers < wire.BodyMax {
-		return nil, fmt.Errorf("proxy: ServerOptions.Open must be given, Held be over 0 and Answers %d at least; they are %d and %d", wire.BodyMax, o.Held, o.Answers)
+	if o.ID == uuid.Nil || o.Open == nil || o.Held < 1 || o.Answers < wire.BodyMax {
+		return nil, fmt.Errorf("proxy: ServerOptions.ID and Open must be given, Held be over 0 and Answers %d at least; they are %d and %d", wire.BodyMax, o.Held, o.Answers)
 	}
 	return &Server{o: o, held: newRoom(o.Held), answers: newRoom(o.Answers), pool: wire.NewPool(0, 64<<20), counts: counters{by: make(map[string]*counted)}}, nil
 }
@@ -72,6 +75,7 @@ type connection struct {
 func (s *Server) Service(admit Admit) wire.Service {
 	return wire.Service{
 		Handler: wire.HandlerFunc(s.serve),
+		Life:    func(group string) (life uint64, ok bool) { return 0, group == "" || group == s.o.ID.String() },
 		Admit: func(ctx context.Context, p *wire.Peer) error {
 			if admit == nil {
 				return errors.New("this proxy was not told whom to serve")
@@ -118,7 +122,7 @@ func (s *Server) serve(ctx context.Context, r *wire.Incoming) wire.Answer {
 	if !known {
 		return wire.Answer{Status: uint16(wire.CodeUnknownOp)}
 	}
-	if r.Op != opStats && r.Op != opHold {
+	if r.Op < opHold {
 		s.counts.note(r.Op, j.namespace, j.bytes, time.Since(began), bad(err))
 	}
 	if err != nil {
@@ -162,6 +166,8 @@ func (j *job) do(ctx context.Context) (a wire.Answer, known bool, err error) {
 		err = j.hold(ctx)
 	case opStats:
 		a, err = j.stats()
+	case opIdentify:
+		a.Header = append(a.Header, j.o.ID[:]...)
 	default:
 		return a, false, nil
 	}
