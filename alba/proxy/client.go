@@ -63,13 +63,14 @@ func (o *Options) ensureDefaults() error {
 			return fmt.Errorf("proxy: a time of %v makes no sense", *d.v)
 		}
 	}
-	if len(o.Proxies) < 1 || len(o.Proxies) > proxiesMax {
-		return fmt.Errorf("proxy: %d proxies, between 1 and %d may be", len(o.Proxies), proxiesMax)
+	if len(o.Proxies) < 1 || len(o.Proxies) > ProxiesMax {
+		return fmt.Errorf("proxy: %d proxies, between 1 and %d may be", len(o.Proxies), ProxiesMax)
 	}
 	return nil
 }
 
-const proxiesMax = 16
+// ProxiesMax is how many proxies a client may have.
+const ProxiesMax = 16
 
 // Client is a backend.Store behind proxies. It keeps a connection to each. Safe for concurrent use.
 type Client struct {

@@ -316,3 +316,24 @@ func TestNoProxy(t *testing.T) {
 		t.Errorf("get: %v", err)
 	}
 }
+
+// A proxy that is closed lets requests end, then cancels them; behind it nobody uses the store.
+func TestClose(t *testing.T) {
+	p := newPair(t, nil)
+	must(t, p.ns.Put(t.Context(), "o", []byte{1}))
+	g := p.holds(fault.Get, false)
+	ended := make(chan error, 1)
+	go func() { _, err := p.ns.Get(t.Context(), "o", make([]byte, 1), 0); ended <- err }()
+	must(t, g.Arrived(t.Context(), 1))
+	soon, end := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer end()
+	uses := p.fault[0].Add(fault.Rule{})
+	p.rig[0].server.Close(soon)
+	before := uses.Hits()
+	must(t, <-ended) // by the other proxy
+	must(t, p.ns.Put(t.Context(), "p", []byte{2}))
+	if uses.Hits() != before {
+		t.Error("a closed proxy uses the store")
+	}
+	p.rig[0].server.Close(t.Context())
+}

@@ -44,6 +44,7 @@ type Server struct {
 	answers *room
 	pool    *wire.Pool
 	counts  counters
+	serving serving
 }
 
 // NewServer makes a server of a store, which belongs to the caller.
@@ -57,8 +58,12 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.ID == uuid.Nil || o.Open == nil || o.Held < 1 || o.Answers < wire.BodyMax {
 		return nil, fmt.Errorf("proxy: ServerOptions.ID and Open must be given, Held be over 0 and Answers %d at least; they are %d and %d", wire.BodyMax, o.Held, o.Answers)
 	}
-	return &Server{o: o, held: newRoom(o.Held), answers: newRoom(o.Answers), pool: wire.NewPool(0, 64<<20), counts: counters{by: make(map[string]*counted)}}, nil
+	return &Server{o: o, held: newRoom(o.Held), answers: newRoom(o.Answers), pool: wire.NewPool(0, 64<<20), counts: counters{by: make(map[string]*counted)}, serving: newServing()}, nil
 }
+
+// Close ends the use of the store. Requests that come from now on are refused, those under way may
+// go on until ctx ends, and are cancelled then. When it returns nobody uses the store any more.
+func (s *Server) Close(ctx context.Context) { s.serving.end(ctx) }
 
 // Stats are the counts of each namespace, sorted by name. Others comes first, if it is there.
 func (s *Server) Stats() []NamespaceStats { return s.counts.all() }
@@ -112,9 +117,14 @@ func (s *Server) serve(ctx context.Context, r *wire.Incoming) wire.Answer {
 	if err := c.may(r.Op); err != nil {
 		return wire.Answer{Status: uint16(wire.CodeDenied), Header: words(err)}
 	}
+	ctx, leave := s.serving.begin(ctx)
+	if leave == nil {
+		return failed(fmt.Errorf("%w: the proxy stops", backend.ErrClosed))
+	}
+	defer leave()
 	store, ok := s.o.Open()
 	if !ok {
-		return failed(fmt.Errorf("%w: the proxy has no backend now: it starts or stops", backend.ErrClosed))
+		return failed(fmt.Errorf("%w: the proxy has no backend now: it starts", backend.ErrClosed))
 	}
 	j := &job{Server: s, c: c, r: r, store: store}
 	began := time.Now()

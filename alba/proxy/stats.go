@@ -53,7 +53,8 @@ func (c *Counts) note(bytes int, took time.Duration, bad bool) {
 	c.Times[bucket(took)]++
 }
 
-func (c *Counts) add(o *Counts) {
+// Add adds other counts.
+func (c *Counts) Add(o *Counts) {
 	c.Calls += o.Calls
 	c.Errors += o.Errors
 	c.Bytes += o.Bytes
@@ -119,9 +120,9 @@ func (c *counters) foldLocked() {
 	}
 	slices.SortFunc(all, func(a, b *counted) int { return int(int64(a.used - b.used)) })
 	for _, n := range all[:namespacesMax/4] {
-		others.Read.add(&n.Read)
-		others.Write.add(&n.Write)
-		others.Other.add(&n.Other)
+		others.Read.Add(&n.Read)
+		others.Write.Add(&n.Write)
+		others.Other.Add(&n.Other)
 		delete(c.by, n.Namespace)
 	}
 }
@@ -171,4 +172,19 @@ func decodeStats(count uint32, b []byte) ([]NamespaceStats, error) {
 		}
 	}
 	return list, f.end()
+}
+
+// Quantile is a time that a part of the calls, from 0 to 1, took less than: the upper end of a
+// bucket. Without calls it is 0.
+func (c *Counts) Quantile(part float64) time.Duration {
+	var all, sum uint64
+	for _, n := range c.Times {
+		all += n
+	}
+	for i, n := range c.Times {
+		if sum += n; n > 0 && float64(sum) >= part*float64(all) {
+			return time.Microsecond << i
+		}
+	}
+	return 0
 }

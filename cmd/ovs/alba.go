@@ -15,7 +15,7 @@ type albaCommands struct{ *app }
 
 func (cmds albaCommands) group() *cobra.Command {
 	return group("alba", "look at and change the backend: disks, objects, presets",
-		backendCommands{cmds.app}.group(), osdCommands{cmds.app}.group(), namespaceCommands{cmds.app}.group(), objectCommands{cmds.app}.group(), presetCommands{cmds.app}.group())
+		backendCommands{cmds.app}.group(), osdCommands{cmds.app}.group(), namespaceCommands{cmds.app}.group(), objectCommands{cmds.app}.group(), presetCommands{cmds.app}.group(), proxyCommands{cmds.app}.group())
 }
 
 // backendCommands are the commands of `ovs alba backend`.
