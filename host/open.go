@@ -91,11 +91,15 @@ func openEmbedded(ctx context.Context, o openOptions) (_ *embedded, err error) {
 	if err != nil {
 		return nil, err
 	}
+	shared, err := markShared(o, kind)
+	if err != nil {
+		return nil, err
+	}
 	e.spare.needs("map")
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
 		FS: o.fs, Dir: o.dir.Path,
 		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, ReadWait: o.readWait, OpenFiles: o.files.Buffer,
-		Backend: e.backend, Registry: e.registry, Host: o.dir.ID, Owner: owner(), Reached: reached, Logger: o.logger,
+		Backend: e.backend, Shared: shared, Registry: e.registry, Host: o.dir.ID, Owner: owner(), Reached: reached, Logger: o.logger,
 		OnScarce: e.giveUp, OnFull: e.lacks,
 	})
 	if err != nil {

@@ -70,6 +70,29 @@ func readProxied(fsys disk.FS, dir string) (uuid.UUID, error) {
 	return id, nil
 }
 
+// sharedMark is a file of a data directory whose backend other processes may use, or could once.
+// That it is there says so, whatever is in it. It is never removed: their vDisks may be there yet,
+// and the registry of the data directory does not know them.
+const sharedMark = "shared"
+
+// markShared reports whether other processes may have vDisks in the backend. It is durable before
+// any of them can reach it.
+func markShared(o openOptions, kind string) (bool, error) {
+	if kind == BackendProxy {
+		return true, nil
+	}
+	name := filepath.Join(o.dir.Path, sharedMark)
+	switch _, err := o.fs.Stat(name); {
+	case err == nil:
+		return true, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	case !o.shared:
+		return false, nil
+	}
+	return true, disk.ReplaceWhole(o.fs, name, []byte("ovs-shared 1\n"))
+}
+
 // ProxiesMax is how many proxies may be named.
 const ProxiesMax = proxy.ProxiesMax
 

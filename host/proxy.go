@@ -65,6 +65,10 @@ func (d *daemon) listenProxy(ctx context.Context) (err error) {
 	return nil
 }
 
+// shares reports whether other processes are to use the backend: by the socket, or by the
+// addresses of the cluster.
+func (d *daemon) shares() bool { return d.opt.Proxy != "" || d.hosts != nil }
+
 // service is what the cluster's addresses offer: nothing to a host before this one is bound.
 func (o *offered) service() *wire.Service {
 	s := o.server.Service(func(ctx context.Context, p *wire.Peer) (func(uint16) error, error) {

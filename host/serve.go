@@ -133,7 +133,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	open := openOptions{
 		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.opt.WriteBuffer, mapCache: d.opt.MapCache, uploads: d.opt.Uploads, readWait: d.opt.ReadWait, files: files,
-		backend: d.opt.Backend, proxies: d.opt.Proxies, alba: d.opt.ALBA, acceptOlder: d.opt.AcceptOlder, logger: d.logger,
+		backend: d.opt.Backend, proxies: d.opt.Proxies, shared: d.shares(), alba: d.opt.ALBA, acceptOlder: d.opt.AcceptOlder, logger: d.logger,
 	}
 	if err := d.reopen(fsys, &open); err != nil {
 		return err

@@ -76,7 +76,12 @@ func (a *attempts) result(o outcome, err error) error {
 // that one proxy is closed does not mean that the store is.
 type unserved struct{ err error }
 
-func (e *unserved) Error() string { return ErrUnreachable.Error() + ": " + e.err.Error() }
+func (e *unserved) Error() string {
+	if errors.Is(e.err, ErrUnreachable) {
+		return e.err.Error()
+	}
+	return ErrUnreachable.Error() + ": " + e.err.Error()
+}
 
 func (e *unserved) Is(target error) bool {
 	switch target {
