@@ -229,6 +229,7 @@ func (c *Client) attempt(ctx context.Context, p *peer, q asked, patience time.Du
 		reply, err = c.request(ctx, p, q.op, q.header, q.body)
 	}
 	if err != nil {
+		outlast(ctx, err)
 		return err
 	}
 	defer reply.Release()
@@ -239,6 +240,15 @@ func (c *Client) attempt(ctx context.Context, p *peer, q asked, patience time.Du
 		return fmt.Errorf("its answer: %w", err)
 	}
 	return nil
+}
+
+// outlast waits for the end of a context whose time has passed at the proxy already, as deadlines
+// travel rounded: what follows then sees that it has ended.
+func outlast(ctx context.Context, err error) {
+	var t *told
+	if end, ok := ctx.Deadline(); ok && errors.As(err, &t) && t.kind == kindDeadline {
+		_ = pause(ctx, min(time.Until(end), time.Second))
+	}
 }
 
 // request sends pieces of the caller's memory, and returns when the connection has let go of them.
