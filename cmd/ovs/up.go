@@ -11,6 +11,7 @@ import (
 
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/cmd/ovs/clustercmd"
+	"openvstorage/cmd/ovs/proxycmd"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/transport"
 	"openvstorage/host"
@@ -112,8 +113,7 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.Var(&f.FUSEMemory, "fuse-memory", fmt.Sprintf("memory for requests of the mount that wait for something, and for its rings; at least %v (default %v, or what its rings need, if more)", size.Bytes(fusefs.MemoryMin), size.Bytes(transport.MemoryDefault)))
 	flags.Lookup("fuse-memory").DefValue = "" // the text above says it
 	flags.StringVar(&f.Backend, "backend", "", "`kind` of backend of a new data directory: alba, local, or proxy: that of another process (default alba)")
-	flags.StringSliceVar(&f.Proxies, "proxies", nil, "with --backend proxy: `socket` of the process that has the backend, at each start; may be given again, in order of preference")
-	flags.StringVar(&f.Proxy, "proxy", "", "let other processes use the backend by this unix `socket`, which is made: those of the same user")
+	proxycmd.AddUpFlags(c, &f.Options)
 	f.addALBA(flags)
 	flags.BoolVar(&f.ALBA.AllowUnmounted, "allow-unmounted", false, "make what is new, the data directory or ASDs, also in directories that look like mount points with nothing mounted")
 	flags.BoolVar(&f.AcceptOlder, "accept-older", false, "go on with a data directory that is an older copy than its disks have seen, as no newer one is left; nothing is deleted on disks until 'ovs alba backend resume-deletion'")
@@ -140,8 +140,8 @@ func (f *upFlags) check(command string) error {
 	if f.Backend != "" && f.Backend != host.BackendALBA && f.Backend != host.BackendLocal && f.Backend != host.BackendProxy {
 		return usagef("%s: --backend %q: give alba, local or proxy", command, f.Backend)
 	}
-	if f.Backend == host.BackendProxy && len(f.Proxies) == 0 || len(f.Proxies) > host.ProxiesMax {
-		return usagef("%s: --backend proxy: give --proxies SOCKET, once to %d times", command, host.ProxiesMax)
+	if err := proxycmd.CheckUp(&f.Options); err != nil {
+		return usagef("%s: %w", command, err)
 	}
 	if err := f.checkALBA(command); err != nil {
 		return err
@@ -176,16 +176,6 @@ func (f *upFlags) socketsFor(command, data string) (err error) {
 			return err
 		}
 		dir = f.SocketDir
-	}
-	if f.Proxy != "" {
-		if f.Proxy, err = filepath.Abs(f.Proxy); err != nil {
-			return err
-		}
-	}
-	for i := range f.Proxies {
-		if f.Proxies[i], err = filepath.Abs(f.Proxies[i]); err != nil {
-			return err
-		}
 	}
 	if f.NBDUnix == "" {
 		f.NBDUnix = filepath.Join(dir, host.NBDSocketName)

@@ -1,4 +1,5 @@
-package main
+// Package proxycmd is the commands and flags about proxies of the backend.
+package proxycmd
 
 import (
 	"fmt"
@@ -9,14 +10,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"openvstorage/alba/proxy"
+	"openvstorage/cmd/ovs/clustercmd"
 	"openvstorage/host"
+	"openvstorage/internal/size"
 )
 
-// proxyCommands are the commands of `ovs alba proxy`.
-type proxyCommands struct{ *app }
-
-func (cmds proxyCommands) group() *cobra.Command {
-	return group("proxy", "the backend as other processes use it", cmds.stats())
+// Command is `ovs alba proxy`.
+func Command(t clustercmd.Tools) *cobra.Command {
+	return t.Group("proxy", "the backend as other processes use it", stats(t))
 }
 
 // proxyReport is what `ovs alba proxy stats` prints.
@@ -42,7 +43,7 @@ type proxyCalls struct {
 	P99    float64 `json:"p99_seconds"` // 99 of 100 calls took less
 }
 
-func (cmds proxyCommands) stats() *cobra.Command {
+func stats(t clustercmd.Tools) *cobra.Command {
 	return &cobra.Command{
 		Use:   "stats SOCKET",
 		Short: "what other processes read and put, by namespace",
@@ -50,7 +51,7 @@ func (cmds proxyCommands) stats() *cobra.Command {
 'ovs up --proxy SOCKET', what other processes did with the backend since it was
 started: calls, errors, bytes and times of each namespace. Of more than 1024
 namespaces those that were used longest ago are one line, without a name.`,
-		Args: wants("SOCKET"),
+		Args: t.Wants("SOCKET"),
 		RunE: func(c *cobra.Command, args []string) error {
 			socket, err := filepath.Abs(args[0])
 			if err != nil {
@@ -65,7 +66,7 @@ namespaces those that were used longest ago are one line, without a name.`,
 				s := &list[i]
 				report.Namespaces[i] = proxyNamespace{s.Namespace, callsOf(&s.Read), callsOf(&s.Write), callsOf(&s.Other)}
 			}
-			return cmds.print(report, func(w io.Writer) { writeProxy(w, report.Namespaces) })
+			return t.Print(report, func(w io.Writer) { writeProxy(w, report.Namespaces) })
 		},
 	}
 }
@@ -81,7 +82,11 @@ func callsOf(c *proxy.Counts) proxyCalls {
 func writeProxy(w io.Writer, list []proxyNamespace) {
 	fmt.Fprintln(w, "NAMESPACE\tREADS\tREAD\tMEAN\tP99\tPUTS\tPUT\tMEAN\tP99\tOTHERS\tERRORS")
 	for _, n := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\n", orDash(n.Namespace), n.Read.cells(), n.Write.cells(), n.Other.Calls, n.Read.Errors+n.Write.Errors+n.Other.Errors)
+		name := n.Namespace
+		if name == proxy.Others {
+			name = "-"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\n", name, n.Read.cells(), n.Write.cells(), n.Other.Calls, n.Read.Errors+n.Write.Errors+n.Other.Errors)
 	}
 }
 
@@ -89,5 +94,5 @@ func (p proxyCalls) cells() string {
 	seconds := func(s float64) time.Duration {
 		return time.Duration(s * float64(time.Second)).Round(time.Microsecond)
 	}
-	return fmt.Sprintf("%d\t%s\t%v\t%v", p.Calls, human(p.Bytes), seconds(p.Mean), seconds(p.P99))
+	return fmt.Sprintf("%d\t%s\t%v\t%v", p.Calls, size.Bytes(p.Bytes).Human(), seconds(p.Mean), seconds(p.P99))
 }
