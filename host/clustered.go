@@ -15,11 +15,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"openvstorage/alba/proxy"
 	"openvstorage/host/cluster"
 	"openvstorage/host/members"
 	"openvstorage/host/metrics"
 	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
+	"openvstorage/internal/wire"
 	"openvstorage/nbd"
 	"openvstorage/trust"
 )
@@ -119,9 +121,18 @@ func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 	return cluster.Options{
 		Least:  members.Leveling{Members: d.members}.Least,
 		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
-		Services: d.members.Services(), Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
+		Services: d.services(), Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
 		InSync: func(host uuid.UUID) string { return members.InSync(d.members, host) },
 	}
+}
+
+// services are what the cluster's addresses offer.
+func (d *daemon) services() map[string]*wire.Service {
+	all := d.members.Services()
+	if d.proxy != nil {
+		all[proxy.Service] = d.proxy.service()
+	}
+	return all
 }
 
 // reopen opens a first host of a cluster by what it has on disk, and begins to answer other
@@ -148,6 +159,7 @@ func (d *daemon) reopen(fsys disk.FS, o *openOptions) (err error) {
 		return err
 	}
 	d.members.Bind(d.cluster)
+	d.proxy.cluster.Store(d.cluster)
 	return d.cluster.Serve()
 }
 
@@ -176,6 +188,7 @@ func (d *daemon) lead(ctx context.Context, fsys disk.FS, security *nbd.TLS) (err
 		d.cluster, err = cluster.Lead(ctx, d.clusterOptions(fsys), d.members.Records(), history[len(history)-1])
 		if err == nil {
 			d.members.Bind(d.cluster)
+			d.proxy.cluster.Store(d.cluster)
 			err = d.cluster.Serve()
 		}
 	}

@@ -178,7 +178,11 @@ func (n *namespace) remove(ctx context.Context, s *space, names []string, cond *
 
 // List implements backend.Namespace.
 func (n *namespace) List(ctx context.Context, prefix string, fn func(backend.Info) bool) error {
-	after := ""
+	return n.ListAfter(ctx, prefix, "", fn)
+}
+
+// ListAfter is List of the names behind after, so that a list can be gone on with.
+func (n *namespace) ListAfter(ctx context.Context, prefix, after string, fn func(backend.Info) bool) error {
 	for {
 		var page []nsm.Object
 		err := n.with(ctx, func(s *space) (err error) {

@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openvstorage/cmd/ovs/clustercmd"
+	"openvstorage/cmd/ovs/proxycmd"
 	"openvstorage/internal/control"
 	"openvstorage/internal/counted"
 )
@@ -15,7 +17,7 @@ type albaCommands struct{ *app }
 
 func (cmds albaCommands) group() *cobra.Command {
 	return group("alba", "look at and change the backend: disks, objects, presets",
-		backendCommands{cmds.app}.group(), osdCommands{cmds.app}.group(), namespaceCommands{cmds.app}.group(), objectCommands{cmds.app}.group(), presetCommands{cmds.app}.group())
+		backendCommands{cmds.app}.group(), osdCommands{cmds.app}.group(), namespaceCommands{cmds.app}.group(), objectCommands{cmds.app}.group(), presetCommands{cmds.app}.group(), proxycmd.Command(clustercmd.Tools{Print: cmds.print, Group: group, Wants: wants}))
 }
 
 // backendCommands are the commands of `ovs alba backend`.

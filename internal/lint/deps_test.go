@@ -76,6 +76,7 @@ var allowed = []struct {
 	{"internal/faults", []string{"internal/gate"}, "faults for tests"},
 	{"backend/fault", []string{"internal/faults", "internal/gate"}, "holds calls"},
 	{"alba/osdwire", []string{"alba/osd", "alba/osd/osdtest", "internal/gate", "internal/wire"}, "an OSD behind a connection; it knows no other part of ALBA"},
+	{"alba/proxy", []string{"backend", "backend/backendtest", "backend/fault", "backend/mem", "internal/gate", "internal/wire"}, "a store behind a connection; it knows no part of ALBA"},
 	{"alba/osd/osdtest", []string{"internal/faults", "internal/gate"}, "holds calls"},
 	{"internal/systemd", nil, "the service manager, which knows nothing of the product"},
 	{"internal/wal", nil, "framing of records, no files"},
