@@ -98,9 +98,10 @@ func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares)
 			w.by.counts.parity.Add(uint64(len(value.Data)))
 		}
 	}
-	w.aim(i, policy.None, func() {})
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	// In one step: nobody must see a fragment that is neither stored nor on its way.
+	w.aimLocked(i, policy.None, func() {})
 	w.osds[i] = number
 	w.errs = append(w.errs, errs...)
 	w.left--
@@ -122,6 +123,10 @@ func (w *chunkWrite) unchanged(i int, value osd.Value) error {
 func (w *chunkWrite) aim(i int, number uint64, cancel context.CancelFunc) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.aimLocked(i, number, cancel)
+}
+
+func (w *chunkWrite) aimLocked(i int, number uint64, cancel context.CancelFunc) {
 	if w.overdue {
 		if old := w.targets[i]; old != policy.None {
 			w.by.overdue.add(old, -1)
