@@ -412,7 +412,7 @@ func rank(d *fleet.Disk) fleet.State {
 // report tells of a fragment that is not what its manifest says. The error of a disk that
 // does not answer says nothing of the fragment, and is not reported.
 func (rd *reader) report(e *entry, r object.Range, err error) {
-	if !errors.Is(err, osd.ErrNotFound) && !errors.Is(err, osd.ErrCorrupt) && !errors.Is(err, osd.ErrUnreadable) && !errors.Is(err, osd.ErrInvalid) && !isCorrupt(err) {
+	if !osd.BadValue(err) && !isCorrupt(err) {
 		return
 	}
 	f := e.m.Chunks[r.Chunk].Fragments[r.Fragment]

@@ -234,7 +234,7 @@ func (d *Disk) wrote(bytes uint64, err error) {
 	switch o {
 	case noRoom:
 		d.counts.refused.Add(1)
-	case failed:
+	case failed, refuses, away:
 		d.counts.writeErrors.Add(1)
 	}
 	d.record.note(bytes, o, err)

@@ -128,7 +128,7 @@ func TestErrorsTravel(t *testing.T) {
 		if !strings.Contains(err.Error(), "disk 7: "+e.Error()) {
 			t.Errorf("%v is told as %v", e, err)
 		}
-		for _, other := range []error{osd.ErrNotFound, osd.ErrAssert, osd.ErrCorrupt, osd.ErrUnreadable, osd.ErrFull, osd.ErrReadOnly, osd.ErrInvalid, osd.ErrClosed, ErrUnreachable} {
+		for _, other := range []error{osd.ErrNotFound, osd.ErrAssert, osd.ErrCorrupt, osd.ErrUnreadable, osd.ErrFull, osd.ErrReadOnly, osd.ErrInvalid, osd.ErrClosed, osd.ErrUnreachable, osd.ErrBusy, osd.ErrCut} {
 			if errors.Is(err, other) != errors.Is(e, other) {
 				t.Errorf("%v matches %v: %v", err, other, errors.Is(err, other))
 			}
@@ -171,7 +171,7 @@ func TestAnotherOSD(t *testing.T) {
 	if err := <-refused; !errors.Is(err, wire.ErrGroup) {
 		t.Errorf("refused with %v", err)
 	}
-	if err := c.Apply(t.Context(), nil, nil); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), two.ID().String()) {
+	if err := c.Apply(t.Context(), nil, nil); !errors.Is(err, osd.ErrUnreachable) || !strings.Contains(err.Error(), two.ID().String()) {
 		t.Errorf("asked without a connection: %v", err)
 	}
 	o := r.ready(one.ID())
@@ -203,7 +203,7 @@ func TestCutInApply(t *testing.T) {
 		t.Fatalf("%d connections were cut", n)
 	}
 	err := <-done
-	if err == nil || errors.Is(err, ErrUnreachable) || errors.Is(err, osd.ErrAssert) {
+	if err == nil || errors.Is(err, osd.ErrUnreachable) || errors.Is(err, osd.ErrAssert) {
 		t.Errorf("the Apply that was cut ended with %v", err)
 	}
 	g.Open()
