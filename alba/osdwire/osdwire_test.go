@@ -115,7 +115,8 @@ func TestConformance(t *testing.T) {
 // What an OSD answers means the same on both sides, and its words come along.
 func TestErrorsTravel(t *testing.T) {
 	for _, e := range []error{
-		osd.ErrNotFound, osd.ErrCorrupt, osd.ErrUnreadable, osd.ErrFull, osd.ErrReadOnly, osd.ErrInvalid, osd.ErrClosed, errors.New("a bad day"),
+		osd.ErrNotFound, osd.ErrCorrupt, osd.ErrUnreadable, osd.ErrFull, osd.ErrReadOnly, osd.ErrInvalid, osd.ErrClosed,
+		osd.ErrBusy, osd.ErrUnreachable, osd.ErrCut, errors.New("a bad day"),
 	} {
 		f := osdtest.NewFaulty(osdtest.NewMemory(uuid.New(), 1<<20))
 		f.Down(fmt.Errorf("disk 7: %w", e))
