@@ -31,12 +31,11 @@ type Options struct {
 	Key     func(number uint64) ([]byte, error) // master keys; nil: there are none
 	// Prove is asked before something is sealed with a master key. Its error says that
 	// the key may have changed since it was used last. nil: all keys are right.
-	Prove   func(ctx context.Context, number uint64) error
-	Bad     func(Bad)    // hears of bad fragments; must not block
-	Unread  func(Unread) // hears of ranges that can be neither read nor made; must not block
-	Deleted func()       // hears that there are fragments to delete; must not block
-	Logger  *slog.Logger
-
+	Prove         func(ctx context.Context, number uint64) error
+	Bad           func(Bad)    // hears of bad fragments; must not block
+	Unread        func(Unread) // hears of ranges that can be neither read nor made; must not block
+	Deleted       func()       // hears that there are fragments to delete; must not block
+	Logger        *slog.Logger
 	Uploads       int           // objects encoded side by side, each with its memory; default 4
 	LateBytes     int64         // of chunks that late fragments keep in memory, beyond what Uploads takes; default 128 MiB
 	ManifestBytes int64         // of manifests in memory; default 64 MiB
@@ -109,7 +108,9 @@ type Stats struct {
 	Reads      uint64 // ranges read from disks
 	ReadBytes  uint64
 	CacheHits  uint64 // ranges read from the fragment cache
+	Asked      uint64 // ranges that were wanted from disks
 	Hedged     uint64 // reads that others were asked for, the disk being slow
+	HedgeReads uint64 // ranges read from disks for that, of at most a twentieth of Asked, but for those of disks that hang
 	Degraded   uint64 // ranges made from other fragments
 	Unreadable uint64 // ranges that could not be made
 }
@@ -177,7 +178,7 @@ func (c *Client) Stats() Stats {
 	return Stats{
 		Plain: w.plain.Load(), Data: w.data.Load(), Parity: w.parity.Load(), Inline: w.inline.Load(), Manifests: w.manifests.Load(),
 		Retries: w.retries.Load(), Narrow: w.narrow.Load(), Late: w.late.Load(), LateBytes: uint64(c.writer.chunks.lent()),
-		Reads: r.reads.Load(), ReadBytes: r.readBytes.Load(), CacheHits: r.cacheHits.Load(), Hedged: r.hedged.Load(),
+		Reads: r.reads.Load(), ReadBytes: r.readBytes.Load(), CacheHits: r.cacheHits.Load(), Asked: r.asked.Load(), Hedged: r.hedged.Load(), HedgeReads: r.hedgeReads.Load(),
 		Degraded: r.degraded.Load(), Unreadable: r.unreadable.Load(),
 	}
 }

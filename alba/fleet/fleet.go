@@ -41,6 +41,8 @@ type Fleet struct {
 	usual atomic.Int64                 // what a read takes, for each unit, at most; nanoseconds, 0: not known
 	tails [2][sizeClasses]atomic.Int64 // within what time reads and writes usually come back; nanoseconds, 0: not known
 
+	node, zone atomic.Pointer[string] // where this process is; nil: not known
+
 	mu    sync.RWMutex
 	disks map[uint64]*Disk
 }

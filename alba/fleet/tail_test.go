@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // The estimate is that of a sorted list, up to the width of a bucket.
@@ -123,5 +125,35 @@ func TestSuspicion(t *testing.T) {
 	}
 	if d.Overtaken(); !d.Suspected() {
 		t.Error("it is late again, and not suspected")
+	}
+}
+
+// A disk of the own node is near, then one of its zone, once Watch has looked. Nobody is near who
+// does not know where he is, and nodes without a zone share none.
+func TestDistance(t *testing.T) {
+	b := newBench(t, 0)
+	for i, at := range []struct{ node, zone string }{{"a", "x"}, {"b", "x"}, {"c", "y"}, {"d", ""}, {"e", ""}} {
+		d := b.f.Add(uint64(10+i), uuid.New(), at.node, "disk")
+		d.SetZone(at.zone)
+	}
+	for _, c := range []struct {
+		node string
+		want [5]Distance
+	}{
+		{"a", [5]Distance{SameNode, SameZone, Elsewhere, Elsewhere, Elsewhere}},
+		{"c", [5]Distance{Elsewhere, Elsewhere, SameNode, Elsewhere, Elsewhere}},
+		{"d", [5]Distance{Elsewhere, Elsewhere, Elsewhere, SameNode, Elsewhere}},
+		{"f", [5]Distance{Elsewhere, Elsewhere, Elsewhere, Elsewhere, Elsewhere}},
+	} {
+		if b.f.node.Load() == nil && b.f.Disk(10).Distance() != Elsewhere {
+			t.Error("near, though nobody has told where this is")
+		}
+		b.f.SetNode(c.node)
+		b.pass(tick)
+		for i, want := range c.want {
+			if got := b.f.Disk(uint64(10 + i)).Distance(); got != want {
+				t.Errorf("from node %s to disk %d: %d, not %d", c.node, 10+i, got, want)
+			}
+		}
 	}
 }

@@ -27,6 +27,7 @@ func (f *Fleet) Watch(ctx context.Context, changed func(d *Disk, before, after C
 func (f *Fleet) Judge(changed func(d *Disk, before, after Condition)) {
 	now := f.ticks.Add(1)
 	all := f.All()
+	f.locate(all)
 	for _, k := range []kind{reading, writing} {
 		f.compare(all, k)
 		f.compareTails(all, k)
