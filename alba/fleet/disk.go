@@ -246,6 +246,8 @@ func (d *Disk) wrote(bytes uint64, err error) {
 	d.counts.writes.Add(1)
 	o := outcomeOf(err)
 	switch o {
+	case taken:
+		d.wroteInTime()
 	case noRoom:
 		d.counts.refused.Add(1)
 	case failed, refuses, away:

@@ -13,11 +13,13 @@ const (
 	suspectFor = 10 * time.Second
 )
 
-// suspicion is what readers saw of a disk's reads just now. It comes with the third late read,
+// suspicion is what callers saw of a disk just now. That of reads comes with the third late read,
 // long before Watch can tell that the disk is slow, and goes with the first that is in time.
 type suspicion struct {
 	row  atomic.Int32 // reads overtaken, one after the other
 	last atomic.Int64 // when the last one was, in nanoseconds of the fleet's clock
+
+	writes atomic.Int64 // when a write was late, in nanoseconds of the fleet's clock; 0: none since one came back
 }
 
 // Overtaken tells that a read of the disk was late, and that others would have been, or were,
@@ -40,4 +42,21 @@ func (d *Disk) InTime() {
 // only now and then, if others can be asked that are not suspected.
 func (d *Disk) Suspected() bool {
 	return d.suspicion.row.Load() >= suspectAfter && d.fleet.now().UnixNano()-d.suspicion.last.Load() < int64(suspectFor)
+}
+
+// WriteLate tells that a write of the disk is late, and that its caller goes on without it.
+func (d *Disk) WriteLate() { d.suspicion.writes.Store(d.fleet.now().UnixNano()) }
+
+// WritesLate reports whether a write of the disk was late a short while ago, and none has
+// succeeded since. Whoever can do without the disk gives it nothing more to write.
+func (d *Disk) WritesLate() bool {
+	at := d.suspicion.writes.Load()
+	return at != 0 && d.fleet.now().UnixNano()-at < int64(suspectFor)
+}
+
+// wroteInTime ends what WriteLate began.
+func (d *Disk) wroteInTime() {
+	if d.suspicion.writes.Load() != 0 {
+		d.suspicion.writes.Store(0)
+	}
 }
