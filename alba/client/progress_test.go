@@ -67,7 +67,7 @@ func oneChunk(t *testing.T, wr *writer, p policy.Policy) (*manifest.Manifest, *c
 func TestFragmentIsNeverInBetween(t *testing.T) {
 	p := policy.Policy{K: 2, M: 2, C: 2, X: 1}
 	wr, disks := newWriter(t, 4)
-	for range 600 {
+	for range 200 {
 		m, from := oneChunk(t, wr, p)
 		w := wr.writeChunk(m, 0, from, disks)
 		wr.chunks.release(from)
