@@ -142,7 +142,7 @@ func lateAfter(usual, kth, most time.Duration) time.Duration {
 func (w *chunkWrite) lateLocked(a *attempt) bool {
 	var usual time.Duration
 	if d := w.by.fleet.Disk(a.disk); d != nil {
-		usual = d.WritesWithin(len(w.values[a.fragment].Data))
+		usual = w.by.fleet.WritesWithin(d, len(w.values[a.fragment].Data))
 	}
 	return time.Since(a.began) >= lateAfter(usual, w.kth, w.by.patience)
 }

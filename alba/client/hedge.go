@@ -141,7 +141,7 @@ func compareCandidates(a, b candidate) int {
 }
 
 func (rd *reader) candidate(e *entry, r object.Range, i int, d *fleet.Disk) candidate {
-	c := candidate{fragment: i, disk: d, standing: standingOf(d), far: d.Distance(), parity: i >= int(e.m.Policy.K)}
+	c := candidate{fragment: i, disk: d, standing: standingOf(d), far: rd.fleet.Distance(d), parity: i >= int(e.m.Policy.K)}
 	if pace := d.Pace(int(r.Len)); pace > paceLeast {
 		c.pace = bits.Len64(uint64(pace / paceLeast))
 	}

@@ -218,10 +218,10 @@ func (d *Disk) Pace(bytes int) time.Duration {
 	return scaled(d.health.costs[reading].mean.Load(), bytes)
 }
 
-// WritesWithin is within what time 95 of 100 of the disk's last writes of so many bytes came
+// WritesWithin is within what time 95 of 100 of a disk's last writes of so many bytes came
 // back, but at most twice as long as is usual in the fleet; 0 if nothing is known.
-func (d *Disk) WritesWithin(bytes int) time.Duration {
-	return moderate(d.health.tails[writing].p95(bytes), d.fleet.usually(writing, bytes))
+func (f *Fleet) WritesWithin(d *Disk, bytes int) time.Duration {
+	return moderate(d.health.tails[writing].p95(bytes), f.usually(writing, bytes))
 }
 
 // placement returns what placement needs to know of the disk.
@@ -247,7 +247,7 @@ func (d *Disk) wrote(bytes uint64, err error) {
 	o := outcomeOf(err)
 	switch o {
 	case taken:
-		d.wroteInTime()
+		d.suspicion.wroteInTime()
 	case noRoom:
 		d.counts.refused.Add(1)
 	case failed, refuses, away:

@@ -13,17 +13,17 @@ const (
 // SetNode says which node this process is on. Until then all disks are Elsewhere.
 func (f *Fleet) SetNode(node string) { f.node.Store(&node) }
 
-// Distance returns how far the disk is. The zone of this process is that of the disks on its
+// Distance returns how far a disk is. The zone of this process is that of the disks on its
 // node; if there are none it is not known.
-func (d *Disk) Distance() Distance {
-	node := d.fleet.node.Load()
+func (f *Fleet) Distance(d *Disk) Distance {
+	node := f.node.Load()
 	if node == nil {
 		return Elsewhere
 	}
 	if d.Node == *node {
 		return SameNode
 	}
-	if zone := d.fleet.zone.Load(); zone != nil && *zone != "" && d.Zone() == *zone {
+	if zone := f.zone.Load(); zone != nil && *zone != "" && d.Zone() == *zone {
 		return SameZone
 	}
 	return Elsewhere

@@ -55,8 +55,8 @@ func (d *Disk) WritesLate() bool {
 }
 
 // wroteInTime ends what WriteLate began.
-func (d *Disk) wroteInTime() {
-	if d.suspicion.writes.Load() != 0 {
-		d.suspicion.writes.Store(0)
+func (s *suspicion) wroteInTime() {
+	if s.writes.Load() != 0 {
+		s.writes.Store(0)
 	}
 }

@@ -145,13 +145,13 @@ func TestDistance(t *testing.T) {
 		{"d", [5]Distance{Elsewhere, Elsewhere, Elsewhere, SameNode, Elsewhere}},
 		{"f", [5]Distance{Elsewhere, Elsewhere, Elsewhere, Elsewhere, Elsewhere}},
 	} {
-		if b.f.node.Load() == nil && b.f.Disk(10).Distance() != Elsewhere {
+		if b.f.node.Load() == nil && b.f.Distance(b.f.Disk(10)) != Elsewhere {
 			t.Error("near, though nobody has told where this is")
 		}
 		b.f.SetNode(c.node)
 		b.pass(tick)
 		for i, want := range c.want {
-			if got := b.f.Disk(uint64(10 + i)).Distance(); got != want {
+			if got := b.f.Distance(b.f.Disk(uint64(10 + i))); got != want {
 				t.Errorf("from node %s to disk %d: %d, not %d", c.node, 10+i, got, want)
 			}
 		}
