@@ -296,27 +296,34 @@ func (u *upload) chunk(ctx context.Context, x *coder, m *manifest.Manifest, i in
 }
 
 // prompt returns the disks for a chunk. If the policy can be kept without them, it leaves
-// out slow disks that still have something to write. When much memory is lent to late
-// fragments, it also leaves out the disks of those fragments: a disk that hangs must not
-// take the memory of all uploads.
+// out slow disks that still have something to write. If the chunk gets full width without
+// them, or much memory is lent to late fragments, it also leaves out disks that are late with
+// fragments: each put would wait for a disk that hangs, and it must not take the memory of all.
 func (wr *writer) prompt(p policy.Policy, disks []policy.Disk) []policy.Disk {
+	some := wr.without(disks, func(d *fleet.Disk) bool { return d.Behind() || d.WritesLate() || wr.overdue.has(d.Number) })
+	if _, width, ok := policy.Choose([]policy.Policy{p}, some); ok && width == p.Width() {
+		return some
+	}
 	much := wr.overdue.disks.Load() > 0 && wr.chunks.lent() > wr.chunks.limit/2
-	var some []policy.Disk
-	for i := range disks {
-		d := wr.fleet.Disk(disks[i].OSD)
-		if d == nil || !d.Behind() && !(much && wr.overdue.has(d.Number)) {
-			continue
-		}
-		if some == nil {
-			some = slices.Clone(disks)
-		}
-		some[i].Failing = true
-	}
-	if some == nil {
-		return disks
-	}
+	some = wr.without(disks, func(d *fleet.Disk) bool { return d.Behind() || much && wr.overdue.has(d.Number) })
 	if _, _, ok := policy.Choose([]policy.Policy{p}, some); !ok {
 		return disks
+	}
+	return some
+}
+
+// without returns the disks, some of them failing.
+func (wr *writer) without(disks []policy.Disk, out func(d *fleet.Disk) bool) []policy.Disk {
+	some := disks
+	for i := range disks {
+		d := wr.fleet.Disk(disks[i].OSD)
+		if d == nil || !out(d) {
+			continue
+		}
+		if &some[0] == &disks[0] {
+			some = slices.Clone(disks) // others have them too
+		}
+		some[i].Failing = true
 	}
 	return some
 }

@@ -107,6 +107,7 @@ func (b *Backend) open(ctx context.Context) error {
 		return err
 	}
 	b.generations.forgetOthers()
+	b.fleet.SetNode(places.layout.node())
 	b.makeStoreParts(places.layout)
 	if err := b.ring.check(ctx); err != nil {
 		return err
