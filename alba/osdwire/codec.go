@@ -32,6 +32,16 @@ func OpName(op uint16) string {
 	return fmt.Sprintf("operation %d", op)
 }
 
+// Writes says whether an operation may change what the OSD holds, or is a part of one that does.
+// Whoever may only read is refused it.
+func Writes(op uint16) bool {
+	switch op {
+	case opRead, opStat, opRange, opVerify, opUsage, opFetch:
+		return false
+	}
+	return true
+}
+
 // errBytes says that bytes are no message of this protocol.
 var errBytes = errors.New("malformed")
 

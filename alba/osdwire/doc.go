@@ -15,7 +15,7 @@
 //     of the caller's memory, which a peer that takes nothing can delay for wire.Limits.Stall.
 //   - An Apply or a Read is one request of up to 32 MiB. What is longer is put together at the
 //     server first, or cut up there, out of one read of the OSD: so it is as whole as a short
-//     one. The memory for that is bounded by [ServerOptions].Held.
+//     one. The memory for that is bounded by [ServerOptions].Held, and for one host by Each.
 //
 // # Bytes
 //

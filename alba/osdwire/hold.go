@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"openvstorage/alba/osd"
+
+	"github.com/google/uuid"
 )
 
 // applyMost is how many bytes an apply has, at most: its values, their checksums, and what is said
@@ -15,10 +17,14 @@ const applyMost = osd.ApplyMax + 4*(osd.ApplyMax/osd.BlockSize+osd.UpdatesMax) +
 // holdTime is how long something is held that nobody asks for: whoever sent a part is gone.
 const holdTime = 30 * time.Second
 
-// holds are what is put together, or was cut up, at the server: of all connections, within a bound.
+// holds are what is put together, or was cut up, at the server: of all connections, within a bound
+// for all and one for each peer, so that none can keep the others out.
 type holds struct {
+	each int64 // bytes of one peer
+
 	mu   sync.Mutex
 	room int64
+	used map[uuid.UUID]int64 // bytes of each peer that has some
 	by   map[holdKey]*hold
 }
 
@@ -30,29 +36,39 @@ type holdKey struct {
 // hold is memory under a number. It has one owner at a time: the table, or a request.
 type hold struct {
 	of    *holds
+	peer  uuid.UUID
 	b     []byte
 	got   int // bytes that are there, from the first on
 	timer *time.Timer
 }
 
-func newHolds(room int64) *holds { return &holds{room: room, by: make(map[holdKey]*hold)} }
+func newHolds(room, each int64) *holds {
+	return &holds{room: room, each: each, used: make(map[uuid.UUID]int64), by: make(map[holdKey]*hold)}
+}
 
 // begin makes room that belongs to the caller.
-func (h *holds) begin(size int) (*hold, error) {
+func (h *holds) begin(c *connection, size int) (*hold, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if int64(size) > h.room {
 		return nil, fmt.Errorf("%w: %d bytes, of %d that are left", errNoRoom, size, h.room)
 	}
+	if left := h.each - h.used[c.peer]; int64(size) > left {
+		return nil, fmt.Errorf("%w: %d bytes, of %d that are left of what one host may have held", errNoRoom, size, left)
+	}
 	h.room -= int64(size)
-	return &hold{of: h, b: make([]byte, size)}, nil
+	h.used[c.peer] += int64(size)
+	return &hold{of: h, peer: c.peer, b: make([]byte, size)}, nil
 }
 
 // release gives the memory back.
 func (d *hold) release() {
 	d.of.mu.Lock()
+	defer d.of.mu.Unlock()
 	d.of.room += int64(len(d.b))
-	d.of.mu.Unlock()
+	if d.of.used[d.peer] -= int64(len(d.b)); d.of.used[d.peer] == 0 {
+		delete(d.of.used, d.peer)
+	}
 }
 
 // all is what is held, if it is there whole.
@@ -68,7 +84,7 @@ func (h *holds) put(c *connection, number uint64, size, at int, part []byte) err
 	var d *hold
 	var err error
 	if at == 0 {
-		d, err = h.begin(size)
+		d, err = h.begin(c, size)
 	} else {
 		d, err = h.take(c, number)
 	}

@@ -32,6 +32,11 @@ type rig struct {
 	osds   sync.Map // of osd.OSD by uuid.UUID: requests look while a test takes one out
 }
 
+// all is the Admit of a server that lets everybody do everything.
+func all(context.Context, *wire.Peer, uuid.UUID) (func(uint16) error, error) {
+	return func(uint16) error { return nil }, nil
+}
+
 func newRig(t testing.TB, network string, change func(*ServerOptions), osds ...osd.OSD) *rig {
 	t.Helper()
 	r := &rig{t: t}
@@ -44,7 +49,7 @@ func newRig(t testing.TB, network string, change func(*ServerOptions), osds ...o
 			return nil, false
 		}
 		return o.(osd.OSD), true
-	}}
+	}, Admit: all}
 	if change != nil {
 		change(&opt)
 	}
@@ -225,7 +230,7 @@ func TestMay(t *testing.T) {
 	r := newRig(t, "unix", func(o *ServerOptions) {
 		o.Admit = func(context.Context, *wire.Peer, uuid.UUID) (func(uint16) error, error) {
 			return func(op uint16) error {
-				if name := OpName(op); name == "apply" || name == "hold" {
+				if Writes(op) {
 					return errors.New("only hosts write")
 				}
 				return nil
@@ -241,11 +246,64 @@ func TestMay(t *testing.T) {
 	}
 }
 
+// A server that was not told who may use an OSD, or what, serves nobody.
+func TestNobodyMay(t *testing.T) {
+	m := osdtest.NewMemory(uuid.New(), 1<<20)
+	for name, admit := range map[string]func(context.Context, *wire.Peer, uuid.UUID) (func(uint16) error, error){
+		"who":  nil,
+		"what": func(context.Context, *wire.Peer, uuid.UUID) (func(uint16) error, error) { return nil, nil },
+	} {
+		why := make(chan error, 100)
+		c := newRig(t, "unix", func(o *ServerOptions) { o.Admit = admit }, m).client(m.ID(), func(o *Options) { o.Down = func(err error) { why <- err } })
+		if err := <-why; err == nil || !strings.Contains(err.Error(), "nobody has said "+name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := c.Usage(t.Context()); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("%s: a call: %v", name, err)
+		}
+	}
+}
+
+// Each operation either reads or writes: what is not known counts as a write.
+func TestWrites(t *testing.T) {
+	for op := range uint16(20) {
+		name := OpName(op)
+		reads := name == "read" || name == "stat" || name == "range" || name == "verify" || name == "usage" || name == "fetch"
+		if Writes(op) == reads {
+			t.Errorf("%s: writes %v", name, Writes(op))
+		}
+	}
+}
+
+// What one host may have held leaves room for the others, however many connections it makes.
+func TestHeldShare(t *testing.T) {
+	h := newHolds(100, 60)
+	one, two := uuid.New(), uuid.New()
+	if err := h.put(&connection{peer: one}, 1, 40, 0, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.put(&connection{peer: one}, 1, 21, 0, make([]byte, 10)); !errors.Is(err, errNoRoom) {
+		t.Errorf("more than its share: %v", err)
+	}
+	other := &connection{peer: two}
+	if err := h.put(other, 1, 60, 0, make([]byte, 10)); err != nil {
+		t.Errorf("the share of another: %v", err)
+	}
+	d, err := h.take(other, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.release()
+	if n := len(h.used); n != 1 || h.used[one] != 40 || h.room != 60 {
+		t.Errorf("%d hosts have something, %d bytes are left", n, h.room)
+	}
+}
+
 // Long applies and reads need memory at the server, which is bounded: what finds none changes
 // nothing and may come again, and what nobody asks for any more is let go of.
 func TestHeldIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHolds(100)
+		h := newHolds(100, 100)
 		a, b := &connection{}, &connection{}
 		if err := h.put(a, 1, 60, 0, make([]byte, 10)); err != nil {
 			t.Fatal(err)

@@ -11,16 +11,18 @@ import (
 	"github.com/google/uuid"
 )
 
-// ServerOptions are for NewServer. Open must be given.
+// ServerOptions are for NewServer. Open and Admit must be given.
 type ServerOptions struct {
 	// Open returns the OSD of a UUID, or false if this process does not serve it. It is asked
 	// for each request, and must not block.
 	Open func(id uuid.UUID) (osd.OSD, bool)
-	// Admit, if not nil, decides whether a peer may use an OSD at all, and which operations of
-	// it; OpName names them. Its error is told to the peer.
+	// Admit decides whether a peer may use an OSD at all, and which operations of it: Writes tells
+	// these apart, OpName names them. Its error is told to the peer. Without Admit nobody may, and
+	// without may nothing.
 	Admit func(ctx context.Context, p *wire.Peer, id uuid.UUID) (may func(op uint16) error, err error)
 
 	Held int64 // bytes of applies and reads that are longer than a request, of all connections; default 256 MiB
+	Each int64 // of these, of the connections of one host; default half of Held
 	Pool *wire.Pool
 }
 
@@ -35,16 +37,20 @@ func NewServer(o ServerOptions) *Server {
 	if o.Held == 0 {
 		o.Held = 256 << 20
 	}
+	if o.Each == 0 {
+		o.Each = o.Held / 2
+	}
 	if o.Pool == nil {
 		o.Pool = wire.NewPool(0, 64<<20)
 	}
-	return &Server{o: o, held: newHolds(o.Held)}
+	return &Server{o: o, held: newHolds(o.Held, o.Each)}
 }
 
 // connection is what the server knows of one.
 type connection struct {
-	id  uuid.UUID
-	may func(op uint16) error // nil: all
+	id   uuid.UUID
+	peer uuid.UUID // the host that has it, zero if that is not known
+	may  func(op uint16) error
 }
 
 // Service is what a wire.Server offers as Service.
@@ -68,11 +74,15 @@ func (s *Server) admit(ctx context.Context, p *wire.Peer) error {
 	if err != nil {
 		return fmt.Errorf("%w: %q is no OSD", wire.ErrGroup, p.Group)
 	}
-	c := &connection{id: id}
-	if s.o.Admit != nil {
-		if c.may, err = s.o.Admit(ctx, p, id); err != nil {
-			return err
-		}
+	if s.o.Admit == nil {
+		return fmt.Errorf("OSD %s: nobody has said who may use it", id)
+	}
+	c := &connection{id: id, peer: p.Host}
+	if c.may, err = s.o.Admit(ctx, p, id); err != nil {
+		return err
+	}
+	if c.may == nil {
+		return fmt.Errorf("OSD %s: nobody has said what may be done with it", id)
 	}
 	p.Value = c
 	return nil
@@ -80,10 +90,8 @@ func (s *Server) admit(ctx context.Context, p *wire.Peer) error {
 
 func (s *Server) serve(ctx context.Context, r *wire.Incoming) wire.Answer {
 	c := r.Peer.Value.(*connection)
-	if c.may != nil {
-		if err := c.may(r.Op); err != nil {
-			return wire.Answer{Status: uint16(wire.CodeDenied), Header: []byte(words(err))}
-		}
+	if err := c.may(r.Op); err != nil {
+		return wire.Answer{Status: uint16(wire.CodeDenied), Header: []byte(words(err))}
 	}
 	o, ok := s.o.Open(c.id)
 	if !ok {
@@ -210,7 +218,7 @@ func (s *Server) fetch(ctx context.Context, o osd.OSD, c *connection, r *wire.In
 	}
 	var whole *hold
 	if from == 0 {
-		if whole, err = s.held.begin(size); err != nil {
+		if whole, err = s.held.begin(c, size); err != nil {
 			return a, err
 		}
 		if err = readInto(ctx, o, key, off, n, whole.b); err != nil {
