@@ -15,14 +15,14 @@ type denied struct {
 	said map[uint64]bool // what was logged in it
 }
 
-// denies reports whether a member rejects an append and says that its log ends before what it
+// by reports whether a member rejects an append and says that its log ends before what it
 // has acknowledged in this term. A log that is whole cannot: up to there it is the leader's, so
 // what it names as the last place where they may agree is not before. The rejection may be an old
 // one that comes late, or the member's log was lost. Raft would try again from the same place at
 // once, and be rejected again, as fast as the network goes; so it is not told, and tries again
 // with the next heartbeat. The next leader, which counts on no acknowledgement of before, sends
 // the member what it lacks.
-func (s *stepper) denies(m *pb.Message) bool {
+func (d *denied) by(s *stepper, m *pb.Message) bool {
 	status := s.raft.BasicStatus()
 	if m.GetType() != pb.MsgAppResp || !m.GetReject() || status.RaftState != raft.StateLeader || m.GetTerm() != status.HardState.GetTerm() {
 		return false
@@ -36,7 +36,6 @@ func (s *stepper) denies(m *pb.Message) bool {
 	if m.GetRejectHint() >= match {
 		return false
 	}
-	d := &s.denied
 	if d.term != m.GetTerm() {
 		d.term, d.said = m.GetTerm(), map[uint64]bool{}
 	}

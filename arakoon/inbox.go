@@ -129,7 +129,7 @@ func (s *stepper) receive(r received) {
 	if s.synced.active && m.GetType() == pb.MsgAppResp {
 		s.synced.hear(s, m)
 	}
-	if s.denies(m) {
+	if s.denied.by(s, m) {
 		return
 	}
 	if m.GetType() == pb.MsgAppResp && !m.GetReject() && s.zones.active() && s.isMember(m.GetFrom()) {
