@@ -258,7 +258,7 @@ func TestNobodyMay(t *testing.T) {
 		if err := <-why; err == nil || !strings.Contains(err.Error(), "nobody has said "+name) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := c.Usage(t.Context()); !errors.Is(err, ErrUnreachable) {
+		if _, err := c.Usage(t.Context()); !errors.Is(err, osd.ErrUnreachable) {
 			t.Errorf("%s: a call: %v", name, err)
 		}
 	}
