@@ -12,6 +12,7 @@ import (
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
+	"openvstorage/alba/records"
 	"openvstorage/backend"
 	"openvstorage/internal/broadcast"
 	"openvstorage/internal/chance"
@@ -19,9 +20,10 @@ import (
 
 // chunkWrite is the fragments of one chunk on their way to disks.
 type chunkWrite struct {
-	by    *writer
-	m     *manifest.Manifest // only what does not change: key, policy, checksums
-	chunk int
+	by     *writer
+	m      *manifest.Manifest // only what does not change: key, policy, checksums
+	chunk  int
+	record []byte // beside each of its fragments
 
 	mu      sync.Mutex
 	osds    []uint64 // of the fragments that are durable; policy.None: not yet, or never
@@ -35,10 +37,10 @@ type chunkWrite struct {
 }
 
 // writeChunk starts to write the fragments of a chunk, each to a disk of its own.
-func (wr *writer) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
+func (wr *writer) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk, record []byte) *chunkWrite {
 	places := policy.Place(m.Policy, disks, nil, chance.Chance{})
 	w := &chunkWrite{
-		by: wr, m: m, chunk: chunk, osds: make([]uint64, len(places)), targets: places,
+		by: wr, m: m, chunk: chunk, record: record, osds: make([]uint64, len(places)), targets: places,
 		cancels: make([]context.CancelFunc, len(places)),
 	}
 	spare := newSpares(m.Policy, disks, places)
@@ -72,7 +74,7 @@ func (wr *writer) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks
 
 // write puts one fragment on a disk, or on a spare one if that fails.
 func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares) {
-	key := w.m.Key(w.chunk, i).Append(nil)
+	key := w.m.Key(w.chunk, i)
 	var errs []error
 	for number != policy.None {
 		ctx, cancel := context.WithCancel(w.by.life)
@@ -177,13 +179,20 @@ func (w *chunkWrite) stuck() bool {
 	return true
 }
 
-func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, value osd.Value) error {
+// writeTo writes a fragment and its record together: a disk has both, or neither.
+func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key manifest.Key, value osd.Value) error {
 	d := w.by.fleet.Disk(number)
 	if d == nil {
-		return fmt.Errorf("disk %d left", number)
+		return fmt.Errorf("disk %d: %w", number, errLeft)
 	}
-	return d.Apply(ctx, nil, []osd.Update{{Key: key, Value: value}})
+	return d.Apply(ctx, nil, []osd.Update{
+		{Key: key.Append(nil), Value: value},
+		{Key: key.AppendRecovery(nil), Value: records.Value(key, w.record, value.Epoch)},
+	})
 }
+
+// errLeft: the ABM has given the disk up since it was chosen.
+var errLeft = errors.New("it left")
 
 // lookEvery is how often a put looks at the disks that it waits for.
 const lookEvery = 100 * time.Millisecond

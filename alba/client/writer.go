@@ -24,6 +24,7 @@ type writer struct {
 	counts  writeCounts
 	chunks  chunkMemory
 	overdue overdue
+	behind  behind
 
 	mu     sync.Mutex
 	closed bool
@@ -57,6 +58,9 @@ const (
 // written.
 func (wr *writer) close() {
 	wr.mu.Lock()
+	if !wr.closed {
+		close(wr.behind.hurry)
+	}
 	wr.closed = true
 	wr.mu.Unlock()
 	settled := make(chan struct{})
