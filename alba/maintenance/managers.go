@@ -102,8 +102,11 @@ func (g managers) namespace(ctx context.Context, ns uint64) (rec abm.Namespace, 
 	return rec, known, b.NextNamespace, err
 }
 
+// recordTypical is about what a recovery record takes, in bytes.
+const recordTypical = 256
+
 // held returns how many bytes each disk holds, by its number: those of live fragments
-// and those that are still to be deleted.
+// and those that are still to be deleted, with the records beside them.
 func (g managers) held(ctx context.Context) (map[uint64]uint64, error) {
 	hosts, err := g.hosts(ctx)
 	if err != nil {
@@ -121,7 +124,7 @@ func (g managers) held(ctx context.Context) (map[uint64]uint64, error) {
 				return nil, err
 			}
 			for _, o := range page {
-				held[o.Number] += o.Live.Bytes + o.Obsolete.Bytes
+				held[o.Number] += o.Live.Bytes + o.Obsolete.Bytes + recordTypical*(o.Live.Fragments+o.Obsolete.Fragments)
 				after = o.Number
 			}
 			if len(page) < nsm.MaxKeys {
