@@ -1,0 +1,182 @@
+package rebuild_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"openvstorage/alba/albatest"
+	"openvstorage/alba/nsm"
+	"openvstorage/alba/nsm/nsmtest"
+	"openvstorage/alba/nsm/userfn"
+	"openvstorage/alba/policy"
+	"openvstorage/alba/rebuild"
+	"openvstorage/backend"
+)
+
+var (
+	ctx    = context.Background()
+	twoOne = policy.Policy{K: 2, M: 1, C: 2, X: 3}
+)
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// filled is a backend with objects of several sizes, some of which were replaced or deleted.
+func filled(t *testing.T) (*albatest.Backend, map[string][]byte) {
+	b := albatest.New(t, 4, albatest.Small(twoOne), nil)
+	check(t, b.CreateNamespace(ctx, "vdisk"))
+	ns := b.Namespace("vdisk")
+	r := rand.New(rand.NewPCG(1, 2))
+	want := make(map[string][]byte)
+	bytesOf := func(n int) []byte {
+		p := make([]byte, n)
+		for i := range p {
+			p[i] = byte(r.Uint32())
+		}
+		return p
+	}
+	for i, n := range []int{1, 4096, 5000, 100_000, 200_000, 64 << 10, 0} {
+		name := fmt.Sprintf("object-%d", i)
+		want[name] = bytesOf(n)
+		check(t, ns.Put(ctx, name, want[name]))
+	}
+	var v backend.Version
+	for i := range 5 { // a catalog
+		var err error
+		want["catalog"] = bytesOf(1000 + i)
+		v, err = ns.(interface {
+			PutIf(context.Context, string, []byte, backend.Version) (backend.Version, error)
+		}).PutIf(ctx, "catalog", want["catalog"], v)
+		check(t, err)
+	}
+	check(t, ns.Put(ctx, "gone", bytesOf(70_000)))
+	check(t, ns.Delete(ctx, []string{"gone"}, nil))
+	b.Settle()
+	check(t, b.Work.Survey(ctx))
+	return b, want
+}
+
+// lost is an empty NSM host to which namespace 1 is to come from the disks.
+func lost(t *testing.T, b *albatest.Backend) (*nsmtest.Store, *nsm.Client) {
+	s := nsmtest.New(nsm.Functions()...)
+	h := nsm.NewClient(s, s)
+	messages := []nsm.Message{{Kind: nsm.MessageImportNamespace, Namespace: 1, Generation: 1}}
+	for n := range b.Disks {
+		messages = append([]nsm.Message{{Kind: nsm.MessageKnowOSD, OSD: n, Node: "node"}}, messages...)
+	}
+	_, err := h.Deliver(ctx, 1, messages)
+	check(t, err)
+	return s, h
+}
+
+// An NSM host that is rebuilt has every object as it was, names, versions and hashes, and no
+// object that was deleted.
+func TestRebuild(t *testing.T) {
+	b, want := filled(t)
+	before, err := b.NSM.List(ctx, 1, "", "", nsm.MaxPage, userfn.Consistent)
+	check(t, err)
+	for _, names := range []int{0, 2} { // with little memory too
+		s, h := lost(t, b)
+		r, err := rebuild.Run(ctx, rebuild.Options{Namespace: 1, Generation: 1, Host: h, Fleet: b.Fleet, Names: names})
+		check(t, err)
+		if !r.Clean() || r.Entered != len(want) {
+			t.Errorf("%+v", r)
+		}
+		check(t, s.View(func(tx userfn.Tx) error { return nsm.Check(tx) }))
+		for _, o := range before {
+			got, err := h.Get(ctx, 1, o.Name, userfn.Consistent)
+			check(t, err)
+			if got.ID != o.ID || got.Size != o.Size || got.Hash != o.Hash || got.Revision != o.Revision || fmt.Sprint(got.Chunks) != fmt.Sprint(o.Chunks) {
+				t.Errorf("%+v became %+v", o, got)
+			}
+			if len(o.Chunks) == 0 && got.Version != o.Version {
+				t.Errorf("%s has version %d, had %d", o.Name, got.Version, o.Version)
+			}
+		}
+	}
+}
+
+// A rebuild that is cut at any call of the host or any disk is begun again, and ends as one that was not.
+func TestRebuildCutAnywhere(t *testing.T) {
+	b, want := filled(t)
+	for cut := 0; ; cut++ {
+		s, _ := lost(t, b)
+		calls := 0
+		h := nsm.NewClient(cutter{s, &calls, cut}, s)
+		o := rebuild.Options{Namespace: 1, Generation: 1, Host: h, Fleet: b.Fleet, Names: 3}
+		_, err := rebuild.Run(ctx, o)
+		if err == nil {
+			if cut == 0 {
+				t.Error("nothing was cut")
+			}
+			return
+		}
+		if !errors.Is(err, errCut) {
+			t.Fatal(err)
+		}
+		o.Host = nsm.NewClient(s, s)
+		_, err = rebuild.Run(ctx, o)
+		check(t, err)
+		n, err := o.Host.Record(ctx, 1, userfn.Consistent)
+		check(t, err)
+		if n.State != nsm.NamespaceActive || int(n.Objects) != len(want) {
+			t.Errorf("cut %d: %+v", cut, n)
+		}
+		check(t, s.View(func(tx userfn.Tx) error { return nsm.Check(tx) }))
+	}
+}
+
+var errCut = errors.New("cut")
+
+// cutter makes one call without an answer, and none after it.
+type cutter struct {
+	*nsmtest.Store
+	calls *int
+	at    int
+}
+
+func (c cutter) Call(ctx context.Context, name string, version uint32, arg []byte) ([]byte, error) {
+	if *c.calls++; *c.calls > c.at+1 {
+		return nil, errCut
+	}
+	b, err := c.Store.Call(ctx, name, version, arg)
+	if *c.calls == c.at+1 {
+		return nil, errCut
+	}
+	return b, err
+}
+
+// What lacks fragments is told by name and is not entered, and nothing is deleted; with too
+// many nodes missing nothing is entered at all.
+func TestRebuildTells(t *testing.T) {
+	b, want := filled(t)
+	o, err := b.NSM.Get(ctx, 1, "object-2", userfn.Consistent)
+	check(t, err)
+	b.Take(o.Chunks[0].Fragments[0].OSD)
+	_, h := lost(t, b)
+	opt := rebuild.Options{Namespace: 1, Generation: 1, Host: h, Fleet: b.Fleet}
+	if _, err := rebuild.Run(ctx, opt); !errors.Is(err, rebuild.ErrMissing) {
+		t.Errorf("a node is missing: %v", err)
+	}
+	opt.MayMiss = 1
+	b.Take(o.Chunks[0].Fragments[1].OSD)
+	r, err := rebuild.Run(ctx, opt)
+	check(t, err)
+	told := false
+	for _, f := range r.Findings {
+		told = told || f.Name == "object-2" && f.Why != ""
+	}
+	if !told || r.Clean() || r.Entered+r.NotThere > len(want) {
+		t.Errorf("%+v", r)
+	}
+	if _, err := h.Get(ctx, 1, "object-2", userfn.Consistent); !errors.Is(err, nsm.ErrNotFound) {
+		t.Errorf("it was entered: %v", err)
+	}
+}
