@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"openvstorage/alba/albatest"
+	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/nsmtest"
 	"openvstorage/alba/nsm/userfn"
@@ -237,4 +238,63 @@ func TestAsGoodAsNew(t *testing.T) {
 	_, err = b.Namespace("vdisk").PutIf(ctx, "catalog", []byte("next"), info.Version)
 	check(t, err)
 	check(t, b.Namespace("vdisk").Put(ctx, "new", make([]byte, 70_000)))
+}
+
+// When a fragment is deleted, its record is too.
+func TestRecordsGoWithFragments(t *testing.T) {
+	b, want := filled(t)
+	var names []string
+	for name := range want {
+		names = append(names, name)
+	}
+	check(t, b.Namespace("vdisk").Delete(ctx, names, nil))
+	check(t, b.Work.Survey(ctx))
+	b.Check()
+	for n, d := range b.Disks {
+		list, err := d.Range(ctx, nil, nil, 1000)
+		check(t, err)
+		for _, info := range list {
+			if k, err := manifest.ParseRecoveryKey(info.Key); err != nil || !k.Inline() {
+				t.Errorf("disk %d has %x", n, info.Key)
+			}
+		}
+	}
+}
+
+// A record whose fragment is not there is not taken for it.
+func TestRecordWithoutFragment(t *testing.T) {
+	b, _ := filled(t)
+	o, err := b.NSM.Get(ctx, 1, "object-2", userfn.Consistent)
+	check(t, err)
+	for j, f := range o.Chunks[0].Fragments[:2] {
+		k := manifest.Key{Namespace: 1, Object: o.ID, Fragment: uint8(j), Version: f.Version}
+		check(t, b.Disks[f.OSD].Apply(ctx, nil, []osd.Update{{Key: k.Append(nil), Delete: true}}))
+	}
+	_, h := lost(t, b)
+	r, err := rebuild.Run(ctx, rebuild.Options{Namespace: 1, Generation: 1, Host: h, Fleet: b.Fleet})
+	check(t, err)
+	if len(r.Findings) != 1 || r.Findings[0].Name != "object-2" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What was written before there were records is given them, and so is the inline object
+// whose client died.
+func TestRecordsOfBefore(t *testing.T) {
+	b, want := filled(t)
+	for _, d := range b.Disks {
+		list, err := d.Range(ctx, []byte("r"), nil, 1000)
+		check(t, err)
+		for _, info := range list {
+			check(t, d.Apply(ctx, nil, []osd.Update{{Key: info.Key, Delete: true}}))
+		}
+	}
+	check(t, b.Work.FindAbsent(ctx))
+	_, h := lost(t, b)
+	r, err := rebuild.Run(ctx, rebuild.Options{Namespace: 1, Generation: 1, Host: h, Fleet: b.Fleet})
+	check(t, err)
+	if !r.Clean() || r.Entered != len(want) {
+		t.Errorf("%+v", r)
+	}
+	b.Check()
 }
