@@ -14,6 +14,7 @@ import (
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
+	"openvstorage/alba/preset"
 	"openvstorage/alba/rebuild"
 	"openvstorage/backend"
 )
@@ -297,4 +298,35 @@ func TestRecordsOfBefore(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	b.Check()
+}
+
+// What records cost: at most 2 % of the bytes written, keys and heads of entries (48 bytes and a
+// CRC) among that, for an object of 16 MiB.
+func TestCost(t *testing.T) {
+	p := preset.Default(6)
+	p.Policies = []policy.Policy{{K: 4, M: 2, C: 5, X: 6}}
+	b := albatest.New(t, 6, p, nil)
+	name := "0f0e0d0c-0b0a-0908-0706-050403020100"
+	check(t, b.CreateNamespace(ctx, name))
+	data := make([]byte, 16<<20)
+	r := rand.NewChaCha8([32]byte{})
+	_, _ = r.Read(data)
+	check(t, b.Namespace(name).Put(ctx, "sco-000000001", data))
+	b.Settle()
+	var all, cost, n uint64
+	for _, d := range b.Disks {
+		list, err := d.Range(ctx, nil, nil, 1000)
+		check(t, err)
+		for _, info := range list {
+			all += uint64(info.Size)
+			if _, err := manifest.ParseRecoveryKey(info.Key); err == nil {
+				n++
+				cost += uint64(info.Size) + uint64(len(info.Key)) + 48 + 4
+			}
+		}
+	}
+	t.Logf("%d records cost %d bytes of %d: %.3f %%", n, cost, all, 100*float64(cost)/float64(all))
+	if n == 0 || cost*50 > all {
+		t.Errorf("%d records cost %d bytes of %d", n, cost, all)
+	}
 }
