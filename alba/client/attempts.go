@@ -51,7 +51,7 @@ func (w *chunkWrite) run(a *attempt) {
 	defer w.by.chunks.release(w.from)
 	for a != nil {
 		value := &w.values[a.fragment]
-		err := w.writeTo(a.ctx, a.disk, w.m.Key(w.chunk, a.fragment).Append(nil), *value)
+		err := w.writeTo(a.ctx, a.disk, w.m.Key(w.chunk, a.fragment), *value)
 		if err == nil {
 			err = w.unchanged(a.fragment, *value)
 		}

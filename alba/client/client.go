@@ -148,6 +148,7 @@ func New(opt Options) *Client {
 	c.reader.openers.New = func() any { return new(scratch) }
 	c.writer.life, c.writer.end = context.WithCancel(context.Background())
 	c.writer.chunks.init(opt.Uploads, opt.LateBytes)
+	c.writer.behind.init()
 	return c
 }
 

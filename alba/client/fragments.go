@@ -12,6 +12,7 @@ import (
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
+	"openvstorage/alba/records"
 	"openvstorage/backend"
 	"openvstorage/internal/broadcast"
 	"openvstorage/internal/chance"
@@ -26,6 +27,7 @@ type chunkWrite struct {
 	values []osd.Value
 	spare  *spares
 	began  time.Time
+	record []byte // beside each of its fragments
 
 	mu      sync.Mutex
 	osds    []uint64   // of the fragments that are durable; policy.None: not yet, or never
@@ -41,10 +43,10 @@ type chunkWrite struct {
 }
 
 // writeChunk starts to write the fragments of a chunk, each to a disk of its own.
-func (wr *writer) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
+func (wr *writer) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk, record []byte) *chunkWrite {
 	places := policy.Place(m.Policy, disks, nil, chance.Chance{})
 	w := &chunkWrite{
-		by: wr, m: m, chunk: chunk, from: from, values: make([]osd.Value, len(places)), began: time.Now(),
+		by: wr, m: m, chunk: chunk, record: record, from: from, values: make([]osd.Value, len(places)), began: time.Now(),
 		osds: make([]uint64, len(places)), current: make([]*attempt, len(places)), spare: newSpares(m.Policy, disks, places),
 	}
 	// A late fragment is written to its end: only then may its memory be used again.
@@ -117,13 +119,20 @@ func (w *chunkWrite) stuck() bool {
 	return true
 }
 
-func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, value osd.Value) error {
+// writeTo writes a fragment and its record together: a disk has both, or neither.
+func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key manifest.Key, value osd.Value) error {
 	d := w.by.fleet.Disk(number)
 	if d == nil {
-		return fmt.Errorf("disk %d left", number)
+		return fmt.Errorf("disk %d: %w", number, errLeft)
 	}
-	return d.Apply(ctx, nil, []osd.Update{{Key: key, Value: value}})
+	return d.Apply(ctx, nil, []osd.Update{
+		{Key: key.Append(nil), Value: value},
+		{Key: key.AppendRecovery(nil), Value: records.Value(key, w.record, value.Epoch)},
+	})
 }
+
+// errLeft: the ABM has given the disk up since it was chosen.
+var errLeft = errors.New("it left")
 
 // lookEvery is how often a put looks at the disks that it waits for.
 const lookEvery = 100 * time.Millisecond

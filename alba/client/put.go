@@ -16,6 +16,7 @@ import (
 	"openvstorage/alba/object"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
+	"openvstorage/alba/records"
 	"openvstorage/backend"
 
 	"github.com/cespare/xxhash/v2"
@@ -147,6 +148,10 @@ func (u *upload) begin(ctx context.Context) (m *manifest.Manifest, master []byte
 	return m, master, nil
 }
 
+// least is the version that the object has at least: newer than all that this client has
+// seen of the namespace.
+func (u *upload) least() uint64 { return max(u.s.seen.Load(), u.version) + 1 }
+
 // commit makes the object of a manifest: the moment from which it exists.
 func (u *upload) commit(ctx context.Context, m *manifest.Manifest) (nsm.PutResult, error) {
 	encoded, err := m.Append(nil)
@@ -159,6 +164,7 @@ func (u *upload) commit(ctx context.Context, m *manifest.Manifest) (nsm.PutResul
 	if err != nil {
 		return r, err
 	}
+	u.s.see(r.Version)
 	u.by.counts.manifests.Add(uint64(len(encoded)))
 	if r.Replaced != nil {
 		u.by.deleted()
@@ -201,6 +207,7 @@ func (u *upload) inline(ctx context.Context) (uint64, error) {
 	r, err := u.commit(ctx, m)
 	if err == nil && !r.Existed {
 		u.by.counts.inline.Add(uint64(len(u.data)))
+		u.by.owe(records.Of(u.s.name, m, 0, u.hash, r.Version, true))
 	}
 	return r.Version, err
 }
@@ -292,7 +299,11 @@ func (u *upload) chunk(ctx context.Context, x *coder, m *manifest.Manifest, i in
 	}
 	m.Chunks[i] = into.Chunk
 	m.Chunks[i].Fragments = append([]manifest.Fragment(nil), into.Chunk.Fragments...)
-	return u.by.writeChunk(m, i, into, u.by.prompt(m.Policy, disks)), nil
+	record, err := records.Of(u.s.name, m, i, u.hash, u.least(), false).Append(nil)
+	if err != nil {
+		return nil, err
+	}
+	return u.by.writeChunk(m, i, into, u.by.prompt(m.Policy, disks), record), nil
 }
 
 // prompt returns the disks for a chunk. If the policy can be kept without them, it leaves

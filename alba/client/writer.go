@@ -25,6 +25,7 @@ type writer struct {
 	chunks  chunkMemory
 	overdue overdue
 	moves   budget // of fragments that spare disks take from late ones
+	behind  behind
 
 	mu     sync.Mutex
 	closed bool
@@ -58,6 +59,9 @@ const (
 // written.
 func (wr *writer) close() {
 	wr.mu.Lock()
+	if !wr.closed {
+		close(wr.behind.hurry)
+	}
 	wr.closed = true
 	wr.mu.Unlock()
 	settled := make(chan struct{})

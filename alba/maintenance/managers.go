@@ -131,15 +131,21 @@ func (g managers) namespace(ctx context.Context, ns uint64) (rec abm.Namespace, 
 	return rec, known, b.NextNamespace, err
 }
 
+// recordTypical is about what a recovery record takes, in bytes.
+const recordTypical = 256
+
+// room is what fragments take on a disk, with the records beside them, in bytes.
+func room(u nsm.Usage) uint64 { return u.Bytes + recordTypical*u.Fragments }
+
 // held returns how many bytes each disk holds, by its number: those of live fragments
-// and those that are still to be deleted.
+// and those that are still to be deleted, with the records beside them.
 func (g managers) held(ctx context.Context) (map[uint64]uint64, error) {
-	return g.stored(ctx, func(o *nsm.OSD) uint64 { return o.Live.Bytes + o.Obsolete.Bytes })
+	return g.stored(ctx, func(o *nsm.OSD) uint64 { return room(o.Live) + room(o.Obsolete) })
 }
 
 // live is held without what is still to be deleted.
 func (g managers) live(ctx context.Context) (map[uint64]uint64, error) {
-	return g.stored(ctx, func(o *nsm.OSD) uint64 { return o.Live.Bytes })
+	return g.stored(ctx, func(o *nsm.OSD) uint64 { return room(o.Live) })
 }
 
 func (g managers) stored(ctx context.Context, bytes func(o *nsm.OSD) uint64) (map[uint64]uint64, error) {

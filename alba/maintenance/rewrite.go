@@ -12,6 +12,7 @@ import (
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
+	"openvstorage/alba/records"
 
 	"golang.org/x/sys/unix"
 
@@ -71,6 +72,7 @@ type rewrite struct {
 	shards  [][]byte // k of them, once they are needed
 	to      uint64   // the disk for them; policy.None: any that may take one
 	epoch   uint64   // under which fragments are written, once they are
+	space   string   // the namespace's name, for records; "": the ABM does not know it
 	changes []nsm.Change
 	errs    []error // of disks that did not take one
 }
@@ -139,6 +141,11 @@ func (w *rewrite) prepare(ctx context.Context) error {
 		return err
 	}
 	w.epoch = epochs.Next - 1
+	rec, _, _, err := w.by.namespace(ctx, w.ns)
+	if err != nil {
+		return err
+	}
+	w.space = rec.Name
 	if w.shards = w.copies(ctx); w.shards == nil {
 		w.shards, err = w.sources(ctx, w.chunk, w.lost)
 	}
@@ -160,10 +167,20 @@ func (w *rewrite) write(ctx context.Context, i int, number uint64) error {
 	f := &w.next.Chunks[w.chunk].Fragments[i]
 	was := *f
 	f.OSD, f.Version = number, w.next.Revision
-	key := w.next.Key(w.chunk, i).Append(nil)
-	err = d.ApplyAside(ctx, []osd.Assert{{Kind: osd.NotNewer, Key: key, Epoch: w.epoch}}, []osd.Update{{Key: key, Value: osd.Value{
+	at := w.next.Key(w.chunk, i)
+	key := at.Append(nil)
+	updates := []osd.Update{{Key: key, Value: osd.Value{
 		Data: data, CRCs: crcs, Epoch: w.epoch, Seed: manifest.Seed(w.mf.Object, uint32(w.chunk), uint32(i)),
-	}}})
+	}}}
+	if w.space != "" { // else there is no name to write down, and the fragment is worth more
+		record, err := records.Of(w.space, &w.next, w.chunk, w.o.Hash, w.o.Version, true).Beside(at, w.epoch)
+		if err != nil {
+			*f = was
+			return err
+		}
+		updates = append(updates, record)
+	}
+	err = d.ApplyAside(ctx, []osd.Assert{{Kind: osd.NotNewer, Key: key, Epoch: w.epoch}}, updates)
 	if err != nil {
 		*f = was
 		return err
