@@ -82,7 +82,7 @@ func TestCalls(t *testing.T) {
 			t.Errorf("docs/management.md has %s, which the server does not know", m[1])
 		}
 	}
-	uses := sourceOf(t, ".", "clustercmd", "arakooncmd", "recovercmd", "../../internal/image")
+	uses := sourceOf(t, ".", "clustercmd", "arakooncmd", "inspectcmd", "proxycmd", "recovercmd", "../../internal/image")
 	for call, methods := range calls {
 		row, there := rows[call]
 		slices.Sort(methods)
