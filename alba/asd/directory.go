@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"openvstorage/alba/osd"
 	"openvstorage/internal/disk"
 
 	"github.com/google/uuid"
@@ -107,8 +108,10 @@ func (d *directory) acquire(s *segment) (*handle, error) {
 	if h := s.handle.Load(); h != nil && h.acquire() {
 		return h, nil
 	}
-	s.opening.Lock()
-	defer s.opening.Unlock()
+	if s.opening.Take(d.ctx) != nil {
+		return nil, osd.ErrClosed
+	}
+	defer s.opening.Give()
 	if h := s.handle.Load(); h != nil && h.acquire() {
 		return h, nil
 	}

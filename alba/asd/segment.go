@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/ctxlock"
 	"openvstorage/internal/disk"
 )
 
@@ -38,7 +38,7 @@ type segment struct {
 
 	// handle is the open file, nil: it is closed, and opened when it is read.
 	handle  atomic.Pointer[handle]
-	opening sync.Mutex
+	opening ctxlock.Shared // a disk that hangs may hold it for long
 	// waiting counts the readers that are about to open the file. It is raised under
 	// contents.mu only.
 	waiting atomic.Int32

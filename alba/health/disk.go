@@ -52,7 +52,7 @@ type Disk struct {
 	Full     bool   // it refuses puts
 	Refused  bool   // it refused a put for want of room, and has taken none as large since
 	Room     uint64 // bytes that it has for puts
-	Absent   uint64 // fragments that it had, and has no more
+	Absent   uint64 // fragments and recovery records that it had, and has no more
 	Need     uint64 // bytes of the largest fragment that a put may bring; 0: not known
 	Trouble  string // why the next start would not open it, "" if nothing is known
 }
@@ -87,7 +87,7 @@ func (d *Disk) Judge() DiskIs {
 	case d.Trouble != "":
 		return DiskIs{State: Damaged, Reason: "the next start would not open it: " + d.Trouble}
 	case d.Absent > 0:
-		return DiskIs{State: Damaged, Reason: counted.Of(d.Absent, "fragment that it had is gone from it; it is", "fragments that it had are gone from it; they are") + " made again"}
+		return DiskIs{State: Damaged, Reason: counted.Of(d.Absent, "fragment or recovery record that it had is gone from it; it is", "fragments and recovery records that it had are gone from it; they are") + " made again"}
 	case d.Slow != nil:
 		return DiskIs{State: Slow, Reason: d.Slow.Reason, Since: d.Slow.Since}
 	}
