@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"openvstorage/alba/osdwire"
 	"openvstorage/host/cluster"
 	"openvstorage/host/members"
 	"openvstorage/host/metrics"
@@ -116,10 +117,12 @@ func (d *daemon) listenCluster(ctx context.Context) (err error) {
 
 // clusterOptions are those of either sort of host.
 func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
+	services := d.members.Services()
+	services[osdwire.Service] = d.osdService()
 	return cluster.Options{
 		Least:  members.Leveling{Members: d.members}.Least,
 		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
-		Services: d.members.Services(), Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
+		Services: services, Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
 		InSync: func(host uuid.UUID) string { return members.InSync(d.members, host) },
 	}
 }
@@ -143,11 +146,12 @@ func (d *daemon) reopen(fsys disk.FS, o *openOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	o.members = d.members
+	o.members, o.remote = d.members, d.connectOSD
+	o.zone = d.opt.Cluster.Zone
 	if d.cluster, err = cluster.Reopen(d.clusterOptions(fsys), d.members.Records()); err != nil || d.cluster == nil {
 		return err
 	}
-	d.members.Bind(d.cluster)
+	d.bind()
 	return d.cluster.Serve()
 }
 
@@ -175,7 +179,7 @@ func (d *daemon) lead(ctx context.Context, fsys disk.FS, security *nbd.TLS) (err
 		}
 		d.cluster, err = cluster.Lead(ctx, d.clusterOptions(fsys), d.members.Records(), history[len(history)-1])
 		if err == nil {
-			d.members.Bind(d.cluster)
+			d.bind()
 			err = d.cluster.Serve()
 		}
 	}
@@ -183,6 +187,9 @@ func (d *daemon) lead(ctx context.Context, fsys disk.FS, security *nbd.TLS) (err
 		return err
 	}
 	d.members.Serve(d.host.groups)
+	if d.host.alba != nil {
+		d.serveDisks(d.host.alba)
+	}
 	if d.opt.clusterNBD() {
 		*security = clusterTLS(d.cluster.Guard())
 	}
@@ -203,6 +210,9 @@ func (d *daemon) watchCluster() {
 // stopCluster leaves the other hosts, when nothing here needs them any more.
 func (d *daemon) stopCluster() error {
 	var errs []error
+	if d.stopDisks != nil {
+		d.stopDisks()
+	}
 	if d.joined != nil {
 		errs = append(errs, d.joined.close())
 	}
@@ -323,14 +333,33 @@ func (o *Options) clusterMode(l net.Addr) nbd.TLSMode {
 	return nbd.TLSAllowed
 }
 
+// bind has whoever reaches other hosts do so.
+func (d *daemon) bind() {
+	d.reach.Store(d.cluster)
+	d.members.Bind(d.cluster)
+}
+
+// checkJoined refuses options that a host which has joined has no use for.
+func (d *daemon) checkJoined() error {
+	o, alba := d.opt, d.opt.ALBA
+	alba.Dirs = nil
+	if len(o.NBDTCP) > 0 || o.Mount != "" || o.Backend != "" || alba.set() || o.AcceptOlder {
+		return errors.New("a host that joins a cluster serves no vDisks in this release, and its disks are directories of their own: leave --nbd-tcp, --mount, --backend, --accept-older and the flags of disks but --asd out")
+	}
+	if r := o.Cluster.Roles; len(o.ALBA.Dirs) > 0 && r != 0 && r&trust.RoleASD == 0 {
+		return fmt.Errorf("--asd: this host has the roles %s: only a host with the role asd has disks", r)
+	}
+	return nil
+}
+
 // startJoined brings up a host that has joined a cluster, or joins one now. It holds members
-// of groups, and no disks or vDisks.
+// of groups and disks of the backend, and no vDisks.
 func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	if d.hosts == nil {
 		return fmt.Errorf("data directory %s is that of host %s of cluster %s: give --listen HOST:PORT, by which other hosts reach it", d.dir.Path, d.dir.ID, d.dir.Record().Cluster)
 	}
-	if len(d.opt.NBDTCP) > 0 || d.opt.Mount != "" || d.opt.Backend != "" || d.opt.ALBA.set() || d.opt.AcceptOlder {
-		return errors.New("a host that joins a cluster serves no vDisks and has no disks in this release: leave --nbd-tcp, --mount, --backend, --accept-older and the flags of disks out")
+	if err := d.checkJoined(); err != nil {
+		return err
 	}
 	if d.joined, err = d.openJoined(fsys); err != nil {
 		return err
@@ -338,8 +367,11 @@ func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	if d.cluster, err = cluster.Resume(ctx, d.clusterOptions(fsys)); err != nil {
 		return err
 	}
-	d.members.Bind(d.cluster)
+	d.bind()
 	if err := d.cluster.Serve(); err != nil {
+		return err
+	}
+	if err := d.startDisks(); err != nil {
 		return err
 	}
 	d.watchCluster()
@@ -347,7 +379,7 @@ func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	self := d.cluster.Self()
 	d.control = control.NewServer(control.Options{
 		Cluster: d.managedCluster(), Arakoon: d.joined.manageGroups(), Logger: d.logger,
-		Refuse: fmt.Errorf("%w: host %s has joined cluster %s, and holds no vDisks and no disks in this release: run it on the first host (`ovs host list`)", control.ErrInvalid, self.Host, self.Cluster),
+		Refuse: fmt.Errorf("%w: host %s has joined cluster %s, and holds no vDisks in this release: run it on the first host (`ovs host list`)", control.ErrInvalid, self.Host, self.Cluster),
 		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
 	})
 	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })

@@ -1,0 +1,37 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"openvstorage/internal/wire"
+)
+
+// Target is where a service of another host is reached from h, and as whom: by the address
+// that h knows of that host, or that the records have. ctx bounds the handshake.
+func Target(ctx context.Context, h *Host, host uuid.UUID, service string) (wire.DialOptions, error) {
+	addresses := h.addressesOf(host)
+	if len(addresses) == 0 && h.First() {
+		bounded, cancel := context.WithTimeout(ctx, dialTime) // it may have joined just now
+		h.relearn(bounded)
+		cancel()
+		addresses = h.addressesOf(host)
+	}
+	if len(addresses) == 0 {
+		return wire.DialOptions{}, fmt.Errorf("host %s: no address of it is known: `ovs host list` shows whether it is of the cluster", host)
+	}
+	o := h.DialOptions(ctx, host, service)
+	o.Network, o.Address = "tcp", addresses[0]
+	return o, nil
+}
+
+func (h *Host) addressesOf(host uuid.UUID) []string {
+	for _, k := range h.book.hosts() {
+		if k.ID == host {
+			return k.Addresses
+		}
+	}
+	return nil
+}
