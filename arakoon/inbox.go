@@ -129,6 +129,9 @@ func (s *stepper) receive(r received) {
 	if s.synced.active && m.GetType() == pb.MsgAppResp {
 		s.synced.hear(s, m)
 	}
+	if s.denied.by(s, m) {
+		return
+	}
 	if m.GetType() == pb.MsgAppResp && !m.GetReject() && s.zones.active() && s.isMember(m.GetFrom()) {
 		s.acknowledged(m)
 		return

@@ -61,6 +61,7 @@ type stepper struct {
 	changes    changes
 	lead       lead
 	ticking    ticking
+	denied     denied
 
 	appending int         // messages that the log has not answered
 	batch     uint64      // number of the last one

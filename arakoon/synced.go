@@ -73,7 +73,7 @@ type synced struct {
 	intendAt uint64           // its entry
 	doubt    bool             // what is marked is not known
 	change   uint64           // a change of the members is proposed with this entry
-	refuses  map[uint64]bool  // learners whose host answers, and refuses this member
+	refuses  map[uint64]bool  // members whose host answers, and refuses this one; learners count
 	read     func() (marked, intended []uint64, err error)
 }
 
@@ -111,13 +111,14 @@ func (n *Node) ReportRefused(by uint64, now bool) {
 	}
 }
 
-// refused notes a refusal by a learner.
+// refused notes a refusal. It is kept whoever is a learner now: after a start the members are
+// those of the state, and that one is a learner may be in the log behind it.
 func (y *synced) refused(s *stepper, r refusal) {
-	if !y.active || !r.now || !slices.Contains(s.conf.GetLearners(), r.by) {
+	if !r.now {
 		delete(y.refuses, r.by)
 		return
 	}
-	if !y.refuses[r.by] {
+	if y.active && !y.refuses[r.by] && slices.Contains(s.conf.GetLearners(), r.by) {
 		s.opt.Logger.Warn("the host of a learner answers, and refuses this member", slog.Uint64("learner", r.by))
 	}
 	y.refuses[r.by] = true
@@ -142,7 +143,6 @@ func (y *synced) setMembers(s *stepper, c *pb.ConfState) {
 	learners := c.GetLearners()
 	maps.DeleteFunc(y.required, func(id uint64, _ *mirror) bool { return !y.active || !slices.Contains(learners, id) })
 	maps.DeleteFunc(y.waits, func(id uint64, _ *wait) bool { return !slices.Contains(learners, id) })
-	maps.DeleteFunc(y.refuses, func(id uint64, _ bool) bool { return !slices.Contains(learners, id) })
 	maps.DeleteFunc(y.acked, func(id uint64, _ place) bool { return !slices.Contains(learners, id) })
 	if y.active && !was { // what raft knows already needs no gate
 		y.term = 0

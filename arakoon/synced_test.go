@@ -1,6 +1,7 @@
 package arakoon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -285,6 +286,35 @@ func TestRefusedByLearner(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+// A member that is told at once after a restart that the host of its learner has refused it
+// answers nothing, though that host is off and nobody refuses it any more.
+func TestRefusedBeforeARestart(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		c := inSync(t)
+		c.kill(2, killed)
+		c.kill(1, killed)
+		n := c.start(1)
+		n.ReportRefused(2, true) // before its log tells it that there is a learner
+		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(time.Second) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			_, err := n.Do(ctx, new(Sequence).Set([]byte("a"), []byte("1")))
+			cancel()
+			if err == nil {
+				t.Fatalf("answered after %v, although the learner has refused this member", time.Since(began))
+			}
+		}
+		if s := n.Status(); !strings.Contains(s.Obstacle, "ovs recover") {
+			t.Errorf("nothing is said: %q", s.Obstacle)
+		}
+		n.ReportRefused(2, false)
+		c.start(2)
+		c.until("it answers again", func() bool {
+			_, err := n.Do(t.Context(), new(Sequence).Set([]byte("a"), []byte("1")))
+			return err == nil
+		})
 	})
 }
 

@@ -16,11 +16,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"openvstorage/alba/osdwire"
+	"openvstorage/alba/proxy"
 	"openvstorage/host/cluster"
 	"openvstorage/host/members"
 	"openvstorage/host/metrics"
 	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
+	"openvstorage/internal/wire"
 	"openvstorage/nbd"
 	"openvstorage/trust"
 )
@@ -117,14 +119,22 @@ func (d *daemon) listenCluster(ctx context.Context) (err error) {
 
 // clusterOptions are those of either sort of host.
 func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
-	services := d.members.Services()
-	services[osdwire.Service] = d.osdService()
 	return cluster.Options{
 		Least:  members.Leveling{Members: d.members}.Least,
 		Config: d.opt.Cluster.config(d.opt.NBDTCP, d.opt.Insecure), FS: fsys, Dir: d.dir, Release: d.opt.Release, Logger: d.logger, Listeners: d.hosts, Changed: d.recordsChanged,
-		Services: services, Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
+		Services: d.services(), Holders: d.members.Holders, Records: d.members.Records(), Members: d.members,
 		InSync: func(host uuid.UUID) string { return members.InSync(d.members, host) },
 	}
+}
+
+// services are what the cluster's addresses offer.
+func (d *daemon) services() map[string]*wire.Service {
+	all := d.members.Services()
+	all[osdwire.Service] = d.osdService()
+	if d.proxy != nil {
+		all[proxy.Service] = d.proxy.service()
+	}
+	return all
 }
 
 // reopen opens a first host of a cluster by what it has on disk, and begins to answer other
@@ -337,6 +347,9 @@ func (o *Options) clusterMode(l net.Addr) nbd.TLSMode {
 func (d *daemon) bind() {
 	d.reach.Store(d.cluster)
 	d.members.Bind(d.cluster)
+	if d.proxy != nil {
+		d.proxy.cluster.Store(d.cluster)
+	}
 }
 
 // checkJoined refuses options that a host which has joined has no use for.

@@ -39,6 +39,8 @@ type openOptions struct {
 	readWait    time.Duration      // as volumedriver.Options have it
 	files       descriptors.Budget // who may have how many files open; zero: defaults
 	backend     string             // kind, "" for what the directory has
+	shared      bool               // other processes may use the backend
+	proxies     []string           // sockets of the process that has the backend, if another one has
 	alba        ALBA
 	acceptOlder bool // go on with a data directory that is older than its disks
 	logger      *slog.Logger

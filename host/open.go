@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"openvstorage/alba/cluster"
@@ -67,15 +68,13 @@ func openEmbedded(ctx context.Context, o openOptions) (_ *embedded, err error) {
 		return nil, err
 	}
 	// A directory of objects says which backend it is, so it comes before groups.
-	if kind == BackendLocal {
-		if err = e.openLocal(o); err != nil {
-			return nil, err
-		}
+	if err = e.openOutside(ctx, o, kind); err != nil {
+		return nil, err
 	}
 	if err = e.openGroups(ctx, o, kind); err != nil {
 		return nil, err
 	}
-	if kind == BackendLocal {
+	if kind != BackendALBA {
 		if err = e.groups.Claim(ctx, 0, false); err == nil {
 			e.groups.Start()
 		}
@@ -92,11 +91,15 @@ func openEmbedded(ctx context.Context, o openOptions) (_ *embedded, err error) {
 	if err != nil {
 		return nil, err
 	}
+	shared, err := markShared(o, kind)
+	if err != nil {
+		return nil, err
+	}
 	e.spare.needs("map")
 	e.Host, err = volumedriver.Open(ctx, volumedriver.Options{
 		FS: o.fs, Dir: o.dir.Path,
 		WriteBuffer: int64(o.writeBuffer), MapCache: int64(o.mapCache), UploadSlots: o.uploads, ReadWait: o.readWait, OpenFiles: o.files.Buffer,
-		Backend: e.backend, Registry: e.registry, Host: o.dir.ID, Owner: owner(), Reached: reached, Logger: o.logger,
+		Backend: e.backend, Shared: shared, Registry: e.registry, Host: o.dir.ID, Owner: owner(), Reached: reached, Logger: o.logger,
 		OnScarce: e.giveUp, OnFull: e.lacks,
 	})
 	if err != nil {
@@ -156,7 +159,11 @@ func recordedBackend(o openOptions) (string, error) {
 	switch {
 	case groups.Knows(record, albahere.Specs()[0].Name):
 		return BackendALBA, nil
-	case groups.Knows(record, registryGroup):
+	}
+	if id, err := readProxied(o.fs, o.dir.Path); err != nil || id != uuid.Nil {
+		return BackendProxy, err
+	}
+	if groups.Knows(record, registryGroup) {
 		return BackendLocal, nil
 	}
 	for kind, name := range map[string]string{BackendLocal: localDir, BackendALBA: filepath.Join("arakoon", "abm")} {
@@ -216,6 +223,20 @@ func (e *embedded) config() configGroup {
 type configGroup interface {
 	registrykeys.Node
 	treekeys.Node
+}
+
+// openOutside opens a backend that needs no groups.
+func (e *embedded) openOutside(ctx context.Context, o openOptions, kind string) error {
+	if kind != BackendProxy && len(o.proxies) > 0 {
+		return fmt.Errorf("data directory %s has the backend %q, and --proxies is for %q: leave it out", o.dir.Path, kind, BackendProxy)
+	}
+	switch kind {
+	case BackendLocal:
+		return e.openLocal(o)
+	case BackendProxy:
+		return e.openProxies(ctx, o)
+	}
+	return nil
 }
 
 // openLocal opens the backend in a directory.
@@ -354,6 +375,9 @@ func (e *embedded) FileKeys() filetree.Keys { return treekeys.New(e.config()) }
 func (e *embedded) Space(ctx context.Context) (used, free uint64, err error) {
 	if e.alba != nil {
 		return e.alba.Space(ctx)
+	}
+	if e.local == "" {
+		return e.backend.Usage(ctx)
 	}
 	u, err := e.fs.Statfs(e.local)
 	return u.Total - u.Free, u.Free, err

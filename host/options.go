@@ -33,7 +33,9 @@ type Options struct {
 	Uploads     int           // SCOs put to the backend side by side
 	ReadWait    time.Duration // reads wait so long for disks; 0: for ever, below 0: not at all
 
-	Backend     string // BackendALBA, BackendLocal, or "": what Dir has, or else ALBA
+	Backend     string   // BackendALBA, BackendLocal, BackendProxy, or "": what Dir has, or else ALBA
+	Proxies     []string // of BackendProxy: unix sockets of the process that has the backend, in order of preference
+	Proxy       string   // unix socket on which other processes may use the backend; "": none
 	ALBA        ALBA
 	AcceptOlder bool // go on with a data directory that is older than its disks
 
@@ -54,7 +56,7 @@ type Options struct {
 
 // Service is a service that is up, and where it is.
 type Service struct {
-	Service string `json:"service"` // "nbd", "manage", "metrics", "mount" or "cluster"
+	Service string `json:"service"` // "nbd", "manage", "metrics", "mount", "cluster" or "proxy"
 	Address string `json:"address"`
 }
 

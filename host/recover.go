@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/arakoon/groups"
@@ -12,10 +11,11 @@ import (
 	"openvstorage/internal/disk/osdisk"
 )
 
-// Recover opens the recovery of a data directory that no process uses: of the groups that are
-// named, or of all. The caller closes it.
-func Recover(ctx context.Context, dir string, names []string, logger *slog.Logger) (*recovery.Recovery, error) {
-	return recovery.Open(ctx, recovery.Options{FS: osdisk.New(), Dir: dir, Groups: names, Specs: allSpecs(), Logger: logger})
+// Recover opens the recovery of a data directory that no process uses. Of the options FS and
+// Specs are set here. The caller closes it.
+func Recover(ctx context.Context, o recovery.Options) (*recovery.Recovery, error) {
+	o.FS, o.Specs = osdisk.New(), allSpecs()
+	return recovery.Open(ctx, o)
 }
 
 // allSpecs are the groups of a cluster.
@@ -26,7 +26,7 @@ func allSpecs() []groups.Spec {
 // waysBack adds to the error of a start that misses groups what a person can do.
 func waysBack(err error) error {
 	if errors.Is(err, groups.ErrMissing) {
-		err = fmt.Errorf("%w; or make all groups anew of a backup: `ovs restore metadata`; or, where another host of the cluster holds them, go on there: `ovs recover`", err)
+		err = fmt.Errorf("%w; or make all groups anew of a backup: `ovs restore metadata`; or, if only nsm-0 or registry is lost, that one: `ovs recover nsm-0 FILE --from backup`; or, where another host of the cluster holds them, go on there: `ovs recover`", err)
 	}
 	return err
 }

@@ -56,6 +56,7 @@ type daemon struct {
 	cluster   *cluster.Host
 	members   *members.Members             // of groups, on a host of a cluster
 	joined    *joined                      // what a host that has joined holds
+	proxy     *offered                     // the backend, for other processes
 	reach     atomic.Pointer[cluster.Host] // cluster, for whoever asks from the outside
 	disks     atomic.Pointer[served]       // of this host, for others
 	stopDisks func()                       // of a host that has joined; nil: they do not run
@@ -135,7 +136,7 @@ func (d *daemon) start(ctx context.Context, dir string) (err error) {
 	}
 	open := openOptions{
 		fs: fsys, dir: d.dir, spare: d.spare, writeBuffer: d.opt.WriteBuffer, mapCache: d.opt.MapCache, uploads: d.opt.Uploads, readWait: d.opt.ReadWait, files: files,
-		backend: d.opt.Backend, alba: d.opt.ALBA, acceptOlder: d.opt.AcceptOlder, logger: d.logger,
+		backend: d.opt.Backend, proxies: d.opt.Proxies, shared: d.shares(), alba: d.opt.ALBA, acceptOlder: d.opt.AcceptOlder, logger: d.logger,
 	}
 	if err := d.reopen(fsys, &open); err != nil {
 		return err
@@ -179,12 +180,15 @@ func (d *daemon) serve(ctx context.Context, files descriptors.Budget, written *m
 	})
 	d.warnOpen()
 	d.watchCluster()
+	if err := d.serveProxy(); err != nil {
+		return err
+	}
 	for _, l := range d.nbdLns {
 		d.run("NBD on "+show(l.Addr()), func() error { return d.nbd.ServeTLS(context.WithoutCancel(ctx), l, d.nbdMode(l.Addr())) })
 	}
 	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })
 	if d.metricsLn != nil {
-		if d.metrics, err = metrics.NewServer(append(d.host.Collectors(), metrics.NBD{Server: d.nbd}, metrics.Mount{FS: d.mount}, written), files.Scrapers, d.logger); err != nil {
+		if d.metrics, err = metrics.NewServer(append(d.host.Collectors(), metrics.NBD{Server: d.nbd}, metrics.Mount{FS: d.mount}, d.proxy, written), files.Scrapers, d.logger); err != nil {
 			return err
 		}
 		d.run("metrics on "+show(d.metricsLn.Addr()), func() error { return d.metrics.Serve(d.metricsLn) })
@@ -247,7 +251,7 @@ func (d *daemon) listen(ctx context.Context) error {
 	if err := d.takeSockets(); err != nil {
 		return err
 	}
-	if err := d.listenNBD(ctx); err != nil {
+	if err := errors.Join(d.listenNBD(ctx), d.listenProxy(ctx)); err != nil {
 		return err
 	}
 	err := d.listenCluster(ctx)
@@ -331,7 +335,7 @@ func (d *daemon) announce() error {
 	if d.cluster != nil {
 		lines = append(lines, Service{"cluster", d.hosts.Addresses()[0]})
 	}
-	for _, s := range lines {
+	for _, s := range append(lines, d.proxy.announced()...) {
 		if err := d.opt.Announce(s); err != nil {
 			return err
 		}
@@ -401,7 +405,8 @@ func (d *daemon) stopServices() (services, mount error) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	var all sync.WaitGroup
-	var control, nbd error
+	var control, nbd, proxy error
+	all.Go(func() { proxy = d.proxy.close(ctx) })
 	if d.control != nil {
 		all.Go(func() { control = d.control.Shutdown(ctx) })
 	}
@@ -425,7 +430,7 @@ func (d *daemon) stopServices() (services, mount error) {
 			_ = l.Close()
 		}
 	}
-	return errors.Join(control, nbd), mount
+	return errors.Join(control, nbd, proxy), mount
 }
 
 // storeTimes stores the times of the mount's files, which nobody writes any more.

@@ -23,6 +23,7 @@ type deletion struct {
 	me         uuid.UUID
 	registry   Registry
 	backend    backend.Store
+	shared     bool // with other processes, which have vDisks of their own in it
 	log        *slog.Logger
 	buffer     *writebuffer.Buffer
 	pages      metadata.Store

@@ -58,6 +58,9 @@ type Options struct {
 	// fails; 0: for ever; negative: not at all.
 	ReadWait time.Duration
 	Backend  backend.Store
+	// Shared: other processes may keep vDisks of their own in Backend, which Registry does not
+	// know. Then a namespace that Registry does not know is never removed.
+	Shared   bool
 	Registry Registry
 	// Host is the UUID of this host, which its data directory keeps. Other hosts may use
 	// the same registry and backend. A Host opens, changes and deletes only vDisks that
@@ -179,7 +182,7 @@ func (h *Host) mine(ctx context.Context) (mine []registry.Record, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(hosts) == 0 {
+	if len(hosts) == 0 && !h.opt.Shared {
 		if err := h.deletion.removeOlder(ctx); err != nil {
 			return nil, err
 		}
@@ -202,7 +205,7 @@ func (h *Host) tie() {
 	h.opener = &opener{host: h, opt: opt, buffer: h.buffer, table: t, doubts: h.doubts, background: b}
 	h.lineage = &lineage{table: t, background: b}
 	h.deletion = &deletion{
-		me: opt.Host, registry: opt.Registry, backend: opt.Backend, log: opt.Logger, buffer: h.buffer, pages: h.pages, background: b,
+		me: opt.Host, registry: opt.Registry, backend: opt.Backend, shared: opt.Shared, log: opt.Logger, buffer: h.buffer, pages: h.pages, background: b,
 		table: t, elsewhere: h.elsewhere, names: h.names, doubts: h.doubts, opener: h.opener, lineage: h.lineage,
 	}
 	h.creation = &creation{

@@ -31,6 +31,9 @@ func (d *deletion) leftovers(ctx context.Context, mine []registry.Record) error 
 	if err != nil {
 		return err
 	}
+	if d.shared {
+		unowned = nil // they are those of other processes
+	}
 	for _, id := range unowned {
 		d.log.Warn("namespace of a vDisk that the registry does not know: left as it is", "namespace", id)
 	}
@@ -144,7 +147,7 @@ func (d *deletion) unmake(ctx context.Context, in registry.Intent) error {
 
 // removeOlder removes what creations of an older release have left, which kept no
 // intents: namespaces that the registry does not know and that nobody has written to. It
-// is called before any host of this release has entered the registry. The older release
+// is called if no other process has vDisks in the backend, and before any host of this release has entered the registry. The older release
 // ran on this host alone, and does not run now: it would hold the data directory.
 func (d *deletion) removeOlder(ctx context.Context) error {
 	_, unowned, err := d.known(ctx)

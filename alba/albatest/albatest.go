@@ -84,20 +84,27 @@ func (b *Backend) WorkOptions() maintenance.Options {
 // AddDisk takes another disk into the backend and returns its number.
 func (b *Backend) AddDisk() uint64 {
 	b.t.Helper()
+	return b.AddDiskOn("node", "")
+}
+
+// AddDiskOn is AddDisk for a disk of a node in a zone.
+func (b *Backend) AddDiskOn(node, zone string) uint64 {
+	b.t.Helper()
 	ctx := context.Background()
 	id := uuid.New()
-	b.must(b.ABM.RegisterOSD(ctx, abm.OSD{LongID: id, Node: "node"}))
+	b.must(b.ABM.RegisterOSD(ctx, abm.OSD{LongID: id, Node: node}))
 	number, err := b.ABM.ClaimOSD(ctx, id)
 	b.must(err)
-	b.attach(number, id)
+	b.attach(number, id, node)
+	b.Fleet.Disk(number).SetZone(zone)
 	return number
 }
 
-func (b *Backend) attach(number uint64, id uuid.UUID) {
+func (b *Backend) attach(number uint64, id uuid.UUID, node string) {
 	ctx := context.Background()
 	b.Disks[number] = osdtest.NewMemory(id, Capacity)
 	b.Faults[number] = osdtest.NewFaulty(b.Disks[number])
-	d := b.Fleet.Add(number, id, "node", fmt.Sprintf("disk/%d", number))
+	d := b.Fleet.Add(number, id, node, fmt.Sprintf("disk/%d", number))
 	d.Attach(b.Faults[number])
 	b.must(d.Refresh(ctx))
 	b.must(b.ABM.Carry(ctx, b.host, b.NSM))
@@ -113,7 +120,7 @@ func (b *Backend) Replace(old uint64) uint64 {
 	b.must(err)
 	b.Fleet.Remove(old)
 	delete(b.Disks, old)
-	b.attach(number, id)
+	b.attach(number, id, "node")
 	return number
 }
 

@@ -28,7 +28,7 @@ func (rd *reader) fromCache(e *entry, r object.Range, dst []byte) bool {
 	if rd.cache == nil {
 		return false
 	}
-	t := rd.newTask(e, r, 1)
+	t := rd.newTask(e, r, nil, 1)
 	defer t.release()
 	if !rd.cache.Get(e.m.Key(r.Chunk, r.Fragment), r.Off, dst, t.crcs) {
 		return false

@@ -31,16 +31,15 @@ type Options struct {
 	Key     func(number uint64) ([]byte, error) // master keys; nil: there are none
 	// Prove is asked before something is sealed with a master key. Its error says that
 	// the key may have changed since it was used last. nil: all keys are right.
-	Prove   func(ctx context.Context, number uint64) error
-	Bad     func(Bad)    // hears of bad fragments; must not block
-	Unread  func(Unread) // hears of ranges that can be neither read nor made; must not block
-	Deleted func()       // hears that there are fragments to delete; must not block
-	Logger  *slog.Logger
-
+	Prove         func(ctx context.Context, number uint64) error
+	Bad           func(Bad)    // hears of bad fragments; must not block
+	Unread        func(Unread) // hears of ranges that can be neither read nor made; must not block
+	Deleted       func()       // hears that there are fragments to delete; must not block
+	Logger        *slog.Logger
 	Uploads       int           // objects encoded side by side, each with its memory; default 4
 	LateBytes     int64         // of chunks that late fragments keep in memory, beyond what Uploads takes; default 128 MiB
 	ManifestBytes int64         // of manifests in memory; default 64 MiB
-	Patience      time.Duration // how long a put waits for fragments beyond c; default 2 s
+	Patience      time.Duration // how long a put waits for late fragments once k are stored, at most; default 1 s
 	EpochAge      time.Duration // how long a gc epoch is used before it is asked for again; default 15 s
 }
 
@@ -55,7 +54,7 @@ func (o *Options) ensureDefaults() {
 		o.ManifestBytes = 64 << 20
 	}
 	if o.Patience == 0 {
-		o.Patience = 2 * time.Second
+		o.Patience = time.Second
 	}
 	if o.EpochAge == 0 {
 		o.EpochAge = 15 * time.Second
@@ -105,11 +104,14 @@ type Stats struct {
 	Retries    uint64 // attempts to put that were begun again
 	Narrow     uint64 // objects that were accepted below full width
 	Late       uint64 // fragments that were entered after the commit
+	Moved      uint64 // fragments that spare disks were given because their own were late
 	LateBytes  uint64 // of chunks that late fragments keep in memory now, of at most Options.LateBytes
 	Reads      uint64 // ranges read from disks
 	ReadBytes  uint64
 	CacheHits  uint64 // ranges read from the fragment cache
+	Asked      uint64 // ranges that were wanted from disks
 	Hedged     uint64 // reads that others were asked for, the disk being slow
+	HedgeReads uint64 // ranges read from disks for that, of at most a twentieth of Asked, but for those of disks that hang
 	Degraded   uint64 // ranges made from other fragments
 	Unreadable uint64 // ranges that could not be made
 }
@@ -146,6 +148,7 @@ func New(opt Options) *Client {
 	c.reader.openers.New = func() any { return new(scratch) }
 	c.writer.life, c.writer.end = context.WithCancel(context.Background())
 	c.writer.chunks.init(opt.Uploads, opt.LateBytes)
+	c.writer.behind.init()
 	return c
 }
 
@@ -176,8 +179,8 @@ func (c *Client) Stats() Stats {
 	r, w := &c.reader.counts, &c.writer.counts
 	return Stats{
 		Plain: w.plain.Load(), Data: w.data.Load(), Parity: w.parity.Load(), Inline: w.inline.Load(), Manifests: w.manifests.Load(),
-		Retries: w.retries.Load(), Narrow: w.narrow.Load(), Late: w.late.Load(), LateBytes: uint64(c.writer.chunks.lent()),
-		Reads: r.reads.Load(), ReadBytes: r.readBytes.Load(), CacheHits: r.cacheHits.Load(), Hedged: r.hedged.Load(),
+		Retries: w.retries.Load(), Narrow: w.narrow.Load(), Late: w.late.Load(), Moved: w.moved.Load(), LateBytes: uint64(c.writer.chunks.lent()),
+		Reads: r.reads.Load(), ReadBytes: r.readBytes.Load(), CacheHits: r.cacheHits.Load(), Asked: r.asked.Load(), Hedged: r.hedged.Load(), HedgeReads: r.hedgeReads.Load(),
 		Degraded: r.degraded.Load(), Unreadable: r.unreadable.Load(),
 	}
 }

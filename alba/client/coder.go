@@ -188,6 +188,18 @@ func (m *chunkMemory) use(u *coded, w *chunkWrite) {
 	u.write = w
 }
 
+// again adds a user of memory that a chunk is still written from. It reports false if nothing
+// is written from it any more.
+func (m *chunkMemory) again(u *coded, w *chunkWrite) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u.users == 0 || u.write != w {
+		return false
+	}
+	u.users++
+	return true
+}
+
 // release ends one use. With the last one the memory may be used again.
 func (m *chunkMemory) release(u *coded) {
 	m.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
+	"openvstorage/alba/records"
 	"openvstorage/backend"
 	"openvstorage/internal/broadcast"
 	"openvstorage/internal/chance"
@@ -19,92 +20,56 @@ import (
 
 // chunkWrite is the fragments of one chunk on their way to disks.
 type chunkWrite struct {
-	by    *writer
-	m     *manifest.Manifest // only what does not change: key, policy, checksums
-	chunk int
+	by     *writer
+	m      *manifest.Manifest // only what does not change: key, policy, checksums
+	chunk  int
+	from   *coded
+	values []osd.Value
+	spare  *spares
+	began  time.Time
+	record []byte // beside each of its fragments
 
 	mu      sync.Mutex
-	osds    []uint64 // of the fragments that are durable; policy.None: not yet, or never
-	targets []uint64 // on which they are being written; policy.None: on none any more
+	osds    []uint64   // of the fragments that are durable; policy.None: not yet, or never
+	current []*attempt // by which they are being written; nil: by none any more
+	running []*attempt // those, and others that have not ended
 	errs    []error
-	cancels []context.CancelFunc
-	left    int                 // writes under way
-	overdue bool                // nobody waits for those any more
+	left    int                 // fragments that are being written
+	stored  int                 // fragments that are durable
+	kth     time.Duration       // until k were; 0: they are not yet
+	overdue bool                // nobody waits for those that are being written any more
 	over    bool                // what they write will not be used either
 	changed broadcast.Broadcast // with each result
 }
 
 // writeChunk starts to write the fragments of a chunk, each to a disk of its own.
-func (wr *writer) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk) *chunkWrite {
+func (wr *writer) writeChunk(m *manifest.Manifest, chunk int, from *coded, disks []policy.Disk, record []byte) *chunkWrite {
 	places := policy.Place(m.Policy, disks, nil, chance.Chance{})
 	w := &chunkWrite{
-		by: wr, m: m, chunk: chunk, osds: make([]uint64, len(places)), targets: places,
-		cancels: make([]context.CancelFunc, len(places)),
+		by: wr, m: m, chunk: chunk, record: record, from: from, values: make([]osd.Value, len(places)), began: time.Now(),
+		osds: make([]uint64, len(places)), current: make([]*attempt, len(places)), spare: newSpares(m.Policy, disks, places),
 	}
-	spare := newSpares(m.Policy, disks, places)
 	// A late fragment is written to its end: only then may its memory be used again.
 	// A fragment that its disk has not begun to write is given up if the disk is
 	// known to be late, the put has failed, or the client is closed.
+	var begun []*attempt
+	w.mu.Lock()
 	for i, number := range places {
-		w.cancels[i] = func() {}
+		w.osds[i] = policy.None
+		w.values[i] = fragmentValue(m, chunk, i, from)
 		if number != policy.None {
 			w.left++ // before the first of them can end
+			begun = append(begun, w.beginLocked(i, number))
 		}
 	}
+	w.mu.Unlock()
 	wr.chunks.use(from, w)
-	wr.late.Add(w.left)
-	for i, number := range slices.Clone(places) {
-		if number == policy.None {
-			continue
-		}
-		value := osd.Value{
-			Data: from.Shards[i], CRCs: from.CRCs[i], Epoch: m.Epoch,
-			Seed: manifest.Seed(m.Object, uint32(chunk), uint32(i)),
-		}
-		go func() {
-			defer wr.late.Done()
-			defer wr.chunks.release(from)
-			w.write(i, number, value, spare)
-		}()
+	wr.late.Add(len(begun))
+	wr.moves.asked(len(begun))
+	for _, a := range begun {
+		go w.run(a)
 	}
 	return w
-}
-
-// write puts one fragment on a disk, or on a spare one if that fails.
-func (w *chunkWrite) write(i int, number uint64, value osd.Value, spare *spares) {
-	key := w.m.Key(w.chunk, i).Append(nil)
-	var errs []error
-	for number != policy.None {
-		ctx, cancel := context.WithCancel(w.by.life)
-		w.aim(i, number, cancel)
-		err := w.writeTo(ctx, number, key, value)
-		cancel()
-		if err == nil {
-			err = w.unchanged(i, value)
-		}
-		if err == nil {
-			break
-		}
-		errs = append(errs, err)
-		number = policy.None
-		if !w.given() {
-			number = spare.take(i)
-		}
-	}
-	if number != policy.None {
-		if i < int(w.m.Policy.K) {
-			w.by.counts.data.Add(uint64(len(value.Data)))
-		} else {
-			w.by.counts.parity.Add(uint64(len(value.Data)))
-		}
-	}
-	w.aim(i, policy.None, func() {})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.osds[i] = number
-	w.errs = append(w.errs, errs...)
-	w.left--
-	w.changed.Send()
 }
 
 // unchanged refuses a fragment whose checksums in memory are not those of the manifest.
@@ -118,31 +83,6 @@ func (w *chunkWrite) unchanged(i int, value osd.Value) error {
 	return fmt.Errorf("%w: fragment %v: what was written is not what its manifest says", backend.ErrCorrupt, w.m.Key(w.chunk, i))
 }
 
-// aim notes on which disk a fragment is being written now, and how to give it up.
-func (w *chunkWrite) aim(i int, number uint64, cancel context.CancelFunc) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.overdue {
-		if old := w.targets[i]; old != policy.None {
-			w.by.overdue.add(old, -1)
-		}
-		if number != policy.None {
-			w.by.overdue.add(number, 1)
-		}
-	}
-	w.targets[i], w.cancels[i] = number, cancel
-	if w.over {
-		cancel()
-	}
-}
-
-// given reports whether the chunk was given up.
-func (w *chunkWrite) given() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.over || w.by.life.Err() != nil
-}
-
 // leave ends the wait for what is still being written. A fragment that a late disk has not
 // begun to write is taken from it: a spare disk gets the fragment, or a repair makes it
 // again. If over, the whole chunk is given up: no disk begins to write any more of it.
@@ -150,18 +90,20 @@ func (w *chunkWrite) leave(over bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.over = w.over || over
-	for i, number := range w.targets {
-		if number == policy.None {
+	w.overdue = true
+	for _, a := range w.current {
+		if a == nil {
 			continue
 		}
-		if !w.overdue {
-			w.by.overdue.add(number, 1)
+		w.overdueLocked(a)
+		d := w.by.fleet.Disk(a.disk)
+		if !over && d != nil && w.lateLocked(a) {
+			d.WriteLate()
 		}
-		if d := w.by.fleet.Disk(number); over || d == nil || d.Late() {
-			w.cancels[i]()
+		if over || d == nil || d.Late() {
+			a.cancel()
 		}
 	}
-	w.overdue = true
 }
 
 // stuck reports whether all that is still being written is on disks that do not
@@ -169,32 +111,39 @@ func (w *chunkWrite) leave(over bool) {
 func (w *chunkWrite) stuck() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, number := range w.targets {
-		if d := w.by.fleet.Disk(number); number != policy.None && d != nil && d.Silent() == nil {
+	for _, a := range w.running {
+		if d := w.by.fleet.Disk(a.disk); d != nil && d.Silent() == nil {
 			return false
 		}
 	}
 	return true
 }
 
-func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key []byte, value osd.Value) error {
+// writeTo writes a fragment and its record together: a disk has both, or neither.
+func (w *chunkWrite) writeTo(ctx context.Context, number uint64, key manifest.Key, value osd.Value) error {
 	d := w.by.fleet.Disk(number)
 	if d == nil {
-		return fmt.Errorf("disk %d left", number)
+		return fmt.Errorf("disk %d: %w", number, errLeft)
 	}
-	return d.Apply(ctx, nil, []osd.Update{{Key: key, Value: value}})
+	return d.Apply(ctx, nil, []osd.Update{
+		{Key: key.Append(nil), Value: value},
+		{Key: key.AppendRecovery(nil), Value: records.Value(key, w.record, value.Epoch)},
+	})
 }
+
+// errLeft: the ABM has given the disk up since it was chosen.
+var errLeft = errors.New("it left")
 
 // lookEvery is how often a put looks at the disks that it waits for.
 const lookEvery = 100 * time.Millisecond
 
 // wait returns when all fragments are written. It also returns when as many as the
-// policy's c are, and the others have had the client's patience or are on disks that are
-// known to be late. It fails when the disks that answer cannot bring the fragments to c.
+// policy's c are, and the others are late (see lateAfter) or on disks that are known to be. As
+// long as there are fewer than c, spare disks take what is late. It fails when the disks that
+// answer cannot bring the fragments to c.
 func (w *chunkWrite) wait(ctx context.Context) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
-	var enough <-chan time.Time
 	for {
 		p := w.progress()
 		switch c := int(w.m.Policy.C); {
@@ -203,19 +152,16 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 		case p.done >= c && p.prompt == 0:
 			w.leave(false)
 			return nil
+		case p.done+p.left < c:
+			return w.short(p.done, p.err)
+		case p.done+p.inTime < c && w.moveLate() > 0:
+			continue
 		case p.done+p.left-p.silent < c:
 			return w.short(p.done, p.err)
-		case p.done >= c && enough == nil:
-			t := time.NewTimer(w.by.patience)
-			defer t.Stop()
-			enough = t.C
 		}
 		select {
 		case <-p.changed:
 		case <-look.C:
-		case <-enough:
-			w.leave(false)
-			return nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -225,8 +171,9 @@ func (w *chunkWrite) wait(ctx context.Context) error {
 // progress is how far the fragments of a chunk are.
 type progress struct {
 	done, left int
-	// Of left, those on disks that nothing is known to hold up. A disk that still has an
-	// overdue fragment of another put is not such a disk.
+	inTime     int // of left, those that are not late, on disks that answer
+	// Of inTime, those on disks that nothing is known to hold up. A disk that still has an
+	// overdue fragment of another put is not such a disk, nor is one that was late with it.
 	prompt  int
 	silent  int // of left, those on disks that do not answer
 	overdue bool
@@ -237,22 +184,24 @@ type progress struct {
 func (w *chunkWrite) progress() progress {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p := progress{left: w.left, overdue: w.overdue, changed: w.changed.Next()}
-	for _, n := range w.osds {
-		if n != policy.None {
-			p.done++
-		}
-	}
+	p := progress{done: w.stored, left: w.left, overdue: w.overdue, changed: w.changed.Next()}
 	errs := w.errs
-	for _, n := range w.targets {
-		d := w.by.fleet.Disk(n)
+	for _, a := range w.current {
+		if a == nil {
+			continue
+		}
+		d := w.by.fleet.Disk(a.disk)
 		switch {
-		case n == policy.None || d == nil:
+		case d == nil:
 		case d.Silent() != nil:
 			p.silent++
 			errs = append(errs[:len(errs):len(errs)], d.Silent())
-		case !d.Late() && !w.by.overdue.has(n):
-			p.prompt++
+		case w.lateLocked(a):
+		default:
+			p.inTime++
+			if !d.Late() && !d.WritesLate() && !w.by.overdue.has(a.disk) {
+				p.prompt++
+			}
 		}
 	}
 	p.err = errors.Join(errs...)
@@ -304,16 +253,52 @@ func newSpares(p policy.Policy, disks []policy.Disk, places []uint64) *spares {
 func (s *spares) take(i int) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.places[i] != policy.None {
-		s.disks = slices.Clone(s.disks) // other chunks have them too
-		for j := range s.disks {
-			if s.disks[j].OSD == s.places[i] {
-				s.disks[j].Failing = true
-			}
-		}
-	}
+	s.disks = s.without(s.places[i])
 	s.places[i] = policy.PlaceOne(s.policy, s.disks, s.places, i, chance.Chance{})
 	return s.places[i]
+}
+
+// move is take for a fragment whose disk is only late: if there is no other, it stays where it
+// is.
+func (s *spares) move(i int) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	disks := s.without(s.places[i])
+	number := policy.PlaceOne(s.policy, disks, s.places, i, chance.Chance{})
+	if number != policy.None {
+		s.disks, s.places[i] = disks, number
+	}
+	return number
+}
+
+// back gives fragment i to a disk that it was taken from, and reports whether the policy allows
+// that: others of the chunk may have taken its place on the node meanwhile.
+func (s *spares) back(i int, number uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	disks := slices.Clone(s.disks)
+	for j := range disks {
+		disks[j].Failing = disks[j].OSD != number
+	}
+	if policy.PlaceOne(s.policy, disks, s.places, i, chance.Chance{}) != number {
+		return false
+	}
+	s.places[i] = number
+	return true
+}
+
+// without returns the disks, one of them failing.
+func (s *spares) without(number uint64) []policy.Disk {
+	if number == policy.None {
+		return s.disks
+	}
+	disks := slices.Clone(s.disks) // other chunks have them too
+	for j := range disks {
+		if disks[j].OSD == number {
+			disks[j].Failing = true
+		}
+	}
+	return disks
 }
 
 // enterLate waits in the background for fragments that were not durable at the commit,

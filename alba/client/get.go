@@ -30,9 +30,12 @@ type reader struct {
 	openers sync.Pool     // of *scratch: no payload
 	tasks   sync.Pool     // of *task: no payload
 	sparing atomic.Uint32 // reads that would have gone to a disk that is slow
+	hedges  budget
 }
 
-type readCounts struct{ reads, readBytes, cacheHits, hedged, degraded, unreadable atomic.Uint64 }
+type readCounts struct {
+	reads, readBytes, cacheHits, asked, hedged, hedgeReads, degraded, unreadable atomic.Uint64
+}
 
 // scratch is what a read needs besides its buffers. It is for one read at a
 // time.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"openvstorage/alba/albatest"
@@ -209,4 +212,54 @@ func TestWaitForMemoryEnds(t *testing.T) {
 	want := data(8*int(p.ChunkSize), 14)
 	check(t, b.Namespace("ns").Put(ctx, "p", want))
 	same(t, b.Namespace("ns"), "p", want)
+}
+
+// A write that a fragment was taken from still reads its memory: that is not used again before
+// the write has ended, however many puts come meanwhile.
+func TestMovedFragmentKeepsItsMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := albatest.Small(policy.Policy{K: 2, M: 1, C: 3, X: 12})
+		b := albatest.New(t, 5, p, func(o *client.Options) { o.Uploads = 1 })
+		check(t, b.CreateNamespace(ctx, "ns"))
+		door := gate.New()
+		late := &reader{OSD: b.Faults[2], door: door}
+		b.Fleet.Disk(2).Attach(late)
+		check(t, b.Fleet.Disk(2).Refresh(ctx))
+		for i := range 30 {
+			want := data(100_000, uint64(i))
+			check(t, b.Namespace("ns").Put(ctx, fmt.Sprint("o", i), want))
+			same(t, b.Namespace("ns"), fmt.Sprint("o", i), want)
+		}
+		if b.Stats().Moved == 0 {
+			t.Error("nothing was moved")
+		}
+		door.Open()
+		b.Settle()
+		if late.changed.Load() != 0 || late.whole.Load() == 0 {
+			t.Errorf("of what the late disk got %d were changed under it, %d were not", late.changed.Load(), late.whole.Load())
+		}
+		time.Sleep(time.Minute) // of the bubble: what was hedged comes back
+	})
+}
+
+// reader is an OSD that hangs with what it has begun to write, and looks whether that is still
+// what it was.
+type reader struct {
+	osd.OSD
+	door           *gate.Gate
+	changed, whole atomic.Int32
+}
+
+func (r *reader) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.Update) error {
+	if err := r.door.Hold(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	for _, u := range updates {
+		if u.Delete || slices.Equal(osd.AppendCRCs(nil, u.Value.Seed, 0, u.Value.Data), u.Value.CRCs) {
+			r.whole.Add(1)
+		} else {
+			r.changed.Add(1)
+		}
+	}
+	return r.OSD.Apply(ctx, asserts, updates)
 }

@@ -20,19 +20,29 @@ type namespace struct {
 var _ backend.Namespace = (*namespace)(nil)
 
 // with runs a call on the namespace that has the name now. If the namespace that the client
-// knew is gone, another may have its name, and the call is made once more.
+// knew is gone, another may have its name, and the call is made once more. If it is on its way
+// to another NSM host, the call is made again until it is there.
 func (n *namespace) with(ctx context.Context, call func(s *space) error) error {
-	for again := true; ; again = false {
+	again := true
+	var moving pause
+	for {
 		s, err := n.c.space(ctx, n.name)
 		if err != nil {
 			return err
 		}
 		err = call(s)
-		if err == nil {
+		switch {
+		case err == nil:
 			return nil
-		}
-		if !n.c.spaces.lost(s, err) || !again {
+		case elsewhere(err):
+			n.c.spaces.drop(s)
+			if stopped := moving.wait(ctx); stopped != nil {
+				return fmt.Errorf("namespace %s: %w; %w", n.name, err, stopped)
+			}
+		case !n.c.spaces.lost(s, err) || !again:
 			return translate(err)
+		default:
+			again = false
 		}
 	}
 }
@@ -168,7 +178,11 @@ func (n *namespace) remove(ctx context.Context, s *space, names []string, cond *
 
 // List implements backend.Namespace.
 func (n *namespace) List(ctx context.Context, prefix string, fn func(backend.Info) bool) error {
-	after := ""
+	return n.ListAfter(ctx, prefix, "", fn)
+}
+
+// ListAfter is List of the names behind after, so that a list can be gone on with.
+func (n *namespace) ListAfter(ctx context.Context, prefix, after string, fn func(backend.Info) bool) error {
 	for {
 		var page []nsm.Object
 		err := n.with(ctx, func(s *space) (err error) {

@@ -16,6 +16,7 @@ import (
 	"openvstorage/alba/object"
 	"openvstorage/alba/policy"
 	"openvstorage/alba/preset"
+	"openvstorage/alba/records"
 	"openvstorage/backend"
 
 	"github.com/cespare/xxhash/v2"
@@ -147,6 +148,10 @@ func (u *upload) begin(ctx context.Context) (m *manifest.Manifest, master []byte
 	return m, master, nil
 }
 
+// least is the version that the object has at least: newer than all that this client has
+// seen of the namespace.
+func (u *upload) least() uint64 { return max(u.s.seen.Load(), u.version) + 1 }
+
 // commit makes the object of a manifest: the moment from which it exists.
 func (u *upload) commit(ctx context.Context, m *manifest.Manifest) (nsm.PutResult, error) {
 	encoded, err := m.Append(nil)
@@ -159,6 +164,7 @@ func (u *upload) commit(ctx context.Context, m *manifest.Manifest) (nsm.PutResul
 	if err != nil {
 		return r, err
 	}
+	u.s.see(r.Version)
 	u.by.counts.manifests.Add(uint64(len(encoded)))
 	if r.Replaced != nil {
 		u.by.deleted()
@@ -201,6 +207,7 @@ func (u *upload) inline(ctx context.Context) (uint64, error) {
 	r, err := u.commit(ctx, m)
 	if err == nil && !r.Existed {
 		u.by.counts.inline.Add(uint64(len(u.data)))
+		u.by.owe(records.Of(u.s.name, m, 0, u.hash, r.Version, true))
 	}
 	return r.Version, err
 }
@@ -292,31 +299,42 @@ func (u *upload) chunk(ctx context.Context, x *coder, m *manifest.Manifest, i in
 	}
 	m.Chunks[i] = into.Chunk
 	m.Chunks[i].Fragments = append([]manifest.Fragment(nil), into.Chunk.Fragments...)
-	return u.by.writeChunk(m, i, into, u.by.prompt(m.Policy, disks)), nil
+	record, err := records.Of(u.s.name, m, i, u.hash, u.least(), false).Append(nil)
+	if err != nil {
+		return nil, err
+	}
+	return u.by.writeChunk(m, i, into, u.by.prompt(m.Policy, disks), record), nil
 }
 
 // prompt returns the disks for a chunk. If the policy can be kept without them, it leaves
-// out slow disks that still have something to write. When much memory is lent to late
-// fragments, it also leaves out the disks of those fragments: a disk that hangs must not
-// take the memory of all uploads.
+// out slow disks that still have something to write. If the chunk gets full width without
+// them, or much memory is lent to late fragments, it also leaves out disks that are late with
+// fragments: each put would wait for a disk that hangs, and it must not take the memory of all.
 func (wr *writer) prompt(p policy.Policy, disks []policy.Disk) []policy.Disk {
+	some := wr.without(disks, func(d *fleet.Disk) bool { return d.Behind() || d.WritesLate() || wr.overdue.has(d.Number) })
+	if _, width, ok := policy.Choose([]policy.Policy{p}, some); ok && width == p.Width() {
+		return some
+	}
 	much := wr.overdue.disks.Load() > 0 && wr.chunks.lent() > wr.chunks.limit/2
-	var some []policy.Disk
-	for i := range disks {
-		d := wr.fleet.Disk(disks[i].OSD)
-		if d == nil || !d.Behind() && !(much && wr.overdue.has(d.Number)) {
-			continue
-		}
-		if some == nil {
-			some = slices.Clone(disks)
-		}
-		some[i].Failing = true
-	}
-	if some == nil {
-		return disks
-	}
+	some = wr.without(disks, func(d *fleet.Disk) bool { return d.Behind() || much && wr.overdue.has(d.Number) })
 	if _, _, ok := policy.Choose([]policy.Policy{p}, some); !ok {
 		return disks
+	}
+	return some
+}
+
+// without returns the disks, some of them failing.
+func (wr *writer) without(disks []policy.Disk, out func(d *fleet.Disk) bool) []policy.Disk {
+	some := disks
+	for i := range disks {
+		d := wr.fleet.Disk(disks[i].OSD)
+		if d == nil || !out(d) {
+			continue
+		}
+		if &some[0] == &disks[0] {
+			some = slices.Clone(disks) // others have them too
+		}
+		some[i].Failing = true
 	}
 	return some
 }

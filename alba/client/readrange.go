@@ -23,17 +23,21 @@ func (rd *reader) readRange(ctx context.Context, s *space, e *entry, r object.Ra
 	if rd.fromCache(e, r, dst) {
 		return nil
 	}
+	rd.counts.asked.Add(1)
+	rd.hedges.asked(1)
 	r = rd.prefer(e, r)
 	d, err := rd.diskOf(e, r.Chunk, r.Fragment)
 	others := rd.others(e, r, r.Fragment) >= int(e.m.Policy.K)
+	passed := false
 	switch {
 	case err != nil:
-		return rd.fromOthers(ctx, s, e, r, dst, nil, err)
+		return rd.fromOthers(ctx, s, e, r, dst, ownRead{why: err})
 	case !others: // nobody else could be asked
 		return rd.readAlone(ctx, s, e, r, d, dst, make([]error, e.m.Policy.Width()))
 	case d.Silent() != nil:
 		err = d.Silent()
-	case rank(d) == fleet.Slow && rd.sparing.Add(1)%sampleEvery != 0:
+	case rd.passedOver(e, r, d):
+		passed = true
 		err = fmt.Errorf("disk %d (%s) is slow", d.Number, d.Place)
 	case d.Stuck(stuckReads):
 		err = fmt.Errorf("disk %d (%s): %d reads wait for it", d.Number, d.Place, stuckReads)
@@ -41,23 +45,19 @@ func (rd *reader) readRange(ctx context.Context, s *space, e *entry, r object.Ra
 		return rd.readHedged(ctx, s, e, r, d, dst)
 	}
 	failed := make([]error, e.m.Policy.Width())
-	if rd.gather(ctx, e, r, dst, nil, err, failed) == nil {
+	if rd.gather(ctx, e, r, dst, ownRead{why: err, passed: passed}, failed) == nil {
 		return nil
 	}
 	return rd.readAlone(ctx, s, e, r, d, dst, failed)
 }
 
-// sampleEvery: of so many reads one goes to a disk that is slow, so that it is seen
-// when it is well again.
-const sampleEvery = 32
-
 // begin starts the read of a range from its own disk.
 func (rd *reader) begin(ctx context.Context, e *entry, r object.Range, d *fleet.Disk) *task {
-	t := rd.newTask(e, r, 2)
+	t := rd.newTask(e, r, d, 2)
 	t.buf = rd.buffers.take(int(r.Len))
 	ctx = context.WithoutCancel(ctx) // its buffer must not be let go of half-way
 	go func() {
-		t.run(ctx, d)
+		t.run(ctx)
 		t.done <- struct{}{}
 		t.release()
 	}()
@@ -99,31 +99,51 @@ func (rd *reader) readAlone(ctx context.Context, s *space, e *entry, r object.Ra
 	return lacks(t.err)
 }
 
-// readHedged reads a range from its disk, and from others too if it is slow.
+// readHedged reads a range from its disk, and from others too if that is late.
 func (rd *reader) readHedged(ctx context.Context, s *space, e *entry, r object.Range, d *fleet.Disk, dst []byte) error {
 	t := rd.begin(ctx, e, r, d)
 	defer t.release()
-	timer := time.NewTimer(d.Patience(int(r.Len)))
+	began, patience := time.Now(), d.Patience(int(r.Len))
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	select {
-	case <-t.done:
-	case <-timer.C:
-		rd.counts.hedged.Add(1)
-		return rd.fromOthers(ctx, s, e, r, dst, t, fmt.Errorf("disk %d (%s) is slow", d.Number, d.Place))
-	case <-ctx.Done():
-		return ctx.Err()
+	late := false
+	for came := false; !came; {
+		select {
+		case <-t.done:
+			came = true
+		case <-timer.C:
+			late = true
+			waited := time.Since(began)
+			paid := rd.hedges.take(int(e.m.Policy.K), waited >= lateTimes*patience)
+			ask, wait := hedgeNow(waited, patience, paid)
+			if ask {
+				rd.counts.hedged.Add(1)
+				rd.counts.hedgeReads.Add(uint64(e.m.Policy.K))
+				return rd.fromOthers(ctx, s, e, r, dst, ownRead{task: t, why: fmt.Errorf("disk %d (%s) is slow", d.Number, d.Place)})
+			}
+			timer.Reset(wait)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	switch {
+	case !late:
+		d.InTime()
+	case time.Since(began) >= lateTimes*patience:
+		d.Overtaken() // it would have been
 	}
 	if t.err == nil {
 		copy(dst, t.buf)
 		return nil
 	}
 	rd.report(e, r, t.err)
-	return rd.fromOthers(ctx, s, e, r, dst, nil, t.err)
+	return rd.fromOthers(ctx, s, e, r, dst, ownRead{why: t.err})
 }
 
 // task is one read of a range from one disk.
 type task struct {
 	by   *reader
+	d    *fleet.Disk
 	e    *entry
 	r    object.Range
 	buf  []byte // the task's own, given back with it
@@ -134,12 +154,12 @@ type task struct {
 	refs atomic.Int32
 }
 
-func (rd *reader) newTask(e *entry, r object.Range, refs int32) *task {
+func (rd *reader) newTask(e *entry, r object.Range, d *fleet.Disk, refs int32) *task {
 	t, ok := rd.tasks.Get().(*task)
 	if !ok {
 		t = &task{by: rd, done: make(chan struct{}, 1)}
 	}
-	t.e, t.r, t.err = e, r, nil
+	t.e, t.r, t.d, t.err = e, r, d, nil
 	t.refs.Store(refs)
 	if n := int(r.Len) / osd.BlockSize; cap(t.crcs) < n {
 		t.crcs = make([]uint32, n)
@@ -162,13 +182,13 @@ func (t *task) release() {
 	case <-t.done:
 	default:
 	}
-	t.e = nil
+	t.e, t.d = nil, nil
 	t.by.tasks.Put(t)
 }
 
 // run reads the range, checks it, and offers it to the cache.
-func (t *task) run(ctx context.Context, d *fleet.Disk) {
-	rd := t.by
+func (t *task) run(ctx context.Context) {
+	rd, d := t.by, t.d
 	t.key = t.e.m.Key(t.r.Chunk, t.r.Fragment).Append(t.key[:0])
 	if t.err = d.ReadWaiting(ctx, t.key, t.r.Off, t.buf, t.crcs); t.err != nil {
 		return
@@ -202,13 +222,16 @@ func (rd *reader) prefer(e *entry, r object.Range) object.Range {
 	if e.m.Policy.K > 1 {
 		return r
 	}
-	for _, worst := range []fleet.State{fleet.Well, fleet.Slow, fleet.Failing} {
-		for i := range e.m.Policy.Width() {
-			if d, err := rd.diskOf(e, r.Chunk, i); err == nil && rank(d) <= worst {
-				r.Fragment = i
-				return r
+	var best candidate
+	for i := range e.m.Policy.Width() {
+		if d, err := rd.diskOf(e, r.Chunk, i); err == nil {
+			if c := rd.candidate(e, r, i, d); best.disk == nil || compareCandidates(c, best) < 0 {
+				best = c
 			}
 		}
+	}
+	if best.disk != nil {
+		r.Fragment = best.fragment
 	}
 	return r
 }
@@ -239,180 +262,10 @@ func (rd *reader) absent(e *entry, chunk int) error {
 	return errors.Join(errs...)
 }
 
-// gathering is a range that is made from k fragments.
-type gathering struct {
-	by      *reader
-	e       *entry
-	r       object.Range
-	tried   []bool
-	waiting int           // for so many tasks
-	asked   []*fleet.Disk // for whose tasks, by fragment; nil: not waited for
-	failed  []error       // why each was not good
-	results chan *task    // has room for all
-	good    []*task
-}
-
-// fromOthers is gather whose error says which range of which object cannot be read.
-func (rd *reader) fromOthers(ctx context.Context, s *space, e *entry, r object.Range, dst []byte, own *task, why error) error {
-	err := rd.gather(ctx, e, r, dst, own, why, make([]error, e.m.Policy.Width()))
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	return rd.unreadable(s, e, r, err)
-}
-
-// gather makes a range from k other fragments. own is the read of the range's own fragment
-// if it is still under way, else nil; whichever is done first counts. why is why the own
-// fragment cannot be read, or not soon. failed takes why each fragment was not good.
-func (rd *reader) gather(ctx context.Context, e *entry, r object.Range, dst []byte, own *task, why error, failed []error) error {
-	k, width := int(e.m.Policy.K), e.m.Policy.Width()
-	g := &gathering{
-		by: rd, e: e, r: r, tried: make([]bool, width), asked: make([]*fleet.Disk, width), failed: failed,
-		results: make(chan *task, width),
-	}
-	g.failed[r.Fragment] = why
-	g.tried[r.Fragment] = true
-	defer g.release()
-	var ownDone <-chan struct{}
-	if own != nil {
-		ownDone = own.done
-	}
-	g.start(ctx, k)
-	patience := time.NewTimer(rd.fleet.Patience(int(r.Len)))
-	defer patience.Stop()
-	var silent time.Time // since when no disk that is waited for answers; zero: one does
-	for len(g.good) < k {
-		if g.waiting == 0 && g.start(ctx, k-len(g.good)) == 0 && ownDone == nil {
-			return g.lacking(ctx)
-		}
-		select {
-		case t := <-g.results:
-			g.take(ctx, t, k)
-		case <-ownDone:
-			if own.err == nil {
-				copy(dst, own.buf)
-				return nil
-			}
-			ownDone = nil
-			rd.report(e, r, own.err)
-			g.failed[r.Fragment] = own.err
-		case <-patience.C:
-			// The disks that were asked may be late too: others are asked in their place.
-			switch begun := g.start(ctx, g.waiting); {
-			case begun > 0 || g.answers() || ownDone != nil && rd.answers(e, r):
-				silent = time.Time{}
-			case silent.IsZero():
-				silent = time.Now()
-			case time.Since(silent) >= silentPatience:
-				return g.lacking(ctx)
-			}
-			patience.Reset(rd.fleet.Patience(int(r.Len)))
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	from, parts := make([]object.Range, k), make([][]byte, k)
-	for i, t := range g.good {
-		from[i], parts[i] = t.r, t.buf
-	}
-	if err := object.Recover(dst, e.m, r, from, parts); err != nil {
-		return err
-	}
-	rd.counts.degraded.Add(1)
-	rd.toCache(e, r, dst, nil)
-	return nil
-}
-
-// answers reports whether a disk that is waited for answers.
-func (g *gathering) answers() bool {
-	for _, d := range g.asked {
-		if d != nil && d.Silent() == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// lacking is why the range cannot be made.
-func (g *gathering) lacking(ctx context.Context) error {
-	for i, d := range g.asked {
-		if d != nil {
-			g.failed[i] = silentNow(d)
-		}
-	}
-	return g.by.lacking(ctx, g.e, g.r, g.failed)
-}
-
-// take takes the result of a task.
-func (g *gathering) take(ctx context.Context, t *task, k int) {
-	g.waiting--
-	g.asked[t.r.Fragment] = nil
-	if t.err == nil {
-		if len(g.good) < k {
-			g.good = append(g.good, t)
-			return
-		}
-		t.release()
-		return
-	}
-	g.failed[t.r.Fragment] = t.err
-	g.by.report(g.e, t.r, t.err)
-	t.release()
-	g.start(ctx, k-len(g.good)-g.waiting)
-}
-
-// release gives back the memory of what has been read. Reads under way keep theirs until
-// they have ended.
-func (g *gathering) release() {
-	for _, t := range g.good {
-		t.release()
-	}
-}
-
-// start begins to read the range of up to n fragments that were not tried yet, and returns
-// how many. Disks that are well come before slow ones, those before disks that do not
-// answer, and data before parity.
-func (g *gathering) start(ctx context.Context, n int) (begun int) {
-	for _, worst := range []fleet.State{fleet.Well, fleet.Slow, fleet.Failing} {
-		for i := range g.tried {
-			if begun >= n {
-				return begun
-			}
-			if g.tried[i] {
-				continue
-			}
-			d, err := g.by.diskOf(g.e, g.r.Chunk, i)
-			if err != nil || rank(d) > worst || rank(d) == fleet.Failing && notAsked(d) {
-				continue
-			}
-			g.tried[i], g.asked[i] = true, d
-			begun++
-			g.waiting++
-			other := g.r
-			other.Fragment = i
-			t := g.by.newTask(g.e, other, 1)
-			t.buf = g.by.buffers.take(int(g.r.Len))
-			go func() {
-				t.run(context.WithoutCancel(ctx), d)
-				g.results <- t
-			}()
-		}
-	}
-	return begun
-}
-
-// rank is how well a disk serves reads. That it takes no writes does not count.
-func rank(d *fleet.Disk) fleet.State {
-	if d.Silent() != nil {
-		return fleet.Failing
-	}
-	return min(d.Condition().State, fleet.Slow)
-}
-
 // report tells of a fragment that is not what its manifest says. The error of a disk that
 // does not answer says nothing of the fragment, and is not reported.
 func (rd *reader) report(e *entry, r object.Range, err error) {
-	if !errors.Is(err, osd.ErrNotFound) && !errors.Is(err, osd.ErrCorrupt) && !errors.Is(err, osd.ErrUnreadable) && !errors.Is(err, osd.ErrInvalid) && !isCorrupt(err) {
+	if !osd.BadValue(err) && !isCorrupt(err) {
 		return
 	}
 	f := e.m.Chunks[r.Chunk].Fragments[r.Fragment]

@@ -26,6 +26,7 @@ type space struct {
 	nsm    *nsm.Client
 	preset string
 
+	seen    atomic.Uint64 // the newest object version that was seen
 	demands atomic.Uint32 // the preset's cipher and one; 0: not asked for yet
 
 	mu       sync.Mutex
@@ -92,12 +93,17 @@ func (a *spaces) lost(s *space, err error) bool {
 	if !errors.Is(err, nsm.ErrNamespaceNotFound) {
 		return false
 	}
+	a.drop(s)
+	return true
+}
+
+// drop forgets s, unless another one is known under its name already.
+func (a *spaces) drop(s *space) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.known[s.name] == s {
 		delete(a.known, s.name)
 	}
-	return true
 }
 
 // currentEpoch returns the gc epoch to upload under.
@@ -113,6 +119,12 @@ func (s *space) currentEpoch(ctx context.Context) (uint64, error) {
 		s.epoch, s.asked = e.Next-1, at
 	}
 	return s.epoch, nil
+}
+
+// see notes an object version that the NSM has given.
+func (s *space) see(version uint64) {
+	for was := s.seen.Load(); was < version && !s.seen.CompareAndSwap(was, version); was = s.seen.Load() {
+	}
 }
 
 // staleEpoch has the next upload ask for the epoch again.

@@ -18,12 +18,14 @@ type writer struct {
 	keys      *keys
 	refresh   func(ctx context.Context) error // brings the fleet up to date with the ABM; nil if there is nothing to do
 	deleted   func()                          // hears that there are fragments to delete
-	patience  time.Duration                   // how long a put waits for fragments beyond c
+	patience  time.Duration                   // how long a put waits for late fragments once k are stored, at most
 	log       *slog.Logger
 
 	counts  writeCounts
 	chunks  chunkMemory
 	overdue overdue
+	moves   budget // of fragments that spare disks take from late ones
+	behind  behind
 
 	mu     sync.Mutex
 	closed bool
@@ -32,7 +34,7 @@ type writer struct {
 	end    context.CancelFunc
 }
 
-type writeCounts struct{ plain, data, parity, inline, manifests, retries, narrow, late atomic.Uint64 }
+type writeCounts struct{ plain, data, parity, inline, manifests, retries, narrow, late, moved atomic.Uint64 }
 
 // enter begins what close waits for, unless the writer is closed.
 func (wr *writer) enter() bool {
@@ -57,6 +59,9 @@ const (
 // written.
 func (wr *writer) close() {
 	wr.mu.Lock()
+	if !wr.closed {
+		close(wr.behind.hurry)
+	}
 	wr.closed = true
 	wr.mu.Unlock()
 	settled := make(chan struct{})

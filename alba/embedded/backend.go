@@ -111,6 +111,7 @@ func (b *Backend) open(ctx context.Context) error {
 	}
 	b.asds.others.settle(ctx, b.enough)
 	b.generations.forgetOthers()
+	b.fleet.SetNode(places.layout.node())
 	b.makeStoreParts(places.layout)
 	if err := b.ring.check(ctx); err != nil {
 		return err
@@ -218,7 +219,8 @@ func (b *Backend) makeStoreParts(at layout) {
 		Invalidate: func(ns uint64, name string) { b.Client.Invalidate(ns, name) }, MayDelete: b.generations.mayDelete,
 		Tick: o.Maintain.Tick, Survey: o.Maintain.Survey, Collect: o.Maintain.Collect, Grace: o.Maintain.Grace,
 		RebuildAfter: o.Maintain.RebuildAfter, Scrub: o.Maintain.Scrub, Retry: o.Maintain.Retry,
-		ScrubKept: scrub.read, ScrubKeep: scrub.write,
+		ScrubKept: scrub.read, ScrubKeep: scrub.write, Clients: b.moved,
+		Agent: o.Maintain.Agent, Balance: o.Maintain.Balance, Rate: o.Maintain.Rate,
 	})
 	b.Client = client.New(b.clientOptions())
 	b.ring.store = b.Client

@@ -22,6 +22,12 @@ func (b *Backend) start() {
 	b.done.Go(func() { b.beats(background) })
 }
 
+// moved is how many bytes of fragments clients have written and read so far.
+func (b *Backend) moved() uint64 {
+	s := b.Client.Stats()
+	return s.Data + s.Parity + s.ReadBytes
+}
+
 // changed tells of a disk whose condition has changed.
 func (b *Backend) changed(d *fleet.Disk, before, after fleet.Condition) {
 	dir := b.asds.where(d.Node, d.Place)

@@ -190,7 +190,13 @@ func empty(b *Backend, ns uint64) error {
 			return err
 		}
 		for _, i := range list {
-			if k, err := manifest.ParseKey(i.Key); err != nil || k.Namespace == ns {
+			k, err := manifest.ParseKey(i.Key)
+			if r, e := manifest.ParseRecoveryKey(i.Key); e == nil {
+				if k, err = r, nil; r.Inline() {
+					continue // those are collected, not listed
+				}
+			}
+			if err != nil || k.Namespace == ns {
 				return fmt.Errorf("disk %d has %v of namespace %d: %v", d.Number, k, ns, err)
 			}
 		}

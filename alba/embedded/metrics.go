@@ -43,6 +43,8 @@ var (
 
 	descRepaired      = desc("maintenance_repaired_fragments_total", "Fragments that were made again.")
 	descRepairedBytes = desc("maintenance_repaired_bytes_total", "Bytes of fragments that were made again.")
+	descMoved         = desc("maintenance_moved_fragments_total", "Fragments that were moved to where they are better.")
+	descMovedBytes    = desc("maintenance_moved_bytes_total", "Bytes of those.")
 	descDeleted       = desc("maintenance_deleted_fragments_total", "Fragments that no object named any more.")
 	descOrphans       = desc("maintenance_orphans_total", "Of them, those that no object ever named.")
 	descScrubbed      = desc("maintenance_scrubbed_fragments_total", "Fragments read back by the scrub.")
@@ -188,6 +190,8 @@ func collectClient(s sink, c client.Stats) {
 func collectMaintenance(s sink, m maintenance.Stats) {
 	s.count(descRepaired, m.Repaired)
 	s.count(descRepairedBytes, m.RepairedBytes)
+	s.count(descMoved, m.Moved)
+	s.count(descMovedBytes, m.MovedBytes)
 	s.count(descDeleted, m.Deleted)
 	s.count(descOrphans, m.Orphans)
 	s.count(descScrubbed, m.Scrubbed)

@@ -84,6 +84,14 @@ type Maintain struct {
 	// Scrub is the time in which each disk is read back whole; negative: never.
 	Scrub time.Duration
 
+	// Agent shares the repair with other processes: see maintenance.Options.Agent. The ABM's
+	// group must be at level 4. "": this process is alone, and repairs without the queue.
+	Agent string
+	// Balance is by how much of their size one disk may be fuller than another; default 0.1,
+	// negative: nothing is moved for that, nor for the sake of nodes and zones.
+	Balance float64
+	Rate    int64 // bytes a second that maintenance moves at most; default 0: as many as leave clients most of their speed
+
 	// ByHand has nothing done in the background, not even the opening of disks that
 	// are back: whoever calls Maintenance and ReopenDisks does it.
 	ByHand bool

@@ -54,7 +54,6 @@ type remote struct {
 	disk   *fleet.Disk
 	osd    Remote
 	cancel context.CancelFunc
-	looked chan struct{} // closed when it was asked once
 	done   chan struct{} // closed when nothing asks it any more
 }
 
@@ -75,7 +74,7 @@ func (s *remotes) follow(d *fleet.Disk) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &remote{of: s, disk: d, osd: o, cancel: cancel, looked: make(chan struct{}), done: make(chan struct{})}
+	r := &remote{of: s, disk: d, osd: o, cancel: cancel, done: make(chan struct{})}
 	s.all[d.Number] = r
 	go r.watch(ctx)
 }
@@ -150,7 +149,6 @@ const (
 func (r *remote) watch(ctx context.Context) {
 	defer close(r.done)
 	r.look(ctx)
-	close(r.looked)
 	tick := time.NewTicker(r.of.every)
 	defer tick.Stop()
 	for {

@@ -16,7 +16,7 @@ import (
 
 // Bounds of Patience.
 const (
-	patienceMin = 10 * time.Millisecond
+	patienceMin = 2 * time.Millisecond
 	patienceMax = time.Second
 )
 
@@ -32,11 +32,12 @@ type Disk struct {
 	zone  atomic.Pointer[string] // nil: none was told
 	load  atomic.Int32           // requests under way
 
-	counts   counts
-	attached attachment
-	record   record
-	health   health
-	asked    refresh
+	counts    counts
+	attached  attachment
+	record    record
+	health    health
+	suspicion suspicion
+	asked     refresh
 }
 
 type counts struct{ reads, writes, readErrors, writeErrors, refused, corrupt atomic.Uint64 }
@@ -200,14 +201,27 @@ func (d *Disk) Behind() bool { return d.health.behind() }
 // Stuck reports whether so many requests wait for the disk.
 func (d *Disk) Stuck(requests int32) bool { return d.load.Load() >= requests }
 
-// Patience is how long a read of so many bytes may take before others should be asked: see
-// Fleet.Patience. If nothing is known of the fleet, what reads of this disk took counts.
+// Patience is how long a read of so many bytes may take before others should be asked: as long
+// as 95 of 100 of the disk's last reads of that size took, but at most twice as long as is
+// usual in the fleet, as a disk that has become slow must not make its readers wait longer;
+// between 2 ms and 1 s.
 func (d *Disk) Patience(bytes int) time.Duration {
 	bound := d.fleet.usual.Load()
 	if bound == 0 {
 		bound = int64(d.health.costs[reading].bound())
 	}
-	return patience(bound, bytes)
+	return patienceOf(d.health.tails[reading].p95(bytes), d.fleet.usually(reading, bytes), scaled(bound, bytes))
+}
+
+// Pace is how long a read of so many bytes takes in the mean, 0 if nothing is known.
+func (d *Disk) Pace(bytes int) time.Duration {
+	return scaled(d.health.costs[reading].mean.Load(), bytes)
+}
+
+// WritesWithin is within what time 95 of 100 of a disk's last writes of so many bytes came
+// back, but at most twice as long as is usual in the fleet; 0 if nothing is known.
+func (f *Fleet) WritesWithin(d *Disk, bytes int) time.Duration {
+	return moderate(d.health.tails[writing].p95(bytes), f.usually(writing, bytes))
 }
 
 // placement returns what placement needs to know of the disk.
@@ -232,9 +246,11 @@ func (d *Disk) wrote(bytes uint64, err error) {
 	d.counts.writes.Add(1)
 	o := outcomeOf(err)
 	switch o {
+	case taken:
+		d.suspicion.wroteInTime()
 	case noRoom:
 		d.counts.refused.Add(1)
-	case failed:
+	case failed, refuses, away:
 		d.counts.writeErrors.Add(1)
 	}
 	d.record.note(bytes, o, err)

@@ -37,8 +37,11 @@ func (unopened) Is(target error) bool { return target == ErrMissing }
 // concurrent use.
 type Fleet struct {
 	now   func() time.Time
-	ticks atomic.Int64 // of Watch
-	usual atomic.Int64 // what a read takes, for each unit, at most; nanoseconds, 0: not known
+	ticks atomic.Int64                 // of Watch
+	usual atomic.Int64                 // what a read takes, for each unit, at most; nanoseconds, 0: not known
+	tails [2][sizeClasses]atomic.Int64 // within what time reads and writes usually come back; nanoseconds, 0: not known
+
+	node, zone atomic.Pointer[string] // where this process is; nil: not known
 
 	mu    sync.RWMutex
 	disks map[uint64]*Disk

@@ -156,7 +156,7 @@ func TestPatience(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if p := d.Patience(1); p < 10*time.Millisecond || p > time.Second {
+	if p := d.Patience(1); p < 2*time.Millisecond || p > time.Second {
 		t.Errorf("patience %v", p)
 	}
 }

@@ -51,6 +51,7 @@ type health struct {
 	ticks *atomic.Int64 // of Fleet.Watch
 
 	costs [2]latency      // of reads and writes, for each unit
+	tails [2]tail         // of reads and writes, by size; changed under mu
 	par   [2]atomic.Int64 // what they take on the other disks, nanoseconds; 0: not known
 
 	mu        sync.Mutex
@@ -106,6 +107,7 @@ func (h *health) end(k kind, i int32, err error) {
 	took := h.now().Sub(began.at)
 	cost := time.Duration(float64(took) / units(began.bytes))
 	h.costs[k].note(cost)
+	h.tails[k].note(began.bytes, took)
 	if h.slower(k, cost) {
 		c.strike(now)
 	} else {

@@ -1,15 +1,11 @@
 package fleet
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"openvstorage/alba/osd"
-
-	"golang.org/x/sys/unix"
 )
 
 // After a failed write a disk is left alone for restMin, for twice as long with each
@@ -25,25 +21,28 @@ type outcome int
 const (
 	taken   outcome = iota // the disk took it
 	noRoom                 // the disk is full: no fault of it
-	nothing                // the fault is the caller's or the machine's
+	refuses                // it takes no writes, as it says itself
+	away                   // it was not asked, or its answer was lost
+	nothing                // the fault is the caller's or the machine's, or one value's
 	failed                 // the disk is at fault
 )
 
-// outcomeOf says what the error of a write says of the disk. Another disk would do no
-// better with a write that was given up, that was not allowed, or for which the machine
-// lacked file descriptors or memory.
+// outcomeOf says what the error of a write says of the disk: see osd.BlameOf.
 func outcomeOf(err error) outcome {
-	switch {
-	case err == nil:
+	if err == nil {
 		return taken
-	case errors.Is(err, osd.ErrFull):
-		return noRoom
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
-		errors.Is(err, osd.ErrAssert), errors.Is(err, osd.ErrInvalid), errors.Is(err, osd.ErrCorrupt),
-		errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
-		return nothing
 	}
-	return failed
+	switch osd.BlameOf(err) {
+	case osd.NoRoom:
+		return noRoom
+	case osd.Refuses:
+		return refuses
+	case osd.Away:
+		return away
+	case osd.AtFault:
+		return failed
+	}
+	return nothing
 }
 
 // record is how writes to a disk have gone lately, and how much room it has: what
@@ -91,6 +90,13 @@ func (r *record) note(bytes uint64, o outcome, err error) {
 	case noRoom:
 		r.usage.Full = true // until Refresh says otherwise
 		r.refused.refuse(bytes)
+	case refuses:
+		r.usage.ReadOnly = err // until Refresh says otherwise
+	case away:
+		// For as long as a disk that has failed once: it may be there again at any time.
+		if rest := r.now().Add(restMin); rest.After(r.rest) {
+			r.rest = rest
+		}
 	case failed:
 		now := r.now()
 		if r.failures == 0 {
@@ -156,8 +162,7 @@ func (r *record) takes() (osd.Usage, bool) {
 func (r *record) writesFail() (why string, since time.Time) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	// A disk that takes no writes says so itself (Usage.ReadOnly).
-	if r.failures < 2 || r.now().Sub(r.rest) > idleAfter || errors.Is(r.failure, osd.ErrReadOnly) {
+	if r.failures < 2 || r.now().Sub(r.rest) > idleAfter {
 		return "", time.Time{}
 	}
 	return fmt.Sprintf("%d writes in a row have failed: %v", r.failures, r.failure), r.failing

@@ -31,7 +31,12 @@ func TestOutcomes(t *testing.T) {
 		{unix.ENFILE, nothing},
 		{unix.ENOMEM, nothing},
 		{unix.EIO, failed},
-		{osd.ErrReadOnly, failed},
+		{osd.ErrReadOnly, refuses},
+		{osd.ErrNotFound, nothing},
+		{osd.ErrUnreadable, nothing},
+		{osd.ErrBusy, away},
+		{osd.ErrUnreachable, away},
+		{osd.ErrCut, away},
 		{ErrNotAnswering, failed},
 		{errors.New("another"), failed},
 	} {
@@ -81,6 +86,39 @@ func TestRests(t *testing.T) {
 	}
 	r.note(1, failed, unix.EIO)
 	rests(time.Second)
+}
+
+// Whatever a caller, a namespace or one value brings about, the disk goes on taking writes. One
+// that cannot be reached is left alone for a second, however often that happens, and one that
+// takes no writes until it says that it does.
+func TestOneBadNamespacePoisonsNoDisk(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r := &record{now: func() time.Time { return now }, usage: osd.Usage{Capacity: 1}}
+	takes := func() bool { _, ok := r.takes(); return ok }
+	for range 100 {
+		for _, err := range []error{osd.ErrNotFound, osd.ErrAssert, osd.ErrInvalid, osd.ErrCorrupt, osd.ErrUnreadable, context.Canceled, context.DeadlineExceeded} {
+			if r.note(1, outcomeOf(err), err); !takes() {
+				t.Fatalf("%v: it takes no writes", err)
+			}
+		}
+	}
+	for range 10 {
+		r.note(1, outcomeOf(osd.ErrUnreachable), osd.ErrUnreachable)
+		if takes() {
+			t.Error("it is not reached, and takes writes")
+		}
+	}
+	now = now.Add(restMin)
+	if why, _ := r.writesFail(); why != "" || !takes() {
+		t.Errorf("a second after it was not reached: %q", why)
+	}
+	r.note(1, outcomeOf(osd.ErrReadOnly), osd.ErrReadOnly)
+	if now = now.Add(time.Hour); takes() {
+		t.Error("it takes no writes, and is given some")
+	}
+	if r.saw(osd.Usage{Capacity: 1}); !takes() {
+		t.Error("it says that it takes writes again, and is given none")
+	}
 }
 
 // Errors name the disk once, and the reason for which it is missing.

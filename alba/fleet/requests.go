@@ -84,7 +84,9 @@ func (d *Disk) read(ctx context.Context, o osd.OSD, i int32, key []byte, off uin
 	if err == nil {
 		return nil
 	}
-	d.counts.readErrors.Add(1)
+	if osd.BlameOf(err) != osd.Nobody {
+		d.counts.readErrors.Add(1)
+	}
 	if errors.Is(err, osd.ErrCorrupt) {
 		d.counts.corrupt.Add(1)
 	}

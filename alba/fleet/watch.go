@@ -27,8 +27,10 @@ func (f *Fleet) Watch(ctx context.Context, changed func(d *Disk, before, after C
 func (f *Fleet) Judge(changed func(d *Disk, before, after Condition)) {
 	now := f.ticks.Add(1)
 	all := f.All()
+	f.locate(all)
 	for _, k := range []kind{reading, writing} {
 		f.compare(all, k)
+		f.compareTails(all, k)
 	}
 	for _, d := range all {
 		before, after := d.judge(now)
@@ -81,19 +83,60 @@ func lowerMedian[T cmp.Ordered](list []T) (m T) {
 	return m
 }
 
-// Patience is how long a read of so many bytes should take: as long as reads took lately
-// plus four times their spread. It is the lower median over the disks of the fleet: a disk
-// that has become slow must not make readers wait longer.
-func (f *Fleet) Patience(bytes int) time.Duration {
-	if bound := f.usual.Load(); bound != 0 {
-		return patience(bound, bytes)
+// compareTails tells the fleet within what time requests usually come back: the lower median
+// over the disks that answer.
+func (f *Fleet) compareTails(all []*Disk, k kind) {
+	for class := range sizeClasses {
+		var list []int64
+		for _, d := range all {
+			if p := d.health.tails[k].p95s[class].Load(); p != 0 && d.Silent() == nil {
+				list = append(list, p)
+			}
+		}
+		slices.Sort(list)
+		f.tails[k][class].Store(lowerMedian(list))
 	}
-	return patienceMax
 }
 
-func patience(bound int64, bytes int) time.Duration {
-	return min(max(time.Duration(float64(bound)*units(bytes)), patienceMin), patienceMax)
+// usually is within what time 95 of 100 requests of so many bytes come back on the faster half
+// of the disks; 0 if nothing is known.
+func (f *Fleet) usually(k kind, bytes int) time.Duration {
+	return time.Duration(f.tails[k][sizeClass(bytes)].Load())
 }
+
+// Patience is Disk.Patience of a disk of which nothing is known. It is the lower median over
+// the disks of the fleet. If reads of that size are few, it is what reads took lately plus four
+// times their spread.
+func (f *Fleet) Patience(bytes int) time.Duration {
+	return patienceOf(0, f.usually(reading, bytes), scaled(f.usual.Load(), bytes))
+}
+
+// patienceOf decides how long a read may take. own and usual are within what time reads come
+// back on its disk and on others, bound what is known of a mean; 0: nothing.
+func patienceOf(own, usual, bound time.Duration) time.Duration {
+	p := moderate(own, usual)
+	if p == 0 {
+		p = bound
+	}
+	if p == 0 {
+		return patienceMax
+	}
+	return min(max(p, patienceMin), patienceMax)
+}
+
+// moderate is a disk's own time, bounded by twice what is usual.
+func moderate(own, usual time.Duration) time.Duration {
+	switch {
+	case own == 0:
+		return usual
+	case usual == 0:
+		return own
+	}
+	return min(own, 2*usual)
+}
+
+// scaled is the time of a request of so many bytes, of which each unit takes so long.
+func scaled(unit int64, bytes int) time.Duration { return time.Duration(float64(unit) * units(bytes)) }
 
 // latency follows how long requests take, as TCP follows its round trips (RFC 6298): a mean
 // and a mean deviation, each moved a little by every request.

@@ -101,8 +101,11 @@ func (a *audit) disk(ctx context.Context, d *fleet.Disk) (errs []error, err erro
 			return errs, err
 		}
 		for _, info := range page {
-			if _, _, err := manifest.ParseRecoveryKey(info.Key); err == nil {
-				continue // a newer release's, which no object names
+			if k, err := manifest.ParseRecoveryKey(info.Key); err == nil {
+				if !k.Inline() && a.named[k] != d.Number {
+					errs = append(errs, fmt.Errorf("disk %d has the recovery record of fragment %v, and no object names it", d.Number, k))
+				}
+				continue
 			}
 			k, err := manifest.ParseKey(info.Key)
 			if err != nil {

@@ -65,13 +65,14 @@ func (x *deletion) onDisk(ctx context.Context, host *nsm.Client, d *fleet.Disk) 
 		if x.mayDelete() != nil {
 			return nil // the list keeps it
 		}
-		keys, err := host.ListObsolete(ctx, d.Number, nil, nsm.MaxKeys, userfn.Consistent)
+		keys, err := host.ListObsolete(ctx, d.Number, nil, min(nsm.MaxKeys, osd.UpdatesMax/2), userfn.Consistent)
 		if err != nil || len(keys) == 0 {
 			return err
 		}
-		updates := make([]osd.Update, len(keys))
-		for i, k := range keys {
-			updates[i] = osd.Update{Key: diskKey(k).Append(nil), Delete: true}
+		updates := make([]osd.Update, 0, 2*len(keys))
+		for _, k := range keys { // each with its recovery record
+			key := diskKey(k)
+			updates = append(updates, osd.Update{Key: key.Append(nil), Delete: true}, osd.Update{Key: key.AppendRecovery(nil), Delete: true})
 		}
 		if err := d.ApplyAside(ctx, nil, updates); err != nil {
 			return err

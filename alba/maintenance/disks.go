@@ -33,8 +33,8 @@ type diskWatch struct {
 	mu        sync.Mutex
 	missing   map[uint64]time.Time // since when a disk cannot be reached
 	lacks     map[uint64]uint64    // how many of its fragments each disk says that it lacks
-	leave     map[uint64]bool      // disks whose fragments must be elsewhere
-	lost      []abm.OSD            // of leave, those to be forgotten once they hold nothing
+	leave     map[uint64]bool      // disks that the ABM calls lost or draining: their fragments must be elsewhere
+	lost      []abm.OSD            // those of leave, to be forgotten once they hold nothing
 	refreshed time.Time            // when the disks were asked last
 	surveyed  string               // the fingerprint at the last survey
 	buf       []byte               // memory of fingerprint
@@ -139,13 +139,46 @@ func (w *diskWatch) leaving() []uint64 {
 	return w.leavingLocked()
 }
 
-func (w *diskWatch) leavingLocked() []uint64 { return slices.Sorted(maps.Keys(w.leave)) }
+func (w *diskWatch) leavingLocked() []uint64 {
+	list := slices.Collect(maps.Keys(w.leave))
+	for number := range w.missing {
+		if !w.leave[number] && w.goneLocked(number) {
+			list = append(list, number)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// goneLocked reports whether a disk is missing for so long that its fragments are made again.
+// It ends with the refresh that finds the disk back.
+func (w *diskWatch) goneLocked(number uint64) bool {
+	since, missing := w.missing[number]
+	return missing && w.rebuildAfter > 0 && w.now().Sub(since) >= w.rebuildAfter
+}
+
+// risk tells the disks of one moment from those of another, as far as it matters to how safe
+// objects are: which disks are there, and which are to be left.
+func (w *diskWatch) risk() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var b []byte
+	for _, d := range w.fleet.All() {
+		if d.Missing() == nil {
+			b = append(strconv.AppendUint(b, d.Number, 10), ' ')
+		}
+	}
+	for _, number := range w.leavingLocked() {
+		b = strconv.AppendUint(append(b, '!'), number, 10)
+	}
+	return string(b)
+}
 
 // leaves reports whether the fragments of a disk must be elsewhere.
 func (w *diskWatch) leaves(number uint64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.leave[number]
+	return w.leave[number] || w.goneLocked(number)
 }
 
 // candidates returns the disks as placement sees them. A disk that is to be left, or
@@ -156,15 +189,15 @@ func (w *diskWatch) candidates(bytes uint32) []policy.Disk {
 	disks := w.fleet.Disks()
 	for i := range disks {
 		d := w.fleet.Disk(disks[i].OSD)
-		if d == nil || w.leave[d.Number] || d.Known().Room < uint64(bytes) {
+		if d == nil || w.leave[d.Number] || w.goneLocked(d.Number) || d.Known().Room < uint64(bytes) {
 			disks[i].Failing = true
 		}
 	}
 	return disks
 }
 
-// findLeaving finds the disks whose fragments must be elsewhere: those that the
-// ABM calls lost or draining, and those that are missing for long.
+// findLeaving finds the disks that the ABM calls lost or draining. Their fragments must be
+// elsewhere, as those of disks that are missing for long.
 func (w *diskWatch) findLeaving(ctx context.Context) error {
 	all, err := AllOSDs(ctx, w.abm)
 	if err != nil {
@@ -177,11 +210,6 @@ func (w *diskWatch) findLeaving(ctx context.Context) error {
 		if o.Number != 0 && (o.State == abm.OSDLost || o.State == abm.OSDDraining) {
 			w.leave[o.Number] = true
 			w.lost = append(w.lost, o)
-		}
-	}
-	for number, since := range w.missing {
-		if w.rebuildAfter > 0 && w.now().Sub(since) >= w.rebuildAfter {
-			w.leave[number] = true
 		}
 	}
 	return nil

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"openvstorage/alba/abm"
 	"openvstorage/alba/client"
-	"openvstorage/alba/fleet"
+	"openvstorage/alba/maintenance/pace"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
 
@@ -19,66 +17,6 @@ import (
 
 	"openvstorage/internal/bell"
 )
-
-// Options configure Maintenance. ABM, Host and Fleet must be given.
-type Options struct {
-	ABM        *abm.Client
-	Host       func(number uint64) (*nsm.Client, error) // an NSM host, by its number
-	Fleet      *fleet.Fleet
-	Invalidate func(namespace uint64, name string) // hears of objects whose fragments moved
-	MayDelete  func() error                        // why nothing may be deleted on disks now, or nil; default: nil
-	Logger     *slog.Logger
-
-	Tick         time.Duration // between looks at what there is to do; default 1 s
-	Survey       time.Duration // between looks at all namespaces; default 30 s
-	Collect      time.Duration // between collections of orphans; default 1 h
-	Grace        time.Duration // how long an upload may take before its epoch is closed; default 1 min
-	RebuildAfter time.Duration // how long a disk is missing before its fragments are made again elsewhere; default 15 min
-	Scrub        time.Duration // in which all of a disk is read back once; default ScrubTime, negative: never
-	QueueLength  int           // objects, and fragments reported bad, that wait for a repair; default 10,000
-	Retry        time.Duration // before a repair that failed is tried again, twice as long with each failure; default 1 s, negative: at once
-	RetryMax     time.Duration // at most; default 5 min
-
-	// ScrubKept returns what ScrubKeep was given last, nil if nothing; ScrubKeep keeps
-	// it over a restart. Default: nothing is kept.
-	ScrubKept func() ([]byte, error)
-	ScrubKeep func([]byte) error
-
-	Now func() time.Time // the clock; nil: the machine's
-}
-
-func (o *Options) ensureDefaults() {
-	for _, d := range []struct {
-		v   *time.Duration
-		def time.Duration
-	}{
-		{&o.Tick, time.Second}, {&o.Survey, 30 * time.Second}, {&o.Collect, time.Hour}, {&o.Grace, time.Minute},
-		{&o.RebuildAfter, 15 * time.Minute}, {&o.Scrub, ScrubTime},
-		{&o.Retry, time.Second}, {&o.RetryMax, 5 * time.Minute},
-	} {
-		if *d.v == 0 {
-			*d.v = d.def
-		}
-	}
-	if o.QueueLength == 0 {
-		o.QueueLength = 10_000
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Invalidate == nil {
-		o.Invalidate = func(uint64, string) {}
-	}
-	if o.ScrubKept == nil {
-		o.ScrubKept, o.ScrubKeep = func() ([]byte, error) { return nil, nil }, func([]byte) error { return nil }
-	}
-	if o.MayDelete == nil {
-		o.MayDelete = func() error { return nil }
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-}
 
 // Stats counts what was done since the start, and what is to be done.
 type Stats struct {
@@ -90,6 +28,8 @@ type Stats struct {
 	ScrubbedBytes uint64
 	Bad           uint64 // fragments found missing or bad, by reads and scrub
 	Dropped       uint64 // of them, those of which too many wait already: the next read or scrub finds them again
+	Moved         uint64 // fragments that were moved, to where they are better
+	MovedBytes    uint64
 	Failures      uint64 // steps that failed, and are tried again
 
 	Waiting    uint64 // objects that wait for a repair now: reported, or to be tried again
@@ -105,9 +45,11 @@ type Maintenance struct {
 	opt Options
 
 	disks     diskWatch
+	pace      *pace.Pace
 	pending   *pending
 	unread    unread
 	repairs   repairer
+	balance   rebalancer
 	deletion  deletion
 	collector collector
 	absent    absentSearch
@@ -125,7 +67,8 @@ type Maintenance struct {
 // New returns maintenance that does nothing by itself.
 func New(opt Options) *Maintenance {
 	opt.ensureDefaults()
-	m := &Maintenance{opt: opt, managers: managers{opt.ABM, opt.Host}}
+	limit := pace.New(pace.Options{Clients: opt.Clients, Most: opt.Rate})
+	m := &Maintenance{opt: opt, pace: limit, managers: managers{opt.ABM, opt.Host}}
 	m.surveyed.Store(new(survey))
 	m.tried.log = opt.Logger
 	m.pending = newPending(max(opt.Retry, 0), opt.RetryMax, opt.QueueLength)
@@ -138,13 +81,14 @@ func New(opt Options) *Maintenance {
 		objects: make(map[objectKey]*unreadObject),
 	}
 	m.repairs = repairer{
-		managers: m.managers, opt: &m.opt, disks: &m.disks, pending: m.pending, tried: &m.tried, report: m.report, meanwhile: m.meanwhile,
-		fruitless: make(map[listing]fruitless),
+		managers: m.managers, opt: &m.opt, disks: &m.disks, pending: m.pending, tried: &m.tried, pace: limit, report: m.report, meanwhile: m.meanwhile,
+		fruitless: make(map[listing]fruitless), team: newTogether(&m.opt),
 	}
+	m.balance = rebalancer{repairs: &m.repairs, gap: opt.Balance}
 	m.deletion = deletion{managers: m.managers, fleet: opt.Fleet, mayDelete: opt.MayDelete}
 	m.collector = collector{managers: m.managers, opt: &m.opt, closed: make(map[uint64]closed)}
 	m.absent = absentSearch{managers: m.managers, fleet: opt.Fleet, log: opt.Logger, report: m.report, repair: m.Repair}
-	m.scrub = scrubber{managers: m.managers, opt: &m.opt, tried: &m.tried, report: m.report}
+	m.scrub = scrubber{managers: m.managers, opt: &m.opt, tried: &m.tried, pace: limit, report: m.report}
 	m.scrub.state.disks = make(map[uuid.UUID]*scrubDisk)
 	return m
 }
@@ -178,7 +122,7 @@ func (m *Maintenance) Stats() Stats {
 	orphans := m.collector.deleted.Load()
 	return Stats{
 		Repaired: m.repairs.repaired.Load(), RepairedBytes: m.repairs.bytes.Load(),
-		Deleted: m.deletion.deleted.Load() + orphans, Orphans: orphans,
+		Deleted: m.deletion.deleted.Load() + orphans, Orphans: orphans, Moved: m.balance.moved.Load(), MovedBytes: m.balance.bytes.Load(),
 		Scrubbed: m.scrub.fragments.Load(), ScrubbedBytes: m.scrub.bytes.Load(),
 		Bad: m.pending.reported.Load(), Dropped: m.pending.dropped.Load(), Failures: m.tried.failed.Load(),
 		Waiting: uint64(m.pending.count()), NoPlace: found.noPlace, Unreadable: found.unreadable,
@@ -248,6 +192,7 @@ func (m *Maintenance) run(ctx context.Context) {
 		due = m.woken.Swap(false) || due
 		m.disks.refresh(ctx)
 		m.tried.try(ctx, "repair reported fragments", m.Repair)
+		m.tried.try(ctx, "help others with the repair", m.Help)
 		if due || m.disks.changed() || time.Since(surveyed) >= m.opt.Survey {
 			due, surveyed = false, time.Now()
 			m.tried.try(ctx, "survey", m.Survey)
@@ -306,9 +251,9 @@ func (m *Maintenance) Repair(ctx context.Context) error {
 	return err
 }
 
-// Survey does all that there is to do now, one namespace after the other: it carries
-// messages to the NSM hosts, cleans up, deletes, and repairs what is below full width or
-// on disks that are lost or to be left.
+// Survey does all that there is to do now: it carries messages to the NSM hosts, cleans up,
+// repairs what is below full width or on disks that are lost or to be left, and deletes. Of
+// the objects of all namespaces it repairs those first that outlive the fewest deaths.
 func (m *Maintenance) Survey(ctx context.Context) error {
 	m.repairs.begin()
 	defer m.repairs.end()
@@ -325,7 +270,7 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 	for _, h := range hosts {
 		host, err := m.host(h.Number)
 		if err == nil {
-			err = m.surveyHost(ctx, h.Number, host, found)
+			err = m.tidy(ctx, h.Number, host)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("NSM host %d: %w", h.Number, err))
@@ -334,8 +279,35 @@ func (m *Maintenance) Survey(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	m.surveyed.Store(found)
+	err = m.repairs.all(ctx, hosts, found)
+	errs = append(errs, err)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if !errors.Is(err, errRiskier) { // else it has not seen all
+		m.surveyed.Store(found)
+	}
+	if err == nil && found.all() == 0 && found.narrow == 0 {
+		more, err := m.balance.run(ctx, hosts)
+		errs = append(errs, err)
+		if more {
+			m.woken.Store(true)
+		}
+	}
+	errs = append(errs, m.deletion.all(ctx))
 	return errors.Join(append(errs, m.disks.retire(ctx, hosts))...)
+}
+
+// Help does pieces of the repair that another agent has planned, until none is free. An agent
+// that is alone has nothing to do.
+func (m *Maintenance) Help(ctx context.Context) error {
+	if m.repairs.team == nil {
+		return nil
+	}
+	m.repairs.begin()
+	defer m.repairs.end()
+	var sum survey
+	return m.repairs.help(ctx, &sum)
 }
 
 // FindAbsent looks for fragments that an object names and that their disk, which is
@@ -391,23 +363,17 @@ type survey struct {
 	tally         // objects that stay so, or on disks that are to be left
 }
 
-// surveyHost does all that there is to do on a host. What fails does not keep the rest
-// from being done.
-func (m *Maintenance) surveyHost(ctx context.Context, number uint64, host *nsm.Client, sum *survey) error {
+// tidy carries what a host must learn, and takes the objects out of its namespaces that
+// were deleted. What fails does not keep the rest from being done.
+func (m *Maintenance) tidy(ctx context.Context, number uint64, host *nsm.Client) error {
 	errs := []error{m.abm.Carry(ctx, number, host)}
-	spaces, err := m.spaces(ctx, host)
-	errs = append(errs, err)
-	for _, ns := range spaces {
+	errs = append(errs, eachSpace(ctx, host, func(ns nsm.NamespaceInfo) error {
 		if ns.State == nsm.NamespaceRemoving {
 			errs = append(errs, cleanup(ctx, host, ns.Number))
-			continue
 		}
-		errs = append(errs, m.repairs.space(ctx, host, ns.Number, sum))
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-	return errors.Join(append(errs, m.deletion.listed(ctx, host))...)
+		return ctx.Err()
+	}))
+	return errors.Join(errs...)
 }
 
 // cleanup takes all objects out of a namespace that was deleted.

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"openvstorage/alba/abm"
+	"openvstorage/alba/maintenance/share"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/userfn"
 )
@@ -45,47 +46,75 @@ func (g managers) hostOf(ctx context.Context, ns uint64) (*nsm.Client, error) {
 	return nil, nil
 }
 
-// spaces returns all namespaces of a host.
-func (g managers) spaces(ctx context.Context, host *nsm.Client) ([]nsm.NamespaceInfo, error) {
-	var all []nsm.NamespaceInfo
+// eachSpace runs fn on every namespace of a host, until fn fails. It keeps one page of them in
+// memory.
+func eachSpace(ctx context.Context, host *nsm.Client, fn func(ns nsm.NamespaceInfo) error) error {
 	for after := uint64(0); ; {
-		page, err := host.Namespaces(ctx, after, nsm.MaxKeys, userfn.Consistent)
+		page, err := host.Namespaces(ctx, after, nsm.MaxPage, userfn.Consistent)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		all = append(all, page...)
-		if len(page) < nsm.MaxKeys {
-			return all, nil
+		for _, ns := range page {
+			if err := fn(ns); err != nil {
+				return err
+			}
+		}
+		if len(page) < nsm.MaxPage {
+			return nil
 		}
 		after = page[len(page)-1].Number
 	}
 }
 
 // each runs fn on every active namespace of every host. A namespace or a host that
-// fails does not keep fn from the others.
+// fails does not keep fn from the others, unless the error is one of those that end a way
+// through all objects (ends). Of the errors it returns the first errorsMax.
 func (g managers) each(ctx context.Context, hosts []abm.Host, fn func(host *nsm.Client, ns nsm.NamespaceInfo) error) error {
+	const errorsMax = 10
 	var errs []error
+	add := func(err error) {
+		if err != nil && len(errs) < errorsMax {
+			errs = append(errs, err)
+		}
+	}
 	for _, h := range hosts {
 		host, err := g.host(h.Number)
 		if err != nil {
-			errs = append(errs, err)
+			add(err)
 			continue
 		}
-		spaces, err := g.spaces(ctx, host)
-		errs = append(errs, err)
-		for _, ns := range spaces {
+		err = eachSpace(ctx, host, func(ns nsm.NamespaceInfo) error {
 			if ns.State != nsm.NamespaceActive {
-				continue
+				return nil
 			}
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err := fn(host, ns); err != nil && !errors.Is(err, nsm.ErrNamespaceNotFound) {
-				errs = append(errs, fmt.Errorf("namespace %d: %w", ns.Number, err))
+			err := fn(host, ns)
+			if ends(err) {
+				return err
 			}
+			if err != nil && !errors.Is(err, nsm.ErrNamespaceNotFound) {
+				add(fmt.Errorf("namespace %d: %w", ns.Number, err))
+			}
+			return nil
+		})
+		if ctx.Err() != nil || ends(err) {
+			return errors.Join(append(errs, err)...)
 		}
+		add(err)
 	}
 	return errors.Join(errs...)
+}
+
+// ends reports whether an error ends a way through all objects.
+func ends(err error) bool {
+	for _, e := range []error{errRiskier, errFound, errOthers, share.ErrLost} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // namespace returns the ABM's record of a namespace, if the ABM has one, and the
@@ -102,9 +131,24 @@ func (g managers) namespace(ctx context.Context, ns uint64) (rec abm.Namespace, 
 	return rec, known, b.NextNamespace, err
 }
 
+// recordTypical is about what a recovery record takes, in bytes.
+const recordTypical = 256
+
+// room is what fragments take on a disk, with the records beside them, in bytes.
+func room(u nsm.Usage) uint64 { return u.Bytes + recordTypical*u.Fragments }
+
 // held returns how many bytes each disk holds, by its number: those of live fragments
-// and those that are still to be deleted.
+// and those that are still to be deleted, with the records beside them.
 func (g managers) held(ctx context.Context) (map[uint64]uint64, error) {
+	return g.stored(ctx, func(o *nsm.OSD) uint64 { return room(o.Live) + room(o.Obsolete) })
+}
+
+// live is held without what is still to be deleted.
+func (g managers) live(ctx context.Context) (map[uint64]uint64, error) {
+	return g.stored(ctx, func(o *nsm.OSD) uint64 { return room(o.Live) })
+}
+
+func (g managers) stored(ctx context.Context, bytes func(o *nsm.OSD) uint64) (map[uint64]uint64, error) {
 	hosts, err := g.hosts(ctx)
 	if err != nil {
 		return nil, err
@@ -121,7 +165,7 @@ func (g managers) held(ctx context.Context) (map[uint64]uint64, error) {
 				return nil, err
 			}
 			for _, o := range page {
-				held[o.Number] += o.Live.Bytes + o.Obsolete.Bytes
+				held[o.Number] += bytes(&o)
 				after = o.Number
 			}
 			if len(page) < nsm.MaxKeys {

@@ -189,14 +189,17 @@ func (c *collection) find(ctx context.Context, d *fleet.Disk) error {
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		c.fragments += len(page)
 		var last manifest.ObjectID
 		var o *nsm.Object
 		for _, info := range page {
 			k, err := manifest.ParseKey(info.Key)
 			if err != nil {
-				continue // not ours to judge
+				if err := c.record(ctx, d, info); err != nil {
+					return err
+				}
+				continue
 			}
+			c.fragments++
 			s, err := c.space(ctx, k.Namespace)
 			if err != nil {
 				return err
@@ -242,6 +245,11 @@ func (c *collection) add(ctx context.Context, id manifest.ObjectID, o orphan) er
 	if len(c.objects) <= orphanObjects {
 		c.objects[id] = struct{}{}
 	}
+	return c.keep(ctx, o)
+}
+
+// keep keeps an orphan to be deleted.
+func (c *collection) keep(ctx context.Context, o orphan) error {
 	if len(c.orphans) == orphansMax {
 		if !c.allowed {
 			return nil // the next collection finds it, if this is not too many
@@ -310,8 +318,14 @@ func (c *collection) delete(ctx context.Context, d *fleet.Disk, orphans []osd.In
 		if err != nil {
 			return err
 		}
-		c.by.deleted.Add(uint64(len(orphans)))
-		c.by.opt.Logger.Info("deleted fragments that no object names", "disk", d.Number, "fragments", len(orphans))
+		fragments := 0
+		for _, o := range orphans {
+			if _, err := manifest.ParseKey(o.Key); err == nil { // else a recovery record
+				fragments++
+			}
+		}
+		c.by.deleted.Add(uint64(fragments))
+		c.by.opt.Logger.Info("deleted fragments that no object names", "disk", d.Number, "fragments", fragments, "records", len(orphans)-fragments)
 		return nil
 	}
 	return nil

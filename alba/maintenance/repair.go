@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
+	"openvstorage/alba/maintenance/pace"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm"
 	"openvstorage/alba/nsm/userfn"
@@ -55,10 +56,13 @@ type repairer struct {
 	disks     *diskWatch
 	pending   *pending
 	tried     *attempts
+	pace      *pace.Pace
 	report    func(client.Bad) bool
 	meanwhile func(ctx context.Context) bool // does what cannot wait for the end of a pass; reports whether a tick has passed
 
 	turn      sync.Mutex            // one pass at a time goes through objects: see begin
+	team      *together             // nil: this agent is alone
+	holds     func() error          // why nothing may be changed any more on behalf of the piece at hand; nil: it is alone
 	fruitless map[listing]fruitless // listings of which the disks did not allow all; of whoever has the turn
 
 	repaired, bytes atomic.Uint64 // fragments that were made again, and their bytes

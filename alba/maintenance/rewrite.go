@@ -12,6 +12,7 @@ import (
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
+	"openvstorage/alba/records"
 
 	"golang.org/x/sys/unix"
 
@@ -25,15 +26,7 @@ func (r *repair) chunk(ctx context.Context, chunk int) error {
 	if len(lost) == 0 {
 		return err
 	}
-	w := &rewrite{repair: r, chunk: chunk, disks: r.by.disks.candidates(r.mf.Chunks[chunk].Shard), lost: lost}
-	w.next = *r.mf
-	w.next.Revision = r.o.Revision + 1
-	w.next.Chunks = slices.Clone(r.mf.Chunks)
-	w.next.Chunks[chunk].Fragments = slices.Clone(r.mf.Chunks[chunk].Fragments)
-	w.have = make([]uint64, r.mf.Policy.Width())
-	for i, f := range r.mf.Chunks[chunk].Fragments {
-		w.have[i] = f.OSD
-	}
+	w := r.rewrite(chunk, lost)
 	// A fragment that has moved makes room for another: rounds go on until none moves.
 	for before := -1; before < len(w.changes) && len(w.changes) < len(lost); {
 		before = len(w.changes)
@@ -54,6 +47,20 @@ func (r *repair) chunk(ctx context.Context, chunk int) error {
 	return err
 }
 
+// rewrite prepares to make fragments of a chunk anew.
+func (r *repair) rewrite(chunk int, lost []lostFragment) *rewrite {
+	w := &rewrite{repair: r, chunk: chunk, disks: r.by.disks.candidates(r.mf.Chunks[chunk].Shard), lost: lost}
+	w.next = *r.mf
+	w.next.Revision = r.o.Revision + 1
+	w.next.Chunks = slices.Clone(r.mf.Chunks)
+	w.next.Chunks[chunk].Fragments = slices.Clone(r.mf.Chunks[chunk].Fragments)
+	w.have = make([]uint64, r.mf.Policy.Width())
+	for i, f := range r.mf.Chunks[chunk].Fragments {
+		w.have[i] = f.OSD
+	}
+	return w
+}
+
 // rewrite is the new fragments of one chunk.
 type rewrite struct {
 	*repair
@@ -63,7 +70,9 @@ type rewrite struct {
 	have    []uint64 // where the fragments are, the new ones too
 	next    manifest.Manifest
 	shards  [][]byte // k of them, once they are needed
+	to      uint64   // the disk for them; policy.None: any that may take one
 	epoch   uint64   // under which fragments are written, once they are
+	space   string   // the namespace's name, for records; "": the ABM does not know it
 	changes []nsm.Change
 	errs    []error // of disks that did not take one
 }
@@ -98,6 +107,14 @@ func (w *rewrite) made(i int) bool {
 }
 
 func (w *rewrite) place(i int) uint64 {
+	if w.to != policy.None {
+		for _, d := range w.disks {
+			if d.OSD == w.to && d.Usable() {
+				return w.to
+			}
+		}
+		return policy.None
+	}
 	return place(w.mf.Policy, w.disks, w.have, i, chance.Chance{})
 }
 
@@ -115,12 +132,23 @@ func (w *rewrite) prepare(ctx context.Context) error {
 	if w.shards != nil {
 		return nil
 	}
+	reads := min(len(w.lost), int(w.mf.Policy.K))
+	if err := w.by.pace.Wait(ctx, uint64(reads+len(w.lost))*uint64(w.mf.Chunks[w.chunk].Shard)); err != nil {
+		return err
+	}
 	epochs, err := w.host.Epochs(ctx, w.ns, userfn.Consistent)
 	if err != nil {
 		return err
 	}
 	w.epoch = epochs.Next - 1
-	w.shards, err = w.sources(ctx, w.chunk, w.lost)
+	rec, _, _, err := w.by.namespace(ctx, w.ns)
+	if err != nil {
+		return err
+	}
+	w.space = rec.Name
+	if w.shards = w.copies(ctx); w.shards == nil {
+		w.shards, err = w.sources(ctx, w.chunk, w.lost)
+	}
 	return err
 }
 
@@ -139,10 +167,20 @@ func (w *rewrite) write(ctx context.Context, i int, number uint64) error {
 	f := &w.next.Chunks[w.chunk].Fragments[i]
 	was := *f
 	f.OSD, f.Version = number, w.next.Revision
-	key := w.next.Key(w.chunk, i).Append(nil)
-	err = d.ApplyAside(ctx, []osd.Assert{{Kind: osd.NotNewer, Key: key, Epoch: w.epoch}}, []osd.Update{{Key: key, Value: osd.Value{
+	at := w.next.Key(w.chunk, i)
+	key := at.Append(nil)
+	updates := []osd.Update{{Key: key, Value: osd.Value{
 		Data: data, CRCs: crcs, Epoch: w.epoch, Seed: manifest.Seed(w.mf.Object, uint32(w.chunk), uint32(i)),
-	}}})
+	}}}
+	if w.space != "" { // else there is no name to write down, and the fragment is worth more
+		record, err := records.Of(w.space, &w.next, w.chunk, w.o.Hash, w.o.Version, true).Beside(at, w.epoch)
+		if err != nil {
+			*f = was
+			return err
+		}
+		updates = append(updates, record)
+	}
+	err = d.ApplyAside(ctx, []osd.Assert{{Kind: osd.NotNewer, Key: key, Epoch: w.epoch}}, updates)
 	if err != nil {
 		*f = was
 		return err
@@ -162,6 +200,12 @@ func (w *rewrite) commit(ctx context.Context) error {
 	encoded, err := w.next.Append(nil)
 	if err != nil {
 		return err
+	}
+	// An agent that has lost its piece commits nothing. What it wrote is garbage.
+	if w.by.holds != nil {
+		if err := w.by.holds(); err != nil {
+			return err
+		}
 	}
 	revision, err := w.host.Update(ctx, w.ns, nsm.Update{
 		Name: w.o.Name, ID: w.o.ID, Revision: w.o.Revision, Epoch: w.epoch, Changes: w.changes, Manifest: encoded,

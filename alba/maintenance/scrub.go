@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/alba/client"
 	"openvstorage/alba/fleet"
+	"openvstorage/alba/maintenance/pace"
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/osd"
 
@@ -58,6 +59,7 @@ type scrubber struct {
 	managers
 	opt    *Options
 	tried  *attempts
+	pace   *pace.Pace
 	report func(client.Bad) bool // whether there was room
 
 	state scrubState
@@ -160,6 +162,9 @@ func (m *scrubber) due(ctx context.Context, d *fleet.Disk) {
 			for begin := time.Now(); s.credit > 0 && time.Since(begin) < m.opt.Tick; {
 				read, err := m.read(ctx, d, s, scrubPage, min(int64(s.credit), scrubBytes))
 				s.credit -= float64(read)
+				if err == nil && read > 0 {
+					err = m.pace.Wait(ctx, uint64(read))
+				}
 				if err != nil {
 					s.rest = m.opt.Now().Add(scrubRest) // what it says is logged, not each second
 				}

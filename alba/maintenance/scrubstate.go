@@ -123,15 +123,15 @@ func (s *scrubState) due(d *scrubDisk, now time.Time, period time.Duration, tota
 		d.paid = now
 		d.credit = max(d.credit, 1) // the first fragment at once
 	}
-	d.credit += now.Sub(d.paid).Seconds() * pace(now, began, period, read, total)
+	d.credit += now.Sub(d.paid).Seconds() * scrubPace(now, began, period, read, total)
 	d.credit = min(d.credit, scrubBurst)
 	d.paid = now
 	return d.credit > 0 && !now.Before(d.rest)
 }
 
-// pace is at how many bytes a second a disk is to be read back: what is left in the
+// scrubPace is at how many bytes a second a disk is to be read back: what is left in the
 // time that is left, within bounds.
-func pace(now, began time.Time, period time.Duration, read, total uint64) float64 {
+func scrubPace(now, began time.Time, period time.Duration, read, total uint64) float64 {
 	least := float64(total) / period.Seconds()
 	most := scrubCatchUp * least
 	left := began.Add(period).Sub(now).Seconds()

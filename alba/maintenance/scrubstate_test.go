@@ -105,7 +105,7 @@ func TestScrubPace(t *testing.T) {
 		{"far behind", 99 * time.Second, 0, 10 * scrubCatchUp},
 		{"late", 500 * time.Second, 999, 10 * scrubCatchUp},
 	} {
-		if got := pace(began.Add(row.at), began, period, row.read, total); got != row.want {
+		if got := scrubPace(began.Add(row.at), began, period, row.read, total); got != row.want {
 			t.Errorf("%s: %v bytes a second, not %v", row.what, got, row.want)
 		}
 	}

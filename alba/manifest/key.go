@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,17 +11,12 @@ import (
 const KeySize = 34
 
 // Letters that begin keys. Other letters are free for what else an OSD may hold: a release
-// leaves alone what is under a letter that it does not know. 'r' is reserved for recovery
-// records, which hold, beside a fragment, what it takes to rebuild the manifest. This
-// release writes none.
+// leaves alone what is under a letter that it does not know. 'r' is for recovery records
+// (package records), which hold what it takes to rebuild the manifest.
 const (
 	keyFragment = 'o'
 	keyRecovery = 'r'
 )
-
-// RecoveryKeySize is the length of a recovery record's key: that of a fragment's
-// with the object's hash behind it.
-const RecoveryKeySize = KeySize + 32
 
 // ErrKey is the error for bytes that are not a fragment's key.
 var ErrKey = errors.New("not a fragment key")
@@ -63,15 +59,36 @@ func ParseKey(b []byte) (Key, error) {
 	}, nil
 }
 
-// ParseRecoveryKey reads the key of a recovery record: the fragment that it lies
-// beside, and the hash of the object's bytes.
-func ParseRecoveryKey(b []byte) (k Key, hash [32]byte, err error) {
-	if len(b) != RecoveryKeySize || b[0] != keyRecovery {
-		return Key{}, hash, fmt.Errorf("%w of a recovery record: % .80x", ErrKey, b)
+// AppendRecovery appends the key of the recovery record that lies beside the fragment: the
+// fragment's key under another letter. So whoever has the one key has the other.
+func (k Key) AppendRecovery(dst []byte) []byte {
+	at := len(dst)
+	dst = k.Append(dst)
+	dst[at] = keyRecovery
+	return dst
+}
+
+// ParseRecoveryKey reads what AppendRecovery wrote.
+func ParseRecoveryKey(b []byte) (Key, error) {
+	if len(b) != KeySize || b[0] != keyRecovery {
+		return Key{}, fmt.Errorf("%w of a recovery record: % .40x", ErrKey, b)
 	}
 	var of [KeySize]byte
 	copy(of[:], b)
 	of[0] = keyFragment
-	k, err = ParseKey(of[:])
-	return k, [32]byte(b[KeySize:]), err
+	return ParseKey(of[:])
 }
+
+// inlineChunk stands for the chunk in the key of an inline object's record.
+const inlineChunk = 0xffffffff
+
+// InlineKey is the key of the recovery record of the inline object with a name. It has, in
+// place of an object id, the beginning of the name's SHA-256: each version of the object is
+// written over the one before.
+func InlineKey(namespace uint64, name string) Key {
+	sum := sha256.Sum256([]byte(name))
+	return Key{Namespace: namespace, Object: ObjectID(sum[:16]), Chunk: inlineChunk}
+}
+
+// Inline reports whether the key is one of an inline object's record.
+func (k Key) Inline() bool { return k.Chunk == inlineChunk }

@@ -361,29 +361,24 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// The key of a recovery record is that of the fragment, under its own letter, with
-// the object's hash; it is no fragment's key, and no fragment's key is one.
+// The key of a recovery record is that of the fragment under its own letter; it is no
+// fragment's key, and no fragment's key is one.
 func TestRecoveryKey(t *testing.T) {
-	m := coded()
-	of := m.Key(1, 2)
-	b := of.Append(nil)
-	b[0] = 'r'
-	var hash [32]byte
-	for i := range hash {
-		hash[i] = byte(i)
-	}
-	b = append(b, hash[:]...)
-	got, h, err := manifest.ParseRecoveryKey(b)
-	if err != nil || got != of || h != hash || len(b) != manifest.RecoveryKeySize || len(b) > osd.KeyMax {
-		t.Errorf("%v, %x, %v", got, h, err)
+	of := coded().Key(1, 2)
+	b := of.AppendRecovery([]byte("x"))[1:]
+	if got, err := manifest.ParseRecoveryKey(b); err != nil || got != of || got.Inline() || !bytes.Equal(b[1:], of.Append(nil)[1:]) {
+		t.Errorf("%v, %v", got, err)
 	}
 	if _, err := manifest.ParseKey(b); !errors.Is(err, manifest.ErrKey) {
 		t.Errorf("a fragment's: %v", err)
 	}
 	for _, bad := range [][]byte{nil, of.Append(nil), b[:len(b)-1], append(bytes.Clone(b), 0)} {
-		if _, _, err := manifest.ParseRecoveryKey(bad); !errors.Is(err, manifest.ErrKey) {
+		if _, err := manifest.ParseRecoveryKey(bad); !errors.Is(err, manifest.ErrKey) {
 			t.Errorf("%x: %v", bad, err)
 		}
+	}
+	if k := manifest.InlineKey(7, "a"); !k.Inline() || k == manifest.InlineKey(7, "b") || k.Namespace != 7 {
+		t.Errorf("inline: %v", k)
 	}
 }
 

@@ -108,8 +108,8 @@ func (o *Object) Bucket() Bucket {
 	return b
 }
 
-// on reports whether the object has a fragment on an OSD.
-func (o *Object) on(osd uint64) bool {
+// On reports whether the object has a fragment on an OSD.
+func (o *Object) On(osd uint64) bool {
 	for _, c := range o.Chunks {
 		for _, f := range c.Fragments {
 			if f.OSD == osd {

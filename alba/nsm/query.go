@@ -179,7 +179,7 @@ const (
 // namespace: its list may be short or empty though more is to come. If the OSD has nothing
 // of the namespace, no object is looked at.
 func (c *Client) ListByOSD(ctx context.Context, ns, osd uint64, after string, limit int, how userfn.Consistency) (list []*Object, next string, err error) {
-	return c.scan(ctx, ns, usageKey(ns, osd), after, limit, how, func(o *Object) bool { return o.on(osd) })
+	return c.scan(ctx, ns, usageKey(ns, osd), after, limit, how, func(o *Object) bool { return o.On(osd) })
 }
 
 // ListByBucket is ListByOSD for the objects of a bucket. A bucket below full width has an

@@ -37,3 +37,47 @@ func Restored(k, value []byte, by uint64) ([]byte, error) {
 	n.NextVersion += by
 	return record.Encode(record.Needs(&n), &n)
 }
+
+// NamespaceIn returns the namespace that a key of a namespace manager holds, nil if it holds
+// none.
+func NamespaceIn(k, value []byte) (*NamespaceInfo, error) {
+	base := key(tableNamespace)
+	if !bytes.HasPrefix(k, base) {
+		return nil, nil
+	}
+	var n NamespaceInfo
+	err := record.Decode(value, record.Newest(&n.Namespace), &n.Namespace)
+	if err == nil {
+		n.Number, err = suffix(k, len(base))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key %q of a namespace: %w", k, err)
+	}
+	return &n, nil
+}
+
+// Rejoined are the keys of a namespace manager in which it keeps what the backend manager has
+// told it, as they are to be in one that was made anew alone: from an older backup or with
+// nothing. applied is the number of the last message that the backend manager counts as
+// delivered: it tells the following ones, and none again. osds are all its OSDs, of which the
+// number, the state and the node count: those messages said what is in them.
+func Rejoined(applied uint64, osds []OSD) (map[string][]byte, error) {
+	set := make(map[string][]byte, 1+len(osds))
+	put := func(k []byte, v record.Record) error {
+		b, err := record.Encode(record.Needs(v), v)
+		set[string(k)] = b
+		return err
+	}
+	if err := put(hostKey(), &number{applied}); err != nil {
+		return nil, err
+	}
+	for _, o := range osds {
+		if o.Number == 0 || o.Node == "" || o.State < OSDLinked || o.State > OSDLost {
+			return nil, userfn.Errorf(userfn.CodeInvalid, "OSD %d on node %q in state %d: it takes a number, a node and a state", o.Number, o.Node, o.State)
+		}
+		if err := put(osdKey(o.Number), &osdRecord{state: o.State, node: o.Node}); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}

@@ -43,3 +43,40 @@ func TestRestored(t *testing.T) {
 		}
 	}
 }
+
+// TestRejoined: a manager that was made anew knows what messages had told it, takes the next
+// one, and none again; and it has only the namespaces that it had.
+func TestRejoined(t *testing.T) {
+	set, err := Rejoined(7, []OSD{{Number: 3, State: OSDLinked, Node: "n"}, {Number: 4, State: OSDLost, Node: "m"}})
+	if err != nil || len(set) != 3 {
+		t.Fatalf("%v, %v", set, err)
+	}
+	var applied number
+	if err := record.Decode(set[string(hostKey())], 1, &applied); err != nil || applied.v != 7 {
+		t.Errorf("applied: %d, %v", applied.v, err)
+	}
+	var o osdRecord
+	if err := record.Decode(set[string(osdKey(4))], 1, &o); err != nil || o.state != OSDLost || o.node != "m" {
+		t.Errorf("%+v, %v", o, err)
+	}
+	for _, bad := range []OSD{{State: OSDLinked, Node: "n"}, {Number: 1, State: OSDLinked}, {Number: 1, Node: "n"}} {
+		if _, err := Rejoined(7, []OSD{bad}); err == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+	value, err := record.Encode(1, &Namespace{State: NamespaceRemoving, Epochs: Epochs{Minimum: 1, Next: 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := NamespaceIn(namespaceKey(6), value); err != nil || n.Number != 6 || n.State != NamespaceRemoving {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if n, err := NamespaceIn(objectKey(6, "o"), value); err != nil || n != nil {
+		t.Errorf("another key: %+v, %v", n, err)
+	}
+	for _, k := range [][]byte{namespaceKey(6)[:prefixSize+3], append(namespaceKey(6), 1)} {
+		if _, err := NamespaceIn(k, value); err == nil {
+			t.Errorf("key %q is taken", k)
+		}
+	}
+}

@@ -41,6 +41,14 @@ var (
 	ErrReadOnly   = errors.New("OSD takes no writes")     // its disk failed a write or a sync
 	ErrInvalid    = errors.New("not a request to an OSD") // it exceeds a bound
 	ErrClosed     = errors.New("OSD is closed")
+	// ErrUnreachable: the OSD was not asked, as there is no way to it now. Its disk may be
+	// well, and an Apply has not taken effect.
+	ErrUnreachable = errors.New("OSD is not reached")
+	// ErrCut: the way to the OSD was lost while it was asked. Its disk may be well, and an
+	// Apply may or may not have taken effect.
+	ErrCut = errors.New("connection to the OSD was lost")
+	// ErrBusy: the OSD takes no request more now. An Apply has not taken effect.
+	ErrBusy = errors.New("OSD is busy")
 )
 
 // An AssertError says which assert did not hold.

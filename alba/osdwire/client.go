@@ -28,7 +28,7 @@ type Options struct {
 }
 
 // Client is an OSD in another process. It keeps one connection up, by which all calls go at the
-// same time. While there is none, calls fail at once with ErrUnreachable.
+// same time. While there is none, calls fail at once with osd.ErrUnreachable.
 type Client struct {
 	o       Options
 	wire    *wire.Redialer
@@ -87,8 +87,14 @@ func (c *Client) ID() uuid.UUID { return c.o.ID }
 
 // failed is the error of a call that has no answer.
 func (c *Client) failed(op uint16, err error) error {
-	if errors.Is(err, wire.ErrNotSent) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, wire.ErrNotSent) && errors.Is(err, wire.ErrBusy):
+		err = fmt.Errorf("%w: %w", osd.ErrBusy, err)
+	case errors.Is(err, wire.ErrNotSent):
+		err = fmt.Errorf("%w: %w", osd.ErrUnreachable, err)
+	case errors.Is(err, wire.ErrOutcomeUnknown):
+		err = fmt.Errorf("%w: %w", osd.ErrCut, err)
 	}
 	return fmt.Errorf("%s of OSD %s: %w", OpName(op), c.o.ID, err)
 }

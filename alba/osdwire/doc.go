@@ -7,8 +7,9 @@
 //   - A connection is to one OSD, by its UUID: the preface names it as its group. A process that
 //     does not have it refuses the connection by name.
 //   - What a call may return is what package osd says: each of its errors matches the same
-//     sentinel on this side, and its words come along. All else is transient: [ErrUnreachable]
-//     says that the request did not begin, any other error that an Apply may have taken effect.
+//     sentinel on this side, and its words come along. All else is transient:
+//     osd.ErrUnreachable and osd.ErrBusy say that the request did not begin, osd.ErrCut and any
+//     other error that an Apply may have taken effect.
 //     An Apply may be repeated either way.
 //   - A call ends when its context does. An Apply waits besides until the connection has let go
 //     of the caller's memory, which a peer that takes nothing can delay for wire.Limits.Stall.
@@ -60,5 +61,6 @@
 //	256 other           260 unreadable    264 closed
 //	257 not found       261 full          265 the request's time has passed
 //	258 assert          262 read-only     266 nothing of that number is held
-//	259 corrupt         263 invalid       267 no memory to hold it, come again
+//	259 corrupt         263 invalid       267 busy: no memory to hold it, come again
+//	268 not reached     269 connection lost: of an OSD that is behind another connection
 package osdwire

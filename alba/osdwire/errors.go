@@ -10,10 +10,6 @@ import (
 	"openvstorage/internal/wire"
 )
 
-// ErrUnreachable: the OSD was not asked, as there is no connection to it or it takes no request
-// now. The disk may be well.
-var ErrUnreachable = errors.New("OSD is not reached")
-
 // kind is an error as it travels.
 type kind uint16
 
@@ -30,13 +26,14 @@ const (
 	kindClosed     kind = 264
 	kindDeadline   kind = 265
 	kindNotHeld    kind = 266
-	kindNoRoom     kind = 267
+	kindBusy       kind = 267
+	kindUnreached  kind = 268
+	kindCut        kind = 269
 )
 
-// errNotHeld and errNoRoom are of this protocol alone.
 var (
-	errNotHeld = errors.New("nothing of that number is held")
-	errNoRoom  = errors.New("there is no memory to hold it now")
+	errNotHeld = errors.New("nothing of that number is held") // of this protocol alone
+	errNoRoom  = fmt.Errorf("%w: there is no memory to hold it now", osd.ErrBusy)
 )
 
 // sentinels are in the order in which they are looked for. An error may match several: the first
@@ -47,8 +44,10 @@ var sentinels = []struct {
 }{
 	{kindNotFound, osd.ErrNotFound}, {kindAssert, osd.ErrAssert}, {kindCorrupt, osd.ErrCorrupt}, {kindUnreadable, osd.ErrUnreadable},
 	{kindFull, osd.ErrFull}, {kindReadOnly, osd.ErrReadOnly}, {kindInvalid, osd.ErrInvalid}, {kindClosed, osd.ErrClosed},
-	{kindNotHeld, errNotHeld}, {kindNoRoom, errNoRoom},
+	{kindNotHeld, errNotHeld}, {kindBusy, osd.ErrBusy},
 	{kindInvalid, errBytes}, {kindDeadline, context.DeadlineExceeded}, {kindDeadline, context.Canceled},
+	// Of an OSD that is behind another connection.
+	{kindUnreached, osd.ErrUnreachable}, {kindCut, osd.ErrCut},
 }
 
 func kindOf(err error) kind {

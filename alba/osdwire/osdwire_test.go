@@ -120,7 +120,8 @@ func TestConformance(t *testing.T) {
 // What an OSD answers means the same on both sides, and its words come along.
 func TestErrorsTravel(t *testing.T) {
 	for _, e := range []error{
-		osd.ErrNotFound, osd.ErrCorrupt, osd.ErrUnreadable, osd.ErrFull, osd.ErrReadOnly, osd.ErrInvalid, osd.ErrClosed, errors.New("a bad day"),
+		osd.ErrNotFound, osd.ErrCorrupt, osd.ErrUnreadable, osd.ErrFull, osd.ErrReadOnly, osd.ErrInvalid, osd.ErrClosed,
+		osd.ErrBusy, osd.ErrUnreachable, osd.ErrCut, errors.New("a bad day"),
 	} {
 		f := osdtest.NewFaulty(osdtest.NewMemory(uuid.New(), 1<<20))
 		f.Down(fmt.Errorf("disk 7: %w", e))
@@ -133,7 +134,7 @@ func TestErrorsTravel(t *testing.T) {
 		if !strings.Contains(err.Error(), "disk 7: "+e.Error()) {
 			t.Errorf("%v is told as %v", e, err)
 		}
-		for _, other := range []error{osd.ErrNotFound, osd.ErrAssert, osd.ErrCorrupt, osd.ErrUnreadable, osd.ErrFull, osd.ErrReadOnly, osd.ErrInvalid, osd.ErrClosed, ErrUnreachable} {
+		for _, other := range []error{osd.ErrNotFound, osd.ErrAssert, osd.ErrCorrupt, osd.ErrUnreadable, osd.ErrFull, osd.ErrReadOnly, osd.ErrInvalid, osd.ErrClosed, osd.ErrUnreachable, osd.ErrBusy, osd.ErrCut} {
 			if errors.Is(err, other) != errors.Is(e, other) {
 				t.Errorf("%v matches %v: %v", err, other, errors.Is(err, other))
 			}
@@ -176,7 +177,7 @@ func TestAnotherOSD(t *testing.T) {
 	if err := <-refused; !errors.Is(err, wire.ErrGroup) {
 		t.Errorf("refused with %v", err)
 	}
-	if err := c.Apply(t.Context(), nil, nil); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), two.ID().String()) {
+	if err := c.Apply(t.Context(), nil, nil); !errors.Is(err, osd.ErrUnreachable) || !strings.Contains(err.Error(), two.ID().String()) {
 		t.Errorf("asked without a connection: %v", err)
 	}
 	o := r.ready(one.ID())
@@ -208,7 +209,7 @@ func TestCutInApply(t *testing.T) {
 		t.Fatalf("%d connections were cut", n)
 	}
 	err := <-done
-	if err == nil || errors.Is(err, ErrUnreachable) || errors.Is(err, osd.ErrAssert) {
+	if err == nil || errors.Is(err, osd.ErrUnreachable) || errors.Is(err, osd.ErrAssert) {
 		t.Errorf("the Apply that was cut ended with %v", err)
 	}
 	g.Open()
@@ -257,7 +258,7 @@ func TestNobodyMay(t *testing.T) {
 		if err := <-why; err == nil || !strings.Contains(err.Error(), "nobody has said "+name) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := c.Usage(t.Context()); !errors.Is(err, ErrUnreachable) {
+		if _, err := c.Usage(t.Context()); !errors.Is(err, osd.ErrUnreachable) {
 			t.Errorf("%s: a call: %v", name, err)
 		}
 	}

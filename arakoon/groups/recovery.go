@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"openvstorage/internal/format"
 	"openvstorage/internal/generation"
 )
@@ -16,14 +18,15 @@ const RecoveryKey = "host/recovery"
 
 // What a group can be made anew from. Numbers are stored.
 const (
-	FromBackup byte = 1
+	FromBackup  byte = 1
+	FromNothing byte = 2 // a group that knew nothing; Revision and OfLife are 0
 )
 
 // Recovery is a person's decision that a group is made anew, in a later life: what was
 // written in the earlier one and is not in it is given up. Its value, little-endian:
 //
 //	 0 1 version, 1
-//	 1 1 from what: 1 a backup
+//	 1 1 from what: 1 a backup, 2 nothing
 //	 2 6 zero
 //	 8 8 when, nanoseconds since 1970 UTC
 //	16 8 life, from then on
@@ -61,7 +64,7 @@ func DecodeRecovery(b []byte) (r Recovery, err error) {
 		return r, fmt.Errorf("record of a recovery: %w: version %d, %d bytes", format.ErrNewer, b[0], len(b))
 	case len(b) < recoverySize || b[0] == 0:
 		return r, fmt.Errorf("record of a recovery: %w: %d bytes", format.ErrCorrupt, len(b))
-	case format.NotZero(b[2:8]) >= 0 || b[1] != FromBackup:
+	case format.NotZero(b[2:8]) >= 0 || b[1] != FromBackup && b[1] != FromNothing:
 		return r, fmt.Errorf("record of a recovery: %w: from %d, %x", format.ErrNewer, b[1], b[2:8])
 	}
 	le := binary.LittleEndian
@@ -78,6 +81,15 @@ func MarkIn(key, value []byte) (m generation.Mark, ok bool, err error) {
 	}
 	m, err = generation.Decode(value)
 	return m, err == nil, err
+}
+
+// OwnKeys are the keys in which each group of a data directory keeps what all of them say of
+// that directory: the newest generation, and which members it has. host is that of the
+// directory, id that of the directory that the groups were made in. A group that is made anew
+// beside others gets their values: so it is as new as they are.
+func OwnKeys(id, host uuid.UUID) [][]byte {
+	g := &Groups{opt: Options{ID: id, Host: host}}
+	return [][]byte{g.generationKey(), g.groupsKey()}
 }
 
 // WitnessIn returns of whom a key of a group is the witness, if it is one's.

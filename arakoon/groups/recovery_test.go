@@ -21,6 +21,10 @@ func TestRecovery(t *testing.T) {
 	if got, err := DecodeRecovery(b); err != nil || got != r {
 		t.Errorf("%+v, %v", got, err)
 	}
+	nothing := Recovery{From: FromNothing, Time: time.Unix(1, 2).UTC(), Life: 3}
+	if got, err := DecodeRecovery(nothing.Append(nil)); err != nil || got != nothing {
+		t.Errorf("%+v, %v", got, err)
+	}
 	for name, c := range map[string]struct {
 		b    []byte
 		want error

@@ -16,6 +16,8 @@
 //     disk can run full, be slow, stall or fail a sync; its clock can jump. A zone can die.
 //     The group grows, shrinks, between one member and five, and gives the lead away
 //     meanwhile; who was removed is often destroyed at once.
+//   - A quarter of the groups begin with members of an older release. They are upgraded one by
+//     one meanwhile, and then the group is raised to the newest level.
 //   - Clients read, write, and repeat the writes of sessions, some of which were answered
 //     before or come twice. They read at a revision, and what one member has with the time
 //     as of which it has everything: what was answered before must be there. Holders want one lease, and write under its fence though they

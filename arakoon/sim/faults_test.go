@@ -67,6 +67,7 @@ func newPlan(seed uint64) plan {
 	if p.members > 1 {
 		p.zones = []int{0, 0, 0, 0, 2, 3}[rng.IntN(6)]
 	}
+	_, p.older = upgrades(p)
 	total := 0
 	for _, t := range trials {
 		if p.allows(t.name, t.many) {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"openvstorage/arakoon"
-	"openvstorage/arakoon/state"
 	"openvstorage/internal/disk/crashdisk"
 
 	"github.com/google/uuid"
@@ -26,13 +25,14 @@ type plan struct {
 	compact int64         // Options.CompactBytes
 	mixed   bool          // members roll their logs over, and cut them, at different sizes
 	slow    bool          // syncs may take time
+	older   bool          // members begin with an older release
 	zones   int           // how many there are; two must have what is answered, and the members stay the same then; 0: none
 	weather weather
 	faults  []fault
 }
 
 func (p plan) String() string {
-	s := fmt.Sprintf("seed %d: %d members, %d clients, slow disks %v, %d zones, %d faults", p.seed, p.members, p.clients, p.slow, p.zones, len(p.faults))
+	s := fmt.Sprintf("seed %d: %d members, %d clients, slow disks %v, older releases %v, %d zones, %d faults", p.seed, p.members, p.clients, p.slow, p.older, p.zones, len(p.faults))
 	for _, f := range p.faults {
 		s += "\n  " + f.String()
 	}
@@ -54,6 +54,8 @@ type group struct {
 	end     atomic.Bool    // nothing is started any more
 	change  chan struct{}  // full while a fault changes the members
 	fetched atomic.Int64   // snapshots
+	older   atomic.Bool    // members that are made now are of an older release
+	raised  atomic.Bool    // all are of the newer one, and the group knows
 
 	mu       sync.Mutex
 	machines map[uint64]*machine
@@ -107,13 +109,13 @@ const (
 	holders  = 3
 )
 
-// raise brings a group of one to the newest level: all members know it.
+// raise brings a group of one to the newest level that all members know.
 func (g *group) raise(first *machine) {
 	n, _ := first.node()
 	if n == nil {
 		return
 	}
-	if err := n.RaiseLevel(context.Background(), state.LevelNewest, true); err != nil {
+	if err := n.RaiseLevel(context.Background(), g.firstLevel(), true); err != nil {
 		g.watch.violation("the level is not raised: %v", err)
 	}
 }
@@ -123,6 +125,7 @@ func newGroup(p plan) *group {
 		plan: p, cluster: uuid.MustParse("5d1f1f3c-25f1-4a0e-8f0e-07c1f4ad5a10"), watch: newWatch(), record: newRecorder(), leases: newLeases(),
 		machines: map[uint64]*machine{}, next: 1, change: make(chan struct{}, 1), quiet: make(chan struct{}),
 	}
+	g.older.Store(p.older)
 	g.net = newNetwork(p.seed, g.watch)
 	g.net.change(p.weather)
 	return g
@@ -136,6 +139,9 @@ func (g *group) trouble() {
 	}
 	for i := range holders {
 		g.trials.Go(newHolder(g, i).run)
+	}
+	if at, happens := upgrades(g.plan); happens && g.plan.older {
+		g.trials.Go(func() { g.upgrade(at) })
 	}
 	for _, f := range g.plan.faults {
 		g.trials.Go(func() {
@@ -170,6 +176,7 @@ func (g *group) add(joining bool) *machine {
 	if err := errors.Join(m.disk.MkdirAll("/", 0o700), m.disk.SyncDir("/")); err != nil {
 		panic(err)
 	}
+	m.older.Store(g.older.Load())
 	g.machines[m.id] = m
 	g.next++
 	return m

@@ -27,6 +27,7 @@ type machine struct {
 	joining bool         // its first opening is that of a member that the group has committed
 	ahead   atomic.Int64 // nanoseconds, of its clock before that of the others
 	slow    atomic.Int64 // nanoseconds that a sync of its log takes
+	older   atomic.Bool  // its next life is of an older release
 
 	mu    sync.Mutex
 	disk  *crashdisk.FS // survives lives; nil when it was lost with the machine
@@ -103,7 +104,7 @@ func (m *machine) options(l *life) arakoon.Options {
 	m.mu.Unlock()
 	o := arakoon.Options{
 		FS: slowDisk{l.fault, &m.slow}, Dir: memberDir, Cluster: g.cluster, Member: m.id,
-		Functions: []arakoon.Function{extend}, Existing: made,
+		Existing:     made,
 		SegmentBytes: segmentBytes, LogCacheBytes: 8 << 10, CompactBytes: g.plan.compact,
 		MemTableBytes: 64 << 10, StateCacheBytes: 1 << 20,
 		Now: func() time.Time {
@@ -115,6 +116,7 @@ func (m *machine) options(l *life) arakoon.Options {
 	if g.plan.mixed {
 		o.SegmentBytes, o.CompactBytes = o.SegmentBytes<<(m.id%3), o.CompactBytes<<(2*m.id%5)
 	}
+	m.release(&o)
 	g.join(m, l, &o)
 	return o
 }

@@ -70,6 +70,7 @@ type input struct {
 	pair, side       int
 	expected, wanted value
 	other            value
+	newer            bool // of add: by the function that only the newer release has
 }
 
 // output is what it was told. An unknown outcome may be any, at any time from then on.
@@ -177,7 +178,11 @@ func (i input) sequence() *arakoon.Sequence {
 	case moveOver:
 		s.AssertExists(k).Replace(k, nil).Set(other, i.other.bytes())
 	case add:
-		s.Call(extend.Name, extend.Version, fmt.Appendf(nil, "%s %s", k, i.wanted.text))
+		f := extend
+		if i.newer {
+			f = newerExtend
+		}
+		s.Call(f.Name, f.Version, fmt.Appendf(nil, "%s %s", k, i.wanted.text))
 	}
 	return s
 }

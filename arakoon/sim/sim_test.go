@@ -111,7 +111,7 @@ func TestHistories(t *testing.T) {
 		return
 	}
 	end := time.Now().Add(*budget)
-	var total struct{ histories, undecided, operations, unsure, messages, grants, fenced, jumps, fetched, aged int }
+	var total struct{ upgrades, histories, undecided, operations, unsure, messages, grants, fenced, jumps, fetched, aged int }
 	began := time.Now()
 	for seed := *firstSeed; ; seed++ {
 		if *histories > 0 && total.histories >= *histories || *histories == 0 && time.Now().After(end) {
@@ -126,6 +126,9 @@ func TestHistories(t *testing.T) {
 			t.Logf("%v\n%s", g.plan, g.watch.story())
 		}
 		total.histories++
+		if g.raised.Load() {
+			total.upgrades++
+		}
 		total.operations += len(g.record.list)
 		total.unsure += g.record.unsure
 		total.aged += g.record.aged
@@ -141,8 +144,8 @@ func TestHistories(t *testing.T) {
 			t.Logf("seed %d: porcupine has not decided within %v", seed, undecided)
 		}
 	}
-	t.Logf("%d histories in %v: %d operations, %d of unknown outcome, %d messages, %d undecided; %d leases granted, %d writes under them; %d times a watcher read all; %d snapshots fetched; %d reads told their age",
-		total.histories, time.Since(began).Round(time.Millisecond), total.operations, total.unsure, total.messages, total.undecided, total.grants, total.fenced, total.jumps, total.fetched, total.aged)
+	t.Logf("%d histories in %v: %d operations, %d of unknown outcome, %d messages, %d undecided; %d leases granted, %d writes under them; %d times a watcher read all; %d snapshots fetched; %d reads told their age; %d groups upgraded to a newer release",
+		total.histories, time.Since(began).Round(time.Millisecond), total.operations, total.unsure, total.messages, total.undecided, total.grants, total.fenced, total.jumps, total.fetched, total.aged, total.upgrades)
 }
 
 func report(t *testing.T, g *group, err error) {

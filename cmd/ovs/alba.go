@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"openvstorage/cmd/ovs/clustercmd"
+	"openvstorage/cmd/ovs/proxycmd"
 	"openvstorage/internal/control"
 	"openvstorage/internal/counted"
 )
@@ -15,7 +17,7 @@ type albaCommands struct{ *app }
 
 func (cmds albaCommands) group() *cobra.Command {
 	return group("alba", "look at and change the backend: disks, objects, presets",
-		backendCommands{cmds.app}.group(), osdCommands{cmds.app}.group(), namespaceCommands{cmds.app}.group(), objectCommands{cmds.app}.group(), presetCommands{cmds.app}.group())
+		backendCommands{cmds.app}.group(), osdCommands{cmds.app}.group(), namespaceCommands{cmds.app}.group(), objectCommands{cmds.app}.group(), presetCommands{cmds.app}.group(), proxycmd.Command(clustercmd.Tools{Print: cmds.print, Group: group, Wants: wants}))
 }
 
 // backendCommands are the commands of `ovs alba backend`.
@@ -73,6 +75,9 @@ func writeStatus(w io.Writer, s control.BackendStatus) {
 	row("used", "%s of %s%s", human(s.Used), human(s.Capacity), percent(s.Used, s.Capacity))
 	m := s.Maintenance
 	row("made again", "%s, %s", counted.Of(m.Repaired, "fragment", "fragments"), human(m.RepairedBytes))
+	if m.Moved > 0 {
+		row("moved", "%s, %s", counted.Of(m.Moved, "fragment", "fragments"), human(m.MovedBytes))
+	}
 	row("to be made again", "%s for a repair, %d for a disk that can take a fragment, %d for disks to read from", counted.Of(m.Waiting, "object waits", "objects wait"), m.NoPlace, m.Unreadable)
 	row("deleted", "%s, %s", counted.Of(m.Deleted, "fragment", "fragments"), counted.Of(m.Orphans, "of them an orphan", "of them orphans"))
 	row("scrubbed", "%s, %s, %d bad or missing, by reads too", counted.Of(m.Scrubbed, "fragment", "fragments"), human(m.ScrubbedBytes), m.Bad)

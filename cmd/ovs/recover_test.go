@@ -156,4 +156,12 @@ func TestRecoverSurvivor(t *testing.T) {
 	} else if !strings.Contains(err.Error(), "refuses this member") {
 		t.Errorf("the copy does not say why it does not serve: %v", err)
 	}
+	// Nobody is there now to refuse it: it knows from before.
+	f.kill(2)
+	f.kill(3)
+	if err := f.within(1, "", arakoon.SyncPatience+2*time.Second); err == nil {
+		t.Error("the copy serves when nobody is there any more")
+	} else if !strings.Contains(err.Error(), "refuses this member") {
+		t.Errorf("the copy does not say why it does not serve: %v", err)
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,17 +36,23 @@ func TestRestoreCluster(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(f.data(1), "arakoon")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.try(1, "recover", "--from", "disks"); err == nil || !strings.Contains(err.Error(), "nsm-0: this release writes no recovery records") {
+	if _, err := f.try(1, "recover", "--from", "disks"); err == nil || !strings.Contains(err.Error(), "nsm-0: the key of a fragment does not say") {
 		t.Errorf("from disks: %v", err)
 	}
-	if _, err := f.try(1, "recover", "--from", "nothing", "abm"); err == nil || !strings.Contains(err.Error(), "no group is begun with nothing") {
+	if _, err := f.try(1, "recover", "--from", "nothing", "abm"); err == nil || !strings.Contains(err.Error(), "group abm is not made from nothing alone") {
 		t.Errorf("from nothing: %v", err)
 	}
 	if _, err := f.try(1, "recover", "--from", "thin air"); err == nil || !strings.Contains(err.Error(), "--from is surviving-member, backup") {
 		t.Errorf("from thin air: %v", err)
 	}
-	if _, err := f.try(1, "recover", "abm", all, "--from", "backup"); err == nil || !strings.Contains(err.Error(), "wants BACKUPDIR alone") {
+	if _, err := f.try(1, "recover", "abm", all, "--from", "backup"); err == nil || !strings.Contains(err.Error(), "goes together with them alone") {
 		t.Errorf("one group: %v", err)
+	}
+	if _, err := f.try(1, "recover", "nsm-0", all, "--from", "backup"); err == nil || !strings.Contains(err.Error(), "on host "+second) {
+		t.Errorf("one group, of which another host has a member: %v", err)
+	}
+	if _, err := f.try(1, "recover", "--from", "backup"); err == nil || !strings.Contains(err.Error(), "wants BACKUPDIR") {
+		t.Errorf("of no backup: %v", err)
 	}
 	out := f.ovs(1, "recover", "--from", "backup", all)
 	if !strings.Contains(out, second+": its members are given up") || !strings.Contains(out, "registry, member 1") {
@@ -74,6 +81,37 @@ func TestRestoreCluster(t *testing.T) {
 		return len(groups) == 3
 	})
 	f.ovs(1, "vdisk", "delete", "more")
+}
+
+// One group of a host is lost: a start says so, and it is made anew beside the others, of its
+// part of a backup of all.
+func TestRecoverOneGroup(t *testing.T) {
+	f := newFleet(t)
+	f.up(1)
+	f.ovs(1, "vdisk", "create", "v", "--size", "1GiB")
+	all := filepath.Join(f.dir, "all")
+	f.ovs(1, "backup", "metadata", "--to", all)
+	f.gone(1)
+	lost := filepath.Join(f.data(1), "arakoon", "nsm-0")
+	if err := errors.Join(os.RemoveAll(lost), os.RemoveAll(lost+".marks")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.start(1, ""); err == nil || !strings.Contains(err.Error(), "ovs recover nsm-0 FILE --from backup") {
+		t.Fatalf("a start without it: %v", err)
+	}
+	if out, err := f.try(1, "recover", "nsm-0", all, "--from", "backup"); err == nil || !strings.Contains(out, "made anew from backup") || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Fatalf("nobody has typed anything: %v, %s", err, out)
+	}
+	if out := f.ovs(1, "recover", "nsm-0", all, "--from", "backup", "--yes"); !strings.Contains(out, "made anew: group nsm-0") {
+		t.Errorf("it says %s", out)
+	}
+	f.up(1)
+	if list := f.ovs(1, "vdisk", "list"); !strings.Contains(list, "v ") {
+		t.Errorf("vDisks: %s", list)
+	}
+	f.ovs(1, "alba", "backend", "resume-deletion")
+	f.ovs(1, "vdisk", "delete", "v")
+	f.gone(1)
 }
 
 // What docs/operations.md says about a restore is done as it stands there.

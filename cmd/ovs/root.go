@@ -10,6 +10,7 @@ import (
 
 	"openvstorage/cmd/ovs/arakooncmd"
 	"openvstorage/cmd/ovs/clustercmd"
+	"openvstorage/cmd/ovs/inspectcmd"
 	"openvstorage/cmd/ovs/recovercmd"
 	"openvstorage/internal/control"
 	"openvstorage/internal/counted"
@@ -26,9 +27,10 @@ type app struct {
 func newApp(stdout, stderr io.Writer) *app { return &app{stdout: stdout, stderr: stderr} }
 
 func (a *app) root() *cobra.Command {
-	c := group("ovs", "block storage for virtual machines",
-		upCommand{a}.command(), vdiskCommands{a}.group(), albaCommands{a}.group(), inspectCommands{a}.group(), loopCommands{a}.group())
 	tools := clustercmd.Tools{Client: a.client, Print: a.print, Done: a.done, Group: group, Wants: wants, Usage: usagef}
+	c := group("ovs", "block storage for virtual machines",
+		upCommand{a}.command(), vdiskCommands{a}.group(), albaCommands{a}.group(),
+		inspectcmd.Command(inspectcmd.Tools{Tools: tools, PrintShort: a.printShort, Stdout: a.stdout}), loopCommands{a}.group())
 	c.AddCommand(append(tools.Commands(), arakooncmd.Commands(tools)...)...)
 	c.AddCommand(recovercmd.Command(tools, a.directory))
 	c.Long = `ovs serves virtual disks over NBD and keeps them in one data directory.

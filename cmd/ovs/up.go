@@ -11,6 +11,7 @@ import (
 
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/cmd/ovs/clustercmd"
+	"openvstorage/cmd/ovs/proxycmd"
 	"openvstorage/fusefs"
 	"openvstorage/fusefs/transport"
 	"openvstorage/host"
@@ -111,7 +112,8 @@ func (f *upFlags) add(c *cobra.Command) {
 	flags.Var(&f.fuse, "fuse", "`way` of the mount's requests: ring (an io_uring; as root, echo Y > /sys/module/fuse/parameters/enable_uring), device, or auto: ring if the kernel offers it")
 	flags.Var(&f.FUSEMemory, "fuse-memory", fmt.Sprintf("memory for requests of the mount that wait for something, and for its rings; at least %v (default %v, or what its rings need, if more)", size.Bytes(fusefs.MemoryMin), size.Bytes(transport.MemoryDefault)))
 	flags.Lookup("fuse-memory").DefValue = "" // the text above says it
-	flags.StringVar(&f.Backend, "backend", "", "`kind` of backend of a new data directory: alba or local (default alba)")
+	flags.StringVar(&f.Backend, "backend", "", "`kind` of backend of a new data directory: alba, local, or proxy: that of another process (default alba)")
+	proxycmd.AddUpFlags(c, &f.Options)
 	f.addALBA(flags)
 	flags.BoolVar(&f.ALBA.AllowUnmounted, "allow-unmounted", false, "make what is new, the data directory or ASDs, also in directories that look like mount points with nothing mounted")
 	flags.BoolVar(&f.AcceptOlder, "accept-older", false, "go on with a data directory that is an older copy than its disks have seen, as no newer one is left; nothing is deleted on disks until 'ovs alba backend resume-deletion'")
@@ -135,8 +137,11 @@ func (f *upFlags) check(command string) error {
 	if f.Uploads < 1 || f.Uploads > uploadsMax {
 		return usagef("%s: --uploads %d: give it 1 to %d", command, f.Uploads, uploadsMax)
 	}
-	if f.Backend != "" && f.Backend != host.BackendALBA && f.Backend != host.BackendLocal {
-		return usagef("%s: --backend %q: give alba or local", command, f.Backend)
+	if f.Backend != "" && f.Backend != host.BackendALBA && f.Backend != host.BackendLocal && f.Backend != host.BackendProxy {
+		return usagef("%s: --backend %q: give alba, local or proxy", command, f.Backend)
+	}
+	if err := proxycmd.CheckUp(&f.Options); err != nil {
+		return usagef("%s: %w", command, err)
 	}
 	if err := f.checkALBA(command); err != nil {
 		return err

@@ -57,7 +57,14 @@ func (g *group) with(number uint64, joining bool) (groups.Spec, error) {
 			o.Life, o.SameLife = listed.Life, true
 			o.SyncPatience = arakoon.SyncPatience
 		},
-		Attach: func(n *arakoon.Node) { g.attach(number, t, n) },
+		Attach: func(n *arakoon.Node) {
+			for _, by := range m.refusals.of(g.name, listed.Life, number) { // before anybody is connected to
+				n.ReportRefused(by, true)
+			}
+			g.attach(number, t, n, func(by uint64, now bool) {
+				m.refusals.note(refusal{Group: g.name, Life: listed.Life, Member: number, By: by}, now)
+			})
+		},
 		Detach: func() { g.silence(t) },
 	}
 	return s, nil
@@ -71,8 +78,9 @@ func (g *group) away() groups.Spec {
 	return s
 }
 
-// attach has others reach a member by a transport, unless it is dropped just now.
-func (g *group) attach(number uint64, t *transport.Transport, n *arakoon.Node) {
+// attach has others reach a member by a transport, unless it is dropped just now. refused notes
+// whose host refuses it.
+func (g *group) attach(number uint64, t *transport.Transport, n *arakoon.Node, refused func(by uint64, now bool)) {
 	m := g.of
 	g.mu.Lock()
 	if g.transport != t {
@@ -81,7 +89,7 @@ func (g *group) attach(number uint64, t *transport.Transport, n *arakoon.Node) {
 	}
 	g.member.Store(number)
 	g.node.Store(n)
-	err := m.raft.Add(t, n, transport.SnapshotsOf(n))
+	err := m.raft.Add(t, heard{n, refused}, transport.SnapshotsOf(n))
 	g.mu.Unlock()
 	if err != nil {
 		m.o.Logger.Error("a member is not reached by others", "group", g.name, "member", number, "err", err)

@@ -52,8 +52,11 @@ type Options struct {
 
 // Members are the members on a host, and the way to all groups of its cluster.
 type Members struct {
-	o      Options
-	file   *roster.File
+	o    Options
+	file *roster.File
+	// refusals are by hosts of learners, which a restart does not forget.
+	refusals *refusals
+
 	raft   *transport.Groups
 	server *kv.Server
 	all    map[string]*group // by name
@@ -81,6 +84,9 @@ func Open(o Options) (*Members, error) {
 	var err error
 	if m.file, err = roster.Load(o.FS, path.Join(o.Dir.Path, rosterFile), o.Cluster); err != nil {
 		return nil, fmt.Errorf("where the members of groups are: %w: copy the file from another host of the cluster that runs", err)
+	}
+	if m.refusals, err = loadRefusals(o.FS, o.Dir.Path, o.Logger); err != nil {
+		return nil, err
 	}
 	for _, s := range o.Groups {
 		g := &group{of: m, name: s.Name, spec: s}
@@ -347,6 +353,7 @@ func (m *Members) Close() {
 		g.store.close()
 		g.detach()
 	}
+	m.refusals.close()
 }
 
 // errNotOpen: the groups of this host are not open yet.

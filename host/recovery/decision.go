@@ -16,8 +16,14 @@ const decisionFile = "recovery.json"
 // decisionMax bounds the file in bytes.
 const decisionMax = 1 << 20
 
-// decisionVersion is the one that this release writes, and the newest it reads.
-const decisionVersion = 1
+// decisionVersion is the newest that this release reads. It writes decisionAnew of a group
+// that is made anew, which an older release would take for a member that is here, and else
+// decisionAlone.
+const (
+	decisionAlone   = 1
+	decisionAnew    = 2
+	decisionVersion = decisionAnew
+)
 
 // decision is the file: what was decided, when, and whether it is done. It stays when it is
 // done, and the next recovery replaces it.
@@ -35,6 +41,25 @@ func (d *decision) names() (names []string) {
 		names = append(names, g.Name)
 	}
 	return names
+}
+
+// from is what the groups go on with.
+func (d *decision) from() From {
+	if d.Version < decisionAnew || len(d.Groups) == 0 {
+		return FromSurvivor
+	}
+	return d.Groups[0].From
+}
+
+// flags are what `ovs recover` is to be given to finish it, with a space behind them.
+func (d *decision) flags() string {
+	switch d.from() {
+	case FromBackup:
+		return d.Groups[0].Name + " FILE --from backup "
+	case FromNothing:
+		return d.Groups[0].Name + " --from nothing "
+	}
+	return ""
 }
 
 // readDecision returns nil if nothing was ever decided.

@@ -18,4 +18,22 @@
 //
 // Before step 1 every host that the roster names is asked. Where a majority of a group's
 // voters answers nothing is done: then there is nothing to recover.
+//
+// # One group anew
+//
+// With Options.From one group whose member is lost is made anew, beside others that are alone
+// on this host: from a backup, or with nothing. mayMake says which. The steps are the same; in
+// place of 3, pages of maps are put aside, as catalogs may be older than they are, and the group
+// is made by arakoon.RestoreChanged:
+//
+//   - its numbers go on far behind those of the backup, and its life is above all that this
+//     host has seen;
+//   - it gets the generation of the others, so that it counts as no older copy, and what was
+//     lost is one if it turns up;
+//   - an NSM gets from the ABM which messages count as delivered, and what these said of disks.
+//     Namespaces are never taken from there: one that the NSM does not know is refused by name,
+//     and not made empty in its place;
+//   - in the config group, the roster is that of DIR/roster where that is newer.
+//
+// The decision has the version 2 then, which an older release refuses.
 package recovery

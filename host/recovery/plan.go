@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"path"
@@ -27,6 +28,10 @@ type Options struct {
 	Dir    string        // the data directory
 	Specs  []groups.Spec // of the cluster's groups: names and functions
 	Groups []string      // those that are to be recovered; none: all that are here
+	// From is what they go on with: the members that are here, or, for one group that has none
+	// here any more beside others that are alone, a backup or nothing.
+	From   From
+	Backup func() (io.ReadCloser, error) // from its beginning; with FromBackup
 	Logger *slog.Logger
 	// Ask says whether a host answers, as cluster.Probe.Answers does; for tests. nil: it is
 	// asked by its addresses.
@@ -52,6 +57,7 @@ type Plan struct {
 	GivenUp []Other   `json:"given_up"`          // hosts that hold members of these groups
 	Lacks   []string  `json:"lacks"`             // what is not on this host, in words
 	Resumes bool      `json:"resumes,omitempty"` // it was begun before
+	Aside   string    `json:"put_aside,omitempty"`
 }
 
 // Group is a group that is to be recovered, as the member here has it.
@@ -69,6 +75,13 @@ type Group struct {
 	Zones     string `json:"zones"`          // that had to hold everything, in words
 	Done      bool   `json:"done,omitempty"` // in an earlier try
 	Missing   string `json:"missing"`        // what may be missing, in words
+
+	// Of a group that is made anew.
+	From     From   `json:"from,omitempty"`
+	Revision uint64 `json:"revision,omitempty"` // of the backup
+	OfLife   uint64 `json:"of_life,omitempty"`  // of the backup
+	Keys     uint64 `json:"keys,omitempty"`     // in the backup
+	By       uint64 `json:"by,omitempty"`       // how far numbers go on behind those of the backup
 
 	survivor arakoon.Survivor
 	dir      string
@@ -132,10 +145,13 @@ func (r *Recovery) look(ctx context.Context) (err error) {
 		return err
 	}
 	if p.Resumes = begun != nil && !begun.Done; p.Resumes {
-		if len(r.o.Groups) > 0 && !sameNames(r.o.Groups, begun.names()) {
-			return fmt.Errorf("%w: of the groups %s: finish it with `ovs recover` and no groups", ErrUnfinished, strings.Join(begun.names(), ", "))
+		if begun.from() != r.o.From || len(r.o.Groups) > 0 && !sameNames(r.o.Groups, begun.names()) {
+			return fmt.Errorf("%w: of the groups %s: finish it with `ovs recover %s--data %s`", ErrUnfinished, strings.Join(begun.names(), ", "), begun.flags(), r.o.Dir)
 		}
 		r.o.Groups = begun.names()
+	}
+	if r.o.From != FromSurvivor {
+		return r.lookAnew(ctx, begun)
 	}
 	if err := r.survey(); err != nil {
 		return err
@@ -366,7 +382,7 @@ func (r *Recovery) needed(g Group) error {
 func Check(fsys disk.FS, dir string) error {
 	d, err := readDecision(fsys, dir)
 	if err == nil && d != nil && !d.Done {
-		err = fmt.Errorf("data directory %s: %w: some groups may be of life %d and others not yet: run `ovs recover --data %s` again", dir, ErrUnfinished, d.Life, dir)
+		err = fmt.Errorf("data directory %s: %w: some groups may be of life %d and others not yet: run `ovs recover %s--data %s` again", dir, ErrUnfinished, d.Life, d.flags(), dir)
 	}
 	return err
 }

@@ -24,7 +24,10 @@ const openTime = time.Minute
 // power cut, it is taken again: Open finds what was decided.
 func (r *Recovery) Run(ctx context.Context) error {
 	p := &r.plan
-	d := &decision{Version: decisionVersion, Life: p.Life, Began: time.Now().UTC(), Groups: p.Groups, GivenUp: p.GivenUp}
+	d := &decision{Version: decisionAlone, Life: p.Life, Began: time.Now().UTC(), Groups: p.Groups, GivenUp: p.GivenUp}
+	if r.o.From != FromSurvivor {
+		d.Version = decisionAnew
+	}
 	if p.Resumes { // the record stays as it was made: by now the groups are not as they were before
 		was, err := readDecision(r.o.FS, r.o.Dir)
 		if err != nil {
@@ -50,7 +53,13 @@ func (r *Recovery) Run(ctx context.Context) error {
 			return err
 		}
 		g := &p.Groups[i]
-		if _, err := arakoon.Recover(r.options(g), p.Life); err != nil {
+		var err error
+		if g.From == FromSurvivor {
+			_, err = arakoon.Recover(r.options(g), p.Life)
+		} else {
+			err = r.makeAnew(ctx, g, d.Began)
+		}
+		if err != nil {
 			return fmt.Errorf("group %s: %w", g.Name, err)
 		}
 	}
@@ -58,8 +67,10 @@ func (r *Recovery) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.file.Put(now); err != nil { // step 5
-		return err
+	if now.Revision > 0 { // a host that nobody has joined has no roster
+		if err := r.file.Put(now); err != nil { // step 5
+			return err
+		}
 	}
 	d.Done = true // step 6
 	return d.write(r.o.FS, r.o.Dir)
@@ -85,8 +96,13 @@ func (r *Recovery) tell(ctx context.Context) (now *roster.Roster, err error) {
 	err = r.opened(ctx, config, func(ctx context.Context, n *arakoon.Node) error {
 		store := &groupkeys.Keys{Node: n}
 		book := roster.Book{Store: store}
-		if err := r.giveUp(ctx, store, book); err != nil {
+		if now, err = book.Read(ctx); err != nil || now.Revision == 0 && r.file.Now().Revision == 0 {
 			return err
+		}
+		if r.o.From == FromSurvivor {
+			if err := r.giveUp(ctx, store, book); err != nil {
+				return err
+			}
 		}
 		if err := book.Change(ctx, r.rewrite); err != nil {
 			return err
@@ -103,11 +119,15 @@ func (r *Recovery) tell(ctx context.Context) (now *roster.Roster, err error) {
 
 // opened opens a group that is alone, and calls fn when it answers.
 func (r *Recovery) opened(ctx context.Context, g *Group, fn func(context.Context, *arakoon.Node) error) (err error) {
+	return r.openedWith(ctx, g.Name, r.options(g), fn)
+}
+
+func (r *Recovery) openedWith(ctx context.Context, name string, o arakoon.Options, fn func(context.Context, *arakoon.Node) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
-	n, err := arakoon.Open(r.options(g))
+	n, err := arakoon.Open(o)
 	if err != nil {
-		return fmt.Errorf("group %s: %w", g.Name, err)
+		return fmt.Errorf("group %s: %w", name, err)
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	err = arakoon.Patiently(ctx, func() error {
@@ -118,7 +138,7 @@ func (r *Recovery) opened(ctx context.Context, g *Group, fn func(context.Context
 		err = fn(ctx, n)
 	}
 	if err != nil {
-		return fmt.Errorf("group %s, which is alone now: %w", g.Name, err)
+		return fmt.Errorf("group %s, which is alone now: %w", name, err)
 	}
 	return nil
 }
@@ -158,6 +178,10 @@ func (r *Recovery) giveUp(ctx context.Context, store trust.Store, book roster.Bo
 // member no more; it is asked for anew when there are others.
 func (r *Recovery) rewrite(now *roster.Roster) error {
 	file := r.file.Now()
+	if r.o.From != FromSurvivor && file.Revision > now.Revision {
+		// The group is of a backup, and what this host was told since is newer.
+		now.Hosts, now.Groups = slices.Clone(file.Hosts), slices.Clone(file.Groups)
+	}
 	h, listed := now.Host(r.plan.Host)
 	if !listed {
 		var known bool

@@ -22,7 +22,7 @@ type ALBA interface {
 }
 
 // errNotALBA is what ALBA calls get when there is none.
-var errNotALBA = fmt.Errorf("%w: this data directory has the backend \"local\", which has no disks, namespaces, objects or presets", ErrInvalid)
+var errNotALBA = fmt.Errorf("%w: the backend of this data directory has no disks, namespaces, objects or presets to manage here: it is \"local\", or in another process (\"proxy\")", ErrInvalid)
 
 // albaServer answers the ALBA calls.
 type albaServer struct {

@@ -67,6 +67,8 @@ type MaintenanceStats struct {
 	ScrubbedBytes uint64
 	Bad           uint64 // fragments found missing or bad, by reads and scrub
 	Dropped       uint64 // of them, those of which too many wait already
+	Moved         uint64 // fragments that were moved to where they are better
+	MovedBytes    uint64
 	Failures      uint64 // steps that failed, and are tried again
 
 	Waiting    uint64 // objects that wait for a repair now
@@ -84,11 +86,14 @@ type ClientStats struct {
 	Retries    uint64 // attempts to put that were begun again
 	Narrow     uint64 // objects that were accepted below full width
 	Late       uint64 // fragments that were entered after the commit
+	Moved      uint64 // fragments that spare disks were given because their own were late
 	LateBytes  uint64 // of chunks that late fragments keep in memory now
 	Reads      uint64 // ranges read from disks
 	ReadBytes  uint64
 	CacheHits  uint64 // ranges read from the fragment cache
+	Asked      uint64 // ranges that were wanted from disks
 	Hedged     uint64 // reads that others were asked for, the disk being slow
+	HedgeReads uint64 // ranges read from disks for that, of at most a twentieth of Asked, but for those of disks that hang
 	Degraded   uint64 // ranges made from other fragments
 	Unreadable uint64 // ranges that could not be made
 }

@@ -88,8 +88,8 @@ func showKey(b []byte) string {
 	if k, err := manifest.ParseKey(b); err == nil {
 		return k.String()
 	}
-	if k, hash, err := manifest.ParseRecoveryKey(b); err == nil {
-		return fmt.Sprintf("recovery of %v, hash %x", k, hash)
+	if k, err := manifest.ParseRecoveryKey(b); err == nil {
+		return fmt.Sprintf("recovery of %v", k)
 	}
 	return hex.EncodeToString(b)
 }

@@ -59,7 +59,7 @@ var allowed = []struct {
 	{"host/roster", []string{"trust"}, "where hosts are, in the store of trust"},
 	{"host/cluster", []string{"arakoon/state", "host/roster", "internal/control", "internal/datadir", "internal/wire", "trust"}, "a host's identity and its listener; what is served there comes from above"},
 	{"host/members", []string{"arakoon", "arakoon/*", "host/cluster", "host/roster", "host/groupkeys", "internal/control", "internal/datadir", "internal/wire", "trust"}, "members of groups on the hosts of a cluster; here these meet"},
-	{"host/recovery", []string{"arakoon", "arakoon/groups", "arakoon/roster", "host/cluster", "host/members", "host/groupkeys", "internal/datadir", "trust"}, "a host goes on alone; here these meet"},
+	{"host/recovery", []string{"alba/abm", "alba/cluster", "alba/nsm", "alba/nsm/userfn", "arakoon", "arakoon/groups", "arakoon/roster", "arakoon/state", "volumedriver/registry", "host/cluster", "host/members", "host/groupkeys", "internal/datadir", "trust"}, "a host goes on alone; here these meet"},
 
 	{"host/restore", []string{"alba/abm", "alba/asd", "alba/nsm", "arakoon", "arakoon/*", "internal/datadir", "volumedriver", "volumedriver/registry", "writebuffer"}, "numbers of all that groups hold; here these meet"},
 
@@ -76,6 +76,7 @@ var allowed = []struct {
 	{"internal/faults", []string{"internal/gate"}, "faults for tests"},
 	{"backend/fault", []string{"internal/faults", "internal/gate"}, "holds calls"},
 	{"alba/osdwire", []string{"alba/osd", "alba/osd/osdtest", "internal/gate", "internal/wire"}, "an OSD behind a connection; it knows no other part of ALBA"},
+	{"alba/proxy", []string{"backend", "backend/backendtest", "backend/fault", "backend/mem", "internal/gate", "internal/wire"}, "a store behind a connection; it knows no part of ALBA"},
 	{"alba/osd/osdtest", []string{"internal/faults", "internal/gate"}, "holds calls"},
 	{"internal/systemd", nil, "the service manager, which knows nothing of the product"},
 	{"internal/wal", nil, "framing of records, no files"},

@@ -31,3 +31,17 @@ func Restored(key, value []byte, by uint64) ([]byte, *Record, error) {
 	r.Epoch += by
 	return encodeValue(&r), &r, nil
 }
+
+// IntentIn returns the intent that a key of a registry holds, nil if it holds none.
+func IntentIn(key, value []byte) (*Intent, error) {
+	name, ok := bytes.CutPrefix(key, []byte(intentPrefix))
+	if !ok {
+		return nil, nil
+	}
+	id, err := uuid.FromBytes(name)
+	if err != nil {
+		return nil, corrupt("key %q: %v", key, err)
+	}
+	in, err := decodeIntent(id, value)
+	return &in, err
+}

@@ -34,3 +34,20 @@ func TestRestored(t *testing.T) {
 		}
 	}
 }
+
+// TestIntentIn: what is half done in a backup is found by its key.
+func TestIntentIn(t *testing.T) {
+	in := Intent{ID: uuid.UUID{1}, Kind: Make, Epoch: 1, Host: uuid.UUID{3}, Begun: time.Unix(5, 6).UTC()}
+	got, err := IntentIn(intentKey(in.ID), in.encode())
+	if err != nil || got == nil || got.ID != in.ID || got.Kind != Make {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := IntentIn(idKey(in.ID), nil); err != nil || got != nil {
+		t.Errorf("another key: %+v, %v", got, err)
+	}
+	for _, key := range [][]byte{intentKey(in.ID)[:9], append(intentKey(in.ID), 1)} {
+		if _, err := IntentIn(key, in.encode()); err == nil {
+			t.Errorf("key %q is taken", key)
+		}
+	}
+}

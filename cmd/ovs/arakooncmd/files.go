@@ -303,6 +303,21 @@ func backups(name string) ([]info, error) {
 	return []info{i}, err
 }
 
+// BackupOf is the file with the backup of one group: the name itself, or the group's file in a
+// directory of `ovs backup metadata`. It has been read, and is whole.
+func BackupOf(name, group string) (file string, err error) {
+	list, err := backups(name)
+	if err != nil {
+		return "", err
+	}
+	for _, i := range list {
+		if i.Group == group {
+			return i.File, nil
+		}
+	}
+	return "", fmt.Errorf("%s has no backup of group %q", name, group)
+}
+
 func (cmds commands) verify() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify FILE | DIR",

@@ -84,15 +84,20 @@ func (cmd *command) run(c *cobra.Command, args []string) (err error) {
 		return err
 	}
 	if cmd.from.what != fromSurvivor {
-		return cmd.recoverFrom(c, args)
+		return cmd.recoverFrom(c, dir, args)
 	}
-	return cmd.survivor(c, dir, args)
+	return cmd.decide(c, options(c, dir, args...))
 }
 
-// survivor recovers from the members in a data directory.
-func (cmd *command) survivor(c *cobra.Command, dir string, groups []string) (err error) {
+// options are those of a recovery of groups of a data directory.
+func options(c *cobra.Command, dir string, groups ...string) recovery.Options {
 	logger := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	r, err := host.Recover(c.Context(), dir, groups, logger)
+	return recovery.Options{Dir: dir, Groups: groups, Logger: logger}
+}
+
+// decide shows what a recovery will do, asks, and has it done.
+func (cmd *command) decide(c *cobra.Command, o recovery.Options) (err error) {
+	r, err := host.Recover(c.Context(), o)
 	if err != nil {
 		return err
 	}
@@ -101,23 +106,31 @@ func (cmd *command) survivor(c *cobra.Command, dir string, groups []string) (err
 	if asks, _ := c.Flags().GetBool("json"); !asks {
 		write(c.OutOrStdout(), plan)
 	}
-	if err := cmd.confirm(c); err != nil {
+	ask := "The hosts that are given up must be off, and never run again as they are."
+	if o.From != recovery.FromSurvivor {
+		ask = "What the group held otherwise is given up."
+	}
+	if err := cmd.confirm(c, ask); err != nil {
 		return err
 	}
 	if err := r.Run(c.Context()); err != nil {
 		return err
 	}
 	return cmd.Print(plan, func(w io.Writer) {
-		fmt.Fprintf(w, "recovered: this host holds the groups alone, in life %d; start it with ovs up --data %s --listen HOST:PORT\n", plan.Life, dir)
+		if o.From != recovery.FromSurvivor {
+			fmt.Fprintf(w, "made anew: group %s is there, in life %d; start it with ovs up --data %s, and then: ovs alba backend check, and resume-deletion\n", plan.Groups[0].Name, plan.Life, o.Dir)
+			return
+		}
+		fmt.Fprintf(w, "recovered: this host holds the groups alone, in life %d; start it with ovs up --data %s --listen HOST:PORT\n", plan.Life, o.Dir)
 	})
 }
 
 // confirm has a person decide, unless --yes was given.
-func (cmd *command) confirm(c *cobra.Command) error {
+func (cmd *command) confirm(c *cobra.Command, what string) error {
 	if cmd.yes {
 		return nil
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "The hosts that are given up must be off, and never run again as they are.\nType %q to go on: ", answer)
+	fmt.Fprintf(c.ErrOrStderr(), "%s\nType %q to go on: ", what, answer)
 	line, err := bufio.NewReader(io.LimitReader(c.InOrStdin(), 1<<10)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -130,24 +143,18 @@ func (cmd *command) confirm(c *cobra.Command) error {
 
 // write shows what a recovery will do.
 func write(out io.Writer, p recovery.Plan) {
-	fmt.Fprintf(out, "host %s of cluster %s goes on alone, in life %d\n", p.Host, p.Cluster, p.Life)
+	if g := p.Groups[0]; g.From != recovery.FromSurvivor {
+		fmt.Fprintf(out, "group %s of host %s is made anew from %s, in life %d; the others go on as they are\n", g.Name, p.Host, g.From, p.Life)
+	} else {
+		fmt.Fprintf(out, "host %s of cluster %s goes on alone, in life %d\n", p.Host, p.Cluster, p.Life)
+	}
 	if p.Resumes {
 		fmt.Fprintln(out, "this was decided before, and is finished now")
 	}
 	fmt.Fprintln(out)
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "GROUP\tMEMBER\tLIFE\tLAST ENTRY\tTERM\tKNOWN COMMITTED\tIN SYNC\tMEMBERS")
-	for _, g := range p.Groups {
-		sync := "-" // a voter is not asked for that
-		switch {
-		case g.InSync:
-			sync = "yes"
-		case g.Learner:
-			sync = "no"
-		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", g.Name, g.Member, g.Life, g.Last, g.Term, g.Committed, sync, g.Members)
+	if p.Groups[0].From == recovery.FromSurvivor {
+		writeMembers(out, p)
 	}
-	_ = w.Flush()
 	fmt.Fprintln(out, "\nmay be missing:")
 	for _, g := range p.Groups {
 		fmt.Fprintf(out, "  %s: %s\n", g.Name, g.Missing)
@@ -165,4 +172,21 @@ func write(out io.Writer, p recovery.Plan) {
 		fmt.Fprintf(out, "  host %s at %s: %s\n", o.Host, strings.Join(o.Addresses, ", "), o.State)
 	}
 	fmt.Fprintln(out)
+}
+
+// writeMembers shows the members that the groups go on with.
+func writeMembers(out io.Writer, p recovery.Plan) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "GROUP\tMEMBER\tLIFE\tLAST ENTRY\tTERM\tKNOWN COMMITTED\tIN SYNC\tMEMBERS")
+	for _, g := range p.Groups {
+		sync := "-" // a voter is not asked for that
+		switch {
+		case g.InSync:
+			sync = "yes"
+		case g.Learner:
+			sync = "no"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", g.Name, g.Member, g.Life, g.Last, g.Term, g.Committed, sync, g.Members)
+	}
+	_ = w.Flush()
 }

@@ -26,7 +26,7 @@ func (cmd *command) lower(c *cobra.Command) error {
 	if asks, _ := c.Flags().GetBool("json"); !asks {
 		writeLoss(c.OutOrStdout(), shown, cmd.zones)
 	}
-	if err := cmd.confirm(c); err != nil {
+	if err := cmd.confirm(c, "The hosts that are given up must be off, and never run again as they are."); err != nil {
 		return err
 	}
 	lost := []uuid.UUID{}
