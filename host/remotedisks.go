@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 
@@ -69,12 +70,13 @@ func (d *daemon) connectOSD(node string, id uuid.UUID) (albahere.Remote, error) 
 	if err != nil {
 		return nil, fmt.Errorf("node %q is no host of the cluster: %w", node, err)
 	}
+	var attempts atomic.Uint64
 	return osdwire.NewClient(osdwire.Options{ID: id, Target: func(ctx context.Context) (wire.DialOptions, error) {
 		h := d.reach.Load()
 		if h == nil {
 			return wire.DialOptions{}, errors.New("this host does not know the cluster yet")
 		}
-		return cluster.Target(ctx, h, host, osdwire.Service)
+		return cluster.Target(ctx, h, host, osdwire.Service, attempts.Add(1)-1)
 	}})
 }
 

@@ -103,9 +103,9 @@ func (s *remotes) close() {
 
 func (r *remote) end() {
 	r.cancel()
-	r.disk.Detach(errors.New("it is not followed any more"))
 	_ = r.osd.Close()
-	<-r.done
+	<-r.done // it attaches nothing any more
+	r.disk.Detach(errors.New("it is not followed any more"))
 }
 
 // settle waits until all disks of other hosts were asked once. After a while it does not

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -52,7 +54,7 @@ func (f *fleet) whole() {
 			Narrow  uint64 `json:"below_full_width"`
 			Objects uint64 `json:"objects"`
 		}
-		if err := json.Unmarshal([]byte(f.ovs(1, "alba", "backend", "show", "--json")), &s); err != nil {
+		if err := json.Unmarshal([]byte(f.ovs(1, "alba", "backend", "status", "--json")), &s); err != nil {
 			f.t.Fatal(err)
 		}
 		return s.Objects > 0 && s.Narrow == 0
@@ -105,27 +107,61 @@ func TestDisksOfJoinedHosts(t *testing.T) {
 	w.end(t)
 	f.ovs(1, "vdisk", "sync", "d")
 	f.whole()
+
+	// The first host starts anew: its disks of other hosts are there again.
+	f.kill(1)
+	f.up(1)
+	f.well(3)
+	w = f.write("d")
+	w.more(f)
+	w.end(t)
 	f.refusals()
 }
 
-// refusals gives host 3 directories that it must not take, one after the other.
+// refusals gives host 3 directories that it must not take, one after the other. It changes
+// nothing in them, and goes on with its own disk.
 func (f *fleet) refusals() {
 	f.t.Helper()
 	f.kill(3)
-	for dir, want := range map[string]string{
-		f.disk(2):                         "put it back into that host",
-		filepath.Join(f.data(1)):          "not empty",
-		filepath.Join(f.data(1), "asd/0"): "put it back into that host",
-	} {
-		err := f.within(3, "", startTimeout, "--asd", dir)
-		if err == nil { // it says so when the ABM has answered
-			p := f.host[3]
-			f.await("it ends", func() bool { return strings.Contains(p.out.String(), want) })
-			f.kill(3)
-		} else if !strings.Contains(err.Error(), want) {
-			f.t.Errorf("%s: %v", dir, err)
-		}
+	f.refused(f.disk(2), "put it back into that host") // host 2 has it open
+	f.refused(f.data(1), "not empty")
+	f.refused(filepath.Join(f.data(1), "asd", "0"), "put it back into that host")
+	f.refused("/mnt/nothing-is-mounted-here", "looks like a mount point")
+
+	// Its own disk is taken away, and its place is empty.
+	aside := f.disk(3) + ".aside"
+	if err := errors.Join(os.Rename(f.disk(3), aside), os.Mkdir(f.disk(3), 0o700)); err != nil {
+		f.t.Fatal(err)
+	}
+	f.refused(f.disk(3), "should be there")
+	if names, err := os.ReadDir(f.disk(3)); err != nil || len(names) > 0 {
+		f.t.Errorf("in the place of a disk that was taken away something was made: %v, %v", names, err)
+	}
+	if err := errors.Join(os.Remove(f.disk(3)), os.Rename(aside, f.disk(3))); err != nil {
+		f.t.Fatal(err)
 	}
 	f.up(3)
 	f.well(3)
+}
+
+// refused starts host 3 with a directory for an ASD, which must end it with these words.
+func (f *fleet) refused(dir, words string) {
+	f.t.Helper()
+	err := f.within(3, "", startTimeout, "--asd", dir)
+	if err == nil { // it looks when the ABM has answered
+		p := f.host[3]
+		f.await("host 3 ends", func() bool {
+			select {
+			case <-p.exited:
+				return true
+			default:
+				return false
+			}
+		})
+		err = errors.New(p.out.String())
+		delete(f.host, 3)
+	}
+	if !strings.Contains(err.Error(), words) {
+		f.t.Errorf("%s is not refused with %q: %v", dir, words, err)
+	}
 }
