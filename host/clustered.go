@@ -130,7 +130,7 @@ func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 // services are what the cluster's addresses offer.
 func (d *daemon) services() map[string]*wire.Service {
 	all := d.members.Services()
-	all[osdwire.Service] = d.osdService()
+	all[osdwire.Service] = d.shared.service()
 	if d.proxy != nil {
 		all[proxy.Service] = d.proxy.service()
 	}
@@ -156,7 +156,7 @@ func (d *daemon) reopen(fsys disk.FS, o *openOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	o.members, o.remote = d.members, d.connectOSD
+	o.members, o.remote = d.members, d.shared.connect
 	o.zone = d.opt.Cluster.Zone
 	if d.cluster, err = cluster.Reopen(d.clusterOptions(fsys), d.members.Records()); err != nil || d.cluster == nil {
 		return err
@@ -198,7 +198,7 @@ func (d *daemon) lead(ctx context.Context, fsys disk.FS, security *nbd.TLS) (err
 	}
 	d.members.Serve(d.host.groups)
 	if d.host.alba != nil {
-		d.serveDisks(d.host.alba)
+		d.shared.serve(d.host.alba)
 	}
 	if d.opt.clusterNBD() {
 		*security = clusterTLS(d.cluster.Guard())
@@ -220,8 +220,8 @@ func (d *daemon) watchCluster() {
 // stopCluster leaves the other hosts, when nothing here needs them any more.
 func (d *daemon) stopCluster() error {
 	var errs []error
-	if d.stopDisks != nil {
-		d.stopDisks()
+	if d.shared.stop != nil {
+		d.shared.stop()
 	}
 	if d.joined != nil {
 		errs = append(errs, d.joined.close())
@@ -345,7 +345,7 @@ func (o *Options) clusterMode(l net.Addr) nbd.TLSMode {
 
 // bind has whoever reaches other hosts do so.
 func (d *daemon) bind() {
-	d.reach.Store(d.cluster)
+	d.shared.cluster.Store(d.cluster)
 	d.members.Bind(d.cluster)
 	if d.proxy != nil {
 		d.proxy.cluster.Store(d.cluster)
@@ -359,8 +359,9 @@ func (d *daemon) checkJoined() error {
 	if len(o.NBDTCP) > 0 || o.Mount != "" || o.Backend != "" || alba.set() || o.AcceptOlder {
 		return errors.New("a host that joins a cluster serves no vDisks in this release, and its disks are directories of their own: leave --nbd-tcp, --mount, --backend, --accept-older and the flags of disks but --asd out")
 	}
-	if r := o.Cluster.Roles; len(o.ALBA.Dirs) > 0 && r != 0 && r&trust.RoleASD == 0 {
-		return fmt.Errorf("--asd: this host has the roles %s: only a host with the role asd has disks", r)
+	// Before it joins; of a host that has joined, its record says it.
+	if r := o.Cluster.Roles; o.Cluster.Join != "" && len(o.ALBA.Dirs) > 0 && r != 0 && r&trust.RoleASD == 0 {
+		return fmt.Errorf("--asd: this host is to have the roles %s: only a host with the role asd has disks", r)
 	}
 	return nil
 }
@@ -383,6 +384,9 @@ func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	d.bind()
 	if err := d.cluster.Serve(); err != nil {
 		return err
+	}
+	if r := d.cluster.Roles(); len(d.opt.ALBA.Dirs) > 0 && r&trust.RoleASD == 0 {
+		return fmt.Errorf("--asd: this host has the roles %s: only a host with the role asd has disks", r)
 	}
 	if err := d.startDisks(); err != nil {
 		return err

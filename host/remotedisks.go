@@ -24,25 +24,32 @@ type served interface {
 	Served(id uuid.UUID) (osd.OSD, bool)
 }
 
-// osdService answers other hosts for the disks of this one. The table of package trust says
+// shared are the disks that hosts of a cluster use of each other.
+type shared struct {
+	cluster atomic.Pointer[cluster.Host] // once it is bound
+	own     atomic.Pointer[served]       // disks of this host, once there are any
+	stop    func()                       // of a host that has joined; nil: they do not run
+}
+
+// service answers other hosts for the disks of this one. The table of package trust says
 // who may do what.
-func (d *daemon) osdService() *wire.Service {
+func (d *shared) service() *wire.Service {
 	s := osdwire.NewServer(osdwire.ServerOptions{
 		Open: func(id uuid.UUID) (osd.OSD, bool) {
-			of := d.disks.Load()
+			of := d.own.Load()
 			if of == nil {
 				return nil, false
 			}
 			return (*of).Served(id)
 		},
-		Admit: d.admitOSD,
+		Admit: d.admit,
 	}).Service()
 	return &s
 }
 
-// admitOSD lets hosts of the cluster use a disk: what of it, is asked for each call.
-func (d *daemon) admitOSD(ctx context.Context, p *wire.Peer, id uuid.UUID) (func(op uint16) error, error) {
-	h := d.reach.Load()
+// admit lets hosts of the cluster use a disk: what of it, is asked for each call.
+func (d *shared) admit(ctx context.Context, p *wire.Peer, id uuid.UUID) (func(op uint16) error, error) {
+	h := d.cluster.Load()
 	if h == nil {
 		return nil, errors.New("this host does not know the cluster yet")
 	}
@@ -61,18 +68,18 @@ func osdCall(op uint16) string {
 	return "osd/read"
 }
 
-// serveDisks makes disks of this host those that others use.
-func (d *daemon) serveDisks(of served) { d.disks.Store(&of) }
+// serve makes disks of this host those that others use.
+func (d *shared) serve(of served) { d.own.Store(&of) }
 
-// connectOSD makes the way to a disk of another host. It connects to nobody yet.
-func (d *daemon) connectOSD(node string, id uuid.UUID) (albahere.Remote, error) {
+// connect makes the way to a disk of another host. It connects to nobody yet.
+func (d *shared) connect(node string, id uuid.UUID) (albahere.Remote, error) {
 	host, err := uuid.Parse(node)
 	if err != nil {
 		return nil, fmt.Errorf("node %q is no host of the cluster: %w", node, err)
 	}
 	var attempts atomic.Uint64
 	return osdwire.NewClient(osdwire.Options{ID: id, Target: func(ctx context.Context) (wire.DialOptions, error) {
-		h := d.reach.Load()
+		h := d.cluster.Load()
 		if h == nil {
 			return wire.DialOptions{}, errors.New("this host does not know the cluster yet")
 		}
@@ -100,16 +107,16 @@ func (d *daemon) ownDisks() (*albahere.HostDisks, error) {
 	return albahere.NewHostDisks(o), nil
 }
 
-// startDisks has the disks of a host that has joined open and served, until stopDisks.
+// startDisks has the disks of a host that has joined open and served, until shared.stop.
 func (d *daemon) startDisks() error {
 	own, err := d.ownDisks()
 	if err != nil {
 		return err
 	}
-	d.serveDisks(own)
+	d.shared.serve(own)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	d.stopDisks = func() { cancel(); <-done }
+	d.shared.stop = func() { cancel(); <-done }
 	d.run("the disks of this host", func() error {
 		defer close(done)
 		err := own.Run(ctx)

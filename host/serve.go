@@ -54,13 +54,11 @@ type daemon struct {
 	unfollow  func()             // the memory of clients
 	hosts     *cluster.Listeners // for other hosts
 	cluster   *cluster.Host
-	members   *members.Members             // of groups, on a host of a cluster
-	joined    *joined                      // what a host that has joined holds
-	proxy     *offered                     // the backend, for other processes
-	reach     atomic.Pointer[cluster.Host] // cluster, for whoever asks from the outside
-	disks     atomic.Pointer[served]       // of this host, for others
-	stopDisks func()                       // of a host that has joined; nil: they do not run
-	served    atomic.Pointer[nbd.Server]   // nbd, for whoever does not start it
+	members   *members.Members           // of groups, on a host of a cluster
+	joined    *joined                    // what a host that has joined holds
+	proxy     *offered                   // the backend, for other processes
+	shared    shared                     // disks, with other hosts
+	served    atomic.Pointer[nbd.Server] // nbd, for whoever does not start it
 	watchdog  *systemd.Watchdog
 	links     []string // in the data directory, to sockets elsewhere
 

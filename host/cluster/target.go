@@ -14,12 +14,12 @@ import (
 // get its addresses in turn. An address that has changed is known after a minute at most. ctx
 // bounds the handshake.
 func Target(ctx context.Context, h *Host, host uuid.UUID, service string, attempt uint64) (wire.DialOptions, error) {
-	addresses := h.addressesOf(host)
+	addresses := h.book.addressesOf(host)
 	if len(addresses) == 0 && h.First() {
 		bounded, cancel := context.WithTimeout(ctx, dialTime) // it may have joined just now
 		h.relearn(bounded)
 		cancel()
-		addresses = h.addressesOf(host)
+		addresses = h.book.addressesOf(host)
 	}
 	if len(addresses) == 0 {
 		return wire.DialOptions{}, fmt.Errorf("host %s: no address of it is known: `ovs host list` shows whether it is of the cluster", host)
@@ -29,8 +29,8 @@ func Target(ctx context.Context, h *Host, host uuid.UUID, service string, attemp
 	return o, nil
 }
 
-func (h *Host) addressesOf(host uuid.UUID) []string {
-	for _, k := range h.book.hosts() {
+func (b *book) addressesOf(host uuid.UUID) []string {
+	for _, k := range b.hosts() {
 		if k.ID == host {
 			return k.Addresses
 		}
