@@ -9,6 +9,7 @@ import (
 	"openvstorage/alba/manifest"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/records"
+	"openvstorage/internal/bell"
 )
 
 // The record of an inline object is written behind its put, so that the put takes no sync of a
@@ -31,6 +32,7 @@ type behind struct {
 	bytes   int
 	running bool
 	hurry   chan struct{} // closed: wait for nothing more
+	now     bell.Bell     // what is owed is not to wait any longer
 
 	written, left atomic.Uint64 // records; those that are left to maintenance
 }
@@ -76,19 +78,22 @@ func (wr *writer) payAll() {
 		select {
 		case <-t.C:
 		case <-b.hurry:
+		case <-b.now.Rung():
 		}
 		t.Stop()
 		b.mu.Lock()
 		owed := b.owed
 		b.owed, b.bytes = make(map[manifest.Key]*records.Record), 0
-		if len(owed) == 0 {
-			b.running = false
-			b.mu.Unlock()
-			return
-		}
 		b.mu.Unlock()
 		for _, r := range owed {
 			wr.pay(r)
+		}
+		b.mu.Lock()
+		b.running = len(b.owed) > 0
+		more := b.running
+		b.mu.Unlock()
+		if !more {
+			return
 		}
 	}
 }

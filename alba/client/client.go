@@ -161,9 +161,12 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Settle waits for puts that are under way, and for late fragments of puts that have
-// returned. No put may begin meanwhile.
-func (c *Client) Settle() { c.writer.late.Wait() }
+// Settle waits for puts that are under way, and for late fragments and recovery records of puts
+// that have returned. No put may begin meanwhile.
+func (c *Client) Settle() {
+	c.writer.behind.now.Ring()
+	c.writer.late.Wait()
+}
 
 // Trim gives back the memory of idle coders and of read buffers.
 func (c *Client) Trim() {

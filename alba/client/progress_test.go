@@ -69,7 +69,7 @@ func TestFragmentIsNeverInBetween(t *testing.T) {
 	wr, disks := newWriter(t, 4)
 	for range 200 {
 		m, from := oneChunk(t, wr, p)
-		w := wr.writeChunk(m, 0, from, disks)
+		w := wr.writeChunk(m, 0, from, disks, nil)
 		wr.chunks.release(from)
 		for {
 			got := w.progress()

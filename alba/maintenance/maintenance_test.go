@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"openvstorage/alba/albatest"
+	"openvstorage/alba/manifest"
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd/osdtest"
 	"openvstorage/alba/policy"
@@ -47,6 +48,19 @@ func keys(t *testing.T, b *albatest.Backend, disk uint64) int {
 	list, err := b.Disks[disk].Range(ctx, nil, nil, 10_000)
 	check(t, err)
 	return len(list)
+}
+
+// fragments is how many of the keys are fragments: each has a recovery record beside it.
+func fragments(t *testing.T, b *albatest.Backend, disk uint64) (n int) {
+	t.Helper()
+	list, err := b.Disks[disk].Range(ctx, nil, nil, 10_000)
+	check(t, err)
+	for _, k := range list {
+		if _, err := manifest.ParseKey(k.Key); err == nil {
+			n++
+		}
+	}
+	return n
 }
 
 var twoOne = albatest.Small(policy.Policy{K: 2, M: 1, C: 2, X: 8})

@@ -43,7 +43,7 @@ func TestNewDiskTakesItsShare(t *testing.T) {
 	number := b.AddDisk()
 	moved := settle(t, work) - before
 	share := 60 * 2 * 3 / 5
-	if n := keys(t, b, number); n == 0 || n > share || int(moved) != n {
+	if n := fragments(t, b, number); n == 0 || n > share || int(moved) != n {
 		t.Errorf("the new disk has %d fragments, its share is %d; %d were moved", n, share, moved)
 	}
 	verify(t, b, "a", 30)
@@ -99,7 +99,7 @@ func TestAgentsBalance(t *testing.T) {
 			check(t, w.Survey(ctx))
 		}
 	}
-	if n := keys(t, b, number); n == 0 {
+	if n := fragments(t, b, number); n == 0 {
 		t.Error("the new disk has nothing")
 	}
 	left, err := (abm.Queue{Client: b.ABM}).WorkTotals(ctx, userfn.Consistent)
@@ -114,7 +114,7 @@ func TestAgentsBalance(t *testing.T) {
 func TestMoveReadsOnce(t *testing.T) {
 	b := albatest.New(t, 4, twoOne, nil)
 	fill(t, b, "ns", 10)
-	held := keys(t, b, 2)
+	held := fragments(t, b, 2)
 	check(t, b.ABM.DecommissionOSD(ctx, 2))
 	b.Fleet.Disk(2).SetLeaving(true)
 	reads := func(n uint64) int { return b.Faults[n].Counted(osdtest.Read).Calls }
