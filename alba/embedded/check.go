@@ -50,8 +50,9 @@ func (i *Inventory) Check(ctx context.Context) (Check, error) {
 // crossCheck is a Check that is being made.
 type crossCheck struct {
 	Check
-	in    *Inventory
-	named uint64 // fragments on disks that objects name
+	in      *Inventory
+	named   uint64 // fragments on disks that objects name
+	records uint64 // recovery records of those, and of inline objects
 }
 
 func (c *crossCheck) run(ctx context.Context) error {
@@ -75,6 +76,7 @@ func (c *crossCheck) run(ctx context.Context) error {
 	if err := c.countFragments(ctx); err != nil {
 		return err
 	}
+	c.Fragments -= min(c.records, c.Fragments)
 	c.Unnamed = c.Fragments - min(c.named, c.Fragments)
 	c.Passed = len(lost) == 0 && c.Unreadable == 0
 	return nil
@@ -96,7 +98,7 @@ func (c *crossCheck) checkNamespace(ctx context.Context, n *Namespace) error {
 	}
 }
 
-// countFragments asks the disks how many fragments they hold.
+// countFragments asks the disks how many fragments and recovery records they hold.
 func (c *crossCheck) countFragments(ctx context.Context) error {
 	for _, d := range c.in.fleet.All() {
 		if why := d.Reason(); why != nil {
@@ -116,6 +118,7 @@ func (c *crossCheck) countFragments(ctx context.Context) error {
 // checkObjects looks for the fragments of a page of objects of a namespace.
 func (c *crossCheck) checkObjects(ctx context.Context, ns uint64, page []nsm.Object) error {
 	type place struct{ object, chunk int }
+	recordAt := place{-1, -1} // of the key before it
 	keys, places := make(map[uint64][][]byte), make(map[uint64][]place)
 	there := make([][]int, len(page)) // fragments of each chunk
 	for i := range page {
@@ -127,9 +130,14 @@ func (c *crossCheck) checkObjects(ctx context.Context, ns uint64, page []nsm.Obj
 					continue
 				}
 				k := manifest.Key{Namespace: ns, Object: o.ID, Chunk: uint32(j), Fragment: uint8(n), Version: f.Version}
-				keys[f.OSD] = append(keys[f.OSD], k.Append(nil))
-				places[f.OSD] = append(places[f.OSD], place{i, j})
+				keys[f.OSD] = append(keys[f.OSD], k.Append(nil), k.AppendRecovery(nil))
+				places[f.OSD] = append(places[f.OSD], place{i, j}, recordAt)
 			}
+		}
+	}
+	for _, k := range inlineRecords(ns, page) { // it may be on any disk
+		for _, d := range c.in.fleet.All() {
+			keys[d.Number], places[d.Number] = append(keys[d.Number], k), append(places[d.Number], recordAt)
 		}
 	}
 	for number, list := range keys {
@@ -143,8 +151,11 @@ func (c *crossCheck) checkObjects(ctx context.Context, ns uint64, page []nsm.Obj
 				return fmt.Errorf("disk %d (%s): %w", number, d.Place, err)
 			}
 			for i, info := range infos {
-				if info.Found {
-					at := places[number][first+i]
+				switch at := places[number][first+i]; {
+				case !info.Found:
+				case at == recordAt:
+					c.records++
+				default:
 					there[at.object][at.chunk]++
 					c.named++
 				}
@@ -155,6 +166,16 @@ func (c *crossCheck) checkObjects(ctx context.Context, ns uint64, page []nsm.Obj
 		c.judgeObject(ns, &page[i], there[i])
 	}
 	return nil
+}
+
+// inlineRecords are the keys of the recovery records of those objects that have no fragments.
+func inlineRecords(ns uint64, page []nsm.Object) (keys [][]byte) {
+	for i := range page {
+		if len(page[i].Chunks) == 0 {
+			keys = append(keys, manifest.InlineKey(ns, page[i].Name).AppendRecovery(nil))
+		}
+	}
+	return keys
 }
 
 // judgeObject counts an object of whose chunks so many fragments are there.

@@ -229,7 +229,8 @@ func (c *collection) inline(ctx context.Context, d *fleet.Disk, k manifest.Key, 
 		return false, err
 	}
 	if info.Epoch >= ns.NextVersion {
-		s.doubt = fmt.Errorf("there is a recovery record of version %d of namespace %d, and its NSM host has not got that far (%d is its next): %w", info.Epoch, k.Namespace, ns.NextVersion, errDisagree)
+		// The NSM host is an older copy, or was one and a person took it for good (its disks
+		// have refused it before). It will give the version, and then this is judged.
 		return false, nil
 	}
 	r, err := readRecord(ctx, d, k, info)
