@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"openvstorage/alba/osdwire"
 	"openvstorage/alba/proxy"
 	"openvstorage/host/cluster"
 	"openvstorage/host/members"
@@ -129,6 +130,7 @@ func (d *daemon) clusterOptions(fsys disk.FS) cluster.Options {
 // services are what the cluster's addresses offer.
 func (d *daemon) services() map[string]*wire.Service {
 	all := d.members.Services()
+	all[osdwire.Service] = d.shared.service()
 	if d.proxy != nil {
 		all[proxy.Service] = d.proxy.service()
 	}
@@ -154,12 +156,12 @@ func (d *daemon) reopen(fsys disk.FS, o *openOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	o.members = d.members
+	o.members, o.remote = d.members, d.shared.connect
+	o.zone = d.opt.Cluster.Zone
 	if d.cluster, err = cluster.Reopen(d.clusterOptions(fsys), d.members.Records()); err != nil || d.cluster == nil {
 		return err
 	}
-	d.members.Bind(d.cluster)
-	d.proxy.cluster.Store(d.cluster)
+	d.bind()
 	return d.cluster.Serve()
 }
 
@@ -187,8 +189,7 @@ func (d *daemon) lead(ctx context.Context, fsys disk.FS, security *nbd.TLS) (err
 		}
 		d.cluster, err = cluster.Lead(ctx, d.clusterOptions(fsys), d.members.Records(), history[len(history)-1])
 		if err == nil {
-			d.members.Bind(d.cluster)
-			d.proxy.cluster.Store(d.cluster)
+			d.bind()
 			err = d.cluster.Serve()
 		}
 	}
@@ -196,6 +197,9 @@ func (d *daemon) lead(ctx context.Context, fsys disk.FS, security *nbd.TLS) (err
 		return err
 	}
 	d.members.Serve(d.host.groups)
+	if d.host.alba != nil {
+		d.shared.serve(d.host.alba)
+	}
 	if d.opt.clusterNBD() {
 		*security = clusterTLS(d.cluster.Guard())
 	}
@@ -216,6 +220,9 @@ func (d *daemon) watchCluster() {
 // stopCluster leaves the other hosts, when nothing here needs them any more.
 func (d *daemon) stopCluster() error {
 	var errs []error
+	if d.shared.stop != nil {
+		d.shared.stop()
+	}
 	if d.joined != nil {
 		errs = append(errs, d.joined.close())
 	}
@@ -336,14 +343,37 @@ func (o *Options) clusterMode(l net.Addr) nbd.TLSMode {
 	return nbd.TLSAllowed
 }
 
+// bind has whoever reaches other hosts do so.
+func (d *daemon) bind() {
+	d.shared.cluster.Store(d.cluster)
+	d.members.Bind(d.cluster)
+	if d.proxy != nil {
+		d.proxy.cluster.Store(d.cluster)
+	}
+}
+
+// checkJoined refuses options that a host which has joined has no use for.
+func (d *daemon) checkJoined() error {
+	o, alba := d.opt, d.opt.ALBA
+	alba.Dirs = nil
+	if len(o.NBDTCP) > 0 || o.Mount != "" || o.Backend != "" || alba.set() || o.AcceptOlder {
+		return errors.New("a host that joins a cluster serves no vDisks in this release, and its disks are directories of their own: leave --nbd-tcp, --mount, --backend, --accept-older and the flags of disks but --asd out")
+	}
+	// Before it joins; of a host that has joined, its record says it.
+	if r := o.Cluster.Roles; o.Cluster.Join != "" && len(o.ALBA.Dirs) > 0 && r != 0 && r&trust.RoleASD == 0 {
+		return fmt.Errorf("--asd: this host is to have the roles %s: only a host with the role asd has disks", r)
+	}
+	return nil
+}
+
 // startJoined brings up a host that has joined a cluster, or joins one now. It holds members
-// of groups, and no disks or vDisks.
+// of groups and disks of the backend, and no vDisks.
 func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	if d.hosts == nil {
 		return fmt.Errorf("data directory %s is that of host %s of cluster %s: give --listen HOST:PORT, by which other hosts reach it", d.dir.Path, d.dir.ID, d.dir.Record().Cluster)
 	}
-	if len(d.opt.NBDTCP) > 0 || d.opt.Mount != "" || d.opt.Backend != "" || d.opt.ALBA.set() || d.opt.AcceptOlder {
-		return errors.New("a host that joins a cluster serves no vDisks and has no disks in this release: leave --nbd-tcp, --mount, --backend, --accept-older and the flags of disks out")
+	if err := d.checkJoined(); err != nil {
+		return err
 	}
 	if d.joined, err = d.openJoined(fsys); err != nil {
 		return err
@@ -351,8 +381,14 @@ func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	if d.cluster, err = cluster.Resume(ctx, d.clusterOptions(fsys)); err != nil {
 		return err
 	}
-	d.members.Bind(d.cluster)
+	d.bind()
 	if err := d.cluster.Serve(); err != nil {
+		return err
+	}
+	if r := d.cluster.Roles(); len(d.opt.ALBA.Dirs) > 0 && r&trust.RoleASD == 0 {
+		return fmt.Errorf("--asd: this host has the roles %s: only a host with the role asd has disks", r)
+	}
+	if err := d.startDisks(); err != nil {
 		return err
 	}
 	d.watchCluster()
@@ -360,7 +396,7 @@ func (d *daemon) startJoined(ctx context.Context, fsys disk.FS) (err error) {
 	self := d.cluster.Self()
 	d.control = control.NewServer(control.Options{
 		Cluster: d.managedCluster(), Arakoon: d.joined.manageGroups(), Logger: d.logger,
-		Refuse: fmt.Errorf("%w: host %s has joined cluster %s, and holds no vDisks and no disks in this release: run it on the first host (`ovs host list`)", control.ErrInvalid, self.Host, self.Cluster),
+		Refuse: fmt.Errorf("%w: host %s has joined cluster %s, and holds no vDisks in this release: run it on the first host (`ovs host list`)", control.ErrInvalid, self.Host, self.Cluster),
 		Status: control.Status{PID: os.Getpid(), Data: d.opt.Dir, Release: d.opt.Release},
 	})
 	d.run("management on "+show(d.controlLn.Addr()), func() error { return d.control.Serve(d.controlLn) })

@@ -14,6 +14,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/google/uuid"
+
 	albahere "openvstorage/alba/embedded"
 	"openvstorage/device"
 	"openvstorage/host/members"
@@ -47,6 +49,9 @@ type openOptions struct {
 	node func(registrykeys.Node) registrykeys.Node
 	// members are the groups' members of a host that others can join; nil: nobody can.
 	members *members.Members
+	// remote is the way to disks of other hosts; nil: none is reached.
+	remote func(node string, id uuid.UUID) (albahere.Remote, error)
+	zone   string // of this host, to placement; "": none
 }
 
 // exports shows the vDisks and snapshots to the NBD server.

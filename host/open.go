@@ -270,6 +270,7 @@ func (e *embedded) openALBA(ctx context.Context, o openOptions) error {
 	if e.members != nil {
 		opt.Node = func(name string, _ cluster.Node) cluster.Node { return e.members.Store(name) }
 	}
+	opt.Remote, opt.Zone = o.remote, o.zone
 	if o.tune != nil {
 		o.tune(&opt)
 	}

@@ -57,6 +57,7 @@ type daemon struct {
 	members   *members.Members           // of groups, on a host of a cluster
 	joined    *joined                    // what a host that has joined holds
 	proxy     *offered                   // the backend, for other processes
+	shared    shared                     // disks, with other hosts
 	served    atomic.Pointer[nbd.Server] // nbd, for whoever does not start it
 	watchdog  *systemd.Watchdog
 	links     []string // in the data directory, to sockets elsewhere

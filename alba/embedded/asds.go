@@ -34,14 +34,27 @@ type asdSet struct {
 	fleet        *fleet.Fleet
 	errands      *errands
 	places       *places
-	generations  *generations
+	generations  marks
+	others       *remotes
 	enough       func(context.Context) bool // whether objects can be stored with the disks that are attached
 	wake         func()                     // tells maintenance that a disk is there
 	logger       *slog.Logger
 
+	served sync.Map // *asd.ASD by its UUID: those of open, for whoever may not wait
+
 	mu      sync.Mutex
 	open    map[uint64]openASD  // by number of the disk
 	opening map[uint64]*opening // under way
+}
+
+// marks are the generations that disks are told to remember, and are judged by.
+type marks interface {
+	// mayAttach judges the ASD in a directory, which is about to be opened.
+	mayAttach(fsys disk.FS, dir string, id uuid.UUID) error
+	// mark is the generation of this start.
+	mark() generation.Mark
+	// remembered notes that an ASD has remembered a generation.
+	remembered(a *asd.ASD, m generation.Mark)
 }
 
 // openASD is an open ASD, and the files on which it was opened.
@@ -85,7 +98,8 @@ func (s *asdSet) held(change func() error) error {
 	return change()
 }
 
-// refresh makes the fleet what the ABM says, and opens the disks that are there.
+// refresh makes the fleet what the ABM says, opens the disks that are there, and connects
+// to those of other hosts.
 func (s *asdSet) refresh(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,10 +119,16 @@ func (s *asdSet) refresh(ctx context.Context) error {
 			s.dropLocked(ctx, o.Number, errors.New("it is lost, and was given up"))
 			continue
 		}
+		if old := s.fleet.Disk(o.Number); old != nil && old.Node != o.Node {
+			s.dropLocked(ctx, o.Number, errors.New("it is on another host now"))
+		}
 		d := s.fleet.Add(o.Number, uuid.UUID(o.LongID), o.Node, string(o.Endpoint))
 		d.SetLeaving(o.State == abm.OSDDraining)
 		d.SetZone(o.Zone)
-		if d.Attached() != nil {
+		switch {
+		case !s.own(o.Node):
+			s.others.follow(d)
+		case d.Attached() != nil:
 			missing = append(missing, d)
 		}
 	}
@@ -217,6 +237,7 @@ func (s *asdSet) openedLocked(ctx context.Context, d *fleet.Disk, o *opening) {
 		return
 	}
 	s.open[d.Number] = openASD{o.asd, o.fs}
+	s.served.Store(o.asd.ID(), o.asd)
 	d.Attach(o.asd)
 	d.Follow(o.fs.Turn)
 	if err := d.Refresh(ctx); err != nil {

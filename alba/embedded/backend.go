@@ -99,6 +99,9 @@ func (b *Backend) open(ctx context.Context) error {
 	if err := b.putHost(ctx); err != nil {
 		return err
 	}
+	if err := sayZone(ctx, b.abm, places.layout, b.opt.Zone); err != nil {
+		b.opt.Logger.Warn("the zone of this host is not told to placement", "err", err)
+	}
 	b.warnOfFewFiles()
 	if err := b.openCache(); err != nil {
 		return err
@@ -106,6 +109,7 @@ func (b *Backend) open(ctx context.Context) error {
 	if err := b.asds.refresh(ctx); err != nil {
 		return err
 	}
+	b.asds.others.settle(ctx, b.enough)
 	b.generations.forgetOthers()
 	b.fleet.SetNode(places.layout.node())
 	b.makeStoreParts(places.layout)
@@ -150,14 +154,15 @@ func (b *Backend) makeDiskParts() (*places, *mountCheck) {
 	work := newErrands(o.FS)
 	places := &places{layout: at, fs: o.FS, given: o.Dirs, abm: b.abm, fleet: b.fleet, errands: work, logger: o.Logger}
 	mounts := &mountCheck{layout: at, given: o.Dirs, absent: o.Absent, resolve: o.Resolve, fleet: b.fleet, errands: work, logger: o.Logger}
+	others := newRemotes(b.fleet, o, b.wake)
 	b.generations = &generations{layout: at, groups: b.groups, fleet: b.fleet, errands: work, logger: o.Logger, seen: make(disksSeen)}
 	b.asds = &asdSet{
 		layout: at, fs: o.FS, segmentBytes: o.SegmentBytes, files: b.files, room: b.room, abm: b.abm, fleet: b.fleet,
-		errands: work, places: places, generations: b.generations, enough: b.enough, wake: b.wake, logger: o.Logger,
+		errands: work, places: places, generations: b.generations, others: others, enough: b.enough, wake: b.wake, logger: o.Logger,
 		open: make(map[uint64]openASD), opening: make(map[uint64]*opening),
 	}
 	b.decisions = &decisions{carry: b.carry, follow: b.follow}
-	b.Membership = &Membership{layout: at, abm: b.abm, fleet: b.fleet, asds: b.asds, places: places, mounts: mounts, decisions: b.decisions}
+	b.Membership = &Membership{layout: at, abm: b.abm, fleet: b.fleet, asds: b.asds, places: places, mounts: mounts, decisions: b.decisions, zone: o.Zone}
 	b.PresetStore = &PresetStore{abm: b.abm, decisions: b.decisions}
 	b.ring = &keyring{keys: o.Keys, id: o.ID, abm: b.abm, nsm: b.nsm, presets: b.PresetStore, logger: o.Logger}
 	b.PresetStore.mayUse = b.ring.mayUse

@@ -30,7 +30,7 @@ func (b *Backend) moved() uint64 {
 
 // changed tells of a disk whose condition has changed.
 func (b *Backend) changed(d *fleet.Disk, before, after fleet.Condition) {
-	dir := b.asds.path(d.Place)
+	dir := b.asds.where(d.Node, d.Place)
 	if after.State == fleet.Well {
 		b.opt.Logger.Info("a disk is well again", "disk", d.Number, "dir", dir, "was", before.State.String(), "for", time.Since(before.Since).Round(time.Second))
 	} else {
@@ -48,6 +48,7 @@ func (b *Backend) tend(ctx context.Context) {
 	var idle time.Time
 	var puts uint64
 	tried := make(map[uint64]time.Time)
+	others := elsewhere{of: b}
 	for {
 		select {
 		case <-ctx.Done():
@@ -57,6 +58,7 @@ func (b *Backend) tend(ctx context.Context) {
 		if err := b.decisions.settleLate(ctx); err != nil && ctx.Err() == nil {
 			b.opt.Logger.Warn("what the ABM has decided is not known yet", "err", err)
 		}
+		others.follow(ctx)
 		b.asds.reopenAll(ctx, tried)
 		if n := b.Client.Stats().Plain; n != puts || idle.IsZero() {
 			puts, idle = n, time.Now()

@@ -19,6 +19,7 @@ func (s *asdSet) closeLocked(ctx context.Context, number uint64) {
 		return
 	}
 	delete(s.open, number)
+	s.served.Delete(a.ID())
 	var err error
 	e, failed := s.errands.begin(a.Dir(), a.fs, func(disk.FS) { err = a.Close() })
 	if failed == nil {
@@ -40,6 +41,7 @@ func (s *asdSet) dropLocked(ctx context.Context, number uint64, reason error) {
 		d.Detach(reason)
 		s.fleet.Remove(number)
 	}
+	s.others.drop(number)
 	files := s.open[number].fs
 	if o := s.opening[number]; o != nil {
 		files = o.fs
@@ -84,6 +86,7 @@ func (f *faults) add(err error) {
 func (s *asdSet) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.others.close()
 	var failed faults
 	s.settleErrandsLocked(&failed)
 	var all sync.WaitGroup

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"time"
 
@@ -109,7 +110,7 @@ func (r *DiskReport) fleetOSDs(ctx context.Context) []OSD {
 // fleet answered when they were asked how full they are.
 func (r *DiskReport) osd(ctx context.Context, o abm.OSD, held nsm.OSD, need uint64, said map[*fleet.Disk]error) OSD {
 	v := OSD{
-		Number: o.Number, ID: uuid.UUID(o.LongID), Dir: r.path(string(o.Endpoint)), Node: o.Node, Replaces: o.Replaces,
+		Number: o.Number, ID: uuid.UUID(o.LongID), Dir: r.where(o.Node, string(o.Endpoint)), Node: o.Node, Replaces: o.Replaces,
 		Capacity: o.Capacity, Used: o.Used, Fragments: held.Live.Fragments, Bytes: held.Live.Bytes, Obsolete: held.Obsolete.Fragments,
 	}
 	v.known = health.Disk{Lost: o.State == abm.OSDLost, Draining: o.State == abm.OSDDraining, Fragments: held.Live.Fragments}
@@ -134,7 +135,7 @@ func (r *DiskReport) osd(ctx context.Context, o abm.OSD, held nsm.OSD, need uint
 // what the disk answered when it was asked how full it is.
 func (r *DiskReport) observe(d *fleet.Disk, v *OSD, need uint64, err error) {
 	c := d.Counts()
-	v.Dir = r.path(d.Place)
+	v.Dir = r.where(d.Node, d.Place)
 	v.Reads, v.Writes, v.Errors, v.Refused, v.Corrupt = c.Reads, c.Writes, c.ReadErrors+c.WriteErrors, c.Refused, c.Corrupt
 	if s, ok := r.work.ScrubOf(d.Number); ok {
 		v.Scrub = scrubOf(s, v.Bytes, r.work.ScrubTime())
@@ -180,7 +181,8 @@ func (r *DiskReport) observe(d *fleet.Disk, v *OSD, need uint64, err error) {
 	u := d.Known()
 	v.Used, v.Capacity, v.shared = u.Used, u.Capacity, u.Shared
 	if u.Shared != 0 {
-		v.FileSystem = fmt.Sprintf("%x", u.Shared)
+		v.shared = r.fileSystem(d.Node, u.Shared)
+		v.FileSystem = fmt.Sprintf("%x", v.shared)
 	}
 	v.known.Full, v.known.Refused, v.known.Room, v.known.Need = u.Full, d.Refused(), u.Room, need
 	v.known.Absent = u.Absent
@@ -190,6 +192,16 @@ func (r *DiskReport) observe(d *fleet.Disk, v *OSD, need uint64, err error) {
 	if u.Trouble != nil {
 		v.known.Trouble = u.Trouble.Error()
 	}
+}
+
+// fileSystem tells the file systems of all hosts apart: each host numbers its own.
+func (r *DiskReport) fileSystem(node string, number uint64) uint64 {
+	if r.own(node) {
+		return number
+	}
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s %x", node, number)
+	return h.Sum64()
 }
 
 // largestFragment is how much room in bytes a put under the default preset may want on

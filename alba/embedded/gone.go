@@ -17,7 +17,7 @@ func whatBecame(at layout, all []abm.OSD, number uint64) error {
 	newest, lost := uint64(0), false
 	for _, o := range all {
 		if number != 0 && o.Replaces == number && o.Number != 0 { // most replace none, which is 0
-			return fmt.Errorf("disk %d %w, by disk %d in %s", number, ErrReplaced, o.Number, at.path(string(o.Endpoint)))
+			return fmt.Errorf("disk %d %w, by disk %d in %s", number, ErrReplaced, o.Number, at.where(o.Node, string(o.Endpoint)))
 		}
 		newest = max(newest, o.Number)
 		lost = lost || o.Number == number && o.State == abm.OSDLost

@@ -25,6 +25,7 @@ type Membership struct {
 	places    *places
 	mounts    *mountCheck
 	decisions *decisions
+	zone      string // of this machine; "": it has none
 }
 
 // CheckPlace refuses a directory for a new ASD that looks like a mount point with
@@ -67,7 +68,7 @@ func (m *Membership) ReplaceOSD(ctx context.Context, old uint64, dir string) (ui
 		if err := m.mayReplace(d, dir); err != nil {
 			return err
 		}
-		if dir == "" {
+		if dir == "" && m.own(d.Node) {
 			dir = m.path(d.Place)
 		}
 		id, err := m.register(ctx, dir)
@@ -90,10 +91,12 @@ func (m *Membership) ReplaceOSD(ctx context.Context, old uint64, dir string) (ui
 func (m *Membership) mayReplace(d *fleet.Disk, dir string) error {
 	why, missing := d.Reason(), d.Missing() // in this order: it may answer again in between
 	switch {
+	case missing != nil && dir == "" && !m.own(d.Node):
+		return fmt.Errorf("disk %d is one of host %s, and its place is not here: give a directory of this host with --asd", d.Number, d.Node)
 	case errors.Is(missing, fleet.ErrUnopened):
 		return fmt.Errorf("disk %d is there, and cannot be opened now: %w: mend that; nothing on it is lost", d.Number, cmp.Or(why, missing))
 	case missing == nil:
-		return fmt.Errorf("disk %d is there, in %s: take it away first, or move its data off with `ovs alba osd remove`", d.Number, m.path(d.Place))
+		return fmt.Errorf("disk %d is there, in %s: take it away first, or move its data off with `ovs alba osd remove`", d.Number, m.where(d.Node, d.Place))
 	case dir == "" && errors.Is(missing, fleet.ErrNotAnswering):
 		return fmt.Errorf("disk %d does not answer: %s cannot be used; give another directory with --asd", d.Number, m.path(d.Place))
 	}
@@ -137,7 +140,7 @@ func (m *Membership) register(ctx context.Context, dir string) (uuid.UUID, error
 	if !again {
 		id = uuid.New()
 		err := m.decisions.decide(ctx, func(ctx context.Context) error {
-			return m.abm.RegisterOSD(ctx, abm.OSD{LongID: id, Node: m.node(), Endpoint: []byte(endpoint)})
+			return m.abm.RegisterOSD(ctx, abm.OSD{LongID: id, Node: m.node(), Endpoint: []byte(endpoint), Zone: m.zone})
 		})
 		if err != nil {
 			return uuid.Nil, err
@@ -151,7 +154,7 @@ func (m *Membership) register(ctx context.Context, dir string) (uuid.UUID, error
 func (m *Membership) unclaimed(ctx context.Context) (map[string]uuid.UUID, error) {
 	all, err := maintenance.AllOSDs(ctx, m.abm)
 	begun := make(map[string]uuid.UUID)
-	for _, o := range all {
+	for _, o := range m.mine(all) {
 		if o.Number == 0 {
 			begun[string(o.Endpoint)] = uuid.UUID(o.LongID)
 		}

@@ -89,7 +89,7 @@ func (m *mountCheck) sharers(dir string, on uint64) (with []string) {
 	others := []string{"/", m.dir}
 	others = append(others, m.given...)
 	for _, d := range m.fleet.All() {
-		if d.Missing() == nil {
+		if m.own(d.Node) && d.Missing() == nil {
 			others = append(others, m.path(d.Place))
 		}
 	}

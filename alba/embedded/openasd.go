@@ -73,7 +73,9 @@ const reopenPause = 5 * time.Second
 // reopenAll calls reopen for each disk of the fleet. tried says when each was opened last.
 func (s *asdSet) reopenAll(ctx context.Context, tried map[uint64]time.Time) {
 	for _, d := range s.fleet.All() {
-		s.reopen(ctx, d, tried)
+		if s.own(d.Node) {
+			s.reopen(ctx, d, tried)
+		}
 	}
 }
 

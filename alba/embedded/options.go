@@ -45,6 +45,10 @@ type Options struct {
 	// it was made with, or zero values.
 	ASDs int      // default 3, under DIR/asd; 0 with Dirs
 	Dirs []string // absolute paths of directories for ASDs, for real disks
+	// Remote makes the way to a disk of another host, which has that node. Nil: this
+	// process reaches no other host, and their disks are missing.
+	Remote func(node string, id uuid.UUID) (Remote, error)
+	Zone   string // where this machine is, to placement; "": nowhere
 	// Absent returns a mount point at or above a directory on which nothing is mounted
 	// though the file by says that something should be. New ASDs are refused there.
 	// Nil: no such mount point is known.

@@ -58,7 +58,8 @@ func TestExpectedIn(t *testing.T) {
 
 func TestWhatBecame(t *testing.T) {
 	all := []abm.OSD{
-		{Number: 1, State: abm.OSDLost}, {Number: 4, Replaces: 2, Endpoint: []byte("asd/1")}, {Number: 6},
+		{Number: 1, State: abm.OSDLost}, {Number: 4, Replaces: 2, Node: testID.String(), Endpoint: []byte("asd/1")}, {Number: 6},
+		{Number: 9, Replaces: 8, Node: "elsewhere", Endpoint: []byte("asd/1")},
 		{Number: 0, Replaces: 5}, // it was registered, and never claimed
 	}
 	for _, row := range []struct {
@@ -70,10 +71,11 @@ func TestWhatBecame(t *testing.T) {
 		{2, ErrReplaced, "by disk 4 in /data/asd/1"},
 		{3, ErrNoOSD, "any more"},
 		{5, ErrNoOSD, "any more"},
-		{7, ErrNoOSD, "disk 7: no such disk"},
+		{8, ErrReplaced, "by disk 9 in DIR/asd/1"}, // of another host's data directory
+		{10, ErrNoOSD, "disk 10: no such disk"},
 		{0, ErrNoOSD, "disk 0: no such disk"},
 	} {
-		err := whatBecame(layout{dir: "/data"}, all, row.number)
+		err := whatBecame(layout{dir: "/data", id: testID}, all, row.number)
 		if row.is != nil && !errors.Is(err, row.is) || !strings.Contains(err.Error(), row.says) {
 			t.Errorf("disk %d: %v", row.number, err)
 		}

@@ -44,7 +44,7 @@ func (p *places) candidates(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var dirs []string
-	for _, o := range known {
+	for _, o := range p.mine(known) {
 		dirs = append(dirs, p.path(string(o.Endpoint)))
 	}
 	dirs = append(dirs, p.given...)
@@ -62,7 +62,7 @@ func (p *places) remember(all []abm.OSD) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.recorded = p.recorded[:0]
-	for _, o := range all {
+	for _, o := range p.mine(all) {
 		if o.Number != 0 {
 			p.recorded = append(p.recorded, p.path(string(o.Endpoint)))
 		}
@@ -174,6 +174,9 @@ func (p *places) elsewhere(ctx context.Context, open func(number uint64) bool) m
 	p.mu.Unlock()
 	inUse := make(map[string]bool)
 	for _, d := range p.fleet.All() {
+		if !p.own(d.Node) {
+			continue
+		}
 		dir := p.path(d.Place)
 		dirs = append(dirs, dir)
 		if open(d.Number) {
@@ -223,7 +226,7 @@ func (p *places) makeASD(ctx context.Context, id uuid.UUID, endpoint string) err
 func (p *places) free(begun map[string]uuid.UUID) (string, error) {
 	for i := 0; ; i++ {
 		endpoint := fmt.Sprintf("asd/%d", i)
-		if slices.ContainsFunc(p.fleet.All(), func(d *fleet.Disk) bool { return d.Place == endpoint }) {
+		if slices.ContainsFunc(p.fleet.All(), func(d *fleet.Disk) bool { return p.own(d.Node) && d.Place == endpoint }) {
 			continue
 		}
 		// No errand: if the data directory itself hung, nothing would run.

@@ -62,6 +62,7 @@ func (s *setup) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	known = s.mine(known)
 	if err := s.checkPlaces(ctx); err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ func (s *setup) compare(ctx context.Context, rec abm.Backend) error {
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(o abm.OSD) bool { return o.State == abm.OSDLost || o.Number == 0 })
+	all = slices.DeleteFunc(s.mine(all), func(o abm.OSD) bool { return o.State == abm.OSDLost || o.Number == 0 })
 	if n := s.opt.ASDs; n > 0 && n != len(all) {
 		return fmt.Errorf("%w: this data directory has %d ASDs, not %d: leave --asds out, and add or replace disks with `ovs alba osd`", ErrOther, len(all), n)
 	}

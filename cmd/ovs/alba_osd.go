@@ -46,12 +46,26 @@ func writeOSDs(w io.Writer, list []control.OSD) {
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%d\t%s\n",
 			o.Number, o.State, human(o.Used), human(o.Capacity), o.Fragments, human(o.Bytes), o.Errors+o.Corrupt, o.Dir)
 	}
+	writeHosts(w, list)
 	for _, o := range list {
 		if o.Reason != "" {
 			fmt.Fprintf(w, "disk %d is %s: %s%s\n", o.Number, o.State, o.Reason, since(o.Since))
 		}
 	}
 	writeShared(w, list)
+}
+
+// writeHosts says which disks are in which host, if they are in more than one.
+func writeHosts(w io.Writer, list []control.OSD) {
+	on := make(map[string][]string)
+	for _, o := range list {
+		on[o.Node] = append(on[o.Node], fmt.Sprint(o.Number))
+	}
+	for _, node := range slices.Sorted(maps.Keys(on)) {
+		if len(on) > 1 {
+			fmt.Fprintf(w, "host %s has disks %s\n", node, strings.Join(on[node], ", "))
+		}
+	}
 }
 
 // writeShared says which disks are on one file system: policies count on them as separate

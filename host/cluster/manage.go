@@ -33,8 +33,13 @@ func (h *Host) Self() control.ClusterSelf {
 		return s
 	}
 	s.Linked = h.link.up()
-	s.Does = "members of groups; it has no disks and no vDisks in this release"
+	s.Does = "members of groups, and the disks that were given to it; it has no vDisks in this release"
 	return s
+}
+
+// Roles are what h may do, by its certificate and the records that are cached.
+func (h *Host) Roles() trust.Roles {
+	return h.roles(trust.Peer{Identity: h.credentials.Material().Identity()})
 }
 
 // kind gives an error of trust its kind of the management protocol.

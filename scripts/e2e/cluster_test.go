@@ -78,7 +78,7 @@ func TestTwoHosts(t *testing.T) {
 	for _, s := range []*system{one, two} {
 		eventually(t, time.Minute, "both hosts are connected", func() bool { return both(s) })
 	}
-	if out := two.ovs("status"); !strings.Contains(out, "members of groups; it has no disks and no vDisks in this release") {
+	if out := two.ovs("status"); !strings.Contains(out, "members of groups, and the disks that were given to it; it has no vDisks in this release") {
 		t.Errorf("status of a host that has joined:\n%s", out)
 	}
 	// The records of trust are not for hands, and the authority's sealed key for nobody.
