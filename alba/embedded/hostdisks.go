@@ -195,16 +195,15 @@ func (h *HostDisks) refresh(ctx context.Context) error { return h.asds.refresh(c
 func (h *HostDisks) follow(ctx context.Context, dirs []string) ([]string, error) {
 	bounded, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
-	if err := sayZone(bounded, h.abm, h.layout, h.opt.Zone); err != nil {
-		return dirs, err
-	}
+	// A group that is not raised yet knows no zones. That keeps no disk from being used.
+	zone := sayZone(bounded, h.abm, h.layout, h.opt.Zone)
 	for len(dirs) > 0 {
 		if err := h.take(bounded, dirs[0]); err != nil {
 			return dirs, err
 		}
 		dirs = dirs[1:]
 	}
-	return dirs, h.refresh(bounded)
+	return dirs, errors.Join(zone, h.refresh(bounded))
 }
 
 // take takes a directory in: it makes an ASD in an empty one, unless the backend knows of a
