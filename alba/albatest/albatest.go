@@ -66,6 +66,8 @@ func New(t testing.TB, n int, p preset.Preset, change func(*client.Options)) *Ba
 	o := client.Options{ABM: b.ABM, Host: b.hostOf, Fleet: b.Fleet, Bad: b.Work.Bad, EpochAge: time.Nanosecond}
 	if change != nil {
 		change(&o)
+	} else {
+		o.Patience = time.Hour // a busy machine makes no disk late, and no fragment is left behind
 	}
 	b.Client = client.New(o)
 	t.Cleanup(func() { b.must(b.Client.Close()) })

@@ -123,9 +123,9 @@ func (w *chunkWrite) finishLocked(i int, number uint64) {
 	w.changed.Send()
 }
 
-// writeLeast is how long a fragment is waited for at least, however quick its disk is
-// otherwise.
-const writeLeast = 250 * time.Millisecond
+// leastShare is the part of the client's patience for which a fragment is waited at least, however
+// quick its disk is otherwise: 250 ms by default.
+const leastShare = 4
 
 // lateAfter decides after what time a fragment that is being written is late. usual is within
 // what time its disk takes such writes (0: not known), kth how long it took until k fragments of
@@ -135,7 +135,7 @@ func lateAfter(usual, kth, most time.Duration) time.Duration {
 	if kth == 0 {
 		return max(2*usual, most)
 	}
-	return min(max(2*usual, 2*kth, writeLeast), kth+most)
+	return min(max(2*usual, 2*kth, most/leastShare), kth+most)
 }
 
 // lateLocked reports whether a fragment that is being written is late.

@@ -11,15 +11,15 @@ import (
 )
 
 // A fragment is late after twice what its disk usually takes, or the others took: at least
-// writeLeast, and at most the client's patience once k are stored.
+// a quarter of the client's patience, and at most the client's patience once k are stored.
 func TestLateAfterModel(t *testing.T) {
 	const ms = time.Millisecond
 	for _, c := range []struct{ usual, kth, most, want time.Duration }{
 		{0, 0, time.Second, time.Second},
 		{10 * ms, 0, time.Second, time.Second},
 		{3 * time.Second, 0, time.Second, 6 * time.Second}, // all may take their time
-		{0, ms, time.Second, writeLeast},
-		{10 * ms, 10 * ms, time.Second, writeLeast},
+		{0, ms, time.Second, time.Second / leastShare},
+		{10 * ms, 10 * ms, time.Second, time.Second / leastShare},
 		{200 * ms, 10 * ms, time.Second, 400 * ms}, // this disk is no fast one
 		{10 * ms, 300 * ms, time.Second, 600 * ms}, // nor are the others now
 		{5 * time.Second, 10 * ms, time.Second, 1010 * ms},
@@ -33,7 +33,7 @@ func TestLateAfterModel(t *testing.T) {
 	for seed := range uint64(2000) { // whatever comes, a put waits no longer than it may
 		r := rand.New(rand.NewPCG(seed, 101))
 		usual, kth, most := time.Duration(r.Int64N(1e10)), 1+time.Duration(r.Int64N(1e10)), time.Duration(r.Int64N(1e10))
-		if got := lateAfter(usual, kth, most); got > kth+most || got < min(writeLeast, kth+most) {
+		if got := lateAfter(usual, kth, most); got > kth+most || got < min(most/leastShare, kth+most) {
 			t.Fatalf("usual %v, k stored after %v, patience %v: %v", usual, kth, most, got)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"openvstorage/alba/albatest"
+	"openvstorage/alba/client"
 	"openvstorage/alba/osd"
 	"openvstorage/alba/policy"
 )
@@ -46,7 +47,7 @@ func (p *paced) Apply(ctx context.Context, asserts []osd.Assert, updates []osd.U
 // pacedBackend is a backend on n disks with paces, which is watched; the times of the disks are
 // by number.
 func pacedBackend(t *testing.T, n int, p policy.Policy) (b *albatest.Backend, times map[uint64]*atomic.Int64, end func()) {
-	b = albatest.New(t, n, plainPreset(p), nil)
+	b = albatest.New(t, n, plainPreset(p), func(*client.Options) {})
 	check(t, b.CreateNamespace(ctx, "ns"))
 	times = make(map[uint64]*atomic.Int64)
 	for number, f := range b.Faults {

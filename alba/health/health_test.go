@@ -23,7 +23,7 @@ func TestDisk(t *testing.T) {
 		{"the zero value", Disk{}, OK, false, true, ""},
 		{"room for what may come", Disk{Room: 9, Need: 9}, OK, false, true, ""},
 		{"slow", Disk{Slow: hangs}, Slow, false, false, "does not answer"},
-		{"damaged", Disk{Absent: 2, Slow: hangs}, Damaged, false, false, "2 fragments that it had"},
+		{"damaged", Disk{Absent: 2, Slow: hangs}, Damaged, false, false, "2 fragments and recovery records that it had"},
 		{"its identity is bad", Disk{Trouble: "identity: CRC", Absent: 2}, Damaged, false, false, "would not open it: identity: CRC"},
 		{"its identity is bad, and it is full", Disk{Trouble: "identity: CRC", Full: true}, Full, false, false, "left"},
 		{"it says that it is full", Disk{Full: true, Room: 5, Need: 1}, Full, false, false, "left for puts"},
