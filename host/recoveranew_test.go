@@ -266,7 +266,7 @@ func TestMakeAnewCutAnywhere(t *testing.T) {
 		fs.Inject(faultdisk.Rule{
 			Ops: faultdisk.Write | faultdisk.Datasync | faultdisk.Prewrite | faultdisk.Rename | faultdisk.SyncDir | faultdisk.Mkdir | faultdisk.Remove,
 			Before: func(op faultdisk.Op, name string) {
-				if calls++; calls%25 == 0 || op == faultdisk.Rename && !strings.HasSuffix(name, ".new") {
+				if calls++; calls%50 == 0 || op == faultdisk.Rename && !strings.HasSuffix(name, ".new") {
 					images = append(images, mem.Kill(), mem.Crash(rng, kinds[rng.IntN(len(kinds))]))
 				}
 			},
