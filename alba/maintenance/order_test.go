@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"openvstorage/alba/albatest"
-	"openvstorage/alba/client"
 	"openvstorage/alba/maintenance"
 	"openvstorage/alba/nsm/userfn"
 	"openvstorage/alba/osd/osdtest"
@@ -18,11 +17,12 @@ var twoTwo = albatest.Small(policy.Policy{K: 2, M: 2, C: 2, X: 8})
 // The objects of all namespaces are one queue: whatever their namespace and whatever ails
 // them, those that may lose the least are repaired first.
 func TestRepairGoesBySafety(t *testing.T) {
-	b := albatest.New(t, 8, twoTwo, func(o *client.Options) { o.Patience = time.Millisecond })
+	b := albatest.New(t, 8, twoTwo, nil)
 	for _, ns := range []string{"a", "b", "c"} {
 		fill(t, b, ns, 20)
 	}
-	// Two disks die, of which the backend knows; narrow objects come on top.
+	// Two disks die, of which the backend knows.
+	b.Settle() // fragments that were late are entered
 	for _, n := range []uint64{1, 2} {
 		b.Take(n)
 		check(t, b.ABM.LoseOSD(ctx, n))
