@@ -294,9 +294,9 @@ func (c *Client) Verify(ctx context.Context, after []byte, limit int) (bad []osd
 		return nil, nil, err
 	}
 	defer reply.Release()
-	h := fields{b: reply.Header}
-	n, more, key := int(h.u32()), h.flag(), h.key()
-	if err := h.end(); err != nil {
+	h := read(reply.Header)
+	n, more, key := int(h.U32()), h.Flag(), h.key()
+	if err := h.End(); err != nil {
 		return nil, nil, c.malformed(opVerify, "%v", err)
 	}
 	if bad, err = decodeBad(n, reply.Body); err != nil {

@@ -2,10 +2,10 @@ package osdwire
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"openvstorage/alba/osd"
+	"openvstorage/internal/wire/field"
 )
 
 // Service is the name that connections to OSDs are made with.
@@ -43,81 +43,32 @@ func Writes(op uint16) bool {
 }
 
 // errBytes says that bytes are no message of this protocol.
-var errBytes = errors.New("malformed")
+var errBytes = field.ErrMalformed
 
 var le = binary.LittleEndian
 
-// fields reads a message. The first field that is not there makes err.
-type fields struct {
-	b   []byte
-	err error
-}
+// fields reads a message.
+type fields struct{ field.Reader }
 
-func (f *fields) take(n int) []byte {
-	if f.err != nil || n < 0 || n > len(f.b) {
-		if f.err == nil {
-			f.err = fmt.Errorf("%w: %d bytes are missing", errBytes, n-len(f.b))
-		}
-		return nil
-	}
-	p := f.b[:n:n]
-	f.b = f.b[n:]
-	return p
-}
+func read(b []byte) fields { return fields{field.Reader{Rest: b}} }
 
-func (f *fields) u8() uint8 {
-	if p := f.take(1); p != nil {
-		return p[0]
-	}
-	return 0
-}
-
-func (f *fields) u16() uint16 {
-	if p := f.take(2); p != nil {
-		return le.Uint16(p)
-	}
-	return 0
-}
-
-func (f *fields) u32() uint32 {
-	if p := f.take(4); p != nil {
-		return le.Uint32(p)
-	}
-	return 0
-}
-
-func (f *fields) u64() uint64 {
-	if p := f.take(8); p != nil {
-		return le.Uint64(p)
-	}
-	return 0
-}
-
-func (f *fields) flag() bool {
-	v := f.u8()
-	if v > 1 && f.err == nil {
-		f.err = fmt.Errorf("%w: %d is neither yes nor no", errBytes, v)
-	}
-	return v == 1
-}
-
-func (f *fields) key() []byte { return f.take(int(f.u16())) }
+func (f *fields) key() []byte { return f.Take(int(f.U16())) }
 
 // count is a number of things of which each takes so many bytes at least, so that no more room is
 // made for them than there are bytes.
 func (f *fields) count(each int) int {
-	n := f.u32()
-	if f.err == nil && uint64(n)*uint64(each) > uint64(len(f.b)) {
-		f.err = fmt.Errorf("%w: %d things in %d bytes", errBytes, n, len(f.b))
+	n := f.U32()
+	if f.Err == nil && uint64(n)*uint64(each) > uint64(len(f.Rest)) {
+		f.Err = fmt.Errorf("%w: %d things in %d bytes", errBytes, n, len(f.Rest))
 	}
-	if f.err != nil {
+	if f.Err != nil {
 		return 0
 	}
 	return int(n)
 }
 
 func (f *fields) crcs(n int) []uint32 {
-	p := f.take(4 * n)
+	p := f.Take(4 * n)
 	if p == nil {
 		return nil
 	}
@@ -130,14 +81,6 @@ func getCRCs(crcs []uint32, p []byte) {
 	for i := range crcs {
 		crcs[i] = le.Uint32(p[4*i:])
 	}
-}
-
-// end says what was wrong, also with bytes that are left.
-func (f *fields) end() error {
-	if f.err == nil && len(f.b) > 0 {
-		f.err = fmt.Errorf("%w: %d bytes too many", errBytes, len(f.b))
-	}
-	return f.err
 }
 
 func appendKey(dst, key []byte) []byte { return append(le.AppendUint16(dst, uint16(len(key))), key...) }
@@ -181,28 +124,28 @@ func appendApply(dst []byte, asserts []osd.Assert, updates []osd.Update) []byte 
 
 // decodeApply reads an apply. What it returns refers to b.
 func decodeApply(b []byte) (asserts []osd.Assert, updates []osd.Update, err error) {
-	f := fields{b: b}
-	na, nu := f.u32(), f.u32()
+	f := read(b)
+	na, nu := f.U32(), f.U32()
 	if na > osd.UpdatesMax || nu > osd.UpdatesMax {
 		return nil, nil, fmt.Errorf("%w: %d asserts and %d updates, at most %d of each may be", osd.ErrInvalid, na, nu, osd.UpdatesMax)
 	}
 	asserts, updates = make([]osd.Assert, na), make([]osd.Update, nu)
 	for i := range asserts {
 		a := &asserts[i]
-		a.Kind, a.Epoch, a.Key = osd.AssertKind(f.u8()), f.u64(), f.key()
-		a.Value = f.take(f.count(1))
+		a.Kind, a.Epoch, a.Key = osd.AssertKind(f.U8()), f.U64(), f.key()
+		a.Value = f.Take(f.count(1))
 	}
 	sizes := make([]int, nu)
 	for i := range updates {
 		u := &updates[i]
-		u.Delete, u.Value.Epoch, u.Value.Seed, u.Key = f.flag(), f.u64(), f.u64(), f.key()
-		sizes[i] = int(f.u32())
+		u.Delete, u.Value.Epoch, u.Value.Seed, u.Key = f.Flag(), f.U64(), f.U64(), f.key()
+		sizes[i] = int(f.U32())
 		u.Value.CRCs = f.crcs(f.count(4))
 	}
 	for i := range updates {
-		updates[i].Value.Data = f.take(sizes[i])
+		updates[i].Value.Data = f.Take(sizes[i])
 	}
-	return asserts, updates, f.end()
+	return asserts, updates, f.End()
 }
 
 func appendInfos(dst []byte, infos []osd.Info) []byte {
@@ -214,9 +157,9 @@ func appendInfos(dst []byte, infos []osd.Info) []byte {
 
 // decodeInfos reads infos. What it returns refers to b.
 func decodeInfos(header, b []byte) ([]osd.Info, error) {
-	h, f := fields{b: header}, fields{b: b}
-	n := h.u32()
-	if err := h.end(); err != nil {
+	h, f := read(header), read(b)
+	n := h.U32()
+	if err := h.End(); err != nil {
 		return nil, err
 	}
 	if n > osd.RangeMax || int(n)*infoLeast > len(b) {
@@ -224,15 +167,15 @@ func decodeInfos(header, b []byte) ([]osd.Info, error) {
 	}
 	infos := make([]osd.Info, n)
 	for i := range infos {
-		infos[i] = osd.Info{Found: f.flag(), Size: f.u32(), Epoch: f.u64(), Key: f.key()}
+		infos[i] = osd.Info{Found: f.Flag(), Size: f.U32(), Epoch: f.U64(), Key: f.key()}
 	}
-	return infos, f.end()
+	return infos, f.End()
 }
 
 func decodeKeys(header, b []byte) ([][]byte, error) {
-	h, f := fields{b: header}, fields{b: b}
-	n := h.u32()
-	if err := h.end(); err != nil {
+	h, f := read(header), read(b)
+	n := h.U32()
+	if err := h.End(); err != nil {
 		return nil, err
 	}
 	if int64(n)*2 > int64(len(b)) {
@@ -242,7 +185,7 @@ func decodeKeys(header, b []byte) ([][]byte, error) {
 	for i := range keys {
 		keys[i] = f.key()
 	}
-	return keys, f.end()
+	return keys, f.End()
 }
 
 func appendBad(dst []byte, bad []osd.Bad) []byte {
@@ -256,7 +199,7 @@ func decodeBad(n int, b []byte) ([]osd.Bad, error) {
 	if n > osd.RangeMax || n*badLeast > len(b) {
 		return nil, fmt.Errorf("%w: %d values in %d bytes", errBytes, n, len(b))
 	}
-	f := fields{b: b}
+	f := read(b)
 	bad := make([]osd.Bad, n)
 	for i := range bad {
 		bad[i] = osd.Bad{Key: append([]byte(nil), f.key()...), Err: f.error()}
@@ -264,7 +207,7 @@ func decodeBad(n int, b []byte) ([]osd.Bad, error) {
 	if len(bad) == 0 {
 		bad = nil
 	}
-	return bad, f.end()
+	return bad, f.End()
 }
 
 func appendUsage(dst []byte, u osd.Usage) []byte {
@@ -275,10 +218,10 @@ func appendUsage(dst []byte, u osd.Usage) []byte {
 }
 
 func decodeUsage(b []byte) (u osd.Usage, err error) {
-	f := fields{b: b}
+	f := read(b)
 	for _, v := range []*uint64{&u.Used, &u.Capacity, &u.Room, &u.Shared, &u.Keys, &u.Absent} {
-		*v = f.u64()
+		*v = f.U64()
 	}
-	u.Full, u.ReadOnly, u.Trouble = f.flag(), f.error(), f.error()
-	return u, f.end()
+	u.Full, u.ReadOnly, u.Trouble = f.Flag(), f.error(), f.error()
+	return u, f.End()
 }

@@ -99,8 +99,8 @@ func appendError(dst []byte, err error) []byte {
 
 // error reads what appendError appended.
 func (f *fields) error() error {
-	k, w := kind(f.u16()), f.key()
-	if f.err != nil || k == kindNone {
+	k, w := kind(f.U16()), f.key()
+	if f.Err != nil || k == kindNone {
 		return nil
 	}
 	return &told{k, string(w)}
@@ -121,8 +121,8 @@ func failed(err error) wire.Answer {
 // failure is the error that an answer of a status other than 0 stands for.
 func failure(status uint16, header []byte) error {
 	if kind(status) == kindAssert {
-		f := fields{b: header}
-		if key := f.key(); f.err == nil {
+		f := read(header)
+		if key := f.key(); f.Err == nil {
 			return &osd.AssertError{Key: bytes.Clone(key)}
 		}
 		return fmt.Errorf("%w: a failed assert without its key", errBytes)

@@ -127,9 +127,9 @@ func (s *Server) serve(ctx context.Context, r *wire.Incoming) wire.Answer {
 }
 
 func (s *Server) apply(ctx context.Context, o osd.OSD, c *connection, r *wire.Incoming) error {
-	h := fields{b: r.Header}
-	number := h.u64()
-	if err := h.end(); err != nil {
+	h := read(r.Header)
+	number := h.U64()
+	if err := h.End(); err != nil {
 		return err
 	}
 	body := r.Body
@@ -152,9 +152,9 @@ func (s *Server) apply(ctx context.Context, o osd.OSD, c *connection, r *wire.In
 
 // hold keeps a part of an apply.
 func (s *Server) hold(c *connection, r *wire.Incoming) error {
-	h := fields{b: r.Header}
-	number, size, at := h.u64(), h.u32(), h.u32()
-	if err := h.end(); err != nil {
+	h := read(r.Header)
+	number, size, at := h.U64(), h.U32(), h.U32()
+	if err := h.End(); err != nil {
 		return err
 	}
 	if size > applyMost || number == 0 {
@@ -165,9 +165,9 @@ func (s *Server) hold(c *connection, r *wire.Incoming) error {
 
 // read reads a range into one answer.
 func (s *Server) read(ctx context.Context, o osd.OSD, r *wire.Incoming) (wire.Answer, error) {
-	h := fields{b: r.Header}
-	off, n, key := h.u32(), int(h.u32()), h.key()
-	if err := h.end(); err != nil {
+	h := read(r.Header)
+	off, n, key := h.U32(), int(h.U32()), h.key()
+	if err := h.End(); err != nil {
 		return wire.Answer{}, err
 	}
 	size, err := readSize(n)
@@ -204,9 +204,9 @@ func readInto(ctx context.Context, o osd.OSD, key []byte, off uint32, n int, b [
 
 // fetch returns a part of a long read. The first part reads all of it.
 func (s *Server) fetch(ctx context.Context, o osd.OSD, c *connection, r *wire.Incoming) (a wire.Answer, err error) {
-	h := fields{b: r.Header}
-	number, off, n, key, from, part := h.u64(), h.u32(), int(h.u32()), h.key(), int(h.u32()), int(h.u32())
-	if err := h.end(); err != nil {
+	h := read(r.Header)
+	number, off, n, key, from, part := h.U64(), h.U32(), int(h.U32()), h.key(), int(h.U32()), int(h.U32())
+	if err := h.End(); err != nil {
 		return a, err
 	}
 	size, err := readSize(n)
@@ -272,9 +272,9 @@ func infosAnswer(infos []osd.Info) (a wire.Answer, err error) {
 }
 
 func keyRange(ctx context.Context, o osd.OSD, r *wire.Incoming) (a wire.Answer, err error) {
-	h := fields{b: r.Header}
-	limit, ends, first, last := h.u32(), h.flag(), h.key(), h.key()
-	if err := h.end(); err != nil {
+	h := read(r.Header)
+	limit, ends, first, last := h.U32(), h.Flag(), h.key(), h.key()
+	if err := h.End(); err != nil {
 		return a, err
 	}
 	if !ends {
@@ -291,9 +291,9 @@ func keyRange(ctx context.Context, o osd.OSD, r *wire.Incoming) (a wire.Answer, 
 }
 
 func verify(ctx context.Context, o osd.OSD, r *wire.Incoming) (a wire.Answer, err error) {
-	h := fields{b: r.Header}
-	limit, after := h.u32(), h.key()
-	if err := h.end(); err != nil {
+	h := read(r.Header)
+	limit, after := h.U32(), h.key()
+	if err := h.End(); err != nil {
 		return a, err
 	}
 	if len(after) == 0 {

@@ -247,9 +247,9 @@ func decodeNamesPage(r *wire.Reply, most int) ([]string, bool, error) {
 // Usage implements backend.Store.
 func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 	err = c.ask(ctx, asked{op: opUsage}, func(r *wire.Reply) error {
-		f := fields{b: r.Header}
-		used, free = f.u64(), f.u64()
-		return f.end()
+		f := read(r.Header)
+		used, free = f.U64(), f.U64()
+		return f.End()
 	})
 	return used, free, err
 }
@@ -257,9 +257,9 @@ func (c *Client) Usage(ctx context.Context) (used, free uint64, err error) {
 // Identify returns which store the proxies are of.
 func (c *Client) Identify(ctx context.Context) (id uuid.UUID, err error) {
 	err = c.ask(ctx, asked{op: opIdentify}, func(r *wire.Reply) error {
-		f := fields{b: r.Header}
-		copy(id[:], f.take(len(id)))
-		return f.end()
+		f := read(r.Header)
+		copy(id[:], f.Take(len(id)))
+		return f.End()
 	})
 	return id, err
 }

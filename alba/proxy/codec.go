@@ -2,10 +2,10 @@ package proxy
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"openvstorage/backend"
+	"openvstorage/internal/wire/field"
 )
 
 // Service is the name that connections to a proxy are made with.
@@ -58,75 +58,25 @@ const (
 )
 
 // errBytes says that bytes are no message of this protocol.
-var errBytes = errors.New("malformed")
+var errBytes = field.ErrMalformed
 
 var le = binary.LittleEndian
 
-// fields reads a message. The first field that is not there makes err.
-type fields struct {
-	b   []byte
-	err error
-}
+// fields reads a message.
+type fields struct{ field.Reader }
 
-func (f *fields) take(n int) []byte {
-	if f.err != nil || n > len(f.b) {
-		if f.err == nil {
-			f.err = fmt.Errorf("%w: %d bytes are missing", errBytes, n-len(f.b))
-		}
-		return nil
-	}
-	p := f.b[:n:n]
-	f.b = f.b[n:]
-	return p
-}
+func read(b []byte) fields { return fields{field.Reader{Rest: b}} }
 
-func (f *fields) u8() uint8 {
-	if p := f.take(1); p != nil {
-		return p[0]
-	}
-	return 0
-}
-
-func (f *fields) u32() uint32 {
-	if p := f.take(4); p != nil {
-		return le.Uint32(p)
-	}
-	return 0
-}
-
-func (f *fields) u64() uint64 {
-	if p := f.take(8); p != nil {
-		return le.Uint64(p)
-	}
-	return 0
-}
-
-func (f *fields) flag() bool {
-	v := f.u8()
-	if v > 1 && f.err == nil {
-		f.err = fmt.Errorf("%w: %d is neither yes nor no", errBytes, v)
-	}
-	return v == 1
-}
-
-func (f *fields) name() string { return string(f.take(int(f.u8()))) }
+func (f *fields) name() string { return string(f.Take(int(f.U8()))) }
 
 // size is a number of bytes, as many as an int64 holds.
 func (f *fields) size() int64 {
-	n := f.u64()
-	if f.err == nil && n > 1<<63-1 {
-		f.err = fmt.Errorf("%w: %d bytes", errBytes, n)
+	n := f.U64()
+	if f.Err == nil && n > 1<<63-1 {
+		f.Err = fmt.Errorf("%w: %d bytes", errBytes, n)
 		return 0
 	}
 	return int64(n)
-}
-
-// end says what was wrong, also with bytes that are left.
-func (f *fields) end() error {
-	if f.err == nil && len(f.b) > 0 {
-		f.err = fmt.Errorf("%w: %d bytes too many", errBytes, len(f.b))
-	}
-	return f.err
 }
 
 // appendName appends a name, which has up to 255 bytes.
@@ -153,12 +103,12 @@ func decodeNames(count uint32, b []byte, most int) ([]string, error) {
 	if int64(count) > int64(most) || int64(count) > int64(len(b)) {
 		return nil, fmt.Errorf("%w: %d names in %d bytes, at most %d may be", errBytes, count, len(b), most)
 	}
-	f := fields{b: b}
+	f := read(b)
 	names := make([]string, count)
 	for i := range names {
 		names[i] = f.name()
 	}
-	return names, f.end()
+	return names, f.End()
 }
 
 // object is what the requests about one object begin with.
@@ -184,12 +134,12 @@ func (p putting) append(dst []byte, op uint16) []byte {
 }
 
 func decodePutting(op uint16, b []byte) (p putting, err error) {
-	f := fields{b: b}
-	p.object, p.held = f.object(), f.u64()
+	f := read(b)
+	p.object, p.held = f.object(), f.U64()
 	if op == opPutIf {
-		p.version = backend.Version(f.u64())
+		p.version = backend.Version(f.U64())
 	}
-	return p, f.end()
+	return p, f.End()
 }
 
 // getting is the header of a get.
@@ -204,9 +154,9 @@ func (g getting) append(dst []byte) []byte {
 }
 
 func decodeGetting(b []byte) (g getting, err error) {
-	f := fields{b: b}
-	g.object, g.off, g.n = f.object(), f.size(), f.u32()
-	return g, f.end()
+	f := read(b)
+	g.object, g.off, g.n = f.object(), f.size(), f.U32()
+	return g, f.End()
 }
 
 // part is the header of a hold.
@@ -220,9 +170,9 @@ func (p part) append(dst []byte) []byte {
 }
 
 func decodePart(b []byte) (p part, err error) {
-	f := fields{b: b}
-	p.held, p.size, p.at = f.u64(), f.size(), f.size()
-	return p, f.end()
+	f := read(b)
+	p.held, p.size, p.at = f.U64(), f.size(), f.size()
+	return p, f.End()
 }
 
 // deletion is a delete: its header, and names in its body.
@@ -241,13 +191,13 @@ func (d deletion) header() []byte {
 }
 
 func decodeDeletion(header, body []byte) (d deletion, err error) {
-	f := fields{b: header}
+	f := read(header)
 	d.namespace = f.name()
-	count := f.u32()
-	if f.flag() {
-		d.cond = &backend.Condition{Name: f.name(), Version: backend.Version(f.u64())}
+	count := f.U32()
+	if f.Flag() {
+		d.cond = &backend.Condition{Name: f.name(), Version: backend.Version(f.U64())}
 	}
-	if err := f.end(); err != nil {
+	if err := f.End(); err != nil {
 		return d, err
 	}
 	d.names, err = decodeNames(count, body, deleteMax)
@@ -265,9 +215,9 @@ func (l listing) append(dst []byte) []byte {
 }
 
 func decodeListing(b []byte) (l listing, err error) {
-	f := fields{b: b}
-	l.namespace, l.prefix, l.after, l.limit = f.name(), f.name(), f.name(), f.u32()
-	return l, f.end()
+	f := read(b)
+	l.namespace, l.prefix, l.after, l.limit = f.name(), f.name(), f.name(), f.U32()
+	return l, f.End()
 }
 
 // appendPage appends what the header of a page says: how many there are, and whether there may be
@@ -277,9 +227,9 @@ func appendPage(dst []byte, count int, more bool) []byte {
 }
 
 func decodePage(b []byte) (count uint32, more bool, err error) {
-	f := fields{b: b}
-	count, more = f.u32(), f.flag()
-	return count, more, f.end()
+	f := read(b)
+	count, more = f.U32(), f.Flag()
+	return count, more, f.End()
 }
 
 // infoLeast is the fewest bytes of an object in a list.
@@ -293,10 +243,10 @@ func decodeInfos(count uint32, b []byte) ([]backend.Info, error) {
 	if count > pageMax || int(count)*infoLeast > len(b) {
 		return nil, fmt.Errorf("%w: %d objects in %d bytes, at most %d may be", errBytes, count, len(b), pageMax)
 	}
-	f := fields{b: b}
+	f := read(b)
 	infos := make([]backend.Info, count)
 	for i := range infos {
-		infos[i] = backend.Info{Name: f.name(), Size: f.size(), Version: backend.Version(f.u64())}
+		infos[i] = backend.Info{Name: f.name(), Size: f.size(), Version: backend.Version(f.U64())}
 	}
-	return infos, f.end()
+	return infos, f.End()
 }

@@ -59,11 +59,11 @@ func (n *namespace) put(ctx context.Context, op uint16, class class, name string
 		q.send = func(ctx context.Context, to *peer) (*wire.Reply, error) { return n.putLong(ctx, to, op, p, data) }
 	}
 	err = n.c.ask(ctx, q, func(r *wire.Reply) error {
-		f := fields{b: r.Header}
+		f := read(r.Header)
 		if op == opPutIf {
-			v = backend.Version(f.u64())
+			v = backend.Version(f.U64())
 		}
-		return f.end()
+		return f.End()
 	})
 	return v, err
 }
@@ -107,9 +107,9 @@ func (n *namespace) get(ctx context.Context, name string, p []byte, off int64) (
 	g := getting{object: object{n.name, name}, off: off, n: uint32(len(p))}
 	var ends bool
 	err = n.c.ask(ctx, asked{op: opGet, what: n.what(name), header: g.append(nil)}, func(r *wire.Reply) error {
-		f := fields{b: r.Header}
-		ends = f.flag()
-		if err := f.end(); err != nil {
+		f := read(r.Header)
+		ends = f.Flag()
+		if err := f.End(); err != nil {
 			return err
 		}
 		if len(r.Body) > len(p) || len(r.Body) < len(p) && !ends {
@@ -168,9 +168,9 @@ func (n *namespace) Stat(ctx context.Context, name string) (info backend.Info, e
 	}
 	q := asked{op: opStat, what: n.what(name), header: object{n.name, name}.append(nil)}
 	err = n.c.ask(ctx, q, func(r *wire.Reply) error {
-		f := fields{b: r.Header}
-		info = backend.Info{Name: name, Size: f.size(), Version: backend.Version(f.u64())}
-		return f.end()
+		f := read(r.Header)
+		info = backend.Info{Name: name, Size: f.size(), Version: backend.Version(f.U64())}
+		return f.End()
 	})
 	return info, err
 }

@@ -268,9 +268,9 @@ func (j *job) get(ctx context.Context) (a wire.Answer, err error) {
 }
 
 func (j *job) stat(ctx context.Context) (a wire.Answer, err error) {
-	f := fields{b: j.r.Header}
+	f := read(j.r.Header)
 	o := f.object()
-	if err := f.end(); err != nil {
+	if err := f.End(); err != nil {
 		return a, err
 	}
 	ns, err := j.in(o.namespace)
@@ -339,9 +339,9 @@ func (j *job) page(count int, more bool, body []byte) wire.Answer {
 }
 
 func (j *job) narrow(ctx context.Context) (a wire.Answer, err error) {
-	f := fields{b: j.r.Header}
-	name, count := f.name(), f.u32()
-	if err := f.end(); err != nil {
+	f := read(j.r.Header)
+	name, count := f.name(), f.U32()
+	if err := f.End(); err != nil {
 		return a, err
 	}
 	names, err := decodeNames(count, j.r.Body, pageMax)
@@ -361,9 +361,9 @@ func (j *job) narrow(ctx context.Context) (a wire.Answer, err error) {
 }
 
 func (j *job) change(ctx context.Context) error {
-	f := fields{b: j.r.Header}
+	f := read(j.r.Header)
 	name := f.name()
-	if err := f.end(); err != nil {
+	if err := f.End(); err != nil {
 		return err
 	}
 	if _, err := j.in(name); err != nil {
@@ -376,9 +376,9 @@ func (j *job) change(ctx context.Context) error {
 }
 
 func (j *job) namespaces(ctx context.Context) (a wire.Answer, err error) {
-	f := fields{b: j.r.Header}
+	f := read(j.r.Header)
 	after := f.name()
-	if err := f.end(); err != nil {
+	if err := f.End(); err != nil {
 		return a, err
 	}
 	names, err := j.store.ListNamespaces(ctx)

@@ -159,19 +159,19 @@ func decodeStats(count uint32, b []byte) ([]NamespaceStats, error) {
 	if int64(count)*statsLeast > int64(len(b)) {
 		return nil, errBytes
 	}
-	f := fields{b: b}
+	f := read(b)
 	list := make([]NamespaceStats, count)
 	for i := range list {
 		s := &list[i]
 		s.Namespace = f.name()
 		for _, c := range []*Counts{&s.Read, &s.Write, &s.Other} {
-			c.Calls, c.Errors, c.Bytes, c.Micros = f.u64(), f.u64(), f.u64(), f.u64()
+			c.Calls, c.Errors, c.Bytes, c.Micros = f.U64(), f.U64(), f.U64(), f.U64()
 			for k := range c.Times {
-				c.Times[k] = f.u64()
+				c.Times[k] = f.U64()
 			}
 		}
 	}
-	return list, f.end()
+	return list, f.End()
 }
 
 // Quantile is a time that a part of the calls, from 0 to 1, took less than: the upper end of a
