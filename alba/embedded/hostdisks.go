@@ -207,16 +207,22 @@ func (h *HostDisks) follow(ctx context.Context, dirs []string) ([]string, error)
 }
 
 // take takes a directory in: it makes an ASD in an empty one, unless the backend knows of a
-// disk there.
+// disk there. That one is missing then, like one that is lost while the host runs: what else
+// this host does, the members of groups above all, must not end with a disk. Nothing is made
+// in its place (P8).
 func (h *HostDisks) take(ctx context.Context, dir string) error {
 	all, err := maintenance.AllOSDs(ctx, h.abm)
 	if err != nil {
 		return err
 	}
 	there, err := h.places.identity(ctx, dir)
-	switch {
+	switch number := h.knownAt(dir, all); {
+	case err != nil && number != 0:
+		h.opt.Logger.Warn("a disk is not where it should be: mount it, or give it up with `ovs alba osd replace` on the first host; nothing was made in its place",
+			"disk", number, "dir", dir, "err", err)
+		return nil
 	case errors.Is(err, asd.ErrNoASD):
-		if err := h.mayMake(ctx, dir, all); err != nil {
+		if err := h.mayMake(ctx, dir); err != nil {
 			return err
 		}
 	case err != nil:
@@ -252,13 +258,18 @@ func (h *HostDisks) judge(dir string, there asd.Identity, all []abm.OSD) (has bo
 	return all[i].Number != 0, nil
 }
 
-// mayMake refuses a directory without an ASD in which none may be made.
-func (h *HostDisks) mayMake(ctx context.Context, dir string, all []abm.OSD) error {
-	i := slices.IndexFunc(h.mine(all), func(o abm.OSD) bool { return h.path(string(o.Endpoint)) == dir && o.State != abm.OSDLost })
-	if i >= 0 && h.mine(all)[i].Number != 0 {
-		o := h.mine(all)[i]
-		return fmt.Errorf("%w: --asd %s: disk %d should be there, and there is none: mount it, or leave --asd out and give the disk up with `ovs alba osd replace %d --asd DIR` on the first host; nothing was made in its place", ErrNotOurs, dir, o.Number, o.Number)
+// knownAt is the number of the disk of this host that should be in a directory, 0 if none is.
+func (h *HostDisks) knownAt(dir string, all []abm.OSD) uint64 {
+	for _, o := range h.mine(all) {
+		if h.path(string(o.Endpoint)) == dir && o.State != abm.OSDLost {
+			return o.Number
+		}
 	}
+	return 0
+}
+
+// mayMake refuses a directory without an ASD in which none may be made.
+func (h *HostDisks) mayMake(ctx context.Context, dir string) error {
 	if !path.IsAbs(dir) {
 		return fmt.Errorf("%w: --asd %s: give an absolute path", ErrNotOurs, dir)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -133,7 +134,13 @@ func (f *fleet) refusals() {
 	if err := errors.Join(os.Rename(f.disk(3), aside), os.Mkdir(f.disk(3), 0o700)); err != nil {
 		f.t.Fatal(err)
 	}
-	f.refused(f.disk(3), "should be there")
+	if err := f.start(3, "", "--asd", f.disk(3)); err != nil { // as a unit has it: the host goes on without the disk
+		f.t.Fatal(err)
+	}
+	f.await("the disk is missing", func() bool {
+		return slices.ContainsFunc(f.osds(), func(o control.OSD) bool { return o.State == "missing" })
+	})
+	f.kill(3)
 	if names, err := os.ReadDir(f.disk(3)); err != nil || len(names) > 0 {
 		f.t.Errorf("in the place of a disk that was taken away something was made: %v, %v", names, err)
 	}
