@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"net"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"openvstorage/alba/proxy"
 	"openvstorage/internal/control"
 	"openvstorage/internal/disk"
+	"openvstorage/internal/format"
 	"openvstorage/internal/wire"
 )
 
@@ -34,10 +34,8 @@ const (
 
 func encodeProxied(id uuid.UUID) []byte {
 	line := "ovs-proxied 1 " + id.String()
-	return fmt.Appendf(nil, "%s %08x\n", line, crc32.Checksum([]byte(line), castagnoli))
+	return fmt.Appendf(nil, "%s %08x\n", line, format.CRC([]byte(line)))
 }
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func decodeProxied(b []byte) (id uuid.UUID, err error) {
 	words := strings.Fields(string(b))
